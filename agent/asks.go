@@ -79,8 +79,8 @@ type asker struct {
 	// lease is the next Lease from the last answer of the API server; nil if the asker must
 	// read that Lease before its next write.
 	lease *kube.Lease
-	// written reports that the next Lease may contain this pod's ask. The field writing reports
-	// that a write of the next Lease is under way.
+	// written reports that the next Lease may contain this pod's ask. The field "writing"
+	// reports that a write of the next Lease is under way.
 	written, writing bool
 	// The field "at" is the instant of the next write.
 	at time.Duration
@@ -89,7 +89,7 @@ type asker struct {
 	// offered identifies the leave of the holder during which this pod has offered to stay
 	// Ready. The field is empty once the Lease of the slot shows another leave, or none.
 	offered string
-	// giveUp ends the attempts to write the offer for the leave in the field offered; nil
+	// giveUp ends the attempts to write the offer for the leave in the field "offered"; nil
 	// without an offer.
 	giveUp context.CancelFunc
 	// paid is the instant until which the pod's past offers count against the bounds of
@@ -98,8 +98,8 @@ type asker struct {
 }
 
 // sees ends the attempts to write the pod's offer, unless the offer is for the given leave. The
-// argument leave is the leave that the Lease of the slot shows; empty if there is none. A late
-// write of an old offer could otherwise replace the offers to a later leave.
+// argument "leave" is the leave that the Lease of the slot shows; empty if there is none. A
+// late write of an old offer could otherwise replace the offers to a later leave.
 func (a *asker) sees(leave string) {
 	if a.giveUp != nil && leave != a.offered {
 		a.giveUp()
@@ -147,7 +147,7 @@ func (q *requests) pause(err error) time.Duration {
 	return q.unit.self.Budget.Retry
 }
 
-// writeAsk writes the pod's ask into the next Lease, or removes the ask. The argument base is
+// writeAsk writes the pod's ask into the next Lease, or removes the ask. The argument "base" is
 // the version of the Lease that the write replaces. Without a base, or after a conflict,
 // writeAsk reads the Lease first. A conflict means that another pod has asked or offered. A pod
 // removes only its own ask.

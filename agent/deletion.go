@@ -29,13 +29,13 @@ type deletion struct {
 	// seen is the last hold for which the API server's first answer during the hold was that the
 	// pod is being deleted.
 	seen string
-	// begun counts the checks that have begun. The field ended is the number of the latest
+	// begun counts the checks that have begun. The field "ended" is the number of the latest
 	// check that has ended.
 	begun, ended int
 }
 
-// note stores the answer of the API server: whether the pod is being deleted. The argument hold
-// is the hold during which the agent sent the request; empty if there was none.
+// note stores the answer of the API server: whether the pod is being deleted. The argument
+// "hold" is the hold during which the agent sent the request; empty if there was none.
 func (d *deletion) note(hold string, deleted bool) {
 	d.known = d.known || deleted
 	if hold == "" || hold == d.asked {
@@ -53,8 +53,8 @@ func (d *deletion) begin() (number int) {
 	return d.begun
 }
 
-// end notes the result of a check that was sent with an acquiring write of the hold. If the pod
-// is being deleted, the result counts as the first answer of the hold. If not, the result does not
+// end notes the result of a check that was sent with an acquiring write of the hold. If the pod is
+// being deleted, the result "counts" as the first answer of the hold. If not, the result does not
 // count, because the pod may be deleted after the check. Then the hold's first status write brings
 // the first answer.
 func (d *deletion) end(number int, hold string, deleted bool) {

@@ -33,8 +33,8 @@ type gates struct {
 	broken bool
 }
 
-// fakeShim is a shim without a process. The field stop is the time that the shim's child takes to
-// end in a drain.
+// fakeShim is a shim without a process. The field "stop" is the time that the shim's child takes
+// to end in a drain.
 type fakeShim struct {
 	report gate.Report
 	grant  gate.Grant

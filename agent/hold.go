@@ -31,7 +31,7 @@ type hold struct {
 	slots []string
 	since time.Duration
 	// serving is the wall clock's time since which the children of the hold run and pass their
-	// probes. The field served reports that the children already ran and passed their probes
+	// probes. The field "served" reports that the children already ran and passed their probes
 	// under an earlier agent process.
 	serving time.Time
 	served  bool
@@ -45,8 +45,8 @@ type hold struct {
 	gap time.Duration
 	// paused is the pause about which the agent has already written an Event.
 	paused claim.Pause
-	// rollout has the hold's part in a rollout. The field turn has the last decision of package
-	// turn about this hold.
+	// rollout has the hold's part in a rollout. The field "turn" has the last decision of
+	// package turn about this hold.
 	rollout holdRollout
 	turn    turn.Holder
 	// leaving has the decisions about how the pod leaves its Services before the hold ends.

@@ -76,8 +76,8 @@ func (l *leaving) delay() time.Duration {
 // the API server has answered that nobody has deleted the pod.
 func (l *leaving) restarts() bool { return l.known && !l.deleted }
 
-// due returns the argument wish if the wished end is due now; otherwise the zero value. A yield is
-// due once the pod has left its Services. Every other end is due immediately.
+// due returns the argument "wish" if the wished end is due now; otherwise the zero value. A yield
+// is due once the pod has left its Services. Every other end is due immediately.
 func (l *leaving) due(wish ending) ending {
 	if wish.reason == show.ReasonYield && !l.Over {
 		return ending{}

@@ -29,7 +29,7 @@ func behind(p *ports, change ...func(c *Config)) []func(c *Config) {
 type service struct {
 	*world
 	holder *pod
-	// The field "others" has the standbys. The field ports has the ports of every pod.
+	// The field "others" has the standbys. The field "ports" has the ports of every pod.
 	others []*pod
 	ports  map[*pod]*ports
 }

@@ -100,7 +100,7 @@ func (l *loop) askGrace(ctx context.Context, learn func(sent time.Duration, pod 
 }
 
 // learn sets the end of the linger by the API server's answer to a read of the pod. The argument
-// sent is the instant of that read. The kubelet also stops pods that nobody has deleted, for
+// "sent" is the instant of that read. The kubelet also stops pods that nobody has deleted, for
 // example in an eviction. Then only the kubelet knows the grace, so the answer changes nothing.
 func (l *loop) learn(sent time.Duration, pod kube.Pod) {
 	if pod.Deleted {

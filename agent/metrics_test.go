@@ -75,7 +75,8 @@ func TestMetricVacantSecondsGrowsOnlyWithoutLivingHolder(t *testing.T) {
 	}
 }
 
-// put creates a Lease whose holder has vanished. The argument seconds is the lease duration.
+// put creates a Lease whose holder has vanished. The argument "seconds" is the lease
+// duration.
 func (w *world) put(name string, seconds int) {
 	w.server.put(&kube.Lease{Name: name, Holder: "vanished", DurationSeconds: seconds})
 }

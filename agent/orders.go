@@ -26,16 +26,16 @@ type orders struct {
 
 // sent has the orders that the agent has sent to one shim over its present connection.
 type sent struct {
-	// The field "until" is the deadline of the last grant. The field delay is the time for which
-	// that grant lets the shim hold back a stop signal.
+	// The field "until" is the deadline of the last grant. The field "delay" is the time for
+	// which that grant lets the shim hold back a stop signal.
 	until, delay time.Duration
 	// granted is the hold of the last grant.
 	granted string
 	// answered is the number of the shim's leap that the last grant answered.
 	answered int
-	// The field drained is the hold of the last order to drain. The field killed is the hold of the
-	// last order to kill the child immediately. The field ended is the hold of the last order to
-	// end the container.
+	// The field "drained" is the hold of the last order to drain. The field "killed" is the hold of
+	// the last order to kill the child immediately. The field "ended" is the hold of the last order
+	// to end the container.
 	drained, killed, ended string
 	// The field "leaps" is the claim's count of leaps at the moment of this shim's last leap. The
 	// claim counts the leaps of all shims. The value stays when the shim connects again.
@@ -57,8 +57,8 @@ func (o *orders) to(id gate.ShimID) sent {
 	return sent{}
 }
 
-// The method "note" updates the stored orders by a shim's report r. The argument last is the
-// previous report of the same shim.
+// The method "note" updates the stored orders by a shim's report r. The argument "last" is
+// the previous report of the same shim.
 func (o *orders) note(last, r gate.Report) {
 	switch s := o.sent[r.Shim]; {
 	case r.Dead:

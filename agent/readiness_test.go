@@ -28,7 +28,7 @@ type ports struct {
 	target string
 	busy   error
 	// unreachable is the error of each attempt to reach the holder; nil if the holder answers.
-	// The field asked counts the attempts.
+	// The field "asked" counts the attempts.
 	unreachable error
 	asked       int
 	unanswered  chan string

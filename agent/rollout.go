@@ -20,8 +20,8 @@ import (
 type rollout struct {
 	// pod has the zero revision if this pod takes no turns.
 	pod turn.Pod
-	// hold is the hold that the standby last saw in the Lease. The field since is the instant
-	// at which the standby first saw that hold.
+	// hold is the hold that the standby last saw in the Lease. The field "since" is the
+	// instant at which the standby first saw that hold.
 	hold  string
 	since time.Duration
 	// waiting has the facts by which a standby decides whether the pod asks for its turn.
@@ -78,7 +78,7 @@ func slotOf(r lease.Record) turn.Slot {
 }
 
 // standing returns package turn's decision about a standby that sees these views of its slots.
-// The argument begun lists the holds that this agent process has begun.
+// The argument "begun" lists the holds that this agent process has begun.
 func (r *rollout) standing(now time.Duration, views []claim.View, begun []string) turn.Standby {
 	if !r.takesTurns() {
 		return turn.Standby{Wake: instant.Never}

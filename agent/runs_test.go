@@ -18,7 +18,8 @@ import (
 // mapShard returns the name of the Lease of a shard of the Job "map".
 func mapShard(n int) string { return "shards.job.map." + strconv.Itoa(n) }
 
-// ofRun gives the pod three shards, and each shard runs until its success in the run.
+// ofRun gives the pod three shards of the named run. Each shard is done after one success of its
+// work in that run.
 func ofRun(run string) func(c *Config) {
 	return func(c *Config) {
 		c.Slots, c.Any, c.Shards, c.OnceKey, c.Readiness = []string{mapShard(0), mapShard(1), mapShard(2)}, true, 3, run, api.ReadinessAll

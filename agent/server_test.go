@@ -106,8 +106,8 @@ func (s *server) requests() int {
 type link struct {
 	server *server
 	mu     sync.Mutex
-	// If cut is set, requests hang until they time out, and watches break. The field refuse is
-	// the error of all requests. If lose is set, the server stores the next write, but its
+	// If cut is set, requests hang until they time out, and watches break. The field "refuse"
+	// is the error of all requests. If lose is set, the server stores the next write, but its
 	// answer is lost.
 	cut    bool
 	refuse error
@@ -146,7 +146,7 @@ type link struct {
 	noStatus bool
 	// If loseStatus is set, the server stores the next patch of the status, but the answer is lost.
 	// If lateStatus is set, the agent gives up the next patch of the status before the patch
-	// reaches the server. The field late keeps that patch, and the test stores it afterwards.
+	// reaches the server. The field "late" keeps that patch, and the test stores it afterwards.
 	loseStatus, lateStatus bool
 	late                   []byte
 	// patches has the stored patches of the status, without the resourceVersion that each of

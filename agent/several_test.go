@@ -142,7 +142,7 @@ func TestYieldingAgentRetriesAReleaseThatFailed(t *testing.T) {
 	})
 }
 
-func TestStoppedAgentRetriesSlotReleaseUntilLeaseExpires(t *testing.T) {
+func TestStoppingAgentRetriesSlotReleaseUntilLeaseExpires(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")

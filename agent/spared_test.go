@@ -20,8 +20,8 @@ import (
 func replacing(c *Config) { c.ReplacesUnready = true }
 
 // The method "returning" starts an old holder, and waits until its revision is proven. From then on
-// the old application fails its readiness probe, even after a restart. Then the method starts a new
-// pod, and waits until that pod's child runs in its turn. The caller ends the turn.
+// the old application fails its readiness probe, even after a restart. Then the method "starts" a
+// new pod, and waits until that pod's child runs in its turn. The caller ends the turn.
 func (w *world) returning(change ...func(c *Config)) (a, b *pod, app *patient) {
 	w.free(theSlot, nextLease)
 	app = newPatient()

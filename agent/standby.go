@@ -92,8 +92,8 @@ func (s standby) vacant(f claim.Facts, views []claim.View) bool {
 }
 
 // shown converts the decision of package turn about a standby into a [show.Turn]. The argument
-// asked is the error of the last write of the pod's ask; nil for none. The message contains that
-// error.
+// "asked" is the error of the last write of the pod's ask; nil for none. The message contains
+// that error.
 func shown(s turn.Standby, asked error) show.Turn {
 	t := show.Turn{Ready: s.Look == turn.Ready, NotReady: s.Look == turn.NotReady, Reason: s.Reason, Message: s.Message}
 	if s.Asks && asked != nil {

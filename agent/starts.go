@@ -37,14 +37,14 @@ type starts struct {
 	starting map[gate.ShimID]string
 	// own has the holds that this agent process began and that a Lease may still name.
 	own map[string]bool
-	// hold is the present hold of the start lock; empty without such a hold. The field since is
-	// the instant at which that hold began.
+	// hold is the present hold of the start lock; empty without such a hold. The field "since"
+	// is the instant at which that hold began.
 	hold  string
 	since time.Duration
 	// told reports that an Event has reported the slow start.
 	told bool
-	// leaps is the number of leaps of the wall clock that the method follow has reported to the
-	// claim. The field stopped reports that the claim has been ordered to end.
+	// leaps is the number of leaps of the wall clock that the method "follow" has reported to
+	// the claim. The field "stopped" reports that the claim has been ordered to end.
 	leaps   int
 	stopped bool
 	// fresh reports that the Lease names no hold that an earlier agent process of the pod

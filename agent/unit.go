@@ -44,8 +44,8 @@ type unit struct {
 	// leaps counts the leaps of the wall clock that the agent has noticed.
 	leaps int
 	waits *waits
-	// stopping reports that the agent is about to end. The field yielding reports that somebody
-	// has requested a yield of the present hold.
+	// stopping reports that the agent is about to end. The field "yielding" reports that
+	// somebody has requested a yield of the present hold.
 	stopping, yielding bool
 }
 
@@ -268,7 +268,7 @@ type stored struct{ known, ready bool }
 // linger is the state of a stopping standby that continues to forward. Nodes send connections
 // to a deleted pod until all of them know of its deletion.
 type linger struct {
-	// begun reports that the agent has decided whether the standby lingers. The field on
+	// begun reports that the agent has decided whether the standby lingers. The field "on"
 	// reports that the standby lingers now.
 	begun, on bool
 	// until is the instant at which the agent cuts the remaining connections.

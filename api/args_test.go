@@ -347,7 +347,7 @@ func TestHelpOfRunRoleShowsEveryArgument(t *testing.T) {
 }
 
 // A webhook reads back arguments that a later version may have written.
-func TestWebhookIgnoresUnknownArgumentsOfLaterVersions(t *testing.T) {
+func TestWebhookReadsGateArgumentsOfALaterVersion(t *testing.T) {
 	r := RecallRunArgs([]string{"run", "-slots=lock.a", "-later=x", "-own-kernel", "-ports=x", "-probes={", "-revision=a/x/b", "-listen", "--gate=pod", "gate=pod"})
 	want := DefaultRunArgs()
 	want.Slots, want.OwnKernel = []string{"lock.a"}, true

@@ -88,8 +88,8 @@ func (all arguments[T]) parse(role string, into *T, words []string) ([]string, e
 	return flags.Args(), nil
 }
 
-// recall reads the arguments back from a pod's spec. The function ignores unknown words and invalid
-// values, because another version of the webhook may have written them.
+// recall reads the arguments back from a pod's spec. The function "ignores" unknown words and
+// invalid values, because another version of the webhook may have written them.
 func (all arguments[T]) recall(into *T, words []string) {
 	for _, word := range words {
 		name, value, valued := strings.Cut(word, "=")

@@ -92,8 +92,9 @@ func (p *parser) values() {
 }
 
 // together refuses annotations that contradict each other, and settings without a claim. The
-// function accepts such settings beside an explicit opt-out (singleton: "false", inject: "false").
-// The function also accepts such settings beside a misspelt key, which may be the missing claim.
+// function "accepts" such settings beside an explicit opt-out (singleton: "false", inject:
+// "false"). The function "also" accepts such settings beside a misspelt key, which may be the
+// missing claim.
 func (p *parser) together() {
 	if p.request.OptOut && p.request.Claims() {
 		p.wrong(InjectAnnotation, `is "false", but %s claims a slot: remove one of the two`, p.claiming[0])
@@ -131,8 +132,8 @@ func (p *parser) ofBarrier(key string) bool {
 }
 
 // program judges a pod with [LocalAnnotation], whose program asks for slots by the local API. The
-// function refuses any other claim, and the settings of gates that hold the application back. The
-// function also refuses the barrier at which an init container of the pod already waits.
+// function "refuses" any other claim, and the settings of gates that hold the application back.
+// The function "also" refuses the barrier at which an init container of the pod already waits.
 func (p *parser) program() {
 	p.request.Gate = GateProgram
 	for _, key := range p.claiming {
@@ -172,7 +173,7 @@ func (p *parser) gated() {
 }
 
 // sole judges a pod with a claim that must be the only claim of the pod. Such a claim has no
-// standby that forwards, so the function also refuses the setting that makes standbys
+// standby that forwards, so the function "also" refuses the setting that makes standbys
 // forward.
 func (p *parser) sole() {
 	i := slices.IndexFunc(p.request.Claimed, func(c Claim) bool { return c.Kind.Sole })

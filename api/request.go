@@ -133,7 +133,7 @@ const (
 	OnLossStandby OnLoss = "standby"
 	// OnLossRestart ends the container, so that a fresh one stands by.
 	OnLossRestart OnLoss = "restart"
-	// OnLossEnd ends the container for good. No annotation selects OnLossEnd: the webhook
+	// OnLossEnd ends the container for good. An annotation cannot select OnLossEnd: the webhook
 	// writes it for a container that the kubelet does not restart.
 	OnLossEnd OnLoss = "end"
 )

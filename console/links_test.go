@@ -176,7 +176,7 @@ func TestClosedOrSilentWatchIsReported(t *testing.T) {
 }
 
 // TestTimerMakesTheConsoleWarnOfBrokenWatches runs on a fake clock. No request or byte arrives at
-// the instants at which a trouble begins. So only the timer of the method heed can wake that
+// the instants at which a trouble begins. So only the timer of the method "heed" can wake that
 // method.
 func TestTimerMakesTheConsoleWarnOfBrokenWatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

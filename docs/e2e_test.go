@@ -68,8 +68,8 @@ func bodies(t *testing.T, folders ...string) map[string]string {
 	return texts
 }
 
-// callsParallel reports whether a function calls t.Parallel, by itself or by one of the other
-// functions.
+// callsParallel reports whether a function "calls" t.Parallel, by itself or by one of the
+// other functions.
 func callsParallel(name string, texts map[string]string, seen map[string]bool) bool {
 	if seen[name] {
 		return false

@@ -34,8 +34,8 @@ const (
 const TooManySlots = "TooManySlots"
 
 // grant gives each account rights on those of the given Leases that the account claims. The
-// function writes each Role at most once, whatever the number of Leases. The result "left" has the
-// slots for which the Roles of an account have no room.
+// function "writes" each Role at most once, whatever the number of Leases. The result "left" has
+// the slots for which the Roles of an account have no room.
 func (s store) grant(ctx context.Context, seen *snapshot, roles *agentRoles, leases []*coordinationv1.Lease) (left []string, err error) {
 	claimed := map[string][]*coordinationv1.Lease{}
 	accounts := map[string]string{}

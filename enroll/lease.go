@@ -112,8 +112,8 @@ func (a *admission) ensure(ctx context.Context, slots []string) ([]*coordination
 	var (
 		leases []*coordinationv1.Lease
 		errs   []error
-		// The variable "before" has the Roles from the time before the function created the first
-		// Lease.
+		// The variable "before" has the Roles from the time before the function "created" the
+		// first Lease.
 		before *agentRoles
 	)
 	for _, slot := range slots {

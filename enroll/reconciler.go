@@ -54,7 +54,7 @@ type Reconciler struct {
 const foreignRecheck = api.DefaultLeaseDuration
 
 // Namespace does everything that a namespace needs now. If the returned duration is not
-// zero, the caller must call the function again after that time at the latest.
+// zero, the caller must call the function "again" after that time at the latest.
 func (r *Reconciler) Namespace(ctx context.Context, name string) (time.Duration, error) {
 	var namespace corev1.Namespace
 	err := r.Client.Get(ctx, types.NamespacedName{Name: name}, &namespace)

@@ -107,8 +107,9 @@ type Action struct {
 	slot *slot
 	// look is the number of the look that the action begins.
 	look int
-	// held is the hold for which a renewal or a read is sent. The field attempt has the record
-	// that an acquiring write or a renewal stores, or that the claim knew before a read.
+	// held is the hold for which a renewal or a read is sent. The field "attempt" has the
+	// record that an acquiring write or a renewal stores, or that the claim knew before a
+	// read.
 	held    *lease.Hold
 	attempt lease.Attempt
 	// campaign is the campaign that an acquiring write belongs to.

@@ -170,9 +170,9 @@ func TestNewAgentProcessNeverReleasesAnUnprovenHold(t *testing.T) {
 // occupied is the record of a slot with a living holder.
 var occupied = lease.Record{Holder: "z_u", Hold: "h", Duration: time.Hour}
 
-// crowded returns a model with a pod that needs any one of 32 slots. The function fault sets the
-// faults of that pod. The argument last is the record of the last slot. Living holders occupy all
-// other slots.
+// crowded returns a model with a pod that needs any one of 32 slots. The function "fault" sets
+// the faults of that pod. The argument "last" is the record of the last slot. Living holders
+// occupy all other slots.
 func crowded(t *testing.T, fault func(p *modelPod), last lease.Record) (*model, *modelPod) {
 	m := semaphore(t, 0, 32)
 	p := &modelPod{name: "a", self: identities(t)("a")}

@@ -30,13 +30,13 @@ type modelPod struct {
 	names []string
 	any   bool
 	// readers is the size of a read-write lock, or zero. In such a lock the first slot is the
-	// intent. The field writes reports that the pod competes as a writer.
+	// intent. The field "writes" reports that the pod competes as a writer.
 	readers int
 	writes  bool
 	self    lease.Self
 	// rate is how many twelfths of a second the pod's clock counts in each second. The field
-	// skew is the error of the wall clock. The field boot is the time of the pod's clock at the
-	// beginning.
+	// "skew" is the error of the wall clock. The field "boot" is the time of the pod's clock at
+	// the beginning.
 	rate, skew, boot time.Duration
 	// fresh reports that a fresh shim waits for a grant. The restarted agent has not yet heard of the
 	// other shim, which has the child.
@@ -59,21 +59,21 @@ type modelPod struct {
 	looks     []*modelLook
 	sent      map[string][]time.Duration
 
-	// waiting reports that a shim waits for a grant. The field heard reports that the agent
-	// process has a report of the child's shim. The field child is the application; nil if none
-	// runs.
+	// waiting reports that a shim waits for a grant. The field "heard" reports that the agent
+	// process has a report of the child's shim. The field "child" is the application; nil if
+	// none runs.
 	waiting, heard bool
 	child          *modelChild
 	// begun has the holds that this process began.
 	begun []string
-	// hold is the hold of the claim. The field drains is the instant at which its drain began;
-	// zero before the drain.
+	// hold is the hold of the claim. The field "drains" is the instant at which its drain
+	// began; zero before the drain.
 	hold   string
 	drains time.Duration
 	// successor is the pod that the releases of a draining hold name.
 	successor string
-	// quick reports that the child stops at once in a drain. The field leaving reports that the
-	// agent is about to end.
+	// quick reports that the child stops at once in a drain. The field "leaving" reports that
+	// the agent is about to end.
 	quick, leaving bool
 	// stored has, for each slot, the instant at which the hold's last stored write was
 	// sent.

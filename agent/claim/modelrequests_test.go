@@ -13,7 +13,7 @@ import (
 type modelRequest struct {
 	action Action
 	sent   time.Duration
-	// arrived reports that the API server has received the request. The field answer is the
+	// arrived reports that the API server has received the request. The field "answer" is the
 	// server's answer.
 	arrived bool
 	answer  Answer

@@ -290,8 +290,8 @@ func (n need) tokensOf(child Child, needed slots) ([]Token, bool) {
 }
 
 // lost reports whether the claim sees that the hold of a child has ended, because a Lease of
-// the child no longer names that hold. The result taken reports that another pod may hold that
-// Lease.
+// the child no longer names that hold. The result "taken" reports that another pod may hold
+// that Lease.
 func (n need) lost(child Child) (lost, taken bool) {
 	needed := n.slotsOf(child)
 	for _, s := range needed {

@@ -52,6 +52,6 @@ const (
 	lasts = slowest
 )
 
-// Backoff returns the pause after a failed request. The argument misses is the number of requests
-// that failed before this one.
+// Backoff returns the pause after a failed request. The argument "misses" is the number of
+// requests that failed before this one.
 func Backoff(misses int) time.Duration { return min(quick<<min(misses, 10), slowest) }

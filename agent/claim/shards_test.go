@@ -15,8 +15,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// claimOf returns a pod's claim of two shards, after the claim has read both Leases, each with
-// the given stamp. The argument shards is the pod's number of shards. The result now is the instant
+// claimOf returns a pod's claim of two shards, after the claim has read both Leases, each with the
+// given stamp. The argument "shards" is the pod's number of shards. The result "now" is the instant
 // of the claim's last decision.
 func claimOf(t *testing.T, shards int, stamp string) (c *Claim, now time.Duration, actions []Action) {
 	return claimIn(t, "", shards, stamp, "")

@@ -85,8 +85,8 @@ type slot struct {
 	*terms
 	name string
 	view lease.Observer
-	// held is the hold of the slot; nil while the slot is not held. The field lost is set once
-	// the Lease no longer names that hold.
+	// held is the hold of the slot; nil while the slot is not held. The field "lost" is set
+	// once the Lease no longer names that hold.
 	held *lease.Hold
 	lost error
 
@@ -99,7 +99,7 @@ type slot struct {
 	// renewal, the entry is the number of the hold. For a release or a read, the entry is empty.
 	writing []string
 	// tryAt is the earliest instant of the next write. If the API server has refused a write as
-	// outdated, the field refused is the version that this write was to replace.
+	// outdated, the field "refused" is the version that this write was to replace.
 	tryAt   time.Duration
 	refused string
 	// reread reports that the claim must read the Lease consistently before the next renewal or
@@ -119,8 +119,8 @@ type slot struct {
 
 // look is a standby's read and watch of a slot.
 type look struct {
-	// The field "on" reports that a look is under way. The field ended reports that the look has
-	// ended, and that the caller does not know this yet.
+	// The field "on" reports that a look is under way. The field "ended" reports that the look
+	// has ended, and that the caller does not know this yet.
 	on, ended bool
 	// read reports that the look under way has read the Lease, and now watches.
 	read bool
@@ -130,11 +130,11 @@ type look struct {
 	// The field "from" is the version from which the next look continues a watch that ended without
 	// an error.
 	from string
-	// The field "at" is the earliest instant of the next look. The field began is the beginning of
-	// the last look.
+	// The field "at" is the earliest instant of the next look. The field "began" is the beginning
+	// of the last look.
 	at, began time.Duration
-	// misses counts the failures since the last success. The field failed reports that the last
-	// look ended with a failure, and that no look has begun since.
+	// misses counts the failures since the last success. The field "failed" reports that the
+	// last look ended with a failure, and that no look has begun since.
 	misses int
 	failed bool
 }

@@ -42,8 +42,8 @@ type Config struct {
 	Post func(ctx context.Context, f func(now time.Duration))
 	// Group counts the goroutines of the courier.
 	Group *sync.WaitGroup
-	// Answered is called on the loop for each answer, except those to a look. The argument err
-	// is the API server's error, and refusal is the claim's error about the answer.
+	// Answered is called on the loop for each answer, except those to a look. The argument
+	// "err" is the API server's error, and refusal is the claim's error about the answer.
 	Answered func(a claim.Action, err, refusal error)
 	Log      *slog.Logger
 }
@@ -81,7 +81,7 @@ func (c *Courier) Carry(ctx context.Context, a claim.Action) {
 }
 
 // Write sends a write. Once the API server has stored the write, the loop calls the function in
-// the argument stored, unless that argument is nil.
+// the argument "stored", unless that argument is nil.
 func (c *Courier) Write(ctx context.Context, a claim.Action, stored func()) {
 	l := LeaseOf(c.leases[a.Slot], a.Record)
 	c.send(ctx, a, func(ctx context.Context) (*kube.Lease, error) { return c.Leases.UpdateLease(ctx, l) }, stored)

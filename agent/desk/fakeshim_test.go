@@ -138,7 +138,7 @@ func grantOf(hold string) gate.Grant {
 }
 
 // ofSleeper starts a sleeping process, and returns its pidfd. A test passes that pidfd as the pidfd
-// of a shim. The function kill kills the process.
+// of a shim. The function "kill" kills the process.
 func ofSleeper(t *testing.T) (pidfd int, kill func()) {
 	t.Helper()
 	p, err := os.StartProcess("/bin/sleep", []string{"sleep", "1000"}, &os.ProcAttr{})

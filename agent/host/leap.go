@@ -134,8 +134,8 @@ func (l *Leaps) Leapt() bool {
 func (l *Leaps) Settle() { l.base = l.read() }
 
 // narrow is the longest duration of a good reading of both clocks. After a slower reading, the
-// method read tries again. The system calls of a reading take a microsecond, so only a reading
-// that something interrupts is slower.
+// method "read" tries again. The system calls of a reading take a microsecond, so only a
+// reading that something interrupts is slower.
 const narrow = time.Millisecond
 
 // read reads both clocks in a few attempts, and returns the narrowest window. If something

@@ -30,7 +30,7 @@ func AwaitDeath(ctx context.Context, pidfd *os.File) error {
 }
 
 // readable reports to the Go runtime's poller whether a pidfd's process is dead. The poller
-// calls the function again when the process may have died.
+// calls the function "again" when the process may have died.
 func readable(fd uintptr) bool {
 	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 	n, err := unix.Poll(fds, 0)

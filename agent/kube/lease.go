@@ -139,7 +139,7 @@ func (l *Lease) MarshalJSON() ([]byte, error) {
 	return json.Marshal(whole)
 }
 
-// writer encodes fields. The field err is the last error, or nil.
+// writer encodes fields. The field "err" is the last error, or nil.
 type writer struct{ err error }
 
 // The method "over" returns a copy of base in which the fields are replaced. A field with the

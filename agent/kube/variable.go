@@ -197,7 +197,7 @@ func updateVariable(ctx context.Context, c *Client, v *Variable) (*Variable, err
 }
 
 // WatchVariable calls fn with each event of the Variable after resourceVersion, oldest first, until
-// the watch ends. The argument gone reports that somebody has deleted the Variable. WatchVariable
+// the watch ends. The argument "gone" reports that somebody has deleted the Variable. WatchVariable
 // returns nil or [ErrGone] in the same cases as [Client.WatchLease].
 func (c *Client) WatchVariable(ctx context.Context, name, resourceVersion string, fn func(v *Variable, gone bool)) error {
 	err := c.watch(ctx, variablesPath(c.config.Namespace), name, resourceVersion, func(kind WatchType, object []byte) error {

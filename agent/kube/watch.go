@@ -106,9 +106,9 @@ func (c *Client) watch(ctx context.Context, collection, name, resourceVersion st
 	return ctx.Err()
 }
 
-// readWatch decodes frames, and passes each frame to the function take, until the stream ends or
-// take returns an error. An end within a frame is an error, because the event of that frame is
-// lost.
+// readWatch decodes frames, and passes each frame to the function "take", until the stream ends
+// or take returns an error. An end within a frame is an error, because the event of that frame
+// is lost.
 func readWatch(body io.Reader, take func(kind WatchType, object []byte) error) error {
 	bounded := &boundedReader{from: body}
 	decoder := json.NewDecoder(bounded)

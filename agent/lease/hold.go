@@ -25,7 +25,7 @@ type Hold struct {
 	// The field "from" is the instant from which the deadline counts.
 	from time.Duration
 	// pending are the unanswered attempts, the earliest first. All of them replace the version in
-	// the field record, so the API server can store at most one of them.
+	// the field "record", so the API server can store at most one of them.
 	pending []pending
 }
 
@@ -44,10 +44,10 @@ type Attempt struct {
 	Record Record
 }
 
-// Begin starts a hold, from the answer to the write that acquired the slot. To resume the hold
-// of an earlier agent process, Begin takes the answer to this process's first renewal, and the
-// token of the hold. For a new hold the argument token is empty, and the version of the answer
-// becomes the token. If nothing was stored, or the Lease has another hold, Begin returns an error.
+// Begin starts a hold, from the answer to the write that acquired the slot. To resume the hold of
+// an earlier agent process, Begin takes the answer to this process's first renewal, and the token
+// of the hold. For a new hold the argument "token" is empty, and the version of the answer becomes
+// the token. If nothing was stored, or the Lease has another hold, Begin returns an error.
 func (s Self) Begin(acquiring Attempt, stored Record, token string) (*Hold, error) {
 	switch {
 	case stored.UID == acquiring.Record.UID && stored.Version == acquiring.Record.Version:

@@ -39,7 +39,7 @@ const headStart = 6
 // standby has seen none, or if the Lease is gone.
 func (o *Observer) Record() (Record, bool) { return o.record, o.record.UID != "" }
 
-// Read stores the result r of a consistent read at the instant now.
+// Read stores the result "r" of a consistent read at the instant now.
 func (o *Observer) Read(now time.Duration, r Record) {
 	if !o.record.sameState(r) {
 		o.see(now, r)
@@ -119,7 +119,7 @@ func (o *Observer) Heard() time.Duration { return o.heard }
 
 // FreeAt returns the instant from which this standby may acquire the slot. While the state of
 // the Lease is unknown, the second result is false. If the Lease contains no duration, the
-// argument fallback is used.
+// argument "fallback" is used.
 func (o *Observer) FreeAt(fallback time.Duration) (time.Duration, bool) {
 	switch {
 	case o.record.UID == "" || o.blind:

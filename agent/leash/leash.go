@@ -159,8 +159,8 @@ func (l *Leash) note(r gate.Report) {
 
 // act sends the orders that are due, and returns the time until the next ones are due.
 func (l *Leash) act() time.Duration {
-	// The method act reads the clock under the lock, so each later call of Tie comes after the
-	// instant in the variable now.
+	// The method "act" reads the clock under the lock, so each later call of Tie comes after
+	// the instant in the variable now.
 	l.mu.Lock()
 	now := l.config.Clock()
 	orders, at := l.state.next(now)

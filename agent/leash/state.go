@@ -33,7 +33,7 @@ type tied struct {
 type leashed struct {
 	report gate.Report
 	// number names the shim's present grant; empty without a grant. The field until is the deadline
-	// of that grant. The field serial is the place of the grant among all first grants.
+	// of that grant. The field "serial" is the place of the grant among all first grants.
 	number string
 	until  time.Duration
 	serial int
@@ -208,9 +208,9 @@ func (s *state) grant(now time.Duration, its *leashed) (o order, at time.Duratio
 	return o, its.until + step - s.budget.Deadline()
 }
 
-// bound returns the latest deadline that a grant of the shim may have now. The result bounded
-// reports that a hold limits that deadline. The result settled reports that the grant may let a
-// frozen program continue.
+// bound returns the latest deadline that a grant of the shim may have now. The result "bounded"
+// reports that a hold limits that deadline. The result "settled" reports that the grant may let
+// a frozen program continue.
 func (s *state) bound(now time.Duration, its *leashed) (deadline time.Duration, bounded, settled bool) {
 	deadline, settled = now+s.budget.Deadline(), true
 	for _, of := range s.claims {
@@ -226,10 +226,10 @@ func (s *state) bound(now time.Duration, its *leashed) (deadline time.Duration, 
 	return deadline, bounded, settled
 }
 
-// missed notes that an order could not be sent. The argument unsent reports that no part of the
-// order has left the agent. Otherwise the grant may have arrived all the same, so its deadline stays
-// noted. The shim never learns the number of a first grant that is unsent, so missed forgets that
-// number.
+// missed notes that an order could not be sent. The argument "unsent" reports that no part of the
+// order has left the agent. Otherwise the grant may have arrived all the same, so its deadline
+// stays noted. The shim never learns the number of a first grant that is unsent, so missed forgets
+// that number.
 func (s *state) missed(o order, unsent bool, now time.Duration) {
 	its := s.shims[o.shim]
 	if its == nil {

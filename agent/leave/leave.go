@@ -103,12 +103,12 @@ type Decision struct {
 // the application goes on after a leave, no second leave delays the next stop.
 type Leave struct {
 	stage stage
-	// entered is the instant at which the stage began. The field stored is the instant at which
-	// the agent learned that the stage's write was stored; zero before that.
+	// entered is the instant at which the stage began. The field "stored" is the instant at
+	// which the agent learned that the stage's write was stored; zero before that.
 	entered, stored time.Duration
 	// signalled is the instant of the kubelet's stop signal; zero without a signal. The field
-	// hooked reports that a preStop hook runs. The application gets its stop signal only after the
-	// hook, so signalled then becomes the instant at which the hook ended.
+	// "hooked" reports that a preStop hook runs. The application gets its stop signal only after
+	// the hook, so signalled then becomes the instant at which the hook ended.
 	signalled time.Duration
 	hooked    bool
 	successor string
@@ -192,10 +192,10 @@ func (l *Leave) decision(wake time.Duration) Decision {
 	}
 }
 
-// The method "by" returns the instant by which the stage ends. The argument wait counts from the
-// instant at which the stage's write is stored. Without a stored write, the argument counts from
-// the instant that is [Stored] after the stage's beginning. In a deleted pod the stage ends early
-// enough to leave the application half of the grace that remains after the preStop hook.
+// The method "by" returns the instant by which the stage ends. The argument "wait" counts from
+// the instant at which the stage's write is stored. Without a stored write, the argument counts
+// from the instant that is [Stored] after the stage's beginning. In a deleted pod the stage ends
+// early enough to leave the application half of the grace that remains after the preStop hook.
 func (l *Leave) by(wait time.Duration, f Facts) time.Duration {
 	at := l.entered + Stored + wait
 	if l.stored != 0 {
@@ -237,7 +237,7 @@ func (l *Leave) begin(now time.Duration, f Facts) (ended bool) {
 // ask decides whether the stage "asking" ends now. In this stage the holder waits for offers. The
 // stage "leaving" follows if enough pods have offered. If the time for offers is over, the stage
 // "stays" follows. If the cause is [Deletion], the stage "leaving" also needs the API server's
-// answer in [Facts.Known]. The result wake is the instant of the next decision.
+// answer in [Facts.Known]. The result "wake" is the instant of the next decision.
 func (l *Leave) ask(now time.Duration, f Facts) (ended bool, wake time.Duration) {
 	l.note(now, f.Says == api.LeavingSoon)
 	wait := Answers
@@ -260,9 +260,9 @@ func (l *Leave) ask(now time.Duration, f Facts) (ended bool, wake time.Duration)
 
 // follows returns the successor, and whether enough pods have offered. Enough means that one Ready
 // pod stays beside the successor. If [Facts.Successor] is empty, one offer can be enough for a
-// deleted pod. Then the pod must be Replaced, or the argument last must report that the time for
-// offers is over. In this case the result successor is empty, because no node sends connections to
-// a deleted pod anyway.
+// deleted pod. Then the pod must be Replaced, or the argument "last" must report that the time for
+// offers is over. In this case the result "successor" is empty, because no node sends connections
+// to a deleted pod anyway.
 func (f Facts) follows(last bool) (successor string, enough bool) {
 	stay := 0
 	for _, o := range f.Offers {
@@ -306,7 +306,7 @@ func (l *Leave) out(now time.Duration, f Facts) (ended bool, wake time.Duration)
 }
 
 // close decides whether the stage "closing" ends now. In this stage the standbys begin to let new
-// connections wait. The result wake is the instant of the next decision.
+// connections wait. The result "wake" is the instant of the next decision.
 func (l *Leave) close(now time.Duration, f Facts) (ended bool, wake time.Duration) {
 	l.note(now, !f.Serving)
 	at := l.by(min(max(Passing, l.took()), Stored), f)

@@ -23,9 +23,9 @@ import (
 // pause the pod still counts, so it need not arrive anew at each call.
 const lingers = 2 * time.Second
 
-// arrival waits at one barrier on behalf of all programs of the pod. The pod makes one
-// arrival, however many calls wait. Only the goroutine of the method run uses the fields random,
-// calls, idle and leave.
+// arrival waits at one barrier on behalf of all programs of the pod. The pod makes one arrival,
+// however many calls wait. Only the goroutine of the method "run" uses the fields random, calls,
+// idle and leave.
 type arrival struct {
 	config Config
 	of     api.Barrier
@@ -44,8 +44,8 @@ type arrival struct {
 	// the end of the time [lingers].
 	calls int
 	idle  <-chan time.Time
-	// The function leave ends the present wait of package barrier; nil without such a wait. The
-	// channel "over" then delivers the result of that wait.
+	// The function "leave" ends the present wait of package barrier; nil without such a wait.
+	// The channel "over" then delivers the result of that wait.
 	leave context.CancelFunc
 	over  chan error
 }

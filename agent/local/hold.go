@@ -70,7 +70,7 @@ type hold struct {
 	// owed reports that the bid has not got the hold yet, because the grant of a shim may end after
 	// the hold's deadline.
 	owed bool
-	// returned reports that the program has given the hold back. The field over reports that
+	// returned reports that the program has given the hold back. The field "over" reports that
 	// the hold has ended.
 	returned, over bool
 }

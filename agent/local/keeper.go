@@ -26,14 +26,15 @@ const interest = time.Minute
 // while the machine sleeps, so the loop must check the clock.
 const longest = 10 * time.Second
 
-// keeper keeps one claim. Only the goroutine of the method run uses the fields from "claim" on.
+// keeper keeps one claim. Only the goroutine of the method "run" uses the fields from "claim"
+// on.
 type keeper struct {
 	config Config
 	of     api.Claim
 	self   lease.Self
 	posts  chan func(now time.Duration)
-	// The channel "ended" is closed at the end of the method run, so that no call waits for the
-	// loop any more.
+	// The channel "ended" is closed at the end of the method "run", so that no call waits for
+	// the loop any more.
 	ended chan struct{}
 
 	claim    *claim.Claim
@@ -59,8 +60,8 @@ type keeper struct {
 	// The channel "changed" is closed, and replaced, when the state of a Lease or of the hold may
 	// have changed.
 	changed chan struct{}
-	// index is the number by which the leash knows this claim. The field noted is the number of
-	// leaps that shims have reported, and that this claim has noted.
+	// index is the number by which the leash knows this claim. The field "noted" is the number
+	// of leaps that shims have reported, and that this claim has noted.
 	index, noted int
 	// renews reports that the loop must decide again at once, because a renewal is due.
 	renews bool

@@ -23,8 +23,8 @@ type holdings struct {
 	GoodUntil      float64   `json:"goodUntil"`
 }
 
-// member is one claim of a call for several claims. The field hold is nil before the claim is
-// held.
+// member is one claim of a call for several claims. The field "hold" is nil before the claim
+// is held.
 type member struct {
 	calls
 	writes bool

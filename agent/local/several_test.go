@@ -65,7 +65,7 @@ func TestOneCallAcquiresSlotsOfSeveralClaims(t *testing.T) {
 		code, body = two.call(http.MethodPost, both)
 		assert.Equal(t, http.StatusConflict, code, body)
 		one.call(http.MethodDelete, "/v1/lock/a/holds/"+holds[0]["hold"].(string))
-		after(time.Minute) // the program sends no further heartbeat
+		after(time.Minute) // in this minute the program sends no heartbeat
 		code, body = one.call(http.MethodPut, "/v1/lock/b/holds/"+holds[1]["hold"].(string))
 		assert.Equal(t, http.StatusGone, code, body)
 		code, body = two.call(http.MethodPost, both+"&wait=1m")

@@ -95,7 +95,7 @@ func (k calls) followState(w http.ResponseWriter, r *http.Request, g glance) {
 }
 
 // seen waits until the agent sees every Lease of the claim, or until the pod holds the claim, and
-// returns the claim's state. The result ok is false if ctx or the loop ends before that.
+// returns the claim's state. The result "ok" is false if ctx or the loop ends before that.
 func (k calls) seen(ctx context.Context) (g glance, ok bool) {
 	for ok = k.call(ctx, func(now time.Duration) { g = k.glance(now) }) == nil; ok && !g.seen; {
 		g, ok = k.next(ctx, g)
@@ -105,7 +105,7 @@ func (k calls) seen(ctx context.Context) (g glance, ok bool) {
 
 // next waits for the next change, but at most for half of the time [interest], and returns the
 // state after that wait. Each call makes the agent watch for another [interest]. So the watch does
-// not end while a program waits. The result ok is false if ctx or the loop ends first.
+// not end while a program waits. The result "ok" is false if ctx or the loop ends first.
 func (k calls) next(ctx context.Context, g glance) (next glance, ok bool) {
 	timer := time.NewTimer(min(g.lasts, interest/2))
 	defer timer.Stop()

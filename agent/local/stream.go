@@ -50,7 +50,7 @@ func (k calls) follow(w http.ResponseWriter, r *http.Request, h *hold) {
 }
 
 // lineOf returns the line about a hold, and the channel that is closed at the next change. The
-// result ok is false if ctx or the loop ends first.
+// result "ok" is false if ctx or the loop ends first.
 func (k calls) lineOf(ctx context.Context, h *hold) (line holding, changed <-chan struct{}, ok bool) {
 	err := k.call(ctx, func(now time.Duration) {
 		k.quiet = true

@@ -116,9 +116,9 @@ func (a *API) putVariable(v *variable.Variable, w http.ResponseWriter, r *http.R
 	}
 }
 
-// writeVariable carries out the action of a call. The function set reads those parts of the request
-// that only calls of this path have. If the result done is false, writeVariable has already
-// answered with a problem.
+// writeVariable carries out the action of a call. The function "set" reads those parts of the
+// request that only calls of this path have. If the result "done" is false, writeVariable has
+// already answered with a problem.
 func (a *API) writeVariable(
 	v *variable.Variable, w http.ResponseWriter, r *http.Request, set func(*variable.Action, *http.Request) *problem,
 ) (answer variable.Answer, done bool) {
@@ -192,9 +192,9 @@ func setAddend(action *variable.Action, r *http.Request) *problem {
 	return nil
 }
 
-// unquoted removes the quotes around the text of a header, if there are any. The result ok is
-// true only if the text is not empty, and has only printable characters of ASCII other than
-// spaces, quotes and backslashes.
+// unquoted removes the quotes around the text of a header, if there are any. The result "ok"
+// is true only if the text is not empty, and has only printable characters of ASCII other
+// than spaces, quotes and backslashes.
 func unquoted(header string) (text string, ok bool) {
 	text = header
 	if len(text) >= 2 && text[0] == '"' && text[len(text)-1] == '"' {

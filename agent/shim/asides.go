@@ -107,7 +107,7 @@ func (a *aside) reaped(status unix.WaitStatus) {
 	a.output.End()
 }
 
-// finished settles an aside whose output is complete. The argument killing reports that the
+// finished settles an aside whose output is complete. The argument "killing" reports that the
 // shim is killing all remaining processes. The outcome is then errChildEnded, because the exit
 // code of a killed probe or hook proves nothing about the application.
 func (s *asides) finished(in Result, killing bool) {

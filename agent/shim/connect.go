@@ -111,7 +111,7 @@ func watchDir(dir string) *os.File {
 }
 
 // pauseFor waits until the pause is over, or until a file is moved into the watched directory.
-// Then pauseFor doubles the pause, up to redialMost. The argument watch may be nil.
+// Then pauseFor doubles the pause, up to redialMost. The argument "watch" may be nil.
 func pauseFor(watch *os.File, pause *time.Duration) {
 	wait := *pause
 	*pause = min(2*wait, redialMost)

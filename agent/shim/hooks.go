@@ -50,9 +50,9 @@ type stopState struct {
 	// failed reports that the shim must stop the child, because its postStart hook failed.
 	failed bool
 	// asked is the last stop signal for the child, and askedAt is its instant; both are zero if
-	// no signal came. The field began is the instant of the first stop signal, from which the
-	// time of preStop counts. The field drained reports that a drain ordered a stop signal, and
-	// that the kubelet has not sent the same signal since.
+	// no signal came. The field "began" is the instant of the first stop signal, from which the
+	// time of preStop counts. The field "drained" reports that a drain ordered a stop signal,
+	// and that the kubelet has not sent the same signal since.
 	asked          syscall.Signal
 	askedAt, began time.Duration
 	drained        bool

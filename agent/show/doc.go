@@ -47,8 +47,8 @@ type Config struct {
 	API    API
 	// Timeout bounds each request.
 	Timeout time.Duration
-	// Backoff returns the pause after a write that failed. The argument misses is the number of
-	// failed writes in a row before that write.
+	// Backoff returns the pause after a write that failed. The argument "misses" is the number
+	// of failed writes in a row before that write.
 	Backoff func(misses int) time.Duration
 	// Delay returns the random delay of a write that changes only the reason or message of a
 	// standby's condition. The delay spreads the writes of many standbys.
@@ -58,9 +58,9 @@ type Config struct {
 	StartsWithin time.Duration
 	// Stored is called by Status with each readiness that the API server has stored.
 	Stored func(ctx context.Context, ready bool)
-	// Asked is called by Status with each answer about the pod. The argument hold is the pod's
-	// hold when the request was sent; empty for none. The argument deleted reports that the pod
-	// is being deleted.
+	// Asked is called by Status with each answer about the pod. The argument "hold" is the
+	// pod's hold when the request was sent; empty for none. The argument "deleted" reports that
+	// the pod is being deleted.
 	Asked func(ctx context.Context, hold string, deleted bool)
 	// Calm is called after each write of the pod's status or Events, when a burst of the
 	// agent's requests is usually over.

@@ -169,8 +169,8 @@ func (e *Events) Ends(reason string, slots []string) {
 	}
 }
 
-// Paused adds the Event of a pause. The argument pause is the pause in words. If the argument
-// "stops" is true, the pause also stops the application of this holder.
+// Paused adds the Event of a pause. The argument "pause" is the pause in words. If the
+// argument "stops" is true, the pause also stops the application of this holder.
 func (e *Events) Paused(pause string, stops bool) {
 	part := ": this pod goes on, and no other takes the slot"
 	if stops {

@@ -80,8 +80,8 @@ func (r *Readiness) holder(now time.Duration, h Holder) Look {
 	}
 }
 
-// Starts decides the status of a pod that claims only a start lock. The argument start describes
-// what the start waits for; empty if nothing delays it.
+// Starts decides the status of a pod that claims only a start lock. The argument "start"
+// describes what the start waits for; empty if nothing delays it.
 func Starts(running, serves bool, start string) Look {
 	switch {
 	case start != "":
@@ -94,10 +94,10 @@ func Starts(running, serves bool, start string) Look {
 	return look(false, ReadyStarting, "the application is about to start")
 }
 
-// Draining decides the status of a pod while its child drains. The argument since is the instant
-// at which the drain began. The argument spared reports that the pod stays Ready during this
-// drain. Only a Ready pod of a proven revision and a strict controller is spared, and only for a
-// yield.
+// Draining decides the status of a pod while its child drains. The argument "since" is the
+// instant at which the drain began. The argument "spared" reports that the pod stays Ready
+// during this drain. Only a Ready pod of a proven revision and a strict controller is spared,
+// and only for a yield.
 func (r *Readiness) Draining(now time.Duration, hold, reason string, since time.Duration, spared bool) Look {
 	if spared {
 		r.served = true // so the handover begins when the drain is over
@@ -112,7 +112,7 @@ func (r *Readiness) Draining(now time.Duration, hold, reason string, since time.
 	return draining
 }
 
-// Done returns the status of a pod whose work is done. The argument names that work.
+// Done returns the status of a pod whose work is done. The argument "names" that work.
 func Done(work string) Look { return look(true, ReadyDone, work) }
 
 // Failed returns the status of a pod that waits after a failure. The argument describes the

@@ -43,8 +43,8 @@ type Metrics struct {
 	writes   map[string]int
 }
 
-// NewMetrics returns the metrics of a pod of the workload. The argument longest is the longest
-// time between two reads of the clock by the agent's loop.
+// NewMetrics returns the metrics of a pod of the workload. The argument "longest" is the
+// longest time between two reads of the clock by the agent's loop.
 //
 // By [api.Budget], the next renewal is due at Renew after the last stored one, and the drain
 // begins at RenewDeadline. A renewal counts as late if it is stored in the second half of the
@@ -87,8 +87,8 @@ func (m *Metrics) Vacant(vacant bool) {
 // Ends counts a hold that ends for the reason.
 func (m *Metrics) Ends(reason string) { m.change(func() { m.ended[reason]++ }) }
 
-// Renewed counts a renewal by its result, and adds its duration. The argument sent is the instant
-// at which the renewal was sent. The caller sets the new deadline afterwards.
+// Renewed counts a renewal by its result, and adds its duration. The argument "sent" is the
+// instant at which the renewal was sent. The caller sets the new deadline afterwards.
 func (m *Metrics) Renewed(sent time.Duration, err error) {
 	m.change(func() {
 		now := m.clock()

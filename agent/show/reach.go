@@ -31,17 +31,17 @@ const (
 type target struct {
 	address string
 	// due reports that the agent must check the pod, from the instant askAt on. The field
-	// asking reports that a check is under way.
+	// "asking" reports that a check is under way.
 	due, asking bool
 	askAt       time.Duration
-	// err is the error of the last check; nil after an answer. The field answered reports that
-	// the pod has answered a check. The field since is the instant of the first answer after
-	// the last error.
+	// err is the error of the last check; nil after an answer. The field "answered" reports
+	// that the pod has answered a check. The field "since" is the instant of the first answer
+	// after the last error.
 	err      error
 	answered bool
 	since    time.Duration
 	// misses counts the checks without an answer. After a pod has answered for the duration in
-	// the constant steady, the count begins at zero again.
+	// the constant "steady", the count begins at zero again.
 	misses int
 	// expiry is the instant at which the holder's Lease expires, as [target.see] first gets it
 	// after an error. Without an error, expiry is zero.
@@ -56,9 +56,9 @@ type target struct {
 }
 
 // see stores that the holder serves at the address, and that its Lease expires at the instant in
-// the argument expiry. The argument kept reports that a newer revision is in its turn. Then see
-// does not set the field lost, because a strict controller would delete an old pod that is not
-// Ready.
+// the argument expiry. The argument "kept" reports that a newer revision is in its turn. Then
+// see does not set the field "lost", because a strict controller would delete an old pod that is
+// not Ready.
 func (t *target) see(address string, expiry time.Duration, kept bool) {
 	if t.address != address {
 		*t = target{address: address, due: true, lost: t.lost}
@@ -75,7 +75,7 @@ func (t *target) see(address string, expiry time.Duration, kept bool) {
 }
 
 // reaches reports whether the standby may be Ready, as far as the target is concerned. The
-// result known reports that the first check has ended.
+// result "known" reports that the first check has ended.
 func (t *target) reaches() (ready, known bool) {
 	return t.err == nil || !t.lost, t.err != nil || t.answered
 }
@@ -93,7 +93,7 @@ func (t *target) ask(now time.Duration) (address string, at time.Duration) {
 	return t.address, instant.Never
 }
 
-// note stores the result of a check. The argument err is nil if the pod has answered.
+// note stores the result of a check. The argument "err" is nil if the pod has answered.
 func (t *target) note(now time.Duration, err error, jitter func(time.Duration) time.Duration) {
 	if t.answered && t.err == nil && now >= t.since+steady {
 		t.misses = 0

@@ -113,7 +113,7 @@ type holders struct {
 	// known reports that the pod has seen every slot.
 	known bool
 	// serving reports that one pod of this workload holds all slots and serves. The field
-	// address is its address.
+	// "address" is its address.
 	serving bool
 	address string
 	// foreign reports that a pod of another workload holds one of the slots.
@@ -206,8 +206,8 @@ func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childles
 	// again.
 	r.note(now, (h.serving || turn.Ready) && !turn.NotReady, turn.Beyond)
 	// A successor stays out of its Services from the holder's release until its own hold. The
-	// watch may show this pod's acquiring write (the field mine) before the answer to that write
-	// begins the hold.
+	// watch may show this pod's acquiring write (the field "mine") before the answer to that
+	// write begins the hold.
 	r.follows = h.next != "" && h.next == r.config.Identity || r.follows && (h.holder == "" || h.mine)
 	if h.serving {
 		r.target.see(h.address, h.until, turn.Ready)
@@ -277,7 +277,7 @@ func (l Look) by(at time.Duration) Look {
 }
 
 // note stores whether the holder serves. When the holder stops serving, a handover begins. The
-// argument beyond prolongs the time of the handover.
+// argument "beyond" prolongs the time of the handover.
 func (r *Readiness) note(now time.Duration, serving bool, beyond time.Duration) {
 	if r.served && !serving {
 		r.until = now + Handover(r.config.Budget) + beyond
@@ -353,8 +353,8 @@ func (r *Readiness) reach(now time.Duration, h holders, ready Look) Look {
 	return ready.by(at)
 }
 
-// Reached stores the result of a check of the pod at the address. The argument err is nil if that
-// pod has answered.
+// Reached stores the result of a check of the pod at the address. The argument "err" is nil if
+// that pod has answered.
 func (r *Readiness) Reached(now time.Duration, address string, err error) {
 	if r.target.address == address {
 		r.target.note(now, err, r.config.Jitter)

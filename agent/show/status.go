@@ -161,7 +161,7 @@ func (s *Status) send(ctx context.Context, patch []byte) (kube.Pod, error) {
 
 // patch returns a strategic merge patch of the pod. The API server merges conditions by their
 // type, and removes a key with the value null. A deletion cost that a person has set stays. The
-// argument sharded reports that the pod claims a shard.
+// argument "sharded" reports that the pod claims a shard.
 func (a Appearance) patch(pod kube.Pod, since time.Time, sharded bool) ([]byte, error) {
 	value := func(v string) any {
 		if a.Hold == "" || v == "" {

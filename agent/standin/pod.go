@@ -127,9 +127,9 @@ func (p *Pod) over(n *note) bool { return n.BootID != p.bootID && !p.cfg.OwnKern
 func (p *Pod) Reports() <-chan gate.Report { return p.box.reports }
 
 // Run serves until ctx ends, or until the kubelet must restart the pod's containers ([ErrRestart]).
-// An error of the socket also ends Run. If the channel stop is closed while the containers may run,
-// Run returns nil. Only the kubelet knows when these containers end. So nothing releases the Lease,
-// which expires.
+// An error of the socket also ends Run. If the channel "stop" is closed while the containers may
+// run, Run returns nil. Only the kubelet knows when these containers end. So nothing releases the
+// Lease, which expires.
 func (p *Pod) Run(ctx context.Context, stop <-chan struct{}) error {
 	defer p.Close()
 	ctx, cancel := context.WithCancel(ctx)

@@ -95,7 +95,7 @@ func (p Pod) Hold(now time.Duration, wall time.Time, h Hold) Holder {
 
 // instants returns the instants at which the decision may change without a new fact. An ask
 // causes no such instant, because the asker repeats its write, and each write is a new fact. The
-// argument r is the present rollout.
+// argument "r" is the present rollout.
 func (h Hold) instants(p Pod, r Rollout) []time.Duration {
 	var all []time.Duration
 	if h.Serves {
@@ -228,7 +228,7 @@ func (a Ask) fresh(now, since time.Duration) bool {
 	return a.Identity != "" && a.Seen >= since && now < a.Seen+Fresh
 }
 
-// Acquired returns the rollout that the acquiring write of the hold stores. The argument s is
+// Acquired returns the rollout that the acquiring write of the hold stores. The argument "s" is
 // the slot before that write. The hold is a turn if an older revision's release names this pod.
 // The hold is also a turn if this pod takes back the slot of its own unfinished turn.
 func (p Pod) Acquired(now time.Duration, wall time.Time, s Slot, hold string) Rollout {

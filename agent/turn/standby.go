@@ -58,8 +58,8 @@ type Standby struct {
 	Wake time.Duration
 }
 
-// Standby returns the decision about a standby that sees the slot s. The argument w has the
-// other facts.
+// Standby returns the decision about a standby that sees the slot s. The argument "w" has
+// the other facts.
 func (p Pod) Standby(now time.Duration, s Slot, w Facts) Standby {
 	standing := Standby{Wake: instant.Never}
 	switch {

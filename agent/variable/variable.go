@@ -70,15 +70,15 @@ type call struct {
 	ctx    context.Context
 	until  time.Time
 	answer chan Answer
-	// result is the result of an add. The result counts once the write is stored.
+	// result is the result of an add. The result "counts" once the write is stored.
 	result int64
 }
 
 // over reports whether the program no longer waits for the answer.
 func (c *call) over() bool { return c.ctx.Err() != nil || !time.Now().Before(c.until) }
 
-// Do carries out an action. Do returns after about ten seconds (the constant patience) at the
-// latest.
+// Do carries out an action. Do returns after about ten seconds (the constant "patience") at
+// the latest.
 func (v *Variable) Do(ctx context.Context, a Action) Answer {
 	if !v.enter() {
 		return Answer{Refusal: TooMany}

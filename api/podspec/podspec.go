@@ -167,7 +167,7 @@ func strip(containers []corev1.Container) []corev1.Container {
 }
 
 // stripLocal returns the arguments of the agent that serves the local API. Of the claims, the
-// result keeps only the barriers.
+// result "keeps" only the barriers.
 func stripLocal(args []string) []string {
 	a := api.RecallLocalArgs(args)
 	a.Claims = slices.DeleteFunc(a.Claims, func(c api.Claim) bool { return c.Kind != api.Arrivals })

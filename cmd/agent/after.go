@@ -29,7 +29,8 @@ func afterCommand(ctx context.Context, args []string) (int, error) {
 	}
 	defer client.Close()
 	log := newLines(os.Stderr)
-	// An error of the method flush is ignored, because no log is left that could report the error.
+	// An error of the method "flush" is ignored, because no log is left that could report the
+	// error.
 	defer func() { _ = log.flush() }()
 	err = after.Run(ctx, after.Config{
 		API: client, Conditions: a.Conditions, Log: log, Random: newRandom(),

@@ -36,7 +36,8 @@ func barrierCommand(ctx context.Context, args []string) (int, error) {
 	}
 	defer client.Close()
 	log := newLines(os.Stderr)
-	// An error of the method flush is ignored, because no log is left that could report the error.
+	// An error of the method "flush" is ignored, because no log is left that could report the
+	// error.
 	defer func() { _ = log.flush() }()
 	waiting := stopped
 	if a.WaitAtMost > 0 {

@@ -117,8 +117,8 @@ func (c *crowd) find(conn net.Conn) *guest {
 	return c.guests[i]
 }
 
-// serve stores whether the server is answering a request of the guest. If the method enter has
-// already closed the guest's connection, serve has no effect.
+// serve stores whether the server is answering a request of the guest. If the method "enter"
+// has already closed the guest's connection, serve has no effect.
 func (c *crowd) serve(g *guest, served bool) {
 	if g == nil {
 		return

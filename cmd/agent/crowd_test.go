@@ -40,8 +40,8 @@ func dialled(t *testing.T, from, to, sends string) net.Conn {
 	return c
 }
 
-// asks acts as a kubelet at the address "from". The function sends one probe to the address "to",
-// and returns the status of the answer.
+// asks acts as a kubelet at the address "from". The function "sends" one probe to the address
+// "to", and returns the status of the answer.
 func asks(t *testing.T, from, to string) (int, error) {
 	t.Helper()
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}

@@ -45,7 +45,8 @@ func localCommand(ctx context.Context, args []string) (int, error) {
 // serveLocal serves the local API until stop is closed, or until ctx ends.
 func serveLocal(ctx context.Context, a api.LocalArgs, stop <-chan struct{}) error {
 	log, out := newLog(os.Stderr)
-	// An error of the method flush is ignored, because no log is left that could report the error.
+	// An error of the method "flush" is ignored, because no log is left that could report the
+	// error.
 	defer func() { _ = out.flush() }()
 	client, err := newClient(os.Getenv(api.PodNamespaceEnv), a.Credentials)
 	if err != nil {

@@ -74,7 +74,8 @@ func ownShard(slots []string, shard string) []string {
 // run runs all parts of the agent. When one part ends, all parts end.
 func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 	log, out := newLog(os.Stderr)
-	// An error of the method flush is ignored, because no log is left that could report the error.
+	// An error of the method "flush" is ignored, because no log is left that could report the
+	// error.
 	defer func() { _ = out.flush() }()
 	if s.Gate != api.GateReadiness {
 		if err := prepare(s.RunDir, s.Install); err != nil {

@@ -25,8 +25,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// localPort is the console's port on this computer. The command listens once, so that no other user of the computer
-// gets the port between two connections. [portforward.PortForwarder] would close the port with each connection.
+// localPort is the console's port on this computer. The command listens once, and keeps the port while it connects to
+// another pod of the console. So no other user of the computer gets the port meanwhile. [portforward.PortForwarder] would
+// close the port at each end of the connection to a pod.
 type localPort struct{ *net.TCPListener }
 
 // openPort listens on the loopback. Zero selects any free port.

@@ -89,7 +89,7 @@ func TestExplainCommandSummarizesAWritersSlots(t *testing.T) {
 	assert.Contains(t, shown, "c  holds rwlock.catalog to write")
 }
 
-func TestPauseCommandPausesEachSlotOfALock(t *testing.T) {
+func TestPauseCommandPausesEachSlotOfRWLocks(t *testing.T) {
 	b := newByHand(catalog("", "b")...)
 	assert.Equal(t, exitOK, b.pause(t, pausing{pause: api.PauseHold}, "rwlock/catalog"))
 	assert.Contains(t, b.out.String(), "rwlock.catalog.intent: paused; nobody holds")

@@ -213,8 +213,8 @@ func (s state) interrupted() bool {
 }
 
 // raise pauses all slots, and then writes until etcd's revision is above the floor. Before the
-// pauses, the method raise creates the objects for these writes. So a command that cannot write
-// pauses nothing.
+// pauses, the method "raise" creates the objects for these writes. So a command that cannot
+// write pauses nothing.
 func (r recovering) raise(ctx context.Context, before state, floor uint64) error {
 	for i := range recoverWriters {
 		if err := r.create(ctx, scratch(i)); err != nil {
@@ -294,8 +294,8 @@ func (r recovering) write(ctx context.Context, number int, floor uint64) error {
 }
 
 // renew asks each holder with a token up to the floor to yield, and ends the pauses from the method
-// raise. Then the method renew waits until each holder has a token above the floor. An error about
-// one Lease, as in a namespace without rights, does not keep the other slots paused.
+// raise. Then the method "renew" waits until each holder has a token above the floor. An error
+// about one Lease, as in a namespace without rights, does not keep the other slots paused.
 func (r recovering) renew(ctx context.Context, floor uint64) (int, error) {
 	now, err := r.read(ctx)
 	if err != nil {

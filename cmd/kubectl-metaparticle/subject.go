@@ -25,7 +25,7 @@ type subject struct {
 	cluster   cluster
 	namespace string
 	// title is the person's argument. The field "pod" is the pod's name, if the argument
-	// names a pod.
+	// "names" a pod.
 	title, pod string
 	slots      []string
 	leases     map[string]*coordinationv1.Lease

@@ -54,7 +54,7 @@ func newReporter(reader client.Reader, events enroll.Recorder) *reporter {
 
 // observe counts an outcome for the handlers. After the refusal of a pod with an owner, outside of
 // a dry run, observe also passes the outcome to the method Start. If the queue of Start is full,
-// Start writes no Event about this outcome. The method observe never blocks.
+// Start writes no Event about this outcome. The method "observe" never blocks.
 func (r *reporter) observe(o admit.Outcome) {
 	result := "unchanged"
 	switch {

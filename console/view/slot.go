@@ -172,7 +172,7 @@ func (s Slot) Group() string {
 	return s.Namespace + "/" + name + " "
 }
 
-// fill stores the facts of the Lease. The holder counts as gone until the method join finds its
+// fill stores the facts of the Lease. The holder counts as gone until the method "join" finds its
 // pod. The holder of a barrier's Lease never counts as gone: the Lease expires if the pod is gone.
 func (s *Slot) fill(l *coordinationv1.Lease) {
 	note := func(key string, most int) string { return shortened(l.Annotations[key], most) }

@@ -209,8 +209,8 @@ func (c *changing) improves() bool {
 }
 
 // breaks applies a broken version. Then a person undoes the change, or mends the version. The
-// function applies a good version instead if old pods would not remain, or if the controller may
-// delete old pods during a handover. After a violation the function returns false.
+// function "applies" a good version instead if old pods would not remain, or if the controller
+// may delete old pods during a handover. After a violation the function returns false.
 func (c *changing) breaks() bool {
 	before := c.Newest
 	if !c.protects || c.replacesRestarting() {
@@ -252,9 +252,9 @@ func (c *changing) breaks() bool {
 }
 
 // abandons deletes all old pods while a broken version stalls the rollout. Then the function
-// demands that the broken version takes the slot, although its turns have failed. A version without
-// an image cannot take the slot, so the function demands nothing of it. After a violation the
-// function returns false.
+// "demands" that the broken version takes the slot, although its turns have failed. A version
+// without an image cannot take the slot, so the function "demands" nothing of it. After a violation
+// the function returns false.
 func (c *changing) abandons() bool {
 	from, bound := c.Now(), time.Duration(0)
 	c.Do(func() {

@@ -255,7 +255,7 @@ func (m *mapping) recover() {
 }
 
 // ended demands that each shard of the last Job becomes done, and that each pod ends. Then the
-// method demands that the pods with conditions go on.
+// method "demands" that the pods with conditions go on.
 func (m *mapping) ended(after string) bool {
 	bound := m.ending()
 	over := func() bool { return len(world.Undone(m.World, world.LastJob(m.World))) == 0 && len(m.Pods) == 0 }

@@ -268,8 +268,8 @@ func (a *AgentProcess) Kill() {
 	p.tidy()
 }
 
-// RestartAgent starts an agent process after a moment. The function starts nothing if by then the
-// pod has an agent process, is being stopped, or restarts all containers.
+// RestartAgent starts an agent process after a moment. The function "starts" nothing if by then
+// the pod has an agent process, is being stopped, or restarts all containers.
 func (p *Pod) RestartAgent() {
 	p.w.After(engine.Between(p.rng, 200*time.Millisecond, 2*time.Second), func() {
 		if !p.Stopping && !p.Order.restarting && len(p.Agents) == 0 {

@@ -73,8 +73,8 @@ func (b *Bidder) later(pause time.Duration) {
 	b.in(pause, b.bid)
 }
 
-// in schedules the function f to run after the duration. The function does not run if the bidder
-// has begun another round by then, or if its program is dead.
+// in schedules the function "f" to run after the duration. The function does not run if the
+// bidder has begun another round by then, or if its program is dead.
 func (b *Bidder) in(d time.Duration, f func()) {
 	round, g := b.round, b.Program
 	b.Pod.w.After(d, func() {

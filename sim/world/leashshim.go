@@ -27,8 +27,8 @@ type leashShim struct {
 	began time.Duration
 	// grant is the grant under which the program runs; zero before the first grant.
 	grant gate.Grant
-	// leaps counts the leaps of the wall clock. The field answered is the last leap that a grant
-	// has answered.
+	// leaps counts the leaps of the wall clock. The field "answered" is the last leap that a
+	// grant has answered.
 	leaps, answered int
 	// gate is the agent's end of the connection; nil for none. toAgent and toShim are the instants
 	// at which the last message of each direction arrives.
@@ -40,8 +40,8 @@ type leashShim struct {
 // leashShims implements starter for a pod whose program is killed when a hold is lost.
 type leashShims struct {
 	pod *LocalPod
-	// The field "last" is the last shim; nil before the first start. The field gate belongs to the
-	// last process of the agent.
+	// The field "last" is the last shim; nil before the first start. The field "gate" belongs to
+	// the last process of the agent.
 	last *leashShim
 	gate *leashGate
 }
@@ -67,7 +67,7 @@ func (l *leashShims) start() {
 // lives implements starter.
 func (l *leashShims) lives() bool { return l.last != nil && !l.last.dead }
 
-// attach implements starter. The method gives a new process of the agent a leash.
+// attach implements starter. The method "gives" a new process of the agent a leash.
 func (l *leashShims) attach(a *LocalAgent, config *local.Config) {
 	l.gate = newLeashGate(a, l)
 	budget, err := api.NewBudget(config.LeaseDuration)

@@ -118,8 +118,8 @@ func (c *call) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// hands runs the function f, unless the connection is closed. The function f gives the program a
-// part of the answer.
+// hands runs the function "f", unless the connection is closed. The function "f" gives the
+// program a part of the answer.
 func (c *call) hands(f func()) {
 	if !c.over {
 		f()

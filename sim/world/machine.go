@@ -26,7 +26,7 @@ type machine struct {
 
 // newMachine makes a machine that detects leaps of the wall clock by the product's own
 // rule, host.Leaps. If a time daemon slews CLOCK_BOOTTIME, the wall clock runs at the
-// same rate.
+// same rate. So a slewed clock is no leap.
 func newMachine(s *ShimProcess) machine {
 	n := s.Container.pod.Node
 	locked := func(read func() time.Duration) func() time.Duration {

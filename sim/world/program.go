@@ -15,8 +15,8 @@ type program struct {
 	*engine.Process
 	pod   *LocalPod
 	where string
-	// FrozenAlone reports that the process is frozen, but not its node. The field iced reports that its
-	// shim has frozen the process.
+	// FrozenAlone reports that the process is frozen, but not its node. The field "iced" reports
+	// that its shim has frozen the process.
 	FrozenAlone, iced bool
 }
 

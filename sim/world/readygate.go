@@ -93,7 +93,7 @@ func (s *shown) patch(patch []byte) ([]byte, error) {
 	return json.Marshal(is)
 }
 
-// show reads the agent's condition from the stored status, and makes the pod Ready or not
+// show reads the pod's condition of the agent from the stored status, and makes the pod Ready or not
 // Ready accordingly.
 func (s *shown) show(raw []byte) {
 	var stored struct {

@@ -81,16 +81,17 @@ func (s *stamper) run(current api.Stamp) (int, string) {
 	return count, run
 }
 
-// lasting returns the current number of shards of a workload whose pods do not end. The number of
-// the template is current once a pod has that number, or once no pod has the earlier number.
-func (s *stamper) lasting(current int) int {
+// lasting returns the number of shards that the next stamp gives to a workload whose pods do not
+// end. The argument "stamped" is the number of the present stamp. The stamp gets the number of the
+// template once a pod has that number, or once no pod has the stamped number.
+func (s *stamper) lasting(stamped int) int {
 	has := func(count int) bool {
 		return slices.ContainsFunc(s.w.Pods, func(p *Pod) bool { return p.Object && p.Shards == count })
 	}
-	if has(s.w.Sharded) || !has(current) {
+	if has(s.w.Sharded) || !has(stamped) {
 		return s.w.Sharded
 	}
-	return current
+	return stamped
 }
 
 // stamp writes the stamps until no Lease needs a write. The result is the time until a closed Lease
@@ -136,8 +137,8 @@ func (s *stamper) stamp(ctx context.Context) (time.Duration, error) {
 	return time.Second, nil
 }
 
-// orders returns the writes that the Leases need. The function tells stamp.Next whether any Lease
-// that enroll remembers is gone, because a deleted Lease may still have a living holder.
+// orders returns the writes that the Leases need. The function "tells" stamp.Next whether any
+// Lease that enroll remembers is gone, because a deleted Lease may still have a living holder.
 func (s *stamper) orders(shards []stamp.Shard) []stamp.Stamp {
 	if !s.Enter() {
 		return nil

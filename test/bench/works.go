@@ -45,7 +45,7 @@ type crowd struct {
 // the second crowd claim nothing: they have the key as their condition.
 func (b *bench) works(ctx context.Context, pods int) error {
 	fmt.Printf("\nWaits for one work, in milliseconds: from the work's exit to the end of each wait, both stamped by the kernel. %d pods wait.\n", pods)
-	fmt.Println("\n| pods that wait by | pods | p50 | p99 | max |\n|---|---|---|---|---|")
+	fmt.Println("\n| annotation | pods | p50 | p99 | max |\n|---|---|---|---|---|")
 	claim := map[string]string{api.OnceAnnotation: "schema=1"}
 	var lines []string
 	for _, c := range []crowd{
@@ -56,11 +56,11 @@ func (b *bench) works(ctx context.Context, pods int) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", c.name, err)
 		}
-		taken.Print(c.name)
-		lines = append(lines, "| "+c.name+" | "+strings.Join(counts, " | ")+" |")
+		taken.Print("`" + c.name + "`")
+		lines = append(lines, "| `"+c.name+"` | "+strings.Join(counts, " | ")+" |")
 	}
 	fmt.Printf("\nRequests of all pods together, from the work's exit until %v after the last wait.\n", afterwards)
-	fmt.Printf("\n| pods that wait by | %s |\n|---|%s\n%s\n", strings.Join(verbs, " | "), strings.Repeat("---|", len(verbs)), strings.Join(lines, "\n"))
+	fmt.Printf("\n| annotation | %s |\n|---|%s\n%s\n", strings.Join(verbs, " | "), strings.Repeat("---|", len(verbs)), strings.Join(lines, "\n"))
 	return nil
 }
 

@@ -16,8 +16,8 @@ func (s *scene) note(at time.Duration, text string) {
 	s.lines = append(s.lines, line{at: at, text: text})
 }
 
-// noteWrite adds a write of the Lease. The method stamp adds the instant later, by the API
-// server's clock, because the watch may report the write late.
+// noteWrite adds a write of the Lease. The method "stamp" adds the instant later, by the
+// API server's clock, because the watch may report the write late.
 func (s *scene) noteWrite(text string) {
 	s.lines = append(s.lines, line{text: text, before: s.version})
 }

@@ -102,7 +102,7 @@ func monitored(kind, text string, path ...string) place {
 	return place{kind: kind, path: path, text: "\n" + text}
 }
 
-// mark returns the placeholder of the place with this number. The function expand replaces the
+// mark returns the placeholder of the place with this number. The function "expand" replaces the
 // placeholder. A placeholder needs a line of its own, but the first key of a map may be on the line
 // of a list element's dash. So a placeholder that is a key sorts behind all other keys of its map.
 func mark(number int) string { return fmt.Sprintf("zPLACE%03d", number) }

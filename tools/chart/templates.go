@@ -15,7 +15,7 @@ import (
 )
 
 // components are all components of the manifests, with the conditions of the chart. The function
-// templates builds the manifests with one component at a time.
+// "templates" builds the manifests with one component at a time.
 var components = []struct{ name, condition string }{
 	{"host-network", ".Values.hostNetwork"},
 	{"client-ca", ".Values.clientCA.configMap"},

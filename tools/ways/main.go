@@ -157,8 +157,8 @@ func (m measured) print(w io.Writer) {
 }
 
 // printOne prints the files of a package, or the functions of a way through the code (see the
-// package comment). The argument name is the package's folder, or the name of the way. If neither
-// exists, printOne returns false.
+// package comment). The argument "name" is the package's folder, or the name of the way. If
+// neither exists, printOne returns false.
 func (m measured) printOne(w io.Writer, name string) bool {
 	if i := slices.IndexFunc(m.packages, func(f figures) bool { return f.folder == name }); i >= 0 {
 		f := m.packages[i]

@@ -16,12 +16,12 @@ import (
 	"strings"
 )
 
-// sample has the number of texts of each kind that the function draw prints. These are the numbers
-// that the first fresh reader read.
+// sample has the number of texts of each kind that the function "draw" prints. These are the
+// numbers that the first fresh reader read.
 var sample = map[string]int{"comment": 60, "test": 40, "sentence": 30}
 
-// following and preceding are the numbers of lines that the function draw prints beside a text. A
-// comment comes with the lines below, and a sentence comes with the lines above. If a sentence
+// following and preceding are the numbers of lines that the function "draw" prints beside a text.
+// A comment comes with the lines below, and a sentence comes with the lines above. If a sentence
 // begins within a line, its place includes that line.
 const following, preceding = 4, 3
 

@@ -26,7 +26,7 @@ var product = []string{"agent", "api", "cmd", "console", "enroll", "mutate"}
 type vocabulary struct {
 	listed map[string]bool // in docs/architecture.md
 	plain  map[string]bool // in plain.txt
-	// used has all words of all names. The field exported has the words of exported types,
+	// used has all words of all names. The field "exported" has the words of exported types,
 	// and for each word the types.
 	used     map[string]bool
 	exported map[string][]string
@@ -81,8 +81,8 @@ func plainWords(text string) map[string]bool {
 	return words
 }
 
-// readNames adds the words of all names in the code below a folder, and the words of the exported
-// types. Test files are left out.
+// readNames reads the code below a folder, except for test files. The function adds the words of
+// all names to v.used, and the words in the names of exported types also to v.exported.
 func (v vocabulary) readNames(root, folder string) error {
 	return filepath.WalkDir(filepath.Join(root, folder), func(path string, _ fs.DirEntry, err error) error {
 		if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {

@@ -55,8 +55,8 @@ type scene struct {
 	pods        []corev1.Pod
 	version     string
 	image       string
-	// issue is the error of the dry run of an Issuer. The field admit is the error of the dry run
-	// of a pod. Both are nil for success.
+	// issue is the error of the dry run of an Issuer. The field "admit" is the error of the dry
+	// run of a pod. Both are nil for success.
 	issue, admit error
 	// ungated reports that the webhook passes pods as they are.
 	ungated bool

@@ -56,7 +56,8 @@ const (
 	// maxPlatforms bounds the platforms that a look-up reads of one reference.
 	maxPlatforms = 32
 	// maxEntries bounds the entries of an image index, because three bytes of text may become
-	// an entry of a hundred bytes. An index may have attestations beside each platform.
+	// an entry of a hundred bytes in memory. The bound is above maxPlatforms, because an index
+	// may have attestations beside each platform.
 	maxEntries = 256
 
 	// maxSecrets bounds the pull secrets that are read for one pod, one after the other within

@@ -42,7 +42,7 @@ type way struct {
 type processes struct {
 	ctx  context.Context
 	self string
-	// ends are the functions that remove processes and directories. The method stop calls
+	// ends are the functions that remove processes and directories. The method "stop" calls
 	// these functions in reverse order.
 	ends []func()
 }

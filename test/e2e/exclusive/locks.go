@@ -142,8 +142,8 @@ func elect(s *space.Space, slot, name string) *elector {
 	return e
 }
 
-// work pretends to work until the context ends. Like the test application, the method work writes a
-// record of its start and its end.
+// work pretends to work until the context ends. Like the test application, the method "work" writes
+// a record of its start and its end.
 func (e *elector) work(ctx context.Context) {
 	w, err := record.Begin(e.s.Dir, e.name, record.Meta{Pod: "elector", UID: "elector", Node: "host"})
 	if !assert.NoError(e.s, err) {

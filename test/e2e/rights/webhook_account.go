@@ -40,7 +40,7 @@ func stealAccount(s *space.Space) thief {
 	return thief{Space: s, client: asAccount(s, webhook.Namespace, webhook.Name, nil)}
 }
 
-// labelled returns the metadata of an object. If the argument ours is true, the metadata
+// labelled returns the metadata of an object. If the argument "ours" is true, the metadata
 // has our label, as enroll writes it.
 func labelled(name string, ours bool) metav1.ObjectMeta {
 	meta := metav1.ObjectMeta{Name: name}

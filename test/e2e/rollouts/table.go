@@ -50,7 +50,7 @@ const (
 	// test machine, a living application may seem dead, but for less than this time.
 	serves = 5 * time.Second
 	// The constant named waits is the time for which the test observes the rollout of a broken
-	// version. A rollout that does not stall finishes within that time.
+	// version. The rollout of a broken version finishes within that time, unless it stalls.
 	waits = 20 * time.Second
 )
 

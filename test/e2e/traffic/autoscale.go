@@ -193,7 +193,7 @@ func (s scaled) awaitShare(atLeast, atMost float64) {
 }
 
 // uses returns the CPU use of each pod's application container in processors, by the pod's
-// name. The argument top is the output of kubectl top.
+// name. The argument "top" is the output of kubectl top.
 func uses(top string) map[string]float64 {
 	used := map[string]float64{}
 	for line := range strings.Lines(top) {

@@ -126,7 +126,7 @@ const (
 )
 
 // insist sends a call as the API server does. After status 429 the function waits for a
-// second and sends the call again, for 10 s at most (the constant patience).
+// second and sends the call again, for 10 s at most (the constant "patience").
 func (s *senders) insist(ctx context.Context, client *http.Client, n int, call []byte) string {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

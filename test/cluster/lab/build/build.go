@@ -100,7 +100,7 @@ func Make(ctx context.Context, l *state.Lab, list []Program) error {
 
 // download fetches the modules of every program that is missing from the cache, while the
 // first program compiles. So the compiler need not wait for the network. The returned
-// function ends the download. The function download ignores errors, because the build of
+// function ends the download. The function "download" ignores errors, because the build of
 // the program reports them again.
 func download(ctx context.Context, l *state.Lab, cache string, list []Program) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)

@@ -37,8 +37,8 @@ type Holder struct {
 	Seen, At time.Duration
 }
 
-// Deploy deploys a singleton and waits until one pod runs the application. The argument reason is
-// the cause for which the test needs the test cluster.
+// Deploy deploys a singleton and waits until one pod runs the application. The argument "reason"
+// is the cause for which the test needs the test cluster.
 func Deploy(t *testing.T, a app.App, reason string) Holder {
 	t.Helper()
 	l := cluster.NeedLab(t, reason)

@@ -85,8 +85,8 @@ type target struct {
 }
 
 // discover writes the targets of both jobs. The targets are those that a discovery of role "pod"
-// would find with the selectors of the configuration. The method discover writes at most once a
-// second.
+// would find with the selectors of the configuration. The method "discover" writes at most once
+// a second.
 func (s *Server) discover() {
 	s.Helper()
 	if time.Since(s.written) < time.Second {
@@ -174,7 +174,8 @@ type Alert struct {
 	Labels, Annotations map[string]string
 }
 
-// Firing returns the alerts that fire. The result answered is false if Prometheus does not answer.
+// Firing returns the alerts that fire. The result "answered" is false if Prometheus does not
+// answer.
 func (s *Server) Firing() (firing []Alert, answered bool) {
 	var answer struct {
 		Data struct{ Alerts []Alert }

@@ -64,7 +64,7 @@ func (j *Journal) begin(t *Trial) {
 const answerTimeout = 10 * time.Second
 
 // write starts a client that writes number after number, until the application ends or the returned
-// function is called. The function write returns after the first acknowledgement, so that the
+// function is called. The function "write" returns after the first acknowledgement, so that the
 // caller can inject a fault while the client writes. If no acknowledgement comes in time, the
 // result "stop" is nil, and the result "ok" is false. If j is nil, write starts no client, and
 // returns true.

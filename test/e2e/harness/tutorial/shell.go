@@ -20,8 +20,8 @@ type Shell struct {
 	out     *bufio.Reader
 }
 
-// Start starts a shell in a directory. The argument environment is the shell's whole environment.
-// The shell ends with the context.
+// Start starts a shell in a directory. The argument "environment" is the shell's whole
+// environment. The shell ends with the context.
 func Start(ctx context.Context, dir string, environment []string) (*Shell, error) {
 	cmd := exec.CommandContext(ctx, "bash", "--noprofile", "--norc")
 	cmd.Dir, cmd.Env = dir, environment

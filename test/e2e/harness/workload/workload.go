@@ -40,8 +40,8 @@ type Workload struct {
 	App  app.App
 }
 
-// Start creates the workload, and waits until all its pods are Ready. The argument grace is
-// the pods' grace period in seconds; zero means 30.
+// Start creates the workload, and waits until all its pods are Ready. The argument "grace"
+// is the pods' grace period in seconds; zero means 30.
 func Start(s *space.Space, kind Kind, first Version, grace int64) *Workload {
 	s.Helper()
 	a := app.Lasting(kind.Name)
