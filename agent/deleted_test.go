@@ -222,7 +222,7 @@ func TestHoldContinuesIfPodDeletionIsNoticedLate(t *testing.T) {
 // The agent gives a hold back only if the API server reports the deletion in its first answer
 // during that hold. A deletion that was reported during an earlier hold does not end a later
 // hold.
-func TestDeletionReportedInOneHoldSparesLaterHolds(t *testing.T) {
+func TestHoldSurvivesPodDeletionReportedDuringEarlierHold(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")

@@ -15,7 +15,7 @@ import (
 
 // The agent does not call Calm before a handover is over. The work that Calm does, such as a
 // garbage collection, would delay the handover.
-func TestAgentDefersHousekeepingUntilAHandoverIsOver(t *testing.T) {
+func TestAgentCollectsNoGarbageDuringAHandover(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		var calmA, calmB atomic.Int32

@@ -81,7 +81,7 @@ func TestHolderNoticesALostSlotBeforeNextRenewal(t *testing.T) {
 	}
 }
 
-func TestStaleEventMakesHolderReadItsLeaseOnce(t *testing.T) {
+func TestStaleWatchEventMakesHolderReadLeaseOnce(t *testing.T) {
 	simulate(t, func(w *world) {
 		a := settled(w)
 		old := w.server.lease(theSlot)

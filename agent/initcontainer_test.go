@@ -116,7 +116,7 @@ func TestHoldContinuesAfterInitSuccessAndShimDeath(t *testing.T) {
 	})
 }
 
-func TestAgentReleasesOnStopOrYieldBetweenContainers(t *testing.T) {
+func TestStoppedOrYieldingAgentReleasesSlotBetweenContainers(t *testing.T) {
 	for name, end := range map[string]func(a *pod){
 		"pod deleted": func(a *pod) { close(a.stop) },
 		"yield":       func(a *pod) { a.agent.Yield() },

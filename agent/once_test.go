@@ -73,7 +73,7 @@ func TestWorkRunsOncePerKey(t *testing.T) {
 	})
 }
 
-func TestUnfinishedWorkIsRepeated(t *testing.T) {
+func TestAnotherPodRepeatsUnfinishedWorkOfAKey(t *testing.T) {
 	for name, end := range map[string]func(a *pod){
 		"failure": func(a *pod) { a.gates.fail("s1") },
 		"stop":    func(a *pod) { a.gates.end("s1") },

@@ -106,7 +106,7 @@ func TestHolderBoundsItsRequestsDespiteDamagedAcquireTime(t *testing.T) {
 	}
 }
 
-func TestStandbyReadsALeaseRecreatedWithoutAnEvent(t *testing.T) {
+func TestStandbyReadsLeaseRecreatedWithoutAWatchEvent(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.server.put(&kube.Lease{Name: theSlot, Holder: "vanished", DurationSeconds: 30})
 		a := w.start("a")

@@ -119,7 +119,7 @@ func TestDoubtOfFreshShimDrainsTheEarlierChild(t *testing.T) {
 	})
 }
 
-func TestRestartedAgentDrainsChildIfSlotWasLost(t *testing.T) {
+func TestRestartedAgentTellsShimThatSlotWasLost(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")

@@ -401,7 +401,7 @@ func TestAgentRetriesOnlyTheLatestStatusWrite(t *testing.T) {
 	})
 }
 
-func TestStatusIsWrittenAgainAfterALostAnswer(t *testing.T) {
+func TestPodStatusIsWrittenAgainAfterLostAnswer(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := &link{server: w.server, loseStatus: false}
 		s := l.status(w)

@@ -68,7 +68,7 @@ func TestAgentKeepsDeletionCostThatAPersonSet(t *testing.T) {
 
 // The second hold's status equals that of the first hold, so the API server stores nothing for
 // the second hold.
-func TestUnchangedStatusOfNewHoldIsNotStored(t *testing.T) {
+func TestUnchangedPodStatusInNewHoldStoresNothing(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := &link{server: w.server}
 		s := l.status(w)

@@ -36,7 +36,7 @@ func TestSemaphoreClaimContainsAllSlotsButNeedsOne(t *testing.T) {
 	assert.False(t, r.Any())
 }
 
-func TestSizesOfOneSemaphoreShareTheirFirstSlots(t *testing.T) {
+func TestSemaphoresOfAllSizesHaveSameFirstSlots(t *testing.T) {
 	three, err := Parse(map[string]string{SemaphoreAnnotation: "pool=3"})
 	require.NoError(t, err)
 	five, err := Parse(map[string]string{SemaphoreAnnotation: "pool=5"})
@@ -140,7 +140,7 @@ func checkRow(t *testing.T, all table, a Annotation) {
 	}
 }
 
-func TestFirstClaimOfAScopeIsFound(t *testing.T) {
+func TestFirstClaimWithTheGivenScopeIsReturned(t *testing.T) {
 	r := Request{Claimed: claimed(lock("a"), named("writer"), plain)}
 	c, ok := r.Within(ScopeWorkload)
 	assert.True(t, ok)

@@ -324,7 +324,7 @@ func TestStandbysWithoutShimsAreNotReady(t *testing.T) {
 	assert.Equal(t, ReadinessHolder, Request{Gate: GateReadiness}.Standbys())
 }
 
-func TestParseReportsAllMistakesSortedByKey(t *testing.T) {
+func TestParseReportsAllMistakesSortedByAnnotation(t *testing.T) {
 	_, err := Parse(map[string]string{
 		LockAnnotation:          "A",
 		OnLossAnnotation:        "x",
@@ -345,7 +345,7 @@ func TestMisspeltClaimIsReportedAsOneMistake(t *testing.T) {
 	require.EqualError(t, err, "metaparticle.io/singelton is not known: did you mean metaparticle.io/singleton?")
 }
 
-func TestLongValuesAreCutInMessages(t *testing.T) {
+func TestErrorCutsLongAnnotationValues(t *testing.T) {
 	_, err := Parse(map[string]string{OnLossAnnotation: strings.Repeat("ä", 10_000), LockAnnotation: "a"})
 	require.Error(t, err)
 	assert.Less(t, len(err.Error()), 300)
@@ -408,7 +408,7 @@ func FuzzParseReturnsValidRequestsOrMistakes(f *testing.F) {
 	})
 }
 
-func TestAnnotationOfTemplateOverridesThatOfWorkload(t *testing.T) {
+func TestTemplateAnnotationPrevailsOverWorkloadAnnotation(t *testing.T) {
 	workload := map[string]string{
 		LockAnnotation: "theirs", OnLossAnnotation: "restart", Prefix + "unheard-of": "x",
 		SlotsAnnotation: "forged", "example.com/own": "stays there",

@@ -118,7 +118,7 @@ func TestStampAdmitsOnlyItsRunAndShardCount(t *testing.T) {
 	assert.False(t, Stamp{Epoch: 1, Count: 3}.Admits(3, "a"))
 }
 
-func TestConditionOnShardsReadsAllPossibleLeases(t *testing.T) {
+func TestConditionOnShardsNamesAllPossibleLeases(t *testing.T) {
 	for text, job := range map[string]string{"shards.job.map": "map", "shards.job.map.3": "map.3", "shards.cronjob.night": "", "shards.jobset-x--k8s-io.a": ""} {
 		r, err := Parse(map[string]string{AfterAnnotation: text})
 		require.NoError(t, err, text)

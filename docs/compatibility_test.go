@@ -44,7 +44,7 @@ type evidence struct{ row, how, test string }
 // as a test. The name of the test begins with the prefix of the pattern.
 var archives = map[string]string{
 	"../mutate/testdata/*.txtar":    "TestGoldenFilesMatchTheWebhooksAnswers/",
-	"../cmd/agent/testdata/*.txtar": "TestAgentPassesTheScriptsInTestdata/",
+	"../cmd/agent/testdata/*.txtar": "TestAgentBinaryFulfillsEachScriptInTestdata/",
 }
 
 // TestCompatibilityPageIsGeneratedFromTests checks that docs/compatibility.md lists every row that
@@ -74,7 +74,7 @@ func compatibility(t *testing.T, found []evidence) (text string, missing []strin
 		"A gated pod behaves as without the annotation, except that only one pod runs at a time. A pod for which that\n" +
 		"is impossible is refused at admission, with a [reason](reasons.md) that names the field and a solution. Each\n" +
 		"row names its tests. Tests of `test/e2e` run on the real cluster. `TestGoldenFilesMatchTheWebhooksAnswers/…` are pods before and after\n" +
-		"admission (`mutate/testdata`). `TestAgentPassesTheScriptsInTestdata/…` run the real binary (`cmd/agent/testdata`).\n")
+		"admission (`mutate/testdata`). `TestAgentBinaryFulfillsEachScriptInTestdata/…` run the real binary (`cmd/agent/testdata`).\n")
 	known := map[string]bool{}
 	for _, key := range slices.Sorted(maps.Keys(sections)) {
 		number, name, _ := strings.Cut(key, " ")

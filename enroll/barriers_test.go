@@ -69,7 +69,7 @@ func programmed(name, run, job string) *corev1.Pod {
 	return pod
 }
 
-func TestBarrierForProgramsGetsLeasesOfItsJob(t *testing.T) {
+func TestEnrollMakesBarrierLeasesForProgramsOfJobs(t *testing.T) {
 	w := newWorld(t, programmed("a", firstRun, firstRun))
 	w.settle(w.process())
 	for _, name := range leasesOfRun(firstRun) {

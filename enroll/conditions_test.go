@@ -268,7 +268,7 @@ func TestConditionsGrantRightsOnSlotsOnly(t *testing.T) {
 	}
 }
 
-func TestConditionNeitherCreatesNorKeepsALease(t *testing.T) {
+func TestEnrollMakesAndKeepsNoLeaseForConditions(t *testing.T) {
 	holder := gated("a", "till", "lock.a")
 	w := newWorld(t, waiting("b", "biller", "lock.a", "lock.missing"), holder)
 	r := w.process()

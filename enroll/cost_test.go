@@ -105,7 +105,7 @@ func sum(requests map[string]int) int {
 	return total
 }
 
-func TestUngatedPodsAreListedOncePerNamespace(t *testing.T) {
+func TestEnrollListsUngatedPodsOncePerNamespace(t *testing.T) {
 	var objects []client.Object
 	for i := range 50 {
 		d := deployment(singleton, singleton)
@@ -138,7 +138,7 @@ func TestRecreatedUngatedWorkloadGetsAnotherEvent(t *testing.T) {
 }
 
 // A single answer with all pods could exceed the webhook's memory limit.
-func TestPodsAreListedPageByPage(t *testing.T) {
+func TestEnrollListsPodsPageByPage(t *testing.T) {
 	bare := gated("pod-3", "till", "")
 	bare.Annotations = nil
 	w := newWorld(t, append(podsWithSlots(3), bare, gated("pod-4", "biller", "lock.4"))...)

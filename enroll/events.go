@@ -21,8 +21,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api/podspec"
 )
 
-// watch has a kind of object, and a predicate. The predicate selects the changes of such objects
-// that matter to enroll.
+// watch has a kind of object, and a predicate. The predicate selects the changes that matter to
+// enroll.
 type watch struct {
 	kind    client.Object
 	changes predicate.Predicate
@@ -53,7 +53,7 @@ func changes(same func(before, after client.Object) bool) predicate.Predicate {
 }
 
 // annotatedChanges returns a predicate that drops the events of workloads without our annotations,
-// because most workloads claim nothing. The predicate passes an update on if the workload had or
+// because most workloads claim nothing. The predicate lets an update through if the workload had or
 // has such an annotation, and if [sameWorkload] returns false.
 func annotatedChanges() predicate.Predicate {
 	return predicate.Funcs{
@@ -67,8 +67,8 @@ func annotatedChanges() predicate.Predicate {
 
 // sameStamp returns false for an update of a stamp. For a closed Lease, sameStamp also returns
 // false if the update adds or removes the holder. Enroll ignores all other updates, such as the
-// agents' renewals. The function does not judge creations and deletions. The sweep needs no events,
-// because enroll repeats the sweep by the clock.
+// agents' renewals. The function does not judge creations and deletions. The sweep of unclaimed
+// Leases needs no events, because enroll repeats that sweep by the clock.
 func sameStamp(before, after client.Object) bool {
 	was, is := before.(*coordinationv1.Lease), after.(*coordinationv1.Lease)
 	return stampOf(was) == stampOf(is) && (!stampOf(is).Closed || (holder(was) == "") == (holder(is) == ""))

@@ -29,13 +29,13 @@ const (
 	maxRolesPerAccount = 32
 )
 
-// TooManySlots is the reason of an Event on a pod or workload that needs a slot, a condition or a
-// Variable. The Roles of the object's service account have no room for that need.
+// TooManySlots is the reason of an Event on a pod or workload. The Roles of a service account have
+// no room for a slot, a condition or a Variable that the pod or workload needs.
 const TooManySlots = "TooManySlots"
 
-// grant gives each account rights on those of the given Leases that the account claims. The
-// function "writes" each Role at most once, whatever the number of Leases. The result "left" has
-// the slots for which the Roles of an account have no room.
+// grant gives each account rights on those of the given Leases that the account's pods claim. The
+// function writes each Role at most once, whatever the number of Leases. The result "left" has the
+// slots for which the Roles of an account have no room.
 func (s store) grant(ctx context.Context, seen *snapshot, roles *agentRoles, leases []*coordinationv1.Lease) (left []string, err error) {
 	claimed := map[string][]*coordinationv1.Lease{}
 	accounts := map[string]string{}
@@ -74,8 +74,8 @@ func (s store) grantRole(ctx context.Context, to *assignment, account string) er
 // assignment is a Role that is going to name Leases.
 type assignment struct {
 	*agentRole
-	// changed reports that the Role must be written, because its rules, or the annotation
-	// with its memory, differ from the wanted ones.
+	// changed reports that the Role must be written, because its rules or its annotation are not
+	// yet as they must be.
 	changed bool
 }
 

@@ -17,7 +17,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// admission gives slots their Leases, and their claimants the right to compete.
+// admission gives each slot a Lease, and the slot's claimants the right to compete for that Lease.
 type admission struct {
 	store
 	seen *snapshot
@@ -112,8 +112,8 @@ func (a *admission) ensure(ctx context.Context, slots []string) ([]*coordination
 	var (
 		leases []*coordinationv1.Lease
 		errs   []error
-		// The variable "before" has the Roles from the time before the function "created" the
-		// first Lease.
+		// The variable "before" has the Roles as they were before the function created the first
+		// Lease.
 		before *agentRoles
 	)
 	for _, slot := range slots {

@@ -24,9 +24,9 @@ const LeasesAnnotation = api.Prefix + "leases"
 type memory struct {
 	// Seconds is the longest duration ever claimed under the Lease's name.
 	Seconds int32 `json:"seconds"`
-	// UID belongs to the last Lease of that name. If the Lease is created again, enroll writes the
-	// new UID into the Role. That write changes the Role's version. So a sweep that judged the
-	// earlier Lease then fails to write the Role.
+	// UID belongs to the last Lease that had the Lease's name. If the Lease is created again,
+	// enroll writes the new UID into the Role. That write changes the Role's version. So a sweep
+	// that judged the earlier Lease fails to write the Role.
 	UID types.UID `json:"uid"`
 }
 
@@ -37,7 +37,7 @@ type agentRole struct {
 	// is empty.
 	key      string
 	memories map[string]memory
-	// sound reports that the Role's rules are exactly those that enroll would write for its
+	// sound reports that the Role's rules are exactly those that enroll would write for the Role's
 	// memory.
 	sound bool
 	// bound reports that the Role is bound to its account alone.
@@ -160,9 +160,9 @@ func (r *agentRole) remember() error {
 	return nil
 }
 
-// rules returns the rules for the Leases in a Role's memory, and for their next Leases.
-// Names that no slot can have are left out. So a user who may only annotate a Role cannot
-// choose which Leases the Role names.
+// rules returns the rules for the Leases in a Role's memory, and for their next Leases. Names that
+// no slot can have are left out. So a user who may only annotate a Role cannot make the Role name
+// Leases of other programs.
 func rules(memories map[string]memory) []rbacv1.PolicyRule {
 	slots := slices.DeleteFunc(slices.Sorted(maps.Keys(memories)), func(name string) bool {
 		return !api.IsSlot(name)

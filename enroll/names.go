@@ -61,8 +61,8 @@ func isReader(role string) bool {
 	return strings.HasPrefix(role, readerPrefix) || strings.HasPrefix(role, userPrefix)
 }
 
-// shortened returns the account's name. If the name is longer than limit, the result is the
-// name's beginning, a colon and the name's hash. Two accounts never share a result, because no
+// shortened returns the account's name. If the name is longer than limit, the result is the name's
+// beginning, a colon and the name's hash. Two accounts never share a result, because no account's
 // name contains a colon.
 func shortened(account string, limit int) string {
 	if len(account) <= limit {
@@ -73,8 +73,8 @@ func shortened(account string, limit int) string {
 	return account[:limit-1-len(hash)] + ":" + hash
 }
 
-// keyOf returns the key in a Role's name. keyOf returns an empty key for a name
-// that [roleName] never makes, such as a name from an earlier version.
+// keyOf returns the result of [roleKey] that a Role's name contains. For a name that [roleName]
+// never makes, such as a name from an earlier version, the result is empty.
 func keyOf(role string) string {
 	key, ok := strings.CutPrefix(role, rolePrefix)
 	if !ok {

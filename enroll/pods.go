@@ -37,8 +37,8 @@ func (s store) cachedPods(ctx context.Context, namespace string, visit func(*cor
 	return nil
 }
 
-// livePods returns the claims of all gated pods by a consistent list, whether or
-// not their namespace is opted in.
+// livePods lists all gated pods consistently, and returns their claims, whether or not the
+// namespace is opted in.
 func (s store) livePods(ctx context.Context, namespace string) (claims, error) {
 	wanted := claims{}
 	var pods corev1.PodList

@@ -19,8 +19,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// naming gives accounts rights on objects by their names. Each account has one Role for these
-// rights. The rules of that Role show which rights enroll has given before.
+// naming gives accounts rights on objects by the names of the objects. Each account has one Role
+// for these rights. The rules of that Role show which rights enroll has given before.
 type naming struct {
 	store
 	seen *snapshot
@@ -28,13 +28,13 @@ type naming struct {
 	// named objects.
 	prefix string
 	rules  func(names ...string) []rbacv1.PolicyRule
-	// awaited are the objects that the pods of each account name.
+	// awaited has, for each account, the objects that the account's pods need.
 	awaited named
 	// prepare, if not nil, is called for each object before a Role first names the object.
 	prepare func(ctx context.Context, name string) error
 	// waits is the format of the message about an object for which a Role has no room. The two
-	// arguments of the format are the object's name and the limit. The field "left" has these
-	// messages.
+	// arguments of the format are the object's name and [maxSlotsPerRole]. The field "left" has
+	// these messages.
 	waits string
 	left  []excess
 }
@@ -101,7 +101,7 @@ func (r *naming) grantTo(ctx context.Context, account string, awaited map[string
 	return r.bindRole(ctx, role, account)
 }
 
-// prepareNew calls prepare, if set, for each object that the Role does not name yet.
+// prepareNew calls the function "prepare", if set, for each object that the Role does not name yet.
 func (r *naming) prepareNew(ctx context.Context, role *rbacv1.Role, names []string) error {
 	if r.prepare == nil {
 		return nil

@@ -53,8 +53,8 @@ type Reconciler struct {
 // little, because by default pods wait 30 s for a deleted Lease anyway.
 const foreignRecheck = api.DefaultLeaseDuration
 
-// Namespace does everything that a namespace needs now. If the returned duration is not
-// zero, the caller must call the function "again" after that time at the latest.
+// Namespace does everything that a namespace needs now. If the returned duration is not zero, the
+// caller must call Namespace once more after that time at the latest.
 func (r *Reconciler) Namespace(ctx context.Context, name string) (time.Duration, error) {
 	var namespace corev1.Namespace
 	err := r.Client.Get(ctx, types.NamespacedName{Name: name}, &namespace)

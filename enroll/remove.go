@@ -32,9 +32,8 @@ type removal struct {
 }
 
 // remove deletes Leases, and then removes their names from the Roles. The result has the rights
-// that remove has settled, so a later sweep need not settle these again. A crash between the two
-// steps leaves a name without a Lease. Then new pods wait for a lease duration, and a later sweep
-// removes the name.
+// that no later sweep has to handle. A crash between the two steps leaves a name without a Lease.
+// Then new pods wait for a lease duration, and a later sweep removes the name.
 func (s store) remove(ctx context.Context, seen *snapshot, e expired) ([]right, error) {
 	// A pod that the cache does not know yet may claim an expired Lease. Deleting
 	// that Lease would be safe, but would make the pod wait.
@@ -82,7 +81,7 @@ func (r *removal) keepClaimed() {
 }
 
 // claimantsLongest returns, for each Lease, the longest duration in the Roles of its claimants. The
-// Role of another account may forget a claimed Lease only if that Role has no longer duration. So
+// Role of another account may forget a claimed Lease only if that Role's duration is not longer. So
 // the longest duration of a claimed Lease stays in some Role. Any Role may forget an unclaimed
 // Lease for which [recorded] returns true.
 func (r *removal) claimantsLongest() map[string]int32 {

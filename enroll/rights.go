@@ -27,9 +27,9 @@ func AgentRules(leases ...string) []rbacv1.PolicyRule {
 	}
 }
 
-// ReaderRules returns the rights of pods that wait for conditions on the given Leases. By the
-// last rule, a policy recognizes these pods, and restricts their Events to their own pod.
-// Without Leases, the result is empty.
+// ReaderRules returns the rights of pods that wait for conditions on the given Leases. By the last
+// rule, a policy recognizes such a pod, and restricts its Events to the pod itself. Without Leases,
+// the result is empty.
 func ReaderRules(leases ...string) []rbacv1.PolicyRule {
 	if len(leases) == 0 {
 		return nil

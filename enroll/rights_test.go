@@ -21,7 +21,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-func TestAccountWithoutClaimsLosesItsRight(t *testing.T) {
+func TestAccountWithoutClaimsLosesItsLeaseRights(t *testing.T) {
 	before := gated("a", "till", "lock.x")
 	w := newWorld(t, lasting(before, "60s"), gated("b", "biller", "lock.x"))
 	r := w.process()
@@ -63,7 +63,7 @@ func TestLeaseRightMovesToNewAccountOfWorkload(t *testing.T) {
 	assert.NotNil(t, w.role("biller"))
 }
 
-func TestServiceAccountKeepsRightWhileAClaimRemains(t *testing.T) {
+func TestAccountKeepsLeaseRightsWhileAClaimRemains(t *testing.T) {
 	ending := gated("a", "till", "lock.nightly")
 	ending.Finalizers = []string{"example.com/slow"}
 	job := cronJob(map[string]string{api.LockAnnotation: "nightly"})

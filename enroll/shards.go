@@ -17,8 +17,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/enroll/stamp"
 )
 
-// sharded describes one workload with shards. The template and each pod state a number of shards.
-// After a change of the template, these numbers may differ.
+// sharded describes one workload with shards. The template states a number of shards, and so does
+// each pod. After a change of the template, these numbers may differ.
 type sharded struct {
 	// template is the number of shards that the pod template states; zero if enroll does not know
 	// the template.
@@ -39,7 +39,7 @@ type shardedPod struct {
 	// orphaned reports that the pod has no controller: a person has deleted its Job, but not the
 	// pod.
 	orphaned bool
-	// runs reports that the pod waits for its shard, or has one. A pod whose image does not
+	// runs reports that the pod waits for a shard, or holds a shard. A pod whose image does not
 	// exist never runs.
 	runs bool
 }
@@ -90,8 +90,8 @@ func (s *sharded) inOrder(shards []stamp.Shard) bool {
 }
 
 // nextRun returns the number of shards, and the run, for the pods of Jobs. A run stays valid until
-// all its pods are deleted, because two concurrent Jobs would otherwise stop each other's shards in
-// turn. After that, the run of the youngest pod is valid.
+// all its pods are deleted, because two concurrent Jobs would otherwise stop each other's shards
+// again and again. After that, the run of the youngest pod is valid.
 func (s *sharded) nextRun(current api.Stamp) (count int, run string) {
 	stays := func(p shardedPod) bool { return p.run != "" && p.stays }
 	if slices.ContainsFunc(s.pods, func(p shardedPod) bool { return stays(p) && p.run == current.Run && p.count == current.Count }) {
@@ -111,7 +111,7 @@ func (s *sharded) nextRun(current api.Stamp) (count int, run string) {
 	return next.count, next.run
 }
 
-// lasting returns the number of shards of pods that keep running. The argument "current" is the
+// lasting returns the number of shards for pods that keep running. The argument "current" is the
 // present number. The template's number becomes valid once a pod with that number runs, because an
 // earlier change would only stop the shards. If enroll does not know the template, the number of
 // the youngest running pod is valid.

@@ -113,8 +113,8 @@ func (s *stamping) orders(ctx context.Context, group string, shards []stamp.Shar
 	return orders, nil
 }
 
-// observe notes the versions of the closed Leases that have a holder, and since when this
-// process has seen them.
+// observe notes the version of each closed Lease that has a holder, and the instant since which
+// this process has seen that version.
 func (s *stamping) observe(leases map[string]*coordinationv1.Lease) map[right]observation {
 	waiting := map[right]*coordinationv1.Lease{}
 	for name, lease := range leases {
@@ -125,8 +125,8 @@ func (s *stamping) observe(leases map[string]*coordinationv1.Lease) map[right]ob
 	return s.shut.observe(s.seen.namespace, waiting, s.now())
 }
 
-// expired reports whether this process has seen a closed Lease unchanged for its whole duration. A
-// standby measures a Lease's age in the same way.
+// expired reports whether this process has seen a closed Lease unchanged for the Lease's whole
+// duration. A standby measures a Lease's age in the same way.
 func (s *stamping) expired(waiting map[right]observation, lease *coordinationv1.Lease) bool {
 	seen, ok := waiting[right{lease: lease.Name}]
 	if !ok {

@@ -204,9 +204,9 @@ func TestSweepKeepsLeaseThatANewPodClaims(t *testing.T) {
 }
 
 // sweepAgainstANewPod sweeps lock.x after its only claimant, pod a, is gone. Just before the
-// sweep's write with the given number, pod c claims lock.x. Pod b claims lock.y under the
-// given account. With pod a's account, the sweep removes only one name from the Role. With
-// another account, the sweep deletes the whole Role.
+// sweep's write with the given number, pod c claims lock.x. Pod b claims lock.y under the given
+// account. If pod a has the same account, the sweep removes only one name from the Role. Otherwise,
+// the sweep deletes the whole Role of pod a's account.
 func sweepAgainstANewPod(t *testing.T, at int, account string) {
 	pod := gated("a", "till", "lock.x")
 	w := newWorld(t, pod, gated("b", account, "lock.y"))
@@ -312,7 +312,7 @@ func TestPodClaimsItsSlotsUntilItEnds(t *testing.T) {
 	}
 }
 
-func TestNothingIsWrittenIntoATerminatingNamespace(t *testing.T) {
+func TestEnrollWritesNothingIntoATerminatingNamespace(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "lock.x"))
 	var namespace corev1.Namespace
 	require.NoError(t, w.server.Get(t.Context(), types.NamespacedName{Name: shop}, &namespace))

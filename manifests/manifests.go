@@ -7,7 +7,7 @@ package manifests
 
 import "embed"
 
-// Policies has the files of the folder policies, kustomization.yaml included.
+// Policies has the files of the folder "policies", kustomization.yaml included.
 //
 //go:embed policies/*.yaml
 var Policies embed.FS

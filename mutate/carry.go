@@ -43,19 +43,19 @@ func (w *workload) template(kind string) (*corev1.PodTemplateSpec, []any) {
 	return &w.Spec.Template, []any{"spec", "template"}
 }
 
-// Carry returns the operations that bring the annotations of a workload to its pod
-// template, and warnings. The argument "old" is the workload before the update, or nil at
-// its creation. The operations add the workload's annotations. If an update removes an
-// annotation from the workload, the operations remove the carried value from the template.
-// An annotation or a value that only the template has stays there.
+// Carry returns warnings, and the operations that bring the annotations of a workload to its pod
+// template. The argument "old" is the workload before the update, or nil for a new workload. The
+// operations add the workload's annotations. If an update removes an annotation from the workload,
+// the operations remove the carried value from the template. An annotation or a value that only the
+// template has stays there.
 //
 // The warnings list the reasons to refuse the pods, as far as the template shows them. A
 // workload with a controller gets no operation. Its controller would restore the template,
 // and Carry would change the template again, for ever. An existing Job gets no operation either,
 // because its template cannot change.
 //
-// The warnings depend on the cluster's minor version of Kubernetes 1, which is zero if the
-// version is not known.
+// The argument "kubernetes" is the cluster's minor version of Kubernetes 1, or zero if that version
+// is not known. The warnings depend on that version.
 func Carry(kubernetes int, kind string, raw, old []byte) ([]jsonpatch.Operation, reason.Refusals, error) {
 	now, before := new(workload), new(workload)
 	if err := json.Unmarshal(raw, now); err != nil {

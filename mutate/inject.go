@@ -42,10 +42,10 @@ type Subject struct {
 	Kubernetes int
 }
 
-// Inject returns the operations that gate a pod, and warnings. A pod that is gated already
-// gets no operation. A pod that claims nothing, but has conditions or a barrier, gets only the
-// containers that wait for them. For any other pod that claims nothing, the operations only
-// remove marks. The error is [api.Mistakes], [reason.Refusals] or [ErrMalformed].
+// Inject returns warnings, and the operations that gate a pod. A pod that is gated already gets no
+// operation. A pod that claims nothing, but has conditions or a barrier, gets only the containers
+// that wait for them. For any other pod that claims nothing, the operations only remove marks. The
+// error is [api.Mistakes], [reason.Refusals] or [ErrMalformed].
 func Inject(ctx context.Context, s Subject, agentImage string, images image.Images) ([]jsonpatch.Operation, reason.Refusals, error) {
 	if s.Pod == nil {
 		s.Pod = new(corev1.Pod)

@@ -16,10 +16,11 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// Keep returns the operations that restore the marks of a gated pod after an update, and
-// warnings. An update that replaces all labels or annotations leaves the marks out. Without
-// Keep, an admission policy would refuse such an update. Keep does not restore a changed mark, so
-// the policy refuses that update. An update may remove the marks of a pod without injected parts.
+// Keep returns warnings, and the operations that restore the marks of a gated pod after an update.
+// An update that replaces all labels or annotations leaves the marks out. Without Keep, an
+// admission policy would refuse such an update. Keep does not restore a changed mark, so the policy
+// refuses an update that changes a mark. An update may remove the marks of a pod without injected
+// parts.
 func Keep(raw, old []byte) ([]jsonpatch.Operation, reason.Refusals, error) {
 	if len(old) == 0 {
 		return nil, nil, nil

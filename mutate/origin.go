@@ -13,9 +13,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// JudgeOrigin refuses the mirror of a static pod, and a pod whose owner has a kind or a name
-// that no object can have. JudgeOrigin accepts a bare pod without a name. Later judgeMarks
-// refuses such a pod, but only if its claim needs the name.
+// JudgeOrigin refuses the mirror of a static pod, and a pod whose owner has a kind or a name that
+// no object can have. JudgeOrigin accepts a bare pod without a name. The function judgeMarks
+// refuses such a pod later, but only if the pod's claim needs the name.
 func JudgeOrigin(pod *corev1.Pod, workload api.Workload) reason.Refusals {
 	var refusals reason.Refusals
 	switch {

@@ -294,7 +294,7 @@ func checkLocal(t *testing.T, before, after *corev1.Pod, said string) {
 	require.Equal(t, strings.Join(request.Slots(api.Workload{}), ","), after.Annotations[api.SlotsAnnotation], said)
 }
 
-// checkSurvival requires that the pod's own members keep their values and places.
+// checkSurvival requires that the pod's own JSON members keep their values and places.
 func checkSurvival(t *testing.T, raw, patched []byte, said string) {
 	t.Helper()
 	var before, after map[string]any

@@ -46,8 +46,8 @@ func (r rollout) stalls(kind string, request api.Request, template *corev1.PodSp
 	case kind == "DaemonSet" && r.UpdateStrategy.Type != appsv1.OnDeleteStatefulSetStrategyType && !r.allUnavailable():
 		warnings.Add(reason.RolloutStalls, "a DaemonSet replaces no more pods while maxUnavailable of the new ones are not Ready")
 	case kind == "Deployment" && replicas == 1 && takesTurn(request):
-		// This case gets no warning: the one new pod takes its turn, and becomes Ready during that
-		// turn.
+		// A Deployment with one replica gets no warning: the one new pod takes its turn, and
+		// becomes Ready during that turn.
 	case kind == "Deployment" && r.Strategy.Type != appsv1.RecreateDeploymentStrategyType && r.unavailable(replicas) == 0:
 		warnings.Add(reason.RolloutStalls, "with maxUnavailable 0 a Deployment keeps its old pod until the new one is Ready")
 	}

@@ -115,7 +115,7 @@ func TestUninstallationKeepsDoneKeysAndOpenJobBarriers(t *testing.T) {
 }
 
 // The policy on held Leases stays in effect for a moment after its deletion.
-func TestRefusedDeletionIsRepeatedUntilItSucceeds(t *testing.T) {
+func TestUninstallationRetriesARefusedDeletionOfALease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		refusals := 3
 		lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "lock.a"}}

@@ -34,7 +34,7 @@ func bubble(t *testing.T, test func(t *testing.T, s *server)) {
 	synctest.Test(t, func(t *testing.T) { test(t, newServer()) })
 }
 
-func TestDoneKeyEndsTheWaitAtOnce(t *testing.T) {
+func TestDoneKeyFulfillsTheConditionAtOnce(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		s.put(schema("7"))
 		r := start(t, s, key7)
@@ -44,7 +44,7 @@ func TestDoneKeyEndsTheWaitAtOnce(t *testing.T) {
 	})
 }
 
-func TestConditionSeesChangesBetweenReadAndWatch(t *testing.T) {
+func TestChangeBetweenReadAndWatchFulfillsTheCondition(t *testing.T) {
 	for name, between := range map[string]func(s *server){
 		"done": func(s *server) { s.put(schema("7")) },
 		// A watch from a later version than that of the read would miss the state in which key 7 is
@@ -103,7 +103,7 @@ func TestPodWaitsForOneConditionAfterTheOther(t *testing.T) {
 	})
 }
 
-func TestRenewalByServingHolderEndsTheWait(t *testing.T) {
+func TestRenewalByServingHolderFulfillsTheCondition(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		s.put(annotated(held(1), api.ServingAnnotation, ""))
 		r := start(t, s, serves)
@@ -166,7 +166,7 @@ func TestRecreatedLeaseFulfillsConditionOnlyByARenewal(t *testing.T) {
 	})
 }
 
-func TestRefusedReadIsRepeatedUntilItSucceeds(t *testing.T) {
+func TestRefusedReadOfAConditionsLeaseIsRepeated(t *testing.T) {
 	for name, err := range map[string]error{
 		"no right yet":   &kube.StatusError{Code: 403},
 		"unreachable":    errors.New("connection refused"),
@@ -303,7 +303,7 @@ func TestPodObeysRetryAfterHeaderWhileAwaitingConditions(t *testing.T) {
 	}
 }
 
-func TestStoppedWaitReturnsTheCauseOfItsStop(t *testing.T) {
+func TestStoppedWaitForConditionReturnsCauseOfStop(t *testing.T) {
 	stop := errors.New("stopped")
 	for name, prepare := range map[string]func(s *server){
 		"in a watch": func(*server) {},

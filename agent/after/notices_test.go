@@ -130,7 +130,7 @@ func TestEventDelayBeginsAnewForEachCondition(t *testing.T) {
 	})
 }
 
-func TestFailingEventWriteDoesNotDelayTheWait(t *testing.T) {
+func TestFailingEventWriteNeverDelaysWaitForCondition(t *testing.T) {
 	for name, refuse := range map[string]func(context.Context) error{
 		"refused": func(context.Context) error { return &kube.StatusError{Code: 403} },
 		"hanging": func(ctx context.Context) error {

@@ -20,7 +20,7 @@ func shard(n int, stamp, done string) kube.Lease {
 	return kube.Lease{Name: api.ShardLease(mapped.Lease, n), Annotations: map[string]string{api.StampAnnotation: stamp, api.DoneAnnotation: done}}
 }
 
-func TestWaitEndsOnceEachShardIsDone(t *testing.T) {
+func TestConditionIsFulfilledOnceEachShardIsDone(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		r := start(t, s, mapped)
 		s.put(shard(0, "1/3/a", "a"))
@@ -35,7 +35,7 @@ func TestWaitEndsOnceEachShardIsDone(t *testing.T) {
 	})
 }
 
-func TestDoneShardsEndTheWaitAtOnce(t *testing.T) {
+func TestDoneShardsFulfillTheConditionAtOnce(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		for n := range 32 {
 			s.put(shard(n, "7/32/a", "a"))
@@ -114,7 +114,7 @@ func TestWarningMentionsAShardThatIsNotDone(t *testing.T) {
 
 // If a person deletes the Leases of the shards, enroll creates them again, and their stamps have
 // a smaller epoch than before. After a restore of etcd, too, the epoch may be smaller.
-func TestDoneShardsEndWaitDespiteRecreatedLeases(t *testing.T) {
+func TestDoneShardsFulfillConditionDespiteRecreatedLeases(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		s.put(shard(0, "5/2/a", "a"))
 		s.put(shard(1, "5/2/a", ""))

@@ -81,7 +81,7 @@ func TestWaitingPodReplacesAnyDeadHolder(t *testing.T) {
 	}
 }
 
-func TestStoppedPodGivesItsLeaseBack(t *testing.T) {
+func TestStoppedPodReleasesItsArrivalAtABarrier(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		a, b := s.arrive(t, "a"), s.arrive(t, "b")
 		lasts(t, time.Minute, a, b)
@@ -155,7 +155,7 @@ func TestPausedLeaseKeepsTheBarrierClosed(t *testing.T) {
 	})
 }
 
-func TestMissingLeasesAreAwaited(t *testing.T) {
+func TestPodsAtABarrierWaitForMissingLeases(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		first := s.lease(leases[0])
 		s.mu.Lock()

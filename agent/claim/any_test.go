@@ -229,7 +229,7 @@ func TestManySlotsCauseFewRequestsDuringFaults(t *testing.T) {
 	}
 }
 
-func TestPodReadsOneLeaseUntilTheServerAnswers(t *testing.T) {
+func TestPodReadsOneLeaseUntilAPIServerAnswers(t *testing.T) {
 	m, p := crowded(t, func(p *modelPod) { p.link = cut }, occupied)
 	m.advance(time.Millisecond)
 	require.Len(t, p.looks, 1)

@@ -42,7 +42,7 @@ func TestJobAnnotationOfAnEarlierHoldIsIgnored(t *testing.T) {
 	assert.Empty(t, RecordOf(l).Notes.Job)
 }
 
-func TestLeaseStoresEachFieldOfItsRecord(t *testing.T) {
+func TestLeaseRecordSurvivesARoundTrip(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 678_901_000, time.UTC)
 	r := lease.Record{
 		UID: "u", Version: "7", Holder: "a_u", Duration: 30 * time.Second, AcquireTime: at, RenewTime: at.Add(time.Second), Transitions: 3,

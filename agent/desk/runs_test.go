@@ -70,7 +70,7 @@ func TestDeskReturnsTheOutcomeOfAnAside(t *testing.T) {
 	assert.Empty(t, s.register.runs)
 }
 
-func TestLaterDrainOrderStillEndsTheContainer(t *testing.T) {
+func TestDrainAfterAnEndOrderStillEndsContainer(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	pidfd, _ := ofSleeper(t)

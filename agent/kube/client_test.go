@@ -62,7 +62,7 @@ func TestLeaseUpdateRequiresTheVersionThatWasRead(t *testing.T) {
 	assert.Equal(t, "41", lease.ResourceVersion, "UpdateLease must not change its argument")
 }
 
-func TestUpdateWithoutUIDOrVersionIsNotSent(t *testing.T) {
+func TestLeaseUpdateRequiresUIDAndVersion(t *testing.T) {
 	var requests atomic.Int32
 	client := newServer(t, func(http.ResponseWriter, *http.Request) { requests.Add(1) }).client(t)
 	for _, lease := range []*Lease{
@@ -77,13 +77,13 @@ func TestUpdateWithoutUIDOrVersionIsNotSent(t *testing.T) {
 	assert.Zero(t, requests.Load())
 }
 
-func TestUpdateThatIsNotStoredReturnsAnError(t *testing.T) {
+func TestUnstoredLeaseUpdateReturnsAnError(t *testing.T) {
 	_, err := serve(t, http.StatusOK, foreign).UpdateLease(t.Context(), parse(t, foreign))
 	require.ErrorIs(t, err, ErrUnchanged)
 	assert.True(t, Refused(err))
 }
 
-func TestReplyWithAnotherLeaseIsNotARefusal(t *testing.T) {
+func TestAnswerWithAnotherLeaseNeverMeansRefusedWrite(t *testing.T) {
 	answer := replace(t, foreign, `"u-1"`, `"u-2"`, `"41"`, `"42"`)
 	_, err := serve(t, http.StatusOK, answer).UpdateLease(t.Context(), parse(t, foreign))
 	require.ErrorIs(t, err, ErrMalformed)
@@ -92,7 +92,7 @@ func TestReplyWithAnotherLeaseIsNotARefusal(t *testing.T) {
 
 // A PUT whose answer was lost may have been stored. If the transport repeated that PUT, the
 // second one would conflict with the first.
-func TestUpdateWithALostReplyIsNotRepeated(t *testing.T) {
+func TestLeaseUpdateWithLostAnswerIsNotRepeated(t *testing.T) {
 	var puts atomic.Int32
 	client := newServer(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodGet {
@@ -113,7 +113,7 @@ func TestUpdateWithALostReplyIsNotRepeated(t *testing.T) {
 	assert.EqualValues(t, 1, puts.Load())
 }
 
-func TestTruncatedReplyIsNotARefusal(t *testing.T) {
+func TestTruncatedAnswerNeverMeansARefusedWrite(t *testing.T) {
 	client := newServer(t, func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		_, _ = io.WriteString(w, foreign[:100])
@@ -296,7 +296,7 @@ func TestChangedCAIsTrustedWithoutARestart(t *testing.T) {
 	require.NoError(t, err)
 }
 
-func TestClientReportsMissingCredentialsAtItsFirstCall(t *testing.T) {
+func TestAPIClientReportsMissingCredentialsAtFirstCall(t *testing.T) {
 	s := newServer(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, foreign) })
 	token, ca := s.token, s.ca
 	s.token, s.ca = token+".later", ca+".later"
@@ -311,7 +311,7 @@ func TestClientReportsMissingCredentialsAtItsFirstCall(t *testing.T) {
 	require.ErrorContains(t, err, "no certificate")
 }
 
-func TestClientRefusesServersBelowTLS12(t *testing.T) {
+func TestAPIClientRefusesServersBelowTLS12(t *testing.T) {
 	s := newServer(t, func(http.ResponseWriter, *http.Request) {})
 	s.TLS.MaxVersion = tls.VersionTLS11
 	s.TLS.MinVersion = tls.VersionTLS10
@@ -347,7 +347,7 @@ func TestPodStatusPatchIsAStrategicMerge(t *testing.T) {
 	assert.ErrorIs(t, err, ErrMalformed)
 }
 
-func TestRemainingGraceIsMeasuredByTheServersClock(t *testing.T) {
+func TestRemainingGraceIsMeasuredByAPIServersClock(t *testing.T) {
 	for name, c := range map[string]struct {
 		date, deletion string
 		want           time.Duration
@@ -390,7 +390,7 @@ func TestEventRefersToThePod(t *testing.T) {
 	}))
 }
 
-func TestNewClientRequiresNamespaceAndAddress(t *testing.T) {
+func TestAPIClientRequiresNamespaceAndAddress(t *testing.T) {
 	_, err := New(Config{Host: "h", Port: "1"})
 	require.Error(t, err)
 	_, err = New(Config{Namespace: "n", Port: "1"})
@@ -400,7 +400,7 @@ func TestNewClientRequiresNamespaceAndAddress(t *testing.T) {
 	assert.Equal(t, "https://[fd00::1]:443", client.base)
 }
 
-func TestLongMessageIsCutAtARuneBoundary(t *testing.T) {
+func TestAPIClientCutsLongTextsBetweenCharacters(t *testing.T) {
 	assert.Equal(t, "aä", cut("aäö", 4))
 	assert.Equal(t, "aäö", cut("aäö", 5))
 }

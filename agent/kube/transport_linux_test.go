@@ -40,6 +40,6 @@ func TestNetworkCutIsNoticedWithinShortestLeaseDuration(t *testing.T) {
 	}))
 }
 
-func TestClientIgnoresProxyEnvironmentVariables(t *testing.T) {
+func TestAPIClientIgnoresProxyEnvironmentVariables(t *testing.T) {
 	assert.Nil(t, serve(t, http.StatusOK, "").transport.Proxy)
 }

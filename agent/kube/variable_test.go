@@ -20,7 +20,7 @@ const counter = `{"apiVersion":"metaparticle.io/v1alpha1","kind":"Variable","fut
   "spec":{"integer":9223372036854775807,"fence":{"lock":"lock.a","epoch":1,"token":9007199254740993},"write":"p.1","keyed":1,
     "keys":[{"key":"k","add":-1,"result":2,"pod":"p","at":1}],"other":[1]}}`
 
-func TestVariableKeepsFieldsThatItDoesNotKnow(t *testing.T) {
+func TestUnknownFieldsOfVariablesSurviveARoundTrip(t *testing.T) {
 	v, err := decodeVariable([]byte(counter), "hits")
 	require.NoError(t, err)
 	assert.EqualValues(t, math.MaxInt64, *v.Integer)

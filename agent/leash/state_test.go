@@ -275,7 +275,7 @@ func TestShimThatConnectsAgainGetsItsGrantAgain(t *testing.T) {
 	assert.Equal(t, o.number, b.act()["a"].number)
 }
 
-func TestDeadShimIsForgotten(t *testing.T) {
+func TestLeashForgetsADeadShim(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, 1)
 	b.start("a")

@@ -250,7 +250,7 @@ func TestStoppedAgentEndsTheWaitAtABarrier(t *testing.T) {
 	})
 }
 
-func TestBarrierRefusesACallBeyondTheLimit(t *testing.T) {
+func TestLocalAPIRefusesTooManyConcurrentBarrierCalls(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		_, pod := atBarrier(t)
 		a := pod("a")

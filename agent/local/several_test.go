@@ -162,7 +162,7 @@ func TestRefusedCallForSeveralClaimsKeepsNoHold(t *testing.T) {
 	}
 }
 
-func TestCallsInOppositeOrderDoNotDeadlock(t *testing.T) {
+func TestCallsThatSortClaimsDifferentlyNeverDeadlock(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		_, one, two := startPair(t)
 		calls := []*lines{one.stream(http.MethodPost, both+"&wait=1h"), two.stream(http.MethodPost, "/v1/holds?claims=lock/a,lock/b&wait=1h")}

@@ -203,7 +203,7 @@ func TestProgramDiesBeforeItsLostSlotIsTaken(t *testing.T) {
 	})
 }
 
-func TestAnswerContainsTheInstantOfTheProgramsDeath(t *testing.T) {
+func TestHeartbeatAnswerPredictsWhenShimKillsProgram(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p, g := startLeashed(t, s, "first", "lock/a")

@@ -122,7 +122,7 @@ func TestReadinessIsProbedPromptlyUntilItPasses(t *testing.T) {
 }
 
 // A refused connection costs the application nothing, so the agent probes a closed port more often.
-func TestClosedPortsAreProbedMoreThanOpenPorts(t *testing.T) {
+func TestReadinessProbesOfClosedPortsAreMoreFrequent(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(p *api.Probe)
 		probe  string

@@ -188,7 +188,7 @@ func TestStandbyOfUnreachableHolderStaysUnreadyThroughHandover(t *testing.T) {
 
 // The old pod must stay Ready, because the slot may go back to that pod. A strict controller would
 // delete an old pod that is not Ready.
-func TestOldRevisionStaysReadyDuringUnreachableHoldersTurn(t *testing.T) {
+func TestOldStandbyStaysReadyDuringUnreachableHoldersTurn(t *testing.T) {
 	s := reached(t)
 	s.turn = Turn{Ready: true}
 	s.held("b", "10.0.0.2")

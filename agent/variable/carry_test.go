@@ -17,7 +17,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
-func TestConcurrentAdditionsShareAFewWrites(t *testing.T) {
+func TestConcurrentVariableAdditionsShareAFewWrites(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
 		v := start(t, s, "pod")
@@ -32,7 +32,7 @@ func TestConcurrentAdditionsShareAFewWrites(t *testing.T) {
 	})
 }
 
-func TestEachAdditionSurvivesConflictsWithOtherPods(t *testing.T) {
+func TestEachVariableAdditionSurvivesConflictsWithOtherPods(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
 		var group sync.WaitGroup
@@ -50,7 +50,7 @@ func TestEachAdditionSurvivesConflictsWithOtherPods(t *testing.T) {
 }
 
 // The cases cover each way to lose an answer, with and without writes of other pods.
-func TestLostAnswersNeverCorruptTheSumOfAdditions(t *testing.T) {
+func TestLostAnswersNeverCorruptSumOfVariableAdditions(t *testing.T) {
 	for name, test := range map[string]struct {
 		stored, others, keyed bool
 		want                  Refusal
@@ -123,7 +123,7 @@ func carriedTogether(ctx context.Context, v *Variable, first, second Action, can
 }
 
 // A single write carries out both calls. If that write gets no answer, neither call gets one.
-func TestCallSucceedsOnlyAfterItsWriteIsStored(t *testing.T) {
+func TestVariableCallSucceedsOnlyAfterWriteIsStored(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
 		v := start(t, s, "pod")
@@ -174,7 +174,7 @@ func TestDisconnectedProgramNeverHarmsCallsOfOtherPrograms(t *testing.T) {
 
 // The first PUT reaches the API server only after the agent has read the Variable, and has found
 // it unchanged.
-func TestDelayedWriteIsStoredAtMostOnce(t *testing.T) {
+func TestDelayedVariableWriteIsStoredAtMostOnce(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
 		v := start(t, s, "pod")

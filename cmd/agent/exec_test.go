@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-func TestStopSignalIsANameOrANumber(t *testing.T) {
+func TestAgentParsesStopSignalByNameOrNumber(t *testing.T) {
 	for text, want := range map[string]syscall.Signal{
 		"SIGQUIT": syscall.SIGQUIT, "QUIT": syscall.SIGQUIT, "sigquit": syscall.SIGQUIT, "3": syscall.SIGQUIT,
 		"SIGRTMIN+3": 37, "RTMIN+0": 34, "RTMIN+30": 64, "64": 64,

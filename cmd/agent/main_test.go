@@ -69,9 +69,9 @@ func leapsOf(path string) *host.Leaps {
 	return l
 }
 
-// TestAgentPassesTheScriptsInTestdata runs the scripts in testdata. The parts that need PID
+// TestAgentBinaryFulfillsEachScriptInTestdata runs the scripts in testdata. The parts that need PID
 // namespaces or other users run only as root, by the condition [root] of the scripts.
-func TestAgentPassesTheScriptsInTestdata(t *testing.T) {
+func TestAgentBinaryFulfillsEachScriptInTestdata(t *testing.T) {
 	t.Parallel()
 	heedSignals(t)
 	// The Go runtime raises the soft limit of open files of this process to the hard limit.

@@ -115,7 +115,7 @@ func TestStatusCommandShowsOpenBarriersAndArrivals(t *testing.T) {
 	assert.Equal(t, exitRefused, b.status(t, screen{}, "shop", "barrier/other"))
 }
 
-func TestStatusListsDoneKeysAndWaitingPods(t *testing.T) {
+func TestStatusCommandListsDoneKeysAndWaitingPods(t *testing.T) {
 	waits, goesOn, begun := waiting("a", "once.schema"), waiting("b", "once.schema"), waiting("c", "once.schema")
 	for pod, key := range map[*corev1.Pod]string{waits: "8", goesOn: "7", begun: "8"} {
 		delete(pod.Annotations, api.SingletonAnnotation)

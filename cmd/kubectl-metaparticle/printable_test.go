@@ -17,7 +17,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-func TestStatusPrintsNoControlCharacters(t *testing.T) {
+func TestStatusCommandPrintsNoControlCharacters(t *testing.T) {
 	evil := "\x1b[2J\x1b[Hfree\nlock.other: lock, nobody holds\x1b[8m"
 	for _, key := range []string{api.DoneAnnotation, api.TokenAnnotation, api.SuccessorAnnotation} {
 		l := slotLease("once.schema", "a", map[string]string{key: evil})
@@ -39,7 +39,7 @@ func TestStatusIsPrintedDespiteTimesThatJSONRefuses(t *testing.T) {
 	}
 }
 
-func TestExplainPrintsEachForeignTextInOneLine(t *testing.T) {
+func TestExplainCommandPrintsForeignTextsOnSingleLines(t *testing.T) {
 	evil := "x\nverdict: free\tnow\u202e"
 	l := slotLease("lock.x", "a", nil)
 	l.Annotations[api.TokenAnnotation], l.Annotations[api.PausedAnnotation] = evil, evil

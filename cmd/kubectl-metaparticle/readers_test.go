@@ -113,7 +113,7 @@ func TestYieldCommandEndsWithTheWritersRelease(t *testing.T) {
 	})
 }
 
-func TestStatusWithWatchShowsChangedLockCompletely(t *testing.T) {
+func TestStatusCommandWithWatchShowsChangedLockCompletely(t *testing.T) {
 	of := func(slot string) view.Slot { return view.Slot{Namespace: "shop", Slot: slot, Kind: view.KindOf(slot)} }
 	all := []view.Slot{of("lock.a"), of("rwlock.b.0"), of("rwlock.b.intent"), of("rwlock.c.0")}
 	assert.Equal(t, all[1:3], whole(all[2:3], all))

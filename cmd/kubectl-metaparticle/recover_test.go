@@ -180,7 +180,7 @@ func TestRecoverCommandReportsHoldersThatDoNotYield(t *testing.T) {
 	})
 }
 
-func TestRecoverCommandWritesNothingIfItRefuses(t *testing.T) {
+func TestRecoverCommandWritesNothingIfFloorIsRefused(t *testing.T) {
 	for name, c := range map[string]struct {
 		revision, floor uint64
 		fence           int64

@@ -167,7 +167,7 @@ func TestStatusCommandShowsTheFailuresOfEachKey(t *testing.T) {
 	assert.Contains(t, b.out.String(), `"failures": {`)
 }
 
-func TestStatusInJSONAndYAMLHasEqualContent(t *testing.T) {
+func TestStatusCommandPrintsEqualJSONAndYAML(t *testing.T) {
 	b := newByHand(append(team(map[string]string{api.PausedAnnotation: "hold"}),
 		told(10*time.Minute, "a", "Acquired", "this pod holds "+slot+" (token 4711)"))...)
 	require.Equal(t, exitOK, b.status(t, screen{output: "json"}, "shop"))
@@ -192,7 +192,7 @@ func TestStatusInJSONAndYAMLHasEqualContent(t *testing.T) {
 	}]}`, fromJSON)
 }
 
-func TestStatusOfAllNamespacesShowsEachSlotsNamespace(t *testing.T) {
+func TestStatusCommandNamesTheNamespaceOfEachSlot(t *testing.T) {
 	other := slotLease("lock.a", "", nil)
 	other.Namespace = "till"
 	b := newByHand(append(team(nil), other)...)

@@ -141,7 +141,7 @@ func TestOnlyCallersWithAClientCertificateAreAnswered(t *testing.T) {
 	require.Error(t, answered(t, address, theirs.client(t)), "without a CA no caller is answered")
 }
 
-func TestServerWithoutClientCAAnswersEveryCaller(t *testing.T) {
+func TestWebhookServerWithoutClientCAAnswersEveryCaller(t *testing.T) {
 	address := listening(t, newCallServer(settings{}))
 	require.NoError(t, answered(t, address))
 	require.NoError(t, answered(t, address, newAuthority(t).client(t)))
@@ -220,7 +220,7 @@ func TestTimeLimitOfCallsEqualsTheManifestTimeout(t *testing.T) {
 	}
 }
 
-func TestMetricShowsWhenTheServersCertificateExpires(t *testing.T) {
+func TestMetricShowsWhenTheWebhooksCertificateExpires(t *testing.T) {
 	began := time.Now()
 	require.NoError(t, answered(t, listening(t, newCallServer(settings{}))))
 	var seen dto.Metric

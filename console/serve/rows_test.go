@@ -93,7 +93,7 @@ func TestEncodedSlotIsShorterThanItsEstimate(t *testing.T) {
 	assert.Less(t, len(encode(view.Slot{})), sizeOf(view.Slot{}))
 }
 
-func TestPageTellsHowManySlotsItLeavesOut(t *testing.T) {
+func TestConsolePageShowsTheNumberOfOmittedSlots(t *testing.T) {
 	for _, c := range []struct {
 		trouble string
 		left    int

@@ -289,7 +289,7 @@ func TestEachAnswerHasTheSameContentSecurityPolicy(t *testing.T) {
 	assert.NotContains(t, policy, "unsafe")
 }
 
-func TestPageHasNoInlineScriptOrStyle(t *testing.T) {
+func TestConsolePageHasNoInlineScriptOrStyle(t *testing.T) {
 	text, err := os.ReadFile("page/index.html")
 	require.NoError(t, err)
 	assert.NotRegexp(t, regexp.MustCompile(`(?i)<script(?:>|[^>]*[^r]>[^<])|<style|\sstyle=|\son[a-z]+=|https?://`), string(text))
@@ -372,7 +372,7 @@ func TestHEADRequestDoesNotCountAsAStream(t *testing.T) {
 	assert.Empty(t, s.streams)
 }
 
-func TestPageIsolatesBidirectionalTextFromTheCluster(t *testing.T) {
+func TestConsolePageIsolatesBidirectionalTextFromTheCluster(t *testing.T) {
 	text, err := os.ReadFile("page/console.css")
 	require.NoError(t, err)
 	assert.Regexp(t, regexp.MustCompile(`(?m)^\.pod, \.why, \.more, \.where, \.tag, th, td, dd, li, button \{ unicode-bidi: isolate; \}$`), string(text))

@@ -162,7 +162,7 @@ func TestListOfHandoversContainsCauseAndDuration(t *testing.T) {
 	}
 }
 
-func TestStandbyWaitsSinceItsStartOrLastRelease(t *testing.T) {
+func TestStandbysWaitingTimeBeginsAtStartOrRelease(t *testing.T) {
 	restarted := func(p *corev1.Pod) {
 		p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "app", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.Time{Time: noon.Add(-time.Minute)}}}}}
 	}

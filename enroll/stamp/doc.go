@@ -14,8 +14,8 @@
 //   - The stamp of shard 0 is the decision of the group: a number of shards, a run, and an
 //     epoch. A change of the number or of the run begins with a closed stamp of the next epoch
 //     on the Lease of shard 0.
-//   - Then each other Lease of the group gets the same closed stamp, also a Lease of a shard
-//     that the new number no longer has. Each such write changes the version of its Lease. So
+//   - Then each other Lease of the group gets the same closed stamp, even the Lease of a shard
+//     beyond the new number. Each such write changes the version of its Lease. So
 //     a delayed write of an agent, or of another enroll with an older list, fails.
 //   - The holder of a closed Lease drains, and releases. If a closed Lease has expired, enroll
 //     removes its holder, and leaves the stamp closed. The last holder cannot come back,

@@ -54,7 +54,7 @@ func podOf(containers int) string {
 	return `{"metadata":{"name":"a","annotations":{"metaparticle.io/singleton":"true"}},"spec":{"containers":[` + strings.Join(all, ",") + `]}}`
 }
 
-func TestConcurrentLookUpsOfOnePodAreBounded(t *testing.T) {
+func TestConcurrentImageLookUpsPerPodAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		images := new(slowImages)
 		f := mutatetest.Facts{Group: &api.Workload{Kind: "Pod", Name: "a"}}
@@ -66,7 +66,7 @@ func TestConcurrentLookUpsOfOnePodAreBounded(t *testing.T) {
 	})
 }
 
-func TestPodIsRefusedWhenLookUpsTimeOut(t *testing.T) {
+func TestTimedOutImageLookUpsCauseARefusal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
 		f := mutatetest.Facts{Group: &api.Workload{Kind: "Pod", Name: "a"}}

@@ -49,7 +49,7 @@ func (a asked) LimitRanges(context.Context, string) ([]corev1.LimitRange, error)
 	return nil, nil
 }
 
-func TestPodWithoutClaimCausesNoLookUp(t *testing.T) {
+func TestPodWithoutClaimCausesNoImageLookUp(t *testing.T) {
 	o := Options{AgentImage: mutatetest.AgentImage, Images: asked{t}, Owners: asked{t}, Limits: asked{t}}
 	for _, annotations := range []string{`{}`, `{"metaparticle.io/inject":"false"}`, `{"metaparticle.io/singleton":"maybe?"}`} {
 		NewPodHandler(o).Handle(t.Context(), mutatetest.Request(`{"metadata":{"annotations":`+annotations+`},"spec":{"containers":[{"name":"a"}]}}`))

@@ -87,7 +87,8 @@ func TestAPIServerRetriesAnOverloadedWebhook(t *testing.T) {
 	})
 }
 
-// maxObjects is the number of JSON objects for which the estimate reaches the bound of one call.
+// maxObjects is the number of JSON objects for which the estimate reaches 64 MiB, the bound of one
+// call. The estimate counts 2 KiB for each object.
 const maxObjects = 64 << 20 / (2 << 10)
 
 // enough is a number of calls that together need more memory than a webhook has.

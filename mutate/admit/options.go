@@ -26,8 +26,8 @@ const defaultTimeout = 5 * time.Second
 
 // Owners finds the origins of pods.
 type Owners interface {
-	// Origin follows the controllers of a pod up to the top-most, such as from ReplicaSet
-	// to Deployment. The caller passes only a pod with a controller.
+	// Origin follows the controllers of a pod up to the top-most controller, such as from
+	// ReplicaSet to Deployment. The caller passes only a pod with a controller.
 	//
 	// The result has the template of this very pod, or nil if the template is not
 	// certain. The template of another revision could lack a container, which would then

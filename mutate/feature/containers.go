@@ -19,8 +19,8 @@ import (
 // look-ups end within 4 s. That is less than the time that the webhook has for one pod.
 const maxContainers = 100
 
-// defaultContainer is the annotation with the container that kubectl logs and exec use by
-// default.
+// defaultContainer is the annotation with the container that "kubectl logs" and "kubectl exec" use
+// by default.
 const defaultContainer = "kubectl.kubernetes.io/default-container"
 
 // proxies are the names of containers that well-known injectors add to pods. If the pod's
@@ -124,8 +124,8 @@ func judgeContainers(p *Pod) reason.Refusals {
 	return refusals
 }
 
-// patchContainers makes a gated container kubectl's default, unless the pod itself names a default
-// container. An init container never becomes the default.
+// patchContainers makes the first gated container the default container of kubectl, unless the pod
+// itself names a default container. An init container never becomes the default.
 func patchContainers(p *Pod, d *patch.Document) {
 	if len(p.gated) == 0 || api.Leashed(p.Request) {
 		return

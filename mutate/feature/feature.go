@@ -63,8 +63,8 @@ var features = []feature{
 	{name: "hooks", judge: judgeHooks, patch: patchHooks},
 	{name: "fields", judge: judgeFields},
 	{name: "shims", patch: patchShims},
-	// This patch changes the indexes of the init containers, so no later patch names an
-	// init container by its index.
+	// This patch changes the indices of the init containers, so no later patch names an init
+	// container by its index.
 	{name: "sidecar", unclaimed: true, patch: patchSidecar},
 	{name: "readiness", patch: patchReadiness},
 	// The marks come last, because only a pod that no other feature refuses gets marks.

@@ -33,7 +33,7 @@ func HasGatedInit(template *corev1.PodSpec, request api.Request) bool {
 
 // judgeInits refuses gated native sidecars, because the containers after a native sidecar need that
 // sidecar. The function also refuses gated init containers in a pod with neither a once claim nor a
-// gated main container. In such a pod nothing would keep the slot afterwards.
+// gated main container. In such a pod nothing would keep the slot after the init containers.
 func judgeInits(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
 	if !p.Request.Shims() {

@@ -13,8 +13,8 @@ import (
 
 // probeKind is one of the three probes of a container.
 type probeKind struct {
-	// name is the agent's name of the kind; empty for a probe that the patch removes from
-	// the container.
+	// name is the agent's name for the kind; empty for a probe that the patch removes from the
+	// container.
 	name string
 	// field is the name of the container's field with this probe.
 	field string

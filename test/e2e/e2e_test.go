@@ -76,10 +76,10 @@ var parallel = []string{
 	"TestDeletedStandbyGivesBackTheSlotItTakes",
 	"TestProgramsWithTwoLocksRunOneByOne",
 	"TestLockIsExclusiveAcrossKindsOfWorkloads",
-	"TestTwoLocksInOppositeOrderDoNotDeadlock",
+	"TestPodsThatSortTwoLocksDifferentlyNeverDeadlock",
 	"TestPodAndClientGoElectorExcludeEachOther",
 	"TestByDefaultALostHoldRestartsNoContainer",
-	"TestContainerRestartsAfterLossIfAnnotationSaysRestart",
+	"TestLostHoldRestartsContainerIfAnnotationSaysRestart",
 	"TestContainerEndsWithItsChildsExitCode",
 	"TestStandbyTakesOverFromACrashingHolder",
 	"TestRecreatedDeploymentWaitsForTheOldHolder",
@@ -112,7 +112,7 @@ var parallel = []string{
 	"TestPoliciesAreFastForPodsWithManyArguments",
 	"TestClaimWithAnIncompleteGateIsRefused",
 	"TestMarksPolicyRefusesMarkedPodsWithoutAGate",
-	"TestDryRunHasNoSideEffect",
+	"TestKubectlDryRunHasNoSideEffect",
 	"TestRepeatedKubectlApplyChangesNothing",
 	"TestPodIsGatedCompletelyBesideAnotherInjector",
 	"TestClaimAddedByALaterWebhookIsRefused",
@@ -125,7 +125,7 @@ var parallel = []string{
 	"TestPrivateImageNeedsThePodsOwnCredentials",
 	"TestPodWithAForgedProgramGateIsRefused",
 	"TestPodWithIncompleteShimsForProgramsIsRefused",
-	"TestRefusalWarningEventAndMetricNameOneReason",
+	"TestRefusalsWarningEventAndMetricHaveSameReason",
 	"TestInjectionKeepsFieldsUnknownToTheWebhook",
 	"TestPodStartsAfterTheAwaitedKeyIsDone",
 	"TestPodStartsAfterTheAwaitedHolderServes",
@@ -191,7 +191,7 @@ var parallel = []string{
 	"TestRolloutWithoutSurgeStopsApplicationAtMostTwice",
 	"TestScaledDownStandbyNeverStartsItsApplication",
 	"TestEachKindOfWorkloadRollsOutAsDocumented",
-	"TestRolloutStallsForEachKindOfBrokenVersion",
+	"TestRolloutStallsForEachKindOfBrokenRevision",
 	"TestStalledRolloutKeepsTheRemainingOldPods",
 	"TestAverageOfAutoscalerIncludesIdleStandbys",
 	"TestAverageOfAutoscalerExcludesUnreadyStandbys",
@@ -286,8 +286,8 @@ func TestProgramsWithTwoLocksRunOneByOne(t *testing.T) {
 func TestLockIsExclusiveAcrossKindsOfWorkloads(t *testing.T) {
 	exclusive.TestLockIsExclusiveAcrossKindsOfWorkloads(t)
 }
-func TestTwoLocksInOppositeOrderDoNotDeadlock(t *testing.T) {
-	exclusive.TestTwoLocksInOppositeOrderDoNotDeadlock(t)
+func TestPodsThatSortTwoLocksDifferentlyNeverDeadlock(t *testing.T) {
+	exclusive.TestPodsThatSortTwoLocksDifferentlyNeverDeadlock(t)
 }
 func TestPodAndClientGoElectorExcludeEachOther(t *testing.T) {
 	exclusive.TestPodAndClientGoElectorExcludeEachOther(t)
@@ -295,8 +295,8 @@ func TestPodAndClientGoElectorExcludeEachOther(t *testing.T) {
 func TestByDefaultALostHoldRestartsNoContainer(t *testing.T) {
 	exclusive.TestByDefaultALostHoldRestartsNoContainer(t)
 }
-func TestContainerRestartsAfterLossIfAnnotationSaysRestart(t *testing.T) {
-	exclusive.TestContainerRestartsAfterLossIfAnnotationSaysRestart(t)
+func TestLostHoldRestartsContainerIfAnnotationSaysRestart(t *testing.T) {
+	exclusive.TestLostHoldRestartsContainerIfAnnotationSaysRestart(t)
 }
 func TestContainerEndsWithItsChildsExitCode(t *testing.T) {
 	exclusive.TestContainerEndsWithItsChildsExitCode(t)
@@ -425,7 +425,7 @@ func TestClaimWithAnIncompleteGateIsRefused(t *testing.T) {
 func TestMarksPolicyRefusesMarkedPodsWithoutAGate(t *testing.T) {
 	injection.TestMarksPolicyRefusesMarkedPodsWithoutAGate(t)
 }
-func TestDryRunHasNoSideEffect(t *testing.T) { injection.TestDryRunHasNoSideEffect(t) }
+func TestKubectlDryRunHasNoSideEffect(t *testing.T) { injection.TestKubectlDryRunHasNoSideEffect(t) }
 func TestRepeatedKubectlApplyChangesNothing(t *testing.T) {
 	injection.TestRepeatedKubectlApplyChangesNothing(t)
 }
@@ -460,8 +460,8 @@ func TestPodWithAForgedProgramGateIsRefused(t *testing.T) {
 func TestPodWithIncompleteShimsForProgramsIsRefused(t *testing.T) {
 	injection.TestPodWithIncompleteShimsForProgramsIsRefused(t)
 }
-func TestRefusalWarningEventAndMetricNameOneReason(t *testing.T) {
-	injection.TestRefusalWarningEventAndMetricNameOneReason(t)
+func TestRefusalsWarningEventAndMetricHaveSameReason(t *testing.T) {
+	injection.TestRefusalsWarningEventAndMetricHaveSameReason(t)
 }
 func TestInjectionKeepsFieldsUnknownToTheWebhook(t *testing.T) {
 	injection.TestInjectionKeepsFieldsUnknownToTheWebhook(t)
@@ -686,8 +686,8 @@ func TestScaledDownStandbyNeverStartsItsApplication(t *testing.T) {
 func TestEachKindOfWorkloadRollsOutAsDocumented(t *testing.T) {
 	rollouts.TestEachKindOfWorkloadRollsOutAsDocumented(t)
 }
-func TestRolloutStallsForEachKindOfBrokenVersion(t *testing.T) {
-	rollouts.TestRolloutStallsForEachKindOfBrokenVersion(t)
+func TestRolloutStallsForEachKindOfBrokenRevision(t *testing.T) {
+	rollouts.TestRolloutStallsForEachKindOfBrokenRevision(t)
 }
 func TestStalledRolloutKeepsTheRemainingOldPods(t *testing.T) {
 	rollouts.TestStalledRolloutKeepsTheRemainingOldPods(t)

@@ -282,7 +282,7 @@ func TestHelmHooksLackTheRightToWriteLeases(t *testing.T) {
 	}
 }
 
-func TestInstallNotesShowTheNextCommand(t *testing.T) {
+func TestHelmNotesShowTheNextCommand(t *testing.T) {
 	assert.Contains(t, render(t, "").notes, "kubectl label namespace NAMESPACE metaparticle.io/injection=enabled")
 }
 

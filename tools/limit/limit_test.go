@@ -41,7 +41,7 @@ func TestFolderAboveItsRecordedLimitIsReported(t *testing.T) {
 	}
 }
 
-func TestLimitOnMaximumAllowsALargerSum(t *testing.T) {
+func TestLimitOfMaximumBoundsEachFolderAlone(t *testing.T) {
 	counts := Counts{"agent": {3, 0}, "agent/gate": {5, 2}}
 	assert.Empty(t, table(t, example).Exceeded(counts, Max))
 }

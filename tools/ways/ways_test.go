@@ -49,8 +49,8 @@ func sources(t *testing.T, files map[string]string) *program {
 	return p
 }
 
-// TestWaysToolMeasuresTheExampleInItsComment checks the example in the comment of the package.
-func TestWaysToolMeasuresTheExampleInItsComment(t *testing.T) {
+// TestWaysToolComputesFiguresStatedInItsComment checks the example in the comment of the package.
+func TestWaysToolComputesFiguresStatedInItsComment(t *testing.T) {
 	p := sources(t, map[string]string{
 		"loop.go":  "type Agent struct{ wake int }\nfunc (a *Agent) run() { a.renew() }\nfunc (a *Agent) wakeAt() {}",
 		"renew.go": "func (a *Agent) renew() { a.wakeAt() }",

@@ -66,7 +66,7 @@ func TestImageLookUpsMayConnectToConfiguredNetworks(t *testing.T) {
 	}
 }
 
-func TestHostOfARequestDecidesItsAllowedAddresses(t *testing.T) {
+func TestHostOfARegistryRequestDecidesAllowedAddresses(t *testing.T) {
 	mirror, err := ParseMirror("docker.io=mirror.corp:5000/hub")
 	assert.NoError(t, err)
 	g := newTransport(Options{PlainHTTP: []string{"plain.corp:5000"}, Mirrors: []Mirror{mirror}})

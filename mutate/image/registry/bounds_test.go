@@ -138,7 +138,7 @@ func TestHostileNamespaceCannotTakeAllImageLookUps(t *testing.T) {
 	wait.Wait()
 }
 
-func TestLookUpIsCancelledWhenNoPodWaits(t *testing.T) {
+func TestImageLookUpEndsWhenNoPodWaits(t *testing.T) {
 	b := newBusy(t)
 	r := New(Options{PlainHTTP: []string{b.host()}, Budget: time.Minute})
 	ctx, cancel := context.WithCancel(t.Context())

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestCacheForgetsTheLeastRecentlyUsedEntry(t *testing.T) {
+func TestImageCacheForgetsTheLeastRecentlyUsedEntry(t *testing.T) {
 	c := newCache(2*(entryCost+1), func(int) int { return 0 })
 	now := time.Now()
 	c.put("a", 1, now)
@@ -32,7 +32,7 @@ func TestCacheForgetsTheLeastRecentlyUsedEntry(t *testing.T) {
 	assert.False(t, ok)
 }
 
-func TestCacheIsBoundedInBytes(t *testing.T) {
+func TestImageCacheIsBoundedInBytes(t *testing.T) {
 	c := newCache(10*entryCost, func(words []byte) int { return len(words) })
 	now := time.Now()
 	for i := range 100 {

@@ -18,7 +18,7 @@ import (
 // Hanging registries occupy all look-ups that a hostile namespace may run at the same time. So a
 // further look-up of that namespace waits, but another namespace's look-up of the same image does
 // not.
-func TestLookUpNeverWaitsForAHostileNamespace(t *testing.T) {
+func TestImageLookUpNeverWaitsForHostileNamespace(t *testing.T) {
 	f := newRegistry(t, false)
 	popular := f.push(t, "library/nginx:latest", redis)
 	hanging := newBusy(t)

@@ -35,7 +35,7 @@ func TestResolverReturnsTheCommandOfTheImage(t *testing.T) {
 }
 
 // docs/compatibility.md: command/pull-always command/tag carried
-func TestEachLookUpResolvesATagAnew(t *testing.T) {
+func TestEachImageLookUpResolvesATagAnew(t *testing.T) {
 	f := newRegistry(t, false)
 	r := f.resolver(Options{})
 	f.push(t, "app:latest", redis)
@@ -180,7 +180,7 @@ func TestCachedCommandIsUsedWhileTheRegistryHangs(t *testing.T) {
 	assert.Equal(t, redisCommand, command)
 }
 
-func TestPlatformsWithEqualCommandsGetOneCommand(t *testing.T) {
+func TestResolverReturnsCommandSharedByAllPlatforms(t *testing.T) {
 	f := newRegistry(t, false)
 	at := f.pushIndex(t, "app:1",
 		imageOf(t, "linux", "amd64", redis),
@@ -241,7 +241,7 @@ func TestPlainHTTPIsRefusedUnlessAllowed(t *testing.T) {
 }
 
 // docs/compatibility.md: command/private-ca carried
-func TestConfiguredPrivateCAIsTrusted(t *testing.T) {
+func TestResolverTrustsTheConfiguredPrivateCA(t *testing.T) {
 	f := newRegistry(t, true)
 	f.push(t, "app:1", redis)
 	_, err := New(Options{Networks: loopback}).Command(t.Context(), f.host()+"/app:1", image.PullRights{})

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestNamespaceWithFewestLookUpsIsServedFirst(t *testing.T) {
+func TestNamespaceWithFewestImageLookUpsGoesFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		turns := newTurns(2, 2, 10)
 		first, err := turns.take(t.Context(), "evil")

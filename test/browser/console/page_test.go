@@ -20,7 +20,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/browser/tab"
 )
 
-func TestPageShowsAHandoverAsItHappens(t *testing.T) {
+func TestConsolePageShowsAHandoverAsItHappens(t *testing.T) {
 	p := open(t, afternoon(), 1280, tab.Light)
 	row := fmt.Sprintf(`[...document.querySelectorAll("#rows tr")].find((r) => r.innerText.includes(%q))`, biller)
 	assert.Contains(t, tab.Value[string](p.Tab, row+".innerText"), "biller-7d9f-x2x4q\nfor 5h, token 4711")
@@ -40,7 +40,7 @@ func TestPageShowsAHandoverAsItHappens(t *testing.T) {
 	assert.Equal(t, biller, tab.Value[string](p.Tab, "document.activeElement.textContent"), "the focus stays")
 }
 
-func TestPageWarnsOfUnheldSlotsAndSilentHolders(t *testing.T) {
+func TestConsoleWarnsOfUnheldSlotsAndSilentHolders(t *testing.T) {
 	p := open(t, afternoon(), 1280, tab.Light)
 	assert.Contains(t, p.Text("#attention-list"), "nobody holds singleton.statefulset.ledger, and 1 pod waits")
 	assert.NotContains(t, p.Text("#attention-list"), "lock.report")
@@ -67,8 +67,8 @@ func TestPageWarnsOfUnheldSlotsAndSilentHolders(t *testing.T) {
 	p.Await(`document.getElementById("connection").textContent === "live"`)
 }
 
-// TestPageShowsThatItWaitsForSlots looks at the page before the console has read any slot.
-func TestPageShowsThatItWaitsForSlots(t *testing.T) {
+// TestPageShowsThatConsoleAwaitsTheAPIServer looks at the page before the console has read any slot.
+func TestPageShowsThatConsoleAwaitsTheAPIServer(t *testing.T) {
 	console := serve.New()
 	server := httptest.NewServer(console.Handler())
 	t.Cleanup(server.Close)
@@ -84,7 +84,7 @@ func TestPageShowsThatItWaitsForSlots(t *testing.T) {
 	p.Await(`document.getElementById("connection").textContent === "live"`)
 }
 
-func TestPageLinksTheDocumentation(t *testing.T) {
+func TestConsolePageLinksToTheDocumentation(t *testing.T) {
 	p := open(t, afternoon(), 1280, tab.Light)
 	p.Await(`!document.getElementById("docs").hidden`)
 	p.Do(chromedp.Navigate(tab.Value[string](p.Tab, `document.getElementById("docs").href`)))
@@ -93,7 +93,7 @@ func TestPageLinksTheDocumentation(t *testing.T) {
 	assert.Contains(t, p.Text("main h1"), "uarantee")
 }
 
-func TestPageFiltersSlotsByNamespaceAndWords(t *testing.T) {
+func TestConsolePageFiltersSlotsByNamespaceAndWords(t *testing.T) {
 	p := open(t, afternoon(), 1280, tab.Light)
 	rows := `[...document.querySelectorAll("#rows .name")].map((e) => e.textContent).join(" ")`
 	all := "singleton.statefulset.ledger semaphore.licence lock.report " + biller
@@ -110,7 +110,7 @@ func TestPageFiltersSlotsByNamespaceAndWords(t *testing.T) {
 	p.Await(rows + ` === "semaphore.licence"`)
 }
 
-func TestPageShowsHTMLFromTheClusterAsText(t *testing.T) {
+func TestConsolePageShowsHTMLFromClusterAsText(t *testing.T) {
 	p := open(t, afternoon(), 1280, tab.Light)
 	p.Script(openAll)
 	p.Await(`document.querySelectorAll(".detail").length === 4`)
@@ -118,7 +118,7 @@ func TestPageShowsHTMLFromTheClusterAsText(t *testing.T) {
 	assert.Equal(t, 1, tab.Value[int](p.Tab, `document.images.length`), "the page's own icon")
 }
 
-func TestPageRecoversFromALostConnection(t *testing.T) {
+func TestConsolePageRecoversFromALostConnection(t *testing.T) {
 	p := open(t, afternoon(), 1280, tab.Light)
 	p.Script(`window.states = []; new MutationObserver(() => states.push(document.getElementById("connection").dataset.state))
 		.observe(document.getElementById("connection"), {attributes: true})`)

@@ -71,7 +71,7 @@ func TestLockIsExclusiveAcrossKindsOfWorkloads(t *testing.T) {
 	}
 }
 
-func TestTwoLocksInOppositeOrderDoNotDeadlock(t *testing.T) {
+func TestPodsThatSortTwoLocksDifferentlyNeverDeadlock(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)

@@ -48,7 +48,7 @@ func TestByDefaultALostHoldRestartsNoContainer(t *testing.T) {
 	}
 }
 
-func TestContainerRestartsAfterLossIfAnnotationSaysRestart(t *testing.T) {
+func TestLostHoldRestartsContainerIfAnnotationSaysRestart(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("afresh")
 	a.Annotations[api.OnLossAnnotation] = string(api.OnLossRestart)

@@ -18,7 +18,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-func TestDryRunHasNoSideEffect(t *testing.T) {
+func TestKubectlDryRunHasNoSideEffect(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	manifest := kubectl.Manifest(s, app.Deployment(s, app.Singleton("wish")))

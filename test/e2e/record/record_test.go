@@ -19,7 +19,7 @@ func finish(t *testing.T, w *Writer) {
 	require.NoError(t, w.Lock.Close())
 }
 
-func TestRecordShowsConcurrentProcessesAsAnOverlap(t *testing.T) {
+func TestProcessRecordShowsConcurrentProcessesAsAnOverlap(t *testing.T) {
 	dir := t.TempDir()
 	a, err := Begin(dir, "x", Meta{Pod: "a", Token: "1"})
 	require.NoError(t, err)
@@ -43,7 +43,7 @@ func TestRecordShowsConcurrentProcessesAsAnOverlap(t *testing.T) {
 	assert.Equal(t, "b", r.Contended()[0].Pod)
 }
 
-func TestRecordShowsNoOverlapOfSuccessiveProcesses(t *testing.T) {
+func TestProcessRecordShowsNoOverlapOfSuccessiveProcesses(t *testing.T) {
 	dir := t.TempDir()
 	for _, token := range []string{"9", "10"} {
 		w, err := Begin(dir, "x", Meta{Pod: "p" + token, UID: token, Slot: "s", Token: token})
@@ -57,7 +57,7 @@ func TestRecordShowsNoOverlapOfSuccessiveProcesses(t *testing.T) {
 	assert.NoError(t, r.TokensGrow(), "tokens are numbers, not strings")
 }
 
-func TestFlockIsKeptUntilTheLastDescendantEnds(t *testing.T) {
+func TestProcessRecordKeepsItsFlockUntilDescendantsEnd(t *testing.T) {
 	dir := t.TempDir()
 	parent, err := Begin(dir, "x", Meta{Pod: "a"})
 	require.NoError(t, err)
@@ -76,7 +76,7 @@ func TestFlockIsKeptUntilTheLastDescendantEnds(t *testing.T) {
 	assert.Len(t, r.Contended(), 1)
 }
 
-func TestRecordCheckDemandsThatTokensGrowBetweenPods(t *testing.T) {
+func TestProcessRecordCheckDemandsGrowingTokensBetweenPods(t *testing.T) {
 	process := func(uid, slot, token string) Process {
 		return Process{ID: uid + token, Meta: Meta{UID: uid, Slot: slot, Token: token}}
 	}
@@ -103,7 +103,7 @@ func TestRecordCheckDemandsThatTokensGrowBetweenPods(t *testing.T) {
 	}
 }
 
-func TestRecordCountsAFrozenProcessAsNotActive(t *testing.T) {
+func TestFrozenProcessIsInactiveInTheProcessRecord(t *testing.T) {
 	const s = time.Second
 	frozen := Process{ID: "1", Start: 0, Last: 41 * s, Gaps: []Span{{10 * s, 40 * s}}}
 	next := Process{ID: "2", Start: 25 * s, Last: 60 * s, Contended: true}

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-func TestPollingPausesAreLongerAfterSlowChecks(t *testing.T) {
+func TestSlowChecksLengthenTheIntervalBetweenPolls(t *testing.T) {
 	for name, c := range map[string]struct {
 		check time.Duration
 		most  int
@@ -38,7 +38,7 @@ func TestPollingPausesAreLongerAfterSlowChecks(t *testing.T) {
 	}
 }
 
-func TestChangeInNamespaceEndsThePauseBetweenChecks(t *testing.T) {
+func TestNextPollFollowsANamespaceChangeAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &Space{T: t, change: make(chan struct{}, 1)}
 		begin := time.Now()
