@@ -11,7 +11,40 @@ import (
 	"github.com/stretchr/testify/assert"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/api"
 )
+
+func TestReleaseEventTellsWhyTheApplicationEnded(t *testing.T) {
+	for cause, end := range map[string]func(p *pod){
+		"the application has failed":                 func(p *pod) { p.gates.fail("s1") },
+		"the application has ended with exit code 0": func(p *pod) { p.gates.succeed("s1") },
+		stoppedFromOutside:                           func(p *pod) { p.gates.end("s1") },
+		"this pod is being deleted": func(p *pod) {
+			p.delete()
+			p.gates.end("s1")
+		},
+		"": func(p *pod) { p.agent.Yield() },
+	} {
+		t.Run(cause, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				w.free(theSlot)
+				a := w.start("a")
+				a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+				w.within(time.Second, "child runs", func() bool { return a.running("s1") })
+				// The answer to a write comes later than the answer to a read, because etcd syncs the write.
+				a.link.set(func(l *link) { l.meddle = func() { <-time.After(time.Millisecond) } })
+				w.pass(time.Minute)
+				end(a)
+				w.within(time.Minute, "released", func() bool { return w.event("a", api.ReasonReleased) != nil })
+				want := theSlot + " is free again"
+				if cause != "" {
+					want += ": " + cause
+				}
+				assert.Equal(t, []string{want}, w.event("a", api.ReasonReleased))
+			})
+		})
+	}
+}
 
 // The agent does not call Calm before a handover is over. The work that Calm does, such as a
 // garbage collection, would delay the handover.

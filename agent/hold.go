@@ -18,8 +18,8 @@ import (
 )
 
 // startsWithin bounds how long the agent keeps a hold between a gated init container and the
-// container after it. The longest pause of the kubelet between two attempts to pull an image is
-// five minutes. If the container has not started by then, another pod may hold.
+// container after it. The kubelet waits for at most five minutes between two attempts to pull an
+// image. If the next container has not started after startsWithin, another pod may hold.
 const startsWithin = 5 * time.Minute
 
 // hold is the state of an agent that holds all slots that the pod needs.
@@ -41,7 +41,7 @@ type hold struct {
 	// the pod's course could not be stored on disk.
 	refused bool
 	// gap is the instant since which the hold waits for the container after an init container;
-	// zero while the hold does not wait for one.
+	// zero without such a wait.
 	gap time.Duration
 	// paused is the pause about which the agent has already written an Event.
 	paused claim.Pause
@@ -112,7 +112,7 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 		leftAt := h.leaving.next(running, state, h.wish(state), h.serves())
 		end, wake := h.ends(state)
 		if end.reason != "" {
-			h.tellEnd(state, end)
+			h.tellEnd(ctx, state, end)
 			return end, nil
 		}
 		wake = min(wake, g.start(ctx, state), g.grant(state))
@@ -132,9 +132,14 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 // is dead, because a hold without slots excludes no other pod.
 func (h *hold) beginUnbounded() { h.unit.shims.Begin(h.id) }
 
-// tellEnd reports, in the log, the metrics and an Event, why the hold ends.
-func (h *hold) tellEnd(state claim.State, end ending) {
+// tellEnd reports, in the log, the metrics and an Event, why the hold ends. If the application has
+// ended by itself, the Event of the release tells why.
+func (h *hold) tellEnd(ctx context.Context, state claim.State, end ending) {
 	u := h.unit
+	if end.reason == show.ReasonEnded {
+		u.ended = h.id
+		h.loop.requests.learnDeletion(ctx)
+	}
 	if state.Lost != nil {
 		u.config.Log.Warn("slot is lost", "lease", state.Lost.Slot, "hold", h.id, "err", state.Lost.Err)
 	}
@@ -161,7 +166,7 @@ func (h *hold) ends(s claim.State) (ending, time.Duration) {
 	wake, asked := s.DrainAt, h.leaving.due(h.wish(s))
 	switch {
 	case s.Taken:
-		// The child gets no grace, because another pod may run during that time.
+		// The child gets no grace, because another pod may run now.
 		return ending{reason: show.ReasonLost}, 0
 	case s.Lost != nil:
 		return ending{reason: show.ReasonLost, grace: drain}, 0

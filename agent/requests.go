@@ -90,6 +90,22 @@ func (q *requests) checkDeletion(ctx context.Context, hold string) {
 	})
 }
 
+// learnDeletion reads the pod once, if only the pod's deletion can explain the end of the
+// application. The release does not wait for the answer.
+func (q *requests) learnDeletion(ctx context.Context) {
+	u := q.unit
+	if u.causeOfEnd(u.ended) != stoppedFromOutside {
+		return
+	}
+	q.group.Go(func() {
+		bounded, cancel := context.WithTimeout(ctx, q.timeout)
+		defer cancel()
+		if pod, err := u.config.API.ReadPod(bounded, u.config.PodName); err == nil {
+			q.posts.post(ctx, func(time.Duration) { u.deletion.note("", pod.Deleted) })
+		}
+	})
+}
+
 // answered counts a write in the metrics, and reports a release, or the failure of any request, in
 // the log. A release also causes an Event.
 func (q *requests) answered(a claim.Action, err, refusal error) {
@@ -98,7 +114,7 @@ func (q *requests) answered(a claim.Action, err, refusal error) {
 	switch {
 	case a.Kind == claim.Release && refusal == nil:
 		log.Info("released", "lease", a.Slot, "hold", a.Hold)
-		q.unit.events.Released(a.Slot)
+		q.unit.events.Released(a.Slot, q.unit.causeOfEnd(a.Hold))
 	case refusal == nil:
 	case a.Kind == claim.Renew:
 		log.Warn("not renewed", "lease", a.Slot, "hold", a.Record.Hold, "err", refusal)

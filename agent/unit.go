@@ -44,6 +44,8 @@ type unit struct {
 	// leaps counts the leaps of the wall clock that the agent has noticed.
 	leaps int
 	waits *waits
+	// ended is the last hold that ended without an order of the agent; empty if there is none.
+	ended string
 	// stopping reports that the agent is about to end. The field "yielding" reports that
 	// somebody has requested a yield of the present hold.
 	stopping, yielding bool
@@ -128,7 +130,7 @@ func tellsOfLeap(last gate.Report, known bool, r gate.Report) bool {
 
 // leapt notes a leap of the wall clock, and returns the number of leaps so far.
 //
-// A leap may mean that the machine was paused. During a pause this machine's clock stood still,
+// A leap may mean that the machine was paused. If so, this machine's clock stood still,
 // while the standbys saw the Lease expire. A read that still shows this pod as the holder
 // proves little, because a standby may be about to take the expired Lease. So the agent renews
 // at once. The hold is safe again only after a renewal that the agent sent after it had noticed
@@ -226,8 +228,9 @@ func (u *unit) failedKey(hold string) string {
 	return ""
 }
 
-// records reports whether a Lease still names a finished hold of this pod whose success the release
-// must record. Until that release is stored, the pod must not acquire the slot again.
+// records reports whether a Lease still names an ended hold of this pod, under which the work has
+// succeeded. The release of that hold must record the success. Until that release is stored, the
+// pod must not acquire the slot again.
 func (u *unit) records() bool {
 	return slices.ContainsFunc(u.claim.Views(), func(v claim.View) bool {
 		return v.Mine && u.doneKey(v.Record.Hold) != "" && u.shims.Proven(v.Record.Hold)
@@ -257,12 +260,32 @@ func childOf(r gate.Report) claim.Child {
 // jitter returns a random duration between half of d and d.
 func (u *unit) jitter(d time.Duration) time.Duration { return jitter(u.random, d) }
 
+// stoppedFromOutside is the cause of an end that neither the agent nor the application has caused.
+const stoppedFromOutside = "the application was stopped from outside"
+
+// causeOfEnd describes for people why a hold has ended without an order of the agent. If the agent
+// has ordered the end, the result is empty.
+func (u *unit) causeOfEnd(hold string) string {
+	completed, failed := u.shims.Outcome(hold)
+	switch {
+	case hold == "" || hold != u.ended:
+		return ""
+	case u.deletion.known:
+		return "this pod is being deleted"
+	case failed:
+		return "the application has failed"
+	case completed:
+		return "the application has ended with exit code 0"
+	}
+	return stoppedFromOutside
+}
+
 func jitter(random *rand.Rand, d time.Duration) time.Duration {
 	return d/2 + time.Duration(random.Int64N(int64(d/2)+1))
 }
 
-// stored is the pod's readiness, as the API server has stored it; known is false before the first
-// answer.
+// stored is the pod's readiness, as the API server has stored it. The field "known" is false before
+// the first answer.
 type stored struct{ known, ready bool }
 
 // linger is the state of a stopping standby that continues to forward. Nodes send connections

@@ -206,6 +206,9 @@ const (
 	// Draining is in the message of each Event that reports the drain of an application. The word
 	// begins the message, or follows a colon.
 	Draining = "draining"
+	// FreeAgain follows the slot in the message of an Event with the reason Released. If the
+	// application has ended without an order of the agent, a colon and the cause follow.
+	FreeAgain = "is free again"
 	// AgentReporter is the name that the agent's Events state as their author.
 	AgentReporter = "metaparticle-agent"
 )

@@ -129,9 +129,13 @@ func (e *Events) Acquired(tokens []gate.SlotToken) {
 	e.add(kube.Normal, eventAcquired, "this pod holds "+strings.Join(parts, ", "))
 }
 
-// Released adds the Event that a slot is free again.
-func (e *Events) Released(slot string) {
-	e.add(kube.Normal, eventReleased, slot+" is free again")
+// Released adds the Event that a slot is free again. The argument "cause" is the cause of the
+// application's end; empty if the method Ends has added an Event about that end.
+func (e *Events) Released(slot, cause string) {
+	if cause != "" {
+		cause = ": " + cause
+	}
+	e.add(kube.Normal, eventReleased, slot+" "+api.FreeAgain+cause)
 }
 
 // Ends adds the Event with the reason why a hold ends. If the child has ended by itself,

@@ -336,7 +336,11 @@ func handoverText(h view.Handover) string {
 		return "acquired; no Event tells of a release before it"
 	}
 	text := "from " + h.From
-	if h.Reason != "" {
+	switch h.Reason {
+	case "":
+	case api.ReasonReleased:
+		text += " (" + h.Cause + ")"
+	default:
 		text += " (" + h.Reason + ")"
 	}
 	if *h.Seconds < 1 {

@@ -270,6 +270,8 @@ func TestStatusCommandDerivesHandoversFromEvents(t *testing.T) {
 			told(0, "b", "Acquired", holds), told(0, "a", "Released", "lock.a is free again"), told(0, "a", "PodDeleted", "draining to hand over lock.a: this pod is being deleted"),
 		}, []string{"from a (PodDeleted), within 1s"}},
 		"child ended": {[]*corev1.Event{told(9*time.Second, "a", "Released", "lock.a is free again"), told(0, "b", "Acquired", holds)}, []string{"from a, 9s after its release"}},
+		"child failed": {[]*corev1.Event{told(9*time.Second, "a", "Released", "lock.a is free again: the application has failed"), told(0, "b", "Acquired", holds)},
+			[]string{"from a (the application has failed), 9s after its release"}},
 		"a pause that went on": {[]*corev1.Event{
 			told(9*time.Second, "a", "Paused", "the slot lock.a is paused by hand: this pod goes on, and no other takes the slot"),
 			told(8*time.Second, "a", "Released", "lock.a is free again"), told(0, "b", "Acquired", holds),

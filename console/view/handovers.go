@@ -148,12 +148,14 @@ func handoverOf(acquired, ending, released *report) Handover {
 	h.From, h.Seconds = released.pod, &seconds
 	if ending != nil && ending.InvolvedObject.UID == released.InvolvedObject.UID {
 		h.Reason, h.Cause = ending.reason, ending.cause
+	} else if _, cause, found := strings.Cut(released.cause, api.FreeAgain+": "); found {
+		h.Reason, h.Cause = released.reason, cause
 	}
 	return h
 }
 
-// mostNamed bounds the number of slots that are read from one Event. An annotation that claims
-// slots lists at most this number of names.
+// mostNamed bounds the number of slots that are read from one Event. The annotation of a claim has
+// at most this number of names.
 const mostNamed = 32
 
 // slotsIn returns the slots that an Event's message names, each once, but not more than

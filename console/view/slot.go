@@ -105,7 +105,7 @@ type State struct {
 	Now  time.Time
 }
 
-// mostClaimed bounds how many slots of one pod people see.
+// mostClaimed bounds the number of slots that people see of one pod.
 const mostClaimed = 2048
 
 // Slots returns all slots, or only those of the given names, sorted by namespace and
@@ -265,7 +265,7 @@ func (s *Slot) remember(h history) {
 // finished reports whether a pod has stopped waiting for the slot of a once claim or a start lock.
 // A pod with a start lock is finished once the agent's pod condition is True, because the
 // application has started. A pod with a once claim is finished once its key is done. If no main
-// container of this pod has a shim, the pod is also finished once its condition Initialized is
+// container of this pod has a shim, the pod is also finished once its pod condition Initialized is
 // True.
 func (s *Slot) finished(pod corev1.Pod) bool {
 	if said, ok := Condition(pod); s.Kind == StartLock {
@@ -282,10 +282,11 @@ func (s *Slot) finished(pod corev1.Pod) bool {
 	return slices.Contains(s.Done, key) || begun && !waits
 }
 
-// Healthy reports whether the slot needs no attention. Either its holder serves and renews, or the
-// slot is paused, or the slot has neither a holder nor a standby. The holder need not serve for a
-// once claim, a read-write lock or a barrier. A pod that asks by the local API is no standby here,
-// because its program may want no slot.
+// Healthy reports whether the slot needs no attention. The slot is healthy if the holder is not
+// gone, serves, and has not let the Lease expire. The slot is also healthy if the slot is paused,
+// or has neither a holder nor a standby. The holder of a once claim, a read-write lock or a barrier
+// always counts as serving. A pod that asks by the local API is no standby here, because its
+// program may want no slot.
 func (s Slot) Healthy() bool {
 	serves := s.Holder != nil && (s.Holder.ServingSince != nil || s.Kind == "once" || s.Kind == Barrier || s.Kind == RWLock) && !s.Holder.Gone && !s.Holder.Expired
 	wanted := slices.ContainsFunc(s.Standbys, func(p Standby) bool { return !p.Program })
