@@ -42,7 +42,7 @@ func strip(object any) (any, error) {
 				p.Status.Conditions = append(p.Status.Conditions, kept)
 			case corev1.PodReady, corev1.PodInitialized:
 				p.Status.Conditions = append(p.Status.Conditions, kept)
-			default: // the page shows no other condition
+			default: // the page shows no other pod condition
 			}
 		}
 		for _, c := range o.Status.ContainerStatuses {

@@ -127,6 +127,7 @@ func (v screen) follow(ctx context.Context, c cluster, namespace string, only []
 		}
 		if v.output == "" {
 			changed = whole(changed, all)
+			fmt.Fprintf(v.std.out, "%s\n", v.now().Format(time.TimeOnly))
 		}
 		return v.write(changed, namespace == "")
 	})
@@ -323,9 +324,12 @@ func (v screen) holder(s view.Slot, add func(string, ...any)) {
 	if h.Renewed != nil {
 		add("renewed %s ago", age(v.now(), *h.Renewed))
 	}
-	if h.ServingSince != nil {
+	switch {
+	case h.ServingSince != nil:
 		add("serves for %s", age(v.now(), *h.ServingSince))
-	} else if h.Hold != "" && s.Kind != "once" && s.Kind != view.RWLock {
+	case h.Starting:
+		add("starting")
+	case h.Hold != "" && s.Kind != "once" && s.Kind != view.RWLock:
 		add("does not serve")
 	}
 }

@@ -59,6 +59,17 @@ func Ready(pod corev1.Pod) bool {
 	})
 }
 
+// idle returns the first container of the pod that the kubelet has not started, or not started
+// again, and the reason that the kubelet states. Both are empty if there is no such container.
+func idle(pod corev1.Pod) (name, reason string) {
+	for _, s := range pod.Status.ContainerStatuses {
+		if s.State.Waiting != nil && s.State.Waiting.Reason != "" {
+			return s.Name, s.State.Waiting.Reason
+		}
+	}
+	return "", ""
+}
+
 // Gated reports whether the webhook has gated the pod.
 func Gated(pod corev1.Pod) bool {
 	return pod.Labels[api.GatedLabel] == api.Gated && podspec.HasGate(&pod.Spec)

@@ -65,6 +65,9 @@ type Holder struct {
 	Since        *time.Time `json:"since,omitempty"`
 	Renewed      *time.Time `json:"renewed,omitempty"`
 	ServingSince *time.Time `json:"servingSince,omitempty"`
+	// Starting reports that the holder does not serve yet, and that the hold is younger than
+	// [startShare] of the lease duration.
+	Starting bool `json:"starting,omitempty"`
 	// SilentSince is set if the holder does not renew the Lease. The value is the instant of the
 	// last change that the caller of [State.Slots] saw.
 	SilentSince *time.Time `json:"silentSince,omitempty"`
@@ -82,6 +85,8 @@ type Standby struct {
 	// Program reports that the program of the pod asks for its slots by the local API. The cluster
 	// does not show whether the program asks at present.
 	Program bool `json:"program,omitempty"`
+	// Deleted reports that the pod is being deleted, so it begins no hold.
+	Deleted bool `json:"beingDeleted,omitempty"`
 	// WaitsSince is the instant since which the pod waits: the last start of its shim, or its last
 	// release according to Events. The field is absent if the pod's program asks by the local API.
 	WaitsSince *time.Time `json:"waitsSince,omitempty"`
@@ -205,7 +210,25 @@ func (s *Slot) fill(l *coordinationv1.Lease) {
 	if serving, err := time.Parse(time.RFC3339, l.Annotations[api.ServingAnnotation]); err == nil {
 		s.Holder.ServingSince = instant(serving)
 	}
+	s.Holder.Starting = s.Holder.ServingSince == nil && s.serves() && Young(l)
 }
+
+// startShare is the part of the lease duration for which a new holder counts as starting.
+const startShare = 3
+
+// Young reports whether the Lease shows a new hold. Both instants come from the holder's clock, so
+// no other clock matters. The holder renews six times in a lease duration.
+func Young(l *coordinationv1.Lease) bool {
+	if l.Spec.AcquireTime == nil || l.Spec.RenewTime == nil {
+		return false
+	}
+	age := l.Spec.RenewTime.Sub(l.Spec.AcquireTime.Time)
+	return age >= 0 && age < time.Duration(ptr.Deref(l.Spec.LeaseDurationSeconds, 0))*time.Second/startShare
+}
+
+// serves reports whether a holder of the slot states in the Lease since when its application
+// serves. The holder of a once claim, a read-write lock or a barrier never does so.
+func (s *Slot) serves() bool { return s.Kind != "once" && s.Kind != Barrier && s.Kind != RWLock }
 
 // join adds a pod that claims the slot: the holder, or a standby. A pod that has ended is no
 // standby, and neither is a pod for which [Slot.finished] returns true.
@@ -228,7 +251,12 @@ func (s *Slot) join(pod corev1.Pod) {
 	case ok:
 		standby.Ready, standby.Reason, standby.Message = said.Status == corev1.ConditionTrue, shortened(said.Reason, maxWord), shortened(said.Message, maxMessage)
 	}
+	if name, reason := idle(pod); name != "" && !standby.Program {
+		standby.Ready = false
+		standby.Message += "; its container " + shortened(name, maxWord) + " does not run: " + shortened(reason, maxWord)
+	}
 	if pod.DeletionTimestamp != nil {
+		standby.Deleted = true
 		standby.Message += "; it is being deleted"
 	}
 	if since := started(pod); !standby.Program && !since.IsZero() {
@@ -283,12 +311,12 @@ func (s *Slot) finished(pod corev1.Pod) bool {
 }
 
 // Healthy reports whether the slot needs no attention. The slot is healthy if the holder is not
-// gone, serves, and has not let the Lease expire. The slot is also healthy if the slot is paused,
+// gone, serves or is starting, and has not let the Lease expire. The slot is also healthy if the slot is paused,
 // or has neither a holder nor a standby. The holder of a once claim, a read-write lock or a barrier
 // always counts as serving. A pod that asks by the local API is no standby here, because its
 // program may want no slot.
 func (s Slot) Healthy() bool {
-	serves := s.Holder != nil && (s.Holder.ServingSince != nil || s.Kind == "once" || s.Kind == Barrier || s.Kind == RWLock) && !s.Holder.Gone && !s.Holder.Expired
-	wanted := slices.ContainsFunc(s.Standbys, func(p Standby) bool { return !p.Program })
+	serves := s.Holder != nil && (s.Holder.ServingSince != nil || s.Holder.Starting || !s.serves()) && !s.Holder.Gone && !s.Holder.Expired
+	wanted := slices.ContainsFunc(s.Standbys, func(p Standby) bool { return !p.Program && !p.Deleted })
 	return serves || s.Paused != "" || s.Holder == nil && !wanted
 }

@@ -224,3 +224,43 @@ func TestConsoleShowsNoWaitingTimeOfAProgram(t *testing.T) {
 	assert.True(t, slots[0].Standbys[0].Program)
 	assert.Nil(t, slots[0].Standbys[0].WaitsSince)
 }
+
+func TestNewHolderCountsAsStartingForAThirdOfItsLease(t *testing.T) {
+	held := func(renewed time.Duration, annotations map[string]string) Slot {
+		l := lease("lock.a", "a", annotations)
+		l.Spec.RenewTime = &metav1.MicroTime{Time: l.Spec.AcquireTime.Add(renewed)}
+		l.Spec.LeaseDurationSeconds = new(int32(30))
+		return State{Leases: []*coordinationv1.Lease{l}, Pods: []*corev1.Pod{gated("a", "lock.a")}}.Slots(nil, 3)[0]
+	}
+	for renewed, starting := range map[time.Duration]bool{
+		-time.Second: false, 0: true, 9 * time.Second: true, 10 * time.Second: false, time.Hour: false,
+	} {
+		s := held(renewed, nil)
+		assert.Equal(t, starting, s.Holder.Starting, renewed)
+		assert.Equal(t, starting, s.Healthy(), renewed)
+	}
+	serves := held(0, map[string]string{api.ServingAnnotation: noon.Format(time.RFC3339)})
+	assert.False(t, serves.Holder.Starting)
+	assert.True(t, serves.Healthy())
+}
+
+func TestStandbyWithACrashedContainerIsNotReady(t *testing.T) {
+	crashed := gated("b", "lock.a", func(p *corev1.Pod) {
+		p.Status.ContainerStatuses = []corev1.ContainerStatus{
+			{Name: "log", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}},
+			{Name: "app", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}}},
+		}
+	})
+	standby := State{Pods: []*corev1.Pod{crashed}}.Slots(nil, 3)[0].Standbys[0]
+	assert.False(t, standby.Ready)
+	assert.Equal(t, "a holds it; its container app does not run: CrashLoopBackOff", standby.Message)
+}
+
+func TestDeletedPodAloneNeedsNoHolder(t *testing.T) {
+	deleted := gated("b", "lock.a", func(p *corev1.Pod) { p.DeletionTimestamp = &metav1.Time{Time: noon} })
+	s := State{Leases: []*coordinationv1.Lease{lease("lock.a", "", nil)}, Pods: []*corev1.Pod{deleted}}.Slots(nil, 3)[0]
+	assert.True(t, s.Standbys[0].Deleted)
+	assert.True(t, s.Healthy())
+	s = State{Leases: []*coordinationv1.Lease{lease("lock.a", "", nil)}, Pods: []*corev1.Pod{deleted, gated("c", "lock.a")}}.Slots(nil, 3)[0]
+	assert.False(t, s.Healthy())
+}

@@ -75,7 +75,7 @@
     const standbys = new Map();
     const holders = new Map();
     for (const slot of list) {
-      for (const s of slot.standbys) standbys.set(s.pod, s);
+      for (const s of slot.standbys) if (!s.beingDeleted) standbys.set(s.pod, s);
       if (!slot.holder) continue;
       const id = slot.holder.identity;
       if (!holders.has(id)) holders.set(id, {...slot.holder, slots: []});
@@ -142,6 +142,7 @@
       if (h.gone) parts.push(make("span", "tag bad", "pod is gone"));
       if (h.silentSince) parts.push(make("span", "tag bad", since(h.silentSince, "no renewal for ")));
       if (h.beingDeleted) parts.push(make("span", "tag", "being deleted"));
+      if (h.starting && slot.healthy) parts.push(make("span", "tag", "starting"));
       if (!slot.healthy && !h.gone && !h.silentSince) parts.push(make("span", "tag bad", "does not serve"));
       if (slot.yield) parts.push(make("span", "tag", "asked to yield"));
     }
@@ -305,13 +306,13 @@
     items.sort((a, b) => a[1][0].localeCompare(b[1][0]));
     fill(by("waits"), items.slice(0, 10), (g, [at, pod, n, holders]) => make("li", "", link(g), since(at),
       make("span", "why", pod + (n > 1 ? " and " + plural(n - 1, "other pod") : "") + (holders.length ? ", behind " + holders.slice(0, 3).join(", ") : ", and nobody holds"))));
-    by("waits-empty").hidden = items.length > 0;
+    by("waits-empty").hidden = !begun || items.length > 0;
   };
 
   const drawHandovers = (all) => {
     const last = all.flatMap((g) => g.handovers).sort((a, b) => b.at.localeCompare(a.at)).slice(0, 40);
     fill(by("handovers"), last.map((h) => [h.namespace + "/" + h.slot + h.at + h.pod, h, h]), (h) => handoverItem(h, true));
-    by("handovers-empty").hidden = last.length > 0;
+    by("handovers-empty").hidden = !begun || last.length > 0;
   };
 
   // announce tells assistive technology about the latest new handover.
