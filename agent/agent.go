@@ -73,7 +73,7 @@ func (a *Agent) hold(ctx context.Context, h *hold) error {
 }
 
 // Yield makes the agent drain its child within the pod's whole grace, and release the slots.
-// After the release, this pod leaves the standbys a head start, and then competes again.
+// After the release, this pod gives the standbys a head start, and then competes again.
 func (a *Agent) Yield() {
 	select {
 	case a.loop.yields <- struct{}{}:

@@ -90,14 +90,15 @@ type Config struct {
 	// StartSlots are the Leases of start locks, which the pod holds only during each start of a
 	// child.
 	StartSlots []string
-	// Shards is the number of shards into which the work is divided; zero for other claims.
+	// Shards is the number of shards into which the work is divided; zero for slots without a
+	// stamp.
 	Shards int
 	// Containers are the gated containers.
 	Containers []string
-	// InitContainers are the gated init containers. After their success the hold continues,
-	// until the application has started.
+	// InitContainers are the gated init containers. After the success of an init container, the
+	// agent keeps the hold for the next container.
 	InitContainers []string
-	// Granted reports whether a note on disk names a grant of the hold to a shim of the init
+	// Granted reports whether a note on disk names the hold as granted to a shim of the init
 	// container. The agent needs the note, because an init container that has succeeded gets no
 	// further shim that could report. If Granted is nil, any shim may have had the grant.
 	Granted func(container, hold string) bool

@@ -129,7 +129,7 @@ func TestAgentDrainsHoldAcquiredAfterThePodsDeletion(t *testing.T) {
 		a.gates.connect(gate.Report{Shim: "s1", Container: "app"}).stop = 25 * time.Second
 		w.pass(time.Second)
 		a.delete()
-		a.link.set(func(l *link) { l.delay = 2 * time.Second }) // a grant does not wait so long for the check
+		a.link.set(func(l *link) { l.delay = 2 * time.Second }) // the check for the deletion takes longer than the grant waits
 		b.gates.end("s2")
 		w.within(2*time.Second, "nobody can know yet", func() bool { return a.running("s1") })
 		w.within(10*time.Second, "it is known", func() bool { return a.gates.phase("s1") == gate.Draining })
@@ -245,7 +245,7 @@ func TestDeletedPodWithoutShimsKeepsItsSlot(t *testing.T) {
 		a := w.start("a", func(c *Config) { c.KubeletStops = true })
 		w.pass(time.Second)
 		a.delete()
-		a.link.set(func(l *link) { l.delay = 2 * time.Second }) // a grant does not wait so long for the check
+		a.link.set(func(l *link) { l.delay = 2 * time.Second }) // the check for the deletion takes longer than the grant waits
 		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
 		w.pass(time.Minute)
 		require.True(t, a.agent.unit.deletion.known)
@@ -256,8 +256,9 @@ func TestDeletedPodWithoutShimsKeepsItsSlot(t *testing.T) {
 	})
 }
 
-// In a hard eviction the grace is one second. The kubelet signals the agent after that second.
-// The kubelet kills the application after two seconds, the minimum, and the agent after three.
+// In a hard eviction the grace is one second. The kubelet kills the application after two seconds,
+// because no container gets less. The kubelet signals the agent after one second, and kills the
+// agent after three.
 func TestPodWithOneSecondGraceReleasesItsSlot(t *testing.T) {
 	for name, c := range map[string]struct {
 		// stops reports that the child stops at the kubelet's SIGTERM. If stops is false, the

@@ -29,8 +29,8 @@ type deletion struct {
 	// seen is the last hold for which the API server's first answer during the hold was that the
 	// pod is being deleted.
 	seen string
-	// begun counts the checks that have begun. The field "ended" is the number of the latest
-	// check that has ended.
+	// begun counts the checks for the pod's deletion that have begun. The field "ended" is the
+	// number of the latest check that has ended.
 	begun, ended int
 }
 
@@ -53,9 +53,9 @@ func (d *deletion) begin() (number int) {
 	return d.begun
 }
 
-// end notes the result of a check that was sent with an acquiring write of the hold. If the pod is
-// being deleted, the result "counts" as the first answer of the hold. If not, the result does not
-// count, because the pod may be deleted after the check. Then the hold's first status write brings
+// end receives the result of a check that was sent with an acquiring write of the hold. If the pod
+// is being deleted, end notes that result as the first answer of the hold. If not, end drops the
+// result, because the pod may be deleted after the check. Then the hold's first status write brings
 // the first answer.
 func (d *deletion) end(number int, hold string, deleted bool) {
 	d.ended = max(d.ended, number)

@@ -66,7 +66,7 @@ func TestPackageAPIImportsOnlyTheStandardLibrary(t *testing.T) {
 
 // Packages claim, lease, turn and leave only decide. These packages take the time as an argument
 // and do no I/O, so a simulation and a fuzz test can drive them. Of this project's packages, they
-// import at most packages api and instant. Package claim also imports package lease, for its rules.
+// import at most packages api and instant. Package claim also imports package lease.
 func TestPackagesThatDecideNeverImportIOPackages(t *testing.T) {
 	for core, allowed := range map[string][]string{
 		"agent/lease": {"api"},

@@ -21,7 +21,7 @@ type holdRollout struct {
 
 // note stores whether the children serve, the instant since which they serve, whether a person has
 // paused the slot, and the last ask. If children that have served for at least [turn.Proof] stop
-// serving, note also stores the instant now.
+// serving, note also stores the present instant.
 func (h *holdRollout) note(now, since time.Duration, serves, paused bool) {
 	if serves && !h.facts.Serves {
 		h.facts.Serving = since

@@ -224,7 +224,7 @@ func TestAgentWithoutShimsRenewsBetweenLeapAndGrant(t *testing.T) {
 		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
 		w.within(time.Second, "acquired", func() bool { return w.holder() == a.identity() })
 		leaps <- struct{}{}
-		w.edit(func(l *kube.Lease) { l.Holder = "b_u" }) // the Lease expired during the pause, and b took the slot
+		w.edit(func(l *kube.Lease) { l.Holder = "b_u" }) // the Lease expired while the machine was paused, and b took the slot
 		close(late)
 		w.pass(time.Second)
 		assert.Empty(t, a.gates.given(), "beside another pod's child")

@@ -33,8 +33,8 @@ type leaving struct {
 	// turn is the revision of the successor; zero if no turn begins with the successor.
 	turn api.Revision
 	// signalled is the instant of the agent's first read of the pod after a stop signal of the
-	// kubelet; zero without such a signal. The answer to that read is in the fields ends, known and
-	// deleted, as in [leave.Facts].
+	// kubelet; zero without such a signal. The answer to that read is in the fields "ends",
+	// "known" and "deleted", as in [leave.Facts].
 	signalled, ends time.Duration
 	known, deleted  bool
 	// asked is the instant of the last read of the pod. A shim may report stop signals again

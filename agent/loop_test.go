@@ -160,7 +160,7 @@ func TestChildDiesByItsDeadlineDuringAnOutage(t *testing.T) {
 				w.pass(time.Minute)
 				a.link.set(func(l *link) { l.cut, l.refuse = false, nil })
 				b.link.set(func(l *link) { l.cut, l.refuse = false, nil })
-				// Pod a waits only for its back-off as a standby, and not until the Lease
+				// As a standby, pod a waits only for its back-off, and not until the Lease
 				// expires.
 				w.within(5*time.Second, "child runs again", func() bool { return a.running("s1") })
 				assert.NotEqual(t, first, a.gates.hold("s1"))

@@ -48,7 +48,7 @@ func TestMetricVacantSecondsGrowsOnlyWithoutLivingHolder(t *testing.T) {
 	for name, c := range map[string]struct {
 		prepare func(w *world)
 		change  func(c *Config)
-		vacant  float64 // the metric after two minutes
+		vacant  float64 // metaparticle_vacant_seconds after two minutes
 	}{
 		"a free slot":           {prepare: func(w *world) { w.free(theSlot) }, vacant: 2 * minute},
 		"no Lease":              {prepare: func(*world) {}, vacant: 2 * minute},

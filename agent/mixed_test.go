@@ -55,7 +55,7 @@ func (w *world) starts() (count int) {
 }
 
 // replace rolls out as a Deployment's controller does, and returns the new pods. The function
-// "starts" one new pod at a time, and deletes one old pod once that new pod is Ready.
+// makes one new pod at a time, and deletes one old pod once that new pod is Ready.
 func (w *world) replace(olds []*pod, news []api.Revision) (pods []*pod) {
 	w.t.Helper()
 	for i, revision := range news {

@@ -83,8 +83,8 @@ func TestHolderBoundsItsRequestsDespiteConflictingWrites(t *testing.T) {
 	})
 }
 
-// Another client damages the time of the acquisition in a held Lease. The time since which the
-// application serves then seems to belong to an earlier hold, but the holder writes no series of
+// Another client damages the time of the acquisition in a held Lease. After that, the Lease's time
+// of serving can seem to belong to an earlier hold. The holder must not react by a series of
 // renewals.
 func TestHolderBoundsItsRequestsDespiteDamagedAcquireTime(t *testing.T) {
 	for name, damaged := range map[string]time.Time{"none": {}, "late": time.Date(9000, 1, 1, 0, 0, 0, 0, time.UTC)} {
@@ -114,7 +114,7 @@ func TestStandbyReadsLeaseRecreatedWithoutAWatchEvent(t *testing.T) {
 		w.pass(time.Second)
 		w.server.remove(theSlot)
 		w.pass(0)
-		// The watch has reported the deletion, and reports no later event.
+		// The watch has reported the deletion of the Lease, and reports no later event.
 		a.link.set(func(l *link) { l.mute = true })
 		w.server.put(&kube.Lease{Name: theSlot, Holder: "unknown", DurationSeconds: 30})
 		w.within(30*time.Second+slowest, "taken", func() bool { return a.running("s1") })

@@ -47,7 +47,8 @@ func (g *gates) End(id gate.ShimID, reason string, grace time.Duration) error {
 	return nil
 }
 
-// patient is an application. Its field sick names the probes that the application fails.
+// patient is an application. The field "sick" has the names of the probes that the application
+// fails.
 type patient struct {
 	mu   sync.Mutex
 	sick map[string]bool

@@ -32,9 +32,9 @@ type ports struct {
 	unreachable error
 	asked       int
 	unanswered  chan string
-	// left is the channel that Linger returns. The fake closes left when the last connection
-	// ends. If lasts is set, that connection ends when the agent calls Close. If lasts is not
-	// set, the connection ends after the delay that Linger gets.
+	// left is the channel that Linger returns. The fake closes that channel when the last
+	// connection ends. If "lasts" is set, that connection ends when the agent calls Close. If
+	// not, the connection ends after the delay that Linger gets.
 	left  chan struct{}
 	lasts bool
 }
@@ -101,7 +101,7 @@ func forwarding(p *ports) func(c *Config) {
 	return func(c *Config) { c.Forwarder, c.Ports = p, []int{6379} }
 }
 
-// look has the fields of a stored pod that the tests read.
+// look has those fields of a stored pod that the tests read.
 type look struct {
 	Metadata struct {
 		Labels      map[string]*string

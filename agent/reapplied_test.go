@@ -32,7 +32,7 @@ func (w *world) proven() (a, a2 *pod) {
 }
 
 // fails ends the shim's child, so that the turn fails. Then the shim of the restarted container
-// connects, with the id in the argument next.
+// connects, with the id in the argument "next".
 func (p *pod) fails(shim, next gate.ShimID) {
 	p.gates.end(shim)
 	p.world.within(time.Second, "the turn is over", func() bool { return p.world.holder() != p.identity() })

@@ -90,7 +90,7 @@ func (r *rollout) standing(now time.Duration, views []claim.View, begun []string
 }
 
 // see stores the hold that the standby sees, and whether a grant would start the whole application.
-// If the hold has changed, see also stores the instant now, and clears waiting.Due.
+// If the hold has changed, see also stores the present instant, and clears waiting.Due.
 func (r *rollout) see(now time.Duration, views []claim.View, whole bool) {
 	hold := ""
 	if len(views) > 0 {
@@ -104,8 +104,8 @@ func (r *rollout) see(now time.Duration, views []claim.View, whole bool) {
 
 // note stores whether this pod's turn has failed, and the first instant at which the holder would
 // yield to this pod. After a failed turn, the pod lets other pods ask first, for a while from that
-// instant on. The instant stays the same during one hold. Otherwise each short failure of the
-// holder would begin the wait anew, and the pod might never ask.
+// instant on. The instant stays the same while the Lease shows the same hold. Otherwise each short
+// failure of the holder would begin the wait anew, and the pod might never ask.
 func (r *rollout) note(now time.Duration, s turn.Standby) {
 	r.waiting.Failed = r.waiting.Failed || s.Failed
 	if s.Due && r.waiting.Due == 0 {

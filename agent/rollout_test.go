@@ -30,7 +30,7 @@ var (
 func of(r api.Revision) func(c *Config) { return func(c *Config) { c.Revision = r } }
 
 // The method "rolling" starts two old pods, and waits until the first one holds and its revision is
-// proven. Then the method "starts" a new pod.
+// proven. Then the method adds a new pod.
 func (w *world) rolling(change ...func(c *Config)) (a, b *pod) {
 	w.free(theSlot, nextLease)
 	a = w.start("a", of(oldRevision))

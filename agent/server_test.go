@@ -106,27 +106,27 @@ func (s *server) requests() int {
 type link struct {
 	server *server
 	mu     sync.Mutex
-	// If cut is set, requests hang until they time out, and watches break. The field "refuse"
-	// is the error of all requests. If lose is set, the server stores the next write, but its
-	// answer is lost.
+	// If "cut" is set, requests hang until they time out, and watches break. The field "refuse"
+	// is the error of all requests. If "lose" is set, the server stores the next write, but the
+	// answer to that write is lost.
 	cut    bool
 	refuse error
 	lose   bool
 	// withheld, if set, delays the answer to the next write, until a test closes the channel. The
 	// server stores that write immediately.
 	withheld chan struct{}
-	// broken names a Lease that cannot be written. If unread is set, no Lease can be read.
+	// broken names a Lease that cannot be written. If "unread" is set, no Lease can be read.
 	broken string
 	unread bool
 	// hidden names a Lease that cannot be read.
 	hidden string
-	// unwatched is the error of all watches. If mute is set, a watch stays open but delivers no
+	// unwatched is the error of all watches. If "mute" is set, a watch stays open but delivers no
 	// event.
 	unwatched error
 	mute      bool
-	// If forgetful is set, the server refuses each watch that names a version as too old.
+	// If "forgetful" is set, the server refuses each watch that names a version as too old.
 	forgetful bool
-	// idle is the time after which each watch ends. If orderly is set, the watch ends without an
+	// idle is the time after which each watch ends. If "orderly" is set, the watch ends without an
 	// error.
 	idle    time.Duration
 	orderly bool

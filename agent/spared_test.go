@@ -20,7 +20,7 @@ import (
 func replacing(c *Config) { c.ReplacesUnready = true }
 
 // The method "returning" starts an old holder, and waits until its revision is proven. From then on
-// the old application fails its readiness probe, even after a restart. Then the method "starts" a
+// the old application fails its readiness probe, even after a restart. Then the method adds a
 // new pod, and waits until that pod's child runs in its turn. The caller ends the turn.
 func (w *world) returning(change ...func(c *Config)) (a, b *pod, app *patient) {
 	w.free(theSlot, nextLease)
@@ -150,8 +150,8 @@ func TestUnprovenPodFailsReadinessProbesDuringItsStart(t *testing.T) {
 	})
 }
 
-// Under a strict controller, only a proven pod that takes turns may be Ready without an
-// application.
+// Under a strict controller, only a pod that takes turns and whose revision is proven may be Ready
+// without an application.
 func TestUnsparedPodIsUnreadyWhileItStops(t *testing.T) {
 	const stops = 5 * time.Minute
 	slow := func(c *Config) { c.Grace = 2 * stops }

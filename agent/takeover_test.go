@@ -16,7 +16,7 @@ import (
 
 // If the watches of a standby deliver nothing, the takeover after a vanished holder still takes a
 // bounded time. The bound is the sum of three times: the lease duration, the head start of the
-// holder, and twice the longest pause between reads. Package lease gives the holder a sixth of the
+// holder, and twice the longest wait between reads. Package lease gives the holder a sixth of the
 // lease duration as its head start.
 func TestTakeoverTimeIsBoundedEvenIfWatchesFail(t *testing.T) {
 	for name, c := range map[string]struct {

@@ -141,5 +141,5 @@ func (w *world) holder() string { return w.server.lease(theSlot).Holder }
 // running reports whether the shim has a child that is not draining.
 func (p *pod) running(id gate.ShimID) bool { return p.gates.phase(id) == gate.Running }
 
-// slowest is the longest pause of a standby between two reads of a Lease.
+// slowest is the longest time that a standby waits between two reads of a Lease.
 var slowest = claim.Backoff(10)

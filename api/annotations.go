@@ -216,17 +216,17 @@ var Annotations = table{
 	},
 }
 
-// planned lists annotations that a later version may support. The error about such a key says that
-// this version does not support the annotation. The error about any other unknown key says that the
-// key is not known.
+// The list "planned" has annotations that a later version may support. The error about such a key
+// says that this version does not support the annotation. The error about any other unknown key
+// says that the key is not known.
 var planned = []string{
 	Prefix + "ports",
 }
 
-// written lists the annotations that only our own programs write: the webhook writes the slots on
-// pods, and the agent writes the workload on Leases. The webhook may see a pod a second time, and
-// the pod then already has SlotsAnnotation. So neither annotation counts as a claim or as a mistake
-// on a pod. The policy on gates lists the same keys.
+// The list "written" has the annotations that only our own programs write. The webhook writes the
+// slots on pods, and the agent writes the workload on Leases. The webhook may see a pod a second
+// time, and the pod then already has SlotsAnnotation. So neither annotation counts as a claim or as
+// a mistake on a pod. The policy on gates lists the same keys.
 var written = []string{SlotsAnnotation, WorkloadAnnotation}
 
 // Written reports whether our own programs write the annotation.

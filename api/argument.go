@@ -19,7 +19,7 @@ type argument[T any] struct {
 	name, meaning string
 	// flag reports that the argument is written without a value.
 	flag bool
-	// expands reports that the kubelet is to expand $(NAME) in the value.
+	// The field "expands" reports that the kubelet is to expand $(NAME) in the value.
 	expands bool
 	// The function "where" reports whether [arguments.words] writes the argument. If the function
 	// is nil, [arguments.words] always writes the argument.
@@ -64,9 +64,9 @@ func (all arguments[T]) words(of T) []string {
 	return words
 }
 
-// parse reads the words that a process gets, and stores the values of the arguments in the argument
-// "into". The result has the words behind the arguments, such as the command of the child. An
-// unknown or malformed argument is an error, and so is a request for help.
+// parse reads the arguments from the words that a process gets, and stores their values in "into".
+// The result has the words behind the arguments, such as the command of the child. An unknown or
+// malformed argument is an error, and so is a request for help.
 func (all arguments[T]) parse(role string, into *T, words []string) ([]string, error) {
 	var usage strings.Builder
 	flags := flag.NewFlagSet("agent "+role, flag.ContinueOnError)
@@ -88,8 +88,8 @@ func (all arguments[T]) parse(role string, into *T, words []string) ([]string, e
 	return flags.Args(), nil
 }
 
-// recall reads the arguments back from a pod's spec. The function "ignores" unknown words and
-// invalid values, because another version of the webhook may have written them.
+// recall reads the arguments back from a pod's spec. Unknown words and invalid values are ignored,
+// because another version of the webhook may have written them.
 func (all arguments[T]) recall(into *T, words []string) {
 	for _, word := range words {
 		name, value, valued := strings.Cut(word, "=")

@@ -34,9 +34,9 @@ func PauseOf(annotations map[string]string) Pause {
 // [PauseStop] to stop the application.
 func (p Pause) Known() bool { return p == "" || p == PauseHold || p == PauseStop || p == PauseRecover }
 
-// Yield is a request that the holder ends the hold with a given number. If the present hold has
-// another number, the holder's agent ignores the yield. So an agent that reads a yield late does
-// not end a later hold.
+// Yield is a request that the holder ends one hold, which the field Hold names. If the present hold
+// has another number, the holder's agent ignores the yield. So an agent that reads a yield late
+// does not end a later hold.
 type Yield struct {
 	// Hold is the number in [HoldAnnotation].
 	Hold string

@@ -62,7 +62,7 @@ type Kind struct {
 	Forwards bool
 	// TakesTurns reports that the slot of a claim can go from an old revision of a workload
 	// to a new one. A claim with several holders does not take turns, because no pod has to
-	// wait for the end of another.
+	// wait for the end of another pod.
 	TakesTurns bool
 	// UntilSuccess reports that a hold lasts until one container has succeeded. The releasing
 	// write then adds the claim's Key to the done keys of the Lease.

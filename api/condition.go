@@ -37,8 +37,8 @@ func parseCondition(text string) (Condition, string) {
 var workloadKinds = []string{"deployment", "statefulset", "daemonset", "replicaset", "job", "cronjob", "replicationcontroller", "pod"}
 
 // hasKnownKind reports whether the name of a singleton's Lease contains a kind of objects that can
-// be a workload. The function "accepts" each kind of an API group outside of Kubernetes, because
-// objects of that kind may own pods.
+// be a workload. Each kind of an API group outside of Kubernetes is accepted, because objects of
+// that kind may own pods.
 func hasKnownKind(lease string) bool {
 	_, rest, _ := strings.Cut(lease, ".")
 	kind, _, _ := strings.Cut(rest, ".")

@@ -16,12 +16,12 @@ var kinds = []*Kind{Singleton, Lock, Election, Semaphore, Shards, RWLock, Once, 
 // Kinds returns all kinds of claims.
 func Kinds() []*Kind { return slices.Clone(kinds) }
 
-// rolling lists the kinds of workloads that number their templates. Each kind is spelt as in the
-// name of a singleton's Lease. Pods of other workloads have no revision.
+// The list "rolling" has the kinds of workloads that number their templates. Each kind is spelt as
+// in the name of a singleton's Lease. Pods of other workloads have no revision.
 var rolling = []string{"deployment", "statefulset", "daemonset", "rollout-argoproj-io"}
 
-// kindOf returns the kind of the claims to which the Lease can belong, by the Lease's name. The
-// result is nil if no claim can have such a Lease.
+// kindOf returns the kind of the claims that can have a Lease of this name. The result is nil if no
+// claim can have such a Lease.
 func kindOf(lease string) *Kind {
 	i := slices.IndexFunc(kinds, func(k *Kind) bool { return k.isSlot(lease) })
 	if i < 0 {
@@ -44,8 +44,8 @@ func DurationOf(lease string) time.Duration {
 // part before the hash.
 func IsSlot(lease string) bool { return kindOf(lease) != nil }
 
-// ScopeOf returns the scope of the claims to which the Lease can belong, by the Lease's name. The
-// result is empty if no claim can have such a Lease.
+// ScopeOf returns the scope of the claims that can have a Lease of this name. The result is empty
+// if no claim can have such a Lease.
 func ScopeOf(lease string) Scope {
 	if strings.HasPrefix(lease, revisionPrefix) {
 		return ScopeWorkload

@@ -44,8 +44,8 @@ func TestReadmeListsEachAnnotationThatMakesAClaim(t *testing.T) {
 	}
 }
 
-// mentions lists the files outside of package api that may name a kind with interchangeable slots.
-// Such a kind has the scope namespace, and a pod needs any one of its slots.
+// The list "mentions" has the files outside of package api that may name a kind with
+// interchangeable slots. Such a kind has the scope namespace, and a pod needs any one of its slots.
 var mentions = []string{
 	"sim/story/programs.go", // the simulated programs have a fixed list of claims
 }

@@ -204,7 +204,7 @@ func (a LocalArgs) Args() []string {
 }
 
 // Barriers returns, for each barrier that the claims name, the arguments of an init container for
-// that barrier. By the local API, the pod arrives with the same Leases as by such a container.
+// that barrier. A pod that arrives by the local API uses the same Leases as such a container.
 func (a LocalArgs) Barriers() (all []BarrierArgs) {
 	for _, b := range BarriersOf(a.Claims) {
 		all = append(all, BarrierArgs{Barrier: b, Run: a.Run, LeaseDuration: a.LeaseDuration, Credentials: a.Credentials})

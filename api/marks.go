@@ -7,7 +7,7 @@ import "slices"
 
 // Marks returns the entries of [SlotsAnnotation] for a pod of the workload. The entries are the
 // slots of [Request.Slots], and a text for each Variable and each barrier that the pod's program
-// uses. No Lease can have such a text as its name.
+// uses. No Lease of a slot has such a text as its name.
 func (r Request) Marks(of Workload) []string {
 	marks := r.Slots(of)
 	for _, name := range r.Variables() {

@@ -79,7 +79,7 @@ func (all table) nearest(key string) (string, bool) {
 // that change a into b.
 func distance(a, b string) int {
 	x, y := []rune(a), []rune(b)
-	var before []int // the row before last, in the table of distances
+	var before []int // the row in front of the row "last", in the table of distances
 	last := make([]int, len(y)+1)
 	for j := range last {
 		last[j] = j

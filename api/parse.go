@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// mostMisnamed bounds the unknown keys that the error names, because an object may have a
-// hundred thousand unknown keys.
+// mostMisnamed bounds the unknown keys that the error of [Parse] names, because an object may have
+// a hundred thousand unknown keys.
 const mostMisnamed = 10
 
 // Parse reads the annotations of a pod, or of its template, and ignores all annotations
@@ -45,7 +45,8 @@ func (p *parser) wrong(key, format string, args ...any) {
 	p.mistakes = append(p.mistakes, Mistake{Key: key, Value: p.annotations[key], Problem: fmt.Sprintf(format, args...)})
 }
 
-// names checks the keys of the annotations, in alphabetical order, and ignores the values.
+// The method "names" checks the keys of the annotations, in alphabetical order, and ignores the
+// values.
 func (p *parser) names() {
 	var wrong []string
 	for key := range p.annotations {
@@ -67,7 +68,7 @@ func (p *parser) names() {
 	}
 }
 
-// values reads each value into the request, and judges each value by itself.
+// The method "values" reads each value into the request, and judges each value by itself.
 func (p *parser) values() {
 	for _, a := range p.table {
 		value, ok := p.annotations[a.Key]
@@ -91,10 +92,9 @@ func (p *parser) values() {
 	}
 }
 
-// together refuses annotations that contradict each other, and settings without a claim. The
-// function "accepts" such settings beside an explicit opt-out (singleton: "false", inject:
-// "false"). The function "also" accepts such settings beside a misspelt key, which may be the
-// missing claim.
+// The method "together" refuses annotations that contradict each other, and settings without a
+// claim. Such settings are accepted beside an explicit opt-out (singleton: "false", inject:
+// "false"). Such settings are also accepted beside a misspelt key, which may be the missing claim.
 func (p *parser) together() {
 	if p.request.OptOut && p.request.Claims() {
 		p.wrong(InjectAnnotation, `is "false", but %s claims a slot: remove one of the two`, p.claiming[0])
@@ -120,7 +120,7 @@ func (p *parser) together() {
 	}
 }
 
-// has reports whether the pod has the annotation.
+// The method "has" reports whether the pod has the annotation.
 func (p *parser) has(key string) bool {
 	_, ok := p.annotations[key]
 	return ok
@@ -131,9 +131,9 @@ func (p *parser) ofBarrier(key string) bool {
 	return p.has(BarrierAnnotation) && (key == LeaseDurationAnnotation || key == WaitAtMostAnnotation)
 }
 
-// program judges a pod with [LocalAnnotation], whose program asks for slots by the local API. The
-// function "refuses" any other claim, and the settings of gates that hold the application back.
-// The function "also" refuses the barrier at which an init container of the pod already waits.
+// The method "program" judges a pod with [LocalAnnotation], whose program asks for slots by the
+// local API. Any other claim is refused, and so are the settings of gates that hold the application
+// back. A barrier of the local API is refused if an init container of the pod already waits there.
 func (p *parser) program() {
 	p.request.Gate = GateProgram
 	for _, key := range p.claiming {
@@ -153,7 +153,7 @@ func (p *parser) program() {
 	}
 }
 
-// gated judges the settings and claims of a pod whose gate holds the application back.
+// The method "gated" judges the settings and claims of a pod whose gate holds the application back.
 func (p *parser) gated() {
 	if !p.request.Shims() {
 		p.withoutShims()
@@ -172,9 +172,8 @@ func (p *parser) gated() {
 	}
 }
 
-// sole judges a pod with a claim that must be the only claim of the pod. Such a claim has no
-// standby that forwards, so the function "also" refuses the setting that makes standbys
-// forward.
+// The method "sole" judges a pod with a claim that must be the only claim of the pod. The setting
+// that makes standbys forward is refused, too, because such a claim has no standby that forwards.
 func (p *parser) sole() {
 	i := slices.IndexFunc(p.request.Claimed, func(c Claim) bool { return c.Kind.Sole })
 	if i < 0 {

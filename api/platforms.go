@@ -33,8 +33,8 @@ func ParsePlatforms(s string) (Platforms, error) {
 // String returns the platforms as JSON.
 func (p Platforms) String() string { return mustJSON(p) }
 
-// also is a map from an architecture to an older architecture, whose images the same nodes can
-// run.
+// The map "also" leads from an architecture to an older architecture, whose images the same nodes
+// can run.
 var also = map[string]string{"arm64": "arm", "amd64": "386"}
 
 // For returns the image's command on the architecture with the name arch (GOARCH). If p has no

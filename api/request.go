@@ -100,7 +100,7 @@ type Condition struct {
 	Opened int
 }
 
-// reads reports whether the condition reads the Lease of the slot.
+// The method "reads" reports whether the condition reads the Lease of the slot.
 func (c Condition) reads(slot string) bool {
 	shard, ok := strings.CutPrefix(slot, c.Lease+".")
 	return slot == c.Lease || ok && strings.HasPrefix(c.Lease, shardPrefix) && !strings.Contains(shard, ".")
@@ -199,8 +199,8 @@ func (r Request) Shims() bool { return r.Gate == "" || r.Gate == GateContainer }
 
 // TakesTurns reports whether pods of different revisions take turns. An old pod can then give its
 // slot to a new pod, and get the slot back. Pods take no turns if their gate is outside of the
-// containers, or if a start lock is their only claim. A claim whose kind has no turns has the same
-// effect.
+// containers, or if a start lock is their only claim. Pods also take no turns if a claim other
+// than a start lock has a kind without turns.
 func (r Request) TakesTurns() bool {
 	return r.Shims() && !r.StartsOnly() && !slices.ContainsFunc(r.ForLife(), func(c Claim) bool { return !c.Kind.TakesTurns })
 }

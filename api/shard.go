@@ -26,8 +26,8 @@ var Shards = &Kind{
 	isSlot: isShardSlot,
 }
 
-// maxShardBase bounds the name of a shard's Lease before the last dot. The bound leaves room
-// for the number of the shard.
+// maxShardBase bounds the text that [ShardGroup] returns. The bound leaves room for the last dot
+// and the number of a shard.
 const maxShardBase = maxName - len(".31")
 
 // ShardGroup returns the part that the names of the Leases of a workload's shards have in common.

@@ -56,9 +56,9 @@ func isWorkload(text string) bool {
 	return ok && of.Valid()
 }
 
-// readKind reads the kind's part of a singleton's Lease. The first single dash
-// separates kind and group. Every other single dash is a dot of the group, and a
-// doubled dash is a dash. The part never contains one of Kubernetes' own groups.
+// readKind reads the text of [Workload.kindPart]. The first single dash separates kind and
+// group. Every other single dash stands for a dot of the group, and a doubled dash stands for a
+// dash. The text never contains one of Kubernetes' own groups.
 func readKind(part string) (Workload, bool) {
 	var words [2]strings.Builder
 	at, dashes := 0, 0

@@ -23,7 +23,7 @@ const (
 	// mistake, but the API server accepts annotations of 256 KiB.
 	maxListed = 32
 	// maxAnyOne bounds the slots of which a pod needs any one, because a standby watches all of
-	// them. The number has two digits at most, so that the names of Leases stay short.
+	// them. A slot's number then has two digits at most, so that the names of Leases stay short.
 	maxAnyOne = 64
 )
 

@@ -27,8 +27,8 @@ import (
 
 var update = flag.Bool("update", false, "rewrite generated documents")
 
-// A directive in a test's comment names the rows that the test shows. Either the gate carries
-// the feature, or the webhook refuses the pod with a reason:
+// A directive in a test's comment names the rows that the test shows. A row is a field or a
+// behaviour of pods. Either the gate carries the row, or the webhook refuses the pod with a reason:
 //
 //	docs/compatibility.md: lifecycle/exit-codes lifecycle/crash-loop carried
 //	docs/compatibility.md: pod/host-pid refused SharedProcesses
@@ -48,7 +48,7 @@ var archives = map[string]string{
 }
 
 // TestCompatibilityPageIsGeneratedFromTests checks that docs/compatibility.md lists every row that
-// a test's comment names, with the names of these tests. With -update the test rewrites the
+// the comments of tests name, with the names of these tests. With -update the test rewrites the
 // document.
 func TestCompatibilityPageIsGeneratedFromTests(t *testing.T) {
 	const file = "compatibility.md"

@@ -15,7 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// forContributors returns the documents for contributors, which name files and make targets.
+// forContributors returns the documents for contributors. These documents name files and targets of
+// make.
 func forContributors(t *testing.T) []string {
 	t.Helper()
 	found := []string{filepath.Join(root, "CONTRIBUTING.md")}

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package docs checks the documents against the repository: links have targets,
-// and guarantees name tests that exist.
+// Package docs checks the documents against the repository: each link has a target, and each
+// guarantee names tests that exist.
 package docs
 
 import (

@@ -68,7 +68,7 @@ func bodies(t *testing.T, folders ...string) map[string]string {
 	return texts
 }
 
-// callsParallel reports whether a function "calls" t.Parallel, by itself or by one of the
+// callsParallel reports whether a function calls t.Parallel, either directly or through one of the
 // other functions.
 func callsParallel(name string, texts map[string]string, seen map[string]bool) bool {
 	if seen[name] {

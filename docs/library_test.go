@@ -103,7 +103,6 @@ func TestEachRecipeStatesLimitsAndHasValidAnnotations(t *testing.T) {
 	}
 }
 
-// A new kind of claim, and a new example, need a recipe.
 // The first version knows only singletons and locks.
 func TestUpgradePageNamesClaimsMissingInFirstVersion(t *testing.T) {
 	page, err := os.ReadFile("upgrade.md")
@@ -117,6 +116,7 @@ func TestUpgradePageNamesClaimsMissingInFirstVersion(t *testing.T) {
 	}
 }
 
+// A new kind of claim, and a new example, need a recipe.
 func TestEachClaimKindAndExampleHasLibraryRecipe(t *testing.T) {
 	claims, examples := map[string]bool{}, map[string]bool{}
 	for _, r := range recipes(t) {

@@ -59,7 +59,8 @@ func TestSecurityPageCitesOnlyExistingTests(t *testing.T) {
 	assert.NotZero(t, threats)
 }
 
-// packages are the packages whose constants security.md names.
+// packages has the folders of some packages. The page security.md names constants of these
+// packages.
 var packages = map[string]string{
 	"api": "../api", "admit": "../mutate/admit", "console": "../console", "feature": "../mutate/feature", "load": "../mutate/load",
 	"reason": "../mutate/reason", "registry": "../mutate/image/registry", "serve": "../console/serve", "webhook": "../cmd/webhook",

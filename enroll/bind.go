@@ -26,9 +26,8 @@ func (s store) bindRole(ctx context.Context, role *rbacv1.Role, account string) 
 	})
 }
 
-// bind creates or corrects a RoleBinding. The field roleRef is immutable. So the function
-// "deletes" a RoleBinding with a wrong roleRef, and the next attempt creates the
-// RoleBinding again.
+// bind creates or corrects a RoleBinding. The field roleRef is immutable. So bind deletes a
+// RoleBinding with a wrong roleRef, and the next attempt creates the RoleBinding again.
 func (s store) bind(ctx context.Context, wanted *rbacv1.RoleBinding) error {
 	wanted.Labels = map[string]string{api.ManagedLabel: managed}
 	var there rbacv1.RoleBinding

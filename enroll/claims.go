@@ -113,8 +113,8 @@ func slotsOf(pod *corev1.Pod) []string {
 }
 
 // runsShard reports whether a sharded pod may wait for its shard or have one. The pod must be
-// Running. A pod with gated init containers counts before that, too, because it is not Running
-// before it has a shard.
+// Running. For a pod with gated init containers, the result is true even earlier, because this pod
+// becomes Running only with a shard. For a pod that is being deleted, the result is false.
 func runsShard(pod *corev1.Pod) bool {
 	gatesInit := slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return api.IsShim(c.Command) })
 	return pod.DeletionTimestamp == nil && (pod.Status.Phase == corev1.PodRunning || gatesInit && !ended(pod))

@@ -19,8 +19,8 @@ var (
 	errAgain = errors.New("to be done again")
 )
 
-// raced reports whether each part of the error is a compare-and-swap that failed, a
-// creation that came second, or errAgain. A new attempt is then enough.
+// raced reports whether each part of the error is a failed compare-and-swap, a failed creation of
+// an object that exists already, or errAgain. A new attempt is then enough.
 func raced(err error) bool {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		return !slices.ContainsFunc(joined.Unwrap(), func(err error) bool { return !raced(err) })

@@ -85,7 +85,7 @@ func sameNamespace(before, after client.Object) bool {
 
 // sameAsk reports whether an update of a pod leaves its claims, conditions and barriers as they
 // were. Nobody can change the conditions and the barriers of a living pod. But if a new pod of the
-// same name replaces a pod, a cache that was behind may report an update.
+// same name replaces a pod, a cache that was behind may report that replacement as an update.
 func sameAsk(before, after client.Object) bool {
 	was, is := before.(*corev1.Pod), after.(*corev1.Pod)
 	return asks(was) == asks(is) && slices.Equal(podspec.ConditionsOf(&was.Spec), podspec.ConditionsOf(&is.Spec)) &&

@@ -35,8 +35,8 @@ type admission struct {
 //     harmless: no agent may write a Lease that no Role names, and all agents wait if a
 //     Role names the Lease.
 //  2. A consistent list of the Roles is read. If the slot ever had a holder, a Role
-//     names the Lease: a Role names a Lease before any agent can hold it. The last Role
-//     forgets the name only after enroll has deleted the Lease, which was not held.
+//     names the Lease: a Role names a Lease before any agent can hold it. The last such
+//     Role forgets the name only after enroll has deleted the Lease, which no pod held.
 //  3. If no Role names the Lease, no agent has held it, and none can hold it yet.
 //     Enroll frees the Lease if it is unchanged since step 1. If another process
 //     was faster, one of the two writes fails. A crash here leaves a free Lease

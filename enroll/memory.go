@@ -24,9 +24,9 @@ const LeasesAnnotation = api.Prefix + "leases"
 type memory struct {
 	// Seconds is the longest duration ever claimed under the Lease's name.
 	Seconds int32 `json:"seconds"`
-	// UID belongs to the last Lease that had the Lease's name. If the Lease is created again,
-	// enroll writes the new UID into the Role. That write changes the Role's version. So a sweep
-	// that judged the earlier Lease fails to write the Role.
+	// UID belongs to the last Lease with the recorded name. If the Lease is created again, enroll
+	// writes the new UID into the Role. That write changes the Role's version. So a sweep that
+	// judged the earlier Lease fails to write the Role.
 	UID types.UID `json:"uid"`
 }
 

@@ -75,10 +75,10 @@ func (n *notifier) forget(namespace string) {
 	n.tooMany.forget(namespace)
 }
 
-// notifyNotGated writes an Event on each workload that claims and is not gated. Such a
-// workload was annotated before the namespace opted in. Enroll does not restart the
-// workload, because the workload's owner must choose the time. Each process notifies a
-// workload once, and again if the namespace opts in again.
+// notifyNotGated writes an Event on each workload that claims and is not gated. Such a workload was
+// annotated before the namespace opted in. Enroll does not restart the workload, because the
+// workload's owner must choose the time. Each process writes one such Event on a workload, and
+// another Event if the namespace opts in again.
 func (n *notifier) notifyNotGated(ctx context.Context, events Recorder, s store, seen *snapshot) error {
 	if events == nil {
 		return nil

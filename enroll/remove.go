@@ -81,9 +81,9 @@ func (r *removal) keepClaimed() {
 }
 
 // claimantsLongest returns, for each Lease, the longest duration in the Roles of its claimants. The
-// Role of another account may forget a claimed Lease only if that Role's duration is not longer. So
-// the longest duration of a claimed Lease stays in some Role. Any Role may forget an unclaimed
-// Lease for which [recorded] returns true.
+// Role of another account may forget a claimed Lease only if the duration in that Role is not
+// longer. So the longest duration of a claimed Lease stays in some Role. Any Role may forget an
+// unclaimed Lease for which [recorded] returns true.
 func (r *removal) claimantsLongest() map[string]int32 {
 	longest := map[string]int32{}
 	for _, known := range r.roles.all {

@@ -127,7 +127,7 @@ type claimed struct {
 	of    api.Workload
 }
 
-// slots returns the Leases that pods of several workloads claim by the examples of each
+// slots returns the Leases that pods of several workloads claim with the example values of each
 // annotation.
 func slots(t *testing.T) []claimed {
 	t.Helper()
@@ -390,8 +390,8 @@ func TestEnrollPolicyLetsEnrollGrantTheAgentsRights(t *testing.T) {
 	}
 }
 
-// A Role for conditions has the same rules as a Role of agents, but with fewer verbs. The rule that
-// marks such a Role names another resource, waiters.
+// A Role for conditions has the same rules as a Role of agents, but with fewer verbs. The rule by
+// which policies recognize such a Role names another resource, "waiters".
 func TestEnrollPolicyRestrictsConditionRolesToReading(t *testing.T) {
 	policy := texts(t)["policies/enroll.yaml"]
 	prefix := strings.TrimSuffix(enroll.ReaderRoleName("x"), "x")

@@ -127,8 +127,9 @@ func foresee(template feature.Facts) reason.Refusals {
 // validated may have a hundred thousand unknown annotations.
 const maxUnknown = 20
 
-// merge returns the annotations for the template, and warnings. If a person has given an annotation
-// of the template another value than the workload's, the template's value stays, and merge warns.
+// merge returns the annotations for the template, and warnings. If a person has set an annotation
+// to another value in the template than in the workload, the template's value stays, and merge
+// warns.
 func merge(now, before, template map[string]string) (map[string]string, reason.Refusals) {
 	wanted := maps.Clone(template)
 	if wanted == nil {

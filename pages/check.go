@@ -61,8 +61,8 @@ func firstLine(text string) string {
 	return text
 }
 
-// known reports whether a page may have a node of this type. Texts, code, links, images and HTML
-// are not listed here, because [page.check] inspects them.
+// known reports whether a page may have nodes of the argument's type. Texts, code, links, images
+// and HTML are not listed here, because [page.check] inspects them.
 func known(node ast.Node) bool {
 	switch node.(type) {
 	case *ast.Document, *ast.Heading, *ast.Paragraph, *ast.List, *ast.ListItem, *ast.BlockQuote, *ast.HorizontalRule,

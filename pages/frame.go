@@ -23,7 +23,7 @@ const name = "Metaparticle"
 
 // render returns the whole page: the frame of the file layout.html around the document. Package
 // html/template would link all methods of all types into the webhook, because html/template calls
-// methods by name. That costs 10 MB.
+// methods by name. Those methods would add 10 MB.
 func (s *site) render(p *page, groups [][]*page) []byte {
 	title := p.title
 	if title != name {

@@ -126,7 +126,7 @@ func TestTextOfPagesHasEnoughContrast(t *testing.T) {
 func contrast(a, b float64) float64 { return (max(a, b) + 0.05) / (min(a, b) + 0.05) }
 
 // The webhook's binary contains package pages. Package text/template finds methods by their names.
-// With that package the linker would keep all methods of all types: 10 MB of the webhook.
+// So with text/template in the binary, the linker would keep all methods of all types: 10 MB.
 func TestPagesPackageHasNoDependencyOnTextTemplate(t *testing.T) {
 	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", ".").Output()
 	require.NoError(t, err)

@@ -139,7 +139,7 @@ type reader struct {
 }
 
 // pass looks for a part behind the reader's position, moves behind the part, and returns its line. If
-// the part does not occur there, pass returns the line of the position, and does not move.
+// the part does not occur there, the method returns the line of the position, and does not move.
 func (r *reader) pass(part string) int {
 	part, _, _ = strings.Cut(strings.TrimSpace(part), "\n")
 	line := 1 + strings.Count(r.text[:r.at], "\n")

@@ -148,7 +148,8 @@ func TestEqualMarkdownFilesMakeEqualPages(t *testing.T) {
 	assert.Equal(t, once, served)
 }
 
-// BenchmarkBuildOfAllPages measures the first request of a process.
+// BenchmarkBuildOfAllPages measures the work that the first request to a process causes: to render
+// all pages.
 func BenchmarkBuildOfAllPages(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {

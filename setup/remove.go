@@ -66,7 +66,7 @@ func AwaitNoPods(ctx context.Context, c client.Client, namespace string, labels 
 }
 
 // RemoveMade deletes the objects that enroll made, in all namespaces, and returns their number. A
-// Lease with done keys stays, because after another installation its work must not run again. The
+// Lease with done keys stays: even after another installation their work must not run again. The
 // record of an open barrier stays until the API server deletes its Job. The policy on held Leases
 // may stay in effect for a moment after its deletion, so RemoveMade repeats a refused deletion.
 func RemoveMade(ctx context.Context, c client.Client) (int, error) {

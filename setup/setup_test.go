@@ -214,7 +214,7 @@ func TestForeignFinalizerNeverBlocksRemovalInOtherNamespaces(t *testing.T) {
 	})
 }
 
-// The owner of a living pod may write any text into its annotation metaparticle.io/after.
+// The owner of a living pod may write any text into the pod's annotation metaparticle.io/after.
 func TestUninstallRefusalPrintsNoControlCharacters(t *testing.T) {
 	pod := gated("a", corev1.PodRunning)
 	pod.Labels[api.GatedLabel] = api.GatedAfter

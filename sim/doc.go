@@ -6,7 +6,7 @@
 //
 // # Layers
 //
-// Each package below imports only packages above it in this list:
+// Each package of this list imports only packages that are further up in the list:
 //
 //	engine     the true time, the mutex, the history, clocks and processes
 //	apiserver  the API server, the network to it, and its clients

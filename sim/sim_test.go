@@ -89,7 +89,7 @@ func TestPlantedBugsAreCaughtByStampTests(t *testing.T) { play.PlantedIn(t, "enr
 
 // The test plants the bugs that belong to tests of agent/after. The simulation misses these bugs.
 // In its stories with conditions no person writes a Lease, no key is forgotten, and each new Lease
-// has another UID.
+// has a UID of its own.
 func TestPlantedBugsAreCaughtByConditionTests(t *testing.T) { play.PlantedIn(t, "agent/after") }
 
 // The test plants the bugs that belong to tests of agent/barrier. The simulation misses these

@@ -19,7 +19,7 @@
 // Shards are judged one after the other. A shard is done if its Lease has the same stamp as shard
 // 0, and if its done keys contain the run of that stamp. If the pod names a run, only that run
 // counts. If a Lease's stamp names another run, the wait begins again at shard 0. The same happens
-// if the stamp has a later epoch than that of shard 0.
+// if the epoch in the stamp, a count of the stamp's changes, is greater than that of shard 0.
 //
 // The wait misses no state between a read and a watch. Each watch begins at the version of the
 // read, and each read is consistent. Each watch ends after at most 24 minutes, and then the wait
@@ -36,6 +36,6 @@
 // After a condition has been met, the wait no longer watches it: the holder may die before the
 // pod goes on. Another client that takes a Lease may leave annotations of an earlier hold
 // there. If the wall clock of that client is behind, the client's renewals count as those of
-// the earlier hold. After 50 further keys of a once claim are done, the Lease lacks the oldest key.
-// Events are written beside the wait, and an Event may appear twice after a lost answer.
+// the earlier hold. The Lease of a once claim keeps only the 50 keys that were done last. Events
+// are written beside the wait, and an Event may appear twice after a lost answer.
 package after

@@ -47,8 +47,8 @@ type server struct {
 	log strings.Builder
 }
 
-// request records one read or one watch. For a watch, version is the version from which the watch
-// began.
+// request records one read or one watch. For a watch, the field "version" is the version
+// from which the watch began.
 type request struct {
 	lease, version string
 	at             time.Time
@@ -202,7 +202,7 @@ func (s *server) Write(line []byte) (int, error) {
 	return s.log.Write(line)
 }
 
-// running is a wait that a test has started with the function start.
+// running is a wait that a test has started with the function "start".
 type running struct {
 	*server
 	began time.Time

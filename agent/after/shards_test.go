@@ -112,8 +112,8 @@ func TestWarningMentionsAShardThatIsNotDone(t *testing.T) {
 	}
 }
 
-// If a person deletes the Leases of the shards, enroll creates them again, and their stamps have
-// a smaller epoch than before. After a restore of etcd, too, the epoch may be smaller.
+// If a person deletes the Leases of the shards, enroll creates them again. The epoch in their
+// stamps, a count of changes, is then smaller than before. A restore of etcd has the same effect.
 func TestDoneShardsFulfillConditionDespiteRecreatedLeases(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		s.put(shard(0, "5/2/a", "a"))

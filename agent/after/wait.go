@@ -89,8 +89,8 @@ func (w *wait) look(ctx context.Context) (time.Duration, error) {
 }
 
 // read judges the present state of the Lease, and returns its version. If the Lease does not
-// exist, the version is empty. A watch from the empty version begins with the state at that
-// time, so it reports a Lease that appears after the read.
+// exist, the version is empty. A watch from the empty version first reports the state at
+// the start of the watch. So the wait does not miss a Lease that appears after the read.
 func (w *wait) read(ctx context.Context, lease string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()

@@ -95,8 +95,9 @@ func (a *arrival) take(ctx context.Context, l *kube.Lease) time.Duration {
 	return 0
 }
 
-// renew writes the Lease again. Unless that Lease is the first one, renew then reads in the first
-// Lease whether the barrier is open. If the write fails, renew reads which pod holds the Lease.
+// renew writes the Lease again. If that Lease is not the first Lease of the barrier, renew then
+// reads the first Lease, which shows whether the barrier is open. If the write fails, renew reads
+// which pod holds the Lease.
 func (a *arrival) renew(ctx context.Context) time.Duration {
 	if a.store(ctx, a.held.Clone()) == nil {
 		if a.held.Name != a.Leases[0] {

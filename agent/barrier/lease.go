@@ -27,7 +27,7 @@ type arrival struct {
 	// failures counts the failures since the last stored write.
 	failures int
 	// held is the last stored version of the Lease by which the pod has arrived; nil before the
-	// arrival. The field "renewed" is the instant at which that write was sent.
+	// arrival. The field "renewed" is the instant at which the write of that version was sent.
 	held    *kube.Lease
 	renewed time.Duration
 	// open reports that the first Lease had the record that the barrier is open.
@@ -110,8 +110,8 @@ func (a *arrival) untilRenewal() time.Duration {
 	return max(a.budget.Renew-(a.Clock()-a.renewed), 0) + time.Millisecond
 }
 
-// backOff returns the pause after a failure. The pauses grow up to the time between two
-// renewals.
+// backOff returns the pause after a failure. Each further failure doubles the pause, up to the time
+// between two renewals. The spread then adds up to one half.
 func (a *arrival) backOff() time.Duration {
 	pause := shortestPause
 	for range a.failures {

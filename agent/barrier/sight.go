@@ -42,7 +42,7 @@ func (s sight) next(l *kube.Lease, sent, answered time.Duration) sight {
 	if s.uid != n.uid || s.holder != n.holder {
 		n.lives = false
 	}
-	// Agents create no Lease. So a Lease with a new UID is no write of its holder.
+	// Agents create no Lease. So a new UID does not come from a write of the holder.
 	wrote := s.uid == n.uid && (s.holder != n.holder || !s.renewed.Equal(n.renewed))
 	if s.known && wrote && api.IsIdentity(n.holder) {
 		n.lives, n.wrote = true, s.asked

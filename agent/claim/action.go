@@ -30,7 +30,7 @@ type Facts struct {
 	Proven func(hold string) bool
 	// Notes are what the next write records in the Lease for the standbys.
 	Notes lease.Notes
-	// TakeFrom is the instant until which the pod leaves a free slot to other pods.
+	// TakeFrom is the earliest instant at which the pod may take a free slot.
 	TakeFrom time.Duration
 	// Rollout returns the value of [api.RolloutAnnotation] that one write stores. The arguments
 	// are the write's kind, the record that the write replaces, and the hold. If Rollout is nil,
@@ -46,7 +46,7 @@ type Facts struct {
 	// Settled reports that the pod needs no slot any more. From then on the claim looks only at
 	// slots that it must release.
 	Settled bool
-	// Renew requests renewals of the slots of a held claim. The field Guard requests a new
+	// Renew requests renewals of the slots of a held claim. The field "Guard" requests a new
 	// watch of each slot whose watch has ended.
 	Renew, Guard bool
 }
@@ -154,9 +154,9 @@ type Answer struct {
 	Record lease.Record
 	Err    error
 	// Conflict reports that the Lease no longer has the version that the write was to replace.
-	// The field Missing reports that the API server has no such Lease.
+	// The field "Missing" reports that the API server has no such Lease.
 	Conflict, Missing bool
-	// RetryAfter is the pause that the API server demands before the next request; zero for
+	// RetryAfter is the delay that the API server demands before the next request; zero for
 	// none.
 	RetryAfter time.Duration
 }

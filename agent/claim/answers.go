@@ -195,7 +195,7 @@ func (s *slot) renewed(now time.Duration, a Action, answer Answer) error {
 	}
 	switch {
 	case err == nil:
-		s.tryAt = now // a success ends the pause before a retry
+		s.tryAt = now // a success ends the delay before a retry
 		return nil
 	case a.Record.Version != s.held.Record().Version:
 		return nil // the answer to another attempt came first

@@ -79,7 +79,7 @@ type Parting struct {
 	GiveBack  bool
 	HeadStart time.Duration
 	// Successor is the identity of the pod that the releases name; empty for none. All other
-	// pods leave that pod a head start.
+	// pods give that pod a head start.
 	Successor string
 }
 

@@ -16,10 +16,10 @@ type Config struct {
 	// First reports that no earlier agent process of the pod has competed. So no Lease can name this
 	// pod, and a claim with Any need not read all Leases before it acquires the first.
 	First bool
-	// Readers is the size of a read-write lock: how many readers may hold it at once. Readers is
-	// zero for any other claim. The first slot is the intent. Each reader needs any one of the
-	// first Readers slots after the intent. A writer ([Facts.Writes]) needs the intent and all
-	// other slots, even if the number of these slots exceeds Readers.
+	// Readers is the size n of a read-write lock: at most n readers may hold the lock at once.
+	// Readers is zero for any other claim. The first slot is the intent. Each reader needs any
+	// one of the first n slots after the intent. A writer ([Facts.Writes]) needs the intent and
+	// all other slots, even if these are more than n.
 	Readers int
 	// Shards is the number of shards into which the work is divided; zero for slots without a
 	// stamp. The claim acquires and keeps only slots whose stamp admits this number.

@@ -22,10 +22,11 @@
 // begins a campaign for one slot at a time, chosen at random from the free ones. Each of these
 // campaigns has a number of its own. If the answer to an acquiring write is lost, a later read
 // may show the campaign's number in the Lease. Then the claim releases that slot. An earlier
-// agent process may have held a slot, without proof that its child is dead. The claim then waits
-// until the Lease of that slot expires, and never releases that Lease. So a claim that needs any
-// one slot sees all slots before it acquires one. The first agent process of a pod ([Config.First])
-// looks at a few slots first. If none of these is free, the process looks at further slots.
+// agent process may have held a slot, and nothing may prove that the child of that hold is dead.
+// The claim then waits until the Lease of that slot expires, and never releases that Lease. So a
+// claim that needs any one slot sees all slots before it acquires one. Only the first agent process
+// of a pod ([Config.First]) need not see all slots. That process looks at a few slots first. If
+// none of these is free, the process looks at further slots.
 //
 // A claim without slots is held as soon as the pod competes, with the number [Slotless]. An
 // outage of the API server does not end that hold. The pod of such a claim has only a start
@@ -48,7 +49,7 @@
 // expired. A campaign that needs a paused slot gives back the slots that it has acquired. A pause
 // alone ends no hold: only if [State.Paused] is "stop", the caller ends the hold. A person may also
 // name a hold by its number, and request that this hold yields. The releases of a hold may name a
-// successor ([Parting]). The claims of all other pods leave the successor a head start, which
+// successor ([Parting]). The claims of all other pods give the successor a head start, which
 // counts from the instant at which they see the release.
 //
 // # Shards
@@ -66,7 +67,7 @@
 // claim may take its own slot back before the Lease has expired. For each slot the claim sends
 // at most [PerMinute] requests a minute in the long run, and [Burst] more at once. If the claim
 // needs any one of its slots, the looks at all slots together have this bound, too. While the
-// API server does not answer, such a claim reads one Lease at a time, with pauses.
+// API server does not answer, such a claim reads one Lease at a time, and waits after each read.
 //
 // # Clocks
 //

@@ -136,7 +136,8 @@ func playModel(s *script, model func(*script, func(string) lease.Self) *model, s
 // inTime bounds how long a slot has no holder after the last fault. A standby waits until the
 // Lease expires. Then the standby waits for a sixth of the duration, in which only the last holder
 // acquires. Before the first wait, and after the second wait, the time between two looks may pass.
-// All of that may come twice, because a campaign may fail. The clocks of the pods differ by the factor 13/12.
+// All of that may come twice, because a campaign may fail. The clocks of the pods differ by the
+// factor 13/12.
 const inTime = 2*(api.DefaultLeaseDuration*7/6*13/12) + 4*slowest
 
 // heal ends all faults, and checks that the slots are held in time.

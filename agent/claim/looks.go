@@ -76,8 +76,8 @@ func (all slots) endStaleLooks(p *plan) {
 
 // sharesLooks reports whether the bound on the looks of all slots applies to this slot. The bound
 // does not apply to a slot whose Lease names this pod, or may name this pod. The pod must read such
-// a Lease within its head start, which is short. A Lease may name this pod after a write without an
-// answer, or if a child runs under the slot.
+// a Lease within the pod's own head start, which is short. A Lease may name this pod after a write
+// without an answer, or if a child runs under the slot.
 func sharesLooks(s *slot) bool {
 	r, _ := s.view.Record()
 	return s.Any && s.held == nil && s.unread == "" && !s.child && !s.Self.Mine(r)
@@ -99,8 +99,8 @@ func looked(s *slot) bool { return s.look.number > 0 && (!s.look.on || s.look.re
 // may show a release that names this pod.
 func waitsForAnswer(s *slot) bool { return sharesLooks(s) && !s.looks.answered && s.look.from == "" }
 
-// missRead notes that a look's read has failed, so the looks of all slots pause. If the look has
-// failed after its read, or if [sharesLooks] is false for the slot, missRead does nothing.
+// missRead notes that a look's read has failed, so the next looks of all slots come later. If the
+// look has failed after its read, or if [sharesLooks] is false for the slot, missRead does nothing.
 func missRead(s *slot, now, retryAfter time.Duration) {
 	if s.look.read || !sharesLooks(s) {
 		return

@@ -171,7 +171,7 @@ func TestStandbyNeverRepeatsAPendingRead(t *testing.T) {
 }
 
 // Several reads are under way when the fault makes all of them fail. Together these failed reads
-// count as a single miss, so the pause after them is short.
+// count as a single miss, so the delay after them is short.
 func TestShortFaultOfAllWatchesBarelyDelaysAcquisition(t *testing.T) {
 	for seed := range 10 {
 		m, p := crowded(t, func(p *modelPod) { p.processes = 7 * uint64(seed) }, occupied)

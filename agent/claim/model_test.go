@@ -27,7 +27,7 @@ type model struct {
 	strays []stray
 	// broken is the first violation of an invariant.
 	broken string
-	// trace has the events so far; it is kept only if traced is set.
+	// trace has the events so far, if "traced" is set.
 	traced bool
 	trace  []string
 }

@@ -202,7 +202,7 @@ func (p *modelPod) die(why string) {
 	p.child = nil
 }
 
-// lease returns the Lease of that name.
+// lease returns the Lease of the given name.
 func (p *modelPod) lease(name string) *modelLease {
 	number, _ := strconv.Atoi(strings.TrimPrefix(name, "slot-"))
 	return p.model.leases[number]

@@ -40,7 +40,7 @@ func (p *modelPod) endLook(l *modelLook, end Answer) {
 	l.action.LookEnded(p.local(), strconv.Itoa(l.version), end)
 }
 
-// carry sends the request of an action.
+// carry carries out an action: carry sends the action's request, or ends a look.
 func (p *modelPod) carry(a Action) {
 	now := p.local()
 	switch a.Kind {
@@ -91,15 +91,15 @@ func (p *modelPod) ordered(a Action) {
 	}
 }
 
-// released checks that no child of the hold is alive, whatever the agent process knows.
+// released checks that no child of the released hold is alive, whatever the agent process knows.
 func (p *modelPod) released(a Action) {
 	if p.child != nil && p.child.hold == a.Hold && strings.Contains(p.lease(a.Slot).record.Holder, p.name+"_") {
 		p.model.violate("%s releases %s, and its child is alive", p.name, a.Slot)
 	}
 }
 
-// deliver lets one request or one answer arrive, if the link permits that. The result is false
-// if nothing could arrive.
+// deliver lets one request arrive, or lets one look see something, if the link permits that. The
+// result is false if nothing could arrive.
 func (p *modelPod) deliver() bool {
 	if p.link == cut || p.frozen {
 		return false
@@ -142,8 +142,8 @@ func (p *modelPod) arrive(r *modelRequest) {
 	}
 }
 
-// see lets a look read, or delivers one event of its watch. The result is false if there is
-// nothing to deliver.
+// see lets a look read its Lease, or delivers one event of the look's watch. The result is false if
+// there is nothing to deliver.
 func (p *modelPod) see(l *modelLook) bool {
 	at, read := p.lease(l.action.Slot), up
 	if !l.watching {

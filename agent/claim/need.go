@@ -130,7 +130,7 @@ func (n need) reading(p *plan, c campaign) slots {
 
 // unsure reports whether the intent's Lease counts as expired only because its watch was silent:
 // the claim has heard nothing since the expiry. The watch may be broken. A reader never writes
-// the intent, so no conflict would reveal that its writer is alive.
+// the intent, so no conflict would show the reader that the writer is alive.
 func (n need) unsure(expiry time.Duration) bool {
 	r, _ := n.slots[0].view.Record()
 	return r.Holder != "" && n.slots[0].view.Heard() < expiry
@@ -172,8 +172,8 @@ func (n need) inSight(f Facts) slots {
 	return slices.Concat(n.slots, n.slots)[n.from : n.from+n.width]
 }
 
-// widen doubles the number of slots in sight as long as none of them may be free. So pods that
-// start together find free slots with few looks, and a standby sees all slots.
+// widen doubles the number of slots in sight, until at least one of these slots is perhaps free. So
+// pods that start together find free slots with few looks. In the end, a standby sees all slots.
 func (n need) widen(p *plan) {
 	perhaps := func(s *slot) bool {
 		return !s.look.failed && (!looked(s) || len(s.writing) > 0 || p.now >= s.choosableAt(p))
@@ -222,13 +222,13 @@ func (n need) soleAt(p *plan) time.Duration {
 		case !ok:
 			at = max(at, n.began+duration)
 		case n.known != nil && !n.known[r.Hold]:
-			// The hold in the Lease needs no wait. If an earlier process wrote that hold, the hold
-			// had expired before the last campaign began.
+			// The hold in the Lease needs no wait. If an earlier process of the pod wrote that
+			// hold, the hold had expired before this process began its last campaign.
 		case n.Self.Mine(r) && !s.proven(p.facts, r) && s.shut(r) && !n.OwnProofs:
-			// The claim may not acquire a shut slot, so its Lease continues to name the
-			// unproven hold. If the pod took another slot, its grant would end the doubts of
-			// the shims. Then a later process of the pod would wrongly conclude that the
-			// unproven hold has ended with proof.
+			// The claim may not acquire a shut slot, so the slot's Lease continues to name the
+			// unproven hold. If the pod took another slot, the grant for that other slot would end
+			// the doubts of the shims. Then a later process of the pod would wrongly conclude that
+			// the unproven hold has ended with proof.
 			return instant.Never
 		case n.Self.Mine(r) && !s.proven(p.facts, r):
 			at = max(at, s.view.ExpiresAt(duration))
@@ -268,8 +268,8 @@ func (n need) slotsOf(child Child) slots {
 }
 
 // tokensOf returns the tokens of the child's hold. If the child lacks a token, tokensOf takes the
-// token from the Lease. The second result is true if every needed Lease names that hold, as far as
-// the claim sees. The function tokensOf must also have found a token for each of these Leases.
+// token from the Lease. The second result is true if the claim sees that every needed Lease names
+// that hold, and if tokensOf has found every token.
 func (n need) tokensOf(child Child, needed slots) ([]Token, bool) {
 	var tokens []Token
 	for _, s := range needed {

@@ -8,8 +8,9 @@ import "time"
 const (
 	// PerMinute bounds the requests for one slot's Lease to two a second in the long run, whatever
 	// the API server answers. A holder does not retry more often than that. After an outage, this
-	// rate lets the previous holder read again within its head start. The shortest head start is a
-	// sixth of 10 s, so 1.7 s. A request that hangs may take half of that time, so 0.8 s are left.
+	// rate lets the previous holder read again within its head start. The shortest head start is
+	// 1.7 s: a sixth of the shortest lease (10 s). A request that hangs may take half of the head
+	// start, so 0.8 s are left.
 	PerMinute = 120
 	// Burst bounds the requests for one slot's Lease that may come at once. A takeover takes
 	// three requests: a read, a watch and a write. A handover takes three, too. The rest is left
@@ -17,8 +18,8 @@ const (
 	Burst = 20
 )
 
-// pace bounds the requests for one slot's Lease. The pauses after failed requests keep an agent
-// far below this bound, which is for unforeseen cases.
+// pace bounds the requests for one slot's Lease. The delays after failed requests keep an agent far
+// below this bound, which is for unforeseen cases.
 type pace struct {
 	// paid is the instant by which all requests so far could have been sent at the rate
 	// [PerMinute]. A burst moves this instant into the future.
@@ -30,7 +31,7 @@ type pace struct {
 // nextAt returns the instant from which another request may be sent.
 func (p *pace) nextAt() time.Duration { return p.paid - (Burst-1+p.more)*time.Minute/PerMinute }
 
-// spend notes a request at now.
+// spend notes a request at the instant "now".
 func (p *pace) spend(now time.Duration) { p.paid = max(p.paid, now) + time.Minute/PerMinute }
 
 // spareAt returns the instant from which a look may be sent. Half of the burst is kept for the
@@ -39,12 +40,12 @@ func (p *pace) spend(now time.Duration) { p.paid = max(p.paid, now) + time.Minut
 func (p *pace) spareAt() time.Duration { return p.nextAt() + Burst/2*time.Minute/PerMinute }
 
 const (
-	// quick is the first pause after a failure. The pause is short because enroll may create a
+	// quick is the first delay after a failure. The delay is short because enroll may create a
 	// pod's Role and Leases only moments after the pod has started.
 	quick = 100 * time.Millisecond
-	// slowest bounds the pauses of a standby. With this bound, a standby burdens an API server
-	// after an outage about as much as a holder does. A holder of a 30 s lease renews every 5 s.
-	// For leases shorter than 60 s the bound is the time between two renewals.
+	// slowest bounds the delay of a standby after a failure. With this bound, a standby burdens an
+	// API server after an outage about as much as a holder does. A holder of a 30 s lease renews
+	// every 5 s. For leases shorter than 60 s the bound is the time between two renewals.
 	slowest = 10 * time.Second
 	// lasts is the shortest duration of a look that resets the count of failures. In that time
 	// a look costs two requests, and a holder of a 30 s lease sends two renewals. A read alone
@@ -52,6 +53,6 @@ const (
 	lasts = slowest
 )
 
-// Backoff returns the pause after a failed request. The argument "misses" is the number of
-// requests that failed before this one.
+// Backoff returns the delay after a failed request. The argument "misses" is the number of requests
+// that failed before this one.
 func Backoff(misses int) time.Duration { return min(quick<<min(misses, 10), slowest) }

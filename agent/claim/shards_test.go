@@ -15,9 +15,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// claimOf returns a pod's claim of two shards, after the claim has read both Leases, each with the
-// given stamp. The argument "shards" is the pod's number of shards. The result "now" is the instant
-// of the claim's last decision.
+// claimOf returns a pod's claim of two slots, after the claim has read both Leases, each with the
+// given stamp. The argument "shards" is the value of [Config.Shards]. The result "now" is the
+// instant of the claim's last decision.
 func claimOf(t *testing.T, shards int, stamp string) (c *Claim, now time.Duration, actions []Action) {
 	return claimIn(t, "", shards, stamp, "")
 }

@@ -23,8 +23,8 @@ type sight struct {
 	missedAt time.Duration
 }
 
-// nextAt returns the instant from which another look may begin. If waits is true, the look waits
-// for the end of the pause after the last miss.
+// nextAt returns the instant from which another look may begin. If the argument "waits" is true,
+// the look waits for the end of the delay after the last miss.
 func (s *sight) nextAt(waits bool) time.Duration {
 	if !waits {
 		return s.pace.nextAt()
@@ -35,5 +35,5 @@ func (s *sight) nextAt(waits bool) time.Duration {
 // answer notes that the API server has answered a read.
 func (s *sight) answer() { s.answered, s.misses = true, 0 }
 
-// miss notes that a read has failed. The next look begins after the pause.
+// miss notes that a read has failed. The next look begins at the instant "at", or later.
 func (s *sight) miss(at time.Duration) { s.answered, s.misses, s.at = false, s.misses+1, at }

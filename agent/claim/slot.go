@@ -32,8 +32,8 @@ func (t *terms) jitter(d time.Duration) time.Duration {
 	return d/2 + time.Duration(t.Random.Uint64()%uint64(d/2+1)) //nolint:gosec // d is positive
 }
 
-// proven reports whether the Lease names this pod, and no child of its hold can be alive. If
-// so, the pod may take the slot back at once, or release it.
+// proven reports whether the Lease names this pod, and no child of the Lease's hold can be alive.
+// If so, the pod may take the slot back at once, or release the slot.
 func (t *terms) proven(f Facts, r lease.Record) bool {
 	if t.known != nil && !t.known[r.Hold] {
 		return false
@@ -57,8 +57,8 @@ func (t *terms) unstamped(r lease.Record) bool {
 func (t *terms) done(r lease.Record) bool { return t.Run != "" && r.Done.Has(t.Run) }
 
 // freeAt returns the instant from which this pod may acquire a slot that is not shut. The second
-// result is false while the claim does not see the Lease. If a release names another pod, this
-// pod leaves that pod its head start. If [Facts.TakeFrom] is later, the pod waits until then.
+// result is false while the claim does not see the Lease. If a release names another pod, this pod
+// gives that other pod a head start. If [Facts.TakeFrom] is later, the pod waits until then.
 func (t *terms) freeAt(f Facts, view *lease.Observer) (time.Duration, bool) {
 	r, _ := view.Record()
 	at, sees := view.FreeAt(t.Self.Budget.Duration)
@@ -111,7 +111,7 @@ type slot struct {
 	// after a read of the Lease.
 	unread string
 	// confirmed is the number of leaps of the wall clock that the claim knew when it sent the
-	// last stored renewal. The field leaptAt is the instant of the last renewal that a leap
+	// last stored renewal. The field "leaptAt" is the instant of the last renewal that a leap
 	// caused.
 	confirmed int
 	leaptAt   time.Duration
@@ -180,10 +180,11 @@ func (s *slot) obtain(now time.Duration, held *lease.Hold) {
 	s.view.Read(now, held.Record())
 }
 
-// backoff counts another miss of the slot, and returns the pause after it. Only a stored write,
-// or a look that lasted, makes the pauses short again. A pod that the Lease still names must
+// backoff counts another miss of the slot, and returns the delay after that miss. Only a stored
+// write, or a look that lasted, makes the delays short again. A pod that the Lease still names must
 // reach the API server within its head start, a sixth of the lease duration. A request that times
-// out takes half of the head start. So each pause takes at most a quarter of the head start.
+// out takes half of the head start. So for such a pod each delay takes at most a quarter of the
+// head start.
 func (s *slot) backoff(now, retryAfter time.Duration) time.Duration {
 	budget := s.Self.Budget
 	bound := min(slowest, budget.Renew)
@@ -224,7 +225,7 @@ func (s *slot) obtainableAt(p *plan) time.Duration {
 // for a Lease that the claim does not see, the result is [instant.Never]. While a request for the
 // slot is under way, the result is [instant.Never], too. The pod may choose its own slot at once if
 // its children are proven dead. If the API server has refused to replace the present version, the
-// choice waits for the pause before a retry.
+// choice waits for the delay before a retry.
 func (s *slot) choosableAt(p *plan) time.Duration {
 	r, ok := s.view.Record()
 	at, sees := s.freeAt(p.facts, &s.view)

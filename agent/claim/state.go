@@ -16,8 +16,8 @@ import (
 // State is the state of a claim.
 type State struct {
 	Stage Stage
-	// Hold is the number of the hold; while the claim waits, the number of its campaign. The
-	// field Resumed reports that an earlier agent process began the hold.
+	// Hold is the number of the hold; while the claim waits, the number of its campaign. The field
+	// "Resumed" reports that an earlier agent process began the hold.
 	Hold    string
 	Resumed bool
 	// The fields below are zero unless the claim is held.
@@ -30,15 +30,15 @@ type State struct {
 	// Deadline is the deadline of grants. Each of these two fields is the earliest such instant
 	// of all slots; [instant.Never] without slots.
 	DrainAt, Deadline time.Duration
-	// Lost is the first slot that was lost; nil if none was. The field Taken reports that
-	// another pod may hold a lost slot.
+	// Lost is the first slot that was lost; nil if none was. The field "Taken" reports that another
+	// pod may hold a lost slot.
 	Lost  *Loss
 	Taken bool
 	// Paused names a paused slot of the hold, and its pause. If several slots are paused, a slot
 	// whose pause stops the holder comes first.
 	Paused Pause
-	// Closed names a slot of the hold whose stamp does not admit the pod's number of shards, or
-	// its run; empty for none.
+	// Closed names a slot of the hold whose stamp does not admit the number of shards, or the run,
+	// of this pod; empty for none.
 	Closed string
 	// Yield is the yield that a person has requested of this hold; zero for none.
 	Yield api.Yield
@@ -120,8 +120,8 @@ func (s *slot) taken() bool {
 // View is one slot as the claim sees it.
 type View struct {
 	Slot string
-	// Record is the Lease as the claim last saw it. The field Known is false if the claim has
-	// not read the Lease yet, or if the Lease is gone.
+	// Record is the Lease as the claim last saw it. The field "Known" is false if the claim has not
+	// read the Lease yet, or if the Lease is gone.
 	Record lease.Record
 	Known  bool
 	// Mine reports that the Lease names this pod.
@@ -173,5 +173,5 @@ func (c *Claim) Named(hold string) bool {
 }
 
 // Lost reports whether the claim sees that a child's hold has ended: a Lease that the child
-// needs no longer names that hold. If taken is true, another pod may hold that Lease.
+// needs no longer names that hold. If the result "taken" is true, another pod may hold that Lease.
 func (c *Claim) Lost(child Child) (lost, taken bool) { return c.need.lost(child) }

@@ -42,8 +42,9 @@ func (c *Claim) wait(p *plan) {
 }
 
 // finished reports whether a stopped claim has nothing left to do. While a child is alive, or the
-// pod still forwards, the result is false. Otherwise, all slots of the claim must have expired, or
-// the claim must have released every slot for which it has proof.
+// pod still forwards, the result is false. Otherwise the result is true once all slots of the claim
+// have expired. The result is true earlier if no request is unanswered, and the claim has released
+// every slot for which it has proof.
 func (c *Claim) finished(p *plan) bool {
 	if !c.stopping || p.facts.Alive || p.facts.Lingers {
 		return false

@@ -6,10 +6,10 @@ package claim
 import "github.com/metaparticle-io/metaparticle/agent/lease"
 
 // crowd bounds the attempts for one slot that are under way at once, because a new attempt does
-// not wait for the earlier ones. The pause between two attempts is at least half of Budget.Retry,
+// not wait for the earlier ones. The delay between two attempts is at least half of Budget.Retry,
 // so half a second. Eight attempts therefore take at least four seconds. A lease of 48 s has a
-// request timeout of a twelfth, so also four seconds. For leases of up to 48 s this bound
-// therefore delays no retry.
+// request timeout of a twelfth, so also four seconds. For leases of up to 48 s this bound therefore
+// delays no retry.
 const crowd = 8
 
 // renew sends the renewal of the slot if it is due. The next renewal is due a sixth of the lease

@@ -37,13 +37,13 @@ type Config struct {
 	Claim  *claim.Claim
 	// Timeout bounds each request except a watch.
 	Timeout time.Duration
-	// Post passes a function to the loop, and drops the function when ctx ends. The loop calls
+	// Post passes a function to the loop, or drops the function if ctx ends first. The loop calls
 	// the function with the instant at which the loop received it.
 	Post func(ctx context.Context, f func(now time.Duration))
 	// Group counts the goroutines of the courier.
 	Group *sync.WaitGroup
-	// Answered is called on the loop for each answer, except those to a look. The argument
-	// "err" is the API server's error, and refusal is the claim's error about the answer.
+	// Answered is called on the loop for each answer, except those to a look. The argument "err" is
+	// the API server's error. The argument "refusal" is the claim's error about the answer.
 	Answered func(a claim.Action, err, refusal error)
 	Log      *slog.Logger
 }
@@ -88,7 +88,7 @@ func (c *Courier) Write(ctx context.Context, a claim.Action, stored func()) {
 }
 
 // send sends a request, and passes its answer to the claim. After an answer without an error, the
-// loop calls done, if done is not nil.
+// loop calls the function in the argument "done", unless that argument is nil.
 func (c *Courier) send(ctx context.Context, a claim.Action, request func(context.Context) (*kube.Lease, error), done func()) {
 	c.Group.Go(func() {
 		bounded, cancel := context.WithTimeout(ctx, c.Timeout)

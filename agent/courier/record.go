@@ -55,8 +55,8 @@ func RecordOf(l *kube.Lease) lease.Record {
 }
 
 // leavingOf returns the leave that the Lease shows, and the text about that leave; both are
-// empty if the holder does not leave. leavingOf ignores the text of an earlier hold, which an
-// agent of an earlier version keeps in the Lease.
+// empty if the holder does not leave. leavingOf ignores the text of an earlier hold. A holder with
+// an older version of the agent keeps such a text in the Lease.
 func leavingOf(annotations map[string]string) (leave, says string) {
 	leave, says, _ = strings.Cut(annotations[api.LeavingAnnotation], " ")
 	if hold, _, _ := strings.Cut(leave, "."); hold != annotations[api.HoldAnnotation] {

@@ -19,7 +19,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
-// served runs a Server until the test ends, or until the test calls the function end.
+// served runs a Server until the test ends, or until the test calls the function "end".
 func served(t *testing.T, cfg Config) (s *Server, end func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())

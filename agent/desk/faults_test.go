@@ -158,9 +158,9 @@ func TestDeskRejectsAProcessThatImpersonatesAShim(t *testing.T) {
 	assert.Equal(t, gate.Running, r.Phase)
 }
 
-// While the agent is frozen, a shim's child may succeed, and the shim may end. When the agent
-// goes on, its drain to that shim fails. The shim's message about the success is then still in
-// the socket.
+// While the agent is frozen, a shim's child may succeed, and the shim may end. When the agent goes
+// on, its drain order to that shim fails. The shim's message about the success is then still in the
+// socket.
 func TestSuccessIsReportedDespiteAnUndeliverableDrainOrder(t *testing.T) {
 	t.Parallel()
 	for name, broken := range map[string]error{"pipe": syscall.EPIPE, "reset": syscall.ECONNRESET} {
@@ -184,8 +184,8 @@ func TestSuccessIsReportedDespiteAnUndeliverableDrainOrder(t *testing.T) {
 	}
 }
 
-// A shim that is frozen for long reads nothing, so its socket has no room for a drain.
-// Once the shim runs again, it must still get the drain.
+// A shim that is frozen for long reads nothing, so its socket has no room for a drain order. Once
+// the shim runs again, it must still get that order.
 func TestShimGetsDrainAfterItsSocketWasFull(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

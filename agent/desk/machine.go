@@ -44,7 +44,7 @@ type Process interface {
 	// AwaitDeath returns nil once the process is dead. If the process was PID 1, all of
 	// its PID namespace is dead by then. AwaitDeath returns an error if ctx ends first.
 	AwaitDeath(ctx context.Context) error
-	// Same reports whether both are the same process. The result is also true if the kernel
+	// Same reports whether the argument is the same process. The result is also true if the kernel
 	// cannot tell, as before Linux 6.9.
 	Same(Process) bool
 	Close() error

@@ -14,7 +14,7 @@ import (
 
 // mostConns bounds the connections of all containers together. A pod has one shim for each gated
 // container, and a shim has one connection. Each connection takes about 50 KiB of the agent's limit
-// of 64 MiB. The desk also knows at most so many living shims.
+// of 64 MiB. The same number bounds the living shims that the desk knows.
 const mostConns = 256
 
 // register has what the desk knows about all shims of the pod. The server holds its own mutex

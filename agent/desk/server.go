@@ -215,10 +215,10 @@ func (s *Server) Grant(id gate.ShimID, g gate.Grant) error {
 	return nil
 }
 
-// Drain orders the shim to stop its child, within grace or by the deadline, whichever comes
-// first. After that order the shim starts no child under the same hold. The server never
-// cancels a drain, and repeats the drain to a shim that connects again. Once the hold is over,
-// the shim's Report shows that.
+// Drain orders the shim to stop its child, within the time in the argument "grace" or by the
+// deadline, whichever comes first. After that order the shim starts no child under the same hold.
+// The server never cancels a drain, and repeats the drain to a shim that connects again. Once the
+// hold is over, the shim's Report shows that.
 func (s *Server) Drain(id gate.ShimID, reason string, grace time.Duration) error {
 	return s.askToStop(id, gate.Drain{Reason: reason, Grace: grace})
 }

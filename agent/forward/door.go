@@ -12,7 +12,7 @@ import (
 type door struct {
 	mu      sync.Mutex
 	scouted bool
-	// opened is the channel for which the waiting connections wait. The method "leave" closes that
+	// opened is closed once the waiting connections must dial again. The method "leave" closes this
 	// channel, and creates a new one. Then each of these connections dials once.
 	opened chan struct{}
 }

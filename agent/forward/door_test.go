@@ -25,7 +25,7 @@ func TestOnlyOneWaitingConnectionDialsTheHolder(t *testing.T) {
 		other, opened := d.scout()
 		assert.Nil(t, other)
 		assert.False(t, isClosed(opened))
-		other.leave() // other does not dial for all, so leave does nothing
+		other.leave() // the door "other" is nil, so "leave" does nothing
 		assert.False(t, isClosed(opened))
 	}
 	_, opened := d.scout()
@@ -62,7 +62,8 @@ func TestDialsSlowDownWhileThePortRefuses(t *testing.T) {
 	}
 	assert.InDelta(t, 85, dials(0, time.Second), 5)
 	assert.InDelta(t, 20, dials(3*time.Second, 4*time.Second), 1)
-	// A connection waits at most a fiftieth longer than the application needs to start.
+	// If the application needs between 0.5 s and 2 s to start, a connection waits at most a
+	// fiftieth longer than that.
 	for started := 500 * time.Millisecond; started <= 2*time.Second; started += 10 * time.Millisecond {
 		assert.LessOrEqual(t, retryAfter(started), started/50)
 	}

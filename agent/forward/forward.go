@@ -128,8 +128,8 @@ func (f *Forwarder) Close() {
 
 // Linger accepts connections for the delay, and then frees the ports. Connections that are open
 // or waiting at that time continue. The resulting channel is closed once the ports are free and
-// every connection has ended. Close ends a linger at once, and until then Open does nothing. If
-// the forwarder is closed already, the channel is closed at once.
+// every connection has ended. Close ends a linger at once. Until the call of Close, Open does
+// nothing. If the forwarder is closed already, the channel is closed at once.
 func (f *Forwarder) Linger(delay time.Duration) (left <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -185,8 +185,8 @@ func (f *Forwarder) leave(r *route) {
 	}
 }
 
-// target returns the route for new connections; nil while new connections must wait. The
-// channel is closed at the next change of the route.
+// target returns the route for new connections; nil while new connections must wait. The channel is
+// closed when the route for new connections changes.
 func (f *Forwarder) target() (*route, <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

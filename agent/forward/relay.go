@@ -70,8 +70,8 @@ func (r *relay) cut() {
 	reset(r.backend.TCPConn)
 }
 
-// reset closes a connection so that the peer reads an error, not an end. The port
-// gets no TIME_WAIT.
+// reset closes a connection so that the peer reads an error, not an end of file. The port gets no
+// TIME_WAIT.
 func reset(conn *net.TCPConn) {
 	_ = conn.SetLinger(0)
 	conn.Close()
@@ -91,9 +91,9 @@ func (e *end) finish() {
 }
 
 // failed reports whether an end of file was in fact a reset. The kernel reports a reset to one
-// caller only. If that caller is a write, the next read returns an end of file instead. But
-// failed recognizes the reset: the connection is closed, although this side has not sent its end
-// of file.
+// caller only. If that caller is a write, the next read returns an end of file instead. But the
+// method "failed" recognizes the reset: the connection is closed, although this side has not sent
+// its end of file.
 func (e *end) failed() bool {
 	closed := false
 	conn, err := e.SyscallConn()

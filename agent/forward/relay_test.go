@@ -40,7 +40,7 @@ func TestHalfCloseByApplicationReachesTheClient(t *testing.T) {
 	eventually(t, func() bool { return f.Stats() == Stats{Forwarded: 1} })
 }
 
-// sendUntilBlocked sends until the receiver takes no more, and returns the bytes sent.
+// sendUntilBlocked sends until the receiver takes no more, and returns the number of sent bytes.
 func sendUntilBlocked(t *testing.T, conn *net.TCPConn) (sent int64) {
 	data := make([]byte, 1<<16)
 	for {

@@ -103,8 +103,8 @@ func (s *session) linger(delay time.Duration) <-chan struct{} {
 	return s.left
 }
 
-// acceptPause is the pause after an error of accept on an open listener. The usual
-// cause is a lack of descriptors, of which some become free within a second.
+// acceptPause is the delay after an error of accept on an open listener. The usual cause is a lack
+// of descriptors, of which some become free within a second.
 const acceptPause = time.Second
 
 // accept takes connections while there is a free place. Other connections wait in
@@ -192,10 +192,10 @@ const (
 	maxRetry   = 50 * time.Millisecond
 )
 
-// retryAfter returns the pause before the next dial to a port that has refused connections for the
-// given time. The pause is a fiftieth of that time, so a connection waits little longer than the
-// application needs to start. All connections together dial a port 85 times in the first second,
-// and 20 times in each second from the fourth on.
+// retryAfter returns the delay before the next dial to a port that has refused connections for the
+// given time. The delay is a fiftieth of that time, within the bounds. So a connection waits little
+// longer than the application needs to start. All connections together dial a port 85 times in the
+// first second, and 20 times in each second from the fourth on.
 func retryAfter(refused time.Duration) time.Duration {
 	return min(max(refused/50, firstRetry), maxRetry)
 }

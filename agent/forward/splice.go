@@ -68,8 +68,8 @@ func copyThrough(to io.Writer, from io.Reader) error {
 }
 
 // mover moves data from one connection to another. The Go runtime calls fill and drain with the
-// descriptor of a connection. When a method returns false, the runtime waits until the
-// descriptor is ready.
+// descriptor of a connection. When one of these two methods returns false, the runtime waits until
+// the descriptor is ready.
 type mover struct {
 	pipe *pipe
 	// filled is the number of bytes in the pipe.

@@ -121,7 +121,7 @@ type Report struct {
 	// descendant lives under that hold, and the shim starts no child under it, even if a grant
 	// of that hold still arrives. A grant to a Waiting shim may still be on its way. So the hold
 	// of that grant is not over before this field names that hold. A Drain of that hold makes the
-	// shim send such a Report.
+	// shim send a Report in which this field names that hold.
 	Hold string
 	// Slots are the slots of the grant under which the child runs. From these slots a new agent
 	// process learns which hold to resume.

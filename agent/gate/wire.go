@@ -71,8 +71,8 @@ type Order struct {
 	Dismiss *Dismiss `json:"dismiss,omitempty"`
 }
 
-// Dismiss orders a waiting shim to end its container without a child, because the wait is over.
-// A shim with a child ignores the order.
+// Dismiss orders a waiting shim to end its container without a child, because the shim need not
+// wait any longer. A shim with a child ignores the order.
 type Dismiss struct {
 	// Code is the exit code. The shim's own arguments decide which codes are permitted.
 	Code int `json:"code"`

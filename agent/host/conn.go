@@ -16,7 +16,7 @@ import (
 // ErrTruncated means that a message was longer than the Conn can receive.
 var ErrTruncated = errors.New("truncated message")
 
-// Network is the kind of socket that carries whole messages (SOCK_SEQPACKET).
+// Network is the type of socket that carries whole messages (SOCK_SEQPACKET).
 const Network = "unixpacket"
 
 // Conn is a connection that carries whole messages, and files with them.

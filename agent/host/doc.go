@@ -18,7 +18,7 @@
 //
 // # What it does not guarantee
 //
-//   - After a pause a machine cannot see that its clocks stood still. [Leaps] notices
+//   - A machine that was paused cannot see that its clocks stood still. [Leaps] notices
 //     only that the wall clock is corrected afterwards, if anybody corrects it.
 //   - A process id names a process only until that process is reaped. So only the
 //     process that reaps may call [Signal].

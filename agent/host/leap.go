@@ -13,21 +13,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// leap is the shortest change of the wall clock that counts as the trace of a paused machine. A
-// shorter pause of the machine is not noticed. Such a pause uses up to 0.5 s of the least margin,
-// which is 2 s. In the shortest lease, a clock that is a thousandth fast and a clock that is a
-// thousandth slow use 20 ms more. The rest of the margin is for a late watchdog. The margin does
-// not cover an unnoticed pause together with the largest drift. The drift is largest if chronyd
-// slews one clock up and the other clock down, each by a twelfth. Even without a pause, the drift
-// of two such clocks uses 1.8 s of the margin of a lease of 12 s (api.Budget).
+// leap is the shortest change of the wall clock that counts as the trace of a paused machine. If a
+// machine is paused for less than that, nobody notices, and the margin shrinks by up to 0.5 s. The
+// least margin is 2 s. In the shortest lease (10 s), a clock that is a thousandth fast and a clock
+// that is a thousandth slow use 20 ms more. The rest of the margin is for a late watchdog. If a
+// machine is paused unnoticed, the margin does not also cover the largest drift. The drift is
+// largest if chronyd slews one clock up and the other clock down, each by a twelfth. That drift
+// alone uses 1.8 s of the margin of a lease of 12 s (api.Budget).
 const leap = 500 * time.Millisecond
 
 // Leaps notices that the wall clock has leapt, forward or back, compared with CLOCK_BOOTTIME.
 //
-// A machine cannot see its own pause, because all of its clocks stand still. Only the wall
-// clock is corrected afterwards, by the hypervisor or by a time server. If a person sets the
-// wall clock for another reason, that looks the same. Neither slewing nor a suspend is a leap:
-// slewing changes both clocks alike, and both clocks go on during a suspend.
+// A machine cannot see that it was paused, because all of its clocks stood still. Only the wall
+// clock is corrected afterwards, by the hypervisor or by a time server. If a person sets the wall
+// clock for another reason, that looks the same. Neither slewing nor a suspend is a leap: slewing
+// changes both clocks alike, and both clocks go on during a suspend.
 type Leaps struct {
 	// C delivers a value after somebody has set the wall clock.
 	C         chan struct{}

@@ -24,7 +24,7 @@ const (
 	gap = 32
 )
 
-// SpreadNumbers starts the threads, and then uses up the next ids, which become the
+// SpreadNumbers starts the threads, and then uses up the next ids by forks. These ids become the
 // gap. If a fork fails for lack of a right or of memory, the gap has fewer ids.
 func SpreadNumbers() {
 	var ready, given sync.WaitGroup

@@ -29,8 +29,8 @@ func AwaitDeath(ctx context.Context, pidfd *os.File) error {
 	return err
 }
 
-// readable reports to the Go runtime's poller whether a pidfd's process is dead. The poller
-// calls the function "again" when the process may have died.
+// readable reports to the Go runtime's poller whether a pidfd's process is dead. The poller calls
+// readable once more when the process may have died.
 func readable(fd uintptr) bool {
 	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 	n, err := unix.Poll(fds, 0)

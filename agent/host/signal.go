@@ -32,8 +32,8 @@ func Signal(pid int, sig syscall.Signal) error {
 
 // signalAs sends a signal from a thread that has the given user for that moment. In Linux each
 // thread has a user of its own. A separate process would need a fork, which may hang or be
-// refused. The real and the saved user stay unchanged. So the other user gains no right over
-// the thread, and the thread can return to its own user.
+// refused. The real and the saved user stay unchanged. So the given user gains no right over the
+// thread, and the thread can return to its own user.
 func signalAs(uid, pid int, sig syscall.Signal) error {
 	done := make(chan error)
 	go func() {
@@ -44,8 +44,8 @@ func signalAs(uid, pid int, sig syscall.Signal) error {
 		if err == nil {
 			err = unix.Kill(pid, sig)
 			if errBack := setThreadUser(own); errBack != nil {
-				// The thread still has the other user, so it must run no other code. The thread
-				// ends with this goroutine, because the goroutine keeps it locked.
+				// The thread still has the given user, so this thread must run no other code. The
+				// thread ends with this goroutine, because the goroutine keeps it locked.
 				done <- errors.Join(err, errBack)
 				return
 			}

@@ -12,7 +12,8 @@ import (
 
 // Socket listens at a temporary path, and then moves the socket to the given path. So the new
 // socket replaces an old one in one step, and no caller finds a socket that refuses
-// connections. Gated containers may run as any user, so mode decides which users may connect.
+// connections. Gated containers may run as any user, so the argument "mode" decides which users may
+// connect.
 func Socket(network, path string, mode os.FileMode) (*net.UnixListener, error) {
 	fresh := path + ".new"
 	if err := os.Remove(fresh); err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -22,8 +22,7 @@ func FindTerminal() Terminal {
 		return Terminal{FD: -1}
 	}
 	for fd := range 3 {
-		// The kernel returns the session that the terminal controls: this process's
-		// own, or an error.
+		// If the terminal does not control this process's session, the kernel returns an error.
 		if sid, err := unix.IoctlGetInt(fd, unix.TIOCGSID); err == nil && sid == own {
 			return Terminal{FD: fd}
 		}

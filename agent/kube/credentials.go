@@ -18,8 +18,8 @@ import (
 // replaced token, which the client may still use, is valid for about two more minutes.
 const tokenAge = time.Minute
 
-// token is the service account's token. The client reads its file again because
-// the kubelet rotates the token.
+// token is the service account's token. The client reads the token's file again because the kubelet
+// rotates the token.
 type token struct {
 	file string
 

@@ -23,8 +23,8 @@ var (
 	ErrGone            = errors.New("resource version is gone") // 410
 	ErrTooManyRequests = errors.New("too many requests")        // 429
 
-	// ErrNoUID means that the client did not send a PUT, because the API server could not have
-	// compared the uid or the resourceVersion.
+	// ErrNoUID means that the client did not send a PUT, because the object had no uid or no
+	// resourceVersion that the API server could compare.
 	ErrNoUID = errors.New("lease has no uid or no resource version")
 	// ErrUnchanged means that the API server answered 200 but stored nothing, because the write
 	// would have changed no byte of the Lease.
@@ -42,7 +42,7 @@ type StatusError struct {
 	// Reason and Message come from the API server; both may be empty.
 	Reason  string
 	Message string
-	// RetryAfter is the pause that the API server requests; zero for none.
+	// RetryAfter is the delay that the API server demands before the next request; zero for none.
 	RetryAfter time.Duration
 }
 
@@ -57,7 +57,7 @@ func (e *StatusError) Error() string {
 	return text
 }
 
-// Is reports whether the target is the error of the status code.
+// The method "Is" reports whether the target is the error of the status code.
 func (e *StatusError) Is(target error) bool {
 	switch e.Code {
 	case http.StatusUnauthorized:
@@ -127,7 +127,7 @@ func cut(text string, limit int) string {
 	return strings.ToValidUTF8(text[:limit], "")
 }
 
-// maxRetryAfter bounds the pause that a server can request. No lease duration is longer, and an
+// maxRetryAfter bounds the delay that a server can demand. No lease duration is longer, and an
 // agent that sent nothing for longer would lose each slot.
 const maxRetryAfter = time.Hour
 

@@ -42,15 +42,15 @@ const (
 )
 
 // curves are the cheapest key exchanges that every API server supports. Go's default, a
-// post-quantum exchange, costs a kilobyte in each direction and lasting memory. The content of
-// this connection must stay secret only for minutes.
+// post-quantum exchange, costs a kilobyte in each direction and lasting memory. The content of a
+// connection to the API server must stay secret only for minutes.
 var curves = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384}
 
 // newTransport returns a transport that speaks only HTTP/1.1, so that no two requests share a
 // connection at the same time. A request that times out closes only its own connection, not
 // that of a watch. A hanging HTTP/2 connection would block all requests for long. The
-// transport ignores the environment variables of HTTP proxies, because they are meant for the
-// application.
+// transport ignores the environment variables of HTTP proxies, because these variables are meant
+// for the application.
 func newTransport(ca *authority, host string) *http.Transport {
 	dialer := &net.Dialer{
 		Timeout: dialTimeout,
@@ -103,8 +103,7 @@ func newTransport(ca *authority, host string) *http.Transport {
 const tcpUserTimeout = 0x12
 
 // setUserTimeout makes the kernel close a connection whose data is not acknowledged
-// within the time in the constant silence. By default the kernel waits a quarter of an
-// hour.
+// within the time in the constant "silence". By default the kernel waits a quarter of an hour.
 func setUserTimeout(_, _ string, raw syscall.RawConn) error {
 	if runtime.GOOS != "linux" {
 		return nil

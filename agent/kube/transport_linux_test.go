@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The shortest lease is 10 s, so the agent must notice a cut network path earlier.
+// The shortest lease is 10 s, so the agent must notice a cut network path in less time.
 func TestNetworkCutIsNoticedWithinShortestLeaseDuration(t *testing.T) {
 	assert.LessOrEqual(t, probeIdle+probeCount*probeInterval, silence)
 	assert.Less(t, silence, 10*time.Second)

@@ -52,8 +52,8 @@ type Key struct {
 	Key    string `json:"key"`
 	Add    int64  `json:"add"`
 	Result int64  `json:"result"`
-	// Pod is the uid of the pod that made this add. The field At is the value that [Variable.Keyed]
-	// got by this add.
+	// Pod is the uid of the pod that made this add. The field "At" is the value that
+	// [Variable.Keyed] got by this add.
 	Pod string `json:"pod"`
 	At  int64  `json:"at"`
 }
@@ -133,8 +133,8 @@ func (v *Variable) MarshalJSON() ([]byte, error) {
 }
 
 // decodeVariable decodes a Variable from the API server. A Variable with a name other than the
-// argument is an error. A Variable without a uid or a resourceVersion is also an error, because the
-// agent could not write that Variable.
+// argument "name" is an error. A Variable without a uid or a resourceVersion is also an error,
+// because the agent could not write that Variable.
 func decodeVariable(data []byte, name string) (*Variable, error) {
 	v := new(Variable)
 	if err := json.Unmarshal(data, v); err != nil {
@@ -197,8 +197,8 @@ func updateVariable(ctx context.Context, c *Client, v *Variable) (*Variable, err
 }
 
 // WatchVariable calls fn with each event of the Variable after resourceVersion, oldest first, until
-// the watch ends. The argument "gone" reports that somebody has deleted the Variable. WatchVariable
-// returns nil or [ErrGone] in the same cases as [Client.WatchLease].
+// the watch ends. The argument "gone" of fn reports that somebody has deleted the Variable.
+// WatchVariable returns nil or [ErrGone] in the same cases as [Client.WatchLease].
 func (c *Client) WatchVariable(ctx context.Context, name, resourceVersion string, fn func(v *Variable, gone bool)) error {
 	err := c.watch(ctx, variablesPath(c.config.Namespace), name, resourceVersion, func(kind WatchType, object []byte) error {
 		if kind != Added && kind != Modified && kind != Deleted {

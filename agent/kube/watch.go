@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// WatchType is the kind of a [WatchEvent].
+// WatchType is the type of a [WatchEvent].
 type WatchType string
 
 const (
@@ -79,7 +79,7 @@ func leaseEvents(name string, fn func(WatchEvent)) func(kind WatchType, object [
 	}
 }
 
-// watch watches one object of a collection, and passes each frame to the function take. An error
+// watch watches one object of a collection, and passes each frame to the function "take". An error
 // of that function ends the watch.
 func (c *Client) watch(ctx context.Context, collection, name, resourceVersion string, take func(kind WatchType, object []byte) error) error {
 	// The API server cannot watch one object, only a collection with a selector.
@@ -106,8 +106,8 @@ func (c *Client) watch(ctx context.Context, collection, name, resourceVersion st
 	return ctx.Err()
 }
 
-// readWatch decodes frames, and passes each frame to the function "take", until the stream ends
-// or take returns an error. An end within a frame is an error, because the event of that frame
+// readWatch decodes frames, and passes each frame to the function "take", until the stream ends, or
+// until "take" returns an error. An end within a frame is an error, because the event of that frame
 // is lost.
 func readWatch(body io.Reader, take func(kind WatchType, object []byte) error) error {
 	bounded := &boundedReader{from: body}

@@ -14,10 +14,10 @@
 //   - Every write replaces exactly the object that was read ([Record.UID] and
 //     [Record.Version]). If two agents read the same version, only one of their
 //     writes succeeds.
-//   - A write counts only if the answer's version differs from the version sent. The API server
-//     answers a PUT of equal bytes with 200 and does not store it. So the renew time of each
-//     write differs from the renew time that was read. The difference is at least a microsecond,
-//     the finest unit that a Lease can store.
+//   - A write counts only if the version in the answer differs from the version in the
+//     request. The API server answers a PUT of equal bytes with 200 and does not store it. So the
+//     renew time of each write differs from the renew time that was read. The difference is at
+//     least a microsecond, the finest unit that a Lease can store.
 //   - A hold's deadline counts from the instant just before its last stored write was sent. A read
 //     may show that one of several unanswered writes was stored. Two of these writes may have the
 //     same renew time, so the deadline then counts from the earliest of them.

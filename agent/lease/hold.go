@@ -120,7 +120,7 @@ func (h *Hold) RenewAt() time.Duration {
 // renewal succeeds before that instant.
 func (h *Hold) ExpiresAt() time.Duration { return h.from + h.self.Budget.Duration }
 
-// Renew returns the next attempt, which the caller sends at the instant now. The attempt is
+// Renew returns the next attempt, which the caller sends at the instant "now". The attempt is
 // pending from then on.
 func (h *Hold) Renew(now time.Duration, wall time.Time, notes Notes) Attempt {
 	next := h.record
@@ -138,9 +138,9 @@ func (h *Hold) Renew(now time.Duration, wall time.Time, notes Notes) Attempt {
 func (h *Hold) Pending() int { return len(h.pending) }
 
 // Answered updates the hold by the answer to an attempt. Answers may arrive in another order than
-// the attempts were sent. So Answered ignores the answer to an attempt that replaced an older
-// version than that of the hold's record. If the slot is lost, or nothing was stored, Answered
-// returns an error.
+// the attempts were sent. So Answered ignores the answer to an attempt to replace an older version
+// than the hold's record has. If the slot is lost, or nothing was stored, Answered returns an
+// error.
 func (h *Hold) Answered(attempt Attempt, stored Record) error {
 	switch {
 	case attempt.Record.Version != h.record.Version:

@@ -39,7 +39,7 @@ const headStart = 6
 // standby has seen none, or if the Lease is gone.
 func (o *Observer) Record() (Record, bool) { return o.record, o.record.UID != "" }
 
-// Read stores the result "r" of a consistent read at the instant now.
+// Read stores the result "r" of a consistent read at the instant "now".
 func (o *Observer) Read(now time.Duration, r Record) {
 	if !o.record.sameState(r) {
 		o.see(now, r)
@@ -85,12 +85,12 @@ func (o *Observer) see(now time.Duration, r Record) {
 	o.notBefore, o.headStartGiven = 0, false
 }
 
-// showsLife reports whether the change to the record r shows that the holder of r lives. The result
-// is true only if this standby has seen the same hold before, and r shows a renewal. An acquisition
-// is not enough, because a pod that needs several slots may give back a slot that it has just
-// acquired. The first change after a broken watch is not enough either, because that change may
-// show an old renewal. The renewal must have a later renew time than the previous record. After
-// such a renewal, each later state of the same hold shows life, too.
+// showsLife reports whether the change from the last record to r shows that the holder of r lives.
+// The result is true only if this standby has seen the same hold before, and r shows a renewal. An
+// acquisition is not enough, because a pod that needs several slots may give back a slot that it
+// has just acquired. The first change after a broken watch is not enough either, because that
+// change may show an old renewal. The renewal must have a later renew time than the last record.
+// After such a renewal, each later state of the same hold shows life, too.
 func (o *Observer) showsLife(r Record) bool {
 	was := o.record
 	if was.UID != r.UID || r.Holder == "" || was.Holder != r.Holder || was.Hold != r.Hold || o.blind {
@@ -130,10 +130,10 @@ func (o *Observer) FreeAt(fallback time.Duration) (time.Duration, bool) {
 	return max(o.ExpiresAt(fallback), o.notBefore), true
 }
 
-// ExpiresAt returns the instant at which the hold that the standby saw last expires, unless the
+// ExpiresAt returns the instant at which the last hold seen by the standby expires, unless the
 // standby sees a renewal before that. Unlike FreeAt, ExpiresAt also works while the watch is
-// broken. A duration above the maximum comes from another program, so ExpiresAt replaces it by
-// the maximum.
+// broken. A duration above the maximum comes from another program, so ExpiresAt replaces it by the
+// maximum.
 func (o *Observer) ExpiresAt(fallback time.Duration) time.Duration {
 	switch {
 	case o.record.Duration <= 0:

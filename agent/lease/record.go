@@ -38,7 +38,7 @@ func (e *LostError) Error() string {
 	return "the slot is lost: held by " + e.Holder
 }
 
-// The method Is reports whether target is [ErrLost].
+// The method "Is" reports whether the argument "target" is [ErrLost].
 func (e *LostError) Is(target error) bool { return target == ErrLost }
 
 // Record is the content of one Lease. The zero value means a Lease that was never read.
@@ -101,7 +101,7 @@ type Notes struct {
 	// Serving is the time since which the application serves; zero while it does not serve.
 	Serving time.Time
 	// Leaving is the value of [api.LeavingAnnotation] while the holder leaves its Services;
-	// empty while the holder does not leave. The field Leave identifies the leave, so that the
+	// empty while the holder does not leave. The field "Leave" identifies the leave, so that the
 	// offers of other pods can name it.
 	Leaving, Leave string
 }
@@ -125,8 +125,8 @@ func (s Self) Holds(r Record, hold string) bool {
 	return s.Mine(r) && hold != "" && r.Hold == hold && r.BootID == s.BootID
 }
 
-// Rebooted reports whether this pod wrote the Lease before its machine rebooted. After a reboot
-// no process of that hold can be alive.
+// Rebooted reports whether this pod wrote the Lease before its machine rebooted. After a reboot no
+// process of the hold in the Lease can be alive.
 func (s Self) Rebooted(r Record) bool {
 	return s.Mine(r) && r.BootID != "" && s.BootID != "" && r.BootID != s.BootID
 }
@@ -158,9 +158,9 @@ func (s Self) Acquire(r Record, hold string, notes Notes, wall time.Time) (Recor
 	return next, nil
 }
 
-// Release returns the write that immediately frees r. If successor is not empty, the write names
-// that pod. The caller must have proof that no child of the hold is alive. If the Lease does not
-// name this pod, the error is a [*LostError].
+// Release returns the write that immediately frees r. If the argument "successor" is not empty, the
+// write names that pod. The caller must have proof that no child of the hold is alive. If the Lease
+// does not name this pod, the error is a [*LostError].
 func (s Self) Release(r Record, wall time.Time, successor string) (Record, error) {
 	switch {
 	case r.UID == "" || r.Version == "":
@@ -180,7 +180,7 @@ func (s Self) Release(r Record, wall time.Time, successor string) (Record, error
 }
 
 // distinctTime returns the wall clock's time in microseconds. If that time equals the argument
-// from, distinctTime adds a microsecond, because the API server does not store equal bytes.
+// "from", distinctTime adds a microsecond, because the API server does not store equal bytes.
 func distinctTime(from, wall time.Time) time.Time {
 	now := wall.Truncate(time.Microsecond)
 	if now.Equal(from.Truncate(time.Microsecond)) {

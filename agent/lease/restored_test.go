@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-// A restore of etcd (without etcdutl --bump-revision) forgets the versions since the backup. Later
-// etcd assigns the same versions to other states.
+// A restore of etcd (without etcdutl --bump-revision) forgets the versions since the backup.
+// Afterwards etcd assigns the same versions to other states.
 func TestStandbySeesChangesDespiteVersionsReusedByEtcd(t *testing.T) {
 	held := func(hold string, renewed int) Record {
 		return Record{UID: "uid", Version: "7", Holder: "b_u", Hold: hold, RenewTime: time.Unix(int64(renewed), 0), Duration: 30 * time.Second}

@@ -11,9 +11,9 @@
 // # The guarantee
 //
 // A shim is tied to a hold if its program may know the hold. After [Leash.Tie] has returned true,
-// the grant of each tied shim ends by the deadline of the hold. The claim gives no good answer
-// before that. The leash moves no deadline to an earlier instant, so no shim has to confirm
-// anything:
+// the grant of each tied shim ends by the deadline of the hold. Before that result, the claim does
+// not answer a program that the hold is good. The leash moves no deadline to an earlier instant, so
+// no shim has to confirm anything:
 //
 //   - A grant ends at most [api.Budget.Deadline] after its sending. So a grant ends before each
 //     hold whose acquiring write is sent later.
@@ -24,8 +24,8 @@
 //   - After a leap of the wall clock a shim freezes its program. The leash lets the program
 //     continue only when each claim has noted the leap, and has renewed its hold since then.
 //
-// A program that starts after the last call about a hold does not know that hold. So the loss of
-// the hold does not kill that program.
+// A program that starts after the last call of the local API about a hold does not know that hold.
+// So the loss of the hold does not kill that program.
 //
 // # What is not guaranteed
 //

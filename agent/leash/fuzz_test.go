@@ -16,7 +16,8 @@ type claimOf struct {
 	Tie
 	// sent is the instant at which the unanswered acquisition or renewal was sent; zero for none.
 	sent time.Duration
-	// good reports that a program has got a good answer. knows has the shims that lived then.
+	// good reports that a program has got the answer that the hold is good. The field "knows" has
+	// the shims that lived at that answer.
 	good  bool
 	knows map[gate.ShimID]string
 }
@@ -45,7 +46,7 @@ func FuzzGrantNeverOutlastsAKnownHold(f *testing.F) {
 				c.sent = b.now
 			case what < 9 && c.sent != 0 && c.sent+b.budget.Deadline() > b.now && b.now < c.Deadline:
 				c.Deadline, c.Unrenewed, c.sent = c.sent+b.budget.Deadline(), false, 0
-				join := step%5 == 0 || !c.good // before the first good answer each tie joins
+				join := step%5 == 0 || !c.good // before the first good answer all shims join
 				if b.tie(of, c.Tie, join) && join {
 					c.remember(b)
 				}

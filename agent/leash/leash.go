@@ -40,8 +40,8 @@ type Config struct {
 type Leash struct {
 	config Config
 	random *rand.Rand
-	// wake gets a value when a claim has changed. leaps gets the number of leaps so far when a
-	// shim reports a leap.
+	// wake delivers a value when a claim has changed. The field "leaps" delivers the number of
+	// leaps so far when a shim reports a leap.
 	wake  chan struct{}
 	leaps chan int
 
@@ -70,10 +70,10 @@ func (l *Leash) Add() (claim int) {
 	return l.state.add()
 }
 
-// Tie notes the state of a claim, which the caller names by its index. If join is true, programs
-// of all present shims may know the claim's hold from now on. The result reports whether each
-// grant of these shims ends by the deadline of the hold. If not, the caller must renew the hold
-// before it answers that the hold is good.
+// Tie notes the state of a claim, which the caller names by its index. All present shims become
+// tied to the claim's hold if the argument "join" is true, or if the claim had no hold before. The
+// result reports whether the grant of each tied shim ends by the deadline of the hold. If not, the
+// caller must renew the hold before it answers that the hold is good.
 func (l *Leash) Tie(claim int, t Tie, join bool) (covered bool) {
 	if l == nil {
 		return true
@@ -96,7 +96,8 @@ func (l *Leash) Break(claim int) {
 	l.state.breaks(claim)
 }
 
-// Retire notes that the caller's loop for the claim has ended, and that the pod has no hold of it.
+// Retire notes that the caller's loop for the claim has ended, and that the pod has no hold of that
+// claim.
 func (l *Leash) Retire(claim int) {
 	if l == nil {
 		return
@@ -123,7 +124,7 @@ func (l *Leash) changed() {
 	}
 }
 
-// longest bounds the sleep of the loop, because Go's timers stop while the machine sleeps.
+// longest bounds the sleep of the loop, because Go's timers stop while the machine is suspended.
 const longest = 10 * time.Second
 
 // Run gives and prolongs grants until ctx ends.
@@ -159,8 +160,8 @@ func (l *Leash) note(r gate.Report) {
 
 // act sends the orders that are due, and returns the time until the next ones are due.
 func (l *Leash) act() time.Duration {
-	// The method "act" reads the clock under the lock, so each later call of Tie comes after
-	// the instant in the variable now.
+	// The method "act" reads the clock under the mutex, so each later call of Tie comes after the
+	// instant "now".
 	l.mu.Lock()
 	now := l.config.Clock()
 	orders, at := l.state.next(now)

@@ -32,18 +32,19 @@ type tied struct {
 // leashed is a shim with its grant.
 type leashed struct {
 	report gate.Report
-	// number names the shim's present grant; empty without a grant. The field until is the deadline
-	// of that grant. The field "serial" is the place of the grant among all first grants.
+	// number is the number of the shim's present grant; empty without a grant. The field "until" is
+	// the deadline of that grant. The field "serial" is the place of the grant among all first
+	// grants.
 	number string
 	until  time.Duration
 	serial int
-	// broken reports that the leash never prolongs the grant again. killed reports that the leash
-	// has ordered the shim to kill its program.
+	// broken reports that the leash never prolongs the grant again. The field "killed" reports that
+	// the leash has ordered the shim to kill its program.
 	broken, killed bool
 	// answered is the last leap that a grant has answered.
 	answered int
-	// resend reports that the last order may not have arrived. retryAt is the earliest instant of
-	// the next order after a failed one.
+	// resend reports that the last order may not have arrived. The field "retryAt" is the earliest
+	// instant of the next order after a failed one.
 	resend  bool
 	retryAt time.Duration
 }
@@ -59,7 +60,7 @@ type state struct {
 	leaps int
 }
 
-// order is a grant for a shim, or the order to kill its program.
+// order is a grant for a shim, or the order to kill the shim's program.
 type order struct {
 	shim gate.ShimID
 	kill bool
@@ -96,7 +97,8 @@ func (s *state) tie(claim int, t Tie, join bool) (covered bool) {
 	return true
 }
 
-// breaks ends the leash of each shim that is tied to the claim's hold.
+// The method "breaks" makes the leash never again prolong the grant of a shim that is tied to the
+// claim's hold.
 func (s *state) breaks(claim int) {
 	of := &s.claims[claim]
 	for _, its := range s.shims {
@@ -107,7 +109,8 @@ func (s *state) breaks(claim int) {
 	of.Deadline, of.Unrenewed = instant.Never, false
 }
 
-// retire forgets a claim whose loop has ended without a hold. No frozen program waits for the claim.
+// retire forgets a claim whose loop has ended without a hold. From then on no frozen program waits
+// for that claim.
 func (s *state) retire(claim int) {
 	s.claims[claim].Tie = Tie{Deadline: instant.Never, Leaps: math.MaxInt}
 }
@@ -228,8 +231,8 @@ func (s *state) bound(now time.Duration, its *leashed) (deadline time.Duration, 
 
 // missed notes that an order could not be sent. The argument "unsent" reports that no part of the
 // order has left the agent. Otherwise the grant may have arrived all the same, so its deadline
-// stays noted. The shim never learns the number of a first grant that is unsent, so missed forgets
-// that number.
+// stays noted. The shim never learns the number of a first grant that is unsent, so the method
+// "missed" forgets that number.
 func (s *state) missed(o order, unsent bool, now time.Duration) {
 	its := s.shims[o.shim]
 	if its == nil {

@@ -49,13 +49,13 @@ func (b *bench) waits(id gate.ShimID) {
 	b.note(gate.Report{Shim: id, Container: "of-" + string(id), Phase: gate.Waiting, Connected: true})
 }
 
-// runs makes the shim report that its child runs under its present grant.
+// The method "runs" makes the shim report that its child runs under its present grant.
 func (b *bench) runs(id gate.ShimID) {
 	its := b.shims[id]
 	its.report.Phase, its.report.Hold = gate.Running, its.number
 }
 
-// misses notes that the shim's last order may or may not have arrived.
+// The method "misses" notes that the shim's last order may or may not have arrived.
 func (b *bench) misses(id gate.ShimID) {
 	b.missed(order{shim: id, number: b.shims[id].number}, false, b.now)
 }
@@ -243,7 +243,7 @@ func TestFailedOrderIsSentAgain(t *testing.T) {
 	assert.True(t, b.act()["a"].kill)
 }
 
-// The desk sends no grant before its note is on the disk.
+// If the desk cannot write the note of a grant, the desk does not send that grant.
 func TestUnsentFirstGrantCausesNoKill(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, 1)

@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	// The constant Answers is the time that the standbys have for an offer. A standby needs the
+	// The constant "Answers" is the time that the standbys have for an offer. A standby needs the
 	// time [Spread] and two requests for its offer. If no standby exists, the holder waits for this
 	// time in vain, so the time is short.
 	Answers = 500 * time.Millisecond
@@ -68,8 +68,8 @@ type Facts struct {
 	Replaced bool
 	// Offers are the offers of other pods to this leave.
 	Offers []api.Offer
-	// Says is the text about the leave in the stored Lease, as [Decision.Says]. The field
-	// Serving reports that, by the stored Lease, the application serves.
+	// Says is the text about the leave in the stored Lease, as [Decision.Says]. The field "Serving"
+	// reports that, by the stored Lease, the application serves.
 	Says    string
 	Serving bool
 	// PreStop reports that a preStop hook runs: the application still serves, and has not got a
@@ -88,10 +88,10 @@ type Facts struct {
 type Decision struct {
 	// Says is the text about the leave that the Lease must show; empty without a leave.
 	Says string
-	// The field Out reports that the pod must be not Ready. The field Closed reports that the Lease
-	// must show that the application no longer serves.
+	// The field "Out" reports that the pod must be not Ready. The field "Closed" reports that the
+	// Lease must show that the application no longer serves.
 	Out, Closed bool
-	// The field Over reports that the application may stop, as far as this package is concerned.
+	// The field "Over" reports that the application may stop, as far as this package is concerned.
 	Over bool
 	// Successor is the pod that the release must name; empty for none.
 	Successor string
@@ -128,7 +128,7 @@ const (
 	stays
 )
 
-// Next updates the leave by the facts, and returns the decision for the instant now.
+// Next updates the leave by the facts, and returns the decision for the instant "now".
 func (l *Leave) Next(now time.Duration, f Facts) Decision {
 	if f.Known && !f.Deleted {
 		l.signalled = 0
@@ -259,10 +259,10 @@ func (l *Leave) ask(now time.Duration, f Facts) (ended bool, wake time.Duration)
 }
 
 // follows returns the successor, and whether enough pods have offered. Enough means that one Ready
-// pod stays beside the successor. If [Facts.Successor] is empty, one offer can be enough for a
-// deleted pod. Then the pod must be Replaced, or the argument "last" must report that the time for
-// offers is over. In this case the result "successor" is empty, because no node sends connections
-// to a deleted pod anyway.
+// pod stays beside the successor. For a deleted pod without a [Facts.Successor], one offer is
+// enough in two cases. The pod is Replaced, or the argument "last" reports that the time for offers
+// is over. In both cases the result "successor" is empty, because no node sends connections to a
+// deleted pod anyway.
 func (f Facts) follows(last bool) (successor string, enough bool) {
 	stay := 0
 	for _, o := range f.Offers {

@@ -39,7 +39,7 @@ type play struct {
 	after   time.Duration
 	mute    bool
 	elapsed time.Duration
-	// slow replaces [written] if it is not zero.
+	// If the field "slow" is not zero, this field replaces [written].
 	slow time.Duration
 	// hook is the time that the preStop hook takes.
 	hook time.Duration
@@ -140,7 +140,7 @@ func TestEndpointDelayBeginsOnceUnreadyStatusIsStored(t *testing.T) {
 	assert.GreaterOrEqual(t, took, p.held+Passing)
 }
 
-// A preStop hook runs from the stop signal on, and the application serves during the hook.
+// A preStop hook begins once the kubelet stops the pod. The application serves during the hook.
 func TestPreStopHookProlongsTheLeave(t *testing.T) {
 	for name, c := range map[string]struct {
 		hook, grace, delay time.Duration
@@ -189,7 +189,8 @@ func TestHolderLeavesWithinABoundedTime(t *testing.T) {
 	}
 }
 
-// An offer takes a read and a write of the standby, so at a slow API server it comes late.
+// A standby needs a read and a write for an offer. So the offer comes late if the API server is
+// slow.
 func TestSlowAPIServerProlongsTheWaitForOffers(t *testing.T) {
 	const slow = 400 * time.Millisecond
 	p := play{slow: slow, after: 3*slow + Spread, offers: two, facts: Facts{Cause: Yield, Delay: delay}}

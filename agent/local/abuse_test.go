@@ -24,7 +24,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// stall keeps the loop busy, as a CPU limit may do, until the caller calls resume.
+// stall blocks the loop, as a CPU limit may do, until the caller calls resume.
 func stall(k *keeper) (resume func()) {
 	c, in := make(chan struct{}), make(chan struct{})
 	go k.post(context.Background(), func(time.Duration) {
@@ -76,7 +76,7 @@ func TestAbortedStreamsDoNotKeepTheHoldAlive(t *testing.T) {
 		s := newServer("lock.a")
 		p := start(t, s, "first", "lock/a")
 		number := p.hold("?heartbeat=10s")
-		for range 200 { // streams that the program aborts at once
+		for range 200 { // streams that the program aborts immediately
 			ctx, end := context.WithCancel(t.Context())
 			end()
 			p.handler.ServeHTTP(httptest.NewRecorder(), request(ctx, http.MethodGet, "/v1/lock/a/holds/"+number))
@@ -280,8 +280,8 @@ func TestSemaphoreHolderNeverWatchesOtherSlots(t *testing.T) {
 	})
 }
 
-// listening serves the local API of a pod over TCP, in real time. The third result is the address
-// of the server.
+// The function "listening" serves the local API of a pod over TCP, in real time. The third result
+// is the address of the server.
 func listening(t *testing.T, s *server) (*pod, *API, string) {
 	t.Helper()
 	claims, err := api.ParseLocalArgs([]string{"-claims=lock/a"})

@@ -15,8 +15,9 @@ import (
 type holding struct {
 	Claim string `json:"claim"`
 	Hold  string `json:"hold"`
-	// Slot is the Lease of the hold. FencingToken is a decimal number, which grows from hold to
-	// hold.
+	// Slot is the name of the hold's Lease. If the hold has several Leases, Slot is the name of
+	// the Lease with the greatest token. FencingToken is a decimal number, which grows from hold
+	// to hold.
 	Slot         string `json:"slot"`
 	FencingToken string `json:"fencingToken"`
 	// The field As is the program's role in a read-write lock; empty for other claims.
@@ -49,7 +50,7 @@ func reply(w http.ResponseWriter, status int, body any) {
 }
 
 // lineTimeout bounds the time to write one line of a stream. The kernel buffers many lines, so
-// the timeout only ends a connection whose program has not read for long.
+// the timeout ends a connection only if the program has not read for long.
 const lineTimeout = 10 * time.Second
 
 // stream writes lines of JSON.

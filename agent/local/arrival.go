@@ -18,9 +18,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// lingers is the time for which the pod still counts at the barrier after its last call has
-// ended. A program that repeats its call may pause for a second between two calls. During that
-// pause the pod still counts, so it need not arrive anew at each call.
+// lingers is the time for which the pod still counts at the barrier after the pod's last call has
+// ended. A program that repeats its call may wait for a second between two calls. During that
+// second the pod still counts, so the pod need not arrive anew at each call.
 const lingers = 2 * time.Second
 
 // arrival waits at one barrier on behalf of all programs of the pod. The pod makes one arrival,
@@ -36,16 +36,17 @@ type arrival struct {
 	// end of the method run.
 	opened, ended chan struct{}
 	// The field "until" is the instant until which the pod counts, by CLOCK_BOOTTIME. Package
-	// barrier reads this field before each write, because a timer may be late after a freeze.
+	// barrier reads this field before each write, because Go's timers stop while the machine
+	// sleeps.
 	until atomic.Int64
 
 	random *rand.Rand
-	// calls counts the calls that wait. When the last call has ended, idle delivers a value at
-	// the end of the time [lingers].
+	// The field "calls" counts the calls that wait. When the last call has ended, idle delivers a
+	// value at the end of the time [lingers].
 	calls int
 	idle  <-chan time.Time
-	// The function "leave" ends the present wait of package barrier; nil without such a wait.
-	// The channel "over" then delivers the result of that wait.
+	// The function "leave" ends the present wait of package barrier; nil without such a wait. At
+	// the end of the wait, the channel "over" delivers the result.
 	leave context.CancelFunc
 	over  chan error
 }
@@ -57,8 +58,8 @@ func newArrival(c Config, budget api.Budget, of api.BarrierArgs) *arrival {
 	}
 }
 
-// run makes the pod arrive at the barrier while calls wait. When stop is closed or ctx ends, run
-// returns, and the pod no longer counts at the barrier.
+// run makes the pod arrive at the barrier while calls wait. When the channel "stop" is closed or
+// ctx ends, run returns, and the pod no longer counts at the barrier.
 func (a *arrival) run(ctx context.Context, stop <-chan struct{}) {
 	defer close(a.ended)
 	defer func() {

@@ -25,7 +25,8 @@ const (
 	isClosed passage = "closed"
 )
 
-// withBarrier returns a handler that finds the barrier in the path, and passes it to handle.
+// withBarrier returns a handler that finds the barrier in the path, and passes that barrier to
+// the function "handle".
 func (a *API) withBarrier(handle func(*arrival, http.ResponseWriter, *http.Request)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		name := r.PathValue("name")

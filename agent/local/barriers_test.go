@@ -26,8 +26,8 @@ const waitPath = "/v1/barrier/warm/wait"
 
 var meets = api.Barrier{Name: "warm", Size: 3}
 
-// The constant "soon" bounds the time from the last arrival until the barrier is open, as in
-// package barrier.
+// The constant "soon" bounds the time from the last arrival until the barrier is open, as in the
+// tests of package barrier.
 const soon = api.DefaultLeaseDuration/6 + 5*time.Second
 
 // waiting is a call that waits at the barrier, and its answer.
@@ -92,7 +92,7 @@ func atBarrier(t *testing.T) (*server, func(name string) *pod) {
 	return s, func(name string) *pod { return start(t, s, name, "barrier/warm=3, lock/a") }
 }
 
-// arrived returns the names of the pods that hold a Lease of the barrier.
+// The method "arrived" returns the names of the pods that hold a Lease of the barrier.
 func (s *server) arrived() (names []string) {
 	for _, lease := range meets.Leases("run-1") {
 		if holder := s.lease(lease).Holder; holder != "" {
@@ -175,7 +175,7 @@ func TestBarrierWithoutACallCausesNoRequest(t *testing.T) {
 	})
 }
 
-// A shell script repeats its call with a pause of a second.
+// A shell script repeats its call, and sleeps for a second between two calls.
 func TestRepeatedCallsKeepOneArrival(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, pod := atBarrier(t)

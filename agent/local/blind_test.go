@@ -81,7 +81,7 @@ func TestRefusedWatchesDelayAWaitingBidOnlyBriefly(t *testing.T) {
 	}
 }
 
-// The Lease of a slot is gone, and enroll does not run. So no writer can begin.
+// The Lease of a slot is gone, and enroll does not run. So no writer can acquire all slots.
 func TestReadersHoldWhileAWriterAwaitsMissingLease(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newRWServer()

@@ -54,7 +54,7 @@ func (k calls) bidFor(ctx context.Context, b *bid, wait time.Duration) outcome {
 	return k.acquire(ctx, b)
 }
 
-// watch makes the agent watch the Leases until the caller calls the function that watch returns.
+// watch makes the agent watch the Leases until the caller calls the resulting function.
 // Afterwards the agent watches for another minute ([interest]).
 func (k calls) watch() (end func()) {
 	count := func(n int) {
@@ -70,10 +70,10 @@ func (k calls) watch() (end func()) {
 // patience returns how long a call waits for the API server.
 func (k calls) patience() time.Duration { return patienceOf(k.self.Budget) }
 
-// patienceOf returns how long a call waits for the API server, under a budget.
+// patienceOf returns how long, with the given budget, a call waits for the API server.
 func patienceOf(b api.Budget) time.Duration { return min(4*b.RequestTimeout, mostPatience) }
 
-// mostPatience bounds [patienceOf] under a long lease.
+// mostPatience bounds the result of [patienceOf] if the lease duration is long.
 const mostPatience = 10 * time.Second
 
 // acquire bids for the slot, and waits for the outcome. If ctx ends first, acquire withdraws
@@ -164,7 +164,7 @@ func (k calls) attach(ctx context.Context, number string) (has *hold, err error)
 }
 
 // detach reduces the number of the hold's connections, because a connection has ended. That end
-// does not prove that the program has stopped, so only the renewals end.
+// does not prove that the program has stopped, so the agent does not release the slot.
 func (k calls) detach(h *hold) {
 	_ = k.call(context.Background(), func(time.Duration) { h.streams-- })
 }

@@ -28,8 +28,9 @@ type Config struct {
 	LeaseDuration time.Duration
 	// BootID is the boot id of the running kernel.
 	BootID string
-	// OwnKernel reports that the pod may run in a virtual machine of its own. In such a pod,
-	// another boot id does not prove that the program of the earlier boot is dead.
+	// OwnKernel reports that the pod may run in a virtual machine of its own. In such a pod, a
+	// Lease with the boot id of an earlier boot does not prove that the program of that boot is
+	// dead.
 	OwnKernel bool
 	Leases    courier.Leases
 	// Variables sends the requests about Variables. Variables may be nil only if no claim names
@@ -87,7 +88,8 @@ func (c Config) check() (Config, error) {
 	return c, nil
 }
 
-// barrier returns the arguments of the barrier that a claim names, with the run in the settings.
+// barrier returns the arguments of the barrier that a claim names. The run is that of the
+// settings.
 func (c Config) barrier(of api.Claim) api.BarrierArgs {
 	return api.BarrierArgs{Barrier: api.Barrier{Name: of.Name, Size: of.Size}, Run: c.Run}
 }

@@ -87,7 +87,7 @@ func isLocal(host string) bool {
 }
 
 // The method "with" returns a handler that finds the keeper of the claim in the path, and passes
-// that keeper to the function handle.
+// that keeper to the function "handle".
 func (a *API) with(handle func(calls, http.ResponseWriter, *http.Request)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		word, name := r.PathValue("kind"), r.PathValue("name")
@@ -141,7 +141,7 @@ func putHold(k calls, w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// deleteHold gives the hold in the path back. By this call the program states that its work has
+// deleteHold gives back the hold in the path. By this call the program states that its work has
 // ended.
 func deleteHold(k calls, w http.ResponseWriter, r *http.Request) {
 	if err := k.giveBack(context.WithoutCancel(r.Context()), r.PathValue("hold")); err != nil {

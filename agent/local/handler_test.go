@@ -49,7 +49,7 @@ func TestLocalAPIShowsTheHolderAndItsAddress(t *testing.T) {
 		}
 		assert.NotContains(t, slot(second), "holder")
 		number := first.hold("?heartbeat=5m")
-		<-time.After(10 * time.Second) // the first renewal adds the token
+		<-time.After(10 * time.Second) // the first renewal adds the token to the Lease
 		for _, p := range []*pod{first, second} {
 			of := slot(p)
 			assert.Equal(t, "first", of["holder"])

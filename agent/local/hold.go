@@ -11,8 +11,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/instant"
 )
 
-// defaultBeats is the longest time between two heartbeats of a program that states no other
-// time. The clients of metaparticle/sync send one every 10 s.
+// defaultBeats is the longest time between two heartbeats of a program that states no other time.
+// The clients of metaparticle/sync send a heartbeat every 10 s.
 const defaultBeats = 30 * time.Second
 
 // bid is a program's wish to hold.
@@ -25,7 +25,7 @@ type bid struct {
 	// heartbeats.
 	stream bool
 	every  time.Duration
-	// writes reports that the program bids to be the writer of a read-write lock.
+	// The field "writes" reports that the program bids to be the writer of a read-write lock.
 	writes bool
 	// anyProgram reports that any program of the pod may send the heartbeats, because the
 	// protocol of metaparticle/sync does not name programs.
@@ -53,25 +53,27 @@ type hold struct {
 	// deadline is the instant by which the program must have stopped. From the instant drainAt
 	// on, the agent does not expect to renew before the deadline.
 	deadline, drainAt time.Duration
-	// kill is the time before the deadline at which a shim begins to kill the program; zero if no
-	// shim kills the program.
+	// kill is how long before the deadline a shim begins to kill the program; zero if no shim
+	// kills the program.
 	kill time.Duration
 	// streams counts the connections by which the program shows that it lives. Without a
 	// connection, the program must send heartbeats. The last heartbeat came at the instant
 	// beatAt, and the next heartbeat must come within the duration in the field beats.
 	streams       int
 	beats, beatAt time.Duration
-	// told reports that the program has got an answer about the hold by a call other than the bid.
+	// The field "told" reports that the program has got an answer about the hold by a call other
+	// than the bid.
 	told bool
-	// unrenewed reports that no renewal has been stored since the last leap of the wall clock.
+	// The field "unrenewed" reports that no answer is good before the next stored renewal. The
+	// wall clock has leapt, or [keeper.tie] has requested a renewal.
 	unrenewed bool
-	// asked reports that a person requests that the program gives the hold back.
+	// The field "asked" reports that a person requests that the program gives the hold back.
 	asked bool
-	// owed reports that the bid has not got the hold yet, because the grant of a shim may end after
-	// the hold's deadline.
+	// The field "owed" reports that the bid has not got the hold yet, because the grant of a shim
+	// may end after the hold's deadline.
 	owed bool
-	// returned reports that the program has given the hold back. The field "over" reports that
-	// the hold has ended.
+	// The field "returned" reports that the program has given the hold back. The field "over"
+	// reports that the hold has ended.
 	returned, over bool
 }
 
@@ -96,7 +98,7 @@ func (h *hold) tokenOf(slot string) string {
 	return ""
 }
 
-// The method "as" returns the role in a read-write lock for which the program bids.
+// The method "as" returns the role for which the program bids in a read-write lock.
 func (b *bid) as() role {
 	if b.writes {
 		return asWriter
@@ -114,8 +116,9 @@ const (
 	asWriter role = "writer"
 )
 
-// supported reports whether the program shows that it lives. A program that has not got its hold yet
-// cannot show that, nor can a program that its shim has frozen after a leap.
+// The method "supported" reports whether the program shows that it lives. The result is also true
+// before the program has got its hold, and while a shim keeps the program frozen after a leap. In
+// both cases the program cannot show that it lives.
 func (h *hold) supported(now time.Duration) bool {
 	return h.streams > 0 || now < h.beatBy() || h.owed || h.unrenewed && h.kill > 0
 }
@@ -151,8 +154,8 @@ func (h *hold) wake(now time.Duration) time.Duration {
 	return at
 }
 
-// good returns for how long an answer that is sent now is good. The result is zero if the hold has
-// ended. The result is also zero between a leap of the wall clock and the next stored renewal.
+// good returns for how long an answer that is sent now is good. The result is zero if the hold
+// has ended. The result is also zero while the field "unrenewed" is true.
 func (h *hold) good(now time.Duration) time.Duration {
 	if h.over || h.returned || h.unrenewed {
 		return 0
@@ -186,8 +189,8 @@ const (
 	// ending means that the last renewals have failed, and that the program must stop its work
 	// before the deadline.
 	ending phase = "ending"
-	// uncertain means that the machine may have been paused. The program must not write
-	// before the hold is good again.
+	// uncertain means that a renewal must be stored before the hold is good again, mostly because
+	// the machine may have been paused. Until then the program must not write.
 	uncertain phase = "uncertain"
 	// lost means that the hold has ended.
 	lost phase = "lost"

@@ -45,15 +45,16 @@ type keeper struct {
 	bids     []*bid
 	// hold is nil while the pod does not hold.
 	hold *hold
-	// numbers has the holds of this process that a Lease may still name. The value is true if a
-	// program may be working under that hold.
+	// numbers has, by number, each hold of this process that a Lease may still name. The value is
+	// true if a program may be working under the hold.
 	numbers map[string]bool
 	// interestedUntil is the instant until which the agent watches although no bid waits.
 	interestedUntil time.Duration
 	// watchers counts the waiting calls for several claims in which this claim is not the first.
 	// The agent watches this claim's Leases even while such a call bids for another claim.
 	watchers int
-	// The field "leaps" counts the leaps of the wall clock.
+	// The field "leaps" counts the leaps of the wall clock. A renewal that [keeper.tie] requests
+	// counts as a leap, too.
 	leaps int
 	// syncHeld reports that a client of metaparticle/sync has had a hold in this process.
 	syncHeld bool
@@ -63,11 +64,12 @@ type keeper struct {
 	// index is the number by which the leash knows this claim. The field "noted" is the number
 	// of leaps that shims have reported, and that this claim has noted.
 	index, noted int
-	// renews reports that the loop must decide again at once, because a renewal is due.
+	// The field "renews" reports that the loop must decide again at once, because a renewal is
+	// due.
 	renews bool
-	// quiet reports that the posted function changes no answer, so the loop does not wake the
-	// calls that follow the state. A woken call posts a function that reads the state. If that
-	// function were not quiet, the loop would wake all these calls again, for ever.
+	// The field "quiet" reports that the posted function changes no answer, so the loop does not
+	// wake the calls that follow the state. A woken call posts a function that reads the state.
+	// If that function were not quiet, the loop would wake all these calls again, for ever.
 	quiet bool
 }
 
@@ -91,8 +93,8 @@ func newKeeper(c Config, budget api.Budget, of api.Claim) *keeper {
 	return k
 }
 
-// run decides about the claim until stop is closed and nothing is left to release, or until
-// ctx ends.
+// run decides about the claim until the channel "stop" is closed and nothing is left to release,
+// or until ctx ends.
 func (k *keeper) run(ctx context.Context, stop <-chan struct{}) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer k.group.Wait()
@@ -184,8 +186,8 @@ func (k *keeper) decide(ctx context.Context) time.Duration {
 // hasWaiting reports whether a bid waits for the slot.
 func (k *keeper) hasWaiting() bool { return len(k.bids) > 0 }
 
-// watches reports whether the Leases must be watched: a bid waits for a slot, or a waiting call
-// for several claims needs the Leases.
+// The method "watches" reports whether the Leases must be watched. A bid that waits for a slot
+// needs the Leases. A waiting call for several claims needs them, too.
 func (k *keeper) watches() bool { return k.hasWaiting() || k.watchers > 0 }
 
 // facts returns the inputs of the claim's next decision.
@@ -212,7 +214,7 @@ func (k *keeper) proven(number string) bool {
 	return ours && !works
 }
 
-// answered logs each release, and each request that failed.
+// The method "answered" logs each release, and each request that failed.
 func (k *keeper) answered(a claim.Action, _, refusal error) {
 	switch {
 	case refusal == nil && a.Kind == claim.Release:
@@ -312,7 +314,7 @@ func (k *keeper) stop() {
 	k.bids = nil
 }
 
-// refuse refuses each bid that does not wait for other holders, if its slots are taken.
+// refuse refuses each bid whose field "now" is true, if the slots of the bid are taken.
 func (k *keeper) refuse() {
 	k.bids = slices.DeleteFunc(k.bids, func(b *bid) bool {
 		if !b.now {
@@ -326,8 +328,8 @@ func (k *keeper) refuse() {
 	})
 }
 
-// obstacle returns the problem that keeps the bid from a hold now; nil if its slots may be
-// free.
+// obstacle returns the problem because of which the bid cannot get a hold now; nil if the slots
+// of the bid may be free.
 func (k *keeper) obstacle(b *bid) *problem {
 	if k.hold != nil {
 		return busyProblem(k.config.PodName)

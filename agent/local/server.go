@@ -55,8 +55,8 @@ func newVariable(c Config, of api.Claim) *variable.Variable {
 	})
 }
 
-// Run keeps all claims until stop is closed and no slot is left to release. Then Run returns
-// nil. If ctx ends first, Run releases nothing, and the Leases expire.
+// Run keeps all claims until the channel "stop" is closed and no slot is left to release. Then
+// Run returns nil. If ctx ends first, Run releases nothing, and the Leases expire.
 func (a *API) Run(ctx context.Context, stop <-chan struct{}) error {
 	errs := make([]error, len(a.keepers))
 	var group sync.WaitGroup

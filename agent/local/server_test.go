@@ -37,8 +37,8 @@ type server struct {
 	history  []kube.WatchEvent
 	leases   map[string]*kube.Lease
 	requests []string
-	// away makes the server refuse all requests. If loses is set, the server stores each write,
-	// but the answer is lost.
+	// away makes the server refuse all requests. If the field "loses" is set, the server stores
+	// each write, but the answer is lost.
 	away, loses bool
 	// slow is the time by which the server delays each write.
 	slow      time.Duration
@@ -291,7 +291,7 @@ func (l *lines) states() []string {
 }
 
 // stream opens a stream. The stream ends at the end of the test, or when the test calls the
-// field end.
+// function in the field "end".
 func (p *pod) stream(method, path string) *lines {
 	ctx, end := context.WithCancel(p.t.Context())
 	l := &lines{end: end, done: make(chan struct{})}

@@ -166,7 +166,7 @@ func TestCallsThatSortClaimsDifferentlyNeverDeadlock(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		_, one, two := startPair(t)
 		calls := []*lines{one.stream(http.MethodPost, both+"&wait=1h"), two.stream(http.MethodPost, "/v1/holds?claims=lock/a,lock/b&wait=1h")}
-		after(5 * time.Minute) // the holds of the first call end without heartbeats
+		after(5 * time.Minute) // without heartbeats, the holds of the first call end
 		for _, c := range calls {
 			<-c.done
 			assert.Equal(t, http.StatusCreated, c.code)

@@ -68,7 +68,8 @@ func getState(k calls, w http.ResponseWriter, r *http.Request) {
 // glance is what the agent sees of a claim at one instant.
 type glance struct {
 	state claimState
-	// seen reports that the agent sees every Lease of the claim, or that the pod holds the claim.
+	// The field "seen" reports that the agent sees every Lease of the claim, or that the pod
+	// holds the claim.
 	seen bool
 	// The channel "changed" is closed at the next event that may change the state. Without such an
 	// event, the state stays the same for the duration in the field "lasts".
@@ -76,8 +77,8 @@ type glance struct {
 	lasts   time.Duration
 }
 
-// followState writes a line with the present state, and a line with each later state that
-// differs from the last one.
+// followState writes a line with the present state, and another line after each change of the
+// state.
 func (k calls) followState(w http.ResponseWriter, r *http.Request, g glance) {
 	lines := newStream(w)
 	for told := (claimState{}); ; {
@@ -94,8 +95,9 @@ func (k calls) followState(w http.ResponseWriter, r *http.Request, g glance) {
 	}
 }
 
-// seen waits until the agent sees every Lease of the claim, or until the pod holds the claim, and
-// returns the claim's state. The result "ok" is false if ctx or the loop ends before that.
+// The method "seen" waits until the agent sees every Lease of the claim, or until the pod holds
+// the claim, and returns the claim's state. The result "ok" is false if ctx or the loop ends
+// before that.
 func (k calls) seen(ctx context.Context) (g glance, ok bool) {
 	for ok = k.call(ctx, func(now time.Duration) { g = k.glance(now) }) == nil; ok && !g.seen; {
 		g, ok = k.next(ctx, g)
@@ -149,8 +151,8 @@ func (k calls) glance(now time.Duration) glance {
 	return g
 }
 
-// shown returns the slots that the answers show. For a read-write lock the result has the intent,
-// and as many slots as readers may hold at once.
+// The function "shown" returns the slots that the answers show. For a read-write lock the result
+// has the intent, and one slot for each reader that may hold at the same time.
 func shown(k calls) []claim.View {
 	views := k.claim.Views()
 	if k.of.Kind == api.RWLock {

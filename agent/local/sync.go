@@ -116,7 +116,7 @@ func (k calls) beatSync(ctx context.Context) (good time.Duration) {
 				return
 			}
 			if good = h.good(now); good < syncGood {
-				h.beatAt = now - h.beats // overdue, because the program counts its hold as lost
+				h.beatAt = now - h.beats // the renewals end: the program counts its hold as lost
 			}
 		})
 		if changed == nil {

@@ -10,10 +10,10 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/leash"
 )
 
-// tie passes the state of the claim to the leash. If join is true, a program that started after the
-// acquisition may know the hold from now on. The result is false if the grant of a shim may end
-// after the hold's deadline. In this case tie requests a renewal. Until the renewal is stored, the
-// agent tells no program that the program has the hold.
+// tie passes the state of the claim to the leash. If the argument "join" is true, a program that
+// started after the acquisition may know the hold from now on. The result is false if the grant
+// of a shim may end after the hold's deadline. In this case tie requests a renewal. Until the
+// renewal is stored, the agent tells no program that the program has the hold.
 func (k *keeper) tie(join bool) (covered bool) {
 	t := leash.Tie{Deadline: instant.Never, Leaps: k.noted}
 	if k.hold != nil {
@@ -49,7 +49,8 @@ func (k *keeper) untie(h *hold) {
 	k.tie(false)
 }
 
-// leapt makes the claim renew immediately. Until that renewal is stored, no answer is good.
+// The method "leapt" makes the claim renew immediately. Until that renewal is stored, no answer
+// is good.
 func (k *keeper) leapt(now time.Duration) {
 	k.leaps = k.claim.Leapt(now)
 }

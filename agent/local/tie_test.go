@@ -25,7 +25,7 @@ type shim struct {
 	clock   func() time.Duration
 	mu      sync.Mutex
 	grant   gate.Grant
-	// killed reports that the agent has ordered the shim to kill its program.
+	// The field "killed" reports that the agent has ordered the shim to kill its program.
 	killed bool
 }
 
@@ -52,7 +52,7 @@ func (s *shim) last() gate.Grant {
 	return s.grant
 }
 
-// runs reports whether the program is alive.
+// The method "runs" reports whether the program is alive.
 func (s *shim) runs() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -57,7 +57,8 @@ func newVariableState(v *kube.Variable) variableState {
 	return s
 }
 
-// withVariable returns a handler that finds the Variable in the path, and passes it to handle.
+// withVariable returns a handler that finds the Variable in the path, and passes that Variable to
+// the function "handle".
 func (a *API) withVariable(handle func(*variable.Variable, http.ResponseWriter, *http.Request)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		name := r.PathValue("name")
@@ -117,8 +118,8 @@ func (a *API) putVariable(v *variable.Variable, w http.ResponseWriter, r *http.R
 }
 
 // writeVariable carries out the action of a call. The function "set" reads those parts of the
-// request that only calls of this path have. If the result "done" is false, writeVariable has
-// already answered with a problem.
+// request that not all writes have, such as an addend. If the result "done" is false,
+// writeVariable has already answered with a problem.
 func (a *API) writeVariable(
 	v *variable.Variable, w http.ResponseWriter, r *http.Request, set func(*variable.Action, *http.Request) *problem,
 ) (answer variable.Answer, done bool) {
@@ -242,8 +243,8 @@ func (a *API) actionOf(r *http.Request) (*variable.Action, *problem) {
 	return action, nil
 }
 
-// holding returns the keeper of the claim whose hold has the number; nil if no claim of the pod
-// has such a hold.
+// The method "holding" returns the keeper of the claim whose hold has the number; nil if no claim
+// of the pod has such a hold.
 func (a *API) holding(ctx context.Context, number string) (found *keeper) {
 	for _, k := range a.keepers {
 		_ = calls{k}.call(ctx, func(time.Duration) {

@@ -95,8 +95,8 @@ func (v *variables) WatchVariable(ctx context.Context, _, from string, fn func(v
 	}
 }
 
-// send sends a request with a body. The strings in headers are, in turn, the name and the value of
-// each header.
+// send sends a request with a body. The argument "headers" has the name and the value of each
+// header, in turn.
 func (p *pod) send(method, path, body string, headers ...string) (code int, answer map[string]any) {
 	p.t.Helper()
 	r := httptest.NewRequestWithContext(p.t.Context(), method, path, strings.NewReader(body))

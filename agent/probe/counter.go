@@ -5,8 +5,8 @@ package probe
 
 import "github.com/metaparticle-io/metaparticle/api"
 
-// counter counts equal results in a row. The state changes only at a threshold, as in the
-// kubelet.
+// counter counts equal outcomes in a row. As in the kubelet, an outcome has an effect only at its
+// threshold.
 type counter struct {
 	last Outcome
 	run  int

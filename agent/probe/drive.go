@@ -18,7 +18,7 @@ const settling = time.Second
 
 // prompt is the period of the readiness probe until the child has passed that probe. Until then
 // new connections wait at the standbys, so a period of a second would prolong each handover. Two
-// kinds of probes have the period settling (a second) instead. An exec probe has it because a
+// kinds of probes have a period of [settling] (a second) instead. An exec probe has it because a
 // command costs more than a connection. A probe of another host has it because that host may
 // serve many pods.
 const prompt = 100 * time.Millisecond
@@ -49,8 +49,8 @@ func (l *childState) pause(p *api.Probe, span time.Duration) time.Duration {
 	return prompt
 }
 
-// asksElsewhere reports whether the probe declares a host, so that it may go to another machine
-// than the pod.
+// asksElsewhere reports whether the probe declares a host, so that the probe may go to another
+// machine.
 func asksElsewhere(p *api.Probe) bool {
 	return p.HTTPGet != nil && p.HTTPGet.Host != "" || p.TCPSocket != nil && p.TCPSocket.Host != ""
 }
@@ -157,7 +157,7 @@ func (m *Monitor) startup(ctx context.Context, c *container, l *childState, coun
 		*count = counter{}
 		m.say(c, l, startup, r)
 	case state == Failure:
-		delete(l.reported, startup) // so that the next call of say repeats this failure
+		delete(l.reported, startup) // so that the next call of "say" repeats this failure
 		m.say(c, l, startup, r)
 		m.tell(Notice{
 			Container: c.name, Reason: "Killing", Message: fmt.Sprintf("Container %s failed startup probe, will be restarted", c.name),

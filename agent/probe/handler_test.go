@@ -33,7 +33,7 @@ func portOf(t *testing.T, address string) int {
 	return n
 }
 
-// deaf returns the port of a server that accepts connections but never answers.
+// The function "deaf" returns the port of a server that accepts connections but never answers.
 func deaf(t *testing.T) int {
 	t.Helper()
 	var listen net.ListenConfig
@@ -43,7 +43,7 @@ func deaf(t *testing.T) int {
 	return portOf(t, l.Addr().String())
 }
 
-// closed returns a port without a listener.
+// The function "closed" returns a port without a listener.
 func closed(t *testing.T) int {
 	t.Helper()
 	var listen net.ListenConfig

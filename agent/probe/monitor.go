@@ -48,8 +48,8 @@ type Child struct {
 	Spared bool
 }
 
-// Notice is an Event that the agent must write. If End is set, the Notice is also an order to stop
-// the child.
+// Notice is an Event that the agent must write. If End is set, the agent must also stop the
+// child.
 type Notice struct {
 	Container       string
 	Warning         bool
@@ -87,7 +87,7 @@ type childState struct {
 	began  time.Time
 	ctx    context.Context // ctx ends with the child
 	cancel context.CancelFunc
-	// started reports that the child has passed its startup probe, or has none.
+	// The field "started" reports that the child has passed its startup probe, or has none.
 	started bool
 	// ready reports that the child passes its readiness probe. While "driven" is set, the agent
 	// runs that probe. The field "counted" is the instant of the last result that the field
@@ -96,12 +96,12 @@ type childState struct {
 	driven  bool
 	counted time.Time
 	counter counter
-	// refused reports that no process listened at the port of the last readiness probe that the
-	// agent ran.
+	// The field "refused" reports that no process listened at the port when the agent last ran
+	// the readiness probe.
 	refused bool
 	// pending has the probes that are running, by name.
 	pending map[string]*pendingProbe
-	// reported has the last message about each probe, by the probe's name.
+	// The field "reported" has the last message about each probe, by the probe's name.
 	reported map[string]string
 }
 

@@ -38,7 +38,7 @@ type app struct {
 
 var passes, fails = Result{Outcome: Success, Status: 200}, Result{Outcome: Failure, Output: "refused"}
 
-// declared returns a probe of GET /name.
+// The function "declared" returns a probe of GET /name.
 func declared(name string, change func(p *api.Probe)) *api.Probe {
 	p := &api.Probe{TimeoutSeconds: 1, PeriodSeconds: 10, SuccessThreshold: 1, FailureThreshold: 3}
 	p.HTTPGet = &api.HTTPGetAction{Path: "/" + name, Port: 80}
@@ -116,7 +116,7 @@ func (a *app) runs(hold string) {
 
 func (a *app) stops() { a.Follow(nil) }
 
-// kubelet sends the probe as the kubelet does, and follows no redirect.
+// The method "kubelet" sends the probe as the kubelet does, and follows no redirect.
 func (a *app) kubelet(probe string) *httptest.ResponseRecorder {
 	return a.serve(a.Handler(), httptest.NewRequest(http.MethodGet, api.ProbePath("app", probe), nil))
 }

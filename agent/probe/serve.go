@@ -153,8 +153,8 @@ func (c *container) due(p *api.Probe) bool {
 	return c.state != nil && c.state.started && time.Since(c.state.began) >= p.InitialDelay()
 }
 
-// spares reports whether the probe is a readiness probe that passes although the child has not
-// passed it yet.
+// The method "spares" reports whether the probe is a readiness probe that passes although the
+// child has not passed it yet.
 func (c *container) spares(probe string) bool {
 	return probe == api.ReadinessProbe && c.state != nil && c.state.child.Spared && c.state.driven
 }

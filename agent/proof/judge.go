@@ -67,8 +67,8 @@ func (s *Shims) mayMean(noted, hold string) bool {
 	return noted == hold || noted == gate.Unreadable && !s.begun[hold]
 }
 
-// connected reports whether a connected shim of the container may have a child of the
-// hold.
+// The method "connected" reports whether a connected shim of the container may have a child of
+// the hold.
 func (s *Shims) connected(hold, container string) bool {
 	return slices.ContainsFunc(s.outstanding[hold], func(id gate.ShimID) bool {
 		last, known := s.list.last(id)
@@ -96,9 +96,9 @@ func (s *Shims) Grantees(hold string) []gate.Report {
 	return found
 }
 
-// Supported reports whether the hold needs renewals, because a connected shim may have a child
-// of the hold. After the success of an init container the hold also needs renewals, because the
-// kubelet starts the next container.
+// Supported reports whether the hold needs renewals. A hold needs renewals while a connected shim
+// may have a child of the hold. After the success of an init container the hold also needs
+// renewals, because the kubelet starts the next container.
 func (s *Shims) Supported(hold string) bool {
 	return s.Succeeded(hold) || slices.ContainsFunc(s.Grantees(hold), func(r gate.Report) bool { return r.Connected })
 }

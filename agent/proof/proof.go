@@ -44,7 +44,7 @@ type Shims struct {
 	// begun has the holds that this process itself began. No other process can have granted
 	// such a hold.
 	begun map[string]bool
-	// heard has the containers of which a shim has connected to this process.
+	// The field "heard" has the containers of which a shim has connected to this process.
 	heard map[string]bool
 	// doubts has, for each container, the doubt of its fresh shim.
 	doubts  map[string]doubt
@@ -84,9 +84,9 @@ func New(c Config) *Shims {
 // Begin notes that this agent process begins the hold.
 func (s *Shims) Begin(hold string) { s.begun[hold] = true }
 
-// Forget drops each hold that no Lease names, and of which no shim may have a child. No
-// decision needs the proof of such a hold any more. If a late write still stores a dropped
-// hold, the hold counts as that of an earlier agent process.
+// Forget drops each hold that no Lease names, and of which no shim can have a child. No decision
+// needs the proof of such a hold any more. If a late write still stores a dropped hold, the hold
+// counts as that of an earlier agent process.
 func (s *Shims) Forget(named func(hold string) bool) {
 	maps.DeleteFunc(s.begun, func(hold string, _ bool) bool { return !s.outstanding.of(hold) && !named(hold) })
 }
@@ -125,8 +125,8 @@ func (s *Shims) Note(r gate.Report) {
 	case gate.Running, gate.Draining:
 		s.Grant(r.Hold, r.Shim)
 	case gate.Waiting:
-		// The child of that hold is dead, and a shim starts only one child under a hold. A
-		// grant of another hold may still arrive.
+		// The child of the reported hold is dead, and a shim starts only one child under a hold.
+		// A grant of another hold may still arrive.
 		s.Clear(r.Hold, r.Shim)
 	case gate.Ended:
 		// The container ends, so the shim starts no further child, even under a grant.

@@ -9,7 +9,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// reports has the last report of each shim, in the order in which the shims started.
+// The type "reports" has the last report of each shim, in the order in which the shims started.
 type reports []gate.Report
 
 // index returns the index of the shim's report, or -1 for an unknown or dead shim.
@@ -27,7 +27,8 @@ func (all reports) last(id gate.ShimID) (gate.Report, bool) {
 }
 
 // put returns the reports in which this report replaces the last report of the same shim. The
-// report of a new shim is inserted after the reports of all shims that did not start later.
+// report of a new shim is inserted after the reports of all shims that started earlier or at the
+// same instant.
 func (all reports) put(r gate.Report) reports {
 	if at := all.index(r.Shim); at >= 0 {
 		all[at] = r

@@ -20,8 +20,8 @@ func TestShimNeverSupersedesOneWithEqualStartTime(t *testing.T) {
 	for seed := range uint64(5000) {
 		random := rand.New(rand.NewPCG(seed, 1))
 		s := New(Config{Containers: []string{"app"}})
-		// The desk has a note of the first shim's grant, so the second shim's report
-		// names that hold as unproven.
+		// The desk has a note of the first shim's grant, so the second shim's report names the
+		// hold of that grant as unproven.
 		first := gate.Report{Shim: "1", Container: "app", Phase: gate.Running, Hold: "h", Began: time.Hour, Connected: true}
 		second := gate.Report{Shim: "2", Container: "app", Phase: gate.Waiting, Began: time.Hour, Connected: true, Unproven: "h"}
 		heard := false

@@ -70,7 +70,7 @@ func (s *asides) launch(a *aside) {
 	s.machine.Start(&a.Command)
 }
 
-// started handles the outcome of the start of an aside.
+// The method "started" handles the outcome of the start of an aside.
 func (s *asides) started(in Start) {
 	s.spawning--
 	if a := s.find(in.Command); in.Err != nil {
@@ -88,8 +88,8 @@ func (s *asides) started(in Start) {
 	}
 }
 
-// reaped handles the end of a process: an aside or an orphan. While the process id of any aside
-// is unknown, reaped keeps an unknown process as a stray.
+// The method "reaped" handles the end of a process: an aside or an orphan. While the process id
+// of any aside is unknown, the method keeps an unknown process as a stray.
 func (s *asides) reaped(pid int, status unix.WaitStatus) {
 	for _, a := range s.all {
 		if a.pid == pid {
@@ -107,9 +107,9 @@ func (a *aside) reaped(status unix.WaitStatus) {
 	a.output.End()
 }
 
-// finished settles an aside whose output is complete. The argument "killing" reports that the
-// shim is killing all remaining processes. The outcome is then errChildEnded, because the exit
-// code of a killed probe or hook proves nothing about the application.
+// The method "finished" settles an aside whose output is complete. The argument "killing" reports
+// that the shim is killing all remaining processes. The outcome is then errChildEnded, because
+// the exit code of a killed probe or hook proves nothing about the application.
 func (s *asides) finished(in Result, killing bool) {
 	switch a := s.find(in.Command); {
 	case a == nil:
@@ -130,8 +130,8 @@ func (s *asides) find(c *Command) *aside {
 	return nil
 }
 
-// settle removes the aside, and calls the aside's function done with the outcome. An aside that
-// is settled already stays as it is.
+// settle removes the aside, and calls the function in the field "done" with the outcome. An aside
+// that is settled already stays as it is.
 func (s *asides) settle(a *aside, o outcome) {
 	if i := slices.Index(s.all, a); i >= 0 {
 		s.all = slices.Delete(s.all, i, i+1)

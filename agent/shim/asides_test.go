@@ -16,7 +16,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
-// runs orders the shim to run a command, and returns the outcome.
+// The method "runs" orders the shim to run a command, and returns the outcome.
 func (a *fakeAgent) runs(timeout time.Duration, command ...string) gate.Outcome {
 	a.t.Helper()
 	require.NoError(a.t, a.send(gate.Order{Run: &gate.Run{ID: "r", Command: command, Timeout: timeout}}))

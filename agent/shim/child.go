@@ -20,10 +20,10 @@ type child struct {
 	grant  gate.Grant
 	pid    int // 0 if no child lives
 	status unix.WaitStatus
-	// began is the instant at which the child started. A thaw adds the duration of the freeze,
-	// because a frozen child does not grow older.
+	// began is the instant at which the child started. A thaw adds the duration of the freeze to
+	// this instant, because a frozen child does not grow older.
 	began time.Duration
-	// killing reports that the shim is killing all remaining processes.
+	// The field "killing" reports that the shim is killing all remaining processes.
 	killing bool
 	environ []string // the shim's own environment
 	ours    func([]gate.SlotToken) []string
@@ -38,8 +38,8 @@ func (c *child) env() []string {
 	return override(c.environ, c.ours(c.grant.Slots))
 }
 
-// override returns the variables in ours, and then those variables in environ that have other
-// names.
+// override returns the variables in the argument "ours", and then those variables in the argument
+// "environ" that have other names.
 func override(environ, ours []string) []string {
 	env := ours
 	for _, v := range environ {

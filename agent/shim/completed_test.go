@@ -18,7 +18,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
-// ended waits for the last state of the shim, and returns that state.
+// The method "ended" waits for the last state of the shim, and returns that state.
 func (a *fakeAgent) ended() gate.State {
 	a.t.Helper()
 	st := a.next()

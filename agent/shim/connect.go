@@ -15,10 +15,10 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
-// A shim that cannot connect tries again as soon as a socket appears. If none appears, the shim
-// tries again after redialFirst, and then after pauses that double up to redialMost. An agent
-// process takes about redialFirst to start. If the shim cannot watch the directory, it may
-// connect up to redialMost after the socket has appeared.
+// A shim that cannot connect tries again as soon as a socket appears. If no socket appears, the
+// shim tries again after a pause of redialFirst. Each further pause is twice as long, but not
+// longer than redialMost. An agent process takes about redialFirst to start. If the shim cannot
+// watch the directory, it may connect up to redialMost after the socket has appeared.
 const (
 	redialFirst = 50 * time.Millisecond
 	redialMost  = 2 * time.Second

@@ -17,7 +17,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
-// delays sends a grant by which the shim holds back the kubelet's stop signal for the delay.
+// The method "delays" sends a grant by which the shim holds back the kubelet's stop signal for
+// the delay.
 func (a *fakeAgent) delays(within, delay time.Duration) {
 	a.t.Helper()
 	require.NoError(a.t, a.send(gate.Order{Grant: &gate.Grant{
@@ -25,7 +26,7 @@ func (a *fakeAgent) delays(within, delay time.Duration) {
 	}}))
 }
 
-// ends waits until the application has ended, and returns how long that took.
+// The method "ends" waits until the application has ended, and returns how long that took.
 func (a *fakeAgent) ends() time.Duration {
 	a.t.Helper()
 	began := host.Now()

@@ -125,8 +125,8 @@ func (s *shim) wakeAt(at time.Duration) {
 	s.machine.Wake(at)
 }
 
-// mostReaped bounds the processes that the shim reaps without a look at the clock. A program can
-// make orphans as fast as the shim reaps them.
+// mostReaped bounds the processes that the shim reaps before it checks the clock again. A program
+// can make orphans as fast as the shim reaps them.
 const mostReaped = 64
 
 // reap reaps processes that have ended, and reports whether the shim has no descendant left. After

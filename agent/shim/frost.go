@@ -29,7 +29,8 @@ type frost struct {
 	pids  []int // the ids of the frozen processes, parents first
 	// since is the instant of the freeze; zero while no process is frozen.
 	since time.Duration
-	// denied reports that the shim has logged that the kernel does not let it freeze a process.
+	// The field "denied" reports that the shim has logged that the kernel does not let the shim
+	// freeze a process.
 	denied bool
 	// The field "later" has the stop signals that wait for the thaw.
 	later []stopLater
@@ -50,7 +51,8 @@ func (f *frost) on() bool {
 	return !f.never && f.link.state.Leap != 0 && f.child.pid != 0 && !f.child.killing
 }
 
-// keep keeps a stop signal until the thaw. A second signal of the same kind is dropped.
+// keep keeps a stop signal until the thaw. If the same signal already waits, keep drops the
+// second one.
 func (f *frost) keep(sig syscall.Signal, killAt time.Duration) {
 	if !slices.ContainsFunc(f.later, func(l stopLater) bool { return l.signal == sig }) {
 		f.later = append(f.later, stopLater{sig, killAt})

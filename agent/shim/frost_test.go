@@ -68,7 +68,7 @@ func TestLeapFreezesAProcessWhoseFirstThreadEnded(t *testing.T) {
 	require.Eventually(t, func() bool { return threadsStand(t, pid) }, patience, time.Millisecond)
 }
 
-// beats waits until the shim has sent n beats.
+// The method "beats" waits until the shim has sent n beats.
 func (a *fakeAgent) beats(n int) {
 	a.t.Helper()
 	for range n {

@@ -47,7 +47,8 @@ type hooks struct {
 
 // stopState is how far the stop of one child has got.
 type stopState struct {
-	// failed reports that the shim must stop the child, because its postStart hook failed.
+	// The field "failed" reports that the shim must stop the child, because its postStart hook
+	// failed.
 	failed bool
 	// asked is the last stop signal for the child, and askedAt is its instant; both are zero if
 	// no signal came. The field "began" is the instant of the first stop signal, from which the

@@ -98,9 +98,9 @@ func (k *kernel) open(cfg Config) (id Identity, err error) {
 	return id, nil
 }
 
-// catch makes the channel "receive" every signal that a process can catch, except SIGCHLD and
-// SIGURG. The reaper needs SIGCHLD, and the Go runtime uses SIGURG to interrupt its own threads. So
-// a child behind the shim never gets these two signals from outside.
+// catch makes the channel c receive every signal that a process can catch, except SIGCHLD and
+// SIGURG. The reaper needs SIGCHLD, and the Go runtime uses SIGURG to interrupt its own threads.
+// So a child behind the shim never gets these two signals from outside.
 func catch(c chan os.Signal) {
 	for n := syscall.Signal(1); n <= 64; n++ {
 		switch n {

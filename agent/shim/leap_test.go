@@ -48,8 +48,8 @@ func testLeaps(path string) *host.Leaps {
 	return l
 }
 
-// leapt moves the shim's wall clock, and waits until the shim reports the leap. The results are the
-// number of the leap, and how long the wait took.
+// The method "leapt" moves the shim's wall clock, and waits until the shim reports the leap. The
+// results are the number of the leap, and how long the wait took.
 func (a *fakeAgent) leapt(by time.Duration) (leap int, took time.Duration) {
 	a.t.Helper()
 	began := host.Now()
@@ -87,8 +87,8 @@ func (a *fakeAgent) pids(n int) []int {
 	return pids
 }
 
-// stands reports whether the process is stopped. If the process does not exist, the result is
-// false.
+// The function "stands" reports whether the process is stopped. If the process does not exist,
+// the result is false.
 func stands(pid int) bool {
 	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	p, ok := host.ParseStat(stat)
@@ -148,10 +148,9 @@ func TestShimKillsFrozenChildOnceSlotIsLost(t *testing.T) {
 	}
 }
 
-// asked is a child that prints a line when it gets the stop signal, and then stops. The child
-// starts no process while it waits. A shell that starts a process by vfork(2) is suspended by
-// the kernel until the new process runs. Such a shell would print nothing even if it were not
-// frozen.
+// asked is a child that prints a line when it gets the stop signal, and then ends. The child
+// starts no process while it waits. A shell that starts a process by vfork(2) is suspended by the
+// kernel until the new process runs. Such a shell would print nothing even if it were not frozen.
 var asked = []string{"sh", "-c", `trap 'echo asked; kill $!; stop=1' TERM; sleep 1000 & echo $$; while [ -z "$stop" ]; do wait $!; done; exit 0`}
 
 func TestFrozenChildGetsNoStopSignalAtDeadline(t *testing.T) {

@@ -54,8 +54,8 @@ func TestShimFreezesItsChildAfterAMachinePause(t *testing.T) {
 }
 
 // pause makes the host pause the virtual machine, and then sets the virtual machine's wall clock.
-// If taken is true, another pod holds the slot: the agent answers the leap with a drain. If taken
-// is false, the agent answers with a grant.
+// If the argument "taken" is true, another pod holds the slot: the agent answers the leap with a
+// drain. If "taken" is false, the agent answers with a grant.
 func pause(t *testing.T, a *fakeAgent, from *bufio.Reader, taken bool) {
 	a.grants("h1", time.Hour)
 	a.until(gate.Running, "h1")

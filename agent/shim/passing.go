@@ -18,12 +18,12 @@ import (
 const notPermitted = "the application did not get a signal: it runs as another user, " +
 	"and its container may not signal other users' processes; add the capability KILL"
 
-// A child counts as young for youngFor after its start. The shim holds back a signal that would end
-// a young child only because the child has not set its handler yet. A Python program that first
-// loads large libraries set its handler after 1.3 s, on a machine with ten busy processes for each
-// processor. The constant is about four times as long. Without a shim, the child is PID 1, and the
-// kernel drops such a signal. The child then runs until its grace is over. So no child runs longer
-// behind a shim than without one.
+// A child counts as young until the time youngFor after its start. The shim holds back a signal
+// that would end a young child only because the child has not set its handler yet. A Python
+// program that first loads large libraries set its handler after 1.3 s, on a machine with ten
+// busy processes for each processor. The constant is about four times as long. Without a shim,
+// the child is PID 1, and the kernel drops such a signal. The child then runs until its grace is
+// over. So no child runs longer behind a shim than without one.
 const youngFor = 5 * time.Second
 
 // The shim cannot wait until a child sets its handler. The kernel notifies only a tracer of a new
@@ -45,8 +45,8 @@ type passing struct {
 	early  []syscall.Signal
 	lookAt time.Duration
 	pause  time.Duration
-	// denied reports that people have already been told of a signal that the kernel refused to
-	// send.
+	// The field "denied" reports that people have already been told of a signal that the kernel
+	// refused to send.
 	denied bool
 }
 

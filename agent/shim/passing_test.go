@@ -13,7 +13,7 @@ import (
 )
 
 // lateHandlers is a machine whose child sets all its handlers only after some checks by the shim.
-// The number in checks says how many such checks are left.
+// The field "checks" has the number of those checks that are left.
 type lateHandlers struct {
 	Machine
 	now    time.Duration

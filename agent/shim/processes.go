@@ -137,9 +137,9 @@ func (o *output) End() {
 }
 
 // read keeps the first [gate.MostOutput] bytes of the output. Once the process has ended, read
-// passes these bytes to the function finished. A descendant may keep the pipe open for longer, and
-// SIGPIPE would kill a process that writes to a closed pipe. So read goes on, and drops all further
-// output.
+// passes these bytes to the function "finished". A descendant may keep the pipe open for longer,
+// and SIGPIPE would kill a process that writes to a closed pipe. So read goes on, and drops all
+// further output.
 func (o *output) read(finished func(kept []byte)) {
 	defer o.pipe.Close()
 	buf := make([]byte, 4<<10)

@@ -30,7 +30,7 @@ func (m *storm) Reap() (pid int, status unix.WaitStatus, none bool) {
 	return 1000 + m.left, 0, false
 }
 
-// The shim looks at the clock only between two calls of reap.
+// The shim checks the clock only between two calls of reap.
 func TestShimKeepsDeadlineDespiteAFloodOfOrphans(t *testing.T) {
 	m := &storm{left: 3 * mostReaped / 2}
 	s := newShim(Config{}, Identity{}, m)

@@ -26,9 +26,9 @@ type Config struct {
 	// StandBy makes the shim wait for another grant after a lost hold. If StandBy is false, the
 	// loss ends the container.
 	StandBy bool
-	// Records reports that the agent records the child's success in a Lease. After a success
-	// such a shim waits until the agent has the shim's report, but no longer than the grant
-	// allows.
+	// The field Records reports that the agent records the child's success in a Lease. After a
+	// success such a shim waits until the agent has the shim's report, but no longer than the
+	// grant allows.
 	Records bool
 	// MaySkip permits the agent to end the waiting shim with exit code 0. MayEndWait permits the
 	// agent to end the shim with [api.ExitWaited].
@@ -59,8 +59,8 @@ type Config struct {
 	Stderr io.Writer
 }
 
-// permits reports whether a waiting shim may end with the exit code. Without this check, a
-// mistake of the agent could end a container that must wait.
+// The method "permits" reports whether a waiting shim may end with the exit code. Without this
+// check, a mistake of the agent could end a container that must wait.
 func (c Config) permits(code int) bool {
 	return code == 0 && c.MaySkip || code == api.ExitWaited && c.MayEndWait
 }
@@ -82,11 +82,11 @@ type shim struct {
 	// ended.
 	unreaped bool
 	ordered  int // the number of the agent's commands that the shim has not answered yet
-	// stopping reports that the container ends once the child has ended, with the child's exit
-	// code.
+	// The field "stopping" reports that the container ends once the child has ended, with the
+	// child's exit code.
 	stopping bool
-	// signalled reports that the child got a signal from the shim, and that this signal may be a
-	// stop signal.
+	// The field "signalled" reports that the child got a signal from the shim, and that this
+	// signal may be a stop signal.
 	signalled bool
 	refused   string // the last hold whose grant the shim has logged as too short
 }

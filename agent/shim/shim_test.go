@@ -63,7 +63,7 @@ type fakeAgent struct {
 // patience bounds every wait. Only a bug makes a test wait so long.
 const patience = 10 * time.Second
 
-// deaf is a child that ignores SIGTERM, and then prints a line.
+// deaf is a child that first makes itself ignore SIGTERM, and then prints a line.
 var deaf = []string{"sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 1000; done"}
 
 func (a *fakeAgent) deaf() {
@@ -74,7 +74,7 @@ func (a *fakeAgent) deaf() {
 	require.Equal(a.t, "deaf\n", string(line))
 }
 
-// supervised starts a shim with the command, and waits until the shim connects.
+// The function "supervised" starts a shim with the command, and waits until the shim connects.
 func supervised(t *testing.T, stderr *os.File, command ...string) *fakeAgent {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "agent.sock")
@@ -113,7 +113,7 @@ func supervised(t *testing.T, stderr *os.File, command ...string) *fakeAgent {
 	return a
 }
 
-// exits waits until the shim ends, and checks the exit code.
+// The method "exits" waits until the shim ends, and checks the exit code.
 func (a *fakeAgent) exits(code int) {
 	a.t.Helper()
 	_ = a.cmd.Wait()
@@ -198,8 +198,8 @@ func (a *fakeAgent) drains(hold string) {
 	require.NoError(a.t, a.send(gate.Order{Drain: &gate.Drain{Hold: hold, Reason: "test", Grace: time.Second}}))
 }
 
-// starts sends the grant of a further hold with the name "last". The result has each hold under
-// which the shim has started a child, including "last".
+// The method "starts" sends the grant of a further hold with the name "last". The result has each
+// hold under which the shim has started a child, including "last".
 func (a *fakeAgent) starts() (holds []string) {
 	a.t.Helper()
 	a.grants("last", time.Hour)

@@ -75,7 +75,7 @@ func (s *shim) sayStandby() {
 	}
 }
 
-// ends reports whether the signal ends a shim that waits.
+// The method "ends" reports whether the signal ends a shim that waits.
 func (s *shim) ends(sig syscall.Signal) bool {
 	switch sig {
 	case unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGHUP:
@@ -97,7 +97,7 @@ func (s *shim) over(hold string) {
 	s.link.enter(gate.Waiting)
 }
 
-// admits reports whether a child may be started under the grant.
+// The method "admits" reports whether a child may be started under the grant.
 func (s *shim) admits(g *gate.Grant) bool {
 	self := &s.link.state
 	switch {
@@ -278,8 +278,8 @@ func (s *shim) drain(grace time.Duration) (step, int) {
 	return s.lost, 0
 }
 
-// lost kills all descendants after a drain. Then the shim waits for another grant, or the
-// container ends.
+// The method "lost" kills all descendants after a drain. Then the shim waits for another grant,
+// or the container ends.
 func (s *shim) lost() (step, int) {
 	if !s.killAll() {
 		return nil, api.ExitLost
@@ -295,8 +295,8 @@ func (s *shim) lost() (step, int) {
 	return s.wait, 0
 }
 
-// ended ends the container with the child's exit code. The child has ended by itself, or after a
-// signal from outside, but not in a drain.
+// The method "ended" ends the container with the child's exit code. The child has ended by
+// itself, or after a signal from outside, but not in a drain.
 func (s *shim) ended() (step, int) {
 	code := exitCode(s.child.status)
 	if !s.killAll() {
@@ -308,8 +308,8 @@ func (s *shim) ended() (step, int) {
 	return s.end(code)
 }
 
-// end reports that no process is left, and waits a moment for the desk to hang up. The hang-up
-// shows that the desk has the report.
+// The method "end" reports that no process is left, and waits a moment for the desk to hang up.
+// The hang-up shows that the desk has the report.
 func (s *shim) end(code int) (step, int) {
 	s.noChild()
 	s.link.enter(gate.Ended)

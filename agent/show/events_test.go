@@ -15,7 +15,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
-// slowly is an API server whose answers to Events are late.
+// The type "slowly" is an API server whose answers to Events are late.
 type slowly struct {
 	API
 	takes time.Duration

@@ -25,21 +25,21 @@ type Holder struct {
 	// Start describes, for people, what the application's start waits for; empty if nothing
 	// delays the start.
 	Start string
-	// Paused describes the pause of a slot for people; empty without a pause.
+	// Paused describes, for people, the pause of a slot; empty without a pause.
 	Paused string
 	// Turn describes, for people, the turn of a revision that is not proven; empty without such
 	// a turn.
 	Turn string
-	// Leaves reports that the pod is leaving its Services before its application stops.
+	// The field Leaves reports that the pod is leaving its Services before its application stops.
 	Leaves bool
 	// Spared reports that the pod stays Ready although its application has not served yet in
 	// this hold. Such a pod has a proven revision and a strict controller.
 	Spared bool
 }
 
-// Holder decides the status of a holder. If the pod is Ready because its application serves, Holder
-// stores that fact in the field served. If the pod later becomes a standby, [Readiness.note] begins
-// a handover.
+// Holder decides the status of a holder. If the pod is Ready because its application serves,
+// Holder stores that fact in the field "served". If the pod later becomes a standby,
+// [Readiness.note] begins a handover.
 func (r *Readiness) Holder(now time.Duration, h Holder) Look {
 	r.follows, r.shard = false, shardOf(h.Slots)
 	shown := r.holder(now, h)
@@ -112,7 +112,7 @@ func (r *Readiness) Draining(now time.Duration, hold, reason string, since time.
 	return draining
 }
 
-// Done returns the status of a pod whose work is done. The argument "names" that work.
+// Done returns the status of a pod whose work is done. The argument "work" names that work.
 func Done(work string) Look { return look(true, ReadyDone, work) }
 
 // Failed returns the status of a pod that waits after a failure. The argument describes the

@@ -38,7 +38,7 @@ type Metrics struct {
 	holds    int
 	ended    map[string]int
 	renewals map[string]int
-	renewing time.Duration // the sum of the times of all renewals
+	renewing time.Duration // the sum of the durations of all renewals
 	late     int
 	writes   map[string]int
 }
@@ -46,9 +46,9 @@ type Metrics struct {
 // NewMetrics returns the metrics of a pod of the workload. The argument "longest" is the
 // longest time between two reads of the clock by the agent's loop.
 //
-// By [api.Budget], the next renewal is due at Renew after the last stored one, and the drain
-// begins at RenewDeadline. A renewal counts as late if it is stored in the second half of the
-// time between these two instants.
+// The fields Renew and RenewDeadline of [api.Budget] count from a stored renewal. The next
+// renewal is due after Renew, and the drain begins after RenewDeadline. A renewal counts as late
+// if it is stored in the second half of the time between these two instants.
 func NewMetrics(clock func() time.Duration, longest time.Duration, workload string, b api.Budget) *Metrics {
 	return &Metrics{
 		clock: clock, last: clock(), longest: longest, workload: workload,

@@ -9,7 +9,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// PauseOf describes the pause of a slot for people; empty if the slot is not paused. If the
+// PauseOf describes, for people, the pause of a slot; empty if the slot is not paused. If the
 // value of the annotation is unknown, the text repeats it, because the person may have expected
 // another effect.
 func PauseOf(slot string, p api.Pause) string {

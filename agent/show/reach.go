@@ -46,17 +46,17 @@ type target struct {
 	// expiry is the instant at which the holder's Lease expires, as [target.see] first gets it
 	// after an error. Without an error, expiry is zero.
 	expiry time.Duration
-	// renewed reports that the holder has renewed since the standby stored the value of the field
-	// expiry. If a holder neither answers nor renews, it may be dead. The standby then stays Ready,
-	// and its connections wait for the next holder.
+	// The field "renewed" reports that the holder has renewed since the standby stored the value
+	// of the field "expiry". If a holder neither answers nor renews, it may be dead. The standby
+	// then stays Ready, and its connections wait for the next holder.
 	renewed bool
-	// lost reports that the standby is not Ready because a holder's pod did not answer. The
-	// next answer of a holder's pod clears the field.
+	// The field "lost" reports that the standby is not Ready because a holder's pod did not
+	// answer. The next answer of a holder's pod clears the field.
 	lost bool
 }
 
 // see stores that the holder serves at the address, and that its Lease expires at the instant in
-// the argument expiry. The argument "kept" reports that a newer revision is in its turn. Then
+// the argument "expiry". The argument "kept" reports that a newer revision is in its turn. Then
 // see does not set the field "lost", because a strict controller would delete an old pod that is
 // not Ready.
 func (t *target) see(address string, expiry time.Duration, kept bool) {
@@ -74,8 +74,8 @@ func (t *target) see(address string, expiry time.Duration, kept bool) {
 	t.lost = t.lost || !kept && (t.renewed || !t.answered)
 }
 
-// reaches reports whether the standby may be Ready, as far as the target is concerned. The
-// result "known" reports that the first check has ended.
+// The method "reaches" reports whether the standby may be Ready, as far as the target is
+// concerned. The result "known" reports that the first check has ended.
 func (t *target) reaches() (ready, known bool) {
 	return t.err == nil || !t.lost, t.err != nil || t.answered
 }

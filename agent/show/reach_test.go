@@ -31,8 +31,8 @@ type scene struct {
 	now    time.Duration
 	slot   Slot
 	turn   Turn
-	// ready is the readiness that the standby last decided on. The number in changes says how
-	// often that readiness has changed.
+	// ready is the readiness that the standby last decided on. The field "changes" counts the
+	// changes of that readiness.
 	ready   bool
 	changes int
 }
@@ -51,7 +51,7 @@ func newScene(t *testing.T) *scene {
 	return s
 }
 
-// held makes the pod the holder. The application of that pod serves at the address.
+// The method "held" makes the pod the holder. The application of that pod serves at the address.
 func (s *scene) held(pod, address string) {
 	s.slot = Slot{Name: "slot", Known: true, Record: lease.Record{Holder: pod + "_u", Hold: "hold of " + pod, Notes: lease.Notes{
 		Workload: "Deployment/biller", Address: address, Serving: time.Now(),
@@ -59,7 +59,7 @@ func (s *scene) held(pod, address string) {
 	s.renewed()
 }
 
-// renewed makes the standby see a renewal.
+// The method "renewed" makes the standby see a renewal.
 func (s *scene) renewed() { s.slot.ExpiresAt = s.now + s.budget.Duration }
 
 // look returns the standby's decision, and notes its readiness.
@@ -72,8 +72,8 @@ func (s *scene) look() Look {
 	return l
 }
 
-// asks lets the standby decide once. The decision must request a check of the holder's pod. The
-// result of that check is err.
+// The method "asks" lets the standby decide once. The decision must request a check of the
+// holder's pod. The result of that check is err.
 func (s *scene) asks(err error) {
 	s.t.Helper()
 	address := s.look().Ask
@@ -81,7 +81,7 @@ func (s *scene) asks(err error) {
 	s.r.Reached(s.now, address, err)
 }
 
-// reached returns a scene in which the holder has answered a check.
+// The function "reached" returns a scene in which the holder has answered a check.
 func reached(t *testing.T) *scene {
 	s := newScene(t)
 	assert.True(t, s.look().Keep, "nothing is known yet")

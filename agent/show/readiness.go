@@ -51,8 +51,8 @@ type ReadinessConfig struct {
 // status, and checks the holder's pod: Readiness itself sends no request.
 type Readiness struct {
 	config ReadinessConfig
-	// served reports that, at the last decision, one pod of this workload held all slots, and
-	// served or was in its turn.
+	// The field "served" reports that, at the last decision, one pod of this workload held all
+	// slots, and served or was in its turn.
 	served bool
 	// until is the instant until which a standby stays Ready after the holder has stopped
 	// serving.
@@ -60,12 +60,12 @@ type Readiness struct {
 	// began is the instant at which this pod first decided on its status as a standby; zero
 	// before that.
 	began time.Duration
-	// open reports that the forwarder listens on the ports.
+	// The field "open" reports that the forwarder listens on the ports.
 	open bool
-	// follows reports that the holder is leaving its Services, and has named this pod as its
-	// successor.
+	// The field "follows" reports that the holder is leaving its Services, and has named this pod
+	// as its successor.
 	follows bool
-	// lingers reports that the pod is ending, and opens no further port.
+	// The field "lingers" reports that the pod is ending, and opens no further port.
 	lingers bool
 	// shard is the number of the last shard that the pod held; empty for none.
 	shard string
@@ -110,13 +110,13 @@ func Handover(b api.Budget) time.Duration { return b.Duration + b.Renew }
 
 // holders has the facts about the pods that hold the slots.
 type holders struct {
-	// known reports that the pod has seen every slot.
+	// The field "known" reports that the pod has seen every slot.
 	known bool
-	// serving reports that one pod of this workload holds all slots and serves. The field
-	// "address" is its address.
+	// The field "serving" reports that one pod of this workload holds all slots and serves. The
+	// field "address" is the address of that pod.
 	serving bool
 	address string
-	// foreign reports that a pod of another workload holds one of the slots.
+	// The field "foreign" reports that a pod of another workload holds one of the slots.
 	foreign bool
 	// stranger reports that foreign is true because a Lease names no workload.
 	stranger bool
@@ -126,7 +126,7 @@ type holders struct {
 	mine bool
 	// holder and slot are the pod and the Lease that the condition's message names.
 	holder, slot string
-	// paused describes the pause of a slot for people; empty without a pause.
+	// paused describes, for people, the pause of a slot; empty without a pause.
 	paused string
 	// closed explains why a Lease does not admit the pod: the stamp of the Lease has another number
 	// of shards, or another run. If each Lease admits the pod, the field is empty.
@@ -180,8 +180,8 @@ func holderName(r lease.Record) string {
 	return api.PodOf(r.Holder)
 }
 
-// Standby decides the status of a standby, from the slots as the pod sees them. If childless is
-// false, a child of an earlier hold may still be alive.
+// Standby decides the status of a standby, from the slots as the pod sees them. If the argument
+// "childless" is false, a child of an earlier hold may still be alive.
 func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childless bool) Look {
 	h := r.holders(now, slots)
 	if r.began == 0 {

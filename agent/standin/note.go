@@ -19,8 +19,8 @@ const (
 	// letStart is the name of the note that is written before any application container may
 	// start.
 	letStart = "let-start"
-	// before is the name that the note letStart gets at a restart of all containers. The
-	// restart does not prove that the earlier processes are dead.
+	// The constant "before" is the name that the note letStart gets at a restart of all
+	// containers. The restart does not prove that the earlier processes are dead.
 	before = "let-start.before"
 )
 

@@ -30,7 +30,8 @@ type PodConfig struct {
 	// in Dir.
 	Machine Machine
 	// OwnKernel reports that the pod may run in a virtual machine of its own. In such a pod, a
-	// note with another boot id does not prove that its containers are dead.
+	// note with the boot id of an earlier boot does not prove that the containers of that boot
+	// are dead.
 	OwnKernel bool
 	Log       *slog.Logger
 }
@@ -214,9 +215,9 @@ func (p *Pod) restartAll(reason string) {
 	}
 }
 
-// Grant lets the application's containers start, or prolongs the deadline of running ones.
-// Grant writes the note before it lets them start. A disk that hangs delays only Grant, not the
-// watchdog.
+// Grant lets the application's containers start, or prolongs the deadline of running ones. Grant
+// writes the note before it lets the containers start. A disk that hangs delays only Grant, not
+// the watchdog.
 func (p *Pod) Grant(id gate.ShimID, g gate.Grant) error {
 	p.granting.Lock()
 	defer p.granting.Unlock()

@@ -69,7 +69,7 @@ func (s *served) ended() error {
 	}
 }
 
-// next returns the next report.
+// The method "next" returns the next report.
 func (s *served) next() gate.Report {
 	s.t.Helper()
 	select {
@@ -88,7 +88,7 @@ func (s *served) reported() int {
 	return s.box.puts
 }
 
-// wait connects as "agent wait" in the init container does.
+// wait connects in the same way as the role "wait" in the init container.
 func (s *served) wait() *bufio.Reader {
 	s.t.Helper()
 	c, err := net.Dial("unix", filepath.Join(s.dir, "wait.sock"))
@@ -303,7 +303,8 @@ func TestPodGateRefusesGrantsOnceTheAgentStops(t *testing.T) {
 	in := s.wait()
 	r := s.next()
 	close(s.stop)
-	// The gate notices the stop a moment later. Until then it may accept a grant.
+	// The gate sees the closed channel "stop" only after a moment. Until then the gate may accept
+	// a grant.
 	for !s.isStopped() {
 		runtime.Gosched()
 	}
@@ -332,8 +333,8 @@ func TestGrantIsRefusedIfItsNoteIsUnwritable(t *testing.T) {
 	require.Error(t, err, "it was not told to go on")
 }
 
-// A crash of the machine may leave half of a note. If that note was written before the last
-// restart of all containers, the application may still start under another hold.
+// A crash of the node may leave half of a note. If that note was written before the last restart
+// of all containers, the gate still accepts a grant of another hold.
 func TestRestartedPodAcceptsNewHoldDespiteUnreadableNote(t *testing.T) {
 	for _, text := range []string{"", "{", `{"shim":"s"}`} {
 		dir := t.TempDir()

@@ -23,9 +23,9 @@ type Readiness struct {
 }
 
 // NewReadiness returns a gate that reports nothing until the API server has stored that the pod
-// is not Ready. An earlier agent process may have stored that the pod is Ready. A report before
-// that point could claim too soon that the hold of the earlier process is over. The argument
-// "now" is a function that reads CLOCK_BOOTTIME.
+// is not Ready. An earlier agent process may have stored that the pod is Ready. While that status
+// lasts, the hold of the earlier process is not over, and a report would state the opposite. The
+// argument "now" is a function that reads CLOCK_BOOTTIME.
 func NewReadiness(now func() time.Duration) *Readiness {
 	r := &Readiness{now: now, box: newMailbox()}
 	r.report = gate.Report{
@@ -52,7 +52,7 @@ func (r *Readiness) Grant(id gate.ShimID, g gate.Grant) error {
 	case id != r.report.Shim:
 		return gate.ErrUnknown
 	case r.report.Phase != gate.Waiting && r.report.Hold == g.Hold:
-		return nil // the agent's loop itself keeps the deadline
+		return nil // a renewal changes nothing: the agent's loop itself keeps the deadline
 	case r.report.Phase != gate.Waiting, r.report.Hold == g.Hold:
 		return gate.ErrOver
 	}

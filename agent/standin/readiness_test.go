@@ -61,7 +61,7 @@ func TestReadinessStandInDeliversItsLastReport(t *testing.T) {
 	require.NoError(t, r.Grant(id, granting("h1", time.Hour)))
 	require.NoError(t, r.Drain(id, "", 0))
 	r.Shown(false)
-	// The reader may miss earlier reports, but always receives the last report.
+	// The channel may lose earlier reports, but always delivers the last report.
 	var last gate.Report
 	for last.Phase != gate.Waiting || last.Hold != "h1" {
 		select {

@@ -13,14 +13,14 @@ import (
 // goOn is the agent's message to the waiting init container.
 const goOn = "go on\n"
 
-// again is the pause between two attempts to connect. An attempt fails while the agent is
+// again is the time between two attempts to connect. An attempt fails while the agent is
 // starting.
 const again = 100 * time.Millisecond
 
-// Dial connects to the agent's socket.
+// Dial is a function that connects to the agent's socket.
 type Dial func(ctx context.Context) (net.Conn, error)
 
-// Socket returns a Dial of the socket at the path.
+// Socket returns a Dial that connects to the socket at the path.
 func Socket(path string) Dial {
 	return func(ctx context.Context) (net.Conn, error) {
 		var d net.Dialer
@@ -28,7 +28,7 @@ func Socket(path string) Dial {
 	}
 }
 
-// Wait returns nil once the agent reports that the pod holds the slot. A restart of the agent
+// Wait returns nil once the agent says that the pod holds the slot. A restart of the agent
 // does not end the wait. If ctx ends first, Wait returns the cause of that end.
 func Wait(ctx context.Context, dial Dial) error {
 	for {

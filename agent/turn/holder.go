@@ -33,9 +33,9 @@ type Hold struct {
 	// which the application last began to serve; zero if it has not served in this hold.
 	Serves  bool
 	Serving time.Duration
-	// Stopped is the instant at which the application last stopped serving. Only an application
-	// that had served for the duration [Proof] counts. The value is zero if the application never
-	// stopped.
+	// Stopped is the instant at which the application last stopped serving. A stop counts only if
+	// the application had served for at least [Proof] before. The value is zero without such a
+	// stop.
 	Stopped time.Duration
 	Paused  bool
 	Ask     Ask
@@ -247,9 +247,9 @@ func (p Pod) Acquired(now time.Duration, wall time.Time, s Slot, hold string) Ro
 
 // Released returns the rollout that the releasing write stores, and the successor; empty for
 // none. If the argument "to" is not empty, the hold yields to that pod, whose revision is the
-// argument "turn". If "to" is empty, and the hold is a turn that is not proven, the successor is
-// the pod that yielded for the turn. The holder of a turn may itself yield to a third pod. If
-// the third pod's turn fails, the slot also goes back to the pod that yielded first.
+// argument "turn". If "to" is empty, and the hold is a turn whose revision is not proven, the
+// successor is the pod that yielded for the turn. The holder of a turn may itself yield to a third
+// pod. If the third pod's turn fails, the slot also goes back to the pod that yielded first.
 func (p Pod) Released(s Slot, to string, turn api.Revision) (r Rollout, successor string) {
 	if !p.Revision.Valid() {
 		return s.Rollout, to

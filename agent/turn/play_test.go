@@ -28,17 +28,18 @@ type play struct {
 	holds    int
 	ask      Ask
 	pods     []*actor
-	// turns has, for each revision, the instants at which a pod of that revision acquired the slot.
+	// The field "turns" has, for each revision, the instants at which a pod of that revision
+	// acquired the slot.
 	turns map[api.Revision][]time.Duration
 }
 
 // actor is one pod of a play.
 type actor struct {
 	Pod
-	// starts is the time until the application serves; zero if it never serves. The field "lasts"
-	// is the time after which the application exits; zero if it never exits.
+	// The field "starts" is the time until the application serves; zero if it never serves. The
+	// field "lasts" is the time after which the application exits; zero if it never exits.
 	starts, lasts time.Duration
-	// restarts is the instant until which the container of the actor is down.
+	// The field "restarts" is the instant until which the container of the actor is down.
 	restarts time.Duration
 	hold     Hold
 	waiting  Facts
@@ -136,8 +137,8 @@ func (p *play) standBy(a *actor) {
 	}
 }
 
-// take gives a free slot to one pod: the successor, or the first pod whose instant TakeFrom has
-// come.
+// The method "take" gives a free slot to one pod: the successor, or the first pod whose instant
+// TakeFrom has come.
 func (p *play) take() {
 	if p.slot.Holder != "" {
 		return

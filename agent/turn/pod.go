@@ -22,9 +22,8 @@ type Pod struct {
 	MinReady time.Duration
 }
 
-// provenAfter returns how long the application must serve before the revision is proven. In its
-// turn the pod is Ready after [Proof], and the controller counts its MinReady from that
-// instant.
+// provenAfter returns how long the application must serve before the revision is proven. In a
+// turn, the pod is Ready after [Proof]. From that instant the controller counts MinReady.
 func (p Pod) provenAfter() time.Duration { return Proof + p.MinReady }
 
 // Lasts returns the time within which the application must begin to serve. The time applies to a
@@ -56,7 +55,8 @@ type Slot struct {
 	Earlier bool
 }
 
-// current reports whether the agent of the present hold wrote the rollout in the Lease.
+// The method "current" reports whether the agent of the present hold wrote the rollout in the
+// Lease.
 func (s Slot) current() bool {
 	return s.Holder != "" && s.Hold != "" && s.Rollout.Hold == s.Hold && s.Rollout.Yields != ""
 }

@@ -42,7 +42,7 @@ type Rollout struct {
 	Proven api.Revision
 	Start  time.Duration
 	// Turns has one count of turns for each revision, in the order of their last turns. When a
-	// revision has been proven for [Forget], its count and those of earlier revisions are
+	// revision has been proven for [Forget], its count and those of older revisions are
 	// removed.
 	Turns []Turns
 }
@@ -145,7 +145,7 @@ func (r Rollout) counted(revision api.Revision) Rollout {
 }
 
 // forgotten returns the rollout without the turns of the proven revision, and without those of
-// earlier revisions of the same workload.
+// older revisions of the same workload.
 func (r Rollout) forgotten(proven api.Revision) Rollout {
 	r.Turns = slices.DeleteFunc(slices.Clone(r.Turns), func(t Turns) bool {
 		return t.Revision.Workload == proven.Workload && t.Revision.Number <= proven.Number

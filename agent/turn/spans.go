@@ -26,23 +26,23 @@ const (
 	// oldFirst is how long a slot must be free before a revision that is not proven may take
 	// it. The pods of the proven revision act within milliseconds, so they go first.
 	oldFirst = time.Second
-	// elsewhere is the time for which a pod whose turn has failed lets other pods ask first. The
-	// time begins when the pod sees that the holder yields. The other pods of the same revision ask
-	// immediately.
+	// The constant "elsewhere" is the time for which a pod whose turn has failed lets other pods
+	// ask first. The time begins when the pod sees that the holder yields. The other pods of the
+	// same revision ask immediately.
 	elsewhere = 5 * time.Second
 
 	// shortestTurn is the least time that an application has in its turn to begin to serve,
 	// however fast the proven revision started.
 	shortestTurn = time.Minute
 	// longestTurn is the most time that an application has in its turn to begin to serve,
-	// unless its probes give more. By default, a Deployment's controller also calls a rollout
-	// failed after ten minutes.
+	// unless its probes give more. The default of a Deployment's progressDeadlineSeconds is ten
+	// minutes, too.
 	longestTurn = 10 * time.Minute
 	// longestStartup bounds the time that probes give the application to start. Without this
 	// bound, an application that hangs in its turn could keep all pods from serving.
 	longestStartup = time.Hour
-	// slower is a factor: a new revision may take three times as long to start as the proven
-	// revision took.
+	// The constant "slower" is a factor: a new revision may take three times as long to start as
+	// the proven revision took.
 	slower = 3
 )
 

@@ -83,7 +83,7 @@ func (p Pod) Standby(now time.Duration, s Slot, w Facts) Standby {
 func (p Pod) takeFrom(s Slot) time.Duration {
 	named, from := s.Holder == "" && s.Successor == p.Identity, s.FreeAt
 	if s.Holder == "" && s.Since > 0 {
-		from = min(from, s.Since) // a later write by another client must not delay the pod
+		from = min(from, s.Since) // another client's write after the release must not delay the pod
 	}
 	switch {
 	case named || s.FreeAt == instant.Never || !p.Revision.NewerThan(s.Rollout.Proven):
@@ -103,10 +103,10 @@ func (p Pod) beforeFree(to Standby, s Slot) Standby {
 	return to.notReady(ReasonWaits, p.name()+" has not served yet, and nobody holds the slot")
 }
 
-// afterOwn decides for a pod whose hold has ended, but whose Lease is not released yet. If the hold
-// ended before its revision was proven, the pod must not be Ready. A turn that an earlier agent
-// process began counts as failed. A turn that this process began goes on once the pod holds again,
-// for example after an outage of the API server.
+// afterOwn decides for a pod whose hold has ended, but whose Lease is not released yet. If the
+// pod's revision is newer than the proven one, the pod must not be Ready. A turn that an earlier
+// agent process began counts as failed. A turn that this process began goes on once the pod holds
+// again, for example after an outage of the API server.
 func (p Pod) afterOwn(to Standby, s Slot) Standby {
 	switch {
 	case s.Rollout.inTurn(s.Hold):

@@ -28,7 +28,8 @@ func pod(name string, revision api.Revision) Pod {
 	return Pod{Identity: name + "_u", Revision: revision}
 }
 
-// expiry is the instant from which a newer revision takes a slot whose holder does not renew.
+// expiry is the instant from which a newer revision takes a slot whose holder does not renew. This
+// instant is one second ([oldFirst]) after the field FreeAt of the slot that [heldBy] returns.
 const expiry = 1001 * time.Second
 
 // heldBy returns a slot whose holder's agent writes a rollout.

@@ -30,7 +30,7 @@ type Action struct {
 	Fence func() (kube.Fence, Refusal)
 }
 
-// adds reports whether the action adds to an integer.
+// The method "adds" reports whether the action adds to an integer.
 func (a *Action) adds() bool { return a.Text == nil && a.Integer == nil && a.Typed == nil }
 
 // Refusal is the reason why an action did not take effect; empty for an action that took effect.
@@ -68,9 +68,9 @@ const (
 	Stopping Refusal = "stopping"
 )
 
-// apply changes v as the action requests; v is a copy that nobody else uses. The result of an add
-// is the new integer, or that of the first add with the same key. The result "changed" reports
-// whether v must be written.
+// apply changes v as the action requests; v is a copy that nobody else uses. For an add, the result
+// is the new integer, or the integer after the first add with the same key. The result "changed"
+// reports whether v must be written.
 func (a *Action) apply(v *kube.Variable, pod, version string) (result int64, changed bool, refusal Refusal) {
 	var fence kube.Fence
 	if a.Fence != nil {
@@ -105,9 +105,9 @@ func (a *Action) apply(v *kube.Variable, pod, version string) (result int64, cha
 	return result, true, ""
 }
 
-// admits reports whether a write may follow an earlier write. The argument "before" is the fence of
-// the earlier write; nil for none. The argument "next" is the fence of the new write. The schema of
-// Variables has the same rule.
+// The function "admits" reports whether a write may follow an earlier write. The argument "before"
+// is the fence of the earlier write; nil for none. The argument "next" is the fence of the new
+// write. The schema of Variables has the same rule.
 func admits(before *kube.Fence, next kube.Fence) bool {
 	return before == nil || before.Lock == next.Lock &&
 		(next.Epoch > before.Epoch || next.Epoch == before.Epoch && next.Token >= before.Token)

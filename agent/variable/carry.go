@@ -82,13 +82,13 @@ func (v *Variable) carry(ctx context.Context, calls []*call) {
 			v.known = nil // an answer without a write must come from a fresh read
 			continue
 		}
-		for _, c := range calls { // in the order of the calls, so that a replay of the simulation is equal
+		for _, c := range calls { // in the order of the calls, so that a simulation can be replayed
 			if answer, ok := settled[c]; ok {
 				c.answer <- answer
 			}
 		}
 		if len(carried) == 0 {
-			return // the calls are all answered: rest has only calls that come after a carried one
+			return // all calls are answered: without a carried call, "rest" is empty
 		}
 		v.writes++
 		next.Write = v.config.PodUID + "." + v.config.Process + "." + strconv.Itoa(v.writes)
@@ -122,7 +122,7 @@ func (v *Variable) try(calls []*call, next *kube.Variable) (carried []*call, set
 	for _, c := range calls {
 		version := next.ResourceVersion
 		if len(carried) > 0 {
-			version = "" // an earlier action changes the version
+			version = "" // the write of the earlier calls gives a version that is not known yet
 		}
 		result, changed, refusal := c.apply(next, v.config.PodUID, version)
 		switch {
@@ -187,9 +187,9 @@ func (v *Variable) put(ctx context.Context, next *kube.Variable) (*kube.Variable
 	return v.config.Requests.UpdateVariable(ctx, next)
 }
 
-// look reads the Variable after a write without an answer. If a read fails, look tries again while
-// any call still waits. The result is nil if no read has succeeded until then. If the Variable is
-// gone, look immediately returns nil.
+// look reads the Variable after a write without an answer. If a read fails, look tries again, as
+// long as a call still waits. The result is nil if all these reads fail. If the Variable is gone,
+// look immediately returns nil.
 func (v *Variable) look(ctx context.Context, calls []*call) *kube.Variable {
 	for attempt := 0; ; attempt++ {
 		there, err := source{v.config}.read(ctx)

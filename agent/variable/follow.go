@@ -37,8 +37,8 @@ type follow struct {
 	changed chan struct{}
 }
 
-// later reports whether the first argument is a later state than the second argument, which may
-// be nil. The versions of an object are growing numbers.
+// The function "later" reports whether the first argument is a later state than the second
+// argument, which may be nil. The versions of an object are growing numbers.
 func later(state, before *kube.Variable) bool {
 	if before == nil || state.UID != before.UID {
 		return true
@@ -71,7 +71,7 @@ func (f *follow) begin(first *kube.Variable) {
 	f.tasks.start(func(context.Context) { f.watch(ctx, first) })
 }
 
-// end removes one follower, and ends the watch if no follower is left.
+// The method "end" removes one follower, and ends the watch if no follower is left.
 func (f *follow) end() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -123,7 +123,7 @@ func (f *follow) tell(ctx context.Context, state *kube.Variable, gone bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if ctx.Err() != nil {
-		return // another watch may have begun
+		return // this watch has ended, and another watch may have begun
 	}
 	f.state, f.gone = state, f.gone || gone
 	close(f.changed)

@@ -71,7 +71,7 @@ func TestProgramsShareOneVariableWatchWithoutPolling(t *testing.T) {
 		assert.Equal(t, []int64{-1, 1, 2}, other())
 		s.remove()
 		assert.Equal(t, Absent, <-done)
-		<-time.After(time.Second) // the last request ends
+		<-time.After(time.Second) // within this second the last request ends
 	})
 }
 

@@ -92,7 +92,7 @@ func (s *server) UpdateVariable(_ context.Context, v *kube.Variable) (*kube.Vari
 	return s.of.Clone(), nil
 }
 
-// admitsAfter reports whether the schema admits the write.
+// admitsAfter reports whether the schema admits a write that replaces "before" by "next".
 func admitsAfter(before, next *kube.Variable) bool {
 	return before.Fence == nil || next.Fence != nil && admits(before.Fence, *next.Fence)
 }

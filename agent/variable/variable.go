@@ -33,8 +33,8 @@ type Variable struct {
 	follow  follow
 }
 
-// reads has the reads that wait. All reads that wait when a request begins get the answer of that
-// request.
+// The type "reads" has the reads that wait. All reads that wait when a request begins get the
+// answer of that request.
 type reads struct {
 	next    []chan Answer
 	running bool
@@ -70,11 +70,11 @@ type call struct {
 	ctx    context.Context
 	until  time.Time
 	answer chan Answer
-	// result is the result of an add. The result "counts" once the write is stored.
+	// result is the integer after an add. The integer is valid once the write is stored.
 	result int64
 }
 
-// over reports whether the program no longer waits for the answer.
+// The method "over" reports whether the program no longer waits for the answer.
 func (c *call) over() bool { return c.ctx.Err() != nil || !time.Now().Before(c.until) }
 
 // Do carries out an action. Do returns after about ten seconds (the constant "patience") at

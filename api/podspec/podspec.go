@@ -28,7 +28,7 @@ import (
 // or the pod's readiness gate. The agent of the local API needs no other part, because the
 // program itself asks for its slots.
 //
-// HasGate never takes an ordinary init container for the agent. Such a container ends
+// HasGate does not accept an ordinary init container as the agent. Such a container ends
 // before the kubelet starts the application, so no agent would renew.
 func HasGate(spec *corev1.PodSpec) bool {
 	if !slices.ContainsFunc(spec.InitContainers, isAgent) {
@@ -167,7 +167,7 @@ func strip(containers []corev1.Container) []corev1.Container {
 }
 
 // stripLocal returns the arguments of the agent that serves the local API. Of the claims, the
-// result "keeps" only the barriers.
+// result has only the barriers.
 func stripLocal(args []string) []string {
 	a := api.RecallLocalArgs(args)
 	a.Claims = slices.DeleteFunc(a.Claims, func(c api.Claim) bool { return c.Kind != api.Arrivals })

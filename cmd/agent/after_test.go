@@ -66,7 +66,7 @@ func newAfterServer(t *testing.T) *afterServer {
 	return s
 }
 
-// start runs the real program against the server.
+// start runs the agent's role "after" against the server, and returns once the watch has begun.
 func (s *afterServer) start(t *testing.T, output *bytes.Buffer) *exec.Cmd {
 	t.Helper()
 	args := api.ConditionArgs{Conditions: []api.Condition{{Lease: "once.schema", Key: "7"}}, Credentials: s.credentials}

@@ -40,7 +40,8 @@ func (n courseNote) write(c agent.Course) error {
 		err = os.Rename(fresh, n.path())
 	}
 	if err == nil {
-		err = writeThrough(string(n), os.O_RDONLY, nil) // sync the directory, which has the new name
+		// The new name of the note is on the disk only after a sync of the directory.
+		err = writeThrough(string(n), os.O_RDONLY, nil)
 	}
 	if err != nil {
 		return fmt.Errorf("note the course %q: %w", c, err)

@@ -20,8 +20,8 @@ const mostConnections = 64
 // closes a connection of the peer with the most connections. So no other pod can block the
 // kubelet's probes.
 type crowd struct {
-	// most is the largest number of connections. If the field "refuses" is set, the server closes a
-	// new connection beyond that number, instead of an older connection.
+	// The field "most" is the largest number of connections. If the field "refuses" is set, the
+	// server closes a new connection beyond that number, instead of an older connection.
 	most    int
 	refuses bool
 	mu      sync.Mutex
@@ -37,8 +37,8 @@ type guest struct {
 	served bool
 }
 
-// of is the type of a key in the context of each request. The value for that key is the guest whose
-// connection the request uses.
+// The type "of" is for a key in the context of each request. The value for that key is the guest
+// whose connection the request uses.
 type of struct{}
 
 // attach makes each connection of the server a guest, and so bounds their number.

@@ -40,8 +40,8 @@ func dialled(t *testing.T, from, to, sends string) net.Conn {
 	return c
 }
 
-// asks acts as a kubelet at the address "from". The function "sends" one probe to the address
-// "to", and returns the status of the answer.
+// The function "asks" acts as a kubelet at the address "from". This kubelet sends one probe to the
+// address "to", and returns the status of the answer.
 func asks(t *testing.T, from, to string) (int, error) {
 	t.Helper()
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
@@ -94,8 +94,8 @@ func TestProbesAreAnsweredDespiteThousandsOfConnections(t *testing.T) {
 			status, err := asks(t, "127.0.0.3", address)
 			require.NoError(t, err, "a probe is answered beside them")
 			assert.Equal(t, http.StatusOK, status)
-			// The test keeps its ends of all connections open. The agent keeps only 64
-			// connections, each of which takes about 12 KiB.
+			// The test keeps its ends of all 4000 connections open, and these ends need memory,
+			// too. The agent keeps only 64 connections, each of which takes about 12 KiB.
 			assert.Less(t, inUse()-before, 16<<20)
 			// The agent closes a surplus connection before it serves the next one. The client may
 			// see the close of a connection a moment later.

@@ -26,7 +26,7 @@ func earlierPods(t *testing.T) map[string]*corev1.Pod {
 	require.NoError(t, err)
 	pods := map[string]*corev1.Pod{}
 	for _, f := range archive.Files {
-		if !strings.HasSuffix(f.Name, "/patched.yaml") || f.Name == "marks-kept/patched.yaml" { // a person wrote the gate of marks-kept
+		if !strings.HasSuffix(f.Name, "/patched.yaml") || f.Name == "marks-kept/patched.yaml" { // a person wrote this gate
 			continue
 		}
 		pod := new(corev1.Pod)

@@ -50,7 +50,7 @@ func execConfig(args []string) (shim.Config, error) {
 		Container: e.Container,
 		Socket:    e.Socket,
 		Command:   append(image.Command, child...),
-		// For the shim, the values "restart" and "end" of on-loss mean the same: the shim ends
+		// For the shim, the values "restart" and "end" of OnLoss mean the same: the shim ends
 		// the container. The kubelet decides whether the container starts again.
 		StandBy:    e.OnLoss == api.OnLossStandby,
 		MaySkip:    e.OnBusy == api.OnBusySkip || e.MayBeDone,
@@ -84,7 +84,7 @@ func onThisPlatform(all api.Platforms) (api.PlatformCommand, error) {
 	return image, nil
 }
 
-// hook returns the command of a hook: the command that the container declares, or this program
+// hook returns the command of a hook: the command that the container declares, or this binary
 // in the role "handle". If the container declares no such hook, the result is nil.
 func hook(name string, h *api.Handler) (*shim.Hook, error) {
 	switch {

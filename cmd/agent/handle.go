@@ -22,8 +22,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// handleCommand carries out one lifecycle hook that is not a command, as the kubelet would. The
-// hook runs in a separate process, so that the shim neither waits for the hook nor needs more
+// handleCommand carries out one lifecycle hook as the kubelet would, if the hook is not a command.
+// The hook runs in a separate process, so that the shim neither waits for the hook nor needs more
 // memory.
 func handleCommand(ctx context.Context, args []string) (int, error) {
 	var h api.Handler

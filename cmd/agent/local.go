@@ -105,11 +105,13 @@ func listenLocal(ctx context.Context, a api.LocalArgs, handler http.Handler) err
 	for _, address := range []string{"127.0.0.1", "::1"} {
 		var listen net.ListenConfig
 		l, err := listen.Listen(ctx, "tcp", net.JoinHostPort(address, strconv.Itoa(a.Port)))
+		// An error for ::1 other than EADDRINUSE means that the pod has no IPv6 address. The loop
+		// ignores that error.
 		switch {
 		case err == nil:
 			answer(ctx, l, handler, ofPort)
 		case address == "127.0.0.1" || errors.Is(err, syscall.EADDRINUSE):
-			return err // any other error for ::1 means that the pod has no IPv6 address
+			return err
 		}
 	}
 	return nil

@@ -201,8 +201,8 @@ func listeners(t *testing.T, pid int) (found []string) {
 		text, err := os.ReadFile(dir + table)
 		require.NoError(t, err)
 		for line := range strings.Lines(string(text)) {
-			// The fields are the number, both addresses, the state (0A means listening), and,
-			// further right, the inode.
+			// The fields of a line are the number, both addresses, the state (0A means
+			// listening), and, further right, the inode.
 			if fields := strings.Fields(line); len(fields) > 9 && fields[3] == "0A" && own[fields[9]] {
 				found = append(found, fields[1])
 			}

@@ -47,8 +47,8 @@ func agentOfScripts() {
 	os.Exit(shim.Exec(cfg))
 }
 
-// leapsOf returns the leaps of a fake wall clock. Each line of the file moves that clock by a
-// duration.
+// leapsOf returns the leaps of a fake wall clock. Each line of the file "path" moves that clock by
+// a duration.
 func leapsOf(path string) *host.Leaps {
 	var ahead atomic.Int64
 	l := host.LeapsOf(host.Now, func() time.Duration { return time.Duration(time.Now().UnixNano() + ahead.Load()) })
@@ -69,8 +69,8 @@ func leapsOf(path string) *host.Leaps {
 	return l
 }
 
-// TestAgentBinaryFulfillsEachScriptInTestdata runs the scripts in testdata. The parts that need PID
-// namespaces or other users run only as root, by the condition [root] of the scripts.
+// TestAgentBinaryFulfillsEachScriptInTestdata runs the scripts in testdata. If the test does not
+// run as root, the scripts skip the parts that need PID namespaces or other users.
 func TestAgentBinaryFulfillsEachScriptInTestdata(t *testing.T) {
 	t.Parallel()
 	heedSignals(t)

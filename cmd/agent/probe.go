@@ -37,8 +37,8 @@ type asker struct {
 // probeCommand requests the agent's answer, and runs the command of the probe if the answer
 // demands it. The kubelet gets the exit code and the output.
 func probeCommand(ctx context.Context, args []string) (int, error) {
-	// The kubelet starts this process once in each period of the probe, within the
-	// application's limits.
+	// The kubelet starts this process once in each period of the probe, within the application's
+	// limits. So only one thread runs Go code.
 	runtime.GOMAXPROCS(1)
 	a, err := parseProbe(args)
 	if err != nil {

@@ -51,11 +51,12 @@ func untilStopped(ctx context.Context, stop <-chan struct{}) (context.Context, c
 	return ctx, cancel
 }
 
-// firstProcess reports whether no earlier agent process of the pod has called firstProcess. The
-// shared directory lives as long as the pod. The file is not synced to the disk: a crash of the
-// kernel can remove the file, but also ends all children of earlier processes. If the file can
-// neither be found nor made, firstProcess returns an error. A process must not go on after that
-// error, because the next process would count as the first.
+// firstProcess reports whether no earlier agent process of the pod has called firstProcess. Each
+// process tries to create the file "begun" in the shared directory, which lives as long as the pod.
+// The file is not synced to the disk: a crash of the kernel can remove the file, but also ends all
+// children of earlier processes. If the file can neither be found nor made, firstProcess returns an
+// error. A process must not go on after that error, because the next process would count as the
+// first.
 func firstProcess(dir string) (bool, error) {
 	f, err := os.OpenFile(filepath.Join(dir, "begun"), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 	switch {

@@ -27,7 +27,7 @@ func TestRestartedAgentIsNotItsPodsFirstProcess(t *testing.T) {
 	}
 }
 
-// Without the mark, a later process would count as the first.
+// If a process went on without the file "begun", a later process would count as the first.
 func TestFirstAgentProcessFailsWithoutItsDirectory(t *testing.T) {
 	_, err := firstProcess(t.TempDir() + "/missing")
 	assert.ErrorIs(t, err, os.ErrNotExist)

@@ -109,9 +109,9 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 	defer leaps.Close()
 	c.Leaps = leaps.Watch(ctx)
 	c.Random = newRandom()
-	// By itself, the Go runtime collects garbage only after a megabyte of new objects. Most of
-	// that megabyte would stay in use, because living objects are spread over its pages. So the
-	// agent also collects garbage each time that its work pauses.
+	// By itself, the Go runtime collects garbage only after a megabyte of new objects. Most of that
+	// megabyte would stay in use, because living objects are spread over its pages. So the agent
+	// also collects garbage after each burst of requests.
 	c.Calm = runtime.GC
 	if len(c.Ports) > 0 && c.Readiness == api.ReadinessForward {
 		c.Forwarder = forward.New(forward.Config{Ports: c.Ports, Self: []string{c.PodIP}, Hold: c.LeaseDuration})
@@ -134,8 +134,8 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 	return agent.Serve(ctx, server.run, func(ctx context.Context) error { return a.Run(ctx, stop) })
 }
 
-// passYields passes each request to yield on to the agent, until ctx ends. With the gate
-// "readiness", a stop signal counts as a request to yield, too.
+// passYields tells the agent of each request to yield, until ctx ends. With the gate "readiness", a
+// stop signal counts as a request to yield, too.
 func (s runSettings) passYields(ctx context.Context, a *agent.Agent, stop <-chan struct{}, yields <-chan os.Signal) {
 	if s.Gate != api.GateReadiness {
 		stop = nil // with other gates, the agent waits for the end of the application

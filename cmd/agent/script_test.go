@@ -277,8 +277,9 @@ func alive(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// dies implements the command that waits until the processes that the shim killed at its end are
-// gone. A shim that is PID 1 ends after these processes. Any other shim may end before them.
+// dies waits until no other process of the shim's container lives. A shim kills these processes
+// when the shim ends. A shim that is PID 1 ends after these processes. Any other shim may end
+// before them.
 func dies(ts *testscript.TestScript, _ bool, args []string) {
 	for _, pid := range worldOf(ts).alive(args[0]) {
 		fd, err := unix.PidfdOpen(pid, 0)

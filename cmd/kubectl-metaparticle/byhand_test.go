@@ -104,7 +104,7 @@ func (b *byHand) lease(t *testing.T, name string) *coordinationv1.Lease {
 	return l
 }
 
-// The method after changes the Lease when the duration d is over: the pod becomes the holder. If
+// The method "after" changes the Lease when the duration d is over: the pod becomes the holder. If
 // the argument "pod" is empty, the Lease is released instead.
 func (b *byHand) after(t *testing.T, d time.Duration, name, pod string) {
 	time.AfterFunc(d, func() {

@@ -59,7 +59,7 @@ func (p printable) Write(text []byte) (int, error) {
 	return len(text), nil
 }
 
-// exitCode writes the error of a command, and returns its exit code.
+// exitCode writes the error of a command, and returns the exit code of the command.
 func exitCode(code int, err error, out io.Writer) int {
 	refused, ok := errors.AsType[refusal](err)
 	switch {

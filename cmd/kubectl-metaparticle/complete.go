@@ -62,7 +62,8 @@ func complete(ctx context.Context, commands, args []string, out io.Writer) {
 	case previous == "-f" || previous == "--kubeconfig":
 		directive = files
 	case strings.HasPrefix(previous, "-") && !slices.Contains([]string{"-w", "--watch", "--stop"}, previous):
-		// The last word is the value of another flag, such as --to, so complete proposes nothing.
+		// The last word is the value of another flag, such as --to. In this case complete proposes
+		// nothing.
 	case slices.Contains([]string{"explain", "status", "yield", "pause", "resume"}, before[0]):
 		words = targets(ctx, before)
 	}

@@ -39,7 +39,7 @@ func TestCompletionProposesCommandsAndOutputFormats(t *testing.T) {
 	}
 }
 
-// For each kind with the scope namespace, a person can name a claim, and completion proposes the
+// For each kind with the scope "namespace", a person can name a claim, and completion proposes the
 // same text.
 func TestCommandsAcceptClaimsOfEachNamespaceScopedKind(t *testing.T) {
 	for _, kind := range api.Kinds() {

@@ -79,7 +79,7 @@ type forwarding struct {
 	// port is the number of the local port. Zero selects a free one.
 	port int
 	// forward connects the local port to a pod until ctx ends, or until the connection is lost. The
-	// function "calls" ready once the pod can answer.
+	// function calls "ready" once the pod can answer.
 	forward func(ctx context.Context, pod string, port localPort, ready func()) error
 }
 

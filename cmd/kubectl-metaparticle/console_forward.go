@@ -116,7 +116,7 @@ func dialerOf(config *rest.Config, pod types.NamespacedName) (httpstream.Dialer,
 	if err != nil {
 		return nil, err
 	}
-	// After any failure by WebSocket, the dialer tries SPDY. The person gets the error of SPDY.
+	// After any failure of the WebSocket, the dialer tries SPDY. The person gets the error of SPDY.
 	return portforward.NewFallbackDialerForStreaming(newer, older, func(error) bool { return true }), nil
 }
 

@@ -23,7 +23,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// errPath means that an operation's path cannot be edited in the text.
+// errPath means that the text has no place for the path of an operation.
 var errPath = errors.New("no such place in the text")
 
 // document is one object of a manifest.

@@ -40,8 +40,7 @@ func explainCommand(ctx context.Context, args []string, std stdio) (int, error) 
 	return exitOK, explain(ctx, cluster, std.out, namespace, kind, name, time.Now())
 }
 
-// kindsByName maps each name that kubectl accepts for a kind of objects, such as deploy, to that
-// kind.
+// kindsByName maps the names that kubectl accepts, such as "deploy", to kinds of objects.
 var kindsByName = map[string]string{
 	"pod": "Pod", "po": "Pod", "deployment": "Deployment", "deploy": "Deployment",
 	"statefulset": "StatefulSet", "sts": "StatefulSet", "daemonset": "DaemonSet", "ds": "DaemonSet",

@@ -55,14 +55,14 @@ func deployment(on, onTemplate map[string]string) []client.Object {
 	return []client.Object{d, &appsv1.ReplicaSet{ObjectMeta: owned(meta("biller-1", nil), "apps/v1", "Deployment", "biller")}}
 }
 
-// plainPod returns a pod of biller without a gate.
+// plainPod returns a pod of the Deployment biller, without a gate.
 func plainPod(name string, annotations map[string]string) *corev1.Pod {
 	p := &corev1.Pod{ObjectMeta: owned(meta(name, annotations), "apps/v1", "ReplicaSet", "biller-1")}
 	p.Status.Phase = corev1.PodRunning
 	return p
 }
 
-// gatedPod returns a pod of biller with a gate.
+// gatedPod returns a pod of the Deployment biller, with a gate.
 func gatedPod(name string, ready corev1.ConditionStatus, reason, message string) *corev1.Pod {
 	p := plainPod(name, map[string]string{api.SingletonAnnotation: "true", api.SlotsAnnotation: slot})
 	p.Labels = map[string]string{api.GatedLabel: api.Gated}
@@ -147,7 +147,7 @@ pods:
 	assert.NotContains(t, one, "Holding")
 }
 
-// waitingPod returns a pod of biller that claims nothing and has conditions.
+// waitingPod returns a pod of the Deployment biller. The pod claims nothing, and has conditions.
 func waitingPod(name, conditions string, met bool) *corev1.Pod {
 	p := plainPod(name, map[string]string{api.AfterAnnotation: conditions})
 	p.Labels = map[string]string{api.GatedLabel: api.GatedAfter}
@@ -174,7 +174,7 @@ func TestExplainCommandShowsPodsAtABarrier(t *testing.T) {
 	assert.NotContains(t, shown, "not gated")
 }
 
-// localPod returns a pod of biller whose program bids by the local API.
+// localPod returns a pod of the Deployment biller. The program of the pod bids by the local API.
 func localPod(name string, ready corev1.ConditionStatus, slots ...string) *corev1.Pod {
 	p := plainPod(name, map[string]string{api.LocalAnnotation: "lock/a,election/main", api.SlotsAnnotation: strings.Join(slots, ",")})
 	p.Labels = map[string]string{api.GatedLabel: api.Gated}
@@ -247,7 +247,7 @@ func TestExplainCommandShowsWhichConditionsAreMet(t *testing.T) {
 		corev1.Container{Name: api.AgentContainer, RestartPolicy: new(corev1.ContainerRestartPolicyAlways)})
 	claims.Spec.Containers = []corev1.Container{{Name: "app", Command: []string{api.AgentBinary, api.ExecRole}}}
 	shown := answer(t, true, "Deployment/biller", together(deployment(after, after), work, full,
-		lock("a", "a", func(l *coordinationv1.Lease) { // serving-since lacks the fraction of the acquire time
+		lock("a", "a", func(l *coordinationv1.Lease) { // serving-since has whole seconds, unlike the acquire time
 			l.Spec.AcquireTime = &metav1.MicroTime{Time: noon.Add(-9*time.Minute + 500*time.Millisecond)}
 		}),
 		lock("b", "a", func(l *coordinationv1.Lease) {

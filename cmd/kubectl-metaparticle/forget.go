@@ -47,7 +47,7 @@ func forgetCommand(ctx context.Context, args []string, std stdio) (int, error) {
 
 // forget removes the key from the done keys of the Lease, or of the Leases of all shards. For a
 // barrier, forget removes the record that the barrier is open. If a Lease has changed meanwhile,
-// the patch is refused, and the function "reads" the Lease again.
+// the API server refuses the patch, and forget reads the Lease again.
 func forget(ctx context.Context, c cluster, namespace string, args []string, std stdio) (int, error) {
 	if len(args) == 1 && strings.HasPrefix(args[0], view.Barrier+"/") {
 		return closeBarrier(ctx, c, namespace, strings.Replace(args[0], "/", ".", 1), std)

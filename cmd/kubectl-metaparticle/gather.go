@@ -203,7 +203,7 @@ func (e *explainer) readPods(ctx context.Context) error {
 }
 
 // readLeases reads the Leases of the slots that the existing pods claim, and that pods created from
-// now on will claim. The function "also" reads the Leases of the conditions of all these pods.
+// now on will claim. The method also reads the Leases of the conditions of all these pods.
 func (e *explainer) readLeases(ctx context.Context) {
 	for _, pod := range e.pods {
 		e.slots = append(e.slots, view.Claimed(pod)...)

@@ -189,7 +189,7 @@ func (i *injector) workload(ctx context.Context, d document) error {
 	return i.showPod(d, pod, its.Patches)
 }
 
-// showPod shows a generated pod, for which no text exists.
+// showPod shows a pod that this command generated. The manifest has no text of this pod.
 func (i *injector) showPod(d, pod document, patches []operation) error {
 	if pod.raw, _ = ownerless(pod.raw); pod.raw == nil {
 		return fmt.Errorf("%s: its pod cannot be written", d)

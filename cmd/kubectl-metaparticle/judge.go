@@ -62,7 +62,7 @@ func count(n int) string {
 	return fmt.Sprintf("%d pods", n)
 }
 
-// obstacles returns everything that keeps pods created from now on from being gated.
+// obstacles returns the reasons why pods created from now on would get no gate.
 func (e *explainer) obstacles() []string {
 	var reasons []string
 	annotations := e.effective()
@@ -150,7 +150,7 @@ func (e *explainer) ungated(claims bool) []string {
 		request, err := api.Parse(pod.Annotations)
 		switch {
 		case err != nil:
-			continue // the obstacles already name these mistakes
+			continue // the method "obstacles" names mistakes in annotations
 		case request.Injects() && e.optedIn():
 			reasons = append(reasons, policyReason("NotInjected"))
 		case request.Injects() || !claims:

@@ -54,7 +54,7 @@ serves, and is not paused; 2 the command could not answer; 3 the request was
 written, and has not come true in time.
 `
 
-// release is the version of a release, which the linker writes.
+// release is the version of this build. For a release, the linker writes this version.
 var release = "dev"
 
 func main() {

@@ -142,7 +142,8 @@ func (p pausing) await(ctx context.Context, s *subject, began time.Time) (int, e
 		})
 		switch took := round(time.Since(began)); {
 		case errors.Is(err, context.DeadlineExceeded):
-			// A pod with the gate "pod" releases nothing, so its slot expires later.
+			// A pod with the gate "pod" releases nothing, so the slot becomes free only when the
+			// Lease expires.
 			fmt.Fprintf(p.std.err, "%s: paused; %s still holds after %s, and has not renewed for %s\n",
 				slot, api.PodOf(holder), took, round(time.Since(seen)))
 			code = exitUnreached

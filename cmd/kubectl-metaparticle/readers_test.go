@@ -34,7 +34,7 @@ func catalog(holders ...string) (there []client.Object) {
 	return there
 }
 
-// written returns the argument of catalog for a lock with one writer: the pod "by" holds the
+// written returns the argument of [catalog] for a lock with one writer: the pod "by" holds the
 // intent and all slots.
 func written(by string) (holders []string) {
 	for range 1 + api.RWLockSlots {

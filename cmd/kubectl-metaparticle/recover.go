@@ -48,10 +48,11 @@ Exit codes: 0 all holders have tokens above the floor; 1 refused, nothing is wri
   kubectl metaparticle recover [--floor N] [--dry-run] [--timeout D]
 `
 
-// mostWrites bounds the writes that raise etcd's revision above the floor (--floor, or a greater
-// token). At 400 writes per second, the writes take 21 minutes, in which no slot can be acquired.
-// Each write costs etcd about half a kilobyte until the next compaction. Together the writes cost
-// 250 MB, of the two gigabytes at which etcd refuses all writes.
+// mostWrites bounds the writes that raise etcd's revision above the floor. The floor is the value
+// of --floor, or a greater token in the cluster. At 400 writes per second, the writes take 21
+// minutes, in which no slot can be acquired. Each write costs etcd about half a kilobyte until the
+// next compaction. Together the writes cost 250 MB, of the two gigabytes at which etcd refuses all
+// writes.
 const mostWrites = 500_000
 
 // progressEvery is the time between two lines about etcd's revision.
@@ -248,12 +249,12 @@ func (r recovering) raise(ctx context.Context, before state, floor uint64) error
 	return errors.Join(errs...)
 }
 
-// scratch returns the object that one writer changes.
+// scratch returns the object that one goroutine writes.
 func scratch(number int) *coordinationv1.Lease {
 	return &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: recoverHome, Name: "metaparticle-recover-" + strconv.Itoa(number)}}
 }
 
-// create creates the object of a writer, unless the object exists.
+// create creates an object that [scratch] returned, unless the object exists.
 func (r recovering) create(ctx context.Context, l *coordinationv1.Lease) error {
 	if err := r.cluster.Create(ctx, l); err != nil && !apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("write into the namespace %s: %w", recoverHome, err)
@@ -293,9 +294,10 @@ func (r recovering) write(ctx context.Context, number int, floor uint64) error {
 	}
 }
 
-// renew asks each holder with a token up to the floor to yield, and ends the pauses from the method
-// raise. Then the method "renew" waits until each holder has a token above the floor. An error
-// about one Lease, as in a namespace without rights, does not keep the other slots paused.
+// renew requests a yield from each holder whose token is not above the floor. The method also
+// removes the pauses that [recovering.raise] wrote. Then renew waits until each holder has a token
+// above the floor. An error about one Lease, as in a namespace without rights, does not keep the
+// other slots paused.
 func (r recovering) renew(ctx context.Context, floor uint64) (int, error) {
 	now, err := r.read(ctx)
 	if err != nil {

@@ -45,8 +45,8 @@ func unfit(pod corev1.Pod, leases []*coordinationv1.Lease) string {
 	return ""
 }
 
-// runs reports whether the container runs. In a standby, the container runs its
-// shim.
+// runs reports whether the container runs. If a standby's container runs, the shim in this
+// container waits.
 func runs(statuses []corev1.ContainerStatus, name string) bool {
 	return slices.ContainsFunc(statuses, func(s corev1.ContainerStatus) bool { return s.Name == name && s.State.Running != nil })
 }

@@ -24,8 +24,8 @@ import (
 type subject struct {
 	cluster   cluster
 	namespace string
-	// title is the person's argument. The field "pod" is the pod's name, if the argument
-	// "names" a pod.
+	// title is the person's argument. If the argument names a pod, the field "pod" has the name of
+	// this pod.
 	title, pod string
 	slots      []string
 	leases     map[string]*coordinationv1.Lease
@@ -91,8 +91,8 @@ func shared() string {
 	return strings.Join(texts, ", ")
 }
 
-// sharedSlots returns the slots of the claim. For a kind with AnyOne, the result has the slots that
-// have a Lease, sorted by number, whatever the size of the claim is.
+// sharedSlots returns the slots of the claim. If the kind has the field AnyOne, the size of the
+// claim does not matter. Then the result has each slot that has a Lease, sorted by number.
 func sharedSlots(claim api.Claim, leases []coordinationv1.Lease) (slots []string) {
 	slots = claim.Slots(api.Workload{})
 	if !claim.Kind.AnyOne {

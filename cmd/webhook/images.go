@@ -32,8 +32,7 @@ var (
 	errNone = errors.New("no pull secret that can be read")
 )
 
-// maxLogged bounds the logged cause of a failure, which may contain a registry's
-// text.
+// maxLogged bounds the cause of a failure in the log. The cause may contain a text of a registry.
 const maxLogged = 1 << 10
 
 func newImages(reader client.Reader, s settings, log *slog.Logger) (image.Images, error) {

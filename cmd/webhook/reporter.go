@@ -52,8 +52,8 @@ func newReporter(reader client.Reader, events enroll.Recorder) *reporter {
 	return &reporter{reader: reader, events: events, refused: make(chan admit.Outcome, waiting)}
 }
 
-// observe counts an outcome for the handlers. After the refusal of a pod with an owner, outside of
-// a dry run, observe also passes the outcome to the method Start. If the queue of Start is full,
+// observe counts the outcome of one request. After the refusal of a pod with an owner, outside of a
+// dry run, observe also passes the outcome to the method Start. If the queue of Start is full,
 // Start writes no Event about this outcome. The method "observe" never blocks.
 func (r *reporter) observe(o admit.Outcome) {
 	result := "unchanged"
@@ -111,8 +111,8 @@ func (r *reporter) above(ctx context.Context, o admit.Outcome) *metav1.PartialOb
 	if err := r.reader.Get(ctx, types.NamespacedName{Namespace: o.Namespace, Name: o.Owner.Name}, owner); err != nil {
 		return nil
 	}
-	// The author of a pod writes the owner's name. With another UID the owner is another
-	// object, and its workload gets no Event.
+	// The author of a pod writes the owner reference. If the UIDs differ, the reference means
+	// another object, and the workload of this object gets no Event.
 	if owner.GetUID() != o.Owner.UID {
 		return nil
 	}

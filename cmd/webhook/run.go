@@ -82,7 +82,8 @@ func managerOptions(s settings) ctrl.Options {
 	}
 }
 
-// serve registers the two handlers, the probes, and all parts that the handlers need.
+// serve registers the handlers of pods and workloads, the probes, and all parts that the handlers
+// need.
 func serve(m ctrl.Manager, s settings, log *slog.Logger) error {
 	images, err := newImages(m.GetAPIReader(), s, log)
 	if err != nil {
@@ -127,7 +128,7 @@ func serve(m ctrl.Manager, s settings, log *slog.Logger) error {
 	if err := m.AddHealthzCheck("process", healthz.Ping); err != nil {
 		return fmt.Errorf("add health check: %w", err)
 	}
-	// A replica is ready when its certificate and the objects of its handlers are loaded.
+	// A replica is ready when its certificate is loaded, and its caches are filled.
 	if err := m.AddReadyzCheck("certificate", m.GetWebhookServer().StartedChecker()); err != nil {
 		return fmt.Errorf("add readiness check: %w", err)
 	}

@@ -28,7 +28,8 @@ const stepTime = 4 * time.Minute
 // step is a step of an installation, which a hook of the Helm chart takes in a pod of its own.
 type step func(ctx context.Context, c client.Client, namespace string, out io.Writer) error
 
-// steps has each step by the first argument that selects the step instead of the webhook.
+// steps has each step by its name. If the first argument is this name, the command takes the step,
+// and does not run the webhook.
 var steps = map[string]step{
 	"try":             try,
 	"begin-uninstall": beginUninstall,

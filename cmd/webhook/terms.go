@@ -45,7 +45,7 @@ const (
 	enrollShutdown = shutdown / 2
 )
 
-// These times let enrolling survive an overloaded API server.
+// With these times, enrolling survives an overloaded API server.
 const (
 	// enrollFill bounds the time in which an elected replica fills its caches. Ten thousand
 	// gated pods take some seconds (docs/benchmarks.md); an overloaded API server may take

@@ -45,8 +45,8 @@ func InOrder(shards []Shard, count int, run string) bool {
 }
 
 // Next returns the writes that the Leases need now. After the writes of this call and of later
-// calls, the pods of the given run can hold, if these pods expect the given number of shards. The
-// argument "absent" reports that an agent may hold a Lease that is missing in the slice.
+// calls, each pod of the given run that expects the given number of shards can hold. The argument
+// "absent" reports that an agent may hold a Lease that is missing in the slice.
 func Next(shards []Shard, count int, run string, absent bool) []Stamp {
 	decided := decision(shards)
 	if !slices.ContainsFunc(shards, func(s Shard) bool { return s.Number == 0 }) {

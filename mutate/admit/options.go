@@ -20,8 +20,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// defaultTimeout bounds the handling of one pod. Half of the time is for the look-ups of images,
-// and half for two reads of owners. The API server waits 10 s for the webhook.
+// defaultTimeout bounds the handling of one pod. One look-up of an image takes at most half of that
+// time, so half is left for two reads of owners. The API server waits 10 s for the webhook.
 const defaultTimeout = 5 * time.Second
 
 // Owners finds the origins of pods.

@@ -83,8 +83,8 @@ func (h podHandler) keep(r admission.Request) admission.Response {
 }
 
 // subject gathers the facts about a pod. The function reads no owner if the pod has neither a claim
-// nor a barrier, or if the pod's annotations or the reference to its controller are malformed. The
-// function mutate.Inject reports malformed pods.
+// nor a barrier. The function also reads no owner if the pod's annotations or the reference to its
+// controller are malformed. The function mutate.Inject reports malformed pods.
 func (h podHandler) subject(ctx context.Context, r admission.Request, pod *corev1.Pod) (mutate.Subject, error) {
 	s := mutate.Subject{Raw: r.Object.Raw, Pod: pod, Namespace: r.Namespace, Kubernetes: h.kubernetes()}
 	request, err := api.Parse(pod.Annotations)

@@ -109,7 +109,7 @@ func (p *Pod) carryHooks(exec *api.ExecArgs, c *corev1.Container, before api.Exe
 	for _, h := range hooksOf(c) {
 		*h.arg(exec) = *h.arg(&before)
 		if h.handler != nil {
-			to, _ := p.carryHook(c, h.handler) // judgeHooks has refused each hook that has a problem
+			to, _ := p.carryHook(c, h.handler) // judgeHooks refuses each hook that has a problem
 			*h.arg(exec) = &to
 		}
 	}

@@ -14,8 +14,8 @@ import (
 // hasShim reports whether the command of a container starts with a shim.
 func hasShim(c *corev1.Container) bool { return api.IsShim(c.Command) }
 
-// unshim returns a command without its shim, and the arguments of that shim. After an earlier
-// pass only those arguments contain the hooks, and the stop signal that the pass looked up.
+// unshim returns a command without its shim, and the arguments of that shim. After an earlier pass,
+// only those arguments contain the hooks, and the stop signal that the pass looked up.
 //
 // The function also finds a shim behind a program that another injector has put in front.
 // So a second pass never puts one shim behind another. The second shim would not be PID 1,

@@ -31,9 +31,9 @@ const (
 	// perByte is the memory for each byte of a body: the body itself, JSON objects cut out
 	// of the body, the patch, and garbage.
 	perByte = 4
-	// perObject is the memory for each JSON object, and for each element of a list. A decoder
-	// may make an empty container of the element, in a list that grows by copying. The measured
-	// maximum of all types in a pod was 1.7 KB.
+	// perObject is the memory for each JSON object, and for each element of a list. A decoder may
+	// make a whole container of a tiny element, in a list that grows by copying. The measured
+	// maximum for any type of element in a pod was 1.7 KB.
 	perObject = 2 << 10
 	// perMember is the memory for each member of a JSON object: in the map of a decoder, and in a
 	// node of package patch. Both take more memory while they grow. The measured maximum was
@@ -51,8 +51,8 @@ const (
 	// of a workload with 20 containers, 50 variables in each, and managed fields takes less than
 	// half of maxDecoded. So does a workload with 3 MB of arguments, of a dozen letters each.
 	maxDecoded = 64 << 20
-	// defaultLoad is a quarter of the webhook's memory limit of 512 MiB. The calls of about 200
-	// ordinary pods together fit into the load.
+	// defaultLoad is a quarter of the webhook's memory limit of 512 MiB. The calls of at
+	// least 200 ordinary pods together fit into the load.
 	defaultLoad = 128 << 20
 	// smallCall is the size up to which a body counts as small: several times the body of a call
 	// for an ordinary pod.
@@ -62,7 +62,7 @@ const (
 	// a pod is several times smaller than smallDecoded.
 	smallDecoded = 2 << 20
 	// forSmall divides the load: large calls leave a quarter of the load to small calls.
-	// That quarter has room for about 100 small calls.
+	// That quarter has room for the calls of at least 50 ordinary pods.
 	forSmall = 4
 )
 

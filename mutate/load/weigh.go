@@ -91,10 +91,10 @@ func holdsWords(key []byte) bool {
 	return false
 }
 
-// countNested counts the elements and the members of the JSON that a string may contain. The
-// gate's own arguments contain JSON, which the webhook decodes if a gated pod passes the
-// webhook again. Each such argument begins with a dash. A caller may write the dash or a
-// comma as an escape, so escapes count, too.
+// countNested counts the elements and the members of the JSON that a string may contain, by the
+// commas between them. The gate's own arguments contain JSON, which the webhook decodes if a gated
+// pod passes the webhook again. Each such argument begins with a dash. A caller may write the dash
+// or a comma as an escape, so each escape counts as a comma.
 func countNested(word []byte) int {
 	if len(word) == 0 || word[0] != '-' && word[0] != '\\' {
 		return 0

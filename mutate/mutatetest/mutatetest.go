@@ -116,8 +116,9 @@ func (f Facts) LimitRanges(context.Context, string) ([]corev1.LimitRange, error)
 	return f.Limits, nil
 }
 
-// Request returns the request to create a Deployment "biller" in namespace "shop" from a
-// text. The handler of pods accepts the same request, and reads the text as a pod.
+// Request returns the request to create a Deployment "biller" in namespace "shop". The argument
+// "raw" is the JSON of the Deployment. The handler of pods accepts the same request, and reads
+// that JSON as a pod.
 func Request(raw string) admission.Request {
 	return admission.Request{AdmissionRequest: admissionv1.AdmissionRequest{
 		Namespace: "shop",

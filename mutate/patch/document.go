@@ -90,9 +90,9 @@ func (d *Document) Index(member, value string, path ...any) (int, bool) {
 }
 
 // Ensure puts a value into the array at a path. The argument "member" is the key that identifies
-// elements, such as "name". If an element has the same name as the value, that element gets
-// every member of the value. The element keeps its other members, such as defaults, and mounts
-// and variables of other injectors. If no element has the name, the function appends the value.
+// elements, such as "name". If an element and the value agree in this member, the element
+// gets every member of the value. The element keeps its other members, such as defaults, and mounts
+// and variables of other injectors. If no element agrees, the function appends the value.
 func (d *Document) Ensure(member string, value any, path ...any) {
 	text := marshal(value)
 	object := node{text: text}

@@ -148,8 +148,8 @@ func (n *node) value() any {
 	return object
 }
 
-// word returns the string in a member of an object; empty if the member is missing or not a
-// string. The function does not unfold the object.
+// word returns the string in a member of an object. The result is empty if the member is missing
+// or is not a string. The function does not unfold the object.
 func (n *node) word(key string) string {
 	var found []byte
 	if n.text == nil {

@@ -4,8 +4,8 @@
 // Package reason names the reasons of all refusals and warnings of the webhook.
 //
 // Guarantee: each refusal and each warning begins with a reason of a closed list, and ends
-// with an instruction. The text is short, whatever the object contains: objects arrive
-// before the API server has validated them.
+// with an instruction. Each of these texts is short, whatever the object contains: objects
+// arrive before the API server has validated them.
 package reason
 
 // Reason names the cause of a refusal or a warning. Warnings, errors, Events and metrics

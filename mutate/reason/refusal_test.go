@@ -13,8 +13,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// The text of a refusal appears in a pod's error, in its workload's warning, and in the
-// message of the Event.
+// The text of a refusal appears in the error for a pod, in the warning for a workload, and in the
+// message of an Event.
 func TestRefusalTextsBeginWithTheirReason(t *testing.T) {
 	seen := map[Reason]bool{}
 	for _, e := range All {

@@ -6,7 +6,7 @@ package apiserver
 import "time"
 
 // Chatter is the name of an invariant. The violation means that an agent sends too many requests
-// within a minute, or that it sends anything but renewals in quiet times.
+// within a minute, or that in times without faults the agent sends anything but renewals.
 const Chatter = "chatter"
 
 // These constants bound the requests that an agent process may send within any minute, whatever

@@ -141,7 +141,7 @@ func (c *Client) WatchLease(ctx context.Context, name, resourceVersion string, f
 	}
 }
 
-// close removes the stream of a watch whose client stops to read.
+// close removes the stream of a watch that the client no longer reads.
 func (c *Client) close(s *Watch) {
 	c.net.engine.Lock()
 	defer c.net.engine.Unlock()

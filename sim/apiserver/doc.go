@@ -23,5 +23,6 @@
 // # Not guaranteed
 //
 // Only Leases have watches. The status of a pod belongs to package world ([Client.Patched]).
-// Variables have separate versions, so that they change nothing in a story without Variables.
+// Variables have a separate sequence of resourceVersions, which leaves the resourceVersions of
+// other objects as they are.
 package apiserver

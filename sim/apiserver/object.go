@@ -46,7 +46,7 @@ func (o *Object) Last() Version {
 	return o.versions[len(o.versions)-1]
 }
 
-// AsOf returns the state at the instant; without a body if the object did not exist.
+// AsOf returns the state at the instant. The state has no body if the object did not exist.
 func (o *Object) AsOf(at time.Duration) Version {
 	for _, v := range slices.Backward(o.versions) {
 		if v.At <= at {
@@ -98,7 +98,7 @@ func Metadata(body map[string]any) map[string]any {
 	return m
 }
 
-// Meta returns a field of the metadata as text; empty without the field.
+// Meta returns a field of the metadata as text. Without the field the text is empty.
 func Meta(body map[string]any, key string) string {
 	value, _ := Metadata(body)[key].(string)
 	return value

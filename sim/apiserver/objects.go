@@ -20,7 +20,7 @@ type Objects struct {
 
 func newObjects() Objects { return Objects{of: map[string]*Object{}, rights: map[string]rights{}} }
 
-// Object returns the object of a key, without a state if the key is new.
+// Object returns the object of a kind and a name. An object that never existed has no state.
 func (s *Objects) Object(kind, name string) *Object {
 	key := kind + "/" + name
 	o := s.of[key]
@@ -44,7 +44,7 @@ func (s *Objects) Get(kind, name string) ([]byte, error) {
 // Exists reports whether the object exists.
 func (s *Objects) Exists(kind, name string) bool { return s.Object(kind, name).Last().Body != nil }
 
-// Lease returns the current state of a Lease; false if there is none.
+// Lease returns the current state of a Lease. If the Lease does not exist, the result is false.
 func (s *Objects) Lease(name string) (*kube.Lease, bool) {
 	v := s.Object("Lease", name).Last()
 	if v.Body == nil {

@@ -139,8 +139,9 @@ func (s *Server) Inform() {
 // next advances the resourceVersion. Other objects of the cluster use some versions up.
 func (s *Server) next() { s.rv += 1 + int64(s.rng.IntN(3)) }
 
-// changed reports a change to the watches and to the subscribers. An update of a Lease goes to the
-// watches alone. The caller of [New] decides which of these updates the subscribers learn.
+// changed reports a change to the watches. Unless the change is an update of a Lease, the method
+// also reports the change to the subscribers. The function "stored" that [New] gets may report an
+// update of a Lease by [Server.Inform].
 func (s *Server) changed(how kube.WatchType, o *Object, raw []byte) {
 	if o.kind != "Lease" || how != kube.Modified {
 		s.Inform()
@@ -191,8 +192,8 @@ func (s *Server) open(w *Watch, resourceVersion string) error {
 	return nil
 }
 
-// BreakWatches ends all watches. This function may also compact the history, so that no watch can
-// resume from an earlier version.
+// BreakWatches ends all watches. This function may also compact the history. Then no watch can
+// resume from a resourceVersion that is below the present one.
 func (s *Server) BreakWatches(r *rand.Rand) {
 	orderly := engine.Chance(r, .5)
 	if engine.Chance(r, .5) {

@@ -12,8 +12,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
-// Variables are the Variables in the API server. Variables have a separate random source and
-// separate versions. So they change nothing in a story without Variables.
+// Variables are the Variables in the API server. Variables have a separate random source and a
+// separate sequence of resourceVersions. So a write of a Variable changes no draw and no
+// resourceVersion of other objects.
 type Variables struct {
 	rng *rand.Rand
 	rv  int64
@@ -45,8 +46,8 @@ func (v *Variables) Integer(name string) int64 {
 	return 0
 }
 
-// put stores the Variable as the API server does. By the schema's rules, put refuses a write that
-// removes the fence, names another lock, or has an older fence.
+// put stores the Variable as the API server does. By the schema's rules, the method refuses a write
+// that removes the fence, names another lock, or has an older fence.
 func (v *Variables) put(next *kube.Variable) (*kube.Variable, error) {
 	before := v.of[next.Name]
 	if next.UID != before.UID || next.ResourceVersion != before.ResourceVersion {

@@ -86,8 +86,9 @@ func (s *Watch) hurry() {
 	}
 }
 
-// arrive hands the first event of the queue to the client, unless the stream is mute. If closing is
-// true, the stream then ends: without an error if orderly is true, and otherwise with ErrBroken.
+// arrive hands the first event of the queue to the client, unless the stream is mute. If "closing"
+// is true, the stream then ends: without an error if "orderly" is true, and otherwise with
+// ErrBroken.
 func (s *Watch) arrive(closing, orderly bool) {
 	if s.Ended {
 		return

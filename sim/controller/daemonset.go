@@ -22,7 +22,7 @@ func (d DaemonSet) on(n *world.Node) *world.Pod {
 	return nil
 }
 
-// sync makes the pods that are missing, and deletes old pods. The method "deletes" each old pod
+// sync makes the pods that are missing, and deletes old pods. The method deletes each old pod
 // that is not available. While no pod is unavailable, the method also deletes one old pod that is
 // available.
 func (d DaemonSet) sync() {

@@ -45,7 +45,7 @@ func (d *Deployment) sync() {
 }
 
 // settle makes or deletes pods until the revision's ReplicaSet has as many pods as replicas. Then
-// settle counts the available pods.
+// the method counts the available pods.
 func (d *Deployment) settle(r *revision) {
 	pods := d.of(r)
 	for range r.Replicas - len(pods) {

@@ -37,8 +37,8 @@ func (s *StatefulSet) name(ordinal int) string {
 }
 
 // sync makes missing pods, deletes surplus pods, and then deletes old pods ([StatefulSet.update]).
-// With OrderedReady, sync continues with the next pod only if all pods with lower ordinals are
-// available.
+// With OrderedReady, the method continues with the next pod only if all pods with lower ordinals
+// are available.
 func (s *StatefulSet) sync() {
 	s.ordinals = max(s.ordinals, s.Replicas)
 	for i := range s.Replicas {
@@ -56,8 +56,8 @@ func (s *StatefulSet) sync() {
 }
 
 // condemn deletes the pods whose ordinals are not below the number of replicas, and returns whether
-// an update may follow. With OrderedReady, condemn looks only at the last such pod, and returns
-// false if there is one.
+// an update may follow. With OrderedReady, the method deals only with the last such pod, and
+// returns false if there is one.
 func (s *StatefulSet) condemn() bool {
 	for i := s.ordinals - 1; i >= s.Replicas; i-- {
 		p := s.at(i)
@@ -85,7 +85,7 @@ func (s *StatefulSet) unhealthy() *world.Pod {
 }
 
 // update deletes old pods, the highest ordinal first, until as many pods are unavailable as the
-// field Unavailable allows. With Parallel, update first deletes all old pods that are not
+// field Unavailable allows. With Parallel, the method first deletes all old pods that are not
 // available.
 func (s *StatefulSet) update() {
 	left := s.Unavailable

@@ -36,8 +36,8 @@ type Workload struct {
 
 // revision is a pod template of a workload.
 type revision struct {
-	// Stamp is the revision as the pods carry it. The field Behaviour describes the version of the
-	// application.
+	// Stamp is the api.Revision that the pods of this revision carry. The field Behaviour describes
+	// the version of the application.
 	Stamp     api.Revision
 	Behaviour world.Behaviour
 	// Replicas is the size of the revision's ReplicaSet. The field "available" is the number of
@@ -164,7 +164,7 @@ func (l *Workload) observe() {
 	}
 }
 
-// Available reports whether the pod was Ready for long enough.
+// Available reports whether the pod has been Ready for long enough.
 func (l *Workload) Available(p *world.Pod) bool {
 	since, ready := l.since[p]
 	return ready && p.Shown.Stays() && l.Now()-since >= l.MinReady

@@ -7,7 +7,8 @@
 // # Guarantee
 //
 // Each event is a function. Only one event runs at a time, because each event holds the mutex. The
-// history records the events in this order. The first violation of an invariant ends the story.
+// history records the events in the order in which they ran. The first violation of an invariant
+// ends the story.
 //
 // # Clocks
 //

@@ -84,8 +84,8 @@ func (e *Engine) Pass(d time.Duration) bool {
 	}
 }
 
-// Until waits until f returns true. If f does not return true within the bound, or after a
-// violation, the result is false. The pauses between two calls of f grow with the bound.
+// Until waits until f returns true. After the bound, or after a violation, Until waits no longer,
+// and returns false. A longer bound means longer pauses between two calls of f.
 func (e *Engine) Until(bound time.Duration, f func() bool) bool {
 	for end := e.Now() + bound; ; {
 		e.Lock()

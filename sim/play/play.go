@@ -93,7 +93,7 @@ func Joints(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 	each(t, enroll, story.PlayJoints)
 }
 
-// Leashed plays, for each seed, the story of programs that their shims kill when a hold is lost.
+// Leashed plays, for each seed, the story in which shims kill the programs whose holds are lost.
 func Leashed(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 	each(t, enroll, story.PlayLeashed)
 }

@@ -59,8 +59,8 @@ func (c *workloads) changingShards() time.Duration {
 	})
 }
 
-// reopening bounds the time until a standby whose watch is mute reads that a closed Lease is
-// open.
+// reopening bounds the time until a standby whose watch is mute reads that a Lease is no longer
+// closed.
 func (c *workloads) reopening() time.Duration { return world.Slow(5 * time.Minute) }
 
 // heeding bounds the time for which a slot has no holder after a person's last write to

@@ -24,8 +24,8 @@ type changing struct {
 	trouble *trouble
 	hands   *person
 	judge   *judge
-	// protects reports that old pods remain during the rollout of a broken version, and
-	// take turns with the new pods.
+	// protects reports that old pods remain during the rollout of a broken version, and hold
+	// between the turns of the new pods.
 	protects bool
 	// ordered reports that the controller waits until each pod is available, even if that
 	// pod is broken.
@@ -66,7 +66,7 @@ func newChanging(w *world.World) *changing {
 	if c.shared = engine.Chance(w.Rng, .2); c.shared {
 		t.Workload = "job"
 		all.add(t, 0)
-		c.protects = false // pods of two workloads take no turns
+		c.protects = false // a pod never asks the holder of another workload to yield
 		other := controller.New(w, t, 2)
 		other.Apply(engine.Pick(w.Rng, []world.Behaviour{world.GoodVersion(w.Rng), world.ExitingVersion(w.Rng)}))
 		other.Steer(&controller.Deployment{Workload: other, Surge: 1})
@@ -209,7 +209,7 @@ func (c *changing) improves() bool {
 }
 
 // breaks applies a broken version. Then a person undoes the change, or mends the version. The
-// function "applies" a good version instead if old pods would not remain, or if the controller
+// function applies a good version instead if old pods would not remain, or if the controller
 // may delete old pods during a handover. After a violation the function returns false.
 func (c *changing) breaks() bool {
 	before := c.Newest
@@ -252,8 +252,8 @@ func (c *changing) breaks() bool {
 }
 
 // abandons deletes all old pods while a broken version stalls the rollout. Then the function
-// "demands" that the broken version takes the slot, although its turns have failed. A version
-// without an image cannot take the slot, so the function "demands" nothing of it. After a violation
+// demands that the broken version takes the slot, although its turns have failed. A version
+// without an image cannot take the slot, so the function demands nothing of it. After a violation
 // the function returns false.
 func (c *changing) abandons() bool {
 	from, bound := c.Now(), time.Duration(0)
@@ -326,9 +326,9 @@ func (c *changing) meddles() {
 	}
 }
 
-// cuts cuts the holder's node off for a while, if an old pod on another node can take the
-// slot. Before the first turn of the broken version the function does nothing, because that version
-// could then take the slot before the old pod.
+// cuts takes the holder's node off the network for a while, if an old pod on another node can take
+// the slot. Before the first turn of the broken version the function does nothing, because that
+// version could then take the slot before the old pod.
 func (c *changing) cuts() {
 	last := engine.Between(c.Rng, time.Second, time.Minute)
 	holder, others := c.judge.replaceable()

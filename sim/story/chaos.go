@@ -14,15 +14,15 @@ import (
 
 // chaos plays three rounds of faults and recovery. During faults the world checks only the
 // invariants of safety. After the faults, each slot must get a holder, which must continue to
-// hold. In the end chaos deletes one holder after the other, so that each pod must hold once.
+// hold. In the end the story deletes one holder after the other, so that each pod must hold once.
 type chaos struct {
 	*recovery
 	trouble *trouble
 }
 
 // pools returns the slots of one example claim for each kind whose pods need any one slot. Kinds
-// with the scope of a workload are left out. In each tenth seed of the story "chaos", five pods
-// have one of these claims. The kind changes from one of these seeds to the next.
+// with the scope of a workload are left out. In the seeds 5, 15, 25 and so on of the story "chaos",
+// five pods have one of these claims. The kind changes from one of these seeds to the next.
 func pools() (all [][]string) {
 	for _, k := range api.Kinds() {
 		if k.AnyOne && k.Scope == api.ScopeNamespace {

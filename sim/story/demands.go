@@ -13,8 +13,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/sim/world"
 )
 
-// demands causes the fault of one case of the story [table], and checks the consequences that the
-// rules promise.
+// demands is the part of the story [table] that causes the fault of one case, and checks the
+// consequences that the rules promise.
 type demands struct {
 	*recovery
 	slot   string

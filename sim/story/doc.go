@@ -1,8 +1,9 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package story plays the stories of seeds in package world. A story draws workloads, causes faults,
-// and demands that all pods recover. Packages sim and sim/enrolled play the stories as tests.
+// Package story plays the stories of seeds in package world. A story draws workloads, causes
+// faults, and demands that all pods recover. Packages sim and sim/enrolled play the stories as
+// tests.
 //
 // # Files
 //
@@ -39,8 +40,8 @@
 //
 // # Rollouts
 //
-// The controllers of workloads are in package controller. Persons apply versions that work, and
-// versions that do not, scale, undo and delete (changing.go, persons.go). The story judges rollouts
+// The controllers of workloads are in package controller. Persons apply good and broken versions,
+// undo changes, and scale and delete workloads (changing.go, persons.go). The story judges rollouts
 // in times without faults (judge.go). During faults the world checks only the invariants of safety.
 // After the faults, the rollout of a good version must end.
 //

@@ -27,7 +27,7 @@ type gathering struct {
 	programs bool
 }
 
-// mostRuns bounds the Jobs of the story.
+// mostRuns bounds the number of Jobs in the story [gathering].
 const mostRuns = 5
 
 func newGathering(w *world.World, programs bool) *gathering {

@@ -19,8 +19,8 @@ type judge struct {
 	slot string
 	on   bool
 	// served is the instant from which an outage of the old version counts. Usually that version
-	// served last at this instant. During a disturbance, served is the expected end of the
-	// disturbance.
+	// served last at this instant. During a disturbance, the field has the expected end of
+	// the disturbance.
 	served time.Duration
 	// had is the number of old pods at the beginning of a rollout. The field "excused" is the
 	// number of them that a fault or a person may have removed since.

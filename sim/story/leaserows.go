@@ -71,8 +71,9 @@ func (r leaseRows) farewell() {
 	r.vanished(func(c *world.Child) { c.Pod().Node.Crash() })
 }
 
-// blocked lets a person give the slot to a holder that does not exist, for an hour, while no
-// standby can read. Later the standbys read the Lease, and the person shortens the lease duration.
+// blocked lets a person write a holder that does not exist, and the longest lease duration, into
+// the Lease while no standby can read. Later the standbys read the Lease, and the person shortens
+// the lease duration.
 func (r leaseRows) blocked() {
 	hands := &person{workloads: r.workloads}
 	c := r.once(func(c *world.Child) {

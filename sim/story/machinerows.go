@@ -78,8 +78,9 @@ func (r machineRows) pausedAndCutOff() {
 	r.Pass(world.Slow(world.Lingering) + time.Second)
 }
 
-// pauseUntilAnotherHolds pauses the machine of the holder, and returns the child on that machine
-// some time after another pod holds. After a violation the second result is false.
+// pauseUntilAnotherHolds pauses the machine of the holder, and waits until another pod has held for
+// some time. The first result is the child on the machine, which is still paused. After a violation
+// the second result is false.
 func (r machineRows) pauseUntilAnotherHolds() (*world.Child, bool) {
 	c := r.once(func(c *world.Child) {
 		// The children ignore SIGTERM. Children that obey might stop before their agent has learned

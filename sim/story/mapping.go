@@ -32,14 +32,15 @@ type mapping struct {
 	written int
 	// absent reports that a person has deleted the last Job, but not its pods.
 	absent bool
-	// sure is the instant from which on no write of a confused process of enroll is under way.
+	// sure is the instant after which no process of enroll still writes because of a mistake
+	// about the last Job.
 	sure time.Duration
 }
 
-// mapGroup is the group to which the Leases of all Jobs of the story belong.
+// mapGroup is the group to which the Leases of all Jobs in the story [mapping] belong.
 var mapGroup = api.ShardGroup(world.MapWorkload)
 
-// mostMappers bounds the Jobs of the story.
+// mostMappers bounds the number of Jobs in the story [mapping].
 const mostMappers = 10
 
 func newMapping(w *world.World) *mapping {
@@ -99,7 +100,7 @@ func (m *mapping) nudge() {
 	}
 }
 
-// plan calls control after each random pause, if the API server can be reached.
+// plan calls [mapping.control] after each random pause, if the API server can be reached.
 func (m *mapping) plan() {
 	m.After(engine.Between(m.random, 10*time.Millisecond, 3*time.Second), func() {
 		if !m.API.Away {
@@ -166,7 +167,7 @@ func (m *mapping) rewrite() {
 	of := world.LastJob(m.World)
 	first := m.API.Object("Lease", world.SlotsOfJob(1)[0]).Last().Lease
 	if m.absent || of.Indexed || first == nil || world.StampOf(first).Run != of.UID || m.Now() < m.sure {
-		return // also if no Lease has a stamp of this Job yet, or a confused process may replace the stamp
+		return // also if no Lease has a stamp of this Job yet, or enroll may replace the stamp by mistake
 	}
 	m.written = 1 + m.random.IntN(mostMapped)
 	m.Note("script", "the template of Job %s has %d shards", of.UID, m.written)
@@ -255,7 +256,7 @@ func (m *mapping) recover() {
 }
 
 // ended demands that each shard of the last Job becomes done, and that each pod ends. Then the
-// method "demands" that the pods with conditions go on.
+// method demands that the pods with conditions go on.
 func (m *mapping) ended(after string) bool {
 	bound := m.ending()
 	over := func() bool { return len(world.Undone(m.World, world.LastJob(m.World))) == 0 && len(m.Pods) == 0 }

@@ -11,7 +11,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/sim/world"
 )
 
-// persons plays the story of [changing]: after the start of the workload, persons make
+// persons has the steps of the story [changing]: after the start of the workload, persons make
 // three changes, which the seed draws.
 type persons struct{ *changing }
 

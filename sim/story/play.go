@@ -21,7 +21,7 @@ func Play(w *world.World) {
 	story.run()
 }
 
-// PlayRollouts plays the story of the seed in which pods of several revisions compete. In
+// PlayRollouts plays the seed's story in which pods of several revisions compete. In
 // every third seed the pods have no controller, and come and go at random.
 func PlayRollouts(w *world.World) {
 	defer w.End()
@@ -36,7 +36,7 @@ func PlayRollouts(w *world.World) {
 	story.run()
 }
 
-// PlayJobs plays the story of the seed in which the pods of Jobs compete for a lock.
+// PlayJobs plays the seed's story in which the pods of Jobs compete for a lock.
 func PlayJobs(w *world.World) {
 	defer w.End()
 	var story *jobs
@@ -44,7 +44,7 @@ func PlayJobs(w *world.World) {
 	story.run()
 }
 
-// PlayWorks plays the story of the seed in which pods do work that is to run once.
+// PlayWorks plays the seed's story in which pods do work that is to run once.
 func PlayWorks(w *world.World) {
 	defer w.End()
 	var story *jobs
@@ -52,7 +52,7 @@ func PlayWorks(w *world.World) {
 	story.run()
 }
 
-// PlayShards plays the story of the seed in which the number of a workload's shards changes.
+// PlayShards plays the seed's story in which the number of a workload's shards changes.
 func PlayShards(w *world.World) {
 	defer w.End()
 	var story *sharding
@@ -60,7 +60,7 @@ func PlayShards(w *world.World) {
 	story.run()
 }
 
-// PlayMaps plays the story of the seed in which the pods of Jobs do each shard once.
+// PlayMaps plays the seed's story in which the pods of Jobs do each shard once.
 func PlayMaps(w *world.World) {
 	defer w.End()
 	var story *mapping
@@ -68,7 +68,7 @@ func PlayMaps(w *world.World) {
 	story.run()
 }
 
-// PlayPrograms plays the story of the seed in which programs use the local API.
+// PlayPrograms plays the seed's story in which programs use the local API.
 func PlayPrograms(w *world.World) {
 	defer w.End()
 	var story *programs
@@ -76,7 +76,7 @@ func PlayPrograms(w *world.World) {
 	story.run()
 }
 
-// PlayLeashed plays the story of the seed in which shims kill the programs of lost holds. The
+// PlayLeashed plays the seed's story in which shims kill the programs of lost holds. The
 // programs obey no answer of the local API.
 func PlayLeashed(w *world.World) {
 	defer w.End()
@@ -85,7 +85,7 @@ func PlayLeashed(w *world.World) {
 	story.run()
 }
 
-// PlayReaders plays the story of the seed in which programs read and write under one lock.
+// PlayReaders plays the seed's story in which programs read and write under one lock.
 func PlayReaders(w *world.World) {
 	defer w.End()
 	var story *programs
@@ -93,7 +93,7 @@ func PlayReaders(w *world.World) {
 	story.run()
 }
 
-// PlayJoints plays the story of the seed in which one call of a program bids for several claims.
+// PlayJoints plays the seed's story in which one call of a program bids for several claims.
 func PlayJoints(w *world.World) {
 	defer w.End()
 	var story *programs
@@ -101,7 +101,7 @@ func PlayJoints(w *world.World) {
 	story.run()
 }
 
-// PlayStarts plays the story of the seed in which pods have a start lock.
+// PlayStarts plays the seed's story in which pods have a start lock.
 func PlayStarts(w *world.World) {
 	defer w.End()
 	var story *starting
@@ -109,14 +109,14 @@ func PlayStarts(w *world.World) {
 	story.run()
 }
 
-// PlayBarriers plays the story of the seed in which pods of Jobs start together.
+// PlayBarriers plays the seed's story in which pods of Jobs start together.
 func PlayBarriers(w *world.World) { gather(w, false) }
 
-// PlayMeetings plays the story of the seed in which programs of Jobs wait for each other by the
+// PlayMeetings plays the seed's story in which programs of Jobs wait for each other by the
 // local API.
 func PlayMeetings(w *world.World) { gather(w, true) }
 
-// gather plays the story of the seed in which the pods of Jobs wait for each other.
+// gather plays the seed's story in which the pods of Jobs wait for each other.
 func gather(w *world.World, programs bool) {
 	defer w.End()
 	var story *gathering
@@ -124,7 +124,7 @@ func gather(w *world.World, programs bool) {
 	story.run()
 }
 
-// PlayRestores plays the story of the seed in which a person restores the API server's objects.
+// PlayRestores plays the seed's story in which a person restores the API server's objects.
 func PlayRestores(w *world.World) {
 	defer w.End()
 	var story restoring

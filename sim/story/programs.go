@@ -33,7 +33,8 @@ func newPrograms(w *world.World, draw func(*programs) func() []api.Claim) *progr
 	return newProgramsIn(w, draw, false)
 }
 
-// newProgramsIn makes the story. If leashed is true, shims kill the programs of lost holds.
+// newProgramsIn makes the story [programs]. If "leashed" is true, shims kill the programs of lost
+// holds.
 func newProgramsIn(w *world.World, draw func(*programs) func() []api.Claim, leashed bool) *programs {
 	all := &workloads{World: w, replicas: map[string]int{}}
 	s := &programs{recovery: &recovery{workloads: all}}

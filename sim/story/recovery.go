@@ -58,12 +58,12 @@ func (r *recovery) killStopped() {
 	}
 }
 
-// quiet demands that the slots are in use in time. If a child ends a while later, quiet waits
+// quiet demands that the slots are in use in time. If a child ends a while later, the method waits
 // again, but only until the bound. Then [recovery.steady] must find nothing wrong for 20 s. After a
 // violation the result is false.
 func (r *recovery) quiet(after string) bool {
 	bound := r.settling()
-	// A fault may have a late effect: a child may drain because its last renewals have
+	// A fault may have a late effect: a pod may drain its child because the pod's last renewals have
 	// failed.
 	for end := r.Now() + bound; ; {
 		if !r.Until(end-r.Now(), r.inUse) {

@@ -189,7 +189,7 @@ func (r requestRows) starving() {
 }
 
 // driftApart gives the holder's node the slowest clock that is allowed, and all other nodes the
-// fastest. Then the function "cuts" the holder's node off. The holder's children ignore SIGTERM.
+// fastest. Then the function cuts the holder's node off. The holder's children ignore SIGTERM.
 // So the margin of the lease alone keeps them from living beside the next child.
 func (r requestRows) driftApart(c *world.Child) {
 	r.each(ignoreStop)(c)

@@ -93,8 +93,8 @@ func (r *rolling) run() {
 	}
 }
 
-// rolls causes faults and rolls out revisions, until the duration in the argument has passed. After
-// a violation the result is false.
+// rolls causes faults and rolls out revisions for the time in the argument "last". After a
+// violation the result is false.
 func (r *rolling) rolls(last time.Duration) bool {
 	return disturbFor(r.World, last, 20*time.Second, func() {
 		if engine.Chance(r.Rng, .4) {

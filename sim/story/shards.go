@@ -200,7 +200,7 @@ func (s *sharding) change() {
 }
 
 // become gives the workload another template. If the workload has fewer than eight pods, the method
-// "starts" one pod of that template.
+// starts one pod of that template.
 func (s *sharding) become(t world.Template) {
 	s.Note("script", "%d shards instead of %d", t.Shards, s.Sharded)
 	s.templates[0], s.Sharded = t, t.Shards

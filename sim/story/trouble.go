@@ -237,7 +237,7 @@ func (c *trouble) processTrouble() {
 	case n == 9 && s != nil && s.Child != nil && s.Child.Alive:
 		s.Child.Stuck, s.Child.Excused = c.Now()+pause, true
 		c.Note(s.Name, "%s is in uninterruptible sleep for %v", s.Child.Name, pause)
-	case n == 10 && a != nil: // a person runs kill 1 in the container
+	case n == 10 && a != nil: // a person runs "kill 1" in the container
 		a.Terminate()
 	case n == 11 && a != nil:
 		a.Block(pause)

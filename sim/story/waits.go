@@ -11,7 +11,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/sim/world"
 )
 
-// waits demands in quiet times that no bid waits for long for a slot that nobody uses.
+// waits is a check in quiet times: no bid may wait for long for a slot that nobody uses.
 type waits struct {
 	*world.World
 	// since has, for each bid that waits for a slot that nobody uses, the instant since which the

@@ -26,7 +26,7 @@ type adder struct {
 	// Note is the add with an idempotency key that has no answer yet; nil for none.
 	Note *note
 	adds int
-	// holds lists the agent's answers about the last locks that programs of the pod held. The
+	// holds has the agent's answers about the locks that programs of the pod held last. The
 	// method "write" takes its fence from these answers.
 	holds []told
 	// calls are the calls that the present program has begun.
@@ -76,8 +76,8 @@ func (a *adder) later(f func()) {
 	})
 }
 
-// ask sends a request. When the answer has ended, ask calls the function "took" with the HTTP
-// status and the last line. After a broken connection the status is zero.
+// ask sends a request. When the answer has ended, the method calls the function "took" with the
+// HTTP status and the last line. After a broken connection the status is zero.
 func (a *adder) ask(method, path, key string, took func(code int, t told)) {
 	c := &call{program: a.program, rng: a.rng, key: key}
 	var last told
@@ -88,7 +88,7 @@ func (a *adder) ask(method, path, key string, took func(code int, t told)) {
 }
 
 // keyed sends an add with an idempotency key. The program repeats that add until the agent answers.
-// In quiet times keyed begins no new add.
+// In quiet times the method begins no new add.
 func (a *adder) keyed() {
 	l := a.pod.w.ledgers["keyed"]
 	if a.Note == nil {
@@ -110,8 +110,8 @@ func (a *adder) keyed() {
 	})
 }
 
-// hits sends an add without an idempotency key, and never repeats that add. In quiet times hits
-// sends nothing.
+// hits sends an add without an idempotency key, and never repeats that add. In quiet times the
+// method sends nothing.
 func (a *adder) hits() {
 	if a.pod.w.Calm {
 		a.later(a.hits)
@@ -133,7 +133,7 @@ func (a *adder) hits() {
 }
 
 // write sets the Variable "fenced" with a hold as its fence. The hold may have ended long ago. In
-// quiet times write sends nothing.
+// quiet times the method sends nothing.
 func (a *adder) write() {
 	for _, b := range a.pod.Bidders {
 		if b.Claim.Kind == api.Lock && b.Hold != nil && b.Hold.Hold != "" {

@@ -268,7 +268,7 @@ func (a *AgentProcess) Kill() {
 	p.tidy()
 }
 
-// RestartAgent starts an agent process after a moment. The function "starts" nothing if by then
+// RestartAgent starts an agent process after a moment. The function starts nothing if by then
 // the pod has an agent process, is being stopped, or restarts all containers.
 func (p *Pod) RestartAgent() {
 	p.w.After(engine.Between(p.rng, 200*time.Millisecond, 2*time.Second), func() {
@@ -294,7 +294,7 @@ func (a *AgentProcess) FreezeAlone() {
 	a.Freeze()
 }
 
-// ThawAlone undoes freezeAlone.
+// ThawAlone undoes [AgentProcess.FreezeAlone].
 func (a *AgentProcess) ThawAlone() {
 	if a.FrozenAlone {
 		a.FrozenAlone = false

@@ -230,8 +230,8 @@ func drawRole(b *Bidder) string {
 }
 
 // readsOn reports whether the bidder bids again as a reader, after its first hold of the quiet
-// times. The bidder does so while any writer waits for its own first hold. So the story shows that
-// readers starve no writer.
+// times. The bidder does so while any writer waits for its own first hold. So the story of readers
+// shows that readers starve no writer.
 func readsOn(b *Bidder) bool {
 	w := b.Pod.w
 	return b.Claim.Kind == api.RWLock && w.Calm && !w.Silent && !b.Due && slices.ContainsFunc(w.Locals, func(p *LocalPod) bool {

@@ -27,7 +27,7 @@ type Child struct {
 	Shim *ShimProcess
 	// Name is the name of the child in the history.
 	Name string
-	// Hold and Slots are those of the grant under which the child began.
+	// Hold and Slots are the hold and the slots of the grant under which the child began.
 	Hold  string
 	Slots []gate.SlotToken
 	// grant is the last grant that the shim accepted for the child.
@@ -242,18 +242,19 @@ func (c *Child) drainWithin(grace time.Duration) {
 // kubelet knows the shim. Without a shim every child is current.
 func (c *Child) Current() bool { return c.Shim == nil || c.Shim.current() }
 
-// unwatched reports whether no process could stop the child in time. Either the child's shim is
-// frozen, or the agent of a pod without shims noticed the leap too late.
+// unwatched reports, after a pause of the machine, whether no process could stop the child in time.
+// Either the child's shim is frozen, or the slot of a pod without shims expired during the pause.
 func (c *Child) unwatched() bool {
 	if c.Shim == nil {
-		// The agent of a pod without shims must notice the leap before the slot expires.
+		// The agent of a pod without shims notices the pause only after its end.
 		return slices.ContainsFunc(c.Slots, func(t gate.SlotToken) bool { return c.Pod().w.Checks.expired(c, t.Slot) })
 	}
 	return c.Shim.frozen
 }
 
-// live plans the end of the child: its version crashes, its work is done, or the child ends by
-// itself. The field "restless" of the template decides whether the child ends by itself.
+// live plans the end of the child. Either the version of the application crashes, the work is done,
+// or the child ends by itself. The field Restless of the template decides whether the child ends by
+// itself.
 func (p *Pod) live(c *Child) {
 	if last := p.Behaviour.Lasts; last > 0 {
 		p.w.After(last, func() { c.Exits("crashes, as its version does", 1) })

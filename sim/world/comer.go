@@ -27,9 +27,9 @@ type Run struct {
 	Duration time.Duration
 	// Leases are the Leases of the barrier. The first one has the record that the barrier is open.
 	Leases []string
-	// Pods are the pods of the run that exist. The field "all" has the pods that are gone, too.
+	// Pods are the existing pods of the run. The field "all" has the pods that are gone, too.
 	Pods, all []*Comer
-	// Want is the number of pods of the run that the Job keeps at the same time.
+	// Want is the number of pods that the Job keeps at the same time.
 	Want int
 	// Programs reports that the pods wait by the local API.
 	Programs bool
@@ -63,7 +63,7 @@ type Comer struct {
 	waits  bool
 	waited time.Duration
 	// Since is the instant since which the pod could go on: its barrier is open, or enough pods of
-	// its run wait. Until then since is zero.
+	// its run wait. Before that instant, the field is zero.
 	Since time.Duration
 }
 
@@ -83,9 +83,10 @@ func (p *Comer) identity() string { return api.Identity(p.Name, "uid-of-"+p.Name
 // Runs reports whether a process of the container lives.
 func (p *Comer) Runs() bool { return p.client != nil && !p.client.Dead }
 
-// lived returns the last instant, now at the latest, at which the pod counted at its barrier. A
-// pod counts while a process of its container lives. If its program waits by the local API, the pod
-// counts only while a call waits. After that call the pod still counts for two seconds ([lingers]).
+// lived returns the last instant at which the pod counted at its barrier. If the pod still counts,
+// this is the present instant. A pod counts while a process of its container lives. If its program
+// waits by the local API, the pod counts only while a call waits. After that call the pod still
+// counts for two seconds ([lingers]).
 func (p *Comer) lived() time.Duration {
 	last := p.died
 	if p.Runs() {
@@ -220,14 +221,14 @@ func (p *Comer) remove() {
 	p.Node.Tenants = slices.DeleteFunc(p.Node.Tenants, func(other Tenant) bool { return other == p })
 }
 
-// freeze implements tenant.
+// freeze implements Tenant.
 func (p *Comer) freeze() {
 	if p.Runs() {
 		p.client.Process.Freeze()
 	}
 }
 
-// thaw implements tenant.
+// thaw implements Tenant.
 func (p *Comer) thaw() {
 	if p.Runs() && !p.FrozenAlone {
 		p.client.Process.Thaw()
@@ -247,7 +248,7 @@ func (p *Comer) PauseAlone(last time.Duration) {
 	})
 }
 
-// Resume undoes pauseAlone.
+// Resume undoes PauseAlone.
 func (p *Comer) Resume() {
 	p.FrozenAlone = false
 	if !p.Node.frozen {
@@ -255,7 +256,7 @@ func (p *Comer) Resume() {
 	}
 }
 
-// crash implements tenant.
+// crash implements Tenant.
 func (p *Comer) crash() {
 	if p.Runs() {
 		p.died = p.w.Now()
@@ -264,10 +265,10 @@ func (p *Comer) crash() {
 	}
 }
 
-// leapt implements tenant. Package barrier reads no wall clock.
+// leapt implements Tenant. Package barrier reads no wall clock.
 func (p *Comer) leapt() {}
 
-// boot implements tenant.
+// Boot implements Tenant.
 func (p *Comer) Boot() {
 	p.w.After(engine.Between(p.rng, 500*time.Millisecond, 3*time.Second), p.start)
 }

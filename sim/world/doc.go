@@ -1,10 +1,10 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package world surrounds agents and shims with nodes, kubelets and children, in one process and one
-// synctest bubble. The true time is in package engine, and the API server in package apiserver. The
-// world judges all events by invariants (check.go). Package story draws the workloads of a seed,
-// causes faults, and demands that all pods recover.
+// Package world surrounds agents and shims with nodes, kubelets and children, in one process and
+// one synctest bubble. The true time is in package engine, and the API server in package apiserver.
+// The world judges all events by invariants (check.go). Package story draws the workloads of a
+// seed, causes faults, and demands that all pods recover.
 //
 // # What is real and what is not
 //

@@ -27,7 +27,8 @@ const (
 	uncounted = "uncounted"
 	// miscounted means that a failure is counted although a signal had asked the child to stop.
 	miscounted = "miscounted"
-	// hasty means that a child begins work before the delay after the work's last failure is over.
+	// hasty means that a child begins work too soon: the delay after the work's last failure is not
+	// over.
 	hasty = "hasty"
 )
 
@@ -48,7 +49,7 @@ type doneCheck struct {
 	// has the holds whose child got a signal to stop.
 	failed map[string]string
 	asked  map[string]bool
-	// reported has, as keys, the holds whose success or failure a shim has reported to an agent
+	// reported has, as keys, the holds whose shim has reported success or failure to an agent
 	// process. Each value is a function that reports whether that agent process has died.
 	reported map[string]func() bool
 	// counted has, for each key, the instant at which the last failure was stored.
@@ -115,8 +116,8 @@ func (d doneCheck) stored(by, slot string, was, is *kube.Lease) {
 			d.Violate(unrecorded, "%s drops the done key %s of %s", by, key, slot)
 		}
 	}
-	// A closed Lease that enroll frees does not count as released, because its holder is out of
-	// reach.
+	// If enroll frees a Lease with a closed stamp, the Lease does not count as released, because
+	// the holder is out of reach.
 	released := is.Holder == "" && was.Holder != "" && (by == was.Holder || !StampOf(was).Closed)
 	if earned := d.earned[hold]; d.reported[hold] != nil && earned != "" && released && !slices.Contains(after, earned) {
 		d.Violate(unrecorded, "%s releases hold %s of %s without the key %s", by, hold, slot, earned)

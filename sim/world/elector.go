@@ -12,8 +12,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
-// Elector is a program with client-go's leader election (0.30 or later) on the Lease of
-// a slot. The program releases the Lease only after its work has ended.
+// Elector is a process with client-go's leader election (0.30 or later) on the Lease of a slot. The
+// process releases the Lease only after its work has ended.
 type Elector struct {
 	*apiserver.Client
 	w       *World

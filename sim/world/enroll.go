@@ -84,7 +84,7 @@ func (w *World) NewEnroller(name string) *Enroller {
 	return e
 }
 
-// Nudge reports a change to the Enroller.
+// Nudge tells the Enroller that an object has changed.
 func (e *Enroller) Nudge() {
 	e.nudged = e.w.Now()
 	select {
@@ -93,7 +93,7 @@ func (e *Enroller) Nudge() {
 	}
 }
 
-// run reconciles after each change, after the pause that the Reconciler asked for, and after an
+// run reconciles after each change, after the time that the Reconciler returned, and after an
 // error. Without any of these causes, run reconciles every 30 s.
 func (e *Enroller) run(r Reconciler) {
 	for {
@@ -203,8 +203,8 @@ func (e *Enroller) Update(ctx context.Context, kind, name string, body []byte) (
 	return e.client.Do(ctx, "put "+kind+name, func() ([]byte, error) { return e.w.API.Put(e.Name, kind, name, body) })
 }
 
-// Delete deletes an object if uid and resourceVersion match. An empty text matches any
-// object.
+// Delete deletes an object if uid and resourceVersion match. An empty uid or resourceVersion
+// matches any object.
 func (e *Enroller) Delete(ctx context.Context, kind, name, uid, rv string) error {
 	_, err := e.client.Do(ctx, "delete "+kind+name, func() ([]byte, error) {
 		err := e.w.API.Remove(e.Name, kind, name, uid, rv)

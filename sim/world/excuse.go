@@ -11,9 +11,9 @@ import "github.com/metaparticle-io/metaparticle/api"
 const Lingering = setRight + Quick
 
 // absent reports whether docs/guarantees.md excuses the child from exclusivity, for a time or for
-// good. The field "excused" reports an excuse for good. A child is excused while its shim has
-// frozen it, while its machine is paused, and just after a pause if its slot has expired. If the
-// machine is suspended just after the pause, the excuse lasts until the machine goes on, because a
+// good. The field Excused reports an excuse for good. A child is excused while its shim has frozen
+// it, while its machine is paused, and just after a pause if its slot has expired. If the machine
+// is suspended just after the pause, the excuse lasts until the machine goes on, because a
 // suspended shim cannot freeze its child. With the gate "readiness" a child whose slot has expired
 // is excused, too, while its pod cannot store its status.
 func (l *checks) absent(c *Child, slot string) bool {

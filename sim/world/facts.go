@@ -66,7 +66,7 @@ type start struct {
 }
 
 type acquisition struct {
-	// sent is the instant at which the agent sent the write.
+	// sent is the instant at which the agent sent the acquiring write.
 	sent   time.Duration
 	at     time.Duration
 	holder string

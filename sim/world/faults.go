@@ -206,7 +206,7 @@ func (p *Pod) Recover() {
 		for _, s := range c.Shims {
 			s.Thaw()
 		}
-		// The older one of two shims ends, unless the kubelet has forgotten its container.
+		// The older one of two shims ends, unless the kubelet has forgotten that shim.
 		if len(c.Shims) > 1 && !c.Shims[0].Dead && !c.Shims[0].Forgotten {
 			c.Shims[0].Exit()
 		}

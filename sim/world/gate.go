@@ -47,8 +47,8 @@ func openGateway(a *AgentProcess) (*gateway, error) {
 	return g, nil
 }
 
-// delay passes each report to the reader after a random delay. If several reports on one shim fall
-// into the delay, the reader gets only the last one.
+// delay passes each report to the agent's loop after a random delay. If several reports on one shim
+// fall into the delay, the loop gets only the last one.
 func (g *gateway) delay(reports <-chan gate.Report, late chan<- gate.Report) {
 	r := g.agent.Pod.w.Source(g.agent.Name + g.agent.Pod.uid + " reader")
 	done := g.agent.Process.Ctx.Done()
@@ -71,7 +71,7 @@ func (g *gateway) delay(reports <-chan gate.Report, late chan<- gate.Report) {
 	}
 }
 
-// collect adds each report that arrives to the list "found". When the time is up, or the process is
+// collect adds each arriving report to the list "found". When the time is up, or the process is
 // dead, collect returns the list.
 func (g *gateway) collect(found []gate.Report, reports <-chan gate.Report, up <-chan time.Time) []gate.Report {
 	for {
@@ -160,8 +160,8 @@ func (a *AgentProcess) runs() bool {
 	return true
 }
 
-// now reads the node's clock for all goroutines of the process but the agent's loop. The loop calls
-// [AgentProcess.clock] instead, because a fault can block the loop alone.
+// now reads the node's clock for all goroutines of the process except the agent's loop. The loop
+// calls [AgentProcess.clock] instead, because a fault can block the loop alone.
 func (a *AgentProcess) now() time.Duration {
 	if !a.Enter() {
 		a.Pod.w.Lock()

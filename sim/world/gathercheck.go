@@ -79,8 +79,8 @@ func checkArrived(w *World, of *Run, by string, sent time.Duration) {
 	}
 }
 
-// renewedSince returns the identity of the last pod that has written the Lease as its holder
-// since the instant; empty for none.
+// renewedSince returns the identity of the last pod that has written the Lease as its holder since
+// the instant "at"; empty for none.
 func renewedSince(o *apiserver.Object, at time.Duration) (holder string) {
 	for _, v := range o.Since(at) {
 		if v.At >= at && v.Lease != nil && strings.Contains(v.Lease.Holder, "_") {

@@ -12,12 +12,13 @@ import (
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
-// joint is one call of a program for several claims. Each claim has a bidder. Only the field "call"
+// joint is one call of a program for several claims. Each claim has a bidder. Only the field Call
 // of the first bidder refers to the HTTP request.
 type joint struct {
 	// Bidders are the parts of the program that bid together.
 	Bidders []*Bidder
-	// rounds has the round of each bidder, so that a late answer changes nothing.
+	// rounds has the round in which each bidder joined the call. In a later round of a bidder, an
+	// answer to this call changes nothing for that bidder.
 	rounds []int
 }
 
@@ -112,8 +113,8 @@ func (j *joint) part(by *Bidder) {
 	}
 }
 
-// checkJoint demands that an answer about several claims is good for no longer than its line about
-// each claim.
+// checkJoint demands that an answer about several claims is good for no longer than any of its
+// lines about one claim.
 func checkJoint(l *checks, a *LocalAgent, t told) {
 	for _, line := range t.Holds {
 		checkTold(l, a, line)

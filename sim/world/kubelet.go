@@ -168,7 +168,7 @@ func (c *container) complete(s *ShimProcess) {
 }
 
 // finished reports whether the pod is one that ends, and each of its containers has succeeded. In
-// the template of a pod that ends, the field "ends" is not zero.
+// the template of a pod that ends, the field Ends is not zero.
 func finished(p *Pod) bool {
 	return p.Ends > 0 && !slices.ContainsFunc(p.Containers, func(c *container) bool { return !c.done })
 }
@@ -283,8 +283,8 @@ func (c *container) shimGone(s *ShimProcess) {
 	}
 }
 
-// MostBackOff is the longest back-off in the world. A real kubelet waits up to five
-// minutes.
+// MostBackOff bounds the back-off of the simulated kubelet, apart from the second that each restart
+// may take. A real kubelet waits up to five minutes.
 const MostBackOff = 40 * time.Second
 
 // restart starts the container anew after its back-off.

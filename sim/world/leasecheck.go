@@ -117,8 +117,8 @@ func (l *checks) checkReleased(by, slot string, was *kube.Lease, hold string) {
 // slot. Renewals that the agent sent before the second acquisition do not count. The slots of
 // shards, semaphores and barriers have no order, because a pod needs only one of them. A late write
 // can give such a pod a second slot, which the pod then gives back. Separate claims have no order,
-// either. The start lock is excepted, too, because other pods wait for the start lock only for a
-// while. A pod that has lost its other slots does not renew the start lock.
+// either. The start lock is excepted, too. A pod that has lost its other slots does not renew that
+// lock, so other pods wait only for a while.
 func (l *checks) checkOrder(slot string, is *kube.Lease, sent time.Duration) {
 	if api.AnyOne(slot) || slot == StartSlot || api.RunOf(slot) != "" || l.apart[is.Holder] {
 		return
@@ -140,8 +140,8 @@ func (l *checks) checkSwept(slot string) {
 
 // checkPassing demands, in quiet times without request faults, that no reader takes a slot more
 // than a second after another pod has acquired the intent. A reader with a mute watch is excused,
-// because it may not know of the intent. Writes soon after the faults are excused, because a
-// request from that time may hang until its timeout.
+// because it may not know of the intent. A write soon after the end of the faults is excused,
+// because a request from the time of the faults may hang until its timeout.
 func checkPassing(l *checks, slot string, is *kube.Lease, sent time.Duration) {
 	if !api.IsRWLockSlot(slot) {
 		return

@@ -15,9 +15,10 @@ import (
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
-// leashShim is a shim of a pod whose lost holds kill the program. The shim keeps the contract of
-// agent/gate. The shim starts the program under a grant, and kills the program before the deadline. After
-// a leap the shim freezes the program. The other stories run the real shim and the real desk.
+// leashShim is a shim of a pod whose program is killed when a hold is lost. The shim keeps the
+// contract of agent/gate. The shim starts the program under a grant, and kills the program before
+// the deadline. After a leap the shim freezes the program. A [Pod] has the real shim and the real
+// desk instead.
 type leashShim struct {
 	of    *leashShims
 	pod   *LocalPod
@@ -67,7 +68,7 @@ func (l *leashShims) start() {
 // lives implements starter.
 func (l *leashShims) lives() bool { return l.last != nil && !l.last.dead }
 
-// attach implements starter. The method "gives" a new process of the agent a leash.
+// attach implements starter. The method gives a new process of the agent a leash.
 func (l *leashShims) attach(a *LocalAgent, config *local.Config) {
 	l.gate = newLeashGate(a, l)
 	budget, err := api.NewBudget(config.LeaseDuration)
@@ -118,7 +119,7 @@ func (s *leashShim) dial() {
 	})
 }
 
-// whenAwake runs f unless the shim is dead: now, or when its machine goes on.
+// whenAwake runs f now, or when the shim's machine goes on, unless the shim is dead then.
 func (s *leashShim) whenAwake(f func()) {
 	s.pod.Node.whenAwake(func() {
 		if !s.dead {
@@ -143,9 +144,9 @@ func (s *leashShim) report() {
 	s.later("up", &s.toAgent, func() { g.add(r) })
 }
 
-// later runs f when a message arrives that is sent now. The messages of one direction arrive in
-// the order of their sending. The current instant seeds the delay, because goroutines of one
-// instant run in any order.
+// later runs f when a message that is sent now arrives. The messages of one direction arrive in the
+// order of their sending. The current instant seeds the delay, because goroutines of one instant
+// run in any order.
 func (s *leashShim) later(way string, last *time.Duration, f func()) {
 	w := s.pod.w
 	*last = max(*last+1, w.Now()+engine.Between(w.Source(fmt.Sprint(s.name, way, w.Now())), 50*time.Microsecond, instant))
@@ -176,7 +177,8 @@ func (s *leashShim) takes(g gate.Grant) {
 }
 
 // watch kills the program at the end of the present grant, unless another grant prolongs it. If the
-// machine is suspended at that instant, its work is excused: shim and program wake together.
+// machine is suspended at that instant, the program's work is excused, because shim and program
+// wake together.
 func (s *leashShim) watch() {
 	deadline := s.grant.Deadline
 	s.pod.Node.Ring(s.grant.KillAt(), func() {
@@ -237,7 +239,7 @@ func (g *leashGate) add(r gate.Report) {
 	g.changed.Give()
 }
 
-// pump passes the reports on to the reader, until the process is dead.
+// pump passes the reports on to the agent's leash, until the agent's process is dead.
 func (g *leashGate) pump() {
 	for {
 		var r gate.Report

@@ -12,8 +12,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 )
 
-// shared are the Variables that each pod of the story declares. Adds to "keyed" have an
-// idempotency key, and adds to "hits" have none. Programs write "fenced" under a hold.
+// shared are the Variables that each [LocalPod] declares. An add to "keyed" has an idempotency key,
+// and an add to "hits" has none. Programs write "fenced" under a hold.
 var shared = []api.Claim{{Kind: api.Variable, Name: "keyed"}, {Kind: api.Variable, Name: "hits"}, {Kind: api.Variable, Name: "fenced"}}
 
 // These are the names of the invariants of Variables, like the names in check.go. The violation

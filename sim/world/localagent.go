@@ -131,7 +131,7 @@ func (a *LocalAgent) FreezeAlone() {
 	a.Process.Freeze()
 }
 
-// ThawAlone undoes freezeAlone.
+// ThawAlone undoes FreezeAlone.
 func (a *LocalAgent) ThawAlone() {
 	if a.FrozenAlone {
 		a.FrozenAlone = false

@@ -117,7 +117,7 @@ func (p *LocalPod) Serves() bool { return p.Agent != nil && !p.Agent.Dead }
 // Runs reports whether the program lives.
 func (p *LocalPod) Runs() bool { return p.Program != nil && !p.Program.Dead }
 
-// KillAgent ends the agent's process. The kubelet starts a new process after the pause in the
+// KillAgent ends the agent's process. The kubelet starts a new process after the delay in the
 // argument "back".
 func (p *LocalPod) KillAgent(back time.Duration) {
 	if p.Serves() {
@@ -126,7 +126,7 @@ func (p *LocalPod) KillAgent(back time.Duration) {
 	p.w.After(back, p.startAgent)
 }
 
-// KillProgram ends the program. The kubelet starts the program again after the pause in the
+// KillProgram ends the program. The kubelet starts the program again after the delay in the
 // argument "back".
 func (p *LocalPod) KillProgram(back time.Duration) {
 	p.starter.end()
@@ -136,7 +136,7 @@ func (p *LocalPod) KillProgram(back time.Duration) {
 	p.w.After(back, p.startProgram)
 }
 
-// freeze implements tenant.
+// freeze implements Tenant.
 func (p *LocalPod) freeze() {
 	if p.Serves() {
 		p.Agent.Process.Freeze()
@@ -146,7 +146,7 @@ func (p *LocalPod) freeze() {
 	}
 }
 
-// thaw implements tenant.
+// thaw implements Tenant.
 func (p *LocalPod) thaw() {
 	if p.Runs() && !p.Program.FrozenAlone && !p.Program.iced {
 		p.Program.goOn()
@@ -156,7 +156,7 @@ func (p *LocalPod) thaw() {
 	}
 }
 
-// crash implements tenant.
+// crash implements Tenant.
 func (p *LocalPod) crash() {
 	p.starter.end()
 	if p.Runs() {
@@ -167,14 +167,14 @@ func (p *LocalPod) crash() {
 	}
 }
 
-// Boot implements tenant. The kubelet starts the agent, which is a sidecar, before the program.
+// Boot implements Tenant. The kubelet starts the agent, which is a sidecar, before the program.
 func (p *LocalPod) Boot() {
 	pause := engine.Between(p.rng, 500*time.Millisecond, 2*time.Second)
 	p.w.After(pause, p.startAgent)
 	p.w.After(pause+engine.Between(p.rng, 10*time.Millisecond, time.Second), p.startProgram)
 }
 
-// leapt implements tenant.
+// leapt implements Tenant.
 func (p *LocalPod) leapt() {
 	p.starter.leapt()
 	if p.Serves() {
@@ -182,7 +182,7 @@ func (p *LocalPod) leapt() {
 	}
 }
 
-// startProgram starts the program or its shim, unless it runs.
+// startProgram starts the program or its shim, unless the program or a shim lives.
 func (p *LocalPod) startProgram() {
 	switch {
 	case p.Runs() || !p.Node.Up || p.lives():

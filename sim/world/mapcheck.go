@@ -16,8 +16,8 @@ type ShardedJob struct {
 	// UID is the uid of the Job, and the field Shards is the number of its shards.
 	UID    string
 	Shards int
-	// Indexed reports that each pod takes only the shard of its completion index. The field
-	// atOnce is the Job's parallelism.
+	// Indexed reports that each pod takes only the shard of its completion index. The field AtOnce
+	// is the Job's parallelism.
 	Indexed bool
 	AtOnce  int
 }

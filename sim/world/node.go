@@ -23,8 +23,8 @@ type Node struct {
 	// Up reports that the machine runs.
 	Up     bool
 	frozen bool
-	// CutOut reports that no packet leaves the node. The field CutIn reports that no packet reaches the
-	// node.
+	// CutOut reports that no packet leaves the node. The field CutIn reports that no packet reaches
+	// the node.
 	CutOut  bool
 	CutIn   bool
 	wallOff time.Duration
@@ -51,7 +51,7 @@ type Node struct {
 }
 
 // Tenant is a pod whose application no agent starts: a [Waiter], a [Comer] or a [LocalPod]. The
-// faults of the pod's node call the methods of tenant.
+// faults of the pod's node call the methods of Tenant.
 type Tenant interface {
 	freeze()
 	thaw()

@@ -53,7 +53,7 @@ func (g *program) FreezeAlone(last time.Duration) {
 	g.pod.w.After(last, g.ThawAlone)
 }
 
-// ThawAlone undoes freezeAlone.
+// ThawAlone undoes FreezeAlone.
 func (g *program) ThawAlone() {
 	if g.FrozenAlone && !g.Dead {
 		g.FrozenAlone = false
@@ -64,7 +64,7 @@ func (g *program) ThawAlone() {
 	}
 }
 
-// goOn lets the program go on after a freeze. The program first looks at its clock.
+// goOn lets the program go on after a freeze. The program first reads its clock.
 func (g *program) goOn() {
 	for _, b := range g.pod.Bidders {
 		b.look()
@@ -82,7 +82,8 @@ func (g *program) ices() {
 	g.Process.Freeze()
 }
 
-// melts undoes ices. From now on the last answers count as answers after the leap.
+// melts undoes ices. The last answer to each bidder counts as an answer of this instant, because
+// the agent has noticed the leap.
 func (g *program) melts() {
 	if !g.iced || g.Dead {
 		return

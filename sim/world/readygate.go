@@ -30,7 +30,7 @@ type shown struct {
 	// ready is a child that the world makes up for a pod of the gate "readiness". The made-up
 	// child lives while the stored status is Ready.
 	ready *Child
-	// condition reports that the agent's condition in the stored status is true. The field Cost
+	// condition reports that the agent's pod condition in the stored status is true. The field Cost
 	// is the pod's deletion cost.
 	condition bool
 	Cost      int
@@ -63,8 +63,8 @@ func (a *AgentProcess) runReadiness(config agent.Config) error {
 }
 
 // patch stores a patch of the pod's status, and returns the pod. If the patch names a
-// resourceVersion other than the stored one, the result is a conflict. A pod of the gate
-// "readiness" needs an object.
+// resourceVersion other than the stored one, the result is a conflict. For a pod of the gate
+// "readiness" that has no object, the result is the error NotFound.
 func (s *shown) patch(patch []byte) ([]byte, error) {
 	if p := s.pod; !p.Object && p.Gate == api.GateReadiness {
 		return nil, apiserver.Status(404, "NotFound", "Pod "+p.Name)
@@ -93,8 +93,8 @@ func (s *shown) patch(patch []byte) ([]byte, error) {
 	return json.Marshal(is)
 }
 
-// show reads the pod's condition of the agent from the stored status, and makes the pod Ready or not
-// Ready accordingly.
+// show reads the agent's pod condition from the stored status. With the gate "readiness", that pod
+// condition makes the pod Ready or not Ready.
 func (s *shown) show(raw []byte) {
 	var stored struct {
 		Conditions []struct{ Type, Status string }
@@ -133,7 +133,7 @@ func (s *shown) setReady(ready bool) {
 // agent's requests arrive at the API server again.
 func (s *shown) mostUnready() time.Duration {
 	requests := 2 * Slow(BudgetOf(s.pod.Duration).RequestTimeout) // two requests hang
-	pause := Slow(Slowest)                                        // the agent pauses between two attempts
+	pause := Slow(Slowest)                                        // the agent waits between two attempts
 	return requests + pause + 5*time.Second                       // an agent begins anew
 }
 
@@ -180,15 +180,15 @@ func (s *shown) learned() {
 // Stays reports whether a controller counts the pod.
 func (s *shown) Stays() bool { return s.pod.Object && !s.deleted }
 
-// IsReady reports whether the pod is Ready: its agent's condition is true, and all its
-// containers are ready.
+// IsReady reports whether the pod is Ready: the agent's pod condition is true, and all containers
+// of the pod are ready.
 func (s *shown) IsReady() bool {
 	unready := func(c *container) bool { return !c.seemsReady() }
 	return s.Stays() && s.condition && s.pod.Node.Up && !slices.ContainsFunc(s.pod.Containers, unready)
 }
 
-// seemsReady reports whether the kubelet counts the container as ready. In a proven pod of a
-// strict workload the kubelet's probe passes while the child starts.
+// seemsReady reports whether the kubelet counts the container as ready. In a pod of a proven
+// revision and a strict controller, the kubelet's probe passes while the child starts.
 func (c *container) seemsReady() bool {
 	runs := len(c.Shims) > 0 && !c.Shims[len(c.Shims)-1].Dead
 	return c.ready() || runs && c.pod.Strict && c.proven()

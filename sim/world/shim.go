@@ -149,7 +149,7 @@ func (t Template) beat() time.Duration {
 	return gate.BeatEvery * max(1, t.Duration/(30*time.Second))
 }
 
-// beat pushes a tick after the pause, and then in each period.
+// beat pushes a tick after the time "pause", and then in each period.
 func (s *ShimProcess) beat(pause time.Duration) {
 	s.w.After(pause, func() {
 		if !s.Dead {
@@ -261,8 +261,8 @@ func (s *ShimProcess) tells(message []byte) {
 	st, answer, err := gate.DecodeMessage(message)
 	engine.Must(err)
 	if c := s.Child; answer == nil && st.Phase == gate.Draining && c != nil && c.Hold == st.Hold && c.drainBy == 0 && !s.frozen {
-		// After a freeze the shim goes on with an earlier drain, whose grace may be
-		// longer.
+		// After a freeze the shim goes on with an earlier drain. The grace of that drain may be
+		// longer than the grant's.
 		c.drainWithin(max(c.grant.Drain, c.drainGrace))
 	}
 }

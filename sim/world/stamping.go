@@ -17,8 +17,8 @@ import (
 )
 
 // stamper is the part of the model of enroll that stamps the Leases of shards. The real package
-// enroll/stamp decides, from a list of the Leases. The writes go over the network, so other
-// processes may write in between.
+// enroll/stamp decides about the stamps, from a list of the Leases. The writes go over the network,
+// so other processes may write between the list and a write.
 type stamper struct {
 	*Enroller
 	// seen has the versions of the closed Leases with a holder, and the instants at which this
@@ -137,7 +137,7 @@ func (s *stamper) stamp(ctx context.Context) (time.Duration, error) {
 	return time.Second, nil
 }
 
-// orders returns the writes that the Leases need. The function "tells" stamp.Next whether any
+// orders returns the writes that the Leases need. The function tells stamp.Next whether any
 // Lease that enroll remembers is gone, because a deleted Lease may still have a living holder.
 func (s *stamper) orders(shards []stamp.Shard) []stamp.Stamp {
 	if !s.Enter() {
@@ -178,8 +178,8 @@ func (s *stamper) expired(l *kube.Lease) (bool, time.Duration) {
 	return left <= 0, left
 }
 
-// write updates a Lease as the order demands. The update fails if the Lease has changed since the
-// list.
+// write updates a Lease as the argument "order" demands. The update fails if the Lease has changed
+// since the list.
 func (s *stamper) write(ctx context.Context, name string, raw json.RawMessage, order stamp.Stamp) error {
 	body := apiserver.Decode(raw)
 	annotations, _ := apiserver.Metadata(body)["annotations"].(map[string]any)

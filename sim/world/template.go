@@ -35,8 +35,8 @@ type Template struct {
 	Inits []string
 	// StandBy reports that the pod waits while another pod holds.
 	StandBy bool
-	// Stable is the name that a pod of a StatefulSet shares with the pod that replaces it. If
-	// stable is empty, each pod gets a new name.
+	// Stable is the name that a pod of a StatefulSet shares with the pod that replaces it. If the
+	// field is empty, each pod gets a new name.
 	Stable string
 	// Restless is the approximate time after which a child ends by itself; 0 means never.
 	Restless time.Duration

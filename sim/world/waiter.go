@@ -23,7 +23,7 @@ type Waiter struct {
 	Name string
 	Node *Node
 	rng  *rand.Rand
-	// Conditions are met one after the other before the container succeeds.
+	// Conditions are the pod's conditions. The container waits for them one after the other.
 	Conditions []api.Condition
 	// succeeded is called when the container has succeeded.
 	succeeded func(*Waiter)
@@ -138,7 +138,8 @@ func (p *Waiter) Kill() {
 	p.again()
 }
 
-// Delete ends the process for good. The method waiters.remove deletes the pod's object.
+// Delete ends the process for good. The method waiters.remove of package story deletes the pod's
+// object.
 func (p *Waiter) Delete() {
 	p.crash()
 	p.gone = true
@@ -157,7 +158,7 @@ func (p *Waiter) PauseAlone(last time.Duration) {
 	})
 }
 
-// Resume undoes pauseAlone.
+// Resume undoes PauseAlone.
 func (p *Waiter) Resume() {
 	p.FrozenAlone = false
 	if !p.Node.frozen {
@@ -165,21 +166,21 @@ func (p *Waiter) Resume() {
 	}
 }
 
-// freeze implements tenant.
+// freeze implements Tenant.
 func (p *Waiter) freeze() {
 	if p.Runs() {
 		p.Client.Process.Freeze()
 	}
 }
 
-// thaw implements tenant.
+// thaw implements Tenant.
 func (p *Waiter) thaw() {
 	if p.Runs() && !p.FrozenAlone {
 		p.Client.Process.Thaw()
 	}
 }
 
-// crash implements tenant.
+// crash implements Tenant.
 func (p *Waiter) crash() {
 	if p.Runs() {
 		p.Client.Die()
@@ -187,10 +188,10 @@ func (p *Waiter) crash() {
 	}
 }
 
-// leapt implements tenant. The method does nothing, because the code of agent/after reads no clock.
+// leapt implements Tenant. The method does nothing, because the code of agent/after reads no clock.
 func (p *Waiter) leapt() {}
 
-// boot implements tenant.
+// Boot implements Tenant.
 func (p *Waiter) Boot() {
 	p.w.After(engine.Between(p.rng, 500*time.Millisecond, 3*time.Second), p.start)
 }

@@ -81,8 +81,8 @@ func (b *Bidder) works(t told) {
 	workBegins(b.Pod.w.Checks, b.work)
 }
 
-// watches ends the work when the node's clock shows the instant, unless a later answer
-// prolongs the work.
+// watches ends the work at the instant "until" of the node's clock, unless a later answer prolongs
+// the work.
 func (b *Bidder) watches(until time.Duration) {
 	work, g := b.work, b.Program
 	b.Pod.Node.Ring(until, func() {
@@ -124,8 +124,8 @@ func (b *Bidder) lose(how string) {
 	b.later(idle(b))
 }
 
-// obey drops the hold, because the agent has told that the hold is lost. A program of a pod with a
-// shim works on, until its shim kills it.
+// obey drops the hold, because the agent has told the bidder that the hold is lost. A program of a
+// pod with a shim works on, until its shim kills it.
 func (b *Bidder) obey(how string) {
 	if !b.Pod.Leashed || b.work == nil {
 		b.lose(how)

@@ -11,8 +11,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
-// World has all that surrounds the programs under test: the API server, the nodes and
-// their pods.
+// World has all that surrounds the agents and shims: the API server, the nodes and their pods.
 type World struct {
 	*engine.Engine
 	// Checks judges all events.
@@ -21,7 +20,7 @@ type World struct {
 	// API is the API server, and the network to it.
 	API    *apiserver.Server
 	Calm   bool          // quiet times: no fault begins, and no child fails
-	Healed time.Duration // the instant at which heal ended all faults
+	Healed time.Duration // the instant at which all faults ended
 	// OptedOut reports that the namespace has lost its label.
 	OptedOut bool
 	// Nodes has all machines.
@@ -46,8 +45,8 @@ type World struct {
 	Mapped []ShardedJob
 	// Locals has the pods whose programs use the local API.
 	Locals []*LocalPod
-	// ledgers has what the world knows about each Variable of the pods in locals. The field Silent
-	// reports that programs send no more requests about these Variables.
+	// ledgers has what the world knows about each Variable of the pods in the field Locals. The
+	// field Silent reports that programs send no more requests about these Variables.
 	ledgers map[string]*ledger
 	Silent  bool
 	// Joins reports that one call of a program may bid for several claims.
@@ -71,7 +70,7 @@ func New(ctx context.Context, seed uint64, enroll func(*Enroller) Reconciler) *W
 	return w
 }
 
-// stored judges a stored write of a Lease. An update of a Lease that matters to enroll wakes enroll.
+// stored judges a stored write of a Lease. If the write matters to enroll, stored wakes enroll.
 func (w *World) stored(by, lease string, sent time.Duration, before, after apiserver.Version) {
 	w.Checks.leaseStored(by, lease, sent, before, after)
 	checkOpened(w, by, lease, sent, before.Lease, after.Lease)

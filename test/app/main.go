@@ -165,7 +165,7 @@ func run(c config) (int, error) {
 }
 
 // stopAsAsked records the stop signal, ends the application as the flags of the command line tell,
-// and returns the exit code. With -ignore-term the function "never" returns.
+// and returns the exit code. With -ignore-term the function never returns.
 func stopAsAsked(c config, life life) (int, error) {
 	if err := life.signalled(); err != nil {
 		return 0, err

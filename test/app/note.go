@@ -31,8 +31,8 @@ func note(dir, pod, what string) error {
 	return err
 }
 
-// heed writes the name of each signal that arrives to the file of notes. The returned context ends
-// with the first signal.
+// heed writes the name of each arriving signal to the file of notes. The returned context ends with
+// the first signal.
 func heed(dir string) (context.Context, context.CancelFunc) {
 	ctx, stop := context.WithCancel(context.Background())
 	all := make(chan os.Signal, 16)

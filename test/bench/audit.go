@@ -54,7 +54,7 @@ func (b *bench) audit(from int64, each func(audited)) error {
 }
 
 // lines calls the function "each" for every line of the audit log. The argument "from" is the
-// offset, in bytes, at which lines begins to read.
+// offset, in bytes, of the first line.
 func (b *bench) lines(from int64, each func(audited)) error {
 	log, err := os.Open(b.cluster.AuditLog())
 	if err != nil {

@@ -131,8 +131,8 @@ func (b *bench) kubectl(ctx context.Context, stdin []byte, args ...string) error
 	return nil
 }
 
-// credentials writes a service account token of the account bench, and the cluster's CA,
-// to the directory that programs on the nodes read.
+// credentials writes a token of the service account "bench", and the cluster's CA, to the directory
+// that programs on the nodes read.
 func (b *bench) credentials(ctx context.Context) error {
 	hours := int64(7200)
 	token, err := b.client.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, "bench",

@@ -20,7 +20,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/witness"
 )
 
-// claim is one way in which pods hold slots.
+// claim is a claim that the benchmark can measure.
 type claim struct {
 	name, key, value string
 	// holders is the number of pods that hold a slot at once.

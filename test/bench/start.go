@@ -58,8 +58,8 @@ func (b *bench) starts(ctx context.Context, rounds int) error {
 	claim := map[string]string{api.SingletonAnnotation: "true"}
 	always := corev1.ContainerRestartPolicyAlways
 	image := lab.RegistryInCluster + "/bench/app:latest"
-	// This container shows the cost of an ordinary init container. The gated pods here
-	// avoid that cost, because the agent's hook installs the program.
+	// This container shows the cost of an ordinary init container. The gated pods have no such
+	// container, because a hook of the agent's container installs the shim.
 	first := corev1.Container{Name: "first", Image: image, Args: []string{"-run-for=50ms"}}
 	sidecar := corev1.Container{Name: "sidecar", Image: image, RestartPolicy: &always}
 	starters := []*starter{

@@ -3,8 +3,8 @@
 
 // Command demo runs three replicas of Debian's redis-server under one annotation, on
 // the test cluster. Then the demo ends the holder in three ways and prints each event
-// to the millisecond. The arguments "example" and a name run a folder of the examples
-// instead.
+// to the millisecond. With the arguments "example" and a name, the command applies a
+// folder of the examples instead.
 package main
 
 import (

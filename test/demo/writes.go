@@ -44,8 +44,8 @@ type auditEvent struct {
 	Received  time.Time          `json:"requestReceivedTimestamp"`
 }
 
-// replaces reports whether the event is the stored write of the slot's Lease that
-// replaced the given version.
+// replaces reports whether the event records a successful write that replaced the given version of
+// the slot's Lease.
 func (e auditEvent) replaces(version string) bool {
 	return e.Verb == "update" && e.Response.Code == http.StatusOK && e.ObjectRef.Resource == "leases" &&
 		e.ObjectRef.Namespace == namespace && e.ObjectRef.Name == slot && e.ObjectRef.ResourceVersion == version

@@ -24,7 +24,7 @@
 //
 // A busy machine may delay any process for seconds. Package lease has lease durations
 // that survive such a delay. A watch may be late. So a test that needs the state of the cluster at
-// an instant reads it from the API server or the kernel.
+// an instant reads this state from the API server or the kernel.
 //
 // Some tests need faults, or the one kernel that all nodes of the test cluster share. On a cluster
 // of the user's own (KUBECONFIG), Go skips these tests and prints the reason.

@@ -219,7 +219,7 @@ func byName(t *testing.T, objects []object) map[string]object {
 	return index
 }
 
-// field returns the field at a path. A step of the path is a key of a map, or a number in a list.
+// field returns the field at a path. A step of the path is a key of a map, or an index of a list.
 func field(t *testing.T, in any, path ...any) any {
 	t.Helper()
 	for _, step := range path {

@@ -1,9 +1,9 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package pause shows the behaviour of a shim in a virtual machine that is paused. The
-// test may set the clock of a virtual machine, but not the clock of the machine on which
-// the test runs.
+// Package pause shows the behaviour of a shim in a virtual machine that is paused. After the pause
+// the test sets the wall clock forward. The test may do so in a virtual machine, but not on the
+// machine on which the test runs.
 //
 //	make pause KERNEL=/boot/vmlinuz-…
 package pause

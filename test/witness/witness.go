@@ -91,8 +91,7 @@ func (w *Witness) findAlive() error {
 	return nil
 }
 
-// Alive returns the processes of the program that were alive at Listen. Do not call Alive after the
-// call of Run.
+// Alive returns the processes of the program that were alive at Listen. Call Alive only before Run.
 func (w *Witness) Alive() []Process {
 	var alive []Process
 	for _, p := range w.alive {

@@ -48,8 +48,8 @@ func compare(before, after []string, condition string) (changes []change) {
 }
 
 // merge writes all changes into the text. Each change stands between the lines of its Helm
-// condition. Several changes may add lines at one place, in the order of the argument. Two changes
-// that replace the same lines are an error.
+// condition. Several changes may add lines at one place, in the order of the argument "changes".
+// Two changes that replace the same lines are an error.
 func merge(text []string, changes []change) (merged []string, err error) {
 	slices.SortStableFunc(changes, func(a, b change) int { return a.from - b.from })
 	at := 0

@@ -11,11 +11,11 @@ import (
 	"sigs.k8s.io/kustomize/kyaml/yaml"
 )
 
-// place is a field of an object that the chart sets from its values.
+// place is a field of an object. The chart sets this field from the chart's values.
 type place struct {
 	kind, name string
-	// path leads to the field's YAML node. If the place is new, the last element is "-" for a
-	// further element of a list, or "+" for a further key of a map.
+	// path leads to the field's YAML node. If the manifests lack the field, the last element is "-"
+	// for a further element of a list, or "+" for a further key of a map.
 	path []string
 	// text replaces the scalar. A text that begins with a line feed replaces all lines of the
 	// node. Each line gets the node's indentation, and @n stands for that indentation plus n

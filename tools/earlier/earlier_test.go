@@ -160,8 +160,8 @@ var fixed = map[string][][]string{
 	"Service":            {{"spec", "clusterIP"}},
 }
 
-// An object of the earlier version that this version lacks would stay after the upgrade. An old
-// policy that stays could refuse objects of the new webhook.
+// An object of the earlier version that this version lacks would stay after the upgrade. If an old
+// policy stayed, that policy could refuse objects of the new webhook.
 func TestUpgradeReplacesEachObjectOfTheEarlierVersion(t *testing.T) {
 	now := map[string]*unstructured.Unstructured{}
 	objects, err := render.Objects(render.Settings{Manifests: "../../manifests"})

@@ -12,11 +12,11 @@
 //	leases.txtar    the Lease of a slot at each step of two holds, and the objects of enroll
 //	manifests.yaml  its manifests, in the order in which they are applied
 //
-// The code of that revision makes the frames and the Leases. The command copies the tests in
-// tools/earlier/testdata/v0.1.0/tests into a copy of the revision, and runs them there. A later
-// version needs tests of its own, because these tests name private types. The tests also read
-// tools/earlier/testdata/today, with Leases that agents of this version write (make golden). Equal
-// revisions make equal files.
+// The earlier version's own code makes the frames and the Leases. The command copies the tests in
+// tools/earlier/testdata/v0.1.0/tests into a copy of the earlier version, and runs them there.
+// Another earlier version needs tests of its own, because these tests name private types. The tests
+// also read tools/earlier/testdata/today, with Leases that agents of this version write (make
+// golden). Equal revisions make equal files.
 package main
 
 import (

@@ -42,7 +42,7 @@ func build(t *testing.T, args ...string) (directory, table string) {
 	return directory, out.String()
 }
 
-// open returns the only index of a layout, after verifying every byte of it.
+// open verifies every byte of a layout's only index, and returns this index.
 func open(t *testing.T, directory string) v1.ImageIndex {
 	t.Helper()
 	top, err := layout.ImageIndexFromPath(directory)

@@ -23,7 +23,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/setup"
 )
 
-// fieldOwner is the field "manager" of the applied objects.
+// fieldOwner is the field manager of the applied objects.
 const fieldOwner = client.FieldOwner("metaparticle-install")
 
 var errConditionsLost = errors.New("cert-manager's cainjector dropped its matchConditions: while no webhook runs, unannotated pods of namespaces that opted in cannot start either; use cert-manager 1.13 or later")

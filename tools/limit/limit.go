@@ -94,8 +94,8 @@ func (t *Table) Exceeded(counts Counts, join func(a, b int) int) []string {
 	return found
 }
 
-// Split gives each folder a row of its own, with the limits that judged the folder before.
-// Rows of folders that are gone are dropped.
+// Split gives each folder a row of its own, with the limits that judged the folder before. Split
+// drops the rows of all other folders.
 func (t *Table) Split(counts Counts) {
 	rows := map[string][]int{}
 	for folder := range counts {

@@ -12,8 +12,8 @@ import (
 	"slices"
 )
 
-// function is a function or method of the product, or a package's variable whose
-// initial value contains functions, such as a table.
+// function is a function or method of a [program], or a package's variable whose initial value
+// contains functions, such as a table.
 type function struct {
 	name   string // such as agent.(*Agent).renew
 	in     *pkg
@@ -29,9 +29,9 @@ func (f *function) isVariable() bool {
 	return ok
 }
 
-// graph has all functions of the product, and the calls between them. A function that is
-// passed on as a value counts as called. The calls inside a function literal count as
-// calls of the function around the literal.
+// graph has all functions of a [program], and the calls between these functions. A function that is
+// passed on as a value counts as called. The calls inside a function literal count as calls of the
+// function around the literal.
 type graph struct {
 	functions []*function
 	by        map[types.Object]*function
@@ -104,8 +104,8 @@ func (g *graph) declare(set *token.FileSet, in *pkg, name *ast.Ident, node ast.N
 	return f
 }
 
-// connect adds the functions that a function uses. For a method of an interface, these are
-// the methods of all types of the product that implement the interface.
+// connect adds to f.calls the functions that f uses. If f uses a method of an interface, connect
+// also adds this method of each type that implements the interface.
 func (g *graph) connect(f *function, body ast.Node, implementations map[*types.Func][]*types.Func) {
 	ast.Inspect(body, func(n ast.Node) bool {
 		name, ok := n.(*ast.Ident)
@@ -131,8 +131,8 @@ func (g *graph) add(from *function, used types.Object) {
 	}
 }
 
-// implementationsOf returns, for each method of an interface of the product, the
-// methods of the product's types that implement it.
+// implementationsOf returns a map, whose keys are the methods of the interfaces in p. Each value
+// lists the methods by which types in p implement the key.
 func implementationsOf(p *program) map[*types.Func][]*types.Func {
 	var interfaces, others []*types.Named
 	for _, its := range p.packages {

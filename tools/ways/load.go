@@ -50,8 +50,8 @@ type listed struct {
 	DepOnly                 bool
 }
 
-// load type-checks the packages of the patterns. Types of other modules come from the
-// compiler's export data, so the first load compiles them.
+// load type-checks the packages of the patterns. Types of other modules come from the compiler's
+// export data, so the first load compiles these modules.
 func load(root string, patterns []string) (*program, error) {
 	list := exec.Command("go", append([]string{"list", "-deps", "-export", "-json=ImportPath,Dir,Export,GoFiles,DepOnly"}, patterns...)...) //nolint:noctx // go list ends
 	list.Dir = root
@@ -108,8 +108,8 @@ func (p *program) check(l listed, imports types.Importer) (*pkg, error) {
 	return loaded, err
 }
 
-// checkedPackages imports the packages of the product that were already type-checked, and all other
-// packages by the importer others.
+// checkedPackages takes a package from the field "own", if load has already type-checked the
+// package. Otherwise the importer "others" imports the package.
 type checkedPackages struct {
 	own    map[string]*types.Package
 	others types.Importer

@@ -16,8 +16,8 @@ import (
 	"strings"
 )
 
-// sample has the number of texts of each kind that the function "draw" prints. These are the
-// numbers that the first fresh reader read.
+// sample has the number of texts of each kind that the function "draw" prints. The first fresh
+// reader read as many texts of each kind.
 var sample = map[string]int{"comment": 60, "test": 40, "sentence": 30}
 
 // following and preceding are the numbers of lines that the function "draw" prints beside a text.

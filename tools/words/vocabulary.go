@@ -67,8 +67,8 @@ func listedWords(architecture string) map[string]bool {
 	return words
 }
 
-// plainWords returns the words of plain.txt. Each line has a reason, a colon, and words. For that
-// reason these words need no row in docs/architecture.md.
+// plainWords returns the words of plain.txt. Each line has a reason, a colon, and words. The reason
+// tells why these words need no row in docs/architecture.md.
 func plainWords(text string) map[string]bool {
 	words := map[string]bool{}
 	for l := range strings.Lines(text) {
@@ -145,7 +145,7 @@ func (v vocabulary) unused() []string {
 	return found
 }
 
-// idle returns the words of plain.txt that are in the name of no exported type. The result also
+// idle returns the words of plain.txt that no exported type has in its name. The result also
 // contains the words of plain.txt that docs/architecture.md lists.
 func (v vocabulary) idle() []string {
 	var found []string

@@ -19,7 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// oldest is the first version of Kubernetes that has all that gates and policies need
+// oldest is the first version of Kubernetes in which gates and policies work
 // (docs/compatibility.md).
 var oldest = version.MustParseGeneric("1.33.0")
 

@@ -84,8 +84,8 @@ func (c Cluster) webhook(ctx context.Context) (Finding, error) {
 	return ok("%d replicas are available: %s", available, imageOf(d))
 }
 
-// renewed is the remaining life of a certificate below which the check warns. By then
-// cert-manager should have renewed the certificate.
+// renewed bounds the remaining life of a certificate. The check warns if the certificate ends
+// sooner, because cert-manager should already have renewed the certificate.
 const renewed = 14 * 24 * time.Hour
 
 func (c Cluster) certificate(ctx context.Context) (Finding, error) {
@@ -255,9 +255,10 @@ func policies() ([]admissionv1.ValidatingAdmissionPolicy, error) {
 	return all, nil
 }
 
-// expressions returns all expressions of a policy for a comparison. Other fields are left out,
-// because the API server adds defaults to them. An installer may fold the lines of an expression in
-// another way. So the function replaces each sequence of spaces and line feeds by one space.
+// expressions returns all expressions of a policy, for the comparison of two policies. Other fields
+// are left out, because the API server adds defaults to them. An installer may fold the lines of an
+// expression in another way. So the function replaces each sequence of spaces and line feeds by one
+// space.
 func expressions(p admissionv1.ValidatingAdmissionPolicy) []string {
 	var all []string
 	for _, m := range p.Spec.MatchConditions {
@@ -292,7 +293,8 @@ func (c Cluster) variables(ctx context.Context) (Finding, error) {
 	return found(Failed, "kubectl describe crd "+crd.GetName(), "Variables are not served yet")
 }
 
-// silent is the time without a renewal after which the check assumes that no replica enrolls.
+// silent bounds the time without a renewal. After a longer time, the check assumes that no replica
+// enrolls.
 const silent = time.Minute
 
 func (c Cluster) enroll(ctx context.Context) (Finding, error) {

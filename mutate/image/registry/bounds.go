@@ -26,7 +26,7 @@ const (
 	wordCost = 16
 
 	// maxAtOnce bounds the concurrent look-ups of a process. If each look-up takes 300 ms, a
-	// hundred look-ups end in a second.
+	// hundred look-ups end in about a second.
 	maxAtOnce = 32
 	// maxOfNamespace bounds the concurrent look-ups of one namespace to a quarter of all. So a
 	// further namespace waits only if four hostile namespaces together use up all look-ups.
@@ -53,7 +53,7 @@ const (
 	maxLarge = 16
 	// maxHeader bounds the header of an answer, whose largest part is a token of the registry.
 	maxHeader = 64 << 10
-	// maxPlatforms bounds the platforms that a look-up reads of one reference.
+	// maxPlatforms bounds how many platforms of one reference a look-up reads.
 	maxPlatforms = 32
 	// maxEntries bounds the entries of an image index, because three bytes of text may become
 	// an entry of a hundred bytes in memory. The bound is above maxPlatforms, because an index

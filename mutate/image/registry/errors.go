@@ -17,8 +17,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/image"
 )
 
-// These are the classes of failure. A refusal has a class, but no text of a registry. Such a
-// text would show a pod's author to which hosts the webhook can connect.
+// These are the classes of failure. A refusal has a class, but no text of a registry. Such a text
+// would tell a pod's author which hosts the webhook can reach.
 var (
 	errName      = errors.New("not the name of an image")
 	errNameSize  = fmt.Errorf("a name of more than %d bytes", maxName)

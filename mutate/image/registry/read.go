@@ -14,8 +14,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/image"
 )
 
-// command reads the command of an image. For an index, the function "reads" all platforms,
-// because the webhook does not know the pod's node yet.
+// command reads the command of an image. For an index, the function reads all platforms, because
+// the webhook does not know the pod's node yet.
 func (r *repository) command(ctx context.Context, digest string) (image.Command, error) {
 	var its manifest
 	if err := r.content(ctx, "manifests", descriptor{Digest: digest}, its.read); err != nil {

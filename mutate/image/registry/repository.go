@@ -34,7 +34,7 @@ var accepted = strings.Join([]string{
 }, ",")
 
 // repository asks a registry about one of its repositories. The library go-containerregistry logs
-// in, and this package reads the answers within their bounds.
+// in, and this package reads the answers up to fixed bounds.
 type repository struct {
 	name      name.Repository
 	who       authn.Authenticator

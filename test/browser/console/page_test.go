@@ -67,7 +67,7 @@ func TestConsoleWarnsOfUnheldSlotsAndSilentHolders(t *testing.T) {
 	p.Await(`document.getElementById("connection").textContent === "live"`)
 }
 
-// TestPageShowsThatConsoleAwaitsTheAPIServer looks at the page before the console has read any slot.
+// TestPageShowsThatConsoleAwaitsTheAPIServer opens the page before the console has read any slot.
 func TestPageShowsThatConsoleAwaitsTheAPIServer(t *testing.T) {
 	console := serve.New()
 	server := httptest.NewServer(console.Handler())

@@ -38,7 +38,8 @@ func (c *Cluster) clear(ctx context.Context) error {
 	if err := process.Recall(c.Lab); err != nil {
 		return err
 	}
-	// A frozen process cannot be killed, so all processes are thawed first.
+	// With version 1 of cgroups a frozen process cannot be killed, so all processes are thawed
+	// first.
 	thaw := groups.ThawAll(ctx, c.Cgroup())
 	if err := errors.Join(thaw, process.End(ctx, c.Lab, state.ControlPlane, state.Holder)); err != nil {
 		return err

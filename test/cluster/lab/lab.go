@@ -16,15 +16,15 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/image/oci"
 )
 
-// Cluster is a cluster in a state directory, up or not.
+// Cluster is a cluster whose state is in a directory. The cluster need not be up.
 type Cluster struct {
 	*state.Lab
 	fault.Injector
 }
 
-// Open returns the cluster whose state is in dir. An empty dir means the environment's
-// METAPARTICLE_CLUSTER_DIR, or else .cluster in the repository around the working
-// directory.
+// Open returns the cluster whose state is in dir. An empty dir means the directory that
+// METAPARTICLE_CLUSTER_DIR names in the environment. Without this variable, an empty dir means
+// .cluster in the repository that contains the working directory.
 func Open(dir string) (*Cluster, error) {
 	l, err := state.Open(dir)
 	if err != nil {
@@ -33,7 +33,7 @@ func Open(dir string) (*Cluster, error) {
 	return &Cluster{Lab: l, Injector: fault.Injector{Lab: l}}, nil
 }
 
-// PID returns the host's process id of a component, 0 if the component does not run.
+// PID returns the process id that a component has on the host; 0 if the component does not run.
 func (c *Cluster) PID(name, component string) int { return process.PID(c.Lab, name, component) }
 
 // Log returns the file with the output of a component since the cluster came up.
@@ -48,14 +48,14 @@ func (c *Cluster) Log(name, component string) (string, error) {
 	return file, err
 }
 
-// Kubectl returns a command of the cluster's own kubectl, as administrator.
+// Kubectl returns a command that runs the cluster's own kubectl with an administrator's rights.
 func (c *Cluster) Kubectl(ctx context.Context, args ...string) *exec.Cmd {
 	return kubectl.Command(ctx, c.Lab, args...)
 }
 
 // Push puts the image or index of a tarball into the registry under a name such as
-// "demo/redis:1", and returns the reference for pods. The tarball has docker save's
-// format or an OCI layout.
+// "demo/redis:1". The result is the reference by which a pod names the image. The tarball has
+// docker save's format or an OCI layout.
 func (c *Cluster) Push(ctx context.Context, tarball, name string) (string, error) {
 	if process.PID(c.Lab, state.ControlPlane, "registry") == 0 {
 		return "", state.ErrDown
@@ -70,7 +70,7 @@ func (c *Cluster) Push(ctx context.Context, tarball, name string) (string, error
 	return state.RegistryInCluster + "/" + name, nil
 }
 
-// Exec runs a command in a node's namespaces, as a login on that machine would.
+// Exec runs a command in a node's namespaces, as a login on the node would.
 func (c *Cluster) Exec(ctx context.Context, name string, stdin io.Reader, stdout, stderr io.Writer, command ...string) error {
 	enter, err := process.Enter(c.Lab, name)
 	if err != nil {

@@ -19,7 +19,7 @@ const (
 	PrivatePassword   = state.PrivatePassword
 )
 
-// ErrDown is the answer to a request that needs a running cluster.
+// ErrDown is the error of a call that needs a running cluster, if the cluster is down.
 var ErrDown = state.ErrDown
 
 // Components returns the names that Kill and Start accept for a node.

@@ -89,7 +89,7 @@ func TestApplicationSurvivesKubeletAndContainerdRestarts(t *testing.T) {
 	undisturbed(h)
 }
 
-// undisturbed checks that the application runs on for the duration of [lease.Fault]. Then
+// undisturbed checks that the application continues for the duration of [lease.Fault]. Then
 // the agent must renew the slot and hand it over. A slot with [lease.Long] does not
 // expire in that time, so only the renewal shows that the agent works.
 func undisturbed(h holder.Holder) {

@@ -20,8 +20,8 @@ import (
 )
 
 // atDesk creates a pod that claims the lock "desk". The pod has the gate "readiness" and
-// a preStop hook of two minutes. atDesk returns when the pod's condition has the given
-// reason.
+// a preStop hook of two minutes. atDesk returns when the application runs, and the pod's readiness
+// condition in the API server has the given reason.
 func atDesk(s *space.Space, name, reason string) *corev1.Pod {
 	s.Helper()
 	pod := app.Bare(s, name, map[string]string{

@@ -5,6 +5,6 @@
 // under one slot. Its tests kill processes, cut, freeze and crash nodes, stop the
 // control plane, steal slots and delete Leases.
 //
-// The evidence is the record (package record): one clock and one kernel for all
-// nodes. The tests measure each takeover against the time budget of its lease.
+// The evidence is the record (package record). All nodes share one clock and one kernel. The tests
+// measure each takeover against the time budget of its lease.
 package exclusive

@@ -19,9 +19,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// bookkeeper returns an application that bids for both locks by one call. The application has only
-// one replica, because a second pod would take the locks for an instant when a test scales the
-// application to zero.
+// bookkeeper returns an application that bids by one call for the locks in the argument "claims".
+// The application has only one replica, because a second pod would take the locks for an instant
+// when a test scales the application to zero.
 func bookkeeper(name, claims string) app.App {
 	a := app.App{Name: name, Replicas: 1, Record: "ledger,archive", Args: []string{"-bid=" + claims}}
 	a.Annotations = app.Claim(api.LocalAnnotation, "lock/ledger,lock/archive")
@@ -60,8 +60,8 @@ func TestProgramsWithTwoLocksRunOneByOne(t *testing.T) {
 	now = next(now)
 	assert.GreaterOrEqual(t, now.Start, seen+lease.Fault, "the Lease has expired")
 
-	// If a signal stops a program, the program gives back all its holds. So each application holds
-	// in turn.
+	// If a signal stops a program, the program gives back all its holds. So all three
+	// applications hold, one after the other.
 	for turns := map[string]bool{}; ; {
 		pod := s.Pod(now.Pod)
 		require.NotNil(t, pod)

@@ -57,7 +57,7 @@ func TestElectionLetsProgramsLeadOneByOne(t *testing.T) {
 	assert.Equal(t, electionSlot, first.Slot)
 	assert.Equal(t, first.Pod, s.AwaitHolder(electionSlot).Name)
 
-	// A program that stops gives its hold back.
+	// When a program stops, the program gives its hold back.
 	app.DeletePod(s, s.Pod(first.Pod))
 	second := leads(s, a, first)
 	assert.Less(t, app.VacancyAfter(s, a, first), lease.Fault/4, "the hold was given back")
@@ -75,8 +75,8 @@ func TestElectionLetsProgramsLeadOneByOne(t *testing.T) {
 	assert.GreaterOrEqual(t, fourth.Start, seen+lease.Fault, "a new agent resumes nothing")
 }
 
-// endsBeforeTakeover cuts the node of the leading program off. The function demands that the program
-// ends by its deadline, and that the next program leads only after the Lease has expired.
+// endsBeforeTakeover cuts off the node of the leading program. The function demands that the
+// program ends by its deadline, and that the next program leads only after the Lease has expired.
 func endsBeforeTakeover(s *space.Space, l *lab.Cluster, a app.App) (before *record.Process) {
 	s.Helper()
 	before = app.AwaitRunning(s, a, space.Soon)

@@ -93,8 +93,8 @@ func TestReadersAndWritersNeverRunTogetherDespiteKills(t *testing.T) {
 		read[far], read[2] = read[2], read[far]
 	}
 
-	// A reader that stops gives its slot back, and no other reader takes the slot before the
-	// writer.
+	// When a reader stops, the reader gives its slot back. No other reader takes the slot before
+	// the writer.
 	app.DeletePod(c.Space, c.Pod(read[0].Pod))
 	c.Await(space.StartTimeout, "the reader ends", func() bool { return len(c.running("reader")) == 2 })
 	app.AwaitGated(c.Space, readers)

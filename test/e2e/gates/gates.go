@@ -145,8 +145,8 @@ func TestPodGateRunsImagesThatMustBePID1(t *testing.T) {
 	assert.Greater(t, app.VacancyAfter(h.Space, h.App, h.Before), lease.Fault/2, "nothing proves a death, so the slot expires")
 }
 
-// On an older Kubernetes a lost slot could not restart the containers, so the webhook refuses the
-// pod.
+// On an older Kubernetes the kubelet could not restart all containers after the loss of a slot. So
+// the webhook refuses the pod.
 //
 // docs/compatibility.md: gates/too-old refused KubernetesTooOld
 func TestPodGateIsRefusedBeforeKubernetes136(t *testing.T) {
@@ -246,8 +246,8 @@ func TestReadinessGateLetsOnePodServe(t *testing.T) {
 	s := space.New(t)
 	a := insistent("serving", api.GateReadiness)
 	a.Record = "$(POD_NAME)" // each pod has a record of its own
-	// A pod that loses its slot cannot always write its condition before the next holder writes its
-	// own. Then two pods would be allowed to serve, so the lasting lease prevents losses.
+	// A pod that loses its slot may write its pod condition later than the next holder does.
+	// Meanwhile two pods would be allowed to serve. The lasting lease prevents such losses.
 	a.Annotations[api.LeaseDurationAnnotation] = lease.Lasting.String()
 	app.Create(s, a)
 	service := app.Service(s, a)
@@ -261,8 +261,8 @@ func TestReadinessGateLetsOnePodServe(t *testing.T) {
 		}
 		return meta.Pod
 	}
-	// shown returns the pods whose condition lets them serve, and fails the test if several pods
-	// may serve. Await and Never below evaluate their functions again and again, and each
+	// shown returns the pods whose pod condition lets them serve, and fails the test if several
+	// pods may serve. Await and Never below evaluate their functions again and again, and each
 	// evaluation calls shown.
 	shown := func() (names []string) {
 		for _, pod := range s.Pods(a.Name) {
@@ -282,7 +282,7 @@ func TestReadinessGateLetsOnePodServe(t *testing.T) {
 			return holder != nil && len(names) == 1 && names[0] == holder.Name && holder.Name != other &&
 				slices.Equal(app.Endpoints(s, service), []string{holder.Name}) && asked() == holder.Name
 		})
-		// The kubelet has applied the condition, and the endpoints have changed. So the
+		// The kubelet has applied the pod condition, and the endpoints have changed. So the
 		// proxies now send requests only to the holder.
 		s.Never(time.Second, "an answer from a standby", func() bool {
 			answer := asked()

@@ -20,8 +20,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// suspended creates a Job of three pods that makes no pod yet. The result is an owner reference
-// that names the Job.
+// suspended creates a suspended Job of three pods, which makes no pod. The result is an owner
+// reference that names the Job.
 func suspended(s *space.Space, name string) metav1.OwnerReference {
 	s.Helper()
 	a := app.App{Name: name}

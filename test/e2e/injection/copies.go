@@ -102,9 +102,9 @@ func anonymous(pod *corev1.Pod) *corev1.Pod {
 // noInits removes a pod's init containers.
 func noInits(pod *corev1.Pod) { pod.Spec.InitContainers = nil }
 
-// respelled returns an edit that removes the shims, and writes the agent's argument -slots=NAMES in
-// another way. The given words replace the text -slots=. The names of the slots follow without a
-// blank after the last of these words.
+// respelled returns an edit that removes the shims, and writes the agent's argument "-slots=NAMES"
+// in another way. The given words replace the text "-slots=". The names of the slots follow without
+// a blank after the last of these words.
 func respelled(words ...string) func(*corev1.Pod) {
 	return func(pod *corev1.Pod) {
 		for i := range pod.Spec.Containers {

@@ -179,7 +179,7 @@ func shared(source *corev1.VolumeSource) func(*corev1.Pod) {
 
 var nodesOwn = &corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/tmp"}}
 
-// The map named missing has edits of a pod. Each edit breaks the pod's gate, whichever gate the pod
+// The map "missing" has edits of a pod. Each edit breaks the pod's gate, whichever gate the pod
 // has.
 var missing = map[string]func(*corev1.Pod){
 	"no agent":             without(api.AgentContainer),
@@ -200,7 +200,7 @@ var another = map[string]string{
 	string(api.GateReadiness): string(api.GateContainer),
 }
 
-// The map missingOf has, for each gate, further edits that break this gate.
+// The map "missingOf" has, for each gate, further edits that break this gate.
 var missingOf = map[api.Gate]map[string]func(*corev1.Pod){
 	api.GateContainer: {
 		"no volume":                 shared(nil),

@@ -90,8 +90,9 @@ func TestMarksSurviveReplacementOfAllLabels(t *testing.T) {
 	assert.ErrorContains(t, err, "MarksChanged: ")
 }
 
-// The gated container's command contains the image's command, and no request can change a running
-// container's command. So a policy refuses a change of the image.
+// The gated container's command contains the image's command. A request can change the image of a
+// running container, but not the command. A new image would run the old image's command, so a
+// policy refuses the change.
 //
 // docs/compatibility.md: impossible/image-in-place refused ImageChangedInPlace
 func TestImageOfGatedContainerNeverChangesInPlace(t *testing.T) {

@@ -18,7 +18,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// asking has the annotations of a pod whose program uses the local API, for tests of admission.
+// asking has the annotations of a pod whose program uses the local API. These tests of admission
+// run no program.
 var asking = map[string]string{api.LocalAnnotation: "lock/a, semaphore/pool=3"}
 
 // A person wrote or copied the pod, and no webhook has seen it. The policies refuse the pod if its
@@ -76,8 +77,8 @@ func TestPodWithAForgedProgramGateIsRefused(t *testing.T) {
 	assert.ErrorContains(t, err, "NamespaceNotOptedIn: the pod has metaparticle.io/api")
 }
 
-// The annotation promises that shims kill the programs of a lost hold. The policies refuse a pod
-// that lacks a part of these shims.
+// The annotation metaparticle.io/on-api-loss promises that a shim kills its program after the loss
+// of a hold. The policies refuse a pod that lacks a part of its shims.
 func TestPodWithIncompleteShimsForProgramsIsRefused(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)

@@ -97,8 +97,8 @@ func TestPodStartsAfterTheAwaitedHolderServes(t *testing.T) {
 	s.Await(space.StartTimeout, "a new pod waits", func() bool { return waits(s, a) })
 	require.NotNil(t, before)
 	s.Never(lease.Handover, "another pod starts", func() bool {
-		// The check does not ask whether the old application still runs: on a busy machine its time
-		// stamps in the record may be late.
+		// The check does not ask whether the old application still runs. On a busy machine a living
+		// application's time stamps may be late, so the application would seem dead.
 		return slices.ContainsFunc(s.Record(a.Name), func(p record.Process) bool { return p.Pod != before.Pod })
 	})
 }

@@ -170,7 +170,7 @@ func TestProgramsOfAJobPassTheBarrierTogether(t *testing.T) {
 	fourth := replacement(s, job)
 	release(s, fourth)
 	awaitStarts(s, []*corev1.Pod{pods[0], pods[2], fourth}, nil)
-	// The programs may learn that the barrier is open before the watch of this test does.
+	// Each program may go on before the test's watch sees that the barrier is open.
 	s.Await(space.Soon, "the record is stored", func() bool { return s.Lease(leases[0]).Annotations[api.OpenedAnnotation] == "3" })
 	assert.Empty(t, startsOf(s, pods[1:2]))
 

@@ -43,8 +43,8 @@ func TestPodDeletedAtApplicationStartReportsExitCode(t *testing.T) {
 	for _, p := range all {
 		p.Start()
 		pod := p.Pod(p.Name)
-		// The application begins its record once it handles SIGTERM. If a program in Go gets the
-		// signal earlier, the signal ends the program, with or without a gate.
+		// The application first installs its handler of SIGTERM, and then begins its record. A
+		// SIGTERM before the handler's installation ends any Go program, with or without a gate.
 		begins := func(after string) (id string) {
 			p.Await(space.StartTimeout, p.Name+" runs", func() bool {
 				now := p.Running(p.Name)

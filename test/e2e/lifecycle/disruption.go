@@ -59,7 +59,8 @@ func TestEvictionOfTheHolderCausesOneHandover(t *testing.T) {
 }
 
 // evictionTimeout bounds the time in which the kubelet measures a volume and evicts its pod. The
-// kubelet measures each volume once a minute, and compares every ten seconds.
+// kubelet measures each volume once a minute. Every ten seconds the kubelet compares the latest
+// measurement with the volume's limit.
 const evictionTimeout = 3 * time.Minute
 
 // A hard eviction is a deletion with a grace of one second. The kubelet kills the application after
@@ -85,9 +86,9 @@ func TestHardEvictedHolderReleasesItsSlot(t *testing.T) {
 	}
 }
 
-// The kubelet evicts a pod whose volume outgrows its limit: the kubelet stops the pod with a grace
-// of one second, and deletes no object. The kubelet measures volumes once a minute. An empty
-// directory takes 4 KiB, and a directory with a file 8 KiB.
+// The kubelet evicts a pod whose volume outgrows its limit. The kubelet then stops the pod with a
+// grace of one second, but does not delete the Pod object. The volume's limit is 6 KiB. The volume
+// takes 4 KiB while empty, and 8 KiB with a file.
 func TestPodEvictedByTheKubeletReleasesItsSlot(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("outgrown")

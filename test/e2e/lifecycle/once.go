@@ -24,7 +24,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// work is the name of the once claim, and of the record of its work.
+// work is the name of the once claim, and also the name of the record.
 const work = "schema"
 
 // migrated returns an application of four replicas, whose init container does the work of the

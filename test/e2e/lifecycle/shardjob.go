@@ -125,7 +125,8 @@ func TestEachShardOfAJobSucceedsOnce(t *testing.T) {
 	})
 	spared := 1
 	for shard := range parts {
-		// If the victim had succeeded before its deletion, its replacement finds no shard, either.
+		// If the victim succeeded before its deletion, the victim's replacement also finds no shard
+		// left. Then two pods run no shard.
 		if slices.ContainsFunc(mapsOf(s, shard), func(p record.Process) bool { return p.Pod == victim.Pod }) {
 			spared = 2
 		}

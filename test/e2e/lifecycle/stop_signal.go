@@ -17,7 +17,7 @@ import (
 )
 
 // stoppedBy returns an edit that sets the image. If the argument "own" is not empty, the edit also
-// sets that stop signal in the pod's spec.
+// makes this argument the stop signal in the pod's spec.
 func stoppedBy(image string, own corev1.Signal) func(*corev1.PodTemplateSpec) {
 	return func(t *corev1.PodTemplateSpec) {
 		// A pod that names a stop signal must also name its OS.

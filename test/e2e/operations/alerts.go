@@ -32,8 +32,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// faster divides the durations of the rules. The longest range, 40 min, becomes two minutes. The
-// shortest range, five minutes, becomes 15 s.
+// faster divides the durations in monitoring/rules.yaml, such as the time range of a query. The
+// longest range, 40 min, becomes two minutes. The shortest range, five minutes, becomes 15 s.
 const faster = 20
 
 // alerted bounds the wait for an alert, and for its end. The bound is the sum of the longest range
@@ -76,9 +76,10 @@ func TestClusterAlertsFireUntilFaultsAreRepaired(t *testing.T) {
 }
 
 // slowServer stops the API server for six of nine seconds, again and again, until two alerts have
-// fired. These alerts are about a slow API server, and about late renewals. A pod with a lease of
-// 20 s keeps its slot, but most of its renewals are late. The agent gives up a renewal after 1.7 s.
-// The returned function waits until both alerts have ended.
+// fired. These alerts are about a slow API server, and about late renewals. The lease of the test's
+// pod lasts 20 s. So the pod keeps its slot, although most of its renewals are late. The agent
+// gives up each attempt to renew after 1.7 s. The returned function waits until both alerts have
+// ended.
 func slowServer(t *testing.T, p *prometheus.Server) (restored func()) {
 	a := app.Singleton("renewing")
 	a.Replicas, a.Annotations[api.LeaseDurationAnnotation] = 1, "20s"
@@ -113,8 +114,8 @@ func slowServer(t *testing.T, p *prometheus.Server) (restored func()) {
 }
 
 // workloadFaults causes all faults of single workloads together, and later repairs all of them. The
-// alert about refused pods names only the reason, not the namespace. So in no other test are pods
-// refused for the reason PortTaken.
+// alert about refused pods names only the reason, not the namespace. So no other test causes a
+// refusal for the reason PortTaken.
 func workloadFaults(p *prometheus.Server) {
 	p.Helper()
 	here := "namespace=" + p.Namespace
@@ -152,8 +153,8 @@ func workloadFaults(p *prometheus.Server) {
 	}
 }
 
-// yieldUntil makes the only pod of an application yield again and again, until the condition is
-// true. The pod takes its slot back each time.
+// yieldUntil makes the only pod of an application yield again and again, until the function
+// "condition" returns true. The pod takes its slot back each time.
 func yieldUntil(p *prometheus.Server, a app.App, condition func() bool) {
 	p.Helper()
 	last := ""
@@ -191,7 +192,7 @@ func forbidLeases(s *space.Space) (permit func()) {
 }
 
 // expire makes cert-manager issue a certificate that is valid for one day. The returned function
-// restores the earlier durations. The end of the test restores them, too.
+// restores the Certificate's earlier durations. The end of the test restores these durations, too.
 func expire(t *testing.T) (renewed func()) {
 	t.Helper()
 	client, err := dynamic.NewForConfig(cluster.Config)

@@ -118,8 +118,8 @@ func renew(t *testing.T) {
 	require.NoError(t, err)
 	certificates := client.Resource(schema.GroupVersionResource{Group: "cert-manager.io", Version: "v1", Resource: "certificates"}).
 		Namespace(webhook.Namespace)
-	// cert-manager writes the same status, so the test repeats its write after a
-	// conflict.
+	// cert-manager may write the certificate's status at the same time, so the test repeats its
+	// write after a conflict.
 	require.NoError(t, retry.RetryOnConflict(retry.DefaultBackoff, func() error {
 		certificate, err := certificates.Get(t.Context(), webhook.Name, metav1.GetOptions{})
 		if err != nil {

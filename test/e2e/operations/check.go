@@ -34,7 +34,8 @@ func TestCheckCommandReportsAPolicyThatDeniesNothing(t *testing.T) {
 
 	const binding = "validatingadmissionpolicybinding/metaparticle-variable"
 	action := func(what string) {
-		// The cleanup runs after the end of the test's context, so kubectl gets another context.
+		// The cleanup calls this function after the cancellation of t.Context(), so the command
+		// gets a context without an end.
 		out, err := kubectl.Command(context.Background(), p.Namespace, "patch", binding, "--type=merge", "-p",
 			`{"spec":{"validationActions":["`+what+`"]}}`).CombinedOutput()
 		assert.NoError(t, err, "%s", out)

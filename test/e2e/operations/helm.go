@@ -116,8 +116,8 @@ func (c chart) tests() {
 	}
 }
 
-// TestHelmCommandsNeverStopARunningApplication takes over the objects of make install,
-// and puts them back at its end.
+// TestHelmCommandsNeverStopARunningApplication takes over the objects that "make install" has
+// applied, and puts them back at its end.
 func TestHelmCommandsNeverStopARunningApplication(t *testing.T) {
 	h := holder.Deploy(t, app.Lasting("charted"), "it uninstalls")
 	c, again := newChart(t), installArguments(t)
@@ -169,7 +169,8 @@ func (c chart) changesAPolicyAndRollsBack() {
 	assert.Equal(c.t, before, variables(c.t))
 }
 
-// upgradesToARelease makes a release in the cluster's registry, upgrades to the chart there, and
+// upgradesToARelease makes a new version of the product by tools/release, and pushes the chart of
+// this version to the cluster's registry. Then upgradesToARelease upgrades to the pushed chart, and
 // rolls back.
 func (c chart) upgradesToARelease() {
 	c.t.Helper()

@@ -51,8 +51,8 @@ func saved(t *testing.T, l *lab.Cluster) string {
 	return snapshot
 }
 
-// bumped has the arguments by which the restored etcd continues at a higher revision than before
-// the restore.
+// bumped has arguments for etcdutl. With these arguments etcd's revision is higher after the
+// restore than before.
 var bumped = []string{"--bump-revision=1000000000", "--mark-compacted"}
 
 // restore replaces the data of the stopped etcd by the data of the snapshot.
@@ -74,7 +74,7 @@ type restoration struct {
 	holder.Holder
 	// second is the process that started after the snapshot was taken.
 	second *record.Process
-	// floor is the revision shortly before the restore.
+	// floor is etcd's revision shortly before the restore.
 	floor int
 }
 

@@ -28,7 +28,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// install runs the command behind make install and make uninstall.
+// install runs tools/install, as "make install" and "make uninstall" do.
 func install(t *testing.T, args ...string) (output string, err error) {
 	t.Helper()
 	cmd := exec.CommandContext(context.Background(), "go", append([]string{"run", "-trimpath", "./tools/install"}, args...)...)
@@ -65,7 +65,8 @@ func TestUninstallLeavesDoneKeysAndVariablesBehind(t *testing.T) {
 	// For this Deployment enroll makes Leases and Roles, which the uninstallation must
 	// delete.
 	app.Deploy(s, app.Singleton("passing"))
-	// After another installation the work of this Lease must not run again.
+	// The Lease records that the work of key 7 is done. The work must not run again after the next
+	// installation.
 	record := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{
 		Name: "once.recorded", Labels: map[string]string{api.ManagedLabel: "true"}, Annotations: map[string]string{api.DoneAnnotation: "7"},
 	}}

@@ -150,7 +150,7 @@ func (a *admissions) note(ctx context.Context, name string, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if ctx.Err() != nil {
-		return // the function stop has cancelled the request
+		return // the function "stop" has cancelled the request
 	}
 	a.count++
 	if err != nil {
@@ -186,8 +186,8 @@ func (u *upgrading) clients(name string, most int, do func()) {
 	}
 }
 
-// changes installs a version while the applications run and objects are proposed. changes requires
-// that no application stops, and that no proposal is refused.
+// changes installs a version while the applications run and objects are proposed. The function
+// requires that the singleton never stops, and that no proposal is refused.
 func (u *upgrading) changes(name string, install func()) {
 	u.Helper()
 	before := app.AwaitRunning(u.Space, u.singleton, space.StartTimeout)

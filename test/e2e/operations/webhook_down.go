@@ -154,15 +154,15 @@ func TestAnnotatedWorkloadsAreEditableWithoutTheWebhook(t *testing.T) {
 		})
 	}
 	t.Run("both at once", func(t *testing.T) {
-		// Here the person writes the annotation into the pod template, too, so no webhook
-		// has to carry it there.
+		// This patch writes the annotation into the workload and also into the pod template. So no
+		// webhook has to carry the annotation.
 		const patch = `{"metadata":{"annotations":{"metaparticle.io/on-loss":"restart"}},` +
 			`"spec":{"template":{"metadata":{"annotations":{"metaparticle.io/on-loss":"restart"}}}}}`
 		kubectl.Must(h.Space, "", "patch", "deployment/edited", "-p", patch)
 	})
 	webhook.Scale(t, 2)
-	// By now the ReplicaSet's controller tries again only after a minute or more. A change of the
-	// ReplicaSet makes its controller try immediately.
+	// The ReplicaSet's controller has failed so often that its next attempt to create a pod may be
+	// more than a minute away. A change of the ReplicaSet causes an attempt immediately.
 	kubectl.Must(h.Space, "", "annotate", "replicaset", "--all", "example.com/note=hello")
 	settled("the webhook is back: the rollout goes through", func(d *appsv1.Deployment) bool {
 		return d.Status.UpdatedReplicas == 2 && d.Status.Replicas == 2 && d.Status.ReadyReplicas == 2

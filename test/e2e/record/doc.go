@@ -10,9 +10,9 @@
 // without waiting. A failed flock is the kernel's proof that another process lives.
 // The process goes on all the same, so that the length of the overlap is recorded.
 //
-// A living process writes a time stamp into a mapped file every 20 ms ([Beat]). So the record
-// shows the end of a killed process, too. A time stamp that is late by more than [GapLimit] is
-// recorded as a gap, in which the process was frozen and did nothing.
+// A living process writes a time stamp into a mapped file every 20 ms ([Beat]). So the record shows
+// the end of a killed process, too. If more than [GapLimit] lies between two time stamps, this time
+// is recorded as a gap, in which the process was frozen and did nothing.
 //
 // Not guaranteed: the exact instant of an end. On an idle machine the last time stamp is up to one
 // [Beat] earlier than the end. On a busy machine the last time stamp may be several beats earlier.
@@ -27,17 +27,18 @@ import (
 )
 
 const (
-	// Beat is the time between two time stamps. Beat is short compared with the seconds of a
-	// takeover from a killed process. After a stop signal, [Writer.End] records the exact end of the
-	// process. On a virtual machine each wake-up is expensive, so the time stamps are rare.
+	// Beat is the time between two time stamps. Beat is short compared with a takeover from a
+	// killed process, which takes seconds. After a stop signal, [Writer.End] records the exact end
+	// of the process. A shorter Beat would cost more, because on a virtual machine each wake-up is
+	// expensive.
 	Beat = 20 * time.Millisecond
-	// GapLimit is the longest time between two time stamps that is not recorded as a gap. The limit
-	// is far above a beat's delay on a busy machine. The limit is far below the seconds for which a
-	// fault freezes a process.
+	// GapLimit bounds the time between two time stamps. A longer time is recorded as a gap. The
+	// limit is far above a beat's delay on a busy machine. The limit is far below the seconds for
+	// which a fault freezes a process.
 	GapLimit = 500 * time.Millisecond
 )
 
-// Now returns the time since the boot of the machine, the one clock of all nodes.
+// Now returns the time of CLOCK_BOOTTIME, the clock that all nodes share.
 func Now() time.Duration {
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
@@ -52,7 +53,7 @@ type Meta struct {
 	Pod  string `json:"pod,omitempty"`
 	UID  string `json:"uid,omitempty"`
 	Node string `json:"node,omitempty"`
-	// PID is the process's number in its own namespace.
+	// PID is the process's number in its own PID namespace.
 	PID int `json:"pid"`
 	// Slot and Token come from the environment of the process.
 	Slot  string `json:"slot,omitempty"`

@@ -200,7 +200,7 @@ func (r Record) Mains() Record {
 }
 
 // Running returns the processes that have not ended, and whose last time stamp is not older than
-// the argument recent.
+// the duration in the argument "recent".
 func (r Record) Running(recent time.Duration) Record {
 	now := Now()
 	return slices.DeleteFunc(slices.Clone(r), func(p Process) bool {
@@ -208,9 +208,9 @@ func (r Record) Running(recent time.Duration) Record {
 	})
 }
 
-// TokensGrow returns an error unless each pod that follows another pod has a greater fencing
-// token, and the tokens of one pod never shrink. Processes without a slot (of ungated pods) do
-// not count. For pods with several slots, TokensGrow compares the tokens of each slot.
+// TokensGrow requires that each pod that follows another pod has a greater fencing token. The
+// tokens of one pod must never shrink. Processes without a slot (of ungated pods) do not count. For
+// pods with several slots, TokensGrow compares the tokens of each slot.
 func (r Record) TokensGrow() error {
 	before := map[string]Process{}
 	for _, p := range r.Mains() {

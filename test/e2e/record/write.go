@@ -30,8 +30,8 @@ type Writer struct {
 	done  chan struct{}
 }
 
-// Begin records the start of a process in the directory, and takes the flock of the name. If
-// another process has the flock, Begin records that, too.
+// Begin writes the start of a process into the record of the name, and takes the flock of the name.
+// If another process has the flock, Begin records that, too.
 func Begin(dir, name string, meta Meta) (*Writer, error) {
 	lock, err := os.OpenFile(lockFile(dir, name), os.O_CREATE|os.O_RDWR, 0o666)
 	if err != nil {

@@ -57,7 +57,7 @@ type rights struct {
 	client          kubernetes.Interface
 	holder, standby *corev1.Pod
 	slot, foreign   string
-	// elsewhere is another namespace with a slot of the same name.
+	// elsewhere is another namespace, which also has a Lease with the name in the field "slot".
 	elsewhere *space.Space
 }
 

@@ -92,7 +92,7 @@ func TestWebhooksAccountHasOnlyTheRightsOfEnroll(t *testing.T) {
 	require.NoError(t, err)
 	_, err = s.Client.CoreV1().Pods(s.Namespace).Create(ctx, app.Bare(s, "victim", nil), metav1.CreateOptions{})
 	require.NoError(t, err)
-	// enroll makes a Lease, a Role and a binding for these pods.
+	// enroll makes a Lease, a Role and a binding for the pod of this Deployment.
 	a := app.Lasting("worked")
 	a.Replicas = 1
 	app.Deploy(s, a)

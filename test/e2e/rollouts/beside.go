@@ -36,7 +36,7 @@ func strictly(template *corev1.PodTemplateSpec) {
 	template.Spec.TopologySpreadConstraints[0].WhenUnsatisfiable = corev1.DoNotSchedule
 }
 
-// unreachable is the reason in the condition of a standby that cannot connect to the
+// unreachable is the reason in the readiness condition of a standby that cannot connect to the
 // holder's pod.
 const unreachable = "HolderUnreachable"
 
@@ -185,8 +185,8 @@ func budgeted(h *holder.Holder) {
 	require.NoError(h, err)
 }
 
-// evicts evicts a pod as kubectl drain does. The function repeats its request until the budget
-// allows the eviction, and then waits until the pod is gone.
+// evicts evicts a pod as kubectl drain does. The function repeats its request until the
+// PodDisruptionBudget allows the eviction, and then waits until the pod is gone.
 func evicts(h *holder.Holder, pod *corev1.Pod) {
 	h.Helper()
 	h.Await(space.StartTimeout, "the budget allows the eviction of "+pod.Name, func() bool {
@@ -213,8 +213,8 @@ func installed(h *holder.Holder) bool {
 	})
 }
 
-// The test evicts two holders, one after the other, as kubectl drain does. Then a rollout
-// finishes despite the budget, the autoscaler and a strict topology spread.
+// The test evicts two holders, one after the other, as kubectl drain does. Then a rollout finishes
+// despite a PodDisruptionBudget, an autoscaler and a strict topology spread.
 func TestRolloutFinishesDespiteDisruptionBudgetAndAutoscaler(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("budgeted")

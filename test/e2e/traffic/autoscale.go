@@ -28,10 +28,10 @@ import (
 
 const (
 	// measured bounds the time until an autoscaler acts on a change of CPU use. The kubelet
-	// measures every 15 s, metrics-server computes a rate from two measurements 10 s apart, and the
-	// autoscaler asks every 5 s. On an idle machine the reaction takes 40 s. On a busy machine the
-	// reaction takes several times as long: while a measurement is missing, the autoscaler removes
-	// no pod.
+	// measures every 15 s. Every 10 s metrics-server reads a measurement, and computes a rate from
+	// two of them. The autoscaler asks every 5 s. On an idle machine the reaction takes 40 s. On a
+	// busy machine the reaction takes several times as long: while a measurement is missing, the
+	// autoscaler removes no pod.
 	measured = 4 * time.Minute
 
 	// asking is the time between two calls of kubectl top. The test has to poll, because
@@ -128,8 +128,8 @@ func (s scaled) works(milli int) {
 	})
 }
 
-// averages returns the present average of each of the autoscaler's metrics, in the order
-// of its status. The result is nil until all averages are known.
+// averages returns the present average of each metric, in the order of the autoscaler's status. The
+// result is nil until all averages are known.
 func (s scaled) averages() (all []autoscalingv2.MetricValueStatus) {
 	scaler := s.scaler()
 	for _, m := range scaler.Status.CurrentMetrics {
@@ -166,8 +166,8 @@ func (s scaled) awaitGrown(metric string) {
 	assert.Contains(s, event.Message, "New size: 3; reason: "+metric)
 }
 
-// awaitShare waits until three pods have metrics, and the average of the last metric is
-// between atLeast and atMost times the holder's use.
+// awaitShare waits until three pods have metrics, and the average of the autoscaler's last metric
+// is between atLeast and atMost times the holder's use.
 func (s scaled) awaitShare(atLeast, atMost float64) {
 	s.Helper()
 	var asked time.Time

@@ -27,10 +27,10 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// underWay bounds the requests of one client that a handover may lose. One request
-// arrives at the old application just before its end. A second arrives at the agent of
-// that pod just before the agent ends. A third is under way when the connection from the
-// standby to that pod breaks.
+// underWay bounds the requests of one client that a handover may lose. A first request arrives at
+// the old holder's application just before this application ends. A second arrives at the old
+// holder's agent just before this agent ends. A third is under way when the connection from a
+// standby to the old holder breaks.
 const underWay = 3
 
 // A Deployment of three replicas rolls out when the annotation is added, and when it is
@@ -41,8 +41,8 @@ func TestChangedClaimRollsOutPodsOfItsDeployment(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)
-	// Ungated processes may run beside all others. The slot is exclusive only from the
-	// end of the last ungated process until the start of the next one.
+	// Ungated processes may run beside all others. The slot is exclusive only from the end of the
+	// last ungated process until the start of the next ungated process.
 	ungated := func(p record.Process) bool { return p.Slot == "" }
 	s.Tolerate = func(o record.Overlap) bool { return ungated(o.A) || ungated(o.B) }
 	a := app.App{Name: "biller"}

@@ -20,7 +20,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// layersOf makes layers of tarballs in memory.
+// layersOf makes layers from tarballs that are in memory.
 func layersOf(compressed Compression, tarballs ...[]byte) ([]v1.Layer, error) {
 	var layers []v1.Layer
 	for _, data := range tarballs {
@@ -38,7 +38,7 @@ func layersOf(compressed Compression, tarballs ...[]byte) ([]v1.Layer, error) {
 	return layers, nil
 }
 
-// layerOfFile makes a layer of a tarball in a file.
+// layerOfFile makes a layer from a tarball that is a file.
 func layerOfFile(name string, compressed Compression) (v1.Layer, error) {
 	if compressed {
 		return tarball.LayerFromFile(name, tarball.WithMediaType(types.OCILayer), tarball.WithCompressedCaching)

@@ -55,8 +55,8 @@ func Install(ctx context.Context, l *state.Lab) error {
 	return kubectl.Run(ctx, l, all, "apply", "--server-side", "--validate=false", "-f", "-")
 }
 
-// pushImages pushes all images before the first pod exists. A kubelet that misses an image tries
-// again only after 10 s.
+// pushImages pushes all images before the first pod exists. A kubelet that does not find an
+// image tries again only after 10 s.
 func pushImages(ctx context.Context, l *state.Lab) error {
 	var jobs []func() error
 	for name, build := range images(l) {
@@ -89,7 +89,7 @@ func AwaitInstalled(ctx context.Context, l *state.Lab) error {
 	)
 }
 
-// probeCertManager lets cert-manager issue a certificate, which needs all three programs of
+// probeCertManager lets cert-manager issue a certificate. This step needs all three programs of
 // cert-manager.
 func probeCertManager(ctx context.Context, l *state.Lab, limit string) error {
 	probe, err := config.Render("certmanager-probe.yaml", config.Values(l, state.Node{}))

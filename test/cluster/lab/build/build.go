@@ -25,7 +25,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab/wait"
 )
 
-// Program is a module below programs/, with the way to build it.
+// Program is a module below programs/ or versions/, with the way to build this module.
 type Program struct {
 	name    string
 	module  string   // the module whose version is in the name of the build; "" for a program of this repository
@@ -98,8 +98,8 @@ func Make(ctx context.Context, l *state.Lab, list []Program) error {
 	return linkNames(l)
 }
 
-// download fetches the modules of every program that is missing from the cache, while the
-// first program compiles. So the compiler need not wait for the network. The returned
+// download fetches the modules of every program whose build the cache lacks, while the first
+// program compiles. So the compiler need not wait for the network. The returned
 // function ends the download. The function "download" ignores errors, because the build of
 // the program reports them again.
 func download(ctx context.Context, l *state.Lab, cache string, list []Program) (stop func()) {
@@ -181,7 +181,7 @@ func (p Program) source(l *state.Lab) string {
 	return filepath.Join(l.Sources, p.name)
 }
 
-// key returns the name of a build, made from everything that decides its outcome.
+// key returns the name of a build. The name depends on everything that decides the build's outcome.
 func (p Program) key(source string) (string, error) {
 	gomod, err := os.ReadFile(filepath.Join(source, "go.mod"))
 	if err != nil {

@@ -24,7 +24,7 @@ type progress struct {
 	title    string
 	began    time.Time
 	terminal bool
-	total    int // the expected number of lines; 0 if unknown
+	total    int // the expected number of lines of progress; 0 if unknown
 
 	mu   sync.Mutex
 	what string

@@ -84,8 +84,8 @@ func (g Groups) Make(name string) error {
 	return nil
 }
 
-// delegate enables, in the cgroups below the folder, the controllers that a kubelet needs.
-// Only version 2 of cgroups needs that.
+// delegate enables the controllers that a kubelet needs, in the cgroups directly below a cgroup.
+// Only version 2 of cgroups needs this step.
 func delegate(dir string) error {
 	for _, controller := range []string{"cpuset", "cpu", "memory", "pids"} {
 		err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+controller), 0)
@@ -102,7 +102,7 @@ func inheritCPUs(parent, dir string) error {
 	for _, name := range []string{"cpuset.cpus", "cpuset.mems"} {
 		set, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil || strings.TrimSpace(string(set)) != "" {
-			continue // dir belongs to another controller, or its set is not empty
+			continue // dir belongs to another controller, or the set of dir is not empty
 		}
 		if set, err = os.ReadFile(filepath.Join(parent, name)); err != nil {
 			return err
@@ -126,9 +126,9 @@ func (g Groups) Dirs(name string) []string {
 	return dirs
 }
 
-// freezeFile returns the file that freezes a cgroup and those below; empty if the host has
-// no freezer. Freeze writes the second result to this file, and waits until the cgroup's
-// state contains the third result.
+// freezeFile returns the file that freezes a cgroup and the cgroups below; empty if the host has
+// no freezer. Freeze writes the second result to this file. Then Freeze waits until the file with
+// the cgroup's state contains the third result.
 func (g Groups) freezeFile(name string, frozen bool) (file, write, read string) {
 	if g.unified {
 		value := map[bool]string{true: "1", false: "0"}[frozen]
@@ -143,7 +143,7 @@ func (g Groups) freezeFile(name string, frozen bool) (file, write, read string) 
 	return file, value, value
 }
 
-// Freeze freezes or thaws every process of a cgroup and of those below, and returns when
+// Freeze freezes or thaws every process of a cgroup and of the cgroups below, and returns when
 // the kernel has done so.
 func (g Groups) Freeze(ctx context.Context, name string, frozen bool) error {
 	file, write, read := g.freezeFile(name, frozen)
@@ -177,7 +177,7 @@ func (g Groups) IsFrozen(name string) bool {
 	return err == nil && strings.TrimSpace(string(data)) == write
 }
 
-// Drop removes a cgroup and those below. The caller has killed their processes, so the
+// Drop removes a cgroup and the cgroups below. The caller has killed their processes, so the
 // cgroups are empty soon.
 func (g Groups) Drop(ctx context.Context, name string) error {
 	for _, root := range g.all {
@@ -190,7 +190,7 @@ func (g Groups) Drop(ctx context.Context, name string) error {
 	return nil
 }
 
-// removeCgroup removes a cgroup and those below, if no process is left in them.
+// removeCgroup removes a cgroup and the cgroups below, if no process is left in them.
 func removeCgroup(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {

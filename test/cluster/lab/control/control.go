@@ -31,7 +31,7 @@ func Start(ctx context.Context, l *state.Lab) error {
 			return err
 		}
 	}
-	// Pods of any user write into this directory.
+	// Pods may run as any user, and write into this directory.
 	if err := os.Chmod(l.SharedDir(), 0o777); err != nil {
 		return err
 	}

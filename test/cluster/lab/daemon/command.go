@@ -121,8 +121,8 @@ func controllerManager(l *state.Lab) []string {
 }
 
 // metricsCommand returns the command of metrics-server, which runs beside the control
-// plane and in no pod. In a pod, the aggregated API could vanish with its node, which
-// would disturb every client's discovery.
+// plane and in no pod. If metrics-server ran in a pod, a crash of the pod's node
+// would end the aggregated API. This would disturb the discovery of every client.
 func metricsCommand(l *state.Lab) []string {
 	conf := l.Path("conf", "metrics.conf")
 	return []string{"metrics-server",
@@ -133,7 +133,7 @@ func metricsCommand(l *state.Lab) []string {
 		"--tls-cert-file=" + l.Path("pki", "apiserver.crt"), "--tls-private-key-file=" + l.Path("pki", "apiserver.key"),
 		// The kubelets sign their certificates themselves.
 		"--kubelet-insecure-tls", "--kubelet-preferred-address-types=InternalIP", "--kubelet-use-node-status-port",
-		// 10 s is the shortest resolution. If a kubelet is cut off, a request to this kubelet ends
-		// after half of that time.
+		// metrics-server accepts no resolution below 10 s. If a kubelet is cut off, a request to
+		// this kubelet ends after half of the resolution.
 		"--metric-resolution=10s", "--kubelet-request-timeout=5s"}
 }

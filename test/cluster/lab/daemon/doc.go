@@ -2,5 +2,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package daemon describes the components of each node, from etcd to kube-proxy: their command
-// lines, and the conditions for their start.
+// lines, and the servers for which their start waits.
 package daemon

@@ -14,14 +14,14 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab/state"
 )
 
-// Command returns a command of the cluster's own kubectl, as administrator.
+// Command returns a command that runs the cluster's own kubectl with an administrator's rights.
 func Command(ctx context.Context, l *state.Lab, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, l.Path("bin", "kubectl"), args...)
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+l.Kubeconfig())
 	return cmd
 }
 
-// Run runs kubectl with an input. The error of a failure contains the output.
+// Run runs kubectl with an input. If kubectl fails, the error contains the output.
 func Run(ctx context.Context, l *state.Lab, stdin []byte, args ...string) error {
 	cmd := Command(ctx, l, args...)
 	cmd.Stdin = bytes.NewReader(stdin)

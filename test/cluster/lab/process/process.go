@@ -35,8 +35,8 @@ func Enter(l *state.Lab, name string) ([]string, error) {
 	return []string{"nsenter", "-t", fmt.Sprint(pid), "-m", "-p", "-n", "-u", "-i", "--"}, nil
 }
 
-// Process is a process of the cluster: the first process of a node (its holder) or a
-// daemon.
+// Process is a process of the cluster: the first process of a node (named [state.Holder]) or
+// a daemon.
 type Process struct {
 	Node, Name string
 	Command    []string
@@ -128,8 +128,8 @@ func launcher(ctx context.Context, l *state.Lab, p Process, socket string) (*exe
 	return cmd, nil
 }
 
-// peer returns the PID of the process that connected, in the PID namespace of this
-// process.
+// peer returns the PID of the process at the other end of the connection. The PID is valid in the
+// PID namespace of this process.
 func peer(conn *net.UnixConn) (int, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {

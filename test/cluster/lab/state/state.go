@@ -31,8 +31,8 @@ const CertManagerVersion = "v1.11.5"
 const CoreDNSVersion = "v1.14.7"
 
 // FeatureGates are the feature gates that differ from the version's defaults, in the API
-// server and in the kubelets alike. Users of other clusters may set lifecycle.stopSignal;
-// without the feature gate the API server drops the field.
+// server and in the kubelets alike. Some clusters have this feature, so users may set
+// lifecycle.stopSignal. Without the feature gate the API server drops this field.
 const FeatureGates = "--feature-gates=ContainerStopSignals=true"
 
 // These addresses are valid only within the cluster.
@@ -46,7 +46,7 @@ const (
 	// RegistryInCluster is the image registry's name in image references of pods.
 	RegistryInCluster = ControlAddress + ":5000"
 
-	// PrivateRegistry is the registry of RegistryInCluster, at an address that requires a login and
+	// PrivateRegistry is a second address of the same registry. This address requires a login, and
 	// allows only pulls.
 	PrivateRegistry = ControlAddress + ":5001"
 	PrivateUser     = "puller"
@@ -64,11 +64,11 @@ const Holder = "holder"
 const SharedMount = "/var/lib/shared"
 
 // maxDir bounds the length of the state directory's name. The name of a socket has at
-// most 107 bytes, and the longest one in the directory ends with
+// most 107 bytes. The longest name in the directory ends with the 29 bytes of
 // /run/cp-registry-forward.sock.
 const maxDir = 107 - 29
 
-// ErrDown is the answer to a request that needs a running cluster.
+// ErrDown is the error of a call that needs a running cluster, if the cluster is down.
 var ErrDown = errors.New("the cluster is not up")
 
 // Lab is a state directory with the known facts of its cluster.
@@ -96,9 +96,9 @@ type Saved struct {
 	Metrics      bool   `json:"metrics"` // whether AddMetrics has finished
 }
 
-// Open returns the lab of a state directory. An empty dir means the environment's
-// METAPARTICLE_CLUSTER_DIR, or else .cluster in the repository around the working
-// directory.
+// Open returns the lab of a state directory. An empty dir means the directory that
+// METAPARTICLE_CLUSTER_DIR names in the environment. Without this variable, an empty dir means
+// .cluster in the repository that contains the working directory.
 func Open(dir string) (*Lab, error) {
 	root, err := Repository()
 	if err != nil {
@@ -136,7 +136,7 @@ func Open(dir string) (*Lab, error) {
 	return l, nil
 }
 
-// Repository returns the directory of the checkout around the working directory.
+// Repository returns the directory of the checkout that contains the working directory.
 func Repository() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
@@ -230,7 +230,8 @@ func (l *Lab) AuditLog() string { return l.Path("log", "audit.log") }
 // AuditPolicy returns the file that selects which requests the API server records.
 func (l *Lab) AuditPolicy() string { return l.Path("conf", "audit.yaml") }
 
-// AdmissionConfig returns the file that limits the system's priority classes, as some clusters do.
+// AdmissionConfig returns the file that restricts which pods may have the system's priority
+// classes, as on some clusters.
 func (l *Lab) AdmissionConfig() string { return l.Path("conf", "admission.yaml") }
 
 // Say reports a step to the person who waits.

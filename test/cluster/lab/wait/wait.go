@@ -44,8 +44,8 @@ func Lock(ctx context.Context, file string, waiting func()) (unlock func(), err 
 // is long compared with the cost of one call of the polled function.
 const pollInterval = 20 * time.Millisecond
 
-// Poll calls a function until the function returns no error. The error after the limit
-// names the awaited condition.
+// Poll calls a function until the function returns no error. The error after the limit contains
+// the argument "what", and the function's last error.
 func Poll(ctx context.Context, limit time.Duration, what string, done func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()

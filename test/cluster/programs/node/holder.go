@@ -58,8 +58,8 @@ func prepare(hostname, binds, shared string) error {
 		return fmt.Errorf("mount /run: %w", err)
 	}
 	// Routing is off in a new network namespace, so the first write switches routing on. The second
-	// write lets kube-proxy's rules see the traffic between pods of one node. The file of the
-	// second write is absent without its kernel module.
+	// write lets kube-proxy's rules see the traffic between pods of one node. Without a certain
+	// kernel module (br_netfilter) the second file does not exist.
 	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0); err != nil {
 		return err
 	}

@@ -61,8 +61,8 @@ func launch(args []string) error {
 	return cmd.Start()
 }
 
-// daemon joins its cgroups, and connects to the socket, whose other end gets the PID
-// from the kernel. Then daemon waits until the PID is noted, and becomes the command.
+// daemon joins its cgroups, and connects to the socket. The process at the other end gets the PID
+// of this process from the kernel, and notes the PID. Then daemon becomes the command.
 func daemon(args []string) error {
 	if len(args) < 3 {
 		return errors.New("usage: daemon SOCKET CGROUPS COMMAND…")

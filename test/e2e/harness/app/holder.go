@@ -28,8 +28,8 @@ func Vacant(s *space.Space, name string) bool {
 }
 
 // HandsOver deletes the holder of an application with a lasting lease, and requires a handover by a
-// release. The kubelet may learn of the deletion late. So HandsOver bounds the time between the two
-// applications, and not the time since the deletion.
+// release. The kubelet may learn of the deletion late. So HandsOver bounds the time from the end of
+// the old process to the start of the next, and not the time since the deletion.
 func HandsOver(s *space.Space, a App) {
 	s.Helper()
 	require.Equal(s, lease.Lasting.String(), a.Annotations[api.LeaseDurationAnnotation])

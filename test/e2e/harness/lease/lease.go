@@ -65,7 +65,7 @@ func Write(s *space.Space, slot string, change func(*coordinationv1.Lease)) {
 	require.NoError(s, err)
 }
 
-// Steal writes a holder that is not a pod into a slot's Lease.
+// Steal writes the name of a thief as the holder into a slot's Lease. The thief is not a pod.
 func Steal(s *space.Space, slot string) {
 	s.Helper()
 	thief, now := "thief", metav1.NowMicro()

@@ -124,7 +124,7 @@ func (p *Process) Listens(port int) bool {
 }
 
 // Resident returns the resident memory of the process in bytes; zero if the process is gone. The
-// result named own is the part of this memory that no file backs.
+// result "own" is the part of this memory that no file backs.
 func (p *Process) Resident() (all, own int) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID))
 	if err != nil {
@@ -143,7 +143,7 @@ func (p *Process) Resident() (all, own int) {
 }
 
 // born returns a process's parent, and the process's own start time in clock ticks since the boot.
-// The bool ok is false if the process is gone.
+// The result "ok" is false if the process is gone.
 func born(dir string) (parent int, started string, ok bool) {
 	stat, err := os.ReadFile(filepath.Join(dir, "stat"))
 	if err != nil {
@@ -170,7 +170,7 @@ func first(dir string) bool {
 	return false
 }
 
-// roleOf returns the role of a command line.
+// roleOf returns the role of a process with the given command line.
 func roleOf(args []string) Role {
 	name := filepath.Base(args[0])
 	switch {
@@ -224,7 +224,7 @@ func (p *Process) Signal(signal unix.Signal) bool {
 	return unix.PidfdSendSignal(fd, signal, nil, 0) == nil
 }
 
-// MustSignal sends a signal to a pod's process in a role, which must exist.
+// MustSignal sends a signal to a pod's process in a role. This process must exist.
 func MustSignal(s *space.Space, pod *corev1.Pod, r Role, signal unix.Signal) {
 	s.Helper()
 	require.NotNil(s, pod)

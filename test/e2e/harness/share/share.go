@@ -70,8 +70,8 @@ func others(serial []string, own, all int) (tests []string) {
 
 // LeftOut chooses the tests that one run of "make test" leaves out. The result has a random half of
 // the tests with real applications, and a random half of the examples. Both groups take much
-// processor time. A late run leaves out all tests of each group except one random test. The
-// function "shuffle" returns a random order of n numbers.
+// processor time. If the argument "late" is true, the result has all tests of each group except one
+// random test. The function "shuffle" returns a random order of n numbers.
 func LeftOut(parallel []string, late bool, shuffle func(n int) []int) (tests []string) {
 	for _, group := range []string{"ExclusiveAndUnchanged", "Example"} {
 		all := slices.DeleteFunc(slices.Clone(parallel), func(name string) bool { return !strings.Contains(name, group) })

@@ -62,8 +62,8 @@ func (t *Trial) ends() []fault.Fault {
 	}))
 	add("slot stolen", lease.Handover, t.lose)
 	add("yield", lease.Handover, func(s *space.Space, pod *corev1.Pod) { process.MustSignal(s, pod, process.Agent, unix.SIGUSR1) })
-	// The agent's service account token ends with the pod object, so the agent cannot
-	// release the slot.
+	// The agent's token is valid only as long as the pod object exists, so the agent cannot release
+	// the slot.
 	add("deleted by force", lease.Takeover, func(s *space.Space, pod *corev1.Pod) {
 		now := int64(0)
 		err := s.Client.CoreV1().Pods(s.Namespace).Delete(s.Context(), pod.Name, metav1.DeleteOptions{GracePeriodSeconds: &now})

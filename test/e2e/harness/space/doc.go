@@ -8,6 +8,6 @@
 // once, and fencing tokens must have grown. A failed test leaves a description of the
 // namespace among its artifacts.
 //
-// A status or an Event may arrive late, so tests wait for it up to [Soon]. A cluster of
+// A status or an Event may arrive late, so tests wait for up to [Soon]. A cluster of
 // the user's own has no records; tests that need them are skipped.
 package space

@@ -15,8 +15,8 @@ import (
 )
 
 // history has the versions of the namespace's Leases that the test's watch has shown. Some
-// tests go on for minutes after the fault that fails them. At their end the Leases no longer
-// show what happened.
+// tests go on for minutes after a failure. At the end of such a test the Leases no longer show
+// what happened.
 type history struct {
 	mu       sync.Mutex
 	versions []version

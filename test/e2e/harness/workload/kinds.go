@@ -28,7 +28,7 @@ type Kind struct {
 	// Stops is the greatest number of times that a good rollout stops the application.
 	Stops int
 	// Protected reports that the rollout of a broken version stalls, and the old version
-	// serves on.
+	// continues to serve.
 	Protected bool
 	object    func(s *space.Space, a app.App) any
 }
