@@ -23,7 +23,8 @@ import (
 )
 
 // ErrGated means that a removal has deleted nothing, because gated pods would lose their Leases.
-var ErrGated = errors.New("gated pods exist; take the annotation off their workloads, or delete them, first")
+var ErrGated = errors.New("gated pods exist, so nothing was deleted; remove the claims of their workloads and wait for the rollouts, " +
+	"or delete the workloads, and then uninstall again")
 
 // RefuseGated prints the gated pods that have not ended, and returns an error if there
 // are any.

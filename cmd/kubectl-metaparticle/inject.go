@@ -51,6 +51,8 @@ type injector struct {
 	refused bool
 	// unread reports that an image could not be read.
 	unread bool
+	// changed reports that the webhook would change an object.
+	changed bool
 }
 
 func injectCommand(ctx context.Context, args []string, std stdio) (int, error) {
@@ -121,6 +123,9 @@ func (i *injector) end(noRegistry bool) int {
 	if i.refused {
 		return exitRefused
 	}
+	if !i.changed {
+		fmt.Fprintln(i.std.err, "note: nothing in the manifests claims a slot, so the webhook would change nothing")
+	}
 	return exitOK
 }
 
@@ -183,6 +188,7 @@ func (i *injector) workload(ctx context.Context, d document) error {
 		i.refuse("pods of "+d.String(), its)
 		return nil
 	}
+	i.changed = i.changed || len(its.Patches) > 0
 	if !i.pods || len(its.Patches) == 0 {
 		return nil
 	}
@@ -216,6 +222,7 @@ func (i *injector) result(d document, patches []operation) error {
 }
 
 func (i *injector) show(what string, c change) error {
+	i.changed = i.changed || c.before != c.after
 	if i.output == "diff" {
 		text, err := c.diff(i.file+" ("+what+")", i.file+" ("+what+", injected)")
 		fmt.Fprint(i.std.out, text)

@@ -16,12 +16,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"syscall"
 )
@@ -54,13 +56,24 @@ serves, and is not paused; 2 the command could not answer; 3 the request was
 written, and has not come true in time.
 `
 
-// release is the version of this build. For a release, the linker writes this version.
-var release = "dev"
+// release is the version of this build, if the build belongs to a release. The linker then writes
+// the version into this variable.
+var release string
+
+// versionOfBuild returns the version of this build. Without a release, this is the version that Go makes
+// from the commit of the checkout.
+func versionOfBuild() string {
+	built, ok := debug.ReadBuildInfo()
+	if release == "" && ok {
+		return built.Main.Version
+	}
+	return cmp.Or(release, "unknown")
+}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	if filepath.Base(os.Args[0]) == completer {
-		complete(ctx, slices.Sorted(maps.Keys(command)), os.Args[1:], os.Stdout)
+		complete(ctx, append(slices.Sorted(maps.Keys(command)), "version"), os.Args[1:], os.Stdout)
 		os.Exit(exitOK)
 	}
 	code := run(ctx, os.Args[1:], stdio{os.Stdin, os.Stdout, os.Stderr}.harmless())
@@ -80,7 +93,7 @@ func run(ctx context.Context, args []string, std stdio) int {
 		return exitOK
 	}
 	if len(args) == 1 && args[0] == "version" {
-		fmt.Fprintln(std.out, release)
+		fmt.Fprintln(std.out, versionOfBuild())
 		return exitOK
 	}
 	if len(args) == 0 || command[args[0]] == nil {

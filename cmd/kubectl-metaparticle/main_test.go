@@ -111,6 +111,26 @@ func serve(t *testing.T) string {
 	return host
 }
 
+func TestInjectCommandSaysWhenNothingClaimsASlot(t *testing.T) {
+	const note = "nothing in the manifests claims a slot"
+	for claim, changes := range map[string]bool{"": false, `metadata: {annotations: {metaparticle.io/singleton: "true"}}, `: true} {
+		var out, errs bytes.Buffer
+		manifest := `{apiVersion: apps/v1, kind: Deployment, metadata: {name: a, namespace: shop}, spec: {selector: {matchLabels: {app: a}}, ` +
+			`template: {` + strings.Replace(claim, "metadata: {", "metadata: {labels: {app: a}, ", 1) + `spec: {containers: [{name: a, image: a, command: [a]}]}}}}`
+		assert.Equal(t, exitOK, run(t.Context(), []string{"inject", "-f", "-", "-offline"}, stdio{strings.NewReader(manifest), &out, &errs}), errs.String())
+		assert.Equal(t, changes, !strings.Contains(errs.String(), note), errs.String())
+	}
+}
+
+func TestVersionOfAReleaseComesFromTheLinker(t *testing.T) {
+	assert.NotEmpty(t, versionOfBuild())
+	defer func(before string) { release = before }(release)
+	release = "v1.2.3"
+	var out bytes.Buffer
+	assert.Equal(t, exitOK, run(t.Context(), []string{"version"}, stdio{os.Stdin, &out, io.Discard}))
+	assert.Equal(t, "v1.2.3\n", out.String())
+}
+
 func TestHelpAndInvalidCommandsPrintAMessage(t *testing.T) {
 	for _, c := range []struct {
 		args []string

@@ -225,7 +225,7 @@ func TestConsoleShowsNoWaitingTimeOfAProgram(t *testing.T) {
 	assert.Nil(t, slots[0].Standbys[0].WaitsSince)
 }
 
-func TestNewHolderCountsAsStartingForAThirdOfItsLease(t *testing.T) {
+func TestNewHolderCountsAsStartingAtFirst(t *testing.T) {
 	held := func(renewed time.Duration, annotations map[string]string) Slot {
 		l := lease("lock.a", "a", annotations)
 		l.Spec.RenewTime = &metav1.MicroTime{Time: l.Spec.AcquireTime.Add(renewed)}

@@ -5,9 +5,13 @@ package check
 
 import (
 	"context"
+	"errors"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
+
+// errAbsent means that Metaparticle is not installed, so no further check can say more.
+var errAbsent = errors.New("absent")
 
 // check has a function that examines one part of a cluster, and the name that its finding gets.
 type check struct {
@@ -39,6 +43,10 @@ func run(ctx context.Context, c Cluster, checks []check) []Finding {
 	var all []Finding
 	for _, one := range checks {
 		f, err := one.judge(c, ctx)
+		if errors.Is(err, errAbsent) {
+			f.Check = one.name
+			return append(all, f)
+		}
 		if err != nil {
 			f = Finding{Result: Unknown, Says: err.Error()}
 			if apierrors.IsForbidden(err) {

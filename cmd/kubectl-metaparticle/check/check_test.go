@@ -244,6 +244,18 @@ func TestCheckCommandReportsEachFaultOfAnInstallation(t *testing.T) {
 	}
 }
 
+func TestCheckCommandEndsAtAMissingInstallation(t *testing.T) {
+	s := healthy(t)
+	s.deployment = appsv1.Deployment{}
+	findings := After(t.Context(), s.cluster())
+	last := findings[len(findings)-1]
+	assert.Equal(t, "webhook", last.Check)
+	assert.Equal(t, Failed, last.Result)
+	for _, f := range findings[:len(findings)-1] {
+		assert.Equal(t, OK, f.Result, f.Check)
+	}
+}
+
 func TestCheckCommandReportsNoFaultForOlderAgents(t *testing.T) {
 	s := healthy(t)
 	s.pods = []corev1.Pod{s.pod(api.Gated, "agent@sha256:0")}

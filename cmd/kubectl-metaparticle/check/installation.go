@@ -66,7 +66,8 @@ func (c Cluster) webhook(ctx context.Context) (Finding, error) {
 	d, err := c.deployment(ctx)
 	switch {
 	case apierrors.IsNotFound(err):
-		return found(Failed, "read docs/install.md", "Metaparticle is not installed: deployment %s/%s does not exist", home, name)
+		absent, _ := found(Failed, "read docs/install.md", "Metaparticle is not installed: deployment %s/%s does not exist", home, name)
+		return absent, errAbsent
 	case err != nil:
 		return Finding{}, err
 	}
