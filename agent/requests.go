@@ -94,7 +94,7 @@ func (q *requests) checkDeletion(ctx context.Context, hold string) {
 // application. The release does not wait for the answer.
 func (q *requests) learnDeletion(ctx context.Context) {
 	u := q.unit
-	if u.causeOfEnd(u.ended) != stoppedFromOutside {
+	if q.causeOfEnd(u.ended) != stoppedFromOutside {
 		return
 	}
 	q.group.Go(func() {
@@ -114,7 +114,7 @@ func (q *requests) answered(a claim.Action, err, refusal error) {
 	switch {
 	case a.Kind == claim.Release && refusal == nil:
 		log.Info("released", "lease", a.Slot, "hold", a.Hold)
-		q.unit.events.Released(a.Slot, q.unit.causeOfEnd(a.Hold))
+		q.unit.events.Released(a.Slot, q.causeOfEnd(a.Hold))
 	case refusal == nil:
 	case a.Kind == claim.Renew:
 		log.Warn("not renewed", "lease", a.Slot, "hold", a.Record.Hold, "err", refusal)
@@ -123,6 +123,27 @@ func (q *requests) answered(a claim.Action, err, refusal error) {
 	default:
 		log.Debug("write was not stored", "lease", a.Slot, "err", refusal)
 	}
+}
+
+// stoppedFromOutside is the cause of an end that neither the agent nor the application has caused.
+const stoppedFromOutside = "the application was stopped from outside"
+
+// causeOfEnd describes for people why a hold has ended without an order of the agent. If the agent
+// has ordered the end, the result is empty.
+func (q *requests) causeOfEnd(hold string) string {
+	u := q.unit
+	completed, failed := u.shims.Outcome(hold)
+	switch {
+	case hold == "" || hold != u.ended:
+		return ""
+	case u.deletion.known:
+		return "this pod is being deleted"
+	case failed:
+		return "the application has failed"
+	case completed:
+		return "the application has ended with exit code 0"
+	}
+	return stoppedFromOutside
 }
 
 // count notes the answer to a write in the metrics.

@@ -260,26 +260,6 @@ func childOf(r gate.Report) claim.Child {
 // jitter returns a random duration between half of d and d.
 func (u *unit) jitter(d time.Duration) time.Duration { return jitter(u.random, d) }
 
-// stoppedFromOutside is the cause of an end that neither the agent nor the application has caused.
-const stoppedFromOutside = "the application was stopped from outside"
-
-// causeOfEnd describes for people why a hold has ended without an order of the agent. If the agent
-// has ordered the end, the result is empty.
-func (u *unit) causeOfEnd(hold string) string {
-	completed, failed := u.shims.Outcome(hold)
-	switch {
-	case hold == "" || hold != u.ended:
-		return ""
-	case u.deletion.known:
-		return "this pod is being deleted"
-	case failed:
-		return "the application has failed"
-	case completed:
-		return "the application has ended with exit code 0"
-	}
-	return stoppedFromOutside
-}
-
 func jitter(random *rand.Rand, d time.Duration) time.Duration {
 	return d/2 + time.Duration(random.Int64N(int64(d/2)+1))
 }

@@ -4,9 +4,9 @@
 // Package setup tries an installation, and removes it. The command tools/install and the hooks
 // of the Helm chart (cmd/webhook) take the same steps.
 //
-// A removal makes sure that no gated pod loses its Lease: [RefuseGated] and [Disarm] return an
-// error while such pods exist. A pod that the API server admits at the same instant, and stores
-// after both checks, is not seen.
+// A removal makes sure that no gated pod loses its Lease. [Disarm] looks for gated pods before and
+// after it empties the webhook's configuration, and returns an error if it finds such a pod. Disarm
+// misses a pod that is gated before that write, and stored after the second look.
 package setup
 
 import (

@@ -29,9 +29,9 @@ type Config struct {
 	Run string
 	// Self describes the pod that claims.
 	Self lease.Self
-	// OwnKernel reports that the pod may run in a virtual machine of its own. In such a pod, a
-	// Lease with the boot id of an earlier boot does not prove that the children of that boot
-	// are dead.
+	// OwnKernel reports that the pod may run in a virtual machine of its own. The pod's earlier
+	// virtual machine may still run. So a Lease with another boot id does not prove that the
+	// children of that boot are dead.
 	OwnKernel bool
 	// OwnProofs reports that [Facts.Proven] is true only for holds that the present agent
 	// process began. So no process can wrongly conclude that an earlier process's hold has

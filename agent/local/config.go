@@ -28,9 +28,9 @@ type Config struct {
 	LeaseDuration time.Duration
 	// BootID is the boot id of the running kernel.
 	BootID string
-	// OwnKernel reports that the pod may run in a virtual machine of its own. In such a pod, a
-	// Lease with the boot id of an earlier boot does not prove that the program of that boot is
-	// dead.
+	// OwnKernel reports that the pod may run in a virtual machine of its own. The pod's earlier
+	// virtual machine may still run. So a Lease with another boot id does not prove that the
+	// program of that boot is dead.
 	OwnKernel bool
 	Leases    courier.Leases
 	// Variables sends the requests about Variables. Variables may be nil only if no claim names

@@ -32,8 +32,8 @@ func (s *shim) next() event {
 	return e
 }
 
-// take does the part of an input's work that every state needs. The result is the rest of the
-// input, as an event for the present state.
+// take handles an input as far as the handling is the same in every state. The result is an event
+// with all facts that the present state must handle; empty if there are none.
 func (s *shim) take(in Input) event {
 	switch in := in.(type) {
 	case Tick:

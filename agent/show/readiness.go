@@ -57,8 +57,7 @@ type Readiness struct {
 	// until is the instant until which a standby stays Ready after the holder has stopped
 	// serving.
 	until time.Duration
-	// began is the instant at which this pod first decided on its status as a standby; zero
-	// before that.
+	// began is the instant of the first call of [Readiness.Standby]; zero before that call.
 	began time.Duration
 	// The field "open" reports that the forwarder listens on the ports.
 	open bool
@@ -332,9 +331,10 @@ func (r *Readiness) forward(now time.Duration, h holders, ready Look) Look {
 	return r.reach(now, h, ready)
 }
 
-// reach returns the argument "ready" if the holder's pod answers. If no holder serves, and the last
-// holder did not answer, the standby is not Ready. The result also has the next check of the
-// holder's pod.
+// reach returns the argument "ready" if the holder's pod answers, or if no holder serves and the
+// last holder answered. If the holder, or the last holder, does not answer, the standby is not
+// Ready. Until the first check is answered, the status stays. The result also names the pod that
+// the caller must check next.
 func (r *Readiness) reach(now time.Duration, h holders, ready Look) Look {
 	if h.address == "" {
 		if r.target.lost {

@@ -29,9 +29,9 @@ type PodConfig struct {
 	// Machine is the machine beneath the gate; nil means the kernel, with the notes
 	// in Dir.
 	Machine Machine
-	// OwnKernel reports that the pod may run in a virtual machine of its own. In such a pod, a
-	// note with the boot id of an earlier boot does not prove that the containers of that boot
-	// are dead.
+	// OwnKernel reports that the pod may run in a virtual machine of its own. The pod's earlier
+	// virtual machine may still run. So a note with another boot id does not prove that the
+	// containers of that boot are dead.
 	OwnKernel bool
 	Log       *slog.Logger
 }

@@ -17,8 +17,8 @@ import (
 const mostConnections = 64
 
 // crowd bounds the connections of a server. If a new connection exceeds the bound, the server
-// closes a connection of the peer with the most connections. So no other pod can block the
-// kubelet's probes.
+// closes a connection of the peer with the most connections, unless the field "refuses" is set. So
+// at the port of the probes, no pod can block the kubelet.
 type crowd struct {
 	// The field "most" is the largest number of connections. If the field "refuses" is set, the
 	// server closes a new connection beyond that number, instead of an older connection.

@@ -50,9 +50,8 @@ Exit codes: 0 all holders have tokens above the floor; 1 refused, nothing is wri
 
 // mostWrites bounds the writes that raise etcd's revision above the floor. The floor is the value
 // of --floor, or a greater token in the cluster. At 400 writes per second, the writes take 21
-// minutes, in which no slot can be acquired. Each write costs etcd about half a kilobyte until the
-// next compaction. Together the writes cost 250 MB, of the two gigabytes at which etcd refuses all
-// writes.
+// minutes, in which no slot can be acquired. All writes together cost etcd 250 MB until the next
+// compaction, of the two gigabytes at which etcd refuses all writes.
 const mostWrites = 500_000
 
 // progressEvery is the time between two lines about etcd's revision.
@@ -295,9 +294,8 @@ func (r recovering) write(ctx context.Context, number int, floor uint64) error {
 }
 
 // renew requests a yield from each holder whose token is not above the floor. The method also
-// removes the pauses that [recovering.raise] wrote. Then renew waits until each holder has a token
-// above the floor. An error about one Lease, as in a namespace without rights, does not keep the
-// other slots paused.
+// removes the pauses that [recovering.raise] wrote, and waits until each holder has a token above
+// the floor. An error about one Lease, as in a namespace without rights, keeps no other slot paused.
 func (r recovering) renew(ctx context.Context, floor uint64) (int, error) {
 	now, err := r.read(ctx)
 	if err != nil {

@@ -60,8 +60,8 @@ type Facts struct {
 	Origin
 	// Limits are the LimitRanges of the namespace, as far as the webhook knows them.
 	Limits []corev1.LimitRange
-	// Kubernetes is the cluster's minor version of Kubernetes 1, or zero if the
-	// version is not known.
+	// Kubernetes is the minor version of the cluster's Kubernetes, 37 for 1.37. The field is zero
+	// if the version is not known.
 	Kubernetes int
 	AgentImage string
 }

@@ -7,9 +7,9 @@ import "bytes"
 
 // weight counts the parts of a body for which a decoder allocates memory.
 type weight struct {
-	// objects counts the JSON objects, and all other elements of arrays, except words. A
-	// decoder makes a whole container of each element in a list of containers, even if the
-	// element is a number.
+	// objects counts the JSON objects, and each other element of an array that the field "words"
+	// does not count. In a pod's list of containers, a decoder allocates a whole Container for
+	// each element, even for a number.
 	objects int
 	// members counts the members of JSON objects.
 	members int

@@ -24,8 +24,8 @@ type Weather struct {
 	// after the event. A mute watch stays open, but silent.
 	stall, close, mute float64
 	// Unanswered reports that the answers to all PUT requests are lost, and that no other request
-	// arrives. The field Unstored reports that the server receives no write of a Lease or
-	// Variable that the server would store.
+	// arrives. The field Unstored reports that each write of a Lease or Variable is lost if
+	// the server would store it. A write that the server would refuse still arrives.
 	Unanswered, Unstored bool
 	// Deaf is the name of a Lease for which the server refuses all writes. The field Sealed is
 	// the name of a Lease for which the server refuses all requests of agents and of pods that

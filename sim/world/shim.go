@@ -44,10 +44,10 @@ type ShimProcess struct {
 	late time.Duration
 
 	began time.Duration
-	// code is the exit code of a shim that has ended by itself.
+	// The field "ended" reports that the shim has ended by itself. Then code is its exit code.
 	code  int
 	ended bool
-	// Dead reports that the shim has ended.
+	// Dead reports that the shim has ended by itself, or has been killed.
 	Dead bool
 	// empty is closed once no process of the PID namespace lives.
 	empty chan struct{}

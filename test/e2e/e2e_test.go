@@ -124,7 +124,7 @@ var parallel = []string{
 	"TestEphemeralContainerMountsNoVolumeOfTheAgent",
 	"TestPrivateImageNeedsThePodsOwnCredentials",
 	"TestPodWithAForgedProgramGateIsRefused",
-	"TestPodWithIncompleteShimsForProgramsIsRefused",
+	"TestProgramPodWithAnIncompleteGateIsRefused",
 	"TestRefusalsWarningEventAndMetricHaveSameReason",
 	"TestInjectionKeepsFieldsUnknownToTheWebhook",
 	"TestPodStartsAfterTheAwaitedKeyIsDone",
@@ -457,8 +457,8 @@ func TestPrivateImageNeedsThePodsOwnCredentials(t *testing.T) {
 func TestPodWithAForgedProgramGateIsRefused(t *testing.T) {
 	injection.TestPodWithAForgedProgramGateIsRefused(t)
 }
-func TestPodWithIncompleteShimsForProgramsIsRefused(t *testing.T) {
-	injection.TestPodWithIncompleteShimsForProgramsIsRefused(t)
+func TestProgramPodWithAnIncompleteGateIsRefused(t *testing.T) {
+	injection.TestProgramPodWithAnIncompleteGateIsRefused(t)
 }
 func TestRefusalsWarningEventAndMetricHaveSameReason(t *testing.T) {
 	injection.TestRefusalsWarningEventAndMetricHaveSameReason(t)

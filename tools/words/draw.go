@@ -20,15 +20,15 @@ import (
 // reader read as many texts of each kind.
 var sample = map[string]int{"comment": 60, "test": 40, "sentence": 30}
 
-// following and preceding are the numbers of lines that the function "draw" prints beside a text.
-// A comment comes with the lines below, and a sentence comes with the lines above. If a sentence
-// begins within a line, its place includes that line.
-const following, preceding = 4, 3
+// preceding and following are the numbers of lines that the function "draw" prints above and below
+// a text, as an editor would. A sentence comes only with the lines above. If a sentence begins
+// within a line, that line is the last line above.
+const preceding, following = 5, 8
 
-// drawable is a text of the repository and the lines beside the text.
+// drawable is a text of the repository, and the lines beside the text.
 type drawable struct {
 	finding
-	place []string
+	above, below []string
 }
 
 // draw prints a random sample of the repository's texts, each in its place. Equal seeds and
@@ -56,14 +56,21 @@ func draw(w io.Writer, root, seed string) error {
 	for _, kind := range []string{"comment", "test", "sentence"} {
 		random.Shuffle(len(all[kind]), func(i, j int) { all[kind][i], all[kind][j] = all[kind][j], all[kind][i] })
 		for i, f := range all[kind][:min(sample[kind], len(all[kind]))] {
-			fmt.Fprintf(w, "%s %d  %s:%d\n%s\n", kind, i+1, f.file, f.line, f.text)
-			for _, line := range f.place {
-				fmt.Fprintf(w, "    | %s\n", line)
-			}
+			fmt.Fprintf(w, "%s %d  %s:%d\n", kind, i+1, f.file, f.line)
+			beside(w, f.above)
+			fmt.Fprintln(w, f.text)
+			beside(w, f.below)
 			fmt.Fprintln(w)
 		}
 	}
 	return nil
+}
+
+// beside prints lines above or below a text.
+func beside(w io.Writer, lines []string) {
+	for _, line := range lines {
+		fmt.Fprintf(w, "    | %s\n", line)
+	}
 }
 
 // texts returns the comments and the names of tests of a Go file, or the sentences of a document.
@@ -79,7 +86,7 @@ func texts(file string, text []byte) (map[string][]drawable, error) {
 				if !strings.HasPrefix(s.text, strings.Join(words[:min(3, len(words))], " ")) {
 					before = append(slices.Clip(before), lines[s.line-1])
 				}
-				all["sentence"] = append(all["sentence"], drawable{finding{line: s.line, text: s.text}, before})
+				all["sentence"] = append(all["sentence"], drawable{finding: finding{line: s.line, text: s.text}, above: before})
 			}
 		}
 		return all, nil
@@ -92,12 +99,12 @@ func texts(file string, text []byte) (map[string][]drawable, error) {
 	for _, group := range parsed.Comments {
 		if text := strings.TrimSpace(group.Text()); text != "" && !directive.MatchString(group.List[0].Text) {
 			end := set.Position(group.End()).Line
-			after := lines[end:min(end+following, len(lines))]
-			if code := strings.TrimSpace(lines[end-1]); !strings.HasPrefix(code, "//") && !strings.HasSuffix(code, "*/") {
-				after = lines[end-1 : end]
-			}
 			line := set.Position(group.Pos()).Line
-			all["comment"] = append(all["comment"], drawable{finding{line: line, text: text}, after})
+			above, below := lines[max(line-1-preceding, 0):line-1], lines[end:min(end+following, len(lines))]
+			if code := strings.TrimSpace(lines[end-1]); !strings.HasPrefix(code, "//") && !strings.HasSuffix(code, "*/") {
+				above, below = lines[max(end-1-preceding, 0):end], nil
+			}
+			all["comment"] = append(all["comment"], drawable{finding{line: line, text: text}, above, below})
 		}
 	}
 	for _, d := range parsed.Decls {

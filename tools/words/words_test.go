@@ -155,11 +155,21 @@ func TestSampledSentenceShowsTheTextBeforeIt(t *testing.T) {
 	require.NoError(t, err)
 	var places [][]string
 	for _, s := range all["sentence"] {
-		places = append(places, s.place)
+		places = append(places, s.above)
 	}
 	assert.Equal(t, [][]string{
 		{},
 		{"A pod starts first. A second pod waits"},
 		{"A pod starts first. A second pod waits", "for its slot.", ""},
 	}, places)
+}
+
+func TestSampledCommentShowsTheCodeAboveAndBelow(t *testing.T) {
+	all, err := texts("x.go", []byte("package x\n\n// One is a number.\nconst One = 1\n\nvar two = 2 // two is even\n"))
+	require.NoError(t, err)
+	require.Len(t, all["comment"], 2)
+	assert.Equal(t, []string{"package x", ""}, all["comment"][0].above)
+	assert.Equal(t, []string{"const One = 1", "", "var two = 2 // two is even", ""}, all["comment"][0].below)
+	assert.Equal(t, []string{"package x", "", "// One is a number.", "const One = 1", "", "var two = 2 // two is even"}, all["comment"][1].above)
+	assert.Empty(t, all["comment"][1].below)
 }

@@ -56,7 +56,8 @@ func args(h *holder.Holder, args ...string) {
 	require.NoError(h, err)
 }
 
-// started returns the processes of the application that started after an instant.
+// started returns the application's processes that started after an instant, without the processes
+// that another process of the application has started.
 func started(h *holder.Holder, after time.Duration) []record.Process {
 	return slices.DeleteFunc(slices.Clone(h.Record(h.App.Name)), func(p record.Process) bool {
 		return p.Parent != "" || p.Start <= after

@@ -196,8 +196,8 @@ type Families struct {
 	pods  map[string]string // names by UID
 }
 
-// NewFamilies returns the families of a workload's pods. A pod counts only if the pod exists during
-// a call of [Families.All].
+// NewFamilies returns the process families of a workload's pods. The families include a pod once a
+// call of [Families.All] has seen the pod, also after the pod's end.
 func NewFamilies(s *space.Space, app string) *Families {
 	heard, err := kernel()
 	require.NoError(s, err)
