@@ -94,7 +94,7 @@ func TestHolderOfAPausedSlotKeepsRunning(t *testing.T) {
 	}
 }
 
-func TestHolderDrainsIfThePauseSaysStop(t *testing.T) {
+func TestPauseWithValueStopMakesTheHolderDrain(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		p := &ports{}

@@ -259,7 +259,7 @@ func TestDeletedPodWithoutShimsKeepsItsSlot(t *testing.T) {
 // In a hard eviction the grace is one second. The kubelet kills the application after two seconds,
 // because no container gets less. The kubelet signals the agent after one second, and kills the
 // agent after three.
-func TestPodWithOneSecondGraceReleasesItsSlot(t *testing.T) {
+func TestPodWithGraceOfOneSecondReleasesSlot(t *testing.T) {
 	for name, c := range map[string]struct {
 		// stops reports that the child stops at the kubelet's SIGTERM. If stops is false, the
 		// kubelet kills the child.
@@ -351,7 +351,7 @@ func TestForceDeletedPodNeverAcquiresASlot(t *testing.T) {
 	}
 }
 
-func TestDeletedStandbyDoesNotCompete(t *testing.T) {
+func TestDeletedStandbyNeverAcquiresAFreeSlot(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", func(*Config) { w.pods["a"].delete() })

@@ -81,7 +81,7 @@ func TestStartTimeoutBeginsAnewForEachContainer(t *testing.T) {
 	})
 }
 
-func TestAgentReleasesIfTheApplicationNeverStarts(t *testing.T) {
+func TestAgentReleasesSlotIfApplicationNeverStarts(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a, b := w.start("a", migrates), w.start("b")
@@ -137,7 +137,7 @@ func TestStoppedOrYieldingAgentReleasesSlotBetweenContainers(t *testing.T) {
 	}
 }
 
-func TestFailedInitContainerHandsOverItsSlot(t *testing.T) {
+func TestFailureOfAnInitContainerReleasesTheSlot(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a, b := w.start("a", migrates), w.start("b")

@@ -152,7 +152,7 @@ func TestDeletedHolderServesForTheEndpointDelay(t *testing.T) {
 	})
 }
 
-func TestStopSignalWaitsBrieflyIfLeaveCannotComplete(t *testing.T) {
+func TestImpossibleLeaveDelaysStopSignalOnlyBriefly(t *testing.T) {
 	for name, c := range map[string]struct {
 		standbys int
 		change   func(s *service)
@@ -363,7 +363,7 @@ func TestPodSoonRepeatsAnAskWhoseWriteFailed(t *testing.T) {
 }
 
 // The endpoint delay of this holder is longer than the lease duration.
-func TestHolderRenewsWhileItLeaves(t *testing.T) {
+func TestLeavingHolderRenewsItsLease(t *testing.T) {
 	simulate(t, func(w *world) {
 		s := w.serve(2, func(c *Config) { c.EndpointDelay = 2 * time.Minute })
 		s.holder.agent.Yield()
@@ -400,7 +400,7 @@ func TestLeavingHolderStopsByItsDeadlineDuringOutage(t *testing.T) {
 	})
 }
 
-func TestFailedPodStatusWriteDelaysLeaveOnlyBriefly(t *testing.T) {
+func TestFailureToStoreStatusDelaysLeaveOnlyBriefly(t *testing.T) {
 	simulate(t, func(w *world) {
 		s := w.serve(2)
 		s.holder.link.set(func(l *link) { l.noStatus = true })

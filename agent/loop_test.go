@@ -104,7 +104,7 @@ func TestStandbyAcquiresAReleasedSlotAtOnce(t *testing.T) {
 	})
 }
 
-func TestStandbyWaitsUntilVanishedHoldersLeaseExpires(t *testing.T) {
+func TestStandbyWaitsUntilLeaseOfVanishedHolderExpires(t *testing.T) {
 	for name, duration := range map[string]time.Duration{"shorter than ours": 10 * time.Second, "ours": 30 * time.Second, "longer than ours": time.Minute} {
 		t.Run(name, func(t *testing.T) {
 			simulate(t, func(w *world) {
@@ -236,7 +236,7 @@ func TestRestartedAgentReleasesNothingBeforeEveryShimConnects(t *testing.T) {
 	})
 }
 
-func TestShimInDoubtWaitsUntilTheHoldExpires(t *testing.T) {
+func TestShimThatReportsDoubtWaitsUntilHoldExpires(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -297,7 +297,7 @@ func TestKilledShimFreesItsSlot(t *testing.T) {
 	})
 }
 
-func TestAgentDoesNotRenewForADisconnectedShim(t *testing.T) {
+func TestAgentRenewsNoLeaseWhileShimIsDisconnected(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a, b := w.start("a"), w.start("b")
@@ -315,7 +315,7 @@ func TestAgentDoesNotRenewForADisconnectedShim(t *testing.T) {
 	})
 }
 
-func TestSlotsAreTakenInOrderAndLostTogether(t *testing.T) {
+func TestChildRunsOnlyWhilePodHoldsAllSlots(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free("lock.a", "lock.b")
 		both := func(c *Config) { c.Slots = []string{"lock.a", "lock.b"} }
@@ -348,7 +348,7 @@ func TestSlotsAreTakenInOrderAndLostTogether(t *testing.T) {
 	})
 }
 
-func TestStoppedAgentReleasesOnceItsChildIsDead(t *testing.T) {
+func TestStoppedAgentReleasesSlotAfterItsChildEnds(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a, b := w.start("a"), w.start("b")

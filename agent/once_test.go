@@ -45,7 +45,7 @@ func (w *world) done() api.Done {
 	return api.Done(w.server.lease(onceSlot).Annotations[api.DoneAnnotation])
 }
 
-func TestWorkRunsOncePerKey(t *testing.T) {
+func TestPodsSkipTheWorkOfADoneKey(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(onceSlot)
 		a, b, later := w.start("a", once("7")), w.start("b", once("7")), w.start("c", once("8"))

@@ -174,7 +174,7 @@ func TestAgentGrantsNothingWhileAnUnkillableChildLives(t *testing.T) {
 	})
 }
 
-func TestPodWithoutAWaitingShimDoesNotCompete(t *testing.T) {
+func TestPodWithoutWaitingShimAcquiresNoSlot(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a, b := w.start("a"), w.start("b")

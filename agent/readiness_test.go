@@ -310,7 +310,7 @@ func TestStandbyForwardsNothingToAnotherWorkload(t *testing.T) {
 	}
 }
 
-func TestStandbyWithReadinessSetToHolderIsUnready(t *testing.T) {
+func TestReadinessAnnotationHolderKeepsStandbyUnready(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		var of ports
@@ -324,7 +324,7 @@ func TestStandbyWithReadinessSetToHolderIsUnready(t *testing.T) {
 	})
 }
 
-func TestUninvolvedStandbyNeverWritesStatusDuringHandover(t *testing.T) {
+func TestHandoverBetweenOtherPodsChangesNoStandbyStatus(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		var of ports

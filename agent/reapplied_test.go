@@ -59,7 +59,7 @@ func TestUndoneRolloutReturnsSlotToTheOldRevision(t *testing.T) {
 	})
 }
 
-func TestSecondRolloutReplacesAnUnfinishedOne(t *testing.T) {
+func TestSecondRolloutReplacesAnUnfinishedRollout(t *testing.T) {
 	for name, c := range map[string]struct {
 		served time.Duration
 		reason string
@@ -110,7 +110,7 @@ func TestReapplyingATemplateResetsItsTurnCount(t *testing.T) {
 	})
 }
 
-func TestFirstRevisionOfRecreatedWorkloadNeverAsks(t *testing.T) {
+func TestFirstRevisionOfRecreatedWorkloadTakesNoTurn(t *testing.T) {
 	simulate(t, func(w *world) {
 		a, a2 := w.proven()
 		anew := func(number int64, hash string) api.Revision {
@@ -129,7 +129,7 @@ func TestFirstRevisionOfRecreatedWorkloadNeverAsks(t *testing.T) {
 	})
 }
 
-func TestRolloutStallsUntilItsPausedSlotIsResumed(t *testing.T) {
+func TestPausedSlotDelaysRolloutUntilThePauseEnds(t *testing.T) {
 	simulate(t, func(w *world) {
 		a, _ := w.proven()
 		w.annotate(theSlot, api.PausedAnnotation, string(api.PauseHold))
@@ -146,7 +146,7 @@ func TestRolloutStallsUntilItsPausedSlotIsResumed(t *testing.T) {
 }
 
 // While a person pauses a Deployment's rollout, the controller keeps pods of both revisions.
-func TestNewRevisionOfPausedRolloutBecomesProven(t *testing.T) {
+func TestNewRevisionBecomesProvenWhileOldPodsRemain(t *testing.T) {
 	simulate(t, func(w *world) {
 		a, a2 := w.proven()
 		b := w.up("b", of(newRevision))

@@ -143,7 +143,7 @@ func TestReadyPodKeepsSlotAfterItsNodeReboots(t *testing.T) {
 
 // The new agent process does not know which status the earlier process stored, and cannot read
 // the Lease.
-func TestRestartedAgentWithUnreadableLeaseShowsNotReady(t *testing.T) {
+func TestRestartedAgentMakesPodUnreadyDespiteUnreadableLease(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := serving(w, "a")

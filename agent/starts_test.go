@@ -148,7 +148,7 @@ func TestRestartedAgentKeepsTheStartLock(t *testing.T) {
 	})
 }
 
-func TestRestartedAgentReleasesLockOfReadyChild(t *testing.T) {
+func TestRestartedAgentReleasesStartLockOfReadyChild(t *testing.T) {
 	simulate(t, func(w *world) {
 		app := newPatient("readiness")
 		a := w.startsUnderLock(app)
@@ -249,7 +249,7 @@ func TestHolderStaysReadyIfTheStartLockVanishes(t *testing.T) {
 	})
 }
 
-func TestLivenessProbeAwaitsStartupProbeDespiteLostLock(t *testing.T) {
+func TestLivenessProbeAwaitsStartupDespiteLostStartLock(t *testing.T) {
 	simulate(t, func(w *world) {
 		app := newPatient("startup", "liveness")
 		a := w.startsUnderLock(app, app.probed("startup", "liveness"))

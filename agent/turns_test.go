@@ -117,7 +117,7 @@ func TestNextTurnWaitsUntilASlowHolderServes(t *testing.T) {
 	assert.Empty(t, got.To)
 }
 
-func TestPodAsksForTurnDespiteHoldersFlappingReadiness(t *testing.T) {
+func TestPodAsksEvenIfReadinessOfHolderFlaps(t *testing.T) {
 	r := newRollout(Config{PodName: "b", PodUID: "u", Slots: []string{theSlot}, Readiness: api.ReadinessForward, Revision: newRevision})
 	r.waiting.Failed = true
 	asked := false

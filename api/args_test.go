@@ -357,7 +357,7 @@ func TestWebhookReadsGateArgumentsOfALaterVersion(t *testing.T) {
 	assert.Nil(t, e.PreStop)
 }
 
-func TestShimIsRecognizedByCommandsFirstTwoWords(t *testing.T) {
+func TestFirstTwoWordsOfCommandIdentifyAShim(t *testing.T) {
 	for _, test := range []struct {
 		command []string
 		want    bool

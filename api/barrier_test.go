@@ -111,7 +111,7 @@ func TestBarrierArgsSurviveARoundTrip(t *testing.T) {
 	assert.Empty(t, RecallBarrier(nil).Leases())
 }
 
-func TestLocalAPIBarrierNeedsTheJobsUID(t *testing.T) {
+func TestLocalAPIBarrierRequiresUIDOfItsJob(t *testing.T) {
 	request, err := Parse(map[string]string{LocalAnnotation: "barrier/a.b=2, lock/a"})
 	require.NoError(t, err)
 	assert.Equal(t, []Barrier{{Name: "a.b", Size: 2}}, BarriersOf(request.Claimed))

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-func TestDelayDoublesWithEachFailureOfAKey(t *testing.T) {
+func TestEachFailureOfKeyDoublesItsRetryDelay(t *testing.T) {
 	f := Failures("8 3")
 	assert.Zero(t, f.Delay("7"))
 	for n, want := range []time.Duration{10 * time.Second, 20 * time.Second, 40 * time.Second, 80 * time.Second, 160 * time.Second, 5 * time.Minute, 5 * time.Minute} {

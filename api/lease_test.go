@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestSingletonsLeaseNameContainsNameAndWorkload(t *testing.T) {
+func TestSingletonLeaseNameContainsClaimNameAndWorkload(t *testing.T) {
 	tests := []struct {
 		workload Workload
 		name     string

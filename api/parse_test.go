@@ -94,9 +94,9 @@ func asked() string {
 	return strings.Join(ways, " or ")
 }
 
-// TestAnnotationMistakesHaveFixedMessages compares the messages word by word, because people
+// TestEachAnnotationMistakeHasAnExactErrorText compares the messages word by word, because people
 // read them.
-func TestAnnotationMistakesHaveFixedMessages(t *testing.T) {
+func TestEachAnnotationMistakeHasAnExactErrorText(t *testing.T) {
 	const claim = "metaparticle.io/singleton"
 	long := strings.Repeat("a", 64)
 	tests := []struct {
@@ -303,7 +303,7 @@ func TestLocalAPIAnnotationRefusesSettingsOfOtherGates(t *testing.T) {
 	}
 }
 
-func TestOnAPILossAnnotationNeedsTheLocalAPI(t *testing.T) {
+func TestAPILossAnnotationRequiresTheLocalAPI(t *testing.T) {
 	_, err := Parse(map[string]string{LockAnnotation: "a", OnAPILossAnnotation: "kill"})
 	require.EqualError(t, err, "metaparticle.io/on-api-loss has no effect without metaparticle.io/api, by which a program asks for its slots: add it, or remove this one")
 	_, err = Parse(map[string]string{OnAPILossAnnotation: "kill"})
@@ -316,7 +316,7 @@ func TestOnAPILossAnnotationNeedsTheLocalAPI(t *testing.T) {
 	assert.True(t, Leashed(killed) && HasShims(killed) && !killed.Shims())
 }
 
-func TestStandbysWithoutShimsAreNotReady(t *testing.T) {
+func TestGatesWithoutShimsImplyReadinessHolder(t *testing.T) {
 	assert.Equal(t, ReadinessForward, Request{}.Standbys())
 	assert.Equal(t, ReadinessForward, Request{Gate: GateContainer}.Standbys())
 	assert.Equal(t, ReadinessHolder, Request{Readiness: ReadinessHolder}.Standbys())

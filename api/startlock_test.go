@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestStartLockAloneIsHeldOnlyDuringStart(t *testing.T) {
+func TestSoleStartLockIsHeldOnlyDuringStart(t *testing.T) {
 	r, err := Parse(map[string]string{StartLockAnnotation: "db"})
 	require.NoError(t, err)
 	assert.Equal(t, claimed(Claim{Kind: StartLock, Name: "db", Size: 1}), r.Claimed)

@@ -179,7 +179,7 @@ func TestShardCountFollowsTheTemplateOfRunningPods(t *testing.T) {
 	}
 }
 
-func TestNextJobGetsShardsAfterAllHoldersRelease(t *testing.T) {
+func TestNewJobGetsShardsAfterHoldersReleaseThem(t *testing.T) {
 	of := func(name, run string) *corev1.Pod {
 		pod := worker(name, 2)
 		pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "batch/v1", Kind: "Job", Name: "map", UID: types.UID(run), Controller: new(true)}}
@@ -235,7 +235,7 @@ func TestNewRunWaitsForDeletionOfCurrentPods(t *testing.T) {
 	}
 }
 
-func TestPendingPodRunsShardInGatedInitContainer(t *testing.T) {
+func TestGatedInitContainerRunsShardOfPendingPod(t *testing.T) {
 	pod := worker("a", 3)
 	assert.True(t, runsShard(pod))
 	pod.Status.Phase = corev1.PodPending

@@ -235,7 +235,7 @@ func TestLeasePolicyBoundsTheNumberOfDoneKeys(t *testing.T) {
 }
 
 // An arrival at the barrier of another Job would open that barrier too early.
-func TestBarrierPolicyDemandsThePodsOwnJob(t *testing.T) {
+func TestBarrierPolicyRefusesBarriersOfOtherJobs(t *testing.T) {
 	policy := texts(t)["policies/barrier.yaml"]
 	shown := expression(t, policy, `t\.matches\('(\^barrier.*?)'\)`)
 	const run = "0b1c2d3e-0000-4000-8000-0123456789ab"
@@ -427,7 +427,7 @@ func TestLeasePolicyRefusesDurationAboveTheMaximum(t *testing.T) {
 
 // The schema must have the same bounds as the agents. Each rule that compares an old and a new
 // Variable must have a message that begins with a reason.
-func TestSchemaOfVariablesHasTheAgentsBounds(t *testing.T) {
+func TestVariableSchemaHasTheBoundsOfTheAgents(t *testing.T) {
 	all := all[*apiextensionsv1.CustomResourceDefinition](t)
 	require.Len(t, all, 1)
 	assert.Equal(t, api.VariableResource+"."+api.VariableGroup, all[0].Name)
@@ -451,7 +451,7 @@ func TestSchemaOfVariablesHasTheAgentsBounds(t *testing.T) {
 }
 
 // The policy on gates reads the gated containers from the agent's arguments.
-func TestGatePolicyReadsGatedContainersFromAgentsArguments(t *testing.T) {
+func TestGatePolicyFindsGatedContainersInAgentArguments(t *testing.T) {
 	found := regexp.MustCompile(`t\.matches\('([^']*)' \+ c\.name \+ '([^']*)'\)`).FindStringSubmatch(texts(t)["policies/gate.yaml"])
 	require.Len(t, found, 3)
 	args := api.DefaultRunArgs()

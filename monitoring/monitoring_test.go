@@ -57,7 +57,7 @@ type caseFile struct {
 	}
 }
 
-func TestAlertsFireAndEndInPromtool(t *testing.T) {
+func TestAlertRulesPassTheirPromtoolTestCases(t *testing.T) {
 	out, err := promtool(t, "test", "rules", "rules_test.yaml")
 	require.NoError(t, err, out)
 }

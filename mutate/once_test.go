@@ -66,7 +66,7 @@ func keyOf(t *testing.T, s mutate.Subject) (string, error) {
 	return "", nil
 }
 
-func TestUnnamedOnceClaimGetsKeyFromController(t *testing.T) {
+func TestKeyOfUnnamedOnceClaimComesFromController(t *testing.T) {
 	const uid = "5b7e0a11-37a1-4c7d-9f66-0e9b3c7e1a2b"
 	preview := unnamed("Deployment", "apps", "", "")
 	preview.Preview = true

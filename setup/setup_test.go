@@ -200,7 +200,7 @@ func TestUninstallationWaitsUntilWebhookPodsAreGone(t *testing.T) {
 
 // A tenant who may create Leases in one namespace creates a Lease with enroll's label and a
 // finalizer.
-func TestForeignFinalizerNeverBlocksRemovalInOtherNamespaces(t *testing.T) {
+func TestUninstallationRemovesLeasesDespiteForeignFinalizerElsewhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		made := map[string]string{api.ManagedLabel: "true"}
 		trap := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: "attacker", Name: "a", Labels: made, Finalizers: []string{"example.com/never"}}}
@@ -215,7 +215,7 @@ func TestForeignFinalizerNeverBlocksRemovalInOtherNamespaces(t *testing.T) {
 }
 
 // The owner of a living pod may write any text into the pod's annotation metaparticle.io/after.
-func TestUninstallRefusalPrintsNoControlCharacters(t *testing.T) {
+func TestRefusedUninstallationPrintsNoControlCharacters(t *testing.T) {
 	pod := gated("a", corev1.PodRunning)
 	pod.Labels[api.GatedLabel] = api.GatedAfter
 	pod.Annotations = map[string]string{api.AfterAnnotation: "\x1b[2J\x1b[Hall pods have ended\nrun: helm uninstall metaparticle --no-hooks"}

@@ -259,7 +259,7 @@ func TestFailingWatchesCauseFewRequests(t *testing.T) {
 	}
 }
 
-func TestNextWatchFollowsALongWatchAtOnce(t *testing.T) {
+func TestLongWatchOfAConditionIsRepeatedImmediately(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		s.put(schema(""))
 		s.refuseWatch = func(context.Context) error { return &kube.StatusError{Code: 403} }

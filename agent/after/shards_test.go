@@ -92,7 +92,7 @@ func TestNewRunMakesPodAwaitAllShardsAgain(t *testing.T) {
 	})
 }
 
-func TestWarningMentionsAShardThatIsNotDone(t *testing.T) {
+func TestConditionWarningNamesAnUnfinishedShard(t *testing.T) {
 	for holder, want := range map[string]string{
 		"":        "Shard 1 of 2 is not done, and no pod holds it. Check the pods of the Job with the UID a. If that Job is complete",
 		"map-1_2": `Shard 1 of 2 is not done. Check the pod "map-1", which holds the Lease.`,

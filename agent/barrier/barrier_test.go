@@ -19,7 +19,7 @@ import (
 // all other Leases twice, within 5 s.
 const soon = duration/6 + 5*time.Second
 
-func TestBarrierOpensOnceAllPodsHaveArrived(t *testing.T) {
+func TestBarrierOpensWhenTheLastPodArrives(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		a, b := s.arrive(t, "a"), s.arrive(t, "b")
 		lasts(t, time.Hour, a, b)
@@ -50,7 +50,7 @@ func TestThreePodsWaitDespiteOpenBarrierOfTwo(t *testing.T) {
 	})
 }
 
-func TestDeadPodsArrivalExpiresAfterOneLeaseDuration(t *testing.T) {
+func TestBarrierIgnoresDeadPodAfterOneLeaseDuration(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		a, b := s.arrive(t, "a"), s.arrive(t, "b")
 		lasts(t, time.Minute, a, b)
@@ -182,7 +182,7 @@ func TestPodAtABarrierSendsFewRequests(t *testing.T) {
 	})
 }
 
-func TestOnlyTheHoldersOwnWritesProveItsLife(t *testing.T) {
+func TestOnlyRenewalOrAcquisitionProvesALivingHolder(t *testing.T) {
 	at := func(seconds int) time.Time { return time.Unix(int64(seconds), 0) }
 	state := func(version, holder string, renewed int) *kube.Lease {
 		return &kube.Lease{UID: "u", ResourceVersion: version, Holder: holder, RenewTime: at(renewed)}

@@ -36,7 +36,7 @@ func (s slow) UpdateLease(ctx context.Context, l *kube.Lease) (*kube.Lease, erro
 
 // All 32 pods live, and no request fails. But a survey takes longer than the time between two
 // renewals.
-func TestSlowAnswersStillOpenTheBarrier(t *testing.T) {
+func TestBarrierOpensDespiteSlowAnswers(t *testing.T) {
 	for _, test := range []struct {
 		lease, answer time.Duration
 	}{{30 * time.Second, 20 * time.Millisecond}, {10 * time.Second, 60 * time.Millisecond}, {30 * time.Second, 170 * time.Millisecond}} {

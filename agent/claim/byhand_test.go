@@ -56,7 +56,7 @@ func TestPausedSlotIsAcquiredByNobody(t *testing.T) {
 	}
 }
 
-func TestPausedSlotWhoseChildIsDeadIsReleased(t *testing.T) {
+func TestPodReleasesPausedSlotOfAProvenHold(t *testing.T) {
 	c, f, free := claimOfOneSlot(t)
 	look := only(t, c, 0, f, Look)
 	look.Read(0, lease.Record{UID: free.UID, Version: free.Version, Holder: "a_u", Hold: "1", Paused: api.PauseHold})

@@ -107,7 +107,7 @@ func TestEndedWatchRestartsSoonDespiteUnreadableOtherLeases(t *testing.T) {
 	}
 }
 
-func TestSuccessorAcquiresAfterItsWatchEndsCleanly(t *testing.T) {
+func TestSuccessorAcquiresSlotAfterItsWatchEnds(t *testing.T) {
 	for name, l := range failures {
 		t.Run(name, func(t *testing.T) {
 			for seed := range 10 {

@@ -170,7 +170,7 @@ func renewStored(t *testing.T, c *Claim, at time.Duration) (looked bool) {
 
 // If the API server refuses watches, the claim sees each Lease only for a moment, between its
 // read and the refusal of its watch.
-func TestReaderAcquiresAlthoughWatchesAreRefused(t *testing.T) {
+func TestReaderAcquiresASlotDespiteRefusedWatches(t *testing.T) {
 	free := lease.Record{UID: "uid", Version: "1"}
 	c, looks := readWriteClaim(t, byReader)
 	busy := Answer{Err: assert.AnError}

@@ -328,7 +328,7 @@ func pidfdOfSelf(t *testing.T) int {
 	return fd
 }
 
-func TestShimsDeathIsReportedAfterItsLastMessage(t *testing.T) {
+func TestDeathReportContainsLastMessageOfTheShim(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s, _ := served(t, Config{Dir: dir, oldKernel: true})

@@ -51,7 +51,7 @@ func TestWaitingConnectionsReachHolderIfFirstOneCloses(t *testing.T) {
 	}
 }
 
-func TestDialsSlowDownWhileThePortRefuses(t *testing.T) {
+func TestForwarderDialsRefusingPortLessOftenOverTime(t *testing.T) {
 	dials := func(from, to time.Duration) (count int) {
 		for refused := time.Duration(0); refused < to; refused += retryAfter(refused) {
 			if refused >= from {

@@ -110,7 +110,7 @@ func FuzzTimesOfADecodedOrderStayWithinBounds(f *testing.F) {
 	})
 }
 
-func TestDrainAndKillFitBeforeTheGrantsDeadline(t *testing.T) {
+func TestGrantSchedulesDrainAndKillBeforeItsDeadline(t *testing.T) {
 	t.Parallel()
 	g := Grant{Deadline: 100 * time.Second, Drain: 9 * time.Second, Kill: time.Second}
 	assert.Equal(t, 90*time.Second, g.DrainAt())

@@ -74,7 +74,7 @@ func TestAcquireNeverOverflowsTheNumberOfTransitions(t *testing.T) {
 	assert.Equal(t, math.MaxInt32, r.Transitions)
 }
 
-func TestReleaseClearsTheHoldersFields(t *testing.T) {
+func TestReleaseClearsEachFieldOfTheHolder(t *testing.T) {
 	s := self(t, 30*time.Second)
 	r, err := s.Acquire(free(), "h1", notes, wall)
 	require.NoError(t, err)
@@ -106,7 +106,7 @@ func TestWriteWithoutUIDOrVersionIsRefused(t *testing.T) {
 	}
 }
 
-func TestRenewTimesDifferByAtLeastAMicrosecond(t *testing.T) {
+func TestEachRenewalChangesTheStoredRenewTime(t *testing.T) {
 	for name, from := range map[string]time.Time{
 		"same instant":       wall,
 		"same microsecond":   wall.Add(500 * time.Nanosecond),
@@ -156,7 +156,7 @@ func TestWriteSucceedsOnlyIfAnswerHasNewVersion(t *testing.T) {
 	assert.ErrorIs(t, err, ErrNotStored)
 }
 
-func TestDeadlineCountsFromTheEarliestUnansweredRenewal(t *testing.T) {
+func TestDeadlineAfterLostAnswersCountsFromFirstAttempt(t *testing.T) {
 	h := held(t)
 	first := h.Renew(at(105), wall, notes)
 	second := h.Renew(at(106), wall.Add(time.Second), notes)

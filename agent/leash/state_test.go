@@ -207,7 +207,7 @@ func TestSupersededShimGetsNoGrant(t *testing.T) {
 	assert.Equal(t, []gate.ShimID{"new"}, keys(b.act()))
 }
 
-func TestFrozenProgramThawsOnceAllHoldsAreRenewed(t *testing.T) {
+func TestFrozenProgramThawsWhenAllHoldsAreRenewed(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, 2)
 	b.start("a")

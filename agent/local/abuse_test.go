@@ -106,7 +106,7 @@ func TestBidWaitsNoLongerThanItRequests(t *testing.T) {
 	}
 }
 
-func TestSecondBidWithoutWaitIsRefusedAtOnce(t *testing.T) {
+func TestConcurrentBidsWithoutWaitAreAnsweredSoon(t *testing.T) {
 	for _, d := range []time.Duration{30 * time.Second, time.Hour} {
 		bubble(t, func(t *testing.T) {
 			s := newServer("lock.a")

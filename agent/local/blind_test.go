@@ -82,7 +82,7 @@ func TestRefusedWatchesDelayAWaitingBidOnlyBriefly(t *testing.T) {
 }
 
 // The Lease of a slot is gone, and enroll does not run. So no writer can acquire all slots.
-func TestReadersHoldWhileAWriterAwaitsMissingLease(t *testing.T) {
+func TestReadersAcquireSlotsWhileWriterAwaitsMissingLease(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newRWServer()
 		s.change(func() { delete(s.leases, api.RWLockLease("c", 15)) })

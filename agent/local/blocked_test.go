@@ -54,7 +54,7 @@ func blockable(t *testing.T, s *server) (p *pod, block func() (unblock func())) 
 	}
 }
 
-func TestWithdrawnBidNeverHoldsDespiteABlockedLoop(t *testing.T) {
+func TestWithdrawnBidNeverAcquiresSlotDespiteBlockedLoop(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		first := start(t, s, "first", "lock/a")

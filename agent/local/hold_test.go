@@ -182,7 +182,7 @@ func TestHoldOfAWithdrawnBidIsReleased(t *testing.T) {
 	})
 }
 
-func TestBidsOfOnePodAreServedInOrder(t *testing.T) {
+func TestEarlierBidOfAPodIsServedFirst(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p := start(t, s, "first", "lock/a")
@@ -237,7 +237,7 @@ func TestStolenLeaseEndsTheHoldAtOnce(t *testing.T) {
 	})
 }
 
-func TestYieldAnnotationChangesAHoldsStateToAsked(t *testing.T) {
+func TestYieldAnnotationSetsTheHoldStateToAsked(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p, other, successor := start(t, s, "first", "lock/a"), start(t, s, "other", "lock/a"), start(t, s, "successor", "lock/a")
@@ -299,7 +299,7 @@ func TestIdleLocalAPINeverSendsRequests(t *testing.T) {
 	})
 }
 
-func TestSemaphoreOfSizeThreeLetsThreePodsHold(t *testing.T) {
+func TestSemaphoreOfSizeThreeAdmitsOnlyThreeHolders(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("semaphore.pool.0", "semaphore.pool.1", "semaphore.pool.2")
 		var held []*lines

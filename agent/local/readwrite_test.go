@@ -98,7 +98,7 @@ func TestReadersShareTheLockButWritersDoNot(t *testing.T) {
 	})
 }
 
-func TestWritersTokenIsGreaterThanEachEarlierToken(t *testing.T) {
+func TestTokensOfReadersAndWritersAlwaysIncrease(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newRWServer()
 		a, b := start(t, s, "a", "rwlock/c=3"), start(t, s, "b", "rwlock/c=3")
@@ -158,7 +158,7 @@ func TestWriterReleasesAllSlotsWhenItStopsWaiting(t *testing.T) {
 	}
 }
 
-func TestReaderThatBidsAsAWriterIsRefused(t *testing.T) {
+func TestPodWithReaderHoldCannotBidAsWriter(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newRWServer()
 		p := start(t, s, "first", "rwlock/c=2")
@@ -177,7 +177,7 @@ func TestReaderThatBidsAsAWriterIsRefused(t *testing.T) {
 	})
 }
 
-func TestWriterHoldsAloneDespiteClaimsOfDifferentSizes(t *testing.T) {
+func TestWriterExcludesReadersDespiteClaimsOfDifferentSizes(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newRWServer()
 		wide, narrow := start(t, s, "wide", "rwlock/c=16"), start(t, s, "narrow", "rwlock/c=1")
@@ -196,7 +196,7 @@ func TestWriterHoldsAloneDespiteClaimsOfDifferentSizes(t *testing.T) {
 	})
 }
 
-func TestWriterTakesNoSlotWhileOneIsPaused(t *testing.T) {
+func TestPausedSlotPreventsWriterFromAcquiringAnySlot(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newRWServer()
 		s.edit("rwlock.c.7", pauseLease)

@@ -171,7 +171,7 @@ func TestProgramWithoutHoldSurvivesAnOutage(t *testing.T) {
 	})
 }
 
-func TestProgramWithRenewedHoldRunsOn(t *testing.T) {
+func TestRenewalsOfAHoldKeepItsProgramAlive(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p, g := startLeashed(t, s, "first", "lock/a")

@@ -16,7 +16,7 @@ import (
 
 // Applications recognize the kubelet's requests by the kubelet's exact User-Agent, and exclude
 // these requests from their logs.
-func TestApplicationSeesTheKubeletsUserAgent(t *testing.T) {
+func TestApplicationSeesUserAgentHeaderOfTheKubelet(t *testing.T) {
 	for name, tt := range map[string]struct {
 		own         []api.HTTPHeader
 		asked, want string

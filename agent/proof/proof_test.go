@@ -114,7 +114,7 @@ func TestProofOfDeathNeedsEveryContainersReport(t *testing.T) {
 
 // Two shims of a container may connect to a new agent process. The shim that connects last may
 // have started first, in an older container that the kubelet has forgotten.
-func TestShimThatStartedLaterSupersedesOneStartedEarlier(t *testing.T) {
+func TestShimThatStartedLastSupersedesEarlierShims(t *testing.T) {
 	left := gate.Report{Shim: "left", Container: "app", Phase: gate.Running, Hold: "h", Began: 1, Connected: true}
 	current := gate.Report{Shim: "current", Container: "app", Phase: gate.Running, Hold: "h", Began: 2, Connected: true}
 	for name, reports := range map[string][]gate.Report{

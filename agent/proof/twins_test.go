@@ -16,7 +16,7 @@ import (
 // Two shims of one container may report the same start time, and their reports arrive at a new
 // agent process in any order. Until the first shim is dead, its hold is not proven to be over,
 // and no other shim gets a grant of that hold.
-func TestShimNeverSupersedesOneWithEqualStartTime(t *testing.T) {
+func TestShimNeverSupersedesShimWithEqualStartTime(t *testing.T) {
 	for seed := range uint64(5000) {
 		random := rand.New(rand.NewPCG(seed, 1))
 		s := New(Config{Containers: []string{"app"}})

@@ -36,7 +36,7 @@ func (a *fakeAgent) ends() time.Duration {
 	return host.Now() - began
 }
 
-func TestShimDelaysStopSignalByTheGrantsDelay(t *testing.T) {
+func TestShimTakesStopSignalDelayFromTheGrant(t *testing.T) {
 	for name, c := range map[string]struct {
 		within, delay time.Duration
 		then          func(a *fakeAgent)

@@ -40,9 +40,9 @@ func quiet() {
 	_ = unix.Pause()
 }
 
-// TestShimFreezesItsChildAfterAMachinePause sets the machine's clock, as a time server does
+// TestShimFreezesChildAfterAPausedMachineResumes sets the machine's clock, as a time server does
 // after a pause. So the test runs only in a virtual machine.
-func TestShimFreezesItsChildAfterAMachinePause(t *testing.T) {
+func TestShimFreezesChildAfterAPausedMachineResumes(t *testing.T) {
 	if os.Getenv("GATE_MACHINE") == "" {
 		t.Skip("test/pause runs this in a virtual machine")
 	}

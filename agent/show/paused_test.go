@@ -11,7 +11,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-func TestPauseMessageDistinguishesAPersonFromRecoverCommand(t *testing.T) {
+func TestPodStatusTellsIfRecoverCommandPausedSlot(t *testing.T) {
 	for pause, want := range map[api.Pause]string{
 		"":               "",
 		api.PauseHold:    "the slot lock.a is paused by hand",

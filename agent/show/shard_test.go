@@ -67,7 +67,7 @@ func TestPodStatusExplainsWhyShardCannotBeAcquired(t *testing.T) {
 	}
 }
 
-func TestHolderOfAShardHasTheShardsLabel(t *testing.T) {
+func TestPodLabelContainsTheNumberOfItsShard(t *testing.T) {
 	labels := func(a Appearance, sharded bool) map[string]any {
 		raw, err := a.patch(kube.Pod{ResourceVersion: "1"}, time.Unix(1, 0), sharded)
 		require.NoError(t, err)

@@ -14,7 +14,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
-func TestHoldEndsOnceUnreadyPodStatusIsStored(t *testing.T) {
+func TestDrainEndsWhenUnreadyPodStatusIsStored(t *testing.T) {
 	r := NewReadiness(host.Now)
 	last := func() gate.Report { return r.box.last }
 	id := r.report.Shim

@@ -241,7 +241,7 @@ func TestNewRevisionReplacesRevisionThatNeverServes(t *testing.T) {
 	assert.Equal(t, 1, p.ready(newer))
 }
 
-func TestRepairedRevisionReplacesABrokenOneAtOnce(t *testing.T) {
+func TestRepairedRevisionReplacesBrokenRevisionAtOnce(t *testing.T) {
 	p := newPlay(t, actors(2, "a", old, time.Second, 0)...)
 	p.pass(time.Hour)
 	p.pods = append(p.pods, actors(2, "b", newer, 0, 0)...)

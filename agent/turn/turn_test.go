@@ -65,7 +65,7 @@ func freed(successor string) Slot {
 	}
 }
 
-func TestHoldersRevisionDecidesIfStandbyAsksForTurn(t *testing.T) {
+func TestStandbyAsksOnlyHolderOfAnOlderRevision(t *testing.T) {
 	a1, b1, b2 := pod("a1", old), pod("b1", newer), pod("b2", newer)
 	unwritten := heldBy(a1, Now)
 	unwritten.Rollout.Hold = "h0"
@@ -327,7 +327,7 @@ func TestYieldToNewerRevisionIncreasesItsTurnCount(t *testing.T) {
 	assert.Equal(t, wall.Add(time.Minute), r.of(newer).Next)
 }
 
-func TestRolloutRemembersPodThatYieldedFirst(t *testing.T) {
+func TestYieldDuringATurnKeepsTheRecordedYielder(t *testing.T) {
 	b1, c1 := pod("b1", newer), pod("c1", newest)
 	r, successor := b1.Released(inTurn(b1), c1.Identity, newest)
 	require := assert.New(t)
@@ -368,7 +368,7 @@ func TestDeletedHolderMakesAskerItsSuccessorAtOnce(t *testing.T) {
 	assert.Empty(t, to)
 }
 
-func TestPodWithoutARevisionLeavesRolloutRecordUnchanged(t *testing.T) {
+func TestPodWithoutRevisionNeverChangesTheRolloutRecord(t *testing.T) {
 	p, s := pod("x", api.Revision{}), inTurn(pod("b1", newer))
 	assert.Equal(t, s.Rollout, p.Acquired(0, wall, s, "h2"))
 	r, successor := p.Released(s, "y_u", api.Revision{})

@@ -21,7 +21,7 @@ func under(lock string, epoch, token int64) func() (kube.Fence, Refusal) {
 	return func() (kube.Fence, Refusal) { return kube.Fence{Lock: lock, Epoch: epoch, Token: token}, "" }
 }
 
-func TestRefusedActionLeavesTheVariableAsItWas(t *testing.T) {
+func TestRefusedActionNeverChangesTheVariable(t *testing.T) {
 	const fenced = `{"integer":1,"fence":{"lock":"lock.a","epoch":2,"token":10}}`
 	for name, test := range map[string]struct {
 		spec   string

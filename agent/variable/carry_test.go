@@ -297,7 +297,7 @@ func TestConcurrentReadsOfAVariableShareRequests(t *testing.T) {
 	})
 }
 
-func TestVariableRefusesCallsOnceTheAgentStops(t *testing.T) {
+func TestVariableCallsAreRefusedWhileTheAgentStops(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
 		v := New(Config{Name: "hits", Requests: s, PodUID: "p", Process: "p", Random: rand.NewPCG(1, 1)})

@@ -25,7 +25,7 @@ func (c *lateEnd) Err() error {
 	return context.Canceled
 }
 
-func TestEachExpiredVariableCallGetsAnAnswer(t *testing.T) {
+func TestVariableCallThatExpiresIsAlwaysAnswered(t *testing.T) {
 	t.Parallel()
 	c := &call{ctx: &lateEnd{Context: context.Background()}, answer: make(chan Answer, 1)}
 	c.until = time.Now().Add(time.Hour)

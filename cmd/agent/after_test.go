@@ -90,7 +90,7 @@ func TestConditionContainerSucceedsWhenKeyIsDone(t *testing.T) {
 	assert.Empty(t, output.String(), "a short wait says nothing")
 }
 
-func TestConditionContainerEndsBySignal(t *testing.T) {
+func TestStopSignalEndsTheConditionContainer(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
 		s := newAfterServer(t)
 		var output bytes.Buffer

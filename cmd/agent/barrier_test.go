@@ -73,7 +73,7 @@ func TestBarrierContainerFailsAfterItsBoundedWait(t *testing.T) {
 	assert.Contains(t, string(out), "barrier warm=1: the pod has waited for as long as metaparticle.io/wait-at-most permits")
 }
 
-func TestBarrierContainerEndsBySignal(t *testing.T) {
+func TestStopSignalEndsTheBarrierContainer(t *testing.T) {
 	c, reads := atBarrier(t, "", time.Hour)
 	require.NoError(t, c.Start())
 	<-reads

@@ -13,7 +13,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-func TestApplicationsEnvironmentContainsItsShard(t *testing.T) {
+func TestEnvironmentOfTheApplicationContainsItsShard(t *testing.T) {
 	held := []gate.SlotToken{{Slot: "shards.deployment.web.11", Token: "4711"}}
 	exec := api.DefaultExecArgs()
 	exec.Container, exec.Shards = "app", 12

@@ -225,7 +225,7 @@ func TestPortAndSocketServeTheSameHolds(t *testing.T) {
 	require.NoError(t, c.Wait(), output.String())
 }
 
-func TestConnectionLimitOfSocketLeavesThePortUsable(t *testing.T) {
+func TestPortAcceptsConnectionsWhileTheSocketIsFull(t *testing.T) {
 	port, socket := freePort(t), filepath.Join(t.TempDir(), "api.sock")
 	a := api.DefaultLocalArgs()
 	a.Port, _ = strconv.Atoi(port)

@@ -18,7 +18,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-func TestRestartedAgentIsNotItsPodsFirstProcess(t *testing.T) {
+func TestRestartedAgentNeverCountsAsFirstProcess(t *testing.T) {
 	dir := t.TempDir()
 	for i := range 3 {
 		first, err := firstProcess(dir)
@@ -33,7 +33,7 @@ func TestFirstAgentProcessFailsWithoutItsDirectory(t *testing.T) {
 	assert.ErrorIs(t, err, os.ErrNotExist)
 }
 
-func TestStopSignalEndsWaitForAnotherAgentProcess(t *testing.T) {
+func TestStopSignalEndsAgentThatAwaitsAnotherAgent(t *testing.T) {
 	dir := t.TempDir()
 	lock, err := host.Lock(t.Context(), filepath.Join(dir, gate.LockName), slog.New(slog.DiscardHandler))
 	require.NoError(t, err)

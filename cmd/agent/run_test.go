@@ -14,7 +14,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-func TestRunRoleReadsArgumentsAndEnvironment(t *testing.T) {
+func TestAgentSidecarReadsItsArgumentsAndEnvironment(t *testing.T) {
 	env := map[string]string{
 		api.PodNameEnv: "biller-1", api.PodUIDEnv: "u", api.PodIPEnv: "10.0.0.1", api.PodNamespaceEnv: "shop",
 	}

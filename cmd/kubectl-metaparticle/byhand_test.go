@@ -118,7 +118,7 @@ func (b *byHand) after(t *testing.T, d time.Duration, name, pod string) {
 	})
 }
 
-func TestYieldCommandPrintsTheNextHolder(t *testing.T) {
+func TestYieldCommandPrintsWhichPodAcquiresTheSlot(t *testing.T) {
 	for name, c := range map[string]struct {
 		to, next string
 		code     int
@@ -263,7 +263,7 @@ func TestPauseCommandDoesNotStopTheHolder(t *testing.T) {
 	assert.Equal(t, "hold-a", b.lease(t, slot).Annotations[api.HoldAnnotation])
 }
 
-func TestPauseCommandWithStopAwaitsTheSlotsRelease(t *testing.T) {
+func TestPauseCommandWithStopFlagAwaitsRelease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newByHand(team(nil)...)
 		b.after(t, 12*time.Second, slot, "")

@@ -109,8 +109,9 @@ type objects struct {
 const mostHandovers = 3
 
 // slots returns all slots, or only those of the given names.
-func (o objects) slots(only []string) []view.Slot {
+func (o objects) slots(only []string, now time.Time) []view.Slot {
 	return view.State{
+		Now:    now,
 		Leases: slices.Collect(maps.Values(o.leases)),
 		Pods:   slices.Collect(maps.Values(o.pods)),
 		Events: slices.Collect(maps.Values(o.events)),

@@ -131,7 +131,7 @@ func TestStatusCommandListsDoneKeysAndWaitingPods(t *testing.T) {
 		state, _, err = cl.read(t.Context(), "shop")
 		return exitOK, err
 	})
-	all := state.slots(nil)
+	all := state.slots(nil, noon)
 	if assert.Len(t, all, 1) {
 		assert.Equal(t, []string{"6", "7"}, all[0].Done)
 		assert.Equal(t, "once", all[0].Kind)

@@ -104,7 +104,7 @@ func TestYieldCommandRefusesALockWithSeveralReaders(t *testing.T) {
 }
 
 // After a writer's release, the lock may stay free. So the command waits only for the release.
-func TestYieldCommandEndsWithTheWritersRelease(t *testing.T) {
+func TestYieldCommandEndsWhenTheWriterReleases(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newByHand(catalog(written("c")...)...)
 		b.after(t, 2*time.Second, "rwlock.catalog.intent", "")

@@ -180,7 +180,7 @@ func TestRecoverCommandReportsHoldersThatDoNotYield(t *testing.T) {
 	})
 }
 
-func TestRecoverCommandWritesNothingIfFloorIsRefused(t *testing.T) {
+func TestRefusedRecoveryAndDryRunWriteNothing(t *testing.T) {
 	for name, c := range map[string]struct {
 		revision, floor uint64
 		fence           int64
@@ -203,7 +203,7 @@ func TestRecoverCommandWritesNothingIfFloorIsRefused(t *testing.T) {
 	}
 }
 
-func TestRecoverCommandEndsIfItCannotWrite(t *testing.T) {
+func TestRecoverCommandThatCannotWritePausesNoSlot(t *testing.T) {
 	w := newRestored(t, 5000, slotLease("lock.a", "a", nil))
 	w.WithWatch = interceptor.NewClient(w.WithWatch, interceptor.Funcs{
 		Create: func(context.Context, client.WithWatch, client.Object, ...client.CreateOption) error {

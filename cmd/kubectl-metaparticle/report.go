@@ -140,7 +140,7 @@ func (e *explainer) holding(lease *coordinationv1.Lease) string {
 		text += fmt.Sprintf(", which is no pod: free when it has not changed for %d s", seconds)
 	case e.others[identity] == "":
 		text += fmt.Sprintf(", a pod that is gone: free when it has not been renewed for %d s", seconds)
-	case lease.Annotations[api.ServingAnnotation] == "" && view.Young(lease):
+	case lease.Annotations[api.ServingAnnotation] == "" && view.Young(lease, e.now):
 		text += ", its application starts"
 	case lease.Annotations[api.ServingAnnotation] == "":
 		text += ", its application does not run"

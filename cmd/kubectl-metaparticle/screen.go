@@ -95,7 +95,7 @@ func (v screen) run(ctx context.Context, c cluster, namespace string, args []str
 	for _, note := range notes {
 		fmt.Fprintln(v.std.err, "note:", note)
 	}
-	slots := state.slots(only)
+	slots := state.slots(only, v.now())
 	code := exitOK
 	for _, s := range slots {
 		if !s.Healthy() {
@@ -114,7 +114,7 @@ func (v screen) follow(ctx context.Context, c cluster, namespace string, only []
 	shown := map[types.NamespacedName]view.Slot{}
 	err := c.follow(ctx, namespace, func(state objects) error {
 		var changed []view.Slot
-		all := state.slots(only)
+		all := state.slots(only, v.now())
 		for _, s := range all {
 			key := types.NamespacedName{Namespace: s.Namespace, Name: s.Slot}
 			if before, ok := shown[key]; !ok || !reflect.DeepEqual(lasting(before), lasting(s)) {

@@ -141,7 +141,7 @@ func TestOnlyCallersWithAClientCertificateAreAnswered(t *testing.T) {
 	require.Error(t, answered(t, address, theirs.client(t)), "without a CA no caller is answered")
 }
 
-func TestWebhookServerWithoutClientCAAnswersEveryCaller(t *testing.T) {
+func TestEveryCallerIsAnsweredWithoutAClientCA(t *testing.T) {
 	address := listening(t, newCallServer(settings{}))
 	require.NoError(t, answered(t, address))
 	require.NoError(t, answered(t, address, newAuthority(t).client(t)))

@@ -73,7 +73,7 @@ func TestConnectionFloodDoesNotBlockOtherCallers(t *testing.T) {
 	}
 }
 
-func TestNewConnectionAboveLimitClosesAnIdleOne(t *testing.T) {
+func TestNewConnectionAboveLimitClosesAnIdleConnection(t *testing.T) {
 	s := newCallServer(settings{})
 	s.maxConnections = 2
 	address := listening(t, s)

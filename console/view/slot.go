@@ -130,7 +130,7 @@ func (o State) Slots(only []string, most int) []Slot {
 	for _, l := range o.Leases {
 		if l.Labels[api.ManagedLabel] != "" && api.IsSlot(l.Name) {
 			s := at(l.Namespace, l.Name)
-			s.fill(l)
+			s.fill(l, o.Now)
 			if seen, ok := o.Seen[l.UID]; ok && s.Holder != nil && s.Kind != Barrier && !Silent(l, seen).After(o.Now) {
 				s.Holder.SilentSince = instant(seen)
 				s.Holder.Expired = !Expired(l, seen).After(o.Now)
@@ -179,7 +179,7 @@ func (s Slot) Group() string {
 
 // fill stores the facts of the Lease. The holder counts as gone until the method "join" finds its
 // pod. The holder of a barrier's Lease never counts as gone: the Lease expires if the pod is gone.
-func (s *Slot) fill(l *coordinationv1.Lease) {
+func (s *Slot) fill(l *coordinationv1.Lease, now time.Time) {
 	note := func(key string, most int) string { return shortened(l.Annotations[key], most) }
 	s.Done = api.Done(note(api.DoneAnnotation, maxDone)).Keys()
 	failures := api.Failures(note(api.FailuresAnnotation, maxFailures))
@@ -210,20 +210,26 @@ func (s *Slot) fill(l *coordinationv1.Lease) {
 	if serving, err := time.Parse(time.RFC3339, l.Annotations[api.ServingAnnotation]); err == nil {
 		s.Holder.ServingSince = instant(serving)
 	}
-	s.Holder.Starting = s.Holder.ServingSince == nil && s.serves() && Young(l)
+	s.Holder.Starting = s.Holder.ServingSince == nil && s.serves() && Young(l, now)
 }
 
-// startShare is the part of the lease duration for which a new holder counts as starting.
-const startShare = 3
+// A new holder counts as starting for the startShare-th part of the lease duration. After
+// startsWithin without a renewal, no holder counts as starting.
+const (
+	startShare   = 3
+	startsWithin = time.Minute
+)
 
-// Young reports whether the Lease shows a new hold. Both instants come from the holder's clock, so
-// no other clock matters. The holder renews six times in a lease duration.
-func Young(l *coordinationv1.Lease) bool {
+// Young reports whether the Lease shows a new hold that the holder renews. The age of the hold comes
+// from two instants of the holder's clock. By the caller's clock, the last renewal may be a lease
+// duration old. So clocks that differ by less cause no error.
+func Young(l *coordinationv1.Lease, now time.Time) bool {
 	if l.Spec.AcquireTime == nil || l.Spec.RenewTime == nil {
 		return false
 	}
+	duration := time.Duration(ptr.Deref(l.Spec.LeaseDurationSeconds, 0)) * time.Second
 	age := l.Spec.RenewTime.Sub(l.Spec.AcquireTime.Time)
-	return age >= 0 && age < time.Duration(ptr.Deref(l.Spec.LeaseDurationSeconds, 0))*time.Second/startShare
+	return age >= 0 && age < duration/startShare && now.Sub(l.Spec.RenewTime.Time) < min(duration, startsWithin)
 }
 
 // serves reports whether a holder of the slot states in the Lease since when its application

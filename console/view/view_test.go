@@ -164,7 +164,7 @@ func TestListOfHandoversContainsCauseAndDuration(t *testing.T) {
 	}
 }
 
-func TestStandbysWaitingTimeBeginsAtStartOrRelease(t *testing.T) {
+func TestConsoleShowsStandbyWaitingSinceStartOrRelease(t *testing.T) {
 	restarted := func(p *corev1.Pod) {
 		p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "app", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.Time{Time: noon.Add(-time.Minute)}}}}}
 	}
@@ -226,20 +226,24 @@ func TestConsoleShowsNoWaitingTimeOfAProgram(t *testing.T) {
 }
 
 func TestNewHolderCountsAsStartingAtFirst(t *testing.T) {
-	held := func(renewed time.Duration, annotations map[string]string) Slot {
+	held := func(renewed, ago time.Duration, annotations map[string]string) Slot {
 		l := lease("lock.a", "a", annotations)
 		l.Spec.RenewTime = &metav1.MicroTime{Time: l.Spec.AcquireTime.Add(renewed)}
 		l.Spec.LeaseDurationSeconds = new(int32(30))
-		return State{Leases: []*coordinationv1.Lease{l}, Pods: []*corev1.Pod{gated("a", "lock.a")}}.Slots(nil, 3)[0]
+		return State{Leases: []*coordinationv1.Lease{l}, Pods: []*corev1.Pod{gated("a", "lock.a")}, Now: l.Spec.RenewTime.Add(ago)}.Slots(nil, 3)[0]
 	}
-	for renewed, starting := range map[time.Duration]bool{
-		-time.Second: false, 0: true, 9 * time.Second: true, 10 * time.Second: false, time.Hour: false,
+	for _, c := range []struct {
+		renewed, ago time.Duration
+		starting     bool
+	}{
+		{-time.Second, 0, false}, {0, 0, true}, {9 * time.Second, 0, true}, {10 * time.Second, 0, false}, {time.Hour, 0, false},
+		{0, -time.Second, true}, {0, 29 * time.Second, true}, {0, 30 * time.Second, false}, {0, 48 * time.Hour, false},
 	} {
-		s := held(renewed, nil)
-		assert.Equal(t, starting, s.Holder.Starting, renewed)
-		assert.Equal(t, starting, s.Healthy(), renewed)
+		s := held(c.renewed, c.ago, nil)
+		assert.Equal(t, c.starting, s.Holder.Starting, c)
+		assert.Equal(t, c.starting, s.Healthy(), c)
 	}
-	serves := held(0, map[string]string{api.ServingAnnotation: noon.Format(time.RFC3339)})
+	serves := held(0, 0, map[string]string{api.ServingAnnotation: noon.Format(time.RFC3339)})
 	assert.False(t, serves.Holder.Starting)
 	assert.True(t, serves.Healthy())
 }
@@ -256,7 +260,7 @@ func TestStandbyWithACrashedContainerIsNotReady(t *testing.T) {
 	assert.Equal(t, "a holds it; its container app does not run: CrashLoopBackOff", standby.Message)
 }
 
-func TestDeletedPodAloneNeedsNoHolder(t *testing.T) {
+func TestUnheldSlotWithOnlyDeletedStandbysIsHealthy(t *testing.T) {
 	deleted := gated("b", "lock.a", func(p *corev1.Pod) { p.DeletionTimestamp = &metav1.Time{Time: noon} })
 	s := State{Leases: []*coordinationv1.Lease{lease("lock.a", "", nil)}, Pods: []*corev1.Pod{deleted}}.Slots(nil, 3)[0]
 	assert.True(t, s.Standbys[0].Deleted)

@@ -204,7 +204,7 @@ func TestContentLengthHeaderDoesNotReserveMemory(t *testing.T) {
 
 // A caller that sends only a header, and then waits, occupies a connection, but no part of the
 // load.
-func TestCallWaitingForItsBodyNeverBlocksOthers(t *testing.T) {
+func TestCallsWithUnsentBodiesNeverBlockOtherCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		handler := newBusy()
 		close(handler.end)

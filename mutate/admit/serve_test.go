@@ -42,7 +42,7 @@ func review(t *testing.T, r admission.Request) string {
 	return string(text)
 }
 
-func TestWebhookServerEncodesItsHandlersAnswer(t *testing.T) {
+func TestWebhookServerEncodesTheAnswerOfItsHandler(t *testing.T) {
 	f := mutatetest.Facts{Images: map[string]mutatetest.Image{"app:1": {Command: image.Command{Entrypoint: []string{"/bin/app", "<é>"}}}}}
 	const pod = `{"metadata":{"name":"a","annotations":{"metaparticle.io/singleton":"true"}},"spec":{"containers":[{"name":"app","image":"app:1"}]}}`
 	handler := NewPodHandler(Options{AgentImage: mutatetest.AgentImage, Images: f, Owners: f})

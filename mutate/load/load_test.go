@@ -40,7 +40,7 @@ func TestMemoryEstimateCountsJSONObjectsMembersAndStrings(t *testing.T) {
 }
 
 // Large calls must leave room for small calls, because most pods are small.
-func TestLargeCallsLeaveRoomForSmallOnes(t *testing.T) {
+func TestSmallCallsAreAdmittedDespiteManyLargeCalls(t *testing.T) {
 	limit := new(Limit)
 	arrive := func(length int) (*Share, error) {
 		s := limit.Share()

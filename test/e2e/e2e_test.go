@@ -35,7 +35,7 @@ var serial = []string{
 	"TestDisobedientProgramDiesBeforeTakeover",
 	"TestReadersAndWritersNeverRunTogetherDespiteKills",
 	"TestSemaphoreLetsThreeOfFivePodsRun",
-	"TestEachShardRunsInOneOfFivePods",
+	"TestThreeOfFivePodsHoldOneShardEach",
 	"TestPodsWithDifferentShardCountsNeverRunTogether",
 	"TestNewShardCountTakesEffectDespiteDisconnectedNode",
 	"TestStartLockLetsPodsStartOneByOne",
@@ -45,10 +45,10 @@ var serial = []string{
 	"TestHelmCommandsNeverStopARunningApplication",
 	"TestRestoredEtcdKeepsSlotsExclusive",
 	"TestRecoverCommandRaisesTokensAfterARestore",
-	"TestUninstallIsRefusedWhileGatedPodsExist",
-	"TestUninstallLeavesDoneKeysAndVariablesBehind",
+	"TestUninstallationIsRefusedWhileGatedPodsExist",
+	"TestUninstallationKeepsDoneKeysAndVariables",
 	"TestUpgradeAndRollbackNeverStopTheApplication",
-	"TestLostWebhookBlocksAnnotatedPodsOnly",
+	"TestWebhookOutageBlocksOnlyNewAnnotatedObjects",
 	"TestDeletedWebhookConfigurationBlocksAnnotatedPodsOnly",
 	"TestAnnotatedWorkloadsAreEditableWithoutTheWebhook",
 	"TestConnectionsAreNeverRefusedDuringAHandover",
@@ -66,21 +66,21 @@ var parallel = []string{
 	"TestProgramsOfMetaparticleSyncNeverHoldTogether",
 	"TestExampleCounterCountsExactlyDespiteKills",
 	"TestVariableKeepsEachAcknowledgedAdditionDespiteKills",
-	"TestNightlyExampleFinishesDespiteDeletionAndNeverOverlaps",
+	"TestNightlyExampleFinishesOneBackupDespiteDeletion",
 	"TestLicenceExampleRunsThreeTasksAtMost",
 	"TestWarmupExampleStartsOneReplicaAtATime",
 	"TestMigrationExampleMigratesOnceDespiteDeletionAndKill",
-	"TestLeaderExampleRunsOneWorkerAndServesEverywhere",
+	"TestLeaderExampleRunsOneWorkerAndThreeServers",
 	"TestElectionExampleElectsOneLeaderAtATime",
 	"TestWordcountExampleCountsExactlyDespiteDeletionsAndKills",
-	"TestDeletedStandbyGivesBackTheSlotItTakes",
+	"TestDeletedStandbyNeverKeepsAnAcquiredSlot",
 	"TestProgramsWithTwoLocksRunOneByOne",
 	"TestLockIsExclusiveAcrossKindsOfWorkloads",
-	"TestPodsThatSortTwoLocksDifferentlyNeverDeadlock",
+	"TestPodsWithOppositeListsOfLocksNeverDeadlock",
 	"TestPodAndClientGoElectorExcludeEachOther",
 	"TestByDefaultALostHoldRestartsNoContainer",
 	"TestLostHoldRestartsContainerIfAnnotationSaysRestart",
-	"TestContainerEndsWithItsChildsExitCode",
+	"TestContainerReturnsTheExitCodeOfItsChild",
 	"TestStandbyTakesOverFromACrashingHolder",
 	"TestRecreatedDeploymentWaitsForTheOldHolder",
 	"TestDeletedHolderUsesPodGraceThenReleasesSlot",
@@ -92,7 +92,7 @@ var parallel = []string{
 	"TestProgramsThatLoseNoHoldAreNotKilled",
 	"TestProgramsOnHostNetworkReachAgentBySocket",
 	"TestHundredConnectionsToLocalAPICostFewMegabytes",
-	"TestApplicationNeverRunsTwiceDespiteDeletionsAndKills",
+	"TestApplicationStaysExclusiveDespiteDeletionsAndKills",
 	"TestStartLockLetsSingletonsStartOneByOne",
 	"TestPodGateRunsImagesThatMustBePID1",
 	"TestPodGateIsRefusedBeforeKubernetes136",
@@ -111,7 +111,7 @@ var parallel = []string{
 	"TestCopyOfGatedPodIsRefusedWithoutWebhook",
 	"TestPoliciesAreFastForPodsWithManyArguments",
 	"TestClaimWithAnIncompleteGateIsRefused",
-	"TestMarksPolicyRefusesMarkedPodsWithoutAGate",
+	"TestPolicyOnMarksRefusesPodsWithoutAGate",
 	"TestKubectlDryRunHasNoSideEffect",
 	"TestRepeatedKubectlApplyChangesNothing",
 	"TestPodIsGatedCompletelyBesideAnotherInjector",
@@ -124,8 +124,8 @@ var parallel = []string{
 	"TestEphemeralContainerMountsNoVolumeOfTheAgent",
 	"TestPrivateImageNeedsThePodsOwnCredentials",
 	"TestPodWithAForgedProgramGateIsRefused",
-	"TestProgramPodWithAnIncompleteGateIsRefused",
-	"TestRefusalsWarningEventAndMetricHaveSameReason",
+	"TestPodWithIncompleteShimsForProgramsIsRefused",
+	"TestWarningAndMetricAndEventRepeatRefusalReason",
 	"TestInjectionKeepsFieldsUnknownToTheWebhook",
 	"TestPodStartsAfterTheAwaitedKeyIsDone",
 	"TestPodStartsAfterTheAwaitedHolderServes",
@@ -133,20 +133,20 @@ var parallel = []string{
 	"TestProgramsOfAJobPassTheBarrierTogether",
 	"TestJobSkipsOnlyWhileTheHolderIsAlive",
 	"TestJobFailsAfterItsBoundedWait",
-	"TestPodDeletedAtApplicationStartReportsExitCode",
+	"TestPodDeletionKeepsExitCodeOfStartingApplication",
 	"TestEvictionOfTheHolderCausesOneHandover",
-	"TestHardEvictedHolderReleasesItsSlot",
+	"TestHolderDeletedWithMinimalGraceReleasesItsSlot",
 	"TestPodEvictedByTheKubeletReleasesItsSlot",
 	"TestApplicationThatChangesUserGetsTheStopSignal",
 	"TestGateKeepsTheTerminationReasonAndMessage",
-	"TestGraceOfPodDeletionReplacesThePodsGrace",
+	"TestGraceOfDeletionOverridesGraceOfPod",
 	"TestHooksRunInHoldersAndNeverInStandbys",
 	"TestGatedHooksRunLikeUngatedHooks",
 	"TestGatedHooksFailLikeUngatedHooks",
-	"TestGatedInitContainerRunsUnderTheApplicationsSlot",
+	"TestGatedInitContainerAndApplicationShareOneHold",
 	"TestRestartRulesApplyToTheApplicationsExitCodes",
-	"TestOnceInitContainerSucceedsOncePerKey",
-	"TestOnceJobRunsOncePerKey",
+	"TestInitContainerCompletesWorkOfAKeyOnce",
+	"TestJobsWithEqualKeysRunTheWorkOnce",
 	"TestStartupProbeBeginsAnewWithEachChild",
 	"TestLivenessFailureRestartsContainerAsWithoutTheGate",
 	"TestFailedStartupProbeRestartsContainerAsWithoutGate",
@@ -162,7 +162,7 @@ var parallel = []string{
 	"TestConsoleShowsAHandoverWithItsCause",
 	"TestWebhookAdmitsPodsDespiteALostElection",
 	"TestSlotStaysExclusiveInARecreatedNamespace",
-	"TestUsersNativeSidecarStartsBeforeTheAgent",
+	"TestNativeSidecarOfUserStartsBeforeTheAgent",
 	"TestKubectlCopiesFilesToHolderAndStandby",
 	"TestChildStartsExactlyLikeTheUngatedProcess",
 	"TestEachKindOfWorkloadRollsOutWithoutOverlap",
@@ -178,11 +178,11 @@ var parallel = []string{
 	"TestAdministratorFreesSlotBlockedByAUsersLease",
 	"TestPodWithConditionsMayOnlyReadAwaitedLeases",
 	"TestPodHasOnlyTheRightsOfItsAgent",
-	"TestVariableRefusesALateWritersSmallerToken",
+	"TestVariableRefusesSmallerTokenOfALateWriter",
 	"TestVariableRefusesExcessiveSizesAndChangesOfType",
 	"TestAgentWritesVariablesOnlyAsItsOwnPod",
-	"TestWebhooksAccountMayOnlyCreateEmptyVariables",
-	"TestWebhooksAccountHasOnlyTheRightsOfEnroll",
+	"TestWebhookAccountMayOnlyCreateEmptyVariables",
+	"TestWebhookAccountHasOnlyTheRightsOfEnroll",
 	"TestUnreachableHolderMakesStandbysNotReady",
 	"TestCrashingHolderLosesTheLockToAnotherWorkload",
 	"TestRolloutFinishesDespiteDisruptionBudgetAndAutoscaler",
@@ -191,15 +191,15 @@ var parallel = []string{
 	"TestRolloutWithoutSurgeStopsApplicationAtMostTwice",
 	"TestScaledDownStandbyNeverStartsItsApplication",
 	"TestEachKindOfWorkloadRollsOutAsDocumented",
-	"TestRolloutStallsForEachKindOfBrokenRevision",
+	"TestEachKindOfBrokenRevisionStallsItsRollout",
 	"TestStalledRolloutKeepsTheRemainingOldPods",
-	"TestAverageOfAutoscalerIncludesIdleStandbys",
-	"TestAverageOfAutoscalerExcludesUnreadyStandbys",
+	"TestAutoscalerCountsIdleStandbysInItsAverage",
+	"TestAutoscalerOmitsUnreadyStandbysFromItsAverage",
 	"TestServiceAnswersWhileAStandbyIsDeleted",
 	"TestDeletedStandbyWaitsForItsOpenConnections",
 	"TestStandbyOnHostNetworkForwardsToTheHolder",
 	"TestRolloutRaisesTheRevisionNumber",
-	"TestChangedClaimRollsOutPodsOfItsDeployment",
+	"TestDeploymentRollsOutWhenItsClaimChanges",
 	"TestOnlyHolderIsReadyIfAnnotationSaysHolder",
 	"TestServiceAnswersDuringAHandover",
 	"TestWorkerTutorialShowsTheRealOutputs",
@@ -244,8 +244,8 @@ func TestExampleCounterCountsExactlyDespiteKills(t *testing.T) {
 func TestVariableKeepsEachAcknowledgedAdditionDespiteKills(t *testing.T) {
 	examples.TestVariableKeepsEachAcknowledgedAdditionDespiteKills(t)
 }
-func TestNightlyExampleFinishesDespiteDeletionAndNeverOverlaps(t *testing.T) {
-	examples.TestNightlyExampleFinishesDespiteDeletionAndNeverOverlaps(t)
+func TestNightlyExampleFinishesOneBackupDespiteDeletion(t *testing.T) {
+	examples.TestNightlyExampleFinishesOneBackupDespiteDeletion(t)
 }
 func TestLicenceExampleRunsThreeTasksAtMost(t *testing.T) {
 	examples.TestLicenceExampleRunsThreeTasksAtMost(t)
@@ -256,8 +256,8 @@ func TestWarmupExampleStartsOneReplicaAtATime(t *testing.T) {
 func TestMigrationExampleMigratesOnceDespiteDeletionAndKill(t *testing.T) {
 	examples.TestMigrationExampleMigratesOnceDespiteDeletionAndKill(t)
 }
-func TestLeaderExampleRunsOneWorkerAndServesEverywhere(t *testing.T) {
-	examples.TestLeaderExampleRunsOneWorkerAndServesEverywhere(t)
+func TestLeaderExampleRunsOneWorkerAndThreeServers(t *testing.T) {
+	examples.TestLeaderExampleRunsOneWorkerAndThreeServers(t)
 }
 func TestElectionExampleElectsOneLeaderAtATime(t *testing.T) {
 	examples.TestElectionExampleElectsOneLeaderAtATime(t)
@@ -277,8 +277,8 @@ func TestApplicationSurvivesAControlPlaneRestart(t *testing.T) {
 func TestApplicationSurvivesKubeletAndContainerdRestarts(t *testing.T) {
 	exclusive.TestApplicationSurvivesKubeletAndContainerdRestarts(t)
 }
-func TestDeletedStandbyGivesBackTheSlotItTakes(t *testing.T) {
-	exclusive.TestDeletedStandbyGivesBackTheSlotItTakes(t)
+func TestDeletedStandbyNeverKeepsAnAcquiredSlot(t *testing.T) {
+	exclusive.TestDeletedStandbyNeverKeepsAnAcquiredSlot(t)
 }
 func TestProgramsWithTwoLocksRunOneByOne(t *testing.T) {
 	exclusive.TestProgramsWithTwoLocksRunOneByOne(t)
@@ -286,8 +286,8 @@ func TestProgramsWithTwoLocksRunOneByOne(t *testing.T) {
 func TestLockIsExclusiveAcrossKindsOfWorkloads(t *testing.T) {
 	exclusive.TestLockIsExclusiveAcrossKindsOfWorkloads(t)
 }
-func TestPodsThatSortTwoLocksDifferentlyNeverDeadlock(t *testing.T) {
-	exclusive.TestPodsThatSortTwoLocksDifferentlyNeverDeadlock(t)
+func TestPodsWithOppositeListsOfLocksNeverDeadlock(t *testing.T) {
+	exclusive.TestPodsWithOppositeListsOfLocksNeverDeadlock(t)
 }
 func TestPodAndClientGoElectorExcludeEachOther(t *testing.T) {
 	exclusive.TestPodAndClientGoElectorExcludeEachOther(t)
@@ -298,8 +298,8 @@ func TestByDefaultALostHoldRestartsNoContainer(t *testing.T) {
 func TestLostHoldRestartsContainerIfAnnotationSaysRestart(t *testing.T) {
 	exclusive.TestLostHoldRestartsContainerIfAnnotationSaysRestart(t)
 }
-func TestContainerEndsWithItsChildsExitCode(t *testing.T) {
-	exclusive.TestContainerEndsWithItsChildsExitCode(t)
+func TestContainerReturnsTheExitCodeOfItsChild(t *testing.T) {
+	exclusive.TestContainerReturnsTheExitCodeOfItsChild(t)
 }
 func TestStandbyTakesOverFromACrashingHolder(t *testing.T) {
 	exclusive.TestStandbyTakesOverFromACrashingHolder(t)
@@ -354,15 +354,17 @@ func TestReadersAndWritersNeverRunTogetherDespiteKills(t *testing.T) {
 func TestSemaphoreLetsThreeOfFivePodsRun(t *testing.T) {
 	exclusive.TestSemaphoreLetsThreeOfFivePodsRun(t)
 }
-func TestEachShardRunsInOneOfFivePods(t *testing.T) { exclusive.TestEachShardRunsInOneOfFivePods(t) }
+func TestThreeOfFivePodsHoldOneShardEach(t *testing.T) {
+	exclusive.TestThreeOfFivePodsHoldOneShardEach(t)
+}
 func TestPodsWithDifferentShardCountsNeverRunTogether(t *testing.T) {
 	exclusive.TestPodsWithDifferentShardCountsNeverRunTogether(t)
 }
 func TestNewShardCountTakesEffectDespiteDisconnectedNode(t *testing.T) {
 	exclusive.TestNewShardCountTakesEffectDespiteDisconnectedNode(t)
 }
-func TestApplicationNeverRunsTwiceDespiteDeletionsAndKills(t *testing.T) {
-	exclusive.TestApplicationNeverRunsTwiceDespiteDeletionsAndKills(t)
+func TestApplicationStaysExclusiveDespiteDeletionsAndKills(t *testing.T) {
+	exclusive.TestApplicationStaysExclusiveDespiteDeletionsAndKills(t)
 }
 func TestStartLockLetsPodsStartOneByOne(t *testing.T) {
 	exclusive.TestStartLockLetsPodsStartOneByOne(t)
@@ -422,8 +424,8 @@ func TestPoliciesAreFastForPodsWithManyArguments(t *testing.T) {
 func TestClaimWithAnIncompleteGateIsRefused(t *testing.T) {
 	injection.TestClaimWithAnIncompleteGateIsRefused(t)
 }
-func TestMarksPolicyRefusesMarkedPodsWithoutAGate(t *testing.T) {
-	injection.TestMarksPolicyRefusesMarkedPodsWithoutAGate(t)
+func TestPolicyOnMarksRefusesPodsWithoutAGate(t *testing.T) {
+	injection.TestPolicyOnMarksRefusesPodsWithoutAGate(t)
 }
 func TestKubectlDryRunHasNoSideEffect(t *testing.T) { injection.TestKubectlDryRunHasNoSideEffect(t) }
 func TestRepeatedKubectlApplyChangesNothing(t *testing.T) {
@@ -457,11 +459,11 @@ func TestPrivateImageNeedsThePodsOwnCredentials(t *testing.T) {
 func TestPodWithAForgedProgramGateIsRefused(t *testing.T) {
 	injection.TestPodWithAForgedProgramGateIsRefused(t)
 }
-func TestProgramPodWithAnIncompleteGateIsRefused(t *testing.T) {
-	injection.TestProgramPodWithAnIncompleteGateIsRefused(t)
+func TestPodWithIncompleteShimsForProgramsIsRefused(t *testing.T) {
+	injection.TestPodWithIncompleteShimsForProgramsIsRefused(t)
 }
-func TestRefusalsWarningEventAndMetricHaveSameReason(t *testing.T) {
-	injection.TestRefusalsWarningEventAndMetricHaveSameReason(t)
+func TestWarningAndMetricAndEventRepeatRefusalReason(t *testing.T) {
+	injection.TestWarningAndMetricAndEventRepeatRefusalReason(t)
 }
 func TestInjectionKeepsFieldsUnknownToTheWebhook(t *testing.T) {
 	injection.TestInjectionKeepsFieldsUnknownToTheWebhook(t)
@@ -483,14 +485,14 @@ func TestJobSkipsOnlyWhileTheHolderIsAlive(t *testing.T) {
 	lifecycle.TestJobSkipsOnlyWhileTheHolderIsAlive(t)
 }
 func TestJobFailsAfterItsBoundedWait(t *testing.T) { lifecycle.TestJobFailsAfterItsBoundedWait(t) }
-func TestPodDeletedAtApplicationStartReportsExitCode(t *testing.T) {
-	lifecycle.TestPodDeletedAtApplicationStartReportsExitCode(t)
+func TestPodDeletionKeepsExitCodeOfStartingApplication(t *testing.T) {
+	lifecycle.TestPodDeletionKeepsExitCodeOfStartingApplication(t)
 }
 func TestEvictionOfTheHolderCausesOneHandover(t *testing.T) {
 	lifecycle.TestEvictionOfTheHolderCausesOneHandover(t)
 }
-func TestHardEvictedHolderReleasesItsSlot(t *testing.T) {
-	lifecycle.TestHardEvictedHolderReleasesItsSlot(t)
+func TestHolderDeletedWithMinimalGraceReleasesItsSlot(t *testing.T) {
+	lifecycle.TestHolderDeletedWithMinimalGraceReleasesItsSlot(t)
 }
 func TestPodEvictedByTheKubeletReleasesItsSlot(t *testing.T) {
 	lifecycle.TestPodEvictedByTheKubeletReleasesItsSlot(t)
@@ -501,8 +503,8 @@ func TestApplicationThatChangesUserGetsTheStopSignal(t *testing.T) {
 func TestGateKeepsTheTerminationReasonAndMessage(t *testing.T) {
 	lifecycle.TestGateKeepsTheTerminationReasonAndMessage(t)
 }
-func TestGraceOfPodDeletionReplacesThePodsGrace(t *testing.T) {
-	lifecycle.TestGraceOfPodDeletionReplacesThePodsGrace(t)
+func TestGraceOfDeletionOverridesGraceOfPod(t *testing.T) {
+	lifecycle.TestGraceOfDeletionOverridesGraceOfPod(t)
 }
 func TestHooksRunInHoldersAndNeverInStandbys(t *testing.T) {
 	lifecycle.TestHooksRunInHoldersAndNeverInStandbys(t)
@@ -511,16 +513,18 @@ func TestGatedHooksRunLikeUngatedHooks(t *testing.T) { lifecycle.TestGatedHooksR
 func TestGatedHooksFailLikeUngatedHooks(t *testing.T) {
 	lifecycle.TestGatedHooksFailLikeUngatedHooks(t)
 }
-func TestGatedInitContainerRunsUnderTheApplicationsSlot(t *testing.T) {
-	lifecycle.TestGatedInitContainerRunsUnderTheApplicationsSlot(t)
+func TestGatedInitContainerAndApplicationShareOneHold(t *testing.T) {
+	lifecycle.TestGatedInitContainerAndApplicationShareOneHold(t)
 }
 func TestRestartRulesApplyToTheApplicationsExitCodes(t *testing.T) {
 	lifecycle.TestRestartRulesApplyToTheApplicationsExitCodes(t)
 }
-func TestOnceInitContainerSucceedsOncePerKey(t *testing.T) {
-	lifecycle.TestOnceInitContainerSucceedsOncePerKey(t)
+func TestInitContainerCompletesWorkOfAKeyOnce(t *testing.T) {
+	lifecycle.TestInitContainerCompletesWorkOfAKeyOnce(t)
 }
-func TestOnceJobRunsOncePerKey(t *testing.T) { lifecycle.TestOnceJobRunsOncePerKey(t) }
+func TestJobsWithEqualKeysRunTheWorkOnce(t *testing.T) {
+	lifecycle.TestJobsWithEqualKeysRunTheWorkOnce(t)
+}
 func TestStartupProbeBeginsAnewWithEachChild(t *testing.T) {
 	lifecycle.TestStartupProbeBeginsAnewWithEachChild(t)
 }
@@ -582,17 +586,17 @@ func TestRestoredEtcdKeepsSlotsExclusive(t *testing.T) {
 func TestRecoverCommandRaisesTokensAfterARestore(t *testing.T) {
 	operations.TestRecoverCommandRaisesTokensAfterARestore(t)
 }
-func TestUninstallIsRefusedWhileGatedPodsExist(t *testing.T) {
-	operations.TestUninstallIsRefusedWhileGatedPodsExist(t)
+func TestUninstallationIsRefusedWhileGatedPodsExist(t *testing.T) {
+	operations.TestUninstallationIsRefusedWhileGatedPodsExist(t)
 }
-func TestUninstallLeavesDoneKeysAndVariablesBehind(t *testing.T) {
-	operations.TestUninstallLeavesDoneKeysAndVariablesBehind(t)
+func TestUninstallationKeepsDoneKeysAndVariables(t *testing.T) {
+	operations.TestUninstallationKeepsDoneKeysAndVariables(t)
 }
 func TestUpgradeAndRollbackNeverStopTheApplication(t *testing.T) {
 	operations.TestUpgradeAndRollbackNeverStopTheApplication(t)
 }
-func TestLostWebhookBlocksAnnotatedPodsOnly(t *testing.T) {
-	operations.TestLostWebhookBlocksAnnotatedPodsOnly(t)
+func TestWebhookOutageBlocksOnlyNewAnnotatedObjects(t *testing.T) {
+	operations.TestWebhookOutageBlocksOnlyNewAnnotatedObjects(t)
 }
 func TestDeletedWebhookConfigurationBlocksAnnotatedPodsOnly(t *testing.T) {
 	operations.TestDeletedWebhookConfigurationBlocksAnnotatedPodsOnly(t)
@@ -603,8 +607,8 @@ func TestAnnotatedWorkloadsAreEditableWithoutTheWebhook(t *testing.T) {
 
 // Tests of package pods.
 
-func TestUsersNativeSidecarStartsBeforeTheAgent(t *testing.T) {
-	pods.TestUsersNativeSidecarStartsBeforeTheAgent(t)
+func TestNativeSidecarOfUserStartsBeforeTheAgent(t *testing.T) {
+	pods.TestNativeSidecarOfUserStartsBeforeTheAgent(t)
 }
 func TestKubectlCopiesFilesToHolderAndStandby(t *testing.T) {
 	pods.TestKubectlCopiesFilesToHolderAndStandby(t)
@@ -646,8 +650,8 @@ func TestPodWithConditionsMayOnlyReadAwaitedLeases(t *testing.T) {
 	rights.TestPodWithConditionsMayOnlyReadAwaitedLeases(t)
 }
 func TestPodHasOnlyTheRightsOfItsAgent(t *testing.T) { rights.TestPodHasOnlyTheRightsOfItsAgent(t) }
-func TestVariableRefusesALateWritersSmallerToken(t *testing.T) {
-	rights.TestVariableRefusesALateWritersSmallerToken(t)
+func TestVariableRefusesSmallerTokenOfALateWriter(t *testing.T) {
+	rights.TestVariableRefusesSmallerTokenOfALateWriter(t)
 }
 func TestVariableRefusesExcessiveSizesAndChangesOfType(t *testing.T) {
 	rights.TestVariableRefusesExcessiveSizesAndChangesOfType(t)
@@ -655,11 +659,11 @@ func TestVariableRefusesExcessiveSizesAndChangesOfType(t *testing.T) {
 func TestAgentWritesVariablesOnlyAsItsOwnPod(t *testing.T) {
 	rights.TestAgentWritesVariablesOnlyAsItsOwnPod(t)
 }
-func TestWebhooksAccountMayOnlyCreateEmptyVariables(t *testing.T) {
-	rights.TestWebhooksAccountMayOnlyCreateEmptyVariables(t)
+func TestWebhookAccountMayOnlyCreateEmptyVariables(t *testing.T) {
+	rights.TestWebhookAccountMayOnlyCreateEmptyVariables(t)
 }
-func TestWebhooksAccountHasOnlyTheRightsOfEnroll(t *testing.T) {
-	rights.TestWebhooksAccountHasOnlyTheRightsOfEnroll(t)
+func TestWebhookAccountHasOnlyTheRightsOfEnroll(t *testing.T) {
+	rights.TestWebhookAccountHasOnlyTheRightsOfEnroll(t)
 }
 
 // Tests of package rollouts.
@@ -686,8 +690,8 @@ func TestScaledDownStandbyNeverStartsItsApplication(t *testing.T) {
 func TestEachKindOfWorkloadRollsOutAsDocumented(t *testing.T) {
 	rollouts.TestEachKindOfWorkloadRollsOutAsDocumented(t)
 }
-func TestRolloutStallsForEachKindOfBrokenRevision(t *testing.T) {
-	rollouts.TestRolloutStallsForEachKindOfBrokenRevision(t)
+func TestEachKindOfBrokenRevisionStallsItsRollout(t *testing.T) {
+	rollouts.TestEachKindOfBrokenRevisionStallsItsRollout(t)
 }
 func TestStalledRolloutKeepsTheRemainingOldPods(t *testing.T) {
 	rollouts.TestStalledRolloutKeepsTheRemainingOldPods(t)
@@ -695,11 +699,11 @@ func TestStalledRolloutKeepsTheRemainingOldPods(t *testing.T) {
 
 // Tests of package traffic.
 
-func TestAverageOfAutoscalerIncludesIdleStandbys(t *testing.T) {
-	traffic.TestAverageOfAutoscalerIncludesIdleStandbys(t)
+func TestAutoscalerCountsIdleStandbysInItsAverage(t *testing.T) {
+	traffic.TestAutoscalerCountsIdleStandbysInItsAverage(t)
 }
-func TestAverageOfAutoscalerExcludesUnreadyStandbys(t *testing.T) {
-	traffic.TestAverageOfAutoscalerExcludesUnreadyStandbys(t)
+func TestAutoscalerOmitsUnreadyStandbysFromItsAverage(t *testing.T) {
+	traffic.TestAutoscalerOmitsUnreadyStandbysFromItsAverage(t)
 }
 func TestServiceAnswersWhileAStandbyIsDeleted(t *testing.T) {
 	traffic.TestServiceAnswersWhileAStandbyIsDeleted(t)
@@ -714,8 +718,8 @@ func TestStandbyOnHostNetworkForwardsToTheHolder(t *testing.T) {
 	traffic.TestStandbyOnHostNetworkForwardsToTheHolder(t)
 }
 func TestRolloutRaisesTheRevisionNumber(t *testing.T) { traffic.TestRolloutRaisesTheRevisionNumber(t) }
-func TestChangedClaimRollsOutPodsOfItsDeployment(t *testing.T) {
-	traffic.TestChangedClaimRollsOutPodsOfItsDeployment(t)
+func TestDeploymentRollsOutWhenItsClaimChanges(t *testing.T) {
+	traffic.TestDeploymentRollsOutWhenItsClaimChanges(t)
 }
 func TestOnlyHolderIsReadyIfAnnotationSaysHolder(t *testing.T) {
 	traffic.TestOnlyHolderIsReadyIfAnnotationSaysHolder(t)

@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	flag.DurationVar(&exclusive.Soak, "soak", exclusive.Soak, "how long pods are deleted and killed in TestApplicationNeverRunsTwiceDespiteDeletionsAndKills")
+	flag.DurationVar(&exclusive.Soak, "soak", exclusive.Soak, "how long pods are deleted and killed in TestApplicationStaysExclusiveDespiteDeletionsAndKills")
 	flag.BoolVar(&software.Every, "every-fault", false, "each application of TestGateKeeps… meets every fault, instead of a random half; and the share parallel leaves no test out")
 	late := flag.Bool("late", false, "the share parallel runs one real application and one example, instead of a random half of both")
 	flag.StringVar(&rollouts.Rows, "rows", "", "which kinds of workloads are in the table of rollouts; empty: no table")

@@ -252,9 +252,9 @@ func TestChartRefusesWrongNamespaceOrSecondRelease(t *testing.T) {
 	}
 }
 
-// TestHelmHooksLeaveNoObjectBehind checks the policy by which Helm deletes an object after the
+// TestHelmDeletesTheObjectsOfItsHooks checks the policy by which Helm deletes an object after the
 // hook.
-func TestHelmHooksLeaveNoObjectBehind(t *testing.T) {
+func TestHelmDeletesTheObjectsOfItsHooks(t *testing.T) {
 	hooks := render(t, "").hooks
 	kinds := map[string]int{}
 	for _, h := range hooks {
@@ -282,7 +282,7 @@ func TestHelmHooksLackTheRightToWriteLeases(t *testing.T) {
 	}
 }
 
-func TestHelmNotesShowTheNextCommand(t *testing.T) {
+func TestHelmNotesNameTheCommandThatEnablesInjection(t *testing.T) {
 	assert.Contains(t, render(t, "").notes, "kubectl label namespace NAMESPACE metaparticle.io/injection=enabled")
 }
 

@@ -29,7 +29,7 @@ import (
 // watchdog (2 s).
 const pauses = 8 * time.Second
 
-func TestShimFreezesItsChildAfterAMachinePause(t *testing.T) {
+func TestShimFreezesChildAfterAPausedMachineResumes(t *testing.T) {
 	kernel := os.Getenv("KERNEL")
 	if kernel == "" {
 		t.Skip("no KERNEL for a virtual machine: make pause")
@@ -53,7 +53,7 @@ func TestShimFreezesItsChildAfterAMachinePause(t *testing.T) {
 		}
 	}
 	assert.Contains(t, said.String(), "exit code 0", "%s", said.String())
-	assert.Contains(t, said.String(), "--- PASS: TestShimFreezesItsChildAfterAMachinePause")
+	assert.Contains(t, said.String(), "--- PASS: TestShimFreezesChildAfterAPausedMachineResumes")
 }
 
 // boot starts a machine whose first and only program is the tests of agent/shim.
@@ -73,7 +73,7 @@ func boot(t *testing.T, dir, kernel string) (*exec.Cmd, *bufio.Scanner, io.Write
 	machine := exec.Command("qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "256", "-net", "none",
 		"-display", "none", "-no-reboot", "-serial", "stdio", "-monitor", "unix:"+filepath.Join(dir, "monitor")+",server,nowait",
 		"-kernel", kernel, "-initrd", image,
-		"-append", "console=ttyS0 quiet panic=-1 GATE_MACHINE=1 -- -test.v -test.run=^TestShimFreezesItsChildAfterAMachinePause$")
+		"-append", "console=ttyS0 quiet panic=-1 GATE_MACHINE=1 -- -test.v -test.run=^TestShimFreezesChildAfterAPausedMachineResumes$")
 	say, err := machine.StdinPipe()
 	require.NoError(t, err)
 	hear, err := machine.StdoutPipe()

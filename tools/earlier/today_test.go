@@ -51,10 +51,10 @@ func released() lease.Record {
 	return r
 }
 
-// TestGoldenLeasesEqualWhatTodaysAgentsWrite compares the golden Leases with the Leases that agents of this
+// TestAgentsOfThisVersionWriteTheGoldenLeases compares the golden Leases with the Leases that agents of this
 // version write. The tests in a copy of the earlier version read these golden Leases (go doc
 // ./tools/earlier).
-func TestGoldenLeasesEqualWhatTodaysAgentsWrite(t *testing.T) {
+func TestAgentsOfThisVersionWriteTheGoldenLeases(t *testing.T) {
 	archive := &txtar.Archive{Comment: []byte("Made by make golden. Do not edit.\n")}
 	for _, one := range []struct {
 		name string

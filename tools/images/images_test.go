@@ -195,7 +195,7 @@ func TestEqualSourcesMakeEqualImageDigests(t *testing.T) {
 	}
 }
 
-func TestSecondImageBuildLeavesNoFilesOfFirst(t *testing.T) {
+func TestImageBuildDeletesFilesOfTheEarlierBuild(t *testing.T) {
 	directory, _ := build(t, "-platforms", "linux/amd64", "-version", "one")
 	var out bytes.Buffer
 	require.NoError(t, run(t.Context(), []string{"-out", directory, "-platforms", "linux/amd64", "-version", "two"}, hello, &out))

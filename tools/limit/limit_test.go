@@ -41,7 +41,7 @@ func TestFolderAboveItsRecordedLimitIsReported(t *testing.T) {
 	}
 }
 
-func TestLimitOfMaximumBoundsEachFolderAlone(t *testing.T) {
+func TestMaximumsOfSubfoldersAreNotAddedUp(t *testing.T) {
 	counts := Counts{"agent": {3, 0}, "agent/gate": {5, 2}}
 	assert.Empty(t, table(t, example).Exceeded(counts, Max))
 }
@@ -57,7 +57,7 @@ func TestRecordedLimitsAreLoweredButNeverRaised(t *testing.T) {
 	assert.Equal(t, []string{"# Why.\n"}, again.comments)
 }
 
-func TestSplitLimitTableHasOneRowPerFolder(t *testing.T) {
+func TestSplittingGivesEachFolderItsOwnLimitRow(t *testing.T) {
 	limits := table(t, example)
 	limits.Split(Counts{"agent": {0, 0}, "agent/claim": {0, 0}, "api": {0, 0}})
 	assert.Equal(t, map[string][]int{"agent": {5, 2}, "agent/claim": {5, 2}, "api": {0, 0}}, limits.rows)

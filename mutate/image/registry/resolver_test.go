@@ -154,7 +154,7 @@ func TestResolverFindsNoCommandForADeletedTag(t *testing.T) {
 }
 
 // docs/compatibility.md: command/registry-away carried
-func TestLookUpAtHangingRegistryEndsInTime(t *testing.T) {
+func TestResolverGivesUpOnAHangingRegistry(t *testing.T) {
 	f := newRegistry(t, false)
 	r := f.resolver(Options{Budget: 100 * time.Millisecond})
 	f.push(t, "app:1", redis)
@@ -214,7 +214,7 @@ func TestResolverReturnsTheDifferingCommandsOfAllPlatforms(t *testing.T) {
 }
 
 // docs/compatibility.md: command/platforms refused ImagePlatforms
-func TestImageWhoseArchitectureVariantsDifferIsRefused(t *testing.T) {
+func TestImageWithTwoCommandsPerArchitectureIsRefused(t *testing.T) {
 	f := newRegistry(t, false)
 	other := v1.Config{Entrypoint: []string{"other"}}
 	for name, at := range map[string]string{

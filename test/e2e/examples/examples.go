@@ -90,7 +90,7 @@ func (e example) complete(name string) {
 	})
 }
 
-func TestNightlyExampleFinishesDespiteDeletionAndNeverOverlaps(t *testing.T) {
+func TestNightlyExampleFinishesOneBackupDespiteDeletion(t *testing.T) {
 	e := apply(t, "nightly", "nightly")
 	// The test starts each Job itself, whatever the time of day.
 	kubectl.Must(e.Space, "", "patch", "cronjob", "nightly", "-p", `{"spec":{"suspend":true}}`)
@@ -232,7 +232,7 @@ func TestMigrationExampleMigratesOnceDespiteDeletionAndKill(t *testing.T) {
 	e.NeverMoreThan(1)
 }
 
-func TestLeaderExampleRunsOneWorkerAndServesEverywhere(t *testing.T) {
+func TestLeaderExampleRunsOneWorkerAndThreeServers(t *testing.T) {
 	e := apply(t, "leader", "shop")
 	kubectl.Must(e.Space, "", "rollout", "status", "deployment/shop", "--timeout=170s")
 	leader := e.awaitOther(nil)

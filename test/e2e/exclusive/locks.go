@@ -71,7 +71,7 @@ func TestLockIsExclusiveAcrossKindsOfWorkloads(t *testing.T) {
 	}
 }
 
-func TestPodsThatSortTwoLocksDifferentlyNeverDeadlock(t *testing.T) {
+func TestPodsWithOppositeListsOfLocksNeverDeadlock(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)

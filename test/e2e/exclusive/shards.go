@@ -83,7 +83,7 @@ func (p partitioned) awaitAll(bound time.Duration, shards int, former string) (n
 }
 
 // docs/compatibility.md: lifecycle/shards carried
-func TestEachShardRunsInOneOfFivePods(t *testing.T) {
+func TestThreeOfFivePodsHoldOneShardEach(t *testing.T) {
 	l := cluster.NeedLab(t, "it cuts a node off")
 	p := partitioned{space.New(t)}
 	a := worker(3)

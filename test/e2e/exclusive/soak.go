@@ -28,7 +28,7 @@ var Soak = 2 * time.Minute
 
 // Three replicas on three nodes suffer one fault after the other. At the end of the test,
 // the cleanup of its space searches the whole record for two applications at once.
-func TestApplicationNeverRunsTwiceDespiteDeletionsAndKills(t *testing.T) {
+func TestApplicationStaysExclusiveDespiteDeletionsAndKills(t *testing.T) {
 	cluster.NeedLab(t, "it kills processes of pods")
 	t.Parallel()
 	s := space.New(t)

@@ -20,7 +20,7 @@ import (
 
 // The refusal, the warning, the Event on the owner and the metric contain the same
 // reason.
-func TestRefusalsWarningEventAndMetricHaveSameReason(t *testing.T) {
+func TestWarningAndMetricAndEventRepeatRefusalReason(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	const reason = "SharedProcesses"

@@ -27,7 +27,7 @@ import (
 // stop an application that started milliseconds ago.
 //
 // docs/compatibility.md: lifecycle/exit-codes carried
-func TestPodDeletedAtApplicationStartReportsExitCode(t *testing.T) {
+func TestPodDeletionKeepsExitCodeOfStartingApplication(t *testing.T) {
 	cluster.NeedLab(t, "it kills processes of pods")
 	t.Parallel()
 	s := space.New(t)

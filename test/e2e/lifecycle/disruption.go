@@ -66,7 +66,7 @@ const evictionTimeout = 3 * time.Minute
 // A hard eviction is a deletion with a grace of one second. The kubelet kills the application after
 // two seconds, which is the kubelet's minimum, and then stops the agent. The agent must still
 // release the slot, because the slot would otherwise have to expire.
-func TestHardEvictedHolderReleasesItsSlot(t *testing.T) {
+func TestHolderDeletedWithMinimalGraceReleasesItsSlot(t *testing.T) {
 	t.Parallel()
 	for name, args := range map[string][]string{"obeys": nil, "ignores": {"-ignore-term"}} {
 		t.Run(name, func(t *testing.T) {

@@ -19,7 +19,7 @@ import (
 // A person deletes the holder with a shorter grace than the pod's.
 //
 // docs/compatibility.md: lifecycle/grace-of-deletion lifecycle/ignores-term carried
-func TestGraceOfPodDeletionReplacesThePodsGrace(t *testing.T) {
+func TestGraceOfDeletionOverridesGraceOfPod(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("hurried")
 	a.Args, a.Grace = []string{"-ignore-term"}, patient

@@ -33,7 +33,7 @@ func of(s *space.Space, name, pod string) (found []record.Process) {
 // The init container prepares the application's data, as a migration does.
 //
 // docs/compatibility.md: pod/init-gated carried
-func TestGatedInitContainerRunsUnderTheApplicationsSlot(t *testing.T) {
+func TestGatedInitContainerAndApplicationShareOneHold(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)

@@ -76,7 +76,7 @@ func awaitReady(s *space.Space, a app.App, n int) {
 }
 
 // docs/compatibility.md: lifecycle/once pod/init carried
-func TestOnceInitContainerSucceedsOncePerKey(t *testing.T) {
+func TestInitContainerCompletesWorkOfAKeyOnce(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)
@@ -114,7 +114,7 @@ func TestOnceInitContainerSucceedsOncePerKey(t *testing.T) {
 }
 
 // docs/compatibility.md: lifecycle/once carried
-func TestOnceJobRunsOncePerKey(t *testing.T) {
+func TestJobsWithEqualKeysRunTheWorkOnce(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)

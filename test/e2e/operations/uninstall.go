@@ -46,7 +46,7 @@ func gatedPods(t *testing.T) []corev1.Pod {
 	return pods.Items
 }
 
-func TestUninstallIsRefusedWhileGatedPodsExist(t *testing.T) {
+func TestUninstallationIsRefusedWhileGatedPodsExist(t *testing.T) {
 	h := holder.Deploy(t, app.Lasting("in-use"), "it needs the record")
 	out, err := install(t, "-uninstall")
 	require.Error(t, err, out)
@@ -59,7 +59,7 @@ func TestUninstallIsRefusedWhileGatedPodsExist(t *testing.T) {
 	h.Never(lease.Handover, "another application", func() bool { return app.After(h.Space, h.App, h.Before) != nil })
 }
 
-func TestUninstallLeavesDoneKeysAndVariablesBehind(t *testing.T) {
+func TestUninstallationKeepsDoneKeysAndVariables(t *testing.T) {
 	cluster.NeedLab(t, "it uninstalls")
 	s := space.New(t)
 	// For this Deployment enroll makes Leases and Roles, which the uninstallation must

@@ -28,7 +28,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-func TestLostWebhookBlocksAnnotatedPodsOnly(t *testing.T) {
+func TestWebhookOutageBlocksOnlyNewAnnotatedObjects(t *testing.T) {
 	s := space.New(t)
 	_, err := webhook.Try(s, app.Bare(s, "before", webhook.Claims))
 	require.NoError(t, err)

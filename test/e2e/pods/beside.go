@@ -22,7 +22,7 @@ import (
 )
 
 // docs/compatibility.md: pod/native-sidecars pod/ungated carried
-func TestUsersNativeSidecarStartsBeforeTheAgent(t *testing.T) {
+func TestNativeSidecarOfUserStartsBeforeTheAgent(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)

@@ -76,7 +76,7 @@ func TestProcessRecordKeepsItsFlockUntilDescendantsEnd(t *testing.T) {
 	assert.Len(t, r.Contended(), 1)
 }
 
-func TestProcessRecordCheckDemandsGrowingTokensBetweenPods(t *testing.T) {
+func TestRecordCheckFailsIfTokensDoNotGrow(t *testing.T) {
 	process := func(uid, slot, token string) Process {
 		return Process{ID: uid + token, Meta: Meta{UID: uid, Slot: slot, Token: token}}
 	}

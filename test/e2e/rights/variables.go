@@ -93,7 +93,7 @@ func fenced(lock string, epoch, token int) object {
 
 // The first writer stood still for a while, and writes after the second writer. The API server
 // refuses the late write as a PUT, as a patch and as an apply.
-func TestVariableRefusesALateWritersSmallerToken(t *testing.T) {
+func TestVariableRefusesSmallerTokenOfALateWriter(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	v := variables{s, s.Client}
@@ -243,7 +243,7 @@ func TestAgentWritesVariablesOnlyAsItsOwnPod(t *testing.T) {
 	assert.EqualValues(t, 1, left["spec"].(object)["integer"])
 }
 
-func TestWebhooksAccountMayOnlyCreateEmptyVariables(t *testing.T) {
+func TestWebhookAccountMayOnlyCreateEmptyVariables(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	admin := variables{s, s.Client}

@@ -74,7 +74,7 @@ const recorded = "once.recorded"
 // A stranger with the webhook's service account token can do the work of enroll and
 // nothing else. The stranger can change no object of a node, of the control plane or of
 // another program.
-func TestWebhooksAccountHasOnlyTheRightsOfEnroll(t *testing.T) {
+func TestWebhookAccountHasOnlyTheRightsOfEnroll(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	ctx := t.Context()

@@ -42,10 +42,10 @@ func probed(path string) func(*corev1.Container) {
 	}
 }
 
-// TestRolloutStallsForEachKindOfBrokenRevision applies versions that do not exit immediately, but
+// TestEachKindOfBrokenRevisionStallsItsRollout applies versions that do not exit immediately, but
 // are broken in other ways. The old version serves again after one turn of the new version, or is
 // never stopped.
-func TestRolloutStallsForEachKindOfBrokenRevision(t *testing.T) {
+func TestEachKindOfBrokenRevisionStallsItsRollout(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	ready := probed("/health/ready")

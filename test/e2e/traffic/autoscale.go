@@ -211,7 +211,7 @@ func uses(top string) map[string]float64 {
 // the holder.
 //
 // docs/compatibility.md: identity/hpa identity/hpa-container carried
-func TestAverageOfAutoscalerIncludesIdleStandbys(t *testing.T) {
+func TestAutoscalerCountsIdleStandbysInItsAverage(t *testing.T) {
 	t.Parallel()
 	s := scale(t, app.Lasting("scaled"),
 		ofPod(corev1.ResourceMemory, beyondReach), ofContainer(corev1.ResourceMemory, beyondReach),
@@ -234,7 +234,7 @@ func TestAverageOfAutoscalerIncludesIdleStandbys(t *testing.T) {
 
 // An autoscaler omits pods that are not Ready from the average CPU use. So the average is
 // the use of the holder alone.
-func TestAverageOfAutoscalerExcludesUnreadyStandbys(t *testing.T) {
+func TestAutoscalerOmitsUnreadyStandbysFromItsAverage(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("unready")
 	a.Annotations[api.ReadinessAnnotation] = string(api.ReadinessHolder)

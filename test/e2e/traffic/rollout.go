@@ -37,7 +37,7 @@ const underWay = 3
 // removed.
 //
 // docs/compatibility.md: kinds/deployment carried
-func TestChangedClaimRollsOutPodsOfItsDeployment(t *testing.T) {
+func TestDeploymentRollsOutWhenItsClaimChanges(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)

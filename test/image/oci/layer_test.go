@@ -33,7 +33,7 @@ func tarred(t *testing.T, files ...string) *bytes.Buffer {
 	return &out
 }
 
-func TestLayerHasOnlyFilesThatDifferFromBase(t *testing.T) {
+func TestLayerContainsOnlyNewAndChangedFiles(t *testing.T) {
 	base := func() *bytes.Buffer { return tarred(t, "./etc/passwd", "root", "./bin/sh", "sh", "./link", "") }
 	var layer bytes.Buffer
 	after := tarred(t, "./etc/passwd", "root, redis", "./bin/sh", "sh", "./link", "", "./bin/redis", "redis")

@@ -15,7 +15,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab/state"
 )
 
-func TestOnlyRunningProcessesHaveAStartTime(t *testing.T) {
+func TestStartTimeIsFoundForRunningProcessesOnly(t *testing.T) {
 	stat := "42 (a) b (c)) S 1 " + strings.Repeat("0 ", 17) + "98765 1 2 3"
 	start, err := parseStartTime(stat)
 	require.NoError(t, err)

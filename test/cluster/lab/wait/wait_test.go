@@ -37,7 +37,7 @@ func TestFileLockWaitsUntilTheFileIsUnlocked(t *testing.T) {
 	assert.NoError(t, <-taken)
 }
 
-func TestPollErrorTellsWhatWasAwaited(t *testing.T) {
+func TestPollErrorContainsPurposeAndLastError(t *testing.T) {
 	calls := 0
 	require.NoError(t, Poll(t.Context(), time.Minute, "it", func() error {
 		calls++

@@ -39,7 +39,7 @@ func TestEachTestIsInOneShareOfTests(t *testing.T) {
 	assert.Empty(t, outside, "the empty share has all tests")
 }
 
-func TestParallelShareOfTestsHasTheHandoverTest(t *testing.T) {
+func TestClusterOfParallelTestsRunsTheHandoverTest(t *testing.T) {
 	names := []string{"TestConnectionsAreNeverRefusedDuringAHandover", "a"}
 	outside, err := share.Outside("parallel", names, parallel)
 	require.NoError(t, err)
