@@ -53,6 +53,19 @@ func TestWebhookRunsOnLinuxNodes(t *testing.T) {
 	assert.Equal(t, map[string]string{corev1.LabelOSStable: string(corev1.Linux)}, webhookPods(t).Spec.NodeSelector)
 }
 
+// During a rollout the pods of the earlier template still run. If they counted, both new replicas
+// could end up on one node.
+func TestWebhookReplicasOfOneTemplateSpreadOverNodes(t *testing.T) {
+	pods := webhookPods(t)
+	require.Len(t, pods.Spec.TopologySpreadConstraints, 1)
+	spread := pods.Spec.TopologySpreadConstraints[0]
+	assert.Equal(t, corev1.LabelHostname, spread.TopologyKey)
+	assert.Equal(t, []string{appsv1.DefaultDeploymentUniqueLabelKey}, spread.MatchLabelKeys)
+	for key, value := range spread.LabelSelector.MatchLabels {
+		assert.Equal(t, value, pods.Labels[key])
+	}
+}
+
 func TestQuotaAdmitsTheWebhooksPriorityClass(t *testing.T) {
 	pods, quotas := webhookPods(t), all[*corev1.ResourceQuota](t)
 	require.Len(t, quotas, 1)

@@ -11,7 +11,9 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
+	"unicode/utf8"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -23,8 +25,29 @@ import (
 )
 
 // ErrGated means that a removal has deleted nothing, because gated pods would lose their Leases.
-var ErrGated = errors.New("gated pods exist, so nothing was deleted; remove the claims of their workloads and wait for the rollouts, " +
-	"or delete the workloads, and then uninstall again")
+var ErrGated = errors.New("gated pods exist, so nothing was deleted; scale their workloads to 0 (without the claims all replicas run at once), " +
+	"wait until the pods are gone, remove the claims, and then uninstall again (docs/install.md#uninstall)")
+
+// ErrUsed means that a removal has deleted the webhook, but not the objects that enroll made,
+// because gated pods still use these objects.
+var ErrUsed = errors.New("gated pods exist, so they keep their Leases, Roles and RoleBindings, and keep running, but the webhook is gone; " +
+	"install Metaparticle again, end the gated pods, and then uninstall again (docs/install.md#uninstall)")
+
+// latest is the longest time from the end of gating until the API server has stored the last gated
+// pod. The API server ends each creation after 34 s (requestTimeoutUpperBound). One more second is
+// for the other API servers, which read the emptied configuration from a watch.
+const latest = 35 * time.Second
+
+// betweenLooks is the time between two looks for gated pods. A look lists the pods of the cluster,
+// so looks are rare.
+const betweenLooks = 5 * time.Second
+
+// restoreTimeout bounds the restoration of the webhook configuration, which takes two requests. The
+// kubelet kills the hook's pod 30 s after SIGTERM.
+const restoreTimeout = 10 * time.Second
+
+// maxText bounds the bytes of each text that the author of a pod wrote.
+const maxText = 256
 
 // RefuseGated prints the gated pods that have not ended, and returns an error if there
 // are any.
@@ -41,15 +64,46 @@ func RefuseGated(ctx context.Context, c client.Client, out io.Writer) error {
 	}
 	for _, pod := range alive {
 		claimed := cmp.Or(pod.Annotations[api.SlotsAnnotation], pod.Annotations[api.AfterAnnotation], pod.Annotations[api.BarrierAnnotation])
-		fmt.Fprintf(out, "%s/%s\t%s\n", pod.Namespace, pod.Name, harmless(claimed))
+		fmt.Fprintf(out, "%s/%s\t%s\n", harmless(pod.Namespace), harmless(pod.Name), harmless(claimed))
 	}
 	return ErrGated
 }
 
+// RefuseLate repeats [RefuseGated] until no gated pod can appear any more. Call RefuseLate after the
+// end of gating.
+func RefuseLate(ctx context.Context, c client.Client, out io.Writer) error {
+	over, again := time.NewTimer(latest), time.NewTicker(betweenLooks)
+	defer over.Stop()
+	defer again.Stop()
+	for {
+		if err := RefuseGated(ctx, c, out); err != nil {
+			return err
+		}
+		select {
+		case <-over.C:
+			return RefuseGated(ctx, c, out)
+		case <-ctx.Done():
+			return fmt.Errorf("wait for pods that were gated last: %w", ctx.Err())
+		case <-again.C:
+		}
+	}
+}
+
+// RefuseUsed prints the gated pods as [RefuseGated] does, after the deletion of the webhook. If there
+// are any, the error is [ErrUsed].
+func RefuseUsed(ctx context.Context, c client.Client, out io.Writer) error {
+	err := RefuseGated(ctx, c, out)
+	if errors.Is(err, ErrGated) {
+		return ErrUsed
+	}
+	return err
+}
+
 // Disarm empties the webhook configuration, so that the API server gates no more pods. From then on
 // a policy refuses pods that claim. If a gated pod exists before that write, Disarm writes nothing.
-// If a gated pod exists after that write, Disarm restores the configuration. In both cases Disarm
-// returns [ErrGated].
+// After that write Disarm waits until no gated pod can appear any more ([RefuseLate]). If a gated
+// pod appears, or the context ends, Disarm restores the configuration and returns an error. If gated
+// pods exist, this error is [ErrGated].
 func Disarm(ctx context.Context, c client.Client, configuration string, out io.Writer) error {
 	if err := RefuseGated(ctx, c, out); err != nil {
 		return err
@@ -67,22 +121,43 @@ func Disarm(ctx context.Context, c client.Client, configuration string, out io.W
 	if err := c.Update(ctx, &there); err != nil {
 		return fmt.Errorf("empty webhook configuration: %w", err)
 	}
-	// A pod may have been gated before the configuration was empty, so the check is repeated.
-	if err := RefuseGated(ctx, c, out); err != nil {
-		there.Webhooks = webhooks
-		if failed := c.Update(ctx, &there); failed != nil {
-			err = errors.Join(err, fmt.Errorf("restore webhook configuration: %w", failed))
-		}
-		return err
+	if err := RefuseLate(ctx, c, out); err != nil {
+		return errors.Join(err, restore(ctx, c, configuration, webhooks))
 	}
 	return nil
 }
 
-// harmless replaces control characters in a text by the author of a pod, because a terminal shows
-// the text.
+// restore writes the webhooks back into the configuration, even after the end of the context.
+func restore(ctx context.Context, c client.Client, configuration string, webhooks []admissionv1.MutatingWebhook) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), restoreTimeout)
+	defer cancel()
+	err := Retry(ctx, func() error {
+		var there admissionv1.MutatingWebhookConfiguration
+		if err := c.Get(ctx, types.NamespacedName{Name: configuration}, &there); err != nil {
+			return err
+		}
+		there.Webhooks = webhooks
+		return c.Update(ctx, &there)
+	})
+	if err != nil {
+		return fmt.Errorf("restore webhook configuration: %w", err)
+	}
+	return nil
+}
+
+// harmless returns the text in one line of bounded length. The author of a pod writes the text, and
+// a terminal shows the text. So harmless replaces the characters that control a terminal, or change
+// the direction of a line.
 func harmless(text string) string {
+	if len(text) > maxText {
+		end := maxText
+		for end > 0 && !utf8.RuneStart(text[end]) {
+			end--
+		}
+		text = text[:end] + "…"
+	}
 	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
+		if unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp) {
 			return '?'
 		}
 		return r

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -65,11 +66,13 @@ func AwaitNoPods(ctx context.Context, c client.Client, namespace string, labels 
 	})
 }
 
-// RemoveMade deletes the objects that enroll made, in all namespaces, and returns their number. A
-// Lease with done keys stays: even after another installation their work must not run again. The
-// record of an open barrier stays until the API server deletes its Job. The policy on held Leases
-// may stay in effect for a moment after its deletion, so RemoveMade repeats a refused deletion.
-func RemoveMade(ctx context.Context, c client.Client) (int, error) {
+// RemoveMade deletes the objects that enroll made, in all namespaces, and returns their number. If
+// gated pods exist, RemoveMade deletes nothing and returns [ErrUsed]. The policy on held Leases may
+// stay in effect for a moment after its deletion, so RemoveMade repeats a refused deletion.
+func RemoveMade(ctx context.Context, c client.Client, out io.Writer) (int, error) {
+	if err := RefuseUsed(ctx, c, out); err != nil {
+		return 0, err
+	}
 	var made []client.Object
 	for _, list := range []client.ObjectList{&rbacv1.RoleBindingList{}, &rbacv1.RoleList{}, &coordinationv1.LeaseList{}} {
 		if err := c.List(ctx, list, client.HasLabels{api.ManagedLabel}); err != nil {
@@ -81,10 +84,7 @@ func RemoveMade(ctx context.Context, c client.Client) (int, error) {
 		}
 		for _, item := range items {
 			object := item.(client.Object)
-			if object.GetAnnotations()[api.DoneAnnotation] != "" {
-				continue
-			}
-			if object.GetAnnotations()[api.OpenedAnnotation] != "" && len(object.GetOwnerReferences()) > 0 {
+			if lease, ok := object.(*coordinationv1.Lease); ok && lasting(lease) {
 				continue
 			}
 			gvk, err := c.GroupVersionKindFor(object)
@@ -98,6 +98,14 @@ func RemoveMade(ctx context.Context, c client.Client) (int, error) {
 		}
 	}
 	return removeAll(ctx, c, made)
+}
+
+// lasting reports whether a Lease stays after the removal. A Lease with done keys stays: even after
+// another installation their work must not run again. The record of an open barrier stays until the
+// API server deletes its Job.
+func lasting(lease *coordinationv1.Lease) bool {
+	opened := lease.Annotations[api.OpenedAnnotation] != "" && len(lease.OwnerReferences) > 0
+	return lease.Annotations[api.DoneAnnotation] != "" || opened
 }
 
 // removeAll deletes the objects, and waits until they are gone, with one timeout for all objects.

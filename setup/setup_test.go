@@ -10,6 +10,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -54,11 +55,13 @@ func webhooks(t *testing.T, c client.Client) int {
 }
 
 func TestWebhooksAreRemovedIfNoGatedPodLives(t *testing.T) {
-	c := cluster(interceptor.Funcs{}, configuration(), gated("ended", corev1.PodSucceeded), gated("failed", corev1.PodFailed))
-	require.NoError(t, Disarm(t.Context(), c, "metaparticle", new(strings.Builder)))
-	assert.Zero(t, webhooks(t, c))
-	require.NoError(t, Disarm(t.Context(), c, "metaparticle", new(strings.Builder)), "a second attempt succeeds")
-	require.NoError(t, Disarm(t.Context(), cluster(interceptor.Funcs{}), "metaparticle", new(strings.Builder)), "without a configuration")
+	synctest.Test(t, func(t *testing.T) {
+		c := cluster(interceptor.Funcs{}, configuration(), gated("ended", corev1.PodSucceeded), gated("failed", corev1.PodFailed))
+		require.NoError(t, Disarm(t.Context(), c, "metaparticle", new(strings.Builder)))
+		assert.Zero(t, webhooks(t, c))
+		require.NoError(t, Disarm(t.Context(), c, "metaparticle", new(strings.Builder)), "a second attempt succeeds")
+		require.NoError(t, Disarm(t.Context(), cluster(interceptor.Funcs{}), "metaparticle", new(strings.Builder)), "without a configuration")
+	})
 }
 
 func TestLivingGatedPodsPreventRemovalOfWebhooks(t *testing.T) {
@@ -88,6 +91,64 @@ func TestRemovedWebhooksReturnIfAGatedPodAppears(t *testing.T) {
 	assert.Equal(t, 1, webhooks(t, c))
 }
 
+// The API server can store a pod 34 s after it has called the webhook for the pod.
+func TestLateStoredGatedPodBringsRemovedWebhooksBack(t *testing.T) {
+	for _, after := range []time.Duration{time.Second, 9 * time.Second, 34 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			c := cluster(interceptor.Funcs{}, configuration())
+			time.AfterFunc(after, func() { assert.NoError(t, c.Create(context.Background(), gated("late", corev1.PodPending))) })
+			out := new(strings.Builder)
+			require.ErrorIs(t, Disarm(t.Context(), c, "metaparticle", out), ErrGated, after)
+			assert.Contains(t, out.String(), "shop/late\t")
+			assert.Equal(t, 1, webhooks(t, c), after)
+		})
+	}
+}
+
+// The kubelet ends the pod of the hook, or a person interrupts tools/install.
+func TestRemovedWebhooksReturnIfTheRemovalIsInterrupted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := cluster(interceptor.Funcs{
+			Update: func(ctx context.Context, c client.WithWatch, o client.Object, options ...client.UpdateOption) error {
+				if ctx.Err() != nil {
+					return ctx.Err()
+				}
+				return c.Update(ctx, o, options...)
+			},
+		}, configuration())
+		ctx, cancel := context.WithTimeout(t.Context(), 7*time.Second)
+		defer cancel()
+		require.ErrorIs(t, Disarm(ctx, c, "metaparticle", new(strings.Builder)), context.DeadlineExceeded)
+		assert.Equal(t, 1, webhooks(t, c))
+	})
+}
+
+// Argo CD runs no hook before the deletion of a release, so nothing has looked for gated pods.
+func TestRemovalKeepsTheObjectsOfLivingGatedPods(t *testing.T) {
+	made := map[string]string{api.ManagedLabel: "true"}
+	of := func(name string) metav1.ObjectMeta {
+		return metav1.ObjectMeta{Namespace: "shop", Name: name, Labels: made}
+	}
+	objects := []client.Object{
+		&coordinationv1.Lease{ObjectMeta: of("lock.a")}, &rbacv1.Role{ObjectMeta: of("metaparticle:a")}, &rbacv1.RoleBinding{ObjectMeta: of("metaparticle:a")},
+	}
+	c, out := cluster(interceptor.Funcs{}, append(objects, gated("alive", corev1.PodRunning))...), new(strings.Builder)
+	_, err := RemoveMade(t.Context(), c, out)
+	require.ErrorIs(t, err, ErrUsed)
+	assert.ErrorContains(t, err, "install Metaparticle again")
+	assert.Equal(t, "shop/alive\tlock.a\n", out.String())
+	for _, object := range objects {
+		assert.NoError(t, c.Get(t.Context(), client.ObjectKeyFromObject(object), object))
+	}
+}
+
+func TestRefusalAdvisesToScaleBeforeClaimsAreRemoved(t *testing.T) {
+	before, after, found := strings.Cut(ErrGated.Error(), "remove the claims")
+	require.True(t, found)
+	assert.Regexp(t, "scale their workloads to 0.*wait until the pods are gone", before)
+	assert.Contains(t, after, "uninstall again")
+}
+
 func TestUninstallationKeepsDoneKeysAndOpenJobBarriers(t *testing.T) {
 	made := map[string]string{api.ManagedLabel: "true"}
 	lease := func(name string, annotations map[string]string, owners ...metav1.OwnerReference) *coordinationv1.Lease {
@@ -102,7 +163,7 @@ func TestUninstallationKeepsDoneKeysAndOpenJobBarriers(t *testing.T) {
 		lease("barrier.c", map[string]string{api.OpenedAnnotation: "true"}, job), lease("barrier.d", map[string]string{api.OpenedAnnotation: "true"}), theirs,
 		&rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "metaparticle:a", Labels: made}},
 		&rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "metaparticle:a", Labels: made}})
-	deleted, err := RemoveMade(t.Context(), c)
+	deleted, err := RemoveMade(t.Context(), c, new(strings.Builder))
 	require.NoError(t, err)
 	assert.Equal(t, 4, deleted)
 	var leases coordinationv1.LeaseList
@@ -112,6 +173,19 @@ func TestUninstallationKeepsDoneKeysAndOpenJobBarriers(t *testing.T) {
 		names = append(names, l.Name)
 	}
 	assert.ElementsMatch(t, []string{"once.b", "barrier.c", "theirs"}, names)
+}
+
+// Only a Lease has done keys, or is the record of a barrier. A tenant may annotate a Role.
+func TestUninstallationDeletesRolesWithTheAnnotationsOfLeases(t *testing.T) {
+	annotated := metav1.ObjectMeta{
+		Namespace: "shop", Name: "metaparticle:a", Labels: map[string]string{api.ManagedLabel: "true"},
+		Annotations:     map[string]string{api.DoneAnnotation: "7", api.OpenedAnnotation: "true"},
+		OwnerReferences: []metav1.OwnerReference{{APIVersion: "batch/v1", Kind: "Job", Name: "j", UID: "1"}},
+	}
+	c := cluster(interceptor.Funcs{}, &rbacv1.Role{ObjectMeta: annotated}, &rbacv1.RoleBinding{ObjectMeta: annotated})
+	deleted, err := RemoveMade(t.Context(), c, new(strings.Builder))
+	require.NoError(t, err)
+	assert.Equal(t, 2, deleted)
 }
 
 // The policy on held Leases stays in effect for a moment after its deletion.
@@ -206,7 +280,7 @@ func TestUninstallationRemovesLeasesDespiteForeignFinalizerElsewhere(t *testing.
 		trap := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: "attacker", Name: "a", Labels: made, Finalizers: []string{"example.com/never"}}}
 		victim := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "lock.a", Labels: made}}
 		c := cluster(interceptor.Funcs{}, trap, victim)
-		_, err := RemoveMade(t.Context(), c)
+		_, err := RemoveMade(t.Context(), c, new(strings.Builder))
 		require.ErrorContains(t, err, "delete lease a: still there")
 		var left coordinationv1.LeaseList
 		require.NoError(t, c.List(t.Context(), &left, client.InNamespace("shop")))
@@ -223,4 +297,15 @@ func TestRefusedUninstallationPrintsNoControlCharacters(t *testing.T) {
 	require.ErrorIs(t, RefuseGated(t.Context(), cluster(interceptor.Funcs{}, pod), out), ErrGated)
 	assert.NotContains(t, out.String(), "\x1b")
 	assert.Equal(t, 1, strings.Count(out.String(), "\n"), "one line for each pod")
+}
+
+// A bidirectional override makes a terminal show a text backwards. A long text would fill the log.
+func TestRefusedUninstallationPrintsShortLinesInOneDirection(t *testing.T) {
+	pod := gated("a", corev1.PodRunning)
+	pod.Annotations[api.SlotsAnnotation] = "lock.a\u202e\u2028\u2066" + strings.Repeat("é", 100_000)
+	out := new(strings.Builder)
+	require.ErrorIs(t, RefuseGated(t.Context(), cluster(interceptor.Funcs{}, pod), out), ErrGated)
+	assert.True(t, strings.HasPrefix(out.String(), "shop/a\tlock.a???é"), out.String()[:50])
+	assert.Less(t, out.Len(), 300)
+	assert.True(t, utf8.ValidString(out.String()), "no character is cut")
 }

@@ -4,9 +4,12 @@
 // Package setup tries an installation, and removes it. The command tools/install and the hooks
 // of the Helm chart (cmd/webhook) take the same steps.
 //
-// A removal makes sure that no gated pod loses its Lease. [Disarm] looks for gated pods before and
-// after it empties the webhook's configuration, and returns an error if it finds such a pod. Disarm
-// misses a pod that is gated before that write, and stored after the second look.
+// A removal makes sure that no gated pod loses its Lease. [Disarm] looks for gated pods before it
+// empties the webhook's configuration, and afterwards until the API server has stored the last gated
+// pod. If Disarm finds a gated pod, it changes nothing and returns an error. [RemoveMade] looks again
+// before it deletes Leases. The clock of this process measures the wait. Disarm relies on the API
+// server's bound of a creation, and on API servers that learn of the emptied configuration within a
+// second. RemoveMade finds a pod that Disarm has missed.
 package setup
 
 import (

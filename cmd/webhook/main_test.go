@@ -155,11 +155,14 @@ func (r recorder) Eventf(regarding, _ runtime.Object, _, reason, _, note string,
 	r <- regarding.GetObjectKind().GroupVersionKind().Kind + "/" + regarding.(client.Object).GetName() + " " + reason + " " + args[0].(string)
 }
 
+// biller is the Deployment of the refused pods.
+var biller = &appsv1.Deployment{ObjectMeta: named("biller")}
+
 func TestDeploymentGetsTheEventOfARefusedPod(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		set := &appsv1.ReplicaSet{ObjectMeta: named("biller-1", controlledBy("apps/v1", "Deployment", "biller"))}
 		events := make(recorder, 10)
-		r := newReporter(fake.NewClientBuilder().WithObjects(set).Build(), events)
+		r := newReporter(fake.NewClientBuilder().WithObjects(set, biller).Build(), events)
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() { _ = r.Start(ctx) }()
 		refused := admit.Outcome{
@@ -188,7 +191,7 @@ func TestPodWithForgedOwnerCausesNoEvent(t *testing.T) {
 		set := &appsv1.ReplicaSet{ObjectMeta: named("biller-1", controlledBy("apps/v1", "Deployment", "biller"))}
 		set.UID = "the ReplicaSet's own"
 		events := make(recorder, 10)
-		r := newReporter(fake.NewClientBuilder().WithObjects(set).Build(), events)
+		r := newReporter(fake.NewClientBuilder().WithObjects(set, biller).Build(), events)
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() { _ = r.Start(ctx) }()
 		for _, uid := range []types.UID{"made up", ""} {
@@ -217,7 +220,7 @@ func TestEventOfALongRefusalIsShortened(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		set := &appsv1.ReplicaSet{ObjectMeta: named("biller-1", controlledBy("apps/v1", "Deployment", "biller"))}
 		events := make(notes, 1)
-		r := newReporter(fake.NewClientBuilder().WithObjects(set).Build(), events)
+		r := newReporter(fake.NewClientBuilder().WithObjects(set, biller).Build(), events)
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() { _ = r.Start(ctx) }()
 		for length := 990; length < 1100; length++ {
@@ -240,7 +243,7 @@ func TestEventAndMetricOfRefusalHaveSameReason(t *testing.T) {
 		admissions.Reset()
 		set := &appsv1.ReplicaSet{ObjectMeta: named("biller-1", controlledBy("apps/v1", "Deployment", "biller"))}
 		events := make(recorder, 1)
-		r := newReporter(fake.NewClientBuilder().WithObjects(set).Build(), events)
+		r := newReporter(fake.NewClientBuilder().WithObjects(set, biller).Build(), events)
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() { _ = r.Start(ctx) }()
 		for _, e := range reason.All {

@@ -76,18 +76,23 @@ func try(ctx context.Context, c client.Client, namespace string, out io.Writer) 
 }
 
 // beginUninstall makes the webhook gate no more pods. While gated pods exist, the function returns
-// an error and changes nothing.
+// an error and changes nothing. The function takes half a minute ([setup.Disarm]).
 func beginUninstall(ctx context.Context, c client.Client, _ string, out io.Writer) error {
 	return setup.Disarm(ctx, c, configuration, out)
 }
 
 // endUninstall deletes the objects that enroll made, after the webhook's pods have ended. An
-// earlier deletion would be in vain, because enroll creates lost Leases again.
+// earlier deletion would be in vain, because enroll creates lost Leases again. While gated pods
+// exist, the function returns an error and deletes nothing. Some tools, such as Argo CD, run only the
+// last hook, so no earlier hook has looked for gated pods.
 func endUninstall(ctx context.Context, c client.Client, namespace string, out io.Writer) error {
+	if err := setup.RefuseUsed(ctx, c, out); err != nil {
+		return err
+	}
 	if err := setup.AwaitNoPods(ctx, c, namespace, map[string]string{"app.kubernetes.io/name": "metaparticle-webhook"}); err != nil {
 		return err
 	}
-	made, err := setup.RemoveMade(ctx, c)
+	made, err := setup.RemoveMade(ctx, c, out)
 	if err != nil {
 		return err
 	}

@@ -11,9 +11,18 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/setup"
 )
 
-// TestHelmHooksUseOnlyCommandsOfTheWebhook compares the templates with the steps.
+// The test compares the commands in the Helm chart's hooks with the keys of the map [steps].
 func TestHelmHooksUseOnlyCommandsOfTheWebhook(t *testing.T) {
 	var named []string
 	for _, file := range []string{"test.yaml", "uninstall.yaml"} {
@@ -41,4 +50,18 @@ func TestWebhookBinaryRefusesUnknownSubcommandsAndArguments(t *testing.T) {
 	assert.ErrorContains(t, start(t.Context(), []string{"try", "-unknown"}, out), "not defined: -unknown")
 	assert.NoError(t, start(t.Context(), []string{"try", "-help"}, out))
 	assert.ErrorContains(t, start(t.Context(), []string{"tries", "-agent-image=a", "-namespace=b"}, out), `unexpected argument "tries"`)
+}
+
+// A gated pod lives, and no hook has run before. The webhook's pods are gone.
+func TestLastHookKeepsLeasesWhileGatedPodsLive(t *testing.T) {
+	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "lock.a", Labels: map[string]string{api.ManagedLabel: "true"}}}
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "a", Labels: map[string]string{api.GatedLabel: api.Gated}}}
+	c, out := fake.NewClientBuilder().WithObjects(lease, pod).Build(), new(strings.Builder)
+	require.ErrorIs(t, endUninstall(t.Context(), c, "metaparticle-system", out), setup.ErrUsed)
+	assert.Contains(t, out.String(), "shop/a\t")
+	require.NoError(t, c.Get(t.Context(), client.ObjectKeyFromObject(lease), lease))
+
+	require.NoError(t, c.Delete(t.Context(), pod))
+	require.NoError(t, endUninstall(t.Context(), c, "metaparticle-system", out))
+	assert.True(t, apierrors.IsNotFound(c.Get(t.Context(), client.ObjectKeyFromObject(lease), lease)))
 }

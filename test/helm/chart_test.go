@@ -117,6 +117,19 @@ func TestChartValuesAppearInTheRenderedObjects(t *testing.T) {
 		{"{console: {enabled: true}, imagePullSecrets: [{name: s}]}", "Deployment/metaparticle-console", below(pod, "imagePullSecrets"), []any{object{"name": "s"}}},
 		{"{console: {enabled: true}, nodeSelector: {pool: system}}", "Deployment/metaparticle-console", below(pod, "nodeSelector"), object{"pool": "system", "kubernetes.io/os": "linux"}},
 		{"{console: {enabled: true}, tolerations: []}", "Deployment/metaparticle-console", below(pod, "tolerations"), []any{}},
+		{"{console: {enabled: true, nodeSelector: {pool: tools}}, nodeSelector: {pool: system}}", "Deployment/metaparticle-console", below(pod, "nodeSelector"), object{"pool": "tools"}},
+		{"console: {enabled: true, priorityClassName: low}", "Deployment/metaparticle-console", below(pod, "priorityClassName"), "low"},
+		{"env: [{name: HTTPS_PROXY, value: 'http://p:3128'}]", "Deployment/metaparticle-webhook", below(container, "env", 3), object{"name": "HTTPS_PROXY", "value": "http://p:3128"}},
+		{"env: [{name: TOKEN, valueFrom: {secretKeyRef: {name: a, key: b}}}]", "Deployment/metaparticle-webhook", below(container, "env", 3, "valueFrom"), object{"secretKeyRef": object{"name": "a", "key": "b"}}},
+		{"{verbose: true, registries: {timeout: 4s}}", "Deployment/metaparticle-webhook", below(container, "args"), []any{"--cert-dir=/certificates", "--image-timeout=4s", "--verbose"}},
+		{"topologySpreadConstraints: [{maxSkew: 2, topologyKey: zone, whenUnsatisfiable: DoNotSchedule}]", "Deployment/metaparticle-webhook", below(pod, "topologySpreadConstraints"), []any{
+			object{"maxSkew": 2.0, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}}},
+		{"topologySpreadConstraints: []", "Deployment/metaparticle-webhook", below(pod, "topologySpreadConstraints"), []any{}},
+		{"serviceAccount: {annotations: {a: b}}", "ServiceAccount/metaparticle-webhook", []any{"metadata", "annotations"}, object{"a": "b"}},
+		{"podDisruptionBudget: {maxUnavailable: 50%}", "PodDisruptionBudget/metaparticle-webhook", []any{"spec", "maxUnavailable"}, "50%"},
+		{"certificate: {issuerRef: {name: company, kind: ClusterIssuer}}", "Certificate/metaparticle-webhook", []any{"spec", "issuerRef"}, object{"group": "cert-manager.io", "kind": "ClusterIssuer", "name": "company"}},
+		{"monitoring: {prometheusRule: {enabled: true, labels: {role: alerts}}, labels: {release: prometheus, role: metrics}}", "PrometheusRule/metaparticle", []any{"metadata", "labels"}, object{
+			"app.kubernetes.io/part-of": "metaparticle", "release": "prometheus", "role": "alerts"}},
 		{"policies: {audit: true}", "ValidatingAdmissionPolicyBinding/metaparticle-gate", []any{"spec", "validationActions"}, []any{"Deny", "Audit"}},
 	} {
 		t.Run(c.values, func(t *testing.T) {
@@ -133,6 +146,32 @@ func TestQuotaIsAbsentWithoutPriorityClass(t *testing.T) {
 	}
 }
 
+func TestChartHasNoOwnCABesideAnotherIssuer(t *testing.T) {
+	for values, own := range map[string]bool{"": true, "certificate: {issuerRef: {kind: ClusterIssuer}}": true, "certificate: {issuerRef: {name: company}}": false} {
+		objects := byName(t, render(t, values).objects)
+		for _, of := range []string{"Issuer/metaparticle-selfsigned", "Issuer/metaparticle-ca", "Certificate/metaparticle-ca"} {
+			_, there := objects[of]
+			assert.Equal(t, own, there, "%s %s", values, of)
+		}
+		if own {
+			assert.Equal(t, object{"group": "cert-manager.io", "kind": "Issuer", "name": "metaparticle-ca"}, field(t, objects["Certificate/metaparticle-webhook"], "spec", "issuerRef"), values)
+		}
+	}
+}
+
+// The templates of the alerts' texts contain braces, which Helm must not read as actions.
+func TestChartAlertsEqualTheRulesOfPrometheus(t *testing.T) {
+	text, err := os.ReadFile("../../monitoring/rules.yaml")
+	require.NoError(t, err)
+	var rules object
+	require.NoError(t, yaml.Unmarshal(text, &rules))
+	alerts := byName(t, render(t, "monitoring: {prometheusRule: {enabled: true}}").objects)["PrometheusRule/metaparticle"]
+	require.NotNil(t, alerts)
+	assert.Equal(t, any(rules), alerts["spec"])
+	assert.Equal(t, namespace, field(t, alerts, "metadata", "namespace"))
+	assert.NotContains(t, byName(t, render(t, "").objects), "PrometheusRule/metaparticle")
+}
+
 func TestNoChartValueDisablesAPolicy(t *testing.T) {
 	for _, o := range render(t, "policies: {audit: true}").objects {
 		if o["kind"] == "ValidatingAdmissionPolicyBinding" {
@@ -146,24 +185,35 @@ func TestNoChartValueDisablesAPolicy(t *testing.T) {
 func TestChartSchemaRefusesUnknownAndInvalidValues(t *testing.T) {
 	chart := complete(t)
 	for values, message := range map[string]string{
-		"replica: 3":                               "additional properties 'replica' not allowed",
-		"image: {webhook: {name: x}}":              "additional properties 'name' not allowed",
-		"replicas: 0":                              "at '/replicas': minimum: got 0, want 1",
-		"replicas: two":                            "at '/replicas': got string, want integer",
-		"hostNetwork: 'yes'":                       "at '/hostNetwork': got string, want boolean",
-		"image: {registry: 'https://r.example'}":   "at '/image/registry': 'https://r.example' does not match pattern",
-		"image: {webhook: {digest: latest}}":       "at '/image/webhook/digest': 'latest' does not match pattern",
-		"image: {pullPolicy: Sometimes}":           "at '/image/pullPolicy': value must be one of",
-		"clientCA: {configMap: Not A Name}":        "at '/clientCA/configMap'",
-		"registries: {plainHTTP: ['http://r:80']}": "at '/registries/plainHTTP/0'",
-		"registries: {networks: [10.0.0.1]}":       "at '/registries/networks/0'",
-		"registries: {mirrors: [m.example]}":       "at '/registries/mirrors/0'",
-		"monitoring: {interval: often}":            "at '/monitoring/interval'",
-		"tolerations: [{effect: Never}]":           "at '/tolerations/0/effect'",
-		"resources: {limit: {}}":                   "additional properties 'limit' not allowed",
-		"podLabels: {a: 1}":                        "at '/podLabels/a': got number, want string",
-		"console: {enabled: 'yes'}":                "at '/console/enabled': got string, want boolean",
-		"networkPolicy: true":                      "at '/networkPolicy': got boolean, want object",
+		"replica: 3":                                  "additional properties 'replica' not allowed",
+		"image: {webhook: {name: x}}":                 "additional properties 'name' not allowed",
+		"replicas: 0":                                 "at '/replicas': minimum: got 0, want 1",
+		"replicas: two":                               "at '/replicas': got string, want integer",
+		"hostNetwork: 'yes'":                          "at '/hostNetwork': got string, want boolean",
+		"image: {registry: 'https://r.example'}":      "at '/image/registry': 'https://r.example' does not match pattern",
+		"image: {webhook: {digest: latest}}":          "at '/image/webhook/digest': 'latest' does not match pattern",
+		"image: {pullPolicy: Sometimes}":              "at '/image/pullPolicy': value must be one of",
+		"clientCA: {configMap: Not A Name}":           "at '/clientCA/configMap'",
+		"registries: {plainHTTP: ['http://r:80']}":    "at '/registries/plainHTTP/0'",
+		"registries: {networks: [10.0.0.1]}":          "at '/registries/networks/0'",
+		"registries: {mirrors: [m.example]}":          "at '/registries/mirrors/0'",
+		"monitoring: {interval: often}":               "at '/monitoring/interval'",
+		"tolerations: [{effect: Never}]":              "at '/tolerations/0/effect'",
+		"resources: {limit: {}}":                      "additional properties 'limit' not allowed",
+		"podLabels: {a: 1}":                           "at '/podLabels/a': got number, want string",
+		"console: {enabled: 'yes'}":                   "at '/console/enabled': got string, want boolean",
+		"networkPolicy: true":                         "at '/networkPolicy': got boolean, want object",
+		"env: {HTTPS_PROXY: x}":                       "at '/env': got object, want array",
+		"env: [{name: AGENT_IMAGE, value: x}]":        "at '/env/0/name': 'not' failed",
+		"env: [{value: x}]":                           "at '/env/0': missing property 'name'",
+		"verbose: 1":                                  "at '/verbose': got number, want boolean",
+		"topologySpreadConstraints: [{maxSkew: 1}]":   "at '/topologySpreadConstraints/0': missing properties",
+		"serviceAccount: {name: mine}":                "additional properties 'name' not allowed",
+		"podDisruptionBudget: {maxUnavailable: half}": "at '/podDisruptionBudget/maxUnavailable'",
+		"certificate: {issuerRef: company}":           "at '/certificate/issuerRef': got string, want object",
+		"registries: {timeout: long}":                 "at '/registries/timeout'",
+		"monitoring: {prometheusRule: true}":          "at '/monitoring/prometheusRule': got boolean, want object",
+		"console: {priorityClassName: Not A Name}":    "at '/console/priorityClassName'",
 	} {
 		_, err := attempt{chart: chart, release: "metaparticle", namespace: namespace, values: values}.render()
 		assert.ErrorContains(t, err, message, values)

@@ -4,6 +4,7 @@
 // Command chart writes the Helm chart into a directory. The manifests are the only source of
 // the chart's objects. Each Kustomize component of the manifests becomes an {{ if }} block of the
 // chart's templates. The table in places.go lists the places at which a template refers to a value.
+// The alerts come from monitoring/rules.yaml.
 // The directory manifests/chart has the files that no manifest contains: values, their schema, and
 // hooks.
 //
@@ -52,6 +53,9 @@ func run(args []string, out io.Writer) error {
 	}
 	files, err := templates(s.manifests)
 	if err != nil {
+		return err
+	}
+	if files[rulesFile], err = rules(); err != nil {
 		return err
 	}
 	if err := s.addWritten(files); err != nil {

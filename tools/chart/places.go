@@ -51,6 +51,7 @@ var places = []place{
 	in("\n{{- with .Values.priorityClassName }}\npriorityClassName: {{ . }}\n{{- end }}", of(pod, "priorityClassName")...),
 	in("\nnodeSelector:\n{{- toYaml .Values.nodeSelector | nindent @2 }}", of(pod, "nodeSelector")...),
 	in("\ntolerations:\n{{- toYaml .Values.tolerations | nindent @2 }}", of(pod, "tolerations")...),
+	in("\ntopologySpreadConstraints:\n{{- toYaml .Values.topologySpreadConstraints | nindent @2 }}", of(pod, "topologySpreadConstraints")...),
 	in("\n{{- with .Values.imagePullSecrets }}\nimagePullSecrets:\n{{- toYaml . | nindent @0 }}\n{{- end }}", of(pod, "+")...),
 	in("\n{{- if not .Values.hostNetwork }}\n{{- with .Values.affinity }}\naffinity:\n{{- toYaml . | nindent @2 }}\n{{- end }}\n{{- end }}", of(pod, "+")...),
 	in("\n{{- with omit .Values.affinity \"podAntiAffinity\" }}\n{{- toYaml . | nindent @0 }}\n{{- end }}", of(pod, "affinity", "+")...),
@@ -58,6 +59,7 @@ var places = []place{
 	in("{{ include \"metaparticle.image\" (merge (dict \"name\" \"agent\") .) | quote }}", of(container, "env", "[name=AGENT_IMAGE]", "value")...),
 	in("\n{{- with .Values.image.pullPolicy }}\nimagePullPolicy: {{ . }}\n{{- end }}", of(container, "+")...),
 	in("\nresources:\n{{- toYaml .Values.resources | nindent @2 }}", of(container, "resources")...),
+	in("\n{{- with .Values.env }}\n{{- toYaml . | nindent @0 }}\n{{- end }}", of(container, "env", "-")...),
 	in(`
 {{- range .Values.registries.plainHTTP }}
 - {{ printf "--plain-http-registry=%s" . | quote }}
@@ -70,6 +72,12 @@ var places = []place{
 {{- end }}
 {{- if .Values.registries.caConfigMap }}
 - --registry-ca=/registries/ca.crt
+{{- end }}
+{{- with .Values.registries.timeout }}
+- --image-timeout={{ . }}
+{{- end }}
+{{- if .Values.verbose }}
+- --verbose
 {{- end }}`, of(container, "args", "-")...),
 	in(`
 {{- if .Values.registries.caConfigMap }}
@@ -84,9 +92,23 @@ var places = []place{
 	console("{{ include \"metaparticle.image\" (merge (dict \"name\" \"webhook\") .) | quote }}", of(pod, "containers", "[name=console]", "image")...),
 	console("\n{{- with .Values.image.pullPolicy }}\nimagePullPolicy: {{ . }}\n{{- end }}", of(pod, "containers", "[name=console]", "+")...),
 	console("\nresources:\n{{- toYaml .Values.console.resources | nindent @2 }}", of(pod, "containers", "[name=console]", "resources")...),
-	console("\nnodeSelector:\n{{- toYaml .Values.nodeSelector | nindent @2 }}", of(pod, "nodeSelector")...),
+	console("\nnodeSelector:\n{{- toYaml (default .Values.nodeSelector .Values.console.nodeSelector) | nindent @2 }}", of(pod, "nodeSelector")...),
+	console("\n{{- with .Values.console.priorityClassName }}\npriorityClassName: {{ . }}\n{{- end }}", of(pod, "+")...),
 	console("\ntolerations:\n{{- toYaml .Values.tolerations | nindent @2 }}", of(pod, "tolerations")...),
 	console("\n{{- with .Values.imagePullSecrets }}\nimagePullSecrets:\n{{- toYaml . | nindent @0 }}\n{{- end }}", of(pod, "+")...),
+	{kind: "ServiceAccount", name: "metaparticle-webhook", path: []string{"metadata", "+"},
+		text: "\n{{- with .Values.serviceAccount.annotations }}\nannotations:\n{{- toYaml . | nindent @2 }}\n{{- end }}"},
+	{kind: "Certificate", name: "metaparticle-webhook", path: []string{"spec", "issuerRef"}, text: `
+issuerRef:
+  {{- if .Values.certificate.issuerRef.name }}
+  {{- toYaml .Values.certificate.issuerRef | nindent @2 }}
+  {{- else }}
+  group: cert-manager.io
+  kind: Issuer
+  name: metaparticle-ca
+  {{- end }}`},
+	{kind: "PodDisruptionBudget", name: "metaparticle-webhook", path: []string{"spec", "maxUnavailable"},
+		text: "{{ .Values.podDisruptionBudget.maxUnavailable }}"},
 	{kind: "ResourceQuota", name: "metaparticle-critical-pods", path: []string{"spec", "scopeSelector", "matchExpressions", "[scopeName=PriorityClass]", "values"},
 		text: "\nvalues: [{{ .Values.priorityClassName }}]"},
 	{kind: "ValidatingAdmissionPolicyBinding", path: []string{"spec", "validationActions"},

@@ -25,13 +25,19 @@ var components = []struct{ name, condition string }{
 	{"console", ""},    // adds five objects
 }
 
+// ownCA is the condition for the objects of the webhook's own CA.
+const ownCA = "not .Values.certificate.issuerRef.name"
+
 // conditions are the chart's conditions for whole objects, by kind, or by kind and name.
 var conditions = map[string]string{
 	"ResourceQuota":  "and .Values.resourceQuota.enabled .Values.priorityClassName",
 	"NetworkPolicy":  ".Values.networkPolicy.enabled",
 	"ServiceMonitor": ".Values.monitoring.serviceMonitor",
 	"PodMonitor":     ".Values.monitoring.podMonitor",
+	// The Issuers serve only the webhook's own CA.
+	"Issuer": ownCA,
 	// These conditions are by kind and name.
+	"Certificate/metaparticle-ca":             ownCA,
 	"ServiceAccount/metaparticle-console":     ".Values.console.enabled",
 	"ClusterRole/metaparticle-console":        ".Values.console.enabled",
 	"ClusterRoleBinding/metaparticle-console": ".Values.console.enabled",

@@ -20,6 +20,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/metaparticle-io/metaparticle/tools/gobuild"
 )
 
 // product is a program that is shipped as an image.
@@ -79,10 +81,10 @@ func (p product) compile(ctx context.Context, version string, platform v1.Platfo
 		"-trimpath", "-buildvcs=false", "-tags", p.tags, "-gcflags", inlining,
 		"-ldflags", flags,
 		"-o", file, p.source)
-	build.Env = append(os.Environ(),
-		"CGO_ENABLED=0", "GOOS="+platform.OS, "GOARCH="+platform.Architecture,
-		// Other values of these variables would change the program for the same sources.
-		"GOFLAGS=", "GOAMD64=", "GOARM64=", "GOEXPERIMENT=")
+	build.Env, err = gobuild.Environment(ctx, "GOOS="+platform.OS, "GOARCH="+platform.Architecture)
+	if err != nil {
+		return nil, err
+	}
 	if output, err := build.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("go build %s: %w\n%s", p.source, err, output)
 	}

@@ -195,6 +195,26 @@ func TestEqualSourcesMakeEqualImageDigests(t *testing.T) {
 	}
 }
 
+// "go env -w" writes a file of settings. A go.work file in a folder above names other modules.
+func TestGoSettingsOfTheMachineNeverChangeDigests(t *testing.T) {
+	first, _ := build(t, "-platforms", "linux/amd64")
+	home := t.TempDir()
+	settings, work := filepath.Join(home, "env"), filepath.Join(home, "go.work")
+	require.NoError(t, os.WriteFile(settings, []byte("GOAMD64=v3\nGOFLAGS=-gcflags=-N\n"), 0o600))
+	require.NoError(t, os.WriteFile(work, []byte("go 1.26.0\n"), 0o600))
+	for name, value := range map[string]string{"GOENV": settings, "GOWORK": work} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv(name, value)
+			second, _ := build(t, "-platforms", "linux/amd64")
+			one, err := os.ReadFile(filepath.Join(first, "hello/index.json"))
+			require.NoError(t, err)
+			two, err := os.ReadFile(filepath.Join(second, "hello/index.json"))
+			require.NoError(t, err)
+			assert.Equal(t, string(one), string(two))
+		})
+	}
+}
+
 func TestImageBuildDeletesFilesOfTheEarlierBuild(t *testing.T) {
 	directory, _ := build(t, "-platforms", "linux/amd64", "-version", "one")
 	var out bytes.Buffer

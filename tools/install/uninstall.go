@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -35,7 +36,10 @@ func uninstall(ctx context.Context, c client.Client, objects []*unstructured.Uns
 		}
 	}
 	// A pod may have been gated before the configuration was gone, so the check is repeated.
-	if err := setup.RefuseGated(ctx, c, out); err != nil {
+	if err := setup.RefuseLate(ctx, c, out); err != nil {
+		// The configuration is restored even after an interrupt.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
 		for _, object := range ofKind(objects, "MutatingWebhookConfiguration") {
 			err = errors.Join(err, apply(ctx, c, object))
 		}
@@ -49,10 +53,13 @@ func uninstall(ctx context.Context, c client.Client, objects []*unstructured.Uns
 	if err := noWebhookPods(ctx, c, objects); err != nil {
 		return err
 	}
+	if err := setup.RefuseUsed(ctx, c, out); err != nil {
+		return err
+	}
 	if err := removeKinds(ctx, c, objects, "ValidatingAdmissionPolicyBinding", "ValidatingAdmissionPolicy"); err != nil {
 		return err
 	}
-	made, err := setup.RemoveMade(ctx, c)
+	made, err := setup.RemoveMade(ctx, c, out)
 	if err != nil {
 		return err
 	}

@@ -112,6 +112,20 @@ func (r *release) bill(program, platform string, content []byte) error {
 	return r.write(program+"_"+strings.ReplaceAll(platform, "/", "_")+".cdx.json", text.Bytes())
 }
 
+// monitoring copies the alerts and the dashboard.
+func (r *release) monitoring(context.Context) error {
+	for _, name := range []string{"rules.yaml", "prometheusrule.yaml", "dashboard.json"} {
+		text, err := os.ReadFile(filepath.Join("monitoring", name))
+		if err != nil {
+			return err
+		}
+		if err := r.write(name, text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // checksums writes the SHA-256 of each file, in the format that sha256sum checks.
 func (r *release) checksums(context.Context) error {
 	entries, err := os.ReadDir(r.directory)

@@ -12,6 +12,8 @@
 //	metaparticle-1.2.3.tgz              the Helm chart, which a push also pushes as an OCI artefact
 //	kubectl-metaparticle_OS_ARCH.…      the kubectl plugin for each platform
 //	metaparticle.yaml                   the plugin's manifest for krew, only if -address is given
+//	rules.yaml, prometheusrule.yaml     the alerts, for Prometheus and for its operator
+//	dashboard.json                      the dashboard for Grafana
 //	*.cdx.json                          the modules in each program (CycloneDX)
 //	checksums.txt                       the SHA-256 of each file
 //
@@ -32,6 +34,8 @@ import (
 	"regexp"
 	"strings"
 	"syscall"
+
+	"github.com/metaparticle-io/metaparticle/tools/gobuild"
 )
 
 func main() {
@@ -107,7 +111,8 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		name string
 		do   func(context.Context) error
 	}{
-		{"images", r.images}, {"install.yaml", r.manifests}, {"chart", r.chart}, {"plugin", r.plugin}, {"checksums", r.checksums},
+		{"images", r.images}, {"install.yaml", r.manifests}, {"chart", r.chart}, {"plugin", r.plugin},
+		{"monitoring", r.monitoring}, {"checksums", r.checksums},
 	} {
 		if err := step.do(ctx); err != nil {
 			return fmt.Errorf("%s: %w", step.name, err)
@@ -136,8 +141,12 @@ func committed(ctx context.Context) error {
 
 // tool runs another tool of this repository, and returns its standard output.
 func tool(ctx context.Context, args ...string) (string, error) {
-	command := exec.CommandContext(ctx, "go", append([]string{"run", "-trimpath"}, args...)...)
-	command.Env = append(os.Environ(), "CGO_ENABLED=0")
+	environment, err := gobuild.Environment(ctx)
+	if err != nil {
+		return "", err
+	}
+	command := exec.CommandContext(ctx, "go", append([]string{"run", "-trimpath", "-buildvcs=false"}, args...)...)
+	command.Env = environment
 	var out bytes.Buffer
 	command.Stdout, command.Stderr = &out, os.Stderr
 	if err := command.Run(); err != nil {

@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/metaparticle-io/metaparticle/tools/gobuild"
 )
 
 // plugin compiles the kubectl plugin for each platform. If the release has an address, plugin also
@@ -81,9 +83,10 @@ func compile(ctx context.Context, version, system, architecture string) ([]byte,
 	fmt.Fprintf(os.Stderr, "compiling the kubectl plugin for %s/%s\n", system, architecture)
 	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid= -X main.release="+version,
 		"-o", binary, "./cmd/kubectl-metaparticle")
-	// Other values of GOFLAGS and of the variables after it would change the program for the same
-	// sources.
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+system, "GOARCH="+architecture, "GOFLAGS=", "GOAMD64=", "GOARM64=", "GOEXPERIMENT=")
+	build.Env, err = gobuild.Environment(ctx, "GOOS="+system, "GOARCH="+architecture)
+	if err != nil {
+		return nil, err
+	}
 	if output, err := build.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("go build: %w\n%s", err, output)
 	}

@@ -84,6 +84,11 @@ func TestBuiltReleasesOfEqualSourcesAreEqual(t *testing.T) {
 	where := strings.TrimPrefix(server.URL, "http://") + "/metaparticle"
 	first := made(t, "-registry", where, "-push-to", where, "-insecure", "-address", "https://downloads.example")
 	t.Chdir(copied(t))
+	// The second machine has settings of its own.
+	settings := filepath.Join(t.TempDir(), "env")
+	require.NoError(t, os.WriteFile(settings, []byte("GOAMD64=v3\nGOARM64=v9.0\nGOFLAGS=-ldflags=-w\n"), 0o600))
+	t.Setenv("GOENV", settings)
+	require.NoError(t, os.WriteFile("go.work", []byte("go 1.26.0\n"), 0o600))
 	second := made(t, "-registry", where, "-address", "https://downloads.example")
 	var names []string
 	for name := range first {
@@ -93,7 +98,7 @@ func TestBuiltReleasesOfEqualSourcesAreEqual(t *testing.T) {
 	arch := "linux_" + runtime.GOARCH
 	assert.ElementsMatch(t, []string{
 		"webhook.tar", "agent.tar", "install.yaml", "metaparticle-1.2.3.tgz", "kubectl-metaparticle_" + arch + ".tar.gz", "metaparticle.yaml",
-		"webhook_" + arch + ".cdx.json", "agent_" + arch + ".cdx.json", "kubectl-metaparticle_" + arch + ".cdx.json", sums,
+		"rules.yaml", "prometheusrule.yaml", "dashboard.json", "webhook_" + arch + ".cdx.json", "agent_" + arch + ".cdx.json", "kubectl-metaparticle_" + arch + ".cdx.json", sums,
 	}, names)
 	assert.Equal(t, len(names), 1+strings.Count(string(first[sums]), "\n"))
 
@@ -128,6 +133,11 @@ func TestBuiltReleasesOfEqualSourcesAreEqual(t *testing.T) {
 	bytesOfLayer, err := io.ReadAll(content)
 	require.NoError(t, err)
 	assert.True(t, bytes.Equal(first["metaparticle-1.2.3.tgz"], bytesOfLayer))
+	for _, name := range []string{"rules.yaml", "prometheusrule.yaml", "dashboard.json"} {
+		text, err := os.ReadFile(filepath.Join("monitoring", name))
+		require.NoError(t, err)
+		assert.Equal(t, string(text), string(first[name]))
+	}
 	t.Run("the files name their parts", func(t *testing.T) { namesItsParts(t, first) })
 }
 
