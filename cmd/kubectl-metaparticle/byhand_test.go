@@ -74,7 +74,12 @@ type byHand struct {
 }
 
 func newByHand(there ...client.Object) *byHand {
-	return &byHand{WithWatch: fake.NewClientBuilder().WithObjects(there...).Build()}
+	event := func(field func(*corev1.Event) string) client.IndexerFunc {
+		return func(o client.Object) []string { return []string{field(o.(*corev1.Event))} }
+	}
+	return &byHand{WithWatch: fake.NewClientBuilder().WithObjects(there...).
+		WithIndex(&corev1.Event{}, "involvedObject.kind", event(func(e *corev1.Event) string { return e.InvolvedObject.Kind })).
+		WithIndex(&corev1.Event{}, "source", event(func(e *corev1.Event) string { return e.Source.Component })).Build()}
 }
 
 // carry runs a command, and returns the exit code that main would return.

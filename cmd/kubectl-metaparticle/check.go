@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -35,7 +36,7 @@ func checkCommand(ctx context.Context, args []string, std stdio) (int, error) {
 	flags, connection := newFlags("check", checkUsage, std)
 	var before bool
 	var output string
-	c := check.Cluster{}
+	c := check.Cluster{Release: release, Target: targetOf}
 	flags.BoolVar(&before, "before", false, "judge a cluster before an installation")
 	flags.StringVar(&c.Image, "image", "", "an image that the webhook is to read")
 	flags.StringVar(&output, "o", "", "json or yaml; default: text for people")
@@ -124,10 +125,11 @@ func tell(out io.Writer, findings []check.Finding, output string) (int, error) {
 		return code, err
 	}
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	shown := func(text string) string { return inOneLine(strings.ReplaceAll(text, "\n", "; ")) }
 	for _, f := range findings {
-		fmt.Fprintf(table, "%s\t%s\t%s\n", f.Result, f.Check, f.Says)
+		fmt.Fprintf(table, "%s\t%s\t%s\n", f.Result, f.Check, shown(f.Says))
 		if f.Do != "" {
-			fmt.Fprintf(table, "\t\t→ %s\n", f.Do)
+			fmt.Fprintf(table, "\t\t→ %s\n", shown(f.Do))
 		}
 	}
 	return code, table.Flush()

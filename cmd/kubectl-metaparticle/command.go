@@ -5,11 +5,18 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"runtime/debug"
+	"strings"
+	"text/tabwriter"
 	"unicode"
+	"unicode/utf8"
+
+	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
 // Exit codes.
@@ -26,6 +33,20 @@ const (
 	exitUnreached
 )
 
+// release is the version of this build, if the build belongs to a release. The linker then writes
+// the version into this variable.
+var release string
+
+// versionOfBuild returns the version of this build. Without a release, this is the version that Go makes
+// from the commit of the checkout.
+func versionOfBuild() string {
+	built, ok := debug.ReadBuildInfo()
+	if release == "" && ok {
+		return built.Main.Version
+	}
+	return cmp.Or(release, "unknown")
+}
+
 // refusal is the sentence by which a command refuses to write.
 type refusal string
 
@@ -36,40 +57,106 @@ type stdio struct {
 	out, err io.Writer
 }
 
-// harmless returns writers that replace control characters, for a terminal. Pods and their owners
-// write some of the texts, and control characters could change what a person sees.
+// harmless returns writers that replace dangerous characters, for a terminal. Pods and their owners
+// write some of the texts, and such characters could change what a person sees.
 func (s stdio) harmless() stdio {
-	return stdio{s.in, printable{s.out}, printable{s.err}}
+	return stdio{s.in, printable{out: s.out}, printable{out: s.err}}
 }
 
-// printable replaces the control characters of a text, except line feeds and tabs.
-type printable struct{ out io.Writer }
+// printable replaces the control characters of a text, except line feeds and tabs. The writer also
+// replaces format characters, such as those that reverse the order of letters, and the separators of
+// lines and paragraphs.
+type printable struct {
+	out io.Writer
+	// own reports that the text comes from the person's own file, whose format characters stay.
+	own bool
+}
+
+// verbatim returns the writer for the content of the person's own files. An emoji in a ConfigMap may
+// contain format characters, and must pass unchanged. Each line ends with a line feed alone.
+func verbatim(out io.Writer) io.Writer {
+	if p, ok := out.(printable); ok {
+		return printable{out: p.out, own: true}
+	}
+	return out
+}
 
 // Write implements io.Writer.
 func (p printable) Write(text []byte) (int, error) {
+	shown := text
+	if p.own {
+		shown = bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n"))
+	}
 	clean := bytes.Map(func(r rune) rune {
-		if unicode.IsControl(r) && r != '\n' && r != '\t' {
+		switch {
+		case r == '\n' || r == '\t':
+			return r
+		case unicode.IsControl(r), !p.own && unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp):
 			return '?'
 		}
 		return r
-	}, text)
+	}, shown)
 	if _, err := p.out.Write(clean); err != nil {
 		return 0, err
 	}
 	return len(text), nil
 }
 
-// exitCode writes the error of a command, and returns the exit code of the command.
+// say writes one line. Texts of the cluster, of a registry and of the person cannot begin another
+// line, because say makes one line of the whole text. All lines for people come from say, or have
+// passed [inOneLine].
+func say(out io.Writer, format string, args ...any) {
+	fmt.Fprintln(out, inOneLine(fmt.Sprintf(format, args...)))
+}
+
+// inOneLine returns the text in one line, without control and format characters. The line is no
+// command to a CI system. GitHub reads commands at "::" in the beginning of a line, and at "##["
+// anywhere. Azure Pipelines reads commands at "##vso[".
+func inOneLine(text string) string {
+	line := strings.NewReplacer("##[", "#?[", "##vso[", "#?vso[").Replace(view.OneLine(text))
+	if strings.HasPrefix(strings.TrimSpace(line), "::") {
+		return "?" + line
+	}
+	return line
+}
+
+// row writes one line of a table, with an indent. A text in one cell cannot begin another cell or
+// line.
+func row(table *tabwriter.Writer, cells ...string) {
+	clean := make([]string, len(cells))
+	for i, cell := range cells {
+		clean[i] = inOneLine(cell)
+	}
+	fmt.Fprintf(table, "  %s\n", strings.Join(clean, "\t"))
+}
+
+// mostForeign bounds the error of a registry or of the API server within a line, in bytes.
+const mostForeign = 500
+
+// bounded returns the text with at most [mostForeign] bytes.
+func bounded(text string) string {
+	if len(text) <= mostForeign {
+		return text
+	}
+	end := mostForeign - len("…")
+	for end > 0 && !utf8.RuneStart(text[end]) {
+		end--
+	}
+	return text[:end] + "…"
+}
+
+// exitCode writes the error of a command in one line, and returns the exit code of the command. An
+// error that joins several errors has several lines, and a semicolon replaces each line feed.
 func exitCode(code int, err error, out io.Writer) int {
 	refused, ok := errors.AsType[refusal](err)
 	switch {
 	case ok:
-		fmt.Fprintln(out, "refused:", refused)
+		say(out, "refused: %s", refused)
 		return exitRefused
 	case errors.Is(err, flag.ErrHelp):
 		return exitOK
 	case err != nil:
-		fmt.Fprintln(out, "error:", err)
+		say(out, "error: %s", strings.ReplaceAll(err.Error(), "\n", "; "))
 		return exitError
 	}
 	return code

@@ -5,7 +5,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -69,10 +68,10 @@ func complete(ctx context.Context, commands, args []string, out io.Writer) {
 	}
 	for _, word := range words {
 		if strings.HasPrefix(word, last) {
-			fmt.Fprintln(out, word)
+			say(out, "%s", word)
 		}
 	}
-	fmt.Fprintln(out, directive)
+	say(out, "%s", directive)
 }
 
 // connect opens the cluster that the flags of the command line name.

@@ -119,7 +119,7 @@ func (f *forwarding) once(ctx context.Context, c cluster, port localPort) error 
 	if err := f.connect(ctx, c, pod, port); err != nil || ctx.Err() != nil {
 		return err
 	}
-	fmt.Fprintf(f.std.err, "the connection to %s is lost; looking for another pod of the console\n", pod.Name)
+	say(f.std.err, "the connection to %s is lost; looking for another pod of the console", pod.Name)
 	return nil
 }
 
@@ -135,7 +135,7 @@ func (f *forwarding) connect(ctx context.Context, c cluster, pod *corev1.Pod, po
 	connected := false
 	err := f.forward(ctx, pod.Name, port, func() {
 		connected = true
-		fmt.Fprintf(f.std.out, "http://%s/\n", port.Addr())
+		say(f.std.out, "http://%s/", port.Addr())
 	})
 	if connected || ctx.Err() != nil {
 		return nil

@@ -50,7 +50,10 @@ var sources = []source{
 		note:    func(o *objects, object client.Object, gone bool) { put(o.pods, object, gone) },
 	},
 	{
+		// Any pod of a namespace may be allowed to write Events, but only an agent states this author
+		// with the rights that enroll gives.
 		name: "events", list: func() client.ObjectList { return new(corev1.EventList) }, optional: true,
+		options: []client.ListOption{client.MatchingFields{"involvedObject.kind": "Pod", "source": api.AgentReporter}},
 		replace: func(o *objects, list client.ObjectList) { o.events = byUID(list.(*corev1.EventList).Items) },
 		note:    func(o *objects, object client.Object, gone bool) { put(o.events, object, gone) },
 	},

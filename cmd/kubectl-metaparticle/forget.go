@@ -64,7 +64,7 @@ func forget(ctx context.Context, c cluster, namespace string, args []string, std
 		if err := forgetKey(ctx, c, namespace, slot, key); err != nil {
 			return exitError, err
 		}
-		fmt.Fprintf(std.out, "%s: %s is forgotten\n", slot, key)
+		say(std.out, "%s: %s is forgotten", slot, key)
 	}
 	return exitOK, nil
 }
@@ -153,7 +153,7 @@ func closeBarrier(ctx context.Context, c cluster, namespace, slot string, std st
 	if err != nil {
 		return exitError, unlessMissing(err, namespace, slot)
 	}
-	fmt.Fprintf(std.out, "%s: later pods of the Job wait at the barrier again\n", slot)
+	say(std.out, "%s: later pods of the Job wait at the barrier again", slot)
 	return exitOK, nil
 }
 

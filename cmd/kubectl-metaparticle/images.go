@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/netip"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -20,10 +19,6 @@ var (
 	errOffline       = errors.New("not asked, because of --offline (leave it out to ask the registry)")
 	errNotInManifest = errors.New("not in the manifest")
 )
-
-// everywhere lets the plugin read images from registries in all networks, because a person runs
-// the plugin with their own rights.
-var everywhere = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
 
 // offline implements [image.Images] without reading any image.
 type offline struct{}

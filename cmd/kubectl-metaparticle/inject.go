@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"strings"
 	"time"
@@ -58,6 +59,7 @@ type injector struct {
 func injectCommand(ctx context.Context, args []string, std stdio) (int, error) {
 	var files, plainHTTP []string
 	var noRegistry bool
+	var networks []netip.Prefix
 	i := &injector{std: std}
 	flags := flag.NewFlagSet("inject", flag.ContinueOnError)
 	flags.SetOutput(std.err)
@@ -78,6 +80,11 @@ func injectCommand(ctx context.Context, args []string, std stdio) (int, error) {
 		plainHTTP = append(plainHTTP, value)
 		return nil
 	})
+	flags.Func("registry-network", "network (as 127.0.0.1/32) of this computer or its link that registries may lead to; may be repeated", func(value string) error {
+		network, err := netip.ParsePrefix(value)
+		networks = append(networks, network)
+		return err
+	})
 	rest, err := parse(flags, args)
 	switch {
 	case err != nil:
@@ -89,20 +96,33 @@ func injectCommand(ctx context.Context, args []string, std stdio) (int, error) {
 	case i.output != "yaml" && i.output != "diff":
 		return exitError, fmt.Errorf("-o is %q: write yaml or diff", i.output)
 	}
+	i.images = offline{}
+	return i.run(ctx, files, noRegistry, registry.Options{
+		PlainHTTP: plainHTTP, Budget: registryTimeout, Networks: networks, ByPerson: true,
+		Failed: func(_, image string, cause error) { i.failed(image, cause) },
+	})
+}
+
+// failed reports why an image could not be read. The cause may quote the registry, so the report is
+// one line of bounded length.
+func (i *injector) failed(image string, cause error) {
+	say(i.std.err, "image %s: %s", image, bounded(strings.ReplaceAll(cause.Error(), "\n", "; ")))
+}
+
+// run reads all files, and then shows each document as the webhook would change it.
+func (i *injector) run(ctx context.Context, files []string, noRegistry bool, options registry.Options) (int, error) {
 	manifests := make([][]document, len(files))
 	var all manifest
+	var err error
 	for n, file := range files {
-		if manifests[n], err = readFile(file, std.in); err != nil {
+		if manifests[n], err = readFile(file, i.std.in); err != nil {
 			return exitError, fmt.Errorf("%s: %w", file, err)
 		}
 		all = append(all, manifests[n]...)
 	}
-	i.images = offline{}
+	options.Secrets = all
 	if !noRegistry {
-		i.images = registry.New(registry.Options{
-			Secrets: all, PlainHTTP: plainHTTP, Budget: registryTimeout, Networks: everywhere,
-			Failed: func(_, image string, cause error) { fmt.Fprintf(i.std.err, "image %s: %v\n", image, cause) },
-		})
+		i.images = registry.New(options)
 	}
 	for n, documents := range manifests {
 		i.file = files[n]
@@ -117,14 +137,14 @@ func injectCommand(ctx context.Context, args []string, std stdio) (int, error) {
 
 func (i *injector) end(noRegistry bool) int {
 	if i.unread && !noRegistry {
-		fmt.Fprintln(i.std.err, "note: images were asked for from here, with the Secrets of the manifest alone;"+
+		say(i.std.err, "note: images were asked for from here, with the Secrets of the manifest alone;"+
 			" the webhook has the cluster's network and Secrets")
 	}
 	if i.refused {
 		return exitRefused
 	}
 	if !i.changed {
-		fmt.Fprintln(i.std.err, "note: nothing in the manifests claims a slot, so the webhook would change nothing")
+		say(i.std.err, "note: nothing in the manifests claims a slot, so the webhook would change nothing")
 	}
 	return exitOK
 }
@@ -181,7 +201,7 @@ func (i *injector) workload(ctx context.Context, d document) error {
 	for _, warning := range answer.Warnings {
 		// A refusal must not appear as a warning, too.
 		if its.Allowed || !strings.Contains(its.Result.Message, strings.TrimPrefix(warning, string(reason.BadAnnotation)+": ")) {
-			fmt.Fprintf(i.std.err, "warning: %s: %s\n", d, warning)
+			say(i.std.err, "warning: %s: %s", d, warning)
 		}
 	}
 	if !its.Allowed {
@@ -229,13 +249,13 @@ func (i *injector) show(what string, c change) error {
 		return err
 	}
 	if i.written {
-		fmt.Fprintln(i.std.out, "---")
+		say(i.std.out, "---")
 	}
 	i.written = true
 	if !strings.HasSuffix(c.after, "\n") {
 		c.after += "\n"
 	}
-	_, err := io.WriteString(i.std.out, c.after)
+	_, err := io.WriteString(verbatim(i.std.out), c.after)
 	return err
 }
 
@@ -243,7 +263,7 @@ func (i *injector) show(what string, c change) error {
 func (i *injector) refuse(what string, answer admission.Response) {
 	i.refused = true
 	i.unread = i.unread || strings.Contains(answer.Result.Message, string(reason.ImageUnreadable)+": ")
-	fmt.Fprintf(i.std.err, "refused: %s: %s\n", what, answer.Result.Message)
+	say(i.std.err, "refused: %s: %s", what, answer.Result.Message)
 }
 
 func (i *injector) askAboutPod(ctx context.Context, d document, of owner) admission.Response {

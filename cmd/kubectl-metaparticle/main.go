@@ -16,14 +16,12 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"maps"
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime/debug"
 	"slices"
 	"syscall"
 )
@@ -37,7 +35,7 @@ var usage = `Usage:
   kubectl metaparticle resume [-n NAMESPACE] SLOTS
   kubectl metaparticle forget [-n NAMESPACE] SLOT KEY|barrier/NAME.UID.0
   kubectl metaparticle console [--port PORT]
-  kubectl metaparticle recover [--floor N] [--dry-run]
+  kubectl metaparticle recover [--floor N] [--ignore NAMESPACE[/NAME]] [--dry-run]
   kubectl metaparticle check [--before] [--image IMAGE] [-o json|yaml]
   kubectl metaparticle version
 
@@ -52,23 +50,9 @@ SLOTS are those of KIND/NAME, as deployment/biller or pod/biller-0, or of
 barrier/NAME, ` + shared() + `.
 
 Exit codes: 0 done; 1 refused, or for status: a claimed slot has no holder that
-serves, and is not paused; 2 the command could not answer; 3 the request was
-written, and has not come true in time.
+serves or starts, and is not paused; 2 the command could not answer; 3 the
+request was written, and has not come true in time.
 `
-
-// release is the version of this build, if the build belongs to a release. The linker then writes
-// the version into this variable.
-var release string
-
-// versionOfBuild returns the version of this build. Without a release, this is the version that Go makes
-// from the commit of the checkout.
-func versionOfBuild() string {
-	built, ok := debug.ReadBuildInfo()
-	if release == "" && ok {
-		return built.Main.Version
-	}
-	return cmp.Or(release, "unknown")
-}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -93,7 +77,7 @@ func run(ctx context.Context, args []string, std stdio) int {
 		return exitOK
 	}
 	if len(args) == 1 && args[0] == "version" {
-		fmt.Fprintln(std.out, versionOfBuild())
+		say(std.out, "%s", versionOfBuild())
 		return exitOK
 	}
 	if len(args) == 0 || command[args[0]] == nil {

@@ -87,7 +87,7 @@ func (p pausing) run(ctx context.Context, c cluster, namespace string, args []st
 			return exitError, err
 		}
 		if p.pause != api.PauseStop {
-			fmt.Fprintln(p.std.out, slot+": "+p.said(s.leases[slot]))
+			say(p.std.out, "%s: %s", slot, p.said(s.leases[slot]))
 		}
 	}
 	if p.pause != api.PauseStop {
@@ -144,15 +144,15 @@ func (p pausing) await(ctx context.Context, s *subject, began time.Time) (int, e
 		case errors.Is(err, context.DeadlineExceeded):
 			// A pod with the gate "pod" releases nothing, so the slot becomes free only when the
 			// Lease expires.
-			fmt.Fprintf(p.std.err, "%s: paused; %s still holds after %s, and has not renewed for %s\n",
+			say(p.std.err, "%s: paused; %s still holds after %s, and has not renewed for %s",
 				slot, api.PodOf(holder), took, round(time.Since(seen)))
 			code = exitUnreached
 		case err != nil:
 			return exitError, err
 		case view.HolderOf(s.leases[slot]) == "":
-			fmt.Fprintf(p.std.out, "%s: paused; nobody holds\n", slot)
+			say(p.std.out, "%s: paused; nobody holds", slot)
 		default:
-			fmt.Fprintf(p.std.out, "%s: paused; %s has stopped, %s after the request\n", slot, api.PodOf(view.HolderOf(s.leases[slot])), took)
+			say(p.std.out, "%s: paused; %s has stopped, %s after the request", slot, api.PodOf(view.HolderOf(s.leases[slot])), took)
 		}
 	}
 	return code, nil

@@ -35,9 +35,9 @@ func (e *explainer) report() string {
 			subject += " (of " + e.group.String() + ")"
 		}
 	}
-	fmt.Fprintf(&b, "%s in %s: %s\n", subject, e.namespace, e.verdict)
+	say(&b, "%s in %s: %s", subject, e.namespace, e.verdict)
 	for _, reason := range e.reasons {
-		fmt.Fprintf(&b, "  - %s\n", view.OneLine(reason))
+		say(&b, "  - %s", reason)
 	}
 	optedIn := "opted in"
 	if !e.optedIn() {
@@ -57,14 +57,10 @@ func section(b *strings.Builder, title string, lines []string) {
 	if len(lines) == 0 {
 		return
 	}
-	fmt.Fprintf(b, "%s:\n", title)
+	say(b, "%s:", title)
 	table := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
 	for _, line := range lines {
-		cells := strings.Split(line, "\t")
-		for i, cell := range cells {
-			cells[i] = view.OneLine(cell) // pods and their owners write some of the texts
-		}
-		fmt.Fprintf(table, "  %s\n", strings.Join(cells, "\t"))
+		row(table, strings.Split(line, "\t")...)
 	}
 	table.Flush()
 }

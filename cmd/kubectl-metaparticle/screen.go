@@ -32,8 +32,9 @@ between the Events of release and acquisition, in whole seconds; without such
 Events there is none. -w goes on, and shows each slot that changes; a renewal
 is no change.
 
-Exit codes: 0 each claimed slot has a holder that serves (of a once claim: a
-holder), or is paused; 1 one has none; 2 error.
+Exit codes: 0 each claimed slot has a holder that serves or starts (of a once
+claim: a holder), or is paused; 1 one has none; 2 error. A holder counts as
+starting for a third of the lease duration, while it renews.
 
   kubectl metaparticle status [-n NAMESPACE|-A] [-w] [-o json|yaml] [SLOTS]
 `
@@ -93,7 +94,7 @@ func (v screen) run(ctx context.Context, c cluster, namespace string, args []str
 		return exitError, err
 	}
 	for _, note := range notes {
-		fmt.Fprintln(v.std.err, "note:", note)
+		say(v.std.err, "note: %s", note)
 	}
 	slots := state.slots(only, v.now())
 	code := exitOK
@@ -103,7 +104,7 @@ func (v screen) run(ctx context.Context, c cluster, namespace string, args []str
 		}
 	}
 	if len(slots) == 0 && v.output == "" {
-		fmt.Fprintln(v.std.err, "no slots")
+		say(v.std.err, "no slots")
 		return code, nil
 	}
 	return code, v.write(slots, namespace == "")
@@ -127,7 +128,7 @@ func (v screen) follow(ctx context.Context, c cluster, namespace string, only []
 		}
 		if v.output == "" {
 			changed = whole(changed, all)
-			fmt.Fprintf(v.std.out, "%s\n", v.now().Format(time.TimeOnly))
+			say(v.std.out, "%s", v.now().Format(time.TimeOnly))
 		}
 		return v.write(changed, namespace == "")
 	})
@@ -186,15 +187,15 @@ func (v screen) text(b *strings.Builder, s view.Slot, namespaces bool) {
 	if namespaces {
 		name = s.Namespace + "/" + name
 	}
-	fmt.Fprintf(b, "%s: %s\n", name, v.summary(s))
+	say(b, "%s: %s", name, v.summary(s))
 	table := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
 	writeStandbys(table, s.Standbys)
 	for _, h := range s.Handovers {
-		fmt.Fprintf(table, "  handover\t%s\t%s ago\t%s\n", h.Pod, age(v.now(), h.At), handoverText(h))
+		row(table, "handover", h.Pod, age(v.now(), h.At)+" ago", handoverText(h))
 	}
 	table.Flush()
 	if len(s.Handovers) == 0 && s.Transitions > 0 {
-		fmt.Fprintf(b, "  the holder has changed %d times; no Event tells more\n", s.Transitions)
+		say(b, "  the holder has changed %d times; no Event tells more", s.Transitions)
 	}
 }
 
@@ -205,27 +206,27 @@ func (v screen) lock(b *strings.Builder, lock []view.Slot, namespaces bool) {
 		name = lock[0].Namespace + "/" + name
 	}
 	if !slices.ContainsFunc(lock, func(s view.Slot) bool { return !s.Missing }) {
-		fmt.Fprintf(b, "%s: a %s without a Lease of enroll\n", name, view.RWLock)
+		say(b, "%s: a %s without a Lease of enroll", name, view.RWLock)
 		return
 	}
-	var rows []string
+	var rows [][]string
 	readers, writer := 0, "nobody writes"
 	for _, p := range possessions(lock) {
-		row := func(role string, with ...string) {
+		add := func(role string, with ...string) {
 			s := p.slots[0]
 			v.holder(s, func(format string, args ...any) { with = append(with, fmt.Sprintf(format, args...)) })
-			rows = append(rows, fmt.Sprintf("%s\t%s\t%s", role, s.Holder.Pod, strings.Join(with, ", ")))
+			rows = append(rows, []string{role, s.Holder.Pod, strings.Join(with, ", ")})
 		}
 		switch {
 		case p.writes:
 			writer = p.slots[0].Holder.Pod + " writes"
-			row("writer")
+			add("writer")
 		case p.waits:
 			writer = p.slots[0].Holder.Pod + " waits to write"
-			row("waits", fmt.Sprintf("has %d of %d slots", len(p.slots)-1, api.RWLockSlots))
+			add("waits", fmt.Sprintf("has %d of %d slots", len(p.slots)-1, api.RWLockSlots))
 		default:
 			readers += len(p.slots)
-			row("reader", p.slots[0].Slot)
+			add("reader", p.slots[0].Slot)
 		}
 	}
 	parts := []string{fmt.Sprintf("%d read", readers), writer}
@@ -240,10 +241,10 @@ func (v screen) lock(b *strings.Builder, lock []view.Slot, namespaces bool) {
 			}
 		}
 	}
-	fmt.Fprintf(b, "%s: %s, %s, %s\n", name, view.RWLock, strings.Join(parts, ", "), standing(len(standbys)))
+	say(b, "%s: %s, %s, %s", name, view.RWLock, strings.Join(parts, ", "), standing(len(standbys)))
 	table := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
-	for _, row := range rows {
-		fmt.Fprintf(table, "  %s\n", row)
+	for _, cells := range rows {
+		row(table, cells...)
 	}
 	writeStandbys(table, standbys)
 	table.Flush()
@@ -256,7 +257,7 @@ func writeStandbys(table *tabwriter.Writer, standbys []view.Standby) {
 		if p.Ready {
 			ready = "Ready"
 		}
-		fmt.Fprintf(table, "  standby\t%s\t%s\t%s: %s\n", p.Pod, ready, p.Reason, p.Message)
+		row(table, "standby", p.Pod, ready, p.Reason+": "+p.Message)
 	}
 }
 

@@ -30,7 +30,7 @@ import (
 func told(before time.Duration, pod, reason, message string) *corev1.Event {
 	e := event("Pod", pod, reason, message)
 	e.Name += "." + before.String()
-	e.UID = types.UID(e.Name)
+	e.UID, e.Source.Component = types.UID(e.Name), api.AgentReporter
 	e.LastTimestamp = metav1.Time{Time: noon.Add(-before)}
 	return e
 }

@@ -122,26 +122,26 @@ func (y yielding) await(ctx context.Context, s *subject, held hold, slot string,
 	took := round(time.Since(began))
 	switch {
 	case errors.Is(err, context.DeadlineExceeded) && released > 0:
-		fmt.Fprintf(y.std.err, "%s: %s released after %s, and nobody holds after %s\n", slot, api.PodOf(held.identity), round(released), took)
+		say(y.std.err, "%s: %s released after %s, and nobody holds after %s", slot, api.PodOf(held.identity), round(released), took)
 		return exitUnreached, nil
 	case errors.Is(err, context.DeadlineExceeded):
-		fmt.Fprintf(y.std.err, "%s: %s still holds after %s; it yields when its agent reads the Lease, unless that is of an earlier version\n",
+		say(y.std.err, "%s: %s still holds after %s; it yields when its agent reads the Lease, unless that is of an earlier version",
 			slot, api.PodOf(held.identity), took)
 		return exitUnreached, nil
 	case err != nil:
 		return exitError, err
 	}
 	if next == "" {
-		fmt.Fprintf(y.std.out, "%s: %s has released, %s after the request\n", slot, api.PodOf(held.identity), took)
+		say(y.std.out, "%s: %s has released, %s after the request", slot, api.PodOf(held.identity), took)
 		return exitOK, nil
 	}
-	fmt.Fprintf(y.std.out, "%s: %s holds, %s after the request\n", slot, api.PodOf(next), took)
+	say(y.std.out, "%s: %s holds, %s after the request", slot, api.PodOf(next), took)
 	if next == held.identity {
-		fmt.Fprintln(y.std.err, "no other pod took the slot")
+		say(y.std.err, "no other pod took the slot")
 		return exitUnreached, nil
 	}
 	if y.to != "" && api.PodOf(next) != y.to {
-		fmt.Fprintf(y.std.err, "%s did not take the slot within its head start\n", y.to)
+		say(y.std.err, "%s did not take the slot within its head start", y.to)
 		return exitUnreached, nil
 	}
 	return exitOK, nil

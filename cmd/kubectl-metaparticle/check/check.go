@@ -10,7 +10,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
-// errAbsent means that Metaparticle is not installed, so no further check can say more.
+// errAbsent means that nothing of Metaparticle is installed, so no further check can say more.
 var errAbsent = errors.New("absent")
 
 // check has a function that examines one part of a cluster, and the name that its finding gets.
@@ -33,8 +33,9 @@ func Before(ctx context.Context, c Cluster) []Finding {
 func After(ctx context.Context, c Cluster) []Finding {
 	return run(ctx, c, []check{
 		{"API server", Cluster.apiServer}, {"nodes", Cluster.nodes}, {"clocks", Cluster.clocks},
-		{"webhook", Cluster.webhook}, {"certificate", Cluster.certificate}, {"configuration", Cluster.configuration},
+		{"webhook", Cluster.webhook}, {"version", Cluster.version}, {"replicas", Cluster.replicas}, {"certificate", Cluster.certificate}, {"configuration", Cluster.configuration},
 		{"policies", Cluster.policies}, {"Variables", Cluster.variables}, {"enroll", Cluster.enroll}, {"tokens", Cluster.tokens},
+		{"pauses", Cluster.pauses},
 		{"admission", Cluster.admission}, {"registry", Cluster.registry}, {"pods", Cluster.pods},
 	})
 }

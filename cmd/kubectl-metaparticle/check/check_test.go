@@ -12,6 +12,8 @@ import (
 	"encoding/pem"
 	"errors"
 	"math/big"
+	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -60,6 +62,8 @@ type scene struct {
 	issue, admit error
 	// ungated reports that the webhook passes pods as they are.
 	ungated bool
+	// release is the version of the plugin.
+	release string
 	// forbidden is a kind that the person may not read; denied is a resource that the person may
 	// not change.
 	forbidden, denied string
@@ -163,15 +167,16 @@ func (s *scene) cluster() Cluster {
 			return errors.New("a check creates nothing else")
 		},
 		List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, options ...client.ListOption) error {
-			if _, ok := list.(*corev1.NodeList); ok && s.forbidden == "nodes" {
-				return apierrors.NewForbidden(schema.GroupResource{Resource: "nodes"}, "", errors.New("no"))
+			kind := strings.TrimSuffix(reflect.TypeOf(list).Elem().Name(), "List")
+			if strings.EqualFold(s.forbidden, kind+"s") {
+				return apierrors.NewForbidden(schema.GroupResource{Resource: s.forbidden}, "", errors.New("no"))
 			}
 			err := c.List(ctx, list, options...)
 			list.SetResourceVersion("42")
 			return err
 		},
 	}).Build()
-	return Cluster{Client: server, Version: version.Info{GitVersion: s.version}, Now: noon, Image: s.image}
+	return Cluster{Client: server, Version: version.Info{GitVersion: s.version}, Now: noon, Image: s.image, Release: s.release}
 }
 
 func TestHealthyInstallationPassesEachCheck(t *testing.T) {
@@ -246,7 +251,7 @@ func TestCheckCommandReportsEachFaultOfAnInstallation(t *testing.T) {
 
 func TestCheckCommandEndsAtAMissingInstallation(t *testing.T) {
 	s := healthy(t)
-	s.deployment = appsv1.Deployment{}
+	s.deployment, s.webhooks, s.policies, s.bindings = appsv1.Deployment{}, admissionv1.MutatingWebhookConfiguration{}, nil, nil
 	findings := After(t.Context(), s.cluster())
 	last := findings[len(findings)-1]
 	assert.Equal(t, "webhook", last.Check)

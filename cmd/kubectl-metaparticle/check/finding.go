@@ -49,6 +49,10 @@ type Cluster struct {
 	Now time.Time
 	// Image, if not empty, is an image whose command the webhook is to read.
 	Image string
+	// Release is the version of this plugin, as v1.2.3; empty if this build belongs to no release.
+	Release string
+	// Target returns the argument by which a person names a slot to a command; empty for none.
+	Target func(slot string) string
 }
 
 func ok(format string, args ...any) (Finding, error) {

@@ -37,13 +37,15 @@ const (
 	name = "metaparticle-webhook"
 	// configured is the name of the webhook's configuration.
 	configured = "metaparticle"
+	// label is the label whose value is the name of the Deployment, on each of its pods.
+	label = "app.kubernetes.io/name"
 	// elected is the name of the Lease by which one replica is elected to enroll.
 	elected = "metaparticle-enroll"
 )
 
 const (
 	again   = "install again, with the version of this plugin"
-	logs    = "kubectl -n " + home + " logs deployment/" + name
+	logs    = "kubectl -n " + home + " logs -l " + label + "=" + name + " --prefix --tail=-1 --since=15m"
 	details = "kubectl -n " + home + " describe pods"
 )
 
@@ -66,8 +68,7 @@ func (c Cluster) webhook(ctx context.Context) (Finding, error) {
 	d, err := c.deployment(ctx)
 	switch {
 	case apierrors.IsNotFound(err):
-		absent, _ := found(Failed, "read docs/install.md", "Metaparticle is not installed: deployment %s/%s does not exist", home, name)
-		return absent, errAbsent
+		return c.withoutWebhook(ctx)
 	case err != nil:
 		return Finding{}, err
 	}
@@ -79,10 +80,51 @@ func (c Cluster) webhook(ctx context.Context) (Finding, error) {
 	case available < wanted || d.Status.UpdatedReplicas < wanted:
 		return found(Warning, details, "%d of %d replicas are available, and %d have the last change", available, wanted, d.Status.UpdatedReplicas)
 	case wanted < 2:
-		return found(Warning, "kubectl -n "+home+" scale deployment/"+name+" --replicas=2",
+		return found(Warning, "kubectl -n "+home+" scale deployment/"+name+" --replicas=2; with Helm, add --set replicas=2 to each upgrade, which otherwise undoes this",
 			"one replica answers: while its node is drained, each pod that claims is refused")
 	}
 	return ok("%d replicas are available: %s", available, imageOf(d))
+}
+
+// withoutWebhook returns the finding about a missing Deployment. If the webhook's configuration or a
+// policy is still there, these refuse each pod that claims, and the other checks find out more. A
+// person without the right to read these objects also gets the other checks.
+func (c Cluster) withoutWebhook(ctx context.Context) (Finding, error) {
+	left, err := c.leftovers(ctx)
+	switch {
+	case err != nil:
+		return found(Failed, "read docs/install.md", "Metaparticle is not installed, or not completely: deployment %s/%s does not exist", home, name)
+	case len(left) == 0:
+		absent, _ := found(Failed, "read docs/install.md", "Metaparticle is not installed: deployment %s/%s does not exist", home, name)
+		return absent, errAbsent
+	}
+	return found(Failed, again+"; or uninstall the rest (docs/install.md, \"Uninstall\")",
+		"each pod that claims is refused: deployment %s/%s is not installed, but these objects exist: %s", home, name, some(left))
+}
+
+// leftovers returns the names of the objects that refuse pods even without a webhook.
+func (c Cluster) leftovers(ctx context.Context) (left []string, err error) {
+	var configuration admissionv1.MutatingWebhookConfiguration
+	switch err := c.Get(ctx, types.NamespacedName{Name: configured}, &configuration); {
+	case err == nil:
+		left = append(left, "mutatingwebhookconfiguration/"+configured)
+	case !apierrors.IsNotFound(err):
+		return nil, err
+	}
+	wanted, err := policies()
+	if err != nil {
+		return nil, err
+	}
+	var there admissionv1.ValidatingAdmissionPolicyList
+	if err := c.List(ctx, &there); err != nil {
+		return nil, err
+	}
+	for _, w := range wanted {
+		if slices.ContainsFunc(there.Items, func(t admissionv1.ValidatingAdmissionPolicy) bool { return t.Name == w.Name }) {
+			left = append(left, "validatingadmissionpolicy/"+w.Name)
+		}
+	}
+	return left, nil
 }
 
 // renewed bounds the remaining life of a certificate. The check warns if the certificate ends

@@ -26,12 +26,25 @@ func (c Cluster) tokens(ctx context.Context) (Finding, error) {
 	if err != nil {
 		return Finding{}, fmt.Errorf("the API server's revision is no number: %w", err)
 	}
+	var foreign []coordinationv1.Lease
+	greatest, at := uint64(0), 0
 	for _, l := range list.Items {
-		if token, err := strconv.ParseUint(l.Annotations[api.TokenAnnotation], 10, 64); err == nil && token > revision {
-			return found(Failed, "kubectl metaparticle recover; read docs/disaster.md",
-				"the Lease %s/%s has the token %d above the API server's revision %d: the Leases come from another time or cluster, and new tokens are smaller",
-				l.Namespace, l.Name, token, revision)
+		token, err := strconv.ParseUint(l.Annotations[api.TokenAnnotation], 10, 64)
+		if err != nil || token <= revision {
+			continue
 		}
+		if token > greatest {
+			greatest, at = token, len(foreign)
+		}
+		foreign = append(foreign, l)
+	}
+	if len(foreign) > 0 {
+		l := foreign[at]
+		return found(Failed, fmt.Sprintf("read docs/disaster.md. If storage can have seen this token: kubectl metaparticle recover --floor %d. "+
+			"If not, a pod wrote any number: kubectl -n %s annotate lease %s %s-", greatest, l.Namespace, l.Name, api.TokenAnnotation),
+			"the Lease %s/%s has the token %d above the API server's revision %d (such Leases: %d): "+
+				"the Leases come from another time or cluster, and new tokens are smaller, or a pod of the namespace %s wrote this number",
+			l.Namespace, l.Name, greatest, revision, len(foreign), l.Namespace)
 	}
 	return ok("no token of %d Leases is above the API server's revision", len(list.Items))
 }

@@ -25,6 +25,10 @@ type Options struct {
 	// Networks are further networks that a request may go to: those of token services, of
 	// redirects, and of registries on loopback.
 	Networks []netip.Prefix
+	// ByPerson reports that a person asks with their own rights, and not the webhook. Then token
+	// services and redirects may also be in private networks. A registry may be on loopback if the
+	// image's name itself says so.
+	ByPerson bool
 	// Failed, if set, gets the cause of each failed look-up. The cause may quote the
 	// registry, but the error for the pod's author does not.
 	Failed func(namespace, image string, cause error)

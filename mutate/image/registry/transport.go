@@ -56,11 +56,12 @@ type guarded struct {
 	plain    []string
 	named    []string
 	networks []netip.Prefix
+	byPerson bool
 }
 
 func newTransport(o Options) *guarded {
 	g := &guarded{by: map[reach]http.RoundTripper{}, proxy: http.ProxyFromEnvironment,
-		plain: o.PlainHTTP, named: slices.Clone(o.PlainHTTP), networks: o.Networks}
+		plain: o.PlainHTTP, named: slices.Clone(o.PlainHTTP), networks: o.Networks, byPerson: o.ByPerson}
 	for _, m := range o.Mirrors {
 		host, _, _ := strings.Cut(m.to, "/")
 		g.named = append(g.named, host)
@@ -177,13 +178,20 @@ func (g *guarded) inner(r *http.Request, its reach) (http.RoundTripper, error) {
 // registry. All ports of the registry's host belong to the registry.
 func (g *guarded) reach(host, registry string) reach {
 	switch {
-	case slices.Contains(g.named, host):
+	case slices.Contains(g.named, host), g.byPerson && hostname(host) == hostname(registry) && isLoopback(hostname(host)):
 		return anywhere
-	case hostname(host) == hostname(registry), slices.Contains(g.named, registry):
+	case g.byPerson, hostname(host) == hostname(registry), slices.Contains(g.named, registry):
 		return private
 	default:
 		return public
 	}
+}
+
+// isLoopback reports whether the host itself says that it is this machine. The answer of DNS for
+// another name does not count, because the owner of that name chooses the answer.
+func isLoopback(host string) bool {
+	address, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && address.Unmap().IsLoopback()
 }
 
 // hostname returns a host in lower case, without its port.

@@ -1,0 +1,165 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package check
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// named returns the finding with the name, or an empty finding if the check did not apply.
+func named(t *testing.T, s *scene, name string) Finding {
+	t.Helper()
+	all := After(t.Context(), s.cluster())
+	i := slices.IndexFunc(all, func(f Finding) bool { return f.Check == name })
+	if i < 0 {
+		return Finding{}
+	}
+	return all[i]
+}
+
+func TestCheckCommandContinuesIfPartsOfInstallationRemain(t *testing.T) {
+	for name, c := range map[string]struct {
+		remains func(s *scene)
+		says    string
+	}{
+		"the configuration": {func(s *scene) { s.policies, s.bindings = nil, nil }, "each pod that claims is refused: deployment metaparticle-system/metaparticle-webhook is not installed, but these objects exist: mutatingwebhookconfiguration/metaparticle"},
+		"the policies":      {func(s *scene) { s.webhooks = admissionv1.MutatingWebhookConfiguration{} }, "but these objects exist: validatingadmissionpolicy/metaparticle-after"},
+		"a policy": {func(s *scene) {
+			s.webhooks, s.policies = admissionv1.MutatingWebhookConfiguration{}, s.policies[:1]
+		}, "but these objects exist: validatingadmissionpolicy/metaparticle-after"},
+		"nothing that can be read": {func(s *scene) { s.forbidden = "validatingadmissionpolicys" }, "is not installed, or not completely"},
+	} {
+		s := healthy(t)
+		s.deployment = appsv1.Deployment{}
+		c.remains(s)
+		f := named(t, s, "webhook")
+		assert.Equal(t, Failed, f.Result, name)
+		assert.Contains(t, f.Says, c.says, name)
+		assert.Contains(t, f.Do, "docs/install.md", name)
+		assert.NotEmpty(t, named(t, s, "admission"), "%s: the other checks follow", name)
+	}
+}
+
+// replica returns a running pod of the webhook.
+func replica(name, node string) corev1.Pod {
+	p := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: home, Name: name, Labels: map[string]string{label: "metaparticle-webhook"}}}
+	p.Spec.NodeName, p.Status.Phase = node, corev1.PodRunning
+	return p
+}
+
+func TestCheckCommandWarnsOfReplicasOnOneNode(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(s *scene)
+		warns  bool
+	}{
+		"one node of two":   {func(*scene) {}, true},
+		"two nodes":         {func(s *scene) { s.pods[1].Spec.NodeName = "node-2" }, false},
+		"the only node":     {func(s *scene) { s.nodes = s.nodes[:1] }, false},
+		"one replica":       {func(s *scene) { s.pods = s.pods[:1] }, false},
+		"one that has none": {func(s *scene) { s.pods[1].Status.Phase = corev1.PodPending }, false},
+		"other pods":        {func(s *scene) { s.pods[1].Labels = nil }, false},
+		"no right on pods":  {func(s *scene) { s.forbidden = "pods" }, false},
+		"no right on nodes": {func(s *scene) { s.forbidden = "nodes" }, false},
+	} {
+		s := healthy(t)
+		second := *s.nodes[0].DeepCopy()
+		second.Name = "node-2"
+		s.nodes, s.pods = append(s.nodes, second), []corev1.Pod{replica("a", "node-1"), replica("b", "node-1")}
+		c.change(s)
+		if f := named(t, s, "replicas"); c.warns {
+			assert.Equal(t, Warning, f.Result, name)
+			assert.Contains(t, f.Says, "all 2 replicas run on node node-1", name)
+			assert.Contains(t, f.Do, "rollout restart deployment/metaparticle-webhook", name)
+		} else {
+			assert.Empty(t, f, name)
+		}
+	}
+}
+
+func TestCheckCommandWarnsOfPausedSlots(t *testing.T) {
+	target := func(slot string) string { return map[string]string{"lock.a": "lock/a"}[slot] }
+	for name, c := range map[string]struct {
+		change   func(l *coordinationv1.Lease)
+		says, do string
+	}{
+		"by hold":     {func(l *coordinationv1.Lease) {}, "no pod can acquire 1 paused slots: shop/lock.a (hold)", "kubectl metaparticle resume -n shop lock/a"},
+		"by stop":     {func(l *coordinationv1.Lease) { l.Annotations[api.PausedAnnotation] = "stop" }, "shop/lock.a (stop)", "kubectl metaparticle resume -n shop lock/a"},
+		"by any text": {func(l *coordinationv1.Lease) { l.Annotations[api.PausedAnnotation] = "x\ny" }, "shop/lock.a (an unknown value, which counts as hold)", "kubectl metaparticle resume -n shop lock/a"},
+		"by recover": {func(l *coordinationv1.Lease) { l.Annotations[api.PausedAnnotation] = "recover" },
+			"shop/lock.a (recover); the value recover means that a recovery was interrupted, or still runs", "repeat kubectl metaparticle recover with its --floor"},
+		"without an argument": {func(l *coordinationv1.Lease) { l.Name = "singleton.rollout.x.y" }, "shop/singleton.rollout.x.y (hold)",
+			"kubectl -n shop annotate lease singleton.rollout.x.y metaparticle.io/paused-"},
+		"by another program": {func(l *coordinationv1.Lease) { l.Labels = nil }, "", ""},
+		"not at all":         {func(l *coordinationv1.Lease) { delete(l.Annotations, api.PausedAnnotation) }, "", ""},
+	} {
+		s := healthy(t)
+		s.held.Annotations[api.PausedAnnotation] = "hold"
+		c.change(&s.held)
+		cluster := s.cluster()
+		cluster.Target = target
+		f, err := cluster.pauses(t.Context())
+		require.NoError(t, err, name)
+		assert.Contains(t, f.Says, c.says, name)
+		assert.Contains(t, f.Do, c.do, name)
+		assert.Equal(t, c.says == "", f.Result == "", name)
+	}
+	s := healthy(t)
+	s.held.Annotations[api.PausedAnnotation] = "hold"
+	s.namespaces[0].DeletionTimestamp, s.namespaces[0].Finalizers = &metav1.Time{Time: noon}, []string{"a/b"}
+	assert.Empty(t, named(t, s, "pauses"), "the namespace is being deleted")
+	s.forbidden = "namespaces"
+	assert.Equal(t, Warning, named(t, s, "pauses").Result)
+}
+
+func TestCheckCommandComparesVersionsOfImagesAndPlugin(t *testing.T) {
+	for _, c := range []struct {
+		webhook, agent, release string
+		warns                   bool
+	}{
+		{"r.example:5000/webhook:v1.2.3", "r.example:5000/agent:v1.2.3", "v1.2.3", false},
+		{"r.example:5000/webhook:v1.2.3", "r.example:5000/agent:v1.2.3", "v1.3.0", true},
+		{"r.example:5000/webhook:v1.2.3@sha256:1", "r.example:5000/agent@sha256:1", "v1.3.0", true},
+		{"webhook:v1.3.0", "agent:v1.2.3", "v1.3.0", true},
+		{"r.example:5000/webhook@sha256:1", "agent@sha256:1", "v1.3.0", false},
+		{"webhook:latest", "agent", "v1.3.0", false},
+		{"webhook:v1.2.3", "agent:v1.2.3", "", false},
+	} {
+		s := healthy(t)
+		s.release = c.release
+		container := &s.deployment.Spec.Template.Spec.Containers[0]
+		container.Image, container.Env[0].Value = c.webhook, c.agent
+		assert.Equal(t, c.warns, named(t, s, "version").Result == Warning, "%+v", c)
+	}
+	s := healthy(t)
+	s.deployment = appsv1.Deployment{}
+	assert.Empty(t, named(t, s, "version"))
+}
+
+func TestCheckCommandNamesLeaseBeforeItAdvisesRecovery(t *testing.T) {
+	s := healthy(t)
+	s.held.Annotations[api.TokenAnnotation] = "400000"
+	f := named(t, s, "tokens")
+	assert.Contains(t, f.Says, "the Lease shop/lock.a has the token 400000 above the API server's revision 42 (such Leases: 1)")
+	assert.Contains(t, f.Do, "kubectl metaparticle recover --floor 400000")
+	assert.Contains(t, f.Do, "kubectl -n shop annotate lease lock.a metaparticle.io/token-")
+}
+
+func TestHintsOutlastUpgradesAndCoverAllReplicas(t *testing.T) {
+	s := healthy(t)
+	s.deployment.Spec.Replicas = new(int32(1))
+	assert.Contains(t, named(t, s, "webhook").Do, "--set replicas=2")
+	s.elected.Spec.HolderIdentity = new("")
+	assert.Equal(t, "kubectl -n metaparticle-system logs -l app.kubernetes.io/name=metaparticle-webhook --prefix --tail=-1 --since=15m", named(t, s, "enroll").Do)
+}
