@@ -5,18 +5,26 @@ package console
 
 import (
 	"net"
+	"net/http"
 	"slices"
 	"sync"
 )
 
-// maxConnections bounds the connections to the port of the probes. Any pod of the cluster may connect. The kubelet
-// needs one connection for each probe.
-const maxConnections = 64
+const (
+	// maxConnections bounds the connections to the port of the probes. Any pod of the cluster may
+	// connect. The kubelet needs one connection for each probe.
+	maxConnections = 64
+	// maxPageConnections bounds the connections to the port of the page. A browser opens at most
+	// six connections, of which each tab keeps one for its stream.
+	maxPageConnections = 192
+)
 
-// crowd is a listener with a bounded number of connections. Beyond the bound, the peer with the
-// most connections loses its oldest connection, so that no pod keeps the kubelet out.
+// crowd is a listener with a bounded number of connections. Beyond the bound, the method worst
+// chooses the connection to close. So no pod keeps the kubelet out, and nobody ends another
+// person's stream by many connections.
 type crowd struct {
 	net.Listener
+	most int
 
 	mu sync.Mutex
 	// guests are in the order in which they came.
@@ -29,6 +37,8 @@ type guest struct {
 
 	crowd *crowd
 	from  string
+	// served reports that the server is answering a request.
+	served bool
 }
 
 // Accept implements [net.Listener].
@@ -38,7 +48,7 @@ func (c *crowd) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	from, _, _ := net.SplitHostPort(connection.RemoteAddr().String()) // peers without an address count as one peer
-	g := &guest{connection, c, from}
+	g := &guest{Conn: connection, crowd: c, from: from}
 	c.mu.Lock()
 	c.guests = append(c.guests, g)
 	worst := c.worst()
@@ -49,17 +59,44 @@ func (c *crowd) Accept() (net.Conn, error) {
 	return g, nil
 }
 
-// worst returns the guest whose connection must be closed. The result is nil if the number of
-// connections is within the bound. The caller holds the mutex.
+// worst returns the guest whose connection must be closed: of the peer with the most connections,
+// the oldest one without a request in progress. If each of them has a request, the oldest one is
+// closed. The result is nil if the number of connections is within the bound. The caller holds the
+// mutex.
+//
+// All people reach the page from one address, that of the port-forward. A new connection has no
+// request yet, so a stream never loses its connection to a new one.
 func (c *crowd) worst() *guest {
-	if len(c.guests) <= maxConnections {
+	if len(c.guests) <= c.most {
 		return nil
 	}
 	count := map[string]int{}
 	for _, g := range c.guests {
 		count[g.from]++
 	}
-	return slices.MaxFunc(c.guests, func(a, b *guest) int { return count[a.from] - count[b.from] })
+	return slices.MaxFunc(c.guests, func(a, b *guest) int {
+		switch {
+		case count[a.from] != count[b.from]:
+			return count[a.from] - count[b.from]
+		case a.served == b.served:
+			return 0
+		case b.served:
+			return 1
+		}
+		return -1
+	})
+}
+
+// follow notes the state that the HTTP server gives to a connection. A connection becomes active
+// when the server has read a request's header.
+func (c *crowd) follow(connection net.Conn, state http.ConnState) {
+	g, ok := connection.(*guest)
+	if !ok {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	g.served = state == http.StateActive
 }
 
 // Close implements [net.Conn].

@@ -23,6 +23,12 @@ const (
 	maxHeader = 16 << 10
 	// headerTimeout bounds the reading of a header.
 	headerTimeout = 5 * time.Second
+	// bodyTimeout bounds the reading of a whole request. A stream outlives this timeout, because its
+	// request has no body.
+	bodyTimeout = 10 * time.Second
+	// answerTimeout bounds the writing of an answer that is no stream. Over a slow link, the largest
+	// file of the documentation takes some seconds. A stream sets a deadline for each of its writes.
+	answerTimeout = time.Minute
 	// idleTimeout bounds the life of a connection without a request.
 	idleTimeout = time.Minute
 	// probeTimeout bounds each part of a probe: its header, its body, and the answer.
@@ -63,8 +69,12 @@ func Run(ctx context.Context, config *rest.Config, o Options) error {
 	defer cancel()
 	parts := []func() error{
 		func() error { return w.run(ctx) },
-		func() error { return serveUntil(ctx, page, pageServer(server.Handler())) },
-		func() error { return serveUntil(ctx, &crowd{Listener: health}, probeServer(probes(w.synced))) },
+		func() error {
+			return serveUntil(ctx, &crowd{Listener: page, most: maxPageConnections}, pageServer(server.Handler()))
+		},
+		func() error {
+			return serveUntil(ctx, &crowd{Listener: health, most: maxConnections}, probeServer(probes(w.synced)))
+		},
 	}
 	ended := make(chan error, len(parts))
 	for _, part := range parts {
@@ -91,10 +101,13 @@ func listen(ctx context.Context, address string) (net.Listener, error) {
 	return listener, nil
 }
 
-// pageServer returns the server of the page. The server has no write timeout, because the page's
-// streams do not end.
+// pageServer returns the server of the page. A stream of the page does not end, and so replaces the
+// timeout of its answer.
 func pageServer(handler http.Handler) *http.Server {
-	return &http.Server{Handler: handler, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader}
+	return &http.Server{
+		Handler: handler, ReadHeaderTimeout: headerTimeout, ReadTimeout: bodyTimeout, WriteTimeout: answerTimeout, IdleTimeout: idleTimeout,
+		MaxHeaderBytes: maxHeader,
+	}
 }
 
 // probeServer returns the server of the probes, which any pod can reach. The server closes each
@@ -108,7 +121,8 @@ func probeServer(handler http.Handler) *http.Server {
 }
 
 // serveUntil serves until ctx ends.
-func serveUntil(ctx context.Context, listener net.Listener, server *http.Server) error {
+func serveUntil(ctx context.Context, listener *crowd, server *http.Server) error {
+	server.ConnState = listener.follow
 	server.BaseContext = func(net.Listener) context.Context { return ctx }
 	var group sync.WaitGroup
 	defer group.Wait()

@@ -13,66 +13,116 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/api/podspec"
+	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
-// longest is the largest number of characters in the message of an Event. A policy lets no agent
-// write a longer message.
-const longest = 1024
-
-// read lists the annotations from which the slots are computed.
-var read = []string{
-	api.DoneAnnotation, api.FailuresAnnotation, api.PausedAnnotation, api.YieldAnnotation, api.StampAnnotation, api.OpenedAnnotation,
-	api.SuccessorAnnotation, api.WorkloadAnnotation, api.HoldAnnotation, api.TokenAnnotation, api.ServingAnnotation, api.SlotsAnnotation,
-}
+// These constants bound the objects in the caches. No agent writes an Event above the bounds, and no
+// honest pod has more containers.
+const (
+	// longest and longestReason are the largest numbers of characters in the message and in the
+	// reason of an Event. A policy lets no agent write more.
+	longest, longestReason = 1024, 128
+	// longestIdentity is the largest number of bytes in the kind, the name and the uid of an Event's
+	// object. A pod has a name of at most 253 bytes, and a uid of 36 bytes.
+	longestIdentity = 253 + 64
+	// maxContainers bounds the containers of a pod. Of the ordinary containers, and of the init
+	// containers, the caches keep so many parts of a gate each.
+	maxContainers = 128
+)
 
 // strip returns an object with the fields that package view reads, and no others. So the caches
-// keep no value of a pod's environment, and need little memory for each pod. Objects of other
-// types, which client-go may pass, stay as they are.
+// keep no value of a pod's environment, and need little memory for each object, whatever a tenant
+// writes. An object that package view ignores keeps only its name. Objects of other types, which
+// client-go may pass, stay as they are.
 func strip(object any) (any, error) {
 	switch o := object.(type) {
 	case *coordinationv1.Lease:
-		return &coordinationv1.Lease{ObjectMeta: metaOf(o.ObjectMeta), Spec: o.Spec}, nil
+		return keepLease(o), nil
 	case *corev1.Pod:
-		p := &corev1.Pod{ObjectMeta: metaOf(o.ObjectMeta), Spec: specOf(&o.Spec)}
-		p.Status.Phase, p.Status.StartTime = o.Status.Phase, o.Status.StartTime
-		for _, c := range o.Status.Conditions {
-			switch kept := (corev1.PodCondition{Type: c.Type, Status: c.Status}); c.Type {
-			case api.ReadyCondition:
-				kept.Reason, kept.Message = c.Reason, c.Message
-				p.Status.Conditions = append(p.Status.Conditions, kept)
-			case corev1.PodReady, corev1.PodInitialized:
-				p.Status.Conditions = append(p.Status.Conditions, kept)
-			default: // the page shows no other pod condition
-			}
-		}
-		for _, c := range o.Status.ContainerStatuses {
-			if c.State.Running != nil {
-				p.Status.ContainerStatuses = append(p.Status.ContainerStatuses, corev1.ContainerStatus{Name: c.Name, State: corev1.ContainerState{Running: c.State.Running}})
-			}
-		}
-		return p, nil
+		return keepPod(o), nil
 	case *corev1.Event:
-		e := &corev1.Event{
-			ObjectMeta: metaOf(o.ObjectMeta), Reason: o.Reason, Message: o.Message,
-			LastTimestamp: o.LastTimestamp, EventTime: o.EventTime, Series: o.Series,
-			InvolvedObject: corev1.ObjectReference{
-				Kind: o.InvolvedObject.Kind, Name: o.InvolvedObject.Name, UID: o.InvolvedObject.UID,
-			},
-		}
-		if utf8.RuneCountInString(e.Message) > longest {
-			e.Message = "" // no agent wrote the message
-		}
-		return e, nil
+		return keepEvent(o), nil
 	}
 	return object, nil
 }
 
-// metaOf returns the metadata that the caches and package view read.
-func metaOf(m metav1.ObjectMeta) metav1.ObjectMeta {
+// keepLease returns a Lease for the cache.
+func keepLease(l *coordinationv1.Lease) *coordinationv1.Lease {
+	kept := &coordinationv1.Lease{ObjectMeta: keepName(l.ObjectMeta)}
+	if !api.IsSlot(l.Name) {
+		return kept
+	}
+	kept.Labels = some(l.Labels, api.ManagedLabel)
+	for key, most := range view.Notes {
+		if value, ok := l.Annotations[key]; ok {
+			metav1.SetMetaDataAnnotation(&kept.ObjectMeta, key, view.Shortened(value, most))
+		}
+	}
+	kept.Spec = coordinationv1.LeaseSpec{
+		LeaseDurationSeconds: l.Spec.LeaseDurationSeconds, LeaseTransitions: l.Spec.LeaseTransitions,
+		AcquireTime: l.Spec.AcquireTime, RenewTime: l.Spec.RenewTime,
+	}
+	if holder := l.Spec.HolderIdentity; holder != nil {
+		kept.Spec.HolderIdentity = new(view.Shortened(*holder, view.MaxIdentity))
+	}
+	return kept
+}
+
+// keepPod returns a pod for the cache.
+func keepPod(p *corev1.Pod) *corev1.Pod {
+	kept := &corev1.Pod{ObjectMeta: keepName(p.ObjectMeta), Spec: keepSpec(&p.Spec)}
+	kept.Labels = some(p.Labels, api.GatedLabel)
+	if slots := p.Annotations[api.SlotsAnnotation]; slots != "" {
+		kept.Annotations = map[string]string{api.SlotsAnnotation: view.Shortened(slots, view.MaxSlots)}
+	}
+	kept.Status.Phase, kept.Status.StartTime = p.Status.Phase, p.Status.StartTime
+	for _, c := range p.Status.Conditions {
+		if slices.ContainsFunc(kept.Status.Conditions, func(other corev1.PodCondition) bool { return other.Type == c.Type }) {
+			continue // a pod has each pod condition once
+		}
+		switch condition := (corev1.PodCondition{Type: c.Type, Status: c.Status}); c.Type {
+		case api.ReadyCondition:
+			condition.Reason, condition.Message = view.Shortened(c.Reason, view.MaxWord), view.Shortened(c.Message, view.MaxMessage)
+			kept.Status.Conditions = append(kept.Status.Conditions, condition)
+		case corev1.PodReady, corev1.PodInitialized:
+			kept.Status.Conditions = append(kept.Status.Conditions, condition)
+		default: // the page shows no other pod condition
+		}
+	}
+	for _, c := range p.Status.ContainerStatuses[:min(len(p.Status.ContainerStatuses), maxContainers)] {
+		status := corev1.ContainerStatus{Name: view.Shortened(c.Name, view.MaxWord)}
+		if status.State.Running = c.State.Running; c.State.Waiting != nil {
+			status.State.Waiting = &corev1.ContainerStateWaiting{Reason: view.Shortened(c.State.Waiting.Reason, view.MaxWord)}
+		}
+		if status.State.Running != nil || status.State.Waiting != nil {
+			kept.Status.ContainerStatuses = append(kept.Status.ContainerStatuses, status)
+		}
+	}
+	return kept
+}
+
+// keepEvent returns an Event for the cache.
+func keepEvent(e *corev1.Event) *corev1.Event {
+	kept := &corev1.Event{ObjectMeta: keepName(e.ObjectMeta)}
+	of := e.InvolvedObject
+	if utf8.RuneCountInString(e.Message) > longest || utf8.RuneCountInString(e.Reason) > longestReason ||
+		len(of.Kind)+len(of.Name)+len(of.UID) > longestIdentity {
+		return kept // no agent wrote the Event
+	}
+	kept.Reason, kept.Message = e.Reason, e.Message
+	kept.LastTimestamp, kept.EventTime = e.LastTimestamp, e.EventTime
+	if e.Series != nil {
+		kept.Series = &corev1.EventSeries{LastObservedTime: e.Series.LastObservedTime}
+	}
+	kept.InvolvedObject = corev1.ObjectReference{Kind: of.Kind, Name: of.Name, UID: of.UID}
+	return kept
+}
+
+// keepName returns the metadata of each object in the caches. The API server bounds all these fields.
+func keepName(m metav1.ObjectMeta) metav1.ObjectMeta {
 	return metav1.ObjectMeta{
 		Namespace: m.Namespace, Name: m.Name, UID: m.UID, ResourceVersion: m.ResourceVersion,
 		CreationTimestamp: m.CreationTimestamp, DeletionTimestamp: m.DeletionTimestamp,
-		Labels: some(m.Labels, api.ManagedLabel, api.GatedLabel), Annotations: some(m.Annotations, read...),
 	}
 }
 
@@ -89,14 +139,35 @@ func some(all map[string]string, keys ...string) (kept map[string]string) {
 	return kept
 }
 
-// specOf returns a spec with only the parts of the gate, and the key of the pod's once claim.
-func specOf(spec *corev1.PodSpec) corev1.PodSpec {
+// keepSpec returns a spec with only the parts of the gate, and the key of the pod's once claim.
+func keepSpec(spec *corev1.PodSpec) corev1.PodSpec {
 	kept := podspec.Strip(spec)
+	kept.ServiceAccountName = ""
 	for i, c := range spec.InitContainers {
-		args := api.DefaultRunArgs()
-		if args.OnceKey = api.RecallRunArgs(c.Args).OnceKey; c.Name == api.AgentContainer && args.OnceKey != "" {
-			kept.InitContainers[i].Args = slices.Concat(kept.InitContainers[i].Args, args.Args())
+		part := &kept.InitContainers[i]
+		switch {
+		case c.Name != api.AgentContainer:
+			part.Args = nil // the page shows no conditions and no barriers
+		case api.IsLocal(part.Args):
+			part.Args = []string{api.LocalRole}
+		default:
+			args := api.DefaultRunArgs()
+			if args.OnceKey = api.RecallRunArgs(c.Args).OnceKey; args.OnceKey != "" && len(args.OnceKey) <= view.MaxWord {
+				part.Args = slices.Concat(part.Args, args.Args())
+			}
 		}
 	}
+	kept.InitContainers, kept.Containers = parts(kept.InitContainers), parts(kept.Containers)
+	kept.ReadinessGates = slices.Clone(kept.ReadinessGates[:min(len(kept.ReadinessGates), 1)])
 	return kept
+}
+
+// parts returns the containers that belong to a gate.
+func parts(all []corev1.Container) (kept []corev1.Container) {
+	for _, c := range all {
+		if c.Name == api.AgentContainer || c.Name == api.WaitContainer || api.IsShim(c.Command) {
+			kept = append(kept, c)
+		}
+	}
+	return slices.Clip(kept[:min(len(kept), maxContainers)])
 }

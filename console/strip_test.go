@@ -5,6 +5,9 @@ package console
 
 import (
 	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -39,7 +42,7 @@ func whole() view.State {
 		}
 	}
 	l := &coordinationv1.Lease{ObjectMeta: meta("once.a")}
-	for _, key := range read {
+	for key := range view.Notes {
 		l.Annotations[key] = "a=1"
 	}
 	l.Annotations[api.ServingAnnotation] = noon.Format(time.RFC3339)
@@ -47,7 +50,7 @@ func whole() view.State {
 		HolderIdentity: new("holder_holder-uid"), LeaseDurationSeconds: new(int32(30)), LeaseTransitions: new(int32(4)),
 		AcquireTime: &metav1.MicroTime{Time: noon}, RenewTime: &metav1.MicroTime{Time: noon},
 	}
-	s := view.State{Leases: []*coordinationv1.Lease{l}, Seen: map[types.UID]time.Time{l.UID: noon}, Now: noon.Add(time.Hour)}
+	s := view.State{Leases: []*coordinationv1.Lease{l}, Seen: map[types.UID]time.Time{l.UID: noon}, Now: noon.Add(3 * time.Hour)}
 	pod := func(name string, change func(*corev1.Pod)) {
 		p := &corev1.Pod{ObjectMeta: meta(name)}
 		p.Annotations[api.SlotsAnnotation] = "once.a,once.b"
@@ -77,6 +80,13 @@ func whole() view.State {
 	pod("standby", func(*corev1.Pod) {})
 	pod("ended", func(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded })
 	pod("begun", func(p *corev1.Pod) { p.Spec.Containers[0].Command = []string{secret} })
+	waits := func(reason string) func(*corev1.Pod) {
+		return func(p *corev1.Pod) {
+			p.Status.ContainerStatuses[0].State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: secret}}
+		}
+	}
+	pod("crashed", waits("CrashLoopBackOff"))
+	pod("new", waits("PodInitializing"))
 	pod("program", func(p *corev1.Pod) { p.Spec.InitContainers[1].Args = []string{api.LocalRole, secret} })
 	pod("readiness", func(p *corev1.Pod) {
 		p.Spec.InitContainers[1].Args = []string{"run", api.ReadinessGateArg}
@@ -129,6 +139,84 @@ func TestConsoleDropsOverlongEventMessages(t *testing.T) {
 	}
 	gone := toolscache.DeletedFinalStateUnknown{Key: "a"}
 	assert.Equal(t, gone, stripped(t, gone))
+}
+
+func TestConsoleCachesKeepWhyAContainerWaits(t *testing.T) {
+	s := whole()
+	for i := range s.Pods {
+		s.Pods[i] = stripped(t, s.Pods[i])
+	}
+	waiting := map[string]view.Standby{}
+	for _, p := range s.Slots([]string{"once.b"}, mostHandovers)[0].Standbys {
+		waiting[p.Pod] = p
+	}
+	require.Contains(t, waiting, "crashed")
+	assert.False(t, waiting["crashed"].Ready)
+	assert.Contains(t, waiting["crashed"].Message, "its container app does not run: CrashLoopBackOff")
+	require.Contains(t, waiting, "new")
+	assert.True(t, waiting["new"].Ready, "a container that is about to start is no fault")
+}
+
+// TestHugeObjectTakesLittleMemoryInConsolesCaches fills each text of an object that a tenant may
+// write.
+func TestHugeObjectTakesLittleMemoryInConsolesCaches(t *testing.T) {
+	huge, always := strings.Repeat("é ", 1<<18), corev1.ContainerRestartPolicyAlways
+	meta := func(name string) metav1.ObjectMeta {
+		m := metav1.ObjectMeta{Namespace: "shop", Name: name, Labels: map[string]string{api.ManagedLabel: "x"}, Annotations: map[string]string{api.SlotsAnnotation: huge}}
+		for key := range view.Notes {
+			m.Annotations[key] = huge
+		}
+		return m
+	}
+	lease := func(name string) *coordinationv1.Lease {
+		return &coordinationv1.Lease{ObjectMeta: meta(name), Spec: coordinationv1.LeaseSpec{HolderIdentity: &huge, PreferredHolder: &huge, Strategy: new(coordinationv1.CoordinatedLeaseStrategy(huge))}}
+	}
+	event := func(change func(*corev1.Event)) *corev1.Event {
+		e := &corev1.Event{ObjectMeta: meta("e"), Series: &corev1.EventSeries{}, InvolvedObject: corev1.ObjectReference{Kind: "Pod", Name: "a", UID: "u"}}
+		change(e)
+		return e
+	}
+	pod := &corev1.Pod{ObjectMeta: meta("p")}
+	pod.Spec.ServiceAccountName = huge
+	conditions := api.ConditionArgs{Conditions: slices.Repeat([]api.Condition{{Lease: "lock." + strings.Repeat("a", 60)}}, 1000)}.Args()
+	for range 1000 {
+		pod.Spec.InitContainers = append(pod.Spec.InitContainers,
+			corev1.Container{Name: api.AgentContainer, RestartPolicy: &always, Args: []string{"run", "--once=" + huge}}, corev1.Container{Name: api.AfterContainer, Args: conditions})
+		pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{Name: "app", Command: []string{api.AgentBinary, "exec"}}, corev1.Container{Name: "other"})
+		pod.Spec.ReadinessGates = append(pod.Spec.ReadinessGates, corev1.PodReadinessGate{ConditionType: api.ReadyCondition})
+		pod.Status.Conditions = append(pod.Status.Conditions, corev1.PodCondition{Type: api.ReadyCondition, Reason: huge, Message: huge})
+		pod.Status.ContainerStatuses = append(pod.Status.ContainerStatuses, corev1.ContainerStatus{Name: "app", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: huge}}})
+	}
+	for name, c := range map[string]struct {
+		object any
+		most   int
+	}{
+		"a Lease":            {lease("lock.a"), 16 << 10},
+		"a Lease of no slot": {lease("junk"), 256},
+		"an Event's message": {event(func(e *corev1.Event) { e.Message = huge }), 512},
+		"an Event's reason":  {event(func(e *corev1.Event) { e.Reason = huge }), 512},
+		"an Event's kind":    {event(func(e *corev1.Event) { e.InvolvedObject.Kind = huge }), 512},
+		"an Event's pod":     {event(func(e *corev1.Event) { e.InvolvedObject.Name = huge }), 512},
+		"an Event's uid":     {event(func(e *corev1.Event) { e.InvolvedObject.UID = types.UID(huge) }), 512},
+		"an Event's action":  {event(func(e *corev1.Event) { e.Action, e.ReportingInstance = huge, huge }), 512},
+		"a pod":              {pod, 256 << 10},
+	} {
+		t.Run(name, func(t *testing.T) {
+			kept, err := strip(c.object)
+			require.NoError(t, err)
+			text, err := json.Marshal(kept)
+			require.NoError(t, err)
+			assert.Less(t, len(text), c.most)
+		})
+	}
+}
+
+func TestEventPolicyHasTheBoundsOfTheConsole(t *testing.T) {
+	policy, err := os.ReadFile("../manifests/policies/events.yaml")
+	require.NoError(t, err)
+	for field, most := range map[string]int{"message": longest, "reason": longestReason} {
+		assert.Contains(t, string(policy), fmt.Sprintf("object.?%s.orValue('').size() <= %d\n", field, most))
+	}
 }
 
 // TestCachesDropFieldsThatTheConsoleIgnores looks into the caches of a running watch.

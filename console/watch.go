@@ -197,10 +197,12 @@ func (w *watch) show(ctx context.Context) error {
 			return fmt.Errorf("read %T: %w", list, err)
 		}
 	}
-	state := view.State{Leases: pointers(leases.Items), Pods: pointers(pods.Items), Events: pointers(events.Items)}
-	trouble, _ := w.links.trouble(time.Now())
-	if trouble == "" {
-		state.Now = time.Now()
+	now := time.Now()
+	trouble, _ := w.links.trouble(now)
+	state := view.State{
+		Leases: pointers(leases.Items), Pods: pointers(pods.Items), Events: pointers(events.Items), Now: now, Old: trouble != "",
+	}
+	if !state.Old {
 		state.Seen = w.notices(state.Leases, state.Now)
 	}
 	return w.publish(state.Slots(nil, mostHandovers), trouble)

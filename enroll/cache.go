@@ -24,7 +24,7 @@ import (
 
 // Cache returns the cache options for a manager that runs a [Reconciler]. To save
 // memory, the cache keeps only gated pods and the Leases, Roles and RoleBindings that
-// enroll made. Of pods and workloads, the cache keeps only the fields that enroll reads.
+// enroll made. Of pods, workloads and Leases, the cache keeps only the fields that enroll reads.
 func Cache() (map[client.Object]cache.ByObject, error) {
 	exists, err := labels.NewRequirement(api.ManagedLabel, selection.Exists, nil)
 	if err != nil {
@@ -47,8 +47,9 @@ func Cache() (map[client.Object]cache.ByObject, error) {
 	}, nil
 }
 
-// strip drops the fields that enroll never reads. Enroll writes Leases, Roles and
-// RoleBindings back to the API server, so these objects lose only their managed fields.
+// strip drops the fields that enroll never reads. Enroll writes Roles and RoleBindings of the cache
+// back to the API server, so these objects lose only their managed fields. Before a write to a
+// Lease, enroll reads the Lease from the API server.
 func strip(in any) (any, error) {
 	object, ok := in.(client.Object)
 	if !ok {
@@ -56,6 +57,9 @@ func strip(in any) (any, error) {
 	}
 	object.SetManagedFields(nil)
 	switch o := object.(type) {
+	case *coordinationv1.Lease:
+		stripLease(o)
+		return o, nil
 	case *corev1.Pod:
 		o.Spec = podspec.Strip(&o.Spec)
 		o.Status = corev1.PodStatus{Phase: o.Status.Phase}
@@ -79,6 +83,48 @@ func strip(in any) (any, error) {
 	object.SetAnnotations(onlyOurs(object.GetAnnotations()))
 	return object, nil
 }
+
+// maxNote bounds the bytes of each text that the cache keeps of a Lease. Agents and enroll write
+// longer texts only into the annotation of done keys. Of these keys, enroll reads only whether there
+// are any.
+const maxNote = 512
+
+// notes are the annotations of Leases that enroll reads.
+var notes = []string{api.PausedAnnotation, api.DoneAnnotation, api.OpenedAnnotation, api.StampAnnotation}
+
+// owned stands for the owners of each Lease that has any. No caller may change this value.
+var owned = []metav1.OwnerReference{{}}
+
+// stripLease drops the fields of a Lease that enroll never reads, and cuts the others. Everyone who
+// may create Leases in a namespace may fill them, and the label is no proof that enroll made them.
+func stripLease(l *coordinationv1.Lease) {
+	kept := metav1.ObjectMeta{
+		Namespace: l.Namespace, Name: l.Name, UID: l.UID, ResourceVersion: l.ResourceVersion,
+		CreationTimestamp: l.CreationTimestamp, DeletionTimestamp: l.DeletionTimestamp,
+	}
+	if value, ok := l.Labels[api.ManagedLabel]; ok {
+		kept.Labels = map[string]string{api.ManagedLabel: value}
+	}
+	for _, key := range notes {
+		if value, ok := l.Annotations[key]; ok {
+			if kept.Annotations == nil {
+				kept.Annotations = map[string]string{}
+			}
+			kept.Annotations[key] = cut(value)
+		}
+	}
+	if len(l.OwnerReferences) > 0 {
+		kept.OwnerReferences = owned
+	}
+	spec := coordinationv1.LeaseSpec{LeaseDurationSeconds: l.Spec.LeaseDurationSeconds}
+	if l.Spec.HolderIdentity != nil {
+		spec.HolderIdentity = new(cut(*l.Spec.HolderIdentity))
+	}
+	l.ObjectMeta, l.Spec = kept, spec
+}
+
+// cut returns at most maxNote bytes of the text, without the memory of the others.
+func cut(text string) string { return strings.Clone(text[:min(len(text), maxNote)]) }
 
 func bare(template corev1.PodTemplateSpec) corev1.PodTemplateSpec {
 	return corev1.PodTemplateSpec{

@@ -64,18 +64,24 @@ func (t told) isLate(released *report) bool {
 		released.at.Sub(t.acquired.at) <= lateness
 }
 
+// ahead bounds how far the clock of an agent may be ahead of the caller's clock. A later Event is
+// forged, and would be the last handover of its slot for ever.
+const ahead = 5 * time.Minute
+
 // historiesOf returns the history of each slot that the agents' Events name, with at most the given number of
-// handovers. Events that no agent can have written are ignored.
-func historiesOf(events []*corev1.Event, most int) map[types.NamespacedName]history {
+// handovers. Events that no agent can have written are ignored. If the argument "now" is not zero,
+// Events of the future are ignored, too.
+func historiesOf(events []*corev1.Event, now time.Time, most int) map[types.NamespacedName]history {
 	events = slices.DeleteFunc(slices.Clone(events), func(e *corev1.Event) bool {
-		return e.InvolvedObject.Kind != "Pod" || len(e.Message) > maxMessage || instant(Last(*e)) == nil
+		last := Last(*e)
+		return e.InvolvedObject.Kind != "Pod" || len(e.Message) > MaxMessage || instant(last) == nil || !now.IsZero() && last.Sub(now) > ahead
 	})
 	slices.SortStableFunc(events, inOrder)
 	all, since := map[types.NamespacedName]history{}, map[types.NamespacedName]told{}
 	for _, e := range events {
 		r := &report{
-			Event: e, at: Last(*e).UTC(), pod: shortened(e.InvolvedObject.Name, maxIdentity),
-			reason: shortened(e.Reason, maxWord), cause: shortened(e.Message, maxMessage),
+			Event: e, at: Last(*e).UTC(), pod: Shortened(e.InvolvedObject.Name, MaxIdentity),
+			reason: Shortened(e.Reason, MaxWord), cause: Shortened(e.Message, MaxMessage),
 		}
 		for _, name := range slotsIn(e.Message) {
 			slot := types.NamespacedName{Namespace: e.Namespace, Name: name}
@@ -115,7 +121,7 @@ func historiesOf(events []*corev1.Event, most int) map[types.NamespacedName]hist
 // first, but not more than the given number.
 func Handovers(events []*corev1.Event, most int) map[types.NamespacedName][]Handover {
 	all := map[types.NamespacedName][]Handover{}
-	for slot, h := range historiesOf(events, most) {
+	for slot, h := range historiesOf(events, time.Time{}, most) {
 		all[slot] = h.handovers
 	}
 	return all

@@ -67,6 +67,44 @@ func TestConsoleDropsTimesThatJSONCannotEncode(t *testing.T) {
 	}
 }
 
+func TestConsoleIgnoresEventsOfTheFuture(t *testing.T) {
+	for name, c := range map[string]struct {
+		ahead time.Duration
+		write func(e *corev1.Event, at time.Time)
+		shown bool
+	}{
+		"a clock that is ahead": {ahead, func(e *corev1.Event, at time.Time) { e.LastTimestamp = metav1.Time{Time: at} }, true},
+		"a forged last time":    {ahead + time.Second, func(e *corev1.Event, at time.Time) { e.LastTimestamp = metav1.Time{Time: at} }, false},
+		"a forged Event time":   {ahead + time.Second, func(e *corev1.Event, at time.Time) { e.EventTime = metav1.MicroTime{Time: at} }, false},
+		"a forged series of Events": {ahead + time.Second, func(e *corev1.Event, at time.Time) {
+			e.Series = &corev1.EventSeries{LastObservedTime: metav1.MicroTime{Time: at}}
+		}, false},
+		"the year 9999": {0, func(e *corev1.Event, _ time.Time) { e.LastTimestamp = metav1.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC) }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			forged := event(0, "ghost", api.ReasonAcquired, "this pod holds lock.a")
+			c.write(forged, noon.Add(c.ahead))
+			state := State{
+				Leases: []*coordinationv1.Lease{lease("lock.a", "a", nil)}, Now: noon,
+				Events: []*corev1.Event{forged, event(9, "a", api.ReasonAcquired, "this pod holds lock.a")},
+			}
+			pods := func() (all []string) {
+				for _, h := range state.Slots(nil, 3)[0].Handovers {
+					all = append(all, h.Pod)
+				}
+				return all
+			}
+			if c.shown {
+				assert.Equal(t, []string{"ghost", "a"}, pods())
+			} else {
+				assert.Equal(t, []string{"a"}, pods())
+			}
+			state.Now = time.Time{}
+			assert.Equal(t, []string{"ghost", "a"}, pods(), "the caller has no clock")
+		})
+	}
+}
+
 // texts calls the function "see" with each text of a JSON value.
 func texts(value any, see func(key, text string)) {
 	switch v := value.(type) {
@@ -126,9 +164,9 @@ func TestHostileClusterTextsBecomeShortSingleLines(t *testing.T) {
 				assert.False(t, strings.ContainsFunc(text, func(r rune) bool {
 					return unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp)
 				}), "%s: %q", key, text)
-				most := map[string]int{"message": maxMessage, "cause": maxMessage, "token": maxWord, "hold": maxWord, "stamp": maxWord, "paused": maxWord, "reason": maxWord, "": maxDone}[key]
+				most := map[string]int{"message": MaxMessage, "cause": MaxMessage, "token": MaxWord, "hold": MaxWord, "stamp": MaxWord, "paused": MaxWord, "reason": MaxWord, "": maxDone}[key]
 				if most == 0 {
-					most = maxIdentity
+					most = MaxIdentity
 				}
 				assert.LessOrEqual(t, len(text), most, key)
 			})
@@ -144,7 +182,7 @@ func TestShortenedTextsKeepWholeCharacters(t *testing.T) {
 	}{
 		{"abc", 3, "abc"}, {"abcdefg", 6, "abc…"}, {"ééé", 6, "ééé"}, {"éééé", 6, "é…"}, {"\xff\xff\xff", 6, "\ufffd…"}, {"", 6, ""},
 	} {
-		assert.Equal(t, c.want, shortened(c.text, c.most), c.text)
+		assert.Equal(t, c.want, Shortened(c.text, c.most), c.text)
 	}
 }
 
@@ -157,8 +195,8 @@ func TestEventsWithOverlongMessagesAreIgnored(t *testing.T) {
 		message string
 		want    int
 	}{
-		"the longest message": {"lock.a " + strings.Repeat("x", maxMessage-7), 1},
-		"a longer message":    {"lock.a " + strings.Repeat("x", maxMessage-6), 0},
+		"the longest message": {"lock.a " + strings.Repeat("x", MaxMessage-7), 1},
+		"a longer message":    {"lock.a " + strings.Repeat("x", MaxMessage-6), 0},
 		"too many slots":      {names.String(), mostNamed},
 	} {
 		t.Run(name, func(t *testing.T) {

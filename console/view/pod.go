@@ -59,12 +59,16 @@ func Ready(pod corev1.Pod) bool {
 	})
 }
 
-// idle returns the first container of the pod that the kubelet has not started, or not started
-// again, and the reason that the kubelet states. Both are empty if there is no such container.
+// expected are the kubelet's reasons for a container that is about to start. With the gate "pod"
+// each container of a standby waits with the first of these reasons.
+var expected = []string{"PodInitializing", "ContainerCreating"}
+
+// idle returns the first container of the pod that the kubelet cannot start, or not start again,
+// and the reason that the kubelet states. Both are empty if there is no such container.
 func idle(pod corev1.Pod) (name, reason string) {
 	for _, s := range pod.Status.ContainerStatuses {
-		if s.State.Waiting != nil && s.State.Waiting.Reason != "" {
-			return s.Name, s.State.Waiting.Reason
+		if w := s.State.Waiting; w != nil && w.Reason != "" && !slices.Contains(expected, w.Reason) {
+			return s.Name, w.Reason
 		}
 	}
 	return "", ""

@@ -29,8 +29,8 @@ type Slot struct {
 	// Yield is a person's request that the hold ends. The release of the hold removes the
 	// request.
 	Yield string `json:"yield,omitempty"`
-	// Stamp is the stamp of a shard's Lease: the epoch, the number of shards, the run, and whether
-	// the Lease is closed. [api.Stamp] documents the format.
+	// Stamp is the stamp of a shard's Lease, in the format of [api.Stamp]. The stamp has the number
+	// of shards, the run, and the number of changes (the epoch), and may close the Lease.
 	Stamp string `json:"stamp,omitempty"`
 	// Successor is the identity that the last release names, until a pod holds.
 	Successor string `json:"successor,omitempty"`
@@ -105,9 +105,11 @@ type State struct {
 	Events []*corev1.Event
 	// Seen has, by the uid of each Lease, the instant at which the caller last saw that Lease
 	// change. These instants, and Now, are readings of the caller's own clock. Without Seen no
-	// holder counts as silent.
+	// holder counts as silent. Without Now, Events of any time count.
 	Seen map[types.UID]time.Time
 	Now  time.Time
+	// Old reports that the latest renewals may be missing. Then a starting holder keeps starting.
+	Old bool
 }
 
 // mostClaimed bounds the number of slots that people see of one pod.
@@ -130,7 +132,7 @@ func (o State) Slots(only []string, most int) []Slot {
 	for _, l := range o.Leases {
 		if l.Labels[api.ManagedLabel] != "" && api.IsSlot(l.Name) {
 			s := at(l.Namespace, l.Name)
-			s.fill(l, o.Now)
+			s.fill(l, o.Now, o.Old)
 			if seen, ok := o.Seen[l.UID]; ok && s.Holder != nil && s.Kind != Barrier && !Silent(l, seen).After(o.Now) {
 				s.Holder.SilentSince = instant(seen)
 				s.Holder.Expired = !Expired(l, seen).After(o.Now)
@@ -143,7 +145,7 @@ func (o State) Slots(only []string, most int) []Slot {
 			at(pod.Namespace, slot).join(*pod)
 		}
 	}
-	histories := historiesOf(o.Events, most)
+	histories := historiesOf(o.Events, o.Now, most)
 	holders := map[string]bool{}
 	for _, s := range slots {
 		if s.Holder != nil {
@@ -179,27 +181,27 @@ func (s Slot) Group() string {
 
 // fill stores the facts of the Lease. The holder counts as gone until the method "join" finds its
 // pod. The holder of a barrier's Lease never counts as gone: the Lease expires if the pod is gone.
-func (s *Slot) fill(l *coordinationv1.Lease, now time.Time) {
-	note := func(key string, most int) string { return shortened(l.Annotations[key], most) }
-	s.Done = api.Done(note(api.DoneAnnotation, maxDone)).Keys()
-	failures := api.Failures(note(api.FailuresAnnotation, maxFailures))
+func (s *Slot) fill(l *coordinationv1.Lease, now time.Time, old bool) {
+	note := func(key string) string { return Shortened(l.Annotations[key], Notes[key]) }
+	s.Done = api.Done(note(api.DoneAnnotation)).Keys()
+	failures := api.Failures(note(api.FailuresAnnotation))
 	for _, key := range failures.Keys() {
 		if s.Failures == nil {
 			s.Failures = map[string]int{}
 		}
 		s.Failures[key] = failures.Count(key)
 	}
-	s.Missing, s.Paused = false, api.Pause(shortened(string(api.PauseOf(l.Annotations)), maxWord))
-	s.Yield, s.Stamp = note(api.YieldAnnotation, maxIdentity), note(api.StampAnnotation, maxWord)
-	s.Successor, s.Opened = note(api.SuccessorAnnotation, maxIdentity), api.Opened(l.Annotations[api.OpenedAnnotation])
+	s.Missing, s.Paused = false, api.Pause(Shortened(string(api.PauseOf(l.Annotations)), MaxWord))
+	s.Yield, s.Stamp = note(api.YieldAnnotation), note(api.StampAnnotation)
+	s.Successor, s.Opened = note(api.SuccessorAnnotation), api.Opened(l.Annotations[api.OpenedAnnotation])
 	s.Transitions = ptr.Deref(l.Spec.LeaseTransitions, 0)
-	identity := shortened(HolderOf(l), maxIdentity)
+	identity := Shortened(HolderOf(l), MaxIdentity)
 	if identity == "" {
 		return
 	}
 	s.Holder = &Holder{
-		Pod: api.PodOf(identity), Identity: identity, Workload: note(api.WorkloadAnnotation, maxIdentity),
-		Hold: note(api.HoldAnnotation, maxWord), Token: note(api.TokenAnnotation, maxWord), Gone: s.Kind != Barrier,
+		Pod: api.PodOf(identity), Identity: identity, Workload: note(api.WorkloadAnnotation),
+		Hold: note(api.HoldAnnotation), Token: note(api.TokenAnnotation), Gone: s.Kind != Barrier,
 	}
 	if l.Spec.AcquireTime != nil {
 		s.Holder.Since = instant(l.Spec.AcquireTime.Time)
@@ -209,6 +211,9 @@ func (s *Slot) fill(l *coordinationv1.Lease, now time.Time) {
 	}
 	if serving, err := time.Parse(time.RFC3339, l.Annotations[api.ServingAnnotation]); err == nil {
 		s.Holder.ServingSince = instant(serving)
+	}
+	if old && l.Spec.RenewTime != nil {
+		now = l.Spec.RenewTime.Time
 	}
 	s.Holder.Starting = s.Holder.ServingSince == nil && s.serves() && Young(l, now)
 }
@@ -255,11 +260,11 @@ func (s *Slot) join(pod corev1.Pod) {
 		standby.Program, standby.Ready = true, Ready(pod)
 		standby.Reason, standby.Message = LocalReason, AsksItself
 	case ok:
-		standby.Ready, standby.Reason, standby.Message = said.Status == corev1.ConditionTrue, shortened(said.Reason, maxWord), shortened(said.Message, maxMessage)
+		standby.Ready, standby.Reason, standby.Message = said.Status == corev1.ConditionTrue, Shortened(said.Reason, MaxWord), Shortened(said.Message, MaxMessage)
 	}
 	if name, reason := idle(pod); name != "" && !standby.Program {
 		standby.Ready = false
-		standby.Message += "; its container " + shortened(name, maxWord) + " does not run: " + shortened(reason, maxWord)
+		standby.Message += "; its container " + Shortened(name, MaxWord) + " does not run: " + Shortened(reason, MaxWord)
 	}
 	if pod.DeletionTimestamp != nil {
 		standby.Deleted = true

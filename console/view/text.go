@@ -8,19 +8,32 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // These limits bound the bytes of a text that pods or their owners write. Agents write shorter texts.
+// The console's caches use the same limits.
 const (
-	// maxMessage bounds a message, or the cause of a handover.
-	maxMessage = 1024
-	// maxIdentity bounds a text with an identity: the name of a pod, and its uid.
-	maxIdentity = 320
-	// maxWord bounds every other text.
-	maxWord = 256
+	// MaxMessage bounds a message, or the cause of a handover.
+	MaxMessage = 1024
+	// MaxIdentity bounds a text with an identity: the name of a pod, and its uid.
+	MaxIdentity = 320
+	// MaxWord bounds every other text.
+	MaxWord = 256
 	// maxDone and maxFailures bound a list of done keys, and a list of failures.
 	maxDone, maxFailures = 4096, 1024
+	// MaxSlots bounds the list of the slots that a pod claims: 2048 slots, of 31 bytes each.
+	MaxSlots = 64 << 10
 )
+
+// Notes has the annotations of Leases that this package reads, each with the largest number of
+// bytes. A longer text is cut.
+var Notes = map[string]int{
+	api.DoneAnnotation: maxDone, api.FailuresAnnotation: maxFailures, api.PausedAnnotation: MaxWord, api.YieldAnnotation: MaxIdentity,
+	api.StampAnnotation: MaxWord, api.OpenedAnnotation: MaxWord, api.SuccessorAnnotation: MaxIdentity, api.WorkloadAnnotation: MaxIdentity,
+	api.HoldAnnotation: MaxWord, api.TokenAnnotation: MaxWord, api.ServingAnnotation: MaxWord,
+}
 
 // OneLine replaces all characters that control a terminal, end a line or change the direction of a
 // line. Pods or their owners write the text.
@@ -33,8 +46,8 @@ func OneLine(text string) string {
 	}, text)
 }
 
-// shortened returns the text in one line, with at most the given number of bytes.
-func shortened(text string, most int) string {
+// Shortened returns the text in one line, with at most the given number of bytes.
+func Shortened(text string, most int) string {
 	const mark = "…"
 	if len(text) > most {
 		end := most - len(mark)
@@ -45,7 +58,7 @@ func shortened(text string, most int) string {
 	}
 	line := OneLine(text)
 	if len(line) > most { // a malformed byte became a character of three bytes
-		return shortened(line, most)
+		return Shortened(line, most)
 	}
 	return line
 }

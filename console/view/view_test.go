@@ -260,6 +260,26 @@ func TestStandbyWithACrashedContainerIsNotReady(t *testing.T) {
 	assert.Equal(t, "a holds it; its container app does not run: CrashLoopBackOff", standby.Message)
 }
 
+func TestContainerAboutToStartLeavesItsStandbyReady(t *testing.T) {
+	for _, reason := range []string{"PodInitializing", "ContainerCreating"} {
+		beginning := gated("b", "lock.a", func(p *corev1.Pod) {
+			p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "app", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason}}}}
+		})
+		standby := State{Pods: []*corev1.Pod{beginning}}.Slots(nil, 3)[0].Standbys[0]
+		assert.True(t, standby.Ready, reason)
+		assert.Equal(t, "a holds it", standby.Message, reason)
+	}
+}
+
+func TestOutageOfTheAPIServerKeepsHolderStarting(t *testing.T) {
+	l := lease("lock.a", "a", nil)
+	l.Spec.RenewTime, l.Spec.LeaseDurationSeconds = &metav1.MicroTime{Time: l.Spec.AcquireTime.Time}, new(int32(30))
+	for _, old := range []bool{false, true} {
+		state := State{Leases: []*coordinationv1.Lease{l}, Pods: []*corev1.Pod{gated("a", "lock.a")}, Now: noon, Old: old}
+		assert.Equal(t, old, state.Slots(nil, 3)[0].Holder.Starting)
+	}
+}
+
 func TestUnheldSlotWithOnlyDeletedStandbysIsHealthy(t *testing.T) {
 	deleted := gated("b", "lock.a", func(p *corev1.Pod) { p.DeletionTimestamp = &metav1.Time{Time: noon} })
 	s := State{Leases: []*coordinationv1.Lease{lease("lock.a", "", nil)}, Pods: []*corev1.Pod{deleted}}.Slots(nil, 3)[0]

@@ -6,8 +6,8 @@
 "use strict";
 
 (() => {
-  // most bounds the rows that are drawn, so that a large cluster does not freeze the page.
-  const most = 200;
+  // These numbers bound the rows and items that are drawn, so that a large cluster does not freeze the page.
+  const most = 200, mostProblems = 50, mostWaits = 10, mostHandovers = 40;
   // silent is the time without a message after which the connection counts as lost. The server
   // sends a message every ten seconds.
   const silent = 35000;
@@ -96,6 +96,25 @@
     return (!namespace || g.namespace === namespace) && words.every((word) => g.text.includes(word));
   };
 
+  // share returns at most n of the items, in their order. The namespaces take turns: from each turn, the first items
+  // of all namespaces come before the next items of any. So no tenant pushes another one off the page.
+  const share = (items, n, namespaceOf) => {
+    const turns = new Map();
+    return items.map((item, at) => {
+      const namespace = namespaceOf(item), turn = turns.get(namespace) || 0;
+      turns.set(namespace, turn + 1);
+      return {item, at, turn};
+    }).sort((a, b) => a.turn - b.turn || a.at - b.at).slice(0, n).sort((a, b) => a.at - b.at).map((one) => one.item);
+  };
+
+  // omit shows how many items of a part have no place.
+  const omit = (part, n, word) => {
+    const text = n ? plural(n, "more " + word) + ": choose a namespace, or narrow the search." : "";
+    const element = by(part + "-left");
+    element.hidden = !n;
+    if (element.textContent !== text) element.textContent = text;
+  };
+
   // problems returns what a person should look at. A slot that nobody wants is no problem.
   const problems = (g) => {
     const texts = [];
@@ -162,7 +181,7 @@
   const cause = (h) => {
     if (h.from) return h.reason ? h.reason : "released; no Event tells why";
     if (h.earlier && h.earlier.pod !== h.pod) return "no Event of a release by " + h.earlier.pod + ": its lease expired, or the Event is lost";
-    return "first Event of the slot";
+    return "no Event tells of a release before it";
   };
   const gap = (h) => h.seconds === undefined ? "" : h.seconds < 1 ? "within 1s" : h.seconds + "s after the release";
 
@@ -287,9 +306,11 @@
   };
 
   const drawAttention = (all) => {
-    const items = all.map((g) => [g.key, problems(g), g]).filter(([, texts]) => texts.length).slice(0, 50);
+    const items = all.map((g) => [g.key, problems(g), g]).filter(([, texts]) => texts.length);
+    const shown = share(items, mostProblems, ([, , g]) => g.namespace);
     by("attention").hidden = !items.length;
-    fill(by("attention-list"), items, (g, texts) => make("li", "", link(g), make("span", "where", g.kind + " in " + g.namespace), ...texts.map((text) => make("span", "why", text))));
+    omit("attention", items.length - shown.length, "row");
+    fill(by("attention-list"), shown, (g, texts) => make("li", "", link(g), make("span", "where", g.kind + " in " + g.namespace), ...texts.map((text) => make("span", "why", text))));
     document.title = (items.length ? "(" + items.length + ") " : "") + "Slots – Metaparticle";
   };
 
@@ -304,13 +325,17 @@
       if (waiting.length) items.push([g.key, [waiting[0].waitsSince, waiting[0].pod, waiting.length, g.holders.map((h) => h.pod)], g]);
     }
     items.sort((a, b) => a[1][0].localeCompare(b[1][0]));
-    fill(by("waits"), items.slice(0, 10), (g, [at, pod, n, holders]) => make("li", "", link(g), since(at),
+    const shown = share(items, mostWaits, ([, , g]) => g.namespace);
+    omit("waits", items.length - shown.length, "row");
+    fill(by("waits"), shown, (g, [at, pod, n, holders]) => make("li", "", link(g), since(at),
       make("span", "why", pod + (n > 1 ? " and " + plural(n - 1, "other pod") : "") + (holders.length ? ", behind " + holders.slice(0, 3).join(", ") : ", and nobody holds"))));
     by("waits-empty").hidden = !begun || items.length > 0;
   };
 
   const drawHandovers = (all) => {
-    const last = all.flatMap((g) => g.handovers).sort((a, b) => b.at.localeCompare(a.at)).slice(0, 40);
+    const items = all.flatMap((g) => g.handovers).sort((a, b) => b.at.localeCompare(a.at));
+    const last = share(items, mostHandovers, (h) => h.namespace);
+    omit("handovers", items.length - last.length, "handover");
     fill(by("handovers"), last.map((h) => [h.namespace + "/" + h.slot + h.at + h.pod, h, h]), (h) => handoverItem(h, true));
     by("handovers-empty").hidden = !begun || last.length > 0;
   };
@@ -340,13 +365,13 @@
     const all = groups();
     drawNamespaces(all);
     const wanted = all.filter(chosen);
-    const shown = wanted.slice(0, most);
+    const shown = share(wanted, most, (g) => g.namespace);
     const keys = new Set(all.map((g) => g.key));
     for (const key of [...rows.keys()]) if (!keys.has(key)) { rows.delete(key); open.delete(key); }
     place(by("rows"), shown.flatMap((g) => { const r = row(g); return open.has(g.key) ? [r.main, r.detail] : [r.main]; }));
     const left = wanted.length - shown.length; // the rows that are not drawn
     by("empty").hidden = !begun || (wanted.length > 0 && !left);
-    by("empty").textContent = left ? plural(left, "more row") + ": narrow the search." : all.length ? "No slot matches." : "No slot in this cluster: no workload claims one yet.";
+    by("empty").textContent = left ? plural(left, "more row") + ": choose a namespace, or narrow the search." : all.length ? "No slot matches." : "No slot in this cluster: no workload claims one yet.";
     const sum = (some) => some.reduce((n, g) => n + g.list.length, 0);
     const count = (wanted.length === all.length ? "" : sum(wanted) + " of ") + plural(sum(all), "slot");
     if (begun && by("count").textContent !== count) by("count").textContent = count;

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/console/serve"
 	"github.com/metaparticle-io/metaparticle/test/browser/tab"
 )
@@ -65,6 +66,41 @@ func TestConsoleWarnsOfUnheldSlotsAndSilentHolders(t *testing.T) {
 	p.trouble = ""
 	p.publish()
 	p.Await(`document.getElementById("connection").textContent === "live"`)
+}
+
+// The namespace "aaa" is the first of the alphabet, has the longest waits, and forges the latest
+// handovers.
+func TestNamespaceNeverPushesOthersOffTheConsolePage(t *testing.T) {
+	s := afternoon()
+	s.event("shop", "biller-7d9f-x2x4q", api.ReasonAcquired, "this pod holds "+biller+" (token 4711)", 4*time.Hour)
+	for i := range 210 {
+		name := fmt.Sprint("lock.greedy-", i)
+		s.lease("aaa", name, "", 0)
+		s.pod("aaa", fmt.Sprint("greedy-", i), 24*time.Hour, "StandingBy", "waits", name)
+		s.event("aaa", fmt.Sprint("greedy-", i), api.ReasonAcquired, "this pod holds "+name, 0)
+	}
+	p := open(t, s, 1280, tab.Light)
+	count := func(items string) int { return tab.Value[int](p.Tab, `document.querySelectorAll("`+items+`").length`) }
+	for part, c := range map[string]struct {
+		items, other, left string
+		most               int
+	}{
+		"Needs attention":    {"#attention-list > li", "singleton.statefulset.ledger", "161 more rows", 50},
+		"Waited for longest": {"#waits > li", "lock.report", "203 more rows", 10},
+		"Handovers":          {"#handovers > li", "biller-7d9f-x2x4q", "172 more handovers", 40},
+		"Slots":              {"#rows > tr", biller, "14 more rows", 200},
+	} {
+		assert.Equal(t, c.most, count(c.items), part)
+		assert.Contains(t, tab.Value[string](p.Tab, `[...document.querySelectorAll("`+c.items+`")].map((e) => e.innerText).join("\n")`), c.other, part)
+		assert.Contains(t, tab.Value[string](p.Tab, `[...document.querySelectorAll(".empty")].filter((e) => e.checkVisibility()).map((e) => e.innerText).join("\n")`),
+			c.left+": choose a namespace, or narrow the search.", part)
+	}
+	assert.Empty(t, p.Violations())
+	assert.Equal(t, "(211) Slots – Metaparticle", tab.Value[string](p.Tab, "document.title"))
+
+	p.Script(`const s = document.getElementById("namespace"); s.value = "shop"; s.dispatchEvent(new Event("change"))`)
+	assert.Equal(t, 0, tab.Value[int](p.Tab, `[...document.querySelectorAll(".empty")].filter((e) => e.checkVisibility()).length`), "nothing is left out")
+	assert.Contains(t, p.Text("#handovers"), "no Event tells of a release before it")
 }
 
 // TestPageShowsThatConsoleAwaitsTheAPIServer opens the page before the console has read any slot.

@@ -183,20 +183,21 @@ func (r rights) attempts() map[string]attempt {
 		"offers that are the leave itself":     {r.word(api.NextLease(r.slot), api.OffersAnnotation, "leave leave"), "NotYourIdentity"},
 		"the last possible transition":         {r.lastTransition, notYours},
 		"offer in another's name":              {r.word(api.NextLease(r.slot), api.OffersAnnotation, "leave +ghost_1"), "NotYourIdentity"},
-		"an Event about another pod":           {r.event(r.holder, "hello"), "NotYourself"},
-		"an Event of a long message":           {r.event(r.standby, strings.Repeat("a", 1025)), notYours},
+		"an Event about another pod":           {r.event(r.holder, "Test", "hello"), "NotYourself"},
+		"an Event of a long message":           {r.event(r.standby, "Test", strings.Repeat("a", 1025)), notYours},
+		"an Event of a long reason":            {r.event(r.standby, strings.Repeat("A", 129), "hello"), notYours},
 		"a Secret, a Role, another's token":    {r.readSecrets, none},
 		"the spec of itself":                   {r.patchSelf, none},
 	}
 }
 
 // event returns a request that creates an Event about a pod.
-func (r rights) event(about *corev1.Pod, message string) func(context.Context) error {
+func (r rights) event(about *corev1.Pod, reason, message string) func(context.Context) error {
 	return func(ctx context.Context) error {
 		event := &corev1.Event{
 			ObjectMeta:     metav1.ObjectMeta{GenerateName: "rights.", Namespace: r.Namespace},
 			InvolvedObject: corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: r.Namespace, Name: about.Name, UID: about.UID},
-			Reason:         "Test", Message: message, Type: corev1.EventTypeNormal,
+			Reason:         reason, Message: message, Type: corev1.EventTypeNormal,
 		}
 		_, err := r.client.CoreV1().Events(r.Namespace).Create(ctx, event, metav1.CreateOptions{})
 		return err
