@@ -75,6 +75,47 @@ func TestMetricVacantSecondsGrowsOnlyWithoutLivingHolder(t *testing.T) {
 	}
 }
 
+// A standby that hears nothing does not know whether the holder lives.
+func TestStandbyReportsNoVacancyWithoutRecentAnswers(t *testing.T) {
+	for name, c := range map[string]struct {
+		// The agent of the standby starts with the first link, and a minute later gets the second.
+		before, after func(l *link)
+		holds         bool          // another pod holds, and renews
+		lease         time.Duration // the lease duration of the standby; zero for the default
+		vacant        float64       // metaparticle_vacant_seconds of the standby after another five minutes
+	}{
+		"cut off while the holder lives":         {after: func(l *link) { l.cut = true }, holds: true},
+		"cut off from the start":                 {before: func(l *link) { l.cut = true }, holds: true},
+		"a longer lease than that of the holder": {after: func(l *link) { l.cut = true }, holds: true, lease: time.Hour},
+		"an API server that fails":               {after: func(l *link) { l.refuse = &kube.StatusError{Code: 503} }, holds: true},
+		"cut off while nobody holds":             {after: func(l *link) { l.cut = true }},
+		"cut off, and connected again":           {before: func(l *link) { l.cut = true }, after: func(l *link) { l.cut = false }, vacant: 300},
+		"no right to read the Lease":             {before: func(l *link) { l.unread = true }, vacant: 360},
+		"a Lease that vanishes, and no pods":     {after: func(l *link) { l.server.remove(theSlot) }, vacant: 360},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				w.free(theSlot)
+				if c.holds {
+					holder := w.start("a")
+					holder.gates.connect(gate.Report{Shim: "s", Container: "app"})
+					w.within(time.Minute, "held", func() bool { return holder.running("s") })
+					defer func() { assert.True(t, holder.running("s")) }()
+				}
+				b := w.waiting("b", func(o *Config) { o.LeaseDuration = c.lease })
+				for _, change := range []func(l *link){c.before, c.after} {
+					if change != nil {
+						b.link.set(change)
+					}
+					w.pass(time.Minute)
+				}
+				w.pass(4 * time.Minute)
+				assert.InDelta(t, c.vacant, b.metric("metaparticle_vacant_seconds"), 10)
+			})
+		})
+	}
+}
+
 // put creates a Lease whose holder has vanished. The argument "seconds" is the lease
 // duration.
 func (w *world) put(name string, seconds int) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/claim"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/leave"
 	"github.com/metaparticle-io/metaparticle/agent/proof"
 	"github.com/metaparticle-io/metaparticle/agent/show"
@@ -84,11 +85,27 @@ func (s standby) seen() []show.Slot {
 func (s standby) vacant(f claim.Facts, views []claim.View) bool {
 	u, now := s.unit, s.loop.now
 	taken := func(v claim.View) bool {
-		return v.Shut || v.Known && v.Record.Holder != "" && !v.Mine && now < v.ExpiresAt
+		return v.Shut || s.unheard(v) || v.Known && v.Record.Holder != "" && !v.Mine && now < v.ExpiresAt
 	}
 	free := len(slices.DeleteFunc(slices.Clone(views), taken))
 	enough := free == len(views) || u.config.Any
 	return f.Compete && !f.Alive && now >= u.waits.retryAt && free > 0 && enough
+}
+
+// lookTime is enough for the answer to a look. After a refused write, a pod may wait for a whole
+// lease duration before its next look. Such a wait must not end a vacancy.
+const lookTime = 5 * time.Second
+
+// unheard reports whether the pod has no watch of the slot, and has heard nothing about the slot
+// for a lease duration. Without a connection to the API server a pod sees no renewals, so the
+// holder may be alive. If the Lease states a shorter duration than that of this pod, the shorter
+// duration counts.
+func (s standby) unheard(v claim.View) bool {
+	duration := s.unit.self.Budget.Duration
+	if v.Record.Duration > 0 {
+		duration = min(duration, v.Record.Duration)
+	}
+	return v.FreeAt == instant.Never && s.loop.now >= v.Heard+duration+lookTime
 }
 
 // shown converts the decision of package turn about a standby into a [show.Turn]. The argument

@@ -106,7 +106,7 @@ func readinessConfig(c Config, b api.Budget) show.ReadinessConfig {
 }
 
 // reported stores a shim's report in the unit, and adds an Event for each new problem in the
-// report. If the report contains a new leap, reported also notes the leap.
+// report. If the report contains a new leap, the method also notes the leap.
 func (u *unit) reported(now time.Duration, r gate.Report) {
 	last, known := u.shims.Last(r.Shim)
 	if r.Silent && !last.Silent {

@@ -56,7 +56,11 @@ var programs = []struct {
 }{
 	{
 		"Agent", fmt.Sprintf("Each agent serves its metrics on port %d of its pod. The agent of a pod on its node's network\n"+
-			"serves none, and neither does the agent of a pod with the [local API](api.md).", api.AgentPort), []string{"agent", "cmd/agent"},
+			"serves none, and neither does the agent of a pod with the [local API](api.md).\n\n"+
+			"With `metaparticle.io/gate: pod` the agent's process ends at each drain. Prometheus does not see what a counter\n"+
+			"counted after the last scrape of that process. So `metaparticle_holds_ended_total` misses most ends of holds.\n\n"+
+			"An agent of [version 0.1.0](upgrade.md) does not have the metrics `metaparticle_renewal_seconds_total`,\n"+
+			"`metaparticle_renewals_late_total`, `metaparticle_vacant_seconds` and `metaparticle_workload_info`.", api.AgentPort), []string{"agent", "cmd/agent"},
 		[]label{
 			{"result", []string{"stored", "conflict", "refused", "unanswered"}, "`conflict`: another write came first. `refused`: " +
 				"the API server refused the write. `unanswered`: the agent does not know yet whether the write was stored"},
@@ -71,7 +75,11 @@ var programs = []struct {
 		[]label{
 			{"result", []string{"unchanged", "patched", "denied"}, "The answer to the API server"},
 			{"reason", nil, "A name of [reasons](reasons.md), or nothing"},
-			{"namespace", nil, "A namespace with pods that claim slots. Without `honor_labels` Prometheus calls this label `exported_namespace`"},
+			{"namespace", nil, "A namespace with pods that claim slots. Prometheus calls this label `exported_namespace`, " +
+				"because the label `namespace` is that of the webhook's own pod. [The alerts](alerts.md) need both labels, so do not scrape with `honor_labels`"},
+			{"step", []string{"read", "slots", "conditions", "variables", "pull-secrets", "bindings", "sweep", "events", "stamps"},
+				"A step of enrolling a namespace. [The alert](alerts.md#metaparticleenrollfails) says what each step does"},
+			{"pause", nil, "`hold`, `stop` or `recover`, as `kubectl metaparticle status` shows it. Any other text in the annotation counts as `hold`"},
 		},
 	},
 }

@@ -27,3 +27,42 @@ func raced(err error) bool {
 	}
 	return apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || errors.Is(err, errAgain)
 }
+
+// The steps of a reconciliation. A metric has these names as values of a label.
+const (
+	stepRead        = "read"
+	stepSlots       = "slots"
+	stepConditions  = "conditions"
+	stepVariables   = "variables"
+	stepPullSecrets = "pull-secrets"
+	stepBindings    = "bindings"
+	stepSweep       = "sweep"
+	stepEvents      = "events"
+	stepStamps      = "stamps"
+)
+
+var steps = []string{
+	stepRead, stepSlots, stepConditions, stepVariables, stepPullSecrets, stepBindings, stepSweep, stepEvents, stepStamps,
+}
+
+// outcome has the errors of a reconciliation, and the steps that have failed.
+type outcome struct {
+	errs   []error
+	failed map[string]bool
+}
+
+// note adds the error of a step, unless the error is nil. A lost race is no failure of the step,
+// because the next attempt comes soon.
+func (o *outcome) note(step string, err error) {
+	if err == nil {
+		return
+	}
+	o.errs = append(o.errs, err)
+	if raced(err) {
+		return
+	}
+	if o.failed == nil {
+		o.failed = map[string]bool{}
+	}
+	o.failed[step] = true
+}

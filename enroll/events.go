@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
+	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/api/podspec"
 )
 
@@ -32,7 +33,7 @@ type watch struct {
 func watched() []watch {
 	return []watch{
 		{&corev1.Pod{}, changes(sameAsk)},
-		{&coordinationv1.Lease{}, changes(sameStamp)},
+		{&coordinationv1.Lease{}, changes(sameLease)},
 		{&rbacv1.Role{}, changes(sameVersion)},
 		{&rbacv1.RoleBinding{}, changes(sameVersion)},
 		{&appsv1.Deployment{}, annotatedChanges()},
@@ -65,8 +66,14 @@ func annotatedChanges() predicate.Predicate {
 	}
 }
 
+// sameLease reports whether an update of a Lease changes neither the stamp, as [sameStamp] judges,
+// nor the pause. Enroll counts the paused slots.
+func sameLease(before, after client.Object) bool {
+	return sameStamp(before, after) && api.PauseOf(before.GetAnnotations()) == api.PauseOf(after.GetAnnotations())
+}
+
 // sameStamp returns false for an update of a stamp. For a closed Lease, sameStamp also returns
-// false if the update adds or removes the holder. Enroll ignores all other updates, such as the
+// false if the update adds or removes the holder. The function ignores all other updates, such as the
 // agents' renewals. The function does not judge creations and deletions. The sweep of unclaimed
 // Leases needs no events, because enroll repeats that sweep by the clock.
 func sameStamp(before, after client.Object) bool {

@@ -34,6 +34,11 @@ type Reconciler struct {
 	// Behind, if not nil, receives how many claimed slots of a namespace still lack their Leases
 	// or rights at the end of a reconciliation.
 	Behind func(namespace string, slots int)
+	// Failed, if not nil, receives for each step of a reconciliation whether the step has failed: 1
+	// or 0. A lost race is no failure.
+	Failed func(namespace, step string, failed int)
+	// Paused, if not nil, receives how many slots of a namespace each kind of pause keeps shut.
+	Paused func(namespace, pause string, slots int)
 	// PullSecrets is the service account that may read the pull secrets of
 	// namespaces that opted in. If empty, enroll gives nobody that right.
 	PullSecrets types.NamespacedName
@@ -64,7 +69,7 @@ func (r *Reconciler) Namespace(ctx context.Context, name string) (time.Duration,
 		return 0, nil
 	}
 	if err != nil {
-		return 0, fmt.Errorf("read namespace: %w", err)
+		return 0, r.unread(name, fmt.Errorf("read namespace: %w", err))
 	}
 	ungated := name == metav1.NamespaceSystem || name == r.Home
 	optedIn := !ungated && namespace.Labels[api.InjectionLabel] == api.InjectionEnabled
@@ -72,32 +77,44 @@ func (r *Reconciler) Namespace(ctx context.Context, name string) (time.Duration,
 	s := store{client: r.Client, reader: r.Reader}
 	seen, err := s.snapshot(ctx, name, optedIn, ungated)
 	if err != nil {
-		return 0, err
+		return 0, r.unread(name, err)
 	}
 	return r.enroll(ctx, s, seen)
+}
+
+// unread reports that a namespace could not be read, and returns the error.
+func (r *Reconciler) unread(namespace string, err error) error {
+	if r.Failed != nil && !raced(err) {
+		r.Failed(namespace, stepRead, 1)
+	}
+	return err
 }
 
 // enroll takes all its steps even if one of them fails: a foreign Role that blocks
 // one workload must not block the others.
 func (r *Reconciler) enroll(ctx context.Context, s store, seen *snapshot) (time.Duration, error) {
-	var errs []error
+	var o outcome
 	a := &admission{store: s, seen: seen, now: r.now()}
 	behind := 0
 	if slots := seen.incomplete(); len(slots) > 0 {
 		err := a.admit(ctx, slots)
-		errs = append(errs, err)
+		o.note(stepSlots, err)
 		if behind = len(a.left); err != nil {
 			behind = len(slots)
 		}
 	}
 	r.reportBehind(seen.namespace, behind)
 	reads, uses := newReading(s, seen), newUsing(s, seen)
-	errs = append(errs, reads.grant(ctx), uses.grant(ctx), s.pullSecrets(ctx, r.PullSecrets, seen), s.unbindOrphans(ctx, seen.roles, seen.bindings))
+	o.note(stepConditions, reads.grant(ctx))
+	o.note(stepVariables, uses.grant(ctx))
+	o.note(stepPullSecrets, s.pullSecrets(ctx, r.PullSecrets, seen))
+	o.note(stepBindings, s.unbindOrphans(ctx, seen.roles, seen.bindings))
 	again, err := r.sweep(ctx, s, seen)
-	errs = append(errs, err, r.notifier.notifyNotGated(ctx, r.Events, s, seen))
+	o.note(stepSweep, err)
+	o.note(stepEvents, r.notifier.notifyNotGated(ctx, r.Events, s, seen))
 	r.notifier.notifyTooMany(r.Events, seen.namespace, slices.Concat(a.excess(), reads.left, uses.left))
 	stamps := &stamping{store: s, seen: seen, shut: &r.shut, now: r.now}
-	errs = append(errs, stamps.stamp(ctx))
+	o.note(stepStamps, stamps.stamp(ctx))
 	if stamps.again > 0 && (again == 0 || again > stamps.again) {
 		again = stamps.again
 	}
@@ -109,7 +126,9 @@ func (r *Reconciler) enroll(ctx context.Context, s store, seen *snapshot) (time.
 	if a.foreign && (again == 0 || again > foreignRecheck) {
 		again = foreignRecheck
 	}
-	return again, errors.Join(errs...)
+	r.reportFailed(seen.namespace, o)
+	r.reportPaused(seen.namespace, seen.paused())
+	return again, errors.Join(o.errs...)
 }
 
 // sweep removes the Leases and rights that no pod has claimed for a whole lease duration, and
@@ -131,6 +150,9 @@ func (r *Reconciler) forget(namespace string) {
 	r.shut.forget(namespace)
 	r.shortages.forget(namespace)
 	r.report(namespace, 0)
+	r.reportBehind(namespace, 0)
+	r.reportFailed(namespace, outcome{})
+	r.reportPaused(namespace, nil)
 	r.notifier.forget(namespace)
 }
 
@@ -146,6 +168,30 @@ func (r *Reconciler) report(namespace string, shards int) {
 func (r *Reconciler) reportBehind(namespace string, slots int) {
 	if r.Behind != nil {
 		r.Behind(namespace, slots)
+	}
+}
+
+// reportFailed calls Failed, if set, for each step of a reconciliation.
+func (r *Reconciler) reportFailed(namespace string, o outcome) {
+	if r.Failed == nil {
+		return
+	}
+	for _, step := range steps {
+		failed := 0
+		if o.failed[step] {
+			failed = 1
+		}
+		r.Failed(namespace, step, failed)
+	}
+}
+
+// reportPaused calls Paused, if set, for each kind of pause, with the number of paused slots.
+func (r *Reconciler) reportPaused(namespace string, slots map[api.Pause]int) {
+	if r.Paused == nil {
+		return
+	}
+	for _, pause := range []api.Pause{api.PauseHold, api.PauseStop, api.PauseRecover} {
+		r.Paused(namespace, string(pause), slots[pause])
 	}
 }
 

@@ -183,6 +183,23 @@ func (s *snapshot) unclaimed() map[right]*coordinationv1.Lease {
 	return unclaimed
 }
 
+// paused returns how many slots each kind of pause keeps shut. A value that this version does not
+// know has the effect of [api.PauseHold], and counts as that pause.
+func (s *snapshot) paused() map[api.Pause]int {
+	slots := map[api.Pause]int{}
+	for name, lease := range s.leases {
+		pause := api.PauseOf(lease.Annotations)
+		if pause == "" || !api.IsSlot(name) {
+			continue
+		}
+		if !pause.Known() {
+			pause = api.PauseHold
+		}
+		slots[pause]++
+	}
+	return slots
+}
+
 // stays reports whether enroll keeps an unclaimed Lease. Enroll keeps the Lease if a person has
 // paused the slot, or if [recorded] returns true.
 func stays(lease *coordinationv1.Lease) bool {

@@ -160,10 +160,93 @@ func TestPrometheusAcceptsTheScrapeConfiguration(t *testing.T) {
 		written(t, dir, job+".json", "[]")
 		assert.Contains(t, configuration, "{files: ["+job+".json]")
 	}
-	assert.Contains(t, configuration, "honor_labels: true")
+	assert.NotContains(t, configuration, "honor_labels: true", "the rules trust the label namespace")
 	assert.NotContains(t, configuration, "kubernetes_sd")
 	out, err := promtool(t, "check", "config", written(t, dir, "prometheus.yaml", configuration))
 	require.NoError(t, err, out)
+}
+
+// scrape is a job of prometheus.yaml, or the PodMonitor's endpoint together with the limits.
+type scrape struct {
+	SampleLimit, LabelLimit, LabelNameLengthLimit, LabelValueLengthLimit int
+	BodySizeLimit                                                        string
+	HonorLabels, HonorTimestamps, FollowRedirects                        bool
+	Keep                                                                 string
+}
+
+// scrapes returns how prometheus.yaml and the PodMonitor scrape agents.
+func scrapes(t *testing.T) (job, monitor scrape) {
+	t.Helper()
+	var file struct {
+		Jobs []struct {
+			Name                  string    `json:"job_name"`
+			SampleLimit           int       `json:"sample_limit"`
+			LabelLimit            int       `json:"label_limit"`
+			LabelNameLengthLimit  int       `json:"label_name_length_limit"`
+			LabelValueLengthLimit int       `json:"label_value_length_limit"`
+			BodySizeLimit         string    `json:"body_size_limit"`
+			HonorLabels           bool      `json:"honor_labels"`
+			HonorTimestamps       *bool     `json:"honor_timestamps"`
+			FollowRedirects       *bool     `json:"follow_redirects"`
+			Relabel               []relabel `json:"metric_relabel_configs"`
+		} `json:"scrape_configs"`
+	}
+	require.NoError(t, yaml.Unmarshal([]byte(Configuration), &file))
+	j := file.Jobs[0]
+	require.Equal(t, "metaparticle-agents", j.Name)
+	require.Len(t, j.Relabel, 1)
+	job = scrape{
+		j.SampleLimit, j.LabelLimit, j.LabelNameLengthLimit, j.LabelValueLengthLimit, j.BodySizeLimit,
+		j.HonorLabels, j.HonorTimestamps == nil || *j.HonorTimestamps, j.FollowRedirects == nil || *j.FollowRedirects, j.Relabel[0].Regex,
+	}
+	text, err := os.ReadFile("../manifests/components/monitoring/podmonitor.yaml")
+	require.NoError(t, err)
+	var object struct {
+		Spec struct {
+			SampleLimit, LabelLimit, LabelNameLengthLimit, LabelValueLengthLimit int
+			BodySizeLimit                                                        string
+			PodMetricsEndpoints                                                  []struct {
+				HonorLabels                      bool
+				HonorTimestamps, FollowRedirects *bool
+				MetricRelabelings                []relabel
+			}
+		}
+	}
+	require.NoError(t, yaml.Unmarshal(text, &object))
+	m := object.Spec
+	e := m.PodMetricsEndpoints[0]
+	require.Len(t, e.MetricRelabelings, 1)
+	monitor = scrape{
+		m.SampleLimit, m.LabelLimit, m.LabelNameLengthLimit, m.LabelValueLengthLimit, m.BodySizeLimit,
+		e.HonorLabels, e.HonorTimestamps == nil || *e.HonorTimestamps, e.FollowRedirects == nil || *e.FollowRedirects, e.MetricRelabelings[0].Regex,
+	}
+	return job, monitor
+}
+
+// relabel is a rule that changes or drops samples.
+type relabel struct{ Action, Regex string }
+
+func TestScrapesOfAgentsBoundForgedAnswers(t *testing.T) {
+	job, monitor := scrapes(t)
+	assert.Equal(t, job, monitor)
+	assert.Positive(t, job.SampleLimit)
+	assert.Positive(t, job.LabelLimit)
+	assert.Positive(t, job.LabelNameLengthLimit)
+	assert.Positive(t, job.LabelValueLengthLimit)
+	assert.NotEmpty(t, job.BodySizeLimit)
+	assert.False(t, job.HonorLabels || job.HonorTimestamps || job.FollowRedirects)
+	page, err := os.ReadFile("../docs/metrics.md")
+	require.NoError(t, err)
+	agent, webhook, ok := strings.Cut(string(page), "\n## Webhook\n")
+	require.True(t, ok)
+	kept := regexp.MustCompile("^(?:" + job.Keep + ")$")
+	for text, keeps := range map[string]bool{agent: true, webhook: false} {
+		rows := regexp.MustCompile("(?m)^\\| `(metaparticle_\\w+)`").FindAllStringSubmatch(text, -1)
+		require.NotEmpty(t, rows)
+		for _, row := range rows {
+			assert.Equal(t, keeps, kept.MatchString(row[1]), row[1])
+		}
+	}
 }
 
 func TestDashboardShowsDocumentedMetricsOnly(t *testing.T) {

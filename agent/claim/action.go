@@ -154,8 +154,9 @@ type Answer struct {
 	Record lease.Record
 	Err    error
 	// Conflict reports that the Lease no longer has the version that the write was to replace.
-	// The field "Missing" reports that the API server has no such Lease.
-	Conflict, Missing bool
+	// The field "Missing" reports that the API server has no such Lease. The field "Forbidden"
+	// reports that the pod has no right to send this request.
+	Conflict, Missing, Forbidden bool
 	// RetryAfter is the delay that the API server demands before the next request; zero for
 	// none.
 	RetryAfter time.Duration

@@ -86,13 +86,16 @@ func (a Action) LookEnded(now time.Duration, version string, end Answer) {
 	case !a.current():
 	case end.Err == nil:
 		s.look.on, s.look.from = false, version
-		// A standby begins looks no more often than a holder retries, even if the server ends
-		// every watch at once.
+		// A standby begins a look no more often than a holder retries, even if the server ends
+		// each watch immediately.
 		s.look.at = max(now, s.look.began+s.Self.Budget.Retry)
 	default:
 		if end.Missing {
 			s.view.Gone()
 			s.unread = ""
+		}
+		if end.Missing || end.Forbidden {
+			s.deniedAt = now
 		}
 		s.lookAgain(now, end.RetryAfter)
 		if end.Missing {

@@ -107,6 +107,9 @@ type slot struct {
 	reread bool
 	// unseenAt is the instant at which the claim last stopped seeing the Lease.
 	unseenAt time.Duration
+	// deniedAt is the instant of the last answer that shows no Lease. Either the API server has no
+	// such Lease, or the pod may not read the Lease.
+	deniedAt time.Duration
 	// unread is the hold of an acquiring write whose answer was lost. The field is empty again
 	// after a read of the Lease.
 	unread string

@@ -131,6 +131,9 @@ type View struct {
 	// Shut reports that this claim may not acquire the slot even if its Lease is free. Either a
 	// person has paused the slot, or its stamp does not admit the pod, or its shard is done.
 	Shut bool
+	// Heard is the instant of the last read, watch event, or answer that the pod cannot read the
+	// Lease; zero for none. A failed request without such an answer does not count.
+	Heard time.Duration
 	// ExpiresAt is the instant at which the Lease expires, unless the claim sees a renewal
 	// before that. FreeAt is the instant from which the slot is free; [instant.Never] while the
 	// claim does not see the Lease.
@@ -148,6 +151,7 @@ func (c *Claim) Views() []View {
 		}
 		views = append(views, View{
 			Slot: s.name, Record: r, Known: ok, Mine: s.Self.Mine(r), Alive: s.view.Alive(), Shut: s.shut(r),
+			Heard:     max(s.view.Heard(), s.deniedAt),
 			ExpiresAt: s.view.ExpiresAt(s.Self.Budget.Duration), FreeAt: free,
 		})
 	}

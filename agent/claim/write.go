@@ -82,8 +82,9 @@ func (s *slot) giveBack(p *plan) {
 		return
 	}
 	if s.refused == r.Version {
-		// The API server has refused to replace this version, because it is outdated. A late
-		// read has shown this version, and the watch may be broken.
+		// The API server has refused to replace this version, because the version is outdated. But
+		// the claim still sees this version: the watch is late or broken, or the answer to an old
+		// read came late. So the claim reads the Lease again.
 		s.refused, s.reread = "", true
 		unsee(s, p.now)
 		p.wakeAt(p.now)

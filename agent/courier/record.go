@@ -131,7 +131,7 @@ func answerOf(l *kube.Lease, err error) claim.Answer {
 	if err == nil && l != nil {
 		return claim.Answer{Record: RecordOf(l)}
 	}
-	a := claim.Answer{Err: err, Conflict: errors.Is(err, kube.ErrConflict), Missing: errors.Is(err, kube.ErrNotFound)}
+	a := claim.Answer{Err: err, Conflict: errors.Is(err, kube.ErrConflict), Missing: errors.Is(err, kube.ErrNotFound), Forbidden: errors.Is(err, kube.ErrForbidden)}
 	if status, ok := errors.AsType[*kube.StatusError](err); ok {
 		a.RetryAfter = status.RetryAfter
 	}

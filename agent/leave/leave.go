@@ -15,9 +15,9 @@ const (
 	// time [Spread] and two requests for its offer. If no standby exists, the holder waits for this
 	// time in vain, so the time is short.
 	Answers = 500 * time.Millisecond
-	// After the first offer of a standby, the holder waits for [Another] instead of [Answers]. The
-	// first offer shows that the workload has standbys, so the holder gives the other standbys more
-	// time. Their nodes may be busy.
+	// The constant "Another" replaces [Answers] once a standby has made an offer. Both times have the
+	// same beginning. The first offer shows that the workload has standbys, so the holder gives the
+	// other standbys more time. Their nodes may be busy.
 	Another = 2 * time.Second
 	// slower is the factor by which an offer may take longer than the holder's own write. An offer
 	// takes a read, a write and two watch events. In any case the holder waits for offers no longer

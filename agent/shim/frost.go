@@ -60,7 +60,7 @@ func (f *frost) keep(sig syscall.Signal, killAt time.Duration) {
 }
 
 // mindLeaps freezes the child if the wall clock has leapt. The shim calls mindLeaps after each
-// wait for an input, before the present state handles the event.
+// wait for an input, before the shim handles that input.
 func (f *frost) mindLeaps() {
 	if f.machine.Leapt() {
 		f.machine.Settle()

@@ -174,7 +174,7 @@ var families = []family{
 	},
 	{
 		name: "metaparticle_vacant_seconds", kind: "gauge",
-		help: "Time for which this pod has been ready to run under a slot that no living pod holds; 0 while a pod holds. A paused slot does not count.",
+		help: "Time for which this pod has been ready to run under a slot that no living pod holds; 0 while a pod holds. A paused slot does not count, and neither does a slot about which the pod has heard nothing for a lease duration.",
 		value: func(m *Metrics) string {
 			if !m.vacant {
 				return "0.000"

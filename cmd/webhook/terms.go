@@ -73,20 +73,38 @@ var (
 		Name: "metaparticle_slots_not_enrolled",
 		Help: "Claimed slots that enroll could not give their Leases and rights, so that their pods wait. Only the replica that enrolls has the value.",
 	}, []string{"namespace"})
+	failing = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "metaparticle_enroll_failed_steps",
+		Help: "1 for each step of enrolling that failed in the last attempt. Only the replica that enrolls has the value.",
+	}, []string{"namespace", "step"})
+	paused = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "metaparticle_slots_paused",
+		Help: "Slots that a pause keeps shut. Slots whose Leases another program made do not count. Only the replica that enrolls has the value.",
+	}, []string{"namespace", "pause"})
 )
 
-func init() { metrics.Registry.MustRegister(enrolling, interruptions, lacking, unready) }
+func init() {
+	metrics.Registry.MustRegister(enrolling, interruptions, lacking, unready, failing, paused)
+}
 
 // set returns a function that sets the gauge of a namespace. If the count is zero, the function
 // deletes the gauge of the namespace.
 func set(gauge *prometheus.GaugeVec) func(namespace string, count int) {
-	return func(namespace string, count int) {
-		if count == 0 {
-			gauge.DeleteLabelValues(namespace)
-			return
-		}
-		gauge.WithLabelValues(namespace).Set(float64(count))
+	return func(namespace string, count int) { setLabels(gauge, count, namespace) }
+}
+
+// setBy returns a function like that of [set], for a gauge with a second label.
+func setBy(gauge *prometheus.GaugeVec) func(namespace, label string, count int) {
+	return func(namespace, label string, count int) { setLabels(gauge, count, namespace, label) }
+}
+
+// setLabels sets the gauge with the labels, or deletes this gauge if the count is zero.
+func setLabels(gauge *prometheus.GaugeVec, count int, labels ...string) {
+	if count == 0 {
+		gauge.DeleteLabelValues(labels...)
+		return
 	}
+	gauge.WithLabelValues(labels...).Set(float64(count))
 }
 
 // terms is the part that enrolls while this replica is elected. A term begins when the replica
@@ -160,10 +178,11 @@ func (t *terms) enroll(ctx context.Context) error {
 		Home:   t.s.namespace,
 		// The gauges are reset at the end of the term, because another replica may publish them in
 		// the next term.
-		Shortage: set(lacking), Behind: set(unready),
+		Shortage: set(lacking), Behind: set(unready), Failed: setBy(failing), Paused: setBy(paused),
 	}
-	defer lacking.Reset()
-	defer unready.Reset()
+	for _, gauge := range []*prometheus.GaugeVec{lacking, unready, failing, paused} {
+		defer gauge.Reset()
+	}
 	if t.s.bindPullSecrets {
 		reconciler.PullSecrets = types.NamespacedName{Namespace: t.s.namespace, Name: t.s.webhookAccount}
 	}

@@ -122,3 +122,16 @@ func TestGaugeDropsNamespacesWhoseValueIsZero(t *testing.T) {
 	set(unready)("bank", 0)
 	assert.Zero(t, count(), "a namespace that is gone leaves no series")
 }
+
+func TestGaugeWithTwoLabelsDropsOnlyZeros(t *testing.T) {
+	report := func(hold, recovering int) (series int) {
+		setBy(paused)("shop", "hold", hold)
+		setBy(paused)("shop", "recover", recovering)
+		all := make(chan prometheus.Metric, 10)
+		paused.Collect(all)
+		return len(all)
+	}
+	assert.Equal(t, 2, report(2, 1))
+	assert.Equal(t, 1, report(2, 0))
+	assert.Zero(t, report(0, 0))
+}

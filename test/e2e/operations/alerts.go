@@ -33,12 +33,12 @@ import (
 )
 
 // faster divides the durations in monitoring/rules.yaml, such as the time range of a query. The
-// longest range, 40 min, becomes two minutes. The shortest range, five minutes, becomes 15 s.
+// longest duration, one hour, becomes three minutes. The shortest range, five minutes, becomes 15 s.
 const faster = 20
 
-// alerted bounds the wait for an alert, and for its end. The bound is the sum of the longest range
-// and the time for the start of a pod.
-const alerted = 2*time.Minute + space.StartTimeout
+// alerted bounds the wait for an alert, and for its end. The bound is the sum of the longest
+// duration, some seconds, and the time for the start of a pod.
+const alerted = 3*time.Minute + 15*time.Second + space.StartTimeout
 
 // Each alert of monitoring/rules.yaml about a workload fires after its fault, and ends after the
 // repair. An ordinary user of a namespace can cause each of these faults.
@@ -130,20 +130,31 @@ func workloadFaults(p *prometheus.Server) {
 	flapping.Replicas = 1
 	app.Deploy(p.Space, flapping)
 	poor, poorer := space.New(p.T), app.Singleton("poor")
-	unlimit := forbidLeases(poor)
+	unlimit := forbidRights(poor)
 	app.Create(poor, poorer)
+	later := app.App{Name: "later", Replicas: 1, Annotations: map[string]string{api.AfterAnnotation: "lock.never"}}
+	app.Create(poor, later)
 
 	p.AwaitFires(alerted, "MetaparticleShardsLackPods", here)
+	resume := pauseShards(p, lacking)
 	p.AwaitFires(alerted, "MetaparticlePodsRefused", "reason=PortTaken")
 	p.AwaitFires(alerted, "MetaparticleEnrollBehind", "namespace="+poor.Namespace)
+	p.AwaitFires(alerted, "MetaparticleEnrollFails", "namespace="+poor.Namespace, "step=conditions")
 	p.AwaitFires(alerted, "MetaparticleNobodyHolds", "namespace="+poor.Namespace, "workload=Deployment/poor")
 	yieldUntil(p, flapping, func() bool { return p.Fires("MetaparticleFlapping", here, "workload=Deployment/flapping") != nil })
+	p.AwaitFires(alerted, "MetaparticleRecoverUnfinished", here)
+	p.AwaitFires(alerted, "MetaparticleSlotsPaused", here, "pause=hold")
 
+	resume()
 	unlimit()
 	app.Scale(p.Space, lacking, 2)
 	require.NoError(p, p.Client.AppsV1().Deployments(p.Namespace).Delete(p.Context(), refused.Name, metav1.DeleteOptions{}))
 	p.AwaitEnds(alerted, "MetaparticleEnrollBehind")
+	p.AwaitEnds(alerted, "MetaparticleEnrollFails", "namespace="+poor.Namespace)
 	p.AwaitEnds(alerted, "MetaparticleNobodyHolds")
+	app.Scale(poor, later, 0)
+	p.AwaitEnds(alerted, "MetaparticleRecoverUnfinished", here)
+	p.AwaitEnds(alerted, "MetaparticleSlotsPaused", here)
 	app.AwaitRunning(poor, poorer, space.StartTimeout)
 	p.AwaitEnds(alerted, "MetaparticleShardsLackPods")
 	p.AwaitEnds(alerted, "MetaparticleFlapping")
@@ -169,25 +180,44 @@ func yieldUntil(p *prometheus.Server, a app.App, condition func() bool) {
 	p.Remark("fires: MetaparticleFlapping")
 }
 
-// forbidLeases makes the API server refuse new Leases in the namespace, by a quota, until the
-// returned function is called.
-func forbidLeases(s *space.Space) (permit func()) {
+// pauseShards pauses the first shard of an application as a person does, and the second shard as an
+// interrupted recovery does. The returned function ends both pauses.
+func pauseShards(p *prometheus.Server, a app.App) (resume func()) {
+	p.Helper()
+	group := api.ShardGroup(api.Workload{Group: "apps", Kind: "Deployment", Name: a.Name})
+	for n, pause := range []api.Pause{api.PauseHold, api.PauseRecover} {
+		kubectl.Must(p.Space, "", "annotate", "lease", api.ShardLease(group, n), api.PausedAnnotation+"="+string(pause))
+	}
+	return func() {
+		for n := range 2 {
+			kubectl.Must(p.Space, "", "annotate", "lease", api.ShardLease(group, n), api.PausedAnnotation+"-")
+		}
+	}
+}
+
+// forbidRights makes the API server refuse new Leases and Roles in the namespace, by a quota, until
+// the returned function is called.
+func forbidRights(s *space.Space) (permit func()) {
 	s.Helper()
-	const leases = corev1.ResourceName("count/leases.coordination.k8s.io")
+	const (
+		leases = corev1.ResourceName("count/leases.coordination.k8s.io")
+		roles  = corev1.ResourceName("count/roles.rbac.authorization.k8s.io")
+	)
 	quotas := s.Client.CoreV1().ResourceQuotas(s.Namespace)
 	_, err := quotas.Create(s.Context(), &corev1.ResourceQuota{
-		ObjectMeta: metav1.ObjectMeta{Name: "no-leases"},
-		Spec:       corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{leases: resource.MustParse("0")}},
+		ObjectMeta: metav1.ObjectMeta{Name: "no-rights"},
+		Spec:       corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{leases: resource.MustParse("0"), roles: resource.MustParse("0")}},
 	}, metav1.CreateOptions{})
 	require.NoError(s, err)
 	s.Await(space.Soon, "the quota counts", func() bool {
-		q, err := quotas.Get(s.Context(), "no-leases", metav1.GetOptions{})
+		q, err := quotas.Get(s.Context(), "no-rights", metav1.GetOptions{})
 		require.NoError(s, err)
-		_, counted := q.Status.Used[leases]
-		return counted
+		_, countedLeases := q.Status.Used[leases]
+		_, countedRoles := q.Status.Used[roles]
+		return countedLeases && countedRoles
 	})
 	return func() {
-		require.NoError(s, quotas.Delete(s.Context(), "no-leases", metav1.DeleteOptions{}))
+		require.NoError(s, quotas.Delete(s.Context(), "no-rights", metav1.DeleteOptions{}))
 	}
 }
 
