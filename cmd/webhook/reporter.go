@@ -7,11 +7,9 @@ import (
 	"context"
 
 	"github.com/prometheus/client_golang/prometheus"
-	appsv1 "k8s.io/api/apps/v1"
-	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
@@ -20,11 +18,12 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/admit"
 )
 
-// admissions counts the results of requests, with their reasons.
+// admissions counts the results of requests, with their reasons. A dry run creates no object, so a
+// person who only tries a manifest must not cause an alert about refused pods.
 var admissions = prometheus.NewCounterVec(prometheus.CounterOpts{
 	Name: "metaparticle_admissions_total",
 	Help: "Pods and workloads that the API server sent, by result. " +
-		"An object with several reasons counts once for each.",
+		"An object with several reasons counts once for each. Dry runs do not count.",
 }, []string{"resource", "result", "reason"})
 
 func init() { metrics.Registry.MustRegister(admissions) }
@@ -40,22 +39,26 @@ const (
 	maxNote = 1024
 )
 
-// reporter counts outcomes, and writes Events at the workloads of refused pods. Kubernetes
-// itself writes an Event only at the ReplicaSet, where few people look.
+// reporter counts outcomes, and writes Events at the workloads of refused pods. Kubernetes itself
+// writes an Event only at the pod's controller, always with the reason FailedCreate. But people
+// look at the workload, and the alert about refused pods names the reason of the refusal.
 type reporter struct {
-	reader  client.Reader
+	owners  owners
 	events  enroll.Recorder
 	refused chan admit.Outcome
 }
 
 func newReporter(reader client.Reader, events enroll.Recorder) *reporter {
-	return &reporter{reader: reader, events: events, refused: make(chan admit.Outcome, waiting)}
+	return &reporter{owners: owners{reader: reader, cached: reader}, events: events, refused: make(chan admit.Outcome, waiting)}
 }
 
-// observe counts the outcome of one request. After the refusal of a pod with an owner, outside of a
-// dry run, observe also passes the outcome to the method Start. If the queue of Start is full,
+// observe counts the outcome of one request, except of a dry run. After the refusal of a pod with
+// an owner, observe also passes the outcome to the method Start. If the queue of Start is full,
 // Start writes no Event about this outcome. The method "observe" never blocks.
 func (r *reporter) observe(o admit.Outcome) {
+	if o.DryRun {
+		return
+	}
 	result := "unchanged"
 	switch {
 	case o.Denied:
@@ -69,7 +72,7 @@ func (r *reporter) observe(o admit.Outcome) {
 	if len(o.Reasons) == 0 {
 		admissions.WithLabelValues(o.Resource, result, "").Inc()
 	}
-	if !o.Denied || o.DryRun || o.Owner == nil || len(o.Reasons) == 0 {
+	if !o.Denied || o.Owner == nil || len(o.Reasons) == 0 {
 		return
 	}
 	select {
@@ -88,7 +91,7 @@ func (r *reporter) Start(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case o := <-r.refused:
-			if workload := r.above(ctx, o); workload != nil {
+			if workload := r.workload(ctx, o); workload != nil {
 				r.events.Eventf(workload, nil, corev1.EventTypeWarning, string(o.Reasons[0]), "Inject",
 					refusedNote, api.Brief(o.Message, maxNote-len(refusedNote)))
 			}
@@ -96,32 +99,31 @@ func (r *reporter) Start(ctx context.Context) error {
 	}
 }
 
-// above returns the workload that controls the ReplicaSet or the Job of a refused pod. The result
-// is nil if no such workload exists, or if a read fails.
-func (r *reporter) above(ctx context.Context, o admit.Outcome) *metav1.PartialObjectMetadata {
-	var owner client.Object
-	switch o.Owner.Kind {
-	case "ReplicaSet":
-		owner = &appsv1.ReplicaSet{}
-	case "Job":
-		owner = &batchv1.Job{}
-	default:
+// workload returns the object that gets the Event about a refused pod: the pod's owner, or the
+// workload above a ReplicaSet or a Job. The author of a pod writes the owner reference. So the
+// result is nil if no object with the reference's UID exists. The result is also nil for kinds of
+// other APIs than Kubernetes' own, because the webhook may not read these objects. If no workload
+// above with the UID in the reference exists, the result is the owner. The result has no resource
+// version, so equal Events become one series.
+func (r *reporter) workload(ctx context.Context, o admit.Outcome) *metav1.PartialObjectMetadata {
+	version, err := schema.ParseGroupVersion(o.Owner.APIVersion)
+	kind, ok := builtin(version.Group, o.Owner.Kind)
+	if err != nil || !ok {
 		return nil
 	}
-	if err := r.reader.Get(ctx, types.NamespacedName{Namespace: o.Namespace, Name: o.Owner.Name}, owner); err != nil {
+	var owner metav1.PartialObjectMetadata
+	owner.SetGroupVersionKind(kind)
+	if err := r.owners.get(ctx, o.Namespace, o.Owner, &owner); err != nil {
 		return nil
 	}
-	// The author of a pod writes the owner reference. If the UIDs differ, the reference means
-	// another object, and the workload of this object gets no Event.
-	if owner.GetUID() != o.Owner.UID {
-		return nil
-	}
-	above := metav1.GetControllerOf(owner)
-	if above == nil {
-		return nil
+	found := o.Owner
+	if kind.Kind == "ReplicaSet" || kind.Kind == "Job" {
+		if above := metav1.GetControllerOf(&owner); above != nil && r.owners.verify(ctx, o.Namespace, above) == nil {
+			found = above
+		}
 	}
 	return &metav1.PartialObjectMetadata{
-		TypeMeta:   metav1.TypeMeta{APIVersion: above.APIVersion, Kind: above.Kind},
-		ObjectMeta: metav1.ObjectMeta{Namespace: o.Namespace, Name: above.Name, UID: above.UID},
+		TypeMeta:   metav1.TypeMeta{APIVersion: found.APIVersion, Kind: found.Kind},
+		ObjectMeta: metav1.ObjectMeta{Namespace: o.Namespace, Name: found.Name, UID: found.UID},
 	}
 }
