@@ -70,8 +70,7 @@ func TestPlantedBugsAreCaughtByClaimTests(t *testing.T) { play.PlantedIn(t, "age
 func TestPlantedBugsAreCaughtByLocalAPITests(t *testing.T) { play.PlantedIn(t, "agent/local") }
 
 // The test plants the bugs that belong to tests of agent/leash. In the simulation no program joins
-// the hold of an earlier program, and several holds of a program seldom end one soon after the
-// other.
+// the hold of an earlier program, and two holds of one program seldom end shortly after each other.
 func TestPlantedBugsAreCaughtByLeashTests(t *testing.T) { play.PlantedIn(t, "agent/leash") }
 
 // The test plants the bugs that belong to tests of agent/turn. The simulation seldom catches

@@ -9,7 +9,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/sim/world"
 )
 
-// StatefulSet models the controller of a StatefulSet, after the source code of Kubernetes 1.37.
+// StatefulSet models the controller of a StatefulSet, by its source in Kubernetes 1.37.
 type StatefulSet struct {
 	*Workload
 	// Parallel selects the pod management policy Parallel instead of OrderedReady.
@@ -21,8 +21,8 @@ type StatefulSet struct {
 	ordinals int
 }
 
-// at returns the pod with the ordinal; nil for none. The pod may also belong to a
-// StatefulSet of the same name that was deleted.
+// at returns the pod with the ordinal; nil for none. The pod may also belong to an earlier, deleted
+// StatefulSet of the same name.
 func (s *StatefulSet) at(ordinal int) *world.Pod {
 	for _, p := range s.Pods {
 		if p.Object && p.Name == s.name(ordinal) {
@@ -57,7 +57,7 @@ func (s *StatefulSet) sync() {
 
 // condemn deletes the pods whose ordinals are not below the number of replicas, and returns whether
 // an update may follow. With OrderedReady, the method deals only with the last such pod, and
-// returns false if there is one.
+// returns false if such a pod exists.
 func (s *StatefulSet) condemn() bool {
 	for i := s.ordinals - 1; i >= s.Replicas; i-- {
 		p := s.at(i)

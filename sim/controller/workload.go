@@ -14,7 +14,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/sim/world"
 )
 
-// Workload is a workload with a controller, which makes its pods from revisions.
+// Workload is a workload whose controller makes pods from revisions.
 type Workload struct {
 	*world.World
 	random *rand.Rand

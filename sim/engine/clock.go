@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// Clock is the CLOCK_BOOTTIME of a node. Its rate changes when a time daemon slews it.
+// Clock is the CLOCK_BOOTTIME of a node. Its rate changes when a time daemon slews the clock.
 // The clock of a paused machine stands still.
 type Clock struct {
 	engine *Engine
 	// read is the time that the clock showed at a true time. The field "at" is that true time.
-	// Since then the clock has run at the rate.
+	// Since then the clock has run with the rate in the field Rate.
 	read, at time.Duration
 	// Rate is the number of seconds that the clock counts in one second of true time.
 	Rate   float64

@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package engine runs the events of a simulated world in one process and one synctest bubble. The
-// package knows nothing about Kubernetes or agents. Packages apiserver and world build on it.
+// package knows nothing about Kubernetes or agents. The packages apiserver and world use package
+// engine.
 //
 // # Guarantee
 //
@@ -12,8 +13,8 @@
 //
 // # Clocks
 //
-// True time is the bubble's. A [Clock] is the clock of one machine, whose rate may differ from the
-// rate of true time, and which may stand still.
+// True time is the time of the synctest bubble. A [Clock] is the clock of one machine. Its rate may
+// differ from the rate of true time, and the clock may stand still.
 //
 // # Random sources
 //

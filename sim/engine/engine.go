@@ -16,7 +16,7 @@ import (
 type Engine struct {
 	history
 	mu sync.Mutex
-	// Seed selects the story. The random sources of all actors derive from it.
+	// Seed selects the story. The random sources of all actors derive from the seed.
 	Seed uint64
 	// Rng is the random source of the story. Only the goroutine that plays the story draws from it.
 	Rng *rand.Rand

@@ -52,8 +52,8 @@ func (h *history) Violate(invariant, what string, args ...any) {
 // verdict means that no invariant was violated.
 func (h *history) Verdict() (string, time.Duration) { return h.verdict, h.failedAt }
 
-// Blame puts the culprit in front of the verdict, if there is a verdict. The result reports whether
-// there is one.
+// Blame puts the culprit in front of the verdict, if a verdict exists. The result reports whether a
+// verdict exists.
 func (h *history) Blame(culprit string) bool {
 	if h.verdict == "" {
 		return false

@@ -11,8 +11,8 @@ import (
 // ErrDead is the error of a call by a process that has ended.
 var ErrDead = errors.New("this process is dead")
 
-// Process is an operating system's process that uses the API server. A fault can freeze
-// or kill the process at any of its requests.
+// Process models a process of an operating system, which uses the API server. A fault can freeze or
+// kill the process at any of its requests.
 type Process struct {
 	engine *Engine
 	// Ctx ends with the process.
@@ -97,7 +97,8 @@ func (p *Process) Enter() bool {
 func (p *Process) Leave() { p.engine.Unlock() }
 
 // Await waits until the argument "ready" returns true and the process is not frozen. For a dead
-// process the method returns false. The argument "ready" is called with the mutex held.
+// process the method returns false. Await calls "ready" with the mutex held: at first, and after
+// each change that the argument "changed" signals.
 func (p *Process) Await(changed *Signal, ready func() bool) bool {
 	for p.Enter() {
 		ok, next := ready(), changed.Next()
@@ -120,7 +121,7 @@ type Signal struct{ given chan struct{} }
 // NewSignal returns a signal on which no goroutine waits yet.
 func NewSignal() Signal { return Signal{make(chan struct{})} }
 
-// Next returns a channel that the next change closes.
+// Next returns a channel, which the next call of Give closes.
 func (s *Signal) Next() <-chan struct{} { return s.given }
 
 // Give wakes the goroutines that wait.

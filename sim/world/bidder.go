@@ -229,9 +229,10 @@ func drawRole(b *Bidder) string {
 	return "&as=reader"
 }
 
-// readsOn reports whether the bidder bids again as a reader, after its first hold of the quiet
-// times. The bidder does so while any writer waits for its own first hold. So the story of readers
-// shows that readers starve no writer.
+// readsOn reports whether a bidder that is not due bids again, as a reader. In quiet times
+// ([World.Calm]) such a bidder bids again while any writer waits for its own first hold of these
+// times. So the story of readers shows that readers starve no writer. Once the programs fall silent
+// ([World.Silent]), the result is false.
 func readsOn(b *Bidder) bool {
 	w := b.Pod.w
 	return b.Claim.Kind == api.RWLock && w.Calm && !w.Silent && !b.Due && slices.ContainsFunc(w.Locals, func(p *LocalPod) bool {

@@ -65,8 +65,9 @@ type container struct {
 	// reports that a start is planned.
 	Failures int
 	Pending  bool
-	// Init reports that the container is an init container. The field "done" reports that the init
-	// container, or the container of a pod that ends, has succeeded.
+	// Init reports that the container is an init container. The field "done" reports that the
+	// container has succeeded. Only init containers can be done, and the containers of a pod whose
+	// template sets Ends.
 	Init, done bool
 	Prepared   string        // the hold under which the init container succeeded
 	Since      time.Duration // the instant at which the init container succeeded

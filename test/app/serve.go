@@ -13,7 +13,7 @@ import (
 )
 
 // serve waits for the start delay, calls the function "serves", and then accepts requests. The
-// answer to GET / is the process's own description. The application also answers probes. GET
+// answer to GET / is the process's [record.Meta]. The application also answers probes. GET
 // /exit?code=N ends the application with N, and GET /burn makes the application use processor time.
 func serve(c config, serves func(), asked chan<- int) {
 	if c.startDelay > 0 {

@@ -8,9 +8,9 @@
 // The directory tools/earlier/testdata/v0.1.0 then has:
 //
 //	pods.txtar      the gated pods of that version's golden pairs, with the facts about them
-//	frames.txtar    one frame of each kind between its desk and its shims
+//	frames.txtar    one frame of each kind between the desk and the shims of that version
 //	leases.txtar    the Lease of a slot at each step of two holds, and the objects of enroll
-//	manifests.yaml  its manifests, in the order in which they are applied
+//	manifests.yaml  the manifests of that version, in the order in which they are applied
 //
 // The earlier version's own code makes the frames and the Leases. The command copies the tests in
 // tools/earlier/testdata/v0.1.0/tests into a copy of the earlier version, and runs them there.

@@ -20,8 +20,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/tools/limit"
 )
 
-// If a limit is exceeded, change the code and not the limit. The command
-// "make ways PKG=…" lists the calls that go up.
+// If a limit is exceeded, change the code and not the limit. The command "make ways PKG=…" lists the
+// calls from a lower file to a higher file.
 func TestSourceCodeStaysWithinRecordedStructureLimits(t *testing.T) {
 	m, err := measure("../..")
 	require.NoError(t, err)

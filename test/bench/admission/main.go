@@ -82,7 +82,7 @@ func (s *subject) print(containers int) {
 }
 
 // measure calls one subject after the other in each round, so that other work of the
-// machine affects all of them equally.
+// machine affects all subjects equally.
 func measure(subjects []*subject) error {
 	for _, s := range subjects {
 		if s.before != nil {

@@ -33,7 +33,7 @@ type Config struct {
 	Entrypoint []string // default for Static: the program
 	Cmd        []string
 	Env        []string // NAME=value; PATH is added if missing
-	User       string   // the image stores the name of a user as numbers
+	User       string   // a name or numbers; in the image, UID:GID replaces a name
 	WorkingDir string
 	Ports      []string // such as 6379/tcp
 	StopSignal string   // such as SIGQUIT

@@ -9,8 +9,8 @@
 // manifests/webhook.yaml.
 //
 // The figures do not include TLS between the API server and the webhook, nor the
-// handler's read of the owner. If the answer is status 429, the sender repeats its call as the
-// API server does: after a second, for ten seconds.
+// handler's read of the owner. After an answer with status 429, the sender repeats its call as the
+// API server does: a second later, and for ten seconds at most.
 //
 // The senders, the registries and the replicas share the machine.
 package main

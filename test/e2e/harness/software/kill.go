@@ -38,8 +38,8 @@ type Trial struct {
 // ends returns the faults that the trial injects: all faults of [fault.OfPods] except "child
 // killed", and some more.
 func (t *Trial) ends() []fault.Fault {
-	// A server may delay its stop until its clients are gone, as PostgreSQL does, so
-	// hangUp ends the journal's client.
+	// A server may delay its stop until its clients are gone, as PostgreSQL does. So hangUp ends
+	// the server's client, which writes to the journal.
 	polite := func(strike func(*space.Space, *corev1.Pod)) func(*space.Space, *corev1.Pod) {
 		return func(s *space.Space, pod *corev1.Pod) {
 			strike(s, pod)

@@ -20,9 +20,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// TestEarlierAgentsReadTodaysLeases lets an agent of this version read the Leases that agents of
-// today write. A held Lease is free only after its duration, a released Lease at once. A write
-// of this agent keeps the annotations that this version does not know.
+// TestEarlierAgentsReadTodaysLeases lets an agent of v0.1.0 read the Leases that agents of today
+// write. A held Lease is free only after its duration, a released Lease at once. A write of the
+// agent of v0.1.0 keeps the annotations that v0.1.0 does not know.
 func TestEarlierAgentsReadTodaysLeases(t *testing.T) {
 	archive, err := txtar.ParseFile(filepath.Join(os.Getenv("TODAY"), "leases.txtar"))
 	require.NoError(t, err)

@@ -16,7 +16,7 @@ import (
 )
 
 // TestEarlierVersionWritesLeasesOfTwoHolds writes the Lease of a slot at each step of two holds, as the agents of
-// this version store it.
+// v0.1.0 store this Lease.
 func TestEarlierVersionWritesLeasesOfTwoHolds(t *testing.T) {
 	simulate(t, func(w *world) {
 		step := func(name string) {

@@ -16,7 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// TestEarlierVersionWritesLeaseWithUnknownHolder writes a Lease whose holder is unknown, as enroll of this version creates it.
+// TestEarlierVersionWritesLeaseWithUnknownHolder writes a Lease whose holder is unknown, as enroll of v0.1.0 creates this Lease.
 func TestEarlierVersionWritesLeaseWithUnknownHolder(t *testing.T) {
 	w := newWorld(t)
 	l, err := store{client: w.server}.createLease(t.Context(), shop, "singleton.deployment.biller", 30*time.Second, w.now)

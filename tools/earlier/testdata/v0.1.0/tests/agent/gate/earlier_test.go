@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestEarlierVersionWritesOneFrameOfEachKind writes one frame of each kind, as the two ends of this version send it.
+// TestEarlierVersionWritesOneFrameOfEachKind writes one frame of each kind, as the two ends of v0.1.0 send this frame.
 func TestEarlierVersionWritesOneFrameOfEachKind(t *testing.T) {
 	slots := []SlotToken{{Slot: "singleton.deployment.biller", Token: "4711"}}
 	shim := func(change func(s *state)) message {
