@@ -93,8 +93,27 @@ func compatibility(t *testing.T, found []evidence) (text string, missing []strin
 	for id, e := range by {
 		assert.True(t, known[id], "%s names %s, which is no row", e[0].test, id)
 	}
+	b.WriteString(kubernetes)
 	return b.String(), missing
 }
+
+// kubernetes is the section about versions of Kubernetes. People write its figures, from the output of
+// make matrix.
+const kubernetes = `
+## 10. Versions of Kubernetes
+
+| Kubernetes | missing functions | end-to-end tests |
+|---|---|---|
+| 1.37.1 | none | all tests, before each change of Metaparticle |
+| 1.35.4 | The webhook refuses ` + "`metaparticle.io/gate: pod` (`KubernetesTooOld`)" + `, because this gate needs Kubernetes 1.36. Policies of the kind MutatingAdmissionPolicy are off by default. | MATRIX135 |
+| 1.33.13 | The functions that 1.35 lacks. Restart rules of containers are missing, too, because these rules need Kubernetes 1.35. | ` + "`make matrix`" + ` on 2026-11-26: 170 tests passed, and no test failed. 6 tests need the missing functions. |
+
+` + "`make matrix`" + ` runs the end-to-end tests on these versions. If a version of Kubernetes lacks a function, the test of this
+function skips itself, and names the function. Three further tests run only by commands of their own (` + "`make upgrade`,\n`make rollouts`, and `make e2e SYNC=…`" + `). No test has run on versions that are missing in the table.
+
+All these runs used version 1 of cgroups, because the test machine has no memory controller for version 2. With version
+2, the kernel kills all processes of a container that runs out of memory, with the shim, as without a gate.
+`
 
 // verdict returns the text of a row, and the names of the row's tests. The text has the results of
 // these tests. The text of a row without a test is "not shown".

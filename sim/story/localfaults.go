@@ -53,7 +53,7 @@ func (f *localFaults) act(p *world.LocalPod) {
 		f.After(long, p.Agent.ThawAlone)
 	case n <= 5 && b.Call != nil && b.Program == p.Program && !b.Program.Still():
 		b.Disconnect(short)
-	case n == 6:
+	case n == 6 && p.Agent != nil:
 		f.silence(p)
 	case n == 7 && p.Serves():
 		p.Agent.Terminate()

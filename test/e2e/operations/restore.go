@@ -14,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/metaparticle-io/metaparticle/api"
@@ -98,6 +99,7 @@ func restored(t *testing.T, name string, more ...string) restoration {
 		return r.second != nil
 	})
 	assert.Greater(t, token(t, r.second), token(t, r.Before))
+	lose(t, lostWrites)
 	r.floor = revision(t)
 
 	startEtcd := fault.Component(t, r.Lab, lab.ControlPlane, "etcd")
@@ -113,6 +115,24 @@ func restored(t *testing.T, name string, more ...string) restoration {
 		fault.AwaitNode(t, node)
 	}
 	return r
+}
+
+// lostWrites is the number of writes that a restore loses at least. After the restore, the cluster
+// writes a few hundred times before the test reads the revision.
+const lostWrites = 1500
+
+// lose writes an object for the given number of times.
+func lose(t *testing.T, writes int) {
+	t.Helper()
+	objects := cluster.Client.CoreV1().ConfigMaps(metav1.NamespaceDefault)
+	object, err := objects.Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{GenerateName: "lost-"}}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	for n := range writes {
+		object.Data = map[string]string{"n": strconv.Itoa(n)}
+		object, err = objects.Update(t.Context(), object, metav1.UpdateOptions{})
+		require.NoError(t, err)
+	}
+	require.NoError(t, objects.Delete(t.Context(), object.Name, metav1.DeleteOptions{}))
 }
 
 // batch is the number of writes that etcd commits at once by default. After a crash, up to this
