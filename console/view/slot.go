@@ -218,8 +218,8 @@ func (s *Slot) fill(l *coordinationv1.Lease, now time.Time, old bool) {
 	s.Holder.Starting = s.Holder.ServingSince == nil && s.serves() && Young(l, now)
 }
 
-// A new holder counts as starting for the startShare-th part of the lease duration. After
-// startsWithin without a renewal, no holder counts as starting.
+// A new holder counts as starting for the startShare-th part of the lease duration, but at most for
+// the time startsWithin. After that time without a renewal, no holder counts as starting.
 const (
 	startShare   = 3
 	startsWithin = time.Minute
@@ -234,7 +234,7 @@ func Young(l *coordinationv1.Lease, now time.Time) bool {
 	}
 	duration := time.Duration(ptr.Deref(l.Spec.LeaseDurationSeconds, 0)) * time.Second
 	age := l.Spec.RenewTime.Sub(l.Spec.AcquireTime.Time)
-	return age >= 0 && age < duration/startShare && now.Sub(l.Spec.RenewTime.Time) < min(duration, startsWithin)
+	return age >= 0 && age < min(duration/startShare, startsWithin) && now.Sub(l.Spec.RenewTime.Time) < min(duration, startsWithin)
 }
 
 // serves reports whether a holder of the slot states in the Lease since when its application

@@ -243,6 +243,13 @@ func TestNewHolderCountsAsStartingAtFirst(t *testing.T) {
 		assert.Equal(t, c.starting, s.Holder.Starting, c)
 		assert.Equal(t, c.starting, s.Healthy(), c)
 	}
+	// With a lease of an hour, the holder renews each ten minutes.
+	long := lease("lock.a", "a", nil)
+	long.Spec.LeaseDurationSeconds = new(int32(3600))
+	for renewed, young := range map[time.Duration]bool{0: true, 10 * time.Minute: false} {
+		long.Spec.RenewTime = &metav1.MicroTime{Time: long.Spec.AcquireTime.Add(renewed)}
+		assert.Equal(t, young, Young(long, long.Spec.RenewTime.Time), renewed)
+	}
 	serves := held(0, 0, map[string]string{api.ServingAnnotation: noon.Format(time.RFC3339)})
 	assert.False(t, serves.Holder.Starting)
 	assert.True(t, serves.Healthy())
