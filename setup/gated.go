@@ -15,10 +15,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
@@ -42,9 +39,8 @@ const latest = 35 * time.Second
 // so looks are rare.
 const betweenLooks = 5 * time.Second
 
-// restoreTimeout bounds the restoration of the webhook configuration, which takes two requests. The
-// kubelet kills the hook's pod 30 s after SIGTERM.
-const restoreTimeout = 10 * time.Second
+// lastLook bounds the repetitions of the last look. A restarted API server answers within a minute.
+const lastLook = time.Minute
 
 // maxText bounds the bytes of each text that the author of a pod wrote.
 const maxText = 256
@@ -52,6 +48,8 @@ const maxText = 256
 // RefuseGated prints the gated pods that have not ended, and returns an error if there
 // are any.
 func RefuseGated(ctx context.Context, c client.Client, out io.Writer) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
 	var pods corev1.PodList
 	if err := c.List(ctx, &pods, client.HasLabels{api.GatedLabel}); err != nil {
 		return fmt.Errorf("list gated pods: %w", err)
@@ -70,23 +68,35 @@ func RefuseGated(ctx context.Context, c client.Client, out io.Writer) error {
 }
 
 // RefuseLate repeats [RefuseGated] until no gated pod can appear any more. Call RefuseLate after the
-// end of gating.
+// end of gating. The API server may be away during the wait: only the last look must succeed.
 func RefuseLate(ctx context.Context, c client.Client, out io.Writer) error {
 	over, again := time.NewTimer(latest), time.NewTicker(betweenLooks)
 	defer over.Stop()
 	defer again.Stop()
-	for {
-		if err := RefuseGated(ctx, c, out); err != nil {
+	for waiting := true; waiting; {
+		if err := RefuseGated(ctx, c, out); errors.Is(err, ErrGated) {
 			return err
 		}
 		select {
 		case <-over.C:
-			return RefuseGated(ctx, c, out)
+			waiting = false
 		case <-ctx.Done():
 			return fmt.Errorf("wait for pods that were gated last: %w", ctx.Err())
 		case <-again.C:
 		}
 	}
+	ctx, cancel := context.WithTimeout(ctx, lastLook)
+	defer cancel()
+	var found error
+	err := Retry(ctx, func() error {
+		err := RefuseGated(ctx, c, out)
+		if errors.Is(err, ErrGated) {
+			found = err
+			return nil
+		}
+		return err
+	})
+	return cmp.Or(found, err)
 }
 
 // RefuseUsed prints the gated pods as [RefuseGated] does, after the deletion of the webhook. If there
@@ -97,52 +107,6 @@ func RefuseUsed(ctx context.Context, c client.Client, out io.Writer) error {
 		return ErrUsed
 	}
 	return err
-}
-
-// Disarm empties the webhook configuration, so that the API server gates no more pods. From then on
-// a policy refuses pods that claim. If a gated pod exists before that write, Disarm writes nothing.
-// After that write Disarm waits until no gated pod can appear any more ([RefuseLate]). If a gated
-// pod appears, or the context ends, Disarm restores the configuration and returns an error. If gated
-// pods exist, this error is [ErrGated].
-func Disarm(ctx context.Context, c client.Client, configuration string, out io.Writer) error {
-	if err := RefuseGated(ctx, c, out); err != nil {
-		return err
-	}
-	var there admissionv1.MutatingWebhookConfiguration
-	err := c.Get(ctx, types.NamespacedName{Name: configuration}, &there)
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("read webhook configuration: %w", err)
-	}
-	webhooks := there.Webhooks
-	there.Webhooks = nil
-	if err := c.Update(ctx, &there); err != nil {
-		return fmt.Errorf("empty webhook configuration: %w", err)
-	}
-	if err := RefuseLate(ctx, c, out); err != nil {
-		return errors.Join(err, restore(ctx, c, configuration, webhooks))
-	}
-	return nil
-}
-
-// restore writes the webhooks back into the configuration, even after the end of the context.
-func restore(ctx context.Context, c client.Client, configuration string, webhooks []admissionv1.MutatingWebhook) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), restoreTimeout)
-	defer cancel()
-	err := Retry(ctx, func() error {
-		var there admissionv1.MutatingWebhookConfiguration
-		if err := c.Get(ctx, types.NamespacedName{Name: configuration}, &there); err != nil {
-			return err
-		}
-		there.Webhooks = webhooks
-		return c.Update(ctx, &there)
-	})
-	if err != nil {
-		return fmt.Errorf("restore webhook configuration: %w", err)
-	}
-	return nil
 }
 
 // harmless returns the text in one line of bounded length. The author of a pod writes the text, and

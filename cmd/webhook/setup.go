@@ -22,7 +22,9 @@ import (
 // configuration is the name of the webhook configuration in manifests/.
 const configuration = "metaparticle"
 
-// stepTime bounds one hook of the Helm chart. Helm itself waits for five minutes.
+// stepTime bounds one hook of the Helm chart. Helm itself waits for five minutes. The looks of
+// [setup.Disarm] take at most 95 s if no request hangs. The remaining time serves to restore the
+// webhook's configuration while the API server is away.
 const stepTime = 4 * time.Minute
 
 // step is a step of an installation, which a hook of the Helm chart takes in a pod of its own.
@@ -76,7 +78,7 @@ func try(ctx context.Context, c client.Client, namespace string, out io.Writer) 
 }
 
 // beginUninstall makes the webhook gate no more pods. While gated pods exist, the function returns
-// an error and changes nothing. The function takes half a minute ([setup.Disarm]).
+// an error, and the webhook stays or returns ([setup.Disarm]). The function takes half a minute.
 func beginUninstall(ctx context.Context, c client.Client, _ string, out io.Writer) error {
 	return setup.Disarm(ctx, c, configuration, out)
 }

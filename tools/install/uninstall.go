@@ -5,11 +5,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
-	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -25,25 +23,16 @@ const definition = "CustomResourceDefinition"
 // deletes, by [setup.RemoveMade], the objects that enroll made. The order of the deletions makes
 // sure that no gated pod loses its Lease.
 func uninstall(ctx context.Context, c client.Client, objects []*unstructured.Unstructured, out io.Writer) error {
-	if err := setup.RefuseGated(ctx, c, out); err != nil {
-		return err
-	}
-	// The webhook configuration is deleted first. From here on a policy refuses pods
-	// that claim, because nothing gates them.
+	// The webhook configuration is emptied, and then deleted, before all other objects. From here on
+	// a policy refuses pods that claim, because nothing gates them. If gated pods exist, Disarm
+	// restores the configuration, even after an interrupt.
 	for _, object := range ofKind(objects, "MutatingWebhookConfiguration") {
+		if err := setup.Disarm(ctx, c, object.GetName(), out); err != nil {
+			return err
+		}
 		if err := setup.Remove(ctx, c, object); err != nil {
 			return err
 		}
-	}
-	// A pod may have been gated before the configuration was gone, so the check is repeated.
-	if err := setup.RefuseLate(ctx, c, out); err != nil {
-		// The configuration is restored even after an interrupt.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-		defer cancel()
-		for _, object := range ofKind(objects, "MutatingWebhookConfiguration") {
-			err = errors.Join(err, apply(ctx, c, object))
-		}
-		return err
 	}
 	// Then enroll has to end, because it would create deleted Leases again. After enroll, the
 	// policies are deleted, because one of them refuses the deletion of held Leases.

@@ -1,0 +1,210 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package setup
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// RemovedAnnotation is the annotation of an emptied webhook configuration. Its value has the removed
+// webhooks, so that another process can restore these webhooks after a killed removal.
+const RemovedAnnotation = api.Prefix + "removed-webhooks"
+
+// ErrLost means that a removal cannot restore the webhook configuration.
+var ErrLost = errors.New("the webhook configuration is missing or empty, and no annotation has its webhooks, so new pods that claim are refused; " +
+	"roll back the release, or install Metaparticle again (docs/install.md#uninstall)")
+
+var errTooLarge = errors.New("the webhook configuration is too large to be saved in an annotation, so nothing was deleted; " +
+	"remove the webhooks that you added, or uninstall without this check (docs/install.md#uninstall)")
+
+// maxSaved bounds the bytes of [RemovedAnnotation]. The API server stores at most 256 KiB of
+// annotations for each object.
+const maxSaved = 200 << 10
+
+// requestTimeout bounds a request of a removal. The API server ends each write after 34 s, so a
+// write without an answer has no effect after this time.
+const requestTimeout = 35 * time.Second
+
+// restoreTimeout bounds the restoration of the webhook configuration, if the context has no
+// deadline. A restarted API server answers within a minute, and a person can wait two minutes.
+const restoreTimeout = 2 * time.Minute
+
+// restoreLeast is the shortest bound of the restoration. The kubelet kills the hook's pod 30 s after
+// SIGTERM.
+const restoreLeast = 30 * time.Second
+
+// restoreRequests bounds the three requests of one attempt to restore. A restoration repeats a failed
+// attempt, so a lost connection must not take the time of all attempts.
+const restoreRequests = 10 * time.Second
+
+// removed is the value of [RemovedAnnotation].
+type removed struct {
+	Webhooks []admissionv1.MutatingWebhook `json:"webhooks"`
+	// Owners are the managers of the fields. Without Owners, the restored fields would belong to the
+	// removal. A later server-side apply would then fail because of a conflict.
+	Owners []metav1.ManagedFieldsEntry `json:"owners,omitempty"`
+}
+
+// Disarm empties the webhook configuration, so that the API server gates no more pods. From then on
+// a policy refuses pods that claim. If a gated pod exists before that write, Disarm empties nothing.
+// After that write Disarm waits until no gated pod can appear any more ([RefuseLate]). If a gated
+// pod appears, or the context ends, Disarm restores the configuration and returns an error. If gated
+// pods exist, this error is [ErrGated]. Disarm also restores what a killed removal has emptied.
+func Disarm(ctx context.Context, c client.Client, configuration string, out io.Writer) error {
+	there, err := read(ctx, c, configuration)
+	missing := apierrors.IsNotFound(err)
+	if err != nil && !missing {
+		return fmt.Errorf("read webhook configuration: %w", err)
+	}
+	if err := RefuseGated(ctx, c, out); err != nil {
+		if !missing && (len(there.Webhooks) == 0 || there.Annotations[RemovedAnnotation] != "") {
+			err = errors.Join(err, restore(ctx, c, configuration))
+		}
+		return err
+	}
+	if missing {
+		return RefuseLate(ctx, c, out)
+	}
+	// A write without an answer may have emptied the configuration, so Disarm restores after each error.
+	if err := empty(ctx, c, there); err != nil {
+		return errors.Join(err, restore(ctx, c, configuration))
+	}
+	if err := RefuseLate(ctx, c, out); err != nil {
+		return errors.Join(err, restore(ctx, c, configuration))
+	}
+	return nil
+}
+
+// read returns the webhook configuration.
+func read(ctx context.Context, c client.Client, configuration string) (*admissionv1.MutatingWebhookConfiguration, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	there := new(admissionv1.MutatingWebhookConfiguration)
+	return there, c.Get(ctx, types.NamespacedName{Name: configuration}, there)
+}
+
+// empty removes the webhooks from the configuration, and saves them in [RemovedAnnotation] by the
+// same write. A killed removal may have emptied the configuration. Then empty keeps the annotation.
+func empty(ctx context.Context, c client.Client, there *admissionv1.MutatingWebhookConfiguration) error {
+	if len(there.Webhooks) == 0 {
+		return nil
+	}
+	text, err := save(there)
+	if err != nil {
+		return err
+	}
+	if there.Annotations == nil {
+		there.Annotations = map[string]string{}
+	}
+	there.Annotations[RemovedAnnotation] = text
+	there.Webhooks = nil
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	if err := c.Update(ctx, there); err != nil {
+		return fmt.Errorf("empty webhook configuration: %w", err)
+	}
+	return nil
+}
+
+// save returns the webhooks and owners as a text of bounded length. A cluster may have a large bundle
+// of CA certificates. Then save drops the bundles, because cert-manager injects them again.
+func save(there *admissionv1.MutatingWebhookConfiguration) (string, error) {
+	kept := removed{Webhooks: slices.Clone(there.Webhooks), Owners: there.ManagedFields}
+	text, err := json.Marshal(kept)
+	if err != nil {
+		return "", fmt.Errorf("save webhook configuration: %w", err)
+	}
+	if len(text) <= maxSaved {
+		return string(text), nil
+	}
+	for i := range kept.Webhooks {
+		kept.Webhooks[i].ClientConfig.CABundle = nil
+	}
+	text, err = json.Marshal(kept)
+	if err != nil {
+		return "", fmt.Errorf("save webhook configuration: %w", err)
+	}
+	if len(text) > maxSaved {
+		return "", errTooLarge
+	}
+	return string(text), nil
+}
+
+// restore writes the saved webhooks back into the configuration, even after the end of the context.
+// Afterwards restore removes the annotation, and restores the owners of the fields.
+func restore(ctx context.Context, c client.Client, configuration string) error {
+	ctx, cancel := restoration(ctx)
+	defer cancel()
+	var lost error
+	var owners []metav1.ManagedFieldsEntry
+	err := Retry(ctx, func() error {
+		ctx, cancel := context.WithTimeout(ctx, restoreRequests)
+		defer cancel()
+		there, err := read(ctx, c, configuration)
+		if apierrors.IsNotFound(err) {
+			lost = ErrLost
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if len(there.Webhooks) == 0 {
+			var kept removed
+			if json.Unmarshal([]byte(there.Annotations[RemovedAnnotation]), &kept) != nil || len(kept.Webhooks) == 0 {
+				lost = ErrLost
+				return nil
+			}
+			there.Webhooks, owners = kept.Webhooks, kept.Owners
+			if err := c.Update(ctx, there); err != nil {
+				return err
+			}
+		}
+		return unmark(ctx, c, there, owners)
+	})
+	if err != nil {
+		err = fmt.Errorf("restore webhook configuration (new pods that claim may be refused; run the same command again): %w", err)
+	}
+	return errors.Join(lost, err)
+}
+
+// unmark removes the annotation from a restored configuration, and sets the owners of the fields. In
+// one write with the webhooks, the API server would add the writer to the owners.
+func unmark(ctx context.Context, c client.Client, there *admissionv1.MutatingWebhookConfiguration, owners []metav1.ManagedFieldsEntry) error {
+	if _, marked := there.Annotations[RemovedAnnotation]; !marked {
+		return nil
+	}
+	delete(there.Annotations, RemovedAnnotation)
+	if len(owners) > 0 {
+		there.ManagedFields = owners
+	}
+	return c.Update(ctx, there)
+}
+
+// restoration returns a context for [restore]. The end of the given context does not end the
+// returned context. The restoration may take the rest of the time until the given deadline.
+func restoration(ctx context.Context) (context.Context, context.CancelFunc) {
+	now := time.Now()
+	end, bounded := ctx.Deadline()
+	if !bounded {
+		end = now.Add(restoreTimeout)
+	}
+	if least := now.Add(restoreLeast); end.Before(least) {
+		end = least
+	}
+	return context.WithDeadline(context.WithoutCancel(ctx), end)
+}
