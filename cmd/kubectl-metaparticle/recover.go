@@ -22,7 +22,8 @@ token is the floor. It refuses a token far above --floor: name that token as --f
 leave the token out by --ignore, if no storage can have seen it.
 
 While the command writes, no slot can be acquired, so no standby takes over. A Lease that
-the API server lets nobody change is named, and the others go on.
+the API server lets nobody change is named, and the others go on. After other errors, as of
+a connection, the command tries again for 25 s, and ends with exit code 2. The pauses stay.
 
 First wait for the longest lease duration without an API server, as docs/disaster.md says.
 The command does not replace that wait. Repeat the command if it was interrupted.
@@ -80,12 +81,18 @@ func (r recovering) run(ctx context.Context) (int, error) {
 	if r.dryRun {
 		return exitOK, nil
 	}
+	var unpaused failures
 	if before.revision <= floor {
-		if err := r.raise(ctx, before, floor); err != nil {
+		if unpaused, err = r.raise(ctx, before, floor); err != nil {
 			return exitError, err
 		}
 	}
-	return r.renew(ctx, floor)
+	code, err := r.renew(ctx, floor)
+	if err == nil && len(unpaused) > 0 {
+		return exitError, fmt.Errorf("%d slots had no pause during the writes, so tokens of these slots can repeat: "+
+			"apply the remedies, and repeat the command with --floor %d", len(unpaused), floor)
+	}
+	return code, err
 }
 
 // refuses returns the reason why the command writes nothing; empty for none.

@@ -18,7 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// failures has the errors about Leases that could not be changed, by the Leases' keys.
+// failures has the API server's refusals to change single Leases, by the Leases' keys.
 type failures map[types.NamespacedName]error
 
 // without returns the Leases that could be changed.
@@ -26,8 +26,8 @@ func (f failures) without(leases []coordinationv1.Lease) []coordinationv1.Lease 
 	return slices.DeleteFunc(leases, func(l coordinationv1.Lease) bool { return f[client.ObjectKeyFromObject(&l)] != nil })
 }
 
-// report names the Leases that could not be changed, with the effect and the remedy. Of many such
-// Leases, report names some.
+// report names the Leases that the API server refuses to change, with the effect and the remedy. Of
+// many such Leases, report names some.
 func (r recovering) report(failed failures, effect string) {
 	keys := slices.SortedFunc(maps.Keys(failed), func(a, b types.NamespacedName) int { return strings.Compare(a.String(), b.String()) })
 	for i, key := range keys {
@@ -35,31 +35,46 @@ func (r recovering) report(failed failures, effect string) {
 			say(r.std.err, "%d more Leases could not be changed: %s", len(keys)-i, effect)
 			return
 		}
-		remedy := fmt.Sprintf("delete the annotations and labels that no agent needs: kubectl -n %s edit lease %s", key.Namespace, key.Name)
-		if apierrors.IsForbidden(failed[key]) {
-			remedy = "get the right to patch Leases in this namespace"
-		}
-		say(r.std.err, "%s in %s: %s: %s; %s", key.Name, key.Namespace, effect, bounded(failed[key].Error()), remedy)
+		say(r.std.err, "%s in %s: %s: %s; %s", key.Name, key.Namespace, effect, bounded(failed[key].Error()), remedy(key, failed[key]))
 	}
+}
+
+// remedy returns what a person does about a refusal to change a Lease.
+func remedy(key types.NamespacedName, err error) string {
+	switch {
+	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), "cannot patch resource"):
+		return "get the right to patch Leases in this namespace"
+	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), "cannot get resource"):
+		return "get the right to read Leases in this namespace"
+	case apierrors.IsForbidden(err):
+		return "change the policy that refuses the patch"
+	case apierrors.IsConflict(err):
+		return fmt.Sprintf("find the client that changes the Lease all the time: kubectl -n %s get lease %s -o yaml --show-managed-fields", key.Namespace, key.Name)
+	}
+	return fmt.Sprintf("delete the annotations and labels that no agent needs: kubectl -n %s edit lease %s", key.Namespace, key.Name)
 }
 
 // mostReported is the largest number of Leases that [recovering.report] names in one step. A tenant
 // can make many Leases that nobody can change.
 const mostReported = 50
 
-// change changes the annotations of all Leases, and returns the errors by Lease. The end of ctx ends
-// the changes.
-func (r recovering) change(ctx context.Context, leases []coordinationv1.Lease, wants func(*coordinationv1.Lease) map[string]any) failures {
+// change changes the annotations of all Leases, and returns the refusals by Lease. An error that is
+// no such refusal ends the changes, because the next Lease would have the same error. The end of ctx
+// is such an error, too.
+func (r recovering) change(ctx context.Context, leases []coordinationv1.Lease, wants func(*coordinationv1.Lease) map[string]any) (failures, error) {
 	failed := failures{}
 	for _, l := range leases {
-		if ctx.Err() != nil {
-			break
-		}
-		if err := r.annotate(ctx, l, wants); err != nil {
+		err := r.annotate(ctx, l, wants)
+		switch {
+		case ctx.Err() != nil:
+			return failed, ctx.Err()
+		case err != nil && !refusesLease(err):
+			return failed, err
+		case err != nil:
 			failed[client.ObjectKeyFromObject(&l)] = err
 		}
 	}
-	return failed
+	return failed, nil
 }
 
 // annotate changes the annotations of a Lease. The function "wants" returns the annotations to change,
@@ -67,23 +82,12 @@ func (r recovering) change(ctx context.Context, leases []coordinationv1.Lease, w
 // writes meanwhile stays. A Lease that is gone needs no change.
 func (r recovering) annotate(ctx context.Context, of coordinationv1.Lease, wants func(*coordinationv1.Lease) map[string]any) error {
 	l := &of
-	again := func(err error) bool { return ctx.Err() == nil && (apierrors.IsConflict(err) || temporary(err)) }
-	err := retry.OnError(retry.DefaultBackoff, again, func() error {
-		annotations := wants(l)
-		if len(annotations) == 0 {
-			return nil
-		}
-		patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"resourceVersion": l.ResourceVersion, "annotations": annotations}})
-		if err != nil {
-			return err
-		}
-		err = r.cluster.Patch(ctx, l.DeepCopy(), client.RawPatch(types.MergePatchType, patch))
-		if apierrors.IsConflict(err) {
-			if missed := r.cluster.Get(ctx, client.ObjectKeyFromObject(&of), l); missed != nil {
-				return missed
-			}
-		}
-		return err
+	stays := func(err error) bool { return refusesLease(err) || apierrors.IsNotFound(err) }
+	err := patiently(ctx, stays, func(ctx context.Context) error {
+		// A tenant can change many Leases all the time. So conflicts get less time than other errors.
+		return retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+			return r.patch(ctx, l, wants(l))
+		})
 	})
 	if client.IgnoreNotFound(err) != nil {
 		return fmt.Errorf("patch lease %s in %s: %w", of.Name, of.Namespace, err)
@@ -91,8 +95,20 @@ func (r recovering) annotate(ctx context.Context, of coordinationv1.Lease, wants
 	return nil
 }
 
-// temporary reports whether a second attempt may succeed soon.
-func temporary(err error) bool {
-	return apierrors.IsServerTimeout(err) || apierrors.IsTooManyRequests(err) || apierrors.IsTimeout(err) ||
-		apierrors.IsInternalError(err) || apierrors.IsServiceUnavailable(err)
+// patch changes the annotations of a Lease. After a conflict, patch reads the Lease anew.
+func (r recovering) patch(ctx context.Context, l *coordinationv1.Lease, annotations map[string]any) error {
+	if len(annotations) == 0 {
+		return nil
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"resourceVersion": l.ResourceVersion, "annotations": annotations}})
+	if err != nil {
+		return err
+	}
+	err = r.cluster.Patch(ctx, l.DeepCopy(), client.RawPatch(types.MergePatchType, patch))
+	if apierrors.IsConflict(err) {
+		if missed := r.cluster.Get(ctx, client.ObjectKeyFromObject(l), l); missed != nil {
+			return missed
+		}
+	}
+	return err
 }

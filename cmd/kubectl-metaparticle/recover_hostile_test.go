@@ -28,14 +28,29 @@ func full() error {
 }
 
 func TestRecoverCommandContinuesDespiteUnchangeableLease(t *testing.T) {
-	for name, failure := range map[string]error{
-		"full":      full(),
-		"conflicts": apierrors.NewConflict(schema.GroupResource{Resource: "leases"}, "lock.full", errors.New("changed")),
+	leases := schema.GroupResource{Resource: "leases"}
+	const edit = "kubectl -n shop edit lease lock.full\n"
+	for name, c := range map[string]struct {
+		failure error
+		remedy  string
+	}{
+		"full":              {full(), edit},
+		"full for requests": {apierrors.NewRequestEntityTooLargeError("limit is 3145728"), edit},
+		"full for etcd":     {apierrors.NewInternalError(errors.New("etcdserver: request is too large")), edit},
+		"full for gRPC":     {apierrors.NewInternalError(errors.New("trying to send message larger than max (2099999 vs. 2097152)")), edit},
+		"no right": {apierrors.NewForbidden(leases, "lock.full", errors.New(`User "me" cannot patch resource "leases"`)),
+			"get the right to patch Leases in this namespace\n"},
+		"no right to read": {apierrors.NewForbidden(leases, "lock.full", errors.New(`User "me" cannot get resource "leases"`)),
+			"get the right to read Leases in this namespace\n"},
+		"policy": {apierrors.NewForbidden(leases, "lock.full", errors.New(`ValidatingAdmissionPolicy "x" denied request`)),
+			"change the policy that refuses the patch\n"},
+		"conflicts": {apierrors.NewConflict(leases, "lock.full", errors.New("changed")),
+			"kubectl -n shop get lease lock.full -o yaml --show-managed-fields\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newRestored(t, 5000, slotLease("lock.a", "a", nil), slotLease("lock.full", "b", nil), slotLease("lock.z", "c", nil))
-				w.meddle("lock.full", func() error { return failure })
+				w.meddle("lock.full", func() error { return c.failure })
 				assert.Equal(t, exitError, w.recover(6000))
 				for _, slot := range []string{"lock.a", "lock.z"} {
 					assert.Greater(t, w.tokens[slot], uint64(6000), slot)
@@ -43,7 +58,7 @@ func TestRecoverCommandContinuesDespiteUnchangeableLease(t *testing.T) {
 				}
 				assert.Contains(t, w.err.String(), "lock.full in shop: a pod can acquire the slot meanwhile")
 				assert.Contains(t, w.err.String(), "lock.full in shop: the slot may stay paused")
-				assert.Contains(t, w.err.String(), "kubectl -n shop edit lease lock.full\n")
+				assert.Equal(t, 2, strings.Count(w.err.String(), c.remedy), w.err.String())
 				assert.Contains(t, w.err.String(), "error: 1 Leases could not be changed; slots may stay paused: repeat the command with --floor 6000\n")
 				assert.Contains(t, w.out.String(), "no other slot can be acquired")
 				assert.Contains(t, w.out.String(), "each other holder has a token above the floor\n")
@@ -68,7 +83,7 @@ func TestRecoverCommandResumesSlotsIfRevisionCannotRise(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newRestored(t, 5000, slotLease("lock.a", "a", nil), slotLease("lock.person", "", map[string]string{api.PausedAnnotation: "hold"}),
 			slotLease("lock.before", "", map[string]string{api.PausedAnnotation: string(api.PauseRecover)}))
-		w.meddle("metaparticle-recover-3", func() error { return errors.New("no space") })
+		w.meddle("metaparticle-recover-3", func() error { return apierrors.NewBadRequest("no space") })
 		assert.Equal(t, exitError, w.recover(6000))
 		assert.NotContains(t, w.lease(t, "lock.a").Annotations, api.PausedAnnotation)
 		assert.Equal(t, "hold", w.lease(t, "lock.person").Annotations[api.PausedAnnotation])

@@ -15,8 +15,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/wait"
-	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
@@ -38,11 +36,12 @@ const recoverHome = "metaparticle-system"
 //
 // A person of one namespace can make a Lease that the API server lets nobody change, for example by
 // annotations of the greatest size. Such a Lease gets no pause, and must not keep the tokens of all
-// other namespaces small. So raise names the Lease, and goes on.
-func (r recovering) raise(ctx context.Context, before state, floor uint64) error {
+// other namespaces small. So raise names the Lease, and goes on. The first result has these Leases.
+// After any other error raise writes nothing, because a slot without a pause could get an old token.
+func (r recovering) raise(ctx context.Context, before state, floor uint64) (failures, error) {
 	for i := range recoverWriters {
 		if err := r.create(ctx, scratch(i)); err != nil {
-			return unfinished(err, floor)
+			return nil, unfinished(err, floor)
 		}
 	}
 	pause := func(l *coordinationv1.Lease) map[string]any {
@@ -51,35 +50,36 @@ func (r recovering) raise(ctx context.Context, before state, floor uint64) error
 		}
 		return map[string]any{api.PausedAnnotation: string(api.PauseRecover)}
 	}
-	unpaused := r.change(ctx, before.slots, pause)
-	if ctx.Err() != nil {
-		return unfinished(ctx.Err(), floor)
+	unpaused, err := r.change(ctx, before.slots, pause)
+	if err != nil {
+		return nil, unfinished(fmt.Errorf("pause all slots: %w", err), floor)
 	}
 	r.report(unpaused, "a pod can acquire the slot meanwhile, with a token that storage has seen")
 	which := "no slot"
 	switch {
 	case len(unpaused) > 0 && len(unpaused) == len(before.slots):
-		return errors.New("no slot can be paused, so nothing is written: find the cause, and repeat the command")
+		return nil, errors.New("no slot can be paused, so nothing is written: find the cause, and repeat the command")
 	case len(unpaused) > 0:
 		which = "no other slot"
 	}
 	say(r.std.out, "%s can be acquired; writing %d times", which, floor-before.revision+1)
-	err := r.writeAll(ctx, floor)
+	err = r.writeAll(ctx, floor)
 	switch {
 	case err == nil:
-		return nil
-	case ctx.Err() != nil:
-		// The person ended the command. The pauses protect the slots until the person repeats it.
-		return unfinished(err, floor)
+		return unpaused, nil
+	case ctx.Err() != nil || !refusesWrites(err):
+		// The person ended the command, or the API server does not answer well. The pauses protect the
+		// slots until the person repeats the command.
+		return nil, unfinished(err, floor)
 	}
-	return r.giveUp(ctx, before, floor, err)
+	return nil, r.giveUp(ctx, before, floor, err)
 }
 
-// giveUp ends the pauses that this run wrote, because the revision cannot be raised. Otherwise no
-// slot of the cluster would change its holder until a person finds the cause. Pauses of an earlier,
-// interrupted run stay.
+// giveUp ends the pauses that this run wrote, because the API server refuses the writes for good.
+// Otherwise no slot of the cluster would change its holder until a person finds the cause. Pauses of
+// an earlier, interrupted run stay.
 func (r recovering) giveUp(ctx context.Context, before state, floor uint64, cause error) error {
-	now, err := r.read(ctx)
+	now, err := r.readAgain(ctx)
 	if err != nil {
 		return unfinished(errors.Join(cause, err), floor)
 	}
@@ -87,13 +87,16 @@ func (r recovering) giveUp(ctx context.Context, before state, floor uint64, caus
 	for _, l := range before.slots {
 		paused[l.UID] = api.PauseOf(l.Annotations) == ""
 	}
-	stuck := r.change(ctx, now.slots, func(l *coordinationv1.Lease) map[string]any {
+	stuck, err := r.change(ctx, now.slots, func(l *coordinationv1.Lease) map[string]any {
 		if api.PauseOf(l.Annotations) != api.PauseRecover || !paused[l.UID] {
 			return nil
 		}
 		return map[string]any{api.PausedAnnotation: nil}
 	})
 	r.report(stuck, "the slot stays paused")
+	if err != nil {
+		return unfinished(errors.Join(cause, err), floor)
+	}
 	return fmt.Errorf("%w; the pauses of this run have ended, and tokens can repeat: repeat the command with --floor %d", cause, floor)
 }
 
@@ -126,15 +129,13 @@ func scratch(number int) *coordinationv1.Lease {
 
 // create creates an object that [scratch] returned, unless the object exists.
 func (r recovering) create(ctx context.Context, l *coordinationv1.Lease) error {
-	if err := r.cluster.Create(ctx, l); err != nil && !apierrors.IsAlreadyExists(err) {
+	stays := func(err error) bool { return refusesWrites(err) || apierrors.IsAlreadyExists(err) }
+	err := patiently(ctx, stays, func(ctx context.Context) error { return r.cluster.Create(ctx, l) })
+	if err != nil && !apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("write into the namespace %s: %w", recoverHome, err)
 	}
 	return nil
 }
-
-// patience is the time for which a write is repeated after temporary errors: 25 s. The election of
-// another leader of etcd takes less.
-var patience = wait.Backoff{Steps: 8, Duration: 200 * time.Millisecond, Factor: 2}
 
 // write changes one object until etcd's revision is above the floor, and then deletes the object.
 func (r recovering) write(ctx context.Context, number int, floor uint64) error {
@@ -142,7 +143,7 @@ func (r recovering) write(ctx context.Context, number int, floor uint64) error {
 	said := time.Now()
 	for count := 0; ; count++ {
 		patch := fmt.Appendf(nil, `{"spec":{"holderIdentity":"%d.%d"}}`, time.Now().UnixNano(), count)
-		err := retry.OnError(patience, func(err error) bool { return ctx.Err() == nil && temporary(err) }, func() error {
+		err := patiently(ctx, refusesWrites, func(ctx context.Context) error {
 			return r.cluster.Patch(ctx, l, client.RawPatch(types.MergePatchType, patch))
 		})
 		if apierrors.IsNotFound(err) {
@@ -165,7 +166,9 @@ func (r recovering) write(ctx context.Context, number int, floor uint64) error {
 			say(r.std.out, "revision %d of %d", revision, floor)
 		}
 		if revision > floor {
-			return client.IgnoreNotFound(r.cluster.Delete(ctx, l))
+			// The revision is raised. An object that cannot be deleted does no harm, and the next run uses it.
+			_ = patiently(ctx, refusesWrites, func(ctx context.Context) error { return r.cluster.Delete(ctx, l) })
+			return nil
 		}
 	}
 }

@@ -18,9 +18,9 @@ import (
 
 // renew requests a yield from each holder whose token is not above the floor. The method also
 // removes the pauses that [recovering.raise] wrote, and waits until each holder has a token above
-// the floor. An error about one Lease, as in a namespace without rights, keeps no other slot paused.
+// the floor. A refusal about one Lease, as in a namespace without rights, keeps no other slot paused.
 func (r recovering) renew(ctx context.Context, floor uint64) (int, error) {
-	now, err := r.read(ctx)
+	now, err := r.readAgain(ctx)
 	if err != nil {
 		return exitError, unfinished(err, floor)
 	}
@@ -37,10 +37,16 @@ func (r recovering) renew(ctx context.Context, floor uint64) (int, error) {
 		}
 		return annotations
 	}
-	failed := r.change(ctx, now.slots, end)
+	failed, err := r.change(ctx, now.slots, end)
 	r.report(failed, "the slot may stay paused, and its holder is not asked to yield")
+	if err != nil {
+		return exitError, unfinished(fmt.Errorf("end the pauses: %w", err), floor)
+	}
 	say(r.std.out, "revision %d is above the floor; %d holders are asked to yield", now.revision, len(failed.without(now.outdated(floor))))
 	code, err := r.await(ctx, floor, failed)
+	if code != exitOK && ctx.Err() != nil {
+		return exitError, fmt.Errorf("wait for the holders: %w; tokens up to the floor may remain: repeat the command with --floor %d", ctx.Err(), floor)
+	}
 	if err == nil && len(failed) > 0 {
 		return exitError, unfinished(fmt.Errorf("%d Leases could not be changed", len(failed)), floor)
 	}
@@ -55,7 +61,7 @@ func (r recovering) await(ctx context.Context, floor uint64, failed failures) (i
 	var left []coordinationv1.Lease
 	began, versions := time.Now(), map[types.UID]string{}
 	for {
-		now, err := r.read(ctx)
+		now, err := r.readAgain(ctx)
 		if err == nil {
 			for _, l := range now.slots {
 				if versions[l.UID] == "" {

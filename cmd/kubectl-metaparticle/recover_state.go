@@ -139,6 +139,18 @@ func (r recovering) read(ctx context.Context) (state, error) {
 	return now, nil
 }
 
+// readAgain returns the state of the cluster after the first change. An error that can end soon must
+// not leave slots paused, so the method repeats the reads.
+func (r recovering) readAgain(ctx context.Context) (state, error) {
+	var now state
+	err := patiently(ctx, refusesWrites, func(ctx context.Context) error {
+		read, err := r.read(ctx)
+		now = read
+		return err
+	})
+	return now, err
+}
+
 // tokenOf returns the token that the Lease records, or zero if the Lease has no valid token.
 func tokenOf(l *coordinationv1.Lease) uint64 {
 	token, err := strconv.ParseUint(l.Annotations[api.TokenAnnotation], 10, 64)
