@@ -41,8 +41,13 @@ func TestServiceAnswersWhileAStandbyIsDeleted(t *testing.T) {
 	endpoints := func() bool { return len(app.Endpoints(h.Space, service)) == 3 }
 	h.Await(space.StartTimeout, "all pods are behind the Service", endpoints)
 
-	requests := client.Start(h.Space, h.Lab, h.Before.Node, client.Anew, service.Spec.ClusterIP)
-	h.Await(space.StartTimeout, "the Service answers", requests.Answered)
+	ask := func() *client.Client {
+		requests := client.Start(h.Space, h.Lab, h.Before.Node, client.Anew, service.Spec.ClusterIP)
+		h.Await(space.StartTimeout, "the Service answers", requests.Answered)
+		return requests
+	}
+	ask().Stop() // until its first answer, the node may not know the Service yet
+	requests := ask()
 	deleted := 0
 	for _, pod := range h.Pods(h.App.Name) {
 		if pod.Name == h.Victim.Name {
