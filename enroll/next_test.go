@@ -103,7 +103,7 @@ func TestVanishedNextLeaseDoesNotAffectItsSlot(t *testing.T) {
 
 // An earlier version of enroll regards each name in a Role's rules as a slot, even the name of a
 // next Lease. This version drops next Leases from the Role's memory.
-func TestEnrollKeepsNextLeaseRecordedAsASlot(t *testing.T) {
+func TestEnrollNeverDeletesNextLeaseThatRolesRecord(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "lock.x"))
 	r := w.process()
 	w.settle(r)

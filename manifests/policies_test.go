@@ -82,7 +82,7 @@ func TestPolicyForCopiesRecognizesSlotsOfBarePods(t *testing.T) {
 
 // The policies recognize only arguments of a bounded length. Even the arguments of the longest
 // claims must not exceed that bound.
-func TestPoliciesRecognizeArgumentsOfTheLocalAPI(t *testing.T) {
+func TestPoliciesRecognizeArgumentsOfLocalAPIAgents(t *testing.T) {
 	gate, leftover := texts(t)["policies/gate.yaml"], texts(t)["policies/leftover.yaml"]
 	shown := expression(t, gate, `matches\('(\^api.*?)'\)`)
 	long := strings.Repeat("x", 247)

@@ -79,7 +79,7 @@ func TestRecoverCommandNamesABoundedNumberOfLeases(t *testing.T) {
 	assert.Contains(t, b.err.String(), "150 more Leases could not be changed: effect\n")
 }
 
-func TestRecoverCommandResumesSlotsIfRevisionCannotRise(t *testing.T) {
+func TestRecoverCommandResumesSlotsIfWritesAreRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newRestored(t, 5000, slotLease("lock.a", "a", nil), slotLease("lock.person", "", map[string]string{api.PausedAnnotation: "hold"}),
 			slotLease("lock.before", "", map[string]string{api.PausedAnnotation: string(api.PauseRecover)}))
@@ -135,7 +135,7 @@ func TestRecoverCommandWritesNothingIfEveryPauseFails(t *testing.T) {
 	})
 }
 
-func TestFarTokenRaisesTheFloorOnlyByFlag(t *testing.T) {
+func TestFarTokenRaisesRecoveryFloorOnlyByFlag(t *testing.T) {
 	token := func(value string) map[string]string { return map[string]string{api.TokenAnnotation: value} }
 	const evil = "lock.z in shop"
 	for name, c := range map[string]struct {

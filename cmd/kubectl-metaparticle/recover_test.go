@@ -277,7 +277,7 @@ func TestRecoverCommandResumesOtherSlotsAfterAnError(t *testing.T) {
 	})
 }
 
-func TestRecoverCommandContinuesDespiteDeletionOfItsObjects(t *testing.T) {
+func TestRecoverCommandContinuesDespiteDeletedScratchLeases(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newRestored(t, 5000, slotLease("lock.a", "a", nil))
 		deleted := false

@@ -63,7 +63,7 @@ var parallel = []string{
 	"TestGateKeepsTomcatExclusiveAndUnchanged",
 	"TestGateKeepsShellScriptExclusiveAndUnchanged",
 	"TestGateKeepsCronExclusiveAndUnchanged",
-	"TestProgramsOfMetaparticleSyncNeverHoldTogether",
+	"TestProgramsOfTheSyncLibraryNeverHoldTogether",
 	"TestExampleCounterCountsExactlyDespiteKills",
 	"TestVariableKeepsEachAcknowledgedAdditionDespiteKills",
 	"TestNightlyExampleFinishesOneBackupDespiteDeletion",
@@ -232,8 +232,8 @@ func TestGateKeepsShellScriptExclusiveAndUnchanged(t *testing.T) {
 func TestGateKeepsCronExclusiveAndUnchanged(t *testing.T) {
 	applications.TestGateKeepsCronExclusiveAndUnchanged(t)
 }
-func TestProgramsOfMetaparticleSyncNeverHoldTogether(t *testing.T) {
-	applications.TestProgramsOfMetaparticleSyncNeverHoldTogether(t)
+func TestProgramsOfTheSyncLibraryNeverHoldTogether(t *testing.T) {
+	applications.TestProgramsOfTheSyncLibraryNeverHoldTogether(t)
 }
 
 // Tests of package examples.

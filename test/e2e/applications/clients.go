@@ -62,11 +62,11 @@ func inJava(class string) []string {
 // a program exits without a hold, the kubelet waits for up to 80 s before the next start.
 const holdTimeout = 5 * time.Minute
 
-// TestProgramsOfMetaparticleSyncNeverHoldTogether needs the sources of metaparticle/sync, and takes
+// TestProgramsOfTheSyncLibraryNeverHoldTogether needs the sources of metaparticle/sync, and takes
 // five minutes. So only "make e2e SYNC=directory" runs the test.
-func TestProgramsOfMetaparticleSyncNeverHoldTogether(t *testing.T) {
+func TestProgramsOfTheSyncLibraryNeverHoldTogether(t *testing.T) {
 	if SyncTree == "" {
-		t.Skip("the sources of metaparticle/sync are not in this checkout: make e2e SYNC=directory RUN=TestProgramsOfMetaparticleSync")
+		t.Skip("the sources of metaparticle/sync are not in this checkout: make e2e SYNC=directory RUN=TestProgramsOfTheSyncLibrary")
 	}
 	cluster.NeedLab(t, "it makes images")
 	t.Parallel()
