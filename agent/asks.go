@@ -16,17 +16,17 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// refused is how long the holder waits after the API server has forbidden a watch of a next Lease.
-// Roles from earlier versions of enroll grant no right to next Leases.
+// refused is the time that the holder waits after the API server has forbidden a watch of a next
+// Lease. Roles from earlier versions of enroll grant no right to next Leases.
 const refused = time.Minute
 
 // watched is the longest time of one watch of a next Lease. The server of a watch may vanish
 // without an error. After that, only a new watch shows the holder an ask.
 const watched = 5 * time.Minute
 
-// steady is how long a watch must last for the next watch to begin soon. After each shorter watch
-// the holder waits longer, because a server that ends each watch at once must not receive many
-// requests.
+// steady is the time that a watch must last for the next watch to begin soon. After each shorter
+// watch the holder waits longer, because a server that ends each watch at once must not receive
+// many requests.
 const steady = 10 * time.Second
 
 // watchAsks watches the next Lease of the slot until end is called.

@@ -22,8 +22,8 @@ const (
 	// silentFor is the time for which the watch of Leases may be open without a byte. The API server sends a
 	// bookmark each minute. The watch of Events has no bookmarks, and that of pods may have none on an idle cluster.
 	silentFor = 2 * time.Minute
-	// steady is how long a watch must last before the watch counts as open. Otherwise a server that
-	// immediately ends each watch would not cause a warning.
+	// steady is the time that a watch must last before the watch counts as open. Otherwise a
+	// server that immediately ends each watch would not cause a warning.
 	steady = 2 * time.Second
 	// bookmarked is the resource whose watch is never silent for long. Each node renews a Lease, so
 	// the API server always has a change to report in a bookmark.

@@ -53,8 +53,8 @@ type hold struct {
 	// deadline is the instant by which the program must have stopped. From the instant drainAt
 	// on, the agent does not expect to renew before the deadline.
 	deadline, drainAt time.Duration
-	// kill is how long before the deadline a shim begins to kill the program; zero if no shim
-	// kills the program.
+	// kill is the time before the deadline at which a shim begins to kill the program; zero if
+	// no shim kills the program.
 	kill time.Duration
 	// streams counts the connections by which the program shows that it lives. Without a
 	// connection, the program must send heartbeats. The last heartbeat came at the instant

@@ -88,7 +88,7 @@ func (c *tab) next() string {
 type row struct {
 	Namespace, Slot string
 	Holder          *struct{ Pod string }
-	Handovers       []struct{ Pod, From, Reason string }
+	Handovers       []struct{ Pod, From, Reason, Cause string }
 }
 
 // get sends a request to the console, and returns the status and the body of the answer.
@@ -150,6 +150,15 @@ func TestConsoleShowsAHandoverWithItsCause(t *testing.T) {
 	seen := shown(slot, func(r row) bool { return r.Holder != nil && r.Holder.Pod != first.Name && len(r.Handovers) > 1 })
 	assert.Equal(t, first.Name, seen.Handovers[0].From)
 	assert.Equal(t, "Yielded", seen.Handovers[0].Reason)
+
+	// The deletion of the holder's pod is the commonest cause.
+	app.AwaitStandby(s, a)
+	deleted := seen.Holder.Pod
+	kubectl.Must(s, "", "delete", "pod", deleted, "--wait=false")
+	seen = shown(slot, func(r row) bool {
+		return r.Holder != nil && r.Holder.Pod != deleted && r.Handovers[0].From == deleted && r.Handovers[0].Reason != ""
+	})
+	assert.Contains(t, seen.Handovers[0].Cause, "this pod is being deleted")
 
 	for _, args := range [][]string{
 		{"annotate", "lease", slot, "a=b"}, {"delete", "lease", slot}, {"delete", "pod", first.Name}, {"get", "secrets"}, {"create", "configmap", "a"},
