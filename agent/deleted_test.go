@@ -25,6 +25,12 @@ func (p *pod) delete() {
 	p.link.set(func(l *link) { l.deleted, l.graceEnds = true, time.Now().Add(cmp.Or(p.config.Grace, api.DefaultGrace)) })
 }
 
+// podReads returns the number of the agent's checks for its pod's deletion.
+func (p *pod) podReads() (count int) {
+	p.link.set(func(l *link) { count = l.podReads })
+	return count
+}
+
 // A controller deletes all pods at the same time, and the holder's application is the first to
 // end.
 func TestDeletedStandbyNeverStartsChildAfterARelease(t *testing.T) {
@@ -62,34 +68,84 @@ func TestDeletedStandbyNeverStartsChildAfterARelease(t *testing.T) {
 // The agent checks for its pod's deletion by an empty patch of the pod. Such a patch costs the
 // API server more than a write of a Lease. If the release names no successor, all standbys write
 // at once, and only the pod that got the slot sends the patch.
-func TestOnlyNamedSuccessorChecksPodDeletionWhileAcquiring(t *testing.T) {
-	for _, named := range []bool{false, true} {
-		t.Run(fmt.Sprintf("named=%v", named), func(t *testing.T) {
+func TestUnnamedStandbyChecksPodDeletionAfterAcquiring(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a, b := w.pair()
+		answered, before := make(chan struct{}), b.podReads()
+		b.link.set(func(l *link) { l.withheld = answered })
+		a.gates.end("s1")
+		w.within(time.Second, "the write is stored", func() bool { return w.holder() == b.identity() })
+		assert.Equal(t, before, b.podReads())
+		close(answered)
+		w.within(time.Second, "child runs", func() bool { return b.running("s2") })
+		assert.Equal(t, before+1, b.podReads())
+	})
+}
+
+// A person names the successor when the person requests the yield. So the successor can check for
+// its deletion while the holder's application stops.
+func TestNamedSuccessorChecksPodDeletionBeforeTheRelease(t *testing.T) {
+	for name, test := range map[string]struct {
+		stop, delay time.Duration
+		checks      int
+	}{
+		"the check is fresh":                      {stop: 3 * time.Second, checks: 1},
+		"the application stops slowly":            {stop: clearFor + time.Second, checks: 2},
+		"the check is answered after the release": {stop: time.Second, delay: 1500 * time.Millisecond, checks: 2},
+	} {
+		t.Run(name, func(t *testing.T) {
 			simulate(t, func(w *world) {
 				w.free(theSlot)
 				a, b := w.pair()
-				answered, before, after := make(chan struct{}), 0, 0
-				b.link.set(func(l *link) { before, l.withheld = l.podReads, answered })
-				if named {
-					y := api.Yield{Hold: a.gates.hold("s1"), Successor: b.identity()}
-					w.annotate(theSlot, api.YieldAnnotation, y.String())
-				} else {
-					a.gates.end("s1")
-				}
-				w.within(time.Second, "the write is stored", func() bool { return w.holder() == b.identity() })
-				b.link.set(func(l *link) { after = l.podReads })
-				assert.Equal(t, named, after > before)
-				close(answered)
-				w.within(time.Second, "child runs", func() bool { return b.running("s2") })
-				b.link.set(func(l *link) { after = l.podReads })
-				assert.Equal(t, before+1, after)
+				a.gates.shims["s1"].stop = test.stop
+				before := b.podReads()
+				b.link.set(func(l *link) { l.delay = test.delay })
+				y := api.Yield{Hold: a.gates.hold("s1"), Successor: b.identity()}
+				w.annotate(theSlot, api.YieldAnnotation, y.String())
+				w.pass(test.stop / 2)
+				assert.Equal(t, before+1, b.podReads(), "the holder's application has not ended")
+				b.link.set(func(l *link) { l.delay = 0 })
+				w.within(10*time.Second, "child runs", func() bool { return b.running("s2") })
+				assert.Equal(t, before+test.checks, b.podReads())
 			})
 		})
 	}
 }
 
-// The API server stores the acquiring write at once. Each case answers the check for the pod's
-// deletion in another way.
+// A pod that is deleted between the check and the release runs its application only until the
+// first answer of the API server.
+func TestSuccessorDeletedAfterTheCheckGivesHoldBack(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a, b := w.pair()
+		a.gates.shims["s1"].stop = 2 * time.Second
+		y := api.Yield{Hold: a.gates.hold("s1"), Successor: b.identity()}
+		w.annotate(theSlot, api.YieldAnnotation, y.String())
+		w.pass(time.Second)
+		b.delete()
+		w.within(10*time.Second, "the slot is given back", func() bool { return w.holder() == a.identity() })
+		for _, ran := range b.gates.shim("s2").ran {
+			assert.Less(t, ran[1]-ran[0], time.Second)
+		}
+	})
+}
+
+func TestNamedSuccessorThatIsDeletedNeverAcquires(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a, b := w.pair()
+		a.gates.shims["s1"].stop = 2 * time.Second
+		b.delete()
+		y := api.Yield{Hold: a.gates.hold("s1"), Successor: b.identity()}
+		w.annotate(theSlot, api.YieldAnnotation, y.String())
+		w.within(time.Minute, "the old holder takes the slot again", func() bool { return len(a.gates.shim("s1").ran) == 2 })
+		assert.Empty(t, b.gates.shim("s2").ran)
+	})
+}
+
+// The API server stores the acquiring write at once. In each case the API server answers the check
+// for the pod's deletion in a different way.
 func TestAgentBrieflyDelaysGrantToCheckPodDeletion(t *testing.T) {
 	for name, test := range map[string]struct {
 		slow func(l *link)
@@ -129,7 +185,7 @@ func TestAgentDrainsHoldAcquiredAfterThePodsDeletion(t *testing.T) {
 		a.gates.connect(gate.Report{Shim: "s1", Container: "app"}).stop = 25 * time.Second
 		w.pass(time.Second)
 		a.delete()
-		a.link.set(func(l *link) { l.delay = 2 * time.Second }) // the check for the deletion takes longer than the grant waits
+		a.link.set(func(l *link) { l.delay = 2 * time.Second }) // the check for the deletion takes longer than the agent delays the grant
 		b.gates.end("s2")
 		w.within(2*time.Second, "nobody can know yet", func() bool { return a.running("s1") })
 		w.within(10*time.Second, "it is known", func() bool { return a.gates.phase("s1") == gate.Draining })
@@ -239,13 +295,13 @@ func TestHoldSurvivesPodDeletionReportedDuringEarlierHold(t *testing.T) {
 
 // With the gate "pod" only a restart of all containers ends the application. In a
 // deleted pod the kubelet restarts nothing, so a drain would not end the application.
-func TestDeletedPodWithoutShimsKeepsItsSlot(t *testing.T) {
+func TestDeletedPodWithPodGateKeepsTheSlot(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", func(c *Config) { c.KubeletStops = true })
 		w.pass(time.Second)
 		a.delete()
-		a.link.set(func(l *link) { l.delay = 2 * time.Second }) // the check for the deletion takes longer than the grant waits
+		a.link.set(func(l *link) { l.delay = 2 * time.Second }) // the check for the deletion takes longer than the agent delays the grant
 		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
 		w.pass(time.Minute)
 		require.True(t, a.agent.unit.deletion.known)

@@ -5,6 +5,7 @@ package agent
 
 import (
 	"errors"
+	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
@@ -17,9 +18,10 @@ import (
 // hold. The agent gives back a hold that began just before the agent learned of the deletion. An
 // older hold goes on.
 //
-// A controller may delete all pods of a workload at once, and the holder may end before a
-// standby knows of its own deletion. So with each acquiring write the agent checks whether its
-// own pod is being deleted. The agent grants nothing before that check has ended.
+// A controller may delete all pods of a workload at once, and the holder may end before a standby
+// knows of its own deletion. So for each new hold the agent checks whether its own pod is being
+// deleted, with the acquiring write or directly after that write. The agent grants nothing before
+// that check has ended.
 type deletion struct {
 	// known reports that the pod is being deleted.
 	known bool
@@ -32,6 +34,30 @@ type deletion struct {
 	// begun counts the checks for the pod's deletion that have begun. The field "ended" is the
 	// number of the latest check that has ended.
 	begun, ended int
+	// ahead is the last hold of another pod during which this standby checked ahead of its own
+	// hold. The check began at the instant "aheadAt". The field "cleared" reports that the check
+	// found no deletion.
+	ahead   string
+	aheadAt time.Duration
+	cleared bool
+}
+
+// clearFor is the time for which a check ahead counts. Most applications end within this time after
+// their stop signal. Within this time a pod may be deleted after the check. If this pod then starts
+// its application, the first status write reports the deletion, and the agent gives back the hold.
+const clearFor = 5 * time.Second
+
+// clears reports whether the check ahead has found no deletion, and still counts.
+func (d *deletion) clears(now time.Duration) bool { return d.cleared && now < d.aheadAt+clearFor }
+
+// expect notes that this standby expects the slot after the other pod's hold. The result is true
+// if the agent must check ahead now: once for each hold, and at most once in clearFor.
+func (d *deletion) expect(hold string, now time.Duration) bool {
+	if hold == "" || d.ahead == hold || d.ahead != "" && now < d.aheadAt+clearFor {
+		return false
+	}
+	d.ahead, d.aheadAt, d.cleared = hold, now, false
+	return true
 }
 
 // note stores the answer of the API server: whether the pod is being deleted. The argument
@@ -53,10 +79,9 @@ func (d *deletion) begin() (number int) {
 	return d.begun
 }
 
-// end receives the result of a check that was sent with an acquiring write of the hold. If the pod
-// is being deleted, end notes that result as the first answer of the hold. If not, end drops the
-// result, because the pod may be deleted after the check. Then the hold's first status write brings
-// the first answer.
+// end receives the result of a check that the agent sent for the hold. If the pod is being deleted,
+// end notes that result as the first answer of the hold. If not, end drops the result, because the
+// pod may be deleted after the check. Then the hold's first status write brings the first answer.
 func (d *deletion) end(number int, hold string, deleted bool) {
 	d.ended = max(d.ended, number)
 	if deleted {

@@ -57,13 +57,14 @@ func (q *requests) carry(ctx context.Context, a claim.Action) {
 }
 
 // acquire sends an acquiring write. For a new hold, acquire also checks whether this pod is being
-// deleted. If the last release names this pod as successor, acquire sends the write and the check
-// at the same time. So the check does not delay the grant. If the release does not name this pod,
-// several standbys may send the write, and only the pod whose write is stored sends the check.
+// deleted. If the last release names this pod as successor, the check does not delay the grant.
+// Either a check ahead has already cleared the pod, or acquire sends the write and the check at the
+// same time. If the release does not name this pod, several standbys may send the write, and only
+// the pod whose write is stored sends the check.
 func (q *requests) acquire(ctx context.Context, a claim.Action) {
 	check := func() { q.checkDeletion(ctx, a.Record.Hold) }
 	switch named := q.unit.claim.Record(a.Slot).Successor == q.unit.self.Identity; {
-	case a.Resumed:
+	case a.Resumed, named && q.unit.deletion.clears(q.unit.config.Clock()):
 		q.courier.Carry(ctx, a)
 	case named:
 		q.courier.Carry(ctx, a)
@@ -71,6 +72,22 @@ func (q *requests) acquire(ctx context.Context, a claim.Action) {
 	default:
 		q.courier.Write(ctx, a, check)
 	}
+}
+
+// checkAhead checks whether the pod is being deleted, while the given hold of another pod still
+// lasts. The standby expects the slot after that hold. The check is a patch of the pod, and would
+// otherwise compete with the acquiring write for the API server's processors.
+func (q *requests) checkAhead(ctx context.Context, hold string) {
+	u := q.unit
+	q.group.Go(func() {
+		bounded, cancel := context.WithTimeout(ctx, q.timeout)
+		defer cancel()
+		pod, err := u.config.API.ReadPod(bounded, u.config.PodName)
+		q.posts.post(ctx, func(time.Duration) {
+			u.deletion.note("", pod.Deleted || gone(err))
+			u.deletion.cleared = err == nil && hold == u.deletion.ahead
+		})
+	})
 }
 
 // checkDeletion checks whether the pod is being deleted. The grant waits for the answer, which

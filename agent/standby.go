@@ -36,6 +36,7 @@ func (s standby) run(ctx context.Context) (*hold, error) {
 		r.see(s.loop.now, views, s.unit.whole())
 		standing := r.standing(s.loop.now, views, s.unit.shims.Begun())
 		r.note(s.loop.now, standing)
+		s.checkAhead(ctx, views, standing)
 		s.unit.waits.decide(s.loop.now)
 		facts := s.unit.facts()
 		facts.Compete = facts.Compete && !standing.Failed && !s.unit.waits.skips() && !s.unit.waits.done && !s.unit.records()
@@ -65,6 +66,20 @@ func (s standby) run(ctx context.Context) (*hold, error) {
 		wake = min(wake, until, s.unit.waits.dismiss(s.loop.now), s.loop.appear(ctx, look))
 		if err := s.loop.wait(ctx, wake); err != nil {
 			return nil, err
+		}
+	}
+}
+
+// checkAhead checks for the pod's deletion, if this standby expects a slot after the present hold. A
+// standby expects the slot while the standby asks for its turn, and once a person has named the
+// standby as successor.
+func (s standby) checkAhead(ctx context.Context, views []claim.View, standing turn.Standby) {
+	u := s.unit
+	for _, v := range views {
+		yield := v.Record.Yield
+		named := yield.Hold == v.Record.Hold && yield.Successor == u.self.Identity
+		if (named || standing.Asks) && !v.Mine && u.deletion.expect(v.Record.Hold, s.loop.now) {
+			s.loop.requests.checkAhead(ctx, v.Record.Hold)
 		}
 	}
 }

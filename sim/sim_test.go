@@ -51,8 +51,8 @@ func TestRestoringAPIObjectsBreaksNoInvariant(t *testing.T) { play.Restores(t, w
 
 func TestPlantedBugsAreCaught(t *testing.T) { play.Planted(t) }
 
-// The bugs named below are in code that the tests of agent/claim run, too. The random schedules of
-// these tests must catch the bugs without package world.
+// The bugs named below are in code that the tests of agent/claim also run. The random schedules of
+// those tests must catch these bugs without package world.
 func TestRandomSchedulesOfClaimsCatchPlantedBugs(t *testing.T) {
 	play.PlantedClaims(t, "boot-id-always-proof", "deadline-from-the-answer", "deadline-from-the-last-attempt", "equal-bytes",
 		"from-renew-time", "giving-up", "gone-is-free", "identity-is-proof", "latest-deadline",
@@ -66,7 +66,7 @@ func TestRandomSchedulesOfClaimsCatchPlantedBugs(t *testing.T) {
 func TestPlantedBugsAreCaughtByClaimTests(t *testing.T) { play.PlantedIn(t, "agent/claim") }
 
 // The test plants the bugs that belong to tests of agent/local. The simulation misses these bugs,
-// because all faults of the simulation end, and so each wait ends, too.
+// because each fault of the simulation ends, and then each wait ends.
 func TestPlantedBugsAreCaughtByLocalAPITests(t *testing.T) { play.PlantedIn(t, "agent/local") }
 
 // The test plants the bugs that belong to tests of agent/leash. In the simulation no program joins
@@ -87,7 +87,7 @@ func TestPlantedBugsAreCaughtByShimTests(t *testing.T) { play.PlantedIn(t, "agen
 func TestPlantedBugsAreCaughtByStampTests(t *testing.T) { play.PlantedIn(t, "enroll/stamp") }
 
 // The test plants the bugs that belong to tests of agent/after. The simulation misses these bugs.
-// In its stories with conditions no person writes a Lease, no key is forgotten, and each new Lease
+// In the stories with conditions no person writes a Lease, no key is forgotten, and each new Lease
 // has a UID of its own.
 func TestPlantedBugsAreCaughtByConditionTests(t *testing.T) { play.PlantedIn(t, "agent/after") }
 
@@ -102,8 +102,13 @@ func TestPlantedBugsAreCaughtByBarrierTests(t *testing.T) { play.PlantedIn(t, "a
 func TestPlantedBugsAreCaughtByLeaseTests(t *testing.T) { play.PlantedIn(t, "agent/lease") }
 
 // The test plants the bugs that belong to tests of agent/variable. The simulation misses these
-// bugs, because few of its calls wait at one instant, and its Variables have room for all keys.
+// bugs, because few simulated calls wait at the same time, and each simulated Variable has room for
+// all keys.
 func TestPlantedBugsAreCaughtByVariableTests(t *testing.T) { play.PlantedIn(t, "agent/variable") }
+
+// The test plants the bugs that belong to tests of agent. The simulation misses these bugs, because
+// no invariant of the simulation forbids that a deleted pod starts its application.
+func TestPlantedBugsAreCaughtByAgentTests(t *testing.T) { play.PlantedIn(t, "agent") }
 
 // Package sim compiles in less than a minute without the libraries of Kubernetes, and in four
 // minutes with them.
