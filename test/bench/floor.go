@@ -31,7 +31,8 @@ const apiHost, apiPort = "10.213.0.1", "6443"
 
 // floor measures the API server's part of a handover. One client sends the releasing PUT. The
 // watch of another client receives the event of that PUT, and this other client sends the
-// acquiring PUT. No process stops or starts.
+// acquiring PUT. No process stops or starts. As between two handovers, two seconds pass between two
+// rounds, because a processor that has idled needs longer for the next request.
 func floor(ctx context.Context, dir, namespace, count string) error {
 	rounds, err := strconv.Atoi(count)
 	if err != nil {
@@ -95,6 +96,11 @@ func floor(ctx context.Context, dir, namespace, count string) error {
 			return err
 		}
 		found["release+event+acquire"] = append(found["release+event+acquire"], time.Since(began))
+		select {
+		case <-time.After(apart):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 	return json.NewEncoder(os.Stdout).Encode(found)
 }

@@ -70,7 +70,7 @@ func (b *bench) handovers(ctx context.Context, rounds, peers int) error {
 		successor = ", each yield names the next holder"
 	}
 	ours.Print(fmt.Sprintf("this project with %d pods, without the time of the drain%s", b.standbys+1, successor))
-	least["release+event+acquire"].Print("floor: releasing PUT, its watch event, acquiring PUT, by plain HTTP")
+	least["release+event+acquire"].Print("floor: releasing PUT, its watch event, acquiring PUT, by plain HTTP, with the same wait between two rounds")
 	least["put"].Print("one PUT of the floor")
 	if peers > 0 {
 		peer["handover"].Print("client-go's elector, ReleaseOnCancel, 15/10/2 s: from its cancellation to another leader's start")

@@ -17,7 +17,7 @@ import (
 // handed is one handover. Both instants are readings of the kernel's CLOCK_MONOTONIC.
 type handed struct {
 	exit, exec time.Duration
-	// old and next are the UIDs of the pods.
+	// old and next are the UIDs of the holder before and after the handover.
 	old, next string
 }
 
@@ -34,7 +34,7 @@ var steps = []string{
 	"the API server stores the releasing PUT",
 	"from then to the receipt of the acquiring PUT: the standby gets the watch event, and writes",
 	"the API server stores the acquiring PUT",
-	"from then to the exec: the answer, the check whether the pod is deleted, the grant, fork and exec",
+	"from then to the exec: the answer, the check whether the pod is deleted unless that was checked before, the grant, fork and exec",
 }
 
 // printSteps prints the duration of each step of the handovers.
