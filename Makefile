@@ -148,7 +148,7 @@ matrix: ## The end-to-end tests on the oldest Kubernetes, on one between, and on
 .PHONY: rollouts
 rollouts: install ## Measure the table of docs/rollouts.md on the cluster; ROWS=regexp chooses workloads (deployment-3).
 	@mkdir -p out/e2e
-	cd test/e2e && $(GO_TEST) -count=1 -timeout 60m $(V) -artifacts -outputdir $(ROOT)/out/e2e -run '^TestEachKindOfWorkloadRollsOutAsDocumented$$' -rows='$(ROWS)'
+	cd test/e2e && $(GO_TEST) -count=1 -timeout 60m $(V) -artifacts -outputdir $(ROOT)/out/e2e -run '^TestEachTypeOfWorkloadRollsOutAsDocumented$$' -rows='$(ROWS)'
 
 .PHONY: pause
 pause: ## Test a shim in a virtual machine that is paused; needs KERNEL=/boot/vmlinuz-… and qemu-system-x86.

@@ -34,9 +34,9 @@ func New(config Config) (*Agent, error) {
 	return &Agent{loop: newLoop(config, unit, posts), unit: unit}, nil
 }
 
-// Run stands by, holds and drains until stop is closed and every child of this agent's
-// grants is proven dead. Run then releases, and returns nil. If ctx ends first, Run
-// releases nothing, and the shims drain by themselves at their deadline.
+// Run stands by, holds and drains until stop is closed and each child that ran under this agent's
+// grants is proven dead. Run then releases, and returns nil. If ctx ends first, Run releases
+// nothing, and the shims drain by themselves at their deadline.
 func (a *Agent) Run(ctx context.Context, stop <-chan struct{}) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer a.loop.group.Wait()

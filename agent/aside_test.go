@@ -23,8 +23,8 @@ func TestSlotIsReleasedIfTheChildCannotStart(t *testing.T) {
 		b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
 		w.within(2*time.Second, "b runs", func() bool { return b.running("s2") })
 
-		// While no other pod competes, pod a acquires the slot again and again, but no more often
-		// than a holder renews.
+		// Pod a cannot start its child. While no other pod competes, pod a acquires the slot again
+		// and again, but no more often than a holder renews.
 		b.gates.end("s2")
 		w.pass(time.Minute)
 		before := w.server.lease(theSlot).Transitions

@@ -76,8 +76,8 @@ func sleep(ctx context.Context, pause time.Duration) {
 // longer asks, the asker removes the ask.
 type asker struct {
 	requests *requests
-	// lease is the next Lease from the last answer of the API server; nil if the asker must
-	// read that Lease before its next write.
+	// lease is the next Lease from the last answer of the API server. The field is nil if the asker
+	// must read the next Lease before its next write.
 	lease *kube.Lease
 	// written reports that the next Lease may contain this pod's ask. The field "writing"
 	// reports that a write of the next Lease is under way.
@@ -107,10 +107,10 @@ func (a *asker) sees(leave string) {
 	}
 }
 
-// ask sends the write of the pod's ask, or the write that removes the ask, when that write is
-// due. The result is the instant of the next decision. While the pod asks, this write is
-// repeated every [turn.Again], because only a fresh ask counts. The holder answers an ask by a
-// release of the slot.
+// ask sends the write of the pod's ask, or the write that removes the ask, when that write is due.
+// The result is the instant of the next decision. While the pod asks, the function repeats the
+// write of the ask every [turn.Again], because only a fresh ask counts. The holder answers an ask
+// by a release of the slot.
 func (a *asker) ask(ctx context.Context, now time.Duration, asks bool) (wake time.Duration) {
 	switch {
 	case a.writing || !asks && !a.written:

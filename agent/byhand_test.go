@@ -235,7 +235,7 @@ func TestVanishedSuccessorDelaysOtherStandbysByOneSecond(t *testing.T) {
 	})
 }
 
-func TestHolderYieldsOnlyAfterThePauseHasEnded(t *testing.T) {
+func TestHolderObeysYieldRequestOnlyAfterPauseEnds(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a, b := w.pair()

@@ -171,8 +171,8 @@ func TestGateImportsOnlyTheStandardLibrary(t *testing.T) {
 	}
 }
 
-// Desk and shim share only packages gate, host and api. If one of them imported the other, it
-// could bypass the connection between them.
+// Desk and shim share only packages gate, host and api. If desk imported shim, or shim imported
+// desk, a call could bypass the connection between them.
 func TestDeskAndShimDoNotImportEachOther(t *testing.T) {
 	for _, end := range []string{"agent/desk", "agent/shim"} {
 		for _, d := range dependencies(t, module+end) {

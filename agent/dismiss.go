@@ -19,7 +19,7 @@ import (
 )
 
 // waits decides for each waiting shim whether its wait ends. A wait ends if the pod skips, if
-// the bound of the wait is over, or if the work is done.
+// [Config.WaitAtMost] has passed, or if the work is done.
 type waits struct {
 	config Config
 	claim  *claim.Claim
@@ -71,7 +71,7 @@ func (w *waits) decide(now time.Duration) {
 	w.events.Skipped(holder)
 }
 
-// delay stores new failures of the pod's work, and the instant of the next attempt. The delay
+// delay stores how often the pod's work has failed, and the instant of the next attempt. The delay
 // counts from the instant at which this agent process saw the failures.
 func (w *waits) delay(now time.Duration, f api.Failures) {
 	key := w.config.OnceKey
@@ -140,8 +140,8 @@ func (w *waits) livingHolder(now time.Duration) string {
 
 // living reports whether another pod's application runs under the slot. A pod of the same Job
 // does not count, because a Job's next pod must not skip because of the pod that it replaces. A
-// holder whose application does not run, or fails its probes, does not count, either. If the
-// holder is the leader election of another program, its renewals are enough.
+// holder whose application does not run, or fails its probes, does not count, either. If a
+// leader election outside of Metaparticle holds the slot, renewals of the Lease are enough.
 func (w *waits) living(now time.Duration, v claim.View) bool {
 	r := v.Record
 	if !v.Known || r.Holder == "" || v.Mine || !v.Alive || now >= v.ExpiresAt {
@@ -151,7 +151,7 @@ func (w *waits) living(now time.Duration, v claim.View) bool {
 	return works && (w.config.Job == "" || r.Notes.Job != w.config.Job)
 }
 
-// work names the work that is done, for the message of a dismissal.
+// work names the work that is done, for [gate.Dismiss.Reason].
 func (w *waits) work() string {
 	if w.config.run() != "" {
 		group, _, _ := api.ReadShard(w.config.Slots[0])

@@ -125,7 +125,7 @@ func TestPodNeverSkipsOnceItsApplicationHasStarted(t *testing.T) {
 	})
 }
 
-// elector lets the leader election of another program take the slot, and renew its Lease. The
+// elector lets a leader election outside of Metaparticle take the slot, and renew the Lease. The
 // returned function ends the election.
 func (w *world) elector() (stop func()) {
 	done := make(chan struct{})
@@ -178,9 +178,9 @@ func TestPodNeverSkipsForHolderOfItsJob(t *testing.T) {
 	})
 }
 
-// For example, a pod that needs two slots may hold and renew the first slot, without an
-// application, while it waits for the second slot.
-func TestHolderWithoutApplicationCausesNoSkip(t *testing.T) {
+// A pod that needs two slots can hold the first slot without an application, while the pod waits
+// for the second slot.
+func TestPodNeverSkipsForHolderWithoutRunningApplication(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -197,7 +197,7 @@ func TestHolderWithoutApplicationCausesNoSkip(t *testing.T) {
 
 // The kubelet needs minutes to pull the second pod's image. The shim of that pod therefore begins
 // to wait only after the holder has vanished.
-func TestPodNeverSkipsIfHolderVanishedBeforeWait(t *testing.T) {
+func TestPodRunsIfHolderVanishedBeforeShimConnected(t *testing.T) {
 	for name, gap := range map[string]bool{"seen": false, "in a gap": true} {
 		t.Run(name, func(t *testing.T) {
 			simulate(t, func(w *world) {

@@ -38,8 +38,8 @@ func (d *drain) run(ctx context.Context) error {
 		if u.shims.Proven(d.id) || now >= state.Deadline {
 			return nil
 		}
-		// The order to drain comes first. With the gate "readiness", the drain ends only by a
-		// status that is stored after that order.
+		// The agent sends the order to drain before the pod's status. With the gate "readiness",
+		// the drain ends only by a status that is stored after that order.
 		d.stop(state)
 		wake := min(state.Deadline, d.loop.starts.act(ctx, now, startFacts{holds: true}), d.loop.appear(ctx, u.readiness.Draining(now, d.shown(), d.reason, d.began, d.spared())))
 		if d.renews() {
@@ -52,7 +52,7 @@ func (d *drain) run(ctx context.Context) error {
 }
 
 // stop orders the shims of the hold to drain. Once another pod may run under a slot of the
-// hold, stop also orders them to kill their children.
+// hold, stop also orders these shims to kill their children.
 func (d *drain) stop(s claim.State) {
 	for _, r := range d.unit.shims.Grantees(d.id) {
 		d.stopChild(r)

@@ -94,7 +94,7 @@ func (g *gates) change(s *fakeShim, f func(r *gate.Report)) {
 			s.ran[n-1][1] = g.clock()
 		}
 	}
-	// A shim without a connection sends no report, but its pidfd proves its death.
+	// About a shim without a connection the desk reports only the death, which the pidfd proves.
 	if connected || s.report.Connected || s.report.Dead {
 		g.reports <- s.report
 	}

@@ -39,7 +39,7 @@ func (h grants) dismiss() time.Duration {
 func (h grants) waitsToStart() bool { return !h.loop.starts.open() && len(h.grantable()) > 0 }
 
 // grant sends a first grant to each waiting shim of the pod, and extends the other grants as
-// far as the renewals allow. If a container has a fresher shim, grant drains the earlier shim. The
+// far as the renewals allow. If a container has two shims, grant drains the earlier shim. The
 // result is the instant of the next attempt.
 func (h grants) grant(s claim.State) time.Duration {
 	h.refused = false
@@ -68,7 +68,7 @@ func (h grants) grant(s claim.State) time.Duration {
 	return wake
 }
 
-// stopSuperseded drains a shim whose container has a fresher shim. If the pod has only a start
+// stopSuperseded drains a shim whose container has a later shim. If the pod has only a start
 // lock, the drained shim could get no further grant, so the order also ends its container.
 func (h grants) stopSuperseded(r gate.Report) {
 	reason, grace := show.ReasonUnproven, h.unit.self.Budget.Drain

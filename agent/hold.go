@@ -62,7 +62,7 @@ func newHold(u *unit, l *loop, s claim.State) *hold {
 		h.leaving.id += "." + strconv.FormatInt(l.now.Milliseconds(), 10)
 		h.serving = s.Serving
 		h.served = !h.serving.IsZero()
-		u.deletion.asked = h.id // the earlier agent process has checked for the deletion
+		u.deletion.asked = h.id // the earlier agent process has checked whether the pod is being deleted
 	}
 	h.rollout = holdRollout{rollout: u.rollout, facts: turn.Hold{
 		ID: h.id, Since: h.since, Resumed: h.resumed, Rollout: slotOf(h.record()).Rollout,
@@ -224,9 +224,9 @@ func (h *hold) wish(s claim.State) ending {
 	return ending{}
 }
 
-// deletedEarly reports whether the hold began just before the agent learned of the pod's
-// deletion. With the gate "pod", only a restart by the kubelet stops the application. The kubelet
-// restarts nothing in a deleted pod, so with that gate the result is always false.
+// deletedEarly reports whether the pod was being deleted when the hold began, less than a lease
+// duration ago. With the gate "pod", only a restart by the kubelet stops the application. The
+// kubelet restarts nothing in a deleted pod, so with that gate the result is always false.
 func (h *hold) deletedEarly() bool {
 	u := h.unit
 	return u.deletion.seen == h.id && !u.config.KubeletStops && h.loop.now < h.since+u.self.Budget.Duration
@@ -317,7 +317,7 @@ func (h *hold) appear(ctx context.Context, s claim.State) time.Duration {
 }
 
 // spared reports whether a Ready pod stays Ready although its application does not serve. A
-// strict controller replaces each unready pod. So in a rollout of a broken version, such a
+// strict controller replaces each unready pod. So in a rollout of a broken revision, such a
 // controller could replace all old pods. The caller must know that the pod's revision is proven.
 func (u *unit) spared() bool { return u.config.ReplacesUnready && u.stored.ready }
 

@@ -99,7 +99,7 @@ func TestAgentReleasesSlotIfApplicationNeverStarts(t *testing.T) {
 
 // If the loop is slow, the success of an init container and the death of its shim come in one
 // report.
-func TestHoldContinuesAfterInitSuccessAndShimDeath(t *testing.T) {
+func TestHoldSurvivesInitContainersSuccessAndShimDeath(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", migrates)
@@ -194,7 +194,7 @@ func (s *server) told() []string {
 }
 
 // The machine may be paused between two containers of a pod. Then no shim lives that could
-// report the leap, and another pod may have the slot.
+// report the leap, and another pod may have acquired the slot.
 func TestLeapBetweenContainersDelaysTheNextGrant(t *testing.T) {
 	simulate(t, func(w *world) {
 		leaps := make(chan struct{})

@@ -116,7 +116,7 @@ func TestAgentGrantsNothingBetweenLeapAndRenewal(t *testing.T) {
 	})
 }
 
-func TestAgentKillsChildOfSlotLostDuringLeap(t *testing.T) {
+func TestAgentKillsChildAfterLosingSlotDuringLeap(t *testing.T) {
 	simulate(t, func(w *world) {
 		a := settled(w)
 		w.edit(func(l *kube.Lease) { l.Holder = "b_u" })

@@ -51,8 +51,8 @@ func (u *unit) endpointDelay() time.Duration {
 	return u.config.EndpointDelay
 }
 
-// replaced reports whether the pod belongs to a StatefulSet or a DaemonSet. Only some of their
-// controllers are strict ([Config.ReplacesUnready]), but a leave treats all of them alike.
+// replaced reports whether the pod belongs to a StatefulSet or a DaemonSet. The controller of such
+// a pod may be strict ([Config.ReplacesUnready]), but a leave treats all such pods alike.
 func (u *unit) replaced() bool {
 	kind, _, _ := strings.Cut(u.config.Workload, "/")
 	return kind == "StatefulSet" || kind == "DaemonSet"
@@ -152,8 +152,8 @@ func (l *leaving) askDeletion(ctx context.Context) {
 	})
 }
 
-// ending has the reason for the end of a hold, the grace that its children get, and the
-// successor that its releases name.
+// ending has the reason for the end of a hold, the grace of the hold's children, and the
+// successor that the releases name.
 type ending struct {
 	reason    string
 	grace     time.Duration

@@ -152,7 +152,7 @@ func TestDeletedHolderServesForTheEndpointDelay(t *testing.T) {
 	})
 }
 
-func TestImpossibleLeaveDelaysStopSignalOnlyBriefly(t *testing.T) {
+func TestStopSignalComesSoonIfHolderCannotLeave(t *testing.T) {
 	for name, c := range map[string]struct {
 		standbys int
 		change   func(s *service)
@@ -342,8 +342,8 @@ func TestHolderServesConnectionsDuringItsPreStopHook(t *testing.T) {
 	})
 }
 
-// An ask is fresh for a shorter time than this endpoint delay. So the asking pod must write its
-// ask again while the holder leaves.
+// The endpoint delay in this test is longer than the time for which an ask is fresh. So the asking
+// pod must write its ask again while the holder leaves.
 func TestPodSoonRepeatsAnAskWhoseWriteFailed(t *testing.T) {
 	simulate(t, func(w *world) {
 		long := func(c *Config) { c.EndpointDelay = time.Minute }
@@ -480,8 +480,9 @@ func TestOfferInNextLeaseNeverErasesAnAsk(t *testing.T) {
 	assert.Equal(t, "h2 e_u", l.Annotations[api.OffersAnnotation], "the offers to an earlier hold are void")
 }
 
-// The holder's node vanishes in the middle of a leave. An agent of an earlier version takes the
-// slot. That agent keeps the annotations about the leave, because it does not know them.
+// The holder's node vanishes in the middle of a leave. An agent of an earlier version of
+// Metaparticle takes the slot. That agent does not know the annotations about the leave, so these
+// annotations stay on the Lease.
 func TestStandbyIgnoresTheLeaveOfAReplacedHolder(t *testing.T) {
 	simulate(t, func(w *world) {
 		s := w.serve(2)

@@ -65,8 +65,8 @@ func emptiedAt(views []claim.View) time.Duration {
 	return at
 }
 
-// follow starts two goroutines. One reads the end of the pod's grace, and the other waits for the
-// end of the last connection.
+// follow starts two goroutines. The first goroutine asks the API server for the end of the pod's
+// grace. The second goroutine waits until the last forwarded connection has ended.
 func (l *loop) follow(ctx context.Context, left <-chan struct{}) {
 	asking, cancel := context.WithCancel(ctx)
 	l.group.Go(func() { l.askGrace(asking, l.learn) })

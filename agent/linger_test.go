@@ -142,8 +142,8 @@ func TestLingeringStandbyNeverTakesASlot(t *testing.T) {
 				w.within(time.Second, "child runs", func() bool { return a.running("s1") })
 				b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
 				w.pass(time.Minute)
-				// The API server refuses the patches of b's status, and only their answers
-				// would tell b's agent of a deletion.
+				// The API server refuses the patches of b's status. Only the answers to these
+				// patches would tell b's agent of a deletion.
 				b.link.set(func(l *link) { l.noStatus = true })
 				close(b.stop)
 				w.pass(time.Second)

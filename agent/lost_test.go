@@ -34,8 +34,8 @@ func (w *world) edit(change func(l *kube.Lease)) {
 // stopped reports whether the first child of the shim s1 is dead.
 func (p *pod) stopped() bool { return p.gates.shim("s1").ran[0][1] >= 0 }
 
-func TestChildGetsNoGraceUnlessPodIsHolder(t *testing.T) {
-	const drain = 9 * time.Second // the drain of a lease of 30 s
+func TestChildGetsNoGraceUnlessLeaseNamesPod(t *testing.T) {
+	const drain = 9 * time.Second // the time for a drain, if the lease duration is 30 s
 	for name, c := range map[string]struct {
 		change func(l *kube.Lease)
 		grace  time.Duration
@@ -71,7 +71,7 @@ func TestLostSlotEndsTheGraceOfADrain(t *testing.T) {
 	})
 }
 
-func TestRestartedAgentKillsChildOfALostSlot(t *testing.T) {
+func TestRestartedAgentKillsChildIfAnotherPodHolds(t *testing.T) {
 	for name, phase := range map[string]gate.Phase{"running": gate.Running, "draining": gate.Draining} {
 		t.Run(name, func(t *testing.T) {
 			simulate(t, func(w *world) {

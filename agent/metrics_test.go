@@ -75,10 +75,11 @@ func TestMetricVacantSecondsGrowsOnlyWithoutLivingHolder(t *testing.T) {
 	}
 }
 
-// A standby that hears nothing does not know whether the holder lives.
+// A standby that hears nothing from the API server does not know whether the holder lives.
 func TestStandbyReportsNoVacancyWithoutRecentAnswers(t *testing.T) {
 	for name, c := range map[string]struct {
-		// The agent of the standby starts with the first link, and a minute later gets the second.
+		// The function "before" sets the link of the standby's agent at the start. A minute later
+		// the function "after" sets the link.
 		before, after func(l *link)
 		holds         bool          // another pod holds, and renews
 		lease         time.Duration // the lease duration of the standby; zero for the default
@@ -141,8 +142,9 @@ func TestMetricVacantSecondsIsZeroUnlessShimWaits(t *testing.T) {
 	})
 }
 
-// A lease of 30 s is renewed every 5 s. Its drain begins 15 s after the last stored renewal.
-func TestLateRenewalsAreCounted(t *testing.T) {
+// With a lease duration of 30 s, the holder renews every 5 s. The drain begins 15 s after the last
+// stored renewal.
+func TestMetricCountsLateRenewals(t *testing.T) {
 	for name, c := range map[string]struct {
 		outage time.Duration
 		late   float64

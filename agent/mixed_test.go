@@ -18,7 +18,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// unordered is the revision of a pod whose agent or webhook is of an earlier version without turns.
+// unordered is the revision of a pod whose agent or webhook is of a version of Metaparticle without
+// turns.
 var unordered = api.Revision{}
 
 // up starts a pod with one shim, whose id is the pod's name.
@@ -68,9 +69,10 @@ func (w *world) replace(olds []*pod, news []api.Revision) (pods []*pod) {
 	return pods
 }
 
-// A pod has no revision if its agent or its webhook is of an earlier version, or if the webhook
-// was rolled back. With such pods a rollout still completes, and so does the next rollout. With
-// n old pods, the application starts at most n+1 times until the first rollout is complete.
+// A pod has no revision if its agent or its webhook is of an earlier version of Metaparticle, or if
+// the webhook was rolled back. With such pods a rollout still completes, and so does the next
+// rollout. With n old pods, the application starts at most n+1 times until the first rollout is
+// complete.
 func TestRolloutsCompleteDespitePodsWithoutARevision(t *testing.T) {
 	for name, c := range map[string]struct{ olds, news []api.Revision }{
 		"no old pod has one":            {[]api.Revision{unordered, unordered, unordered}, []api.Revision{newRevision, newRevision, newRevision}},
@@ -117,8 +119,8 @@ func TestRolloutsCompleteDespitePodsWithoutARevision(t *testing.T) {
 	}
 }
 
-// An agent of an earlier version ignores the successor in a release. So such an agent may take the
-// slot before the successor does.
+// An agent of an earlier version of Metaparticle ignores the successor in a release. So such an
+// agent may take the slot before the successor does.
 func TestRolloutContinuesOnceTheOutdatedAgentIsGone(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot, nextLease)

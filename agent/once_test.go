@@ -101,7 +101,7 @@ func TestAnotherPodRepeatsUnfinishedWorkOfAKey(t *testing.T) {
 	}
 }
 
-func TestSuccessIsRecordedDespiteALostAnswer(t *testing.T) {
+func TestAgentRecordsDoneKeyDespiteALostAnswer(t *testing.T) {
 	simulate(t, func(w *world) {
 		a := w.working()
 		a.link.set(func(l *link) { l.unwritten = &kube.StatusError{Code: 503} })
@@ -133,7 +133,7 @@ func TestFailureIsCountedBeforeTheContainerRunsAgain(t *testing.T) {
 	})
 }
 
-func TestBoundedWaitBeginsAfterTheRetryDelay(t *testing.T) {
+func TestBoundedWaitExcludesTheDelayAfterAFailure(t *testing.T) {
 	simulate(t, func(w *world) {
 		a := w.working(func(c *Config) { c.WaitAtMost = 5 * time.Second })
 		a.gates.fail("s1")
@@ -146,7 +146,7 @@ func TestBoundedWaitBeginsAfterTheRetryDelay(t *testing.T) {
 
 // After a failure the pods of the key wait together, as one container does in the kubelet's
 // back-off. The pods of another key do not wait.
-func TestFailureDelaysAllPodsOfItsKey(t *testing.T) {
+func TestFailedWorkDelaysAllPodsWithSameKey(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(onceSlot)
 		a, b := w.start("a", once("7")), w.start("b", once("7"))
@@ -199,7 +199,7 @@ func TestPodStatusShowsFailureUntilRetryDelayEnds(t *testing.T) {
 		w.annotate(onceSlot, api.PausedAnnotation, "hold")
 		a.gates.fail("s1")
 		a.migrate("s4")
-		w.pass(6 * time.Second) // if only a status message changes, a standby may write it 5 s late
+		w.pass(6 * time.Second) // if only a status message changes, a standby may write the new message 5 s late
 		for _, p := range []*pod{a, b} {
 			assert.Equal(t, "False WorkFailed", p.ready())
 			assert.Equal(t, "the work of once.schema has failed 1 time for the key 7, and the pod waits", p.message())

@@ -40,8 +40,8 @@ type sent struct {
 	// The field "leaps" is the claim's count of leaps at the moment of this shim's last leap. The
 	// claim counts the leaps of all shims. The value stays when the shim connects again.
 	leaps int
-	// dismissed is the beginning of the wait that the last dismissal was to end. At the instant
-	// dismissAt the agent repeats the dismissal.
+	// dismissed is the beginning of the shim's wait that the last dismissal was to end. At the
+	// instant dismissAt the agent repeats the dismissal.
 	dismissed, dismissAt time.Duration
 }
 
@@ -142,8 +142,8 @@ func (o *orders) kill(r gate.Report, reason string) {
 const dismissAgain = time.Second
 
 // dismiss orders a waiting shim to end without a child, and repeats the order until the shim
-// has ended. The result "first" reports that no order was sent in this wait before. The result
-// "again" is the instant of the next repetition.
+// has ended. The result "first" reports that no dismissal was sent in this wait before. The
+// result "again" is the instant of the next repetition.
 func (o *orders) dismiss(now time.Duration, r gate.Report, d gate.Dismiss) (first bool, again time.Duration) {
 	s := o.sent[r.Shim]
 	first = s.dismissed != r.Since

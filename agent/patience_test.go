@@ -68,7 +68,7 @@ func TestPodTakesNoLockBeforeAllAreFree(t *testing.T) {
 	})
 }
 
-func TestPodWaitsForTheSecondLockToExpire(t *testing.T) {
+func TestPodTakesNeitherLockUntilSecondLeaseExpires(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free("lock.a")
 		w.server.put(&kube.Lease{Name: "lock.b", Holder: "vanished", DurationSeconds: 120})

@@ -14,7 +14,7 @@ import (
 
 // Asides runs the commands of probes beside the child. agent/desk implements Asides.
 type Asides interface {
-	// RunAside runs a command beside the shim's child, and returns its result.
+	// RunAside runs a command beside the shim's child, and returns the command's result.
 	RunAside(ctx context.Context, shim gate.ShimID, command []string, timeout time.Duration) (gate.Result, error)
 	// End orders the shim to stop its child as a drain does, and then to end its container.
 	End(shim gate.ShimID, reason string, grace time.Duration) error
@@ -39,7 +39,7 @@ func newProbes(c Config) *probe.Monitor {
 func (h *hold) follow() {
 	u := h.unit
 	// The decision in h.turn may be older than the rollout that the agent last read from the
-	// Lease. So the rollout itself counts here.
+	// Lease. So here the rollout counts, and not that decision.
 	proven := u.rollout.takesTurns() && u.config.Revision.Same(h.rollout.facts.Rollout.Proven)
 	children := map[string]probe.Child{}
 	for _, r := range u.shims.Reports() {
@@ -73,9 +73,9 @@ func (u *unit) noticed() {
 	}
 }
 
-// complete reports whether a child of the hold runs in every container of the application,
-// after its postStart hook. A revision whose second container crashes is not proven, although
-// the first container serves.
+// complete reports whether every container of the application has a running child of the hold, and
+// the postStart hook of each such child has ended. A revision whose second container crashes is not
+// proven, although the first container serves.
 func (u *unit) complete(hold string) bool {
 	return !slices.ContainsFunc(u.config.Containers, func(container string) bool {
 		return !slices.ContainsFunc(u.shims.Reports(), func(r gate.Report) bool {

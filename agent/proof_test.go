@@ -75,7 +75,7 @@ func TestShimThatConnectsDuringAHoldJoinsIt(t *testing.T) {
 	})
 }
 
-func TestDoubtInOneContainerDrainsChildOfAnother(t *testing.T) {
+func TestDoubtInAContainerDrainsOtherContainersChildren(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", func(c *Config) { c.Containers = []string{"app", "helper"} })

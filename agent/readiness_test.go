@@ -310,7 +310,7 @@ func TestStandbyForwardsNothingToAnotherWorkload(t *testing.T) {
 	}
 }
 
-func TestReadinessAnnotationHolderKeepsStandbyUnready(t *testing.T) {
+func TestStandbyIsUnreadyIfReadinessAnnotationSaysHolder(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		var of ports

@@ -136,15 +136,15 @@ func (r *rollout) text(now time.Duration, wall time.Time) func(claim.Kind, lease
 
 // asks has the ask and the offers that the next Lease contains.
 type asks struct {
-	// version is the version of the next Lease that the agent saw last.
+	// version is the last resourceVersion of the next Lease that the agent has seen.
 	version string
 	last    turn.Ask
 	offers  api.Offers
 }
 
-// see stores the ask and the offers that the next Lease contains. An ask in the first version that
-// the agent sees does not count, because the ask may be old. A pod that still asks writes its ask
-// again.
+// see stores the ask and the offers that the next Lease contains. If the agent has not seen the
+// next Lease before, an ask in that Lease does not count, because the ask may be old. A pod that
+// still asks writes its ask again.
 func (a *asks) see(now time.Duration, l *kube.Lease) {
 	if l.ResourceVersion == a.version {
 		return

@@ -313,7 +313,7 @@ func TestHolderWithoutRevisionIsNeverAskedToYield(t *testing.T) {
 	})
 }
 
-func TestReadinessAnnotationHolderExcludesPodFromTurns(t *testing.T) {
+func TestPodNeverAsksIfReadinessAnnotationSaysHolder(t *testing.T) {
 	simulate(t, func(w *world) {
 		a, b := w.rolling(func(c *Config) { c.Readiness = api.ReadinessHolder })
 		b.connect("s3")

@@ -116,7 +116,7 @@ func TestFailedShardIsRepeatedByAnotherPod(t *testing.T) {
 	})
 }
 
-func TestPodOfAnotherRunWaitsForItsStamp(t *testing.T) {
+func TestPodIgnoresShardsStampedForAnEarlierRun(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.stamp("1/3/1-a")
 		for n := range 3 {

@@ -10,8 +10,9 @@ import (
 
 // Serve runs the agent's end of the gate and the agent's loop, and returns the error with which
 // the agent's process ends. When one of the two ends, Serve ends the other, and waits for both.
-// If the gate returns an error, Serve does not wait for the loop, which may be blocked. With the
-// gate "pod", the kubelet stops the application only after the agent's process has ended.
+// If the gate returns an error, Serve does not wait for the loop, which may be blocked. A wait
+// would be unsafe: with the gate "pod", the kubelet stops the application only after the agent's
+// process has ended.
 func Serve(ctx context.Context, gate, loop func(ctx context.Context) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -124,7 +124,8 @@ type link struct {
 	// event.
 	unwatched error
 	mute      bool
-	// If "forgetful" is set, the server refuses each watch that names a version as too old.
+	// If "forgetful" is set, the server refuses each watch that names a resourceVersion, as if
+	// that resourceVersion were too old.
 	forgetful bool
 	// idle is the time after which each watch ends. If "orderly" is set, the watch ends without an
 	// error.
@@ -363,8 +364,8 @@ func (l *link) ReadPod(ctx context.Context, pod string) (kube.Pod, error) {
 	return l.PatchPodStatus(ctx, pod, show.Anything)
 }
 
-// store handles a patch as the API server does. A patch that names another version than the pod's
-// is refused, and a patch that changes nothing is not stored.
+// store handles a patch as the API server does. A patch that names another resourceVersion than the
+// pod's is refused, and a patch that changes nothing is not stored.
 func (l *link) store(patch []byte) (kube.Pod, error) {
 	version := strconv.Itoa(len(l.patches))
 	is := kube.Pod{ResourceVersion: version, Deleted: l.deleted, GraceLeft: max(0, time.Until(l.graceEnds)), DeletionCost: l.cost}

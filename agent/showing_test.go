@@ -159,8 +159,8 @@ func TestRestartedAgentMakesPodUnreadyDespiteUnreadableLease(t *testing.T) {
 	})
 }
 
-// Each status needs two requests. Here each request takes 2 s, almost as long as the request
-// timeout of a 30 s lease (2.5 s).
+// Each write of the status consists of two requests. Here each request takes 2 s, almost as long
+// as the request timeout of a 30 s lease (2.5 s).
 func TestReadinessGateShowsReadyDespiteSlowAPIServer(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)

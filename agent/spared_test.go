@@ -134,7 +134,7 @@ func TestStandbyStaysReadyDuringASlowApplicationStart(t *testing.T) {
 	})
 }
 
-func TestUnprovenPodFailsReadinessProbesDuringItsStart(t *testing.T) {
+func TestUnprovenRevisionsPodFailsReadinessProbesAtStart(t *testing.T) {
 	simulate(t, func(w *world) {
 		a, b, app := w.returning()
 		w.pass(time.Second)

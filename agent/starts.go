@@ -23,9 +23,9 @@ import (
 // a start, because the waiting pods would then start beside the slow application.
 const slowStart = 10 * time.Minute
 
-// starts keeps the pod's start lock, which is a separate claim. A first grant waits until that
-// claim is held. The agent releases that claim once each child that the agent has started is
-// ready or dead. If the claim is lost before that, these children go on.
+// starts keeps the pod's start lock, which is a separate claim. The first grant of each child
+// waits until the pod holds the start lock. The agent releases the start lock once each child that
+// the agent has started is ready or dead. If the start lock is lost earlier, these children go on.
 //
 // A nil *starts belongs to a pod without a start lock.
 type starts struct {
@@ -35,7 +35,8 @@ type starts struct {
 	// starting has the shims whose child is starting. The value is the hold of the start lock
 	// under which that child starts.
 	starting map[gate.ShimID]string
-	// own has the holds that this agent process began and that a Lease may still name.
+	// own has the holds of the start lock that this agent process began. A Lease may still name
+	// each of these holds.
 	own map[string]bool
 	// hold is the present hold of the start lock; empty without such a hold. The field "since"
 	// is the instant at which that hold began.
@@ -179,8 +180,8 @@ func (s *starts) facts(now time.Duration, f startFacts) claim.Facts {
 // releases the lock.
 func (s *starts) inherits() bool { return !s.fresh && s.hasChild() }
 
-// sawOther reports whether the agent has seen every Lease of the start lock, and none of them
-// names this pod.
+// sawOther reports whether the agent has seen every Lease of the start lock, and whether none of
+// these Leases names this pod.
 func (s *starts) sawOther() bool {
 	return !slices.ContainsFunc(s.claim.Views(), func(v claim.View) bool { return !v.Known || v.Mine })
 }
@@ -211,7 +212,8 @@ func (s *starts) heard(now time.Duration, hold string) bool {
 	return s.unit.shims.Proven(hold) || now >= s.unit.began+s.unit.self.Budget.Duration
 }
 
-// begin notes that a hold has begun. A resumed hold covers each child of the pod.
+// begin notes that a hold has begun. Under a resumed hold, each child of the pod counts as
+// starting.
 func (s *starts) begin(now time.Duration, state claim.State) {
 	if s.hold == state.Hold {
 		return

@@ -266,7 +266,7 @@ func TestLivenessProbeAwaitsStartupDespiteLostStartLock(t *testing.T) {
 	})
 }
 
-func TestPodWithoutSlotsNeedsNoProofOfDeath(t *testing.T) {
+func TestStartLockNeedsNoProofOfChildsDeath(t *testing.T) {
 	for name, restart := range map[string]bool{"same agent": false, "restarted agent": true} {
 		t.Run(name, func(t *testing.T) {
 			simulate(t, func(w *world) {

@@ -101,7 +101,7 @@ func TestHolderSendsNoRequestForUnchangedNextLease(t *testing.T) {
 		w.free(theSlot, nextLease)
 		var c *nextCounter
 		a := w.start("a", of(oldRevision), func(cf *Config) { c = &nextCounter{link: cf.API.(*link)}; cf.API = c })
-		a.link.set(func(l *link) { l.forgetful = true }) // each watch that names a version is refused as too old
+		a.link.set(func(l *link) { l.forgetful = true }) // each watch that names a resourceVersion is refused as too old
 		a.connect("s1")
 		w.pass(time.Second)
 		before := int(c.n.Load())
@@ -123,7 +123,7 @@ func TestPodAsksEvenIfReadinessOfHolderFlaps(t *testing.T) {
 	asked := false
 	for i := range 3600 {
 		now, yields := time.Duration(i)*time.Second, turn.Later
-		if i%50 >= 47 { // in each 50 s, the holder is not ready for 3 s
+		if i%50 >= 47 { // the holder does not serve for the last 3 s of each 50 s
 			yields = turn.Now
 		}
 		v := []claim.View{{Slot: theSlot, Known: true, FreeAt: now + 30*time.Second, Record: lease.Record{

@@ -182,8 +182,8 @@ func (u *unit) grantable(hold string) []gate.Report {
 	})
 }
 
-// wanting reports whether a shim waits for a hold. In a pod without slots, all holds have the
-// number [claim.Slotless]. So a shim that was ordered to drain one hold gets no grant of a later
+// wanting reports whether a shim waits for a hold. In a pod without slots, all holds have the same
+// id, [claim.Slotless]. So a shim that was ordered to drain one hold gets no grant of a later
 // hold, and does not count.
 func (u *unit) wanting() bool {
 	if u.config.slotless() {

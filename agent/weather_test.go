@@ -133,7 +133,7 @@ func TestPreviousHolderReacquiresSlotAfterLongOutage(t *testing.T) {
 	}
 }
 
-// A program of another team often writes a label of the Lease, but never changes the holder. In
+// Another client often writes a label of the Lease, but never changes the holder. In
 // half of the cases the API server refuses watches.
 func TestHolderKeepsSlotWhileAnotherClientWritesLease(t *testing.T) {
 	for _, d := range []time.Duration{10 * time.Second, 12 * time.Second, 30 * time.Second} {

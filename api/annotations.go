@@ -49,7 +49,7 @@ func (a Annotation) claims(value string) ([]Claim, string) {
 // table is a list of annotations, in the order in which the documentation has them.
 type table []Annotation
 
-// Annotations are all annotations that this version supports. Parsing, hints for a
+// Annotations are all annotations that this version of Metaparticle supports. Parsing, hints for a
 // misspelt key, docs/annotations.md and the tests of the policies come from this table.
 // A new annotation needs one row here, and its effect in the webhook or the agent.
 var Annotations = table{
@@ -216,23 +216,23 @@ var Annotations = table{
 	},
 }
 
-// The list "planned" has annotations that a later version may support. The error about such a key
-// says that this version does not support the annotation. The error about any other unknown key
-// says that the key is not known.
+// The list "planned" has annotations that a later version of Metaparticle may support. The error
+// about such a key says that this version does not support the annotation. The error about any
+// other unknown key says that the key is not known.
 var planned = []string{
 	Prefix + "ports",
 }
 
-// The list "written" has the annotations that only our own programs write. The webhook writes the
-// slots on pods, and the agent writes the workload on Leases. The webhook may see a pod a second
-// time, and the pod then already has SlotsAnnotation. So neither annotation counts as a claim or as
-// a mistake on a pod. The policy on gates lists the same keys.
+// The list "written" has the annotations that only the webhook or the agent writes. The webhook
+// writes the slots on pods, and the agent writes the workload on Leases. The webhook may see a pod
+// a second time, and the pod then already has SlotsAnnotation. So neither annotation counts as a
+// claim or as a mistake on a pod. The policy on gates lists the same keys.
 var written = []string{SlotsAnnotation, WorkloadAnnotation}
 
-// Written reports whether our own programs write the annotation.
+// Written reports whether only the webhook or the agent writes the annotation.
 func Written(key string) bool { return slices.Contains(written, key) }
 
-// Known reports whether this version supports the annotation.
+// Known reports whether this version of Metaparticle supports the annotation.
 func Known(key string) bool { return Annotations.known(key) }
 
 func (all table) known(key string) bool {

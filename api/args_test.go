@@ -242,7 +242,7 @@ func FuzzProbeArgsSurviveARoundTrip(f *testing.F) {
 }
 
 // The webhook of one version may write arguments for the agent of another version.
-func TestRunArgsStayTheSameAcrossVersions(t *testing.T) {
+func TestAgentRunArgsStayTheSameAcrossVersions(t *testing.T) {
 	r := DefaultRunArgs()
 	assert.Equal(t, []string{
 		"run", "-slots=", "-lease-duration=30s", "-readiness=forward", "-grace=30s", "-containers=", "-workload=",
@@ -337,7 +337,7 @@ func TestInvalidArgumentsOfTheAgentAreRefused(t *testing.T) {
 	}
 }
 
-func TestHelpOfRunRoleShowsEveryArgument(t *testing.T) {
+func TestAgentRunHelpShowsEveryArgument(t *testing.T) {
 	_, err := ParseRunArgs([]string{"-h"})
 	require.True(t, errors.Is(err, flag.ErrHelp))
 	for _, a := range runArguments {
@@ -346,8 +346,8 @@ func TestHelpOfRunRoleShowsEveryArgument(t *testing.T) {
 	}
 }
 
-// A webhook reads back arguments that a later version may have written.
-func TestWebhookReadsGateArgumentsOfALaterVersion(t *testing.T) {
+// A webhook reads back arguments that the webhook of a later version may have written.
+func TestWebhookReadsArgumentsThatALaterWebhookWrote(t *testing.T) {
 	r := RecallRunArgs([]string{"run", "-slots=lock.a", "-later=x", "-own-kernel", "-ports=x", "-probes={", "-revision=a/x/b", "-listen", "--gate=pod", "gate=pod"})
 	want := DefaultRunArgs()
 	want.Slots, want.OwnKernel = []string{"lock.a"}, true

@@ -15,11 +15,11 @@ const barrierPrefix = "barrier."
 // others.
 const maxBarrier = maxListed
 
-// maxRun bounds the text of a run, which is the UID of a Job: a UID has 36 characters.
+// maxRun bounds the length of a run, which is the UID of a Job. A UID has 36 characters.
 const maxRun = 36
 
-// maxBarrierName bounds the name of a barrier. A Lease's name also has the prefix, the run, and
-// the number of the Lease.
+// maxBarrierName bounds the length of a barrier's name. A Lease's name also has the prefix, the
+// run, and the number of the Lease.
 const maxBarrierName = maxName - len(barrierPrefix) - len(".") - maxRun - len(".31")
 
 // Arrivals is the kind of a barrier. A pod arrives by a Lease, either in an init container or

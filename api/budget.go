@@ -52,8 +52,8 @@ type Budget struct {
 // node under load, thousands of processes die within that time.
 const kill = time.Second
 
-// minMargin is the Margin of a short lease. On a node under load, the shim's watchdog may
-// act late, however short the lease is.
+// minMargin is the smallest Margin. On a node under load, the shim's watchdog can act late,
+// however short the lease is.
 const minMargin = 2 * time.Second
 
 // marginPart is the divisor that gives the Margin: one sixth of the duration covers the

@@ -29,9 +29,9 @@ func PauseOf(annotations map[string]string) Pause {
 	return Pause(value)
 }
 
-// Known reports whether this version knows the value. An unknown value counts as [PauseHold] and
-// not as [PauseStop]. So an unknown value never stops an application. A person can still write
-// [PauseStop] to stop the application.
+// Known reports whether this version of Metaparticle knows the value. An unknown value
+// counts as [PauseHold] and not as [PauseStop]. So an unknown value never stops an application. A
+// person can still write [PauseStop] to stop the application.
 func (p Pause) Known() bool { return p == "" || p == PauseHold || p == PauseStop || p == PauseRecover }
 
 // Yield is a request that the holder ends one hold, which the field Hold names. If the present hold
@@ -40,7 +40,7 @@ func (p Pause) Known() bool { return p == "" || p == PauseHold || p == PauseStop
 type Yield struct {
 	// Hold is the number in [HoldAnnotation].
 	Hold string
-	// Successor is the identity of the pod that is to hold next; empty for any.
+	// Successor is the identity of the pod that is to hold next; empty if any pod may hold next.
 	Successor string
 }
 

@@ -14,9 +14,9 @@ type Claim struct {
 	// Name distinguishes claims of one kind; empty for a claim whose slot has the name of
 	// the pod's workload.
 	Name string
-	// Size is the number of pods that may hold at once. Most kinds have Size slots, of which a
-	// pod needs one. A read-write lock always has [RWLockSlots] slots, and Size counts its
-	// readers.
+	// Size is the number of pods that may hold at once. A claim of most kinds has Size slots, of
+	// which a pod needs one. A read-write lock always has [RWLockSlots] slots, and Size counts
+	// its readers.
 	Size int
 	// Key is the key of a once claim with a name; empty for other claims. For a once claim
 	// without a name, the webhook computes the key from the revision of the pod, or from the
@@ -48,7 +48,7 @@ const (
 // Kind is one kind of claim. A kind with an annotation of its own is in a row of [Annotations].
 // All other kinds are for claims by the local API, and for barriers.
 type Kind struct {
-	// Key is the key of the annotation.
+	// Key is the key of the annotation that has the claims of this kind.
 	Key string
 	// Word names the kind in the local API, as in lock/NAME; empty if the local API has no such
 	// claim.
@@ -61,8 +61,8 @@ type Kind struct {
 	// has one holder.
 	Forwards bool
 	// TakesTurns reports that the slot of a claim can go from an old revision of a workload
-	// to a new one. A claim with several holders does not take turns, because no pod has to
-	// wait for the end of another pod.
+	// to a new one. If a claim permits several holders, pods of both revisions can hold at once.
+	// Such a claim takes no turns.
 	TakesTurns bool
 	// UntilSuccess reports that a hold lasts until one container has succeeded. The releasing
 	// write then adds the claim's Key to the done keys of the Lease.
@@ -70,8 +70,8 @@ type Kind struct {
 	// UntilReady reports that a hold lasts until the started application is ready. The
 	// application then goes on without the slot.
 	UntilReady bool
-	// Sole reports that a pod with a claim of this kind can have no other claim. If
-	// StartsInTurn is set, too, the pod can still have a claim of a kind with UntilReady.
+	// Sole reports that a claim of this kind is the only claim of a pod. StartsInTurn permits
+	// the pod a second claim, of a kind with UntilReady.
 	Sole, StartsInTurn bool
 	// Sized reports that the value of a claim has a size, as in NAME=SIZE, because several pods
 	// hold at once.

@@ -122,7 +122,7 @@ func checkRow(t *testing.T, all table, a Annotation) {
 		require.True(t, r.Claims())
 		for _, c := range r.Claimed {
 			slots := c.Slots(Workload{"apps", "Deployment", "biller"})
-			if c.Kind == RWLock { // no row of the table has the kind RWLock
+			if c.Kind == RWLock { // such a claim has more slots than its size
 				assert.Subset(t, slots, []string{"rwlock.catalog.intent", "rwlock.catalog.15"})
 				continue
 			}
@@ -140,7 +140,7 @@ func checkRow(t *testing.T, all table, a Annotation) {
 	}
 }
 
-func TestFirstClaimWithTheGivenScopeIsReturned(t *testing.T) {
+func TestRequestFindsTheFirstClaimOfAScope(t *testing.T) {
 	r := Request{Claimed: claimed(lock("a"), named("writer"), plain)}
 	c, ok := r.Within(ScopeWorkload)
 	assert.True(t, ok)

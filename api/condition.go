@@ -38,7 +38,7 @@ var workloadKinds = []string{"deployment", "statefulset", "daemonset", "replicas
 
 // hasKnownKind reports whether the name of a singleton's Lease contains a kind of objects that can
 // be a workload. Each kind of an API group outside of Kubernetes is accepted, because objects of
-// that kind may own pods.
+// that kind can own pods.
 func hasKnownKind(lease string) bool {
 	_, rest, _ := strings.Cut(lease, ".")
 	kind, _, _ := strings.Cut(rest, ".")

@@ -59,7 +59,7 @@ func TestParseRefusesConditionsWithInjectSetToFalse(t *testing.T) {
 	assert.ErrorContains(t, err, "metaparticle.io/on-loss has no effect without a claim")
 }
 
-func TestConditionThatItsOwnPodFulfillsIsFound(t *testing.T) {
+func TestConditionThatThePodFulfillsItselfIsDetected(t *testing.T) {
 	r := Request{After: []Condition{{Lease: "lock.a"}, {Lease: "once.schema", Key: "7"}}}
 	_, own := r.MetBySelf([]string{"once.schema"}, "8")
 	assert.False(t, own, "the work of another key")

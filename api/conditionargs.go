@@ -33,7 +33,6 @@ func setAfter(r *Request, value string) string {
 	return ""
 }
 
-// conditionTexts returns the texts of the conditions.
 func conditionTexts(conditions []Condition) []string {
 	var texts []string
 	for _, c := range conditions {

@@ -1,9 +1,9 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package api is the contract between the two programs. The webhook turns annotations into
-// a pod with an agent in it; the agent runs in that pod. Both programs import the package,
-// and the package imports the standard library alone.
+// Package api is the contract between two binaries, the webhook and the agent. The webhook
+// turns annotations into a pod with an agent in it; the agent runs in that pod. Both binaries
+// import the package, and the package imports the standard library alone.
 //
 // The contract is data. [Annotations] is the table of all annotations that a person may
 // write. A row describes one annotation, and names the [Kind] of claim that the annotation
@@ -13,9 +13,9 @@
 // words back from a pod's spec. Names, paths and exit codes are constants. [Budget] divides
 // a lease duration.
 //
-// Guarantee: each program reads the arguments that the other program of the same
-// version wrote. A program that reads a pod's spec ignores words that only another version
-// knows. A process that gets such words as its arguments ends with an error.
+// Guarantee: each binary reads the arguments that the other binary of the same version
+// wrote. A binary that reads a pod's spec ignores words that only another version of
+// Metaparticle knows. A process that gets such words as its arguments ends with an error.
 //
 // Clock model: none. Durations are values here; no function reads a clock.
 //

@@ -7,8 +7,8 @@ import "strings"
 
 const electionPrefix = "election."
 
-// Election claims one slot, for which pods of a namespace compete by the local API. A lock
-// with the same name has another slot.
+// Election claims one slot, for which pods of a namespace compete by the local API. The
+// slot of a lock with the same name is a different slot.
 var Election = &Kind{
 	Key: LocalAnnotation, Word: "election", Ask: LocalAnnotation, Scope: ScopeNamespace,
 	slots:  func(c Claim, _ Workload) []string { return []string{ElectionLease(c.Name)} },

@@ -131,7 +131,7 @@ var execArguments = arguments[ExecArgs]{
 		func(e *ExecArgs) *string { return &e.Socket }).written(func(e ExecArgs) bool { return e.Socket != Socket }),
 }
 
-// hookArg returns the row of a hook.
+// hookArg returns the row of a hook for the table execArguments.
 func hookArg(name, meaning string, field func(*ExecArgs) **Handler) argument[ExecArgs] {
 	return argument[ExecArgs]{
 		name: name, meaning: meaning,

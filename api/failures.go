@@ -41,7 +41,7 @@ func (f Failures) Count(key string) int {
 	return 0
 }
 
-// TimesInARow returns the text "1 time", or "n times in a row" for another number.
+// TimesInARow returns the text "1 time" for the number 1, and "n times in a row" for any other n.
 func TimesInARow(n int) string {
 	if n == 1 {
 		return "1 time"

@@ -20,7 +20,7 @@ type Handler struct {
 	Sleep *SleepAction `json:"sleep,omitempty"`
 }
 
-// String returns the JSON. People read the JSON in a pod's spec, so "<" is not escaped.
+// String returns the handler as JSON. People read this JSON in a pod's spec, so "<" is not escaped.
 func (h Handler) String() string {
 	var text strings.Builder
 	encoder := json.NewEncoder(&text)
@@ -36,7 +36,7 @@ func ParseHandler(text string) (Handler, error) {
 	return h, err
 }
 
-// ExecAction runs a command in the container.
+// ExecAction runs a command in the container of the probe or hook.
 type ExecAction struct {
 	Command []string `json:"command,omitempty"`
 }

@@ -9,15 +9,15 @@ import (
 	"time"
 )
 
-// kinds are all kinds of claims. Each kind is in a file of its own, with the syntax of its value and
-// the names of its Leases.
+// kinds are all kinds of claims. Each kind is in a file of its own, with the syntax of its claims
+// and the names of their Leases.
 var kinds = []*Kind{Singleton, Lock, Election, Semaphore, Shards, RWLock, Once, StartLock, Arrivals, Variable}
 
 // Kinds returns all kinds of claims.
 func Kinds() []*Kind { return slices.Clone(kinds) }
 
-// The list "rolling" has the kinds of workloads that number their templates. Each kind is spelt as
-// in the name of a singleton's Lease. Pods of other workloads have no revision.
+// The list "rolling" has the kinds of workloads that give each pod template a number. Each kind is
+// spelt as in the name of a singleton's Lease. Pods of other workloads have no revision.
 var rolling = []string{"deployment", "statefulset", "daemonset", "rollout-argoproj-io"}
 
 // kindOf returns the kind of the claims that can have a Lease of this name. The result is nil if no

@@ -21,7 +21,7 @@ import (
 
 // A person writes the name of a kind to name a claim. The names of the claim's Leases must begin
 // with the name of that kind.
-func TestLeaseNamesBeginWithTheirKindsName(t *testing.T) {
+func TestLeaseNamesBeginWithKindOfTheClaim(t *testing.T) {
 	for _, kind := range Kinds() {
 		slots := Claim{Kind: kind, Name: "a", Size: 2}.Slots(Workload{"apps", "Deployment", "b"})
 		for _, slot := range slots {
@@ -51,9 +51,9 @@ var mentions = []string{
 }
 
 // Only the files in the list [mentions] may name a kind with interchangeable slots. All other files
-// outside of package api find such kinds by [Kinds]. So a new kind of this sort changes none of
-// these files.
-func TestOnlyExemptFilesMentionKindsWithInterchangeableSlots(t *testing.T) {
+// outside of package api find such kinds by [Kinds]. So those other files need no change for a
+// new kind of this sort.
+func TestOnlyListedFilesMentionKindsWithInterchangeableSlots(t *testing.T) {
 	var words []string
 	for _, kind := range Kinds() {
 		if kind.AnyOne && kind.Scope == ScopeNamespace {

@@ -21,7 +21,7 @@ const maxLocal = 8
 // same bound. The longest possible text of [maxLocal] claims is shorter.
 const maxLocalText = 4096
 
-// localKind returns the kind that a word names in the local API; nil for another word.
+// localKind returns the kind that the word names in the local API; nil if the word names no kind.
 func localKind(word string) *Kind {
 	i := slices.IndexFunc(kinds, func(k *Kind) bool { return k.Word == word && word != "" })
 	if i < 0 {
@@ -128,8 +128,8 @@ type LocalArgs struct {
 	// Containers are the containers whose shims kill the programs when a hold is lost; empty if
 	// no shim does so.
 	Containers []string
-	// Port is the port of the local API; zero for a pod on the node's network, which has no such
-	// port.
+	// Port is the port of the local API. Port is zero if the pod is on the node's network, because
+	// such a pod serves the local API only at a socket.
 	Port int
 	// Socket is the path of the local API's socket; empty for none.
 	Socket string

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// LockAnnotation is the key of the annotation.
+// LockAnnotation is the key of the annotation for locks.
 const LockAnnotation = Prefix + "lock"
 
 const lockPrefix = "lock."

@@ -75,8 +75,8 @@ func (all table) nearest(key string) (string, bool) {
 	return best, best != ""
 }
 
-// distance counts the insertions, deletions, replacements and swaps of neighbours
-// that change a into b.
+// distance counts the insertions, deletions, replacements and swaps of adjacent characters that
+// change a into b.
 func distance(a, b string) int {
 	x, y := []rune(a), []rune(b)
 	var before []int // the row in front of the row "last", in the table of distances

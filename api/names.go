@@ -5,17 +5,18 @@ package api
 
 import "strings"
 
-// Prefix starts every annotation, label and condition of this project.
+// Prefix starts the keys of this project's annotations and labels, and the types of this project's
+// pod conditions.
 const Prefix = "metaparticle.io/"
 
-// The label by which a namespace opts in.
+// InjectionLabel is the label by which a namespace opts in. InjectionEnabled is the label's value.
 const (
 	InjectionLabel   = Prefix + "injection"
 	InjectionEnabled = "enabled"
 )
 
-// The annotations that a person writes on a workload or on its pod template. The key of a claim's
-// annotation is in the file of its kind.
+// These constants are the keys of annotations that a person writes on a workload or on its pod
+// template. The key of a kind's own annotation is in the file of that kind.
 const (
 	LocalAnnotation         = Prefix + "api"
 	AfterAnnotation         = Prefix + "after"
@@ -32,7 +33,8 @@ const (
 	InjectAnnotation        = Prefix + "inject"
 )
 
-// The parts that the webhook puts into a pod.
+// These constants name the containers, volumes, paths and ports of injected pods, and the port of
+// the console.
 const (
 	// AgentContainer is the native sidecar that holds the slots. Before gated containers
 	// start, the agent puts its own binary into the shared volume.
@@ -100,7 +102,7 @@ const (
 // Injected are the names of the containers that the webhook puts into pods.
 var Injected = []string{AgentContainer, TurnContainer, WaitContainer, AfterContainer, BarrierContainer}
 
-// The words that the agent writes to its own pod, through pods/status.
+// These constants are the words that the agent writes to its own pod, through pods/status.
 const (
 	// ReadyCondition is the pod condition that the readiness gate of a gated pod names.
 	ReadyCondition = Prefix + "ready"
@@ -115,7 +117,7 @@ const (
 	HolderDeletionCost     = "2147483647"
 )
 
-// The marks that the webhook writes on a gated pod.
+// These constants are the marks that the webhook writes on a gated pod.
 const (
 	// SlotsAnnotation names the Leases that the pod claims, comma-separated, in the order in
 	// which the agent acquires them. The list also has an entry for each Variable and each
@@ -131,7 +133,7 @@ const (
 	GatedAfter = "after"
 )
 
-// The words that enroll and the agents write on Leases.
+// These constants are the words that enroll and the agents write on Leases.
 const (
 	// ManagedLabel marks the Leases, Roles and RoleBindings that enroll made.
 	ManagedLabel = Prefix + "managed"
@@ -213,7 +215,7 @@ const (
 	AgentReporter = "metaparticle-agent"
 )
 
-// The words that a person writes on the Lease of a slot.
+// These constants are the annotations that a person writes on the Lease of a slot.
 const (
 	// PausedAnnotation keeps every pod from acquiring the slot. Its value is a [Pause].
 	PausedAnnotation = Prefix + "paused"
@@ -222,7 +224,7 @@ const (
 	YieldAnnotation = Prefix + "yield"
 )
 
-// The environment of the application while its pod holds the slots.
+// These constants are names in the environment of an application whose pod holds its slots.
 const (
 	// FencingTokenEnv is the fencing token of the hold: a decimal number that only grows.
 	// For several slots, the value has a token for each, comma-separated, in the order of
@@ -236,7 +238,7 @@ const (
 	ShardsEnv = "METAPARTICLE_SHARDS"
 )
 
-// The environment of the agent's container (downward API).
+// These constants are names in the environment of the agent's container (downward API).
 const (
 	PodNameEnv      = "METAPARTICLE_POD_NAME"
 	PodUIDEnv       = "METAPARTICLE_POD_UID"

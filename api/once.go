@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// OnceAnnotation is the key of the annotation.
+// OnceAnnotation is the key of the annotation for once claims.
 const OnceAnnotation = Prefix + "once"
 
 const oncePrefix = "once."
@@ -23,8 +23,8 @@ const maxOnce = maxName - len(oncePrefix)
 
 // Once claims one slot. The pods run a container under that slot, one after another, until
 // the container succeeds. The Lease then records the key, and no other pod repeats the work
-// of that key. Pods of the whole namespace compete for a claim with a name, and pods of one
-// workload for a claim without a name.
+// of that key. Pods of the whole namespace compete for the slot of a claim with a name. Only pods
+// of one workload compete for the slot of a claim without a name.
 var Once = &Kind{
 	Key: OnceAnnotation, Ask: OnceAnnotation, Scope: ScopeNamespace, UntilSuccess: true, Sole: true, Awaited: true,
 	parse:  parseOnce,

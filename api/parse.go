@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// mostMisnamed bounds the unknown keys that the error of [Parse] names, because an object may have
-// a hundred thousand unknown keys.
+// mostMisnamed bounds the number of unknown keys that the error of [Parse] names, because an object
+// can have a hundred thousand unknown keys.
 const mostMisnamed = 10
 
 // Parse reads the annotations of a pod, or of its template, and ignores all annotations
@@ -37,7 +37,7 @@ type parser struct {
 	mistakes    Mistakes
 	// claiming are the keys of the annotations that claim.
 	claiming []string
-	// misnamed is set if this version does not support a key that has our prefix.
+	// misnamed is set if this version of Metaparticle does not know a key with our prefix.
 	misnamed bool
 }
 
@@ -94,7 +94,8 @@ func (p *parser) values() {
 
 // The method "together" refuses annotations that contradict each other, and settings without a
 // claim. Such settings are accepted beside an explicit opt-out (singleton: "false", inject:
-// "false"). Such settings are also accepted beside a misspelt key, which may be the missing claim.
+// "false"). Such settings are also accepted beside a misspelt key, because a person may have meant
+// that key as the claim.
 func (p *parser) together() {
 	if p.request.OptOut && p.request.Claims() {
 		p.wrong(InjectAnnotation, `is "false", but %s claims a slot: remove one of the two`, p.claiming[0])
@@ -120,7 +121,6 @@ func (p *parser) together() {
 	}
 }
 
-// The method "has" reports whether the pod has the annotation.
 func (p *parser) has(key string) bool {
 	_, ok := p.annotations[key]
 	return ok

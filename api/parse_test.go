@@ -316,7 +316,7 @@ func TestAPILossAnnotationRequiresTheLocalAPI(t *testing.T) {
 	assert.True(t, Leashed(killed) && HasShims(killed) && !killed.Shims())
 }
 
-func TestGatesWithoutShimsImplyReadinessHolder(t *testing.T) {
+func TestGatesWithoutShimsMakeOnlyTheHolderReady(t *testing.T) {
 	assert.Equal(t, ReadinessForward, Request{}.Standbys())
 	assert.Equal(t, ReadinessForward, Request{Gate: GateContainer}.Standbys())
 	assert.Equal(t, ReadinessHolder, Request{Readiness: ReadinessHolder}.Standbys())
@@ -340,7 +340,7 @@ func TestParseReportsAllMistakesSortedByAnnotation(t *testing.T) {
 	assert.Equal(t, []string{LeaseDurationAnnotation, LockAnnotation, OnLossAnnotation, Prefix + "unknown"}, keys)
 }
 
-func TestMisspeltClaimIsReportedAsOneMistake(t *testing.T) {
+func TestMisspelledClaimIsReportedAsASingleMistake(t *testing.T) {
 	_, err := Parse(map[string]string{Prefix + "singelton": "true", OnLossAnnotation: "restart"})
 	require.EqualError(t, err, "metaparticle.io/singelton is not known: did you mean metaparticle.io/singleton?")
 }

@@ -33,8 +33,9 @@ type Request struct {
 	// [WaitAtMostAnnotation].
 	OnBusy     OnBusy
 	WaitAtMost time.Duration
-	// After are the conditions that must be met before the pod competes for its slots, or
-	// starts its application. The conditions are sorted by their text, without duplicates.
+	// After are the conditions that must be met before the pod competes for its slots. For a pod
+	// without claims, the conditions must be met before the application starts. The conditions
+	// are sorted by their text, without duplicates.
 	After []Condition
 	// Barrier is the barrier at which the pod waits, after its conditions and before it competes
 	// for its slots. The zero value means that the pod has no barrier.
@@ -84,8 +85,8 @@ func (r Request) MetBySelf(slots []string, key string) (Condition, bool) {
 	return r.After[i], true
 }
 
-// Condition names a Lease, and the state that the Lease must show before a pod starts. A
-// condition holds no slot.
+// Condition names a Lease, and the state that the Lease must show before a pod starts. For
+// a condition, a pod only reads the Lease.
 type Condition struct {
 	// Lease is the name of a slot's Lease, in the namespace of the pod. For all shards of a
 	// workload, Lease is the part that the names of their Leases share.
@@ -100,7 +101,7 @@ type Condition struct {
 	Opened int
 }
 
-// The method "reads" reports whether the condition reads the Lease of the slot.
+// The method "reads" reports whether a pod reads the slot's Lease for the condition.
 func (c Condition) reads(slot string) bool {
 	shard, ok := strings.CutPrefix(slot, c.Lease+".")
 	return slot == c.Lease || ok && strings.HasPrefix(c.Lease, shardPrefix) && !strings.Contains(shard, ".")
@@ -150,7 +151,7 @@ const (
 	OnAPILossKill OnAPILoss = "kill"
 )
 
-// OnBusy selects what a pod does while another pod holds its slot.
+// OnBusy selects what a pod does while another pod holds the slot.
 type OnBusy string
 
 const (
@@ -189,8 +190,8 @@ const (
 	GatePod Gate = "pod"
 	// GateReadiness lets the application run in every pod; the holder alone is Ready.
 	GateReadiness Gate = "readiness"
-	// GateProgram leaves the containers as they are: the program itself asks for its slots
-	// by the local API. [LocalAnnotation] selects GateProgram, and [GateAnnotation] cannot.
+	// GateProgram holds no container back: the program itself asks for its slots by the local
+	// API. [LocalAnnotation] selects GateProgram, and [GateAnnotation] cannot.
 	GateProgram Gate = "program"
 )
 
@@ -229,8 +230,8 @@ func (r Request) Duration() time.Duration {
 	return cmp.Or(r.LeaseDuration, DefaultLeaseDuration)
 }
 
-// Any reports whether any one of the pod's slots is enough to run. The result is false if
-// the pod needs all of them.
+// Any reports whether the pod needs only one of its slots to run, whichever is free. The result is
+// false if the pod needs all of its slots.
 func (r Request) Any() bool {
 	return slices.ContainsFunc(r.Claimed, func(c Claim) bool { return c.Size > 1 })
 }

@@ -15,8 +15,8 @@ type Revision struct {
 	// Workload is the UID of the top-most controller. A workload that is deleted and made
 	// anew has another UID, and its numbers begin anew.
 	Workload string
-	// Number is the controller's own count, from 1. An undo gives an old template a new
-	// number, while living pods keep the old number.
+	// Number is the controller's own number of the template, from 1. An undo gives an old
+	// template a new number, while living pods keep the old number.
 	Number int64
 	// Hash is the controller's hash of the template.
 	Hash string

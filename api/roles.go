@@ -3,7 +3,8 @@
 
 package api
 
-// The roles of the agent's binary. The first argument of the binary names its role.
+// These constants are the roles of the agent's binary. The first argument of a process names its
+// role.
 const (
 	// RunRole is the sidecar, which holds the slots.
 	RunRole = "run"
@@ -30,7 +31,7 @@ const (
 	YieldRole = "yield"
 )
 
-// The exit codes of the binary that are not an application's own.
+// These constants are the exit codes of the binary that are not an application's own.
 const (
 	// ExitUsage ends a role whose arguments are invalid.
 	ExitUsage = 2
@@ -39,9 +40,9 @@ const (
 	// that wait.
 	ExitWaited = 69
 	// ExitLost is the exit code of a shim after a lost or yielded slot (EX_TEMPFAIL: try
-	// again). The code distinguishes that end from the end of the application. A shim whose
-	// signals cannot kill every descendant may end with the same code. Then the kernel
-	// kills the rest, because the shim is PID 1.
+	// again). The code distinguishes that end from the end of the application. If a
+	// shim's signals cannot kill every descendant after a drain, the code is the same. Then the
+	// kernel kills the other descendants, because the shim is PID 1.
 	ExitLost = 75
 	// RestartCode is the exit code by which the agent asks the kubelet to restart
 	// all containers of a pod with the gate "pod". No other end of an agent has this

@@ -15,9 +15,9 @@ const rwLockPrefix = "rwlock."
 const intentEnding = ".intent"
 
 // RWLockSlots is the number of slots of each read-write lock, whatever its size. A writer takes all
-// of these slots, and so excludes all readers, whatever size their claims state. A later version
-// with another number must give the Leases other names. Otherwise, a writer of this version would
-// overlook a reader of the later version.
+// of these slots, and so excludes all readers, whatever size their claims state. A version
+// of Metaparticle with another number of slots must give the Leases other names. Otherwise, a
+// writer of the one version would overlook a reader of the other version.
 const RWLockSlots = 16
 
 // maxRWLock bounds the name of a read-write lock. An intent's name also has the prefix and the

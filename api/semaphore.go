@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// SemaphoreAnnotation is the key of the annotation.
+// SemaphoreAnnotation is the key of the annotation for semaphores.
 const SemaphoreAnnotation = Prefix + "semaphore"
 
 const semaphorePrefix = "semaphore."

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// ShardsAnnotation is the key of the annotation.
+// ShardsAnnotation is the key of the annotation for shards.
 const ShardsAnnotation = Prefix + "shards"
 
 const shardPrefix = "shards."

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// SingletonAnnotation is the key of the annotation.
+// SingletonAnnotation is the key of the annotation for singletons.
 const SingletonAnnotation = Prefix + "singleton"
 
 const singletonPrefix = "singleton"
@@ -24,7 +24,7 @@ var Singleton = &Kind{
 // SingletonLease returns the name of the Lease of a workload's singleton. The argument "name"
 // is empty for a singleton without a name.
 //
-// Two singletons have the same Lease only if they are the same:
+// Two singletons with the same Lease differ at most in the case of their kind:
 //   - The first dot ends "singleton" or "singleton-<name>": a name is a DNS label. The
 //     singleton's name can be read back from that part, which also distinguishes a
 //     singleton from a lock.

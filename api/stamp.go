@@ -16,7 +16,7 @@ type Stamp struct {
 	Epoch int64
 	// Count is the number of shards.
 	Count int
-	// Run is the UID of the Job whose pods do the work; empty for pods that keep running.
+	// Run is the UID of the Job whose pods do the work; empty if no Job does the work.
 	Run string
 	// Closed reports that no pod may acquire the Lease, and that its holder has to release.
 	Closed bool

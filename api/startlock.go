@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// StartLockAnnotation is the key of the annotation.
+// StartLockAnnotation is the key of the annotation for start locks.
 const StartLockAnnotation = Prefix + "start-lock"
 
 const startPrefix = "start-lock."

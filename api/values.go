@@ -11,15 +11,15 @@ import (
 )
 
 const (
-	// maxLabel bounds names that are one DNS label, such as the name of a container, and the name
-	// of a singleton.
+	// maxLabel bounds the length of a name that is one DNS label, such as the name of a container
+	// or of a singleton.
 	maxLabel = 63
 	// maxName bounds the name of a Lease. Kubernetes has the same bound for every object.
 	maxName = 253
 	// maxAfter bounds the number of conditions of a pod. For each condition, the pod's service
 	// account gets a right on a Lease.
 	maxAfter = 8
-	// maxListed bounds the names in one annotation. A pod with hundreds of slots is a
+	// maxListed bounds the number of names in one annotation. A pod with hundreds of slots is a
 	// mistake, but the API server accepts annotations of 256 KiB.
 	maxListed = 32
 	// maxAnyOne bounds the slots of which a pod needs any one, because a standby watches all of
@@ -166,7 +166,7 @@ func choice[S ~string](words []S) string {
 }
 
 // isLabel reports whether s is a DNS label (RFC 1123), of any length. isLabel does not
-// use package regexp, which would enlarge the agent next to every pod.
+// use package regexp, which would enlarge the agent in each gated pod.
 func isLabel(s string) bool {
 	for _, c := range []byte(s) {
 		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {

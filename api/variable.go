@@ -35,13 +35,13 @@ const (
 	MaxIdempotencyKey = 64
 )
 
-// FirstEpoch is the epoch that agents of this version write into each fence. A higher epoch is
-// meant for the time after a restore of the cluster, when tokens may begin anew. No command
-// raises the epoch yet.
+// FirstEpoch is the epoch that agents of this version of Metaparticle write into each fence. A
+// higher epoch is meant for the time after a restore of the cluster, when tokens can begin anew. No
+// command raises the epoch yet.
 const FirstEpoch = 1
 
 // variablePrefix begins the text that stands for a Variable in [SlotsAnnotation]. No Lease of a
-// slot has such a name.
+// slot has a name with this prefix.
 const variablePrefix = "variable."
 
 // VariableMark returns the text that stands for a Variable in [SlotsAnnotation].

@@ -59,10 +59,10 @@ func (c *crowd) Accept() (net.Conn, error) {
 	return g, nil
 }
 
-// worst returns the guest whose connection must be closed: of the peer with the most connections,
-// the oldest one without a request in progress. If each of them has a request, the oldest one is
-// closed. The result is nil if the number of connections is within the bound. The caller holds the
-// mutex.
+// worst returns the guest whose connection must be closed. The guest belongs to the peer with the
+// most connections, and is the oldest guest without a request in progress. If each guest of this
+// peer has a request, worst returns the oldest guest of the peer. The result is nil if the number
+// of connections is within the bound. The caller holds the mutex.
 //
 // All people reach the page from one address, that of the port-forward. A new connection has no
 // request yet, so a stream never loses its connection to a new one.

@@ -10,6 +10,6 @@
 // The console reads no clock of another computer to decide anything. Ages on the page are
 // differences to instants that other computers wrote.
 //
-// Not guaranteed: that the shown slots are current. While the API server does not answer, the page
-// shows old slots, and says so.
+// The console does not guarantee that the shown slots are current. While the API server does not
+// answer, the page shows old slots, and says so.
 package console

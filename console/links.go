@@ -19,8 +19,9 @@ const (
 	// closedFor is the time after which a closed watch counts as a trouble. The API server ends
 	// each watch after some minutes, and client-go opens the next one within a second.
 	closedFor = 5 * time.Second
-	// silentFor is the time for which the watch of Leases may be open without a byte. The API server sends a
-	// bookmark each minute. The watch of Events has no bookmarks, and that of pods may have none on an idle cluster.
+	// silentFor is the time for which the watch of Leases may be open without a byte. The API
+	// server sends a bookmark each minute. The watch of Events has no bookmarks, and that of pods
+	// may have none on an idle cluster.
 	silentFor = 2 * time.Minute
 	// steady is the time that a watch must last before the watch counts as open. Otherwise a
 	// server that immediately ends each watch would not cause a warning.
@@ -51,10 +52,11 @@ type link struct {
 	// open counts the open watches of the resource. The next watch may open before the old watch
 	// has ended.
 	open int
-	// closed is the instant at which the last steady watch ended. Before the end of the first steady
-	// watch, closed is the instant at which the first request began.
+	// closed is the instant at which the last steady watch ended. Before the end of the first
+	// steady watch, closed is the instant at which the first request began.
 	closed time.Time
-	// opened is the instant of the last header, and heard is the instant of the last byte.
+	// opened is the instant of the last answer's header, and heard is the instant of the last byte
+	// of an answer.
 	opened, heard time.Time
 }
 

@@ -21,8 +21,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
-// TestConsoleWarnsOfEachOutageOfAPIServer includes failures after which client-go repeats the request
-// without a report.
+// TestConsoleWarnsOfEachOutageOfAPIServer includes failures after which client-go repeats the
+// request without a report.
 func TestConsoleWarnsOfEachOutageOfAPIServer(t *testing.T) {
 	for name, outage := range map[string]http.HandlerFunc{
 		"refused connections": nil,
@@ -60,7 +60,7 @@ func TestConsoleWarningDisappearsWhenTheOutageEnds(t *testing.T) {
 	}
 }
 
-func TestConsoleWarnsIfAPIServerRefusesItsRequests(t *testing.T) {
+func TestConsoleWarnsIfAPIServerRefusesEveryRequest(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, leaseOf(1, "a", time.Now()))
 	s.breaks(refuses(http.StatusTooManyRequests))
@@ -71,7 +71,7 @@ func TestConsoleWarnsIfAPIServerRefusesItsRequests(t *testing.T) {
 	assert.False(t, w.synced())
 }
 
-func TestConsoleWarnsIfItCannotPublishSlots(t *testing.T) {
+func TestConsoleWarnsWhenPublishingSlotsFails(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, leaseOf(1, "a", time.Now()))
 	warned := make(chan string, 8)

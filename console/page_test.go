@@ -121,7 +121,7 @@ func TestConsoleStreamOutlivesTheTimeoutsOfRequests(t *testing.T) {
 	})
 }
 
-func TestManyConnectionsNeverEndAnothersStream(t *testing.T) {
+func TestConnectionFloodNeverEndsAnOpenConsoleStream(t *testing.T) {
 	pages(t, func(p paging) {
 		stream := bufio.NewReader(p.asks(readsStream))
 		for i := range 3 * maxPageConnections {

@@ -19,15 +19,16 @@ import (
 )
 
 const (
-	// maxHeader bounds the header of a request.
+	// maxHeader bounds the bytes of the header of a request.
 	maxHeader = 16 << 10
-	// headerTimeout bounds the reading of a header.
+	// headerTimeout bounds the time to read the header of a request.
 	headerTimeout = 5 * time.Second
-	// bodyTimeout bounds the reading of a whole request. A stream outlives this timeout, because its
-	// request has no body.
+	// bodyTimeout bounds the time to read a whole request. A stream outlives this timeout, because
+	// the request for the stream has no body.
 	bodyTimeout = 10 * time.Second
-	// answerTimeout bounds the writing of an answer that is no stream. Over a slow link, the largest
-	// file of the documentation takes some seconds. A stream sets a deadline for each of its writes.
+	// answerTimeout bounds the writing of an answer that is no stream. Over a slow link, the
+	// largest file of the documentation takes some seconds. A stream sets a deadline for each of
+	// its writes.
 	answerTimeout = time.Minute
 	// idleTimeout bounds the life of a connection without a request.
 	idleTimeout = time.Minute
@@ -38,7 +39,7 @@ const (
 	shutdown = 2 * time.Second
 )
 
-// Options select the addresses of the console.
+// Options are the addresses, the documentation and the log of the console.
 type Options struct {
 	// Address is the address of the page, on the loopback.
 	Address string
@@ -101,8 +102,8 @@ func listen(ctx context.Context, address string) (net.Listener, error) {
 	return listener, nil
 }
 
-// pageServer returns the server of the page. A stream of the page does not end, and so replaces the
-// timeout of its answer.
+// pageServer returns the server of the page. A stream of the page does not end, and so replaces
+// answerTimeout by deadlines of its own.
 func pageServer(handler http.Handler) *http.Server {
 	return &http.Server{
 		Handler: handler, ReadHeaderTimeout: headerTimeout, ReadTimeout: bodyTimeout, WriteTimeout: answerTimeout, IdleTimeout: idleTimeout,

@@ -16,17 +16,17 @@ import (
 	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
-// These constants bound the objects in the caches. No agent writes an Event above the bounds, and no
-// honest pod has more containers.
+// These constants bound the objects in the caches. No agent writes an Event above the bounds, and
+// no honest pod has more containers.
 const (
 	// longest and longestReason are the largest numbers of characters in the message and in the
 	// reason of an Event. A policy lets no agent write more.
 	longest, longestReason = 1024, 128
-	// longestIdentity is the largest number of bytes in the kind, the name and the uid of an Event's
-	// object. A pod has a name of at most 253 bytes, and a uid of 36 bytes.
+	// longestIdentity is the largest number of bytes in the kind, the name and the uid of an
+	// Event's object. A pod has a name of at most 253 bytes, and a uid of 36 bytes.
 	longestIdentity = 253 + 64
-	// maxContainers bounds the containers of a pod. Of the ordinary containers, and of the init
-	// containers, the caches keep so many parts of a gate each.
+	// maxContainers bounds the init containers that the caches keep of a pod, and also bounds the
+	// other containers.
 	maxContainers = 128
 )
 
@@ -118,7 +118,8 @@ func keepEvent(e *corev1.Event) *corev1.Event {
 	return kept
 }
 
-// keepName returns the metadata of each object in the caches. The API server bounds all these fields.
+// keepName returns the metadata that the caches keep of an object. The API server bounds the size
+// of each of these fields.
 func keepName(m metav1.ObjectMeta) metav1.ObjectMeta {
 	return metav1.ObjectMeta{
 		Namespace: m.Namespace, Name: m.Name, UID: m.UID, ResourceVersion: m.ResourceVersion,

@@ -29,7 +29,8 @@ var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 // secret stands for each text that the page does not show.
 const secret = "hunter2"
 
-// whole returns objects with many fields: a holder, standbys with each part of a gate, and their Events.
+// whole returns objects with many fields: a holder, standbys with each part of a gate, and their
+// Events.
 func whole() view.State {
 	always := corev1.ContainerRestartPolicyAlways
 	at := metav1.Time{Time: noon}
@@ -157,8 +158,8 @@ func TestConsoleCachesKeepWhyAContainerWaits(t *testing.T) {
 	assert.True(t, waiting["new"].Ready, "a container that is about to start is no fault")
 }
 
-// TestHugeObjectTakesLittleMemoryInConsolesCaches fills each text of an object that a tenant may
-// write.
+// TestHugeObjectTakesLittleMemoryInConsolesCaches fills each text that a tenant can write into an
+// object.
 func TestHugeObjectTakesLittleMemoryInConsolesCaches(t *testing.T) {
 	huge, always := strings.Repeat("é ", 1<<18), corev1.ContainerRestartPolicyAlways
 	meta := func(name string) metav1.ObjectMeta {

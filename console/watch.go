@@ -147,7 +147,8 @@ func (w *watch) run(ctx context.Context) error {
 }
 
 // note notes when a Lease changed, and reports whether its holder was silent before. After an
-// interruption the API server repeats known versions of Leases. Such a repetition is no change.
+// interruption the API server repeats Leases with known resourceVersions. Such a repetition is no
+// change.
 func (w *watch) note(before, after any) (silent bool) {
 	if missed, ok := before.(toolscache.DeletedFinalStateUnknown); ok {
 		before = missed.Obj // the watch was closed when the object was deleted

@@ -40,7 +40,7 @@ type server struct {
 	asked map[string]bool
 	// outage answers each request instead of the server, if set.
 	outage http.HandlerFunc
-	// changes has the versions of the Lease for the watch.
+	// changes receives the changed Leases that the server sends on the watch.
 	changes chan *coordinationv1.Lease
 }
 
@@ -248,7 +248,7 @@ func TestConsoleForgetsLeasesThatAreGone(t *testing.T) {
 	}
 }
 
-func TestConsoleServesItsPageOnLoopbackOnly(t *testing.T) {
+func TestConsoleServesPagesOnlyOnLoopbackAddresses(t *testing.T) {
 	for address, ok := range map[string]bool{"127.0.0.1:0": true, "localhost:0": true, "[::]:0": false, "0.0.0.0:0": false, ":0": false} {
 		listener, err := listen(t.Context(), address)
 		assert.Equal(t, ok, err == nil, "%s %v", address, err)
@@ -258,8 +258,8 @@ func TestConsoleServesItsPageOnLoopbackOnly(t *testing.T) {
 	}
 }
 
-// TestConsoleServesUntilItsContextEnds runs the whole console with an API server.
-func TestConsoleServesUntilItsContextEnds(t *testing.T) {
+// TestCanceledContextEndsTheConsoleWithoutError runs the whole console with an API server.
+func TestCanceledContextEndsTheConsoleWithoutError(t *testing.T) {
 	s := newServer(t, leaseOf(1, "a", time.Now()))
 	lines, log := newLog()
 	ctx, cancel := context.WithCancel(t.Context())

@@ -34,8 +34,8 @@ func alerts(t *testing.T) (all []alert) {
 	return all
 }
 
-// TestAlertsPageHasASectionForEachAlert checks that alerts.md has one section for each alert, in the order of
-// rules.yaml. Each section must have its four parts.
+// TestAlertsPageHasASectionForEachAlert checks that alerts.md has one section for each alert, in
+// the order of rules.yaml. Each section must have its four parts.
 func TestAlertsPageHasASectionForEachAlert(t *testing.T) {
 	var sections, names []string
 	parts := map[string][]string{}

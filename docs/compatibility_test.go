@@ -27,8 +27,9 @@ import (
 
 var update = flag.Bool("update", false, "rewrite generated documents")
 
-// A directive in a test's comment names the rows that the test shows. A row is a field or a
-// behaviour of pods. Either the gate carries the row, or the webhook refuses the pod with a reason:
+// A directive in a test's comment names rows of docs/compatibility.md. A row is a field or a
+// behaviour of pods. The test shows that a gated pod keeps this field or behaviour ("carried"), or
+// that the webhook refuses the pod with a reason:
 //
 //	docs/compatibility.md: lifecycle/exit-codes lifecycle/crash-loop carried
 //	docs/compatibility.md: pod/host-pid refused SharedProcesses
@@ -48,8 +49,8 @@ var archives = map[string]string{
 }
 
 // TestCompatibilityPageIsGeneratedFromTests checks that docs/compatibility.md lists every row that
-// the comments of tests name, with the names of these tests. With -update the test rewrites the
-// document.
+// the comments of tests name, with the names of these tests. With -update the test rewrites this
+// page.
 func TestCompatibilityPageIsGeneratedFromTests(t *testing.T) {
 	const file = "compatibility.md"
 	found := append(ofFunctions(t), ofArchives(t)...)
@@ -97,8 +98,8 @@ func compatibility(t *testing.T, found []evidence) (text string, missing []strin
 	return b.String(), missing
 }
 
-// kubernetes is the section about versions of Kubernetes. People write its figures, from the output of
-// make matrix.
+// kubernetes is the section about versions of Kubernetes. People write its figures, from the output
+// of make matrix.
 const kubernetes = `
 ## 10. Versions of Kubernetes
 

@@ -15,8 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// forContributors returns the documents for contributors. These documents name files and targets of
-// make.
+// forContributors returns the paths of CONTRIBUTING.md and of all files in the folder .github.
 func forContributors(t *testing.T) []string {
 	t.Helper()
 	found := []string{filepath.Join(root, "CONTRIBUTING.md")}

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package docs checks the documents against the repository: each link has a target, and each
-// guarantee names tests that exist.
+// Package docs checks the repository's Markdown pages: each link has a target, and each guarantee
+// names tests that exist.
 package docs
 
 import (
@@ -102,9 +102,8 @@ func tests(t *testing.T) map[string]bool {
 		case entry.IsDir() && path != root && strings.HasPrefix(entry.Name(), "."):
 			return fs.SkipDir
 		case strings.HasPrefix(path, endToEnd) && strings.HasSuffix(path, ".go"):
-			// The files in test/e2e contain the end-to-end tests, although their names do not end
-			// in _test.go. The file e2e_test.go has the name of a new test only after "make
-			// golden".
+			// The end-to-end tests are in files of test/e2e whose names do not end in _test.go. The
+			// file e2e_test.go has the name of a new test only after "make golden".
 		case !strings.HasSuffix(path, "_test.go"):
 			return nil
 		}
@@ -117,8 +116,8 @@ func tests(t *testing.T) map[string]bool {
 	return found
 }
 
-// TestArchitecturePageStaysShort bounds the document that every newcomer reads first. The table of
-// words is not counted, because each word has a row of its own.
+// TestArchitecturePageStaysShort bounds the lines of the page that every newcomer reads first. The
+// lines of the table of words do not count, because each new word needs a row.
 func TestArchitecturePageStaysShort(t *testing.T) {
 	text, err := os.ReadFile("architecture.md")
 	require.NoError(t, err)

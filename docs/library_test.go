@@ -103,8 +103,8 @@ func TestEachRecipeStatesLimitsAndHasValidAnnotations(t *testing.T) {
 	}
 }
 
-// The first version knows only singletons and locks.
-func TestUpgradePageNamesClaimsMissingInFirstVersion(t *testing.T) {
+// The first version of Metaparticle knows only singletons and locks.
+func TestUpgradePageListsAnnotationsTheFirstReleaseLacks(t *testing.T) {
 	page, err := os.ReadFile("upgrade.md")
 	require.NoError(t, err)
 	list := regexp.MustCompile(`(?s)annotations (` + "`" + `metaparticle\.io/once.*?)\.\s`).FindStringSubmatch(string(page))
@@ -116,7 +116,7 @@ func TestUpgradePageNamesClaimsMissingInFirstVersion(t *testing.T) {
 	}
 }
 
-// A new kind of claim, and a new example, need a recipe.
+// The page library.md needs a recipe for each kind of claim, and for each example.
 func TestEachClaimKindAndExampleHasLibraryRecipe(t *testing.T) {
 	claims, examples := map[string]bool{}, map[string]bool{}
 	for _, r := range recipes(t) {

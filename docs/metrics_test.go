@@ -39,8 +39,7 @@ func (m metric) unit() string {
 	return "–"
 }
 
-// label is a label of a program's metrics. If the field "values" is empty, the label may have any
-// value.
+// label is a label of metrics. If the field "values" is empty, the label may have any value.
 type label struct {
 	name    string
 	values  []string

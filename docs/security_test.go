@@ -21,7 +21,7 @@ import (
 
 const securityPage = "security.md"
 
-// rowsOf returns the cells of all tables of a page, by row, without the heads.
+// rowsOf returns the cells of all tables of a page, by row, without the head of each table.
 func rowsOf(t *testing.T, file string) [][]string {
 	t.Helper()
 	text, err := os.ReadFile(file)

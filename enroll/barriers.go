@@ -11,10 +11,10 @@ import (
 	"github.com/metaparticle-io/metaparticle/api/podspec"
 )
 
-// ownersOf returns the owners of the Lease of a slot. The Lease of a barrier belongs to the
-// claimant's Job. So the garbage collector deletes that Lease after the Job, and with the Lease the
-// record that the barrier is open. Any other Lease has no owner, because such a Lease outlives
-// the workload.
+// ownersOf returns the owners of the Lease of a slot. If the slot is at a barrier of the claimant's
+// own Job, the Job owns the Lease. So after the deletion of the Job the garbage collector deletes
+// the Lease, with the record that the barrier is open. Any other Lease has no owner, because the
+// Lease must outlive the workload.
 func ownersOf(slot string, claimant client.Object) []metav1.OwnerReference {
 	run := podspec.Run(claimant)
 	if run == "" || api.RunOf(slot) != run {

@@ -36,7 +36,7 @@ func gathered(name, run, job string) *corev1.Pod {
 	return pod
 }
 
-// leasesOfRun returns the Leases of the barrier of a run.
+// leasesOfRun returns the names of the Leases of a run's barrier.
 func leasesOfRun(run string) []string { return api.Barrier{Name: "warm", Size: 2}.Leases(run) }
 
 func TestPodGetsTheBarrierLeasesOfItsJob(t *testing.T) {
@@ -88,7 +88,7 @@ func TestEnrollMakesBarrierLeasesForProgramsOfJobs(t *testing.T) {
 
 // A pod of the second Job waits at the barrier of the first Job. Neither Job may own the Leases of
 // this barrier.
-func TestJobOwnsOnlyLeasesOfItsOwnPods(t *testing.T) {
+func TestBarrierLeaseIsUnownedIfPodsJobDiffers(t *testing.T) {
 	w := newWorld(t, gathered("a", firstRun, secondRun))
 	w.settle(w.process())
 	assert.Empty(t, w.lease(leasesOfRun(firstRun)[0]).OwnerReferences)
@@ -109,7 +109,7 @@ func TestMalformedBarrierGivesNoRightsOnLeases(t *testing.T) {
 	}
 }
 
-func TestOpenBarrierOutlivesPodsButNotItsJob(t *testing.T) {
+func TestOpenBarriersLeaseOutlivesPodsIfJobExists(t *testing.T) {
 	for name, c := range map[string]struct {
 		opened string
 		owned  bool
@@ -152,7 +152,8 @@ func TestOpenBarrierOutlivesPodsButNotItsJob(t *testing.T) {
 	}
 }
 
-// The garbage collector must be able to find the owner, whatever the author of the pod has written.
+// A Job of another API group never owns a Lease. A reference to a Kubernetes Job always names the
+// version batch/v1, so the garbage collector finds the Job.
 func TestOnlyKubernetesJobsOwnBarrierLeases(t *testing.T) {
 	slot := api.Barrier{Name: "warm", Size: 1}.Leases("0a-1")[0]
 	of := func(version string) *corev1.Pod {

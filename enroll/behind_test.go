@@ -20,13 +20,15 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// reports has the last values that a process reported about the namespace, without zeros.
+// reports has the values that a [Reconciler] last gave to its functions Behind, Shortage, Failed
+// and Paused. The maps have no zeros.
 type reports struct {
 	behind, lacking int
 	failed, paused  map[string]int
 }
 
-// reported makes the process store its reports in the result.
+// reported makes the functions Behind, Shortage, Failed and Paused of the Reconciler store their
+// values in the result.
 func reported(r *Reconciler) *reports {
 	all := &reports{failed: map[string]int{}, paused: map[string]int{}}
 	store := func(values map[string]int) func(string, string, int) {
@@ -76,7 +78,7 @@ func (b broken) Update(ctx context.Context, object client.Object, options ...cli
 	return b.Client.Update(ctx, object, options...)
 }
 
-// foreign creates a Role of another program under the name.
+// foreign returns a fault: a Role with the given name that enroll did not make.
 func foreign(name string) func(w *world, r *Reconciler) (repair func()) {
 	return func(w *world, _ *Reconciler) (repair func()) {
 		role := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: name}}
@@ -85,7 +87,8 @@ func foreign(name string) func(w *world, r *Reconciler) (repair func()) {
 	}
 }
 
-// breaking makes each call fail for which the function "is" returns true.
+// breaking returns a fault: a call fails if the function "is" returns true for the object of the
+// call.
 func breaking(is func(object any) bool) func(w *world, r *Reconciler) (repair func()) {
 	return func(_ *world, r *Reconciler) (repair func()) {
 		whole := r.Client
@@ -130,7 +133,7 @@ func TestEnrollReportsEachStepThatFails(t *testing.T) {
 	}
 }
 
-func TestLostRaceIsNoFailureOfAStep(t *testing.T) {
+func TestEnrollReportsNoFailureAfterAWriteConflict(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "lock.x"))
 	r := w.process()
 	all := reported(r)
@@ -140,7 +143,7 @@ func TestLostRaceIsNoFailureOfAStep(t *testing.T) {
 	assert.Empty(t, all.failed)
 }
 
-func TestEnrollReportsPausedSlotsByPause(t *testing.T) {
+func TestEnrollCountsSlotsForEachTypeOfPause(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "lock.a,lock.b,lock.c,lock.d,lock.e"))
 	r := w.process()
 	all := reported(r)
@@ -172,7 +175,7 @@ func (w *world) pause(name string, pause api.Pause) {
 	require.NoError(w.t, w.server.Update(w.t.Context(), lease))
 }
 
-func TestReportsEndWithTheirNamespace(t *testing.T) {
+func TestEnrollReportsNothingAboutADeletedNamespace(t *testing.T) {
 	w := newWorld(t, deployment(nil, sharding(3)), worker("a", 3))
 	r := w.process()
 	all := reported(r)

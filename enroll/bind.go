@@ -17,7 +17,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// bindRole binds a Role to its account.
+// bindRole binds a Role to a service account.
 func (s store) bindRole(ctx context.Context, role *rbacv1.Role, account string) error {
 	return s.bind(ctx, &rbacv1.RoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Namespace: role.Namespace, Name: role.Name},
@@ -36,9 +36,9 @@ func (s store) bind(ctx context.Context, wanted *rbacv1.RoleBinding) error {
 	case apierrors.IsNotFound(err):
 		err = s.client.Create(ctx, wanted)
 		if apierrors.IsAlreadyExists(err) {
-			// The RoleBinding already exists. If enroll made the RoleBinding, the cache was behind,
-			// and a later attempt corrects the RoleBinding. A RoleBinding without the label was
-			// made by another program.
+			// The RoleBinding already exists. If enroll made the RoleBinding, the cache was stale,
+			// and a later attempt corrects the RoleBinding. A RoleBinding without the label was not
+			// made by enroll.
 			err = s.reader.Get(ctx, client.ObjectKeyFromObject(wanted), &there)
 			if err == nil && there.Labels[api.ManagedLabel] == "" {
 				err = ErrForeign
@@ -60,7 +60,7 @@ func (s store) bind(ctx context.Context, wanted *rbacv1.RoleBinding) error {
 	return nil
 }
 
-// unbind deletes a RoleBinding that enroll made, if it exists.
+// unbind deletes a RoleBinding, if the RoleBinding exists and enroll made the RoleBinding.
 func (s store) unbind(ctx context.Context, namespace, name string) error {
 	binding := rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
 	err := s.client.Get(ctx, client.ObjectKeyFromObject(&binding), &binding)
@@ -74,8 +74,8 @@ func (s store) unbind(ctx context.Context, namespace, name string) error {
 }
 
 // unbindOrphans deletes the RoleBindings whose Role is gone. Such a RoleBinding is left over if the
-// cache did not yet contain the RoleBinding when enroll deleted the Role. Another program may also
-// have deleted the Role.
+// cache did not yet contain the RoleBinding when enroll deleted the Role. Such a RoleBinding is
+// also left over if a person deleted the Role.
 func (s store) unbindOrphans(ctx context.Context, known *agentRoles, bindings []rbacv1.RoleBinding) error {
 	roles := make(map[string]bool, len(known.all)+len(known.readers))
 	for _, r := range known.all {

@@ -22,9 +22,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api/podspec"
 )
 
-// Cache returns the cache options for a manager that runs a [Reconciler]. To save
-// memory, the cache keeps only gated pods and the Leases, Roles and RoleBindings that
-// enroll made. Of pods, workloads and Leases, the cache keeps only the fields that enroll reads.
+// Cache returns the cache options for a manager that runs a [Reconciler]. To save memory, the cache
+// keeps only those pods that are gated, and only those Leases, Roles and RoleBindings that enroll
+// made. Of pods, workloads and Leases, the cache keeps only the fields that enroll reads.
 func Cache() (map[client.Object]cache.ByObject, error) {
 	exists, err := labels.NewRequirement(api.ManagedLabel, selection.Exists, nil)
 	if err != nil {
@@ -49,7 +49,7 @@ func Cache() (map[client.Object]cache.ByObject, error) {
 
 // strip drops the fields that enroll never reads. Enroll writes Roles and RoleBindings of the cache
 // back to the API server, so these objects lose only their managed fields. Before a write to a
-// Lease, enroll reads the Lease from the API server.
+// Lease, enroll reads the whole Lease from the API server.
 func strip(in any) (any, error) {
 	object, ok := in.(client.Object)
 	if !ok {
@@ -85,18 +85,20 @@ func strip(in any) (any, error) {
 }
 
 // maxNote bounds the bytes of each text that the cache keeps of a Lease. Agents and enroll write
-// longer texts only into the annotation of done keys. Of these keys, enroll reads only whether there
-// are any.
+// longer texts only into the annotation of done keys. Enroll reads only whether this annotation is
+// empty.
 const maxNote = 512
 
 // notes are the annotations of Leases that enroll reads.
 var notes = []string{api.PausedAnnotation, api.DoneAnnotation, api.OpenedAnnotation, api.StampAnnotation}
 
-// owned stands for the owners of each Lease that has any. No caller may change this value.
+// owned replaces the owner references of each Lease that has owners. No caller may change this
+// value.
 var owned = []metav1.OwnerReference{{}}
 
-// stripLease drops the fields of a Lease that enroll never reads, and cuts the others. Everyone who
-// may create Leases in a namespace may fill them, and the label is no proof that enroll made them.
+// stripLease drops the fields of a Lease that enroll never reads, and cuts long texts in the other
+// fields. Every user who may create Leases can write long texts, and can also write the label of
+// enroll.
 func stripLease(l *coordinationv1.Lease) {
 	kept := metav1.ObjectMeta{
 		Namespace: l.Namespace, Name: l.Name, UID: l.UID, ResourceVersion: l.ResourceVersion,
@@ -123,7 +125,8 @@ func stripLease(l *coordinationv1.Lease) {
 	l.ObjectMeta, l.Spec = kept, spec
 }
 
-// cut returns at most maxNote bytes of the text, without the memory of the others.
+// cut returns a copy of the first bytes of the text, at most maxNote. With a copy, the garbage
+// collector can free the whole text.
 func cut(text string) string { return strings.Clone(text[:min(len(text), maxNote)]) }
 
 func bare(template corev1.PodTemplateSpec) corev1.PodTemplateSpec {

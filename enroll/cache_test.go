@@ -16,7 +16,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// heavy returns a Lease of the given name, each of whose texts ends in a long text.
+// heavy returns a Lease of the given name with long texts in its metadata and its spec.
 func heavy(name string) *coordinationv1.Lease {
 	long := strings.Repeat("x", 1<<18)
 	return &coordinationv1.Lease{
@@ -41,7 +41,7 @@ func TestEnrollsCacheBoundsTheMemoryOfEachLease(t *testing.T) {
 	}
 }
 
-// The cut fields give each answer that the whole Lease gives.
+// Enroll reads the same facts from the stripped Lease as from the whole Lease.
 func TestStrippedLeaseKeepsAllFactsThatEnrollReads(t *testing.T) {
 	for name, change := range map[string]func(*coordinationv1.Lease){
 		"as enroll makes the Lease": func(*coordinationv1.Lease) {},

@@ -66,9 +66,9 @@ func (c claims) addPod(pod *corev1.Pod, optedIn bool) {
 	c.add(pod, a.account, duration, slotsOf(pod)...)
 }
 
-// addBarriers adds the Leases of the barriers at which a gated pod can arrive. The names come from the
-// pod's spec, which no user can change, unlike an annotation. So enroll trusts the names also in a namespace
-// that has not opted in.
+// addBarriers adds the Leases of the barriers at which a gated pod can arrive. The names come from
+// the pod's spec, which no user can change. So enroll trusts the names even in a namespace that has
+// not opted in.
 func (c claims) addBarriers(pod *corev1.Pod) {
 	if ended(pod) {
 		return
@@ -86,7 +86,7 @@ type ask struct {
 	// claims.
 	ended bool
 	gate  bool
-	// runsShard is set for a sharded pod that runs, and so waits for its shard or has one.
+	// runsShard is the result of the function runsShard for a sharded pod.
 	runsShard bool
 }
 
@@ -112,9 +112,9 @@ func slotsOf(pod *corev1.Pod) []string {
 	return slices.DeleteFunc(strings.Split(pod.Annotations[api.SlotsAnnotation], ","), func(slot string) bool { return slot == "" })
 }
 
-// runsShard reports whether a sharded pod may wait for its shard or have one. The pod must be
-// Running. For a pod with gated init containers, the result is true even earlier, because this pod
-// becomes Running only with a shard. For a pod that is being deleted, the result is false.
+// runsShard reports whether a sharded pod waits for a shard or has a shard. The result is true for
+// a Running pod. A pod with gated init containers becomes Running only with a shard, so for this
+// pod the result is true even earlier. For a pod that is being deleted, the result is false.
 func runsShard(pod *corev1.Pod) bool {
 	gatesInit := slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return api.IsShim(c.Command) })
 	return pod.DeletionTimestamp == nil && (pod.Status.Phase == corev1.PodRunning || gatesInit && !ended(pod))
@@ -124,8 +124,8 @@ func ended(pod *corev1.Pod) bool {
 	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
 }
 
-// addWorkload adds the claims of the pods that a workload is going to create. So the Lease
-// exists before the first pod, and stays between two Jobs of a CronJob.
+// addWorkload adds the claims of the pods that a workload is going to create. So the claimed Leases
+// exist before the first pod, and stay between two Jobs of a CronJob.
 func (c claims) addWorkload(w workload, request api.Request) {
 	if request.Claims() {
 		c.add(w.object, w.template.Spec.ServiceAccountName, request.LeaseDuration, request.Slots(w.group)...)

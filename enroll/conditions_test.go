@@ -213,7 +213,7 @@ func TestConditionsOfAScaledDownWorkloadStayReadable(t *testing.T) {
 }
 
 // Users can change the labels and annotations of living pods, but not the containers.
-func TestConditionsWithoutTheirInitContainerGiveNoRights(t *testing.T) {
+func TestOnlyConditionsWithAnInitContainerGiveRights(t *testing.T) {
 	forged := waiting("a", "till", "lock.a")
 	forged.Spec.InitContainers = nil
 	sidecar := waiting("a", "till", "lock.a")
@@ -258,7 +258,7 @@ func TestConditionsGiveNoRightsInSystemNamespaces(t *testing.T) {
 	}
 }
 
-func TestConditionsGrantRightsOnSlotsOnly(t *testing.T) {
+func TestConditionsGiveReadAccessToSlotsOnly(t *testing.T) {
 	for _, lease := range []string{"kube-scheduler", "metaparticle-enroll", "singletons", "lock", "*", "next.lock.x"} {
 		w := newWorld(t, waiting("a", "till", lease))
 		w.settle(w.process())
@@ -268,7 +268,7 @@ func TestConditionsGrantRightsOnSlotsOnly(t *testing.T) {
 	}
 }
 
-func TestEnrollMakesAndKeepsNoLeaseForConditions(t *testing.T) {
+func TestEnrollNeverMakesOrKeepsLeasesForConditions(t *testing.T) {
 	holder := gated("a", "till", "lock.a")
 	w := newWorld(t, waiting("b", "biller", "lock.a", "lock.missing"), holder)
 	r := w.process()

@@ -44,8 +44,8 @@ func (r *Reconciler) SetupWithManager(m ctrl.Manager) error {
 	return b.
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: maxConcurrent, RateLimiter: limiter,
-			// A process registers one controller for each term as leader, so the name
-			// is used again.
+			// A process that becomes the leader again registers another controller of the same
+			// name.
 			SkipNameValidation: new(true),
 		}).
 		Complete(reconcile.Func(func(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {

@@ -121,7 +121,7 @@ func TestEnrollListsUngatedPodsOncePerNamespace(t *testing.T) {
 	assert.Len(t, w.events, 50)
 }
 
-func TestRecreatedUngatedWorkloadGetsAnotherEvent(t *testing.T) {
+func TestRecreatedUngatedWorkloadGetsANewEvent(t *testing.T) {
 	d := deployment(singleton, nil)
 	w := newWorld(t, d)
 	r := w.process()

@@ -6,19 +6,19 @@
 // slots, and another one for each further 500 slots.
 //
 // Conditions: a further Role lets the account read at most 500 Leases for which its pods wait, by
-// name. A condition is no claim: enroll creates no Lease for a condition, and keeps none. A Role
-// for conditions lets no pod hold a slot. So, unlike a Role for slots, that Role does not show that
-// a Lease may have been held.
+// name. A condition is no claim: enroll creates no Lease for a condition, and sweeps a Lease that
+// only conditions name. A Role for conditions lets no pod hold a slot. So, unlike a Role for slots,
+// a Role for conditions does not show that a Lease may have been held.
 //
 // Variables: a further Role lets the account's agents use at most 500 Variables, by name. Enroll
 // creates a Variable without a value before a Role first names it, and never changes or deletes a
 // Variable.
 //
 // Guarantee: enroll never frees a slot that an agent may hold. Enroll creates the Lease of each
-// slot with the holder [Unknown] and the longest duration ever claimed under its name. So all pods
-// wait that long. Enroll immediately frees a new Lease, but only if no Role ever named the Lease:
-// then no agent can have held the Lease. Enroll decides this by a consistent list of the Roles,
-// made after the Lease exists.
+// slot with the holder [Unknown] and the longest duration ever claimed under the Lease's name. So
+// all pods wait for this duration. Enroll immediately frees a new Lease, but only if no Role ever
+// named the Lease: then no agent can have held the Lease. Enroll decides this by a consistent list
+// of the Roles, made after the Lease exists.
 //
 // Next Leases: a slot for which pods of several revisions may compete has a next Lease, too. No
 // pod gets a slot by a next Lease. So enroll creates the next Lease without a holder, and the
@@ -29,8 +29,8 @@
 // whole lease duration. A paused Lease stays, and so does a Lease with a lasting record. Such a
 // record has done keys other than revisions, or shows that a barrier is open. Enroll deletes the
 // Lease, and the next Lease with it, before enroll removes the names from the Roles. An account
-// that no longer claims a Lease loses its right after a lease duration, too. While other accounts
-// claim the Lease, at least one Role remembers the Lease and its longest duration.
+// that no longer claims a Lease also loses its right only after a lease duration. While other
+// accounts claim the Lease, at least one Role remembers the Lease and its longest duration.
 //
 // Shards: the Leases of a workload's shards have stamps, and a closed stamp lets no pod acquire its
 // Lease. Package enroll/stamp decides which stamps enroll writes. So two pods that expect different
@@ -59,7 +59,7 @@
 // a crash between two writes leaves behind.
 //
 // Not guaranteed: that a slot has one holder after a user has deleted a held Lease and the Roles
-// that name it. Those objects are the only trace of the holder. A Lease that another program made
-// lacks our label. Agents use such a Lease as it is, and enroll does not free, label or sweep the
-// Lease. The policies on Leases do not restrict that program.
+// that name it. Those objects are the only trace of the holder. A Lease that enroll did not make
+// lacks enroll's label. Agents use such a Lease as it is, and enroll does not free, label or sweep
+// the Lease. The policies on Leases do not restrict the maker of such a Lease.
 package enroll

@@ -21,7 +21,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// earlier returns the parts of an archive of the earlier version (go doc ./tools/earlier).
+// earlier returns the parts of an archive that Metaparticle v0.1.0 made (go doc ./tools/earlier).
 func earlier(t *testing.T, name string) map[string][]byte {
 	t.Helper()
 	archive, err := txtar.ParseFile("../tools/earlier/testdata/v0.1.0/" + name)
@@ -33,9 +33,9 @@ func earlier(t *testing.T, name string) map[string][]byte {
 	return parts
 }
 
-// After the upgrade, enroll finds a Lease that is held, and the Role and RoleBinding of the
-// earlier version. Enroll adds the next Lease to the Role, and leaves the Lease as it is.
-func TestUpgradedEnrollKeepsLeasesOfTheEarlierVersion(t *testing.T) {
+// After the upgrade, enroll finds a Lease that is held, and the Role and RoleBinding that v0.1.0 of
+// enroll made. Enroll adds the next Lease to the Role, and leaves the Lease as it is.
+func TestUpgradedEnrollLeavesAnAlreadyHeldLeaseUnchanged(t *testing.T) {
 	const slot = "singleton.deployment.biller"
 	parts := earlier(t, "leases.txtar")
 	lease, role, binding := new(coordinationv1.Lease), new(rbacv1.Role), new(rbacv1.RoleBinding)
@@ -55,7 +55,7 @@ func TestUpgradedEnrollKeepsLeasesOfTheEarlierVersion(t *testing.T) {
 	assert.Equal(t, []string{RoleName("till")}, w.bindings())
 }
 
-// Enroll makes the Leases and the rights for each pod that the webhook of the earlier version
+// Enroll makes the Leases and the rights for each pod that the webhook of Metaparticle v0.1.0
 // injected.
 func TestUpgradedEnrollServesPodsOfTheEarlierWebhook(t *testing.T) {
 	pods := 0

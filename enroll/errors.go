@@ -11,11 +11,12 @@ import (
 )
 
 var (
-	// ErrForeign means that another program made an object whose name enroll needs.
+	// ErrForeign means that an object has a name that enroll needs, although enroll did not make
+	// the object.
 	ErrForeign = errors.New("exists and is not ours")
 
-	// errAgain means that a step is half done, or that the cache is behind. The next
-	// attempt does the rest.
+	// errAgain means that a step is half done, or that the cache is stale. The next attempt does
+	// the rest.
 	errAgain = errors.New("to be done again")
 )
 
@@ -28,7 +29,7 @@ func raced(err error) bool {
 	return apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || errors.Is(err, errAgain)
 }
 
-// The steps of a reconciliation. A metric has these names as values of a label.
+// A reconciliation has these steps. A metric has a label whose values are the names of the steps.
 const (
 	stepRead        = "read"
 	stepSlots       = "slots"

@@ -67,14 +67,14 @@ func annotatedChanges() predicate.Predicate {
 }
 
 // sameLease reports whether an update of a Lease changes neither the stamp, as [sameStamp] judges,
-// nor the pause. Enroll counts the paused slots.
+// nor the pause. The pause matters, because enroll counts the paused slots.
 func sameLease(before, after client.Object) bool {
 	return sameStamp(before, after) && api.PauseOf(before.GetAnnotations()) == api.PauseOf(after.GetAnnotations())
 }
 
 // sameStamp returns false for an update of a stamp. For a closed Lease, sameStamp also returns
-// false if the update adds or removes the holder. The function ignores all other updates, such as the
-// agents' renewals. The function does not judge creations and deletions. The sweep of unclaimed
+// false if the update adds or removes the holder. The function ignores all other updates, such as
+// the agents' renewals. The function does not judge creations and deletions. The sweep of unclaimed
 // Leases needs no events, because enroll repeats that sweep by the clock.
 func sameStamp(before, after client.Object) bool {
 	was, is := before.(*coordinationv1.Lease), after.(*coordinationv1.Lease)
@@ -90,9 +90,9 @@ func sameNamespace(before, after client.Object) bool {
 		before.GetDeletionTimestamp().IsZero() == after.GetDeletionTimestamp().IsZero()
 }
 
-// sameAsk reports whether an update of a pod leaves its claims, conditions and barriers as they
-// were. Nobody can change the conditions and the barriers of a living pod. But if a new pod of the
-// same name replaces a pod, a cache that was behind may report that replacement as an update.
+// sameAsk reports whether an update of a pod leaves the pod's claims, conditions and barriers as
+// they were. Nobody can change the conditions and the barriers of a living pod. But if a new pod of
+// the same name replaces a pod, a stale cache can report that replacement as an update.
 func sameAsk(before, after client.Object) bool {
 	was, is := before.(*corev1.Pod), after.(*corev1.Pod)
 	return asks(was) == asks(is) && slices.Equal(podspec.ConditionsOf(&was.Spec), podspec.ConditionsOf(&is.Spec)) &&

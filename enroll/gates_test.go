@@ -57,7 +57,7 @@ var gates = map[string]struct {
 
 // A program may bid for each slot that its pod names. So each of these slots has a Lease, and the
 // Role of the pod's account names that Lease.
-func TestLocalAPIPodGetsItsLeasesAndRole(t *testing.T) {
+func TestLocalAPIPodGetsLeasesAndARole(t *testing.T) {
 	pod := lasting(gated("a", "till", "election.main,lock.b,semaphore.pool.0,semaphore.pool.1"), "1m")
 	pod.Annotations[api.LocalAnnotation] = "lock/b,election/main,semaphore/pool=2"
 	pod.Spec.InitContainers, pod.Spec.Containers = gates[string(api.GateProgram)].spec.InitContainers, gates[string(api.GateProgram)].spec.Containers
@@ -73,7 +73,7 @@ func TestLocalAPIPodGetsItsLeasesAndRole(t *testing.T) {
 }
 
 // A writer takes all slots, so a pod has the right to all slots, whatever the size in its claim.
-func TestPodWithRWLockGetsAllItsLeases(t *testing.T) {
+func TestRWLockPodGetsRightsToAllSlots(t *testing.T) {
 	slots := api.Claim{Kind: api.RWLock, Name: "catalog", Size: 2}.Slots(api.Workload{})
 	require.Len(t, slots, 1+api.RWLockSlots)
 	pod := gated("a", "till", strings.Join(slices.Sorted(slices.Values(slots)), ","))

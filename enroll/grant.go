@@ -21,7 +21,7 @@ const (
 	// maxSlotsPerRole keeps a Role's annotation below the 256 KiB that Kubernetes
 	// allows for all annotations of an object. The record of a Lease has at most 253 bytes
 	// for the Lease's name, and 66 other bytes. So the records of 500 slots take 160 KB, and the
-	// remaining bytes are left for annotations of other programs.
+	// remaining bytes are left for other annotations.
 	maxSlotsPerRole = 500
 	// maxRolesPerAccount bounds the Roles that an API server reads for each request
 	// of an agent. These Roles have room for 16,000 slots, five times the number of
@@ -29,8 +29,8 @@ const (
 	maxRolesPerAccount = 32
 )
 
-// TooManySlots is the reason of an Event on a pod or workload. The Roles of a service account have
-// no room for a slot, a condition or a Variable that the pod or workload needs.
+// TooManySlots is the reason of an Event on a pod or workload. The Event means that the Roles of
+// the service account have no room for a slot, a condition or a Variable.
 const TooManySlots = "TooManySlots"
 
 // grant gives each account rights on those of the given Leases that the account's pods claim. The
@@ -113,9 +113,8 @@ func (rs *agentRoles) assign(key, account string, seen *snapshot, leases []*coor
 	return assignments, left
 }
 
-// makeRoom returns a Role of the account that can name another slot, and adds a
-// new Role if none can. makeRoom returns nil if the account has as many Roles as
-// an account may have.
+// makeRoom returns a Role of the account that has room for a further slot, and adds a new Role if
+// no Role has room. If the account already has [maxRolesPerAccount] full Roles, the result is nil.
 func (rs *agentRoles) makeRoom(key, account, namespace string) *agentRole {
 	roles := rs.byKey[key]
 	for _, r := range roles {

@@ -51,7 +51,7 @@ func TestManySlotsOfOneAccountNeedFewRoles(t *testing.T) {
 	w.settle(r)
 	assert.Equal(t, 1, w.requests["update Role"], "one write for two slots")
 
-	// Enroll also uses the records of Leases in an account's second and third Role.
+	// Enroll uses the records of Leases in all Roles of an account, not only in the first Role.
 	last := longLock(many - 1)
 	w.holds(last, "a_1")
 	w.vanish(last)

@@ -22,7 +22,7 @@ type admission struct {
 	store
 	seen *snapshot
 	now  time.Time
-	// foreign reports that another program made the Lease of a slot.
+	// foreign reports that a slot has a Lease that enroll did not make.
 	foreign bool
 	// left are the slots for which an account's Roles have no room.
 	left []string
@@ -89,8 +89,9 @@ func (a *admission) excess() []excess {
 	return all
 }
 
-// createNextLeases creates the next Leases that the cache does not know, without a holder:
-// no pod asks yet. An error delays no slot, because a pod can hold without a next Lease.
+// createNextLeases creates the next Leases that the cache does not contain. A new next Lease has no
+// holder, because no pod asks yet. An error delays no slot, because a pod can hold without a next
+// Lease.
 func (a *admission) createNextLeases(ctx context.Context, names []string) []error {
 	var errs []error
 	for _, name := range names {

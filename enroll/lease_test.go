@@ -137,7 +137,8 @@ func TestEnrollNeverChangesForeignLeases(t *testing.T) {
 	assert.NotContains(t, w.lease("lock.x").Labels, api.ManagedLabel)
 	assert.Equal(t, withNext("lock.x"), w.role("till").Rules[0].ResourceNames)
 
-	// No pod claims the Lease any more. Enroll removes the right on it, and the Lease stays.
+	// After the deletion of the pod, no pod claims the Lease. Enroll removes the right on the
+	// Lease, but not the Lease.
 	w.remove(pod)
 	w.settle(r)
 	w.now = w.now.Add(time.Hour)

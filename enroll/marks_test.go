@@ -36,7 +36,7 @@ func TestPodAnnotationsGrantRightsOnSlotsOnly(t *testing.T) {
 	})
 }
 
-func TestNameOfEachClaimableSlotIsRecognized(t *testing.T) {
+func TestEachClaimableSlotHasAValidSlotName(t *testing.T) {
 	of := api.Workload{Group: "example.com", Kind: "Rollout", Name: "biller"}
 	for _, a := range api.Annotations {
 		for _, value := range a.Examples {

@@ -24,9 +24,9 @@ const LeasesAnnotation = api.Prefix + "leases"
 type memory struct {
 	// Seconds is the longest duration ever claimed under the Lease's name.
 	Seconds int32 `json:"seconds"`
-	// UID belongs to the last Lease with the recorded name. If the Lease is created again, enroll
-	// writes the new UID into the Role. That write changes the Role's version. So a sweep that
-	// judged the earlier Lease fails to write the Role.
+	// UID is the UID of the last Lease with the recorded name. If the Lease is created again,
+	// enroll writes the new UID into the Role. That write changes the Role's version. So a sweep
+	// that judged the earlier Lease fails to write the Role.
 	UID types.UID `json:"uid"`
 }
 
@@ -130,8 +130,8 @@ func remembered(role *rbacv1.Role) map[string]memory {
 	if json.Unmarshal([]byte(role.Annotations[LeasesAnnotation]), &memories) != nil || memories == nil {
 		memories = map[string]memory{}
 	}
-	// Another program may have overwritten the Role's annotation. A Lease that the rules name may
-	// have been held, so the function adds the Lease to the memory all the same.
+	// A user may have overwritten the Role's annotation. A Lease that the rules name may have been
+	// held, so the function adds the Lease to the memory all the same.
 	for _, rule := range role.Rules {
 		if slices.Contains(rule.Resources, leaseResource) {
 			for _, name := range rule.ResourceNames {
@@ -161,8 +161,8 @@ func (r *agentRole) remember() error {
 }
 
 // rules returns the rules for the Leases in a Role's memory, and for their next Leases. Names that
-// no slot can have are left out. So a user who may only annotate a Role cannot make the Role name
-// Leases of other programs.
+// no slot can have are left out. So a user who may only annotate a Role cannot make the Role name a
+// Lease that belongs to no slot.
 func rules(memories map[string]memory) []rbacv1.PolicyRule {
 	slots := slices.DeleteFunc(slices.Sorted(maps.Keys(memories)), func(name string) bool {
 		return !api.IsSlot(name)

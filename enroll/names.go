@@ -74,7 +74,7 @@ func shortened(account string, limit int) string {
 }
 
 // keyOf returns the result of [roleKey] that a Role's name contains. For a name that [roleName]
-// never makes, such as a name from an earlier version, the result is empty.
+// never makes, such as a name from an earlier version of enroll, the result is empty.
 func keyOf(role string) string {
 	key, ok := strings.CutPrefix(role, rolePrefix)
 	if !ok {

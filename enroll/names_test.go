@@ -57,8 +57,8 @@ func TestNoRoleNameCollidesWithPullSecretsRole(t *testing.T) {
 	}
 }
 
-// A new Lease must block the slot for as long as a holder of the old Lease may run. So the claim
-// must have the same default duration as the agent.
+// A new Lease must block the slot for as long as a holder of the old Lease may run. So enroll must
+// use the same default duration as the agent.
 func TestClaimWithoutDurationGetsDefaultOfItsKind(t *testing.T) {
 	for _, a := range api.Annotations {
 		if a.Kind == nil {

@@ -78,7 +78,7 @@ func TestEnrollRemovesUnknownHolderDespiteExistingNextLease(t *testing.T) {
 	assert.Equal(t, "b_2", holder(w.lease("next.lock.x")), "the ask stays")
 }
 
-func TestVanishedNextLeaseDoesNotAffectItsSlot(t *testing.T) {
+func TestEnrollRecreatesNextLeaseWithoutChangingTheSlot(t *testing.T) {
 	for _, upgrade := range []bool{false, true} {
 		t.Run(fmt.Sprintf("upgrade %v", upgrade), func(t *testing.T) {
 			w := newWorld(t, gated("a", "till", "lock.x"))
@@ -86,7 +86,7 @@ func TestVanishedNextLeaseDoesNotAffectItsSlot(t *testing.T) {
 			w.holds("lock.x", "a_1")
 			held := w.lease("lock.x")
 			w.vanish("next.lock.x")
-			if upgrade { // an earlier version made the Role
+			if upgrade { // an earlier version of enroll made the Role
 				role := w.role("till")
 				role.Rules = AgentRules("lock.x")
 				require.NoError(t, w.server.Update(t.Context(), role))

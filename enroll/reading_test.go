@@ -32,7 +32,7 @@ func podsWithConditions(name string, n int) []client.Object {
 	return pods
 }
 
-func TestFullConditionRoleKeepsNamingItsEarlierLeases(t *testing.T) {
+func TestFullConditionRoleOmitsConditionsOfNewPods(t *testing.T) {
 	w := newWorld(t, podsWithConditions("b", maxSlotsPerRole-5)...)
 	r := w.process()
 	w.settle(r)
@@ -93,7 +93,7 @@ func TestConditionRolesNeverShareNamesWithSlotRoles(t *testing.T) {
 	}
 }
 
-func TestForeignRoleBlocksConditionsOfItsAccountOnly(t *testing.T) {
+func TestForeignConditionRoleAffectsOnlyTheNamedAccount(t *testing.T) {
 	theirs := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: ReaderRoleName("till")}}
 	w := newWorld(t, theirs, waiting("a", "till", "lock.a"), waiting("b", "biller", "lock.b"), gated("c", "till", "lock.x"))
 	_, err := w.process().Namespace(t.Context(), shop)

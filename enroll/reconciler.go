@@ -21,7 +21,7 @@ import (
 
 // Reconciler gives the pods and workloads of a namespace their Leases and Roles.
 type Reconciler struct {
-	// Client writes objects, and reads them from the cache, which may be behind.
+	// Client writes objects, and reads them from the cache, which may be stale.
 	Client client.Client
 	// Reader reads from the API server, not from a cache.
 	Reader client.Reader
@@ -53,9 +53,9 @@ type Reconciler struct {
 	notifier  notifier
 }
 
-// foreignRecheck is the time after which enroll reads another program's Lease again. The
-// caches have no such Lease, so no event reports its deletion. A shorter time would gain
-// little, because by default pods wait 30 s for a deleted Lease anyway.
+// foreignRecheck is the time after which enroll again reads a Lease that enroll did not make. The
+// caches have no such Lease, so no event reports its deletion. A shorter time would gain little,
+// because by default pods wait for 30 s after the deletion of a Lease.
 const foreignRecheck = api.DefaultLeaseDuration
 
 // Namespace does everything that a namespace needs now. If the returned duration is not zero, the
@@ -131,7 +131,7 @@ func (r *Reconciler) enroll(ctx context.Context, s store, seen *snapshot) (time.
 	return again, errors.Join(o.errs...)
 }
 
-// sweep removes the Leases and rights that no pod has claimed for a whole lease duration, and
+// sweep removes the Leases and rights that have been unclaimed for a whole lease duration, and
 // returns the time until the next sweep.
 func (r *Reconciler) sweep(ctx context.Context, s store, seen *snapshot) (time.Duration, error) {
 	now := r.now()

@@ -136,7 +136,7 @@ func TestCrashWhileRevokingRightsNeverFreesHeldLeases(t *testing.T) {
 
 // A claimant without a Role must not cause the loss of the last Role that remembers the
 // Lease.
-func TestLastRoleThatNamesALeaseIsKept(t *testing.T) {
+func TestRoleOutlivesClaimUntilNewClaimantHasRole(t *testing.T) {
 	theirs := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: RoleName("biller")}}
 	before := gated("a", "till", "lock.x")
 	w := newWorld(t, before, theirs)
@@ -153,7 +153,7 @@ func TestLastRoleThatNamesALeaseIsKept(t *testing.T) {
 	assert.NotNil(t, w.role("till"))
 }
 
-func TestRoleThatRemembersTheLongestDurationIsKept(t *testing.T) {
+func TestLongestRememberedDurationSurvivesFailedRoleUpdates(t *testing.T) {
 	before := gated("a", "till", "lock.x")
 	w := newWorld(t, before, gated("b", "biller", "lock.x"))
 	r := w.process()
@@ -180,8 +180,8 @@ func TestRoleThatRemembersTheLongestDurationIsKept(t *testing.T) {
 	assert.EqualValues(t, 90, remembered(w.role("till"))["lock.x"].Seconds)
 }
 
-// Roles of earlier versions had other names. Enroll respects their memory, and deletes
-// these Roles once the Roles of this version name the same Leases.
+// Earlier versions of enroll gave Roles other names. This version respects the memory of these
+// Roles, and deletes them once its own Roles name the same Leases.
 func TestRoleFromAnOldWebhookVersionIsReplaced(t *testing.T) {
 	w := newWorld(t, lasting(gated("a", "till", "lock.x"), "60s"))
 	earlier := w.process()
@@ -278,7 +278,7 @@ func longLock(i int) string {
 
 // The Role of the account that still claims the Lease remembers no duration yet, because a write of
 // that Role failed.
-func TestEnrollKeepsLastRoleOfAClaimedLease(t *testing.T) {
+func TestEnrollNeverDropsAClaimedLeasesLastRecord(t *testing.T) {
 	const slot = "once.schema"
 	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: slot, Annotations: map[string]string{api.DoneAnnotation: "7"}}}
 	for name, test := range map[string]struct {

@@ -32,8 +32,8 @@ type shardedPod struct {
 	object  *corev1.Pod
 	count   int
 	created time.Time
-	// run is the UID of the pod's Job; empty for a pod that keeps running. The field "stays"
-	// reports that nobody has deleted the pod.
+	// run is the UID of the pod's Job; empty if no Job controls the pod. The field "stays" reports
+	// that nobody has deleted the pod.
 	run   string
 	stays bool
 	// orphaned reports that the pod has no controller: a person has deleted its Job, but not the
@@ -66,7 +66,7 @@ func (g shardedGroups) addPod(pod *corev1.Pod) {
 }
 
 func (g shardedGroups) addWorkload(w workload, request api.Request) {
-	if count := request.Shards(); count > 0 && w.group.Kind != "CronJob" { // each Job of a CronJob has a run of its own
+	if count := request.Shards(); count > 0 && w.group.Kind != "CronJob" { // each Job of a CronJob is a separate run
 		g.of(api.ShardGroup(w.group)).template = count
 	}
 }
@@ -111,9 +111,9 @@ func (s *sharded) nextRun(current api.Stamp) (count int, run string) {
 	return next.count, next.run
 }
 
-// lasting returns the number of shards for pods that keep running. The argument "current" is the
-// present number. The template's number becomes valid once a pod with that number runs, because an
-// earlier change would only stop the shards. If enroll does not know the template, the number of
+// lasting returns the number of shards for pods that belong to no Job. The argument "current" is
+// the present number. The template's number becomes valid once a pod with that number runs, because
+// an earlier change would only stop the shards. If enroll does not know the template, the number of
 // the youngest running pod is valid.
 func (s *sharded) lasting(current int) int {
 	runs := func(p shardedPod) bool { return p.runs }

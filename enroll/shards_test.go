@@ -45,7 +45,7 @@ func (w *world) stamps() []string {
 	return all
 }
 
-// releases makes an agent release the slot.
+// releases removes the holder from the Lease, as an agent does when it releases.
 func (w *world) releases(name string) {
 	w.t.Helper()
 	lease := w.lease(name)
@@ -115,8 +115,8 @@ func TestNewShardCountWaitsUntilDeletedLeaseExpires(t *testing.T) {
 	assert.Equal(t, []string{"0: 2/1"}, w.stamps(), "the sweep has withdrawn the right to shard 1")
 }
 
-// In each iteration, a second process stamps for another number of shards. The second process does
-// so just before write number crash+1 of the first process.
+// In each iteration, the first process stamps Leases for 3 shards. Just before write number crash+1
+// of the first process, a second process stamps the Leases for 4 shards.
 func TestRacingEnrollProcessesNeverAllowTwoShardCounts(t *testing.T) {
 	for crash := range 12 {
 		w := newWorld(t, worker("a", 2))
@@ -235,7 +235,7 @@ func TestNewRunWaitsForDeletionOfCurrentPods(t *testing.T) {
 	}
 }
 
-func TestGatedInitContainerRunsShardOfPendingPod(t *testing.T) {
+func TestPendingPodRunsShardOnlyInInitContainer(t *testing.T) {
 	pod := worker("a", 3)
 	assert.True(t, runsShard(pod))
 	pod.Status.Phase = corev1.PodPending
@@ -282,8 +282,9 @@ func TestOrphanedPodDoesNotChangeTheStampedRun(t *testing.T) {
 	assert.Equal(t, []string{"0: 1/2/1-a", "1: 1/2/1-a"}, w.stamps())
 }
 
-// A person may change the template of a suspended Job. Shard 0 of 3 is other work than shard 0 of 2.
-func TestStampedRunKeepsItsNumberOfShards(t *testing.T) {
+// Kubernetes lets a person change the template of a suspended Job. Shard 0 of 3 is other work than
+// shard 0 of 2.
+func TestShardCountOfAStampedRunNeverChanges(t *testing.T) {
 	w := newWorld(t, ofRun("a", 2, "1-a"))
 	r := w.process()
 	w.settle(r)

@@ -56,7 +56,7 @@ func TestShardsOfWorkloadWithoutPodsCauseNoEvent(t *testing.T) {
 	assert.Empty(t, w.events)
 }
 
-func TestShortageOfPodsIsReportedWithoutKnownWorkload(t *testing.T) {
+func TestPodGetsShortageEventIfWorkloadIsUnknown(t *testing.T) {
 	w := newWorld(t, worker("b", 3), worker("a", 3))
 	r := w.process()
 	w.settle(r)

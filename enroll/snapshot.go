@@ -128,9 +128,9 @@ func (s *snapshot) complete(lease *coordinationv1.Lease) bool {
 	return true
 }
 
-// belonging returns the next Leases of all known slots. A slot is known if a pod claims the slot, a
-// Role names the slot, or the cache has the slot's Lease. Enroll sweeps each of these next Leases
-// together with its slot.
+// belonging returns the next Leases of all known slots. A slot is known if a pod or a workload
+// claims the slot, a Role names the slot, or the cache has the slot's Lease. Enroll sweeps each of
+// these next Leases together with its slot.
 func (s *snapshot) belonging() map[string]bool {
 	belonging := make(map[string]bool, len(s.wanted))
 	add := func(slot string) {
@@ -151,13 +151,13 @@ func (s *snapshot) belonging() map[string]bool {
 	return belonging
 }
 
-// unclaimed returns the Leases that no pod claims, and the next Leases without a slot. The result
-// also has Leases that no longer exist, if a Role still names them. Of a Lease that is still
-// claimed, the function returns the rights of accounts that no longer claim it. A paused Lease
-// stays with its rights, so a workload that is scaled to 0 stays paused. A Lease with done keys
-// stays, because work that is done must not run again, but the rights on that Lease are unclaimed.
-// If the done keys are revisions, the Lease is unclaimed, because the revisions end with the
-// workload. The record of an open barrier stays while the Job lives.
+// unclaimed returns the Leases that no pod and no workload claims, and the next Leases without a
+// slot. The result also has Leases that no longer exist, if a Role still names them. Of a Lease
+// that is still claimed, the function returns the rights of accounts that no longer claim it. A
+// paused Lease stays with its rights, so the pause outlives all pods and workloads. A Lease with
+// done keys stays, because work that is done must not run again, but the rights on that Lease are
+// unclaimed. If the done keys are revisions, the Lease is unclaimed, because the revisions end with
+// the workload. The record of an open barrier stays while the Job lives.
 func (s *snapshot) unclaimed() map[right]*coordinationv1.Lease {
 	unclaimed := map[right]*coordinationv1.Lease{}
 	belonging := s.belonging()

@@ -23,7 +23,7 @@ import (
 // close and to open. In a fourth round nothing is left to write.
 const stampRounds = 4
 
-// stamping writes the stamps of the Leases of shards. Package stamp decides.
+// stamping writes the stamps of the Leases of shards. Package stamp decides which stamps to write.
 type stamping struct {
 	store
 	seen *snapshot
@@ -31,7 +31,8 @@ type stamping struct {
 	// process has seen their versions.
 	shut *observations
 	now  func() time.Time
-	// again is the time until a closed Lease expires; zero for none.
+	// again is the time until a closed Lease expires; zero if this process waits for no closed
+	// Lease.
 	again time.Duration
 }
 
@@ -132,8 +133,8 @@ func (s *stamping) expired(waiting map[right]observation, lease *coordinationv1.
 	if !ok {
 		return false
 	}
-	// No agent holds for longer than api.MaxLeaseDuration, whatever duration another program has
-	// written.
+	// Without a renewal no hold lasts longer than api.MaxLeaseDuration, whatever duration a user
+	// has written.
 	duration := min(max(s.seen.sweepAfter(lease.Name), time.Duration(ptr.Deref(lease.Spec.LeaseDurationSeconds, 0))*time.Second), api.MaxLeaseDuration)
 	left := seen.since.Add(duration).Sub(s.now())
 	if left > 0 && (s.again == 0 || left < s.again) {

@@ -21,8 +21,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// Unknown is the holder that a new Lease is created with. No pod has this
-// identity, because a pod's identity contains an underscore.
+// Unknown is the holder with which enroll creates the Lease of a slot. No pod has this identity,
+// because a pod's identity contains an underscore.
 const Unknown = "unknown"
 
 // managed is the value of the label on each object that enroll makes.
@@ -30,7 +30,7 @@ const managed = "true"
 
 // store reads and writes the objects of a namespace, and decides nothing.
 type store struct {
-	// client writes. Its reads come from the cache, which may be behind.
+	// client writes. Its reads come from the cache, which may be stale.
 	client client.Client
 	// reader reads from the API server.
 	reader client.Reader
@@ -107,8 +107,8 @@ func (s store) lease(ctx context.Context, namespace, slot string) (*coordination
 	return lease, nil
 }
 
-// createLease creates a Lease whose holder is [Unknown]. If another process or
-// program has created the Lease already, createLease reads it.
+// createLease creates a Lease whose holder is [Unknown]. If the Lease exists already, createLease
+// reads the Lease.
 func (s store) createLease(ctx context.Context, namespace, slot string, duration time.Duration, at time.Time, owners ...metav1.OwnerReference) (*coordinationv1.Lease, error) {
 	now := metav1.NewMicroTime(at)
 	lease := &coordinationv1.Lease{
@@ -138,7 +138,7 @@ func (s store) createLease(ctx context.Context, namespace, slot string, duration
 }
 
 // requireAbsent fails if the API server has a Lease of enroll that is not in the cache. A Lease
-// that another program made counts as absent, and stays.
+// that enroll did not make counts as absent, and stays.
 func (s store) requireAbsent(ctx context.Context, namespace, slot string) error {
 	lease, err := s.lease(ctx, namespace, slot)
 	if err == nil && ours(lease) {

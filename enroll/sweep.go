@@ -11,8 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// observation is the state of an unclaimed right, and the instant since which this process
-// has seen that state.
+// observation is the state of a right, and the instant since which this process has seen that
+// state.
 type observation struct {
 	// uid and version are those of the Lease. Both are empty for a Role's right, and for
 	// a Lease that is gone while a Role still names that Lease. The holder of a Lease
@@ -22,7 +22,8 @@ type observation struct {
 	since   time.Time
 }
 
-// observations are the unclaimed rights of each namespace.
+// observations has the observed rights of each namespace. Such a right is unclaimed, or stands for
+// a closed Lease that has a holder.
 type observations struct {
 	mu  sync.Mutex
 	all map[string]map[right]observation
@@ -72,7 +73,7 @@ func (o *observations) forget(namespace string) {
 	delete(o.all, namespace)
 }
 
-// expired has the Leases and rights that no pod has claimed for a whole lease duration.
+// expired has the Leases and rights that have been unclaimed for a whole lease duration.
 type expired struct {
 	// leases are to be deleted, with all rights on them.
 	leases map[string]bool

@@ -167,7 +167,7 @@ func TestEnrollDeletesRoleOfVanishedLeaseAfterExpiry(t *testing.T) {
 	assert.Nil(t, w.role("till"))
 }
 
-// hidePods removes all pods from the process's cache, as if the cache were far behind.
+// hidePods removes all pods from the process's cache, as if the cache were very stale.
 func hidePods(w *world, r *Reconciler) {
 	empty := newWorld(w.t)
 	live := r.Client.(client.WithWatch)
@@ -285,7 +285,7 @@ func TestLeaseOfGatedPodSurvivesNamespaceOptOut(t *testing.T) {
 	assert.Nil(t, w.role("till"))
 }
 
-func TestPodClaimsItsSlotsUntilItEnds(t *testing.T) {
+func TestSlotsStayClaimedUntilThePodEnds(t *testing.T) {
 	ending := gated("a", "till", "lock.x")
 	ending.Finalizers = []string{"example.com/slow"}
 	tests := map[string]struct {
@@ -323,7 +323,7 @@ func TestEnrollWritesNothingIntoATerminatingNamespace(t *testing.T) {
 	assert.Zero(t, w.writes)
 }
 
-func TestForeignRoleBlocksRightsOfItsAccountOnly(t *testing.T) {
+func TestForeignAgentRoleAffectsOnlyTheNamedAccount(t *testing.T) {
 	theirs := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: RoleName("till")}}
 	w := newWorld(t, theirs, gated("a", "till", "lock.x"), gated("b", "other", "lock.y"))
 	_, err := w.process().Namespace(t.Context(), shop)

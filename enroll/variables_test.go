@@ -42,7 +42,7 @@ func (w *world) usable(account string) []string {
 	return role.Rules[0].ResourceNames
 }
 
-func TestPodMayUseItsVariablesOnly(t *testing.T) {
+func TestPodMayUseOnlyVariablesNamedInAnnotations(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "lock.x,variable.hits,variable.kube-system"), gated("b", "other", "variable.total"))
 	r := w.process()
 	w.settle(r)
@@ -85,8 +85,8 @@ func TestEnrollNeverChangesOrDeletesAVariable(t *testing.T) {
 	assert.Equal(t, map[string]any{"integer": int64(7)}, w.variable("hits").Object["spec"])
 }
 
-// A Variable that enroll created again would have no value, so its programs would begin anew
-// without notice.
+// A Variable that enroll created again would have no value. So the programs that use the Variable
+// would begin anew without notice.
 func TestDeletedVariableIsNotCreatedAgain(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "variable.hits"))
 	w.settle(w.process())
@@ -115,7 +115,7 @@ func TestVariableExistsBeforeARoleNamesIt(t *testing.T) {
 	}
 }
 
-func TestWorkloadGetsItsVariablesBeforeItsPods(t *testing.T) {
+func TestEnrollMakesVariablesBeforeTheWorkloadHasPods(t *testing.T) {
 	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{
 		Namespace: shop, Name: "web", Annotations: map[string]string{api.LocalAnnotation: "variable/hits, lock/a"},
 	}}

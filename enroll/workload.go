@@ -17,9 +17,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// workload is a Deployment, StatefulSet, DaemonSet or CronJob that claims. Enroll reads neither
-// ReplicaSets nor Jobs, whether or not they have a controller. Kubernetes creates their pods
-// immediately, so the claims of these pods are enough.
+// workload is a Deployment, StatefulSet, DaemonSet or CronJob with an annotation of Metaparticle.
+// Enroll reads neither ReplicaSets nor Jobs, whether or not they have a controller. Kubernetes
+// creates their pods immediately, so the claims of these pods are enough.
 type workload struct {
 	object   client.Object
 	group    api.Workload

@@ -50,7 +50,7 @@ func cronJob(annotations map[string]string) *batchv1.CronJob {
 	return c
 }
 
-func TestWorkloadHasItsLeaseBeforeItsPods(t *testing.T) {
+func TestEnrollMakesLeasesBeforeTheWorkloadHasPods(t *testing.T) {
 	owned := deployment(singleton, singleton)
 	owned.OwnerReferences = []metav1.OwnerReference{{
 		APIVersion: "example.com/v1", Kind: "Shop", Name: "s", UID: "u", Controller: new(true),
@@ -135,7 +135,7 @@ func TestUngatedPodsAreNotReportedDuringARollout(t *testing.T) {
 	assert.Empty(t, w.events)
 }
 
-func TestPullSecretsAreReadableOnlyAfterOptIn(t *testing.T) {
+func TestNamespaceOptOutRevokesWebhooksPullSecretsAccess(t *testing.T) {
 	w := newWorld(t)
 	r := w.process()
 	r.PullSecrets = types.NamespacedName{Namespace: "system", Name: "webhook"}

@@ -176,7 +176,7 @@ func storeOf(r *Reconciler) store { return store{client: r.Client, reader: r.Rea
 
 func sameKind(a, b client.Object) bool { return reflect.TypeOf(a) == reflect.TypeOf(b) }
 
-// inCache returns the object as the cache keeps it, or nil.
+// inCache returns the object as the cache keeps it, or nil if the cache does not keep the object.
 func (w *world) inCache(object client.Object) client.Object {
 	kinds, err := Cache()
 	require.NoError(w.t, err)
@@ -319,7 +319,7 @@ func (w *world) bindings() []string {
 	return names
 }
 
-// holds makes an agent acquire or renew the slot.
+// holds writes the given holder into the Lease, as an agent does when it acquires or renews.
 func (w *world) holds(name, who string) {
 	w.t.Helper()
 	lease := w.lease(name)

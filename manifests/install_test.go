@@ -53,8 +53,8 @@ func TestWebhookRunsOnLinuxNodes(t *testing.T) {
 	assert.Equal(t, map[string]string{corev1.LabelOSStable: string(corev1.Linux)}, webhookPods(t).Spec.NodeSelector)
 }
 
-// During a rollout the pods of the earlier template still run. If they counted, both new replicas
-// could end up on one node.
+// During a rollout the pods of the earlier template still run. If the spread constraint also
+// counted these pods, both new replicas could end up on one node.
 func TestWebhookReplicasOfOneTemplateSpreadOverNodes(t *testing.T) {
 	pods := webhookPods(t)
 	require.Len(t, pods.Spec.TopologySpreadConstraints, 1)
@@ -122,7 +122,8 @@ func TestNetworkPolicyNeverExcludesTheAPIServer(t *testing.T) {
 	assert.Equal(t, map[string]bool{"webhook": true, "metrics": false}, open)
 }
 
-// TestPrometheusMonitorsUseThePortsOfTheirPods compares the monitors with the Service and the agent.
+// TestPrometheusMonitorsUseThePortsOfTheirPods compares the ports of the monitors with the ports of
+// the Service and of the agent.
 func TestPrometheusMonitorsUseThePortsOfTheirPods(t *testing.T) {
 	monitors := map[string]*unstructured.Unstructured{}
 	for _, object := range with(t, "components/monitoring") {

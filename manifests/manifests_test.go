@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package manifests_test checks the manifests against the types of the Kubernetes
-// API and against the names in the programs. The tests in test/e2e show, on a
-// real API server, that the policies' expressions work.
+// API and against the names in the Go code. The tests in test/e2e show, on a real API server, that
+// the policies' expressions work.
 package manifests_test
 
 import (
@@ -344,7 +344,8 @@ func TestWebhookHasEveryRightThatEnrollGrants(t *testing.T) {
 	}
 }
 
-// The policies on an agent's writes apply only to users with the agents' Role.
+// The policies on agents' writes apply only to users whose Role has the last rule of
+// [enroll.AgentRules].
 func TestPoliciesRecognizeAgentsByTheirRBACRole(t *testing.T) {
 	given := enroll.AgentRules("lock.x")
 	marker := given[len(given)-1]

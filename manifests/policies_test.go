@@ -23,7 +23,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/enroll"
 )
 
-func TestPolicyForCopiedPodsRecognizesInjectedParts(t *testing.T) {
+func TestPolicyDetectsInjectedPartsInCopiedPods(t *testing.T) {
 	leftover := texts(t)["policies/leftover.yaml"]
 	for _, name := range []string{
 		"'" + api.AgentBinary + "'", "g.conditionType == '" + api.ReadyCondition + "'", "v.name == '" + api.Volume + "'", "m.name == '" + api.Volume + "'",
@@ -51,7 +51,7 @@ func TestPolicyForCopiedPodsRecognizesInjectedParts(t *testing.T) {
 
 // A pod without a controller may compete for the slots of its namespace, and for its own
 // singleton, because the pod itself is its workload.
-func TestPolicyForCopiesRecognizesSlotsOfBarePods(t *testing.T) {
+func TestPodCopyPolicyAllowsSlotsOfBarePods(t *testing.T) {
 	found := regexp.MustCompile(`(?s)- name: own\n\s+expression: >-\n\s+'(.*?)' \+ object\.metadata\.name\.replace\('\.', '\\\\\.'\) \+ '(.*?)'\n`).
 		FindStringSubmatch(texts(t)["policies/leftover.yaml"])
 	require.Len(t, found, 3)
@@ -82,7 +82,7 @@ func TestPolicyForCopiesRecognizesSlotsOfBarePods(t *testing.T) {
 
 // The policies recognize only arguments of a bounded length. Even the arguments of the longest
 // claims must not exceed that bound.
-func TestPoliciesRecognizeArgumentsOfLocalAPIAgents(t *testing.T) {
+func TestPoliciesMatchLongestArgumentsOfLocalAPIAgents(t *testing.T) {
 	gate, leftover := texts(t)["policies/gate.yaml"], texts(t)["policies/leftover.yaml"]
 	shown := expression(t, gate, `matches\('(\^api.*?)'\)`)
 	long := strings.Repeat("x", 247)
@@ -275,7 +275,7 @@ func TestBarrierPolicyChecksTheJobInAgentArguments(t *testing.T) {
 
 // Only the first Lease of a barrier may have the record that opens the barrier. The record is a
 // number of pods.
-func TestOnlyFirstLeaseMayRecordAnOpenBarrier(t *testing.T) {
+func TestOnlyFirstLeaseOfBarrierMayRecordOpening(t *testing.T) {
 	lease := texts(t)["policies/lease.yaml"]
 	name := expression(t, lease, `name\.matches\('(\^barrier.*?)'\)`)
 	for i, of := range (api.Barrier{Name: "a", Size: 32}).Leases("0b1c2d3e") {
@@ -314,7 +314,7 @@ func TestPolicyMessagesListEveryKindOfClaim(t *testing.T) {
 	}
 }
 
-func TestEnrollPolicyRecognizesSlotNames(t *testing.T) {
+func TestEnrollPolicyMatchesExactlyTheNamesOfSlots(t *testing.T) {
 	policy := strings.ReplaceAll(texts(t)["policies/enroll.yaml"], `\\`, `\`)
 	slot := expression(t, policy, `"'(\^.*?)'"`)
 	unknown := map[string]string{}
@@ -342,7 +342,7 @@ func TestImagePolicyListsTheInjectedContainers(t *testing.T) {
 	assert.Equal(t, 2, strings.Count(policy, names), "both the condition and the validation must contain the names")
 }
 
-func TestWorkloadWebhookAndItsPolicySelectSameObjects(t *testing.T) {
+func TestPolicyAndWorkloadWebhookSelectTheSameObjects(t *testing.T) {
 	policies := all[*admissionv1.ValidatingAdmissionPolicy](t)
 	i := slices.IndexFunc(policies, func(p *admissionv1.ValidatingAdmissionPolicy) bool { return p.Name == "metaparticle-carried" })
 	require.GreaterOrEqual(t, i, 0)
@@ -390,8 +390,8 @@ func TestEnrollPolicyLetsEnrollGrantTheAgentsRights(t *testing.T) {
 	}
 }
 
-// A Role for conditions has the same rules as a Role of agents, but with fewer verbs. The rule by
-// which policies recognize such a Role names another resource, "waiters".
+// A Role for conditions has fewer rules, and fewer verbs on Leases, than a Role for slots. The rule
+// by which policies recognize a Role for conditions names the resource "waiters".
 func TestEnrollPolicyRestrictsConditionRolesToReading(t *testing.T) {
 	policy := texts(t)["policies/enroll.yaml"]
 	prefix := strings.TrimSuffix(enroll.ReaderRoleName("x"), "x")
@@ -473,7 +473,8 @@ func TestStampPolicyLetsOnlyEnrollWriteStamps(t *testing.T) {
 	assert.NotContains(t, texts(t)["policies/lease.yaml"], api.StampAnnotation, "an agent keeps the annotations that the policy on Leases does not name")
 }
 
-// A word longer than a valid key would leave no room in the annotation for later done keys.
+// Words of any length could leave no room in the annotation for later done keys. So the policy
+// admits only words that are valid keys.
 func TestLeasePolicyAdmitsOnlyValidDoneKeys(t *testing.T) {
 	admitted := expression(t, texts(t)["policies/lease.yaml"], `variables\.newDone\.matches\('(.*?)'\)`)
 	for _, key := range []string{"7", "a.b_C-9", "0a1b2c3d-0000-4000-8000-000000000000", strings.Repeat("x", 63)} {

@@ -27,13 +27,13 @@ var Rules string
 //go:embed prometheus.yaml
 var Configuration string
 
-// discovery matches the configuration of a job, from its name to the end of the section
-// kubernetes_sd_configs.
+// discovery matches the configuration of a scrape job, from the name of the job to the end of the
+// section kubernetes_sd_configs.
 var discovery = regexp.MustCompile(`(?m)(^  - job_name: (\S+)\n(?:    .*\n)*?)    kubernetes_sd_configs:\n(?:      .*\n)+`)
 
 // ByFile returns the configuration for a Prometheus without discovery by Kubernetes. Prometheus
-// reads the targets of each job from the file JOB.json beside the configuration. That file must
-// also have all labels that the discovery would give to a target.
+// reads the targets of each scrape job from the file JOB.json beside the configuration. That file
+// must also have all labels that the discovery would give to a target.
 func ByFile(configuration string) string {
 	return discovery.ReplaceAllString(configuration, "$1    file_sd_configs:\n      - {files: [$2.json], refresh_interval: 1s}\n")
 }

@@ -166,7 +166,8 @@ func TestPrometheusAcceptsTheScrapeConfiguration(t *testing.T) {
 	require.NoError(t, err, out)
 }
 
-// scrape is a job of prometheus.yaml, or the PodMonitor's endpoint together with the limits.
+// scrape is a scrape job of prometheus.yaml, or the endpoint of the PodMonitor together with the
+// limits of the PodMonitor.
 type scrape struct {
 	SampleLimit, LabelLimit, LabelNameLengthLimit, LabelValueLengthLimit int
 	BodySizeLimit                                                        string
@@ -226,7 +227,7 @@ func scrapes(t *testing.T) (job, monitor scrape) {
 // relabel is a rule that changes or drops samples.
 type relabel struct{ Action, Regex string }
 
-func TestScrapesOfAgentsBoundForgedAnswers(t *testing.T) {
+func TestPrometheusLimitsAndFiltersMetricsFromAgents(t *testing.T) {
 	job, monitor := scrapes(t)
 	assert.Equal(t, job, monitor)
 	assert.Positive(t, job.SampleLimit)

@@ -159,7 +159,7 @@ func checkGate(t *testing.T, seed uint64) bool {
 	require.Equal(t, request.Slots(subject.Workload), run.Slots, said)
 	require.Equal(t, strings.Join(run.Slots, ","), pod.Annotations[api.SlotsAnnotation], said)
 	for _, probes := range run.Probes {
-		// The webhook has moved this probe into the agent's arguments, which the API server does not
+		// The webhook has moved the startup probe into the agent's arguments, which the API server does not
 		// validate. So the test validates the probe.
 		if p := probes.Startup; p != nil {
 			require.Positive(t, p.Period(), said)

@@ -20,7 +20,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// ErrMalformed reports text that is not a valid object of its kind.
+// ErrMalformed reports text that is not a valid pod or workload.
 var ErrMalformed = errors.New("malformed object")
 
 // Subject is a pod that is to be created, with the facts that the webhook knows about it.
@@ -37,8 +37,8 @@ type Subject struct {
 	// Limits are the namespace's LimitRanges, as far as they are known. The resources of
 	// the injected containers stay within these ranges.
 	Limits []corev1.LimitRange
-	// Kubernetes is the cluster's minor version of Kubernetes 1; zero if the version
-	// is not known.
+	// Kubernetes is the minor version of the cluster: 34 for Kubernetes 1.34, and zero for an
+	// unknown version.
 	Kubernetes int
 }
 
@@ -83,8 +83,8 @@ func Inject(ctx context.Context, s Subject, agentImage string, images image.Imag
 	}, images)
 }
 
-// gate judges and patches a pod that needs an injected container. In between, gate looks up the
-// pod's images, but only if no feature refuses the pod.
+// gate judges and patches a pod that needs an injected container. Between these steps, the function
+// looks up the pod's images, but only if no feature refuses the pod.
 func gate(ctx context.Context, f feature.Facts, images image.Images) ([]jsonpatch.Operation, reason.Refusals, error) {
 	p, refusals := feature.NewPod(f)
 	if len(refusals) > 0 {

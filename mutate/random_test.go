@@ -338,7 +338,7 @@ func checkSurvival(t *testing.T, raw, patched []byte, said string) {
 	same(before, after, "metadata", "spec")
 }
 
-// withoutOurs returns a list without the injected containers, which may come first.
+// withoutOurs returns a list of containers without the injected containers.
 func withoutOurs(list []any) []any {
 	return slices.DeleteFunc(slices.Clone(list), func(element any) bool {
 		name, _ := element.(map[string]any)["name"].(string)

@@ -96,7 +96,7 @@ func (r rollout) unavailable(replicas int) int {
 	n, second := scaled(u.MaxUnavailable, replicas, false)
 	switch {
 	case first != nil || second != nil:
-		return replicas // the API server refuses such a limit
+		return replicas // the API server refuses a malformed limit
 	case n == 0 && surge == 0:
 		return 1
 	}

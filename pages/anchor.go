@@ -12,8 +12,8 @@ import (
 // anchors is the set of the anchors on one page.
 type anchors map[string]bool
 
-// add returns the anchor that GitHub gives to a heading with that text. A second heading with
-// the same text gets a number.
+// add returns the anchor that GitHub gives to a heading. If headings have the same text, the
+// anchor of each further heading ends with a number.
 func (a anchors) add(heading string) string {
 	plain := slug(heading)
 	anchor := plain

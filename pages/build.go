@@ -23,12 +23,13 @@ var (
 	script []byte
 )
 
-// Files returns the files of the embedded documents' pages, by their paths.
+// Files returns the files of the site by their paths. The site has a page for each embedded
+// Markdown file.
 var Files = sync.OnceValues(func() (map[string][]byte, error) { return Build(metaparticle.Documents, nil) })
 
-// Build renders all documents, and returns the files of the site by their paths. The paths of the
-// documents are those of the repository. Build checks links to other files of the repository,
-// unless the repository is nil.
+// Build renders the Markdown files in "documents", and returns the files of the site by their
+// paths. Each path in "documents" is also a path in the repository. Build checks links to other
+// files of the repository, unless the argument "repository" is nil.
 func Build(documents, repository fs.FS) (map[string][]byte, error) {
 	s := &site{repository: repository, bySource: map[string]*page{}, pictures: map[string][]byte{}}
 	if err := s.read(documents); err != nil {

@@ -21,9 +21,9 @@ var layout string
 // name is the title of the start page, and the end of each other title.
 const name = "Metaparticle"
 
-// render returns the whole page: the frame of the file layout.html around the document. Package
-// html/template would link all methods of all types into the webhook, because html/template calls
-// methods by name. Those methods would add 10 MB.
+// render returns the whole page: the file layout.html as a frame around the HTML of the page.
+// Package html/template would link all methods of all types into the webhook, because html/template
+// calls methods by name. Those methods would add 10 MB.
 func (s *site) render(p *page, groups [][]*page) []byte {
 	title := p.title
 	if title != name {
@@ -36,7 +36,7 @@ func (s *site) render(p *page, groups [][]*page) []byte {
 	).Replace(layout))
 }
 
-// navigation returns a list of all pages, with the group of this page open.
+// navigation returns a list of all pages, with the group of the page p unfolded.
 func navigation(p *page, groups [][]*page) string {
 	var b strings.Builder
 	for i, pages := range groups {

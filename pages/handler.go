@@ -20,9 +20,9 @@ var types = map[string]string{
 	".png": "image/png", ".svg": "image/svg+xml", ".jpg": "image/jpeg", ".webp": "image/webp",
 }
 
-// Handler serves the pages of the embedded documents. All links are relative, so the pages can have
-// any prefix: mux.Handle("/docs/", http.StripPrefix("/docs", pages.Handler())). The first request
-// renders all pages.
+// Handler serves the pages of the embedded Markdown files. All links are relative, so the pages can
+// have any prefix: mux.Handle("/docs/", http.StripPrefix("/docs", pages.Handler())). The first
+// request renders all pages.
 func Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		files, err := Files()

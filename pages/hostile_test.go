@@ -16,8 +16,8 @@ import (
 	"github.com/metaparticle-io/metaparticle"
 )
 
-// tag matches each tag that the text of a document may become. The attributes have a fixed order,
-// and their values have neither quotes nor angle brackets.
+// tag matches each tag that the text of a Markdown file may become. The attributes have a fixed
+// order, and their values have neither quotes nor angle brackets.
 var tag = regexp.MustCompile(`<(?:/(?:a|blockquote|code|dd|del|div|dl|dt|em|h[1-6]|li|ol|p|pre|strong|table|tbody|td|th|thead|tr|ul)|` +
 	`blockquote|br|dd|del|dl|dt|em|hr|li|ol(?: start="[0-9]+")?|p|strong|table|tbody|thead|tr|ul|` +
 	`div class="table" tabindex="0"|pre tabindex="0"|code(?: class="language-[a-z]+")?|` +
@@ -32,8 +32,8 @@ var (
 	harmless = regexp.MustCompile(`^(?:https?://[^/]+|mailto:|#|[^:/?#]+(?:/|#|$)|$)`)
 )
 
-// assertHarmless fails the test if the body has an element, an attribute or an address that is not
-// listed.
+// assertHarmless fails the test if the body has a tag that the pattern "tag" does not match, or an
+// address that is not harmless.
 func assertHarmless(t *testing.T, body string) {
 	t.Helper()
 	rest := tag.ReplaceAllString(body, "")
@@ -47,7 +47,7 @@ func assertHarmless(t *testing.T, body string) {
 	}
 }
 
-// bodies returns the body of the page that a document with this text becomes, or the first mistake.
+// bodies returns the body of the page of a Markdown file with the text, or the first mistake.
 func bodies(text string) (string, error) {
 	documents := fstest.MapFS{"docs/a.md": {Data: []byte(text)}, "docs/b.md": {Data: []byte("# B\n")}, "docs/c.png": {}}
 	s := &site{bySource: map[string]*page{}, pictures: map[string][]byte{}}

@@ -12,8 +12,8 @@ import (
 	"strings"
 )
 
-// Repository is the address of the repository's files. A link to a file that is not a page leads to
-// this address.
+// Repository is the address of the repository's files. A link to a file without a page leads to
+// the file below this address.
 const Repository = "https://github.com/metaparticle-io/metaparticle/blob/main/"
 
 // link is the destination of a link or an image.

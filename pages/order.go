@@ -11,13 +11,14 @@ import (
 // group is a group of pages in the navigation.
 type group struct {
 	title string
-	// sources are the group's documents in the order of the navigation. Other documents of the
-	// folder follow, sorted by path.
+	// sources are the first Markdown files of the group, in the order of the navigation. The other
+	// Markdown files of the folder follow, sorted by path.
 	sources []string
 	folder  string
 }
 
-// order is the navigation. A document that no group names belongs to the group of its folder.
+// order is the navigation. If no group names a Markdown file, the file belongs to the group
+// of its folder.
 var order = []group{
 	{title: "Start", sources: []string{"README.md", "docs/install.md"}},
 	{title: "Tutorials", folder: "docs/tutorials", sources: []string{
@@ -35,8 +36,8 @@ var order = []group{
 	{title: "Decisions", folder: "docs/decisions"},
 }
 
-// arrange returns the pages of each group, in the order of the navigation. A named document that
-// does not exist is left out.
+// arrange returns the pages of each group, in the order of the navigation. The function leaves
+// out a file that a group names, but that does not exist.
 func arrange(all []*page) [][]*page {
 	arranged := make([][]*page, len(order))
 	placed := map[*page]bool{}
@@ -57,7 +58,7 @@ func arrange(all []*page) [][]*page {
 	return arranged
 }
 
-// folderOf returns the number of the group whose folder is the nearest one above the document.
+// folderOf returns the index of the group whose folder is the nearest folder above a Markdown file.
 func folderOf(source string) int {
 	for dir := path.Dir(source); ; dir = path.Dir(dir) {
 		if i := slices.IndexFunc(order, func(g group) bool { return g.folder == dir }); i >= 0 {

@@ -14,17 +14,17 @@ import (
 	"github.com/gomarkdown/markdown/parser"
 )
 
-// extensions are the extensions of Markdown that the documents use. GitHub knows all of them except
-// definition lists.
+// extensions are the extensions of Markdown that the repository uses. GitHub knows all of them
+// except definition lists.
 const extensions = parser.NoIntraEmphasis | parser.Tables | parser.FencedCode | parser.Autolink | parser.Strikethrough |
 	parser.SpaceHeadings | parser.NoEmptyLineBeforeBlock | parser.BackslashLineBreak | parser.DefinitionLists | parser.OrderedListStart
 
-// maxSize bounds a document, whose parsing takes more than linear time in bad cases.
+// maxSize bounds a Markdown file, because the parser takes more than linear time in bad cases.
 const maxSize = 1 << 20
 
-// page is a parsed document.
+// page is a parsed Markdown file.
 type page struct {
-	source string // the path of the document in the repository
+	source string // the path of the Markdown file in the repository
 	path   string // the path of the page in the site
 	title  string
 	text   string
@@ -42,7 +42,7 @@ type section struct {
 	text          strings.Builder
 }
 
-// parse reads a document, and finds the anchors of its headings.
+// parse reads a Markdown file, and finds the anchors of its headings.
 func parse(source string, text []byte) *page {
 	p := &page{
 		source: source, path: target(source), text: string(text), anchors: anchors{}, names: map[*ast.Heading]string{},
@@ -77,7 +77,7 @@ func parse(source string, text []byte) *page {
 	return p
 }
 
-// isHTML reports whether the node is HTML that the document contains.
+// isHTML reports whether the node is HTML from the Markdown file.
 func isHTML(node ast.Node) bool {
 	switch node.(type) {
 	case *ast.HTMLBlock, *ast.HTMLSpan:
@@ -123,7 +123,7 @@ func textOf(node ast.Node) string {
 	return strings.Join(strings.Fields(b.String()), " ")
 }
 
-// mistake is a part of a document that no page can have.
+// mistake is a part of a Markdown file that no page can have.
 type mistake struct {
 	source string
 	line   int
@@ -132,14 +132,16 @@ type mistake struct {
 
 func (m mistake) Error() string { return fmt.Sprintf("%s:%d: %s", m.source, m.line, m.what) }
 
-// reader follows the nodes of a document through its text, because nodes have no positions.
+// reader follows the nodes of a Markdown file through the text of the file, because nodes have no
+// positions.
 type reader struct {
 	text string
 	at   int
 }
 
-// pass looks for a part behind the reader's position, moves behind the part, and returns its line. If
-// the part does not occur there, the method returns the line of the position, and does not move.
+// pass looks for a part behind the reader's position, moves behind the part, and returns the part's
+// line. If the part does not occur there, the method returns the line of the position, and does not
+// move.
 func (r *reader) pass(part string) int {
 	part, _, _ = strings.Cut(strings.TrimSpace(part), "\n")
 	line := 1 + strings.Count(r.text[:r.at], "\n")

@@ -14,7 +14,7 @@ import (
 	rendering "github.com/gomarkdown/markdown/html"
 )
 
-// body returns the HTML of a page's document. Before the call, [page.check] must have found no
+// body returns the HTML of a page's Markdown text. Before the call, [page.check] must have found no
 // mistake in the page.
 func (s *site) body(p *page) []byte {
 	hook := func(w io.Writer, node ast.Node, entering bool) (ast.WalkStatus, bool) {

@@ -11,19 +11,20 @@ import (
 	"unicode/utf8"
 )
 
-// pictures are the kinds of images that a page can show.
+// pictures are the file extensions of the images that a page can show.
 var pictures = []string{".png", ".svg", ".jpg", ".webp"}
 
-// site has all documents while they become pages.
+// site has all Markdown files while [Build] turns them into pages.
 type site struct {
 	repository fs.FS
 	pages      []*page
 	bySource   map[string]*page
-	// pictures are the images among the documents, by their paths in the repository.
+	// pictures are the images that pages can show, by their paths in the repository.
 	pictures map[string][]byte
 }
 
-// read parses all documents, in the order of their paths, and keeps the images that pages can show.
+// read parses all Markdown files, in the order of their paths, and keeps the images that pages can
+// show.
 func (s *site) read(documents fs.FS) error {
 	return fs.WalkDir(documents, ".", func(name string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// target returns the path of the page that a document becomes. README.md becomes index.html, and
-// the folder docs vanishes. An image keeps its name.
+// target returns the path of the page that a Markdown file becomes. README.md becomes index.html,
+// and the path loses the folder docs. An image keeps its name.
 func target(source string) string {
 	dir, file := path.Split(strings.TrimPrefix(source, "docs/"))
 	switch {

@@ -44,8 +44,8 @@ const requestTimeout = 35 * time.Second
 // deadline. A restarted API server answers within a minute, and a person can wait two minutes.
 const restoreTimeout = 2 * time.Minute
 
-// restoreLeast is the shortest bound of the restoration. The kubelet kills the hook's pod 30 s after
-// SIGTERM.
+// restoreLeast is the shortest bound of the restoration. The kubelet kills the pod of a Helm hook
+// 30 s after SIGTERM.
 const restoreLeast = 30 * time.Second
 
 // restoreRequests bounds the three requests of one attempt to restore. A restoration repeats a failed
@@ -60,11 +60,11 @@ type removed struct {
 	Owners []metav1.ManagedFieldsEntry `json:"owners,omitempty"`
 }
 
-// Disarm empties the webhook configuration, so that the API server gates no more pods. From then on
-// a policy refuses pods that claim. If a gated pod exists before that write, Disarm empties nothing.
-// After that write Disarm waits until no gated pod can appear any more ([RefuseLate]). If a gated
-// pod appears, or the context ends, Disarm restores the configuration and returns an error. If gated
-// pods exist, this error is [ErrGated]. Disarm also restores what a killed removal has emptied.
+// Disarm empties the webhook configuration, so that the webhook gates no more pods. From then on a
+// policy refuses pods that claim. If a gated pod exists already, Disarm empties nothing, and restores
+// a configuration that a killed removal has emptied. After the emptying, Disarm waits until no gated
+// pod can appear any more ([RefuseLate]). If a gated pod appears, or the context ends, Disarm
+// restores the configuration and returns an error. If gated pods exist, this error is [ErrGated].
 func Disarm(ctx context.Context, c client.Client, configuration string, out io.Writer) error {
 	there, err := read(ctx, c, configuration)
 	missing := apierrors.IsNotFound(err)
@@ -99,7 +99,8 @@ func read(ctx context.Context, c client.Client, configuration string) (*admissio
 }
 
 // empty removes the webhooks from the configuration, and saves them in [RemovedAnnotation] by the
-// same write. A killed removal may have emptied the configuration. Then empty keeps the annotation.
+// same write. A killed removal may have emptied the configuration. Then the function keeps the
+// annotation.
 func empty(ctx context.Context, c client.Client, there *admissionv1.MutatingWebhookConfiguration) error {
 	if len(there.Webhooks) == 0 {
 		return nil

@@ -48,7 +48,7 @@ func unless(err error, do func() error) error {
 	return do()
 }
 
-// between returns an error of the API server between two instants after now.
+// between returns a function that fails between two instants. Each instant is a time from now.
 func between(from, to time.Duration) func(context.Context) error {
 	start := time.Now()
 	return func(context.Context) error {
@@ -59,7 +59,7 @@ func between(from, to time.Duration) func(context.Context) error {
 	}
 }
 
-// there returns the configuration, read without the API server's outage.
+// there returns the webhook configuration. The outage of the API server must have ended.
 func there(t *testing.T, c client.Client) *admissionv1.MutatingWebhookConfiguration {
 	t.Helper()
 	object := configuration()
@@ -75,13 +75,13 @@ func restored(t *testing.T, c client.Client) {
 	assert.NotContains(t, object.Annotations, RemovedAnnotation)
 }
 
-// late creates a gated pod after this time.
+// late creates a gated pod after the given time.
 func late(t *testing.T, c client.Client, after time.Duration) {
 	t.Helper()
 	time.AfterFunc(after, func() { assert.NoError(t, c.Create(context.Background(), gated("late", corev1.PodPending))) })
 }
 
-func TestRemovalSurvivesAnOutageDuringItsWait(t *testing.T) {
+func TestRemovalOfWebhooksContinuesAfterAPIServerOutage(t *testing.T) {
 	for name, outage := range map[string][2]time.Duration{
 		"in the middle": {9 * time.Second, 21 * time.Second}, "at the last look": {30 * time.Second, 80 * time.Second}, "all looks": {time.Second, 90 * time.Second},
 	} {
@@ -97,7 +97,7 @@ func TestRemovalSurvivesAnOutageDuringItsWait(t *testing.T) {
 	}
 }
 
-func TestOutageOfAPIServerKeepsNoWebhooksRemoved(t *testing.T) {
+func TestFailedRemovalDuringAPIServerOutageRestoresWebhooks(t *testing.T) {
 	for name, test := range map[string]struct {
 		outage [2]time.Duration
 		late   time.Duration
@@ -135,7 +135,7 @@ func TestInterruptedRemovalRestoresWebhooksAfterAnOutage(t *testing.T) {
 	})
 }
 
-// A request without an answer ends only with its context. Helm waits for 5 min.
+// A request without an answer ends only with its context. Helm waits 5 min for the hook.
 func TestRemovalEndsThoughTheAPIServerNeverAnswers(t *testing.T) {
 	for _, after := range []time.Duration{-1, 0, 9 * time.Second, 34 * time.Second} {
 		synctest.Test(t, func(t *testing.T) {
@@ -154,8 +154,8 @@ func TestRemovalEndsThoughTheAPIServerNeverAnswers(t *testing.T) {
 	}
 }
 
-// A connection is lost, so requests of some seconds get no answer. Later requests get an answer.
-func TestRequestsWithoutAnswerDelayOnlyTheRemoval(t *testing.T) {
+// A connection is lost, so requests get no answer for some seconds. Later requests get an answer.
+func TestWebhookRemovalRecoversFromUnansweredRequests(t *testing.T) {
 	hung := func(from, to time.Duration) func(context.Context) error {
 		start := time.Now()
 		return func(ctx context.Context) error {
@@ -207,7 +207,7 @@ func TestSecondRemovalRestoresWebhooksOfAKilledRemoval(t *testing.T) {
 	}
 }
 
-func TestWriteWithoutAnswerKeepsNoWebhooksRemoved(t *testing.T) {
+func TestWebhooksReturnIfTheirRemovalGetsNoAnswer(t *testing.T) {
 	lost := false
 	c := cluster(interceptor.Funcs{
 		Update: func(ctx context.Context, c client.WithWatch, o client.Object, options ...client.UpdateOption) error {
@@ -223,7 +223,7 @@ func TestWriteWithoutAnswerKeepsNoWebhooksRemoved(t *testing.T) {
 }
 
 // A rollback by Helm restores the webhooks of a killed removal, but leaves the annotation.
-func TestRemovalForgetsTheWebhooksOfAnEarlierRemoval(t *testing.T) {
+func TestRemovalIgnoresWebhooksSavedByAnEarlierRemoval(t *testing.T) {
 	stale := configuration()
 	stale.Annotations = map[string]string{RemovedAnnotation: `{"webhooks":[{"name":"old.metaparticle.io"}]}`}
 	t.Run("a gated pod exists", func(t *testing.T) {
@@ -241,7 +241,7 @@ func TestRemovalForgetsTheWebhooksOfAnEarlierRemoval(t *testing.T) {
 	})
 }
 
-func TestRemovalNamesARemedyWithoutSavedWebhooks(t *testing.T) {
+func TestErrorAdvisesReinstallationIfSavedWebhooksAreLost(t *testing.T) {
 	for _, text := range []string{"", "{", `{"webhooks":[]}`} {
 		empty := configuration()
 		empty.Webhooks, empty.Annotations = nil, map[string]string{RemovedAnnotation: text}
@@ -253,8 +253,8 @@ func TestRemovalNamesARemedyWithoutSavedWebhooks(t *testing.T) {
 	}
 }
 
-// A person may have deleted the configuration, a moment after the API server gated a pod.
-func TestRemovalAwaitsGatedPodsWithoutAConfiguration(t *testing.T) {
+// A person may have deleted the configuration, a moment after the webhook gated a pod.
+func TestRemovalSeesGatedPodsEvenWithoutWebhookConfiguration(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := cluster(interceptor.Funcs{})
 		late(t, c, 34*time.Second)
@@ -280,8 +280,9 @@ func TestSavedWebhooksHaveBoundedLength(t *testing.T) {
 	assert.Len(t, there(t, c).Webhooks, 10_001, "nothing was removed")
 }
 
-// Helm and kubectl apply the configuration again, with changed fields, and force no conflict.
-func TestRestoredWebhooksKeepTheOwnersOfTheirFields(t *testing.T) {
+// Helm applies the configuration again, with a changed field. If the field belonged to another owner,
+// the API server would refuse the change.
+func TestRestoredWebhooksKeepTheirFieldManagers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := fake.NewClientBuilder().WithScheme(clientgoscheme.Scheme).WithReturnManagedFields().Build()
 		apply := func(path string) error {

@@ -35,11 +35,12 @@ var ErrUsed = errors.New("gated pods exist, so they keep their Leases, Roles and
 // for the other API servers, which read the emptied configuration from a watch.
 const latest = 35 * time.Second
 
-// betweenLooks is the time between two looks for gated pods. A look lists the pods of the cluster,
-// so looks are rare.
+// betweenLooks is the time between two searches for gated pods. A search lists the pods of the
+// cluster, so searches are rare.
 const betweenLooks = 5 * time.Second
 
-// lastLook bounds the repetitions of the last look. A restarted API server answers within a minute.
+// lastLook bounds the repetitions of the last search for gated pods. A restarted API server answers
+// within a minute.
 const lastLook = time.Minute
 
 // maxText bounds the bytes of each text that the author of a pod wrote.
@@ -68,7 +69,8 @@ func RefuseGated(ctx context.Context, c client.Client, out io.Writer) error {
 }
 
 // RefuseLate repeats [RefuseGated] until no gated pod can appear any more. Call RefuseLate after the
-// end of gating. The API server may be away during the wait: only the last look must succeed.
+// end of gating. The API server may be away during the wait: only the last [RefuseGated] must
+// succeed.
 func RefuseLate(ctx context.Context, c client.Client, out io.Writer) error {
 	over, again := time.NewTimer(latest), time.NewTicker(betweenLooks)
 	defer over.Stop()

@@ -92,7 +92,7 @@ func RemoveMade(ctx context.Context, c client.Client, out io.Writer) (int, error
 				return 0, fmt.Errorf("kind of %s: %w", object.GetName(), err)
 			}
 			object.GetObjectKind().SetGroupVersionKind(gvk)
-			// Without a version, the deletion applies to any state of the object.
+			// Without a resourceVersion, the deletion applies to any state of the object.
 			object.SetResourceVersion("")
 			made = append(made, object)
 		}
@@ -101,8 +101,8 @@ func RemoveMade(ctx context.Context, c client.Client, out io.Writer) (int, error
 }
 
 // lasting reports whether a Lease stays after the removal. A Lease with done keys stays: even after
-// another installation their work must not run again. The record of an open barrier stays until the
-// API server deletes its Job.
+// a later installation, the work of these keys must not run again. The record of an open barrier
+// stays until the API server deletes the barrier's Job.
 func lasting(lease *coordinationv1.Lease) bool {
 	opened := lease.Annotations[api.OpenedAnnotation] != "" && len(lease.OwnerReferences) > 0
 	return lease.Annotations[api.DoneAnnotation] != "" || opened

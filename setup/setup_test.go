@@ -105,7 +105,7 @@ func TestLateStoredGatedPodBringsRemovedWebhooksBack(t *testing.T) {
 	}
 }
 
-// The kubelet ends the pod of the hook, or a person interrupts tools/install.
+// The kubelet ends the pod of the Helm hook, or a person interrupts tools/install.
 func TestRemovedWebhooksReturnIfTheRemovalIsInterrupted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := cluster(interceptor.Funcs{
@@ -142,7 +142,7 @@ func TestRemovalKeepsTheObjectsOfLivingGatedPods(t *testing.T) {
 	}
 }
 
-func TestRefusalAdvisesToScaleBeforeClaimsAreRemoved(t *testing.T) {
+func TestUninstallationRefusalAdvisesScalingBeforeRemovingClaims(t *testing.T) {
 	before, after, found := strings.Cut(ErrGated.Error(), "remove the claims")
 	require.True(t, found)
 	assert.Regexp(t, "scale their workloads to 0.*wait until the pods are gone", before)
@@ -176,7 +176,7 @@ func TestUninstallationKeepsDoneKeysAndOpenJobBarriers(t *testing.T) {
 }
 
 // Only a Lease has done keys, or is the record of a barrier. A tenant may annotate a Role.
-func TestUninstallationDeletesRolesWithTheAnnotationsOfLeases(t *testing.T) {
+func TestUninstallationDeletesRolesEvenWithLeaseAnnotations(t *testing.T) {
 	annotated := metav1.ObjectMeta{
 		Namespace: "shop", Name: "metaparticle:a", Labels: map[string]string{api.ManagedLabel: "true"},
 		Annotations:     map[string]string{api.DoneAnnotation: "7", api.OpenedAnnotation: "true"},
@@ -274,7 +274,7 @@ func TestUninstallationWaitsUntilWebhookPodsAreGone(t *testing.T) {
 
 // A tenant who may create Leases in one namespace creates a Lease with enroll's label and a
 // finalizer.
-func TestUninstallationRemovesLeasesDespiteForeignFinalizerElsewhere(t *testing.T) {
+func TestUninstallationDeletesOtherLeasesDespiteAStuckLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		made := map[string]string{api.ManagedLabel: "true"}
 		trap := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: "attacker", Name: "a", Labels: made, Finalizers: []string{"example.com/never"}}}

@@ -29,5 +29,5 @@
 // # Planted bugs
 //
 // The simulation must catch planted bugs. A simulation that misses planted bugs would also miss
-// real bugs. TestPlantedBugsAreCaught plants a bug for each rule, from the files of planted/.
+// real bugs. TestPlantedBugsAreCaught plants a bug for each invariant, from the files of planted/.
 package sim

@@ -44,7 +44,7 @@ func TestDoneKeyFulfillsTheConditionAtOnce(t *testing.T) {
 	})
 }
 
-func TestChangeBetweenReadAndWatchFulfillsTheCondition(t *testing.T) {
+func TestKeyDoneBetweenReadAndWatchFulfillsCondition(t *testing.T) {
 	for name, between := range map[string]func(s *server){
 		"done": func(s *server) { s.put(schema("7")) },
 		// A watch from a later version than that of the read would miss the state in which key 7 is
@@ -130,8 +130,8 @@ func TestDeadHolderNeverFulfillsTheCondition(t *testing.T) {
 	})
 }
 
-// A client damages the renew time of a Lease, and then writes the old renew time back. Neither write
-// is a renewal.
+// A client damages the renew time of a Lease, and then writes the old renew time back. Neither
+// write is a renewal.
 func TestDamagedRenewTimeNeverFulfillsTheCondition(t *testing.T) {
 	damaged := func() kube.Lease {
 		return changed(held(1), func(l *kube.Lease) { l.ResourceVersion, l.RenewTime = "damaged", time.Time{} })
@@ -247,7 +247,8 @@ func TestFailingWatchesCauseFewRequests(t *testing.T) {
 				r.lasts(t, time.Minute)
 				s.change(func() { s.reads, s.watches = nil, nil })
 				r.lasts(t, time.Hour)
-				// By now the wait between two looks is 10 s to 15 s. Each look is a read and a watch.
+				// By now the pause between two looks is 10 s to 15 s. Each look is a read and a
+				// watch.
 				assert.LessOrEqual(t, s.busiest(), 12)
 				reads, watches := s.requests()
 				assert.LessOrEqual(t, len(reads)+len(watches), 10*60)

@@ -9,12 +9,12 @@
 //
 // # The guarantee
 //
-// [Run] returns nil only after each condition has been met. The conditions are met one after
+// [Run] returns nil only after each condition has been met. Run waits for the conditions one after
 // the other, in their order. A condition on a key is met by one state of the Lease, if its done
-// keys contain the key. For a condition on a serving holder, one state must name a holder with a
-// hold. In this state, the time of serving must not be before the time of the acquisition. In
-// addition, the wait must have seen a renewal of the same hold. A dead holder leaves its time of
-// serving in the Lease, and only a renewal shows that a holder lives.
+// keys contain the key. For a condition on a slot, one state must name a holder with a hold. In
+// this state, the time of serving must not be before the time of the acquisition. In addition, the
+// wait must have seen a renewal of the same hold. A dead holder leaves its time of serving in the
+// Lease, and only a renewal shows that a holder lives.
 //
 // Shards are judged one after the other. A shard is done if its Lease has the same stamp as shard
 // 0, and if its done keys contain the run of that stamp. If the pod names a run, only that run
@@ -33,9 +33,9 @@
 //
 // # What is not guaranteed
 //
-// After a condition has been met, the wait no longer watches it: the holder may die before the
-// pod goes on. Another client that takes a Lease may leave annotations of an earlier hold
-// there. If the wall clock of that client is behind, the client's renewals count as those of
-// the earlier hold. The Lease of a once claim keeps only the 50 keys that were done last. Events
-// are written beside the wait, and an Event may appear twice after a lost answer.
+// After a condition has been met, the wait no longer watches it: the holder may die before the pod
+// goes on. A client that is no agent may take a Lease, and leave the annotations of an earlier hold
+// there. If the wall clock of that client is behind, the client's renewals count as those of the
+// earlier hold. The Lease of a once claim keeps only the 50 keys that were done last. Events are
+// written beside the wait, and an Event may appear twice after a lost answer.
 package after

@@ -76,7 +76,7 @@ func (j *judge) lives(l *kube.Lease) bool {
 	return first.version != next.version && !next.renewed.IsZero() && !first.renewed.Equal(next.renewed)
 }
 
-// notDone returns why the key is not done; empty if the key is done.
+// notDone returns why the key is not done, or an empty text if the key is done.
 func notDone(l *kube.Lease, key string) string {
 	switch done := api.Done(l.Annotations[api.DoneAnnotation]); {
 	case done.Has(key):
@@ -89,8 +89,8 @@ func notDone(l *kube.Lease, key string) string {
 	return fmt.Sprintf("Key %s is not done. Check the pod %s, which holds the Lease.", key, holder(l))
 }
 
-// notOpen returns why the barrier is not open for this number of pods; empty if the barrier is
-// open.
+// notOpen returns why the barrier is not open for this number of pods, or an empty text if the
+// barrier is open.
 func notOpen(l *kube.Lease, pods int) string {
 	if api.Opened(l.Annotations[api.OpenedAnnotation]) >= pods {
 		return ""
@@ -98,8 +98,8 @@ func notOpen(l *kube.Lease, pods int) string {
 	return fmt.Sprintf("Fewer than %d living pods of the Job have arrived. Check that all of them are created, and that their init containers run.", pods)
 }
 
-// notServing returns why the holder does not serve, judged by this state alone. The result is
-// empty if the state shows a serving holder, which may be dead.
+// notServing returns why this state of the Lease shows no serving holder. The result is empty if
+// the state shows a serving holder; that holder may be dead.
 func notServing(l *kube.Lease) string {
 	if !api.IsIdentity(l.Holder) {
 		return noHolder

@@ -19,7 +19,8 @@ const database = "singleton.deployment.db"
 // noon is the time of the holder's acquisition, with a fraction of a second.
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 700_000_000, time.UTC)
 
-// held returns a Lease whose holder serves, after the given number of renewals.
+// held returns a Lease with a serving holder. The holder has renewed the Lease the given number of
+// times.
 func held(renewals int) kube.Lease {
 	return kube.Lease{
 		Name: database, UID: "lease-1", ResourceVersion: "v" + strconv.Itoa(renewals), Holder: "db-0_u-7", DurationSeconds: 30,

@@ -30,9 +30,9 @@ type pace struct {
 }
 
 // pause returns the time until the next look. The pauses grow from call to call. After a watch of
-// at least [longestPause], the pauses are short again. No pause is shorter than the server has
-// requested, but such a request counts only up to [longestRetryAfter]. The argument "lasted" is
-// the duration of the watch in the last look, and err is the error of that look.
+// at least [longestPause], the pauses are short again. No pause is shorter than the Retry-After of
+// the server's answer, up to [longestRetryAfter]. The argument "lasted" is the duration of the
+// watch in the last look, and err is the error of that look.
 func (p *pace) pause(lasted time.Duration, err error) time.Duration {
 	if lasted >= longestPause {
 		p.failures = 0

@@ -188,7 +188,7 @@ func (s *server) requests() (reads, watches []request) {
 	return slices.Clone(s.reads), slices.Clone(s.watches)
 }
 
-// change calls f, which changes the behaviour of the server, under the mutex.
+// change calls f under the mutex. The function f changes the behaviour of the server.
 func (s *server) change(f func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

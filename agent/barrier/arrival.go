@@ -70,8 +70,8 @@ func (a *arrival) isFree(l *kube.Lease) bool {
 	case l.Holder == "" || l.Holder == a.identity:
 		return true
 	}
-	// An agent never writes a lease duration above the maximum, so a longer duration comes from
-	// another client.
+	// An agent never writes a lease duration above the maximum, so a longer duration comes from a
+	// client that is no agent.
 	duration := min(cmp.Or(time.Duration(l.DurationSeconds)*time.Second, a.Duration), api.MaxLeaseDuration)
 	return a.Clock()-a.seen[l.Name].since >= duration
 }

@@ -38,7 +38,7 @@ func TestOpenBarrierLetsLaterPodThrough(t *testing.T) {
 	})
 }
 
-func TestThreePodsWaitDespiteOpenBarrierOfTwo(t *testing.T) {
+func TestThreePodsIgnoreBarrierThatOpenedForTwo(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		first := s.lease(leases[0])
 		first.Annotations = map[string]string{api.OpenedAnnotation: "2"}
@@ -58,12 +58,12 @@ func TestBarrierIgnoresDeadPodAfterOneLeaseDuration(t *testing.T) {
 		lasts(t, duration, b)
 		c := s.arrive(t, "c")
 		lasts(t, time.Hour, b, c)
-		// The new pod must first see for itself that the Lease of the dead pod expires.
+		// Pod d must first see for itself that the Lease of the dead pod a expires.
 		ends(t, duration+duration/6+soon, b, c, s.arrive(t, "d"))
 	})
 }
 
-func TestWaitingPodReplacesAnyDeadHolder(t *testing.T) {
+func TestNewPodReplacesDeadPodAtTheBarrier(t *testing.T) {
 	for victim := range pods - 1 {
 		bubble(t, func(t *testing.T, s *server) {
 			all := map[string]*waiting{"a": s.arrive(t, "a"), "b": s.arrive(t, "b")}
@@ -141,7 +141,7 @@ func TestLostAnswersOnlyDelayTheBarrier(t *testing.T) {
 	}
 }
 
-func TestPausedLeaseKeepsTheBarrierClosed(t *testing.T) {
+func TestPausedLeaseKeepsTheBarrierFromOpening(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		paused := s.lease(leases[1])
 		paused.Annotations = map[string]string{api.PausedAnnotation: "hold"}

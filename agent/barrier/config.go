@@ -13,11 +13,11 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
-// API has the requests that a wait at a barrier sends. [kube.Client] documents them. The wait
-// calls them concurrently.
+// API has the requests that a wait at a barrier sends. [kube.Client] documents these requests. The
+// wait sends them concurrently.
 type API interface {
 	after.API
-	// UpdateLease replaces only the object that the pod has read.
+	// UpdateLease replaces the Lease only in the state that the pod has read.
 	UpdateLease(ctx context.Context, lease *kube.Lease) (*kube.Lease, error)
 }
 

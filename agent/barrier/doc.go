@@ -18,9 +18,10 @@
 //
 // No agent closes a barrier: agents add the record that the barrier is open, but never remove this
 // record. A Lease of a barrier has the run in its name, so pods of two runs never use the same
-// Lease. At an open barrier, the first read lets each later pod of the run go on. A silent watch
-// delays a pod by no more than twice the time between two renewals. If enough pods live, the
-// barrier opens: the Lease of a dead pod expires, and a pod that has no Lease acquires it.
+// Lease. At an open barrier, each later pod of the run goes on after its first read of the first
+// Lease. A silent watch delays a pod by no more than twice the time between two renewals. If enough
+// pods live, the barrier opens: the Lease of a dead pod expires, and a pod that has no Lease
+// acquires it.
 //
 // # Clocks
 //

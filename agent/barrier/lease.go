@@ -17,8 +17,8 @@ import (
 // enroll has granted the missing right.
 const shortestPause = 250 * time.Millisecond
 
-// arrival acquires one of the barrier's Leases, and renews it. An arrival with the first Lease
-// also opens the barrier.
+// arrival acquires one of the barrier's Leases, and renews that Lease. If that Lease is the first
+// Lease of the barrier, arrival also opens the barrier.
 type arrival struct {
 	Config
 	budget   api.Budget
@@ -93,8 +93,8 @@ func (a *arrival) read(ctx context.Context, name string) (*kube.Lease, error) {
 	return l, err
 }
 
-// recall reads the Lease by which the pod has arrived. If another pod holds that Lease, or if
-// it is gone, the pod must arrive again.
+// recall reads the Lease by which the pod has arrived. If another pod holds that Lease, or if that
+// Lease no longer exists, the pod must arrive again.
 func (a *arrival) recall(ctx context.Context) {
 	l, err := a.read(ctx, a.held.Name)
 	switch {
@@ -111,7 +111,7 @@ func (a *arrival) untilRenewal() time.Duration {
 }
 
 // backOff returns the pause after a failure. Each further failure doubles the pause, up to the time
-// between two renewals. The spread then adds up to one half.
+// between two renewals. [arrival.spread] then adds at most half of the pause.
 func (a *arrival) backOff() time.Duration {
 	pause := shortestPause
 	for range a.failures {

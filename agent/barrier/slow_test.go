@@ -16,7 +16,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// slow is an API server that delays each answer, because it is busy or remote.
+// slow is a busy or remote API server, which delays each answer.
 type slow struct {
 	from
 	by time.Duration
@@ -87,7 +87,7 @@ func TestRecreatedLeaseDoesNotProveALivingHolder(t *testing.T) {
 	})
 }
 
-// Another client has written a duration of 68 years.
+// A client that is no agent has written a lease duration of 68 years.
 func TestBarrierCapsHugeLeaseDurationOfDeadPod(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		l := s.lease(leases[1])

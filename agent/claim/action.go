@@ -67,7 +67,7 @@ type Child struct {
 // Token is the fencing token of one slot.
 type Token struct{ Slot, Token string }
 
-// Kind is the kind of an action.
+// Kind says what an action does.
 type Kind int
 
 const (
@@ -148,7 +148,7 @@ func (p *plan) add(a Action) {
 // wakeAt makes the next decision come at the given instant, or earlier.
 func (p *plan) wakeAt(at time.Duration) { p.wake = min(p.wake, at) }
 
-// Answer is the API server's answer to a request, or its error.
+// Answer is the API server's answer to a request, or the error of that request.
 type Answer struct {
 	// Record is the Lease in the answer, if there is no error.
 	Record lease.Record

@@ -65,10 +65,11 @@ func (a Action) Gone(now time.Duration) {
 	}
 }
 
-// guarded processes a state of the Lease that the look of a held slot has seen. A state with
-// another hold, duration, pause, yield or stamp may be old, so the claim only reads the Lease. If
-// a renewal is due, the claim sends the renewal instead of the read. If the claim read first, a
-// series of events could delay the renewal for ever.
+// guarded processes a state of the Lease that the look of a held slot has seen. A state whose hold,
+// duration, pause, yield or stamp differs from the claim's record may be old. So the claim does not
+// act on that state, and only reads the Lease. If a renewal is due, the claim sends the renewal
+// instead of the read. If the claim read first, a series of events could delay the renewal for
+// ever.
 func (s *slot) guarded(now time.Duration, r lease.Record) {
 	held := s.held.Record()
 	if !s.Self.Holds(r, s.held.ID()) || r.Duration != held.Duration || r.Paused != held.Paused ||
@@ -164,9 +165,9 @@ func (s *slot) released(now time.Duration, a Action, answer Answer) error {
 	return nil
 }
 
-// missed processes the failure of a standby's write. A conflict means that another pod was
-// faster, and the watch will show which one. After any other failure the standby knows neither
-// what is stored, nor how much its watch has missed.
+// missed processes the failure of a standby's write. A conflict means that another pod was faster,
+// and the watch will show which pod. After any other failure the standby knows neither what is
+// stored, nor how much its watch has missed.
 func (s *slot) missed(now time.Duration, a Action, answer Answer) error {
 	if answer.Conflict {
 		s.refused = a.Record.Version
@@ -239,8 +240,8 @@ func (s *slot) readAgain(now time.Duration, a Action, answer Answer) error {
 	return nil
 }
 
-// settle passes an answer to the hold of the slot. Once the hold reports that the slot is lost,
-// the slot stays lost.
+// settle passes an answer to the hold of the slot, by the function "take". Once take returns
+// [lease.ErrLost], the slot stays lost.
 func (s *slot) settle(now time.Duration, r lease.Record, take func(lease.Record) error) error {
 	err := take(r)
 	switch {

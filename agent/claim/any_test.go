@@ -103,7 +103,7 @@ func TestSemaphorePodReleasesASlotItAcquiredUnknowingly(t *testing.T) {
 	m.advance(time.Second)
 	require.Zero(t, p.held())
 
-	// The API server stores the next acquiring write, and its answer is lost.
+	// The API server stores the next acquiring write, but the answer to that write is lost.
 	p.waiting, p.link = true, deaf
 	p.step()
 	m.advance(1500 * time.Millisecond) // the head start of the other pods
@@ -136,8 +136,8 @@ func TestNewAgentResumesOnlyHoldOfReportedChild(t *testing.T) {
 	}
 }
 
-// An earlier process's hold may have expired without proof that its child is dead. A grant of a
-// new hold ends the doubts of the pod's shims. After that, the claim could wrongly take the
+// An earlier process's hold may have expired without proof that the hold's child is dead. A grant
+// of a new hold ends the doubts of the pod's shims. After that, the claim could wrongly take the
 // expired hold for a proven one.
 func TestNewAgentProcessNeverReleasesAnUnprovenHold(t *testing.T) {
 	waitedOut := 0

@@ -153,7 +153,8 @@ func TestHolderRepairsADamagedLeaseWithFewRequests(t *testing.T) {
 	}
 }
 
-// A tool that shortens the Lease after each renewal costs a holder some renewals more.
+// A tool halves the duration in the Lease after each renewal. The holder then renews in each sixth
+// of the shorter duration.
 func TestRepeatedShorteningOfALeaseCausesFewRenewals(t *testing.T) {
 	m := semaphore(t, 2, 1)
 	held := m.leases[0].record

@@ -11,7 +11,7 @@ import (
 )
 
 // campaign is a hold that the claim acquires or has. No grant names the hold before the pod has all
-// of its slots.
+// slots of the hold.
 type campaign struct {
 	hold string
 	// resumed reports that an earlier agent process began the hold, and that a child of
@@ -77,8 +77,8 @@ func (c campaign) take(p *plan, s *slot) bool {
 		return true
 	}
 	if s.refused == r.Version {
-		// The API server has refused to replace this version, because it is outdated. But the
-		// watch still shows this version, so the watch is late or broken.
+		// The API server has refused to replace this version, because this version is outdated. But
+		// the watch still shows this version, so the watch is late or broken.
 		s.refused = ""
 		unsee(s, p.now)
 		p.wakeAt(p.now)

@@ -29,8 +29,8 @@ type Config struct {
 	Run string
 	// Self describes the pod that claims.
 	Self lease.Self
-	// OwnKernel reports that the pod may run in a virtual machine of its own. The pod's earlier
-	// virtual machine may still run. So a Lease with another boot id does not prove that the
+	// OwnKernel reports that the pod may run in a virtual machine of its own. An earlier virtual
+	// machine of the pod may still run. So a Lease with another boot id does not prove that the
 	// children of that boot are dead.
 	OwnKernel bool
 	// OwnProofs reports that [Facts.Proven] is true only for holds that the present agent

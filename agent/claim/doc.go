@@ -47,10 +47,10 @@
 //
 // A person may pause a slot on its Lease. No claim acquires a paused slot, even after its Lease has
 // expired. A campaign that needs a paused slot gives back the slots that it has acquired. A pause
-// alone ends no hold: only if [State.Paused] is "stop", the caller ends the hold. A person may also
+// alone ends no hold. The caller ends the hold only if [State.Paused] is "stop". A person may also
 // name a hold by its number, and request that this hold yields. The releases of a hold may name a
-// successor ([Parting]). The claims of all other pods give the successor a head start, which
-// counts from the instant at which they see the release.
+// successor ([Parting]). The claims of all other pods give the successor a head start, which counts
+// from the instant at which they see the release.
 //
 // # Shards
 //

@@ -80,7 +80,7 @@ func TestNewPodFindsTheOnlyFreeSlot(t *testing.T) {
 	}
 }
 
-// An earlier process may have left a child under any of the slots.
+// A child of an earlier agent process may be alive. Any slot may belong to the hold of that child.
 func TestRestartedAgentReadsAllSlotsBeforeItAcquires(t *testing.T) {
 	f := newFirst(t, false, func(string) bool { return true })
 	assert.Len(t, f.settle(time.Second), 1)

@@ -108,8 +108,8 @@ func (p *modelPod) stop() {
 	p.claim.Stop(p.local())
 }
 
-// playModel plays a schedule to its end. After some schedules playModel ends all faults, and
-// checks that every obtainable slot is soon held.
+// playModel plays a schedule to its end. After some schedules playModel ends all faults, and checks
+// that enough pods run soon.
 func playModel(s *script, model func(*script, func(string) lease.Self) *model, self func(string) lease.Self, traced bool) *model {
 	heals := s.choose(8) == 7
 	m := model(s, self)
@@ -140,7 +140,7 @@ func playModel(s *script, model func(*script, func(string) lease.Self) *model, s
 // factor 13/12.
 const inTime = 2*(api.DefaultLeaseDuration*7/6*13/12) + 4*slowest
 
-// heal ends all faults, and checks that the slots are held in time.
+// heal ends all faults. After the time inTime, heal checks that enough pods run.
 func (m *model) heal() {
 	m.note("all faults end")
 	for _, l := range m.leases {
@@ -204,7 +204,8 @@ func (m *model) places() int {
 	return len(m.leases)
 }
 
-// judge plays a schedule, and fails the test with its trace if an invariant breaks.
+// judge plays a schedule. If an invariant breaks, judge fails the test with the trace of the
+// schedule.
 func judge(t testing.TB, bytes []byte, self func(string) lease.Self) {
 	judgeModel(t, bytes, newModel, self)
 }

@@ -77,13 +77,13 @@ func (all slots) endStaleLooks(p *plan) {
 // sharesLooks reports whether the bound on the looks of all slots applies to this slot. The bound
 // does not apply to a slot whose Lease names this pod, or may name this pod. The pod must read such
 // a Lease within the pod's own head start, which is short. A Lease may name this pod after a write
-// without an answer, or if a child runs under the slot.
+// without an answer, or if a child has a token of the slot.
 func sharesLooks(s *slot) bool {
 	r, _ := s.view.Record()
 	return s.Any && s.held == nil && s.unread == "" && !s.child && !s.Self.Mine(r)
 }
 
-// spendOnLook notes a request of a look.
+// spendOnLook counts a request that a look sends.
 func spendOnLook(s *slot, now time.Duration) {
 	s.pace.spend(now)
 	if sharesLooks(s) {

@@ -75,7 +75,7 @@ var failures = map[string]link{"refused reads": refused, "reads without answers"
 
 // If the agent cannot read a Lease, an earlier agent process of the pod may have held that slot. So
 // the pod waits a lease duration before its first start, in whichever way the reads fail.
-func TestUnreadableLeasesDelayChildByOneLeaseDuration(t *testing.T) {
+func TestUnreadableLeasesNeverDelayChildBeyondLeaseDuration(t *testing.T) {
 	for name, l := range failures {
 		t.Run(name, func(t *testing.T) {
 			for seed := range uint64(10) {
@@ -127,7 +127,7 @@ func TestSuccessorAcquiresSlotAfterItsWatchEnds(t *testing.T) {
 	}
 }
 
-func TestUnansweredAcquisitionIsFoundDespiteFailedReads(t *testing.T) {
+func TestPodNoticesUnansweredAcquisitionDespiteUnreadableOtherLeases(t *testing.T) {
 	for seed := range 10 {
 		m, p := crowded(t, func(p *modelPod) { p.processes = 7 * uint64(seed) }, occupied)
 		p.quiet(10, 0)
@@ -186,7 +186,7 @@ func TestShortFaultOfAllWatchesBarelyDelaysAcquisition(t *testing.T) {
 	}
 }
 
-func TestRefusedWatchesBarelyDelayTakeoversOfManySlots(t *testing.T) {
+func TestAcquisitionNeedsBoundedTimeDespiteManyRefusedWatches(t *testing.T) {
 	var free, expired time.Duration
 	for seed := range uint64(10) {
 		m, p := crowded(t, func(p *modelPod) { p.unwatched, p.processes = true, 7*seed }, occupied)

@@ -98,8 +98,8 @@ func (m *model) note(format string, args ...any) {
 	}
 }
 
-// newModel returns the Leases and the pods of a schedule. The pods need any one of the Leases,
-// or all of them.
+// newModel returns the Leases and the pods of a schedule. The pods need any one of the Leases, or
+// all of them. In the second case a pod may need only the last Leases.
 func newModel(s *script, self func(name string) lease.Self) *model {
 	m := &model{script: s, began: time.Now()}
 	slots := 1 + s.choose(3)
@@ -135,8 +135,8 @@ func (m *model) store(l *modelLease, r lease.Record) lease.Record {
 	return r
 }
 
-// put handles a write as the API server does, by compare-and-swap. A write violates an
-// invariant if it acquires a paused slot, or if an agent changes a pause.
+// put handles a write as the API server does, by compare-and-swap. A write violates an invariant if
+// the write acquires a paused slot or changes a pause.
 func (m *model) put(l *modelLease, a Action) Answer {
 	r := a.Record
 	switch {
@@ -173,8 +173,8 @@ func (m *model) remove(l *modelLease) {
 	m.store(l, lease.Record{UID: "uid-" + strconv.Itoa(m.version), Holder: "unknown", Duration: api.DefaultLeaseDuration})
 }
 
-// meddle writes a Lease as the leader election of another program does. That program takes a free
-// Lease and vanishes, or changes a Lease that another pod holds.
+// meddle writes a Lease as a client that is no agent may do. That client takes a free Lease and
+// vanishes, or writes a held Lease again.
 func (m *model) meddle(l *modelLease) {
 	r := l.record
 	if r.Holder == "" {

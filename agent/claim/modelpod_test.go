@@ -38,8 +38,8 @@ type modelPod struct {
 	// "skew" is the error of the wall clock. The field "boot" is the time of the pod's clock at
 	// the beginning.
 	rate, skew, boot time.Duration
-	// fresh reports that a fresh shim waits for a grant. The restarted agent has not yet heard of the
-	// other shim, which has the child.
+	// fresh reports that a fresh shim waits for a grant. This shim may wait even while a new agent
+	// process has not yet heard of the shim with the child.
 	fresh bool
 	// frozen reports that the agent process is suspended, while the shim goes on.
 	frozen bool
@@ -80,7 +80,7 @@ type modelPod struct {
 	stored map[string]time.Duration
 }
 
-// modelChild is an application that runs under slots until its deadline.
+// modelChild is an application that runs with the tokens of its slots until the deadline.
 type modelChild struct {
 	hold     string
 	tokens   []Token
@@ -337,7 +337,8 @@ func (p *modelPod) judge(s State) {
 	}
 }
 
-// run checks, when a child begins, that no other child is alive under its slots.
+// run checks, when a child of the pod begins, that no living child of another pod has a token of
+// the same slot. A child that writes must be the only living child.
 func (p *modelPod) run(s State) {
 	for _, o := range p.model.pods {
 		if o == p || o.child == nil || o.local() >= o.child.deadline {
@@ -362,8 +363,8 @@ func (p *modelPod) drain() {
 	}
 }
 
-// heed ends the hold if a person has paused the slot or requested a yield. If the yield names
-// another hold, heed notes a violation.
+// heed ends the hold if a person has paused the slot or requested a yield. If the yield names a
+// hold other than that of the claim, heed notes a violation.
 func (p *modelPod) heed(s State) {
 	if s.Yield.Hold != "" && s.Yield.Hold != s.Hold {
 		p.model.violate("%s yields %s for %s", p.name, s.Hold, s.Yield.Hold)

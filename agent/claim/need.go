@@ -19,9 +19,10 @@ type need struct {
 }
 
 // candidates returns the slots that a campaign needs, or none if the campaign may not begin or
-// continue. A pod that needs several slots acquires none before the pod sees all of them free.
-// Otherwise the pod would keep other pods from running, but could not run itself. Once the campaign
-// has a slot, patientUntil decides how long the campaign waits for the other slots.
+// continue. Unless the pod competes as a writer, a pod that needs several slots acquires none
+// before the pod sees all of them free. Otherwise the pod would keep other pods from running, but
+// could not run itself. Once the campaign has a slot, patientUntil decides how long the campaign
+// waits for the other slots.
 func (n need) candidates(p *plan, c campaign) slots {
 	if n.Any {
 		return n.anyOne(p, c)
@@ -136,8 +137,8 @@ func (n need) unsure(expiry time.Duration) bool {
 	return r.Holder != "" && n.slots[0].view.Heard() < expiry
 }
 
-// makeSure makes a reader read the intent's Lease once more after its expiry, if the claim has
-// heard nothing of that Lease since then.
+// makeSure makes a reader read the intent's Lease once more after the Lease has expired. If the
+// claim has heard of the Lease since the expiry, makeSure does nothing.
 func (n need) makeSure(p *plan) {
 	if n.Readers == 0 || p.facts.Writes || !p.facts.Compete {
 		return
@@ -209,10 +210,9 @@ func (n need) begin(p *plan, hold string) {
 	n.known = known
 }
 
-// soleAt returns the instant from which no child of an earlier agent process can be alive under
-// any slot. Until then such a child may run under a slot whose Lease this process has not seen.
-// The Lease of the child's slot may also have been deleted and created again. Then that Lease
-// names no hold.
+// soleAt returns the instant from which no child of an earlier agent process can be alive. Until
+// then such a child may have a token of a slot whose Lease this process has not seen. The Lease of
+// the child's slot may also have been deleted and created again. Then that Lease names no hold.
 func (n need) soleAt(p *plan) time.Duration {
 	duration, at := n.Self.Budget.Duration, time.Duration(0)
 	for _, s := range n.slots {
@@ -227,8 +227,8 @@ func (n need) soleAt(p *plan) time.Duration {
 		case n.Self.Mine(r) && !s.proven(p.facts, r) && s.shut(r) && !n.OwnProofs:
 			// The claim may not acquire a shut slot, so the slot's Lease continues to name the
 			// unproven hold. If the pod took another slot, the grant for that other slot would end
-			// the doubts of the shims. Then a later process of the pod would wrongly conclude that
-			// the unproven hold has ended with proof.
+			// the doubts of the shims. Then a later process of the pod would wrongly take the
+			// unproven hold for a proven one.
 			return instant.Never
 		case n.Self.Mine(r) && !s.proven(p.facts, r):
 			at = max(at, s.view.ExpiresAt(duration))
@@ -251,9 +251,9 @@ func (n need) resumable(f Facts) (campaign, bool) {
 	return campaign{}, false
 }
 
-// slotsOf returns the slots that the child needs. If any one slot is enough, slotsOf takes the
-// slot from the child's tokens, or a slot whose Lease names the hold. If neither exists, the
-// child may run under any of the slots.
+// slotsOf returns the slots that the child needs. If any one slot is enough, slotsOf takes the slot
+// from the child's tokens, or a slot whose Lease names the hold. If neither exists, slotsOf returns
+// all slots, because any of them may be the child's slot.
 func (n need) slotsOf(child Child) slots {
 	if !n.Any {
 		return n.slots

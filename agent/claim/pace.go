@@ -31,7 +31,7 @@ type pace struct {
 // nextAt returns the instant from which another request may be sent.
 func (p *pace) nextAt() time.Duration { return p.paid - (Burst-1+p.more)*time.Minute/PerMinute }
 
-// spend notes a request at the instant "now".
+// spend counts a request that is sent at the instant "now".
 func (p *pace) spend(now time.Duration) { p.paid = max(p.paid, now) + time.Minute/PerMinute }
 
 // spareAt returns the instant from which a look may be sent. Half of the burst is kept for the

@@ -39,8 +39,8 @@ func newReadWriteModel(s *script, self func(name string) lease.Self) *model {
 	return m
 }
 
-// beginReadWrite checks the slots of a new hold. A reader must have one slot within its size,
-// and a writer all slots.
+// beginReadWrite checks the slots of a new hold. A reader must have one of the slots that the size
+// of the pod's claim permits. A writer must have all slots.
 func (p *modelPod) beginReadWrite(s State) {
 	switch {
 	case s.Writes && len(s.Tokens) != len(p.names):
@@ -168,8 +168,8 @@ func renewStored(t *testing.T, c *Claim, at time.Duration) (looked bool) {
 	return looked
 }
 
-// If the API server refuses watches, the claim sees each Lease only for a moment, between its
-// read and the refusal of its watch.
+// If the API server refuses watches, the claim sees each Lease only from the read until the refusal
+// of the watch.
 func TestReaderAcquiresASlotDespiteRefusedWatches(t *testing.T) {
 	free := lease.Record{UID: "uid", Version: "1"}
 	c, looks := readWriteClaim(t, byReader)

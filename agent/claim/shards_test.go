@@ -83,7 +83,7 @@ func TestClaimNeverAcquiresShardDoneInItsRun(t *testing.T) {
 	}
 }
 
-func TestHolderNoticesThatEnrollClosedItsStamp(t *testing.T) {
+func TestHolderNoticesThatEnrollClosedTheShardsStamp(t *testing.T) {
 	c, now, actions := claimOf(t, 2, "1/2")
 	for _, a := range actions {
 		if a.Kind == Acquire {

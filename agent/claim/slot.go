@@ -184,10 +184,10 @@ func (s *slot) obtain(now time.Duration, held *lease.Hold) {
 }
 
 // backoff counts another miss of the slot, and returns the delay after that miss. Only a stored
-// write, or a look that lasted, makes the delays short again. A pod that the Lease still names must
-// reach the API server within its head start, a sixth of the lease duration. A request that times
-// out takes half of the head start. So for such a pod each delay takes at most a quarter of the
-// head start.
+// write, or a look that has lasted for the time "lasts", makes the delays short again. A pod that
+// the Lease still names must reach the API server within its head start, a sixth of the lease
+// duration. A request that times out takes half of the head start. So for such a pod each delay
+// takes at most a quarter of the head start.
 func (s *slot) backoff(now, retryAfter time.Duration) time.Duration {
 	budget := s.Self.Budget
 	bound := min(slowest, budget.Renew)
@@ -202,8 +202,9 @@ func (s *slot) backoff(now, retryAfter time.Duration) time.Duration {
 	return s.jitter(max(pause, min(retryAfter, bound)))
 }
 
-// obtainableAt returns the instant from which the pod may take the slot, as far as the claim
-// has seen. The pod may take its own slot back at once if its children are proven dead.
+// obtainableAt returns the instant from which the pod may take the slot, as far as the claim has
+// seen. The pod may take its own slot back at once if no child of the hold in the Lease can be
+// alive.
 func (s *slot) obtainableAt(p *plan) time.Duration {
 	r, ok := s.view.Record()
 	duration := s.Self.Budget.Duration
@@ -227,8 +228,8 @@ func (s *slot) obtainableAt(p *plan) time.Duration {
 // choosableAt returns the instant from which a campaign may choose the slot. For a shut slot, or
 // for a Lease that the claim does not see, the result is [instant.Never]. While a request for the
 // slot is under way, the result is [instant.Never], too. The pod may choose its own slot at once if
-// its children are proven dead. If the API server has refused to replace the present version, the
-// choice waits for the delay before a retry.
+// no child of the hold in the Lease can be alive. If the API server has refused to replace the
+// present version, the choice waits for the delay before a retry.
 func (s *slot) choosableAt(p *plan) time.Duration {
 	r, ok := s.view.Record()
 	at, sees := s.freeAt(p.facts, &s.view)

@@ -109,9 +109,9 @@ func (s *State) note(slot string, r lease.Record) {
 	}
 }
 
-// taken reports whether another pod may run under a lost slot. If the Lease names another pod,
-// or none, another child may already run. While the Lease still names this pod, no other pod's
-// child can begin.
+// taken reports whether another pod may have acquired a lost slot. If the Lease names another pod,
+// or none, a child of another pod may already run. While the Lease still names this pod, no other
+// pod's child can begin.
 func (s *slot) taken() bool {
 	lost, ok := errors.AsType[*lease.LostError](s.lost)
 	return !ok || lost.Holder != s.Self.Identity

@@ -20,8 +20,8 @@ func (c *Claim) wait(p *plan) {
 		c.campaign = next
 		c.run(p)
 		if c.need.Readers > 0 {
-			// An acquiring write whose answer was lost may have taken another slot, which the
-			// claim now releases.
+			// An acquiring write whose answer was lost may have taken a slot that the campaign does
+			// not need. The claim now releases such a slot.
 			c.need.slots.except(next.slots).giveBack(p)
 		}
 	} else {
@@ -43,8 +43,8 @@ func (c *Claim) wait(p *plan) {
 
 // finished reports whether a stopped claim has nothing left to do. While a child is alive, or the
 // pod still forwards, the result is false. Otherwise the result is true once all slots of the claim
-// have expired. The result is true earlier if no request is unanswered, and the claim has released
-// every slot for which it has proof.
+// have expired. The result is true earlier if no request is unanswered, and no slot is left that
+// the claim may release with proof.
 func (c *Claim) finished(p *plan) bool {
 	if !c.stopping || p.facts.Alive || p.facts.Lingers {
 		return false
@@ -140,8 +140,8 @@ func (c *Claim) run(p *plan) {
 	c.stage = Held
 }
 
-// abandon drops the slots that the campaign has acquired so far. Later the claim releases these
-// slots if there is proof, or another campaign acquires them again.
+// abandon drops the slots that the campaign has acquired so far. The claim releases these slots
+// once there is proof, or a later campaign acquires them again.
 func (c *Claim) abandon(p *plan) {
 	c.need.slots.drop(p.now)
 	c.campaign = campaign{}

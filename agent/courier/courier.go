@@ -24,7 +24,7 @@ import (
 type Leases interface {
 	// GetLease reads a Lease consistently.
 	GetLease(ctx context.Context, name string) (*kube.Lease, error)
-	// UpdateLease replaces only the object that the agent has read.
+	// UpdateLease replaces the Lease only in the state that the agent has read.
 	UpdateLease(ctx context.Context, lease *kube.Lease) (*kube.Lease, error)
 	// WatchLease calls fn with each event until the watch ends. WatchLease returns nil if
 	// the watch ends without an error.

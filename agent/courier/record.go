@@ -21,7 +21,7 @@ func RecordOf(l *kube.Lease) lease.Record {
 	if text := l.Annotations[api.ServingAnnotation]; api.ServesInHold(text, l.AcquireTime) {
 		serving, _ = time.Parse(time.RFC3339, text) // ServesInHold has parsed the text
 	}
-	// Without a readable revision, the holder counts as one that takes no turns.
+	// Without a readable revision, the holder counts as a pod that takes no turns.
 	revision, _ := api.ParseRevision(l.Annotations[api.RevisionAnnotation])
 	leave, leaving := leavingOf(l.Annotations)
 	return lease.Record{

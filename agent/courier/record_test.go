@@ -38,7 +38,7 @@ func TestJobAnnotationOfAnEarlierHoldIsIgnored(t *testing.T) {
 	r.Notes.Job = "job-1"
 	l := LeaseOf(&kube.Lease{}, r)
 	assert.Equal(t, "job-1", RecordOf(l).Notes.Job)
-	l.Annotations[api.HoldAnnotation] = "h2" // the agent of h2 does not know the Job's annotation, and keeps it
+	l.Annotations[api.HoldAnnotation] = "h2" // the agent of the hold h2 does not know the Job's annotation, and keeps it
 	assert.Empty(t, RecordOf(l).Notes.Job)
 }
 

@@ -112,7 +112,7 @@ func (f *fakeShim) hungUp() {
 	}
 }
 
-// reported waits for a report that meets the condition.
+// reported waits for a report for which the function "cond" returns true.
 func reported(t *testing.T, s *Server, cond func(gate.Report) bool) gate.Report {
 	t.Helper()
 	late := time.After(patience)

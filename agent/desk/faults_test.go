@@ -136,7 +136,7 @@ func TestDeskReportsTheDeathOfAReconnectedShim(t *testing.T) {
 	reported(t, s, func(r gate.Report) bool { return r.Dead })
 }
 
-// A program that has learned the id of a shim could report that the shim's child is dead.
+// A process that has learned the id of a shim could send the message that the shim's child is dead.
 func TestDeskRejectsAProcessThatImpersonatesAShim(t *testing.T) {
 	t.Parallel()
 	s, l := serving(t)
@@ -161,7 +161,7 @@ func TestDeskRejectsAProcessThatImpersonatesAShim(t *testing.T) {
 // While the agent is frozen, a shim's child may succeed, and the shim may end. When the agent goes
 // on, its drain order to that shim fails. The shim's message about the success is then still in the
 // socket.
-func TestSuccessIsReportedDespiteAnUndeliverableDrainOrder(t *testing.T) {
+func TestDeskReportsChildsSuccessDespiteUndeliverableDrainOrder(t *testing.T) {
 	t.Parallel()
 	for name, broken := range map[string]error{"pipe": syscall.EPIPE, "reset": syscall.ECONNRESET} {
 		t.Run(name, func(t *testing.T) {
@@ -185,7 +185,7 @@ func TestSuccessIsReportedDespiteAnUndeliverableDrainOrder(t *testing.T) {
 }
 
 // A shim that is frozen for long reads nothing, so its socket has no room for a drain order. Once
-// the shim runs again, it must still get that order.
+// the shim runs again, the shim must still get that order.
 func TestShimGetsDrainAfterItsSocketWasFull(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

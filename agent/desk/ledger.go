@@ -21,8 +21,8 @@ type ledger struct {
 	entries map[string]entry // the key is the container's name
 }
 
-// entry is a note. All containers of the pod can read the note, so it has only the digest of the
-// shim's id. With the id, a program could speak for the shim.
+// entry is a note. All containers of the pod can read the note, so the note has only the digest of
+// the shim's id. With the id, another process could speak for the shim.
 type entry struct {
 	Shim   string `json:"shim"`
 	Hold   string `json:"hold"`

@@ -39,13 +39,14 @@ type Conn interface {
 	Close() error
 }
 
-// Process is the process of a shim. The desk learns of its death even without a connection.
+// Process is the process of a shim. The desk learns of the death of this process even without a
+// connection.
 type Process interface {
 	// AwaitDeath returns nil once the process is dead. If the process was PID 1, all of
 	// its PID namespace is dead by then. AwaitDeath returns an error if ctx ends first.
 	AwaitDeath(ctx context.Context) error
 	// Same reports whether the argument is the same process. The result is also true if the kernel
-	// cannot tell, as before Linux 6.9.
+	// cannot compare the two processes (before Linux 6.9).
 	Same(Process) bool
 	Close() error
 }

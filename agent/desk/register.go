@@ -64,7 +64,7 @@ func (r *register) meet(c Conn, process Process, st gate.State, now time.Duratio
 	p.conn, p.hungUp = c, make(chan struct{})
 	r.learn(p, st, now)
 	if p.drain != nil {
-		// If the send fails, sendDrain closes the connection.
+		// If the send fails, sendDrain or the shim has closed the connection.
 		_ = p.sendDrain(now)
 	}
 	return p, unknown, nil

@@ -223,14 +223,14 @@ func (s *Server) Drain(id gate.ShimID, reason string, grace time.Duration) error
 	return s.askToStop(id, gate.Drain{Reason: reason, Grace: grace})
 }
 
-// End orders a shim to stop its child, as Drain does. Then the container ends with the child's
-// exit code, instead of waiting for another grant.
+// End orders a shim to stop its child, as Drain does. Then the shim waits for no further grant, and
+// the container ends with the child's exit code.
 func (s *Server) End(id gate.ShimID, reason string, grace time.Duration) error {
 	return s.askToStop(id, gate.Drain{Reason: reason, Grace: grace, End: true})
 }
 
-// Dismiss orders a waiting shim to end its container without a child. While the shim still
-// reports that it waits, the caller repeats the order.
+// Dismiss orders a waiting shim to end its container without a child. The server never repeats this
+// order. So the caller must repeat the order while the shim still reports that it waits.
 func (s *Server) Dismiss(id gate.ShimID, d gate.Dismiss) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -258,7 +258,7 @@ func (s *Server) askToStop(id gate.ShimID, ask gate.Drain) error {
 	}
 	hold := p.holdToDrain()
 	if hold == "" || p.over(hold) || ask.End && p.report.Phase == gate.Waiting {
-		return nil // there is no child to stop, and no grant to withdraw
+		return nil // no child is to be stopped, or End was called for a shim that waits
 	}
 	p.keep(hold, ask, now)
 	if p.conn == nil {

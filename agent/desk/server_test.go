@@ -93,7 +93,7 @@ func TestDeskReportsUnprovenHoldsFoundInItsNotes(t *testing.T) {
 	}
 }
 
-// A shim that ends may connect once more, and end before its first message.
+// A shim that is ending can connect a last time, and end before its first message.
 func TestShimDisconnectingBeforeFirstMessageCausesNoWarning(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
@@ -113,7 +113,7 @@ func TestShimDisconnectingBeforeFirstMessageCausesNoWarning(t *testing.T) {
 	assert.Equal(t, 1, strings.Count(log.String(), "WARN"), "%s", log.String())
 }
 
-// A note that cannot be read counts as a note of any hold.
+// If the desk cannot read a container's note, the desk must assume a grant under any hold.
 func TestDeskReadsGrantedHoldsFromItsNotes(t *testing.T) {
 	t.Parallel()
 	boot, err := host.BootID()
@@ -388,7 +388,7 @@ func TestDeskClosesConnectionsThatSendNoMessage(t *testing.T) {
 	assert.ErrorIs(t, err, io.EOF)
 }
 
-// A program of the pod may open many connections in the names of shims.
+// A process in the pod can pretend to be many shims, and open a connection for each of them.
 func TestDeskBoundsItsConnections(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

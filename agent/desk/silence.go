@@ -15,7 +15,7 @@ import (
 const silence = 5 * gate.BeatEvery / 2
 
 // listenForSilence reports the connected shims that have sent no message for the time in
-// [Config.Silence]. If this process itself was frozen, listenForSilence counts that time anew.
+// [Config.Silence]. After a suspension of the agent's own process, that time starts anew.
 func (s *Server) listenForSilence(ctx context.Context) {
 	every := s.cfg.Silence / 5
 	ticker := time.NewTicker(every)

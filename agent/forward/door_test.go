@@ -35,7 +35,7 @@ func TestOnlyOneWaitingConnectionDialsTheHolder(t *testing.T) {
 	assert.Same(t, d, next)
 }
 
-func TestWaitingConnectionsReachHolderIfFirstOneCloses(t *testing.T) {
+func TestWaitingConnectionsReachHolderAfterFirstClientDisconnects(t *testing.T) {
 	f := standby(t, Config{Ports: []int{0}})
 	port := f.Ports()[0]
 	f.SetTarget(holder)

@@ -28,7 +28,7 @@ const (
 	// defaultMaxHeld is twice the usual backlog of an application (128).
 	defaultMaxHeld = 256
 	// defaultMaxOpen bounds the memory of the agent's container. A connection costs 7.5 KB in this
-	// process (BenchmarkMemoryOfAConnection), and 7.5 KB in the kernel for two sockets. So all
+	// process (BenchmarkMemoryOfAConnection), and 7.5 KB in the kernel for two sockets. So 2048
 	// connections take half of the container's limit of 64 MiB. The kernel shrinks the buffers of
 	// slow connections as the limit comes near.
 	defaultMaxOpen = 2048
@@ -49,13 +49,13 @@ type Config struct {
 	MaxHeld, MaxOpen int
 }
 
-// Stats are the counts since the call of New.
+// Stats are numbers of connections.
 type Stats struct {
 	// Held is the number of connections that wait for a target. Open is the number of connections
 	// that have a target.
 	Held, Open int64
 	// Forwarded counts the connections that got a target. Abandoned counts the connections that
-	// ended without a target.
+	// ended without a target. Both counts begin with the call of New.
 	Forwarded, Abandoned int64
 }
 

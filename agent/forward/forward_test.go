@@ -149,7 +149,7 @@ func TestHolderFailureResetsTheClientsConnection(t *testing.T) {
 	requireReset(t, conn)
 }
 
-// After Close, the child may bind the port even without SO_REUSEADDR.
+// After Close, the child must be able to bind the port even without SO_REUSEADDR.
 func TestClosedForwarderFreesItsPortDespiteOpenConnections(t *testing.T) {
 	port := app(t, holder+":0", func(conn *net.TCPConn) {
 		defer conn.Close()

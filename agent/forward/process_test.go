@@ -25,8 +25,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// childEnv names the environment variable that selects the role of a process of the test's
-// program. Each process has only one role. So the kernel's figures of a process count the
+// childEnv names the environment variable that selects the role of a process of the test
+// binary. Each process has only one role. So the kernel's figures of a process count the
 // memory and the bytes of that role alone.
 const childEnv = "FORWARD_CHILD"
 
@@ -78,7 +78,7 @@ func runHolder() {
 	_, _ = io.Copy(io.Discard, os.Stdin)
 }
 
-// process is a process that runs the test's program in one role.
+// process is a process that runs the test binary in one role.
 type process struct {
 	*exec.Cmd
 	tb   testing.TB
@@ -104,14 +104,14 @@ func startProcess(tb testing.TB, role string) *process {
 	return p
 }
 
-// startForwarder starts a forwarder from a port of 127.0.0.1 to the same port of the
+// startForwarder starts a process that forwards a port of 127.0.0.1 to the same port of the
 // holder.
 func startForwarder(tb testing.TB, port int) *process {
 	tb.Helper()
 	return startProcess(tb, "forward "+strconv.Itoa(port))
 }
 
-// figure returns the number that follows the name in a file of the process in /proc.
+// figure returns the number that follows the name in a file of the process's directory in /proc.
 func (p *process) figure(file, name string) int64 {
 	p.tb.Helper()
 	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.Process.Pid), file))
@@ -137,8 +137,8 @@ func (p *process) descriptors() int {
 	return len(all)
 }
 
-// openIdle opens this number of connections through the forwarder. Each of them has carried one
-// byte.
+// openIdle opens the given number of connections through the forwarder. Each of them has carried
+// one byte.
 func (p *process) openIdle(count int) {
 	p.tb.Helper()
 	for range count {
@@ -193,12 +193,12 @@ func TestIdleForwardedConnectionTakesLittleMemory(t *testing.T) {
 	memory, descriptors := p.resident(), p.descriptors()
 	p.openIdle(count)
 	assert.LessOrEqual(t, p.descriptors()-descriptors, 2*count+2*maxIdlePipes, "two sockets each, and no pipes")
-	if !raceDetector() { // the race detector's memory is several times the program's
+	if !raceDetector() { // with the race detector a process takes several times as much memory
 		assert.Less(t, (p.resident()-memory)/count, int64(12<<10))
 	}
 }
 
-// raceDetector reports whether the test's program contains the race detector.
+// raceDetector reports whether the test binary contains the race detector.
 func raceDetector() bool {
 	info, _ := debug.ReadBuildInfo()
 	return slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})

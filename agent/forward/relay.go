@@ -42,7 +42,7 @@ type relay struct {
 }
 
 // start copies in both directions until both have ended, or one has failed. Each
-// direction is a goroutine of its own, which calls few functions. Most of an idle
+// direction has a goroutine of its own, with few nested calls. Most of an idle
 // connection's memory is the two stacks, and a deeper stack would be twice as large.
 func (r *relay) start() {
 	r.running.Store(2)
@@ -50,7 +50,8 @@ func (r *relay) start() {
 	go r.carry(&r.backend, &r.client)
 }
 
-// carry copies one direction, and passes its end or its failure on to the receiver.
+// carry copies one direction, and then passes the sender's end of file on to the receiver. If the
+// direction fails, carry resets both connections.
 func (r *relay) carry(to, from *end) {
 	if move(to.TCPConn, from.TCPConn) != nil || from.failed() {
 		r.cut()

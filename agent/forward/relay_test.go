@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The application ends its direction first, and the client may still send.
+// The application ends its direction first, and the client must still be able to send.
 func TestHalfCloseByApplicationReachesTheClient(t *testing.T) {
 	received := make(chan string, 1)
 	port := app(t, holder+":0", func(conn *net.TCPConn) {

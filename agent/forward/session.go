@@ -86,9 +86,9 @@ func (s *session) stopListening() {
 	}
 }
 
-// linger accepts for the delay, and then lets the last connections end. When a listener closes, the
-// kernel resets the connections in its queue. The accept loops run until their listeners close, so
-// the queue is empty unless all places are taken.
+// linger accepts connections for the delay, and then lets the last of them end. When a listener
+// closes, the kernel resets the connections in its queue. The accept loops run until their
+// listeners close, so the queue is empty unless all places are taken.
 func (s *session) linger(delay time.Duration) <-chan struct{} {
 	if s.left != nil {
 		return s.left
@@ -185,8 +185,8 @@ func (s *session) over(r *relay) {
 	s.running.Done()
 }
 
-// The bounds of [retryAfter]. Some applications listen milliseconds after their start, others only
-// after many seconds.
+// firstRetry and maxRetry bound [retryAfter]. Some applications listen milliseconds after their
+// start, others only after many seconds.
 const (
 	firstRetry = 10 * time.Millisecond
 	maxRetry   = 50 * time.Millisecond

@@ -61,7 +61,7 @@ func unsupported(err error) bool {
 	}
 }
 
-// copyThrough copies through this process.
+// copyThrough copies without splice, through the memory of this process.
 func copyThrough(to io.Writer, from io.Reader) error {
 	_, err := io.Copy(struct{ io.Writer }{to}, struct{ io.Reader }{from})
 	return err
@@ -161,7 +161,7 @@ func openPipe() (*pipe, error) {
 	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
 		return nil, err
 	}
-	// A smaller pipe works as well, but needs more calls.
+	// If the kernel refuses this size, the pipe stays smaller. Splice then only needs more calls.
 	_, _ = unix.FcntlInt(uintptr(ends[0]), unix.F_SETPIPE_SZ, pipeSize)
 	return &pipe{read: ends[0], write: ends[1]}, nil
 }

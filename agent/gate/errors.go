@@ -30,9 +30,9 @@ var (
 	// ErrUnproven means that an earlier shim of the container had a grant of the same
 	// hold, and that nothing proves the earlier shim dead.
 	ErrUnproven = errors.New("an earlier shim of the container is not known to be dead")
-	// ErrNotNoted means that the grant was not sent. In most cases its note cannot be written,
-	// because the disk is full or read-only. The gate "pod" also returns ErrNotNoted if no
-	// container may start now.
+	// ErrNotNoted means that the grant was not sent. Usually the desk cannot write the
+	// grant's note, because the disk is full or read-only. The gate "pod" also returns
+	// ErrNotNoted if no container may start now.
 	ErrNotNoted = errors.New("the grant could not be noted")
 	// ErrNotRunning means that no command can run, because the shim has no child,
 	// or a child that is ending or frozen.
@@ -40,6 +40,6 @@ var (
 	// ErrNotRun means that the command could not be started, or that its exit code
 	// is unknown.
 	ErrNotRun = errors.New("the command was not run")
-	// ErrMessage refuses a message that neither end of the contract would send.
+	// ErrMessage means that neither end of the contract would send such a message.
 	ErrMessage = errors.New("malformed message")
 )

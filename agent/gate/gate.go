@@ -36,8 +36,8 @@ type Grant struct {
 	// PodIP is the pod's address, to which the hooks connect by default.
 	PodIP string `json:"podIP,omitempty"`
 	// Leap is the number of the leap that this grant answers, as in Report.Leap; zero if the
-	// grant answers no leap. The deadline then counts only from renewals that the agent sent
-	// after the Report of this leap had arrived.
+	// grant answers no leap. If the grant answers a leap, the deadline counts only from renewals
+	// that the agent sent after the Report of this leap had arrived.
 	Leap int `json:"leap,omitempty"`
 	// Delay bounds the time for which the shim holds back the kubelet's stop signal. In that
 	// time the pod can leave its Services before the child stops. A later grant with another
@@ -54,10 +54,10 @@ const Unbounded = time.Duration(1<<63 - 1)
 // longer.
 const farthest = time.Hour
 
-// Bounded reports whether the deadline is near enough to be that of a Lease.
+// Bounded reports whether a Lease can last until the deadline.
 func (g *Grant) Bounded(now time.Duration) bool { return g.Deadline-now <= farthest }
 
-// Heard bounds the time for which a shim waits for the agent's reaction to a report. An agent
+// Heard bounds the time for which a shim waits for the agent's reaction to a message. An agent
 // that gets processor time reacts within milliseconds, even if it first sends a request to the API
 // server.
 const Heard = 500 * time.Millisecond
@@ -120,8 +120,8 @@ type Report struct {
 	// Phase, Hold is the last hold that is over for this shim; empty before the first hold. No
 	// descendant lives under that hold, and the shim starts no child under it, even if a grant
 	// of that hold still arrives. A grant to a Waiting shim may still be on its way. So the hold
-	// of that grant is not over before this field names that hold. A Drain of that hold makes the
-	// shim send a Report in which this field names that hold.
+	// of that grant is not over before this field names that hold. After a Drain of that hold, the
+	// shim's next message names that hold in this field.
 	Hold string
 	// Slots are the slots of the grant under which the child runs. From these slots a new agent
 	// process learns which hold to resume.
@@ -147,9 +147,9 @@ type Report struct {
 	// frozen until the Grant.
 	Leap int
 	// Completed reports that the child ended with exit code 0 before anything had ordered it to
-	// stop. A program that gets a stop signal often exits with 0 although its work is not done.
+	// stop. An application that gets a stop signal often exits with 0 before its work is done.
 	Completed bool
-	// Failed reports that the child ended with another exit code, or by a signal, before
+	// Failed reports that the child ended with an exit code other than 0, or by a signal, before
 	// anything had ordered it to stop.
 	Failed bool
 	// Connected reports that the shim is connected, so that grants and drains reach it.
@@ -160,7 +160,7 @@ type Report struct {
 	// Hold come from the shim's last message. This Report is the last one about the shim.
 	Dead bool
 	// Silent reports that a connected shim no longer sends its beats, one each [BeatEvery]. The
-	// shim is frozen, or gets no processor time.
+	// shim is suspended, or gets no processor time.
 	Silent bool
 	// Unproven is the hold that was granted to another shim of the container, if that shim is
 	// not proven dead; empty if there is none. If the note of that grant cannot be read,
@@ -182,8 +182,8 @@ type Trouble struct {
 	Message string `json:"message"`
 }
 
-// These are the reasons of Trouble. A failed hook has the reason that the kubelet writes into
-// its Event.
+// These are the reasons of Trouble. For a failed hook, the reason is the same as in the kubelet's
+// own Event.
 const (
 	ReasonPostStart = "FailedPostStartHook"
 	ReasonPreStop   = "FailedPreStopHook"

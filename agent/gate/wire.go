@@ -14,7 +14,7 @@ import (
 // within the margin.
 const BeatEvery = time.Second
 
-// MaxMessage bounds a message: a hundred slots of the longest name (253 bytes) with
+// MaxMessage bounds the length of a message: a hundred slots of the longest name (253 bytes) with
 // their fencing tokens, and half as much again.
 const MaxMessage = 48 << 10
 
@@ -173,7 +173,7 @@ func DecodeOrder(b []byte) (Order, error) {
 	return o, nil
 }
 
-// Check refuses an order without an id, a command or a timeout. Check also refuses an id of more
+// Check refuses a Run without an id, a command or a timeout. Check also refuses an id of more
 // than 64 bytes, and a timeout above [Longest].
 func (r *Run) Check() error {
 	if r.ID == "" || len(r.ID) > 64 || len(r.Command) == 0 || r.Timeout <= 0 || r.Timeout > Longest {

@@ -35,8 +35,8 @@ func NewConn(c *net.UnixConn, most int) (*Conn, error) {
 	return &Conn{UnixConn: c, raw: raw, in: make([]byte, most+1)}, nil
 }
 
-// Send sends a message, and files with it. Send never blocks, because an end that is frozen, and
-// reads nothing, must not delay the other end. If the other end is gone, Send returns an error, and
+// Send sends a message, and files with it. Send never blocks, because an end that reads nothing
+// must not delay the other end. If the other end is gone, Send returns an error, and
 // raises no SIGPIPE.
 func (c *Conn) Send(message []byte, fds ...int) (err error) {
 	var oob []byte
@@ -57,7 +57,7 @@ func (c *Conn) Receive() (message []byte, file *os.File, err error) {
 	n, oobn, flags, _, err := c.ReadMsgUnix(c.in, oob)
 	if errors.Is(err, unix.ECONNRESET) {
 		// The other end is gone, and has not read all messages of this end. The kernel reports
-		// that once, before it returns the last messages of the other end.
+		// this reset once, before it returns the last messages of the other end.
 		n, oobn, flags, _, err = c.ReadMsgUnix(c.in, oob)
 	}
 	if err != nil {

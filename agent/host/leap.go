@@ -16,7 +16,7 @@ import (
 // leap is the shortest change of the wall clock that counts as the trace of a paused machine. If a
 // machine is paused for less than that, nobody notices, and the margin shrinks by up to 0.5 s. The
 // least margin is 2 s. In the shortest lease (10 s), a clock that is a thousandth fast and a clock
-// that is a thousandth slow use 20 ms more. The rest of the margin is for a late watchdog. If a
+// that is a thousandth slow use another 20 ms. The rest of the margin is for a late watchdog. If a
 // machine is paused unnoticed, the margin does not also cover the largest drift. The drift is
 // largest if chronyd slews one clock up and the other clock down, each by a twelfth. That drift
 // alone uses 1.8 s of the margin of a lease of 12 s (api.Budget).

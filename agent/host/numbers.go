@@ -9,7 +9,7 @@ import (
 	"syscall"
 )
 
-// A pid file on a volume outlives its writer. PostgreSQL and other programs do not start if the
+// A pid file on a volume outlives its writer. PostgreSQL and other servers do not start if the
 // process id in their file belongs to another process of the same user. Without a shim, the
 // container's first process always has the same process id, so the id in the file is its own.
 // With a shim, that id might belong to a thread of the shim, because the kernel accepts a thread's

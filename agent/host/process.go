@@ -19,13 +19,13 @@ type Process struct {
 	// Zombie reports that the process, or at least its first thread, has ended.
 	Zombie bool
 	// Stopped reports that a signal has stopped the process. A process that a debugger stopped
-	// does not count, because the debugger may continue it at any time.
+	// does not count, because the debugger may continue that process at any time.
 	Stopped bool
 }
 
 // Reap reaps one process that has ended. If none has ended, the process id is 0. The result
-// "none" reports that this process has no child process at all. No other function of the program
-// may wait for processes.
+// "none" reports that this process has no child process at all. No function of this process
+// except Reap may wait for other processes.
 func Reap() (pid int, status unix.WaitStatus, none bool) {
 	for {
 		// __WALL includes processes that send another signal than SIGCHLD at their end, because

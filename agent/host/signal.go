@@ -13,8 +13,8 @@ import (
 
 // Signal sends a signal to a process, or to a process group if pid is negative. An entrypoint
 // may have changed the user of the process (gosu, su-exec, setpriv), in a container without the
-// capability KILL. Such a container has the capability SETUID, because its entrypoint needs it.
-// So if the kernel refuses the signal, Signal sends it as the user of the process.
+// capability KILL. Such a container has the capability SETUID, because the entrypoint needs SETUID.
+// So if the kernel refuses the signal, Signal sends the signal as the user of the process.
 func Signal(pid int, sig syscall.Signal) error {
 	err := unix.Kill(pid, sig)
 	if !errors.Is(err, unix.EPERM) {
@@ -30,7 +30,7 @@ func Signal(pid int, sig syscall.Signal) error {
 	return err
 }
 
-// signalAs sends a signal from a thread that has the given user for that moment. In Linux each
+// signalAs sends a signal from a thread that temporarily has the given user. In Linux each
 // thread has a user of its own. A separate process would need a fork, which may hang or be
 // refused. The real and the saved user stay unchanged. So the given user gains no right over the
 // thread, and the thread can return to its own user.
@@ -45,7 +45,7 @@ func signalAs(uid, pid int, sig syscall.Signal) error {
 			err = unix.Kill(pid, sig)
 			if errBack := setThreadUser(own); errBack != nil {
 				// The thread still has the given user, so this thread must run no other code. The
-				// thread ends with this goroutine, because the goroutine keeps it locked.
+				// thread ends with this goroutine, because the goroutine stays locked to it.
 				done <- errors.Join(err, errBack)
 				return
 			}

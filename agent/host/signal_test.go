@@ -38,7 +38,7 @@ func TestProcessStatusParserReturnsUserAndSignals(t *testing.T) {
 	}
 }
 
-func TestShimKeepsUserAfterSignallingAsAnotherUser(t *testing.T) {
+func TestShimKeepsUserAfterSignalingAsAnotherUser(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root, to be another user for an instant")
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 // trimEvery is the time between two trims, each of which takes a few milliseconds. The Go
-// runtime is made for larger programs, and returns no memory of a small process to the kernel.
+// runtime is made for larger processes, and returns no memory of a small process to the kernel.
 const trimEvery = time.Minute
 
 // Trim gives the memory of busy moments back to the kernel, until ctx ends. An agent or a shim

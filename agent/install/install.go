@@ -37,7 +37,7 @@ func Dirs(dirs ...string) error {
 	return nil
 }
 
-// Binary copies the running program to the given path, where all users may
+// Binary copies the binary of this process to the given path, where all users may
 // execute it.
 func Binary(to string) error { return explain(binary(to)) }
 
@@ -86,7 +86,7 @@ func alone(dir string, f func() error) error {
 	return f()
 }
 
-// copySelf copies the running program's binary to the path. If the binary is already there,
+// copySelf copies the binary of this process to the path. If the binary is already there,
 // copySelf writes nothing, because a restarted agent may find the disk full. Otherwise copySelf
 // first writes to a temporary file, which always has the same name. If the process is killed,
 // only that file stays, and the next process overwrites it.
@@ -117,8 +117,8 @@ func copySelf(to string) error {
 	return os.Rename(fresh.Name(), to)
 }
 
-// same reports whether the file at path equals the rest of f. An unreadable file is not
-// equal.
+// same reports whether the file at path has the same bytes as the unread rest of f. An unreadable
+// file is not equal.
 func same(f *os.File, path string) bool {
 	there, err := os.Open(path)
 	if err != nil {

@@ -64,7 +64,7 @@ func TestInstallRewritesOnlyADifferentBinary(t *testing.T) {
 	}
 }
 
-func TestConcurrentAndKilledInstallsLeaveOneFile(t *testing.T) {
+func TestOnlyBinaryRemainsAfterConcurrentAndKilledInstalls(t *testing.T) {
 	t.Parallel()
 	to := filepath.Join(t.TempDir(), "bin", "agent")
 	require.NoError(t, os.MkdirAll(filepath.Dir(to), 0o755))
@@ -84,7 +84,7 @@ func TestConcurrentAndKilledInstallsLeaveOneFile(t *testing.T) {
 	assert.Len(t, left, 1)
 }
 
-func TestSetgidBitOfAVolumeIsKept(t *testing.T) {
+func TestInstallKeepsTheSetgidBitOfAVolume(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "run")
 	require.NoError(t, os.Mkdir(dir, 0o750))

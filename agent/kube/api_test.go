@@ -76,7 +76,7 @@ func TestRealAPIServerResumesWatchFromResourceVersion(t *testing.T) {
 	first, err = client.UpdateLease(t.Context(), first)
 	require.NoError(t, err)
 
-	// A watch from the version before the first write reports both writes.
+	// A watch from the resourceVersion before the first write reports both writes.
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	var seen []string

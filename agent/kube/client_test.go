@@ -43,7 +43,7 @@ func TestClientRefusesALeaseItDidNotRequest(t *testing.T) {
 	assert.ErrorIs(t, err, ErrMalformed)
 }
 
-func TestLeaseUpdateRequiresTheVersionThatWasRead(t *testing.T) {
+func TestLeaseUpdateContainsTheVersionThatWasRead(t *testing.T) {
 	var sent Lease
 	client := newServer(t, func(w http.ResponseWriter, r *http.Request) {
 		assert.Equal(t, http.MethodPut, r.Method)
@@ -83,7 +83,7 @@ func TestUnstoredLeaseUpdateReturnsAnError(t *testing.T) {
 	assert.True(t, Refused(err))
 }
 
-func TestAnswerWithAnotherLeaseNeverMeansRefusedWrite(t *testing.T) {
+func TestWrongLeaseInAnswerNeverMeansRefusedWrite(t *testing.T) {
 	answer := replace(t, foreign, `"u-1"`, `"u-2"`, `"41"`, `"42"`)
 	_, err := serve(t, http.StatusOK, answer).UpdateLease(t.Context(), parse(t, foreign))
 	require.ErrorIs(t, err, ErrMalformed)
@@ -103,7 +103,7 @@ func TestLeaseUpdateWithLostAnswerIsNotRepeated(t *testing.T) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		panic(http.ErrAbortHandler)
 	}).client(t)
-	// The connection has served a request before. So the transport could mistake the lost
+	// The connection serves a GET before the PUT. So the transport could mistake the lost
 	// answer for an idle connection that the server has closed, and send the PUT again.
 	lease, err := client.GetLease(t.Context(), "biller")
 	require.NoError(t, err)
@@ -192,7 +192,7 @@ func TestEachStatusCodeBecomesTheMatchingError(t *testing.T) {
 	}
 }
 
-func TestRequestedRetryDelayIsBounded(t *testing.T) {
+func TestRetryDelayRequestedByAPIServerIsBounded(t *testing.T) {
 	for text, want := range map[string]time.Duration{
 		"":                    7 * time.Second,
 		"2":                   2 * time.Second,

@@ -28,7 +28,7 @@
 //
 // An error alone does not prove that a write was not stored, because the answer may have been
 // lost. [Refused] reports whether an error is such a proof. A watch may be late or silent for
-// any time, because a frozen API server keeps its connections open. So silence proves nothing.
+// any time, because a suspended API server keeps its connections open. So silence proves nothing.
 // The client notices a cut network path within 8 seconds, but no other cause of a silence. If a
 // CA is withdrawn, new connections no longer trust it, but open connections stay.
 package kube

@@ -96,8 +96,8 @@ type statusBody struct {
 	} `json:"details"`
 }
 
-// maxMessage bounds the length of a message. Messages go into logs and Events,
-// and any proxy on the way may have written them.
+// maxMessage bounds the length of a [StatusError]'s Message. This text goes into logs and Events,
+// and any proxy on the way may have written the text.
 const maxMessage = 512
 
 // maxReason bounds the length of a reason. Kubernetes' own reasons are single words.

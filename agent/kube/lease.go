@@ -78,7 +78,7 @@ func (l *Lease) UnmarshalJSON(data []byte) error {
 
 // reader decodes fields until the first error, and keeps that error.
 type reader struct {
-	// The field "of" is the kind of the object.
+	// The field "of" names the object in an error.
 	of  string
 	err error
 }

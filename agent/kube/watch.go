@@ -36,14 +36,14 @@ type WatchEvent struct {
 	// Lease is the object after the event; for a deleted object, its last state. A Bookmark has
 	// no Lease.
 	Lease *Lease
-	// ResourceVersion is the version from which a later watch resumes after this event.
+	// ResourceVersion is the resourceVersion from which a later watch resumes after this event.
 	ResourceVersion string
 }
 
-// A watch of the client lasts between watchMin and watchMin+watchSpread. By default the API server
-// ends a watch after 30 to 60 minutes. With long watches a standby sends almost nothing. A watch
-// must end, because the API server checks the right to watch only at the start of a watch. The
-// spread keeps watches that began together from ending together.
+// A watch of the client lasts between watchMin and watchMin+watchSpread. If a client requests no
+// timeout, the API server ends a watch after 30 to 60 minutes. With long watches a standby sends
+// almost nothing. A watch must end, because the API server checks the right to watch only at the
+// start of a watch. The spread keeps watches that began together from ending together.
 const (
 	watchMin    = 6 * time.Hour
 	watchSpread = 6 * time.Hour
@@ -53,7 +53,7 @@ const (
 // watch ends. Without a resourceVersion the watch starts with an event for the present Lease, if
 // it exists. If the server ends the watch without an error, WatchLease returns nil, and the
 // caller resumes from the last ResourceVersion. [ErrGone] means that the resourceVersion is too
-// old: the caller must read the Lease, and watch from the version of that read. While a watch is
+// old: the caller must read the Lease, and watch from its resourceVersion. While a watch is
 // silent, WatchLease does not return.
 func (c *Client) WatchLease(ctx context.Context, name, resourceVersion string, fn func(WatchEvent)) error {
 	err := c.watch(ctx, c.leasesPath(), name, resourceVersion, leaseEvents(name, fn))
@@ -146,7 +146,7 @@ func decodeEvent(kind WatchType, object []byte) (WatchEvent, error) {
 	return event, nil
 }
 
-// decodeBookmark returns the version in a BOOKMARK frame, or the error of an ERROR frame.
+// decodeBookmark returns the resourceVersion in a BOOKMARK frame, or the error of an ERROR frame.
 func decodeBookmark(kind WatchType, object []byte) (string, error) {
 	if kind == Bookmark {
 		var bookmark struct {

@@ -7,8 +7,8 @@
 //
 // # The guarantee
 //
-// Of all programs that follow these rules, at most one holds a slot at any instant. A margin
-// separates the holder's deadline from the instant at which another program may acquire the
+// Of all clients that follow these rules, at most one holds a slot at any instant. A margin
+// separates the holder's deadline from the instant at which another client may acquire the
 // slot.
 //
 //   - Every write replaces exactly the object that was read ([Record.UID] and
@@ -22,7 +22,7 @@
 //     may show that one of several unanswered writes was stored. Two of these writes may have the
 //     same renew time, so the deadline then counts from the earliest of them.
 //   - A standby waits from the instant at which it saw the last change. The holder's deadline
-//     counts from an earlier instant, before it sent that change. The standby waits for the
+//     counts from an earlier instant, before the holder sent that change. The standby waits for the
 //     duration in the Lease, not for its own duration.
 //
 // # Clocks
@@ -35,10 +35,10 @@
 //
 // # What is not guaranteed
 //
-// The rules cannot stop a person with kubectl, or a program that ignores the rules. For example, a
-// leader election may release the Lease before its work has ended. If another program writes the
+// The rules cannot stop a person with kubectl, or a client that ignores the rules. For example, a
+// leader election may release the Lease before its work has ended. If another client writes the
 // Lease, but leaves the holder and the duration unchanged, the standbys only wait longer. If
-// another program shortens the duration, a standby may acquire the slot before the deadline of a
+// another client shortens the duration, a standby may acquire the slot before the deadline of a
 // living holder. Package claim follows the annotations that a person writes: [Record.Paused] and
 // [Record.Yield]. Package lease does not know whether a child is dead. An agent needs proof of
 // death before it releases, or before it takes its own Lease back without waiting.

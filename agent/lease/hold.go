@@ -138,8 +138,8 @@ func (h *Hold) Renew(now time.Duration, wall time.Time, notes Notes) Attempt {
 func (h *Hold) Pending() int { return len(h.pending) }
 
 // Answered updates the hold by the answer to an attempt. Answers may arrive in another order than
-// the attempts were sent. So Answered ignores the answer to an attempt to replace an older version
-// than the hold's record has. If the slot is lost, or nothing was stored, Answered returns an
+// the attempts were sent. So Answered ignores an answer if its attempt replaced another version
+// than that of the hold's record. If the slot is lost, or nothing was stored, Answered returns an
 // error.
 func (h *Hold) Answered(attempt Attempt, stored Record) error {
 	switch {

@@ -193,14 +193,14 @@ func TestWriteByAnotherClientNeverExtendsTheHold(t *testing.T) {
 	assert.Equal(t, at(125), h.Deadline())
 	assert.Equal(t, "7", h.Record().Version, "the next renewal must replace this version")
 
-	// A pending attempt counts for nothing if another program then writes another renew time.
+	// A pending attempt counts for nothing if another client then writes another renew time.
 	h.Renew(at(110), wall.Add(time.Second), notes)
 	moved := stored(annotated, "8")
 	moved.RenewTime = wall.Add(time.Minute)
 	require.NoError(t, h.Read(moved))
 	assert.Equal(t, at(125), h.Deadline())
 
-	// Another program has written the Lease again with the renew time of this attempt. So the
+	// Another client has written the Lease again with the renew time of this attempt. So the
 	// API server must have stored the attempt before that write.
 	attempt := h.Renew(at(111), wall.Add(2*time.Second), notes)
 	require.NoError(t, h.Read(stored(attempt.Record, "10")))

@@ -86,7 +86,7 @@ func (o *Observer) see(now time.Duration, r Record) {
 }
 
 // showsLife reports whether the change from the last record to r shows that the holder of r lives.
-// The result is true only if this standby has seen the same hold before, and r shows a renewal. An
+// The result is true only if r, or an earlier state of the same hold, shows a renewal. An
 // acquisition is not enough, because a pod that needs several slots may give back a slot that it
 // has just acquired. The first change after a broken watch is not enough either, because that
 // change may show an old renewal. The renewal must have a later renew time than the last record.
@@ -132,7 +132,7 @@ func (o *Observer) FreeAt(fallback time.Duration) (time.Duration, bool) {
 
 // ExpiresAt returns the instant at which the last hold seen by the standby expires, unless the
 // standby sees a renewal before that. Unlike FreeAt, ExpiresAt also works while the watch is
-// broken. A duration above the maximum comes from another program, so ExpiresAt replaces it by the
+// broken. A duration above the maximum comes from another client, so ExpiresAt replaces it by the
 // maximum.
 func (o *Observer) ExpiresAt(fallback time.Duration) time.Duration {
 	switch {

@@ -20,7 +20,7 @@ var (
 	ErrNoUID = errors.New("lease was never read: no uid or no version to compare with")
 	// ErrNotStored means that the answer still has the version that was sent.
 	ErrNotStored = errors.New("answered, but not stored")
-	// ErrLost means that the Lease no longer belongs to this hold. A [*LostError]
+	// ErrLost means that the Lease no longer names the caller's hold. A [*LostError]
 	// names the new holder.
 	ErrLost = errors.New("the slot is lost")
 )

@@ -1,7 +1,8 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package leash lets shims kill the programs that may know a lost hold of the local API.
+// Package leash lets shims kill the programs that may know a lost hold. The programs learn of holds
+// from the local API.
 //
 // Each gated container starts its program through a shim. The leash gives each shim a grant at
 // once, and moves the deadline of that grant to a later instant, again and again. The leash needs
@@ -19,8 +20,8 @@
 //     hold whose acquiring write is sent later.
 //   - If a grant was sent between the acquiring write and its answer, [Leash.Tie] returns false.
 //     Then the claim renews the hold before any program gets an answer.
-//   - After [Leash.Break] no grant of a tied shim moves any more. If the order to kill arrives, the
-//     shim kills its program before the end of its grant.
+//   - After [Leash.Break] the deadlines of all tied shims stay as they are. If the order to kill
+//     arrives, the shim kills its program before the end of its grant.
 //   - After a leap of the wall clock a shim freezes its program. The leash lets the program
 //     continue only when each claim has noted the leap, and has renewed its hold since then.
 //
@@ -30,6 +31,6 @@
 // # What is not guaranteed
 //
 // A new agent process knows neither the holds nor the grants of an earlier process. So the grants
-// of that process end, and all its programs are killed at their deadlines. The leash cannot kill
-// programs of containers without a shim.
+// of that process end, and the shims kill all programs at the deadlines of these grants. The leash
+// cannot kill programs of containers without a shim.
 package leash

@@ -14,7 +14,7 @@ import (
 
 // Tie is the state of one claim.
 type Tie struct {
-	// Deadline is the instant by which the programs must be dead, unless the hold is renewed;
+	// Deadline is the instant by which the tied programs must be dead, unless the hold is renewed;
 	// [instant.Never] while no program has a hold.
 	Deadline time.Duration
 	// Unrenewed reports that the hold has not been renewed since the last leap of the wall clock.
@@ -170,7 +170,7 @@ func (s *state) foreign(its *leashed) bool {
 	return its.report.Phase != gate.Waiting && its.report.Hold != its.number
 }
 
-// superseded reports whether the container has a fresher shim.
+// superseded reports whether the shim's container has a later shim.
 func (s *state) superseded(its *leashed) bool {
 	for _, other := range s.shims {
 		if other.report.Container == its.report.Container && other.report.Began > its.report.Began {
@@ -180,7 +180,7 @@ func (s *state) superseded(its *leashed) bool {
 	return false
 }
 
-// grant returns the next grant of the shim, if that grant is due. If it is not due, the order has
+// grant returns the next grant of the shim, if that grant is due. If no grant is due, the order has
 // no number. The second result is the instant at which the next grant is due.
 func (s *state) grant(now time.Duration, its *leashed) (o order, at time.Duration) {
 	first := its.number == ""

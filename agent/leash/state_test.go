@@ -131,7 +131,7 @@ func TestRenewalMovesDeadlineOfEachGrant(t *testing.T) {
 	assert.Equal(t, b.now+b.budget.Deadline(), b.act()["a"].deadline)
 }
 
-func TestEarliestOfSeveralHoldsBoundsTheGrant(t *testing.T) {
+func TestEarliestDeadlineOfSeveralHoldsBoundsTheGrant(t *testing.T) {
 	t.Parallel()
 	for earlier := range 2 {
 		b := newBench(t, 2)
@@ -196,7 +196,7 @@ func TestGrantOfEarlierAgentProcessIsNeverProlonged(t *testing.T) {
 	}
 }
 
-func TestSupersededShimGetsNoGrant(t *testing.T) {
+func TestLeashProlongsGrantsOfTheNewestShimOnly(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, 1)
 	b.note(gate.Report{Shim: "old", Container: "app", Phase: gate.Waiting, Connected: true, Began: 1})
@@ -244,7 +244,7 @@ func TestFailedOrderIsSentAgain(t *testing.T) {
 }
 
 // If the desk cannot write the note of a grant, the desk does not send that grant.
-func TestUnsentFirstGrantCausesNoKill(t *testing.T) {
+func TestLostHoldNeverKillsShimWithoutSentGrant(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, 1)
 	b.waits("a")

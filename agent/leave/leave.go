@@ -63,8 +63,8 @@ type Facts struct {
 	Ready bool
 	// Unready reports that the API server has stored that the pod is not Ready.
 	Unready bool
-	// Replaced reports that the pod belongs to a StatefulSet or DaemonSet. Some of their
-	// controllers are strict: they delete old pods that are not Ready.
+	// Replaced reports that the pod belongs to a StatefulSet or DaemonSet. The controller of such
+	// a pod may be strict.
 	Replaced bool
 	// Offers are the offers of other pods to this leave.
 	Offers []api.Offer
@@ -216,15 +216,15 @@ func (l *Leave) took() time.Duration {
 	return l.stored - l.entered
 }
 
-// note notes whether the API server has stored the stage's write.
+// note stores the first instant at which the agent knows that the stage's write is stored.
 func (l *Leave) note(now time.Duration, stored bool) {
 	if stored && l.stored == 0 {
 		l.stored = now
 	}
 }
 
-// begin decides whether the holder requests offers at all. A holder of a StatefulSet or
-// DaemonSet leaves only at its deletion, because the controller may be strict. At a yield, a
+// begin decides whether the holder requests offers at all. A holder that belongs to a StatefulSet
+// or DaemonSet leaves only at its deletion, because the controller may be strict. At a yield, a
 // strict controller would delete the holder and its successor while they are not Ready.
 func (l *Leave) begin(now time.Duration, f Facts) (ended bool) {
 	l.enter(asking, now)

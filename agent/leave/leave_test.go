@@ -217,7 +217,7 @@ func TestHolderBecomesReadyIfNewerRevisionStopsAsking(t *testing.T) {
 	assert.Empty(t, got.Successor)
 }
 
-func TestHolderAbandonsLeaveAfterAMereContainerRestart(t *testing.T) {
+func TestHolderAbandonsLeaveIfOnlyAContainerRestarts(t *testing.T) {
 	turn := Facts{Cause: Turn, Successor: "n", Delay: delay, Ready: true, Serving: true, Offers: two}
 	unoffered := turn
 	unoffered.Offers = none

@@ -35,7 +35,7 @@ func stall(k *keeper) (resume func()) {
 	return func() { close(c) }
 }
 
-func TestWithdrawnBidNeverReleasesHoldOfAnotherCall(t *testing.T) {
+func TestWithdrawnBidNeverReleasesHoldOfRepeatedBid(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p, a := startFor(t, s, "first", api.DefaultLeaseDuration)
@@ -55,9 +55,9 @@ func TestWithdrawnBidNeverReleasesHoldOfAnotherCall(t *testing.T) {
 		synctest.Wait()
 		var code int
 		two := make(chan struct{})
-		go func() { code, _ = p.call(http.MethodPut, "/locks/a"); close(two) }() // the retry of the client
+		go func() { code, _ = p.call(http.MethodPut, "/locks/a"); close(two) }() // the program repeats its call
 		synctest.Wait()
-		one.end() // the client gives up the first call
+		one.end() // the program gives up its first call
 		synctest.Wait()
 		resume()
 		<-two
@@ -136,7 +136,7 @@ func TestLeapDuringABidMakesItsHoldUncertain(t *testing.T) {
 	})
 }
 
-func TestRefusedMetaparticleSyncClientKeepsNoSlot(t *testing.T) {
+func TestAgentReleasesSlotAfterRefusingMetaparticleSyncClient(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p, _ := startFor(t, s, "first", api.MinLeaseDuration)
@@ -147,7 +147,7 @@ func TestRefusedMetaparticleSyncClientKeepsNoSlot(t *testing.T) {
 	})
 }
 
-func TestNewBidAfterCrashGetsAnUnpausedSlot(t *testing.T) {
+func TestNextBidAfterProgramCrashGetsUnpausedSlot(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("semaphore.p.0", "semaphore.p.1")
 		p := start(t, s, "first", "semaphore/p=2")
@@ -219,7 +219,7 @@ func TestYieldAnnotationEndsHoldOfACrashedProgram(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p := start(t, s, "first", "lock/a")
-		number := p.hold("?heartbeat=5m") // the program then crashes, and forgets the number
+		number := p.hold("?heartbeat=5m") // then the program crashes, and loses the number of its hold
 		<-time.After(time.Minute)
 		s.edit("lock.a", func(l *kube.Lease) {
 			l.Annotations[api.YieldAnnotation] = number
@@ -308,7 +308,7 @@ func send(t *testing.T, address, text string) net.Conn {
 	return c
 }
 
-func TestClosedConnectionEndsABidWithABody(t *testing.T) {
+func TestClosedConnectionEndsBidWhoseRequestHasBody(t *testing.T) {
 	s := newServer("lock.a")
 	p, a, address := listening(t, s)
 	p.hold("?heartbeat=5m")

@@ -65,7 +65,7 @@ func newStream(w http.ResponseWriter) stream {
 	return stream{to: http.NewResponseController(w), encoder: json.NewEncoder(w)}
 }
 
-// line writes one line.
+// line writes the value as one line of JSON.
 func (s stream) line(of any) error {
 	// SetWriteDeadline fails only if the connection supports no deadlines, as in tests.
 	_ = s.to.SetWriteDeadline(time.Now().Add(lineTimeout))

@@ -35,9 +35,9 @@ type arrival struct {
 	// The channel "opened" is closed once the barrier is open. The channel "ended" is closed at the
 	// end of the method run.
 	opened, ended chan struct{}
-	// The field "until" is the instant until which the pod counts, by CLOCK_BOOTTIME. Package
-	// barrier reads this field before each write, because Go's timers stop while the machine
-	// sleeps.
+	// The field "until" is the instant until which the pod counts at the barrier, by
+	// CLOCK_BOOTTIME. Package barrier reads this field before each write, because Go's timers stop
+	// while the machine sleeps.
 	until atomic.Int64
 
 	random *rand.Rand
@@ -105,7 +105,8 @@ func (a *arrival) arrive(ctx context.Context) {
 	go func() { a.over <- barrier.Run(ctx, config) }()
 }
 
-// open notes that the barrier is open. No later call sends a request.
+// open notes that the barrier is open. From now on no program's call causes a request to the API
+// server.
 func (a *arrival) open() {
 	if !a.isOpen() {
 		a.config.Log.Info("open", "barrier", a.of.String())
@@ -139,8 +140,8 @@ func (a *arrival) post(f func()) bool {
 	}
 }
 
-// wait keeps the pod counted at the barrier until the barrier is open, or until ctx ends. The result
-// is nil only if the barrier is open.
+// wait keeps the pod counted at the barrier until the barrier is open, or until ctx ends. The
+// result is nil only if the barrier is open.
 func (a *arrival) wait(ctx context.Context) *problem {
 	var refusal *problem
 	come := func() {

@@ -129,7 +129,7 @@ func TestProgramsOfAJobWaitForEachOther(t *testing.T) {
 	})
 }
 
-func TestConcurrentCallsOfAPodMakeOneArrival(t *testing.T) {
+func TestConcurrentBarrierCallsShareThePodsArrival(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, pod := atBarrier(t)
 		a, b := pod("a"), pod("b")
@@ -176,7 +176,7 @@ func TestBarrierWithoutACallCausesNoRequest(t *testing.T) {
 }
 
 // A shell script repeats its call, and sleeps for a second between two calls.
-func TestRepeatedCallsKeepOneArrival(t *testing.T) {
+func TestRepeatedBarrierCallsKeepTheSameArrival(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, pod := atBarrier(t)
 		a := pod("a")

@@ -20,7 +20,7 @@ var errEnded = errors.New("local: the agent stops")
 // call's holds back, or the pod has lost such a hold.
 var errAsked = errors.New("local: a hold ends")
 
-// mostBids bounds the bids of one claim.
+// mostBids bounds the bids of one claim, and the calls that wait at one barrier.
 const mostBids = 256
 
 // calls carries the calls of programs to the loop of one claim.
@@ -105,9 +105,9 @@ func (k calls) acquire(ctx context.Context, b *bid) outcome {
 	return k.giveUp(b)
 }
 
-// giveUp withdraws a bid. If the bid has got a hold meanwhile, no program knows that hold, so
-// the agent releases the slot. The function giveUp waits for the loop without a limit, because a
-// bid that stayed in the list could get a hold that nobody ends.
+// giveUp withdraws a bid. If the bid has got a hold meanwhile, and no program knows that hold, the
+// agent releases the slot. The function giveUp waits for the loop without a limit, because a bid
+// that stayed in the list could get a hold that nobody ends.
 func (k calls) giveUp(b *bid) outcome {
 	o := outcome{problem: unavailableProblem}
 	_ = k.call(context.Background(), func(time.Duration) { //nolint:contextcheck // the call outlives the bid
@@ -123,7 +123,7 @@ func (k calls) giveUp(b *bid) outcome {
 }
 
 // beat notes a heartbeat of the program for the hold with the given number. If the pod does not
-// have such a hold, the second result is false.
+// have that hold, the second result is false.
 func (k calls) beat(ctx context.Context, number string) (answer holding, has bool, err error) {
 	err = k.call(ctx, func(now time.Duration) {
 		if k.hold == nil || k.hold.number != number || k.hold.phase(now) == lost {
@@ -150,8 +150,8 @@ func (k calls) giveBack(ctx context.Context, number string) error {
 }
 
 // attach counts a connection by which the program shows that it lives. The result is the hold
-// with the number; nil if the pod does not have it. Unless the result is nil, the caller must
-// call detach at the end of the connection.
+// with the number; nil if the pod does not have that hold. Unless the result is nil, the caller
+// must call detach at the end of the connection.
 func (k calls) attach(ctx context.Context, number string) (has *hold, err error) {
 	err = k.call(ctx, func(now time.Duration) {
 		if k.hold != nil && k.hold.number == number && k.hold.phase(now) != lost {

@@ -88,8 +88,8 @@ func (c Config) check() (Config, error) {
 	return c, nil
 }
 
-// barrier returns the arguments of the barrier that a claim names. The run is that of the
-// settings.
+// barrier returns the arguments of the barrier that a claim names. The barrier's run is the pod's
+// run ([Config.Run]).
 func (c Config) barrier(of api.Claim) api.BarrierArgs {
 	return api.BarrierArgs{Barrier: api.Barrier{Name: of.Name, Size: of.Size}, Run: c.Run}
 }

@@ -4,9 +4,9 @@
 // Package local serves the local API, by which a program uses the claims of its own pod over
 // HTTP. The agent renews each hold for as long as the program shows that it lives.
 //
-// A keeper keeps one claim. Only its loop decides about that claim, and only its loop knows the
-// bids of the program. A handler posts each call to the loop, and waits for the answer. At most
-// one bid gets the hold; the other bids wait in the order of their arrival.
+// A keeper keeps one claim. Only the keeper's loop decides about that claim, and only this loop
+// knows the bids of the program. A handler posts each call to the loop, and waits for the answer.
+// At most one bid gets the hold; the other bids wait in the order of their arrival.
 //
 // # The guarantee
 //
@@ -23,7 +23,7 @@
 //   - After a leap of the wall clock the machine may have been paused. Then no answer is good
 //     before a renewal has been stored.
 //   - A call for several claims gets a hold of each claim, or of none. The answer is good until
-//     the first of the holds ends.
+//     any of the holds ends.
 //
 // # What is not guaranteed
 //

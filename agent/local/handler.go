@@ -37,7 +37,7 @@ func (a *API) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// A web page in a browser can send requests to localhost. The owner of the page can even
 		// point the page's own host name to a loopback address. The browser adds the header Origin
-		// to requests of a page. Programs send no Origin.
+		// to each POST, PUT and DELETE of a page. Programs send no Origin.
 		if !isLocal(r.Host) || len(r.Header["Origin"]) > 0 {
 			hostProblem.write(w)
 			return

@@ -65,12 +65,12 @@ type hold struct {
 	// than the bid.
 	told bool
 	// The field "unrenewed" reports that no answer is good before the next stored renewal. The
-	// wall clock has leapt, or [keeper.tie] has requested a renewal.
+	// cause is a leap of the wall clock, or a renewal that [keeper.tie] has requested.
 	unrenewed bool
 	// The field "asked" reports that a person requests that the program gives the hold back.
 	asked bool
-	// The field "owed" reports that the bid has not got the hold yet, because the grant of a shim
-	// may end after the hold's deadline.
+	// The field "owed" reports that the program has not got the hold yet. Either the grant of a
+	// shim may end after the hold's deadline, or the field "unrenewed" is true.
 	owed bool
 	// The field "returned" reports that the program has given the hold back. The field "over"
 	// reports that the hold has ended.
@@ -78,7 +78,7 @@ type hold struct {
 }
 
 // latest returns the slot with the greatest token, and that token. Each earlier hold of any of
-// the slots has a smaller token, because the tokens of each slot grow.
+// the slots has a smaller token than this result, because the tokens of each slot grow.
 func latest(tokens []claim.Token) (slot, token string) {
 	for _, t := range tokens {
 		if len(t.Token) > len(token) || len(t.Token) == len(token) && t.Token > token {
@@ -112,7 +112,7 @@ type role string
 const (
 	// asReader means that other readers may hold, too.
 	asReader role = "reader"
-	// asWriter means that no other pod holds.
+	// asWriter means that no other pod holds a slot of the lock.
 	asWriter role = "writer"
 )
 
@@ -142,7 +142,7 @@ func (h *hold) beat(now time.Duration) {
 // that it lives.
 func (h *hold) expect(now, every time.Duration) { h.beatAt, h.beats, h.told = now, every, true }
 
-// wake returns the instant at which the answers about the hold may change without another
+// wake returns the instant at which the answers about the hold may change without an
 // event.
 func (h *hold) wake(now time.Duration) time.Duration {
 	at := time.Duration(instant.Never)

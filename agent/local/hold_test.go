@@ -171,7 +171,7 @@ func TestHoldOfAWithdrawnBidIsReleased(t *testing.T) {
 		s := newServer("lock.a")
 		p := start(t, s, "first", "lock/a")
 		l := p.stream(http.MethodPost, "/v1/lock/a/holds?wait=1m")
-		<-time.After(1500 * time.Microsecond) // the write is under way
+		<-time.After(1500 * time.Microsecond) // the write that acquires the lock is under way
 		l.end()
 		<-l.done
 		<-time.After(time.Second)

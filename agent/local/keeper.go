@@ -61,8 +61,8 @@ type keeper struct {
 	// The channel "changed" is closed, and replaced, when the state of a Lease or of the hold may
 	// have changed.
 	changed chan struct{}
-	// index is the number by which the leash knows this claim. The field "noted" is the number
-	// of leaps that shims have reported, and that this claim has noted.
+	// index is the number by which the leash knows this claim. The field "noted" is the number of
+	// leaps that shims had reported by the last call of [keeper.noteLeap].
 	index, noted int
 	// The field "renews" reports that the loop must decide again at once, because a renewal is
 	// due.
@@ -226,7 +226,8 @@ func (k *keeper) answered(a claim.Action, _, refusal error) {
 	}
 }
 
-// begin gives the hold to the first bid. If no bid can take it, the agent releases the slot.
+// begin gives the hold to the first bid. If that bid cannot take the hold, or no bid waits, the
+// agent releases the slot.
 func (k *keeper) begin(s claim.State) {
 	if !k.hasWaiting() || k.stopping || k.bids[0].writes != s.Writes {
 		k.claim.LetGo(k.now, claim.Parting{GiveBack: true})

@@ -68,7 +68,7 @@ func readOpenAPI(t *testing.T) (doc openAPI) {
 	return doc
 }
 
-// operations returns each operation of the document, by its method and path.
+// operations returns each operation in docs/openapi.json, by the operation's method and path.
 func (doc openAPI) operations(t *testing.T) map[string]operation {
 	t.Helper()
 	found := map[string]operation{}
@@ -163,7 +163,8 @@ func states(t *testing.T) (found []string) {
 	return found
 }
 
-// anyCall starts a pod, sends it a request for a path of the document, and returns the answer.
+// anyCall starts a pod, sends the pod a request for a path of docs/openapi.json, and returns the
+// answer.
 func anyCall(t *testing.T, method, path string) (code int, header http.Header, reason any) {
 	t.Helper()
 	bubble(t, func(t *testing.T) {
@@ -179,7 +180,7 @@ func anyCall(t *testing.T, method, path string) (code int, header http.Header, r
 	return code, header, reason
 }
 
-func TestEachDocumentedOperationIsServed(t *testing.T) {
+func TestLocalAPIServesEachDocumentedOperation(t *testing.T) {
 	doc := readOpenAPI(t)
 	require.Len(t, doc.Servers, 1)
 	assert.Equal(t, fmt.Sprintf("http://localhost:%d", api.LocalPort), doc.Servers[0].URL)
@@ -192,7 +193,7 @@ func TestEachDocumentedOperationIsServed(t *testing.T) {
 	}
 }
 
-func TestEachServedOperationIsDocumented(t *testing.T) {
+func TestOpenAPIFileListsEachServedOperation(t *testing.T) {
 	operations := readOpenAPI(t).operations(t)
 	patterns := words(t, "HandleFunc", 0)
 	require.Greater(t, len(patterns), 1)
@@ -286,7 +287,7 @@ func assertSchema(t *testing.T, name string, s schema, answer reflect.Type) {
 	assert.ElementsMatch(t, required, s.Required, name)
 }
 
-func TestDocumentedStatesAndReasonsMatchTheCode(t *testing.T) {
+func TestLocalAPIDocsListEachStateAndReason(t *testing.T) {
 	schemas := readOpenAPI(t).Components.Schemas
 	page, err := os.ReadFile("../../docs/api.md")
 	require.NoError(t, err)
@@ -326,8 +327,8 @@ func TestDocumentedHTTPStatusesEqualThoseOfTheCode(t *testing.T) {
 	}
 }
 
-// Each number in docs/api.md must be the value of a constant, or part of the budget of the
-// default lease duration.
+// The listed numbers in docs/api.md are values of constants, or belong to the budget of the default
+// lease duration.
 func TestNumbersInAPIDocumentationMatchTheCode(t *testing.T) {
 	text, err := os.ReadFile("../../docs/api.md")
 	require.NoError(t, err)

@@ -10,7 +10,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/variable"
 )
 
-// problem is an error as RFC 9457 describes it. The field Reason is one of a fixed set.
+// problem is an error in the format of RFC 9457. The field Reason has one of a fixed set of values.
 type problem struct {
 	Type   string `json:"type"`
 	Title  string `json:"title"`

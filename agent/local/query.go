@@ -45,8 +45,8 @@ func writesAs(of api.Claim, text string) (bool, *problem) {
 }
 
 // leastBeats and mostBeats bound the time between two heartbeats. A heartbeat causes no request
-// to the API server, so heartbeats may be frequent. But a dead program keeps its slot until its
-// heartbeat is overdue, so heartbeats must not be rare.
+// to the API server, so heartbeats may be frequent. But the agent renews the hold of a dead program
+// until a heartbeat is overdue, so heartbeats must not be rare.
 const (
 	leastBeats = time.Second
 	mostBeats  = 5 * time.Minute

@@ -181,7 +181,7 @@ func TestWriterExcludesReadersDespiteClaimsOfDifferentSizes(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newRWServer()
 		wide, narrow := start(t, s, "wide", "rwlock/c=16"), start(t, s, "narrow", "rwlock/c=1")
-		s.edit("rwlock.c.0", pauseLease) // so the reader in the pod "wide" takes another slot
+		s.edit("rwlock.c.0", pauseLease) // so the reader in the pod "wide" takes rwlock.c.1 or a later slot
 		code, body := wide.call(http.MethodPost, readPath+"&wait=10s")
 		require.Equal(t, http.StatusCreated, code, body)
 		assert.NotEqual(t, "rwlock.c.0", body["slot"])

@@ -181,7 +181,7 @@ type pod struct {
 	ended   chan error
 }
 
-// The variable "starts" counts the processes, so that each process gets another random source.
+// The variable "starts" counts the started agents, so that each agent gets its own random source.
 var starts atomic.Uint64
 
 // start starts the local API of a pod with the claims.
@@ -202,7 +202,8 @@ func begin(t *testing.T, s *server, name, claims string, duration time.Duration)
 	return beginLeashed(t, s, name, claims, duration, nil)
 }
 
-// beginLeashed starts the local API of a pod, with a leash that kills the programs of lost holds.
+// beginLeashed starts the local API of a pod. The leash kills the programs of lost holds; nil lets
+// these programs run on.
 func beginLeashed(t *testing.T, s *server, name, claims string, duration time.Duration, l *leash.Leash) (*pod, *API) {
 	t.Helper()
 	args, err := api.ParseLocalArgs([]string{"-claims=" + claims, "-run=run-1"})
@@ -277,7 +278,7 @@ func (l *lines) WriteHeader(code int) { l.code = code }
 
 func (l *lines) Flush() {}
 
-// states returns the states in all lines so far.
+// states returns the states in all lines so far. Equal states in a row appear once.
 func (l *lines) states() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -31,7 +31,7 @@ type member struct {
 	hold   *hold
 }
 
-// several is a call for several claims, which gets a hold of each claim or of none.
+// several is a call for several claims. The call gets a hold of each claim, or no hold.
 type several struct {
 	members []member
 	// wait bounds the whole call. The field "every" is the longest time between two heartbeats of
@@ -60,8 +60,9 @@ func (a *API) postHolds(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// several returns the call for several claims that the query describes. Each such call acquires
-// in the alphabetical order of the claims (KIND/NAME), so that no two calls wait for each other.
+// several returns the call for several claims that the query describes. Each such call gets its
+// holds in the alphabetical order of the claims (KIND/NAME), so that no two calls wait for each
+// other.
 func (a *API) several(query url.Values) (several, *problem) {
 	wait, every, problem := timesOf(query)
 	if problem != nil {

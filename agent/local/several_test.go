@@ -18,7 +18,7 @@ import (
 
 const both = "/v1/holds?claims=lock/b,lock/a"
 
-// startPair starts two pods that name the locks a and b.
+// startPair starts two pods. Each pod may bid for the locks a and b.
 func startPair(t *testing.T) (s *server, one, two *pod) {
 	t.Helper()
 	s = newServer("lock.a", "lock.b")

@@ -17,7 +17,7 @@ import (
 // claimState is the answer about a claim.
 type claimState struct {
 	Claim string `json:"claim"`
-	// Held reports that a program of this pod holds.
+	// Held reports that a program of this pod has a hold of the claim.
 	Held  bool        `json:"held"`
 	Slots []slotState `json:"slots"`
 }
@@ -41,7 +41,7 @@ const (
 	// isHeld means that a pod has the slot.
 	isHeld sight = "held"
 	// isUnseen means that the agent does not watch the slot. If the pod has one slot of a
-	// semaphore, its agent watches no other slot.
+	// semaphore, the agent watches no other slot of the semaphore.
 	isUnseen sight = "unseen"
 )
 
@@ -68,8 +68,8 @@ func getState(k calls, w http.ResponseWriter, r *http.Request) {
 // glance is what the agent sees of a claim at one instant.
 type glance struct {
 	state claimState
-	// The field "seen" reports that the agent sees every Lease of the claim, or that the pod
-	// holds the claim.
+	// The field "seen" reports that the agent sees every Lease of the claim, or that the pod has
+	// a hold of the claim.
 	seen bool
 	// The channel "changed" is closed at the next event that may change the state. Without such an
 	// event, the state stays the same for the duration in the field "lasts".
@@ -95,9 +95,9 @@ func (k calls) followState(w http.ResponseWriter, r *http.Request, g glance) {
 	}
 }
 
-// The method "seen" waits until the agent sees every Lease of the claim, or until the pod holds
-// the claim, and returns the claim's state. The result "ok" is false if ctx or the loop ends
-// before that.
+// The method "seen" waits until the agent sees every Lease of the claim, or until the pod has a
+// hold of the claim. The method returns the claim's state. The result "ok" is false if ctx or the
+// loop ends first.
 func (k calls) seen(ctx context.Context) (g glance, ok bool) {
 	for ok = k.call(ctx, func(now time.Duration) { g = k.glance(now) }) == nil; ok && !g.seen; {
 		g, ok = k.next(ctx, g)

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// followHold lets a program follow a hold that it already has, by a stream.
+// followHold streams the state of a hold to the program that already has the hold.
 func followHold(k calls, w http.ResponseWriter, r *http.Request) {
 	has, err := k.attach(r.Context(), r.PathValue("hold"))
 	switch {

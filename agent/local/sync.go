@@ -96,8 +96,8 @@ func (k calls) putSync(w http.ResponseWriter, r *http.Request) {
 
 // beatSync notes a heartbeat for a hold that a client of metaparticle/sync acquired, and returns
 // for how long that hold is good. These clients send no name, so all of them in the pod count as
-// one program. If shims kill the programs, beatSync also waits
-// until a renewal has been stored since the last leap.
+// one program. With a leash, beatSync also waits until a renewal has been stored since the last
+// leap.
 func (k calls) beatSync(ctx context.Context) (good time.Duration) {
 	patience := time.NewTimer(k.patience())
 	defer patience.Stop()

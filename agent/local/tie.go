@@ -32,7 +32,7 @@ func (k *keeper) tie(join bool) (covered bool) {
 }
 
 // untie tells the leash that the hold has ended. If a program may still work under the hold, the
-// shims kill the programs.
+// shims kill each program that may know the hold.
 func (k *keeper) untie(h *hold) {
 	if !h.returned && !h.owed {
 		k.config.Log.Warn("a hold has ended that no program gave back", "lease", h.slot, "hold", h.number)

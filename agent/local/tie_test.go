@@ -59,7 +59,7 @@ func (s *shim) runs() bool {
 	return s.grant.Hold != "" && !s.killed && s.clock() < s.grant.KillAt()
 }
 
-// startLeashed starts a pod with the claim. The program of the pod runs through a shim.
+// startLeashed starts a pod with the claims. The program of the pod runs through a shim.
 func startLeashed(t *testing.T, s *server, name, claims string) (*pod, *shim) {
 	t.Helper()
 	began := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -220,7 +220,7 @@ func TestHeartbeatAnswerPredictsWhenShimKillsProgram(t *testing.T) {
 	})
 }
 
-func TestHoldThatIsGivenBackKillsNoProgram(t *testing.T) {
+func TestProgramSurvivesTheDeletionOfAHold(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p, g := startLeashed(t, s, "first", "lock/a")

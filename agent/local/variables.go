@@ -118,7 +118,7 @@ func (a *API) putVariable(v *variable.Variable, w http.ResponseWriter, r *http.R
 }
 
 // writeVariable carries out the action of a call. The function "set" reads those parts of the
-// request that not all writes have, such as an addend. If the result "done" is false,
+// request that only some writes have, such as an addend. If the result "done" is false,
 // writeVariable has already answered with a problem.
 func (a *API) writeVariable(
 	v *variable.Variable, w http.ResponseWriter, r *http.Request, set func(*variable.Action, *http.Request) *problem,
@@ -164,7 +164,7 @@ func setValue(action *variable.Action, r *http.Request) *problem {
 	return nil
 }
 
-// addVariable adds to the integer.
+// addVariable adds the number in ?by to the integer.
 func (a *API) addVariable(v *variable.Variable, w http.ResponseWriter, r *http.Request) {
 	if answer, done := a.writeVariable(v, w, r, setAddend); done {
 		reply(w, http.StatusOK, variableState{Variable: "variable/" + v.Name(), Type: isInteger, Value: strconv.FormatInt(answer.Result, 10)})
@@ -257,8 +257,8 @@ func (a *API) holding(ctx context.Context, number string) (found *keeper) {
 	return found
 }
 
-// fence returns the present fence of the hold with the number, or a refusal if that hold is not
-// good.
+// fence returns the fence for a write under the hold with the number. If that hold is not good,
+// the result is a refusal.
 func (k calls) fence(ctx context.Context, number string) (fence kube.Fence, refusal variable.Refusal) {
 	err := k.call(ctx, func(now time.Duration) {
 		k.quiet = true

@@ -185,7 +185,7 @@ func TestRefusedVariableCallReturnsStatusAndReason(t *testing.T) {
 	})
 }
 
-func TestOverwrittenUnansweredAdditionToVariableReturnsUnknown(t *testing.T) {
+func TestUnansweredAdditionReturnsUnknownIfVariableIsOverwritten(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
 		p := start(t, s, "first", "variable/hits")

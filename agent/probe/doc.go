@@ -20,7 +20,7 @@
 //
 // # Which side starts a probe
 //
-// The kubelet counts from the start of a container, but a container may stand by
+// The kubelet counts a probe's times from the start of a container, but a container may stand by
 // for days before its child starts. So the agent itself runs the startup probe. The agent also
 // runs the readiness probe until that probe has passed once. The kubelet sends its readiness and
 // liveness probes to the agent all the time. From these requests the package learns the results
@@ -33,7 +33,7 @@
 // # What is not guaranteed
 //
 // The gRPC probe supports only the part of HTTP/2 that one call needs. If a gRPC server answers
-// without a message, the probe has failed; the package does not read its grpc-status. If the
+// without a message, the probe has failed; the package does not read the grpc-status. If the
 // agent does not answer, HTTP probes fail, as if the application did not answer. An exec probe
 // for liveness then passes, and one for readiness fails.
 package probe

@@ -18,9 +18,9 @@ const settling = time.Second
 
 // prompt is the period of the readiness probe until the child has passed that probe. Until then
 // new connections wait at the standbys, so a period of a second would prolong each handover. Two
-// kinds of probes have a period of [settling] (a second) instead. An exec probe has it because a
-// command costs more than a connection. A probe of another host has it because that host may
-// serve many pods.
+// kinds of probes have a period of [settling] (a second) instead. An exec probe runs less often
+// because a command costs more than a connection. A probe of another host runs less often because
+// that host may serve many pods.
 const prompt = 100 * time.Millisecond
 
 // eager is the period of the agent's readiness probe while no process listens at the application's

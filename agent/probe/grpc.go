@@ -36,7 +36,7 @@ const (
 	flagEndHeaders = 0x4
 	flagPadded     = 0x8
 
-	// maxFrame is the largest frame that a server may send by default.
+	// maxFrame is the size of the largest frame that a server may send by default.
 	maxFrame = 16 << 10
 	// stream is the id of the only stream.
 	stream = 1
@@ -144,8 +144,7 @@ func requestHeaders(action *api.GRPCAction, host, agent string, timeout time.Dur
 	} {
 		b = append(b, 0)
 		for _, s := range field {
-			// Each string is shorter than 127 bytes, the limit of a one-byte
-			// length.
+			// Each string is shorter than 127 bytes, so its length fits into one byte.
 			b = append(b, byte(len(s)))
 			b = append(b, s...)
 		}
@@ -153,7 +152,7 @@ func requestHeaders(action *api.GRPCAction, host, agent string, timeout time.Dur
 	return b
 }
 
-// message encodes a HealthCheckRequest, with gRPC's prefix before it.
+// message returns gRPC's prefix, followed by an encoded HealthCheckRequest.
 func message(service string) []byte {
 	var body []byte
 	if service != "" {

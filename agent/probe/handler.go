@@ -24,7 +24,7 @@ import (
 type Outcome int
 
 const (
-	// Unknown means that the probe could not be carried out. Such a result does not count.
+	// Unknown means that the probe could not be carried out. Such an outcome does not count.
 	Unknown Outcome = iota
 	Success
 	Failure
@@ -105,7 +105,7 @@ func get(ctx context.Context, action *api.HTTPGetAction, address string, timeout
 	client := http.Client{Transport: transport, Timeout: timeout, CheckRedirect: local}
 	response, err := client.Do(request)
 	if err != nil {
-		var last *url.Error // names the URL of the last request, which may follow a redirect
+		var last *url.Error // last.URL is the URL of the last request, possibly after a redirect
 		direct := errors.As(err, &last) && last.URL == request.URL.String()
 		return Result{Outcome: Failure, Output: err.Error(), Refused: direct && refused(err)}
 	}
@@ -124,7 +124,7 @@ func get(ctx context.Context, action *api.HTTPGetAction, address string, timeout
 func target(action *api.HTTPGetAction, address string) *url.URL {
 	u, err := url.Parse(action.Path)
 	if err != nil {
-		u = &url.URL{Path: action.Path} // the API server has accepted even an invalid path
+		u = &url.URL{Path: action.Path} // the API server accepts even an invalid path
 	}
 	u.Scheme = "http"
 	if strings.EqualFold(action.Scheme, "https") {
@@ -159,7 +159,7 @@ func headers(request *http.Request, list []api.HTTPHeader) {
 }
 
 // The function "local" permits at most [maxRedirects] redirects, and only to the same host. A
-// redirect to another host ends the probe, and is its result.
+// redirect to another host ends the probe, and is the probe's result.
 func local(request *http.Request, via []*http.Request) error {
 	if request.URL.Hostname() != via[0].URL.Hostname() {
 		return http.ErrUseLastResponse

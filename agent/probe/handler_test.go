@@ -259,7 +259,7 @@ func TestGRPCProbeFailsWithoutAGRPCServer(t *testing.T) {
 	}
 }
 
-// peer is the server's side of a call. Its answers are recorded in advance.
+// peer is the server's side of a call. The server's answers are recorded in advance.
 type peer struct {
 	io.Reader
 	bytes.Buffer

@@ -19,8 +19,8 @@ type Config struct {
 	Probes map[string]api.Probes
 	// Address is the pod's own address.
 	Address string
-	// Grace is the time that a child has to stop after its startup probe has failed. A probe
-	// may declare another time.
+	// Grace is the time that a child has to stop after its startup probe has failed. If that
+	// probe declares its own grace, Grace does not count.
 	Grace time.Duration
 	// Run runs a command beside a child.
 	Run func(ctx context.Context, child Child, command []string, timeout time.Duration) Result
@@ -54,7 +54,7 @@ type Notice struct {
 	Container       string
 	Warning         bool
 	Reason, Message string
-	// End means that the agent must stop the child within Grace, and end its container.
+	// End means that the agent must stop the child within Grace, and end the child's container.
 	End   bool
 	Child Child
 	Grace time.Duration

@@ -94,7 +94,7 @@ func (a *app) answer(name string, r Result) {
 	a.answers[name] = r
 }
 
-// times returns the times of a probe, in seconds since the start of the test.
+// times returns the times at which a probe has arrived, in seconds since the start of the test.
 func (a *app) times(name string) []float64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -379,7 +379,7 @@ func TestLivenessProbePassesIfChildEndsDuringIt(t *testing.T) {
 
 // Any client that can reach the pod may request a probe. Many simultaneous requests must put no
 // more load on the application than one request.
-func TestConcurrentRequestsProbeTheApplicationOnce(t *testing.T) {
+func TestConcurrentProbeRequestsCauseASingleProbe(t *testing.T) {
 	bubble(t, api.Probes{Readiness: declared("x", nil)}, func(a *app) {
 		a.answer("x", passes)
 		a.runs("h1")
@@ -456,7 +456,7 @@ func TestExecProbeResultComesFromItsOwnContainer(t *testing.T) {
 	})
 }
 
-func TestProbeRoleGetsTheResultOfAProbe(t *testing.T) {
+func TestAgentProbeCommandGetsTheProbesResult(t *testing.T) {
 	bubble(t, api.Probes{Liveness: declared("liveness", nil)}, func(a *app) {
 		a.runs("h1")
 		w := a.exec("liveness")

@@ -55,8 +55,8 @@ func TestGateNeverDelaysTheReadinessOfAPod(t *testing.T) {
 	}
 }
 
-// The controller replaces unready pods. So while the application of a spared pod starts, the
-// controller must see a Ready pod.
+// A strict controller replaces each old pod that is not Ready. So while the application of a spared
+// pod starts, the controller must see a Ready pod.
 func TestSparedPodPassesReadinessProbesDuringItsStart(t *testing.T) {
 	probes := api.Probes{Readiness: declared("readiness", nil)}
 	for _, spared := range []bool{false, true} {
@@ -76,7 +76,7 @@ func TestSparedPodPassesReadinessProbesDuringItsStart(t *testing.T) {
 }
 
 // New connections wait at the standbys until the new holder is ready.
-func TestReadinessIsProbedPromptlyUntilItPasses(t *testing.T) {
+func TestAgentProbesReadinessFrequentlyUntilTheProbePasses(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(p *api.Probe)
 		probe  string
@@ -121,8 +121,9 @@ func TestReadinessIsProbedPromptlyUntilItPasses(t *testing.T) {
 	}
 }
 
-// A refused connection costs the application nothing, so the agent probes a closed port more often.
-func TestReadinessProbesOfClosedPortsAreMoreFrequent(t *testing.T) {
+// A refused connection costs the application nothing, so the agent probes a closed port more often
+// than an open port.
+func TestAgentProbesClosedPortsMoreOftenThanOpen(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(p *api.Probe)
 		probe  string

@@ -38,7 +38,7 @@ const handBack = 100 * time.Millisecond
 // slack is the additional time for an answer after the probe's own timeout.
 const slack = time.Second
 
-// Handler returns the HTTP handler for the agent's port, which answers the kubelet's probes. The
+// Handler returns the HTTP handler that answers the kubelet's probes at the agent's port. The
 // handler runs no commands, because other clients can reach that port.
 func (m *Monitor) Handler() http.Handler {
 	return m.handler(func(w http.ResponseWriter, r *http.Request, a probeRequest) {
@@ -110,10 +110,10 @@ type probeRequest struct {
 	state     *childState
 }
 
-// handler returns a handler for probes. The handler lets a probe pass while it is not due: without
-// a child, before the startup probe has passed, and during the initial delay. The readiness probe
-// of a spared child also passes until the child has passed it once. In any other case the handler
-// calls the function "serve". A probe that is not declared gets the status 404.
+// handler returns a handler for probes. The handler lets a probe pass while no child runs, before
+// the startup probe has passed, and during the initial delay of the probe. The readiness probe of a
+// spared child also passes until the child has passed that probe once. In any other case the
+// handler calls the function "serve". A probe that is not declared gets the status 404.
 func (m *Monitor) handler(serve func(http.ResponseWriter, *http.Request, probeRequest)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		name, probe, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/probe/"), "/")

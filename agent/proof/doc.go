@@ -13,13 +13,14 @@
 //   - The shim has Ended, so it starts no further child, even under a grant.
 //   - The shim is Dead: its pidfd was readable, and the shim was PID 1.
 //
-// A hold is also proven to be over if this agent process began it, and granted it to no shim.
+// A hold is also proven to be over if this agent process began the hold, and sent no shim a grant
+// of the hold.
 //
 // This agent process does not know the grants of an earlier agent process. By a report whose field
 // Unproven is empty, the fresh shim of a container shows that the container's earlier shims have
-// no child. Until every gated container has reported, nothing is proven. An init container that
-// has succeeded gets no fresh shim. For such a container the notes of grants are the proof. If
-// no note names the hold, no shim of the container has a child of the hold.
+// no child. Until a shim of every gated container has reported, nothing is proven. An init
+// container that has succeeded gets no fresh shim. For such a container the notes of grants are the
+// proof. If no note names the hold, no shim of the container has a child of the hold.
 //
 // # What is not proof
 //

@@ -31,7 +31,7 @@ func (s *Shims) Proven(hold string) bool {
 	}
 	// An earlier agent process gave the grants of this hold. The fresh shim of each container
 	// must report about the container's earlier shims. Before that report nothing is known
-	// about them.
+	// about the earlier shims.
 	return len(s.containers) > 0 && !slices.ContainsFunc(s.containers, func(name string) bool { return !s.accounted(name, hold) })
 }
 
@@ -127,7 +127,7 @@ func (s *Shims) Alive() bool {
 	return slices.ContainsFunc(s.list, func(r gate.Report) bool { return r.Connected && HasChild(r) })
 }
 
-// HasChild reports whether the shim has, or may have, a child.
+// HasChild reports whether the shim of the report has, or may have, a child.
 func HasChild(r gate.Report) bool { return r.Phase == gate.Running || r.Phase == gate.Draining }
 
 // Waiting returns the waiting shims that would accept a grant: each is connected, not silent,
@@ -160,7 +160,7 @@ func (s *Shims) Grantable(hold string) []gate.Report {
 		return nil
 	}
 	return slices.DeleteFunc(s.Waiting(), func(r gate.Report) bool {
-		// A waiting shim that names the hold can start no further child under it.
+		// A waiting shim that names the hold can start no further child under that hold.
 		return r.Hold == hold || s.occupied(hold, r)
 	})
 }

@@ -61,7 +61,7 @@ type endings struct {
 	any, failed string
 }
 
-// doubt is a fresh shim's message that an earlier shim may still have a child of the hold.
+// doubt is a fresh shim's message that an earlier shim may still have a child of a hold.
 type doubt struct {
 	shim gate.ShimID
 	hold string

@@ -147,7 +147,7 @@ func TestReportByReplacedShimNeverClearsADoubt(t *testing.T) {
 	assert.True(t, s.Doubted("h"))
 }
 
-func TestInitSuccessIsIgnoredAfterGrantToApplication(t *testing.T) {
+func TestInitContainerSuccessIsIgnoredAfterApplicationsGrant(t *testing.T) {
 	s := New(Config{Containers: []string{"app"}, InitContainers: []string{"migrate"}})
 	ended := gate.Report{Shim: "1", Container: "migrate", Phase: gate.Ended, Hold: "h", Completed: true, Connected: true}
 	s.Note(ended)

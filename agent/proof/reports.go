@@ -41,8 +41,8 @@ func (all reports) put(r gate.Report) reports {
 	return slices.Insert(all, at, r)
 }
 
-// fresher reports whether a connected shim of the same container started later than the shim at
-// the index i.
+// fresher reports whether a connected shim of the same container follows the shim at the index i.
+// Such a shim started later, or at the same instant.
 func (all reports) fresher(i int) bool {
 	return slices.ContainsFunc(all[i+1:], func(other gate.Report) bool {
 		return other.Container == all[i].Container && other.Connected

@@ -23,7 +23,7 @@ type aside struct {
 	done func(outcome)
 
 	pid    int  // 0 while the id is unknown, and after the reaping
-	late   bool // the shim killed the aside at its timeout
+	late   bool // the shim killed the aside at the aside's timeout
 	status unix.WaitStatus
 	output Output
 }
@@ -57,7 +57,7 @@ type asides struct {
 	machine  Machine
 	all      []*aside
 	spawning int                     // the number of asides whose process id is not known yet
-	strays   map[int]unix.WaitStatus // processes that were reaped during a start
+	strays   map[int]unix.WaitStatus // the processes that the shim reaped during the start of an aside
 }
 
 // launch starts an aside, and does not wait for its exec, which may hang. Until the

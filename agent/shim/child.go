@@ -68,7 +68,7 @@ func startCode(err error) int {
 	return api.ExitNotExecutable
 }
 
-// exitCode returns the child's own exit code, or 128+n if it died of signal n.
+// exitCode returns the child's own exit code, or 128+n if the child died of signal n.
 func exitCode(status unix.WaitStatus) int {
 	if status.Signaled() {
 		return 128 + int(status.Signal())

@@ -28,7 +28,8 @@ func (a *fakeAgent) ended() gate.State {
 	return st
 }
 
-// If the webhook has not read an image, any signal may be the stop signal of that image.
+// If the webhook has not read an image, almost any signal may be the stop signal of that image.
+// SIGCONT is never a stop signal.
 func TestExitAfterPossibleStopSignalNeverMeansSuccess(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

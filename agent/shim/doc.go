@@ -13,7 +13,7 @@
 // every process of that namespace.
 //
 // The shim reports that a hold is over ([gate.Waiting] or [gate.Ended], with that hold) only
-// when no descendant lives under that hold. After that the shim starts no child under it.
+// when no descendant lives under that hold. After that the shim starts no child under that hold.
 //
 // # Clock
 //

@@ -112,8 +112,8 @@ func (s *shim) obey(r *gate.Run) {
 	}
 }
 
-// wakeAt sets the alarm to the given instant. If the shim must kill an aside, check a signal that it
-// holds back, or reap more processes before that instant, the alarm rings earlier.
+// wakeAt sets the alarm to the given instant. If the shim must kill an aside, check a signal
+// held back, or reap more processes before that instant, the alarm rings earlier.
 func (s *shim) wakeAt(at time.Duration) {
 	if s.unreaped {
 		at = min(at, s.machine.Now())
@@ -130,9 +130,9 @@ func (s *shim) wakeAt(at time.Duration) {
 const mostReaped = 64
 
 // reap reaps processes that have ended, and reports whether the shim has no descendant left. After
-// mostReaped processes, reap leaves the rest to its next call. Orphans become the shim's children, so
-// reap also reaps orphans. No other function reaps. So a process keeps its process id until this
-// function has reaped it.
+// mostReaped processes, reap leaves the rest to its next call. Orphans become the shim's children,
+// so reap also reaps orphans. No other function reaps. So a process keeps its process id until this
+// function has reaped the process.
 func (s *shim) reap() (none bool) {
 	s.unreaped = false
 	for range mostReaped {
@@ -170,7 +170,7 @@ func killDescendants(m Machine) error {
 }
 
 // stop sends the child a stop signal. A frozen child gets the signal after the thaw. If the child
-// does not stop, the shim kills it at killAt.
+// does not stop, the shim kills the child at killAt.
 func (s *shim) stop(sig syscall.Signal, killAt time.Duration) {
 	if s.frost.on() {
 		s.frost.keep(sig, killAt)

@@ -22,7 +22,7 @@ func expandAll(words, env []string) []string {
 	return out
 }
 
-// expand replaces $(NAME) by its value, if there is one, and $$ by one dollar.
+// expand replaces $(NAME) by its value, if there is one, and $$ by one dollar sign.
 func expand(word string, values map[string]string) string {
 	var out strings.Builder
 	for {

@@ -117,8 +117,8 @@ func (f *frost) freezeDescendants() (fresh int, denied error) {
 
 func (f *frost) freezeAll(processes []host.Process) (fresh int, denied error) {
 	for _, p := range processes {
-		// A process whose first thread has ended never counts as Stopped, so it gets SIGSTOP in
-		// each round. A process that another process has continued gets SIGSTOP again.
+		// A process whose first thread has ended never counts as Stopped, so such a process gets
+		// SIGSTOP in each round. A process that another process has continued gets SIGSTOP again.
 		if p.Stopped {
 			continue
 		}

@@ -11,7 +11,7 @@ import (
 )
 
 // Hook is a command that the shim runs when the child starts or stops. The kubelet itself would
-// run it only when the container starts or stops.
+// run the command only when the container starts or stops.
 type Hook struct {
 	Command []string
 	// Env returns the variables that the hook gets in addition to those of the child. The
@@ -130,7 +130,7 @@ func (h *hooks) extend(delay time.Duration) {
 }
 
 // stop sends the child a stop signal, after the child's preStop hook and the delay. If the child
-// does not stop, the shim kills it at killAt.
+// does not stop, the shim kills the child at killAt.
 func (h *hooks) stop(sig syscall.Signal, killAt time.Duration) {
 	if h.child.pid == 0 {
 		return
@@ -170,7 +170,7 @@ func (h *hooks) preStopEnds(a *aside, o outcome) {
 	h.letStop()
 }
 
-// letStop ends the wait for the preStop hook. If the hook still runs, it continues.
+// letStop ends the wait for the preStop hook. A hook that still runs continues.
 func (h *hooks) letStop() {
 	h.preStop, h.link.state.PreStop = nil, false
 	h.link.tell()
@@ -183,8 +183,8 @@ func (h *hooks) leave() {
 	h.release()
 }
 
-// release sends the held stop signal, unless the preStop hook or the delay still
-// holds it back.
+// release sends the held stop signal, unless the preStop hook or the delay still holds that signal
+// back.
 func (h *hooks) release() {
 	sig := h.held
 	if sig == 0 || h.preStop != nil || h.until != 0 {

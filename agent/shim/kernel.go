@@ -36,7 +36,7 @@ type kernel struct {
 	links    chan Input
 }
 
-// newKernel returns a machine. Before the call of open, only its method Say works.
+// newKernel returns a machine. Before the call of open, Say works, but Next and Wake do not.
 func newKernel(log io.Writer) *kernel {
 	k := &kernel{lines: make(chan string, 16), written: make(chan struct{})}
 	go func() {
@@ -57,7 +57,8 @@ func (k *kernel) open(cfg Config) (id Identity, err error) {
 	if id.PID1 {
 		host.SpreadNumbers()
 	} else {
-		// By default the kernel gives orphans to PID 1. From now on it gives them to the shim.
+		// By default the kernel gives orphans to PID 1. From now on the kernel gives the orphans
+		// among the shim's descendants to the shim.
 		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 			return id, fmt.Errorf("become the reaper: %w", err)
 		}

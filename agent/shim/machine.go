@@ -48,7 +48,7 @@ type Machine interface {
 	// Expects reports whether the process blocks, ignores or catches the signal. If the machine
 	// cannot find that out, the result is true.
 	Expects(pid int, sig syscall.Signal) bool
-	// TakeTerminal takes the terminal back after the end of the child that had it.
+	// TakeTerminal takes the terminal back after the end of the child that had the terminal.
 	TakeTerminal()
 }
 

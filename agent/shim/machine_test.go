@@ -22,8 +22,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
-// inMachine runs the tests as the first process of a virtual machine, which test/pause starts.
-// Then inMachine ends the virtual machine.
+// inMachine runs the tests as the first process of a virtual machine, and then ends the virtual
+// machine. The test in test/pause starts the virtual machine.
 func inMachine(m *testing.M) {
 	for dir, kind := range map[string]string{"/proc": "proc", "/tmp": "tmpfs", "/dev": "devtmpfs"} {
 		if err := unix.Mount(kind, dir, kind, 0, ""); err != nil {

@@ -28,8 +28,8 @@ const youngFor = 5 * time.Second
 
 // The shim cannot wait until a child sets its handler. The kernel notifies only a tracer of a new
 // handler, and a tracer would change the child. So the shim polls, but only while it holds a signal
-// back. A small program sets its handlers within the first pause. The longest pause is a
-// fiftieth of youngFor.
+// back. The time between two checks grows from lookFirst to lookMost. A small program sets its
+// handlers within lookFirst. The time lookMost is a fiftieth of youngFor.
 const (
 	lookFirst = 5 * time.Millisecond
 	lookMost  = 100 * time.Millisecond
@@ -40,8 +40,8 @@ type passing struct {
 	machine Machine
 	link    *link
 	child   *child
-	// early has the signals that the shim holds back. The shim checks them at the instant
-	// lookAt, and then again after each pause.
+	// early has the signals that the shim holds back. The shim checks these signals at the
+	// instant lookAt. The field "pause" is the time from the last check until that instant.
 	early  []syscall.Signal
 	lookAt time.Duration
 	pause  time.Duration

@@ -27,7 +27,7 @@ type Config struct {
 	// loss ends the container.
 	StandBy bool
 	// The field Records reports that the agent records the child's success in a Lease. After a
-	// success such a shim waits until the agent has the shim's report, but no longer than the
+	// success such a shim waits until the agent has the shim's message, but no longer than the
 	// grant allows.
 	Records bool
 	// MaySkip permits the agent to end the waiting shim with exit code 0. MayEndWait permits the
@@ -82,11 +82,11 @@ type shim struct {
 	// ended.
 	unreaped bool
 	ordered  int // the number of the agent's commands that the shim has not answered yet
-	// The field "stopping" reports that the container ends once the child has ended, with the
-	// child's exit code.
+	// The field "stopping" reports that the container ends with the child's exit code, once the
+	// child has ended.
 	stopping bool
-	// The field "signalled" reports that the child got a signal from the shim, and that this
-	// signal may be a stop signal.
+	// The field "signalled" reports that the shim has passed the child a signal that may be a
+	// stop signal.
 	signalled bool
 	refused   string // the last hold whose grant the shim has logged as too short
 }

@@ -53,7 +53,7 @@ type fakeAgent struct {
 	*host.Conn
 	boot   string
 	states chan gate.State
-	// answers has room for all outcomes of a test.
+	// answers has the outcomes of asides. The channel has room for all outcomes of a test.
 	answers chan gate.Outcome
 	cmd     *exec.Cmd
 	stdout  *os.File // the output of the child
@@ -225,7 +225,7 @@ func TestShimIgnoresAGrantOfAnEndedHold(t *testing.T) {
 	a.grants("h1", time.Hour)
 	a.until(gate.Running, "h1")
 	a.drains("h1")
-	a.grants("h1", time.Hour) // the agent sends this grant before it has the report that the hold is over
+	a.grants("h1", time.Hour) // the agent sends this grant before it knows that the hold is over
 	a.until(gate.Waiting, "h1")
 	a.grants("h1", time.Hour)
 	assert.Equal(t, []string{"last"}, a.starts())
@@ -244,7 +244,7 @@ func TestShimReportsNoHoldBeforeItsChildRuns(t *testing.T) {
 	a.until(gate.Waiting, "h1")
 }
 
-func TestShimIgnoresAGrantOfTheDrainedHold(t *testing.T) {
+func TestShimIgnoresGrantOfHoldDrainedBeforeStart(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, "sleep", "1000")
 	a.drains("h1")
@@ -300,7 +300,7 @@ func TestShimIgnoresGrantWhoseStartDeadlineHasPassed(t *testing.T) {
 	a.until(gate.Waiting, "in time")
 }
 
-func TestShimRefusesFarDeadlineUnlessConfiguredAsUnbounded(t *testing.T) {
+func TestShimAcceptsUnboundedDeadlineOnlyIfConfigured(t *testing.T) {
 	far := func(a *fakeAgent, hold string, deadline time.Duration) {
 		require.NoError(t, a.send(gate.Order{Grant: &gate.Grant{Hold: hold, BootID: a.boot, Deadline: deadline, Drain: time.Second, Kill: kill}}))
 	}
@@ -322,7 +322,7 @@ func TestShimRefusesFarDeadlineUnlessConfiguredAsUnbounded(t *testing.T) {
 	})
 }
 
-func TestGrantOfAnotherHoldNeverMovesTheDeadline(t *testing.T) {
+func TestOnlyGrantsOfChildsHoldMoveTheDeadline(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, "sleep", "1000")
 	a.grants("h1", kill+time.Second)
@@ -344,7 +344,7 @@ func TestGrantOfAnotherHoldNeverMovesTheDeadline(t *testing.T) {
 	a.until(gate.Waiting, "h3")
 }
 
-func TestRenewalProlongsTheDeadlineWithoutCancellingTheDrain(t *testing.T) {
+func TestRenewalProlongsTheDeadlineWithoutCancelingTheDrain(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, deaf...)
 	a.grants("h1", kill+2*time.Second)

@@ -19,11 +19,11 @@ import (
 type step func() (step, int)
 
 // standbyNotice delays the line in the log which reports that a standby waits for the slot. If
-// no other pod holds, the child starts before that, and the log has no such line.
+// no other pod holds the slot, the child starts within that time, and the log has no such line.
 const standbyNotice = 10 * time.Second
 
-// heardWithin bounds the wait until the desk has the report of the child's end. A desk that gets
-// processor time has the report within a few milliseconds. If the report is lost, the shim's
+// heardWithin bounds the wait until the desk has the message of the child's end. A desk that gets
+// processor time has the message within a few milliseconds. If the message is lost, the shim's
 // pidfd proves the child's death a little later.
 const heardWithin = 500 * time.Millisecond
 
@@ -133,8 +133,8 @@ func (s *shim) start() (step, int) {
 	for {
 		switch in := s.machine.Next(true).(type) {
 		case Start:
-			// The shim reports the new hold only now. While the shim waited, its reports named
-			// the last hold, whose child is dead.
+			// The shim's messages name the new hold only from now on. While the shim waited, the
+			// messages named the last hold, whose child is dead.
 			self.Hold, self.Slots = grant.Hold, grant.Slots
 			if in.Err != nil {
 				s.link.say("%v", in.Err)
@@ -196,7 +196,7 @@ func (s *shim) run() (step, int) {
 	return s.ended, 0
 }
 
-// pass sends a signal to the child, but not to the child's descendants. Without a shim, too,
+// pass sends a signal to the child, but not to the child's descendants. Without a shim,
 // only PID 1 of the container gets such a signal.
 func (s *shim) pass(sig syscall.Signal) {
 	switch {
@@ -309,12 +309,12 @@ func (s *shim) ended() (step, int) {
 }
 
 // The method "end" reports that no process is left, and waits a moment for the desk to hang up.
-// The hang-up shows that the desk has the report.
+// The hang-up shows that the desk has the message.
 func (s *shim) end(code int) (step, int) {
 	s.noChild()
 	s.link.enter(gate.Ended)
-	// If the agent is restarting, the report of a success waits for the new agent process.
-	// Without the report, another pod would repeat the work. A stop signal ends the wait.
+	// If the agent is restarting, the message of a success waits for the new agent process.
+	// Without the message, another pod would repeat the work. A stop signal ends the wait.
 	for at := s.child.grant.DrainAt(); s.cfg.Records && s.link.state.Completed && s.link.unsent && s.machine.Now() < at; {
 		s.machine.Wake(at)
 		if e := s.next(); s.ends(e.signal) {

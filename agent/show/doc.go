@@ -8,8 +8,8 @@
 //
 // The package delays no renewal. Status and Events are written beside the agent's loop, and may
 // be late. With the gate "readiness" the pod's condition is itself the gate, so a late status
-// must not be stored. Each write of the status names the pod's version that the agent has just
-// read, so the API server refuses a late write.
+// must not be stored. Each write of the status names the resourceVersion that the agent
+// has just read in the pod, so the API server refuses a late write.
 //
 // # Clocks
 //
@@ -47,8 +47,8 @@ type Config struct {
 	API    API
 	// Timeout bounds each request.
 	Timeout time.Duration
-	// Backoff returns the pause after a write that failed. The argument "misses" is the number
-	// of failed writes in a row before that write.
+	// Backoff returns the time from a failed write to the next attempt. The argument "misses" is
+	// the number of failed writes in a row before that failed write.
 	Backoff func(misses int) time.Duration
 	// Delay returns the random delay of a write that changes only the reason or message of a
 	// standby's condition. The delay spreads the writes of many standbys.
@@ -58,7 +58,7 @@ type Config struct {
 	StartsWithin time.Duration
 	// Stored is called by Status with each readiness that the API server has stored.
 	Stored func(ctx context.Context, ready bool)
-	// Asked is called by Status with each answer about the pod. The argument "hold" is the
+	// Asked is called by Status after each answer about the pod. The argument "hold" is the
 	// pod's hold when the request was sent; empty for none. The argument "deleted" reports that
 	// the pod is being deleted.
 	Asked func(ctx context.Context, hold string, deleted bool)

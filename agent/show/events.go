@@ -28,8 +28,8 @@ type Events struct {
 	sending chan struct{}
 }
 
-// queued bounds the Events that wait. A few holds together cause about 16 Events. More Events
-// wait only while the API server accepts none.
+// queued bounds the number of Events in the queue. A few holds together cause about 16 Events.
+// More Events would wait only while the API server accepts none.
 const queued = 16
 
 // NewEvents returns an [Events] with an empty queue. [Events.Run] writes the queued Events to the
@@ -198,7 +198,7 @@ func (e *Events) WaitedTooLong(container, reason string) {
 	e.add(kube.Warning, eventWaited, reason+": container "+container+" ends with exit code "+strconv.Itoa(api.ExitWaited))
 }
 
-// StartsSlowly adds the Event that a start keeps the start lock for long.
+// StartsSlowly adds the Event that this pod has held the start lock for a long time.
 func (e *Events) StartsSlowly(slot string, since time.Duration) {
 	e.add(kube.Warning, eventSlowStart, "this pod has held "+slot+" for "+since.String()+": its application is not ready, and other pods wait to start")
 }

@@ -39,7 +39,7 @@ type Holder struct {
 
 // Holder decides the status of a holder. If the pod is Ready because its application serves,
 // Holder stores that fact in the field "served". If the pod later becomes a standby,
-// [Readiness.note] begins a handover.
+// [Readiness.note] therefore keeps the pod Ready for a while.
 func (r *Readiness) Holder(now time.Duration, h Holder) Look {
 	r.follows, r.shard = false, shardOf(h.Slots)
 	shown := r.holder(now, h)
@@ -81,7 +81,7 @@ func (r *Readiness) holder(now time.Duration, h Holder) Look {
 }
 
 // Starts decides the status of a pod that claims only a start lock. The argument "start"
-// describes what the start waits for; empty if nothing delays it.
+// describes what the start waits for; empty if nothing delays the start.
 func Starts(running, serves bool, start string) Look {
 	switch {
 	case start != "":
@@ -100,7 +100,7 @@ func Starts(running, serves bool, start string) Look {
 // and only for a yield.
 func (r *Readiness) Draining(now time.Duration, hold, reason string, since time.Duration, spared bool) Look {
 	if spared {
-		r.served = true // so the handover begins when the drain is over
+		r.served = true // note therefore keeps the pod Ready for a while after the drain
 		return keep(instant.Never)
 	}
 	if soon := since + r.config.Budget.Retry; now < soon && !r.config.Gate {

@@ -46,9 +46,10 @@ type Metrics struct {
 // NewMetrics returns the metrics of a pod of the workload. The argument "longest" is the
 // longest time between two reads of the clock by the agent's loop.
 //
-// The fields Renew and RenewDeadline of [api.Budget] count from a stored renewal. The next
-// renewal is due after Renew, and the drain begins after RenewDeadline. A renewal counts as late
-// if it is stored in the second half of the time between these two instants.
+// The fields Renew and RenewDeadline of [api.Budget] count from the instant at which the last
+// stored renewal was sent. The next renewal is due after Renew, and the drain begins after
+// RenewDeadline. A renewal counts as late if the renewal is stored in the second half of the time
+// between these two instants.
 func NewMetrics(clock func() time.Duration, longest time.Duration, workload string, b api.Budget) *Metrics {
 	return &Metrics{
 		clock: clock, last: clock(), longest: longest, workload: workload,
@@ -87,8 +88,8 @@ func (m *Metrics) Vacant(vacant bool) {
 // Ends counts a hold that ends for the reason.
 func (m *Metrics) Ends(reason string) { m.change(func() { m.ended[reason]++ }) }
 
-// Renewed counts a renewal by its result, and adds its duration. The argument "sent" is the
-// instant at which the renewal was sent. The caller sets the new deadline afterwards.
+// Renewed counts a renewal by its result, and adds its duration to the sum. The argument "sent" is
+// the instant at which the renewal was sent. The caller sets the new deadline afterwards.
 func (m *Metrics) Renewed(sent time.Duration, err error) {
 	m.change(func() {
 		now := m.clock()

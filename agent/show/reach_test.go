@@ -62,7 +62,7 @@ func (s *scene) held(pod, address string) {
 // The method "renewed" makes the standby see a renewal.
 func (s *scene) renewed() { s.slot.ExpiresAt = s.now + s.budget.Duration }
 
-// look returns the standby's decision, and notes its readiness.
+// look returns the standby's decision, and counts a change of the standby's readiness.
 func (s *scene) look() Look {
 	l := s.r.Standby(s.now, []Slot{s.slot}, s.turn, true)
 	if !l.Keep && l.Ready != s.ready {

@@ -42,8 +42,8 @@ type ReadinessConfig struct {
 	Forwarder Forwarder
 	// Gate reports that the pod has the gate "readiness".
 	Gate bool
-	// Jitter returns a random time between half of the pause and the pause. The default returns
-	// the pause.
+	// Jitter shortens a pause between two checks by a random part, at most by half. If Jitter is
+	// nil, each pause keeps its length.
 	Jitter func(pause time.Duration) time.Duration
 }
 
@@ -127,8 +127,8 @@ type holders struct {
 	holder, slot string
 	// paused describes, for people, the pause of a slot; empty without a pause.
 	paused string
-	// closed explains why a Lease does not admit the pod: the stamp of the Lease has another number
-	// of shards, or another run. If each Lease admits the pod, the field is empty.
+	// closed explains, for people, why the stamp of a Lease does not admit the pod. If each stamp
+	// admits the pod, the field is empty.
 	closed string
 	// until is the instant until which these facts stay true, unless a Lease changes.
 	until time.Duration
@@ -193,7 +193,7 @@ func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childles
 	case !h.known:
 		return keep(instant.Never) // the last status is the best one known
 	case h.mine && now < soon && !r.config.Gate:
-		return keep(soon) // an earlier agent process held, and this process resumes that hold within milliseconds
+		return keep(soon) // an earlier agent process held the slots, and this process resumes that hold within milliseconds
 	case h.closed != "" && r.config.Mode == api.ReadinessHolder:
 		return look(false, ReadyNumberWaits, h.closed).by(h.until)
 	case r.config.Mode == api.ReadinessAll:
@@ -201,8 +201,8 @@ func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childles
 	case r.config.Mode == api.ReadinessHolder:
 		return look(false, h.reason(), h.message()).by(h.until)
 	}
-	// The end of a turn also begins a handover, because an old pod's application must start
-	// again.
+	// After the end of a turn, too, a standby stays Ready for a while, because an old pod's
+	// application must start again.
 	r.note(now, (h.serving || turn.Ready) && !turn.NotReady, turn.Beyond)
 	// A successor stays out of its Services from the holder's release until its own hold. The
 	// watch may show this pod's acquiring write (the field "mine") before the answer to that
@@ -275,8 +275,8 @@ func (l Look) by(at time.Duration) Look {
 	return l
 }
 
-// note stores whether the holder serves. When the holder stops serving, a handover begins. The
-// argument "beyond" prolongs the time of the handover.
+// note stores whether the holder serves. When the holder stops serving, note sets the instant until
+// which a standby stays Ready. The argument "beyond" is added to that instant.
 func (r *Readiness) note(now time.Duration, serving bool, beyond time.Duration) {
 	if r.served && !serving {
 		r.until = now + Handover(r.config.Budget) + beyond
@@ -333,7 +333,7 @@ func (r *Readiness) forward(now time.Duration, h holders, ready Look) Look {
 
 // reach returns the argument "ready" if the holder's pod answers, or if no holder serves and the
 // last holder answered. If the holder, or the last holder, does not answer, the standby is not
-// Ready. Until the first check is answered, the status stays. The result also names the pod that
+// Ready. Until the first check has ended, the status stays. The result also names the pod that
 // the caller must check next.
 func (r *Readiness) reach(now time.Duration, h holders, ready Look) Look {
 	if h.address == "" {
@@ -344,7 +344,7 @@ func (r *Readiness) reach(now time.Duration, h holders, ready Look) Look {
 	}
 	switch well, known := r.target.reaches(); {
 	case !known:
-		ready = keep(instant.Never) // the answer to the first check takes only milliseconds
+		ready = keep(instant.Never) // most pods answer the first check within milliseconds
 	case !well:
 		ready = look(false, ReadyUnreachable, h.message()+", and does not answer: "+r.target.err.Error())
 	}

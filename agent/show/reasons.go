@@ -31,7 +31,7 @@ const (
 	ReasonTurnFailed = "TurnFailed"
 )
 
-// Reasons of the pod condition [api.ReadyCondition].
+// These are the reasons of the pod condition [api.ReadyCondition].
 const (
 	ReadyHolding      = "Holding"
 	ReadyStarting     = "Starting"
@@ -52,7 +52,7 @@ const (
 	ReadyFollows = "FollowsTheHolder"
 	// ReadyPaused means that the slot is paused, and that no pod holds the slot.
 	ReadyPaused = "Paused"
-	// ReadyNumberWaits means that a Lease does not admit the pod's number of shards yet.
+	// ReadyNumberWaits means that the stamp of a Lease does not admit the pod yet.
 	ReadyNumberWaits = "NumberOfShardsWaits"
 	// ReadyInTurn means that the revision is in its turn, but has not served for long enough.
 	ReadyInTurn = "InItsTurn"
@@ -65,13 +65,13 @@ const (
 	ReadyFailed = "WorkFailed"
 )
 
-// Reasons of the Events on the pod that do not report the end of a hold.
+// These are the reasons of the Events on the pod, except the Events about the end of a hold.
 const (
 	eventAcquired    = api.ReasonAcquired
 	eventReleased    = api.ReasonReleased
 	eventNotReleased = "NotReleased"
 	eventShimSilent  = "ShimSilent"
-	eventKilling     = "Killing" // the kubelet uses this reason, too
+	eventKilling     = "Killing" // the kubelet's own Event has the same reason
 	eventSkipped     = "Skipped"
 	eventWaited      = "WaitedTooLong"
 	eventSlowStart   = "StartsSlowly"

@@ -68,8 +68,8 @@ func (s *Status) wanted() Appearance {
 func (s *Status) Run(ctx context.Context) {
 	var written Appearance
 	var since time.Time // the time at which written.Ready got its present value
-	// unsure reports that the API server may have stored another status: by a write whose
-	// answer was lost, or by an earlier agent process.
+	// unsure reports that the API server may have stored a status other than "written". A write
+	// whose answer was lost, or an earlier agent process, may have sent that status.
 	unsure := true
 	misses := 0
 	// delayed reports that a write of a standby's reason or message waits for the timer.
@@ -128,12 +128,12 @@ func (s *Status) Run(ctx context.Context) {
 }
 
 // Anything is an empty patch. The agent has no right to read its pod, but learns the pod's
-// version from the answer to this patch.
+// resourceVersion from the answer to this patch.
 var Anything = []byte("{}")
 
-// write stores the status over the present version of the pod. A delayed earlier write names an
-// older version. So once this write has changed the pod, the API server refuses the earlier
-// one.
+// write stores the status under the present resourceVersion of the pod. A delayed earlier write
+// names an older resourceVersion. So once this write has changed the pod, the API server refuses
+// the delayed write.
 func (s *Status) write(ctx context.Context, want Appearance, since time.Time) error {
 	pod, err := s.send(ctx, Anything)
 	if err != nil {

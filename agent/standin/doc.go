@@ -19,9 +19,9 @@
 //
 // # What the gates do not guarantee
 //
-// No process in the pod enforces the deadline. With [Pod] the kubelet restarts the containers
-// in its own time, which takes seconds. The time from the beginning of the drain to the end of
-// the lease is left for that restart. If the kubelet is dead or slow, the application runs on.
+// No process in the pod enforces the deadline. With [Pod] the kubelet restarts the containers,
+// which takes seconds. The time from the beginning of the drain to the end of the lease is left
+// for that restart. If the kubelet is dead or slow, the application runs on.
 // With [Readiness] the application runs on in any case, and serves clients that know the pod's
 // address.
 //

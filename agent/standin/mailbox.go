@@ -15,7 +15,7 @@ import (
 const Container = "pod.all"
 
 // mailbox delivers the last report to a reader that may be slow. The reader may miss reports,
-// but never gets an older one after a newer one.
+// but never gets an older report after a newer report.
 type mailbox struct {
 	reports chan gate.Report
 	news    chan struct{}

@@ -193,7 +193,7 @@ func (p *Pod) stop() bool {
 
 // ring acts as the watchdog. If the agent has not renewed in time, ring makes the kubelet
 // restart the containers. A new agent process that cannot read the Lease does not renew. So
-// the containers then restart, too.
+// in that case, too, the containers restart.
 func (p *Pod) ring() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

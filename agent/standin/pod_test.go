@@ -164,7 +164,7 @@ func TestWaitContainerSurvivesARestartOfTheAgent(t *testing.T) {
 	require.NoError(t, <-done)
 }
 
-func TestGrantIsRefusedAfterTheWaitContainerEnds(t *testing.T) {
+func TestStandInRefusesGrantAfterWaitContainerEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	s := serve(t, t.TempDir())
 	done := make(chan error, 1)
@@ -177,7 +177,7 @@ func TestGrantIsRefusedAfterTheWaitContainerEnds(t *testing.T) {
 	assert.False(t, exists(filepath.Join(s.dir, letStart)), "and nothing may run")
 }
 
-func TestRestartedAgentResumesTheHold(t *testing.T) {
+func TestStandInResumesTheHoldAfterAgentRestart(t *testing.T) {
 	dir := t.TempDir()
 	s, before := letGo(t, dir, "h1", time.Hour)
 	s.kill()
@@ -213,7 +213,7 @@ func TestHoldStaysUnprovenAfterRestartOfAllContainers(t *testing.T) {
 	assert.Equal(t, "h2", serve(t, dir).next().Hold)
 }
 
-func TestTurnRoleSucceedsWithoutNoteOrVolume(t *testing.T) {
+func TestAgentTurnCommandSucceedsWithoutNoteOrVolume(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, Turn(Dir(dir)))
 	require.NoError(t, Turn(Dir(filepath.Join(dir, "not there yet"))))
@@ -320,7 +320,7 @@ func (p *Pod) isStopped() bool {
 	return p.stopped
 }
 
-func TestGrantIsRefusedIfItsNoteIsUnwritable(t *testing.T) {
+func TestStandInRefusesGrantIfNoteIsUnwritable(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, os.Mkdir(filepath.Join(dir, letStart+".new"), 0o755))
 	s := serve(t, dir)
@@ -335,7 +335,7 @@ func TestGrantIsRefusedIfItsNoteIsUnwritable(t *testing.T) {
 
 // A crash of the node may leave half of a note. If that note was written before the last restart
 // of all containers, the gate still accepts a grant of another hold.
-func TestRestartedPodAcceptsNewHoldDespiteUnreadableNote(t *testing.T) {
+func TestPodGateAcceptsGrantDespiteUnreadableOldNote(t *testing.T) {
 	for _, text := range []string{"", "{", `{"shim":"s"}`} {
 		dir := t.TempDir()
 		require.NoError(t, os.WriteFile(filepath.Join(dir, before), []byte(text), 0o600))
@@ -379,7 +379,7 @@ func TestPodGateBlocksASecondAgentProcess(t *testing.T) {
 
 // If an agent was frozen after it had acquired the slot, its grant may come when another pod
 // already holds the slot.
-func TestGrantIsRefusedOnceItsDrainIsDue(t *testing.T) {
+func TestStandInRefusesGrantThatCameTooLate(t *testing.T) {
 	s := serve(t, t.TempDir())
 	s.wait()
 	r := s.next()

@@ -12,8 +12,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// Readiness is the gate of an application that runs in every pod. A grant permits the pod to be
-// Ready.
+// Readiness is the gate of an application that also runs in standbys. A grant permits the pod to
+// be Ready.
 type Readiness struct {
 	now func() time.Duration
 	box *mailbox

@@ -27,7 +27,7 @@ type Hold struct {
 	Since time.Duration
 	// Resumed reports that an earlier agent process began the hold.
 	Resumed bool
-	// Rollout is the rollout in the Lease.
+	// Rollout is the state of the rollout, as the Lease has it.
 	Rollout Rollout
 	// Serves reports that the application runs and passes its probes. Serving is the instant at
 	// which the application last began to serve; zero if it has not served in this hold.
@@ -43,7 +43,7 @@ type Hold struct {
 
 // Holder is the decision about a holder.
 type Holder struct {
-	// Rollout is the rollout that the next renewal writes.
+	// Rollout is the state of the rollout that the next renewal writes.
 	Rollout Rollout
 	// Proving reports that the pod is in its turn and must not be Ready yet, because its
 	// application has not served for [Proof].

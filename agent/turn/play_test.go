@@ -44,8 +44,8 @@ type actor struct {
 	hold     Hold
 	waiting  Facts
 	asked    time.Duration
-	// ready reports that a rollout counts the pod now. The field readyOnce reports that a
-	// rollout has counted the pod at least once.
+	// ready reports that a rollout counts the pod as Ready now. The field readyOnce reports that
+	// a rollout has counted the pod as Ready at least once.
 	ready, readyOnce bool
 	gone             bool
 }
@@ -172,7 +172,7 @@ func between(all []time.Duration, from, to time.Duration) (count int) {
 	return count
 }
 
-// ready returns the number of pods of the revision that a rollout counts as Ready.
+// ready returns how many pods of the revision a rollout counts as Ready.
 func (p *play) ready(revision api.Revision) (count int) {
 	for _, a := range p.pods {
 		if a.Revision == revision && a.ready && !a.gone {

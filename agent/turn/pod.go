@@ -41,7 +41,7 @@ type Slot struct {
 	Holder, Hold string
 	// Revision is the revision of the holder. In a released slot the field has no meaning.
 	Revision api.Revision
-	// Rollout is the rollout in the Lease.
+	// Rollout is the state of the rollout, as the Lease has it.
 	Rollout Rollout
 	// Successor is the pod that the release names; empty for none.
 	Successor string
@@ -55,8 +55,7 @@ type Slot struct {
 	Earlier bool
 }
 
-// The method "current" reports whether the agent of the present hold wrote the rollout in the
-// Lease.
+// The method "current" reports whether the agent of the present hold wrote the field Rollout.
 func (s Slot) current() bool {
 	return s.Holder != "" && s.Hold != "" && s.Rollout.Hold == s.Hold && s.Rollout.Yields != ""
 }

@@ -27,9 +27,9 @@ const (
 // Rollout is what a Lease contains about turns, as text ([Rollout.String]). Each write of a
 // slot keeps the counts of turns, so the counts outlast a hold.
 type Rollout struct {
-	// Hold is the hold whose agent wrote the rollout; empty while the slot is released. An agent of
-	// an earlier version does not write this text, and leaves the text of an earlier hold in the
-	// Lease. So the text counts only if its Hold is the present hold.
+	// Hold is the hold whose agent wrote this text; empty while the slot is released. An agent of
+	// an earlier version of Metaparticle does not write the text, and leaves the text of an earlier
+	// hold in the Lease. So the text counts only if its Hold is the present hold.
 	Hold string
 	// Yields states whether the holder yields to a newer revision.
 	Yields Yields

@@ -327,7 +327,7 @@ func TestYieldToNewerRevisionIncreasesItsTurnCount(t *testing.T) {
 	assert.Equal(t, wall.Add(time.Minute), r.of(newer).Next)
 }
 
-func TestYieldDuringATurnKeepsTheRecordedYielder(t *testing.T) {
+func TestYieldDuringTurnKeepsOldPodAsYielder(t *testing.T) {
 	b1, c1 := pod("b1", newer), pod("c1", newest)
 	r, successor := b1.Released(inTurn(b1), c1.Identity, newest)
 	require := assert.New(t)

@@ -11,7 +11,7 @@ import (
 
 // Action is a change of a Variable that a program requests.
 type Action struct {
-	// Text and Integer are the new value; both are nil for an add.
+	// Text or Integer is the new value. Both fields are nil for an add, and if Typed is not nil.
 	Text    *string
 	Integer *int64
 	// Typed is a new value of the type that the Variable already has. If the Variable has no
@@ -20,8 +20,8 @@ type Action struct {
 	// Add is the addend. Key is the idempotency key of the add; empty for none.
 	Add int64
 	Key string
-	// Match is the version that the Variable must have; empty if any version will do. Fresh
-	// requires that the Variable has no value yet.
+	// Match is the resourceVersion that the Variable must have; empty if the action accepts each
+	// resourceVersion. Fresh requires that the Variable has no value yet.
 	Match string
 	Fresh bool
 	// Fence returns the fence of the hold under which the program writes. If that hold is lost
@@ -45,8 +45,8 @@ const (
 	Unavailable Refusal = "unavailable"
 	// Absent means that the API server has no such Variable.
 	Absent Refusal = "absent"
-	// Mismatch means that the Variable has another version than Match, or already has a value
-	// although Fresh is set.
+	// Mismatch means that the Variable has another resourceVersion than Match, or already has a
+	// value although Fresh is set.
 	Mismatch Refusal = "mismatch"
 	// WrongType means that the Variable has a text, but the action needs an integer, or the
 	// reverse.

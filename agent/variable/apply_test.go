@@ -101,8 +101,8 @@ func TestAdditionWithRepeatedIdempotencyKeyReturnsFirstResult(t *testing.T) {
 	assert.EqualValues(t, 1, v.Keyed)
 }
 
-// The Variable keeps the newest key of each pod until that key is old. A busy pod that adds many
-// keys must not change that.
+// The Variable keeps the newest key of each pod until that key is old. Even a busy pod that adds
+// many keys must not remove the newest key of another pod.
 func FuzzNewestIdempotencyKeyOfEachPodIsKept(f *testing.F) {
 	f.Add(uint64(1), 5)
 	f.Add(uint64(2), 63)

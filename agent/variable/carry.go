@@ -82,7 +82,7 @@ func (v *Variable) carry(ctx context.Context, calls []*call) {
 			v.known = nil // an answer without a write must come from a fresh read
 			continue
 		}
-		for _, c := range calls { // in the order of the calls, so that a simulation can be replayed
+		for _, c := range calls { // the answers keep the order of the calls, so that a simulation can be replayed
 			if answer, ok := settled[c]; ok {
 				c.answer <- answer
 			}
@@ -122,7 +122,7 @@ func (v *Variable) try(calls []*call, next *kube.Variable) (carried []*call, set
 	for _, c := range calls {
 		version := next.ResourceVersion
 		if len(carried) > 0 {
-			version = "" // the write of the earlier calls gives a version that is not known yet
+			version = "" // the write of the earlier calls causes a resourceVersion that is not known yet
 		}
 		result, changed, refusal := c.apply(next, v.config.PodUID, version)
 		switch {

@@ -222,7 +222,7 @@ func TestVariableCallReturnsUnknownOrUnavailableDuringOutage(t *testing.T) {
 }
 
 // The hold ends between two attempts, so the agent must not send the second attempt.
-func TestLostHoldStopsFurtherAttemptsOfAWrite(t *testing.T) {
+func TestLostHoldStopsFurtherAttemptsOfVariableWrite(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
 		v := start(t, s, "pod")

@@ -13,7 +13,7 @@
 //   - An action whose write has no answer is not repeated, unless the Variable proves that the
 //     write was not stored. Without a proof the outcome is [Unknown].
 //   - A PUT without an answer is sent again with the same bytes, while the Variable still has
-//     the version that the PUT replaces. At most one of these equal PUTs is stored.
+//     the resourceVersion that the PUT replaces. At most one of these equal PUTs is stored.
 //   - Each write stores its own name in the Variable. If the Variable has that name, the write
 //     was stored. While the Variable keeps the key of an add, that key also proves that the
 //     write of the add was stored.

@@ -38,13 +38,13 @@ type follow struct {
 }
 
 // The function "later" reports whether the first argument is a later state than the second
-// argument, which may be nil. The versions of an object are growing numbers.
+// argument, which may be nil. The resourceVersions of an object are growing numbers.
 func later(state, before *kube.Variable) bool {
 	if before == nil || state.UID != before.UID {
 		return true
 	}
 	of := func(v *kube.Variable) uint64 {
-		n, _ := strconv.ParseUint(v.ResourceVersion, 10, 64) // zero if not a number
+		n, _ := strconv.ParseUint(v.ResourceVersion, 10, 64) // n is zero if the resourceVersion is not a number
 		return n
 	}
 	return of(state) > of(before)

@@ -37,8 +37,8 @@ func keep(v *kube.Variable, k kube.Key) {
 
 // surplus returns the index of the key to drop. The keys are in the order of their adds. If the
 // first key is old, surplus chooses that key. Otherwise surplus chooses the first key of the pod
-// that has most keys. If several pods have that number of keys, surplus chooses the first key of
-// all these pods.
+// that has the most keys. If several pods have that number of keys, surplus chooses the first key
+// of all these pods.
 func surplus(v *kube.Variable) int {
 	if v.Keyed-v.Keys[0].At >= oldAfter {
 		return 0

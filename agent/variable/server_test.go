@@ -97,7 +97,7 @@ func admitsAfter(before, next *kube.Variable) bool {
 	return before.Fence == nil || next.Fence != nil && admits(before.Fence, *next.Fence)
 }
 
-// store stores a state, which gets a new version.
+// store stores a state, which gets a new resourceVersion.
 func (s *server) store(v *kube.Variable) {
 	s.version++
 	s.of = v.Clone()
@@ -168,7 +168,7 @@ func (s *server) remove() {
 	s.changed = make(chan struct{})
 }
 
-// start makes the agent's Variable in a pod, and runs it until the test ends.
+// start makes the Variable of the pod's agent, and runs that Variable until the test ends.
 func start(t *testing.T, s *server, pod string) *Variable {
 	t.Helper()
 	v := New(Config{

@@ -55,12 +55,12 @@ func (v *Variable) Name() string { return v.config.Name }
 
 // Answer is the outcome of an action or a read.
 type Answer struct {
-	// Refusal is empty if the action took effect.
+	// Refusal is empty if the action took effect, or if the read succeeded.
 	Refusal Refusal
 	// Result is the integer after an add.
 	Result int64
-	// State is the Variable after the action. After an add, State is nil, because the same write
-	// may contain later adds.
+	// State is the Variable after the action or the read. After an add, State is nil, because the
+	// same write may contain later adds.
 	State *kube.Variable
 }
 

@@ -133,7 +133,7 @@ func mixed(r *rand.Rand) *corev1.PodSpec {
 	return spec
 }
 
-// arrivalsOf returns the Leases and the lease durations of all barriers of the pod.
+// arrivalsOf maps each Lease of the pod's barriers to the lease duration.
 func arrivalsOf(spec *corev1.PodSpec) map[string]time.Duration {
 	all := map[string]time.Duration{}
 	for _, b := range BarriersOf(spec) {

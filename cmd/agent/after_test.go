@@ -27,8 +27,8 @@ import (
 const schemaLease = `{"apiVersion":"coordination.k8s.io/v1","kind":"Lease","metadata":{"name":"once.schema","namespace":"shop",` +
 	`"uid":"u","resourceVersion":"%s","annotations":{"metaparticle.io/done":"%s"}},"spec":{"holderIdentity":"unknown"}}`
 
-// afterServer serves the Lease of [schemaLease] to one pod. A read shows that the key is not done.
-// The watch shows the done key once the channel "finished" is closed.
+// afterServer serves the Lease of [schemaLease] to one pod. A read shows that the key 7 is not
+// done. The watch shows that this key is done once the channel "finished" is closed.
 type afterServer struct {
 	*httptest.Server
 	credentials string

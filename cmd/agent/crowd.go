@@ -12,8 +12,8 @@ import (
 )
 
 // mostConnections bounds the connections to one of the agent's servers. Any pod of the cluster
-// may open connections, and each connection takes about 20 KiB of the container's limit of 64
-// MiB. The kubelet and scrapers need one connection for each request under way.
+// can open connections, and each connection takes about 20 KiB of the container's memory limit of
+// 64 MiB. The kubelet and scrapers need one connection for each request under way.
 const mostConnections = 64
 
 // crowd bounds the connections of a server. If a new connection exceeds the bound, the server
@@ -37,8 +37,8 @@ type guest struct {
 	served bool
 }
 
-// The type "of" is for a key in the context of each request. The value for that key is the guest
-// whose connection the request uses.
+// The type "of" is the type of a key in the context of each request. The value for that key is the
+// guest whose connection the request uses.
 type of struct{}
 
 // attach makes each connection of the server a guest, and so bounds their number.

@@ -25,7 +25,7 @@ import (
 
 func execCommand(_ context.Context, args []string) (int, error) {
 	// The memory of the shim counts against the application's limit. So the shim collects
-	// garbage early, and has few threads. Two threads run Go code, because one of them may hang
+	// garbage early, and has few threads. Two threads run Go code, because one of them can hang
 	// in the application's exec, and the watchdog must go on.
 	debug.SetGCPercent(20)
 	runtime.GOMAXPROCS(2)

@@ -22,9 +22,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// handleCommand carries out one lifecycle hook as the kubelet would, if the hook is not a command.
-// The hook runs in a separate process, so that the shim neither waits for the hook nor needs more
-// memory.
+// handleCommand carries out one lifecycle hook that is no command, as the kubelet does in other
+// pods. The hook runs in a separate process, so that the shim neither waits for the hook nor needs
+// more memory.
 func handleCommand(ctx context.Context, args []string) (int, error) {
 	var h api.Handler
 	if len(args) != 1 {

@@ -61,7 +61,6 @@ func (l leashed) run(ctx context.Context, f func(context.Context) error) error {
 	})
 }
 
-// close closes the desk.
 func (l leashed) close() error {
 	if l.desk == nil {
 		return nil

@@ -47,7 +47,7 @@ func (s *lockServer) leashed(t *testing.T) (port string, shim *exec.Cmd, output 
 	return port, shim, output
 }
 
-func TestShimKillsTheProgramOfALostHold(t *testing.T) {
+func TestShimKillsProgramWhoseHoldIsLost(t *testing.T) {
 	s := newLockServer(t)
 	port, shim, output := s.leashed(t)
 	at := "http://localhost:" + port + "/v1/lock/a/holds"

@@ -24,9 +24,9 @@ import (
 const localIdle = 2 * time.Minute
 
 // mostPrograms bounds the connections to the port of the local API, and separately the connections
-// to the socket of the local API. Each connection takes about 30 KiB of the container's limit of
-// 64 MiB. The server refuses a new connection beyond the bound, because an older connection may
-// keep a hold.
+// to the socket of the local API. Each connection takes about 30 KiB of the container's memory
+// limit of 64 MiB. The server refuses a new connection beyond the bound, because a program can keep
+// a hold by an older connection.
 const mostPrograms = 512
 
 // localCommand serves the local API in a sidecar, until the kubelet stops it.

@@ -21,8 +21,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/shim"
 )
 
-// The scripts run the real program. The children are small programs of the system, and the
-// functions registered here.
+// The scripts run the agent as a process. The children are commands of the system, and the
+// functions in this map.
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"agent":    agentOfScripts,
@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 	})
 }
 
-// agentOfScripts runs the program. A shim gets a simulated wall clock, which the script
+// agentOfScripts runs the agent. A shim gets a simulated wall clock, which the script
 // moves, because no test may set the real clock.
 func agentOfScripts() {
 	leaps := os.Getenv("LEAPS")
@@ -100,8 +100,8 @@ func TestAgentBinaryFulfillsEachScriptInTestdata(t *testing.T) {
 }
 
 // heedSignals restores the default handling of signals for the processes that the test starts.
-// The test's own parent may ignore signals (nohup, a background job). An exec resets handlers,
-// but keeps ignored signals ignored.
+// The test's own parent can have ignored signals (nohup, a background job). An exec resets
+// handlers, but keeps ignored signals ignored.
 func heedSignals(t *testing.T) {
 	t.Helper()
 	unheard := make(chan os.Signal, 1)
@@ -121,7 +121,7 @@ func openTempDir(t *testing.T) string {
 	return dir
 }
 
-// stubborn acts as a child that ignores every signal that it can, prints a line, and runs on.
+// stubborn acts as a child that ignores almost every signal, prints a line, and runs on.
 func stubborn() {
 	for n := syscall.Signal(1); n <= 64; n++ {
 		if n != syscall.SIGCHLD && n != syscall.SIGURG {

@@ -18,7 +18,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-func TestRestartedAgentNeverCountsAsFirstProcess(t *testing.T) {
+func TestRestartedAgentKnowsThatAnEarlierProcessRan(t *testing.T) {
 	dir := t.TempDir()
 	for i := range 3 {
 		first, err := firstProcess(dir)
@@ -28,7 +28,7 @@ func TestRestartedAgentNeverCountsAsFirstProcess(t *testing.T) {
 }
 
 // If a process went on without the file "begun", a later process would count as the first.
-func TestFirstAgentProcessFailsWithoutItsDirectory(t *testing.T) {
+func TestAgentFailsIfSharedVolumesDirectoryIsMissing(t *testing.T) {
 	_, err := firstProcess(t.TempDir() + "/missing")
 	assert.ErrorIs(t, err, os.ErrNotExist)
 }

@@ -39,7 +39,8 @@ type repeats struct {
 	passed *passed
 }
 
-// passed has the instants at which lines passed, by the text that [sameness] returns.
+// passed maps the text that [sameness] returns for a line to the instant at which the log got the
+// line.
 type passed struct {
 	mu sync.Mutex
 	at map[string]time.Time
@@ -85,8 +86,8 @@ func (p *passed) first(line string, now time.Time) bool {
 
 // sameness returns a text that equal records have in common: the message and the attributes. Of an
 // error of the API server, only the status counts. Other errors do not count, because the texts of
-// network errors have changing ports. The numbers of holds and the
-// attributes of [slog.Logger.With] do not count, either.
+// network errors have changing ports. The numbers of holds and the attributes of [slog.Logger.With]
+// do not count, either.
 func sameness(r slog.Record) string {
 	var text strings.Builder
 	text.WriteString(r.Message)

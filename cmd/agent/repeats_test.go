@@ -63,7 +63,7 @@ func TestEachKindOfFailureIsLoggedOnce(t *testing.T) {
 	})
 }
 
-func TestRepeatedWarningsAreAllLogged(t *testing.T) {
+func TestLoggerNeverSuppressesRepeatedWarnings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		assert.Len(t, logged(t, func(log *slog.Logger) {
 			for range 20 {

@@ -22,7 +22,7 @@ import (
 const (
 	scrapeTimeout = 10 * time.Second
 	// headerTimeout bounds the time until the header has arrived. A peer sends these few
-	// hundred bytes as soon as it has connected. One packet may be lost: TCP sends it again
+	// hundred bytes as soon as it has connected. One packet can be lost: TCP sends it again
 	// after a second.
 	headerTimeout = 2 * time.Second
 	scrapeHeader  = 4 << 10
@@ -35,7 +35,7 @@ func (s runSettings) serve(ctx context.Context, a *agent.Agent, log *slog.Logger
 		mux := http.NewServeMux()
 		mux.Handle("/", a.Metrics().Handler())
 		mux.Handle("/probe/", a.Probes())
-		// The port may be in use, because an application may listen on any port.
+		// The port can be in use, because an application may listen on any port.
 		var listen net.ListenConfig
 		if l, err := listen.Listen(ctx, "tcp", s.Listen); err != nil {
 			log.Error("no metrics, nor answers to probes", "err", err)

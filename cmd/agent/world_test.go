@@ -154,9 +154,8 @@ func (c collector) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// startShim starts the program as a shim: as PID 1 of a new namespace, or as another user, if
-// the script demands that. All processes of the shim have the variable MARK in their
-// environment.
+// startShim starts the agent's binary as a shim. If the script demands that, the shim is PID 1 of a
+// new namespace, or runs as another user. All processes of the shim have MARK in their environment.
 func (w *world) startShim(name string, o shimOptions, args []string) error {
 	argv := append([]string{filepath.Join(w.env.WorkDir, "bin", "agent")}, args...)
 	if o.uid != "" {
@@ -296,8 +295,8 @@ func (w *world) alive(name string) []int {
 }
 
 // environ reads the environment of a process. During an execve(2), a process already has its
-// program, but neither an environment nor a command line. So environ waits until the execve(2)
-// is over.
+// new executable, but neither an environment nor a command line. So environ waits until the
+// execve(2) is over.
 func environ(path string) ([]byte, error) {
 	dir := filepath.Dir(path)
 	for amidExec := true; amidExec; {

@@ -22,7 +22,7 @@ import (
 // stand by.
 const yieldSignal = syscall.SIGUSR1
 
-// yieldCommand lets a person request another holder:
+// yieldCommand lets a person request that the pod yields:
 //
 //	kubectl exec POD -c metaparticle-agent -- /agent yield
 func yieldCommand(_ context.Context, args []string) (int, error) {

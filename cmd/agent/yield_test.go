@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestYieldRoleFindsTheAgentInItsContainer(t *testing.T) {
+func TestAgentYieldCommandFindsAgentOfSameContainer(t *testing.T) {
 	proc := t.TempDir()
 	add := func(name, mounts string, line ...string) {
 		require.NoError(t, os.MkdirAll(filepath.Join(proc, name, "ns"), 0o755))

@@ -46,7 +46,7 @@ func (c cluster) watchOnce(ctx context.Context, key types.NamespacedName, wanted
 	defer changes.Stop()
 	lease := new(coordinationv1.Lease)
 	switch err := c.Get(ctx, key, lease); {
-	case apierrors.IsNotFound(err): // enroll may make the Lease later
+	case apierrors.IsNotFound(err): // enroll can make the Lease later
 	case err != nil:
 		return false, fmt.Errorf("read lease %s: %w", key.Name, err)
 	case wanted(lease):

@@ -27,8 +27,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// slotLease returns a Lease that enroll made. The agent of the pod holds the Lease, unless
-// the argument "pod" is empty.
+// slotLease returns a Lease that enroll made. The pod holds the Lease, unless the argument "pod"
+// is empty.
 func slotLease(name, pod string, annotations map[string]string) *coordinationv1.Lease {
 	l := leaseOf(pod)
 	l.Name, l.UID, l.Labels = name, types.UID(name), map[string]string{api.ManagedLabel: "true"}
@@ -240,7 +240,7 @@ func TestYieldCommandExplainsEachRefusal(t *testing.T) {
 	}
 }
 
-func TestCommandsReportMissingRights(t *testing.T) {
+func TestYieldAndPauseCommandsReportMissingRights(t *testing.T) {
 	b := newByHand(team(nil)...)
 	b.WithWatch = interceptor.NewClient(b.WithWatch, interceptor.Funcs{
 		Patch: func(_ context.Context, _ client.WithWatch, o client.Object, _ client.Patch, _ ...client.PatchOption) error {

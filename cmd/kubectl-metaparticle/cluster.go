@@ -61,7 +61,8 @@ func (c connection) open() (cluster, string, error) {
 	return cluster{WithWatch: withWatch, minor: minor(connection)}, namespace, nil
 }
 
-// unlimited returns the cluster with a client that sends requests as fast as the API server answers.
+// unlimited returns the cluster with a client that sends requests as fast as the API server
+// answers.
 func (c connection) unlimited() (cluster, error) {
 	connection, err := c.config()
 	if err != nil {

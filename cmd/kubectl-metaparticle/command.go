@@ -19,7 +19,6 @@ import (
 	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
-// Exit codes.
 const (
 	exitOK = iota
 	// exitRefused means that the webhook would refuse a pod, or that the command refused to
@@ -37,8 +36,8 @@ const (
 // the version into this variable.
 var release string
 
-// versionOfBuild returns the version of this build. Without a release, this is the version that Go makes
-// from the commit of the checkout.
+// versionOfBuild returns the version of this build. If the build belongs to no release, the
+// function returns the version that Go makes from the commit of the checkout.
 func versionOfBuild() string {
 	built, ok := debug.ReadBuildInfo()
 	if release == "" && ok {
@@ -64,16 +63,17 @@ func (s stdio) harmless() stdio {
 }
 
 // printable replaces the control characters of a text, except line feeds and tabs. The writer also
-// replaces format characters, such as those that reverse the order of letters, and the separators of
-// lines and paragraphs.
+// replaces format characters, such as those that reverse the order of letters, and the separators
+// of lines and paragraphs.
 type printable struct {
 	out io.Writer
-	// own reports that the text comes from the person's own file, whose format characters stay.
+	// own reports whether the text comes from a person's own file. The format characters of such a
+	// text stay.
 	own bool
 }
 
-// verbatim returns the writer for the content of the person's own files. An emoji in a ConfigMap may
-// contain format characters, and must pass unchanged. Each line ends with a line feed alone.
+// verbatim returns the writer for the content of the person's own files. An emoji in a ConfigMap
+// may contain format characters, and must pass unchanged. Each line ends with a line feed alone.
 func verbatim(out io.Writer) io.Writer {
 	if p, ok := out.(printable); ok {
 		return printable{out: p.out, own: true}
@@ -130,7 +130,8 @@ func row(table *tabwriter.Writer, cells ...string) {
 	fmt.Fprintf(table, "  %s\n", strings.Join(clean, "\t"))
 }
 
-// mostForeign bounds the error of a registry or of the API server within a line, in bytes.
+// mostForeign is the largest number of bytes that a line shows of an error. The error comes from a
+// registry or from the API server.
 const mostForeign = 500
 
 // bounded returns the text with at most [mostForeign] bytes.

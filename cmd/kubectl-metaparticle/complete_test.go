@@ -39,8 +39,8 @@ func TestCompletionProposesCommandsAndOutputFormats(t *testing.T) {
 	}
 }
 
-// For each kind with the scope "namespace", a person can name a claim, and completion proposes the
-// same text.
+// For each kind with the scope "namespace", a person can name a claim as KIND/NAME, and the
+// completion proposes this text.
 func TestCommandsAcceptClaimsOfEachNamespaceScopedKind(t *testing.T) {
 	for _, kind := range api.Kinds() {
 		slots := api.Claim{Kind: kind, Name: "a.b", Size: 12}.Slots(api.Workload{})

@@ -19,7 +19,7 @@ import (
 )
 
 // conditionLines returns a line for each condition. A condition gets no line if the command could
-// not read its first Lease.
+// not read the condition's first Lease.
 func conditionLines(e *explainer) []string {
 	var lines []string
 	for _, c := range conditionsOf(e) {
@@ -54,8 +54,8 @@ func leaseState(e *explainer, c api.Condition, lease *coordinationv1.Lease) stri
 	return "not met: the key is not done"
 }
 
-// shardsState returns the text about a condition on the shards of a Job. The argument "first" is the
-// first shard's Lease, or nil if that Lease does not exist.
+// shardsState returns the text about a condition on the shards of a Job. The argument "first" is
+// the first shard's Lease, or nil if that Lease does not exist.
 func shardsState(e *explainer, c api.Condition, first *coordinationv1.Lease) string {
 	if first == nil {
 		return "not met: no Lease, so no Job has had these shards yet"

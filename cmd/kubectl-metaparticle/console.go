@@ -83,8 +83,8 @@ type forwarding struct {
 	forward func(ctx context.Context, pod string, port localPort, ready func()) error
 }
 
-// run forwards until ctx ends. If the pod stops answering, run looks for another pod. The local
-// port stays open meanwhile.
+// run forwards to a pod of the console until ctx ends. If the pod stops answering, run looks for
+// another pod. The local port stays open meanwhile.
 func (f *forwarding) run(ctx context.Context, c cluster) error {
 	port, err := openPort(ctx, f.port)
 	if err != nil {
@@ -182,8 +182,8 @@ func awaitConsole(ctx context.Context, c cluster) (*corev1.Pod, error) {
 // being deleted.
 func answers(pod corev1.Pod) bool { return view.Ready(pod) && pod.DeletionTimestamp == nil }
 
-// awaitEnd returns when the pod stops answering, or when ctx ends. A port-forward itself does not notice the end of
-// a process in the pod.
+// awaitEnd returns when the pod stops answering, or when ctx ends. A port-forward itself does not
+// notice the end of a process in the pod.
 func awaitEnd(ctx context.Context, c cluster, pod *corev1.Pod) {
 	for ctx.Err() == nil {
 		watching, err := c.Watch(ctx, new(corev1.PodList), client.InNamespace(consoleNamespace), client.MatchingFields{"metadata.name": pod.Name})

@@ -25,9 +25,10 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// localPort is the console's port on this computer. The command listens once, and keeps the port while it connects to
-// another pod of the console. So no other user of the computer gets the port meanwhile. [portforward.PortForwarder] would
-// close the port at each end of the connection to a pod.
+// localPort is the console's port on this computer. The command listens once, and keeps the port
+// while it connects to another pod of the console. So no other user of the computer gets the port
+// meanwhile. [portforward.PortForwarder] would close the port at each end of the connection to a
+// pod.
 type localPort struct{ *net.TCPListener }
 
 // openPort listens on the loopback. Zero selects any free port.
@@ -67,7 +68,8 @@ func (l localPort) serve(ctx context.Context, carry func(net.Conn)) error {
 	}
 }
 
-// forward connects the port to the pod, by WebSocket or, with an older API server, by SPDY.
+// forward connects the port to the pod by WebSocket. After a failure of the WebSocket, forward uses
+// SPDY.
 func forward(ctx context.Context, config *rest.Config, pod types.NamespacedName, port localPort, ready func()) error {
 	dialer, err := dialerOf(config, pod)
 	if err != nil {
@@ -100,7 +102,8 @@ func forward(ctx context.Context, config *rest.Config, pod types.NamespacedName,
 	})
 }
 
-// dialerOf returns the dialer of a port-forward. A WebSocket begins with a GET, and SPDY with a POST.
+// dialerOf returns the dialer of a port-forward. A WebSocket begins with a GET, and SPDY with a
+// POST.
 func dialerOf(config *rest.Config, pod types.NamespacedName) (httpstream.Dialer, error) {
 	clients, err := kubernetes.NewForConfig(config)
 	if err != nil {

@@ -79,7 +79,7 @@ func (k *kubelet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// answerOf sends a line as a browser, and returns the whole answer.
+// answerOf sends a line, as a browser would, and returns the whole answer.
 func answerOf(t *testing.T, address string) (string, error) {
 	t.Helper()
 	c, err := new(net.Dialer).DialContext(t.Context(), "tcp", address)
@@ -92,7 +92,8 @@ func answerOf(t *testing.T, address string) (string, error) {
 	return string(answer), err
 }
 
-// TestPortForwardCarriesConnectionsToThePod also checks that a connection waits while no pod is connected.
+// TestPortForwardCarriesConnectionsToThePod also checks that a connection waits while no pod is
+// connected.
 func TestPortForwardCarriesConnectionsToThePod(t *testing.T) {
 	k := newKubelet(t)
 	port, err := openPort(t.Context(), 0)

@@ -54,7 +54,7 @@ func target(args []string) (kind, name string, err error) {
 	if !ok || name == "" || strings.Contains(name, "/") {
 		return "", "", fmt.Errorf("%q: write KIND/NAME, as deployment/biller", strings.Join(args, " "))
 	}
-	// For example, deployments.apps is a deployment.
+	// A person may add the API group to the kind, as in deployments.apps.
 	short, _, _ := strings.Cut(strings.ToLower(kind), ".")
 	known := kindsByName[short]
 	if known == "" {

@@ -206,7 +206,7 @@ pods:
 `, shown)
 }
 
-func TestExplainCommandShowsThatShimsKillPrograms(t *testing.T) {
+func TestExplainCommandShowsIfLostHoldKillsProgram(t *testing.T) {
 	asks := map[string]string{api.LocalAnnotation: "lock/a,election/main", api.OnAPILossAnnotation: "kill"}
 	pod := localPod("a", corev1.ConditionTrue, "election.main", "lock.a")
 	pod.Spec.InitContainers[0].Args = append(pod.Spec.InitContainers[0].Args, "-containers=app")

@@ -50,8 +50,8 @@ var sources = []source{
 		note:    func(o *objects, object client.Object, gone bool) { put(o.pods, object, gone) },
 	},
 	{
-		// Any pod of a namespace may be allowed to write Events, but only an agent states this author
-		// with the rights that enroll gives.
+		// The command reads only the Events that state an agent as their author. A process with the
+		// right to write Events can also state this author.
 		name: "events", list: func() client.ObjectList { return new(corev1.EventList) }, optional: true,
 		options: []client.ListOption{client.MatchingFields{"involvedObject.kind": "Pod", "source": api.AgentReporter}},
 		replace: func(o *objects, list client.ObjectList) { o.events = byUID(list.(*corev1.EventList).Items) },

@@ -157,9 +157,9 @@ func closeBarrier(ctx context.Context, c cluster, namespace, slot string, std st
 	return exitOK, nil
 }
 
-// onceSlot returns the slot of a once claim that a person names. After a change of the claim, the
-// pods of a workload may have several such slots. Then the function prefers a slot for which the
-// key is done.
+// onceSlot returns the slot of the once claim or of the workload that a person names. After a
+// change of the claim, a workload may have several slots of once claims. Then the function prefers
+// a slot for which the key is done.
 func onceSlot(ctx context.Context, c cluster, namespace, name, key string) (string, error) {
 	if name, ok := strings.CutPrefix(name, "once/"); ok && name != "" {
 		return api.OnceLease(name), nil

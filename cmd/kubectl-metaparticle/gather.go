@@ -27,7 +27,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// webhookName is the name of our MutatingWebhookConfiguration.
+// webhookName is the name of the MutatingWebhookConfiguration of an installation.
 const webhookName = "metaparticle"
 
 // explainer gathers the facts about one pod or workload.
@@ -37,7 +37,7 @@ type explainer struct {
 	now       time.Time
 
 	labels map[string]string
-	// missing reports that the cluster has no webhook.
+	// missing reports whether the cluster has no MutatingWebhookConfiguration [webhookName].
 	missing bool
 	// asked is the pod that the user named, or nil.
 	asked *corev1.Pod
@@ -120,7 +120,7 @@ func (e *explainer) followControllers(ctx context.Context, at *metav1.OwnerRefer
 		}
 		e.group = api.Workload{Group: version.Group, Kind: at.Kind, Name: at.Name}
 		if kinds[at.Kind] != at.APIVersion {
-			return nil // the webhook carries no annotations of workloads of this kind
+			return nil // the webhook does not carry annotations from such a workload to its template
 		}
 		w := &unstructured.Unstructured{}
 		w.SetAPIVersion(at.APIVersion)
@@ -295,7 +295,7 @@ func (e *explainer) effective() map[string]string {
 		return nil
 	}
 	if metav1.GetControllerOf(e.workload) != nil {
-		return e.template.Annotations // the webhook carries no annotations of a controlled workload
+		return e.template.Annotations // the webhook carries no annotations from a controlled workload to its template
 	}
 	return api.Effective(e.workload.GetAnnotations(), e.template.Annotations)
 }

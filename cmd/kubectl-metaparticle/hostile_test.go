@@ -35,7 +35,8 @@ import (
 // hostile is a text by which a tenant forges lines, or reverses the letters of a line.
 const hostile = "x\nforged: all is well\u2028forged\u2029forged\r\nforged\x1b[2J\u202eforged\t::error::forged\n::error::forged\n##[error]forged"
 
-// isHarmless asserts that each line begins with a text of ours, and contains no dangerous character.
+// isHarmless asserts that no line begins with a forged text, and that no line contains a dangerous
+// character.
 func isHarmless(t *testing.T, text string) {
 	t.Helper()
 	assert.Contains(t, text, "forged", "the text is shown")
@@ -47,7 +48,7 @@ func isHarmless(t *testing.T, text string) {
 	}
 }
 
-// evilLease returns a Lease with hostile texts, which the pod "a" holds in the name of another pod.
+// evilLease returns a Lease whose annotations and whose holder's identity are hostile texts.
 func evilLease(name string) *coordinationv1.Lease {
 	l := slotLease(name, "a", map[string]string{
 		api.TokenAnnotation: hostile, api.HoldAnnotation: hostile, api.DoneAnnotation: hostile,
@@ -119,11 +120,11 @@ func TestCommandsPrintHostileTextsOnSingleLines(t *testing.T) {
 	}
 }
 
-// printers are the functions that may write to a person otherwise than by the function "say". Each
-// of them writes a usage, an object as JSON or YAML, or cells that [inOneLine] has cleaned.
+// printers are the functions that may write to an output. Besides "say", each of these functions
+// writes a usage, an object as JSON or YAML, or cells that [inOneLine] has cleaned.
 var printers = []string{"say", "row", "tell", "write", "show", "newFlags", "injectCommand", "run"}
 
-func TestCommandsPrintLinesOnlyByOneFunction(t *testing.T) {
+func TestCommandsPrintLinesOnlyByTheFunctionSay(t *testing.T) {
 	paths, err := filepath.Glob("*.go")
 	require.NoError(t, err)
 	require.NotEmpty(t, paths)
@@ -148,7 +149,7 @@ func TestCommandsPrintLinesOnlyByOneFunction(t *testing.T) {
 	}
 }
 
-func TestWritersReplaceFormatCharactersExceptInOwnFiles(t *testing.T) {
+func TestCommandsReplaceFormatCharactersExceptInVerbatimOutput(t *testing.T) {
 	const family = "👩\u200d👧"
 	var out bytes.Buffer
 	std := stdio{nil, &out, &out}.harmless()
@@ -160,7 +161,8 @@ func TestWritersReplaceFormatCharactersExceptInOwnFiles(t *testing.T) {
 	assert.Equal(t, "👩?👧????\n"+family+"\u202e\u2028?\n", out.String())
 }
 
-// manifestOf returns a Pod whose image must be read from its registry.
+// manifestOf returns the manifest of a Pod without a command. So the command "inject" must read the
+// image.
 func manifestOf(image string) string {
 	return fmt.Sprintf("{apiVersion: v1, kind: Pod, metadata: {name: p, annotations: {metaparticle.io/lock: a}}, spec: {containers: [{name: a, image: %q}]}}", image)
 }
@@ -199,7 +201,7 @@ func TestInjectCommandRefusesHostileNamesOnOneLine(t *testing.T) {
 	assert.Regexp(t, `\Arefused: Pod/x\?forged: yes: [^\n]*\n\z`, injectFrom(t, manifest, "--offline", "-o", "diff"))
 }
 
-func TestInjectCommandFollowsNoRegistryToThisComputer(t *testing.T) {
+func TestRegistryCannotSendInjectCommandToLocalComputer(t *testing.T) {
 	var config net.ListenConfig
 	inner, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)

@@ -26,8 +26,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// registryTimeout bounds the requests to a registry. registryTimeout is longer
-// than the webhook's 2.5 s, because no pod waits for the answer.
+// registryTimeout bounds the time of the requests to a registry. This time is longer than the
+// webhook's 2.5 s, because no pod waits for the answer.
 const registryTimeout = 10 * time.Second
 
 const injectUsage = `Shows what the webhook would make of a manifest. A workload gets its annotations
@@ -103,13 +103,13 @@ func injectCommand(ctx context.Context, args []string, std stdio) (int, error) {
 	})
 }
 
-// failed reports why an image could not be read. The cause may quote the registry, so the report is
+// failed writes why an image could not be read. The cause may quote the registry, so failed writes
 // one line of bounded length.
 func (i *injector) failed(image string, cause error) {
 	say(i.std.err, "image %s: %s", image, bounded(strings.ReplaceAll(cause.Error(), "\n", "; ")))
 }
 
-// run reads all files, and then shows each document as the webhook would change it.
+// run reads all files, and then shows each object of the files as the webhook would change it.
 func (i *injector) run(ctx context.Context, files []string, noRegistry bool, options registry.Options) (int, error) {
 	manifests := make([][]document, len(files))
 	var all manifest

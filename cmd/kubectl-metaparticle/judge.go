@@ -167,7 +167,7 @@ func (e *explainer) ungated(claims bool) []string {
 	return slices.Compact(reasons)
 }
 
-// policyReason returns a reason of the policies or of enroll, with its sentence.
+// policyReason returns the name, meaning and remedy of a reason of the policies or of enroll.
 func policyReason(name reason.Reason) string {
 	for _, e := range reason.Elsewhere {
 		if e.Reason == name {

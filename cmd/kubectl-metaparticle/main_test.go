@@ -34,9 +34,9 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"kubectl-metaparticle": main})
 }
 
-// TestInjectCommandChangesOrRefusesManifestsLikeWebhook runs the scripts of testdata with the program itself. Each
-// script contains the input, the arguments, both outputs and the exit code. With -update
-// the test rewrites the outputs.
+// TestInjectCommandChangesOrRefusesManifestsLikeWebhook runs the scripts of testdata with the
+// program itself. Each script contains the input, the arguments, both outputs and the exit code.
+// With -update the test rewrites the outputs.
 //
 // exits CODE ARGUMENT…   runs the program and requires the exit code
 //
@@ -55,9 +55,9 @@ func TestInjectCommandChangesOrRefusesManifestsLikeWebhook(t *testing.T) {
 	})
 }
 
-// exits implements the scripts' command "exits CODE ARGUMENT…". This command runs the program in the
-// process of the test, and fails unless the program ends with the exit code. The scripts' command
-// "cmp" can then compare the output.
+// exits implements the scripts' command "exits CODE ARGUMENT…". This command runs the program in
+// the process of the test, and fails unless the program ends with the exit code. The scripts'
+// command "cmp" can then compare the output.
 func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 {
 		ts.Fatalf("usage: exits CODE ARGUMENT…")

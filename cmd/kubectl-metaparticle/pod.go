@@ -20,8 +20,8 @@ import (
 // errOtherController refuses a pod with a controller, such as a pod copied from a cluster.
 var errOtherController = errors.New("inject reads no cluster; ask explain about a pod that runs")
 
-// kinds has the API version of each kind of workload whose annotations the webhook
-// carries.
+// kinds has the API version of each kind of workload whose annotations the webhook carries to the
+// pod template.
 var kinds = map[string]string{
 	"Deployment": "apps/v1", "StatefulSet": "apps/v1", "DaemonSet": "apps/v1", "ReplicaSet": "apps/v1",
 	"Job": "batch/v1", "CronJob": "batch/v1",

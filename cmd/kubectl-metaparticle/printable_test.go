@@ -29,7 +29,7 @@ func TestStatusCommandPrintsNoControlCharacters(t *testing.T) {
 	}
 }
 
-func TestStatusIsPrintedDespiteTimesThatJSONRefuses(t *testing.T) {
+func TestStatusCommandPrintsSlotsDespiteUnencodableTimes(t *testing.T) {
 	for _, output := range []string{"", "json", "yaml"} {
 		l := slotLease("lock.x", "a", nil)
 		l.Annotations[api.ServingAnnotation] = "2026-11-23T00:00:00+24:00"

@@ -49,8 +49,8 @@ func shortened(held []string) (texts []string) {
 // possession has the slots of a read-write lock that one pod has under one hold.
 type possession struct {
 	slots []view.Slot
-	// writes reports that the pod has all slots. The field "waits" reports that the pod has the intent, and
-	// waits for readers.
+	// writes reports that the pod has all slots. The field "waits" reports that the pod has the
+	// intent, and waits for readers.
 	writes, waits bool
 }
 
@@ -84,8 +84,8 @@ func possessions(lock []view.Slot) (all []possession) {
 	return all
 }
 
-// whole returns the changed slots. If a changed slot belongs to a read-write lock, whole adds the other slots of
-// that lock.
+// whole returns the changed slots. If a changed slot belongs to a read-write lock, whole adds the
+// other slots of that lock.
 func whole(changed, all []view.Slot) []view.Slot {
 	return slices.DeleteFunc(slices.Clone(all), func(s view.Slot) bool {
 		return !slices.ContainsFunc(changed, func(c view.Slot) bool {

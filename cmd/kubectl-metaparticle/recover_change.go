@@ -59,8 +59,8 @@ func remedy(key types.NamespacedName, err error) string {
 const mostReported = 50
 
 // change changes the annotations of all Leases, and returns the refusals by Lease. An error that is
-// no such refusal ends the changes, because the next Lease would have the same error. The end of ctx
-// is such an error, too.
+// no such refusal ends the changes, because the next Lease would have the same error. The end of
+// ctx is such an error, too.
 func (r recovering) change(ctx context.Context, leases []coordinationv1.Lease, wants func(*coordinationv1.Lease) map[string]any) (failures, error) {
 	failed := failures{}
 	for _, l := range leases {
@@ -77,14 +77,15 @@ func (r recovering) change(ctx context.Context, leases []coordinationv1.Lease, w
 	return failed, nil
 }
 
-// annotate changes the annotations of a Lease. The function "wants" returns the annotations to change,
-// or none. The patch names the version of the Lease that "wants" has seen. So a pause that a person
-// writes meanwhile stays. A Lease that is gone needs no change.
+// annotate changes the annotations of a Lease. The function "wants" returns the annotations to
+// change, or none. The patch names the resourceVersion of the Lease that "wants" has seen. So a
+// pause that a person writes meanwhile stays. A Lease that is gone needs no change.
 func (r recovering) annotate(ctx context.Context, of coordinationv1.Lease, wants func(*coordinationv1.Lease) map[string]any) error {
 	l := &of
 	stays := func(err error) bool { return refusesLease(err) || apierrors.IsNotFound(err) }
 	err := patiently(ctx, stays, func(ctx context.Context) error {
-		// A tenant can change many Leases all the time. So conflicts get less time than other errors.
+		// A tenant can change many Leases all the time. So conflicts get less time than other
+		// errors.
 		return retry.RetryOnConflict(retry.DefaultBackoff, func() error {
 			return r.patch(ctx, l, wants(l))
 		})

@@ -135,7 +135,7 @@ func TestRecoverCommandWritesNothingIfEveryPauseFails(t *testing.T) {
 	})
 }
 
-func TestFarTokenRaisesRecoveryFloorOnlyByFlag(t *testing.T) {
+func TestRecoverCommandRefusesFarTokensWithoutAFlag(t *testing.T) {
 	token := func(value string) map[string]string { return map[string]string{api.TokenAnnotation: value} }
 	const evil = "lock.z in shop"
 	for name, c := range map[string]struct {
@@ -164,7 +164,7 @@ func TestFarTokenRaisesRecoveryFloorOnlyByFlag(t *testing.T) {
 	}
 }
 
-func TestRecoverCommandListsFlagsOfManyFarTokens(t *testing.T) {
+func TestRecoverCommandProposesFlagsForManyFarTokens(t *testing.T) {
 	var there []client.Object
 	for i := range 9 {
 		there = append(there, slotLease(fmt.Sprint("lock.", i), "a", map[string]string{api.TokenAnnotation: fmt.Sprint(400_000 + i)}))
@@ -175,8 +175,8 @@ func TestRecoverCommandListsFlagsOfManyFarTokens(t *testing.T) {
 		", and 4 more such flags, or --ignore NAMESPACE\n")
 }
 
-// The earlier run may have had a greater floor than any token shows.
-func TestTokenCannotLowerTheFloorOfInterruptedRecoveries(t *testing.T) {
+// The interrupted command may have had a greater floor than any token shows.
+func TestInterruptedRecoveryContinuesOnlyWithAnExplicitFloor(t *testing.T) {
 	w := newRestored(t, 5000, slotLease("lock.a", "", map[string]string{api.PausedAnnotation: string(api.PauseRecover)}),
 		slotLease("lock.z", "b", map[string]string{api.TokenAnnotation: "5001"}))
 	assert.Equal(t, exitRefused, w.recover(0))

@@ -15,12 +15,12 @@ import (
 )
 
 // patience is the time for which the command repeats a change after errors that can end soon. The
-// election of another leader of etcd takes less, and so does the restart of one of several API
-// servers. The bound includes requests without an answer.
+// election of another leader of etcd takes less time, and so does the restart of one of several API
+// servers. The time includes requests without an answer.
 const patience = 25 * time.Second
 
-// The pause between two attempts begins with firstPause, and doubles up to longestPause. So an API
-// server that is back waits for at most longestPause.
+// The time between two attempts begins with firstPause, and doubles up to longestPause. So the next
+// attempt follows at most longestPause after the return of an API server.
 const (
 	firstPause   = 200 * time.Millisecond
 	longestPause = 2 * time.Second
@@ -64,8 +64,8 @@ func refusesLease(err error) bool {
 }
 
 // refusesWrites reports whether the API server has answered, and refuses the write for good. Each
-// error without an answer can end soon. So can an answer that asks for a repetition, or that does not
-// recognize the user while the API server starts.
+// error without an answer can end soon. So can an answer that asks for a repetition, or that does
+// not recognize the user while the API server starts.
 func refusesWrites(err error) bool {
 	var answer apierrors.APIStatus
 	if !errors.As(err, &answer) {

@@ -87,7 +87,7 @@ func TestRecoverCommandOutlastsFailedReads(t *testing.T) {
 	})
 }
 
-func TestInterruptedWaitForHoldersIsAnError(t *testing.T) {
+func TestRecoverCommandInterruptedDuringWaitReturnsAnError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, interrupt := context.WithCancel(t.Context())
 		w := newRestored(t, 7000, slotLease("lock.a", "a", nil))
@@ -101,7 +101,7 @@ func TestInterruptedWaitForHoldersIsAnError(t *testing.T) {
 	})
 }
 
-func TestLastingErrorOfAPausePreventsTheWrites(t *testing.T) {
+func TestLastingPauseErrorPreventsWritesOfRecoverCommand(t *testing.T) {
 	for name, failure := range passingErrors() {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -118,7 +118,7 @@ func TestLastingErrorOfAPausePreventsTheWrites(t *testing.T) {
 	}
 }
 
-func TestLastingErrorOfAWriteKeepsThePauses(t *testing.T) {
+func TestLastingWriteErrorKeepsPausesOfRecoverCommand(t *testing.T) {
 	for name, failure := range passingErrors() {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -140,7 +140,7 @@ func TestLastingErrorOfAWriteKeepsThePauses(t *testing.T) {
 	}
 }
 
-func TestLastingErrorOfAResumptionEndsTheCommand(t *testing.T) {
+func TestLastingResumptionErrorEndsTheRecoverCommand(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pauses := map[string]string{api.PausedAnnotation: string(api.PauseRecover)}
 		w := newRestored(t, 7000, slotLease("lock.a", "a", pauses), slotLease("lock.b", "b", pauses))
@@ -152,7 +152,7 @@ func TestLastingErrorOfAResumptionEndsTheCommand(t *testing.T) {
 	})
 }
 
-func TestRecoverCommandLeavesAnUnreachableServerSoon(t *testing.T) {
+func TestRecoverCommandEndsSoonWithoutTheAPIServer(t *testing.T) {
 	for name, answers := range map[string]time.Duration{"refused": 0, "lost": 30 * time.Second, "silent": 24 * time.Hour} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -181,7 +181,7 @@ func TestRecoverCommandLeavesAnUnreachableServerSoon(t *testing.T) {
 	}
 }
 
-func TestInterruptedResumptionClaimsNoSuccess(t *testing.T) {
+func TestRecoverCommandInterruptedDuringResumptionReportsFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, interrupt := context.WithCancel(t.Context())
 		pauses := map[string]string{api.PausedAnnotation: string(api.PauseRecover)}
@@ -197,8 +197,8 @@ func TestInterruptedResumptionClaimsNoSuccess(t *testing.T) {
 	})
 }
 
-// The Lease can be changed again at the end of the command. Meanwhile a pod could acquire the slot.
-func TestUnpausedSlotPreventsTheExitCodeZero(t *testing.T) {
+// The Lease lock.free gets no pause, so a pod could acquire this slot during the writes.
+func TestRecoverCommandFailsIfASlotStaysUnpaused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newRestored(t, 5000, slotLease("lock.a", "a", nil), slotLease("lock.free", "", nil))
 		w.meddle("lock.free", full)

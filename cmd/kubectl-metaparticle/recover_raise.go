@@ -37,7 +37,8 @@ const recoverHome = "metaparticle-system"
 // A person of one namespace can make a Lease that the API server lets nobody change, for example by
 // annotations of the greatest size. Such a Lease gets no pause, and must not keep the tokens of all
 // other namespaces small. So raise names the Lease, and goes on. The first result has these Leases.
-// After any other error raise writes nothing, because a slot without a pause could get an old token.
+// After any other error raise writes nothing, because a slot without a pause could get an old
+// token.
 func (r recovering) raise(ctx context.Context, before state, floor uint64) (failures, error) {
 	for i := range recoverWriters {
 		if err := r.create(ctx, scratch(i)); err != nil {
@@ -68,16 +69,16 @@ func (r recovering) raise(ctx context.Context, before state, floor uint64) (fail
 	case err == nil:
 		return unpaused, nil
 	case ctx.Err() != nil || !refusesWrites(err):
-		// The person ended the command, or the API server does not answer well. The pauses protect the
-		// slots until the person repeats the command.
+		// The person ended the command, or the API server's errors lasted longer than [patience].
+		// The pauses protect the slots until the person repeats the command.
 		return nil, unfinished(err, floor)
 	}
 	return nil, r.giveUp(ctx, before, floor, err)
 }
 
-// giveUp ends the pauses that this run wrote, because the API server refuses the writes for good.
-// Otherwise no slot of the cluster would change its holder until a person finds the cause. Pauses of
-// an earlier, interrupted run stay.
+// giveUp ends the pauses that this command wrote, because the API server refuses the writes for
+// good. Otherwise no slot of the cluster would change its holder until a person finds the cause.
+// Pauses of an earlier, interrupted command stay.
 func (r recovering) giveUp(ctx context.Context, before state, floor uint64, cause error) error {
 	now, err := r.readAgain(ctx)
 	if err != nil {
@@ -147,7 +148,8 @@ func (r recovering) write(ctx context.Context, number int, floor uint64) error {
 			return r.cluster.Patch(ctx, l, client.RawPatch(types.MergePatchType, patch))
 		})
 		if apierrors.IsNotFound(err) {
-			// Another person's command "recover" has reached its own floor, and has deleted the object.
+			// Another person's command "recover" has reached its own floor, and has deleted the
+			// object.
 			l = scratch(number)
 			if err := r.create(ctx, l); err != nil {
 				return err
@@ -166,7 +168,8 @@ func (r recovering) write(ctx context.Context, number int, floor uint64) error {
 			say(r.std.out, "revision %d of %d", revision, floor)
 		}
 		if revision > floor {
-			// The revision is raised. An object that cannot be deleted does no harm, and the next run uses it.
+			// The revision is raised. An object that cannot be deleted does no harm, and the next
+			// command "recover" uses this object.
 			_ = patiently(ctx, refusesWrites, func(ctx context.Context) error { return r.cluster.Delete(ctx, l) })
 			return nil
 		}

@@ -18,7 +18,8 @@ import (
 
 // renew requests a yield from each holder whose token is not above the floor. The method also
 // removes the pauses that [recovering.raise] wrote, and waits until each holder has a token above
-// the floor. A refusal about one Lease, as in a namespace without rights, keeps no other slot paused.
+// the floor. If the API server refuses to change a Lease, renew still ends the pauses of all other
+// slots.
 func (r recovering) renew(ctx context.Context, floor uint64) (int, error) {
 	now, err := r.readAgain(ctx)
 	if err != nil {
@@ -87,8 +88,8 @@ func (r recovering) await(ctx context.Context, floor uint64, failed failures) (i
 	}
 }
 
-// stubborn returns a text for a person about a holder that has not yielded. The argument "silent" is
-// true if the Lease has not changed during the time "waited".
+// stubborn returns a text for a person about a holder that has not yielded. The argument "silent"
+// is true if the Lease has not changed during the time "waited".
 func stubborn(l *coordinationv1.Lease, silent bool, waited time.Duration) string {
 	switch {
 	case silent && waited > time.Duration(ptr.Deref(l.Spec.LeaseDurationSeconds, 0))*time.Second:

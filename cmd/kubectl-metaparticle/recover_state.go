@@ -28,7 +28,8 @@ type recovering struct {
 	cluster cluster
 	std     stdio
 	floor   uint64
-	// ignored has the Leases and Variables, or their namespaces, whose tokens do not count.
+	// ignored has names of namespaces, Leases and Variables. The tokens of these Leases and
+	// Variables, and all tokens in these namespaces, do not count.
 	ignored []string
 	dryRun  bool
 	timeout time.Duration
@@ -40,14 +41,15 @@ type state struct {
 	// slots are the Leases of all claims, without those of barriers.
 	slots []coordinationv1.Lease
 	// foreign are the Leases and Variables with a token above the revision. Such a token comes from
-	// another cluster, or from a time before a restore of etcd. A pod can also write any number into
-	// its own Lease. The greatest token comes first.
+	// another cluster, or from a time before a restore of etcd. A pod can also write any number
+	// into its own Lease. The greatest token comes first.
 	foreign []bearer
 }
 
-// mostAbove bounds the difference between a token that becomes the floor by itself and the floor
-// that the person named, or the revision. So a token in a Lease costs at most half a minute of
-// writes unasked. The last writes of etcd's log, which a person may miss, are fewer (docs/disaster.md).
+// mostAbove bounds a floor that the command itself takes from a token in the cluster. Such a floor
+// is at most mostAbove above the revision, or above the floor that the person named. So a token in
+// a Lease causes at most half a minute of writes. A person can miss the last writes in etcd's log,
+// but the number of these writes is at most mostAbove (docs/disaster.md).
 const mostAbove = 10_000
 
 // bearer is a Lease or Variable with its token.
@@ -75,7 +77,7 @@ func (s state) greatest() uint64 {
 	return s.foreign[0].token
 }
 
-// mostNamed is the largest number of Leases that one message names.
+// mostNamed is the largest number of Leases and Variables that [state.ignoring] names.
 const mostNamed = 5
 
 // ignoring returns the flags that leave out the tokens far above the number "near". Of many such
@@ -139,8 +141,8 @@ func (r recovering) read(ctx context.Context) (state, error) {
 	return now, nil
 }
 
-// readAgain returns the state of the cluster after the first change. An error that can end soon must
-// not leave slots paused, so the method repeats the reads.
+// readAgain returns the state of the cluster after the command has paused slots. An error that can
+// end soon must not leave these slots paused, so the method repeats the read.
 func (r recovering) readAgain(ctx context.Context) (state, error) {
 	var now state
 	err := patiently(ctx, refusesWrites, func(ctx context.Context) error {
@@ -165,9 +167,9 @@ func (s state) outdated(floor uint64) []coordinationv1.Lease {
 	return slices.DeleteFunc(slices.Clone(s.slots), func(l coordinationv1.Lease) bool { return !isOutdated(&l, floor) })
 }
 
-// isOutdated reports whether the holder of the Lease needs a new token. The reason is a token that is
-// not above the floor, or a hold that has no token yet. The holder of a start lock never gets a token,
-// so the Lease of a start lock is never outdated.
+// isOutdated reports whether the holder of the Lease needs a new token. The reason is a token that
+// is not above the floor, or a hold that has no token yet. The holder of a start lock never gets a
+// token, so the Lease of a start lock is never outdated.
 func isOutdated(l *coordinationv1.Lease, floor uint64) bool {
 	life, _ := api.SplitSlots([]string{l.Name})
 	return len(life) > 0 && api.IsIdentity(view.HolderOf(l)) && tokenOf(l) <= floor

@@ -25,8 +25,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// restored is a fake API server with one revision for all objects, like etcd. Its agents obey each
-// request to yield, unless the slot is paused.
+// restored is a fake API server with one revision for all objects, like etcd. The fake agents obey
+// each request to yield, unless the slot is paused.
 type restored struct {
 	*byHand
 	t  *testing.T
@@ -42,7 +42,7 @@ type restored struct {
 	// early reports that a pod could acquire a slot before the revision was above the floor.
 	early bool
 	floor uint64
-	// fence is the token in a Variable.
+	// fence is the token that a Variable records of its fence.
 	fence int64
 }
 
@@ -203,7 +203,7 @@ func TestRefusedRecoveryAndDryRunWriteNothing(t *testing.T) {
 	}
 }
 
-func TestRecoverCommandThatCannotWritePausesNoSlot(t *testing.T) {
+func TestRecoverCommandLeavesSlotsUnpausedIfWritingFails(t *testing.T) {
 	w := newRestored(t, 5000, slotLease("lock.a", "a", nil))
 	w.WithWatch = interceptor.NewClient(w.WithWatch, interceptor.Funcs{
 		Create: func(context.Context, client.WithWatch, client.Object, ...client.CreateOption) error {
@@ -215,7 +215,8 @@ func TestRecoverCommandThatCannotWritePausesNoSlot(t *testing.T) {
 	assert.NotContains(t, w.lease(t, "lock.a").Annotations, api.PausedAnnotation, "no slot stays paused if the command cannot write")
 }
 
-// meddle calls a function before each patch of a Lease with the name.
+// meddle calls the function f before each patch of the Lease with the name. If f returns an error,
+// the patch fails with this error.
 func (w *restored) meddle(name string, f func() error) {
 	w.WithWatch = interceptor.NewClient(w.WithWatch, interceptor.Funcs{
 		Patch: func(ctx context.Context, c client.WithWatch, object client.Object, patch client.Patch, options ...client.PatchOption) error {
@@ -229,7 +230,7 @@ func (w *restored) meddle(name string, f func() error) {
 	})
 }
 
-// pauseByHand pauses the slot in the name of a person.
+// pauseByHand pauses the slot, as a person would.
 func (w *restored) pauseByHand(name string, pause api.Pause) error {
 	l := w.lease(w.t, name)
 	l.Annotations = map[string]string{api.PausedAnnotation: string(pause)}

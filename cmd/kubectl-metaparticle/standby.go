@@ -17,7 +17,7 @@ import (
 
 // unfit returns the reason why the pod cannot hold next. The text is empty if the pod can hold
 // next. The Leases are those of the pod's slots. A pod with the local API can hold next, because
-// its program may ask for the slot.
+// its program may bid for the slot.
 func unfit(pod corev1.Pod, leases []*coordinationv1.Lease) string {
 	said, ok := view.Condition(pod)
 	holds := slices.ContainsFunc(leases, func(l *coordinationv1.Lease) bool { return view.HolderOf(l) == view.IdentityOf(pod) })

@@ -61,7 +61,7 @@ func TestStatusCommandShowsHolderAndStandbys(t *testing.T) {
 }
 
 // A program of the local API may want no slot, so a slot without a holder is no problem.
-func TestStatusCommandShowsPodsOfTheLocalAPI(t *testing.T) {
+func TestStatusCommandShowsWhichPodsUseLocalAPI(t *testing.T) {
 	b := newByHand(slotLease("lock.a", "a", nil), slotLease("election.main", "", nil),
 		localPod("a", corev1.ConditionTrue, "election.main", "lock.a"), localPod("b", corev1.ConditionFalse, "election.main", "lock.a"))
 	assert.Equal(t, exitOK, b.status(t, screen{}, "shop"))

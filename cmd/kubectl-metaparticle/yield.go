@@ -155,7 +155,7 @@ func round(d time.Duration) time.Duration {
 	return d.Round(100 * time.Millisecond)
 }
 
-// hold is one pod's hold of some of the subject's slots. The number is the value of
+// hold is one pod's hold of some of the subject's slots. The field "number" is the value of
 // [api.HoldAnnotation].
 type hold struct {
 	identity, number string
@@ -283,9 +283,9 @@ func (s *subject) anyFit(h hold) error {
 		h.slots[0], api.PodOf(h.identity), strings.Join(unfit, ""), remedy))
 }
 
-// annotate changes annotations of a slot's Lease. A nil value removes an annotation. The
-// patch compares no version, because a late patch does no harm. A yield names the only hold
-// that obeys it, and a pause is meant for every holder.
+// annotate changes annotations of a slot's Lease. A nil value removes an annotation. The patch
+// names no resourceVersion, because a late patch does no harm. Only the hold that a request to
+// yield names obeys the request, and a pause is meant for every holder.
 func (s *subject) annotate(ctx context.Context, slot string, annotations map[string]any) error {
 	lease := new(coordinationv1.Lease)
 	lease.Namespace, lease.Name = s.namespace, slot

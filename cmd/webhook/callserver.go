@@ -33,7 +33,7 @@ const (
 	greetingTime = callTime / 2
 	// idleTime is as long as the API server's client keeps an idle connection.
 	idleTime = 90 * time.Second
-	// maxHeader is far above the API server's header, which has about 1 KiB.
+	// maxHeader is far above the size of the header of the API server's calls, about 1 KiB.
 	maxHeader = 16 << 10
 	// maxConnections is far above the number of connections of a few API servers. This number of
 	// idle connections takes about 40 MiB, less than a tenth of the webhook's memory limit.
@@ -148,8 +148,8 @@ func (s *callServer) tls(ctx context.Context) (*tls.Config, error) {
 		return nil, err
 	}
 	return &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
-		// The file may change, so each connection reads it anew. If the file has no
-		// certificate, no caller is answered.
+		// The file of the client CA may change, so the server reads the file for each connection.
+		// If the file has no certificate, the server answers no caller.
 		pool, err := certificates(s.clientCA)
 		if err != nil {
 			return nil, err

@@ -121,7 +121,7 @@ func answered(t *testing.T, address string, certificates ...tls.Certificate) err
 	return nil
 }
 
-func TestOnlyCallersWithAClientCertificateAreAnswered(t *testing.T) {
+func TestClientCAFlagMakesWebhookRefuseUncertifiedCallers(t *testing.T) {
 	ours, theirs := newAuthority(t), newAuthority(t)
 	file := filepath.Join(t.TempDir(), "ca.pem")
 	require.NoError(t, os.WriteFile(file, ours.pem(), 0o600))
@@ -141,7 +141,7 @@ func TestOnlyCallersWithAClientCertificateAreAnswered(t *testing.T) {
 	require.Error(t, answered(t, address, theirs.client(t)), "without a CA no caller is answered")
 }
 
-func TestEveryCallerIsAnsweredWithoutAClientCA(t *testing.T) {
+func TestWebhookWithoutClientCAFlagAnswersEveryCaller(t *testing.T) {
 	address := listening(t, newCallServer(settings{}))
 	require.NoError(t, answered(t, address))
 	require.NoError(t, answered(t, address, newAuthority(t).client(t)))

@@ -76,9 +76,9 @@ func (c *crowd) enter(connection net.Conn) *guest {
 	return g
 }
 
-// worst returns the guest whose connection has to be closed. Guests that are still greeting
-// get at most half of the places, because a peer without a client certificate never ends
-// its greeting.
+// worst returns the guest whose connection has to be closed. Guests that are still greeting get at
+// most half of the places. If the server requires client certificates, a guest without such a
+// certificate never ends its greeting.
 func (c *crowd) worst() *guest {
 	crowded := c.greeting > (c.max+1)/2
 	return slices.MaxFunc(c.guests, func(a, b *guest) int {

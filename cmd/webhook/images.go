@@ -32,7 +32,8 @@ var (
 	errNone = errors.New("no pull secret that can be read")
 )
 
-// maxLogged bounds the cause of a failure in the log. The cause may contain a text of a registry.
+// maxLogged is the largest number of bytes that the log shows of the cause of a failure. The cause
+// may contain a text of a registry.
 const maxLogged = 1 << 10
 
 func newImages(reader client.Reader, s settings, log *slog.Logger) (image.Images, error) {
@@ -51,8 +52,8 @@ func newImages(reader client.Reader, s settings, log *slog.Logger) (image.Images
 		if err != nil {
 			return nil, fmt.Errorf("read registry CA: %w", err)
 		}
-		// The system's certificates stay in the pool, so that the public registries stay
-		// trusted beside the private one.
+		// The system's certificates stay in the pool, so that the webhook also trusts the public
+		// registries.
 		if options.CAs, err = x509.SystemCertPool(); err != nil {
 			return nil, fmt.Errorf("read system's certificates: %w", err)
 		}

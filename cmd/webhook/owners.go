@@ -29,8 +29,8 @@ var (
 	// errReplaced reports that the object with the owner's name has another UID than the
 	// owner reference.
 	errReplaced = errors.New("the owner of that name is another object: the one that the reference means is gone, or never was")
-	// errNoKind reports a kind that differs from a kind of Kubernetes only by its case or
-	// group.
+	// errNoKind reports an owner's kind that differs from a kind of Kubernetes only by the case of
+	// letters or by the group.
 	errNoKind = errors.New("no API of Kubernetes has such a kind in that group")
 )
 
@@ -38,9 +38,9 @@ var (
 // outdated cache would not show that a ReplicaSet was orphaned. An orphaned ReplicaSet is a
 // workload of its own.
 //
-// A pod's creator can write any owner reference. If a reference names a built-in kind of Kubernetes,
-// such as ReplicaSet, the object of that name must have the UID in the reference. So a pod cannot
-// join another workload's singleton by a forged reference.
+// A pod's creator can write any owner reference. If a reference names a built-in kind of
+// Kubernetes, such as ReplicaSet, the object of that name must have the UID in the reference. So a
+// pod cannot join another workload's singleton by a forged reference.
 type owners struct {
 	reader client.Reader
 	// cached has the metadata of the objects whose kinds are in [watched]. This metadata may be
@@ -65,8 +65,8 @@ var known = []schema.GroupVersionKind{
 	{Version: "v1", Kind: "Pod"},
 }
 
-// counter names the annotation and the label by which a workload counts the templates
-// of its ReplicaSets.
+// counter names the annotation and the label in which a workload's controller records the number
+// and the hash of a ReplicaSet's template.
 type counter struct {
 	// number is the annotation with the count.
 	number string
@@ -250,10 +250,10 @@ func (o owners) verify(ctx context.Context, namespace string, owner *metav1.Owne
 	return o.get(ctx, namespace, owner, &metadata)
 }
 
-// builtin returns the kind of Kubernetes whose slots would have the same names as those of the
-// owner's kind. The first result is empty if no such kind exists. The name of a slot contains the
-// owner's kind in lower case, and omits the groups of Kubernetes. The second result reports whether
-// the first result has exactly the kind and the group of the owner.
+// builtin returns the kind of Kubernetes that equals the owner's kind, apart from the case of
+// letters and the group. The name of a slot contains the owner's kind in lower case, and omits the
+// groups of Kubernetes. So workloads of two such kinds could share a slot. The first result is
+// empty if no such kind exists. The second result reports whether case and group are equal, too.
 func builtin(group, kind string) (schema.GroupVersionKind, bool) {
 	if !slices.Contains([]string{"", "apps", "batch"}, group) {
 		return schema.GroupVersionKind{}, false

@@ -22,9 +22,9 @@ import (
 // configuration is the name of the webhook configuration in manifests/.
 const configuration = "metaparticle"
 
-// stepTime bounds one hook of the Helm chart. Helm itself waits for five minutes. The looks of
-// [setup.Disarm] take at most 95 s if no request hangs. The remaining time serves to restore the
-// webhook's configuration while the API server is away.
+// stepTime bounds one hook of the Helm chart. Helm itself waits for five minutes. The search of
+// [setup.Disarm] for gated pods takes at most 95 s if no request hangs. The remaining time serves
+// to restore the webhook's configuration while the API server is away.
 const stepTime = 4 * time.Minute
 
 // step is a step of an installation, which a hook of the Helm chart takes in a pod of its own.
@@ -78,15 +78,16 @@ func try(ctx context.Context, c client.Client, namespace string, out io.Writer) 
 }
 
 // beginUninstall makes the webhook gate no more pods. While gated pods exist, the function returns
-// an error, and the webhook stays or returns ([setup.Disarm]). The function takes half a minute.
+// an error, and the webhook stays or returns ([setup.Disarm]). While the API server answers, the
+// function takes half a minute.
 func beginUninstall(ctx context.Context, c client.Client, _ string, out io.Writer) error {
 	return setup.Disarm(ctx, c, configuration, out)
 }
 
 // endUninstall deletes the objects that enroll made, after the webhook's pods have ended. An
 // earlier deletion would be in vain, because enroll creates lost Leases again. While gated pods
-// exist, the function returns an error and deletes nothing. Some tools, such as Argo CD, run only the
-// last hook, so no earlier hook has looked for gated pods.
+// exist, the function returns an error and deletes nothing. Some tools, such as Argo CD, run only
+// the last hook, so no earlier hook has looked for gated pods.
 func endUninstall(ctx context.Context, c client.Client, namespace string, out io.Writer) error {
 	if err := setup.RefuseUsed(ctx, c, out); err != nil {
 		return err

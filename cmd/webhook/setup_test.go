@@ -59,8 +59,9 @@ func TestWebhookBinaryRefusesUnknownSubcommandsAndArguments(t *testing.T) {
 	assert.ErrorContains(t, start(t.Context(), []string{"tries", "-agent-image=a", "-namespace=b"}, out), `unexpected argument "tries"`)
 }
 
-// The API server is away for longer than all looks of the hook. Helm waits for five minutes.
-func TestFirstHookRestoresWebhooksWithinItsTime(t *testing.T) {
+// The API server is away for longer than the hook searches for gated pods. Helm waits for five
+// minutes.
+func TestUninstallHookRestoresWebhooksBeforeHelmTimesOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
 		away := func() error {
@@ -91,7 +92,7 @@ func TestFirstHookRestoresWebhooksWithinItsTime(t *testing.T) {
 }
 
 // A gated pod lives, and no hook has run before. The webhook's pods are gone.
-func TestLastHookKeepsLeasesWhileGatedPodsLive(t *testing.T) {
+func TestUninstallHookKeepsLeasesWhileGatedPodsExist(t *testing.T) {
 	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "lock.a", Labels: map[string]string{api.ManagedLabel: "true"}}}
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "a", Labels: map[string]string{api.GatedLabel: api.Gated}}}
 	c, out := fake.NewClientBuilder().WithObjects(lease, pod).Build(), new(strings.Builder)

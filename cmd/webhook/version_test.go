@@ -33,7 +33,7 @@ func (u *upgraded) ServerVersion() (*version.Info, error) {
 	return nil, errors.New("no route")
 }
 
-func TestUnknownOrUpgradedClusterVersionIsReadAgain(t *testing.T) {
+func TestWebhookRegularlyRereadsTheClustersKubernetesVersion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := &upgraded{}
 		k := &kubernetes{server: server, log: slog.New(slog.DiscardHandler)}

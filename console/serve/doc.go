@@ -10,10 +10,10 @@
 // of them. From a namespace that exceeds its share, the page omits first the earlier handovers, and
 // then whole slots. A sentence on the page has the number of omitted slots.
 //
-// The handler authenticates nobody. The caller listens on the loopback of a pod, and the API
-// server decides on each port-forward. The handler answers only requests for a loopback name. So no page
+// The handler authenticates nobody. The caller listens on the loopback of a pod, and the API server
+// decides on each port-forward. The handler answers only requests for a loopback name. So no page
 // of another site reads the stream under a name of its own (DNS rebinding).
 //
-// Not guaranteed: that the shown slots are current. The page shows the slots of the caller's last
-// publication.
+// The page does not guarantee that the shown slots are current. The page shows the slots of the
+// caller's last publication.
 package serve

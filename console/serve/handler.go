@@ -65,7 +65,8 @@ func guarded(next http.Handler) http.Handler {
 	})
 }
 
-// loopback reports whether a Host header names the loopback: localhost or an address, and perhaps a port.
+// loopback reports whether a Host header names the loopback: localhost or an address, and perhaps a
+// port.
 func loopback(host string) bool {
 	name, port, more := strings.Cut(host, ":")
 	if inner, ok := strings.CutPrefix(host, "["); ok {

@@ -298,7 +298,7 @@ func TestConsolePageHasNoInlineScriptOrStyle(t *testing.T) {
 	assert.NotRegexp(t, regexp.MustCompile(`innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function|https?://`), string(script))
 }
 
-func TestOnlyRequestsForLoopbackHostsAreAnswered(t *testing.T) {
+func TestConsoleAnswersOnlyRequestsForLoopbackHosts(t *testing.T) {
 	s := New()
 	handler := s.Handler()
 	for host, status := range map[string]int{
@@ -315,7 +315,7 @@ func TestOnlyRequestsForLoopbackHostsAreAnswered(t *testing.T) {
 	}
 }
 
-func TestRequestsFromPagesOfOtherSitesAreRefused(t *testing.T) {
+func TestOtherSitesMayOnlyLinkToConsolePages(t *testing.T) {
 	s := New()
 	s.Docs = http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
 	handler := s.Handler()

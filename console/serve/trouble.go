@@ -43,8 +43,8 @@ func (s *Server) alive() message {
 	return m
 }
 
-// sign encodes the message of an idle stream. The message has no id, because no state belongs to it. The caller
-// holds the mutex.
+// sign encodes the message of an idle stream. The message has no id, because no state belongs to
+// it. The caller holds the mutex.
 func (s *Server) sign() (message, error) {
 	text, err := json.Marshal(sign{s.Now(), s.trouble})
 	if err != nil {

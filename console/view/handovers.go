@@ -24,7 +24,7 @@ type Handover struct {
 	// Event is missing.
 	From   string `json:"from,omitempty"`
 	Reason string `json:"reason,omitempty"`
-	// Cause is the message of the Event at the end of that pod's hold.
+	// Cause is the message of the Event with that reason.
 	Cause string `json:"cause,omitempty"`
 	// Seconds is the time between release and acquisition, in whole seconds, because Events have no
 	// fractions. The field is nil if no Event tells of the release.
@@ -64,13 +64,13 @@ func (t told) isLate(released *report) bool {
 		released.at.Sub(t.acquired.at) <= lateness
 }
 
-// ahead bounds how far the clock of an agent may be ahead of the caller's clock. A later Event is
-// forged, and would be the last handover of its slot for ever.
+// ahead bounds how far the clock of an agent may be ahead of the caller's clock. An Event that is
+// further ahead is forged, and would be the last handover of its slot for ever.
 const ahead = 5 * time.Minute
 
-// historiesOf returns the history of each slot that the agents' Events name, with at most the given number of
-// handovers. Events that no agent can have written are ignored. If the argument "now" is not zero,
-// Events of the future are ignored, too.
+// historiesOf returns the history of each slot that the agents' Events name, with at most the given
+// number of handovers. The function ignores Events that no agent can have written. If the argument
+// "now" is not zero, the function also ignores Events of the future.
 func historiesOf(events []*corev1.Event, now time.Time, most int) map[types.NamespacedName]history {
 	events = slices.DeleteFunc(slices.Clone(events), func(e *corev1.Event) bool {
 		last := Last(*e)

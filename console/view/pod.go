@@ -26,7 +26,7 @@ const (
 	Barrier = "barrier"
 )
 
-// These are the reason and the message of a pod whose program asks for slots by the local API.
+// These are the reason and the message of a pod whose program bids for slots by the local API.
 const (
 	LocalReason = "LocalAPI"
 	AsksItself  = "the program asks by the local API"

@@ -58,15 +58,14 @@ type Holder struct {
 	Workload string `json:"workload,omitempty"`
 	Hold     string `json:"hold,omitempty"`
 	Token    string `json:"token,omitempty"`
-	// Gone reports that no pod has the holder's identity. Gone is also true if the holder is
-	// another program than an agent.
+	// Gone reports that no pod has the holder's identity. Gone is also true if a client other than
+	// an agent has acquired the Lease.
 	Gone         bool       `json:"gone,omitempty"`
 	Deleted      bool       `json:"beingDeleted,omitempty"`
 	Since        *time.Time `json:"since,omitempty"`
 	Renewed      *time.Time `json:"renewed,omitempty"`
 	ServingSince *time.Time `json:"servingSince,omitempty"`
-	// Starting reports that the holder does not serve yet, and that the hold is younger than
-	// [startShare] of the lease duration.
+	// Starting reports that the holder does not serve yet, and that the hold is new ([Young]).
 	Starting bool `json:"starting,omitempty"`
 	// SilentSince is set if the holder does not renew the Lease. The value is the instant of the
 	// last change that the caller of [State.Slots] saw.
@@ -82,13 +81,13 @@ type Standby struct {
 	Ready   bool   `json:"ready"`
 	Reason  string `json:"reason"`
 	Message string `json:"message"`
-	// Program reports that the program of the pod asks for its slots by the local API. The cluster
-	// does not show whether the program asks at present.
+	// Program reports that the program of the pod bids for its slots by the local API. The cluster
+	// does not show whether the program has a bid at present.
 	Program bool `json:"program,omitempty"`
 	// Deleted reports that the pod is being deleted, so it begins no hold.
 	Deleted bool `json:"beingDeleted,omitempty"`
 	// WaitsSince is the instant since which the pod waits: the last start of its shim, or its last
-	// release according to Events. The field is absent if the pod's program asks by the local API.
+	// release according to Events. The field is absent if the pod's program bids by the local API.
 	WaitsSince *time.Time `json:"waitsSince,omitempty"`
 
 	// Identity is the identity by which the pod would hold.
@@ -98,7 +97,7 @@ type Standby struct {
 }
 
 // State has the objects from which the slots are computed. The method Slots ignores ungated pods,
-// and Leases of other programs.
+// and Leases that are no slots.
 type State struct {
 	Leases []*coordinationv1.Lease
 	Pods   []*corev1.Pod
@@ -108,7 +107,8 @@ type State struct {
 	// holder counts as silent. Without Now, Events of any time count.
 	Seen map[types.UID]time.Time
 	Now  time.Time
-	// Old reports that the latest renewals may be missing. Then a starting holder keeps starting.
+	// Old reports that the latest renewals may be missing. Then a starting holder continues to
+	// count as starting.
 	Old bool
 }
 
@@ -225,9 +225,9 @@ const (
 	startsWithin = time.Minute
 )
 
-// Young reports whether the Lease shows a new hold that the holder renews. The age of the hold comes
-// from two instants of the holder's clock. By the caller's clock, the last renewal may be a lease
-// duration old. So clocks that differ by less cause no error.
+// Young reports whether the Lease shows a new hold that the holder renews. The age of the hold
+// comes from two instants of the holder's clock. By the caller's clock, the last renewal may be a
+// lease duration old. So clocks that differ by less cause no error.
 func Young(l *coordinationv1.Lease, now time.Time) bool {
 	if l.Spec.AcquireTime == nil || l.Spec.RenewTime == nil {
 		return false
@@ -322,10 +322,10 @@ func (s *Slot) finished(pod corev1.Pod) bool {
 }
 
 // Healthy reports whether the slot needs no attention. The slot is healthy if the holder is not
-// gone, serves or is starting, and has not let the Lease expire. The slot is also healthy if the slot is paused,
-// or has neither a holder nor a standby. The holder of a once claim, a read-write lock or a barrier
-// always counts as serving. A pod that asks by the local API is no standby here, because its
-// program may want no slot.
+// gone, serves or is starting, and has not let the Lease expire. The slot is also healthy if the
+// slot is paused, or has neither a holder nor a standby. The holder of a once claim, a read-write
+// lock or a barrier always counts as serving. A pod with the local API is no standby here, because
+// its program may want no slot.
 func (s Slot) Healthy() bool {
 	serves := s.Holder != nil && (s.Holder.ServingSince != nil || s.Holder.Starting || !s.serves()) && !s.Holder.Gone && !s.Holder.Expired
 	wanted := slices.ContainsFunc(s.Standbys, func(p Standby) bool { return !p.Program && !p.Deleted })

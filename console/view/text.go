@@ -12,10 +12,10 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// These limits bound the bytes of a text that pods or their owners write. Agents write shorter texts.
-// The console's caches use the same limits.
+// These limits bound the bytes of a text that pods or their owners write. Agents write shorter
+// texts. The console's caches use the same limits.
 const (
-	// MaxMessage bounds a message, or the cause of a handover.
+	// MaxMessage bounds the message of an Event or of a pod condition, and the cause of a handover.
 	MaxMessage = 1024
 	// MaxIdentity bounds a text with an identity: the name of a pod, and its uid.
 	MaxIdentity = 320

@@ -69,7 +69,7 @@ func TestMirrorPodWithoutClaimIsAdmitted(t *testing.T) {
 	}
 }
 
-func TestWebhookRefusesInvalidOwnerWithoutReadingIt(t *testing.T) {
+func TestInvalidOwnerCausesRefusalWithoutAnAPICall(t *testing.T) {
 	o := Options{AgentImage: mutatetest.AgentImage, Images: asked{t}, Owners: asked{t}}
 	for _, owner := range []string{
 		`{"apiVersion":"apps/v1","kind":"ReplicaSet","name":"a,b","uid":"1","controller":true}`,
@@ -84,7 +84,7 @@ func TestWebhookRefusesInvalidOwnerWithoutReadingIt(t *testing.T) {
 	}
 }
 
-func TestPodUpdatesAndSubresourceRequestsGetNoPatch(t *testing.T) {
+func TestPodWebhookIgnoresUpdatesAndSubresourceRequests(t *testing.T) {
 	o := Options{AgentImage: mutatetest.AgentImage, Images: asked{t}, Owners: asked{t}}
 	r := mutatetest.Request(ownedPod)
 	r.Operation = admissionv1.Update

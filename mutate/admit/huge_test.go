@@ -68,8 +68,8 @@ func TestWebhookAnswersHugeObjectsWithShortMessages(t *testing.T) {
 	}
 }
 
-// The resource becomes a label of a metric, and a process keeps each label for ever. So an
-// unknown resource counts as "other".
+// The resource becomes the value of a metric's label, and the webhook keeps each value for ever. So
+// an unknown resource counts as "other".
 func TestMetricLabelOfUnknownResourcesIsConstant(t *testing.T) {
 	for resource, want := range map[string]string{
 		"deployments": "deployments", "statefulsets": "statefulsets", "daemonsets": "daemonsets", "replicasets": "replicasets",

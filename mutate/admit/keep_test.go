@@ -54,7 +54,7 @@ func updated(t *testing.T, before, now *corev1.Pod) (admission.Response, *corev1
 }
 
 // docs/compatibility.md: pod/labels-replaced carried
-func TestGatedPodKeepsItsMarksAfterUpdates(t *testing.T) {
+func TestWebhookRestoresMarksThatAPodUpdateRemoves(t *testing.T) {
 	for _, pair := range []string{"deployment-pod", "gate-pod", "gate-readiness"} {
 		before := living(t, pair)
 		slots := before.Annotations[api.SlotsAnnotation]

@@ -29,9 +29,9 @@ type Owners interface {
 	// Origin follows the controllers of a pod up to the top-most controller, such as from
 	// ReplicaSet to Deployment. The caller passes only a pod with a controller.
 	//
-	// The result has the template of this very pod, or nil if the template is not
-	// certain. The template of another revision could lack a container, which would then
-	// run ungated.
+	// The result has the template of this very pod, or nil if Origin does not know exactly this
+	// template. The template of another revision could lack a container, which would then run
+	// ungated.
 	Origin(ctx context.Context, namespace string, pod *corev1.Pod) (feature.Origin, error)
 	// JobUID returns the UID of a Job; empty if there is no Job of that name.
 	JobUID(ctx context.Context, namespace, job string) (string, error)

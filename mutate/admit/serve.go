@@ -3,8 +3,8 @@
 
 // Package admit answers the admission calls of the API server for pods and workloads.
 //
-// Guarantee: a call gets an answer within its time, or status 429 if the calls in flight
-// leave no room. No call ends the process. A well-formed workload is never refused.
+// Guarantee: a call gets an answer before its timeout, or status 429 if the calls in flight leave
+// no room. No call ends the process. A well-formed workload is never refused.
 package admit
 
 import (

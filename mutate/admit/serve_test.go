@@ -42,7 +42,7 @@ func review(t *testing.T, r admission.Request) string {
 	return string(text)
 }
 
-func TestWebhookServerEncodesTheAnswerOfItsHandler(t *testing.T) {
+func TestWebhookServerEncodesTheHandlersAnswer(t *testing.T) {
 	f := mutatetest.Facts{Images: map[string]mutatetest.Image{"app:1": {Command: image.Command{Entrypoint: []string{"/bin/app", "<é>"}}}}}
 	const pod = `{"metadata":{"name":"a","annotations":{"metaparticle.io/singleton":"true"}},"spec":{"containers":[{"name":"app","image":"app:1"}]}}`
 	handler := NewPodHandler(Options{AgentImage: mutatetest.AgentImage, Images: f, Owners: f})
@@ -81,8 +81,8 @@ func TestBodyWithoutAdmissionReviewIsRefused(t *testing.T) {
 	}
 }
 
-// A panic must refuse one object, and must not end the process.
-func TestObjectIsRefusedIfItsAdmissionHandlerPanics(t *testing.T) {
+// After a panic the webhook must refuse only one object, and must not end.
+func TestPanicInAdmissionHandlerRefusesTheObject(t *testing.T) {
 	panics := admission.HandlerFunc(func(context.Context, admission.Request) admission.Response { panic("oh") })
 	var got admissionv1.AdmissionReview
 	require.NoError(t, json.Unmarshal(call(t, panics, "application/json", review(t, mutatetest.Request(`{}`))).Body.Bytes(), &got))

@@ -45,9 +45,9 @@ var workloadResources = []string{"cronjobs", "daemonsets", "deployments", "jobs"
 // otherResource stands for every resource outside of the webhook's configuration.
 const otherResource = "other"
 
-// resourceOf returns the resource of a request, or otherResource. The result becomes a metric's
-// label, and a process keeps each label for ever. A caller other than the API server may send any
-// name, so resourceOf returns no unknown name.
+// resourceOf returns the resource of a request, or otherResource. The result becomes the value of a
+// metric's label, and the webhook keeps each value for ever. A caller other than the API server may
+// send any name, so resourceOf returns no unknown name.
 func resourceOf(r admission.Request) string {
 	if slices.Contains(workloadResources, r.Resource.Resource) {
 		return r.Resource.Resource

@@ -17,7 +17,8 @@ import (
 
 // judgeOnce refuses a once claim that gates several containers, or a main container of an Indexed
 // Job. The function also refuses a once claim of a container that the kubelet starts again after
-// its success. A once claim without a name needs a revision.
+// its success. The function also refuses a once claim without a name if the pod has neither a
+// revision nor a Job.
 func judgeOnce(p *Pod) reason.Refusals {
 	places := p.places()
 	if _, once := p.Request.Once(); !once || len(places) == 0 {
@@ -85,7 +86,7 @@ func (p *Pod) onceKey() string {
 // bits.
 const uidLength = 8
 
-// judgeRevision refuses a once claim without a name in a pod without a revision.
+// judgeRevision refuses a once claim without a name in a pod that has neither a revision nor a Job.
 func judgeRevision(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
 	claim, once := p.Request.Once()

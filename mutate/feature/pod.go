@@ -37,7 +37,7 @@ type Origin struct {
 	Preview bool
 }
 
-// Run is a Job, whose pods may wait for each other.
+// Run is a Job. The pods of a Job can wait for each other at a barrier.
 type Run struct {
 	UID string
 	// AtOnce is the number of pods that the Job runs at the same time.

@@ -112,9 +112,9 @@ func qos(containers []*corev1.Container) corev1.PodQOSClass {
 }
 
 // fit moves the values into the bounds that the namespace's LimitRanges set for a container: min,
-// max, and the ratio of limit to request. A resource that is not stated gets the LimitRange's
-// default later. If the argument "equal" is true, the requests become equal to the limits.
-// Otherwise a limit below its request becomes equal to the request.
+// max, and the ratio of limit to request. If the container does not state a resource, the API
+// server later sets the LimitRange's default. If the argument "equal" is true, the requests become
+// equal to the limits. Otherwise a limit below its request becomes equal to the request.
 func fit(ranges []corev1.LimitRange, requests, limits corev1.ResourceList, equal bool) {
 	for _, r := range ranges {
 		for _, item := range r.Spec.Limits {

@@ -14,8 +14,8 @@ import (
 )
 
 // onLoss returns the action of a container's shim after a lost slot. The kubelet does not
-// restart a container whose restart policy is Never. So its shim may not start the child
-// again either.
+// restart a container whose restart policy is Never. So the shim of such a container must not start
+// the child again.
 func (p *Pod) onLoss(c *corev1.Container) api.OnLoss {
 	switch asked := api.OnLoss(p.Annotations[api.OnLossAnnotation]); {
 	case p.restarts(c) == corev1.ContainerRestartPolicyNever:

@@ -17,9 +17,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// keptSignals are the signals that the shim cannot pass on, by their names or numbers. The names here
-// lack the prefix "SIG". The shim needs SIGCHLD to reap children. The Go runtime or the C library
-// uses the others.
+// keptSignals are the signals that the shim cannot pass on, by their names or numbers. The names
+// here lack the prefix "SIG". The shim needs SIGCHLD to reap children. The Go runtime or the C
+// library uses the other signals.
 var keptSignals = []string{"CHLD", "CLD", "17", "URG", "23", "PROF", "27", "32", "33", "RTMIN", "RTMIN+0", "34"}
 
 // child is the command that the shim of a container starts, from the container or its
@@ -96,7 +96,7 @@ func (p *Pod) shimCommand(at place, its child) []string {
 	return append([]string{api.AgentBinary}, exec.Args()...)
 }
 
-// childOf returns the child of a container. An explicit command overrides the image's.
+// childOf returns the child of a container. An explicit command overrides the image's command.
 func childOf(c *corev1.Container, read lookUp) (child, reason.Refusals) {
 	if len(c.Command) > 0 {
 		args, before := unshim(slices.Concat(c.Command, c.Args))

@@ -27,7 +27,7 @@ func unshim(words []string) (own []string, before api.ExecArgs) {
 		}
 		n := slices.Index(words[i:], "--")
 		if n < 0 {
-			break // this shim has no "--", so no later shim has one
+			break // neither this shim nor a later shim has a "--"
 		}
 		return slices.Concat(words[:i], words[i+n+1:]), api.RecallExecArgs(words[i : i+n])
 	}

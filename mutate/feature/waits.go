@@ -14,10 +14,11 @@ import (
 )
 
 // judgeWaits refuses a bounded wait in a pod that never ends, and in a container that the kubelet
-// starts again after the wait. The function also refuses a gated init container that may skip: the
-// kubelet would take its exit code 0 for success, and start the application. The function accepts a
-// bounded wait in a gated init container: the container then ends with [api.ExitWaited], which is a
-// failure. Then the pod's restartPolicy decides whether the container starts again.
+// starts again after the wait. The function also refuses a gated init container that may skip. The
+// kubelet would take the exit code 0 of a skip for success, and start the application. The function
+// accepts a bounded wait in a gated init container: after the bound, the container ends with
+// [api.ExitWaited], which is a failure. Then the pod's restartPolicy decides whether the
+// container starts again.
 func judgeWaits(p *Pod, at place) reason.Refusals {
 	var refusals reason.Refusals
 	c, request := p.container(at), p.Request

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package image declares the look-up of the command that a container runtime would run for
-// an image. Package registry implements the interfaces.
+// an image. Package registry implements the look-up.
 package image
 
 import (
@@ -10,10 +10,10 @@ import (
 	"errors"
 )
 
-// Images makes readers of images' commands.
+// Images makes a [Reader] for each pod.
 type Images interface {
-	// For returns a reader with the rights of one pod: its pull secrets and those
-	// of its service account, each read at most once.
+	// For returns a Reader with the rights of one pod: the pull secrets of the pod and of its
+	// service account. The Reader reads each pull secret at most once.
 	For(rights PullRights) Reader
 }
 

@@ -32,7 +32,7 @@ const (
 	// of the body, the patch, and garbage.
 	perByte = 4
 	// perObject is the memory for each JSON object, and for each element of a list. A decoder may
-	// make a whole container of a tiny element, in a list that grows by copying. The measured
+	// allocate a whole Container for a tiny element, in a list that grows by copying. The measured
 	// maximum for any type of element in a pod was 1.7 KB.
 	perObject = 2 << 10
 	// perMember is the memory for each member of a JSON object: in the map of a decoder, and in a
@@ -48,8 +48,8 @@ const (
 	// at one time. That third is at most 190 bytes, or 280 with the race detector.
 	perNested = 320
 	// maxDecoded bounds the estimate for one decoded body to half of the default load. The update
-	// of a workload with 20 containers, 50 variables in each, and managed fields takes less than
-	// half of maxDecoded. So does a workload with 3 MB of arguments, of a dozen letters each.
+	// of a workload with managed fields and 20 containers, each with 50 environment variables, takes
+	// less than half of maxDecoded. So does a workload with 3 MB of arguments, of a dozen letters each.
 	maxDecoded = 64 << 20
 	// defaultLoad is a quarter of the webhook's memory limit of 512 MiB. The calls of at
 	// least 200 ordinary pods together fit into the load.

@@ -119,8 +119,8 @@ func countWords(text []byte, i int) (words, nested, end int) {
 	return words, nested, min(i, len(text))
 }
 
-// spaces returns the index of the next byte, from i on, that is not a space, or else the
-// length of the text.
+// spaces returns the index of the first byte from i on that is not a space. If all these bytes are
+// spaces, the result is the length of the text.
 func spaces(text []byte, i int) int {
 	for i < len(text) && (text[i] == ' ' || text[i] == '\n' || text[i] == '\t' || text[i] == '\r') {
 		i++

@@ -117,8 +117,8 @@ func (f Facts) LimitRanges(context.Context, string) ([]corev1.LimitRange, error)
 }
 
 // Request returns the request to create a Deployment "biller" in namespace "shop". The argument
-// "raw" is the JSON of the Deployment. The handler of pods accepts the same request, and reads
-// that JSON as a pod.
+// "raw" is the JSON of the Deployment. The pod webhook accepts the same request, and reads that
+// JSON as a pod.
 func Request(raw string) admission.Request {
 	return admission.Request{AdmissionRequest: admissionv1.AdmissionRequest{
 		Namespace: "shop",

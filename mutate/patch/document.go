@@ -32,7 +32,7 @@ type Document struct {
 
 var errNoObject = errors.New("not a JSON object")
 
-// Open returns the document of a text, which has to be valid JSON.
+// Open returns the document of a text. The text has to be valid JSON.
 func Open(raw []byte) (*Document, error) {
 	if !isObject(raw) {
 		return nil, errNoObject
@@ -91,8 +91,8 @@ func (d *Document) Index(member, value string, path ...any) (int, bool) {
 
 // Ensure puts a value into the array at a path. The argument "member" is the key that identifies
 // elements, such as "name". If an element and the value agree in this member, the element
-// gets every member of the value. The element keeps its other members, such as defaults, and mounts
-// and variables of other injectors. If no element agrees, the function appends the value.
+// gets every member of the value. The element keeps its other members, such as defaults,
+// and mounts from other injectors. If no element agrees, the function appends the value.
 func (d *Document) Ensure(member string, value any, path ...any) {
 	text := marshal(value)
 	object := node{text: text}

@@ -6,8 +6,8 @@ package patch
 import "slices"
 
 // node is a JSON value that stays text until a change concerns a part of the value. A pod
-// is large, and the part that changes is small. So the webhook decodes less, and each pod
-// starts sooner. The text is valid, because the caller has decoded the text before.
+// is large, and the part that changes is small. So the webhook saves the time to decode the whole
+// pod. The text is valid, because the caller has decoded the text before.
 type node struct {
 	// text is nil once the node is unfolded into members or elements.
 	text     []byte

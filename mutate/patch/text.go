@@ -81,7 +81,8 @@ func decoded(text []byte) any {
 	return value
 }
 
-// isKey reports whether a text stands for a key. The text is in JSON, but lacks the two quotes.
+// isKey reports whether a text stands for a key. The text is the JSON of a string, without the two
+// quotes.
 func isKey(text []byte, key string) bool {
 	return string(text) == key || bytes.IndexByte(text, '\\') >= 0 && unquoted(text) == key
 }

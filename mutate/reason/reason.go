@@ -3,7 +3,7 @@
 
 // Package reason names the reasons of all refusals and warnings of the webhook.
 //
-// Guarantee: each refusal and each warning begins with a reason of a closed list, and ends
+// Guarantee: each refusal and each warning begins with a reason from [All], and ends
 // with an instruction. Each of these texts is short, whatever the object contains: objects
 // arrive before the API server has validated them.
 package reason

@@ -5,13 +5,13 @@ package apiserver
 
 import "time"
 
-// Chatter is the name of an invariant. The violation means that an agent sends too many requests
+// Chatter is the name of an invariant. A violation means that an agent sends too many requests
 // within a minute, or that in times without faults the agent sends anything but renewals.
 const Chatter = "chatter"
 
 // These constants bound the requests that an agent process may send within any minute, whatever
-// request faults happen. A restarted agent counts anew, and the kubelet's back-off bounds the
-// restarts.
+// request faults happen. After a restart the agent may send as many requests again, but the kubelet's
+// back-off bounds the restarts.
 const (
 	// mostOfLease bounds the requests for one slot in a minute. In the long run an agent sends at
 	// most two requests a second. So it sends 120 a minute, or 130 if its clock is a twelfth too

@@ -48,6 +48,6 @@ func trip(r *rand.Rand, f Weather) time.Duration {
 	return d
 }
 
-// noticed bounds the time in which a client notices that the path is cut. agent/kube
+// noticed bounds the time until a client notices that the network is cut. The package agent/kube
 // promises 8 s.
 const noticed = 8 * time.Second

@@ -21,7 +21,7 @@ type Object struct {
 	versions   []Version
 }
 
-// Version is one state of an object. A version without a body records that the object
+// Version is one state of an object. A Version without a body records that the object
 // does not exist.
 type Version struct {
 	// At is the instant at which the server stored the state.

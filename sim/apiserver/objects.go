@@ -81,8 +81,8 @@ type Rule struct {
 	Verbs         []string `json:"verbs"`
 }
 
-// Granted reports whether the pods' account has the right by the named Role. The Role must
-// give the right, and a RoleBinding of that name must bind the Role.
+// Granted reports whether the named Role lets the pods' account use the verb on the Lease. A
+// RoleBinding with the name of the Role must exist.
 func (s *Objects) Granted(name, verb, lease string) bool {
 	role := s.Object("Role", name).Last()
 	if role.Raw == nil || s.Object("RoleBinding", name).Last().Raw == nil {

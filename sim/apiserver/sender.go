@@ -26,9 +26,9 @@ type sender struct {
 	Allowed func(verb, lease string) error
 	// Waits reports that the process waits until conditions are met.
 	Waits bool
-	// Sent counts the requests by kind, including watches and Events.
+	// Sent counts the requests by operation, including watches and Events.
 	Sent map[string]int
-	// recent has the requests of the last minute, by slot or kind.
+	// recent has the requests of the last minute, by slot or operation.
 	recent map[string]*minute
 }
 
@@ -128,7 +128,7 @@ func (c *sender) Do(ctx context.Context, op string, effect func() ([]byte, error
 	broken := c.broken(op)
 	lost = lost || broken == Unheard
 	// A request without an answer fails immediately, or hangs until its deadline. A watch has no
-	// deadline, but its client notices that the path is cut.
+	// deadline, but its client notices that the network is cut.
 	silence := func() {
 		if watching := strings.HasPrefix(op, "watch "); watching || abrupt {
 			pause := back

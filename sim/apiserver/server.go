@@ -33,8 +33,8 @@ type Server struct {
 	sent time.Duration
 	rng  *rand.Rand
 	rv   int64
-	// changes has the stored changes, which watches read. The field "compacted" is the oldest
-	// version from which a watch can resume.
+	// changes has the stored changes, which watches read. The field "compacted" is the lowest
+	// resourceVersion from which a watch can resume.
 	changes   []change
 	compacted int64
 	// lost reports that a person keeps the server stopped.
@@ -45,8 +45,8 @@ type Server struct {
 // server calls the function "stored". The argument "sent" of that function is the instant at which
 // a client sent the last write of a Lease.
 func New(e *engine.Engine, stored func(by, lease string, sent time.Duration, before, after Version)) *Server {
-	// Fencing tokens are numbers. The first versions are below 1000, so a program that
-	// compares tokens as text fails when the versions reach 1000.
+	// Fencing tokens are numbers. The first resourceVersions are below 1000, so a program that
+	// compares tokens as text fails when the resourceVersions reach 1000.
 	return &Server{Network: newNetwork(e), Objects: newObjects(), rng: e.Source("server"), rv: 990, stored: stored}
 }
 
@@ -85,8 +85,8 @@ func (s *Server) Put(by, kind, name string, raw []byte) ([]byte, error) {
 	return s.store(by, o, body, before.UID), nil
 }
 
-// Remove deletes the object if uid and resourceVersion match. An empty text matches any
-// object.
+// Remove deletes the object if uid and resourceVersion match. An empty uid or resourceVersion matches
+// any object.
 func (s *Server) Remove(by, kind, name, uid, rv string) error {
 	o := s.Object(kind, name)
 	before := o.Last()
@@ -136,7 +136,8 @@ func (s *Server) Inform() {
 	}
 }
 
-// next advances the resourceVersion. Other objects of the cluster use some versions up.
+// next advances the resourceVersion. Other objects of the cluster use up some
+// resourceVersions.
 func (s *Server) next() { s.rv += 1 + int64(s.rng.IntN(3)) }
 
 // changed reports a change to the watches. Unless the change is an update of a Lease, the method
@@ -169,11 +170,11 @@ func (s *Server) ComeUp() {
 	}
 }
 
-// open starts a stream of the events after the version.
+// open starts a stream of the events after the resourceVersion.
 func (s *Server) open(w *Watch, resourceVersion string) error {
 	w.rng = w.c.source("stream " + w.name)
 	if resourceVersion == "" {
-		// Without a version the stream begins with the current state.
+		// Without a resourceVersion the stream begins with the current state.
 		if v := s.Object("Lease", w.name).Last(); v.Body != nil {
 			w.offer(change{rv: s.rv, kind: kube.Added, name: w.name, raw: v.Raw})
 		}

@@ -18,9 +18,9 @@ func (s *Server) Lose() {
 const bumped = 1_000_000
 
 // Restore replaces the Leases, Roles and bindings by those of an earlier instant. Each object gets
-// its version of that instant. The pods stay as they are, because a test of a restore needs only
-// old Leases and rights. New resourceVersions are higher than all that a client has seen, and all
-// watches end.
+// its state of that instant. The pods stay as they are, because a test of a restore needs only old
+// Leases and rights. The new resourceVersions are higher than all resourceVersions that a client has
+// seen. All watches end.
 func (s *Server) Restore(at time.Duration) {
 	s.engine.Note("script", "restores the snapshot of %v", at)
 	for _, key := range s.keys {

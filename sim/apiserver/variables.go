@@ -47,7 +47,7 @@ func (v *Variables) Integer(name string) int64 {
 }
 
 // put stores the Variable as the API server does. By the schema's rules, the method refuses a write
-// that removes the fence, names another lock, or has an older fence.
+// that removes the fence, changes the lock of the fence, or has an older fence.
 func (v *Variables) put(next *kube.Variable) (*kube.Variable, error) {
 	before := v.of[next.Name]
 	if next.UID != before.UID || next.ResourceVersion != before.ResourceVersion {

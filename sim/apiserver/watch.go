@@ -94,7 +94,7 @@ func (s *Watch) arrive(closing, orderly bool) {
 		return
 	}
 	if !s.c.in() {
-		// The server sends packets again until the path is back, or the client gives up.
+		// The server sends packets again until the network is back, or the client gives up.
 		moves := s.moves
 		s.c.net.engine.After(engine.Between(s.rng, 50*time.Millisecond, 200*time.Millisecond), func() {
 			if s.moves == moves {

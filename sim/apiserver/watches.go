@@ -58,8 +58,8 @@ func (s *Watches) Hurry() {
 	}
 }
 
-// Severed lets clients notice that their streams are cut. The caller has just cut a
-// path.
+// Severed lets clients notice that their streams are cut. The caller has just cut the
+// network of some clients.
 func (s *Watches) Severed() {
 	for _, stream := range s.all {
 		if !stream.c.in() {

@@ -31,8 +31,9 @@ type Weather struct {
 	// the name of a Lease for which the server refuses all requests of agents and of pods that
 	// wait.
 	Deaf, Sealed string
-	// Gets, Puts, Watches and Patches are faults. Each fault applies to all such requests of agents
-	// and of pods that wait. Agents patch only the status of their pods.
+	// Gets is the fault of all GET requests from agents and from pods that wait. The fields Puts,
+	// Watches and Patches are the faults of their other requests. Agents patch only the status of
+	// their pods.
 	Gets, Puts, Watches, Patches Fault
 	// Idle is the silence after which a load balancer cuts a watch; 0 means never.
 	Idle time.Duration

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package controller models the controllers of Deployments, ReplicaSets, StatefulSets and DaemonSets,
-// by their source in Kubernetes 1.37. Package story applies versions to the workloads of these
+// by their source in Kubernetes 1.37. Package story applies revisions to the workloads of these
 // controllers.
 //
 // # Guarantee

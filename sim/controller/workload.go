@@ -74,7 +74,7 @@ func (l *Workload) Apply(b world.Behaviour) {
 }
 
 // Again applies the template of a revision that exists. The revision gets a new highest
-// number, unless it is the newest revision already.
+// number, unless the revision is the newest already.
 func (l *Workload) Again(r *revision) {
 	if r != l.Newest {
 		highest := int64(0)
@@ -164,7 +164,7 @@ func (l *Workload) observe() {
 	}
 }
 
-// Available reports whether the pod has been Ready for long enough.
+// Available reports whether the pod stays, and has been Ready for the time MinReady.
 func (l *Workload) Available(p *world.Pod) bool {
 	since, ready := l.since[p]
 	return ready && p.Shown.Stays() && l.Now()-since >= l.MinReady

@@ -40,7 +40,7 @@ func New(ctx context.Context, seed uint64) *Engine {
 // Stop ends all contexts of the world. After that, no event begins.
 func (e *Engine) Stop() { e.cancel() }
 
-// Lock locks the mutex. The holder of the mutex may read and change the whole world.
+// Lock locks the mutex. With the mutex, a goroutine may read and change the whole world.
 func (e *Engine) Lock() { e.mu.Lock() }
 
 // Unlock unlocks the mutex.

@@ -28,7 +28,7 @@ type moment struct {
 
 func newHistory() history { return history{start: time.Now(), failed: make(chan struct{})} }
 
-// Now returns the true time since the beginning.
+// Now returns the true time since the beginning of the story.
 func (h *history) Now() time.Duration { return time.Since(h.start) }
 
 // Note adds a line to the history. The caller holds the mutex.
@@ -48,7 +48,7 @@ func (h *history) Violate(invariant, what string, args ...any) {
 	close(h.failed)
 }
 
-// Verdict returns the invariant that was violated first, with its instant. An empty
+// Verdict returns the invariant that was violated first, and the instant of the violation. An empty
 // verdict means that no invariant was violated.
 func (h *history) Verdict() (string, time.Duration) { return h.verdict, h.failedAt }
 

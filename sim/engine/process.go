@@ -11,8 +11,8 @@ import (
 // ErrDead is the error of a call by a process that has ended.
 var ErrDead = errors.New("this process is dead")
 
-// Process models a process of an operating system, which uses the API server. A fault can freeze or
-// kill the process at any of its requests.
+// Process models an operating system's process that uses the API server. A fault can freeze or kill
+// the process at any of its requests.
 type Process struct {
 	engine *Engine
 	// Ctx ends with the process.

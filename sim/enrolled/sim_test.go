@@ -38,7 +38,7 @@ func realEnroll(e *world.Enroller) world.Reconciler {
 }
 
 // Package world repeats two names of package enroll, because world must not link enroll.
-func TestSimulationUsesTheSameNamesAsEnroll(t *testing.T) {
+func TestNamesCopiedIntoSimulationEqualThoseOfEnroll(t *testing.T) {
 	assert.Equal(t, enroll.Unknown, world.Unknown)
 	assert.Equal(t, enroll.RoleName("default"), world.RoleName)
 }

@@ -125,7 +125,7 @@ func (c *changing) begins() bool {
 }
 
 // finishes demands that the rollout of a good version ends, and returns false after a violation.
-// The argument "more" prolongs the bound after faults; 0 means that no faults came before.
+// The argument "more" prolongs the bound after faults; 0 means that no faults preceded the rollout.
 func (c *changing) finishes(after string, more time.Duration) bool {
 	bound := more
 	c.Do(func() { bound += c.ending() })
@@ -153,7 +153,7 @@ func (c *changing) checkOther() {
 	}
 }
 
-// finished reports whether the rollout has ended, and whether its revision is proven. A workload
+// finished reports whether the rollout has ended, and the rollout's revision is proven. A workload
 // without pods, or with a shared slot, needs no proven revision.
 func (c *changing) finished() bool {
 	if !c.Complete() || c.Workload.Replicas == 0 || c.shared {
@@ -309,10 +309,10 @@ func (c *changing) evicts() {
 	}
 }
 
-// meddles disturbs or changes the workload while a broken version stalls the rollout.
-// Another broken version follows only if several old pods are left. Otherwise a
-// Deployment might delete the last old pod, because a new template makes it delete old pods
-// that are not Ready. An old pod may be not Ready because it stops or starts.
+// meddles disturbs or changes the workload while a broken version stalls the rollout. Another
+// broken version follows only if several old pods are left. Otherwise a Deployment might delete the
+// last old pod, because a Deployment with a new template deletes old pods that are not Ready. An
+// old pod may be not Ready because it stops or starts.
 func (c *changing) meddles() {
 	switch n := c.Rng.IntN(6); {
 	case n < 2:

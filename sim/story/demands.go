@@ -23,7 +23,7 @@ type demands struct {
 	at     time.Duration // the instant of the cause
 }
 
-// ready waits until the world is healthy: a child runs, and all other pods have been
+// ready waits until the world is healthy: a child runs, and all pods but the child's pod have been
 // standbys for a while. The function returns false after a violation.
 func (d *demands) ready() bool {
 	if !d.quiet("the row before") {
@@ -64,7 +64,7 @@ func (d *demands) once(cause func(*world.Child)) *world.Child {
 	return c
 }
 
-// each returns a cause that applies the given cause to all children of the hold.
+// each returns a cause that applies the given cause to all children of a child's hold.
 func (d *demands) each(cause func(*world.Child)) func(*world.Child) {
 	return func(c *world.Child) {
 		for _, other := range d.alive(c.Hold) {
@@ -100,7 +100,7 @@ func (d *demands) handover(cause func(*world.Child)) {
 	})
 }
 
-// notByFormer demands that another pod holds next. A pod that yields lets the other
+// notByFormer demands that the former holder does not hold next. A pod that yields lets the other
 // pods go first.
 func (d *demands) notByFormer() {
 	d.Do(func() {
@@ -166,8 +166,8 @@ func (d *demands) safely(cause func(*world.Child)) {
 	d.Do(func() { d.API.Weather = apiserver.Fair })
 }
 
-// free returns a function. At each call this function reports whether another child runs under the
-// slot.
+// free returns a function. At each call this function reports whether a child that began after the
+// fault runs under the slot.
 func (d *demands) free(before *world.Child) func() bool {
 	return func() bool { return d.next(before) != nil }
 }
@@ -183,7 +183,7 @@ func (d *demands) next(before *world.Child) *world.Child {
 	return nil
 }
 
-// lastEnd returns the instant at which the last child ended.
+// lastEnd returns the instant of the most recent end of a child.
 func (d *demands) lastEnd() time.Duration {
 	d.Lock()
 	defer d.Unlock()

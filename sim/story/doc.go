@@ -47,8 +47,7 @@
 //
 // # Clocks
 //
-// All bounds are true time. The longest wait of a clock follows from the slowest clock
-// ([world.Slow]).
+// All bounds count true time. A wait is longest for a pod with the slowest clock ([world.Slow]).
 //
 // # Not guaranteed
 //

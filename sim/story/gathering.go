@@ -63,8 +63,8 @@ func (g *gathering) nudge() {
 	}
 }
 
-// plan repeats the same step after each random pause: the Jobs make pods that they lack, and a
-// fault happens. In quiet times no fault happens.
+// plan repeats the same step at random times: the Jobs make pods that they lack, and a fault
+// happens. In quiet times no fault happens.
 func (g *gathering) plan() {
 	g.After(engine.Between(g.random, time.Millisecond, 10*time.Second), func() {
 		for _, of := range g.Gathered {
@@ -92,7 +92,7 @@ func (g *gathering) act() {
 		g.begin()
 	case n == 1:
 		g.takeLease(engine.Pick(g.random, of.Leases))
-	case n == 2 && len(g.Gathered) > 1: // the Job is deleted, and its pods follow
+	case n == 2 && len(g.Gathered) > 1: // the Job and its pods are deleted
 		of.Want = 0
 		for _, p := range slices.Clone(of.Pods) {
 			p.Delete(engine.Chance(g.random, .3))

@@ -101,8 +101,8 @@ func (j *jobs) lastHolder() {
 			j.assign(j.NewPod(t, j.place()))
 		}
 	})
-	// A waiter first has to see some state of the hold, which takes one renewal at most. Only the
-	// next renewal meets the condition.
+	// A waiter sees a first state of the hold within the period of one renewal. Only the next
+	// renewal meets the condition.
 	bound := j.settling() + j.waiters.looking() + world.Slow(2*world.BudgetOf(t.Duration).Renew)
 	j.waiters.proceed(bound, func(p *world.Waiter) bool { return !j.waiters.mute(p) })
 }
@@ -114,9 +114,9 @@ func (j *jobs) ending() time.Duration {
 	return j.settling() + mostDelay + mostPods*(2*t.Ends+j.settling()+t.WaitAtMost+world.MostBackOff)
 }
 
-// mostDelay bounds the time for which all pods of a key wait because their work failed during the
-// faults. The longest such delay is five minutes, for which the slowest clock needs 5.5 minutes.
-// After the faults no work fails.
+// mostDelay bounds the time for which all pods of a key wait because the key's work failed during
+// the faults. The longest such delay is five minutes, for which the slowest clock needs 5.5
+// minutes. After the faults no work fails.
 const mostDelay = 6 * time.Minute
 
 // makePods makes pods for the time in the argument "last", and causes faults meanwhile. After a
@@ -131,8 +131,8 @@ func (j *jobs) makePods(last time.Duration) bool {
 	})
 }
 
-// nextJob returns the Job of the next pod. Each Job has two pods, as if the second replaced
-// the first.
+// nextJob returns the Job of the next pod. Each Job has two pods, as if the second pod replaced the
+// first pod.
 func (j *jobs) nextJob() string {
 	j.made++
 	return fmt.Sprintf("job-%d", (j.made+1)/2)

@@ -23,7 +23,7 @@ type judge struct {
 	// the disturbance.
 	served time.Duration
 	// had is the number of old pods at the beginning of a rollout. The field "excused" is the
-	// number of them that a fault or a person may have removed since.
+	// number of these pods that a fault or a person may have removed during the rollout.
 	had, excused int
 	// free is the instant since which the slot is free and an old pod could take it. Zero
 	// means that the slot is not free, or that no old pod could take it.
@@ -91,9 +91,9 @@ func (j *judge) replaceable() (holder *world.Pod, others []*world.Pod) {
 	return child.Pod(), others
 }
 
-// checkProtected demands that no pod of a broken version is Ready, and that an old pod is
-// left. A strict controller may replace only one old pod, besides those that a fault or a
-// person removed.
+// checkProtected demands that no pod of a broken version is Ready, and that an old pod is left. A
+// strict controller may replace only one old pod, besides the old pods that a fault or a person
+// removed.
 func (j *judge) checkProtected() {
 	least := 1
 	if j.Template.Strict {
@@ -143,8 +143,8 @@ func (j *judge) checkServed() {
 }
 
 // shortestTurn is the least time that package turn gives an application to begin to serve in its
-// turn. In the world no application gets more time, because its probes ask for no more, and the old
-// version started fast.
+// turn. In the simulation no application gets more time, because its probes ask for no more, and
+// the old version started fast.
 const shortestTurn = time.Minute
 
 // turn bounds the time for which a turn of a broken version keeps the old version from serving.
@@ -184,13 +184,13 @@ func (j *judge) checkFree() {
 	}
 }
 
-// pauses are the waits between two turns that docs/rollouts.md promises. Each further
-// wait is an hour, too.
+// pauses are the waits between two turns that docs/rollouts.md promises. Each later wait is also an
+// hour.
 var pauses = []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour}
 
 // checkTurns demands that a broken revision waits between its turns, for longer each time
-// ([pauses]). So a rollout stops the old version at most four times in its first hour, and at most
-// once in each later hour.
+// ([pauses]). So in its first hour a rollout stops the old version at most four times. In each
+// later hour the rollout stops the old version at most once.
 func (j *judge) checkTurns() {
 	for _, end := range j.Checks.Ends[j.judged:] {
 		c := end.Child

@@ -49,8 +49,8 @@ func (r leaseRows) vanished(more func(*world.Child)) {
 	})
 }
 
-// forgetful replaces the processes of enroll by a new one, and deletes the Lease. The cache
-// of the new process shows no Role yet.
+// forgetful replaces the processes of enroll by a new process, and deletes the Lease. The cache of
+// the new process shows no Role yet.
 func (r leaseRows) forgetful() {
 	r.Do(func() {
 		for _, e := range slices.Clone(r.Enrolls) {

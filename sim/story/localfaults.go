@@ -25,7 +25,7 @@ func newLocalFaults(w *world.World, longest time.Duration) *localFaults {
 	return f
 }
 
-// plan causes a fault of a random pod after each random pause, except in quiet times.
+// plan causes faults of random pods at random times, except in quiet times.
 func (f *localFaults) plan() {
 	f.After(engine.Between(f.random, time.Millisecond, 10*time.Second), func() {
 		if p := engine.Pick(f.random, f.Locals); !f.Calm && p.Node.Up && !p.Node.Paused {
@@ -65,7 +65,7 @@ func (f *localFaults) act(p *world.LocalPod) {
 	}
 }
 
-// silence makes the open watches of the agent carry no event any more.
+// silence makes the open watches of the pod's agent carry no event any more.
 func (f *localFaults) silence(p *world.LocalPod) {
 	for _, s := range p.Agent.Watches() {
 		f.Note(p.Name, "its watch falls silent")
@@ -73,7 +73,8 @@ func (f *localFaults) silence(p *world.LocalPod) {
 	}
 }
 
-// pauseAndCut pauses a machine, which has no network when it goes on.
+// pauseAndCut pauses a machine for the time in the argument "last". Then the machine goes on, but
+// has no network for the same time.
 func (f *localFaults) pauseAndCut(n *world.Node, last time.Duration) {
 	n.Pause()
 	f.After(last, func() {

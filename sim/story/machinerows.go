@@ -50,8 +50,8 @@ func (r machineRows) reboot() {
 	})
 }
 
-// pausedPastLease pauses the machine until another pod holds. Then the machine wakes,
-// and the child must be dead as soon as its agent has learned of the other holder.
+// pausedPastLease pauses the machine until another pod holds. Then the machine wakes, and the child
+// must be dead soon after its agent has learned of the other holder.
 func (r machineRows) pausedPastLease() {
 	c, ok := r.pauseUntilAnotherHolds()
 	if !ok {
@@ -114,7 +114,7 @@ func (r machineRows) pauseBriefly(c *world.Child) {
 	r.After(engine.Between(r.Rng, 10*time.Millisecond, r.budget.Outage()/2), n.Unpause)
 }
 
-// changeClocks gives each clock another rate, and sets each wall clock.
+// changeClocks changes the rate of each clock, and sets each wall clock.
 func (r machineRows) changeClocks(*world.Child) {
 	for _, n := range r.Nodes {
 		n.Slew()

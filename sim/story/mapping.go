@@ -75,7 +75,7 @@ func (m *mapping) conditions(r *rand.Rand) []api.Condition {
 }
 
 // next deletes the Job, and makes the Job anew with another uid. The pods of the deleted Job end a
-// little later, and some of them go on although their objects are gone.
+// little later, and some of these pods run on although their objects are gone.
 func (m *mapping) next() {
 	of := world.ShardedJob{UID: fmt.Sprintf("%d-a", len(m.Mapped)+1), Shards: 1 + m.random.IntN(mostMapped), Indexed: engine.Chance(m.random, .4)}
 	of.AtOnce = 1 + m.random.IntN(of.Shards+1)
@@ -100,7 +100,7 @@ func (m *mapping) nudge() {
 	}
 }
 
-// plan calls [mapping.control] after each random pause, if the API server can be reached.
+// plan calls [mapping.control] at random times, if the API server can be reached.
 func (m *mapping) plan() {
 	m.After(engine.Between(m.random, 10*time.Millisecond, 3*time.Second), func() {
 		if !m.API.Away {
@@ -112,7 +112,7 @@ func (m *mapping) plan() {
 
 // control makes a pod of the last Job if a shard of that Job is not done. The Job never has more
 // pods than its parallelism allows. A deleted Job gets no new pod. A real Job also ends after a
-// given number of successful pods. In the world no Job ever reaches that number.
+// given number of successful pods. In the simulation no Job ever reaches that number.
 func (m *mapping) control() {
 	of := world.LastJob(m.World)
 	undone := world.Undone(m.World, of)
@@ -167,7 +167,7 @@ func (m *mapping) rewrite() {
 	of := world.LastJob(m.World)
 	first := m.API.Object("Lease", world.SlotsOfJob(1)[0]).Last().Lease
 	if m.absent || of.Indexed || first == nil || world.StampOf(first).Run != of.UID || m.Now() < m.sure {
-		return // also if no Lease has a stamp of this Job yet, or enroll may replace the stamp by mistake
+		return // the Leases may have no stamp of this Job yet, or enroll may replace the stamp by mistake
 	}
 	m.written = 1 + m.random.IntN(mostMapped)
 	m.Note("script", "the template of Job %s has %d shards", of.UID, m.written)
@@ -192,9 +192,9 @@ func (m *mapping) disturb() {
 	case n == 0 && len(m.Mapped) < mostMappers:
 		m.next()
 	case n == 1 && len(m.Enrolls) > 0 && m.written == 0:
-		// A process of enroll mistakes another Job for the last one, but only until a person has
-		// changed the template. After that change, a stamp of another run would replace the
-		// number of shards that the present run has to keep.
+		// A process of enroll mistakes another Job for the last Job, but only until a person has
+		// changed the template. After that change, a stamp of another run would replace the number
+		// of shards that the present run has to keep.
 		e, of := engine.Pick(m.Rng, m.Enrolls), engine.Pick(m.Rng, m.Mapped)
 		m.Note(e.Name, "believes in Job %s", of.UID)
 		e.Believes, e.BelievesIn = of.Shards, of.UID
@@ -242,7 +242,7 @@ func (m *mapping) recover() {
 	m.waiters.recover()
 	for _, p := range slices.Clone(m.waiters.all) {
 		if run := p.Conditions[0].Key; run != "" && run != world.LastJob(m.World).UID {
-			p.Delete() // the shards of an earlier Job never become done any more
+			p.Delete() // the shards of an earlier Job can no longer become done
 			m.waiters.remove(p)
 		}
 	}

@@ -46,7 +46,7 @@ func (c persons) hurries() bool {
 	return c.finishes("quick changes", 0)
 }
 
-// anyVersion applies a new version of any behaviour, or again a version that was applied before.
+// anyVersion applies a new version of any behaviour, or applies an earlier version again.
 func (c persons) anyVersion() {
 	switch c.Rng.IntN(6) {
 	case 0, 1:

@@ -60,7 +60,7 @@ func PlayShards(w *world.World) {
 	story.run()
 }
 
-// PlayMaps plays the seed's story in which the pods of Jobs do each shard once.
+// PlayMaps plays the seed's story in which the pods of Jobs work through shards.
 func PlayMaps(w *world.World) {
 	defer w.End()
 	var story *mapping

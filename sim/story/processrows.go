@@ -45,8 +45,8 @@ func (r processRows) killBoth(c *world.Child) {
 	c.Pod().RestartAgent()
 }
 
-// replaceBoth freezes the granted shim, and kills the agent. The child of the frozen shim runs on.
-// A new agent process and a fresh shim of the container start.
+// replaceBoth suspends the shim that has the grant, and kills the agent. The child of the suspended
+// shim runs on. A new agent process and a fresh shim of the same container start.
 func (r processRows) replaceBoth(c *world.Child) {
 	c.Shim.Freeze()
 	c.Pod().Agent().Kill()
@@ -73,9 +73,9 @@ func (r processRows) blockBriefly(c *world.Child) {
 	c.Pod().Agent().Block(engine.Between(r.Rng, 10*time.Millisecond, r.budget.Outage()*9/10))
 }
 
-// forgotten makes the kubelet forget a container, and start a second container beside that one,
-// with a new agent. The agent must drain the forgotten container, so that a child of the second
-// container runs.
+// forgotten makes the kubelet forget a container, and start a second container beside the forgotten
+// container. A new agent process replaces the agent. The agent must drain the forgotten container,
+// so that a child of the second container runs.
 func (r processRows) forgotten() {
 	var fresh *world.ShimProcess
 	r.once(func(c *world.Child) {

@@ -14,10 +14,10 @@ import (
 	"github.com/metaparticle-io/metaparticle/sim/world"
 )
 
-// programs is a story of pods whose programs use the local API. Programs bid for one lock, one
-// election and one semaphore, while faults happen. The invariants of safety must hold all the time.
-// After the faults every bidder must hold once more. In the end all agents must stop sending
-// requests.
+// programs is a story of pods whose programs use the local API. Programs bid for a lock, an
+// election or a semaphore, or for all three, while faults happen. The invariants of safety must
+// hold all the time. After the faults every bidder must hold once more. In the end all agents must
+// stop sending requests.
 type programs struct {
 	*recovery
 	trouble *trouble
@@ -111,7 +111,8 @@ func (s *programs) disturb(last time.Duration) bool {
 const mostGated = 2
 
 // proceed demands that each bidder holds once more within the bound, and that each pod that claims
-// by annotation ends. Within the bound, each add with an idempotency key must also get an answer.
+// by annotation ends. Within the bound, each adder's call with an idempotency key must also get an
+// answer.
 func (s *programs) proceed() bool {
 	all := biddersOf(s.World)
 	noted := func() bool {
@@ -154,12 +155,12 @@ func (s *programs) proceed() bool {
 	return true
 }
 
-// fallSilent lets programs make no more bids, and send no more requests about Variables. All holds
-// end a little later. Then fallSilent demands that no agent sends a request.
+// fallSilent makes the programs stop their bids, and their requests about Variables. All holds end
+// a little later. Then fallSilent demands that no agent sends a request.
 func (s *programs) fallSilent() {
 	s.Do(func() { s.Silent = true })
 	sent := map[*world.LocalAgent]int{}
-	// After the last call an agent watches the Leases for a minute more, by a clock that may be
+	// After the last call an agent watches the Leases for one more minute, by a clock that may be
 	// slow. A last release may take several attempts.
 	s.Pass(world.Slow(time.Minute) + s.settling())
 	s.Do(func() {
@@ -180,8 +181,8 @@ func (s *programs) fallSilent() {
 	})
 }
 
-// readersClaims draws the claims of the story of readers. All pods name one read-write lock, but
-// some with another size.
+// readersClaims draws the claims of the story of readers. All pods name the same read-write lock,
+// but the sizes in their claims can differ.
 func readersClaims(s *programs) func() []api.Claim {
 	return func() []api.Claim { return []api.Claim{{Kind: api.RWLock, Name: "c", Size: 1 + s.Rng.IntN(3)}} }
 }

@@ -48,8 +48,8 @@ func (r *recovery) heal() {
 }
 
 // killStopped kills the agents that got SIGTERM, as a kubelet does after the grace. An agent that
-// got SIGTERM yields to no pod, so without the kill the rollout could not end. The next agent
-// process in its container yields.
+// got SIGTERM yields to no pod, so without the kill a rollout could not end. The next agent process
+// in its container yields.
 func (r *recovery) killStopped() {
 	for _, p := range r.Pods {
 		if a := p.Agent(); a != nil && a.Stopped && !p.Stopping {
@@ -100,8 +100,9 @@ func (r *recovery) stuckSlots(after string, bound time.Duration) {
 	}
 }
 
-// wanted reports whether a healthy pod claims the slot, and is able to acquire it. A pod for
-// another number of shards than the template's does not count, because such a pod waits for ever.
+// wanted reports whether a healthy pod claims the slot, and is able to acquire it. A pod whose
+// number of shards differs from the template's number does not count, because such a pod waits for
+// ever.
 func (r *recovery) wanted(slot string) bool {
 	return slices.ContainsFunc(r.Pods, func(p *world.Pod) bool {
 		return p.Healthy() && p.Shards == r.Sharded && slices.Contains(p.Slots, slot) && !r.barred(p, slot)
@@ -109,8 +110,8 @@ func (r *recovery) wanted(slot string) bool {
 }
 
 // barred reports whether the pod cannot take the slot. A pod that needs all of its slots is barred
-// if another pod holds another one of them. A pod that needs any one of its slots is barred if its
-// child already runs under another slot.
+// if another pod holds another of these slots. A pod that needs any one of its slots is barred if
+// its child already runs under another slot.
 func (r *recovery) barred(p *world.Pod, slot string) bool {
 	if p.Any {
 		return slices.ContainsFunc(r.Checks.Alive, func(c *world.Child) bool { return c.Pod() == p && !c.Has(slot) && !c.Asked && c.Current() })

@@ -61,7 +61,7 @@ func (r requestRows) outage() {
 
 // retaken demands that the pod that held before a long outage of the API server is the first to
 // hold after the outage. Before that pod acquires the slot again, its hanging request times out,
-// and a pause of at most a second passes.
+// and the pod waits for at most a second.
 func (r requestRows) retaken() {
 	c := r.once(func(*world.Child) { r.API.GoDown() })
 	r.Pass(engine.Between(r.Rng, r.budget.Duration*11/10, 2*r.budget.Duration))
@@ -86,8 +86,9 @@ func (r requestRows) retaken() {
 	})
 }
 
-// loseReplies makes the network lose the answers of stored renewals, and all reads. After a while
-// reads work again, but no write is stored. The deadline counts from the last stored renewal.
+// loseReplies makes the network lose the answers to stored renewals, and makes all reads fail.
+// After a while reads work again, but no write is stored. The deadline counts from the last stored
+// renewal.
 func (r requestRows) loseReplies(*world.Child) {
 	r.API.Weather.Unanswered = true
 	r.Note("script", "no write is answered")

@@ -42,7 +42,7 @@ func newRolling(w *world.World) *rolling {
 	return r
 }
 
-// apply gives the workload another template.
+// apply gives the template a new revision, as if a person had changed the template.
 func (r *rolling) apply(t *world.Template) {
 	r.number++
 	t.Revision = api.Revision{Workload: "uid-web", Number: r.number, Hash: "h" + strconv.FormatInt(r.number, 10)}
@@ -52,7 +52,7 @@ func (r *rolling) apply(t *world.Template) {
 // mostSurge bounds the number of pods that a rollout makes in addition to the replicas.
 const mostSurge = 2
 
-// roll applies another template, or makes or stops one pod, as a controller does during a rollout.
+// roll applies a new revision, or makes or stops one pod, as a controller does during a rollout.
 // Some calls change nothing.
 func (r *rolling) roll() {
 	t := r.templates[0]

@@ -14,9 +14,9 @@ import (
 )
 
 // sharding is a story of one workload whose number of shards changes while faults happen. The
-// invariants of safety must hold all the time: never two pods under one shard, and never pods for
-// two numbers of shards at once. After the faults, and after each change, an application must run
-// under each shard that a pod can take.
+// invariants of safety must hold all the time. Two pods never run under one shard. Pods for two
+// numbers of shards never run at once. After the faults, and after each change, an application must
+// run under each shard that a pod can take.
 type sharding struct {
 	*chaos
 	// numbers are the numbers of shards that the template gets, one after the other.
@@ -190,7 +190,7 @@ func (s *sharding) quietly(after string) bool {
 	return true
 }
 
-// change gives the template another number of shards, and mostly starts one pod with that number.
+// change gives the template the next number of shards, and usually starts one pod with that number.
 func (s *sharding) change() {
 	s.made++
 	t := s.templates[0]
@@ -199,8 +199,8 @@ func (s *sharding) change() {
 	s.become(t)
 }
 
-// become gives the workload another template. If the workload has fewer than eight pods, the method
-// starts one pod of that template.
+// become replaces the template of the workload. If the workload has fewer than eight pods, the
+// method starts one pod of the new template.
 func (s *sharding) become(t world.Template) {
 	s.Note("script", "%d shards instead of %d", t.Shards, s.Sharded)
 	s.templates[0], s.Sharded = t, t.Shards
@@ -212,7 +212,8 @@ func (s *sharding) become(t world.Template) {
 	}
 }
 
-// old returns a pod whose number of shards is not the present one; nil if no such pod exists.
+// old returns a pod whose number of shards differs from the present number; nil if no such pod
+// exists.
 func (s *sharding) old() *world.Pod {
 	i := slices.IndexFunc(s.Pods, func(p *world.Pod) bool { return p.Shards != s.Sharded && p.Object && !p.Stopping })
 	if i < 0 {
@@ -221,8 +222,8 @@ func (s *sharding) old() *world.Pod {
 	return s.Pods[i]
 }
 
-// replace stops a pod whose number of shards is not the present one, and starts a pod with the
-// present number.
+// replace stops a pod whose number of shards differs from the present number, and starts a pod with
+// the present number.
 func (s *sharding) replace() {
 	if old := s.old(); old != nil {
 		old.Stop()
@@ -232,7 +233,7 @@ func (s *sharding) replace() {
 	}
 }
 
-// confuse makes a process of enroll believe in another number of shards for a while.
+// confuse makes a process of enroll assume a random number of shards for a while.
 func (s *sharding) confuse() {
 	if len(s.Enrolls) == 0 {
 		return

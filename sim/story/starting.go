@@ -86,7 +86,7 @@ func (s *starting) lasting() time.Duration {
 	return s.settling() + time.Duration(s.replicas[t.Workload]+1)*one
 }
 
-// over reports whether all starts are over.
+// over reports whether the start lock is free, and all pods that can start have started.
 func (s *starting) over() bool {
 	l, ok := s.API.Lease(world.StartSlot)
 	return ok && l.Holder == "" && !slices.ContainsFunc(s.slots, func(slot string) bool { return slot != world.StartSlot && s.stuck(slot) }) &&

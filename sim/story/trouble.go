@@ -16,9 +16,9 @@ import (
 type trouble struct {
 	*workloads
 	elector *world.Elector // nil in most worlds
-	// takesLeases and takesRoles report that a user deletes Leases, or Roles. No seed has both.
-	// If the Lease were gone together with the Role that names it, enroll would make a free
-	// Lease, although a pod may hold the slot.
+	// takesLeases and takesRoles report whether a user deletes Leases, and whether a user deletes
+	// Roles. At most one of the two fields is true. If the Lease were gone together with the Role
+	// that names it, enroll would make a free Lease, although a pod may hold the slot.
 	takesLeases, takesRoles bool
 }
 
@@ -46,7 +46,7 @@ func (c *trouble) troubles() []func() {
 // strike causes a random fault of those that can happen now.
 func (c *trouble) strike() { engine.Pick(c.Rng, c.troubles())() }
 
-// disturbFor calls the argument "disturb" again and again for the duration d. The random pauses
+// disturbFor calls the argument "disturb" again and again for the duration d. The random times
 // between the calls are shorter than the argument "pause". After a violation the result is false.
 func disturbFor(w *world.World, d, pause time.Duration, disturb func()) bool {
 	w.Do(func() { w.Calm = false; w.Note("script", "trouble for %v", d) })
@@ -131,7 +131,7 @@ func (c *trouble) takeLease() {
 	}
 }
 
-// takeRole deletes the Role or the RoleBinding.
+// takeRole deletes the Role with the agents' rights, or the RoleBinding of that Role.
 func (c *trouble) takeRole() {
 	kind := engine.Pick(c.Rng, []string{"Role", "RoleBinding"})
 	name := world.RoleName
@@ -193,7 +193,7 @@ func (c *trouble) podTrouble() {
 	c.After(pause, respawn)
 }
 
-// processTrouble kills, freezes or blocks a process of a pod, or starts a second one.
+// processTrouble kills, suspends or blocks a process of a pod, or starts a second process.
 func (c *trouble) processTrouble() {
 	p := engine.Pick(c.Rng, c.Pods)
 	if !p.Node.Up || p.Node.Paused {

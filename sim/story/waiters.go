@@ -36,8 +36,7 @@ func newWaiters(w *world.World, draw func(*rand.Rand) []api.Condition) *waiters 
 	return ws
 }
 
-// plan adds a waiter, or causes a fault of a waiter, after each random pause. In quiet times
-// nothing happens.
+// plan adds waiters, and causes faults of waiters, at random times. In quiet times nothing happens.
 func (ws *waiters) plan() {
 	ws.After(engine.Between(ws.random, time.Millisecond, 20*time.Second), func() {
 		if !ws.Calm {
@@ -67,7 +66,8 @@ func (ws *waiters) act() {
 	}
 }
 
-// add makes a waiter. A little later, enroll grants the waiter the right to read its Leases.
+// add makes a waiter. A little later, enroll grants the waiter the right to read the Leases of its
+// conditions.
 func (ws *waiters) add() {
 	ws.made++
 	p := world.NewWaiter(ws.World, fmt.Sprintf("waiter-%d", ws.made), engine.Pick(ws.random, ws.Nodes), ws.draw(ws.random), ws.remove)

@@ -14,8 +14,7 @@ import (
 // waits is a check in quiet times: no bid may wait for long for a slot that nobody uses.
 type waits struct {
 	*world.World
-	// since has, for each bid that waits for a slot that nobody uses, the instant since which the
-	// bid does so.
+	// since has the instant from which a bid waits for a slot that nobody uses, for each such bid.
 	since map[*world.Bidder]time.Duration
 	bound time.Duration
 	// next is the instant of the next judgement.
@@ -92,9 +91,9 @@ func (s *waits) joined(b *world.Bidder) bool {
 	})
 }
 
-// jointUsed reports whether a bid has to wait. A joint call has to wait while any of its claims
-// is in use. While another joint call waits, its claims count as in use, because it may have
-// acquired some of them already.
+// jointUsed reports whether a bid has to wait. A joint call has to wait while any of its claims is
+// in use. While another joint call waits, the claims of that call count as in use, because that
+// call may already hold slots.
 func (s *waits) jointUsed(b *world.Bidder) bool {
 	if b.Joint == nil {
 		return s.joined(b) || s.used(b)

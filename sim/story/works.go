@@ -12,8 +12,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/sim/world"
 )
 
-// newWorks returns the story of [jobs] with a once claim instead of a lock. The pods of one
-// key come one after the other, and old keys come back. In some worlds an init container does the
+// newWorks returns the story of [jobs] with a once claim instead of a lock. The pods of one key
+// come one after the other, and earlier keys come again. In some worlds an init container does the
 // work.
 func newWorks(w *world.World) *jobs {
 	j, t := newEnding(w, "work", api.OnceLease("a"))

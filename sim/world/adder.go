@@ -15,9 +15,10 @@ import (
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
-// adder is the part of a program that uses the Variables of its pod. An add with an idempotency key
-// counts once, however often the program sends it. The adder keeps such an add in the field "note",
-// as on a disk that outlives the process. The adder repeats that add until the agent answers.
+// adder is the part of a program that uses the Variables of its pod. An add is a request that adds
+// a number to a Variable. An add with an idempotency key counts once, however often the program
+// sends the request. The adder keeps such an add in the field "note", as on a disk that outlives
+// the process. The adder repeats that add until the agent answers.
 type adder struct {
 	pod     *LocalPod
 	name    string
@@ -26,8 +27,8 @@ type adder struct {
 	// Note is the add with an idempotency key that has no answer yet; nil for none.
 	Note *note
 	adds int
-	// holds has the agent's answers about the locks that programs of the pod held last. The
-	// method "write" takes its fence from these answers.
+	// holds has the agent's answers about the last holds of the pod's programs. The method "write"
+	// takes its fence from these answers.
 	holds []told
 	// calls are the calls that the present program has begun.
 	calls []*call
@@ -63,8 +64,8 @@ func (a *adder) die() {
 	a.program, a.calls = nil, nil
 }
 
-// later calls f after a pause, unless the program is dead by then, or no program may send requests
-// any more.
+// later calls f after a random time, unless the program is dead by then, or no program may send
+// requests any more.
 func (a *adder) later(f func()) {
 	g := a.program
 	a.pod.w.After(engine.Between(a.rng, 50*time.Millisecond, 20*time.Second), func() {
@@ -132,7 +133,7 @@ func (a *adder) hits() {
 	})
 }
 
-// write sets the Variable "fenced" with a hold as its fence. The hold may have ended long ago. In
+// write sets the Variable "fenced" with a hold as the fence. The hold may have ended long ago. In
 // quiet times the method sends nothing.
 func (a *adder) write() {
 	for _, b := range a.pod.Bidders {

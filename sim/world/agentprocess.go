@@ -47,7 +47,8 @@ type AgentProcess struct {
 	blocked chan struct{}
 }
 
-// StartAgent starts an agent process, which begins once it has the flock.
+// StartAgent starts an agent process. The process runs the agent once the process has the pod's
+// flock.
 func (p *Pod) StartAgent() {
 	if p.Gone || !p.Node.Up {
 		return
@@ -139,7 +140,8 @@ func (a *AgentProcess) runShims(config agent.Config) error {
 	return made.Run(a.Process.Ctx, a.stop)
 }
 
-// noteCourse stores the course of the pod, which outlives the agent's process.
+// noteCourse stores the course of the pod outside of the agent's process, because the course
+// outlives that process.
 func (a *AgentProcess) noteCourse(c agent.Course) error {
 	if !a.Enter() {
 		return engine.ErrDead
@@ -181,13 +183,13 @@ func (a *AgentProcess) yieldWhenStopped() {
 }
 
 // leapt signals to an agent that the wall clock was set. Shims notice a leap by themselves, but
-// between the end of a container and the start of the next one no shim lives.
+// between the end of a container and the start of the next container no shim lives.
 func (a *AgentProcess) leapt() {
 	a.WhenThawed(func() { wakeUp(a.leaps) })
 }
 
-// clock reads the node's clock for the agent's loop. The read waits while the process
-// is frozen, or its loop is blocked.
+// clock reads the node's clock for the agent's loop. The read waits while the process is frozen, or
+// the agent's loop is blocked.
 func (a *AgentProcess) clock() time.Duration {
 	for a.Enter() {
 		blocked, now := a.blocked, a.Pod.Node.Now()

@@ -69,8 +69,8 @@ func ExitingVersion(r *rand.Rand) Behaviour {
 	return Behaviour{Name: "exits at once", Lasts: engine.Between(r, time.Millisecond, time.Second), Probed: engine.Chance(r, .5)}
 }
 
-// LateVersion draws a version that crashes after it was proven. No rule promises that its
-// rollout ends.
+// LateVersion draws a version that crashes so late that the version may already be proven. No rule
+// promises that the rollout of such a version ends.
 func LateVersion(r *rand.Rand) Behaviour {
 	return Behaviour{Name: "crashes later", Lasts: engine.Between(r, 20*time.Second, 2*time.Minute), Probed: engine.Chance(r, .5)}
 }

@@ -14,8 +14,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
-// Bidder is the part of a program that bids for one claim. A bidder bids, works under its hold
-// until the instant that the last answer names, gives the hold back, and begins anew.
+// Bidder is the part of a program that bids for one claim. A bidder bids, and works under its hold
+// until the instant that the last answer names. Then the bidder gives the hold back, and begins
+// anew.
 type Bidder struct {
 	// Pod is the pod of the program.
 	Pod *LocalPod
@@ -43,13 +44,12 @@ type Bidder struct {
 	Hold  *told
 	until time.Duration
 	work  *work
-	// Writes reports that the bidder bids for a read-write lock as a writer, or holds the lock as
-	// one.
+	// Writes reports that the bidder, as a writer, bids for a read-write lock or holds that lock.
 	Writes bool
 	// Due reports that the bidder has not held yet in the present quiet times. Such a bidder must
 	// still hold once.
 	Due bool
-	// idles reports that the bidder will bid after a pause. The field Joint is the open call for
+	// idles reports that the bidder will bid after some time. The field Joint is the open call for
 	// several claims in which the bidder takes part; nil for none.
 	idles bool
 	Joint *joint
@@ -86,7 +86,7 @@ func (b *Bidder) in(d time.Duration, f func()) {
 	})
 }
 
-// idle draws the pause between two bids.
+// idle draws the time between two bids.
 func idle(b *Bidder) time.Duration {
 	if b.Pod.w.Calm {
 		return engine.Between(b.rng, 10*time.Millisecond, 2*time.Second)

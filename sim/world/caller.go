@@ -76,8 +76,8 @@ func (p caller) calls(ctx context.Context, to http.Handler, random *rand.Rand) i
 	return answer.Code
 }
 
-// idles waits between two calls. If the pause is longer than [lingers], the barrier no longer
-// counts the pod.
+// idles waits between two calls. If the wait is longer than [lingers], the barrier no longer counts
+// the pod.
 func (p caller) idles(ctx context.Context, random *rand.Rand) {
 	pause := engine.Between(random, time.Millisecond, lingers*3/4)
 	if engine.Chance(random, .2) {

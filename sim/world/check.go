@@ -25,7 +25,7 @@ const (
 	// Outlived means that a child lives past the instant at which the fastest clock allows
 	// a standby to take the slot.
 	Outlived = "outlived"
-	// withoutProof means that the server stores a release while a child of the hold lives,
+	// withoutProof means that the server stores a release while a child of the released hold lives,
 	// or that a child begins under a released hold.
 	withoutProof = "release-without-proof"
 	// tokenOrder means that the token of a hold is not greater than the token of the slot's
@@ -47,8 +47,8 @@ const (
 	Kept = "kept"
 	// pausedTaken means that a pod acquires a slot that a person has paused.
 	pausedTaken = "paused-taken"
-	// routed means that an application stops by a yield in a pod that is still Ready.
-	// Then a node may send a new connection to a port that is about to close.
+	// routed means that an application stops for a yield while its pod is still Ready. Then a node
+	// may send a new connection to a port that is about to close.
 	routed = "routed"
 	// deletedBegins means that a child begins although its pod was deleted a while ago.
 	deletedBegins = "deleted-begins"
@@ -64,7 +64,7 @@ const (
 	// Withheld means that a broken version interrupts the service of the old version, and
 	// that this outage lasts longer than the rules allow.
 	Withheld = "withheld"
-	// StopsOften means that a rollout stops the old version more often than its rule allows.
+	// StopsOften means that a rollout stops the old version more often than the rules allow.
 	StopsOften = "stops-often"
 	// startsBeside means that a child begins although its pod does not hold the start lock. A pod
 	// that releases the lock while a child starts breaks the same invariant.
@@ -119,8 +119,8 @@ func (t Template) needed() int {
 }
 
 // checkCrowd judges a pod that needs any one of its slots, as with a semaphore or with shards. The
-// holds with children, and the works of programs, must be at most as many as the slots. The check
-// counts these holds, whatever slots they name.
+// number of holds with children, plus the number of works of programs, must not exceed the number
+// of slots. The check counts a hold whatever slots that hold names.
 func (l *checks) checkCrowd(c *Child) {
 	if !c.Pod().Any {
 		return
@@ -175,8 +175,8 @@ func (l *checks) childEnds(c *Child) {
 	l.Alive = slices.DeleteFunc(l.Alive, func(other *Child) bool { return other == c })
 	l.Ends = append(l.Ends, Ending{At: l.Now(), Child: c})
 	l.CheckOutlived(c)
-	// The shim may take a second to kill and to reap, for which the fastest clock shows
-	// less than 1.2 s.
+	// The shim may take a second to kill and to reap. In that second the fastest clock counts less
+	// than 1.2 s.
 	late := c.Pod().Node.Now() - c.drainBy - time.Second*12/10
 	if c.drainBy > 0 && !c.Excused && late > 0 {
 		l.Violate(undrained, "%s was to be dead %v ago", c.Name, late)
@@ -199,8 +199,8 @@ func (l *checks) CheckOutlived(c *Child) {
 }
 
 // lingers checks a child whose machine has just woken. A child that has outlived its slot must be
-// dead or frozen within the time [Lingering]. A frozen shim can freeze no child, so its child is
-// excused.
+// dead or frozen within the time [Lingering]. A frozen shim cannot freeze its child, so the check
+// excuses that child.
 func (l *checks) lingers(c *Child) {
 	l.After(Lingering+time.Millisecond, func() {
 		if c.Alive {

@@ -25,9 +25,9 @@ type Run struct {
 	// Barrier is the barrier of the pods, and Duration the lease duration.
 	Barrier  api.Barrier
 	Duration time.Duration
-	// Leases are the Leases of the barrier. The first one has the record that the barrier is open.
+	// Leases are the Leases of the barrier. The first Lease records that the barrier is open.
 	Leases []string
-	// Pods are the existing pods of the run. The field "all" has the pods that are gone, too.
+	// Pods are the existing pods of the run. The field "all" also has the pods that are gone.
 	Pods, all []*Comer
 	// Want is the number of pods that the Job keeps at the same time.
 	Want int
@@ -84,9 +84,9 @@ func (p *Comer) identity() string { return api.Identity(p.Name, "uid-of-"+p.Name
 func (p *Comer) Runs() bool { return p.client != nil && !p.client.Dead }
 
 // lived returns the last instant at which the pod counted at its barrier. If the pod still counts,
-// this is the present instant. A pod counts while a process of its container lives. If its program
-// waits by the local API, the pod counts only while a call waits. After that call the pod still
-// counts for two seconds ([lingers]).
+// the result is the present instant. A pod counts while a process of its container lives. If its
+// program waits by the local API, the pod counts only while a call waits. After that call the pod
+// still counts for two seconds ([lingers]).
 func (p *Comer) lived() time.Duration {
 	last := p.died
 	if p.Runs() {

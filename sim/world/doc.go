@@ -41,7 +41,7 @@
 //
 // # Programs
 //
-// In three stories, pods have programs that bid by the local API (localpod.go, bidder.go). The
+// In some stories, pods have programs that bid by the local API (localpod.go, bidder.go). The
 // agent's process runs the real agent/local, and a program calls the handler of that server without
 // a network. Some pods claim the same slots by annotation. Each line of an answer names the instant
 // until which the line is good, on the clock of the machine. At that instant the program stops its
@@ -60,10 +60,9 @@
 //
 // # What the world does not judge
 //
-// The world excuses what docs/guarantees.md does not promise. A child is excused from
-// exclusivity while it is in uninterruptible sleep. So is a child whose node, container
-// or shim is frozen past the deadline. No child is excused from the rule that a release
-// needs proof.
+// The world excuses what docs/guarantees.md does not promise. A child is excused from exclusivity
+// while it is in uninterruptible sleep. A child is also excused if its node, container or shim is
+// frozen past the deadline. No child is excused from the rule that a release needs proof.
 //
 // An application of the gate "pod" is excused from exclusivity in two cases. In the first case, its
 // agent is dead, frozen or stopping when all containers have to be restarted. In the second case,

@@ -16,8 +16,8 @@ import (
 // Namespace is the only namespace of the world.
 const Namespace = "shop"
 
-// RoleName is the name of the Role that gives rights to the account of all pods. The
-// RoleBinding has the same name.
+// RoleName is the name of the Role that gives rights to the account of all pods. The RoleBinding of
+// that Role has the same name.
 const RoleName = "metaparticle:" + account
 
 // ReaderRoleName is the name of the Role by which pods read the Leases of their conditions.
@@ -31,8 +31,8 @@ const account = "default"
 // enroll creates the first Lease of a slot without a holder.
 const Unknown = "unknown"
 
-// Reconciler gives the namespace the Leases and rights that its pods need.
-// enroll.Reconciler implements it, and so does the model of enroll.
+// Reconciler gives the namespace the Leases and rights that its pods need. enroll.Reconciler and
+// the model of enroll implement this interface.
 type Reconciler interface {
 	// Namespace reconciles the namespace once, and returns the time until the next call.
 	Namespace(ctx context.Context, name string) (time.Duration, error)
@@ -50,11 +50,11 @@ type Enroller struct {
 	wake chan struct{}
 	// Cache has the state that the process knows without a request.
 	Cache Cache
-	// Believes is the number of shards that a confused process takes for the current one. Zero
+	// Believes is the number of shards that a confused process takes for the current number. Zero
 	// means that the process is not confused, and reads the template and the pods. Only the model
 	// of enroll is ever confused.
 	Believes int
-	// BelievesIn is the run that a confused process takes for the current one.
+	// BelievesIn is the run that a confused process takes for the current run.
 	BelievesIn string
 	// nudged is the instant of the last change. The Reconciler runs after the informers have
 	// seen the change.
@@ -179,7 +179,7 @@ func (e *Enroller) ListCached(kind string, selects func(labels map[string]string
 	return e.w.API.List(kind, selects, func(o *apiserver.Object) apiserver.Version { return o.AsOf(at) }), nil
 }
 
-// lag moves the cache forward, unless it is pinned, and returns the instant whose state the
+// lag moves the cache forward, unless the cache is pinned, and returns the instant whose state the
 // cache shows.
 func (e *Enroller) lag() time.Duration {
 	if e.Cache.Pinned {

@@ -33,8 +33,8 @@ type checks struct {
 	acquired map[string]acquisition
 	// Ends has the ends of all children so far.
 	Ends []Ending
-	// apart has the identities of the pods whose slots belong to separate claims, so that the
-	// slots have no order.
+	// apart has the identities of the pods whose slots belong to separate claims. Such slots have
+	// no order.
 	apart map[string]bool
 	// rivals has, by identity, the pods whose first claim is a read-write lock.
 	rivals map[string]*LocalPod

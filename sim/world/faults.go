@@ -76,7 +76,8 @@ func (n *Node) Thaw() {
 	}
 	n.w.Note(n.Name, "wakes")
 	if n.stoppedAt <= n.lingersUntil {
-		// The node stopped just after a pause, before its shims had frozen their children.
+		// The node was suspended just after a pause of the machine, before the shims had frozen
+		// their children.
 		n.lingersUntil = max(n.lingersUntil, n.w.Now()+Quick)
 		for _, c := range slices.Clone(n.w.Checks.Alive) {
 			if c.Pod().Node == n {
@@ -206,7 +207,7 @@ func (p *Pod) Recover() {
 		for _, s := range c.Shims {
 			s.Thaw()
 		}
-		// The older one of two shims ends, unless the kubelet has forgotten that shim.
+		// The older of two shims ends, unless the kubelet has forgotten that shim.
 		if len(c.Shims) > 1 && !c.Shims[0].Dead && !c.Shims[0].Forgotten {
 			c.Shims[0].Exit()
 		}

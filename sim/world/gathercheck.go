@@ -24,7 +24,8 @@ const (
 	// closed means that the record of an open barrier is gone, or names fewer pods than before.
 	closed = "closed"
 	// HeldUp means that a pod waits for longer than the rules allow, in quiet times. The wait
-	// counts only while the barrier of its run is open, or while enough pods of its run wait.
+	// counts only while the barrier of the pod's run is open, or while enough pods of that run
+	// wait.
 	HeldUp = "held-up"
 )
 

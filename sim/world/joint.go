@@ -69,7 +69,7 @@ func join(b *Bidder, partners []*Bidder) {
 // open reports whether the bidder with the index i still takes part in the call.
 func (j *joint) open(i int) bool { return j.Bidders[i].Joint == j && j.Bidders[i].round == j.rounds[i] }
 
-// took hands each bidder the line about its claim.
+// took gives each bidder the answer's line about the claim of that bidder.
 func (j *joint) took(code int, t told) {
 	for _, line := range t.Holds {
 		for i, b := range j.Bidders {

@@ -66,8 +66,8 @@ type container struct {
 	Failures int
 	Pending  bool
 	// Init reports that the container is an init container. The field "done" reports that the
-	// container has succeeded. Only init containers can be done, and the containers of a pod whose
-	// template sets Ends.
+	// container has succeeded. Only init containers, and the containers of a pod whose template
+	// sets Ends, can be done.
 	Init, done bool
 	Prepared   string        // the hold under which the init container succeeded
 	Since      time.Duration // the instant at which the init container succeeded
@@ -168,8 +168,8 @@ func (c *container) complete(s *ShimProcess) {
 	c.pod.w.After(engine.Between(c.pod.rng, 10*time.Millisecond, time.Second), next)
 }
 
-// finished reports whether the pod is one that ends, and each of its containers has succeeded. In
-// the template of a pod that ends, the field Ends is not zero.
+// finished reports whether the pod's template sets Ends, and each container of the pod has
+// succeeded.
 func finished(p *Pod) bool {
 	return p.Ends > 0 && !slices.ContainsFunc(p.Containers, func(c *container) bool { return !c.done })
 }
@@ -261,7 +261,8 @@ func (p *Pod) allowed(verb, lease string) error {
 
 // shimGone removes a dead shim from its container. If the shim was the current one, the kubelet
 // restarts the container. After the success of an init container, the kubelet starts the next
-// container instead. A pod that ends is stopped once all its containers have succeeded.
+// container instead. A pod whose template sets Ends is stopped once all containers of the pod have
+// succeeded.
 func (c *container) shimGone(s *ShimProcess) {
 	current := len(c.Shims) > 0 && c.Shims[len(c.Shims)-1] == s
 	c.Shims = slices.DeleteFunc(c.Shims, func(other *ShimProcess) bool { return other == s })

@@ -60,8 +60,8 @@ func (l *checks) leaseStored(by, slot string, sent time.Duration, before, after 
 }
 
 func (l *checks) checkAcquired(slot string, is *kube.Lease, hold string) {
-	// If a hold ended before its first grant, a later hold may have the same number. So the
-	// release of the earlier hold must not count for the later one.
+	// If a hold ended before its first grant, a later hold may have the same number. So the release
+	// of the earlier hold must not count for the later hold.
 	delete(l.released, Key(slot, is.Holder, hold))
 	for _, c := range l.Alive {
 		if c.Has(slot) && !l.absent(c, slot) && (c.Pod().Identity() != is.Holder || c.Hold != hold) {
@@ -140,8 +140,8 @@ func (l *checks) checkSwept(slot string) {
 
 // checkPassing demands, in quiet times without request faults, that no reader takes a slot more
 // than a second after another pod has acquired the intent. A reader with a mute watch is excused,
-// because it may not know of the intent. A write soon after the end of the faults is excused,
-// because a request from the time of the faults may hang until its timeout.
+// because that reader may not know of the intent. A write soon after the end of the faults is
+// excused, because a request from the time of the faults may hang until its timeout.
 func checkPassing(l *checks, slot string, is *kube.Lease, sent time.Duration) {
 	if !api.IsRWLockSlot(slot) {
 		return

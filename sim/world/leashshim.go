@@ -78,7 +78,7 @@ func (l *leashShims) attach(a *LocalAgent, config *local.Config) {
 	a.pod.w.Group.Go(func() { of.Run(a.Ctx) })
 }
 
-// hangUp implements starter: the agent's process is dead.
+// hangUp implements starter. The agent's process is dead, so the shim connects to the next process.
 func (l *leashShims) hangUp() {
 	if s := l.last; l.lives() && s.gate != nil {
 		s.gate = nil
@@ -86,7 +86,7 @@ func (l *leashShims) hangUp() {
 	}
 }
 
-// end implements starter: the shim ends, and the agent learns of that by the pidfd.
+// end implements starter. The shim ends, and the agent learns of this end by the pidfd.
 func (l *leashShims) end() {
 	if l.lives() {
 		l.last.end()
@@ -105,7 +105,7 @@ func (l *leashShims) leapt() {
 	l.last.report()
 }
 
-// dial connects to the agent, as soon as its desk listens.
+// dial connects to the agent, as soon as the agent's desk listens.
 func (s *leashShim) dial() {
 	s.pod.w.After(engine.Between(s.rng, time.Millisecond, 100*time.Millisecond), func() {
 		s.whenAwake(func() {
@@ -176,9 +176,9 @@ func (s *leashShim) takes(g gate.Grant) {
 	s.report()
 }
 
-// watch kills the program at the end of the present grant, unless another grant prolongs it. If the
-// machine is suspended at that instant, the program's work is excused, because shim and program
-// wake together.
+// watch kills the program at the instant that gate.Grant.KillAt returns, unless a later grant moves
+// the deadline. If the machine is suspended at that instant, the program's work is excused, because
+// shim and program wake together.
 func (s *leashShim) watch() {
 	deadline := s.grant.Deadline
 	s.pod.Node.Ring(s.grant.KillAt(), func() {
@@ -212,7 +212,7 @@ func (s *leashShim) kill(why string) {
 	})
 }
 
-// end ends the shim. The agent learns of that by the pidfd.
+// end ends the shim. The agent learns of this end by the pidfd.
 func (s *leashShim) end() {
 	s.dead = true
 	s.report()
@@ -233,7 +233,7 @@ func newLeashGate(a *LocalAgent, of *leashShims) *leashGate {
 	return g
 }
 
-// add adds a report. The report replaces an earlier one of the same shim.
+// add adds a report. The report replaces an earlier report of the same shim.
 func (g *leashGate) add(r gate.Report) {
 	g.found = last(g.found, r)
 	g.changed.Give()

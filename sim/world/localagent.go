@@ -70,8 +70,8 @@ func (p *LocalPod) startAgent() {
 	})
 }
 
-// random returns a function that makes another random source at each call. Each claim of the
-// agent gets a separate source.
+// random returns a function that makes a new random source at each call. Each claim of the agent
+// gets a separate source.
 func (a *LocalAgent) random() func() rand.Source {
 	n, of := uint64(0), a.pod.w.Source(a.Where).Uint64()
 	return func() rand.Source {
@@ -105,7 +105,7 @@ func (a *LocalAgent) exited(err error) {
 	a.pod.KillAgent(engine.Between(a.pod.rng, 200*time.Millisecond, 2*time.Second))
 }
 
-// Kill ends the process immediately. The kernel ends its connections.
+// Kill ends the process immediately. The kernel ends the connections of the process.
 func (a *LocalAgent) Kill() {
 	a.Die()
 	a.pod.w.Note(a.Where, "agent local is dead")

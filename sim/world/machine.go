@@ -18,7 +18,8 @@ import (
 )
 
 // machine is the modelled kernel of a shim, with the clocks of its node and the processes of its
-// container. Only the shim's goroutine calls the methods of machine, and does not hold the mutex.
+// container. Only the shim's goroutine calls the methods of machine. This goroutine does not hold
+// the mutex.
 type machine struct {
 	*host.Leaps
 	*ShimProcess
@@ -111,7 +112,7 @@ func (m machine) Say(line string) {
 	m.w.Note(m.Name, "%s", strings.TrimSpace(line))
 }
 
-// Start implements shim.Machine. The shims of the world start only children.
+// Start implements shim.Machine. The shims of the world start children, but no asides.
 func (m machine) Start(c *shim.Command) {
 	m.w.Lock()
 	defer m.w.Unlock()

@@ -89,7 +89,7 @@ func shardsDone(w *World, c api.Condition) bool {
 	return allDone(w, of)
 }
 
-// leaseUnder returns the Lease of the child's slot; nil if there is none.
+// leaseUnder returns the Lease of the child's first slot; nil if no such Lease exists.
 func leaseUnder(c *Child) *kube.Lease {
 	if len(c.Slots) == 0 {
 		return leaseOf(c.Pod())

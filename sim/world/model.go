@@ -72,8 +72,8 @@ func (m model) provide() (time.Duration, error) {
 }
 
 // present creates the slot's Lease if there is none. The first Lease of a slot is free. A
-// later Lease has an unknown holder for the longest duration that a pod ever claimed, so
-// all pods wait.
+// later Lease of the slot has an unknown holder, and the longest lease duration of all pods that
+// ever claimed the slot. So all pods wait for this duration.
 func (m model) present(slot string) {
 	before, known := m.w.remembered[slot]
 	longest := before
@@ -114,8 +114,8 @@ func (m model) presentNext(slot string) {
 	}
 }
 
-// grant writes and binds a Role that names the Leases of all slots that a pod ever claimed, and
-// their next Leases.
+// grant writes and binds a Role. For each slot that a pod ever claimed, the Role names the Lease
+// and the next Lease.
 func (m model) grant(slots []string) {
 	missing := func(slot string) bool {
 		return !m.w.API.Granted(RoleName, "get", slot)
@@ -150,7 +150,7 @@ func (m model) bind(name string, leases []string, verbs ...string) {
 	m.create("RoleBinding", name, map[string]any{})
 }
 
-// create stores an object, and replaces an earlier object of that name.
+// create stores an object, and replaces an earlier object of the same kind and name.
 func (m model) create(kind, name string, body map[string]any) {
 	body["kind"] = kind
 	apiserver.Metadata(body)["labels"] = map[string]any{api.ManagedLabel: "true"}

@@ -45,13 +45,13 @@ type Node struct {
 	// "rightAt" is the instant at which the wall clock was set right last.
 	amiss   int
 	rightAt time.Duration
-	// Tenants has the pods of the node whose application no agent starts: a [Waiter], a [Comer]
-	// or a [LocalPod].
+	// Tenants has the node's pods in which no agent starts the application. Each of these pods is
+	// a [Waiter], a [Comer] or a [LocalPod].
 	Tenants []Tenant
 }
 
-// Tenant is a pod whose application no agent starts: a [Waiter], a [Comer] or a [LocalPod]. The
-// faults of the pod's node call the methods of Tenant.
+// Tenant is a pod in which no agent starts the application: a [Waiter], a [Comer] or a [LocalPod].
+// The faults of the pod's node call the methods of Tenant.
 type Tenant interface {
 	freeze()
 	thaw()
@@ -92,7 +92,7 @@ func (c cable) Out() bool { return c.Up && !c.CutOut }
 // In reports whether packets reach the node.
 func (c cable) In() bool { return c.Up && !c.CutIn }
 
-// anyRate draws the rate of a clock within the skew.
+// anyRate draws the rate of a clock, between 1 - Skew and 1 + Skew.
 func (n *Node) anyRate() float64 { return 1 - Skew + 2*Skew*n.rng.Float64() }
 
 // bootUp gives the node a new boot id, and starts its clock.

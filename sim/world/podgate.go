@@ -31,7 +31,7 @@ type inOrder struct {
 	unwatched string
 }
 
-// podGate is the real gate [standin.Pod], and also notes each grant in the world's pod.
+// podGate is the real gate [standin.Pod], and also notes each grant in the simulated pod.
 type podGate struct {
 	*standin.Pod
 	a *AgentProcess
@@ -56,7 +56,7 @@ func (a *AgentProcess) runPod(config agent.Config) error {
 	return a.serve(config, func(ctx context.Context) error { return g.Run(ctx, a.stop) })
 }
 
-// granted notes the hold under which the application may start, and its deadline.
+// granted notes a grant: the hold under which the application may start, and the deadline.
 func (p *Pod) granted(g gate.Grant) {
 	for _, c := range p.Containers {
 		p.w.Checks.checkExtended(c.App, &g)
@@ -168,7 +168,7 @@ func (o *inOrder) EndWait() {
 }
 
 // restartAll kills all containers and starts them anew in their order. The kubelet does so after
-// the exit code by which the agent asks for this restart. The kubelet restarts nothing in a pod
+// the agent has ended with the exit code for this restart. The kubelet restarts nothing in a pod
 // that is being deleted.
 func (o *inOrder) restartAll() {
 	p := o.pod
@@ -206,8 +206,8 @@ func (o *inOrder) beginAnew() {
 	o.Soon()
 }
 
-// killAll kills all processes but the agent. Then the pod starts again from its first process,
-// "agent turn".
+// killAll kills all processes of the pod except the agent. Then the pod starts again from its first
+// process, "agent turn".
 func (o *inOrder) killAll() {
 	p := o.pod
 	for _, c := range p.Containers {

@@ -16,8 +16,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
-// volume has the notes of a pod, which survive its containers and a boot of the node.
-// The caller holds the mutex.
+// volume has the notes of a pod. These notes survive the pod's containers and a boot of the
+// node. The callers of the methods hold the world's mutex.
 type volume map[string][]byte
 
 // Read implements standin.Volume.
@@ -76,7 +76,7 @@ func (m agentMachine) Rename(from, to string) error {
 }
 
 // Now implements standin.Machine. The gate can read the clock while the agent's loop is blocked.
-// Now waits while the process is frozen. For a dead process Now also returns the node's time.
+// Now waits while the process is frozen. Even for a dead process Now returns the node's time.
 func (m agentMachine) Now() (now time.Duration) {
 	if m.inside(func() error { now = m.a.Pod.Node.Now(); return nil }) != nil {
 		m.a.Pod.w.Do(func() { now = m.a.Pod.Node.Now() })
@@ -87,7 +87,7 @@ func (m agentMachine) Now() (now time.Duration) {
 // BootID implements standin.Machine.
 func (m agentMachine) BootID() (string, error) { return m.a.Pod.Node.boot, nil }
 
-// Lock implements standin.Machine. The process got the pod's flock before it began.
+// Lock implements standin.Machine. The process got the pod's flock before its start.
 func (m agentMachine) Lock(context.Context, *slog.Logger) (io.Closer, error) {
 	return io.NopCloser(nil), nil
 }
@@ -107,7 +107,7 @@ func (m agentMachine) Listen() (l net.Listener, err error) {
 	return l, err
 }
 
-// ringing is an alarm of the node's clock. A new instant replaces the earlier one.
+// ringing is an alarm of the node's clock. Each call of Set replaces the earlier instant.
 type ringing struct {
 	machine agentMachine
 	rings   chan struct{}

@@ -10,13 +10,13 @@ import (
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
-// program is a process that uses the local API of its pod, by several bidders.
+// program is a process that uses the local API of its pod. The process has several bidders.
 type program struct {
 	*engine.Process
 	pod   *LocalPod
 	where string
 	// FrozenAlone reports that the process is frozen, but not its node. The field "iced" reports
-	// that its shim has frozen the process.
+	// that a shim has frozen the process.
 	FrozenAlone, iced bool
 }
 
@@ -75,15 +75,15 @@ func (g *program) goOn() {
 // Still reports whether the program stands still, alone or with its node.
 func (g *program) Still() bool { return g.Frozen() }
 
-// ices freezes the program until the leash lets it go on.
+// ices freezes the program until the leash lets the program go on.
 func (g *program) ices() {
 	g.iced = true
 	g.pod.w.Note(g.where, "program is frozen by its shim")
 	g.Process.Freeze()
 }
 
-// melts undoes ices. The last answer to each bidder counts as an answer of this instant, because
-// the agent has noticed the leap.
+// melts undoes ices. The agent has noticed the leap after which the shim froze the program. So
+// the last answer to each bidder counts as an answer of this instant.
 func (g *program) melts() {
 	if !g.iced || g.Dead {
 		return

@@ -14,7 +14,8 @@ import (
 // passing means that a reader takes a slot although another pod has had the intent for a while.
 const passing = "passing"
 
-// slots returns the slots of the hold that the line describes. A writer has all slots of the lock.
+// slots returns the slots of the hold that the line describes. A writer holds all slots of the
+// lock.
 func (t told) slots() []string {
 	if t.As != "writer" {
 		return []string{t.Slot}
@@ -23,7 +24,7 @@ func (t told) slots() []string {
 	return api.Claim{Kind: api.RWLock, Name: name}.Slots(api.Workload{})
 }
 
-// checkReadWrite demands that a writer works alone, and that its token is greater than each
+// checkReadWrite demands that a writer works alone. A writer's token must be greater than each
 // earlier token. A reader's token must be greater than each earlier writer's token.
 func checkReadWrite(l *checks, k *work) {
 	b := k.bidder

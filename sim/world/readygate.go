@@ -34,13 +34,13 @@ type shown struct {
 	// is the pod's deletion cost.
 	condition bool
 	Cost      int
-	// deleted reports that the pod has been deleted at the instant deletedAt. Its object stays
-	// until the kubelet has stopped the pod.
+	// deleted reports that the pod has been deleted at the instant deletedAt. The pod's object
+	// stays until the kubelet has stopped the pod.
 	deleted   bool
 	deletedAt time.Duration
 }
 
-// readyGate is the real gate [standin.Readiness], and also notes each grant in the world's pod.
+// readyGate is the real gate [standin.Readiness], and also notes each grant in the simulated pod.
 type readyGate struct {
 	*standin.Readiness
 	a *AgentProcess
@@ -84,7 +84,7 @@ func (s *shown) patch(patch []byte) ([]byte, error) {
 	}
 	if annotations, ok := apiserver.Metadata(body)["annotations"].(map[string]any); ok {
 		cost, _ := annotations[api.DeletionCostAnnotation].(string)
-		s.Cost, _ = strconv.Atoi(cost) // a pod without a cost counts as 0
+		s.Cost, _ = strconv.Atoi(cost) // without the annotation the cost is 0
 	}
 	is := kube.Pod{ResourceVersion: strconv.FormatInt(s.version, 10), Deleted: s.deleted}
 	if is.Deleted {
@@ -129,12 +129,12 @@ func (s *shown) setReady(ready bool) {
 	}
 }
 
-// mostUnready bounds the time in which a pod stores that it is not Ready, once its
-// agent's requests arrive at the API server again.
+// mostUnready bounds the time until the stored status of a pod is not Ready. The time counts from
+// when the requests of the pod's agent arrive at the API server again.
 func (s *shown) mostUnready() time.Duration {
 	requests := 2 * Slow(BudgetOf(s.pod.Duration).RequestTimeout) // two requests hang
 	pause := Slow(Slowest)                                        // the agent waits between two attempts
-	return requests + pause + 5*time.Second                       // an agent begins anew
+	return requests + pause + 5*time.Second                       // a new agent process starts
 }
 
 // unstorable reports whether the pod cannot store its status, or could not store its
@@ -177,7 +177,7 @@ func (s *shown) learned() {
 	s.pod.Stop()
 }
 
-// Stays reports whether a controller counts the pod.
+// Stays reports whether the pod exists and is not deleted, so that a controller counts the pod.
 func (s *shown) Stays() bool { return s.pod.Object && !s.deleted }
 
 // IsReady reports whether the pod is Ready: the agent's pod condition is true, and all containers

@@ -10,18 +10,18 @@ import (
 
 // These are the names of the invariants about shards. Each comment describes the violation.
 const (
-	// twoNumbers means that a child begins or goes on, or that a pod acquires a shard, while a
-	// child of another number of shards lives.
+	// twoNumbers means that children of two pods with different numbers of shards live at once.
+	// A pod that acquires a shard counts as a pod with a child.
 	twoNumbers = "two-numbers"
-	// twoRuns means that a child begins or goes on, or that a pod acquires a shard, while a child
-	// of another Job lives.
+	// twoRuns means that children of two pods from different Jobs live at once. A pod that
+	// acquires a shard counts as a pod with a child.
 	twoRuns = "two-runs"
 	// unstamped means that a pod acquires a shard whose stamp does not admit the pod.
 	unstamped = "unstamped"
 )
 
-// checkNumbers demands that no child of another number of shards, or of another Job, lives. The
-// argument "event" names the event that makes the pod p run or hold.
+// checkNumbers demands that each living child of a sharded pod has the Job and the number of shards
+// of the pod p. The argument "event" names the event by which the pod p runs or holds.
 func checkNumbers(l *checks, event string, p *Pod) {
 	if p.Shards == 0 {
 		return

@@ -44,7 +44,8 @@ type ShimProcess struct {
 	late time.Duration
 
 	began time.Duration
-	// The field "ended" reports that the shim has ended by itself. Then code is its exit code.
+	// The field "ended" reports that the shim has ended by itself. Then the field
+	// "code" is the shim's exit code.
 	code  int
 	ended bool
 	// Dead reports that the shim has ended by itself, or has been killed.
@@ -52,7 +53,7 @@ type ShimProcess struct {
 	// empty is closed once no process of the PID namespace lives.
 	empty chan struct{}
 	// Forgotten reports that the kubelet does not know the shim any more, and will not end
-	// it.
+	// the shim.
 	Forgotten bool
 	frozen    bool
 	deferred  []func()
@@ -143,13 +144,13 @@ func slotsOf(env []string) (slots []gate.SlotToken) {
 	return slots
 }
 
-// beat returns the period in which a shim repeats its state. The period grows with the
+// beat returns the period after which a shim sends its state again. The period grows with the
 // lease duration, because each repetition makes the simulation slower.
 func (t Template) beat() time.Duration {
 	return gate.BeatEvery * max(1, t.Duration/(30*time.Second))
 }
 
-// beat pushes a tick after the time "pause", and then in each period.
+// beat pushes the tick [shim.Beat] after the time "pause", and then after each period.
 func (s *ShimProcess) beat(pause time.Duration) {
 	s.w.After(pause, func() {
 		if !s.Dead {
@@ -186,8 +187,8 @@ func (s *ShimProcess) whenThawed(f func()) {
 	}
 }
 
-// current reports whether the shim is its container's newest, and the kubelet knows the
-// shim.
+// current reports whether the shim is the newest shim of its container, and the kubelet knows
+// the shim.
 func (s *ShimProcess) current() bool {
 	all := s.Container.Shims
 	return len(all) > 0 && all[len(all)-1] == s && !s.Forgotten
@@ -196,7 +197,7 @@ func (s *ShimProcess) current() bool {
 // isFrozen reports whether the shim is frozen, alone or with its node.
 func (s *ShimProcess) isFrozen() bool { return s.frozen || s.Container.pod.Node.frozen }
 
-// dial connects to an agent process, as soon as one listens.
+// dial connects the shim to the pod's agent process, as soon as the agent process listens.
 func (s *ShimProcess) dial() {
 	s.w.After(engine.Between(s.rng, time.Millisecond, 100*time.Millisecond), func() {
 		s.whenThawed(func() {
@@ -262,7 +263,7 @@ func (s *ShimProcess) tells(message []byte) {
 	engine.Must(err)
 	if c := s.Child; answer == nil && st.Phase == gate.Draining && c != nil && c.Hold == st.Hold && c.drainBy == 0 && !s.frozen {
 		// After a freeze the shim goes on with an earlier drain. The grace of that drain may be
-		// longer than the grant's.
+		// longer than the grace of the grant.
 		c.drainWithin(max(c.grant.Drain, c.drainGrace))
 	}
 }
@@ -278,8 +279,8 @@ func killTime(r *rand.Rand) time.Duration {
 // terminate sends SIGTERM from outside of the container.
 func (s *ShimProcess) terminate() { s.push(syscall.SIGTERM) }
 
-// Exit ends PID 1, by itself or by SIGKILL. The kernel kills all processes in the
-// namespace. Then PID 1's pidfd becomes readable.
+// Exit ends the shim, which exits by itself or is killed. The shim is PID 1, so the kernel
+// kills all other processes in the namespace. Then the shim's pidfd becomes readable.
 func (s *ShimProcess) Exit() {
 	if s.Dead {
 		return

@@ -21,15 +21,15 @@ import (
 // so other processes may write between the list and a write.
 type stamper struct {
 	*Enroller
-	// seen has the versions of the closed Leases with a holder, and the instants at which this
-	// process first saw them.
+	// seen has a sighting of each closed Lease with a holder, by the name of the Lease.
 	seen map[string]sighting
 	// gone has, as keys, the shards that no pod claims and that have no Lease. Each value is the
 	// instant at which this process first saw that state.
 	gone map[string]time.Duration
 }
 
-// sighting is a version of a Lease, and the instant since which a process has seen it.
+// sighting is a resourceVersion of a Lease, and the instant at which this process first saw this
+// resourceVersion.
 type sighting struct {
 	version string
 	since   time.Duration
@@ -53,8 +53,8 @@ func (s *stamper) forget(claimed []string) {
 	}
 }
 
-// number returns the number of shards and the run that this process takes for the current ones. A
-// confused process takes some other number, or the run and the number of another Job.
+// number returns the number of shards and the run that this process believes to be current. A
+// confused process believes in a wrong number, or in the run and the number of another Job.
 func (s *stamper) number(current api.Stamp) (int, string) {
 	if s.Believes > 0 {
 		return s.Believes, s.BelievesIn
@@ -65,8 +65,9 @@ func (s *stamper) number(current api.Stamp) (int, string) {
 	return s.lasting(current.Count), ""
 }
 
-// run returns the current run of pods that end, and its number of shards. A run is current for as
-// long as one of its pods stays. After that the run of the youngest pod is current.
+// run returns the current run of the Jobs with shards, and the number of shards of this run. A run
+// is current while a pod of the run exists that neither stops nor is orphaned. After that the run
+// of the youngest such pod is current.
 func (s *stamper) run(current api.Stamp) (int, string) {
 	count, run := current.Count, current.Run
 	for _, p := range s.w.Pods {
@@ -95,7 +96,8 @@ func (s *stamper) lasting(stamped int) int {
 }
 
 // stamp writes the stamps until no Lease needs a write. The result is the time until a closed Lease
-// expires; zero for none. If Leases still need writes after four rounds, the result is a second.
+// expires; zero without such a Lease. If Leases still need writes after four rounds, the result is
+// one second.
 func (s *stamper) stamp(ctx context.Context) (time.Duration, error) {
 	for range 4 {
 		listed, err := s.List(ctx, "Lease", func(map[string]string) bool { return true })
@@ -160,9 +162,9 @@ func (s *stamper) orders(shards []stamp.Shard) []stamp.Stamp {
 	return stamp.Next(shards, count, run, absent)
 }
 
-// expired reports whether this process has seen a closed Lease unchanged for its duration, and
-// returns the time that is left. If the Lease is not closed, or has no holder, the results are
-// false and 0.
+// expired reports whether this process has seen a closed Lease unchanged for the Lease's
+// duration, and returns the time that is left. If the Lease is not closed, or has no holder, the
+// results are false and 0.
 func (s *stamper) expired(l *kube.Lease) (bool, time.Duration) {
 	if !StampOf(l).Closed || l.Holder == "" {
 		delete(s.seen, l.Name)

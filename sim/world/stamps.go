@@ -11,8 +11,8 @@ import (
 // StampOf returns the stamp of a Lease.
 func StampOf(l *kube.Lease) api.Stamp { return api.ParseStamp(l.Annotations[api.StampAnnotation]) }
 
-// restamped reports whether the update of a Lease matters to enroll. Either the stamp of a shard
-// has changed, or the holder of a closed Lease.
+// restamped reports whether the update of a Lease matters to enroll. Such an update
+// changes the stamp, or the holder of a closed Lease.
 func restamped(was, is *kube.Lease) bool {
 	before, after := StampOf(was), StampOf(is)
 	return before != after || after.Closed && was.Holder != is.Holder

@@ -24,8 +24,8 @@ func checkStart(l *checks, c *Child) {
 	if lease, ok := p.w.API.Lease(StartSlot); !ok || lease.Holder != p.Identity() {
 		l.Violate(startsBeside, "%s begins, and %s is not its pod's", c.Name, StartSlot)
 	}
-	// A start that began before the end of the faults may have lost the lock, so it does not
-	// count.
+	// A child that began before the end of the faults does not count, because the child's pod
+	// may have lost the lock.
 	for _, other := range l.Alive {
 		if p.w.Calm && other.Began > p.w.Healed && other.Pod() != p && startsNow(other) {
 			l.Violate(startsBeside, "%s begins while %s starts", c.Name, other.Name)

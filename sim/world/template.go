@@ -31,7 +31,7 @@ type Template struct {
 	Grace    time.Duration
 	// Containers are the names of the gated containers.
 	Containers []string
-	// Inits are gated init containers, which run before the other containers.
+	// Inits are the names of the gated init containers, which run before the other containers.
 	Inits []string
 	// StandBy reports that the pod waits while another pod holds.
 	StandBy bool
@@ -48,12 +48,13 @@ type Template struct {
 	Gate api.Gate
 	// Revision is zero if the pods take no turns.
 	Revision api.Revision
-	// Behaviour describes the version of the application.
+	// Behaviour describes how the application of these pods behaves.
 	Behaviour Behaviour
 	// EndpointDelay is the time that a holder takes to leave its Services; zero for a pod
 	// without ports.
 	EndpointDelay time.Duration
-	// Strict reports that the controller replaces each old pod that is not Ready.
+	// Strict reports that the controller is strict: during a rollout the controller deletes each
+	// old pod that is not Ready.
 	Strict bool
 	// Ends is the approximate time after which a child ends with success. The kubelet then
 	// does not restart its container, and the pod ends. Zero means never.

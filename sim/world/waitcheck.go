@@ -13,11 +13,11 @@ import (
 
 // These are the names of the invariants of pods with conditions, like the names in check.go. Each
 // comment describes the violation. The wait for the first condition begins at the start of the
-// process. Each further wait begins at the earliest instant at which the earlier conditions on keys
-// and holders were met.
+// pod's process. Each further wait begins at the earliest instant at which the earlier conditions
+// on keys and holders were met.
 const (
-	// unmetKey means that a pod goes on although no state of the Lease since the beginning of the
-	// wait records the key as done.
+	// unmetKey means that a pod goes on although the key of a condition is not done. No state of
+	// the Lease since the beginning of the wait records this key.
 	unmetKey = "unmet-key"
 	// unmetHolder means that a pod goes on although no holder has served and renewed since the wait
 	// began.

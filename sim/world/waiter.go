@@ -65,7 +65,7 @@ func (p *Waiter) register() {
 // Runs reports whether a process of the container lives.
 func (p *Waiter) Runs() bool { return p.Client != nil && !p.Client.Dead }
 
-// start starts the container, unless it runs or has succeeded.
+// start starts the container, unless the container runs or has succeeded.
 func (p *Waiter) start() {
 	switch {
 	case p.gone || p.Runs() || !p.Node.Up:
@@ -109,8 +109,8 @@ func (p *Waiter) Write(line []byte) (int, error) {
 }
 
 // exited handles the end of a process that has ended by itself. After an error, the kubelet starts
-// the container again. After a success the pod goes on, so exited checks that its conditions were
-// met.
+// the container again. After a success the pod goes on, so exited checks that the pod's conditions
+// were met.
 func (p *Waiter) exited(c *apiserver.Client, err error) {
 	if c.Dead {
 		return
@@ -188,7 +188,7 @@ func (p *Waiter) crash() {
 	}
 }
 
-// leapt implements Tenant. The method does nothing, because the code of agent/after reads no clock.
+// leapt implements Tenant. The method does nothing, because agent/after needs no wall clock.
 func (p *Waiter) leapt() {}
 
 // Boot implements Tenant.

@@ -31,6 +31,6 @@ const Quick = 100 * time.Millisecond
 // a twelfth in that time, which is 834 ms.
 const Late = 900 * time.Millisecond
 
-// Slowest is the longest time between two reads of a standby that found no Lease. Enroll, too,
-// waits for at most that long between two attempts.
+// Slowest is the longest time after which a standby reads again, if a read has found no Lease.
+// Enroll, too, waits for at most that long between two attempts.
 const Slowest = 10 * time.Second

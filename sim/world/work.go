@@ -14,12 +14,12 @@ import (
 type work struct {
 	bidder            *Bidder
 	slot, hold, token string
-	// slots are all slots of the hold, of which a writer has several. The token belongs to the slot
-	// in the field "slot".
+	// slots are all slots of the hold; the hold of a writer has several slots. The token belongs to
+	// the slot in the field "slot".
 	slots []string
 	// toldAt is the true instant at which the agent wrote the last answer.
 	toldAt time.Duration
-	// excused reports that the program stood still when its last answer ceased to be good.
+	// excused reports that the program stood still when the last answer ceased to be good.
 	excused bool
 }
 
@@ -67,7 +67,7 @@ func lasts(b *Bidder) time.Duration {
 	return engine.Between(b.rng, 10*time.Millisecond, 90*time.Second)
 }
 
-// MostWork bounds the work under one hold in quiet times.
+// MostWork bounds the duration of the work under one hold in quiet times.
 const MostWork = 3 * time.Second
 
 // works lets the bidder begin its work, or go on with its work.
@@ -125,7 +125,7 @@ func (b *Bidder) lose(how string) {
 }
 
 // obey drops the hold, because the agent has told the bidder that the hold is lost. A program of a
-// pod with a shim works on, until its shim kills it.
+// pod with a shim works on, until the shim kills the program.
 func (b *Bidder) obey(how string) {
 	if !b.Pod.Leashed || b.work == nil {
 		b.lose(how)

@@ -15,7 +15,7 @@ import (
 // another pod may acquire the slot. The other invariants of check.go apply to programs, too.
 const tooLong = "too-long"
 
-// key returns the name of the hold of the work, for one of its slots.
+// key returns the name of the work's hold, for a slot of this hold.
 func (k *work) key(slot string) string { return Key(slot, k.bidder.Pod.identity(), k.hold) }
 
 // has reports whether the hold of the work has the slot.
@@ -79,7 +79,7 @@ func workEnds(l *checks, k *work, how string) {
 	checkWorkOutlived(l, k)
 }
 
-// checkWorkOutlived demands that the work ends before any standby may take its slot.
+// checkWorkOutlived demands that the work ends before any standby may take a slot of the work.
 func checkWorkOutlived(l *checks, k *work) {
 	for _, slot := range k.slots {
 		r, ok := l.Renewals[k.key(slot)]
@@ -96,7 +96,8 @@ func workAbsent(k *work) bool {
 	return k.bidder.Program.Still() || misled(k.bidder.Pod.Node, k.toldAt)
 }
 
-// takenFromWork demands that no program works under a slot that another hold takes.
+// takenFromWork demands that no program works under a slot when a pod acquires the slot for another
+// hold.
 func takenFromWork(l *checks, slot, holder, hold string) {
 	for _, k := range l.works {
 		if k.has(slot) && !workAbsent(k) && (k.bidder.Pod.identity() != holder || k.hold != hold) {
@@ -134,8 +135,8 @@ func checkTold(l *checks, a *LocalAgent, t told) {
 	}
 }
 
-// misled reports whether the processes of the machine could not yet know of a pause at the instant.
-// Processes learn of a pause only when the wall clock is set right.
+// misled reports whether at the instant "at" the processes of the node could not yet know of a
+// pause. Processes learn of a pause only when the wall clock is set right.
 func misled(n *Node, at time.Duration) bool { return n.Paused || n.amiss > 0 || at <= n.rightAt }
 
 // checkLeapSent checks what the agents of a machine do after a leap of its wall clock. Each working

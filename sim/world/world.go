@@ -21,7 +21,7 @@ type World struct {
 	API    *apiserver.Server
 	Calm   bool          // quiet times: no fault begins, and no child fails
 	Healed time.Duration // the instant at which all faults ended
-	// OptedOut reports that the namespace has lost its label.
+	// OptedOut reports that the namespace has lost the label by which a namespace opts in.
 	OptedOut bool
 	// Nodes has all machines.
 	Nodes []*Node
@@ -56,8 +56,8 @@ type World struct {
 	Restores bool
 }
 
-// remembered has the slots that had a Lease, each with the longest lease duration that a pod
-// ever claimed. The method stamper.forget removes shards.
+// remembered has the slots that had a Lease. Each value is the longest lease duration of all pods
+// that ever claimed the slot. The method stamper.forget removes shards.
 type remembered map[string]time.Duration
 
 // New returns the world of a seed. The caller must be in a synctest bubble. For each [Enroller] the
@@ -105,6 +105,7 @@ func (w *World) End() {
 	})
 	w.Group.Wait()
 	// Some goroutines of the product outlive the call of Run that started them. Such a goroutine
-	// may still wait for the random tick of its last request (package apiserver).
+	// may still wait for the random time after its last request (sender.await of package
+	// apiserver).
 	<-time.After(time.Millisecond)
 }

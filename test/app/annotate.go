@@ -12,7 +12,7 @@ import (
 
 // annotate serves a foreign webhook, with the certificate in dir. At / the webhook adds a
 // claim to every pod. At /inject the webhook adds a container to every pod, and an
-// environment variable to all its containers.
+// environment variable to each container of the pod.
 func annotate(listen, dir string) error {
 	mux := http.NewServeMux()
 	mux.Handle("/", webhook(func(json.RawMessage) ([]operation, error) {
@@ -65,8 +65,8 @@ const (
 	injectedVariable  = "INJECTED"
 )
 
-// inject returns the operations that add the container and the variables to a pod. The API server
-// may call a webhook twice for one pod, so a second call adds nothing.
+// inject returns the operations that add the container and the environment variables to a pod. The
+// API server may call a webhook twice for one pod, so a second call adds nothing.
 func inject(raw json.RawMessage) ([]operation, error) {
 	type container struct {
 		Name  string `json:"name"`

@@ -55,7 +55,7 @@ func bidAndFollow(ctx context.Context, c config) (giveBack func() error, err err
 	return giveBack, err
 }
 
-// callBy sends all later calls to the agent's socket instead of its port.
+// callBy sends all later calls to the agent's socket instead of the agent's port.
 func callBy(socket string) {
 	http.DefaultTransport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)

@@ -27,8 +27,8 @@ import (
 type health struct {
 	mu    sync.Mutex
 	codes map[string]int
-	// ports has the address of each probe's port, which is open while the probe's code is below
-	// 400.
+	// ports has the address of each probe's port. A port is open only while the code of its probe
+	// is below 400.
 	ports     map[string]string
 	listeners map[string]net.Listener
 }
@@ -126,8 +126,8 @@ func serveTLS(listen string, handler http.Handler) error {
 	return server.ListenAndServeTLS("", "")
 }
 
-// serveGRPC serves grpc.health.v1.Health/Check. A service is healthy while the probe
-// with its name is healthy.
+// serveGRPC serves grpc.health.v1.Health/Check. A service is healthy while the code
+// of the probe with the service's name is below 400.
 func (h *health) serveGRPC(listen string) error {
 	const serving, notServing = 1, 2
 	server := http.Server{Addr: listen, ReadHeaderTimeout: time.Minute, Protocols: new(http.Protocols)}

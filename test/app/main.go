@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command app is the application in the end-to-end tests. With the flag -bid or -meet the
-// application calls the local API. Without these flags the application needs nothing of
+// application calls the local API. Without these flags the application uses nothing of
 // Metaparticle. The application records its life (package record) and serves HTTP. The flags decide
 // when and how the application stops:
 //
@@ -129,7 +129,7 @@ func run(c config) (int, error) {
 			}
 			return c.stopCode, err
 		}
-		defer func() { _ = giveBack() }() // runs last, after the end of the record and of its flock
+		defer func() { _ = giveBack() }() // runs last, after the record has ended and the record's flock is free
 	}
 	life, err := begin(c)
 	if err != nil {
@@ -164,7 +164,7 @@ func run(c config) (int, error) {
 	return stopAsAsked(c, life)
 }
 
-// stopAsAsked records the stop signal, ends the application as the flags of the command line tell,
+// stopAsAsked records the stop signal, ends the application as the command line's flags demand,
 // and returns the exit code. With -ignore-term the function never returns.
 func stopAsAsked(c config, life life) (int, error) {
 	if err := life.signalled(); err != nil {

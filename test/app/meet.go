@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// patience is the time for which one call waits at the barrier. The barrier may open later, so the
-// program repeats its call.
+// patience is the time for which one call waits at the barrier. The program repeats its
+// call until the barrier opens.
 const patience = "5s"
 
 // meets waits at the barrier that the flags name. The result "over" is true if the program must

@@ -14,7 +14,8 @@ import (
 
 // serve waits for the start delay, calls the function "serves", and then accepts requests. The
 // answer to GET / is the process's [record.Meta]. The application also answers probes. GET
-// /exit?code=N ends the application with N, and GET /burn makes the application use processor time.
+// /exit?code=N ends the application with the exit code N. GET /burn makes the application use
+// processor time.
 func serve(c config, serves func(), asked chan<- int) {
 	if c.startDelay > 0 {
 		<-time.After(c.startDelay)

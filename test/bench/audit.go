@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// audited is an answered request, as a line of the API server's audit log has it. A watch
-// has two lines: for its beginning and for its end.
+// audited is a line of the API server's audit log about an answered request. Each watch has two
+// lines: one line for the beginning of the watch, and one line for the end.
 type audited struct {
 	Verb, Stage                              string
 	RequestReceivedTimestamp, StageTimestamp time.Time
@@ -44,7 +44,7 @@ func (b *bench) auditEnd() (int64, error) {
 }
 
 // audit calls a function for every request that was answered since the audit log had the
-// given length. Of the two lines about a watch, audit skips the line for its end.
+// given length. Of the two lines about a watch, audit skips the line for the end.
 func (b *bench) audit(from int64, each func(audited)) error {
 	return b.lines(from, func(event audited) {
 		if began := event.Stage == "ResponseStarted"; began == (event.Verb == "watch") {

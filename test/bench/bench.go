@@ -150,7 +150,7 @@ func (b *bench) credentials(ctx context.Context) error {
 	return os.WriteFile(filepath.Join(b.dir, "ca.crt"), []byte(root.Data["ca.crt"]), 0o600)
 }
 
-// onNode runs a part of this program on a node, where the agents run, too. onNode
+// onNode runs a part of this program on a node, because the agents run on nodes, too. The function
 // returns the samples that the part prints.
 func (b *bench) onNode(ctx context.Context, node, part string, rounds int) (map[string]samples.Times, error) {
 	self, err := os.Executable()

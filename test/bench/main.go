@@ -2,10 +2,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command bench prints the figures of docs/benchmarks.md, measured on the test cluster. The command
-// measures a handover, the floor (the API server's part) and client-go's elector. The command also
-// measures the memory of agent and shim, their requests to the API server, and the cost of
-// injection at a start. Last, the command lets many pods wait for the work of one key. The command
-// measures how long the pods wait after the end of that work.
+// measures a handover, the API server's part of a handover, and client-go's elector. The command
+// also measures the memory of agent and shim, and each pod's requests to the API server. Another
+// figure is the time of a pod's start with and without a gate. Last, the command lets many pods
+// wait for the work of one key. The command measures how long the pods wait after the end of that
+// work.
 package main
 
 import (

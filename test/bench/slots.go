@@ -29,7 +29,7 @@ type claim struct {
 
 func (c claim) annotation() string { return fmt.Sprintf("%s: %q", c.key, c.value) }
 
-// claims are the claims that the benchmark compares. The singleton is the first.
+// claims are the claims that the benchmark compares. The first claim is the singleton.
 var claims = []claim{
 	{"singleton", api.SingletonAnnotation, "true", 1},
 	{"semaphore of 3", api.SemaphoreAnnotation, "pool=3", 3},
@@ -40,15 +40,15 @@ var claims = []claim{
 // mostStandbys bounds the standbys of a claim.
 const mostStandbys = 16
 
-// scale is the number of shards after the measured change. Before the change the pods have the
-// third claim, 8 shards.
+// scale is the number of shards after the change that the method bench.change measures. Before
+// this change the pods claim 8 shards.
 const scale = 64
 
 // slots measures for each claim the handover of one slot, and the requests and bytes of a holder
 // and of a standby. Each claim has as many standbys as holders, but two at least and 16 at most.
 // Sixty-four standbys of 64 shards are too many for two processors: each standby sees each renewal.
 // Last, slots measures a change of the number of shards. The figures of a claim are printed before
-// the next claim is measured, because a small machine may not carry the next claim.
+// the next claim is measured, because a small machine may fail at the next claim.
 func (b *bench) slots(ctx context.Context, rounds int) error {
 	fmt.Println("Handover of one slot, in milliseconds: from the old application's exit to the new one's exec, both stamped by the kernel.")
 	fmt.Println("Requests of one pod in a minute without an event, its open watches, and the kilobytes in its network namespace.")

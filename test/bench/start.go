@@ -124,8 +124,8 @@ func (b *bench) start(ctx context.Context, s *starter, round int, events <-chan 
 		s.taken = append(s.taken, execs[n-1]-created)
 		if s.annotations != nil {
 			// The agent's exec comes first, and the execs of shim and application come
-			// last. The exec of the agent's postStart hook, which comes between them, may
-			// be missing, because the hook can end before the witness identifies it.
+			// last. Between these execs, the exec of the agent's postStart hook may be
+			// missing, because the hook can end before the witness identifies the hook.
 			last := created
 			for i, at := range []time.Duration{execs[0], execs[n-2], execs[n-1]} {
 				s.phases[i] = append(s.phases[i], at-last)

@@ -125,7 +125,7 @@ func (b *bench) work(ctx context.Context, c crowd, pods int) (samples.Times, []s
 	return taken, counts, nil
 }
 
-// job creates a Job whose pods run the application until a signal ends it.
+// job creates a Job whose pods run the application until a signal ends the application.
 func (b *bench) job(ctx context.Context, name string, annotations map[string]string, pods int) error {
 	n, one := int32(pods), int64(1)
 	_, err := b.client.BatchV1().Jobs(namespace).Create(ctx, &batchv1.Job{
@@ -139,7 +139,8 @@ func (b *bench) job(ctx context.Context, name string, annotations map[string]str
 }
 
 // gathered waits until exactly one pod of the Jobs works, and each other pod of the crowd waits.
-// The results are the PIDs of the processes that wait, and the PID of the work.
+// The results are the PIDs of the processes that wait, and the PID of the process
+// that works.
 func (b *bench) gathered(ctx context.Context, c crowd, jobs []string, pods int) (waiting []int, worker int, err error) {
 	want := pods
 	if c.role == api.ExecRole {

@@ -44,7 +44,7 @@ func runExample(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	// A person runs kubectl in the project's root, so the demo prints the same paths.
+	// The printed commands contain paths relative to the project's root, where a person runs kubectl.
 	if err := os.Chdir(".."); err != nil {
 		return err
 	}
@@ -153,7 +153,8 @@ func (e *example) warmup(ctx context.Context) error {
 		e.in("logs -l app=cache -c cache --prefix"))
 }
 
-// leader shows that each replica serves, and that the worker moves to another replica.
+// leader shows that each replica serves, and that only one replica works. If the replica that works
+// is deleted, another replica works.
 func (e *example) leader(ctx context.Context) error {
 	e.title("Three replicas serve, and one works")
 	if err := e.steps(ctx, e.in("rollout status deployment/shop --timeout=170s")); err != nil {
@@ -176,7 +177,8 @@ func (e *example) leader(ctx context.Context) error {
 	return e.steps(ctx, e.in(untilReady(holders[0])), e.in(pods), e.in("logs "+holders[0]+" -c worker"))
 }
 
-// election shows that three programs run, and that another one leads after the leader's end.
+// election shows that three programs run, and that after the leader's deletion another program
+// leads.
 func (e *example) election(ctx context.Context) error {
 	e.title("Three replicas run, and one leads")
 	if err := e.steps(ctx, e.in("rollout status deployment/election --timeout=170s")); err != nil {

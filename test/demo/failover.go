@@ -133,7 +133,7 @@ type scene struct {
 	alive   []witness.Process
 	kernel  <-chan witness.Event
 	leases  watch.Interface
-	version string // the Lease's version in the last event of the watch
+	version string // the Lease's resourceVersion in the last event of the watch
 	writes  *leaseWrites
 	answers <-chan answer
 	failed  <-chan error
@@ -145,7 +145,7 @@ type scene struct {
 type line struct {
 	at     time.Duration
 	text   string
-	before string // the Lease's version before a write; "" for an observation of the kernel or of a client
+	before string // the Lease's resourceVersion before a write; "" for an observation of the kernel or of a client
 }
 
 // answer has the instants of one client's start and of its answer through the Service.

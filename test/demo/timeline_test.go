@@ -16,8 +16,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/witness"
 )
 
-// The timeline needs the audit log, because the watch may report a release after the
-// kernel has reported the next start.
+// The timeline needs the audit log, because the watch may report a release late. By then the kernel
+// may have reported the start of the next holder's process.
 func TestDemoTimelineTakesTimesFromTheAuditLog(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "audit.log")
 	log, err := os.Create(file)

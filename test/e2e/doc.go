@@ -10,15 +10,15 @@
 // The tests are in folders. The package comment of each folder says what the folder protects. The
 // folders are ordinary packages, and e2e_test.go starts all their tests in one binary ("make
 // golden" writes the file). So Go schedules all tests together, RUN selects tests of every folder,
-// and client-go is linked once. The packages in harness have no end-to-end tests, and package
-// record keeps the evidence.
+// and client-go is linked once. The packages in harness have no end-to-end tests. Package record
+// records when each process of the application ran.
 //
 // # Parallel tests
 //
-// A test that harms only its own pods calls t.Parallel. A test that harms a node, the
-// control plane or the webhook does not. Go runs the tests without t.Parallel first, one
-// after the other, and the parallel tests afterwards. With -share=I/N, N clusters run the
-// serial tests at once. A cluster still runs one serial test at a time.
+// A test that harms only its own pods calls t.Parallel. A test that harms a node, the control plane
+// or the webhook is serial, and does not call t.Parallel. Go first runs the serial tests, one after
+// the other, and then the parallel tests. With -share=I/N, N clusters run the serial tests at once.
+// A cluster still runs one serial test at a time.
 //
 // # Time
 //

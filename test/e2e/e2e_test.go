@@ -28,9 +28,9 @@ var serial = []string{
 	"TestApplicationSurvivesAControlPlaneRestart",
 	"TestApplicationSurvivesKubeletAndContainerdRestarts",
 	"TestChildOnDisconnectedNodeDiesBeforeTakeover",
-	"TestForceDeletedPodKeepsItsSlotUntilExpiry",
+	"TestForceDeletedHolderKeepsTheSlotUntilExpiry",
 	"TestChildDiesSoonAfterASuspendedNodeResumes",
-	"TestPodOnCrashedNodeLosesItsSlot",
+	"TestStandbyTakesOverFromACrashedNode",
 	"TestProgramOnDisconnectedNodeEndsBeforeTakeover",
 	"TestDisobedientProgramDiesBeforeTakeover",
 	"TestReadersAndWritersNeverRunTogetherDespiteKills",
@@ -73,23 +73,23 @@ var parallel = []string{
 	"TestLeaderExampleRunsOneWorkerAndThreeServers",
 	"TestElectionExampleElectsOneLeaderAtATime",
 	"TestWordcountExampleCountsExactlyDespiteDeletionsAndKills",
-	"TestDeletedStandbyNeverKeepsAnAcquiredSlot",
+	"TestDeletedStandbyReturnsASlotAcquiredByMistake",
 	"TestProgramsWithTwoLocksRunOneByOne",
-	"TestLockIsExclusiveAcrossKindsOfWorkloads",
+	"TestLockIsExclusiveAmongDifferentTypesOfWorkloads",
 	"TestPodsWithOppositeListsOfLocksNeverDeadlock",
 	"TestPodAndClientGoElectorExcludeEachOther",
 	"TestByDefaultALostHoldRestartsNoContainer",
 	"TestLostHoldRestartsContainerIfAnnotationSaysRestart",
-	"TestContainerReturnsTheExitCodeOfItsChild",
+	"TestContainerReturnsTheChildsExitCode",
 	"TestStandbyTakesOverFromACrashingHolder",
 	"TestRecreatedDeploymentWaitsForTheOldHolder",
 	"TestDeletedHolderUsesPodGraceThenReleasesSlot",
 	"TestDeletionOfAHeldLeaseIsRefused",
-	"TestRecreatedLeaseIsAcquiredOnlyAfterItsDuration",
+	"TestRecreatedLeaseStaysUnavailableForALeaseDuration",
 	"TestShimDrainsByDeadlineWhileAgentIsFrozen",
 	"TestAgentNeverReleasesWhileTheShimIsFrozen",
 	"TestElectionLetsProgramsLeadOneByOne",
-	"TestProgramsThatLoseNoHoldAreNotKilled",
+	"TestLeashNeverKillsAnObedientProgram",
 	"TestProgramsOnHostNetworkReachAgentBySocket",
 	"TestHundredConnectionsToLocalAPICostFewMegabytes",
 	"TestApplicationStaysExclusiveDespiteDeletionsAndKills",
@@ -97,24 +97,24 @@ var parallel = []string{
 	"TestPodGateRunsImagesThatMustBePID1",
 	"TestPodGateIsRefusedBeforeKubernetes136",
 	"TestPodGateRestartsOnlyTheKilledContainer",
-	"TestPodGateStopsApplicationIfNoteIsUnreadable",
+	"TestUnreadableHoldRecordMakesPodGateStopApplication",
 	"TestReadinessGateLetsOnePodServe",
-	"TestClaimAddedByPolicyIsGatedOrRefused",
+	"TestClaimFromMutatingPolicyIsGatedOrRefused",
 	"TestClaimInNamespaceWithoutOptInIsRefused",
 	"TestEventExplainsHowToGateRunningPods",
 	"TestUnannotatedPodsStayUnchanged",
 	"TestPodWithAForgedBarrierIsRefused",
-	"TestPodWithForgedBarrierForProgramsIsRefused",
+	"TestLocalAPIPodWithForgedBarrierIsRefused",
 	"TestPodWithForgedConditionsIsRefused",
 	"TestCopyOfAGatedPodIsRefused",
-	"TestUnlabelledCopyOfGatedPodIsRefusedEverywhere",
+	"TestUnlabeledCopyOfGatedPodIsRefusedEverywhere",
 	"TestCopyOfGatedPodIsRefusedWithoutWebhook",
 	"TestPoliciesAreFastForPodsWithManyArguments",
 	"TestClaimWithAnIncompleteGateIsRefused",
-	"TestPolicyOnMarksRefusesPodsWithoutAGate",
+	"TestPolicyRefusesPodsWithMarksButWithoutGate",
 	"TestKubectlDryRunHasNoSideEffect",
 	"TestRepeatedKubectlApplyChangesNothing",
-	"TestPodIsGatedCompletelyBesideAnotherInjector",
+	"TestPodIsGatedCompletelyDespiteAForeignInjector",
 	"TestClaimAddedByALaterWebhookIsRefused",
 	"TestUserMistakesCauseWarningsAndEvents",
 	"TestPodWithAFalseOwnerReferenceIsRefused",
@@ -124,19 +124,19 @@ var parallel = []string{
 	"TestEphemeralContainerMountsNoVolumeOfTheAgent",
 	"TestPrivateImageNeedsThePodsOwnCredentials",
 	"TestPodWithAForgedProgramGateIsRefused",
-	"TestPodWithIncompleteShimsForProgramsIsRefused",
+	"TestLocalAPIPodWithIncompleteShimsIsRefused",
 	"TestWarningAndMetricAndEventRepeatRefusalReason",
 	"TestInjectionKeepsFieldsUnknownToTheWebhook",
 	"TestPodStartsAfterTheAwaitedKeyIsDone",
 	"TestPodStartsAfterTheAwaitedHolderServes",
 	"TestPodsOfAJobStartTogether",
 	"TestProgramsOfAJobPassTheBarrierTogether",
-	"TestJobSkipsOnlyWhileTheHolderIsAlive",
-	"TestJobFailsAfterItsBoundedWait",
+	"TestJobSkipsWorkOnlyIfHolderIsAlive",
+	"TestJobFailsWhenTheMaximumWaitIsOver",
 	"TestPodDeletionKeepsExitCodeOfStartingApplication",
 	"TestEvictionOfTheHolderCausesOneHandover",
-	"TestHolderDeletedWithMinimalGraceReleasesItsSlot",
-	"TestPodEvictedByTheKubeletReleasesItsSlot",
+	"TestHolderDeletedWithMinimalGraceReleasesTheSlot",
+	"TestHolderEvictedByTheKubeletReleasesTheSlot",
 	"TestApplicationThatChangesUserGetsTheStopSignal",
 	"TestGateKeepsTheTerminationReasonAndMessage",
 	"TestGraceOfDeletionOverridesGraceOfPod",
@@ -154,18 +154,18 @@ var parallel = []string{
 	"TestEachGatedProbeActsLikeAnUngatedProbe",
 	"TestKubeletProbesTheApplicationOnTheHostNetwork",
 	"TestEachShardOfAJobSucceedsOnce",
-	"TestPodGetsTheShardOfItsCompletionIndex",
-	"TestApplicationGetsOnlyItsDeclaredStopSignal",
+	"TestCompletionIndexDeterminesThePodsShard",
+	"TestApplicationGetsOnlyTheDeclaredStopSignal",
 	"TestWorkloadAlertsFireUntilFaultsAreRepaired",
-	"TestKubectlPluginMovesAndPausesASlot",
+	"TestKubectlPluginHandsOverAndPausesASlot",
 	"TestPodsAreAdmittedDuringCertificateRenewal",
-	"TestConsoleShowsAHandoverWithItsCause",
-	"TestWebhookAdmitsPodsDespiteALostElection",
+	"TestConsoleShowsTheCauseOfAHandover",
+	"TestWebhookAdmitsPodsDespiteALostLeaderElection",
 	"TestSlotStaysExclusiveInARecreatedNamespace",
 	"TestNativeSidecarOfUserStartsBeforeTheAgent",
 	"TestKubectlCopiesFilesToHolderAndStandby",
 	"TestChildStartsExactlyLikeTheUngatedProcess",
-	"TestEachKindOfWorkloadRollsOutWithoutOverlap",
+	"TestEachTypeOfWorkloadRollsOutWithoutOverlap",
 	"TestPodsOfJobsCompleteOneAtATime",
 	"TestPodsOfACustomControllerShareOneSlot",
 	"TestKubectlCommandsSucceedOnHolderAndStandby",
@@ -177,29 +177,29 @@ var parallel = []string{
 	"TestGateKeepsTheQualityOfServiceClass",
 	"TestAdministratorFreesSlotBlockedByAUsersLease",
 	"TestPodWithConditionsMayOnlyReadAwaitedLeases",
-	"TestPodHasOnlyTheRightsOfItsAgent",
-	"TestVariableRefusesSmallerTokenOfALateWriter",
+	"TestPodsAccountHasOnlyTheAgentsRights",
+	"TestVariableRefusesLateWriteWithSmallerToken",
 	"TestVariableRefusesExcessiveSizesAndChangesOfType",
-	"TestAgentWritesVariablesOnlyAsItsOwnPod",
+	"TestAgentMayNotImpersonateOtherPodsInVariables",
 	"TestWebhookAccountMayOnlyCreateEmptyVariables",
 	"TestWebhookAccountHasOnlyTheRightsOfEnroll",
 	"TestUnreachableHolderMakesStandbysNotReady",
-	"TestCrashingHolderLosesTheLockToAnotherWorkload",
+	"TestWaitingWorkloadTakesLockFromACrashingHolder",
 	"TestRolloutFinishesDespiteDisruptionBudgetAndAutoscaler",
 	"TestRolloutOfABrokenRevisionStalls",
 	"TestBrokenRevisionStallsARolloutOfOneReplica",
 	"TestRolloutWithoutSurgeStopsApplicationAtMostTwice",
-	"TestScaledDownStandbyNeverStartsItsApplication",
-	"TestEachKindOfWorkloadRollsOutAsDocumented",
-	"TestEachKindOfBrokenRevisionStallsItsRollout",
+	"TestStandbyNeverStartsApplicationDuringScaleDown",
+	"TestEachTypeOfWorkloadRollsOutAsDocumented",
+	"TestRolloutStallsHoweverTheNewRevisionIsBroken",
 	"TestStalledRolloutKeepsTheRemainingOldPods",
-	"TestAutoscalerCountsIdleStandbysInItsAverage",
-	"TestAutoscalerOmitsUnreadyStandbysFromItsAverage",
+	"TestAutoscalersAverageIncludesIdleStandbys",
+	"TestAutoscalersAverageOmitsUnreadyStandbys",
 	"TestServiceAnswersWhileAStandbyIsDeleted",
-	"TestDeletedStandbyWaitsForItsOpenConnections",
+	"TestDeletedStandbyWaitsUntilOpenConnectionsEnd",
 	"TestStandbyOnHostNetworkForwardsToTheHolder",
-	"TestRolloutRaisesTheRevisionNumber",
-	"TestDeploymentRollsOutWhenItsClaimChanges",
+	"TestRolloutGivesPodsAHigherRevisionNumber",
+	"TestClaimAdditionAndRemovalRollOutTheDeployment",
 	"TestOnlyHolderIsReadyIfAnnotationSaysHolder",
 	"TestServiceAnswersDuringAHandover",
 	"TestWorkerTutorialShowsTheRealOutputs",
@@ -277,14 +277,14 @@ func TestApplicationSurvivesAControlPlaneRestart(t *testing.T) {
 func TestApplicationSurvivesKubeletAndContainerdRestarts(t *testing.T) {
 	exclusive.TestApplicationSurvivesKubeletAndContainerdRestarts(t)
 }
-func TestDeletedStandbyNeverKeepsAnAcquiredSlot(t *testing.T) {
-	exclusive.TestDeletedStandbyNeverKeepsAnAcquiredSlot(t)
+func TestDeletedStandbyReturnsASlotAcquiredByMistake(t *testing.T) {
+	exclusive.TestDeletedStandbyReturnsASlotAcquiredByMistake(t)
 }
 func TestProgramsWithTwoLocksRunOneByOne(t *testing.T) {
 	exclusive.TestProgramsWithTwoLocksRunOneByOne(t)
 }
-func TestLockIsExclusiveAcrossKindsOfWorkloads(t *testing.T) {
-	exclusive.TestLockIsExclusiveAcrossKindsOfWorkloads(t)
+func TestLockIsExclusiveAmongDifferentTypesOfWorkloads(t *testing.T) {
+	exclusive.TestLockIsExclusiveAmongDifferentTypesOfWorkloads(t)
 }
 func TestPodsWithOppositeListsOfLocksNeverDeadlock(t *testing.T) {
 	exclusive.TestPodsWithOppositeListsOfLocksNeverDeadlock(t)
@@ -298,8 +298,8 @@ func TestByDefaultALostHoldRestartsNoContainer(t *testing.T) {
 func TestLostHoldRestartsContainerIfAnnotationSaysRestart(t *testing.T) {
 	exclusive.TestLostHoldRestartsContainerIfAnnotationSaysRestart(t)
 }
-func TestContainerReturnsTheExitCodeOfItsChild(t *testing.T) {
-	exclusive.TestContainerReturnsTheExitCodeOfItsChild(t)
+func TestContainerReturnsTheChildsExitCode(t *testing.T) {
+	exclusive.TestContainerReturnsTheChildsExitCode(t)
 }
 func TestStandbyTakesOverFromACrashingHolder(t *testing.T) {
 	exclusive.TestStandbyTakesOverFromACrashingHolder(t)
@@ -311,19 +311,21 @@ func TestDeletedHolderUsesPodGraceThenReleasesSlot(t *testing.T) {
 	exclusive.TestDeletedHolderUsesPodGraceThenReleasesSlot(t)
 }
 func TestDeletionOfAHeldLeaseIsRefused(t *testing.T) { exclusive.TestDeletionOfAHeldLeaseIsRefused(t) }
-func TestRecreatedLeaseIsAcquiredOnlyAfterItsDuration(t *testing.T) {
-	exclusive.TestRecreatedLeaseIsAcquiredOnlyAfterItsDuration(t)
+func TestRecreatedLeaseStaysUnavailableForALeaseDuration(t *testing.T) {
+	exclusive.TestRecreatedLeaseStaysUnavailableForALeaseDuration(t)
 }
 func TestChildOnDisconnectedNodeDiesBeforeTakeover(t *testing.T) {
 	exclusive.TestChildOnDisconnectedNodeDiesBeforeTakeover(t)
 }
-func TestForceDeletedPodKeepsItsSlotUntilExpiry(t *testing.T) {
-	exclusive.TestForceDeletedPodKeepsItsSlotUntilExpiry(t)
+func TestForceDeletedHolderKeepsTheSlotUntilExpiry(t *testing.T) {
+	exclusive.TestForceDeletedHolderKeepsTheSlotUntilExpiry(t)
 }
 func TestChildDiesSoonAfterASuspendedNodeResumes(t *testing.T) {
 	exclusive.TestChildDiesSoonAfterASuspendedNodeResumes(t)
 }
-func TestPodOnCrashedNodeLosesItsSlot(t *testing.T) { exclusive.TestPodOnCrashedNodeLosesItsSlot(t) }
+func TestStandbyTakesOverFromACrashedNode(t *testing.T) {
+	exclusive.TestStandbyTakesOverFromACrashedNode(t)
+}
 func TestShimDrainsByDeadlineWhileAgentIsFrozen(t *testing.T) {
 	exclusive.TestShimDrainsByDeadlineWhileAgentIsFrozen(t)
 }
@@ -339,8 +341,8 @@ func TestProgramOnDisconnectedNodeEndsBeforeTakeover(t *testing.T) {
 func TestDisobedientProgramDiesBeforeTakeover(t *testing.T) {
 	exclusive.TestDisobedientProgramDiesBeforeTakeover(t)
 }
-func TestProgramsThatLoseNoHoldAreNotKilled(t *testing.T) {
-	exclusive.TestProgramsThatLoseNoHoldAreNotKilled(t)
+func TestLeashNeverKillsAnObedientProgram(t *testing.T) {
+	exclusive.TestLeashNeverKillsAnObedientProgram(t)
 }
 func TestProgramsOnHostNetworkReachAgentBySocket(t *testing.T) {
 	exclusive.TestProgramsOnHostNetworkReachAgentBySocket(t)
@@ -382,8 +384,8 @@ func TestPodGateIsRefusedBeforeKubernetes136(t *testing.T) {
 func TestPodGateRestartsOnlyTheKilledContainer(t *testing.T) {
 	gates.TestPodGateRestartsOnlyTheKilledContainer(t)
 }
-func TestPodGateStopsApplicationIfNoteIsUnreadable(t *testing.T) {
-	gates.TestPodGateStopsApplicationIfNoteIsUnreadable(t)
+func TestUnreadableHoldRecordMakesPodGateStopApplication(t *testing.T) {
+	gates.TestUnreadableHoldRecordMakesPodGateStopApplication(t)
 }
 func TestPodGateStopsApplicationOnADisconnectedNode(t *testing.T) {
 	gates.TestPodGateStopsApplicationOnADisconnectedNode(t)
@@ -392,8 +394,8 @@ func TestReadinessGateLetsOnePodServe(t *testing.T) { gates.TestReadinessGateLet
 
 // Tests of package injection.
 
-func TestClaimAddedByPolicyIsGatedOrRefused(t *testing.T) {
-	injection.TestClaimAddedByPolicyIsGatedOrRefused(t)
+func TestClaimFromMutatingPolicyIsGatedOrRefused(t *testing.T) {
+	injection.TestClaimFromMutatingPolicyIsGatedOrRefused(t)
 }
 func TestClaimInNamespaceWithoutOptInIsRefused(t *testing.T) {
 	injection.TestClaimInNamespaceWithoutOptInIsRefused(t)
@@ -405,15 +407,15 @@ func TestUnannotatedPodsStayUnchanged(t *testing.T) { injection.TestUnannotatedP
 func TestPodWithAForgedBarrierIsRefused(t *testing.T) {
 	injection.TestPodWithAForgedBarrierIsRefused(t)
 }
-func TestPodWithForgedBarrierForProgramsIsRefused(t *testing.T) {
-	injection.TestPodWithForgedBarrierForProgramsIsRefused(t)
+func TestLocalAPIPodWithForgedBarrierIsRefused(t *testing.T) {
+	injection.TestLocalAPIPodWithForgedBarrierIsRefused(t)
 }
 func TestPodWithForgedConditionsIsRefused(t *testing.T) {
 	injection.TestPodWithForgedConditionsIsRefused(t)
 }
 func TestCopyOfAGatedPodIsRefused(t *testing.T) { injection.TestCopyOfAGatedPodIsRefused(t) }
-func TestUnlabelledCopyOfGatedPodIsRefusedEverywhere(t *testing.T) {
-	injection.TestUnlabelledCopyOfGatedPodIsRefusedEverywhere(t)
+func TestUnlabeledCopyOfGatedPodIsRefusedEverywhere(t *testing.T) {
+	injection.TestUnlabeledCopyOfGatedPodIsRefusedEverywhere(t)
 }
 func TestCopyOfGatedPodIsRefusedWithoutWebhook(t *testing.T) {
 	injection.TestCopyOfGatedPodIsRefusedWithoutWebhook(t)
@@ -424,15 +426,15 @@ func TestPoliciesAreFastForPodsWithManyArguments(t *testing.T) {
 func TestClaimWithAnIncompleteGateIsRefused(t *testing.T) {
 	injection.TestClaimWithAnIncompleteGateIsRefused(t)
 }
-func TestPolicyOnMarksRefusesPodsWithoutAGate(t *testing.T) {
-	injection.TestPolicyOnMarksRefusesPodsWithoutAGate(t)
+func TestPolicyRefusesPodsWithMarksButWithoutGate(t *testing.T) {
+	injection.TestPolicyRefusesPodsWithMarksButWithoutGate(t)
 }
 func TestKubectlDryRunHasNoSideEffect(t *testing.T) { injection.TestKubectlDryRunHasNoSideEffect(t) }
 func TestRepeatedKubectlApplyChangesNothing(t *testing.T) {
 	injection.TestRepeatedKubectlApplyChangesNothing(t)
 }
-func TestPodIsGatedCompletelyBesideAnotherInjector(t *testing.T) {
-	injection.TestPodIsGatedCompletelyBesideAnotherInjector(t)
+func TestPodIsGatedCompletelyDespiteAForeignInjector(t *testing.T) {
+	injection.TestPodIsGatedCompletelyDespiteAForeignInjector(t)
 }
 func TestClaimAddedByALaterWebhookIsRefused(t *testing.T) {
 	injection.TestClaimAddedByALaterWebhookIsRefused(t)
@@ -459,8 +461,8 @@ func TestPrivateImageNeedsThePodsOwnCredentials(t *testing.T) {
 func TestPodWithAForgedProgramGateIsRefused(t *testing.T) {
 	injection.TestPodWithAForgedProgramGateIsRefused(t)
 }
-func TestPodWithIncompleteShimsForProgramsIsRefused(t *testing.T) {
-	injection.TestPodWithIncompleteShimsForProgramsIsRefused(t)
+func TestLocalAPIPodWithIncompleteShimsIsRefused(t *testing.T) {
+	injection.TestLocalAPIPodWithIncompleteShimsIsRefused(t)
 }
 func TestWarningAndMetricAndEventRepeatRefusalReason(t *testing.T) {
 	injection.TestWarningAndMetricAndEventRepeatRefusalReason(t)
@@ -481,21 +483,23 @@ func TestPodsOfAJobStartTogether(t *testing.T) { lifecycle.TestPodsOfAJobStartTo
 func TestProgramsOfAJobPassTheBarrierTogether(t *testing.T) {
 	lifecycle.TestProgramsOfAJobPassTheBarrierTogether(t)
 }
-func TestJobSkipsOnlyWhileTheHolderIsAlive(t *testing.T) {
-	lifecycle.TestJobSkipsOnlyWhileTheHolderIsAlive(t)
+func TestJobSkipsWorkOnlyIfHolderIsAlive(t *testing.T) {
+	lifecycle.TestJobSkipsWorkOnlyIfHolderIsAlive(t)
 }
-func TestJobFailsAfterItsBoundedWait(t *testing.T) { lifecycle.TestJobFailsAfterItsBoundedWait(t) }
+func TestJobFailsWhenTheMaximumWaitIsOver(t *testing.T) {
+	lifecycle.TestJobFailsWhenTheMaximumWaitIsOver(t)
+}
 func TestPodDeletionKeepsExitCodeOfStartingApplication(t *testing.T) {
 	lifecycle.TestPodDeletionKeepsExitCodeOfStartingApplication(t)
 }
 func TestEvictionOfTheHolderCausesOneHandover(t *testing.T) {
 	lifecycle.TestEvictionOfTheHolderCausesOneHandover(t)
 }
-func TestHolderDeletedWithMinimalGraceReleasesItsSlot(t *testing.T) {
-	lifecycle.TestHolderDeletedWithMinimalGraceReleasesItsSlot(t)
+func TestHolderDeletedWithMinimalGraceReleasesTheSlot(t *testing.T) {
+	lifecycle.TestHolderDeletedWithMinimalGraceReleasesTheSlot(t)
 }
-func TestPodEvictedByTheKubeletReleasesItsSlot(t *testing.T) {
-	lifecycle.TestPodEvictedByTheKubeletReleasesItsSlot(t)
+func TestHolderEvictedByTheKubeletReleasesTheSlot(t *testing.T) {
+	lifecycle.TestHolderEvictedByTheKubeletReleasesTheSlot(t)
 }
 func TestApplicationThatChangesUserGetsTheStopSignal(t *testing.T) {
 	lifecycle.TestApplicationThatChangesUserGetsTheStopSignal(t)
@@ -544,11 +548,11 @@ func TestKubeletProbesTheApplicationOnTheHostNetwork(t *testing.T) {
 	lifecycle.TestKubeletProbesTheApplicationOnTheHostNetwork(t)
 }
 func TestEachShardOfAJobSucceedsOnce(t *testing.T) { lifecycle.TestEachShardOfAJobSucceedsOnce(t) }
-func TestPodGetsTheShardOfItsCompletionIndex(t *testing.T) {
-	lifecycle.TestPodGetsTheShardOfItsCompletionIndex(t)
+func TestCompletionIndexDeterminesThePodsShard(t *testing.T) {
+	lifecycle.TestCompletionIndexDeterminesThePodsShard(t)
 }
-func TestApplicationGetsOnlyItsDeclaredStopSignal(t *testing.T) {
-	lifecycle.TestApplicationGetsOnlyItsDeclaredStopSignal(t)
+func TestApplicationGetsOnlyTheDeclaredStopSignal(t *testing.T) {
+	lifecycle.TestApplicationGetsOnlyTheDeclaredStopSignal(t)
 }
 
 // Tests of package operations.
@@ -559,8 +563,8 @@ func TestWorkloadAlertsFireUntilFaultsAreRepaired(t *testing.T) {
 func TestClusterAlertsFireUntilFaultsAreRepaired(t *testing.T) {
 	operations.TestClusterAlertsFireUntilFaultsAreRepaired(t)
 }
-func TestKubectlPluginMovesAndPausesASlot(t *testing.T) {
-	operations.TestKubectlPluginMovesAndPausesASlot(t)
+func TestKubectlPluginHandsOverAndPausesASlot(t *testing.T) {
+	operations.TestKubectlPluginHandsOverAndPausesASlot(t)
 }
 func TestPodsAreAdmittedDuringCertificateRenewal(t *testing.T) {
 	operations.TestPodsAreAdmittedDuringCertificateRenewal(t)
@@ -568,11 +572,11 @@ func TestPodsAreAdmittedDuringCertificateRenewal(t *testing.T) {
 func TestCheckCommandReportsAPolicyThatDeniesNothing(t *testing.T) {
 	operations.TestCheckCommandReportsAPolicyThatDeniesNothing(t)
 }
-func TestConsoleShowsAHandoverWithItsCause(t *testing.T) {
-	operations.TestConsoleShowsAHandoverWithItsCause(t)
+func TestConsoleShowsTheCauseOfAHandover(t *testing.T) {
+	operations.TestConsoleShowsTheCauseOfAHandover(t)
 }
-func TestWebhookAdmitsPodsDespiteALostElection(t *testing.T) {
-	operations.TestWebhookAdmitsPodsDespiteALostElection(t)
+func TestWebhookAdmitsPodsDespiteALostLeaderElection(t *testing.T) {
+	operations.TestWebhookAdmitsPodsDespiteALostLeaderElection(t)
 }
 func TestHelmCommandsNeverStopARunningApplication(t *testing.T) {
 	operations.TestHelmCommandsNeverStopARunningApplication(t)
@@ -616,8 +620,8 @@ func TestKubectlCopiesFilesToHolderAndStandby(t *testing.T) {
 func TestChildStartsExactlyLikeTheUngatedProcess(t *testing.T) {
 	pods.TestChildStartsExactlyLikeTheUngatedProcess(t)
 }
-func TestEachKindOfWorkloadRollsOutWithoutOverlap(t *testing.T) {
-	pods.TestEachKindOfWorkloadRollsOutWithoutOverlap(t)
+func TestEachTypeOfWorkloadRollsOutWithoutOverlap(t *testing.T) {
+	pods.TestEachTypeOfWorkloadRollsOutWithoutOverlap(t)
 }
 func TestPodsOfJobsCompleteOneAtATime(t *testing.T) { pods.TestPodsOfJobsCompleteOneAtATime(t) }
 func TestPodsOfACustomControllerShareOneSlot(t *testing.T) {
@@ -649,15 +653,17 @@ func TestAdministratorFreesSlotBlockedByAUsersLease(t *testing.T) {
 func TestPodWithConditionsMayOnlyReadAwaitedLeases(t *testing.T) {
 	rights.TestPodWithConditionsMayOnlyReadAwaitedLeases(t)
 }
-func TestPodHasOnlyTheRightsOfItsAgent(t *testing.T) { rights.TestPodHasOnlyTheRightsOfItsAgent(t) }
-func TestVariableRefusesSmallerTokenOfALateWriter(t *testing.T) {
-	rights.TestVariableRefusesSmallerTokenOfALateWriter(t)
+func TestPodsAccountHasOnlyTheAgentsRights(t *testing.T) {
+	rights.TestPodsAccountHasOnlyTheAgentsRights(t)
+}
+func TestVariableRefusesLateWriteWithSmallerToken(t *testing.T) {
+	rights.TestVariableRefusesLateWriteWithSmallerToken(t)
 }
 func TestVariableRefusesExcessiveSizesAndChangesOfType(t *testing.T) {
 	rights.TestVariableRefusesExcessiveSizesAndChangesOfType(t)
 }
-func TestAgentWritesVariablesOnlyAsItsOwnPod(t *testing.T) {
-	rights.TestAgentWritesVariablesOnlyAsItsOwnPod(t)
+func TestAgentMayNotImpersonateOtherPodsInVariables(t *testing.T) {
+	rights.TestAgentMayNotImpersonateOtherPodsInVariables(t)
 }
 func TestWebhookAccountMayOnlyCreateEmptyVariables(t *testing.T) {
 	rights.TestWebhookAccountMayOnlyCreateEmptyVariables(t)
@@ -671,8 +677,8 @@ func TestWebhookAccountHasOnlyTheRightsOfEnroll(t *testing.T) {
 func TestUnreachableHolderMakesStandbysNotReady(t *testing.T) {
 	rollouts.TestUnreachableHolderMakesStandbysNotReady(t)
 }
-func TestCrashingHolderLosesTheLockToAnotherWorkload(t *testing.T) {
-	rollouts.TestCrashingHolderLosesTheLockToAnotherWorkload(t)
+func TestWaitingWorkloadTakesLockFromACrashingHolder(t *testing.T) {
+	rollouts.TestWaitingWorkloadTakesLockFromACrashingHolder(t)
 }
 func TestRolloutFinishesDespiteDisruptionBudgetAndAutoscaler(t *testing.T) {
 	rollouts.TestRolloutFinishesDespiteDisruptionBudgetAndAutoscaler(t)
@@ -684,14 +690,14 @@ func TestBrokenRevisionStallsARolloutOfOneReplica(t *testing.T) {
 func TestRolloutWithoutSurgeStopsApplicationAtMostTwice(t *testing.T) {
 	rollouts.TestRolloutWithoutSurgeStopsApplicationAtMostTwice(t)
 }
-func TestScaledDownStandbyNeverStartsItsApplication(t *testing.T) {
-	rollouts.TestScaledDownStandbyNeverStartsItsApplication(t)
+func TestStandbyNeverStartsApplicationDuringScaleDown(t *testing.T) {
+	rollouts.TestStandbyNeverStartsApplicationDuringScaleDown(t)
 }
-func TestEachKindOfWorkloadRollsOutAsDocumented(t *testing.T) {
-	rollouts.TestEachKindOfWorkloadRollsOutAsDocumented(t)
+func TestEachTypeOfWorkloadRollsOutAsDocumented(t *testing.T) {
+	rollouts.TestEachTypeOfWorkloadRollsOutAsDocumented(t)
 }
-func TestEachKindOfBrokenRevisionStallsItsRollout(t *testing.T) {
-	rollouts.TestEachKindOfBrokenRevisionStallsItsRollout(t)
+func TestRolloutStallsHoweverTheNewRevisionIsBroken(t *testing.T) {
+	rollouts.TestRolloutStallsHoweverTheNewRevisionIsBroken(t)
 }
 func TestStalledRolloutKeepsTheRemainingOldPods(t *testing.T) {
 	rollouts.TestStalledRolloutKeepsTheRemainingOldPods(t)
@@ -699,17 +705,17 @@ func TestStalledRolloutKeepsTheRemainingOldPods(t *testing.T) {
 
 // Tests of package traffic.
 
-func TestAutoscalerCountsIdleStandbysInItsAverage(t *testing.T) {
-	traffic.TestAutoscalerCountsIdleStandbysInItsAverage(t)
+func TestAutoscalersAverageIncludesIdleStandbys(t *testing.T) {
+	traffic.TestAutoscalersAverageIncludesIdleStandbys(t)
 }
-func TestAutoscalerOmitsUnreadyStandbysFromItsAverage(t *testing.T) {
-	traffic.TestAutoscalerOmitsUnreadyStandbysFromItsAverage(t)
+func TestAutoscalersAverageOmitsUnreadyStandbys(t *testing.T) {
+	traffic.TestAutoscalersAverageOmitsUnreadyStandbys(t)
 }
 func TestServiceAnswersWhileAStandbyIsDeleted(t *testing.T) {
 	traffic.TestServiceAnswersWhileAStandbyIsDeleted(t)
 }
-func TestDeletedStandbyWaitsForItsOpenConnections(t *testing.T) {
-	traffic.TestDeletedStandbyWaitsForItsOpenConnections(t)
+func TestDeletedStandbyWaitsUntilOpenConnectionsEnd(t *testing.T) {
+	traffic.TestDeletedStandbyWaitsUntilOpenConnectionsEnd(t)
 }
 func TestConnectionsAreNeverRefusedDuringAHandover(t *testing.T) {
 	traffic.TestConnectionsAreNeverRefusedDuringAHandover(t)
@@ -717,9 +723,11 @@ func TestConnectionsAreNeverRefusedDuringAHandover(t *testing.T) {
 func TestStandbyOnHostNetworkForwardsToTheHolder(t *testing.T) {
 	traffic.TestStandbyOnHostNetworkForwardsToTheHolder(t)
 }
-func TestRolloutRaisesTheRevisionNumber(t *testing.T) { traffic.TestRolloutRaisesTheRevisionNumber(t) }
-func TestDeploymentRollsOutWhenItsClaimChanges(t *testing.T) {
-	traffic.TestDeploymentRollsOutWhenItsClaimChanges(t)
+func TestRolloutGivesPodsAHigherRevisionNumber(t *testing.T) {
+	traffic.TestRolloutGivesPodsAHigherRevisionNumber(t)
+}
+func TestClaimAdditionAndRemovalRollOutTheDeployment(t *testing.T) {
+	traffic.TestClaimAdditionAndRemovalRollOutTheDeployment(t)
 }
 func TestOnlyHolderIsReadyIfAnnotationSaysHolder(t *testing.T) {
 	traffic.TestOnlyHolderIsReadyIfAnnotationSaysHolder(t)

@@ -25,7 +25,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// options are the components of the manifests, each with the values of the chart that select it.
+// options are the components of the manifests. With each component are the values of the chart that
+// have the same effect.
 var options = []struct{ component, values string }{
 	{"host-network", "hostNetwork: true\n"},
 	{"client-ca", "clientCA: {configMap: metaparticle-webhook-callers}\n"},
@@ -140,13 +141,13 @@ func TestChartValuesAppearInTheRenderedObjects(t *testing.T) {
 	}
 }
 
-func TestQuotaIsAbsentWithoutPriorityClass(t *testing.T) {
+func TestQuotaIsRenderedOnlyWithAPriorityClass(t *testing.T) {
 	for _, values := range []string{"priorityClassName: ''", "resourceQuota: {enabled: false}"} {
 		assert.NotContains(t, byName(t, render(t, values).objects), "ResourceQuota/metaparticle-critical-pods", values)
 	}
 }
 
-func TestChartHasNoOwnCABesideAnotherIssuer(t *testing.T) {
+func TestConfiguredIssuerReplacesTheCAOfTheChart(t *testing.T) {
 	for values, own := range map[string]bool{"": true, "certificate: {issuerRef: {kind: ClusterIssuer}}": true, "certificate: {issuerRef: {name: company}}": false} {
 		objects := byName(t, render(t, values).objects)
 		for _, of := range []string{"Issuer/metaparticle-selfsigned", "Issuer/metaparticle-ca", "Certificate/metaparticle-ca"} {
@@ -302,9 +303,9 @@ func TestChartRefusesWrongNamespaceOrSecondRelease(t *testing.T) {
 	}
 }
 
-// TestHelmDeletesTheObjectsOfItsHooks checks the policy by which Helm deletes an object after the
-// hook.
-func TestHelmDeletesTheObjectsOfItsHooks(t *testing.T) {
+// TestHelmDeletesHookObjectsAfterASuccessfulHook checks the annotation that makes Helm delete each object of a
+// hook after the hook has succeeded.
+func TestHelmDeletesHookObjectsAfterASuccessfulHook(t *testing.T) {
 	hooks := render(t, "").hooks
 	kinds := map[string]int{}
 	for _, h := range hooks {

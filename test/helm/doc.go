@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package helm compares the Helm chart with the kustomization. Helm's packages render the chart
-// as the program helm does. The module also builds that program, for test/e2e.
+// as the command helm does. The module also builds the command helm, for test/e2e.
 //
 // No test of this package has a cluster: test/e2e/operations installs the chart.
 package helm

@@ -33,8 +33,8 @@ const (
 
 type object = map[string]any
 
-// program returns a function, whose first call compiles a program of the repository. Each call
-// returns the path of the compiled program.
+// program returns a function. The first call of this function compiles the tool with the given
+// name. Each call returns the path of the executable file.
 func program(name string) func() (string, error) {
 	return sync.OnceValues(func() (string, error) {
 		directory, err := os.MkdirTemp("", "metaparticle-helm-")
@@ -59,7 +59,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// output runs a command in the repository's root, and returns its standard output.
+// output runs a command in the repository's root, and returns the command's standard output.
 func output(cmd *exec.Cmd) (string, error) {
 	var errors strings.Builder
 	cmd.Dir, cmd.Stderr = "../..", &errors
@@ -70,7 +70,7 @@ func output(cmd *exec.Cmd) (string, error) {
 	return string(out), nil
 }
 
-// failure is an error of a command, with its output.
+// failure is an error of a command, with the text that the command wrote to its standard error.
 type failure struct {
 	error
 	output string
@@ -174,7 +174,7 @@ func render(t *testing.T, values string) rendered {
 	return r
 }
 
-// parse returns the objects of YAML documents.
+// parse returns the Kubernetes objects in a YAML text.
 func parse(text string) (objects []object) {
 	for document := range strings.SplitSeq("\n"+text, "\n---\n") {
 		var o object

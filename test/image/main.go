@@ -1,9 +1,8 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command image makes a container image of Debian packages, or of one static program,
-// without a container engine. The image has an entrypoint of its own. The result is a
-// tarball for `cluster push`.
+// Command image makes a container image of Debian packages, or of one static executable file,
+// without a container engine. The result is a tarball for `cluster push`.
 //
 //	go run ./image -packages redis-server -entrypoint redis-server \
 //		-cmd "--protected-mode no" -user redis -workdir /var/lib/redis -port 6379/tcp -o redis.tar

@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package pause shows the behaviour of a shim in a virtual machine that is paused. After the pause
-// the test sets the wall clock forward. The test may do so in a virtual machine, but not on the
-// machine on which the test runs.
+// the test sets the virtual machine's wall clock forward. The test must not change the wall clock
+// of the computer on which the test runs.
 //
 //	make pause KERNEL=/boot/vmlinuz-…
 package pause
@@ -56,7 +56,7 @@ func TestShimFreezesChildAfterAPausedMachineResumes(t *testing.T) {
 	assert.Contains(t, said.String(), "--- PASS: TestShimFreezesChildAfterAPausedMachineResumes")
 }
 
-// boot starts a machine whose first and only program is the tests of agent/shim.
+// boot starts a virtual machine whose init process is the test binary of agent/shim.
 func boot(t *testing.T, dir, kernel string) (*exec.Cmd, *bufio.Scanner, io.Writer) {
 	t.Helper()
 	program := filepath.Join(dir, "init")

@@ -31,8 +31,8 @@ const (
 	whatExit      = 0x80000000
 )
 
-// receiveBuffer has room for some ten thousand events, the events of several seconds on a
-// busy machine.
+// receiveBuffer has room for some ten thousand events. On a busy machine so many events occur in
+// several seconds.
 const receiveBuffer = 8 << 20
 
 // connector is the kernel's process connector.

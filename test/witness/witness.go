@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package witness reports when the applications of pods start and end. The source is the kernel
-// (its process connector), and no program under test.
+// Package witness reports when the applications of pods start and end. The source is the kernel's
+// process connector, and not the code under test.
 //
 // The witness sees the processes of all nodes of the test cluster, because the nodes share one
 // kernel. The kernel itself notes the time of each exec and exit, by its one clock,
@@ -28,7 +28,7 @@ import (
 type Kind string
 
 const (
-	// Exec means that a process has executed the program.
+	// Exec means that a process has executed the program that the [Witness] observes.
 	Exec Kind = "exec"
 	// Exit means that the main thread of the process has ended. The process's descendants
 	// may live on.
@@ -91,7 +91,8 @@ func (w *Witness) findAlive() error {
 	return nil
 }
 
-// Alive returns the processes of the program that were alive at Listen. Call Alive only before Run.
+// Alive returns the processes of the program that were alive when [Listen] returned. Call Alive only
+// before [Witness.Run].
 func (w *Witness) Alive() []Process {
 	var alive []Process
 	for _, p := range w.alive {
@@ -130,7 +131,7 @@ var podOf = regexp.MustCompile(`pod([0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_
 // result is false if the process does not run the program, or runs the program outside of pods.
 func (w *Witness) identify(pid int) (Process, bool) {
 	command, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-	// The kernel keeps 15 characters of a name.
+	// The kernel keeps only the first 15 characters of a program's name.
 	if err != nil || strings.TrimSpace(string(command)) != w.program[:min(len(w.program), 15)] {
 		return Process{}, false
 	}

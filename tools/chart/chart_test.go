@@ -64,8 +64,8 @@ func TestChartMergeRefusesTwoChangesOfOneLine(t *testing.T) {
 	assert.Equal(t, "a\nb\nx\ny\nc\n", resolve(t, merged, map[string]bool{"x": true, "y": true}))
 }
 
-// TestManifestsHaveEachFieldThatTheChartFills requires that, for each element of the table
-// "places", an object has the field.
+// TestManifestsHaveEachFieldThatTheChartFills requires for each element of the table "places" that
+// an object of the manifests has the element's field.
 func TestManifestsHaveEachFieldThatTheChartFills(t *testing.T) {
 	found := map[string]bool{}
 	for _, selection := range [][]string{nil, {"host-network"}, {"client-ca"}, {"monitoring"}, {"console"}} {

@@ -62,7 +62,7 @@ func run(args []string, out io.Writer) error {
 		return err
 	}
 	directory := filepath.Join(s.out, "metaparticle")
-	// Files of an earlier version must not stay.
+	// Files of an earlier chart must not stay in the directory.
 	if err := os.RemoveAll(directory); err != nil {
 		return fmt.Errorf("clear chart: %w", err)
 	}

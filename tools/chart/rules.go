@@ -13,7 +13,7 @@ import (
 // rulesFile is the path of the template with the alerts.
 const rulesFile = "templates/prometheusrule.yaml"
 
-// partOf is the label to whose place the chart adds the labels of the values.
+// partOf is the label after which the chart adds the labels from its values.
 const partOf = "    app.kubernetes.io/part-of: metaparticle\n"
 
 // moreLabels adds the labels by which the user's Prometheus selects rules.
@@ -22,8 +22,9 @@ const moreLabels = `    {{- with omit (merge (dict) .Values.monitoring.prometheu
     {{- end }}
 `
 
-// rules returns the template of the alerts. The file monitoring/rules.yaml is their source. The
-// texts of alerts contain actions for Prometheus, so the template prints the braces of these actions.
+// rules returns the template of the alerts. The file monitoring/rules.yaml is the source of the
+// alerts. Their texts contain actions for Prometheus, so the template prints the braces of these
+// actions.
 func rules() (string, error) {
 	text := strings.ReplaceAll(monitoring.Object(monitoring.Rules), "{{", `{{ "{{" }}`)
 	text = strings.TrimPrefix(text, "# Generated from rules.yaml by make golden. Do not edit.\n")

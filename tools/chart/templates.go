@@ -158,8 +158,8 @@ func printed(object *resource.Resource) (string, error) {
 	return object.RNode.String()
 }
 
-// origin returns the path of an object's template, and removes the annotation with its origin.
-// A template has the name of its manifest.
+// origin returns the path of an object's template, and removes the annotation that names the
+// object's manifest. A template has the name of its manifest.
 func origin(object *resource.Resource) (string, error) {
 	from, err := object.GetOrigin()
 	if err != nil || from == nil {

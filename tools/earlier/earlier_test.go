@@ -45,7 +45,7 @@ func files(t *testing.T, archive string) map[string][]byte {
 
 // A desk of one version is connected to a shim of the other version only if an image's tag moves
 // while a pod lives. Then each end must read each frame of the other end, with the same meaning.
-func TestOrdersAndMessagesOfEarlierVersionDecodeUnchanged(t *testing.T) {
+func TestOrdersAndMessagesOfOlderReleasesDecodeUnchanged(t *testing.T) {
 	for name, frame := range files(t, "frames.txtar") {
 		frame = bytes.TrimSpace(frame)
 		var read any
@@ -76,7 +76,7 @@ func recordOf(t *testing.T, name string) lease.Record {
 	return courier.RecordOf(l)
 }
 
-func TestAgentsRespectLeasesOfTheEarlierVersion(t *testing.T) {
+func TestAgentsRespectLeasesWrittenByOlderReleases(t *testing.T) {
 	const seen = time.Hour
 	for name, want := range map[string]struct {
 		holder  string
@@ -108,7 +108,7 @@ func TestAgentsRespectLeasesOfTheEarlierVersion(t *testing.T) {
 
 // An agent of the earlier version leaves the annotations of the previous hold in the Lease. An
 // agent of this version must not take these annotations for facts about the present hold.
-func TestLeaseAnnotationsOfAnEarlierHoldAreIgnored(t *testing.T) {
+func TestAgentIgnoresStaleAnnotationsThatOlderReleasesLeave(t *testing.T) {
 	r := recordOf(t, "over-held")
 	assert.Empty(t, r.Notes.Job, "the job of a holder that is gone")
 	assert.Empty(t, r.Notes.Leaving)
@@ -121,7 +121,7 @@ func TestLeaseAnnotationsOfAnEarlierHoldAreIgnored(t *testing.T) {
 
 // A pod of the earlier webhook still counts as gated, and the arguments of its agent and its shims
 // keep their meaning.
-func TestGatesOfTheEarlierWebhookAreStillRecognized(t *testing.T) {
+func TestPodsOfOlderReleasesStillCountAsGated(t *testing.T) {
 	gates, shims := 0, 0
 	for name, text := range files(t, "pods.txtar") {
 		if !strings.HasSuffix(name, "/patched.yaml") || name == "marks-kept/patched.yaml" { // written by hand
@@ -162,7 +162,7 @@ var fixed = map[string][][]string{
 
 // An object of the earlier version that this version lacks would stay after the upgrade. If an old
 // policy stayed, that policy could refuse objects of the new webhook.
-func TestUpgradeReplacesEachObjectOfTheEarlierVersion(t *testing.T) {
+func TestUpgradeReplacesEachObjectOfTheOlderRelease(t *testing.T) {
 	now := map[string]*unstructured.Unstructured{}
 	objects, err := render.Objects(render.Settings{Manifests: "../../manifests"})
 	require.NoError(t, err)

@@ -1,13 +1,14 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command earlier makes the files of an earlier version, with which tests compare this version:
+// Command earlier collects files of an earlier version of Metaparticle, for tests that compare that
+// version with this version:
 //
 //	go run ./tools/earlier -from 5b52dd02 -version v0.1.0
 //
 // The directory tools/earlier/testdata/v0.1.0 then has:
 //
-//	pods.txtar      the gated pods of that version's golden pairs, with the facts about them
+//	pods.txtar      the gated pods of that version's golden pairs, with each pair's facts.yaml
 //	frames.txtar    one frame of each kind between the desk and the shims of that version
 //	leases.txtar    the Lease of a slot at each step of two holds, and the objects of enroll
 //	manifests.yaml  the manifests of that version, in the order in which they are applied
@@ -38,7 +39,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/tools/render"
 )
 
-// versions is the directory of the versions' folders.
+// versions is the directory that has a folder for each earlier version.
 const versions = "tools/earlier/testdata"
 
 func main() {
@@ -86,7 +87,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	return nil
 }
 
-// checkOut writes the files of a revision into the directory.
+// checkOut writes the files of a Git revision into the directory.
 func checkOut(ctx context.Context, revision, directory string) error {
 	archive := filepath.Join(filepath.Dir(directory), "tree.tar")
 	if err := command(ctx, "", nil, "git", "archive", "-o", archive, revision); err != nil {
@@ -95,7 +96,7 @@ func checkOut(ctx context.Context, revision, directory string) error {
 	return command(ctx, "", nil, "tar", "-xf", archive, "-C", directory)
 }
 
-// command runs a program. The error of a failure contains the program's output.
+// command runs a command. If the command fails, the error contains the command's output.
 func command(ctx context.Context, directory string, environment []string, words ...string) error {
 	c := exec.CommandContext(ctx, words[0], words[1:]...)
 	c.Dir, c.Env = directory, append(os.Environ(), environment...)
@@ -105,16 +106,16 @@ func command(ctx context.Context, directory string, environment []string, words 
 	return nil
 }
 
-// earlier is an earlier version.
+// earlier is an earlier version of Metaparticle.
 type earlier struct {
-	// tree is the directory with the files of the revision. The tests in the tree write into the
-	// directory "made".
+	// tree is the directory with the files of the earlier version. The tests in the tree write into
+	// the directory "made".
 	tree, made string
 	// into is the folder for the earlier version's files.
 	into string
 }
 
-// ask copies the tests into the tree, and runs them.
+// ask copies the given tests into the tree, and runs these tests there.
 func (v earlier) ask(ctx context.Context, tests, today string) error {
 	packages := map[string]bool{}
 	err := filepath.WalkDir(tests, func(path string, entry os.DirEntry, err error) error {

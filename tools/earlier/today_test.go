@@ -51,8 +51,8 @@ func released() lease.Record {
 	return r
 }
 
-// TestAgentsOfThisVersionWriteTheGoldenLeases compares the golden Leases with the Leases that agents of this
-// version write. The tests in a copy of the earlier version read these golden Leases (go doc
+// TestAgentsOfThisVersionWriteTheGoldenLeases compares the golden Leases with the Leases that agents
+// of this version write. The tests in a copy of the earlier version read these golden Leases (go doc
 // ./tools/earlier).
 func TestAgentsOfThisVersionWriteTheGoldenLeases(t *testing.T) {
 	archive := &txtar.Archive{Comment: []byte("Made by make golden. Do not edit.\n")}

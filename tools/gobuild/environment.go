@@ -1,11 +1,11 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package gobuild has the environment in which tools/images and tools/release compile programs.
+// Package gobuild has the environment in which tools/images and tools/release compile binaries.
 //
-// Guarantee: no setting of the building machine changes a program. Such settings are environment
+// Guarantee: no setting of the building machine changes a binary. Such settings are environment
 // variables, the file of "go env -w", and a go.work file in a folder above. The Go release of the
-// machine does change programs, and go.sum fixes the modules.
+// machine does change binaries, and go.sum fixes the modules.
 package gobuild
 
 import (
@@ -17,19 +17,19 @@ import (
 )
 
 // kept are the settings by which Go finds, verifies and stores modules. Many companies write these
-// settings by "go env -w". The settings do not change a program, because go.sum has the checksums.
+// settings by "go env -w". The settings do not change a binary, because go.sum has the checksums.
 var kept = []string{
 	"GOPROXY", "GONOPROXY", "GOPRIVATE", "GOSUMDB", "GONOSUMDB", "GOINSECURE", "GOAUTH", "GOVCS", "GOMODCACHE", "GOCACHE", "GOTMPDIR",
 }
 
-// fixed are the settings that would change a program. With an empty value, Go takes its default,
+// fixed are the settings that would change a binary. With an empty value, Go takes its default,
 // because GOENV=off hides the file of "go env -w".
 var fixed = []string{
 	"GOENV=off", "GOWORK=off", "GOTOOLCHAIN=local", "GO111MODULE=", "GOFLAGS=", "GOEXPERIMENT=", "GOFIPS140=off", "CGO_ENABLED=0",
 	"GOAMD64=", "GOARM64=",
 }
 
-// Environment returns the environment of a compilation, with further variables.
+// Environment returns the environment of a compilation, with further environment variables.
 func Environment(ctx context.Context, further ...string) ([]string, error) {
 	out, err := exec.CommandContext(ctx, "go", append([]string{"env", "-json"}, kept...)...).Output()
 	if err != nil {

@@ -24,18 +24,18 @@ import (
 	"github.com/metaparticle-io/metaparticle/tools/gobuild"
 )
 
-// product is a program that is shipped as an image.
+// product is a binary that is shipped as an image.
 type product struct {
-	name   string // the name of the image, and of the program in it
+	name   string // the name of the image, and of the binary in the image
 	source string // the package of the main function
 	tags   string // the build tags, separated by commas
-	// small reports that the program must take little memory, because the program runs in every
-	// gated container. Such a program is compiled without inlining, and its functions are packed
-	// densely. The program mostly waits, so it may be slow.
+	// small reports that the binary must take little memory, because the binary runs in every
+	// gated container. Such a binary is compiled without inlining, and its functions are packed
+	// densely. The process of the binary mostly waits, so the code may be slow.
 	small bool
 }
 
-// user is a number, because Kubernetes cannot check whether a name is root.
+// user is a number, because Kubernetes cannot check whether a named user is root.
 // Minimal images commonly use this number.
 const user = "65532:65532"
 
@@ -64,7 +64,7 @@ func (p product) index(ctx context.Context, version string, platforms []v1.Platf
 	return index, nil
 }
 
-// compile returns the compiled program. The program contains nothing of the
+// compile returns the compiled binary. The binary contains nothing of the
 // building machine: no paths, no time, no state of a checkout, no C library.
 func (p product) compile(ctx context.Context, version string, platform v1.Platform) ([]byte, error) {
 	directory, err := os.MkdirTemp("", "images-")
@@ -91,7 +91,7 @@ func (p product) compile(ctx context.Context, version string, platform v1.Platfo
 	return os.ReadFile(file)
 }
 
-// image returns the image of a compiled program.
+// image returns the image of a compiled binary.
 func (p product) image(program []byte, version string, platform v1.Platform) (v1.Image, error) {
 	content, err := archive(p.name, program)
 	if err != nil {
@@ -128,8 +128,8 @@ func (p product) image(program []byte, version string, platform v1.Platform) (v1
 	})
 }
 
-// archive returns a file system with one program, executable by all and writable
-// by nobody. Gated containers run the agent as any user.
+// archive returns a tarball with one file, the binary. All users may execute the file, and no user
+// may write the file. Gated containers run the agent as any user.
 func archive(name string, program []byte) ([]byte, error) {
 	var content bytes.Buffer
 	w := tar.NewWriter(&content)

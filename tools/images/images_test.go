@@ -151,7 +151,7 @@ func TestImageHasAgentWhereInjectedHooksExpectIt(t *testing.T) {
 	assert.Equal(t, api.ImageBinary, "/"+products[agent].name)
 }
 
-func TestBuiltBinaryPrintsItsVersion(t *testing.T) {
+func TestBuiltBinaryPrintsTheRequestedVersion(t *testing.T) {
 	directory, _ := build(t, "-version", "v1.2.3", "-platforms", "linux/"+runtime.GOARCH)
 	index := open(t, filepath.Join(directory, "hello"))
 	manifest, err := index.IndexManifest()
@@ -175,7 +175,7 @@ func TestEqualSourcesMakeEqualImageDigests(t *testing.T) {
 	sources := t.TempDir()
 	source, err := os.ReadFile("testdata/hello/main.go")
 	require.NoError(t, err)
-	// The compiled program contains the module's name, but not the folder of the sources.
+	// The compiled binary contains the module's name, but not the folder of the sources.
 	place := filepath.Join(sources, "tools/images/testdata/hello")
 	require.NoError(t, os.MkdirAll(place, 0o700))
 	require.NoError(t, os.WriteFile(filepath.Join(place, "main.go"), source, 0o600))
@@ -195,7 +195,8 @@ func TestEqualSourcesMakeEqualImageDigests(t *testing.T) {
 	}
 }
 
-// "go env -w" writes a file of settings. A go.work file in a folder above names other modules.
+// "go env -w" writes a file of settings. A go.work file in a folder above names other modules. The
+// build must ignore both files.
 func TestGoSettingsOfTheMachineNeverChangeDigests(t *testing.T) {
 	first, _ := build(t, "-platforms", "linux/amd64")
 	home := t.TempDir()

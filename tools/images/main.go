@@ -11,8 +11,8 @@
 // HOST/PREFIX/agent:V, with the credentials from `docker login`.
 //
 // Equal sources, version and Go release make equal digests, on any machine and at
-// any time. An image contains only one static program, whose user is not root. The
-// image has no shell and no certificates; a program that needs public CAs links them.
+// any time. An image contains only one static binary, and the image's user is not root. The
+// image has no shell and no certificates; a binary that needs public CAs links them.
 package main
 
 import (
@@ -31,7 +31,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// products are the programs of this repository that are shipped as images.
+// products are the binaries of this repository that are shipped as images.
 var products = []product{
 	{name: "webhook", source: "./cmd/webhook"},
 	// The agent uses only HTTP/1.1 (see agent/kube). Without HTTP/2 the agent is 0.4 MB smaller, in
@@ -107,8 +107,8 @@ func parsePlatforms(list string) ([]v1.Platform, error) {
 	return platforms, nil
 }
 
-// describe adds the lines of one image to the table. The first line has the index's digest.
-// Each platform's line has its digest and the size of a node's download.
+// describe adds the lines of one index to the table. The first line has the index's digest. The line
+// of each platform has the digest of the platform's image, and the size of a node's download.
 func describe(w io.Writer, name string, index v1.ImageIndex) error {
 	digest, err := index.Digest()
 	if err != nil {

@@ -34,7 +34,7 @@ func uninstall(ctx context.Context, c client.Client, objects []*unstructured.Uns
 			return err
 		}
 	}
-	// Then enroll has to end, because it would create deleted Leases again. After enroll, the
+	// Then enroll has to end, because enroll would create deleted Leases again. Afterwards the
 	// policies are deleted, because one of them refuses the deletion of held Leases.
 	if err := removeKinds(ctx, c, objects, "Deployment"); err != nil {
 		return err

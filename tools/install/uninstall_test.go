@@ -50,7 +50,7 @@ func installed(t *testing.T) (there []client.Object, rendered []*unstructured.Un
 	return there, rendered
 }
 
-// away returns an API server that answers no list, read or write between two instants after now.
+// away returns a client whose lists, reads and writes all fail between two instants after now.
 func away(from, to time.Duration, objects ...client.Object) client.Client {
 	start := time.Now()
 	unless := func(do func() error) error {
@@ -83,7 +83,7 @@ func TestUninstallationSurvivesAnOutageOfTheAPIServer(t *testing.T) {
 	})
 }
 
-// The refused uninstallation restores the webhooks, and has deleted no object.
+// A refused uninstallation restores the webhooks, and deletes no object.
 func TestRefusedUninstallationKeepsTheInstallationDespiteAnOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		there, rendered := installed(t)

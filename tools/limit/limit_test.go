@@ -23,7 +23,7 @@ func table(t *testing.T, text string) *Table {
 
 const example = "# Why.\nfolder long short\nagent 5 2\nagent/kube 1 0\n"
 
-func TestFolderAboveItsRecordedLimitIsReported(t *testing.T) {
+func TestFolderAboveTheRecordedLimitIsReported(t *testing.T) {
 	for name, c := range map[string]struct {
 		counts Counts
 		want   []string
@@ -57,7 +57,7 @@ func TestRecordedLimitsAreLoweredButNeverRaised(t *testing.T) {
 	assert.Equal(t, []string{"# Why.\n"}, again.comments)
 }
 
-func TestSplittingGivesEachFolderItsOwnLimitRow(t *testing.T) {
+func TestSplittingGivesEachFolderASeparateLimitRow(t *testing.T) {
 	limits := table(t, example)
 	limits.Split(Counts{"agent": {0, 0}, "agent/claim": {0, 0}, "api": {0, 0}})
 	assert.Equal(t, map[string][]int{"agent": {5, 2}, "agent/claim": {5, 2}, "api": {0, 0}}, limits.rows)

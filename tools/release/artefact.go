@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// The media types of a chart in a registry, as Helm writes them.
+// These are the media types of a chart in a registry, as Helm writes them.
 const (
 	helmConfig = types.MediaType("application/vnd.cncf.helm.config.v1+json")
 	helmChart  = types.MediaType("application/vnd.cncf.helm.chart.content.v1.tar+gzip")

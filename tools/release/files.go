@@ -83,8 +83,8 @@ func zipped(files []file) ([]byte, error) {
 	return packed.Bytes(), nil
 }
 
-// bill writes the modules of a program in the format of CycloneDX. The program's own build
-// information lists these modules.
+// bill writes the list of a binary's modules in the format of CycloneDX. The binary's own build
+// information names these modules.
 func (r *release) bill(program, platform string, content []byte) error {
 	info, err := buildinfo.Read(bytes.NewReader(content))
 	if err != nil {

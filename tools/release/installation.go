@@ -57,7 +57,7 @@ func (r *release) images(ctx context.Context) error {
 	return nil
 }
 
-// listModules writes the modules of the image's program, for each platform.
+// listModules writes a list of the modules of the image's binary, for each platform.
 func (r *release) listModules(image, folder string) error {
 	index, err := layout.ImageIndexFromPath(folder)
 	if err != nil {

@@ -14,7 +14,7 @@
 //	metaparticle.yaml                   the plugin's manifest for krew, only if -address is given
 //	rules.yaml, prometheusrule.yaml     the alerts, for Prometheus and for its operator
 //	dashboard.json                      the dashboard for Grafana
-//	*.cdx.json                          the modules in each program (CycloneDX)
+//	*.cdx.json                          the modules in each binary (CycloneDX)
 //	checksums.txt                       the SHA-256 of each file
 //
 // Equal sources, version, registry and Go release make equal files, on any machine and at any time.
@@ -127,7 +127,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 }
 
 // committed returns an error if the checkout has changes that are in no commit. Nobody could build
-// such a release again.
+// a release of such a checkout again.
 func committed(ctx context.Context) error {
 	changes, err := exec.CommandContext(ctx, "git", "status", "--porcelain").Output()
 	if err != nil {

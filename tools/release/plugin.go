@@ -72,7 +72,7 @@ func (r *release) pluginFor(ctx context.Context, of string, licence []byte) (pla
 	}, r.write(name, packed)
 }
 
-// compile compiles the plugin. The program contains nothing of the building machine.
+// compile compiles the plugin. The binary contains nothing of the building machine.
 func compile(ctx context.Context, version, system, architecture string) ([]byte, error) {
 	directory, err := os.MkdirTemp("", "release-")
 	if err != nil {

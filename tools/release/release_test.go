@@ -30,7 +30,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// host is the platform of this machine, for which other tests compile programs, too. So the
+// host is the platform of this machine. Other tests also compile for this platform, so the
 // compiler's cache has most packages.
 var host = "linux/" + runtime.GOARCH
 
@@ -84,7 +84,7 @@ func TestBuiltReleasesOfEqualSourcesAreEqual(t *testing.T) {
 	where := strings.TrimPrefix(server.URL, "http://") + "/metaparticle"
 	first := made(t, "-registry", where, "-push-to", where, "-insecure", "-address", "https://downloads.example")
 	t.Chdir(copied(t))
-	// The second machine has settings of its own.
+	// The second release is made with other settings of Go, as on another machine.
 	settings := filepath.Join(t.TempDir(), "env")
 	require.NoError(t, os.WriteFile(settings, []byte("GOAMD64=v3\nGOARM64=v9.0\nGOFLAGS=-ldflags=-w\n"), 0o600))
 	t.Setenv("GOENV", settings)
@@ -141,7 +141,7 @@ func TestBuiltReleasesOfEqualSourcesAreEqual(t *testing.T) {
 	t.Run("the files name their parts", func(t *testing.T) { namesItsParts(t, first) })
 }
 
-// namesItsParts requires that the files name the plugin, and the modules of the programs.
+// namesItsParts requires that the files name the plugin, and the modules of the binaries.
 func namesItsParts(t *testing.T, files map[string][]byte) {
 	var krew struct {
 		Spec struct {

@@ -139,7 +139,7 @@ func image(name, reference string) types.Image {
 	return types.Image{Name: name, NewName: reference, NewTag: "latest"}
 }
 
-// Print writes objects as YAML documents.
+// Print writes objects as YAML, each after a line with three dashes.
 func Print(out io.Writer, objects []*unstructured.Unstructured) error {
 	for _, object := range objects {
 		text, err := yaml.Marshal(object)

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command site writes the documentation as static pages. The links to all files of the repository are
-// checked. The command replaces the folder of an earlier site, and no other folder.
+// Command site writes the documentation as static pages. The command also checks the links to files
+// of the repository. The command replaces the folder of an earlier site, and no other folder.
 package main
 
 import (
@@ -48,7 +48,7 @@ func run(root, out string) error {
 	return nil
 }
 
-// remove removes an earlier site. If the folder contains files, but no index of a site's search,
+// remove removes an earlier site. If the folder contains files, but not the search index of a site,
 // remove returns an error and removes nothing.
 func remove(out string) error {
 	entries, err := os.ReadDir(out)

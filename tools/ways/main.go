@@ -27,10 +27,12 @@
 // leads to all functions that are called from there, also through interfaces of the
 // product. The column "again" counts calls of functions that were visited before. The
 // column "up" counts calls that go up inside a package. The column "circles" counts
-// calls of a function that has not returned yet. A way may grow, and visit a helper
-// again, so only the columns "up" and "circles" have limits.
+// calls that lead back to a function between the beginning of the way and the caller.
+// A way may grow, and visit a helper again, so only the columns "up" and "circles" have
+// limits.
 //
-// With a package or way as an argument the command prints its files or functions:
+// With a package as an argument the command prints the files of the package. With a way as an
+// argument the command prints the functions of the way:
 //
 //	go run ./tools/ways agent renewal
 //

@@ -111,7 +111,7 @@ func exactOrder(circle []int, arrows []set) []int {
 }
 
 // siftedOrder moves one thing after the other to its best place, until no move
-// helps. Its order may be a little worse than the best one.
+// helps. The resulting order may be a little worse than the best order.
 func siftedOrder(circle []int, arrows []set) []int {
 	order := slices.Clone(circle)
 	fewest := countUp(order, arrows)

@@ -20,8 +20,8 @@ type walk struct {
 	calls     int
 	// again counts the calls that lead to a function that was visited before.
 	again int
-	// circles counts the calls that lead to a function that has not returned yet. The field
-	// "again" counts those calls, too.
+	// circles counts the calls that lead back to a function between the beginning of the way and
+	// the caller. The field "again" counts those calls, too.
 	circles int
 	// up counts the calls that go up inside a package.
 	up int

@@ -20,8 +20,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/tools/limit"
 )
 
-// If a limit is exceeded, change the code and not the limit. The command "make ways PKG=…" lists the
-// calls from a lower file to a higher file.
+// If a limit is exceeded, change the code and not the limit. The command "make ways PKG=…" lists
+// the calls from a lower file to a higher file.
 func TestSourceCodeStaysWithinRecordedStructureLimits(t *testing.T) {
 	m, err := measure("../..")
 	require.NoError(t, err)
@@ -49,8 +49,8 @@ func sources(t *testing.T, files map[string]string) *program {
 	return p
 }
 
-// TestWaysToolComputesFiguresStatedInItsComment checks the example in the comment of the package.
-func TestWaysToolComputesFiguresStatedInItsComment(t *testing.T) {
+// TestWaysToolComputesTheFiguresOfTheExample checks the example in the comment of the package.
+func TestWaysToolComputesTheFiguresOfTheExample(t *testing.T) {
 	p := sources(t, map[string]string{
 		"loop.go":  "type Agent struct{ wake int }\nfunc (a *Agent) run() { a.renew() }\nfunc (a *Agent) wakeAt() {}",
 		"renew.go": "func (a *Agent) renew() { a.wakeAt() }",

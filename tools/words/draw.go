@@ -16,8 +16,7 @@ import (
 	"strings"
 )
 
-// sample has the number of texts of each kind that the function "draw" prints. The first fresh
-// reader read as many texts of each kind.
+// sample has the number of comments, of test names and of sentences that the function "draw" prints.
 var sample = map[string]int{"comment": 60, "test": 40, "sentence": 30}
 
 // preceding and following are the numbers of lines that the function "draw" prints above and below
@@ -73,8 +72,8 @@ func beside(w io.Writer, lines []string) {
 	}
 }
 
-// texts returns the comments and the names of tests of a Go file, or the sentences of a document.
-// Sentences of at most three words, and the sentences of the changelog, are left out.
+// texts returns the comments and the names of tests of a Go file, or the sentences of a Markdown
+// file. Sentences of at most three words, and the sentences of the changelog, are left out.
 func texts(file string, text []byte) (map[string][]drawable, error) {
 	lines := strings.Split(string(text), "\n")
 	all := map[string][]drawable{}

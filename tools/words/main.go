@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command words measures the language of comments, documents and test names.
+// Command words measures the language of comments, Markdown files and test names.
 //
 // Without arguments the command prints how often each folder breaks each rule. With folders as
 // arguments the command prints the sentences and names that break a rule:
@@ -14,7 +14,7 @@
 //
 // The rules (rules.go) are those of CONTRIBUTING.md that a program can check. The command finds
 // only some of the bad texts: a text that breaks no rule may still be hard to read. Generated
-// documents are left out, because their sentences come from the code.
+// Markdown files are left out, because their sentences come from the code.
 //
 // The command also prints each word in the name of an exported type, if neither of two lists has
 // the word. The first list, the table of docs/architecture.md, explains words. The second list, the

@@ -33,7 +33,7 @@ func measure(root string) ([]finding, error) {
 	return all, err
 }
 
-// walk calls f with each Go file and each document of the repository. Hidden folders and the
+// walk calls f with each Go file and each Markdown file of the repository. Hidden folders and the
 // folders testdata, out and node_modules are left out.
 func walk(root string, f func(file string, text []byte) error) error {
 	return filepath.WalkDir(root, func(file string, entry fs.DirEntry, err error) error {
@@ -128,7 +128,7 @@ func testName(f *ast.FuncDecl) (string, bool) {
 	return "", false
 }
 
-// directive matches comments that are for programs.
+// directive matches comments that only tools read.
 var directive = regexp.MustCompile(`^//(?:[a-z]+:|nolint| SPDX-| docs/compatibility\.md: |line )`)
 
 // commentLines returns the lines of a comment, without the slashes.

@@ -18,7 +18,8 @@ import (
 	"strings"
 )
 
-// product lists the folders of the product. The names in their code are compared with the vocabulary.
+// product lists the folders of the product. The names in the code of these folders are compared with
+// the vocabulary.
 var product = []string{"agent", "api", "cmd", "console", "enroll", "mutate"}
 
 // vocabulary has the words in the product's names, and the lists of explained and plain

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// onlyInDocuments are listed words that occur in documents, but in no name of the code.
+// onlyInDocuments are listed words that occur in Markdown files, but in no name of the code.
 var onlyInDocuments = []string{"takeover"}
 
 // Each word in the name of an exported type is in docs/architecture.md or in plain.txt.

@@ -150,7 +150,7 @@ func TestEqualSeedsDrawEqualLanguageSamples(t *testing.T) {
 	assert.ErrorContains(t, draw(&strings.Builder{}, root, "x"), "seed of the draw")
 }
 
-func TestSampledSentenceShowsTheTextBeforeIt(t *testing.T) {
+func TestSampledSentenceShowsThePrecedingText(t *testing.T) {
 	all, err := texts("x.md", []byte("A pod starts first. A second pod waits\nfor its slot.\n\nThe third pod ends.\n"))
 	require.NoError(t, err)
 	var places [][]string

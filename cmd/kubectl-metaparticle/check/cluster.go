@@ -119,7 +119,7 @@ const defaultNamespace = "default"
 // needed lists the resources on which a person who installs must have rights.
 var needed = []schema.GroupResource{
 	{Resource: "namespaces"}, {Resource: "serviceaccounts"}, {Resource: "services"}, {Resource: "resourcequotas"},
-	// Helm keeps its releases in Secrets, and its hooks are Jobs and Pods with Roles.
+	// Helm keeps its releases in Secrets. The chart's hooks are Jobs and Pods with Roles.
 	{Resource: "secrets"}, {Resource: "pods"}, {Group: "batch", Resource: "jobs"},
 	{Group: "rbac.authorization.k8s.io", Resource: "roles"}, {Group: "rbac.authorization.k8s.io", Resource: "rolebindings"},
 	{Group: "apps", Resource: "deployments"}, {Group: "policy", Resource: "poddisruptionbudgets"},

@@ -16,13 +16,13 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// Result is the outcome of a check: ok, warning, failed or unknown.
+// Result is the grade of a finding: ok, warning, failed or unknown.
 type Result string
 
 const (
 	// OK means that nothing is to be done.
 	OK Result = "ok"
-	// Warning means that the installation works now, but may soon have a problem.
+	// Warning means that the installation works now, but can soon have a problem.
 	Warning Result = "warning"
 	// Failed means that claims are not protected, or that their pods cannot start.
 	Failed Result = "failed"
@@ -34,7 +34,7 @@ const (
 type Finding struct {
 	Check  string `json:"check"`
 	Result Result `json:"result"`
-	// Says is one sentence about the state.
+	// Says is one sentence about the state of the checked part of the cluster.
 	Says string `json:"says"`
 	// Do is a command or an instruction; empty if nothing is to be done.
 	Do string `json:"do,omitempty"`
@@ -64,7 +64,7 @@ func found(r Result, do, format string, args ...any) (Finding, error) {
 	return Finding{Result: r, Says: fmt.Sprintf(format, args...), Do: do}, nil
 }
 
-// object returns an object of a kind that this program has no Go type for.
+// object returns an object of a kind for which the plugin has no Go type.
 func object(version, kind, namespace, name string) *unstructured.Unstructured {
 	o := new(unstructured.Unstructured)
 	o.SetAPIVersion(version)

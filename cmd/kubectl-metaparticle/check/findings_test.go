@@ -156,7 +156,7 @@ func TestCheckCommandNamesLeaseBeforeItAdvisesRecovery(t *testing.T) {
 	assert.Contains(t, f.Do, "kubectl -n shop annotate lease lock.a metaparticle.io/token-")
 }
 
-func TestHintsOutlastUpgradesAndCoverAllReplicas(t *testing.T) {
+func TestCheckCommandAdviceOutlastsUpgradesAndCoversReplicas(t *testing.T) {
 	s := healthy(t)
 	s.deployment.Spec.Replicas = new(int32(1))
 	assert.Contains(t, named(t, s, "webhook").Do, "--set replicas=2")

@@ -37,7 +37,8 @@ const (
 	name = "metaparticle-webhook"
 	// configured is the name of the webhook's configuration.
 	configured = "metaparticle"
-	// label is the label whose value is the name of the Deployment, on each of its pods.
+	// label is the key of a label on each pod of the Deployment. The label's value is the name of
+	// the Deployment.
 	label = "app.kubernetes.io/name"
 	// elected is the name of the Lease by which one replica is elected to enroll.
 	elected = "metaparticle-enroll"
@@ -86,9 +87,10 @@ func (c Cluster) webhook(ctx context.Context) (Finding, error) {
 	return ok("%d replicas are available: %s", available, imageOf(d))
 }
 
-// withoutWebhook returns the finding about a missing Deployment. If the webhook's configuration or a
-// policy is still there, these refuse each pod that claims, and the other checks find out more. A
-// person without the right to read these objects also gets the other checks.
+// withoutWebhook returns the finding about a missing Deployment. If neither the webhook's
+// configuration nor a policy exists, the error [errAbsent] ends the checks. Otherwise these objects
+// refuse each pod that claims, and the other checks follow. The other checks also follow if the
+// person has no right to read these objects.
 func (c Cluster) withoutWebhook(ctx context.Context) (Finding, error) {
 	left, err := c.leftovers(ctx)
 	switch {
@@ -298,10 +300,10 @@ func policies() ([]admissionv1.ValidatingAdmissionPolicy, error) {
 	return all, nil
 }
 
-// expressions returns all expressions of a policy, for the comparison of two policies. Other fields
-// are left out, because the API server adds defaults to them. An installer may fold the lines of an
-// expression in another way. So the function replaces each sequence of spaces and line feeds by one
-// space.
+// expressions returns the expressions of a policy, and their names and messages, for the comparison
+// of two policies. The function leaves out the other fields, because the API server adds defaults
+// to these fields. An installer may break the lines of an expression at other places. So the
+// function replaces each sequence of spaces and line feeds by one space.
 func expressions(p admissionv1.ValidatingAdmissionPolicy) []string {
 	var all []string
 	for _, m := range p.Spec.MatchConditions {
@@ -336,8 +338,8 @@ func (c Cluster) variables(ctx context.Context) (Finding, error) {
 	return found(Failed, "kubectl describe crd "+crd.GetName(), "Variables are not served yet")
 }
 
-// silent bounds the time without a renewal. After a longer time, the check assumes that no replica
-// enrolls.
+// silent bounds the time since the last renewal of the Lease [elected]. After a longer time, the
+// check assumes that no replica enrolls.
 const silent = time.Minute
 
 func (c Cluster) enroll(ctx context.Context) (Finding, error) {

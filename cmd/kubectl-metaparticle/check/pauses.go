@@ -15,8 +15,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// pauses names the paused slots, because a forgotten pause blocks a slot until a person ends it. The
-// check leaves out namespaces that are being deleted. If no slot is paused, the check does not apply.
+// pauses names the paused slots, because a forgotten pause blocks a slot until a person ends it.
+// The check leaves out namespaces that are being deleted. If no slot is paused, the check does not
+// apply.
 func (c Cluster) pauses(ctx context.Context) (Finding, error) {
 	var leases coordinationv1.LeaseList
 	if err := c.List(ctx, &leases, client.HasLabels{api.ManagedLabel}); err != nil {
@@ -53,8 +54,8 @@ func (c Cluster) pauses(ctx context.Context) (Finding, error) {
 	return found(Warning, do, "no pod can acquire %d paused slots: %s", len(paused), some(paused))
 }
 
-// shownPause returns the value of a pause. A person may have written any text, which counts as
-// [api.PauseHold].
+// shownPause returns the value of a pause. A person may have written an unknown value, which counts
+// as [api.PauseHold].
 func shownPause(pause api.Pause) string {
 	if !pause.Known() {
 		return "an unknown value, which counts as " + string(api.PauseHold)

@@ -14,8 +14,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// replicas warns if all replicas of the webhook run on one node of several. The check does not apply
-// if the person has no right to read the pods or the nodes.
+// replicas warns if all replicas of the webhook run on one node of several. The check does not
+// apply if the person has no right to read the pods or the nodes.
 func (c Cluster) replicas(ctx context.Context) (Finding, error) {
 	var pods corev1.PodList
 	if err := c.List(ctx, &pods, client.InNamespace(home), client.MatchingLabels{label: name}); err != nil {
@@ -45,8 +45,8 @@ func unlessForbidden(err error) (Finding, error) {
 // released matches the tag of a release's image.
 var released = regexp.MustCompile(`^v[0-9]+\.[0-9]+\.[0-9]+`)
 
-// version compares the tags of the webhook's and the agent's images with the version of this plugin.
-// Many installations name images by digest alone, and a digest tells no version. For these
+// version compares the tags of the webhook's and the agent's images with the version of this
+// plugin. Many installations name images by digest alone, and a digest tells no version. For these
 // installations the check of the policies is the only comparison.
 func (c Cluster) version(ctx context.Context) (Finding, error) {
 	d, err := c.deployment(ctx)

@@ -81,8 +81,9 @@ func within(networks []netip.Prefix, address netip.Addr) bool {
 	return slices.ContainsFunc(networks, func(n netip.Prefix) bool { return n.Contains(address) })
 }
 
-// control returns a function that refuses a connection before its first packet. The
-// function judges the address that the dialler uses, because two answers of DNS may differ.
+// control returns a function that refuses a connection to a forbidden address before the first
+// packet. The function judges the address that the dialler uses, because two answers of DNS may
+// differ.
 func (r reach) control(networks []netip.Prefix) func(network, address string, _ syscall.RawConn) error {
 	return func(_, address string, _ syscall.RawConn) error {
 		to, err := netip.ParseAddrPort(address)

@@ -90,7 +90,7 @@ func TestHostOfARegistryRequestDecidesAllowedAddresses(t *testing.T) {
 	}
 }
 
-// A look-up must not use an open connection to an address outside of its reach.
+// A request must not use an open connection to an address outside of the request's reach.
 func TestRedirectsNeverReuseConnectionsToPrivateAddresses(t *testing.T) {
 	g := newTransport(Options{})
 	assert.NotSame(t, g.by[public], g.by[private])

@@ -8,7 +8,7 @@ import "time"
 // These constants bound one look-up, and all look-ups of a process. The page docs/security.md
 // derives the cost of look-ups from these constants, and a test compares the page with them.
 const (
-	// defaultBudget bounds a look-up. The creation of the pod waits for the look-up, and the
+	// defaultBudget bounds a look-up. The creation of a pod waits for the look-up, and the
 	// API server waits 10 s for the webhook. A healthy registry answers sooner.
 	defaultBudget = 2500 * time.Millisecond
 	// tagMemory is the time for which look-ups use a tag's last digest while its registry
@@ -51,9 +51,10 @@ const (
 	// maxLarge bounds the number of answers above smallAnswer that a process keeps in memory at
 	// once.
 	maxLarge = 16
-	// maxHeader bounds the header of an answer, whose largest part is a token of the registry.
+	// maxHeader bounds the header of an answer. The longest field of that header is usually the
+	// signed URL of a redirect.
 	maxHeader = 64 << 10
-	// maxPlatforms bounds how many platforms of one reference a look-up reads.
+	// maxPlatforms bounds how many platforms of one image a look-up reads.
 	maxPlatforms = 32
 	// maxEntries bounds the entries of an image index, because three bytes of text may become
 	// an entry of a hundred bytes in memory. The bound is above maxPlatforms, because an index
@@ -63,8 +64,8 @@ const (
 	// maxSecrets bounds the pull secrets that are read for one pod, one after the other within
 	// defaultBudget.
 	maxSecrets = 32
-	// maxSecretBytes bounds one pull secret. The token of a registry has about 4 KB, and the
-	// pull secret of a whole cluster has about ten such tokens.
+	// maxSecretBytes bounds one pull secret. The credential for a registry has about 4 KB, and
+	// the pull secret of a whole cluster has about ten such credentials.
 	maxSecretBytes = 128 << 10
 	// maxCredentials bounds the credentials of one pod.
 	maxCredentials = 64

@@ -309,7 +309,7 @@ func TestImageNameCausesNoConnectionToLoopback(t *testing.T) {
 
 // A client of the standard library goes on dialling for a request that has ended. So the
 // resolver has to stop the dialling itself.
-func TestCancelledImageLookUpClosesItsConnection(t *testing.T) {
+func TestCanceledImageLookUpClosesTheConnection(t *testing.T) {
 	var config net.ListenConfig
 	listener, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)

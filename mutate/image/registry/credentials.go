@@ -148,7 +148,8 @@ func readSecret(secret *corev1.Secret) ([]credential, error) {
 // unreadable hides the decoder's error, which may quote the secret.
 func unreadable(error) error { return errors.New("is not the JSON of a pull secret") }
 
-// splitKey splits the key of an entry into host and path. The key may be the URL of an API.
+// splitKey splits the key of an entry into host and path. The key may be the URL of a
+// registry's API.
 func splitKey(key string) (host, prefix string) {
 	if _, after, ok := strings.Cut(key, "://"); ok {
 		key = after

@@ -27,7 +27,7 @@ type secrets struct {
 	secrets  map[string]*corev1.Secret
 	accounts map[string][]string
 	asked    atomic.Int32
-	// late, if set, delays each answer until the channel is closed.
+	// late, if set, delays each answer of Secret until the channel is closed.
 	late chan struct{}
 	// forbidden, if set, is the error of every call of Secret.
 	forbidden error

@@ -14,7 +14,8 @@
 // Guarantee: the memory, the connections and the time of look-ups are bounded (bounds.go), whatever
 // images, secrets and registries contain. No namespace blocks the look-ups of other namespaces. The
 // realm of a token service, or a redirect, leads to another host only at a public address. Flags of
-// the webhook can allow further addresses, and so does [Options.ByPerson]. Errors have no text of a registry.
+// the webhook can allow further addresses, and so does [Options.ByPerson]. Errors have no text of a
+// registry.
 //
 // Clock model: one budget bounds the whole of a look-up, in this process's monotonic time.
 //

@@ -64,7 +64,7 @@ func (e statusError) Error() string { return http.StatusText(int(e)) }
 type failure struct {
 	class error
 	// hints are further texts for the pod's author: about pull secrets, and the classes of
-	// failures at other mirrors.
+	// the failures at mirrors.
 	hints []error
 	// cause may contain text of a registry. Only the webhook's own log gets the cause.
 	cause error
@@ -88,7 +88,7 @@ func classify(err error) error {
 		return its
 	}
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return errAway // for an invalid certificate, even if the error also has another class
+		return errAway // an invalid certificate decides, even if the error also has another class
 	}
 	for _, class := range classes {
 		if errors.Is(err, class) {
@@ -143,7 +143,7 @@ func denied(err error) bool {
 	return status == http.StatusUnauthorized || status == http.StatusForbidden
 }
 
-// away reports whether the registry gave no answer about the reference.
+// away reports whether the registry gave no answer about the image.
 func away(err error) bool {
 	status := statusOf(err)
 	return status == 0 || status == http.StatusTooManyRequests || status >= http.StatusInternalServerError

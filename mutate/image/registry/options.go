@@ -22,12 +22,12 @@ type Options struct {
 	CAs *x509.CertPool
 	// Budget bounds one look-up; zero means 2.5 s.
 	Budget time.Duration
-	// Networks are further networks that a request may go to: those of token services, of
-	// redirects, and of registries on loopback.
+	// Networks are networks that every request may go to. For example, a person names loopback, or
+	// the private networks of token services and of redirects.
 	Networks []netip.Prefix
 	// ByPerson reports that a person asks with their own rights, and not the webhook. Then token
 	// services and redirects may also be in private networks. A registry may be on loopback if the
-	// image's name itself says so.
+	// image's name contains "localhost" or an address of loopback.
 	ByPerson bool
 	// Failed, if set, gets the cause of each failed look-up. The cause may quote the
 	// registry, but the error for the pod's author does not.

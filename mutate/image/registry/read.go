@@ -128,8 +128,8 @@ func join(platforms []descriptor, commands []image.Command) (image.Command, erro
 	return image.Command{Platforms: all}, nil
 }
 
-// runnable reports whether a descriptor is an image for Linux, or an image without a platform. An
-// attestation is not runnable, because it names the platform "unknown".
+// runnable reports whether a descriptor names an image for Linux, or an image without a platform.
+// An attestation is not runnable, because it names the platform "unknown".
 func runnable(d descriptor) bool {
 	return d.MediaType.IsImage() && (d.Platform == nil || d.Platform.OS == "" || d.Platform.OS == "linux")
 }

@@ -184,7 +184,7 @@ func commandKey(scope string, exact name.Digest) string { return scope + " " + e
 // places returns the references of an image, those at mirrors first.
 func (r *Resolver) places(named string) ([]name.Reference, error) {
 	if len(named) > maxName {
-		return nil, errNameSize // the bound holds before any code parses the name
+		return nil, errNameSize // no code parses a name of that length
 	}
 	origin, err := r.parse(named)
 	if err != nil {

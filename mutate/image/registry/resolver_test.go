@@ -72,7 +72,7 @@ func TestUnchangedTagCostsOneHeadRequest(t *testing.T) {
 }
 
 // docs/compatibility.md: command/digest carried
-func TestCommandOfAPublicImageDigestIsCached(t *testing.T) {
+func TestPublicImageNamedByDigestIsReadOnce(t *testing.T) {
 	f := newRegistry(t, false)
 	f.passwords["private"] = "swordfish"
 	public, private := f.push(t, "shop/app:1", redis), f.push(t, "private/app:1", redis)

@@ -86,7 +86,7 @@ func newInner(o Options, r reach) *http.Transport {
 	return &http.Transport{
 		DialContext:            d.plain,
 		DialTLSContext:         d.secure,
-		TLSClientConfig:        d.tls, // for connections through a proxy
+		TLSClientConfig:        d.tls, // only connections through a proxy use this field
 		TLSHandshakeTimeout:    o.Budget,
 		Protocols:              protocols,
 		DisableCompression:     true, // a compressed bomb would be unpacked before its bytes are counted
@@ -187,8 +187,8 @@ func (g *guarded) reach(host, registry string) reach {
 	}
 }
 
-// isLoopback reports whether the host itself says that it is this machine. The answer of DNS for
-// another name does not count, because the owner of that name chooses the answer.
+// isLoopback reports whether a host is "localhost" or an address of loopback. DNS may resolve
+// another name to loopback. That answer does not count, because the owner of the name chooses it.
 func isLoopback(host string) bool {
 	address, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && address.Unmap().IsLoopback()

@@ -27,7 +27,7 @@ func (s *subject) ask() []byte {
 	return answer.Body.Bytes()
 }
 
-// check returns an error unless the answer admits the pod and changes it.
+// check returns an error unless the answer admits the pod and has a patch.
 func check(answer []byte) error {
 	var review admissionv1.AdmissionReview
 	if err := json.Unmarshal(answer, &review); err != nil {

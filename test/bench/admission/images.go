@@ -96,8 +96,8 @@ func (i *images) resolver() *registry.Resolver {
 	return registry.New(registry.Options{PlainHTTP: []string{i.host}})
 }
 
-// handler is the webhook's pod handler. A benchmark can replace its image resolver. The lookup of
-// owners always returns the same owner.
+// handler is the webhook's pod handler. A benchmark can replace the handler's image resolver. The
+// lookup of owners always returns the same owner.
 type handler struct {
 	webhook http.Handler
 	images  *registry.Resolver
@@ -114,8 +114,8 @@ func ours(resolver *registry.Resolver) *handler {
 // For implements [image.Images].
 func (h *handler) For(rights image.PullRights) image.Reader { return h.images.For(rights) }
 
-// Known returns the command that the resolver remembers of an image named by digest. The second
-// result is false if the resolver remembers no command.
+// Known returns the command of an image named by digest, if the resolver remembers the command. The
+// second result is false if the resolver does not remember the command.
 func (h *handler) Known(image string) (image.Command, bool) { return h.images.Known(image) }
 
 // owner names the same Deployment for every pod. The template of the Deployment is the pod's spec.

@@ -44,7 +44,7 @@ type subject struct {
 	name    string
 	handler http.Handler
 	review  []byte
-	// before runs ahead of each request. Its time is not measured.
+	// before is called ahead of each request. The duration of this call is not measured.
 	before func()
 	rounds int
 	taken  []time.Duration

@@ -15,10 +15,10 @@ import (
 
 const namespace = "bench"
 
-// pod returns a pod of a Deployment as the API server stores it: with defaults, a service
-// account token's volume, tolerations, environment, ports and resources. Its containers
-// have no command of their own. The pod's annotations request the injection of our agent
-// and of dapr's sidecar.
+// pod returns a pod of a Deployment as the API server stores pods. The pod has default values, a
+// volume for the service account's token, tolerations, environment variables, ports and resources.
+// The pod's containers have no command of their own. The pod's annotations request the injection of
+// our agent and of dapr's sidecar.
 func pod(containers int, image func(int) string) *corev1.Pod {
 	yes, seconds, mode := true, int64(30), int32(420)
 	p := &corev1.Pod{

@@ -115,8 +115,8 @@ type cost struct {
 	// Megabytes is the size of all allocations.
 	Milliseconds, CPU, Megabytes float64
 	Requests, Writes             int
-	// Resident is the peak of the process's memory in megabytes; zero if it was not
-	// measured.
+	// Resident is the peak of the process's memory in megabytes; zero without a
+	// measurement.
 	Resident float64 `json:",omitempty"`
 }
 

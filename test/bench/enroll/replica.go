@@ -35,7 +35,8 @@ import (
 )
 
 const (
-	// idleRuns is the number of reconciliations without work. The replica reports their median.
+	// idleRuns is the number of reconciliations without work. The replica reports the
+	// cost of the reconciliation with the median time.
 	idleRuns = 21
 	// patience bounds the wait until the caches contain the written objects.
 	patience = time.Minute

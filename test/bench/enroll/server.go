@@ -20,7 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 )
 
-// object is one version of a Kubernetes object.
+// object is one stored state of a Kubernetes object.
 type object struct {
 	metadata metav1.ObjectMeta
 	raw      []byte
@@ -118,7 +118,7 @@ func (s *server) list(w http.ResponseWriter, r *http.Request, collection string)
 	answer(w, []byte(b.String()))
 }
 
-// selected returns the objects that a request selects, and their resource version.
+// selected returns the objects that a request selects, and the server's present resource version.
 func (s *server) selected(r *http.Request, collection string) ([]*object, int) {
 	matches := matcher(r)
 	s.mu.Lock()
@@ -220,8 +220,9 @@ func (s *server) write(w http.ResponseWriter, r *http.Request, collection, name 
 	}
 }
 
-// store adds, replaces or removes an object under a new version. The argument "kind" selects the
-// change. An object without a uid gets a new uid. The caller has locked s.mu.
+// store adds, replaces or removes an object under a new resource version. The argument "kind" is
+// the type of the watch event, such as "ADDED". An object without a uid gets a new uid. The caller
+// has locked s.mu.
 func (s *server) store(collection, kind string, raw []byte) *object {
 	var all map[string]any
 	var meta struct {

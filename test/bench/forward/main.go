@@ -1,10 +1,10 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command forward compares a standby's forwarder with the direct connection, and with
-// HAProxy in TCP mode. One execution of the command measures all these ways under the same offered
-// load. Clients and forwarders share one network namespace, and the holder has another. The command
-// needs root, Linux and Debian's haproxy, and no cluster.
+// Command forward compares three ways to connect to the holder: directly, through a standby's
+// forwarder, and through HAProxy in TCP mode. One execution of the command measures all these ways
+// under the same offered load. Clients and forwarders share one network namespace, and the holder
+// has another. The command needs root, Linux and Debian's haproxy, and no cluster.
 package main
 
 import (

@@ -21,8 +21,8 @@ import (
 type figures struct {
 	times samples.Times
 	bytes int64
-	// requesting and streaming are the forwarder's processor times in the two
-	// measurements.
+	// requesting and streaming are the forwarder's processor times in the methods
+	// settings.requests and settings.stream.
 	requesting, streaming time.Duration
 }
 
@@ -68,7 +68,8 @@ func (s settings) round(w way, f *figures) error {
 	return err
 }
 
-// print prints the table. An added time is the difference to the direct connection.
+// print prints the table. An added time is the difference to the time of the direct
+// connection.
 func (s settings) print(ctx context.Context, ways []way, results []figures) {
 	load, _ := os.ReadFile("/proc/loadavg")
 	haproxy, _ := exec.CommandContext(ctx, s.haproxy, "-v").Output()

@@ -196,7 +196,7 @@ func follow(ctx context.Context) error {
 			return err
 		}
 	}
-	<-time.After(10 * time.Second) // enough for two renewals, which every connection sees
+	<-time.After(10 * time.Second) // two renewals take less time, and every connection sees both
 	return nil
 }
 

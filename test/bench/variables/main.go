@@ -82,7 +82,7 @@ func run(ctx context.Context, lasts time.Duration) error {
 type bench struct {
 	objects client.Client
 	config  kube.Config
-	name    string // the name of the Variable of the present row
+	name    string // the name of the Variable for the present row of the table
 	rows    int
 	dir     string
 }
@@ -148,7 +148,8 @@ func (b *bench) close(ctx context.Context) {
 	_ = b.objects.Delete(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: b.config.Namespace}})
 }
 
-// errUnknown means that nobody knows whether an add was stored, because its write got no answer.
+// errUnknown means that nobody knows whether an add was stored, because the add's write got no
+// answer.
 var errUnknown = errors.New("unknown")
 
 // row lets all pods add for the given time, and prints a row. In each pod the given number of calls
@@ -244,7 +245,8 @@ func (b *bench) keyed(ctx context.Context, pod int) func(int) error {
 }
 
 // agent returns a function that adds 1 to the Variable. The function runs the code of
-// agent/variable, as an agent does. The argument "key" returns the key of the n-th add.
+// agent/variable, as an agent does. The argument "key" is a function that returns the key of the
+// n-th add.
 func (b *bench) agent(ctx context.Context, pod int, key func(n int) string) func(int) error {
 	requests, err := kube.New(b.config)
 	if err != nil {

@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) { tab.Main(m) }
 
-// page is a tab with the page, and the console that serves the page.
+// page is a tab with the console's page, and the console that serves this page.
 type page struct {
 	*tab.Tab
 	*story

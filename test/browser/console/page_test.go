@@ -21,7 +21,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/browser/tab"
 )
 
-func TestConsolePageShowsAHandoverAsItHappens(t *testing.T) {
+func TestOpenConsolePageShowsANewHandover(t *testing.T) {
 	p := open(t, afternoon(), 1280, tab.Light)
 	row := fmt.Sprintf(`[...document.querySelectorAll("#rows tr")].find((r) => r.innerText.includes(%q))`, biller)
 	assert.Contains(t, tab.Value[string](p.Tab, row+".innerText"), "biller-7d9f-x2x4q\nfor 5h, token 4711")
@@ -68,9 +68,9 @@ func TestConsoleWarnsOfUnheldSlotsAndSilentHolders(t *testing.T) {
 	p.Await(`document.getElementById("connection").textContent === "live"`)
 }
 
-// The namespace "aaa" is the first of the alphabet, has the longest waits, and forges the latest
-// handovers.
-func TestNamespaceNeverPushesOthersOffTheConsolePage(t *testing.T) {
+// The namespace "aaa" is the first in alphabetical order, has the longest waits, and forges the
+// latest handovers.
+func TestHugeNamespaceNeverFillsTheWholeConsolePage(t *testing.T) {
 	s := afternoon()
 	s.event("shop", "biller-7d9f-x2x4q", api.ReasonAcquired, "this pod holds "+biller+" (token 4711)", 4*time.Hour)
 	for i := range 210 {
@@ -185,7 +185,7 @@ func TestConsolePageObeysAccessibilityRules(t *testing.T) {
 	}
 }
 
-func TestKeyboardReachesEachControl(t *testing.T) {
+func TestKeyboardReachesEachControlOfTheConsolePage(t *testing.T) {
 	p := open(t, afternoon(), 1280, tab.Light)
 	const controls = `[...document.querySelectorAll("a[href], button, input, select")].filter((e) => e.checkVisibility()).map((e) => e.textContent || e.id)`
 	all := tab.Value[[]string](p.Tab, controls)

@@ -3,5 +3,6 @@
 
 // Package tab opens pages in Debian's Chromium. At the end of each test, the package demands that
 // the page has sent no request to another host. The package also demands that the browser has
-// reported no error. The checker axe-core of npm looks for mistakes of accessibility.
+// reported no error. With the checker axe-core, the method [Tab.Violations] finds mistakes of
+// accessibility.
 package tab

@@ -87,7 +87,8 @@ func Open(t *testing.T, address string, width int64, prefers Scheme) *Tab {
 	ctx, cancel := chromedp.NewContext(browser)
 	t.Cleanup(cancel)
 	p.ctx = ctx
-	// The first call makes the tab, whose life must not end with a bounded context.
+	// The first call of chromedp.Do makes the tab. The end of that call's context would end the
+	// tab, so the context has no timeout.
 	require.NoError(t, chromedp.Do(ctx))
 	require.NoError(t, chromedp.Listen(ctx, p.note))
 	p.Do(
@@ -141,7 +142,7 @@ func (p *Tab) note(event any) {
 	}
 }
 
-// isFavicon reports whether the address is that of an icon, for which a browser asks by itself.
+// isFavicon reports whether the address is that of the icon that a browser requests by itself.
 func isFavicon(address string) bool {
 	at, err := url.Parse(address)
 	return err == nil && at.Path == "/favicon.ico"
@@ -192,7 +193,7 @@ func (p *Tab) Text(selector string) string {
 	return Value[string](p, `[...document.querySelectorAll("`+selector+`")].map((e) => e.innerText).join("\n")`)
 }
 
-// check is the JavaScript that runs axe-core. Its value has a text for each violation.
+// check is the JavaScript that runs axe-core. The result is a list with a text for each violation.
 const check = `axe.run(document, {runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]})
 	.then((r) => r.violations.map((v) => v.id + ": " + v.help + " " + v.nodes.map((n) => n.html + " " + n.failureSummary).join(" | ")))`
 

@@ -25,8 +25,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab/state"
 )
 
-// TestClusterTakenDownLeavesNothingBehind brings up a second cluster, breaks it in every way,
-// and takes it down. Another cluster may run at the same time.
+// TestClusterTakenDownLeavesNothingBehind brings up a cluster in a temporary directory, injects
+// faults, and takes the cluster down. Another cluster may run at the same time.
 func TestClusterTakenDownLeavesNothingBehind(t *testing.T) {
 	if os.Getenv("METAPARTICLE_CLUSTER_TEST") == "" {
 		t.Skip("takes root and a minute: set METAPARTICLE_CLUSTER_TEST=1")
@@ -56,7 +56,8 @@ func TestClusterTakenDownLeavesNothingBehind(t *testing.T) {
 	t.Run("faults", func(t *testing.T) { breakEverything(t, c) })
 
 	members = membersOf(t, c)
-	// Frozen processes cannot be killed, but Down must end them, too.
+	// In a frozen cgroup of version 1, a killed process ends only after the thaw. Down must end
+	// such processes, too.
 	require.NoError(t, c.Cut(t.Context(), "n2"))
 	require.NoError(t, c.Freeze(t.Context(), "n1"))
 	require.NoError(t, c.Down(t.Context()))

@@ -17,9 +17,9 @@ import (
 )
 
 // Two programs share a compiled package only if both have the same versions of the modules
-// that the package imports. With two versions of golang.org/x/sys, the first demo on a
+// that the package imports. With two versions of golang.org/x/sys, the first build on a
 // machine would compile client-go twice.
-func TestSharedModulesHaveOneVersion(t *testing.T) {
+func TestGoModFilesAgreeOnEachModulesVersion(t *testing.T) {
 	root, err := state.Repository()
 	require.NoError(t, err)
 	versions := map[string]map[string][]string{}

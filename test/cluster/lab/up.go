@@ -106,7 +106,7 @@ func (c *Cluster) complete() bool {
 	return err == nil
 }
 
-// finish writes the file of variables for scripts. The file also shows that Up has
+// finish writes the file of environment variables for scripts. The file also shows that Up has
 // finished.
 func (c *Cluster) finish() error {
 	env := fmt.Sprintf(`export KUBECONFIG=%q

@@ -140,7 +140,7 @@ func TestGateKeepsCronExclusiveAndUnchanged(t *testing.T) {
 	}}.Test(t)
 }
 
-// dataLines returns the lines of a file on the volume.
+// dataLines returns the lines of a file that the application writes on its volume.
 func dataLines(t *software.Trial, name string) []string {
 	data, err := os.ReadFile(filepath.Join(t.Dir, "data", name))
 	if !os.IsNotExist(err) {

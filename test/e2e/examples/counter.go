@@ -36,8 +36,8 @@ func (e example) hits() int {
 	return n
 }
 
-// running returns those pods of an application in which all containers run. Pods that are being
-// deleted do not count. The argument "app" is the value of the pods' label "app".
+// running returns the pods whose label "app" has the given value. A pod counts only if all its
+// containers run and the pod is not being deleted.
 func (e example) running(app string) (found []*corev1.Pod) {
 	for _, pod := range e.Pods(app) {
 		if pod.DeletionTimestamp == nil && status.ContainersRun(pod) {

@@ -98,7 +98,7 @@ func TestNightlyExampleFinishesOneBackupDespiteDeletion(t *testing.T) {
 	start("first")
 	first := e.awaitOther(nil)
 	// Even on a busy machine the first Job must not end before the second Job has begun. So the
-	// test freezes the first Job's program.
+	// test freezes the first Job's application.
 	thaw := process.Freeze(e.Space, first, "sh")
 	start("second")
 	e.complete("second")
@@ -259,8 +259,8 @@ func TestLeaderExampleRunsOneWorkerAndThreeServers(t *testing.T) {
 	e.NeverMoreThan(1)
 }
 
-// ledLine matches a line of a program of the election. The program prints "leads" when the program
-// begins to lead, and "works" for each step of work.
+// ledLine matches a line in the log of a program of the election. The program prints "leads" when
+// the program begins to lead, and "works" for each step of work.
 var ledLine = regexp.MustCompile(`(?m)^(leads|works) with token (\d+)$`)
 
 // terms reads the log of a program, and returns the tokens under which the program led. All work of

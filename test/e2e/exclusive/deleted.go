@@ -49,7 +49,7 @@ func atDesk(s *space.Space, name, reason string) *corev1.Pod {
 // earlier than the check, so the agent may take a slot once. The agent then gives the slot back,
 // and takes no slot again. With the gate "container" the shim runs the hook. Then an agent misses
 // the deletion only if the kubelet's signal is lost.
-func TestDeletedStandbyNeverKeepsAnAcquiredSlot(t *testing.T) {
+func TestDeletedStandbyReturnsASlotAcquiredByMistake(t *testing.T) {
 	t.Parallel()
 	s, slot := space.New(t), api.LockLease("desk")
 	stays, leaves := atDesk(s, "stays", "Holding"), atDesk(s, "leaves", "StandingBy")

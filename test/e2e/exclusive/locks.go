@@ -36,7 +36,7 @@ func ran(s *space.Space, lock, app string) bool {
 }
 
 // docs/compatibility.md: kinds/cron-job kinds/stateful-set-parallel kinds/job carried
-func TestLockIsExclusiveAcrossKindsOfWorkloads(t *testing.T) {
+func TestLockIsExclusiveAmongDifferentTypesOfWorkloads(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)

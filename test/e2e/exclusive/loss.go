@@ -61,7 +61,7 @@ func TestLostHoldRestartsContainerIfAnnotationSaysRestart(t *testing.T) {
 }
 
 // docs/compatibility.md: lifecycle/exit-codes carried
-func TestContainerReturnsTheExitCodeOfItsChild(t *testing.T) {
+func TestContainerReturnsTheChildsExitCode(t *testing.T) {
 	t.Parallel()
 	h := holder.Deploy(t, app.Lasting("ends"), "it needs the record")
 	_, err := h.Client.CoreV1().Pods(h.Namespace).ProxyGet("http", h.Victim.Name, "8080", "exit", map[string]string{"code": "37"}).
@@ -169,7 +169,7 @@ func TestDeletionOfAHeldLeaseIsRefused(t *testing.T) {
 	})
 }
 
-func TestRecreatedLeaseIsAcquiredOnlyAfterItsDuration(t *testing.T) {
+func TestRecreatedLeaseStaysUnavailableForALeaseDuration(t *testing.T) {
 	t.Parallel()
 	h := holder.Deploy(t, app.Singleton("vanished"), "it needs the record")
 	slot := lease.OfDeployment(h.App.Name)

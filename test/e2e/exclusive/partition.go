@@ -33,7 +33,7 @@ func TestChildOnDisconnectedNodeDiesBeforeTakeover(t *testing.T) {
 	assert.Equal(t, next.ID, app.AwaitRunning(h.Space, h.App, space.Soon).ID, "the healed pod disturbs nobody")
 }
 
-func TestForceDeletedPodKeepsItsSlotUntilExpiry(t *testing.T) {
+func TestForceDeletedHolderKeepsTheSlotUntilExpiry(t *testing.T) {
 	h := holder.Deploy(t, app.Suffering("forced"), "it cuts a node off")
 	var heal func()
 	h.Suffers(func() { heal = fault.Node(t, h.Victim.Spec.NodeName, h.Lab.Cut, h.Lab.Heal) })
@@ -46,7 +46,7 @@ func TestForceDeletedPodKeepsItsSlotUntilExpiry(t *testing.T) {
 
 func TestChildDiesSoonAfterASuspendedNodeResumes(t *testing.T) {
 	h := holder.Deploy(t, app.Suffering("frozen"), "it freezes a node")
-	// No program can prevent this overlap: a child that is frozen past its deadline runs on after
+	// No shim can prevent this overlap: a child that is frozen past its deadline runs on after
 	// the thaw until its shim kills it. The shim acts immediately, but a busy kernel may run the
 	// child first, and the shim up to 3 s later. A shim that waits for a renewal would let the
 	// child live for longer than 3 s.
@@ -69,7 +69,7 @@ func TestChildDiesSoonAfterASuspendedNodeResumes(t *testing.T) {
 	assert.Equal(t, next.ID, app.AwaitRunning(h.Space, h.App, space.Soon).ID)
 }
 
-func TestPodOnCrashedNodeLosesItsSlot(t *testing.T) {
+func TestStandbyTakesOverFromACrashedNode(t *testing.T) {
 	h := holder.Deploy(t, app.Suffering("crash"), "it crashes a node")
 	var boot func()
 	h.Suffers(func() { boot = fault.Node(t, h.Victim.Spec.NodeName, h.Lab.Crash, h.Lab.Boot) })

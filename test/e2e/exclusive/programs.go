@@ -137,7 +137,7 @@ func TestDisobedientProgramDiesBeforeTakeover(t *testing.T) {
 	})
 }
 
-func TestProgramsThatLoseNoHoldAreNotKilled(t *testing.T) {
+func TestLeashNeverKillsAnObedientProgram(t *testing.T) {
 	t.Parallel()
 	cluster.NeedLab(t, "it needs the record")
 	s, a := space.New(t), leashedVoters("obedient")
@@ -158,7 +158,7 @@ func TestProgramsThatLoseNoHoldAreNotKilled(t *testing.T) {
 }
 
 // onNode returns an application of two programs on one node, on that node's network. The programs
-// bid for the election by the socket.
+// reach the local API over its Unix socket, and bid for the election.
 func onNode(name, election, node string) app.App {
 	a := voters(name)
 	a.Replicas, a.Args = 2, []string{"-bid=election/" + election, "-socket=/run/api/api.sock", "-listen=127.0.0.1:0"}

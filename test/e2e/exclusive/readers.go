@@ -33,7 +33,8 @@ var (
 	intent = api.IntentLease("catalog")
 )
 
-// programs returns an application of programs that bid for the lock as readers, or as writers.
+// programs returns an application of programs that bid for the lock. The argument "as" is the role
+// of the programs, "reader" or "writer".
 func (catalog) programs(as string, replicas int32, records string) app.App {
 	a := app.App{Name: as, Replicas: replicas, Record: records, Args: []string{"-bid=rwlock/catalog", "-as=" + as}}
 	a.Annotations = app.Claim(api.LocalAnnotation, "rwlock/catalog=3")
@@ -41,7 +42,7 @@ func (catalog) programs(as string, replicas int32, records string) app.App {
 	return a
 }
 
-// running returns the programs of the application that run now.
+// running returns the programs with the given role that run now.
 func (c catalog) running(as string) (now record.Record) {
 	for _, place := range places {
 		for _, p := range c.Record(place).Mains().Running(space.Fresh) {
@@ -53,7 +54,7 @@ func (c catalog) running(as string) (now record.Record) {
 	return now
 }
 
-// await waits until n programs of the application run.
+// await waits until exactly n programs with the given role run, and returns these programs.
 func (c catalog) await(as string, n int) (now record.Record) {
 	c.Helper()
 	c.Await(2*lease.Fault+space.StartTimeout, as+"s run", func() bool {
@@ -63,8 +64,8 @@ func (c catalog) await(as string, n int) (now record.Record) {
 	return now
 }
 
-// end reads the record again, and returns the process with its newest time stamp. If the record
-// lacks the process, end returns the argument.
+// end reads the record of the process's slot again, and returns the process with its newest time
+// stamp. If the record lacks the process, end returns the argument.
 func (c catalog) end(of record.Process) record.Process {
 	for _, p := range c.Record(of.Slot) {
 		if p.ID == of.ID {
@@ -88,7 +89,7 @@ func TestReadersAndWritersNeverRunTogetherDespiteKills(t *testing.T) {
 	app.AwaitGated(c.Space, writers)
 	writer := c.AwaitHolder(intent)
 	require.Equal(t, "writer", writer.Labels["app"], "a writer that waits has the intent")
-	// The last victim is a reader on another node than the writer.
+	// The test disconnects the node of read[2] below, so the writer must be on another node.
 	if far := slices.IndexFunc(read, func(p record.Process) bool { return p.Node != writer.Spec.NodeName }); assert.GreaterOrEqual(t, far, 0) {
 		read[far], read[2] = read[2], read[far]
 	}

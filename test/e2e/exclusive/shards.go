@@ -163,8 +163,8 @@ func TestNewShardCountTakesEffectDespiteDisconnectedNode(t *testing.T) {
 	app.AwaitGated(p.Space, a)
 	victim := p.awaitAll(space.StartTimeout, 3, "")[0]
 	// A replica of the webhook may be on the victim's node. After the cut the API server would
-	// refuse a change of the annotation (NotCarried), until it calls the other replica. So the test
-	// changes the annotation before the cut.
+	// refuse a change of the annotation (NotCarried), until the server calls the other replica. So
+	// the test changes the annotation before the cut.
 	kubectl.Must(p.Space, "", "annotate", "--overwrite", "deployment/"+a.Name, api.ShardsAnnotation+"=2")
 	heal := fault.Node(t, victim.Node, l.Cut, l.Heal)
 	cut := record.Now()

@@ -97,8 +97,8 @@ func endure(s *space.Space, a app.App, gauge *space.Gauge, b fault.Fault) time.D
 }
 
 // resumed reports whether the application still runs and a new agent process has renewed
-// its hold. The PID of the new agent must differ from the old agent's, because the old
-// agent may outlive containerd's shim for a moment.
+// its hold. The PID of the new agent must differ from the old agent's. After a kill of containerd's
+// shim, the old agent may live on for a moment.
 func resumed(s *space.Space, a app.App, before *record.Process, killed *process.Process, since time.Time) bool {
 	now, holder := s.Running(a.Name), s.Holder(lease.OfDeployment(a.Name))
 	if now == nil || now.ID != before.ID || holder == nil || holder.Name != before.Pod {

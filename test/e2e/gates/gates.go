@@ -196,10 +196,9 @@ func TestPodGateRestartsOnlyTheKilledContainer(t *testing.T) {
 	assert.Equal(t, int32(1), agentRestarts(h.Pod(h.Victim.Name)))
 }
 
-// The agent notes its hold in a file of the pod. A crash of the machine may leave half of
-// that note. Then a new agent process does not know the application's deadline. So that
-// process stops the application.
-func TestPodGateStopsApplicationIfNoteIsUnreadable(t *testing.T) {
+// The agent notes its hold in a file of the pod. A crash of the node may leave half of that note.
+// Then a new agent process does not know the application's deadline, and stops the application.
+func TestUnreadableHoldRecordMakesPodGateStopApplication(t *testing.T) {
 	cluster.NeedFeature(t, cluster.RestartAllContainers)
 	t.Parallel()
 	h := deployInFront(t, insistent("unreadable", api.GatePod))

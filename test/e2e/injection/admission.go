@@ -24,9 +24,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// A policy in the API server adds a claim's annotation after our webhook has passed the pod, as a
+// A policy in the API server adds a claim's annotation after our webhook has admitted the pod, as a
 // later webhook would.
-func TestClaimAddedByPolicyIsGatedOrRefused(t *testing.T) {
+func TestClaimFromMutatingPolicyIsGatedOrRefused(t *testing.T) {
 	cluster.NeedFeature(t, cluster.MutatingAdmissionPolicy)
 	t.Parallel()
 	s := space.New(t)

@@ -20,8 +20,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// suspended creates a suspended Job of three pods, which makes no pod. The result is an owner
-// reference that names the Job.
+// suspended creates a Job for three pods. The Job is suspended, so no pod exists yet. The result is
+// an owner reference that names the Job.
 func suspended(s *space.Space, name string) metav1.OwnerReference {
 	s.Helper()
 	a := app.App{Name: name}
@@ -80,7 +80,7 @@ func TestPodWithAForgedBarrierIsRefused(t *testing.T) {
 }
 
 // An agent that arrives at the barrier of another Job would open that barrier too early.
-func TestPodWithForgedBarrierForProgramsIsRefused(t *testing.T) {
+func TestLocalAPIPodWithForgedBarrierIsRefused(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	own, other := suspended(s, "own"), suspended(s, "other")

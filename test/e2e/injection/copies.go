@@ -84,7 +84,8 @@ func TestCopyOfAGatedPodIsRefused(t *testing.T) {
 	assert.Equal(t, a.Name, h.Pod(next.Pod).Labels["app"])
 }
 
-// endedWith reports whether a run of a container ended with a code.
+// endedWith reports whether a container has ended with the exit code, now or before its last
+// restart.
 func endedWith(status corev1.ContainerStatus, code int32) bool {
 	for _, state := range []corev1.ContainerState{status.State, status.LastTerminationState} {
 		if state.Terminated != nil && state.Terminated.ExitCode == code {
@@ -120,7 +121,7 @@ func respelled(words ...string) func(*corev1.Pod) {
 
 // The policies recognize a copy of a gated pod by its spec, without labels and annotations.
 // The policies refuse such a copy in every namespace, and refuse no other pod.
-func TestUnlabelledCopyOfGatedPodIsRefusedEverywhere(t *testing.T) {
+func TestUnlabeledCopyOfGatedPodIsRefusedEverywhere(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	elsewhere := space.New(t, func(n *corev1.Namespace) { delete(n.Labels, api.InjectionLabel) })

@@ -22,7 +22,7 @@ import (
 
 // The policy on marks must agree with the function podspec.HasGate. Otherwise enroll would give
 // rights for pods that the policy refuses, or give no rights for pods that the policy admits.
-func TestPolicyOnMarksRefusesPodsWithoutAGate(t *testing.T) {
+func TestPolicyRefusesPodsWithMarksButWithoutGate(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../../api/podspec/testdata/pods.yaml")
 	require.NoError(t, err)

@@ -22,7 +22,7 @@ import (
 // injector's name decides whether the API server calls it before our webhook or after ours.
 //
 // docs/compatibility.md: pod/injector-before pod/injector-after carried
-func TestPodIsGatedCompletelyBesideAnotherInjector(t *testing.T) {
+func TestPodIsGatedCompletelyDespiteAForeignInjector(t *testing.T) {
 	cluster.NeedLab(t, "its webhook is an image of the tests")
 	t.Parallel()
 	for order, first := range map[string]string{"before": "aa-", "after": "zz-"} {

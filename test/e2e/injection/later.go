@@ -29,14 +29,14 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// A later webhook adds a claim's annotation to a pod that our webhook has passed as unannotated.
+// A later webhook adds a claim's annotation to a pod that our webhook has admitted as unannotated.
 // The API server does not call our webhook again, so the policy must refuse the pod.
 func TestClaimAddedByALaterWebhookIsRefused(t *testing.T) {
 	cluster.NeedLab(t, "its webhook is an image of the tests")
 	t.Parallel()
 	s := space.New(t, func(n *corev1.Namespace) { n.Labels["e2e-later"] = "true" })
-	// The later webhook runs in another namespace, so that it does not annotate its own
-	// pod.
+	// The later webhook runs in another namespace, so that the later webhook does not annotate
+	// its own pod.
 	served := space.New(t)
 	authority := laterWebhook(served)
 	// The API server calls webhooks in the order of their names, so the API server calls

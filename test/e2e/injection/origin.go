@@ -91,8 +91,8 @@ func TestMarksSurviveReplacementOfAllLabels(t *testing.T) {
 }
 
 // The gated container's command contains the image's command. A request can change the image of a
-// running container, but not the command. A new image would run the old image's command, so a
-// policy refuses the change.
+// running container, but not the command. With a new image the container would run the old image's
+// command, so a policy refuses the change.
 //
 // docs/compatibility.md: impossible/image-in-place refused ImageChangedInPlace
 func TestImageOfGatedContainerNeverChangesInPlace(t *testing.T) {
@@ -125,7 +125,7 @@ func TestImageOfGatedContainerNeverChangesInPlace(t *testing.T) {
 }
 
 // A person who may add ephemeral containers must not mount the agent's volumes. With these volumes
-// the person could replace the agent's socket or binary, or take the agent's token.
+// the person could replace the agent's socket or binary, or read the agent's service account token.
 func TestEphemeralContainerMountsNoVolumeOfTheAgent(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)

@@ -79,7 +79,7 @@ func TestPodWithAForgedProgramGateIsRefused(t *testing.T) {
 
 // The annotation metaparticle.io/on-api-loss promises that a shim kills its program after the loss
 // of a hold. The policies refuse a pod that lacks a part of its shims.
-func TestPodWithIncompleteShimsForProgramsIsRefused(t *testing.T) {
+func TestLocalAPIPodWithIncompleteShimsIsRefused(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	whole := webhook.Gated(s, app.Bare(s, "killed", map[string]string{api.LocalAnnotation: "lock/a", api.OnAPILossAnnotation: "kill"}))

@@ -56,7 +56,7 @@ func startJob(s *space.Space, a app.App) (*batchv1.Job, []string) {
 	return job, api.Barrier{Name: "warm", Size: together}.Leases(string(job.UID))
 }
 
-// podsOf returns the living pods of a Job.
+// podsOf returns the pods of a Job that are not being deleted.
 func podsOf(s *space.Space, job *batchv1.Job) []*corev1.Pod {
 	return slices.DeleteFunc(s.Pods(job.Name), func(pod *corev1.Pod) bool {
 		return !metav1.IsControlledBy(pod, job) || pod.DeletionTimestamp != nil
@@ -73,7 +73,7 @@ func release(s *space.Space, pods ...*corev1.Pod) {
 	}
 }
 
-// awaitTwoArrivals waits until two pods have arrived.
+// awaitTwoArrivals waits until exactly two pods have arrived at the barrier.
 func awaitTwoArrivals(s *space.Space, leases []string) {
 	s.Helper()
 	s.Await(space.StartTimeout, "the pods arrive", func() bool {
@@ -120,14 +120,14 @@ func TestPodsOfAJobStartTogether(t *testing.T) {
 	require.Error(t, err)
 	assert.Contains(t, out, "BarrierOpen: "+leases[0])
 
-	// The pod that replaces another one finds the barrier open.
+	// The pod that replaces the deleted one finds the barrier open.
 	app.DeletePod(s, pods[0])
 	later := replacement(s, job)
 	release(s, later)
 	s.Await(space.StartTimeout, "the application runs", func() bool { return s.Running(later.Name) != nil })
 	assert.Empty(t, s.Identity(leases[0]))
 
-	// Another Job of that name is another run.
+	// A new Job with the same name is a new run.
 	kubectl.Must(s, "", "delete", "job", a.Name, "--cascade=foreground", "--timeout=120s")
 	s.Await(space.StartTimeout, "the record ends with the Job", func() bool { return s.Lease(leases[0]).UID == "" })
 	job, leases = startJob(s, a)
@@ -174,7 +174,7 @@ func TestProgramsOfAJobPassTheBarrierTogether(t *testing.T) {
 	s.Await(space.Soon, "the record is stored", func() bool { return s.Lease(leases[0]).Annotations[api.OpenedAnnotation] == "3" })
 	assert.Empty(t, startsOf(s, pods[1:2]))
 
-	// The pod that replaces another one finds the barrier open.
+	// The pod that replaces the deleted one finds the barrier open.
 	app.DeletePod(s, pods[0])
 	later := replacement(s, job)
 	release(s, later)

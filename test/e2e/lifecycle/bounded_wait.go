@@ -81,7 +81,7 @@ func runs(s *space.Space, lock, name string) []string {
 }
 
 // docs/compatibility.md: lifecycle/bounded-wait carried
-func TestJobSkipsOnlyWhileTheHolderIsAlive(t *testing.T) {
+func TestJobSkipsWorkOnlyIfHolderIsAlive(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)
@@ -109,7 +109,7 @@ func TestJobSkipsOnlyWhileTheHolderIsAlive(t *testing.T) {
 	assert.Len(t, runs(s, lock, "third"), 1)
 }
 
-func TestJobFailsAfterItsBoundedWait(t *testing.T) {
+func TestJobFailsWhenTheMaximumWaitIsOver(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)

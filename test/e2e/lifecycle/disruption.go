@@ -66,7 +66,7 @@ const evictionTimeout = 3 * time.Minute
 // A hard eviction is a deletion with a grace of one second. The kubelet kills the application after
 // two seconds, which is the kubelet's minimum, and then stops the agent. The agent must still
 // release the slot, because the slot would otherwise have to expire.
-func TestHolderDeletedWithMinimalGraceReleasesItsSlot(t *testing.T) {
+func TestHolderDeletedWithMinimalGraceReleasesTheSlot(t *testing.T) {
 	t.Parallel()
 	for name, args := range map[string][]string{"obeys": nil, "ignores": {"-ignore-term"}} {
 		t.Run(name, func(t *testing.T) {
@@ -89,7 +89,7 @@ func TestHolderDeletedWithMinimalGraceReleasesItsSlot(t *testing.T) {
 // The kubelet evicts a pod whose volume outgrows its limit. The kubelet then stops the pod with a
 // grace of one second, but does not delete the Pod object. The volume's limit is 6 KiB. The volume
 // takes 4 KiB while empty, and 8 KiB with a file.
-func TestPodEvictedByTheKubeletReleasesItsSlot(t *testing.T) {
+func TestHolderEvictedByTheKubeletReleasesTheSlot(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("outgrown")
 	a.Replicas, a.Grace = 2, patient

@@ -48,8 +48,8 @@ func unhealthy(s *space.Space, pod *corev1.Pod) []string {
 const mayMiss = 2
 
 // endsWith waits until a restarting container has ended with a code. On a busy machine the kubelet
-// may stop the container before the application handles signals. The function reports each end with
-// another code by a remark. More than mayMiss such ends fail the test.
+// may stop the container before the application handles signals. A remark reports each end with
+// another code. More than mayMiss such ends fail the test.
 func endsWith(s *space.Space, pod *corev1.Pod, code int32, what string) {
 	s.Helper()
 	missed := map[string]bool{}

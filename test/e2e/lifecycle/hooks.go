@@ -32,8 +32,8 @@ func hooked(postStart, preStop *corev1.LifecycleHandler) func(*corev1.PodTemplat
 	}
 }
 
-// noting returns a hook that writes a note: the name of its pod, and the text in the argument
-// "what".
+// noting returns a hook that writes a note: the name of the hook's pod, and the text in the
+// argument "what".
 func noting(what string, more ...string) *corev1.LifecycleHandler {
 	command := append([]string{"/app", "-record=/record", "-note=" + what}, more...)
 	return &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: command}}
@@ -74,10 +74,10 @@ func went(s *space.Space, pod *corev1.Pod, began time.Time) time.Duration {
 }
 
 const (
-	// patient is a grace period in seconds. No container that obeys its stop signal takes
-	// nearly as long to end.
+	// patient is a grace period in seconds. A container that obeys its stop signal ends much
+	// sooner.
 	patient = 120
-	// atOnce bounds the end of a pod that does not use up its grace.
+	// atOnce bounds the time that a deleted pod needs to end without the use of its whole grace.
 	atOnce = patient * time.Second / 2
 )
 

@@ -28,7 +28,7 @@ import (
 const work = "schema"
 
 // migrated returns an application of four replicas, whose init container does the work of the
-// key. Only that container has a record.
+// key. Only the init container has a record.
 func migrated(key string) app.App {
 	a := app.App{Name: "shop", Record: work, Replicas: 4, Annotations: app.Claim(api.OnceAnnotation, work+"="+key)}
 	a.Annotations[api.ContainersAnnotation], a.Annotations[api.LeaseDurationAnnotation] = "migrate", lease.Lasting.String()

@@ -267,8 +267,8 @@ func byHTTPS(name string) corev1.ProbeHandler {
 	return h
 }
 
-// Each kind of probe works as without the gate, with the same messages. A probe delays the
-// start, takes the pod out of its Services, or restarts the container.
+// With each protocol, a probe of a gated container has the same effect and the same message as
+// without the gate.
 //
 // docs/compatibility.md: probes/liveness-exec probes/liveness-http probes/liveness-tcp probes/liveness-grpc carried
 // docs/compatibility.md: probes/readiness-exec probes/readiness-http probes/readiness-tcp probes/readiness-grpc carried

@@ -54,7 +54,7 @@ func reduceJob(s *space.Space, name string) {
 	s.Await(space.StartTimeout, "the pod waits", func() bool { return waits(s, a) })
 }
 
-// awaitComplete waits until the Job is complete.
+// awaitComplete waits until a Job is complete.
 func awaitComplete(s *space.Space, name string) {
 	s.Helper()
 	s.Await(2*space.StartTimeout, name+" is complete", func() bool {
@@ -67,7 +67,7 @@ func awaitComplete(s *space.Space, name string) {
 // partOf returns the name of a shard's Lease.
 func partOf(shard int) string { return api.ShardLease("shards.job.map", shard) }
 
-// mapsOf returns the processes of a shard that ended with success.
+// mapsOf returns the processes that ran a shard and ended with success.
 func mapsOf(s *space.Space, shard int) record.Record {
 	return slices.DeleteFunc(s.Record(partOf(shard)).Mains(), func(p record.Process) bool { return !p.Ended || p.Code != 0 })
 }
@@ -135,14 +135,14 @@ func TestEachShardOfAJobSucceedsOnce(t *testing.T) {
 	assert.Equal(t, corev1.PodSucceeded, skipped[0].Status.Phase)
 	s.Await(space.Soon, "an Event says so", func() bool { return s.Event("Pod", skipped[0].Name, "AlreadyDone") != nil })
 
-	// Another Job of that name does each shard again.
+	// A new Job with the name "map" does each shard again.
 	kubectl.Must(s, "", "delete", "job", "map", "--timeout=120s")
 	second := partJob(s, spare)
 	reduceJob(s, "again")
 	checkParts(s, "again", first, second)
 }
 
-func TestPodGetsTheShardOfItsCompletionIndex(t *testing.T) {
+func TestCompletionIndexDeterminesThePodsShard(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)

@@ -34,7 +34,7 @@ func stoppedBy(image string, own corev1.Signal) func(*corev1.PodTemplateSpec) {
 // sends this signal, as without the gate. At a yield the shim sends this signal.
 //
 // docs/compatibility.md: lifecycle/stop-signal lifecycle/image-stop-signal carried
-func TestApplicationGetsOnlyItsDeclaredStopSignal(t *testing.T) {
+func TestApplicationGetsOnlyTheDeclaredStopSignal(t *testing.T) {
 	cluster.NeedLab(t, "it needs a feature gate, and reads the signals' notes")
 	t.Parallel()
 	s := space.New(t)
@@ -73,7 +73,7 @@ func TestApplicationGetsOnlyItsDeclaredStopSignal(t *testing.T) {
 		assert.Equal(t, tt.own, stopSignal(second))
 		told := slices.Repeat([]string{tt.want}, asked)
 		assert.Equal(t, told, notes(s, first), "%s yields", first.Name)
-		// The pod is a standby now, and its shim ends at the stop signal.
+		// The first holder is a standby now, and its shim ends at the stop signal.
 		assert.Less(t, gone(s, first), atOnce, "a standby ends at once")
 		assert.Equal(t, told, notes(s, first), "%s is gone", first.Name)
 		app.AwaitRunning(s, gated, space.Soon)

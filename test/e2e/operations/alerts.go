@@ -114,7 +114,7 @@ func slowServer(t *testing.T, p *prometheus.Server) (restored func()) {
 }
 
 // workloadFaults causes all faults of single workloads together, and later repairs all of them. The
-// alert about refused pods names only the reason, not the namespace. So no other test causes a
+// alert about refused pods names only the reason, not the namespace. So no other test may cause a
 // refusal for the reason PortTaken.
 func workloadFaults(p *prometheus.Server) {
 	p.Helper()

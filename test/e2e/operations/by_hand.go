@@ -55,7 +55,7 @@ func (p plugin) run(code int, command string, args ...string) string {
 // standsFor is longer than any handover. A slot that stays free for that time is paused.
 const standsFor = 5 * time.Second
 
-func TestKubectlPluginMovesAndPausesASlot(t *testing.T) {
+func TestKubectlPluginHandsOverAndPausesASlot(t *testing.T) {
 	t.Parallel()
 	s, a := space.New(t), app.Lasting("clerk")
 	a.Replicas = 3

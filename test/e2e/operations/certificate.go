@@ -26,8 +26,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// renewalTimeout bounds the time until the webhook serves a new Secret. The kubelet
-// updates mounted Secrets about once a minute.
+// renewalTimeout bounds the time until the webhook serves a renewed certificate. The kubelet
+// updates the mounted Secret with the certificate about once a minute.
 const renewalTimeout = 3 * time.Minute
 
 func TestPodsAreAdmittedDuringCertificateRenewal(t *testing.T) {

@@ -35,7 +35,7 @@ func TestCheckCommandReportsAPolicyThatDeniesNothing(t *testing.T) {
 	const binding = "validatingadmissionpolicybinding/metaparticle-variable"
 	action := func(what string) {
 		// The cleanup calls this function after the cancellation of t.Context(), so the command
-		// gets a context without an end.
+		// gets a context that is never cancelled.
 		out, err := kubectl.Command(context.Background(), p.Namespace, "patch", binding, "--type=merge", "-p",
 			`{"spec":{"validationActions":["`+what+`"]}}`).CombinedOutput()
 		assert.NoError(t, err, "%s", out)

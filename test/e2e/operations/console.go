@@ -54,7 +54,8 @@ func installConsole(s *space.Space) {
 	s.Cleanup(func() { apply(context.Background(), "delete", "--wait=false", "--ignore-not-found") })
 }
 
-// tab is a browser's connection to the console.
+// tab is a process of the plugin's command "console". Through this process the test reads
+// the console, as a browser does.
 type tab struct {
 	plugin
 
@@ -130,7 +131,7 @@ func (c *tab) watch() func(slot string, wanted func(row) bool) row {
 	}
 }
 
-func TestConsoleShowsAHandoverWithItsCause(t *testing.T) {
+func TestConsoleShowsTheCauseOfAHandover(t *testing.T) {
 	t.Parallel()
 	s, a := space.New(t), app.Lasting("watched")
 	a.Replicas = 2
@@ -151,7 +152,7 @@ func TestConsoleShowsAHandoverWithItsCause(t *testing.T) {
 	assert.Equal(t, first.Name, seen.Handovers[0].From)
 	assert.Equal(t, "Yielded", seen.Handovers[0].Reason)
 
-	// The deletion of the holder's pod is the commonest cause.
+	// The deletion of the holder is the commonest cause of a handover.
 	app.AwaitStandby(s, a)
 	deleted := seen.Holder.Pod
 	kubectl.Must(s, "", "delete", "pod", deleted, "--wait=false")

@@ -1,6 +1,6 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package operations protects the installed product: a lost webhook, a renewed
-// certificate, a lost election, and the uninstallation.
+// Package operations protects an installation of Metaparticle. The tests stop the webhook, renew a
+// certificate, take an election over, upgrade, and uninstall.
 package operations

@@ -21,9 +21,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// A program that loses an election usually ends. But the replica that enrolls also
-// answers the API server, so that replica must go on after a lost election.
-func TestWebhookAdmitsPodsDespiteALostElection(t *testing.T) {
+// Usually a process ends after a lost election. But the replica that enrolls also answers the API
+// server, so the replica must go on after a lost election.
+func TestWebhookAdmitsPodsDespiteALostLeaderElection(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	leases := cluster.Client.CoordinationV1().Leases(webhook.Namespace)
@@ -45,8 +45,8 @@ func TestWebhookAdmitsPodsDespiteALostElection(t *testing.T) {
 		_, err = leases.Update(t.Context(), lease, metav1.UpdateOptions{})
 		return err
 	}))
-	// A replica that wrongly ends may do so before the next election or after it, so the test goes
-	// on for a while.
+	// A replica may wrongly end either before or after the next election. So the test goes on even
+	// after the next election.
 	admitted := 0
 	admit := time.NewTicker(200 * time.Millisecond)
 	defer admit.Stop()
@@ -65,7 +65,7 @@ func TestWebhookAdmitsPodsDespiteALostElection(t *testing.T) {
 	s.Await(space.Soon, "the same replicas are ready", func() bool { return maps.Equal(before, webhookRestarts(t)) })
 }
 
-// webhookRestarts returns the restart counts of the webhook's pods, by their UID.
+// webhookRestarts returns the restart counts of the webhook's pods, by the pods' UIDs.
 func webhookRestarts(t *testing.T) map[types.UID]int32 {
 	t.Helper()
 	restarts := map[types.UID]int32{}

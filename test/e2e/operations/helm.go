@@ -34,10 +34,10 @@ const releaseName = "metaparticle"
 // chart is the Helm chart with the images of the present installation.
 type chart struct {
 	t *testing.T
-	// helm is Helm's own program. dir is the directory of the chart, and home is that of Helm's
-	// caches.
+	// helm is the path of Helm's executable file. dir is the directory of the chart, and home is
+	// the directory of Helm's caches.
 	helm, dir, home string
-	// values are arguments that select the registries of the test cluster.
+	// values are arguments of Helm, with the registries that the webhook reads without TLS.
 	values []string
 }
 
@@ -117,7 +117,7 @@ func (c chart) tests() {
 }
 
 // TestHelmCommandsNeverStopARunningApplication takes over the objects that "make install" has
-// applied, and puts them back at its end.
+// applied. The cleanup of the test applies these objects again.
 func TestHelmCommandsNeverStopARunningApplication(t *testing.T) {
 	h := holder.Deploy(t, app.Lasting("charted"), "it uninstalls")
 	c, again := newChart(t), installArguments(t)
@@ -223,8 +223,8 @@ func (c chart) refusesUninstallWhileGatedPodsExist(h holder.Holder) {
 	out, err = c.run(upgrade...)
 	require.Error(c.t, err)
 	assert.Contains(c.t, out, "has no deployed releases")
-	// If a hook's Job dies between its two checks for gated pods, the configuration has no
-	// webhooks. The test makes this state without such a Job.
+	// The Job of the chart's pre-delete hook checks twice for gated pods. If this Job dies between
+	// the checks, the configuration has no webhooks. The test makes this state without the Job.
 	configuration.Webhooks = nil
 	_, err = h.Client.AdmissionregistrationV1().MutatingWebhookConfigurations().Update(c.t.Context(), configuration, metav1.UpdateOptions{})
 	require.NoError(c.t, err)

@@ -21,8 +21,8 @@ import (
 
 // A GitOps tool applies a namespace and its Deployment again and again, while a person deletes the
 // namespace. The old application ignores SIGTERM, so the application still runs when the API server
-// has deleted its Lease. The cleanup of the space checks the overlaps and tokens of all processes,
-// before and after the deletion.
+// has deleted the application's Lease. The cleanup of the space checks the overlaps and tokens of
+// all processes, before and after the deletion.
 func TestSlotStaysExclusiveInARecreatedNamespace(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("mirrored")

@@ -118,7 +118,8 @@ func restored(t *testing.T, name string, more ...string) restoration {
 }
 
 // lostWrites is the number of writes that a restore loses at least. After the restore, the cluster
-// writes a few hundred times before the test reads the revision.
+// writes a few hundred times before the test reads etcd's revision. So without --bump-revision the
+// revision is still smaller than before the restore.
 const lostWrites = 1500
 
 // lose writes an object for the given number of times.
@@ -188,7 +189,7 @@ func TestRestoredEtcdKeepsSlotsExclusive(t *testing.T) {
 }
 
 // A restore without --bump-revision makes the tokens of new holds smaller than those of earlier
-// holds. After the command "recover", tokens are greater again.
+// holds. After the command "recover", new tokens are greater than those of all earlier holds.
 func TestRecoverCommandRaisesTokensAfterARestore(t *testing.T) {
 	r := restored(t, "recovered")
 	r.TokensGoBack = true // the restore makes tokens smaller

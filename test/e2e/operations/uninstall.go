@@ -117,7 +117,7 @@ func installArguments(t *testing.T) []string {
 	return arguments
 }
 
-// leftBehind returns all objects in the cluster that have our labels, except Events.
+// leftBehind returns all objects in the cluster that have a label of Metaparticle, except Events.
 func leftBehind(t *testing.T) (found []string) {
 	t.Helper()
 	lists, err := cluster.Client.Discovery().ServerPreferredResources()

@@ -37,7 +37,7 @@ import (
 // [TestUpgradeAndRollbackNeverStopTheApplication] upgrades; empty means that the test is skipped.
 var Earlier string
 
-// version is a version of the product, which can be installed.
+// version is an installable version of the product.
 type version struct {
 	t *testing.T
 	// tree is the path of the directory with the files of the version.
@@ -230,7 +230,7 @@ func (u *upgrading) agents() map[string]int {
 	return count
 }
 
-// handsOver deletes the holder. Its standbys compete, whatever their versions are.
+// handsOver deletes the holder. Then all standbys compete, whatever agents they have.
 func (u *upgrading) handsOver(name string) {
 	u.Helper()
 	u.clients("a handover "+name, -1, func() {
@@ -291,9 +291,10 @@ func lockedBy(name string) app.App {
 	return a
 }
 
-// The test runs only for "make upgrade", because the test compiles another version. The
-// applications run from the first installation to the last one, and clients send requests all the
-// time. The cleanup of the space fails the test if two applications of one slot ever run at once.
+// The test runs only for "make upgrade", because the test compiles an earlier version of the
+// product. The applications run from the first installation to the last one, and clients send
+// requests all the time. The cleanup of the space fails the test if two applications of one slot
+// ever run at once.
 func TestUpgradeAndRollbackNeverStopTheApplication(t *testing.T) {
 	if Earlier == "" {
 		t.Skip("make upgrade FROM=revision")

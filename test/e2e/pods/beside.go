@@ -61,8 +61,8 @@ func TestKubectlCopiesFilesToHolderAndStandby(t *testing.T) {
 	there, back := filepath.Join(t.TempDir(), "there"), filepath.Join(t.TempDir(), "back")
 	require.NoError(t, os.WriteFile(there, []byte("carried"), 0o600))
 	for _, pod := range s.Pods(a.Name) {
-		// kubectl cp copies through a stream of kubectl exec, which a busy machine may
-		// cut short. So the test repeats both copies.
+		// kubectl cp copies through a stream of kubectl exec. On a busy machine such a stream
+		// may end early. So the test repeats both copies.
 		s.Await(kubectl.Timeout, "a file there and back: "+pod.Name, func() bool {
 			_ = os.Remove(back)
 			for _, way := range [][]string{{there, pod.Name + ":/tmp/there"}, {pod.Name + ":/tmp/there", back}} {

@@ -99,9 +99,9 @@ func withoutOurs(t *testing.T, env []string) []string {
 	return rest
 }
 
-// layered pushes images of Debian with the test program at /opt/bin/app, in their PATH. For each
-// image NAME, the result has two keys. The key NAME has the reference by tag. The key NAME@ has the
-// reference by digest.
+// layered pushes images of Debian that have test/app at /opt/bin/app, and /opt/bin in PATH. For
+// each image NAME, the result has two keys. The key NAME has the reference by tag. The key NAME@ has
+// the reference by digest.
 func layered(s *space.Space, configs map[string]v1.Config) map[string]string {
 	s.Helper()
 	base, err := oci.Debian(s.Context(), nil, oci.Config{}, oci.Uncompressed)

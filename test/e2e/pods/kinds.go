@@ -25,8 +25,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// fresher reports whether the application now runs in another pod than before, and that pod
-// is not being deleted.
+// fresher reports whether the application now runs in another pod than before. A pod that is
+// being deleted does not count.
 func fresher(s *space.Space, a app.App, before *record.Process) bool {
 	now := app.After(s, a, before)
 	if now == nil {
@@ -39,7 +39,7 @@ func fresher(s *space.Space, a app.App, before *record.Process) bool {
 // All workloads share one namespace, and each has a slot and a record of its own.
 //
 // docs/compatibility.md: kinds/replica-set kinds/deployment-recreate kinds/stateful-set kinds/stateful-set-parallel kinds/daemon-set carried
-func TestEachKindOfWorkloadRollsOutWithoutOverlap(t *testing.T) {
+func TestEachTypeOfWorkloadRollsOutWithoutOverlap(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)
@@ -83,7 +83,8 @@ func TestEachKindOfWorkloadRollsOutWithoutOverlap(t *testing.T) {
 	}
 }
 
-// short creates a Job of the application, with an edit of the Job's spec.
+// short creates a Job that runs an application, and returns the application. The function "edit"
+// changes the Job's spec.
 func short(s *space.Space, name string, edit func(*batchv1.JobSpec), args ...string) app.App {
 	s.Helper()
 	a := app.Lasting(name)
@@ -152,8 +153,8 @@ func TestPodsOfJobsCompleteOneAtATime(t *testing.T) {
 	s.Await(space.StartTimeout, "it runs again", func() bool { return app.After(s, suspended, first) != nil })
 }
 
-// The owner is a custom resource, a kind that this project does not know. The test itself
-// creates the owner's pods, as a custom controller would.
+// The owner of the pods is a custom resource, which no code of Metaparticle mentions. The test
+// itself creates the owner's pods, as a custom controller would.
 //
 // docs/compatibility.md: kinds/custom carried
 func TestPodsOfACustomControllerShareOneSlot(t *testing.T) {
@@ -171,7 +172,7 @@ func TestPodsOfACustomControllerShareOneSlot(t *testing.T) {
 	})
 	kubectl.Must(s, "", "wait", "--for=condition=Established", "customresourcedefinition/robots."+group, kubectl.RolloutTimeout)
 	robot := fmt.Sprintf(`{"apiVersion":"%s/v1","kind":"Robot","metadata":{"name":"marvin"}}`, group)
-	// kubectl may discover the new kind only a moment later.
+	// kubectl may know the new custom resource only a moment later.
 	s.Await(space.Soon, "a robot", func() bool { _, err := kubectl.Run(s, robot, "apply", "-f", "-"); return err == nil })
 	uid := kubectl.Must(s, "", "get", "robots."+group, "marvin", "-o", "jsonpath={.metadata.uid}")
 

@@ -44,7 +44,7 @@ func TestKubectlCommandsSucceedOnHolderAndStandby(t *testing.T) {
 			name = "holder"
 		}
 		t.Run(name+" exec", func(t *testing.T) {
-			// A busy machine may break a stream, or lose its first line. So the test
+			// On a busy machine a stream may break, or lose its first line. So the test
 			// repeats the command until the answer is whole.
 			answers := func(stdin, want string, args ...string) {
 				var out string
@@ -98,7 +98,7 @@ func begin(s *space.Space, args ...string) (stdin io.Writer, lines *bufio.Scanne
 	return stdin, bufio.NewScanner(out), func() { cancel(); _ = cmd.Wait() }
 }
 
-// forwarded returns the pod that answers through a port-forward, or the problem.
+// forwarded returns the name of the pod that answers through a port-forward, or the problem.
 func forwarded(s *space.Space, pod *corev1.Pod) (name, problem string) {
 	s.Helper()
 	_, lines, end := begin(s, "port-forward", pod.Name, ":8080", "--address=127.0.0.1")

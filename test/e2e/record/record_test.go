@@ -57,7 +57,7 @@ func TestProcessRecordShowsNoOverlapOfSuccessiveProcesses(t *testing.T) {
 	assert.NoError(t, r.TokensGrow(), "tokens are numbers, not strings")
 }
 
-func TestProcessRecordKeepsItsFlockUntilDescendantsEnd(t *testing.T) {
+func TestFlockOfProcessRecordLastsUntilDescendantsEnd(t *testing.T) {
 	dir := t.TempDir()
 	parent, err := Begin(dir, "x", Meta{Pod: "a"})
 	require.NoError(t, err)

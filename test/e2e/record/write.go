@@ -44,8 +44,8 @@ func Begin(dir, name string, meta Meta) (*Writer, error) {
 	return begin(dir, name, meta, lock, err != nil)
 }
 
-// Inherit records the start of a process that descends from meta.Parent and shares its
-// flock.
+// Inherit records the start of a process that descends from meta.Parent and shares the
+// parent's flock.
 func Inherit(dir, name string, meta Meta, lock *os.File) (*Writer, error) {
 	return begin(dir, name, meta, lock, false)
 }

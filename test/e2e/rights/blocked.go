@@ -31,9 +31,9 @@ func ghost(name string, ours bool, seconds int32) *coordinationv1.Lease {
 }
 
 // A person with the right to create Leases can give a Lease the name of a slot. A Lease that
-// has our label blocks the slot for an hour at most. The API server refuses the deletion of
-// such a Lease, and names the remedy. If the Lease lacks our label, an administrator can
-// delete the Lease.
+// has Metaparticle's label blocks the slot for an hour at most. The API server refuses the
+// deletion of such a Lease, and names the remedy. If the Lease lacks this label, an administrator
+// can delete the Lease.
 func TestAdministratorFreesSlotBlockedByAUsersLease(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()

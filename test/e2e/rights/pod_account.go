@@ -61,7 +61,7 @@ type rights struct {
 	elsewhere *space.Space
 }
 
-func TestPodHasOnlyTheRightsOfItsAgent(t *testing.T) {
+func TestPodsAccountHasOnlyTheAgentsRights(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s, elsewhere := space.New(t), space.New(t)

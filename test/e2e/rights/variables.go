@@ -91,9 +91,9 @@ func fenced(lock string, epoch, token int) object {
 	return object{"lock": lock, "epoch": epoch, "token": token}
 }
 
-// The first writer stood still for a while, and writes after the second writer. The API server
+// The first process stands still for a while, and writes after the second process. The API server
 // refuses the late write as a PUT, as a patch and as an apply.
-func TestVariableRefusesSmallerTokenOfALateWriter(t *testing.T) {
+func TestVariableRefusesLateWriteWithSmallerToken(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	v := variables{s, s.Client}
@@ -174,7 +174,7 @@ func TestVariableRefusesExcessiveSizesAndChangesOfType(t *testing.T) {
 	}
 }
 
-func TestAgentWritesVariablesOnlyAsItsOwnPod(t *testing.T) {
+func TestAgentMayNotImpersonateOtherPodsInVariables(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	admin := variables{s, s.Client}

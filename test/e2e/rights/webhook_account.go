@@ -41,7 +41,7 @@ func stealAccount(s *space.Space) thief {
 }
 
 // labelled returns the metadata of an object. If the argument "ours" is true, the metadata
-// has our label, as enroll writes it.
+// has Metaparticle's label, as enroll writes it.
 func labelled(name string, ours bool) metav1.ObjectMeta {
 	meta := metav1.ObjectMeta{Name: name}
 	if ours {
@@ -50,7 +50,8 @@ func labelled(name string, ours bool) metav1.ObjectMeta {
 	return meta
 }
 
-// agentsRole returns a Role for agents as enroll makes it, with our label or without.
+// agentsRole returns a Role for agents as enroll makes it, with Metaparticle's label or without
+// the label.
 func agentsRole(name string, ours bool) *rbacv1.Role {
 	return &rbacv1.Role{ObjectMeta: labelled(name, ours), Rules: []rbacv1.PolicyRule{
 		{APIGroups: []string{coordinationv1.GroupName}, Resources: []string{"leases"}, ResourceNames: []string{"lock.x", "next.lock.x"}, Verbs: []string{"get", "watch", "update"}},
@@ -73,7 +74,7 @@ const recorded = "once.recorded"
 
 // A stranger with the webhook's service account token can do the work of enroll and
 // nothing else. The stranger can change no object of a node, of the control plane or of
-// another program.
+// another controller.
 func TestWebhookAccountHasOnlyTheRightsOfEnroll(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
@@ -232,8 +233,8 @@ func (th thief) node(do func(name string) error) func(context.Context) error {
 	}
 }
 
-// updateLease takes a Lease over by dry run, and gives the Lease our label. The election Lease of
-// enroll keeps its labels.
+// updateLease takes a Lease over by dry run, and gives the Lease Metaparticle's label. The election
+// Lease of enroll keeps its labels.
 func (th thief) updateLease(namespace, name string) error {
 	return retry.RetryOnConflict(retry.DefaultBackoff, func() error {
 		lease, err := th.Space.Client.CoordinationV1().Leases(namespace).Get(th.Context(), name, metav1.GetOptions{})
@@ -257,7 +258,7 @@ func (th thief) deleteLease(namespace, name string) error {
 	return th.client.CoordinationV1().Leases(namespace).Delete(th.Context(), name, metav1.DeleteOptions{DryRun: webhook.DryRun})
 }
 
-// createLease creates a Lease by dry run, with our label or without.
+// createLease creates a Lease by dry run, with Metaparticle's label or without the label.
 func (th thief) createLease(ctx context.Context, namespace, name string, ours bool) error {
 	_, err := th.client.CoordinationV1().Leases(namespace).Create(ctx, &coordinationv1.Lease{ObjectMeta: labelled(name, ours)},
 		metav1.CreateOptions{DryRun: webhook.DryRun})

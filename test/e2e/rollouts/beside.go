@@ -37,10 +37,10 @@ func strictly(template *corev1.PodTemplateSpec) {
 }
 
 // unreachable is the reason in the readiness condition of a standby that cannot connect to the
-// holder's pod.
+// holder.
 const unreachable = "HolderUnreachable"
 
-// forbid drops all packets from other nodes to the holder's pod until the returned
+// forbid drops all packets from other nodes to the holder until the returned
 // function is called, or until the test ends. A NetworkPolicy that forbids traffic
 // between pods has the same effect, but the network of the test cluster enforces no
 // NetworkPolicy. Pods on the holder's own node still connect to the holder.
@@ -86,7 +86,7 @@ func standbys(h *holder.Holder) []*corev1.Pod {
 
 // No agent polls the network path to the holder. A standby finds the path broken when it
 // forwards a client's connection. A standby that starts while the path is broken tries
-// the path once by itself.
+// the path once even without a client.
 func TestUnreachableHolderMakesStandbysNotReady(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("forbidden")
@@ -136,7 +136,7 @@ func TestUnreachableHolderMakesStandbysNotReady(t *testing.T) {
 
 // A broken application holds a lock and ends after a second, again and again. At one of
 // these ends the pod of another workload takes the lock, and keeps it.
-func TestCrashingHolderLosesTheLockToAnotherWorkload(t *testing.T) {
+func TestWaitingWorkloadTakesLockFromACrashingHolder(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)

@@ -38,7 +38,7 @@ func mostlyAnswered(t *testing.T, seen client.Summary) {
 	assert.LessOrEqual(t, len(seen.Failed), seen.Answered/20, "lost %q", seen.Failed)
 }
 
-// args gives the application other arguments, which makes a new revision.
+// args changes the application's arguments, and so makes a new revision.
 func args(h *holder.Holder, args ...string) {
 	h.Helper()
 	deployments := h.Client.AppsV1().Deployments(h.Namespace)

@@ -47,7 +47,7 @@ func TestRolloutWithoutSurgeStopsApplicationAtMostTwice(t *testing.T) {
 // then.
 const scalings = 3
 
-func TestScaledDownStandbyNeverStartsItsApplication(t *testing.T) {
+func TestStandbyNeverStartsApplicationDuringScaleDown(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("scaled")
 	h := holder.Deploy(t, a, "it needs the record")

@@ -32,8 +32,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// Rows is a regular expression for the names of the kinds of workloads in the table. If
-// Rows is empty, no table is made.
+// Rows is a regular expression. [TestEachTypeOfWorkloadRollsOutAsDocumented] prints a table about
+// the workloads whose names match. If Rows is empty, the test is skipped.
 var Rows string
 
 var (
@@ -70,9 +70,9 @@ type row struct {
 	serves      string
 }
 
-// TestEachKindOfWorkloadRollsOutAsDocumented prints one table, and takes ten minutes. So
+// TestEachTypeOfWorkloadRollsOutAsDocumented prints one table, and takes ten minutes. So
 // "make rollouts" runs the test, and "make test" does not.
-func TestEachKindOfWorkloadRollsOutAsDocumented(t *testing.T) {
+func TestEachTypeOfWorkloadRollsOutAsDocumented(t *testing.T) {
 	if Rows == "" {
 		t.Skip("make rollouts runs it")
 	}
@@ -126,7 +126,7 @@ func (p *play) during(event string, happens func(began time.Duration) (rollout s
 	return r
 }
 
-// log logs each process of the application since the instant, and the number of
+// log logs each process of the application that ran after the given instant, and the number of
 // connections that failed in each second.
 func (p *play) log(r row, since time.Duration) {
 	p.Logf("%s: began at %s", r.event, time.Now().Add(since-record.Now()).Format(time.StampMilli))
@@ -214,13 +214,13 @@ func (p *play) breaks() {
 	assert.Zero(p, ready, "a pod of the broken version is Ready")
 }
 
-// awaitStart waits until the application has started after the instant.
+// awaitStart waits until the application has started after the given instant.
 func (p *play) awaitStart(after time.Duration) {
 	p.Helper()
 	p.Await(space.StartTimeout, "the application starts", func() bool { return len(p.Starts(after)) > 0 })
 }
 
-// awaitStop waits until the record shows a stop after the instant.
+// awaitStop waits until the record shows a stop after the given instant.
 func (p *play) awaitStop(after time.Duration) {
 	p.Helper()
 	p.Await(space.Soon, "the application has stopped", func() bool { stops, _ := p.Stops(after); return stops > 0 })
@@ -232,7 +232,7 @@ func (t *table) add(r row) {
 	t.rows = append(t.rows, r)
 }
 
-// print prints the table in the order of the kinds.
+// print prints the table in the order of [workload.Kinds].
 func (t *table) print() {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -42,10 +42,10 @@ func probed(path string) func(*corev1.Container) {
 	}
 }
 
-// TestEachKindOfBrokenRevisionStallsItsRollout applies versions that do not exit immediately, but
+// TestRolloutStallsHoweverTheNewRevisionIsBroken applies versions that do not exit immediately, but
 // are broken in other ways. The old version serves again after one turn of the new version, or is
 // never stopped.
-func TestEachKindOfBrokenRevisionStallsItsRollout(t *testing.T) {
+func TestRolloutStallsHoweverTheNewRevisionIsBroken(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	ready := probed("/health/ready")
@@ -98,7 +98,7 @@ func TestEachKindOfBrokenRevisionStallsItsRollout(t *testing.T) {
 func TestStalledRolloutKeepsTheRemainingOldPods(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
-	// The old version takes ten seconds to start. The kubelet would make its pod not Ready after
+	// The old version takes ten seconds to start. The kubelet would make an old pod not Ready after
 	// three failed probes, which take six seconds. The timeout is long, because on a busy machine
 	// an application that serves may answer late.
 	patient := func(c *corev1.Container) {

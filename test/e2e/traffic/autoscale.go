@@ -35,7 +35,7 @@ const (
 	measured = 4 * time.Minute
 
 	// asking is the time between two calls of kubectl top. The test has to poll, because
-	// metrics send no events.
+	// the API of metrics-server has no watch.
 	asking = time.Second
 
 	// request is the CPU request of the application's container. An application that only writes
@@ -211,7 +211,7 @@ func uses(top string) map[string]float64 {
 // the holder.
 //
 // docs/compatibility.md: identity/hpa identity/hpa-container carried
-func TestAutoscalerCountsIdleStandbysInItsAverage(t *testing.T) {
+func TestAutoscalersAverageIncludesIdleStandbys(t *testing.T) {
 	t.Parallel()
 	s := scale(t, app.Lasting("scaled"),
 		ofPod(corev1.ResourceMemory, beyondReach), ofContainer(corev1.ResourceMemory, beyondReach),
@@ -232,9 +232,9 @@ func TestAutoscalerCountsIdleStandbysInItsAverage(t *testing.T) {
 	assert.Equal(t, s.before.ID, app.AwaitRunning(s.Space, s.a, space.Soon).ID, "a standby went")
 }
 
-// An autoscaler omits pods that are not Ready from the average CPU use. So the average is
-// the use of the holder alone.
-func TestAutoscalerOmitsUnreadyStandbysFromItsAverage(t *testing.T) {
+// An autoscaler omits pods that are not Ready from the average CPU use. In this test only the
+// holder is Ready, so the average is the use of the holder alone.
+func TestAutoscalersAverageOmitsUnreadyStandbys(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("unready")
 	a.Annotations[api.ReadinessAnnotation] = string(api.ReadinessHolder)

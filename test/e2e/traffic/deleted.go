@@ -25,8 +25,8 @@ import (
 // The constant named late is the time for which the test still connects to a deleted standby, as a
 // slow node does. The constant named lateDelay is the endpoint delay of that standby. With the
 // default delay, the standby's agent would end within two or three seconds. The longer delay begins
-// with the kubelet's signal, and ends after the last of these connections. So the agent must accept
-// all of them.
+// with the kubelet's signal, and ends after the test's last connection. So the agent must accept all
+// connections of the test.
 const late, lateDelay = 7 * time.Second, 8 * time.Second
 
 // A node sends connections to a deleted standby until the node knows of the deletion. The
@@ -76,7 +76,7 @@ const endsBy = 5 * time.Second
 
 // A deleted standby forwards its open connections until the clients end them, and ends
 // afterwards.
-func TestDeletedStandbyWaitsForItsOpenConnections(t *testing.T) {
+func TestDeletedStandbyWaitsUntilOpenConnectionsEnd(t *testing.T) {
 	t.Parallel()
 	h := holder.Deploy(t, app.Lasting("relays"), "it needs a client on a node")
 	kubectl.Must(h.Space, "", "rollout", "status", "deployment/relays", kubectl.RolloutTimeout)

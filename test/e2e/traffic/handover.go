@@ -31,7 +31,7 @@ const (
 
 // A planned handover among three pods refuses and resets no new connection. In each pod the port
 // passes between application and agent only when no node sends connections to that pod. The test
-// runs alone, because tests of other workloads would use up the processors. Then the standbys might
+// runs alone, because other tests would use up the processors. With too little CPU the standbys might
 // offer too late, or the nodes might learn too late which pods are Ready.
 func TestConnectionsAreNeverRefusedDuringAHandover(t *testing.T) {
 	a := app.Lasting("smooth")

@@ -49,7 +49,7 @@ func awaitRevision(s *space.Space, slot string, before api.Revision) api.Revisio
 
 // A controller numbers a new pod template before it makes pods from the template, and the
 // webhook passes the number to the agent.
-func TestRolloutRaisesTheRevisionNumber(t *testing.T) {
+func TestRolloutGivesPodsAHigherRevisionNumber(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	ctx := t.Context()

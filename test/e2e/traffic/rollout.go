@@ -33,11 +33,11 @@ import (
 // standby to the old holder breaks.
 const underWay = 3
 
-// A Deployment of three replicas rolls out when the annotation is added, and when it is
+// A Deployment of three replicas rolls out when its claim is added, and again when the claim is
 // removed.
 //
 // docs/compatibility.md: kinds/deployment carried
-func TestDeploymentRollsOutWhenItsClaimChanges(t *testing.T) {
+func TestClaimAdditionAndRemovalRollOutTheDeployment(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)
@@ -207,7 +207,7 @@ func TestServiceAnswersDuringAHandover(t *testing.T) {
 	}
 	h.Await(space.Soon, "the Service answers with the next holder", func() bool { return asked() == next.Pod })
 	// The cluster's proxies may send requests to the deleted pod for a while, so the test
-	// waits until its endpoint is gone.
+	// waits until the endpoint of this pod is gone.
 	h.Await(space.StartTimeout, "the Service has forgotten the old one", func() bool {
 		return h.Pod(h.Victim.Name) == nil && !slices.Contains(app.Endpoints(h.Space, service), h.Victim.Name)
 	})

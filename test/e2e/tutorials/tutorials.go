@@ -26,7 +26,7 @@ import (
 // images puts the images of the tutorials into the registry, once for all tests.
 var images = sync.OnceValue(func() error { return public.Push(context.Background(), cluster.Lab.Registry()) })
 
-// plugin returns the program of the kubectl plugin, which is compiled once for all tests. A
+// plugin compiles the kubectl plugin once for all tests, and returns the executable file. A
 // compilation for each test would take most of the test's time.
 var plugin = sync.OnceValues(func() ([]byte, error) {
 	dir, err := os.MkdirTemp("", "tutorials")

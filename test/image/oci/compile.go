@@ -13,7 +13,7 @@ import (
 // TestApp is the application of the tests and benchmarks, for [Compile].
 const TestApp = "github.com/metaparticle-io/metaparticle/test/app"
 
-// Compile builds a command of this module as one static program, for [Static].
+// Compile builds a command of this module as one static executable file, for [Static].
 func Compile(ctx context.Context, command, out string) error {
 	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", out, command)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")

@@ -22,7 +22,7 @@ import (
 )
 
 // suite is the Debian release of the images' packages. The release is fixed, so that the
-// programs stay the same when the machine's own release changes.
+// images have the same packages even on a computer with another Debian release.
 const suite = "bookworm"
 
 // settings are the options of mmdebstrap. Like official slim images, the images lack
@@ -41,7 +41,7 @@ var settings = []string{
 const epoch = "1735689600"
 
 // Debian makes an image of Debian packages with all their dependencies, installed as on any Debian
-// machine. The image has up to three layers: a base, which all these images share, the packages,
+// machine. The image has up to three layers: a base that all these images share, the packages,
 // and the author's own files. If an image has no packages or no own files, the image lacks the
 // layer for them. The user's cache keeps the base and the layer of each list of packages. To get
 // newer packages, remove both from the cache.

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package oci makes container images without a container engine: of one static program,
+// Package oci makes container images without a container engine: of one static executable file,
 // or of a list of Debian packages. The package also writes, opens and pushes images.
 package oci
 
@@ -51,8 +51,8 @@ const (
 	Uncompressed Compression = false
 )
 
-// Static makes an image of one static program, at /name, with /tmp and the
-// users root and nobody. Equal input makes an equal image.
+// Static makes an image of one static executable file, which the image has at /name. The image also
+// has the directory /tmp, and the users root and nobody. Equal input makes an equal image.
 func Static(program, name string, config Config, compressed Compression) (v1.Image, error) {
 	data, err := os.ReadFile(program)
 	if err != nil {

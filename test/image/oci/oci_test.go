@@ -79,7 +79,7 @@ func TestWrittenImageCanBeOpenedAndPushed(t *testing.T) {
 	assert.Equal(t, want, got, "this format keeps what is run, not the manifest")
 }
 
-func TestOpeningALayoutReturnsItsOnlyImage(t *testing.T) {
+func TestSingleImageLayoutOpensAsAnImage(t *testing.T) {
 	img, err := Static(program(t), "app", Config{}, Compressed)
 	require.NoError(t, err)
 	opened, err := Open(archiveOf(t, mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: img})))
@@ -87,7 +87,7 @@ func TestOpeningALayoutReturnsItsOnlyImage(t *testing.T) {
 	assert.Equal(t, digest(t, img).Hex, pushed(t, opened))
 }
 
-func TestOpeningALayoutReturnsItsImageIndex(t *testing.T) {
+func TestMultipleImageLayoutOpensAsAnImageIndex(t *testing.T) {
 	one, err := Static(program(t), "one", Config{}, Compressed)
 	require.NoError(t, err)
 	other, err := Static(program(t), "other", Config{}, Compressed)

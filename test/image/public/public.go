@@ -15,8 +15,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/image/oci"
 )
 
-// images are the images of the examples. Each one has the programs that an example uses, in the
-// version of the official image.
+// images are the images that examples in the documentation use. Each image has the software that an
+// example needs, in the version of the official image.
 var images = map[string]func(context.Context) (v1.Image, error){
 	"debian:bookworm-slim":      debian(oci.Config{Cmd: []string{"bash"}}),
 	"python:3.11-slim-bookworm": debian(oci.Config{Cmd: []string{"python3"}}, "python3"),

@@ -12,7 +12,7 @@
 // handler's read of the owner. After an answer with status 429, the sender repeats its call as the
 // API server does: a second later, and for ten seconds at most.
 //
-// The senders, the registries and the replicas share the machine.
+// The senders, the registries and the webhook processes share one machine.
 package main
 
 import (

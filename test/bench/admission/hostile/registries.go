@@ -23,7 +23,8 @@ const (
 	slowHosts = 32
 )
 
-// registries has one registry with all images, and several that hang, on loopback.
+// registries has one registry with all images, and several registries that never answer. All of
+// them listen on loopback.
 type registries struct {
 	server, slow *httptest.Server
 	host         string

@@ -31,11 +31,11 @@ type Program struct {
 	module  string   // the module whose version is in the name of the build; "" for a program of this repository
 	version string   // the version that the module must have; "" for any version
 	dir     string   // the directory of the sources; "" for the directory programs/NAME
-	target  string   // "." for the main package of the program's module, "tool" for the tool lines of its go.mod
+	target  string   // "." for the main package of the program's module, "tool" for the tool lines in the module's go.mod
 	flags   []string // arguments for go build
 	ldflags string
 	inputs  []string                                                          // other facts that change the result
-	after   func(ctx context.Context, l *state.Lab, source, dir string) error // makes files beside the programs
+	after   func(ctx context.Context, l *state.Lab, source, dir string) error // makes further files beside the built programs
 }
 
 // Programs returns the programs in the order of their builds. The long build of Kubernetes is
@@ -77,8 +77,8 @@ func Programs(l *state.Lab) []Program {
 // because a demo needs no metrics.
 var MetricsServer = Program{name: "metricsserver", module: "sigs.k8s.io/metrics-server", target: "tool"}
 
-// Make builds each program that the cache lacks, and links all into the state
-// directory's bin.
+// Make builds each program that the cache lacks, and links all programs into
+// the state directory's bin.
 func Make(ctx context.Context, l *state.Lab, list []Program) error {
 	cache, err := cacheDir()
 	if err != nil {

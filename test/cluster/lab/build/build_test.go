@@ -15,8 +15,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab/state"
 )
 
-// The test compares the versions in the programs' go.mod files with those that this
-// package names.
+// The test compares the versions in the programs' go.mod files with the versions that the function
+// Programs demands.
 func TestGoModFilesRequireThePinnedVersions(t *testing.T) {
 	l, err := state.Open(t.TempDir())
 	require.NoError(t, err)

@@ -38,8 +38,8 @@ func missingPackages(find func(string) (string, error)) []string {
 	return missing
 }
 
-// EnsurePackages installs missing packages on a Debian machine. On another machine its error names
-// the packages. Without root, EnsurePackages installs nothing, and returns an error.
+// EnsurePackages installs missing packages on a Debian machine. Without Debian, the error names the
+// missing packages. Without root, EnsurePackages installs nothing, and returns an error.
 func EnsurePackages(ctx context.Context, l *state.Lab) error {
 	if os.Geteuid() != 0 {
 		return errors.New("the cluster needs root: namespaces, mounts and cgroups of its own")

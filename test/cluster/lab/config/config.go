@@ -28,7 +28,8 @@ func CertManagerValues() string {
 	return string(data)
 }
 
-// Variables are the names that templates may use.
+// Variables has the values that templates may use. The names of the fields are also the names in
+// the templates.
 type Variables struct {
 	Dir, Name, Subnet, Cgroup, Runc                       string
 	ControlAddress, Registry, Pods, Services, DNS         string
@@ -36,7 +37,7 @@ type Variables struct {
 	KubernetesVersion, CertManagerVersion, CoreDNSVersion string
 }
 
-// Values returns the variables of a node.
+// Values returns the values for the templates of a node.
 func Values(l *state.Lab, n state.Node) Variables {
 	return Variables{
 		Dir: l.Root, Name: n.Name, Subnet: n.Subnet(), Cgroup: l.NodeCgroup(n.Name), Runc: l.Path("bin", "runc"),

@@ -2,5 +2,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package config renders the configuration files and manifests of the cluster from
-// its templates.
+// templates in this package.
 package config

@@ -128,8 +128,8 @@ func metricsCommand(l *state.Lab) []string {
 	return []string{"metrics-server",
 		"--kubeconfig=" + conf, "--authentication-kubeconfig=" + conf, "--authorization-kubeconfig=" + conf,
 		"--bind-address=" + state.ControlAddress, "--secure-port=" + state.MetricsPort,
-		// The API server's certificate is valid for the bind address of metrics-server, too, so no
-		// other key is needed.
+		// The API server's certificate is also valid for the bind address of metrics-server, so
+		// metrics-server needs no certificate of its own.
 		"--tls-cert-file=" + l.Path("pki", "apiserver.crt"), "--tls-private-key-file=" + l.Path("pki", "apiserver.key"),
 		// The kubelets sign their certificates themselves.
 		"--kubelet-insecure-tls", "--kubelet-preferred-address-types=InternalIP", "--kubelet-use-node-status-port",

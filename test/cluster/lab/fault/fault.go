@@ -20,8 +20,8 @@ import (
 // Injector breaks the nodes of a cluster that is up, and repairs them.
 type Injector struct{ *state.Lab }
 
-// Cut takes down a worker's link, so no packet crosses it in either direction. The
-// worker's daemons and pods run on.
+// Cut takes down a worker's link, so no packet crosses the link in either direction. The
+// worker's components and pods run on.
 func (i Injector) Cut(ctx context.Context, name string) error {
 	n, err := i.worker(name)
 	if err != nil {

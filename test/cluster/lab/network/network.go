@@ -19,8 +19,8 @@ func IP(ctx context.Context, l *state.Lab, name string, commands ...string) erro
 	if pid == 0 {
 		return fmt.Errorf("node %s is down", name)
 	}
-	// The command enters only the network namespace, so the PIDs in its input are those
-	// of the host.
+	// The command enters only the network namespace, so the commands may contain PIDs of
+	// the host.
 	cmd := exec.CommandContext(ctx, "nsenter", "-t", fmt.Sprint(pid), "-n", "--", "ip", "-batch", "-")
 	cmd.Env = l.Environment()
 	cmd.Stdin = strings.NewReader(strings.Join(commands, "\n"))
@@ -65,7 +65,7 @@ func Connect(ctx context.Context, l *state.Lab, n state.Node) error {
 	return IP(ctx, l, n.Name, commands...)
 }
 
-// CutLinks returns for each link of a worker whether the link is down.
+// CutLinks returns whether the link is down, for each worker's link.
 func CutLinks(ctx context.Context, l *state.Lab) (map[string]bool, error) {
 	cmd := exec.CommandContext(ctx, "nsenter", "-t", fmt.Sprint(process.PID(l, state.ControlPlane, state.Holder)), "-n", "--",
 		"ip", "-oneline", "link", "show", "type", "veth")

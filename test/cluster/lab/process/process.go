@@ -158,8 +158,8 @@ func StartTime(pid int) (string, error) {
 	return parseStartTime(string(stat))
 }
 
-// parseStartTime returns field 22 of /proc/PID/stat. Field 2 is a name in parentheses,
-// which may contain spaces and parentheses.
+// parseStartTime returns field 22 of /proc/PID/stat. Field 2 is a name in parentheses.
+// This name can contain spaces and further parentheses.
 func parseStartTime(stat string) (string, error) {
 	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
 	if len(fields) < 20 {

@@ -31,7 +31,7 @@ func (l *Lab) Node(name string) (Node, error) {
 	return Node{}, fmt.Errorf("no node %q: there are %s and %s", name, ControlPlane, strings.Join(l.Nodes(), ", "))
 }
 
-// Node is a worker, or with number 0 the control plane.
+// Node is a worker, or the control plane, which has the number 0.
 type Node struct {
 	Name   string
 	Number int

@@ -31,8 +31,8 @@ const CertManagerVersion = "v1.11.5"
 const CoreDNSVersion = "v1.14.7"
 
 // FeatureGates are the feature gates that differ from the version's defaults, in the API
-// server and in the kubelets alike. Some clusters have this feature, so users may set
-// lifecycle.stopSignal. Without the feature gate the API server drops this field.
+// server and in the kubelets alike. Some clusters enable ContainerStopSignals, so users
+// may set lifecycle.stopSignal. Without the feature gate the API server drops this field.
 const FeatureGates = "--feature-gates=ContainerStopSignals=true"
 
 // These addresses are valid only within the cluster.
@@ -152,8 +152,9 @@ func Repository() (string, error) {
 	}
 }
 
-// choose sets the version of Kubernetes to the known version that begins with the text. A text is
-// a version or its beginning, such as 1.33. An empty text means [KubernetesVersion].
+// choose sets the version of Kubernetes to the known version that begins with the argument "text".
+// The argument is a version or the beginning of a version, such as 1.33. An empty text means
+// [KubernetesVersion].
 func (l *Lab) choose(text string) error {
 	text = "v" + strings.TrimPrefix(text, "v")
 	if text == "v" {
@@ -202,8 +203,8 @@ func (l *Lab) Path(elem ...string) string {
 	return filepath.Join(append([]string{l.Root}, elem...)...)
 }
 
-// Cgroup returns the name, below each hierarchy's root, of the cgroup that contains the
-// whole cluster. Each state directory has a separate cgroup.
+// Cgroup returns the path of the cgroup that contains the whole cluster. The path begins at
+// the root of a cgroup hierarchy. Each state directory has a separate cgroup.
 func (l *Lab) Cgroup() string {
 	return fmt.Sprintf("metaparticle-%x", sha256.Sum256([]byte(l.Root)))[:len("metaparticle-")+8]
 }

@@ -35,7 +35,8 @@ func holder(args []string) error {
 	if err := announce(*report); err != nil {
 		return err
 	}
-	// The holder ignores the termination signals of a terminal or a session: only SIGKILL ends it.
+	// The signals of a terminal or of a session's end must not end this process. Only SIGKILL ends
+	// this process.
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	reap(nil)
 	return nil

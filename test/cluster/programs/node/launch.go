@@ -38,7 +38,8 @@ func launch(args []string) error {
 		return err
 	}
 	defer out.Close()
-	// /proc/self/exe may be the wrong process in a namespace whose /proc is not mounted yet.
+	// In a namespace whose own /proc is not mounted yet, /proc/self/exe may lead to another
+	// process's program.
 	self, err := os.Executable()
 	if err != nil {
 		return err

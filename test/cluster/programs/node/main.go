@@ -2,9 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command node has the programs that the test cluster needs besides Kubernetes. These are the image
-// registry, the pause container and the forwarder for clients on the host. Two more programs are the
-// first process of a node's namespaces, and the launcher of the node's daemons. The name by which
-// the command is called, or the first argument, selects the program.
+// registry, the pause container and the forwarder for clients on the host. Two more programs are
+// the first process of a node's namespaces, and the launcher of the node's daemons. The name by
+// which the command is called, or the first argument, selects the program.
 package main
 
 import (

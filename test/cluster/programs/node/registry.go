@@ -63,9 +63,9 @@ func (p private) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.Handler.ServeHTTP(w, r)
 }
 
-// durable is a registry whose content survives a restart. Blobs are files already. The library
-// keeps manifests only in memory, so durable records each of them in a file. At the start,
-// durable replays the records, the oldest first.
+// durable is a registry whose content survives a restart. The library go-containerregistry stores
+// blobs in files, but keeps manifests only in memory. So durable records each manifest in a file.
+// At the start, durable replays the records, the oldest first.
 type durable struct {
 	http.Handler
 	dir string

@@ -97,7 +97,7 @@ func Template(s *space.Space, a App) corev1.PodTemplateSpec {
 	container := corev1.Container{
 		Name: "app", Image: cluster.Image, ImagePullPolicy: corev1.PullIfNotPresent,
 		Args: append(args, a.Args...),
-		// A pod without resource requests starves on a busy machine. Then its time stamps in the
+		// A pod without resource requests may starve on a busy machine. Then its time stamps in the
 		// record are late, and the application seems dead.
 		Resources: corev1.ResourceRequirements{Requests: Quantities("20m", "16Mi")},
 		Ports:     []corev1.ContainerPort{{Name: "http", ContainerPort: 8080}},
@@ -108,7 +108,7 @@ func Template(s *space.Space, a App) corev1.PodTemplateSpec {
 		ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": a.Name}, Annotations: a.Template},
 		Spec: corev1.PodSpec{
 			TerminationGracePeriodSeconds: &a.Grace,
-			// One pod runs on each node, if there are enough nodes.
+			// The scheduler spreads the pods over the nodes, if the nodes have room.
 			TopologySpreadConstraints: []corev1.TopologySpreadConstraint{{
 				MaxSkew: 1, TopologyKey: corev1.LabelHostname, WhenUnsatisfiable: corev1.ScheduleAnyway,
 				LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": a.Name}},
@@ -292,7 +292,7 @@ func Suffering(name string) App {
 	return a
 }
 
-// Quantities returns a list of resources.
+// Quantities returns the list of the given amounts of CPU and memory.
 func Quantities(cpu, memory string) corev1.ResourceList {
 	return corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(cpu), corev1.ResourceMemory: resource.MustParse(memory)}
 }

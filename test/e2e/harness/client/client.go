@@ -46,8 +46,8 @@ type Summary struct {
 	Slowest time.Duration
 }
 
-// Refused returns the number of refused connections. The other requests in Failed were
-// cut, got no answer in time, or got an error as the answer.
+// Refused returns the number of requests whose connection was refused. The other requests in Failed
+// got no whole answer, or got an error as the answer.
 func (s Summary) Refused() (count int) {
 	for _, failed := range s.Failed {
 		if strings.Contains(failed, "connection refused") {
@@ -114,7 +114,7 @@ func (r *run) anew() {
 	})
 }
 
-// over returns the function that sends a request on the connection, and waits for the
+// over returns a function that sends a request on the connection, and waits for the
 // answer. After a failed request the function does nothing.
 func (r *run) over(conn net.Conn) func() {
 	reader, broken := bufio.NewReader(conn), false
@@ -164,7 +164,7 @@ func request(conn net.Conn, reader *bufio.Reader) error {
 	return nil
 }
 
-// Client is a running process on a node that sends requests to a Service, and counts the answers.
+// Client is a process that runs on a node, sends requests to a Service, and counts the answers.
 type Client struct {
 	s     *space.Space
 	input *io.PipeWriter

@@ -19,7 +19,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab"
 )
 
-// Connect sets these variables of the tests' cluster.
+// Connect sets these variables, which describe the tests' cluster.
 var (
 	Config *rest.Config
 	Client kubernetes.Interface
@@ -32,9 +32,9 @@ var (
 	Minor int
 )
 
-// Connect finds the cluster: the cluster of KUBECONFIG, or the checkout's own. Then Connect pushes
-// the test application's images to the registry. An empty registry means the test cluster's own. On
-// a cluster of the user's own, an empty registry is an error.
+// Connect finds the cluster: the cluster of KUBECONFIG, or the test cluster of this checkout. Then
+// Connect pushes the test application's images to the registry. An empty registry means the
+// registry of the test cluster. On a cluster of the user's own, an empty registry is an error.
 func Connect(ctx context.Context, registry string) error {
 	own, err := lab.Open("")
 	if err != nil {

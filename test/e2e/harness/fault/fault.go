@@ -124,7 +124,6 @@ func AwaitNode(t *testing.T, name string) {
 	}
 }
 
-// nodeReady reports whether a node is Ready.
 func nodeReady(node *corev1.Node) bool {
 	for _, c := range node.Status.Conditions {
 		if c.Type == corev1.NodeReady {

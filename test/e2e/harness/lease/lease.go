@@ -82,8 +82,8 @@ func GiveBack(s *space.Space, slot string) {
 }
 
 // Fault is the lease duration of tests in which a holder loses its slot. The tests wait for
-// the expiry, so the duration is short. With this duration a holder survives 5.6 s without a
-// renewal. That is enough, because a busy machine delays the holder's agent by 3 s at most.
+// the expiry, so the duration is short. With this duration a holder survives a delay of its
+// agent by up to 5.6 s. That is enough, because a busy machine delays an agent by 3 s at most.
 const Fault = 20 * time.Second
 
 // Budget returns the budget of a lease duration.

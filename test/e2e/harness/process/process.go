@@ -39,7 +39,7 @@ const (
 	// passing is the role of a short-lived process of the agent's binary: a hook, a
 	// probe, or a fork of the shim. A fork has the shim's command line until its exec.
 	passing Role = "passing"
-	// RuntimeShim is containerd's process, the parent of the pod's containers.
+	// RuntimeShim is the process of containerd that is the parent of the pod's containers.
 	RuntimeShim Role = "containerd-shim"
 )
 
@@ -113,8 +113,8 @@ func (p *Process) Sockets() (n int) {
 // Listens reports whether anything in the network namespace of the process listens on the port.
 func (p *Process) Listens(port int) bool {
 	for _, table := range []string{"tcp", "tcp6"} {
-		// A line has its number, two addresses in hexadecimal digits, and a state. The state 0A
-		// means that the socket listens.
+		// Each line of the table describes a socket by a number, two addresses in hexadecimal
+		// digits, and a state. The state 0A means that the socket listens.
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", p.PID, table))
 		if err == nil && regexp.MustCompile(fmt.Sprintf(`: [0-9A-F]+:%04X [0-9A-F]+:0000 0A `, port)).Match(text) {
 			return true

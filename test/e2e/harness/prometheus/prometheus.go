@@ -78,7 +78,8 @@ func (s *Server) write(name, text string) {
 	require.NoError(s, os.Rename(file+".new", file))
 }
 
-// target is an entry in a file of targets: an address, with the labels that a discovery would give.
+// target is an entry in a file of targets: an address, with the labels that the discovery of pods
+// would give.
 type target struct {
 	Targets []string          `json:"targets"`
 	Labels  map[string]string `json:"labels"`

@@ -27,7 +27,7 @@ var long = map[string]int{
 // These tests run on the cluster of the share "parallel", before its parallel tests.
 var alone = []string{"TestConnectionsAreNeverRefusedDuringAHandover"}
 
-// minutes returns about how long a serial test takes.
+// minutes returns the approximate duration of a serial test in minutes.
 func minutes(test string) int {
 	return max(1, long[test])
 }

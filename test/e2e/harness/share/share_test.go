@@ -16,7 +16,7 @@ import (
 
 var serial, parallel = []string{"a", "b", "c", "d", "e"}, []string{"x", "y"}
 
-func TestEachTestIsInOneShareOfTests(t *testing.T) {
+func TestClustersDivideEndToEndTestsWithoutOverlap(t *testing.T) {
 	for all := 1; all <= 6; all++ {
 		shares := []string{"parallel"}
 		for own := 1; own <= all; own++ {

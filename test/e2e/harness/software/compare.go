@@ -33,7 +33,7 @@ type logged struct {
 	err  error
 }
 
-// life has what a user sees of one run of a container, from its start to its end.
+// life has what a user sees of a container between a start and the next end.
 type life struct {
 	Log    string
 	Code   int32
@@ -191,7 +191,7 @@ func (p *Specimen) follow() {
 }
 
 // Start waits until the present run of the container serves, and each process of the application
-// has logged that it has started.
+// has logged its start.
 func (p *Specimen) Start() {
 	p.Helper()
 	what := fmt.Sprintf("%s of %s serves in run %d", p.Name, p.w.Name, len(p.Lives)+1)
@@ -223,7 +223,7 @@ func (p *Specimen) readLog(previous bool) (string, error) {
 }
 
 // FollowLog begins to follow the log of the present run, and does not wait for the end of the log.
-// The caller deletes the pod next, which also deletes the log.
+// The caller next deletes the pod, and with the pod the kubelet deletes the log.
 func (p *Specimen) FollowLog() {
 	p.Helper()
 	follow := func() (io.ReadCloser, error) {

@@ -35,8 +35,8 @@ type Trial struct {
 	hangUp func()
 }
 
-// ends returns the faults that the trial injects: all faults of [fault.OfPods] except "child
-// killed", and some more.
+// ends returns the faults that the trial injects. Some of these faults are defined in ends. The
+// others are the faults of [fault.OfPods] without "child killed".
 func (t *Trial) ends() []fault.Fault {
 	// A server may delay its stop until its clients are gone, as PostgreSQL does. So hangUp ends
 	// the server's client, which writes to the journal.
@@ -62,8 +62,8 @@ func (t *Trial) ends() []fault.Fault {
 	}))
 	add("slot stolen", lease.Handover, t.lose)
 	add("yield", lease.Handover, func(s *space.Space, pod *corev1.Pod) { process.MustSignal(s, pod, process.Agent, unix.SIGUSR1) })
-	// The agent's token is valid only as long as the pod object exists, so the agent cannot release
-	// the slot.
+	// The agent's service account token is valid only as long as the pod object exists. So the agent
+	// cannot release the slot.
 	add("deleted by force", lease.Takeover, func(s *space.Space, pod *corev1.Pod) {
 		now := int64(0)
 		err := s.Client.CoreV1().Pods(s.Namespace).Delete(s.Context(), pod.Name, metav1.DeleteOptions{GracePeriodSeconds: &now})
@@ -83,8 +83,7 @@ func (t *Trial) lose(*space.Space, *corev1.Pod) {
 }
 
 // Every reports whether the tests inject every fault into each application. Otherwise the tests
-// inject a random half of the faults, because most faults make the pod and the application start
-// again.
+// inject a random half of the faults, because the restart after a fault takes time.
 var Every bool
 
 // survives deploys two replicas and injects faults in a random order. At no instant may two

@@ -37,7 +37,7 @@ type Software struct {
 	Port int32
 	// Data is the mount point of the software's volume; empty means none.
 	Data string
-	// Group is the group that owns the volume, for an image without root.
+	// Group is the group that owns the volume, if the image's user is not root.
 	Group int64
 	// Edit changes the pod template after all other fields have changed the template.
 	Edit func(*corev1.PodTemplateSpec)
@@ -53,7 +53,7 @@ type Software struct {
 	// Reloaded is the application's log line after SIGHUP. If Reloaded is empty, the test
 	// sends no SIGHUP.
 	Reloaded string
-	// The function Check inspects the results at the end.
+	// The function Check inspects the trial after the last fault; nil means no inspection.
 	Check func(*Trial)
 	// Unordered reports that several processes log at once, so the order of the lines
 	// differs between two runs.
@@ -196,8 +196,8 @@ type Families struct {
 	pods  map[string]string // names by UID
 }
 
-// NewFamilies returns the process families of a workload's pods. The families include a pod once a
-// call of [Families.All] has seen the pod, also after the pod's end.
+// NewFamilies returns the process families of a workload's pods. Once a call of [Families.All] has
+// seen a pod, later calls return the pod's families even after the pod's end.
 func NewFamilies(s *space.Space, app string) *Families {
 	heard, err := kernel()
 	require.NoError(s, err)

@@ -36,7 +36,7 @@ type Gauge struct {
 // stall is one stalled write, from its beginning until its answer.
 type stall struct{ from, until time.Time }
 
-// NewGauge begins to write into a ConfigMap of the space, and goes on until the test ends.
+// NewGauge starts a gauge, which writes into a ConfigMap of the space until the test ends.
 func NewGauge(s *Space) *Gauge {
 	s.Helper()
 	maps := s.Client.CoreV1().ConfigMaps(s.Namespace)

@@ -253,7 +253,7 @@ func (s *Space) Pods(app string) []*corev1.Pod {
 	return pods
 }
 
-// Pod returns the pod of that name, or nil.
+// Pod returns the pod with the given name, or nil.
 func (s *Space) Pod(name string) *corev1.Pod {
 	pod, err := s.pods.Get(name)
 	if err != nil {
@@ -305,7 +305,8 @@ func (s *Space) AwaitHolder(slot string) (holder *corev1.Pod) {
 	return holder
 }
 
-// Record returns the record with this name. On a cluster without records, Record skips the test.
+// Record returns the record with the given name. On a cluster without records, Record skips the
+// test.
 func (s *Space) Record(name string) record.Record {
 	s.Helper()
 	if s.Dir == "" {

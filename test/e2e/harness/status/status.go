@@ -34,7 +34,7 @@ func Condition(pod *corev1.Pod, condition corev1.PodConditionType) bool {
 }
 
 // Restarted returns the number of restarts of a pod's first container; -1 if the number is unknown.
-// A restart counts only after the kubelet has also reported the end of the previous run.
+// A restart counts only after the kubelet has also reported the end before this restart.
 func Restarted(s *space.Space, pod *corev1.Pod) int32 {
 	now := s.Pod(pod.Name)
 	if now == nil || len(now.Status.ContainerStatuses) == 0 {

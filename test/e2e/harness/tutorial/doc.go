@@ -21,8 +21,7 @@
 //
 //   - "…" stands for any text within a line, such as an age or the hash of a pod.
 //   - A line of "…" alone stands for any number of lines.
-//   - A number of spaces is equal to any other number of spaces, and spaces at the end of a
-//     line do not count.
+//   - One space is equal to several spaces, and spaces at the end of a line do not count.
 //
 // A command must succeed, unless the next command is "echo $?", which shows the exit code.
 //

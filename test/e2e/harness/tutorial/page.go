@@ -57,7 +57,7 @@ func Parse(page []byte) (steps []Step, err error) {
 	return steps, err
 }
 
-// commands returns the commands of a session.
+// commands returns the commands of a session, with the output that the session shows.
 func commands(session []byte) (steps []Step, err error) {
 	continued := false
 	for line := range strings.Lines(string(bytes.TrimRight(session, "\n"))) {

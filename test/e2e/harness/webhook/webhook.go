@@ -44,7 +44,8 @@ func Deployment(t *testing.T) *appsv1.Deployment {
 	return d
 }
 
-// Scale sets the webhook's replicas and waits until its Service has as many endpoints.
+// Scale sets the webhook's replicas, and waits until its Service has as many ready endpoints as
+// replicas.
 func Scale(t *testing.T, replicas int32) {
 	t.Helper()
 	ctx := context.Background()

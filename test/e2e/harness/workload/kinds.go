@@ -25,7 +25,8 @@ type Kind struct {
 	// such as Deployment.
 	Resource, Lease string
 	Replicas        int32
-	// Stops is the greatest number of times that a good rollout stops the application.
+	// Stops is the greatest number of times that the rollout of a working version stops the
+	// application.
 	Stops int
 	// Protected reports that the rollout of a broken version stalls, and the old version
 	// continues to serve.

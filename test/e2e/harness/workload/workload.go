@@ -69,7 +69,7 @@ func (w *Workload) of(v Version) app.App {
 // object returns the name of the workload for kubectl.
 func (w *Workload) object() string { return w.Kind.Resource + "/" + w.App.Name }
 
-// Slot returns the name of the slot's Lease.
+// Slot returns the name of the Lease of the workload's slot.
 func (w *Workload) Slot() string {
 	return api.SingletonLease(api.Workload{Group: "apps", Kind: w.Kind.Lease, Name: w.App.Name}, "")
 }
