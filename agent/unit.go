@@ -98,7 +98,7 @@ func showConfig(c Config, b api.Budget, random *rand.Rand) show.Config {
 
 func readinessConfig(c Config, b api.Budget) show.ReadinessConfig {
 	_, gate := c.Gate.(Showing)
-	r := show.ReadinessConfig{Slots: c.Slots, Identity: api.Identity(c.PodName, c.PodUID), Workload: c.Workload, Mode: c.Readiness, Shards: c.Shards, Run: c.run(), Budget: b, Ports: c.Ports, Gate: gate}
+	r := show.ReadinessConfig{Slots: c.Slots, Any: c.Any, Identity: api.Identity(c.PodName, c.PodUID), Workload: c.Workload, Mode: c.Readiness, Shards: c.Shards, Run: c.run(), Budget: b, Ports: c.Ports, Gate: gate}
 	if c.Forwarder != nil {
 		r.Forwarder = c.Forwarder
 	}

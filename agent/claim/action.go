@@ -22,7 +22,7 @@ type Facts struct {
 	// Lingers reports that a stopped claim continues to look at its slots, because the pod
 	// still forwards to their holder.
 	Lingers bool
-	// Alive reports that a child of any hold is alive.
+	// Alive reports that a connected shim has, or may have, a child, under any hold.
 	Alive bool
 	// Children are the children whose hold this claim may resume.
 	Children []Child
@@ -30,7 +30,8 @@ type Facts struct {
 	Proven func(hold string) bool
 	// Notes are what the next write records in the Lease for the standbys.
 	Notes lease.Notes
-	// TakeFrom is the earliest instant at which the pod may take a free slot.
+	// TakeFrom is the earliest instant at which the pod may acquire a free slot; zero permits any
+	// instant.
 	TakeFrom time.Duration
 	// Rollout returns the value of [api.RolloutAnnotation] that one write stores. The arguments
 	// are the write's kind, the record that the write replaces, and the hold. If Rollout is nil,
@@ -82,8 +83,8 @@ const (
 	Acquire
 	Renew
 	Release
-	// StandBack reports that the campaign gives its slots back, because the action's Slot cannot be
-	// acquired. The caller sends no request.
+	// StandBack tells the caller, for its log, that the campaign gives its slots back, because the
+	// action's Slot cannot be acquired. The caller sends no request for this action.
 	StandBack
 )
 
@@ -108,8 +109,8 @@ type Action struct {
 	// look is the number of the look that the action begins.
 	look int
 	// held is the hold for which a renewal or a read is sent. The field "attempt" has the
-	// record that an acquiring write or a renewal stores, or that the claim knew before a
-	// read.
+	// record that an acquiring write or a renewal stores. For a read, that field has the
+	// last record that the claim knew before the read.
 	held    *lease.Hold
 	attempt lease.Attempt
 	// campaign is the campaign that an acquiring write belongs to.
@@ -128,8 +129,10 @@ type plan struct {
 	facts   Facts
 	actions []Action
 	wake    time.Duration
-	// successor is the identity of the pod that a release names; empty for none.
+	// successor is the identity of the pod that a release names; empty for none. The field
+	// "releases" reports that a slot of the last hold is not released yet.
 	successor string
+	releases  bool
 }
 
 // rollout returns the value of [api.RolloutAnnotation] for a write that replaces the record.

@@ -31,8 +31,8 @@ func (a Action) Read(now time.Duration, r lease.Record) {
 	s.view.Read(now, r)
 }
 
-// WatchSent notes that the look must send a second watch, because the API server has forgotten
-// the version of the first watch.
+// WatchSent notes that the look sends a second watch, because the API server has forgotten the
+// version from which the first watch began.
 func (a Action) WatchSent(now time.Duration) {
 	if a.current() {
 		spendOnLook(a.slot, now)
@@ -133,8 +133,9 @@ func (c *Claim) Answered(now time.Duration, a Action, answer Answer) error {
 }
 
 // acquired processes the answer to an acquiring write. If the answer is lost, the standby only
-// reads again. That read may show that the write of a new hold was stored. No child of the hold
-// can be alive, because the pod has sent no grant for it.
+// reads the Lease again. If the Lease then names the hold of that write, the pod may take the slot
+// back or release the slot at once. No child of that hold can be alive, because the pod has sent no
+// grant for the hold.
 func (c *Claim) acquired(now time.Duration, a Action, answer Answer) error {
 	s := a.slot
 	if answer.Err == nil {
@@ -159,9 +160,9 @@ func (s *slot) released(now time.Duration, a Action, answer Answer) error {
 	}
 	s.look.misses = 0
 	s.view.Read(now, answer.Record)
-	// The next look waits a moment, so that its requests do not slow down the pod that acquires
+	// The next looks wait a moment, so that their requests do not slow down the pod that acquires
 	// the slot now.
-	s.look.at = now + quick
+	s.look.at, s.looks.quietUntil = now+quick, now+quick
 	return nil
 }
 
@@ -170,6 +171,9 @@ func (s *slot) released(now time.Duration, a Action, answer Answer) error {
 // stored, nor how much its watch has missed.
 func (s *slot) missed(now time.Duration, a Action, answer Answer) error {
 	if answer.Conflict {
+		if a.Kind == Acquire {
+			s.spread.conflicted()
+		}
 		s.refused = a.Record.Version
 		s.tryAt = now + max(s.jitter(s.Self.Budget.Retry), s.backoff(now, answer.RetryAfter))
 		return answer.Err
@@ -240,8 +244,8 @@ func (s *slot) readAgain(now time.Duration, a Action, answer Answer) error {
 	return nil
 }
 
-// settle passes an answer to the hold of the slot, by the function "take". Once take returns
-// [lease.ErrLost], the slot stays lost.
+// settle passes the Lease of an answer to the slot's hold, by the function "take". If the function
+// returns [lease.ErrLost], the slot stays lost.
 func (s *slot) settle(now time.Duration, r lease.Record, take func(lease.Record) error) error {
 	err := take(r)
 	switch {

@@ -106,7 +106,8 @@ func TestSemaphorePodReleasesASlotItAcquiredUnknowingly(t *testing.T) {
 	// The API server stores the next acquiring write, but the answer to that write is lost.
 	p.waiting, p.link = true, deaf
 	p.step()
-	m.advance(1500 * time.Millisecond) // the head start of the other pods
+	// The pod begins to acquire a slot only after the head start of the other pods; see [Parting].
+	m.advance(1500 * time.Millisecond)
 	require.Equal(t, 1, p.held())
 	p.link = up
 	m.advance(10 * time.Second)
@@ -190,7 +191,7 @@ func crowded(t *testing.T, fault func(p *modelPod), last lease.Record) (*model, 
 	return m, p
 }
 
-// sentWithin counts the requests that the pod has sent within the last time d.
+// sentWithin counts the requests that the pod has sent in the time d before now.
 func (p *modelPod) sentWithin(d time.Duration) (n int) {
 	for _, instants := range p.sent {
 		for _, at := range instants {

@@ -153,8 +153,8 @@ func TestHolderRepairsADamagedLeaseWithFewRequests(t *testing.T) {
 	}
 }
 
-// A tool halves the duration in the Lease after each renewal. The holder then renews in each sixth
-// of the shorter duration.
+// Each renewal restores the duration in the Lease, and a tool then halves this duration again. So
+// the time between two renewals is a sixth of the halved duration.
 func TestRepeatedShorteningOfALeaseCausesFewRenewals(t *testing.T) {
 	m := semaphore(t, 2, 1)
 	held := m.leases[0].record

@@ -63,7 +63,7 @@ func (c campaign) take(p *plan, s *slot) bool {
 		return false // no pod acquires a shut slot, even after its Lease has expired
 	}
 	if !c.resumed && !s.proven(p.facts, r) {
-		if at, _ := s.freeAt(p.facts, &s.view); p.now < at {
+		if at, _ := s.takableAt(p.facts); p.now < at {
 			p.wakeAt(at)
 			return false
 		}
@@ -113,9 +113,9 @@ func (c campaign) acquire(p *plan, s *slot, r lease.Record) {
 // patientUntil returns the instant until which the campaign keeps its slots while it cannot acquire
 // the next slot. That instant is a lease duration after the campaign began or last acquired a slot.
 // The campaign does not give up earlier. Another pod may hold the next slot only briefly, or the
-// API server may refuse the write only for a while. A campaign that resumes a hold keeps its slots
-// until the child of that hold is dead. A writer keeps its slots while it sees the Lease of the
-// reader for which it waits, and for a lease duration after that.
+// API server may refuse the write only for a while. Two sorts of campaigns wait longer. A campaign
+// that resumes a hold keeps its slots until the child of that hold is dead. A writer keeps its
+// slots until the claim has not seen the next slot's Lease for a lease duration.
 func (c campaign) patientUntil(s *slot) time.Duration {
 	duration := s.Self.Budget.Duration
 	if c.resumed {

@@ -33,7 +33,8 @@ type Claim struct {
 	leaveBy  time.Duration
 }
 
-// fewLooks is the number of slots to which the first agent process of a pod limits its first looks.
+// fewLooks is the number of slots at which a pod's first agent process looks first. Claims that
+// need all of their slots look at all slots at once.
 const fewLooks = 4
 
 // New returns a claim for an agent process that begins now, and has seen no Lease yet.
@@ -74,8 +75,8 @@ func (c *Claim) Stop(now time.Duration) {
 // Parting describes how a claim lets go of a hold.
 type Parting struct {
 	// GiveBack reports that the claim releases all slots of the hold before this pod competes
-	// again. HeadStart is how long, after these releases, only other pods compete. Without
-	// GiveBack, HeadStart has no effect.
+	// again. HeadStart is how long only other pods compete. That time begins once the slots are
+	// released and this pod could begin a hold. Without GiveBack, HeadStart has no effect.
 	GiveBack  bool
 	HeadStart time.Duration
 	// Successor is the identity of the pod that the releases name; empty for none. All other

@@ -25,7 +25,7 @@ type Config struct {
 	// stamp. The claim acquires and keeps only slots whose stamp admits this number.
 	Shards int
 	// Run is the run whose shards the pod works through, each until its success; empty for other
-	// pods. The claim acquires no slot whose done keys contain the run.
+	// pods. The claim acquires no slot whose Lease has this run among its done keys.
 	Run string
 	// Self describes the pod that claims.
 	Self lease.Self
@@ -34,8 +34,8 @@ type Config struct {
 	// children of that boot are dead.
 	OwnKernel bool
 	// OwnProofs reports that [Facts.Proven] is true only for holds that the present agent
-	// process began. So no process can wrongly conclude that an earlier process's hold has
-	// ended.
+	// process began. So a later process never wrongly takes an unproven hold of this process
+	// for a proven one.
 	OwnProofs bool
 	// Random is the only source of randomness.
 	Random interface{ Uint64() uint64 }

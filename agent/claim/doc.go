@@ -21,12 +21,12 @@
 // duration, the claim gives back the slots that it has acquired. A claim that needs any one slot
 // begins a campaign for one slot at a time, chosen at random from the free ones. Each of these
 // campaigns has a number of its own. If the answer to an acquiring write is lost, a later read
-// may show the campaign's number in the Lease. Then the claim releases that slot. An earlier
-// agent process may have held a slot, and nothing may prove that the child of that hold is dead.
-// The claim then waits until the Lease of that slot expires, and never releases that Lease. So a
-// claim that needs any one slot sees all slots before it acquires one. Only the first agent process
-// of a pod ([Config.First]) need not see all slots. That process looks at a few slots first. If
-// none of these is free, the process looks at further slots.
+// may show the campaign's number in the Lease. Then the claim releases that slot. If an earlier
+// agent process held a slot, and no proof shows that the child is dead, the claim never releases
+// that slot. Instead, the claim waits until the Lease of that slot expires. So a claim that needs
+// any one slot sees all slots before it acquires one. Only the first agent process of a pod
+// ([Config.First]) need not see all slots. That process looks at a few slots first. If none of
+// these is free, the process looks at further slots.
 //
 // A claim without slots is held as soon as the pod competes, with the number [Slotless]. An
 // outage of the API server does not end that hold. The pod of such a claim has only a start

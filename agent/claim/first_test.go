@@ -15,7 +15,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 )
 
-// first is a claim that needs any one of 64 slots, in most tests for a pod's first agent process.
+// first is a claim that needs any one of 64 slots. In most tests a pod's first agent process has
+// this claim.
 type first struct {
 	*Claim
 	t *testing.T

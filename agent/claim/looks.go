@@ -25,10 +25,10 @@ func (s *slot) beginLook(p *plan) {
 	p.add(Action{Kind: Look, slot: s, look: s.look.number, From: s.look.from})
 }
 
-// pausedLook is the longest time for which a standby trusts the silent watch of a shut slot. No
-// pod writes such a slot, so no conflict would reveal that the watch is broken. The API server
-// ends a broken watch only after hours. A new look costs two requests, which is little: in five
-// minutes a holder with the default lease duration sends sixty renewals.
+// pausedLook is the longest time for which a standby trusts the silent watch of a shut slot. A
+// standby does not write the Lease of such a slot, so no conflict reveals that the watch is broken.
+// A watch without events ends by its timeout only after hours. A new look costs two requests, which
+// is little: in five minutes a holder with the default lease duration sends sixty renewals.
 const pausedLook = 5 * time.Minute
 
 // lookAgain ends the present look, and sets the earliest instant of the next look.
@@ -50,6 +50,9 @@ func (all slots) lookAll(p *plan) {
 		case s.held != nil:
 			// The watch of a held slot goes on.
 		case s.look.on || len(s.writing) > 0:
+		case p.releases && sharesLooks(s):
+			// While the claim releases its slots, no look begins, because the looks would slow
+			// down the pod that acquires a released slot.
 		case waitsForAnswer(s) && all.reading():
 			// Another look's read is under way, and its answer leads to the next decision.
 		default:
@@ -75,9 +78,10 @@ func (all slots) endStaleLooks(p *plan) {
 }
 
 // sharesLooks reports whether the bound on the looks of all slots applies to this slot. The bound
-// does not apply to a slot whose Lease names this pod, or may name this pod. The pod must read such
-// a Lease within the pod's own head start, which is short. A Lease may name this pod after a write
-// without an answer, or if a child has a token of the slot.
+// does not apply to a slot whose Lease names this pod, or may name this pod. After an outage the
+// other pods give the pod in such a Lease a short head start ([lease.Observer]). This pod must read
+// the Lease within that time. A Lease may name this pod after a write without an answer, or if a
+// child has a token of the slot.
 func sharesLooks(s *slot) bool {
 	r, _ := s.view.Record()
 	return s.Any && s.held == nil && s.unread == "" && !s.child && !s.Self.Mine(r)
@@ -107,7 +111,7 @@ func missRead(s *slot, now, retryAfter time.Duration) {
 	}
 	if s.look.began < s.looks.missedAt {
 		s.looks.answered = false
-		return // the last miss already counts for the fault that made this read fail
+		return // this look began before the last miss, and the delay after that miss is enough
 	}
 	bound := min(slowest, s.Self.Budget.Renew)
 	s.looks.missedAt = now

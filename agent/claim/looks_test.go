@@ -35,8 +35,8 @@ func (p *modelPod) spoil(n int, l link) {
 	p.model.settle()
 }
 
-// endWatch ends the look of a slot with the error. Without an error, the watch ends as an API
-// server ends each watch after some minutes.
+// endWatch ends the look of a slot with the error. The error nil means that the watch of
+// the look has timed out.
 func (p *modelPod) endWatch(slot string, err error) {
 	for _, l := range p.looks {
 		if l.action.Slot == slot {

@@ -60,8 +60,9 @@ func TestStoppedClaimReleasesASlotItAcquiredUnknowingly(t *testing.T) {
 	assert.Equal(t, Done, c.State().Stage)
 }
 
-// A read that was sent before a release may be answered after the release, with the old version.
-// If the watch is broken, only another read shows that the Lease is free.
+// A late answer to a read may name this pod as the holder, although the pod has released the slot
+// since. The API server then refuses a second release. If the watch is broken, only another read
+// shows that the Lease is free.
 func TestRefusedReleaseIsRepeatedOnlyAfterARead(t *testing.T) {
 	c, f, free := claimOfOneSlot(t)
 	f.Compete = false

@@ -99,7 +99,7 @@ func (m *model) note(format string, args ...any) {
 }
 
 // newModel returns the Leases and the pods of a schedule. The pods need any one of the Leases, or
-// all of them. In the second case a pod may need only the last Leases.
+// all of them. In the second case a pod may need only the Leases at the end of the list.
 func newModel(s *script, self func(name string) lease.Self) *model {
 	m := &model{script: s, began: time.Now()}
 	slots := 1 + s.choose(3)
@@ -159,8 +159,8 @@ func (m *model) get(l *modelLease) Answer {
 	return Answer{Record: l.record}
 }
 
-// remove deletes a Lease. If the Lease does not exist, remove creates it as enroll does, with
-// an unknown holder.
+// remove deletes a Lease. If the Lease does not exist, remove creates it as package enroll does,
+// with the holder "unknown".
 func (m *model) remove(l *modelLease) {
 	if l.exists {
 		m.version++
@@ -196,7 +196,8 @@ func (m *model) pause(l *modelLease) {
 	}
 }
 
-// ask requests, as a person does, that the holder yields to the pod, or to any pod.
+// ask requests, as a person does, that the holder yields. The request names the given pod, a pod
+// that has gone, or no pod as the successor. The request may also name an earlier hold.
 func (m *model) ask(l *modelLease, p *modelPod) {
 	r := l.record
 	r.Yield = api.Yield{Hold: r.Hold, Successor: p.self.Identity}

@@ -38,8 +38,8 @@ type modelPod struct {
 	// "skew" is the error of the wall clock. The field "boot" is the time of the pod's clock at
 	// the beginning.
 	rate, skew, boot time.Duration
-	// fresh reports that a fresh shim waits for a grant. This shim may wait even while a new agent
-	// process has not yet heard of the shim with the child.
+	// fresh reports that the waiting shim is a fresh one. For such a shim, the pod competes
+	// even before a new agent process has the report of the child's shim.
 	fresh bool
 	// frozen reports that the agent process is suspended, while the shim goes on.
 	frozen bool
@@ -103,7 +103,8 @@ func (r *modelRandom) Uint64() uint64 {
 // local returns the time of the pod's clock.
 func (p *modelPod) local() time.Duration { return p.boot + p.model.now*p.rate/12 }
 
-// The method "at" returns the true instant at which the pod's clock shows the local instant.
+// The method "at" returns the instant of the model's clock at which the pod's clock shows the
+// local instant.
 func (p *modelPod) at(local time.Duration) time.Duration {
 	if local == instant.Never {
 		return instant.Never
@@ -122,7 +123,7 @@ func (p *modelPod) start() {
 	p.wake = p.local()
 }
 
-// next returns the true instant of the pod's next event.
+// next returns the instant of the pod's next event, by the model's clock.
 func (p *modelPod) next() time.Duration {
 	next := instant.Never
 	if p.child != nil {
@@ -363,8 +364,8 @@ func (p *modelPod) drain() {
 	}
 }
 
-// heed ends the hold if a person has paused the slot or requested a yield. If the yield names a
-// hold other than that of the claim, heed notes a violation.
+// heed begins the drain that a person's pause or request to yield causes. Without a child the hold
+// ends at once. If the request names a hold other than that of the claim, heed notes a violation.
 func (p *modelPod) heed(s State) {
 	if s.Yield.Hold != "" && s.Yield.Hold != s.Hold {
 		p.model.violate("%s yields %s for %s", p.name, s.Hold, s.Yield.Hold)

@@ -40,7 +40,7 @@ func (p *modelPod) endLook(l *modelLook, end Answer) {
 	l.action.LookEnded(p.local(), strconv.Itoa(l.version), end)
 }
 
-// carry carries out an action: carry sends the action's request, or ends a look.
+// carry carries out an action: carry sends a read or a write, begins a look, or ends a look.
 func (p *modelPod) carry(a Action) {
 	now := p.local()
 	switch a.Kind {
@@ -91,15 +91,16 @@ func (p *modelPod) ordered(a Action) {
 	}
 }
 
-// released checks that no child of the released hold is alive, whatever the agent process knows.
+// released checks that the model has no living child of the released hold. The knowledge of the
+// agent process does not matter here.
 func (p *modelPod) released(a Action) {
 	if p.child != nil && p.child.hold == a.Hold && strings.Contains(p.lease(a.Slot).record.Holder, p.name+"_") {
 		p.model.violate("%s releases %s, and its child is alive", p.name, a.Slot)
 	}
 }
 
-// deliver lets one request arrive, or lets one look see something, if the link permits that. The
-// result is false if nothing could arrive.
+// deliver lets one request reach the API server, or lets one look read or watch its Lease, if the
+// link permits that. The result is false if neither was possible.
 func (p *modelPod) deliver() bool {
 	if p.link == cut || p.frozen {
 		return false

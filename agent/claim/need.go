@@ -34,7 +34,7 @@ func (n need) candidates(p *plan, c campaign) slots {
 		return n.reading(p, c)
 	}
 	if n.slots.shut() {
-		return nil // an event of the watch leads to the next decision
+		return nil // no wake-up is needed: the watch of a shut slot shows when the slot is no longer shut
 	}
 	if len(n.slots) == 1 || slices.ContainsFunc(n.slots, func(s *slot) bool { return s.held != nil }) {
 		return n.slots
@@ -49,10 +49,10 @@ func (n need) candidates(p *plan, c campaign) slots {
 }
 
 // anyOne returns the one slot that the campaign is to acquire. The first choice is a slot that
-// is held, or that has a write under way. The next choice is this pod's own slot whose children
-// are proven dead, or a slot whose release names this pod. Without such a slot the campaign
-// keeps its last choice while that slot is free, or chooses another free slot. If no slot is free,
-// the result is empty.
+// is held, or that has a write under way. The next choice is a slot whose Lease names this pod, if
+// no child of the Lease's hold can be alive. A slot whose release names this pod as successor
+// ranks equally. Without such a slot the campaign keeps its last choice while that slot is free, or
+// chooses another free slot. If no slot is free, the result is empty.
 func (n need) anyOne(p *plan, c campaign) slots {
 	if one := n.begun(c); len(one) > 0 {
 		return one
@@ -108,8 +108,9 @@ func (n need) reading(p *plan, c campaign) slots {
 	intent := n.slots[0]
 	at, sees := intent.freeAt(p.facts, &intent.view)
 	if r, ok := intent.view.Record(); ok && !sees && intent.look.failed && p.now < intent.view.Heard()+n.Self.Budget.Duration {
-		// If the API server refuses watches, a pod never sees two Leases at the same time. So
-		// here a read of the intent within the last lease duration is enough.
+		// If the API server refuses watches, the claim never sees the intent and another Lease at
+		// the same time. So here the claim counts as seeing the intent if the claim has read the
+		// intent within the last lease duration.
 		if at, sees = p.facts.TakeFrom, true; r.Holder != "" {
 			at = max(at, intent.view.ExpiresAt(n.Self.Budget.Duration))
 		}
@@ -191,11 +192,11 @@ func (n need) turns(c campaign, f Facts) bool {
 	return n.Readers > 0 && c.hold != "" && c.writes != f.Writes
 }
 
-// begin stores the holds for which a proof of death counts from now on. These are the campaign's
-// hold, the holds of unanswered writes, and the holds that are proven to have ended. Any other hold
-// has only expired, without proof. The set is fixed before the grant of the campaign's hold,
-// because the grant ends the doubts of the shims. Without doubts, [Facts.Proven] could wrongly be
-// true for a hold that has only expired.
+// begin stores the only holds for which the claim believes [Facts.Proven] from now on. These are
+// the campaign's hold, the holds of unanswered writes, and the holds whose children are already
+// proven dead. Any other hold has only expired, without proof. The claim stores these holds before
+// the grant of the campaign's hold, because that grant ends the doubts of the shims. After the
+// doubts end, [Facts.Proven] could wrongly be true for a hold that has only expired.
 func (n need) begin(p *plan, hold string) {
 	known := map[string]bool{hold: true}
 	for _, s := range n.slots {
@@ -212,7 +213,8 @@ func (n need) begin(p *plan, hold string) {
 
 // soleAt returns the instant from which no child of an earlier agent process can be alive. Until
 // then such a child may have a token of a slot whose Lease this process has not seen. The Lease of
-// the child's slot may also have been deleted and created again. Then that Lease names no hold.
+// the child's slot may also have been deleted and created again. The new Lease names no hold, so
+// the claim cannot learn of the child from this Lease.
 func (n need) soleAt(p *plan) time.Duration {
 	duration, at := n.Self.Budget.Duration, time.Duration(0)
 	for _, s := range n.slots {

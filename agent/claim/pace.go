@@ -8,9 +8,10 @@ import "time"
 const (
 	// PerMinute bounds the requests for one slot's Lease to two a second in the long run, whatever
 	// the API server answers. A holder does not retry more often than that. After an outage, this
-	// rate lets the previous holder read again within its head start. The shortest head start is
-	// 1.7 s: a sixth of the shortest lease (10 s). A request that hangs may take half of the head
-	// start, so 0.8 s are left.
+	// rate lets the previous holder read again within its head start ([lease.Observer]). The
+	// shortest head start is 1.7 s: a sixth of the shortest lease (10 s). A request that hangs may
+	// take half of the head start. Then 0.8 s are left, and this rate permits another request every
+	// 0.5 s.
 	PerMinute = 120
 	// Burst bounds the requests for one slot's Lease that may come at once. A takeover takes
 	// three requests: a read, a watch and a write. A handover takes three, too. The rest is left
@@ -21,8 +22,8 @@ const (
 // pace bounds the requests for one slot's Lease. The delays after failed requests keep an agent far
 // below this bound, which is for unforeseen cases.
 type pace struct {
-	// paid is the instant by which all requests so far could have been sent at the rate
-	// [PerMinute]. A burst moves this instant into the future.
+	// paid is the instant from which another request keeps the rate [PerMinute] without a burst.
+	// Requests that come at once move this instant into the future.
 	paid time.Duration
 	// The field "more" is the number of requests that may come at once beyond [Burst].
 	more time.Duration
@@ -44,8 +45,8 @@ const (
 	// pod's Role and Leases only moments after the pod has started.
 	quick = 100 * time.Millisecond
 	// slowest bounds the delay of a standby after a failure. With this bound, a standby burdens an
-	// API server after an outage about as much as a holder does. A holder of a 30 s lease renews
-	// every 5 s. For leases shorter than 60 s the bound is the time between two renewals.
+	// API server after an outage about as much as a holder does. A holder of a 60 s lease renews
+	// every 10 s. If the lease is shorter, the time between two renewals is the bound instead.
 	slowest = 10 * time.Second
 	// lasts is the shortest duration of a look that resets the count of failures. In that time
 	// a look costs two requests, and a holder of a 30 s lease sends two renewals. A read alone

@@ -65,7 +65,8 @@ func TestReadersAndWritersKeepInvariantsInRandomSchedules(t *testing.T) {
 	}
 }
 
-// readWriteClaim returns a claim of a read-write lock of the size 1, and its looks, by slot.
+// readWriteClaim returns a claim of the size 1, for a read-write lock with an intent and two slots.
+// The result "looks" has the looks of the claim's first decision, by slot.
 func readWriteClaim(t *testing.T, f Facts) (c *Claim, looks map[string]Action) {
 	t.Helper()
 	random := modelRandom(1)

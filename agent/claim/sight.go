@@ -14,22 +14,27 @@ type sight struct {
 	// answered reports that the last read of a look did not fail. An answer that the Lease does not
 	// exist is no failure. While reads fail, the claim reads one Lease at a time.
 	answered bool
-	// misses counts the failed reads since the last success. The field "at" is the earliest instant
-	// of the next look after a failed read.
+	// misses counts the failed reads since the last success, except those of the field "missedAt".
+	// The field "at" is the earliest instant of the next look after a failed read.
 	misses int
 	at     time.Duration
 	// missedAt is the instant at which misses was last increased. If the look of a failed read
-	// began before this instant, that read does not increase misses.
+	// began before this instant, that read does not increase misses. Both reads probably failed for
+	// the same reason.
 	missedAt time.Duration
+	// quietUntil is the instant before which no look begins, because the claim has just released a
+	// slot.
+	quietUntil time.Duration
 }
 
 // nextAt returns the instant from which another look may begin. If the argument "waits" is true,
 // the look waits for the end of the delay after the last miss.
 func (s *sight) nextAt(waits bool) time.Duration {
-	if !waits {
-		return s.pace.nextAt()
+	at := max(s.quietUntil, s.pace.nextAt())
+	if waits {
+		at = max(at, s.at)
 	}
-	return max(s.at, s.pace.nextAt())
+	return at
 }
 
 // answer notes that the API server has answered a read.

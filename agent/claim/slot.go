@@ -16,13 +16,13 @@ type terms struct {
 	Config
 	// leaps is the number of leaps of the wall clock that the caller has reported.
 	leaps int
-	// known has the holds for which a proof of death counts. If known is nil, a proof counts
-	// for every hold.
+	// known has the only holds for which the claim believes [Facts.Proven]. If known is nil, the
+	// claim believes [Facts.Proven] for every hold.
 	known map[string]bool
 	// looks bounds the looks of a claim that needs any one of its slots, for all slots together.
 	looks sight
-	// width is the number of slots in sight; zero for all slots. The field "from" is the index of
-	// the first of these slots.
+	// width is the number of slots at which a standby looks; zero for all slots. The field "from"
+	// is the index of the first of these slots.
 	from, width int
 }
 
@@ -90,8 +90,9 @@ type slot struct {
 	held *lease.Hold
 	lost error
 
-	look look
-	pace pace
+	look   look
+	pace   pace
+	spread spread
 	// child reports that one of the children in [Facts.Children] has a token of the slot.
 	child bool
 
@@ -113,9 +114,9 @@ type slot struct {
 	// unread is the hold of an acquiring write whose answer was lost. The field is empty again
 	// after a read of the Lease.
 	unread string
-	// confirmed is the number of leaps of the wall clock that the claim knew when it sent the
-	// last stored renewal. The field "leaptAt" is the instant of the last renewal that a leap
-	// caused.
+	// confirmed is the value of the field "leaps" when the claim sent the last stored renewal. If
+	// "leaps" is now greater, a renewal is due at once. The field "leaptAt" is the instant of the
+	// last leap after which that renewal did not wait for the instant "tryAt".
 	confirmed int
 	leaptAt   time.Duration
 }
@@ -136,8 +137,8 @@ type look struct {
 	// The field "at" is the earliest instant of the next look. The field "began" is the beginning
 	// of the last look.
 	at, began time.Duration
-	// misses counts the failures since the last success. The field "failed" reports that the
-	// last look ended with a failure, and that no look has begun since.
+	// misses counts the failed requests for the slot since the last success; see backoff. The field
+	// "failed" reports that the last look ended with a failure, and that no look has begun since.
 	misses int
 	failed bool
 }
@@ -180,6 +181,7 @@ func (s *slot) drop(now time.Duration) {
 // obtain stores the hold of a slot that the claim has acquired.
 func (s *slot) obtain(now time.Duration, held *lease.Hold) {
 	s.held, s.lost, s.reread, s.unread, s.refused, s.tryAt, s.look.misses = held, nil, false, "", "", 0, 0
+	s.spread.acquired()
 	s.view.Read(now, held.Record())
 }
 
@@ -202,16 +204,27 @@ func (s *slot) backoff(now, retryAfter time.Duration) time.Duration {
 	return s.jitter(max(pause, min(retryAfter, bound)))
 }
 
+// takableAt returns the instant from which this pod may write a slot that is not shut. That
+// instant comes a random delay after the slot is free, unless the release names this pod. The
+// second result is false while the claim does not see the Lease.
+func (s *slot) takableAt(f Facts) (time.Duration, bool) {
+	at, sees := s.freeAt(f, &s.view)
+	if r, _ := s.view.Record(); sees && !s.named(&s.view) {
+		at += s.spread.after(r, s.Random.Uint64)
+	}
+	return at, sees
+}
+
 // obtainableAt returns the instant from which the pod may take the slot, as far as the claim has
 // seen. The pod may take its own slot back at once if no child of the hold in the Lease can be
 // alive.
 func (s *slot) obtainableAt(p *plan) time.Duration {
 	r, ok := s.view.Record()
 	duration := s.Self.Budget.Duration
-	at, sees := s.freeAt(p.facts, &s.view)
-	// If the API server refuses watches, an agent never sees all slots at the same time. So a
-	// campaign may begin if the agent has read each slot within the last lease duration. The
-	// agent reads each slot again before it writes.
+	at, sees := s.takableAt(p.facts)
+	// If the API server refuses watches, the claim never sees all its Leases at the same time. So
+	// a campaign may begin if the claim has read each Lease within the last lease duration. The
+	// claim reads each Lease again before the acquiring write.
 	recent := p.now < s.view.Heard()+duration
 	if !sees && r.Holder != "" {
 		at = s.view.ExpiresAt(duration)
@@ -232,7 +245,7 @@ func (s *slot) obtainableAt(p *plan) time.Duration {
 // present version, the choice waits for the delay before a retry.
 func (s *slot) choosableAt(p *plan) time.Duration {
 	r, ok := s.view.Record()
-	at, sees := s.freeAt(p.facts, &s.view)
+	at, sees := s.takableAt(p.facts)
 	switch {
 	case !ok || !sees || len(s.writing) > 0 || s.shut(r):
 		return instant.Never
@@ -245,7 +258,8 @@ func (s *slot) choosableAt(p *plan) time.Duration {
 	return at
 }
 
-// send adds an action to the plan, and notes that its request for the hold is under way.
+// send adds an action to the plan, and notes that the action's request is under way. The argument
+// "hold" becomes the request's entry in the field "writing".
 func (s *slot) send(p *plan, a Action, hold string) {
 	a.slot, a.leaps = s, s.leaps
 	s.writing = append(s.writing, hold)

@@ -30,12 +30,12 @@ type State struct {
 	// Deadline is the deadline of grants. Each of these two fields is the earliest such instant
 	// of all slots; [instant.Never] without slots.
 	DrainAt, Deadline time.Duration
-	// Lost is the first slot that was lost; nil if none was. The field "Taken" reports that another
-	// pod may hold a lost slot.
+	// Lost is the lost slot that comes first in the order of acquisition; nil for none. The field
+	// "Taken" reports that another pod may hold a lost slot.
 	Lost  *Loss
 	Taken bool
-	// Paused names a paused slot of the hold, and its pause. If several slots are paused, a slot
-	// whose pause stops the holder comes first.
+	// Paused names a paused slot of the hold, and its pause. If several slots are paused, Paused
+	// prefers a slot whose pause stops the holder.
 	Paused Pause
 	// Closed names a slot of the hold whose stamp does not admit the number of shards, or the run,
 	// of this pod; empty for none.
@@ -47,8 +47,8 @@ type State struct {
 	Confirmed int
 	// Acquired is the latest acquire time in the Leases of the hold, by the wall clock. Serving
 	// and Leaving come from the Lease of the first slot. Serving is the time since which the
-	// application serves. Leaving is the value of [api.LeavingAnnotation]; empty while the
-	// holder does not leave.
+	// application serves. Leaving is the second word of [api.LeavingAnnotation]; empty
+	// while the holder does not leave.
 	Acquired, Serving time.Time
 	Leaving           string
 }
@@ -176,6 +176,7 @@ func (c *Claim) Named(hold string) bool {
 	})
 }
 
-// Lost reports whether the claim sees that a child's hold has ended: a Lease that the child
-// needs no longer names that hold. If the result "taken" is true, another pod may hold that Lease.
+// Lost reports whether the claim sees that a child's hold has ended, because a Lease of the
+// child's slots no longer names that hold. If the result "taken" is true, another pod may hold
+// that Lease.
 func (c *Claim) Lost(child Child) (lost, taken bool) { return c.need.lost(child) }

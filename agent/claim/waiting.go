@@ -11,7 +11,7 @@ import (
 // wait adds the due actions of a waiting claim to the plan.
 func (c *Claim) wait(p *plan) {
 	c.settleHandback(p)
-	p.successor = c.handback.successor
+	p.successor, p.releases = c.handback.successor, c.handback.due
 	c.need.makeSure(p)
 	if resumed, ok := c.need.resumable(p.facts); ok {
 		c.campaign, c.handback = resumed, handback{}
@@ -42,9 +42,9 @@ func (c *Claim) wait(p *plan) {
 }
 
 // finished reports whether a stopped claim has nothing left to do. While a child is alive, or the
-// pod still forwards, the result is false. Otherwise the result is true once all slots of the claim
-// have expired. The result is true earlier if no request is unanswered, and no slot is left that
-// the claim may release with proof.
+// pod still forwards, the result is false. Otherwise the result is true once every Lease that the
+// claim held has expired. The result is true earlier if no request is unanswered, and the claim has
+// no slot left to release.
 func (c *Claim) finished(p *plan) bool {
 	if !c.stopping || p.facts.Alive || p.facts.Lingers {
 		return false
@@ -77,8 +77,8 @@ func (c *Claim) settleHandback(p *plan) {
 // may a pod with a child of an earlier hold.
 func (c *Claim) mayCompete(f Facts) bool { return f.Compete && !f.Alive && !c.stopping }
 
-// Slotless is the number that all holds without slots share. So a child that an earlier agent
-// process started belongs to the present hold, too.
+// Slotless replaces the number of each hold without slots. So a child that an earlier agent process
+// started belongs to the present hold, too.
 const Slotless = "slotless"
 
 // nextCampaign returns the campaign to continue or to begin; false if this pod does not compete
@@ -140,8 +140,9 @@ func (c *Claim) run(p *plan) {
 	c.stage = Held
 }
 
-// abandon drops the slots that the campaign has acquired so far. The claim releases these slots
-// once there is proof, or a later campaign acquires them again.
+// abandon ends the campaign, and drops the slots that the campaign has acquired so far. A later
+// campaign may acquire these slots again. Otherwise the claim releases these slots once no child
+// of their hold can be alive.
 func (c *Claim) abandon(p *plan) {
 	c.need.slots.drop(p.now)
 	c.campaign = campaign{}

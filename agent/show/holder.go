@@ -100,7 +100,7 @@ func Starts(running, serves bool, start string) Look {
 // and only for a yield.
 func (r *Readiness) Draining(now time.Duration, hold, reason string, since time.Duration, spared bool) Look {
 	if spared {
-		r.served = true // note therefore keeps the pod Ready for a while after the drain
+		r.served = true // so the method "note" keeps the pod Ready for a while after the drain
 		return keep(instant.Never)
 	}
 	if soon := since + r.config.Budget.Retry; now < soon && !r.config.Gate {

@@ -55,10 +55,10 @@ type target struct {
 	lost bool
 }
 
-// see stores that the holder serves at the address, and that its Lease expires at the instant in
-// the argument "expiry". The argument "kept" reports that a newer revision is in its turn. Then
-// see does not set the field "lost", because a strict controller would delete an old pod that is
-// not Ready.
+// The method "see" stores that the holder serves at the address, and that the holder's Lease
+// expires at the instant in the argument "expiry". The argument "kept" reports that a newer
+// revision is in its turn. If "kept" is true, the method does not set the field "lost", because a
+// strict controller would delete an old pod that is not Ready.
 func (t *target) see(address string, expiry time.Duration, kept bool) {
 	if t.address != address {
 		*t = target{address: address, due: true, lost: t.lost}
@@ -80,8 +80,8 @@ func (t *target) reaches() (ready, known bool) {
 	return t.err == nil || !t.lost, t.err != nil || t.answered
 }
 
-// ask returns the address of the pod if the caller must check that pod now. If not, the second
-// result is the instant of the next check; [instant.Never] for none.
+// ask returns the address of the holder's pod if the caller must check that pod now. If not, the
+// second result is the instant of the next check; [instant.Never] for none.
 func (t *target) ask(now time.Duration) (address string, at time.Duration) {
 	switch {
 	case !t.due || t.asking:

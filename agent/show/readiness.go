@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/instant"
-	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -23,6 +22,8 @@ type Forwarder interface {
 // ReadinessConfig has the settings on which a pod's status depends.
 type ReadinessConfig struct {
 	Slots []string
+	// Any reports that the pod needs only one of the slots.
+	Any bool
 	// Identity is the identity of the pod.
 	Identity string
 	// Workload is the pod's workload, as Kind/name.
@@ -107,78 +108,6 @@ func look(ready bool, reason, message string) Look {
 // controller.
 func Handover(b api.Budget) time.Duration { return b.Duration + b.Renew }
 
-// holders has the facts about the pods that hold the slots.
-type holders struct {
-	// The field "known" reports that the pod has seen every slot.
-	known bool
-	// The field "serving" reports that one pod of this workload holds all slots and serves. The
-	// field "address" is the address of that pod.
-	serving bool
-	address string
-	// The field "foreign" reports that a pod of another workload holds one of the slots.
-	foreign bool
-	// stranger reports that foreign is true because a Lease names no workload.
-	stranger bool
-	// next is the identity of the successor of a holder that is leaving its Services.
-	next string
-	// mine reports that the Lease of a slot names this pod.
-	mine bool
-	// holder and slot are the pod and the Lease that the condition's message names.
-	holder, slot string
-	// paused describes, for people, the pause of a slot; empty without a pause.
-	paused string
-	// closed explains, for people, why the stamp of a Lease does not admit the pod. If each stamp
-	// admits the pod, the field is empty.
-	closed string
-	// until is the instant until which these facts stay true, unless a Lease changes.
-	until time.Duration
-}
-
-// holders returns the facts about the pods that hold the slots.
-func (r *Readiness) holders(now time.Duration, slots []Slot) holders {
-	h := holders{known: true, serving: true, until: instant.Never}
-	for _, s := range slots {
-		if !s.Known {
-			return holders{until: instant.Never}
-		}
-		if h.slot == "" || s.Record.Holder != "" && !s.Mine {
-			h.holder, h.slot = holderName(s.Record), s.Name
-		}
-		h.mine = h.mine || s.Mine
-		if h.closed == "" && r.config.Shards > 0 && !s.Record.Stamp.Admits(r.config.Shards, r.config.Run) {
-			h.closed = closedOf(s.Name, s.Record.Stamp, r.config.Shards, r.config.Run)
-		}
-		if h.paused == "" {
-			h.paused = PauseOf(s.Name, s.Record.Paused)
-		}
-		switch {
-		case s.Record.Holder == "" || s.Mine:
-			h.serving = false
-		case s.Record.Notes.Workload != r.config.Workload || r.config.Workload == "":
-			h.serving, h.foreign = false, true
-			h.stranger = s.Record.Notes.Workload == ""
-			h.holder, h.slot = holderName(s.Record), s.Name
-			return h
-		case s.Record.Notes.Serving.IsZero(), now >= s.ExpiresAt:
-			// After the expiry of the Lease, the address may belong to another pod.
-			h.serving = false
-		default:
-			h.until = min(h.until, s.ExpiresAt)
-		}
-		h.address, h.next = s.Record.Notes.Address, s.Record.Notes.Leaving
-	}
-	return h
-}
-
-// holderName returns the name of the holder's pod. If another program holds the Lease, by its
-// own leader election, holderName returns that program's identity unchanged.
-func holderName(r lease.Record) string {
-	if r.Hold == "" {
-		return r.Holder
-	}
-	return api.PodOf(r.Holder)
-}
-
 // Standby decides the status of a standby, from the slots as the pod sees them. If the argument
 // "childless" is false, a child of an earlier hold may still be alive.
 func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childless bool) Look {
@@ -199,10 +128,10 @@ func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childles
 	case r.config.Mode == api.ReadinessAll:
 		return r.withoutPorts(h, childless)
 	case r.config.Mode == api.ReadinessHolder:
-		return look(false, h.reason(), h.message()).by(h.until)
+		return look(false, h.reason(), r.message(h)).by(h.until)
 	}
-	// After the end of a turn, too, a standby stays Ready for a while, because an old pod's
-	// application must start again.
+	// A standby stays Ready for a while after the holder has stopped serving, and also after the
+	// end of a turn. After the turn an old pod's application must start again.
 	r.note(now, (h.serving || turn.Ready) && !turn.NotReady, turn.Beyond)
 	// A successor stays out of its Services from the holder's release until its own hold. The
 	// watch may show this pod's acquiring write (the field "mine") before the answer to that
@@ -282,34 +211,6 @@ func (r *Readiness) note(now time.Duration, serving bool, beyond time.Duration) 
 		r.until = now + Handover(r.config.Budget) + beyond
 	}
 	r.served = serving
-}
-
-// reason returns the reason of a standby's condition: ReadyPaused for a paused slot without a
-// holder, or ReadyStandingBy for any other slot.
-func (h holders) reason() string {
-	if h.holder == "" && h.paused != "" {
-		return ReadyPaused
-	}
-	return ReadyStandingBy
-}
-
-func (h holders) message() string {
-	if h.holder == "" {
-		return h.and("nobody holds " + h.slot)
-	}
-	return h.and(h.holder + " holds " + h.slot)
-}
-
-// readyMessage returns the message of a Ready standby. The message does not name the holder. So
-// after a short handover the message is the same, and the agent writes nothing.
-func (h holders) readyMessage() string { return h.and("a holder of " + h.slot + " serves") }
-
-// The method "and" appends the pause of a slot to the text.
-func (h holders) and(text string) string {
-	if h.paused == "" {
-		return text
-	}
-	return text + "; " + h.paused
 }
 
 // forward opens the ports, and makes the holder's address their target; an empty address means no

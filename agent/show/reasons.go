@@ -24,7 +24,8 @@ const (
 	// ReasonNotGranted ends a hold under which this pod can start no child. If the hold went
 	// on, no other pod could hold, although another pod may be able to start its child.
 	ReasonNotGranted = "NotGranted"
-	// ReasonNotStarted ends a hold in which no container has started after an init container.
+	// ReasonNotStarted ends a hold because, after the success of an init container, the next
+	// container has not started in time.
 	ReasonNotStarted = "NotStarted"
 	// ReasonTurnFailed ends the hold of a newer revision, because in the revision's turn the
 	// application has not served in time.

@@ -1,0 +1,166 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/lease"
+)
+
+// rival is a claim of one slot, for which another pod also competes.
+type rival struct {
+	*Claim
+	t       *testing.T
+	now     time.Duration
+	version int
+	look    Action
+}
+
+func newRival(t *testing.T, seed uint64) *rival {
+	r := &rival{t: t, now: time.Second}
+	r.Claim = New(Config{Slots: []string{"s"}, Self: self(t, "a", 30*time.Second), Random: rand.NewPCG(seed, 2)}, 0)
+	actions, _ := r.Next(r.now, competing(r.now))
+	require.Len(t, actions, 1)
+	r.look = actions[0]
+	r.look.Read(r.now, r.record("z_1"))
+	return r
+}
+
+// record returns the next version of the Lease. The Lease names the holder, if there is one.
+func (r *rival) record(holder string) lease.Record {
+	r.version++
+	l := lease.Record{UID: "u", Version: fmt.Sprint(r.version), Holder: holder}
+	if holder != "" {
+		l.Hold, l.Duration = "h", time.Hour
+	}
+	return l
+}
+
+// writes shows the claim a release that names the successor. The results are the acquiring write
+// and the time until the claim sends that write.
+func (r *rival) writes(successor string) (Action, time.Duration) {
+	r.now += 10 * time.Second
+	free := r.record("")
+	free.Successor = successor
+	r.look.Watched(r.now, free)
+	for from := r.now; r.now < from+time.Second; {
+		actions, wake := r.Next(r.now, competing(r.now))
+		for _, a := range actions {
+			if a.Kind == Acquire {
+				return a, r.now - from
+			}
+		}
+		r.now = wake
+	}
+	require.Fail(r.t, "no acquiring write within a second")
+	return Action{}, 0
+}
+
+// loses makes another pod acquire the slot before the claim. The result is the time until the
+// claim sends its write.
+func (r *rival) loses() time.Duration {
+	a, waited := r.writes("")
+	_ = r.Answered(r.now, a, Answer{Err: errors.New("conflict"), Conflict: true})
+	r.look.Watched(r.now, r.record("z_1"))
+	return waited
+}
+
+func TestConflictsSpreadLaterAcquiringWrites(t *testing.T) {
+	longest := map[int]time.Duration{}
+	for seed := range uint64(100) {
+		r := newRival(t, seed)
+		for i := range 8 {
+			longest[i] = max(longest[i], r.loses())
+		}
+	}
+	assert.Zero(t, longest[0], "a pod without a conflict writes at once")
+	for i := 1; i < 8; i++ {
+		limit := min(leastSpread<<(i-1), mostSpread)
+		assert.Less(t, longest[i], limit)
+		assert.Greater(t, longest[i], limit/2)
+	}
+}
+
+func TestNamedSuccessorWritesAtOnceDespiteConflicts(t *testing.T) {
+	for seed := range uint64(100) {
+		r := newRival(t, seed)
+		for range 8 {
+			r.loses()
+		}
+		_, waited := r.writes(r.need.Self.Identity)
+		assert.Zero(t, waited)
+	}
+}
+
+func TestAcquisitionsShortenTheSpread(t *testing.T) {
+	s := spread{}
+	for range 10 {
+		s.conflicted()
+	}
+	assert.Equal(t, mostSpread, s.limit)
+	for range 5 {
+		s.acquired()
+	}
+	assert.Zero(t, s.after(lease.Record{Version: "1"}, rand.NewPCG(1, 2).Uint64))
+}
+
+func TestSpreadStaysTheSameForAVersion(t *testing.T) {
+	s, random := spread{limit: mostSpread}, rand.NewPCG(1, 2)
+	first := s.after(lease.Record{Version: "1"}, random.Uint64)
+	assert.Equal(t, first, s.after(lease.Record{Version: "1"}, random.Uint64))
+	assert.NotEqual(t, first, s.after(lease.Record{Version: "2"}, random.Uint64))
+}
+
+// After a release, another pod is about to acquire the slot. Reads of the pod that has released the
+// slot would delay the other pod's requests.
+func TestPodReadsOtherSlotsSoonAfterItsRelease(t *testing.T) {
+	now := time.Second
+	f := newFirst(t, true, func(string) bool { return true })
+	looks := 0
+	of := func(kind Kind) (found []Action) {
+		actions, _ := f.Next(now, competing(now))
+		for _, a := range actions {
+			if a.Kind == kind {
+				found = append(found, a)
+			}
+			if a.Kind == Look {
+				looks++
+			}
+		}
+		return found
+	}
+	for _, a := range of(Look) {
+		a.Read(now, lease.Record{UID: a.Slot, Version: "1"})
+	}
+	acquire := of(Acquire)[0]
+	stored := acquire.Record
+	stored.Version = "2"
+	require.NoError(t, f.Answered(now, acquire, Answer{Record: stored}))
+	of(EndLook)
+	require.Equal(t, Held, f.State().Stage)
+	require.NotEmpty(t, of(EndLook), "a holder looks at no other slot")
+
+	now, looks = now+time.Minute/2, 0 // the earlier looks have used up the bound on requests
+	f.LetGo(now, Parting{GiveBack: true, HeadStart: time.Second})
+	release := of(Release)[0]
+	now += 10 * time.Millisecond
+	of(Look)
+	assert.Zero(t, looks, "the release is not stored yet")
+	stored = release.Record
+	stored.Version = "3"
+	require.NoError(t, f.Answered(now, release, Answer{Record: stored}))
+	now += quick - time.Millisecond
+	of(Look)
+	assert.Zero(t, looks)
+	now += time.Millisecond
+	assert.NotEmpty(t, of(Look))
+}
