@@ -34,9 +34,10 @@ func New(config Config) (*Agent, error) {
 	return &Agent{loop: newLoop(config, unit, posts), unit: unit}, nil
 }
 
-// Run stands by, holds and drains until stop is closed and each child that ran under this agent's
-// grants is proven dead. Run then releases, and returns nil. If ctx ends first, Run releases
-// nothing, and the shims drain by themselves at their deadline.
+// Run stands by, holds, drains and releases, again and again, until stop is closed. After that, Run
+// ends the present hold. Once each child that ran under this agent's grants is proven dead, Run
+// releases the slots, and returns nil. If ctx ends first, Run releases nothing, and each shim kills
+// its child before the grant's deadline.
 func (a *Agent) Run(ctx context.Context, stop <-chan struct{}) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer a.loop.group.Wait()
@@ -73,7 +74,8 @@ func (a *Agent) hold(ctx context.Context, h *hold) error {
 }
 
 // Yield makes the agent drain its child within the pod's whole grace, and release the slots.
-// After the release, this pod gives the standbys a head start, and then competes again.
+// After the release, standbys have the time [api.Budget.Retry] in which this pod does not acquire.
+// Then this pod competes again.
 func (a *Agent) Yield() {
 	select {
 	case a.loop.yields <- struct{}{}:

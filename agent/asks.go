@@ -92,14 +92,15 @@ type asker struct {
 	// giveUp ends the attempts to write the offer for the leave in the field "offered"; nil
 	// without an offer.
 	giveUp context.CancelFunc
-	// paid is the instant until which the pod's past offers count against the bounds of
-	// [asker.spendOffer]. Each offer moves that instant one [offerPause] later.
+	// paid bounds the rate of the pod's offers. Each offer moves this instant one [offerPause]
+	// later. While this instant is too far in the future, [asker.spendOffer] forbids more offers.
 	paid time.Duration
 }
 
 // sees ends the attempts to write the pod's offer, unless the offer is for the given leave. The
-// argument "leave" is the leave that the Lease of the slot shows; empty if there is none. A
-// late write of an old offer could otherwise replace the offers to a later leave.
+// argument "leave" is the leave that the Lease of the slot shows; empty if there is none. The
+// next Lease keeps offers for one leave only. So a late write of an old offer could otherwise
+// remove the offers for a later leave.
 func (a *asker) sees(leave string) {
 	if a.giveUp != nil && leave != a.offered {
 		a.giveUp()

@@ -47,7 +47,7 @@ type Showing interface {
 // Forwarder forwards connections from a standby's ports to the holder. The ports are those that
 // the gated containers declare. Only Reachable blocks. agent/forward implements Forwarder.
 type Forwarder interface {
-	// Open listens on the ports. Open does nothing if the ports are open already.
+	// Open listens on the ports. After a successful Open, Open does nothing until Close is called.
 	Open() error
 	// SetTarget sets the address of the holder's pod. While the address is empty, new
 	// connections wait.
@@ -58,7 +58,7 @@ type Forwarder interface {
 	// Unanswered delivers the address of a target that did not answer a forwarded connection.
 	Unanswered() <-chan string
 	// Linger accepts connections for the delay, and no connection after that. The result is a
-	// channel, which Linger closes once no connection is open any more.
+	// channel, which is closed once the delay is over and all connections have ended.
 	Linger(delay time.Duration) (left <-chan struct{})
 	// Close closes the ports before it returns, because the child needs them.
 	Close()
@@ -77,7 +77,8 @@ const (
 	CourseSkip Course = "skip"
 )
 
-// Config has the settings of an agent. Zero values mean the defaults.
+// Config has the settings of an agent. A zero value means the default, unless the setting is
+// required.
 type Config struct {
 	// PodName, PodUID and PodIP describe the agent's own pod.
 	PodName, PodUID, PodIP string
@@ -100,7 +101,7 @@ type Config struct {
 	InitContainers []string
 	// Granted reports whether a note on disk names the hold as granted to a shim of the init
 	// container. The agent needs the note, because an init container that has succeeded gets no
-	// further shim that could report. If Granted is nil, any shim may have had the grant.
+	// further shim that could report. If Granted is nil, the agent acts as after the result true.
 	Granted func(container, hold string) bool
 	// Workload is the pod's workload, as Kind/name.
 	Workload string
@@ -146,7 +147,7 @@ type Config struct {
 	Probes map[string]api.Probes
 	// KubeletStops reports that only the kubelet can stop the application, by a restart of all
 	// containers (the gate "pod"). In a pod that is being deleted the kubelet does not restart
-	// the containers.
+	// the containers. So such a pod keeps its hold even if a person requests a yield.
 	KubeletStops bool
 	// BootID identifies the boot of the running kernel.
 	BootID string
@@ -189,8 +190,8 @@ type Config struct {
 	Log    *slog.Logger
 }
 
-// run returns the run whose shards the pod works through, each until its success; empty for any
-// other pod.
+// run returns the run whose shards the pod works through. For a pod that does not work
+// through the shards of a run, the result is empty.
 func (c Config) run() string {
 	if c.Shards == 0 {
 		return ""
@@ -198,8 +199,8 @@ func (c Config) run() string {
 	return c.OnceKey
 }
 
-// slotless reports whether the pod has only a start lock. A hold of such a pod ends only with
-// its children.
+// slotless reports whether the pod has only a start lock. A hold of such a pod has no deadline, and
+// ends only when its children are dead.
 func (c Config) slotless() bool { return len(c.Slots) == 0 }
 
 // check refuses invalid settings, and fills in the defaults.
@@ -233,8 +234,9 @@ func (c Config) check() (Config, error) {
 		c.Readiness = api.ReadinessForward
 	}
 	if _, showing := c.Gate.(Showing); showing {
-		// A reboot ends all processes, but the API server still shows the pod as Ready.
-		// So with the gate "readiness", a Lease with the boot id of an earlier boot proves nothing.
+		// With the gate "readiness", a hold may end only once the API server shows that the pod is
+		// not Ready. A reboot alone does not make the pod not Ready. So a Lease with the boot id of
+		// an earlier boot proves nothing, and the claim must ignore reboots as with an own kernel.
 		c.OwnKernel = true
 	}
 	if c.Calm == nil {

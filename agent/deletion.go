@@ -20,8 +20,9 @@ import (
 //
 // A controller may delete all pods of a workload at once, and the holder may end before a standby
 // knows of its own deletion. So for each new hold the agent checks whether its own pod is being
-// deleted, with the acquiring write or directly after that write. The agent grants nothing before
-// that check has ended.
+// deleted. A standby that expects the slot checks ahead, while the other pod still holds. If no
+// check ahead counts, the agent checks with the acquiring write or directly after that write. Then
+// the agent grants nothing before the check has ended.
 type deletion struct {
 	// known reports that the pod is being deleted.
 	known bool
@@ -34,8 +35,8 @@ type deletion struct {
 	// begun counts the checks for the pod's deletion that have begun. The field "ended" is the
 	// number of the latest check that has ended.
 	begun, ended int
-	// ahead is the last hold of another pod during which this standby checked ahead of its own
-	// hold. The check began at the instant "aheadAt". The field "cleared" reports that the check
+	// ahead is the last hold of another pod during which this standby checked for its own deletion.
+	// That check ahead began at the instant "aheadAt". The field "cleared" reports that the check
 	// found no deletion.
 	ahead   string
 	aheadAt time.Duration
@@ -43,15 +44,16 @@ type deletion struct {
 }
 
 // clearFor is the time for which a check ahead counts. Most applications end within this time after
-// their stop signal. Within this time a pod may be deleted after the check. If this pod then starts
-// its application, the first status write reports the deletion, and the agent gives back the hold.
+// their stop signal. A pod that is deleted within this time after its check may start its
+// application. The first status write then reports the deletion, and the agent gives back the hold.
 const clearFor = 5 * time.Second
 
 // clears reports whether the check ahead has found no deletion, and still counts.
 func (d *deletion) clears(now time.Duration) bool { return d.cleared && now < d.aheadAt+clearFor }
 
-// expect notes that this standby expects the slot after the other pod's hold. The result is true
-// if the agent must check ahead now: once for each hold, and at most once in clearFor.
+// expect notes that this standby expects the slot after the given hold of another pod. The
+// result is true if the agent must now check whether its own pod is being deleted. The agent
+// checks once for each such hold, and at most once in clearFor.
 func (d *deletion) expect(hold string, now time.Duration) bool {
 	if hold == "" || d.ahead == hold || d.ahead != "" && now < d.aheadAt+clearFor {
 		return false
@@ -60,8 +62,9 @@ func (d *deletion) expect(hold string, now time.Duration) bool {
 	return true
 }
 
-// note stores the answer of the API server: whether the pod is being deleted. The argument
-// "hold" is the hold during which the agent sent the request; empty if there was none.
+// note stores the answer of the API server: whether the pod is being deleted. If the argument
+// "hold" is empty, note sets only the field "known". Otherwise the argument names the hold
+// during which the agent asked. Only the first answer for that hold can set the field "seen".
 func (d *deletion) note(hold string, deleted bool) {
 	d.known = d.known || deleted
 	if hold == "" || hold == d.asked {
@@ -81,7 +84,8 @@ func (d *deletion) begin() (number int) {
 
 // end receives the result of a check that the agent sent for the hold. If the pod is being deleted,
 // end notes that result as the first answer of the hold. If not, end drops the result, because the
-// pod may be deleted after the check. Then the hold's first status write brings the first answer.
+// pod may be deleted after the check. So the answer to the hold's first status write becomes the
+// first answer.
 func (d *deletion) end(number int, hold string, deleted bool) {
 	d.ended = max(d.ended, number)
 	if deleted {

@@ -107,15 +107,15 @@ func TestForwarderImportsNoPackageOfTheProject(t *testing.T) {
 	}
 }
 
-// Package probe knows neither Leases nor grants, so its answers begin or end a hold
-// only through the agent's loop.
+// Package probe knows neither Leases nor grants. Whatever a probe answers, only the agent's loop
+// begins or ends a hold.
 func TestPackageProbeImportsOnlyPackageAPI(t *testing.T) {
 	for _, d := range dependencies(t, module+"agent/probe") {
 		assert.True(t, standard(d) || d == module+"api", "agent/probe imports %s", d)
 	}
 }
 
-// Package "after" waits for conditions beside the agent's loop. The package knows neither grants
+// Package "after" waits for conditions without the agent's loop. The package knows neither grants
 // nor children. So a condition can never begin or end a hold.
 func TestPackageOfConditionsImportsOnlyAPIAndKube(t *testing.T) {
 	for _, d := range dependencies(t, module+"agent/after") {
@@ -123,7 +123,7 @@ func TestPackageOfConditionsImportsOnlyAPIAndKube(t *testing.T) {
 	}
 }
 
-// The wait at a barrier runs beside the agent's loop. No hold depends on an arrival, so package
+// The wait at a barrier runs without the agent's loop. No hold depends on an arrival, so package
 // barrier needs no claim.
 func TestPackageBarrierImportsOnlyAPIKubeAndConditions(t *testing.T) {
 	allowed := []string{"api", "agent/kube", "agent/after"}
@@ -132,8 +132,8 @@ func TestPackageBarrierImportsOnlyAPIKubeAndConditions(t *testing.T) {
 	}
 }
 
-// Package variable receives a hold's fence through a function. So the package knows no claim
-// and no hold, and cannot make up a token.
+// Package variable receives the lock and the token of a hold through a function. So the package
+// knows no claim and no hold, and cannot make up a token.
 func TestPackageVariableImportsOnlyAPIAndKube(t *testing.T) {
 	for _, d := range dependencies(t, module+"agent/variable") {
 		assert.True(t, standard(d) || d == module+"api" || d == module+"agent/kube", "agent/variable imports %s", d)

@@ -12,9 +12,9 @@
 //
 // The agent gives a grant only while the pod holds every slot by the rules of package lease. No
 // grant outlasts the possession of these slots. The agent releases a slot only when no child of
-// the hold can be alive. Package proof defines which reports prove that. Another boot id in a
-// Lease of this pod is proof as well, because a boot ends all processes. In a pod that may have
-// a kernel of its own, another boot id proves nothing.
+// the hold can be alive. Package proof defines which reports prove that. If a Lease of
+// this pod has the id of an earlier boot, that id is proof as well, because a boot ends all
+// processes. In a pod that may have a kernel of its own, such an id proves nothing.
 //
 // After an init container has succeeded, the agent keeps the hold until the next container
 // starts, but for five minutes at most. Meanwhile no child runs under the hold. Only a release

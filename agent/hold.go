@@ -281,7 +281,7 @@ func servesSince(h *hold) time.Duration {
 	return min(since, now)
 }
 
-// noteServing notes the wall clock's time since which the application serves.
+// noteServing notes the wall clock's time at which the application began to serve.
 func (h *hold) noteServing(s claim.State) {
 	switch {
 	case !h.serves(), h.leaving.Closed:

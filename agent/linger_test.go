@@ -176,7 +176,8 @@ func TestLingeringStandbyNeverTakesASlot(t *testing.T) {
 	}
 }
 
-// A controller that has deleted all pods creates no pod before the deleted ones have ended.
+// A controller that has deleted all pods creates no pod before the deleted pods have ended. So a
+// lingering standby must not wait until a new pod takes the slot.
 func TestLingeringStandbyEndsIfSlotStaysFree(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)

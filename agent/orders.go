@@ -37,7 +37,7 @@ type sent struct {
 	// the last order to kill the child immediately. The field "ended" is the hold of the last order
 	// to end the container.
 	drained, killed, ended string
-	// The field "leaps" is the claim's count of leaps at the moment of this shim's last leap. The
+	// The field "leaps" is the claim's count of leaps just after this shim last reported a leap. The
 	// claim counts the leaps of all shims. The value stays when the shim connects again.
 	leaps int
 	// dismissed is the beginning of the shim's wait that the last dismissal was to end. At the
@@ -71,7 +71,8 @@ func (o *orders) note(last, r gate.Report) {
 	}
 }
 
-// leapt stores the claim's count of leaps at the shim's last leap.
+// leapt notes a leap that the shim has reported. The argument "leaps" is the claim's count of
+// all leaps so far.
 func (o *orders) leapt(id gate.ShimID, leaps int) { o.sent[id].leaps = leaps }
 
 // grant sends a grant to the shim. From the call on, the shim may have a child of the granted hold,

@@ -104,8 +104,9 @@ func (r *rollout) see(now time.Duration, views []claim.View, whole bool) {
 
 // note stores whether this pod's turn has failed, and the first instant at which the holder would
 // yield to this pod. After a failed turn, the pod lets other pods ask first, for a while from that
-// instant on. The instant stays the same while the Lease shows the same hold. Otherwise each short
-// failure of the holder would begin the wait anew, and the pod might never ask.
+// instant on. The instant stays the same while the Lease shows the same hold. Otherwise the
+// wait would begin anew after each moment in which the holder's application does not serve, and
+// the pod might never ask.
 func (r *rollout) note(now time.Duration, s turn.Standby) {
 	r.waiting.Failed = r.waiting.Failed || s.Failed
 	if s.Due && r.waiting.Due == 0 {
@@ -114,8 +115,8 @@ func (r *rollout) note(now time.Duration, s turn.Standby) {
 }
 
 // text returns a function for [claim.Facts]. That function returns the value of
-// [api.RolloutAnnotation] for a standby's write. For a pod that takes no turns, the result is
-// nil.
+// [api.RolloutAnnotation] for a standby's write. For a pod that takes no turns, text returns nil
+// instead of a function.
 func (r *rollout) text(now time.Duration, wall time.Time) func(claim.Kind, lease.Record, string) string {
 	if !r.takesTurns() {
 		return nil

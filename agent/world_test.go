@@ -55,7 +55,8 @@ func simulate(t *testing.T, f func(w *world)) {
 		w := &world{t: t, server: newServer(), began: time.Now(), pods: map[string]*pod{}}
 		f(w)
 		// After the agent's end, the watchdog of a fake shim goes on until the deadline of the
-		// shim's grant.
+		// shim's grant. The clock of the bubble stops at the end of this function. So simulate
+		// first lets the time until that deadline pass.
 		for _, p := range w.pods {
 			p.kill()
 		}

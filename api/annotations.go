@@ -224,9 +224,10 @@ var planned = []string{
 }
 
 // The list "written" has the annotations that only the webhook or the agent writes. The webhook
-// writes the slots on pods, and the agent writes the workload on Leases. The webhook may see a pod
-// a second time, and the pod then already has SlotsAnnotation. So neither annotation counts as a
-// claim or as a mistake on a pod. The policy on gates lists the same keys.
+// writes SlotsAnnotation on pods, and the agent writes WorkloadAnnotation on Leases. The
+// webhook may see a pod a second time, and the pod then already has SlotsAnnotation. On a pod,
+// neither annotation counts as a claim or as a mistake. The policy on gates lists the same
+// keys.
 var written = []string{SlotsAnnotation, WorkloadAnnotation}
 
 // Written reports whether only the webhook or the agent writes the annotation.

@@ -72,7 +72,8 @@ const endLength = len(hashMark) + 2*hashBytes
 
 // ShortName keeps a name within the limit for the names of objects, by the hash of
 // the whole name. A shortened name has exactly as many bytes as the limit. ShortName leaves
-// only shorter names unchanged, so an unchanged name never equals a shortened one.
+// a name unchanged only if the name is shorter than the limit. So an unchanged name never
+// equals a shortened one.
 func ShortName(name string) string { return shorten(name, maxName) }
 
 // shorten keeps a name within the limit as [ShortName] does.

@@ -14,8 +14,8 @@ type Platforms map[string]PlatformCommand
 
 // PlatformCommand is an image's command on one architecture.
 type PlatformCommand struct {
-	// Command is the first part of the child's command. The rest follows the shim's
-	// arguments.
+	// Command is the first part of the child's command. The rest of that command is in the
+	// shim's arguments, after "--".
 	Command []string `json:"command"`
 	// StopSignal is the image's stop signal; empty if the image has none.
 	StopSignal string `json:"stopSignal,omitempty"`

@@ -68,8 +68,8 @@ func RWLockLease(name string, slot int) string { return rwLockPrefix + name + ".
 // the slots. The name's ending is not a number, so the Lease is not one of the slots.
 func IntentLease(name string) string { return rwLockPrefix + name + intentEnding }
 
-// IsRWLockSlot reports whether the text can be the name of the Lease of a slot, or of the intent,
-// of a read-write lock.
+// IsRWLockSlot reports whether the text can be the name of a read-write lock's intent, or of the
+// Lease of one of its slots.
 func IsRWLockSlot(lease string) bool {
 	rest, ok := strings.CutPrefix(lease, rwLockPrefix)
 	if name, is := strings.CutSuffix(rest, intentEnding); is {

@@ -28,9 +28,9 @@ var Singleton = &Kind{
 //   - The first dot ends "singleton" or "singleton-<name>": a name is a DNS label. The
 //     singleton's name can be read back from that part, which also distinguishes a
 //     singleton from a lock.
-//   - The second dot ends the kind. The workload's name follows, which may have dots
-//     of its own.
-//   - In the kind's part, each dash of the kind and of the group is doubled. So the first
+//   - The second dot ends the workload's kind and group. The workload's name follows, which
+//     may have dots of its own.
+//   - Between these two dots, each dash of the kind and of the group is doubled. So the first
 //     single dash separates kind and group, and all further single dashes are dots of the
 //     group.
 //   - Kind, group and the parts of a group begin and end with a letter or digit. So

@@ -25,8 +25,9 @@ func cutNumber(name string) (before string, number int) {
 }
 
 // isUnshortened reports whether the function "is" accepts the name that the Lease had before a cut
-// by [ShortName]. Only the first part of a cut name is known. So "is" must accept that part with at
-// least one of the texts in the list [endings]. A name without a cut is judged as a whole.
+// by [ShortName]. Only the first part of a cut name is known. So "is" must accept that part,
+// completed by at least one of the texts in the list [endings]. A name without a cut is judged as
+// a whole.
 func isUnshortened(lease string, is func(string) bool) bool { return isShortenedTo(lease, maxName, is) }
 
 // isShortenedTo returns the result of [isUnshortened] for a name that [shorten] has kept within the
@@ -43,11 +44,12 @@ func isShortenedTo(name string, limit int, is func(string) bool) bool {
 
 // endings are the texts that complete a slot's name after a cut by [ShortName]. The text "x" is for
 // a cut inside the workload's name, or right in front of that name. The text "x.x" is for a cut in
-// the kind's part, and ".x" for a cut right after that part. The text "-x.x" is for a cut in a
-// doubled dash.
+// the part by [Workload.kindPart], and ".x" for a cut right after that part. In that part, two
+// dashes stand for each dash of the workload's kind or group. The text "-x.x" is for a cut between
+// two such dashes.
 var endings = []string{"x", "x.x", ".x", "-x.x"}
 
-// isWorkload reports whether the text is the kind's part of a Lease's name, a dot, and the
+// isWorkload reports whether the text consists of the part by [Workload.kindPart], a dot, and the
 // name of a workload.
 func isWorkload(text string) bool {
 	kind, name, _ := strings.Cut(text, ".")

@@ -19,9 +19,10 @@ const (
 	maxPageConnections = 192
 )
 
-// crowd is a listener with a bounded number of connections. Beyond the bound, the method worst
-// chooses the connection to close. So no pod keeps the kubelet out, and nobody ends another
-// person's stream by many connections.
+// crowd is a listener with a bounded number of connections. Beyond the bound, the listener closes a
+// connection of the peer that has the most connections (see the method worst). So a pod with many
+// connections does not keep the kubelet out. Connections without a request are closed before a
+// stream, so a new connection never ends another person's stream.
 type crowd struct {
 	net.Listener
 	most int

@@ -46,7 +46,7 @@ func strip(object any) (any, error) {
 	return object, nil
 }
 
-// keepLease returns a Lease for the cache.
+// keepLease returns a copy of the Lease with only the fields that the cache keeps.
 func keepLease(l *coordinationv1.Lease) *coordinationv1.Lease {
 	kept := &coordinationv1.Lease{ObjectMeta: keepName(l.ObjectMeta)}
 	if !api.IsSlot(l.Name) {
@@ -68,7 +68,7 @@ func keepLease(l *coordinationv1.Lease) *coordinationv1.Lease {
 	return kept
 }
 
-// keepPod returns a pod for the cache.
+// keepPod returns a copy of the pod with only the fields that the cache keeps.
 func keepPod(p *corev1.Pod) *corev1.Pod {
 	kept := &corev1.Pod{ObjectMeta: keepName(p.ObjectMeta), Spec: keepSpec(&p.Spec)}
 	kept.Labels = some(p.Labels, api.GatedLabel)
@@ -101,7 +101,7 @@ func keepPod(p *corev1.Pod) *corev1.Pod {
 	return kept
 }
 
-// keepEvent returns an Event for the cache.
+// keepEvent returns a copy of the Event with only the fields that the cache keeps.
 func keepEvent(e *corev1.Event) *corev1.Event {
 	kept := &corev1.Event{ObjectMeta: keepName(e.ObjectMeta)}
 	of := e.InvolvedObject

@@ -20,8 +20,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// reports has the values that a [Reconciler] last gave to its functions Behind, Shortage, Failed
-// and Paused. The maps have no zeros.
+// reports has the values that a [Reconciler] last gave to its functions. The field "behind" is from
+// Behind, "lacking" from Shortage, "failed" from Failed, and "paused" from Paused. A map has no
+// entry for a value of zero.
 type reports struct {
 	behind, lacking int
 	failed, paused  map[string]int

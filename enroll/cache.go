@@ -89,7 +89,7 @@ func strip(in any) (any, error) {
 // empty.
 const maxNote = 512
 
-// notes are the annotations of Leases that enroll reads.
+// notes are the annotations that enroll reads in a Lease.
 var notes = []string{api.PausedAnnotation, api.DoneAnnotation, api.OpenedAnnotation, api.StampAnnotation}
 
 // owned replaces the owner references of each Lease that has owners. No caller may change this

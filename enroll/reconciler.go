@@ -37,7 +37,8 @@ type Reconciler struct {
 	// Failed, if not nil, receives for each step of a reconciliation whether the step has failed: 1
 	// or 0. A lost race is no failure.
 	Failed func(namespace, step string, failed int)
-	// Paused, if not nil, receives how many slots of a namespace each kind of pause keeps shut.
+	// Paused, if not nil, receives for each value of [api.Pause] how many slots of a namespace have
+	// this pause.
 	Paused func(namespace, pause string, slots int)
 	// PullSecrets is the service account that may read the pull secrets of
 	// namespaces that opted in. If empty, enroll gives nobody that right.
@@ -185,7 +186,8 @@ func (r *Reconciler) reportFailed(namespace string, o outcome) {
 	}
 }
 
-// reportPaused calls Paused, if set, for each kind of pause, with the number of paused slots.
+// reportPaused calls Paused, if set, for each value of [api.Pause], with the number of slots that
+// have this pause.
 func (r *Reconciler) reportPaused(namespace string, slots map[api.Pause]int) {
 	if r.Paused == nil {
 		return

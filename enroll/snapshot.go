@@ -18,8 +18,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// right is a Role's right on a Lease. If the field "role" is empty, the value stands for the Lease
-// itself, with every right on the Lease.
+// right names a Role's right on a Lease. If the field "role" is empty, the value names the Lease
+// itself, together with the rights of all Roles on that Lease.
 type right struct{ lease, role string }
 
 // snapshot is the state of a namespace in the caches.
@@ -183,7 +183,7 @@ func (s *snapshot) unclaimed() map[right]*coordinationv1.Lease {
 	return unclaimed
 }
 
-// paused returns how many slots each kind of pause keeps shut. A value that this version does not
+// paused returns for each value of [api.Pause] how many slots have this pause. A value that this version does not
 // know has the effect of [api.PauseHold], and counts as that pause.
 func (s *snapshot) paused() map[api.Pause]int {
 	slots := map[api.Pause]int{}

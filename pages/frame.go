@@ -22,8 +22,8 @@ var layout string
 const name = "Metaparticle"
 
 // render returns the whole page: the file layout.html as a frame around the HTML of the page.
-// Package html/template would link all methods of all types into the webhook, because html/template
-// calls methods by name. Those methods would add 10 MB.
+// The method does not use package html/template, which calls methods by name. So that package
+// would link all methods of all types into the webhook, and add 10 MB.
 func (s *site) render(p *page, groups [][]*page) []byte {
 	title := p.title
 	if title != name {

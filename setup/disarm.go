@@ -80,7 +80,8 @@ func Disarm(ctx context.Context, c client.Client, configuration string, out io.W
 	if missing {
 		return RefuseLate(ctx, c, out)
 	}
-	// A write without an answer may have emptied the configuration, so Disarm restores after each error.
+	// A write without an answer may have emptied the configuration. So Disarm restores the
+	// configuration after each error.
 	if err := empty(ctx, c, there); err != nil {
 		return errors.Join(err, restore(ctx, c, configuration))
 	}
@@ -183,8 +184,9 @@ func restore(ctx context.Context, c client.Client, configuration string) error {
 	return errors.Join(lost, err)
 }
 
-// unmark removes the annotation from a restored configuration, and sets the owners of the fields. In
-// one write with the webhooks, the API server would add the writer to the owners.
+// unmark removes the annotation from a restored configuration, and sets the owners of the fields.
+// The owners need a write of their own: if the same write restored the webhooks, the API server
+// would add the writer to the owners.
 func unmark(ctx context.Context, c client.Client, there *admissionv1.MutatingWebhookConfiguration, owners []metav1.ManagedFieldsEntry) error {
 	if _, marked := there.Annotations[RemovedAnnotation]; !marked {
 		return nil

@@ -25,8 +25,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 )
 
-// behind returns the functions of an API server that first calls "away" for each request with these
-// methods. An error of "away" is the answer.
+// behind returns the functions for the requests List, Get and Update of a fake client. Each
+// function first calls "away". If "away" returns an error, that error is the answer.
 func behind(away func(context.Context) error) interceptor.Funcs {
 	return interceptor.Funcs{
 		List: func(ctx context.Context, c client.WithWatch, l client.ObjectList, options ...client.ListOption) error {
@@ -121,7 +121,8 @@ func TestFailedRemovalDuringAPIServerOutageRestoresWebhooks(t *testing.T) {
 	}
 }
 
-// The kubelet leaves 30 s between SIGTERM and SIGKILL.
+// SIGTERM cancels the removal, here after 7 s. The kubelet sends SIGKILL 30 s later, so the removal
+// must restore the webhooks before that.
 func TestInterruptedRemovalRestoresWebhooksAfterAnOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := cluster(behind(between(6*time.Second, 35*time.Second)), configuration())

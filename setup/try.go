@@ -7,8 +7,9 @@
 // A removal makes sure that no gated pod loses its Lease. [Disarm] looks for gated pods before it
 // empties the webhook's configuration, and afterwards until the API server has stored the last gated
 // pod. If Disarm finds a gated pod, Disarm restores the configuration and returns an error.
-// The clock of this process measures the wait for late pods. Disarm relies on the API server's bound
-// of a creation, and on API servers that learn of the emptied configuration within a second.
+// The clock of this process measures the wait for late pods. Disarm relies on two facts. The API
+// server bounds the time of a creation, and each API server learns of the emptied configuration
+// within a second.
 // [RemoveMade] looks again before it deletes Leases, and finds a pod that Disarm has missed.
 package setup
 

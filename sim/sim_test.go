@@ -106,8 +106,9 @@ func TestPlantedBugsAreCaughtByLeaseTests(t *testing.T) { play.PlantedIn(t, "age
 // all keys.
 func TestPlantedBugsAreCaughtByVariableTests(t *testing.T) { play.PlantedIn(t, "agent/variable") }
 
-// The test plants the bugs that belong to tests of agent. The simulation misses these bugs, because
-// no invariant of the simulation forbids that a deleted pod starts its application.
+// The test plants the bugs that belong to tests of package agent. The simulation misses these
+// bugs, because no invariant of the simulation forbids that a deleted pod starts its
+// application.
 func TestPlantedBugsAreCaughtByAgentTests(t *testing.T) { play.PlantedIn(t, "agent") }
 
 // Package sim compiles in less than a minute without the libraries of Kubernetes, and in four

@@ -247,8 +247,8 @@ func TestFailingWatchesCauseFewRequests(t *testing.T) {
 				r.lasts(t, time.Minute)
 				s.change(func() { s.reads, s.watches = nil, nil })
 				r.lasts(t, time.Hour)
-				// By now the pause between two looks is 10 s to 15 s. Each look is a read and a
-				// watch.
+				// By now 10 s to 15 s pass between two looks. Each look sends a read and a watch,
+				// so a minute has at most 12 requests.
 				assert.LessOrEqual(t, s.busiest(), 12)
 				reads, watches := s.requests()
 				assert.LessOrEqual(t, len(reads)+len(watches), 10*60)

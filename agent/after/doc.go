@@ -34,8 +34,9 @@
 // # What is not guaranteed
 //
 // After a condition has been met, the wait no longer watches it: the holder may die before the pod
-// goes on. A client that is no agent may take a Lease, and leave the annotations of an earlier hold
-// there. If the wall clock of that client is behind, the client's renewals count as those of the
-// earlier hold. The Lease of a once claim keeps only the 50 keys that were done last. Events are
-// written beside the wait, and an Event may appear twice after a lost answer.
+// goes on. A client that is no agent may acquire a Lease, and leave the annotations of an earlier
+// hold there. If the wall clock of that client is behind, the earlier hold's time of serving may
+// lie after the client's acquisition. Then a renewal by the client meets the condition. The Lease
+// of a once claim keeps only the 50 keys that were done last. No write of an Event
+// delays the wait, and an Event may appear twice after a lost answer.
 package after

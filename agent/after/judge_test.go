@@ -16,7 +16,8 @@ import (
 
 const database = "singleton.deployment.db"
 
-// noon is the time of the holder's acquisition, with a fraction of a second.
+// noon is the time of the holder's acquisition. The fraction of a second tests that
+// [api.ServesInHold] ignores the fraction.
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 700_000_000, time.UTC)
 
 // held returns a Lease with a serving holder. The holder has renewed the Lease the given number of

@@ -21,9 +21,9 @@ const (
 	// person should investigate.
 	warnAfter = 5 * time.Minute
 
-	// The pod sends an Event again until the API server has stored it. The usual cause of a
-	// long wait, a missing right, also prevents the Event. The first pause is longer than a
-	// restart of the API server takes.
+	// The pod sends an Event again if the API server has not stored it. The usual cause of a long
+	// wait, a missing right, is also a cause of refused Events. The pause before the second
+	// attempt is longer than a restart of the API server takes.
 	eventTimeout       = 10 * time.Second
 	shortestEventPause = 15 * time.Second
 	longestEventPause  = 5 * time.Minute
@@ -35,8 +35,8 @@ const (
 	eventNotMet = "ConditionNotMet"
 )
 
-// notices tell people for which condition the pod waits, by Events and lines in the log. They
-// run beside the wait.
+// notices tells people for which condition the pod waits, by Events and lines in the log. A
+// goroutine other than the wait's sends the Events, so no Event delays the wait.
 type notices struct {
 	config    Config
 	condition api.Condition

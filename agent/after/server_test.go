@@ -229,7 +229,7 @@ func start(t *testing.T, s *server, conditions ...api.Condition) *running {
 	return r
 }
 
-// lasts requires that the wait lasts for the duration d, at least.
+// lasts requires that the wait does not end within the next d.
 func (r *running) lasts(t *testing.T, d time.Duration) {
 	t.Helper()
 	select {
@@ -240,7 +240,7 @@ func (r *running) lasts(t *testing.T, d time.Duration) {
 	synctest.Wait()
 }
 
-// atOnce is long enough for the wait to react to an event, and shorter than any pause.
+// atOnce is long enough for the wait to react to an event, and shorter than [shortestPause].
 const atOnce = time.Millisecond
 
 // ends requires that all conditions are met within the duration.

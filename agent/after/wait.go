@@ -35,7 +35,8 @@ type wait struct {
 	pace      pace
 	notices   *notices
 	met       bool
-	// moved reports that the next look must be at the Lease of another shard.
+	// moved reports that the last state showed a done shard. So the next look, at the Lease of the
+	// following shard, comes at once.
 	moved bool
 }
 

@@ -70,8 +70,8 @@ func (a *arrival) isFree(l *kube.Lease) bool {
 	case l.Holder == "" || l.Holder == a.identity:
 		return true
 	}
-	// An agent never writes a lease duration above the maximum, so a longer duration comes from a
-	// client that is no agent.
+	// A lease duration above the maximum comes from a client that is no agent. The pod waits only
+	// for the maximum then.
 	duration := min(cmp.Or(time.Duration(l.DurationSeconds)*time.Second, a.Duration), api.MaxLeaseDuration)
 	return a.Clock()-a.seen[l.Name].since >= duration
 }

@@ -17,7 +17,7 @@ import (
 // wait sends them concurrently.
 type API interface {
 	after.API
-	// UpdateLease replaces the Lease only in the state that the pod has read.
+	// UpdateLease replaces the Lease only if its state is still the one that the pod has read.
 	UpdateLease(ctx context.Context, lease *kube.Lease) (*kube.Lease, error)
 }
 

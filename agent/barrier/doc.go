@@ -25,10 +25,10 @@
 //
 // # Clocks
 //
-// By CLOCK_BOOTTIME, which goes on in suspend, the package counts how long a proof of life stays
-// valid. By that clock it also counts how long a pod waits before it takes the Lease of a dead
-// holder. The package compares no time in a Lease with a clock. Timers of Go only pace the
-// requests.
+// The package measures two times by CLOCK_BOOTTIME, which goes on in suspend. The first is the time
+// for which a proof of life stays valid. The second is the time that a pod waits before the pod
+// takes the Lease of a dead holder. The package compares no time in a Lease with a clock. Timers of
+// Go only pace the requests.
 //
 // # What is not guaranteed
 //

@@ -24,7 +24,8 @@ type arrival struct {
 	budget   api.Budget
 	random   *rand.Rand
 	identity string
-	// failures counts the failures since the last stored write.
+	// failures counts the failed requests since the last stored write, until [arrival.backOff]
+	// returns its longest pause.
 	failures int
 	// held is the last stored version of the Lease by which the pod has arrived; nil before the
 	// arrival. The field "renewed" is the instant at which the write of that version was sent.
@@ -39,7 +40,7 @@ type arrival struct {
 	surveyed int
 	// seen has what this pod's reads prove about each Lease, by the Lease's name.
 	seen map[string]sight
-	// next is the index of the Lease that the pod reads next.
+	// next is the index of the Lease that [arrival.acquire] reads next.
 	next int
 }
 
@@ -123,8 +124,8 @@ func (a *arrival) backOff() time.Duration {
 	return a.spread(pause)
 }
 
-// spread returns a random duration between d and one and a half times d, so that pods that
-// began together do not stay together.
+// spread returns a random duration between d and one and a half times d. Otherwise pods that
+// began together would always send their requests together.
 func (a *arrival) spread(d time.Duration) time.Duration {
 	return d + time.Duration(a.random.Int64N(int64(d/2)))
 }

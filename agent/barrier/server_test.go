@@ -120,8 +120,8 @@ func (s *server) holds(pod string) bool {
 	return false
 }
 
-// The type "from" is the server as one pod reaches it. The server neither receives nor answers the
-// requests of a dead pod.
+// The type "from" is the client of one pod: each method is a request of the pod to the server. A
+// request of a dead pod is never answered.
 type from struct {
 	*server
 	pod string
@@ -205,7 +205,7 @@ type waiting struct {
 	stop context.CancelFunc
 	done chan struct{}
 	err  error
-	// away reports that the pod does not wait at present.
+	// away makes [Config.Counts] return false for the pod.
 	away atomic.Bool
 }
 

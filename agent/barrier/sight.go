@@ -27,10 +27,9 @@ type sight struct {
 	wrote time.Duration
 }
 
-// next returns the sight after a read that was sent and answered at the given instants. If the
-// previous read did not show a write that this read shows, the write is no older than the sending
-// of the previous read. A write by a person keeps the holder and the time of renewal, and does
-// not count.
+// next returns the sight after a read that was sent and answered at the given instants. If this
+// read shows a new write, the API server stored that write after the pod had sent the previous
+// read. A write by a person keeps the holder and the time of renewal, and does not count.
 func (s sight) next(l *kube.Lease, sent, answered time.Duration) sight {
 	n := sight{
 		known: true, uid: l.UID, holder: l.Holder, version: l.ResourceVersion, renewed: l.RenewTime,

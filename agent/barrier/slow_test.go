@@ -34,8 +34,8 @@ func (s slow) UpdateLease(ctx context.Context, l *kube.Lease) (*kube.Lease, erro
 	return l, err
 }
 
-// All 32 pods live, and no request fails. But a survey takes longer than the time between two
-// renewals.
+// All 32 pods live, and no request fails. A survey waits for 31 answers. In the last two
+// cases, a survey takes longer than the time between two renewals, a sixth of the lease duration.
 func TestBarrierOpensDespiteSlowAnswers(t *testing.T) {
 	for _, test := range []struct {
 		lease, answer time.Duration

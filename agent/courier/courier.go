@@ -42,8 +42,9 @@ type Config struct {
 	Post func(ctx context.Context, f func(now time.Duration))
 	// Group counts the goroutines of the courier.
 	Group *sync.WaitGroup
-	// Answered is called on the loop for each answer, except those to a look. The argument "err" is
-	// the API server's error. The argument "refusal" is the claim's error about the answer.
+	// Answered is called on the loop for each answer, except the answers to a look. The argument
+	// "err" is the API server's error. The argument "refusal" is the result of
+	// [claim.Claim.Answered].
 	Answered func(a claim.Action, err, refusal error)
 	Log      *slog.Logger
 }
@@ -63,8 +64,8 @@ func New(c Config) *Courier {
 	return &Courier{Config: c, leases: map[string]*kube.Lease{}, looks: map[string]context.CancelFunc{}}
 }
 
-// Carry carries out an action: Carry sends the action's request, ends a look, or logs that a
-// campaign stands back.
+// Carry carries out an action: Carry sends the action's request, ends a look, or logs that the
+// campaign gives its slots back.
 func (c *Courier) Carry(ctx context.Context, a claim.Action) {
 	switch a.Kind {
 	case claim.Look:

@@ -54,9 +54,10 @@ func RecordOf(l *kube.Lease) lease.Record {
 	}
 }
 
-// leavingOf returns the leave that the Lease shows, and the text about that leave; both are
-// empty if the holder does not leave. leavingOf ignores the text of an earlier hold. A holder with
-// an older version of the agent keeps such a text in the Lease.
+// leavingOf returns the two words of [api.LeavingAnnotation]: the id of the leave, and the
+// successor or [api.LeavingSoon]. Both are empty if the holder does not leave. leavingOf ignores
+// the annotation of an earlier hold. An older version of the agent does not know the annotation,
+// and keeps the earlier hold's text in the Lease.
 func leavingOf(annotations map[string]string) (leave, says string) {
 	leave, says, _ = strings.Cut(annotations[api.LeavingAnnotation], " ")
 	if hold, _, _ := strings.Cut(leave, "."); hold != annotations[api.HoldAnnotation] {
@@ -65,8 +66,8 @@ func leavingOf(annotations map[string]string) (leave, says string) {
 	return leave, says
 }
 
-// jobOf returns the UID of the Job that owns the holder's pod. jobOf ignores the text of an
-// earlier hold, as leavingOf does.
+// jobOf returns the UID of the Job that owns the holder's pod. jobOf ignores the annotation
+// of an earlier hold, as leavingOf does.
 func jobOf(annotations map[string]string) string {
 	hold, job, _ := strings.Cut(annotations[api.JobAnnotation], " ")
 	if hold != annotations[api.HoldAnnotation] {

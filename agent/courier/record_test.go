@@ -38,7 +38,9 @@ func TestJobAnnotationOfAnEarlierHoldIsIgnored(t *testing.T) {
 	r.Notes.Job = "job-1"
 	l := LeaseOf(&kube.Lease{}, r)
 	assert.Equal(t, "job-1", RecordOf(l).Notes.Job)
-	l.Annotations[api.HoldAnnotation] = "h2" // the agent of the hold h2 does not know the Job's annotation, and keeps it
+	// The hold h2 is of an older agent, which does not know the Job's annotation. So the Job's
+	// annotation of the hold h1 stays in the Lease.
+	l.Annotations[api.HoldAnnotation] = "h2"
 	assert.Empty(t, RecordOf(l).Notes.Job)
 }
 

@@ -27,10 +27,11 @@
 //     descendants. The server reports such a shim dead only if its last message
 //     reported that no descendant lives.
 //   - The application can connect to the agent's socket, and can send false messages
-//     as a new shim of any container. Such a shim gets no grant while an earlier shim
-//     of the container may have a child, but the agent can drain the earlier shim.
-//     Only the process of a known shim can speak for that shim (Linux 6.9), and no
-//     file contains the id of a shim.
+//     as a new shim of any container. The agent may then drain the earlier shim, as
+//     after a restart of that container. The new shim gets no grant while the
+//     earlier shim may have a child. No file contains the id of a shim, so another
+//     process does not learn that id. From Linux 6.9 on, the server also refuses
+//     messages with the id of a known shim from any other process.
 //   - A note is not synced to the disk. If the kernel crashes before it has written
 //     a note, the loss is harmless, because the noted shim is dead too.
 package desk

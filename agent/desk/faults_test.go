@@ -158,9 +158,9 @@ func TestDeskRejectsAProcessThatImpersonatesAShim(t *testing.T) {
 	assert.Equal(t, gate.Running, r.Phase)
 }
 
-// While the agent is frozen, a shim's child may succeed, and the shim may end. When the agent goes
-// on, its drain order to that shim fails. The shim's message about the success is then still in the
-// socket.
+// While the agent's process is suspended, a shim's child may succeed, and the shim may end. When
+// the agent goes on, its drain order to that shim fails. The server must still read the shim's
+// message about the success from the socket.
 func TestDeskReportsChildsSuccessDespiteUndeliverableDrainOrder(t *testing.T) {
 	t.Parallel()
 	for name, broken := range map[string]error{"pipe": syscall.EPIPE, "reset": syscall.ECONNRESET} {
@@ -210,7 +210,8 @@ func TestShimGetsDrainAfterItsSocketWasFull(t *testing.T) {
 	t.Logf("no room after %d grants", grants)
 	require.Error(t, s.Drain("one", "why", time.Second))
 
-	// The shim is no longer frozen. If the desk hangs up, the shim connects again.
+	// The shim reads again. Either the shim receives the drain order, or the desk has hung up.
+	// After a hang-up the shim connects again, and receives the drain order then.
 	require.NoError(t, frozen.SetReadDeadline(time.Now().Add(2*time.Second)))
 	for {
 		b, _, err := frozen.Receive()

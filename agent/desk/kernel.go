@@ -104,7 +104,7 @@ func (p pidfd) Same(other Process) bool {
 	return !ok || host.SameProcess(p.File, o.File)
 }
 
-// directory is a directory that keeps each note in a file.
+// directory implements [Notes]: each note is a file in the directory.
 type directory string
 
 func (d directory) Read() (map[string][]byte, error) {

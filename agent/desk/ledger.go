@@ -83,8 +83,8 @@ func (l *ledger) record(container string, shim gate.ShimID, hold string) error {
 	return nil
 }
 
-// clear removes a note whose hold is proven over. If the file cannot be removed, the next agent
-// process reads the note and treats the hold as unproven, which is safe.
+// clear removes the note about a container. If the file cannot be removed, the next agent process
+// reads the note and treats the hold as unproven, which is safe.
 func (l *ledger) clear(container string) error {
 	delete(l.entries, container)
 	if err := l.notes.Remove(container); err != nil {
@@ -94,7 +94,7 @@ func (l *ledger) clear(container string) error {
 }
 
 // unproven returns the hold that the ledger has noted for another shim of the container; empty
-// for none. The shim in the argument gets no grant of this hold.
+// for none. The server refuses to grant that hold to the shim in the argument.
 func (l *ledger) unproven(container string, shim gate.ShimID) string {
 	e := l.entries[container]
 	if e.names(shim) {

@@ -12,8 +12,8 @@ import (
 type Machine struct {
 	// BootID is the id of the boot from which Now counts.
 	BootID string
-	// Now returns the time since boot. The server holds no mutex while it calls
-	// Now.
+	// Now returns the time since boot. In the simulation, Now blocks while the process is
+	// frozen, so the server holds no mutex during the call.
 	Now   func() time.Duration
 	Shims Listener
 	Notes Notes
@@ -26,7 +26,7 @@ type Listener interface {
 	Close() error
 }
 
-// Conn is a connection to one shim, which carries whole messages.
+// Conn is a connection to one shim, and carries whole messages.
 type Conn interface {
 	// Send sends a message without waiting for the shim.
 	Send(message []byte) error
@@ -60,7 +60,8 @@ type Notes interface {
 	Remove(name string) error
 }
 
-// forgetful are the Notes of a pod whose children have no deadline. forgetful keeps no note.
+// forgetful implements [Notes] for a pod whose children have no deadline ([Config.Unbounded]).
+// forgetful keeps no note.
 type forgetful struct{}
 
 func (forgetful) Read() (map[string][]byte, error) { return nil, nil }

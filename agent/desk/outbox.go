@@ -11,12 +11,12 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// outbox keeps the last Report of each shim until the agent's loop receives it. So a slow loop
-// delays no shim.
+// outbox queues the last Report of each shim for the agent's loop. So a slow loop delays no
+// shim.
 type outbox struct {
 	mu      sync.Mutex
 	last    map[gate.ShimID]gate.Report // the newest report of each shim
-	waiting []gate.ShimID               // the shims with an undelivered report, in the order of their changes
+	waiting []gate.ShimID               // the queue of the shims with an undelivered report
 	changed chan struct{}
 }
 

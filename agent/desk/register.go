@@ -13,8 +13,8 @@ import (
 )
 
 // mostConns bounds the connections of all containers together. A pod has one shim for each gated
-// container, and a shim has one connection. Each connection takes about 50 KiB of the agent's limit
-// of 64 MiB. The same number bounds the living shims that the desk knows.
+// container, and a shim has one connection. Each connection takes about 50 KiB of the agent's
+// memory limit of 64 MiB. The same number bounds the living shims that the desk knows.
 const mostConns = 256
 
 // register has what the desk knows about all shims of the pod. The server holds its own mutex
@@ -64,7 +64,7 @@ func (r *register) meet(c Conn, process Process, st gate.State, now time.Duratio
 	p.conn, p.hungUp = c, make(chan struct{})
 	r.learn(p, st, now)
 	if p.drain != nil {
-		// If the send fails, sendDrain or the shim has closed the connection.
+		// A failed send needs no more work: sendDrain or the shim has closed the connection.
 		_ = p.sendDrain(now)
 	}
 	return p, unknown, nil

@@ -120,7 +120,7 @@ func (s *Server) hear(p *peer, c Conn, b []byte) error {
 	return nil
 }
 
-// watch waits for the shim's death, whether or not the shim is connected.
+// watch waits for the shim's death, whether or not the shim is connected, and reports the death.
 func (s *Server) watch(ctx context.Context, p *peer, process Process) {
 	defer process.Close()
 	err := process.AwaitDeath(ctx)

@@ -182,7 +182,7 @@ func (s *Server) Granted(container, hold string) bool {
 }
 
 // Grant permits the shim to run its child, or moves the deadline of a running child.
-// Grant writes the ledger's note first.
+// Before Grant sends the order to the shim, Grant notes the shim and the hold in the ledger.
 func (s *Server) Grant(id gate.ShimID, g gate.Grant) error {
 	if g.BootID == "" {
 		g.BootID = s.machine.BootID

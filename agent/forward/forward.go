@@ -73,7 +73,7 @@ type Forwarder struct {
 	mu      sync.Mutex
 	session *session      // nil while closed
 	route   *route        // the route of the last target; nil before the first
-	holding bool          // reports that new connections have no target
+	holding bool          // reports that new connections have no target, and must wait
 	changed chan struct{} // closed at the next change of route or holding
 }
 
@@ -128,8 +128,8 @@ func (f *Forwarder) Close() {
 
 // Linger accepts connections for the delay, and then frees the ports. Connections that are open
 // or waiting at that time continue. The resulting channel is closed once the ports are free and
-// every connection has ended. Close ends a linger at once. Until the call of Close, Open does
-// nothing. If the forwarder is closed already, the channel is closed at once.
+// every connection has ended. Close ends a linger at once. After a call of Linger, Open does
+// nothing until Close is called. If the forwarder is closed already, the channel is closed at once.
 func (f *Forwarder) Linger(delay time.Duration) (left <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

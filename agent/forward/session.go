@@ -20,7 +20,7 @@ type session struct {
 	ctx       context.Context
 	cancel    context.CancelFunc
 	listeners []*net.TCPListener
-	// accepting ends when the session accepts no more connections.
+	// accepting is a context that ends when the session stops accepting connections.
 	accepting     context.Context
 	stopAccepting context.CancelFunc
 	// left is closed when the linger is over; nil until the session lingers.
@@ -42,7 +42,7 @@ func newSession(f *Forwarder) (*session, error) {
 	s.accepting, s.stopAccepting = context.WithCancel(s.ctx)
 	config := net.ListenConfig{KeepAliveConfig: keepAlive}
 	for _, port := range f.config.Ports {
-		// Without a host, the listener accepts both address families.
+		// Outside of tests listenHost is empty, so the listener accepts IPv4 and IPv6.
 		listener, err := config.Listen(s.ctx, "tcp", net.JoinHostPort(f.listenHost, strconv.Itoa(port)))
 		if err != nil {
 			s.close()

@@ -169,8 +169,8 @@ type Report struct {
 	Unproven string
 }
 
-// Unreadable stands for the hold in a note that cannot be read. The note may name any hold that
-// an earlier agent process granted.
+// Unreadable stands for the hold in a note if the note cannot be read. Such a note may name any
+// hold that an earlier agent process granted.
 const Unreadable = "unreadable"
 
 // Trouble is a failure of a shim, which the agent reports in an Event on the pod.

@@ -90,7 +90,8 @@ type Drain struct {
 	End    bool          `json:"end,omitempty"`
 }
 
-// Run orders the shim to run a command once, beside the child. The Outcome has the same ID.
+// Run orders the shim to run a command once, beside the child. The shim answers with an [Outcome]
+// that has the same ID.
 type Run struct {
 	ID      string        `json:"id"`
 	Command []string      `json:"command"`

@@ -181,7 +181,7 @@ func (h *Hold) stored(r Record) int {
 }
 
 // accept makes the record the state of the hold. All pending attempts end, because the API
-// server refuses any write that replaces an older version.
+// server refuses each write that was made for an older version of the Lease.
 func (h *Hold) accept(from time.Duration, stored Record, notes Notes) {
 	h.from, h.record, h.notes, h.pending = from, stored, notes, nil
 }

@@ -47,7 +47,8 @@ type Record struct {
 	UID, Version string
 	// Holder is the identity of the holder; empty if the slot is released.
 	Holder string
-	// Duration is the time for which other pods must wait; zero if the Lease contains none.
+	// Duration is the time for which other pods must wait after the holder's last renewal; zero
+	// if the Lease contains no duration.
 	Duration    time.Duration
 	AcquireTime time.Time
 	RenewTime   time.Time
@@ -100,9 +101,9 @@ type Notes struct {
 	Revision api.Revision
 	// Serving is the time since which the application serves; zero while it does not serve.
 	Serving time.Time
-	// Leaving is the value of [api.LeavingAnnotation] while the holder leaves its Services;
-	// empty while the holder does not leave. The field "Leave" identifies the leave, so that the
-	// offers of other pods can name it.
+	// Leaving is the second word of [api.LeavingAnnotation] while the holder leaves its Services;
+	// empty while the holder does not leave. The field "Leave" is the first word, which identifies
+	// the leave. So the offers of other pods can name the leave.
 	Leaving, Leave string
 }
 
@@ -132,7 +133,7 @@ func (s Self) Rebooted(r Record) bool {
 }
 
 // released is the duration in a released Lease: one second, as client-go writes,
-// because the API server refuses zero. No pod waits for a released Lease.
+// because the API server refuses zero. No pod waits until a released Lease expires.
 const released = time.Second
 
 // Acquire returns the write by which this pod acquires r under a new hold. Acquire does not

@@ -12,7 +12,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// Tie is the state of one claim.
+// Tie is the state of one claim. This state limits the grants of the shims that are tied to the
+// claim's hold.
 type Tie struct {
 	// Deadline is the instant by which the tied programs must be dead, unless the hold is renewed;
 	// [instant.Never] while no program has a hold.

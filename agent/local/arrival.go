@@ -172,7 +172,8 @@ func (a *arrival) wait(ctx context.Context) *problem {
 	return nil
 }
 
-// depart notes the end of a call. After the last call the pod counts only for the time [lingers].
+// depart notes the end of a call. After the end of the last call, the pod counts at the barrier
+// only for the time [lingers].
 func (a *arrival) depart() {
 	a.calls--
 	if a.calls == 0 {
@@ -201,7 +202,7 @@ func (a *arrival) look(ctx context.Context) (open bool, p *problem) {
 	return true, nil
 }
 
-// notices is a writer that logs each line of package barrier.
+// notices is a writer that logs each line that package barrier writes.
 type notices struct {
 	log     *slog.Logger
 	barrier string

@@ -40,7 +40,7 @@ func (a *API) withBarrier(handle func(*arrival, http.ResponseWriter, *http.Reque
 	}
 }
 
-// getBarrier answers with the state of the barrier. This call does not make the pod count at the
+// getBarrier answers with the state of the barrier. This call does not count as a wait at the
 // barrier.
 func getBarrier(b *arrival, w http.ResponseWriter, r *http.Request) {
 	watch, problem := flagOf(r.URL.Query().Get("watch"), "watch")
@@ -61,8 +61,8 @@ func getBarrier(b *arrival, w http.ResponseWriter, r *http.Request) {
 	reply(w, http.StatusOK, state)
 }
 
-// postWait makes the pod count at the barrier, and answers once the barrier is open, or at the end
-// of the time in ?wait. Without ?wait, postWait only reads whether the barrier is open.
+// postWait answers once the barrier is open, or at the end of the time in ?wait. During this wait
+// the pod counts at the barrier. Without ?wait, postWait only reads whether the barrier is open.
 func postWait(b *arrival, w http.ResponseWriter, r *http.Request) {
 	wait, problem := seconds(r.URL.Query().Get("wait"), 0, "wait")
 	switch {

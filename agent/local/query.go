@@ -32,8 +32,8 @@ func seconds(text string, otherwise time.Duration, name string) (time.Duration, 
 	return d, nil
 }
 
-// writesAs reports whether the text names the writer of a read-write lock. If the claim does not
-// permit the text, the second result is the problem.
+// writesAs reports whether the text, the value of ?as, asks for a read-write lock as its writer. If
+// the claim does not permit the text, the second result is the problem.
 func writesAs(of api.Claim, text string) (bool, *problem) {
 	switch {
 	case of.Kind != api.RWLock && text != "":

@@ -228,8 +228,8 @@ func (m *Monitor) redirect(p *api.Probe) *url.URL {
 	return nil
 }
 
-// lostOnRedirect reports whether the probe names a virtual host that a redirect
-// from HTTP to HTTPS would lose.
+// lostOnRedirect reports whether the probe uses HTTPS and names a virtual host. The kubelet asks
+// the agent over HTTP, and loses the virtual host when the agent redirects the probe to HTTPS.
 func lostOnRedirect(action *api.HTTPGetAction) bool {
 	if !strings.EqualFold(action.Scheme, "https") {
 		return false

@@ -31,7 +31,8 @@ type Shims struct {
 	containers []string
 	// inits are the gated init containers.
 	inits []string
-	// granted reads the notes of grants; nil for a gate without notes.
+	// granted reports whether a note names a grant of the hold to a shim of the container; nil
+	// for a gate without such notes.
 	granted func(container, hold string) bool
 	// unbounded reports that the children have no deadline.
 	unbounded bool
@@ -126,7 +127,7 @@ func (s *Shims) Note(r gate.Report) {
 		s.Grant(r.Hold, r.Shim)
 	case gate.Waiting:
 		// The child of the reported hold is dead, and a shim starts only one child under a hold.
-		// A grant of another hold may still arrive.
+		// A grant of another hold may still arrive, so only the reported hold is cleared.
 		s.Clear(r.Hold, r.Shim)
 	case gate.Ended:
 		// The container ends, so the shim starts no further child, even under a grant.

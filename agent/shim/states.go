@@ -201,7 +201,8 @@ func (s *shim) run() (step, int) {
 func (s *shim) pass(sig syscall.Signal) {
 	switch {
 	case sig == 0 || sig == unix.SIGPIPE:
-		// SIGPIPE only means that the reader of the shim's log has gone.
+		// Zero means that no signal came. SIGPIPE only means that the reader of the shim's log
+		// has gone, so the child does not get SIGPIPE.
 	case sig == unix.SIGCONT && s.frost.on():
 		// SIGCONT would end the freeze too early. The thaw sends its own SIGCONT.
 	case sig == unix.SIGTERM || sig == s.cfg.StopSignal:

@@ -118,7 +118,7 @@ func (p Pod) afterOwn(to Standby, s Slot) Standby {
 	return to
 }
 
-// behind decides for a standby of a holder whose agent writes a [Rollout].
+// behind returns the decision about a standby if the holder's agent writes a [Rollout].
 func (p Pod) behind(now time.Duration, to Standby, s Slot, w Facts) Standby {
 	holder := api.PodOf(s.Holder)
 	switch {
@@ -139,7 +139,7 @@ func (p Pod) behind(now time.Duration, to Standby, s Slot, w Facts) Standby {
 	return to
 }
 
-// newer decides for a standby whose revision is newer than the holder's.
+// newer returns the decision about a standby whose revision is newer than the holder's.
 func (p Pod) newer(now time.Duration, to Standby, s Slot, w Facts) Standby {
 	holder, turns := api.PodOf(s.Holder), s.Rollout.of(p.Revision)
 	switch {

@@ -185,7 +185,7 @@ func TestServingTimeDecidesWhetherAHolderYields(t *testing.T) {
 		now     time.Duration // the time since the hold began
 		serving time.Duration // the time from the beginning of the hold until the application serves; zero if it never serves
 		ask     Ask
-		seen    time.Duration // the age of the ask
+		seen    time.Duration // the time since the holder last saw the ask change
 		// The fields below are the expected result.
 		yields  Yields
 		to      string

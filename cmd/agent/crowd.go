@@ -12,8 +12,8 @@ import (
 )
 
 // mostConnections bounds the connections to one of the agent's servers. Any pod of the cluster
-// can open connections, and each connection takes about 20 KiB of the container's memory limit of
-// 64 MiB. The kubelet and scrapers need one connection for each request under way.
+// can open connections, and each connection takes memory of the container, whose limit is 64 MiB.
+// The kubelet and scrapers need one connection for each request under way.
 const mostConnections = 64
 
 // crowd bounds the connections of a server. If a new connection exceeds the bound, the server

@@ -95,7 +95,7 @@ func TestProbesAreAnsweredDespiteThousandsOfConnections(t *testing.T) {
 			require.NoError(t, err, "a probe is answered beside them")
 			assert.Equal(t, http.StatusOK, status)
 			// The test keeps its ends of all 4000 connections open, and these ends need memory,
-			// too. The agent keeps only 64 connections, each of which takes about 12 KiB.
+			// too. The agent keeps its ends of only 64 connections open.
 			assert.Less(t, inUse()-before, 16<<20)
 			// The agent closes a surplus connection before it serves the next one. The client may
 			// see the close of a connection a moment later.

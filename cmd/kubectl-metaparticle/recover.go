@@ -100,7 +100,8 @@ func (r recovering) refuses(before state, floor uint64) refusal {
 	near := max(r.floor, before.revision)
 	switch {
 	case r.floor == 0 && before.interrupted():
-		// The earlier command may have had a greater floor than the tokens show.
+		// Only the person knows the floor of the earlier command, which may be greater than
+		// every token.
 		return "slots are still paused by an earlier recover: repeat that command with its floor (--floor)"
 	case floor == 0:
 		return "no Lease or Variable has a token above the revision: name the floor (--floor), from before the restore"

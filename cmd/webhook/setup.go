@@ -23,8 +23,9 @@ import (
 const configuration = "metaparticle"
 
 // stepTime bounds one hook of the Helm chart. Helm itself waits for five minutes. The search of
-// [setup.Disarm] for gated pods takes at most 95 s if no request hangs. The remaining time serves
-// to restore the webhook's configuration while the API server is away.
+// [setup.Disarm] for gated pods takes at most 95 s if no request hangs. In the remaining
+// time, setup.Disarm repeats failed attempts to restore the webhook's configuration until the API
+// server answers.
 const stepTime = 4 * time.Minute
 
 // step is a step of an installation, which a hook of the Helm chart takes in a pod of its own.

@@ -16,7 +16,7 @@ type sign struct {
 }
 
 // Warn tells the streams why the slots may be old. With an empty argument, Warn tells that the
-// slots are not old. The slots do not change. Streams get the warning even before the first state.
+// slots are not old. Warn changes no slot. Streams get the warning even before the first state.
 func (s *Server) Warn(trouble string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

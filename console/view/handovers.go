@@ -20,11 +20,13 @@ type Handover struct {
 	At  time.Time `json:"at"`
 	Pod string    `json:"pod"`
 	// From is the pod whose Event tells of the release before this acquisition. The field Reason is
-	// the reason of the Event at the end of that pod's hold. Each of these fields is empty if its
-	// Event is missing.
+	// the reason of the same pod's Event about the end of its hold. If only the Event of the
+	// release states a cause, Reason is the reason of that Event. Without an Event of the release,
+	// both fields are empty.
 	From   string `json:"from,omitempty"`
 	Reason string `json:"reason,omitempty"`
-	// Cause is the message of the Event with that reason.
+	// Cause is the message of the Event with that reason, or the cause in the message of the
+	// release.
 	Cause string `json:"cause,omitempty"`
 	// Seconds is the time between release and acquisition, in whole seconds, because Events have no
 	// fractions. The field is nil if no Event tells of the release.

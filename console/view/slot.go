@@ -39,7 +39,8 @@ type Slot struct {
 	// Opened is the number of pods for which a barrier was opened. Only the first Lease of a
 	// barrier has this number.
 	Opened int `json:"opened,omitempty"`
-	// Failures has the failures in a row of a once claim's work, by key.
+	// Failures has, for each key of a once claim, how many times in a row the work of this key has
+	// failed.
 	Failures map[string]int `json:"failures,omitempty"`
 	Standbys []Standby      `json:"standbys"`
 	// Transitions counts the changes of the holder since the Lease was made.

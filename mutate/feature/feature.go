@@ -45,7 +45,8 @@ var features = []feature{
 	{name: "platform", unclaimed: true, judge: judgePlatform},
 	{name: "inits", judge: judgeInits},
 	{name: "names", unclaimed: true, judge: judgeNames},
-	// The patches from here to the feature "sidecar" name the pod's containers by their indices.
+	// The patches from here to the feature "sidecar" name the pod's containers by their indices. So
+	// no patch before "sidecar" may change an index.
 	{name: "probes", judgeContainer: judgeProbes, patch: patchProbes},
 	{name: "rules", judgeContainer: judgeRules},
 	{name: "waits", judgeContainer: judgeWaits},

@@ -76,14 +76,14 @@ var (
 // webhook's memory limit. A nil Limit bounds only the decoded body of each single call, to
 // maxDecoded.
 type Limit struct {
-	// Max bounds the estimate of all calls together, in bytes; zero means 128 MiB.
+	// Max bounds the estimated memory of all calls together, in bytes; zero means 128 MiB.
 	Max int64
 
 	mu   sync.Mutex
 	used int64
 }
 
-// Used returns the estimate of all calls in flight.
+// Used returns the estimated memory of all calls in flight, in bytes.
 func (l *Limit) Used() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -102,9 +102,9 @@ func countNested(word []byte) int {
 	return bytes.Count(word, []byte(",")) + bytes.Count(word, []byte(`\u`))
 }
 
-// countWords counts the strings at the beginning of a list. The result "nested" is the number of
-// values in the JSON of these strings, by countNested. The result "end" is the index at which the
-// rest of the list begins.
+// countWords counts the strings at the beginning of a list. The result "nested" is the sum of the
+// results of countNested for these strings. The result "end" is the index at which the rest of the
+// list begins.
 func countWords(text []byte, i int) (words, nested, end int) {
 	i = spaces(text, i)
 	for i < len(text) && text[i] == '"' {

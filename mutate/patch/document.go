@@ -32,7 +32,8 @@ type Document struct {
 
 var errNoObject = errors.New("not a JSON object")
 
-// Open returns the document of a text. The text has to be valid JSON.
+// Open returns the document of a text that is a JSON object. For any other JSON, Open returns an
+// error. The caller must make sure that the text is valid JSON.
 func Open(raw []byte) (*Document, error) {
 	if !isObject(raw) {
 		return nil, errNoObject

@@ -18,9 +18,10 @@ const (
 	// fast. After a time with few requests an agent may send 20 more in one burst. The same bound
 	// applies to the reads of the pod, which are rarer.
 	mostOfLease = 130 + 20
-	// mostOfPod bounds the patches of the pod's own status. An attempt takes two patches. At most
-	// 19 attempts fail: 7 while the pauses grow, and then one every five seconds, which is 12. At
-	// most 30 attempts write a new status: five between two holds, with six holds a minute.
+	// mostOfPod bounds the patches of the pod's own status in a minute. An attempt takes two
+	// patches. At most 19 attempts fail: 7 while the pauses grow, and then one every five
+	// seconds, which is 12. At most 30 attempts write a new status: five between two holds,
+	// with six holds a minute.
 	mostOfPod = 2 * (19 + 30)
 	// mostOfEvents bounds the Events. Each of the six holds in a minute may have four: its
 	// beginning, its end, a silent shim, and an unreleased slot.

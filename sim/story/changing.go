@@ -96,7 +96,10 @@ func (c *changing) controlled() controller.Controller {
 		d := &controller.Deployment{Workload: l, Unavailable: 1, Recreate: engine.Chance(c.Rng, .5)}
 		c.protects, c.most = n > 1 && !d.Recreate, 1
 		if d.Recreate {
-			c.most = 2 // a deleted standby may start before its agent learns of the deletion
+			// The controller deletes all old pods. A deleted standby may still start the old
+			// version, before the standby's agent learns of the deletion. So the old version may
+			// stop twice.
+			c.most = 2
 		}
 		c.Note("script", "a Deployment without a surge, %d replicas, recreate %v", n, d.Recreate)
 		return d

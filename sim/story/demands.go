@@ -52,8 +52,8 @@ func (d *demands) stopStandbys() {
 	d.Pass(d.grace + world.Left)
 }
 
-// once applies a cause to the holder's child, and returns the child. The fields "former" and "at"
-// record the holder and the instant of the cause.
+// once calls the function "cause" with the holder's child, and returns that child. The fields
+// "former" and "at" record the child's pod and the instant of that call.
 func (d *demands) once(cause func(*world.Child)) *world.Child {
 	var c *world.Child
 	d.Do(func() {

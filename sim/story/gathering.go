@@ -23,7 +23,7 @@ type gathering struct {
 	trouble *trouble
 	random  *rand.Rand
 	made    int
-	// programs reports that the pods wait by the local API.
+	// programs reports that the pods' programs wait at the barrier through the local API.
 	programs bool
 }
 

@@ -100,22 +100,22 @@ func (r leaseRows) blocked() {
 	}
 }
 
-// loseRole removes the namespace's label, and deletes the Role. No pod can renew until
-// enroll has made the Role again.
+// loseRole removes the label by which the namespace opts in, and deletes the Role. No pod can
+// renew until enroll has made the Role again.
 func (r leaseRows) loseRole(*world.Child) {
 	r.optOut()
 	engine.Must(r.API.Remove("somebody", "Role", world.RoleName, "", ""))
 }
 
-// unleased removes the namespace's label, and deletes the Lease. No pod can acquire the slot
-// until enroll has made the Lease again. Enroll must make the Lease even without the label,
-// because the pods still have their gates.
+// unleased removes the label by which the namespace opts in, and deletes the Lease. No pod can
+// acquire the slot until enroll has made the Lease again. Enroll must make the Lease even
+// without the label, because the pods still have their gates.
 func (r leaseRows) unleased() {
 	r.Do(r.optOut)
 	r.vanished(func(*world.Child) {})
 }
 
-// optOut removes the namespace's label.
+// optOut removes the label by which the namespace opts in.
 func (r leaseRows) optOut() {
 	r.OptedOut = true
 	r.Note("script", "namespace is opted out, gate %s", r.templates[0].Gate)

@@ -116,7 +116,7 @@ func (ws *waiters) mute(p *world.Waiter) bool {
 	return p.Client.Muted()
 }
 
-// mostMapped bounds the shards of a Job in the story of Jobs with shards.
+// mostMapped bounds the number of shards of a Job in the story of Jobs with shards.
 const mostMapped = 4
 
 // looking returns the longest time from the last fault until a waiter without a mute watch sees its

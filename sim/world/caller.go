@@ -22,8 +22,8 @@ import (
 // (docs/api.md).
 const lingers = 2 * time.Second
 
-// caller is a program that waits at the barrier of its pod by the local API. The program and its
-// agent are one process, so they freeze and die together.
+// caller is a program that waits at the barrier of its pod through the local API. The program and
+// its agent are one process, so they freeze and die together.
 type caller struct {
 	*Comer
 	c *apiserver.Client

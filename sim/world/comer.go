@@ -31,13 +31,13 @@ type Run struct {
 	Pods, all []*Comer
 	// Want is the number of pods that the Job keeps at the same time.
 	Want int
-	// Programs reports that the pods wait by the local API.
+	// Programs reports that the pods' programs wait at the barrier through the local API.
 	Programs bool
 }
 
 // Comer is a pod with a barrier. Either its init container runs package barrier, or its program
-// waits by the local API. The world judges only the container that waits, and removes the pod a
-// while after that container has succeeded.
+// waits at the barrier through the local API. The world judges only the container that waits, and
+// removes the pod a while after that container has succeeded.
 type Comer struct {
 	w  *World
 	of *Run
@@ -85,8 +85,8 @@ func (p *Comer) Runs() bool { return p.client != nil && !p.client.Dead }
 
 // lived returns the last instant at which the pod counted at its barrier. If the pod still counts,
 // the result is the present instant. A pod counts while a process of its container lives. If its
-// program waits by the local API, the pod counts only while a call waits. After that call the pod
-// still counts for two seconds ([lingers]).
+// program waits through the local API, the pod counts only while a call waits. After that call the
+// pod still counts for two seconds ([lingers]).
 func (p *Comer) lived() time.Duration {
 	last := p.died
 	if p.Runs() {

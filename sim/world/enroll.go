@@ -27,8 +27,9 @@ const ReaderRoleName = "metaparticle-after:" + account
 const account = "default"
 
 // Unknown is the holder that enroll writes into a new Lease. All pods wait until this holder's
-// lease has expired, because a pod may still hold the slot under a deleted Lease. The model of
-// enroll creates the first Lease of a slot without a holder.
+// lease has expired, because a pod may still hold the slot under a deleted Lease. In
+// contrast, the model of enroll writes no holder into the first Lease of a slot: no pod can have
+// held this slot before.
 const Unknown = "unknown"
 
 // Reconciler gives the namespace the Leases and rights that its pods need. enroll.Reconciler and
@@ -118,7 +119,8 @@ func (e *Enroller) run(r Reconciler) {
 		select {
 		case <-timer.C:
 		case <-e.wake:
-			// The informers and the queue take a moment.
+			// In a cluster, the informers and the work queue delay the reconciliation after a
+			// change.
 			select {
 			case <-time.After(engine.Between(e.rng, time.Millisecond, 300*time.Millisecond)):
 			case <-e.Ctx.Done():
@@ -138,7 +140,7 @@ func (e *Enroller) Retire() {
 	e.w.Enrolls = slices.DeleteFunc(e.w.Enrolls, func(other *Enroller) bool { return other == e })
 }
 
-// OptedOut reports whether the namespace has lost its label.
+// OptedOut reports whether the namespace has lost the label by which a namespace opts in.
 func (e *Enroller) OptedOut() bool {
 	e.w.Lock()
 	defer e.w.Unlock()

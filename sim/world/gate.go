@@ -161,7 +161,7 @@ func (a *AgentProcess) runs() bool {
 }
 
 // now reads the node's clock for all goroutines of the process except the agent's loop. The loop
-// calls [AgentProcess.clock] instead, because a fault can block the loop alone.
+// calls [AgentProcess.clock] instead, which does not return while a fault blocks the loop.
 func (a *AgentProcess) now() time.Duration {
 	if !a.Enter() {
 		a.Pod.w.Lock()

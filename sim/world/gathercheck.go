@@ -91,8 +91,8 @@ func renewedSince(o *apiserver.Object, at time.Duration) (holder string) {
 	return holder
 }
 
-// checkThrough judges a pod that goes on. The barrier of its run must have been open at the start
-// of the pod's process, or later.
+// checkThrough judges a pod that goes on after its wait at a barrier. At some instant since the
+// start of the pod's process, the barrier must have been open.
 func checkThrough(p *Comer) {
 	opened := func(v apiserver.Version) bool {
 		return v.Lease != nil && api.Opened(v.Lease.Annotations[api.OpenedAnnotation]) >= p.of.Barrier.Size

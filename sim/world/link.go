@@ -61,8 +61,8 @@ func (l *link) dice(way string) *rand.Rand {
 	return l.shim.w.Source(fmt.Sprint(l.shim.Name, way, l.shim.w.Now()))
 }
 
-// later runs f after the delay of a message. All earlier messages of that direction arrive before
-// that call of f.
+// later runs f after the delay of a message in the direction "way". All earlier messages in
+// that direction arrive before the call of f.
 func (l *link) later(way string, last *time.Duration, f func()) {
 	w := l.shim.w
 	*last = max(*last+1, w.Now()+l.trip(way))
@@ -165,7 +165,7 @@ func (l agentEnd) Close() error {
 	return nil
 }
 
-// close ends the connection from the agent's end.
+// close ends the connection on behalf of the agent.
 func (l *link) close() {
 	l.hangUp()
 	l.closed = true

@@ -157,8 +157,8 @@ func (c *call) finish(code int) {
 	}
 }
 
-// hangUp closes the connection from the program's end. The agent notices the end of the connection
-// a little later.
+// hangUp ends the connection on behalf of the program. The agent notices the end of the
+// connection a little later.
 func (c *call) hangUp() {
 	if c == nil || c.over {
 		return

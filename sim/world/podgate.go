@@ -27,7 +27,8 @@ type inOrder struct {
 	// restarting reports that the kubelet is about to restart all containers.
 	restarting bool
 	Waiter     *engine.Process // the process that runs "agent wait"
-	// unwatched is the hold whose application is excused from the deadline.
+	// unwatched is the hold whose application is excused from the deadline, because the agent or
+	// the kubelet could not enforce that deadline.
 	unwatched string
 }
 

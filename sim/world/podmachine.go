@@ -87,7 +87,8 @@ func (m agentMachine) Now() (now time.Duration) {
 // BootID implements standin.Machine.
 func (m agentMachine) BootID() (string, error) { return m.a.Pod.Node.boot, nil }
 
-// Lock implements standin.Machine. The process got the pod's flock before its start.
+// Lock implements standin.Machine, and takes no flock: the simulated process runs the agent only
+// once the process has the pod's flock.
 func (m agentMachine) Lock(context.Context, *slog.Logger) (io.Closer, error) {
 	return io.NopCloser(nil), nil
 }

@@ -177,7 +177,7 @@ func (s *shown) learned() {
 	s.pod.Stop()
 }
 
-// Stays reports whether the pod exists and is not deleted, so that a controller counts the pod.
+// Stays reports whether the pod exists and is not deleted. A controller counts no other pod.
 func (s *shown) Stays() bool { return s.pod.Object && !s.deleted }
 
 // IsReady reports whether the pod is Ready: the agent's pod condition is true, and all containers

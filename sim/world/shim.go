@@ -280,7 +280,8 @@ func killTime(r *rand.Rand) time.Duration {
 func (s *ShimProcess) terminate() { s.push(syscall.SIGTERM) }
 
 // Exit ends the shim, which exits by itself or is killed. The shim is PID 1, so the kernel
-// kills all other processes in the namespace. Then the shim's pidfd becomes readable.
+// kills all other processes in the container's PID namespace. Then the shim's pidfd becomes
+// readable.
 func (s *ShimProcess) Exit() {
 	if s.Dead {
 		return
@@ -304,7 +305,7 @@ func (s *ShimProcess) die() {
 	s.changed.Give()
 }
 
-// emptied ends the remaining processes of the namespace.
+// emptied ends the remaining processes of the container's PID namespace.
 func (s *ShimProcess) emptied() {
 	if s.Child != nil {
 		s.Child.dies()

@@ -145,7 +145,7 @@ type scene struct {
 type line struct {
 	at     time.Duration
 	text   string
-	before string // the Lease's resourceVersion before a write; "" for an observation of the kernel or of a client
+	before string // the Lease's resourceVersion before a write of the Lease; "" for any other line
 }
 
 // answer has the instants of one client's start and of its answer through the Service.

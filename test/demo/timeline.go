@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// note adds an observation of the kernel or of a client, with its instant.
+// note adds a line about the start or the end of a process, or about a client's answer. The
+// argument "at" is the instant of that event.
 func (s *scene) note(at time.Duration, text string) {
 	s.lines = append(s.lines, line{at: at, text: text})
 }

@@ -111,7 +111,7 @@ type earlier struct {
 	// tree is the directory with the files of the earlier version. The tests in the tree write into
 	// the directory "made".
 	tree, made string
-	// into is the folder for the earlier version's files.
+	// into is the folder in tools/earlier/testdata that gets the collected files.
 	into string
 }
 

@@ -11,9 +11,9 @@
 //	agent      12       40
 //	agent/kube  0        1
 //
-// A folder is judged by its own row, or else by the row of the nearest folder above. The
-// counts of all folders of a row are joined, by their sum or by their maximum. A folder
-// that no row judges has no room: its limits are zero.
+// A folder is judged by its own row, or else by the row of the nearest folder above. If a row
+// judges several folders, their counts are joined. The caller chooses the sum or the maximum.
+// A folder that no row judges has no room: its limits are zero.
 package limit
 
 import (
@@ -94,8 +94,8 @@ func (t *Table) Exceeded(counts Counts, join func(a, b int) int) []string {
 	return found
 }
 
-// Split gives each folder a row of its own, with the limits that judged the folder before. Split
-// drops the rows of all other folders.
+// Split gives each folder in the argument "counts" a row of its own, with the limits that judged
+// the folder before. Split drops the rows of folders without counts.
 func (t *Table) Split(counts Counts) {
 	rows := map[string][]int{}
 	for folder := range counts {

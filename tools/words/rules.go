@@ -10,7 +10,7 @@ import (
 	"unicode"
 )
 
-// These are the names of the rules, as the tables use them.
+// These are the names of the rules in limits.txt and in the command's output.
 const (
 	// long marks a sentence of more than 25 words.
 	long = "long"
@@ -24,7 +24,7 @@ const (
 	name = "name"
 )
 
-// rules lists the rules in the order of the tables' columns.
+// rules lists the rules in the order of the columns in limits.txt and in the command's output.
 var rules = []string{long, subject, noun, name}
 
 const (

@@ -129,8 +129,8 @@ func (c Cluster) leftovers(ctx context.Context) (left []string, err error) {
 	return left, nil
 }
 
-// renewed bounds the remaining life of a certificate. The check warns if the certificate ends
-// sooner, because cert-manager should already have renewed the certificate.
+// renewed is the shortest remaining life of a certificate without a warning of the check. If the
+// remaining life is shorter, cert-manager should already have renewed the certificate.
 const renewed = 14 * 24 * time.Hour
 
 func (c Cluster) certificate(ctx context.Context) (Finding, error) {

@@ -37,8 +37,9 @@ func prefixes(all ...string) []netip.Prefix {
 
 var (
 	// own are the networks of this machine and its link. These networks lead to the processes
-	// beside the webhook, to its node, and to the metadata services of clouds. Azure, Alibaba and
-	// Oracle have metadata services at addresses of their own, and so have AWS and Google by IPv6.
+	// beside the webhook, to its node, and to the metadata services of clouds. Azure, Alibaba
+	// and Oracle have metadata services outside of 169.254.0.0/16, and so have AWS and Google
+	// by IPv6.
 	own = prefixes(
 		"0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "255.255.255.255/32",
 		"168.63.129.16/32", "100.100.100.200/32", "192.0.0.192/32", "fd00:ec2::/32", "fd20:ce::/32",

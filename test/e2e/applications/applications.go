@@ -44,7 +44,8 @@ func TestGateKeepsGunicornExclusiveAndUnchanged(t *testing.T) {
 // docs/compatibility.md: applications/postgresql carried
 func TestGateKeepsPostgreSQLExclusiveAndUnchanged(t *testing.T) {
 	// During its recovery PostgreSQL logs each client that connects. The other log lines about
-	// the recovery depend on how long the recovery takes.
+	// the recovery depend on how long the recovery takes. So the test compares none of these
+	// lines.
 	noise := regexp.MustCompile("the database system is (starting up|not yet accepting)|Consistent recovery|redo|invalid record length")
 	psql := []string{"psql", "-U", "postgres", "-qtAX"}
 	software.Software{Name: "postgresql", Port: 5432, Data: "/var/lib/postgresql/data", Group: 1000,

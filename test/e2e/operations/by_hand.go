@@ -52,7 +52,8 @@ func (p plugin) run(code int, command string, args ...string) string {
 	return string(out)
 }
 
-// standsFor is longer than any handover. A slot that stays free for that time is paused.
+// standsFor is longer than any handover. If no pod holds the slot for this time, the test concludes
+// that the pause keeps all pods from acquiring the slot.
 const standsFor = 5 * time.Second
 
 func TestKubectlPluginHandsOverAndPausesASlot(t *testing.T) {

@@ -42,7 +42,8 @@ type version struct {
 	t *testing.T
 	// tree is the path of the directory with the files of the version.
 	tree string
-	// arguments name the images, and the registries of the test cluster.
+	// arguments are the flags of the install command, which name the images and the registries
+	// of the test cluster.
 	arguments []string
 	// agent is the image of the agent.
 	agent string
@@ -186,8 +187,9 @@ func (u *upgrading) clients(name string, most int, do func()) {
 	}
 }
 
-// changes installs a version while the applications run and objects are proposed. The function
-// requires that the singleton never stops, and that no proposal is refused.
+// changes installs a version while the applications run, and while [propose] creates objects by
+// dry run. The function requires that the singleton never stops, and that no dry run is
+// refused.
 func (u *upgrading) changes(name string, install func()) {
 	u.Helper()
 	before := app.AwaitRunning(u.Space, u.singleton, space.StartTimeout)

@@ -68,7 +68,7 @@ type line struct {
 	ID    string        `json:"id"`
 	At    time.Duration `json:"at"`
 	Meta  *Meta         `json:"meta,omitempty"`
-	// Contended reports that the flock was not free when the process began.
+	// Contended reports that another process had the flock of [Begin] when this process began.
 	Contended bool `json:"contended,omitempty"`
 	// Until is the end of a gap.
 	Until time.Duration `json:"until,omitempty"`

@@ -235,8 +235,9 @@ func (r Record) TokensGrow() error {
 	return nil
 }
 
-// yieldsTo reports whether the process "next" may follow p in a slot. The argument "token" must be
-// greater than p's token, or equal to it if both processes are of one pod.
+// yieldsTo reports whether the process "next" may follow p in a slot. The argument "token" is
+// the token of "next" for the slot. That token must be greater than p's token, or equal to p's
+// token if both processes are of one pod.
 func (p Process) yieldsTo(next Process, slot string, token uint64) bool {
 	i := slices.Index(strings.Split(p.Slot, ","), slot)
 	last, err := strconv.ParseUint(strings.Split(p.Token, ",")[i], 10, 64)

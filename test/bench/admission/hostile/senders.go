@@ -104,14 +104,14 @@ func (s *senders) wave(ctx context.Context, name string, calls [][]byte, least t
 	return ctx.Err()
 }
 
-// ordinary sends one pod after the other until the wave has ended.
+// ordinary sends one ordinary pod after the other until the method "wave" ends ctx.
 func (s *senders) ordinary(ctx context.Context, client *http.Client, g int, t *tally) {
 	ticker := time.NewTicker(between)
 	defer ticker.Stop()
 	for n := 0; ctx.Err() == nil; n++ {
 		call := s.registries.ordinary(g*10 + n%10)
 		began := time.Now()
-		// The wave may end during this call. The call still waits for its answer.
+		// If ctx ends during this call, the call still waits for its answer.
 		t.ordinary(s.insist(context.WithoutCancel(ctx), client, g+n, call), time.Since(began))
 		select {
 		case <-ticker.C:

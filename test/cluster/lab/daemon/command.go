@@ -116,7 +116,8 @@ func controllerManager(l *state.Lab) []string {
 		"--kube-api-qps=100", "--kube-api-burst=200",
 		// A failed node is NotReady after 10 s (see the kubelet's configuration).
 		"--node-monitor-period=1s", "--node-monitor-grace-period=10s",
-		// This period is half of the resolution of metrics-server (metricsCommand).
+		// metrics-server measures every 10 s (metricsCommand). With this period, the autoscaler
+		// reads each new figure after at most 5 s.
 		"--horizontal-pod-autoscaler-sync-period=5s"}
 }
 

@@ -56,8 +56,9 @@ type Specimen struct {
 const pairs = 3
 
 // compare treats the two pods of a pair, gated and ungated, in the same way. In each pair, both
-// containers must end with the same exit codes and reasons. If the field Deaf is true, the exit
-// codes after the deletion may differ. In at least one pair the logs must be equal, too.
+// containers must end with the same exit codes and reasons. If the field Deaf is true, the
+// deletion of the pods ends the ungated application by SIGKILL, and the gated one by SIGTERM. So
+// only these exit codes differ. In at least one pair the logs must be equal, too.
 func (w Software) compare(t *testing.T) {
 	for n := range pairs {
 		differ := w.pair(t)

@@ -100,7 +100,8 @@ func (j *Journal) write(s *space.Space, pod *corev1.Pod) (stop func(), ok bool) 
 	return nil, false
 }
 
-// converse sends statements and reads the answers, until an answer does not acknowledge its number.
+// converse sends a statement for each next number, and reads the answer, until an answer does not
+// acknowledge the statement.
 func (j *Journal) converse(in io.Writer, answers *bufio.Scanner, acknowledge func()) {
 	for {
 		j.mu.Lock()

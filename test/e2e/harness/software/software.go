@@ -43,7 +43,8 @@ type Software struct {
 	Edit func(*corev1.PodTemplateSpec)
 	// The function Serves reports whether the application of a pod does its work.
 	Serves func(*space.Space, *corev1.Pod) bool
-	// Journal is a series of numbers that must never be lost; nil means no data.
+	// Journal is a series of numbers that must never be lost. If Journal is nil, the test
+	// writes no numbers.
 	Journal *Journal
 	// Started is a line that each process of the application logs once it has started.
 	// Boots is the number of these processes. The application may serve before it has
