@@ -24,8 +24,8 @@ type API interface {
 	courier.Leases
 	// PatchPodStatus patches the pod's status, and returns the pod as it is after the patch.
 	PatchPodStatus(ctx context.Context, pod string, patch []byte) (kube.Pod, error)
-	// ReadPod returns the pod as the API server has it now.
-	ReadPod(ctx context.Context, pod string) (kube.Pod, error)
+	// ReadDeletion returns the pod as the API server has it now.
+	ReadDeletion(ctx context.Context, pod string) (kube.Pod, error)
 	CreateEvent(ctx context.Context, event kube.Event) error
 }
 
@@ -38,8 +38,8 @@ type Gate interface {
 	Drain(shim gate.ShimID, reason string, grace time.Duration) error
 }
 
-// Showing is a Gate that controls only the pod's readiness. The agent calls Shown with the
-// readiness that the API server has stored.
+// Showing is the additional method of a Gate that controls only the pod's readiness. The agent
+// calls Shown with the readiness that the API server has stored.
 type Showing interface {
 	Shown(ready bool)
 }

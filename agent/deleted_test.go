@@ -378,11 +378,11 @@ type goneAPI struct {
 	answer atomic.Pointer[kube.StatusError]
 }
 
-func (g *goneAPI) ReadPod(ctx context.Context, pod string) (kube.Pod, error) {
+func (g *goneAPI) ReadDeletion(ctx context.Context, pod string) (kube.Pod, error) {
 	if err := g.answer.Load(); err != nil {
 		return kube.Pod{}, err
 	}
-	return g.link.ReadPod(ctx, pod)
+	return g.link.ReadDeletion(ctx, pod)
 }
 
 func TestForceDeletedPodNeverAcquiresASlot(t *testing.T) {

@@ -20,7 +20,7 @@ import (
 //
 // A controller may delete all pods of a workload at once, and the holder may end before a standby
 // knows of its own deletion. So for each new hold the agent checks whether its own pod is being
-// deleted. A standby that expects the slot checks ahead, while the other pod still holds. If no
+// deleted. A standby that expects the slot checks ahead, while another pod still holds. If no
 // check ahead counts, the agent checks with the acquiring write or directly after that write. Then
 // the agent grants nothing before the check has ended.
 type deletion struct {
@@ -36,8 +36,8 @@ type deletion struct {
 	// number of the latest check that has ended.
 	begun, ended int
 	// ahead is the last hold of another pod during which this standby checked for its own deletion.
-	// That check ahead began at the instant "aheadAt". The field "cleared" reports that the check
-	// found no deletion.
+	// That check, ahead of the standby's own hold, began at the instant "aheadAt". The field
+	// "cleared" reports that the check found no deletion.
 	ahead   string
 	aheadAt time.Duration
 	cleared bool

@@ -44,9 +44,10 @@ func (h grants) waitsToStart() bool { return !h.loop.starts.open() && len(h.gran
 func (h grants) grant(s claim.State) time.Duration {
 	h.refused = false
 	wake := instant.Never
-	// After a leap, a first grant waits for a renewal that follows the leap. The Lease may have
-	// expired while the machine was paused. In a pod without shims, nothing could freeze the
-	// child until that renewal. A first grant also waits for the check of the pod's deletion.
+	// After a leap, a first grant waits for a renewal that follows the leap. The leap may mean
+	// that the virtual machine was paused, and that the Lease expired meanwhile. In a pod
+	// without shims, nothing could freeze the child until that renewal. A first grant also waits
+	// for the check of the pod's deletion.
 	if h.mayGrant(s) && h.loop.starts.open() {
 		for _, r := range h.grantable() {
 			if err := h.unit.waits.run(); err != nil {
@@ -79,8 +80,8 @@ func (h grants) stopSuperseded(r gate.Report) {
 	h.unit.orders.drain(r, r.Hold, reason, grace)
 }
 
-// mayGrant reports whether the agent may send a first grant, provided that the start lock
-// permits it.
+// mayGrant reports whether the agent may send a first grant. The start lock must permit the
+// grant, too, but mayGrant does not check that lock.
 func (h grants) mayGrant(s claim.State) bool {
 	return h.unit.stays() && s.Confirmed >= h.unit.leaps && !h.unit.deletion.open()
 }

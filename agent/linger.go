@@ -22,9 +22,10 @@ const (
 	// that end by a second.
 	lingerMargin = 2 * time.Second
 	// emptied bounds how long a lingering standby keeps connections waiting while the slot is
-	// free. A successor's head start is one second, and a newer revision waits one second more.
-	// If the slot is still free after this time, no pod is left that could take it. A controller
-	// that has deleted all pods creates none before the deleted pods have ended.
+	// free. In the first second only the successor, or only pods of the proven revision, may
+	// take the slot. If the slot is still free after three seconds, no pod is left that could
+	// take the slot soon. A controller that has deleted all pods creates no pod before the
+	// deleted pods have ended.
 	emptied = 3 * time.Second
 )
 
@@ -89,7 +90,7 @@ func (l *loop) askGrace(ctx context.Context, learn func(sent time.Duration, pod 
 	for misses := 0; ctx.Err() == nil; misses++ {
 		sent := c.Clock()
 		bounded, cancel := context.WithTimeout(ctx, budget.RequestTimeout)
-		pod, err := c.API.ReadPod(bounded, c.PodName)
+		pod, err := c.API.ReadDeletion(bounded, c.PodName)
 		cancel()
 		if err == nil {
 			l.posts.post(ctx, func(time.Duration) { learn(sent, pod) })

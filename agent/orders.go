@@ -31,7 +31,8 @@ type sent struct {
 	until, delay time.Duration
 	// granted is the hold of the last grant.
 	granted string
-	// answered is the number of the shim's leap that the last grant answered.
+	// answered is the number of the shim's leap after which the last grant let the shim thaw the
+	// child; zero if that grant thawed no child.
 	answered int
 	// The field "drained" is the hold of the last order to drain. The field "killed" is the hold of
 	// the last order to kill the child immediately. The field "ended" is the hold of the last order
@@ -40,8 +41,8 @@ type sent struct {
 	// The field "leaps" is the claim's count of leaps just after this shim last reported a leap. The
 	// claim counts the leaps of all shims. The value stays when the shim connects again.
 	leaps int
-	// dismissed is the beginning of the shim's wait that the last dismissal was to end. At the
-	// instant dismissAt the agent repeats the dismissal.
+	// dismissed is the instant at which the shim began the wait that the last dismissal should end.
+	// At the instant dismissAt the agent repeats the dismissal.
 	dismissed, dismissAt time.Duration
 }
 

@@ -20,8 +20,8 @@ func numbered(number int64, hash string) api.Revision {
 	return api.Revision{Workload: oldRevision.Workload, Number: number, Hash: hash}
 }
 
-// proven starts two old pods, and lets the first one serve for [turn.Rest], until its revision
-// is proven.
+// proven starts two old pods, and lets the first one serve for longer than [turn.Rest]. By then the
+// revision of both pods is proven.
 func (w *world) proven() (a, a2 *pod) {
 	w.free(theSlot, nextLease)
 	a = w.up("a", of(oldRevision))
@@ -145,7 +145,8 @@ func TestPausedSlotDelaysRolloutUntilThePauseEnds(t *testing.T) {
 	})
 }
 
-// While a person pauses a Deployment's rollout, the controller keeps pods of both revisions.
+// While the field spec.paused of a Deployment is true, the controller keeps pods of both
+// revisions.
 func TestNewRevisionBecomesProvenWhileOldPodsRemain(t *testing.T) {
 	simulate(t, func(w *world) {
 		a, a2 := w.proven()

@@ -58,9 +58,9 @@ func (q *requests) carry(ctx context.Context, a claim.Action) {
 
 // acquire sends an acquiring write. For a new hold, acquire also checks whether this pod is being
 // deleted. If the last release names this pod as successor, the check does not delay the grant.
-// Either a check ahead has already cleared the pod, or acquire sends the write and the check at the
-// same time. If the release does not name this pod, several standbys may send the write, and only
-// the pod whose write is stored sends the check.
+// Either [requests.checkAhead] has just found that the pod is not being deleted, or acquire sends
+// the write and the check at the same time. If the release does not name this pod, several
+// standbys may send the write, and only the pod whose write is stored sends the check.
 func (q *requests) acquire(ctx context.Context, a claim.Action) {
 	check := func() { q.checkDeletion(ctx, a.Record.Hold) }
 	switch named := q.unit.claim.Record(a.Slot).Successor == q.unit.self.Identity; {
@@ -75,14 +75,15 @@ func (q *requests) acquire(ctx context.Context, a claim.Action) {
 }
 
 // checkAhead checks whether the pod is being deleted, while the given hold of another pod still
-// lasts. The standby expects the slot after that hold. The check is a patch of the pod, and would
-// otherwise compete with the acquiring write for the API server's processors.
+// lasts. The standby expects the slot after that hold. The method ReadDeletion sends an empty patch
+// of the pod. After the hold, this patch would compete with the acquiring write for the API
+// server's processors.
 func (q *requests) checkAhead(ctx context.Context, hold string) {
 	u := q.unit
 	q.group.Go(func() {
 		bounded, cancel := context.WithTimeout(ctx, q.timeout)
 		defer cancel()
-		pod, err := u.config.API.ReadPod(bounded, u.config.PodName)
+		pod, err := u.config.API.ReadDeletion(bounded, u.config.PodName)
 		q.posts.post(ctx, func(time.Duration) {
 			u.deletion.note("", pod.Deleted || gone(err))
 			u.deletion.cleared = err == nil && hold == u.deletion.ahead
@@ -99,7 +100,7 @@ func (q *requests) checkDeletion(ctx context.Context, hold string) {
 	q.group.Go(func() {
 		bounded, cancel := context.WithTimeout(ctx, min(q.timeout, u.self.Budget.Retry))
 		defer cancel()
-		pod, err := u.config.API.ReadPod(bounded, u.config.PodName)
+		pod, err := u.config.API.ReadDeletion(bounded, u.config.PodName)
 		if err != nil {
 			u.config.Log.Debug("deletion is not known", "hold", hold, "err", err)
 		}
@@ -117,7 +118,7 @@ func (q *requests) learnDeletion(ctx context.Context) {
 	q.group.Go(func() {
 		bounded, cancel := context.WithTimeout(ctx, q.timeout)
 		defer cancel()
-		if pod, err := u.config.API.ReadPod(bounded, u.config.PodName); err == nil {
+		if pod, err := u.config.API.ReadDeletion(bounded, u.config.PodName); err == nil {
 			q.posts.post(ctx, func(time.Duration) { u.deletion.note("", pod.Deleted) })
 		}
 	})

@@ -9,7 +9,8 @@ import (
 )
 
 // Serve runs the agent's end of the gate and the agent's loop, and returns the error with which
-// the agent's process ends. When one of the two ends, Serve ends the other, and waits for both.
+// the agent's process ends. When the gate or the loop returns, Serve stops the other, and
+// waits until both have returned.
 // If the gate returns an error, Serve does not wait for the loop, which may be blocked. A wait
 // would be unsafe: with the gate "pod", the kubelet stops the application only after the agent's
 // process has ended.

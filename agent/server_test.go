@@ -131,7 +131,7 @@ type link struct {
 	// error.
 	idle    time.Duration
 	orderly bool
-	// unwritten is the error of all writes of Leases.
+	// unwritten, if set, is the error of all writes of Leases.
 	unwritten error
 	// meddle, if set, is called before each write of a Lease.
 	meddle func()
@@ -359,7 +359,7 @@ func (l *link) PatchPodStatus(ctx context.Context, _ string, patch []byte) (kube
 	return l.store(patch)
 }
 
-func (l *link) ReadPod(ctx context.Context, pod string) (kube.Pod, error) {
+func (l *link) ReadDeletion(ctx context.Context, pod string) (kube.Pod, error) {
 	l.set(func(l *link) { l.podReads++ })
 	return l.PatchPodStatus(ctx, pod, show.Anything)
 }

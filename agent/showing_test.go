@@ -76,7 +76,8 @@ func TestYieldingPodKeepsSlotUntilUnreadinessIsStored(t *testing.T) {
 	})
 }
 
-// During a partition no status can be stored, so the gate never reports that the hold is over.
+// The gate "readiness" reports the end of a hold only after the API server has stored that the pod
+// is not Ready. During a partition the API server cannot store that, so the Lease expires.
 func TestHoldWithReadinessGateExpiresDuringAPartition(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)

@@ -107,8 +107,9 @@ func (s standby) vacant(f claim.Facts, views []claim.View) bool {
 	return f.Compete && !f.Alive && now >= u.waits.retryAt && free > 0 && enough
 }
 
-// lookTime is enough for the answer to a look. After a refused write, a pod may wait for a whole
-// lease duration before its next look. Such a wait must not end a vacancy.
+// lookTime is the time that a look gets for its answer after a lease duration without news.
+// After a refused write, a pod may wait for a whole lease duration before its next look. Until
+// the answer to that look, a vacant slot must still count as vacant.
 const lookTime = 5 * time.Second
 
 // unheard reports whether the pod has no watch of the slot, and has heard nothing about the slot

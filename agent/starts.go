@@ -122,8 +122,9 @@ func (s *starts) act(ctx context.Context, now time.Duration, f startFacts) time.
 	}
 }
 
-// follow reports leaps of the wall clock to the claim, because the machine may have been
-// paused. If the agent is stopping, follow also ends the claim.
+// follow reports leaps of the wall clock to the claim. A leap may mean that the machine was
+// paused, and that the Lease expired meanwhile. If the agent is stopping, follow also ends the
+// claim.
 func (s *starts) follow(now time.Duration) {
 	for ; s.leaps < s.unit.leaps; s.leaps++ {
 		s.claim.Leapt(now)
@@ -142,9 +143,9 @@ func (s *starts) settle(serves bool) {
 		case !known || r.Phase == gate.Ended:
 			return true
 		case r.Phase == gate.Waiting:
-			// Either the grant is still under way, or the shim refused the grant, or its child
-			// is already dead. Only in the last case does the report of the waiting shim name
-			// the grant's hold.
+			// The shim waits for one of three reasons: the grant is still under way, the shim
+			// refused the grant, or the child is already dead. Only in the last case the start
+			// is over, and the report of the waiting shim names the grant's hold.
 			return s.unit.orders.to(id).granted == r.Hold
 		}
 		return serves && r.Phase == gate.Running && !r.Starting

@@ -77,7 +77,7 @@ const (
 	Look Kind = iota + 1
 	// EndLook ends the slot's look.
 	EndLook
-	// Read reads the Lease consistently.
+	// Read reads the Lease consistently: the answer is not older than the request.
 	Read
 	// Acquire, Renew and Release write the action's Record.
 	Acquire

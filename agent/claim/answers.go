@@ -172,7 +172,7 @@ func (s *slot) released(now time.Duration, a Action, answer Answer) error {
 func (s *slot) missed(now time.Duration, a Action, answer Answer) error {
 	if answer.Conflict {
 		if a.Kind == Acquire {
-			s.spread.conflicted()
+			s.spread.conflicted(now - a.Sent())
 		}
 		s.refused = a.Record.Version
 		s.tryAt = now + max(s.jitter(s.Self.Budget.Retry), s.backoff(now, answer.RetryAfter))

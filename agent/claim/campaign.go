@@ -112,10 +112,11 @@ func (c campaign) acquire(p *plan, s *slot, r lease.Record) {
 
 // patientUntil returns the instant until which the campaign keeps its slots while it cannot acquire
 // the next slot. That instant is a lease duration after the campaign began or last acquired a slot.
-// The campaign does not give up earlier. Another pod may hold the next slot only briefly, or the
-// API server may refuse the write only for a while. Two sorts of campaigns wait longer. A campaign
-// that resumes a hold keeps its slots until the child of that hold is dead. A writer keeps its
-// slots until the claim has not seen the next slot's Lease for a lease duration.
+// The campaign does not give up earlier, because the obstacle may pass by itself. Another pod may
+// hold the next slot only briefly, or the API server may refuse the write only for a while. Two
+// sorts of campaigns wait longer. A campaign that resumes a hold keeps its slots until the child of
+// that hold is dead. A writer keeps its slots while the claim sees the next slot's Lease, and for a
+// lease duration after that.
 func (c campaign) patientUntil(s *slot) time.Duration {
 	duration := s.Self.Budget.Duration
 	if c.resumed {

@@ -73,8 +73,9 @@ func (p *modelPod) quiet(seconds int, seed int) {
 // failures are the ways in which the reads of single Leases fail.
 var failures = map[string]link{"refused reads": refused, "reads without answers": deaf}
 
-// If the agent cannot read a Lease, an earlier agent process of the pod may have held that slot. So
-// the pod waits a lease duration before its first start, in whichever way the reads fail.
+// While the agent cannot read a Lease, the agent must assume that an earlier agent process of
+// the pod has held that slot. So the pod waits a lease duration before its first start, but no
+// longer, in whichever way the reads fail.
 func TestUnreadableLeasesNeverDelayChildBeyondLeaseDuration(t *testing.T) {
 	for name, l := range failures {
 		t.Run(name, func(t *testing.T) {

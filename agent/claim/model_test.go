@@ -14,7 +14,7 @@ import (
 )
 
 // model is an API server with a few Leases, and the pods that claim them. The model uses no
-// goroutine. Time passes only when the schedule says so.
+// goroutine. Time passes only in the method "advance".
 type model struct {
 	now     time.Duration
 	began   time.Time
@@ -173,8 +173,8 @@ func (m *model) remove(l *modelLease) {
 	m.store(l, lease.Record{UID: "uid-" + strconv.Itoa(m.version), Holder: "unknown", Duration: api.DefaultLeaseDuration})
 }
 
-// meddle writes a Lease as a client that is no agent may do. That client takes a free Lease and
-// vanishes, or writes a held Lease again.
+// meddle writes a Lease, as any client other than an agent may do. That client takes a free
+// Lease and vanishes, or writes a held Lease again.
 func (m *model) meddle(l *modelLease) {
 	r := l.record
 	if r.Holder == "" {

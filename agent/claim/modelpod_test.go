@@ -70,7 +70,7 @@ type modelPod struct {
 	// began; zero before the drain.
 	hold   string
 	drains time.Duration
-	// successor is the pod that the releases of a draining hold name.
+	// successor is the pod that a draining hold's releases name as the next holder.
 	successor string
 	// quick reports that the child stops at once in a drain. The field "leaving" reports that
 	// the agent is about to end.

@@ -118,7 +118,7 @@ func (n need) reading(p *plan, c campaign) slots {
 	switch r, _ := intent.view.Record(); {
 	case intent.proven(p.facts, r):
 		// The intent's Lease still names this pod, whose program no longer wants to write. The
-		// claim is about to release the intent.
+		// claim is about to release the intent, so the reader's campaign goes on.
 	case !sees:
 		return nil
 	case p.now < at:
@@ -162,8 +162,8 @@ func (n need) writing() slots {
 	return n.slots
 }
 
-// inSight returns the slots at which a standby looks. A reader does not look at the slots
-// beyond the size of its claim.
+// inSight returns the slots at which a standby looks. A reader looks only at the intent and at
+// the next slots, as many as the size of its claim.
 func (n need) inSight(f Facts) slots {
 	if n.Readers > 0 && !f.Writes {
 		return n.slots[:1+n.Readers]
@@ -220,12 +220,14 @@ func (n need) soleAt(p *plan) time.Duration {
 	for _, s := range n.slots {
 		switch r, ok := s.view.Record(); {
 		case !ok && n.First:
-			// No earlier process of the pod has a child.
+			// No earlier agent process of the pod has competed for slots, so no such process can
+			// have a child.
 		case !ok:
 			at = max(at, n.began+duration)
 		case n.known != nil && !n.known[r.Hold]:
-			// The hold in the Lease needs no wait. If an earlier process of the pod wrote that
-			// hold, the hold had expired before this process began its last campaign.
+			// No child of an earlier agent process of this pod can be alive under the hold
+			// in the Lease. Either no such process wrote that hold, or the hold had expired
+			// before this process began its last campaign.
 		case n.Self.Mine(r) && !s.proven(p.facts, r) && s.shut(r) && !n.OwnProofs:
 			// The claim may not acquire a shut slot, so the slot's Lease continues to name the
 			// unproven hold. If the pod took another slot, the grant for that other slot would end

@@ -23,7 +23,8 @@ const (
 // below this bound, which is for unforeseen cases.
 type pace struct {
 	// paid is the instant from which another request keeps the rate [PerMinute] without a burst.
-	// Requests that come at once move this instant into the future.
+	// Each request moves this instant by a minute divided by PerMinute. So a burst of requests
+	// moves the instant far into the future.
 	paid time.Duration
 	// The field "more" is the number of requests that may come at once beyond [Burst].
 	more time.Duration
@@ -48,9 +49,11 @@ const (
 	// API server after an outage about as much as a holder does. A holder of a 60 s lease renews
 	// every 10 s. If the lease is shorter, the time between two renewals is the bound instead.
 	slowest = 10 * time.Second
-	// lasts is the shortest duration of a look that resets the count of failures. In that time
-	// a look costs two requests, and a holder of a 30 s lease sends two renewals. A read alone
-	// does not reset the count, because a server may answer reads but refuse watches.
+	// lasts is the shortest duration of a look that resets the count of failures. If each look
+	// failed after that time, a standby would send two requests in 10 s. A holder of a 30 s
+	// lease sends two renewals in 10 s, so the standby burdens the API server no more than that
+	// holder. A read alone does not reset the count, because a server may answer reads but
+	// refuse watches.
 	lasts = slowest
 )
 

@@ -14,13 +14,14 @@ type sight struct {
 	// answered reports that the last read of a look did not fail. An answer that the Lease does not
 	// exist is no failure. While reads fail, the claim reads one Lease at a time.
 	answered bool
-	// misses counts the failed reads since the last success, except those of the field "missedAt".
-	// The field "at" is the earliest instant of the next look after a failed read.
+	// misses counts the failed reads since the last success. The comment of the field "missedAt"
+	// names the reads that do not count. The field "at" is the earliest instant of the next look
+	// after a failed read.
 	misses int
 	at     time.Duration
 	// missedAt is the instant at which misses was last increased. If the look of a failed read
-	// began before this instant, that read does not increase misses. Both reads probably failed for
-	// the same reason.
+	// began before this instant, that read does not increase misses. That read and the last counted
+	// read probably failed for the same reason.
 	missedAt time.Duration
 	// quietUntil is the instant before which no look begins, because the claim has just released a
 	// slot.

@@ -21,6 +21,8 @@ type terms struct {
 	known map[string]bool
 	// looks bounds the looks of a claim that needs any one of its slots, for all slots together.
 	looks sight
+	// spread bounds the random delays before acquiring writes, for all slots together.
+	spread spread
 	// width is the number of slots at which a standby looks; zero for all slots. The field "from"
 	// is the index of the first of these slots.
 	from, width int
@@ -90,9 +92,9 @@ type slot struct {
 	held *lease.Hold
 	lost error
 
-	look   look
-	pace   pace
-	spread spread
+	look  look
+	pace  pace
+	delay delay
 	// child reports that one of the children in [Facts.Children] has a token of the slot.
 	child bool
 
@@ -114,9 +116,10 @@ type slot struct {
 	// unread is the hold of an acquiring write whose answer was lost. The field is empty again
 	// after a read of the Lease.
 	unread string
-	// confirmed is the value of the field "leaps" when the claim sent the last stored renewal. If
-	// "leaps" is now greater, a renewal is due at once. The field "leaptAt" is the instant of the
-	// last leap after which that renewal did not wait for the instant "tryAt".
+	// confirmed is the value of the field "leaps" when the claim sent the last stored
+	// acquisition or renewal. While "leaps" is greater, a renewal is due at the instant "tryAt".
+	// At a leap, the claim sets "tryAt" to the present instant, but only once in Budget.Retry.
+	// The field "leaptAt" is the instant of the last leap at which the claim did so.
 	confirmed int
 	leaptAt   time.Duration
 }
@@ -210,7 +213,7 @@ func (s *slot) backoff(now, retryAfter time.Duration) time.Duration {
 func (s *slot) takableAt(f Facts) (time.Duration, bool) {
 	at, sees := s.freeAt(f, &s.view)
 	if r, _ := s.view.Record(); sees && !s.named(&s.view) {
-		at += s.spread.after(r, s.Random.Uint64)
+		at += s.delayed(r)
 	}
 	return at, sees
 }

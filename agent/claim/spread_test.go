@@ -65,37 +65,37 @@ func (r *rival) writes(successor string) (Action, time.Duration) {
 	return Action{}, 0
 }
 
-// loses makes another pod acquire the slot before the claim. The result is the time until the
-// claim sends its write.
-func (r *rival) loses() time.Duration {
+// loses makes another pod acquire the slot before the claim. The refusal of the claim's write takes
+// the given time. The result is the time until the claim sends its write.
+func (r *rival) loses(took time.Duration) time.Duration {
 	a, waited := r.writes("")
+	r.now += took
 	_ = r.Answered(r.now, a, Answer{Err: errors.New("conflict"), Conflict: true})
 	r.look.Watched(r.now, r.record("z_1"))
 	return waited
 }
 
-func TestConflictsSpreadLaterAcquiringWrites(t *testing.T) {
-	longest := map[int]time.Duration{}
-	for seed := range uint64(100) {
-		r := newRival(t, seed)
-		for i := range 8 {
-			longest[i] = max(longest[i], r.loses())
+func TestSlowConflictSpreadsTheNextAcquiringWrite(t *testing.T) {
+	for took, limit := range map[time.Duration]time.Duration{
+		10 * time.Millisecond: 10 * time.Millisecond,
+		time.Second:           mostSpread,
+	} {
+		first, next := time.Duration(0), time.Duration(0)
+		for seed := range uint64(100) {
+			r := newRival(t, seed)
+			first = max(first, r.loses(took))
+			next = max(next, r.loses(took))
 		}
-	}
-	assert.Zero(t, longest[0], "a pod without a conflict writes at once")
-	for i := 1; i < 8; i++ {
-		limit := min(leastSpread<<(i-1), mostSpread)
-		assert.Less(t, longest[i], limit)
-		assert.Greater(t, longest[i], limit/2)
+		assert.Zero(t, first, "a pod without a conflict writes at once")
+		assert.Less(t, next, limit)
+		assert.Greater(t, next, limit/2)
 	}
 }
 
 func TestNamedSuccessorWritesAtOnceDespiteConflicts(t *testing.T) {
 	for seed := range uint64(100) {
 		r := newRival(t, seed)
-		for range 8 {
-			r.loses()
-		}
+		r.loses(time.Second)
 		_, waited := r.writes(r.need.Self.Identity)
 		assert.Zero(t, waited)
 	}
@@ -103,21 +103,18 @@ func TestNamedSuccessorWritesAtOnceDespiteConflicts(t *testing.T) {
 
 func TestAcquisitionsShortenTheSpread(t *testing.T) {
 	s := spread{}
-	for range 10 {
-		s.conflicted()
-	}
-	assert.Equal(t, mostSpread, s.limit)
-	for range 5 {
+	s.conflicted(time.Second)
+	for range 30 {
 		s.acquired()
 	}
-	assert.Zero(t, s.after(lease.Record{Version: "1"}, rand.NewPCG(1, 2).Uint64))
+	assert.Zero(t, s.limit)
 }
 
-func TestSpreadStaysTheSameForAVersion(t *testing.T) {
-	s, random := spread{limit: mostSpread}, rand.NewPCG(1, 2)
-	first := s.after(lease.Record{Version: "1"}, random.Uint64)
-	assert.Equal(t, first, s.after(lease.Record{Version: "1"}, random.Uint64))
-	assert.NotEqual(t, first, s.after(lease.Record{Version: "2"}, random.Uint64))
+func TestWritesDelayStaysTheSameForAVersion(t *testing.T) {
+	s := &slot{terms: &terms{Config: Config{Random: rand.NewPCG(1, 2)}, spread: spread{limit: mostSpread}}}
+	first := s.delayed(lease.Record{Version: "1"})
+	assert.Equal(t, first, s.delayed(lease.Record{Version: "1"}))
+	assert.NotEqual(t, first, s.delayed(lease.Record{Version: "2"}))
 }
 
 // After a release, another pod is about to acquire the slot. Reads of the pod that has released the

@@ -126,13 +126,14 @@ type View struct {
 	Known  bool
 	// Mine reports that the Lease names this pod.
 	Mine bool
-	// Alive reports that the claim has seen a renewal of the holder.
+	// Alive reports that the claim has seen a renewal by the present holder.
 	Alive bool
 	// Shut reports that this claim may not acquire the slot even if its Lease is free. Either a
 	// person has paused the slot, or its stamp does not admit the pod, or its shard is done.
 	Shut bool
-	// Heard is the instant of the last read, watch event, or answer that the pod cannot read the
-	// Lease; zero for none. A failed request without such an answer does not count.
+	// Heard is the instant at which the API server last told the pod about the Lease; zero for
+	// none. A read and a watch event count. An answer that the Lease does not exist, or that
+	// the pod may not read the Lease, also counts. Every other failed request does not count.
 	Heard time.Duration
 	// ExpiresAt is the instant at which the Lease expires, unless the claim sees a renewal
 	// before that. FreeAt is the instant from which the slot is free; [instant.Never] while the

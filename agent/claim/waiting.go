@@ -149,8 +149,8 @@ func (c *Claim) abandon(p *plan) {
 	p.wakeAt(p.now)
 }
 
-// standBack gives up the slots that the campaign has acquired, because it cannot acquire the next
-// slot. For the time between two renewals only other pods compete for these slots.
+// standBack gives up the slots that the campaign has acquired, because the campaign cannot acquire
+// the next slot. For the time between two renewals only other pods compete for these slots.
 func (c *Claim) standBack(p *plan, missing *slot) {
 	p.add(Action{Kind: StandBack, slot: missing, Hold: c.campaign.hold})
 	c.handback = handback{due: true, headStart: c.need.Self.Budget.Renew}

@@ -341,10 +341,31 @@ func TestPodStatusPatchIsAStrategicMerge(t *testing.T) {
 		PatchPodStatus(t.Context(), "p", nil)
 	require.NoError(t, err)
 	assert.Equal(t, Pod{ResourceVersion: "9", DeletionCost: "7"}, pod)
-	_, err = serve(t, 403, "").ReadPod(t.Context(), "p")
+	_, err = serve(t, 403, "").PatchPodStatus(t.Context(), "p", nil)
 	require.ErrorIs(t, err, ErrForbidden)
 	_, err = serve(t, 200, `{"kind":"Pod"}`).PatchPodStatus(t.Context(), "p", nil)
 	assert.ErrorIs(t, err, ErrMalformed)
+}
+
+func TestDeletionCheckReadsARefusedRemovalAsNotDeleted(t *testing.T) {
+	client := newServer(t, func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		assert.Equal(t, "/api/v1/namespaces/shop/pods/biller-1/status", r.URL.Path)
+		assert.Equal(t, "application/json-patch+json", r.Header.Get("Content-Type"))
+		assert.JSONEq(t, `[{"op":"remove","path":"/metadata/deletionTimestamp"}]`, string(body))
+		w.WriteHeader(http.StatusUnprocessableEntity)
+		_, _ = io.WriteString(w, `{"kind":"Status","reason":"Invalid","code":422}`)
+	}).client(t)
+	pod, err := client.ReadDeletion(t.Context(), "biller-1")
+	require.NoError(t, err)
+	assert.Zero(t, pod)
+	pod, err = serve(t, 200, `{"metadata":{"resourceVersion":"8","deletionTimestamp":"2026-11-20T21:00:00Z"}}`).ReadDeletion(t.Context(), "p")
+	require.NoError(t, err)
+	assert.True(t, pod.Deleted)
+	_, err = serve(t, 422, "refused by a proxy").ReadDeletion(t.Context(), "p")
+	require.Error(t, err, "only the API server's own answer counts")
+	_, err = serve(t, 403, "").ReadDeletion(t.Context(), "p")
+	assert.ErrorIs(t, err, ErrForbidden)
 }
 
 func TestRemainingGraceIsMeasuredByAPIServersClock(t *testing.T) {

@@ -6,6 +6,7 @@ package kube
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -38,15 +39,24 @@ type Pod struct {
 // nothing. If the patch names another resourceVersion than the pod has, the API server refuses
 // the patch with [ErrConflict].
 func (c *Client) PatchPodStatus(ctx context.Context, pod string, patch []byte) (Pod, error) {
+	answer, err := c.patchPod(ctx, pod, "application/strategic-merge-patch+json", patch)
+	if err != nil {
+		return Pod{}, fmt.Errorf("patch status of pod %s: %w", pod, err)
+	}
+	return answer, nil
+}
+
+// patchPod sends a patch of the given content type through the pod's status subresource.
+func (c *Client) patchPod(ctx context.Context, pod, contentType string, patch []byte) (Pod, error) {
 	response, err := c.send(ctx, request{
 		method:      http.MethodPatch,
 		path:        c.corePath("pods") + "/" + url.PathEscape(pod) + "/status",
-		contentType: "application/strategic-merge-patch+json",
+		contentType: contentType,
 		body:        patch,
 		accept:      metadataAlone,
 	})
 	if err != nil {
-		return Pod{}, fmt.Errorf("patch status of pod %s: %w", pod, err)
+		return Pod{}, err
 	}
 	defer response.Body.Close()
 	var answer podAnswer
@@ -58,7 +68,7 @@ func (c *Client) PatchPodStatus(ctx context.Context, pod string, patch []byte) (
 		err = fmt.Errorf("%w: no resourceVersion", ErrMalformed)
 	}
 	if err != nil {
-		return Pod{}, fmt.Errorf("patch status of pod %s: %w", pod, err)
+		return Pod{}, err
 	}
 	return Pod{
 		ResourceVersion: answer.Metadata.ResourceVersion,
@@ -68,9 +78,24 @@ func (c *Client) PatchPodStatus(ctx context.Context, pod string, patch []byte) (
 	}, nil
 }
 
-// ReadPod reads the pod by an empty patch, because the agent has no right to read pods.
-func (c *Client) ReadPod(ctx context.Context, pod string) (Pod, error) {
-	return c.PatchPodStatus(ctx, pod, []byte("{}"))
+// removesDeletion is a JSON patch (RFC 6902) that changes no pod. A pod that is not being deleted has
+// no deletionTimestamp, so the API server refuses the patch with the status 422. For all other pods
+// the API server keeps the deletionTimestamp, which no request can remove, and returns the pod.
+const removesDeletion = `[{"op":"remove","path":"/metadata/deletionTimestamp"}]`
+
+// ReadDeletion reads whether the pod is being deleted. The other fields of the result are zero
+// unless the pod is being deleted. The agent has no right to read pods, so ReadDeletion sends a
+// patch that changes nothing. If the pod is not being deleted, the API server refuses this patch
+// before the admission. So the refusal costs the API server half as much as an empty patch.
+func (c *Client) ReadDeletion(ctx context.Context, pod string) (Pod, error) {
+	answer, err := c.patchPod(ctx, pod, "application/json-patch+json", []byte(removesDeletion))
+	if status, ok := errors.AsType[*StatusError](err); ok && status.Code == http.StatusUnprocessableEntity && status.Reason == "Invalid" {
+		return Pod{}, nil
+	}
+	if err != nil {
+		return Pod{}, fmt.Errorf("read the deletion of pod %s: %w", pod, err)
+	}
+	return answer, nil
 }
 
 // podAnswer has the part of a pod that this package reads.

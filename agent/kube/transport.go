@@ -42,8 +42,9 @@ const (
 )
 
 // curves are the cheapest key exchanges that every API server supports. Go's default, a
-// post-quantum exchange, costs a kilobyte in each direction and lasting memory. The content of a
-// connection to the API server must stay secret only for minutes.
+// post-quantum exchange, costs a kilobyte in each direction and lasting memory. That exchange would
+// protect a recorded connection from quantum computers of the future. By then the agent's token in
+// that connection has expired.
 var curves = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384}
 
 // newTransport returns a transport that speaks only HTTP/1.1, so that no two requests share a

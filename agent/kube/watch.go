@@ -102,7 +102,8 @@ func (c *Client) watch(ctx context.Context, collection, name, resourceVersion st
 	if err := readWatch(response.Body, take); err != nil {
 		return err
 	}
-	// Once the client has cancelled the watch, the server may end the stream without an error.
+	// Once the client has cancelled the watch, the server may end the stream without an error. Then
+	// the error of ctx tells the caller of the cancellation.
 	return ctx.Err()
 }
 

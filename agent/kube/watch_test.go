@@ -104,7 +104,8 @@ func TestRefusedWatchReturnsErrorForItsHTTPStatus(t *testing.T) {
 	}
 }
 
-// The limit applies to a frame, not to a watch, because a watch lasts for hours.
+// The size limit, [maxBody], applies to each frame, and not to a whole watch, because a watch lasts
+// for hours.
 func TestWatchMayExceedSizeLimitOfOneEvent(t *testing.T) {
 	one := frame(Modified, "43")
 	count := 2*maxBody/len(one) + 1

@@ -83,10 +83,10 @@ func (c *Client) PatchPodStatus(ctx context.Context, _ string, patch []byte) (ku
 	return c.patch(ctx, "patch", patch)
 }
 
-// ReadPod implements agent.API. The agent may patch and read its pod at the same time. So
-// ReadPod and PatchPodStatus send different kinds of requests, which have separate random
+// ReadDeletion implements agent.API. The agent may patch and read its pod at the same time. So
+// ReadDeletion and PatchPodStatus send different kinds of requests, which have separate random
 // sources.
-func (c *Client) ReadPod(ctx context.Context, pod string) (kube.Pod, error) {
+func (c *Client) ReadDeletion(ctx context.Context, pod string) (kube.Pod, error) {
 	return c.patch(ctx, "patch "+pod, []byte("{}"))
 }
 

@@ -646,6 +646,9 @@ func TestGateKeepsTheQualityOfServiceClass(t *testing.T) {
 }
 
 // Tests of package rights.
+func TestDeletionCheckNeverChangesThePod(t *testing.T) {
+	rights.TestDeletionCheckNeverChangesThePod(t)
+}
 
 func TestAdministratorFreesSlotBlockedByAUsersLease(t *testing.T) {
 	rights.TestAdministratorFreesSlotBlockedByAUsersLease(t)
