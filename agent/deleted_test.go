@@ -65,10 +65,9 @@ func TestDeletedStandbyNeverStartsChildAfterARelease(t *testing.T) {
 	}
 }
 
-// The agent checks for its pod's deletion by an empty patch of the pod. Such a patch costs the
-// API server more than a write of a Lease. If the release names no successor, all standbys write
-// at once, and only the pod that got the slot sends the patch.
-func TestUnnamedStandbyChecksPodDeletionAfterAcquiring(t *testing.T) {
+// The agent checks for its pod's deletion by a patch of the pod. If the release names no successor,
+// all standbys write at once, and only the pod that got the slot sends the patch.
+func TestNonSuccessorStandbyChecksPodDeletionAfterAcquiring(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a, b := w.pair()
@@ -113,9 +112,11 @@ func TestNamedSuccessorChecksPodDeletionBeforeTheRelease(t *testing.T) {
 	}
 }
 
-// A pod that is deleted between the check and the release may start its application. The answer to
-// the first status write reports the deletion, and the agent gives the hold back.
-func TestSuccessorDeletedAfterTheCheckGivesHoldBack(t *testing.T) {
+// During a yield the successor checks whether its pod is being deleted. If the deletion comes
+// after this check, but before the holder's release, the successor may start its application.
+// Then the answer to the successor's first status write reports the deletion, and the successor
+// gives the hold back.
+func TestSuccessorDeletedDuringYieldReleasesTheSlot(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a, b := w.pair()

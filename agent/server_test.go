@@ -157,8 +157,10 @@ type link struct {
 	deleted bool
 	// graceEnds is the instant at which the deleted pod's grace is over.
 	graceEnds time.Time
-	// cost is the pod's deletion cost, if a person has set it.
-	cost string
+	// cost is the pod's deletion cost, if a person has set it. The field "edits" counts the changes of
+	// the pod that no agent has made.
+	cost  string
+	edits int
 }
 
 func (l *link) set(f func(l *link)) {
@@ -367,7 +369,7 @@ func (l *link) ReadDeletion(ctx context.Context, pod string) (kube.Pod, error) {
 // store handles a patch as the API server does. A patch that names another resourceVersion than the
 // pod's is refused, and a patch that changes nothing is not stored.
 func (l *link) store(patch []byte) (kube.Pod, error) {
-	version := strconv.Itoa(len(l.patches))
+	version := strconv.Itoa(len(l.patches) + l.edits)
 	is := kube.Pod{ResourceVersion: version, Deleted: l.deleted, GraceLeft: max(0, time.Until(l.graceEnds)), DeletionCost: l.cost}
 	var fields struct {
 		Metadata map[string]any `json:"metadata,omitempty"`
@@ -385,7 +387,7 @@ func (l *link) store(patch []byte) (kube.Pod, error) {
 		return is, err
 	}
 	l.patches = append(l.patches, string(stripped))
-	is.ResourceVersion = strconv.Itoa(len(l.patches))
+	is.ResourceVersion = strconv.Itoa(len(l.patches) + l.edits)
 	return is, nil
 }
 

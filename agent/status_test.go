@@ -68,7 +68,7 @@ func TestAgentKeepsDeletionCostThatAPersonSet(t *testing.T) {
 
 // The second hold's status equals that of the first hold, so the API server stores nothing for
 // the second hold.
-func TestUnchangedPodStatusInNewHoldStoresNothing(t *testing.T) {
+func TestNewHoldStoresNoUnchangedPodStatus(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := &link{server: w.server}
 		s := l.status(w)
@@ -78,6 +78,28 @@ func TestUnchangedPodStatusInNewHoldStoresNothing(t *testing.T) {
 		s.Show(show.Appearance{Ready: true, Reason: show.ReadyHolding, Hold: "second"})
 		w.pass(time.Minute)
 		assert.Len(t, l.patches, 1)
-		assert.Equal(t, 4, w.server.patched(), "two for each hold")
+		assert.Equal(t, 3, w.server.patched(), "the first write also needs a read")
+	})
+}
+
+// Each read of the pod is an empty patch, which costs the API server as much as a write.
+func TestStatusWriteReadsPodOnlyAfterForeignChanges(t *testing.T) {
+	simulate(t, func(w *world) {
+		l := &link{server: w.server}
+		s := l.status(w)
+		sent := 0
+		show := func(ready bool) (requests int) {
+			s.Show(show.Appearance{Ready: ready, Reason: "any", Hold: "h"})
+			w.pass(time.Minute)
+			before := sent
+			sent = w.server.patched()
+			return sent - before
+		}
+		assert.Equal(t, 2, show(true))
+		assert.Equal(t, 1, show(false))
+		l.set(func(l *link) { l.edits, l.cost = l.edits+1, "100" })
+		assert.Equal(t, 3, show(true), "a refused write, a read, and a write")
+		assert.NotContains(t, l.patches[len(l.patches)-1], api.DeletionCostAnnotation, "a person has set the cost")
+		assert.Equal(t, 1, show(false))
 	})
 }

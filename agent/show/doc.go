@@ -63,7 +63,8 @@ type Config struct {
 	// the pod is being deleted.
 	Asked func(ctx context.Context, hold string, deleted bool)
 	// Calm is called after each write of the pod's status or Events, when a burst of the
-	// agent's requests is usually over.
+	// agent's requests is usually over. The function may do postponed work, such as a garbage
+	// collection.
 	Calm func()
 	Wall func() time.Time
 	Log  *slog.Logger

@@ -17,8 +17,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// Events writes Events on the pod for people, beside the agent's loop. An Event that
-// cannot be written soon is dropped, because the log has the same fact.
+// Events writes Events on the pod for people, in a goroutine beside that of the agent's loop.
+// An Event that cannot be written soon is dropped, because the log has the same fact.
 type Events struct {
 	config Config
 	queue  chan kube.Event
@@ -120,7 +120,7 @@ func (e *Events) put(event kube.Event) {
 	}
 }
 
-// Acquired adds the Event that a hold begins.
+// Acquired adds the Event about the beginning of a hold.
 func (e *Events) Acquired(tokens []gate.SlotToken) {
 	var parts []string
 	for _, t := range tokens {

@@ -104,7 +104,8 @@ func (r *Readiness) Draining(now time.Duration, hold, reason string, since time.
 		return keep(instant.Never)
 	}
 	if soon := since + r.config.Budget.Retry; now < soon && !r.config.Gate {
-		// Most children end within Budget.Retry, and after that the pod is a standby.
+		// Most children end within Budget.Retry, and then the pod is a standby, which may be Ready.
+		// If the pod were not Ready for so short a time, its Services would change back and forth.
 		return keep(soon)
 	}
 	draining := look(false, ReadyDraining, "the application is stopped: "+reason).of(hold)

@@ -27,7 +27,7 @@ type holders struct {
 	next string
 	// mine reports that the Lease of a slot names this pod.
 	mine bool
-	// holder and slot are the pod and the Lease that the condition's message names.
+	// holder and slot are the pod and the Lease that the message of the pod condition names.
 	holder, slot string
 	// paused describes, for people, the pause of a slot; empty without a pause.
 	paused string

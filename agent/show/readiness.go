@@ -102,8 +102,8 @@ func look(ready bool, reason, message string) Look {
 }
 
 // Handover returns how long a standby stays Ready while no holder serves. A vanished holder
-// blocks the slot for a lease duration. The next application may then take the time between two
-// renewals to start. A longer start is an outage, which Services should see. A strict controller
+// blocks the slot for the lease duration, b.Duration. Then the next application has the time
+// b.Renew to start. A longer start is an outage, which Services should see. A strict controller
 // would delete a standby that is not Ready, so [Turn.Beyond] prolongs the time under such a
 // controller.
 func Handover(b api.Budget) time.Duration { return b.Duration + b.Renew }
@@ -117,7 +117,8 @@ func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childles
 	}
 	switch soon := r.began + r.config.Budget.Retry; {
 	case !h.known && r.config.Gate:
-		// An earlier agent process may have stored that the pod is Ready.
+		// An earlier agent process may have stored that the pod is Ready. With the gate
+		// "readiness" that old status must not stay.
 		return look(false, ReadyNoHolder, "the Leases of "+r.names()+" have not been read")
 	case !h.known:
 		return keep(instant.Never) // the last status is the best one known
@@ -245,7 +246,9 @@ func (r *Readiness) reach(now time.Duration, h holders, ready Look) Look {
 	}
 	switch well, known := r.target.reaches(); {
 	case !known:
-		ready = keep(instant.Never) // most pods answer the first check within milliseconds
+		// The status stays only briefly, because most pods answer the first check within
+		// milliseconds.
+		ready = keep(instant.Never)
 	case !well:
 		ready = look(false, ReadyUnreachable, h.message()+", and does not answer: "+r.target.err.Error())
 	}

@@ -16,7 +16,7 @@ import (
 
 // Appearance is the pod's status as Services, rollouts and people see it.
 type Appearance struct {
-	// Ready, Reason and Message are the fields of the agent's condition.
+	// Ready, Reason and Message are the fields of the pod condition [api.ReadyCondition].
 	Ready           bool
 	Reason, Message string
 	// Hold is the hold of the pod; empty for none. A pod with a hold gets the label of a
@@ -27,11 +27,14 @@ type Appearance struct {
 	Shard string
 }
 
-// Status writes an Appearance into the pod's status, beside the agent's loop. Only the last
-// Appearance is written, and no renewal waits for a write.
+// Status writes an Appearance into the pod's status, in a goroutine beside that of the agent's
+// loop. So no renewal waits for a write. Only the last Appearance is written.
 type Status struct {
 	config  Config
 	changed chan struct{}
+	// last is the pod in the answer to the last stored write; zero if the stored state is not
+	// known. Only Run uses this field.
+	last kube.Pod
 
 	mu   sync.Mutex
 	want Appearance
@@ -131,24 +134,42 @@ func (s *Status) Run(ctx context.Context) {
 // resourceVersion from the answer to this patch.
 var Anything = []byte("{}")
 
-// write stores the status under the present resourceVersion of the pod. A delayed earlier write
+// write stores the status under the last known resourceVersion of the pod. If somebody else has
+// changed the pod since, write reads the resourceVersion again. A delayed earlier write
 // names an older resourceVersion. So once this write has changed the pod, the API server refuses
 // the delayed write.
 func (s *Status) write(ctx context.Context, want Appearance, since time.Time) error {
+	if s.last.ResourceVersion != "" {
+		// In most handovers nobody has changed the pod since the last write.
+		if err := s.replace(ctx, want, since, s.last); !errors.Is(err, kube.ErrConflict) {
+			return err
+		}
+	}
 	pod, err := s.send(ctx, Anything)
 	if err != nil {
 		return err
 	}
 	s.config.Asked(ctx, want.Hold, pod.Deleted)
+	return s.replace(ctx, want, since, pod)
+}
+
+// replace stores the status if the pod still has the resourceVersion of the argument "pod".
+func (s *Status) replace(ctx context.Context, want Appearance, since time.Time, pod kube.Pod) error {
+	s.last = kube.Pod{}
 	patch, err := want.patch(pod, since, s.config.Shards > 0)
 	if err != nil {
 		return err
 	}
 	stored, err := s.send(ctx, patch)
-	if err == nil && stored.ResourceVersion == pod.ResourceVersion {
+	if err != nil {
+		return err
+	}
+	s.last = stored
+	s.config.Asked(ctx, want.Hold, stored.Deleted)
+	if stored.ResourceVersion == pod.ResourceVersion {
 		return kube.ErrUnchanged
 	}
-	return err
+	return nil
 }
 
 // send sends one patch, with the timeout of a renewal. So an API server that is fast enough for
