@@ -62,7 +62,7 @@ func (q *requests) followAsks(ctx context.Context, name string) error {
 	})
 }
 
-// sleep returns after the pause, or earlier at the end of ctx.
+// sleep returns after the time in the argument "pause", or earlier at the end of ctx.
 func sleep(ctx context.Context, pause time.Duration) {
 	timer := time.NewTimer(pause)
 	defer timer.Stop()

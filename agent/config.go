@@ -130,8 +130,8 @@ type Config struct {
 	// First reports that no earlier agent process of the pod has competed ([claim.Config.First]).
 	First bool
 	// OnceKey is the key of the pod's once claim. A once claim needs exactly one gated container.
-	// If the pod works through shards and then ends, OnceKey is the run: each shard runs until its
-	// success in that run. For all other claims OnceKey is empty.
+	// If the pod works through shards and then ends, OnceKey is the run: a shard is done once its
+	// work has succeeded in that run. For all other claims OnceKey is empty.
 	OnceKey string
 	// WaitAtMost bounds each wait of a container for its slots; zero means no bound.
 	WaitAtMost time.Duration
@@ -213,7 +213,8 @@ func (c Config) check() (Config, error) {
 	case !slices.IsSorted(c.Slots) || len(slices.Compact(slices.Clone(c.Slots))) != len(c.Slots):
 		return c, fmt.Errorf("agent: slots %q are not in the order of acquisition", c.Slots)
 	case c.Shards == 0 && slices.ContainsFunc(c.Slots, isShard):
-		// Without the number of shards, the claim would ignore the stamps of its Leases.
+		// Only slots that are all shards of one workload have a number of shards. Without
+		// that number, the claim would ignore the stamps of its Leases.
 		return c, fmt.Errorf("agent: slots %q are not all shards of one workload", c.Slots)
 	case c.BootID == "":
 		return c, errors.New("agent: no boot id")

@@ -29,8 +29,8 @@ type deletion struct {
 	// asked is the last hold during which the API server answered whether the pod is being
 	// deleted.
 	asked string
-	// seen is the last hold for which the API server's first answer during the hold was that the
-	// pod is being deleted.
+	// seen is the last hold during which the API server's first answer was that the pod is
+	// being deleted.
 	seen string
 	// begun counts the checks for the pod's deletion that have begun. The field "ended" is the
 	// number of the latest check that has ended.
@@ -43,9 +43,11 @@ type deletion struct {
 	cleared bool
 }
 
-// clearFor is the time for which a check ahead counts. Most applications end within this time after
-// their stop signal. A pod that is deleted within this time after its check may start its
-// application. The first status write then reports the deletion, and the agent gives back the hold.
+// clearFor is the time for which a check ahead counts. In a check ahead, a standby learns during
+// another pod's hold whether the standby itself is being deleted. Most applications end within
+// this time after their stop signal. A standby that is deleted within this time after its check
+// may start its application. The first status write then reports the deletion, and the agent
+// gives back the hold.
 const clearFor = 5 * time.Second
 
 // clears reports whether the check ahead has found no deletion, and still counts.

@@ -142,7 +142,7 @@ func TestPackageVariableImportsOnlyAPIAndKube(t *testing.T) {
 
 // Package courier sends the requests of a claim. Packages agent and local both use package
 // courier, so they write Leases by the same code.
-func TestPackageCourierImportsOnlyClaimLeaseAndKube(t *testing.T) {
+func TestPackageCourierImportsOnlyAllowedPackages(t *testing.T) {
 	allowed := []string{"api", "agent/claim", "agent/instant", "agent/kube", "agent/lease"}
 	for _, d := range dependencies(t, module+"agent/courier") {
 		assert.True(t, standard(d) || slices.Contains(allowed, strings.TrimPrefix(d, module)), "agent/courier imports %s", d)

@@ -329,7 +329,7 @@ func TestContainerEndsWhenItsBoundedWaitExpires(t *testing.T) {
 	})
 }
 
-func TestBoundedWaitExcludesTheChildsRunningTime(t *testing.T) {
+func TestPodsWaitLimitIgnoresTheChildsRunningTime(t *testing.T) {
 	const most = time.Minute
 	simulate(t, func(w *world) {
 		w.free(theSlot)

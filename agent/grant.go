@@ -26,8 +26,8 @@ func (h grants) start(ctx context.Context, s claim.State) time.Duration {
 	return min(h.loop.starts.act(ctx, h.loop.now, startFacts{holds: true, waits: waits, serves: h.serves()}), h.dismiss())
 }
 
-// dismiss ends the wait of each container that has waited for the start lock up to the bound. The
-// result is the instant of the next decision.
+// dismiss ends the wait of each container that has waited for the start lock for as long as the
+// annotation metaparticle.io/wait-at-most permits. The result is the instant of the next decision.
 func (h grants) dismiss() time.Duration {
 	if h.loop.starts.open() {
 		return instant.Never

@@ -40,8 +40,8 @@ type hold struct {
 	// refused reports that the last attempt to send a first grant failed, because the grant or
 	// the pod's course could not be stored on disk.
 	refused bool
-	// gap is the instant since which the hold waits for the container after an init container;
-	// zero without such a wait.
+	// gap is the instant since which the hold waits for the pod's next container, because an
+	// init container has succeeded; zero without such a wait.
 	gap time.Duration
 	// paused is the pause about which the agent has already written an Event.
 	paused claim.Pause
@@ -232,8 +232,8 @@ func (h *hold) deletedEarly() bool {
 	return u.deletion.seen == h.id && !u.config.KubeletStops && h.loop.now < h.since+u.self.Budget.Duration
 }
 
-// noteGap notes the instant from which the hold waits for the container after an init
-// container.
+// noteGap notes when an init container has succeeded under the hold. From that instant the hold
+// waits until the pod's next container starts.
 func (h *hold) noteGap() {
 	switch {
 	case !h.unit.shims.Succeeded(h.id):
@@ -264,9 +264,9 @@ func (h *hold) renew(ctx context.Context, s claim.State, guard bool) time.Durati
 }
 
 // servesSince returns the instant since which the application serves, for a caller that knows
-// that the application serves now. After a resume this time comes from the Lease, so that a pod
-// in its turn stays Ready. If the wall clock was set meanwhile, the time from the Lease may be
-// wrong. So the result is never before the start of the last child.
+// that the application serves now. After a resume the instant comes from the Lease, so that a
+// pod in its turn stays Ready. If the wall clock was set meanwhile, the time from the Lease may
+// be wrong. So the result is never before the start of the last child.
 func servesSince(h *hold) time.Duration {
 	now, known := h.loop.now, h.rollout.facts.Serving != 0
 	if known || !h.served || h.serving.IsZero() {
@@ -322,8 +322,9 @@ func (h *hold) appear(ctx context.Context, s claim.State) time.Duration {
 func (u *unit) spared() bool { return u.config.ReplacesUnready && u.stored.ready }
 
 // letGo ends the hold, and the claim waits for the slots again. If all children are proven
-// dead, the claim releases the slots at once, unless the pod itself needs them again. Without
-// proof the Leases must expire.
+// dead, the claim releases the slots at once, unless this pod is to hold the slots again.
+// Without that proof the claim keeps the slots until the proof comes, or until the Leases
+// expire.
 func (h *hold) letGo(end ending) {
 	u, budget := h.unit, h.unit.self.Budget
 	u.metrics.Holding(0)

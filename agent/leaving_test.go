@@ -25,7 +25,8 @@ func behind(p *ports, change ...func(c *Config)) []func(c *Config) {
 	return append([]func(c *Config){of(oldRevision), lingering(p)}, change...)
 }
 
-// service has a holder and the standbys of its Service, which forward their ports to the holder.
+// service has a holder, and the standbys in the holder's Service. Each standby forwards its
+// ports to the holder.
 type service struct {
 	*world
 	holder *pod
@@ -284,7 +285,7 @@ func TestRestartedContainerMakesALeavingHolderReadyAgain(t *testing.T) {
 
 // The kubelet may give an evicted pod no more than two seconds. So while the agent does not
 // know the grace, the shim must not hold the stop signal back for long.
-func TestStopSignalWaitsBrieflyWhileGraceIsUnknown(t *testing.T) {
+func TestUnknownGraceDelaysStopSignalOnlyBriefly(t *testing.T) {
 	for name, broken := range map[string]func(l *link){
 		"the API server refuses":      func(l *link) { l.refuse = &kube.StatusError{Code: 503} },
 		"the API server hangs":        func(l *link) { l.cut = true },

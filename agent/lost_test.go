@@ -34,7 +34,7 @@ func (w *world) edit(change func(l *kube.Lease)) {
 // stopped reports whether the first child of the shim s1 is dead.
 func (p *pod) stopped() bool { return p.gates.shim("s1").ran[0][1] >= 0 }
 
-func TestChildGetsNoGraceUnlessLeaseNamesPod(t *testing.T) {
+func TestChildGetsGraceOnlyIfLeaseNamesPod(t *testing.T) {
 	const drain = 9 * time.Second // the time for a drain, if the lease duration is 30 s
 	for name, c := range map[string]struct {
 		change func(l *kube.Lease)

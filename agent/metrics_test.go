@@ -142,8 +142,9 @@ func TestMetricVacantSecondsIsZeroUnlessShimWaits(t *testing.T) {
 	})
 }
 
-// With a lease duration of 30 s, the holder renews every 5 s. The drain begins 15 s after the last
-// stored renewal.
+// With a lease duration of 30 s, the holder renews every 5 s. The drain begins 15 s after the
+// last stored renewal. A renewal counts as late if more than 10 s, the middle of 5 s and 15 s,
+// have passed since the last stored renewal.
 func TestMetricCountsLateRenewals(t *testing.T) {
 	for name, c := range map[string]struct {
 		outage time.Duration

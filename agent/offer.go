@@ -59,9 +59,9 @@ func (q *requests) writeOffer(ctx context.Context, leave string, offer api.Offer
 }
 
 // offerOn returns the next Lease with one more offer to the leave. The result "more" is false if
-// this pod, or enough other pods, have already offered. The offer replaces the ask in the Lease,
-// because an agent may write only its own identity as the holder. The pod whose ask was replaced
-// writes its ask again.
+// this pod, or enough other pods, have already offered. An ask names its pod as the holder of
+// the next Lease. An agent may write only its own identity as the holder, so the offer replaces
+// the ask. The pod whose ask was replaced writes its ask again.
 func offerOn(base *kube.Lease, leave string, offer api.Offer, wall time.Time) (l *kube.Lease, more bool) {
 	offers := api.ParseOffers(base.Annotations[api.OffersAnnotation])
 	if offers.Leave != leave {

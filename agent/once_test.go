@@ -133,7 +133,7 @@ func TestFailureIsCountedBeforeTheContainerRunsAgain(t *testing.T) {
 	})
 }
 
-func TestBoundedWaitExcludesTheDelayAfterAFailure(t *testing.T) {
+func TestDelayAfterFailureNeverCountsAsBoundedWait(t *testing.T) {
 	simulate(t, func(w *world) {
 		a := w.working(func(c *Config) { c.WaitAtMost = 5 * time.Second })
 		a.gates.fail("s1")

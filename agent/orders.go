@@ -31,8 +31,8 @@ type sent struct {
 	until, delay time.Duration
 	// granted is the hold of the last grant.
 	granted string
-	// answered is the number of the shim's leap after which the last grant let the shim thaw the
-	// child; zero if that grant thawed no child.
+	// answered is the number of the last leap of the shim if the last grant let the shim thaw its
+	// child after that leap. If that grant thawed no child, the field is zero.
 	answered int
 	// The field "drained" is the hold of the last order to drain. The field "killed" is the hold of
 	// the last order to kill the child immediately. The field "ended" is the hold of the last order

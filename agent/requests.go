@@ -25,8 +25,8 @@ func (p posts) post(ctx context.Context, f func(now time.Duration)) {
 	}
 }
 
-// requests sends the requests of the agent's loop. The courier sends those requests that the
-// claim demands.
+// requests sends the requests of the agent's loop. If a request comes from an action of the
+// claim, requests passes that action to the courier, which sends the request.
 type requests struct {
 	unit    *unit
 	posts   posts
@@ -75,7 +75,7 @@ func (q *requests) acquire(ctx context.Context, a claim.Action) {
 }
 
 // checkAhead checks whether the pod is being deleted, while the given hold of another pod still
-// lasts. The standby expects the slot after that hold. The method ReadDeletion sends an empty patch
+// lasts. The standby expects the slot after that hold. The method ReadDeletion sends a patch
 // of the pod. After the hold, this patch would compete with the acquiring write for the API
 // server's processors.
 func (q *requests) checkAhead(ctx context.Context, hold string) {

@@ -193,8 +193,8 @@ func (s standby) offer(ctx context.Context, look show.Look, standing turn.Standb
 	}
 	a.offered = to
 	takes := u.whole() && standing.TakeFrom == 0 && v.Record.Notes.Revision.Same(u.config.Revision)
-	// A random pause spreads the offers of many standbys. So most standbys see enough offers
-	// before they write one.
+	// A standby writes no offer if the next Lease already has [api.MostOffers] offers. A random
+	// pause spreads the offers of many standbys, so most of them need not write.
 	pause := time.Duration(u.random.Int64N(int64(leave.Spread)))
 	q := a.requests
 	ctx, a.giveUp = context.WithCancel(ctx)

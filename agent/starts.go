@@ -181,8 +181,8 @@ func (s *starts) facts(now time.Duration, f startFacts) claim.Facts {
 // releases the lock.
 func (s *starts) inherits() bool { return !s.fresh && s.hasChild() }
 
-// sawOther reports whether the agent has seen every Lease of the start lock, and whether none of
-// these Leases names this pod.
+// sawOther returns true if the agent has seen every Lease of the start lock, and none of these
+// Leases names this pod.
 func (s *starts) sawOther() bool {
 	return !slices.ContainsFunc(s.claim.Views(), func(v claim.View) bool { return !v.Known || v.Mine })
 }

@@ -104,7 +104,7 @@ func TestEachChildNeedsTheStartLockToStart(t *testing.T) {
 	})
 }
 
-func TestStartLockIsReleasedIfStartingChildEnds(t *testing.T) {
+func TestChildThatEndsWhileStartingFreesStartLock(t *testing.T) {
 	simulate(t, func(w *world) {
 		a := w.startsUnderLock(newPatient("readiness"))
 		a.gates.end("s1")

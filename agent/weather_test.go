@@ -267,7 +267,7 @@ func TestPreviousHolderReacquiresSlotEvenIfWatchesFail(t *testing.T) {
 
 // Pod x needs two locks, and its watch wrongly reports again and again that the second lock is
 // free. Pod y needs only the first lock, and must be able to acquire it.
-func TestPodReleasesFirstLockDespiteFalseWatchEvents(t *testing.T) {
+func TestFalseLockEventsNeverBlockAnotherLock(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free("lock.a", "lock.b")
 		z := w.start("z", func(c *Config) { c.Slots = []string{"lock.b"} })

@@ -347,7 +347,7 @@ func TestAgentRunHelpShowsEveryArgument(t *testing.T) {
 }
 
 // A webhook reads back arguments that the webhook of a later version may have written.
-func TestWebhookReadsArgumentsThatALaterWebhookWrote(t *testing.T) {
+func TestWebhookReadsArgumentsThatANewerVersionWrote(t *testing.T) {
 	r := RecallRunArgs([]string{"run", "-slots=lock.a", "-later=x", "-own-kernel", "-ports=x", "-probes={", "-revision=a/x/b", "-listen", "--gate=pod", "gate=pod"})
 	want := DefaultRunArgs()
 	want.Slots, want.OwnKernel = []string{"lock.a"}, true

@@ -34,7 +34,7 @@ func TestLongTextIsCutOnlyBetweenCharacters(t *testing.T) {
 }
 
 // The webhook gets annotations before the API server has bounded their size.
-func TestHugeAnnotationsCauseShortMessagesAndSmallAllocations(t *testing.T) {
+func TestHugeAnnotationsCauseShortErrorsAndSmallAllocations(t *testing.T) {
 	many := func(key func(i int) string) map[string]string {
 		all := map[string]string{}
 		for i := range mostObject / 40 {

@@ -149,7 +149,7 @@ func TestRequestFindsTheFirstClaimOfAScope(t *testing.T) {
 	assert.False(t, ok)
 }
 
-func TestRWLocksOfAllSizesHaveSameSlots(t *testing.T) {
+func TestSizeOfRWLockNeverChangesTheSlots(t *testing.T) {
 	two, err := Parse(map[string]string{LocalAnnotation: "rwlock/a=2"})
 	require.NoError(t, err)
 	sixteen, err := Parse(map[string]string{LocalAnnotation: "rwlock/a=16"})

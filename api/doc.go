@@ -8,18 +8,18 @@
 // The contract is data. [Annotations] is the table of all annotations that a person may
 // write. A row describes one annotation, and names the [Kind] of claim that the annotation
 // makes. [Parse] reads a pod's annotations into a [Request] by that table. [RunArgs],
-// [ExecArgs] and [ProbeArgs] are the webhook's arguments for the agent. Each type writes
-// and parses a container's words by one table. [RecallRunArgs] and [RecallExecArgs] read
-// words back from a pod's spec. Names, paths and exit codes are constants. [Budget] divides
-// a lease duration.
+// [ExecArgs] and [ProbeArgs] are the webhook's arguments for the agent. Each type writes and
+// parses its arguments by one table. [RecallRunArgs] and [RecallExecArgs] read the arguments
+// back from a pod's spec. Names, paths and exit codes are constants. [Budget] divides a lease
+// duration.
 //
 // Guarantee: each binary reads the arguments that the other binary of the same version
-// wrote. A binary that reads a pod's spec ignores words that only another version of
-// Metaparticle knows. A process that gets such words as its arguments ends with an error.
+// wrote. A binary that reads a pod's spec ignores arguments that only another version of
+// Metaparticle knows. A process that is started with such arguments ends with an error.
 //
 // Clock model: none. Durations are values here; no function reads a clock.
 //
-// Not guaranteed: that the words in a pod's spec are the webhook's. A person who may
-// create pods may write them, too. Package podspec and the policies decide whether a
+// Not guaranteed: that the webhook wrote the arguments in a pod's spec. A person who may create
+// pods may write them, too. Package podspec and the policies decide whether a
 // pod has its gate.
 package api

@@ -47,7 +47,7 @@ func TestReadmeListsEachAnnotationThatMakesAClaim(t *testing.T) {
 // The list "mentions" has the files outside of package api that may name a kind with
 // interchangeable slots. Such a kind has the scope namespace, and a pod needs any one of its slots.
 var mentions = []string{
-	"sim/story/programs.go", // the simulated programs have a fixed list of claims
+	"sim/story/programs.go", // the fixed list of simulated claims names such kinds
 }
 
 // Only the files in the list [mentions] may name a kind with interchangeable slots. All other files

@@ -67,7 +67,8 @@ const hashMark = "x-"
 // only effect is that two workloads share a slot.
 const hashBytes = 16
 
-// endLength is the length of the mark and the hash that end a shortened name.
+// endLength is the length of the end of a shortened name: hashMark, and two hexadecimal digits for
+// each of the hashBytes bytes.
 const endLength = len(hashMark) + 2*hashBytes
 
 // ShortName keeps a name within the limit for the names of objects, by the hash of

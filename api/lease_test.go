@@ -68,7 +68,7 @@ func TestSlotsOfParsedAnnotationsAreSorted(t *testing.T) {
 	assert.Empty(t, Request{}.Slots(Workload{"apps", "Deployment", "x"}))
 }
 
-func TestWorkloadIsPrintedAsKindAndName(t *testing.T) {
+func TestWorkloadIsPrintedWithKubernetesKindAndName(t *testing.T) {
 	assert.Equal(t, "Deployment/x", Workload{"apps", "Deployment", "x"}.String())
 	assert.Equal(t, "Rollout.example.com/x", Workload{"example.com", "Rollout", "x"}.String())
 }

@@ -175,9 +175,9 @@ const (
 	// and passes its probes. While the application does not serve, the Lease lacks the
 	// annotation.
 	ServingAnnotation = Prefix + "serving-since"
-	// SuccessorAnnotation is the identity of the pod that a release names. All other standbys
-	// wait for one second, so that the named pod can acquire first. The next acquiring write
-	// removes the annotation.
+	// SuccessorAnnotation is the identity of the pod that a release names. Each other standby
+	// waits for one second after that standby has seen the release, so that the named pod can
+	// acquire first. The next acquiring write removes the annotation.
 	SuccessorAnnotation = Prefix + "successor"
 	// LeavingAnnotation shows that the holder leaves its Services. The first word of the value
 	// identifies the occasion, as the field Leave of [Offers] does. The second word is

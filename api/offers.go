@@ -50,9 +50,9 @@ func (o Offers) String() string {
 }
 
 // longestOffers bounds the text of offers, in bytes. The text of [MostOffers] offers fits: an
-// identity has at most 290 bytes, and Leave has at most 40 bytes. The holder copies identities from
-// this text into annotations of its Lease. All annotations of an object together have room for 256
-// KiB, so the bound is necessary.
+// identity has at most 290 bytes, and the field Leave of [Offers] has at most 40 bytes. The
+// holder copies identities from this text into annotations of its Lease. All annotations of an
+// object together have room for 256 KiB, so the bound is necessary.
 const longestOffers = 2048
 
 // ParseOffers reads the text of [Offers.String]. ParseOffers returns no offers for a

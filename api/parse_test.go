@@ -83,7 +83,7 @@ func TestParseReadsEveryAnnotation(t *testing.T) {
 	}
 }
 
-// asked returns the text that proposes each annotation that claims.
+// asked returns the part of an error text that lists all annotations that make a claim.
 func asked() string {
 	ways := []string{`metaparticle.io/singleton: "true"`}
 	for _, a := range Annotations {
@@ -270,7 +270,7 @@ func TestMalformedClaimsOfTheLocalAPIAreRefused(t *testing.T) {
 	}
 }
 
-func TestLocalAPIAnnotationRefusesSettingsOfOtherGates(t *testing.T) {
+func TestParseRefusesGateAnnotationsBesideLocalAPIAnnotation(t *testing.T) {
 	const idle = " has no effect with metaparticle.io/api, because the containers stay as they are and their program asks for its slots: remove it"
 	tests := []struct{ key, value, want string }{
 		{SingletonAnnotation, "true", `metaparticle.io/api is in one pod with metaparticle.io/singleton, which comes with a later version: remove one of the two`},

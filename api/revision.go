@@ -35,8 +35,8 @@ func (r Revision) Valid() bool {
 	return isIdentifier(r.Workload) && isIdentifier(r.Hash) && r.Number > 0
 }
 
-// isIdentifier reports whether a text has only characters that UIDs and hashes of templates
-// have.
+// isIdentifier reports whether a text can be a UID or the hash of a template, by its length and by
+// its characters.
 func isIdentifier(s string) bool {
 	const other = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-."
 	return s != "" && len(s) <= maxLabel && strings.Trim(s, other) == ""

@@ -45,8 +45,9 @@ type RunArgs struct {
 	Grace time.Duration
 	// Containers are the gated containers.
 	Containers []string
-	// Workload is the pod's workload, as Kind/name. The webhook does not know the name of a pod
-	// with generateName. So the text may contain $(NAME) instead, which the kubelet expands.
+	// Workload is the pod's workload, as Kind/name. A pod without a controller is a workload of
+	// its own. With generateName, the webhook does not know the name of such a pod. So the text
+	// then contains a variable, which the kubelet replaces by the pod's name.
 	Workload string
 	// Revision identifies the template of the pod. A pod with the zero value takes no turns.
 	Revision Revision

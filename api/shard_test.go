@@ -33,7 +33,7 @@ func TestClaimOfShardsHasOneSlotPerShard(t *testing.T) {
 	assert.Zero(t, none.Shards())
 }
 
-func TestErrorExplainsEachInvalidShardsAnnotation(t *testing.T) {
+func TestErrorExplainsWhyShardsAnnotationIsInvalid(t *testing.T) {
 	for _, value := range []string{"", "0", "65", "-1", "03", "3.0", "x", "true", "3,4", " 3"} {
 		_, err := Parse(map[string]string{ShardsAnnotation: value})
 		require.Error(t, err, value)

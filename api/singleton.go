@@ -24,7 +24,8 @@ var Singleton = &Kind{
 // SingletonLease returns the name of the Lease of a workload's singleton. The argument "name"
 // is empty for a singleton without a name.
 //
-// Two singletons with the same Lease differ at most in the case of their kind:
+// Two singletons with the same Lease have the same name, and their workloads differ at most in
+// the case of the workload's kind. The parts of the Lease's name prove this:
 //   - The first dot ends "singleton" or "singleton-<name>": a name is a DNS label. The
 //     singleton's name can be read back from that part, which also distinguishes a
 //     singleton from a lock.

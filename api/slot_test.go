@@ -45,7 +45,7 @@ func TestSlotIsRecognizedByNameOfItsLease(t *testing.T) {
 	}
 }
 
-func TestWorkloadWithMalformedKindOrNameIsInvalid(t *testing.T) {
+func TestWorkloadWithMalformedTypeOrNameIsInvalid(t *testing.T) {
 	for w, want := range map[Workload]bool{
 		{"apps", "Deployment", "biller"}:                        true,
 		{"", "Pod", "a.b"}:                                      true,

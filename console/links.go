@@ -82,7 +82,8 @@ func (l *links) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 // note calls the function "change" with the link of a watch, and then sends to the channel
-// links.changed. A watch counts as closed from its first request on, until the watch is steady.
+// links.changed. From its first request on, a watch counts as closed until the watch has been
+// open for the time "steady".
 func (l *links) note(name string, change func(one *link, now time.Time)) {
 	l.mu.Lock()
 	now := time.Now()

@@ -114,9 +114,9 @@ func httpRequest(t *testing.T, resource string) *http.Request {
 	return r
 }
 
-// TestClosedOrSilentWatchIsReported takes one watch through the steps of a case. The fake clock
+// TestConsoleWarnsOfBrokenOrSilentWatches takes one watch through the steps of a case. The fake clock
 // advances only by the field "after" of each step.
-func TestClosedOrSilentWatchIsReported(t *testing.T) {
+func TestConsoleWarnsOfBrokenOrSilentWatches(t *testing.T) {
 	const refused, open, end, bookmark = "refused", "open", "end", "bookmark"
 	type step struct {
 		after time.Duration

@@ -37,7 +37,7 @@ func (p pipes) Close() error { close(p.gone); return nil }
 
 func (p pipes) Addr() net.Addr { return &net.UnixAddr{} }
 
-// paging is the page's server in a bubble, as the console runs the server.
+// paging is the page's server in a bubble of package synctest. The server runs as in the console.
 type paging struct {
 	*testing.T
 	*crowd

@@ -111,8 +111,8 @@ func pageServer(handler http.Handler) *http.Server {
 	}
 }
 
-// probeServer returns the server of the probes, which any pod can reach. The server closes each
-// connection after one answer.
+// probeServer returns the server that answers the kubelet's probes. Any pod can reach this
+// server, so the server closes each connection after one answer.
 func probeServer(handler http.Handler) *http.Server {
 	server := &http.Server{
 		Handler: handler, ReadTimeout: probeTimeout, WriteTimeout: probeTimeout, IdleTimeout: probeTimeout, MaxHeaderBytes: maxHeader,

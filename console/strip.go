@@ -17,7 +17,7 @@ import (
 )
 
 // These constants bound the objects in the caches. No agent writes an Event above the bounds, and
-// no honest pod has more containers.
+// no honest pod has more containers than the bound maxContainers.
 const (
 	// longest and longestReason are the largest numbers of characters in the message and in the
 	// reason of an Event. A policy lets no agent write more.
@@ -78,7 +78,7 @@ func keepPod(p *corev1.Pod) *corev1.Pod {
 	kept.Status.Phase, kept.Status.StartTime = p.Status.Phase, p.Status.StartTime
 	for _, c := range p.Status.Conditions {
 		if slices.ContainsFunc(kept.Status.Conditions, func(other corev1.PodCondition) bool { return other.Type == c.Type }) {
-			continue // a pod has each pod condition once
+			continue // a pod that repeats a pod condition must not fill the cache
 		}
 		switch condition := (corev1.PodCondition{Type: c.Type, Status: c.Status}); c.Type {
 		case api.ReadyCondition:
@@ -107,7 +107,7 @@ func keepEvent(e *corev1.Event) *corev1.Event {
 	of := e.InvolvedObject
 	if utf8.RuneCountInString(e.Message) > longest || utf8.RuneCountInString(e.Reason) > longestReason ||
 		len(of.Kind)+len(of.Name)+len(of.UID) > longestIdentity {
-		return kept // no agent wrote the Event
+		return kept // no agent writes an Event with such long fields
 	}
 	kept.Reason, kept.Message = e.Reason, e.Message
 	kept.LastTimestamp, kept.EventTime = e.LastTimestamp, e.EventTime
@@ -140,7 +140,8 @@ func some(all map[string]string, keys ...string) (kept map[string]string) {
 	return kept
 }
 
-// keepSpec returns a spec with only the parts of the gate, and the key of the pod's once claim.
+// keepSpec returns a spec with only the parts of the gate. If the pod has a once claim, the
+// agent's arguments in the returned spec still state the key.
 func keepSpec(spec *corev1.PodSpec) corev1.PodSpec {
 	kept := podspec.Strip(spec)
 	kept.ServiceAccountName = ""

@@ -212,7 +212,7 @@ func TestHugeObjectTakesLittleMemoryInConsolesCaches(t *testing.T) {
 	}
 }
 
-func TestEventPolicyHasTheBoundsOfTheConsole(t *testing.T) {
+func TestEventPolicyAndConsoleBoundEventTextsEqually(t *testing.T) {
 	policy, err := os.ReadFile("../manifests/policies/events.yaml")
 	require.NoError(t, err)
 	for field, most := range map[string]int{"message": longest, "reason": longestReason} {

@@ -62,8 +62,9 @@ type watch struct {
 	silence *time.Timer
 }
 
-// newWatch returns a watch. The watch passes all slots, and the trouble of its connections, to the
-// function "publish". The watch passes a trouble alone to the function "warn".
+// newWatch returns a watch. After a change, the watch passes all slots, and the trouble of its
+// connections, to the function "publish". When a trouble begins or ends, the watch passes only the
+// text about the trouble to the function "warn".
 func newWatch(config *rest.Config, publish func([]view.Slot, string) error, warn func(string) error, log *slog.Logger) (*watch, error) {
 	w := &watch{publish: publish, warn: warn, log: log, links: newLinks(), changed: make(chan struct{}, 1), seen: map[types.UID]time.Time{}}
 	config = rest.CopyConfig(config)

@@ -46,7 +46,7 @@ func recipes(t *testing.T) []recipe {
 	return found
 }
 
-// text returns the words of a node, without the marks of Markdown.
+// text returns the words of a node, without the syntax of Markdown.
 func text(node ast.Node) string {
 	var b strings.Builder
 	ast.WalkFunc(node, func(node ast.Node, entering bool) ast.WalkStatus {

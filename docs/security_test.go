@@ -96,8 +96,8 @@ func constants(t *testing.T) map[string]constant.Value {
 	return found
 }
 
-// clock is an importer. Its package "time" has only the type Duration and the units, because the
-// constants of the packages need nothing else.
+// clock is an importer for the type checker. The package "time" of this importer has only the type
+// Duration and the units, because the constants that security.md names need nothing else.
 type clock struct{}
 
 // Import implements [types.Importer].

@@ -92,8 +92,8 @@ const maxNote = 512
 // notes are the annotations that enroll reads in a Lease.
 var notes = []string{api.PausedAnnotation, api.DoneAnnotation, api.OpenedAnnotation, api.StampAnnotation}
 
-// owned replaces the owner references of each Lease that has owners. No caller may change this
-// value.
+// owned replaces the owner references of each Lease that has owners, because enroll reads only
+// whether a Lease has owners. These Leases share the value, so no caller may change it.
 var owned = []metav1.OwnerReference{{}}
 
 // stripLease drops the fields of a Lease that enroll never reads, and cuts long texts in the other

@@ -10,10 +10,10 @@ import (
 	"github.com/metaparticle-io/metaparticle/api/podspec"
 )
 
-// awaitedBy returns the names of the Leases for which the conditions of a gated pod wait. Users can
-// change the labels and annotations of a living pod, but not its spec. The names come from the
-// spec, so enroll uses them in every namespace. A condition is no claim, so enroll creates no Lease
-// for a condition, and sweeps a Lease that only conditions name.
+// awaitedBy returns the names of the Leases in the conditions of a gated pod. Users can change
+// the labels and annotations of a living pod, but not its spec. The names come from the spec, so
+// enroll uses them in every namespace. A condition is no claim, so enroll creates no Lease for a
+// condition, and sweeps a Lease that only conditions name.
 func awaitedBy(pod *corev1.Pod) []string {
 	if ended(pod) {
 		return nil

@@ -213,7 +213,7 @@ func TestConditionsOfAScaledDownWorkloadStayReadable(t *testing.T) {
 }
 
 // Users can change the labels and annotations of living pods, but not the containers.
-func TestOnlyConditionsWithAnInitContainerGiveRights(t *testing.T) {
+func TestConditionWithoutInitContainerGivesNoLeaseRights(t *testing.T) {
 	forged := waiting("a", "till", "lock.a")
 	forged.Spec.InitContainers = nil
 	sidecar := waiting("a", "till", "lock.a")
@@ -258,7 +258,7 @@ func TestConditionsGiveNoRightsInSystemNamespaces(t *testing.T) {
 	}
 }
 
-func TestConditionsGiveReadAccessToSlotsOnly(t *testing.T) {
+func TestConditionLetsPodReadOnlyLeasesOfSlots(t *testing.T) {
 	for _, lease := range []string{"kube-scheduler", "metaparticle-enroll", "singletons", "lock", "*", "next.lock.x"} {
 		w := newWorld(t, waiting("a", "till", lease))
 		w.settle(w.process())

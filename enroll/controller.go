@@ -19,8 +19,9 @@ import (
 )
 
 const (
-	// minRetry is the time until a new attempt after a competing write of another process. The
-	// other process ends its write in about this time.
+	// minRetry is the delay of the next attempt if a write of another process came before the
+	// write of enroll. The other process ends its work in about this time. After any other
+	// failure, minRetry is the first of the growing delays.
 	minRetry = 10 * time.Millisecond
 	// maxRetry bounds how long a new pod waits because of an earlier failure.
 	maxRetry = 5 * time.Second

@@ -48,7 +48,7 @@ func TestEnrollAllocatesMemoryInProportionToSlots(t *testing.T) {
 	assert.Less(t, many/few, 12.0, "%v and %v allocations for 50 and 500 slots", few, many)
 }
 
-func TestRequestsGrowInProportionToNewSlots(t *testing.T) {
+func TestEnrollsRequestsGrowInProportionToNewSlots(t *testing.T) {
 	for _, n := range []int{10, 100, maxSlotsPerRole} {
 		t.Run(strconv.Itoa(n), func(t *testing.T) {
 			w := newWorld(t, podsWithSlots(n)...)
@@ -74,7 +74,7 @@ func TestRequestsGrowInProportionToNewSlots(t *testing.T) {
 	}
 }
 
-func TestRequestsGrowInProportionToSweptSlots(t *testing.T) {
+func TestEnrollsRequestsGrowInProportionToSweptSlots(t *testing.T) {
 	for _, n := range []int{10, 100, maxSlotsPerRole} {
 		t.Run(strconv.Itoa(n), func(t *testing.T) {
 			pods := podsWithSlots(n)

@@ -27,10 +27,10 @@
 //
 // Sweep: enroll deletes an unclaimed Lease once this process has seen the Lease unchanged for a
 // whole lease duration. A paused Lease stays, and so does a Lease with a lasting record. Such a
-// record has done keys other than revisions, or shows that a barrier is open. Enroll deletes the
-// Lease, and the next Lease with it, before enroll removes the names from the Roles. An account
-// that no longer claims a Lease also loses its right only after a lease duration. While other
-// accounts claim the Lease, at least one Role remembers the Lease and its longest duration.
+// record has the done keys of a once claim with a name, or shows that a barrier is open. Enroll
+// deletes the Lease, and the next Lease with it, before enroll removes the names from the Roles. An
+// account that no longer claims a Lease also loses its right only after a lease duration. While
+// other accounts claim the Lease, at least one Role remembers the Lease and its longest duration.
 //
 // Shards: the Leases of a workload's shards have stamps, and a closed stamp lets no pod acquire its
 // Lease. Package enroll/stamp decides which stamps enroll writes. So two pods that expect different

@@ -92,7 +92,8 @@ func sameNamespace(before, after client.Object) bool {
 
 // sameAsk reports whether an update of a pod leaves the pod's claims, conditions and barriers as
 // they were. Nobody can change the conditions and the barriers of a living pod. But if a new pod of
-// the same name replaces a pod, a stale cache can report that replacement as an update.
+// the same name replaces a pod, a stale cache can report that replacement as an update. So sameAsk
+// compares the conditions and the barriers, too.
 func sameAsk(before, after client.Object) bool {
 	was, is := before.(*corev1.Pod), after.(*corev1.Pod)
 	return asks(was) == asks(is) && slices.Equal(podspec.ConditionsOf(&was.Spec), podspec.ConditionsOf(&is.Spec)) &&

@@ -51,7 +51,9 @@ func TestManySlotsOfOneAccountNeedFewRoles(t *testing.T) {
 	w.settle(r)
 	assert.Equal(t, 1, w.requests["update Role"], "one write for two slots")
 
-	// Enroll uses the records of Leases in all Roles of an account, not only in the first Role.
+	// Each Role that names a slot shows that an agent may have held the slot. When enroll makes
+	// the last slot's Lease again, enroll must consider all Roles of the account, and must not
+	// free the slot.
 	last := longLock(many - 1)
 	w.holds(last, "a_1")
 	w.vanish(last)

@@ -24,7 +24,7 @@ func TestEnrollImmediatelyFreesANewLease(t *testing.T) {
 	assert.Equal(t, withNext("lock.x"), w.role("till").Rules[0].ResourceNames)
 }
 
-func TestRecreatedLeaseHasTheLongestRememberedDuration(t *testing.T) {
+func TestEnrollRecreatesLeaseWithLongestRememberedDuration(t *testing.T) {
 	long := lasting(gated("a", "till", "lock.x"), "90s")
 	w := newWorld(t, long, gated("b", "till", "lock.x"))
 	w.settle(w.process())
@@ -87,7 +87,7 @@ func TestCrashOfEnrollNeverFreesAHeldLease(t *testing.T) {
 	}
 }
 
-// In each iteration, a second process does all its work just before a different write of the first
+// In iteration n, a second process does all its work just before the n-th write of the first
 // process. A fast agent then immediately acquires the slot.
 func TestTwoEnrollProcessesNeverFreeAHeldLease(t *testing.T) {
 	for at := 1; at <= 8; at++ {

@@ -53,7 +53,8 @@ func TestEachClaimableSlotHasAValidSlotName(t *testing.T) {
 	}
 }
 
-// In a namespace that has opted out, the webhook gates no new pod. The gated pods continue to run.
+// In a namespace that has opted out, a person may have added the marks to a pod without a gate. The
+// gated pods continue to run, so enroll still heeds their marks.
 func TestEnrollIgnoresMarksWithoutGateAfterOptOut(t *testing.T) {
 	for name, test := range map[string]struct {
 		pod      *corev1.Pod

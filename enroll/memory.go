@@ -33,8 +33,8 @@ type memory struct {
 // agentRole is a Role that enroll made, with its memory decoded.
 type agentRole struct {
 	role *rbacv1.Role
-	// key is the roleKey of the Role's account. If the Role's name contains no roleKey, the field
-	// is empty.
+	// key is the result of [roleKey] for the Role's account. If the Role's name contains no such
+	// result, key is empty.
 	key      string
 	memories map[string]memory
 	// sound reports that the Role's rules are exactly those that enroll would write for the Role's
@@ -61,7 +61,7 @@ type agentRoles struct {
 	// readers are the Roles for conditions and for Variables, by name. No agent can hold a Lease by
 	// such a Role. So enroll treats a Lease that only these Roles name as a Lease without a Role.
 	readers map[string]*readerRole
-	// longest are the longest durations, in seconds, that any Role remembers for
+	// longest are the longest lease durations, in seconds, that any Role remembers for
 	// each Lease. Every Lease that a Role names has an entry.
 	longest map[string]int32
 }
@@ -106,7 +106,7 @@ func (rs *agentRoles) named(lease string) bool {
 	return ok
 }
 
-// duration returns the longest duration that any Role remembers for the Lease.
+// duration returns the longest lease duration that any Role remembers for the Lease.
 func (rs *agentRoles) duration(lease string) time.Duration {
 	return time.Duration(rs.longest[lease]) * time.Second
 }
@@ -123,8 +123,9 @@ func (rs *agentRoles) of(key, lease string) []*agentRole {
 	return found
 }
 
-// remembered decodes a Role's memory from the Role's annotation. For a Lease that only the
-// Role's rules name, the memory is the longest possible lease duration.
+// remembered decodes a Role's memory from the Role's annotation. If the Role's rules name a
+// Lease and the annotation does not, the memory of this Lease is the longest possible lease
+// duration.
 func remembered(role *rbacv1.Role) map[string]memory {
 	memories := map[string]memory{}
 	if json.Unmarshal([]byte(role.Annotations[LeasesAnnotation]), &memories) != nil || memories == nil {

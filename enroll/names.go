@@ -80,7 +80,8 @@ func keyOf(role string) string {
 	if !ok {
 		return ""
 	}
-	// A suffix of at most two digits is a number, because a hash is longer.
+	// A suffix of one or two characters is the Role's number. The hash of a long account name is
+	// longer.
 	if i := strings.LastIndexByte(key, ':'); i >= 0 && len(key)-i <= 3 {
 		return key[:i]
 	}

@@ -102,7 +102,8 @@ func TestEnrollRecreatesNextLeaseWithoutChangingTheSlot(t *testing.T) {
 }
 
 // An earlier version of enroll regards each name in a Role's rules as a slot, even the name of a
-// next Lease. This version drops next Leases from the Role's memory.
+// next Lease. So that version writes next Leases into the Role's memory. The present version
+// drops next Leases from that memory.
 func TestEnrollNeverDeletesNextLeaseThatRolesRecord(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "lock.x"))
 	r := w.process()

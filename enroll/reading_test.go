@@ -32,7 +32,7 @@ func podsWithConditions(name string, n int) []client.Object {
 	return pods
 }
 
-func TestFullConditionRoleOmitsConditionsOfNewPods(t *testing.T) {
+func TestNewConditionsNeverDisplaceOthersFromFullRole(t *testing.T) {
 	w := newWorld(t, podsWithConditions("b", maxSlotsPerRole-5)...)
 	r := w.process()
 	w.settle(r)

@@ -32,11 +32,13 @@ type removal struct {
 }
 
 // remove deletes Leases, and then removes their names from the Roles. The result has the rights
-// that no later sweep has to handle. A crash between the two steps leaves a name without a Lease.
-// Then new pods wait for a lease duration, and a later sweep removes the name.
+// that no later sweep has to handle. A crash between the two steps leaves the name of a deleted
+// Lease in a Role. If a new pod claims that Lease, enroll creates the Lease again with the holder
+// [Unknown], so the pod waits for a lease duration. Otherwise a later sweep removes the name.
 func (s store) remove(ctx context.Context, seen *snapshot, e expired) ([]right, error) {
 	// A pod that the cache does not know yet may claim an expired Lease. Deleting
-	// that Lease would be safe, but would make the pod wait.
+	// that Lease would be safe, but would make the pod wait. So the method "remove" reads
+	// the pods from the API server, and keeps the Leases that these pods claim.
 	live, err := s.livePods(ctx, seen.namespace)
 	if err != nil {
 		return nil, err
@@ -82,8 +84,8 @@ func (r *removal) keepClaimed() {
 
 // claimantsLongest returns, for each Lease, the longest duration in the Roles of its claimants. The
 // Role of another account may forget a claimed Lease only if the duration in that Role is not
-// longer. So the longest duration of a claimed Lease stays in some Role. Any Role may forget an
-// unclaimed Lease for which [recorded] returns true.
+// longer than this longest duration. So the longest duration of a claimed Lease stays in some Role.
+// Any Role may forget an unclaimed Lease for which [recorded] returns true.
 func (r *removal) claimantsLongest() map[string]int32 {
 	longest := map[string]int32{}
 	for _, known := range r.roles.all {
@@ -96,7 +98,9 @@ func (r *removal) claimantsLongest() map[string]int32 {
 	return longest
 }
 
-// reduceRole removes the expired names from a Role, in one write.
+// reduceRole deletes the expired Leases that a Role names. Then reduceRole removes from the
+// Role, in one write, the names of these Leases and of the Leases to which the Role's right has
+// expired.
 func (r *removal) reduceRole(ctx context.Context, known *agentRole, longest map[string]int32) {
 	var done []right
 	for _, name := range slices.Sorted(maps.Keys(known.memories)) {
@@ -123,8 +127,8 @@ func (r *removal) reduceRole(ctx context.Context, known *agentRole, longest map[
 }
 
 // rewriteRole stores a Role from which Leases were removed. If the Role names no Lease any more,
-// rewriteRole deletes the Role. If the process crashes before that write, a later sweep finds the
-// Role by the Leases that the Role still remembers.
+// rewriteRole deletes the Role. If the process crashes before the update or the deletion, the
+// stored Role still remembers the removed Leases. So a later sweep finds the Role.
 func (r *removal) rewriteRole(ctx context.Context, known *agentRole) error {
 	if len(known.memories) == 0 {
 		return r.deleteRole(ctx, known.role)

@@ -41,8 +41,8 @@ func TestAccountWithoutClaimsLosesItsLeaseRights(t *testing.T) {
 	assert.Equal(t, "b_1", holder(w.lease("lock.x")))
 	assert.Equal(t, withNext("lock.x"), w.role("biller").Rules[0].ResourceNames)
 
-	// The Lease vanishes, but its last holder may be alive. So enroll must still remember the
-	// longer duration of the first account.
+	// The Lease vanishes, but its last holder may be alive. So enroll makes the new Lease with the
+	// longest duration ever claimed: 60 s, by the removed pod of the account "till".
 	w.vanish("lock.x")
 	w.settle(r)
 	assert.Equal(t, Unknown, holder(w.lease("lock.x")))
@@ -153,7 +153,7 @@ func TestRoleOutlivesClaimUntilNewClaimantHasRole(t *testing.T) {
 	assert.NotNil(t, w.role("till"))
 }
 
-func TestLongestRememberedDurationSurvivesFailedRoleUpdates(t *testing.T) {
+func TestRolesRememberLongestLeaseDurationDespiteFailedUpdates(t *testing.T) {
 	before := gated("a", "till", "lock.x")
 	w := newWorld(t, before, gated("b", "biller", "lock.x"))
 	r := w.process()
@@ -180,8 +180,9 @@ func TestLongestRememberedDurationSurvivesFailedRoleUpdates(t *testing.T) {
 	assert.EqualValues(t, 90, remembered(w.role("till"))["lock.x"].Seconds)
 }
 
-// Earlier versions of enroll gave Roles other names. This version respects the memory of these
-// Roles, and deletes them once its own Roles name the same Leases.
+// Earlier versions of enroll gave Roles other names. The present version uses the lease
+// durations that these Roles remember, and deletes the Roles once its own Roles name the same
+// Leases.
 func TestRoleFromAnOldWebhookVersionIsReplaced(t *testing.T) {
 	w := newWorld(t, lasting(gated("a", "till", "lock.x"), "60s"))
 	earlier := w.process()
@@ -227,7 +228,7 @@ func TestBindingWithoutItsRoleIsDeleted(t *testing.T) {
 	assert.ElementsMatch(t, []string{RoleName("till"), "theirs", "unlabelled"}, w.bindings())
 }
 
-func TestLostOrChangedBindingIsRestored(t *testing.T) {
+func TestEnrollRestoresLostOrChangedRoleBinding(t *testing.T) {
 	key := client.ObjectKey{Namespace: shop, Name: RoleName("till")}
 	for name, spoil := range map[string]func(*world, *rbacv1.RoleBinding){
 		"deleted": func(w *world, b *rbacv1.RoleBinding) { w.remove(b) },
@@ -276,9 +277,10 @@ func longLock(i int) string {
 	return "lock." + strings.Repeat("x", 253-len("lock.")-len(name)) + name
 }
 
-// The Role of the account that still claims the Lease remembers no duration yet, because a write of
-// that Role failed.
-func TestEnrollNeverDropsAClaimedLeasesLastRecord(t *testing.T) {
+// The Role of an account without a claim has the only record of the Lease's duration. The Role
+// of the account that still claims the Lease lacks this record, because a write of that Role
+// failed.
+func TestEnrollKeepsLastDurationRecordOfClaimedLease(t *testing.T) {
 	const slot = "once.schema"
 	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: slot, Annotations: map[string]string{api.DoneAnnotation: "7"}}}
 	for name, test := range map[string]struct {

@@ -54,8 +54,10 @@ func (g shardedGroups) of(group string) *sharded {
 	return g[group]
 }
 
-// addPod adds a pod whose claim is valid. The webhook and a policy make sure that only a
-// workload's own pods name its slots.
+// addPod adds a pod to the group of the Leases that the pod's slots name. The caller has
+// checked that the pod's claim counts. The webhook and a policy make sure that only a
+// workload's own pods name the workload's slots. So no other pod has an influence on the
+// workload's number of shards.
 func (g shardedGroups) addPod(pod *corev1.Pod) {
 	if group, count := api.ShardsOf(slotsOf(pod)); count > 0 {
 		of := g.of(group)

@@ -259,7 +259,7 @@ func TestEnrollIgnoresShardReleaseUnlessStampIsClosed(t *testing.T) {
 	assert.False(t, sameStamp(lease("1/3", ""), lease("", "")), "somebody has removed the stamp")
 }
 
-// ofRun returns a pod like [worker]. The Job with the given UID has made this pod.
+// ofRun returns a pod as [worker] does. The Job with the given UID has made this pod.
 func ofRun(name string, shards int, run types.UID) *corev1.Pod {
 	pod := worker(name, shards)
 	pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "batch/v1", Kind: "Job", Name: "map", UID: run, Controller: new(true)}}

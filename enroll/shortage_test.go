@@ -12,7 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-func TestEachLongShortageOfPodsCausesOneEvent(t *testing.T) {
+func TestLongShortageOfShardPodsIsReportedOnce(t *testing.T) {
 	w := newWorld(t, deployment(nil, sharding(3)), worker("a", 3))
 	r := w.process()
 	lacking := map[string]int{}
@@ -56,7 +56,7 @@ func TestShardsOfWorkloadWithoutPodsCauseNoEvent(t *testing.T) {
 	assert.Empty(t, w.events)
 }
 
-func TestPodGetsShortageEventIfWorkloadIsUnknown(t *testing.T) {
+func TestPodOfUnknownWorkloadGetsPodShortageEvent(t *testing.T) {
 	w := newWorld(t, worker("b", 3), worker("a", 3))
 	r := w.process()
 	w.settle(r)

@@ -206,9 +206,9 @@ func stays(lease *coordinationv1.Lease) bool {
 	return lease != nil && api.PauseOf(lease.Annotations) != "" || recorded(lease)
 }
 
-// recorded reports whether a Lease that is not paused has done keys other than revisions, or the
-// record of an open barrier. The record of a barrier counts only in a Lease that the garbage
-// collector deletes after the Job.
+// recorded reports whether a Lease that is not paused has done keys, or the record of an open
+// barrier. Done keys do not count in the Lease of a once claim without a name. The record of a
+// barrier counts only in a Lease that the garbage collector deletes after the Job.
 func recorded(lease *coordinationv1.Lease) bool {
 	if lease == nil || api.PauseOf(lease.Annotations) != "" {
 		return false

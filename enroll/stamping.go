@@ -62,8 +62,8 @@ func (s *stamping) stamp(ctx context.Context) error {
 	return errAgain
 }
 
-// round lists the Leases consistently, and writes the stamps that they need. The result is
-// false if nothing was to be written.
+// round lists the Leases from the API server, not from the cache, and writes the stamps that these
+// Leases need. The result is false if nothing was to be written.
 func (s *stamping) round(ctx context.Context, groups []string) (bool, error) {
 	leases, err := listLeases(ctx, s.reader, s.seen.namespace)
 	if err != nil {
@@ -108,7 +108,7 @@ func (s *stamping) orders(ctx context.Context, group string, shards []stamp.Shar
 	for name := range roles.longest {
 		of, n, ok := api.ReadShard(name)
 		if ok && of == group && !slices.ContainsFunc(shards, func(known stamp.Shard) bool { return known.Number == n }) {
-			return nil, nil // enroll soon creates this Lease again, or sweeps its name
+			return nil, nil // soon this Lease exists again, or no Role names this Lease any more
 		}
 	}
 	return orders, nil

@@ -36,7 +36,7 @@ type store struct {
 	reader client.Reader
 }
 
-// leases lists the Leases that enroll made, from the cache, by name.
+// leases reads the cache, and returns the Leases that enroll made, by name.
 func (s store) leases(ctx context.Context, namespace string) (map[string]*coordinationv1.Lease, error) {
 	return listLeases(ctx, s.client, namespace)
 }
@@ -56,7 +56,7 @@ func listLeases(ctx context.Context, from client.Reader, namespace string) (map[
 	return leases, nil
 }
 
-// bindings lists the RoleBindings that enroll made, from the cache.
+// bindings reads the cache, and returns the RoleBindings that enroll made.
 func (s store) bindings(ctx context.Context, namespace string) ([]rbacv1.RoleBinding, error) {
 	var list rbacv1.RoleBindingList
 	err := s.client.List(ctx, &list, client.InNamespace(namespace), client.HasLabels{api.ManagedLabel}, client.UnsafeDisableDeepCopy)
@@ -66,12 +66,12 @@ func (s store) bindings(ctx context.Context, namespace string) ([]rbacv1.RoleBin
 	return list.Items, nil
 }
 
-// cachedRoles lists the Roles that enroll made, from the cache.
+// cachedRoles reads the cache, and returns the Roles that enroll made.
 func (s store) cachedRoles(ctx context.Context, namespace string) (*agentRoles, error) {
 	return listRoles(ctx, s.client, namespace)
 }
 
-// liveRoles lists the Roles that enroll made, from the API server and not from the cache.
+// liveRoles reads from the API server, not from the cache, and returns the Roles that enroll made.
 func (s store) liveRoles(ctx context.Context, namespace string) (*agentRoles, error) {
 	return listRoles(ctx, s.reader, namespace)
 }
@@ -137,8 +137,8 @@ func (s store) createLease(ctx context.Context, namespace, slot string, duration
 	return lease, nil
 }
 
-// requireAbsent fails if the API server has a Lease of enroll that is not in the cache. A Lease
-// that enroll did not make counts as absent, and stays.
+// requireAbsent fails if enroll's Lease for the slot exists in the API server, although the
+// cache lacks the Lease. A Lease that enroll did not make counts as absent, and stays.
 func (s store) requireAbsent(ctx context.Context, namespace, slot string) error {
 	lease, err := s.lease(ctx, namespace, slot)
 	if err == nil && ours(lease) {

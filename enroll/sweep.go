@@ -14,16 +14,17 @@ import (
 // observation is the state of a right, and the instant since which this process has seen that
 // state.
 type observation struct {
-	// uid and version are those of the Lease. Both are empty for a Role's right, and for
-	// a Lease that is gone while a Role still names that Lease. The holder of a Lease
-	// that is gone may be alive, so the Role must name that Lease for a whole duration.
+	// uid and version are those of the Lease, if the right stands for a whole Lease. Both are
+	// empty for the right of one Role, and for a deleted Lease that a Role still names. The
+	// last holder of a deleted Lease may be alive. So the Role must name that Lease for a whole
+	// lease duration.
 	uid     types.UID
 	version string
 	since   time.Time
 }
 
-// observations has the observed rights of each namespace. Such a right is unclaimed, or stands for
-// a closed Lease that has a holder.
+// observations has the observed rights of each namespace. The [Reconciler] observes unclaimed
+// rights in a value of this type, and closed Leases that have a holder in another value.
 type observations struct {
 	mu  sync.Mutex
 	all map[string]map[right]observation

@@ -123,7 +123,7 @@ func TestNewEnrollProcessWaitsLeaseDurationBeforeSweeping(t *testing.T) {
 	assert.NotNil(t, w.lease("lock.x"))
 }
 
-func TestSweepKeepsTheClaimedLeasesOfARole(t *testing.T) {
+func TestSweepDeletesOnlyLeasesThatNoPodClaims(t *testing.T) {
 	pod := gated("a", "till", "lock.x")
 	w := newWorld(t, pod, gated("b", "till", "lock.y"))
 	r := w.process()
@@ -227,7 +227,7 @@ func sweepAgainstANewPod(t *testing.T, at int, account string) {
 	}
 	_, _ = sweeper.Namespace(t.Context(), shop)
 	if w.before != nil {
-		return // the sweep has no write with this number
+		return // the sweep has ended after fewer than "at" writes
 	}
 	w.settle(sweeper)
 	require.NotNil(t, w.lease("lock.x"), "write %d", at)
@@ -323,7 +323,7 @@ func TestEnrollWritesNothingIntoATerminatingNamespace(t *testing.T) {
 	assert.Zero(t, w.writes)
 }
 
-func TestForeignAgentRoleAffectsOnlyTheNamedAccount(t *testing.T) {
+func TestForeignAgentRoleBlocksNoOtherAccountsRights(t *testing.T) {
 	theirs := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: RoleName("till")}}
 	w := newWorld(t, theirs, gated("a", "till", "lock.x"), gated("b", "other", "lock.y"))
 	_, err := w.process().Namespace(t.Context(), shop)

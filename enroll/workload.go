@@ -34,7 +34,7 @@ func (w workload) effective() map[string]string {
 }
 
 // workloads lists the workloads of a namespace that have one of our annotations, on the
-// workload or on its template. A workload with a controller is left out.
+// workload or on its template. A workload that another object controls is left out.
 func (s store) workloads(ctx context.Context, namespace string) ([]workload, error) {
 	var (
 		deployments  appsv1.DeploymentList

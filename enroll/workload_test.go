@@ -153,7 +153,7 @@ func TestNamespaceOptOutRevokesWebhooksPullSecretsAccess(t *testing.T) {
 
 // The cache may drop only fields that enroll does not read: the claims of a stripped
 // pod and of the whole pod must be equal.
-func TestStrippedObjectsKeepAllTheirClaims(t *testing.T) {
+func TestEnrollCacheKeepsEveryFieldThatEnrollReads(t *testing.T) {
 	before, after := claims{}, claims{}
 	for gate, test := range gates {
 		pod := lasting(gated("a", "till", "lock."+gate), "60s")
@@ -191,7 +191,7 @@ func TestStrippedObjectsKeepAllTheirClaims(t *testing.T) {
 	}
 }
 
-func TestOnlyWriteConflictsAreRetriedSilently(t *testing.T) {
+func TestEnrollReportsAllErrorsExceptWriteConflicts(t *testing.T) {
 	conflict := apierrors.NewConflict(schema.GroupResource{}, "x", errCrash)
 	exists := apierrors.NewAlreadyExists(schema.GroupResource{}, "x")
 	assert.True(t, raced(fmt.Errorf("write: %w", conflict)))

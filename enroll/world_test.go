@@ -39,8 +39,8 @@ const shop = "shop"
 var errCrash = errors.New("the process crashed")
 
 // world is an API server with one opted-in namespace, shop. The world notes the Leases that Roles
-// have named, and drops the note if a sweep deletes the Lease. The test fails if enroll frees a
-// noted Lease, unless the Lease has a closed stamp and has expired.
+// have named, and drops the note if a sweep deletes the Lease. The test fails if enroll removes the
+// holder from a noted Lease, unless the Lease has a closed stamp and has expired.
 type world struct {
 	t      *testing.T
 	server client.WithWatch
@@ -171,7 +171,6 @@ func (w *world) cached(ctx context.Context, list client.ObjectList, options ...c
 	return meta.SetList(list, kept)
 }
 
-// storeOf returns the store with which the process works.
 func storeOf(r *Reconciler) store { return store{client: r.Client, reader: r.Reader} }
 
 func sameKind(a, b client.Object) bool { return reflect.TypeOf(a) == reflect.TypeOf(b) }
@@ -194,7 +193,8 @@ func (w *world) inCache(object client.Object) client.Object {
 	return object
 }
 
-// reader reads from the API server, and counts the requests.
+// reader returns a client that reads from the API server. The client counts its requests in the
+// world's field "requests".
 func (w *world) reader() client.Reader {
 	return interceptor.NewClient(w.server, interceptor.Funcs{
 		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, object client.Object, _ ...client.GetOption) error {

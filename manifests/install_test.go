@@ -92,7 +92,7 @@ func with(t *testing.T, component string) []client.Object {
 	return build(t, directory)
 }
 
-func TestNetworkPolicyNeverExcludesTheAPIServer(t *testing.T) {
+func TestNetworkPolicyLetsAPIServerCallTheWebhook(t *testing.T) {
 	pods := webhookPods(t)
 	named := map[string]bool{}
 	for _, port := range pods.Spec.Containers[0].Ports {

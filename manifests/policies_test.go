@@ -51,7 +51,7 @@ func TestPolicyDetectsInjectedPartsInCopiedPods(t *testing.T) {
 
 // A pod without a controller may compete for the slots of its namespace, and for its own
 // singleton, because the pod itself is its workload.
-func TestPodCopyPolicyAllowsSlotsOfBarePods(t *testing.T) {
+func TestLeftoverPolicyAllowsBarePodsOnlyClaimableSlots(t *testing.T) {
 	found := regexp.MustCompile(`(?s)- name: own\n\s+expression: >-\n\s+'(.*?)' \+ object\.metadata\.name\.replace\('\.', '\\\\\.'\) \+ '(.*?)'\n`).
 		FindStringSubmatch(texts(t)["policies/leftover.yaml"])
 	require.Len(t, found, 3)
@@ -82,7 +82,7 @@ func TestPodCopyPolicyAllowsSlotsOfBarePods(t *testing.T) {
 
 // The policies recognize only arguments of a bounded length. Even the arguments of the longest
 // claims must not exceed that bound.
-func TestPoliciesMatchLongestArgumentsOfLocalAPIAgents(t *testing.T) {
+func TestPoliciesRecognizeLocalAPIAgentsDespiteLongArguments(t *testing.T) {
 	gate, leftover := texts(t)["policies/gate.yaml"], texts(t)["policies/leftover.yaml"]
 	shown := expression(t, gate, `matches\('(\^api.*?)'\)`)
 	long := strings.Repeat("x", 247)
@@ -169,7 +169,7 @@ func expression(t *testing.T, policy, place string) *regexp.Regexp {
 	return regexp.MustCompile(strings.ReplaceAll(strings.ReplaceAll(all[0][1], `\\`, `\`), `\x00`, "\x00"))
 }
 
-func TestLeasePolicyAdmitsOnlyFailuresThatAgentsWrite(t *testing.T) {
+func TestLeasePolicyAllowsOnlyWellFormedFailureCounts(t *testing.T) {
 	policy := texts(t)["policies/lease.yaml"]
 	counts := expression(t, policy, `newFailures\.matches\('(.*?)'\)`)
 	random := rand.New(rand.NewPCG(1, 2))
@@ -211,7 +211,8 @@ func TestLeasePolicyAdmitsOnlyFailuresThatAgentsWrite(t *testing.T) {
 }
 
 // The console parses the instant since which a holder serves, and encodes that instant as JSON. Go
-// cannot encode some instants that Go parses.
+// cannot encode some instants that Go parses, such as an instant with the offset +24:00. So the
+// policy must refuse such instants.
 func TestLeasePolicyDemandsUTCTimeInServingAnnotation(t *testing.T) {
 	admitted := expression(t, texts(t)["policies/lease.yaml"], `newServing\.matches\('(.*?)'\)`)
 	for _, at := range []time.Time{time.Unix(0, 0), time.Unix(1_790_000_000, 1), time.Unix(1_790_000_000, 120_000_000), time.Unix(253402300799, 999_999_999)} {
@@ -427,7 +428,7 @@ func TestLeasePolicyRefusesDurationAboveTheMaximum(t *testing.T) {
 
 // The schema must have the same bounds as the agents. Each rule that compares an old and a new
 // Variable must have a message that begins with a reason.
-func TestVariableSchemaHasTheBoundsOfTheAgents(t *testing.T) {
+func TestVariableSchemaAndAgentsEnforceTheSameBounds(t *testing.T) {
 	all := all[*apiextensionsv1.CustomResourceDefinition](t)
 	require.Len(t, all, 1)
 	assert.Equal(t, api.VariableResource+"."+api.VariableGroup, all[0].Name)

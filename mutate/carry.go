@@ -122,9 +122,10 @@ func foresee(template feature.Facts) reason.Refusals {
 	return append(p.Judge(), p.Warn()...)
 }
 
-// maxUnknown bounds the unknown annotations that Carry copies. One unknown annotation in
-// the template is enough to refuse its pods. But a workload that the API server has not
-// validated may have a hundred thousand unknown annotations.
+// maxUnknown bounds the unknown annotations that Carry copies. Carry need not copy all of them,
+// because one unknown annotation in the template is enough to refuse its pods. The API server
+// validates a workload only after the webhook's answer. So the webhook may get a workload with
+// a hundred thousand unknown annotations.
 const maxUnknown = 20
 
 // merge returns the annotations for the template, and warnings. If a person has set an annotation

@@ -17,8 +17,8 @@ import (
 )
 
 // During an upgrade the webhook has replicas of two versions, and the API server may call a replica
-// of either version for a pod. This version admits each pod that version 0.1.0 has gated, and
-// patches neither the new pod nor an update of the pod.
+// of either version for a pod. The present version admits each pod that version 0.1.0 has
+// gated, and patches neither the new pod nor an update of the pod.
 func TestUpgradedWebhookLeavesAlreadyGatedPodsUnchanged(t *testing.T) {
 	archive, err := txtar.ParseFile("../tools/earlier/testdata/v0.1.0/pods.txtar")
 	require.NoError(t, err)

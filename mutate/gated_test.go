@@ -184,7 +184,7 @@ func checkGate(t *testing.T, seed uint64) bool {
 	return true
 }
 
-// expanded returns words as the kubelet gives them to a container without variables.
+// expanded returns words as the kubelet gives them to a container without environment variables.
 func expanded(words []string) []string {
 	var all []string
 	for _, word := range words {

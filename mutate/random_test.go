@@ -252,8 +252,9 @@ func checkRandomPod(t *testing.T, seed uint64) (gated bool) {
 		}
 		require.NotEmpty(t, podspec.ConditionsOf(&after.Spec), said)
 	}
-	// The comparison excludes a pod with marks of an earlier pass, because its injected
-	// containers would change its QoS class.
+	// The webhook takes a pod with marks for a pod that an earlier pass has gated, and replaces
+	// the injected containers. This can change the QoS class, so the comparison excludes such a
+	// pod.
 	if _, came := before.Annotations[api.SlotsAnnotation]; !came && before.Labels[api.GatedLabel] == "" {
 		require.Equal(t, classOf(&before), classOf(&after), said)
 	}
@@ -396,7 +397,8 @@ func classOf(pod *corev1.Pod) corev1.PodQOSClass {
 	return corev1.PodQOSBurstable
 }
 
-// A malformed pod causes no panic, and a second pass changes nothing.
+// A malformed pod causes no panic. If Inject patches the pod, a second call for the patched pod
+// changes nothing.
 func FuzzInjectNeverPanics(f *testing.F) {
 	for seed := range uint64(20) {
 		raw, err := json.Marshal(randomPod{rand.New(rand.NewPCG(seed, 0))}.pod())
@@ -419,7 +421,8 @@ func FuzzInjectNeverPanics(f *testing.F) {
 	})
 }
 
-// Malformed workloads cause no panic, and a second pass changes nothing.
+// Malformed workloads cause no panic. If Carry patches the workload, a second call for the
+// patched workload changes nothing.
 func FuzzMalformedWorkloadsCauseNoPanic(f *testing.F) {
 	f.Add("Deployment",
 		[]byte(`{"metadata":{"annotations":{"metaparticle.io/lock":"a"}},"spec":{"template":{"spec":{"containers":[{"name":"a"}]}}}}`),

@@ -96,7 +96,9 @@ func (r rollout) unavailable(replicas int) int {
 	n, second := scaled(u.MaxUnavailable, replicas, false)
 	switch {
 	case first != nil || second != nil:
-		return replicas // the API server refuses a malformed limit
+		// The API server refuses a malformed maxSurge or maxUnavailable. So the rollout needs
+		// no warning.
+		return replicas
 	case n == 0 && surge == 0:
 		return 1
 	}

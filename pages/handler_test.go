@@ -56,7 +56,8 @@ func TestPagesAnswerConditionalRequestsAndRefuseUnknownPaths(t *testing.T) {
 	assert.Empty(t, head.Body.String())
 }
 
-// request matches each attribute by which a browser loads a file.
+// request matches each HTML attribute, and each url(…) of a style sheet, by which a browser
+// loads a file.
 var request = regexp.MustCompile(`(?:<(?:script|img|link)\b[^>]*?(?:src|href)|url\()[="(']*([^"')]+)`)
 
 func TestPagesLoadOnlyTheirOwnFiles(t *testing.T) {

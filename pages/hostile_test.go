@@ -16,8 +16,8 @@ import (
 	"github.com/metaparticle-io/metaparticle"
 )
 
-// tag matches each tag that the text of a Markdown file may become. The attributes have a fixed
-// order, and their values have neither quotes nor angle brackets.
+// tag matches each HTML tag that the page of a Markdown file may have in its body. The attributes
+// have a fixed order, and their values have neither quotes nor angle brackets.
 var tag = regexp.MustCompile(`<(?:/(?:a|blockquote|code|dd|del|div|dl|dt|em|h[1-6]|li|ol|p|pre|strong|table|tbody|td|th|thead|tr|ul)|` +
 	`blockquote|br|dd|del|dl|dt|em|hr|li|ol(?: start="[0-9]+")?|p|strong|table|tbody|thead|tr|ul|` +
 	`div class="table" tabindex="0"|pre tabindex="0"|code(?: class="language-[a-z]+")?|` +

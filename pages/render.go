@@ -30,8 +30,7 @@ func (s *site) write(p *page, w io.Writer, node ast.Node, entering bool) (ast.Wa
 	case *ast.Text:
 		fmt.Fprint(w, html.EscapeString(plain(node)))
 	case *ast.HTMLBlock, *ast.HTMLSpan:
-		// The page gets no text for HTML. If the HTML is a comment, the page leaves the comment
-		// out. All other HTML is a mistake for [page.check].
+		// The page leaves out HTML comments. [page.check] has refused all other HTML.
 	case *ast.Heading:
 		if entering {
 			fmt.Fprintf(w, "\n<h%d id=\"%s\">", node.Level, html.EscapeString(p.names[node]))

@@ -8,8 +8,9 @@ import (
 	"strings"
 )
 
-// target returns the path of the page that a Markdown file becomes. README.md becomes index.html,
-// and the path loses the folder docs. An image keeps its name.
+// target returns the path of the page that a Markdown file becomes. The path loses the folder
+// docs. The repository's README.md becomes index.html, and a README.md in another folder
+// becomes a page with that folder's name. An image keeps its name.
 func target(source string) string {
 	dir, file := path.Split(strings.TrimPrefix(source, "docs/"))
 	switch {

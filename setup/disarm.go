@@ -44,12 +44,13 @@ const requestTimeout = 35 * time.Second
 // deadline. A restarted API server answers within a minute, and a person can wait two minutes.
 const restoreTimeout = 2 * time.Minute
 
-// restoreLeast is the shortest bound of the restoration. The kubelet kills the pod of a Helm hook
-// 30 s after SIGTERM.
+// restoreLeast is the time that a restoration gets even if the context ends sooner. The kubelet
+// leaves the pod of a Helm hook the same time between SIGTERM and SIGKILL.
 const restoreLeast = 30 * time.Second
 
-// restoreRequests bounds the three requests of one attempt to restore. A restoration repeats a failed
-// attempt, so a lost connection must not take the time of all attempts.
+// restoreRequests bounds the time for all three requests of one attempt to restore. A
+// restoration repeats a failed attempt, so a lost connection must not take the time of all
+// attempts.
 const restoreRequests = 10 * time.Second
 
 // removed is the value of [RemovedAnnotation].
@@ -198,8 +199,10 @@ func unmark(ctx context.Context, c client.Client, there *admissionv1.MutatingWeb
 	return c.Update(ctx, there)
 }
 
-// restoration returns a context for [restore]. The end of the given context does not end the
-// returned context. The restoration may take the rest of the time until the given deadline.
+// restoration returns a context for [restore]. A cancellation of the given context does not end
+// the returned context. The returned context ends at the deadline of the given context, but
+// lasts at least restoreLeast. Without a given deadline, the returned context lasts
+// restoreTimeout.
 func restoration(ctx context.Context) (context.Context, context.CancelFunc) {
 	now := time.Now()
 	end, bounded := ctx.Deadline()

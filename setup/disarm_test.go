@@ -123,7 +123,7 @@ func TestFailedRemovalDuringAPIServerOutageRestoresWebhooks(t *testing.T) {
 
 // SIGTERM cancels the removal, here after 7 s. The kubelet sends SIGKILL 30 s later, so the removal
 // must restore the webhooks before that.
-func TestInterruptedRemovalRestoresWebhooksAfterAnOutage(t *testing.T) {
+func TestInterruptedWebhookRemovalIsUndoneAfterOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := cluster(behind(between(6*time.Second, 35*time.Second)), configuration())
 		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
@@ -137,7 +137,7 @@ func TestInterruptedRemovalRestoresWebhooksAfterAnOutage(t *testing.T) {
 }
 
 // A request without an answer ends only with its context. Helm waits 5 min for the hook.
-func TestRemovalEndsThoughTheAPIServerNeverAnswers(t *testing.T) {
+func TestWebhookRemovalEndsIfAPIServerNeverAnswers(t *testing.T) {
 	for _, after := range []time.Duration{-1, 0, 9 * time.Second, 34 * time.Second} {
 		synctest.Test(t, func(t *testing.T) {
 			start := time.Now()
@@ -185,7 +185,7 @@ func TestWebhookRemovalRecoversFromUnansweredRequests(t *testing.T) {
 }
 
 // A node that fails kills the hook, so the first removal restores nothing.
-func TestSecondRemovalRestoresWebhooksOfAKilledRemoval(t *testing.T) {
+func TestRefusedUninstallationRestoresWebhooksThatKilledUninstallationRemoved(t *testing.T) {
 	for _, after := range []time.Duration{0, 3 * time.Second, 34 * time.Second} {
 		synctest.Test(t, func(t *testing.T) {
 			var dead atomic.Bool
@@ -208,7 +208,7 @@ func TestSecondRemovalRestoresWebhooksOfAKilledRemoval(t *testing.T) {
 	}
 }
 
-func TestWebhooksReturnIfTheirRemovalGetsNoAnswer(t *testing.T) {
+func TestWebhooksAreRestoredIfRemovalGetsNoAnswer(t *testing.T) {
 	lost := false
 	c := cluster(interceptor.Funcs{
 		Update: func(ctx context.Context, c client.WithWatch, o client.Object, options ...client.UpdateOption) error {
@@ -223,7 +223,8 @@ func TestWebhooksReturnIfTheirRemovalGetsNoAnswer(t *testing.T) {
 	restored(t, c)
 }
 
-// A rollback by Helm restores the webhooks of a killed removal, but leaves the annotation.
+// A killed removal leaves an annotation, in which the removal has saved the webhooks. A rollback by
+// Helm restores the webhooks, but does not delete that annotation.
 func TestRemovalIgnoresWebhooksSavedByAnEarlierRemoval(t *testing.T) {
 	stale := configuration()
 	stale.Annotations = map[string]string{RemovedAnnotation: `{"webhooks":[{"name":"old.metaparticle.io"}]}`}
@@ -263,7 +264,7 @@ func TestRemovalSeesGatedPodsEvenWithoutWebhookConfiguration(t *testing.T) {
 	})
 }
 
-func TestSavedWebhooksHaveBoundedLength(t *testing.T) {
+func TestUninstallationRefusesWebhooksTooLargeToSave(t *testing.T) {
 	large := configuration()
 	large.Webhooks[0].ClientConfig.CABundle = bytes.Repeat([]byte("A"), maxSaved)
 	synctest.Test(t, func(t *testing.T) {

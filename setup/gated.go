@@ -39,11 +39,11 @@ const latest = 35 * time.Second
 // cluster, so searches are rare.
 const betweenLooks = 5 * time.Second
 
-// lastLook bounds the repetitions of the last search for gated pods. A restarted API server answers
-// within a minute.
+// lastLook is the time for which the last search for gated pods is repeated after a failure.
+// The API server may be restarting then, and answers again within a minute.
 const lastLook = time.Minute
 
-// maxText bounds the bytes of each text that the author of a pod wrote.
+// maxText bounds the bytes that [RefuseGated] prints of each text by the author of a pod.
 const maxText = 256
 
 // RefuseGated prints the gated pods that have not ended, and returns an error if there

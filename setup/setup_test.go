@@ -92,7 +92,7 @@ func TestRemovedWebhooksReturnIfAGatedPodAppears(t *testing.T) {
 }
 
 // The API server can store a pod 34 s after it has called the webhook for the pod.
-func TestLateStoredGatedPodBringsRemovedWebhooksBack(t *testing.T) {
+func TestGatedPodStoredAfterWebhookRemovalRestoresWebhooks(t *testing.T) {
 	for _, after := range []time.Duration{time.Second, 9 * time.Second, 34 * time.Second} {
 		synctest.Test(t, func(t *testing.T) {
 			c := cluster(interceptor.Funcs{}, configuration())
@@ -105,7 +105,8 @@ func TestLateStoredGatedPodBringsRemovedWebhooksBack(t *testing.T) {
 	}
 }
 
-// The kubelet ends the pod of the Helm hook, or a person interrupts tools/install.
+// A removal is interrupted if the kubelet ends the pod of the Helm hook, or if a person
+// interrupts tools/install.
 func TestRemovedWebhooksReturnIfTheRemovalIsInterrupted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := cluster(interceptor.Funcs{
@@ -176,7 +177,7 @@ func TestUninstallationKeepsDoneKeysAndOpenJobBarriers(t *testing.T) {
 }
 
 // Only a Lease has done keys, or is the record of a barrier. A tenant may annotate a Role.
-func TestUninstallationDeletesRolesEvenWithLeaseAnnotations(t *testing.T) {
+func TestDoneAnnotationNeverProtectsRoleFromUninstallation(t *testing.T) {
 	annotated := metav1.ObjectMeta{
 		Namespace: "shop", Name: "metaparticle:a", Labels: map[string]string{api.ManagedLabel: "true"},
 		Annotations:     map[string]string{api.DoneAnnotation: "7", api.OpenedAnnotation: "true"},
@@ -188,7 +189,8 @@ func TestUninstallationDeletesRolesEvenWithLeaseAnnotations(t *testing.T) {
 	assert.Equal(t, 2, deleted)
 }
 
-// The policy on held Leases stays in effect for a moment after its deletion.
+// The policy that refuses the deletion of held Leases stays in effect for a moment after the
+// policy itself has been deleted.
 func TestUninstallationRetriesARefusedDeletionOfALease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		refusals := 3
@@ -300,7 +302,7 @@ func TestRefusedUninstallationPrintsNoControlCharacters(t *testing.T) {
 }
 
 // A bidirectional override makes a terminal show a text backwards. A long text would fill the log.
-func TestRefusedUninstallationPrintsShortLinesInOneDirection(t *testing.T) {
+func TestRefusedUninstallationPrintsNoLongOrBackwardText(t *testing.T) {
 	pod := gated("a", corev1.PodRunning)
 	pod.Annotations[api.SlotsAnnotation] = "lock.a\u202e\u2028\u2066" + strings.Repeat("é", 100_000)
 	out := new(strings.Builder)

@@ -65,8 +65,9 @@ func TestRandomSchedulesOfClaimsCatchPlantedBugs(t *testing.T) {
 // The lease duration of the writer is short, and that of the reader is long.
 func TestPlantedBugsAreCaughtByClaimTests(t *testing.T) { play.PlantedIn(t, "agent/claim") }
 
-// The test plants the bugs that belong to tests of agent/local. The simulation misses these bugs,
-// because each fault of the simulation ends, and then each wait ends.
+// The test plants the bugs that belong to tests of agent/local. The simulation misses these bugs.
+// For example, a bug may let a call wait for too long. But each fault of the simulation ends, and
+// then each wait ends.
 func TestPlantedBugsAreCaughtByLocalAPITests(t *testing.T) { play.PlantedIn(t, "agent/local") }
 
 // The test plants the bugs that belong to tests of agent/leash. In the simulation no program joins
@@ -96,9 +97,9 @@ func TestPlantedBugsAreCaughtByConditionTests(t *testing.T) { play.PlantedIn(t, 
 // pod that waits at a barrier, for example.
 func TestPlantedBugsAreCaughtByBarrierTests(t *testing.T) { play.PlantedIn(t, "agent/barrier") }
 
-// The test plants the bugs that belong to tests of agent/lease. The simulation misses these bugs.
-// Each simulated restore raises etcd's revision, so two different states of a Lease never have the
-// same resourceVersion.
+// The test plants the bugs that belong to tests of agent/lease. These bugs show only if two
+// states of a Lease have the same resourceVersion. The simulation misses the bugs: each
+// simulated restore raises etcd's revision, so no two states have the same resourceVersion.
 func TestPlantedBugsAreCaughtByLeaseTests(t *testing.T) { play.PlantedIn(t, "agent/lease") }
 
 // The test plants the bugs that belong to tests of agent/variable. The simulation misses these

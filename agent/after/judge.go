@@ -72,7 +72,7 @@ func (j *judge) lives(l *kube.Lease) bool {
 		return false
 	}
 	// A person who writes the Lease of a dead holder changes the version, but not the time of
-	// renewal.
+	// renewal. So only a change of both proves that the holder lives.
 	return first.version != next.version && !next.renewed.IsZero() && !first.renewed.Equal(next.renewed)
 }
 

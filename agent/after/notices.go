@@ -21,9 +21,9 @@ const (
 	// person should investigate.
 	warnAfter = 5 * time.Minute
 
-	// The pod sends an Event again if the API server has not stored it. The usual cause of a long
-	// wait, a missing right, is also a cause of refused Events. The pause before the second
-	// attempt is longer than a restart of the API server takes.
+	// The pod sends an Event again if the API server has not stored the Event. Usually a pod
+	// waits long because a right is missing. Then the API server may refuse the Events, too.
+	// The pause before the second attempt is longer than a restart of the API server takes.
 	eventTimeout       = 10 * time.Second
 	shortestEventPause = 15 * time.Second
 	longestEventPause  = 5 * time.Minute

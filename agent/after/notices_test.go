@@ -167,7 +167,7 @@ func TestFailingEventWriteNeverDelaysWaitForCondition(t *testing.T) {
 }
 
 // Without its Role, a pod can neither read the Lease nor write an Event.
-func TestConditionWarningIsStoredOncePodsRoleExists(t *testing.T) {
+func TestConditionWarningIsStoredAfterPodsRoleAppears(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		s.put(schema(""))
 		refused := func(context.Context) error { return &kube.StatusError{Code: 403} }

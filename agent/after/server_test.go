@@ -21,8 +21,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// server is a fake API server. Each change gets the next version, and a watch replays
-// all changes after its version.
+// server is a fake API server. Each change gets the next version. A watch from a version
+// replays all changes after that version.
 type server struct {
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced at each change

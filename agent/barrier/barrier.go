@@ -39,7 +39,7 @@ func Run(ctx context.Context, c Config) error {
 		a.run(waiting)
 	}()
 	// The watch of [after.Run] shows at once that the barrier is open. If that watch is silent, the
-	// reads of the arrival show the open barrier later.
+	// method a.run later reads that the barrier is open, and ends this wait.
 	err = after.Run(waiting, after.Config{
 		API: c.API, Conditions: []api.Condition{{Lease: c.Leases[0], Opened: len(c.Leases)}},
 		PodName: c.PodName, PodUID: c.PodUID, Log: c.Log, Random: rand.NewPCG(random.Uint64(), random.Uint64()),

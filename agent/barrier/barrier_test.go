@@ -96,8 +96,8 @@ func TestStoppedPodReleasesItsArrivalAtABarrier(t *testing.T) {
 	})
 }
 
-// In the local API, a pod waits only during a program's call. If the agent is frozen until that
-// call has ended, the agent must not write any more.
+// In the local API, a pod waits at a barrier only during a program's call. If the agent is frozen
+// until that call has ended, the agent must not renew the pod's arrival afterwards.
 func TestArrivalIsNeverRenewedAfterTheWaitEnds(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		a, b := s.arrive(t, "a"), s.arrive(t, "b")

@@ -115,7 +115,8 @@ type Action struct {
 	attempt lease.Attempt
 	// campaign is the campaign that an acquiring write belongs to.
 	campaign campaign
-	// leaps counts the leaps that the claim knew when it sent the write.
+	// leaps is the number of leaps that the claim knew when the claim added this action to the
+	// plan.
 	leaps int
 }
 

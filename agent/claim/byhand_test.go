@@ -219,8 +219,9 @@ func TestYieldHandsTheSlotToTheSuccessor(t *testing.T) {
 	}
 }
 
-// The paused slot's hold has ended without proof that its child is dead. If the pod took another
-// slot, a later agent process would wrongly take that hold for a proven one.
+// The paused slot's hold has ended without proof that its child is dead. If the pod took
+// another slot, the grant for that other slot would end the doubts of the shims. Then a later
+// agent process would wrongly take the unproven hold for a proven one.
 func TestPodWithUnprovenHoldNeverTakesAnotherSlot(t *testing.T) {
 	m := semaphore(t, 1, 2)
 	p := m.pods[0]

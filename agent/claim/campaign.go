@@ -38,8 +38,8 @@ func (c campaign) token(slot string) string {
 	return ""
 }
 
-// handback describes what a claim does after a hold: whether it releases the slots, and for how
-// long only other pods compete.
+// handback describes what a claim does after a hold: whether the claim releases the slots, and for
+// how long only other pods compete.
 type handback struct {
 	// due reports that the claim must release the slots of the last hold before it acquires any
 	// slot.

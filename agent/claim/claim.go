@@ -28,7 +28,7 @@ type Claim struct {
 	campaign campaign
 	handback handback
 	// stopping reports that the claim is about to end. The field leaveBy is the instant by
-	// which every slot that the claim held has expired, so that nothing is left to release.
+	// which every slot that the claim held has expired, so nothing is left to release then.
 	stopping bool
 	leaveBy  time.Duration
 }

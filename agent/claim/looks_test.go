@@ -89,7 +89,7 @@ func TestUnreadableLeasesNeverDelayChildBeyondLeaseDuration(t *testing.T) {
 	}
 }
 
-func TestEndedWatchRestartsSoonDespiteUnreadableOtherLeases(t *testing.T) {
+func TestEndedWatchRestartsSoonAlthoughOtherReadsFail(t *testing.T) {
 	for name, l := range failures {
 		for end, most := range map[error]time.Duration{nil: 50 * time.Millisecond, errCut: 10 * time.Second} {
 			t.Run(fmt.Sprint(name, ", ", end), func(t *testing.T) {
@@ -108,7 +108,7 @@ func TestEndedWatchRestartsSoonDespiteUnreadableOtherLeases(t *testing.T) {
 	}
 }
 
-func TestSuccessorAcquiresSlotAfterItsWatchEnds(t *testing.T) {
+func TestSuccessorAcquiresReleasedSlotDespiteEndedWatch(t *testing.T) {
 	for name, l := range failures {
 		t.Run(name, func(t *testing.T) {
 			for seed := range 10 {

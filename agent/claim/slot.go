@@ -19,7 +19,8 @@ type terms struct {
 	// known has the only holds for which the claim believes [Facts.Proven]. If known is nil, the
 	// claim believes [Facts.Proven] for every hold.
 	known map[string]bool
-	// looks bounds the looks of a claim that needs any one of its slots, for all slots together.
+	// looks bounds the looks at all slots together. The bound applies only to a claim that
+	// needs any one of its slots.
 	looks sight
 	// spread bounds the random delays before acquiring writes, for all slots together.
 	spread spread
@@ -189,10 +190,11 @@ func (s *slot) obtain(now time.Duration, held *lease.Hold) {
 }
 
 // backoff counts another miss of the slot, and returns the delay after that miss. Only a stored
-// write, or a look that has lasted for the time "lasts", makes the delays short again. A pod that
-// the Lease still names must reach the API server within its head start, a sixth of the lease
-// duration. A request that times out takes half of the head start. So for such a pod each delay
-// takes at most a quarter of the head start.
+// write, or a look that has lasted for the time "lasts", makes the delays short again. After an
+// outage of the API server, the standbys wait before a takeover. This wait, a sixth of the lease
+// duration, is the head start of the pod that the Lease still names. That pod must reach the API
+// server within its head start. A request that times out takes half of the head start. So for that
+// pod each delay takes at most a quarter of the head start.
 func (s *slot) backoff(now, retryAfter time.Duration) time.Duration {
 	budget := s.Self.Budget
 	bound := min(slowest, budget.Renew)
@@ -243,9 +245,10 @@ func (s *slot) obtainableAt(p *plan) time.Duration {
 
 // choosableAt returns the instant from which a campaign may choose the slot. For a shut slot, or
 // for a Lease that the claim does not see, the result is [instant.Never]. While a request for the
-// slot is under way, the result is [instant.Never], too. The pod may choose its own slot at once if
-// no child of the hold in the Lease can be alive. If the API server has refused to replace the
-// present version, the choice waits for the delay before a retry.
+// slot is under way, the result is [instant.Never], too. If the Lease
+// names this pod, and no child of the Lease's hold can be alive, the pod may choose at once. If
+// the API server has refused to replace the present version of the Lease, the result is the
+// instant "tryAt" or later.
 func (s *slot) choosableAt(p *plan) time.Duration {
 	r, ok := s.view.Record()
 	at, sees := s.takableAt(p.facts)

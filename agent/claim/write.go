@@ -7,9 +7,9 @@ import "github.com/metaparticle-io/metaparticle/agent/lease"
 
 // crowd bounds the unanswered requests for one held slot, because a new request does not wait for
 // the answers to the earlier ones. The delay between two requests is at least half of Budget.Retry,
-// which is half a second. So a ninth request is due four seconds after the first, or later. With a
-// lease of up to 48 s, the first request has then timed out, after a twelfth of the lease duration.
-// So for these leases the bound delays no retry.
+// so at least half a second. So a ninth request is due four seconds after the first, or
+// later. A request times out after a twelfth of the lease duration. With a lease of up to 48 s,
+// the first request has timed out by then, so the bound delays no retry.
 const crowd = 8
 
 // renew sends the renewal of the slot if it is due. The next renewal is due a sixth of the lease

@@ -49,7 +49,8 @@ type Config struct {
 	Log      *slog.Logger
 }
 
-// Courier sends the requests of one claim. Only the loop calls its methods.
+// Courier sends the requests of one claim. Only the loop that runs the functions of the field
+// Post calls a Courier's methods.
 type Courier struct {
 	Config
 	// leases has, for each slot, the Lease that the claim's next write replaces. A

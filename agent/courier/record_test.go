@@ -22,8 +22,8 @@ func TestMalformedRevisionAnnotationMeansNoRevision(t *testing.T) {
 }
 
 func TestServingAnnotationOlderThanTheHoldIsIgnored(t *testing.T) {
-	// The leader election of client-go keeps the annotations of an earlier holder, because it
-	// does not know them.
+	// The leader election of client-go does not know the annotation. So a holder by that election
+	// leaves the annotation of an earlier holder in the Lease.
 	acquired := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	l := &kube.Lease{AcquireTime: acquired, Annotations: map[string]string{
 		api.ServingAnnotation: acquired.Add(-time.Second).Format(time.RFC3339Nano),

@@ -29,7 +29,7 @@ import (
 // patience bounds every wait of a test. Only a bug makes a test wait for so long.
 const patience = 10 * time.Second
 
-func TestDeskStoresANoteBeforeSendingAGrant(t *testing.T) {
+func TestDeskSendsOnlyGrantsWhoseHoldIsStored(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s, _ := served(t, Config{Dir: dir})
@@ -113,7 +113,8 @@ func TestShimDisconnectingBeforeFirstMessageCausesNoWarning(t *testing.T) {
 	assert.Equal(t, 1, strings.Count(log.String(), "WARN"), "%s", log.String())
 }
 
-// If the desk cannot read a container's note, the desk must assume a grant under any hold.
+// If the desk cannot read a container's note, the desk must assume that the container may have
+// had a grant of any hold.
 func TestDeskReadsGrantedHoldsFromItsNotes(t *testing.T) {
 	t.Parallel()
 	boot, err := host.BootID()
@@ -309,8 +310,8 @@ func TestDeskReportsAShimsDeathOnlyOnProof(t *testing.T) {
 				assert.NoFileExists(t, filepath.Join(dir, "granted", "app"))
 				return
 			}
-			// If the server wrongly reported the shim's death, that report would come before
-			// the next report of "two".
+			// If the server wrongly reported the death of the shim "one", that report would
+			// come before the next report of the shim "two".
 			heir.is(gate.Draining, "h9")
 			reported(t, s, func(r gate.Report) bool {
 				assert.False(t, r.Dead)
@@ -335,8 +336,8 @@ func TestDeathReportContainsLastMessageOfTheShim(t *testing.T) {
 	pidfd, kill := ofSleeper(t)
 	shim := joined(t, dir, waiting("one"), pidfd)
 	reported(t, s, func(r gate.Report) bool { return r.Connected })
-	// The shim does not read these grants, so the kernel reports a reset of the
-	// connection.
+	// The shim never reads these grants. So when the shim closes the connection, the kernel
+	// reports a reset of the connection to the desk.
 	for range 100 {
 		require.NoError(t, s.Grant("one", grantOf("h1")))
 	}
@@ -371,7 +372,7 @@ func TestReportContainsTheShimsStartTime(t *testing.T) {
 	assert.Equal(t, time.Minute, r.Began)
 }
 
-// dialled connects to the desk without a message.
+// dialled connects to the desk, and sends no message.
 func dialled(t *testing.T, dir string) net.Conn {
 	t.Helper()
 	c, err := net.Dial("unixpacket", filepath.Join(dir, api.SocketName))

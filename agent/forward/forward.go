@@ -28,7 +28,7 @@ const (
 	// defaultMaxHeld is twice the usual backlog of an application (128).
 	defaultMaxHeld = 256
 	// defaultMaxOpen bounds the memory of the agent's container. A connection costs 7.5 KB in this
-	// process (BenchmarkMemoryOfAConnection), and 7.5 KB in the kernel for two sockets. So 2048
+	// process (BenchmarkMemoryOfAForwardedConnection), and 7.5 KB in the kernel for two sockets. So 2048
 	// connections take half of the container's limit of 64 MiB. The kernel shrinks the buffers of
 	// slow connections as the limit comes near.
 	defaultMaxOpen = 2048
@@ -77,7 +77,7 @@ type Forwarder struct {
 	changed chan struct{} // closed at the next change of route or holding
 }
 
-// New returns a Forwarder that is closed, and has no target.
+// New returns a Forwarder without a target. The Forwarder listens only after [Forwarder.Open].
 func New(config Config) *Forwarder {
 	if config.Hold == 0 {
 		config.Hold = defaultHold
@@ -197,7 +197,7 @@ func (f *Forwarder) target() (*route, <-chan struct{}) {
 }
 
 // Reachable checks that the pod at ip answers on every port. A refused connection is an answer,
-// because the application may not serve a declared port. If a port does not answer within
+// because an application need not serve a declared port. If a port does not answer within
 // dialTimeout, or before the end of ctx, Reachable returns an error that names the first such port.
 // If ip is not the address of a pod, the error is [ErrNoTarget].
 func (f *Forwarder) Reachable(ctx context.Context, ip string) error {

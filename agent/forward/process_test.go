@@ -204,9 +204,9 @@ func raceDetector() bool {
 	return slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 }
 
-// BenchmarkMemoryOfAConnection prints the memory of one connection in the agent's process. The
+// BenchmarkMemoryOfAForwardedConnection prints the memory of one connection in the agent's process. The
 // benchmark opens 10,000 connections, or as many as the limit of descriptors allows.
-func BenchmarkMemoryOfAConnection(b *testing.B) {
+func BenchmarkMemoryOfAForwardedConnection(b *testing.B) {
 	var limit syscall.Rlimit
 	require.NoError(b, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit))
 	count := int64(min(10_000, limit.Max/2-100))

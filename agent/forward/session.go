@@ -86,9 +86,10 @@ func (s *session) stopListening() {
 	}
 }
 
-// linger accepts connections for the delay, and then lets the last of them end. When a listener
-// closes, the kernel resets the connections in its queue. The accept loops run until their
-// listeners close, so the queue is empty unless all places are taken.
+// linger accepts connections for the delay, and then closes the listeners. The resulting channel
+// is closed once every accepted connection has ended. When a listener closes, the kernel resets
+// the connections in the listener's queue. The accept loops run until then. So the queue is empty,
+// unless the session already has as many connections as [Config] permits.
 func (s *session) linger(delay time.Duration) <-chan struct{} {
 	if s.left != nil {
 		return s.left
@@ -206,7 +207,7 @@ func (s *session) connect(port int) (*net.TCPConn, *route) {
 	end := time.Now().Add(s.config.Hold)
 	var refusedBy *route // the route that has refused connections since the instant "since"
 	var since time.Time
-	var scouts *door // the door at which this connection dials for all
+	var scouts *door // the port that this connection dials for all waiting connections
 	defer func() { scouts.leave() }()
 	for {
 		wait := time.Until(end)

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package gate is the contract between an agent and the shims of its pod: the [Grant],
-// the [Report], and the messages between the two. agent/desk is the agent's end, and
+// the [Report], and the messages of both ends. agent/desk is the agent's end, and
 // agent/shim is the other end. The stand-ins of agent/standin keep the contract for a
 // pod without shims.
 //

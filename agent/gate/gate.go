@@ -119,9 +119,9 @@ type Report struct {
 	// Hold is the hold of the shim's child while Phase is Running or Draining. In any other
 	// Phase, Hold is the last hold that is over for this shim; empty before the first hold. No
 	// descendant lives under that hold, and the shim starts no child under it, even if a grant
-	// of that hold still arrives. A grant to a Waiting shim may still be on its way. So the hold
-	// of that grant is not over before this field names that hold. After a Drain of that hold, the
-	// shim's next message names that hold in this field.
+	// of that hold still arrives. If the agent has sent a grant to a Waiting shim, the grant may
+	// still be on its way. So the hold of a sent grant is over only once this field names that
+	// hold. After a Drain of a hold, the shim's next message names that hold in this field.
 	Hold string
 	// Slots are the slots of the grant under which the child runs. From these slots a new agent
 	// process learns which hold to resume.

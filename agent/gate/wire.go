@@ -62,7 +62,7 @@ type Outcome struct {
 	Error    string `json:"error,omitempty"`
 }
 
-// Order is a message of the desk, with one of its fields set.
+// Order is an instruction from the desk to a shim. Each order has one of these fields set.
 type Order struct {
 	Grant *Grant `json:"grant,omitempty"`
 	Drain *Drain `json:"drain,omitempty"`

@@ -14,8 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Without the memory limit, a shim's memory grows from two to four megabytes after some
-// starts of its child.
+// The function "uncollected" sets a memory limit, so that the Go runtime uses no huge pages. With
+// huge pages, a shim's memory grows from two to four megabytes after some starts of its child.
 func TestForkAddsNoHugePagesToTheProcess(t *testing.T) {
 	// The flag hg means that the process advises huge pages for the mapping, even if this
 	// kernel has none.

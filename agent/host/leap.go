@@ -33,7 +33,7 @@ type Leaps struct {
 	C         chan struct{}
 	now, wall func() time.Duration
 	base      window
-	file      *os.File // the timer that the kernel cancels; nil without such a timer
+	file      *os.File // the timer that each setting of the wall clock cancels; nil for none
 }
 
 // window bounds the difference between the wall clock and CLOCK_BOOTTIME, because the two
@@ -41,8 +41,8 @@ type Leaps struct {
 type window struct{ low, high time.Duration }
 
 // NewLeaps begins to compare the two clocks. In a kernel that does not report when the wall
-// clock is set (gVisor), C stays empty. A shim then compares the clocks only after each of its
-// other inputs, and so at least once in the time gate.BeatEvery.
+// clock is set (gVisor), the channel C stays empty. A shim then compares the clocks only after
+// each of its other inputs, and so at least once in the time gate.BeatEvery.
 func NewLeaps() *Leaps {
 	l := LeapsOf(Now, Wall)
 	fd, err := unix.TimerfdCreate(unix.CLOCK_REALTIME, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC)

@@ -122,7 +122,8 @@ func Descendants(all []Process, root int) []Process {
 		var children []Process
 		for _, p := range next {
 			children = append(children, byParent[p.PID]...)
-			// If process ids were reused during the read, the parents could form a circle.
+			// If process ids were reused while /proc was read, a process may be its own ancestor.
+			// Without the deletion, the loop would then never end.
 			delete(byParent, p.PID)
 		}
 		next = children

@@ -15,7 +15,8 @@ type Terminal struct {
 	FD int // -1 means no terminal
 }
 
-// FindTerminal returns the terminal that is one of the standard files, if any.
+// FindTerminal returns the terminal that controls this process's session, if a standard file is
+// that terminal. If this process does not lead its session, FindTerminal finds no terminal.
 func FindTerminal() Terminal {
 	own, err := unix.Getsid(0)
 	if err != nil || own != os.Getpid() {

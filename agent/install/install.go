@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package install copies the agent's binary into the volume that the containers
-// of a pod share. A repeated installation changes nothing. A reader finds the
-// whole binary or none.
+// of a pod share. A repeated installation changes nothing. At the path of the
+// binary, each process finds the whole binary or no file.
 package install
 
 import (

@@ -347,7 +347,7 @@ func TestPodStatusPatchIsAStrategicMerge(t *testing.T) {
 	assert.ErrorIs(t, err, ErrMalformed)
 }
 
-func TestDeletionCheckReadsARefusedRemovalAsNotDeleted(t *testing.T) {
+func TestRefusedRemovalOfDeletionTimestampMeansPodStays(t *testing.T) {
 	client := newServer(t, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		assert.Equal(t, "/api/v1/namespaces/shop/pods/biller-1/status", r.URL.Path)

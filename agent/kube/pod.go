@@ -25,8 +25,9 @@ type Pod struct {
 	// Deleted reports that a person or a controller has deleted the pod, so the kubelet is
 	// stopping it.
 	Deleted bool
-	// GraceLeft is the rest of a deleted pod's grace, by the API server's own clock, which states
-	// whole seconds. GraceLeft is zero if the answer contains no end of the grace, or no date.
+	// GraceLeft is the rest of a deleted pod's grace at the instant in the answer's Date
+	// header. The API server's clock gives that instant, in whole seconds. GraceLeft is zero if
+	// the answer has no deletionTimestamp, or no Date header.
 	GraceLeft time.Duration
 	// DeletionCost is the value of the pod's annotation pod-deletion-cost; empty without that
 	// annotation.
@@ -181,8 +182,8 @@ func (e Event) object(namespace string) map[string]any {
 		"type":           e.Type,
 		"reason":         e.Reason,
 		"message":        cut(e.Message, maxEventMessage),
-		// Without an eventTime, the API server requires no further fields. Kubectl sorts Events
-		// by these timestamps.
+		// The Event has no eventTime. With an eventTime, the API server would also require the
+		// field "action". Kubectl sorts Events by the two timestamps below.
 		"firstTimestamp":     at,
 		"lastTimestamp":      at,
 		"count":              1,

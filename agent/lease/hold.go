@@ -157,7 +157,8 @@ func (h *Hold) Answered(attempt Attempt, stored Record) error {
 // Read updates the hold by the result of a consistent read, which the caller must send after a
 // refused or unanswered attempt. If the slot is lost, Read returns an error. If the Lease contains
 // the renew time of a pending attempt, the API server has stored that attempt. The deadline then
-// counts from the earliest pending attempt. Any other write changes no deadline.
+// counts from the earliest pending attempt. If the Lease contains no such renew time, the deadline
+// stays the same.
 func (h *Hold) Read(r Record) error {
 	i := h.stored(r)
 	switch {

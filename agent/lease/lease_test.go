@@ -38,7 +38,8 @@ func stored(r Record, version string) Record {
 	return r
 }
 
-// held returns a hold of 30 s that began 100 s after boot, with version 2.
+// held returns a hold that began 100 s after boot. The lease duration is 30 s, and the Lease has
+// version 2.
 func held(t *testing.T) *Hold {
 	t.Helper()
 	s := self(t, 30*time.Second)
@@ -91,7 +92,7 @@ func TestReleaseClearsEachFieldOfTheHolder(t *testing.T) {
 	assert.ErrorIs(t, err, ErrLost, "a pod may not clear another pod's Lease")
 }
 
-func TestWriteWithoutUIDOrVersionIsRefused(t *testing.T) {
+func TestLeaseWriteRequiresUIDAndResourceVersion(t *testing.T) {
 	s := self(t, 30*time.Second)
 	for name, r := range map[string]Record{
 		"no uid":     {Version: "1", Holder: "a_u", Hold: "h", BootID: "boot-1"},

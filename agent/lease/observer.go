@@ -65,9 +65,9 @@ func (o *Observer) giveHeadStart(now time.Duration) {
 	o.headStartGiven = now >= o.ExpiresAt(0)
 }
 
-// Watched stores the state of the Lease in an event of the watch. The event may be old. If an old
-// event shows a free Lease, the API server refuses the acquiring write. If an old event shows a
-// change, this standby only waits longer.
+// Watched stores the state of the Lease that an event of the watch shows. The event may be old. If
+// an old event shows a free Lease, the API server refuses the acquiring write. If an old event
+// shows a change, this standby only waits longer.
 func (o *Observer) Watched(now time.Duration, r Record) {
 	if !o.record.sameVersion(r) {
 		o.see(now, r)

@@ -46,7 +46,8 @@ func FuzzGrantNeverOutlastsAKnownHold(f *testing.F) {
 				c.sent = b.now
 			case what < 9 && c.sent != 0 && c.sent+b.budget.Deadline() > b.now && b.now < c.Deadline:
 				c.Deadline, c.Unrenewed, c.sent = c.sent+b.budget.Deadline(), false, 0
-				join := step%5 == 0 || !c.good // before the first good answer all shims join
+				// Until the first good answer, each stored write ties all shims to the hold.
+				join := step%5 == 0 || !c.good
 				if b.tie(of, c.Tie, join) && join {
 					c.remember(b)
 				}

@@ -124,7 +124,8 @@ func (l *Leash) changed() {
 	}
 }
 
-// longest bounds the sleep of the loop, because Go's timers stop while the machine is suspended.
+// longest bounds each sleep of the loop in the method Run. Go's timers stop while the machine is
+// suspended, so after a longer sleep the loop could wake too late.
 const longest = 10 * time.Second
 
 // Run gives and prolongs grants until ctx ends.
@@ -152,7 +153,7 @@ func (l *Leash) note(r gate.Report) {
 		return
 	}
 	select {
-	case <-l.leaps: // only the last number counts
+	case <-l.leaps: // only the newest number of leaps counts
 	default:
 	}
 	l.leaps <- l.state.leaps

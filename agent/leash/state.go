@@ -42,7 +42,8 @@ type leashed struct {
 	// broken reports that the leash never prolongs the grant again. The field "killed" reports that
 	// the leash has ordered the shim to kill its program.
 	broken, killed bool
-	// answered is the last leap that a grant has answered.
+	// answered is the number of the last leap after which a grant has let the frozen program
+	// continue; zero for none.
 	answered int
 	// resend reports that the last order may not have arrived. The field "retryAt" is the earliest
 	// instant of the next order after a failed one.
@@ -110,8 +111,8 @@ func (s *state) breaks(claim int) {
 	of.Deadline, of.Unrenewed = instant.Never, false
 }
 
-// retire forgets a claim whose loop has ended without a hold. From then on no frozen program waits
-// for that claim.
+// retire forgets a claim whose loop has ended without a hold. After a leap, the grant that thaws a
+// program waits until each claim has noted the leap. That grant does not wait for a retired claim.
 func (s *state) retire(claim int) {
 	s.claims[claim].Tie = Tie{Deadline: instant.Never, Leaps: math.MaxInt}
 }

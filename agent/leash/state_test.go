@@ -108,7 +108,8 @@ func TestNoGrantOutlastsTheHoldOfAProgram(t *testing.T) {
 	assert.Equal(t, deadline, b.shims["a"].until)
 }
 
-// The leash prolongs a grant between the acquiring write and its answer.
+// After the acquiring write is sent, and before its answer arrives, the leash prolongs a grant. So
+// the grant ends later than the deadline of the hold.
 func TestLeashReportsAGrantThatOutlastsTheHold(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, 1)
@@ -243,7 +244,8 @@ func TestFailedOrderIsSentAgain(t *testing.T) {
 	assert.True(t, b.act()["a"].kill)
 }
 
-// If the desk cannot write the note of a grant, the desk does not send that grant.
+// If the desk cannot write the note of a first grant, the desk does not send that grant. So the
+// shim has started no child that the leash must kill after the loss of the hold.
 func TestLostHoldNeverKillsShimWithoutSentGrant(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, 1)

@@ -29,10 +29,10 @@ const (
 	// is enough for a second attempt: a write takes milliseconds, and another attempt follows
 	// within a second.
 	Stored = 3 * time.Second
-	// Passing is the time within which every standby lets new connections wait, counted from
-	// the storing of the holder's last announcement. The watch event takes milliseconds, and so
-	// does the acceptance of a connection. If the write took longer than Passing, the event may
-	// take as long as the write.
+	// Passing is the time within which every standby begins to let new connections wait. The
+	// time counts from the storing of the holder's last announcement. The watch event takes
+	// milliseconds, and so does the acceptance of a connection. If the write took longer than
+	// Passing, the event may take as long as the write.
 	Passing = 50 * time.Millisecond
 )
 
@@ -259,10 +259,10 @@ func (l *Leave) ask(now time.Duration, f Facts) (ended bool, wake time.Duration)
 }
 
 // follows returns the successor, and whether enough pods have offered. Enough means that one Ready
-// pod stays beside the successor. For a deleted pod without a [Facts.Successor], one offer is
-// enough in two cases. The pod is Replaced, or the argument "last" reports that the time for offers
-// is over. In both cases the result "successor" is empty, because no node sends connections to a
-// deleted pod anyway.
+// pod stays beside the successor. But no node sends connections to a deleted pod anyway. So for a
+// deleted pod without a [Facts.Successor], one offer is enough in two cases. The pod is Replaced,
+// or the argument "last" reports that the time for offers is over. In both cases the result
+// "successor" is empty, so that no standby leaves its Services.
 func (f Facts) follows(last bool) (successor string, enough bool) {
 	stay := 0
 	for _, o := range f.Offers {

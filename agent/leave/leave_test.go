@@ -43,9 +43,9 @@ type play struct {
 	slow time.Duration
 	// hook is the time that the preStop hook takes.
 	hook time.Duration
-	// The field "out" is the time from the beginning until the API server has stored that the pod
-	// is not Ready. The field "held" is the time until the Lease shows that the application no
-	// longer serves.
+	// The field "out" is the time from the beginning of the simulation until the API server has
+	// stored that the pod is not Ready. The field "held" is the time from the same beginning
+	// until the Lease shows that the application no longer serves.
 	out, held time.Duration
 	last      Decision
 }

@@ -183,7 +183,7 @@ func (a *arrival) depart() {
 }
 
 // look reads whether the barrier is open, unless this process has already seen the open barrier.
-// Before enroll has made the Lease, the barrier is closed.
+// Before enroll has made the Lease, the barrier is not open.
 func (a *arrival) look(ctx context.Context) (open bool, p *problem) {
 	if a.isOpen() {
 		return true, nil

@@ -143,7 +143,7 @@ func TestConcurrentBarrierCallsShareThePodsArrival(t *testing.T) {
 	})
 }
 
-func TestArrivalIsReleasedSoonAfterLastCallEnds(t *testing.T) {
+func TestArrivalIsReleasedAfterLastBarrierCallEnds(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, pod := atBarrier(t)
 		a, b, c := pod("a"), pod("b"), pod("c")
@@ -162,7 +162,7 @@ func TestArrivalIsReleasedSoonAfterLastCallEnds(t *testing.T) {
 	})
 }
 
-func TestBarrierWithoutACallCausesNoRequest(t *testing.T) {
+func TestAgentSendsNoBarrierRequestsWithoutPendingCalls(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, pod := atBarrier(t)
 		call := pod("a").wait("?wait=10s")

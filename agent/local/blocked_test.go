@@ -74,7 +74,7 @@ func TestWithdrawnBidNeverAcquiresSlotDespiteBlockedLoop(t *testing.T) {
 	})
 }
 
-func TestEndedStreamEndsRenewalsDespiteABlockedLoop(t *testing.T) {
+func TestEndedProgramStreamStopsRenewalsDespiteBlockedLoop(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p, block := blockable(t, s)

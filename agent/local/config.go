@@ -21,7 +21,8 @@ import (
 type Config struct {
 	// PodName, PodUID and PodIP describe the agent's own pod.
 	PodName, PodUID, PodIP string
-	// Claims are the claims for whose slots the program may bid.
+	// Claims are the claims that the pod's programs may use: claims on slots, on Variables and on
+	// barriers.
 	Claims []api.Claim
 	// LeaseDuration is the duration that the agent writes into its Leases. Zero means
 	// api.DefaultLeaseDuration.

@@ -46,7 +46,7 @@ type outcome struct {
 type hold struct {
 	number, token, slot string
 	bid                 *bid
-	// tokens are the slots of the hold with their tokens. A writer has several slots.
+	// tokens are the slots of the hold, each with its token. A writer has several slots.
 	tokens []claim.Token
 	// The field "since" is the time at which the hold began, by the wall clock.
 	since time.Time
@@ -69,8 +69,8 @@ type hold struct {
 	unrenewed bool
 	// The field "asked" reports that a person requests that the program gives the hold back.
 	asked bool
-	// The field "owed" reports that the program has not got the hold yet. Either the grant of a
-	// shim may end after the hold's deadline, or the field "unrenewed" is true.
+	// The field "owed" reports that the program has not got the hold yet. The cause is that the
+	// grant of a shim may end after the hold's deadline, or that the field "unrenewed" is true.
 	owed bool
 	// The field "returned" reports that the program has given the hold back. The field "over"
 	// reports that the hold has ended.
@@ -133,7 +133,8 @@ func (h *hold) beatBy() time.Duration {
 	return h.beatAt + h.beats
 }
 
-// beat notes a heartbeat. A program whose stream has ended may continue with heartbeats.
+// beat notes a heartbeat. A program whose stream has ended may continue with heartbeats. Such a
+// program has stated no time between two heartbeats, so that time becomes [defaultBeats].
 func (h *hold) beat(now time.Duration) {
 	h.beatAt, h.beats, h.told = now, cmp.Or(h.beats, defaultBeats), true
 }

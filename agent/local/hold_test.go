@@ -69,7 +69,7 @@ func TestAbsenceOfHeartbeatsEndsTheHold(t *testing.T) {
 	})
 }
 
-func TestStreamReportsHoldAsLostAtItsDeadline(t *testing.T) {
+func TestBidStreamReportsHoldLostAtTheDeadline(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p := start(t, s, "first", "lock/a")

@@ -23,7 +23,8 @@ import (
 const interest = time.Minute
 
 // longest is the longest sleep of the loop while a bid waits or the pod holds. Go's timers stop
-// while the machine sleeps, so the loop must check the clock.
+// while the machine sleeps. So after the machine wakes, the loop checks the clock within ten
+// seconds.
 const longest = 10 * time.Second
 
 // keeper keeps one claim. Only the goroutine of the method "run" uses the fields from "claim"
@@ -50,8 +51,9 @@ type keeper struct {
 	numbers map[string]bool
 	// interestedUntil is the instant until which the agent watches although no bid waits.
 	interestedUntil time.Duration
-	// watchers counts the waiting calls for several claims in which this claim is not the first.
-	// The agent watches this claim's Leases even while such a call bids for another claim.
+	// watchers counts the waiting calls that bid for several claims, one after the other, and
+	// for another claim first. During such a call the agent watches this claim's Leases even
+	// while the call bids for another claim.
 	watchers int
 	// The field "leaps" counts the leaps of the wall clock. A renewal that [keeper.tie] requests
 	// counts as a leap, too.

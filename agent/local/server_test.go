@@ -256,7 +256,7 @@ func (p *pod) hold(query string) string {
 	return body["hold"].(string)
 }
 
-// lines is an open stream of one call.
+// lines records the streamed answer to one call.
 type lines struct {
 	http.ResponseWriter
 	mu   sync.Mutex

@@ -98,7 +98,7 @@ func TestLeasesOfOneDeadHolderExpireTogether(t *testing.T) {
 		require.Equal(t, http.StatusCreated, code, body)
 		waits := two.stream(http.MethodPost, both+"&wait=10m")
 		began := time.Now()
-		<-waits.done // no program sends a heartbeat for the holds of the first pod
+		<-waits.done // the first pod's holds end, because its program sends no heartbeats
 		assert.Equal(t, http.StatusCreated, waits.code)
 		assert.Less(t, time.Since(began), 10*time.Second+api.DefaultLeaseDuration+5*time.Second, "not one lease after the other")
 	})

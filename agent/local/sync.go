@@ -116,7 +116,9 @@ func (k calls) beatSync(ctx context.Context) (good time.Duration) {
 				return
 			}
 			if good = h.good(now); good < syncGood {
-				h.beatAt = now - h.beats // the renewals end: the program counts its hold as lost
+				// The status 409 will tell the program that its hold is lost. So the agent stops
+				// the renewals, as if no heartbeat had come in time.
+				h.beatAt = now - h.beats
 			}
 		})
 		if changed == nil {

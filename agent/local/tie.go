@@ -23,8 +23,10 @@ func (k *keeper) tie(join bool) (covered bool) {
 	if covered || k.hold.unrenewed {
 		return covered
 	}
-	// The deadline counts from the sending of the renewal. From here on no grant moves beyond the
-	// present deadline, so a renewal that is sent later outlasts each grant.
+	// The deadlines of grants and renewals count from the instant of sending. The leash has
+	// sent all present grants before this instant, and prolongs no tied grant beyond the hold's
+	// present deadline. So a renewal that is sent from now on moves the hold's deadline past
+	// all tied grants.
 	k.now = k.config.Clock()
 	k.leapt(k.now)
 	k.hold.unrenewed, k.renews = true, true
@@ -49,8 +51,8 @@ func (k *keeper) untie(h *hold) {
 	k.tie(false)
 }
 
-// The method "leapt" makes the claim renew immediately. Until that renewal is stored, no answer
-// is good.
+// The method "leapt" makes the claim renew immediately, as after a leap of the wall clock.
+// Until that renewal is stored, no answer to a program is good.
 func (k *keeper) leapt(now time.Duration) {
 	k.leaps = k.claim.Leapt(now)
 }

@@ -101,7 +101,7 @@ func TestRestartedMetaparticleSyncClientKeepsItsLock(t *testing.T) {
 	})
 }
 
-func TestRepeatedSyncClientCallLeavesNoPendingBid(t *testing.T) {
+func TestRepeatedMetaparticleSyncCallLeavesNoPendingBid(t *testing.T) {
 	for offset := range 8 {
 		bubble(t, func(t *testing.T) {
 			s := newServer("lock.a")

@@ -57,8 +57,8 @@ func newVariableState(v *kube.Variable) variableState {
 	return s
 }
 
-// withVariable returns a handler that finds the Variable in the path, and passes that Variable to
-// the function "handle".
+// withVariable returns a handler that finds the Variable which the request's path names. The
+// handler passes that Variable to the function "handle".
 func (a *API) withVariable(handle func(*variable.Variable, http.ResponseWriter, *http.Request)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		name := r.PathValue("name")
@@ -164,7 +164,7 @@ func setValue(action *variable.Action, r *http.Request) *problem {
 	return nil
 }
 
-// addVariable adds the number in ?by to the integer.
+// addVariable adds the number in ?by to the integer of the Variable.
 func (a *API) addVariable(v *variable.Variable, w http.ResponseWriter, r *http.Request) {
 	if answer, done := a.writeVariable(v, w, r, setAddend); done {
 		reply(w, http.StatusOK, variableState{Variable: "variable/" + v.Name(), Type: isInteger, Value: strconv.FormatInt(answer.Result, 10)})

@@ -12,8 +12,9 @@ import (
 )
 
 // settling is the time that a new child has to open its port. In this time a failed startup
-// probe does not count. Without a gate a container has about the same time. The kubelet reads
-// the container runtime's list once a second, and notices a new container only then.
+// probe does not count. Without a gate, up to a second passes before the kubelet's first probe
+// of a new container. The kubelet notices new containers only when the kubelet reads the
+// container runtime's list, once a second.
 const settling = time.Second
 
 // prompt is the period of the readiness probe until the child has passed that probe. Until then

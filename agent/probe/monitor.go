@@ -42,9 +42,9 @@ type Child struct {
 	// whether the child has passed its startup probe. A failure of that probe then does not end
 	// the child.
 	Adopted bool
-	// Spared reports that the kubelet's readiness probe passes until the child has passed that
-	// probe once. Until then only the reason in the pod's condition ([api.ReadyCondition]) shows
-	// that the application is starting.
+	// Spared reports that the agent answers the kubelet's readiness probe with success until the
+	// child itself has passed that probe once. Until then only the reason in the pod's condition
+	// ([api.ReadyCondition]) shows that the application is starting.
 	Spared bool
 }
 

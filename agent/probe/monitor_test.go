@@ -24,7 +24,7 @@ import (
 type app struct {
 	t     *testing.T
 	began time.Time
-	// spared is the value of Spared for each child that the test starts.
+	// spared is the value of the field Child.Spared for each child that the test starts.
 	spared bool
 	*Monitor
 

@@ -16,7 +16,7 @@ import (
 // Without an agent, the kubelet runs a startup probe once a period, and the readiness probe
 // right after the startup probe has passed. The kubelet's first probe comes at a random instant
 // within a period. The agent's first probe comes at the start of the child.
-func TestGateNeverDelaysTheReadinessOfAPod(t *testing.T) {
+func TestAgentsProbesNeverDelayThePodsReadiness(t *testing.T) {
 	for name, tt := range map[string]struct {
 		delay, period int
 		up, latest    time.Duration

@@ -153,8 +153,9 @@ func (c *container) due(p *api.Probe) bool {
 	return c.state != nil && c.state.started && time.Since(c.state.began) >= p.InitialDelay()
 }
 
-// The method "spares" reports whether the probe is a readiness probe that passes although the
-// child has not passed it yet.
+// The method "spares" reports whether the agent answers the probe with success in the child's
+// stead. The agent does so for the readiness probe of a child in a spared pod, until the child
+// passes that probe.
 func (c *container) spares(probe string) bool {
 	return probe == api.ReadinessProbe && c.state != nil && c.state.child.Spared && c.state.driven
 }

@@ -10,9 +10,9 @@ import (
 	"regexp"
 )
 
-// userAgent is the agent's User-Agent before the kubelet's first request. The prefix kube-probe/
-// is the same as in the kubelet's User-Agent, because applications may recognize probes by that
-// prefix.
+// userAgent is the User-Agent of the agent's probes until the kubelet's first request. Then the
+// agent uses the kubelet's User-Agent. Both User-Agents have the prefix kube-probe/, because
+// applications may recognize probes by that prefix.
 const userAgent = "kube-probe/metaparticle"
 
 // kubeletsAgent matches a kubelet's User-Agent. Other clients can reach the

@@ -36,8 +36,8 @@ func (s *Shims) Proven(hold string) bool {
 }
 
 // accounted reports whether it is certain that the container's earlier shims have no child of
-// the hold. The kubelet does not start an init container again after its success, so no fresh
-// shim reports. For such a container the notes of grants decide.
+// the hold. After the success of an init container, the kubelet does not start that container
+// again. So that container has no fresh shim that could report, and the notes of grants decide.
 func (s *Shims) accounted(container, hold string) bool {
 	if s.heard[container] {
 		return true

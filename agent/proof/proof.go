@@ -137,9 +137,9 @@ func (s *Shims) Note(r gate.Report) {
 }
 
 // note stores the hold under which a container has succeeded or failed, unless another shim may
-// still have a child of that hold. The first report of a success or a failure may also report
-// the shim's death. A death alone is no failure, because the kubelet may have killed the
-// container at the end of its grace.
+// still have a child of that hold. The argument r may also report the shim's death, because
+// that report may be the first with the success or failure. A death without a reported failure
+// is no failure: the kubelet may have killed the container at the end of its grace.
 func (k *endings) note(r gate.Report, s *Shims) {
 	if r.Phase != gate.Ended || s.outstanding.of(r.Hold) {
 		return

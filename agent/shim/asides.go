@@ -167,5 +167,5 @@ func (s *asides) killLate() {
 	}
 }
 
-// killable reports whether the aside runs, has a time limit, and has not been killed as late.
+// killable reports whether the aside runs, has a time limit, and has not been killed by killLate.
 func (a *aside) killable() bool { return a.until != 0 && !a.late && a.pid != 0 }

@@ -21,7 +21,7 @@ type child struct {
 	pid    int // 0 if no child lives
 	status unix.WaitStatus
 	// began is the instant at which the child started. A thaw adds the duration of the freeze to
-	// this instant, because a frozen child does not grow older.
+	// this instant, because a frozen child sets no signal handlers (see youngFor).
 	began time.Duration
 	// The field "killing" reports that the shim is killing all remaining processes.
 	killing bool

@@ -151,7 +151,7 @@ func (s *shim) reap() (none bool) {
 }
 
 // killDescendants sends SIGKILL once to every descendant of the shim. An error means that the
-// shim may not kill a descendant, or cannot list its descendants.
+// kernel does not let the shim kill a descendant, or that the shim cannot list its descendants.
 func killDescendants(m Machine) error {
 	processes, err := m.Descendants()
 	if err != nil {

@@ -46,7 +46,8 @@ type stopLater struct {
 // reset forgets the frozen processes of a child that is dead.
 func (f *frost) reset() { f.pids, f.later, f.denied, f.since = nil, nil, false, 0 }
 
-// The method "on" reports whether the child must be frozen, because a leap is not answered.
+// The method "on" reports whether the child must be frozen, because no grant has answered the
+// last leap of the wall clock yet.
 func (f *frost) on() bool {
 	return !f.never && f.link.state.Leap != 0 && f.child.pid != 0 && !f.child.killing
 }
@@ -141,7 +142,8 @@ func (f *frost) thaw() (later []stopLater) {
 	for _, pid := range slices.Backward(f.pids) {
 		_ = f.machine.Signal(pid, unix.SIGCONT)
 	}
-	// The child does not grow older while it is frozen.
+	// A frozen child sets no signal handlers. So the time in which the child was frozen does
+	// not count toward youngFor.
 	if f.since != 0 {
 		f.child.began += f.machine.Now() - f.since
 	}

@@ -183,8 +183,8 @@ func (h *hooks) leave() {
 	h.release()
 }
 
-// release sends the held stop signal, unless the preStop hook or the delay still holds that signal
-// back.
+// release sends the held stop signal, unless the preStop hook or the delay of the stop signal still
+// holds that signal back.
 func (h *hooks) release() {
 	sig := h.held
 	if sig == 0 || h.preStop != nil || h.until != 0 {

@@ -192,7 +192,7 @@ func TestStopSignalWaitsForTheThaw(t *testing.T) {
 	a.exits(0)
 }
 
-func TestShimIgnoresGrantThatDoesNotAnswerLeap(t *testing.T) {
+func TestShimIgnoresGrantWithoutNumberOfLatestLeap(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, "sleep", "1000")
 	leap, _ := a.leapt(time.Minute)
@@ -206,8 +206,9 @@ func TestShimIgnoresGrantThatDoesNotAnswerLeap(t *testing.T) {
 	a.until(gate.Waiting, "h2")
 }
 
-// CLOCK_BOOTTIME goes on while only the container is frozen. So the shim sees that the deadline
-// has passed, although the wall clock does not leap.
+// The test stops the processes of the container by SIGSTOP, but the machine runs on. So the
+// wall clock does not leap. When the shim continues, CLOCK_BOOTTIME shows that the deadline has
+// passed.
 func TestShimResumedAfterItsDeadlineKillsItsChild(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, os.Args[0], "quiet")

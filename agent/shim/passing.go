@@ -18,18 +18,19 @@ import (
 const notPermitted = "the application did not get a signal: it runs as another user, " +
 	"and its container may not signal other users' processes; add the capability KILL"
 
-// A child counts as young until the time youngFor after its start. The shim holds back a signal
-// that would end a young child only because the child has not set its handler yet. A Python
-// program that first loads large libraries set its handler after 1.3 s, on a machine with ten
-// busy processes for each processor. The constant is about four times as long. Without a shim,
-// the child is PID 1, and the kernel drops such a signal. The child then runs until its grace is
-// over. So no child runs longer behind a shim than without one.
+// A child counts as young until the time youngFor after its start. A young child may not
+// have set its signal handlers yet. So the shim holds back each signal that would end the child
+// for lack of a handler. A Python program that first loads large libraries set its handler
+// after 1.3 s, on a machine with ten busy processes for each processor. The constant is about
+// four times as long. Without a shim, the child is PID 1, and the kernel drops such a signal.
+// The child then runs until its grace is over. So no child runs longer behind a shim than
+// without one.
 const youngFor = 5 * time.Second
 
-// The shim cannot wait until a child sets its handler. The kernel notifies only a tracer of a new
-// handler, and a tracer would change the child. So the shim polls, but only while it holds a signal
-// back. The time between two checks grows from lookFirst to lookMost. A small program sets its
-// handlers within lookFirst. The time lookMost is a fiftieth of youngFor.
+// The kernel notifies only a tracer when a child sets a signal handler, and a tracer would
+// change the child. So while the shim holds a signal back, the shim checks again and again whether
+// the child has a handler. The time between two checks grows from lookFirst to lookMost. A small
+// program sets its handlers within lookFirst. The time lookMost is a fiftieth of youngFor.
 const (
 	lookFirst = 5 * time.Millisecond
 	lookMost  = 100 * time.Millisecond

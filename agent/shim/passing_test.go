@@ -33,7 +33,8 @@ func (m *lateHandlers) Signal(_ int, sig syscall.Signal) error {
 	return nil
 }
 
-// A child may set its handlers at any instant, also between two checks of the shim.
+// The shim checks again and again whether its child has set the signal handlers. The child may set
+// them between any two of these checks.
 func TestChildGetsDelayedSignalsInTheirOriginalOrder(t *testing.T) {
 	for checks := range 8 {
 		m := &lateHandlers{checks: checks}

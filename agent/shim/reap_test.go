@@ -30,7 +30,7 @@ func (m *storm) Reap() (pid int, status unix.WaitStatus, none bool) {
 	return 1000 + m.left, 0, false
 }
 
-// The shim checks the clock only between two calls of reap.
+// The shim checks the clock only between two calls of reap. So one call must not reap all orphans.
 func TestShimKeepsDeadlineDespiteAFloodOfOrphans(t *testing.T) {
 	m := &storm{left: 3 * mostReaped / 2}
 	s := newShim(Config{}, Identity{}, m)

@@ -20,7 +20,8 @@ type Config struct {
 	// Container is the name of the shim's container.
 	Container string
 	// Command is the command of the child: what the container runtime would run without a shim.
-	// Path is the executable file of Command; Exec looks it up in PATH.
+	// Path is the executable file of Command. The function Exec finds this file by the
+	// environment variable PATH.
 	Command []string
 	Path    string
 	// StandBy makes the shim wait for another grant after a lost hold. If StandBy is false, the
@@ -66,8 +67,9 @@ func (c Config) permits(code int) bool {
 }
 
 // shim supervises one child at a time. All work happens in one goroutine, which waits in the method
-// "next"; the machine only delivers inputs. The state of a shim is a step, the method that is
-// running. The parts of a shim (link, asides, hooks and so on) work in the same way in each step.
+// "next"; the machine only delivers inputs. For each state of the shim there is a method, such
+// as "wait" or "run", which is called a step and runs during that state. The parts of a shim
+// (link, asides, hooks and so on) work in the same way in each step.
 type shim struct {
 	cfg     Config
 	machine Machine

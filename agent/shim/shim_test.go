@@ -244,7 +244,7 @@ func TestShimReportsNoHoldBeforeItsChildRuns(t *testing.T) {
 	a.until(gate.Waiting, "h1")
 }
 
-func TestShimIgnoresGrantOfHoldDrainedBeforeStart(t *testing.T) {
+func TestShimIgnoresGrantIfHoldWasDrainedEarlier(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, "sleep", "1000")
 	a.drains("h1")
@@ -417,7 +417,7 @@ func TestShimReconnectsAfterAMalformedMessage(t *testing.T) {
 }
 
 // The agent counts a shim's bounded wait from the instant Since in the shim's state.
-func TestDrainDoesNotRestartAShimsBoundedWait(t *testing.T) {
+func TestDrainOrderDoesNotProlongShimsBoundedWait(t *testing.T) {
 	a := supervised(t, os.Stderr, "true")
 	began := a.next()
 	require.Equal(t, gate.Waiting, began.Phase)

@@ -35,7 +35,8 @@ type Machine interface {
 
 // Alarm rings at an instant of CLOCK_BOOTTIME.
 type Alarm interface {
-	// Run delivers values to Rings until Close.
+	// Run sends a value to the channel that Rings returns, each time that the alarm rings.
+	// Close ends Run.
 	Run()
 	// Set makes the alarm ring at the given instant. Earlier settings no longer count.
 	Set(at time.Duration)

@@ -268,7 +268,7 @@ func TestPodGateRestartsContainersBeforeTheRenewedDeadline(t *testing.T) {
 
 // An earlier agent process has let the containers start. Only the next agent process can
 // enforce their deadline.
-func TestNextAgentProcessEnforcesTheNotedDeadline(t *testing.T) {
+func TestRestartedAgentEnforcesDeadlineThatEarlierProcessWrote(t *testing.T) {
 	dir := t.TempDir()
 	s, _ := letGo(t, dir, "h1", 100*time.Millisecond)
 	s.kill()
@@ -335,7 +335,7 @@ func TestStandInRefusesGrantIfNoteIsUnwritable(t *testing.T) {
 
 // A crash of the node may leave half of a note. If that note was written before the last restart
 // of all containers, the gate still accepts a grant of another hold.
-func TestPodGateAcceptsGrantDespiteUnreadableOldNote(t *testing.T) {
+func TestPodGateAcceptsGrantDespiteUnreadableEarlierGrant(t *testing.T) {
 	for _, text := range []string{"", "{", `{"shim":"s"}`} {
 		dir := t.TempDir()
 		require.NoError(t, os.WriteFile(filepath.Join(dir, before), []byte(text), 0o600))
@@ -356,7 +356,7 @@ func TestPodGateAcceptsGrantDespiteUnreadableOldNote(t *testing.T) {
 
 // A container may run, but its deadline is in the unreadable note. So no agent process could
 // enforce that deadline.
-func TestUnreadableCurrentNoteRestartsAllContainers(t *testing.T) {
+func TestPodGateRestartsContainersWhoseDeadlineIsUnreadable(t *testing.T) {
 	for _, text := range []string{"", "{", `{"shim":"s"}`} {
 		dir := t.TempDir()
 		require.NoError(t, os.WriteFile(filepath.Join(dir, letStart), []byte(text), 0o600))

@@ -24,8 +24,8 @@ type Readiness struct {
 
 // NewReadiness returns a gate that reports nothing until the API server has stored that the pod
 // is not Ready. An earlier agent process may have stored that the pod is Ready. While that status
-// lasts, the hold of the earlier process is not over, and a report would state the opposite. The
-// argument "now" is a function that reads CLOCK_BOOTTIME.
+// lasts, the hold of the earlier process is not over. But a report with the phase Waiting would
+// state that the hold is over. The argument "now" is a function that reads CLOCK_BOOTTIME.
 func NewReadiness(now func() time.Duration) *Readiness {
 	r := &Readiness{now: now, box: newMailbox()}
 	r.report = gate.Report{

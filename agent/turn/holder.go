@@ -151,8 +151,9 @@ func (p Pod) proven(now time.Duration, h Hold) Rollout {
 	return r
 }
 
-// yields returns whether the holder yields now, later or not at all. If the application does
-// not serve, no client loses anything, so the holder yields at once.
+// yields returns whether the holder yields now, later or not at all. During a pause the holder does
+// not yield. Otherwise, if the application does not serve, no client loses anything, so the holder
+// yields at once.
 func yields(now time.Duration, h Hold) Yields {
 	switch {
 	case h.Paused:
@@ -214,13 +215,13 @@ func (p Pod) starting(now time.Duration, h Hold) bool {
 	return h.unserved(p) && now < h.startsBy(p)
 }
 
-// unserved reports whether the revision is proven, and its application has not served yet
-// in this hold.
+// unserved reports whether the revision of the pod p is proven, and the pod's application has not
+// served yet in this hold.
 func (h Hold) unserved(p Pod) bool {
 	return !h.Serves && h.Serving == 0 && p.Revision.Same(h.Rollout.Proven)
 }
 
-// startsBy returns the instant at which the time to start is over.
+// startsBy returns the instant by which the application must begin to serve in this hold.
 func (h Hold) startsBy(p Pod) time.Duration { return h.Since + p.Lasts(h.Rollout.Start) }
 
 // fresh reports whether the holder saw the ask change during this hold, and less than [Fresh] ago.

@@ -172,7 +172,7 @@ func between(all []time.Duration, from, to time.Duration) (count int) {
 	return count
 }
 
-// ready returns how many pods of the revision a rollout counts as Ready.
+// ready returns the number of those pods of the revision that are Ready and not gone.
 func (p *play) ready(revision api.Revision) (count int) {
 	for _, a := range p.pods {
 		if a.Revision == revision && a.ready && !a.gone {

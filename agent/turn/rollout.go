@@ -125,7 +125,8 @@ func Parse(s string) Rollout {
 	return r
 }
 
-// The method "of" returns the turns of this revision; zero for a revision that is not counted.
+// The method "of" returns the turns of the revision. If the rollout does not list the revision,
+// the count of the result is zero.
 func (r Rollout) of(revision api.Revision) Turns {
 	for _, one := range r.Turns {
 		if one.Revision == revision {

@@ -17,8 +17,8 @@ const (
 	// happen only once a minute.
 	Rest = time.Minute
 	// Forget is how long a revision must be proven before the count of its turns is removed.
-	// Until then each turn delays the next one. So a revision that crashes some minutes after
-	// its start still has to wait, as long as an old pod is left.
+	// Until then each turn delays the next one. So while an old pod is left, a revision that
+	// crashes some minutes after its start still has to wait for its next turn.
 	Forget = 10 * time.Minute
 	// LastResort is how long a slot must be free before a revision whose turn has failed may
 	// take it. An old pod would take the slot within seconds, so no old pod is left then.
@@ -26,9 +26,9 @@ const (
 	// oldFirst is how long a slot must be free before a revision that is not proven may take
 	// it. The pods of the proven revision act within milliseconds, so they go first.
 	oldFirst = time.Second
-	// The constant "elsewhere" is the time for which a pod whose turn has failed lets other pods
-	// ask first. The time begins when the pod sees that the holder yields. The other pods of the
-	// same revision ask immediately.
+	// The constant "elsewhere" is the delay before a pod whose turn has failed asks again. The
+	// delay begins when the pod sees that the holder would yield to an ask. The other pods of
+	// the same revision ask immediately, so they go first.
 	elsewhere = 5 * time.Second
 
 	// shortestTurn is the least time that an application has in its turn to begin to serve,

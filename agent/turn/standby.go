@@ -23,14 +23,15 @@ const (
 	NotReady
 )
 
-// These are the reasons for which a pod is not Ready.
+// These are the reasons in the readiness condition of a standby whose Look is [NotReady].
 const (
 	ReasonAsks   = "AsksForItsTurn"
 	ReasonWaits  = api.ReasonWaitsForItsTurn
 	ReasonInTurn = "InItsTurn"
 )
 
-// Facts has the facts on which the decision about a standby depends, beside the slot.
+// Facts has facts on which the decision about a standby depends. The decision also depends on
+// the [Slot].
 type Facts struct {
 	// Whole reports that a grant would start the whole application. Whole is false if, for
 	// example, a gated container lacks its image.
@@ -131,7 +132,7 @@ func (p Pod) behind(now time.Duration, to Standby, s Slot, w Facts) Standby {
 			return to.notReady(ReasonWaits, p.name()+" has not served yet, and "+holder+" has its turn")
 		}
 		// The old pods stay Ready, because a strict controller deletes old pods that are not Ready.
-		// If the turn fails, one of the old pods gets the slot back.
+		// A deleted pod could not take the slot back after a failed turn.
 		if until := s.Since + longestStartup + p.MinReady; now < until {
 			to.Look, to.Wake = Ready, until
 		}

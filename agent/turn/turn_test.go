@@ -305,7 +305,7 @@ func TestHolderWritesTimeOfNextTurnOnlyOnce(t *testing.T) {
 	assert.Zero(t, p.Hold(time.Minute, wall.Add(time.Minute), h).Rollout.of(newer).Next)
 }
 
-func TestYieldToNewerRevisionIncreasesItsTurnCount(t *testing.T) {
+func TestYieldIncreasesTurnCountOfTheNewerRevision(t *testing.T) {
 	a1, b1 := pod("a1", old), pod("b1", newer)
 	s := heldBy(a1, Now)
 	r, successor := a1.Released(s, b1.Identity, newer)
@@ -327,7 +327,7 @@ func TestYieldToNewerRevisionIncreasesItsTurnCount(t *testing.T) {
 	assert.Equal(t, wall.Add(time.Minute), r.of(newer).Next)
 }
 
-func TestYieldDuringTurnKeepsOldPodAsYielder(t *testing.T) {
+func TestConsecutiveTurnsRememberOldPodThatYieldedFirst(t *testing.T) {
 	b1, c1 := pod("b1", newer), pod("c1", newest)
 	r, successor := b1.Released(inTurn(b1), c1.Identity, newest)
 	require := assert.New(t)

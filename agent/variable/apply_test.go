@@ -112,7 +112,7 @@ func FuzzNewestIdempotencyKeyOfEachPodIsKept(f *testing.F) {
 		}
 		random := rand.New(rand.NewPCG(seed, 0))
 		v := &kube.Variable{}
-		all := map[string][]int64{} // the value of Keyed after each add, by pod
+		all := map[string][]int64{} // the values of v.Keyed after the adds of each pod
 		for n := range 3 * api.MaxKeys {
 			pod := fmt.Sprint(random.IntN(pods))
 			if random.IntN(3) > 0 {

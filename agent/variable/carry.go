@@ -88,7 +88,9 @@ func (v *Variable) carry(ctx context.Context, calls []*call) {
 			}
 		}
 		if len(carried) == 0 {
-			return // all calls are answered: without a carried call, "rest" is empty
+			// The result "rest" has only calls that come after a carried call. So "rest" is
+			// empty, too, and all calls are answered.
+			return
 		}
 		v.writes++
 		next.Write = v.config.PodUID + "." + v.config.Process + "." + strconv.Itoa(v.writes)

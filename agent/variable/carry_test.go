@@ -32,7 +32,7 @@ func TestConcurrentVariableAdditionsShareAFewWrites(t *testing.T) {
 	})
 }
 
-func TestEachVariableAdditionSurvivesConflictsWithOtherPods(t *testing.T) {
+func TestVariableSumsConcurrentAdditionsOfSeveralPods(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
 		var group sync.WaitGroup
@@ -122,7 +122,8 @@ func carriedTogether(ctx context.Context, v *Variable, first, second Action, can
 	return answers[0], answers[1]
 }
 
-// A single write carries out both calls. If that write gets no answer, neither call gets one.
+// A single write carries out both calls. If the API server does not store that write,
+// neither call succeeds.
 func TestVariableCallSucceedsOnlyAfterWriteIsStored(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
@@ -152,7 +153,8 @@ func TestVariableCallSucceedsOnlyAfterWriteIsStored(t *testing.T) {
 	})
 }
 
-// The program of the second call disconnects while the outcome of the write is unknown.
+// One write carries out two calls. The program of the second call disconnects while the outcome
+// of that write is unknown.
 func TestDisconnectedProgramNeverHarmsCallsOfOtherPrograms(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
@@ -172,8 +174,9 @@ func TestDisconnectedProgramNeverHarmsCallsOfOtherPrograms(t *testing.T) {
 	})
 }
 
-// The first PUT reaches the API server only after the agent has read the Variable, and has found
-// it unchanged.
+// The agent gets no answer to its first PUT. So the agent reads the Variable again, finds no
+// change, and sends a second PUT. Just before the second PUT, the first one reaches the API
+// server.
 func TestDelayedVariableWriteIsStoredAtMostOnce(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()

@@ -16,9 +16,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
-// The function "follows" follows the Variable until ctx ends. The result "seen" is a function that
-// returns the integers so far. The result "done" is a channel that delivers the result of the
-// method Follow.
+// The function "follows" follows the Variable until ctx ends. The result "seen" is a function
+// that returns the Variable's integers that the method Follow has delivered so far. The result
+// "done" is a channel that delivers the result of Follow.
 func follows(ctx context.Context, v *Variable, first *kube.Variable) (seen func() []int64, done <-chan Refusal) {
 	var mu sync.Mutex
 	var all []int64

@@ -52,10 +52,11 @@ func surplus(v *kube.Variable) int {
 	return slices.IndexFunc(v.Keys, func(k kube.Key) bool { return counts[k.Pod] == most })
 }
 
-// keepsNewest reports whether the Variable must still have the key of an add, provided that the add
-// was stored. The key is the newest one of its pod. The argument "count" is the value of Keyed
-// before the add. The list drops such a key only when the key is old, or when each of 64 other pods
-// has a newer key.
+// keepsNewest reports whether the Variable must still have the key of an add if the add was stored.
+// So if the result is true and the key is missing, the add was not stored. The key must be the
+// newest key of its pod. The argument "count" is the value of the field Keyed before the add. The
+// list of keys drops such a key only when the key is old, or when each of 64 other pods has a newer
+// key.
 func keepsNewest(v *kube.Variable, count int64) bool {
 	pods := map[string]bool{}
 	for _, k := range v.Keys {

@@ -20,9 +20,9 @@ const (
 	requestTimeout = 3 * time.Second
 	// mostCalls bounds the calls that wait for one Variable: actions, reads and watches.
 	mostCalls = 256
-	// mostAtOnce bounds the calls of add that one write carries out. A Variable keeps more
-	// idempotency keys than that ([api.MaxKeys]), so no write drops a key that the same write has
-	// stored.
+	// mostAtOnce bounds the calls that one write carries out. Each of these calls stores at
+	// most one idempotency key. A Variable keeps more keys than mostAtOnce ([api.MaxKeys]), so
+	// no write drops a key that the same write has stored.
 	mostAtOnce = 32
 )
 

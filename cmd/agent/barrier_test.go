@@ -22,8 +22,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// leaseAtBarrier is the first Lease of a barrier, as a format string. The argument of the format is
-// the record that the barrier is open.
+// leaseAtBarrier is the first Lease of a barrier, as a format string. The argument of the
+// format is the value of the annotation metaparticle.io/opened; empty while the barrier is not
+// open.
 const leaseAtBarrier = `{"apiVersion":"coordination.k8s.io/v1","kind":"Lease","metadata":{"name":"barrier.warm.run-1.0","namespace":"shop",` +
 	`"uid":"u","resourceVersion":"5","annotations":{"metaparticle.io/opened":"%s"}},"spec":{"holderIdentity":"other_1","leaseDurationSeconds":30}}`
 

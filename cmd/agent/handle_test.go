@@ -132,7 +132,7 @@ func TestInvalidOrUnreachableHookFails(t *testing.T) {
 	assert.NoError(t, handle(t.Context(), api.Handler{Sleep: &api.SleepAction{}}, loopback))
 }
 
-func TestShimRunsHookWithoutCommandByAgentHandle(t *testing.T) {
+func TestShimRunsSleepHookWithAgentsHandleCommand(t *testing.T) {
 	cfg, err := execConfig([]string{
 		"-container", "app", "-grace", "7s",
 		"-post-start", `{"exec":{"command":["warm","up"]}}`, "-pre-stop", `{"sleep":{"seconds":1}}`, "--", "app",

@@ -19,8 +19,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// localIdle is how long an idle connection of a program stays open. A program may send a
-// heartbeat every 30 s over the same connection.
+// localIdle is how long an idle connection of a program stays open. A program that
+// sends a heartbeat every 30 s can use the same connection each time.
 const localIdle = 2 * time.Minute
 
 // mostPrograms bounds the connections to the port of the local API, and separately the connections

@@ -211,7 +211,7 @@ func listeners(t *testing.T, pid int) (found []string) {
 	return found
 }
 
-func TestPortAndSocketServeTheSameHolds(t *testing.T) {
+func TestLocalAPIPortAndSocketServeSameHolds(t *testing.T) {
 	s, port, socket := newLockServer(t), freePort(t), filepath.Join(t.TempDir(), "api.sock")
 	var output bytes.Buffer
 	c := s.start(t, port, &output, "-socket="+socket)
@@ -225,7 +225,7 @@ func TestPortAndSocketServeTheSameHolds(t *testing.T) {
 	require.NoError(t, c.Wait(), output.String())
 }
 
-func TestPortAcceptsConnectionsWhileTheSocketIsFull(t *testing.T) {
+func TestLocalAPIPortAnswersWhileSocketIsFull(t *testing.T) {
 	port, socket := freePort(t), filepath.Join(t.TempDir(), "api.sock")
 	a := api.DefaultLocalArgs()
 	a.Port, _ = strconv.Atoi(port)

@@ -74,9 +74,9 @@ func leapsOf(path string) *host.Leaps {
 func TestAgentBinaryFulfillsEachScriptInTestdata(t *testing.T) {
 	t.Parallel()
 	heedSignals(t)
-	// The Go runtime raises the soft limit of open files of this process to the hard limit.
-	// Here the soft limit is lower, so limits.txtar shows whether a child gets the original
-	// limit.
+	// When a Go process starts, the Go runtime raises the soft limit of open files to the hard
+	// limit. The test gives each shim a lower soft limit. So limits.txtar shows whether the
+	// shim's child gets this lower limit, and not the raised limit.
 	var before syscall.Rlimit
 	require.NoError(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &before))
 	t.Cleanup(func() { _ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &before) })

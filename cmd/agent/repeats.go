@@ -20,7 +20,8 @@ const (
 	// repeatAfter is the time after which the log may have the same line of the level Debug again.
 	repeatAfter = 10 * time.Minute
 	// mostRepeats bounds the number of remembered lines. Each slot has a few lines, and a pod has at
-	// most some dozens of slots. If a line has no room, the handler drops the line.
+	// most some dozens of slots. If the handler has no room to remember a new line of the level
+	// Debug, the log does not get that line.
 	mostRepeats = 256
 )
 
@@ -46,7 +47,8 @@ type passed struct {
 	at map[string]time.Time
 }
 
-// Handle passes the record to the log, unless the record repeats an earlier one.
+// Handle passes the record to the log. But Handle drops a record of the level Debug that
+// repeats a recent record, or that has no room in the memory of recent records.
 func (h repeats) Handle(ctx context.Context, r slog.Record) error {
 	if r.Level == slog.LevelDebug && !h.passed.first(sameness(r), r.Time) {
 		return nil

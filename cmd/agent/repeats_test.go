@@ -73,7 +73,7 @@ func TestLoggerNeverSuppressesRepeatedWarnings(t *testing.T) {
 	})
 }
 
-func TestManyDifferentFailuresTakeBoundedMemory(t *testing.T) {
+func TestFilterOfRepeatedLogLinesUsesBoundedMemory(t *testing.T) {
 	p := &passed{at: map[string]time.Time{}}
 	now := time.Now()
 	for i := range 2 * mostRepeats {

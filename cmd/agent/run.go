@@ -134,8 +134,8 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 	return agent.Serve(ctx, server.run, func(ctx context.Context) error { return a.Run(ctx, stop) })
 }
 
-// passYields tells the agent of each request to yield, until ctx ends. With the gate "readiness", a
-// stop signal counts as a request to yield, too.
+// passYields passes each request to yield on to the agent, until ctx ends. With the gate
+// "readiness", a stop signal counts as a request to yield, too.
 func (s runSettings) passYields(ctx context.Context, a *agent.Agent, stop <-chan struct{}, yields <-chan os.Signal) {
 	if s.Gate != api.GateReadiness {
 		stop = nil // with other gates, the agent waits for the end of the application

@@ -73,7 +73,8 @@ type printable struct {
 }
 
 // verbatim returns the writer for the content of the person's own files. An emoji in a ConfigMap
-// may contain format characters, and must pass unchanged. Each line ends with a line feed alone.
+// may contain format characters, and must pass unchanged. But the writer removes the carriage
+// return in front of a line feed.
 func verbatim(out io.Writer) io.Writer {
 	if p, ok := out.(printable); ok {
 		return printable{out: p.out, own: true}

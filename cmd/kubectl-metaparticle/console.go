@@ -31,7 +31,7 @@ Whoever can connect to the loopback of this computer sees the page meanwhile.
 `
 
 const (
-	// consoleNamespace is the only namespace of an installation.
+	// consoleNamespace is the namespace of every installation of Metaparticle.
 	consoleNamespace = "metaparticle-system"
 	// consoleName is the name of the console's Deployment.
 	consoleName = "metaparticle-console"

@@ -102,8 +102,8 @@ func forward(ctx context.Context, config *rest.Config, pod types.NamespacedName,
 	})
 }
 
-// dialerOf returns the dialer of a port-forward. A WebSocket begins with a GET, and SPDY with a
-// POST.
+// dialerOf returns the dialer of a port-forward. The dialer first tries a WebSocket, by a GET
+// request, and then SPDY, by a POST request.
 func dialerOf(config *rest.Config, pod types.NamespacedName) (httpstream.Dialer, error) {
 	clients, err := kubernetes.NewForConfig(config)
 	if err != nil {

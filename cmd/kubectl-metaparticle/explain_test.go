@@ -186,7 +186,7 @@ func localPod(name string, ready corev1.ConditionStatus, slots ...string) *corev
 	return p
 }
 
-func TestExplainCommandShowsPodsOfTheLocalAPI(t *testing.T) {
+func TestExplainCommandShowsPodsWithTheLocalAPI(t *testing.T) {
 	asks := map[string]string{api.LocalAnnotation: "lock/a,election/main"}
 	held := leaseOf("a")
 	held.Name = "lock.a"

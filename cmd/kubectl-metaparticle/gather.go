@@ -47,9 +47,10 @@ type explainer struct {
 	raw      []byte
 	template corev1.PodTemplateSpec
 	group    api.Workload
-	// owners are the uids of the controllers of the group's pods.
+	// owners are the uids of the workload, of its ReplicaSets or Jobs, and of the controller of
+	// the pod that the user named.
 	owners map[types.UID]bool
-	pods   []corev1.Pod // the pods of the group
+	pods   []corev1.Pod // the pods of the owners, and the pod that the user named
 	others map[string]string
 	slots  []string
 	// leases has the Leases of the slots and of the conditions, by name. The value for a missing
@@ -80,7 +81,8 @@ func (e *explainer) gather(ctx context.Context, kind, name string) error {
 	return nil
 }
 
-// find finds the pods of the top-most workload, and the slots that they claim.
+// find finds the top-most workload of the named pod or controller, the pods of that workload,
+// and the slots that these pods claim.
 func (e *explainer) find(ctx context.Context, kind, name string) error {
 	if kind == "Pod" {
 		e.asked = new(corev1.Pod)
@@ -157,7 +159,8 @@ func (e *explainer) readTemplate() error {
 	return json.Unmarshal(text, &e.template)
 }
 
-// readPods finds the pods of the group that have not ended, and the pod that the user named.
+// readPods finds the pods of the explained workload that have not ended. If the user named a pod,
+// the method also finds that pod and the other pods of its controller.
 func (e *explainer) readPods(ctx context.Context) error {
 	e.owners = map[types.UID]bool{}
 	if e.workload != nil {

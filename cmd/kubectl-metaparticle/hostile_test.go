@@ -120,11 +120,12 @@ func TestCommandsPrintHostileTextsOnSingleLines(t *testing.T) {
 	}
 }
 
-// printers are the functions that may write to an output. Besides "say", each of these functions
-// writes a usage, an object as JSON or YAML, or cells that [inOneLine] has cleaned.
+// printers are the functions that may write to an output. The function "say" writes lines, and
+// each other function writes a usage, an object as JSON or YAML, or cells that [inOneLine] has
+// cleaned.
 var printers = []string{"say", "row", "tell", "write", "show", "newFlags", "injectCommand", "run"}
 
-func TestCommandsPrintLinesOnlyByTheFunctionSay(t *testing.T) {
+func TestPluginCommandsPrintOnlyThroughListedFunctions(t *testing.T) {
 	paths, err := filepath.Glob("*.go")
 	require.NoError(t, err)
 	require.NotEmpty(t, paths)
@@ -201,7 +202,7 @@ func TestInjectCommandRefusesHostileNamesOnOneLine(t *testing.T) {
 	assert.Regexp(t, `\Arefused: Pod/x\?forged: yes: [^\n]*\n\z`, injectFrom(t, manifest, "--offline", "-o", "diff"))
 }
 
-func TestRegistryCannotSendInjectCommandToLocalComputer(t *testing.T) {
+func TestRegistryCannotRedirectInjectCommandToLocalhost(t *testing.T) {
 	var config net.ListenConfig
 	inner, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)

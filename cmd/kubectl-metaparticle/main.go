@@ -7,9 +7,9 @@
 // commands run the webhook's own code, so that their messages are the webhook's.
 //
 // The command "status" shows slots. The commands "yield", "pause", "resume" and "forget" write
-// annotations on the Leases of slots, which agents watch. A command that refuses writes nothing.
-// The command "check" judges an installation. The commands measure durations by the clock of
-// this computer. Times in "status" come from the clocks of the cluster's nodes.
+// annotations on the Leases of slots, which agents watch. If a command refuses, the command writes
+// nothing. The command "check" judges an installation. The commands measure durations by the clock
+// of this computer. Times in "status" come from the clocks of the cluster's nodes.
 //
 // A cluster may change a pod in ways that the command "inject" cannot know. A manifest does
 // not contain the cluster's defaults, LimitRanges, namespace labels and other webhooks.

@@ -36,8 +36,8 @@ Exit codes: 0 all holders have tokens above the floor; 1 refused, nothing is wri
 
 // mostWrites bounds the writes that raise etcd's revision above the floor. The floor is the value
 // of --floor, or a greater token in the cluster. At 400 writes per second, the writes take 21
-// minutes, in which no slot can be acquired. All writes together cost etcd 250 MB until the next
-// compaction, of the two gigabytes at which etcd refuses all writes.
+// minutes, in which no slot can be acquired. Until the next compaction, all these writes
+// together take 250 MB in etcd. At two gigabytes, etcd would refuse every write.
 const mostWrites = 500_000
 
 func recoverCommand(ctx context.Context, args []string, std stdio) (int, error) {

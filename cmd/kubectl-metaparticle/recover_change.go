@@ -18,7 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// failures has the API server's refusals to change single Leases, by the Leases' keys.
+// failures has each refusal of the API server to change a Lease, by the Lease's namespace and name.
 type failures map[types.NamespacedName]error
 
 // without returns the Leases that could be changed.

@@ -164,7 +164,7 @@ func TestRecoverCommandRefusesFarTokensWithoutAFlag(t *testing.T) {
 	}
 }
 
-func TestRecoverCommandProposesFlagsForManyFarTokens(t *testing.T) {
+func TestRecoverCommandProposesAtMostFiveIgnoreFlags(t *testing.T) {
 	var there []client.Object
 	for i := range 9 {
 		there = append(there, slotLease(fmt.Sprint("lock.", i), "a", map[string]string{api.TokenAnnotation: fmt.Sprint(400_000 + i)}))
@@ -175,7 +175,8 @@ func TestRecoverCommandProposesFlagsForManyFarTokens(t *testing.T) {
 		", and 4 more such flags, or --ignore NAMESPACE\n")
 }
 
-// The interrupted command may have had a greater floor than any token shows.
+// Only the person knows the floor of the interrupted command, because that floor may be greater
+// than each token in the cluster. So without --floor, "recover" refuses to continue.
 func TestInterruptedRecoveryContinuesOnlyWithAnExplicitFloor(t *testing.T) {
 	w := newRestored(t, 5000, slotLease("lock.a", "", map[string]string{api.PausedAnnotation: string(api.PauseRecover)}),
 		slotLease("lock.z", "b", map[string]string{api.TokenAnnotation: "5001"}))

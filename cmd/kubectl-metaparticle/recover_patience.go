@@ -37,8 +37,10 @@ func patiently(ctx context.Context, stays func(error) bool, attempt func(context
 		if err == nil || stays(err) {
 			return err
 		}
+		// After the end of the patience, an error shows only this end. Such an error must not
+		// replace the earlier error, which shows the cause.
 		if last == nil || limited.Err() == nil {
-			last = err // the end of the patience must not hide the cause
+			last = err
 		}
 		select {
 		case <-time.After(pause):

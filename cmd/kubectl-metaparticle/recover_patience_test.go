@@ -101,7 +101,7 @@ func TestRecoverCommandInterruptedDuringWaitReturnsAnError(t *testing.T) {
 	})
 }
 
-func TestLastingPauseErrorPreventsWritesOfRecoverCommand(t *testing.T) {
+func TestLastingPauseErrorEndsTheRecoverCommand(t *testing.T) {
 	for name, failure := range passingErrors() {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -140,7 +140,7 @@ func TestLastingWriteErrorKeepsPausesOfRecoverCommand(t *testing.T) {
 	}
 }
 
-func TestLastingResumptionErrorEndsTheRecoverCommand(t *testing.T) {
+func TestRecoverCommandFailsIfPausesCannotBeEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pauses := map[string]string{api.PausedAnnotation: string(api.PauseRecover)}
 		w := newRestored(t, 7000, slotLease("lock.a", "a", pauses), slotLease("lock.b", "b", pauses))
@@ -181,7 +181,7 @@ func TestRecoverCommandEndsSoonWithoutTheAPIServer(t *testing.T) {
 	}
 }
 
-func TestRecoverCommandInterruptedDuringResumptionReportsFailure(t *testing.T) {
+func TestRecoverCommandFailsIfInterruptedWhileEndingPauses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, interrupt := context.WithCancel(t.Context())
 		pauses := map[string]string{api.PausedAnnotation: string(api.PauseRecover)}

@@ -76,8 +76,9 @@ func (r recovering) raise(ctx context.Context, before state, floor uint64) (fail
 	return nil, r.giveUp(ctx, before, floor, err)
 }
 
-// giveUp ends the pauses that this command wrote, because the API server refuses the writes for
-// good. Otherwise no slot of the cluster would change its holder until a person finds the cause.
+// giveUp ends the pauses that this command wrote, because the API server permanently refuses the
+// writes that raise etcd's revision. If the pauses stayed, no slot of the cluster would change its
+// holder until a person finds the cause.
 // Pauses of an earlier, interrupted command stay.
 func (r recovering) giveUp(ctx context.Context, before state, floor uint64, cause error) error {
 	now, err := r.readAgain(ctx)
@@ -148,8 +149,8 @@ func (r recovering) write(ctx context.Context, number int, floor uint64) error {
 			return r.cluster.Patch(ctx, l, client.RawPatch(types.MergePatchType, patch))
 		})
 		if apierrors.IsNotFound(err) {
-			// Another person's command "recover" has reached its own floor, and has deleted the
-			// object.
+			// Another person's command "recover" writes the same object. That command has raised
+			// the revision above its own floor, and has then deleted the object.
 			l = scratch(number)
 			if err := r.create(ctx, l); err != nil {
 				return err

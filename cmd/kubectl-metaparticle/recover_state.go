@@ -46,10 +46,12 @@ type state struct {
 	foreign []bearer
 }
 
-// mostAbove bounds a floor that the command itself takes from a token in the cluster. Such a floor
-// is at most mostAbove above the revision, or above the floor that the person named. So a token in
-// a Lease causes at most half a minute of writes. A person can miss the last writes in etcd's log,
-// but the number of these writes is at most mostAbove (docs/disaster.md).
+// mostAbove bounds a floor that the command itself takes from a token in the cluster. Such a
+// floor is at most mostAbove above etcd's revision, or above the floor that the person named if
+// that floor is greater. The command writes until etcd's revision is above the floor. So a
+// token in a Lease causes at most half a minute of writes. A person who reads the last revision
+// in etcd's database misses the writes in etcd's log, but these are at most mostAbove
+// (docs/disaster.md).
 const mostAbove = 10_000
 
 // bearer is a Lease or Variable with its token.
@@ -60,8 +62,8 @@ type bearer struct {
 
 func (b bearer) String() string { return fmt.Sprintf("the %s %s in %s", b.kind, b.name, b.namespace) }
 
-// note stores the bearer of a token above the revision, unless the person has named the bearer or
-// its namespace by --ignore.
+// note stores the bearer of a token above etcd's revision, unless the person has named the bearer
+// or its namespace by --ignore.
 func (r recovering) note(s *state, kind string, of client.Object, token uint64) {
 	b := bearer{kind, of.GetNamespace(), of.GetName(), token}
 	if token > s.revision && !slices.Contains(r.ignored, b.namespace) && !slices.Contains(r.ignored, b.namespace+"/"+b.name) {
@@ -69,7 +71,7 @@ func (r recovering) note(s *state, kind string, of client.Object, token uint64) 
 	}
 }
 
-// greatest returns the greatest token above the revision, or zero without such a token.
+// greatest returns the greatest token above etcd's revision, or zero without such a token.
 func (s state) greatest() uint64 {
 	if len(s.foreign) == 0 {
 		return 0

@@ -34,15 +34,15 @@ type restored struct {
 	// objects stores the objects. This store has no revision that is common to all objects.
 	objects client.WithWatch
 	// revision is the number of the API server's last write. The field "tokens" has, by slot, the
-	// revision at which a pod acquired after the holder's yield.
+	// token with which a pod acquired the slot after the holder's yield.
 	revision uint64
 	tokens   map[string]uint64
-	// deaf is a slot whose agent ignores requests to yield.
+	// deaf is a slot whose holder ignores requests to yield.
 	deaf string
 	// early reports that a pod could acquire a slot before the revision was above the floor.
 	early bool
 	floor uint64
-	// fence is the token that a Variable records of its fence.
+	// fence is the token of the fence that the Variable "total" records.
 	fence int64
 }
 
@@ -70,7 +70,8 @@ func newRestored(t *testing.T, revision uint64, there ...client.Object) *restore
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			if strings.HasPrefix(object.GetName(), "metaparticle-recover-") {
-				// The fake API server is slow, so one write counts as ten revisions.
+				// The command raises the revision by many writes of such an object. One write
+				// counts as ten revisions here, so the test needs fewer writes.
 				w.revision += 10
 				w.early = w.early || w.acquirable()
 				object.SetResourceVersion(strconv.FormatUint(w.revision, 10))
@@ -87,8 +88,8 @@ func newRestored(t *testing.T, revision uint64, there ...client.Object) *restore
 	return w
 }
 
-// acquirable reports whether a standby could acquire a slot while the revision is not above the
-// floor, because the slot's Lease has no pause.
+// acquirable reports whether a standby could acquire a slot too early, because the slot's Lease has
+// no pause. An acquisition is too early while the field "revision" is not above the field "floor".
 func (w *restored) acquirable() bool {
 	var list coordinationv1.LeaseList
 	require.NoError(w.t, w.objects.List(w.t.Context(), &list, client.HasLabels{api.ManagedLabel}))

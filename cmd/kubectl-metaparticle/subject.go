@@ -91,8 +91,9 @@ func shared() string {
 	return strings.Join(texts, ", ")
 }
 
-// sharedSlots returns the slots of the claim. If the kind has the field AnyOne, the size of the
-// claim does not matter. Then the result has each slot that has a Lease, sorted by number.
+// sharedSlots returns the slots of the claim. If the field AnyOne of the claim's kind is true,
+// the result has each slot that has a Lease, sorted by number. The size that the claim states
+// does not matter then.
 func sharedSlots(claim api.Claim, leases []coordinationv1.Lease) (slots []string) {
 	slots = claim.Slots(api.Workload{})
 	if !claim.Kind.AnyOne {

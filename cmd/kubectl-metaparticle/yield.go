@@ -216,8 +216,9 @@ func (s *subject) yields(slot string, l *coordinationv1.Lease) error {
 	return nil
 }
 
-// holding stores the grace of the holder's pod, and whether the slots expire. If the pod is gone or
-// is being deleted, the result is a refusal, because the hold ends without a yield.
+// holding stores the grace of the holder's pod, and whether the slots expire because the pod's gate
+// does not release them. If the pod is gone or is being deleted, the result is a refusal, because
+// the hold ends without a yield.
 func (s *subject) holding(h *hold) error {
 	i := slices.IndexFunc(s.pods, func(p corev1.Pod) bool { return view.IdentityOf(p) == h.identity })
 	switch {
@@ -284,8 +285,8 @@ func (s *subject) anyFit(h hold) error {
 }
 
 // annotate changes annotations of a slot's Lease. A nil value removes an annotation. The patch
-// names no resourceVersion, because a late patch does no harm. Only the hold that a request to
-// yield names obeys the request, and a pause is meant for every holder.
+// names no resourceVersion, because a late patch does no harm. A request to yield names a hold,
+// and no other hold obeys that request. A pause is meant for every holder.
 func (s *subject) annotate(ctx context.Context, slot string, annotations map[string]any) error {
 	lease := new(coordinationv1.Lease)
 	lease.Namespace, lease.Name = s.namespace, slot

@@ -31,7 +31,8 @@ const (
 	// greetingTime bounds the TLS handshake and the header of a call. Both take
 	// milliseconds. The other half of the call's time is for the body.
 	greetingTime = callTime / 2
-	// idleTime is as long as the API server's client keeps an idle connection.
+	// idleTime bounds the time for which the server keeps an idle connection. The API server's
+	// client keeps an idle connection for the same time.
 	idleTime = 90 * time.Second
 	// maxHeader is far above the size of the header of the API server's calls, about 1 KiB.
 	maxHeader = 16 << 10

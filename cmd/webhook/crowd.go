@@ -76,7 +76,8 @@ func (c *crowd) enter(connection net.Conn) *guest {
 	return g
 }
 
-// worst returns the guest whose connection has to be closed. Guests that are still greeting get at
+// worst returns the guest whose connection has to be closed. A guest is greeting until the TLS
+// handshake is over and the header of the first call has arrived. Guests that are greeting get at
 // most half of the places. If the server requires client certificates, a guest without such a
 // certificate never ends its greeting.
 func (c *crowd) worst() *guest {

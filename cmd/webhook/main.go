@@ -83,9 +83,10 @@ func parse(args []string, output io.Writer) (settings, error) {
 		"file of certificates; a caller without a client certificate signed by one is not answered; read again when it changes")
 	flags.StringVar(&s.metricsAddress, "metrics-address", ":8080", "address of /metrics; 0 for none")
 	flags.StringVar(&s.healthAddress, "health-address", ":8081", "address of /healthz and /readyz")
-	// The API server waits 10 s, so the webhook's own answer comes first.
+	// The API server waits for 10 s. With a shorter default, the webhook answers in time.
 	flags.DurationVar(&s.timeout, "timeout", 8*time.Second, "time to answer one call in")
-	// The default leaves time for the reads of pull secrets and owners.
+	// This time includes the reads of the pull secrets. The rest of the time for the call is for
+	// the other reads, such as those of the pod's owners.
 	flags.DurationVar(&s.imageTimeout, "image-timeout", 2500*time.Millisecond, "time to read an image's entrypoint in")
 	flags.Func("plain-http-registry", "host[:port] of a registry without TLS; may be repeated", func(value string) error {
 		s.plainHTTP = append(s.plainHTTP, value)

@@ -75,7 +75,7 @@ func TestHelpFlagOfWebhookCausesNoError(t *testing.T) {
 
 // The webhook must answer before the timeout in the manifest, because only the webhook's own answer
 // names a reason. The manifests must also name the webhook's port and paths.
-func TestFlagDefaultsMatchTheManifests(t *testing.T) {
+func TestWebhookFlagDefaultsMatchTheManifests(t *testing.T) {
 	t.Setenv("AGENT_IMAGE", "agent:1")
 	t.Setenv("POD_NAMESPACE", "system")
 	s, err := parse(nil, io.Discard)
@@ -293,6 +293,7 @@ func TestLeaderElectionReplacesALostLeaderWithinSeconds(t *testing.T) {
 }
 
 // A process makes one controller for each term, and all these controllers have the same name.
+// By default controller-runtime refuses a second controller of the same name.
 func TestProcessCanCreateControllersForSeveralLeaderTerms(t *testing.T) {
 	for range 2 {
 		o, err := termOptions(settings{})

@@ -68,17 +68,18 @@ var known = []schema.GroupVersionKind{
 // counter names the annotation and the label in which a workload's controller records the number
 // and the hash of a ReplicaSet's template.
 type counter struct {
-	// number is the annotation with the count.
+	// number is the key of the annotation with the template's number.
 	number string
-	// hash is the label with the template's hash. The ReplicaSet's selector contains the
+	// hash is the key of the label with the template's hash. The ReplicaSet's selector contains the
 	// label, too, and no user can change a selector.
 	hash string
 }
 
-// counters lists the kinds of workloads whose ReplicaSets have both the annotation and the label.
-// The workloads' controllers write both when they create a ReplicaSet, so both exist before the
-// ReplicaSet's first pod. After "kubectl rollout undo", the controller first raises the number of
-// the old ReplicaSet, and then scales that ReplicaSet up.
+// counters lists the kinds of workloads whose ReplicaSets have both an annotation with the
+// number of the revision and a label with the template's hash. The workloads' controllers write
+// both when they create a ReplicaSet, so both exist before the ReplicaSet's first pod. After
+// "kubectl rollout undo", the controller first raises that number of the old ReplicaSet, and
+// then scales the ReplicaSet up.
 var counters = map[schema.GroupKind]counter{
 	{Group: "apps", Kind: "Deployment"}:     {"deployment.kubernetes.io/revision", appsv1.DefaultDeploymentUniqueLabelKey},
 	{Group: "argoproj.io", Kind: "Rollout"}: {"rollout.argoproj.io/revision", "rollouts-pod-template-hash"},

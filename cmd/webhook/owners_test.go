@@ -52,7 +52,7 @@ func pod(hash string, controller ...metav1.OwnerReference) *corev1.Pod {
 	return p
 }
 
-func TestOriginFindsTheTopMostWorkload(t *testing.T) {
+func TestPodsOriginNamesTheTopMostWorkload(t *testing.T) {
 	set := &appsv1.ReplicaSet{ObjectMeta: named("biller-1", controlledBy("apps/v1", "Deployment", "biller"))}
 	set.Spec.Template = template("of-the-set")
 	rollout := &appsv1.ReplicaSet{ObjectMeta: named("ledger-1", controlledBy("argoproj.io/v1alpha1", "Rollout", "ledger"))}
@@ -362,7 +362,7 @@ func TestCacheKeepsOnlyIdentifyingMetadataOfOwners(t *testing.T) {
 	assert.Equal(t, &metav1.PartialObjectMetadata{ObjectMeta: named("biller")}, kept)
 }
 
-func TestLimitRangesOfOtherNamespacesAreNotReturned(t *testing.T) {
+func TestWebhookIgnoresLimitRangesOfOtherNamespaces(t *testing.T) {
 	c := fake.NewClientBuilder().WithObjects(
 		&corev1.LimitRange{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "a"}},
 		&corev1.LimitRange{ObjectMeta: metav1.ObjectMeta{Namespace: "other", Name: "b"}},

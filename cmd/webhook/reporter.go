@@ -41,7 +41,7 @@ const (
 
 // reporter counts outcomes, and writes Events at the workloads of refused pods. Kubernetes itself
 // writes an Event only at the pod's controller, always with the reason FailedCreate. But people
-// look at the workload, and the alert about refused pods names the reason of the refusal.
+// look at the workload, and search for the reason that the alert about refused pods names.
 type reporter struct {
 	owners  owners
 	events  enroll.Recorder
@@ -99,12 +99,13 @@ func (r *reporter) Start(ctx context.Context) error {
 	}
 }
 
-// workload returns the object that gets the Event about a refused pod: the pod's owner, or the
-// workload above a ReplicaSet or a Job. The author of a pod writes the owner reference. So the
-// result is nil if no object with the reference's UID exists. The result is also nil for kinds of
-// other APIs than Kubernetes' own, because the webhook may not read these objects. If no workload
-// above with the UID in the reference exists, the result is the owner. The result has no resource
-// version, so equal Events become one series.
+// workload returns the object that gets the Event about a refused pod. The object is the pod's
+// owner. If the owner is a ReplicaSet or a Job that has a controller, the object is this
+// controller. The author of a pod writes the owner reference. So the result is nil if no object
+// with the reference's UID exists. The result is also nil if the owner's kind is not of
+// Kubernetes' own APIs, because the webhook may not read such an owner. If the owner names a
+// controller, and no object has that controller's UID, the result is the owner. The result has
+// no resource version, so equal Events become one series.
 func (r *reporter) workload(ctx context.Context, o admit.Outcome) *metav1.PartialObjectMetadata {
 	version, err := schema.ParseGroupVersion(o.Owner.APIVersion)
 	kind, ok := builtin(version.Group, o.Owner.Kind)

@@ -126,7 +126,7 @@ func TestWorkloadOfARefusedPodGetsTheEvent(t *testing.T) {
 
 // The author of a pod can name any workload as the owner. Without the right UID, the Event would
 // mislead the people who look at that workload.
-func TestForgedOwnerOfEachKindGetsNoEvent(t *testing.T) {
+func TestOwnerReferenceWithForgedUIDCausesNoEvent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		events := make(regarded, 10)
 		r := newReporter(fake.NewClientBuilder().WithObjects(

@@ -29,7 +29,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/load"
 )
 
-// shutdown bounds the time in which calls in flight can end. Each call ends sooner.
+// shutdown bounds the time in which the calls in flight can end when this replica ends. Each call
+// ends sooner: each call began earlier, and the API server gives up a call after [callTime].
 const shutdown = 10 * time.Second
 
 func run(ctx context.Context, args []string, output io.Writer) error {
@@ -93,7 +94,8 @@ func serve(m ctrl.Manager, s settings, log *slog.Logger) error {
 	if err := m.Add(reporter); err != nil {
 		return fmt.Errorf("add reporter: %w", err)
 	}
-	// The cache has all LimitRanges before the replica is ready.
+	// The readiness check "caches" waits only for informers that exist. So serve makes the
+	// informers now, and the cache has all LimitRanges before the replica is ready.
 	if _, err := m.GetCache().GetInformer(context.Background(), &corev1.LimitRange{}); err != nil {
 		return fmt.Errorf("watch limit ranges: %w", err)
 	}

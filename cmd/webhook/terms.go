@@ -51,8 +51,9 @@ const (
 	// gated pods take some seconds (docs/benchmarks.md); an overloaded API server may take
 	// much longer.
 	enrollFill = 2 * time.Minute
-	// enrollLastRetry is the longest time between two terms. The value is not much larger than
-	// enrollLease. New pods may wait for enrollLease anyway, after the death of a replica.
+	// enrollLastRetry is the longest time that a replica waits between two of its terms. After
+	// the death of a replica, new pods may wait for enrollLease anyway. So enrollLastRetry is
+	// not much larger than enrollLease.
 	enrollLastRetry = 8 * time.Second
 )
 

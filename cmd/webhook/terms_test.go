@@ -31,7 +31,8 @@ func interrupted(t *testing.T) int {
 	return int(counted.GetCounter().GetValue())
 }
 
-// The process must not end, because the replica still answers the API server's calls.
+// After the end of a term the process of the replica must not end, because the replica still
+// answers the API server's calls.
 func TestWebhookReplicaSeeksElectionAfterEachTerm(t *testing.T) {
 	for _, message := range []string{
 		"leader election lost",

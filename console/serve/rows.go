@@ -15,7 +15,7 @@ import (
 // maxState bounds the bytes of the rows of all slots.
 const maxState = 16 << 20
 
-// unreadable stands for the holder of a slot that cannot be encoded.
+// unreadable replaces the name of a slot's holder if the slot cannot be encoded as JSON.
 const unreadable = "(this slot cannot be shown)"
 
 // shown is a slot, as the page gets it.

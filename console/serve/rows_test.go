@@ -73,7 +73,7 @@ func TestLargeNamespaceNeverHidesSlotsOfOtherNamespaces(t *testing.T) {
 	}
 }
 
-func TestEncodedSlotIsShorterThanItsEstimate(t *testing.T) {
+func TestSlotJSONNeverExceedsTheConsolesSizeEstimate(t *testing.T) {
 	odd := strings.Repeat(`<>&"\é`, 50)
 	since := time.Date(2026, 11, 23, 12, 0, 0, 123456789, time.UTC)
 	s := view.Slot{

@@ -180,7 +180,7 @@ func TestConsoleBoundsTheQueuedBytesOfAStream(t *testing.T) {
 }
 
 // A browser that reads nothing blocks its handler until the server drops the stream.
-func TestDroppedConsoleStreamEndsImmediately(t *testing.T) {
+func TestConsoleDropsBlockedStreamBeforeTheWriteTimeout(t *testing.T) {
 	s, server := serving(t)
 	large := slot("lock.a", "x")
 	large.Yield = strings.Repeat("y", 12<<20) // more bytes than the buffers of sockets hold
@@ -217,7 +217,7 @@ func (c *chunks) Write(text []byte) (int, error) {
 
 func (c *chunks) FlushError() error { return nil }
 
-func TestConsoleSetsAWriteDeadlineForEachChunk(t *testing.T) {
+func TestConsoleGivesEachResponseChunkAWriteTimeout(t *testing.T) {
 	c := &chunks{}
 	out := writer{t.Context(), c, http.NewResponseController(c)}
 	require.True(t, out.write(message{[]byte("head"), make([]byte, 2*maxChunk+1)}))
@@ -372,7 +372,7 @@ func TestHEADRequestDoesNotCountAsAStream(t *testing.T) {
 	assert.Empty(t, s.streams)
 }
 
-func TestConsolePageIsolatesBidirectionalTextFromTheCluster(t *testing.T) {
+func TestBidirectionalTextNeverReordersOtherConsolePageText(t *testing.T) {
 	text, err := os.ReadFile("page/console.css")
 	require.NoError(t, err)
 	assert.Regexp(t, regexp.MustCompile(`(?m)^\.pod, \.why, \.more, \.where, \.tag, th, td, dd, li, button \{ unicode-bidi: isolate; \}$`), string(text))

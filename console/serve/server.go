@@ -83,7 +83,7 @@ type head struct {
 	Trouble string    `json:"trouble"`
 }
 
-// change is a later message of a stream.
+// change is a message that follows the first message of a stream.
 type change struct {
 	Now     time.Time         `json:"now"`
 	Trouble string            `json:"trouble"`

@@ -13,8 +13,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
-// TestWarningReachesStreamsEvenBeforeTheFirstState warns before and after the first state.
-func TestWarningReachesStreamsEvenBeforeTheFirstState(t *testing.T) {
+// TestConsoleStreamSendsWarningsBeforeFirstSlotState warns before and after the first state.
+func TestConsoleStreamSendsWarningsBeforeFirstSlotState(t *testing.T) {
 	s, server := serving(t)
 	early := connect(t, server, "")
 	const begins = `{"now":"2026-11-23T12:00:00Z","trouble":"closed"}`

@@ -14,7 +14,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// Handover is one acquisition of a slot, as Events report it.
+// Handover is one acquisition of a slot, planned or not, as Events report it.
 type Handover struct {
 	// At is the time of the acquisition.
 	At  time.Time `json:"at"`

@@ -205,7 +205,7 @@ func TestEventsWithOverlongMessagesAreIgnored(t *testing.T) {
 	}
 }
 
-// A repeated name costs no more than a lookup, so that a message of many names takes linear time.
+// The function slotsIn returns at most mostNamed slots of a message, and returns each slot once.
 func TestNumberOfSlotsPerEventMessageIsBounded(t *testing.T) {
 	var message strings.Builder
 	for i := range 1000 {

@@ -16,7 +16,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api/podspec"
 )
 
-// These are the kinds of slots for which the code makes exceptions.
+// These are the kinds of slots that the console and the plugin treat differently from other kinds.
 const (
 	// RWLock is the kind of the slots of a read-write lock.
 	RWLock = "rwlock"
@@ -115,8 +115,8 @@ func Last(event corev1.Event) time.Time {
 	return at
 }
 
-// started returns the instant since which the pod can wait: the start of its last shim, or of the
-// pod itself.
+// started returns the earliest instant from which a standby can have waited for its slots. The
+// instant is the start of the pod's last shim, or the start of the pod if no shim runs.
 func started(pod corev1.Pod) (at time.Time) {
 	if pod.Status.StartTime != nil {
 		at = pod.Status.StartTime.Time

@@ -227,8 +227,9 @@ const (
 )
 
 // Young reports whether the Lease shows a new hold that the holder renews. The age of the hold
-// comes from two instants of the holder's clock. By the caller's clock, the last renewal may be a
-// lease duration old. So clocks that differ by less cause no error.
+// comes from two instants of the holder's clock. By the caller's clock, the last renewal may be
+// almost a lease duration old, but never as old as startsWithin. So clocks that differ by a few
+// seconds cause no error.
 func Young(l *coordinationv1.Lease, now time.Time) bool {
 	if l.Spec.AcquireTime == nil || l.Spec.RenewTime == nil {
 		return false
@@ -238,8 +239,8 @@ func Young(l *coordinationv1.Lease, now time.Time) bool {
 	return age >= 0 && age < min(duration/startShare, startsWithin) && now.Sub(l.Spec.RenewTime.Time) < min(duration, startsWithin)
 }
 
-// serves reports whether a holder of the slot states in the Lease since when its application
-// serves. The holder of a once claim, a read-write lock or a barrier never does so.
+// serves reports, by the slot's kind, whether a holder states in the Lease since when its
+// application serves. The holder of a once claim, a read-write lock or a barrier never does so.
 func (s *Slot) serves() bool { return s.Kind != "once" && s.Kind != Barrier && s.Kind != RWLock }
 
 // join adds a pod that claims the slot: the holder, or a standby. A pod that has ended is no

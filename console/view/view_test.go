@@ -267,7 +267,7 @@ func TestStandbyWithACrashedContainerIsNotReady(t *testing.T) {
 	assert.Equal(t, "a holds it; its container app does not run: CrashLoopBackOff", standby.Message)
 }
 
-func TestConsoleShowsStandbyReadyDuringContainerCreation(t *testing.T) {
+func TestConsoleCountsStandbyAsReadyBeforeContainersRun(t *testing.T) {
 	for _, reason := range []string{"PodInitializing", "ContainerCreating"} {
 		beginning := gated("b", "lock.a", func(p *corev1.Pod) {
 			p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "app", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason}}}}
@@ -278,7 +278,7 @@ func TestConsoleShowsStandbyReadyDuringContainerCreation(t *testing.T) {
 	}
 }
 
-func TestConsoleShowsHolderStartingDuringAPIServerOutage(t *testing.T) {
+func TestStartingHolderIsShownAsStartingDespiteOutage(t *testing.T) {
 	l := lease("lock.a", "a", nil)
 	l.Spec.RenewTime, l.Spec.LeaseDurationSeconds = &metav1.MicroTime{Time: l.Spec.AcquireTime.Time}, new(int32(30))
 	for _, old := range []bool{false, true} {

@@ -50,7 +50,7 @@ func InOrder(shards []Shard, count int, run string) bool {
 func Next(shards []Shard, count int, run string, absent bool) []Stamp {
 	decided := decision(shards)
 	if !slices.ContainsFunc(shards, func(s Shard) bool { return s.Number == 0 }) {
-		return nil // shard 0 has no Lease for the decision yet
+		return nil // the Lease of shard 0, which records the decision, does not exist yet
 	}
 	last := int64(0)
 	for _, s := range shards {

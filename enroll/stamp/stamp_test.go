@@ -118,7 +118,7 @@ func FuzzShardsOfTwoCountsAreNeverHeldTogether(f *testing.F) {
 					shards[j].Held = held[j].Count > 0
 				}
 				w.orders, w.at = Next(shards, w.count, w.run, false), slices.Clone(versions)
-			case 2, 3: // the process stores one write for its list
+			case 2, 3: // the process tries to store its next stamp
 				if len(w.orders) == 0 {
 					continue
 				}

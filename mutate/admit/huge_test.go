@@ -17,7 +17,7 @@ import (
 )
 
 // The API server calls the webhook before the validation of an object, so the object may be huge.
-func TestWebhookAnswersHugeObjectsWithShortMessages(t *testing.T) {
+func TestWebhookKeepsAnswersToHugeObjectsShort(t *testing.T) {
 	huge := strings.Repeat("x", 1<<20)
 	claim := `"annotations":{"metaparticle.io/singleton":"true"}`
 	many := func(format string) string {
@@ -68,8 +68,8 @@ func TestWebhookAnswersHugeObjectsWithShortMessages(t *testing.T) {
 	}
 }
 
-// The resource becomes the value of a metric's label, and the webhook keeps each value for ever. So
-// an unknown resource counts as "other".
+// The resource of a request becomes the value of a metric's label, and the webhook keeps each
+// value for ever. So an unknown resource counts as "other".
 func TestMetricLabelOfUnknownResourcesIsConstant(t *testing.T) {
 	for resource, want := range map[string]string{
 		"deployments": "deployments", "statefulsets": "statefulsets", "daemonsets": "daemonsets", "replicasets": "replicasets",

@@ -31,7 +31,7 @@ func work(t *testing.T) time.Duration {
 	return time.Duration(used.Nano())
 }
 
-func TestCommandOfManyNestedShimsCostsLittleTime(t *testing.T) {
+func TestWebhookQuicklyAdmitsCommandOfManyNestedShims(t *testing.T) {
 	f := mutatetest.Facts{}
 	words := repeated(`"/metaparticle/bin/agent","exec",`, 2<<20)
 	runtime.LockOSThread()

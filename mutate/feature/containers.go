@@ -41,7 +41,8 @@ var meshes = []string{
 }
 
 // judgeNumber refuses a pod with too many containers. The features compare each container
-// with all others, so judgeNumber comes before all features.
+// with all others, which takes long if a pod has many containers. So judgeNumber comes before
+// all features.
 func judgeNumber(pod *corev1.Pod) reason.Refusals {
 	var refusals reason.Refusals
 	if n := len(pod.Spec.InitContainers) + len(pod.Spec.Containers); n > maxContainers {

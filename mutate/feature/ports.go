@@ -30,8 +30,10 @@ func judgePorts(p *Pod, at place) reason.Refusals {
 
 // ports returns the TCP ports that a standby forwards: those that gated containers declare.
 // With a start lock alone, no pod forwards a port, because each pod soon runs its own application.
-// The Service of a StatefulSet is headless, so clients reach each pod at its own address.
-// Standbys of a StatefulSet forward ports only if the pod sets metaparticle.io/readiness.
+// The Service of a StatefulSet is usually headless, so clients reach each pod at its own
+// address. So the standbys of a StatefulSet forward no port by default. If the Service has a
+// cluster IP, a person can make the standbys forward by the annotation
+// metaparticle.io/readiness.
 func (p *Pod) ports() []int {
 	if !p.Request.Shims() || p.Request.StartsOnly() {
 		return nil

@@ -24,7 +24,7 @@ type probeKind struct {
 	of func(p *api.Probes) **api.Probe
 }
 
-// takenOff reports whether the agent drives the probe, and not the kubelet.
+// takenOff reports whether the agent, and not the kubelet, drives the probe.
 func (k probeKind) takenOff() bool { return k.name == "" }
 
 // probeKinds are the probes of a container. The kubelet drives the liveness and readiness

@@ -66,8 +66,9 @@ func recordedProbes(pod *corev1.Pod) map[string]api.Probes {
 }
 
 // carryProbe returns a declared probe in the agent's form, or the problem with the probe. If an
-// earlier pass redirected the probe to the agent, the action is the probe's own command, or comes
-// from the agent's arguments. The timings always come from the declared probe.
+// earlier pass redirected the probe to the agent, the declared action only asks the agent. The
+// result then has the probe's own command, if the declared command contains one, or else the
+// action in the agent's arguments. The timings always come from the declared probe.
 func (f Facts) carryProbe(c *corev1.Container, kind probeKind, p *corev1.Probe, before *api.Probe) (*api.Probe, string) {
 	out := &api.Probe{
 		InitialDelaySeconds:           int(p.InitialDelaySeconds),
@@ -161,10 +162,10 @@ func (p *Pod) probesByContainer() map[string]api.Probes {
 	return all
 }
 
-// unaim reports whether an earlier pass has redirected a probe to the agent. The function
-// also returns the probe's own command, without the words of the agent's command. Another
-// injector may have put words before the agent's command. The probe's own command is empty
-// if the agent itself probes the application.
+// unaim reports whether an earlier pass through the webhook has redirected a probe to the agent.
+// The function also returns the probe's own command, without the words of the agent's command.
+// Another injector may have put words before the agent's command. The probe's own command is
+// empty if the agent itself probes the application.
 func unaim(container string, kind probeKind, p *corev1.Probe) (own []string, aimed bool) {
 	switch {
 	case kind.takenOff():

@@ -40,8 +40,8 @@ func resourcesOf(p *Pod) corev1.ResourceRequirements {
 		return !slices.ContainsFunc(containers, func(c *corev1.Container) bool { return !states(c, name) })
 	}
 	if r := p.Spec.Resources; r != nil && len(r.Requests)+len(r.Limits) > 0 {
-		// The pod states its resources as a whole. Such resources determine the QoS class, and
-		// satisfy quotas.
+		// The field spec.resources states the resources of the whole pod. These resources
+		// determine the QoS class, and satisfy quotas. So an injected container needs none.
 		return corev1.ResourceRequirements{}
 	}
 	class := qos(containers)

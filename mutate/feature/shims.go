@@ -22,8 +22,8 @@ import (
 // library uses the other signals.
 var keptSignals = []string{"CHLD", "CLD", "17", "URG", "23", "PROF", "27", "32", "33", "RTMIN", "RTMIN+0", "34"}
 
-// child is the command that the shim of a container starts, from the container or its
-// image.
+// child is the command that the shim of a container starts. The command comes from the
+// container's spec or from its image.
 type child struct {
 	args      []string
 	signal    string
@@ -82,7 +82,8 @@ func (p *Pod) shimCommand(at place, its child) []string {
 	c, exec := p.container(at), api.DefaultExecArgs()
 	exec.Container, exec.OnLoss, exec.StopSignal, exec.Platforms = c.Name, p.onLoss(c), its.signal, its.platforms
 	if api.Leashed(p.Request) {
-		// The child starts without a wait, and the kubelet itself runs the hooks.
+		// The child starts without a wait, and the kubelet itself runs the hooks. So the shim needs
+		// no further arguments.
 		return append([]string{api.AgentBinary}, exec.Args()...)
 	}
 	exec.OnBusy, exec.WaitAtMost = p.Request.OnBusy, p.Request.WaitAtMost

@@ -20,8 +20,8 @@ type Images interface {
 // Reader reads images with the rights of one pod. Its method may be called concurrently.
 type Reader interface {
 	// Command reads the command of an image within a bounded time. The error is
-	// ErrPlatforms if the command depends on more than the architecture. The pod's author
-	// sees the text of an error, so that text contains no word of a registry's answer.
+	// ErrPlatforms if the command depends on more than the architecture. The text of an error
+	// contains no word of a registry's answer, because the pod's author sees this text.
 	Command(ctx context.Context, image string) (Command, error)
 }
 

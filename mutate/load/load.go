@@ -20,9 +20,9 @@ import (
 	"sync"
 )
 
-// The estimate of a call's memory counts the length of its body, and the JSON objects in
-// the body. The text of an empty JSON object or a zero has only a byte or two. A container
-// decoded from such a text may take several hundred bytes.
+// The estimate of a call's memory counts the length of the call's body, and also the JSON values
+// in the body. The length alone is not enough. An empty JSON object or a zero is a byte or two of
+// text, but its decoded Go value may take several hundred bytes.
 const (
 	// perCall is the memory that each call needs beside its body: buffers, and the look-ups of
 	// images. A call reserves perCall once its body has arrived. Before that, the call needs only
@@ -61,8 +61,8 @@ const (
 	// a few containers, each with about twenty JSON objects and fifty members. The estimate of such
 	// a pod is several times smaller than smallDecoded.
 	smallDecoded = 2 << 20
-	// forSmall divides the load: large calls leave a quarter of the load to small calls.
-	// That quarter has room for the calls of at least 50 ordinary pods.
+	// forSmall divides the bound of the load: large calls leave a quarter of this bound to
+	// small calls. That quarter has room for the calls of at least 50 ordinary pods.
 	forSmall = 4
 )
 
@@ -96,7 +96,7 @@ type Share struct {
 	size  int64
 	// body is the number of bytes that have arrived.
 	body int
-	// large is set for a call that must leave a part of the load to small calls.
+	// large is set for a large call, which must leave a quarter of the load's bound to small calls.
 	large bool
 }
 

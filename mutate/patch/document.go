@@ -139,7 +139,8 @@ func (d *Document) push(text []byte, path ...any) {
 	d.record("add", json.RawMessage(text), append(slices.Clip(path), "-")...)
 }
 
-// write sets the member at a path to a text that differs from the member's present text.
+// write sets the member at a path to the text. Each caller has checked that the member lacks
+// this value.
 func (d *Document) write(text []byte, path ...any) {
 	parent := &d.root
 	for i := 1; i < len(path); i++ {

@@ -149,7 +149,8 @@ func (n *node) value() any {
 }
 
 // word returns the string in a member of an object. The result is empty if the member is missing
-// or is not a string. The function does not unfold the object.
+// or is not a string. If the object is still text, word only searches the text, and does not
+// unfold the object into nodes.
 func (n *node) word(key string) string {
 	var found []byte
 	if n.text == nil {

@@ -29,7 +29,7 @@ func TestRefusalTextsBeginWithTheirReason(t *testing.T) {
 	}
 }
 
-func TestEachReasonOfAnErrorIsReturnedOnce(t *testing.T) {
+func TestRefusalReasonsOfAnErrorContainNoDuplicates(t *testing.T) {
 	var refusals Refusals
 	refusals.Add(Probes, "a")
 	refusals.Add(Hooks, "b")

@@ -63,7 +63,7 @@ func (c *Client) UpdateLease(ctx context.Context, lease *kube.Lease) (*kube.Leas
 		case f.Deaf == lease.Name:
 			return nil, Status(403, "Forbidden", lease.Name)
 		case f.Unstored && lease.ResourceVersion == text(c.server.Object("Lease", lease.Name).Last().RV):
-			return nil, errDropped // only a write that the server would store is lost
+			return nil, errDropped // this fault loses only a write that the server would store
 		}
 		c.server.sent = sent
 		return c.server.Put(c.name, "Lease", lease.Name, body)

@@ -65,8 +65,8 @@ func (c *sender) Total() int {
 	return n
 }
 
-// count notes a request of an agent or of a pod that waits, and judges the number of requests of
-// the last minute.
+// count notes a request of a process that runs in a pod. Within a minute, too many requests
+// about one slot, or with one operation, violate [Chatter].
 func (c *sender) count(op string) {
 	if c.Allowed == nil {
 		return
@@ -165,9 +165,9 @@ func (c *sender) Do(ctx context.Context, op string, effect func() ([]byte, error
 	return c.await(ctx, reply, tick)
 }
 
-// await waits for the reply. If ctx ends first, the method waits for the short random time "tick"
-// more, and returns the error of ctx. Without that time, two requests of one instant would also
-// time out in one instant. Their order would differ between two replays of a seed.
+// await waits for the reply. If ctx ends first, the method waits for the short random time "tick",
+// and then returns the error of ctx. Without that time, two requests of one instant would also time
+// out in one instant. Their order would differ between two replays of a seed.
 func (c *sender) await(ctx context.Context, reply <-chan answer, tick time.Duration) ([]byte, error) {
 	var a answer
 	select {

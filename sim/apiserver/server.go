@@ -29,7 +29,7 @@ type Server struct {
 	stored func(by, lease string, sent time.Duration, before, after Version)
 	// informed has the functions that [Server.Inform] calls.
 	informed []func()
-	// sent is the instant at which a client sent the last write of a Lease.
+	// sent is the instant at which a [Client] sent the write of a Lease that arrived last.
 	sent time.Duration
 	rng  *rand.Rand
 	rv   int64
@@ -42,8 +42,8 @@ type Server struct {
 }
 
 // New returns a server without objects, in fair weather. At each stored write of a Lease the
-// server calls the function "stored". The argument "sent" of that function is the instant at which
-// a client sent the last write of a Lease.
+// server calls the function "stored". If a [Client] made that write, the argument "sent" is the
+// instant at which the Client sent the request.
 func New(e *engine.Engine, stored func(by, lease string, sent time.Duration, before, after Version)) *Server {
 	// Fencing tokens are numbers. The first resourceVersions are below 1000, so a program that
 	// compares tokens as text fails when the resourceVersions reach 1000.
@@ -140,9 +140,9 @@ func (s *Server) Inform() {
 // resourceVersions.
 func (s *Server) next() { s.rv += 1 + int64(s.rng.IntN(3)) }
 
-// changed reports a change to the watches. Unless the change is an update of a Lease, the method
-// also reports the change to the subscribers. The function "stored" that [New] gets may report an
-// update of a Lease by [Server.Inform].
+// changed reports a change of a Lease to the watches, and reports each change to the functions
+// that [Server.Subscribe] got. Only an update of a Lease is not reported to these functions. For
+// such an update, the function "stored" that [New] got decides whether to call [Server.Inform].
 func (s *Server) changed(how kube.WatchType, o *Object, raw []byte) {
 	if o.kind != "Lease" || how != kube.Modified {
 		s.Inform()

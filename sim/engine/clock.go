@@ -9,7 +9,7 @@ import (
 )
 
 // Clock is the CLOCK_BOOTTIME of a node. Its rate changes when a time daemon slews the clock.
-// The clock of a paused machine stands still.
+// The clock of a paused node stands still.
 type Clock struct {
 	engine *Engine
 	// read is the time that the clock showed at a true time. The field "at" is that true time.
@@ -21,8 +21,8 @@ type Clock struct {
 	alarms []*Alarm
 }
 
-// Alarm rings when the clock shows the instant. A change of the clock's rate moves the
-// ring in true time.
+// Alarm rings when the clock shows the time in the field "instant". After a change of the
+// clock's rate, the alarm rings at another true time than before the change.
 type Alarm struct {
 	instant time.Duration
 	ring    func()

@@ -114,8 +114,8 @@ func (p *Process) Await(changed *Signal, ready func() bool) bool {
 	return false
 }
 
-// Signal wakes all goroutines that wait for a change. The caller of its methods holds the
-// mutex.
+// Signal wakes all goroutines that wait for a change. The caller of each method of Signal holds
+// the engine's mutex.
 type Signal struct{ given chan struct{} }
 
 // NewSignal returns a signal on which no goroutine waits yet.

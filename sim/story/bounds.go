@@ -89,10 +89,11 @@ func (c *workloads) restarting() time.Duration {
 	})
 }
 
-// unmuting bounds the time that standbys lose because their watches are mute. A standby with a
-// mute watch writes as soon as the state that it saw last expires. The server refuses this write,
-// and the standby waits anew. If the workload has several slots, the standby loses that time for
-// one slot after the other.
+// unmuting bounds the time that standbys lose because their watches are mute. A mute watch is
+// open, but shows no renewal. So the standby writes as soon as the last state that the standby
+// saw expires. The server refuses this write, because the Lease has changed meanwhile, and the
+// standby waits anew. If the workload has several slots, the standby loses that time for one
+// slot after the other.
 func (c *workloads) unmuting() time.Duration {
 	return time.Duration(len(c.slots)) * (world.Slow(c.longest) + world.BudgetOf(c.longest).Retry)
 }

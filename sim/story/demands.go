@@ -64,7 +64,8 @@ func (d *demands) once(cause func(*world.Child)) *world.Child {
 	return c
 }
 
-// each returns a cause that applies the given cause to all children of a child's hold.
+// each returns a function that takes a child, and calls the function "cause" with each living
+// child of that child's hold.
 func (d *demands) each(cause func(*world.Child)) func(*world.Child) {
 	return func(c *world.Child) {
 		for _, other := range d.alive(c.Hold) {
@@ -172,8 +173,9 @@ func (d *demands) free(before *world.Child) func() bool {
 	return func() bool { return d.next(before) != nil }
 }
 
-// next returns a child that began under the slot after the fault; nil for none. The argument
-// "before" is the holder's child at the instant of the fault, and does not count.
+// next returns a child that has the slot, began after the fault, and was not asked to stop; nil
+// for none. The argument "before" is the holder's child at the instant of the fault, and does not
+// count.
 func (d *demands) next(before *world.Child) *world.Child {
 	for _, c := range d.Checks.Alive {
 		if c.Has(d.slot) && c != before && c.Began > d.at && !c.Asked {

@@ -35,7 +35,8 @@ func (d *demands) starting() time.Duration {
 	return 0
 }
 
-// withoutShims has the cases of the story "table" that apply to both gates without shims.
+// withoutShims has the cases of the story "table" that apply to all pods without shims, whether
+// their gate is "pod" or "readiness".
 type withoutShims struct {
 	*demands
 	starts time.Duration // the bound that demands.starting returns

@@ -175,7 +175,8 @@ func (g *gathering) judge(of *world.Run, bound time.Duration) {
 	}
 }
 
-// opening bounds the time in which a barrier opens, once enough pods wait in quiet times.
+// opening bounds how long a barrier takes in quiet times. The time begins when enough pods wait,
+// and ends when each of these pods has learned that the barrier is open.
 func (g *gathering) opening() time.Duration {
 	renew := world.BudgetOf(g.longest).Renew
 	return sum([]part{

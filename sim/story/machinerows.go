@@ -64,8 +64,9 @@ func (r machineRows) pausedPastLease() {
 	}
 }
 
-// pausedAndCutOff pauses the machine until another pod holds. Then the machine wakes without
-// a network. So the shim alone can stop or freeze the child, as the invariants demand.
+// pausedAndCutOff pauses the machine until another pod holds. Then the machine wakes without a
+// network, so its agent cannot learn of the other holder. The invariants demand that the shim
+// stops or freezes the child without the agent's help.
 func (r machineRows) pausedAndCutOff() {
 	c, ok := r.pauseUntilAnotherHolds()
 	if !ok {
@@ -106,8 +107,8 @@ func (r machineRows) noticing() time.Duration {
 	})
 }
 
-// pauseBriefly pauses the machine for at most half as long as the longest outage of the API server
-// that stops no child.
+// pauseBriefly pauses the machine for at most half of the time that the method Outage returns.
+// An outage of the API server that is no longer than that time stops no child.
 func (r machineRows) pauseBriefly(c *world.Child) {
 	n := c.Pod().Node
 	n.Pause()

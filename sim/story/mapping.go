@@ -32,8 +32,8 @@ type mapping struct {
 	written int
 	// absent reports that a person has deleted the last Job, but not its pods.
 	absent bool
-	// sure is the instant after which no process of enroll still writes because of a mistake
-	// about the last Job.
+	// sure is the instant after which no process of enroll writes the stamp of an earlier Job. The
+	// story sometimes makes such a process take an earlier Job for the last Job.
 	sure time.Duration
 }
 
@@ -228,8 +228,8 @@ func (m *mapping) run() {
 	m.waiters.afterTrouble(true)
 }
 
-// recover ends all faults, and stops the pods of earlier Jobs. A pod that waits for the shards of
-// an earlier Job is deleted.
+// recover ends all faults, and stops the pods of earlier Jobs. The method also deletes each pod
+// that has the shards of an earlier Job as its condition.
 func (m *mapping) recover() {
 	for _, e := range m.Enrolls {
 		e.Believes, e.BelievesIn = 0, ""

@@ -110,9 +110,9 @@ func (s *programs) disturb(last time.Duration) bool {
 // mostGated bounds how many pods that claim by annotation exist at the same time.
 const mostGated = 2
 
-// proceed demands that each bidder holds once more within the bound, and that each pod that claims
-// by annotation ends. Within the bound, each adder's call with an idempotency key must also get an
-// answer.
+// proceed computes a time, and demands three things within that time. Each bidder must hold
+// once more. Each pod that claims by annotation must end. Each call of an adder with an
+// idempotency key must get an answer.
 func (s *programs) proceed() bool {
 	all := biddersOf(s.World)
 	noted := func() bool {

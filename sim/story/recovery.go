@@ -87,7 +87,8 @@ func (r *recovery) quiet(after string) bool {
 // inUse reports whether each slot that a healthy pod claims is in use.
 func (r *recovery) inUse() bool { return !slices.ContainsFunc(r.slots, r.stuck) }
 
-// stuck reports whether a healthy pod claims the slot, and no child runs under it.
+// stuck reports whether a healthy pod claims the slot, and neither a child nor an elector works
+// under the slot.
 func (r *recovery) stuck(slot string) bool { return r.wanted(slot) && !r.Checks.Settled(slot) }
 
 // stuckSlots reports each slot that is not in use after the bound, as a violation of the

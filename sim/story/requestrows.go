@@ -48,9 +48,10 @@ func (r requestRows) breakWatches(*world.Child) { r.API.BreakWatches(r.Rng) }
 // that no child stops.
 func (r requestRows) outage() {
 	c := r.once(func(*world.Child) { r.API.GoDown() })
-	// The outage may begin at any instant, also while requests are on their way. The holder's
-	// clock is skewed, and measures the outage. The agent's timers run by true time. So by the
-	// holder's clock, the renewal and the retry are late by up to a twelfth of their periods.
+	// The holder's skewed clock measures the outage, but the agent's timers run by true time. So
+	// by the holder's clock, the renewal and the retry are late by up to a twelfth of their
+	// periods. The outage is shorter by this delay, and by some time for the requests that are
+	// on their way when the outage begins.
 	missed := time.Duration(world.Skew * float64(r.budget.Renew+r.budget.Retry))
 	last := time.Duration(float64(r.budget.Outage())/c.Pod().Node.Rate) - missed - 20*time.Millisecond
 	r.Pass(last)
@@ -121,7 +122,8 @@ func (r requestRows) unseen(w apiserver.Weather) {
 }
 
 // unwritable makes all writes fail, so the holder's child must stop, and no pod can take
-// over. Once writes work again, a pod must hold soon, even without useful watches.
+// over. Once writes work again, a pod must hold soon, even if the weather "after" makes all
+// watches fail.
 func (r requestRows) unwritable(after apiserver.Weather) {
 	what := engine.Pick(r.Rng, apiserver.Faults)
 	c := r.once(func(*world.Child) {
@@ -138,7 +140,7 @@ func (r requestRows) unwritable(after apiserver.Weather) {
 		return
 	}
 	r.Do(func() { r.API.Weather = after })
-	// The last write may hang until its timeout.
+	// A write that began before this change of the weather may hang until its timeout.
 	bound := world.Slow(r.budget.RequestTimeout) + r.unseeing()
 	if !r.Until(bound, r.free(c)) {
 		r.fail(world.Nobody, "nobody holds %v after writes work again", bound)

@@ -46,8 +46,9 @@ func (r restoring) run() {
 	r.parade()
 }
 
-// checkStopped demands that no application with a shim outlives its slot during the person's wait.
-// Applications on a paused machine are excused.
+// checkStopped demands that no application with a shim outlives its slot while a person waits
+// for the longest lease duration before the restore. Applications on a paused machine are
+// excused.
 func (r restoring) checkStopped() {
 	for _, c := range r.Checks.Alive {
 		if c.Shim != nil && c.Current() && !c.Pod().Node.Paused {

@@ -21,7 +21,7 @@ type sharding struct {
 	*chaos
 	// numbers are the numbers of shards that the template gets, one after the other.
 	numbers []int
-	made    int // the number of changes so far
+	made    int // how often the template has got another number of shards
 }
 
 // shardedWorkload is the workload with shards.

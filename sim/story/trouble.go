@@ -193,7 +193,8 @@ func (c *trouble) podTrouble() {
 	c.After(pause, respawn)
 }
 
-// processTrouble kills, suspends or blocks a process of a pod, or starts a second process.
+// processTrouble disturbs a random process of a random pod, such as the agent, a shim or a child.
+// The trouble may also be a second agent or shim, which starts beside the first.
 func (c *trouble) processTrouble() {
 	p := engine.Pick(c.Rng, c.Pods)
 	if !p.Node.Up || p.Node.Paused {

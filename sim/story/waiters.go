@@ -165,9 +165,9 @@ func (ws *waiters) proceed(bound time.Duration, due func(*world.Waiter) bool) bo
 
 // afterTrouble demands that each waiter whose keys are done goes on. A mute watch may delay a
 // waiter. If the argument "patient" is true, the story waits for the end of that watch. If
-// "patient" is false, waiters with mute watches do not count. The bound without that wait is right
-// only for the model of enroll. So if "patient" is false, afterTrouble demands nothing of a story
-// with the real enroll, and returns true.
+// "patient" is false, waiters with mute watches do not count. In that case the bound on the delay
+// of the other waiters is right only for the model of enroll. So for a story with the real enroll,
+// afterTrouble then demands nothing, and returns true.
 func (ws *waiters) afterTrouble(patient bool) bool {
 	if ws.Real && !patient {
 		return true

@@ -42,8 +42,8 @@ func (s *waits) judge() {
 }
 
 // used reports whether the bid has to wait. A bid waits while another bid of its pod for the same
-// claim has a hold, or all slots are in use. The only slot of a claim also counts as in use while
-// some pod claims the slot by annotation.
+// claim has a hold, or all slots of the claim are in use. If the claim has only one slot, this slot
+// also counts as in use while some pod claims the slot by annotation.
 func (s *waits) used(b *world.Bidder) bool {
 	if b.Claim.Kind == api.RWLock {
 		return s.readWriteUsed(b)

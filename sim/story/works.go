@@ -29,8 +29,9 @@ func newWorks(w *world.World) *jobs {
 }
 
 // conditions draws one or two conditions for a pod that waits. A condition may name the key of a
-// later pod, or a key that no pod ever claims. In a world in which init containers do the work, no
-// holder serves, so a condition on a holder is never met.
+// later pod, or a key that no pod ever claims. A condition without a key demands a holder that
+// serves. In a world in which init containers do the work, no holder serves. So there the
+// condition without a key is never met.
 func (j *jobs) conditions(r *rand.Rand) []api.Condition {
 	all := make([]api.Condition, 1+r.IntN(2))
 	for i := range all {

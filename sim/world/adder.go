@@ -56,7 +56,7 @@ func (a *adder) begin(g *program) {
 	}
 }
 
-// die ends the adder with its program. The kernel closes the connections.
+// die ends the adder because its program dies. The kernel closes the program's connections.
 func (a *adder) die() {
 	for _, c := range a.calls {
 		c.hangUp()

@@ -24,7 +24,7 @@ type AgentProcess struct {
 	*apiserver.Client
 	// Pod is the pod of the agent.
 	Pod *Pod
-	// Name is the name of the process in the history.
+	// Name is the name of the process in the history of events.
 	Name    string
 	gateway *gateway // nil until the process listens
 	// Agent is the code of the agent; nil until the code runs.
@@ -183,7 +183,8 @@ func (a *AgentProcess) yieldWhenStopped() {
 }
 
 // leapt signals to an agent that the wall clock was set. Shims notice a leap by themselves, but
-// between the end of a container and the start of the next container no shim lives.
+// between the end of a container and the start of the next container no shim lives. At such a
+// time only this signal tells the agent of a leap.
 func (a *AgentProcess) leapt() {
 	a.WhenThawed(func() { wakeUp(a.leaps) })
 }

@@ -13,7 +13,7 @@ import (
 // Behaviour describes how a version of the application starts, serves and ends. An application with
 // the zero value serves immediately, and never ends.
 type Behaviour struct {
-	// Name is the name of the version in the history.
+	// Name is the name of the version in the history of events.
 	Name string
 	// Starts is the time until the application passes its readiness probe; negative for never.
 	Starts time.Duration

@@ -22,7 +22,7 @@ type Bidder struct {
 	Pod *LocalPod
 	// Claim is the claim for which the bidder bids.
 	Claim api.Claim
-	// Name is the name of the bidder in the history.
+	// Name is the name of the bidder in the history of events.
 	Name string
 	rng  *rand.Rand
 	// Program is the last process of the program.
@@ -66,7 +66,7 @@ func (b *Bidder) begin(g *program) {
 	b.later(engine.Between(b.rng, time.Millisecond, 2*time.Second))
 }
 
-// later makes the bidder bid after the pause.
+// later makes the bidder bid after the time in the argument "pause".
 func (b *Bidder) later(pause time.Duration) {
 	b.round++
 	b.idles = true
@@ -94,8 +94,8 @@ func idle(b *Bidder) time.Duration {
 	return engine.Between(b.rng, 10*time.Millisecond, 30*time.Second)
 }
 
-// bid sends a bid for the claim, or joins a call for several claims. In quiet times, a bidder that
-// is not due bids only if [readsOn] returns true.
+// bid sends a bid for the claim, or joins a call for several claims. A bidder that has already
+// held once in the present quiet times bids only if [readsOn] returns true.
 func (b *Bidder) bid() {
 	w := b.Pod.w
 	if w.Calm && !b.Due && !readsOn(b) {
@@ -197,7 +197,7 @@ func (b *Bidder) hangUp() {
 }
 
 // Disconnect closes the connection of the bid, or of the hold. A program with a hold continues
-// its work, and may open another call about the hold after the pause.
+// its work, and may open another call about the hold after the time in the argument "pause".
 func (b *Bidder) Disconnect(pause time.Duration) {
 	b.hangUp()
 	b.Pod.w.Note(b.Name, "closes its connection")
@@ -210,7 +210,7 @@ func (b *Bidder) Disconnect(pause time.Duration) {
 	}
 }
 
-// follow opens a connection about the hold that the program has.
+// follow requests a stream of news about the program's hold from the local API.
 func (b *Bidder) follow() {
 	if b.Hold != nil && b.Call == nil {
 		b.Call = b.ask(http.MethodGet, "/holds/"+b.Hold.Hold, b.told, b.endFollowing)

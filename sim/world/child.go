@@ -21,11 +21,11 @@ import (
 type Child struct {
 	// Container is the container in which the child runs.
 	Container *container
-	// where is the name of the container's process in the history.
+	// where is the name of the container's process in the history of events.
 	where string
 	// Shim is the parent process of the child; nil where a pod has no shims.
 	Shim *ShimProcess
-	// Name is the name of the child in the history.
+	// Name is the name of the child in the history of events.
 	Name string
 	// Hold and Slots are the hold and the slots of the grant under which the child began.
 	Hold  string
@@ -246,7 +246,8 @@ func (c *Child) Current() bool { return c.Shim == nil || c.Shim.current() }
 // Either the child's shim is frozen, or the slot of a pod without shims expired during the pause.
 func (c *Child) unwatched() bool {
 	if c.Shim == nil {
-		// The agent of a pod without shims notices the pause only after its end.
+		// The agent of a pod without shims notices the pause only when the pause is over. By
+		// then the slot may have expired.
 		return slices.ContainsFunc(c.Slots, func(t gate.SlotToken) bool { return c.Pod().w.Checks.expired(c, t.Slot) })
 	}
 	return c.Shim.frozen

@@ -116,8 +116,9 @@ func (d doneCheck) stored(by, slot string, was, is *kube.Lease) {
 			d.Violate(unrecorded, "%s drops the done key %s of %s", by, key, slot)
 		}
 	}
-	// If enroll frees a Lease with a closed stamp, the Lease does not count as released, because
-	// the holder is out of reach.
+	// Enroll frees a Lease with a closed stamp only if the holder has not written for the whole
+	// lease duration. Such a holder cannot record its success in the Lease, so that write of
+	// enroll does not count as a release.
 	released := is.Holder == "" && was.Holder != "" && (by == was.Holder || !StampOf(was).Closed)
 	if earned := d.earned[hold]; d.reported[hold] != nil && earned != "" && released && !slices.Contains(after, earned) {
 		d.Violate(unrecorded, "%s releases hold %s of %s without the key %s", by, hold, slot, earned)

@@ -45,7 +45,7 @@ type Enroller struct {
 	*engine.Process
 	w      *World
 	client *apiserver.Client
-	// Name is the name of the process in the history.
+	// Name is the name of the process in the history of events.
 	Name string
 	rng  *rand.Rand
 	wake chan struct{}
@@ -57,8 +57,8 @@ type Enroller struct {
 	Believes int
 	// BelievesIn is the run that a confused process takes for the current run.
 	BelievesIn string
-	// nudged is the instant of the last change. The Reconciler runs after the informers have
-	// seen the change.
+	// nudged is the instant of the last change of an object. If the cache was older at the
+	// beginning of the Reconciler's last call, the Reconciler soon runs again.
 	nudged time.Duration
 }
 
@@ -94,8 +94,8 @@ func (e *Enroller) Nudge() {
 	}
 }
 
-// run reconciles after each change, after the time that the Reconciler returned, and after an
-// error. Without any of these causes, run reconciles every 30 s.
+// run reconciles after each change, after each error, and once the duration that the Reconciler
+// returned has passed. Without any of these causes, run reconciles every 30 s.
 func (e *Enroller) run(r Reconciler) {
 	for {
 		var from time.Duration

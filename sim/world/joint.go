@@ -80,7 +80,8 @@ func (j *joint) took(code int, t told) {
 	}
 }
 
-// ended reacts to the end of the answer. A bidder with a hold sends heartbeats from now on.
+// ended reacts to the end of the agent's answer to the joint call. From then on, each bidder with a
+// hold sends heartbeats.
 func (j *joint) ended(int) {
 	for i, b := range j.Bidders {
 		if !j.open(i) {

@@ -60,8 +60,8 @@ func (l *checks) leaseStored(by, slot string, sent time.Duration, before, after 
 }
 
 func (l *checks) checkAcquired(slot string, is *kube.Lease, hold string) {
-	// If a hold ended before its first grant, a later hold may have the same number. So the release
-	// of the earlier hold must not count for the later hold.
+	// A pod may release the slot before the hold's first grant, and later acquire the slot
+	// again under the same hold. So the earlier release must no longer count.
 	delete(l.released, Key(slot, is.Holder, hold))
 	for _, c := range l.Alive {
 		if c.Has(slot) && !l.absent(c, slot) && (c.Pod().Identity() != is.Holder || c.Hold != hold) {
@@ -117,8 +117,8 @@ func (l *checks) checkReleased(by, slot string, was *kube.Lease, hold string) {
 // slot. Renewals that the agent sent before the second acquisition do not count. The slots of
 // shards, semaphores and barriers have no order, because a pod needs only one of them. A late write
 // can give such a pod a second slot, which the pod then gives back. Separate claims have no order,
-// either. The start lock is excepted, too. A pod that has lost its other slots does not renew that
-// lock, so other pods wait only for a while.
+// either. The check ignores renewals of the start lock, too. A pod that has lost its other slots
+// does not renew the start lock, so other pods wait only for a while.
 func (l *checks) checkOrder(slot string, is *kube.Lease, sent time.Duration) {
 	if api.AnyOne(slot) || slot == StartSlot || api.RunOf(slot) != "" || l.apart[is.Holder] {
 		return

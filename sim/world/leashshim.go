@@ -119,7 +119,8 @@ func (s *leashShim) dial() {
 	})
 }
 
-// whenAwake runs f now, or when the shim's machine goes on, unless the shim is dead then.
+// whenAwake runs f now. If the shim's node is suspended, whenAwake runs f as soon as the node
+// goes on. If the shim is dead at that instant, f does not run.
 func (s *leashShim) whenAwake(f func()) {
 	s.pod.Node.whenAwake(func() {
 		if !s.dead {
@@ -218,7 +219,7 @@ func (s *leashShim) end() {
 	s.report()
 }
 
-// leashGate is the end of a shim's connection in a process of the agent.
+// leashGate implements [leash.Gate]: the agent's end of the connections to the pod's shims.
 type leashGate struct {
 	agent   *LocalAgent
 	shims   *leashShims

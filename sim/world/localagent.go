@@ -19,7 +19,7 @@ import (
 type LocalAgent struct {
 	*apiserver.Client
 	pod *LocalPod
-	// Where is the name of the process in the history.
+	// Where is the name of the process in the history of events.
 	Where string
 	// handler is nil until the process listens.
 	handler http.Handler
@@ -30,7 +30,7 @@ type LocalAgent struct {
 	Stopped bool
 	// FrozenAlone reports that the process is frozen, but not its node.
 	FrozenAlone bool
-	// thawedAt is the true time at which the process went on last.
+	// thawedAt is the true time at which the frozen process last continued to run.
 	thawedAt time.Duration
 }
 

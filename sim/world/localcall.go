@@ -25,7 +25,8 @@ type call struct {
 	cancel  context.CancelFunc
 	header  http.Header
 	code    int
-	// arrives is the instant at which the last part of the answer arrives.
+	// arrives is the instant at which the part of the answer that the agent wrote last reaches
+	// the program.
 	arrives time.Duration
 	// key is the idempotency key of the request; empty for none.
 	key string
@@ -49,11 +50,12 @@ type told struct {
 	at    time.Duration
 }
 
-// good returns the time for which the program may work by the line. The time counts from the
-// instant at which the agent wrote the line.
+// good returns the time for which, according to the line of the answer, the program may work.
+// The time counts from the instant at which the agent wrote the line.
 func (t told) good() time.Duration { return time.Duration(t.GoodForSeconds * float64(time.Second)) }
 
-// until returns the instant, on the node's clock, until which the program may work by the line.
+// until returns the instant, on the node's clock, until which the program may work according to
+// the line.
 func (t told) until() time.Duration { return time.Duration(t.GoodUntil * float64(time.Second)) }
 
 // begin sends the request.

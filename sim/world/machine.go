@@ -19,7 +19,7 @@ import (
 
 // machine is the modelled kernel of a shim, with the clocks of its node and the processes of its
 // container. Only the shim's goroutine calls the methods of machine. This goroutine does not hold
-// the mutex.
+// the mutex of the World, so the methods of shim.Machine lock that mutex.
 type machine struct {
 	*host.Leaps
 	*ShimProcess

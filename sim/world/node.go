@@ -32,7 +32,7 @@ type Node struct {
 	set time.Duration
 	// deferred has the events that wait until the node's processes go on.
 	deferred []func()
-	// Paused reports that the machine and its clock stand still. The field "wokeAt" is the true
+	// Paused reports that the node and its clock stand still. The field "wokeAt" is the true
 	// time at which the last pause ended. The field "due" has the kubelet's work that waits for the
 	// end of the pause.
 	Paused bool

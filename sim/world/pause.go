@@ -42,7 +42,7 @@ func (n *Node) Step(by time.Duration) {
 // AnyStep draws a step of the wall clock, as a time daemon or a person may set it.
 func (n *Node) AnyStep() time.Duration { return engine.Between(n.rng, -2*time.Hour, 2*time.Hour) }
 
-// Pause stops the machine and its clock from outside, as a hypervisor does.
+// Pause stops the node and its clock from outside, as a hypervisor stops a virtual machine.
 func (n *Node) Pause() {
 	if n.Paused || n.frozen || !n.Up {
 		return
@@ -57,8 +57,8 @@ func (n *Node) Pause() {
 // daemon corrects the wall clock.
 const setRight = 5 * time.Second
 
-// Unpause lets the machine go on. The wall clock is behind until the hypervisor or a time
-// daemon corrects it.
+// Unpause lets the node go on. The node's wall clock is behind by the length of the pause, until
+// the hypervisor or a time daemon corrects the clock.
 func (n *Node) Unpause() {
 	if !n.Paused {
 		return
@@ -96,8 +96,8 @@ func (n *Node) catchUp() {
 	}
 }
 
-// whenUnpaused runs f now, or as soon as the machine goes on. The kubelet's work waits
-// because the kubelet is on the machine.
+// whenUnpaused runs f now, or as soon as a paused node goes on. The kubelet's work waits
+// because the kubelet runs on the node.
 func (n *Node) whenUnpaused(f func()) {
 	if n.Paused {
 		n.due = append(n.due, f)

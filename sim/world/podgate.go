@@ -91,8 +91,8 @@ func (p *Pod) watched() bool {
 	return a != nil && !a.Process.Frozen() && !p.Node.frozen && !p.Stopping
 }
 
-// excuse exempts the application from the deadline. In a pod of the gate "pod" only the
-// agent and the kubelet enforce the deadline.
+// excuse exempts the application from the deadline, because the agent or the kubelet cannot
+// enforce the deadline. In a pod of the gate "pod" nothing else enforces a deadline.
 func (o *inOrder) excuse(why string) {
 	p := o.pod
 	o.unwatched = p.grant.Hold

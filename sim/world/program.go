@@ -82,8 +82,10 @@ func (g *program) ices() {
 	g.Process.Freeze()
 }
 
-// melts undoes ices. The agent has noticed the leap after which the shim froze the program. So
-// the last answer to each bidder counts as an answer of this instant.
+// melts lets the program go on after the method "ices". The shim thaws the program only after
+// the agent has answered the leap of the wall clock. So melts dates the last answer to each
+// bidder to this instant. From then on the checks no longer excuse the program's work because of
+// the leap.
 func (g *program) melts() {
 	if !g.iced || g.Dead {
 		return

@@ -129,8 +129,9 @@ func (s *shown) setReady(ready bool) {
 	}
 }
 
-// mostUnready bounds the time until the stored status of a pod is not Ready. The time counts from
-// when the requests of the pod's agent arrive at the API server again.
+// mostUnready bounds the time until the API server has stored that a pod is not Ready. The time
+// counts from the instant from which the requests of the pod's agent reach the API server
+// again.
 func (s *shown) mostUnready() time.Duration {
 	requests := 2 * Slow(BudgetOf(s.pod.Duration).RequestTimeout) // two requests hang
 	pause := Slow(Slowest)                                        // the agent waits between two attempts

@@ -20,8 +20,9 @@ const (
 	unstamped = "unstamped"
 )
 
-// checkNumbers demands that each living child of a sharded pod has the Job and the number of shards
-// of the pod p. The argument "event" names the event by which the pod p runs or holds.
+// checkNumbers demands that each sharded pod with a living child has the same Job and the same
+// number of shards as the pod p. The argument "event" says how the pod p came to run or to
+// hold, for example "NAME begins".
 func checkNumbers(l *checks, event string, p *Pod) {
 	if p.Shards == 0 {
 		return

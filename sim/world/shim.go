@@ -25,7 +25,7 @@ type ShimProcess struct {
 	// Container is the container of the shim.
 	Container *container
 	rng       *rand.Rand
-	// Name is the name of the shim in the history.
+	// Name is the name of the shim in the history of events.
 	Name string
 	boot string
 
@@ -113,9 +113,9 @@ func checkCode(s *ShimProcess) {
 	}
 }
 
-// checkSkipped demands that a child of another Job's pod lived under the slot within the last lease
-// duration. The child may have died before the skip. The Lease of a dead child may look busy until
-// its release or its expiry.
+// checkSkipped checks a shim that skips. Within the last lease duration, a child of another
+// Job's pod must have lived under the slot of the shim's pod. That child may have died before
+// the skip. The Lease of a dead child may look busy until its release or its expiry.
 func checkSkipped(s *ShimProcess) {
 	p, l := s.Container.pod, s.w.Checks
 	since := l.Now() - time.Duration(float64(p.Duration)/(1-Skew)) - time.Second
@@ -316,7 +316,7 @@ func (s *ShimProcess) emptied() {
 	s.Container.shimGone(s)
 }
 
-// crashes ends the shim and its child, as a crash of their machine does.
+// crashes ends the shim and its child, as a crash of the pod's node does.
 func (s *ShimProcess) crashes() {
 	s.die()
 	if s.link != nil {

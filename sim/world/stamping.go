@@ -65,9 +65,9 @@ func (s *stamper) number(current api.Stamp) (int, string) {
 	return s.lasting(current.Count), ""
 }
 
-// run returns the current run of the Jobs with shards, and the number of shards of this run. A run
-// is current while a pod of the run exists that neither stops nor is orphaned. After that the run
-// of the youngest such pod is current.
+// run returns the current run of the Jobs with shards, and the number of shards of this run. A pod
+// counts while the pod exists, and neither stops nor is orphaned. The stamp's run stays current
+// while a pod of this run counts. After that, the run of the youngest pod that counts is current.
 func (s *stamper) run(current api.Stamp) (int, string) {
 	count, run := current.Count, current.Run
 	for _, p := range s.w.Pods {
@@ -163,8 +163,8 @@ func (s *stamper) orders(shards []stamp.Shard) []stamp.Stamp {
 }
 
 // expired reports whether this process has seen a closed Lease unchanged for the Lease's
-// duration, and returns the time that is left. If the Lease is not closed, or has no holder, the
-// results are false and 0.
+// duration. The second result is the time that is left of that duration. If the Lease is not
+// closed, or has no holder, the results are false and 0.
 func (s *stamper) expired(l *kube.Lease) (bool, time.Duration) {
 	if !StampOf(l).Closed || l.Holder == "" {
 		delete(s.seen, l.Name)

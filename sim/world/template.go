@@ -23,8 +23,8 @@ type Template struct {
 	Shards int
 	// Run is the UID of the Job that makes the pods; empty for other controllers.
 	Run string
-	// Claims are the slots in the annotation of the pod, if the agent competes only for some of
-	// them; nil otherwise.
+	// Claims are all slots in the pod's annotation, if Slots may be only a part of them; nil
+	// otherwise.
 	Claims []string
 	// Duration is the lease duration, and Grace the termination grace period.
 	Duration time.Duration
@@ -92,10 +92,11 @@ func (t Template) claimed() []string {
 	return t.Slots
 }
 
-// StartsOnly reports whether the pods hold no slot for life.
+// StartsOnly reports whether the pods hold slots only while their application starts.
 func (t Template) StartsOnly() bool { return len(t.forLife()) == 0 }
 
-// forLife returns the slots that the pods hold for life.
+// forLife returns the slots that the pods hold while their application runs: all slots except
+// those of start locks.
 func (t Template) forLife() []string {
 	life, _ := api.SplitSlots(t.Slots)
 	return life

@@ -23,8 +23,9 @@ type work struct {
 	excused bool
 }
 
-// told reacts to a line about the hold. The program compares its clock with the instant until which
-// the line is good. So a line that the program reads late does no harm.
+// told reacts to a line of an answer of the local API about the program's hold. The line names the
+// instant until which the program may work, and the program compares its clock with that instant.
+// So a line that the program reads late does no harm.
 func (b *Bidder) told(code int, t told) {
 	if code >= http.StatusBadRequest || t.Hold == "" {
 		return
@@ -94,8 +95,8 @@ func (b *Bidder) watches(until time.Duration) {
 	})
 }
 
-// look ends the work if the last answer is no longer good. A bidder without an open call then
-// gives its hold up.
+// look ends the work if the node's clock has reached the instant "until". A bidder without an
+// open call then drops its hold. If shims kill the program (Leashed), look does nothing.
 func (b *Bidder) look() {
 	if b.Hold == nil || b.Pod.Node.Now() < b.until || b.Pod.Leashed {
 		return

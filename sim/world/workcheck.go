@@ -12,7 +12,7 @@ import (
 )
 
 // tooLong means that an answer of the local API lets a program work beyond the instant at which
-// another pod may acquire the slot. The other invariants of check.go apply to programs, too.
+// another pod may acquire the slot. Many invariants of check.go apply to programs, too.
 const tooLong = "too-long"
 
 // key returns the name of the work's hold, for a slot of this hold.
@@ -89,9 +89,10 @@ func checkWorkOutlived(l *checks, k *work) {
 	}
 }
 
-// workAbsent reports whether the work may overlap with other work under its slots. Either the
-// program stands still, or its machine was paused, and no answer has followed the correction of the
-// wall clock.
+// workAbsent reports whether the work may overlap with other work under its slots. The work may
+// overlap while the program stands still. The work may also overlap from the beginning of a
+// pause of its machine. That time ends when the agent answers the program after the correction
+// of the wall clock.
 func workAbsent(k *work) bool {
 	return k.bidder.Program.Still() || misled(k.bidder.Pod.Node, k.toldAt)
 }
@@ -116,8 +117,8 @@ func releasedFromWork(l *checks, by, slot, hold string) {
 }
 
 // checkTold demands that an answer lets a program work only until another pod may acquire the
-// slot, whatever the clocks show. Answers just after a pause are excused, because an agent cannot
-// know of the pause before the wall clock is set right.
+// slot, whatever the clocks show. Answers just after a pause of the machine are excused,
+// because an agent learns of the pause only when the wall clock is set right.
 func checkTold(l *checks, a *LocalAgent, t told) {
 	good := t.good()
 	if good == 0 || misled(a.pod.Node, t.at) || a.thawedAt == t.at {
@@ -136,11 +137,12 @@ func checkTold(l *checks, a *LocalAgent, t told) {
 }
 
 // misled reports whether at the instant "at" the processes of the node could not yet know of a
-// pause. Processes learn of a pause only when the wall clock is set right.
+// pause of the machine. Processes learn of such a pause only when the wall clock is set right.
 func misled(n *Node, at time.Duration) bool { return n.Paused || n.amiss > 0 || at <= n.rightAt }
 
-// checkLeapSent checks what the agents of a machine do after a leap of its wall clock. Each working
-// program with an open connection must immediately get a line from its agent.
+// checkLeapSent checks what the agents on a node do after a leap of the node's wall clock. Each
+// working program with an open connection to its agent must immediately get a line from that
+// agent.
 func checkLeapSent(l *checks, n *Node) {
 	for _, k := range l.works {
 		b, a := k.bidder, k.bidder.Pod.Agent

@@ -51,8 +51,9 @@ type World struct {
 	Silent  bool
 	// Joins reports that one call of a program may bid for several claims.
 	Joins bool
-	// Restores reports that a person restores the objects of an earlier instant. No pod has the
-	// gate "readiness" then, because that gate cannot stop the application before the restore.
+	// Restores reports that a person restores the objects of an earlier instant. Before the
+	// restore, the application of each pod must stop. The gate "readiness" cannot stop an
+	// application, so no pod in such a world has that gate.
 	Restores bool
 }
 

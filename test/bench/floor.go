@@ -31,8 +31,9 @@ const apiHost, apiPort = "10.213.0.1", "6443"
 
 // floor measures the API server's part of a handover. One client sends the releasing PUT. The
 // watch of another client receives the event of that PUT, and this other client sends the
-// acquiring PUT. No process stops or starts. As between two handovers, two seconds pass between two
-// rounds, because a processor that has idled needs longer for the next request.
+// acquiring PUT. No process stops or starts. Two seconds pass between two rounds, as between two
+// handovers. A processor that has idled needs longer for the next request, so both measurements
+// need the same pause.
 func floor(ctx context.Context, dir, namespace, count string) error {
 	rounds, err := strconv.Atoi(count)
 	if err != nil {

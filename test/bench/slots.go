@@ -161,7 +161,8 @@ func (r *runs) take(e witness.Event) {
 }
 
 // cost counts the requests of each pod in a minute in which the benchmark changes nothing. The
-// returned rows show the holder and the standby that received the most bytes.
+// first returned row shows the holder that received the most bytes. The second row shows the
+// standby that received the most bytes.
 func (b *bench) cost(ctx context.Context, c claim) ([]string, error) {
 	agents, err := b.agents(ctx)
 	if err != nil {

@@ -24,8 +24,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/witness"
 )
 
-// startLimit bounds each of two periods: until all pods of a crowd wait, and then until all their
-// waits have ended.
+// startLimit bounds the time until all pods of a crowd wait. From then on, startLimit also bounds
+// the time until all these waits have ended.
 const startLimit = 15 * time.Minute
 
 // afterwards is the time after the end of the last wait. Requests of this time also count, because
@@ -82,7 +82,7 @@ func (b *bench) work(ctx context.Context, c crowd, pods int) (samples.Times, []s
 		return nil, nil, err
 	}
 	if c.role == api.AfterRole {
-		// The pods of this crowd claim nothing, so a second Job does the work.
+		// The pods of this crowd claim nothing, so a second Job does the work for which they wait.
 		jobs = append(jobs, "work")
 		if err := b.job(ctx, "work", map[string]string{api.OnceAnnotation: "other=1"}, 1); err != nil {
 			return nil, nil, err

@@ -57,7 +57,7 @@ func (d *demo) kubectl(ctx context.Context, stdin []byte, args ...string) error 
 	return nil
 }
 
-// quietly runs a kubectl command and does not show it.
+// The method "quietly" runs a kubectl command, and prints neither the command nor its output.
 func (d *demo) quietly(ctx context.Context, args ...string) error {
 	if out, err := d.cluster.Kubectl(ctx, args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("kubectl %s: %w\n%s", strings.Join(args, " "), err, out)

@@ -119,7 +119,7 @@ var parallel = []string{
 	"TestUserMistakesCauseWarningsAndEvents",
 	"TestPodWithAFalseOwnerReferenceIsRefused",
 	"TestStaticPodWithAClaimIsRefused",
-	"TestMarksSurviveReplacementOfAllLabels",
+	"TestGateLabelAndSlotsAnnotationSurviveMetadataReplacement",
 	"TestImageOfGatedContainerNeverChangesInPlace",
 	"TestEphemeralContainerMountsNoVolumeOfTheAgent",
 	"TestPrivateImageNeedsThePodsOwnCredentials",
@@ -177,6 +177,7 @@ var parallel = []string{
 	"TestGateKeepsTheQualityOfServiceClass",
 	"TestAdministratorFreesSlotBlockedByAUsersLease",
 	"TestPodWithConditionsMayOnlyReadAwaitedLeases",
+	"TestDeletionCheckNeverChangesThePod",
 	"TestPodsAccountHasOnlyTheAgentsRights",
 	"TestVariableRefusesLateWriteWithSmallerToken",
 	"TestVariableRefusesExcessiveSizesAndChangesOfType",
@@ -446,8 +447,8 @@ func TestPodWithAFalseOwnerReferenceIsRefused(t *testing.T) {
 	injection.TestPodWithAFalseOwnerReferenceIsRefused(t)
 }
 func TestStaticPodWithAClaimIsRefused(t *testing.T) { injection.TestStaticPodWithAClaimIsRefused(t) }
-func TestMarksSurviveReplacementOfAllLabels(t *testing.T) {
-	injection.TestMarksSurviveReplacementOfAllLabels(t)
+func TestGateLabelAndSlotsAnnotationSurviveMetadataReplacement(t *testing.T) {
+	injection.TestGateLabelAndSlotsAnnotationSurviveMetadataReplacement(t)
 }
 func TestImageOfGatedContainerNeverChangesInPlace(t *testing.T) {
 	injection.TestImageOfGatedContainerNeverChangesInPlace(t)
@@ -646,9 +647,6 @@ func TestGateKeepsTheQualityOfServiceClass(t *testing.T) {
 }
 
 // Tests of package rights.
-func TestDeletionCheckNeverChangesThePod(t *testing.T) {
-	rights.TestDeletionCheckNeverChangesThePod(t)
-}
 
 func TestAdministratorFreesSlotBlockedByAUsersLease(t *testing.T) {
 	rights.TestAdministratorFreesSlotBlockedByAUsersLease(t)
@@ -656,6 +654,7 @@ func TestAdministratorFreesSlotBlockedByAUsersLease(t *testing.T) {
 func TestPodWithConditionsMayOnlyReadAwaitedLeases(t *testing.T) {
 	rights.TestPodWithConditionsMayOnlyReadAwaitedLeases(t)
 }
+func TestDeletionCheckNeverChangesThePod(t *testing.T) { rights.TestDeletionCheckNeverChangesThePod(t) }
 func TestPodsAccountHasOnlyTheAgentsRights(t *testing.T) {
 	rights.TestPodsAccountHasOnlyTheAgentsRights(t)
 }

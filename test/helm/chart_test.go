@@ -39,7 +39,8 @@ var options = []struct{ component, values string }{
 // TestChartEqualsTheKustomizationForAllOptions compares the objects of the chart with those of the
 // kustomization: without components, with each component, with each pair of components, and with
 // all. The chart lacks the namespace, because Helm stores the release in the namespace before Helm
-// applies an object. In the chart, the definition of Variables has one more annotation.
+// applies an object. In the chart, the definition of Variables has one more annotation. By that
+// annotation, Helm keeps the definition when a person uninstalls the chart.
 func TestChartEqualsTheKustomizationForAllOptions(t *testing.T) {
 	components, err := filepath.Glob("../../manifests/components/*")
 	require.NoError(t, err)
@@ -161,7 +162,7 @@ func TestConfiguredIssuerReplacesTheCAOfTheChart(t *testing.T) {
 }
 
 // The templates of the alerts' texts contain braces, which Helm must not read as actions.
-func TestChartAlertsEqualTheRulesOfPrometheus(t *testing.T) {
+func TestHelmRendersTheAlertRulesUnchanged(t *testing.T) {
 	text, err := os.ReadFile("../../monitoring/rules.yaml")
 	require.NoError(t, err)
 	var rules object

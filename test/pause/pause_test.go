@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package pause shows the behaviour of a shim in a virtual machine that is paused. After the pause
-// the test sets the virtual machine's wall clock forward. The test must not change the wall clock
-// of the computer on which the test runs.
+// the test sets the virtual machine's wall clock forward. Without a virtual machine the test
+// would change the wall clock of the computer on which the test runs.
 //
 //	make pause KERNEL=/boot/vmlinuz-…
 package pause

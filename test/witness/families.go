@@ -78,7 +78,8 @@ func (f *Families) Run(ctx context.Context) {
 	f.err = err
 }
 
-// Of returns the families of pods, in the order of their starts. Lost events are an error.
+// Of returns the families of the given pods, in the order in which the families started. If the
+// kernel dropped process events, Of also returns an error.
 func (f *Families) Of(pods ...string) ([]Family, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -37,7 +37,7 @@ func resolve(t *testing.T, merged []string, set map[string]bool) string {
 	return out.String()
 }
 
-func TestMergedChartTemplateReproducesBothOriginalTexts(t *testing.T) {
+func TestMergedTemplateYieldsTextsWithAndWithoutComponent(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	text := func() (lines []string) {
 		for range random.IntN(8) {

@@ -147,8 +147,9 @@ func sources(manifests string, components ...string) ([]source, error) {
 	return all, nil
 }
 
-// printed returns the text of an object. A component's patch loses the order, the comments and the
-// style of an object. So a kind that a component patches is printed without the original order,
+// printed returns the text of an object. A component's patch loses the order, the comments and
+// the style of an object. The chart compares the texts with and without the patch. So both
+// texts of a patched kind (Deployment, ClusterRole) are printed without the original order,
 // comments and style.
 func printed(object *resource.Resource) (string, error) {
 	if kind := object.GetKind(); kind == "Deployment" || kind == "ClusterRole" {

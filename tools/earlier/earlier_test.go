@@ -108,7 +108,7 @@ func TestAgentsRespectLeasesWrittenByOlderReleases(t *testing.T) {
 
 // An agent of the earlier version leaves the annotations of the previous hold in the Lease. An
 // agent of this version must not take these annotations for facts about the present hold.
-func TestAgentIgnoresStaleAnnotationsThatOlderReleasesLeave(t *testing.T) {
+func TestAgentIgnoresStaleAnnotationsFromEarlierAgentVersion(t *testing.T) {
 	r := recordOf(t, "over-held")
 	assert.Empty(t, r.Notes.Job, "the job of a holder that is gone")
 	assert.Empty(t, r.Notes.Leaving)

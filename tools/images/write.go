@@ -55,7 +55,7 @@ func pack(directory, file string) (err error) {
 		}
 	}()
 	w := tar.NewWriter(f)
-	// WalkDir visits files in lexical order.
+	// WalkDir visits files in lexical order, so equal layouts make equal tarballs.
 	err = filepath.WalkDir(directory, func(path string, entry os.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err

@@ -23,7 +23,7 @@ func table(t *testing.T, text string) *Table {
 
 const example = "# Why.\nfolder long short\nagent 5 2\nagent/kube 1 0\n"
 
-func TestFolderAboveTheRecordedLimitIsReported(t *testing.T) {
+func TestCountAboveTheFoldersRecordedLimitIsReported(t *testing.T) {
 	for name, c := range map[string]struct {
 		counts Counts
 		want   []string

@@ -91,7 +91,8 @@ func (r *release) listModules(image, folder string) error {
 	return nil
 }
 
-// only requires that an image has one layer, and returns the content of the layer's first file.
+// The function "only" returns the content of the first file in an image of exactly one layer.
+// For any other image the result is an error.
 func only(image v1.Image) ([]byte, error) {
 	layers, err := image.Layers()
 	if err != nil || len(layers) != 1 {

@@ -35,7 +35,7 @@ type figures struct {
 	large   []string // files that are too long
 }
 
-// layers are the files of a package in their best order.
+// layers are the files of a package in the order in which the fewest arrows between files go up.
 type layers struct {
 	order  []string
 	arrows int                           // the number of all arrows

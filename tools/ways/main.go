@@ -181,7 +181,8 @@ func (m measured) printOne(w io.Writer, name string) bool {
 	return false
 }
 
-// print prints the files in their best order, and the names behind each arrow that goes up.
+// print prints the files in their best order. For each arrow that goes up, print also prints
+// the names that cause the arrow.
 func (l layers) print(w io.Writer, kind string) {
 	fmt.Fprintf(w, "%s, from the top: %s\n", kind, strings.Join(l.order, " "))
 	for _, pair := range l.up {

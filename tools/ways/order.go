@@ -8,12 +8,12 @@ import (
 	"slices"
 )
 
-// mostExact is the length of the longest circle that bestOrder orders exactly. For that
-// length, exactOrder compares 2²² sets of files in a fifth of a second.
+// mostExact is the length of the longest circle of calls for which bestOrder surely finds the
+// best order. For that length, exactOrder compares 2²² sets of files in a fifth of a second.
 const mostExact = 22
 
 // set has the files of a package, by number. A package of more than 256 files causes a run-time
-// error, so no arrow is lost without notice.
+// error, so no arrow from a file to another file is lost without notice.
 type set [4]uint64
 
 func (s *set) add(i int) { s[i/64] |= 1 << (i % 64) }
@@ -49,7 +49,8 @@ func bestOrder(arrows []set) []int {
 	return order
 }
 
-// upward returns the arrows that go up in an order, as pairs.
+// upward returns the arrows that lead from a later thing of the order to an earlier thing. Each
+// arrow is a pair.
 func upward(order []int, arrows []set) [][2]int {
 	var up [][2]int
 	for at, i := range order {
@@ -74,8 +75,9 @@ func countUp(order []int, arrows []set) (number int) {
 	return number
 }
 
-// exactOrder returns an order of the circle with the fewest arrows up. For each subset s of the
-// circle, best[s] is the smallest number of arrows that go up within s, over all orders of s.
+// exactOrder returns an order of the circle in which the fewest arrows go up, from a later
+// thing to an earlier thing. For each subset s of the circle, best[s] is the smallest number of
+// arrows that go up within s, over all orders of s.
 func exactOrder(circle []int, arrows []set) []int {
 	inner := make([]uint32, len(circle)) // arrows inside of the circle
 	for i, from := range circle {

@@ -23,7 +23,8 @@ type walk struct {
 	// circles counts the calls that lead back to a function between the beginning of the way and
 	// the caller. The field "again" counts those calls, too.
 	circles int
-	// up counts the calls that go up inside a package.
+	// up counts the calls inside a package that go up: to a file above the caller's file, in
+	// the package's best order of files.
 	up int
 }
 
@@ -61,8 +62,8 @@ func (g *graph) follow(w way) (walk, error) {
 	return found, fmt.Errorf("the way of %s begins in %s of %s, which does not exist", w.name, w.from, w.folder)
 }
 
-// countUp counts the calls of the walk that go up, to a file above the caller's file. The
-// files are in the order in which the fewest calls of the package go up.
+// countUp counts the calls of the walk that go up: to a file above the caller's file, in the
+// package's best order of files. In that order, the fewest calls of the package go up.
 func (w *walk) countUp(packages []figures) {
 	for _, f := range w.functions {
 		its := packages[slices.IndexFunc(packages, func(p figures) bool { return p.folder == f.in.folder })]

@@ -20,8 +20,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/tools/limit"
 )
 
-// If a limit is exceeded, change the code and not the limit. The command "make ways PKG=…" lists
-// the calls from a lower file to a higher file.
+// If a limit is exceeded, change the code and not the limit. The command "make ways PKG=…" puts
+// the files into the best order, and lists the calls from a later to an earlier file.
 func TestSourceCodeStaysWithinRecordedStructureLimits(t *testing.T) {
 	m, err := measure("../..")
 	require.NoError(t, err)
@@ -49,8 +49,8 @@ func sources(t *testing.T, files map[string]string) *program {
 	return p
 }
 
-// TestWaysToolComputesTheFiguresOfTheExample checks the example in the comment of the package.
-func TestWaysToolComputesTheFiguresOfTheExample(t *testing.T) {
+// TestWaysToolComputesTheFiguresInPackageComment checks the example in the comment of the package.
+func TestWaysToolComputesTheFiguresInPackageComment(t *testing.T) {
 	p := sources(t, map[string]string{
 		"loop.go":  "type Agent struct{ wake int }\nfunc (a *Agent) run() { a.renew() }\nfunc (a *Agent) wakeAt() {}",
 		"renew.go": "func (a *Agent) renew() { a.wakeAt() }",
@@ -131,7 +131,8 @@ func TestBestFileOrderIsFoundForManyFiles(t *testing.T) {
 	assert.Len(t, upward(bestOrder(arrows), arrows), 1)
 }
 
-// Long circles are ordered by sifting, which is close to the best order.
+// The function siftedOrder is for circles of calls among many files. Its order may be a little
+// worse than the best order.
 func TestHeuristicFileOrderIsCloseToBestOrder(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 20 {

@@ -83,7 +83,7 @@ func TestLanguageRulesFindLongSentencesAndVagueSubjects(t *testing.T) {
 	}
 }
 
-func TestSourceInspectionCoversCommentsAndTestNames(t *testing.T) {
+func TestLanguageRulesCoverCommentsAndTestNames(t *testing.T) {
 	found, err := inspectSource([]byte(`// SPDX-What: nothing
 package p
 

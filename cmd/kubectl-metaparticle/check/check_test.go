@@ -64,8 +64,8 @@ type scene struct {
 	ungated bool
 	// release is the version of the plugin.
 	release string
-	// forbidden is a kind that the plugin's user may not read. The field "denied" is a resource
-	// that this user may not change.
+	// forbidden names the objects that the plugin's user may not list, such as "nodes". The field
+	// "denied" is a resource that this user may not change.
 	forbidden, denied string
 }
 

@@ -113,7 +113,8 @@ func (c Cluster) certManager(ctx context.Context) (Finding, error) {
 	return ok("cert-manager answers")
 }
 
-// defaultNamespace is the namespace of the dry run. This namespace exists in each cluster.
+// defaultNamespace is the namespace in which certManager creates an Issuer by dry run. This
+// namespace exists in each cluster.
 const defaultNamespace = "default"
 
 // needed lists the resources on which a person who installs must have rights.

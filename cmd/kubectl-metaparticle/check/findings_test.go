@@ -29,7 +29,7 @@ func named(t *testing.T, s *scene, name string) Finding {
 	return all[i]
 }
 
-func TestCheckCommandContinuesIfPartsOfInstallationRemain(t *testing.T) {
+func TestCheckCommandContinuesDespiteIncompleteInstallation(t *testing.T) {
 	for name, c := range map[string]struct {
 		remains func(s *scene)
 		says    string
@@ -147,7 +147,7 @@ func TestCheckCommandComparesVersionsOfImagesAndPlugin(t *testing.T) {
 	assert.Empty(t, named(t, s, "version"))
 }
 
-func TestCheckCommandNamesLeaseBeforeItAdvisesRecovery(t *testing.T) {
+func TestCheckCommandNamesLeaseWithExcessiveToken(t *testing.T) {
 	s := healthy(t)
 	s.held.Annotations[api.TokenAnnotation] = "400000"
 	f := named(t, s, "tokens")
@@ -156,7 +156,7 @@ func TestCheckCommandNamesLeaseBeforeItAdvisesRecovery(t *testing.T) {
 	assert.Contains(t, f.Do, "kubectl -n shop annotate lease lock.a metaparticle.io/token-")
 }
 
-func TestCheckCommandAdviceOutlastsUpgradesAndCoversReplicas(t *testing.T) {
+func TestCheckCommandProposesHelmFlagAndCompleteLogs(t *testing.T) {
 	s := healthy(t)
 	s.deployment.Spec.Replicas = new(int32(1))
 	assert.Contains(t, named(t, s, "webhook").Do, "--set replicas=2")

@@ -47,7 +47,8 @@ var released = regexp.MustCompile(`^v[0-9]+\.[0-9]+\.[0-9]+`)
 
 // version compares the tags of the webhook's and the agent's images with the version of this
 // plugin. Many installations name images by digest alone, and a digest tells no version. For these
-// installations the check of the policies is the only comparison.
+// installations only [Cluster.policies] can show a difference: the method compares the installed
+// policies with those of the plugin.
 func (c Cluster) version(ctx context.Context) (Finding, error) {
 	d, err := c.deployment(ctx)
 	if err != nil {

@@ -53,7 +53,8 @@ var (
 		"2001::/23", "2001:db8::/32", "3fff::/20",
 	)
 	// The network "global" has the public addresses of IPv6. The network "local" has the private
-	// addresses of IPv6. All other IPv6 addresses belong to the link, or contain an IPv4 address.
+	// addresses of IPv6. All other IPv6 addresses belong to this machine or the link, are for
+	// multicast, contain an IPv4 address, or are reserved.
 	global = netip.MustParsePrefix("2000::/3")
 	local  = netip.MustParsePrefix("fc00::/7")
 	// translated has the IPv6 addresses that stand for IPv4 addresses in a cluster without

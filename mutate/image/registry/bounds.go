@@ -36,7 +36,8 @@ const (
 	// look-ups end within defaultBudget.
 	maxWaiting = 512
 	// maxRequests bounds the concurrent requests of one look-up. Popular images have about
-	// eight platforms. Each platform needs two requests: for a manifest and a configuration.
+	// eight platforms. Each platform needs two requests, one after the other: first for a
+	// manifest, then for a configuration.
 	maxRequests = 8
 	// maxRedirects bounds the redirects of one request, as container runtimes do.
 	maxRedirects = 10
@@ -77,7 +78,8 @@ const (
 	commandBytes   = 16 << 20
 
 	// idleConnections bounds the idle connections, each of which stays open for idleTimeout. The
-	// pods of a rollout arrive within seconds and need the same registry.
+	// pods of a rollout arrive within seconds and need the same registry. So the look-ups for the
+	// later pods use the idle connections again.
 	idleConnections = 64
 	idleTimeout     = 30 * time.Second
 )

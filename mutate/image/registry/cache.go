@@ -17,7 +17,7 @@ const entryCost = 256
 type cache[V any] struct {
 	mu  sync.Mutex
 	max int
-	// cost returns the bytes that a value occupies.
+	// cost returns the number of bytes that a value occupies.
 	cost    func(V) int
 	held    int
 	order   *list.List // each value is an *entry; the last used entry comes first

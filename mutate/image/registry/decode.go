@@ -111,7 +111,7 @@ func costOf(c image.Command) int {
 	return cost
 }
 
-// decode decodes the text of a registry.
+// decode decodes a JSON text that a registry has sent.
 func decode(text []byte, into any) error {
 	if err := json.Unmarshal(text, into); err != nil {
 		return fmt.Errorf("%w: %w", errNotImage, err)

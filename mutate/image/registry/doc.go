@@ -17,7 +17,8 @@
 // the webhook can allow further addresses, and so does [Options.ByPerson]. Errors for the
 // pod's author have no text of a registry.
 //
-// Clock model: one budget bounds the whole of a look-up, in this process's monotonic time.
+// Clock model: [Options.Budget] bounds the duration of a whole look-up, by this process's
+// monotonic clock.
 //
 // Not guaranteed: that a node runs the same image. A node with pull policy IfNotPresent
 // runs an older image that it has under the same tag. Only a digest names one image for

@@ -17,8 +17,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/image"
 )
 
-// These are the classes of failure. A refusal has a class, but no text of a registry. Such a text
-// would tell a pod's author which hosts the webhook can reach.
+// These are the classes of failure. The text of a refusal names a class, and contains no text
+// from a registry. A registry's text would tell a pod's author which hosts the webhook can
+// reach.
 var (
 	errName      = errors.New("not the name of an image")
 	errNameSize  = fmt.Errorf("a name of more than %d bytes", maxName)
@@ -109,7 +110,8 @@ func classify(err error) error {
 	}
 }
 
-// fail returns an error as a failure, with hints about pull secrets.
+// fail returns the error of a look-up as a failure. The argument "unread" has the errors of the
+// pull secrets that could not be read, and may add hints.
 func fail(err, unread error) *failure {
 	f := &failure{class: classify(err), cause: errors.Join(err, unread)}
 	if errors.Is(f.class, errDenied) || errors.Is(f.class, errAbsent) || errors.Is(f.class, errAway) {
@@ -123,7 +125,7 @@ func fail(err, unread error) *failure {
 	return f
 }
 
-// joined joins the failures of all places, the mirrors and the registry, into one failure.
+// joined joins the failures at all mirrors, and the failure at the registry, into one failure.
 func joined(failed []*failure) error {
 	all := &failure{class: failed[len(failed)-1].class}
 	for _, f := range failed {

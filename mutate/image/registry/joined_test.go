@@ -52,7 +52,7 @@ func (f *flights) begun(namespace, image string) bool {
 }
 
 // A registry may send JSON with a repeated key. The command must not grow with each repetition.
-func TestRepeatedJSONKeyDoesNotLengthenTheCommand(t *testing.T) {
+func TestRepeatedJSONKeyDoesNotLengthenImageCommand(t *testing.T) {
 	one := `"Entrypoint":[` + strings.TrimSuffix(strings.Repeat(`"",`, 4000), ",") + `],`
 	var file configuration
 	require.NoError(t, decode([]byte(`{"config":{`+strings.Repeat(one, 100)+`"x":0}}`), &file))

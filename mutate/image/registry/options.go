@@ -25,9 +25,9 @@ type Options struct {
 	// Networks are networks that every request may go to. For example, a person names loopback, or
 	// the private networks of token services and of redirects.
 	Networks []netip.Prefix
-	// ByPerson reports that a person asks with their own rights, and not the webhook. Then token
-	// services and redirects may also be in private networks. A registry may be on loopback if the
-	// image's name contains "localhost" or an address of loopback.
+	// ByPerson reports that a person, and not the webhook, looks up images, with the person's own
+	// rights. Then token services and redirects may also be in private networks. A registry may be
+	// on loopback if the image's name contains "localhost" or an address of loopback.
 	ByPerson bool
 	// Failed, if set, gets the cause of each failed look-up. The cause may quote the
 	// registry, but the error for the pod's author does not.

@@ -44,7 +44,8 @@ func New(o Options) *Resolver {
 		transport: newTransport(o),
 		turns:     newTurns(maxAtOnce, maxOfNamespace, maxWaiting),
 		large:     make(chan struct{}, maxLarge),
-		// A parsed reference contains the parts of the name, and also the whole name.
+		// A parsed reference contains the parts of the name, and also the whole name. So its
+		// cost is twice the length of the name.
 		references: newCache(referenceBytes, func(ref name.Reference) int { return 2 * len(ref.String()) }),
 		digests:    newCache(digestBytes, func(h v1.Hash) int { return len(h.Hex) }),
 		commands:   newCache(commandBytes, costOf),

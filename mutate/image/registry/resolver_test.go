@@ -233,7 +233,7 @@ func TestImageIndexWithoutLinuxIsRefused(t *testing.T) {
 	require.ErrorIs(t, err, errPlatform)
 }
 
-func TestPlainHTTPIsRefusedUnlessAllowed(t *testing.T) {
+func TestPlainHTTPRegistryIsRefusedUnlessAllowed(t *testing.T) {
 	f := newRegistry(t, false)
 	f.push(t, "app:1", redis)
 	_, err := New(Options{Networks: loopback}).Command(t.Context(), f.host()+"/app:1", image.PullRights{})

@@ -19,7 +19,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 )
 
-// question is the look-up to which a request belongs.
+// question is one look-up of an image's command. A look-up sends several requests to a registry.
 type question struct {
 	// lasts is a context that ends with the look-up.
 	lasts context.Context
@@ -46,8 +46,8 @@ func questionOf(ctx context.Context) *question {
 // although go-containerregistry tries plain HTTP at every private address. Requests go only to the
 // addresses that their look-up allows. Answers have a bounded size.
 type guarded struct {
-	// by has a transport for each reach. So a connection to a private address never serves a
-	// request that may go only to public addresses.
+	// by has a transport for each reach, and each transport has its own connections. So a
+	// connection to a private address never serves a request that may go only to public addresses.
 	by map[reach]http.RoundTripper
 	// proxied uses the proxy of the environment. That proxy resolves host names, so its rules
 	// decide to which addresses a host name may lead.

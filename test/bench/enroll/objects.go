@@ -16,7 +16,8 @@ import (
 
 const namespace = "shop"
 
-// kinds has, for each collection that a replica reads or writes, the kind of its objects.
+// kinds has, for each collection of the API that a replica of enroll reads or writes, the kind
+// of the objects in that collection.
 var kinds = map[string]string{
 	"v1 pods":                                   "Pod",
 	"v1 namespaces":                             "Namespace",

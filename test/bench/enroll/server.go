@@ -78,7 +78,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // route returns the collection and the object's name from a path, and ignores the namespace.
 func route(path string) (collection, name string) {
 	parts := strings.Split(strings.Trim(path, "/"), "/")
-	group := 2 // the number of words before the resource, such as 2 in api/v1
+	group := 2 // the number of words before the resource: api and v1 in the path api/v1/pods
 	if parts[0] == "apis" {
 		group = 3
 	}

@@ -196,7 +196,7 @@ func follow(ctx context.Context) error {
 			return err
 		}
 	}
-	<-time.After(10 * time.Second) // two renewals take less time, and every connection sees both
+	<-time.After(10 * time.Second) // two renewals come in 10 s, and every connection sees both
 	return nil
 }
 

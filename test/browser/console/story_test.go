@@ -53,7 +53,8 @@ func (s *story) lease(namespace, slot, holder string, held time.Duration) {
 	s.state.Leases = append(s.state.Leases, l)
 }
 
-// pod adds a gated pod that claims slots, with the agent's reason and message.
+// pod adds a gated pod that claims slots. The arguments "reason" and "message" are those of the
+// condition that the agent writes into the pod's status.
 func (s *story) pod(namespace, name string, waits time.Duration, reason, message string, slots string) {
 	always := corev1.ContainerRestartPolicyAlways
 	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{

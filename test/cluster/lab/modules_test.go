@@ -44,8 +44,8 @@ func TestGoModFilesAgreeOnEachModulesVersion(t *testing.T) {
 func requirements(t *testing.T, file string) map[string]string {
 	data, err := os.ReadFile(file)
 	require.NoError(t, err)
-	// cel-go may differ, because the API server must evaluate policies with the version of
-	// its own release.
+	// The go.mod files may require different versions of cel-go, because the API server must
+	// evaluate policies with the version of its own release.
 	const own = "github.com/google/cel-go"
 	found := map[string]string{}
 	for _, match := range regexp.MustCompile(`(?m)^\s*(?:require )?(\S+\.\S+/\S+|\S+\.\S+) (v\d\S+)`).FindAllStringSubmatch(string(data), -1) {

@@ -147,7 +147,8 @@ func (e example) end(s *space.Space) time.Time {
 	return end.FinishedAt.Time
 }
 
-// container returns the status of a pod's program.
+// container returns the status of the container "app" in a pod. If the pod does not exist, the
+// status is empty.
 func container(s *space.Space, name string) corev1.ContainerStatus {
 	pod := s.Pod(name)
 	if pod == nil {

@@ -28,7 +28,8 @@ func atDesk(s *space.Space, name, reason string) *corev1.Pod {
 		api.LockAnnotation: "desk", api.GateAnnotation: string(api.GateReadiness),
 		api.LeaseDurationAnnotation: lease.Lasting.String(),
 	})
-	grace, shared := int64(150), true // "agent yield" must find the agent among all processes of the pod
+	// "agent yield" must find the agent even if the pod's containers share a process namespace.
+	grace, shared := int64(150), true
 	pod.Spec.TerminationGracePeriodSeconds, pod.Spec.ShareProcessNamespace = &grace, &shared
 	pod.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{
 		PreStop: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: 120}},
@@ -44,11 +45,13 @@ func atDesk(s *space.Space, name, reason string) *corev1.Pod {
 	return pod
 }
 
-// The kubelet signals a deleted standby only after a slow preStop hook. Until then the agent learns
-// of the deletion only because the agent checks its pod with each acquiring write. The write may be
-// earlier than the check, so the agent may take a slot once. The agent then gives the slot back,
-// and takes no slot again. With the gate "container" the shim runs the hook. Then an agent misses
-// the deletion only if the kubelet's signal is lost.
+// With this test's gate "readiness", the kubelet runs the slow preStop hook of a deleted
+// standby before the kubelet sends any signal. Until that signal the agent learns of the
+// deletion only because the agent checks its pod with each acquiring write. The write may be
+// earlier than the check, so the agent may take a slot once. The agent then gives the slot
+// back, and takes no slot again. With the gate "container" the shim runs the hook, so the
+// kubelet signals the shim at once. Then an agent misses the deletion only if that signal is
+// lost.
 func TestDeletedStandbyReturnsASlotAcquiredByMistake(t *testing.T) {
 	t.Parallel()
 	s, slot := space.New(t), api.LockLease("desk")

@@ -46,10 +46,10 @@ func TestForceDeletedHolderKeepsTheSlotUntilExpiry(t *testing.T) {
 
 func TestChildDiesSoonAfterASuspendedNodeResumes(t *testing.T) {
 	h := holder.Deploy(t, app.Suffering("frozen"), "it freezes a node")
-	// No shim can prevent this overlap: a child that is frozen past its deadline runs on after
-	// the thaw until its shim kills it. The shim acts immediately, but a busy kernel may run the
-	// child first, and the shim up to 3 s later. A shim that waits for a renewal would let the
-	// child live for longer than 3 s.
+	// No shim can prevent this overlap: after the thaw of a node, a child whose deadline has
+	// passed runs on until its shim kills it. The shim acts immediately, but a busy kernel may
+	// run the child first, and the shim up to 3 s later. A shim that waits for a renewal would
+	// let the child live for longer than 3 s.
 	const stalled = 3 * time.Second
 	h.Tolerate = func(o record.Overlap) bool { return o.A.ID == h.Before.ID && o.Active < stalled }
 	var thaw func()

@@ -62,7 +62,8 @@ func TestElectionLetsProgramsLeadOneByOne(t *testing.T) {
 	second := leads(s, a, first)
 	assert.Less(t, app.VacancyAfter(s, a, first), lease.Fault/4, "the hold was given back")
 
-	// The kubelet starts a killed program again. The agent has no proof that the program ended.
+	// The kubelet starts a killed program again. The agent has no proof that the killed program
+	// ended, so the agent lets the Lease expire.
 	process.Signal(s, s.Pod(second.Pod), process.Child, unix.SIGKILL)
 	seen := lease.Renewed(s, electionSlot)
 	third := leads(s, a, second)

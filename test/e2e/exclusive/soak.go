@@ -27,7 +27,8 @@ import (
 var Soak = 2 * time.Minute
 
 // Three replicas on three nodes suffer one fault after the other. At the end of the test,
-// the cleanup of its space searches the whole record for two applications at once.
+// the cleanup of its space searches the whole record for two applications that ran at the same
+// time.
 func TestApplicationStaysExclusiveDespiteDeletionsAndKills(t *testing.T) {
 	cluster.NeedLab(t, "it kills processes of pods")
 	t.Parallel()
@@ -58,8 +59,9 @@ func TestApplicationStaysExclusiveDespiteDeletionsAndKills(t *testing.T) {
 }
 
 // endure injects a fault into the holder, and waits until the application runs again.
-// endure returns the time for which no pod ran the application. The bound of that time
-// grows by the time for which the API server stored no writes, up to [lease.Takeover].
+// endure returns the time for which no pod ran the application. That time may last as long as
+// [fault.Fault.Vacancy] plus the time for which the API server stored no writes. If that time
+// lasts longer, or longer than [lease.Takeover], the test fails.
 func endure(s *space.Space, a app.App, gauge *space.Gauge, b fault.Fault) time.Duration {
 	s.Helper()
 	before := app.AwaitRunning(s, a, lease.Takeover)

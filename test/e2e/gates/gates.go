@@ -134,7 +134,7 @@ func TestPodGateRunsImagesThatMustBePID1(t *testing.T) {
 	awaitInFront(&h)
 	lease.Steal(h.Space, slot)
 	// lease.Steal has written the name of a thief as the holder. The wait ends before the thief's
-	// lease expires.
+	// lease expires, so meanwhile no other pod starts the application.
 	h.Await(lease.Fault, "the holder's application is dead", func() bool { return app.Vacant(h.Space, h.App.Name) })
 	lease.GiveBack(h.Space, slot)
 	h.Await(lease.Fault+rebuilt, "somebody runs again", func() bool { return app.After(h.Space, h.App, h.Before) != nil })

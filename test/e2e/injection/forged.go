@@ -58,8 +58,8 @@ type forgery struct {
 	warnings *said
 }
 
-// forge keeps the webhook out of a space, and makes the policy "gate" answer with a
-// warning there.
+// forge keeps the webhook out of a space, and makes the policy "gate" add a warning to each of its
+// refusals in that space.
 func forge(s *space.Space) forgery {
 	s.Helper()
 	keepWebhookOut(s)

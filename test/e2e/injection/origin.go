@@ -64,7 +64,7 @@ func TestStaticPodWithAClaimIsRefused(t *testing.T) {
 	webhook.Refused(s, mirror, "StaticPod: ")
 }
 
-func TestMarksSurviveReplacementOfAllLabels(t *testing.T) {
+func TestGateLabelAndSlotsAnnotationSurviveMetadataReplacement(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	pod, err := s.Client.CoreV1().Pods(s.Namespace).Create(t.Context(), app.Bare(s, "alone", webhook.Claims), metav1.CreateOptions{})

@@ -31,8 +31,8 @@ const together = 3
 // gathered returns an application whose pods start together. Each pod has a separate record. A
 // scheduling gate keeps each pod from all nodes until the test removes that gate.
 func gathered() app.App {
-	// The application exits with code 1 after SIGTERM, so a deleted pod fails. Then the Job makes
-	// another pod, even if its controller never sees the deletion.
+	// The application exits with code 1 after SIGTERM, so a deleted pod fails. Then the Job's
+	// controller makes another pod, even if the controller never sees the deletion.
 	a := app.App{
 		Name: "train", Record: "$POD_NAME", Args: []string{"-stop-code=1"}, Annotations: app.Claim(api.BarrierAnnotation, "warm=3"),
 	}

@@ -45,6 +45,7 @@ func TestPodDeletionKeepsExitCodeOfStartingApplication(t *testing.T) {
 		pod := p.Pod(p.Name)
 		// The application first installs its handler of SIGTERM, and then begins its record. A
 		// SIGTERM before the handler's installation ends any Go program, with or without a gate.
+		// So the function "begins" waits for the record.
 		begins := func(after string) (id string) {
 			p.Await(space.StartTimeout, p.Name+" runs", func() bool {
 				now := p.Running(p.Name)

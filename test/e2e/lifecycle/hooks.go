@@ -77,7 +77,8 @@ const (
 	// patient is a grace period in seconds. A container that obeys its stop signal ends much
 	// sooner.
 	patient = 120
-	// atOnce bounds the time that a deleted pod needs to end without the use of its whole grace.
+	// atOnce bounds the time that a deleted pod needs to end. A pod that uses its whole grace
+	// needs longer.
 	atOnce = patient * time.Second / 2
 )
 

@@ -23,8 +23,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
 )
 
-// eagerly returns a probe that runs each second, with a failure threshold of one. A busy
-// machine may delay an answer by up to 3 s, so the timeout is longer than that.
+// eagerly returns a probe that runs each second, with a failure threshold of one. A
+// node under load may delay an answer by up to 3 s, so the timeout is longer than that.
 func eagerly(handler corev1.ProbeHandler, change ...func(*corev1.Probe)) *corev1.Probe {
 	p := &corev1.Probe{ProbeHandler: handler, PeriodSeconds: 1, TimeoutSeconds: 5, FailureThreshold: 1}
 	for _, f := range change {
@@ -78,7 +78,8 @@ func twins(s *space.Space, name string, edit func(*corev1.PodTemplateSpec), args
 	pod := func(a app.App) (found *corev1.Pod) {
 		s.Await(space.StartTimeout, a.Name+" is Ready", func() bool {
 			pods := s.Pods(a.Name)
-			// Without a readiness probe a pod is Ready before its application listens.
+			// Without a readiness probe a pod is Ready before its application listens. So twins
+			// also waits for an answer of the application.
 			if len(pods) == 1 && status.Ready(pods[0]) && app.Ask(s, pods[0]) == pods[0].Name {
 				found = pods[0]
 			}
@@ -267,8 +268,8 @@ func byHTTPS(name string) corev1.ProbeHandler {
 	return h
 }
 
-// With each protocol, a probe of a gated container has the same effect and the same message as
-// without the gate.
+// A probe of each sort (exec, HTTP, HTTPS, TCP or gRPC) has the same effect on a gated container as
+// without the gate. The Events about a failed probe name the same cause, too.
 //
 // docs/compatibility.md: probes/liveness-exec probes/liveness-http probes/liveness-tcp probes/liveness-grpc carried
 // docs/compatibility.md: probes/readiness-exec probes/readiness-http probes/readiness-tcp probes/readiness-grpc carried

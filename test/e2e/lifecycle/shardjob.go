@@ -26,7 +26,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// parts is the number of shards of the Jobs.
+// parts is the number of shards of each Job in these tests.
 const parts = 3
 
 // partJob creates the Job "map" with shards, and returns its UID. Each slot has a record, which

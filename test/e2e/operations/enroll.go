@@ -45,8 +45,9 @@ func TestWebhookAdmitsPodsDespiteALostLeaderElection(t *testing.T) {
 		_, err = leases.Update(t.Context(), lease, metav1.UpdateOptions{})
 		return err
 	}))
-	// A replica may wrongly end either before or after the next election. So the test goes on even
-	// after the next election.
+	// A faulty replica would end because of the lost election, maybe only after the next
+	// election. So the test proposes more than 50 pods, even if the next election comes
+	// earlier.
 	admitted := 0
 	admit := time.NewTicker(200 * time.Millisecond)
 	defer admit.Stop()

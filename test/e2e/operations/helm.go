@@ -223,8 +223,9 @@ func (c chart) refusesUninstallWhileGatedPodsExist(h holder.Holder) {
 	out, err = c.run(upgrade...)
 	require.Error(c.t, err)
 	assert.Contains(c.t, out, "has no deployed releases")
-	// The Job of the chart's pre-delete hook checks twice for gated pods. If this Job dies between
-	// the checks, the configuration has no webhooks. The test makes this state without the Job.
+	// The Job of the chart's pre-delete hook checks for gated pods, removes the webhooks from
+	// the configuration, and checks again. If this Job dies before the second check, the
+	// configuration stays without webhooks. The test makes this state without the Job.
 	configuration.Webhooks = nil
 	_, err = h.Client.AdmissionregistrationV1().MutatingWebhookConfigurations().Update(c.t.Context(), configuration, metav1.UpdateOptions{})
 	require.NoError(c.t, err)

@@ -198,7 +198,7 @@ func TestRecoverCommandRaisesTokensAfterARestore(t *testing.T) {
 	third := r.runs(r.second)
 	t.Logf("tokens: %d, then %d, and %d after the restore; revision %d, then %d", token(t, r.Before), token(t, r.second), token(t, third), r.floor, low)
 
-	floor := r.floor + 10_000 // a person names a floor that is above the lost revision
+	floor := r.floor + 10_000 // a person names a floor above etcd's revision before the restore
 	began := time.Now()
 	out := newPlugin(r.Space).run(0, "recover", "--floor", strconv.Itoa(floor))
 	t.Logf("recover took %s: %s", time.Since(began).Round(time.Second), out)

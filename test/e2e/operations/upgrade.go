@@ -263,7 +263,8 @@ func (u *upgrading) rolls(v version) {
 	u.stops += stops
 }
 
-// starts returns the processes of the singleton.
+// starts returns the first process of each start of the singleton's application. A process with
+// a parent is a descendant of such a process.
 func (u *upgrading) starts() (all []record.Process) {
 	for _, p := range u.Record(u.singleton.RecordName()) {
 		if p.Parent == "" {

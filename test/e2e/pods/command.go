@@ -126,7 +126,7 @@ func layered(s *space.Space, configs map[string]v1.Config) map[string]string {
 		require.NoError(s, err)
 		digest, err := img.Digest()
 		require.NoError(s, err)
-		// Nodes may have older images under the same name, so the tag names the build.
+		// Nodes may have older images under the same name, so the tag is a part of the digest.
 		tag := "/e2e/rows-" + name + ":" + digest.Hex[:12]
 		require.NoError(s, oci.Push(s.Context(), cluster.Lab.Registry()+tag, img))
 		found[name] = lab.RegistryInCluster + tag

@@ -70,7 +70,7 @@ type line struct {
 	Meta  *Meta         `json:"meta,omitempty"`
 	// Contended reports that another process had the flock of [Begin] when this process began.
 	Contended bool `json:"contended,omitempty"`
-	// Until is the end of a gap.
+	// Until is set only if Event is gap. The gap begins at the instant At, and ends at Until.
 	Until time.Duration `json:"until,omitempty"`
 	Code  int           `json:"code,omitempty"`
 }

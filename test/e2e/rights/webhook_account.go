@@ -233,8 +233,8 @@ func (th thief) node(do func(name string) error) func(context.Context) error {
 	}
 }
 
-// updateLease takes a Lease over by dry run, and gives the Lease Metaparticle's label. The election
-// Lease of enroll keeps its labels.
+// updateLease takes a Lease over by dry run, and gives the Lease Metaparticle's label. Only the
+// election Lease gets no label, because enroll itself gives that Lease no label.
 func (th thief) updateLease(namespace, name string) error {
 	return retry.RetryOnConflict(retry.DefaultBackoff, func() error {
 		lease, err := th.Space.Client.CoordinationV1().Leases(namespace).Get(th.Context(), name, metav1.GetOptions{})

@@ -1,6 +1,6 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package rollouts protects the old version of an application from a broken new one. A
-// rollout of a broken version stalls, and the Service still answers.
+// Package rollouts tests the rollouts of good and broken versions of an application. The
+// rollout of a broken version must stall, and the Service must still answer.
 package rollouts

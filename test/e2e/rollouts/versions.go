@@ -98,9 +98,10 @@ func TestRolloutStallsHoweverTheNewRevisionIsBroken(t *testing.T) {
 func TestStalledRolloutKeepsTheRemainingOldPods(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
-	// The old version takes ten seconds to start. The kubelet would make an old pod not Ready after
-	// three failed probes, which take six seconds. The timeout is long, because on a busy machine
-	// an application that serves may answer late.
+	// The old version takes ten seconds to start. If the probe failed during this start, the
+	// kubelet would make the old pod not Ready after three failures, which take six seconds. The
+	// timeout of the probe is long, because on a busy machine an application that serves may answer
+	// late.
 	patient := func(c *corev1.Container) {
 		probed("/health/ready")(c)
 		c.ReadinessProbe.PeriodSeconds, c.ReadinessProbe.TimeoutSeconds = 2, 15

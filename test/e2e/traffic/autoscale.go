@@ -218,7 +218,7 @@ func TestAutoscalersAverageIncludesIdleStandbys(t *testing.T) {
 		ofPod(corev1.ResourceCPU, reached), ofContainer(corev1.ResourceCPU, beyondReach))
 	s.works(load)
 	s.awaitGrown("cpu resource utilization")
-	s.awaitShare(0.25, 0.42) // around a third, because all three pods count
+	s.awaitShare(0.25, 0.42) // around a third of the holder's use, because three pods count
 	averages := s.averages()
 	require.Len(t, averages, 4)
 	for i, value := range averages {

@@ -46,7 +46,7 @@ func TestServiceAnswersWhileAStandbyIsDeleted(t *testing.T) {
 		h.Await(space.StartTimeout, "the Service answers", requests.Answered)
 		return requests
 	}
-	ask().Stop() // until its first answer, the node may not know the Service yet
+	ask().Stop() // these connections do not count: the node may learn of the Service late
 	requests := ask()
 	deleted := 0
 	for _, pod := range h.Pods(h.App.Name) {

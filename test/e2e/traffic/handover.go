@@ -25,7 +25,7 @@ const (
 	// constant named stops is the time that the application takes to stop. A new connection
 	// may wait for both.
 	starts, stops = time.Second, 500 * time.Millisecond
-	// The constant named busy is the time that a busy machine may add to a connection.
+	// The constant named busy is the further delay that a node under load may cause.
 	busy = 3 * time.Second
 )
 
@@ -66,7 +66,7 @@ func TestConnectionsAreNeverRefusedDuringAHandover(t *testing.T) {
 			h.Await(space.StartTimeout, "the Service answers", requests.Answered)
 			return requests
 		}
-		ask().Stop() // until its first answer, the node may not know the Service yet
+		ask().Stop() // these connections do not count: the node may learn of the Service late
 		requests := ask()
 		handover.begin()
 		h.Await(space.StartTimeout, "the application runs in another pod", func() bool { return app.After(h.Space, a, before) != nil })

@@ -30,7 +30,7 @@ import (
 
 // Config is the configuration of an image's process.
 type Config struct {
-	Entrypoint []string // default for Static: the program
+	Entrypoint []string // if nil, the function Static sets the path of its executable file
 	Cmd        []string
 	Env        []string // NAME=value; PATH is added if missing
 	User       string   // a name or numbers; in the image, UID:GID replaces a name

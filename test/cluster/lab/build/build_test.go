@@ -36,7 +36,7 @@ func TestGoModFilesRequireThePinnedVersions(t *testing.T) {
 	assert.ErrorContains(t, err, "no Kubernetes v1.3: choose one of "+state.KubernetesVersion+", v1.33.")
 }
 
-func TestCacheFolderNameChangesWithSourcesAndFlags(t *testing.T) {
+func TestBuildCacheFolderChangesWithSourcesAndFlags(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, data string) {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(data), 0o600))

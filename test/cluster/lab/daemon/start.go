@@ -18,8 +18,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab/wait"
 )
 
-// Start starts a component that does not run. Some components end immediately if their server does
-// not answer yet, so Start waits for that server first.
+// Start starts a component, unless the component runs already. Some components end immediately
+// if the API server, or containerd, does not answer yet. So Start first waits for that server.
 func Start(ctx context.Context, l *state.Lab, n state.Node, component string) error {
 	if process.PID(l, n.Name, component) != 0 {
 		return nil

@@ -19,8 +19,8 @@ func IP(ctx context.Context, l *state.Lab, name string, commands ...string) erro
 	if pid == 0 {
 		return fmt.Errorf("node %s is down", name)
 	}
-	// The command enters only the network namespace, so the commands may contain PIDs of
-	// the host.
+	// The program nsenter enters only the node's network namespace, and not its PID namespace. So
+	// the argument "commands" may contain PIDs of the host.
 	cmd := exec.CommandContext(ctx, "nsenter", "-t", fmt.Sprint(pid), "-n", "--", "ip", "-batch", "-")
 	cmd.Env = l.Environment()
 	cmd.Stdin = strings.NewReader(strings.Join(commands, "\n"))

@@ -244,8 +244,9 @@ func End(ctx context.Context, l *state.Lab, node, name string) error {
 		return fmt.Errorf("open process %d: %w", pid, err)
 	}
 	defer unix.Close(fd)
-	// The pidfd now names one process for good. The record shows whether that process is the
-	// recorded one.
+	// From now on the pidfd names one process for good. But before the call of PidfdOpen the
+	// recorded process may have died, and the kernel may have given its PID to another process.
+	// So the function PID compares the process with the record again.
 	if PID(l, node, name) != pid {
 		return nil
 	}

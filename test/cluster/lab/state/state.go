@@ -30,7 +30,7 @@ const CertManagerVersion = "v1.11.5"
 // CoreDNSVersion is the tag of CoreDNS and of its image.
 const CoreDNSVersion = "v1.14.7"
 
-// FeatureGates are the feature gates that differ from the version's defaults, in the API
+// FeatureGates are the feature gates that differ from the defaults of Kubernetes, in the API
 // server and in the kubelets alike. Some clusters enable ContainerStopSignals, so users
 // may set lifecycle.stopSignal. Without the feature gate the API server drops this field.
 const FeatureGates = "--feature-gates=ContainerStopSignals=true"

@@ -19,8 +19,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab/wait"
 )
 
-// Power starts the parts of a worker that need no API server: the namespaces, the network and the
-// container runtime.
+// Power starts the parts of a worker that need no API server: the Linux namespaces, the network
+// and the container runtime.
 func Power(ctx context.Context, l *state.Lab, n state.Node) error {
 	groups, err := cgroup.Open()
 	if err != nil {

@@ -35,7 +35,7 @@ func run(out io.Writer, args []string) error {
 	if err != nil {
 		return fmt.Errorf("load chart %s: %w", dir, err)
 	}
-	// A chart taken from a module has placeholders where a release has versions.
+	// In the source code of a Go module, a chart has placeholders instead of its versions.
 	chart.Metadata.Version, chart.Metadata.AppVersion = version, version
 	set, err := chartutil.ReadValuesFile(values)
 	if err != nil {

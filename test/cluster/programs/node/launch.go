@@ -46,7 +46,9 @@ func launch(args []string) error {
 	}
 	socket := *report
 	if *unshare {
-		socket = "" // the started command is then the holder command, which reports once its namespaces are ready
+		// With -unshare, the started command is the program "holder". That program itself reports
+		// to the socket, once its namespaces are ready.
+		socket = ""
 	}
 	cmd := exec.CommandContext(context.Background(), self, append([]string{"daemon", socket, *cgroups}, flags.Args()...)...)
 	cmd.Args[0] = "node"

@@ -85,9 +85,9 @@ func Node(t *testing.T, node string, do, undo func(context.Context, string) erro
 const startsWithin = 2 * time.Second
 
 // revive starts the dead components of a node, as an init system would, and reports whether
-// any was dead. All nodes share the inotify instances of one machine. A kubelet or
-// kube-proxy without an inotify instance ends at its start. A node without kube-proxy is
-// Ready, but no agent there can connect to the API server.
+// any was dead. All nodes share the inotify instances of one machine, so a component may get
+// no instance. A kubelet or kube-proxy without an inotify instance ends at its start. Even a
+// node without kube-proxy is Ready, but no agent there can connect to the API server.
 func revive(ctx context.Context, node string) (ended bool) {
 	for _, component := range lab.Components(node) {
 		if cluster.Lab.PID(node, component) == 0 {

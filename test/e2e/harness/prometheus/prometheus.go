@@ -98,8 +98,8 @@ func (s *Server) discover() {
 	s.targets("metaparticle-webhook", webhook.Namespace, "app.kubernetes.io/name="+webhook.Name)
 }
 
-// targets writes the targets of a job. While the API server does not answer, the earlier targets
-// stay.
+// targets writes the file with the targets of a Prometheus job. If the API server does not
+// answer, the file keeps the earlier targets.
 func (s *Server) targets(job, namespace, selector string) {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(s.Context(), 5*time.Second)

@@ -17,7 +17,7 @@ import (
 
 // The lists of this package contain names of tests. The check fails if a list contains a name that
 // no test has.
-func TestSpeciallyScheduledEndToEndTestsExist(t *testing.T) {
+func TestScheduleNamesOnlyExistingEndToEndTests(t *testing.T) {
 	text, err := os.ReadFile("../../e2e_test.go")
 	require.NoError(t, err)
 	var names []string

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package share divides the end-to-end tests between clusters. All shares together have each test
-// once.
+// Package share divides the end-to-end tests between clusters. A share has the tests that run on
+// one cluster. Each test is in exactly one of the shares.
 package share
 
 import (
@@ -23,7 +23,8 @@ var long = map[string]int{
 	"TestStartLockLetsPodsStartOneByOne":                  3,
 }
 
-// alone has the serial tests that fail under other load, such as the tests of another cluster.
+// alone has the serial tests that fail while the machine has other load, such as the tests of
+// another cluster.
 // These tests run on the cluster of the share "parallel", before its parallel tests.
 var alone = []string{"TestConnectionsAreNeverRefusedDuringAHandover"}
 

@@ -49,7 +49,7 @@ func TestClusterOfParallelTestsRunsTheHandoverTest(t *testing.T) {
 	assert.ElementsMatch(t, append([]string{"TestConnectionsAreNeverRefusedDuringAHandover"}, parallel...), outside)
 }
 
-func TestMalformedArgumentForShareOfTestsIsRefused(t *testing.T) {
+func TestMalformedFractionForSelectingTestsIsRefused(t *testing.T) {
 	for _, text := range []string{"0/3", "4/3", "1", "1/", "1/3/5", "2/3x", "serial", "-1/3"} {
 		_, err := share.Outside(text, serial, parallel)
 		assert.ErrorContains(t, err, "two numbers such as 2/3", text)
@@ -63,7 +63,7 @@ func TestClusterWithALongTestGetsFewerTests(t *testing.T) {
 	assert.ElementsMatch(t, append([]string{"TestConnectionsAreNeverRefusedDuringAHandover", "a", "b", "c", "d"}, parallel...), outside)
 }
 
-func TestHalfOfTheCostlyTestsAreLeftOut(t *testing.T) {
+func TestOrdinaryTestRunOmitsHalfOfCostlyTests(t *testing.T) {
 	all := []string{"TestGateKeepsAExclusiveAndUnchanged", "TestGateKeepsBExclusiveAndUnchanged", "TestOther", "TestCExampleCounts", "TestDExampleRuns"}
 	last := func(n int) []int { return []int{1, 0}[2-n:] }
 	assert.Equal(t, []string{"TestGateKeepsBExclusiveAndUnchanged", "TestDExampleRuns"}, share.LeftOut(all, false, last))

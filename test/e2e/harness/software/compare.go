@@ -45,7 +45,7 @@ type Specimen struct {
 	*space.Space
 	w     Software
 	Name  string
-	log   chan logged // the log of the last run
+	log   chan logged // receives the log that FollowLog has read to the end
 	Final chan corev1.PodStatus
 	Lives []life
 }

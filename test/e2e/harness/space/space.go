@@ -48,8 +48,8 @@ func (s *Space) Said(pod *corev1.Pod, reason string) []string {
 
 const (
 	// StartTimeout bounds a first start, on a machine that five tests share. The start pulls
-	// an image and schedules three pods. After a restart of the API server, scheduler and
-	// kubelets may reconnect up to a minute late.
+	// an image and schedules three pods. The scheduler and the kubelets may need up to a
+	// minute to reconnect after a restart of the API server.
 	StartTimeout = 3 * time.Minute
 	// Soon bounds the wait for information without a promised time, such as a status, an
 	// Event or the answer of a stream. A busy machine may delay each of them for seconds.
@@ -294,8 +294,9 @@ func (s *Space) Named(lease *coordinationv1.Lease) *corev1.Pod {
 	return nil
 }
 
-// AwaitHolder waits for the pod that a slot's Lease names. Even if the record shows that the
-// application runs, the watch may not show the Lease yet.
+// AwaitHolder waits until a slot's Lease names a pod, and returns that pod. Even if
+// the record already shows that the application runs, a test must wait. The test's watch of the
+// Leases may be later than the record.
 func (s *Space) AwaitHolder(slot string) (holder *corev1.Pod) {
 	s.Helper()
 	s.Await(Soon, "a holder of "+slot, func() bool {
@@ -355,7 +356,8 @@ func judge(s *Space) {
 	}
 }
 
-// remove deletes the namespace, and its records if the test passed.
+// remove deletes the namespace. If the test passed, remove also deletes the directory of the
+// namespace's records.
 func remove(s *Space) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()

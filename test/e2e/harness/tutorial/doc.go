@@ -7,9 +7,9 @@
 // # What a page says
 //
 // A block of the language "yaml" whose first line is a comment with a file name, such as
-// "# worker.yaml", is a manifest. A person who follows the page writes the manifest when the person
-// comes to the block. So a later block may replace an earlier one. Blocks of other languages, and
-// other blocks of yaml, are for people alone.
+// "# worker.yaml", is a manifest. When a person who follows the page comes to the block, the person
+// writes the manifest into that file. So a later block with the same file name replaces the file.
+// Blocks of other languages, and other blocks of yaml, are for people alone.
 //
 // A block of the language "console" is a session. Each line that begins with "$ " is a command, and
 // the lines below are its output. A command whose line ends with a backslash goes on in the next

@@ -25,7 +25,7 @@ type Step struct {
 	Fails bool
 }
 
-// fileName matches the first line of a manifest.
+// fileName matches the first line of a manifest, a comment with the name of the file.
 var fileName = regexp.MustCompile(`^# ([a-z0-9-]+\.yaml)\n`)
 
 // exitCode is the command that shows the exit code of the previous command.

@@ -117,9 +117,9 @@ func TestTutorialShellKeepsVariablesBetweenCommands(t *testing.T) {
 	assert.ErrorContains(t, shell.Close(), "exit status 3")
 }
 
-// TestEachTutorialHasATestAndANamespace checks two rules for tutorials without a cluster. Each page
-// must have a test. The commands of a page must create, use and delete a namespace with the name of
-// the page.
+// TestEachTutorialHasATestAndANamespace checks two rules for tutorials, and needs no cluster.
+// Each page must have a test. The commands of a page must create, use and delete a namespace
+// with the name of the page.
 func TestEachTutorialHasATestAndANamespace(t *testing.T) {
 	const docs, tests = "../../../../docs/tutorials", "../../tutorials/tutorials.go"
 	source, err := os.ReadFile(tests)
