@@ -176,8 +176,8 @@ type Config struct {
 	// no shim lives between the end of an init container and the start of the next container.
 	Leaps <-chan struct{}
 	// Reconnect closes the idle connections to the API server. The agent calls Reconnect after
-	// a leap, because the server may have closed these connections meanwhile. The default does
-	// nothing.
+	// a leap. If the machine was suspended until the leap, the server may have closed these
+	// connections meanwhile. The default does nothing.
 	Reconnect func()
 	// Clock returns the time since boot (CLOCK_BOOTTIME), by which the agent decides
 	// everything. Wall returns the time that the agent writes into the Lease for

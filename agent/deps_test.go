@@ -151,7 +151,7 @@ func TestPackageCourierImportsOnlyAllowedPackages(t *testing.T) {
 
 // Only package agent combines the proofs of death with the states of Leases. So the packages of
 // the gate conclude no death from a Lease, and package lease concludes nothing from the gate.
-func TestLeaseAndGateDoNotImportEachOther(t *testing.T) {
+func TestPackagesLeaseAndGateNeverImportEachOther(t *testing.T) {
 	ends := []string{module + "agent/gate", module + "agent/desk", module + "agent/shim", module + "agent/host"}
 	for _, end := range ends {
 		assert.NotContains(t, dependencies(t, module+"agent/lease"), end)
@@ -162,7 +162,7 @@ func TestLeaseAndGateDoNotImportEachOther(t *testing.T) {
 
 // Package gate is the contract of desk and shim, and consists of data. The simulation
 // can run both ends because package gate uses neither network nor processes.
-func TestGateImportsOnlyTheStandardLibrary(t *testing.T) {
+func TestPackageGateImportsOnlyTheStandardLibrary(t *testing.T) {
 	for _, d := range dependencies(t, module+"agent/gate") {
 		assert.True(t, standard(d), "agent/gate imports %s", d)
 		for _, io := range []string{"net", "os/exec", "os/signal"} {

@@ -34,7 +34,7 @@ func (p *pod) again(id gate.ShimID) {
 	p.gates.connect(p.gates.shim(id).report)
 }
 
-func TestPodSkipsOnceALivingHolderIsSeen(t *testing.T) {
+func TestPodSkipsAfterSeeingALivingHolder(t *testing.T) {
 	for name, slots := range map[string]func(c *Config){
 		"one slot":                   func(*Config) {},
 		"the second of several":      func(c *Config) { c.Slots = []string{"lock.a", theSlot} },
@@ -234,7 +234,7 @@ func TestNewAgentProcessKeepsTheDecisionToSkip(t *testing.T) {
 	})
 }
 
-func TestPodNeitherSkipsNorRunsWithoutStoredDecision(t *testing.T) {
+func TestPodSkipsOrRunsOnlyAfterStoringDecision(t *testing.T) {
 	full := errors.New("no space left on device")
 	t.Run("skip", func(t *testing.T) {
 		simulate(t, func(w *world) {
@@ -281,7 +281,7 @@ func TestDismissalIsRepeatedUntilTheShimEnds(t *testing.T) {
 }
 
 // The agent adds an Event only for the first dismissal of a wait.
-func TestOnlyFirstDismissalOfEachWaitIsReported(t *testing.T) {
+func TestRepeatedDismissalOfWaitingShimWritesNoEvent(t *testing.T) {
 	o := newOrders(Config{Dismiss: func(gate.ShimID, gate.Dismiss) error { return nil }}, nil)
 	r := gate.Report{Shim: "s1", Since: time.Second, Connected: true}
 	o.note(gate.Report{}, r)

@@ -200,8 +200,8 @@ func (h *hold) ends(s claim.State) (ending, time.Duration) {
 
 // wish returns the end that a person, enroll, or package turn requests. No pod may take a
 // paused slot, so a yield waits for the end of the pause. With the gate "pod", only a restart by
-// the kubelet stops the application. The kubelet restarts nothing in a deleted pod, so such a pod
-// keeps its hold in any case.
+// the kubelet stops the application. The kubelet restarts nothing in a deleted pod, so a deleted
+// pod with that gate keeps its hold in any case.
 func (h *hold) wish(s claim.State) ending {
 	u := h.unit
 	grace := u.config.Grace
@@ -243,9 +243,10 @@ func (h *hold) noteGap() {
 	}
 }
 
-// needed reports whether the hold needs renewals. A connected shim that may have a child needs
-// them, and so does the container after an init container. A first grant that waits also needs
-// renewals.
+// needed reports whether the hold needs renewals. A hold needs renewals while a connected shim
+// may have a child of the hold. After the success of an init container, the hold needs renewals
+// until the next container gets a grant. The hold also needs renewals while a first grant waits
+// for the start lock, or for a renewal after a leap.
 func (h *hold) needed(s claim.State) bool {
 	return h.unit.shims.Supported(h.id) || grants{h}.unanswered(s) || grants{h}.waitsToStart()
 }

@@ -132,7 +132,7 @@ func TestYieldingHolderLeavesOnlyAfterTwoOffers(t *testing.T) {
 	}
 }
 
-func TestDeletedHolderServesForTheEndpointDelay(t *testing.T) {
+func TestDeletedHolderServesWhileNodesMaySendConnections(t *testing.T) {
 	simulate(t, func(w *world) {
 		s := w.serve(2)
 		assert.Equal(t, gate.Heard, s.delay(), "the shim holds the signal back, even if the agent dies")

@@ -76,7 +76,7 @@ func TestMetricVacantSecondsGrowsOnlyWithoutLivingHolder(t *testing.T) {
 }
 
 // A standby that hears nothing from the API server does not know whether the holder lives.
-func TestStandbyReportsNoVacancyWithoutRecentAnswers(t *testing.T) {
+func TestVacancyMetricIsZeroDuringAPIServerOutage(t *testing.T) {
 	for name, c := range map[string]struct {
 		// The function "before" sets the link of the standby's agent at the start. A minute later
 		// the function "after" sets the link.

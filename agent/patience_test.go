@@ -80,7 +80,8 @@ func TestPodTakesNeitherLockUntilSecondLeaseExpires(t *testing.T) {
 	})
 }
 
-// An agent whose watches are refused never sees both locks at one instant.
+// Without watches, an agent sees a Lease only for the moment after a read. So the agent never sees
+// both locks at one instant, but must acquire both all the same.
 func TestPodWithTwoLocksAcquiresBothWithoutWatches(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free("lock.a", "lock.b")

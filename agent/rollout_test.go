@@ -134,7 +134,7 @@ func TestBrokenRevisionReturnsSlotToTheOldRevision(t *testing.T) {
 
 // A strict controller replaces each old pod that is not Ready. Such a controller must not see
 // when the application of an old pod stops for a turn, or starts after that turn.
-func TestOldPodStaysReadyUnderStrictControllersOnly(t *testing.T) {
+func TestYieldingPodStaysReadyOnlyUnderStrictControllers(t *testing.T) {
 	for name, tt := range map[string]struct {
 		replaces bool
 		serves   []string

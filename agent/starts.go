@@ -77,9 +77,9 @@ func (s *starts) answered(a claim.Action, err, refusal error) {
 
 // startFacts are the inputs of a decision about the start lock.
 type startFacts struct {
-	// holds reports that the pod holds the slots of its main claim. Without them the agent does
-	// not renew the start lock, because two pods that each wait for the other's slot would wait
-	// for ever.
+	// holds reports that the pod holds the slots of its main claim. Without these slots the agent
+	// does not renew the start lock. Otherwise a pod with the start lock and a pod with the slots
+	// could wait for each other for ever.
 	holds bool
 	// waits reports that a shim waits for a first grant, and that only the start lock is
 	// missing.

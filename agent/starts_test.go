@@ -270,7 +270,8 @@ func TestStartLockNeedsNoProofOfChildsDeath(t *testing.T) {
 	for name, restart := range map[string]bool{"same agent": false, "restarted agent": true} {
 		t.Run(name, func(t *testing.T) {
 			simulate(t, func(w *world) {
-				// The container "side" never starts.
+				// The container "side" never starts. So a restarted agent hears of no shim
+				// in that container, and gets no proof of the children's death.
 				a := w.startsUnderLock(newPatient(), func(c *Config) { c.Containers = []string{"app", "side"} })
 				w.pass(time.Minute)
 				if restart {

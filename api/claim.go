@@ -70,8 +70,8 @@ type Kind struct {
 	// UntilReady reports that a hold lasts until the started application is ready. The
 	// application then goes on without the slot.
 	UntilReady bool
-	// Sole reports that a claim of this kind is the only claim of a pod. StartsInTurn permits
-	// the pod a second claim, of a kind with UntilReady.
+	// Sole reports that a pod with a claim of this kind may have no other claim. If StartsInTurn is
+	// true, such a pod may still have a second claim, of a kind with UntilReady.
 	Sole, StartsInTurn bool
 	// Sized reports that the value of a claim has a size, as in NAME=SIZE, because several pods
 	// hold at once.

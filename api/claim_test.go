@@ -140,7 +140,7 @@ func checkRow(t *testing.T, all table, a Annotation) {
 	}
 }
 
-func TestRequestFindsTheFirstClaimOfAScope(t *testing.T) {
+func TestFirstClaimWithinAGivenScopeIsFound(t *testing.T) {
 	r := Request{Claimed: claimed(lock("a"), named("writer"), plain)}
 	c, ok := r.Within(ScopeWorkload)
 	assert.True(t, ok)

@@ -68,7 +68,8 @@ func isShardGroup(group string) bool {
 }
 
 // isRunGroup reports whether the text is the [ShardGroup] of a workload whose pods can belong to
-// a Job. Such a workload is a Job, a CronJob, or an object of a group outside of Kubernetes.
+// a Job. Such a workload is a Job, a CronJob, or an object of an API group outside of
+// Kubernetes.
 func isRunGroup(text string) bool {
 	rest, _ := strings.CutPrefix(text, shardPrefix)
 	kind, _, _ := strings.Cut(rest, ".")

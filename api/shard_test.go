@@ -83,7 +83,7 @@ func TestShardLeaseNameHasOnlyOneSpelling(t *testing.T) {
 	}
 }
 
-func TestSlotsFormAShardGroupOnlyIfComplete(t *testing.T) {
+func TestShardGroupNeedsConsecutiveShardNumbersFromZero(t *testing.T) {
 	slots := Claim{Kind: Shards, Size: 12}.Slots(Workload{"apps", "Deployment", "web"})
 	group, count := ShardsOf(slots)
 	assert.Equal(t, "shards.deployment.web", group)

@@ -16,7 +16,7 @@ type row struct{ id, text string }
 // notShown is the number of rows without a test. The number must not increase.
 const notShown = 0
 
-// sections lists all rows. A test may name no other row.
+// sections lists all rows of docs/compatibility.md. A test may name no other row.
 var sections = map[string]section{
 	"1 command": {"Where the command comes from", []row{
 		{"command", "`command`"},

@@ -130,9 +130,9 @@ func written(t *testing.T, cell string) float64 {
 	return value * units[match[2]]
 }
 
-// TestSecurityPageStatesTheBoundsOfTheCode compares each bound, and each formula of bounds, with
+// TestBoundsOnSecurityPageEqualConstantsInCode compares each bound, and each formula of bounds, with
 // the constants of the code.
-func TestSecurityPageStatesTheBoundsOfTheCode(t *testing.T) {
+func TestBoundsOnSecurityPageEqualConstantsInCode(t *testing.T) {
 	all := constants(t)
 	named, derived := map[string]bool{}, 0
 	for _, row := range rowsOf(t, securityPage) {

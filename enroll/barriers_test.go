@@ -88,7 +88,7 @@ func TestEnrollMakesBarrierLeasesForProgramsOfJobs(t *testing.T) {
 
 // A pod of the second Job waits at the barrier of the first Job. Neither Job may own the Leases of
 // this barrier.
-func TestBarrierLeaseIsUnownedIfPodsJobDiffers(t *testing.T) {
+func TestPodOfAnotherJobLeavesBarrierLeaseUnowned(t *testing.T) {
 	w := newWorld(t, gathered("a", firstRun, secondRun))
 	w.settle(w.process())
 	assert.Empty(t, w.lease(leasesOfRun(firstRun)[0]).OwnerReferences)
@@ -152,8 +152,9 @@ func TestOpenBarriersLeaseOutlivesPodsIfJobExists(t *testing.T) {
 	}
 }
 
-// A Job of another API group never owns a Lease. A reference to a Kubernetes Job always names the
-// version batch/v1, so the garbage collector finds the Job.
+// A Job of another API group never owns a Lease. A Lease's reference to a Kubernetes Job names the
+// version batch/v1, even if the pod's reference names another version. So the garbage collector
+// finds the Job.
 func TestOnlyKubernetesJobsOwnBarrierLeases(t *testing.T) {
 	slot := api.Barrier{Name: "warm", Size: 1}.Leases("0a-1")[0]
 	of := func(version string) *corev1.Pod {

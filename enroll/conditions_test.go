@@ -284,7 +284,8 @@ func TestEnrollNeverMakesOrKeepsLeasesForConditions(t *testing.T) {
 	assert.Equal(t, []string{"lock.a", "lock.missing"}, w.readable("biller"))
 }
 
-// No agent can hold a Lease that only a Role for conditions names.
+// A Role for conditions gives no right to write a Lease. If only such Roles ever named a
+// Lease, no agent can have held the Lease. So enroll frees the Lease just after creating it.
 func TestNewLeaseIsFreeDespiteRoleForConditions(t *testing.T) {
 	w := newWorld(t, waiting("a", "till", "lock.a"))
 	r := w.process()
@@ -317,7 +318,7 @@ func TestAccountGetsRolesForSlotsAndForConditions(t *testing.T) {
 
 // A pod that only waits for conditions has the label api.GatedLabel. So enroll does not report
 // it as a pod without a gate.
-func TestPodWithOnlyConditionsNeverCountsAsUngated(t *testing.T) {
+func TestEnrollNeverWarnsOfPodWithOnlyConditions(t *testing.T) {
 	pod := waiting("a", "till", "lock.a")
 	pod.Labels["app"] = "biller"
 	w := newWorld(t, deployment(singleton, singleton), pod)

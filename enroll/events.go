@@ -73,9 +73,10 @@ func sameLease(before, after client.Object) bool {
 }
 
 // sameStamp returns false for an update of a stamp. For a closed Lease, sameStamp also returns
-// false if the update adds or removes the holder. The function ignores all other updates, such as
-// the agents' renewals. The function does not judge creations and deletions. The sweep of unclaimed
-// Leases needs no events, because enroll repeats that sweep by the clock.
+// false if the update adds or removes the holder. For all other updates, such as the agents'
+// renewals, sameStamp returns true. The sweep of unclaimed Leases does not need the events of these
+// updates, because enroll repeats that sweep by the clock. The function judges no creations and
+// deletions, because [changes] lets all of them through.
 func sameStamp(before, after client.Object) bool {
 	was, is := before.(*coordinationv1.Lease), after.(*coordinationv1.Lease)
 	return stampOf(was) == stampOf(is) && (!stampOf(is).Closed || (holder(was) == "") == (holder(is) == ""))

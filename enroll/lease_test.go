@@ -16,7 +16,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-func TestEnrollImmediatelyFreesANewLease(t *testing.T) {
+func TestPodMayAcquireNewLeaseWithoutDelay(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "lock.x"))
 	w.settle(w.process())
 	assert.Empty(t, holder(w.lease("lock.x")))

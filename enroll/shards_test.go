@@ -246,7 +246,7 @@ func TestPendingPodRunsShardOnlyInInitContainer(t *testing.T) {
 	assert.False(t, runsShard(pod))
 }
 
-func TestEnrollIgnoresShardReleaseUnlessStampIsClosed(t *testing.T) {
+func TestShardReleaseWakesEnrollOnlyUnderClosedStamp(t *testing.T) {
 	lease := func(stamp, holder string) *coordinationv1.Lease {
 		l := &coordinationv1.Lease{Spec: coordinationv1.LeaseSpec{HolderIdentity: &holder}}
 		l.Annotations = map[string]string{api.StampAnnotation: stamp}

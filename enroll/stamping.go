@@ -144,7 +144,7 @@ func (s *stamping) expired(waiting map[right]observation, lease *coordinationv1.
 }
 
 // write carries out one write that package stamp has decided. The write fails if the Lease has
-// changed since the list.
+// changed since enroll listed the Leases.
 func (s *stamping) write(ctx context.Context, lease *coordinationv1.Lease, order stamp.Stamp) error {
 	if lease.Annotations == nil {
 		lease.Annotations = map[string]string{}

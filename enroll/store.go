@@ -147,8 +147,9 @@ func (s store) requireAbsent(ctx context.Context, namespace, slot string) error 
 	return client.IgnoreNotFound(err)
 }
 
-// createVariable creates a Variable without a value, unless it exists. The first write of a program
-// decides the type. The Variable has no label of enroll, because enroll never deletes it.
+// createVariable creates a Variable without a value, unless it exists. The first write by any
+// program decides whether the Variable is a text or an integer. The Variable has no label of
+// enroll, because enroll never deletes it.
 func createVariable(ctx context.Context, s store, namespace, name string) error {
 	err := s.client.Create(ctx, &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": api.VariableGroup + "/" + api.VariableVersion,

@@ -31,7 +31,8 @@ type observations struct {
 }
 
 // observe stores new observations in place of a namespace's earlier ones, and returns the new
-// observations. An unclaimed right keeps its earlier instant if its Lease has not changed.
+// observations. If the Lease of an unclaimed right has not changed, the right keeps the instant of
+// its earlier observation.
 func (o *observations) observe(namespace string, unclaimed map[right]*coordinationv1.Lease, now time.Time) map[right]observation {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -128,7 +128,7 @@ func TestEachDocumentOfTheRepositoryHasAPage(t *testing.T) {
 	}
 }
 
-func TestEachDocumentOfTheNavigationExists(t *testing.T) {
+func TestEachNavigationLinkNamesAnExistingMarkdownFile(t *testing.T) {
 	for _, g := range order {
 		for _, source := range g.sources {
 			_, err := fs.Stat(metaparticle.Documents, source)

@@ -225,7 +225,7 @@ func TestWebhooksAreRestoredIfRemovalGetsNoAnswer(t *testing.T) {
 
 // A killed removal leaves an annotation, in which the removal has saved the webhooks. A rollback by
 // Helm restores the webhooks, but does not delete that annotation.
-func TestRemovalIgnoresWebhooksSavedByAnEarlierRemoval(t *testing.T) {
+func TestUninstallationIgnoresSavedWebhooksIfCurrentWebhooksExist(t *testing.T) {
 	stale := configuration()
 	stale.Annotations = map[string]string{RemovedAnnotation: `{"webhooks":[{"name":"old.metaparticle.io"}]}`}
 	t.Run("a gated pod exists", func(t *testing.T) {

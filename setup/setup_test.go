@@ -73,8 +73,8 @@ func TestLivingGatedPodsPreventRemovalOfWebhooks(t *testing.T) {
 	}
 }
 
-// TestRemovedWebhooksReturnIfAGatedPodAppears creates a gated pod after the first check of
-// [Disarm], and before the write of [Disarm].
+// TestRemovedWebhooksReturnIfAGatedPodAppears creates a gated pod right after the write by which
+// [Disarm] removes the webhooks.
 func TestRemovedWebhooksReturnIfAGatedPodAppears(t *testing.T) {
 	var emptied bool
 	c := cluster(interceptor.Funcs{
@@ -91,7 +91,8 @@ func TestRemovedWebhooksReturnIfAGatedPodAppears(t *testing.T) {
 	assert.Equal(t, 1, webhooks(t, c))
 }
 
-// The API server can store a pod 34 s after it has called the webhook for the pod.
+// The API server may store a pod as late as 34 s after the webhook has gated the pod. So a gated
+// pod can still appear after Disarm has removed the webhooks.
 func TestGatedPodStoredAfterWebhookRemovalRestoresWebhooks(t *testing.T) {
 	for _, after := range []time.Duration{time.Second, 9 * time.Second, 34 * time.Second} {
 		synctest.Test(t, func(t *testing.T) {
@@ -107,7 +108,7 @@ func TestGatedPodStoredAfterWebhookRemovalRestoresWebhooks(t *testing.T) {
 
 // A removal is interrupted if the kubelet ends the pod of the Helm hook, or if a person
 // interrupts tools/install.
-func TestRemovedWebhooksReturnIfTheRemovalIsInterrupted(t *testing.T) {
+func TestRemovedWebhooksAreRestoredIfRemovalIsInterrupted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := cluster(interceptor.Funcs{
 			Update: func(ctx context.Context, c client.WithWatch, o client.Object, options ...client.UpdateOption) error {

@@ -121,7 +121,7 @@ func TestArrivalIsNeverRenewedAfterTheWaitEnds(t *testing.T) {
 	})
 }
 
-func TestLostAnswersOnlyDelayTheBarrier(t *testing.T) {
+func TestBarrierOpensDespiteLostAnswersToWrites(t *testing.T) {
 	for name, lost := range map[string]func(l *kube.Lease) bool{
 		"openings":     func(l *kube.Lease) bool { return l.Annotations[api.OpenedAnnotation] != "" },
 		"acquisitions": func(l *kube.Lease) bool { return l.Holder != "" && l.AcquireTime.Equal(l.RenewTime) },

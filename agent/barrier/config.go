@@ -34,7 +34,7 @@ type Config struct {
 	// Clock returns the instant of CLOCK_BOOTTIME.
 	Clock func() time.Duration
 	// Counts reports whether the pod waits at the instant "now". A pod that does not wait sends no
-	// write but its release. Nil means that the pod waits for as long as [Run] does.
+	// write but its release. Nil means that the pod waits for as long as [Run] runs.
 	Counts func(now time.Duration) bool
 	// Log receives a line for each notice. Its Write may be called concurrently, and must not
 	// block.

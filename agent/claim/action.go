@@ -99,7 +99,8 @@ type Action struct {
 	// From is the version from which a look continues its watch; empty for a look that first
 	// reads.
 	From string
-	// Hold is the number of the hold that a release ends, or of the campaign that stands back.
+	// Hold is the number of a hold. Release ends this hold. StandBack reports that the campaign for
+	// this hold gives its slots back.
 	Hold string
 	// Resumed reports that an acquiring write continues a hold that an earlier agent process
 	// began.

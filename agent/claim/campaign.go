@@ -63,7 +63,7 @@ func (c campaign) take(p *plan, s *slot) bool {
 		return false // no pod acquires a shut slot, even after its Lease has expired
 	}
 	if !c.resumed && !s.proven(p.facts, r) {
-		if at, _ := s.takableAt(p.facts); p.now < at {
+		if at, _ := takableAt(s, p.facts); p.now < at {
 			p.wakeAt(at)
 			return false
 		}

@@ -14,7 +14,7 @@ type Config struct {
 	// all slots.
 	Any bool
 	// First reports that no earlier agent process of the pod has competed. So no Lease can name this
-	// pod, and a claim with Any need not read all Leases before it acquires the first.
+	// pod, and a claim with Any may acquire a slot before the claim has read all Leases.
 	First bool
 	// Readers is the size n of a read-write lock: at most n readers may hold the lock at once.
 	// Readers is zero for any other claim. The first slot is the intent. Each reader needs any

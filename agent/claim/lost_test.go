@@ -39,7 +39,7 @@ func only(t *testing.T, c *Claim, now time.Duration, f Facts, kind Kind) Action 
 
 // A pod may end while the answer to its acquiring write is lost. The Lease would then name a
 // pod that never releases it.
-func TestStoppedClaimReleasesASlotItAcquiredUnknowingly(t *testing.T) {
+func TestEndingPodReleasesSlotAcquiredByUnansweredWrite(t *testing.T) {
 	c, f, free := claimOfOneSlot(t)
 	look := only(t, c, 0, f, Look)
 	look.Read(0, free)

@@ -212,10 +212,10 @@ func (s *slot) backoff(now, retryAfter time.Duration) time.Duration {
 // takableAt returns the instant from which this pod may write a slot that is not shut. That
 // instant comes a random delay after the slot is free, unless the release names this pod. The
 // second result is false while the claim does not see the Lease.
-func (s *slot) takableAt(f Facts) (time.Duration, bool) {
+func takableAt(s *slot, f Facts) (time.Duration, bool) {
 	at, sees := s.freeAt(f, &s.view)
 	if r, _ := s.view.Record(); sees && !s.named(&s.view) {
-		at += s.delayed(r)
+		at += s.delay.before(r, &s.spread, s.Random.Uint64)
 	}
 	return at, sees
 }
@@ -226,7 +226,7 @@ func (s *slot) takableAt(f Facts) (time.Duration, bool) {
 func (s *slot) obtainableAt(p *plan) time.Duration {
 	r, ok := s.view.Record()
 	duration := s.Self.Budget.Duration
-	at, sees := s.takableAt(p.facts)
+	at, sees := takableAt(s, p.facts)
 	// If the API server refuses watches, the claim never sees all its Leases at the same time. So
 	// a campaign may begin if the claim has read each Lease within the last lease duration. The
 	// claim reads each Lease again before the acquiring write.
@@ -251,7 +251,7 @@ func (s *slot) obtainableAt(p *plan) time.Duration {
 // instant "tryAt" or later.
 func (s *slot) choosableAt(p *plan) time.Duration {
 	r, ok := s.view.Record()
-	at, sees := s.takableAt(p.facts)
+	at, sees := takableAt(s, p.facts)
 	switch {
 	case !ok || !sees || len(s.writing) > 0 || s.shut(r):
 		return instant.Never

@@ -36,14 +36,14 @@ type delay struct {
 	version string
 }
 
-// delayed returns the delay before this pod replaces the record. The delay stays the same for one
-// version of the Lease.
-func (s *slot) delayed(r lease.Record) time.Duration {
-	if s.spread.limit == 0 {
+// before returns the delay before this pod replaces the record. The delay stays the same for one
+// version of the Lease. The argument "random" returns random numbers.
+func (d *delay) before(r lease.Record, s *spread, random func() uint64) time.Duration {
+	if s.limit == 0 {
 		return 0
 	}
-	if s.delay.version != r.Version {
-		s.delay = delay{time.Duration(s.Random.Uint64() % uint64(s.spread.limit)), r.Version} //nolint:gosec // limit is positive
+	if d.version != r.Version {
+		d.length, d.version = time.Duration(random()%uint64(s.limit)), r.Version //nolint:gosec // limit is positive
 	}
-	return s.delay.length
+	return d.length
 }

@@ -111,10 +111,10 @@ func TestAcquisitionsShortenTheSpread(t *testing.T) {
 }
 
 func TestWritesDelayStaysTheSameForAVersion(t *testing.T) {
-	s := &slot{terms: &terms{Config: Config{Random: rand.NewPCG(1, 2)}, spread: spread{limit: mostSpread}}}
-	first := s.delayed(lease.Record{Version: "1"})
-	assert.Equal(t, first, s.delayed(lease.Record{Version: "1"}))
-	assert.NotEqual(t, first, s.delayed(lease.Record{Version: "2"}))
+	d, s, random := delay{}, &spread{limit: mostSpread}, rand.NewPCG(1, 2).Uint64
+	first := d.before(lease.Record{Version: "1"}, s, random)
+	assert.Equal(t, first, d.before(lease.Record{Version: "1"}, s, random))
+	assert.NotEqual(t, first, d.before(lease.Record{Version: "2"}, s, random))
 }
 
 // After a release, another pod is about to acquire the slot. Reads of the pod that has released the

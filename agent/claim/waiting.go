@@ -113,8 +113,8 @@ func (c *Claim) nextCampaign(p *plan) (campaign, bool) {
 	return next, true
 }
 
-// run continues the campaign. The claim is held once every slot is held. The campaign acquires,
-// and keeps, a slot only while it holds all earlier slots in the order.
+// run continues the campaign. The claim is held once every slot is held. The campaign acquires the
+// slots in order, and keeps a slot only while the pod holds all earlier slots.
 func (c *Claim) run(p *plan) {
 	for i, s := range c.campaign.slots {
 		if s.held != nil {

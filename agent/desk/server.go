@@ -21,7 +21,7 @@ import (
 )
 
 // GrantedDir is the directory of the ledger's notes, inside the shared directory. Each note
-// names a granted hold that is not proven over.
+// names a granted hold whose end is not proven.
 const GrantedDir = "granted"
 
 // Config has the settings of a Server.

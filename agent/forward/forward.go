@@ -36,8 +36,8 @@ const (
 
 // Config configures a Forwarder. Only Ports has no default.
 type Config struct {
-	// Ports are the ports on which the forwarder listens, and the ports of the target. If a
-	// port is zero, the kernel chooses a port at each Open.
+	// Ports are the ports on which the forwarder listens. The forwarder passes a connection on to
+	// the same port of the target. If a port is zero, the kernel chooses a port at each Open.
 	Ports []int
 	// Self has addresses of this pod, in addition to those of its interfaces. None of these
 	// addresses can be the target, because the pod would connect to itself.
@@ -263,9 +263,9 @@ func (f *Forwarder) ownAddress(addr netip.Addr) bool {
 // dialTimeout allows for one lost SYN, which the kernel repeats after a second.
 const dialTimeout = 2 * time.Second
 
-// keepAlive ends a connection within 30 s if its other end vanishes. After the default lease
-// duration, also 30 s, a new holder becomes the target, and that change ends the connection
-// anyway.
+// keepAlive ends a connection within 30 s if its other end vanishes. If the holder vanishes,
+// another pod becomes the holder after the default lease duration, also 30 s. Then that pod
+// becomes the target, and this change ends the connection anyway.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}
 
 func dial(ctx context.Context, addr netip.Addr, port int) (*net.TCPConn, error) {

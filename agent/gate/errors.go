@@ -40,6 +40,7 @@ var (
 	// ErrNotRun means that the command could not be started, or that its exit code
 	// is unknown.
 	ErrNotRun = errors.New("the command was not run")
-	// ErrMessage means that neither end of the contract would send such a message.
+	// ErrMessage means that no desk would send such an order, or that no shim would send such a
+	// message.
 	ErrMessage = errors.New("malformed message")
 )

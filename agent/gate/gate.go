@@ -25,7 +25,7 @@ type Grant struct {
 	Deadline time.Duration `json:"deadline"`
 	// BootID is the id of the boot from which Deadline counts.
 	BootID string `json:"bootID"`
-	// Drain and Kill are the parts of the time budget that end at Deadline. At
+	// Drain and Kill are the last two parts of the time budget before Deadline. At
 	// Deadline−Kill−Drain the child gets its stop signal. At Deadline−Kill all
 	// descendants of the shim get SIGKILL.
 	Drain time.Duration `json:"drain"`
@@ -50,8 +50,8 @@ type Grant struct {
 // arguments permit it.
 const Unbounded = time.Duration(1<<63 - 1)
 
-// farthest bounds the time until the deadline of any bounded grant, because no Lease lasts
-// longer.
+// farthest is the longest possible time until the deadline of a bounded grant, because no Lease
+// lasts longer than an hour.
 const farthest = time.Hour
 
 // Bounded reports whether a Lease can last until the deadline.
@@ -143,8 +143,8 @@ type Report struct {
 	// Trouble is the last failure of this shim; zero if there was none.
 	Trouble Trouble
 	// Leap is the number of the last leap of the wall clock that no Grant has answered yet;
-	// zero if each leap is answered. The machine may have been paused, so the child stays
-	// frozen until the Grant.
+	// zero if each leap is answered. A leap may mean that the node was paused. So the child stays
+	// frozen until a Grant answers the leap.
 	Leap int
 	// Completed reports that the child ended with exit code 0 before anything had ordered it to
 	// stop. An application that gets a stop signal often exits with 0 before its work is done.

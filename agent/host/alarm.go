@@ -29,8 +29,9 @@ func NewAlarm() (*Alarm, error) {
 	return &Alarm{file: os.NewFile(uintptr(fd), "timer"), fd: fd, C: make(chan struct{}, 1)}, nil
 }
 
-// Run passes the timer's expirations on to C until Close. A ring may be late, or may come from
-// an earlier Set, so the reader of C must read the clock. No ring is ever lost.
+// Run passes the timer's expirations on to C until Close. A value in C may be late, or may belong
+// to an earlier call of Set, so the reader of C must read the clock. After each expiration C has an
+// unread value, so the reader misses no expiration.
 func (a *Alarm) Run() {
 	var expirations [8]byte
 	for {

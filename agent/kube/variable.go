@@ -52,8 +52,8 @@ type Key struct {
 	Key    string `json:"key"`
 	Add    int64  `json:"add"`
 	Result int64  `json:"result"`
-	// Pod is the uid of the pod that made this add. The field "At" is the value that
-	// [Variable.Keyed] got by this add.
+	// Pod is the uid of the pod that made this add. The field "At" is the value of
+	// [Variable.Keyed] after this add.
 	Pod string `json:"pod"`
 	At  int64  `json:"at"`
 }

@@ -26,7 +26,8 @@ func frame(kind WatchType, resourceVersion string) string {
 
 const bookmark = `{"type":"BOOKMARK","object":{"kind":"Lease","metadata":{"resourceVersion":"50","creationTimestamp":null},"spec":{}}}` + "\n"
 
-// collect watches a stream that consists of the argument "body", and then ends without an error.
+// collect watches a Lease, and returns the events. The server sends the argument "body", and then
+// ends the stream without an error.
 func collect(t *testing.T, body string) (seen []string, err error) {
 	t.Helper()
 	err = serve(t, http.StatusOK, body).WatchLease(t.Context(), "biller", "41", func(e WatchEvent) {

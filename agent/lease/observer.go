@@ -79,9 +79,9 @@ func (o *Observer) Watched(now time.Duration, r Record) {
 func (o *Observer) see(now time.Duration, r Record) {
 	o.alive = o.showsLife(r)
 	o.record, o.since = r, now
-	// A changed record gives its holder a whole new duration, so the head start for the earlier
-	// record ends. If a person has shortened the duration, the old head start could otherwise
-	// last longer than the new duration.
+	// A changed record gives its holder a whole new lease duration. So the holder's head start
+	// ([headStart]) for the earlier record ends. If a person has shortened the duration, the
+	// old head start could otherwise last longer than the new duration.
 	o.notBefore, o.headStartGiven = 0, false
 }
 

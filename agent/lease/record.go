@@ -18,7 +18,8 @@ var (
 	// server would compare nothing. For a PUT without a uid, the API server creates a missing
 	// object.
 	ErrNoUID = errors.New("lease was never read: no uid or no version to compare with")
-	// ErrNotStored means that the answer still has the version that was sent.
+	// ErrNotStored means that the answer to a write still has the version that the write should
+	// have replaced. So the API server has stored nothing.
 	ErrNotStored = errors.New("answered, but not stored")
 	// ErrLost means that the Lease no longer names the caller's hold. A [*LostError]
 	// names the new holder.
@@ -181,7 +182,8 @@ func (s Self) Release(r Record, wall time.Time, successor string) (Record, error
 }
 
 // distinctTime returns the wall clock's time in microseconds. If that time equals the argument
-// "from", distinctTime adds a microsecond, because the API server does not store equal bytes.
+// "from", distinctTime adds a microsecond, because the API server does not store a write that
+// changes nothing.
 func distinctTime(from, wall time.Time) time.Time {
 	now := wall.Truncate(time.Microsecond)
 	if now.Equal(from.Truncate(time.Microsecond)) {

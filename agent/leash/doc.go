@@ -22,8 +22,9 @@
 //     Then the claim renews the hold before any program gets an answer.
 //   - After [Leash.Break] the deadlines of all tied shims stay as they are. If the order to kill
 //     arrives, the shim kills its program before the end of its grant.
-//   - After a leap of the wall clock a shim freezes its program. The leash lets the program
-//     continue only when each claim has noted the leap, and has renewed its hold since then.
+//   - After a leap of the wall clock a shim freezes its program. The leash thaws the program
+//     only when each claim knows of the leap. Each hold to which the shim is tied must also
+//     have been renewed since the leap.
 //
 // A program that starts after the last call of the local API about a hold does not know that hold.
 // So the loss of the hold does not kill that program.

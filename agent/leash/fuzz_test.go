@@ -31,7 +31,7 @@ func FuzzGrantNeverOutlastsAKnownHold(f *testing.F) {
 		b := newBench(t, 2)
 		claims := [2]claimOf{{Tie: Tie{Deadline: instant.Never}}, {Tie: Tie{Deadline: instant.Never}}}
 		sent := map[gate.ShimID]order{}
-		firsts := map[gate.ShimID]order{} // the first grants that no later order has followed yet
+		firsts := map[gate.ShimID]order{} // by shim: the last order, if that is a first grant
 		for _, step := range steps {
 			id := gate.ShimID('a' + step%3)
 			c := &claims[step%2]

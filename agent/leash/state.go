@@ -231,10 +231,10 @@ func (s *state) bound(now time.Duration, its *leashed) (deadline time.Duration, 
 	return deadline, bounded, settled
 }
 
-// missed notes that an order could not be sent. The argument "unsent" reports that no part of the
-// order has left the agent. Otherwise the grant may have arrived all the same, so its deadline
-// stays noted. The shim never learns the number of a first grant that is unsent, so the method
-// "missed" forgets that number.
+// missed notes that an order could not be sent. The argument "unsent" reports that no part of
+// the order has left the agent. If "unsent" is false, the shim may have received a grant all
+// the same, so the deadline of that grant stays noted. The shim never learns the number of a
+// first grant that is unsent, so the method "missed" forgets that number.
 func (s *state) missed(o order, unsent bool, now time.Duration) {
 	its := s.shims[o.shim]
 	if its == nil {

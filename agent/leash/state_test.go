@@ -174,7 +174,7 @@ func TestShimThatJoinsAHoldIsTied(t *testing.T) {
 	assert.Len(t, b.act(), 2)
 }
 
-func TestDeathOfProgramLeadsToAFreshGrant(t *testing.T) {
+func TestShimGetsNewGrantAfterProgramsDeath(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, 1)
 	first := b.start("a")
@@ -246,7 +246,7 @@ func TestFailedOrderIsSentAgain(t *testing.T) {
 
 // If the desk cannot write the note of a first grant, the desk does not send that grant. So the
 // shim has started no child that the leash must kill after the loss of the hold.
-func TestLostHoldNeverKillsShimWithoutSentGrant(t *testing.T) {
+func TestLostHoldKillsOnlyShimsWithSentGrant(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, 1)
 	b.waits("a")

@@ -64,8 +64,9 @@ type hold struct {
 	// The field "told" reports that the program has got an answer about the hold by a call other
 	// than the bid.
 	told bool
-	// The field "unrenewed" reports that no answer is good before the next stored renewal. The
-	// cause is a leap of the wall clock, or a renewal that [keeper.tie] has requested.
+	// The field "unrenewed" reports that a renewal must be stored before the agent may answer
+	// that the hold is good. The cause is a leap of the wall clock, or a renewal that
+	// [keeper.tie] has requested.
 	unrenewed bool
 	// The field "asked" reports that a person requests that the program gives the hold back.
 	asked bool
@@ -164,7 +165,7 @@ func (h *hold) good(now time.Duration) time.Duration {
 	return max(h.deadline-h.kill-now, 0)
 }
 
-// phase returns the state of the hold, as the answers name it.
+// phase returns the state of the hold for the answers of the local API.
 func (h *hold) phase(now time.Duration) phase {
 	switch {
 	case h.over || h.returned || now >= h.deadline:

@@ -23,7 +23,7 @@ var budget, _ = api.NewBudget(api.DefaultLeaseDuration)
 // holder returns the name of the pod that holds the lock; empty for none.
 func holder(s *server) string { return api.PodOf(s.lease("lock.a").Holder) }
 
-func TestEndedStreamEndsRenewalsWithoutReleasingTheSlot(t *testing.T) {
+func TestClosingHoldStreamStopsRenewalsWithoutReleasingSlot(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		first, second := start(t, s, "first", "lock/a"), start(t, s, "second", "lock/a")
@@ -263,7 +263,7 @@ func TestYieldAnnotationSetsTheHoldStateToAsked(t *testing.T) {
 	})
 }
 
-func TestStoppedAgentReleasesOnlySlotsOfDeletedHolds(t *testing.T) {
+func TestStoppedAgentNeverReleasesSlotsThatProgramsHold(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a", "lock.b")
 		p := start(t, s, "first", "lock/a,lock/b")

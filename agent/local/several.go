@@ -60,9 +60,9 @@ func (a *API) postHolds(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// several returns the call for several claims that the query describes. Each such call gets its
-// holds in the alphabetical order of the claims (KIND/NAME), so that no two calls wait for each
-// other.
+// several returns the call that the query describes: a call for holds of several claims. Each such
+// call gets its holds in the alphabetical order of the claims (KIND/NAME), so that no two calls
+// wait for each other.
 func (a *API) several(query url.Values) (several, *problem) {
 	wait, every, problem := timesOf(query)
 	if problem != nil {
@@ -172,8 +172,9 @@ func (s several) tell() (answer holdings, problem *problem) {
 	return answer, nil
 }
 
-// leave ends the time in which the open call shows that the program lives. From now on,
-// heartbeats or a stream must show that. If the hold has ended, the second result is false.
+// leave no longer counts the connection of the call, which has shown so far that the program
+// lives. From now on, heartbeats or a stream must show that. If the hold has ended, the second
+// result is false.
 func (m member) leave(every time.Duration) (answer holding, has bool) {
 	_ = m.call(context.Background(), func(now time.Duration) {
 		if h := m.hold; h.phase(now) != lost {

@@ -52,7 +52,7 @@ func (k *keeper) untie(h *hold) {
 }
 
 // The method "leapt" makes the claim renew immediately, as after a leap of the wall clock.
-// Until that renewal is stored, no answer to a program is good.
+// Until that renewal is stored, the agent tells no program that its hold is good.
 func (k *keeper) leapt(now time.Duration) {
 	k.leaps = k.claim.Leapt(now)
 }

@@ -220,7 +220,7 @@ func TestHeartbeatAnswerPredictsWhenShimKillsProgram(t *testing.T) {
 	})
 }
 
-func TestProgramSurvivesTheDeletionOfAHold(t *testing.T) {
+func TestProgramKeepsRunningAfterReleasingAHold(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p, g := startLeashed(t, s, "first", "lock/a")
@@ -267,7 +267,7 @@ func TestProgramThawsOnlyAfterItsHoldIsRenewed(t *testing.T) {
 	})
 }
 
-func TestNewHoldOutlastsTheGrantOfItsProgram(t *testing.T) {
+func TestGrantOfProgramsShimNeverOutlastsNewHold(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p, g := startLeashed(t, s, "first", "lock/a")

@@ -243,7 +243,7 @@ func TestStartupProbeFailureInFirstSecondIsIgnored(t *testing.T) {
 	})
 }
 
-func TestAgentStopsProbingReadinessAfterFirstSuccess(t *testing.T) {
+func TestAgentProbesReadyContainerOnlyWhenKubeletAsks(t *testing.T) {
 	bubble(t, api.Probes{Readiness: declared("readiness", func(p *api.Probe) { p.SuccessThreshold = 2 })}, func(a *app) {
 		a.runs("h1")
 		a.pass(2500 * time.Millisecond)
@@ -409,7 +409,7 @@ func TestConcurrentProbeRequestsCauseASingleProbe(t *testing.T) {
 	})
 }
 
-func TestHangingProbeIsRedirectedBeforeItsTimeout(t *testing.T) {
+func TestAgentRedirectsKubeletBeforeHangingProbeTimesOut(t *testing.T) {
 	other := func(p *api.Probe) { p.HTTPGet.Host = "10.9.9.9" }
 	bubble(t, api.Probes{Readiness: declared("x", nil), Liveness: declared("x", other)}, func(a *app) {
 		a.answer("x", passes)

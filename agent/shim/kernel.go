@@ -154,8 +154,8 @@ func (k *kernel) Say(line string) {
 	}
 }
 
-// lastWords bounds the time in which the shim's last lines are written when its process ends. A
-// pipe that is not full accepts them immediately.
+// lastWords bounds the time for which an ending shim waits until its last log lines are written.
+// Only a full pipe delays these lines.
 const lastWords = 50 * time.Millisecond
 
 func (k *kernel) finishWriting() {

@@ -23,7 +23,7 @@ import (
 type Metrics struct {
 	clock func() time.Duration
 
-	// longest is the longest time between two checks of the clock by the agent's loop.
+	// longest is the longest sleep of the agent's loop. The loop reads the clock before each sleep.
 	longest time.Duration
 	// tight is the least time that must be left until the deadline when a renewal is stored. If
 	// less is left, the renewal counts as late.
@@ -44,7 +44,7 @@ type Metrics struct {
 }
 
 // NewMetrics returns the metrics of a pod of the workload. The argument "longest" is the
-// longest time between two reads of the clock by the agent's loop.
+// longest sleep of the agent's loop, which reads the clock before each sleep.
 //
 // The fields Renew and RenewDeadline of [api.Budget] count from the instant at which the last
 // stored renewal was sent. The next renewal is due after Renew, and the drain begins after

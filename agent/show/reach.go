@@ -43,8 +43,9 @@ type target struct {
 	// misses counts the checks without an answer. After a pod has answered for the duration in
 	// the constant "steady", the count begins at zero again.
 	misses int
-	// expiry is the instant at which the holder's Lease expires, as [target.see] first gets it
-	// after an error. Without an error, expiry is zero.
+	// expiry is the instant at which the holder's Lease expires. After an error, the first
+	// call of [target.see] sets the field, and later calls keep this value. Without an error,
+	// expiry is zero.
 	expiry time.Duration
 	// The field "renewed" reports that the holder has renewed since the standby stored the value
 	// of the field "expiry". If a holder neither answers nor renews, it may be dead. The standby

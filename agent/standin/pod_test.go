@@ -164,7 +164,7 @@ func TestWaitContainerSurvivesARestartOfTheAgent(t *testing.T) {
 	require.NoError(t, <-done)
 }
 
-func TestStandInRefusesGrantAfterWaitContainerEnds(t *testing.T) {
+func TestStandInRefusesGrantWhenNoContainerWaits(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	s := serve(t, t.TempDir())
 	done := make(chan error, 1)
@@ -213,7 +213,7 @@ func TestHoldStaysUnprovenAfterRestartOfAllContainers(t *testing.T) {
 	assert.Equal(t, "h2", serve(t, dir).next().Hold)
 }
 
-func TestAgentTurnCommandSucceedsWithoutNoteOrVolume(t *testing.T) {
+func TestAgentTurnCommandSucceedsWithoutAnyRecordedHold(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, Turn(Dir(dir)))
 	require.NoError(t, Turn(Dir(filepath.Join(dir, "not there yet"))))
@@ -425,7 +425,7 @@ func TestApplicationNeverStartsAfterItsDeadline(t *testing.T) {
 }
 
 // A disk that hangs must not keep the watchdog from its work.
-func TestWatchdogRestartsContainersWhileNoteWriteHangs(t *testing.T) {
+func TestStandInRestartsContainersPromptlyDespiteHangingDisk(t *testing.T) {
 	writes, hang := 0, make(chan struct{})
 	s := serveOn(t, t.TempDir(), func() {
 		if writes++; writes > 1 {
@@ -451,7 +451,7 @@ func TestWatchdogRestartsContainersWhileNoteWriteHangs(t *testing.T) {
 }
 
 // While the write of the first note hangs, the gate still reacts to a stop.
-func TestStopSignalIsObeyedWhileNoteWriteHangs(t *testing.T) {
+func TestStandInObeysStopSignalDespiteHangingDisk(t *testing.T) {
 	begun, hang := make(chan struct{}), make(chan struct{})
 	s := serveOn(t, t.TempDir(), func() {
 		close(begun)

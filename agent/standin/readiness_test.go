@@ -14,7 +14,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
-func TestDrainEndsWhenUnreadyPodStatusIsStored(t *testing.T) {
+func TestReadinessGateDrainsUntilUnreadyStatusIsStored(t *testing.T) {
 	r := NewReadiness(host.Now)
 	last := func() gate.Report { return r.box.last }
 	id := r.report.Shim

@@ -55,8 +55,9 @@ type Holder struct {
 	Turn api.Revision
 	// Failed reports that the turn has failed, so the hold must end.
 	Failed bool
-	// Proven reports that the revision is proven. Starting reports that the application of a proven
-	// revision has not served yet in this hold, and still has time to begin.
+	// Proven reports that the holder's own revision is proven. Starting reports that the
+	// application of a holder with a proven revision has not served yet in this hold, and still
+	// has time to begin.
 	Proven, Starting bool
 	// Wake is the instant of the next decision, unless the facts change before that.
 	Wake time.Duration

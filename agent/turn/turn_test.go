@@ -406,7 +406,7 @@ func TestLeaseRemembersTurnsOfOnlyTheLatestRevisions(t *testing.T) {
 	assert.Equal(t, 2, r.counted(r.Turns[0].Revision).of(r.Turns[0].Revision).Count)
 }
 
-func FuzzRolloutTextSurvivesARoundTrip(f *testing.F) {
+func FuzzRolloutAnnotationSurvivesARoundTrip(f *testing.F) {
 	f.Add(inTurn(pod("b1", newer)).Rollout.String())
 	f.Fuzz(func(t *testing.T, s string) {
 		r := Parse(s)

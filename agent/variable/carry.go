@@ -264,7 +264,7 @@ func refuse(calls []*call, refusal Refusal) {
 // answer.
 func expire(calls []*call, refusal Refusal) []*call {
 	return slices.DeleteFunc(calls, func(c *call) bool {
-		over := c.over() // called only once, because the result may change meanwhile
+		over := c.over() // called only once, because a second call may return another result
 		if over {
 			c.answer <- Answer{Refusal: refusal}
 		}

@@ -34,8 +34,8 @@ type asker struct {
 	command []string
 }
 
-// probeCommand requests the agent's answer, and runs the command of the probe if the answer
-// demands it. The kubelet gets the exit code and the output.
+// probeCommand requests the agent's answer to the probe. If the answer demands that the probe's
+// command runs, probeCommand runs the command. The kubelet gets the exit code and the output.
 func probeCommand(ctx context.Context, args []string) (int, error) {
 	// The kubelet starts this process once in each period of the probe, within the application's
 	// limits. So only one thread runs Go code.
@@ -79,8 +79,8 @@ func parseProbe(args []string) (*asker, error) {
 	}, nil
 }
 
-// ask requests the agent's answer. For a probe without a command, the agent carries out the
-// probe before it answers. Such a request may take as long as the kubelet waits.
+// ask requests the agent's answer to the probe. For a probe without a command, the agent
+// carries out the probe before it answers. Such a request may take as long as the kubelet waits.
 func (a *asker) ask(ctx context.Context) (*http.Response, error) {
 	if len(a.command) > 0 {
 		a.client.Timeout = probePatience

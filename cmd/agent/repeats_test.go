@@ -45,7 +45,7 @@ func TestRepeatedFailureIsLoggedEveryTenMinutes(t *testing.T) {
 	})
 }
 
-func TestEachKindOfFailureIsLoggedOnce(t *testing.T) {
+func TestRepeatedDebugErrorIsLoggedOncePerLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		all := logged(t, func(log *slog.Logger) {
 			for port := range 3 {

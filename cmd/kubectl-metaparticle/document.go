@@ -23,7 +23,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// errPath means that the text has no place for the path of an operation.
+// errPath means that the text of a document has no place to which an operation's path leads.
 var errPath = errors.New("no such place in the text")
 
 // document is one object of a manifest.

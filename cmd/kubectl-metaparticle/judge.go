@@ -154,7 +154,9 @@ func (e *explainer) ungated(claims bool) []string {
 		case request.Injects() && e.optedIn():
 			reasons = append(reasons, policyReason("NotInjected"))
 		case request.Injects() || !claims:
-			continue // another reason covers this pod
+			// Either the namespace lacks the label, or the workload claims nothing. The
+			// method "judge" reports both cases.
+			continue
 		case rolling:
 			reasons = append(reasons, "pods from before the annotation run ungated until a rollout has replaced them")
 		case e.workload != nil && e.workload.GetKind() == "Job":

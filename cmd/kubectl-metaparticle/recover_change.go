@@ -84,8 +84,9 @@ func (r recovering) annotate(ctx context.Context, of coordinationv1.Lease, wants
 	l := &of
 	stays := func(err error) bool { return refusesLease(err) || apierrors.IsNotFound(err) }
 	err := patiently(ctx, stays, func(ctx context.Context) error {
-		// A tenant can change many Leases all the time. So conflicts get less time than other
-		// errors.
+		// A tenant can change many Leases all the time, so that each patch has a conflict. With
+		// the whole [patience] for each such Lease, the command would take too long. So the
+		// command gives up a Lease after a few conflicts.
 		return retry.RetryOnConflict(retry.DefaultBackoff, func() error {
 			return r.patch(ctx, l, wants(l))
 		})

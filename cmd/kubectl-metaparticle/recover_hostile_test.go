@@ -135,7 +135,7 @@ func TestRecoverCommandWritesNothingIfEveryPauseFails(t *testing.T) {
 	})
 }
 
-func TestRecoverCommandRefusesFarTokensWithoutAFlag(t *testing.T) {
+func TestRecoverCommandRefusesTokensFarAboveFloor(t *testing.T) {
 	token := func(value string) map[string]string { return map[string]string{api.TokenAnnotation: value} }
 	const evil = "lock.z in shop"
 	for name, c := range map[string]struct {
@@ -177,7 +177,7 @@ func TestRecoverCommandProposesAtMostFiveIgnoreFlags(t *testing.T) {
 
 // Only the person knows the floor of the interrupted command, because that floor may be greater
 // than each token in the cluster. So without --floor, "recover" refuses to continue.
-func TestInterruptedRecoveryContinuesOnlyWithAnExplicitFloor(t *testing.T) {
+func TestInterruptedRecoveryContinuesOnlyWithExplicitTokenFloor(t *testing.T) {
 	w := newRestored(t, 5000, slotLease("lock.a", "", map[string]string{api.PausedAnnotation: string(api.PauseRecover)}),
 		slotLease("lock.z", "b", map[string]string{api.TokenAnnotation: "5001"}))
 	assert.Equal(t, exitRefused, w.recover(0))

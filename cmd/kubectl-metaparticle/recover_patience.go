@@ -65,9 +65,10 @@ func refusesLease(err error) bool {
 	return apierrors.IsInvalid(err) || apierrors.IsForbidden(err) || apierrors.IsRequestEntityTooLargeError(err) || apierrors.IsConflict(err)
 }
 
-// refusesWrites reports whether the API server has answered, and refuses the write for good. Each
-// error without an answer can end soon. So can an answer that asks for a repetition, or that does
-// not recognize the user while the API server starts.
+// refusesWrites reports whether the error is an answer by which the API server refuses a write
+// for good. An error without an answer can end soon, so the result is false. The result is also
+// false for an answer that asks for a repetition. An answer that does not recognize the user
+// gives false, too, because a starting API server can send such an answer.
 func refusesWrites(err error) bool {
 	var answer apierrors.APIStatus
 	if !errors.As(err, &answer) {

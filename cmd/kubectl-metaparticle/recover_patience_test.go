@@ -53,7 +53,7 @@ func (w *restored) failing(name string, failure error, lasts time.Duration) {
 	})
 }
 
-func TestRecoverCommandOutlastsPassingErrors(t *testing.T) {
+func TestRecoverCommandSucceedsDespiteTwentySecondsOfErrors(t *testing.T) {
 	for name, failure := range passingErrors() {
 		for _, of := range []string{"lock.b", "metaparticle-recover-3"} {
 			t.Run(name+" of "+of, func(t *testing.T) {
@@ -70,7 +70,7 @@ func TestRecoverCommandOutlastsPassingErrors(t *testing.T) {
 	}
 }
 
-func TestRecoverCommandOutlastsFailedReads(t *testing.T) {
+func TestRecoverCommandSucceedsDespiteFailedReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newRestored(t, 5000, slotLease("lock.a", "a", nil))
 		lists := 0
@@ -118,7 +118,7 @@ func TestLastingPauseErrorEndsTheRecoverCommand(t *testing.T) {
 	}
 }
 
-func TestLastingWriteErrorKeepsPausesOfRecoverCommand(t *testing.T) {
+func TestRecoverCommandKeepsPausesIfWritesKeepFailing(t *testing.T) {
 	for name, failure := range passingErrors() {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -181,7 +181,7 @@ func TestRecoverCommandReportsHoldersThatDoNotYield(t *testing.T) {
 	})
 }
 
-func TestRefusedRecoveryAndDryRunWriteNothing(t *testing.T) {
+func TestDryRunAndRefusedRecoveryWriteNothing(t *testing.T) {
 	for name, c := range map[string]struct {
 		revision, floor uint64
 		fence           int64
@@ -204,7 +204,7 @@ func TestRefusedRecoveryAndDryRunWriteNothing(t *testing.T) {
 	}
 }
 
-func TestRecoverCommandLeavesSlotsUnpausedIfWritingFails(t *testing.T) {
+func TestRecoverCommandPausesNothingIfFirstWriteFails(t *testing.T) {
 	w := newRestored(t, 5000, slotLease("lock.a", "a", nil))
 	w.WithWatch = interceptor.NewClient(w.WithWatch, interceptor.Funcs{
 		Create: func(context.Context, client.WithWatch, client.Object, ...client.CreateOption) error {

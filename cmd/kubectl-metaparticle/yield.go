@@ -199,8 +199,8 @@ func (s *subject) held() (hold, error) {
 		}
 		return hold{}, refusal(fmt.Sprintf("%d pods hold slots of %s: name one of %s", len(holds), s.title, strings.Join(names, ", ")))
 	}
-	// In one return statement, Go might copy holds[0] before the method "holding" sets its
-	// fields.
+	// In one return statement, Go might copy holds[0] before the method "holding" sets fields
+	// of holds[0].
 	err := s.holding(&holds[0])
 	return holds[0], err
 }

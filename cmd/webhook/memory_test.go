@@ -44,7 +44,9 @@ func TestGoMemoryLimitDerivesFromTheContainersLimit(t *testing.T) {
 	}
 }
 
-// A change of the container's limit must also change the collector's limit.
+// The webhook reads its memory limit from an environment variable. In the manifest this
+// variable must refer to the container's limit. Then a change of the container's limit also
+// changes the limit of Go's garbage collector.
 func TestManifestTellsTheContainerItsMemoryLimit(t *testing.T) {
 	text, err := os.ReadFile("../../manifests/webhook.yaml")
 	require.NoError(t, err)

@@ -70,8 +70,8 @@ var known = []schema.GroupVersionKind{
 type counter struct {
 	// number is the key of the annotation with the template's number.
 	number string
-	// hash is the key of the label with the template's hash. The ReplicaSet's selector contains the
-	// label, too, and no user can change a selector.
+	// hash is the key of the label with the template's hash. The webhook reads the
+	// label's value from the ReplicaSet's selector, because no user can change a selector.
 	hash string
 }
 

@@ -32,7 +32,8 @@ func (s *Server) Warn(trouble string) error {
 	return s.send(s.changed(change{Now: s.Now(), Trouble: trouble}))
 }
 
-// alive returns the message of an idle stream.
+// alive returns the message by which a browser sees that its connection still works. Each stream
+// sends this message even while no slot changes.
 func (s *Server) alive() message {
 	s.mu.Lock()
 	defer s.mu.Unlock()

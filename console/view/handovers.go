@@ -49,9 +49,10 @@ type report struct {
 	pod, reason, cause string
 }
 
-// told has the Events about the last hold of a slot. The field "acquired" has the Event about the
-// acquisition, "ending" about the end, and "released" about the release. If no Event tells of the
-// release of the hold before, the field "unreleased" has the Event about the end of that hold.
+// told has the Events about the last hold of a slot. The field "acquired" has the Event about
+// the acquisition of that hold, "ending" about its end, and "released" about its release. If no
+// Event tells of the release of the previous hold, the field "unreleased" has the Event about
+// the end of the previous hold.
 type told struct{ ending, released, acquired, unreleased *report }
 
 // lateness bounds how late the Event of a release may follow the Event of the next acquisition. The

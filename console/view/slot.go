@@ -219,8 +219,9 @@ func (s *Slot) fill(l *coordinationv1.Lease, now time.Time, old bool) {
 	s.Holder.Starting = s.Holder.ServingSince == nil && s.serves() && Young(l, now)
 }
 
-// A new holder counts as starting for the startShare-th part of the lease duration, but at most for
-// the time startsWithin. After that time without a renewal, no holder counts as starting.
+// A new holder counts as starting for the lease duration divided by startShare, but at most for the
+// time startsWithin. If the last renewal is a lease duration old, or as old as startsWithin, the
+// holder does not count as starting.
 const (
 	startShare   = 3
 	startsWithin = time.Minute

@@ -100,9 +100,9 @@ type writer struct {
 	at     []int
 }
 
-// FuzzShardsOfTwoCountsAreNeverHeldTogether runs random schedules of three processes that want
+// FuzzPodsWithDifferentShardCountsNeverHoldConcurrently runs random schedules of three processes that want
 // random numbers of shards and random runs. Agents acquire open Leases, and release closed Leases.
-func FuzzShardsOfTwoCountsAreNeverHeldTogether(f *testing.F) {
+func FuzzPodsWithDifferentShardCountsNeverHoldConcurrently(f *testing.F) {
 	for seed := range uint64(300) {
 		f.Add(seed)
 	}

@@ -115,8 +115,8 @@ func TestManyEmptyJSONObjectsAreRefusedBeforeDecoding(t *testing.T) {
 	}
 }
 
-// largeWorkload returns a workload with many containers and variables, as the API server
-// sends it, with its managed fields.
+// largeWorkload returns a workload with many containers and environment variables. The text has
+// the managed fields, as the API server sends them.
 func largeWorkload(containers, variables int) string {
 	var all, managed []string
 	for c := range containers {

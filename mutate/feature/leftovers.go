@@ -28,7 +28,8 @@ func judgeLeftovers(p *Pod) reason.Refusals {
 }
 
 // JudgeUnclaimed refuses injected parts in a pod that claims nothing, unless the pod's conditions
-// or barrier need these parts. A copied pod that has lost its claim would wait for ever.
+// or barrier need these parts. Such a pod is probably the copy of a gated pod, but without the
+// annotation of the claim. If the copy were admitted, its injected parts would wait for ever.
 func JudgeUnclaimed(pod *corev1.Pod, request api.Request) reason.Refusals {
 	var refusals reason.Refusals
 	for _, name := range shimmed(pod) {

@@ -102,7 +102,8 @@ func (f Facts) isTemplate() bool { return len(f.Path) > 0 }
 // the Go types of this build do not know.
 func (f Facts) field(path ...any) any { return f.Document.Get(slices.Concat(f.Path, path)...) }
 
-// place locates a container: the list of the pod, and the index in that list.
+// place locates a container by the name of one of the pod's lists, and by the index in that
+// list.
 type place struct {
 	list  string
 	index int

@@ -10,9 +10,10 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/patch"
 )
 
-// patchReadiness makes the pod's readiness depend on the pod condition that the agent sets. After
-// the success of a once claim, and with the local API, the application runs in every pod. So
-// the function changes no pod with a once claim or the local API.
+// patchReadiness makes the pod's readiness depend on the pod condition that the agent sets. The
+// function changes no pod with a once claim: after the work of the claim is done, the application
+// runs in every such pod. The function changes no pod with the local API either, because the
+// application runs in every such pod, too.
 func patchReadiness(p *Pod, d *patch.Document) {
 	if _, once := p.Request.Once(); once || p.Request.Gate == api.GateProgram {
 		return

@@ -58,7 +58,7 @@ func FuzzJSONNodeDecodesLikePackageEncodingJSON(f *testing.F) {
 	})
 }
 
-func TestMarshalledStringsDecodeToTheSameStrings(t *testing.T) {
+func TestMarshaledStringsDecodeToTheSameStrings(t *testing.T) {
 	for _, words := range [][]string{nil, {}, {""}, {"a", "b c"}, {`"`, `\`, "\n", "é", "<&>", "\x7f", "\xff"}} {
 		var got []string
 		require.NoError(t, json.Unmarshal(marshal(words), &got))

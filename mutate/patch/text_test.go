@@ -12,7 +12,7 @@ import (
 	"gomodules.xyz/jsonpatch/v2"
 )
 
-func TestPatchTextEqualsMarshalledOperations(t *testing.T) {
+func TestPatchTextMatchesStandardJSONEncodingOfOperations(t *testing.T) {
 	operations := []jsonpatch.Operation{
 		jsonpatch.NewOperation("add", `/a/b~1c"d`, json.RawMessage(`{"e":[1]}`)),
 		jsonpatch.NewOperation("replace", "/f", map[string]any{"g": nil}),

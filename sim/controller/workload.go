@@ -40,8 +40,8 @@ type revision struct {
 	// the version of the application.
 	Stamp     api.Revision
 	Behaviour world.Behaviour
-	// Replicas is the size of the revision's ReplicaSet. The field "available" is the number of
-	// available pods in the status of the ReplicaSet.
+	// Replicas is the number of pods that the revision's ReplicaSet is to have. The field
+	// "available" is the number of available pods in the status of the ReplicaSet.
 	Replicas, available int
 	// Applied is the instant at which a person applied the template last.
 	Applied time.Duration
@@ -164,7 +164,8 @@ func (l *Workload) observe() {
 	}
 }
 
-// Available reports whether the pod stays, and has been Ready for the time MinReady.
+// Available reports whether the pod has been Ready for the time MinReady, and is not being
+// deleted.
 func (l *Workload) Available(p *world.Pod) bool {
 	since, ready := l.since[p]
 	return ready && p.Shown.Stays() && l.Now()-since >= l.MinReady

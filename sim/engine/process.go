@@ -64,7 +64,8 @@ func (p *Process) Thaw() {
 	}
 }
 
-// WhenThawed runs f when the process thaws, or now if the process is not frozen.
+// WhenThawed runs f when the process thaws, or now if the process is not frozen. If the process
+// is dead, WhenThawed does not run f.
 func (p *Process) WhenThawed(f func()) {
 	switch {
 	case p.Dead:

@@ -211,9 +211,10 @@ func (c *changing) improves() bool {
 	return true
 }
 
-// breaks applies a broken version. Then a person undoes the change, or mends the version. The
-// function applies a good version instead if old pods would not remain, or if the controller
-// may delete old pods during a handover. After a violation the function returns false.
+// breaks applies a broken version. Then a person undoes the change, or mends the version. With some
+// workloads a broken version leaves no old pod, or the controller may delete old pods during a
+// handover. For such a workload, breaks applies a good version instead. After a violation the
+// function returns false.
 func (c *changing) breaks() bool {
 	before := c.Newest
 	if !c.protects || c.replacesRestarting() {
@@ -284,8 +285,9 @@ func (c *changing) abandons() bool {
 }
 
 // replacesRestarting reports whether the controller may delete old pods during a handover.
-// A strict controller deletes each old pod that is not Ready. If a shim ends with its
-// child, the kubelet restarts the container, and meanwhile the pod is not Ready.
+// If the template's StandBy is false, the old holder's shim ends with its child at a handover. The
+// kubelet then restarts the container, and meanwhile the pod is not Ready. A strict controller
+// deletes each old pod that is not Ready.
 func (c *changing) replacesRestarting() bool {
 	return c.Workload.Template.Strict && !c.Workload.Template.StandBy
 }

@@ -54,8 +54,8 @@ func (r processRows) replaceBoth(c *world.Child) {
 	c.Pod().RestartAgent()
 }
 
-// replaceUnwritable replaces the agent while no write is stored. The new agent process finds the
-// child and the Lease, but cannot renew.
+// replaceUnwritable replaces the agent while the API server stores no write. The new agent
+// process finds the child and the Lease, but cannot renew.
 func (r processRows) replaceUnwritable(c *world.Child) {
 	p := c.Pod()
 	p.Agent().Kill()

@@ -30,7 +30,8 @@ func (r restoring) run() {
 			snapshot = engine.Between(r.Rng, began, r.Now())
 			r.API.Lose()
 		})
-		// The person waits for the longest lease duration on the slowest clock.
+		// Before the restore, a person waits for the longest lease duration, by the slowest clock.
+		// During that wait, each application with a shim must stop.
 		if !r.Pass(world.Slow(r.longest)) {
 			return
 		}

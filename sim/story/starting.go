@@ -60,8 +60,8 @@ func (s *starting) run() {
 	}
 }
 
-// started demands that all pods have started in time. After that a pod may send a request only
-// for a slot that it holds for life.
+// started demands that all pods have started in time. In the quiet time that follows, no child may
+// stop. In that time a pod may send only the renewals of a slot that the pod holds for life.
 func (s *starting) started(after string) bool {
 	bound := s.lasting()
 	for end := s.Now() + bound; ; {

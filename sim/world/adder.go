@@ -24,7 +24,7 @@ type adder struct {
 	name    string
 	rng     *rand.Rand
 	program *program
-	// Note is the add with an idempotency key that has no answer yet; nil for none.
+	// Note is the add that has an idempotency key, and no answer yet; nil for none.
 	Note *note
 	adds int
 	// holds has the agent's answers about the last holds of the pod's programs. The method "write"

@@ -49,7 +49,7 @@ type Bidder struct {
 	// Due reports that the bidder has not held yet in the present quiet times. Such a bidder must
 	// still hold once.
 	Due bool
-	// idles reports that the bidder will bid after some time. The field Joint is the open call for
+	// idles reports that the bidder waits before its next bid. The field Joint is the open call for
 	// several claims in which the bidder takes part; nil for none.
 	idles bool
 	Joint *joint
@@ -229,10 +229,10 @@ func drawRole(b *Bidder) string {
 	return "&as=reader"
 }
 
-// readsOn reports whether a bidder that is not due bids again, as a reader. In quiet times
-// ([World.Calm]) such a bidder bids again while any writer waits for its own first hold of these
-// times. So the story of readers shows that readers starve no writer. Once the programs fall silent
-// ([World.Silent]), the result is false.
+// readsOn reports whether a bidder that has already held in the present quiet times
+// ([World.Calm]) bids again, as a reader. The result is true while any writer waits for its own
+// first hold of these times. So the story of readers shows that readers starve no writer. Once
+// the programs fall silent ([World.Silent]), the result is false.
 func readsOn(b *Bidder) bool {
 	w := b.Pod.w
 	return b.Claim.Kind == api.RWLock && w.Calm && !w.Silent && !b.Due && slices.ContainsFunc(w.Locals, func(p *LocalPod) bool {

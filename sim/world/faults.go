@@ -76,8 +76,8 @@ func (n *Node) Thaw() {
 	}
 	n.w.Note(n.Name, "wakes")
 	if n.stoppedAt <= n.lingersUntil {
-		// The node was suspended just after a pause of the machine, before the shims had frozen
-		// their children.
+		// The suspension began just after a pause of the machine, so the shims may not have frozen
+		// the children that outlived their slots. The shims now get the time [Quick] for that.
 		n.lingersUntil = max(n.lingersUntil, n.w.Now()+Quick)
 		for _, c := range slices.Clone(n.w.Checks.Alive) {
 			if c.Pod().Node == n {

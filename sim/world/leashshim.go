@@ -205,7 +205,7 @@ func (s *leashShim) kill(why string) {
 	p.w.Note(s.name, "%s", why)
 	took := killTime(s.rng)
 	if p.Node.Now() > s.grant.KillAt()+time.Second {
-		took = 0 // the machine stood still: shim and program go on at the same instant
+		took = 0 // the machine stood still: the shim kills the program as soon as both wake
 	}
 	s.end()
 	p.w.After(took, func() {

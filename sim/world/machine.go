@@ -66,8 +66,8 @@ func (m machine) Next(starting bool) shim.Input {
 	}
 }
 
-// take returns the first input that the shim accepts, unless the shim is frozen. A shim that is
-// starting a child accepts only the result of the start, ticks and alarms.
+// take returns the first input that the shim accepts, unless the shim is frozen. While a child is
+// starting, the shim accepts only Start, Beat and Rang.
 func (m machine) take(starting bool) (shim.Input, bool) {
 	i := slices.IndexFunc(m.inputs, func(in shim.Input) bool {
 		_, started := in.(shim.Start)

@@ -36,8 +36,9 @@ type sighting struct {
 }
 
 // forget removes shards from the slots that the model remembers, as enroll's sweep does. The model
-// forgets a shard that has had no Lease, and that no pod has claimed, for the shard's longest lease
-// duration. The argument "claimed" has the slots that pods claim.
+// forgets a shard after a time in which the shard had no Lease, and no pod claimed the shard. That
+// time is the longest lease duration of all pods that ever claimed the shard. The argument
+// "claimed" has the slots that pods claim.
 func (s *stamper) forget(claimed []string) {
 	for slot, duration := range s.w.remembered {
 		_, exists := s.w.API.Lease(slot)
@@ -181,7 +182,7 @@ func (s *stamper) expired(l *kube.Lease) (bool, time.Duration) {
 }
 
 // write updates a Lease as the argument "order" demands. The update fails if the Lease has changed
-// since the list.
+// since the stamper listed the Leases.
 func (s *stamper) write(ctx context.Context, name string, raw json.RawMessage, order stamp.Stamp) error {
 	body := apiserver.Decode(raw)
 	annotations, _ := apiserver.Metadata(body)["annotations"].(map[string]any)

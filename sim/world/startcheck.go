@@ -13,9 +13,10 @@ import (
 // StartSlot is the Lease of the start lock.
 var StartSlot = api.StartLockLease("db")
 
-// checkStart demands that the pod holds the start lock when a child begins. In quiet times no other
-// pod may be starting at that instant. The check excuses a machine that has just woken from a
-// pause, because its clock stood still.
+// checkStart demands that the pod holds the start lock when a child begins. In quiet times, which
+// have no faults, no other pod may be starting at that instant. The check excuses a child whose
+// machine was paused until just now. The machine's clock stood still, so the pod may have lost the
+// lock unnoticed.
 func checkStart(l *checks, c *Child) {
 	p := c.Pod()
 	if !slices.Contains(p.Slots, StartSlot) || c.Excused || l.Now() <= p.Node.wokeAt+Lingering && p.Node.wokeAt > 0 {

@@ -26,9 +26,9 @@ func BudgetOf(d time.Duration) api.Budget {
 // doubles if two standbys collide.
 const Quick = 100 * time.Millisecond
 
-// Late bounds the delay with which an agent notices that an instant has come. The timers of the
-// agent's loop run by true time. The loop sleeps for 10 s at most, and the agent's clock may gain
-// a twelfth in that time, which is 834 ms.
+// Late bounds the delay with which an agent notices that an instant of its own clock has come. The
+// agent's loop computes each sleep by that clock, but the timer of the sleep runs by true time. A
+// sleep lasts 10 s at most. In that time the agent's clock may gain a twelfth, which is 834 ms.
 const Late = 900 * time.Millisecond
 
 // Slowest is the longest time after which a standby reads again, if a read has found no Lease.

@@ -68,7 +68,7 @@ func lasts(b *Bidder) time.Duration {
 	return engine.Between(b.rng, 10*time.Millisecond, 90*time.Second)
 }
 
-// MostWork bounds the duration of the work under one hold in quiet times.
+// MostWork bounds the duration of the work under one hold in quiet times, which have no faults.
 const MostWork = 3 * time.Second
 
 // works lets the bidder begin its work, or go on with its work.

@@ -250,8 +250,8 @@ func (x *exits) since(work int, processes []int) (samples.Times, error) {
 	return taken, x.failed
 }
 
-// eventually calls the function "done" each second, until a call returns true or an error. After
-// startLimit eventually returns an error.
+// The function "eventually" calls the function "done" each second, until a call returns true or an
+// error. If no call does so within startLimit, the result is an error.
 func eventually(ctx context.Context, what string, done func() (bool, error)) error {
 	limit := time.After(startLimit)
 	for {

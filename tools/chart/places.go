@@ -129,8 +129,8 @@ func monitored(kind, text string, path ...string) place {
 // of a list element's dash. So a placeholder that is a key sorts behind all other keys of its map.
 func mark(number int) string { return fmt.Sprintf("zPLACE%03d", number) }
 
-// sign writes the placeholders of all places into one object. The object may lack a place
-// that only a component adds.
+// sign writes the placeholders of all places into one object. If the object lacks a
+// place, sign skips that place, because only a Kustomize component may add the place.
 func sign(object *yaml.RNode) error {
 	for number, p := range places {
 		if object.GetKind() != p.kind || p.name != "" && object.GetName() != p.name {

@@ -108,8 +108,8 @@ func command(ctx context.Context, directory string, environment []string, words 
 
 // earlier is an earlier version of Metaparticle.
 type earlier struct {
-	// tree is the directory with the files of the earlier version. The tests in the tree write into
-	// the directory "made".
+	// tree is the directory with the files of the earlier version. The field "made" is the
+	// directory into which the tests in the tree write.
 	tree, made string
 	// into is the folder in tools/earlier/testdata that gets the collected files.
 	into string

@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestBuildsIgnoreSettingsThatChangePrograms(t *testing.T) {
+func TestBuildsIgnoreGoSettingsThatChangeBinaries(t *testing.T) {
 	home := t.TempDir()
 	settings := filepath.Join(home, "env")
 	require.NoError(t, os.WriteFile(settings, []byte("GOAMD64=v3\nGOFLAGS=-tags=other\nGOPROXY=https://goproxy.example\nGOFIPS140=latest\n"), 0o600))

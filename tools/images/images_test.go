@@ -175,7 +175,8 @@ func TestEqualSourcesMakeEqualImageDigests(t *testing.T) {
 	sources := t.TempDir()
 	source, err := os.ReadFile("testdata/hello/main.go")
 	require.NoError(t, err)
-	// The compiled binary contains the module's name, but not the folder of the sources.
+	// The compiled binary contains the module's name, but not the folder of the sources. So
+	// this copy of the sources has the same module name, but another folder.
 	place := filepath.Join(sources, "tools/images/testdata/hello")
 	require.NoError(t, os.MkdirAll(place, 0o700))
 	require.NoError(t, os.WriteFile(filepath.Join(place, "main.go"), source, 0o600))

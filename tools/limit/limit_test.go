@@ -41,12 +41,12 @@ func TestCountAboveTheFoldersRecordedLimitIsReported(t *testing.T) {
 	}
 }
 
-func TestMaximumsOfSubfoldersAreNotAddedUp(t *testing.T) {
+func TestMaximumLimitAppliesToEachSubfolderSeparately(t *testing.T) {
 	counts := Counts{"agent": {3, 0}, "agent/gate": {5, 2}}
 	assert.Empty(t, table(t, example).Exceeded(counts, Max))
 }
 
-func TestRecordedLimitsAreLoweredButNeverRaised(t *testing.T) {
+func TestFolderLimitFallsToCountButNeverRises(t *testing.T) {
 	limits := table(t, example)
 	limits.Lower(Counts{"agent": {9, 1}}, Sum)
 	file := filepath.Join(t.TempDir(), "limits.txt")
@@ -57,7 +57,7 @@ func TestRecordedLimitsAreLoweredButNeverRaised(t *testing.T) {
 	assert.Equal(t, []string{"# Why.\n"}, again.comments)
 }
 
-func TestSplittingGivesEachFolderASeparateLimitRow(t *testing.T) {
+func TestSplittingLimitTableGivesEachFolderARow(t *testing.T) {
 	limits := table(t, example)
 	limits.Split(Counts{"agent": {0, 0}, "agent/claim": {0, 0}, "api": {0, 0}})
 	assert.Equal(t, map[string][]int{"agent": {5, 2}, "agent/claim": {5, 2}, "api": {0, 0}}, limits.rows)

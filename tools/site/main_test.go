@@ -29,7 +29,7 @@ func TestSiteCommandReplacesOnlyFoldersOfEarlierSites(t *testing.T) {
 	assert.FileExists(t, kept)
 }
 
-func TestSiteIsRefusedIfRepositoryFilesAreMissing(t *testing.T) {
+func TestSiteToolFailsIfRepositoryFilesAreMissing(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "site")
 	assert.ErrorContains(t, run(t.TempDir(), out), "names no file of this repository")
 	assert.NoDirExists(t, out)

@@ -25,7 +25,7 @@ type figures struct {
 	folder  string
 	files   int
 	calls   layers // the best order of the files, judged by the calls between their functions
-	uses    layers // the best order of the files, judged by the names that other files declare
+	uses    layers // the best order of the files, judged by the use of names from other files
 	methods int    // the number of methods of the type with the most methods
 	largest string
 	lines   int // the lines of the longest function

@@ -63,7 +63,8 @@ func upward(order []int, arrows []set) [][2]int {
 	return up
 }
 
-// countUp returns the number of arrows that go up in an order.
+// countUp returns the number of arrows that lead from a later thing of the order to an earlier
+// thing.
 func countUp(order []int, arrows []set) (number int) {
 	var above set
 	for _, i := range order {

@@ -114,7 +114,7 @@ func TestOneTwoThreeFourFiveSixSevenEightNine() {}
 	}, found)
 }
 
-func TestLanguageRulesIgnoreGeneratedDocuments(t *testing.T) {
+func TestLanguageRulesIgnoreGeneratedMarkdownFiles(t *testing.T) {
 	found, err := inspectDocument([]byte("<!-- Generated from x. -->\n\nIt is."))
 	require.NoError(t, err)
 	assert.Empty(t, found)

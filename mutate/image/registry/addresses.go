@@ -62,8 +62,8 @@ var (
 	translated = netip.MustParsePrefix("64:ff9b::/96")
 )
 
-// allows reports whether a request with this reach may go to an address. A request with any reach
-// may go to the given networks.
+// allows reports whether a request with this reach may go to an address. Whatever the reach, a
+// request may go to the given networks.
 func (r reach) allows(address netip.Addr, networks []netip.Prefix) bool {
 	address = address.WithZone("").Unmap()
 	if r == anywhere || within(networks, address) {

@@ -18,7 +18,7 @@ const (
 	// maxName bounds an image's name. A host has 253 bytes at most, a
 	// repository 255, a tag 128 and a digest 135.
 	maxName = 1 << 10
-	// maxCommand bounds an image's command, with the commands of all of its platforms. The
+	// maxCommand bounds the bytes of an image's commands, for all of its platforms together. The
 	// shim gets these commands as JSON in one argument, and quoting may double the bytes.
 	// The kernel accepts an argument of at most 128 KiB.
 	maxCommand = 64 << 10

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-func TestRemoteRegistryNeverSendsPluginToLoopback(t *testing.T) {
+func TestKubectlPluginNeverFollowsRemoteRegistryToLoopback(t *testing.T) {
 	g := newTransport(Options{ByPerson: true, PlainHTTP: []string{"plain.corp:5000"}})
 	for _, c := range []struct {
 		what, host, registry string

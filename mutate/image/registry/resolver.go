@@ -160,9 +160,9 @@ func (r *Resolver) Known(named string) (image.Command, bool) {
 	return image.Command{}, false
 }
 
-// known returns the remembered command of a digest. The command of a digest never changes. An
-// earlier look-up has read the command with one of the given credentials. If none are given, that
-// look-up had no credentials either.
+// known returns the command of a digest if an earlier look-up has read this command with one of
+// the given credentials. If none are given, that look-up must have had no credentials either.
+// The remembered command is still right, because the command of a digest never changes.
 func (r *Resolver) known(ref name.Reference, credentials []authn.AuthConfig) (image.Command, bool) {
 	exact, ok := ref.(name.Digest)
 	if !ok {

@@ -209,9 +209,9 @@ func TestKeyboardReachesEachControlOfTheConsolePage(t *testing.T) {
 	p.Await(`document.activeElement.id === "slots"`)
 }
 
-// TestPictureOfTheConsoleIsWrittenOnRequest writes a picture of the page, if the environment names
+// TestConsoleScreenshotIsWrittenIfEnvironmentNamesFile writes a picture of the page, if the environment names
 // a file.
-func TestPictureOfTheConsoleIsWrittenOnRequest(t *testing.T) {
+func TestConsoleScreenshotIsWrittenIfEnvironmentNamesFile(t *testing.T) {
 	file := os.Getenv("PICTURE")
 	if file == "" {
 		t.Skip("no file is named")

@@ -41,7 +41,8 @@ func (c *Cluster) AddMetrics(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// The start of the control plane has bound the rights of metrics-server.
+	// Metrics-server already has its rights: the start of the control plane has created the
+	// bindings in rbac.yaml.
 	if err := daemon.Start(ctx, c.Lab, state.Node{Name: state.ControlPlane}, daemon.Metrics); err != nil {
 		return err
 	}

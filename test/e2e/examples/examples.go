@@ -194,8 +194,8 @@ func TestMigrationExampleMigratesOnceDespiteDeletionAndKill(t *testing.T) {
 		return strings.TrimSpace(out)
 	}
 	// A migration adds a row to the table "attempts", and then sleeps for ten seconds. On a busy
-	// machine each call of kubectl takes seconds. So a loop in the database's pod waits for the
-	// row.
+	// machine each call of kubectl takes seconds, so repeated calls could see the row too late. So
+	// a single call starts a loop in the database's pod, which waits for the row.
 	attempts := func(n int) {
 		t.Helper()
 		loop := `until [ "$(psql --user=postgres -qtAc 'SELECT count(*) FROM attempts')" = ` + strconv.Itoa(n) + ` ]; do sleep 0.2; done`

@@ -106,7 +106,8 @@ type elector struct {
 	done chan struct{}
 }
 
-// elect starts an elector that competes for a slot, and records its work under a name.
+// elect starts an elector, which competes for a slot. While the elector leads, the elector records
+// its work under the given name.
 func elect(s *space.Space, slot, name string) *elector {
 	s.Helper()
 	ctx, stop := context.WithCancel(context.Background())

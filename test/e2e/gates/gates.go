@@ -103,11 +103,12 @@ func TestPodGateRunsImagesThatMustBePID1(t *testing.T) {
 
 	var first, next *record.Process
 	var yielded time.Duration
-	// With this gate a yielded slot has to expire. The standbys count the lease duration
-	// from the last renewal. The yielding pod's new agent begins to count two or three
-	// seconds later, when the application is dead. So a standby is usually first, unless a
-	// busy machine delays the standbys for that time. If the yielding pod takes the slot
-	// again after a whole lease, the test repeats the yield.
+	// With the gate "pod" nothing proves the death of the application, so a yielded slot has to
+	// expire. The standbys count the lease duration from the last renewal. Meanwhile the
+	// kubelet restarts all containers of the yielding pod. The pod's new agent begins to count
+	// two or three seconds later, when the application is dead. So a standby is usually first,
+	// unless a busy machine delays the standbys for that time. If the yielding pod takes the
+	// slot again after a whole lease, the test repeats the yield.
 	for range 3 {
 		awaitInFront(&h)
 		first = h.Before

@@ -232,7 +232,7 @@ func (u *upgrading) agents() map[string]int {
 	return count
 }
 
-// handsOver deletes the holder. Then all standbys compete, whatever agents they have.
+// handsOver deletes the holder. Then all standbys compete, whichever version their agents have.
 func (u *upgrading) handsOver(name string) {
 	u.Helper()
 	u.clients("a handover "+name, -1, func() {

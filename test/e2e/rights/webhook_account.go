@@ -118,8 +118,8 @@ func TestWebhookAccountHasOnlyTheRightsOfEnroll(t *testing.T) {
 // attempts lists the requests that the policies must refuse.
 func (th thief) attempts() map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
-		// An earlier version of enroll deleted such a Lease when the last pod that claimed the
-		// Lease was gone.
+		// An earlier version of enroll deleted a Lease with done keys when the last pod that
+		// claimed the Lease was gone.
 		"a Lease with done keys, deleted": func(context.Context) error { return th.deleteLease(th.Namespace, recorded) },
 
 		"a pod's status":              th.patchStatus(th.Namespace, "victim"),

@@ -26,7 +26,7 @@ import (
 
 // stalled is the time for which the test observes the broken rollout. The first turn
 // comes when the old version has served for a minute. A second turn may follow a
-// minute later.
+// minute later. So the test sees one turn or two.
 const stalled = 100 * time.Second
 
 // mostlyAnswered asserts that the Service has answered more than 1000 connections, and has lost at

@@ -166,8 +166,8 @@ func (s scaled) awaitGrown(metric string) {
 	assert.Contains(s, event.Message, "New size: 3; reason: "+metric)
 }
 
-// awaitShare waits until three pods have metrics, and the average of the autoscaler's last metric
-// is between atLeast and atMost times the holder's use.
+// awaitShare waits until three pods have metrics, and the autoscaler's last average is suitable. A
+// suitable average is from atLeast to atMost times the CPU use of the holder.
 func (s scaled) awaitShare(atLeast, atMost float64) {
 	s.Helper()
 	var asked time.Time

@@ -79,7 +79,7 @@ func TestWrittenImageCanBeOpenedAndPushed(t *testing.T) {
 	assert.Equal(t, want, got, "this format keeps what is run, not the manifest")
 }
 
-func TestSingleImageLayoutOpensAsAnImage(t *testing.T) {
+func TestLayoutOfSingleImageOpensAsThatImage(t *testing.T) {
 	img, err := Static(program(t), "app", Config{}, Compressed)
 	require.NoError(t, err)
 	opened, err := Open(archiveOf(t, mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: img})))
@@ -87,7 +87,7 @@ func TestSingleImageLayoutOpensAsAnImage(t *testing.T) {
 	assert.Equal(t, digest(t, img).Hex, pushed(t, opened))
 }
 
-func TestMultipleImageLayoutOpensAsAnImageIndex(t *testing.T) {
+func TestLayoutOfSeveralImagesOpensAsImageIndex(t *testing.T) {
 	one, err := Static(program(t), "one", Config{}, Compressed)
 	require.NoError(t, err)
 	other, err := Static(program(t), "other", Config{}, Compressed)

@@ -20,8 +20,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab/worker"
 )
 
-// Start starts etcd, the registry and the API server. At the same time Start starts the
-// workers, up to their container runtimes.
+// Start starts etcd, the registry and the API server. Together with the API server, Start
+// starts those parts of each worker that need no API server, such as the container runtime.
 func Start(ctx context.Context, l *state.Lab) error {
 	if err := os.RemoveAll(l.Path("log")); err != nil {
 		return err

@@ -79,8 +79,8 @@ func awaitRuntime(ctx context.Context, l *state.Lab, n state.Node) error {
 
 // AwaitAPIServer waits until the API server is ready.
 func AwaitAPIServer(ctx context.Context, l *state.Lab) error {
-	// The client need not check the certificate, because the forwarder's listener belongs
-	// to this cluster.
+	// The client need not check the certificate, because the port APIPort belongs to a forwarder
+	// of this cluster. That forwarder connects only to this cluster's API server.
 	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true,
 	}}

@@ -42,7 +42,8 @@ func holder(args []string) error {
 	return nil
 }
 
-// prepare gives the namespaces what a freshly started machine has.
+// prepare sets up the Linux namespaces of this process as on a freshly started machine: the host
+// name, the mounts, and routing.
 func prepare(hostname, binds, shared string) error {
 	if err := syscall.Sethostname([]byte(hostname)); err != nil {
 		return fmt.Errorf("set host name: %w", err)

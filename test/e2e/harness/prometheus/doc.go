@@ -5,6 +5,6 @@
 // package monitoring.
 //
 // Debian builds Prometheus without discovery by Kubernetes. So [Server] writes the targets into
-// files, with the labels that the discovery would give. The relabeling is that of the documented
-// configuration.
+// files, with the labels that the discovery would give. The relabeling is that of
+// monitoring/prometheus.yaml.
 package prometheus

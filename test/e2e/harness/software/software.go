@@ -63,8 +63,8 @@ type Software struct {
 	// the application writes sometimes more and sometimes less often. Nil matches no line.
 	Noise *regexp.Regexp
 	// Deaf reports that the application does not handle SIGTERM. As PID 1 the application
-	// survives the signal, but behind a gate the signal ends the application. No other
-	// difference is allowed.
+	// survives the signal, but behind a gate the signal ends the application. The gate may
+	// make no other difference.
 	Deaf bool
 }
 

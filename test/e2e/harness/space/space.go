@@ -99,8 +99,8 @@ var opened atomic.Bool
 func Opened() bool { return opened.Load() }
 
 // New makes a namespace that has opted in to the injection. The functions in the argument "change"
-// may edit the namespace first. The cleanup of the space fails the test if two applications of the
-// namespace ran at once.
+// may edit the namespace first. The cleanup of the space fails the test if a record of the
+// namespace shows that two applications ran at once.
 func New(t *testing.T, change ...func(*corev1.Namespace)) *Space {
 	t.Helper()
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{

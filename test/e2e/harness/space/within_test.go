@@ -38,7 +38,7 @@ func TestSlowChecksLengthenTheIntervalBetweenPolls(t *testing.T) {
 	}
 }
 
-func TestNamespaceChangeCausesAnImmediatePoll(t *testing.T) {
+func TestChangeInTestNamespaceTriggersAnImmediateCheck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &Space{T: t, change: make(chan struct{}, 1)}
 		begin := time.Now()

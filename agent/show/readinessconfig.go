@@ -1,0 +1,47 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package show
+
+import (
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// Forwarder forwards the ports of the gated containers to the holder. No method waits.
+type Forwarder interface {
+	Open() error
+	SetTarget(address string)
+	Linger(delay time.Duration) (left <-chan struct{})
+	Close()
+}
+
+// ReadinessConfig has the settings on which a pod's status depends.
+type ReadinessConfig struct {
+	Slots []string
+	// Any reports that the pod needs only one of the slots.
+	Any bool
+	// Identity is the identity of the pod.
+	Identity string
+	// Workload is the pod's workload, as Kind/name.
+	Workload string
+	// Mode decides whether a standby can be Ready.
+	Mode api.Readiness
+	// Shards is the number of shards into which the work is divided; zero if the pod claims no
+	// shard.
+	Shards int
+	// Run is the run (a Job) whose pods work on each shard until the shard succeeds; empty for
+	// other pods.
+	Run    string
+	Budget api.Budget
+	// Ports are the ports that the gated containers declare.
+	Ports []int
+	// Forwarder is nil if the pod forwards nothing.
+	Forwarder Forwarder
+	// Gate reports that the pod has the gate "readiness".
+	Gate bool
+	// Jitter shortens a pause between two checks by a random part, at most by half. If Jitter is
+	// nil, each pause keeps its length.
+	Jitter func(pause time.Duration) time.Duration
+}
