@@ -264,10 +264,11 @@ func (h *hold) renew(ctx context.Context, s claim.State, guard bool) time.Durati
 	return h.loop.act(ctx, f)
 }
 
-// servesSince returns the instant since which the application serves, for a caller that knows
-// that the application serves now. After a resume the instant comes from the Lease, so that a
-// pod in its turn stays Ready. If the wall clock was set meanwhile, the time from the Lease may
-// be wrong. So the result is never before the start of the last child.
+// servesSince returns the instant at which the application began to serve, for a caller that learns
+// just now that the application serves. Usually this instant is the present. But the hold may have
+// served under an earlier agent process. Then the instant comes from the Lease, so that a pod in its
+// turn stays Ready. If the wall clock was set meanwhile, the time from the Lease may be wrong. So
+// the result is never before the start of the last child.
 func servesSince(h *hold) time.Duration {
 	now, known := h.loop.now, h.rollout.facts.Serving != 0
 	if known || !h.served || h.serving.IsZero() {

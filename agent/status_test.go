@@ -78,7 +78,7 @@ func TestNewHoldStoresNoUnchangedPodStatus(t *testing.T) {
 		s.Show(show.Appearance{Ready: true, Reason: show.ReadyHolding, Hold: "second"})
 		w.pass(time.Minute)
 		assert.Len(t, l.patches, 1)
-		assert.Equal(t, 3, w.server.patched(), "the first write also needs a read")
+		assert.Equal(t, 4, w.server.patched(), "two for each hold")
 	})
 }
 
@@ -88,18 +88,20 @@ func TestStatusWriteReadsPodOnlyAfterForeignChanges(t *testing.T) {
 		l := &link{server: w.server}
 		s := l.status(w)
 		sent := 0
-		show := func(ready bool) (requests int) {
-			s.Show(show.Appearance{Ready: ready, Reason: "any", Hold: "h"})
+		show := func(ready bool, reason string) (requests int) {
+			s.Show(show.Appearance{Ready: ready, Reason: reason, Hold: "h"})
 			w.pass(time.Minute)
 			before := sent
 			sent = w.server.patched()
 			return sent - before
 		}
-		assert.Equal(t, 2, show(true))
-		assert.Equal(t, 1, show(false))
+		assert.Equal(t, 2, show(true, "a"))
+		assert.Equal(t, 2, show(true, "b"), "the kubelet has answered the first readiness")
+		assert.Equal(t, 1, show(true, "c"))
 		l.set(func(l *link) { l.edits, l.cost = l.edits+1, "100" })
-		assert.Equal(t, 3, show(true), "a refused write, a read, and a write")
+		assert.Equal(t, 3, show(true, "d"), "a refused write, a read, and a write")
 		assert.NotContains(t, l.patches[len(l.patches)-1], api.DeletionCostAnnotation, "a person has set the cost")
-		assert.Equal(t, 1, show(false))
+		assert.Equal(t, 1, show(false, "e"))
+		assert.Equal(t, 2, show(false, "f"), "the kubelet has answered the new readiness")
 	})
 }

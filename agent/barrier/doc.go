@@ -11,10 +11,10 @@
 // [Run] returns nil only after the first Lease has shown that the barrier is open for the given
 // number of pods. Only the holder of the first Lease opens the barrier, by a write that replaces
 // exactly the state that the holder knows. Before this write, all other Leases must have holders,
-// and no two holders may have the same pod name. Each of these holders must have written its Lease
-// within the last lease duration. The holder of the first Lease counts that duration from its last
-// read that did not show the write yet. Reads are consistent, so the write is no older than that
-// read.
+// and no two holders may have the same pod name. Each of these holders must have renewed its Lease
+// within the last lease duration. For each Lease, the holder of the first Lease counts that duration
+// from its own last read that did not show the latest renewal yet. Reads are consistent, so this
+// renewal is no older than that read.
 //
 // No agent closes a barrier: agents add the record that the barrier is open, but never remove this
 // record. A Lease of a barrier has the run in its name, so pods of two runs never use the same

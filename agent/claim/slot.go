@@ -100,7 +100,8 @@ type slot struct {
 	child bool
 
 	// writing has an entry for each request under way, except looks. For an acquiring write or a
-	// renewal, the entry is the number of the hold. For a release or a read, the entry is empty.
+	// renewal, the entry is the hold's random number ([api.HoldAnnotation]). For a release or a read,
+	// the entry is empty.
 	writing []string
 	// tryAt is the earliest instant of the next write. If the API server has refused a write as
 	// outdated, the field "refused" is the version that this write was to replace.

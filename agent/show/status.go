@@ -33,8 +33,11 @@ type Status struct {
 	config  Config
 	changed chan struct{}
 	// last is the pod in the answer to the last stored write; zero if the stored state is not
-	// known. Only Run uses this field.
+	// known, or if the kubelet has probably changed the pod since. Only Run uses this field.
 	last kube.Pod
+	// stored reports that a write was stored. The field "ready" is the readiness in the last
+	// stored write.
+	stored, ready bool
 
 	mu   sync.Mutex
 	want Appearance
@@ -140,7 +143,7 @@ var Anything = []byte("{}")
 // the delayed write.
 func (s *Status) write(ctx context.Context, want Appearance, since time.Time) error {
 	if s.last.ResourceVersion != "" {
-		// In most handovers nobody has changed the pod since the last write.
+		// In most handovers of Ready pods nobody has changed the pod since the last write.
 		if err := s.replace(ctx, want, since, s.last); !errors.Is(err, kube.ErrConflict) {
 			return err
 		}
@@ -164,7 +167,10 @@ func (s *Status) replace(ctx context.Context, want Appearance, since time.Time, 
 	if err != nil {
 		return err
 	}
-	s.last = stored
+	if s.stored && s.ready == want.Ready {
+		s.last = stored
+	} // otherwise the kubelet soon writes the pod's condition Ready, which depends on this readiness
+	s.stored, s.ready = true, want.Ready
 	s.config.Asked(ctx, want.Hold, stored.Deleted)
 	if stored.ResourceVersion == pod.ResourceVersion {
 		return kube.ErrUnchanged

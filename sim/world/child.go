@@ -98,7 +98,8 @@ func (s *ShimProcess) bear(slots []gate.SlotToken) *Child {
 // main returns the main process of the child, the only process that reacts to a stop signal.
 func (c *Child) main() *containerProcess { return c.processes[0] }
 
-// prepares ends an init container after a few seconds, mostly with success.
+// prepares ends an init container after at most three seconds, mostly with success. A child that is
+// asked to stop before then ends in another way.
 func (c *Child) prepares() {
 	s := c.Shim
 	code := 0

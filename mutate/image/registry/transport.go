@@ -44,7 +44,7 @@ func questionOf(ctx context.Context) *question {
 
 // guarded is a transport with three limits. Requests by plain HTTP go only to listed registries,
 // although go-containerregistry tries plain HTTP at every private address. Requests go only to the
-// addresses that their look-up allows. Answers have a bounded size.
+// addresses that [guarded.reach] permits for the request's host. Answers have a bounded size.
 type guarded struct {
 	// by has a transport for each reach, and each transport has its own connections. So a
 	// connection to a private address never serves a request that may go only to public addresses.

@@ -60,9 +60,9 @@ func TestProgramsWithTwoLocksRunOneByOne(t *testing.T) {
 	now = next(now)
 	assert.GreaterOrEqual(t, now.Start, seen+lease.Fault, "the Lease has expired")
 
-	// The test scales the application that holds to zero pods. The stop signal makes the program
-	// give back all its holds, so the next application holds at once. The test ends after all three
-	// applications have held.
+	// The test scales to zero the application whose pod holds the locks. The stop signal makes the
+	// program give back all its holds, so the next application holds at once. The test ends after
+	// all three applications have held.
 	for turns := map[string]bool{}; ; {
 		pod := s.Pod(now.Pod)
 		require.NotNil(t, pod)

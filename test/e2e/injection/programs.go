@@ -22,8 +22,9 @@ import (
 // run no program.
 var asking = map[string]string{api.LocalAnnotation: "lock/a, semaphore/pool=3"}
 
-// A person wrote or copied the pod, and no webhook has seen it. The policies refuse the pod if its
-// agent serves other claims than the annotation names.
+// In this test a person wrote the gated pod by hand, or changed a copy of a gated pod. No webhook
+// judges the result. The policies refuse the pod if its agent is missing, or serves other claims than
+// those in the pod's annotation.
 //
 // docs/compatibility.md: impossible/local-api-by-hand refused NotInjected
 func TestPodWithAForgedProgramGateIsRefused(t *testing.T) {

@@ -203,7 +203,8 @@ func (s *Space) Await(timeout time.Duration, what string, condition func() bool)
 	}
 }
 
-// Never fails the test if the condition becomes true within d.
+// The function Never waits for the time d, and fails the test if the condition becomes true within
+// this time.
 func (s *Space) Never(d time.Duration, what string, condition func() bool) {
 	s.Helper()
 	if s.Within(d, condition) {
