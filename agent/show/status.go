@@ -32,8 +32,8 @@ type Appearance struct {
 type Status struct {
 	config  Config
 	changed chan struct{}
-	// last is the pod in the answer to the last stored write; zero if the stored state is not
-	// known, or if the kubelet has probably changed the pod since. Only Run uses this field.
+	// last is the pod in the answer to the last stored write. If the stored state is not known, or
+	// the kubelet has probably changed the pod since, the field is zero. Only Run uses this field.
 	last kube.Pod
 	// stored reports that a write was stored. The field "ready" is the readiness in the last
 	// stored write.
