@@ -422,3 +422,16 @@ func TestDeletedStandbyNeverAcquiresAFreeSlot(t *testing.T) {
 		assert.Empty(t, a.gates.given())
 	})
 }
+
+// A person may name the same pod for several slots whose holders do not yield.
+func TestExpectedHoldsCauseASingleCheckEach(t *testing.T) {
+	d, checks := deletion{}, 0
+	for now := time.Second; now < 10*time.Minute; now += 100 * time.Millisecond {
+		for slot, hold := range map[string]string{"a": "first", "b": "second"} {
+			if d.expect(slot, hold, now) {
+				checks++
+			}
+		}
+	}
+	assert.Equal(t, 2, checks)
+}

@@ -35,10 +35,10 @@ type deletion struct {
 	// begun counts the checks for the pod's deletion that have begun. The field "ended" is the
 	// number of the latest check that has ended.
 	begun, ended int
-	// ahead is the last hold of another pod during which this standby checked for its own deletion.
-	// That check, ahead of the standby's own hold, began at the instant "aheadAt". The field
-	// "cleared" reports that the check found no deletion.
-	ahead   string
+	// ahead has, by slot, the last hold of another pod during which this standby checked for its own
+	// deletion. The last such check, ahead of the standby's own hold, began at the instant "aheadAt".
+	// The field "cleared" reports that this check found no deletion.
+	ahead   map[string]string
 	aheadAt time.Duration
 	cleared bool
 }
@@ -56,11 +56,14 @@ func (d *deletion) clears(now time.Duration) bool { return d.cleared && now < d.
 // expect notes that this standby expects the slot after the given hold of another pod. The
 // result is true if the agent must now check whether its own pod is being deleted. The agent
 // checks once for each such hold, and at most once in clearFor.
-func (d *deletion) expect(hold string, now time.Duration) bool {
-	if hold == "" || d.ahead == hold || d.ahead != "" && now < d.aheadAt+clearFor {
+func (d *deletion) expect(slot, hold string, now time.Duration) bool {
+	if hold == "" || d.ahead[slot] == hold || len(d.ahead) > 0 && now < d.aheadAt+clearFor {
 		return false
 	}
-	d.ahead, d.aheadAt, d.cleared = hold, now, false
+	if d.ahead == nil {
+		d.ahead = map[string]string{}
+	}
+	d.ahead[slot], d.aheadAt, d.cleared = hold, now, false
 	return true
 }
 

@@ -74,11 +74,11 @@ func (q *requests) acquire(ctx context.Context, a claim.Action) {
 	}
 }
 
-// checkAhead checks whether the pod is being deleted, while the given hold of another pod still
-// lasts. The standby expects the slot after that hold. The method ReadDeletion sends a patch
-// of the pod. After the hold, this patch would compete with the acquiring write for the API
-// server's processors.
-func (q *requests) checkAhead(ctx context.Context, hold string) {
+// checkAhead checks whether the pod is being deleted, while the hold of another pod still lasts.
+// The standby expects the slot after that hold. The method ReadDeletion sends a patch of the pod.
+// After the hold, this patch would compete with the acquiring write for the API server's
+// processors. The argument "began" is the present instant.
+func (q *requests) checkAhead(ctx context.Context, began time.Duration) {
 	u := q.unit
 	q.group.Go(func() {
 		bounded, cancel := context.WithTimeout(ctx, q.timeout)
@@ -86,7 +86,7 @@ func (q *requests) checkAhead(ctx context.Context, hold string) {
 		pod, err := u.config.API.ReadDeletion(bounded, u.config.PodName)
 		q.posts.post(ctx, func(time.Duration) {
 			u.deletion.note("", pod.Deleted || gone(err))
-			u.deletion.cleared = err == nil && hold == u.deletion.ahead
+			u.deletion.cleared = err == nil && !pod.Deleted && began == u.deletion.aheadAt
 		})
 	})
 }

@@ -7,12 +7,14 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/show"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -103,5 +105,41 @@ func TestStatusWriteReadsPodOnlyAfterForeignChanges(t *testing.T) {
 		assert.NotContains(t, l.patches[len(l.patches)-1], api.DeletionCostAnnotation, "a person has set the cost")
 		assert.Equal(t, 1, show(false, "e"))
 		assert.Equal(t, 2, show(false, "f"), "the kubelet has answered the new readiness")
+	})
+}
+
+// repeating is a link behind a proxy that repeats a stored patch, and so returns a conflict.
+type repeating struct {
+	*link
+	conflicts int
+}
+
+func (r *repeating) PatchPodStatus(ctx context.Context, pod string, patch []byte) (kube.Pod, error) {
+	stored, err := r.link.PatchPodStatus(ctx, pod, patch)
+	if err == nil && r.conflicts > 0 && string(patch) != string(show.Anything) {
+		r.conflicts--
+		r.set(func(l *link) { l.edits++ })
+		return kube.Pod{}, &kube.StatusError{Code: http.StatusConflict}
+	}
+	return stored, err
+}
+
+// With the gate "readiness", the hold ends once the agent knows that the pod is not Ready.
+func TestConflictAfterStoredWriteNeverHidesTheReadiness(t *testing.T) {
+	simulate(t, func(w *world) {
+		r := &repeating{link: &link{server: w.server}}
+		shown := showConfig(Config{API: r, PodName: "a", Wall: time.Now, Calm: func() {}, Log: slog.New(slog.DiscardHandler)},
+			api.Budget{RequestTimeout: time.Second}, rand.New(rand.NewPCG(1, 1)))
+		shown.Asked = func(context.Context, string, bool) {}
+		s := show.NewStatus(shown)
+		go s.Run(w.t.Context())
+		s.Show(show.Appearance{Reason: show.ReadyStandingBy})
+		w.pass(time.Minute)
+		r.conflicts = 1
+		s.Show(show.Appearance{Ready: true, Reason: show.ReadyHolding, Hold: "h"})
+		w.pass(10 * time.Millisecond)
+		s.Show(show.Appearance{Reason: show.ReadyStandingBy})
+		w.pass(time.Minute)
+		assert.Contains(t, r.patches[len(r.patches)-1], `"status":"False"`)
 	})
 }

@@ -178,7 +178,9 @@ func (n need) inSight(f Facts) slots {
 // pods that start together find free slots with few looks. In the end, a standby sees all slots.
 func (n need) widen(p *plan) {
 	perhaps := func(s *slot) bool {
-		return !s.look.failed && (!looked(s) || len(s.writing) > 0 || p.now >= s.choosableAt(p))
+		// A random delay of the claim's own write says nothing about the other pods.
+		at, sees := s.freeAt(p.facts, &s.view)
+		return !s.look.failed && (!looked(s) || len(s.writing) > 0 || p.now >= choosable(s, p, at, sees))
 	}
 	for n.width > 0 && n.width < len(n.slots) && !slices.ContainsFunc(n.inSight(p.facts), perhaps) {
 		n.width *= 2

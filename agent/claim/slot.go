@@ -251,8 +251,13 @@ func (s *slot) obtainableAt(p *plan) time.Duration {
 // the API server has refused to replace the present version of the Lease, the result is the
 // instant "tryAt" or later.
 func (s *slot) choosableAt(p *plan) time.Duration {
-	r, ok := s.view.Record()
 	at, sees := takableAt(s, p.facts)
+	return choosable(s, p, at, sees)
+}
+
+// choosable returns the result of choosableAt, if the claim may take the slot from the instant "at".
+func choosable(s *slot, p *plan, at time.Duration, sees bool) time.Duration {
+	r, ok := s.view.Record()
 	switch {
 	case !ok || !sees || len(s.writing) > 0 || s.shut(r):
 		return instant.Never

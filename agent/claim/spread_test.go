@@ -117,6 +117,30 @@ func TestWritesDelayStaysTheSameForAVersion(t *testing.T) {
 	assert.NotEqual(t, first, d.before(lease.Record{Version: "2"}, s, random))
 }
 
+// Each further look costs the API server a read and a watch.
+func TestConflictNeverMakesPodLookAtMoreSlots(t *testing.T) {
+	now, writes := time.Second, 0
+	f := newFirst(t, true, func(string) bool { return true })
+	for until := now + time.Second; now < until && writes < 2; now += time.Millisecond {
+		actions, _ := f.Next(now, competing(now))
+		for _, a := range actions {
+			switch a.Kind {
+			case Look:
+				f.looked[a.Slot] = true
+				a.Read(now, lease.Record{UID: a.Slot, Version: "1"})
+			case Acquire:
+				if writes++; writes == 1 {
+					now += mostSpread
+					_ = f.Answered(now, a, Answer{Err: errors.New("conflict"), Conflict: true})
+				}
+			case EndLook, Read, Renew, Release, StandBack:
+			}
+		}
+	}
+	assert.Equal(t, 2, writes)
+	assert.Len(t, f.looked, fewLooks)
+}
+
 // After a release, another pod is about to acquire the slot. Reads of the pod that has released the
 // slot would delay the other pod's requests.
 func TestPodReadsOtherSlotsSoonAfterItsRelease(t *testing.T) {
@@ -160,4 +184,42 @@ func TestPodReadsOtherSlotsSoonAfterItsRelease(t *testing.T) {
 	assert.Zero(t, looks)
 	now += time.Millisecond
 	assert.NotEmpty(t, of(Look))
+}
+
+// A container in CrashLoopBackOff has no shim, so its pod does not compete.
+func TestPodLooksAfterReleaseWithoutANewShim(t *testing.T) {
+	now, looks, compete := time.Second, 0, true
+	f := newFirst(t, true, func(string) bool { return true })
+	of := func(kind Kind) (found []Action) {
+		facts := competing(now)
+		facts.Compete = compete
+		actions, _ := f.Next(now, facts)
+		for _, a := range actions {
+			if a.Kind == kind {
+				found = append(found, a)
+			}
+			if a.Kind == Look {
+				looks++
+			}
+		}
+		return found
+	}
+	for _, a := range of(Look) {
+		a.Read(now, lease.Record{UID: a.Slot, Version: "1"})
+	}
+	acquire := of(Acquire)[0]
+	stored := acquire.Record
+	stored.Version = "2"
+	require.NoError(t, f.Answered(now, acquire, Answer{Record: stored}))
+	of(EndLook)
+	of(EndLook)
+	now, looks, compete = now+time.Minute/2, 0, false
+	f.LetGo(now, Parting{GiveBack: true})
+	release := of(Release)[0]
+	stored = release.Record
+	stored.Version = "3"
+	require.NoError(t, f.Answered(now, release, Answer{Record: stored}))
+	now += quick
+	of(Look)
+	assert.NotZero(t, looks)
 }

@@ -11,7 +11,8 @@ import (
 // wait adds the due actions of a waiting claim to the plan.
 func (c *Claim) wait(p *plan) {
 	c.settleHandback(p)
-	p.successor, p.releases = c.handback.successor, c.handback.due
+	p.successor = c.handback.successor
+	p.releases = c.handback.due && (c.need.slots.mineProven(p.facts) || c.need.slots.requested())
 	c.need.makeSure(p)
 	if resumed, ok := c.need.resumable(p.facts); ok {
 		c.campaign, c.handback = resumed, handback{}

@@ -354,7 +354,7 @@ func TestRefusedRemovalOfDeletionTimestampMeansPodStays(t *testing.T) {
 		assert.Equal(t, "application/json-patch+json", r.Header.Get("Content-Type"))
 		assert.JSONEq(t, `[{"op":"remove","path":"/metadata/deletionTimestamp"}]`, string(body))
 		w.WriteHeader(http.StatusUnprocessableEntity)
-		_, _ = io.WriteString(w, `{"kind":"Status","reason":"Invalid","code":422}`)
+		_, _ = io.WriteString(w, `{"kind":"Status","reason":"Invalid","code":422,"message":"the server rejected our request due to an error in our request"}`)
 	}).client(t)
 	pod, err := client.ReadDeletion(t.Context(), "biller-1")
 	require.NoError(t, err)
@@ -364,6 +364,8 @@ func TestRefusedRemovalOfDeletionTimestampMeansPodStays(t *testing.T) {
 	assert.True(t, pod.Deleted)
 	_, err = serve(t, 422, "refused by a proxy").ReadDeletion(t.Context(), "p")
 	require.Error(t, err, "only the API server's own answer counts")
+	_, err = serve(t, 422, `{"kind":"Status","reason":"Invalid","code":422,"message":"pods \"p\" is forbidden: a policy denied request"}`).ReadDeletion(t.Context(), "p")
+	require.Error(t, err, "the refusal of a policy tells nothing about the pod")
 	_, err = serve(t, 403, "").ReadDeletion(t.Context(), "p")
 	assert.ErrorIs(t, err, ErrForbidden)
 }

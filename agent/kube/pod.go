@@ -84,13 +84,17 @@ func (c *Client) patchPod(ctx context.Context, pod, contentType string, patch []
 // the API server keeps the deletionTimestamp, which no request can remove, and returns the pod.
 const removesDeletion = `[{"op":"remove","path":"/metadata/deletionTimestamp"}]`
 
+// notApplicable is the API server's message if a JSON patch does not fit the object. A policy or a
+// webhook that refuses a patch has another message.
+const notApplicable = "the server rejected our request due to an error in our request"
+
 // ReadDeletion reads whether the pod is being deleted. The other fields of the result are zero
 // unless the pod is being deleted. The agent has no right to read pods, so ReadDeletion sends a
 // patch that changes nothing. If the pod is not being deleted, the API server refuses this patch
 // before the admission. So the refusal costs the API server half as much as an empty patch.
 func (c *Client) ReadDeletion(ctx context.Context, pod string) (Pod, error) {
 	answer, err := c.patchPod(ctx, pod, "application/json-patch+json", []byte(removesDeletion))
-	if status, ok := errors.AsType[*StatusError](err); ok && status.Code == http.StatusUnprocessableEntity && status.Reason == "Invalid" {
+	if status, ok := errors.AsType[*StatusError](err); ok && status.Code == http.StatusUnprocessableEntity && status.Message == notApplicable {
 		return Pod{}, nil
 	}
 	if err != nil {

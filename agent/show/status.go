@@ -122,7 +122,7 @@ func (s *Status) Run(ctx context.Context) {
 		// returns ErrUnchanged, and the stored status is right.
 		if err := s.write(ctx, want, at); err != nil && (unsure || !errors.Is(err, kube.ErrUnchanged)) {
 			s.config.Log.Debug("status is not written", "err", err)
-			unsure = unsure || !errors.Is(err, kube.ErrConflict)
+			unsure = true // a proxy may have repeated a stored write, and so cause a conflict
 			retry.Reset(s.config.Backoff(misses))
 			misses++
 			continue

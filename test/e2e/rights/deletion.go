@@ -45,6 +45,7 @@ func TestDeletionCheckNeverChangesThePod(t *testing.T) {
 	})
 	_, err = check()
 	require.True(t, apierrors.IsInvalid(err), "%v", err)
+	require.ErrorContains(t, err, "the server rejected our request due to an error in our request", "agents wait for this message")
 
 	require.NoError(t, pods.Delete(t.Context(), made.Name, metav1.DeleteOptions{}))
 	deleted, err := pods.Get(t.Context(), made.Name, metav1.GetOptions{})
