@@ -28,13 +28,13 @@ func TestDeletionCheckNeverChangesThePod(t *testing.T) {
 		patch := []byte(`[{"op":"remove","path":"/metadata/deletionTimestamp"}]`)
 		return pods.Patch(t.Context(), "checked", types.JSONPatchType, patch, metav1.PatchOptions{}, "status")
 	}
-	// No node has this label, so no kubelet writes the pod's status. Without a node the API server
-	// would delete the pod at once, so a finalizer keeps the pod.
+	// No scheduler has this name, so neither a scheduler nor a kubelet writes the pod's status. Without
+	// a node the API server would delete the pod at once, so a finalizer keeps the pod.
 	made, err := pods.Create(t.Context(), &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: "checked", Finalizers: []string{"example.com/keep"}},
 		Spec: corev1.PodSpec{
-			NodeSelector: map[string]string{"example.com/no-node": "has-this-label"},
-			Containers:   []corev1.Container{{Name: "app", Image: "example.com/app"}},
+			SchedulerName: "none",
+			Containers:    []corev1.Container{{Name: "app", Image: "example.com/app"}},
 		},
 	}, metav1.CreateOptions{})
 	require.NoError(t, err)
