@@ -77,9 +77,10 @@ func (q *requests) acquire(ctx context.Context, a claim.Action) {
 // checkAhead checks whether the pod is being deleted, while the hold of another pod still lasts.
 // The standby expects the slot after that hold. The method ReadDeletion sends a patch of the pod.
 // After the hold, this patch would compete with the acquiring write for the API server's
-// processors. The argument "began" is the present instant.
-func (q *requests) checkAhead(ctx context.Context, began time.Duration) {
+// processors.
+func (q *requests) checkAhead(ctx context.Context) {
 	u := q.unit
+	began := u.deletion.aheadAt
 	q.group.Go(func() {
 		bounded, cancel := context.WithTimeout(ctx, q.timeout)
 		defer cancel()

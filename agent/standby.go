@@ -79,7 +79,7 @@ func (s standby) checkAhead(ctx context.Context, views []claim.View, standing tu
 		yield := v.Record.Yield
 		named := yield.Hold == v.Record.Hold && yield.Successor == u.self.Identity
 		if (named || standing.Asks) && !v.Mine && u.deletion.expect(v.Slot, v.Record.Hold, s.loop.now) {
-			s.loop.requests.checkAhead(ctx, s.loop.now)
+			s.loop.requests.checkAhead(ctx)
 		}
 	}
 }

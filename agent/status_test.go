@@ -20,8 +20,10 @@ import (
 )
 
 // status returns the writer of a pod's status, without an agent.
-func (l *link) status(w *world) *show.Status {
-	c := Config{API: l, PodName: "a", Wall: time.Now, Calm: func() {}, Log: slog.New(slog.DiscardHandler)}
+func (l *link) status(w *world) *show.Status { return statusBy(w, l) }
+
+func statusBy(w *world, a API) *show.Status {
+	c := Config{API: a, PodName: "a", Wall: time.Now, Calm: func() {}, Log: slog.New(slog.DiscardHandler)}
 	shown := showConfig(c, api.Budget{RequestTimeout: time.Second}, rand.New(rand.NewPCG(1, 1)))
 	shown.Asked = func(context.Context, string, bool) {}
 	s := show.NewStatus(shown)
@@ -128,11 +130,7 @@ func (r *repeating) PatchPodStatus(ctx context.Context, pod string, patch []byte
 func TestConflictAfterStoredWriteNeverHidesTheReadiness(t *testing.T) {
 	simulate(t, func(w *world) {
 		r := &repeating{link: &link{server: w.server}}
-		shown := showConfig(Config{API: r, PodName: "a", Wall: time.Now, Calm: func() {}, Log: slog.New(slog.DiscardHandler)},
-			api.Budget{RequestTimeout: time.Second}, rand.New(rand.NewPCG(1, 1)))
-		shown.Asked = func(context.Context, string, bool) {}
-		s := show.NewStatus(shown)
-		go s.Run(w.t.Context())
+		s := statusBy(w, r)
 		s.Show(show.Appearance{Reason: show.ReadyStandingBy})
 		w.pass(time.Minute)
 		r.conflicts = 1

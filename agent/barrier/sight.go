@@ -10,8 +10,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// sight is what the reads of one Lease prove. Each read is consistent: the answer is at least as
-// new as the instant at which the read was sent.
+// sight has the facts that the reads of one Lease prove. Each read is consistent: the answer is at
+// least as new as the instant at which the read was sent.
 type sight struct {
 	// known reports that the pod has read the Lease.
 	known       bool

@@ -75,7 +75,7 @@ func (c *Claim) Stop(now time.Duration) {
 // Parting describes how a claim lets go of a hold.
 type Parting struct {
 	// GiveBack reports that the claim releases all slots of the hold before this pod competes
-	// again. HeadStart is how long only other pods compete. That time begins once the slots are
+	// again. In the time HeadStart only other pods compete. That time begins once the slots are
 	// released and this pod could begin a hold. Without GiveBack, HeadStart has no effect.
 	GiveBack  bool
 	HeadStart time.Duration

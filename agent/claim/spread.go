@@ -18,8 +18,7 @@ type spread struct {
 	limit time.Duration
 }
 
-// mostSpread bounds the delays. The API server needs about this time for the writes of 16 standbys
-// on a machine of two processors.
+// mostSpread bounds the delays, so that a slow API server never prolongs a takeover noticeably.
 const mostSpread = 64 * time.Millisecond
 
 // conflicted notes that another pod's write came before the acquiring write, and how long the

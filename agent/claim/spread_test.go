@@ -141,85 +141,73 @@ func TestConflictNeverMakesPodLookAtMoreSlots(t *testing.T) {
 	assert.Len(t, f.looked, fewLooks)
 }
 
+// releaser is the claim of a pod that holds one of 64 slots, and then releases that slot.
+type releaser struct {
+	*first
+	now time.Duration
+	// stays reports that the pod competes after the release. The field "looks" counts the looks that
+	// have begun.
+	stays bool
+	looks int
+}
+
+func newReleaser(t *testing.T, stays bool) *releaser {
+	r := &releaser{first: newFirst(t, true, func(string) bool { return true }), now: time.Second, stays: true}
+	for _, a := range r.of(Look) {
+		a.Read(r.now, lease.Record{UID: a.Slot, Version: "1"})
+	}
+	r.stored(r.of(Acquire)[0], "2")
+	r.of(EndLook)
+	require.Equal(t, Held, r.State().Stage)
+	require.NotEmpty(t, r.of(EndLook), "a holder looks at no other slot")
+	r.now, r.looks, r.stays = r.now+time.Minute/2, 0, stays // by then the bound permits further looks
+	r.LetGo(r.now, Parting{GiveBack: true, HeadStart: time.Second})
+	return r
+}
+
+// of returns the actions of the given kind that the claim demands now.
+func (r *releaser) of(kind Kind) (found []Action) {
+	facts := competing(r.now)
+	facts.Compete = r.stays
+	actions, _ := r.Next(r.now, facts)
+	for _, a := range actions {
+		if a.Kind == kind {
+			found = append(found, a)
+		}
+		if a.Kind == Look {
+			r.looks++
+		}
+	}
+	return found
+}
+
+// stored answers a write: the API server has stored the write under the version.
+func (r *releaser) stored(a Action, version string) {
+	record := a.Record
+	record.Version = version
+	require.NoError(r.t, r.Answered(r.now, a, Answer{Record: record}))
+}
+
 // After a release, another pod is about to acquire the slot. Reads of the pod that has released the
 // slot would delay the other pod's requests.
 func TestPodReadsOtherSlotsSoonAfterItsRelease(t *testing.T) {
-	now := time.Second
-	f := newFirst(t, true, func(string) bool { return true })
-	looks := 0
-	of := func(kind Kind) (found []Action) {
-		actions, _ := f.Next(now, competing(now))
-		for _, a := range actions {
-			if a.Kind == kind {
-				found = append(found, a)
-			}
-			if a.Kind == Look {
-				looks++
-			}
-		}
-		return found
-	}
-	for _, a := range of(Look) {
-		a.Read(now, lease.Record{UID: a.Slot, Version: "1"})
-	}
-	acquire := of(Acquire)[0]
-	stored := acquire.Record
-	stored.Version = "2"
-	require.NoError(t, f.Answered(now, acquire, Answer{Record: stored}))
-	of(EndLook)
-	require.Equal(t, Held, f.State().Stage)
-	require.NotEmpty(t, of(EndLook), "a holder looks at no other slot")
-
-	now, looks = now+time.Minute/2, 0 // the earlier looks have used up the bound on requests
-	f.LetGo(now, Parting{GiveBack: true, HeadStart: time.Second})
-	release := of(Release)[0]
-	now += 10 * time.Millisecond
-	of(Look)
-	assert.Zero(t, looks, "the release is not stored yet")
-	stored = release.Record
-	stored.Version = "3"
-	require.NoError(t, f.Answered(now, release, Answer{Record: stored}))
-	now += quick - time.Millisecond
-	of(Look)
-	assert.Zero(t, looks)
-	now += time.Millisecond
-	assert.NotEmpty(t, of(Look))
+	r := newReleaser(t, true)
+	release := r.of(Release)[0]
+	r.now += 10 * time.Millisecond
+	r.of(Look)
+	assert.Zero(t, r.looks, "the release is not stored yet")
+	r.stored(release, "3")
+	r.now += quick - time.Millisecond
+	r.of(Look)
+	assert.Zero(t, r.looks)
+	r.now += time.Millisecond
+	assert.NotEmpty(t, r.of(Look))
 }
 
 // A container in CrashLoopBackOff has no shim, so its pod does not compete.
 func TestPodLooksAfterReleaseWithoutANewShim(t *testing.T) {
-	now, looks, compete := time.Second, 0, true
-	f := newFirst(t, true, func(string) bool { return true })
-	of := func(kind Kind) (found []Action) {
-		facts := competing(now)
-		facts.Compete = compete
-		actions, _ := f.Next(now, facts)
-		for _, a := range actions {
-			if a.Kind == kind {
-				found = append(found, a)
-			}
-			if a.Kind == Look {
-				looks++
-			}
-		}
-		return found
-	}
-	for _, a := range of(Look) {
-		a.Read(now, lease.Record{UID: a.Slot, Version: "1"})
-	}
-	acquire := of(Acquire)[0]
-	stored := acquire.Record
-	stored.Version = "2"
-	require.NoError(t, f.Answered(now, acquire, Answer{Record: stored}))
-	of(EndLook)
-	of(EndLook)
-	now, looks, compete = now+time.Minute/2, 0, false
-	f.LetGo(now, Parting{GiveBack: true})
-	release := of(Release)[0]
-	stored = release.Record
-	stored.Version = "3"
-	require.NoError(t, f.Answered(now, release, Answer{Record: stored}))
-	now += quick
-	of(Look)
-	assert.NotZero(t, looks)
+	r := newReleaser(t, false)
+	r.stored(r.of(Release)[0], "3")
+	r.now += quick
+	assert.NotEmpty(t, r.of(Look))
 }

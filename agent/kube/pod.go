@@ -91,7 +91,7 @@ const notApplicable = "the server rejected our request due to an error in our re
 // ReadDeletion reads whether the pod is being deleted. The other fields of the result are zero
 // unless the pod is being deleted. The agent has no right to read pods, so ReadDeletion sends a
 // patch that changes nothing. If the pod is not being deleted, the API server refuses this patch
-// before the admission. So the refusal costs the API server half as much as an empty patch.
+// before the admission. So the refusal costs the API server less than an empty patch.
 func (c *Client) ReadDeletion(ctx context.Context, pod string) (Pod, error) {
 	answer, err := c.patchPod(ctx, pod, "application/json-patch+json", []byte(removesDeletion))
 	if status, ok := errors.AsType[*StatusError](err); ok && status.Code == http.StatusUnprocessableEntity && status.Message == notApplicable {

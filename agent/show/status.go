@@ -35,9 +35,6 @@ type Status struct {
 	// last is the pod in the answer to the last stored write. If the stored state is not known, or
 	// the kubelet has probably changed the pod since, the field is zero. Only Run uses this field.
 	last kube.Pod
-	// stored reports that a write was stored. The field "ready" is the readiness in the last
-	// stored write.
-	stored, ready bool
 
 	mu   sync.Mutex
 	want Appearance
@@ -114,13 +111,13 @@ func (s *Status) Run(ctx context.Context) {
 			s.config.Stored(ctx, written.Ready)
 			continue
 		}
-		at := since
-		if unsure || want.Ready != written.Ready {
+		at, changed := since, unsure || want.Ready != written.Ready
+		if changed {
 			at = s.config.Wall()
 		}
 		// Two holds may have the same status. The API server then stores nothing, the write
 		// returns ErrUnchanged, and the stored status is right.
-		if err := s.write(ctx, want, at); err != nil && (unsure || !errors.Is(err, kube.ErrUnchanged)) {
+		if err := s.write(ctx, want, at, changed); err != nil && (unsure || !errors.Is(err, kube.ErrUnchanged)) {
 			s.config.Log.Debug("status is not written", "err", err)
 			unsure = true // a proxy may have repeated a stored write, and so cause a conflict
 			retry.Reset(s.config.Backoff(misses))
@@ -141,10 +138,10 @@ var Anything = []byte("{}")
 // changed the pod since, write reads the resourceVersion again. A delayed earlier write
 // names an older resourceVersion. So once this write has changed the pod, the API server refuses
 // the delayed write.
-func (s *Status) write(ctx context.Context, want Appearance, since time.Time) error {
+func (s *Status) write(ctx context.Context, want Appearance, since time.Time, changed bool) error {
 	if s.last.ResourceVersion != "" {
 		// In most handovers of Ready pods nobody has changed the pod since the last write.
-		if err := s.replace(ctx, want, since, s.last); !errors.Is(err, kube.ErrConflict) {
+		if err := s.replace(ctx, want, since, changed, s.last); !errors.Is(err, kube.ErrConflict) {
 			return err
 		}
 	}
@@ -153,11 +150,12 @@ func (s *Status) write(ctx context.Context, want Appearance, since time.Time) er
 		return err
 	}
 	s.config.Asked(ctx, want.Hold, pod.Deleted)
-	return s.replace(ctx, want, since, pod)
+	return s.replace(ctx, want, since, changed, pod)
 }
 
-// replace stores the status if the pod still has the resourceVersion of the argument "pod".
-func (s *Status) replace(ctx context.Context, want Appearance, since time.Time, pod kube.Pod) error {
+// replace stores the status if the pod still has the resourceVersion of the argument "pod". The
+// argument "changed" reports that the write can change the pod's readiness.
+func (s *Status) replace(ctx context.Context, want Appearance, since time.Time, changed bool, pod kube.Pod) error {
 	s.last = kube.Pod{}
 	patch, err := want.patch(pod, since, s.config.Shards > 0)
 	if err != nil {
@@ -167,10 +165,9 @@ func (s *Status) replace(ctx context.Context, want Appearance, since time.Time, 
 	if err != nil {
 		return err
 	}
-	if s.stored && s.ready == want.Ready {
+	if !changed {
 		s.last = stored
 	} // otherwise the kubelet soon writes the pod's condition Ready, which depends on this readiness
-	s.stored, s.ready = true, want.Ready
 	s.config.Asked(ctx, want.Hold, stored.Deleted)
 	if stored.ResourceVersion == pod.ResourceVersion {
 		return kube.ErrUnchanged

@@ -153,7 +153,7 @@ func TestVariableCallSucceedsOnlyAfterWriteIsStored(t *testing.T) {
 	})
 }
 
-// One write carries out two calls. The program of the second call disconnects while the outcome
+// A single write carries out two calls. The program of the second call disconnects while the outcome
 // of that write is unknown.
 func TestDisconnectedProgramNeverHarmsCallsOfOtherPrograms(t *testing.T) {
 	bubble(t, func(t *testing.T) {

@@ -19,7 +19,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// localIdle is how long an idle connection of a program stays open. A program that
+// localIdle bounds the time for which an idle connection of a program stays open. A program that
 // sends a heartbeat every 30 s can use the same connection each time.
 const localIdle = 2 * time.Minute
 

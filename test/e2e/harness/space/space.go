@@ -203,8 +203,7 @@ func (s *Space) Await(timeout time.Duration, what string, condition func() bool)
 	}
 }
 
-// The function Never waits for the time d, and fails the test if the condition becomes true within
-// this time.
+// The method Never fails the test if the condition becomes true within the time d.
 func (s *Space) Never(d time.Duration, what string, condition func() bool) {
 	s.Helper()
 	if s.Within(d, condition) {
@@ -295,9 +294,8 @@ func (s *Space) Named(lease *coordinationv1.Lease) *corev1.Pod {
 	return nil
 }
 
-// AwaitHolder waits until a slot's Lease names a pod, and returns that pod. Even if
-// the record already shows that the application runs, a test must wait. The test's watch of the
-// Leases may be later than the record.
+// AwaitHolder waits until the test's watch shows a pod in a slot's Lease, and returns that pod. The
+// watch may be later than the record that shows a running application.
 func (s *Space) AwaitHolder(slot string) (holder *corev1.Pod) {
 	s.Helper()
 	s.Await(Soon, "a holder of "+slot, func() bool {
@@ -307,8 +305,7 @@ func (s *Space) AwaitHolder(slot string) (holder *corev1.Pod) {
 	return holder
 }
 
-// Record returns the record with the given name. On a cluster without records, Record skips the
-// test.
+// Record returns the record with the given name, or skips the test on a cluster without records.
 func (s *Space) Record(name string) record.Record {
 	s.Helper()
 	if s.Dir == "" {
@@ -357,8 +354,7 @@ func judge(s *Space) {
 	}
 }
 
-// remove deletes the namespace. If the test passed, remove also deletes the directory of the
-// namespace's records.
+// remove deletes the namespace and, if the test passed, the directory of its records.
 func remove(s *Space) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
