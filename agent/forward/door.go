@@ -12,19 +12,18 @@ import (
 type door struct {
 	mu      sync.Mutex
 	scouted bool
-	// opened is closed once the waiting connections must dial again. The method "leave" closes this
-	// channel, and creates a new one. Then each of these connections dials once.
-	opened chan struct{}
+	// waiting has the connections that wait for the method "leave". Then each of them dials once.
+	waiting queue
 }
 
 // scout returns the door if the caller must dial on behalf of all waiting connections. If
-// another connection dials already, scout returns a channel that is closed when the caller must
-// try again.
-func (d *door) scout() (*door, <-chan struct{}) {
+// another connection dials already, scout returns a ticket. The ticket is called when the caller
+// must try again.
+func (d *door) scout() (*door, *ticket) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.scouted {
-		return nil, d.opened
+		return nil, d.waiting.join()
 	}
 	d.scouted = true
 	return d, nil
@@ -39,6 +38,5 @@ func (d *door) leave() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.scouted = false
-	close(d.opened)
-	d.opened = make(chan struct{})
+	d.waiting.wake()
 }

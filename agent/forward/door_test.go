@@ -24,13 +24,13 @@ func TestOnlyOneWaitingConnectionDialsTheHolder(t *testing.T) {
 	for range 2 {
 		other, opened := d.scout()
 		assert.Nil(t, other)
-		assert.False(t, isClosed(opened))
+		assert.False(t, isClosed(opened.wait()))
 		other.leave() // the door "other" is nil, so "leave" does nothing
-		assert.False(t, isClosed(opened))
+		assert.False(t, isClosed(opened.wait()))
 	}
 	_, opened := d.scout()
 	scouts.leave()
-	assert.True(t, isClosed(opened), "the others try again")
+	assert.True(t, isClosed(opened.wait()), "the others try again")
 	next, _ := d.scout()
 	assert.Same(t, d, next)
 }

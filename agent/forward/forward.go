@@ -71,10 +71,10 @@ type Forwarder struct {
 	unanswered                       chan string
 
 	mu      sync.Mutex
-	session *session      // nil while closed
-	route   *route        // the route of the last target; nil before the first
-	holding bool          // reports that new connections have no target, and must wait
-	changed chan struct{} // closed at the next change of route or holding
+	session *session // nil while closed
+	route   *route   // the route of the last target; nil before the first
+	holding bool     // reports that new connections have no target, and must wait
+	waiting queue    // has the connections that wait for the next change of route or holding
 }
 
 // New returns a Forwarder without a target. The Forwarder listens only after [Forwarder.Open].
@@ -92,7 +92,7 @@ func New(config Config) *Forwarder {
 	// neither bound may be below the number of ports.
 	config.MaxHeld = max(config.MaxHeld, len(config.Ports))
 	config.MaxOpen = max(config.MaxOpen, len(config.Ports))
-	f := &Forwarder{config: config, holding: true, changed: make(chan struct{}), unanswered: make(chan string, 1)}
+	f := &Forwarder{config: config, holding: true, unanswered: make(chan string, 1)}
 	f.isSelf = f.ownAddress
 	return f
 }
@@ -159,8 +159,7 @@ func (f *Forwarder) SetTarget(ip string) {
 		f.leave(f.route)
 		f.route = newRoute(addr)
 	}
-	close(f.changed)
-	f.changed = make(chan struct{})
+	f.waiting.wake()
 }
 
 // podAddress parses the address of a pod, and returns false for any other text. The
@@ -185,15 +184,16 @@ func (f *Forwarder) leave(r *route) {
 	}
 }
 
-// target returns the route for new connections; nil while new connections must wait. The channel is
-// closed when the route for new connections changes.
-func (f *Forwarder) target() (*route, <-chan struct{}) {
+// target returns the route for new connections; nil while new connections must wait. The ticket is
+// called when the route for new connections changes. The caller must give the ticket back.
+func (f *Forwarder) target() (*route, *ticket) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	changed := f.waiting.join()
 	if f.holding {
-		return nil, f.changed
+		return nil, changed
 	}
-	return f.route, f.changed
+	return f.route, changed
 }
 
 // Reachable checks that the pod at ip answers on every port. A refused connection is an answer,

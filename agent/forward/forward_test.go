@@ -5,6 +5,7 @@ package forward
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"runtime"
@@ -60,6 +61,42 @@ func TestConnectionsWaitThroughAHandover(t *testing.T) {
 	for _, conn := range waiting {
 		assert.Equal(t, "new holder read early late", ask(t, conn, "late"))
 	}
+}
+
+// After a handover the connection that has waited longest should get its answer first. The order of
+// two neighbours may change on the way, so the test compares the earlier half with the later half.
+func TestWaitingConnectionsReachHolderInOrderOfArrival(t *testing.T) {
+	const count = 200
+	var mu sync.Mutex
+	var arrived []int
+	port := app(t, otherHolder+":0", func(conn *net.TCPConn) {
+		defer conn.Close()
+		var number int
+		if _, err := fmt.Fscanf(conn, "%d\n", &number); err == nil {
+			mu.Lock()
+			defer mu.Unlock()
+			arrived = append(arrived, number)
+		}
+	})
+	f := standby(t, Config{Ports: []int{port}})
+	for number := range count {
+		_, err := fmt.Fprintf(connect(t, port), "%d\n", number)
+		require.NoError(t, err)
+		eventually(t, func() bool { return f.Stats().Held == int64(number+1) })
+	}
+	f.SetTarget(otherHolder)
+	eventually(t, func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(arrived) == count
+	})
+	late := 0
+	for _, number := range arrived[:count/2] {
+		if number >= count/2 {
+			late++
+		}
+	}
+	assert.Less(t, late, count/8, "%v", arrived)
 }
 
 // A new holder writes its address into the Lease before its application listens.

@@ -146,7 +146,7 @@ func (r *route) door(port int) *door {
 	defer r.mu.Unlock()
 	d := r.doors[port]
 	if d == nil {
-		d = &door{opened: make(chan struct{})}
+		d = &door{}
 		r.doors[port] = d
 	}
 	return d

@@ -208,18 +208,29 @@ func (s *session) connect(port int) (*net.TCPConn, *route) {
 	var refusedBy *route // the route that has refused connections since the instant "since"
 	var since time.Time
 	var scouts *door // the port that this connection dials for all waiting connections
-	defer func() { scouts.leave() }()
+	var changed, opened *ticket
+	defer func() {
+		scouts.leave()
+		changed.leave()
+		opened.leave()
+	}()
 	for {
 		wait := time.Until(end)
 		if wait <= 0 {
 			return nil, nil
 		}
-		route, changed := s.target()
-		var opened <-chan struct{}
+		route, next := s.target()
+		var conn *net.TCPConn
 		if route != nil {
-			if conn := s.reach(route, port, end); conn != nil {
-				return conn, route
-			}
+			conn = s.reach(route, port, end)
+		}
+		changed.leave() // so that the next connection may dial
+		opened.leave()
+		changed, opened = next, nil
+		if conn != nil {
+			return conn, route
+		}
+		if route != nil {
 			d := route.door(port)
 			if scouts != d {
 				scouts.leave()
@@ -232,7 +243,7 @@ func (s *session) connect(port int) (*net.TCPConn, *route) {
 				wait = min(wait, retryAfter(time.Since(since)))
 			}
 		}
-		if !s.pause(wait, changed, opened) {
+		if !s.pause(wait, changed.wait(), opened.wait()) {
 			return nil, nil
 		}
 	}

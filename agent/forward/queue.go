@@ -1,0 +1,90 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package forward
+
+import (
+	"slices"
+	"sync"
+)
+
+// dialsAtOnce is the number of connections of one queue that may dial at once. If all connections
+// dialled at once, they would keep the processors of a small node busy for tens of milliseconds. The
+// connection that has waited longest would then often get its answer last. With a round trip of
+// 30 ms between two pods, 256 connections dial within a second.
+const dialsAtOnce = 8
+
+// queue has the connections that wait for one event. After the event they dial in the order of
+// their arrival.
+type queue struct {
+	mu sync.Mutex
+	// waiting has the connections that wait for the event. The field "due" has the connections
+	// that may dial as soon as earlier connections have dialled.
+	waiting, due []*ticket
+	// The field "dialing" is the number of connections that dial.
+	dialing int
+}
+
+// ticket is the place of one connection in a queue.
+type ticket struct {
+	queue *queue
+	// called is closed when the connection may dial. The field "dials" is true from then until the
+	// connection leaves the queue.
+	called chan struct{}
+	dials  bool
+}
+
+func (q *queue) join() *ticket {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	t := &ticket{queue: q, called: make(chan struct{})}
+	q.waiting = append(q.waiting, t)
+	return t
+}
+
+// wake notes that the event has come.
+func (q *queue) wake() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.due, q.waiting = append(q.due, q.waiting...), nil
+	q.call()
+}
+
+// call lets as many connections dial as may dial at once. The caller holds the mutex.
+func (q *queue) call() {
+	for q.dialing < dialsAtOnce && len(q.due) > 0 {
+		t := q.due[0]
+		q.due = q.due[1:]
+		t.dials = true
+		q.dialing++
+		close(t.called)
+	}
+}
+
+// leave gives the place up. If the connection was dialling, another connection may then dial. A
+// connection without a place has a nil ticket.
+func (t *ticket) leave() {
+	if t == nil {
+		return
+	}
+	q := t.queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if t.dials {
+		t.dials = false
+		q.dialing--
+		q.call()
+		return
+	}
+	own := func(other *ticket) bool { return other == t }
+	q.waiting, q.due = slices.DeleteFunc(q.waiting, own), slices.DeleteFunc(q.due, own)
+}
+
+// wait returns the channel that is closed when the connection may dial. A nil ticket is never
+// called.
+func (t *ticket) wait() <-chan struct{} {
+	if t == nil {
+		return nil
+	}
+	return t.called
+}
