@@ -24,10 +24,11 @@ const settling = time.Second
 // that host may serve many pods.
 const prompt = 100 * time.Millisecond
 
-// eager is the period of the agent's readiness probe while no process listens at the application's
-// port. A refused connection costs the application nothing, and costs the agent about a tenth of a
-// millisecond.
-const eager = 20 * time.Millisecond
+// firstEager and lastEager bound the period of the agent's readiness probe while no process listens
+// at the application's port. Within these bounds, the period is a hundredth of the time since the
+// first probe. So the probe adds about a hundredth to the time of a start. A refused connection
+// costs the application nothing, and costs the agent about a tenth of a millisecond.
+const firstEager, lastEager = 5 * time.Millisecond, 20 * time.Millisecond
 
 // patience is the time for which the readiness probe runs more often than declared. After that
 // the declared period counts, because an application may wait for its database for hours, and
@@ -45,7 +46,7 @@ func (l *childState) pause(p *api.Probe, span time.Duration) time.Duration {
 	case p.Exec != nil || asksElsewhere(p) || l.counter.last == Success:
 		return min(p.Period(), settling)
 	case l.refused:
-		return eager
+		return min(max(span/100, firstEager), lastEager)
 	}
 	return prompt
 }
