@@ -121,3 +121,11 @@ func TestSimulationNeverImportsKubernetesLibraries(t *testing.T) {
 		assert.False(t, strings.HasPrefix(d, "k8s.io/") || strings.HasPrefix(d, "sigs.k8s.io/"), "sim links %s", d)
 	}
 }
+
+// The test plants the bugs that belong to tests of agent/show. The simulation misses these bugs,
+// because its writes of a pod's status delay no other request.
+func TestPlantedBugsAreCaughtByStatusTests(t *testing.T) { play.PlantedIn(t, "agent/show") }
+
+// The test plants the bugs that belong to tests of agent/forward. No simulated client opens a
+// connection.
+func TestPlantedBugsAreCaughtByForwarderTests(t *testing.T) { play.PlantedIn(t, "agent/forward") }

@@ -31,9 +31,9 @@ const (
 	Stored = 3 * time.Second
 	// Passing is the time within which every standby begins to let new connections wait. The
 	// time counts from the storing of the holder's last announcement. The watch event takes
-	// milliseconds, and so does the acceptance of a connection. If the write took longer than
-	// Passing, the event may take as long as the write.
-	Passing = 50 * time.Millisecond
+	// milliseconds, and so does the acceptance of a connection. A slow API server delays the event
+	// as well as the write. So the holder waits at least twice as long as its write took.
+	Passing = 25 * time.Millisecond
 )
 
 // Cause is the cause for which the application must stop.
@@ -309,7 +309,7 @@ func (l *Leave) out(now time.Duration, f Facts) (ended bool, wake time.Duration)
 // connections wait. The result "wake" is the instant of the next decision.
 func (l *Leave) close(now time.Duration, f Facts) (ended bool, wake time.Duration) {
 	l.note(now, !f.Serving)
-	at := l.by(min(max(Passing, l.took()), Stored), f)
+	at := l.by(min(max(Passing, 2*l.took()), Stored), f)
 	if now < at {
 		return false, at
 	}

@@ -41,8 +41,14 @@ type Holder struct {
 // Holder stores that fact in the field "served". If the pod later becomes a standby,
 // [Readiness.note] therefore keeps the pod Ready for a while.
 func (r *Readiness) Holder(now time.Duration, h Holder) Look {
-	r.follows, r.shard = false, shardOf(h.Slots)
-	shown := r.holder(now, h)
+	if r.follows {
+		r.followed = h.Hold
+	}
+	r.follows, r.left, r.shard = false, h.Leaves, shardOf(h.Slots)
+	if h.Serves && r.followed == h.Hold {
+		r.followed, r.calm = "", now+Calm
+	}
+	shown := r.calmly(now, r.holder(now, h))
 	shown.Shard = r.shard
 	return shown
 }

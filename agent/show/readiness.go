@@ -29,6 +29,15 @@ type Readiness struct {
 	// The field "follows" reports that the holder is leaving its Services, and has named this pod
 	// as its successor.
 	follows bool
+	// The field "left" reports that the pod held at the last decision, and was leaving its Services.
+	// The field "followed" has the pod's hold if the pod got that hold as such a successor, until the
+	// application serves.
+	left     bool
+	followed string
+	// calm is the instant before which the pod does not become Ready. Another Ready pod forwards
+	// until then. The write of the readiness, and its effects in the cluster, would delay the
+	// handover.
+	calm time.Duration
 	// The field "lingers" reports that the pod is ending, and opens no further port.
 	lingers bool
 	// shard is the number of the last shard that the pod held; empty for none.
@@ -185,6 +194,9 @@ func (r *Readiness) message(h holders) string {
 // "childless" is false, a child of an earlier hold may still be alive.
 func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childless bool) Look {
 	h := r.holders(now, slots)
+	if r.left {
+		r.left, r.calm = false, now+Calm
+	}
 	if r.began == 0 {
 		r.began = now
 	}
@@ -214,7 +226,16 @@ func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childles
 	if h.serving {
 		r.target.see(h.address, h.until, turn.Ready)
 	}
-	return r.standby(now, h, turn, childless).by(h.until)
+	return r.calmly(now, r.standby(now, h, turn, childless).by(h.until))
+}
+
+// calmly returns the decision l, or postpones a decision by which the pod would become Ready before
+// the instant in the field "calm".
+func (r *Readiness) calmly(now time.Duration, l Look) Look {
+	if l.Ready && now < r.calm {
+		return Look{Keep: true, Ask: l.Ask, Wake: min(l.Wake, r.calm)}
+	}
+	return l
 }
 
 // withoutPorts decides the status of a standby that waits for a shard and declares no ports. The

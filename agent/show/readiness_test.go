@@ -39,3 +39,52 @@ func TestSemaphoreHandoverNeverChangesStatusOfStandbys(t *testing.T) {
 func TestSingletonStandbyWithReadinessHolderNamesTheHolder(t *testing.T) {
 	assert.Equal(t, "b holds a", status(ReadinessConfig{}, "b_1").Message)
 }
+
+// seen returns the only slot as the watch shows it. The argument "next" is the successor that the
+// holder has named; empty for none.
+func seen(holder, next string, serving bool) []Slot {
+	notes := lease.Notes{Workload: "Deployment/a", Leaving: next}
+	if serving {
+		notes.Serving = time.Unix(1, 0)
+	}
+	return []Slot{{Name: "s", Known: true, Mine: holder == "me_1", ExpiresAt: instant.Never, Record: lease.Record{
+		UID: "u", Holder: holder, Hold: "h", Notes: notes,
+	}}}
+}
+
+// After a leave another Ready pod forwards. So the old and the new holder's pods become Ready only
+// when the handover is over, because these writes would delay the handover.
+func TestHandoverIsOverBeforeItsPodsBecomeReady(t *testing.T) {
+	config := ReadinessConfig{Slots: []string{"s"}, Identity: "me_1", Workload: "Deployment/a", Budget: api.Budget{Duration: 30 * time.Second}}
+	holds := Holder{Hold: "h2", Slots: []string{"s"}, Running: true, Serves: true}
+	t.Run("new holder", func(t *testing.T) {
+		r := NewReadiness(config)
+		assert.True(t, r.Standby(1*time.Second, seen("old_1", "", true), Turn{}, true).Ready)
+		assert.Equal(t, ReadyFollows, r.Standby(2*time.Second, seen("old_1", "me_1", true), Turn{}, true).Reason)
+		assert.Equal(t, ReadyFollows, r.Standby(3*time.Second, seen("", "", false), Turn{}, true).Reason)
+		l := r.Holder(4*time.Second, holds)
+		assert.True(t, l.Keep)
+		assert.Equal(t, 4*time.Second+Calm, l.Wake)
+		assert.True(t, r.Holder(4*time.Second+Calm-1, holds).Keep)
+		l = r.Holder(4*time.Second+Calm, holds)
+		assert.True(t, l.Ready && !l.Keep)
+		assert.False(t, r.Holder(5*time.Second, Holder{Hold: "h2", Slots: holds.Slots, Running: true}).Keep, "a pod that serves no more is not Ready at once")
+		assert.True(t, r.Holder(6*time.Second, holds).Ready, "later changes are not postponed")
+	})
+	t.Run("new holder without a leave", func(t *testing.T) {
+		r := NewReadiness(config)
+		assert.True(t, r.Standby(1*time.Second, seen("old_1", "", true), Turn{}, true).Ready)
+		assert.True(t, r.Holder(4*time.Second, holds).Ready, "perhaps no other pod forwards")
+	})
+	t.Run("old holder", func(t *testing.T) {
+		r := NewReadiness(config)
+		assert.True(t, r.Holder(1*time.Second, holds).Ready)
+		leaves := holds
+		leaves.Leaves = true
+		assert.Equal(t, ReadyLeaving, r.Holder(2*time.Second, leaves).Reason)
+		l := r.Standby(3*time.Second, seen("", "", false), Turn{}, true)
+		assert.True(t, l.Keep)
+		assert.Equal(t, 3*time.Second+Calm, l.Wake)
+		assert.Equal(t, ReadyHandingOver, r.Standby(3*time.Second+Calm, seen("", "", false), Turn{}, true).Reason)
+	})
+}
