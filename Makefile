@@ -210,6 +210,10 @@ bench-slots: install ## Handovers and costs of singletons, semaphores and shards
 bench-handover: install ## Handovers alone, with their steps; STANDBYS=n pods wait, NAMED=true names the next holder.
 	cd test && $(GO_RUN) ./bench -only-handovers -rounds $(ROUNDS) -standbys $(STANDBYS) -named=$(NAMED)
 
+.PHONY: bench-held
+bench-held: install ## Connections that wait during handovers, beyond the application's own stop and start.
+	cd test && $(GO_RUN) ./bench -only-held -rounds $(ROUNDS) -named=$(NAMED)
+
 ##@ The cluster
 
 .PHONY: cluster

@@ -105,14 +105,19 @@ func (b *bench) deploy(ctx context.Context) error {
 // apply starts the application anew with a claim, in as many pods as can hold, plus the standbys.
 // Last, apply runs the kubectl command in the argument "wait", such as "rollout status".
 func (b *bench) apply(ctx context.Context, c claim, standbys int, wait ...string) error {
-	yaml := []byte(strings.NewReplacer("IMAGE", lab.RegistryInCluster+"/bench/app:latest",
-		"CLAIM", c.annotation(), "REPLICAS", strconv.Itoa(c.holders+standbys)).Replace(manifest))
+	return b.run(ctx, []byte(strings.NewReplacer("IMAGE", lab.RegistryInCluster+"/bench/app:latest",
+		"CLAIM", c.annotation(), "REPLICAS", strconv.Itoa(c.holders+standbys)).Replace(manifest)), wait...)
+}
+
+// run applies the manifest in a new namespace, and then runs the kubectl command in the argument
+// "wait".
+func (b *bench) run(ctx context.Context, manifest []byte, wait ...string) error {
 	for _, step := range []struct {
 		stdin []byte
 		args  []string
 	}{
 		{nil, []string{"delete", "namespace", namespace, "--ignore-not-found"}},
-		{yaml, []string{"apply", "-f", "-"}},
+		{manifest, []string{"apply", "-f", "-"}},
 		{nil, append([]string{"-n", namespace}, wait...)},
 	} {
 		if err := b.kubectl(ctx, step.stdin, step.args...); err != nil {

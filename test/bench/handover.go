@@ -45,7 +45,7 @@ func (b *bench) handovers(ctx context.Context, rounds, peers int) error {
 	if err != nil {
 		return err
 	}
-	rounded, err := b.handover(ctx, rounds)
+	rounded, err := b.handover(ctx, rounds, apart)
 	if err != nil {
 		return err
 	}
@@ -78,8 +78,9 @@ func (b *bench) handovers(ctx context.Context, rounds, peers int) error {
 	return printSteps(rounded, writes)
 }
 
-// handover makes the holder yield in each round, and returns the handovers.
-func (b *bench) handover(ctx context.Context, rounds int) ([]handed, error) {
+// handover makes the holder yield in each round, and returns the handovers. After each round
+// handover waits for the time in the argument "apart".
+func (b *bench) handover(ctx context.Context, rounds int, apart time.Duration) ([]handed, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	w, err := witness.Listen("app")

@@ -31,6 +31,8 @@ func main() {
 		err = floor(ctx, os.Args[2], os.Args[3], os.Args[4])
 	case len(os.Args) == 5 && os.Args[1] == "elector":
 		err = elector(ctx, os.Args[2], os.Args[3], os.Args[4])
+	case len(os.Args) == 5 && os.Args[1] == "connect":
+		err = connect(ctx, os.Args[4], os.Stdin, os.Stdout)
 	default:
 		err = run(ctx)
 	}
@@ -48,6 +50,7 @@ func run(ctx context.Context) error {
 	standbys := flag.Int("standbys", fewestStandbys, "pods that wait for the slot")
 	named := flag.Bool("named", false, "each yield names the next holder")
 	handovers := flag.Bool("only-handovers", false, "measure nothing but handovers")
+	held := flag.Bool("only-held", false, "measure nothing but connections that wait during handovers")
 	waits := flag.Bool("only-works", false, "measure nothing but waits for one work")
 	slots := flag.Bool("only-slots", false, "measure nothing but singletons, semaphores and shards beside each other")
 	crowd := flag.Int("crowd", 100, "pods that wait for one work")
@@ -67,6 +70,9 @@ func run(ctx context.Context) error {
 	began := time.Now()
 	if *slots {
 		return b.slots(ctx, *rounds)
+	}
+	if *held {
+		return b.held(ctx, *rounds)
 	}
 	if err := b.deploy(ctx); err != nil {
 		return err

@@ -73,7 +73,7 @@ func (b *bench) claim(ctx context.Context, c claim, rounds int) error {
 	for _, row := range costs {
 		fmt.Println(row)
 	}
-	rounded, err := b.handover(ctx, rounds)
+	rounded, err := b.handover(ctx, rounds, apart)
 	if err != nil {
 		return err
 	}

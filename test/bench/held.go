@@ -1,0 +1,191 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/metaparticle-io/metaparticle/test/bench/samples"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab"
+)
+
+// starts and stops are the times that the application takes to start and to stop. A connection that
+// waits for a handover waits at least for both.
+const starts, stops = time.Second, 500 * time.Millisecond
+
+// calm is the wait between two handovers. In that time the old holder becomes Ready again, so that
+// enough standbys forward during the next handover.
+const calm = 6 * time.Second
+
+//go:embed held.yaml
+var heldManifest string
+
+// connection is one connection through the Service. The instant "at" is a reading of
+// CLOCK_MONOTONIC.
+type connection struct {
+	At, Took time.Duration
+	Err      string `json:",omitempty"`
+}
+
+// held measures how long a new connection waits during a handover, beyond the application's own
+// stop and start.
+func (b *bench) held(ctx context.Context, rounds int) error {
+	yaml := []byte(strings.NewReplacer("IMAGE", lab.RegistryInCluster+"/bench/app:latest", "STARTS", starts.String(),
+		"STOPS", stops.String(), "REPLICAS", strconv.Itoa(1+b.standbys)).Replace(heldManifest))
+	if err := b.run(ctx, yaml, "rollout", "status", "deployment/app", "--timeout=900s"); err != nil {
+		return err
+	}
+	service, err := b.client.CoreV1().Services(namespace).Get(ctx, "app", metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	begin, err := b.auditEnd()
+	if err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	stdin, stop := io.Pipe()
+	var out bytes.Buffer
+	ended := make(chan error, 1)
+	go func() {
+		ended <- b.cluster.Exec(ctx, b.cluster.Nodes()[0], stdin, &out, os.Stderr, self, "connect", b.dir, namespace, service.Spec.ClusterIP)
+	}()
+	rounded, err := b.handover(ctx, rounds, calm)
+	stop.Close()
+	if failed := <-ended; err == nil {
+		err = failed
+	}
+	if err != nil {
+		return err
+	}
+	var connections []connection
+	if err := json.Unmarshal(out.Bytes(), &connections); err != nil {
+		return err
+	}
+	writes, err := b.writes(begin)
+	if err != nil {
+		return err
+	}
+	return printHeld(rounded, connections, writes)
+}
+
+// heldSteps describes each part of the longest wait of a connection.
+var heldSteps = []string{
+	"the longest wait, without the application's own stop and start",
+	"from the storing of the holder's announcement to the application's stop signal",
+	"from the old application's exit to the exec of the new application",
+	"from the start of the new application's service until the holder's Lease says so",
+	"from then to the answer of the connection that waited longest",
+}
+
+func printHeld(rounds []handed, connections []connection, writes []write) error {
+	times := make([]samples.Times, len(heldSteps))
+	failed := 0
+	for _, c := range connections {
+		if c.Err != "" {
+			failed++
+			fmt.Println(c.Err)
+		}
+	}
+	for _, r := range rounds {
+		serves := r.exec + starts
+		longest := connection{}
+		for _, c := range connections {
+			if c.At > r.exit-2*stops && c.At < serves && c.Took > longest.Took {
+				longest = c
+			}
+		}
+		announced, told := time.Duration(0), time.Duration(0)
+		for _, w := range writes {
+			switch {
+			case w.pod == r.old && w.stored < r.exit:
+				announced = w.stored
+			case w.pod == r.next && w.received > serves && told == 0:
+				told = w.stored
+			}
+		}
+		if announced == 0 || told == 0 {
+			return fmt.Errorf("the audit log lacks writes of a handover")
+		}
+		for i, d := range []time.Duration{
+			longest.Took - starts - stops, r.exit - stops - announced, r.exec - r.exit, told - serves, longest.At + longest.Took - told,
+		} {
+			times[i] = append(times[i], d)
+		}
+	}
+	fmt.Printf("%d connections during %d handovers; %d of them failed. The application takes %v to stop and %v to start.\n",
+		len(connections), len(rounds), failed, stops, starts)
+	fmt.Println("\n| | rounds | p50 | p99 | max |\n|---|---|---|---|---|")
+	for i, step := range heldSteps {
+		times[i].Print(step)
+	}
+	return nil
+}
+
+// connect opens a connection to the address every ten milliseconds, sends a request over each, and
+// waits for the answer. When its input ends, connect prints all connections.
+func connect(ctx context.Context, address string, in io.Reader, out io.Writer) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() {
+		_, _ = io.Copy(io.Discard, in)
+		stop()
+	}()
+	var mu sync.Mutex
+	var open sync.WaitGroup
+	connections := []connection{}
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			open.Go(func() {
+				c := connectOnce(net.JoinHostPort(address, "80"))
+				mu.Lock()
+				defer mu.Unlock()
+				connections = append(connections, c)
+			})
+		case <-ctx.Done():
+			open.Wait()
+			slices.SortFunc(connections, func(a, b connection) int { return int(a.At - b.At) })
+			return json.NewEncoder(out).Encode(connections)
+		}
+	}
+}
+
+func connectOnce(address string) connection {
+	var now unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
+	began := time.Now()
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 20 * time.Second}
+	answer, err := client.Get("http://" + address + "/") //nolint:noctx // the client has a timeout
+	if err == nil {
+		_, err = io.Copy(io.Discard, answer.Body)
+		answer.Body.Close()
+	}
+	c := connection{At: time.Duration(now.Nano()), Took: time.Since(began)}
+	if err != nil {
+		c.Err = err.Error()
+	}
+	return c
+}
