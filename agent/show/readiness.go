@@ -29,14 +29,14 @@ type Readiness struct {
 	// The field "follows" reports that the holder is leaving its Services, and has named this pod
 	// as its successor.
 	follows bool
-	// The field "left" reports that the pod held at the last decision, and was leaving its Services.
+	// The field "held" reports that the pod held at the last decision. The field "left" reports that
+	// the pod was then leaving its Services.
+	held, left bool
 	// The field "followed" has the pod's hold if the pod got that hold as such a successor, until the
 	// application serves.
-	left     bool
 	followed string
-	// calm is the instant before which the pod does not become Ready. Another Ready pod forwards
-	// until then. The write of the readiness, and its effects in the cluster, would delay the
-	// handover.
+	// calm is the instant until which the pod's status stays as it is. A write of the status, and
+	// its effects in the cluster, would delay the handover.
 	calm time.Duration
 	// The field "lingers" reports that the pod is ending, and opens no further port.
 	lingers bool
@@ -193,10 +193,27 @@ func (r *Readiness) message(h holders) string {
 // Standby decides the status of a standby, from the slots as the pod sees them. If the argument
 // "childless" is false, a child of an earlier hold may still be alive.
 func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childless bool) Look {
-	h := r.holders(now, slots)
-	if r.left {
-		r.left, r.calm = false, now+Calm
+	// After a leave the pod is not Ready, and another Ready pod forwards. Without declared ports no
+	// pod forwards, and most such pods are in no Service. With the gate "readiness" a Ready pod must
+	// hold, so its status changes at once.
+	if r.held && !r.config.Gate && (r.left || len(r.config.Ports) == 0) {
+		r.calm = now + Calm
 	}
+	r.held = false
+	return r.calmly(now, r.decide(now, slots, turn, childless))
+}
+
+// calmly returns the decision l, or postpones it until the instant in the field "calm".
+func (r *Readiness) calmly(now time.Duration, l Look) Look {
+	if now < r.calm {
+		return Look{Keep: true, Ask: l.Ask, Wake: min(l.Wake, r.calm)}
+	}
+	return l
+}
+
+// decide decides the status of a standby, as [Readiness.Standby], but never postpones it.
+func (r *Readiness) decide(now time.Duration, slots []Slot, turn Turn, childless bool) Look {
+	h := r.holders(now, slots)
 	if r.began == 0 {
 		r.began = now
 	}
@@ -226,16 +243,7 @@ func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childles
 	if h.serving {
 		r.target.see(h.address, h.until, turn.Ready)
 	}
-	return r.calmly(now, r.standby(now, h, turn, childless).by(h.until))
-}
-
-// calmly returns the decision l, or postpones a decision by which the pod would become Ready before
-// the instant in the field "calm".
-func (r *Readiness) calmly(now time.Duration, l Look) Look {
-	if l.Ready && now < r.calm {
-		return Look{Keep: true, Ask: l.Ask, Wake: min(l.Wake, r.calm)}
-	}
-	return l
+	return r.standby(now, h, turn, childless).by(h.until)
 }
 
 // withoutPorts decides the status of a standby that waits for a shard and declares no ports. The

@@ -68,7 +68,7 @@ func TestHandoverIsOverBeforeItsPodsBecomeReady(t *testing.T) {
 		assert.True(t, r.Holder(4*time.Second+Calm-1, holds).Keep)
 		l = r.Holder(4*time.Second+Calm, holds)
 		assert.True(t, l.Ready && !l.Keep)
-		assert.False(t, r.Holder(5*time.Second, Holder{Hold: "h2", Slots: holds.Slots, Running: true}).Keep, "a pod that serves no more is not Ready at once")
+		assert.Equal(t, ReadyNotReady, r.Holder(5*time.Second, Holder{Hold: "h2", Slots: holds.Slots, Running: true}).Reason)
 		assert.True(t, r.Holder(6*time.Second, holds).Ready, "later changes are not postponed")
 	})
 	t.Run("new holder without a leave", func(t *testing.T) {
@@ -87,4 +87,30 @@ func TestHandoverIsOverBeforeItsPodsBecomeReady(t *testing.T) {
 		assert.Equal(t, 3*time.Second+Calm, l.Wake)
 		assert.Equal(t, ReadyHandingOver, r.Standby(3*time.Second+Calm, seen("", "", false), Turn{}, true).Reason)
 	})
+}
+
+// The standby of a semaphore is not Ready, so each handover changes the readiness of two pods.
+func TestPodWithoutPortsWritesStatusAfterTheHandover(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*ReadinessConfig)
+		calm   time.Duration
+	}{
+		"no ports":                 {func(*ReadinessConfig) {}, Calm},
+		"ports":                    {func(c *ReadinessConfig) { c.Ports = []int{80} }, 0},
+		"the gate named readiness": {func(c *ReadinessConfig) { c.Gate = true }, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config := ReadinessConfig{Slots: []string{"s"}, Identity: "me_1", Workload: "Deployment/a", Any: true, Mode: api.ReadinessHolder}
+			c.change(&config)
+			r := NewReadiness(config)
+			assert.True(t, r.Holder(1*time.Second, Holder{Hold: "h1", Slots: config.Slots, Running: true, Serves: true}).Ready)
+			if c.calm > 0 {
+				l := r.Standby(2*time.Second, seen("", "", false), Turn{}, true)
+				assert.True(t, l.Keep)
+				assert.Equal(t, 2*time.Second+c.calm, l.Wake)
+			}
+			l := r.Standby(2*time.Second+c.calm, seen("", "", false), Turn{}, true)
+			assert.False(t, l.Keep || l.Ready)
+		})
+	}
 }
