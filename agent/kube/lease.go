@@ -37,10 +37,6 @@ type Lease struct {
 	raw, metadata, spec object
 }
 
-// object is one level of a JSON object, with undecoded values. Keys are case-sensitive, as in
-// the API server, but unlike the keys of structs in encoding/json.
-type object map[string]json.RawMessage
-
 // Clone returns a copy that can be changed without changing the original.
 func (l *Lease) Clone() *Lease {
 	clone := *l
@@ -76,43 +72,11 @@ func (l *Lease) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// reader decodes fields until the first error, and keeps that error.
-type reader struct {
-	// The field "of" names the object in an error.
-	of  string
-	err error
-}
-
-// read decodes the value at key. If the value is absent or null, the target stays
-// unchanged.
-func (r *reader) read(from object, key string, target any) {
-	value, ok := from[key]
-	if !ok || r.err != nil {
-		return
-	}
-	if err := json.Unmarshal(value, target); err != nil {
-		r.err = fmt.Errorf("%s: %s: %w", r.of, key, err)
-	}
-}
-
-// readTime decodes the time at key. The API server accepts 9999-12-31T23:59:59-01:00, stores this
-// instant in UTC, and then returns the year 10000, which RFC 3339 forbids. So readTime ignores a
-// text that is no time. With an error instead, no pod could ever acquire the slot of such a Lease.
-func (r *reader) readTime(from object, key string, target *time.Time) {
-	var text string
-	if r.read(from, key, &text); text == "" {
-		return
-	}
-	if t, err := time.Parse(time.RFC3339, text); err == nil {
-		*target = t
-	}
-}
-
 // MarshalJSON encodes the object as it was read, but with the present values of the fields of l.
 // Like client-go, MarshalJSON writes an empty holderIdentity into a released Lease.
 func (l *Lease) MarshalJSON() ([]byte, error) {
 	w := writer{}
-	metadata := w.over(l.metadata, map[string]any{
+	metadata := w.metadata(l.metadata, map[string]any{
 		"name":            unlessZero(l.Name),
 		"namespace":       unlessZero(l.Namespace),
 		"uid":             unlessZero(l.UID),
@@ -137,50 +101,6 @@ func (l *Lease) MarshalJSON() ([]byte, error) {
 		return nil, fmt.Errorf("lease: %w", w.err)
 	}
 	return json.Marshal(whole)
-}
-
-// writer encodes fields. The field "err" is the last error, or nil.
-type writer struct{ err error }
-
-// The method "over" returns a copy of base in which the fields are replaced. A field with the
-// value nil is removed.
-func (w *writer) over(base object, fields map[string]any) object {
-	result := make(object, len(base)+len(fields))
-	maps.Copy(result, base)
-	for key, field := range fields {
-		if field == nil {
-			delete(result, key)
-			continue
-		}
-		value, err := json.Marshal(field)
-		if err != nil {
-			w.err = err
-		}
-		result[key] = value
-	}
-	return result
-}
-
-func unlessZero[T comparable](v T) any {
-	var zero T
-	if v == zero {
-		return nil
-	}
-	return v
-}
-
-func unlessEmpty(m map[string]string) any {
-	if len(m) == 0 {
-		return nil
-	}
-	return m
-}
-
-func unlessNever(t time.Time) any {
-	if t.IsZero() {
-		return nil
-	}
-	return t.UTC().Format(microTime)
 }
 
 // decodeLease decodes a Lease from the API server. A Lease without a name, a uid or a

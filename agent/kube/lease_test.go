@@ -27,7 +27,7 @@ const foreign = `{
     "annotations": {"metaparticle.io/token": "40", "other": "kept"},
     "ownerReferences": [{"kind": "ConfigMap", "name": "x", "uid": "o"}],
     "finalizers": ["example.com/f"],
-    "managedFields": [{"manager": "m"}]
+    "managedFields": [{"manager": "m", "operation": "Apply"}]
   },
   "spec": {
     "holderIdentity": "pod-a_1",
@@ -78,6 +78,33 @@ func TestUnknownFieldsOfALeaseSurviveAWrite(t *testing.T) {
 	assert.JSONEq(t, want, string(written))
 	// JSONEq compares numbers as floats, and no float is equal to this number.
 	assert.Contains(t, string(written), "9007199254740993")
+}
+
+// The list of writers would be half of a Lease's bytes, in each renewal and each event.
+func TestWriteOfALeaseClearsItsManagedFields(t *testing.T) {
+	const applied = `[{"manager":"agent","operation":"Update"},{"manager":"kubectl","operation":"Apply"}]`
+	for name, c := range map[string]struct{ list, written string }{
+		"ordinary writes":           {`[{"manager":"agent","operation":"Update"},{"manager":"webhook","operation":"Update"}]`, `[{}]`},
+		"a write by server's apply": {applied, applied},
+		"no list":                   {"", ""},
+		"a list of another form":    {`{"a":1}`, `{"a":1}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			list := ""
+			if c.list != "" {
+				list = `,"managedFields":` + c.list
+			}
+			text, err := json.Marshal(parse(t, `{"metadata":{"name":"a","uid":"u","resourceVersion":"1"`+list+`}}`))
+			require.NoError(t, err)
+			var written struct {
+				Metadata struct {
+					ManagedFields json.RawMessage `json:"managedFields"`
+				} `json:"metadata"`
+			}
+			require.NoError(t, json.Unmarshal(text, &written))
+			assert.Equal(t, c.written, string(written.Metadata.ManagedFields))
+		})
+	}
 }
 
 func TestReleasedLeaseHasAnEmptyHolderIdentity(t *testing.T) {

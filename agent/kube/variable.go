@@ -121,7 +121,7 @@ func (v *Variable) MarshalJSON() ([]byte, error) {
 	whole := w.over(v.raw, map[string]any{
 		"apiVersion": api.VariableGroup + "/" + api.VariableVersion,
 		"kind":       api.VariableKind,
-		"metadata": w.over(v.metadata, map[string]any{
+		"metadata": w.metadata(v.metadata, map[string]any{
 			"name": unlessZero(v.Name), "uid": unlessZero(v.UID), "resourceVersion": unlessZero(v.ResourceVersion),
 		}),
 		"spec": w.over(v.spec, fields),

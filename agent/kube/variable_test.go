@@ -16,7 +16,7 @@ import (
 
 // counter is a Variable with fields that this package does not know.
 const counter = `{"apiVersion":"metaparticle.io/v1alpha1","kind":"Variable","future":1,
-  "metadata":{"name":"hits","namespace":"shop","uid":"u-1","resourceVersion":"41","labels":{"a":"b"},"managedFields":[{"manager":"m"}]},
+  "metadata":{"name":"hits","namespace":"shop","uid":"u-1","resourceVersion":"41","labels":{"a":"b"},"managedFields":[{"manager":"m","operation":"Apply"}]},
   "spec":{"integer":9223372036854775807,"fence":{"lock":"lock.a","epoch":1,"token":9007199254740993},"write":"p.1","keyed":1,
     "keys":[{"key":"k","add":-1,"result":2,"pod":"p","at":1}],"other":[1]}}`
 

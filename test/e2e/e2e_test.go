@@ -178,6 +178,7 @@ var parallel = []string{
 	"TestAdministratorFreesSlotBlockedByAUsersLease",
 	"TestPodWithConditionsMayOnlyReadAwaitedLeases",
 	"TestDeletionCheckNeverChangesThePod",
+	"TestLeaseOfAHolderListsNoWriters",
 	"TestPodsAccountHasOnlyTheAgentsRights",
 	"TestVariableRefusesLateWriteWithSmallerToken",
 	"TestVariableRefusesExcessiveSizesAndChangesOfType",
@@ -655,6 +656,7 @@ func TestPodWithConditionsMayOnlyReadAwaitedLeases(t *testing.T) {
 	rights.TestPodWithConditionsMayOnlyReadAwaitedLeases(t)
 }
 func TestDeletionCheckNeverChangesThePod(t *testing.T) { rights.TestDeletionCheckNeverChangesThePod(t) }
+func TestLeaseOfAHolderListsNoWriters(t *testing.T)    { rights.TestLeaseOfAHolderListsNoWriters(t) }
 func TestPodsAccountHasOnlyTheAgentsRights(t *testing.T) {
 	rights.TestPodsAccountHasOnlyTheAgentsRights(t)
 }
