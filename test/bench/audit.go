@@ -9,6 +9,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -53,10 +56,30 @@ func (b *bench) audit(from int64, each func(audited)) error {
 	})
 }
 
+// history calls the function "each" for every line of the audit log since the start of the cluster.
+// The API server keeps the older lines in files beside the log, whose names sort before the log's
+// name.
+func (b *bench) history(each func(audited)) error {
+	files, err := filepath.Glob(strings.TrimSuffix(b.cluster.AuditLog(), ".log") + "*.log")
+	if err != nil {
+		return err
+	}
+	for _, file := range slices.Sorted(slices.Values(files)) {
+		if err := readLines(file, 0, each); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // lines calls the function "each" for every line of the audit log. The argument "from" is the
 // offset, in bytes, of the first line.
 func (b *bench) lines(from int64, each func(audited)) error {
-	log, err := os.Open(b.cluster.AuditLog())
+	return readLines(b.cluster.AuditLog(), from, each)
+}
+
+func readLines(path string, from int64, each func(audited)) error {
+	log, err := os.Open(path)
 	if err != nil {
 		return err
 	}

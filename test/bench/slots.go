@@ -219,7 +219,7 @@ func (b *bench) cost(ctx context.Context, c claim) ([]string, error) {
 // watch, and one for its end.
 func (b *bench) watches() (map[string]int, error) {
 	open := map[string]int{}
-	err := b.lines(0, func(event audited) {
+	err := b.history(func(event audited) {
 		_, uid := event.pod()
 		switch {
 		case event.Verb != "watch":
