@@ -10,13 +10,9 @@ import (
 	"time"
 )
 
-// microTime is Kubernetes' MicroTime, the format of the times in a Lease. Two times within the
-// same microsecond become the same bytes.
-const microTime = "2006-01-02T15:04:05.000000Z07:00"
-
 // Lease is a coordination.k8s.io/v1 Lease. Lease keeps the fields that it does
 // not declare (owner references, finalizers, strategy, future fields) and writes
-// them back unchanged.
+// them back unchanged, except for managedFields.
 type Lease struct {
 	Name            string
 	Namespace       string

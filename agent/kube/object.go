@@ -11,6 +11,10 @@ import (
 	"time"
 )
 
+// microTime is Kubernetes' MicroTime, the format of the times in a Lease. Two times within the
+// same microsecond become the same bytes.
+const microTime = "2006-01-02T15:04:05.000000Z07:00"
+
 // object is one level of a JSON object, with undecoded values. Keys are case-sensitive, as in
 // the API server, but unlike the keys of structs in encoding/json.
 type object map[string]json.RawMessage
