@@ -148,7 +148,7 @@ func (p *parser) program() {
 	}
 	for _, a := range p.table {
 		if a.Kind == nil && !a.Alone && a.Key != LeaseDurationAnnotation && !a.Local && p.has(a.Key) && !p.ofBarrier(a.Key) {
-			p.wrong(a.Key, "has no effect with %s, because the containers stay as they are and their program asks for its slots: remove it", LocalAnnotation)
+			p.wrong(a.Key, "has no effect with %s, because the program itself asks for its slots: remove it", LocalAnnotation)
 		}
 	}
 }

@@ -271,7 +271,7 @@ func TestMalformedClaimsOfTheLocalAPIAreRefused(t *testing.T) {
 }
 
 func TestParseRefusesGateAnnotationsBesideLocalAPIAnnotation(t *testing.T) {
-	const idle = " has no effect with metaparticle.io/api, because the containers stay as they are and their program asks for its slots: remove it"
+	const idle = " has no effect with metaparticle.io/api, because the program itself asks for its slots: remove it"
 	tests := []struct{ key, value, want string }{
 		{SingletonAnnotation, "true", `metaparticle.io/api is in one pod with metaparticle.io/singleton, which comes with a later version: remove one of the two`},
 		{SingletonAnnotation, "false", ""},
