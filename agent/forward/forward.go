@@ -74,7 +74,8 @@ type Forwarder struct {
 	session *session // nil while closed
 	route   *route   // the route of the last target; nil before the first
 	holding bool     // reports that new connections have no target, and must wait
-	waiting queue    // has the connections that wait for the next change of route or holding
+	// waiting has, for each port, the connections that wait for the next change of route or holding.
+	waiting map[int]*queue
 }
 
 // New returns a Forwarder without a target. The Forwarder listens only after [Forwarder.Open].
@@ -92,7 +93,7 @@ func New(config Config) *Forwarder {
 	// neither bound may be below the number of ports.
 	config.MaxHeld = max(config.MaxHeld, len(config.Ports))
 	config.MaxOpen = max(config.MaxOpen, len(config.Ports))
-	f := &Forwarder{config: config, holding: true, unanswered: make(chan string, 1)}
+	f := &Forwarder{config: config, holding: true, waiting: map[int]*queue{}, unanswered: make(chan string, 1)}
 	f.isSelf = f.ownAddress
 	return f
 }
@@ -159,7 +160,9 @@ func (f *Forwarder) SetTarget(ip string) {
 		f.leave(f.route)
 		f.route = newRoute(addr)
 	}
-	f.waiting.wake()
+	for _, q := range f.waiting {
+		q.wake()
+	}
 }
 
 // podAddress parses the address of a pod, and returns false for any other text. The
@@ -184,16 +187,27 @@ func (f *Forwarder) leave(r *route) {
 	}
 }
 
-// target returns the route for new connections; nil while new connections must wait. The ticket is
-// called when the route for new connections changes. The caller must give the ticket back.
-func (f *Forwarder) target() (*route, *ticket) {
+// target returns the route for new connections; nil while new connections must wait.
+func (f *Forwarder) target() *route {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	changed := f.waiting.join()
 	if f.holding {
-		return nil, changed
+		return nil
 	}
-	return f.route, changed
+	return f.route
+}
+
+// queue returns the connections to the port that wait for the next change of the route for new
+// connections.
+func (f *Forwarder) queue(port int) *queue {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	q := f.waiting[port]
+	if q == nil {
+		q = &queue{}
+		f.waiting[port] = q
+	}
+	return q
 }
 
 // Reachable checks that the pod at ip answers on every port. A refused connection is an answer,

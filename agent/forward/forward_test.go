@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"runtime"
 	"strconv"
 	"sync"
@@ -63,40 +64,112 @@ func TestConnectionsWaitThroughAHandover(t *testing.T) {
 	}
 }
 
-// After a handover the connection that has waited longest should get its answer first. The order of
-// two neighbours may change on the way, so the test compares the earlier half with the later half.
-func TestWaitingConnectionsReachHolderInOrderOfArrival(t *testing.T) {
-	const count = 200
+// length returns the number of connections that wait for the event.
+func (q *queue) length() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.waiting)
+}
+
+// reached lets 200 connections wait, then sets the target "first", then none, and then the new holder.
+// Afterwards "late" further connections arrive. The result has, for the number of each connection in the
+// order of arrival, its place among the connections that reach the new holder.
+func reached(t *testing.T, first string, late int) (order map[int]int) {
+	t.Helper()
 	var mu sync.Mutex
-	var arrived []int
+	order = map[int]int{}
 	port := app(t, otherHolder+":0", func(conn *net.TCPConn) {
 		defer conn.Close()
 		var number int
 		if _, err := fmt.Fscanf(conn, "%d\n", &number); err == nil {
 			mu.Lock()
 			defer mu.Unlock()
-			arrived = append(arrived, number)
+			order[number] = len(order)
 		}
 	})
 	f := standby(t, Config{Ports: []int{port}})
-	for number := range count {
+	arrive := func(number int) {
 		_, err := fmt.Fprintf(connect(t, port), "%d\n", number)
 		require.NoError(t, err)
+	}
+	for number := range waiters {
+		arrive(number)
 		eventually(t, func() bool { return f.Stats().Held == int64(number+1) })
 	}
+	if first != "" {
+		f.SetTarget(first)
+		door := f.route.door(port)
+		eventually(t, func() bool {
+			door.mu.Lock()
+			defer door.mu.Unlock()
+			return door.scouted && door.waiting.length() == waiters-1
+		})
+		f.SetTarget("")
+	}
 	f.SetTarget(otherHolder)
+	for number := range late {
+		arrive(waiters + number)
+	}
 	eventually(t, func() bool {
 		mu.Lock()
 		defer mu.Unlock()
-		return len(arrived) == count
+		return len(order) == waiters+late
 	})
+	return order
+}
+
+const waiters = 200
+
+// After a handover the connection that has waited longest should get its answer first. The order of
+// two neighbours may change on the way, so the test compares the earlier half with the later half.
+func TestWaitingConnectionsReachHolderInOrderOfArrival(t *testing.T) {
+	order := reached(t, "", 0)
 	late := 0
-	for _, number := range arrived[:count/2] {
-		if number >= count/2 {
+	for number := waiters / 2; number < waiters; number++ {
+		if order[number] < waiters/2 {
 			late++
 		}
 	}
-	assert.Less(t, late, count/8, "%v", arrived)
+	assert.Less(t, late, waiters/8, "%v", order)
+}
+
+func TestNewConnectionQueuesBehindWaitingConnections(t *testing.T) {
+	assert.Greater(t, reached(t, "", 1)[waiters], waiters/2)
+}
+
+// The connection that has waited longest often dials a port that still refuses, again and again.
+func TestScoutKeepsItsPlaceAmongWaitingConnections(t *testing.T) {
+	assert.Less(t, reached(t, holder, 0)[0], waiters/4)
+}
+
+// A port may drop each connection request, for example behind a filter.
+func TestSilentPortDelaysNoOtherPort(t *testing.T) {
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	require.NoError(t, err)
+	t.Cleanup(func() { syscall.Close(fd) })
+	require.NoError(t, syscall.Bind(fd, &syscall.SockaddrInet4{Addr: netip.MustParseAddr(holder).As4()}))
+	require.NoError(t, syscall.Listen(fd, 0))
+	name, err := syscall.Getsockname(fd)
+	require.NoError(t, err)
+	silent := name.(*syscall.SockaddrInet4).Port
+	for range 2 { // these connections fill the queue of the port, which then drops further requests
+		if conn, err := net.DialTimeout("tcp", holder+":"+strconv.Itoa(silent), 200*time.Millisecond); err == nil {
+			t.Cleanup(func() { conn.Close() })
+		}
+	}
+	web := app(t, holder+":0", answer("web"))
+	f := standby(t, Config{Ports: []int{silent, web}})
+	const silents = 4 * dialsAtOnce
+	for range silents {
+		connect(t, silent)
+	}
+	eventually(t, func() bool { return f.Stats().Held == silents })
+	conn := connect(t, web)
+	eventually(t, func() bool { return f.Stats().Held == silents+1 })
+	began := time.Now()
+	f.SetTarget(holder)
+	assert.Equal(t, "web read x", ask(t, conn, "x"))
+	assert.Less(t, time.Since(began), dialTimeout)
 }
 
 // A new holder writes its address into the Lease before its application listens.
@@ -262,10 +335,10 @@ func TestForwarderTargetsOnlyAddressesOfOtherPods(t *testing.T) {
 	}
 	for _, ip := range own {
 		f.SetTarget("203.0.113.8")
-		r, _ := f.target()
+		r := f.target()
 		require.NotNil(t, r)
 		f.SetTarget(ip)
-		r, _ = f.target()
+		r = f.target()
 		require.Nil(t, r, "%q", ip)
 	}
 }

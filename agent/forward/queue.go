@@ -14,8 +14,9 @@ import (
 // 30 ms between two pods, 256 connections dial within a second.
 const dialsAtOnce = 8
 
-// queue has the connections that wait for one event. After the event they dial in the order of
-// their arrival.
+// queue has the connections to one port that wait for one event. After the event they dial in the
+// order of their arrival. Each port has queues of its own, because dials to a port that does not
+// answer take long.
 type queue struct {
 	mu sync.Mutex
 	// waiting has the connections that wait for the event. The field "due" has the connections
@@ -40,6 +41,31 @@ func (q *queue) join() *ticket {
 	t := &ticket{queue: q, called: make(chan struct{})}
 	q.waiting = append(q.waiting, t)
 	return t
+}
+
+// arrive lets a new connection wait behind the connections that may dial already. If there are none,
+// the new connection may dial at once, and the result is nil.
+func (q *queue) arrive() *ticket {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.due) == 0 {
+		return nil
+	}
+	t := &ticket{queue: q, called: make(chan struct{})}
+	q.due = append(q.due, t)
+	return t
+}
+
+// again returns the ticket t if it still waits for the event, or a new ticket. So a connection that
+// dials before the event keeps its place.
+func (q *queue) again(t *ticket) *ticket {
+	q.mu.Lock()
+	waits := slices.Contains(q.waiting, t)
+	q.mu.Unlock()
+	if waits {
+		return t
+	}
+	return q.join()
 }
 
 // wake notes that the event has come.

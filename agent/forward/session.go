@@ -208,25 +208,34 @@ func (s *session) connect(port int) (*net.TCPConn, *route) {
 	var refusedBy *route // the route that has refused connections since the instant "since"
 	var since time.Time
 	var scouts *door // the port that this connection dials for all waiting connections
-	var changed, opened *ticket
+	changes := s.queue(port)
+	var opened *ticket
+	changed := changes.arrive()
 	defer func() {
 		scouts.leave()
 		changed.leave()
 		opened.leave()
 	}()
+	if changed != nil && !s.pause(s.config.Hold, changed.wait(), nil) {
+		return nil, nil
+	}
 	for {
 		wait := time.Until(end)
 		if wait <= 0 {
 			return nil, nil
 		}
-		route, next := s.target()
+		next := changes.again(changed) // before the call of target, so that no change is missed
+		route := s.target()
 		var conn *net.TCPConn
 		if route != nil {
 			conn = s.reach(route, port, end)
 		}
-		changed.leave() // so that the next connection may dial
+		if next != changed {
+			changed.leave() // so that the next connection may dial
+			changed = next
+		}
 		opened.leave()
-		changed, opened = next, nil
+		opened = nil
 		if conn != nil {
 			return conn, route
 		}
