@@ -553,3 +553,27 @@ func TestSuccessorIsNotReadyUntilItServes(t *testing.T) {
 		assert.Equal(t, "True Holding", next.ready())
 	})
 }
+
+// The new holder becomes Ready a moment after its application serves. If the pod must stop within
+// that moment, connections must wait as in every other handover.
+func TestSuccessorThatStopsSoonLeavesItsServicesToo(t *testing.T) {
+	simulate(t, func(w *world) {
+		s := w.serve(3)
+		s.holder.agent.Yield()
+		next, other := s.follower()
+		shim := next.shimOf()
+		target := func() string {
+			_, ip := s.ports[other].state()
+			return ip
+		}
+		w.within(5*time.Second, "the standbys forward to the next holder", func() bool { return next.running(shim) && target() == next.config.PodIP })
+		w.pass(show.Calm / 2)
+		next.agent.Yield()
+		waited := false
+		w.within(10*time.Second, "the next holder stops", func() bool {
+			waited = waited || target() == "" && next.running(shim)
+			return !next.running(shim)
+		})
+		assert.True(t, waited, "connections wait before the application stops")
+	})
+}

@@ -68,7 +68,8 @@ var Annotations = table{
 	{
 		Key: SemaphoreAnnotation, Value: "`name=size`", Default: "no claim", Kind: Semaphore,
 		Meaning: "Of all pods in the namespace that name the semaphore, whatever their workload, as many run as it has " +
-			"slots: 1 to 64. Only the holders are Ready. A pod of a semaphore has no other claim.",
+			"slots: 1 to 64. Only the holders are Ready. A pod that declares no ports stays Ready for a tenth of a second after " +
+			"its hold. A pod of a semaphore has no other claim.",
 		Examples: []string{"pool=3", "db.pool=1", "a=64"},
 	},
 	{

@@ -33,7 +33,7 @@ const (
 	// time counts from the storing of the holder's last announcement. The watch event takes
 	// milliseconds, and so does the acceptance of a connection. A slow API server delays the event
 	// as well as the write. So the holder waits at least twice as long as its write took.
-	Passing = 25 * time.Millisecond
+	Passing = 40 * time.Millisecond
 )
 
 // Cause is the cause for which the application must stop.
@@ -59,7 +59,7 @@ type Facts struct {
 	// leaves its Services.
 	Delay time.Duration
 	// Ready reports that the application serves, and that the API server has stored that the
-	// pod is Ready. Ready also means that the agent can see offers.
+	// pod is Ready, or soon will. Ready also means that the agent can see offers.
 	Ready bool
 	// Unready reports that the API server has stored that the pod is not Ready.
 	Unready bool

@@ -44,7 +44,7 @@ func (r *Readiness) Holder(now time.Duration, h Holder) Look {
 	if r.follows {
 		r.followed = h.Hold
 	}
-	r.follows, r.held, r.left, r.shard = false, true, h.Leaves, shardOf(h.Slots)
+	r.follows, r.quiet, r.shard = false, r.quiets(h.Leaves), shardOf(h.Slots)
 	if h.Serves && r.followed == h.Hold {
 		r.followed, r.calm = "", now+Calm
 	}

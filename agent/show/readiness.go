@@ -29,9 +29,9 @@ type Readiness struct {
 	// The field "follows" reports that the holder is leaving its Services, and has named this pod
 	// as its successor.
 	follows bool
-	// The field "held" reports that the pod held at the last decision. The field "left" reports that
-	// the pod was then leaving its Services.
-	held, left bool
+	// The field "quiet" reports that the pod held at the last decision, and that its status may stay
+	// for a moment after the hold.
+	quiet bool
 	// The field "followed" has the pod's hold if the pod got that hold as such a successor, until the
 	// application serves.
 	followed string
@@ -193,15 +193,23 @@ func (r *Readiness) message(h holders) string {
 // Standby decides the status of a standby, from the slots as the pod sees them. If the argument
 // "childless" is false, a child of an earlier hold may still be alive.
 func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childless bool) Look {
-	// After a leave the pod is not Ready, and another Ready pod forwards. Without declared ports no
-	// pod forwards, and most such pods are in no Service. With the gate "readiness" a Ready pod must
-	// hold, so its status changes at once.
-	if r.held && !r.config.Gate && (r.left || len(r.config.Ports) == 0) {
+	if r.quiet && now >= r.calm {
 		r.calm = now + Calm
 	}
-	r.held = false
+	r.quiet = false
 	return r.calmly(now, r.decide(now, slots, turn, childless))
 }
+
+// quiets reports whether the pod's status may stay for a moment after the hold. After a leave the pod
+// is not Ready, and another Ready pod forwards. Of a semaphore or of shards, most pods without
+// declared ports are in no Service. With the gate "readiness" a Ready pod must hold, so its status
+// changes at once.
+func (r *Readiness) quiets(leaves bool) bool {
+	return !r.config.Gate && (leaves || r.config.Any && len(r.config.Ports) == 0)
+}
+
+// Calm reports whether a change of the pod's status is postponed at the instant "now".
+func (r *Readiness) Calm(now time.Duration) bool { return now < r.calm }
 
 // calmly returns the decision l, or postpones it until the instant in the field "calm".
 func (r *Readiness) calmly(now time.Duration, l Look) Look {

@@ -97,6 +97,7 @@ func TestPodWithoutPortsWritesStatusAfterTheHandover(t *testing.T) {
 	}{
 		"no ports":                 {func(*ReadinessConfig) {}, Calm},
 		"ports":                    {func(c *ReadinessConfig) { c.Ports = []int{80} }, 0},
+		"a singleton":              {func(c *ReadinessConfig) { c.Any = false }, 0},
 		"the gate named readiness": {func(c *ReadinessConfig) { c.Gate = true }, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -113,4 +114,21 @@ func TestPodWithoutPortsWritesStatusAfterTheHandover(t *testing.T) {
 			assert.False(t, l.Keep || l.Ready)
 		})
 	}
+}
+
+// A status that stays after each of many short holds would be wrong for long.
+func TestManyShortHoldsNeverKeepAnOldStatus(t *testing.T) {
+	r := NewReadiness(ReadinessConfig{Slots: []string{"s"}, Identity: "me_1", Workload: "Deployment/a", Any: true, Mode: api.ReadinessHolder})
+	holds := Holder{Hold: "h1", Slots: []string{"s"}, Running: true, Serves: true}
+	r.Holder(time.Second, holds)
+	written := 0
+	for at := 2 * time.Second; at < 4*time.Second; at += 90 * time.Millisecond {
+		if !r.Standby(at, seen("", "", false), Turn{}, true).Keep {
+			written++
+		}
+		if !r.Holder(at+45*time.Millisecond, holds).Keep {
+			written++
+		}
+	}
+	assert.Greater(t, written, 10)
 }
