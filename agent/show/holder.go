@@ -41,13 +41,8 @@ type Holder struct {
 // Holder stores that fact in the field "served". If the pod later becomes a standby,
 // [Readiness.note] therefore keeps the pod Ready for a while.
 func (r *Readiness) Holder(now time.Duration, h Holder) Look {
-	if r.follows {
-		r.followed = h.Hold
-	}
-	r.follows, r.quiet, r.shard = false, r.quiets(h.Leaves), shardOf(h.Slots)
-	if h.Serves && r.followed == h.Hold {
-		r.followed, r.calm = "", now+Calm
-	}
+	r.calm.holds(now, h.Hold, h.Serves, r.follows, r.config.quiet(h.Leaves))
+	r.follows, r.shard = false, shardOf(h.Slots)
 	shown := r.calmly(now, r.holder(now, h))
 	shown.Shard = r.shard
 	return shown

@@ -29,15 +29,7 @@ type Readiness struct {
 	// The field "follows" reports that the holder is leaving its Services, and has named this pod
 	// as its successor.
 	follows bool
-	// The field "quiet" reports that the pod held at the last decision, and that its status may stay
-	// for a moment after the hold.
-	quiet bool
-	// The field "followed" has the pod's hold if the pod got that hold as such a successor, until the
-	// application serves.
-	followed string
-	// calm is the instant until which the pod's status stays as it is. A write of the status, and
-	// its effects in the cluster, would delay the handover.
-	calm time.Duration
+	calm    calm
 	// The field "lingers" reports that the pod is ending, and opens no further port.
 	lingers bool
 	// shard is the number of the last shard that the pod held; empty for none.
@@ -193,28 +185,17 @@ func (r *Readiness) message(h holders) string {
 // Standby decides the status of a standby, from the slots as the pod sees them. If the argument
 // "childless" is false, a child of an earlier hold may still be alive.
 func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childless bool) Look {
-	if r.quiet && now >= r.calm {
-		r.calm = now + Calm
-	}
-	r.quiet = false
+	r.calm.stands(now)
 	return r.calmly(now, r.decide(now, slots, turn, childless))
 }
 
-// quiets reports whether the pod's status may stay for a moment after the hold. After a leave the pod
-// is not Ready, and another Ready pod forwards. Of a semaphore or of shards, most pods without
-// declared ports are in no Service. With the gate "readiness" a Ready pod must hold, so its status
-// changes at once.
-func (r *Readiness) quiets(leaves bool) bool {
-	return !r.config.Gate && (leaves || r.config.Any && len(r.config.Ports) == 0)
-}
-
 // Calm reports whether a change of the pod's status is postponed at the instant "now".
-func (r *Readiness) Calm(now time.Duration) bool { return now < r.calm }
+func (r *Readiness) Calm(now time.Duration) bool { return now < r.calm.until }
 
-// calmly returns the decision l, or postpones it until the instant in the field "calm".
+// calmly returns the decision l, or postpones it until the calm is over.
 func (r *Readiness) calmly(now time.Duration, l Look) Look {
-	if now < r.calm {
-		return Look{Keep: true, Ask: l.Ask, Wake: min(l.Wake, r.calm)}
+	if r.Calm(now) {
+		return Look{Keep: true, Ask: l.Ask, Wake: min(l.Wake, r.calm.until)}
 	}
 	return l
 }

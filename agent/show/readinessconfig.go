@@ -45,3 +45,11 @@ type ReadinessConfig struct {
 	// nil, each pause keeps its length.
 	Jitter func(pause time.Duration) time.Duration
 }
+
+// quiet reports whether a holder's status may stay for a moment after the hold. After a leave the pod
+// is not Ready, and another Ready pod forwards. Of a semaphore or of shards, most pods without
+// declared ports are in no Service. With the gate "readiness" a Ready pod must hold, so its status
+// changes at once.
+func (c ReadinessConfig) quiet(leaves bool) bool {
+	return !c.Gate && (leaves || c.Any && len(c.Ports) == 0)
+}
