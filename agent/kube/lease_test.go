@@ -81,7 +81,7 @@ func TestUnknownFieldsOfALeaseSurviveAWrite(t *testing.T) {
 }
 
 // The list of writers would be half of a Lease's bytes, in each renewal and each event.
-func TestWriteOfALeaseClearsItsManagedFields(t *testing.T) {
+func TestWritesClearManagedFields(t *testing.T) {
 	const applied = `[{"manager":"agent","operation":"Update"},{"manager":"kubectl","operation":"Apply"}]`
 	for name, c := range map[string]struct{ list, written string }{
 		"ordinary writes":           {`[{"manager":"agent","operation":"Update"},{"manager":"webhook","operation":"Update"}]`, `[{}]`},
@@ -94,15 +94,20 @@ func TestWriteOfALeaseClearsItsManagedFields(t *testing.T) {
 			if c.list != "" {
 				list = `,"managedFields":` + c.list
 			}
-			text, err := json.Marshal(parse(t, `{"metadata":{"name":"a","uid":"u","resourceVersion":"1"`+list+`}}`))
+			text := `{"metadata":{"name":"a","uid":"u","resourceVersion":"1"` + list + `}}`
+			variable, err := decodeVariable([]byte(text), "a")
 			require.NoError(t, err)
-			var written struct {
-				Metadata struct {
-					ManagedFields json.RawMessage `json:"managedFields"`
-				} `json:"metadata"`
+			for _, object := range []json.Marshaler{parse(t, text), variable} {
+				sent, err := json.Marshal(object)
+				require.NoError(t, err)
+				var written struct {
+					Metadata struct {
+						ManagedFields json.RawMessage `json:"managedFields"`
+					} `json:"metadata"`
+				}
+				require.NoError(t, json.Unmarshal(sent, &written))
+				assert.Equal(t, c.written, string(written.Metadata.ManagedFields), "%T", object)
 			}
-			require.NoError(t, json.Unmarshal(text, &written))
-			assert.Equal(t, c.written, string(written.Metadata.ManagedFields))
 		})
 	}
 }

@@ -59,7 +59,7 @@ type Facts struct {
 	// leaves its Services.
 	Delay time.Duration
 	// Ready reports that the application serves, and that the API server has stored that the
-	// pod is Ready, or soon will. Ready also means that the agent can see offers.
+	// pod is Ready, or soon will be. Ready also means that the agent can see offers.
 	Ready bool
 	// Unready reports that the API server has stored that the pod is not Ready.
 	Unready bool

@@ -8,6 +8,7 @@ import (
 	"context"
 	_ "embed"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -37,7 +38,7 @@ const calm = 6 * time.Second
 //go:embed held.yaml
 var heldManifest string
 
-// connection is one connection through the Service. The instant "at" is a reading of
+// connection is one connection through the Service. The instant "At" is a reading of
 // CLOCK_MONOTONIC.
 type connection struct {
 	At, Took time.Duration
@@ -125,7 +126,7 @@ func printHeld(rounds []handed, connections []connection, writes []write) error 
 			}
 		}
 		if announced == 0 || told == 0 {
-			return fmt.Errorf("the audit log lacks writes of a handover")
+			return errors.New("the audit log lacks writes of a handover")
 		}
 		for i, d := range []time.Duration{
 			longest.Took - starts - stops, r.exit - stops - announced, r.exec - r.exit, told - serves, longest.At + longest.Took - told,
