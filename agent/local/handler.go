@@ -121,7 +121,7 @@ func postHold(k calls, w http.ResponseWriter, r *http.Request) {
 	case r.Context().Err() != nil:
 		_ = k.giveBack(context.WithoutCancel(r.Context()), o.hold.number) // the program never learns of the hold
 	case b.stream:
-		k.follow(w, r, o.hold)
+		takeOver(w, r, func(ctx context.Context, w http.ResponseWriter) { k.follow(ctx, w, o.hold) })
 	default:
 		reply(w, http.StatusCreated, o.answer)
 	}

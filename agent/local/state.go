@@ -59,7 +59,7 @@ func getState(k calls, w http.ResponseWriter, r *http.Request) {
 	case !ok:
 		unavailableProblem.write(w)
 	case watch:
-		k.followState(w, r, g)
+		takeOver(w, r, func(ctx context.Context, w http.ResponseWriter) { k.followState(ctx, w, g) })
 	default:
 		reply(w, http.StatusOK, g.state)
 	}
@@ -79,7 +79,7 @@ type glance struct {
 
 // followState writes a line with the present state, and another line after each change of the
 // state.
-func (k calls) followState(w http.ResponseWriter, r *http.Request, g glance) {
+func (k calls) followState(ctx context.Context, w http.ResponseWriter, g glance) {
 	lines := newStream(w)
 	for told := (claimState{}); ; {
 		if g.seen && !reflect.DeepEqual(g.state, told) {
@@ -89,7 +89,7 @@ func (k calls) followState(w http.ResponseWriter, r *http.Request, g glance) {
 			told = g.state
 		}
 		var ok bool
-		if g, ok = k.next(r.Context(), g); !ok {
+		if g, ok = k.next(ctx, g); !ok {
 			return
 		}
 	}

@@ -18,18 +18,18 @@ func followHold(k calls, w http.ResponseWriter, r *http.Request) {
 	case has == nil:
 		lostProblem.write(w)
 	default:
-		k.follow(w, r, has)
+		takeOver(w, r, func(ctx context.Context, w http.ResponseWriter) { k.follow(ctx, w, has) })
 	}
 }
 
 // follow writes a line at each change of the hold, until the hold or the connection ends. While
 // the connection is open, the program counts as living.
-func (k calls) follow(w http.ResponseWriter, r *http.Request, h *hold) {
+func (k calls) follow(ctx context.Context, w http.ResponseWriter, h *hold) {
 	defer k.detach(h)
 	lines := newStream(w)
 	var told holding
 	for {
-		line, changed, ok := k.lineOf(r.Context(), h)
+		line, changed, ok := k.lineOf(ctx, h)
 		if !ok {
 			return
 		}
@@ -41,7 +41,7 @@ func (k calls) follow(w http.ResponseWriter, r *http.Request, h *hold) {
 		told = line
 		select {
 		case <-changed:
-		case <-r.Context().Done():
+		case <-ctx.Done():
 			return
 		case <-k.ended:
 			return

@@ -84,16 +84,16 @@ func getVariable(v *variable.Variable, w http.ResponseWriter, r *http.Request) {
 	case answer.Refusal != "":
 		problemOf(answer.Refusal).write(w)
 	case watch:
-		followVariable(v, w, r, answer.State)
+		takeOver(w, r, func(ctx context.Context, w http.ResponseWriter) { followVariable(ctx, v, w, answer.State) })
 	default:
 		replyVariable(w, answer.State)
 	}
 }
 
 // followVariable writes a line with the present state, and a line with each later state.
-func followVariable(v *variable.Variable, w http.ResponseWriter, r *http.Request, first *kube.Variable) {
+func followVariable(ctx context.Context, v *variable.Variable, w http.ResponseWriter, first *kube.Variable) {
 	var lines *stream
-	refusal := v.Follow(r.Context(), first, func(now *kube.Variable) bool {
+	refusal := v.Follow(ctx, first, func(now *kube.Variable) bool {
 		if lines == nil {
 			lines = new(newStream(w))
 		}

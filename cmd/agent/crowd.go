@@ -29,32 +29,56 @@ type crowd struct {
 	guests []*guest
 }
 
-// guest is one open connection.
+// guest is one open connection. A handler may take the connection from package http, so only Close
+// ends the guest.
 type guest struct {
-	conn net.Conn
+	net.Conn
+	of   *crowd
 	from string
 	// served reports that the server is answering a request on the connection.
 	served bool
+}
+
+// Close closes the connection, and makes room for another guest.
+func (g *guest) Close() error {
+	g.of.leave(g)
+	return g.Conn.Close()
+}
+
+// CloseWrite sends the end of the data. Package http calls CloseWrite before Close, so that a peer
+// that is still sending can read the last answer.
+func (g *guest) CloseWrite() error {
+	if half, ok := g.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
+}
+
+// door is a listener whose connections are guests of a crowd.
+type door struct {
+	net.Listener
+	to *crowd
+}
+
+// Accept returns the next guest. Beyond the bound, the guest may already be closed.
+func (d door) Accept() (net.Conn, error) {
+	conn, err := d.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return d.to.enter(conn), nil
 }
 
 // The type "of" is the type of a key in the context of each request. The value for that key is the
 // guest whose connection the request uses.
 type of struct{}
 
-// attach makes each connection of the server a guest, and so bounds their number.
+// attach makes the server tell the crowd which guests have an answer under way. The server's
+// listener must be a [door] of the crowd.
 func (c *crowd) attach(server *http.Server) {
 	handler := server.Handler
 	server.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
-		return context.WithValue(ctx, of{}, c.find(conn))
-	}
-	server.ConnState = func(conn net.Conn, state http.ConnState) {
-		switch state {
-		case http.StateNew:
-			c.enter(conn)
-		case http.StateClosed, http.StateHijacked:
-			c.leave(conn)
-		case http.StateActive, http.StateIdle:
-		}
+		return context.WithValue(ctx, of{}, conn)
 	}
 	server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		g, _ := r.Context().Value(of{}).(*guest)
@@ -66,19 +90,44 @@ func (c *crowd) attach(server *http.Server) {
 
 // enter adds a connection. If the bound is exceeded, enter closes a connection: the new one if the
 // field "refuses" is set, and otherwise the one that [crowd.worst] returns.
-func (c *crowd) enter(conn net.Conn) {
+func (c *crowd) enter(conn net.Conn) *guest {
+	g := &guest{Conn: conn, of: c, from: source(conn)}
+	if surplus := c.add(g); surplus != nil {
+		surplus.Close()
+	}
+	return g
+}
+
+// add adds the guest, and returns the guest that is now too many, if any.
+func (c *crowd) add(g *guest) *guest {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.guests = append(c.guests, &guest{conn: conn, from: source(conn)})
-	if len(c.guests) <= c.most {
-		return
+	c.guests = append(c.guests, g)
+	switch {
+	case len(c.guests) <= c.most:
+		return nil
+	case c.refuses:
+		return g
 	}
-	worst := c.guests[len(c.guests)-1]
-	if !c.refuses {
-		worst = c.worst()
+	return c.worst()
+}
+
+// leave removes the guest.
+func (c *crowd) leave(g *guest) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.guests = slices.DeleteFunc(c.guests, func(other *guest) bool { return other == g })
+}
+
+// end closes the connections of all guests. The method Close of the server closes only those
+// connections that no handler has taken from package http.
+func (c *crowd) end() {
+	c.mu.Lock()
+	all := slices.Clone(c.guests)
+	c.mu.Unlock()
+	for _, g := range all {
+		g.Close()
 	}
-	worst.conn.Close()
-	c.guests = slices.DeleteFunc(c.guests, func(g *guest) bool { return g == worst })
 }
 
 // worst returns the oldest idle guest of the peer with the most connections. If that peer has
@@ -99,22 +148,6 @@ func (c *crowd) worst() *guest {
 		}
 		return 0
 	})
-}
-
-func (c *crowd) leave(conn net.Conn) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.guests = slices.DeleteFunc(c.guests, func(g *guest) bool { return g.conn == conn })
-}
-
-func (c *crowd) find(conn net.Conn) *guest {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	i := slices.IndexFunc(c.guests, func(g *guest) bool { return g.conn == conn })
-	if i < 0 {
-		return nil
-	}
-	return c.guests[i]
 }
 
 // serve stores whether the server is answering a request of the guest. If the method "enter"

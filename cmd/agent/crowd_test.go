@@ -137,3 +137,29 @@ func TestServerThatRefusesNewConnectionsKeepsOldConnections(t *testing.T) {
 		assert.ErrorIs(t, err, os.ErrDeadlineExceeded, "an old connection stays open")
 	}
 }
+
+func TestConnectionTakenByHandlerStillCounts(t *testing.T) {
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	taken := make(chan net.Conn, 2)
+	ctx, end := context.WithCancel(t.Context())
+	answer(ctx, l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		assert.NoError(t, err)
+		taken <- conn
+	}), &crowd{most: 1, refuses: true})
+	const asks = "GET / HTTP/1.1\r\nHost: agent\r\n\r\n"
+	ends := func(c net.Conn) bool {
+		_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		_, err := c.Read(make([]byte, 1))
+		return !errors.Is(err, os.ErrDeadlineExceeded)
+	}
+	dialled(t, "127.0.0.2", l.Addr().String(), asks)
+	first := <-taken
+	assert.True(t, ends(dialled(t, "127.0.0.2", l.Addr().String(), asks)), "the crowd is full")
+	require.NoError(t, first.Close())
+	last := dialled(t, "127.0.0.2", l.Addr().String(), asks)
+	<-taken
+	end()
+	assert.True(t, ends(last), "the end of the server ends each connection")
+}

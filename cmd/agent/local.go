@@ -124,6 +124,9 @@ func answer(ctx context.Context, l net.Listener, handler http.Handler, bound *cr
 		Handler: handler, ReadHeaderTimeout: headerTimeout, IdleTimeout: localIdle, MaxHeaderBytes: scrapeHeader,
 	}
 	bound.attach(server)
-	context.AfterFunc(ctx, func() { server.Close() })
-	go func() { _ = server.Serve(l) }()
+	context.AfterFunc(ctx, func() {
+		server.Close()
+		bound.end()
+	})
+	go func() { _ = server.Serve(door{l, bound}) }()
 }

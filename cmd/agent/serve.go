@@ -58,7 +58,8 @@ func serveHTTP(ctx context.Context, l net.Listener, handler http.Handler) {
 		Handler: handler, ReadHeaderTimeout: headerTimeout, ReadTimeout: scrapeTimeout, WriteTimeout: scrapeTimeout,
 		IdleTimeout: scrapeTimeout, MaxHeaderBytes: scrapeHeader,
 	}
-	(&crowd{most: mostConnections}).attach(server)
+	bound := &crowd{most: mostConnections}
+	bound.attach(server)
 	context.AfterFunc(ctx, func() { server.Close() })
-	go func() { _ = server.Serve(l) }()
+	go func() { _ = server.Serve(door{l, bound}) }()
 }
