@@ -194,8 +194,8 @@ var Annotations = table{
 	{
 		Key: EndpointDelayAnnotation, Value: "`2s`, `500ms`, `0s`, …", Default: "`2s`",
 		Meaning: "How long the cluster's proxies and load balancers may need to stop routing to a pod, from `0s` to `5m`. " +
-			"A deleted standby that forwards accepts new connections for that time. The standby forwards open connections until " +
-			"they end. Two seconds before the end of the pod's grace period, the standby closes all connections. A holder that " +
+			"A deleted standby that forwards accepts new connections until none has come for that time. The standby forwards " +
+			"open connections until they end. Two seconds before the end of the pod's grace period, the standby closes all connections. A holder that " +
 			"is to stop leaves its Services first, and then serves for the same time (docs/rollouts.md). A deleted holder " +
 			"serves for at most half of its grace period.",
 		Examples: []string{"2s", "500ms", "0s", "0"}, set: setEndpointDelay,

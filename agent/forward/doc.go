@@ -17,9 +17,9 @@
 // connection at [Forwarder.Close]. The number of waiting connections, and the time of each wait,
 // are bounded. Further connections wait in the kernel's queue.
 //
-// Before its end, a standby lingers. [Forwarder.Linger] accepts connections for a while,
-// because nodes learn late that the pod ends. Then the forwarder relays the open
-// connections until they end.
+// Before its end, a standby lingers. [Forwarder.Linger] accepts connections for a while, because
+// nodes learn late that the pod ends. Each new connection proves that a node still routes to the pod,
+// and so begins the while anew. Then the forwarder relays the open connections until they end.
 //
 // # Memory
 //

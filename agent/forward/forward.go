@@ -127,10 +127,11 @@ func (f *Forwarder) Close() {
 	}
 }
 
-// Linger accepts connections for the delay, and then frees the ports. Connections that are open
-// or waiting at that time continue. The resulting channel is closed once the ports are free and
-// every connection has ended. Close ends a linger at once. After a call of Linger, Open does
-// nothing until Close is called. If the forwarder is closed already, the channel is closed at once.
+// Linger accepts connections until no new connection has come for the delay, and then frees the
+// ports. Connections that are open or waiting at that time continue. The resulting channel is closed
+// once the ports are free and every connection has ended. Close ends a linger at once. After a call
+// of Linger, Open does nothing until Close is called. If the forwarder is closed already, the channel
+// is closed at once.
 func (f *Forwarder) Linger(delay time.Duration) (left <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

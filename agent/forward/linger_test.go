@@ -36,6 +36,37 @@ func refused(t *testing.T, port int) bool {
 	return errors.Is(err, syscall.ECONNREFUSED)
 }
 
+// isFree reports whether no socket listens on the port. Unlike refused, isFree opens no connection,
+// so a linger does not become longer.
+func isFree(t *testing.T, port int) bool {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:"+strconv.Itoa(port))
+	if err == nil {
+		l.Close()
+	}
+	return err == nil
+}
+
+func TestLingerEndsOnceConnectionsStopArriving(t *testing.T) {
+	const delay = 200 * time.Millisecond
+	port := app(t, holder+":0", echo)
+	f := standby(t, Config{Ports: []int{port}})
+	f.SetTarget(holder)
+	began := time.Now()
+	left, last := f.Linger(delay), began
+	for next := began; next.Sub(began) < 5*delay; next = time.Now() {
+		if refused(t, port) {
+			// On a busy machine the test may pause for longer than the delay.
+			require.Greater(t, time.Since(last), delay, "the linger has ended between two connections")
+			return
+		}
+		last = next
+	}
+	eventually(t, func() bool { return isFree(t, port) })
+	assert.Greater(t, time.Since(last), delay)
+	eventually(t, func() bool { return isClosed(left) })
+}
+
 func TestForwarderAcceptsNewConnectionsDuringItsLingerDelay(t *testing.T) {
 	port := app(t, holder+":0", echo)
 	f := standby(t, Config{Ports: []int{port}})
@@ -59,7 +90,7 @@ func TestLingeringForwarderRelaysConnectionsUntilTheyEnd(t *testing.T) {
 			conn := connect(t, port)
 			exchange(t, conn, "before")
 			left := f.Linger(delay)
-			eventually(t, func() bool { return refused(t, port) })
+			eventually(t, func() bool { return isFree(t, port) })
 			require.NoError(t, f.Open())
 			assert.True(t, refused(t, port), "a lingering forwarder listens no more")
 			exchange(t, conn, "after")

@@ -10,6 +10,7 @@ import (
 	"net"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -25,6 +26,10 @@ type session struct {
 	stopAccepting context.CancelFunc
 	// left is closed when the linger is over; nil until the session lingers.
 	left chan struct{}
+	// began is the start of the session. The field "arrived" has the nanoseconds from then to the last
+	// new connection.
+	began   time.Time
+	arrived atomic.Int64
 	// Each connection occupies one of heldPlaces until it has a target, and one
 	// of openPlaces until it ends.
 	heldPlaces, openPlaces chan struct{}
@@ -35,6 +40,7 @@ type session struct {
 func newSession(f *Forwarder) (*session, error) {
 	s := &session{
 		Forwarder:  f,
+		began:      time.Now(),
 		heldPlaces: make(chan struct{}, f.config.MaxHeld),
 		openPlaces: make(chan struct{}, f.config.MaxOpen),
 	}
@@ -86,10 +92,11 @@ func (s *session) stopListening() {
 	}
 }
 
-// linger accepts connections for the delay, and then closes the listeners. The resulting channel
-// is closed once every accepted connection has ended. When a listener closes, the kernel resets
-// the connections in the listener's queue. The accept loops run until then. So the queue is empty,
-// unless the session already has as many connections as [Config] permits.
+// linger accepts connections until no new connection has come for the delay. Then linger closes the
+// listeners. The resulting channel is closed once every accepted connection has ended. When a
+// listener closes, the kernel resets the connections in the listener's queue. The accept loops run
+// until then. So the queue is empty, unless the session already has as many connections as [Config]
+// permits.
 func (s *session) linger(delay time.Duration) <-chan struct{} {
 	if s.left != nil {
 		return s.left
@@ -97,7 +104,9 @@ func (s *session) linger(delay time.Duration) <-chan struct{} {
 	s.left = make(chan struct{})
 	go func() {
 		defer close(s.left)
-		s.pause(delay, nil, nil)
+		for left := delay; left > 0 && s.pause(left, nil, nil); {
+			left = delay - (time.Since(s.began) - time.Duration(s.arrived.Load()))
+		}
 		s.stopListening()
 		s.running.Wait()
 	}()
@@ -114,6 +123,7 @@ func (s *session) accept(listener *net.TCPListener, port int) {
 	for s.take(s.openPlaces) && s.take(s.heldPlaces) {
 		conn, err := listener.AcceptTCP()
 		if err == nil {
+			s.arrived.Store(int64(time.Since(s.began)))
 			s.running.Go(func() { s.serve(conn, port) })
 			continue
 		}
