@@ -57,6 +57,18 @@ func TestTheAgentLinksNoKubernetesLibrary(t *testing.T) {
 	}
 }
 
+// Each gated pod has its own copy of the shim's program, and the memory of the shim counts against the
+// application's limit. Package http and TLS would make the program twice as large.
+func TestTheShimLinksNeitherHTTPNorTLS(t *testing.T) {
+	deps := dependencies(t, module+"cmd/shim")
+	for _, heavy := range []string{"net/http", "crypto/tls", "crypto/x509", "regexp"} {
+		assert.NotContains(t, deps, heavy, "cmd/shim")
+	}
+	for _, d := range deps {
+		assert.True(t, standard(d) || strings.HasPrefix(d, module) || strings.HasPrefix(d, "golang.org/x/sys/"), "cmd/shim links %s", d)
+	}
+}
+
 // The agent links package api, so each gated pod pays for the size of that package.
 func TestPackageAPIImportsOnlyTheStandardLibrary(t *testing.T) {
 	for _, d := range dependencies(t, module+"api") {

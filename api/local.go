@@ -134,7 +134,7 @@ type LocalArgs struct {
 	// Socket is the path of the local API's socket; empty for none.
 	Socket string
 	// RunDir is the directory of the shims' socket. Install is the path to which the agent copies
-	// its binary for the shims. Both have no meaning without Containers.
+	// the program of the shims. Both have no meaning without Containers.
 	RunDir, Install string
 	// Credentials is the directory of the service account token and the cluster's CA.
 	Credentials string
@@ -184,7 +184,7 @@ var localArguments = arguments[LocalArgs]{
 		written(func(r LocalArgs) bool { return r.Socket != "" }),
 	textArg("run-dir", "directory of the shims' socket", func(r *LocalArgs) *string { return &r.RunDir }).
 		written(func(r LocalArgs) bool { return r.RunDir != RunPath }),
-	textArg("install", "path to which the agent copies itself for the shims", func(r *LocalArgs) *string { return &r.Install }).
+	textArg("install", "path to which the agent copies the program of the shims", func(r *LocalArgs) *string { return &r.Install }).
 		written(func(r LocalArgs) bool { return r.Install != AgentBinary }),
 	textArg("credentials", "directory of the service account token and the cluster's CA", func(r *LocalArgs) *string { return &r.Credentials }).
 		written(func(r LocalArgs) bool { return r.Credentials != CredentialsPath }),

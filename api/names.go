@@ -73,8 +73,12 @@ const (
 
 	// ImageBinary is the path of the binary in the agent's own image.
 	ImageBinary = "/agent"
-	// AgentBinary is the path of the binary in gated containers.
+	// AgentBinary is the path of the shim's program in gated containers. In version 0.1.0 the
+	// shim was a role of the agent's binary, hence the name.
 	AgentBinary = MountPath + "/bin/agent"
+	// HookProgram is the name of the agent's own binary beside [AgentBinary]. Only hooks that send
+	// HTTP requests need this binary, so in most pods the file does not exist.
+	HookProgram = "hooks"
 	// RunPath is the directory of the agent's sockets, its notes, and the file that the agent
 	// locks by flock.
 	RunPath = MountPath + "/run"

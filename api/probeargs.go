@@ -5,6 +5,21 @@ package api
 
 import "fmt"
 
+// These are the agent's answers to an exec probe. The kubelet runs a program of this project instead
+// of an exec probe's own command, and that program asks the agent.
+const (
+	// ProbePass and ProbeFail are the result of the probe, as statuses of HTTP. The body of ProbeFail
+	// explains the failure.
+	ProbePass = 200
+	ProbeFail = 503
+	// ProbeRun means that the program must run the command of the probe. After a readiness probe,
+	// the program posts the result, with the ProbeChildHeader of this answer.
+	ProbeRun         = 202
+	ProbeChildHeader = "Metaparticle-Child"
+	// ProbePassed is the query parameter of the result that the program posts: "true" or "false".
+	ProbePassed = "passed"
+)
+
 // ProbeArgs are the arguments of an exec probe of a gated container. The command
 // of the application's own probe follows these arguments.
 type ProbeArgs struct {

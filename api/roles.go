@@ -4,13 +4,13 @@
 package api
 
 // These constants are the roles of the agent's binary. The first argument of a process names its
-// role.
+// role. The program of the shim has only the roles exec, probe and handle.
 const (
 	// RunRole is the sidecar, which holds the slots.
 	RunRole = "run"
 	// ExecRole is the shim, the parent of a gated container's application.
 	ExecRole = "exec"
-	// InstallRole copies the binary into the shared volume.
+	// InstallRole copies the program of the shims into the shared volume.
 	InstallRole = "install"
 	// ProbeRole is an exec probe of a gated container.
 	ProbeRole = "probe"

@@ -92,6 +92,11 @@ func (s *Server) meet(c Conn, process Process, b []byte) (p *peer, unknown bool,
 	case s.cfg.RequirePID1 && !st.PID1:
 		return nil, false, errNotPID1
 	}
+	if st.HTTP && s.cfg.InstallHTTP != nil {
+		if err := s.cfg.InstallHTTP(); err != nil {
+			s.cfg.Log.Error("hooks that send HTTP requests will fail", "container", st.Container, "err", err)
+		}
+	}
 	now := s.machine.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()

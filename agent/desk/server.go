@@ -42,7 +42,10 @@ type Config struct {
 	// Silence is the time without a message after which a shim is reported Silent; zero means
 	// two and a half times [gate.BeatEvery].
 	Silence time.Duration
-	Log     *slog.Logger
+	// InstallHTTP installs the program of hooks that send HTTP requests. The Server calls
+	// InstallHTTP when a shim with such a hook connects. Nil means that no shim has such a hook.
+	InstallHTTP func() error
+	Log         *slog.Logger
 
 	oldKernel bool // tests set oldKernel to act as on a kernel before Linux 6.5
 }

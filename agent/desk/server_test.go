@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -129,6 +130,26 @@ func TestDeskReadsGrantedHoldsFromItsNotes(t *testing.T) {
 	assert.False(t, s.Granted("migrate", "h2"))
 	assert.True(t, s.Granted("seed", "h2"), "it may be any")
 	assert.False(t, s.Granted("app", "h1"))
+}
+
+// A postStart hook begins directly after a grant, so its program must exist before the grant.
+func TestProgramOfHTTPHooksIsInstalledBeforeTheShimIsReported(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	installed := make(chan struct{}, 2)
+	s, _ := served(t, Config{Dir: dir, InstallHTTP: func() error {
+		installed <- struct{}{}
+		return errors.New("the volume is full")
+	}})
+	joined(t, dir, waiting("plain"))
+	assert.EqualValues(t, "plain", (<-s.Reports()).Shim)
+	assert.Empty(t, installed)
+	asks := waiting("asks")
+	asks.HTTP = true
+	joined(t, dir, asks)
+	for (<-s.Reports()).Shim != "asks" { //nolint:revive // the loop drops other reports
+	}
+	assert.Len(t, installed, 1, "an error refuses no shim")
 }
 
 func TestDrainIsRepeatedToAShimThatReconnects(t *testing.T) {

@@ -51,6 +51,9 @@ type State struct {
 	Completed bool          `json:"completed,omitempty"`
 	Failed    bool          `json:"failed,omitempty"`
 	Leap      int           `json:"leap,omitempty"`
+	// HTTP reports that a hook of the shim sends HTTP requests. Such a hook needs the agent's
+	// program, which the desk installs before the shim gets a grant.
+	HTTP bool `json:"http,omitempty"`
 }
 
 // Outcome answers a Run. Error is empty if there is an exit code.

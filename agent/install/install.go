@@ -1,9 +1,9 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package install copies the agent's binary into the volume that the containers
-// of a pod share. A repeated installation changes nothing. At the path of the
-// binary, each process finds the whole binary or no file.
+// Package install copies the program of the shims into the volume that the containers of a pod
+// share. A repeated installation changes nothing. At the path of the program, each process finds the
+// whole program or no file.
 package install
 
 import (
@@ -37,17 +37,16 @@ func Dirs(dirs ...string) error {
 	return nil
 }
 
-// Binary copies the binary of this process to the given path, where all users may
-// execute it.
-func Binary(to string) error { return explain(binary(to)) }
+// Binary copies the program in the file "from" to the given path, where all users may execute it.
+func Binary(from, to string) error { return explain(binary(from, to)) }
 
-func binary(to string) error {
+func binary(from, to string) error {
 	// The directory's mode is not 0777, because only the binary's owner may replace the
 	// binary.
 	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
 		return fmt.Errorf("install the agent: %w", err)
 	}
-	if err := alone(filepath.Dir(to), func() error { return copySelf(to) }); err != nil {
+	if err := alone(filepath.Dir(to), func() error { return copyOver(from, to) }); err != nil {
 		return fmt.Errorf("install the agent: %w", err)
 	}
 	return nil
@@ -86,20 +85,20 @@ func alone(dir string, f func() error) error {
 	return f()
 }
 
-// copySelf copies the binary of this process to the path. If the binary is already there,
-// copySelf writes nothing, because a restarted agent may find the disk full. Otherwise copySelf
-// first writes to a temporary file, which always has the same name. If the process is killed,
-// only that file stays, and the next process overwrites it.
-func copySelf(to string) error {
-	self, err := os.Open("/proc/self/exe")
+// copyOver copies the program to the path. If the program is already there, copyOver writes nothing,
+// because a restarted agent may find the disk full. Otherwise copyOver first writes to a temporary
+// file, which always has the same name. If the process is killed, only that file stays, and the next
+// process overwrites it.
+func copyOver(from, to string) error {
+	program, err := os.Open(from)
 	if err != nil {
 		return err
 	}
-	defer self.Close()
-	if same(self, to) {
+	defer program.Close()
+	if same(program, to) {
 		return nil
 	}
-	if _, err := self.Seek(0, io.SeekStart); err != nil {
+	if _, err := program.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
 	fresh, err := os.OpenFile(to+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o700)
@@ -107,7 +106,7 @@ func copySelf(to string) error {
 		return err
 	}
 	defer os.Remove(fresh.Name()) // after the rename, Remove finds no such file
-	_, err = io.Copy(fresh, self)
+	_, err = io.Copy(fresh, program)
 	if err == nil {
 		err = fresh.Chmod(0o555)
 	}

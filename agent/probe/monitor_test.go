@@ -435,12 +435,12 @@ func TestExecProbeResultComesFromItsOwnContainer(t *testing.T) {
 		assert.Equal(t, http.StatusNotFound, a.kubelet("readiness").Code)
 		assert.Len(t, a.ran, 1)
 		assert.Empty(t, a.notices())
-		assert.Equal(t, StatusRun, a.exec("liveness").Code)
+		assert.Equal(t, api.ProbeRun, a.exec("liveness").Code)
 		w := a.exec("readiness")
-		require.Equal(t, StatusRun, w.Code)
+		require.Equal(t, api.ProbeRun, w.Code)
 		report := func(child, passed string) {
 			r := httptest.NewRequest(http.MethodPost, api.ProbePath("app", "readiness")+"?passed="+passed, nil)
-			r.Header.Set(ChildHeader, child)
+			r.Header.Set(api.ProbeChildHeader, child)
 			assert.Equal(t, 200, a.serve(a.ProbeHandler(), r).Code)
 			a.pass(10 * time.Second)
 		}
@@ -448,10 +448,10 @@ func TestExecProbeResultComesFromItsOwnContainer(t *testing.T) {
 			report("s1/h0", "false")
 		}
 		assert.True(t, a.Ready(), "another child's result must not count")
-		report(w.Header().Get(ChildHeader), "false")
-		report(w.Header().Get(ChildHeader), "false")
+		report(w.Header().Get(api.ProbeChildHeader), "false")
+		report(w.Header().Get(api.ProbeChildHeader), "false")
 		assert.True(t, a.Ready())
-		report(w.Header().Get(ChildHeader), "false")
+		report(w.Header().Get(api.ProbeChildHeader), "false")
 		assert.False(t, a.Ready())
 	})
 }
@@ -460,10 +460,10 @@ func TestAgentProbeCommandGetsTheProbesResult(t *testing.T) {
 	bubble(t, api.Probes{Liveness: declared("liveness", nil)}, func(a *app) {
 		a.runs("h1")
 		w := a.exec("liveness")
-		assert.Equal(t, StatusFail, w.Code)
+		assert.Equal(t, api.ProbeFail, w.Code)
 		assert.Equal(t, "refused", w.Body.String(), "the body must contain only the failure")
 		a.answer("liveness", passes)
-		assert.Equal(t, StatusPass, a.exec("liveness").Code)
+		assert.Equal(t, api.ProbePass, a.exec("liveness").Code)
 		assert.Empty(t, a.notices(), "the kubelet reports this failure itself")
 	})
 }

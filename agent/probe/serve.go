@@ -13,22 +13,6 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// These are the agent's answers to "agent probe". The kubelet runs that command instead of an
-// exec probe's own command.
-const (
-	// StatusPass and StatusFail are the result of the probe. The body of StatusFail explains
-	// the failure.
-	StatusPass = http.StatusOK
-	StatusFail = http.StatusServiceUnavailable
-	// StatusRun means that "agent probe" must run the command of the probe itself. After a
-	// readiness probe, "agent probe" posts the result, with the ChildHeader of this answer.
-	StatusRun   = http.StatusAccepted
-	ChildHeader = "Metaparticle-Child"
-	// PassedParameter is the query parameter with which "agent probe" posts the command's result:
-	// "true" or "false".
-	PassedParameter = "passed"
-)
-
 // handBack is how long before the kubelet's timeout the agent redirects a hanging probe to the
 // application. The kubelet then waits for the application itself, and reports the timeout in
 // its own words. A probe's timeout is at least a second, so the agent still has most of that
@@ -73,22 +57,22 @@ func (m *Monitor) Handler() http.Handler {
 }
 
 // ProbeHandler returns the HTTP handler for the agent's socket in the shared volume. The handler
-// answers "agent probe": StatusRun for an exec probe, or else the result of the probe. A POST
+// answers "agent probe": api.ProbeRun for an exec probe, or else the result of the probe. A POST
 // delivers the result of a command that ran as the readiness probe.
 func (m *Monitor) ProbeHandler() http.Handler {
 	return m.handler(func(w http.ResponseWriter, r *http.Request, a probeRequest) {
 		child := a.state.child.Shim + "/" + a.state.child.Hold
 		switch {
 		case r.Method == http.MethodPost:
-			if r.Header.Get(ChildHeader) == child && a.name == api.ReadinessProbe {
-				m.observe(a.container, a.state, outcomeOf(r.URL.Query().Get(PassedParameter) == "true"))
+			if r.Header.Get(api.ProbeChildHeader) == child && a.name == api.ReadinessProbe {
+				m.observe(a.container, a.state, outcomeOf(r.URL.Query().Get(api.ProbePassed) == "true"))
 			}
 		case a.probe.Exec != nil:
-			w.Header().Set(ChildHeader, child)
-			w.WriteHeader(StatusRun)
+			w.Header().Set(api.ProbeChildHeader, child)
+			w.WriteHeader(api.ProbeRun)
 		default:
 			if result := m.ask(a); result.Outcome != Success {
-				w.WriteHeader(StatusFail)
+				w.WriteHeader(api.ProbeFail)
 				_, _ = io.WriteString(w, result.Output)
 			}
 		}

@@ -42,6 +42,8 @@ type Config struct {
 	// PostStart runs when the child has started, and PreStop before the first stop signal to
 	// the child; nil for none.
 	PostStart, PreStop *Hook
+	// HTTP reports that one of the hooks sends HTTP requests.
+	HTTP bool
 	// Grace is the default time for PreStop and the child's stop together: the pod's
 	// termination grace period.
 	Grace time.Duration
@@ -101,7 +103,7 @@ func newShim(cfg Config, id Identity, m Machine) *shim {
 	now := m.Now()
 	s.link = link{machine: m, state: gate.State{
 		Shim: id.Shim, Container: cfg.Container, BootID: id.BootID, PID1: id.PID1,
-		Phase: gate.Waiting, Began: now, Since: now,
+		Phase: gate.Waiting, Began: now, Since: now, HTTP: cfg.HTTP,
 	}}
 	s.child = child{environ: cfg.Environ, ours: cfg.Env}
 	s.asides = asides{machine: m, strays: map[int]unix.WaitStatus{}}

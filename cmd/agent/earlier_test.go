@@ -16,6 +16,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 
+	"github.com/metaparticle-io/metaparticle/agent/gated"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -61,11 +62,11 @@ var roles = map[string]func(args []string, env map[string]string) error{
 		return err
 	},
 	api.ExecRole: func(args []string, _ map[string]string) error {
-		_, err := execConfig(args)
+		_, err := gated.ShimConfig(args, "")
 		return err
 	},
 	api.ProbeRole: func(args []string, _ map[string]string) error {
-		_, err := parseProbe(args)
+		_, _, err := api.ParseProbeArgs(args)
 		return err
 	},
 }

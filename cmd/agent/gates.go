@@ -6,7 +6,10 @@ package main
 import (
 	"context"
 	"errors"
+	"github.com/metaparticle-io/metaparticle/agent/install"
 	"log/slog"
+	"path/filepath"
+	"sync"
 
 	"github.com/metaparticle-io/metaparticle/agent"
 	"github.com/metaparticle-io/metaparticle/agent/desk"
@@ -51,7 +54,10 @@ func (s runSettings) openGate(ctx context.Context, stop <-chan struct{}, log *sl
 }
 
 func (s runSettings) openShims(ctx context.Context, _ <-chan struct{}, log *slog.Logger) (opened, error) {
-	g, err := desk.Listen(ctx, desk.Config{Dir: s.RunDir, RequirePID1: true, OwnKernel: s.config.OwnKernel, Unbounded: len(s.config.Slots) == 0, Log: log})
+	g, err := desk.Listen(ctx, desk.Config{
+		Dir: s.RunDir, RequirePID1: true, OwnKernel: s.config.OwnKernel, Unbounded: len(s.config.Slots) == 0,
+		InstallHTTP: sync.OnceValue(func() error { return install.Binary(self, filepath.Join(filepath.Dir(s.Install), api.HookProgram)) }), Log: log,
+	})
 	if err != nil {
 		return opened{}, err
 	}

@@ -7,55 +7,23 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
-	"time"
 
+	"github.com/metaparticle-io/metaparticle/agent/gated"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // handleCommand carries out one lifecycle hook that is no command, as the kubelet does in other
-// pods. The hook runs in a separate process, so that the shim neither waits for the hook nor needs
-// more memory.
+// pods.
 func handleCommand(ctx context.Context, args []string) (int, error) {
-	var h api.Handler
-	if len(args) != 1 {
-		return api.ExitUsage, errors.New("usage: agent handle JSON")
-	}
-	if err := json.Unmarshal([]byte(args[0]), &h); err != nil {
-		return api.ExitUsage, fmt.Errorf("agent handle: %w", err)
-	}
-	if err := handle(ctx, h, os.Getenv(api.PodIPEnv)); err != nil {
-		fmt.Println(err)
-		return 1, nil
-	}
-	return 0, nil
-}
-
-func handle(ctx context.Context, h api.Handler, podIP string) error {
-	switch {
-	case h.HTTPGet != nil:
-		return httpHook(ctx, *h.HTTPGet, podIP)
-	case h.Sleep != nil:
-		select {
-		case <-time.After(time.Duration(h.Sleep.Seconds) * time.Second):
-		case <-ctx.Done():
-		}
-		return ctx.Err()
-	case h.TCPSocket != nil:
-		// Kubernetes accepts a tcpSocket hook, but the kubelet has never carried one out. So
-		// the hook fails here, as it does in the kubelet.
-		return errors.New("invalid handler: tcpSocket")
-	}
-	return errors.New("invalid handler")
+	return gated.Handle(ctx, args, httpHook)
 }
 
 // hookBody bounds the bytes of an answer that the agent reads, as in the kubelet.

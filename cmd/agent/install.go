@@ -20,7 +20,7 @@ import (
 // gated container before the hook has ended.
 func installCommand(_ context.Context, args []string) (int, error) {
 	flags := flag.NewFlagSet("agent install", flag.ContinueOnError)
-	to := flags.String("to", api.AgentBinary, "where the binary is copied to")
+	to := flags.String("to", api.AgentBinary, "where the program of the shims is copied to")
 	runDir := flags.String("run", api.RunPath, "directory of the agent's socket, flock and notes")
 	flags.SetOutput(io.Discard) // main prints the error
 	if err := flags.Parse(args); err != nil {
@@ -32,7 +32,27 @@ func installCommand(_ context.Context, args []string) (int, error) {
 	return 0, nil
 }
 
-// prepare creates the directories and the binary that the gate needs in the shared volume. The
+// shimProgram is the name of the shim's program, which lies beside the agent's program in the image.
+const shimProgram = "shim"
+
+// self is the file of this process's program.
+const self = "/proc/self/exe"
+
+// shimsProgram returns the file to copy for the shims. If the image has no program of the shim, as in
+// tests, shimsProgram returns the agent's program, which has the same roles.
+func shimsProgram() (string, error) {
+	agent, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	shim := filepath.Join(filepath.Dir(agent), shimProgram)
+	if _, err := os.Stat(shim); err != nil {
+		return self, nil //nolint:nilerr // the agent's program has the same roles
+	}
+	return shim, nil
+}
+
+// prepare creates the directories and the program that the gate needs in the shared volume. The
 // postStart hook calls prepare, and the kubelet waits for the end of the hook. The agent also
 // calls prepare, because a kubelet that restarts before the hook never runs the hook. Two
 // concurrent calls do the work only once.
@@ -40,7 +60,10 @@ func prepare(runDir, binary string) error {
 	if err := install.Dirs(runDir, filepath.Join(runDir, desk.GrantedDir)); err != nil || binary == "" {
 		return err
 	}
-	err := install.Binary(binary)
+	from, err := shimsProgram()
+	if err == nil {
+		err = install.Binary(from, binary)
+	}
 	if err == nil {
 		return nil
 	}

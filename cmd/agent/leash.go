@@ -21,7 +21,7 @@ type leashed struct {
 	desk  *desk.Server
 }
 
-// openLeash installs the binary for the shims, and opens their socket. In a pod without containers
+// openLeash installs the program of the shims, and opens their socket. In a pod without containers
 // that start through shims, openLeash does nothing. openLeash may wait until another agent process
 // of the pod has ended. If the agent is stopped during that wait, the error is [context.Canceled].
 func openLeash(ctx context.Context, a api.LocalArgs, stop <-chan struct{}, boot string, log *slog.Logger) (leashed, error) {

@@ -25,6 +25,7 @@ import (
 	"os"
 	"runtime"
 
+	"github.com/metaparticle-io/metaparticle/agent/gated"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -35,7 +36,7 @@ var commands = map[string]func(ctx context.Context, args []string) (int, error){
 	api.RunRole:     runCommand,
 	api.ExecRole:    execCommand,
 	api.HandleRole:  handleCommand,
-	api.ProbeRole:   probeCommand,
+	api.ProbeRole:   gated.Probe,
 	api.YieldRole:   yieldCommand,
 	api.TurnRole:    turnCommand,
 	api.WaitRole:    waitCommand,
@@ -44,6 +45,8 @@ var commands = map[string]func(ctx context.Context, args []string) (int, error){
 	api.LocalRole:   localCommand,
 	api.ReadyRole:   readyCommand,
 }
+
+func execCommand(_ context.Context, args []string) (int, error) { return gated.Exec(args, "") }
 
 func main() {
 	// The table of a memory profile would take a megabyte and a half, and nobody reads the

@@ -17,6 +17,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/stretchr/testify/require"
 
+	"github.com/metaparticle-io/metaparticle/agent/gated"
 	"github.com/metaparticle-io/metaparticle/agent/host"
 	"github.com/metaparticle-io/metaparticle/agent/shim"
 )
@@ -39,7 +40,7 @@ func agentOfScripts() {
 		main()
 		return
 	}
-	cfg, err := execConfig(os.Args[2:])
+	cfg, err := gated.ShimConfig(os.Args[2:], "")
 	if err != nil {
 		panic(err)
 	}

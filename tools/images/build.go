@@ -33,7 +33,15 @@ type product struct {
 	// gated container. Such a binary is compiled without inlining, and its functions are packed
 	// densely. The process of the binary mostly waits, so the code may be slow.
 	small bool
+	// beside are further binaries in the same image. They are compiled with the same settings.
+	beside []binary
 }
+
+// binary is a binary in the image of a product.
+type binary struct{ name, source string }
+
+// binaries returns all binaries of the image. The image starts the first of them.
+func (p product) binaries() []binary { return append([]binary{{p.name, p.source}}, p.beside...) }
 
 // user is a number, because Kubernetes cannot check whether a named user is root.
 // Minimal images commonly use this number.
@@ -49,11 +57,15 @@ func (p product) index(ctx context.Context, version string, platforms []v1.Platf
 		// The first compilation of the webhook takes minutes, so a line announces each
 		// compilation.
 		fmt.Fprintf(os.Stderr, "compiling %s for %s\n", p.name, platform)
-		program, err := p.compile(ctx, version, platform)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", platform, err)
+		var layers []mutate.Addendum
+		for _, b := range p.binaries() {
+			layer, err := p.layer(ctx, b, version, platform)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", platform, err)
+			}
+			layers = append(layers, layer)
 		}
-		image, err := p.image(program, version, platform)
+		image, err := p.image(layers, version, platform)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", platform, err)
 		}
@@ -66,13 +78,13 @@ func (p product) index(ctx context.Context, version string, platforms []v1.Platf
 
 // compile returns the compiled binary. The binary contains nothing of the
 // building machine: no paths, no time, no state of a checkout, no C library.
-func (p product) compile(ctx context.Context, version string, platform v1.Platform) ([]byte, error) {
+func (p product) compile(ctx context.Context, b binary, version string, platform v1.Platform) ([]byte, error) {
 	directory, err := os.MkdirTemp("", "images-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(directory)
-	file := filepath.Join(directory, p.name)
+	file := filepath.Join(directory, b.name)
 	inlining, flags := "all=", "-s -w -buildid= -X main.version="+version
 	if p.small {
 		inlining, flags = "all=-l", flags+" -funcalign=8"
@@ -80,34 +92,44 @@ func (p product) compile(ctx context.Context, version string, platform v1.Platfo
 	build := exec.CommandContext(ctx, "go", "build",
 		"-trimpath", "-buildvcs=false", "-tags", p.tags, "-gcflags", inlining,
 		"-ldflags", flags,
-		"-o", file, p.source)
+		"-o", file, b.source)
 	build.Env, err = gobuild.Environment(ctx, "GOOS="+platform.OS, "GOARCH="+platform.Architecture)
 	if err != nil {
 		return nil, err
 	}
 	if output, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("go build %s: %w\n%s", p.source, err, output)
+		return nil, fmt.Errorf("go build %s: %w\n%s", b.source, err, output)
 	}
 	return os.ReadFile(file)
 }
 
-// image returns the image of a compiled binary.
-func (p product) image(program []byte, version string, platform v1.Platform) (v1.Image, error) {
-	content, err := archive(p.name, program)
+// layer compiles the binary, and returns the layer that contains it.
+func (p product) layer(ctx context.Context, b binary, version string, platform v1.Platform) (layer mutate.Addendum, err error) {
+	program, err := p.compile(ctx, b, version, platform)
 	if err != nil {
-		return nil, fmt.Errorf("make layer: %w", err)
+		return layer, err
 	}
-	layer, err := tarball.LayerFromOpener(
+	content, err := archive(b.name, program)
+	if err != nil {
+		return layer, fmt.Errorf("make layer: %w", err)
+	}
+	layer.History = v1.History{Created: created, CreatedBy: "tools/images", Comment: "go build " + b.source}
+	layer.Layer, err = tarball.LayerFromOpener(
 		func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil },
 		tarball.WithMediaType(types.OCILayer),
 		tarball.WithCompressionLevel(gzip.BestCompression),
 		tarball.WithCompressedCaching,
 	)
 	if err != nil {
-		return nil, fmt.Errorf("make layer: %w", err)
+		return layer, fmt.Errorf("make layer: %w", err)
 	}
-	base := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
-	base, err = mutate.ConfigFile(base, &v1.ConfigFile{
+	return layer, nil
+}
+
+// image returns the image of the layers.
+func (p product) image(layers []mutate.Addendum, version string, platform v1.Platform) (v1.Image, error) {
+	empty := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
+	base, err := mutate.ConfigFile(empty, &v1.ConfigFile{
 		OS: platform.OS, Architecture: platform.Architecture, Created: created,
 		RootFS: v1.RootFS{Type: "layers"},
 		Config: v1.Config{
@@ -122,10 +144,7 @@ func (p product) image(program []byte, version string, platform v1.Platform) (v1
 	if err != nil {
 		return nil, fmt.Errorf("configure: %w", err)
 	}
-	return mutate.Append(base, mutate.Addendum{
-		Layer:   layer,
-		History: v1.History{Created: created, CreatedBy: "tools/images", Comment: "go build " + p.source},
-	})
+	return mutate.Append(base, layers...)
 }
 
 // archive returns a tarball with one file, the binary. All users may execute the file, and no user

@@ -149,6 +149,7 @@ func TestImageHasAgentWhereInjectedHooksExpectIt(t *testing.T) {
 	agent := slices.IndexFunc(products, func(p product) bool { return p.source == "./cmd/agent" })
 	require.GreaterOrEqual(t, agent, 0)
 	assert.Equal(t, api.ImageBinary, "/"+products[agent].name)
+	assert.Contains(t, products[agent].beside, binary{"shim", "./cmd/shim"}, "the agent copies /shim for gated containers")
 }
 
 func TestBuiltBinaryPrintsTheRequestedVersion(t *testing.T) {

@@ -36,7 +36,7 @@ var products = []product{
 	{name: "webhook", source: "./cmd/webhook"},
 	// The agent uses only HTTP/1.1 (see agent/kube). Without HTTP/2 the agent is 0.4 MB smaller, in
 	// every gated container.
-	{name: "agent", source: "./cmd/agent", tags: "nethttpomithttp2", small: true},
+	{name: "agent", source: "./cmd/agent", tags: "nethttpomithttp2", small: true, beside: []binary{{"shim", "./cmd/shim"}}},
 }
 
 func main() {

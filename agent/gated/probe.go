@@ -1,23 +1,23 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package gated
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
-	"net/url"
+	"net/textproto"
 	"os"
 	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/host"
-	"github.com/metaparticle-io/metaparticle/agent/probe"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -28,15 +28,13 @@ const probePatience = 500 * time.Millisecond
 
 // asker carries out one exec probe, which the kubelet runs in a gated container.
 type asker struct {
-	probe   string
-	path    string
-	client  http.Client
-	command []string
+	probe, socket, path string
+	command             []string
 }
 
-// probeCommand requests the agent's answer to the probe. If the answer demands that the probe's
-// command runs, probeCommand runs the command. The kubelet gets the exit code and the output.
-func probeCommand(ctx context.Context, args []string) (int, error) {
+// Probe requests the agent's answer to a probe. If the answer demands that the probe's command runs,
+// Probe runs the command. The kubelet gets the exit code and the output.
+func Probe(ctx context.Context, args []string) (int, error) {
 	// The kubelet starts this process once in each period of the probe, within the application's
 	// limits. So only one thread runs Go code.
 	runtime.GOMAXPROCS(1)
@@ -44,24 +42,24 @@ func probeCommand(ctx context.Context, args []string) (int, error) {
 	if err != nil {
 		return api.ExitUsage, err
 	}
-	response, err := a.ask(ctx)
+	answer, err := a.ask(ctx)
 	if err != nil {
 		return a.unanswered(err)
 	}
-	defer response.Body.Close()
-	switch response.StatusCode {
-	case probe.StatusPass:
+	defer answer.Close()
+	switch answer.status {
+	case api.ProbePass:
 		return 0, nil
-	case probe.StatusFail:
-		_, err := io.Copy(os.Stdout, response.Body)
+	case api.ProbeFail:
+		_, err := io.Copy(os.Stdout, answer.body)
 		return 1, err
-	case probe.StatusRun:
+	case api.ProbeRun:
 		if a.probe == api.LivenessProbe {
 			return a.become()
 		}
-		return a.run(ctx, response.Header.Get(probe.ChildHeader))
+		return a.run(ctx, answer.child)
 	}
-	return a.unanswered(fmt.Errorf("the agent says %s", response.Status))
+	return a.unanswered(fmt.Errorf("the agent says %d", answer.status))
 }
 
 func parseProbe(args []string) (*asker, error) {
@@ -69,27 +67,64 @@ func parseProbe(args []string) (*asker, error) {
 	if err != nil {
 		return nil, err
 	}
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", p.Socket)
-	}
-	return &asker{
-		probe: p.Probe, path: "http://agent" + api.ProbePath(p.Container, p.Probe), command: command,
-		client: http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}},
-	}, nil
+	return &asker{probe: p.Probe, socket: p.Socket, path: api.ProbePath(p.Container, p.Probe), command: command}, nil
+}
+
+// answer is the agent's answer to a probe.
+type answer struct {
+	net.Conn
+	status int
+	// child is the child whose command is to run.
+	child string
+	body  io.Reader
 }
 
 // ask requests the agent's answer to the probe. For a probe without a command, the agent
 // carries out the probe before it answers. Such a request may take as long as the kubelet waits.
-func (a *asker) ask(ctx context.Context) (*http.Response, error) {
-	if len(a.command) > 0 {
-		a.client.Timeout = probePatience
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, a.path, http.NoBody)
+func (a *asker) ask(ctx context.Context) (*answer, error) {
+	return a.send(ctx, "GET", a.path, "")
+}
+
+// send sends a request in HTTP/1.0 (RFC 1945), and reads the answer up to its body. Package http
+// would do the same, but the program of the shim would need three times the memory.
+func (a *asker) send(ctx context.Context, method, path, child string) (*answer, error) {
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "unix", a.socket)
 	if err != nil {
 		return nil, err
 	}
-	return a.client.Do(request)
+	if len(a.command) > 0 {
+		_ = conn.SetDeadline(time.Now().Add(probePatience)) // a socket supports deadlines
+	}
+	got, err := exchange(conn, fmt.Sprintf("%s %s HTTP/1.0\r\nHost: agent\r\n%s: %s\r\nContent-Length: 0\r\n\r\n", method, path, api.ProbeChildHeader, child))
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return got, nil
+}
+
+// exchange writes the request, and reads the status and the header of the answer.
+func exchange(conn net.Conn, request string) (*answer, error) {
+	if _, err := io.WriteString(conn, request); err != nil {
+		return nil, err
+	}
+	reader := textproto.NewReader(bufio.NewReader(conn))
+	line, err := reader.ReadLine()
+	if err != nil {
+		return nil, err
+	}
+	_, rest, _ := strings.Cut(line, " ")
+	code, _, _ := strings.Cut(rest, " ")
+	status, err := strconv.Atoi(code)
+	if err != nil {
+		return nil, fmt.Errorf("the agent says %q", line)
+	}
+	header, err := reader.ReadMIMEHeader()
+	if err != nil {
+		return nil, err
+	}
+	return &answer{Conn: conn, status: status, child: header.Get(api.ProbeChildHeader), body: reader.R}, nil
 }
 
 // unanswered returns the result of a probe to which the agent gave no valid answer. Without an
@@ -137,15 +172,9 @@ func (a *asker) run(ctx context.Context, child string) (int, error) {
 	if code < 0 {
 		code = 128 + int(state.Sys().(syscall.WaitStatus).Signal())
 	}
-	passed := url.Values{probe.PassedParameter: {strconv.FormatBool(code == 0)}}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, a.path+"?"+passed.Encode(), http.NoBody)
-	if err != nil {
-		return code, err
-	}
-	request.Header.Set(probe.ChildHeader, child)
 	// A lost result does little harm, because the next probe sends its own result.
-	if response, err := a.client.Do(request); err == nil {
-		response.Body.Close()
+	if answer, err := a.send(ctx, "POST", a.path+"?"+api.ProbePassed+"="+strconv.FormatBool(code == 0), child); err == nil {
+		answer.Close()
 	}
 	return code, nil
 }

@@ -1,14 +1,14 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package gated
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -23,21 +23,26 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-func execCommand(_ context.Context, args []string) (int, error) {
+// Exec runs the shim until its application has ended, and returns the exit code. The argument
+// "hooks" is the name of the program that carries out hooks which send HTTP requests. That program
+// lies beside the program of this process. If the name is empty, this program carries out all hooks.
+func Exec(args []string, hooks string) (int, error) {
 	// The memory of the shim counts against the application's limit. So the shim collects
 	// garbage early, and has few threads. Two threads run Go code, because one of them can hang
 	// in the application's exec, and the watchdog must go on.
 	debug.SetGCPercent(20)
 	runtime.GOMAXPROCS(2)
 
-	cfg, err := execConfig(args)
+	cfg, err := ShimConfig(args, hooks)
 	if err != nil {
 		return api.ExitUsage, err
 	}
 	return shim.Exec(cfg), nil
 }
 
-func execConfig(args []string) (shim.Config, error) {
+// ShimConfig returns the settings that the arguments of a shim contain. For the argument "hooks" see
+// [Exec].
+func ShimConfig(args []string, hooks string) (shim.Config, error) {
 	e, child, err := api.ParseExecArgs(args)
 	if err != nil {
 		return shim.Config{}, err
@@ -63,12 +68,13 @@ func execConfig(args []string) (shim.Config, error) {
 	if cfg.StopSignal, err = stopSignal(cmp.Or(e.StopSignal, image.StopSignal, "SIGTERM")); err != nil {
 		return cfg, err
 	}
-	if cfg.PostStart, err = hook("post-start", e.PostStart); err != nil {
+	if cfg.PostStart, err = hook("post-start", e.PostStart, hooks); err != nil {
 		return cfg, err
 	}
-	if cfg.PreStop, err = hook("pre-stop", e.PreStop); err != nil {
+	if cfg.PreStop, err = hook("pre-stop", e.PreStop, hooks); err != nil {
 		return cfg, err
 	}
+	cfg.HTTP = hooks != "" && (sendsHTTP(e.PostStart) || sendsHTTP(e.PreStop))
 	if cfg.Container == "" || len(cfg.Command) == 0 {
 		return cfg, errors.New("usage: agent exec -container NAME [flags] -- COMMAND [ARGUMENTS]")
 	}
@@ -84,9 +90,12 @@ func onThisPlatform(all api.Platforms) (api.PlatformCommand, error) {
 	return image, nil
 }
 
-// hook returns the command of a hook: the command that the container declares, or this binary
-// in the role "handle". If the container declares no such hook, the result is nil.
-func hook(name string, h *api.Handler) (*shim.Hook, error) {
+// sendsHTTP reports whether the hook sends an HTTP request. The hook may be nil.
+func sendsHTTP(h *api.Handler) bool { return h != nil && h.HTTPGet != nil }
+
+// hook returns the command of a hook: the command that the container declares, or this binary or the
+// program of HTTP hooks, in the role "handle". If the container declares no such hook, the result is nil.
+func hook(name string, h *api.Handler, hooks string) (*shim.Hook, error) {
 	switch {
 	case h == nil:
 		return nil, nil
@@ -98,6 +107,9 @@ func hook(name string, h *api.Handler) (*shim.Hook, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("agent exec: %w", err)
+	}
+	if h.HTTPGet != nil && hooks != "" {
+		self = filepath.Join(filepath.Dir(self), hooks)
 	}
 	return &shim.Hook{
 		Command: []string{self, api.HandleRole, h.String()},

@@ -1,0 +1,11 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package gated has the roles of a program inside a gated container: the shim, the exec probes, and
+// the hooks of the shim.
+//
+// The memory of these processes counts against the application's limit, and each pod has its own
+// copy of their program. So package gated uses neither package http nor TLS. The program cmd/shim
+// contains nothing else. The program cmd/agent also has these roles, for containers with hooks
+// that send HTTP requests.
+package gated

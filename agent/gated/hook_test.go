@@ -1,0 +1,75 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package gated
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/shim"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+func TestHookWithoutRequestIsHandledAsByTheKubelet(t *testing.T) {
+	get := func(_ context.Context, get api.HTTPGetAction, podIP string) error {
+		assert.Equal(t, "/warm", get.Path)
+		assert.Equal(t, "192.0.2.1", podIP)
+		return nil
+	}
+	t.Setenv(api.PodIPEnv, "192.0.2.1")
+	for hook, want := range map[string]int{
+		`{"httpGet":{"path":"/warm"}}`: 0,
+		`{"sleep":{"seconds":0}}`:      0,
+		`{"tcpSocket":{"port":1}}`:     1,
+		`{}`:                           1,
+		`{`:                            api.ExitUsage,
+	} {
+		code, _ := Handle(t.Context(), []string{hook}, get)
+		assert.Equal(t, want, code, hook)
+	}
+	_, err := Handle(t.Context(), nil, get)
+	assert.Error(t, err)
+}
+
+func TestShimRunsSleepHookWithAgentsHandleCommand(t *testing.T) {
+	cfg, err := ShimConfig([]string{
+		"-container", "app", "-grace", "7s",
+		"-post-start", `{"exec":{"command":["warm","up"]}}`, "-pre-stop", `{"sleep":{"seconds":1}}`, "--", "app",
+	}, "")
+	require.NoError(t, err)
+	assert.Equal(t, []string{"warm", "up"}, cfg.PostStart.Command)
+	assert.Nil(t, cfg.PostStart.Env)
+	assert.Equal(t, []string{"handle", `{"sleep":{"seconds":1}}`}, cfg.PreStop.Command[1:])
+	assert.Equal(t, []string{"METAPARTICLE_POD_IP=192.0.2.1"}, cfg.PreStop.Env("192.0.2.1"))
+	for _, bad := range []string{`{`, `{"exec":{}}`} {
+		_, err := ShimConfig([]string{"-container", "app", "-post-start", bad, "--", "app"}, "")
+		assert.Error(t, err, bad)
+	}
+}
+
+func TestShimOfHTTPHooksNeedsAnotherProgram(t *testing.T) {
+	config := func(hook, program string) shim.Config {
+		t.Helper()
+		cfg, err := ShimConfig([]string{"-container", "app", "-pre-stop", hook, "--", "app"}, program)
+		require.NoError(t, err)
+		return cfg
+	}
+	self, err := os.Executable()
+	require.NoError(t, err)
+	const get, sleep = `{"httpGet":{"port":80}}`, `{"sleep":{"seconds":1}}`
+	cfg := config(get, "hooks")
+	assert.True(t, cfg.HTTP)
+	assert.Equal(t, filepath.Join(filepath.Dir(self), "hooks"), cfg.PreStop.Command[0])
+	cfg = config(sleep, "hooks")
+	assert.False(t, cfg.HTTP)
+	assert.Equal(t, self, cfg.PreStop.Command[0])
+	cfg = config(get, "")
+	assert.False(t, cfg.HTTP)
+	assert.Equal(t, self, cfg.PreStop.Command[0])
+}
