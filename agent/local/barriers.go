@@ -67,16 +67,24 @@ func postWait(b *arrival, w http.ResponseWriter, r *http.Request) {
 	wait, problem := seconds(r.URL.Query().Get("wait"), 0, "wait")
 	switch {
 	case problem != nil:
-	case wait == 0:
+	case wait > 0:
+		takeOver(w, r, func(ctx context.Context, w http.ResponseWriter) {
+			ctx, cancel := context.WithTimeout(ctx, wait)
+			defer cancel()
+			b.replyWait(w, b.wait(ctx))
+		})
+		return
+	default:
 		var open bool
 		if open, problem = b.look(r.Context()); !open {
 			problem = cmp.Or(problem, closedProblem)
 		}
-	default:
-		ctx, cancel := context.WithTimeout(r.Context(), wait)
-		problem = b.wait(ctx)
-		cancel()
 	}
+	b.replyWait(w, problem)
+}
+
+// replyWait answers that the barrier is open, or with the problem.
+func (b *arrival) replyWait(w http.ResponseWriter, problem *problem) {
 	if problem != nil {
 		problem.write(w)
 		return

@@ -38,6 +38,11 @@ func (a *API) Handler() http.Handler {
 		// A web page in a browser can send requests to localhost. The owner of the page can even
 		// point the page's own host name to a loopback address. The browser adds the header Origin
 		// to each POST, PUT and DELETE of a page. Programs send no Origin.
+		if r.Method == http.MethodHead {
+			w.Header().Set("Allow", http.MethodGet)
+			w.WriteHeader(http.StatusMethodNotAllowed) // a stream without a body would tell nothing
+			return
+		}
 		if !isLocal(r.Host) || len(r.Header["Origin"]) > 0 {
 			hostProblem.write(w)
 			return
@@ -114,14 +119,24 @@ func postHold(k calls, w http.ResponseWriter, r *http.Request) {
 	if b.stream {
 		b.every = 0
 	}
-	o := k.bidFor(r.Context(), b, wait)
+	answer := func(ctx context.Context, w http.ResponseWriter) { k.answerBid(ctx, w, b, wait) }
+	if stream || wait > 0 {
+		takeOver(w, r, answer)
+	} else {
+		answer(r.Context(), w)
+	}
+}
+
+// answerBid bids for the slot, and answers with the hold, or follows the hold.
+func (k calls) answerBid(ctx context.Context, w http.ResponseWriter, b *bid, wait time.Duration) {
+	o := k.bidFor(ctx, b, wait)
 	switch {
 	case o.problem != nil:
 		o.problem.write(w)
-	case r.Context().Err() != nil:
-		_ = k.giveBack(context.WithoutCancel(r.Context()), o.hold.number) // the program never learns of the hold
+	case ctx.Err() != nil:
+		_ = k.giveBack(context.WithoutCancel(ctx), o.hold.number) // the program never learns of the hold
 	case b.stream:
-		takeOver(w, r, func(ctx context.Context, w http.ResponseWriter) { k.follow(ctx, w, o.hold) })
+		k.follow(ctx, w, o.hold)
 	default:
 		reply(w, http.StatusCreated, o.answer)
 	}

@@ -42,9 +42,19 @@ type several struct {
 // postHolds bids for several claims. The answer contains a hold of each claim.
 func (a *API) postHolds(w http.ResponseWriter, r *http.Request) {
 	s, problem := a.several(r.URL.Query())
-	if problem == nil {
-		problem = s.acquire(r.Context())
+	switch {
+	case problem != nil:
+		problem.write(w)
+	case s.wait > 0:
+		takeOver(w, r, s.answer)
+	default:
+		s.answer(r.Context(), w)
 	}
+}
+
+// The method "answer" bids for the claims, and answers with the holds.
+func (s several) answer(ctx context.Context, w http.ResponseWriter) {
+	problem := s.acquire(ctx)
 	var answer holdings
 	if problem == nil {
 		answer, problem = s.tell()
@@ -53,7 +63,7 @@ func (a *API) postHolds(w http.ResponseWriter, r *http.Request) {
 	case problem != nil:
 		s.giveBack()
 		problem.write(w)
-	case r.Context().Err() != nil:
+	case ctx.Err() != nil:
 		s.giveBack() // the program never learns of the holds
 	default:
 		reply(w, http.StatusCreated, answer)

@@ -7,49 +7,62 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"time"
 )
 
 // takeOver takes the connection of a request from package http, and lets the function "answer"
-// write the response. A connection that only follows a state then needs a fifth of the memory.
+// write the response. A connection that only waits then needs a fifth of the memory. Unlike package
+// http, takeOver notices the close of a connection even if bytes have come after the request.
 // takeOver does not wait for "answer". The context of "answer" ends when the program closes the
-// connection. If "answer" gets the writer of package http instead, takeOver waits for "answer".
-// So takeOver does for a HEAD request, whose response has no body, and for a writer without a
-// connection, as in tests.
+// connection. If the writer has no connection, as in tests, "answer" gets that writer, and takeOver
+// waits for "answer".
 func takeOver(w http.ResponseWriter, r *http.Request, answer func(context.Context, http.ResponseWriter)) {
-	if r.Method == http.MethodHead {
-		answer(r.Context(), w)
-		return
-	}
 	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		answer(r.Context(), w)
 		return
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
+	closed := make(chan struct{})
 	go func() {
+		defer close(closed)
 		skip(conn)
 		cancel()
 	}()
 	to := &taken{conn: conn, header: http.Header{}, chunked: r.ProtoAtLeast(1, 1)}
 	go func() {
 		answer(ctx, to)
-		to.end()
+		if to.end() {
+			// If the kernel has unread bytes at the close, the kernel resets the connection, and
+			// the program loses the end of the response.
+			_ = conn.SetReadDeadline(time.Now().Add(closeTimeout))
+			<-closed
+		}
+		conn.Close()
 		cancel()
 	}()
 }
 
-// skip reads from the connection until its end. The bytes have no meaning, because a program sends
-// no further request before the end of the response.
+const (
+	// mostSkipped bounds the bytes that a program may send during a response. Some programs send an
+	// empty line after a request. Each read costs the agent time, so more bytes end the response.
+	mostSkipped = 4096
+	// closeTimeout is the time that a program has to close the connection after the response.
+	closeTimeout = time.Second
+)
+
+// skip reads from the connection until its end, but at most [mostSkipped] bytes. The bytes have no
+// meaning, because a program sends no further request before the end of the response.
 func skip(conn net.Conn) {
 	bytes := make([]byte, 64)
-	for {
-		if _, err := conn.Read(bytes); err != nil {
+	for left := mostSkipped; left > 0; {
+		n, err := conn.Read(bytes)
+		if err != nil {
 			return
 		}
+		left -= n
 	}
 }
 
@@ -60,9 +73,18 @@ type taken struct {
 	conn    net.Conn
 	header  http.Header // nil once the header is sent
 	chunked bool
+	// The field "failed" reports that a write has failed. A part of the bytes may have been sent, so
+	// no further byte may follow.
+	failed bool
 }
 
-func (t *taken) Header() http.Header { return t.header }
+// Header returns the header, which has no further use once it is sent.
+func (t *taken) Header() http.Header {
+	if t.header == nil {
+		return http.Header{}
+	}
+	return t.header
+}
 
 // WriteHeader sends the status and the header. All later calls have no effect.
 func (t *taken) WriteHeader(status int) {
@@ -79,22 +101,33 @@ func (t *taken) WriteHeader(status int) {
 	_ = t.header.Write(&text) // a buffer fails no write
 	text.WriteString("\r\n")
 	t.header = nil
-	_, _ = t.conn.Write(text.Bytes()) // after a failure, the next write fails, too
+	_ = t.send(text.Bytes()) // the next write returns the error
 }
 
 // Write sends the bytes, after the header if no call has sent the header yet.
 func (t *taken) Write(b []byte) (int, error) {
 	t.WriteHeader(http.StatusOK)
-	if !t.chunked {
-		return t.conn.Write(b)
-	}
 	if len(b) == 0 {
 		return 0, nil // an empty chunk would end the response
 	}
-	if _, err := fmt.Fprintf(t.conn, "%x\r\n%s\r\n", len(b), b); err != nil {
+	text := b
+	if t.chunked {
+		text = fmt.Appendf(nil, "%x\r\n%s\r\n", len(b), b)
+	}
+	if err := t.send(text); err != nil {
 		return 0, err
 	}
 	return len(b), nil
+}
+
+// send sends the bytes, unless an earlier call has failed.
+func (t *taken) send(b []byte) error {
+	if t.failed {
+		return net.ErrClosed
+	}
+	_, err := t.conn.Write(b)
+	t.failed = err != nil
+	return err
 }
 
 // SetWriteDeadline bounds the time of later writes, for [http.ResponseController].
@@ -103,12 +136,19 @@ func (t *taken) SetWriteDeadline(by time.Time) error { return t.conn.SetWriteDea
 // Flush does nothing, because Write keeps no bytes back.
 func (t *taken) Flush() {}
 
-// end sends the end of the response, and closes the connection.
-func (t *taken) end() {
-	t.WriteHeader(http.StatusOK)
-	_ = t.conn.SetWriteDeadline(time.Now().Add(lineTimeout))
-	if t.chunked {
-		_, _ = io.WriteString(t.conn, "0\r\n\r\n") // if the write fails, the program is gone
+// end sends the end of the response. The result is false if the program did not get the whole
+// response.
+func (t *taken) end() bool {
+	if t.failed {
+		return false
 	}
-	t.conn.Close()
+	_ = t.conn.SetWriteDeadline(time.Now().Add(lineTimeout)) // a connection supports deadlines
+	t.WriteHeader(http.StatusOK)
+	if t.chunked {
+		_ = t.send([]byte("0\r\n\r\n"))
+	}
+	if half, ok := t.conn.(interface{ CloseWrite() error }); ok && !t.failed {
+		_ = half.CloseWrite() // if the program is gone, nobody needs the end
+	}
+	return !t.failed
 }

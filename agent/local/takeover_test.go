@@ -7,10 +7,12 @@ import (
 	"bufio"
 	"context"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -90,12 +92,114 @@ func TestProblemAfterTakeoverHasItsStatus(t *testing.T) {
 	assert.Contains(t, string(text), `"reason":"Stopping"`)
 }
 
-func TestHeadOfStreamHasNoBody(t *testing.T) {
-	address := answering(t, func(_ context.Context, w http.ResponseWriter) { assert.NoError(t, newStream(w).line("unseen")) })
-	c := send(t, address, "HEAD / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+func TestHeadRequestIsRefused(t *testing.T) {
+	_, _, address := listening(t, newServer("lock.a"))
+	c := send(t, address, "HEAD /v1/lock/a?watch=true HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
 	defer c.Close()
 	text, err := io.ReadAll(c)
 	require.NoError(t, err)
-	assert.Contains(t, string(text), "application/x-ndjson")
-	assert.NotContains(t, string(text), "unseen")
+	assert.Contains(t, string(text), "405 Method Not Allowed")
+	assert.Contains(t, string(text), "Allow: GET")
+}
+
+// A program that sends bytes without end must not take the agent's processor time, which the
+// heartbeats of other programs need.
+func TestStreamEndsAfterManyBytesFromItsProgram(t *testing.T) {
+	ended := make(chan struct{})
+	address := answering(t, func(ctx context.Context, _ http.ResponseWriter) {
+		<-ctx.Done()
+		close(ended)
+	})
+	c := send(t, address, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	defer c.Close()
+	_, _ = c.Write(make([]byte, 4*mostSkipped)) // package http has read a part already
+	<-ended
+}
+
+// piped returns a response on a connection in memory, and the program's end of that connection.
+func piped(t *testing.T) (to *taken, program net.Conn) {
+	t.Helper()
+	program, ours := net.Pipe()
+	t.Cleanup(func() { program.Close() })
+	return &taken{conn: ours, header: http.Header{}, chunked: true}, program
+}
+
+func TestNothingFollowsALineThatFailed(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		to, program := piped(t)
+		began, done := time.Now(), make(chan struct{})
+		go func() {
+			defer close(done)
+			for lines := newStream(to); lines.line(map[string]any{"goodUntil": 86400.5}) == nil; { //nolint:revive // the loop ends when a line fails
+			}
+			assert.False(t, to.end())
+			to.conn.Close()
+		}()
+		const cut = `"goodUntil":86400`
+		var got []byte
+		for one := make([]byte, 1); !strings.HasSuffix(string(got), cut); got = append(got, one[0]) {
+			_, err := program.Read(one)
+			require.NoError(t, err)
+		}
+		<-time.After(lineTimeout + lineTimeout/2) // the program is suspended
+		rest, _ := io.ReadAll(program)
+		<-done
+		assert.Empty(t, string(rest), "the program must not take the cut number for the whole number")
+		assert.Less(t, time.Since(began), 2*lineTimeout)
+	})
+}
+
+func TestResponseToStalledProgramEndsInTime(t *testing.T) {
+	for name, answer := range map[string]func(t *testing.T, to *taken){
+		"a line has failed": func(t *testing.T, to *taken) { assert.Error(t, newStream(to).line("x")) },
+		"nothing is sent":   func(*testing.T, *taken) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				to, _ := piped(t)
+				began := time.Now()
+				answer(t, to)
+				assert.False(t, to.end())
+				assert.LessOrEqual(t, time.Since(began), lineTimeout)
+			})
+		})
+	}
+}
+
+func TestProgramThatSendsGetsTheLastLine(t *testing.T) {
+	address := answering(t, func(_ context.Context, w http.ResponseWriter) {
+		assert.NoError(t, newStream(w).line(strings.Repeat("x", 1<<20)))
+		assert.NoError(t, newStream(w).line("last"))
+	})
+	c := send(t, address, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n\r\n")
+	defer c.Close()
+	answer, err := http.ReadResponse(bufio.NewReader(c), nil)
+	require.NoError(t, err)
+	defer answer.Body.Close()
+	_, err = io.WriteString(c, "GET / HTTP/1.1\r\n\r\n")
+	require.NoError(t, err)
+	text, err := io.ReadAll(answer.Body)
+	require.NoError(t, err)
+	assert.True(t, strings.HasSuffix(string(text), "\"last\"\n"))
+}
+
+func TestDeadProgramsBidGetsNoHold(t *testing.T) {
+	for name, path := range map[string]string{
+		"one claim": "/v1/lock/a/holds?wait=1h&heartbeat=5m", "several claims": "/v1/holds?claims=lock/a&wait=1h&heartbeat=5m",
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, a, address := listening(t, newServer("lock.a"))
+			p.hold("?heartbeat=5m")
+			bids := func() (n int) {
+				_ = calls{a.keepers[0]}.call(t.Context(), func(time.Duration) { n = len(a.keepers[0].bids) })
+				return n
+			}
+			c := send(t, address, "POST "+path+" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
+			require.Eventually(t, func() bool { return bids() == 1 }, time.Minute, time.Millisecond)
+			_, err := io.WriteString(c, "\r\n") // some programs send an empty line after a request
+			require.NoError(t, err)
+			require.NoError(t, c.Close())
+			require.Eventually(t, func() bool { return bids() == 0 }, time.Minute, time.Millisecond)
+		})
+	}
 }
