@@ -37,11 +37,11 @@ func (l *loop) linger(ctx context.Context) time.Duration {
 	if u.stopping && !u.linger.begun {
 		u.linger.begun = true
 		if left := u.readiness.Linger(u.config.EndpointDelay); left != nil {
-			u.linger.on, u.linger.until, u.linger.accepts = true, now+shortLinger, now+u.config.EndpointDelay
+			u.linger.on, u.linger.until, u.linger.least = true, now+shortLinger, now+u.config.EndpointDelay
 			l.follow(ctx, left)
 		}
 	}
-	until := min(u.linger.until, max(u.linger.accepts, emptiedAt(u.claim.Views())))
+	until := min(u.linger.until, max(u.linger.least, emptiedAt(u.claim.Views())))
 	switch {
 	case !u.linger.on:
 		return instant.Never

@@ -276,6 +276,6 @@ type linger struct {
 	begun, on bool
 	// until is the instant at which the agent cuts the remaining connections.
 	until time.Duration
-	// accepts is the instant until which the standby accepts new connections.
-	accepts time.Duration
+	// least is the instant before which a free slot does not end the linger.
+	least time.Duration
 }

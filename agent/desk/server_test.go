@@ -133,7 +133,7 @@ func TestDeskReadsGrantedHoldsFromItsNotes(t *testing.T) {
 }
 
 // A postStart hook begins directly after a grant, so its program must exist before the grant.
-func TestProgramOfHTTPHooksIsInstalledBeforeTheShimIsReported(t *testing.T) {
+func TestDeskInstallsHookProgramBeforeReportingShim(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	installed := make(chan struct{}, 2)

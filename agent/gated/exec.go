@@ -93,8 +93,9 @@ func onThisPlatform(all api.Platforms) (api.PlatformCommand, error) {
 // sendsHTTP reports whether the hook sends an HTTP request. The hook may be nil.
 func sendsHTTP(h *api.Handler) bool { return h != nil && h.HTTPGet != nil }
 
-// hook returns the command of a hook: the command that the container declares, or this binary or the
-// program of HTTP hooks, in the role "handle". If the container declares no such hook, the result is nil.
+// hook returns the command of a hook. The command is that of the container, or a program in the role
+// "handle": this program, or the program of HTTP hooks. If the container declares no such hook, the
+// result is nil.
 func hook(name string, h *api.Handler, hooks string) (*shim.Hook, error) {
 	switch {
 	case h == nil:

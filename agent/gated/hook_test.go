@@ -16,7 +16,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-func TestHookWithoutRequestIsHandledAsByTheKubelet(t *testing.T) {
+func TestHookIsHandledAsByTheKubelet(t *testing.T) {
 	get := func(_ context.Context, get api.HTTPGetAction, podIP string) error {
 		assert.Equal(t, "/warm", get.Path)
 		assert.Equal(t, "192.0.2.1", podIP)

@@ -119,7 +119,7 @@ func postHold(k calls, w http.ResponseWriter, r *http.Request) {
 	if b.stream {
 		b.every = 0
 	}
-	answer := func(ctx context.Context, w http.ResponseWriter) { k.answerBid(ctx, w, b, wait) }
+	answer := func(ctx context.Context, w http.ResponseWriter) { answerBid(ctx, k, w, b, wait) }
 	if stream || wait > 0 {
 		takeOver(w, r, answer)
 	} else {
@@ -128,7 +128,7 @@ func postHold(k calls, w http.ResponseWriter, r *http.Request) {
 }
 
 // answerBid bids for the slot, and answers with the hold, or follows the hold.
-func (k calls) answerBid(ctx context.Context, w http.ResponseWriter, b *bid, wait time.Duration) {
+func answerBid(ctx context.Context, k calls, w http.ResponseWriter, b *bid, wait time.Duration) {
 	o := k.bidFor(ctx, b, wait)
 	switch {
 	case o.problem != nil:

@@ -12,8 +12,7 @@ import (
 )
 
 // The clients of metaparticle/sync send GET and PUT of /locks/NAME, and read only the status
-// code. PUT is answered with 200 if the program holds, and with 409 if not. GET is answered
-// with 200 if the lock exists, and with 404 if not. Some of these clients crash at any other
+// code. PUT is answered with 200 if the program holds, and with 409 if not. Some of these clients crash at any other
 // code, or at a body that is not JSON.
 
 // syncGood is the least time for which an answer 200 must be good. The clients of

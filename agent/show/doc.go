@@ -75,6 +75,6 @@ type Config struct {
 // have restored the reason and message, so the write is not needed any more.
 const WordsDelay = 5 * time.Second
 
-// Calm is the delay of a write that is only for people. By then the requests of most handovers
-// have been sent, so the write delays none of them.
+// Calm is the time for which a status or an Event waits, so that the requests of a handover come
+// first. By then the requests of most handovers have been sent.
 const Calm = 100 * time.Millisecond

@@ -80,7 +80,7 @@ func (r *release) listModules(image, folder string) error {
 		if err != nil {
 			return err
 		}
-		program, err := only(of)
+		program, err := mainProgram(of)
 		if err != nil {
 			return err
 		}
@@ -91,12 +91,13 @@ func (r *release) listModules(image, folder string) error {
 	return nil
 }
 
-// The function "only" returns the content of the first file in an image of exactly one layer.
-// For any other image the result is an error.
-func only(image v1.Image) ([]byte, error) {
+// mainProgram returns the program that an image starts: the content of the first file in the first
+// layer. The shim's program, in another layer of the agent's image, links no module that the agent's
+// program does not link.
+func mainProgram(image v1.Image) ([]byte, error) {
 	layers, err := image.Layers()
-	if err != nil || len(layers) != 1 {
-		return nil, errors.Join(err, errors.New("not one layer in the image"))
+	if err != nil || len(layers) == 0 {
+		return nil, errors.Join(err, errors.New("no layer in the image"))
 	}
 	content, err := layers[0].Uncompressed()
 	if err != nil {
