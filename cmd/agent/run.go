@@ -50,7 +50,8 @@ func parseRun(args []string, env func(string) string) (runSettings, error) {
 		Slots: life, StartSlots: start, Any: r.Any, Containers: r.Containers, InitContainers: r.InitContainers,
 		LeaseDuration: r.LeaseDuration, Grace: r.Grace, Readiness: r.Readiness,
 		OnBusy: r.OnBusy, Job: r.Job, WaitAtMost: r.WaitAtMost, OnceKey: r.OnceKey,
-		Workload: r.Workload, Revision: r.Revision, MinReady: r.MinReady, ReplacesUnready: r.ReplacesUnready, Ports: r.Ports, EndpointDelay: r.EndpointDelay, Probes: r.Probes, OwnKernel: r.OwnKernel,
+		Workload: r.Workload, Revision: r.Revision, MinReady: r.MinReady, ReplacesUnready: r.ReplacesUnready,
+		Ports: r.Ports, EndpointDelay: r.EndpointDelay, Probes: r.Probes, OwnKernel: r.OwnKernel,
 	}
 	_, c.Shards = api.ShardsOf(r.Slots)
 	if r.Shard != "" {

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"reflect"
 	"testing"
 	"time"
 
@@ -48,4 +49,26 @@ func TestGatesWithoutShimsHaveOnlyOneStandIn(t *testing.T) {
 	s, err := parseRun([]string{"-slots=a", "-containers=app,helper"}, func(string) string { return "" })
 	require.NoError(t, err)
 	assert.Equal(t, []string{"app", "helper"}, s.config.Containers)
+}
+
+func TestAgentPassesEachArgumentToItsConfig(t *testing.T) {
+	args := api.DefaultRunArgs()
+	args.Any, args.OwnKernel, args.ReplacesUnready = true, true, true
+	args.Slots, args.Containers, args.InitContainers = []string{"lock.a"}, []string{"app"}, []string{"migrate"}
+	args.Readiness, args.OnBusy, args.Job, args.OnceKey = api.ReadinessHolder, api.OnBusySkip, "job", "key"
+	args.LeaseDuration, args.WaitAtMost, args.Grace = time.Minute, time.Hour, 7*time.Second
+	args.MinReady, args.EndpointDelay = 8*time.Second, 9*time.Second
+	args.Workload, args.Revision = "Deployment/web", api.Revision{Workload: "u", Number: 2, Hash: "h"}
+	args.Ports, args.Probes = []int{80}, map[string]api.Probes{"app": {}}
+	s, err := parseRun(args.Args()[1:], func(string) string { return "" })
+	require.NoError(t, err)
+	from, to := reflect.ValueOf(args), reflect.ValueOf(s.config)
+	for _, field := range reflect.VisibleFields(from.Type()) {
+		if into, ok := to.Type().FieldByName(field.Name); !ok || into.Type != field.Type {
+			continue
+		}
+		value := from.FieldByName(field.Name)
+		assert.False(t, value.IsZero(), "set %s in this test", field.Name)
+		assert.Equal(t, value.Interface(), to.FieldByName(field.Name).Interface(), field.Name)
+	}
 }
