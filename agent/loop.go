@@ -79,18 +79,13 @@ func (l *loop) askHolder(ctx context.Context, address string) {
 	l.posts.post(ctx, func(now time.Duration) { l.unit.readiness.Reached(now, address, err) })
 }
 
-// longest is the longest sleep of the loop. Go's timers stop while the machine sleeps. So after
-// the machine wakes, a renewal may be late by up to ten seconds. A shim's deadline does not
-// depend on the loop.
-const longest = 10 * time.Second
-
 // wait waits for one event, or until the instant wake, and stores what the event reports.
 // Timers only wake the loop; only the clock tells the time.
 func (l *loop) wait(ctx context.Context, wake time.Duration) error {
 	l.unit.metrics.Looked()
-	pause := longest
+	pause := instant.LongestSleep
 	if wake != instant.Never {
-		pause = min(max(wake-l.config.Clock(), 0), longest)
+		pause = min(max(wake-l.config.Clock(), 0), instant.LongestSleep)
 	}
 	timer := time.NewTimer(pause)
 	defer timer.Stop()

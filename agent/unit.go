@@ -11,6 +11,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/claim"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/agent/probe"
 	"github.com/metaparticle-io/metaparticle/agent/proof"
@@ -77,7 +78,7 @@ func newUnit(c Config, b api.Budget, p posts) *unit {
 	seen := readinessConfig(c, b)
 	seen.Jitter = u.jitter
 	u.readiness = show.NewReadiness(seen)
-	u.metrics = show.NewMetrics(c.Clock, longest, c.Workload, b)
+	u.metrics = show.NewMetrics(c.Clock, instant.LongestSleep, c.Workload, b)
 	return u
 }
 

@@ -1,9 +1,9 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package instant defines the instant that never comes. Packages claim, turn, leave and show
-// return that instant, and the agent's loop compares with it. An instant is the time since boot
-// (CLOCK_BOOTTIME), as a [time.Duration].
+// Package instant defines the instant that never comes, and the longest sleep of a loop. Packages
+// claim, turn, leave and show return that instant, and the agent's loop compares with it. An instant
+// is the time since boot (CLOCK_BOOTTIME), as a [time.Duration].
 package instant
 
 import (
@@ -13,3 +13,8 @@ import (
 
 // Never is the instant that does not come.
 const Never = time.Duration(math.MaxInt64)
+
+// LongestSleep bounds each sleep of a loop. Go's timers stop while the machine sleeps. So after the
+// machine wakes, a loop reads the clock within this time, and a renewal may be late by as much. A
+// shim's deadline does not depend on any loop.
+const LongestSleep = 10 * time.Second

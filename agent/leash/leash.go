@@ -124,10 +124,6 @@ func (l *Leash) changed() {
 	}
 }
 
-// longest bounds each sleep of the loop in the method Run. Go's timers stop while the machine is
-// suspended, so after a longer sleep the loop could wake too late.
-const longest = 10 * time.Second
-
 // Run gives and prolongs grants until ctx ends.
 func (l *Leash) Run(ctx context.Context) {
 	for {
@@ -177,9 +173,9 @@ func (l *Leash) act() time.Duration {
 		}
 	}
 	if at == instant.Never {
-		return longest
+		return instant.LongestSleep
 	}
-	return min(max(at-l.config.Clock(), 0), longest)
+	return min(max(at-l.config.Clock(), 0), instant.LongestSleep)
 }
 
 func (l *Leash) send(o order) error {

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -63,7 +64,7 @@ func TestWithdrawnBidNeverAcquiresSlotDespiteBlockedLoop(t *testing.T) {
 		waits := p.stream(http.MethodPost, "/v1/lock/a/holds?wait=1h&stream=true")
 		<-time.After(time.Minute)
 		unblock := block()
-		<-time.After(2 * longest)
+		<-time.After(2 * instant.LongestSleep)
 		waits.end()
 		<-time.After(time.Minute)
 		unblock()

@@ -22,11 +22,6 @@ import (
 // watch, and reads nothing anew.
 const interest = time.Minute
 
-// longest is the longest sleep of the loop while a bid waits or the pod holds. Go's timers stop
-// while the machine sleeps. So after the machine wakes, the loop checks the clock within ten
-// seconds.
-const longest = 10 * time.Second
-
 // keeper keeps one claim. Only the goroutine of the method "run" uses the fields from "claim"
 // on.
 type keeper struct {
@@ -136,7 +131,7 @@ func (k *keeper) run(ctx context.Context, stop <-chan struct{}) error {
 func (k *keeper) pause(wake time.Duration) time.Duration {
 	bound := time.Duration(instant.Never)
 	if k.hold != nil || k.watches() {
-		bound = longest
+		bound = instant.LongestSleep
 	}
 	if wake == instant.Never {
 		return bound
