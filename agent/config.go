@@ -166,10 +166,10 @@ type Config struct {
 	Dismiss func(gate.ShimID, gate.Dismiss) error
 	// Probe carries out an HTTP, TCP or gRPC probe. The default is probe.Do.
 	Probe func(ctx context.Context, h api.Handler, address string, timeout time.Duration) probe.Result
-	// Calm is called after each write of the pod's status or Events, when a burst of requests
+	// Idle is called after each write of the pod's status or Events, when a burst of requests
 	// is usually over. The function may do postponed work, such as a garbage collection. The
 	// default does nothing.
-	Calm func()
+	Idle func()
 	// Forwarder is nil if the pod forwards nothing.
 	Forwarder Forwarder
 	// Leaps delivers a value after each leap of the wall clock. A shim also reports leaps, but
@@ -240,8 +240,8 @@ func (c Config) check() (Config, error) {
 		// an earlier boot proves nothing, and the claim must ignore reboots as with an own kernel.
 		c.OwnKernel = true
 	}
-	if c.Calm == nil {
-		c.Calm = func() {}
+	if c.Idle == nil {
+		c.Idle = func() {}
 	}
 	if c.Reconnect == nil {
 		c.Reconnect = func() {}

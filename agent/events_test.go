@@ -46,14 +46,14 @@ func TestReleaseEventTellsWhyTheApplicationEnded(t *testing.T) {
 	}
 }
 
-// The agent does not call Calm before a handover is over. The work that Calm does, such as a
+// The agent does not call Idle before a handover is over. The work that Idle does, such as a
 // garbage collection, would delay the handover.
 func TestAgentCollectsNoGarbageDuringAHandover(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		var calmA, calmB atomic.Int32
 		counted := func(n *atomic.Int32) func(*Config) {
-			return func(c *Config) { c.Calm = func() { n.Add(1) } }
+			return func(c *Config) { c.Idle = func() { n.Add(1) } }
 		}
 		a, b := w.start("a", counted(&calmA)), w.start("b", counted(&calmB))
 		calms := func() [2]int32 { return [2]int32{calmA.Load(), calmB.Load()} }

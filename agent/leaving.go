@@ -105,7 +105,7 @@ func (l *leaving) next(ctx context.Context, s claim.State, wish ending, serves b
 	}
 	f := leave.Facts{
 		Cause: cause, Successor: successor, Delay: u.endpointDelay(),
-		Ready: serves && (u.stored.ready || u.readiness.Calm(now)) && u.rollout.asks.version != "", Unready: u.stored.known && !u.stored.ready,
+		Ready: serves && (u.stored.ready || u.readiness.Postponed(now)) && u.rollout.asks.version != "", Unready: u.stored.known && !u.stored.ready,
 		Replaced: u.replaced(), Offers: l.offers(),
 		PreStop: preStop, Says: s.Leaving, Serving: !s.Serving.IsZero(),
 		Known: l.known, Deleted: l.deleted, Ends: l.ends,

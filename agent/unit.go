@@ -93,7 +93,7 @@ func showConfig(c Config, b api.Budget, random *rand.Rand) show.Config {
 				g.Shown(ready)
 			}
 		},
-		Calm: c.Calm, Wall: c.Wall, Log: c.Log,
+		Idle: c.Idle, Wall: c.Wall, Log: c.Log,
 	}
 }
 

@@ -62,10 +62,10 @@ type Config struct {
 	// pod's hold when the request was sent; empty for none. The argument "deleted" reports that
 	// the pod is being deleted.
 	Asked func(ctx context.Context, hold string, deleted bool)
-	// Calm is called after each write of the pod's status or Events, when a burst of the
+	// Idle is called after each write of the pod's status or Events, when a burst of the
 	// agent's requests is usually over. The function may do postponed work, such as a garbage
 	// collection.
-	Calm func()
+	Idle func()
 	Wall func() time.Time
 	Log  *slog.Logger
 }

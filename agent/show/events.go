@@ -55,7 +55,7 @@ func (e *Events) Run(ctx context.Context) {
 			return
 		}
 		e.sendAll(ctx)
-		e.config.Calm()
+		e.config.Idle()
 	}
 }
 

@@ -47,7 +47,7 @@ func TestStoppingAgentWaitsBrieflyForEventInFlight(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				api := &slowly{takes: tt.takes, asked: make(chan struct{})}
 				ctx, cancel := context.WithCancel(t.Context())
-				e := NewEvents(Config{API: api, Timeout: time.Minute, Wall: time.Now, Log: slog.New(slog.DiscardHandler), Calm: func() {}})
+				e := NewEvents(Config{API: api, Timeout: time.Minute, Wall: time.Now, Log: slog.New(slog.DiscardHandler), Idle: func() {}})
 				go e.Run(ctx)
 				e.add(kube.Normal, "first", "")
 				<-api.asked

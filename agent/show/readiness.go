@@ -189,12 +189,12 @@ func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childles
 	return r.calmly(now, r.decide(now, slots, turn, childless))
 }
 
-// Calm reports whether a change of the pod's status is postponed at the instant "now".
-func (r *Readiness) Calm(now time.Duration) bool { return now < r.calm.until }
+// Postponed reports whether a change of the pod's status is postponed at the instant "now".
+func (r *Readiness) Postponed(now time.Duration) bool { return now < r.calm.until }
 
 // calmly returns the decision l, or postpones it until the calm is over.
 func (r *Readiness) calmly(now time.Duration, l Look) Look {
-	if r.Calm(now) {
+	if r.Postponed(now) {
 		return Look{Keep: true, Ask: l.Ask, Wake: min(l.Wake, r.calm.until)}
 	}
 	return l

@@ -126,7 +126,7 @@ func (s *Status) Run(ctx context.Context) {
 		}
 		written, since, misses, unsure = want, at, 0, false
 		s.config.Stored(ctx, written.Ready)
-		s.config.Calm()
+		s.config.Idle()
 	}
 }
 

@@ -113,7 +113,7 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 	// By itself, the Go runtime collects garbage only after a megabyte of new objects. Most of that
 	// megabyte would stay in use, because living objects are spread over its pages. So the agent
 	// also collects garbage after each burst of requests.
-	c.Calm = runtime.GC
+	c.Idle = runtime.GC
 	if len(c.Ports) > 0 && c.Readiness == api.ReadinessForward {
 		c.Forwarder = forward.New(forward.Config{Ports: c.Ports, Self: []string{c.PodIP}, Hold: c.LeaseDuration})
 	}
