@@ -18,10 +18,10 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// lingers is the time for which the pod still counts at the barrier after the pod's last call has
+// countsOn is the time for which the pod still counts at the barrier after the pod's last call has
 // ended. A program that repeats its call may wait for a second between two calls. During that
 // second the pod still counts, so the pod need not arrive anew at each call.
-const lingers = 2 * time.Second
+const countsOn = 2 * time.Second
 
 // arrival waits at one barrier on behalf of all programs of the pod. The pod makes one arrival,
 // however many calls wait. Only the goroutine of the method "run" uses the fields random, calls,
@@ -42,7 +42,7 @@ type arrival struct {
 
 	random *rand.Rand
 	// The field "calls" counts the calls that wait. When the last call has ended, idle delivers a
-	// value at the end of the time [lingers].
+	// value at the end of the time [countsOn].
 	calls int
 	idle  <-chan time.Time
 	// The function "leave" ends the present wait of package barrier; nil without such a wait. At
@@ -173,12 +173,12 @@ func (a *arrival) wait(ctx context.Context) *problem {
 }
 
 // depart notes the end of a call. After the end of the last call, the pod counts at the barrier
-// only for the time [lingers].
+// only for the time [countsOn].
 func (a *arrival) depart() {
 	a.calls--
 	if a.calls == 0 {
-		a.idle = time.After(lingers)
-		a.until.Store(int64(a.config.Clock() + lingers))
+		a.idle = time.After(countsOn)
+		a.until.Store(int64(a.config.Clock() + countsOn))
 	}
 }
 

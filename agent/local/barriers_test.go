@@ -150,7 +150,7 @@ func TestArrivalIsReleasedAfterLastBarrierCallEnds(t *testing.T) {
 		first, second := a.wait("?wait=3h"), b.wait("?wait=3h")
 		last(t, time.Minute, first, second)
 		first.end()
-		last(t, lingers-time.Millisecond, second)
+		last(t, countsOn-time.Millisecond, second)
 		assert.Equal(t, []string{"a", "b"}, s.arrived(), "the program may repeat its call")
 		last(t, time.Second, second)
 		assert.Equal(t, []string{"b"}, s.arrived())
@@ -167,7 +167,7 @@ func TestAgentSendsNoBarrierRequestsWithoutPendingCalls(t *testing.T) {
 		s, pod := atBarrier(t)
 		call := pod("a").wait("?wait=10s")
 		<-call.done
-		<-time.After(2 * lingers)
+		<-time.After(2 * countsOn)
 		sent := s.count()
 		<-time.After(time.Hour)
 		synctest.Wait()

@@ -16,9 +16,9 @@ import (
 // errEnded means that the loop of a claim has ended.
 var errEnded = errors.New("local: the agent stops")
 
-// errAsked ends a call for several claims. Either a person wants the program to give one of the
+// errEnds ends a call for several claims. Either a person wants the program to give one of the
 // call's holds back, or the pod has lost such a hold.
-var errAsked = errors.New("local: a hold ends")
+var errEnds = errors.New("local: a hold ends")
 
 // mostBids bounds the bids of one claim, and the calls that wait at one barrier.
 const mostBids = 256

@@ -41,7 +41,7 @@
 //
 // While calls of programs wait at a barrier, package barrier makes the pod arrive. The pod makes
 // one arrival, however many of its calls wait. After the last call, the pod still counts for the
-// time [lingers]. The answer that a barrier is open has no deadline, because no agent closes
+// time [countsOn]. The answer that a barrier is open has no deadline, because no agent closes
 // a barrier.
 //
 // # Requests

@@ -357,6 +357,6 @@ func TestNumbersInAPIDocumentationMatchTheCode(t *testing.T) {
 	} {
 		assert.Contains(t, page, figure)
 	}
-	assert.Equal(t, 2*time.Second, lingers, "a pod counts until two seconds after its last call")
+	assert.Equal(t, 2*time.Second, countsOn, "a pod counts until two seconds after its last call")
 	assert.Equal(t, time.Minute, interest, "the agent watches the Leases for a minute after a call that only reads")
 }

@@ -135,7 +135,7 @@ func (s several) acquire(ctx context.Context) *problem {
 		case o.problem == nil:
 			m.hold = o.hold
 			go m.guard(ctx, cancel)
-		case errors.Is(context.Cause(ctx), errAsked):
+		case errors.Is(context.Cause(ctx), errEnds):
 			return lostProblem
 		default:
 			return o.problem
@@ -153,7 +153,7 @@ func (m member) guard(ctx context.Context, end func(error)) {
 		case !ok:
 			return
 		case line.State == asked || line.State == lost:
-			end(errAsked)
+			end(errEnds)
 			return
 		}
 		select {

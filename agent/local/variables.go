@@ -231,7 +231,7 @@ func (a *API) actionOf(r *http.Request) (*variable.Action, *problem) {
 		}
 		return action, nil
 	}
-	k := a.holding(r.Context(), number)
+	k := a.keeperOfHold(r.Context(), number)
 	switch {
 	case k == nil:
 		return nil, lostProblem
@@ -243,9 +243,9 @@ func (a *API) actionOf(r *http.Request) (*variable.Action, *problem) {
 	return action, nil
 }
 
-// The method "holding" returns the keeper of the claim whose hold has the number; nil if no claim
+// keeperOfHold returns the keeper of the claim whose hold has the number; nil if no claim
 // of the pod has such a hold.
-func (a *API) holding(ctx context.Context, number string) (found *keeper) {
+func (a *API) keeperOfHold(ctx context.Context, number string) (found *keeper) {
 	for _, k := range a.keepers {
 		_ = calls{k}.call(ctx, func(time.Duration) {
 			k.quiet = true
