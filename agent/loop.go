@@ -59,17 +59,17 @@ func (l *loop) act(ctx context.Context, f claim.Facts) (wake time.Duration) {
 	return wake
 }
 
-// appear writes the pod's status, unless look.Keep reports that the status stays as it is. If the
+// appear writes the pod's status, unless d.Keep reports that the status stays as it is. If the
 // status depends on whether the holder's pod answers connections, appear also tests that pod. The
 // result is the instant of the next decision.
-func (l *loop) appear(ctx context.Context, look show.Look) (wake time.Duration) {
-	if !look.Keep {
-		l.unit.status.Show(look.Appearance)
+func (l *loop) appear(ctx context.Context, d show.Decision) (wake time.Duration) {
+	if !d.Keep {
+		l.unit.status.Show(d.Appearance)
 	}
-	if look.Ask != "" {
-		l.group.Go(func() { l.askHolder(ctx, look.Ask) })
+	if d.Check != "" {
+		l.group.Go(func() { l.askHolder(ctx, d.Check) })
 	}
-	return look.Wake
+	return d.Wake
 }
 
 func (l *loop) askHolder(ctx context.Context, address string) {

@@ -55,15 +55,15 @@ func (s standby) run(ctx context.Context) (*hold, error) {
 		}
 		turn := shown(standing, s.loop.asker.err)
 		turn.Beyond = s.unit.beyond(views)
-		look := s.unit.readiness.Standby(s.loop.now, s.seen(), turn, !s.unit.shims.Alive())
+		decided := s.unit.readiness.Standby(s.loop.now, s.seen(), turn, !s.unit.shims.Alive())
 		if facts.Settled {
-			look = show.Done(s.unit.waits.work())
+			decided = show.Done(s.unit.waits.work())
 		} else if s.loop.now < s.unit.waits.retryAt {
-			look = show.Failed(s.unit.waits.failed())
+			decided = show.Failed(s.unit.waits.failed())
 			wake = min(wake, s.unit.waits.retryAt)
 		}
-		s.offer(ctx, look, standing)
-		wake = min(wake, until, s.unit.waits.dismiss(s.loop.now), s.loop.appear(ctx, look))
+		s.offer(ctx, decided, standing)
+		wake = min(wake, until, s.unit.waits.dismiss(s.loop.now), s.loop.appear(ctx, decided))
 		if err := s.loop.wait(ctx, wake); err != nil {
 			return nil, err
 		}
@@ -175,7 +175,7 @@ func (s standby) drainOrphans() {
 
 // offer writes the pod's offer to stay Ready, if the holder is leaving its Services and this
 // standby is Ready. A standby offers once for each leave.
-func (s standby) offer(ctx context.Context, look show.Look, standing turn.Standby) {
+func (s standby) offer(ctx context.Context, d show.Decision, standing turn.Standby) {
 	u, a := s.unit, s.loop.asker
 	if !u.rollout.takesTurns() {
 		return
@@ -184,7 +184,7 @@ func (s standby) offer(ctx context.Context, look show.Look, standing turn.Standb
 	to, leaves := v.Record.Notes.Leave, v.Record.Notes.Leaving == api.LeavingSoon
 	a.sees(to)
 	ours := v.Known && !v.Mine && v.Record.Notes.Workload == u.config.Workload && s.loop.now < v.ExpiresAt
-	ready := u.stored.ready && (look.Ready || look.Keep)
+	ready := u.stored.ready && (d.Ready || d.Keep)
 	if len(u.config.Ports) == 0 || !u.stays() || !leaves || !ours || !ready || a.offered == to {
 		return
 	}

@@ -40,7 +40,7 @@ type Holder struct {
 // Holder decides the status of a holder. If the pod is Ready because its application serves,
 // Holder stores that fact in the field "served". If the pod later becomes a standby,
 // [Readiness.note] therefore keeps the pod Ready for a while.
-func (r *Readiness) Holder(now time.Duration, h Holder) Look {
+func (r *Readiness) Holder(now time.Duration, h Holder) Decision {
 	r.calm.holds(now, h.Hold, h.Serves, r.follows, r.config.quiet(h.Leaves))
 	r.follows, r.shard = false, shardOf(h.Slots)
 	shown := r.calmly(now, r.holder(now, h))
@@ -49,7 +49,7 @@ func (r *Readiness) Holder(now time.Duration, h Holder) Look {
 }
 
 // holder decides the status of a holder, without the label of its shard.
-func (r *Readiness) holder(now time.Duration, h Holder) Look {
+func (r *Readiness) holder(now time.Duration, h Holder) Decision {
 	soon := h.Since + r.config.Budget.Retry
 	holds := "this pod holds " + strings.Join(h.Slots, ", ")
 	if h.Paused != "" {
@@ -60,46 +60,46 @@ func (r *Readiness) holder(now time.Duration, h Holder) Look {
 	}
 	switch {
 	case h.Leaves:
-		return look(false, ReadyLeaving, holds+"; its application is about to stop").of(h.Hold)
+		return decision(false, ReadyLeaving, holds+"; its application is about to stop").withHold(h.Hold)
 	case h.Serves && h.Turn != "":
-		return look(false, ReadyInTurn, holds+", and has to serve for longer").of(h.Hold)
+		return decision(false, ReadyInTurn, holds+", and has to serve for longer").withHold(h.Hold)
 	case h.Serves:
 		r.served = true
-		return look(true, ReadyHolding, holds).of(h.Hold)
+		return decision(true, ReadyHolding, holds).withHold(h.Hold)
 	case h.Spared:
-		return look(true, ReadyStarting, holds+"; its application has not served yet, and the controller would replace an unready pod").of(h.Hold)
+		return decision(true, ReadyStarting, holds+"; its application has not served yet, and the controller would replace an unready pod").withHold(h.Hold)
 	case h.Running:
-		return look(false, ReadyNotReady, holds+"; its application does not pass its probes").of(h.Hold)
+		return decision(false, ReadyNotReady, holds+"; its application does not pass its probes").withHold(h.Hold)
 	case h.Start != "":
-		return look(false, ReadyStarting, holds+"; its application is to start: "+h.Start).of(h.Hold)
+		return decision(false, ReadyStarting, holds+"; its application is to start: "+h.Start).withHold(h.Hold)
 	case now < soon && !h.Waits:
 		// A child starts within milliseconds. If the pod were not Ready for so short a time,
 		// its Services would change back and forth.
 		return keep(soon)
 	default:
-		return look(false, ReadyStarting, holds+"; its application is about to start").of(h.Hold)
+		return decision(false, ReadyStarting, holds+"; its application is about to start").withHold(h.Hold)
 	}
 }
 
 // Starts decides the status of a pod that claims only a start lock. The argument "start"
 // describes what the start waits for; empty if nothing delays the start.
-func Starts(running, serves bool, start string) Look {
+func Starts(running, serves bool, start string) Decision {
 	switch {
 	case start != "":
-		return look(false, ReadyStarting, "the application is to start: "+start)
+		return decision(false, ReadyStarting, "the application is to start: "+start)
 	case serves:
-		return look(true, ReadyStarted, "the application has started")
+		return decision(true, ReadyStarted, "the application has started")
 	case running:
-		return look(false, ReadyNotReady, "the application does not pass its probes")
+		return decision(false, ReadyNotReady, "the application does not pass its probes")
 	}
-	return look(false, ReadyStarting, "the application is about to start")
+	return decision(false, ReadyStarting, "the application is about to start")
 }
 
 // Draining decides the status of a pod while its child drains. The argument "since" is the
 // instant at which the drain began. The argument "spared" reports that the pod stays Ready
 // during this drain. Only a Ready pod of a proven revision and a strict controller is spared,
 // and only for a yield.
-func (r *Readiness) Draining(now time.Duration, hold, reason string, since time.Duration, spared bool) Look {
+func (r *Readiness) Draining(now time.Duration, hold, reason string, since time.Duration, spared bool) Decision {
 	if spared {
 		r.served = true // so the method "note" keeps the pod Ready for a while after the drain
 		return keep(instant.Never)
@@ -109,20 +109,20 @@ func (r *Readiness) Draining(now time.Duration, hold, reason string, since time.
 		// If the pod were not Ready for so short a time, its Services would change back and forth.
 		return keep(soon)
 	}
-	draining := look(false, ReadyDraining, "the application is stopped: "+reason).of(hold)
+	draining := decision(false, ReadyDraining, "the application is stopped: "+reason).withHold(hold)
 	draining.Shard = r.shard
 	return draining
 }
 
 // Done returns the status of a pod whose work is done. The argument "work" names that work.
-func Done(work string) Look { return look(true, ReadyDone, work) }
+func Done(work string) Decision { return decision(true, ReadyDone, work) }
 
 // Failed returns the status of a pod that waits after a failure. The argument describes the
 // failure.
-func Failed(work string) Look { return look(false, ReadyFailed, work+", and the pod waits") }
+func Failed(work string) Decision { return decision(false, ReadyFailed, work+", and the pod waits") }
 
-// The method "of" returns the status l for a pod that has the hold.
-func (l Look) of(hold string) Look {
-	l.Hold = hold
-	return l
+// withHold returns the decision d for a pod that has the hold.
+func (d Decision) withHold(hold string) Decision {
+	d.Hold = hold
+	return d
 }

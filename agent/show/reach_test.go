@@ -63,7 +63,7 @@ func (s *scene) held(pod, address string) {
 func (s *scene) renewed() { s.slot.ExpiresAt = s.now + s.budget.Duration }
 
 // look returns the standby's decision, and counts a change of the standby's readiness.
-func (s *scene) look() Look {
+func (s *scene) look() Decision {
 	l := s.r.Standby(s.now, []Slot{s.slot}, s.turn, true)
 	if !l.Keep && l.Ready != s.ready {
 		s.ready = l.Ready
@@ -76,7 +76,7 @@ func (s *scene) look() Look {
 // holder's pod. The result of that check is err.
 func (s *scene) asks(err error) {
 	s.t.Helper()
-	address := s.look().Ask
+	address := s.look().Check
 	require.Equal(s.t, s.slot.Record.Notes.Address, address, "the pod is asked")
 	s.r.Reached(s.now, address, err)
 }
@@ -104,7 +104,7 @@ func cutOff(t *testing.T) *scene {
 	require.False(t, l.Ready)
 	require.Equal(t, ReadyUnreachable, l.Reason)
 	require.Equal(t, "a holds slot, and does not answer: reach port 80: i/o timeout", l.Message)
-	require.Equal(t, "10.0.0.1", l.Ask)
+	require.Equal(t, "10.0.0.1", l.Check)
 	s.r.Reached(s.now, "10.0.0.1", errNoPath)
 	return s
 }
@@ -114,15 +114,15 @@ func TestStandbyChecksTheHolderAfterAnUnansweredConnection(t *testing.T) {
 	for range 600 {
 		s.now += s.budget.Renew
 		s.renewed()
-		require.Empty(t, s.look().Ask, "no polling while all is well")
+		require.Empty(t, s.look().Check, "no polling while all is well")
 	}
 	s.r.Unanswered("10.0.0.9")
-	require.Empty(t, s.look().Ask, "a former holder")
+	require.Empty(t, s.look().Check, "a former holder")
 	s.r.Unanswered("10.0.0.1")
 	s.asks(nil)
 	s.r.Unanswered("10.0.0.1")
 	l := s.look()
-	assert.Empty(t, l.Ask, "not at once again")
+	assert.Empty(t, l.Check, "not at once again")
 	assert.Equal(t, s.now+shortestPause, l.Wake)
 	assert.True(t, l.Ready)
 	s.now += shortestPause
@@ -156,7 +156,7 @@ func TestStandbyOfADeadHolderStaysReady(t *testing.T) {
 	s.asks(errNoPath)
 	for s.now < s.slot.ExpiresAt {
 		require.True(t, s.look().Ready, "no renewal: connections wait for the next holder")
-		if s.look().Ask != "" {
+		if s.look().Check != "" {
 			s.r.Reached(s.now, "10.0.0.1", errNoPath)
 		}
 		s.now += time.Second
@@ -219,7 +219,7 @@ func TestFlappingNetworkPathRarelyChangesReadiness(t *testing.T) {
 		if (s.now-began)%s.budget.Renew == 0 {
 			s.renewed()
 		}
-		asked = s.look().Ask
+		asked = s.look().Check
 	}
 	assert.Greater(t, s.changes, 10, "the play shows something")
 	assert.LessOrEqual(t, s.changes, 10+2*int(play/longestPause))

@@ -46,24 +46,24 @@ func NewReadiness(c ReadinessConfig) *Readiness {
 	return &Readiness{config: c}
 }
 
-// Look is the decision about the pod's status from now on.
-type Look struct {
+// Decision is the decision about the pod's status from now on.
+type Decision struct {
 	Appearance
 	// Keep reports that the pod's status stays as the agent last wrote it. The Appearance is
 	// then unused.
 	Keep bool
-	// Ask is the address of the holder's pod if the caller must now check whether that pod
+	// Check is the address of the holder's pod if the caller must now check whether that pod
 	// answers; empty for no check.
-	Ask string
+	Check string
 	// Wake is the instant of the next decision; [instant.Never] for none.
 	Wake time.Duration
 }
 
 // keep returns the decision that the status stays as it is until the instant.
-func keep(until time.Duration) Look { return Look{Keep: true, Wake: until} }
+func keep(until time.Duration) Decision { return Decision{Keep: true, Wake: until} }
 
-func look(ready bool, reason, message string) Look {
-	return Look{Appearance: Appearance{Ready: ready, Reason: reason, Message: message}, Wake: instant.Never}
+func decision(ready bool, reason, message string) Decision {
+	return Decision{Appearance: Appearance{Ready: ready, Reason: reason, Message: message}, Wake: instant.Never}
 }
 
 // Handover returns how long a standby stays Ready while no holder serves. A vanished holder
@@ -184,7 +184,7 @@ func (r *Readiness) message(h holders) string {
 
 // Standby decides the status of a standby, from the slots as the pod sees them. If the argument
 // "childless" is false, a child of an earlier hold may still be alive.
-func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childless bool) Look {
+func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childless bool) Decision {
 	r.calm.stands(now)
 	return r.calmly(now, r.decide(now, slots, turn, childless))
 }
@@ -192,16 +192,16 @@ func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childles
 // Postponed reports whether a change of the pod's status is postponed at the instant "now".
 func (r *Readiness) Postponed(now time.Duration) bool { return now < r.calm.until }
 
-// calmly returns the decision l, or postpones it until the calm is over.
-func (r *Readiness) calmly(now time.Duration, l Look) Look {
+// calmly returns the decision d, or postpones it until the calm is over.
+func (r *Readiness) calmly(now time.Duration, d Decision) Decision {
 	if r.Postponed(now) {
-		return Look{Keep: true, Ask: l.Ask, Wake: min(l.Wake, r.calm.until)}
+		return Decision{Keep: true, Check: d.Check, Wake: min(d.Wake, r.calm.until)}
 	}
-	return l
+	return d
 }
 
 // decide decides the status of a standby, as [Readiness.Standby], but never postpones it.
-func (r *Readiness) decide(now time.Duration, slots []Slot, turn Turn, childless bool) Look {
+func (r *Readiness) decide(now time.Duration, slots []Slot, turn Turn, childless bool) Decision {
 	h := r.holders(now, slots)
 	if r.began == 0 {
 		r.began = now
@@ -210,17 +210,17 @@ func (r *Readiness) decide(now time.Duration, slots []Slot, turn Turn, childless
 	case !h.known && r.config.Gate:
 		// An earlier agent process may have stored that the pod is Ready. With the gate
 		// "readiness" that old status must not stay.
-		return look(false, ReadyNoHolder, "the Leases of "+r.names()+" have not been read")
+		return decision(false, ReadyNoHolder, "the Leases of "+r.names()+" have not been read")
 	case !h.known:
 		return keep(instant.Never) // the last status is the best one known
 	case h.mine && now < soon && !r.config.Gate:
 		return keep(soon) // an earlier agent process held the slots, and this process resumes that hold within milliseconds
 	case h.closed != "" && r.config.Mode == api.ReadinessHolder:
-		return look(false, ReadyNumberWaits, h.closed).by(h.until)
+		return decision(false, ReadyNumberWaits, h.closed).noLaterThan(h.until)
 	case r.config.Mode == api.ReadinessAll:
 		return r.withoutPorts(h, childless)
 	case r.config.Mode == api.ReadinessHolder:
-		return look(false, h.reason(), r.message(h)).by(h.until)
+		return decision(false, h.reason(), r.message(h)).noLaterThan(h.until)
 	}
 	// A standby stays Ready for a while after the holder has stopped serving, and also after the
 	// end of a turn. After the turn an old pod's application must start again.
@@ -232,68 +232,68 @@ func (r *Readiness) decide(now time.Duration, slots []Slot, turn Turn, childless
 	if h.serving {
 		r.target.see(h.address, h.until, turn.Ready)
 	}
-	return r.standby(now, h, turn, childless).by(h.until)
+	return r.standby(now, h, turn, childless).noLaterThan(h.until)
 }
 
 // withoutPorts decides the status of a standby that waits for a shard and declares no ports. The
 // message names no holder, so a change of one shard's holder causes no write.
-func (r *Readiness) withoutPorts(h holders, childless bool) Look {
+func (r *Readiness) withoutPorts(h holders, childless bool) Decision {
 	switch {
 	case !childless:
-		return look(false, ReadyChildRunning, "a child of an earlier hold has not ended yet")
+		return decision(false, ReadyChildRunning, "a child of an earlier hold has not ended yet")
 	case h.closed != "":
-		return look(true, ReadyNumberWaits, h.closed)
+		return decision(true, ReadyNumberWaits, h.closed)
 	}
-	return look(true, ReadyStandingBy, "this pod takes the first shard that becomes free")
+	return decision(true, ReadyStandingBy, "this pod takes the first shard that becomes free")
 }
 
 // standby decides the status of a standby that may forward, and opens or closes the pod's ports.
-func (r *Readiness) standby(now time.Duration, h holders, turn Turn, childless bool) Look {
+func (r *Readiness) standby(now time.Duration, h holders, turn Turn, childless bool) Decision {
 	switch {
 	case !childless:
-		return look(false, ReadyChildRunning, "a child of an earlier hold has not ended yet")
+		return decision(false, ReadyChildRunning, "a child of an earlier hold has not ended yet")
 	case turn.NotReady:
 		r.Close()
-		return look(false, turn.Reason, turn.Message)
+		return decision(false, turn.Reason, turn.Message)
 	case h.foreign && len(r.config.Ports) == 0:
-		return look(true, ReadyOther, h.message())
+		return decision(true, ReadyOther, h.message())
 	case h.foreign && !h.stranger:
 		r.Close()
-		return look(false, ReadyOther, h.message()+"; it is of another workload, so this pod forwards nothing")
+		return decision(false, ReadyOther, h.message()+"; it is of another workload, so this pod forwards nothing")
 	case h.serving:
-		return r.forward(now, h, r.unless(look(true, ReadyStandingBy, h.readyMessage())))
+		return r.forward(now, h, r.orFollows(decision(true, ReadyStandingBy, h.readyMessage())))
 	case h.reason() == ReadyPaused:
 		r.Close()
-		return look(false, ReadyPaused, h.message())
+		return decision(false, ReadyPaused, h.message())
 	case now < r.until || turn.Ready:
 		until := r.until
 		if turn.Ready {
 			until = instant.Never // package turn decides how long the turn may last
 		}
 		h.address = ""
-		return r.forward(now, h, r.unless(look(true, ReadyHandingOver, "waiting for a holder of "+h.slot+" that serves"))).by(until)
+		return r.forward(now, h, r.orFollows(decision(true, ReadyHandingOver, "waiting for a holder of "+h.slot+" that serves"))).noLaterThan(until)
 	case h.holder == "":
 		r.Close()
-		return look(false, ReadyNoHolder, h.message())
+		return decision(false, ReadyNoHolder, h.message())
 	}
 	r.Close()
-	return look(false, ReadyNotServing, h.message()+", and does not serve")
+	return decision(false, ReadyNotServing, h.message()+", and does not serve")
 }
 
-// The method "unless" returns its argument, except in the successor pod. A successor is not Ready:
+// orFollows returns its argument, except in the successor pod. A successor is not Ready:
 // its application soon takes the ports over, so no node may send it connections.
-func (r *Readiness) unless(ready Look) Look {
+func (r *Readiness) orFollows(ready Decision) Decision {
 	if !r.follows {
 		return ready
 	}
-	return look(false, ReadyFollows, ready.Message+"; this pod is to follow")
+	return decision(false, ReadyFollows, ready.Message+"; this pod is to follow")
 }
 
-// The method "by" returns the decision l. If the given instant is earlier than the next decision,
+// noLaterThan returns the decision d. If the given instant is earlier than the next decision,
 // the next decision comes at that instant.
-func (l Look) by(at time.Duration) Look {
-	l.Wake = min(l.Wake, at)
-	return l
+func (d Decision) noLaterThan(at time.Duration) Decision {
+	d.Wake = min(d.Wake, at)
+	return d
 }
 
 // note stores whether the holder serves. When the holder stops serving, note sets the instant until
@@ -309,7 +309,7 @@ func (r *Readiness) note(now time.Duration, serving bool, beyond time.Duration) 
 // target. The result is the argument "ready", unless a port is in use, or the holder does not
 // answer. If the pod is ending and its ports are closed, forward opens no port, and the pod's
 // status stays.
-func (r *Readiness) forward(now time.Duration, h holders, ready Look) Look {
+func (r *Readiness) forward(now time.Duration, h holders, ready Decision) Decision {
 	if len(r.config.Ports) == 0 || r.config.Forwarder == nil {
 		return ready
 	}
@@ -317,7 +317,7 @@ func (r *Readiness) forward(now time.Duration, h holders, ready Look) Look {
 		return keep(instant.Never)
 	}
 	if err := r.config.Forwarder.Open(); err != nil {
-		return look(false, ReadyPortsInUse, err.Error()).by(now + r.config.Budget.Retry)
+		return decision(false, ReadyPortsInUse, err.Error()).noLaterThan(now + r.config.Budget.Retry)
 	}
 	r.open = true
 	r.config.Forwarder.SetTarget(h.address)
@@ -328,10 +328,10 @@ func (r *Readiness) forward(now time.Duration, h holders, ready Look) Look {
 // last holder answered. If the holder, or the last holder, does not answer, the standby is not
 // Ready. Until the first check has ended, the status stays. The result also names the pod that
 // the caller must check next.
-func (r *Readiness) reach(now time.Duration, h holders, ready Look) Look {
+func (r *Readiness) reach(now time.Duration, h holders, ready Decision) Decision {
 	if h.address == "" {
 		if r.target.lost {
-			return look(false, ReadyUnreachable, ready.Message+" and answers this pod, as the last one did not")
+			return decision(false, ReadyUnreachable, ready.Message+" and answers this pod, as the last one did not")
 		}
 		return ready
 	}
@@ -341,11 +341,11 @@ func (r *Readiness) reach(now time.Duration, h holders, ready Look) Look {
 		// milliseconds.
 		ready = keep(instant.Never)
 	case !well:
-		ready = look(false, ReadyUnreachable, h.message()+", and does not answer: "+r.target.err.Error())
+		ready = decision(false, ReadyUnreachable, h.message()+", and does not answer: "+r.target.err.Error())
 	}
 	ask, at := r.target.ask(now)
-	ready.Ask = ask
-	return ready.by(at)
+	ready.Check = ask
+	return ready.noLaterThan(at)
 }
 
 // Reached stores the result of a check of the pod at the address. The argument "err" is nil if
