@@ -116,7 +116,7 @@ func TestStreamEndsAfterManyBytesFromItsProgram(t *testing.T) {
 	select {
 	case <-ended:
 	case <-time.After(10 * time.Second):
-		t.Error("the stream goes on")
+		assert.Fail(t, "the stream goes on")
 	}
 }
 
