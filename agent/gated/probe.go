@@ -86,7 +86,7 @@ func (a *asker) ask(ctx context.Context) (*answer, error) {
 }
 
 // send sends a request in HTTP/1.0 (RFC 1945), and reads the answer up to its body. Package http
-// would do the same, but the program of the shim would need three times the memory.
+// would do the same, but would make the shim's program twice as large.
 func (a *asker) send(ctx context.Context, method, path, child string) (*answer, error) {
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, "unix", a.socket)

@@ -13,7 +13,7 @@ import (
 )
 
 // takeOver takes the connection of a request from package http, and lets the function "answer"
-// write the response. A connection that only waits then needs a fifth of the memory. Unlike package
+// write the response. A connection that only waits then needs no buffers of package http. Unlike package
 // http, takeOver notices the close of a connection even if bytes have come after the request.
 // takeOver does not wait for "answer". The context of "answer" ends when the program closes the
 // connection. If the writer has no connection, as in tests, "answer" gets that writer, and takeOver

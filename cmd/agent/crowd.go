@@ -81,7 +81,7 @@ func (c *crowd) attach(server *http.Server) {
 		return context.WithValue(ctx, of{}, conn)
 	}
 	server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		g, _ := r.Context().Value(of{}).(*guest)
+		g := r.Context().Value(of{}).(*guest)
 		c.serve(g, true)
 		defer c.serve(g, false)
 		handler.ServeHTTP(w, r)
@@ -150,12 +150,8 @@ func (c *crowd) worst() *guest {
 	})
 }
 
-// serve stores whether the server is answering a request of the guest. If the method "enter"
-// has already closed the guest's connection, serve has no effect.
+// serve stores whether the server is answering a request of the guest.
 func (c *crowd) serve(g *guest, served bool) {
-	if g == nil {
-		return
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	g.served = served

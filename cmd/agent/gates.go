@@ -9,7 +9,6 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/install"
 	"log/slog"
 	"path/filepath"
-	"sync"
 
 	"github.com/metaparticle-io/metaparticle/agent"
 	"github.com/metaparticle-io/metaparticle/agent/desk"
@@ -56,7 +55,7 @@ func (s runSettings) openGate(ctx context.Context, stop <-chan struct{}, log *sl
 func (s runSettings) openShims(ctx context.Context, _ <-chan struct{}, log *slog.Logger) (opened, error) {
 	g, err := desk.Listen(ctx, desk.Config{
 		Dir: s.RunDir, RequirePID1: true, OwnKernel: s.config.OwnKernel, Unbounded: len(s.config.Slots) == 0,
-		InstallHTTP: sync.OnceValue(func() error { return install.Binary(self, filepath.Join(filepath.Dir(s.Install), api.HookProgram)) }), Log: log,
+		InstallHTTP: func() error { return install.Binary(self, filepath.Join(filepath.Dir(s.Install), api.HookProgram)) }, Log: log,
 	})
 	if err != nil {
 		return opened{}, err

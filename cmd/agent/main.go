@@ -21,7 +21,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"runtime"
 
@@ -29,9 +28,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// commands has the function of each role. The function returns the exit code, and the error to
-// print, if any.
-var commands = map[string]func(ctx context.Context, args []string) (int, error){
+// commands has the function of each role.
+var commands = gated.Roles{
 	api.InstallRole: installCommand,
 	api.RunRole:     runCommand,
 	api.ExecRole:    execCommand,
@@ -52,17 +50,5 @@ func main() {
 	// The table of a memory profile would take a megabyte and a half, and nobody reads the
 	// profile.
 	runtime.MemProfileRate = 0
-	os.Exit(run(context.Background(), os.Args[1:]))
-}
-
-func run(ctx context.Context, args []string) int {
-	if len(args) == 0 || commands[args[0]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: agent run|install|exec|handle|probe|turn|wait|after|barrier|api|ready|yield [flags]")
-		return api.ExitUsage
-	}
-	code, err := commands[args[0]](ctx, args[1:])
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "metaparticle: %v\n", err)
-	}
-	return code
+	os.Exit(commands.Run(context.Background(), os.Args[1:], "agent run|install|exec|handle|probe|turn|wait|after|barrier|api|ready|yield [flags]"))
 }

@@ -9,7 +9,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"runtime"
 
@@ -17,9 +16,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// commands has the function of each role. The function returns the exit code, and the error to
-// print, if any.
-var commands = map[string]func(ctx context.Context, args []string) (int, error){
+// commands has the function of each role.
+var commands = gated.Roles{
 	api.ExecRole:   execCommand,
 	api.ProbeRole:  gated.Probe,
 	api.HandleRole: handleCommand,
@@ -29,19 +27,7 @@ func main() {
 	// The table of a memory profile would take a megabyte and a half, and nobody reads the
 	// profile.
 	runtime.MemProfileRate = 0
-	os.Exit(run(context.Background(), os.Args[1:]))
-}
-
-func run(ctx context.Context, args []string) int {
-	if len(args) == 0 || commands[args[0]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: shim exec|handle|probe [flags]")
-		return api.ExitUsage
-	}
-	code, err := commands[args[0]](ctx, args[1:])
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "metaparticle: %v\n", err)
-	}
-	return code
+	os.Exit(commands.Run(context.Background(), os.Args[1:], "shim exec|handle|probe [flags]"))
 }
 
 func execCommand(_ context.Context, args []string) (int, error) {

@@ -26,7 +26,7 @@ func TestShimHasOnlyTheRolesOfGatedContainers(t *testing.T) {
 		"readiness without agent": {[]string{api.ProbeRole, api.ReadinessProbe, "-container=app", "-socket=missing"}, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			assert.Equal(t, c.code, run(t.Context(), c.args))
+			assert.Equal(t, c.code, commands.Run(t.Context(), c.args, "shim"))
 		})
 	}
 }
