@@ -44,8 +44,8 @@ type evidence struct{ row, how, test string }
 // archives maps patterns of txtar files to prefixes. Each file that matches a pattern counts
 // as a test. The name of the test begins with the prefix of the pattern.
 var archives = map[string]string{
-	"../mutate/testdata/*.txtar":    "TestGoldenFilesMatchTheWebhooksAnswers/",
-	"../cmd/agent/testdata/*.txtar": "TestAgentBinaryFulfillsEachScriptInTestdata/",
+	"../mutate/testdata/*.txtar":   "TestGoldenFilesMatchTheWebhooksAnswers/",
+	"../cmd/shim/testdata/*.txtar": "TestShimFulfillsEachScriptInTestdata/",
 }
 
 // TestCompatibilityPageIsGeneratedFromTests checks that docs/compatibility.md lists every row that
@@ -75,7 +75,7 @@ func compatibility(t *testing.T, found []evidence) (text string, missing []strin
 		"A gated pod behaves as without the annotation, except that only one pod runs at a time. A pod for which that\n" +
 		"is impossible is refused at admission, with a [reason](reasons.md) that names the field and a solution. Each\n" +
 		"row names its tests. Tests of `test/e2e` run on the real cluster. `TestGoldenFilesMatchTheWebhooksAnswers/…` are pods before and after\n" +
-		"admission (`mutate/testdata`). `TestAgentBinaryFulfillsEachScriptInTestdata/…` run the real binary (`cmd/agent/testdata`).\n")
+		"admission (`mutate/testdata`). `TestShimFulfillsEachScriptInTestdata/…` run the real binary (`cmd/shim/testdata`).\n")
 	known := map[string]bool{}
 	for _, key := range slices.Sorted(maps.Keys(sections)) {
 		number, name, _ := strings.Cut(key, " ")

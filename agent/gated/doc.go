@@ -6,6 +6,5 @@
 //
 // The memory of these processes counts against the application's limit, and each pod has its own
 // copy of their program. So package gated uses neither package http nor TLS. The program cmd/shim
-// contains nothing else. The program cmd/agent also has these roles, for containers with hooks
-// that send HTTP requests.
+// contains nothing else. A hook that sends an HTTP request runs in the program cmd/agent.
 package gated

@@ -5,6 +5,7 @@ package gated
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -23,26 +24,23 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// Exec runs the shim until its application has ended, and returns the exit code. The argument
-// "hooks" is the name of the program that carries out hooks which send HTTP requests. That program
-// lies beside the program of this process. If the name is empty, this program carries out all hooks.
-func Exec(args []string, hooks string) (int, error) {
+// Exec runs the shim until its application has ended, and returns the exit code.
+func Exec(_ context.Context, args []string) (int, error) {
 	// The memory of the shim counts against the application's limit. So the shim collects
 	// garbage early, and has few threads. Two threads run Go code, because one of them can hang
 	// in the application's exec, and the watchdog must go on.
 	debug.SetGCPercent(20)
 	runtime.GOMAXPROCS(2)
 
-	cfg, err := ShimConfig(args, hooks)
+	cfg, err := ShimConfig(args)
 	if err != nil {
 		return api.ExitUsage, err
 	}
 	return shim.Exec(cfg), nil
 }
 
-// ShimConfig returns the settings that the arguments of a shim contain. For the argument "hooks" see
-// [Exec].
-func ShimConfig(args []string, hooks string) (shim.Config, error) {
+// ShimConfig returns the settings that the arguments of a shim contain.
+func ShimConfig(args []string) (shim.Config, error) {
 	e, child, err := api.ParseExecArgs(args)
 	if err != nil {
 		return shim.Config{}, err
@@ -68,13 +66,13 @@ func ShimConfig(args []string, hooks string) (shim.Config, error) {
 	if cfg.StopSignal, err = stopSignal(cmp.Or(e.StopSignal, image.StopSignal, "SIGTERM")); err != nil {
 		return cfg, err
 	}
-	if cfg.PostStart, err = hook("post-start", e.PostStart, hooks); err != nil {
+	if cfg.PostStart, err = hook("post-start", e.PostStart); err != nil {
 		return cfg, err
 	}
-	if cfg.PreStop, err = hook("pre-stop", e.PreStop, hooks); err != nil {
+	if cfg.PreStop, err = hook("pre-stop", e.PreStop); err != nil {
 		return cfg, err
 	}
-	cfg.HTTP = hooks != "" && (sendsHTTP(e.PostStart) || sendsHTTP(e.PreStop))
+	cfg.HTTP = sendsHTTP(e.PostStart) || sendsHTTP(e.PreStop)
 	if cfg.Container == "" || len(cfg.Command) == 0 {
 		return cfg, errors.New("usage: agent exec -container NAME [flags] -- COMMAND [ARGUMENTS]")
 	}
@@ -94,9 +92,9 @@ func onThisPlatform(all api.Platforms) (api.PlatformCommand, error) {
 func sendsHTTP(h *api.Handler) bool { return h != nil && h.HTTPGet != nil }
 
 // hook returns the command of a hook. The command is that of the container, or a program in the role
-// "handle": this program, or the program of HTTP hooks. If the container declares no such hook, the
-// result is nil.
-func hook(name string, h *api.Handler, hooks string) (*shim.Hook, error) {
+// "handle". A hook that sends an HTTP request needs the program [api.HookProgram] beside this
+// program. If the container declares no such hook, the result is nil.
+func hook(name string, h *api.Handler) (*shim.Hook, error) {
 	switch {
 	case h == nil:
 		return nil, nil
@@ -109,8 +107,8 @@ func hook(name string, h *api.Handler, hooks string) (*shim.Hook, error) {
 	if err != nil {
 		return nil, fmt.Errorf("agent exec: %w", err)
 	}
-	if h.HTTPGet != nil && hooks != "" {
-		self = filepath.Join(filepath.Dir(self), hooks)
+	if h.HTTPGet != nil {
+		self = filepath.Join(filepath.Dir(self), api.HookProgram)
 	}
 	return &shim.Hook{
 		Command: []string{self, api.HandleRole, h.String()},

@@ -41,35 +41,31 @@ func TestShimRunsSleepHookWithAgentsHandleCommand(t *testing.T) {
 	cfg, err := ShimConfig([]string{
 		"-container", "app", "-grace", "7s",
 		"-post-start", `{"exec":{"command":["warm","up"]}}`, "-pre-stop", `{"sleep":{"seconds":1}}`, "--", "app",
-	}, "")
+	})
 	require.NoError(t, err)
 	assert.Equal(t, []string{"warm", "up"}, cfg.PostStart.Command)
 	assert.Nil(t, cfg.PostStart.Env)
 	assert.Equal(t, []string{"handle", `{"sleep":{"seconds":1}}`}, cfg.PreStop.Command[1:])
 	assert.Equal(t, []string{"METAPARTICLE_POD_IP=192.0.2.1"}, cfg.PreStop.Env("192.0.2.1"))
 	for _, bad := range []string{`{`, `{"exec":{}}`} {
-		_, err := ShimConfig([]string{"-container", "app", "-post-start", bad, "--", "app"}, "")
+		_, err := ShimConfig([]string{"-container", "app", "-post-start", bad, "--", "app"})
 		assert.Error(t, err, bad)
 	}
 }
 
 func TestShimOfHTTPHooksNeedsAnotherProgram(t *testing.T) {
-	config := func(hook, program string) shim.Config {
+	config := func(hook string) shim.Config {
 		t.Helper()
-		cfg, err := ShimConfig([]string{"-container", "app", "-pre-stop", hook, "--", "app"}, program)
+		cfg, err := ShimConfig([]string{"-container", "app", "-pre-stop", hook, "--", "app"})
 		require.NoError(t, err)
 		return cfg
 	}
 	self, err := os.Executable()
 	require.NoError(t, err)
-	const get, sleep = `{"httpGet":{"port":80}}`, `{"sleep":{"seconds":1}}`
-	cfg := config(get, "hooks")
+	cfg := config(`{"httpGet":{"port":80}}`)
 	assert.True(t, cfg.HTTP)
-	assert.Equal(t, filepath.Join(filepath.Dir(self), "hooks"), cfg.PreStop.Command[0])
-	cfg = config(sleep, "hooks")
-	assert.False(t, cfg.HTTP)
-	assert.Equal(t, self, cfg.PreStop.Command[0])
-	cfg = config(get, "")
+	assert.Equal(t, filepath.Join(filepath.Dir(self), api.HookProgram), cfg.PreStop.Command[0])
+	cfg = config(`{"sleep":{"seconds":1}}`)
 	assert.False(t, cfg.HTTP)
 	assert.Equal(t, self, cfg.PreStop.Command[0])
 }

@@ -24,7 +24,7 @@ import (
 )
 
 // The tests start their own test binary as a shim in another process, and act as the desk. The
-// tests also send orders that a real desk never sends. The scripts of cmd/agent test a shim with
+// tests also send orders that a real desk never sends. The scripts of cmd/shim test a shim with
 // a real desk.
 func TestMain(m *testing.M) {
 	switch socket := os.Getenv("GATE_SHIM"); {

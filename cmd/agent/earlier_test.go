@@ -62,7 +62,7 @@ var roles = map[string]func(args []string, env map[string]string) error{
 		return err
 	},
 	api.ExecRole: func(args []string, _ map[string]string) error {
-		_, err := gated.ShimConfig(args, "")
+		_, err := gated.ShimConfig(args)
 		return err
 	},
 	api.ProbeRole: func(args []string, _ map[string]string) error {
@@ -97,7 +97,7 @@ func TestAgentAcceptsArgumentsOfAnEarlierWebhookVersion(t *testing.T) {
 			for _, line := range lines {
 				role := line[1]
 				seen[role]++
-				require.Contains(t, commands, role, name)
+				require.True(t, commands[role] != nil || shimRoles[role] != nil, "%s: %s", name, role)
 				if parse := roles[role]; parse != nil {
 					assert.NoError(t, parse(line[2:], env), "%s: %s", name, line)
 				} else {

@@ -38,20 +38,6 @@ const shimProgram = "shim"
 // self is the file of this process's program.
 const self = "/proc/self/exe"
 
-// shimsProgram returns the file to copy for the shims. If the image has no program of the shim, as in
-// tests, shimsProgram returns the agent's program, which has the same roles.
-func shimsProgram() (string, error) {
-	agent, err := os.Executable()
-	if err != nil {
-		return "", err
-	}
-	shim := filepath.Join(filepath.Dir(agent), shimProgram)
-	if _, err := os.Stat(shim); err != nil {
-		return self, nil //nolint:nilerr // the agent's program has the same roles
-	}
-	return shim, nil
-}
-
 // prepare creates the directories and the program that the gate needs in the shared volume. The
 // postStart hook calls prepare, and the kubelet waits for the end of the hook. The agent also
 // calls prepare, because a kubelet that restarts before the hook never runs the hook. Two
@@ -60,9 +46,9 @@ func prepare(runDir, binary string) error {
 	if err := install.Dirs(runDir, filepath.Join(runDir, desk.GrantedDir)); err != nil || binary == "" {
 		return err
 	}
-	from, err := shimsProgram()
+	agent, err := os.Executable()
 	if err == nil {
-		err = install.Binary(from, binary)
+		err = install.Binary(filepath.Join(filepath.Dir(agent), shimProgram), binary)
 	}
 	if err == nil {
 		return nil

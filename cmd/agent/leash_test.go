@@ -30,13 +30,13 @@ func (s *lockServer) leashed(t *testing.T) (port string, shim *exec.Cmd, output 
 	dir := t.TempDir()
 	port, output = freePort(t), new(bytes.Buffer)
 	var said bytes.Buffer
-	agent := s.start(t, port, &said, "-lease-duration=10s", "-containers=app", "-run-dir="+dir, "-install="+filepath.Join(dir, "agent"))
+	agent := s.start(t, port, &said, "-lease-duration=10s", "-containers=app", "-run-dir="+dir, "-install="+filepath.Join(dir, shimProgram))
 	t.Cleanup(func() { _ = agent.Wait() }) // the end of the test's context has killed the agent
 	require.NoError(t, exec.CommandContext(t.Context(), "agent", api.ReadyRole, port).Run(), "the local API listens")
-	assert.FileExists(t, filepath.Join(dir, "agent"))
+	assert.FileExists(t, filepath.Join(dir, shimProgram))
 	began := filepath.Join(dir, "began")
 	require.NoError(t, syscall.Mkfifo(began, 0o600))
-	shim = exec.CommandContext(t.Context(), "unshare", "--pid", "--fork", "--kill-child", "--mount-proc", filepath.Join(dir, "agent"), api.ExecRole,
+	shim = exec.CommandContext(t.Context(), "unshare", "--pid", "--fork", "--kill-child", "--mount-proc", filepath.Join(dir, shimProgram), api.ExecRole,
 		"-container=app", "-on-loss=restart", "-socket="+filepath.Join(dir, api.SocketName), "--",
 		"sh", "-c", `trap "" TERM; echo began > `+began+`; while :; do sleep 1; done`)
 	shim.Stdout, shim.Stderr = output, output

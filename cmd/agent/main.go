@@ -5,10 +5,8 @@
 // role:
 //
 //   - run holds the slots, in the sidecar.
-//   - install copies the binary into the shared volume.
-//   - exec is the shim, the parent of a gated container's application.
-//   - handle carries out a lifecycle hook for the shim.
-//   - probe carries out an exec probe of a gated container.
+//   - install copies the shim's program into the shared volume.
+//   - handle sends the HTTP request of a lifecycle hook for the shim.
 //   - turn and wait run in init containers of a pod with the gate "pod".
 //   - after waits in an init container for the conditions of its pod.
 //   - barrier waits in an init container at the barrier of its pod.
@@ -25,6 +23,7 @@ import (
 	"runtime"
 
 	"github.com/metaparticle-io/metaparticle/agent/gated"
+	"github.com/metaparticle-io/metaparticle/agent/httphook"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -32,9 +31,7 @@ import (
 var commands = gated.Roles{
 	api.InstallRole: installCommand,
 	api.RunRole:     runCommand,
-	api.ExecRole:    execCommand,
 	api.HandleRole:  handleCommand,
-	api.ProbeRole:   gated.Probe,
 	api.YieldRole:   yieldCommand,
 	api.TurnRole:    turnCommand,
 	api.WaitRole:    waitCommand,
@@ -44,11 +41,17 @@ var commands = gated.Roles{
 	api.ReadyRole:   readyCommand,
 }
 
-func execCommand(_ context.Context, args []string) (int, error) { return gated.Exec(args, "") }
+// handleCommand carries out one lifecycle hook that sends an HTTP request. The shim's program carries
+// out all other hooks.
+func handleCommand(ctx context.Context, args []string) (int, error) {
+	return gated.Handle(ctx, args, func(ctx context.Context, get api.HTTPGetAction, podIP string) error {
+		return httphook.Send(ctx, get, podIP, version)
+	})
+}
 
 func main() {
 	// The table of a memory profile would take a megabyte and a half, and nobody reads the
 	// profile.
 	runtime.MemProfileRate = 0
-	os.Exit(commands.Run(context.Background(), os.Args[1:], "agent run|install|exec|handle|probe|turn|wait|after|barrier|api|ready|yield [flags]"))
+	os.Exit(commands.Run(context.Background(), os.Args[1:], "agent run|install|handle|turn|wait|after|barrier|api|ready|yield [flags]"))
 }

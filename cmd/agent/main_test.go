@@ -4,143 +4,36 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"os"
-	"os/signal"
-	"path/filepath"
-	"sync/atomic"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
-	"github.com/stretchr/testify/require"
 
 	"github.com/metaparticle-io/metaparticle/agent/gated"
-	"github.com/metaparticle-io/metaparticle/agent/host"
-	"github.com/metaparticle-io/metaparticle/agent/shim"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// The scripts run the agent as a process. The children are commands of the system, and the
-// functions in this map.
+// shimRoles are the roles of the shim's program (cmd/shim).
+var shimRoles = gated.Roles{api.ExecRole: gated.Exec, api.ProbeRole: gated.Probe}
+
+// As in the image, the shim's program lies beside the agent's program.
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"agent":    agentOfScripts,
-		"stubborn": stubborn,
-		"large":    large,
+		"agent":     main,
+		shimProgram: func() { os.Exit(shimRoles.Run(context.Background(), os.Args[1:], shimProgram)) },
 	})
 }
 
-// agentOfScripts runs the agent. A shim gets a simulated wall clock, which the script
-// moves, because no test may set the real clock.
-func agentOfScripts() {
-	leaps := os.Getenv("LEAPS")
-	if len(os.Args) < 2 || os.Args[1] != "exec" || leaps == "" {
-		main()
-		return
-	}
-	cfg, err := gated.ShimConfig(os.Args[2:], "")
-	if err != nil {
-		panic(err)
-	}
-	cfg.Leaps = leapsOf(leaps)
-	os.Exit(shim.Exec(cfg))
-}
-
-// leapsOf returns the leaps of a fake wall clock. Each line of the file "path" moves that clock by
-// a duration.
-func leapsOf(path string) *host.Leaps {
-	var ahead atomic.Int64
-	l := host.LeapsOf(host.Now, func() time.Duration { return time.Duration(time.Now().UnixNano() + ahead.Load()) })
-	go func() {
-		f, err := os.Open(path)
-		if err != nil {
-			panic(err)
-		}
-		for lines := bufio.NewScanner(f); lines.Scan(); {
-			by, err := time.ParseDuration(lines.Text())
-			if err != nil {
-				panic(err)
-			}
-			ahead.Add(int64(by))
-			l.C <- struct{}{}
-		}
-	}()
-	return l
-}
-
 // TestAgentBinaryFulfillsEachScriptInTestdata runs the scripts in testdata. If the test does not
-// run as root, the scripts skip the parts that need PID namespaces or other users.
+// run as root, the scripts skip the parts that need root.
 func TestAgentBinaryFulfillsEachScriptInTestdata(t *testing.T) {
 	t.Parallel()
-	heedSignals(t)
-	// When a Go process starts, the Go runtime raises the soft limit of open files to the hard
-	// limit. The test gives each shim a lower soft limit. So limits.txtar shows whether the
-	// shim's child gets this lower limit, and not the raised limit.
-	var before syscall.Rlimit
-	require.NoError(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &before))
-	t.Cleanup(func() { _ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &before) })
-	files := syscall.Rlimit{Cur: 1000, Max: before.Max}
-	require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &files))
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
-		WorkdirRoot:         openTempDir(t),
 		RequireExplicitExec: true,
-		Setup: func(env *testscript.Env) error {
-			w := newWorld(env)
-			env.Values[worldKey{}] = w
-			env.Defer(w.end)
-			return nil
-		},
-		Cmds: commandsOfScripts,
 		Condition: func(cond string) (bool, error) {
 			return cond == "root" && os.Getuid() == 0, nil
 		},
 	})
-}
-
-// heedSignals restores the default handling of signals for the processes that the test starts.
-// The test's own parent can have ignored signals (nohup, a background job). An exec resets
-// handlers, but keeps ignored signals ignored.
-func heedSignals(t *testing.T) {
-	t.Helper()
-	unheard := make(chan os.Signal, 1)
-	for _, sig := range []os.Signal{syscall.SIGHUP, syscall.SIGINT} {
-		if signal.Ignored(sig) {
-			signal.Notify(unheard, sig)
-		}
-	}
-	t.Cleanup(func() { signal.Stop(unheard) })
-}
-
-// openTempDir returns a temporary directory that other users can enter.
-func openTempDir(t *testing.T) string {
-	t.Helper()
-	dir := t.TempDir()
-	require.NoError(t, os.Chmod(filepath.Dir(dir), 0o711))
-	return dir
-}
-
-// stubborn acts as a child that ignores almost every signal, prints a line, and runs on.
-func stubborn() {
-	for n := syscall.Signal(1); n <= 64; n++ {
-		if n != syscall.SIGCHLD && n != syscall.SIGURG {
-			signal.Ignore(n)
-		}
-	}
-	_, _ = os.Stdout.WriteString("stubborn\n")
-	<-context.Background().Done()
-}
-
-// large acts as a child with many pages, which the kernel needs a while to free.
-func large() {
-	const size = 1 << 30
-	b := make([]byte, size)
-	for i := 0; i < size; i += os.Getpagesize() {
-		b[i] = 1
-	}
-	_, _ = os.Stdout.WriteString("large\n")
-	_, _ = bufio.NewReader(os.Stdin).ReadByte()
-	<-context.Background().Done()
 }

@@ -41,7 +41,7 @@ func TestStopSignalEndsAgentThatAwaitsAnotherAgent(t *testing.T) {
 	stop := make(chan struct{})
 	close(stop)
 	a := api.DefaultLocalArgs()
-	a.Containers, a.RunDir = []string{"app"}, dir
+	a.Containers, a.RunDir, a.Install = []string{"app"}, dir, ""
 	_, err = openLeash(t.Context(), a, stop, "boot", slog.New(slog.DiscardHandler))
 	assert.ErrorIs(t, err, context.Canceled)
 }

@@ -18,7 +18,7 @@ import (
 
 // commands has the function of each role.
 var commands = gated.Roles{
-	api.ExecRole:   execCommand,
+	api.ExecRole:   gated.Exec,
 	api.ProbeRole:  gated.Probe,
 	api.HandleRole: handleCommand,
 }
@@ -28,10 +28,6 @@ func main() {
 	// profile.
 	runtime.MemProfileRate = 0
 	os.Exit(commands.Run(context.Background(), os.Args[1:], "shim exec|handle|probe [flags]"))
-}
-
-func execCommand(_ context.Context, args []string) (int, error) {
-	return gated.Exec(args, api.HookProgram)
 }
 
 // errNoHTTP ends a hook that the shim passes to another program.

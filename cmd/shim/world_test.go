@@ -22,6 +22,8 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/desk"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/install"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // patience bounds every wait of a script. Only a bug makes a script wait for so long, even on a
@@ -113,7 +115,10 @@ func (w *world) startAgent(name string) {
 	w.mu.Unlock()
 	go func() {
 		defer close(a.done)
-		server, err := desk.Listen(ctx, desk.Config{Dir: w.run, Silence: 2500 * time.Millisecond})
+		server, err := desk.Listen(ctx, desk.Config{
+			Dir: w.run, Silence: 2500 * time.Millisecond,
+			InstallHTTP: func() error { return install.Binary(self, filepath.Join(w.env.WorkDir, "bin", api.HookProgram)) },
+		})
 		if err != nil {
 			return
 		}
@@ -154,7 +159,11 @@ func (c collector) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// startShim starts the agent's binary as a shim. If the script demands that, the shim is PID 1 of a
+// self is the program of the test. Its copies act as the shim's program, and as the program of HTTP
+// hooks ([TestMain]).
+const self = "/proc/self/exe"
+
+// startShim starts a shim. If the script demands that, the shim is PID 1 of a
 // new namespace, or runs as another user. All processes of the shim have MARK in their environment.
 func (w *world) startShim(name string, o shimOptions, args []string) error {
 	argv := append([]string{filepath.Join(w.env.WorkDir, "bin", "agent")}, args...)

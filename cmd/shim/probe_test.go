@@ -6,6 +6,7 @@ package main
 import (
 	"context"
 	"maps"
+	"net/http"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -90,10 +91,10 @@ func proberCommand(ts *testscript.TestScript, _ bool, args []string) {
 	})
 	l, err := host.Socket("unix", ts.MkAbs(args[0]), 0o777)
 	ts.Check(err)
-	ctx, cancel := context.WithCancel(context.Background())
-	serveHTTP(ctx, l, o.monitor.ProbeHandler())
+	server := &http.Server{Handler: o.monitor.ProbeHandler(), ReadHeaderTimeout: patience}
+	go func() { _ = server.Serve(l) }()
 	ts.Defer(func() {
-		cancel()
+		server.Close()
 		o.monitor.Close()
 	})
 }

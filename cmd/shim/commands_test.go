@@ -21,8 +21,10 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
 
+	"github.com/metaparticle-io/metaparticle/agent/desk"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/agent/install"
 )
 
 // The commands of scripts, besides testscript's own:
@@ -145,7 +147,8 @@ func shimCommand(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	// The shim runs a copy of the binary that every user may execute, installed as in a pod.
 	if _, err := os.Stat(filepath.Join(w.env.WorkDir, "bin", "agent")); err != nil {
-		ts.Check(ts.Exec("agent", "install", "-to", "bin/agent", "-run", w.run))
+		ts.Check(install.Dirs(w.run, filepath.Join(w.run, desk.GrantedDir)))
+		ts.Check(install.Binary(self, filepath.Join(w.env.WorkDir, "bin", "agent")))
 	}
 	o.path = ts.Getenv("PATH")
 	ts.Check(w.startShim(args[0], o, append([]string{

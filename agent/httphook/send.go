@@ -1,7 +1,9 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+// Package httphook sends the HTTP request of a lifecycle hook. The shim's program has no package
+// http, so another program sends these requests for the shim.
+package httphook
 
 import (
 	"cmp"
@@ -16,23 +18,18 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/metaparticle-io/metaparticle/agent/gated"
 	"github.com/metaparticle-io/metaparticle/api"
 )
-
-// handleCommand carries out one lifecycle hook that is no command, as the kubelet does in other
-// pods.
-func handleCommand(ctx context.Context, args []string) (int, error) {
-	return gated.Handle(ctx, args, httpHook)
-}
 
 // hookBody bounds the bytes of an answer that the agent reads, as in the kubelet.
 const hookBody = 10 << 10
 
-// httpHook sends a request and waits for an answer. Any answer is a success. If the server of an
-// HTTPS hook speaks only HTTP, httpHook repeats the request by HTTP, without the Authorization
-// header. httpHook checks no certificate, and follows no redirect to another host.
-func httpHook(ctx context.Context, get api.HTTPGetAction, podIP string) error {
+// Send sends a request as the kubelet does in other pods, and waits for an answer. Any answer is a
+// success. If the server of an HTTPS hook speaks only HTTP, Send repeats the request by HTTP, without
+// the Authorization header. Send checks no certificate, and follows no redirect to another host. The
+// argument "podIP" is the host of a request that names no host. The argument "version" is the
+// version of the program.
+func Send(ctx context.Context, get api.HTTPGetAction, podIP, version string) error {
 	host := cmp.Or(get.Host, podIP)
 	if host == "" {
 		return errors.New("the pod has no address")
@@ -47,7 +44,7 @@ func httpHook(ctx context.Context, get api.HTTPGetAction, podIP string) error {
 	if err != nil {
 		return err
 	}
-	request.Header = headersOf(get.HTTPHeaders)
+	request.Header = headersOf(get.HTTPHeaders, version)
 	request.Host = request.Header.Get("Host")
 	client := &http.Client{
 		Transport:     &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}},
@@ -74,7 +71,7 @@ func do(client *http.Client, request *http.Request) error {
 
 // headersOf returns the headers of the list, with the kubelet's default headers. An empty
 // Accept header removes the default Accept header.
-func headersOf(list []api.HTTPHeader) http.Header {
+func headersOf(list []api.HTTPHeader, version string) http.Header {
 	headers := http.Header{}
 	for _, h := range list {
 		headers.Add(h.Name, h.Value)
