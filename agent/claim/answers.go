@@ -160,9 +160,9 @@ func (s *slot) released(now time.Duration, a Action, answer Answer) error {
 	}
 	s.look.misses = 0
 	s.view.Read(now, answer.Record)
-	// The next looks wait a moment, so that their requests do not slow down the pod that acquires
-	// the slot now.
-	s.look.at, s.looks.quietUntil = now+quick, now+quick
+	// The next looks wait a moment, and come one after the other. So their requests do not slow down
+	// the pod that acquires the slot now.
+	s.look.at, s.looks.quietUntil, s.looks.spaced = now+quick, now+quick, true
 	return nil
 }
 

@@ -13,7 +13,7 @@ import (
 func (s *slot) beginLook(p *plan) {
 	at := max(s.look.at, s.pace.spareAt())
 	if sharesLooks(s) {
-		at = max(at, s.looks.nextAt(waitsForAnswer(s)))
+		at = max(at, s.looks.nextAt(s.look.from == "", waitsForAnswer(s)))
 	}
 	if p.now < at {
 		p.wakeAt(at)
@@ -92,6 +92,7 @@ func spendOnLook(s *slot, now time.Duration) {
 	s.pace.spend(now)
 	if sharesLooks(s) {
 		s.looks.spend(now)
+		s.looks.last = now
 	}
 }
 

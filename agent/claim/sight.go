@@ -26,12 +26,25 @@ type sight struct {
 	// quietUntil is the instant before which no look begins, because the claim has just released a
 	// slot.
 	quietUntil time.Duration
+	// spaced reports that the claim has released a slot, so each look that reads a Lease comes at
+	// least [apart] after the instant "last" of the look before. Otherwise the pod would look at
+	// many slots at once, and slow down the pods that now start their applications.
+	spaced bool
+	last   time.Duration
 }
 
-// nextAt returns the instant from which another look may begin. If the argument "waits" is true,
-// the look waits for the end of the delay after the last miss.
-func (s *sight) nextAt(waits bool) time.Duration {
+// apart is the least time between two looks after a release. A pod with 64 slots then sees all slots
+// within 1.7 s.
+const apart = 25 * time.Millisecond
+
+// nextAt returns the instant from which another look may begin. The argument "reads" reports whether
+// the look begins with a read. If the argument "waits" is true, the look waits for the end of the
+// delay after the last miss.
+func (s *sight) nextAt(reads, waits bool) time.Duration {
 	at := max(s.quietUntil, s.pace.nextAt())
+	if reads && s.spaced {
+		at = max(at, s.last+apart)
+	}
 	if waits {
 		at = max(at, s.at)
 	}

@@ -204,6 +204,19 @@ func TestPodReadsOtherSlotsSoonAfterItsRelease(t *testing.T) {
 	assert.NotEmpty(t, r.of(Look))
 }
 
+func TestLooksAfterReleaseComeOneAfterTheOther(t *testing.T) {
+	r := newReleaser(t, true)
+	r.free = func(string) bool { return false }
+	r.stored(r.of(Release)[0], "3")
+	r.now += quick
+	began := r.now
+	for len(r.looked) < 64 {
+		r.settle(r.now)
+		r.now += apart
+	}
+	assert.Equal(t, 64*apart, r.now-began)
+}
+
 // A container in CrashLoopBackOff has no shim, so its pod does not compete.
 func TestPodLooksAfterReleaseWithoutANewShim(t *testing.T) {
 	r := newReleaser(t, false)
