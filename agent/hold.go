@@ -67,6 +67,7 @@ func newHold(u *unit, l *loop, s claim.State) *hold {
 	h.rollout = holdRollout{rollout: u.rollout, facts: turn.Hold{
 		ID: h.id, Since: h.since, Resumed: h.resumed, Rollout: slotOf(h.record()).Rollout,
 	}}
+	h.rollout.facts.TurnSince = u.rollout.turnSince(h.since, h.rollout.facts.Rollout)
 	// A yield that was requested before this hold began does not count.
 	u.yielding = false
 	// The holder answers only asks that it sees during the hold.

@@ -30,6 +30,9 @@ type rollout struct {
 	asks asks
 	// parting has the value of [api.RolloutAnnotation] for the release of the last hold.
 	parting parting
+	// turnBegan is the instant at which this process began, or resumed, the turn; zero if the Lease
+	// no longer names this pod.
+	turnBegan time.Duration
 }
 
 // parting has the value of [api.RolloutAnnotation] that the release of the hold writes into the
@@ -89,12 +92,26 @@ func (r *rollout) standing(now time.Duration, views []claim.View, begun []string
 	return r.pod.Standby(now, s, r.waiting)
 }
 
+// turnSince returns the instant at which this process began the turn that the rollout describes, if
+// a hold begins now. A pod that loses its hold in a turn, and takes the slot back, goes on with the
+// same turn. Otherwise the turn of a pod with a bad network would never end.
+func (r *rollout) turnSince(now time.Duration, of turn.Rollout) time.Duration {
+	if of.Yielder == "" || r.turnBegan == 0 {
+		r.turnBegan = now
+	}
+	return r.turnBegan
+}
+
 // see stores the hold that the standby sees, and whether a grant would start the whole application.
-// If the hold has changed, see also stores the present instant, and clears waiting.Due.
+// If the hold has changed, see also stores the present instant, and clears waiting.Due. If the Lease
+// does not name this pod, the pod's turn has ended.
 func (r *rollout) see(now time.Duration, views []claim.View, whole bool) {
 	hold := ""
 	if len(views) > 0 {
 		hold = views[0].Record.Hold
+	}
+	if len(views) == 0 || views[0].Record.Holder != r.pod.Identity {
+		r.turnBegan = 0
 	}
 	if hold != r.hold || r.since == 0 {
 		r.hold, r.since, r.waiting.Due = hold, now, 0

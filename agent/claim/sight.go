@@ -26,9 +26,9 @@ type sight struct {
 	// quietUntil is the instant before which no look begins, because the claim has just released a
 	// slot.
 	quietUntil time.Duration
-	// spaced reports that the claim has released a slot, so each look that reads a Lease comes at
-	// least [apart] after the instant "last" of the look before. Otherwise the pod would look at
-	// many slots at once, and slow down the pods that now start their applications.
+	// spaced reports that the claim has released a slot. From then on, the time [apart] or more lies
+	// between two looks that read a Lease. Otherwise the pod would look at many slots at once, and
+	// slow down the pods that now start their applications. The last look began at the instant "last".
 	spaced bool
 	last   time.Duration
 }

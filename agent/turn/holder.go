@@ -4,6 +4,7 @@
 package turn
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -25,6 +26,9 @@ type Hold struct {
 	ID string
 	// Since is the instant at which this agent process began, or resumed, the hold.
 	Since time.Duration
+	// TurnSince is the instant at which this agent process began, or resumed, the turn. A turn may
+	// outlast a hold, if the pod takes its own slot back. If TurnSince is zero, Since counts.
+	TurnSince time.Duration
 	// Resumed reports that an earlier agent process began the hold.
 	Resumed bool
 	// Rollout is the state of the rollout, as the Lease has it.
@@ -109,8 +113,10 @@ func (h Hold) instants(p Pod, r Rollout) []time.Duration {
 		if h.Serves {
 			all = append(all, h.Serving+Proof)
 		}
-		if at := h.failsAt(p); !h.servedBy(at) {
-			all = append(all, at)
+		if at := h.failsAt(p); h.servedBy(at) {
+			all = append(all, h.endsAt(p))
+		} else {
+			all = append(all, min(at, h.endsAt(p)))
 		}
 	}
 	if h.unserved(p) {
@@ -198,17 +204,29 @@ func (p Pod) timed(now time.Duration, wall time.Time, h Hold, r Rollout) Rollout
 // failed reports whether the turn has failed, because the application did not begin to serve in
 // time. If the application began in time, the turn may go on until the revision is proven. If the
 // pod was Ready and then stops serving, the time begins again, as the controller's minReadySeconds
-// do.
+// do. But no turn lasts longer than [Hold.endsAt].
 func (p Pod) failed(now time.Duration, h Hold) bool {
 	at := h.failsAt(p)
-	return now >= at && !h.servedBy(at)
+	return now >= at && !h.servedBy(at) || now >= h.endsAt(p)
 }
 
 // failsAt returns the instant at which the turn fails, unless the application begins to serve
 // before that.
 func (h Hold) failsAt(p Pod) time.Duration {
-	return max(h.Since, h.Stopped) + p.Lasts(h.Rollout.Start)
+	return max(h.turnSince(), h.Stopped) + p.Lasts(h.Rollout.Start)
 }
+
+// proofs is the number of proofs for which a turn has time. After a short failure the application
+// gets time for another proof.
+const proofs = 3
+
+// endsAt returns the instant at which the turn fails in any case, unless the revision is proven
+// before that. An application that serves again and again, but never for long enough, is broken.
+func (h Hold) endsAt(p Pod) time.Duration {
+	return h.turnSince() + p.Lasts(h.Rollout.Start) + proofs*p.provenAfter()
+}
+
+func (h Hold) turnSince() time.Duration { return cmp.Or(h.TurnSince, h.Since) }
 
 // starting reports whether the application of a proven revision has not served yet in this
 // hold, and still has time to begin. That time is as long as in a turn.
