@@ -37,15 +37,15 @@ func TestPausedSlotIsAcquiredByNobody(t *testing.T) {
 			r.UID, r.Version = free.UID, free.Version
 			look := only(t, c, 0, f, Look)
 			look.Read(0, r)
-			for _, at := range []time.Duration{0, time.Minute, pausedLook - 1} {
+			for _, at := range []time.Duration{0, time.Minute, longestSilence - 1} {
 				sent, wake := kinds(c, at, f)
 				assert.Empty(t, sent, "after %v", at)
-				assert.Equal(t, pausedLook, wake)
+				assert.Equal(t, longestSilence, wake)
 			}
-			look.Watched(pausedLook-1, r)
-			sent, _ := kinds(c, pausedLook, f)
+			look.Watched(longestSilence-1, r)
+			sent, _ := kinds(c, longestSilence, f)
 			require.Empty(t, sent, "the watch has told something")
-			look = only(t, c, 2*pausedLook, f, Look) // the claim looks again, because the watch may be broken
+			look = only(t, c, 2*longestSilence, f, Look) // the claim looks again, because the watch may be broken
 			look.Read(time.Hour, r)
 			sent, _ = kinds(c, time.Hour, f)
 			require.Empty(t, sent)

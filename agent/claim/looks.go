@@ -25,11 +25,26 @@ func (s *slot) beginLook(p *plan) {
 	p.add(Action{Kind: Look, slot: s, look: s.look.number, From: s.look.from})
 }
 
-// pausedLook is the longest time for which a standby trusts the silent watch of a shut slot. A
-// standby does not write the Lease of such a slot, so no conflict reveals that the watch is broken.
-// A watch without events ends by its timeout only after hours. A new look costs two requests, which
-// is little: in five minutes a holder with the default lease duration sends sixty renewals.
-const pausedLook = 5 * time.Minute
+// longestSilence is the longest time for which a standby trusts a silent watch. A watch can stay
+// open although no event can arrive any more, for example behind a proxy. Such a watch ends by its
+// timeout only after hours. A new look costs two requests, which is little: in five minutes a holder
+// with the default lease duration sends sixty renewals.
+const longestSilence = 5 * time.Minute
+
+// silence returns the time for which the standby trusts a silent watch of the slot; zero for a watch
+// that may be silent. A holder renews six times in a lease duration, so two renewals are missing
+// after a third of the duration. Without a new look, the standby would see a release only when the
+// last state that the watch has shown expires.
+func (s *slot) silence() time.Duration {
+	r, _ := s.view.Record()
+	switch {
+	case s.shut(r):
+		return longestSilence
+	case r.Holder != "" && !s.Self.Mine(r):
+		return min(max(r.Duration, s.Self.Budget.Duration)/3, longestSilence)
+	}
+	return 0
+}
 
 // lookAgain ends the present look, and sets the earliest instant of the next look.
 func (s *slot) lookAgain(now, retryAfter time.Duration) {
@@ -61,14 +76,13 @@ func (all slots) lookAll(p *plan) {
 	}
 }
 
-// endStaleLooks ends the look of each shut slot, if the look's watch has been silent for
-// [pausedLook].
+// endStaleLooks ends the look of each slot whose watch has been silent for the time [slot.silence].
 func (all slots) endStaleLooks(p *plan) {
 	for _, s := range all {
-		r, _ := s.view.Record()
-		at := s.view.Heard() + pausedLook
+		silence := s.silence()
+		at := s.view.Heard() + silence
 		switch {
-		case s.held != nil || !s.shut(r) || !s.look.on || !s.look.read:
+		case silence == 0 || s.held != nil || !s.look.on || !s.look.read:
 		case p.now < at:
 			p.wakeAt(at)
 		default:

@@ -96,7 +96,14 @@ func TestReaderReadsIntentAgainIfWatchIsSilent(t *testing.T) {
 	c, looks := readWriteClaim(t, byReader)
 	looks["intent"].Read(0, ofAnother)
 	looks["0"].Read(0, lease.Record{UID: "uid", Version: "1"})
-	sent, wake := kinds(c, time.Second, byReader)
+	// After a third of the lease duration without a renewal, the claim reads the Lease again.
+	for at := 10 * time.Second; at < 30*time.Second; at += 10 * time.Second {
+		sent, wake := kinds(c, at-time.Second, byReader)
+		require.Empty(t, sent)
+		require.Equal(t, at, wake, "the watch may be broken")
+		only(t, c, at, byReader, Look).Read(at, ofAnother)
+	}
+	sent, wake := kinds(c, 21*time.Second, byReader)
 	require.Empty(t, sent)
 	require.Equal(t, 30*time.Second, wake, "the intent may expire")
 	actions, _ := c.Next(wake, byReader)
@@ -105,10 +112,10 @@ func TestReaderReadsIntentAgainIfWatchIsSilent(t *testing.T) {
 	renewed := ofAnother
 	renewed.Version = "8"
 	again["intent"].Read(wake, renewed)
-	sent, wake = kinds(c, wake, byReader)
+	sent, _ = kinds(c, wake, byReader)
 	require.Empty(t, sent, "the writer lives")
 	var acquired []Action
-	for at := wake - time.Second; at < wake+20*time.Second && len(acquired) == 0; at += time.Second / 2 {
+	for at := wake; at < 80*time.Second && len(acquired) == 0; at += time.Second / 2 {
 		actions, _ = c.Next(at, byReader)
 		for _, a := range actions {
 			if a.Kind == Acquire {
@@ -136,30 +143,34 @@ func TestWriterReadsSlotAgainIfWatchIsSilent(t *testing.T) {
 	stored.Version = "2"
 	require.NoError(t, c.Answered(0, intent, Answer{Record: stored}))
 	for at := time.Duration(0); at < 29*time.Second; at += time.Second {
-		renewStored(t, c, at)
+		renewStored(t, c, at, &ofAnother)
 	}
 	acquire := only(t, c, 30*time.Second, byWriter, Acquire)
 	require.Equal(t, "0", acquire.Slot)
 	require.Error(t, c.Answered(30*time.Second, acquire, Answer{Err: errors.New("old"), Conflict: true}))
 	var looked bool
 	for at := 30 * time.Second; at < 36*time.Second; at += time.Second {
-		looked = renewStored(t, c, at) || looked
+		looked = renewStored(t, c, at, nil) || looked
 	}
 	assert.True(t, looked, "the watch is silent, and the writer reads")
 	assert.NotNil(t, c.need.slots[0].held, "the writer keeps the intent for the read")
 	for at := 36 * time.Second; at < 46*time.Second; at += time.Second {
-		renewStored(t, c, at)
+		renewStored(t, c, at, nil)
 	}
 	assert.Nil(t, c.need.slots[0].held, "a reader out of sight is not waited for")
 }
 
-// renewStored lets the claim of a writer decide, and answers its renewals with success. The
-// result reports whether the claim has begun a look.
-func renewStored(t *testing.T, c *Claim, at time.Duration) (looked bool) {
+// renewStored lets the claim of a writer decide, and answers its renewals with success. If the
+// argument "shown" is not nil, each look reads that record. The result reports whether the claim has
+// begun a look.
+func renewStored(t *testing.T, c *Claim, at time.Duration, shown *lease.Record) (looked bool) {
 	t.Helper()
 	actions, _ := c.Next(at, byWriter)
 	for _, a := range actions {
 		looked = looked || a.Kind == Look
+		if a.Kind == Look && shown != nil {
+			a.Read(at, *shown)
+		}
 		if a.Kind == Renew {
 			stored := a.Record
 			stored.Version += "0"
