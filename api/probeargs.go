@@ -12,12 +12,13 @@ const (
 	// explains the failure.
 	ProbePass = 200
 	ProbeFail = 503
-	// ProbeRun means that the program must run the command of the probe. After a readiness probe,
-	// the program posts the result, with the ProbeChildHeader of this answer.
-	ProbeRun         = 202
-	ProbeChildHeader = "Metaparticle-Child"
-	// ProbePassed is the query parameter of the result that the program posts: "true" or "false".
-	ProbePassed = "passed"
+	// ProbeRun means that the shim runs the command of the probe. The body comes once the command has
+	// ended. The first line of the body is ProbePassed, ProbeFailed or ProbeUnknown, and the output of
+	// the command follows. ProbeUnknown means that the command could not be run.
+	ProbeRun     = 202
+	ProbePassed  = "passed"
+	ProbeFailed  = "failed"
+	ProbeUnknown = "unknown"
 )
 
 // ProbeArgs are the arguments of an exec probe of a gated container. The command

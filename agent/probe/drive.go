@@ -75,7 +75,7 @@ func (m *Monitor) drive(ctx context.Context, c *container, l *childState) {
 		from = now
 	}
 	repeat(ctx, from, func() time.Duration { return l.pause(p, time.Since(from)) }, func() bool {
-		r := m.run(ctx, l, p)
+		r := m.run(ctx, l, p, p.Timeout())
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		l.refused = r.Refused
@@ -138,7 +138,7 @@ func repeat(ctx context.Context, from time.Time, period func() time.Duration, as
 // startup runs the startup probe once. The result is false if the probe need not run again.
 func (m *Monitor) startup(ctx context.Context, c *container, l *childState, count *counter, counts bool) bool {
 	p := c.probes.Startup
-	r := m.run(ctx, l, p)
+	r := m.run(ctx, l, p, p.Timeout())
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if ctx.Err() != nil {

@@ -218,9 +218,9 @@ func (m *Monitor) tell(notices ...Notice) {
 }
 
 // run carries out one probe of a child.
-func (m *Monitor) run(ctx context.Context, l *childState, p *api.Probe) Result {
+func (m *Monitor) run(ctx context.Context, l *childState, p *api.Probe, timeout time.Duration) Result {
 	if p.Exec != nil {
-		return m.config.Run(ctx, l.child, p.Exec.Command, p.Timeout())
+		return m.config.Run(ctx, l.child, p.Exec.Command, timeout)
 	}
-	return m.config.Do(m.asKubelet(ctx), p.Handler, m.config.Address, p.Timeout())
+	return m.config.Do(m.asKubelet(ctx), p.Handler, m.config.Address, timeout)
 }

@@ -57,34 +57,25 @@ func (m *Monitor) Handler() http.Handler {
 }
 
 // ProbeHandler returns the HTTP handler for the agent's socket in the shared volume. The handler
-// answers "agent probe": api.ProbeRun for an exec probe, or else the result of the probe. A POST
-// delivers the result of a command that ran as the readiness probe.
+// answers "agent probe" with the result of the probe. The shim runs the command of an exec probe, so
+// the command dies with the child.
 func (m *Monitor) ProbeHandler() http.Handler {
-	return m.handler(func(w http.ResponseWriter, r *http.Request, a probeRequest) {
-		child := a.state.child.Shim + "/" + a.state.child.Hold
-		switch {
-		case r.Method == http.MethodPost:
-			if r.Header.Get(api.ProbeChildHeader) == child && a.name == api.ReadinessProbe {
-				m.observe(a.container, a.state, outcomeOf(r.URL.Query().Get(api.ProbePassed) == "true"))
-			}
-		case a.probe.Exec != nil:
-			w.Header().Set(api.ProbeChildHeader, child)
+	return m.handler(func(w http.ResponseWriter, _ *http.Request, a probeRequest) {
+		if a.probe.Exec != nil {
+			// The status comes at once, so that "agent probe" soon notices an agent that hangs.
 			w.WriteHeader(api.ProbeRun)
-		default:
-			if result := m.ask(a); result.Outcome != Success {
-				w.WriteHeader(api.ProbeFail)
-				_, _ = io.WriteString(w, result.Output)
-			}
+			_ = http.NewResponseController(w).Flush()
+			result := m.ask(a)
+			_, _ = io.WriteString(w, words[result.Outcome]+"\n"+result.Output)
+		} else if result := m.ask(a); result.Outcome != Success {
+			w.WriteHeader(api.ProbeFail)
+			_, _ = io.WriteString(w, result.Output)
 		}
 	})
 }
 
-func outcomeOf(passed bool) Outcome {
-	if passed {
-		return Success
-	}
-	return Failure
-}
+// words are the outcomes of an exec probe, as the first line of an answer.
+var words = map[Outcome]string{Unknown: api.ProbeUnknown, Success: api.ProbePassed, Failure: api.ProbeFailed}
 
 // probeRequest is a request for a probe that a child must answer.
 type probeRequest struct {
@@ -182,7 +173,7 @@ func (m *Monitor) carryOut(a probeRequest, f *pendingProbe) {
 	if m.redirect(a.probe) != nil {
 		timeout -= handBack
 	}
-	f.result = m.config.Do(m.asKubelet(a.state.ctx), a.probe.Handler, m.config.Address, timeout)
+	f.result = m.run(a.state.ctx, a.state, a.probe, timeout)
 	m.mu.Lock()
 	delete(a.state.pending, a.name)
 	over := a.container.state != a.state

@@ -25,9 +25,9 @@ type prober struct {
 
 // The commands of scripts for probes:
 //
-//	prober SOCKET EXEC       answer on the socket; with EXEC as "exec" the
-//	                         probes of the container app are commands
-//	child HOLD, ! child      app has a child of that hold, or has no child
+//	prober SOCKET [COMMAND…] answer on the socket; with a command, the probes
+//	                         of the container app run the command
+//	child SHIM HOLD, ! child app has a child of that hold, or has no child
 //	verdict PASS|WORDS       the result of probes that are not commands
 //	ready, ! ready           wait until app is ready, or is not
 //	silence SOCKET           accept connections, and never answer
@@ -36,7 +36,7 @@ var commandsOfProbes = map[string]func(ts *testscript.TestScript, neg bool, args
 	"child": func(ts *testscript.TestScript, neg bool, args []string) {
 		children := map[string]probe.Child{}
 		if !neg {
-			children["app"] = probe.Child{Shim: "s", Hold: args[0], Age: time.Hour, Serving: true}
+			children["app"] = probe.Child{Shim: args[0], Hold: args[1], Age: time.Hour, Serving: true}
 		}
 		worldOf(ts).prober.monitor.Follow(children)
 	},
@@ -76,8 +76,8 @@ func proberCommand(ts *testscript.TestScript, _ bool, args []string) {
 	// With thresholds of one, and without a period, each result counts.
 	p := &api.Probe{TimeoutSeconds: 2, SuccessThreshold: 1, FailureThreshold: 1}
 	p.TCPSocket = &api.TCPSocketAction{Port: 1}
-	if len(args) > 1 && args[1] == "exec" {
-		p.Handler = api.Handler{Exec: &api.ExecAction{Command: []string{"?"}}}
+	if len(args) > 1 {
+		p.Handler = api.Handler{Exec: &api.ExecAction{Command: args[1:]}}
 	}
 	o := &prober{verdict: probe.Result{Outcome: probe.Success}}
 	w.prober = o
@@ -87,6 +87,10 @@ func proberCommand(ts *testscript.TestScript, _ bool, args []string) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			return o.verdict
+		},
+		Run: func(ctx context.Context, child probe.Child, command []string, timeout time.Duration) probe.Result {
+			r, err := w.actingAgent().server.RunAside(ctx, w.idOf(shimOf(ts, child.Shim)), command, timeout)
+			return probe.Ran(command, timeout, r.Code, string(r.Output), r.TimedOut, err)
 		},
 	})
 	l, err := host.Socket("unix", ts.MkAbs(args[0]), 0o777)
