@@ -128,7 +128,7 @@ func TestStandbyWatchesLeaseDespiteExpiredResourceVersion(t *testing.T) {
 		a.link.set(func(l *link) { l.forgetful = true })
 		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
 		w.pass(time.Second)
-		assert.Zero(t, a.requested(5*time.Minute), "the watch lasts")
+		assert.Zero(t, a.requested(3*time.Minute), "the watch lasts")
 		l := w.server.lease(theSlot)
 		l.Holder = ""
 		w.server.put(&l)

@@ -7,6 +7,8 @@ import (
 	"cmp"
 	"slices"
 	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/instant"
 )
 
 // beginLook begins a look of the slot, if the next look is due.
@@ -31,19 +33,23 @@ func (s *slot) beginLook(p *plan) {
 // with the default lease duration sends sixty renewals.
 const longestSilence = 5 * time.Minute
 
-// silence returns the time for which the standby trusts a silent watch of the slot; zero for a watch
-// that may be silent. A holder renews six times in a lease duration, so two renewals are missing
-// after a third of the duration. Without a new look, the standby would see a release only when the
-// last state that the watch has shown expires.
-func (s *slot) silence() time.Duration {
+// silentUntil returns the instant until which the standby trusts a silent watch of the slot. A holder
+// renews six times in a lease duration, so two renewals are missing after a third of the duration.
+// Without a new look, the standby would see a release only when the last state that the watch has
+// shown expires. The watch of a free slot may be silent for ever, and so may the watch of a slot whose
+// Lease has expired.
+func (s *slot) silentUntil() time.Duration {
 	r, _ := s.view.Record()
-	switch {
-	case s.shut(r):
-		return longestSilence
-	case r.Holder != "" && !s.Self.Mine(r):
-		return min(max(r.Duration, s.Self.Budget.Duration)/3, longestSilence)
+	if s.shut(r) {
+		return s.view.Heard() + longestSilence
 	}
-	return 0
+	if r.Holder != "" && !s.Self.Mine(r) {
+		at := s.view.Heard() + min(max(r.Duration, s.Self.Budget.Duration)/3, longestSilence)
+		if at < s.view.ExpiresAt(s.Self.Budget.Duration) {
+			return at
+		}
+	}
+	return instant.Never
 }
 
 // lookAgain ends the present look, and sets the earliest instant of the next look.
@@ -76,13 +82,11 @@ func (all slots) lookAll(p *plan) {
 	}
 }
 
-// endStaleLooks ends the look of each slot whose watch has been silent for the time [slot.silence].
+// endStaleLooks ends the look of each slot whose watch has been silent for too long.
 func (all slots) endStaleLooks(p *plan) {
 	for _, s := range all {
-		silence := s.silence()
-		at := s.view.Heard() + silence
-		switch {
-		case silence == 0 || s.held != nil || !s.look.on || !s.look.read:
+		switch at := s.silentUntil(); {
+		case s.held != nil || !s.look.on || !s.look.read:
 		case p.now < at:
 			p.wakeAt(at)
 		default:
