@@ -40,9 +40,10 @@
 //
 // Cost: a snapshot takes time and memory in proportion to the namespace's pods,
 // workloads and slots. If nothing is to be done, enroll sends the API server no
-// request. A new Lease costs two writes, and a new next Lease one write. Each Role that is
-// to name new Leases costs one write, too. A Role for conditions costs one write whenever the
-// conditions of its account change.
+// request. If the Roles of an account have no room for a slot, the slot costs no request either.
+// Enroll makes no Lease for such a slot, unless a Role names the Lease. A new Lease costs two
+// writes, and a new next Lease one write. Each Role that is to name new Leases costs one write,
+// too. A Role for conditions costs one write whenever the conditions of its account change.
 //
 // Enroll gives rights only on Leases that a claim can name, and on their next Leases.
 // Enroll reads conditions only from the container that waits for them, because nobody can

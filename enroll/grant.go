@@ -122,18 +122,38 @@ func (rs *agentRoles) makeRoom(key, account, namespace string) *agentRole {
 			return r
 		}
 	}
+	names := unusedNames(roles, account)
+	if len(names) == 0 {
+		return nil
+	}
+	r := &agentRole{key: key, memories: map[string]memory{}, role: &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{
+		Namespace: namespace,
+		Name:      names[0],
+		Labels:    map[string]string{api.ManagedLabel: managed},
+	}}}
+	rs.add(r)
+	return r
+}
+
+// room returns for how many further slots [agentRoles.makeRoom] finds room in the account's Roles.
+func (rs *agentRoles) room(key, account string) int {
+	roles := rs.byKey[key]
+	room := maxSlotsPerRole * len(unusedNames(roles, account))
+	for _, r := range roles {
+		room += max(maxSlotsPerRole-len(r.memories), 0)
+	}
+	return room
+}
+
+// unusedNames returns the names that the account's Roles can have, and that none of the given Roles
+// has.
+func unusedNames(roles []*agentRole, account string) []string {
+	var names []string
 	for n := range maxRolesPerAccount {
 		name := roleName(account, n)
-		if slices.ContainsFunc(roles, func(r *agentRole) bool { return r.role.Name == name }) {
-			continue
+		if !slices.ContainsFunc(roles, func(r *agentRole) bool { return r.role.Name == name }) {
+			names = append(names, name)
 		}
-		r := &agentRole{key: key, memories: map[string]memory{}, role: &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{
-			Namespace: namespace,
-			Name:      name,
-			Labels:    map[string]string{api.ManagedLabel: managed},
-		}}}
-		rs.add(r)
-		return r
 	}
-	return nil
+	return names
 }

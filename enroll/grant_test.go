@@ -70,18 +70,26 @@ func TestManySlotsOfOneAccountNeedFewRoles(t *testing.T) {
 	assert.NotNil(t, w.lease("lock.one"))
 }
 
-func TestTooManySlotsOfAccountCauseOneEvent(t *testing.T) {
-	w := newWorld(t)
+// crowd creates all Roles of an account. The first Role has the given number of free places, and the
+// other Roles have none. Enroll sweeps the slots of these Roles after an hour.
+func (w *world) crowd(account string, free int) {
+	w.t.Helper()
 	for n := range maxRolesPerAccount {
 		full := agentRole{memories: map[string]memory{}, role: &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{
-			Namespace: shop, Name: roleName("till", n), Labels: map[string]string{api.ManagedLabel: managed},
+			Namespace: shop, Name: roleName(account, n), Labels: map[string]string{api.ManagedLabel: managed},
 		}}}
-		for i := range maxSlotsPerRole {
-			full.memories["lock."+strconv.Itoa(n)+"."+strconv.Itoa(i)] = memory{Seconds: 30, UID: types.UID("u")}
+		for i := range maxSlotsPerRole - free {
+			full.memories["lock."+strconv.Itoa(n)+"."+strconv.Itoa(i)] = memory{Seconds: 3600, UID: types.UID("u")}
 		}
-		require.NoError(t, full.remember())
+		free = 0
+		require.NoError(w.t, full.remember())
 		w.create(full.role)
 	}
+}
+
+func TestTooManySlotsOfAccountCauseOneEvent(t *testing.T) {
+	w := newWorld(t)
+	w.crowd("till", 0)
 	w.create(gated("a", "till", "lock.more"))
 	w.create(gated("b", "other", "lock.more"))
 	r := w.process()

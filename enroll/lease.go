@@ -28,6 +28,28 @@ type admission struct {
 	left []string
 }
 
+// admitIncomplete admits each slot for which enroll can do something now. A slot without room costs
+// no request, so even many such slots do not delay the slots of other namespaces. The result
+// "behind" is the number of claimed slots that still lack their Leases or rights.
+func (a *admission) admitIncomplete(ctx context.Context) (behind int, err error) {
+	slots, left := a.seen.incomplete()
+	a.left = left
+	if len(slots) == 0 {
+		return len(left), nil
+	}
+	if err := a.admit(ctx, slots); err != nil {
+		return len(union(a.left, slots)), err
+	}
+	return len(a.left), nil
+}
+
+// union returns the sorted slots that are in at least one of the two slices.
+func union(a, b []string) []string {
+	all := slices.Concat(a, b)
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
 // admit creates the Leases and lets their claimants compete for them. The order
 // of the steps makes that safe:
 //
@@ -53,7 +75,9 @@ func (a *admission) admit(ctx context.Context, slots []string) error {
 	errs := a.createNextLeases(ctx, nextLeases(slots))
 	leases, failed := a.ensure(ctx, slots)
 	errs = append(errs, failed...)
-	leases = slices.DeleteFunc(leases, func(lease *coordinationv1.Lease) bool { return a.seen.complete(lease) })
+	leases = slices.DeleteFunc(leases, func(lease *coordinationv1.Lease) bool {
+		return a.seen.sufficient(lease, a.seen.wanted[lease.Name].accounts)
+	})
 	if len(leases) == 0 {
 		return errors.Join(errs...)
 	}
@@ -75,7 +99,8 @@ func (a *admission) admit(ctx context.Context, slots []string) error {
 		}
 		return false
 	})
-	a.left, err = a.grant(ctx, a.seen, roles, leases)
+	left, err := a.grant(ctx, a.seen, roles, leases)
+	a.left = union(a.left, left)
 	return errors.Join(append(errs, err)...)
 }
 

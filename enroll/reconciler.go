@@ -96,14 +96,8 @@ func (r *Reconciler) unread(namespace string, err error) error {
 func (r *Reconciler) enroll(ctx context.Context, s store, seen *snapshot) (time.Duration, error) {
 	var o outcome
 	a := &admission{store: s, seen: seen, now: r.now()}
-	behind := 0
-	if slots := seen.incomplete(); len(slots) > 0 {
-		err := a.admit(ctx, slots)
-		o.note(stepSlots, err)
-		if behind = len(a.left); err != nil {
-			behind = len(slots)
-		}
-	}
+	behind, err := a.admitIncomplete(ctx)
+	o.note(stepSlots, err)
 	r.reportBehind(seen.namespace, behind)
 	reads, uses := newReading(s, seen), newUsing(s, seen)
 	o.note(stepConditions, reads.grant(ctx))
@@ -114,7 +108,7 @@ func (r *Reconciler) enroll(ctx context.Context, s store, seen *snapshot) (time.
 	o.note(stepSweep, err)
 	o.note(stepEvents, r.notifier.notifyNotGated(ctx, r.Events, s, seen))
 	r.notifier.notifyTooMany(r.Events, seen.namespace, slices.Concat(a.excess(), reads.left, uses.left))
-	stamps := &stamping{store: s, seen: seen, shut: &r.shut, now: r.now}
+	stamps := &stamping{store: s, seen: seen, left: a.left, shut: &r.shut, now: r.now}
 	o.note(stepStamps, stamps.stamp(ctx))
 	if stamps.again > 0 && (again == 0 || again > stamps.again) {
 		again = stamps.again

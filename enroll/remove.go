@@ -52,7 +52,7 @@ func (s store) remove(ctx context.Context, seen *snapshot, e expired) ([]right, 
 	}
 	r := &removal{store: s, seen: seen, expired: e, live: live, roles: roles, gone: map[string]bool{}, kept: map[string]bool{}}
 	r.keepClaimed()
-	longest := r.claimantsLongest()
+	longest := seen.claimantsLongest(roles)
 	for _, known := range roles.all {
 		r.reduceRole(ctx, known, longest)
 	}
@@ -82,22 +82,6 @@ func (r *removal) keepClaimed() {
 	}
 }
 
-// claimantsLongest returns, for each Lease, the longest duration in the Roles of its claimants. The
-// Role of another account may forget a claimed Lease only if the duration in that Role is not
-// longer than this longest duration. So the longest duration of a claimed Lease stays in some Role.
-// Any Role may forget an unclaimed Lease for which [recorded] returns true.
-func (r *removal) claimantsLongest() map[string]int32 {
-	longest := map[string]int32{}
-	for _, known := range r.roles.all {
-		for name, m := range known.memories {
-			if c := r.seen.wanted[name]; c != nil && c.accounts[known.key] != "" {
-				longest[name] = max(longest[name], m.Seconds)
-			}
-		}
-	}
-	return longest
-}
-
 // reduceRole deletes the expired Leases that a Role names. Then reduceRole removes from the
 // Role, in one write, the names of these Leases and of the Leases to which the Role's right has
 // expired.
@@ -105,11 +89,10 @@ func (r *removal) reduceRole(ctx context.Context, known *agentRole, longest map[
 	var done []right
 	for _, name := range slices.Sorted(maps.Keys(known.memories)) {
 		own := right{lease: name, role: known.role.Name}
-		seconds, claimed := longest[name]
 		switch {
 		case r.expired.leases[name] && r.deleteLease(ctx, name):
 			done = append(done, right{lease: name})
-		case r.expired.rights[own] && (claimed && seconds >= known.memories[name].Seconds || r.seen.wanted[name] == nil && recorded(r.seen.leases[name])):
+		case r.expired.rights[own] && r.seen.forgettable(known, name, longest):
 			done = append(done, own)
 		default:
 			continue

@@ -299,7 +299,7 @@ func TestEnrollKeepsLastDurationRecordOfClaimedLease(t *testing.T) {
 				expired: expired{rights: map[right]bool{{lease: slot, role: "r"}: true}},
 				roles:   &agentRoles{all: []*agentRole{known}},
 			}
-			r.reduceRole(t.Context(), known, r.claimantsLongest())
+			r.reduceRole(t.Context(), known, r.seen.claimantsLongest(r.roles))
 			assert.Len(t, known.memories, test.left)
 		})
 	}

@@ -91,6 +91,14 @@ func (s *sharded) inOrder(shards []stamp.Shard) bool {
 	return stamp.InOrder(shards, count, run)
 }
 
+// due reports whether the existing Leases of the shards need a new stamp, or may need a new stamp
+// once they have expired. Missing Leases need no stamp.
+func (s *sharded) due(shards []stamp.Shard) bool {
+	count, run := s.number(decided(shards))
+	shut := func(shard stamp.Shard) bool { return shard.Stamp.Closed && shard.Held }
+	return slices.ContainsFunc(shards, shut) || len(stamp.Next(shards, count, run, false)) > 0
+}
+
 // nextRun returns the number of shards, and the run, for the pods of Jobs. A run stays valid until
 // all its pods are deleted, because two concurrent Jobs would otherwise stop each other's shards
 // again and again. After that, the run of the youngest pod is valid.

@@ -94,30 +94,27 @@ func (s *snapshot) addWorkloads() {
 	}
 }
 
-// incomplete returns the claimed slots that lack their Lease, their next Lease, or a right
-// of a claimant.
-func (s *snapshot) incomplete() []string {
-	var slots []string
-	for slot := range s.wanted {
-		if lease := s.leases[slot]; lease == nil || !s.complete(lease) {
-			slots = append(slots, slot)
-		}
+// complete reports whether the slot lacks nothing for the given accounts, as [snapshot.sufficient]
+// judges. Without these accounts, the slot needs a Lease only if a Role names the Lease. An agent
+// may have held such a Lease, so enroll makes the Lease again, with the holder [Unknown].
+func (s *snapshot) complete(slot string, accounts map[string]string) bool {
+	lease := s.leases[slot]
+	if lease == nil {
+		return len(accounts) == 0 && !s.roles.named(slot)
 	}
-	slices.Sort(slots)
-	return slots
+	return s.sufficient(lease, accounts)
 }
 
-// complete reports whether each account that claims the slot may write the slot's Lease. If the
+// sufficient reports whether each of the accounts may write the Lease of a claimed slot. If the
 // slot needs a next Lease, that Lease must exist, too. The account's Role must be bound, and must
 // name this very Lease. The Role must also remember the longest lease duration that a claim of the
 // slot names, or that any Role remembers.
-func (s *snapshot) complete(lease *coordinationv1.Lease) bool {
+func (s *snapshot) sufficient(lease *coordinationv1.Lease, accounts map[string]string) bool {
 	if api.HasNextLease(lease.Name) && s.leases[api.NextLease(lease.Name)] == nil {
 		return false
 	}
-	c := s.wanted[lease.Name]
-	m := memory{Seconds: max(s.roles.longest[lease.Name], seconds(c.duration)), UID: lease.UID}
-	for key := range c.accounts {
+	m := memory{Seconds: max(s.roles.longest[lease.Name], seconds(s.wanted[lease.Name].duration)), UID: lease.UID}
+	for key := range accounts {
 		at := s.roles.of(key, lease.Name)
 		if len(at) == 0 || slices.ContainsFunc(at, func(known *agentRole) bool {
 			return !known.sound || !known.bound || known.memories[lease.Name] != m

@@ -27,6 +27,9 @@ const stampRounds = 4
 type stamping struct {
 	store
 	seen *snapshot
+	// left are the slots for which an account's Roles have no room. Enroll makes no new Leases for
+	// these slots.
+	left []string
 	// shut are the closed Leases that have a holder, and the instants since which this
 	// process has seen their versions.
 	shut *observations
@@ -44,8 +47,10 @@ func (s *stamping) stamp(ctx context.Context) error {
 	if len(s.seen.shards) > 0 {
 		cached = byGroup(s.seen.leases)
 	}
+	crowded := s.crowded()
 	for _, group := range slices.Sorted(maps.Keys(s.seen.shards)) {
-		if shards := cached[group]; !s.seen.shards[group].inOrder(shards) {
+		shards, of := cached[group], s.seen.shards[group]
+		if !of.inOrder(shards) && (!crowded[group] || of.due(shards)) {
 			groups = append(groups, group)
 		}
 	}
@@ -60,6 +65,18 @@ func (s *stamping) stamp(ctx context.Context) error {
 		}
 	}
 	return errAgain
+}
+
+// crowded returns the groups of which some shards have no room in an account's Roles. The Leases of
+// these shards can be missing for ever.
+func (s *stamping) crowded() map[string]bool {
+	groups := map[string]bool{}
+	for _, slot := range s.left {
+		if group, _, ok := api.ReadShard(slot); ok {
+			groups[group] = true
+		}
+	}
+	return groups
 }
 
 // round lists the Leases from the API server, not from the cache, and writes the stamps that these

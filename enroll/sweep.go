@@ -107,7 +107,48 @@ func expire(s *snapshot, seen map[right]observation, now time.Time) (expired, ti
 			e.rights[of] = true
 		}
 	}
+	s.keepLastRecords(e.rights)
 	return e, again
+}
+
+// keepLastRecords excludes the rights that the Roles in the cache show to be the last records of
+// their Leases. So such a right costs no request. Once another Role has the record, the new version
+// of that Role causes the next sweep.
+func (s *snapshot) keepLastRecords(rights map[right]bool) {
+	if len(rights) == 0 {
+		return
+	}
+	longest := s.claimantsLongest(s.roles)
+	for _, known := range s.roles.all {
+		for name := range known.memories {
+			if !s.forgettable(known, name, longest) {
+				delete(rights, right{lease: name, role: known.role.Name})
+			}
+		}
+	}
+}
+
+// claimantsLongest returns, for each Lease, the longest duration in the Roles of its claimants. The
+// Role of another account may forget a claimed Lease only if the duration in that Role is not
+// longer than this longest duration. So the longest duration of a claimed Lease stays in some Role.
+// Any Role may forget an unclaimed Lease for which [recorded] returns true.
+func (s *snapshot) claimantsLongest(roles *agentRoles) map[string]int32 {
+	longest := map[string]int32{}
+	for _, known := range roles.all {
+		for name, m := range known.memories {
+			if c := s.wanted[name]; c != nil && c.accounts[known.key] != "" {
+				longest[name] = max(longest[name], m.Seconds)
+			}
+		}
+	}
+	return longest
+}
+
+// forgettable reports whether a Role may forget an expired right. The argument "longest" is the
+// result of [snapshot.claimantsLongest].
+func (s *snapshot) forgettable(known *agentRole, name string, longest map[string]int32) bool {
+	seconds, claimed := longest[name]
+	return claimed && seconds >= known.memories[name].Seconds || s.wanted[name] == nil && recorded(s.leases[name])
 }
 
 func (e expired) empty() bool { return len(e.leases)+len(e.rights) == 0 }
