@@ -6,7 +6,6 @@ package main
 import (
 	"context"
 	"errors"
-	"github.com/metaparticle-io/metaparticle/agent/install"
 	"log/slog"
 	"path/filepath"
 
@@ -14,6 +13,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/desk"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/agent/install"
 	"github.com/metaparticle-io/metaparticle/agent/standin"
 	"github.com/metaparticle-io/metaparticle/api"
 )
