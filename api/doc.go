@@ -1,20 +1,20 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package api is the contract between two binaries, the webhook and the agent. The webhook
-// turns annotations into a pod with an agent in it; the agent runs in that pod. Both binaries
-// import the package, and the package imports the standard library alone.
+// Package api is the contract between three programs: webhook, agent and shim. The webhook
+// turns annotations into a pod with an agent and shims. All three programs import the package,
+// and the package imports the standard library alone.
 //
 // The contract is data. [Annotations] is the table of all annotations that a person may
 // write. A row describes one annotation, and names the [Kind] of claim that the annotation
 // makes. [Parse] reads a pod's annotations into a [Request] by that table. [RunArgs],
-// [ExecArgs] and [ProbeArgs] are the webhook's arguments for the agent. Each type writes and
+// [ExecArgs] and [ProbeArgs] are the webhook's arguments for agent and shim. Each type writes and
 // parses its arguments by one table. [RecallRunArgs] and [RecallExecArgs] read the arguments
 // back from a pod's spec. Names, paths and exit codes are constants. [Budget] divides a lease
 // duration.
 //
-// Guarantee: each binary reads the arguments that the other binary of the same version
-// wrote. A binary that reads a pod's spec ignores arguments that only another version of
+// Guarantee: agent and shim read the arguments that the webhook of the same version
+// wrote. A program that reads a pod's spec ignores arguments that only another version of
 // Metaparticle knows. A process that is started with such arguments ends with an error.
 //
 // Clock model: none. Durations are values here; no function reads a clock.

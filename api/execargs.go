@@ -48,12 +48,12 @@ func DefaultExecArgs() ExecArgs {
 }
 
 // IsShim reports whether a container's command starts the shim: the first two words are the
-// binary and the role. The policies compare the same two words.
+// shim's program and the role. The policies compare the same two words.
 func IsShim(command []string) bool {
 	return len(command) > 1 && command[0] == AgentBinary && command[1] == ExecRole
 }
 
-// Args returns the words of a container's command that follow the path of the binary. The last
+// Args returns the words of a container's command that follow the path of the program. The last
 // word, "--", separates the shim's arguments from the child's command.
 func (e ExecArgs) Args() []string {
 	return append(append([]string{ExecRole}, execArguments.words(e)...), endOfArgs)

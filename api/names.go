@@ -37,7 +37,7 @@ const (
 // the console.
 const (
 	// AgentContainer is the native sidecar that holds the slots. Before gated containers
-	// start, the agent puts its own binary into the shared volume.
+	// start, the agent copies the program of the shims into the shared volume.
 	AgentContainer = "metaparticle-agent"
 	// TurnContainer is the init container in front of the agent in a pod with the gate "pod".
 	// This container runs at the pod's start, and again whenever all containers of the pod
@@ -71,13 +71,13 @@ const (
 	// LocalSocket is the path of the local API's socket in the agent's container.
 	LocalSocket = LocalMountPath + "/api.sock"
 
-	// ImageBinary is the path of the binary in the agent's own image.
+	// ImageBinary is the path of the agent's program in the agent's image.
 	ImageBinary = "/agent"
 	// AgentBinary is the path of the shim's program in gated containers. In version 0.1.0 the
-	// shim was a role of the agent's binary, hence the name.
+	// shim was a role of the agent's program, hence the name.
 	AgentBinary = MountPath + "/bin/agent"
-	// HookProgram is the name of the agent's own binary beside [AgentBinary]. Only hooks that send
-	// HTTP requests need this binary, so in most pods the file does not exist.
+	// HookProgram is the name of the agent's program beside [AgentBinary]. Only hooks that send
+	// HTTP requests need that program, so in most pods the file does not exist.
 	HookProgram = "hooks"
 	// RunPath is the directory of the agent's sockets, its notes, and the file that the agent
 	// locks by flock.

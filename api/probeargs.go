@@ -32,7 +32,7 @@ type ProbeArgs struct {
 	Socket string
 }
 
-// Args returns the words of a probe's command that follow the path of the binary. If the
+// Args returns the words of a probe's command that follow the path of the program. If the
 // application's own probe has a command, the caller appends "--" and that command.
 func (p ProbeArgs) Args() []string {
 	return append([]string{ProbeRole, p.Probe}, probeArguments.words(p)...)

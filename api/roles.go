@@ -3,7 +3,7 @@
 
 package api
 
-// These constants are the roles of the agent's binary. The first argument of a process names its
+// These constants are the roles of the agent's program. The first argument of a process names its
 // role. The program of the shim has only the roles exec, probe and handle.
 const (
 	// RunRole is the sidecar, which holds the slots.
@@ -31,7 +31,7 @@ const (
 	YieldRole = "yield"
 )
 
-// These constants are the exit codes of the binary that are not an application's own.
+// These constants are the exit codes of agent and shim that are not an application's own.
 const (
 	// ExitUsage ends a role whose arguments are invalid.
 	ExitUsage = 2

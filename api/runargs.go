@@ -58,7 +58,7 @@ type RunArgs struct {
 	ReplacesUnready bool
 	// InitContainers are the gated init containers.
 	InitContainers []string
-	// Install is the path to which the agent copies its binary. If Install is empty, the agent
+	// Install is the path to which the agent copies the program of the shims. If Install is empty, the agent
 	// copies nothing.
 	Install string
 	Gate    Gate
@@ -165,7 +165,7 @@ var runArguments = arguments[RunArgs]{
 		func(r *RunArgs) *bool { return &r.ReplacesUnready }),
 	namesArg("init-containers", "gated init containers, comma-separated",
 		func(r *RunArgs) *[]string { return &r.InitContainers }).written(func(r RunArgs) bool { return len(r.InitContainers) > 0 }),
-	textArg("install", "where the binary is copied to, for gated containers; empty: nowhere",
+	textArg("install", "where the program of the shims is copied to; empty: nowhere",
 		func(r *RunArgs) *string { return &r.Install }).written(func(r RunArgs) bool { return r.Install != "" }),
 	textArg("gate", "what holds the application back: container, pod or readiness",
 		func(r *RunArgs) *Gate { return &r.Gate }, GateContainer, GatePod, GateReadiness).

@@ -20,7 +20,7 @@ import (
 )
 
 var (
-	// ErrFull means that the volume has no room for the binary.
+	// ErrFull means that the volume has no room for the program.
 	ErrFull = errors.New("the shared volume is full")
 	// ErrReadOnly means that the volume is mounted read-only in this container.
 	ErrReadOnly = errors.New("the shared volume is read-only")
@@ -41,13 +41,13 @@ func Dirs(dirs ...string) error {
 func Binary(from, to string) error { return explain(binary(from, to)) }
 
 func binary(from, to string) error {
-	// The directory's mode is not 0777, because only the binary's owner may replace the
-	// binary.
+	// The directory's mode is not 0777, because only the program's owner may replace the
+	// program.
 	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
-		return fmt.Errorf("install the agent: %w", err)
+		return fmt.Errorf("install program: %w", err)
 	}
 	if err := alone(filepath.Dir(to), func() error { return copyOver(from, to) }); err != nil {
-		return fmt.Errorf("install the agent: %w", err)
+		return fmt.Errorf("install program: %w", err)
 	}
 	return nil
 }

@@ -100,7 +100,7 @@ func TestInstallErrorExplainsFullOrReadOnlyVolume(t *testing.T) {
 	for cause, want := range map[unix.Errno]error{
 		unix.ENOSPC: ErrFull, unix.EDQUOT: ErrFull, unix.EROFS: ErrReadOnly,
 	} {
-		err := explain(fmt.Errorf("install the agent: %w", &os.PathError{Op: "write", Path: "x", Err: cause}))
+		err := explain(fmt.Errorf("install program: %w", &os.PathError{Op: "write", Path: "x", Err: cause}))
 		assert.ErrorIs(t, err, want)
 		assert.ErrorIs(t, err, cause)
 	}

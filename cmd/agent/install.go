@@ -56,8 +56,8 @@ func prepare(runDir, binary string) error {
 	if _, absent := os.Stat(binary); absent != nil {
 		return err
 	}
-	// The binary in the volume works, even if the agent has another version. If the agent ended
+	// The program in the volume works, even if the agent has another version. If the agent ended
 	// here, the agent would give up a slot.
-	fmt.Fprintf(os.Stderr, "metaparticle: goes on with the binary that is there: %v\n", err)
+	fmt.Fprintf(os.Stderr, "metaparticle: goes on with the program that is there: %v\n", err)
 	return nil
 }

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command agent is the binary that the webhook puts into a pod. Its first argument is a
+// Command agent is the program that the webhook puts into a pod. Its first argument is a
 // role:
 //
 //   - run holds the slots, in the sidecar.

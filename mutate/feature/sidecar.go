@@ -143,8 +143,8 @@ func (s sidecar) agent() corev1.Container {
 // container before the hook has ended. An init container could do the same work, but the kubelet
 // takes a second to notice the end of an init container.
 //
-// With shims, the hook copies the agent's binary into the shared volume, for the gated
-// containers. With the local API, the hook ends once that API serves.
+// With shims, the hook copies the program of the shims into the shared volume. With the local API,
+// the hook ends once that API serves.
 func (s sidecar) hook() *corev1.Lifecycle {
 	command := []string{api.ImageBinary, api.InstallRole}
 	switch {

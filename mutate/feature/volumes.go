@@ -16,7 +16,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// volumeSize bounds the shared volume, which contains the agent's binary, sockets and notes.
+// volumeSize bounds the shared volume, which contains the program of the shims, sockets and notes.
 var volumeSize = resource.MustParse("64Mi")
 
 // tokenSeconds is the lifetime that Kubernetes' own volumes request for a service account
@@ -42,7 +42,7 @@ func judgeMounts(p *Pod, at place) reason.Refusals {
 }
 
 // patchVolumes adds the volumes of the gate, and mounts the shared volume where a shim
-// needs the agent's binary.
+// needs its program.
 func patchVolumes(p *Pod, d *patch.Document) {
 	for _, at := range p.places() {
 		d.Ensure("name", sharedMount(true), at.path("volumeMounts")...)
