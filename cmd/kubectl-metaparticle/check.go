@@ -21,13 +21,13 @@ import (
 	"github.com/metaparticle-io/metaparticle/cmd/kubectl-metaparticle/check"
 )
 
-const checkUsage = `Judges an installation, or with --before a cluster in which Metaparticle is to be
-installed. It changes nothing: it reads objects, and sends dry runs. Each line
-says what to do. With --image the webhook also reads an image's command, as for
-a pod without a command.
+const checkUsage = `Judges an installation, or with --before a cluster before an installation. The
+command only reads objects and sends dry runs, so the cluster stays as it is. Each
+line says what to do. With --image, the webhook also reads the image's command, as
+the webhook does for a pod without a command.
 
-Exit codes: 0 nothing failed, though there may be warnings; 1 a check failed;
-2 the API server did not answer.
+Exit codes: 0 no check failed, but some may have warned; 1 a check failed;
+2 error.
 
   kubectl metaparticle check [--before] [--image IMAGE] [-o json|yaml]
 `

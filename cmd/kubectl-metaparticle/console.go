@@ -21,11 +21,10 @@ import (
 
 const consoleUsage = `Shows all slots in the browser, live: holders, standbys and why they wait,
 handovers and their causes. The page comes through a port-forward to a pod of the
-console, on which the API server decides. It needs these rights in the namespace
-metaparticle-system: get, list and watch pods; get and create pods/portforward.
-Ctrl-C ends it.
+console. You need these rights in the namespace metaparticle-system: get, list and
+watch pods; get and create pods/portforward. Ctrl-C ends the command.
 
-Whoever can connect to the loopback of this computer sees the page meanwhile.
+Until then, every process that can connect to this computer's loopback sees the page.
 
   kubectl metaparticle console [--port PORT]
 `

@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-const explainUsage = `Says why a pod or workload is, or is not, gated, and who holds its slots.
-It only reads. KIND is pod, deployment, statefulset, daemonset, replicaset, job
-or cronjob, or kubectl's short name of it.
+const explainUsage = `Tells why a pod or workload is gated or not, and which pods hold its slots. The
+command only reads. KIND is pod, deployment, statefulset, daemonset, replicaset,
+job or cronjob, or kubectl's short name of the kind.
 
   kubectl metaparticle explain [-n NAMESPACE] KIND/NAME
 `

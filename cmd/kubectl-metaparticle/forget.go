@@ -20,17 +20,17 @@ import (
 )
 
 const forgetUsage = `Forgets that the work of a key has succeeded. A new pod that claims the key does
-the work again. A pod that exists already does not: make new pods with kubectl
-rollout restart, or a new Job.
+the work again, but a pod that already exists does not. To make new pods, run
+kubectl rollout restart, or create a new Job.
 
-Exit codes: 0 forgotten; 1 refused, nothing is written; 2 error.
+Exit codes: 0 forgotten; 1 refused, and nothing is written; 2 error.
 
-SLOT is once/NAME, or KIND/NAME of a workload with metaparticle.io/once: "true", as
-deployment/web. For all shards of a Job, SLOT is shards/job.NAME, and KEY is the UID of
+SLOT is once/NAME, or KIND/NAME of a workload with metaparticle.io/once: "true", such
+as deployment/web. For all shards of a Job, SLOT is shards/job.NAME, and KEY is the UID of
 the Job.
 
-With barrier/NAME.UID.0, the Lease with the record of an open barrier, later pods of that Job wait
-at the barrier again.
+The Lease barrier/NAME.UID.0 records that the barrier of a Job is open. If the command
+forgets that record, later pods of the Job wait at the barrier again.
 
   kubectl metaparticle forget [-n NAMESPACE] SLOT KEY
   kubectl metaparticle forget [-n NAMESPACE] barrier/NAME.UID.0

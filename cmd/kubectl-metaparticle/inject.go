@@ -30,11 +30,11 @@ import (
 // webhook's 2.5 s, because no pod waits for the answer.
 const registryTimeout = 10 * time.Second
 
-const injectUsage = `Shows what the webhook would make of a manifest. A workload gets its annotations
-carried to its pod template, a bare pod its gate; all else passes unchanged.
-Whether pods of each workload would get in is always judged, and said on stderr.
+const injectUsage = `Shows the webhook's changes to a manifest. The webhook carries the annotations of
+a workload to its pod template, and gates a bare pod. All other objects stay as
+they are. On stderr, the command tells which pods the webhook would refuse.
 
-Exit code: 0, or 1 if a pod would be refused, or 2 for an error.
+Exit codes: 0 done; 1 the webhook would refuse a pod; 2 error.
 
   kubectl metaparticle inject -f FILE|- [flags]
 `
@@ -72,10 +72,10 @@ func injectCommand(ctx context.Context, args []string, std stdio) (int, error) {
 		return nil
 	})
 	flags.StringVar(&i.output, "o", "yaml", "yaml, or diff against the input")
-	flags.BoolVar(&i.pods, "pods", false, "show also what a pod of each workload would look like")
+	flags.BoolVar(&i.pods, "pods", false, "show also a gated pod of each workload")
 	flags.StringVar(&i.agentImage, "agent-image", "metaparticle-agent", "image of the agent")
-	flags.BoolVar(&noRegistry, "offline", false, "ask no registry what an image runs; a container without a command is then refused")
-	flags.IntVar(&i.kubernetes, "kubernetes", feature.RestartsAll, "minor version of Kubernetes 1 that the manifest is for")
+	flags.BoolVar(&noRegistry, "offline", false, "read no image from a registry; a container without a command is then refused")
+	flags.IntVar(&i.kubernetes, "kubernetes", feature.RestartsAll, "minor version of the cluster's Kubernetes, such as 37 for 1.37")
 	flags.Func("plain-http-registry", "host[:port] of a registry without TLS; may be repeated", func(value string) error {
 		plainHTTP = append(plainHTTP, value)
 		return nil

@@ -6,10 +6,11 @@
 // "explain" shows why a pod or workload of a cluster is, or is not, gated. Both
 // commands run the webhook's own code, so that their messages are the webhook's.
 //
-// The command "status" shows slots. The commands "yield", "pause", "resume" and "forget" write
-// annotations on the Leases of slots, which agents watch. If a command refuses, the command writes
-// nothing. The command "check" judges an installation. The commands measure durations by the clock
-// of this computer. Times in "status" come from the clocks of the cluster's nodes.
+// The commands "status" and "console" show slots. The commands "yield", "pause", "resume", "forget"
+// and "recover" write annotations on the Leases of slots, which agents watch. If a command refuses,
+// the command writes nothing. The command "check" judges an installation. The commands measure
+// durations by the clock of this computer. Times in "status" come from the clocks of the cluster's
+// nodes.
 //
 // A cluster may change a pod in ways that the command "inject" cannot know. A manifest does
 // not contain the cluster's defaults, LimitRanges, namespace labels and other webhooks.
@@ -39,19 +40,24 @@ var usage = `Usage:
   kubectl metaparticle check [--before] [--image IMAGE] [-o json|yaml]
   kubectl metaparticle version
 
-inject shows what the webhook would make of a manifest; explain says why a pod
-or workload of the cluster is, or is not, gated. status shows slots with their
-holders and standbys. yield hands a slot over; pause lets no pod acquire it,
-until resume. forget lets the work of a key run again. console shows all slots
-in the browser. recover makes fencing tokens grow again after a restore. check
-judges an installation, or the cluster before it. -h after each says more.
+inject   shows the webhook's changes to a manifest
+explain  tells why a pod or workload is gated or not
+status   shows slots with their holders and standbys
+yield    hands a slot over to another pod
+pause    keeps pods from acquiring a slot
+resume   ends a pause
+forget   lets pods do the work of a key again
+console  shows all slots in the browser
+recover  makes fencing tokens grow again after a restore of etcd
+check    judges an installation, or a cluster before an installation
+Each command has more help: kubectl metaparticle COMMAND -h
 
-SLOTS are those of KIND/NAME, as deployment/biller or pod/biller-0, or of
+SLOTS names a workload or a pod, such as deployment/biller or pod/biller-0, or
 barrier/NAME, ` + shared() + `.
 
-Exit codes: 0 done; 1 refused, or for status: a claimed slot has no holder that
-serves or starts, and is not paused; 2 the command could not answer; 3 the
-request was written, and has not come true in time.
+Exit codes: 0 done; 1 refused, or of status: a claimed slot is not paused, and
+has no holder that serves or starts; 2 error; 3 the command has written the
+request, but the wanted state did not follow in time.
 `
 
 func main() {

@@ -19,20 +19,20 @@ import (
 	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
-var pauseUsage = `Lets no pod acquire a slot, until resume. The holder goes on. But an
-application that ends is not started again, by any pod. With --stop the holder
-drains with its pod's grace, and releases; the command waits for that.
-SLOTS is KIND/NAME, as deployment/biller, pod/biller-0, or one of
+var pauseUsage = `Keeps pods from acquiring a slot until a resume. The holder continues. If its
+application ends, no pod starts the application again. With --stop the holder
+drains with its pod's grace, and releases. The command waits for that release.
+SLOTS is KIND/NAME, such as deployment/biller or pod/biller-0, or one of
 ` + shared() + `.
-Each of several slots is paused.
+If SLOTS names several slots, the command pauses all of them.
 
-Exit codes: 0 paused; 1 refused, nothing is written; 2 error; 3 paused, but a
+Exit codes: 0 paused; 1 refused, and nothing is written; 2 error; 3 paused, but a
 pod still holds.
 
   kubectl metaparticle pause [-n NAMESPACE] [--stop] [--timeout D] SLOTS
 `
 
-const resumeUsage = `Ends a pause: a standby takes the slot if nobody holds it.
+const resumeUsage = `Ends a pause. If no pod holds the slot, a standby acquires the slot.
 
 Exit codes: 0 resumed; 1 refused; 2 error.
 

@@ -9,27 +9,30 @@ import (
 	"time"
 )
 
-const recoverUsage = `Makes fencing tokens grow again after etcd was restored without --bump-revision, or
-Leases were restored into another cluster. A token is the API server's revision after
+const recoverUsage = `Makes fencing tokens grow again after a restore of etcd without --bump-revision, or
+after a restore of Leases into another cluster. A token is the API server's revision after
 a write. So the command pauses all slots, and writes until the revision is above
 the floor. Then each holder with a token up to the floor yields, and the pauses end.
 
---floor is the greatest revision that the lost API server can have had. docs/disaster.md
-says where to read it. A greater token in a Lease or Variable counts, too, if it is above the
-revision. After a restore of etcd there is none, because Leases go back with the revision.
-Each pod can write any token into its own Lease. So the command names the Lease whose
-token is the floor. It refuses a token far above --floor: name that token as --floor, or
-leave the token out by --ignore, if no storage can have seen it.
+The value of --floor is the greatest revision that the lost API server can have had.
+The page docs/disaster.md tells where to read that revision. If the token of a Lease or
+Variable is greater than both --floor and the present revision, that token is the floor.
+After a restore of etcd no such token exists, because Leases go back with the revision.
+Each pod can write any token into its own Lease. So the command prints the Lease whose
+token is the floor. The command refuses a token far above --floor: use that token as
+--floor. If no storage can have seen the token, leave its Lease or Variable out by --ignore.
 
-While the command writes, no slot can be acquired, so no standby takes over. A Lease that
-the API server lets nobody change is named, and the others go on. After other errors, as of
-a connection, the command tries again for 25 s, and ends with exit code 2. The pauses stay.
+While the command writes, no pod can acquire a slot, so no standby takes over. If the API
+server refuses the change of a Lease, the command prints that Lease, and continues with
+the others. After other errors, such as those of a connection, the command tries again for
+25 s. Then the command ends with exit code 2, and the pauses stay.
 
-First wait for the longest lease duration without an API server, as docs/disaster.md says.
-The command does not replace that wait. Repeat the command if it was interrupted.
+Before this command, wait for the longest lease duration without an API server, as
+docs/disaster.md describes. The command does not replace that wait. If the command was
+interrupted, run the command again.
 
-Exit codes: 0 all holders have tokens above the floor; 1 refused, nothing is written;
-2 error; 3 a holder has not yielded in time, and is named.
+Exit codes: 0 all holders have tokens above the floor; 1 refused, and nothing is written;
+2 error; 3 a holder has not yielded in time, and the command prints that holder.
 
   kubectl metaparticle recover [--floor N] [--ignore NAMESPACE[/NAME]] [--dry-run] [--timeout D]
 `

@@ -23,18 +23,20 @@ import (
 	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
-const statusUsage = `Shows slots: the holder, since when, its token, when it renewed, since when its
-application serves, pauses, the standbys and why they stand by, and the last
-handovers. It only reads. Without SLOTS it shows all of the namespace.
+const statusUsage = `Shows slots. For each slot, the command shows the holder and its token, the times
+of the acquisition and of the last renewal, and the time since which the
+application serves. The command also shows pauses, standbys with the reasons why
+they wait, and the last handovers. Without SLOTS, the command shows all slots of
+the namespace. The command only reads.
 
-Times are those that the pods' machines wrote. A handover's duration is that
-between the Events of release and acquisition, in whole seconds; without such
-Events there is none. -w goes on, and shows each slot that changes; a renewal
-is no change.
+The times come from the clocks of the pods' nodes. The duration of a handover is
+the time between the Events of release and acquisition, in whole seconds. Without
+these Events the command shows no duration. With -w the command continues, and
+shows each slot that changes. A renewal does not count as a change.
 
-Exit codes: 0 each claimed slot has a holder that serves or starts (of a once
-claim: a holder), or is paused; 1 one has none; 2 error. A holder counts as
-starting for a third of the lease duration, while it renews.
+Exit codes: 0 each claimed slot is paused, or has a holder that serves or starts
+(for a once claim, any holder); 1 a claimed slot has no such holder; 2 error. A
+holder that renews counts as starting for a third of the lease duration.
 
   kubectl metaparticle status [-n NAMESPACE|-A] [-w] [-o json|yaml] [SLOTS]
 `
@@ -45,8 +47,8 @@ func statusCommand(ctx context.Context, args []string, std stdio) (int, error) {
 	var all bool
 	flags.BoolVar(&all, "A", false, "all namespaces")
 	flags.BoolVar(&all, "all-namespaces", false, "all namespaces")
-	flags.BoolVar(&v.watch, "w", false, "go on, and show what changes")
-	flags.BoolVar(&v.watch, "watch", false, "go on, and show what changes")
+	flags.BoolVar(&v.watch, "w", false, "continue, and show each slot that changes")
+	flags.BoolVar(&v.watch, "watch", false, "continue, and show each slot that changes")
 	flags.StringVar(&v.output, "o", "", "json or yaml; default: text for people")
 	rest, err := parse(flags, args)
 	switch {

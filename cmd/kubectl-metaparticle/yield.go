@@ -23,16 +23,16 @@ import (
 )
 
 var yieldUsage = `Hands a slot over: the holder drains with its pod's grace, and releases. The
-command waits until another pod holds, and says which, and how long it took.
-SLOTS is KIND/NAME, as deployment/biller, pod/biller-0, or one of
+command waits until another pod holds, and prints that pod and the duration.
+SLOTS is KIND/NAME, such as deployment/biller or pod/biller-0, or one of
 ` + shared() + `.
-A start lock is not handed over. If several pods hold, name one of them as pod/NAME.
+The command refuses a start lock. If several pods hold, name one of them as pod/NAME.
 
-Exit codes: 0 another pod holds; 1 refused, nothing is written; 2 error;
-3 written, but in time nobody holds, or a pod other than POD.
+Exit codes: 0 another pod holds; 1 refused, and nothing is written; 2 error;
+3 the request is written, but in time no pod, or a pod other than POD, holds.
 
-In a rollout that stalls, pods of the new version take no slot that is free for
-all. --to POD begins the turn of such a pod.
+In a rollout that stalls, pods of the new version do not acquire a slot that all
+pods may acquire. With --to POD, the turn of such a pod begins.
 
   kubectl metaparticle yield [-n NAMESPACE] [--to POD] [--timeout D] SLOTS
 `
