@@ -62,7 +62,7 @@ var All = []Explanation{
 	},
 	{
 		Reason:  MountTaken,
-		Meaning: "A gated container mounts something at /metaparticle, where the gate's binary goes.",
+		Meaning: "A gated container mounts something at /metaparticle, the path of the gate's shared volume.",
 		Do:      "mount it elsewhere",
 	},
 	{
