@@ -26,9 +26,9 @@ import (
 type deletion struct {
 	// known reports that the pod is being deleted.
 	known bool
-	// asked is the last hold during which the API server answered whether the pod is being
+	// answered is the last hold during which the API server answered whether the pod is being
 	// deleted.
-	asked string
+	answered string
 	// seen is the last hold during which the API server's first answer was that the pod is
 	// being deleted.
 	seen string
@@ -69,13 +69,13 @@ func (d *deletion) expect(slot, hold string, now time.Duration) bool {
 
 // note stores the answer of the API server: whether the pod is being deleted. If the argument
 // "hold" is empty, note sets only the field "known". Otherwise the argument names the hold
-// during which the agent asked. Only the first answer for that hold can set the field "seen".
+// during which the agent sent the request. Only the first answer for that hold can set the field "seen".
 func (d *deletion) note(hold string, deleted bool) {
 	d.known = d.known || deleted
-	if hold == "" || hold == d.asked {
+	if hold == "" || hold == d.answered {
 		return
 	}
-	d.asked = hold
+	d.answered = hold
 	if deleted {
 		d.seen = hold
 	}

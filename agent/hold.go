@@ -62,7 +62,7 @@ func newHold(u *unit, l *loop, s claim.State) *hold {
 		h.leaving.id += "." + strconv.FormatInt(l.now.Milliseconds(), 10)
 		h.serving = s.Serving
 		h.served = !h.serving.IsZero()
-		u.deletion.asked = h.id // the earlier agent process has checked whether the pod is being deleted
+		u.deletion.answered = h.id // the earlier agent process has checked whether the pod is being deleted
 	}
 	h.rollout = holdRollout{rollout: u.rollout, facts: turn.Hold{
 		ID: h.id, Since: h.since, Resumed: h.resumed, Rollout: slotOf(h.record()).Rollout,
@@ -164,7 +164,7 @@ func pauseOf(s claim.State) string { return show.PauseOf(s.Paused.Slot, s.Paused
 // and the second result is the instant of the next decision.
 func (h *hold) ends(s claim.State) (ending, time.Duration) {
 	u, now, drain := h.unit, h.loop.now, h.unit.self.Budget.Drain
-	wake, asked := s.DrainAt, h.leaving.due(h.wish(s))
+	wake, wished := s.DrainAt, h.leaving.due(h.wish(s))
 	switch {
 	case s.Taken:
 		// The child gets no grace, because another pod may run now.
@@ -185,7 +185,7 @@ func (h *hold) ends(s claim.State) (ending, time.Duration) {
 		return ending{reason: show.ReasonSucceeded, grace: drain}, 0
 	case u.failedKey(h.id) != "":
 		return ending{reason: show.ReasonEnded, grace: drain}, 0
-	case u.shims.Succeeded(h.id) && u.stays() && asked.reason == "":
+	case u.shims.Succeeded(h.id) && u.stays() && wished.reason == "":
 		startsBy := h.gap + startsWithin
 		if now >= startsBy {
 			return ending{reason: show.ReasonNotStarted, grace: drain}, 0
@@ -193,8 +193,8 @@ func (h *hold) ends(s claim.State) (ending, time.Duration) {
 		wake = min(wake, startsBy)
 	case !u.shims.Outstanding(h.id) && (!u.stays() || len(grants{h}.grantable()) == 0):
 		return ending{reason: show.ReasonEnded, grace: drain}, 0
-	case asked.reason != "":
-		return asked, 0
+	case wished.reason != "":
+		return wished, 0
 	}
 	return ending{}, wake
 }

@@ -37,9 +37,9 @@ type leaving struct {
 	// "known" and "deleted", as in [leave.Facts].
 	signalled, ends time.Duration
 	known, deleted  bool
-	// asked is the instant of the last read of the pod. A shim may report stop signals again
+	// lastRead is the instant of the last read of the pod. A shim may report stop signals again
 	// and again, so the agent reads again only after Budget.Retry.
-	asked time.Duration
+	lastRead time.Duration
 }
 
 // endpointDelay returns the time that a holder takes to leave its Services; zero for a pod
@@ -91,13 +91,13 @@ func (l *leaving) next(ctx context.Context, s claim.State, wish ending, serves b
 	u, now := l.unit, l.loop.now
 	cause, successor, turn := wish.cause(), wish.successor, wish.turn
 	signalled, preStop := l.reported()
-	askAt := instant.Never
+	readAt := instant.Never
 	if signalled && l.signalled == 0 {
-		askAt = l.asked + u.self.Budget.Retry
+		readAt = l.lastRead + u.self.Budget.Retry
 	}
-	if now >= askAt {
-		l.signalled, l.asked, askAt = now, now, instant.Never
-		l.askDeletion(ctx)
+	if now >= readAt {
+		l.signalled, l.lastRead, readAt = now, now, instant.Never
+		l.readDeletion(ctx)
 	}
 	if signalled && !l.restarts() {
 		cause = leave.Deletion
@@ -119,7 +119,7 @@ func (l *leaving) next(ctx context.Context, s claim.State, wish ending, serves b
 		l.turn = turn
 		u.config.Log.Info("leaving the Services", "hold", l.hold, "successor", l.Successor)
 	}
-	return min(l.Wake, askAt)
+	return min(l.Wake, readAt)
 }
 
 // reported reports whether the kubelet has signalled a shim of the hold, and whether a shim
@@ -140,12 +140,12 @@ func (l *leaving) offers() []api.Offer {
 	return slices.DeleteFunc(slices.Clone(l.unit.rollout.asks.offersTo(l.id)), own)
 }
 
-// askDeletion reads the pod until the API server answers. The answer states whether the pod is
+// readDeletion reads the pod until the API server answers. The answer states whether the pod is
 // being deleted, and how much of its grace is left. The stop signal alone does not prove a
 // deletion, because the kubelet also stops a container that fails its liveness probe.
-func (l *leaving) askDeletion(ctx context.Context) {
+func (l *leaving) readDeletion(ctx context.Context) {
 	l.loop.group.Go(func() {
-		l.loop.askGrace(ctx, func(sent time.Duration, pod kube.Pod) {
+		l.loop.readGrace(ctx, func(sent time.Duration, pod kube.Pod) {
 			l.known, l.deleted, l.ends = true, pod.Deleted, sent+pod.GraceLeft
 			l.unit.deletion.note("", pod.Deleted)
 		})

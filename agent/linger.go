@@ -66,11 +66,11 @@ func emptiedAt(views []claim.View) time.Duration {
 	return at
 }
 
-// follow starts two goroutines. The first goroutine asks the API server for the end of the pod's
-// grace. The second goroutine waits until the last forwarded connection has ended.
+// follow starts two goroutines. The first goroutine reads the pod for the end of the pod's grace.
+// The second goroutine waits until the last forwarded connection has ended.
 func (l *loop) follow(ctx context.Context, left <-chan struct{}) {
-	asking, cancel := context.WithCancel(ctx)
-	l.group.Go(func() { l.askGrace(asking, l.learn) })
+	reading, cancel := context.WithCancel(ctx)
+	l.group.Go(func() { l.readGrace(reading, l.learn) })
 	l.group.Go(func() {
 		defer cancel()
 		select {
@@ -81,11 +81,11 @@ func (l *loop) follow(ctx context.Context, left <-chan struct{}) {
 	})
 }
 
-// askGrace reads the pod until the API server answers. The loop then calls learn with the answer,
+// readGrace reads the pod until the API server answers. The loop then calls learn with the answer,
 // which states how much of a deleted pod's grace is left. Without the answer the agent knows only
 // the grace of the pod's spec. A deletion may shorten that grace, and the other containers of the
 // pod use a part of it before the kubelet signals the agent.
-func (l *loop) askGrace(ctx context.Context, learn func(sent time.Duration, pod kube.Pod)) {
+func (l *loop) readGrace(ctx context.Context, learn func(sent time.Duration, pod kube.Pod)) {
 	c, budget := l.unit.config, l.unit.self.Budget
 	for misses := 0; ctx.Err() == nil; misses++ {
 		sent := c.Clock()

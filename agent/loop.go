@@ -60,19 +60,19 @@ func (l *loop) act(ctx context.Context, f claim.Facts) (wake time.Duration) {
 }
 
 // appear writes the pod's status, unless d.Keep reports that the status stays as it is. If the
-// status depends on whether the holder's pod answers connections, appear also tests that pod. The
+// status depends on whether the holder's pod answers connections, appear also checks that pod. The
 // result is the instant of the next decision.
 func (l *loop) appear(ctx context.Context, d show.Decision) (wake time.Duration) {
 	if !d.Keep {
 		l.unit.status.Show(d.Appearance)
 	}
 	if d.Check != "" {
-		l.group.Go(func() { l.askHolder(ctx, d.Check) })
+		l.group.Go(func() { l.checkHolder(ctx, d.Check) })
 	}
 	return d.Wake
 }
 
-func (l *loop) askHolder(ctx context.Context, address string) {
+func (l *loop) checkHolder(ctx context.Context, address string) {
 	bounded, cancel := context.WithTimeout(ctx, l.unit.self.Budget.RequestTimeout)
 	defer cancel()
 	err := l.config.Forwarder.Reachable(bounded, address)

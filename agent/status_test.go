@@ -25,7 +25,7 @@ func (l *link) status(w *world) *show.Status { return statusBy(w, l) }
 func statusBy(w *world, a API) *show.Status {
 	c := Config{API: a, PodName: "a", Wall: time.Now, Idle: func() {}, Log: slog.New(slog.DiscardHandler)}
 	shown := showConfig(c, api.Budget{RequestTimeout: time.Second}, rand.New(rand.NewPCG(1, 1)))
-	shown.Asked = func(context.Context, string, bool) {}
+	shown.Answered = func(context.Context, string, bool) {}
 	s := show.NewStatus(shown)
 	go s.Run(w.t.Context())
 	return s

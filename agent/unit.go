@@ -70,7 +70,7 @@ func newUnit(c Config, b api.Budget, p posts) *unit {
 		toGate(ctx, ready)
 		p.post(ctx, func(time.Duration) { u.stored = stored{known: true, ready: ready} })
 	}
-	shown.Asked = func(ctx context.Context, hold string, deleted bool) {
+	shown.Answered = func(ctx context.Context, hold string, deleted bool) {
 		p.post(ctx, func(time.Duration) { u.deletion.note(hold, deleted) })
 	}
 	u.status, u.events = show.NewStatus(shown), show.NewEvents(shown)

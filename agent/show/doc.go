@@ -58,10 +58,10 @@ type Config struct {
 	StartsWithin time.Duration
 	// Stored is called by Status with each readiness that the API server has stored.
 	Stored func(ctx context.Context, ready bool)
-	// Asked is called by Status after each answer about the pod. The argument "hold" is the
+	// Answered is called by Status after each answer about the pod. The argument "hold" is the
 	// pod's hold when the request was sent; empty for none. The argument "deleted" reports that
 	// the pod is being deleted.
-	Asked func(ctx context.Context, hold string, deleted bool)
+	Answered func(ctx context.Context, hold string, deleted bool)
 	// Idle is called after each write of the pod's status or Events, when a burst of the
 	// agent's requests is usually over. The function may do postponed work, such as a garbage
 	// collection.

@@ -30,10 +30,10 @@ const (
 // answers makes no further checks.
 type target struct {
 	address string
-	// due reports that the agent must check the pod, from the instant askAt on. The field
-	// "asking" reports that a check is under way.
-	due, asking bool
-	askAt       time.Duration
+	// due reports that the agent must check the pod, from the instant checkAt on. The field
+	// "checking" reports that a check is under way.
+	due, checking bool
+	checkAt       time.Duration
 	// err is the error of the last check; nil after an answer. The field "answered" reports
 	// that the pod has answered a check. The field "since" is the instant of the first answer
 	// after the last error.
@@ -81,16 +81,16 @@ func (t *target) reaches() (ready, known bool) {
 	return t.err == nil || !t.lost, t.err != nil || t.answered
 }
 
-// ask returns the address of the holder's pod if the caller must check that pod now. If not, the
+// check returns the address of the holder's pod if the caller must check that pod now. If not, the
 // second result is the instant of the next check; [instant.Never] for none.
-func (t *target) ask(now time.Duration) (address string, at time.Duration) {
+func (t *target) check(now time.Duration) (address string, at time.Duration) {
 	switch {
-	case !t.due || t.asking:
+	case !t.due || t.checking:
 		return "", instant.Never
-	case now < t.askAt:
-		return "", t.askAt
+	case now < t.checkAt:
+		return "", t.checkAt
 	}
-	t.asking = true
+	t.checking = true
 	return t.address, instant.Never
 }
 
@@ -105,6 +105,6 @@ func (t *target) note(now time.Duration, err error, jitter func(time.Duration) t
 	case t.err != nil || !t.answered:
 		t.answered, t.since, t.expiry, t.renewed, t.lost = true, now, 0, false, false
 	}
-	t.asking, t.due, t.err = false, err != nil, err
-	t.askAt = now + jitter(min(shortestPause<<min(t.misses, 10), longestPause))
+	t.checking, t.due, t.err = false, err != nil, err
+	t.checkAt = now + jitter(min(shortestPause<<min(t.misses, 10), longestPause))
 }

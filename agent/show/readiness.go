@@ -343,8 +343,8 @@ func (r *Readiness) reach(now time.Duration, h holders, ready Decision) Decision
 	case !well:
 		ready = decision(false, ReadyUnreachable, h.message()+", and does not answer: "+r.target.err.Error())
 	}
-	ask, at := r.target.ask(now)
-	ready.Check = ask
+	check, at := r.target.check(now)
+	ready.Check = check
 	return ready.noLaterThan(at)
 }
 

@@ -149,7 +149,7 @@ func (s *Status) write(ctx context.Context, want Appearance, since time.Time, ch
 	if err != nil {
 		return err
 	}
-	s.config.Asked(ctx, want.Hold, pod.Deleted)
+	s.config.Answered(ctx, want.Hold, pod.Deleted)
 	return s.replace(ctx, want, since, changed, pod)
 }
 
@@ -168,7 +168,7 @@ func (s *Status) replace(ctx context.Context, want Appearance, since time.Time, 
 	if !changed {
 		s.last = stored
 	} // otherwise the kubelet soon writes the pod's condition Ready, which depends on this readiness
-	s.config.Asked(ctx, want.Hold, stored.Deleted)
+	s.config.Answered(ctx, want.Hold, stored.Deleted)
 	if stored.ResourceVersion == pod.ResourceVersion {
 		return kube.ErrUnchanged
 	}
