@@ -22,12 +22,12 @@ const (
 // needs the Leases of all shards, one after the other.
 type judge struct {
 	condition api.Condition
-	first     sight
+	first     firstSeen
 	shards    shards
 }
 
-// sight is the first state that the wait saw of one hold. The zero value means no hold.
-type sight struct {
+// firstSeen is the first state that the wait saw of one hold. The zero value means no hold.
+type firstSeen struct {
 	uid, holder, hold string
 	acquired          time.Time
 	version           string
@@ -41,7 +41,7 @@ func (j *judge) see(l *kube.Lease) string {
 	case j.condition.Sharded():
 		return j.shards.see(j.condition, l)
 	case l == nil:
-		j.first = sight{}
+		j.first = firstSeen{}
 		return noLease
 	case j.condition.Opened > 0:
 		return notOpen(l, j.condition.Opened)
@@ -61,7 +61,7 @@ func (j *judge) see(l *kube.Lease) string {
 // lives reports whether the state shows a renewal since an earlier state of the same hold. If the
 // state shows another hold, lives stores the state for the comparison with later states.
 func (j *judge) lives(l *kube.Lease) bool {
-	next := sight{
+	next := firstSeen{
 		uid: l.UID, holder: l.Holder, hold: l.Annotations[api.HoldAnnotation], acquired: l.AcquireTime,
 		version: l.ResourceVersion, renewed: l.RenewTime,
 	}

@@ -40,7 +40,7 @@ const fewLooks = 4
 // New returns a claim for an agent process that begins now, and has seen no Lease yet.
 func New(c Config, now time.Duration) *Claim {
 	// In one burst, the claim may look at each slot twice. Each look takes a read and a watch.
-	shared := &terms{Config: c, looks: sight{pace: pace{more: 4 * time.Duration(len(c.Slots))}}}
+	shared := &terms{Config: c, looks: lookBound{pace: pace{more: 4 * time.Duration(len(c.Slots))}}}
 	if c.First && c.Any && len(c.Slots) > fewLooks {
 		shared.width, shared.from = fewLooks, int(c.Random.Uint64()%uint64(len(c.Slots))) //nolint:gosec // less than len(c.Slots)
 	}

@@ -162,9 +162,9 @@ func (n need) writing() slots {
 	return n.slots
 }
 
-// inSight returns the slots at which a standby looks. A reader looks only at the intent and at
+// inView returns the slots at which a standby looks. A reader looks only at the intent and at
 // the next slots, as many as the size of its claim.
-func (n need) inSight(f Facts) slots {
+func (n need) inView(f Facts) slots {
 	if n.Readers > 0 && !f.Writes {
 		return n.slots[:1+n.Readers]
 	}
@@ -174,7 +174,7 @@ func (n need) inSight(f Facts) slots {
 	return slices.Concat(n.slots, n.slots)[n.from : n.from+n.width]
 }
 
-// widen doubles the number of slots in sight, until at least one of these slots is perhaps free. So
+// widen doubles the number of slots in view, until at least one of these slots is perhaps free. So
 // pods that start together find free slots with few looks. In the end, a standby sees all slots.
 func (n need) widen(p *plan) {
 	perhaps := func(s *slot) bool {
@@ -182,7 +182,7 @@ func (n need) widen(p *plan) {
 		at, sees := s.freeAt(p.facts, &s.view)
 		return !s.look.failed && (!looked(s) || len(s.writing) > 0 || p.now >= choosable(s, p, at, sees))
 	}
-	for n.width > 0 && n.width < len(n.slots) && !slices.ContainsFunc(n.inSight(p.facts), perhaps) {
+	for n.width > 0 && n.width < len(n.slots) && !slices.ContainsFunc(n.inView(p.facts), perhaps) {
 		n.width *= 2
 	}
 }

@@ -157,7 +157,7 @@ func TestWriterReadsSlotAgainIfWatchIsSilent(t *testing.T) {
 	for at := 36 * time.Second; at < 46*time.Second; at += time.Second {
 		renewStored(t, c, at, nil)
 	}
-	assert.Nil(t, c.need.slots[0].held, "a reader out of sight is not waited for")
+	assert.Nil(t, c.need.slots[0].held, "a reader out of view is not waited for")
 }
 
 // renewStored lets the claim of a writer decide, and answers its renewals with success. If the

@@ -21,7 +21,7 @@ type terms struct {
 	known map[string]bool
 	// looks bounds the looks at all slots together. The bound applies only to a claim that
 	// needs any one of its slots.
-	looks sight
+	looks lookBound
 	// spread bounds the random delays before acquiring writes, for all slots together.
 	spread spread
 	// width is the number of slots at which a standby looks; zero for all slots. The field "from"

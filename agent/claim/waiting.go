@@ -36,9 +36,9 @@ func (c *Claim) wait(p *plan) {
 		c.need.slots.endLooks(p)
 	default:
 		c.need.widen(p)
-		sight := c.need.inSight(p.facts)
-		sight.lookAll(p)
-		c.need.slots.except(sight).endLooks(p)
+		inView := c.need.inView(p.facts)
+		inView.lookAll(p)
+		c.need.slots.except(inView).endLooks(p)
 	}
 }
 

@@ -25,24 +25,24 @@ type claimState struct {
 // slotState describes one slot. The fields after State are empty unless a pod has the slot.
 type slotState struct {
 	Slot         string     `json:"slot"`
-	State        sight      `json:"state"`
+	State        slotPhase  `json:"state"`
 	Holder       string     `json:"holder,omitempty"`
 	Address      string     `json:"address,omitempty"`
 	FencingToken string     `json:"fencingToken,omitempty"`
 	Since        *time.Time `json:"since,omitempty"`
 }
 
-// sight is the state of a slot, as far as the agent sees it.
-type sight string
+// slotPhase is the state of a slot, as far as the agent sees it.
+type slotPhase string
 
 const (
 	// isFree means that no pod has the slot.
-	isFree sight = "free"
+	isFree slotPhase = "free"
 	// isHeld means that a pod has the slot.
-	isHeld sight = "held"
+	isHeld slotPhase = "held"
 	// isUnseen means that the agent does not watch the slot. If the pod has one slot of a
 	// semaphore, the agent watches no other slot of the semaphore.
-	isUnseen sight = "unseen"
+	isUnseen slotPhase = "unseen"
 )
 
 // getState answers with the state of a claim: once, or at each change (?watch=true).

@@ -5,11 +5,11 @@ package claim
 
 import "time"
 
-// sight bounds the looks at the slots of a claim that needs any one of them. With this bound, a
+// lookBound bounds the looks at the slots of a claim that needs any one of them. With this bound, a
 // pod with many slots burdens a failing API server about as much as a pod with one slot. Without
 // this bound, the pods of such a claim could overload an API server. The reads would then time
 // out, and the repeated reads would keep the server overloaded.
-type sight struct {
+type lookBound struct {
 	pace
 	// answered reports that the last read of a look did not fail. An answer that the Lease does not
 	// exist is no failure. While reads fail, the claim reads one Lease at a time.
@@ -40,7 +40,7 @@ const apart = 25 * time.Millisecond
 // nextAt returns the instant from which another look may begin. The argument "reads" reports whether
 // the look begins with a read. If the argument "waits" is true, the look waits for the end of the
 // delay after the last miss.
-func (s *sight) nextAt(reads, waits bool) time.Duration {
+func (s *lookBound) nextAt(reads, waits bool) time.Duration {
 	at := max(s.quietUntil, s.pace.nextAt())
 	if reads && s.spaced {
 		at = max(at, s.last+apart)
@@ -52,7 +52,7 @@ func (s *sight) nextAt(reads, waits bool) time.Duration {
 }
 
 // answer notes that the API server has answered a read.
-func (s *sight) answer() { s.answered, s.misses = true, 0 }
+func (s *lookBound) answer() { s.answered, s.misses = true, 0 }
 
 // miss notes that a read has failed. The next look begins at the instant "at", or later.
-func (s *sight) miss(at time.Duration) { s.answered, s.misses, s.at = false, s.misses+1, at }
+func (s *lookBound) miss(at time.Duration) { s.answered, s.misses, s.at = false, s.misses+1, at }
