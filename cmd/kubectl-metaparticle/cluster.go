@@ -30,7 +30,16 @@ type connection struct {
 	overrides *clientcmd.ConfigOverrides
 }
 
-// newFlags returns the flags of a command, with those of its connection.
+// newNamespaceFlags returns the flags of a command that acts on one namespace.
+func newNamespaceFlags(name, usage string, std stdio) (*flag.FlagSet, connection) {
+	flags, c := newFlags(name, usage, std)
+	const namespaceUsage = "namespace; default: that of the context"
+	flags.StringVar(&c.overrides.Context.Namespace, "n", "", namespaceUsage)
+	flags.StringVar(&c.overrides.Context.Namespace, "namespace", "", namespaceUsage)
+	return flags, c
+}
+
+// newFlags returns the flags of a command, with those by which the command finds its cluster.
 func newFlags(name, usage string, std stdio) (*flag.FlagSet, connection) {
 	c := connection{rules: clientcmd.NewDefaultClientConfigLoadingRules(), overrides: &clientcmd.ConfigOverrides{}}
 	flags := flag.NewFlagSet(name, flag.ContinueOnError)
@@ -39,9 +48,6 @@ func newFlags(name, usage string, std stdio) (*flag.FlagSet, connection) {
 		fmt.Fprint(std.err, usage)
 		flags.PrintDefaults()
 	}
-	const namespaceUsage = "namespace; default: that of the context"
-	flags.StringVar(&c.overrides.Context.Namespace, "n", "", namespaceUsage)
-	flags.StringVar(&c.overrides.Context.Namespace, "namespace", "", namespaceUsage)
 	flags.StringVar(&c.overrides.CurrentContext, "context", "", "context of the kubeconfig")
 	flags.StringVar(&c.rules.ExplicitPath, "kubeconfig", "", "file to find the cluster by (environment: KUBECONFIG)")
 	return flags, c

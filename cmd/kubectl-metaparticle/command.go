@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"unicode"
@@ -31,6 +32,9 @@ const (
 	// wanted state did not follow in time.
 	exitUnreached
 )
+
+// wholeCluster has the commands that act on the whole cluster, and so have no flag -n.
+var wholeCluster = []string{"check", "console", "recover"}
 
 // release is the version of this build, if the build belongs to a release. The linker then writes
 // the version into this variable.
@@ -170,11 +174,21 @@ func parse(flags *flag.FlagSet, args []string) ([]string, error) {
 	var rest []string
 	for {
 		if err := flags.Parse(args); err != nil {
-			return nil, err
+			return nil, explained(flags.Name(), err)
 		}
 		if flags.NArg() == 0 {
 			return rest, nil
 		}
 		rest, args = append(rest, flags.Arg(0)), flags.Args()[1:]
 	}
+}
+
+// explained returns the error about the flags of a command. If a command acts on the whole cluster,
+// the error about the flag -n says so.
+func explained(command string, err error) error {
+	_, unknown, _ := strings.Cut(err.Error(), "flag provided but not defined: ")
+	if slices.Contains(wholeCluster, command) && (unknown == "-n" || unknown == "-namespace") {
+		return fmt.Errorf("%s acts on the whole cluster: leave out %s", command, unknown)
+	}
+	return err
 }

@@ -51,7 +51,7 @@ func complete(ctx context.Context, commands, args []string, out io.Writer) {
 	switch {
 	case len(before) == 0:
 		words = commands
-	case previous == "-n" || previous == "--namespace":
+	case (previous == "-n" || previous == "--namespace") && !slices.Contains(wholeCluster, before[0]):
 		words = namespaces(ctx, before)
 	case previous == "-o":
 		words = []string{"json", "yaml"}
@@ -76,7 +76,7 @@ func complete(ctx context.Context, commands, args []string, out io.Writer) {
 
 // connect opens the cluster that the flags of the command line name.
 func connect(args []string) (cluster, string, error) {
-	flags, connection := newFlags("complete", "", stdio{nil, io.Discard, io.Discard})
+	flags, connection := newNamespaceFlags("complete", "", stdio{nil, io.Discard, io.Discard})
 	known := []string{}
 	for i, arg := range args {
 		if slices.Contains([]string{"-n", "--namespace", "--context", "--kubeconfig"}, arg) && i+1 < len(args) {

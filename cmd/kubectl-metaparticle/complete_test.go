@@ -32,6 +32,7 @@ func TestCompletionProposesCommandsAndOutputFormats(t *testing.T) {
 		"status lock/": ":4\n",
 		"yield --to ":  ":4\n",
 		"forget ":      ":4\n",
+		"recover -n ":  ":4\n",
 	} {
 		var out bytes.Buffer
 		complete(t.Context(), commands, strings.Split(line, " "), &out)

@@ -22,7 +22,7 @@ job or cronjob, or kubectl's short name of the kind.
 const readTimeout = 30 * time.Second
 
 func explainCommand(ctx context.Context, args []string, std stdio) (int, error) {
-	flags, connection := newFlags("explain", explainUsage, std)
+	flags, connection := newNamespaceFlags("explain", explainUsage, std)
 	rest, err := parse(flags, args)
 	if err != nil {
 		return exitError, err

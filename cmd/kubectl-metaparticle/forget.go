@@ -37,7 +37,7 @@ forgets that record, later pods of the Job wait at the barrier again.
 `
 
 func forgetCommand(ctx context.Context, args []string, std stdio) (int, error) {
-	flags, connection := newFlags("forget", forgetUsage, std)
+	flags, connection := newNamespaceFlags("forget", forgetUsage, std)
 	c, namespace, rest, err := connection.begin(flags, args)
 	if err != nil {
 		return exitError, err

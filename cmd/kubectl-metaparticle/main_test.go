@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -157,5 +158,33 @@ func TestCommandsAcceptWorkloadKindNamesLikeKubectl(t *testing.T) {
 		kind, name, err := target(args)
 		require.NoError(t, err, "%v", args)
 		assert.Equal(t, "Deployment x", kind+" "+name, "%v", args)
+	}
+}
+
+func TestCommandsForTheWholeClusterRefuseANamespace(t *testing.T) {
+	t.Setenv("KUBECONFIG", "/nowhere")
+	for _, name := range wholeCluster {
+		for _, args := range [][]string{{"-n", "shop"}, {"-n=shop"}, {"--namespace", "shop"}, {"--namespace=shop"}} {
+			var out, errs bytes.Buffer
+			code := run(t.Context(), append([]string{name}, args...), stdio{os.Stdin, &out, &errs})
+			assert.Equal(t, exitError, code, "%s %v", name, args)
+			assert.Contains(t, errs.String(), "error: "+name+" acts on the whole cluster: leave out -n", "%v", args)
+			assert.Empty(t, out.String(), "%s %v", name, args)
+		}
+		var help bytes.Buffer
+		run(t.Context(), []string{name, "-h"}, stdio{os.Stdin, &help, &help})
+		assert.Contains(t, help.String(), "  -context ")
+		assert.NotRegexp(t, `(?m)^  -n`, help.String())
+	}
+}
+
+func TestOnlyCommandsForOneNamespaceHaveItsFlag(t *testing.T) {
+	for name := range command {
+		var help bytes.Buffer
+		run(t.Context(), []string{name, "-h"}, stdio{os.Stdin, &help, &help})
+		offline := name == "inject"
+		has := strings.Contains(help.String(), "\n  -n string\n")
+		assert.Equal(t, !offline && !slices.Contains(wholeCluster, name), has, name)
+		assert.Equal(t, has, strings.Contains(usage, name+" [-n NAMESPACE"), name)
 	}
 }

@@ -40,7 +40,7 @@ Exit codes: 0 resumed; 1 refused; 2 error.
 `
 
 func pauseCommand(ctx context.Context, args []string, std stdio) (int, error) {
-	flags, connection := newFlags("pause", pauseUsage, std)
+	flags, connection := newNamespaceFlags("pause", pauseUsage, std)
 	stop := flags.Bool("stop", false, "stop the holder, too")
 	timeout := flags.Duration("timeout", 0, "how long to wait for --stop; default: the lease duration and the pod's grace")
 	c, namespace, rest, err := connection.begin(flags, args)
@@ -55,7 +55,7 @@ func pauseCommand(ctx context.Context, args []string, std stdio) (int, error) {
 }
 
 func resumeCommand(ctx context.Context, args []string, std stdio) (int, error) {
-	flags, connection := newFlags("resume", resumeUsage, std)
+	flags, connection := newNamespaceFlags("resume", resumeUsage, std)
 	c, namespace, rest, err := connection.begin(flags, args)
 	if err != nil {
 		return exitError, err

@@ -42,7 +42,7 @@ holder that renews counts as starting for a third of the lease duration.
 `
 
 func statusCommand(ctx context.Context, args []string, std stdio) (int, error) {
-	flags, connection := newFlags("status", statusUsage, std)
+	flags, connection := newNamespaceFlags("status", statusUsage, std)
 	v := screen{std: std, now: time.Now}
 	var all bool
 	flags.BoolVar(&all, "A", false, "all namespaces")

@@ -38,7 +38,7 @@ pods may acquire. With --to POD, the turn of such a pod begins.
 `
 
 func yieldCommand(ctx context.Context, args []string, std stdio) (int, error) {
-	flags, connection := newFlags("yield", yieldUsage, std)
+	flags, connection := newNamespaceFlags("yield", yieldUsage, std)
 	to := flags.String("to", "", "pod that is to hold next; default: any standby")
 	timeout := flags.Duration("timeout", 0, "how long to wait; default: the lease duration and the pod's grace")
 	c, namespace, rest, err := connection.begin(flags, args)

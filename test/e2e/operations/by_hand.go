@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -39,7 +40,11 @@ func newPlugin(s *space.Space) plugin {
 // run runs a command of the plugin, requires the exit code, and returns the output.
 func (p plugin) run(code int, command string, args ...string) string {
 	p.Helper()
-	args = append([]string{command, "--kubeconfig", cluster.Kubeconfig, "-n", p.Namespace}, args...)
+	flags := []string{command, "--kubeconfig", cluster.Kubeconfig}
+	if !slices.Contains([]string{"check", "console", "recover"}, command) {
+		flags = append(flags, "-n", p.Namespace) // the other commands act on the whole cluster
+	}
+	args = append(flags, args...)
 	out, err := exec.CommandContext(p.Context(), p.binary, args...).CombinedOutput()
 	is := 0
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
