@@ -55,10 +55,13 @@ func newFlags(name, usage string, std stdio) (*flag.FlagSet, connection) {
 
 // open returns the cluster and the namespace.
 func (c connection) open() (cluster, string, error) {
+	connection, err := c.config()
+	if err != nil {
+		return cluster{}, "", err
+	}
 	namespace, _, err := c.loading().Namespace()
-	connection, configErr := c.config()
-	if err := errors.Join(err, configErr); err != nil {
-		return cluster{}, "", fmt.Errorf("find the cluster: %w", err)
+	if err != nil {
+		return cluster{}, "", fmt.Errorf("find the namespace: %w", err)
 	}
 	withWatch, err := client.NewWithWatch(connection, client.Options{Scheme: clientgoscheme.Scheme})
 	if err != nil {
@@ -72,7 +75,7 @@ func (c connection) open() (cluster, string, error) {
 func (c connection) unlimited() (cluster, error) {
 	connection, err := c.config()
 	if err != nil {
-		return cluster{}, fmt.Errorf("find the cluster: %w", err)
+		return cluster{}, err
 	}
 	connection.QPS = -1
 	withWatch, err := client.NewWithWatch(connection, client.Options{Scheme: clientgoscheme.Scheme})
@@ -88,13 +91,26 @@ func (c connection) loading() clientcmd.ClientConfig {
 }
 
 // config returns the configuration of a client of the API server.
-func (c connection) config() (*rest.Config, error) { return c.loading().ClientConfig() }
+func (c connection) config() (*rest.Config, error) {
+	config, err := c.loading().ClientConfig()
+	switch {
+	case clientcmd.IsEmptyConfig(err):
+		return nil, errors.New("no kubeconfig names a cluster: set KUBECONFIG, or name a file by -kubeconfig")
+	case err != nil:
+		return nil, fmt.Errorf("find the cluster: %w", err)
+	}
+	return config, nil
+}
 
-// begin parses a command's arguments, and opens the cluster. The third result has the
-// arguments that are not flags.
-func (c connection) begin(flags *flag.FlagSet, args []string) (cluster, string, []string, error) {
+// begin parses a command's arguments, and opens the cluster. The third result has the arguments
+// that are not flags. If the function "judge" returns an error about these arguments, begin does
+// not open the cluster.
+func (c connection) begin(flags *flag.FlagSet, args []string, judge func([]string) error) (cluster, string, []string, error) {
 	rest, err := parse(flags, args)
 	if err != nil {
+		return cluster{}, "", nil, err
+	}
+	if err := judge(rest); err != nil {
 		return cluster{}, "", nil, err
 	}
 	opened, namespace, err := c.open()

@@ -83,7 +83,7 @@ func connect(args []string) (cluster, string, error) {
 			known = append(known, arg, args[i+1])
 		}
 	}
-	opened, namespace, _, err := connection.begin(flags, known)
+	opened, namespace, _, err := connection.begin(flags, known, func([]string) error { return nil })
 	return opened, namespace, err
 }
 

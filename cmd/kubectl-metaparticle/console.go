@@ -55,16 +55,18 @@ func consoleCommand(ctx context.Context, args []string, std stdio) (int, error) 
 	flags, connection := newFlags("console", consoleUsage, std)
 	f := forwarding{std: std}
 	flags.IntVar(&f.port, "port", 0, "local port; default: any free one")
-	c, _, rest, err := connection.begin(flags, args)
+	c, _, _, err := connection.begin(flags, args, func(rest []string) error {
+		if len(rest) > 0 {
+			return fmt.Errorf("console takes no argument: leave out %q", rest[0])
+		}
+		return nil
+	})
 	if err != nil {
 		return exitError, err
 	}
-	if len(rest) > 0 {
-		return exitError, fmt.Errorf("unexpected argument %q", rest[0])
-	}
 	config, err := connection.config()
 	if err != nil {
-		return exitError, fmt.Errorf("find the cluster: %w", err)
+		return exitError, err
 	}
 	f.forward = func(ctx context.Context, pod string, port localPort, ready func()) error {
 		return forward(ctx, config, types.NamespacedName{Namespace: consoleNamespace, Name: pod}, port, ready)

@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -51,6 +52,9 @@ var kindsByName = map[string]string{
 func target(args []string) (kind, name string, err error) {
 	written := strings.Join(args, "/")
 	kind, name, ok := strings.Cut(written, "/")
+	if written == "" {
+		return "", "", errors.New("name a workload or a pod, such as deployment/biller")
+	}
 	if !ok || name == "" || strings.Contains(name, "/") {
 		return "", "", fmt.Errorf("%q: write KIND/NAME, as deployment/biller", strings.Join(args, " "))
 	}

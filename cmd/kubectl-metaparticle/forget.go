@@ -38,11 +38,27 @@ forgets that record, later pods of the Job wait at the barrier again.
 
 func forgetCommand(ctx context.Context, args []string, std stdio) (int, error) {
 	flags, connection := newNamespaceFlags("forget", forgetUsage, std)
-	c, namespace, rest, err := connection.begin(flags, args)
+	c, namespace, rest, err := connection.begin(flags, args, nameWork)
 	if err != nil {
 		return exitError, err
 	}
 	return forget(ctx, c, namespace, rest, std)
+}
+
+// nameWork returns an error unless the arguments name work and its key, or a barrier's Lease.
+func nameWork(args []string) error {
+	if len(args) == 1 && strings.HasPrefix(args[0], view.Barrier+"/") {
+		return nil
+	}
+	if len(args) != 2 {
+		return refusal("name the work and its key, as in once/schema 7")
+	}
+	work, named := strings.CutPrefix(args[0], "once/")
+	lease := strings.Replace(args[0], "/", ".", 1)
+	if _, _, shard := api.ReadShard(lease); shard || named && work != "" || (api.Condition{Lease: lease}).Sharded() {
+		return nil
+	}
+	return nameSlots(args[:1])
 }
 
 // forget removes the key from the done keys of the Lease, or of the Leases of all shards. For a
@@ -51,9 +67,6 @@ func forgetCommand(ctx context.Context, args []string, std stdio) (int, error) {
 func forget(ctx context.Context, c cluster, namespace string, args []string, std stdio) (int, error) {
 	if len(args) == 1 && strings.HasPrefix(args[0], view.Barrier+"/") {
 		return closeBarrier(ctx, c, namespace, strings.Replace(args[0], "/", ".", 1), std)
-	}
-	if len(args) != 2 {
-		return exitError, refusal("name the work and its key, as in once/schema 7")
 	}
 	key := args[1]
 	slots, err := doneSlots(ctx, c, namespace, args[0], key)

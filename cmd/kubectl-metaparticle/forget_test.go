@@ -23,7 +23,6 @@ func TestForgetCommandRemovesOneKey(t *testing.T) {
 	}{
 		"one of two":  {[]string{"once/schema", "7"}, exitOK, "8", "once.schema: 7 is forgotten\n", ""},
 		"not done":    {[]string{"once/schema", "9"}, exitRefused, "7,8", "", "refused: once.schema has no done key 9: name one of 7, 8\n"},
-		"no key":      {[]string{"once/schema"}, exitRefused, "7,8", "", "refused: name the work and its key, as in once/schema 7\n"},
 		"no work":     {[]string{"lock/a", "7"}, exitRefused, "7,8", "", "refused: lock/a has no once claim: name the work and its key, as in once/schema 7\n"},
 		"other name":  {[]string{"once/seed", "7"}, exitRefused, "7,8", "", "refused: there is no Lease once.seed in the namespace shop: check the name, and the namespace (-n)\n"},
 		"unnamed one": {[]string{"once/", "7"}, exitError, "7,8", "", "error: \"once/\": write KIND/NAME, as deployment/biller\n"},

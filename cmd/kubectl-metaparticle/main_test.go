@@ -188,3 +188,70 @@ func TestOnlyCommandsForOneNamespaceHaveItsFlag(t *testing.T) {
 		assert.Equal(t, has, strings.Contains(usage, name+" [-n NAMESPACE"), name)
 	}
 }
+
+func TestCommandsJudgeTheirArgumentsBeforeTheyConnect(t *testing.T) {
+	t.Setenv("KUBECONFIG", "/nowhere")
+	for line, said := range map[string]string{
+		"explain":                  "error: name a workload or a pod, such as deployment/biller",
+		"explain service/x":        `error: "service" is no kind whose pods could be gated from here`,
+		"yield":                    "error: name a workload or a pod, such as deployment/biller",
+		"yield lock/":              `error: "lock/": write KIND/NAME`,
+		"pause":                    "error: name a workload or a pod, such as deployment/biller",
+		"pause -stop service/x":    `error: "service" is no kind`,
+		"resume biller":            `error: "biller": write KIND/NAME`,
+		"status biller":            `error: "biller": write KIND/NAME`,
+		"forget":                   "refused: name the work and its key, as in once/schema 7",
+		"forget once/schema":       "refused: name the work and its key, as in once/schema 7",
+		"forget once/ 7":           `error: "once/": write KIND/NAME`,
+		"forget service/x 7":       `error: "service" is no kind`,
+		"console x":                `error: console takes no argument: leave out "x"`,
+		"check x":                  `error: check takes no argument: leave out "x"`,
+		"recover x":                "refused: recover takes no arguments",
+		"yield lock/x":             noCluster,
+		"pause semaphore/pool":     noCluster,
+		"resume barrier/warm":      noCluster,
+		"status":                   noCluster,
+		"status pod x":             noCluster,
+		"explain deployment/x":     noCluster,
+		"forget once/schema 7":     noCluster,
+		"forget shards/job.x 7":    noCluster,
+		"forget shards/job.x.0 7":  noCluster,
+		"forget deployment/x 7":    noCluster,
+		"forget barrier/warm.12.0": noCluster,
+		"console":                  noCluster,
+		"check":                    noCluster,
+		"recover":                  noCluster,
+	} {
+		var out, errs bytes.Buffer
+		code := run(t.Context(), strings.Fields(line), stdio{os.Stdin, &out, &errs})
+		assert.Equal(t, strings.HasPrefix(said, "refused: "), code == exitRefused, line)
+		assert.Equal(t, strings.HasPrefix(said, "error: "), code == exitError, line)
+		assert.True(t, strings.HasPrefix(errs.String(), said), "%s: %s", line, errs.String())
+		assert.Equal(t, 1, strings.Count(errs.String(), "\n"), "%s: %s", line, errs.String())
+		assert.Empty(t, out.String(), line)
+	}
+}
+
+// noCluster is the output of a command that finds no cluster.
+const noCluster = "error: no kubeconfig names a cluster: set KUBECONFIG, or name a file by -kubeconfig\n"
+
+func TestErrorAboutAFlagPrintsNoHelp(t *testing.T) {
+	for name := range command {
+		var out, errs bytes.Buffer
+		assert.Equal(t, exitError, run(t.Context(), []string{name, "-unknown"}, stdio{os.Stdin, &out, &errs}), name)
+		assert.Equal(t, "error: flag provided but not defined: -unknown (-h for help)\n", errs.String(), name)
+		assert.Empty(t, out.String(), name)
+		errs.Reset()
+		assert.Equal(t, exitOK, run(t.Context(), []string{name, "x", "-h"}, stdio{os.Stdin, &out, &errs}), name)
+		assert.Contains(t, errs.String(), "  kubectl metaparticle "+name)
+		assert.Regexp(t, `(?m)^  -`, errs.String(), name)
+	}
+}
+
+func TestConnectionErrorsAppearOnlyOnceInALine(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "config")
+	require.NoError(t, os.WriteFile(file, []byte("{apiVersion: v1, kind: Config, current-context: gone}"), 0o600))
+	var errs bytes.Buffer
+	assert.Equal(t, exitError, run(t.Context(), []string{"status", "-kubeconfig", file}, stdio{os.Stdin, io.Discard, &errs}))
+	assert.Regexp(t, `\Aerror: find the cluster: [^;\n]*\n\z`, errs.String())
+}

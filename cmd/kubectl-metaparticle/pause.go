@@ -43,7 +43,7 @@ func pauseCommand(ctx context.Context, args []string, std stdio) (int, error) {
 	flags, connection := newNamespaceFlags("pause", pauseUsage, std)
 	stop := flags.Bool("stop", false, "stop the holder, too")
 	timeout := flags.Duration("timeout", 0, "how long to wait for --stop; default: the lease duration and the pod's grace")
-	c, namespace, rest, err := connection.begin(flags, args)
+	c, namespace, rest, err := connection.begin(flags, args, nameSlots)
 	if err != nil {
 		return exitError, err
 	}
@@ -56,7 +56,7 @@ func pauseCommand(ctx context.Context, args []string, std stdio) (int, error) {
 
 func resumeCommand(ctx context.Context, args []string, std stdio) (int, error) {
 	flags, connection := newNamespaceFlags("resume", resumeUsage, std)
-	c, namespace, rest, err := connection.begin(flags, args)
+	c, namespace, rest, err := connection.begin(flags, args, nameSlots)
 	if err != nil {
 		return exitError, err
 	}

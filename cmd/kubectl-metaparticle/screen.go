@@ -59,6 +59,11 @@ func statusCommand(ctx context.Context, args []string, std stdio) (int, error) {
 	case all && len(rest) > 0:
 		return exitError, fmt.Errorf("-A shows all slots of all namespaces: leave out %q", strings.Join(rest, " "))
 	}
+	if len(rest) > 0 {
+		if err := nameSlots(rest); err != nil {
+			return exitError, err
+		}
+	}
 	c, namespace, err := connection.open()
 	if err != nil {
 		return exitError, err

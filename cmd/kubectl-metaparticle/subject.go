@@ -32,6 +32,16 @@ type subject struct {
 	pods       []corev1.Pod
 }
 
+// nameSlots returns an error if the arguments cannot name slots in any cluster.
+func nameSlots(args []string) error {
+	kind, name, _ := strings.Cut(strings.Join(args, "/"), "/")
+	if name != "" && (kind == view.Barrier || sharedKind(kind) != nil) {
+		return nil
+	}
+	_, _, err := target(args)
+	return err
+}
+
 // findSlots finds the slots that the arguments name. The arguments are KIND/NAME of a workload or a
 // pod, a claim in the list that [shared] returns, or barrier/NAME.
 func findSlots(ctx context.Context, c cluster, namespace string, args []string) (*subject, error) {

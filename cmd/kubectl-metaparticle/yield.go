@@ -41,7 +41,7 @@ func yieldCommand(ctx context.Context, args []string, std stdio) (int, error) {
 	flags, connection := newNamespaceFlags("yield", yieldUsage, std)
 	to := flags.String("to", "", "pod that is to hold next; default: any standby")
 	timeout := flags.Duration("timeout", 0, "how long to wait; default: the lease duration and the pod's grace")
-	c, namespace, rest, err := connection.begin(flags, args)
+	c, namespace, rest, err := connection.begin(flags, args, nameSlots)
 	if err != nil {
 		return exitError, err
 	}
