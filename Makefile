@@ -77,7 +77,7 @@ demo: ## Bring up a real cluster, run redis under one annotation, fail it over t
 	cd test && $(GO_RUN) ./demo $(if $(EXAMPLE),example $(EXAMPLE))
 
 .PHONY: test
-test: ## Every test: lint, unit (race detector), simulation, end to end on real clusters (CLUSTERS=n), the test cluster itself.
+test: ## Run all tests: lint, unit (race detector), simulation, end to end on real clusters (CLUSTERS=n), the test cluster itself.
 	$(MAKE) lint
 	@$(MAKE) --no-print-directory beside
 	$(MAKE) lab
@@ -103,7 +103,7 @@ ways: ## Measure the code: calls against the order of the files, sizes; PKG=fold
 ##@ Parts of the test, before a commit
 
 .PHONY: unit
-unit: $(AXE) ## Unit, golden, fuzz seeds and real-binary tests, with the race detector.
+unit: $(AXE) ## Run the unit, golden and real-binary tests and the fuzz seeds, with the race detector.
 	@./tools/packages prometheus chromium
 	go test -race -vet=off -timeout 20m -skip '$(HUGE)' $$(go list ./... | grep -vxF -e "$$(go list $(SEQUENTIAL))" | grep -v '/sim')
 	go test -timeout 10m $(SEQUENTIAL)
@@ -113,12 +113,12 @@ unit: $(AXE) ## Unit, golden, fuzz seeds and real-binary tests, with the race de
 	cd test/browser && go test -count=1 -timeout 15m ./...
 
 .PHONY: sim
-sim: ## The seeded simulation, RACED seeds of it with the race detector; SEEDS=n how many, SEED=n replays one.
+sim: ## Run the simulation, RACED of its seeds with the race detector; SEEDS=n sets the number of seeds, SEED=n replays one.
 	go test -count=1 -timeout 80m ./sim ./sim/enrolled -run 'NoInvariant|Planted' -seeds=$(SEEDS) $(if $(SEED),-seed=$(SEED) -v)
 	$(if $(SEED),,go test -race -timeout 80m -skip TestPlantedBugsAreCaught ./sim/... -seeds=$(RACED))
 
 .PHONY: e2e
-e2e: install ## The user's view on the cluster; RUN=regexp chooses, SOAK=duration prolongs, FAULTS=every kills each application in every way, V=-v says more; SYNC=directory has the sources of metaparticle/sync.
+e2e: install ## Test the user's view on the cluster; RUN=regexp chooses, SOAK=duration prolongs, FAULTS=every kills each application in every way, V=-v says more; SYNC=directory has the sources of metaparticle/sync.
 	@mkdir -p out/e2e
 	$(if $(OWN_CLUSTER)$(findstring /,$(SHARE)),,cd test && $(GO_RUN) ./cluster metrics)
 	cd test/e2e && $(GO_TEST) -count=1 -timeout 60m $(V) -artifacts -outputdir $(ROOT)/out/e2e -run '$(RUN)' -share='$(SHARE)' -soak=$(SOAK) $(if $(filter every,$(FAULTS)),-every-fault) $(if $(LATE),-late) $(if $(SYNC),-sync='$(abspath $(SYNC))') $(if $(FROM),-from='$(FROM)') $(if $(OWN_CLUSTER),-registry=$(REGISTRY))
@@ -134,7 +134,7 @@ earlier: ## Make the files of version 0.1.0 again, by its own code, which also r
 
 # The first run compiles two more versions of Kubernetes, each in half an hour.
 .PHONY: matrix
-matrix: ## The end-to-end tests on the oldest Kubernetes, on one between, and on the newest; RUN=regexp chooses.
+matrix: ## Run the end-to-end tests on the oldest Kubernetes, on one between, and on the newest; RUN=regexp chooses.
 	$(if $(OWN_CLUSTER),@echo "make matrix brings up clusters of its own: leave KUBECONFIG out" >&2; exit 2)
 	@mkdir -p out; failed=; for version in $(VERSIONS); do \
 		$(MAKE) --no-print-directory cluster-down; \
@@ -164,7 +164,7 @@ golden: ## Rewrite golden files and generated documents; read the diff before yo
 	go test -p 1 ./api ./mutate ./mutate/reason ./cmd/kubectl-metaparticle ./monitoring ./tools/earlier ./pages ./docs -update
 
 .PHONY: lint
-lint: $(CACHE)/golangci-lint ## gofmt, vet, golangci-lint over all modules.
+lint: $(CACHE)/golangci-lint ## Run gofmt, vet and golangci-lint over all modules.
 	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
 	go vet ./...
 	$(CACHE)/golangci-lint run --allow-parallel-runners ./...
@@ -174,11 +174,11 @@ lint: $(CACHE)/golangci-lint ## gofmt, vet, golangci-lint over all modules.
 	cd test/browser && go vet ./... && $(CACHE)/golangci-lint run --allow-parallel-runners --config ../../.golangci.yaml ./...
 
 .PHONY: bench
-bench: bench-admission bench-enroll bench-forward bench-local install images ## The figures of docs/benchmarks.md; ROUNDS=n handovers.
+bench: bench-admission bench-enroll bench-forward bench-local install images ## Measure the figures of docs/benchmarks.md; ROUNDS=n handovers.
 	cd test && $(GO_RUN) ./bench -rounds $(ROUNDS)
 
 .PHONY: bench-admission
-bench-admission: ## Admission beside dapr's patcher, and under hostile calls; needs no cluster.
+bench-admission: ## Measure admission beside dapr's patcher, and under hostile calls; needs no cluster.
 	cd test/bench/admission && go run . && go run ./hostile
 
 .PHONY: bench-enroll
@@ -186,38 +186,38 @@ bench-enroll: ## Measure enroll in a namespace of up to 10,000 slots; needs no c
 	cd test && go run ./bench/enroll
 
 .PHONY: bench-forward
-bench-forward: ## A standby's forwarder beside the direct connection and HAProxy; needs no cluster.
+bench-forward: ## Compare a standby's forwarder with the direct connection and HAProxy; needs no cluster.
 	@./tools/packages haproxy
 	cd test && $(GO_RUN) ./bench/forward
 
 .PHONY: bench-local
-bench-local: ## Calls of the local API, and the agent's memory beside them; needs no cluster.
+bench-local: ## Measure calls of the local API, and the agent's memory; needs no cluster.
 	cd test && $(GO_RUN) ./bench/local
 
 .PHONY: bench-variables
-bench-variables: install ## Adds to one Variable by 1 and by 20 pods, beside bare GET and PUT.
+bench-variables: install ## Measure additions to one Variable by 1 and by 20 pods, beside bare GET and PUT.
 	cd test && $(GO_RUN) ./bench/variables
 
 .PHONY: bench-works
-bench-works: install ## The waits for one work alone; CROWD=n pods wait.
+bench-works: install ## Measure the waits for one work; CROWD=n pods wait.
 	cd test && $(GO_RUN) ./bench -only-works -crowd $(CROWD)
 
 .PHONY: bench-slots
-bench-slots: install ## Handovers and costs of singletons, semaphores and shards, and a change of shards.
+bench-slots: install ## Measure handovers and costs of singletons, semaphores and shards, and a change of shards.
 	cd test && $(GO_RUN) ./bench -only-slots -rounds $(ROUNDS)
 
 .PHONY: bench-handover
-bench-handover: install ## Handovers alone, with their steps; STANDBYS=n pods wait, NAMED=true names the next holder.
+bench-handover: install ## Measure the steps of handovers; STANDBYS=n pods wait, NAMED=true names the next holder.
 	cd test && $(GO_RUN) ./bench -only-handovers -rounds $(ROUNDS) -standbys $(STANDBYS) -named=$(NAMED)
 
 .PHONY: bench-held
-bench-held: install ## Connections that wait during handovers, beyond the application's own stop and start.
+bench-held: install ## Measure waits of connections during handovers, beyond the application's own stop and start.
 	cd test && $(GO_RUN) ./bench -only-held -rounds $(ROUNDS) -named=$(NAMED)
 
 ##@ The cluster
 
 .PHONY: cluster
-cluster: packages ## A real Kubernetes of three nodes, from Go modules; kubeconfig in .cluster/; KUBERNETES=1.33 an older one.
+cluster: packages ## Bring up a real Kubernetes of three nodes, from Go modules; kubeconfig in .cluster/; KUBERNETES=1.33 an older one.
 ifndef OWN_CLUSTER
 	cd test && $(GO_RUN) ./cluster up
 endif
@@ -229,11 +229,11 @@ cluster-down: ## Remove the cluster, and those that make test adds, without a tr
 ##@ The product
 
 .PHONY: images
-images: ## OCI images for amd64 and arm64 in out/images, no Docker needed.
+images: ## Make OCI images for amd64 and arm64 in out/images, without Docker.
 	$(GO_RUN) ./tools/images -out out/images -version $(VERSION)
 
 .PHONY: chart
-chart: ## The Helm chart in out/chart; REGISTRY=host/prefix pushes the images, and makes them the chart's defaults.
+chart: ## Make the Helm chart in out/chart; REGISTRY=host/prefix pushes the images, and makes them the chart's defaults.
 ifdef REGISTRY
 	@built=$$($(GO_RUN) ./tools/images -version $(VERSION) -out out/images -push $(REGISTRY)); echo "$$built"; \
 	digest() { awk -v name=$$1 '$$1 == name && $$2 == "all" {print $$3}' <<<"$$built"; }; \
@@ -243,11 +243,11 @@ else
 endif
 
 .PHONY: site
-site: ## The documentation as static pages in out/site; a broken link is an error.
+site: ## Write the documentation as static pages to out/site; a broken link is an error.
 	@$(GO_RUN) ./tools/site
 
 .PHONY: release
-release: ## All files of a release in out/release, with VERSION=v1.2.3 and REGISTRY=host/prefix; PUSH=1 pushes, ADDRESS=url makes the krew manifest.
+release: ## Make all files of a release in out/release, with VERSION=v1.2.3 and REGISTRY=host/prefix; PUSH=1 pushes, ADDRESS=url makes the krew manifest.
 	@test -n "$(REGISTRY)" || { echo "name the registry that nodes pull from: make release VERSION=v1.2.3 REGISTRY=host/prefix" >&2; exit 2; }
 	@$(GO_RUN) ./tools/release -version $(VERSION) -registry $(REGISTRY) $(if $(PUSH),-push) $(if $(ADDRESS),-address $(ADDRESS))
 

@@ -74,7 +74,7 @@ var Annotations = table{
 	},
 	{
 		Key: ShardsAnnotation, Value: "a number", Default: "no claim", Kind: Shards,
-		Meaning: "The work of this workload has so many shards: 1 to 64. Each shard runs in exactly one pod, and further " +
+		Meaning: "The value is the number of shards, 1 to 64. Each shard runs in exactly one pod, and further " +
 			"pods stand by. The application finds the number of its shard, from 0, in `METAPARTICLE_SHARD`, and the number of all shards in " +
 			"`METAPARTICLE_SHARDS`. The label `metaparticle.io/shard` of a holder's pod has the same number. A standby forwards " +
 			"nothing: it is Ready if its gated containers declare no ports and `metaparticle.io/readiness` is not set. " +

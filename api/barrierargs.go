@@ -44,7 +44,7 @@ var barrierArguments = arguments[BarrierArgs]{
 		},
 	},
 	textArg("run", "the UID of the pod's Job", func(r *BarrierArgs) *string { return &r.Run }),
-	durationArg("lease-duration", "the time for which a pod that is gone counts", func(r *BarrierArgs) *time.Duration { return &r.LeaseDuration }),
+	durationArg("lease-duration", "the time after which a vanished pod no longer counts", func(r *BarrierArgs) *time.Duration { return &r.LeaseDuration }),
 	durationArg("wait-at-most", "the bound of the wait", func(r *BarrierArgs) *time.Duration { return &r.WaitAtMost }).
 		written(func(of BarrierArgs) bool { return of.WaitAtMost > 0 }),
 	textArg("credentials", "directory of the service account token and the cluster's CA", func(r *BarrierArgs) *string { return &r.Credentials }).

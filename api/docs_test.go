@@ -85,7 +85,7 @@ func annotationsDoc(t *testing.T) string {
 var byHand = []Annotation{
 	{
 		Key: PausedAnnotation, Value: "`hold` or `stop`",
-		Meaning: "No pod acquires the slot. With `hold` the holder goes on, but an application that ends is not started again, by any pod. With `stop` the holder " +
+		Meaning: "No pod acquires the slot. With `hold` the holder goes on. If the application ends, no pod starts it again. With `stop` the holder " +
 			"drains with its pod's grace, and releases. `kubectl metaparticle recover` writes `recover`, and ends that pause itself. Any other value counts as `hold`, and the pods' conditions and Events say so. " +
 			"A claim of several slots is paused if one of them is paused. Each slot of a semaphore has a pause of its own. " +
 			"Enroll keeps a paused Lease that no pod claims. Electors of other programs ignore the pause.",
@@ -93,7 +93,7 @@ var byHand = []Annotation{
 	{
 		Key: YieldAnnotation, Value: "`HOLD` or `HOLD POD_UID`",
 		Meaning: "The hold with the number `HOLD` (`" + HoldAnnotation + "` of the same Lease) drains with its pod's grace, and releases " +
-			"all of its slots. A later hold ignores it. The release names the identity `POD_UID` in `" + SuccessorAnnotation + "`: the " +
+			"all of its slots. A later hold ignores the request. The release names the identity `POD_UID` in `" + SuccessorAnnotation + "`: the " +
 			"other standbys leave that pod a second. While the slot is paused, the yield waits.",
 	},
 	{

@@ -109,7 +109,7 @@ var execArguments = arguments[ExecArgs]{
 	textArg("stop-signal", "the signal that asks the child to stop, by name or number; SIGTERM by default",
 		func(e *ExecArgs) *string { return &e.StopSignal }).written(func(e ExecArgs) bool { return e.StopSignal != "" }),
 	{
-		name: "platforms", meaning: "what the image runs on each architecture, as JSON, before COMMAND",
+		name: "platforms", meaning: "the image's command for each architecture, as JSON, before COMMAND",
 		where: func(e ExecArgs) bool { return len(e.Platforms) > 0 },
 		text:  func(e ExecArgs) string { return e.Platforms.String() },
 		read: func(e *ExecArgs, value string) error {
@@ -124,7 +124,7 @@ var execArguments = arguments[ExecArgs]{
 		func(e *ExecArgs) **Handler { return &e.PostStart }),
 	hookArg("pre-stop", "the handler that runs before the application is asked to stop, as JSON",
 		func(e *ExecArgs) **Handler { return &e.PreStop }),
-	durationArg("grace", "the time that the application and its preStop hook have to stop",
+	durationArg("grace", "the grace of the application and its preStop hook",
 		func(e *ExecArgs) *time.Duration { return &e.Grace }).
 		written(func(e ExecArgs) bool { return e.PostStart != nil || e.PreStop != nil || e.Grace != DefaultGrace }),
 	textArg("socket", "the agent's socket",

@@ -126,7 +126,7 @@ var runArguments = arguments[RunArgs]{
 	optionArg("any", "one of the slots is enough, whichever it is", func(r *RunArgs) *bool { return &r.Any }),
 	durationArg("lease-duration", "how long a holder that vanished blocks the others",
 		func(r *RunArgs) *time.Duration { return &r.LeaseDuration }),
-	textArg("readiness", "how a standby looks: forward, holder or all",
+	textArg("readiness", "which standbys are Ready: forward, holder or all",
 		func(r *RunArgs) *Readiness { return &r.Readiness }, ReadinessForward, ReadinessHolder, ReadinessAll),
 	textArg("on-busy", "what the pod does while another pod holds the slot: wait or skip",
 		func(r *RunArgs) *OnBusy { return &r.OnBusy }, OnBusyWait, OnBusySkip).
@@ -140,7 +140,7 @@ var runArguments = arguments[RunArgs]{
 		func(r *RunArgs) *string { return &r.OnceKey }).written(func(r RunArgs) bool { return r.OnceKey != "" }),
 	textArg("shard", "the one shard that the pod takes: the index of the pod in its Job",
 		func(r *RunArgs) *string { return &r.Shard }).written(func(r RunArgs) bool { return r.Shard != "" }),
-	durationArg("grace", "the time that the application has to stop at a yield",
+	durationArg("grace", "the grace of the application at a yield",
 		func(r *RunArgs) *time.Duration { return &r.Grace }),
 	namesArg("containers", "gated containers, comma-separated",
 		func(r *RunArgs) *[]string { return &r.Containers }),

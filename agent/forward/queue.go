@@ -76,7 +76,7 @@ func (q *queue) wake() {
 	q.call()
 }
 
-// call lets as many connections dial as may dial at once. The caller holds the mutex.
+// call starts waiting dials up to the bound. The caller holds the mutex.
 func (q *queue) call() {
 	for q.dialing < dialsAtOnce && len(q.due) > 0 {
 		t := q.due[0]

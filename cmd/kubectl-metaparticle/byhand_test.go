@@ -197,7 +197,7 @@ func TestYieldCommandExplainsEachRefusal(t *testing.T) {
 		"no claim":          {deployment(nil, nil), "", "", "deployment/biller claims no slot in the namespace shop"},
 		"another elector":   {together(deployment(claim, claim), leaseOf("x"), waiting("b")), "", "", slot + " is held by x_x-uid, which is no agent of a gated pod"},
 		"paused":            {team(map[string]string{api.PausedAnnotation: "hold"}), "", "", slot + " is paused, so no pod would follow: resume it first"},
-		"holder is gone":    {together(deployment(claim, claim), slotLease(slot, "x", nil), waiting("b")), "", "", "x, which holds " + slot + ", is gone: the slot is free when it has not been renewed for 30s"},
+		"holder is gone":    {together(deployment(claim, claim), slotLease(slot, "x", nil), waiting("b")), "", "", "x, which holds " + slot + ", is gone: no pod acquires the slot until the Lease has not changed for 30s"},
 		"holder is deleted": {together(deployment(claim, claim), slotLease(slot, "a", nil), edited(waiting("a"), deleted), waiting("b")), "", "", "a, which holds " + slot + ", is being deleted, and hands over as it ends"},
 		"no standby":        {together(deployment(claim, claim), slotLease(slot, "a", nil), waiting("a"), edited(waiting("b"), deleted)), "", "", "no pod stands by for " + slot + ": a would stop, and start again; b is being deleted"},
 		"stalled rollout": {together(deployment(claim, claim), slotLease(slot, "a", nil), waiting("a"), edited(waiting("b"), waitsForItsTurn)), "", "",

@@ -223,7 +223,7 @@ func (s *subject) holding(h *hold) error {
 	i := slices.IndexFunc(s.pods, func(p corev1.Pod) bool { return view.IdentityOf(p) == h.identity })
 	switch {
 	case i < 0:
-		return refusal(fmt.Sprintf("%s, which holds %s, is gone: the slot is free when it has not been renewed for %s",
+		return refusal(fmt.Sprintf("%s, which holds %s, is gone: no pod acquires the slot until the Lease has not changed for %s",
 			api.PodOf(h.identity), h.slots[0], h.duration))
 	case s.pods[i].DeletionTimestamp != nil:
 		return refusal(fmt.Sprintf("%s, which holds %s, is being deleted, and hands over as it ends", api.PodOf(h.identity), h.slots[0]))

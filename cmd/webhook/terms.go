@@ -28,7 +28,7 @@ import (
 // in the webhook's namespace.
 const leaderElectionID = "metaparticle-enroll"
 
-// One replica is elected to enroll. While no replica enrolls, new pods wait. Two enrolling
+// The replicas elect the replica that enrolls. While no replica enrolls, new pods wait. Two enrolling
 // replicas do no harm, so the election needs little margin.
 const (
 	// enrollLease is the time for which a replica that vanished blocks the next one.

@@ -142,7 +142,7 @@ var All = []Explanation{
 	},
 	{
 		Reason:  NoProbe,
-		Meaning: "`metaparticle.io/start-lock` lets one pod at a time start, until its application is ready. A gated container has neither a readiness nor a startup probe, so nothing would tell when its start is over.",
+		Meaning: "`metaparticle.io/start-lock` lets one pod at a time start, until its application is ready. A gated container has neither a readiness nor a startup probe, so the agent could not see the end of the start.",
 		Do:      "add a readiness or startup probe to the container, or leave the container out of metaparticle.io/containers",
 	},
 	{
