@@ -78,9 +78,9 @@ var Annotations = table{
 			"pods stand by. The application finds the number of its shard, from 0, in `METAPARTICLE_SHARD`, and the number of all shards in " +
 			"`METAPARTICLE_SHARDS`. The label `metaparticle.io/shard` of a holder's pod has the same number. A standby forwards " +
 			"nothing: it is Ready if its gated containers declare no ports and `metaparticle.io/readiness` is not set. " +
-			"A new number begins to count when a pod with that number runs: then all shards of the old number stop, " +
-			"and only then the first shard of the new number starts. In a Job each shard runs until it succeeds (exit code 0), once for each Job: each pod takes one shard that is " +
-			"not done, and a pod that finds all of them done skips. The completions of the Job must be the number of shards, or more " +
+			"A new number begins to count when a pod with that number runs. First all shards of the old number stop, " +
+			"and then the first shard of the new number starts. In a Job each shard runs until it succeeds (exit code 0), once for each Job. Each pod takes one shard that is " +
+			"not done. A pod that finds all of them done skips. The completions of the Job must be the number of shards, or more " +
 			"without indexes. In an Indexed Job each pod takes the shard of its index. " +
 			"Only for pods of a Job, or of a workload that keeps its pods running, and with the gate `container`. A pod with shards has no other claim.",
 		Examples: []string{"1", "8", "64"},
@@ -111,7 +111,7 @@ var Annotations = table{
 		Meaning: "The program itself asks for these claims, over HTTP at `localhost:13131` (the local API): `lock/NAME`, " +
 			"`election/NAME`, `semaphore/NAME=SIZE`, `rwlock/NAME=SIZE`, `barrier/NAME=SIZE` or `variable/NAME`. All pods in the namespace that name a slot compete for it, whatever " +
 			"their workload. All of them use a Variable together. At a barrier the pods of one Job wait for each other, with the limits of `metaparticle.io/barrier`. A lock of `metaparticle.io/lock` with the same name is the same slot. The containers start without a wait, " +
-			"and stay as they are: no part of Metaparticle stops the program, and the pod's readiness stays as it was. The program " +
+			"and stay as they are. No part of Metaparticle stops the program, and the pod's readiness stays as it was. The program " +
 			"must stop its work when it loses a claim, or the pod has `metaparticle.io/on-api-loss: kill`. Beside the annotation only " +
 			"this one, `metaparticle.io/lease-duration`, " +
 			"`metaparticle.io/after` and `metaparticle.io/barrier` have an effect. A pod with hostNetwork needs an emptyDir volume `metaparticle-api`, " +
@@ -122,7 +122,7 @@ var Annotations = table{
 		Key: AfterAnnotation, Value: "`condition[,condition…]`", Default: "no condition", Alone: true,
 		Meaning: "The pod waits in an init container (`metaparticle-after`) until each condition has been met once. " +
 			"The pod needs no claim. `once.NAME=KEY` is met when the key is done (`metaparticle.io/once`). The name of a singleton's or " +
-			"a lock's Lease (`singleton.deployment.db`, `lock.a`) is met when its holder serves: the holder's application passes its " +
+			"a lock's Lease (`singleton.deployment.db`, `lock.a`) is met when its holder serves. A holder serves if its application passes its " +
 			"probes, and the holder has renewed since the wait began. The Leases are those of the pod's namespace. `shards.job.NAME` is met when all shards of that Job are done (`metaparticle.io/shards`). The Job that " +
 			"exists when the pod is created counts, and no earlier or later Job with its name. A Lease that does " +
 			"not exist yet means \"not yet\". A condition that is no longer met later stops no pod. A key counts until 50 newer keys are done. At most 8 conditions.",
@@ -157,7 +157,7 @@ var Annotations = table{
 	},
 	{
 		Key: OnAPILossAnnotation, Value: "`tell` or `kill`", Default: "`tell`",
-		Meaning: "What happens when a program loses a hold of `metaparticle.io/api`, or does not give the hold back in time. With `tell` the local API " +
+		Meaning: "The consequence when a program loses a hold of `metaparticle.io/api`, or does not give the hold back in time. With `tell` the local API " +
 			"tells the program, and the program must stop itself. With `kill` each main container starts through a shim, and the shim kills " +
 			"all processes of its container before another pod can acquire the slot. The container ends with the exit code 75. " +
 			"The loss of one hold kills the programs of all these containers, and so does the end of the agent's process (docs/api.md). " +
@@ -168,7 +168,7 @@ var Annotations = table{
 	{
 		Key: OnBusyAnnotation, Value: "`wait` or `skip`", Default: "`wait`",
 		Meaning: "With `skip` a pod does not wait while the application of another pod runs under the slot and passes its " +
-			"probes: the gated containers end with the exit code 0, and the application never starts. So a nightly job does not " +
+			"probes. Instead, the gated containers end with the exit code 0, and the application never starts. So a nightly job does not " +
 			"overlap. In any other case the pod waits. Pods of one Job do not skip because of each other. A pod whose " +
 			"application has started once never skips. Only for pods that end (restartPolicy `Never` or `OnFailure`), without " +
 			"gated init containers, and with the gate `container`.",
@@ -204,7 +204,7 @@ var Annotations = table{
 		Key: GateAnnotation, Value: "`container`, `pod` or `readiness`", Default: "`container`",
 		Meaning: "The gate that holds the application back. With `container` each gated container's program runs only while " +
 			"the slot is held, and is proven dead before the slot is released. With `pod` the application's containers " +
-			"stay unchanged: all of them start once the slot is held, and restart when the slot is lost " +
+			"stay unchanged. All of them start once the slot is held, and restart when the slot is lost " +
 			"(for images that must be PID 1; Kubernetes 1.36). With `readiness` the application runs in all pods, and only " +
 			"the holder is Ready. The last two gates guarantee less (docs/guarantees.md).",
 		Examples: []string{"container", "pod", "readiness"},

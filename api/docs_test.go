@@ -73,7 +73,7 @@ func annotationsDoc(t *testing.T) string {
 		"A person, or a program with the right to patch Leases, writes these on the Lease itself. The commands\n" +
 		"`kubectl metaparticle pause`, `resume`, `yield` and `forget` write them, too. Standbys and the holder watch the\n" +
 		"Lease, so they act without delay. A pod whose work is done watches no Lease.\n\n" +
-		"| annotation | value | what it does |\n|---|---|---|\n")
+		"| annotation | value | effect |\n|---|---|---|\n")
 	for _, a := range byHand {
 		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", a.Key, a.Value, a.Meaning)
 	}

@@ -34,7 +34,7 @@ var Elsewhere = []Explanation{
 	},
 	{
 		Reason:  "TooManySlots",
-		Meaning: "An Event: a service account claims more slots in one namespace than its Roles can contain (16,000), or its pods wait for more Leases than its Role can contain (500). So the slot, or the pod with the condition, waits.",
+		Meaning: "An Event: a service account claims more slots in one namespace than its Roles can contain (16,000). Or its pods wait for more Leases than its Role can contain (500). So the slot, or the pod with the condition, waits.",
 		Do:      "give workloads service accounts of their own, or delete what is not needed",
 	},
 	{
@@ -75,7 +75,7 @@ var Elsewhere = []Explanation{
 	{
 		Reason:  "SlotHeld",
 		Meaning: "A held Lease cannot be deleted, because the next pod would start beside the holder.",
-		Do:      "delete the pod that holds, or wait until the lease has run out; only if you know that the holder is dead, shorten leaseDurationSeconds in the Lease",
+		Do:      "delete the pod that holds, or wait until the lease has run out; shorten leaseDurationSeconds in the Lease only if the holder is surely dead",
 	},
 	{
 		Reason:  "WorkDone",
@@ -104,7 +104,7 @@ var Elsewhere = []Explanation{
 	},
 	{
 		Reason:  "NotYours",
-		Meaning: "A client with the rights of an agent, or of the webhook's service account, tried to write an object or a field that is not its own. The message names the objects and fields that the client may write.",
+		Meaning: "A client tried to write an object or a field that is not its own. The client has the rights of an agent, or of the webhook's service account. The message names the objects and fields that the client may write.",
 		Do:      "use an account of your own that has the right to write it",
 	},
 	{

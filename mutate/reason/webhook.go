@@ -32,22 +32,22 @@ var All = []Explanation{
 	},
 	{
 		Reason:  Probes,
-		Meaning: "A gated container has a probe that the agent cannot make in the kubelet's stead. The message says why: a kind or a field that this version does not know, HTTP/2 without TLS, a port that the container does not name, a loopback address (which means the node), or values that Kubernetes itself would refuse.",
+		Meaning: "A gated container has a probe that the agent cannot make in the kubelet's stead. The message says why. The probe may have a kind or a field that this version does not know, or values that Kubernetes itself would refuse. Or the probe uses HTTP/2 without TLS, a port that the container does not name, or a loopback address (which means the node).",
 		Do:      "change the probe, or leave the container out by naming the others in metaparticle.io/containers",
 	},
 	{
 		Reason:  Hooks,
-		Meaning: "A gated container has a lifecycle hook that the agent cannot run in the kubelet's stead. The message says why: a kind or a field that this version does not know, a port that the container does not name, a loopback address (which means the node, and is not reached from the pod), or values that Kubernetes itself would refuse. Or the container's stop signal is one that the Go runtime of the shim uses itself, so the shim does not receive it: SIGCHLD, SIGURG, SIGPROF, SIGRTMIN, or 32 and 33.",
+		Meaning: "A gated container has a lifecycle hook that the agent cannot run in the kubelet's stead. The message says why. The hook may have a kind or a field that this version does not know, or values that Kubernetes itself would refuse. Or the hook uses a port that the container does not name, or a loopback address, which means the node. The pod does not reach the node's loopback address. Or the Go runtime of the shim itself uses the container's stop signal, so the shim does not receive the signal. Such signals are SIGCHLD, SIGURG, SIGPROF, SIGRTMIN, 32 and 33.",
 		Do:      "change or remove the hook or the stop signal, or leave the container out by naming the others in metaparticle.io/containers",
 	},
 	{
 		Reason:  InitContainer,
 		Meaning: "`metaparticle.io/containers` names an init container that cannot be gated. Either the init container is a native sidecar, which the containers after it need. Or, without `metaparticle.io/once`, no main container is named, so nothing would keep the slot after the init container. Or `metaparticle.io/on-busy` is skip, and the containers after a skipped init container would start without its work.",
-		Do:      "name ordinary init containers, and the main containers that run after them; with on-busy: skip or start-lock name main containers only, and with once one ordinary init container only",
+		Do:      "name ordinary init containers and the main containers after them; with on-busy: skip or start-lock only main containers; with once one ordinary init container",
 	},
 	{
 		Reason:  ContainerLimit,
-		Meaning: "The pod has more than 100 containers and init containers, and the webhook may have to look up each of them while the pod's creation waits.",
+		Meaning: "The pod has more than 100 containers and init containers. The webhook may have to look up each of them while the pod's creation waits.",
 		Do:      "split the pod, or remove the claim",
 	},
 	{
@@ -107,7 +107,7 @@ var All = []Explanation{
 	},
 	{
 		Reason:  OnceRestarts,
-		Meaning: "`metaparticle.io/once`, or `metaparticle.io/shards` in a Job, gates a container that the kubelet starts again after its success: a main container whose restartPolicy is Always, or a container with a restart rule for exit code 0. The container would skip and start for ever.",
+		Meaning: "`metaparticle.io/once`, or `metaparticle.io/shards` in a Job, gates a container that the kubelet starts again after its success. Such a container is a main container whose restartPolicy is Always, or has a restart rule for exit code 0. The container would skip and start for ever.",
 		Do:      "name an ordinary init container in metaparticle.io/containers, or set the restartPolicy Never or OnFailure, as in a Job",
 	},
 	{
@@ -127,7 +127,7 @@ var All = []Explanation{
 	},
 	{
 		Reason:  ShardsLeft,
-		Meaning: "In a Job each shard of `metaparticle.io/shards` runs until it succeeds, and each pod takes one shard. This Job would be complete although shards are not done. It has no completions, or fewer than shards, or its pods skip (`metaparticle.io/on-busy: skip`). In an Indexed Job each pod takes the shard of its index, so there must be as many completions as shards.",
+		Meaning: "In a Job each shard of `metaparticle.io/shards` runs until it succeeds, and each pod takes one shard. This Job would be complete although shards are not done. The Job has no completions, or fewer than shards, or its pods skip (`metaparticle.io/on-busy: skip`). In an Indexed Job each pod takes the shard of its index, so there must be as many completions as shards.",
 		Do:      "set the completions of the Job to the number of shards, and leave metaparticle.io/on-busy out",
 	},
 	{
@@ -152,7 +152,7 @@ var All = []Explanation{
 	},
 	{
 		Reason:  BarrierNeedsJob,
-		Meaning: "`metaparticle.io/barrier` lets the pods of one Job start together, once. `barrier/NAME=SIZE` in `metaparticle.io/api` lets their programs wait for each other, once. This pod belongs to no Job, so no run begins or ends with its pods: after a rollout or a failure the barrier would be open already, or would wait for pods that never come.",
+		Meaning: "`metaparticle.io/barrier` lets the pods of one Job start together, once. `barrier/NAME=SIZE` in `metaparticle.io/api` lets their programs wait for each other, once. This pod belongs to no Job, so no run begins or ends with its pods. After a rollout or a failure the barrier would be open already, or would wait for pods that never come.",
 		Do:      "put the pods into a Job, or use metaparticle.io/after to wait for other work",
 	},
 	{
@@ -182,8 +182,8 @@ var All = []Explanation{
 	},
 	{
 		Reason:  Leftover,
-		Meaning: "The pod carries injected parts, but claims nothing, asks for another gate, or belongs to another workload than these parts. The pod was probably copied from a running pod. It would wait for ever, or take a slot of the original pod.",
-		Do:      "add the annotation again, or remove the injected parts and restore the containers' commands; to look into a gated pod, kubectl debug -it POD --image=IMAGE --target=CONTAINER needs no copy",
+		Meaning: "The pod carries injected parts, but claims nothing, asks for another gate, or belongs to another workload than these parts. The pod was probably copied from a running pod. The copy would wait for ever, or take a slot of the original pod.",
+		Do:      "add the annotation again, or remove the injected parts and restore the commands; instead of a copy, use kubectl debug -it POD --image=IMAGE --target=CONTAINER",
 	},
 	{
 		Reason: JobImmutable, WarnOnly: true,
@@ -202,12 +202,12 @@ var All = []Explanation{
 	},
 	{
 		Reason: RolloutStalls, WarnOnly: true,
-		Meaning: "A standby is not Ready with `metaparticle.io/readiness: holder`, with a gated init container (unless it runs once), under a semaphore, with shards if a gated container declares a port, and with the gates `pod` and `readiness`. The workload's rollout waits until each new pod is Ready, so the first new pod that stands by stops the rollout. A Deployment of one replica goes on with a gated init container, because its one new pod takes its turn.",
-		Do:      "let the rollout go on without a Ready standby (a Deployment's maxUnavailable of at least 1 or its strategy Recreate, a DaemonSet's maxUnavailable of 100%, a StatefulSet's or DaemonSet's updateStrategy OnDelete), or leave the annotation out",
+		Meaning: "A standby is not Ready with `metaparticle.io/readiness: holder`, a semaphore, the gate `pod` or `readiness`, or a gated init container (unless it runs once). With shards, a standby is not Ready if a gated container declares a port. The workload's rollout waits until each new pod is Ready, so the first new pod that stands by stops the rollout. A Deployment of one replica goes on with a gated init container, because its one new pod takes its turn.",
+		Do:      "leave the annotation out, or let the rollout go on without a Ready standby. A Deployment needs maxUnavailable of at least 1 or the strategy Recreate, a DaemonSet maxUnavailable of 100%, a StatefulSet or DaemonSet updateStrategy OnDelete",
 	},
 	{
 		Reason: OnceWritesPod, WarnOnly: true,
-		Meaning: "The container of `metaparticle.io/once` mounts a volume of the pod or its node (emptyDir, ephemeral, hostPath) for writing, and a later container mounts the same volume. In every pod that skips the container, the volume stays empty.",
+		Meaning: "The container of `metaparticle.io/once` mounts a volume of the pod or its node (emptyDir, ephemeral, hostPath) for writing. A later container mounts the same volume. In every pod that skips the container, the volume stays empty.",
 		Do:      "write these files in another init container, which runs in every pod, or leave metaparticle.io/once out",
 	},
 	{
