@@ -13,8 +13,8 @@
 //	go run ./tools/words draw 20261123
 //
 // The rules (rules.go) are those of CONTRIBUTING.md that a program can check. The command finds
-// only some of the bad texts: a text that breaks no rule may still be hard to read. Generated
-// Markdown files are left out, because their sentences come from the code.
+// only some of the bad texts: a text that breaks no rule may still be hard to read. Of a
+// generated Markdown file, the command measures only the tables.
 //
 // The command also prints each word in the name of an exported type, if neither of two lists has
 // the word. The first list, the table of docs/architecture.md, explains words. The second list, the

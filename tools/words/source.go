@@ -64,16 +64,17 @@ func walk(root string, f func(file string, text []byte) error) error {
 // inspectDocument judges the sentences of a Markdown file.
 func inspectDocument(text []byte) ([]finding, error) { return inspectSentences(prose(text)), nil }
 
-// prose returns the sentences of a Markdown file, unless the file is generated.
+// prose returns the sentences of a Markdown file. Of a generated file, prose returns only the
+// sentences of tables, because the other sentences are in comments of the code.
 func prose(text []byte) []sentence {
-	if bytes.HasPrefix(text, []byte("<!-- Generated")) {
-		return nil
-	}
+	generated := bytes.HasPrefix(text, []byte("<!-- Generated"))
 	var lines []line
 	number := 0
 	for l := range strings.Lines(string(text)) {
 		number++
-		lines = append(lines, line{number, strings.TrimRight(l, "\n")})
+		if !generated || strings.HasPrefix(l, "|") {
+			lines = append(lines, line{number, strings.TrimRight(l, "\n")})
+		}
 	}
 	return sentences(lines)
 }
