@@ -20,6 +20,10 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
+// maxName is the API server's own bound for the name of a container. The patch contains each name
+// several times, and the API server validates the names only after the webhook's answer.
+const maxName = 63
+
 // ErrMalformed reports text that is not a valid pod or workload.
 var ErrMalformed = errors.New("malformed object")
 
@@ -45,7 +49,7 @@ type Subject struct {
 // Inject returns warnings, and the operations that gate a pod. A pod that is gated already gets no
 // operation. A pod that claims nothing, but has conditions or a barrier, gets only the containers
 // that wait for them. For any other pod that claims nothing, the operations only remove marks. The
-// error is [api.Mistakes], [reason.Refusals] or [ErrMalformed].
+// error is [api.Mistakes], [reason.Refusals], [ErrMalformed] or [load.ErrOverloaded].
 func Inject(ctx context.Context, s Subject, agentImage string, images image.Images) ([]jsonpatch.Operation, reason.Refusals, error) {
 	if s.Pod == nil {
 		s.Pod = new(corev1.Pod)
@@ -77,6 +81,9 @@ func Inject(ctx context.Context, s Subject, agentImage string, images image.Imag
 	if len(s.Pod.Spec.Containers) == 0 || hasEmptyName(s.Pod) {
 		return nil, nil, fmt.Errorf("%w: no container, or one without a name", ErrMalformed)
 	}
+	if hasLongName(s.Pod) {
+		return nil, nil, fmt.Errorf("%w: the name of a container has more than %d bytes", ErrMalformed, maxName)
+	}
 	return gate(ctx, feature.Facts{
 		Pod: s.Pod, Document: d, Request: request, Namespace: s.Namespace, Origin: s.Origin,
 		Limits: s.Limits, Kubernetes: s.Kubernetes, AgentImage: agentImage,
@@ -93,8 +100,8 @@ func gate(ctx context.Context, f feature.Facts, images image.Images) ([]jsonpatc
 	if refusals := p.Judge(); len(refusals) > 0 {
 		return nil, nil, refusals
 	}
-	if refusals := p.LookUp(ctx, images); len(refusals) > 0 {
-		return nil, nil, refusals
+	if err := p.LookUp(ctx, images); err != nil {
+		return nil, nil, err
 	}
 	p.Patch()
 	return f.Document.Operations(), p.Warn(), nil
@@ -102,4 +109,10 @@ func gate(ctx context.Context, f feature.Facts, images image.Images) ([]jsonpatc
 
 func hasEmptyName(pod *corev1.Pod) bool {
 	return slices.ContainsFunc(pod.Spec.Containers, func(c corev1.Container) bool { return c.Name == "" })
+}
+
+// hasLongName reports whether the name of a container is longer than the API server allows.
+func hasLongName(pod *corev1.Pod) bool {
+	long := func(c corev1.Container) bool { return len(c.Name) > maxName }
+	return slices.ContainsFunc(pod.Spec.InitContainers, long) || slices.ContainsFunc(pod.Spec.Containers, long)
 }

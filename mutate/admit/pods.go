@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 
 	admissionv1 "k8s.io/api/admission/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/mutate"
+	"github.com/metaparticle-io/metaparticle/mutate/load"
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
@@ -59,7 +61,10 @@ func (h podHandler) inject(ctx context.Context, r admission.Request) admission.R
 		}
 		err = failed
 	}
-	if errors.Is(err, mutate.ErrMalformed) {
+	switch {
+	case errors.Is(err, load.ErrOverloaded):
+		return admission.Errored(http.StatusTooManyRequests, err)
+	case errors.Is(err, mutate.ErrMalformed):
 		return malformed(err)
 	}
 	outcome.Denied, outcome.Reasons, outcome.Message = true, reason.Of(err), reason.Message(err)

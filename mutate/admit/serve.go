@@ -36,7 +36,8 @@ var errNoReview = errors.New("not an AdmissionReview of " + admissionv1.SchemeGr
 // the webhook's configuration names. The HTTP handler decodes the text of a call only once,
 // because each pod's start waits for the answer.
 //
-// A call for which the load has no room immediately gets status 429, and a malformed call gets
+// A call for which the load has no room immediately gets status 429. So does a call for whose
+// patch, or for whose images' commands, the load has no room. A malformed call gets
 // status 400. All handlers of a process share one limit. With a nil limit, the load has no bound.
 func Serve(handler admission.Handler, limit *load.Limit) http.Handler {
 	// The method Handle of [admission.Webhook] turns a panic into an answer.
@@ -57,7 +58,11 @@ func Serve(handler admission.Handler, limit *load.Limit) http.Handler {
 			http.Error(w, api.Brief(err.Error(), reason.MaxCause), http.StatusBadRequest)
 			return
 		}
-		response := hook.Handle(r.Context(), request).AdmissionResponse
+		response := hook.Handle(share.Within(r.Context()), request).AdmissionResponse
+		if response.Result != nil && response.Result.Code == http.StatusTooManyRequests {
+			overloaded(w)
+			return
+		}
 		review := admissionv1.AdmissionReview{Response: &response}
 		review.SetGroupVersionKind(admissionv1.SchemeGroupVersion.WithKind("AdmissionReview"))
 		w.Header().Set("Content-Type", "application/json")
@@ -95,6 +100,9 @@ type written struct{ admission.Handler }
 func (h written) Handle(ctx context.Context, r admission.Request) admission.Response {
 	response := h.Handler.Handle(ctx, r)
 	if len(response.Patches) > 0 {
+		if err := load.AddPatch(ctx, patch.Length(response.Patches)); err != nil {
+			return admission.Errored(http.StatusTooManyRequests, err)
+		}
 		kind := admissionv1.PatchTypeJSONPatch
 		response.Patch, response.PatchType = patch.Text(response.Patches), &kind
 		response.Patches = nil

@@ -5,17 +5,32 @@ package feature
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/metaparticle-io/metaparticle/mutate/image"
+	"github.com/metaparticle-io/metaparticle/mutate/load"
 )
 
-// maxLookUps bounds the concurrent look-ups of one pod, so that a pod with many containers
-// cannot fill its namespace's queue of look-ups.
-const maxLookUps = 8
+const (
+	// maxLookUps bounds the concurrent look-ups of one pod, so that a pod with many containers
+	// cannot fill its namespace's queue of look-ups.
+	maxLookUps = 8
+	// maxCommands bounds the bytes of the commands that a pod's containers get from their images.
+	// The bound is above the longest command of one image, even if an escape replaces each byte.
+	maxCommands = 512 << 10
+	// wordCost is the size of Go's string header, which each word of a command has.
+	wordCost = 16
+	// escapeCost is the number of further letters that an escape may have in the patch. The
+	// commands of platforms are JSON in an argument, so the encoder of the patch escapes twice.
+	escapeCost = 6
+)
+
+var errCommands = fmt.Errorf("the commands of the pod's images have more than %d KiB together", maxCommands>>10)
 
 // lookUp is the result of a look-up; zero for a container whose image need not be read.
 type lookUp struct {
@@ -23,11 +38,43 @@ type lookUp struct {
 	err     error
 }
 
+// tally counts the bytes of the commands that one pod gets from its images.
+type tally struct {
+	mu    sync.Mutex
+	bytes int
+	// err is set once a command had no room.
+	err error
+}
+
+// failed returns the error of the first command without room.
+func (t *tally) failed() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.err
+}
+
+// add counts a command, and adds the command to the load. Without room, add returns an error.
+func (t *tally) add(ctx context.Context, command image.Command) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	bytes := lengthOf(command)
+	if t.err == nil && t.bytes+bytes > maxCommands {
+		t.err = errCommands
+	}
+	if t.err == nil {
+		t.err = load.AddCommand(ctx, bytes)
+	}
+	t.bytes += bytes
+	return t.err
+}
+
 // readImages reads the images of the containers at the given places, at most [maxLookUps] at the
-// same time. For a container that needs nothing from its image, the result is zero.
-func (p *Pod) readImages(ctx context.Context, places []place, images image.Images) []lookUp {
+// same time. For a container that needs nothing from its image, the result is zero. After a command
+// without room, the function starts no further look-up. The error is [load.ErrOverloaded].
+func (p *Pod) readImages(ctx context.Context, places []place, images image.Images) ([]lookUp, error) {
 	reader := images.For(p.pullRights())
 	answers := make([]lookUp, len(places))
+	var all tally
 	turns := make(chan struct{}, maxLookUps)
 	var wait sync.WaitGroup
 	for i, at := range places {
@@ -35,7 +82,11 @@ func (p *Pod) readImages(ctx context.Context, places []place, images image.Image
 		if !needsImage(c) {
 			continue
 		}
-		read := func() { answers[i].command, answers[i].err = reader.Command(ctx, c.Image) }
+		if err := all.failed(); err != nil {
+			answers[i].err = err
+			continue
+		}
+		read := func() { answers[i] = readImage(ctx, reader, c, &all) }
 		if isKnown(images, c.Image) {
 			read()
 			continue
@@ -47,7 +98,44 @@ func (p *Pod) readImages(ctx context.Context, places []place, images image.Image
 		})
 	}
 	wait.Wait()
-	return answers
+	if err := all.failed(); errors.Is(err, load.ErrOverloaded) {
+		return nil, err
+	}
+	return answers, nil
+}
+
+// readImage reads the image of one container. The result has no command that the container does not
+// need.
+func readImage(ctx context.Context, reader image.Reader, c *corev1.Container, all *tally) lookUp {
+	command, err := reader.Command(ctx, c.Image)
+	switch answer := (lookUp{command, err}); {
+	case err != nil:
+		return answer
+	case len(c.Command) > 0:
+		return lookUp{command: image.Command{StopSignal: answer.signal()}}
+	}
+	if err := all.add(ctx, command); err != nil {
+		return lookUp{err: err}
+	}
+	return lookUp{command: command}
+}
+
+// lengthOf returns the most bytes that an image's command may have in the patch.
+func lengthOf(command image.Command) int {
+	length := 0
+	for _, word := range slices.Concat(command.Entrypoint, command.Cmd) {
+		length += wordCost + len(word)
+		for i := range len(word) {
+			switch c := word[i]; {
+			case c < ' ', c > '~', c == '"', c == '\\', c == '<', c == '>', c == '&', c == '$':
+				length += escapeCost
+			}
+		}
+	}
+	for _, its := range command.Platforms {
+		length += lengthOf(its)
+	}
+	return length
 }
 
 // pullRights returns the rights with which the pod's images are read.

@@ -34,14 +34,17 @@ type child struct {
 }
 
 // LookUp makes the shims of the gated containers. LookUp reads the image of a container if
-// the shim needs the image's command, or its stop signal for a preStop hook. The refusals
-// are in the order of the pod's containers.
-func (p *Pod) LookUp(ctx context.Context, images image.Images) reason.Refusals {
+// the shim needs the image's command, or its stop signal for a preStop hook. The error is
+// [reason.Refusals], in the order of the pod's containers, or [load.ErrOverloaded].
+func (p *Pod) LookUp(ctx context.Context, images image.Images) error {
 	places := p.places()
 	if len(places) == 0 {
 		return nil
 	}
-	answers := p.readImages(ctx, places, images)
+	answers, err := p.readImages(ctx, places, images)
+	if err != nil {
+		return err
+	}
 	shims := make([]shim, len(places))
 	var refusals reason.Refusals
 	for i, at := range places {
@@ -49,7 +52,10 @@ func (p *Pod) LookUp(ctx context.Context, images image.Images) reason.Refusals {
 		shims[i], refusals = its, append(refusals, refused...)
 	}
 	p.shims = shims
-	return refusals
+	if len(refusals) > 0 {
+		return refusals
+	}
+	return nil
 }
 
 // newShim returns the shim of the container at a place, or the refusal of the container.

@@ -4,9 +4,9 @@
 // Package load bounds the memory of the calls in flight.
 //
 // Guarantee: a call reserves its share of the load before it uses the memory: while its
-// body arrives, and again before the body is decoded. A call that is alone in flight is
-// refused only if its decoded body would need more than 64 MiB. Large calls leave room for
-// small ones.
+// body arrives, and again before the body is decoded. A call also reserves memory for each
+// command of an image, and for the encoding of the patch. A call that is alone in flight is refused only if its decoded body
+// would need more than 64 MiB. Large calls leave room for small ones.
 //
 // Not guaranteed: that a share is exact. A share is an estimate, which tests compare with
 // the memory that decoding allocates.
@@ -14,6 +14,7 @@ package load
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -47,6 +48,16 @@ const (
 	// the patch. About a third of the bytes that the webhook allocates for an element is in use
 	// at one time. That third is at most 190 bytes, or 280 with the race detector.
 	perNested = 320
+	// perEscape is the memory for each of the characters "<", ">" and "&". The encoder of
+	// JSON writes six letters for such a character. A probe's command is in the patch twice: in
+	// the probe, and as JSON in an argument of the agent.
+	perEscape = 24
+	// perCommand is the memory for each byte that an image's command may have in the patch. The
+	// webhook joins the command to the container's arguments, and writes both into an operation.
+	perCommand = 4
+	// perPatch is the memory for each byte of the operations while the answer is encoded. The text
+	// of the patch, its base64 and the encoder's growing buffer take that memory.
+	perPatch = 5
 	// maxDecoded bounds the estimate for one decoded body to half of the default load. The update
 	// of a workload with managed fields and 20 containers, each with 50 environment variables, takes
 	// less than half of maxDecoded. So does a workload with 3 MB of arguments, of a dozen letters each.
@@ -90,7 +101,7 @@ func (l *Limit) Used() int64 {
 	return l.used
 }
 
-// Share is one call's part of the load. Only one goroutine may use a Share.
+// Share is one call's part of the load. Only one goroutine at a time may use a Share.
 type Share struct {
 	limit *Limit
 	size  int64
@@ -126,12 +137,42 @@ func (m metered) Read(p []byte) (int, error) {
 // Decode adds to the share the memory that the decoded body will use.
 func (s *Share) Decode(body []byte) error {
 	w := weigh(body)
-	size := perObject*int64(w.objects) + perMember*int64(w.members) + perWord*int64(w.words) + perNested*int64(w.nested)
+	size := perObject*int64(w.objects) + perMember*int64(w.members) + perWord*int64(w.words) +
+		perNested*int64(w.nested) + perEscape*int64(w.escapes)
 	s.large = s.large || size > smallDecoded
 	switch {
 	case size > maxDecoded:
 		return errTooManyObjects
 	case !s.grow(perCall + size):
+		return ErrOverloaded
+	}
+	return nil
+}
+
+// shareKey is the key of the share in a call's context.
+type shareKey struct{}
+
+// Within returns a context from which the functions of this package take the share.
+func (s *Share) Within(ctx context.Context) context.Context {
+	return context.WithValue(ctx, shareKey{}, s)
+}
+
+// AddCommand adds the command of an image to the share of the context's call. The argument is the
+// number of bytes that the command may have in the patch. Without a share, the load has no bound.
+func AddCommand(ctx context.Context, bytes int) error { return add(ctx, perCommand*int64(bytes)) }
+
+// AddPatch adds the encoding of an answer to the share of the context's call. The argument is the
+// number of bytes of the operations. Without a share, the load has no bound.
+func AddPatch(ctx context.Context, bytes int) error { return add(ctx, perPatch*int64(bytes)) }
+
+// add adds bytes to the share of the context's call.
+func add(ctx context.Context, bytes int64) error {
+	s, ok := ctx.Value(shareKey{}).(*Share)
+	if !ok {
+		return nil
+	}
+	s.large = s.large || bytes > smallDecoded
+	if !s.grow(bytes) {
 		return ErrOverloaded
 	}
 	return nil

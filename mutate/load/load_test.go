@@ -27,6 +27,7 @@ func TestMemoryEstimateCountsJSONObjectsMembersAndStrings(t *testing.T) {
 		`{"args":["a","b,\"[",""]}`:       {members: 1, words: 3},
 		"{ \"args\" :\n[ \"a\" , \"b\"]}": {members: 1, words: 2},
 		`{"args":[]}`:                     {members: 1},
+		`["<a>&","x\\u003c"]`:             {objects: 2, escapes: 3},
 		`{"args":["a",0,0]}`:              {objects: 2, members: 1, words: 1},
 		`{"args":[[0,0]]}`:                {objects: 3, members: 1},
 		`{"ports":["a","b"]}`:             {objects: 2, members: 1},

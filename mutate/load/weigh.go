@@ -17,12 +17,15 @@ type weight struct {
 	words int
 	// nested counts the elements and members of JSON inside of strings.
 	nested int
+	// escapes counts the characters for which the encoder of JSON writes an escape, although a
+	// JSON text may contain these characters as they are.
+	escapes int
 }
 
-// weigh returns the weight of a text, in one pass. Malformed JSON may have any weight,
+// weigh returns the weight of a text. Malformed JSON may have any weight,
 // because a decoder refuses the text before it decodes a part.
 func weigh(text []byte) weight {
-	var w weight
+	w := weight{escapes: bytes.Count(text, []byte("<")) + bytes.Count(text, []byte(">")) + bytes.Count(text, []byte("&"))}
 	var key []byte  // the last string that was read
 	var before byte // the last byte that is neither a space nor in a string
 	for i := 0; i < len(text); i++ {

@@ -11,6 +11,16 @@ import (
 	"gomodules.xyz/jsonpatch/v2"
 )
 
+// Length returns the number of bytes in the paths and values of the operations.
+func Length(operations []jsonpatch.Operation) int {
+	length := 0
+	for _, o := range operations {
+		raw, _ := o.Value.(json.RawMessage) // each value in the operations of a Document is raw
+		length += len(o.Path) + len(raw)
+	}
+	return length
+}
+
 // Text returns the operations as the text of a JSON patch.
 func Text(operations []jsonpatch.Operation) []byte {
 	text := append(make([]byte, 0, 8<<10), '[') // as much as most patches need
