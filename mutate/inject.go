@@ -24,6 +24,10 @@ import (
 // several times, and the API server validates the names only after the webhook's answer.
 const maxName = 63
 
+// maxAnnotations is the API server's own bound for the annotations of an object, in bytes. The API
+// server validates the annotations only after the webhook's answer.
+const maxAnnotations = 256 << 10
+
 // ErrMalformed reports text that is not a valid pod or workload.
 var ErrMalformed = errors.New("malformed object")
 
@@ -56,6 +60,9 @@ func Inject(ctx context.Context, s Subject, agentImage string, images image.Imag
 		if err := json.Unmarshal(s.Raw, s.Pod); err != nil {
 			return nil, nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 		}
+	}
+	if HasHugeAnnotations(s.Pod) {
+		return nil, nil, fmt.Errorf("%w: the annotations have more than %d KiB", ErrMalformed, maxAnnotations>>10)
 	}
 	request, err := api.Parse(s.Pod.Annotations)
 	if err != nil {
@@ -105,6 +112,17 @@ func gate(ctx context.Context, f feature.Facts, images image.Images) ([]jsonpatc
 	}
 	p.Patch()
 	return f.Document.Operations(), p.Warn(), nil
+}
+
+// HasHugeAnnotations reports whether a pod has more annotations than the API server allows. Inject
+// refuses such a pod. No function may read an annotation of such a pod, because that could take
+// long.
+func HasHugeAnnotations(pod *corev1.Pod) bool {
+	bytes := 0
+	for key, value := range pod.Annotations {
+		bytes += len(key) + len(value)
+	}
+	return bytes > maxAnnotations
 }
 
 func hasEmptyName(pod *corev1.Pod) bool {

@@ -92,6 +92,9 @@ func (h podHandler) keep(r admission.Request) admission.Response {
 // controller are malformed. The function mutate.Inject reports malformed pods.
 func (h podHandler) subject(ctx context.Context, r admission.Request, pod *corev1.Pod) (mutate.Subject, error) {
 	s := mutate.Subject{Raw: r.Object.Raw, Pod: pod, Namespace: r.Namespace, Kubernetes: h.kubernetes()}
+	if mutate.HasHugeAnnotations(pod) {
+		return s, nil // Inject refuses the pod
+	}
 	request, err := api.Parse(pod.Annotations)
 	if err != nil || !request.Injects() {
 		return s, nil //nolint:nilerr // Inject finds the same mistakes.

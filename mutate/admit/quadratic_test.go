@@ -5,6 +5,7 @@ package admit
 
 import (
 	"fmt"
+	"net/http"
 	"runtime"
 	"strings"
 	"testing"
@@ -59,4 +60,23 @@ func TestRemovalOfManyAnnotationsCostsLittleTime(t *testing.T) {
 	assert.True(t, response.Allowed)
 	assert.Len(t, response.Patches, len(all))
 	assert.Less(t, work(t)-before, mostWork)
+}
+
+// The API server allows 256 KiB of annotations, and validates annotations only after the webhook's
+// answer.
+func TestPodWithHugeAnnotationsIsRefusedAtOnce(t *testing.T) {
+	pod := func(slots int) string {
+		return `{"metadata":{"name":"a","annotations":{"metaparticle.io/lock":"x","metaparticle.io/slots":"` + strings.Repeat(",", slots) + `"}},
+			"spec":{"containers":[{"name":"a","image":"a","command":["a"]}]}}`
+	}
+	handler := NewPodHandler(Options{AgentImage: mutatetest.AgentImage, Images: mutatetest.Facts{}, Owners: mutatetest.Facts{}})
+	rest := len("metaparticle.io/lock" + "x" + "metaparticle.io/slots")
+	for length, want := range map[int]bool{256<<10 - rest: true, 256<<10 - rest + 1: false} {
+		response := handler.Handle(t.Context(), mutatetest.Request(pod(length)))
+		assert.Equal(t, want, response.Allowed, "%v", response.Result)
+	}
+	body := review(t, mutatetest.Request(pod(3<<20)))
+	bytes, code := allocated(t, handler, body)
+	assert.Equal(t, http.StatusOK, code)
+	assert.Less(t, bytes, int64(12*len(body)), "the annotations are decoded, and not read")
 }
