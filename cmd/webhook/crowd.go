@@ -147,11 +147,10 @@ func (c *crowd) greeted(g *guest) {
 // follow notes the state that the HTTP server gives to a connection. A connection becomes
 // active when the server has read a call's header, after the handshake.
 func (c *crowd) follow(connection net.Conn, state http.ConnState) {
-	secure, ok := connection.(*tls.Conn)
-	if !ok {
-		return
+	if secure, ok := connection.(*tls.Conn); ok {
+		connection = secure.NetConn()
 	}
-	g, ok := secure.NetConn().(*guest)
+	g, ok := connection.(*guest)
 	if !ok || state != http.StateActive && state != http.StateIdle {
 		return
 	}

@@ -59,7 +59,7 @@ func run(ctx context.Context, args []string, output io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("make manager: %w", err)
 	}
-	if err := serve(m, s, log); err != nil {
+	if err := serve(ctx, m, s, log); err != nil {
 		return err
 	}
 	if err := m.Add(newTerms(config, s, log)); err != nil {
@@ -74,10 +74,11 @@ func run(ctx context.Context, args []string, output io.Writer) error {
 
 func managerOptions(s settings) ctrl.Options {
 	return ctrl.Options{
-		Scheme:                  clientgoscheme.Scheme,
-		Cache:                   cache.Options{DefaultTransform: onlyIdentities(cache.TransformStripManagedFields())},
-		Metrics:                 metricsserver.Options{BindAddress: s.metricsAddress},
-		HealthProbeBindAddress:  s.healthAddress,
+		Scheme: clientgoscheme.Scheme,
+		Cache:  cache.Options{DefaultTransform: onlyIdentities(cache.TransformStripManagedFields())},
+		// The function openPorts serves the metrics and the probes, with bounds.
+		Metrics:                 metricsserver.Options{BindAddress: "0"},
+		HealthProbeBindAddress:  "0",
 		WebhookServer:           newCallServer(s),
 		GracefulShutdownTimeout: new(shutdown),
 	}
@@ -85,7 +86,7 @@ func managerOptions(s settings) ctrl.Options {
 
 // serve registers the handlers of pods and workloads, the probes, and all parts that the handlers
 // need.
-func serve(m ctrl.Manager, s settings, log *slog.Logger) error {
+func serve(ctx context.Context, m ctrl.Manager, s settings, log *slog.Logger) error {
 	images, err := newImages(m.GetAPIReader(), s, log)
 	if err != nil {
 		return err
@@ -96,13 +97,13 @@ func serve(m ctrl.Manager, s settings, log *slog.Logger) error {
 	}
 	// The readiness check "caches" waits only for informers that exist. So serve makes the
 	// informers now, and the cache has all LimitRanges before the replica is ready.
-	if _, err := m.GetCache().GetInformer(context.Background(), &corev1.LimitRange{}); err != nil {
+	if _, err := m.GetCache().GetInformer(ctx, &corev1.LimitRange{}); err != nil {
 		return fmt.Errorf("watch limit ranges: %w", err)
 	}
 	for _, kind := range watched {
 		var metadata metav1.PartialObjectMetadata
 		metadata.SetGroupVersionKind(kind)
-		if _, err := m.GetCache().GetInformer(context.Background(), &metadata); err != nil {
+		if _, err := m.GetCache().GetInformer(ctx, &metadata); err != nil {
 			return fmt.Errorf("watch %s: %w", kind.Kind, err)
 		}
 	}
@@ -127,14 +128,9 @@ func serve(m ctrl.Manager, s settings, log *slog.Logger) error {
 	limit := new(load.Limit) // both handlers share the memory of the process
 	m.GetWebhookServer().Register("/pods", admit.Serve(admit.NewPodHandler(options), limit))
 	m.GetWebhookServer().Register("/workloads", admit.Serve(admit.NewWorkloadHandler(options), limit))
-	if err := m.AddHealthzCheck("process", healthz.Ping); err != nil {
-		return fmt.Errorf("add health check: %w", err)
-	}
 	// A replica is ready when its certificate is loaded, and its caches are filled.
-	if err := m.AddReadyzCheck("certificate", m.GetWebhookServer().StartedChecker()); err != nil {
-		return fmt.Errorf("add readiness check: %w", err)
-	}
-	return m.AddReadyzCheck("caches", synced(m.GetCache()))
+	ready := map[string]healthz.Checker{"certificate": m.GetWebhookServer().StartedChecker(), "caches": synced(m.GetCache())}
+	return openPorts(ctx, m, s, map[string]healthz.Checker{"process": healthz.Ping}, ready)
 }
 
 // onlyIdentities returns a function that drops the unused metadata of cached workloads, because
