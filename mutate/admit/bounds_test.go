@@ -76,6 +76,30 @@ func TestTimedOutImageLookUpsCauseARefusal(t *testing.T) {
 	})
 }
 
+// hanging is a registry without an answer. Each look-up ends after the time that package registry
+// gives to a look-up.
+type hanging struct{ all atomic.Int32 }
+
+func (h *hanging) For(image.PullRights) image.Reader { return h }
+
+func (h *hanging) Command(context.Context, string) (image.Command, error) {
+	h.all.Add(1)
+	<-time.After(2500 * time.Millisecond)
+	return image.Command{}, context.DeadlineExceeded
+}
+
+func TestPodWaitsOnlyOnceForAHangingRegistry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began, images := time.Now(), new(hanging)
+		f := mutatetest.Facts{Group: &api.Workload{Kind: "Pod", Name: "a"}}
+		response := NewPodHandler(Options{AgentImage: mutatetest.AgentImage, Images: images, Owners: f, Timeout: time.Minute}).Handle(t.Context(), mutatetest.Request(podOf(100)))
+		assert.False(t, response.Allowed)
+		assert.Contains(t, response.Result.Message, "another image of the pod had no answer in time")
+		assert.Equal(t, 2500*time.Millisecond, time.Since(began))
+		assert.EqualValues(t, 8, images.all.Load())
+	})
+}
+
 func TestHugePodCausesNoImageLookUp(t *testing.T) {
 	response := NewPodHandler(Options{AgentImage: mutatetest.AgentImage, Images: asked{t}, Owners: mutatetest.Facts{}}).Handle(t.Context(), mutatetest.Request(podOf(6000)))
 	require.False(t, response.Allowed)

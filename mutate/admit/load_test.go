@@ -5,6 +5,7 @@ package admit
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -94,22 +95,24 @@ const maxObjects = 64 << 20 / (2 << 10)
 // enough is a number of calls that together need more memory than a webhook has.
 const enough = 1000
 
-// flood sends calls until the webhook refuses one, and counts the handled calls.
+// flood sends calls, each for another namespace, until the webhook refuses one. The function counts
+// the handled calls.
 func flood(t *testing.T, limit *load.Limit, body string) (handled int, answer *httptest.ResponseRecorder) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		handler := newBusy()
 		webhook := Serve(handler, limit)
 		answers := make(chan *httptest.ResponseRecorder, enough+1)
-		call := func() {
-			r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", strings.NewReader(body))
+		call := func(namespace string) {
+			its := strings.Replace(body, `"namespace":"shop"`, `"namespace":"`+namespace+`"`, 1)
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", strings.NewReader(its))
 			r.Header.Set("Content-Type", "application/json")
 			w := httptest.NewRecorder()
 			webhook.ServeHTTP(w, r)
 			answers <- w
 		}
 		for len(answers) == 0 && handled < enough {
-			go call()
+			go call(fmt.Sprint("shop", handled))
 			synctest.Wait()
 			handled = len(handler.begun)
 		}

@@ -90,7 +90,7 @@ func read(w http.ResponseWriter, r *http.Request, share *load.Share) (admission.
 	if review.APIVersion != admissionv1.SchemeGroupVersion.String() || review.Kind != "AdmissionReview" || review.Request == nil {
 		return admission.Request{}, errNoReview
 	}
-	return admission.Request{AdmissionRequest: *review.Request}, nil
+	return admission.Request{AdmissionRequest: *review.Request}, share.Join(review.Request.Namespace)
 }
 
 // written is a handler that encodes the patch of its answer.

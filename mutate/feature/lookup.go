@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -28,7 +29,14 @@ const (
 	// escapeCost is the number of further letters that an escape may have in the patch. The
 	// commands of platforms are JSON in an argument, so the encoder of the patch escapes twice.
 	escapeCost = 6
+	// slowFailure is the time after which a failed look-up counts as hanging. A healthy registry
+	// reports a failure sooner.
+	slowFailure = time.Second
 )
+
+// errSkipped is the error of a look-up that readImages does not start. The pod is refused in any
+// case, and should not occupy the webhook any longer.
+var errSkipped = errors.New("not asked, because another image of the pod had no answer in time")
 
 var errCommands = fmt.Errorf("the commands of the pod's images have more than %d KiB together", maxCommands>>10)
 
@@ -46,7 +54,16 @@ type tally struct {
 	err error
 }
 
-// failed returns the error of the first command without room.
+// hang notes that a look-up failed late.
+func (t *tally) hang() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.err == nil {
+		t.err = errSkipped
+	}
+}
+
+// failed returns the error of the first command without room, or of a look-up that failed late.
 func (t *tally) failed() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -58,10 +75,12 @@ func (t *tally) add(ctx context.Context, command image.Command) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	bytes := lengthOf(command)
-	if t.err == nil && t.bytes+bytes > maxCommands {
+	switch {
+	case errors.Is(t.err, errSkipped):
+		return nil // the pod is refused for another image, and this image has an answer
+	case t.err == nil && t.bytes+bytes > maxCommands:
 		t.err = errCommands
-	}
-	if t.err == nil {
+	case t.err == nil:
 		t.err = load.AddCommand(ctx, bytes)
 	}
 	t.bytes += bytes
@@ -70,7 +89,7 @@ func (t *tally) add(ctx context.Context, command image.Command) error {
 
 // readImages reads the images of the containers at the given places, at most [maxLookUps] at the
 // same time. For a container that needs nothing from its image, the result is zero. After a command
-// without room, the function starts no further look-up. The error is [load.ErrOverloaded].
+// without room, or a needed look-up that failed late, the function starts no further look-up. The error is [load.ErrOverloaded].
 func (p *Pod) readImages(ctx context.Context, places []place, images image.Images) ([]lookUp, error) {
 	reader := images.For(p.pullRights())
 	answers := make([]lookUp, len(places))
@@ -82,16 +101,17 @@ func (p *Pod) readImages(ctx context.Context, places []place, images image.Image
 		if !needsImage(c) {
 			continue
 		}
-		if err := all.failed(); err != nil {
-			answers[i].err = err
-			continue
-		}
 		read := func() { answers[i] = readImage(ctx, reader, c, &all) }
 		if isKnown(images, c.Image) {
 			read()
 			continue
 		}
 		turns <- struct{}{}
+		if err := all.failed(); err != nil {
+			answers[i].err = err
+			<-turns
+			continue
+		}
 		wait.Go(func() {
 			defer func() { <-turns }()
 			read()
@@ -107,9 +127,13 @@ func (p *Pod) readImages(ctx context.Context, places []place, images image.Image
 // readImage reads the image of one container. The result has no command that the container does not
 // need.
 func readImage(ctx context.Context, reader image.Reader, c *corev1.Container, all *tally) lookUp {
+	began := time.Now()
 	command, err := reader.Command(ctx, c.Image)
 	switch answer := (lookUp{command, err}); {
 	case err != nil:
+		if len(c.Command) == 0 && time.Since(began) > slowFailure {
+			all.hang()
+		}
 		return answer
 	case len(c.Command) > 0:
 		return lookUp{command: image.Command{StopSignal: answer.signal()}}

@@ -6,7 +6,8 @@
 // Guarantee: a call reserves its share of the load before it uses the memory: while its
 // body arrives, and again before the body is decoded. A call also reserves memory for each
 // command of an image, and for the encoding of the patch. A call that is alone in flight is refused only if its decoded body
-// would need more than 64 MiB. Large calls leave room for small ones.
+// would need more than 64 MiB. Large calls leave room for small ones. The calls of one
+// namespace leave as much of the load free as they use.
 //
 // Not guaranteed: that a share is exact. A share is an estimate, which tests compare with
 // the memory that decoding allocates.
@@ -92,6 +93,8 @@ type Limit struct {
 
 	mu   sync.Mutex
 	used int64
+	// namespaces has the estimated memory of the calls of each namespace.
+	namespaces map[string]int64
 }
 
 // Used returns the estimated memory of all calls in flight, in bytes.
@@ -107,6 +110,8 @@ type Share struct {
 	size  int64
 	// body is the number of bytes that have arrived.
 	body int
+	// namespace is empty until the body is decoded.
+	namespace string
 	// large is set for a large call, which must leave a quarter of the load's bound to small calls.
 	large bool
 }
@@ -144,6 +149,26 @@ func (s *Share) Decode(body []byte) error {
 	case size > maxDecoded:
 		return errTooManyObjects
 	case !s.grow(perCall + size):
+		return ErrOverloaded
+	}
+	return nil
+}
+
+// Join adds the share to the shares of a namespace, if the load has room for a further call of this
+// namespace.
+func (s *Share) Join(namespace string) error {
+	l := s.limit
+	if l == nil || namespace == "" {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.namespaces == nil {
+		l.namespaces = map[string]int64{}
+	}
+	s.namespace = namespace
+	l.namespaces[namespace] += s.size
+	if !s.room(0, s.large) {
 		return ErrOverloaded
 	}
 	return nil
@@ -203,18 +228,27 @@ func (s *Share) grow(by int64) bool {
 	}
 	l.used += by
 	s.size += by
+	if s.namespace != "" {
+		l.namespaces[s.namespace] += by
+	}
 	return true
 }
 
 // room reports whether the load has room for more bytes of this share. A share that is alone
-// always has room. The caller has locked limit.mu.
+// always has room. The calls of a namespace leave as much of the load free as they use. So one
+// namespace uses at most half of the load, and a second namespace at most half of the rest. A call
+// that is alone in its namespace need not leave so much. The caller has locked limit.mu.
 func (s *Share) room(by int64, large bool) bool {
 	limit := cmp.Or(s.limit.Max, defaultLoad)
 	if large {
 		limit -= limit / forSmall
 	}
-	alone := s.limit.used == s.size
-	return alone || s.limit.used+by <= limit
+	if s.limit.used == s.size {
+		return true
+	}
+	free := limit - s.limit.used - by
+	its := s.limit.namespaces[s.namespace]
+	return free >= 0 && (s.namespace == "" || its == s.size || its+by <= free)
 }
 
 // Free gives the memory of the share back to the load.
@@ -225,5 +259,10 @@ func (s *Share) Free() {
 	s.limit.mu.Lock()
 	defer s.limit.mu.Unlock()
 	s.limit.used -= s.size
-	s.size = 0
+	if s.namespace != "" {
+		if s.limit.namespaces[s.namespace] -= s.size; s.limit.namespaces[s.namespace] == 0 {
+			delete(s.limit.namespaces, s.namespace)
+		}
+	}
+	s.size, s.namespace = 0, ""
 }

@@ -72,3 +72,51 @@ func TestSmallCallsAreAdmittedDespiteManyLargeCalls(t *testing.T) {
 		s.Free()
 	}
 }
+
+// One namespace may have very many calls that wait for hanging registries.
+func TestOneNamespaceLeavesHalfOfTheLoadFree(t *testing.T) {
+	limit := new(Limit)
+	join := func(namespace string) error {
+		s := limit.Share()
+		err := s.Decode(nil)
+		if err == nil {
+			err = s.Join(namespace)
+		}
+		if err != nil {
+			s.Free()
+		}
+		return err
+	}
+	fill := func(namespace string) {
+		for {
+			if err := join(namespace); err != nil {
+				require.ErrorIs(t, err, ErrOverloaded)
+				return
+			}
+		}
+	}
+	for n, namespace := range []string{"evil", "odd", "bad"} {
+		fill(namespace)
+		assert.GreaterOrEqual(t, defaultLoad-limit.Used(), int64(defaultLoad>>(n+1)-n*perCall), "free beside %s", namespace)
+		require.NoError(t, join("shop"), "beside %s", namespace)
+	}
+	fill("evil")
+	for n := range 20 {
+		require.NoError(t, join("shop"), "call %d", n)
+	}
+}
+
+func TestFreedSharesLeaveNoNamespaceBehind(t *testing.T) {
+	limit := new(Limit)
+	a, b := limit.Share(), limit.Share()
+	for _, s := range []*Share{a, b} {
+		require.NoError(t, s.Decode(nil))
+		require.NoError(t, s.Join("shop"))
+		require.NoError(t, AddPatch(s.Within(t.Context()), 1<<10))
+	}
+	a.Free()
+	assert.Equal(t, map[string]int64{"shop": limit.Used()}, limit.namespaces)
+	b.Free()
+	assert.Empty(t, limit.namespaces)
+	assert.Zero(t, limit.Used())
+}
