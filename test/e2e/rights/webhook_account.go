@@ -69,6 +69,9 @@ func (th thief) binding(name string, ours bool) *rbacv1.RoleBinding {
 	}
 }
 
+// unbound is the name of a Role without a RoleBinding. Without the label, enroll ignores the Role.
+const unbound = "metaparticle:unbound"
+
 // recorded is the name of a Lease with a done key.
 const recorded = "once.recorded"
 
@@ -90,6 +93,8 @@ func TestWebhookAccountHasOnlyTheRightsOfEnroll(t *testing.T) {
 	_, err = s.Client.RbacV1().Roles(s.Namespace).Create(ctx, agentsRole(others, false), metav1.CreateOptions{})
 	require.NoError(t, err)
 	_, err = s.Client.RbacV1().RoleBindings(s.Namespace).Create(ctx, th.binding(others, false), metav1.CreateOptions{})
+	require.NoError(t, err)
+	_, err = s.Client.RbacV1().Roles(s.Namespace).Create(ctx, agentsRole(unbound, false), metav1.CreateOptions{})
 	require.NoError(t, err)
 	_, err = s.Client.CoreV1().Pods(s.Namespace).Create(ctx, app.Bare(s, "victim", nil), metav1.CreateOptions{})
 	require.NoError(t, err)
@@ -142,7 +147,7 @@ func (th thief) attempts() map[string]func(context.Context) error {
 			return th.createLease(ctx, th.Namespace, api.NextLease("elector"), true)
 		},
 		"a Role for another's election": func(ctx context.Context) error {
-			role := agentsRole("metaparticle-x", true)
+			role := agentsRole("metaparticle:x", true)
 			role.Rules[0].ResourceNames = []string{"lock.x", "cert-manager-controller"}
 			return th.createRole(ctx, th.Namespace, role)
 		},
@@ -156,24 +161,43 @@ func (th thief) attempts() map[string]func(context.Context) error {
 			return th.client.RbacV1().RoleBindings(th.Namespace).Delete(ctx, "metaparticle-others", metav1.DeleteOptions{DryRun: webhook.DryRun})
 		},
 		"a Role in kube-system": func(ctx context.Context) error {
-			return th.createRole(ctx, metav1.NamespaceSystem, agentsRole("metaparticle-x", true))
+			return th.createRole(ctx, metav1.NamespaceSystem, agentsRole("metaparticle:x", true))
 		},
 		"a Role of its own": func(ctx context.Context) error {
-			return th.createRole(ctx, webhook.Namespace, agentsRole("metaparticle-x", true))
+			return th.createRole(ctx, webhook.Namespace, agentsRole("metaparticle:x", true))
 		},
 		"a Role with its own rights": func(ctx context.Context) error {
-			role := agentsRole("metaparticle-x", true)
+			role := agentsRole("metaparticle:x", true)
 			role.Rules[0].ResourceNames = nil
 			return th.createRole(ctx, th.Namespace, role)
 		},
 		"a Role with more verbs": func(ctx context.Context) error {
-			role := agentsRole("metaparticle-x", true)
+			role := agentsRole("metaparticle:x", true)
 			role.Rules = append(role.Rules, rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"list"}})
 			return th.createRole(ctx, th.Namespace, role)
 		},
+		"a Role that no policy recognizes": func(ctx context.Context) error {
+			role := agentsRole("metaparticle:x", true)
+			role.Rules = role.Rules[:len(role.Rules)-1]
+			return th.createRole(ctx, th.Namespace, role)
+		},
+		"a Role that policies recognize for one object": func(ctx context.Context) error {
+			role := agentsRole("metaparticle:x", true)
+			role.Rules[len(role.Rules)-1].ResourceNames = []string{"x"}
+			return th.createRole(ctx, th.Namespace, role)
+		},
+		"a Role with a name of another program": func(ctx context.Context) error {
+			return th.createRole(ctx, th.Namespace, agentsRole("metaparticle-x", true))
+		},
+		"a binding with another name than its Role": func(ctx context.Context) error {
+			binding := th.binding(unbound, true)
+			binding.Name = "metaparticle:new"
+			_, err := th.client.RbacV1().RoleBindings(th.Namespace).Create(ctx, binding, metav1.CreateOptions{DryRun: webhook.DryRun})
+			return err
+		},
 		"a binding to another namespace's account": func(ctx context.Context) error {
-			binding := th.binding(th.role, true)
-			binding.Name, binding.Subjects[0].Namespace = "metaparticle-new", metav1.NamespaceDefault
+			binding := th.binding(unbound, true)
+			binding.Subjects[0].Namespace = metav1.NamespaceDefault
 			_, err := th.client.RbacV1().RoleBindings(th.Namespace).Create(ctx, binding, metav1.CreateOptions{DryRun: webhook.DryRun})
 			return err
 		},
@@ -194,14 +218,14 @@ func (th thief) work() map[string]func(context.Context) error {
 			return th.createLease(ctx, metav1.NamespaceDefault, "lock.x", true)
 		},
 		"makes a Role without rules": func(ctx context.Context) error {
-			role := agentsRole("metaparticle-x", true)
+			role := agentsRole("metaparticle:x", true)
 			role.Rules = nil
 			return th.createRole(ctx, th.Namespace, role)
 		},
 		"frees a Lease":  func(context.Context) error { return th.updateLease(th.Namespace, th.slot) },
 		"sweeps a Lease": func(context.Context) error { return th.deleteLease(th.Namespace, th.slot) },
 		"makes a Role": func(ctx context.Context) error {
-			return th.createRole(ctx, th.Namespace, agentsRole("metaparticle-x", true))
+			return th.createRole(ctx, th.Namespace, agentsRole("metaparticle:x", true))
 		},
 		"sweeps a Role": func(ctx context.Context) error {
 			return th.client.RbacV1().Roles(th.Namespace).Delete(ctx, th.role, metav1.DeleteOptions{DryRun: webhook.DryRun})
@@ -271,10 +295,8 @@ func (th thief) createRole(ctx context.Context, namespace string, role *rbacv1.R
 	return err
 }
 
-// bind creates, by dry run, a second binding of a bound Role.
+// bind creates, by dry run, the binding of a Role that has none.
 func (th thief) bind(ctx context.Context) error {
-	binding := th.binding(th.role, true)
-	binding.Name = "metaparticle-new"
-	_, err := th.client.RbacV1().RoleBindings(th.Namespace).Create(ctx, binding, metav1.CreateOptions{DryRun: webhook.DryRun})
+	_, err := th.client.RbacV1().RoleBindings(th.Namespace).Create(ctx, th.binding(unbound, true), metav1.CreateOptions{DryRun: webhook.DryRun})
 	return err
 }

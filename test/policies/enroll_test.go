@@ -1,0 +1,145 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package policies
+
+import (
+	"encoding/json"
+	"slices"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/txtar"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apiserver/pkg/authentication/user"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/enroll"
+)
+
+const shop = "shop"
+
+// byWebhook returns the messages of the policies that refuse an object of RBAC by the webhook's
+// account.
+func byWebhook(t *testing.T, in *corev1.Namespace, object object) []string {
+	t.Helper()
+	object.SetNamespace(in.Name)
+	resource := rbacv1.SchemeGroupVersion.WithResource("roles")
+	if _, ok := object.(*rbacv1.RoleBinding); ok {
+		resource.Resource = "rolebindings"
+	}
+	return refusals(t, request{
+		by:       &user.DefaultInfo{Name: "system:serviceaccount:metaparticle-system:metaparticle-webhook"},
+		resource: resource, in: in, object: object,
+	})
+}
+
+// ours returns the metadata of an object of enroll.
+func ours(name string) metav1.ObjectMeta {
+	return metav1.ObjectMeta{Name: name, Labels: map[string]string{api.ManagedLabel: "true"}}
+}
+
+// bound returns a RoleBinding of a Role to the service account "till".
+func bound(role, name string) *rbacv1.RoleBinding {
+	return &rbacv1.RoleBinding{
+		ObjectMeta: ours(name), RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: role},
+		Subjects: []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: shop, Name: "till"}},
+	}
+}
+
+func TestEnrollPolicyAdmitsAllRolesOfEnroll(t *testing.T) {
+	roles := map[string][]rbacv1.PolicyRule{}
+	for _, account := range []string{"till", "a.b-c", string(slices.Repeat([]byte("x"), 253))} {
+		roles[enroll.RoleName(account)] = enroll.AgentRules("lock.x", "next.lock.x")
+		roles[enroll.RoleName(account)+":31"] = enroll.AgentRules()
+		roles[enroll.ReaderRoleName(account)] = enroll.ReaderRules("lock.x")
+		roles[enroll.UserRoleName(account)] = enroll.UserRules("hits")
+	}
+	roles[enroll.ReaderRoleName("idle")] = enroll.ReaderRules()
+	for name, rules := range roles {
+		// A pod can outlive the opt-in of its namespace. Then enroll restores the pod's lost Role.
+		for _, in := range []*corev1.Namespace{namespace(shop, true), namespace(shop, false)} {
+			assert.Empty(t, byWebhook(t, in, &rbacv1.Role{ObjectMeta: ours(name), Rules: rules}), name)
+			assert.Empty(t, byWebhook(t, in, bound(name, name)), name)
+		}
+	}
+	pull := bound(enroll.PullSecretsRole, enroll.PullSecretsRole)
+	pull.RoleRef.Kind = "ClusterRole"
+	pull.Subjects[0] = rbacv1.Subject{Kind: rbacv1.ServiceAccountKind, Namespace: "metaparticle-system", Name: "metaparticle-webhook"}
+	assert.Empty(t, byWebhook(t, namespace(shop, true), pull))
+	assert.NotEmpty(t, byWebhook(t, namespace(shop, false), pull))
+}
+
+// During an upgrade, enroll of version 0.1.0 writes under the new policies.
+func TestEnrollPolicyAdmitsRolesOfTheEarlierVersion(t *testing.T) {
+	archive, err := txtar.ParseFile("../../tools/earlier/testdata/v0.1.0/leases.txtar")
+	require.NoError(t, err)
+	found := 0
+	for _, f := range archive.Files {
+		var written object
+		switch f.Name {
+		case "enrolled-role.json":
+			written = new(rbacv1.Role)
+		case "enrolled-binding.json":
+			written = new(rbacv1.RoleBinding)
+		default:
+			continue
+		}
+		require.NoError(t, json.Unmarshal(f.Data, written))
+		assert.Empty(t, byWebhook(t, namespace(shop, true), written), f.Name)
+		found++
+	}
+	assert.Equal(t, 2, found)
+}
+
+// A policy on agents recognizes a service account by a rule of the account's Role. A thief of the
+// webhook's token must not grant an agent's rights without that rule.
+func TestWebhookAccountCannotGrantRightsWithoutMarkerRule(t *testing.T) {
+	const unrecognized = "by which policies recognize"
+	agents, reader, user := enroll.AgentRules("lock.x"), enroll.ReaderRules("lock.x"), enroll.UserRules("hits")
+	named := func(rules []rbacv1.PolicyRule) []rbacv1.PolicyRule {
+		rules = slices.Clone(rules)
+		rules[len(rules)-1].ResourceNames = []string{"x"}
+		return rules
+	}
+	waiter := reader[len(reader)-1]
+	for what, rules := range map[string][]rbacv1.PolicyRule{
+		"Leases":                                 agents[:1],
+		"pods/status":                            agents[1:2],
+		"Events":                                 agents[2:3],
+		"all but the marker":                     agents[:3],
+		"reads":                                  reader[:1],
+		"Events of waiters":                      reader[1:2],
+		"Variables":                              user[:1],
+		"a waiter's marker for an agent":         append(slices.Clone(agents[:3]), waiter),
+		"a waiter's marker for Variables":        append(slices.Clone(user[:1]), waiter),
+		"a marker that applies to one object":    named(agents),
+		"a waiter's marker for one object":       named(reader),
+		"a marker for one object, for Variables": named(user),
+	} {
+		for _, name := range []string{enroll.RoleName("till"), enroll.UserRoleName("till")} {
+			refused := byWebhook(t, namespace(shop, true), &rbacv1.Role{ObjectMeta: ours(name), Rules: rules})
+			require.Len(t, refused, 1, "%s: %q", what, refused)
+			assert.Contains(t, refused[0], unrecognized, what)
+		}
+	}
+}
+
+// The names of enroll's Roles contain a colon, so no other program's Role has such a name.
+func TestWebhookAccountCreatesRolesWithEnrollsNamesOnly(t *testing.T) {
+	in := namespace(shop, true)
+	for _, name := range []string{"edit", "metaparticle", "metaparticle-x", "metaparticle-after", "my-metaparticle:x", enroll.PullSecretsRole} {
+		role := &rbacv1.Role{ObjectMeta: ours(name), Rules: enroll.AgentRules("lock.x")}
+		refused := byWebhook(t, in, role)
+		require.Len(t, refused, 1, name)
+		assert.Contains(t, refused[0], "names of Roles", name)
+	}
+	for _, name := range []string{"edit", enroll.RoleName("other"), enroll.PullSecretsRole} {
+		refused := byWebhook(t, in, bound(enroll.RoleName("till"), name))
+		require.Len(t, refused, 1, name)
+		assert.Contains(t, refused[0], "enroll binds its own Roles", name)
+	}
+}
