@@ -341,6 +341,7 @@ func TestImagePolicyListsTheInjectedContainers(t *testing.T) {
 	policy := texts(t)["policies/image.yaml"]
 	names := "name in ['" + strings.Join(api.Injected, "', '") + "']"
 	assert.Equal(t, 2, strings.Count(policy, names), "both the condition and the validation must contain the names")
+	assert.Contains(t, policy, "c.?targetContainerName.orValue('') in ['"+strings.Join(api.Injected, "', '")+"']")
 }
 
 func TestPolicyAndWorkloadWebhookSelectTheSameObjects(t *testing.T) {

@@ -53,6 +53,11 @@ var Elsewhere = []Explanation{
 		Do:      "mount other volumes only",
 	},
 	{
+		Reason:  "InjectedContainerTargeted",
+		Meaning: "An ephemeral container of a gated pod would share the processes of an injected container. Through these processes, the ephemeral container could act as the agent, or use its credentials.",
+		Do:      "target a container of the application instead (kubectl debug --target)",
+	},
+	{
 		Reason:  "MarksForged",
 		Meaning: "A pod carries the label metaparticle.io/gated or the annotation metaparticle.io/slots, which give rights, but the webhook has not gated the pod.",
 		Do:      "remove both, from the template too; claim a slot instead",

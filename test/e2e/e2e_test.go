@@ -122,6 +122,7 @@ var parallel = []string{
 	"TestGateLabelAndSlotsAnnotationSurviveMetadataReplacement",
 	"TestImageOfGatedContainerNeverChangesInPlace",
 	"TestEphemeralContainerMountsNoVolumeOfTheAgent",
+	"TestEphemeralContainerTargetsNoInjectedContainer",
 	"TestPrivateImageNeedsThePodsOwnCredentials",
 	"TestPodWithAForgedProgramGateIsRefused",
 	"TestLocalAPIPodWithIncompleteShimsIsRefused",
@@ -456,6 +457,9 @@ func TestImageOfGatedContainerNeverChangesInPlace(t *testing.T) {
 }
 func TestEphemeralContainerMountsNoVolumeOfTheAgent(t *testing.T) {
 	injection.TestEphemeralContainerMountsNoVolumeOfTheAgent(t)
+}
+func TestEphemeralContainerTargetsNoInjectedContainer(t *testing.T) {
+	injection.TestEphemeralContainerTargetsNoInjectedContainer(t)
 }
 func TestPrivateImageNeedsThePodsOwnCredentials(t *testing.T) {
 	injection.TestPrivateImageNeedsThePodsOwnCredentials(t)

@@ -131,22 +131,46 @@ func TestEphemeralContainerMountsNoVolumeOfTheAgent(t *testing.T) {
 	s := space.New(t)
 	pod, err := s.Client.CoreV1().Pods(s.Namespace).Create(t.Context(), app.Bare(s, "alone", webhook.Claims), metav1.CreateOptions{})
 	require.NoError(t, err)
-	debug := func(mounts ...corev1.VolumeMount) error {
-		patch, err := json.Marshal(map[string]any{"spec": map[string]any{"ephemeralContainers": []corev1.EphemeralContainer{{
-			EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "debug", Image: pod.Spec.Containers[0].Image, VolumeMounts: mounts},
-		}}}})
-		require.NoError(t, err)
-		_, err = s.Client.CoreV1().Pods(s.Namespace).Patch(t.Context(), pod.Name, types.StrategicMergePatchType, patch,
-			metav1.PatchOptions{DryRun: webhook.DryRun}, "ephemeralcontainers")
-		return err
-	}
-	require.NoError(t, debug())
+	require.NoError(t, debug(s, pod, ""))
 	mounted := 0
 	for _, volume := range pod.Spec.Volumes {
 		if volume.Name == api.Volume || volume.Name == api.CredentialsVolume {
 			mounted++
-			assert.ErrorContains(t, debug(corev1.VolumeMount{Name: volume.Name, MountPath: "/mnt"}), "InjectedVolumeMounted: ")
+			assert.ErrorContains(t, debug(s, pod, "", corev1.VolumeMount{Name: volume.Name, MountPath: "/mnt"}), "InjectedVolumeMounted: ")
 		}
 	}
 	assert.Equal(t, 2, mounted)
+}
+
+// An ephemeral container that targets an injected container shares the processes of that container.
+// Through /proc the ephemeral container could read the agent's token.
+func TestEphemeralContainerTargetsNoInjectedContainer(t *testing.T) {
+	t.Parallel()
+	s := space.New(t)
+	targeted := 0
+	for gate := range admitted() {
+		pod, err := s.Client.CoreV1().Pods(s.Namespace).Create(t.Context(), app.Bare(s, "with-"+string(gate),
+			map[string]string{api.LockAnnotation: "with-" + string(gate), api.GateAnnotation: string(gate)}), metav1.CreateOptions{})
+		require.NoError(t, err)
+		for _, injected := range pod.Spec.InitContainers {
+			targeted++
+			assert.ErrorContains(t, debug(s, pod, injected.Name), "InjectedContainerTargeted: ", gate)
+		}
+		assert.NoError(t, debug(s, pod, pod.Spec.Containers[0].Name), gate)
+	}
+	assert.NotZero(t, targeted)
+}
+
+// debug adds an ephemeral container to a pod by dry run. The arguments are the target of the
+// container, and the mounts of the container.
+func debug(s *space.Space, pod *corev1.Pod, target string, mounts ...corev1.VolumeMount) error {
+	s.Helper()
+	patch, err := json.Marshal(map[string]any{"spec": map[string]any{"ephemeralContainers": []corev1.EphemeralContainer{{
+		EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "debug", Image: pod.Spec.Containers[0].Image, VolumeMounts: mounts},
+		TargetContainerName:      target,
+	}}}})
+	require.NoError(s, err)
+	_, err = s.Client.CoreV1().Pods(s.Namespace).Patch(s.Context(), pod.Name, types.StrategicMergePatchType, patch,
+		metav1.PatchOptions{DryRun: webhook.DryRun}, "ephemeralcontainers")
+	return err
 }
