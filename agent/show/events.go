@@ -110,6 +110,7 @@ func (e *Events) Probed(n probe.Notice) {
 
 func (e *Events) put(event kube.Event) {
 	event.PodName, event.PodUID, event.Time = e.config.PodName, e.config.PodUID, e.config.Wall()
+	event.Message = printable(event.Message)
 	select {
 	case e.queue <- event:
 	default:

@@ -214,7 +214,7 @@ func (a Appearance) patch(pod kube.Pod, since time.Time, sharded bool) ([]byte, 
 			"type":               api.ReadyCondition,
 			"status":             ready,
 			"reason":             a.Reason,
-			"message":            a.Message,
+			"message":            printable(a.Message),
 			"lastTransitionTime": since.UTC().Format(time.RFC3339),
 		}}},
 	})

@@ -145,6 +145,10 @@ func (r rights) attempts() map[string]attempt {
 		}
 	}
 	ready := fmt.Sprintf(`{"status":{"conditions":[{"type":%q,"status":"True"}]}}`, api.ReadyCondition)
+	condition := func(reason, message string) string {
+		return fmt.Sprintf(`{"status":{"conditions":[{"type":%q,"status":"False","reason":%q,"message":%q}]}}`, api.ReadyCondition, reason, message)
+	}
+	const oneCondition = "an agent writes one condition"
 	role := fmt.Sprintf(`{"metadata":{"labels":{%q:%q}}}`, api.RoleLabel, api.RoleHolder)
 	const notYours, none = "NotYours", "cannot"
 	return map[string]attempt{
@@ -166,6 +170,10 @@ func (r rights) attempts() map[string]attempt {
 		"an annotation of its own, not ours":   {status(r.Namespace, r.standby, `{"metadata":{"annotations":{"a":"b"}}}`), notYours},
 		"a condition of its own, not ours":     {status(r.Namespace, r.standby, `{"status":{"conditions":[{"type":"Initialized","status":"False"}]}}`), notYours},
 		"the rest of its own status":           {status(r.Namespace, r.standby, `{"status":{"message":"hello"}}`), notYours},
+		"a status of a long message":           {status(r.Namespace, r.standby, condition("Test", strings.Repeat("a", 32769))), oneCondition},
+		"a status of a long reason":            {status(r.Namespace, r.standby, condition(strings.Repeat("A", 129), "hello")), oneCondition},
+		"a status with an escape sequence":     {status(r.Namespace, r.standby, condition("Test", "\u202e")), oneCondition},
+		"a deletion cost that is no number":    {status(r.Namespace, r.standby, fmt.Sprintf(`{"metadata":{"annotations":{%q:"x"}}}`, api.DeletionCostAnnotation)), notYours},
 		"finalizers of its own":                {status(r.Namespace, r.standby, `{"metadata":{"finalizers":["a.b/c"]}}`), ""},
 		"a label of a Lease":                   {r.labelLease, ""},
 		"pause a slot in its own name":         {r.word(r.slot, api.PausedAnnotation, string(api.PauseHold)), notYours},

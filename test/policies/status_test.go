@@ -1,0 +1,105 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package policies
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// isAgent reports whether the Role of enroll for agents gives a right.
+func isAgent(a authorizer.Attributes) bool {
+	switch a.GetResource() {
+	case "agents":
+		return a.GetVerb() == "be"
+	case "pods":
+		return a.GetSubresource() == "status" && a.GetVerb() == "patch"
+	}
+	return false
+}
+
+// byAgent returns the messages of the policies that refuse a change of a pod's status by the agent
+// of the same pod.
+func byAgent(t *testing.T, pod *corev1.Pod, change func(*corev1.Pod)) []string {
+	t.Helper()
+	changed := pod.DeepCopy()
+	change(changed)
+	by := &user.DefaultInfo{Name: "system:serviceaccount:shop:till", Extra: map[string][]string{
+		"authentication.kubernetes.io/pod-name": {pod.Name}, "authentication.kubernetes.io/pod-uid": {string(pod.UID)},
+	}}
+	return refusals(t, request{
+		by: by, may: isAgent, resource: podResource, subresource: "status", in: namespace(shop, true), object: changed, old: pod,
+	})
+}
+
+// showing returns a change that writes these conditions.
+func showing(conditions ...corev1.PodCondition) func(*corev1.Pod) {
+	return func(pod *corev1.Pod) { pod.Status.Conditions = conditions }
+}
+
+// ready returns the condition that an agent writes.
+func ready(reason, message string) corev1.PodCondition {
+	return corev1.PodCondition{Type: api.ReadyCondition, Status: corev1.ConditionTrue, Reason: reason, Message: message}
+}
+
+// A huge text in a pod's status would fill etcd, and escape sequences could change a terminal.
+func TestStatusPolicyBoundsTheConditionOfAnAgent(t *testing.T) {
+	pod := gatedPod("web")
+	long := ready("Holding", "this pod holds lock.a")
+	long.Status = corev1.ConditionStatus(strings.Repeat("T", 1000))
+	for what, change := range map[string]func(*corev1.Pod){
+		"a message of a megabyte":   showing(ready("Holding", strings.Repeat("a", 1_000_000))),
+		"a message above the bound": showing(ready("Holding", strings.Repeat("é", 32769))),
+		"escape sequences":          showing(ready("Holding", "\x1b[31m")),
+		"a line break":              showing(ready("Holding", "a\nb")),
+		"a reversal of letters":     showing(ready("Holding", "\u202eabc")),
+		"a long reason":             showing(ready(strings.Repeat("R", 129), "this pod holds lock.a")),
+		"a reason of symbols":       showing(ready("\x1b[31m", "this pod holds lock.a")),
+		"a long status":             showing(long),
+		"two conditions":            showing(ready("Holding", "a"), ready("Holding", "b")),
+	} {
+		refused := byAgent(t, pod, change)
+		require.Len(t, refused, 1, what)
+		assert.Contains(t, refused[0], "NotYours: an agent writes one condition "+api.ReadyCondition, what)
+	}
+	refused := byAgent(t, pod, func(pod *corev1.Pod) {
+		pod.Annotations[api.DeletionCostAnnotation] = strings.Repeat("9", 100_000)
+	})
+	require.Len(t, refused, 1)
+	assert.Contains(t, refused[0], "which is a number")
+}
+
+func TestStatusPolicyAdmitsWhatAllAgentVersionsWrite(t *testing.T) {
+	pod := gatedPod("web")
+	var slots []string
+	for i := range 64 { // the most locks and singletons of a pod in version 0.1.0
+		slots = append(slots, fmt.Sprintf("lock.%0248d", i))
+	}
+	for _, condition := range []corev1.PodCondition{
+		ready("Holding", "this pod holds "+strings.Join(slots, ", ")+"; its application does not pass its probes"),
+		ready("", ""), ready(strings.Repeat("R", 128), "“é 𝄞”…"),
+		{Type: api.ReadyCondition, Status: corev1.ConditionFalse, Reason: "StandingBy"},
+	} {
+		assert.Empty(t, byAgent(t, pod, showing(condition)), condition.Reason)
+	}
+	assert.Empty(t, byAgent(t, pod, func(pod *corev1.Pod) {
+		pod.Annotations[api.DeletionCostAnnotation] = api.HolderDeletionCost
+		pod.Labels[api.RoleLabel] = api.RoleHolder
+	}))
+	// An agent first sends an empty patch. A condition from before the policy must not refuse it.
+	before := pod.DeepCopy()
+	showing(ready("Holding", strings.Repeat("\x1b[31m", 10_000)))(before)
+	before.Annotations[api.DeletionCostAnnotation] = "a person's"
+	assert.Empty(t, byAgent(t, before, func(*corev1.Pod) {}))
+	assert.Empty(t, byAgent(t, before, showing(ready("Holding", "this pod holds lock.a"))), "the agent replaces the condition")
+}
