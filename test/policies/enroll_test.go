@@ -6,6 +6,7 @@ package policies
 import (
 	"encoding/json"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/txtar"
@@ -22,19 +23,25 @@ import (
 
 const shop = "shop"
 
-// byWebhook returns the messages of the policies that refuse an object of RBAC by the webhook's
-// account.
-func byWebhook(t *testing.T, in *corev1.Namespace, object object) []string {
+// byWebhook returns the messages of the policies that refuse the creation of an object of RBAC by the
+// webhook's account.
+func byWebhook(t *testing.T, in *corev1.Namespace, created object) []string {
 	t.Helper()
-	object.SetNamespace(in.Name)
-	resource := rbacv1.SchemeGroupVersion.WithResource("roles")
-	if _, ok := object.(*rbacv1.RoleBinding); ok {
-		resource.Resource = "rolebindings"
-	}
-	return refusals(t, request{
+	return changedByWebhook(t, in, created, nil)
+}
+
+// changedByWebhook returns the messages of the policies that refuse a change from the object "old" to
+// the object "changed".
+func changedByWebhook(t *testing.T, in *corev1.Namespace, changed, old object) []string {
+	t.Helper()
+	r := request{
 		by:       &user.DefaultInfo{Name: "system:serviceaccount:metaparticle-system:metaparticle-webhook"},
-		resource: resource, in: in, object: object,
-	})
+		resource: rbacv1.SchemeGroupVersion.WithResource("roles"), in: in, object: changed, old: old,
+	}
+	if _, ok := r.about().(*rbacv1.RoleBinding); ok {
+		r.resource.Resource = "rolebindings"
+	}
+	return refusals(t, r)
 }
 
 // ours returns the metadata of an object of enroll.
@@ -52,7 +59,7 @@ func bound(role, name string) *rbacv1.RoleBinding {
 
 func TestEnrollPolicyAdmitsAllRolesOfEnroll(t *testing.T) {
 	roles := map[string][]rbacv1.PolicyRule{}
-	for _, account := range []string{"till", "a.b-c", string(slices.Repeat([]byte("x"), 253))} {
+	for _, account := range []string{"till", "a.b-c", strings.Repeat("x", 253)} {
 		roles[enroll.RoleName(account)] = enroll.AgentRules("lock.x", "next.lock.x")
 		roles[enroll.RoleName(account)+":31"] = enroll.AgentRules()
 		roles[enroll.ReaderRoleName(account)] = enroll.ReaderRules("lock.x")
@@ -99,26 +106,26 @@ func TestEnrollPolicyAdmitsRolesOfTheEarlierVersion(t *testing.T) {
 // webhook's token must not grant an agent's rights without that rule.
 func TestWebhookAccountCannotGrantRightsWithoutMarkerRule(t *testing.T) {
 	const unrecognized = "by which policies recognize"
-	agents, reader, user := enroll.AgentRules("lock.x"), enroll.ReaderRules("lock.x"), enroll.UserRules("hits")
+	agents, readers, users := enroll.AgentRules("lock.x"), enroll.ReaderRules("lock.x"), enroll.UserRules("hits")
 	named := func(rules []rbacv1.PolicyRule) []rbacv1.PolicyRule {
 		rules = slices.Clone(rules)
 		rules[len(rules)-1].ResourceNames = []string{"x"}
 		return rules
 	}
-	waiter := reader[len(reader)-1]
+	waiter := readers[len(readers)-1]
 	for what, rules := range map[string][]rbacv1.PolicyRule{
 		"Leases":                                 agents[:1],
 		"pods/status":                            agents[1:2],
 		"Events":                                 agents[2:3],
 		"all but the marker":                     agents[:3],
-		"reads":                                  reader[:1],
-		"Events of waiters":                      reader[1:2],
-		"Variables":                              user[:1],
+		"reads":                                  readers[:1],
+		"Events of waiters":                      readers[1:2],
+		"Variables":                              users[:1],
 		"a waiter's marker for an agent":         append(slices.Clone(agents[:3]), waiter),
-		"a waiter's marker for Variables":        append(slices.Clone(user[:1]), waiter),
+		"a waiter's marker for Variables":        append(slices.Clone(users[:1]), waiter),
 		"a marker that applies to one object":    named(agents),
-		"a waiter's marker for one object":       named(reader),
-		"a marker for one object, for Variables": named(user),
+		"a waiter's marker for one object":       named(readers),
+		"a marker for one object, for Variables": named(users),
 	} {
 		for _, name := range []string{enroll.RoleName("till"), enroll.UserRoleName("till")} {
 			refused := byWebhook(t, namespace(shop, true), &rbacv1.Role{ObjectMeta: ours(name), Rules: rules})
@@ -141,5 +148,21 @@ func TestWebhookAccountCreatesRolesWithEnrollsNamesOnly(t *testing.T) {
 		refused := byWebhook(t, in, bound(enroll.RoleName("till"), name))
 		require.Len(t, refused, 1, name)
 		assert.Contains(t, refused[0], "enroll binds its own Roles", name)
+	}
+}
+
+// A user may have labelled a Role with another name. An error of a sweep would come back for ever.
+func TestEnrollPolicyAdmitsSweepsOfAllLabeledObjects(t *testing.T) {
+	for _, in := range []*corev1.Namespace{namespace(shop, true), namespace(shop, false)} {
+		for _, name := range []string{enroll.RoleName("till"), enroll.ReaderRoleName("till"), enroll.UserRoleName("till"), "edit"} {
+			old := &rbacv1.Role{ObjectMeta: ours(name), Rules: enroll.AgentRules("lock.x", "lock.y")[:3]}
+			assert.Empty(t, changedByWebhook(t, in, nil, old), name)
+			assert.Empty(t, changedByWebhook(t, in, nil, bound("view", name)), name)
+			rules := enroll.AgentRules("lock.x")
+			if name == enroll.ReaderRoleName("till") {
+				rules = enroll.ReaderRules("lock.x")
+			}
+			assert.Empty(t, changedByWebhook(t, in, &rbacv1.Role{ObjectMeta: ours(name), Rules: rules}, old), name)
+		}
 	}
 }

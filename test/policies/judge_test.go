@@ -102,6 +102,7 @@ func compile(p *admissionv1.ValidatingAdmissionPolicy) (validating.Validator, er
 }
 
 // request is a request to the API server. Without an old object, the request creates the object.
+// Without an object, the request deletes the old object.
 type request struct {
 	by  user.Info
 	may may
@@ -136,18 +137,22 @@ func refusals(t *testing.T, r request) (messages []string) {
 	all, err := policies()
 	require.NoError(t, err)
 	require.Greater(t, len(all), 10)
-	kinds, _, err := scheme.Scheme.ObjectKinds(r.object)
+	about := r.about()
+	kinds, _, err := scheme.Scheme.ObjectKinds(about)
 	require.NoError(t, err)
-	operation, options, old := admission.Create, runtime.Object(new(metav1.CreateOptions)), runtime.Object(nil)
-	versioned := &admission.VersionedAttributes{VersionedKind: kinds[0], VersionedObject: admission.NewLazyObject(r.object)}
-	if r.old != nil {
-		operation, options, old = admission.Update, new(metav1.UpdateOptions), r.old
-		versioned.VersionedOldObject = admission.NewLazyObject(r.old)
+	operation, options := r.operation()
+	var object, old runtime.Object
+	versioned := &admission.VersionedAttributes{VersionedKind: kinds[0]}
+	if r.object != nil {
+		object, versioned.VersionedObject = r.object, admission.NewLazyObject(r.object)
 	}
-	versioned.Attributes = admission.NewAttributesRecord(r.object, old, kinds[0], r.in.Name, r.object.GetName(),
+	if r.old != nil {
+		old, versioned.VersionedOldObject = r.old, admission.NewLazyObject(r.old)
+	}
+	versioned.Attributes = admission.NewAttributesRecord(object, old, kinds[0], r.in.Name, about.GetName(),
 		r.resource, r.subresource, operation, options, false, r.by)
 	for _, p := range all {
-		if !p.selects(t, r, operation) {
+		if !p.selects(t, r) {
 			continue
 		}
 		result := p.Validate(t.Context(), r.resource, versioned, nil, r.in, apiservercel.RuntimeCELCostBudget, r.may)
@@ -161,7 +166,7 @@ func refusals(t *testing.T, r request) (messages []string) {
 }
 
 // selects reports whether the policy's selectors and rules select the request.
-func (p policy) selects(t *testing.T, r request, operation admission.Operation) bool {
+func (p policy) selects(t *testing.T, r request) bool {
 	t.Helper()
 	matching := func(selector *metav1.LabelSelector, of map[string]string) bool {
 		if selector == nil {
@@ -175,9 +180,10 @@ func (p policy) selects(t *testing.T, r request, operation admission.Operation) 
 	if !matching(constraints.NamespaceSelector, r.in.Labels) {
 		return false
 	}
-	if !matching(constraints.ObjectSelector, r.object.GetLabels()) && (r.old == nil || !matching(constraints.ObjectSelector, r.old.GetLabels())) {
+	if !slices.ContainsFunc([]object{r.object, r.old}, func(o object) bool { return o != nil && matching(constraints.ObjectSelector, o.GetLabels()) }) {
 		return false
 	}
+	operation, _ := r.operation()
 	resource := r.resource.Resource
 	if r.subresource != "" {
 		resource += "/" + r.subresource
@@ -186,6 +192,25 @@ func (p policy) selects(t *testing.T, r request, operation admission.Operation) 
 		return slices.Contains(rule.Operations, admissionv1.OperationType(operation)) &&
 			slices.Contains(rule.APIGroups, r.resource.Group) && slices.Contains(rule.Resources, resource)
 	})
+}
+
+// about returns an object of the request.
+func (r request) about() object {
+	if r.object == nil {
+		return r.old
+	}
+	return r.object
+}
+
+// operation returns the request's operation, and the type of its options.
+func (r request) operation() (admission.Operation, runtime.Object) {
+	switch {
+	case r.object == nil:
+		return admission.Delete, new(metav1.DeleteOptions)
+	case r.old == nil:
+		return admission.Create, new(metav1.CreateOptions)
+	}
+	return admission.Update, new(metav1.UpdateOptions)
 }
 
 // namespace returns a namespace that opted in, or that did not.
