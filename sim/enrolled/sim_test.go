@@ -12,6 +12,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/enroll"
 	"github.com/metaparticle-io/metaparticle/sim/play"
+	"github.com/metaparticle-io/metaparticle/sim/story"
 	"github.com/metaparticle-io/metaparticle/sim/world"
 )
 
@@ -29,6 +30,21 @@ func TestOnceClaimsBreakNoInvariant(t *testing.T) { play.Works(t, realEnroll) }
 func TestShardsBreakNoInvariant(t *testing.T) { play.Shards(t, realEnroll) }
 
 func TestShardsOfJobsBreakNoInvariant(t *testing.T) { play.Maps(t, realEnroll) }
+
+// In each of the stories below, enroll makes the Leases and Roles, and then has little to do. So for
+// each seed one story of each test is enough.
+
+func TestProgramsOfTheLocalAPIBreakNoInvariant(t *testing.T) {
+	play.OneOf(t, realEnroll, story.PlayPrograms, story.PlayReaders, story.PlayJoints, story.PlayLeashed)
+}
+
+func TestBarriersBreakNoInvariant(t *testing.T) {
+	play.OneOf(t, realEnroll, story.PlayBarriers, story.PlayMeetings)
+}
+
+func TestJobsStartLocksAndRestoresBreakNoInvariant(t *testing.T) {
+	play.OneOf(t, realEnroll, story.PlayJobs, story.PlayStarts, story.PlayRestores)
+}
 
 func TestPlantedBugsAreCaught(t *testing.T) { play.Planted(t) }
 

@@ -118,6 +118,12 @@ func Restores(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 	each(t, enroll, story.PlayRestores)
 }
 
+// OneOf plays one of the stories for each seed. The seed selects the story, so each story gets an
+// equal part of the seeds, and a seed always replays the same story.
+func OneOf(t *testing.T, enroll func(*world.Enroller) world.Reconciler, stories ...func(*world.World)) {
+	each(t, enroll, func(w *world.World) { stories[w.Seed%uint64(len(stories))](w) })
+}
+
 // play plays a story of one seed in a synctest bubble, and reports the first violation, if any.
 func play(t *testing.T, n uint64, enroll func(*world.Enroller) world.Reconciler, story func(*world.World)) {
 	var w *world.World

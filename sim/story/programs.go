@@ -43,6 +43,7 @@ func newProgramsIn(w *world.World, draw func(*programs) func() []api.Claim, leas
 	for i := range 3 {
 		w.NewNode(fmt.Sprintf("node-%d", i+1))
 	}
+	w.NewEnroller("enroll-1")
 	of := draw(s)
 	for i := range 3 + w.Rng.IntN(2) {
 		p := world.NewLocalPod(w, fmt.Sprintf("local-%d", i+1), w.Nodes[i%3], engine.Pick(w.Rng, durations), of())
@@ -57,7 +58,6 @@ func newProgramsIn(w *world.World, draw func(*programs) func() []api.Claim, leas
 		t.Containers, t.Ends = []string{"app"}, engine.Between(w.Rng, time.Second, time.Minute)
 		s.workloads.add(t, 0)
 	}
-	w.NewEnroller("enroll-1")
 	w.API.Latest = max(w.API.Latest, s.longest)
 	if engine.Chance(w.Rng, .3) {
 		s.climate = engine.Pick(w.Rng, climates(s.longest))

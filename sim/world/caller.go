@@ -13,7 +13,6 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/barrier"
 	"github.com/metaparticle-io/metaparticle/agent/local"
-	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
@@ -33,8 +32,8 @@ type caller struct {
 func (p caller) run(ctx context.Context, with barrier.Config) error {
 	random := rand.New(with.Random)
 	made, err := local.New(local.Config{
-		PodName: with.PodName, PodUID: with.PodUID, Claims: []api.Claim{{Kind: api.Arrivals, Name: p.of.Barrier.Name, Size: p.of.Barrier.Size}},
-		LeaseDuration: with.Duration, BootID: "boot", Leases: p.c, Run: p.of.Name, Barriers: p.c, Clock: with.Clock,
+		PodName: with.PodName, PodUID: with.PodUID, Claims: arrivals(p.of.Barrier), LeaseDuration: with.Duration,
+		BootID: "boot", Leases: p.c, Run: p.of.Name, Barriers: p.c, Clock: with.Clock,
 		Random: func() rand.Source { return rand.NewPCG(random.Uint64(), 0) },
 	})
 	engine.Must(err)

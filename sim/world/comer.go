@@ -72,9 +72,26 @@ func NewComer(w *World, of *Run, name string, n *Node) *Comer {
 	p := &Comer{w: w, of: of, Name: name, Node: n, rng: w.Source(name)}
 	of.Pods, of.all = append(of.Pods, p), append(of.all, p)
 	n.Tenants = append(n.Tenants, p)
+	p.store()
 	w.Note(name, "pod on %s waits at %v of %s", n.Name, of.Barrier, of.Name)
 	w.After(engine.Between(p.rng, 10*time.Millisecond, time.Second), p.start)
 	return p
+}
+
+// store stores the object of the pod for the real enroll. The model of enroll reads
+// [World.Gathered] instead, so the object exists only in a world with the real enroll
+// ([LocalPod.store]).
+func (p *Comer) store() {
+	switch {
+	case !p.w.Real:
+	case p.of.Programs:
+		storePod(p.w.API, p.Name, p.Node.Name, withLocal(arrivals(p.of.Barrier), p.of.Name, p.of.Duration))
+	default:
+		args := api.BarrierArgs{Barrier: p.of.Barrier, Run: p.of.Name, LeaseDuration: p.of.Duration, Credentials: api.CredentialsPath}
+		storePod(p.w.API, p.Name, p.Node.Name, podObject{
+			gated: api.GatedAfter, job: p.of.Name, init: map[string]any{"name": api.BarrierContainer, "args": args.Args()},
+		})
+	}
 }
 
 // identity returns the identity of the pod.
@@ -217,6 +234,9 @@ func (p *Comer) remove() {
 		return
 	}
 	p.gone = true
+	if p.w.Real {
+		engine.Must(p.w.API.Remove("kubelet", "Pod", p.Name, "", ""))
+	}
 	p.of.Pods = slices.DeleteFunc(p.of.Pods, func(other *Comer) bool { return other == p })
 	p.Node.Tenants = slices.DeleteFunc(p.Node.Tenants, func(other Tenant) bool { return other == p })
 }

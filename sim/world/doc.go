@@ -13,7 +13,8 @@
 // state machine of agent/shim with host.Leaps. In the stories of Jobs, of once claims and of Jobs
 // with shards, pods with conditions run the real agent/after. In the story of barriers, pods run
 // the real agent/barrier. Package sim/enrolled adds enroll.Reconciler. The world has a model of
-// enroll (model.go), because enroll links controller-runtime, which takes minutes to compile.
+// enroll (model.go), because enroll links controller-runtime, which takes minutes to compile. The
+// real enroll reads the objects of pods (podobject.go).
 //
 // The world models the kubelet, and the kernel beneath desk and shim. The modelled kernel connects
 // desk and shim (link.go). The agent's flock, socket and notes are in gate.go. The shim's alarm,

@@ -84,6 +84,7 @@ func NewLocalPod(w *World, name string, n *Node, duration time.Duration, claims 
 	p.Adder = newAdder(p)
 	n.Tenants = append(n.Tenants, p)
 	w.Locals = append(w.Locals, p)
+	p.store()
 	w.Checks.apart[p.identity()] = true
 	if claims[0].Kind == api.RWLock {
 		w.Checks.rivals[p.identity()] = p
@@ -91,6 +92,15 @@ func NewLocalPod(w *World, name string, n *Node, duration time.Duration, claims 
 	w.Note(name, "pod on %s, lease duration %v, claims %s", n.Name, duration, claims[0].LocalText())
 	w.After(engine.Between(p.rng, 10*time.Millisecond, time.Second), p.Boot)
 	return p
+}
+
+// store stores the object of the pod for the real enroll. The model of enroll reads [World.Locals]
+// instead. In a world with the model no such object exists. An object would use up numbers of
+// [engine.Engine.Number], and so change the names and the random sources of later pods.
+func (p *LocalPod) store() {
+	if p.w.Real {
+		storePod(p.w.API, p.Name, p.Node.Name, withLocal(p.claims, "", p.Duration))
+	}
 }
 
 func (p *LocalPod) identity() string { return api.Identity(p.Name, p.uid) }

@@ -49,17 +49,8 @@ func NewWaiter(w *World, name string, n *Node, conditions []api.Condition, succe
 
 // register stores the pod's object in the API server, for enroll.
 func (p *Waiter) register() {
-	p.w.API.Object("Pod", p.Name)
-	_, err := p.w.API.Create("kubelet", "Pod", p.Name, apiserver.Encode(map[string]any{
-		"apiVersion": "v1", "kind": "Pod",
-		"metadata": map[string]any{"name": p.Name, "namespace": Namespace, "labels": map[string]any{api.GatedLabel: api.GatedAfter}},
-		"spec": map[string]any{
-			"serviceAccountName": account, "nodeName": p.Node.Name,
-			"initContainers": []any{map[string]any{"name": api.AfterContainer, "args": api.ConditionArgs{Conditions: p.Conditions}.Args()}},
-		},
-		"status": map[string]any{"phase": "Pending"},
-	}))
-	engine.Must(err)
+	args := api.ConditionArgs{Conditions: p.Conditions}.Args()
+	storePod(p.w.API, p.Name, p.Node.Name, podObject{gated: api.GatedAfter, init: map[string]any{"name": api.AfterContainer, "args": args}})
 }
 
 // Runs reports whether a process of the container lives.
