@@ -33,6 +33,9 @@ type Config struct {
 	// virtual machine may still run. So a Lease with another boot id does not prove that the
 	// program of that boot is dead.
 	OwnKernel bool
+	// Restarted reports that an earlier agent process of the pod has served the local API. If the
+	// pod keeps no note of earlier processes, Restarted is false.
+	Restarted bool
 	Leases    courier.Leases
 	// Variables sends the requests about Variables. Variables may be nil only if no claim names
 	// a Variable.

@@ -53,8 +53,8 @@ type keeper struct {
 	// The field "leaps" counts the leaps of the wall clock. A renewal that [keeper.tie] requests
 	// counts as a leap, too.
 	leaps int
-	// syncHeld reports that a client of metaparticle/sync has had a hold in this process.
-	syncHeld bool
+	// synced is what clients of metaparticle/sync may believe about the lock.
+	synced synced
 	// The channel "changed" is closed, and replaced, when the state of a Lease or of the hold may
 	// have changed.
 	changed chan struct{}
@@ -75,7 +75,7 @@ func newKeeper(c Config, budget api.Budget, of api.Claim) *keeper {
 		config: c, of: of,
 		self:  lease.Self{Identity: api.Identity(c.PodName, c.PodUID), BootID: c.BootID, Budget: budget},
 		posts: make(chan func(time.Duration)), ended: make(chan struct{}),
-		numbers: map[string]bool{}, changed: make(chan struct{}), index: c.Leash.Add(),
+		numbers: map[string]bool{}, changed: make(chan struct{}), index: c.Leash.Add(), synced: synced{held: c.Restarted},
 	}
 	readers := 0
 	if of.Kind == api.RWLock {
@@ -259,7 +259,9 @@ func (k *keeper) deliver() {
 	h := k.hold
 	h.owed, k.numbers[h.number] = false, true
 	h.beatAt = k.now
-	k.syncHeld = k.syncHeld || h.bid.anyProgram
+	if h.bid.anyProgram {
+		k.synced.holds()
+	}
 	h.bid.done <- outcome{hold: h, answer: newHolding(k.of, h, k.now)}
 }
 

@@ -343,6 +343,7 @@ func TestNumbersInAPIDocumentationMatchTheCode(t *testing.T) {
 		"(" + short(defaultBeats) + " if none was given)",
 		"takes no line for " + short(lineTimeout),
 		"the pod holds, for at least " + short(syncGood) + " more",
+		"After a loss, `GET` gets 404 for " + short(syncTells) + ", counted",
 		"duration of " + short(b.Duration) + " that is at most " + short(b.Deadline()),
 		"begins " + short(b.Drain+b.Kill) + " before the end",
 		"(" + short(b.Renew) + " of " + short(b.Duration) + ")",

@@ -206,15 +206,23 @@ func begin(t *testing.T, s *server, name, claims string, duration time.Duration)
 // these programs run on.
 func beginLeashed(t *testing.T, s *server, name, claims string, duration time.Duration, l *leash.Leash) (*pod, *API) {
 	t.Helper()
+	return beginWith(t, s, name, claims, func(c *Config) { c.LeaseDuration, c.Leash = duration, l })
+}
+
+// beginWith starts the local API of a pod. The function "set" changes the settings.
+func beginWith(t *testing.T, s *server, name, claims string, set func(*Config)) (*pod, *API) {
+	t.Helper()
 	args, err := api.ParseLocalArgs([]string{"-claims=" + claims, "-run=run-1"})
 	require.NoError(t, err)
 	began := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC) // the time at which each bubble of synctest begins
 	p := &pod{t: t, name: name, leaps: make(chan struct{}), stop: make(chan struct{}), ended: make(chan error, 1)}
-	a, err := New(Config{
-		PodName: name, PodUID: "u", PodIP: "10.0.0.1", Claims: args.Claims, LeaseDuration: duration, BootID: "boot",
+	config := Config{
+		PodName: name, PodUID: "u", PodIP: "10.0.0.1", Claims: args.Claims, BootID: "boot",
 		Leases: s, Variables: &s.variables, Run: args.Run, Barriers: s, Leaps: p.leaps, Clock: func() time.Duration { return time.Since(began) },
-		Random: func() rand.Source { return rand.NewPCG(1, starts.Add(1)) }, Leash: l,
-	})
+		Random: func() rand.Source { return rand.NewPCG(1, starts.Add(1)) },
+	}
+	set(&config)
+	a, err := New(config)
 	require.NoError(t, err)
 	p.handler = a.Handler()
 	ctx, kill := context.WithCancel(t.Context())

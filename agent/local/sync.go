@@ -6,8 +6,10 @@ package local
 import (
 	"context"
 	"net/http"
+	"slices"
 	"time"
 
+	"github.com/metaparticle-io/metaparticle/agent/claim"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -52,13 +54,16 @@ func (a *API) syncLock(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// getSync answers with 404 if the program's hold is lost, or is good for less than [syncGood]. The
-// client in Rust learns of a loss only by GET.
+// getSync answers with 404 if the program's hold is lost, or is good for less than [syncGood].
 func (k calls) getSync(w http.ResponseWriter, r *http.Request) {
+	recall(r.Context(), k)
 	status, owner := http.StatusOK, ""
 	_ = k.call(r.Context(), func(now time.Duration) {
 		k.tie(true)
-		if k.syncHeld && (k.hold == nil || k.hold.good(now) < syncGood) {
+		switch {
+		case k.hold != nil && k.hold.good(now) >= syncGood:
+			k.synced.toldAt = 0
+		case k.synced.lost(now):
 			status = http.StatusNotFound
 		}
 		if k.hold != nil {
@@ -68,6 +73,27 @@ func (k calls) getSync(w http.ResponseWriter, r *http.Request) {
 	answerSync(w, status, k.of.Name, owner, 0)
 }
 
+// recall looks at the Lease once in each process. If the Lease names the pod, an earlier agent
+// process may have told a client of the hold. This process never resumes that hold, so the client
+// must learn that the lock is lost. The same applies if the API server does not answer.
+func recall(ctx context.Context, k calls) {
+	known := false
+	_ = k.call(ctx, func(time.Duration) { known = k.synced.known || len(k.numbers) > 0 })
+	if known {
+		return
+	}
+	looking, cancel := context.WithTimeout(ctx, k.patience())
+	defer cancel()
+	_, seen := k.seen(looking)
+	_ = k.call(ctx, func(time.Duration) {
+		k.synced.known = seen
+		k.synced.held = k.synced.held || !seen || slices.ContainsFunc(k.claim.Views(), func(v claim.View) bool {
+			_, ours := k.numbers[v.Record.Hold]
+			return v.Mine && !ours
+		})
+	})
+}
+
 // putSync acquires the lock. If a client of metaparticle/sync in this pod already holds the lock,
 // putSync notes a heartbeat.
 func (k calls) putSync(w http.ResponseWriter, r *http.Request) {
@@ -75,6 +101,7 @@ func (k calls) putSync(w http.ResponseWriter, r *http.Request) {
 	if good == 0 {
 		o := k.bidFor(r.Context(), &bid{now: true, every: defaultBeats, anyProgram: true}, 0)
 		if o.problem != nil {
+			refuseSync(r.Context(), k)
 			answerSync(w, http.StatusConflict, k.of.Name, o.problem.Holder, 0)
 			return
 		}
@@ -87,10 +114,19 @@ func (k calls) putSync(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	if good < syncGood {
+		refuseSync(r.Context(), k)
 		answerSync(w, http.StatusConflict, k.of.Name, k.config.PodName, 0)
 		return
 	}
 	answerSync(w, http.StatusOK, k.of.Name, k.config.PodName, good)
+}
+
+// refuseSync notes that a PUT gets the answer 409.
+func refuseSync(ctx context.Context, k calls) {
+	_ = k.call(ctx, func(time.Duration) {
+		k.quiet = true
+		k.synced.refused()
+	})
 }
 
 // beatSync notes a heartbeat for a hold that a client of metaparticle/sync acquired, and returns

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strconv"
 	"syscall"
 	"time"
@@ -66,11 +67,15 @@ func serveLocal(ctx context.Context, a api.LocalArgs, stop <-chan struct{}) erro
 	case err != nil:
 		return err
 	}
+	restarted, err := servedBefore(a)
+	if err != nil {
+		return errors.Join(err, shims.close())
+	}
 	leaps := host.NewLeaps()
 	defer leaps.Close()
 	serves, err := local.New(local.Config{
 		PodName: os.Getenv(api.PodNameEnv), PodUID: os.Getenv(api.PodUIDEnv), PodIP: os.Getenv(api.PodIPEnv),
-		Claims: a.Claims, LeaseDuration: a.LeaseDuration, BootID: boot, OwnKernel: a.OwnKernel,
+		Claims: a.Claims, LeaseDuration: a.LeaseDuration, BootID: boot, OwnKernel: a.OwnKernel, Restarted: restarted,
 		Leases: client, Variables: client, Run: a.Run, Barriers: client, Leash: shims.leash, Leaps: leaps.Watch(ctx), Clock: host.Now, Random: newRandom,
 		Log: log,
 	})
@@ -82,6 +87,23 @@ func serveLocal(ctx context.Context, a api.LocalArgs, stop <-chan struct{}) erro
 	}
 	go host.Trim(ctx)
 	return shims.run(ctx, func(ctx context.Context) error { return serves.Run(ctx, stop) })
+}
+
+// servedBefore reports whether an earlier agent process of the pod has served the local API. The
+// note of the first process is beside a socket, in a volume that lives as long as the pod. An agent
+// without any socket has no such volume. Then the result is always false.
+func servedBefore(a api.LocalArgs) (bool, error) {
+	dir := ""
+	switch {
+	case len(a.Containers) > 0:
+		dir = a.RunDir
+	case a.Socket != "":
+		dir = filepath.Dir(a.Socket)
+	default:
+		return false, nil
+	}
+	first, err := firstProcess(dir)
+	return !first, err
 }
 
 // anyUser lets programs of any user connect to the socket. Only containers that mount the

@@ -225,6 +225,20 @@ func TestLocalAPIPortAndSocketServeSameHolds(t *testing.T) {
 	require.NoError(t, c.Wait(), output.String())
 }
 
+// The Lease is free, so only the note beside the socket shows that an earlier process has run.
+func TestRestartedAgentTellsSyncClientsOfTheirLoss(t *testing.T) {
+	s, socket := newLockServer(t), filepath.Join(t.TempDir(), "api.sock")
+	for _, status := range []int{http.StatusOK, http.StatusNotFound} {
+		var output bytes.Buffer
+		c := s.start(t, "0", &output, "-socket="+socket)
+		require.NoError(t, exec.CommandContext(t.Context(), "agent", api.ReadyRole, socket).Run(), "the local API listens")
+		code, _ := askBy(t.Context(), t, bySocket(t, socket), http.MethodGet, "http://localhost/locks/a")
+		assert.Equal(t, status, code)
+		require.NoError(t, c.Process.Kill())
+		assert.Error(t, c.Wait())
+	}
+}
+
 func TestLocalAPIPortAnswersWhileSocketIsFull(t *testing.T) {
 	port, socket := freePort(t), filepath.Join(t.TempDir(), "api.sock")
 	a := api.DefaultLocalArgs()

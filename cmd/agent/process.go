@@ -52,7 +52,7 @@ func untilStopped(ctx context.Context, stop <-chan struct{}) (context.Context, c
 }
 
 // firstProcess reports whether no earlier agent process of the pod has called firstProcess. Each
-// process tries to create the file "begun" in the shared directory, which lives as long as the pod.
+// process tries to create the file "begun" in a directory that lives as long as the pod.
 // The file is not synced to the disk: a crash of the kernel can remove the file, but also ends all
 // children of earlier processes. If the file can neither be found nor made, firstProcess returns an
 // error. A process must not go on after that error, because the next process would count as the

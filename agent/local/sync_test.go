@@ -1,0 +1,107 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package local
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// status calls the lock a as a client of metaparticle/sync does, and returns the status.
+func (p *pod) status(method string) int {
+	code, _ := p.call(method, "/locks/a")
+	return code
+}
+
+// rustHolder sends the heartbeats of the client in Rust until a GET has another answer than 200.
+// The client ignores the answer to each PUT. The result is the number of heartbeats.
+func rustHolder(p *pod) (beats int) {
+	for beats = 1; p.status(http.MethodGet) == http.StatusOK && beats < 30; beats++ {
+		p.status(http.MethodPut)
+		after(10 * time.Second)
+	}
+	return beats
+}
+
+func TestSyncClientLearnsOfLossAfterAgentRestart(t *testing.T) {
+	for _, away := range []bool{false, true} {
+		bubble(t, func(t *testing.T) {
+			s := newServer("lock.a")
+			first, second := start(t, s, "first", "lock/a"), start(t, s, "second", "lock/a")
+			require.Equal(t, 200, first.status(http.MethodPut))
+			second.stream(http.MethodPost, "/v1/lock/a/holds?wait=10m&stream=true")
+			first.kill()
+			s.change(func() { s.away = away })
+			again := start(t, s, "first", "lock/a")
+			after(time.Second)
+			assert.Equal(t, 1, rustHolder(again), "the Lease names the pod, or the agent cannot see the Lease")
+			s.change(func() { s.away = false })
+			for range 12 {
+				after(10 * time.Second)
+				holds := again.status(http.MethodPut) == 200
+				assert.Equal(t, holds, again.status(http.MethodGet) == 200, "a client may ignore the answer to its PUT")
+			}
+			assert.True(t, away || holder(s) == "second")
+		})
+	}
+}
+
+// Before the second process, another pod acquires the lock.
+func TestSyncClientLearnsOfLossAfterLateRestart(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		first, second := start(t, s, "first", "lock/a"), start(t, s, "second", "lock/a")
+		require.Equal(t, 200, first.status(http.MethodPut))
+		second.stream(http.MethodPost, "/v1/lock/a/holds?wait=10m&stream=true")
+		first.kill()
+		after(time.Minute)
+		require.Equal(t, "second", holder(s))
+		again, _ := beginWith(t, s, "first", "lock/a", func(c *Config) { c.Restarted = true })
+		assert.Equal(t, 1, rustHolder(again))
+		after(time.Minute)
+		assert.LessOrEqual(t, rustHolder(again), 3, "a client that was frozen learns by its second heartbeat")
+	})
+}
+
+// While the client in Rust waits, this client sends a PUT only after a GET with the answer 200.
+func TestWaitingSyncClientGetsLockAfterAgentRestart(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		first, second := start(t, s, "first", "lock/a"), start(t, s, "second", "lock/a")
+		require.Equal(t, 200, first.status(http.MethodPut))
+		require.Equal(t, 409, second.status(http.MethodPut))
+		second.kill()
+		again, _ := beginWith(t, s, "second", "lock/a", func(c *Config) { c.Restarted = true })
+		first.kill()
+		waits := time.Duration(0)
+		for holder(s) != "second" && waits < 5*time.Minute {
+			after(10 * time.Second)
+			waits += 10 * time.Second
+			if again.status(http.MethodGet) == 200 {
+				again.status(http.MethodPut)
+			}
+		}
+		assert.LessOrEqual(t, waits, budget.Duration+2*syncTells+10*time.Second)
+		assert.Equal(t, 200, again.status(http.MethodGet))
+	})
+}
+
+func TestFirstAgentProcessReportsNoLossBeforeHold(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		first, second := start(t, s, "first", "lock/a"), start(t, s, "second", "lock/a")
+		require.Equal(t, 200, first.status(http.MethodPut))
+		for range 12 {
+			assert.Equal(t, 200, second.status(http.MethodGet))
+			assert.Equal(t, 409, second.status(http.MethodPut))
+			assert.Equal(t, 200, first.status(http.MethodPut))
+			assert.Equal(t, 200, first.status(http.MethodGet))
+			after(10 * time.Second)
+		}
+	})
+}
