@@ -4,6 +4,7 @@
 package lease
 
 import (
+	"strconv"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/api"
@@ -15,6 +16,8 @@ type Observer struct {
 	record Record
 	// alive reports that this standby has seen a renewal by the holder of the record.
 	alive bool
+	// newest is the newest version since the last read; zero if that version is not a number.
+	newest uint64
 	// The field "since" is the instant at which this standby last saw the record change.
 	since time.Duration
 	// blind reports that the watch has broken, and that no read has followed.
@@ -44,6 +47,8 @@ func (o *Observer) Read(now time.Duration, r Record) {
 	if !o.record.sameState(r) {
 		o.see(now, r)
 	}
+	// After a restore of etcd, the versions may be smaller than before. So each read begins anew.
+	o.newest = versionOf(r)
 	if o.blind {
 		o.blind = false
 		o.giveHeadStart(now)
@@ -65,13 +70,15 @@ func (o *Observer) giveHeadStart(now time.Duration) {
 	o.headStartGiven = now >= o.ExpiresAt(0)
 }
 
-// Watched stores the state of the Lease that an event of the watch shows. The event may be old. If
-// an old event shows a free Lease, the API server refuses the acquiring write. If an old event
-// shows a change, this standby only waits longer.
+// Watched stores the state of the Lease that an event of the watch shows. The event may be old: a
+// watch without a version may begin with states from before the last read. If an old event shows a
+// free Lease, the API server refuses the acquiring write. If an old event shows a change, this
+// standby only waits longer. An old event never shows that the holder lives.
 func (o *Observer) Watched(now time.Duration, r Record) {
 	if !o.record.sameVersion(r) {
 		o.see(now, r)
 	}
+	o.newest = max(o.newest, versionOf(r))
 	o.heard = now
 }
 
@@ -90,13 +97,31 @@ func (o *Observer) see(now time.Duration, r Record) {
 // acquisition is not enough, because a pod that needs several slots may give back a slot that it
 // has just acquired. The first change after a broken watch is not enough either, because that
 // change may show an old renewal. The renewal must have a later renew time than the last record.
-// After such a renewal, each later state of the same hold shows life, too.
+// Also, the version of the renewal must be newer than the newest version since the last read. After
+// such a renewal, each later state of the same hold shows life, too.
 func (o *Observer) showsLife(r Record) bool {
 	was := o.record
 	if was.UID != r.UID || r.Holder == "" || was.Holder != r.Holder || was.Hold != r.Hold || o.blind {
 		return false
 	}
-	return o.alive || !was.RenewTime.IsZero() && r.RenewTime.After(was.RenewTime)
+	return o.alive || !was.RenewTime.IsZero() && r.RenewTime.After(was.RenewTime) && !o.old(r)
+}
+
+// old reports whether r is no newer than the newest version since the last read. Kubernetes
+// guarantees since version 1.35 that the versions of a resource are numbers that grow (KEP-5504).
+// For a version that is not a number, the result is false.
+func (o *Observer) old(r Record) bool {
+	version := versionOf(r)
+	return version != 0 && version <= o.newest
+}
+
+// versionOf returns the version of r as a number; zero if the version is not a number.
+func versionOf(r Record) uint64 {
+	version, err := strconv.ParseUint(r.Version, 10, 64)
+	if err != nil {
+		return 0
+	}
+	return version
 }
 
 // Alive reports whether this standby saw the present hold, and then a renewal of it, with no
