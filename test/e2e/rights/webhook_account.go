@@ -5,6 +5,7 @@ package rights
 
 import (
 	"context"
+	"maps"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -106,7 +107,9 @@ func TestWebhookAccountHasOnlyTheRightsOfEnroll(t *testing.T) {
 	require.NoError(t, err)
 	require.NotEmpty(t, roles.Items)
 	th.slot, th.role = lease.OfDeployment(a.Name), roles.Items[0].Name
-	for what, attempt := range th.attempts() {
+	refused := th.attempts()
+	maps.Copy(refused, th.grants())
+	for what, attempt := range refused {
 		t.Run(what, func(t *testing.T) {
 			err := attempt(t.Context())
 			require.Error(t, err)
@@ -120,7 +123,7 @@ func TestWebhookAccountHasOnlyTheRightsOfEnroll(t *testing.T) {
 	}
 }
 
-// attempts lists the requests that the policies must refuse.
+// attempts lists the other requests that the policies must refuse.
 func (th thief) attempts() map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
 		// An earlier version of enroll deleted a Lease with done keys when the last pod that
@@ -146,14 +149,20 @@ func (th thief) attempts() map[string]func(context.Context) error {
 		"a name that only resembles a next Lease": func(ctx context.Context) error {
 			return th.createLease(ctx, th.Namespace, api.NextLease("elector"), true)
 		},
+		"a Lease without our label":         func(ctx context.Context) error { return th.createLease(ctx, th.Namespace, "new", false) },
+		"another's Lease, labelled as ours": func(context.Context) error { return th.updateLease(th.Namespace, "metaparticle-others") },
+		"another's Lease, deleted":          func(context.Context) error { return th.deleteLease(th.Namespace, "metaparticle-others") },
+	}
+}
+
+// grants lists the requests about Roles and RoleBindings that the policies must refuse.
+func (th thief) grants() map[string]func(context.Context) error {
+	return map[string]func(context.Context) error{
 		"a Role for another's election": func(ctx context.Context) error {
 			role := agentsRole("metaparticle:x", true)
 			role.Rules[0].ResourceNames = []string{"lock.x", "cert-manager-controller"}
 			return th.createRole(ctx, th.Namespace, role)
 		},
-		"a Lease without our label":         func(ctx context.Context) error { return th.createLease(ctx, th.Namespace, "new", false) },
-		"another's Lease, labelled as ours": func(context.Context) error { return th.updateLease(th.Namespace, "metaparticle-others") },
-		"another's Lease, deleted":          func(context.Context) error { return th.deleteLease(th.Namespace, "metaparticle-others") },
 		"another's Role, deleted": func(ctx context.Context) error {
 			return th.client.RbacV1().Roles(th.Namespace).Delete(ctx, "metaparticle-others", metav1.DeleteOptions{DryRun: webhook.DryRun})
 		},
