@@ -38,7 +38,7 @@ const longestSilence = 5 * time.Minute
 // Without a new look, the standby would see a release only when the last state that the watch has
 // shown expires. The watch of a free slot may be silent for ever, and so may the watch of a slot whose
 // Lease has expired.
-func (s *slot) silentUntil() time.Duration {
+func silentUntil(s *slot) time.Duration {
 	r, _ := s.view.Record()
 	if s.shut(r) {
 		return s.view.Heard() + longestSilence
@@ -85,7 +85,7 @@ func (all slots) lookAll(p *plan) {
 // endStaleLooks ends the look of each slot whose watch has been silent for too long.
 func (all slots) endStaleLooks(p *plan) {
 	for _, s := range all {
-		switch at := s.silentUntil(); {
+		switch at := silentUntil(s); {
 		case s.held != nil || !s.look.on || !s.look.read:
 		case p.now < at:
 			p.wakeAt(at)
