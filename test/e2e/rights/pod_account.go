@@ -173,7 +173,6 @@ func (r rights) attempts() map[string]attempt {
 		"a status of a long message":           {status(r.Namespace, r.standby, condition("Test", strings.Repeat("a", 32769))), oneCondition},
 		"a status of a long reason":            {status(r.Namespace, r.standby, condition(strings.Repeat("A", 129), "hello")), oneCondition},
 		"a status with an escape sequence":     {status(r.Namespace, r.standby, condition("Test", "\u202e")), oneCondition},
-		"a deletion cost that is no number":    {status(r.Namespace, r.standby, fmt.Sprintf(`{"metadata":{"annotations":{%q:"x"}}}`, api.DeletionCostAnnotation)), notYours},
 		"finalizers of its own":                {status(r.Namespace, r.standby, `{"metadata":{"finalizers":["a.b/c"]}}`), ""},
 		"a label of a Lease":                   {r.labelLease, ""},
 		"pause a slot in its own name":         {r.word(r.slot, api.PausedAnnotation, string(api.PauseHold)), notYours},
