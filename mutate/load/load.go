@@ -3,11 +3,11 @@
 
 // Package load bounds the memory of the calls in flight.
 //
-// Guarantee: a call reserves its share of the load before it uses the memory: while its
-// body arrives, and again before the body is decoded. A call also reserves memory for each
-// command of an image, and for the encoding of the patch. A call that is alone in flight is refused only if its decoded body
-// would need more than 64 MiB. Large calls leave room for small ones. The calls of one
-// namespace leave as much of the load free as they use.
+// Guarantee: a call reserves its share of the load before it uses the memory: while its body
+// arrives, and again before the body is decoded. A call also reserves memory for each command of
+// an image, and for the encoding of the patch. A call that is alone in flight is refused only if
+// its decoded body would need more than 64 MiB. Large calls leave room for small ones. The calls
+// of one namespace leave as much of the load free as they use.
 //
 // Not guaranteed: that a share is exact. A share is an estimate, which tests compare with
 // the memory that decoding allocates.
