@@ -209,7 +209,7 @@ func FuzzExecArgsSurviveARoundTrip(f *testing.F) {
 		s := source{rand.New(rand.NewPCG(seed, 0))}
 		e, child := s.exec(), append(s.texts(), "--", "x")
 		words := e.Args()
-		require.True(t, IsShim(append([]string{AgentBinary}, words...)))
+		require.True(t, IsShim(append([]string{ShimProgram}, words...)))
 		read, rest, err := ParseExecArgs(append(expand(words[1:], nil), child...))
 		require.NoError(t, err)
 		require.Equal(t, e, read)
@@ -250,7 +250,7 @@ func TestAgentRunArgsStayTheSameAcrossVersions(t *testing.T) {
 	r.Slots, r.Containers, r.InitContainers = []string{"lock.a", "lock.b"}, []string{"app", "helper"}, []string{"migrate"}
 	r.Revision = Revision{Workload: "0b9e-1", Number: 7, Hash: "5d4f"}
 	r.MinReady = 20 * time.Second
-	r.Workload, r.Install, r.Ports, r.Listen, r.OwnKernel = "Pod/$("+PodNameEnv+")", AgentBinary, []int{80, 6379}, "", true
+	r.Workload, r.Install, r.Ports, r.Listen, r.OwnKernel = "Pod/$("+PodNameEnv+")", ShimProgram, []int{80, 6379}, "", true
 	r.EndpointDelay = 0
 	r.Probes = map[string]Probes{"app": {Startup: &Probe{Handler: Handler{Exec: &ExecAction{Command: []string{"$(X)"}}}}}}
 	assert.Equal(t, []string{
@@ -352,7 +352,7 @@ func TestWebhookReadsArgumentsThatANewerVersionWrote(t *testing.T) {
 	want := DefaultRunArgs()
 	want.Slots, want.OwnKernel = []string{"lock.a"}, true
 	assert.Equal(t, want, r)
-	e := RecallExecArgs([]string{AgentBinary, "exec", "-container=a", "-pre-stop=", "-later", "-stop-signal=3"})
+	e := RecallExecArgs([]string{ShimProgram, "exec", "-container=a", "-pre-stop=", "-later", "-stop-signal=3"})
 	assert.Equal(t, "3", e.StopSignal)
 	assert.Nil(t, e.PreStop)
 }
@@ -362,12 +362,12 @@ func TestFirstTwoWordsOfCommandIdentifyAShim(t *testing.T) {
 		command []string
 		want    bool
 	}{
-		{[]string{AgentBinary, ExecRole}, true},
-		{[]string{AgentBinary, ExecRole, "-container=app", "--"}, true},
-		{[]string{AgentBinary}, false},
-		{[]string{AgentBinary, HandleRole}, false},
-		{[]string{ImageBinary, ExecRole}, false},
-		{[]string{"tini", AgentBinary, ExecRole}, false},
+		{[]string{ShimProgram, ExecRole}, true},
+		{[]string{ShimProgram, ExecRole, "-container=app", "--"}, true},
+		{[]string{ShimProgram}, false},
+		{[]string{ShimProgram, HandleRole}, false},
+		{[]string{AgentProgram, ExecRole}, false},
+		{[]string{"tini", ShimProgram, ExecRole}, false},
 		{nil, false},
 	} {
 		assert.Equal(t, test.want, IsShim(test.command), "%q", test.command)

@@ -50,7 +50,7 @@ func DefaultExecArgs() ExecArgs {
 // IsShim reports whether a container's command starts the shim: the first two words are the
 // shim's program and the role. The policies compare the same two words.
 func IsShim(command []string) bool {
-	return len(command) > 1 && command[0] == AgentBinary && command[1] == ExecRole
+	return len(command) > 1 && command[0] == ShimProgram && command[1] == ExecRole
 }
 
 // Args returns the words of a container's command that follow the path of the program. The last

@@ -143,7 +143,7 @@ type LocalArgs struct {
 // DefaultLocalArgs returns the arguments with the default value of each.
 func DefaultLocalArgs() LocalArgs {
 	return LocalArgs{
-		LeaseDuration: DefaultLeaseDuration, Port: LocalPort, RunDir: RunPath, Install: AgentBinary, Credentials: CredentialsPath,
+		LeaseDuration: DefaultLeaseDuration, Port: LocalPort, RunDir: RunPath, Install: ShimProgram, Credentials: CredentialsPath,
 	}
 }
 
@@ -185,7 +185,7 @@ var localArguments = arguments[LocalArgs]{
 	textArg("run-dir", "directory of the shims' socket", func(r *LocalArgs) *string { return &r.RunDir }).
 		written(func(r LocalArgs) bool { return r.RunDir != RunPath }),
 	textArg("install", "path to which the agent copies the program of the shims", func(r *LocalArgs) *string { return &r.Install }).
-		written(func(r LocalArgs) bool { return r.Install != AgentBinary }),
+		written(func(r LocalArgs) bool { return r.Install != ShimProgram }),
 	textArg("credentials", "directory of the service account token and the cluster's CA", func(r *LocalArgs) *string { return &r.Credentials }).
 		written(func(r LocalArgs) bool { return r.Credentials != CredentialsPath }),
 }

@@ -71,12 +71,12 @@ const (
 	// LocalSocket is the path of the local API's socket in the agent's container.
 	LocalSocket = LocalMountPath + "/api.sock"
 
-	// ImageBinary is the path of the agent's program in the agent's image.
-	ImageBinary = "/agent"
-	// AgentBinary is the path of the shim's program in gated containers. In version 0.1.0 the
-	// shim was a role of the agent's program, hence the name.
-	AgentBinary = MountPath + "/bin/agent"
-	// HookProgram is the name of the agent's program beside [AgentBinary]. Only hooks that send
+	// AgentProgram is the path of the agent's program in the agent's image.
+	AgentProgram = "/agent"
+	// ShimProgram is the path of the shim's program in gated containers. In version 0.1.0 the
+	// shim was a role of the agent's program, hence the name of the file.
+	ShimProgram = MountPath + "/bin/agent"
+	// HookProgram is the name of the agent's program beside [ShimProgram]. Only hooks that send
 	// HTTP requests need that program, so in most pods the file does not exist.
 	HookProgram = "hooks"
 	// RunPath is the directory of the agent's sockets, its notes, and the file that the agent

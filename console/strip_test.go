@@ -60,7 +60,7 @@ func whole() view.State {
 			{Name: api.AgentContainer, RestartPolicy: &always, Args: []string{"run", "--once=key", "--probe=" + secret}, Env: []corev1.EnvVar{{Name: "A", Value: secret}}},
 		}
 		p.Spec.Containers = []corev1.Container{{
-			Name: "app", Image: secret, Command: []string{api.AgentBinary, "exec", "--", secret}, Args: []string{secret}, Env: []corev1.EnvVar{{Name: "A", Value: secret}},
+			Name: "app", Image: secret, Command: []string{api.ShimProgram, "exec", "--", secret}, Args: []string{secret}, Env: []corev1.EnvVar{{Name: "A", Value: secret}},
 		}}
 		p.Spec.Volumes = []corev1.Volume{{Name: secret}}
 		p.Status = corev1.PodStatus{
@@ -183,7 +183,7 @@ func TestHugeObjectTakesLittleMemoryInConsolesCaches(t *testing.T) {
 	for range 1000 {
 		pod.Spec.InitContainers = append(pod.Spec.InitContainers,
 			corev1.Container{Name: api.AgentContainer, RestartPolicy: &always, Args: []string{"run", "--once=" + huge}}, corev1.Container{Name: api.AfterContainer, Args: conditions})
-		pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{Name: "app", Command: []string{api.AgentBinary, "exec"}}, corev1.Container{Name: "other"})
+		pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{Name: "app", Command: []string{api.ShimProgram, "exec"}}, corev1.Container{Name: "other"})
 		pod.Spec.ReadinessGates = append(pod.Spec.ReadinessGates, corev1.PodReadinessGate{ConditionType: api.ReadyCondition})
 		pod.Status.Conditions = append(pod.Status.Conditions, corev1.PodCondition{Type: api.ReadyCondition, Reason: huge, Message: huge})
 		pod.Status.ContainerStatuses = append(pod.Status.ContainerStatuses, corev1.ContainerStatus{Name: "app", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: huge}}})

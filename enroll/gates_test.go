@@ -23,7 +23,7 @@ var gates = map[string]struct {
 }{
 	string(api.GateContainer): {corev1.PodSpec{
 		InitContainers: []corev1.Container{agent()},
-		Containers:     []corev1.Container{{Name: "app", Command: []string{api.AgentBinary, "exec"}}},
+		Containers:     []corev1.Container{{Name: "app", Command: []string{api.ShimProgram, "exec"}}},
 	}, true},
 	string(api.GatePod): {corev1.PodSpec{
 		InitContainers: []corev1.Container{agent(), {Name: api.WaitContainer}},

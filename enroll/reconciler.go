@@ -99,7 +99,7 @@ func (r *Reconciler) enroll(ctx context.Context, s store, seen *snapshot) (time.
 	behind, err := a.admitIncomplete(ctx)
 	o.note(stepSlots, err)
 	r.reportBehind(seen.namespace, behind)
-	reads, uses := newReading(s, seen), newUsing(s, seen)
+	reads, uses := newReaders(s, seen), newUsers(s, seen)
 	o.note(stepConditions, reads.grant(ctx))
 	o.note(stepVariables, uses.grant(ctx))
 	o.note(stepPullSecrets, s.pullSecrets(ctx, r.PullSecrets, seen))

@@ -240,7 +240,7 @@ func TestPendingPodRunsShardOnlyInInitContainer(t *testing.T) {
 	assert.True(t, runsShard(pod))
 	pod.Status.Phase = corev1.PodPending
 	assert.False(t, runsShard(pod))
-	pod.Spec.InitContainers = append(pod.Spec.InitContainers, corev1.Container{Name: "migrate", Command: []string{api.AgentBinary, api.ExecRole}})
+	pod.Spec.InitContainers = append(pod.Spec.InitContainers, corev1.Container{Name: "migrate", Command: []string{api.ShimProgram, api.ExecRole}})
 	assert.True(t, runsShard(pod))
 	pod.DeletionTimestamp = &metav1.Time{Time: time.Unix(1, 0)}
 	assert.False(t, runsShard(pod))

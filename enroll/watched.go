@@ -32,7 +32,7 @@ type watch struct {
 // watched returns a [watch] for each kind of object that a snapshot contains.
 func watched() []watch {
 	return []watch{
-		{&corev1.Pod{}, changes(sameAsk)},
+		{&corev1.Pod{}, changes(sameClaims)},
 		{&coordinationv1.Lease{}, changes(sameLease)},
 		{&rbacv1.Role{}, changes(sameVersion)},
 		{&rbacv1.RoleBinding{}, changes(sameVersion)},
@@ -91,11 +91,11 @@ func sameNamespace(before, after client.Object) bool {
 		before.GetDeletionTimestamp().IsZero() == after.GetDeletionTimestamp().IsZero()
 }
 
-// sameAsk reports whether an update of a pod leaves the pod's claims, conditions and barriers as
+// sameClaims reports whether an update of a pod leaves the pod's claims, conditions and barriers as
 // they were. Nobody can change the conditions and the barriers of a living pod. But if a new pod of
-// the same name replaces a pod, a stale cache can report that replacement as an update. So sameAsk
+// the same name replaces a pod, a stale cache can report that replacement as an update. So sameClaims
 // compares the conditions and the barriers, too.
-func sameAsk(before, after client.Object) bool {
+func sameClaims(before, after client.Object) bool {
 	was, is := before.(*corev1.Pod), after.(*corev1.Pod)
 	return asks(was) == asks(is) && slices.Equal(podspec.ConditionsOf(&was.Spec), podspec.ConditionsOf(&is.Spec)) &&
 		slices.Equal(podspec.BarriersOf(&was.Spec), podspec.BarriersOf(&is.Spec))

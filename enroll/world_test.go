@@ -374,7 +374,7 @@ func gated(name, account, slots string) *corev1.Pod {
 		Spec: corev1.PodSpec{
 			ServiceAccountName: account,
 			InitContainers:     []corev1.Container{agent()},
-			Containers:         []corev1.Container{{Name: "app", Command: []string{api.AgentBinary, api.ExecRole}}},
+			Containers:         []corev1.Container{{Name: "app", Command: []string{api.ShimProgram, api.ExecRole}}},
 		},
 	}
 }

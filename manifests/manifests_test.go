@@ -149,7 +149,7 @@ func TestMetaparticleNamesInManifestsExistInPackageAPI(t *testing.T) {
 func TestGatePolicyUsesTheNamesOfPackageAPI(t *testing.T) {
 	gate := texts(t)["policies/gate.yaml"]
 	for _, name := range []string{
-		"'" + api.AgentBinary + "'", "c.name == '" + api.AgentContainer + "'", "['" + api.TurnContainer + "', '" + api.AgentContainer + "', '" + api.WaitContainer + "']",
+		"'" + api.ShimProgram + "'", "c.name == '" + api.AgentContainer + "'", "['" + api.TurnContainer + "', '" + api.AgentContainer + "', '" + api.WaitContainer + "']",
 		fmt.Sprintf("r.action == '%s'", corev1.ContainerRestartRuleActionRestartAllContainers), fmt.Sprintf("%d in r.", api.RestartCode),
 		"[?'" + api.GateAnnotation + "']", "[?'" + api.ContainersAnnotation + "']", "g.conditionType == '" + api.ReadyCondition + "'",
 		"v.name == '" + api.Volume + "'", "[?'" + api.GatedLabel + "'].orValue('') == '" + api.Gated + "'",
@@ -158,13 +158,13 @@ func TestGatePolicyUsesTheNamesOfPackageAPI(t *testing.T) {
 	} {
 		assert.Contains(t, gate, name)
 	}
-	assert.Contains(t, texts(t)["policies/image.yaml"], "'"+api.AgentBinary+"'")
+	assert.Contains(t, texts(t)["policies/image.yaml"], "'"+api.ShimProgram+"'")
 }
 
 func TestPoliciesCoverEveryWriteOfMarks(t *testing.T) {
 	marks := texts(t)["policies/marks.yaml"]
 	for _, name := range []string{
-		"'" + api.AgentBinary + "'", "c.name == '" + api.AgentContainer + "'",
+		"'" + api.ShimProgram + "'", "c.name == '" + api.AgentContainer + "'",
 		"[?'" + api.GatedLabel + "'].orValue('') == '" + api.Gated + "'", "[?'" + api.SlotsAnnotation + "'].orValue('') != ''",
 		"[?'" + api.InjectionLabel + "'].orValue('') == '" + api.InjectionEnabled + "'",
 		"['" + strings.Join(neverOurs[0].Values, "', '") + "']",

@@ -26,7 +26,7 @@ import (
 func TestPolicyDetectsInjectedPartsInCopiedPods(t *testing.T) {
 	leftover := texts(t)["policies/leftover.yaml"]
 	for _, name := range []string{
-		"'" + api.AgentBinary + "'", "g.conditionType == '" + api.ReadyCondition + "'", "v.name == '" + api.Volume + "'", "m.name == '" + api.Volume + "'",
+		"'" + api.ShimProgram + "'", "g.conditionType == '" + api.ReadyCondition + "'", "v.name == '" + api.Volume + "'", "m.name == '" + api.Volume + "'",
 		"[?'" + api.GatedLabel + "'].orValue('') == '" + api.Gated + "'", "[?'" + api.SlotsAnnotation + "'].orValue('') != ''",
 	} {
 		assert.Contains(t, leftover, name)

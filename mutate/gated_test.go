@@ -26,7 +26,7 @@ import (
 
 // words has valid and slightly wrong words for the commands and arguments of a gate.
 var words = []any{
-	api.AgentBinary, api.AgentBinary, api.AgentBinary, "exec", "exec", "exec", "--", "--", "run", "exec ", "Exec", "", "$", "$$", "$$$", "$(X)",
+	api.ShimProgram, api.ShimProgram, api.ShimProgram, "exec", "exec", "exec", "--", "--", "run", "exec ", "Exec", "", "$", "$$", "$$$", "$(X)",
 	"-container=c0", "-container=$$(X)", "-on-loss=end", "-on-loss=odd", "-on-loss", "--on-loss=restart", "-grace=-1s", "-grace=9999999h", "-grace=x",
 	"-stop-signal=QUIT", "-stop-signal=$(X)", "-stop-signal=$$$X", "-stop-signal=CHLD", "-stop-signal=", "-socket=/x",
 	`-platforms={"amd64":{"command":["$(a)","$$"]}}`, "-platforms={}", "-platforms=null", "-platforms=", "-platforms=[",
@@ -42,7 +42,7 @@ func (r randomPod) words() []any {
 		all[i] = words[r.IntN(len(words))]
 	}
 	if r.chance(40) {
-		all = append([]any{api.AgentBinary, "exec"}, all...)
+		all = append([]any{api.ShimProgram, "exec"}, all...)
 	}
 	return all
 }

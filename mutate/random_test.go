@@ -51,7 +51,7 @@ func (r randomPod) container(name string) map[string]any {
 		c["command"] = []any{"run", name}
 	}
 	if r.chance(10) {
-		c["command"] = []any{api.AgentBinary, "exec", "-container=" + name, "--"}
+		c["command"] = []any{api.ShimProgram, "exec", "-container=" + name, "--"}
 	}
 	if r.chance(50) {
 		c["args"] = []any{r.one("$(X)", "y")}
@@ -237,7 +237,7 @@ func checkRandomPod(t *testing.T, seed uint64) (gated bool) {
 	require.NoError(t, json.Unmarshal(once, &after))
 	if _, asks := before.Annotations[api.LocalAnnotation]; asks {
 		checkLocal(t, &before, &after, said)
-	} else if !strings.Contains(string(once), api.AgentBinary) && !strings.Contains(string(once), api.AfterContainer) {
+	} else if !strings.Contains(string(once), api.ShimProgram) && !strings.Contains(string(once), api.AfterContainer) {
 		return false
 	}
 	order := func(name string) int {
@@ -321,7 +321,7 @@ func checkSurvival(t *testing.T, raw, patched []byte, said string) {
 		require.GreaterOrEqual(t, len(is), len(was), said)
 		for i := range was {
 			a, b := was[i].(map[string]any), is[i].(map[string]any)
-			if !strings.Contains(fmt.Sprint(b["command"]), api.AgentBinary) {
+			if !strings.Contains(fmt.Sprint(b["command"]), api.ShimProgram) {
 				require.Equal(t, a, b, said)
 			}
 			mountsBefore, _ := a["volumeMounts"].([]any)

@@ -37,10 +37,10 @@ func Dirs(dirs ...string) error {
 	return nil
 }
 
-// Binary copies the program in the file "from" to the given path, where all users may execute it.
-func Binary(from, to string) error { return explain(binary(from, to)) }
+// Program copies the program in the file "from" to the given path, where all users may execute it.
+func Program(from, to string) error { return explain(place(from, to)) }
 
-func binary(from, to string) error {
+func place(from, to string) error {
 	// The directory's mode is not 0777, because only the program's owner may replace the
 	// program.
 	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {

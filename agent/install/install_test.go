@@ -22,7 +22,7 @@ func TestInstalledBinaryIsWholeAndExecutableByAll(t *testing.T) {
 	to, run := filepath.Join(dir, "bin", "agent"), filepath.Join(dir, "run")
 	for range 2 {
 		require.NoError(t, Dirs(run, filepath.Join(run, "granted")))
-		require.NoError(t, Binary("/proc/self/exe", to))
+		require.NoError(t, Program("/proc/self/exe", to))
 	}
 	self, err := os.ReadFile("/proc/self/exe")
 	require.NoError(t, err)
@@ -39,13 +39,13 @@ func TestInstalledBinaryIsWholeAndExecutableByAll(t *testing.T) {
 	assert.Len(t, left, 1)
 }
 
-func TestInstallRewritesOnlyADifferentBinary(t *testing.T) {
+func TestInstallRewritesOnlyADifferentProgram(t *testing.T) {
 	t.Parallel()
 	to := filepath.Join(t.TempDir(), "bin", "agent")
-	require.NoError(t, Binary("/proc/self/exe", to))
+	require.NoError(t, Program("/proc/self/exe", to))
 	first, err := os.Stat(to)
 	require.NoError(t, err)
-	require.NoError(t, Binary("/proc/self/exe", to))
+	require.NoError(t, Program("/proc/self/exe", to))
 	again, err := os.Stat(to)
 	require.NoError(t, err)
 	assert.True(t, os.SameFile(first, again))
@@ -57,7 +57,7 @@ func TestInstallRewritesOnlyADifferentBinary(t *testing.T) {
 	for _, other := range [][]byte{nil, whole[:len(whole)-1], append(bytes.Clone(whole), 0), changed} {
 		require.NoError(t, os.Remove(to))
 		require.NoError(t, os.WriteFile(to, other, 0o555))
-		require.NoError(t, Binary("/proc/self/exe", to))
+		require.NoError(t, Program("/proc/self/exe", to))
 		now, err := os.ReadFile(to)
 		require.NoError(t, err)
 		assert.True(t, bytes.Equal(whole, now))
@@ -71,7 +71,7 @@ func TestOnlyBinaryRemainsAfterConcurrentAndKilledInstalls(t *testing.T) {
 	require.NoError(t, os.WriteFile(to+".new", []byte("half"), 0o700))
 	var all sync.WaitGroup
 	for range 4 {
-		all.Go(func() { assert.NoError(t, Binary("/proc/self/exe", to)) })
+		all.Go(func() { assert.NoError(t, Program("/proc/self/exe", to)) })
 	}
 	all.Wait()
 	self, err := os.ReadFile("/proc/self/exe")

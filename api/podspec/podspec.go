@@ -129,7 +129,7 @@ func Strip(spec *corev1.PodSpec) corev1.PodSpec {
 // All stripped containers share these values, which no caller may change.
 var (
 	always        = corev1.ContainerRestartPolicyAlways
-	shimCommand   = []string{api.AgentBinary, api.ExecRole}
+	shimCommand   = []string{api.ShimProgram, api.ExecRole}
 	readinessArgs = []string{api.ReadinessGateArg}
 	localArgs     = []string{api.LocalRole}
 )

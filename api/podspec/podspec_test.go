@@ -62,7 +62,7 @@ func TestGateIsRecognizedByItsContainersArguments(t *testing.T) {
 	}))
 	assert.True(t, HasGate(&corev1.PodSpec{
 		InitContainers: []corev1.Container{{Name: api.AgentContainer, RestartPolicy: &always}},
-		Containers:     []corev1.Container{{Command: append([]string{api.AgentBinary}, api.DefaultExecArgs().Args()...)}},
+		Containers:     []corev1.Container{{Command: append([]string{api.ShimProgram}, api.DefaultExecArgs().Args()...)}},
 	}))
 }
 
@@ -118,7 +118,7 @@ func mixed(r *rand.Rand) *corev1.PodSpec {
 				Name:          []string{api.AgentContainer, api.WaitContainer, api.TurnContainer, api.AfterContainer, api.BarrierContainer, "app"}[r.IntN(6)],
 				Image:         "x",
 				RestartPolicy: []*corev1.ContainerRestartPolicy{nil, &always, &never}[r.IntN(3)],
-				Command:       [][]string{nil, {api.AgentBinary}, {api.AgentBinary, api.ExecRole, "--"}, {"sh", api.AgentBinary, api.ExecRole}}[r.IntN(4)],
+				Command:       [][]string{nil, {api.ShimProgram}, {api.ShimProgram, api.ExecRole, "--"}, {"sh", api.ShimProgram, api.ExecRole}}[r.IntN(4)],
 				Args:          [][]string{nil, {api.RunRole, api.ReadinessGateArg}, {"-" + api.ReadinessGateArg}, {api.AfterRole, "-conditions=lock.a"}, {api.BarrierRole, "-barrier=warm=2", "-run=a", "-lease-duration=30s"}, {api.LocalRole, "-claims=lock/a"}, {api.RunRole, api.LocalRole}, {api.LocalRole, "-claims=barrier/a.b=2,lock/a,barrier/c=1", "-run=a", "-lease-duration=1m"}, {api.LocalRole, "-claims=barrier/a=2", "-lease-duration=1m"}}[r.IntN(9)],
 			})
 		}
@@ -255,7 +255,7 @@ func TestConditionsOutsideTheirInjectedContainerAreIgnored(t *testing.T) {
 // CEL cannot parse a command line as [HasGate] does. So the policies on marks and gates compare
 // single words of a container's command and arguments.
 func TestPoliciesRecognizeTheSameGatesAsGoCode(t *testing.T) {
-	const shim = "c.?command[?0].orValue('') == '" + api.AgentBinary + "' && c.?command[?1].orValue('') == '" + api.ExecRole + "'"
+	const shim = "c.?command[?0].orValue('') == '" + api.ShimProgram + "' && c.?command[?1].orValue('') == '" + api.ExecRole + "'"
 	marks := `[request.operation == 'CREATE' ? object : oldObject].all(o,
 		o.spec.?initContainers.orValue([]).exists(c, c.name == '` + api.AgentContainer + `' && c.?restartPolicy.orValue('') == '` + string(corev1.ContainerRestartPolicyAlways) + `') &&
 		((o.spec.containers + o.spec.initContainers).exists(c, ` + shim + `) ||

@@ -82,16 +82,16 @@ func TestAgentAcceptsArgumentsOfAnEarlierWebhookVersion(t *testing.T) {
 			var lines [][]string
 			switch {
 			case c.Name == api.AgentContainer, c.Name == api.TurnContainer, c.Name == api.WaitContainer:
-				lines = append(lines, append([]string{api.ImageBinary}, expanded(c.Args, env)...))
+				lines = append(lines, append([]string{api.AgentProgram}, expanded(c.Args, env)...))
 			case api.IsShim(c.Command):
 				lines = append(lines, expanded(append(slices.Clone(c.Command), c.Args...), env))
 			}
 			for _, p := range []*corev1.Probe{c.LivenessProbe, c.ReadinessProbe, c.StartupProbe} {
-				if p != nil && p.Exec != nil && p.Exec.Command[0] == api.AgentBinary {
+				if p != nil && p.Exec != nil && p.Exec.Command[0] == api.ShimProgram {
 					lines = append(lines, p.Exec.Command)
 				}
 			}
-			if l := c.Lifecycle; l != nil && l.PostStart != nil && l.PostStart.Exec != nil && l.PostStart.Exec.Command[0] == api.ImageBinary {
+			if l := c.Lifecycle; l != nil && l.PostStart != nil && l.PostStart.Exec != nil && l.PostStart.Exec.Command[0] == api.AgentProgram {
 				lines = append(lines, l.PostStart.Exec.Command)
 			}
 			for _, line := range lines {

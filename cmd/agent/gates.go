@@ -55,7 +55,7 @@ func (s runSettings) openGate(ctx context.Context, stop <-chan struct{}, log *sl
 func (s runSettings) openShims(ctx context.Context, _ <-chan struct{}, log *slog.Logger) (opened, error) {
 	g, err := desk.Listen(ctx, desk.Config{
 		Dir: s.RunDir, RequirePID1: true, OwnKernel: s.config.OwnKernel, Unbounded: len(s.config.Slots) == 0,
-		InstallHTTP: func() error { return install.Binary(self, filepath.Join(filepath.Dir(s.Install), api.HookProgram)) }, Log: log,
+		InstallHTTP: func() error { return install.Program(self, filepath.Join(filepath.Dir(s.Install), api.HookProgram)) }, Log: log,
 	})
 	if err != nil {
 		return opened{}, err

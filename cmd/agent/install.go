@@ -20,7 +20,7 @@ import (
 // gated container before the hook has ended.
 func installCommand(_ context.Context, args []string) (int, error) {
 	flags := flag.NewFlagSet("agent install", flag.ContinueOnError)
-	to := flags.String("to", api.AgentBinary, "where the program of the shims is copied to")
+	to := flags.String("to", api.ShimProgram, "where the program of the shims is copied to")
 	runDir := flags.String("run", api.RunPath, "directory of the agent's socket, flock and notes")
 	flags.SetOutput(io.Discard) // main prints the error
 	if err := flags.Parse(args); err != nil {
@@ -48,7 +48,7 @@ func prepare(runDir, binary string) error {
 	}
 	agent, err := os.Executable()
 	if err == nil {
-		err = install.Binary(filepath.Join(filepath.Dir(agent), shimProgram), binary)
+		err = install.Program(filepath.Join(filepath.Dir(agent), shimProgram), binary)
 	}
 	if err == nil {
 		return nil

@@ -67,7 +67,7 @@ func gatedPod(name string, ready corev1.ConditionStatus, reason, message string)
 	p := plainPod(name, map[string]string{api.SingletonAnnotation: "true", api.SlotsAnnotation: slot})
 	p.Labels = map[string]string{api.GatedLabel: api.Gated}
 	p.Spec.InitContainers = []corev1.Container{{Name: api.AgentContainer, RestartPolicy: new(corev1.ContainerRestartPolicyAlways)}}
-	p.Spec.Containers = []corev1.Container{{Name: "app", Command: []string{api.AgentBinary, api.ExecRole}}}
+	p.Spec.Containers = []corev1.Container{{Name: "app", Command: []string{api.ShimProgram, api.ExecRole}}}
 	p.Status.Conditions = []corev1.PodCondition{{Type: api.ReadyCondition, Status: ready, Reason: reason, Message: message}}
 	return p
 }
@@ -245,7 +245,7 @@ func TestExplainCommandShowsWhichConditionsAreMet(t *testing.T) {
 	claims.Labels[api.GatedLabel] = api.Gated
 	claims.Spec.InitContainers = append(claims.Spec.InitContainers,
 		corev1.Container{Name: api.AgentContainer, RestartPolicy: new(corev1.ContainerRestartPolicyAlways)})
-	claims.Spec.Containers = []corev1.Container{{Name: "app", Command: []string{api.AgentBinary, api.ExecRole}}}
+	claims.Spec.Containers = []corev1.Container{{Name: "app", Command: []string{api.ShimProgram, api.ExecRole}}}
 	shown := answer(t, true, "Deployment/biller", together(deployment(after, after), work, full,
 		lock("a", "a", func(l *coordinationv1.Lease) { // serving-since has whole seconds, unlike the acquire time
 			l.Spec.AcquireTime = &metav1.MicroTime{Time: noon.Add(-9*time.Minute + 500*time.Millisecond)}

@@ -148,7 +148,7 @@ func shimCommand(ts *testscript.TestScript, _ bool, args []string) {
 	// The shim runs a copy of the binary that every user may execute, installed as in a pod.
 	if _, err := os.Stat(filepath.Join(w.env.WorkDir, "bin", "agent")); err != nil {
 		ts.Check(install.Dirs(w.run, filepath.Join(w.run, desk.GrantedDir)))
-		ts.Check(install.Binary(self, filepath.Join(w.env.WorkDir, "bin", "agent")))
+		ts.Check(install.Program(self, filepath.Join(w.env.WorkDir, "bin", "agent")))
 	}
 	o.path = ts.Getenv("PATH")
 	ts.Check(w.startShim(args[0], o, append([]string{

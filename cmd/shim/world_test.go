@@ -117,7 +117,7 @@ func (w *world) startAgent(name string) {
 		defer close(a.done)
 		server, err := desk.Listen(ctx, desk.Config{
 			Dir: w.run, Silence: 2500 * time.Millisecond,
-			InstallHTTP: func() error { return install.Binary(self, filepath.Join(w.env.WorkDir, "bin", api.HookProgram)) },
+			InstallHTTP: func() error { return install.Program(self, filepath.Join(w.env.WorkDir, "bin", api.HookProgram)) },
 		})
 		if err != nil {
 			return

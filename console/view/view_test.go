@@ -40,7 +40,7 @@ func gated(name, slots string, change ...func(*corev1.Pod)) *corev1.Pod {
 		Labels: map[string]string{api.GatedLabel: api.Gated}, Annotations: map[string]string{api.SlotsAnnotation: slots},
 	}}
 	p.Spec.InitContainers = []corev1.Container{{Name: api.AgentContainer, RestartPolicy: &always, Args: []string{"run"}}}
-	p.Spec.Containers = []corev1.Container{{Name: "app", Command: []string{api.AgentBinary, "exec"}}}
+	p.Spec.Containers = []corev1.Container{{Name: "app", Command: []string{api.ShimProgram, "exec"}}}
 	p.Status.StartTime = &metav1.Time{Time: noon.Add(-10 * time.Minute)}
 	p.Status.Conditions = []corev1.PodCondition{{Type: api.ReadyCondition, Status: corev1.ConditionTrue, Reason: "StandingBy", Message: "a holds it"}}
 	for _, c := range change {

@@ -22,7 +22,7 @@ func judgeLeftovers(p *Pod) reason.Refusals {
 		return nil
 	}
 	for _, name := range shimmed(p.Pod) {
-		refusals.Add(reason.Leftover, "container %q starts with %s, which is for the gate %q", name, api.AgentBinary, api.GateContainer)
+		refusals.Add(reason.Leftover, "container %q starts with %s, which is for the gate %q", name, api.ShimProgram, api.GateContainer)
 	}
 	return refusals
 }
@@ -33,7 +33,7 @@ func judgeLeftovers(p *Pod) reason.Refusals {
 func JudgeUnclaimed(pod *corev1.Pod, request api.Request) reason.Refusals {
 	var refusals reason.Refusals
 	for _, name := range shimmed(pod) {
-		refusals.Add(reason.Leftover, "container %q starts with %s", name, api.AgentBinary)
+		refusals.Add(reason.Leftover, "container %q starts with %s", name, api.ShimProgram)
 	}
 	if waits(pod) {
 		refusals.Add(reason.Leftover, "init container %q waits for a slot", api.WaitContainer)

@@ -187,5 +187,5 @@ func unaim(container string, kind probeKind, p *corev1.Probe) (own []string, aim
 
 // probeCommand returns the command by which an exec probe asks the agent.
 func probeCommand(container, name string) []string {
-	return append([]string{api.AgentBinary}, api.ProbeArgs{Probe: name, Container: container}.Args()...)
+	return append([]string{api.ShimProgram}, api.ProbeArgs{Probe: name, Container: container}.Args()...)
 }

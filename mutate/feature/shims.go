@@ -90,7 +90,7 @@ func (p *Pod) shimCommand(at place, its child) []string {
 	if api.Leashed(p.Request) {
 		// The child starts without a wait, and the kubelet itself runs the hooks. So the shim needs
 		// no further arguments.
-		return append([]string{api.AgentBinary}, exec.Args()...)
+		return append([]string{api.ShimProgram}, exec.Args()...)
 	}
 	exec.OnBusy, exec.WaitAtMost = p.Request.OnBusy, p.Request.WaitAtMost
 	_, exec.MayBeDone = p.Request.Once()
@@ -100,7 +100,7 @@ func (p *Pod) shimCommand(at place, its child) []string {
 	if at.list == mainContainers {
 		p.carryHooks(&exec, c, its.before)
 	}
-	return append([]string{api.AgentBinary}, exec.Args()...)
+	return append([]string{api.ShimProgram}, exec.Args()...)
 }
 
 // childOf returns the child of a container. An explicit command overrides the image's command.

@@ -146,10 +146,10 @@ func (s sidecar) agent() corev1.Container {
 // With shims, the hook copies the program of the shims into the shared volume. With the local API,
 // the hook ends once that API serves.
 func (s sidecar) hook() *corev1.Lifecycle {
-	command := []string{api.ImageBinary, api.InstallRole}
+	command := []string{api.AgentProgram, api.InstallRole}
 	switch {
 	case s.Request.Gate == api.GateProgram && s.Spec.HostNetwork:
-		command = []string{api.ImageBinary, api.ReadyRole, api.LocalSocket}
+		command = []string{api.AgentProgram, api.ReadyRole, api.LocalSocket}
 	case s.Request.Gate == api.GateProgram:
 		command[1] = api.ReadyRole
 	case !s.Request.Shims():
@@ -201,7 +201,7 @@ func (s sidecar) agentArgs() []string {
 		args.EndpointDelay = *delay
 	}
 	if s.Request.Shims() {
-		args.Install = api.AgentBinary
+		args.Install = api.ShimProgram
 	} else {
 		args.Gate = s.Request.Gate
 	}

@@ -209,11 +209,11 @@ func (p *Pod) spec() map[string]any {
 	spec := map[string]any{"serviceAccountName": account, "nodeName": p.Node.Name}
 	switch p.Gate {
 	case api.GatePod:
-		inits = append(inits, map[string]any{"name": api.WaitContainer, "command": []string{api.AgentBinary, "wait"}})
+		inits = append(inits, map[string]any{"name": api.WaitContainer, "command": []string{api.ShimProgram, "wait"}})
 	case api.GateReadiness:
 		spec["readinessGates"] = []any{map[string]any{"conditionType": api.ReadyCondition}}
 	default:
-		app["command"] = []string{api.AgentBinary, "exec"}
+		app["command"] = []string{api.ShimProgram, "exec"}
 	}
 	spec["initContainers"], spec["containers"] = inits, []any{app}
 	return spec

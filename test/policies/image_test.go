@@ -61,6 +61,6 @@ func gatedPod(name string) *corev1.Pod {
 			Labels:      map[string]string{api.GatedLabel: api.Gated},
 			Annotations: map[string]string{api.LockAnnotation: "a", api.SlotsAnnotation: "lock.a"},
 		},
-		Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "app", Command: []string{api.AgentBinary, "exec"}}}},
+		Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "app", Command: []string{api.ShimProgram, "exec"}}}},
 	}
 }

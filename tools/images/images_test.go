@@ -148,7 +148,7 @@ func TestImageOfEachPlatformHasAMatchingBinary(t *testing.T) {
 func TestImageHasAgentWhereInjectedHooksExpectIt(t *testing.T) {
 	agent := slices.IndexFunc(products, func(p product) bool { return p.source == "./cmd/agent" })
 	require.GreaterOrEqual(t, agent, 0)
-	assert.Equal(t, api.ImageBinary, "/"+products[agent].name)
+	assert.Equal(t, api.AgentProgram, "/"+products[agent].name)
 	assert.Contains(t, products[agent].beside, binary{"shim", "./cmd/shim"}, "the agent copies /shim for gated containers")
 }
 

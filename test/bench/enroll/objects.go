@@ -79,7 +79,7 @@ func gatedPod(i int) *corev1.Pod {
 		Spec: corev1.PodSpec{
 			ServiceAccountName: "worker", NodeName: "node-1",
 			InitContainers: []corev1.Container{agent},
-			Containers:     []corev1.Container{container("app", api.AgentBinary, "exec", "--", "/app"), container("proxy")},
+			Containers:     []corev1.Container{container("app", api.ShimProgram, "exec", "--", "/app"), container("proxy")},
 		},
 		Status: corev1.PodStatus{Phase: corev1.PodRunning, PodIP: "10.0.0.1"},
 	}

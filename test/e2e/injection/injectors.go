@@ -41,7 +41,7 @@ func TestPodIsGatedCompletelyDespiteAForeignInjector(t *testing.T) {
 				for _, c := range pod.Spec.Containers {
 					has := slices.ContainsFunc(c.Env, func(v corev1.EnvVar) bool { return v.Name == "INJECTED" })
 					assert.True(t, has, "%s has the variable", c.Name)
-					gated := len(c.Command) > 0 && c.Command[0] == api.AgentBinary
+					gated := len(c.Command) > 0 && c.Command[0] == api.ShimProgram
 					assert.Equal(t, c.Name == "app", gated, "%s is gated", c.Name)
 				}
 				assert.Len(t, pod.Spec.Containers, 2, "one container was added, once")

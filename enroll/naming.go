@@ -39,8 +39,8 @@ type naming struct {
 	left  []excess
 }
 
-// newReading returns the [naming] that lets accounts read the Leases of their pods' conditions.
-func newReading(s store, seen *snapshot) *naming {
+// newReaders returns the [naming] that lets accounts read the Leases of their pods' conditions.
+func newReaders(s store, seen *snapshot) *naming {
 	return &naming{
 		store: s, seen: seen, prefix: readerPrefix, rules: ReaderRules, awaited: seen.awaited,
 		waits: "A condition on %s waits: its service account has conditions on more than %d Leases in this namespace",
