@@ -230,8 +230,8 @@ func TestPackagesOfMutateImportOnlyLowerLayers(t *testing.T) {
 		"mutate/load":    nil,
 		"mutate/image":   nil,
 		"mutate/reason":  {"api"},
-		"mutate/feature": {"api", "api/podspec", "mutate/image", "mutate/patch", "mutate/reason"},
-		"mutate":         {"api", "api/podspec", "mutate/feature", "mutate/image", "mutate/patch", "mutate/reason"},
+		"mutate/feature": {"api", "api/podspec", "mutate/image", "mutate/load", "mutate/patch", "mutate/reason"},
+		"mutate":         {"api", "api/podspec", "mutate/feature", "mutate/image", "mutate/load", "mutate/patch", "mutate/reason"},
 		"mutate/admit": {
 			"api", "api/podspec", "mutate", "mutate/feature", "mutate/image", "mutate/load", "mutate/patch", "mutate/reason",
 		},
