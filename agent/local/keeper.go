@@ -53,7 +53,7 @@ type keeper struct {
 	// The field "leaps" counts the leaps of the wall clock. A renewal that [keeper.tie] requests
 	// counts as a leap, too.
 	leaps int
-	// synced is what clients of metaparticle/sync may believe about the lock.
+	// synced decides how a GET of metaparticle/sync is answered after a loss of the lock.
 	synced synced
 	// The channel "changed" is closed, and replaced, when the state of a Lease or of the hold may
 	// have changed.

@@ -5,7 +5,7 @@ package local
 
 import "time"
 
-// synced is what clients of metaparticle/sync may believe about the lock of one keeper.
+// synced decides how a GET of metaparticle/sync is answered after a loss of the keeper's lock.
 //
 // The client in Rust learns of a loss only by GET: the client ignores the answer to the PUT of a
 // heartbeat. But while this client waits for the lock, the client sends no PUT before a GET has the

@@ -73,7 +73,7 @@ func TestSmallCallsAreAdmittedDespiteManyLargeCalls(t *testing.T) {
 	}
 }
 
-// One namespace may have very many calls that wait for hanging registries.
+// A namespace may have very many calls that wait for hanging registries.
 func TestOneNamespaceLeavesHalfOfTheLoadFree(t *testing.T) {
 	limit := new(Limit)
 	join := func(namespace string) error {
