@@ -46,7 +46,7 @@ export METAPARTICLE_KUBERNETES := $(KUBERNETES)
 # goroutines. The tests decode megabytes one after the other; other tests run the same code with
 # the race detector.
 SEQUENTIAL := ./manifests ./monitoring ./tools/chart
-HUGE := ^(TestManyEmptyJSONObjectsAreRefusedBeforeDecoding|TestMemoryEstimateCoversEmptyJSONObjects|TestHugeJSONInGateArgumentsIsNeverDecoded|TestLargeValidObjectsFitIntoTheLoadLimit|TestBytesOfOneImageLookUpAreBounded)$$
+HUGE := ^(TestManyEmptyJSONObjectsAreRefusedBeforeDecoding|TestMemoryEstimateCoversEmptyJSONObjects|TestMemoryEstimateCoversThePatch|TestHugeJSONInGateArgumentsIsNeverDecoded|TestLargeValidObjectsFitIntoTheLoadLimit|TestBytesOfOneImageLookUpAreBounded)$$
 
 RUN ?= .
 SEEDS ?= 40

@@ -37,8 +37,8 @@ const longestSilence = 5 * time.Minute
 // renews six times in a lease duration, so two renewals are missing after a third of the duration.
 // Without a new look, the standby would see a release only when the last state that the watch has
 // shown expires. A shut slot may have no holder that renews, and the standby does not write its
-// Lease, so no conflict reveals a broken watch. The watch of a free slot may be silent for ever, and
-// so may the watch of a slot whose Lease has expired: the standby writes such a Lease.
+// Lease, so no conflict reveals a broken watch. The watch of a free slot may be silent for ever: the
+// standby writes its Lease. The same is true of an expired Lease.
 func silentUntil(s *slot) time.Duration {
 	r, _ := s.view.Record()
 	if s.shut(r) {
