@@ -44,10 +44,8 @@ func (l *Lease) Clone() *Lease {
 // UnmarshalJSON decodes a Lease from the API server.
 func (l *Lease) UnmarshalJSON(data []byte) error {
 	var lease Lease
-	if err := json.Unmarshal(data, &lease.raw); err != nil {
-		return fmt.Errorf("lease: %w", err)
-	}
 	r := reader{of: "lease"}
+	lease.raw = r.whole(data)
 	r.read(lease.raw, "metadata", &lease.metadata)
 	r.read(lease.raw, "spec", &lease.spec)
 	r.read(lease.metadata, "name", &lease.Name)
@@ -103,7 +101,7 @@ func (l *Lease) MarshalJSON() ([]byte, error) {
 // resourceVersion is an error, because the agent could not write it.
 func decodeLease(data []byte) (*Lease, error) {
 	lease := new(Lease)
-	if err := json.Unmarshal(data, lease); err != nil {
+	if err := lease.UnmarshalJSON(data); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
 	if lease.Name == "" || lease.UID == "" || lease.ResourceVersion == "" {

@@ -4,6 +4,7 @@
 package kube
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -15,25 +16,46 @@ import (
 // same microsecond become the same bytes.
 const microTime = "2006-01-02T15:04:05.000000Z07:00"
 
-// object is one level of a JSON object, with undecoded values. Keys are case-sensitive, as in
-// the API server, but unlike the keys of structs in encoding/json.
-type object map[string]json.RawMessage
-
-// reader decodes fields until the first error, and keeps that error.
+// reader decodes fields until the first error, and keeps that error. The values of each object must
+// be valid JSON.
 type reader struct {
 	// The field "of" names the object in an error.
 	of  string
 	err error
 }
 
-// read decodes the value at key. If the value is absent or null, the target stays
-// unchanged.
+// whole decodes the whole text of an object. The values share one copy of the text.
+func (r *reader) whole(text []byte) (fields object) {
+	if !json.Valid(text) {
+		r.err = fmt.Errorf("%s: is not JSON", r.of)
+		return nil
+	}
+	fields, r.err = split(bytes.TrimSpace(bytes.Clone(text)))
+	if r.err != nil {
+		r.err = fmt.Errorf("%s: %w", r.of, r.err)
+	}
+	return fields
+}
+
+// read decodes the value at key. If the value is absent or null, the target stays as it is. All
+// pods of a claim decode each event of its Lease, so the types of most fields need no reflection.
 func (r *reader) read(from object, key string, target any) {
 	value, ok := from[key]
-	if !ok || r.err != nil {
+	if !ok || r.err != nil || string(value) == "null" {
 		return
 	}
-	if err := json.Unmarshal(value, target); err != nil {
+	var err error
+	switch to := target.(type) {
+	case *string:
+		*to, err = unquote(value)
+	case *object:
+		*to, err = split(value)
+	case *map[string]string:
+		*to, err = unquoteAll(value)
+	default:
+		err = json.Unmarshal(value, target)
+	}
+	if err != nil {
 		r.err = fmt.Errorf("%s: %s: %w", r.of, key, err)
 	}
 }

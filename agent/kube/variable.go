@@ -77,10 +77,8 @@ func (v *Variable) Clone() *Variable {
 // UnmarshalJSON decodes a Variable from the API server.
 func (v *Variable) UnmarshalJSON(data []byte) error {
 	var of Variable
-	if err := json.Unmarshal(data, &of.raw); err != nil {
-		return fmt.Errorf("variable: %w", err)
-	}
 	r := reader{of: "variable"}
+	of.raw = r.whole(data)
 	r.read(of.raw, "metadata", &of.metadata)
 	r.read(of.raw, "spec", &of.spec)
 	r.read(of.metadata, "name", &of.Name)
@@ -137,7 +135,7 @@ func (v *Variable) MarshalJSON() ([]byte, error) {
 // because the agent could not write that Variable.
 func decodeVariable(data []byte, name string) (*Variable, error) {
 	v := new(Variable)
-	if err := json.Unmarshal(data, v); err != nil {
+	if err := v.UnmarshalJSON(data); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
 	if v.Name != name || v.UID == "" || v.ResourceVersion == "" {
