@@ -112,6 +112,24 @@ func TestNamedSuccessorChecksPodDeletionBeforeTheRelease(t *testing.T) {
 	}
 }
 
+// A holder that leaves its Services names its successor a second before its application stops.
+func TestFollowingStandbyChecksPodDeletionBeforeTheRelease(t *testing.T) {
+	simulate(t, func(w *world) {
+		s := w.serve(2)
+		before := map[*pod]int{}
+		for _, p := range s.others {
+			before[p] = p.podReads()
+		}
+		s.holder.agent.Yield()
+		next, other := s.follower()
+		w.within(100*time.Millisecond, "the successor checks", func() bool { return next.podReads() == before[next]+1 })
+		assert.True(t, s.holder.running("s1"))
+		w.within(endpointDelay+time.Second, "child runs", func() bool { return next.running(next.shimOf()) })
+		assert.Equal(t, before[next]+1, next.podReads())
+		assert.Equal(t, before[other], other.podReads())
+	})
+}
+
 // During a yield the successor checks whether its pod is being deleted. If the deletion comes
 // after this check, but before the holder's release, the successor may start its application.
 // Then the answer to the successor's first status write reports the deletion, and the successor

@@ -71,13 +71,13 @@ func (s standby) run(ctx context.Context) (*hold, error) {
 }
 
 // checkAhead checks for the pod's deletion, if this standby expects a slot after the present hold. A
-// standby expects the slot while the standby asks for its turn, and once a person has named the
-// standby as successor.
+// standby expects the slot while the standby asks for its turn. A standby also expects the slot once
+// a person, or the leaving holder, has named the standby as successor.
 func (s standby) checkAhead(ctx context.Context, views []claim.View, standing turn.Standby) {
 	u := s.unit
 	for _, v := range views {
 		yield := v.Record.Yield
-		named := yield.Hold == v.Record.Hold && yield.Successor == u.self.Identity
+		named := yield.Hold == v.Record.Hold && yield.Successor == u.self.Identity || v.Record.Notes.Leaving == u.self.Identity
 		if (named || standing.Asks) && !v.Mine && u.deletion.expect(v.Slot, v.Record.Hold, s.loop.now) {
 			s.loop.requests.checkAhead(ctx)
 		}
