@@ -99,7 +99,7 @@ func (b *bench) build(ctx context.Context) error {
 
 // deploy starts the application with one singleton, and waits until its rollout has ended.
 func (b *bench) deploy(ctx context.Context) error {
-	return b.apply(ctx, claims[0], b.standbys, "rollout", "status", "deployment/app", "--timeout=900s")
+	return b.apply(ctx, singleton, b.standbys, "rollout", "status", "deployment/app", "--timeout=900s")
 }
 
 // apply starts the application anew with a claim, in as many pods as can hold, plus the standbys.
