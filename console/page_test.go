@@ -8,6 +8,8 @@ import (
 	"context"
 	"io"
 	"net"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,15 +24,29 @@ import (
 type pipes struct {
 	come chan net.Conn
 	gone chan struct{}
+	// The field "open" counts the server's ends that are open.
+	open *atomic.Int32
 }
 
 func (p pipes) Accept() (net.Conn, error) {
 	select {
 	case c := <-p.come:
-		return c, nil
+		p.open.Add(1)
+		return &counted{Conn: c, closed: sync.OnceFunc(func() { p.open.Add(-1) })}, nil
 	case <-p.gone:
 		return nil, net.ErrClosed
 	}
+}
+
+// counted is the server's end of a connection.
+type counted struct {
+	net.Conn
+	closed func()
+}
+
+func (c *counted) Close() error {
+	c.closed()
+	return c.Conn.Close()
 }
 
 func (p pipes) Close() error { close(p.gone); return nil }
@@ -40,19 +56,16 @@ func (p pipes) Addr() net.Addr { return &net.UnixAddr{} }
 // paging is the page's server in a bubble of package synctest. The server runs as in the console.
 type paging struct {
 	*testing.T
-	*crowd
-
-	to chan net.Conn
+	pipes
 }
 
 // pages runs a test in a bubble with the page's server.
 func pages(t *testing.T, test func(p paging)) {
 	synctest.Test(t, func(t *testing.T) {
-		listener := pipes{make(chan net.Conn), make(chan struct{})}
-		p := paging{t, &crowd{Listener: listener, most: maxPageConnections}, listener.come}
+		p := paging{t, pipes{make(chan net.Conn), make(chan struct{}), new(atomic.Int32)}}
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
-		go func() { ended <- serveUntil(ctx, p.crowd, pageServer(serve.New().Handler())) }()
+		go func() { ended <- serveUntil(ctx, p.pipes, maxPageConnections, pageServer(serve.New().Handler())) }()
 		test(p)
 		cancel()
 		assert.NoError(t, <-ended)
@@ -63,17 +76,15 @@ func pages(t *testing.T, test func(p paging)) {
 func (p paging) asks(sends string) net.Conn {
 	ours, theirs := net.Pipe()
 	p.Cleanup(func() { ours.Close() })
-	p.to <- theirs
+	p.come <- theirs
 	_, _ = io.WriteString(ours, sends)
 	return ours
 }
 
-// open returns the number of open connections.
-func (p paging) open() int {
+// connections returns the number of open connections.
+func (p paging) connections() int {
 	synctest.Wait()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.guests)
+	return int(p.open.Load())
 }
 
 const (
@@ -99,12 +110,12 @@ func TestConsoleClosesPageConnectionsThatNobodyUses(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			pages(t, func(p paging) {
 				connection := p.asks(c.sends)
-				require.Equal(t, 1, p.open())
+				require.Equal(t, 1, p.connections())
 				if c.reads {
 					go func() { _, _ = io.Copy(io.Discard, connection) }()
 				}
 				<-time.After(c.most + time.Second)
-				assert.Zero(t, p.open())
+				assert.Zero(t, p.connections())
 			})
 		})
 	}
@@ -126,7 +137,7 @@ func TestConnectionFloodNeverEndsAnOpenConsoleStream(t *testing.T) {
 		stream := bufio.NewReader(p.asks(readsStream))
 		for i := range 3 * maxPageConnections {
 			p.asks([]string{"", readsStyle}[i%2]) // nobody reads the answers
-			require.LessOrEqual(t, p.open(), maxPageConnections)
+			require.LessOrEqual(t, p.connections(), maxPageConnections)
 		}
 		for range 20 {
 			_, err := stream.ReadString('\n')

@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/metaparticle-io/metaparticle/console/serve"
+	"github.com/metaparticle-io/metaparticle/crowd"
 )
 
 const (
@@ -71,10 +72,10 @@ func Run(ctx context.Context, config *rest.Config, o Options) error {
 	parts := []func() error{
 		func() error { return w.run(ctx) },
 		func() error {
-			return serveUntil(ctx, &crowd{Listener: page, most: maxPageConnections}, pageServer(server.Handler()))
+			return serveUntil(ctx, page, maxPageConnections, pageServer(server.Handler()))
 		},
 		func() error {
-			return serveUntil(ctx, &crowd{Listener: health, most: maxConnections}, probeServer(probes(w.synced)))
+			return serveUntil(ctx, health, maxConnections, probeServer(probes(w.synced)))
 		},
 	}
 	ended := make(chan error, len(parts))
@@ -88,6 +89,15 @@ func Run(ctx context.Context, config *rest.Config, o Options) error {
 	}
 	return err
 }
+
+const (
+	// maxConnections bounds the connections to the port of the probes. Any pod of the cluster may
+	// connect. The kubelet needs one connection for each probe.
+	maxConnections = 64
+	// maxPageConnections bounds the connections to the port of the page. A browser opens at most
+	// six connections, of which each tab keeps one for its stream.
+	maxPageConnections = 192
+)
 
 // listen listens on a loopback address, and refuses every other address. On another address the
 // page would be open to all pods.
@@ -121,9 +131,12 @@ func probeServer(handler http.Handler) *http.Server {
 	return server
 }
 
-// serveUntil serves until ctx ends.
-func serveUntil(ctx context.Context, listener *crowd, server *http.Server) error {
-	server.ConnState = listener.follow
+// serveUntil serves at most the given number of connections at once, until ctx ends. All people reach
+// the page from one address, that of the port-forward. A new connection has no request yet, so a
+// stream never loses its connection to a new one.
+func serveUntil(ctx context.Context, listener net.Listener, most int, server *http.Server) error {
+	guests := &crowd.Crowd{Most: most}
+	guests.Attach(server)
 	server.BaseContext = func(net.Listener) context.Context { return ctx }
 	var group sync.WaitGroup
 	defer group.Wait()
@@ -137,7 +150,7 @@ func serveUntil(ctx context.Context, listener *crowd, server *http.Server) error
 			_ = server.Close()
 		}
 	})
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+	if err := server.Serve(guests.Door(listener)); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve: %w", err)
 	}
 	return nil

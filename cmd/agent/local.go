@@ -18,6 +18,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/host"
 	"github.com/metaparticle-io/metaparticle/agent/local"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/crowd"
 )
 
 // localIdle bounds the time for which an idle connection of a program stays open. A program that
@@ -118,12 +119,12 @@ func listenLocal(ctx context.Context, a api.LocalArgs, handler http.Handler) err
 		if err != nil {
 			return err
 		}
-		answer(ctx, l, handler, &crowd{most: mostPrograms, refuses: true})
+		answer(ctx, l, handler, &crowd.Crowd{Most: mostPrograms, Refuses: true})
 	}
 	if a.Port == 0 {
 		return nil
 	}
-	ofPort := &crowd{most: mostPrograms, refuses: true}
+	ofPort := &crowd.Crowd{Most: mostPrograms, Refuses: true}
 	for _, address := range []string{"127.0.0.1", "::1"} {
 		var listen net.ListenConfig
 		l, err := listen.Listen(ctx, "tcp", net.JoinHostPort(address, strconv.Itoa(a.Port)))
@@ -141,14 +142,14 @@ func listenLocal(ctx context.Context, a api.LocalArgs, handler http.Handler) err
 
 // answer serves the connections of a listener until ctx ends. A stream stays open for as long
 // as the program follows it, so no timeout bounds a whole answer.
-func answer(ctx context.Context, l net.Listener, handler http.Handler, bound *crowd) {
+func answer(ctx context.Context, l net.Listener, handler http.Handler, bound *crowd.Crowd) {
 	server := &http.Server{
 		Handler: handler, ReadHeaderTimeout: headerTimeout, IdleTimeout: localIdle, MaxHeaderBytes: scrapeHeader,
 	}
-	bound.attach(server)
+	bound.Attach(server)
 	context.AfterFunc(ctx, func() {
 		server.Close()
-		bound.end()
+		bound.End()
 	})
-	go func() { _ = server.Serve(door{l, bound}) }()
+	go func() { _ = server.Serve(bound.Door(l)) }()
 }

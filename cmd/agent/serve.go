@@ -14,6 +14,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent"
 	"github.com/metaparticle-io/metaparticle/agent/host"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/crowd"
 )
 
 // A scrape gets one small answer, for which a few seconds are enough. These timeouts also bound
@@ -53,13 +54,18 @@ func (s runSettings) serve(ctx context.Context, a *agent.Agent, log *slog.Logger
 	}
 }
 
+// mostConnections bounds the connections to one of the agent's servers. Any pod of the cluster
+// can open connections, and each connection takes memory of the container, whose limit is 64 MiB.
+// The kubelet and scrapers need one connection for each request under way.
+const mostConnections = 64
+
 func serveHTTP(ctx context.Context, l net.Listener, handler http.Handler) {
 	server := &http.Server{
 		Handler: handler, ReadHeaderTimeout: headerTimeout, ReadTimeout: scrapeTimeout, WriteTimeout: scrapeTimeout,
 		IdleTimeout: scrapeTimeout, MaxHeaderBytes: scrapeHeader,
 	}
-	bound := &crowd{most: mostConnections}
-	bound.attach(server)
+	bound := &crowd.Crowd{Most: mostConnections}
+	bound.Attach(server)
 	context.AfterFunc(ctx, func() { server.Close() })
-	go func() { _ = server.Serve(door{l, bound}) }()
+	go func() { _ = server.Serve(bound.Door(l)) }()
 }

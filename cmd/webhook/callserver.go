@@ -22,6 +22,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/webhook"
+
+	"github.com/metaparticle-io/metaparticle/crowd"
 )
 
 const (
@@ -102,7 +104,6 @@ func (s *callServer) serve(ctx context.Context, listener net.Listener) error {
 	if err != nil {
 		return err
 	}
-	crowd := newCrowd(listener, s.maxConnections)
 	answering := &http.Server{
 		Handler:           s.mux,
 		ReadHeaderTimeout: s.greeting,
@@ -110,12 +111,13 @@ func (s *callServer) serve(ctx context.Context, listener net.Listener) error {
 		WriteTimeout:      s.call,
 		IdleTimeout:       idleTime,
 		MaxHeaderBytes:    maxHeader,
-		ConnState:         crowd.follow,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 	}
+	callers := &crowd.Crowd{Most: s.maxConnections}
+	callers.Attach(answering)
 	ended := make(chan error, 1)
 	go func() {
-		ended <- answering.Serve(tls.NewListener(crowd, config))
+		ended <- answering.Serve(tls.NewListener(callers.Door(listener), config))
 	}()
 	s.listens.Store(true)
 	select {

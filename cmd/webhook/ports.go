@@ -16,6 +16,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
+
+	"github.com/metaparticle-io/metaparticle/crowd"
 )
 
 // These constants bound the ports for metrics and for probes. Any pod of the cluster may connect to
@@ -68,14 +70,13 @@ func openPort(ctx context.Context, m ctrl.Manager, name, address string, handler
 
 // boundedServer returns a server with the bounds of this file.
 func boundedServer(name string, listener net.Listener, handler http.Handler) *manager.Server {
-	few := newCrowd(listener, maxPortConnections)
-	return &manager.Server{
-		Name: name, Listener: few, ShutdownTimeout: new(portTime),
-		Server: &http.Server{
-			Handler: handler, MaxHeaderBytes: maxPortHeader, ReadHeaderTimeout: portGreeting,
-			ReadTimeout: portTime, WriteTimeout: portTime, IdleTimeout: idleTime, ConnState: few.follow,
-		},
+	server := &http.Server{
+		Handler: handler, MaxHeaderBytes: maxPortHeader, ReadHeaderTimeout: portGreeting,
+		ReadTimeout: portTime, WriteTimeout: portTime, IdleTimeout: idleTime,
 	}
+	few := &crowd.Crowd{Most: maxPortConnections}
+	few.Attach(server)
+	return &manager.Server{Name: name, Listener: few.Door(listener), ShutdownTimeout: new(portTime), Server: server}
 }
 
 // openPorts opens the ports for metrics and for probes.

@@ -25,7 +25,7 @@ func probing(t *testing.T) string {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- serveUntil(ctx, &crowd{Listener: listener, most: maxConnections}, probeServer(probes(func() bool { return true })))
+		ended <- serveUntil(ctx, listener, maxConnections, probeServer(probes(func() bool { return true })))
 	}()
 	t.Cleanup(func() {
 		cancel()

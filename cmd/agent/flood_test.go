@@ -17,6 +17,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/crowd"
 )
 
 // listening serves a handler with the settings of the agent's port, and returns the address.
@@ -120,24 +122,6 @@ func TestConnectionWithoutAWholeHeaderIsClosed(t *testing.T) {
 	require.NoError(t, err, "hung up on")
 }
 
-func TestServerThatRefusesNewConnectionsKeepsOldConnections(t *testing.T) {
-	c := &crowd{most: 2, refuses: true}
-	var conns []net.Conn
-	for range 3 {
-		ours, theirs := net.Pipe()
-		t.Cleanup(func() { ours.Close() })
-		c.enter(theirs)
-		conns = append(conns, ours)
-	}
-	_, err := conns[2].Read(make([]byte, 1))
-	require.ErrorIs(t, err, io.EOF, "the new connection is closed")
-	for _, old := range conns[:2] {
-		require.NoError(t, old.SetReadDeadline(time.Now()))
-		_, err := old.Read(make([]byte, 1))
-		assert.ErrorIs(t, err, os.ErrDeadlineExceeded, "an old connection stays open")
-	}
-}
-
 func TestConnectionTakenByHandlerStillCounts(t *testing.T) {
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -147,7 +131,7 @@ func TestConnectionTakenByHandlerStillCounts(t *testing.T) {
 		conn, _, err := http.NewResponseController(w).Hijack()
 		assert.NoError(t, err)
 		taken <- conn
-	}), &crowd{most: 1, refuses: true})
+	}), &crowd.Crowd{Most: 1, Refuses: true})
 	const asks = "GET / HTTP/1.1\r\nHost: agent\r\n\r\n"
 	ends := func(c net.Conn) bool {
 		_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
