@@ -57,8 +57,8 @@ type Forwarder interface {
 	Reachable(ctx context.Context, address string) error
 	// Unanswered delivers the address of a target that did not answer a forwarded connection.
 	Unanswered() <-chan string
-	// Linger accepts connections until none has come for the delay, and no connection after that. The result is a
-	// channel, which is closed once the delay is over and all connections have ended.
+	// Linger accepts connections until none has come for the delay, and no connection after that.
+	// The result is a channel, which is closed once the delay is over and all connections have ended.
 	Linger(delay time.Duration) (left <-chan struct{})
 	// Close closes the ports before it returns, because the child needs them.
 	Close()

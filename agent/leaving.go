@@ -60,7 +60,8 @@ func (u *unit) replaced() bool {
 
 // delay returns the longest time for which a shim may hold back a stop signal of the kubelet; zero
 // for no delay. A living agent ends the delay earlier, unless the API server stores none of its
-// writes. Then the shim stops the application a few seconds before the end of the leave. Until the agent knows how much of the pod's grace is left, the delay is short.
+// writes. Then the shim stops the application a few seconds before the end of the leave. Until the
+// agent knows how much of the pod's grace is left, the delay is short.
 func (l *leaving) delay() time.Duration {
 	delay := l.unit.endpointDelay()
 	if delay == 0 || l.Over || l.restarts() {

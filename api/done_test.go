@@ -72,7 +72,7 @@ func TestUnnamedClaimOfKindOnceUsesWorkloadsLease(t *testing.T) {
 		{"apps", "Deployment", "web"}:           "once-revision.deployment.web",
 		{"batch", "CronJob", "web"}:             "once-revision.cronjob.web",
 		{"argoproj.io", "Rollout", "web.front"}: "once-revision.rollout-argoproj-io.web.front",
-		{"apps", "Deployment", long}:            ShortName("once-revision.deployment." + long),
+		{"apps", "Deployment", long}:            shortName("once-revision.deployment." + long),
 	} {
 		assert.Equal(t, []string{want}, r.Slots(workload))
 		assert.True(t, IsSlot(want), want)

@@ -113,7 +113,7 @@ var execArguments = arguments[ExecArgs]{
 		where: func(e ExecArgs) bool { return len(e.Platforms) > 0 },
 		text:  func(e ExecArgs) string { return e.Platforms.String() },
 		read: func(e *ExecArgs, value string) error {
-			platforms, err := ParsePlatforms(value)
+			platforms, err := parsePlatforms(value)
 			if err == nil {
 				e.Platforms = platforms
 			}
@@ -138,7 +138,7 @@ func hookArg(name, meaning string, field func(*ExecArgs) **Handler) argument[Exe
 		where: func(e ExecArgs) bool { return *field(&e) != nil },
 		text:  func(e ExecArgs) string { return (*field(&e)).String() },
 		read: func(e *ExecArgs, value string) error {
-			hook, err := ParseHandler(value)
+			hook, err := parseHandler(value)
 			if err == nil {
 				*field(e) = &hook
 			}

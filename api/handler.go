@@ -29,8 +29,8 @@ func (h Handler) String() string {
 	return strings.TrimSpace(text.String())
 }
 
-// ParseHandler reads the text of [Handler.String].
-func ParseHandler(text string) (Handler, error) {
+// parseHandler reads the text of [Handler.String].
+func parseHandler(text string) (Handler, error) {
 	var h Handler
 	err := json.Unmarshal([]byte(text), &h)
 	return h, err

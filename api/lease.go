@@ -53,7 +53,7 @@ func (w Workload) kindPart() string {
 // NextLease returns the name of the next Lease of a slot. A pod of a newer revision writes
 // its identity into the next Lease to ask the holder to yield. No pod holds a slot by a
 // next Lease, and no claim can name a next Lease.
-func NextLease(slot string) string { return ShortName(nextPrefix + slot) }
+func NextLease(slot string) string { return shortName(nextPrefix + slot) }
 
 // IsNextLease reports whether a Lease has the name of a next Lease.
 func IsNextLease(lease string) bool { return strings.HasPrefix(lease, nextPrefix) }
@@ -62,7 +62,7 @@ func IsNextLease(lease string) bool { return strings.HasPrefix(lease, nextPrefix
 // name valid if the cut has left a dash or a dot at the end.
 const hashMark = "x-"
 
-// hashBytes is the number of bytes that ShortName takes from the SHA-256 hash of a name. By chance,
+// hashBytes is the number of bytes that shortName takes from the SHA-256 hash of a name. By chance,
 // two names practically never have the same 128 bits. Even if a person finds two such names, the
 // only effect is that two workloads share a slot.
 const hashBytes = 16
@@ -71,13 +71,13 @@ const hashBytes = 16
 // each of the hashBytes bytes.
 const endLength = len(hashMark) + 2*hashBytes
 
-// ShortName keeps a name within the limit for the names of objects, by the hash of
-// the whole name. A shortened name has exactly as many bytes as the limit. ShortName leaves
+// shortName keeps a name within the limit for the names of objects, by the hash of
+// the whole name. A shortened name has exactly as many bytes as the limit. shortName leaves
 // a name unchanged only if the name is shorter than the limit. So an unchanged name never
 // equals a shortened one.
-func ShortName(name string) string { return shorten(name, maxName) }
+func shortName(name string) string { return shorten(name, maxName) }
 
-// shorten keeps a name within the limit as [ShortName] does.
+// shorten keeps a name within the limit as [shortName] does.
 func shorten(name string, limit int) string {
 	if len(name) < limit {
 		return name

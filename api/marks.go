@@ -11,7 +11,7 @@ import "slices"
 func (r Request) Marks(of Workload) []string {
 	marks := r.Slots(of)
 	for _, name := range r.Variables() {
-		marks = append(marks, VariableMark(name))
+		marks = append(marks, variableMark(name))
 	}
 	for _, b := range BarriersOf(r.Claimed) {
 		marks = append(marks, localBarrier(b))

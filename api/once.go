@@ -36,10 +36,10 @@ var Once = &Kind{
 // Lease, so the work of two keys never runs at once.
 func OnceLease(name string) string { return oncePrefix + name }
 
-// RevisionLease returns the name of the Lease for a workload's once claim, if that claim has no
+// revisionLease returns the name of the Lease for a workload's once claim, if that claim has no
 // name.
-func RevisionLease(of Workload) string {
-	return ShortName(revisionPrefix + of.kindPart() + "." + of.Name)
+func revisionLease(of Workload) string {
+	return shortName(revisionPrefix + of.kindPart() + "." + of.Name)
 }
 
 func parseOnce(value string) ([]Claim, string) {
@@ -63,7 +63,7 @@ func parseOnce(value string) ([]Claim, string) {
 
 func onceSlots(c Claim, of Workload) []string {
 	if c.Name == "" {
-		return []string{RevisionLease(of)}
+		return []string{revisionLease(of)}
 	}
 	return []string{OnceLease(c.Name)}
 }
@@ -80,7 +80,7 @@ func IsRevisionSlot(lease string) bool {
 	return strings.HasPrefix(lease, revisionPrefix) && isUnshortened(lease, isRevisionLease)
 }
 
-// isRevisionLease reports whether [RevisionLease] can return the name without shortening it.
+// isRevisionLease reports whether [revisionLease] can return the name without shortening it.
 func isRevisionLease(lease string) bool {
 	rest, ok := strings.CutPrefix(lease, revisionPrefix)
 	return ok && isWorkload(rest)

@@ -21,8 +21,8 @@ type PlatformCommand struct {
 	StopSignal string `json:"stopSignal,omitempty"`
 }
 
-// ParsePlatforms reads the text of [Platforms.String].
-func ParsePlatforms(s string) (Platforms, error) {
+// parsePlatforms reads the text of [Platforms.String].
+func parsePlatforms(s string) (Platforms, error) {
 	var p Platforms
 	if err := json.Unmarshal([]byte(s), &p); err != nil {
 		return nil, fmt.Errorf("read platforms: %w", err)

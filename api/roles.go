@@ -3,8 +3,9 @@
 
 package api
 
-// These constants are the roles of the agent's program. The first argument of a process names its
-// role. The program of the shim has only the roles exec, probe and handle.
+// These constants are the roles of the processes of agent and shim. The first argument of a process
+// names its role. The shim's program has the roles exec, probe and handle. The agent's program has all
+// roles but exec and probe.
 const (
 	// RunRole is the sidecar, which holds the slots.
 	RunRole = "run"

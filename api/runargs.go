@@ -58,8 +58,8 @@ type RunArgs struct {
 	ReplacesUnready bool
 	// InitContainers are the gated init containers.
 	InitContainers []string
-	// Install is the path to which the agent copies the program of the shims. If Install is empty, the agent
-	// copies nothing.
+	// Install is the path to which the agent copies the program of the shims. If Install is empty, the
+	// agent copies nothing.
 	Install string
 	Gate    Gate
 	// Ports are the TCP ports that a standby forwards to the holder.

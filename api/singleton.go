@@ -37,7 +37,7 @@ var Singleton = &Kind{
 //   - Kind, group and the parts of a group begin and end with a letter or digit. So
 //     readKind can read a sequence of dashes in only one way.
 //   - Kinds of Kubernetes' own groups have no group appended; their names all differ.
-//   - A name that is too long ends in the hash of the whole, by [ShortName].
+//   - A name that is too long ends in the hash of the whole, by [shortName].
 //
 // The name has the kind in lower case. So two kinds of one group that differ in case alone
 // share a slot. Then a pod may wait without need, but two holders never run at once.
@@ -48,7 +48,7 @@ func SingletonLease(group Workload, name string) string {
 		b.WriteString("-" + name)
 	}
 	b.WriteString("." + group.kindPart() + "." + group.Name)
-	return ShortName(b.String())
+	return shortName(b.String())
 }
 
 func parseSingleton(value string) ([]Claim, string) {

@@ -25,7 +25,7 @@ func cutNumber(name string) (before string, number int) {
 }
 
 // isUnshortened reports whether the function "is" accepts the name that the Lease had before a cut
-// by [ShortName]. Only the first part of a cut name is known. So "is" must accept that part,
+// by [shortName]. Only the first part of a cut name is known. So "is" must accept that part,
 // completed by at least one of the texts in the list [endings]. A name without a cut is judged as
 // a whole.
 func isUnshortened(lease string, is func(string) bool) bool { return isShortenedTo(lease, maxName, is) }
@@ -42,7 +42,7 @@ func isShortenedTo(name string, limit int, is func(string) bool) bool {
 		slices.ContainsFunc(endings, func(ending string) bool { return is(name[:cut] + ending) })
 }
 
-// endings are the texts that complete a slot's name after a cut by [ShortName]. The text "x" is for
+// endings are the texts that complete a slot's name after a cut by [shortName]. The text "x" is for
 // a cut inside the workload's name, or right in front of that name. The text "x.x" is for a cut in
 // the part by [Workload.kindPart], and ".x" for a cut right after that part. In that part, two
 // dashes stand for each dash of the workload's kind or group. The text "-x.x" is for a cut between

@@ -82,9 +82,9 @@ func TestShortenedLeaseNameDiffersFromAllOtherNames(t *testing.T) {
 		}
 	}
 	for length := maxName; length < 300; length++ {
-		short := ShortName(strings.Repeat("a", length))
+		short := shortName(strings.Repeat("a", length))
 		assert.Len(t, short, maxName)
-		assert.NotEqual(t, short, ShortName(short))
+		assert.NotEqual(t, short, shortName(short))
 	}
 }
 

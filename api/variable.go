@@ -44,8 +44,8 @@ const FirstEpoch = 1
 // slot has a name with this prefix.
 const variablePrefix = "variable."
 
-// VariableMark returns the text that stands for a Variable in [SlotsAnnotation].
-func VariableMark(name string) string { return variablePrefix + name }
+// variableMark returns the text that stands for a Variable in [SlotsAnnotation].
+func variableMark(name string) string { return variablePrefix + name }
 
 // VariableOf returns the name of the Variable that an entry of [SlotsAnnotation] stands for. The
 // second result is false for any other entry.
@@ -56,7 +56,7 @@ func VariableOf(mark string) (name string, ok bool) {
 
 // parseVariable reads the name of a Variable, which has no slots.
 func parseVariable(value string) ([]Claim, string) {
-	if _, ok := VariableOf(VariableMark(value)); !ok {
+	if _, ok := VariableOf(variableMark(value)); !ok {
 		return nil, "a variable needs a name of lower-case letters, digits, dashes and dots, with a letter or digit at both ends"
 	}
 	return []Claim{{Name: value}}, ""

@@ -28,8 +28,8 @@ type naming struct {
 	// named objects.
 	prefix string
 	rules  func(names ...string) []rbacv1.PolicyRule
-	// awaited has, for each account, the objects that the account's pods need.
-	awaited named
+	// objects has, for each account, the objects that the account's pods need.
+	objects named
 	// prepare, if not nil, is called for each object before a Role first names the object.
 	prepare func(ctx context.Context, name string) error
 	// waits is the format of the message about an object for which a Role has no room. The two
@@ -42,7 +42,7 @@ type naming struct {
 // newReaders returns the [naming] that lets accounts read the Leases of their pods' conditions.
 func newReaders(s store, seen *snapshot) *naming {
 	return &naming{
-		store: s, seen: seen, prefix: readerPrefix, rules: ReaderRules, awaited: seen.awaited,
+		store: s, seen: seen, prefix: readerPrefix, rules: ReaderRules, objects: seen.awaited,
 		waits: "A condition on %s waits: its service account has conditions on more than %d Leases in this namespace",
 	}
 }
@@ -55,10 +55,10 @@ func newReaders(s store, seen *snapshot) *naming {
 // lose its right. When the cache receives the pod, enroll gives the pod's account the right again.
 func (r *naming) grant(ctx context.Context) error {
 	var errs []error
-	needed := make(map[string]bool, len(r.awaited))
-	for _, account := range slices.Sorted(maps.Keys(r.awaited)) {
+	needed := make(map[string]bool, len(r.objects))
+	for _, account := range slices.Sorted(maps.Keys(r.objects)) {
 		needed[namedRole(r.prefix, account)] = true
-		errs = append(errs, r.grantTo(ctx, account, r.awaited[account]))
+		errs = append(errs, r.grantTo(ctx, account, r.objects[account]))
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.seen.roles.readers)) {
 		if strings.HasPrefix(name, r.prefix) && !needed[name] {
@@ -70,7 +70,7 @@ func (r *naming) grant(ctx context.Context) error {
 
 // grantTo gives an account the rights on the objects that its pods name, and on no others. If the
 // Role has no room for an object, the field "left" gets a message about that object.
-func (r *naming) grantTo(ctx context.Context, account string, awaited map[string]client.Object) error {
+func (r *naming) grantTo(ctx context.Context, account string, objects map[string]client.Object) error {
 	role := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{
 		Namespace: r.seen.namespace,
 		Name:      namedRole(r.prefix, account),
@@ -80,9 +80,9 @@ func (r *naming) grantTo(ctx context.Context, account string, awaited map[string
 	if known := r.seen.roles.readers[role.Name]; known != nil {
 		role, bound = known.role, known.account
 	}
-	names, left := readable(role, awaited)
+	names, left := namesFor(role, objects)
 	for _, name := range left {
-		r.left = append(r.left, excess{first: awaited[name], problem: fmt.Sprintf(r.waits, name, maxSlotsPerRole)})
+		r.left = append(r.left, excess{first: objects[name], problem: fmt.Sprintf(r.waits, name, maxSlotsPerRole)})
 	}
 	wanted := r.rules(names...)
 	if !reflect.DeepEqual(role.Rules, wanted) {
@@ -129,11 +129,11 @@ func namedBy(role *rbacv1.Role) map[string]bool {
 	return already
 }
 
-// readable returns the sorted names of the objects that a Role is to name, and the names for
+// namesFor returns the sorted names of the objects that a Role is to name, and the names for
 // which the Role has no room. Names that the Role has already are preferred, so a later pod
 // never takes the place of an earlier pod.
-func readable(role *rbacv1.Role, awaited map[string]client.Object) (names, left []string) {
-	names = slices.Sorted(maps.Keys(awaited))
+func namesFor(role *rbacv1.Role, objects map[string]client.Object) (names, left []string) {
+	names = slices.Sorted(maps.Keys(objects))
 	if len(names) <= maxSlotsPerRole {
 		return names, nil
 	}

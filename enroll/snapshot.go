@@ -180,8 +180,8 @@ func (s *snapshot) unclaimed() map[right]*coordinationv1.Lease {
 	return unclaimed
 }
 
-// paused returns for each value of [api.Pause] how many slots have this pause. A value that this version does not
-// know has the effect of [api.PauseHold], and counts as that pause.
+// paused returns for each value of [api.Pause] how many slots have this pause. A value that this
+// version does not know has the effect of [api.PauseHold], and counts as that pause.
 func (s *snapshot) paused() map[api.Pause]int {
 	slots := map[api.Pause]int{}
 	for name, lease := range s.leases {

@@ -68,7 +68,7 @@ func (o *observations) drop(namespace string, done []right) {
 	}
 }
 
-// forget drops all observations of a namespace that is gone.
+// forget drops all observations of a namespace.
 func (o *observations) forget(namespace string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

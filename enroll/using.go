@@ -11,7 +11,7 @@ import "context"
 // create Variables, because RBAC cannot restrict a creation to a name.
 func newUsers(s store, seen *snapshot) *naming {
 	return &naming{
-		store: s, seen: seen, prefix: userPrefix, rules: UserRules, awaited: seen.used,
+		store: s, seen: seen, prefix: userPrefix, rules: UserRules, objects: seen.used,
 		waits: "Variable %s waits: the pods of its service account name more than %d Variables in this namespace",
 		prepare: func(ctx context.Context, name string) error {
 			return createVariable(ctx, s, seen.namespace, name)

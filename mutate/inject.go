@@ -86,7 +86,7 @@ func Inject(ctx context.Context, s Subject, agentImage string, images image.Imag
 		return nil, nil, refusals
 	}
 	if len(s.Pod.Spec.Containers) == 0 || hasEmptyName(s.Pod) {
-		return nil, nil, fmt.Errorf("%w: no container, or one without a name", ErrMalformed)
+		return nil, nil, fmt.Errorf("%w: no container, or a container without a name", ErrMalformed)
 	}
 	if hasLongName(s.Pod) {
 		return nil, nil, fmt.Errorf("%w: the name of a container has more than %d bytes", ErrMalformed, maxName)

@@ -64,7 +64,7 @@ type removed struct {
 // Disarm empties the webhook configuration, so that the webhook gates no more pods. From then on a
 // policy refuses pods that claim. If a gated pod exists already, Disarm empties nothing, and restores
 // a configuration that a killed removal has emptied. After the emptying, Disarm waits until no gated
-// pod can appear any more ([RefuseLate]). If a gated pod appears, or the context ends, Disarm
+// pod can appear any more ([refuseLate]). If a gated pod appears, or the context ends, Disarm
 // restores the configuration and returns an error. If gated pods exist, this error is [ErrGated].
 func Disarm(ctx context.Context, c client.Client, configuration string, out io.Writer) error {
 	there, err := read(ctx, c, configuration)
@@ -72,21 +72,21 @@ func Disarm(ctx context.Context, c client.Client, configuration string, out io.W
 	if err != nil && !missing {
 		return fmt.Errorf("read webhook configuration: %w", err)
 	}
-	if err := RefuseGated(ctx, c, out); err != nil {
+	if err := refuseGated(ctx, c, out); err != nil {
 		if !missing && (len(there.Webhooks) == 0 || there.Annotations[RemovedAnnotation] != "") {
 			err = errors.Join(err, restore(ctx, c, configuration))
 		}
 		return err
 	}
 	if missing {
-		return RefuseLate(ctx, c, out)
+		return refuseLate(ctx, c, out)
 	}
 	// A write without an answer may have emptied the configuration. So Disarm restores the
 	// configuration after each error.
 	if err := empty(ctx, c, there); err != nil {
 		return errors.Join(err, restore(ctx, c, configuration))
 	}
-	if err := RefuseLate(ctx, c, out); err != nil {
+	if err := refuseLate(ctx, c, out); err != nil {
 		return errors.Join(err, restore(ctx, c, configuration))
 	}
 	return nil

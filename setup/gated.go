@@ -43,12 +43,12 @@ const betweenLooks = 5 * time.Second
 // The API server may be restarting then, and answers again within a minute.
 const lastLook = time.Minute
 
-// maxText bounds the bytes that [RefuseGated] prints of each text by the author of a pod.
+// maxText bounds the bytes that [refuseGated] prints of each text by the author of a pod.
 const maxText = 256
 
-// RefuseGated prints the gated pods that have not ended, and returns an error if there
+// refuseGated prints the gated pods that have not ended, and returns an error if there
 // are any.
-func RefuseGated(ctx context.Context, c client.Client, out io.Writer) error {
+func refuseGated(ctx context.Context, c client.Client, out io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	var pods corev1.PodList
@@ -68,15 +68,15 @@ func RefuseGated(ctx context.Context, c client.Client, out io.Writer) error {
 	return ErrGated
 }
 
-// RefuseLate repeats [RefuseGated] until no gated pod can appear any more. Call RefuseLate after the
-// end of gating. The API server may be away during the wait: only the last [RefuseGated] must
+// refuseLate repeats [refuseGated] until no gated pod can appear any more. Call refuseLate after the
+// end of gating. The API server may be away during the wait: only the last [refuseGated] must
 // succeed.
-func RefuseLate(ctx context.Context, c client.Client, out io.Writer) error {
+func refuseLate(ctx context.Context, c client.Client, out io.Writer) error {
 	over, again := time.NewTimer(latest), time.NewTicker(betweenLooks)
 	defer over.Stop()
 	defer again.Stop()
 	for waiting := true; waiting; {
-		if err := RefuseGated(ctx, c, out); errors.Is(err, ErrGated) {
+		if err := refuseGated(ctx, c, out); errors.Is(err, ErrGated) {
 			return err
 		}
 		select {
@@ -91,7 +91,7 @@ func RefuseLate(ctx context.Context, c client.Client, out io.Writer) error {
 	defer cancel()
 	var found error
 	err := Retry(ctx, func() error {
-		err := RefuseGated(ctx, c, out)
+		err := refuseGated(ctx, c, out)
 		if errors.Is(err, ErrGated) {
 			found = err
 			return nil
@@ -101,10 +101,10 @@ func RefuseLate(ctx context.Context, c client.Client, out io.Writer) error {
 	return cmp.Or(found, err)
 }
 
-// RefuseUsed prints the gated pods as [RefuseGated] does, after the deletion of the webhook. If there
+// RefuseUsed prints the gated pods as [refuseGated] does, after the deletion of the webhook. If there
 // are any, the error is [ErrUsed].
 func RefuseUsed(ctx context.Context, c client.Client, out io.Writer) error {
-	err := RefuseGated(ctx, c, out)
+	err := refuseGated(ctx, c, out)
 	if errors.Is(err, ErrGated) {
 		return ErrUsed
 	}

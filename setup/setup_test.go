@@ -297,7 +297,7 @@ func TestRefusedUninstallationPrintsNoControlCharacters(t *testing.T) {
 	pod.Labels[api.GatedLabel] = api.GatedAfter
 	pod.Annotations = map[string]string{api.AfterAnnotation: "\x1b[2J\x1b[Hall pods have ended\nrun: helm uninstall metaparticle --no-hooks"}
 	out := new(strings.Builder)
-	require.ErrorIs(t, RefuseGated(t.Context(), cluster(interceptor.Funcs{}, pod), out), ErrGated)
+	require.ErrorIs(t, refuseGated(t.Context(), cluster(interceptor.Funcs{}, pod), out), ErrGated)
 	assert.NotContains(t, out.String(), "\x1b")
 	assert.Equal(t, 1, strings.Count(out.String(), "\n"), "one line for each pod")
 }
@@ -307,7 +307,7 @@ func TestRefusedUninstallationPrintsNoLongOrBackwardText(t *testing.T) {
 	pod := gated("a", corev1.PodRunning)
 	pod.Annotations[api.SlotsAnnotation] = "lock.a\u202e\u2028\u2066" + strings.Repeat("é", 100_000)
 	out := new(strings.Builder)
-	require.ErrorIs(t, RefuseGated(t.Context(), cluster(interceptor.Funcs{}, pod), out), ErrGated)
+	require.ErrorIs(t, refuseGated(t.Context(), cluster(interceptor.Funcs{}, pod), out), ErrGated)
 	assert.True(t, strings.HasPrefix(out.String(), "shop/a\tlock.a???é"), out.String()[:50])
 	assert.Less(t, out.Len(), 300)
 	assert.True(t, utf8.ValidString(out.String()), "no character is cut")

@@ -27,18 +27,18 @@ func (s *slot) beginLook(p *plan) {
 	p.add(Action{Kind: Look, slot: s, look: s.look.number, From: s.look.from})
 }
 
-// longestSilence is the longest time for which a standby trusts a silent watch. A watch can stay
-// open although no event can arrive any more, for example behind a proxy. Such a watch ends by its
-// timeout only after hours. A new look costs two requests, which is little: in five minutes a holder
-// with the default lease duration sends sixty renewals.
+// longestSilence bounds the time for which a standby trusts the silent watch of a held or shut slot.
+// A watch can stay open although no event can arrive any more, for example behind a proxy. Such a
+// watch ends by its timeout only after hours. A new look costs two requests, which is little: in five
+// minutes a holder with the default lease duration sends sixty renewals.
 const longestSilence = 5 * time.Minute
 
 // silentUntil returns the instant until which the standby trusts a silent watch of the slot. A holder
 // renews six times in a lease duration, so two renewals are missing after a third of the duration.
 // Without a new look, the standby would see a release only when the last state that the watch has
-// shown expires. A shut slot may have no holder that renews, and the standby does not write its
-// Lease, so no conflict reveals a broken watch. The watch of a free slot may be silent for ever: the
-// standby writes its Lease. The same is true of an expired Lease.
+// shown expires. A shut slot may have no holder that renews. The standby does not write the Lease of a
+// shut slot, so no conflict reveals a broken watch. If a slot is free, or its Lease expires before the
+// look, the standby then writes the Lease. So the watch of such a slot may be silent for ever.
 func silentUntil(s *slot) time.Duration {
 	r, _ := s.view.Record()
 	if s.shut(r) {

@@ -5,8 +5,8 @@
 // the claim. A loop owns the claim: the courier starts each request in a goroutine of its
 // own, and posts the answer to the loop.
 //
-// Guarantee: a write replaces exactly the object that the claim read, and keeps every field
-// that the claim does not know. No goroutine of the courier touches the claim.
+// Guarantee: a write replaces exactly the object that the claim read, and keeps every field that the
+// claim does not know, except managedFields. No goroutine of the courier touches the claim.
 package courier
 
 import (

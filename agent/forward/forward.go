@@ -17,8 +17,8 @@ import (
 	"time"
 )
 
-// ErrNoTarget means that no holder is known to which a connection could go.
-var ErrNoTarget = errors.New("no target")
+// errNoTarget means that no holder is known to which a connection could go.
+var errNoTarget = errors.New("no target")
 
 const (
 	// defaultHold is the default of [Config.Hold], and equals the default lease duration. A standby
@@ -214,11 +214,11 @@ func (f *Forwarder) queue(port int) *queue {
 // Reachable checks that the pod at ip answers on every port. A refused connection is an answer,
 // because an application need not serve a declared port. If a port does not answer within
 // dialTimeout, or before the end of ctx, Reachable returns an error that names the first such port.
-// If ip is not the address of a pod, the error is [ErrNoTarget].
+// If ip is not the address of a pod, the error is [errNoTarget].
 func (f *Forwarder) Reachable(ctx context.Context, ip string) error {
 	addr, ok := podAddress(ip)
 	if !ok {
-		return ErrNoTarget
+		return errNoTarget
 	}
 	for _, port := range f.Ports() {
 		conn, err := dial(ctx, addr, port)

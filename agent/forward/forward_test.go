@@ -348,7 +348,7 @@ func TestHolderIsReachableOnlyIfEveryPortAnswers(t *testing.T) {
 	unserved := app(t, otherHolder+":0", echo) // only the other holder listens on this port
 	f := closed(Config{Ports: []int{served, unserved}})
 	require.NoError(t, f.Reachable(t.Context(), holder), "a refused connection is an answer")
-	require.ErrorIs(t, f.Reachable(t.Context(), ""), ErrNoTarget)
+	require.ErrorIs(t, f.Reachable(t.Context(), ""), errNoTarget)
 
 	silence, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
 	defer cancel()

@@ -32,7 +32,8 @@ type asker struct {
 }
 
 // Probe requests the agent's answer to a probe. The kubelet gets the exit code and the output. If the
-// application's own probe is a command, the shim runs that command, so the command dies with the child.
+// application's own probe is a command, the shim runs that command, so the command dies with the
+// child.
 func Probe(ctx context.Context, args []string) (int, error) {
 	// The kubelet starts this process once in each period of the probe, within the application's
 	// limits. So only one thread runs Go code.
@@ -118,8 +119,9 @@ func exchange(conn net.Conn, request string) (*answer, error) {
 }
 
 // unanswered returns the result of a probe to which the agent gave no valid answer. Without an
-// answer, nobody knows whether a child runs. The liveness probe passes, because the shim's watchdog
-// still guards the child. The readiness probe fails, so that no Service sends requests to the pod.
+// answer, this process does not know whether a child runs. The liveness probe passes, because the
+// shim's watchdog still guards the child. The readiness probe fails, so that no Service sends requests
+// to the pod.
 func (a *asker) unanswered(err error) (int, error) {
 	if a.probe == api.LivenessProbe {
 		return 0, nil

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrTruncated means that a message was longer than the Conn can receive.
-var ErrTruncated = errors.New("truncated message")
+// errTruncated means that a message was longer than the Conn can receive.
+var errTruncated = errors.New("truncated message")
 
 // Network is the type of socket that carries whole messages (SOCK_SEQPACKET).
 const Network = "unixpacket"
@@ -68,7 +68,7 @@ func (c *Conn) Receive() (message []byte, file *os.File, err error) {
 		if file != nil {
 			file.Close()
 		}
-		return nil, nil, fmt.Errorf("%w: more than %d bytes", ErrTruncated, len(c.in)-1)
+		return nil, nil, fmt.Errorf("%w: more than %d bytes", errTruncated, len(c.in)-1)
 	}
 	return c.in[:n], file, nil
 }

@@ -14,7 +14,7 @@ import (
 )
 
 // leap is the shortest change of the wall clock that counts as the trace of a paused machine. If a
-// machine is paused for less than that, nobody notices, and the margin shrinks by up to 0.5 s. The
+// machine is paused for less than that, no process notices, and the margin shrinks by up to 0.5 s. The
 // least margin is 2 s. In the shortest lease (10 s), a clock that is a thousandth fast and a clock
 // that is a thousandth slow use another 20 ms. The rest of the margin is for a late watchdog. If a
 // machine is paused unnoticed, the margin does not also cover the largest drift. The drift is
@@ -29,7 +29,7 @@ const leap = 500 * time.Millisecond
 // clock for another reason, that looks the same. Neither slewing nor a suspend is a leap: slewing
 // changes both clocks alike, and both clocks go on during a suspend.
 type Leaps struct {
-	// C delivers a value after somebody has set the wall clock.
+	// C delivers a value after each setting of the wall clock.
 	C         chan struct{}
 	now, wall func() time.Duration
 	base      window
@@ -60,23 +60,23 @@ func NewLeaps() *Leaps {
 	return l
 }
 
-// LeapsOf returns Leaps that compare a wall clock with a clock that nobody sets. The caller writes
-// to C each time that somebody has set the wall clock.
+// LeapsOf returns Leaps that compare a wall clock with a clock that cannot be set. The caller writes
+// to C after each setting of the wall clock.
 func LeapsOf(now, wall func() time.Duration) *Leaps {
 	l := &Leaps{C: make(chan struct{}, 1), now: now, wall: wall}
 	l.Settle()
 	return l
 }
 
-// Run writes to C each time that somebody has set the wall clock, until Close.
+// Run writes to C after each setting of the wall clock, until Close.
 func (l *Leaps) Run() {
 	if l.file != nil {
 		l.pass(l.file.Read)
 	}
 }
 
-// pass writes to C at each cancellation of the timer. When somebody sets the wall clock, the
-// kernel answers the next read of the timer with ECANCELED. The timer stays armed.
+// pass writes to C at each cancellation of the timer. After a setting of the wall clock, the kernel
+// answers the next read of the timer with ECANCELED. The timer stays armed.
 func (l *Leaps) pass(read func([]byte) (int, error)) {
 	var expirations [8]byte
 	for {

@@ -427,3 +427,9 @@ func TestAPIClientCutsLongTextsBetweenCharacters(t *testing.T) {
 	assert.Equal(t, "aä", cut("aäö", 4))
 	assert.Equal(t, "aäö", cut("aäö", 5))
 }
+
+func TestMessageOfAnEventIsCutByCharacters(t *testing.T) {
+	assert.Equal(t, "aä", leading("aäö", 2))
+	assert.Equal(t, "aäö", leading("aäö", 3))
+	assert.Empty(t, leading("aäö", 0))
+}

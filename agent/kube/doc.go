@@ -12,10 +12,10 @@
 // The API server refuses a write of a Lease that has changed since the client read it. The
 // package never sends a PUT without uid and resourceVersion, because the API server would then
 // create a missing object, or compare nothing. The answer to a write counts only if this request
-// stored the object; if not, the error is [ErrUnchanged]. Fields of a Lease that this package
-// does not know are written back unchanged. The package repeats a request only once, after a
-// 401, if the service account token has been rotated. A request answered with 401 changed
-// nothing. The client limits no rate, and no request waits for another one.
+// stored the object; if not, the error is [ErrUnchanged]. Fields of a Lease or Variable that this
+// package does not know are written back unchanged, except for managedFields. The package repeats a
+// request only once, after a 401, if the service account token has been rotated. A request answered
+// with 401 changed nothing. The client limits no rate, and no request waits for another one.
 //
 // # Clocks
 //

@@ -25,7 +25,7 @@ var (
 
 	// ErrNoUID means that the client did not send a PUT, because the object had no uid or no
 	// resourceVersion that the API server could compare.
-	ErrNoUID = errors.New("lease has no uid or no resource version")
+	ErrNoUID = errors.New("the object has no uid or no resource version")
 	// ErrUnchanged means that the API server answered 200 but stored nothing, because the write
 	// would have changed no byte of the Lease.
 	ErrUnchanged = errors.New("nothing was stored: the resource version is the one that was sent")

@@ -151,7 +151,8 @@ type Event struct {
 	Time time.Time
 }
 
-// maxEventMessage is the API's limit for an Event's message, in bytes.
+// maxEventMessage is the largest number of characters in an Event's message. The policy on Events
+// admits no longer message.
 const maxEventMessage = 1024
 
 // CreateEvent creates the Event, under a name that the API server generates.
@@ -185,7 +186,7 @@ func (e Event) object(namespace string) map[string]any {
 		"involvedObject": object,
 		"type":           e.Type,
 		"reason":         e.Reason,
-		"message":        cut(e.Message, maxEventMessage),
+		"message":        leading(e.Message, maxEventMessage),
 		// The Event has no eventTime. With an eventTime, the API server would also require the
 		// field "action". Kubectl sorts Events by the two timestamps below.
 		"firstTimestamp":     at,
@@ -195,6 +196,17 @@ func (e Event) object(namespace string) map[string]any {
 		"reportingComponent": api.AgentReporter,
 		"reportingInstance":  e.PodName,
 	}
+}
+
+// leading returns the text, or its first characters.
+func leading(text string, characters int) string {
+	for i := range text {
+		if characters == 0 {
+			return text[:i]
+		}
+		characters--
+	}
+	return text
 }
 
 func (c *Client) corePath(resource string) string {

@@ -14,8 +14,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// Variable is a metaparticle.io Variable. Variable keeps the fields that it does not declare,
-// and writes them back unchanged.
+// Variable is a metaparticle.io Variable. Variable keeps the fields that it does not declare, and
+// writes them back unchanged, except for managedFields.
 type Variable struct {
 	Name            string
 	UID             string

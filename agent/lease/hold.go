@@ -134,9 +134,6 @@ func (h *Hold) Renew(now time.Duration, wall time.Time, notes Notes) Attempt {
 	return attempt
 }
 
-// Pending returns the number of unanswered attempts.
-func (h *Hold) Pending() int { return len(h.pending) }
-
 // Answered updates the hold by the answer to an attempt. Answers may arrive in another order than
 // the attempts were sent. So Answered ignores an answer if its attempt replaced another version
 // than that of the hold's record. If the slot is lost, or nothing was stored, Answered returns an

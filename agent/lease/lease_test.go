@@ -141,7 +141,7 @@ func TestDeadlineCountsFromTheLastAnsweredRenewal(t *testing.T) {
 	attempt := h.Renew(at(106), wall, notes)
 	require.NoError(t, h.Answered(attempt, stored(attempt.Record, "3")))
 	assert.Equal(t, at(131), h.Deadline())
-	assert.Zero(t, h.Pending())
+	assert.Empty(t, h.pending)
 }
 
 func TestWriteSucceedsOnlyIfAnswerHasNewVersion(t *testing.T) {
@@ -169,7 +169,7 @@ func TestDeadlineAfterLostAnswersCountsFromFirstAttempt(t *testing.T) {
 		h := *h
 		require.NoError(t, h.Read(stored(one.Record, "3")))
 		assert.Equal(t, at(130), h.Deadline())
-		assert.Zero(t, h.Pending())
+		assert.Empty(t, h.pending)
 		assert.Equal(t, "3", h.Record().Version)
 	}
 }
@@ -212,7 +212,7 @@ func TestReadOfUnchangedLeaseKeepsRenewalsPending(t *testing.T) {
 	h := held(t)
 	h.Renew(at(105), wall.Add(time.Second), notes)
 	require.NoError(t, h.Read(h.Record()))
-	assert.Equal(t, 1, h.Pending(), "the attempt may still be stored")
+	assert.Len(t, h.pending, 1, "the attempt may still be stored")
 	later := h.Renew(at(109), wall.Add(2*time.Second), notes)
 	require.NoError(t, h.Read(stored(later.Record, "3")))
 	assert.Equal(t, at(130), h.Deadline())

@@ -13,9 +13,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// The clients of metaparticle/sync send GET and PUT of /locks/NAME, and read only the status
-// code. PUT is answered with 200 if the program holds, and with 409 if not. Some of these clients crash at any other
-// code, or at a body that is not JSON.
+// The clients of metaparticle/sync send GET and PUT of /locks/NAME, and read only the status code.
+// PUT is answered with 200 if the program holds, and with 409 if not. Some of these clients crash at
+// any other code, or at a body that is not JSON.
 
 // syncGood is the least time for which an answer 200 must be good. The clients of
 // metaparticle/sync send the next heartbeat after 10 s.
@@ -54,7 +54,8 @@ func (a *API) syncLock(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// getSync answers with 404 if the program's hold is lost, or is good for less than [syncGood].
+// getSync answers with 404 for a while after the loss of a hold ([synced]), and otherwise with 200. A
+// hold that is good for less than [syncGood] counts as lost.
 func (k calls) getSync(w http.ResponseWriter, r *http.Request) {
 	recall(r.Context(), k)
 	status, owner := http.StatusOK, ""
@@ -73,7 +74,8 @@ func (k calls) getSync(w http.ResponseWriter, r *http.Request) {
 	answerSync(w, status, k.of.Name, owner, 0)
 }
 
-// recall looks at the Lease once in each process. If the Lease names the pod, an earlier agent
+// recall looks at the Lease at each GET, until this process has seen the Lease. While the Lease may
+// name a hold of this process, recall does nothing. If the Lease names the pod, an earlier agent
 // process may have told a client of the hold. This process never resumes that hold, so the client
 // must learn that the lock is lost. The same applies if the API server does not answer.
 func recall(ctx context.Context, k calls) {

@@ -363,9 +363,9 @@ func (r *Readiness) Unanswered(address string) {
 	}
 }
 
-// Linger begins the linger of a standby that forwards. The standby accepts connections until
-// none has come for the delay. The resulting channel is closed once every connection has ended. If no port is open,
-// the result is nil.
+// Linger begins the linger of a standby that forwards. The standby accepts connections until none has
+// come for the delay. The resulting channel is closed once every connection has ended. If no port is
+// open, the result is nil.
 func (r *Readiness) Linger(delay time.Duration) (left <-chan struct{}) {
 	if !r.open {
 		return nil

@@ -25,9 +25,9 @@ const (
 
 // These are the reasons in the readiness condition of a standby whose Look is [NotReady].
 const (
-	ReasonAsks   = "AsksForItsTurn"
-	ReasonWaits  = api.ReasonWaitsForItsTurn
-	ReasonInTurn = "InItsTurn"
+	reasonAsks   = "AsksForItsTurn"
+	reasonWaits  = api.ReasonWaitsForItsTurn
+	reasonInTurn = "InItsTurn"
 )
 
 // Facts has facts on which the decision about a standby depends. The decision also depends on
@@ -101,7 +101,7 @@ func (p Pod) beforeFree(to Standby, s Slot) Standby {
 	if !p.Revision.NewerThan(s.Rollout.Proven) {
 		return to
 	}
-	return to.notReady(ReasonWaits, p.name()+" has not served yet, and nobody holds the slot")
+	return to.notReady(reasonWaits, p.name()+" has not served yet, and nobody holds the slot")
 }
 
 // afterOwn decides for a pod whose hold has ended, but whose Lease is not released yet. If the
@@ -112,9 +112,9 @@ func (p Pod) afterOwn(to Standby, s Slot) Standby {
 	switch {
 	case s.Rollout.inTurn(s.Hold):
 		to.Failed = s.Earlier
-		return to.notReady(ReasonInTurn, p.turnOf(s.Rollout)+" has ended before it was proven")
+		return to.notReady(reasonInTurn, p.turnOf(s.Rollout)+" has ended before it was proven")
 	case p.Revision.NewerThan(s.Rollout.Proven):
-		return to.notReady(ReasonWaits, p.name()+" has ended before it was proven")
+		return to.notReady(reasonWaits, p.name()+" has ended before it was proven")
 	}
 	return to
 }
@@ -124,12 +124,12 @@ func (p Pod) behind(now time.Duration, to Standby, s Slot, w Facts) Standby {
 	holder := api.PodOf(s.Holder)
 	switch {
 	case p.Revision.Same(s.Revision) && s.Rollout.inTurn(s.Hold):
-		return to.notReady(ReasonWaits, fmt.Sprintf("%s has %s", holder, p.turnOf(s.Rollout)))
+		return to.notReady(reasonWaits, fmt.Sprintf("%s has %s", holder, p.turnOf(s.Rollout)))
 	case p.Revision.NewerThan(s.Revision):
 		return p.newer(now, to, s, w)
 	case s.Revision.NewerThan(p.Revision) && s.Rollout.inTurn(s.Hold):
 		if p.Revision.NewerThan(s.Rollout.Proven) {
-			return to.notReady(ReasonWaits, p.name()+" has not served yet, and "+holder+" has its turn")
+			return to.notReady(reasonWaits, p.name()+" has not served yet, and "+holder+" has its turn")
 		}
 		// The old pods stay Ready, because a strict controller deletes old pods that are not Ready.
 		// A deleted pod could not take the slot back after a failed turn.
@@ -145,14 +145,14 @@ func (p Pod) newer(now time.Duration, to Standby, s Slot, w Facts) Standby {
 	holder, turns := api.PodOf(s.Holder), s.Rollout.of(p.Revision)
 	switch {
 	case s.Rollout.Yields == Not:
-		return to.notReady(ReasonWaits, holder+" holds the slot, which is paused")
+		return to.notReady(reasonWaits, holder+" holds the slot, which is paused")
 	case !turns.Next.IsZero():
-		return to.notReady(ReasonWaits, fmt.Sprintf("%s failed; turn %d comes at %s", p.turnOf(s.Rollout), turns.Count+1,
+		return to.notReady(reasonWaits, fmt.Sprintf("%s failed; turn %d comes at %s", p.turnOf(s.Rollout), turns.Count+1,
 			turns.Next.UTC().Format(time.RFC3339)))
 	case s.Rollout.Yields == Later:
-		return to.notReady(ReasonWaits, fmt.Sprintf("%s yields to %s once it has served for %v", holder, p.name(), Rest))
+		return to.notReady(reasonWaits, fmt.Sprintf("%s yields to %s once it has served for %v", holder, p.name(), Rest))
 	case !w.Whole:
-		return to.notReady(ReasonWaits, "not every gated container waits for the slot, so "+p.name()+" does not ask "+holder+" yet")
+		return to.notReady(reasonWaits, "not every gated container waits for the slot, so "+p.name()+" does not ask "+holder+" yet")
 	}
 	to.Due = true
 	if from := w.Due + elsewhere; w.Failed && (w.Due == 0 || now < from) {
@@ -160,10 +160,10 @@ func (p Pod) newer(now time.Duration, to Standby, s Slot, w Facts) Standby {
 			from = now + elsewhere
 		}
 		to.Wake = from
-		return to.notReady(ReasonWaits, "another pod of "+p.name()+" may ask "+holder+" first")
+		return to.notReady(reasonWaits, "another pod of "+p.name()+" may ask "+holder+" first")
 	}
 	to.Asks = true
-	return to.notReady(ReasonAsks, fmt.Sprintf("asks %s for turn %d of %s", holder, turns.Count+1, p.name()))
+	return to.notReady(reasonAsks, fmt.Sprintf("asks %s for turn %d of %s", holder, turns.Count+1, p.name()))
 }
 
 func (s Standby) notReady(reason, message string) Standby {

@@ -50,7 +50,7 @@ func handleCommand(ctx context.Context, args []string) (int, error) {
 }
 
 func main() {
-	// The table of a memory profile would take a megabyte and a half, and nobody reads the
+	// The table of a memory profile would take a megabyte and a half, and no program reads the
 	// profile.
 	runtime.MemProfileRate = 0
 	os.Exit(commands.Run(context.Background(), os.Args[1:], "agent run|install|handle|turn|wait|after|barrier|api|ready|yield [flags]"))

@@ -24,7 +24,7 @@ var commands = gated.Roles{
 }
 
 func main() {
-	// The table of a memory profile would take a megabyte and a half, and nobody reads the
+	// The table of a memory profile would take a megabyte and a half, and no program reads the
 	// profile.
 	runtime.MemProfileRate = 0
 	os.Exit(commands.Run(context.Background(), os.Args[1:], "shim exec|handle|probe [flags]"))

@@ -36,8 +36,8 @@ var errNoReview = errors.New("not an AdmissionReview of " + admissionv1.SchemeGr
 // the webhook's configuration names. The HTTP handler decodes the text of a call only once,
 // because each pod's start waits for the answer.
 //
-// A call for which the load has no room immediately gets status 429. So does a call for whose
-// patch, or for whose images' commands, the load has no room. A malformed call gets
+// A call for which the load has no room immediately gets status 429. If the load has no room for a
+// call's patch, or for the commands of its images, the call also gets status 429. A malformed call gets
 // status 400. All handlers of a process share one limit. With a nil limit, the load has no bound.
 func Serve(handler admission.Handler, limit *load.Limit) http.Handler {
 	// The method Handle of [admission.Webhook] turns a panic into an answer.

@@ -27,7 +27,8 @@ const (
 	// wordCost is the size of Go's string header, which each word of a command has.
 	wordCost = 16
 	// escapeCost is the number of further letters that an escape may have in the patch. The
-	// commands of platforms are JSON in an argument, so the encoder of the patch escapes twice.
+	// commands of platforms are JSON in an argument, so the encoder of the patch escapes twice. The
+	// function literals doubles each dollar.
 	escapeCost = 6
 	// slowFailure is the time after which a failed look-up counts as hanging. A healthy registry
 	// reports a failure sooner.
@@ -89,7 +90,8 @@ func (t *tally) add(ctx context.Context, command image.Command) error {
 
 // readImages reads the images of the containers at the given places, at most [maxLookUps] at the
 // same time. For a container that needs nothing from its image, the result is zero. After a command
-// without room, or a needed look-up that failed late, the function starts no further look-up. The error is [load.ErrOverloaded].
+// without room, or a needed look-up that failed late, the function starts no further look-up. The
+// error is [load.ErrOverloaded].
 func (p *Pod) readImages(ctx context.Context, places []place, images image.Images) ([]lookUp, error) {
 	reader := images.For(p.pullRights())
 	answers := make([]lookUp, len(places))

@@ -63,8 +63,9 @@ const (
 	// of a workload with managed fields and 20 containers, each with 50 environment variables, takes
 	// less than half of maxDecoded. So does a workload with 3 MB of arguments, of a dozen letters each.
 	maxDecoded = 64 << 20
-	// defaultLoad is a quarter of the webhook's memory limit of 512 MiB. The calls of at
-	// least 200 ordinary pods together fit into the load.
+	// defaultLoad is a quarter of the webhook's memory limit of 512 MiB. The calls of at least 200
+	// ordinary pods together fit into the load, if each pod is in another namespace. One namespace
+	// alone may use half of the load.
 	defaultLoad = 128 << 20
 	// smallCall is the size up to which a body counts as small: several times the body of a call
 	// for an ordinary pod.
@@ -154,8 +155,8 @@ func (s *Share) Decode(body []byte) error {
 	return nil
 }
 
-// Join adds the share to the shares of a namespace, if the load has room for a further call of this
-// namespace.
+// Join adds the share to the shares of a namespace. If the load has no room for a further call of this
+// namespace, Join returns [ErrOverloaded]. [Share.Free] removes the share in both cases.
 func (s *Share) Join(namespace string) error {
 	l := s.limit
 	if l == nil || namespace == "" {
