@@ -144,7 +144,7 @@ func (w *waits) livingHolder(now time.Duration) string {
 // leader election outside of Metaparticle holds the slot, renewals of the Lease are enough.
 func (w *waits) living(now time.Duration, v claim.View) bool {
 	r := v.Record
-	if !v.Known || r.Holder == "" || v.Mine || !v.Alive || now >= v.ExpiresAt {
+	if !v.Known || r.Holder == "" || v.Mine || now >= v.AliveUntil {
 		return false
 	}
 	works := r.Hold == "" || !r.Notes.Serving.IsZero()

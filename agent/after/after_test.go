@@ -330,3 +330,18 @@ func TestStoppedWaitForConditionReturnsCauseOfStop(t *testing.T) {
 func TestPodNeedsAnAPIClientToAwaitConditions(t *testing.T) {
 	assert.Error(t, Run(t.Context(), Config{Conditions: []api.Condition{key7}}))
 }
+
+// An API server that lags behind may begin a watch without a version with states from before the
+// read. Here somebody has deleted the Lease of a dead holder before the pod began to wait.
+func TestDeletedLeasesEventsNeverFulfillTheCondition(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		s.replayed = []kube.Lease{held(1), held(2)}
+		r := start(t, s, serves)
+		r.lasts(t, time.Hour)
+		s.change(func() { s.replayed = nil })
+		s.put(changed(held(3), func(l *kube.Lease) { l.UID = "lease-2" }))
+		r.lasts(t, 30*time.Second)
+		s.put(changed(held(4), func(l *kube.Lease) { l.UID = "lease-2" }))
+		r.ends(t, atOnce)
+	})
+}

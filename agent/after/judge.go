@@ -58,6 +58,11 @@ func (j *judge) see(l *kube.Lease) string {
 	return ""
 }
 
+// needsHolder reports whether the condition needs a holder that lives.
+func (j *judge) needsHolder() bool {
+	return !j.condition.Sharded() && j.condition.Opened == 0 && j.condition.Key == ""
+}
+
 // lives reports whether the state shows a renewal since an earlier state of the same hold. If the
 // state shows another hold, lives stores the state for the comparison with later states.
 func (j *judge) lives(l *kube.Lease) bool {

@@ -39,6 +39,8 @@ type server struct {
 	// compacted is the last version that the server has compacted. A watch from that version, or
 	// from an earlier one, fails.
 	compacted int
+	// replayed has the old states with which each watch without a version begins.
+	replayed []kube.Lease
 	// If silent is set, watches deliver nothing. If endAfter is not zero, each watch ends by
 	// itself after that time.
 	silent   bool
@@ -121,7 +123,7 @@ func (s *server) WatchLease(ctx context.Context, name, version string, fn func(k
 	s.mu.Lock()
 	s.watches = append(s.watches, request{name, version, time.Now()})
 	refuse, l, last, compacted := s.refuseWatch, s.leases[name], len(s.history), s.compacted
-	silent, endAfter := s.silent, s.endAfter
+	silent, endAfter, replayed := s.silent, s.endAfter, s.replayed
 	s.mu.Unlock()
 	if refuse != nil {
 		if err := refuse(ctx); err != nil {
@@ -129,6 +131,9 @@ func (s *server) WatchLease(ctx context.Context, name, version string, fn func(k
 		}
 	}
 	if version == "" {
+		for _, old := range replayed {
+			fn(kube.WatchEvent{Type: kube.Added, Lease: old.Clone(), ResourceVersion: old.ResourceVersion})
+		}
 		if l != nil {
 			fn(kube.WatchEvent{Type: kube.Added, Lease: l.Clone(), ResourceVersion: l.ResourceVersion})
 		}

@@ -35,6 +35,8 @@ type wait struct {
 	pace      pace
 	notices   *notices
 	met       bool
+	// uid is the UID of the Lease in the last state; empty if the Lease did not exist.
+	uid string
 	// moved reports that the last state showed a done shard. So the next look, at the Lease of the
 	// following shard, comes at once.
 	moved bool
@@ -86,7 +88,26 @@ func (w *wait) look(ctx context.Context) (time.Duration, error) {
 	}
 	began := time.Now()
 	err = w.watch(ctx, lease, version)
+	if w.met && version == "" && w.judge.needsHolder() {
+		err = w.confirm(ctx, lease)
+	}
 	return time.Since(began), err
+}
+
+// confirm reads the Lease again, because a watch without a version may begin with old states. Those
+// states may be of a Lease that somebody had deleted before the pod began to wait. If the read shows
+// no such Lease, the wait goes on.
+func (w *wait) confirm(ctx context.Context, lease string) error {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	l, err := w.api.GetLease(ctx, lease)
+	if w.met = err == nil && l.UID == w.uid; !w.met {
+		w.see(nil)
+	}
+	if errors.Is(err, kube.ErrNotFound) {
+		return nil
+	}
+	return err
 }
 
 // read judges the present state of the Lease, and returns its version. If the Lease does not
@@ -133,6 +154,10 @@ func (w *wait) watch(ctx context.Context, lease, version string) error {
 
 // see judges one state of the Lease; l is nil if the Lease does not exist.
 func (w *wait) see(l *kube.Lease) {
+	w.uid = ""
+	if l != nil {
+		w.uid = l.UID
+	}
 	before := w.judge.shards.next
 	missing := w.judge.see(l)
 	w.met = missing == ""

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"math"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
@@ -82,7 +83,8 @@ func (a *arrival) isFree(l *kube.Lease) bool {
 func (a *arrival) take(ctx context.Context, l *kube.Lease) time.Duration {
 	mine := l.Clone()
 	if mine.Holder != a.identity {
-		mine.Transitions++
+		// The API server refuses a larger number of transitions than [math.MaxInt32].
+		mine.Transitions = min(mine.Transitions+1, math.MaxInt32)
 		mine.AcquireTime = time.Now()
 	}
 	mine.Holder, mine.DurationSeconds = a.identity, int(a.Duration/time.Second)

@@ -4,6 +4,7 @@
 package barrier
 
 import (
+	"math"
 	"testing"
 	"time"
 
@@ -239,4 +240,19 @@ func TestBarrierCountsPodsOfEqualNameOnce(t *testing.T) {
 func TestInvalidBarrierConfigIsRefused(t *testing.T) {
 	assert.ErrorContains(t, Run(t.Context(), Config{}), "lease duration")
 	assert.ErrorContains(t, Run(t.Context(), Config{Duration: duration, Leases: leases}), "no API")
+}
+
+// A thief of a service account token may have written the largest possible number of transitions.
+func TestArrivalNeverOverflowsTheNumberOfTransitions(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		for _, name := range leases {
+			l := s.lease(name)
+			l.Transitions = math.MaxInt32
+			s.put(l)
+		}
+		ends(t, soon, s.arrive(t, "a"), s.arrive(t, "b"), s.arrive(t, "c"))
+		for _, name := range leases {
+			assert.Equal(t, math.MaxInt32, s.lease(name).Transitions)
+		}
+	})
 }

@@ -45,9 +45,20 @@ func (a Action) Watched(now time.Duration, r lease.Record) {
 	case !a.current():
 	case a.slot.held != nil:
 		a.slot.guarded(now, r)
+	case outdated(a.slot, now, r):
+		unsee(a.slot, now)
 	default:
 		a.slot.view.Watched(now, r)
 	}
+}
+
+// outdated reports whether the standby must read the Lease again instead of trusting the event r.
+// The standby has trusted its silent watch for too long, or the event renews an expired hold. The
+// agent may have been suspended since the event arrived, so the holder may be dead.
+func outdated(s *slot, now time.Duration, r lease.Record) bool {
+	last, _ := s.view.Record()
+	renews := r.Holder == last.Holder && r.Hold == last.Hold && r.RenewTime.After(last.RenewTime)
+	return now >= silentUntil(s) || renews && now >= s.view.ExpiresAt(s.Self.Budget.Duration)
 }
 
 // Gone processes an event of a look's watch: the Lease is deleted. The event proves nothing about

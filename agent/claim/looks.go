@@ -91,9 +91,15 @@ func (all slots) endStaleLooks(p *plan) {
 		case p.now < at:
 			p.wakeAt(at)
 		default:
-			unsee(s, p.now)
+			distrust(s, p.now)
 		}
 	}
+}
+
+// distrust ends the look of the slot, because its watch has been silent for too long.
+func distrust(s *slot, now time.Duration) {
+	unsee(s, now)
+	s.view.Distrust(now)
 }
 
 // sharesLooks reports whether the bound on the looks of all slots applies to this slot. The bound

@@ -145,7 +145,7 @@ func (n need) makeSure(p *plan) {
 		return
 	}
 	if at, sees := n.slots[0].freeAt(p.facts, &n.slots[0].view); sees && p.now >= at && n.unsure(at) {
-		unsee(n.slots[0], p.now)
+		distrust(n.slots[0], p.now)
 	}
 }
 

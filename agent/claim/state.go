@@ -126,8 +126,9 @@ type View struct {
 	Known  bool
 	// Mine reports that the Lease names this pod.
 	Mine bool
-	// Alive reports that the claim has seen a renewal by the present holder.
-	Alive bool
+	// AliveUntil is the instant until which the present holder counts as alive after its last renewal
+	// that the claim has seen; zero for none.
+	AliveUntil time.Duration
 	// Shut reports that this claim may not acquire the slot even if its Lease is free. Either a
 	// person has paused the slot, or its stamp does not admit the pod, or its shard is done.
 	Shut bool
@@ -151,9 +152,9 @@ func (c *Claim) Views() []View {
 			free = instant.Never
 		}
 		views = append(views, View{
-			Slot: s.name, Record: r, Known: ok, Mine: s.Self.Mine(r), Alive: s.view.Alive(), Shut: s.shut(r),
+			Slot: s.name, Record: r, Known: ok, Mine: s.Self.Mine(r), Shut: s.shut(r),
 			Heard:     max(s.view.Heard(), s.deniedAt),
-			ExpiresAt: s.view.ExpiresAt(s.Self.Budget.Duration), FreeAt: free,
+			ExpiresAt: s.view.ExpiresAt(s.Self.Budget.Duration), FreeAt: free, AliveUntil: s.view.AliveUntil(s.Self.Budget.Duration),
 		})
 	}
 	return views

@@ -118,6 +118,8 @@ func (c *Client) updateLease(ctx context.Context, lease *Lease) (*Lease, error) 
 		return nil, fmt.Errorf("%w: it is about %s with uid %s", ErrMalformed, stored.Name, stored.UID)
 	case stored.ResourceVersion == lease.ResourceVersion:
 		return nil, ErrUnchanged
+	case !stored.RenewTime.Equal(lease.RenewTime.Truncate(time.Microsecond)):
+		return nil, fmt.Errorf("%w: it has another renew time than the write", ErrMalformed)
 	}
 	return stored, nil
 }

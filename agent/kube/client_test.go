@@ -77,6 +77,16 @@ func TestLeaseUpdateRequiresUIDAndVersion(t *testing.T) {
 	assert.Zero(t, requests.Load())
 }
 
+// A proxy may answer a PUT with an earlier state of the Lease.
+func TestEarlierStateIsNoAnswerToLeaseUpdate(t *testing.T) {
+	client := serve(t, http.StatusOK, strings.Replace(foreign, `"41"`, `"40"`, 1))
+	lease := parse(t, foreign)
+	lease.RenewTime = lease.RenewTime.Add(5 * time.Second)
+	_, err := client.UpdateLease(t.Context(), lease)
+	require.ErrorIs(t, err, ErrMalformed)
+	assert.False(t, Refused(err), "the API server may have stored the write")
+}
+
 func TestUnstoredLeaseUpdateReturnsAnError(t *testing.T) {
 	_, err := serve(t, http.StatusOK, foreign).UpdateLease(t.Context(), parse(t, foreign))
 	require.ErrorIs(t, err, ErrUnchanged)

@@ -14,8 +14,10 @@ import (
 // unknown Lease is never free.
 type Observer struct {
 	record Record
-	// alive reports that this standby has seen a renewal by the holder of the record.
-	alive bool
+	// alive reports that this standby has seen a renewal by the holder of the record. The field
+	// "renewed" is the instant at which this standby last saw the renew time change.
+	alive   bool
+	renewed time.Duration
 	// newest is the newest version since the last read; zero if that version is not a number.
 	newest uint64
 	// The field "since" is the instant at which this standby last saw the record change.
@@ -24,6 +26,8 @@ type Observer struct {
 	blind bool
 	// heard is the instant of the last read or watch event.
 	heard time.Duration
+	// distrusted is the instant at which this standby last ended a silent watch by itself.
+	distrusted time.Duration
 	// notBefore is the end of the holder's head start.
 	notBefore time.Duration
 	// headStartGiven reports that the holder has had its head start after the record had
@@ -63,7 +67,7 @@ func (o *Observer) Read(now time.Duration, r Record) {
 // API server that breaks every watch would delay a takeover for ever.
 func (o *Observer) giveHeadStart(now time.Duration) {
 	start := min(o.record.Duration, api.MaxLeaseDuration) / headStart
-	if o.headStartGiven || now-o.heard < start {
+	if o.headStartGiven || now-max(o.heard, o.distrusted) < start {
 		return
 	}
 	o.notBefore = now + start
@@ -85,6 +89,9 @@ func (o *Observer) Watched(now time.Duration, r Record) {
 // see stores a state of the Lease that differs from the last state.
 func (o *Observer) see(now time.Duration, r Record) {
 	o.alive = o.showsLife(r)
+	if !r.RenewTime.Equal(o.record.RenewTime) {
+		o.renewed = now
+	}
 	o.record, o.since = r, now
 	// A changed record gives its holder a whole new lease duration. So the holder's head start
 	// ([headStart]) for the earlier record ends. If a person has shortened the duration, the
@@ -128,6 +135,16 @@ func versionOf(r Record) uint64 {
 // broken watch in between. While the Lease is gone, the result has no meaning.
 func (o *Observer) Alive() bool { return o.alive }
 
+// AliveUntil returns the instant until which the holder counts as alive, unless this standby sees
+// another renewal. Writes by other clients do not move this instant. If [Observer.Alive] is false,
+// the result is zero. The argument "fallback" is used as in [Observer.FreeAt].
+func (o *Observer) AliveUntil(fallback time.Duration) time.Duration {
+	if !o.alive {
+		return 0
+	}
+	return o.renewed + o.ExpiresAt(fallback) - o.since
+}
+
 // Gone notes that the Lease does not exist. Absence does not prove that the holder has stopped.
 // Until a new Lease exists, the standby has nothing to acquire.
 func (o *Observer) Gone() { o.record = Record{} }
@@ -135,6 +152,11 @@ func (o *Observer) Gone() { o.record = Record{} }
 // Blind notes that the watch has broken. Until the next read, the lack of events does not show that
 // the Lease is unchanged.
 func (o *Observer) Blind() { o.blind = true }
+
+// Distrust notes that this standby ends a silent watch by itself, and reads the Lease again. The
+// silence before that is no gap, because the holder may be dead. So only a gap after the end of the
+// watch gives the holder a head start.
+func (o *Observer) Distrust(now time.Duration) { o.blind, o.distrusted = true, now }
 
 // IsBlind reports whether the watch has broken, and no read has followed.
 func (o *Observer) IsBlind() bool { return o.blind }
