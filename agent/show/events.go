@@ -96,21 +96,21 @@ func (e *Events) send(ctx context.Context, event kube.Event) {
 }
 
 func (e *Events) add(kind kube.EventType, reason, message string) {
-	e.put(kube.Event{Type: kind, Reason: reason, Message: message})
+	e.put(kube.Event{Type: kind, Reason: reason, Message: printable(message)})
 }
 
-// Probed adds the Event of a probe, as the kubelet would.
+// Probed adds the Event of a probe, as the kubelet would. The output of a probe may have several lines,
+// and kubectl shows the lines of the kubelet's Events, too.
 func (e *Events) Probed(n probe.Notice) {
 	kind := kube.Normal
 	if n.Warning {
 		kind = kube.Warning
 	}
-	e.put(kube.Event{Container: n.Container, Type: kind, Reason: n.Reason, Message: n.Message})
+	e.put(kube.Event{Container: n.Container, Type: kind, Reason: n.Reason, Message: printableLines(n.Message)})
 }
 
 func (e *Events) put(event kube.Event) {
 	event.PodName, event.PodUID, event.Time = e.config.PodName, e.config.PodUID, e.config.Wall()
-	event.Message = printable(event.Message)
 	select {
 	case e.queue <- event:
 	default:

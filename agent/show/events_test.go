@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/probe"
 )
 
 // The type "slowly" is an API server whose answers to Events are late.
@@ -60,4 +61,28 @@ func TestStoppingAgentWaitsBrieflyForEventInFlight(t *testing.T) {
 			})
 		})
 	}
+}
+
+// recorded is an API server that passes each message of an Event to a channel.
+type recorded struct {
+	API
+	messages chan string
+}
+
+func (r recorded) CreateEvent(_ context.Context, e kube.Event) error {
+	r.messages <- e.Message
+	return nil
+}
+
+// The kubelet's Events contain the output of a probe with the ends of its lines.
+func TestProbeEventKeepsTheLinesOfItsOutput(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api := recorded{messages: make(chan string, 2)}
+		e := NewEvents(Config{API: api, Timeout: time.Minute, Wall: time.Now, Log: slog.New(slog.DiscardHandler), Idle: func() {}})
+		go e.Run(t.Context())
+		e.Probed(probe.Notice{Reason: "Unhealthy", Message: "refused:\n\x1b[31mé\n"})
+		e.add(kube.Normal, "Acquired", "lock.a\n")
+		assert.Equal(t, "refused:\n [31mé\n", <-api.messages)
+		assert.Equal(t, "lock.a ", <-api.messages)
+	})
 }
