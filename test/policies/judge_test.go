@@ -132,7 +132,7 @@ func (m may) Authorize(_ context.Context, a authorizer.Attributes) (authorizer.D
 
 // refusals returns the messages of the policies that refuse a request. Each message begins with the
 // name of the policy.
-func refusals(t *testing.T, r request) (messages []string) {
+func refusals(t testing.TB, r request) (messages []string) {
 	t.Helper()
 	all, err := policies()
 	require.NoError(t, err)
@@ -166,7 +166,7 @@ func refusals(t *testing.T, r request) (messages []string) {
 }
 
 // selects reports whether the policy's selectors and rules select the request.
-func (p policy) selects(t *testing.T, r request) bool {
+func (p policy) selects(t testing.TB, r request) bool {
 	t.Helper()
 	matching := func(selector *metav1.LabelSelector, of map[string]string) bool {
 		if selector == nil {
