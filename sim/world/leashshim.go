@@ -75,7 +75,7 @@ func (l *leashShims) attach(a *LocalAgent, config *local.Config) {
 	engine.Must(err)
 	of := leash.New(leash.Config{Gate: l.gate, Budget: budget, BootID: config.BootID, Clock: config.Clock, Random: config.Random()})
 	config.Leash = of
-	a.pod.w.Group.Go(func() { of.Run(a.Ctx) })
+	a.begin = func() { of.Run(a.Ctx) }
 }
 
 // hangUp implements starter. The agent's process is dead, so the shim connects to the next process.

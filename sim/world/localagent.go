@@ -23,9 +23,11 @@ type LocalAgent struct {
 	Where string
 	// handler is nil until the process listens.
 	handler http.Handler
-	calls   []*call // the open calls
-	leaps   chan struct{}
-	stop    chan struct{}
+	// The function "begin" runs the leash; nil for none.
+	begin func()
+	calls []*call // the open calls
+	leaps chan struct{}
+	stop  chan struct{}
 	// Stopped reports that the process got SIGTERM.
 	Stopped bool
 	// FrozenAlone reports that the process is frozen, but not its node.
@@ -64,6 +66,10 @@ func (p *LocalPod) startAgent() {
 	p.w.Group.Go(func() {
 		made, err := local.New(config)
 		engine.Must(err)
+		// A frozen leash keeps its mutex, so the leash begins only after the agent was made.
+		if a.begin != nil {
+			p.w.Group.Go(a.begin)
+		}
 		p.w.Do(func() { a.handler = made.Handler() })
 		err = made.Run(a.Ctx, a.stop)
 		p.w.Do(func() { a.exited(err) })
