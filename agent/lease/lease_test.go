@@ -380,12 +380,12 @@ func TestOnlyAnObservedRenewalProvesALivingHolder(t *testing.T) {
 			for i, r := range c.seen {
 				o.Watched(at(float64(i)), r)
 			}
-			assert.Equal(t, c.alive, o.Alive())
+			assert.Equal(t, c.alive, o.alive)
 			o.Blind()
 			o.Read(at(60), held("h1", 60))
-			assert.False(t, o.Alive(), "the holder may have died in the gap")
+			assert.False(t, o.alive, "the holder may have died in the gap")
 			o.Watched(at(61), held("h1", 61))
-			assert.True(t, o.Alive())
+			assert.True(t, o.alive)
 		})
 	}
 }

@@ -131,13 +131,10 @@ func versionOf(r Record) uint64 {
 	return version
 }
 
-// Alive reports whether this standby saw the present hold, and then a renewal of it, with no
-// broken watch in between. While the Lease is gone, the result has no meaning.
-func (o *Observer) Alive() bool { return o.alive }
-
 // AliveUntil returns the instant until which the holder counts as alive, unless this standby sees
-// another renewal. Writes by other clients do not move this instant. If [Observer.Alive] is false,
-// the result is zero. The argument "fallback" is used as in [Observer.FreeAt].
+// another renewal. Writes by other clients do not move this instant. The result is zero, unless this
+// standby saw the present hold, and then a renewal of it, with no broken watch in between. While the
+// Lease is gone, the result has no meaning. The argument "fallback" is used as in [Observer.FreeAt].
 func (o *Observer) AliveUntil(fallback time.Duration) time.Duration {
 	if !o.alive {
 		return 0

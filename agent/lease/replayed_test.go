@@ -20,14 +20,14 @@ func TestOldEventsNeverShowThatTheHolderLives(t *testing.T) {
 	o.Read(at(1), renewed("10", 50))
 	for _, old := range []Record{renewed("8", 40), renewed("9", 45), renewed("10", 50)} {
 		o.Watched(at(2), old)
-		assert.False(t, o.Alive())
+		assert.False(t, o.alive)
 	}
 	o.Read(at(3), renewed("10", 50))
-	assert.False(t, o.Alive(), "the read shows the state of the first read")
+	assert.False(t, o.alive, "the read shows the state of the first read")
 	o.Watched(at(4), renewed("11", 55))
-	assert.True(t, o.Alive())
+	assert.True(t, o.alive)
 	o.Watched(at(5), renewed("9", 45))
-	assert.True(t, o.Alive(), "the holder has renewed since the first read")
+	assert.True(t, o.alive, "the holder has renewed since the first read")
 }
 
 // After a restore of etcd, the versions may be smaller than before.
@@ -40,10 +40,10 @@ func TestReadMakesSmallerVersionsCountAgain(t *testing.T) {
 	o.Blind()
 	o.Read(at(2), renewed("7", 40))
 	o.Watched(at(3), renewed("8", 60))
-	assert.True(t, o.Alive())
+	assert.True(t, o.alive)
 
 	o = Observer{}
 	o.Read(at(1), renewed("x9", 50))
 	o.Watched(at(2), renewed("x10", 60))
-	assert.True(t, o.Alive(), "versions that are no numbers have no order")
+	assert.True(t, o.alive, "versions that are no numbers have no order")
 }
