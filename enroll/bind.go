@@ -77,11 +77,11 @@ func (s store) unbind(ctx context.Context, namespace, name string) error {
 // cache did not yet contain the RoleBinding when enroll deleted the Role. Such a RoleBinding is
 // also left over if a person deleted the Role.
 func (s store) unbindOrphans(ctx context.Context, known *agentRoles, bindings []rbacv1.RoleBinding) error {
-	roles := make(map[string]bool, len(known.all)+len(known.readers))
+	roles := make(map[string]bool, len(known.all)+len(known.singles))
 	for _, r := range known.all {
 		roles[r.role.Name] = true
 	}
-	for name := range known.readers {
+	for name := range known.singles {
 		roles[name] = true
 	}
 	var errs []error

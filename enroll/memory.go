@@ -44,9 +44,9 @@ type agentRole struct {
 	bound bool
 }
 
-// readerRole is a Role by which an account reads the Leases of its pods' conditions, or uses the
+// singleRole is the Role by which an account reads the Leases of its pods' conditions, or uses the
 // Variables of its pods.
-type readerRole struct {
+type singleRole struct {
 	role *rbacv1.Role
 	// account is the only account to which the Role is bound. Without a correct binding, the
 	// account is empty.
@@ -58,9 +58,9 @@ type agentRoles struct {
 	all []*agentRole
 	// byKey are the Roles of each account, by the account's roleKey.
 	byKey map[string][]*agentRole
-	// readers are the Roles for conditions and for Variables, by name. No agent can hold a Lease by
+	// singles are the Roles for conditions and for Variables, by name. No agent can hold a Lease by
 	// such a Role. So enroll treats a Lease that only these Roles name as a Lease without a Role.
-	readers map[string]*readerRole
+	singles map[string]*singleRole
 	// longest are the longest lease durations, in seconds, that any Role remembers for
 	// each Lease. Every Lease that a Role names has an entry.
 	longest map[string]int32
@@ -85,7 +85,7 @@ func (rs *agentRoles) markBound(bindings []rbacv1.RoleBinding) {
 	for _, r := range rs.all {
 		r.bound = r.key != "" && roleKey(boundTo(byName[r.role.Name], r.role)) == r.key
 	}
-	for name, r := range rs.readers {
+	for name, r := range rs.singles {
 		r.account = boundTo(byName[name], r.role)
 	}
 }

@@ -27,8 +27,8 @@ type snapshot struct {
 	namespace string
 	optedIn   bool
 	wanted    claims
-	awaited   named
-	used      named
+	awaited   needs
+	used      needs
 	shards    shardedGroups
 	workloads []workload
 	// leases are the Leases that enroll made, by name.
@@ -42,7 +42,7 @@ type snapshot struct {
 // all pods.
 func (s store) snapshot(ctx context.Context, namespace string, optedIn, ungated bool) (*snapshot, error) {
 	seen := &snapshot{
-		namespace: namespace, optedIn: optedIn, wanted: claims{}, awaited: named{}, used: named{}, shards: shardedGroups{},
+		namespace: namespace, optedIn: optedIn, wanted: claims{}, awaited: needs{}, used: needs{}, shards: shardedGroups{},
 	}
 	var err error
 	if !ungated {

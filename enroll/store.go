@@ -82,11 +82,11 @@ func listRoles(ctx context.Context, from client.Reader, namespace string) (*agen
 	if err != nil {
 		return nil, fmt.Errorf("list roles: %w", err)
 	}
-	roles := &agentRoles{byKey: map[string][]*agentRole{}, readers: map[string]*readerRole{}, longest: map[string]int32{}}
+	roles := &agentRoles{byKey: map[string][]*agentRole{}, singles: map[string]*singleRole{}, longest: map[string]int32{}}
 	for i := range list.Items {
 		role := &list.Items[i]
-		if isReader(role.Name) {
-			roles.readers[role.Name] = &readerRole{role: role}
+		if isSingle(role.Name) {
+			roles.singles[role.Name] = &singleRole{role: role}
 			continue
 		}
 		memories := remembered(role)

@@ -76,10 +76,10 @@ func TestConditionRolesNeverShareNamesWithSlotRoles(t *testing.T) {
 		assert.False(t, names[name], name)
 		assert.LessOrEqual(t, len(name), maxRoleName)
 		assert.Empty(t, keyOf(name), "a Role for conditions is no agent's Role")
-		assert.True(t, isReader(name))
+		assert.True(t, isSingle(name))
 		names[name] = true
 		for n := range maxRolesPerAccount {
-			assert.False(t, isReader(roleName(account, n)))
+			assert.False(t, isSingle(roleName(account, n)))
 			names[roleName(account, n)] = true
 		}
 		w.create(after(gated("pod-"+strconv.Itoa(i), account, "lock.x-"+strconv.Itoa(i)), "lock.y-"+strconv.Itoa(i)))

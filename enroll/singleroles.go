@@ -19,9 +19,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// naming gives accounts rights on objects by the names of the objects. Each account has one Role
+// singleRoles gives accounts rights on objects by the names of the objects. Each account has one Role
 // for these rights. The rules of that Role show which rights enroll has given before.
-type naming struct {
+type singleRoles struct {
 	store
 	seen *snapshot
 	// prefix begins the names of the Roles, and the function "rules" returns the rights on the
@@ -29,7 +29,7 @@ type naming struct {
 	prefix string
 	rules  func(names ...string) []rbacv1.PolicyRule
 	// objects has, for each account, the objects that the account's pods need.
-	objects named
+	objects needs
 	// prepare, if not nil, is called for each object before a Role first names the object.
 	prepare func(ctx context.Context, name string) error
 	// waits is the format of the message about an object for which a Role has no room. The two
@@ -39,9 +39,9 @@ type naming struct {
 	left  []excess
 }
 
-// newReaders returns the [naming] that lets accounts read the Leases of their pods' conditions.
-func newReaders(s store, seen *snapshot) *naming {
-	return &naming{
+// newReaders returns the [singleRoles] that lets accounts read the Leases of their pods' conditions.
+func newReaders(s store, seen *snapshot) *singleRoles {
+	return &singleRoles{
 		store: s, seen: seen, prefix: readerPrefix, rules: ReaderRules, objects: seen.awaited,
 		waits: "A condition on %s waits: its service account has conditions on more than %d Leases in this namespace",
 	}
@@ -53,16 +53,16 @@ func newReaders(s store, seen *snapshot) *naming {
 // Unlike the right of an agent on a Lease, these rights protect no slot. So enroll immediately
 // withdraws them, without a consistent list of the pods. A pod that is not yet in the cache may
 // lose its right. When the cache receives the pod, enroll gives the pod's account the right again.
-func (r *naming) grant(ctx context.Context) error {
+func (r *singleRoles) grant(ctx context.Context) error {
 	var errs []error
 	needed := make(map[string]bool, len(r.objects))
 	for _, account := range slices.Sorted(maps.Keys(r.objects)) {
-		needed[namedRole(r.prefix, account)] = true
+		needed[singleRoleName(r.prefix, account)] = true
 		errs = append(errs, r.grantTo(ctx, account, r.objects[account]))
 	}
-	for _, name := range slices.Sorted(maps.Keys(r.seen.roles.readers)) {
+	for _, name := range slices.Sorted(maps.Keys(r.seen.roles.singles)) {
 		if strings.HasPrefix(name, r.prefix) && !needed[name] {
-			errs = append(errs, r.deleteRole(ctx, r.seen.roles.readers[name].role))
+			errs = append(errs, r.deleteRole(ctx, r.seen.roles.singles[name].role))
 		}
 	}
 	return errors.Join(errs...)
@@ -70,14 +70,14 @@ func (r *naming) grant(ctx context.Context) error {
 
 // grantTo gives an account the rights on the objects that its pods name, and on no others. If the
 // Role has no room for an object, the field "left" gets a message about that object.
-func (r *naming) grantTo(ctx context.Context, account string, objects map[string]client.Object) error {
+func (r *singleRoles) grantTo(ctx context.Context, account string, objects map[string]client.Object) error {
 	role := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{
 		Namespace: r.seen.namespace,
-		Name:      namedRole(r.prefix, account),
+		Name:      singleRoleName(r.prefix, account),
 		Labels:    map[string]string{api.ManagedLabel: managed},
 	}}
 	bound := ""
-	if known := r.seen.roles.readers[role.Name]; known != nil {
+	if known := r.seen.roles.singles[role.Name]; known != nil {
 		role, bound = known.role, known.account
 	}
 	names, left := namesFor(role, objects)
@@ -102,7 +102,7 @@ func (r *naming) grantTo(ctx context.Context, account string, objects map[string
 }
 
 // prepareNew calls the function "prepare", if set, for each object that the Role does not name yet.
-func (r *naming) prepareNew(ctx context.Context, role *rbacv1.Role, names []string) error {
+func (r *singleRoles) prepareNew(ctx context.Context, role *rbacv1.Role, names []string) error {
 	if r.prepare == nil {
 		return nil
 	}

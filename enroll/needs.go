@@ -9,11 +9,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// named has, for each service account, the names of the objects that its pods need. The value of
+// needs has, for each service account, the names of the objects that its pods need. The value of
 // each name is the first pod or workload that needs the object.
-type named map[string]map[string]client.Object
+type needs map[string]map[string]client.Object
 
-func (n named) add(by client.Object, account string, names []string) {
+func (n needs) add(by client.Object, account string, names []string) {
 	account = cmp.Or(account, "default")
 	for _, name := range names {
 		if n[account] == nil {

@@ -46,18 +46,18 @@ func roleKey(account string) string { return shortened(account, maxKey) }
 
 // ReaderRoleName returns the name of the Role by which a service account reads the Leases of
 // its pods' conditions. The RoleBinding has the same name.
-func ReaderRoleName(account string) string { return namedRole(readerPrefix, account) }
+func ReaderRoleName(account string) string { return singleRoleName(readerPrefix, account) }
 
 // UserRoleName returns the name of the Role by which a service account uses the Variables of its
 // pods. The RoleBinding has the same name.
-func UserRoleName(account string) string { return namedRole(userPrefix, account) }
+func UserRoleName(account string) string { return singleRoleName(userPrefix, account) }
 
-func namedRole(prefix, account string) string {
+func singleRoleName(prefix, account string) string {
 	return prefix + shortened(account, maxRoleName-len(prefix))
 }
 
-// isReader reports whether [ReaderRoleName] or [UserRoleName] can return the name.
-func isReader(role string) bool {
+// isSingle reports whether [ReaderRoleName] or [UserRoleName] can return the name.
+func isSingle(role string) bool {
 	return strings.HasPrefix(role, readerPrefix) || strings.HasPrefix(role, userPrefix)
 }
 
