@@ -128,7 +128,7 @@ func (s standby) unheard(v claim.View) bool {
 // "asked" is the error of the last write of the pod's ask; nil for none. The message contains
 // that error.
 func shown(s turn.Standby, asked error) show.Turn {
-	t := show.Turn{Ready: s.Look == turn.Ready, NotReady: s.Look == turn.NotReady, Reason: s.Reason, Message: s.Message}
+	t := show.Turn{Ready: s.Ruling == turn.Ready, NotReady: s.Ruling == turn.NotReady, Reason: s.Reason, Message: s.Message}
 	if s.Asks && asked != nil {
 		t.Message += ", but cannot write that: " + asked.Error()
 	}

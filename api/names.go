@@ -209,6 +209,8 @@ const (
 	// ReasonWaitsForItsTurn means that a pod of a newer revision may not yet ask the holder to
 	// yield.
 	ReasonWaitsForItsTurn = "WaitsForItsTurn"
+	// ReasonInTurn means that the revision is in its turn, but has not served for long enough.
+	ReasonInTurn = "InItsTurn"
 	// Draining is in the message of each Event that reports the drain of an application. The word
 	// begins the message, or follows a colon.
 	Draining = "draining"

@@ -55,8 +55,8 @@ const (
 	ReadyPaused = "Paused"
 	// ReadyNumberWaits means that the stamp of a Lease does not admit the pod yet.
 	ReadyNumberWaits = "NumberOfShardsWaits"
-	// ReadyInTurn means that the revision is in its turn, but has not served for long enough.
-	ReadyInTurn = "InItsTurn"
+	// ReadyInTurn means the same for a holder as for a standby.
+	ReadyInTurn = api.ReasonInTurn
 	// ReadyStarted means that the application runs, and that the pod needs no slot any more.
 	ReadyStarted = "Started"
 	// ReadyDone means that the work of the pod's once claim is done.

@@ -127,7 +127,7 @@ func (p *play) standBy(a *actor) {
 	} else if a.waiting.Due == 0 {
 		a.waiting.Due = p.now
 	}
-	a.ready = got.Look == Ready || got.Look == Free && p.holder() != nil && p.holder().hold.Serves
+	a.ready = got.Ruling == Ready || got.Ruling == Free && p.holder() != nil && p.holder().hold.Serves
 	a.readyOnce = a.readyOnce || a.ready
 	switch {
 	case got.Asks && p.now >= a.asked+Again:

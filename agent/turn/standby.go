@@ -11,23 +11,23 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// Look is the decision about a standby's readiness.
-type Look int
+// Ruling is the decision about a standby's readiness.
+type Ruling int
 
 const (
 	// Free means that turns do not decide: the standby is Ready while the holder serves.
-	Free Look = iota
+	Free Ruling = iota
 	// Ready means that the standby stays Ready even if the holder does not serve yet.
 	Ready
 	// NotReady means that the standby is not Ready, so that a rollout does not count the pod.
 	NotReady
 )
 
-// These are the reasons in the readiness condition of a standby whose Look is [NotReady].
+// These are the reasons in the readiness condition of a standby whose Ruling is [NotReady].
 const (
 	reasonAsks   = "AsksForItsTurn"
 	reasonWaits  = api.ReasonWaitsForItsTurn
-	reasonInTurn = "InItsTurn"
+	reasonInTurn = api.ReasonInTurn
 )
 
 // Facts has facts on which the decision about a standby depends. The decision also depends on
@@ -46,7 +46,7 @@ type Facts struct {
 
 // Standby is the decision about a standby.
 type Standby struct {
-	Look            Look
+	Ruling          Ruling
 	Reason, Message string
 	// TakeFrom is the instant from which the pod may take the slot, if it is free then.
 	TakeFrom time.Duration
@@ -134,7 +134,7 @@ func (p Pod) behind(now time.Duration, to Standby, s Slot, w Facts) Standby {
 		// The old pods stay Ready, because a strict controller deletes old pods that are not Ready.
 		// A deleted pod could not take the slot back after a failed turn.
 		if until := s.Since + longestStartup + p.MinReady; now < until {
-			to.Look, to.Wake = Ready, until
+			to.Ruling, to.Wake = Ready, until
 		}
 	}
 	return to
@@ -167,7 +167,7 @@ func (p Pod) newer(now time.Duration, to Standby, s Slot, w Facts) Standby {
 }
 
 func (s Standby) notReady(reason, message string) Standby {
-	s.Look, s.Reason, s.Message = NotReady, reason, message
+	s.Ruling, s.Reason, s.Message = NotReady, reason, message
 	return s
 }
 

@@ -80,73 +80,73 @@ func TestStandbyAsksOnlyHolderOfAnOlderRevision(t *testing.T) {
 		waiting Facts
 		want    Standby
 	}{
-		"same revision":               {pod: pod("a2", old), slot: heldBy(a1, Later), want: Standby{Look: Free, Wake: instant.Never}},
-		"same revision after an undo": {pod: pod("a2", undone), slot: heldBy(a1, Later), want: Standby{Look: Free, Wake: instant.Never}},
+		"same revision":               {pod: pod("a2", old), slot: heldBy(a1, Later), want: Standby{Ruling: Free, Wake: instant.Never}},
+		"same revision after an undo": {pod: pod("a2", undone), slot: heldBy(a1, Later), want: Standby{Ruling: Free, Wake: instant.Never}},
 		"same revision, holder in its turn": {pod: b2, slot: inTurn(b1), want: Standby{
-			Look: NotReady, Reason: reasonWaits, Message: "b1 has turn 1 of revision 7",
+			Ruling: NotReady, Reason: reasonWaits, Message: "b1 has turn 1 of revision 7",
 			TakeFrom: 1030 * time.Second, Wake: instant.Never,
 		}},
 		"newer, holder yields": {pod: b1, slot: heldBy(a1, Now), waiting: whole, want: Standby{
-			Look: NotReady, Reason: reasonAsks, Message: "asks a1 for turn 1 of revision 7", Asks: true, Due: true,
+			Ruling: NotReady, Reason: reasonAsks, Message: "asks a1 for turn 1 of revision 7", Asks: true, Due: true,
 			TakeFrom: expiry, Wake: instant.Never,
 		}},
 		"newer, image missing": {pod: b1, slot: heldBy(a1, Now), want: Standby{
-			Look: NotReady, Reason: reasonWaits, TakeFrom: expiry, Wake: instant.Never,
+			Ruling: NotReady, Reason: reasonWaits, TakeFrom: expiry, Wake: instant.Never,
 			Message: "not every gated container waits for the slot, so revision 7 does not ask a1 yet",
 		}},
 		"newer, after a turn of this pod": {pod: b1, slot: heldBy(a1, Now).turns(1), waiting: Facts{Whole: true, Failed: true}, want: Standby{
-			Look: NotReady, Reason: reasonWaits, Message: "another pod of revision 7 may ask a1 first", Due: true,
+			Ruling: NotReady, Reason: reasonWaits, Message: "another pod of revision 7 may ask a1 first", Due: true,
 			TakeFrom: 1030 * time.Second, Wake: 25 * time.Second,
 		}},
 		"newer, no other pod asked": {
 			pod: b1, slot: heldBy(a1, Now).turns(1), waiting: Facts{Whole: true, Failed: true, Due: 15 * time.Second},
 			want: Standby{
-				Look: NotReady, Reason: reasonAsks, Message: "asks a1 for turn 2 of revision 7", Asks: true, Due: true,
+				Ruling: NotReady, Reason: reasonAsks, Message: "asks a1 for turn 2 of revision 7", Asks: true, Due: true,
 				TakeFrom: 1030 * time.Second, Wake: instant.Never,
 			},
 		},
 		"newer, holder has not rested": {pod: b1, slot: heldBy(a1, Later), waiting: whole, want: Standby{
-			Look: NotReady, Reason: reasonWaits, Message: "a1 yields to revision 7 once it has served for 1m0s", TakeFrom: expiry, Wake: instant.Never,
+			Ruling: NotReady, Reason: reasonWaits, Message: "a1 yields to revision 7 once it has served for 1m0s", TakeFrom: expiry, Wake: instant.Never,
 		}},
 		"newer, next turn noted": {pod: b1, slot: next, waiting: whole, want: Standby{
-			Look: NotReady, Reason: reasonWaits, Message: "turn 2 of revision 7 failed; turn 3 comes at 2026-01-02T03:09:05Z",
+			Ruling: NotReady, Reason: reasonWaits, Message: "turn 2 of revision 7 failed; turn 3 comes at 2026-01-02T03:09:05Z",
 			TakeFrom: 1030 * time.Second, Wake: instant.Never,
 		}},
 		"newer, same template applied again": {
 			pod: pod("b3", api.Revision{Workload: workload, Number: 9, Hash: "new"}), slot: next, waiting: whole,
-			want: Standby{Look: NotReady, Reason: reasonAsks, Message: "asks a1 for turn 1 of revision 9", Asks: true, Due: true, TakeFrom: expiry, Wake: instant.Never},
+			want: Standby{Ruling: NotReady, Reason: reasonAsks, Message: "asks a1 for turn 1 of revision 9", Asks: true, Due: true, TakeFrom: expiry, Wake: instant.Never},
 		},
 		"newer, paused": {pod: b1, slot: heldBy(a1, "no"), waiting: whole, want: Standby{
-			Look: NotReady, Reason: reasonWaits, Message: "a1 holds the slot, which is paused", TakeFrom: expiry, Wake: instant.Never,
+			Ruling: NotReady, Reason: reasonWaits, Message: "a1 holds the slot, which is paused", TakeFrom: expiry, Wake: instant.Never,
 		}},
-		"older, holder in its turn": {pod: pod("a2", old), slot: inTurn(b1), want: Standby{Look: Ready, Wake: longestStartup}},
+		"older, holder in its turn": {pod: pod("a2", old), slot: inTurn(b1), want: Standby{Ruling: Ready, Wake: longestStartup}},
 		"older, not proven itself": {pod: b1, slot: inTurn(pod("c1", newest)), want: Standby{
-			Look: NotReady, Reason: reasonWaits, Message: "revision 7 has not served yet, and c1 has its turn", TakeFrom: 1030 * time.Second, Wake: instant.Never,
+			Ruling: NotReady, Reason: reasonWaits, Message: "revision 7 has not served yet, and c1 has its turn", TakeFrom: 1030 * time.Second, Wake: instant.Never,
 		}},
-		"older, holder proven":           {pod: pod("a2", old), slot: heldBy(b1, Now), want: Standby{Look: Free, Wake: instant.Never}},
-		"free, own revision proven":      {pod: pod("a2", old), slot: freed(""), want: Standby{Look: Free, Wake: instant.Never}},
-		"free, named":                    {pod: b1, slot: freed("b1_u").turns(2), want: Standby{Look: NotReady, Reason: reasonWaits, Message: unproven, Wake: instant.Never}},
-		"free, newer without a turn":     {pod: b1, slot: freed(""), want: Standby{Look: NotReady, Reason: reasonWaits, Message: unproven, TakeFrom: 101 * time.Second, Wake: instant.Never}},
-		"free, newer after failed turns": {pod: b1, slot: freed("").turns(1), want: Standby{Look: NotReady, Reason: reasonWaits, Message: unproven, TakeFrom: 130 * time.Second, Wake: instant.Never}},
-		"free, nothing proven":           {pod: b1, slot: Slot{Known: true}, want: Standby{Look: Free, Wake: instant.Never}},
+		"older, holder proven":           {pod: pod("a2", old), slot: heldBy(b1, Now), want: Standby{Ruling: Free, Wake: instant.Never}},
+		"free, own revision proven":      {pod: pod("a2", old), slot: freed(""), want: Standby{Ruling: Free, Wake: instant.Never}},
+		"free, named":                    {pod: b1, slot: freed("b1_u").turns(2), want: Standby{Ruling: NotReady, Reason: reasonWaits, Message: unproven, Wake: instant.Never}},
+		"free, newer without a turn":     {pod: b1, slot: freed(""), want: Standby{Ruling: NotReady, Reason: reasonWaits, Message: unproven, TakeFrom: 101 * time.Second, Wake: instant.Never}},
+		"free, newer after failed turns": {pod: b1, slot: freed("").turns(1), want: Standby{Ruling: NotReady, Reason: reasonWaits, Message: unproven, TakeFrom: 130 * time.Second, Wake: instant.Never}},
+		"free, nothing proven":           {pod: b1, slot: Slot{Known: true}, want: Standby{Ruling: Free, Wake: instant.Never}},
 		"own failed turn, not released": {pod: b1, slot: inTurn(b1), want: Standby{
-			Look: NotReady, Reason: reasonInTurn, Message: "turn 1 of revision 7 has ended before it was proven",
+			Ruling: NotReady, Reason: reasonInTurn, Message: "turn 1 of revision 7 has ended before it was proven",
 			TakeFrom: 1030 * time.Second, Wake: instant.Never,
 		}},
 		"own turn of an earlier process": {pod: b1, slot: earlier(inTurn(b1)), want: Standby{
-			Look: NotReady, Reason: reasonInTurn, Message: "turn 1 of revision 7 has ended before it was proven",
+			Ruling: NotReady, Reason: reasonInTurn, Message: "turn 1 of revision 7 has ended before it was proven",
 			Failed: true, TakeFrom: 1030 * time.Second, Wake: instant.Never,
 		}},
 		"own hold that was no turn": {pod: b1, slot: heldBy(b1, Now), want: Standby{
-			Look: NotReady, Reason: reasonWaits, Message: "revision 7 has ended before it was proven",
+			Ruling: NotReady, Reason: reasonWaits, Message: "revision 7 has ended before it was proven",
 			TakeFrom: expiry, Wake: instant.Never,
 		}},
-		"own proven hold":           {pod: pod("a1", old), slot: heldBy(pod("a1", old), Now), want: Standby{Look: Free, Wake: instant.Never}},
-		"another workload holds":    {pod: pod("x", other), slot: heldBy(a1, Now), waiting: whole, want: Standby{Look: Free, Wake: instant.Never}},
-		"unknown revision":          {pod: pod("x", api.Revision{}), slot: heldBy(a1, Now), waiting: whole, want: Standby{Look: Free, Wake: instant.Never}},
-		"holder's agent is older":   {pod: b1, slot: unwritten, waiting: whole, want: Standby{Look: Free, TakeFrom: expiry, Wake: instant.Never}},
-		"Lease was not read":        {pod: b1, slot: unread, waiting: whole, want: Standby{Look: Free, Wake: instant.Never}},
-		"holder's revision unknown": {pod: b1, slot: heldBy(pod("x", api.Revision{}), Now), waiting: whole, want: Standby{Look: Free, TakeFrom: expiry, Wake: instant.Never}},
+		"own proven hold":           {pod: pod("a1", old), slot: heldBy(pod("a1", old), Now), want: Standby{Ruling: Free, Wake: instant.Never}},
+		"another workload holds":    {pod: pod("x", other), slot: heldBy(a1, Now), waiting: whole, want: Standby{Ruling: Free, Wake: instant.Never}},
+		"unknown revision":          {pod: pod("x", api.Revision{}), slot: heldBy(a1, Now), waiting: whole, want: Standby{Ruling: Free, Wake: instant.Never}},
+		"holder's agent is older":   {pod: b1, slot: unwritten, waiting: whole, want: Standby{Ruling: Free, TakeFrom: expiry, Wake: instant.Never}},
+		"Lease was not read":        {pod: b1, slot: unread, waiting: whole, want: Standby{Ruling: Free, Wake: instant.Never}},
+		"holder's revision unknown": {pod: b1, slot: heldBy(pod("x", api.Revision{}), Now), waiting: whole, want: Standby{Ruling: Free, TakeFrom: expiry, Wake: instant.Never}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			assert.Equal(t, c.want, c.pod.Standby(20*time.Second, c.slot, c.waiting))
@@ -158,18 +158,18 @@ const unproven = "revision 7 has not served yet, and nobody holds the slot"
 
 func TestStandbyTreatsAnExpiredSlotAsFree(t *testing.T) {
 	got := pod("b1", newer).Standby(1001*time.Second, heldBy(pod("a1", old), Now).turns(1), Facts{Whole: true})
-	assert.Equal(t, Standby{Look: NotReady, Reason: reasonWaits, Message: unproven, TakeFrom: 1030 * time.Second, Wake: instant.Never}, got)
+	assert.Equal(t, Standby{Ruling: NotReady, Reason: reasonWaits, Message: unproven, TakeFrom: 1030 * time.Second, Wake: instant.Never}, got)
 }
 
 func TestStandbyOfOldRevisionStaysReadyDuringTurn(t *testing.T) {
 	s := inTurn(pod("b1", newer))
 	s.Since, s.FreeAt = 10*time.Second, 2*longestStartup
 	at := 10*time.Second + longestStartup
-	assert.Equal(t, Ready, pod("a2", old).Standby(at-1, s, Facts{}).Look, "the probes of the newer revision may allow it an hour")
-	assert.Equal(t, Free, pod("a2", old).Standby(at, s, Facts{}).Look)
+	assert.Equal(t, Ready, pod("a2", old).Standby(at-1, s, Facts{}).Ruling, "the probes of the newer revision may allow it an hour")
+	assert.Equal(t, Free, pod("a2", old).Standby(at, s, Facts{}).Ruling)
 	patient := pod("a2", old)
 	patient.MinReady = time.Minute
-	assert.Equal(t, Ready, patient.Standby(at, s, Facts{}).Look)
+	assert.Equal(t, Ready, patient.Standby(at, s, Facts{}).Ruling)
 }
 
 func TestServingTimeDecidesWhetherAHolderYields(t *testing.T) {
