@@ -63,6 +63,7 @@ SHARE ?=
 LATE ?=
 CLUSTERS ?=
 ROWS ?= .+
+CLAIMS ?=
 PKG ?=
 SYNC ?=
 FROM ?=
@@ -203,8 +204,8 @@ bench-works: install ## Measure the waits for one work; CROWD=n pods wait.
 	cd test && $(GO_RUN) ./bench -only-works -crowd $(CROWD)
 
 .PHONY: bench-slots
-bench-slots: install ## Measure handovers and costs of singletons, semaphores and shards, and a change of shards.
-	cd test && $(GO_RUN) ./bench -only-slots -rounds $(ROUNDS)
+bench-slots: install ## Measure handovers and costs of singletons, semaphores and shards, and a change of shards; CLAIMS=regexp chooses claims.
+	cd test && $(GO_RUN) ./bench -only-slots -rounds $(ROUNDS) -claims='$(CLAIMS)'
 
 .PHONY: bench-handover
 bench-handover: install ## Measure the steps of handovers; STANDBYS=n pods wait, NAMED=true names the next holder.

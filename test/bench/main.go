@@ -53,6 +53,7 @@ func run(ctx context.Context) error {
 	held := flag.Bool("only-held", false, "measure nothing but connections that wait during handovers")
 	waits := flag.Bool("only-works", false, "measure nothing but waits for one work")
 	slots := flag.Bool("only-slots", false, "measure nothing but singletons, semaphores and shards beside each other")
+	chosen := flag.String("claims", "", "a regular expression: with -only-slots only the claims that match, and without the change of shards; empty: all")
 	crowd := flag.Int("crowd", 100, "pods that wait for one work")
 	images := flag.String("images", "../out/images", "the OCI layouts that make images wrote")
 	flag.Parse()
@@ -69,7 +70,7 @@ func run(ctx context.Context) error {
 		lab.KubernetesVersion, runtime.NumCPU(), time.Now().UTC().Format(time.DateOnly))
 	began := time.Now()
 	if *slots {
-		return b.slots(ctx, *rounds)
+		return b.slots(ctx, *rounds, *chosen)
 	}
 	if *held {
 		return b.held(ctx, *rounds)

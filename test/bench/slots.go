@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -53,14 +54,25 @@ const scale = 64
 
 // slots measures for each claim the handover of one slot, and the requests and bytes of a holder
 // and of a standby. Last, slots measures a change of the number of shards. The figures of a claim are
-// printed before the next claim is measured, because a small machine may fail at the next claim.
-func (b *bench) slots(ctx context.Context, rounds int) error {
+// printed before the next claim is measured, because a small machine may fail at the next claim. If
+// the regular expression "chosen" is not empty, slots measures only the claims whose names match.
+func (b *bench) slots(ctx context.Context, rounds int, chosen string) error {
+	pattern, err := regexp.Compile(chosen)
+	if err != nil {
+		return fmt.Errorf("-claims: %w", err)
+	}
 	fmt.Println("Handover of one slot, in milliseconds: from the old application's exit to the new one's exec, both stamped by the kernel.")
 	fmt.Println("Requests of one pod in a minute without an event, its open watches, and the kilobytes in its network namespace.")
 	for _, c := range claims {
+		if !pattern.MatchString(c.name) {
+			continue
+		}
 		if err := b.claim(ctx, c, rounds); err != nil {
 			return fmt.Errorf("%s: %w", c.name, err)
 		}
+	}
+	if chosen != "" {
+		return nil
 	}
 	return b.change(ctx, shards8, scale)
 }
@@ -138,10 +150,10 @@ func (b *bench) listen(ctx context.Context) (*runs, error) {
 	return r, nil
 }
 
-// await handles events until the function "reached" returns true. After five minutes await returns
-// an error.
+// await handles events until the function "reached" returns true. After a quarter of an
+// hour await returns an error.
 func (r *runs) await(ctx context.Context, reached func() bool) error {
-	limit := time.After(5 * time.Minute)
+	limit := time.After(15 * time.Minute)
 	for !reached() {
 		select {
 		case e := <-r.events:
@@ -149,7 +161,7 @@ func (r *runs) await(ctx context.Context, reached func() bool) error {
 		case err := <-r.failed:
 			return cmp.Or(err, ctx.Err())
 		case <-limit:
-			return errors.New("the applications did not start within five minutes")
+			return errors.New("the applications did not start within a quarter of an hour")
 		case <-ctx.Done():
 			return ctx.Err()
 		}
