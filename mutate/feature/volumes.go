@@ -29,17 +29,32 @@ func judgeMounts(p *Pod, at place) reason.Refusals {
 	var refusals reason.Refusals
 	c, gated := p.container(at), p.getsShim(at)
 	for _, m := range c.VolumeMounts {
-		to := path.Clean(m.MountPath)
+		to := absolute(m.MountPath)
 		switch {
 		case m.Name == api.Volume && gated && m.ReadOnly && to == api.MountPath && m.SubPath == "" && m.SubPathExpr == "":
 		case m.Name == api.Volume || m.Name == api.CredentialsVolume:
 			refusals.Add(reason.NameTaken, "container %q mounts the volume %q", c.Name, m.Name)
-		case gated && (to == api.MountPath || strings.HasPrefix(to, api.MountPath+"/")):
+		case gated && shared(to):
 			refusals.Add(reason.MountTaken, "container %q mounts %q at %s", c.Name, m.Name, m.MountPath)
 		}
 	}
+	for _, d := range c.VolumeDevices {
+		if gated && shared(absolute(d.DevicePath)) {
+			refusals.Add(reason.MountTaken, "container %q has the device %q at %s", c.Name, d.Name, d.DevicePath)
+		}
+	}
+	if gated && shared(absolute(c.TerminationMessagePath)) {
+		refusals.Add(reason.MountTaken, "container %q has its termination message at %s", c.Name, c.TerminationMessagePath)
+	}
 	return refusals
 }
+
+// absolute returns the path at which the kubelet mounts a volume. The API server admits a relative
+// path, and the kubelet takes this path for a path below the root.
+func absolute(mountPath string) string { return path.Join("/", mountPath) }
+
+// shared reports whether the absolute path is the path of the shared volume, or a path in it.
+func shared(to string) bool { return to == api.MountPath || strings.HasPrefix(to, api.MountPath+"/") }
 
 // patchVolumes adds the volumes of the gate, and mounts the shared volume where a shim
 // needs its program.

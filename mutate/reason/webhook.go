@@ -62,7 +62,7 @@ var All = []Explanation{
 	},
 	{
 		Reason:  MountTaken,
-		Meaning: "A gated container mounts something at /metaparticle, the path of the gate's shared volume.",
+		Meaning: "A gated container mounts something at /metaparticle, the path of the gate's shared volume, or has a device or its termination message there.",
 		Do:      "mount it elsewhere",
 	},
 	{
