@@ -50,6 +50,28 @@ func TestImagePolicyKeepsEphemeralContainersOffInjectedContainers(t *testing.T) 
 	assert.Empty(t, debugged(before, later))
 }
 
+// An ephemeral container that may write the volume of the local API could replace the agent's socket.
+// Then the container could answer the program in place of the agent.
+func TestEphemeralContainerNeverReplacesTheLocalSocket(t *testing.T) {
+	pod := gatedPod("web")
+	pod.Spec.InitContainers = []corev1.Container{{Name: api.AgentContainer, Image: "agent"}}
+	mounting := func(m corev1.VolumeMount) []string {
+		changed := pod.DeepCopy()
+		changed.Spec.EphemeralContainers = []corev1.EphemeralContainer{{EphemeralContainerCommon: corev1.EphemeralContainerCommon{
+			Name: "debug", Image: "busybox", VolumeMounts: []corev1.VolumeMount{m},
+		}}}
+		return refusals(t, request{
+			by: &user.DefaultInfo{Name: "debugger"}, resource: podResource, subresource: "ephemeralcontainers",
+			in: namespace(shop, true), object: changed, old: pod,
+		})
+	}
+	refused := mounting(corev1.VolumeMount{Name: api.LocalVolume, MountPath: "/x"})
+	require.Len(t, refused, 1)
+	assert.Contains(t, refused[0], "InjectedVolumeMounted: the ephemeral container debug ")
+	assert.Empty(t, mounting(corev1.VolumeMount{Name: api.LocalVolume, MountPath: "/x", ReadOnly: true}), "a person may call the local API")
+	assert.Empty(t, mounting(corev1.VolumeMount{Name: "data", MountPath: "/x"}))
+}
+
 // podResource is the resource of pods.
 var podResource = corev1.SchemeGroupVersion.WithResource("pods")
 
