@@ -4,15 +4,11 @@
 package enroll
 
 import (
-	"maps"
-	"strings"
-
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/selection"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -47,9 +43,10 @@ func Cache() (map[client.Object]cache.ByObject, error) {
 	}, nil
 }
 
-// strip drops the fields that enroll never reads. Enroll writes Roles and RoleBindings of the cache
-// back to the API server, so these objects lose only their managed fields. Before a write to a
-// Lease, enroll reads the whole Lease from the API server.
+// strip drops the fields that enroll never reads, and bounds the other fields. Each user who may
+// create pods or workloads in any namespace can write long texts and long lists into them. An entry
+// of a list takes a few times as much memory as its text in a request. Before a write to a Lease,
+// enroll reads the whole Lease from the API server.
 func strip(in any) (any, error) {
 	object, ok := in.(client.Object)
 	if !ok {
@@ -59,84 +56,33 @@ func strip(in any) (any, error) {
 	switch o := object.(type) {
 	case *coordinationv1.Lease:
 		stripLease(o)
-		return o, nil
+	case *rbacv1.Role:
+		stripRole(o)
+	case *rbacv1.RoleBinding:
+		stripRoleBinding(o)
 	case *corev1.Pod:
-		o.Spec = podspec.Strip(&o.Spec)
-		o.Status = corev1.PodStatus{Phase: o.Status.Phase}
+		label, ok := o.Labels[api.GatedLabel]
+		o.ObjectMeta, o.Spec, o.Status = stripMeta(&o.ObjectMeta), podspec.Strip(&o.Spec), corev1.PodStatus{Phase: o.Status.Phase}
+		if ok {
+			o.Labels = map[string]string{api.GatedLabel: label}
+		}
 	case *appsv1.Deployment:
-		o.Spec = appsv1.DeploymentSpec{Selector: o.Spec.Selector, Template: bare(o.Spec.Template)}
+		meta, selector, template := stripWorkload(o)
+		o.ObjectMeta, o.Spec = meta, appsv1.DeploymentSpec{Selector: selector, Template: template}
 		o.Status = appsv1.DeploymentStatus{}
 	case *appsv1.StatefulSet:
-		o.Spec = appsv1.StatefulSetSpec{Selector: o.Spec.Selector, Template: bare(o.Spec.Template)}
+		meta, selector, template := stripWorkload(o)
+		o.ObjectMeta, o.Spec = meta, appsv1.StatefulSetSpec{Selector: selector, Template: template}
 		o.Status = appsv1.StatefulSetStatus{}
 	case *appsv1.DaemonSet:
-		o.Spec = appsv1.DaemonSetSpec{Selector: o.Spec.Selector, Template: bare(o.Spec.Template)}
+		meta, selector, template := stripWorkload(o)
+		o.ObjectMeta, o.Spec = meta, appsv1.DaemonSetSpec{Selector: selector, Template: template}
 		o.Status = appsv1.DaemonSetStatus{}
 	case *batchv1.CronJob:
-		bare := bare(o.Spec.JobTemplate.Spec.Template)
-		o.Spec = batchv1.CronJobSpec{}
-		o.Spec.JobTemplate.Spec.Template = bare
+		meta, _, template := stripWorkload(o)
+		o.ObjectMeta, o.Spec = meta, batchv1.CronJobSpec{}
+		o.Spec.JobTemplate.Spec.Template = template
 		o.Status = batchv1.CronJobStatus{}
-	default:
-		return object, nil
 	}
-	object.SetAnnotations(onlyOurs(object.GetAnnotations()))
 	return object, nil
-}
-
-// maxNote bounds the bytes of each text that the cache keeps of a Lease. Agents and enroll write
-// longer texts only into the annotation of done keys. Enroll reads only whether this annotation is
-// empty.
-const maxNote = 512
-
-// notes are the annotations that enroll reads in a Lease.
-var notes = []string{api.PausedAnnotation, api.DoneAnnotation, api.OpenedAnnotation, api.StampAnnotation}
-
-// owned replaces the owner references of each Lease that has owners, because enroll reads only
-// whether a Lease has owners. These Leases share the value, so no caller may change it.
-var owned = []metav1.OwnerReference{{}}
-
-// stripLease drops the fields of a Lease that enroll never reads, and cuts long texts in the other
-// fields. Every user who may create Leases can write long texts, and can also write the label of
-// enroll.
-func stripLease(l *coordinationv1.Lease) {
-	kept := metav1.ObjectMeta{
-		Namespace: l.Namespace, Name: l.Name, UID: l.UID, ResourceVersion: l.ResourceVersion,
-		CreationTimestamp: l.CreationTimestamp, DeletionTimestamp: l.DeletionTimestamp,
-	}
-	if value, ok := l.Labels[api.ManagedLabel]; ok {
-		kept.Labels = map[string]string{api.ManagedLabel: value}
-	}
-	for _, key := range notes {
-		if value, ok := l.Annotations[key]; ok {
-			if kept.Annotations == nil {
-				kept.Annotations = map[string]string{}
-			}
-			kept.Annotations[key] = cut(value)
-		}
-	}
-	if len(l.OwnerReferences) > 0 {
-		kept.OwnerReferences = owned
-	}
-	spec := coordinationv1.LeaseSpec{LeaseDurationSeconds: l.Spec.LeaseDurationSeconds}
-	if l.Spec.HolderIdentity != nil {
-		spec.HolderIdentity = new(cut(*l.Spec.HolderIdentity))
-	}
-	l.ObjectMeta, l.Spec = kept, spec
-}
-
-// cut returns a copy of the first bytes of the text, at most maxNote. With a copy, the garbage
-// collector can free the whole text.
-func cut(text string) string { return strings.Clone(text[:min(len(text), maxNote)]) }
-
-func bare(template corev1.PodTemplateSpec) corev1.PodTemplateSpec {
-	return corev1.PodTemplateSpec{
-		ObjectMeta: metav1.ObjectMeta{Annotations: onlyOurs(template.Annotations)},
-		Spec:       corev1.PodSpec{ServiceAccountName: template.Spec.ServiceAccountName},
-	}
-}
-
-func onlyOurs(annotations map[string]string) map[string]string {
-	maps.DeleteFunc(annotations, func(key, _ string) bool { return !strings.HasPrefix(key, api.Prefix) })
-	return annotations
 }

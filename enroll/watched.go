@@ -104,7 +104,7 @@ func sameClaims(before, after client.Object) bool {
 // sameWorkload reports whether an update of a workload changes none of the fields that enroll
 // reads.
 func sameWorkload(before, after client.Object) bool {
-	return maps.Equal(onlyOurs(maps.Clone(before.GetAnnotations())), onlyOurs(maps.Clone(after.GetAnnotations()))) &&
+	return maps.Equal(onlyOurs(before.GetAnnotations()), onlyOurs(after.GetAnnotations())) &&
 		equality.Semantic.DeepEqual(metav1.GetControllerOf(before), metav1.GetControllerOf(after)) &&
 		equality.Semantic.DeepEqual(template(before), template(after)) &&
 		equality.Semantic.DeepEqual(selector(before), selector(after))

@@ -122,7 +122,7 @@ func Strip(spec *corev1.PodSpec) corev1.PodSpec {
 		ServiceAccountName: spec.ServiceAccountName,
 		InitContainers:     strip(spec.InitContainers),
 		Containers:         strip(spec.Containers),
-		ReadinessGates:     slices.DeleteFunc(slices.Clone(spec.ReadinessGates), func(g corev1.PodReadinessGate) bool { return !isReady(g) }),
+		ReadinessGates:     stripGates(spec.ReadinessGates),
 	}
 }
 
@@ -134,33 +134,49 @@ var (
 	localArgs     = []string{api.LocalRole}
 )
 
-func strip(containers []corev1.Container) []corev1.Container {
-	kept := make([]corev1.Container, len(containers))
+// stripGates returns only our readiness gate.
+func stripGates(gates []corev1.PodReadinessGate) []corev1.PodReadinessGate {
+	if !slices.ContainsFunc(gates, isReady) {
+		return nil
+	}
+	return []corev1.PodReadinessGate{{ConditionType: api.ReadyCondition}}
+}
+
+// strip returns the injected containers, and the first container with a shim. A pod may have
+// thousands of other containers.
+func strip(containers []corev1.Container) (kept []corev1.Container) {
+	shim := slices.IndexFunc(containers, isShim)
 	for i, c := range containers {
-		kept[i].Name = c.Name
-		if isAgent(c) {
-			kept[i].RestartPolicy = &always
+		if i == shim || slices.Contains(api.Injected, c.Name) {
+			kept = append(kept, stripContainer(c))
 		}
-		if isShim(c) {
-			kept[i].Command = shimCommand
+	}
+	return kept
+}
+
+func stripContainer(c corev1.Container) corev1.Container {
+	kept := corev1.Container{Name: c.Name}
+	if isAgent(c) {
+		kept.RestartPolicy = &always
+	}
+	if isShim(c) {
+		kept.Command = shimCommand
+	}
+	if toldReadiness(c) {
+		kept.Args = readinessArgs
+	}
+	if isLocal(c) {
+		kept.Args = stripLocal(c.Args)
+	}
+	if isBarrier(c) {
+		if barrier := api.RecallBarrier(c.Args); len(barrier.Leases()) > 0 {
+			barrier.Credentials = api.CredentialsPath
+			kept.Args = barrier.Args()
 		}
-		if toldReadiness(c) {
-			kept[i].Args = readinessArgs
-		}
-		if isLocal(c) {
-			kept[i].Args = stripLocal(c.Args)
-		}
-		if isBarrier(c) {
-			if barrier := api.RecallBarrier(c.Args); len(barrier.Leases()) > 0 {
-				barrier.Credentials = api.CredentialsPath
-				kept[i].Args = barrier.Args()
-			}
-		}
-		if !isAfter(c) {
-			continue
-		}
+	}
+	if isAfter(c) {
 		if conditions := api.RecallConditions(c.Args); len(conditions) > 0 {
-			kept[i].Args = api.ConditionArgs{Conditions: conditions, Credentials: api.CredentialsPath}.Args()
+			kept.Args = api.ConditionArgs{Conditions: conditions, Credentials: api.CredentialsPath}.Args()
 		}
 	}
 	return kept

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -171,8 +172,23 @@ func TestStrippedPodSpecOmitsHugeArgumentsOfAgent(t *testing.T) {
 		{Name: api.AgentContainer, RestartPolicy: &always, Args: []string{api.LocalRole, strings.Repeat("x", 1<<20)}},
 		{Name: "app", RestartPolicy: &always, Args: []string{api.LocalRole, "-claims=lock/a"}},
 	}})
+	require.Len(t, stripped.InitContainers, 1)
 	assert.Equal(t, []string{api.LocalRole}, stripped.InitContainers[0].Args)
-	assert.Empty(t, stripped.InitContainers[1].Args)
+}
+
+// A request of 1.5 MB has room for 30,000 containers, and each takes a kilobyte in memory.
+func TestStrippedPodSpecKeepsFewContainersAndGates(t *testing.T) {
+	spec := &corev1.PodSpec{}
+	for i := range 1000 {
+		spec.Containers = append(spec.Containers, corev1.Container{Name: strconv.Itoa(i), Command: []string{api.ShimProgram, api.ExecRole}})
+		spec.InitContainers = append(spec.InitContainers, corev1.Container{Name: strconv.Itoa(i)})
+		spec.ReadinessGates = append(spec.ReadinessGates, corev1.PodReadinessGate{ConditionType: api.ReadyCondition})
+	}
+	stripped := Strip(spec)
+	assert.Len(t, stripped.Containers, 1)
+	assert.Equal(t, []string{api.ShimProgram, api.ExecRole}, stripped.Containers[0].Command)
+	assert.Empty(t, stripped.InitContainers)
+	assert.Equal(t, 1, cap(stripped.ReadinessGates))
 }
 
 // The author of a pod may write a megabyte of arguments, and enroll keeps each pod in memory.

@@ -1,0 +1,176 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package enroll
+
+import (
+	"strings"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+const (
+	// maxText bounds the bytes of each annotation that the cache keeps of a workload. The longest valid
+	// value is a list of 32 locks, which has 8 KiB. So a value that the cache cuts is not valid.
+	maxText = 16 << 10
+	// maxEntries bounds the entries of each map and list that the cache keeps. Metaparticle has fewer
+	// annotations, so an object with more entries has annotations that no version knows.
+	maxEntries = 64
+	// maxSelector bounds the labels and values of a selector that the cache keeps.
+	maxSelector = 128
+)
+
+// stripMeta returns the metadata that enroll reads in a pod or workload.
+func stripMeta(whole *metav1.ObjectMeta) metav1.ObjectMeta {
+	kept := metav1.ObjectMeta{
+		Namespace: whole.Namespace, Name: whole.Name, UID: whole.UID, ResourceVersion: whole.ResourceVersion,
+		CreationTimestamp: whole.CreationTimestamp, DeletionTimestamp: whole.DeletionTimestamp,
+		Annotations: onlyOurs(whole.Annotations),
+	}
+	if owner := metav1.GetControllerOf(whole); owner != nil {
+		kept.OwnerReferences = []metav1.OwnerReference{*owner}
+	}
+	return kept
+}
+
+// stripWorkload returns those parts of a workload that enroll reads. For a workload without an
+// annotation of ours, enroll reads nothing else.
+func stripWorkload(o client.Object) (metav1.ObjectMeta, *metav1.LabelSelector, corev1.PodTemplateSpec) {
+	meta := stripMeta(metaOf(o))
+	if !isAnnotated(o) {
+		return meta, nil, corev1.PodTemplateSpec{}
+	}
+	whole := template(o)
+	return meta, small(selector(o)), corev1.PodTemplateSpec{
+		ObjectMeta: metav1.ObjectMeta{Annotations: onlyOurs(whole.Annotations)},
+		Spec:       corev1.PodSpec{ServiceAccountName: whole.Spec.ServiceAccountName},
+	}
+}
+
+func metaOf(o client.Object) *metav1.ObjectMeta {
+	return o.(metav1.ObjectMetaAccessor).GetObjectMeta().(*metav1.ObjectMeta)
+}
+
+// small returns the selector, or nil for a very large selector. Without the selector, no Event says
+// that pods of the workload run without a gate.
+func small(selector *metav1.LabelSelector) *metav1.LabelSelector {
+	if selector == nil {
+		return nil
+	}
+	size := len(selector.MatchLabels) + len(selector.MatchExpressions)
+	for _, r := range selector.MatchExpressions {
+		size += len(r.Values)
+	}
+	if size > maxSelector {
+		return nil
+	}
+	return selector
+}
+
+// onlyOurs returns a copy of those annotations whose keys have our prefix. In the copy, long values
+// are cut. A pod's list of slots stays whole, because enroll gives the pod rights on all these slots.
+func onlyOurs(annotations map[string]string) map[string]string {
+	var kept map[string]string
+	for key, value := range annotations {
+		if !strings.HasPrefix(key, api.Prefix) || len(kept) == maxEntries {
+			continue
+		}
+		if kept == nil {
+			kept = map[string]string{}
+		}
+		if key != api.SlotsAnnotation {
+			value = value[:min(len(value), maxText)]
+		}
+		kept[key] = strings.Clone(value)
+	}
+	return kept
+}
+
+// stripRole drops rules and metadata that enroll has not written, if they have very many entries.
+// Enroll writes Roles of the cache back to the API server, so the next write repairs such a Role.
+func stripRole(r *rbacv1.Role) {
+	stripExcess(&r.ObjectMeta)
+	names := len(r.Rules)
+	for _, rule := range r.Rules {
+		names += len(rule.ResourceNames) + len(rule.Resources) + len(rule.Verbs) + len(rule.APIGroups) + len(rule.NonResourceURLs)
+	}
+	if names > 8*maxSlotsPerRole {
+		r.Rules = nil
+	}
+}
+
+// stripRoleBinding drops all subjects but the first two. Enroll trusts no RoleBinding with two
+// subjects.
+func stripRoleBinding(b *rbacv1.RoleBinding) {
+	stripExcess(&b.ObjectMeta)
+	if len(b.Subjects) > 2 {
+		b.Subjects = append([]rbacv1.Subject(nil), b.Subjects[:2]...)
+	}
+}
+
+// stripExcess drops all metadata that enroll has not written, if the metadata has very many entries.
+func stripExcess(m *metav1.ObjectMeta) {
+	if len(m.Labels)+len(m.Annotations)+len(m.Finalizers)+len(m.OwnerReferences) <= maxEntries {
+		return
+	}
+	memory, remembers := m.Annotations[LeasesAnnotation]
+	*m = metav1.ObjectMeta{
+		Namespace: m.Namespace, Name: m.Name, UID: m.UID, ResourceVersion: m.ResourceVersion,
+		CreationTimestamp: m.CreationTimestamp, DeletionTimestamp: m.DeletionTimestamp,
+		Labels: map[string]string{api.ManagedLabel: m.Labels[api.ManagedLabel]},
+	}
+	if remembers {
+		m.Annotations = map[string]string{LeasesAnnotation: memory}
+	}
+}
+
+// maxNote bounds the bytes of each text that the cache keeps of a Lease. Agents and enroll write
+// longer texts only into the annotation of done keys. Enroll reads only whether this annotation is
+// empty.
+const maxNote = 512
+
+// notes are the annotations that enroll reads in a Lease.
+var notes = []string{api.PausedAnnotation, api.DoneAnnotation, api.OpenedAnnotation, api.StampAnnotation}
+
+// owned replaces the owner references of each Lease that has owners, because enroll reads only
+// whether a Lease has owners. These Leases share the value, so no caller may change it.
+var owned = []metav1.OwnerReference{{}}
+
+// stripLease drops the fields of a Lease that enroll never reads, and cuts long texts in the other
+// fields. Every user who may create Leases can write long texts, and can also write the label of
+// enroll.
+func stripLease(l *coordinationv1.Lease) {
+	kept := metav1.ObjectMeta{
+		Namespace: l.Namespace, Name: l.Name, UID: l.UID, ResourceVersion: l.ResourceVersion,
+		CreationTimestamp: l.CreationTimestamp, DeletionTimestamp: l.DeletionTimestamp,
+	}
+	if value, ok := l.Labels[api.ManagedLabel]; ok {
+		kept.Labels = map[string]string{api.ManagedLabel: value}
+	}
+	for _, key := range notes {
+		if value, ok := l.Annotations[key]; ok {
+			if kept.Annotations == nil {
+				kept.Annotations = map[string]string{}
+			}
+			kept.Annotations[key] = cut(value)
+		}
+	}
+	if len(l.OwnerReferences) > 0 {
+		kept.OwnerReferences = owned
+	}
+	spec := coordinationv1.LeaseSpec{LeaseDurationSeconds: l.Spec.LeaseDurationSeconds}
+	if l.Spec.HolderIdentity != nil {
+		spec.HolderIdentity = new(cut(*l.Spec.HolderIdentity))
+	}
+	l.ObjectMeta, l.Spec = kept, spec
+}
+
+// cut returns a copy of the first bytes of the text, at most maxNote. With a copy, the garbage
+// collector can free the whole text.
+func cut(text string) string { return strings.Clone(text[:min(len(text), maxNote)]) }

@@ -1,0 +1,165 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package enroll
+
+import (
+	"encoding/json"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// heavy returns a Lease of the given name with long texts in its metadata and its spec.
+func heavy(name string) *coordinationv1.Lease {
+	long := strings.Repeat("x", 1<<18)
+	return &coordinationv1.Lease{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: shop, Name: name, UID: "uid", ResourceVersion: "7", Labels: map[string]string{api.ManagedLabel: managed, "app": long},
+			Annotations: map[string]string{
+				"note": long, api.AddressAnnotation: long, api.PausedAnnotation: long, api.DoneAnnotation: long, api.OpenedAnnotation: long, api.StampAnnotation: long,
+			},
+			OwnerReferences: []metav1.OwnerReference{{Name: long}, {Kind: long}}, Finalizers: []string{long},
+		},
+		Spec: coordinationv1.LeaseSpec{HolderIdentity: &long, PreferredHolder: &long, Strategy: new(coordinationv1.CoordinatedLeaseStrategy(long)), LeaseDurationSeconds: new(int32(30))},
+	}
+}
+
+func TestEnrollsCacheBoundsTheMemoryOfEachLease(t *testing.T) {
+	for _, name := range []string{"lock.a", "junk"} {
+		kept, err := strip(heavy(name))
+		require.NoError(t, err)
+		text, err := json.Marshal(kept)
+		require.NoError(t, err)
+		assert.Less(t, len(text), 4<<10, name)
+	}
+}
+
+// Enroll reads the same facts from the stripped Lease as from the whole Lease.
+func TestStrippedLeaseKeepsAllFactsThatEnrollReads(t *testing.T) {
+	for name, change := range map[string]func(*coordinationv1.Lease){
+		"as enroll makes the Lease": func(*coordinationv1.Lease) {},
+		"held":                      func(l *coordinationv1.Lease) { l.Spec.HolderIdentity = new(strings.Repeat("a", 253) + "_uid") },
+		"released":                  func(l *coordinationv1.Lease) { l.Spec.HolderIdentity = new("") },
+		"paused":                    func(l *coordinationv1.Lease) { l.Annotations = map[string]string{api.PausedAnnotation: ""} },
+		"done": func(l *coordinationv1.Lease) {
+			l.Annotations = map[string]string{api.DoneAnnotation: strings.Repeat("a,", 2000)}
+		},
+		"open": func(l *coordinationv1.Lease) {
+			l.Annotations, l.OwnerReferences = map[string]string{api.OpenedAnnotation: "32"}, []metav1.OwnerReference{{Kind: "Job"}}
+		},
+		"open without a Job": func(l *coordinationv1.Lease) { l.Annotations = map[string]string{api.OpenedAnnotation: "32"} },
+		"stamped": func(l *coordinationv1.Lease) {
+			l.Annotations = map[string]string{api.StampAnnotation: api.Stamp{Epoch: 1 << 62, Count: 64, Run: strings.Repeat("r", 253), Closed: true}.String()}
+		},
+		"of another program": func(l *coordinationv1.Lease) { l.Labels = map[string]string{api.ManagedLabel: "helm"} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			whole := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: "once.a", UID: "uid", ResourceVersion: "7", Labels: map[string]string{api.ManagedLabel: managed}}}
+			whole.Spec.HolderIdentity, whole.Spec.LeaseDurationSeconds = new(Unknown), new(int32(30))
+			change(whole)
+			kept, err := strip(whole.DeepCopy())
+			require.NoError(t, err)
+			lease := kept.(*coordinationv1.Lease)
+			for fact, of := range map[string]func(*coordinationv1.Lease) any{
+				"ours": func(l *coordinationv1.Lease) any { return ours(l) }, "recorded": func(l *coordinationv1.Lease) any { return recorded(l) },
+				"stays": func(l *coordinationv1.Lease) any { return stays(l) }, "stamp": func(l *coordinationv1.Lease) any { return stampOf(l) },
+				"holder": func(l *coordinationv1.Lease) any { return holder(l) }, "version": func(l *coordinationv1.Lease) any { return unchanged(l) },
+				"duration": func(l *coordinationv1.Lease) any { return *l.Spec.LeaseDurationSeconds },
+			} {
+				assert.Equal(t, of(whole), of(lease), fact)
+			}
+		})
+	}
+}
+
+// hostile returns objects of 1.4 MB, which the API server admits. Each user who may create workloads
+// in any namespace can create such objects, without an opt-in.
+func hostile() map[string]client.Object {
+	values := slices.Repeat([]string{""}, 700_000)
+	selector := func() *metav1.LabelSelector {
+		return &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "a", Operator: metav1.LabelSelectorOpIn, Values: values}}}
+	}
+	annotated := metav1.ObjectMeta{Name: "a", Annotations: map[string]string{api.SingletonAnnotation: "true"}}
+	notes := metav1.ObjectMeta{Name: "a", Annotations: map[string]string{}, Labels: map[string]string{api.ManagedLabel: managed}}
+	for i := range 20_000 {
+		notes.Annotations[api.Prefix+strconv.Itoa(i)] = ""
+		notes.Labels[strconv.Itoa(i)] = ""
+		notes.Finalizers = append(notes.Finalizers, "a/b")
+		notes.OwnerReferences = append(notes.OwnerReferences, metav1.OwnerReference{Name: "a"})
+	}
+	texts := metav1.ObjectMeta{Name: "a", Annotations: map[string]string{api.LockAnnotation: strings.Repeat("x", 256<<10)}}
+	return map[string]client.Object{
+		"Deployment without annotation": &appsv1.Deployment{Spec: appsv1.DeploymentSpec{Selector: selector()}},
+		"Deployment":                    &appsv1.Deployment{ObjectMeta: annotated, Spec: appsv1.DeploymentSpec{Selector: selector()}},
+		"StatefulSet":                   &appsv1.StatefulSet{ObjectMeta: annotated, Spec: appsv1.StatefulSetSpec{Selector: selector()}},
+		"DaemonSet":                     &appsv1.DaemonSet{ObjectMeta: annotated, Spec: appsv1.DaemonSetSpec{Selector: selector()}},
+		"many notes":                    &appsv1.Deployment{ObjectMeta: notes, Spec: appsv1.DeploymentSpec{Template: corev1.PodTemplateSpec{ObjectMeta: notes}}},
+		"long notes":                    &batchv1.CronJob{ObjectMeta: texts},
+		"pod":                           &corev1.Pod{ObjectMeta: notes},
+		"Role":                          &rbacv1.Role{ObjectMeta: notes, Rules: []rbacv1.PolicyRule{{ResourceNames: values}}},
+		"RoleBinding":                   &rbacv1.RoleBinding{ObjectMeta: notes, Subjects: make([]rbacv1.Subject, 50_000)},
+	}
+}
+
+func TestEnrollsCacheBoundsTheMemoryOfEachObject(t *testing.T) {
+	for name, object := range hostile() {
+		t.Run(name, func(t *testing.T) {
+			kept, err := strip(object)
+			require.NoError(t, err)
+			text, err := json.Marshal(kept)
+			require.NoError(t, err)
+			assert.Less(t, len(text), 40<<10)
+		})
+	}
+}
+
+// A cut annotation stays invalid, and unknown annotations stay unknown. So enroll makes no Lease for a
+// workload that the webhook refuses.
+func TestStrippedAnnotationsClaimNoMoreThanBefore(t *testing.T) {
+	unknown := map[string]string{api.SingletonAnnotation: "true"}
+	for i := range 500 {
+		unknown[api.Prefix+strconv.Itoa(i)] = ""
+	}
+	var many []string
+	for i := range 10_000 {
+		many = append(many, strconv.Itoa(i))
+	}
+	for name, annotations := range map[string]map[string]string{
+		"unknown": unknown,
+		"long":    {api.LockAnnotation: strings.Join(many, ",")},
+	} {
+		assert.False(t, claiming(annotations), name)
+		assert.False(t, claiming(onlyOurs(annotations)), name)
+	}
+	locks := map[string]string{api.LockAnnotation: strings.TrimSuffix(strings.Repeat(strings.Repeat("a", 200)+",", 32), ",")}
+	assert.Equal(t, locks, onlyOurs(locks))
+}
+
+// The Role of an account with all its slots stays whole, because enroll writes this Role back.
+func TestStrippedRoleKeepsAllThatEnrollHasWritten(t *testing.T) {
+	slots := map[string]memory{}
+	for i := range maxSlotsPerRole {
+		slots["lock."+strconv.Itoa(i)] = memory{Seconds: 30}
+	}
+	role := &rbacv1.Role{
+		ObjectMeta: metav1.ObjectMeta{Name: "r", Labels: map[string]string{api.ManagedLabel: managed, "team": "a"}, Annotations: map[string]string{"note": "a"}},
+		Rules:      rules(slots),
+	}
+	kept, err := strip(role.DeepCopy())
+	require.NoError(t, err)
+	assert.Equal(t, role, kept)
+}
