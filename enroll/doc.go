@@ -45,6 +45,10 @@
 // writes, and a new next Lease one write. Each Role that is to name new Leases costs one write,
 // too. A Role for conditions costs one write whenever the conditions of its account change.
 //
+// Fairness: a reconciliation ends soon after [patience], and the next reconciliation continues the
+// work. Meanwhile the other namespaces have their turns. So many slots of a namespace delay the
+// slots of other namespaces for seconds at most.
+//
 // Enroll gives rights only on Leases that a claim can name, and on their next Leases.
 // Enroll reads conditions only from the container that waits for them, because nobody can
 // change that container. In a namespace that did not opt in, enroll ignores the marks of a

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -21,12 +22,21 @@ import (
 type admission struct {
 	store
 	seen *snapshot
-	now  time.Time
+	// began is the instant at which the reconciliation began, on the clock "now".
+	began time.Time
+	now   func() time.Time
 	// foreign reports that a slot has a Lease that enroll did not make.
 	foreign bool
 	// left are the slots for which an account's Roles have no room.
 	left []string
+	// postponed is the number of slots that the next reconciliation admits.
+	postponed int
 }
+
+// patience is the time after which a reconciliation creates no further Lease. Each slot takes two or
+// three writes, and few namespaces are reconciled at the same time. So without this bound, a user
+// with thousands of slots would delay the slots of all other namespaces.
+const patience = time.Second
 
 // admitIncomplete admits each slot for which enroll can do something now. A slot without room costs
 // no request, so even many such slots do not delay the slots of other namespaces. The result
@@ -40,7 +50,7 @@ func (a *admission) admitIncomplete(ctx context.Context) (behind int, err error)
 	if err := a.admit(ctx, slots); err != nil {
 		return len(union(a.left, slots)), err
 	}
-	return len(a.left), nil
+	return len(a.left) + a.postponed, nil
 }
 
 // union returns the sorted slots that are in at least one of the two slices.
@@ -69,12 +79,10 @@ func union(a, b []string) []string {
 // Each step is done for all slots before the next step. So enroll lists the Roles once, and
 // writes each Role once.
 //
-// The next Leases are created first, so that the cache knows them before the slots' own
-// Leases. A next Lease gives no pod the slot, so no step has to protect a next Lease.
+// The next Lease of a slot is created first, so that the cache knows the next Lease before the
+// slot's own Lease. A next Lease gives no pod the slot, so no step has to protect a next Lease.
 func (a *admission) admit(ctx context.Context, slots []string) error {
-	errs := a.createNextLeases(ctx, nextLeases(slots))
-	leases, failed := a.ensure(ctx, slots)
-	errs = append(errs, failed...)
+	leases, errs := a.ensure(ctx, slots)
 	leases = slices.DeleteFunc(leases, func(lease *coordinationv1.Lease) bool {
 		return a.seen.sufficient(lease, a.seen.wanted[lease.Name].accounts)
 	})
@@ -114,12 +122,11 @@ func (a *admission) excess() []excess {
 	return all
 }
 
-// createNextLeases creates the next Leases that the cache does not contain. A new next Lease has no
-// holder, because no pod asks yet. An error delays no slot, because a pod can hold without a next
-// Lease.
-func (a *admission) createNextLeases(ctx context.Context, names []string) []error {
-	var errs []error
-	for _, name := range names {
+// createNextLease creates the next Lease of a slot, if the slot has a next Lease that the cache does
+// not contain. A new next Lease has no holder, because no pod asks yet. An error does not delay the
+// slot, because a pod can hold without a next Lease.
+func (a *admission) createNextLease(ctx context.Context, slot string) error {
+	for _, name := range nextLeases([]string{slot}) {
 		if a.seen.leases[name] != nil {
 			continue
 		}
@@ -127,13 +134,14 @@ func (a *admission) createNextLeases(ctx context.Context, names []string) []erro
 			Namespace: a.seen.namespace, Name: name, Labels: map[string]string{api.ManagedLabel: managed},
 		}})
 		if err != nil && !apierrors.IsAlreadyExists(err) {
-			errs = append(errs, fmt.Errorf("create next lease %s: %w", name, err))
+			return fmt.Errorf("create next lease %s: %w", name, err)
 		}
 	}
-	return errs
+	return nil
 }
 
-// ensure reads the Leases, and creates those that do not exist.
+// ensure reads the Leases, and creates those that do not exist. After [patience], ensure postpones
+// the remaining slots. The first slot is random, so slots that fail never keep others waiting.
 func (a *admission) ensure(ctx context.Context, slots []string) ([]*coordinationv1.Lease, []error) {
 	var (
 		leases []*coordinationv1.Lease
@@ -142,13 +150,21 @@ func (a *admission) ensure(ctx context.Context, slots []string) ([]*coordination
 		// Lease.
 		before *agentRoles
 	)
-	for _, slot := range slots {
+	first := rand.IntN(len(slots)) //nolint:gosec // no secret
+	for i, slot := range slices.Concat(slots[first:], slots[:first]) {
+		if i > 0 && a.now().Sub(a.began) >= patience {
+			a.postponed = len(slots) - i
+			break
+		}
+		if err := a.createNextLease(ctx, slot); err != nil {
+			errs = append(errs, err)
+		}
 		lease, err := a.find(ctx, slot)
 		if err == nil && lease == nil && before == nil {
 			before, err = a.liveRoles(ctx, a.seen.namespace)
 		}
 		if err == nil && lease == nil {
-			lease, err = a.createLease(ctx, a.seen.namespace, slot, max(a.seen.wanted[slot].duration, before.duration(slot)), a.now, ownersOf(slot, a.seen.wanted[slot].first)...)
+			lease, err = a.createLease(ctx, a.seen.namespace, slot, max(a.seen.wanted[slot].duration, before.duration(slot)), a.began, ownersOf(slot, a.seen.wanted[slot].first)...)
 		}
 		if err != nil {
 			errs = append(errs, err)

@@ -95,7 +95,7 @@ func (r *Reconciler) unread(namespace string, err error) error {
 // one workload must not block the others.
 func (r *Reconciler) enroll(ctx context.Context, s store, seen *snapshot) (time.Duration, error) {
 	var o outcome
-	a := &admission{store: s, seen: seen, now: r.now()}
+	a := &admission{store: s, seen: seen, began: r.now(), now: r.now}
 	behind, err := a.admitIncomplete(ctx)
 	o.note(stepSlots, err)
 	r.reportBehind(seen.namespace, behind)
@@ -121,6 +121,9 @@ func (r *Reconciler) enroll(ctx context.Context, s store, seen *snapshot) (time.
 	if a.foreign && (again == 0 || again > foreignRecheck) {
 		again = foreignRecheck
 	}
+	if a.postponed > 0 {
+		again = minRetry
+	}
 	r.reportFailed(seen.namespace, o)
 	r.reportPaused(seen.namespace, seen.paused())
 	return again, errors.Join(o.errs...)
@@ -134,8 +137,11 @@ func (r *Reconciler) sweep(ctx context.Context, s store, seen *snapshot) (time.D
 	if expired.empty() {
 		return again, nil
 	}
-	done, err := s.remove(ctx, seen, expired)
+	done, postponed, err := s.remove(ctx, seen, expired, r.now)
 	r.observations.drop(seen.namespace, done)
+	if postponed {
+		again = minRetry
+	}
 	return again, err
 }
 

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -29,28 +30,32 @@ type removal struct {
 	gone, kept map[string]bool
 	done       []right
 	errs       []error
+	// now is the clock. From the instant "until", the removal postpones all deletions.
+	now       func() time.Time
+	until     time.Time
+	postponed bool
 }
 
-// remove deletes Leases, and then removes their names from the Roles. The result has the rights
-// that no later sweep has to handle. A crash between the two steps leaves the name of a deleted
+// remove deletes Leases, and then removes their names from the Roles. The result "done" has the rights
+// that no later sweep has to handle. After [patience], remove postpones the other deletions. A crash between the two steps leaves the name of a deleted
 // Lease in a Role. If a new pod claims that Lease, enroll creates the Lease again with the holder
 // [Unknown], so the pod waits for a lease duration. Otherwise a later sweep removes the name.
-func (s store) remove(ctx context.Context, seen *snapshot, e expired) ([]right, error) {
+func (s store) remove(ctx context.Context, seen *snapshot, e expired, now func() time.Time) (done []right, postponed bool, err error) {
 	// A pod that the cache does not know yet may claim an expired Lease. Deleting
 	// that Lease would be safe, but would make the pod wait. So the method "remove" reads
 	// the pods from the API server, and keeps the Leases that these pods claim.
 	live, err := s.livePods(ctx, seen.namespace)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	// The Roles are read before any Lease is deleted. If another process creates a
 	// Lease again meanwhile, that process writes the new UID into the Role, and the write of
 	// this removal fails.
 	roles, err := s.liveRoles(ctx, seen.namespace)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	r := &removal{store: s, seen: seen, expired: e, live: live, roles: roles, gone: map[string]bool{}, kept: map[string]bool{}}
+	r := &removal{store: s, seen: seen, expired: e, live: live, roles: roles, gone: map[string]bool{}, kept: map[string]bool{}, now: now, until: now().Add(patience)}
 	r.keepClaimed()
 	longest := seen.claimantsLongest(roles)
 	for _, known := range roles.all {
@@ -63,7 +68,7 @@ func (s store) remove(ctx context.Context, seen *snapshot, e expired) ([]right, 
 			r.done = append(r.done, right{lease: name})
 		}
 	}
-	return r.done, errors.Join(r.errs...)
+	return r.done, r.postponed, errors.Join(r.errs...)
 }
 
 // keepClaimed excludes from the removal each Lease and each right that a living pod claims.
@@ -127,10 +132,14 @@ func (r *removal) rewriteRole(ctx context.Context, known *agentRole) error {
 }
 
 // deleteLease deletes an expired Lease, and reports whether the Lease is gone. A second call
-// for the same Lease only repeats the first answer.
+// for the same Lease only repeats the first answer. After the patience, deleteLease does nothing.
 func (r *removal) deleteLease(ctx context.Context, name string) bool {
 	if r.gone[name] || r.kept[name] {
 		return r.gone[name]
+	}
+	if !r.now().Before(r.until) {
+		r.postponed = true
+		return false
 	}
 	var err error
 	if lease := r.seen.leases[name]; lease != nil {
