@@ -125,7 +125,7 @@ func TestManySlotsNeverDelayOtherNamespacesForLong(t *testing.T) {
 	})
 }
 
-func TestSweepOfManySlotsNeverDelaysOtherNamespacesForLong(t *testing.T) {
+func TestSweepNeverDelaysOtherNamespacesForLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		workload := greedy(shop, 0)
 		namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: shop, Labels: map[string]string{api.InjectionLabel: api.InjectionEnabled}}}
