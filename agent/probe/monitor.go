@@ -103,6 +103,9 @@ type childState struct {
 	pending map[string]*pendingProbe
 	// The field "reported" has the last message about each probe, by the probe's name.
 	reported map[string]string
+	// The field "failed" has the instant of the last failure that counted for an Event, by the name
+	// of the requested probe.
+	failed map[string]time.Time
 }
 
 // New returns a Monitor that probes no child yet.
@@ -171,7 +174,8 @@ func (m *Monitor) begin(c *container, child Child) {
 	l := &childState{
 		child: child, began: time.Now().Add(-child.Age), ctx: ctx, cancel: cancel,
 		started: c.probes.Startup == nil || child.Serving,
-		ready:   child.Serving, pending: map[string]*pendingProbe{}, reported: map[string]string{},
+		ready:   child.Serving, pending: map[string]*pendingProbe{},
+		reported: map[string]string{}, failed: map[string]time.Time{},
 	}
 	c.state = l
 	if c.probes.Readiness == nil && l.started {

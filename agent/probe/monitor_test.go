@@ -5,6 +5,7 @@ package probe
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -406,6 +407,30 @@ func TestConcurrentProbeRequestsCauseASingleProbe(t *testing.T) {
 		assert.Len(t, a.times("x"), before+1)
 		ask()
 		assert.Len(t, a.times("x"), before+2, "a later request must cause a new probe")
+	})
+}
+
+// The text of a failed connection can name another port each time. So no two failures are equal.
+func TestForeignProbeRequestsCauseFewEvents(t *testing.T) {
+	grpc := declared("", func(p *api.Probe) { p.Handler = api.Handler{GRPC: &api.GRPCAction{Port: 9000}} })
+	bubble(t, api.Probes{Liveness: grpc, Readiness: grpc}, func(a *app) {
+		a.answer("grpc", passes)
+		a.runs("h1")
+		a.pass(time.Second)
+		asks := func(requests int, every time.Duration) (notices int) {
+			for i := range requests {
+				a.answer("grpc", Result{Outcome: Failure, Output: fmt.Sprintf("read tcp 10.0.0.1:%d: reset", len(a.times("grpc")))})
+				for _, probe := range []string{"liveness", "readiness"} {
+					assert.Equal(t, http.StatusServiceUnavailable, a.kubelet(probe).Code, i)
+				}
+				a.pass(every)
+			}
+			return len(a.Take())
+		}
+		assert.Equal(t, 2, asks(1, grpc.Period()), "each probe reports its first failure")
+		assert.Equal(t, 2*2*6, asks(6000, time.Minute/6000), "two failures of each probe in a period")
+		a.pass(grpc.Period())
+		assert.Equal(t, 2*6, asks(6, grpc.Period()), "the kubelet's requests alone lose no failure")
 	})
 }
 

@@ -49,7 +49,9 @@ func (m *Monitor) Handler() http.Handler {
 			http.Redirect(w, r, to.String(), http.StatusTemporaryRedirect)
 		default:
 			m.mu.Lock()
-			m.say(a.container, a.state, a.name, result)
+			if a.counts() {
+				m.say(a.container, a.state, a.name, result)
+			}
 			m.mu.Unlock()
 			http.Error(w, result.Output, http.StatusServiceUnavailable)
 		}
@@ -83,6 +85,18 @@ type probeRequest struct {
 	name      string
 	probe     *api.Probe
 	state     *childState
+}
+
+// counts notes a failure, and reports whether an Event may tell of the failure. Other clients than
+// the kubelet can request the probe, too. So counts ignores each failure that follows the last
+// counted failure by less than half the declared period. The caller holds the mutex.
+func (a probeRequest) counts() bool {
+	last, now := a.state.failed[a.name], time.Now()
+	if !last.IsZero() && now.Sub(last) < a.probe.Period()/2 {
+		return false
+	}
+	a.state.failed[a.name] = now
+	return true
 }
 
 // handler returns a handler for probes. The handler lets a probe pass while no child runs, before
