@@ -4,11 +4,14 @@
 package desk
 
 import (
+	"bytes"
 	"context"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -229,4 +232,31 @@ func TestShimGetsDrainAfterItsSocketWasFull(t *testing.T) {
 	for o := again.order(); o.Drain == nil; o = again.order() {
 		continue
 	}
+}
+
+// Any program of the pod can connect as a shim, and send any text as the reason of a failure.
+func TestDeskIgnoresFailuresWithUnknownReasons(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	var lines bytes.Buffer
+	s, end := served(t, Config{Dir: dir, Log: slog.New(slog.NewTextHandler(&lines, nil))})
+	shim := joined(t, dir, waiting("one"))
+	fails := func(serial int, reason string) gate.Trouble {
+		shim.Since++
+		shim.Trouble = gate.Trouble{Serial: serial, Reason: reason, Message: "the text"}
+		require.NoError(t, shim.send(shim.State))
+		return reported(t, s, func(r gate.Report) bool { return r.Since == shim.Since }).Trouble
+	}
+	for _, reason := range []string{"Acquired", "Released", "Anything", ""} {
+		assert.Zero(t, fails(1, reason), reason)
+	}
+	// These are the reasons of all shims since version 0.1.0.
+	for i, reason := range []string{"FailedPostStartHook", "FailedPreStopHook", "SignalNotPermitted"} {
+		told := fails(i+2, reason)
+		assert.Equal(t, gate.Trouble{Serial: i + 2, Reason: reason, Message: "the text"}, told)
+	}
+	known := shim.Trouble
+	assert.Equal(t, known, fails(9, "Acquired"), "the report must keep the last known failure")
+	end()
+	assert.Equal(t, 1, strings.Count(lines.String(), "unknown reason"), "one line for each such shim")
 }

@@ -22,6 +22,7 @@ type peer struct {
 	heard   time.Duration
 	granted string // the hold of the last grant to the shim
 	drain   *pendingDrain
+	invents bool // the shim has sent a Trouble with an unknown reason
 }
 
 // pendingDrain is a drain that the shim has not carried out yet.

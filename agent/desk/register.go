@@ -70,13 +70,23 @@ func (r *register) meet(c Conn, process Process, st gate.State, now time.Duratio
 	return p, unknown, nil
 }
 
-// learn stores the shim's state, and puts a report with that state into the outbox.
+// learn stores the shim's state, and puts a report with that state into the outbox. A Trouble with
+// an unknown reason stays out of the report, because any program of the pod can send any text as a
+// reason. Then the report keeps the shim's last known Trouble.
 func (r *register) learn(p *peer, st gate.State, now time.Duration) {
 	p.heard = now
+	trouble := st.Trouble
+	if trouble != (gate.Trouble{}) && !trouble.Known() {
+		trouble = p.report.Trouble
+		if !p.invents {
+			p.invents = true
+			r.log.Warn("a failure with an unknown reason is ignored, and so is each later one of this shim", "container", st.Container)
+		}
+	}
 	p.report = gate.Report{
 		Shim: st.Shim, Container: st.Container, Phase: st.Phase, Hold: st.Hold,
 		Slots: st.Slots, Began: st.Began, Since: st.Since, Starting: st.Starting, Stopping: st.Stopping, PreStop: st.PreStop,
-		Trouble: st.Trouble, Completed: st.Completed, Failed: st.Failed, Leap: st.Leap, Connected: true,
+		Trouble: trouble, Completed: st.Completed, Failed: st.Failed, Leap: st.Leap, Connected: true,
 	}
 	if p.drain != nil && p.over(p.drain.hold) {
 		p.drain = nil
