@@ -203,6 +203,13 @@ func (c Config) run() string {
 // ends only when its children are dead.
 func (c Config) slotless() bool { return len(c.Slots) == 0 }
 
+// gates reports whether the agent gates the container. If the agent knows no gated container, the
+// result is true.
+func (c Config) gates(container string) bool {
+	gated := slices.Concat(c.Containers, c.InitContainers)
+	return len(gated) == 0 || slices.Contains(gated, container)
+}
+
 // check refuses invalid settings, and fills in the defaults.
 func (c Config) check() (Config, error) {
 	switch {

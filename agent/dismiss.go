@@ -176,10 +176,10 @@ func (w *waits) dismiss(now time.Duration) time.Duration {
 		case !first:
 		case order.Code == api.ExitWaited:
 			w.config.Log.Info("waited too long", "container", r.Container, "because", order.Reason)
-			w.events.WaitedTooLong(r.Container, order.Reason)
+			w.events.WaitedTooLong(now, r.Container, order.Reason)
 		case w.done:
 			w.config.Log.Info("already done", "container", r.Container, "because", order.Reason)
-			w.events.AlreadyDone(r.Container, order.Reason)
+			w.events.AlreadyDone(now, r.Container, order.Reason)
 		}
 	}
 	return wake

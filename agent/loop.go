@@ -106,7 +106,7 @@ func (l *loop) wait(ctx context.Context, wake time.Duration) error {
 		l.unit.readiness.Unanswered(address)
 	case <-l.unit.probes.News():
 		l.now = l.config.Clock()
-		l.unit.noticed()
+		l.unit.noticed(l.now)
 	case <-l.stop:
 		l.now, l.stop = l.config.Clock(), nil
 		l.unit.stop(l.now)

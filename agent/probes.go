@@ -59,9 +59,9 @@ func (h *hold) serves() bool { return h.unit.shims.Running(h.id) && h.unit.probe
 
 // noticed writes Events about the results of probes, and ends each child whose startup probe
 // failed.
-func (u *unit) noticed() {
+func (u *unit) noticed(now time.Duration) {
 	for _, n := range u.probes.Take() {
-		u.events.Probed(n)
+		u.events.Probed(now, n)
 		r, _ := u.shims.Last(gate.ShimID(n.Child.Shim))
 		if !n.End || r.Phase != gate.Running || r.Hold != n.Child.Hold {
 			continue

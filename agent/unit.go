@@ -107,14 +107,15 @@ func readinessConfig(c Config, b api.Budget) show.ReadinessConfig {
 }
 
 // reported stores a shim's report in the unit, and adds an Event for each new problem in the
-// report. If the report contains a new leap, the method also notes the leap.
+// report. A false shim of a container without a gate causes no such Event. If the report contains a
+// new leap, the method also notes the leap.
 func (u *unit) reported(now time.Duration, r gate.Report) {
 	last, known := u.shims.Last(r.Shim)
-	if r.Silent && !last.Silent {
-		u.events.Silent(r.Container)
+	if r.Silent && !last.Silent && u.config.gates(r.Container) {
+		u.events.Silent(now, r.Container)
 	}
-	if r.Trouble.Serial != 0 && last.Trouble != r.Trouble {
-		u.events.Trouble(r.Trouble)
+	if r.Trouble.Serial != 0 && last.Trouble != r.Trouble && u.config.gates(r.Container) {
+		u.events.Trouble(now, r.Trouble)
 	}
 	u.shims.Note(r)
 	u.orders.note(last, r)

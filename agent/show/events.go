@@ -6,119 +6,67 @@ package show
 import (
 	"context"
 	"fmt"
-	"log/slog"
-	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
-	"github.com/metaparticle-io/metaparticle/agent/probe"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// Events writes Events on the pod for people, in a goroutine beside that of the agent's loop.
-// An Event that cannot be written soon is dropped, because the log has the same fact.
+// Events writes Events on the pod for people, in goroutines beside that of the agent's loop.
+// An Event that cannot be written soon is dropped, because the log has the same fact. Only the
+// agent's loop adds Events.
 type Events struct {
 	config Config
-	queue  chan kube.Event
-	// news contains a value if an Event was queued after Run last read the queue.
-	news chan struct{}
-	// sending is full while a goroutine sends an Event.
-	sending chan struct{}
+	// own has the Events about the agent's decisions. The field "caused" has the Events that
+	// programs can cause. So no Event about a decision waits for an Event of a program.
+	own, caused *queue
+	// pace bounds the Events of the field "caused". The field leftOut counts the Events beyond that
+	// bound. The field "dry" reports that the last such Event was left out.
+	pace    pace
+	leftOut int
+	dry     bool
 }
 
-// queued bounds the number of Events in the queue. A few holds together cause about 16 Events.
+// queued bounds the number of own Events in the queue. A few holds together cause about 16 Events.
 // More Events would wait only while the API server accepts none.
 const queued = 16
 
-// NewEvents returns an [Events] with an empty queue. [Events.Run] writes the queued Events to the
+// NewEvents returns an [Events] with empty queues. [Events.Run] writes the queued Events to the
 // API server.
 func NewEvents(config Config) *Events {
-	return &Events{
-		config: config, queue: make(chan kube.Event, queued),
-		news: make(chan struct{}, 1), sending: make(chan struct{}, 1),
-	}
+	return &Events{config: config, own: newQueue(config, queued), caused: newQueue(config, causedBurst)}
 }
 
 // Run writes the Events until ctx ends.
 func (e *Events) Run(ctx context.Context) {
-	for {
-		select {
-		case <-e.news:
-		case <-ctx.Done():
-			return
-		}
-		select {
-		case <-time.After(Calm):
-		case <-ctx.Done():
-			return
-		}
-		e.sendAll(ctx)
-		e.config.Idle()
-	}
+	var group sync.WaitGroup
+	defer group.Wait()
+	group.Go(func() { e.caused.run(ctx) })
+	e.own.run(ctx)
 }
 
 // parting bounds the time in which a stopping agent sends its last Events.
 const parting = time.Second
 
 // Flush sends the queued Events before the end of an agent that got a stop signal. Flush also
-// waits for an Event that is being sent.
+// waits for each Event that is being sent.
 func (e *Events) Flush(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, parting)
 	defer cancel()
-	e.sendAll(ctx)
-}
-
-func (e *Events) sendAll(ctx context.Context) {
-	select {
-	case e.sending <- struct{}{}:
-	case <-ctx.Done():
-		return
-	}
-	defer func() { <-e.sending }()
-	for ctx.Err() == nil {
-		select {
-		case event := <-e.queue:
-			e.send(ctx, event)
-		default:
-			return
-		}
-	}
-}
-
-func (e *Events) send(ctx context.Context, event kube.Event) {
-	ctx, cancel := context.WithTimeout(ctx, e.config.Timeout)
-	defer cancel()
-	if err := e.config.API.CreateEvent(ctx, event); err != nil {
-		e.config.Log.Log(ctx, slog.LevelDebug, "no event", "reason", event.Reason, "err", err)
-	}
+	e.own.flush(ctx)
+	e.caused.flush(ctx)
 }
 
 func (e *Events) add(kind kube.EventType, reason, message string) {
-	e.put(kube.Event{Type: kind, Reason: reason, Message: printable(message)})
+	e.own.put(plain(kind, reason, message))
 }
 
-// Probed adds the Event of a probe, as the kubelet would. The output of a probe may have several lines,
-// and kubectl shows the lines of the kubelet's Events, too.
-func (e *Events) Probed(n probe.Notice) {
-	kind := kube.Normal
-	if n.Warning {
-		kind = kube.Warning
-	}
-	e.put(kube.Event{Container: n.Container, Type: kind, Reason: n.Reason, Message: printableLines(n.Message)})
-}
-
-func (e *Events) put(event kube.Event) {
-	event.PodName, event.PodUID, event.Time = e.config.PodName, e.config.PodUID, e.config.Wall()
-	select {
-	case e.queue <- event:
-	default:
-	}
-	select {
-	case e.news <- struct{}{}:
-	default:
-	}
+// plain returns an Event about the pod, with a message of one line.
+func plain(kind kube.EventType, reason, message string) kube.Event {
+	return kube.Event{Type: kind, Reason: reason, Message: printable(message)}
 }
 
 // Acquired adds the Event about the beginning of a hold.
@@ -189,16 +137,6 @@ func (e *Events) Skipped(holder string) {
 	e.add(kube.Normal, eventSkipped, holder+": this pod ends with exit code 0 and does not start its application")
 }
 
-// AlreadyDone adds the Event that a container ends because its work is done.
-func (e *Events) AlreadyDone(container, reason string) {
-	e.add(kube.Normal, eventDone, reason+": container "+container+" ends with exit code 0 and does not run")
-}
-
-// WaitedTooLong adds the Event that a container has waited for as long as it may.
-func (e *Events) WaitedTooLong(container, reason string) {
-	e.add(kube.Warning, eventWaited, reason+": container "+container+" ends with exit code "+strconv.Itoa(api.ExitWaited))
-}
-
 // StartsSlowly adds the Event that this pod has held the start lock for a long time.
 func (e *Events) StartsSlowly(slot string, since time.Duration) {
 	e.add(kube.Warning, eventSlowStart, "this pod has held "+slot+" for "+since.String()+": its application is not ready, and other pods wait to start")
@@ -211,19 +149,4 @@ func (e *Events) NotReleased(slots []string) {
 	}
 	e.add(kube.Warning, eventNotReleased,
 		strings.Join(slots, ", ")+" has to expire: nothing proves that every child is dead")
-}
-
-// Trouble adds the Event of a shim's failure. If a postStart hook has failed, the function
-// also adds the Event Killing, as the kubelet does.
-func (e *Events) Trouble(t gate.Trouble) {
-	e.add(kube.Warning, t.Reason, t.Message)
-	if t.Reason == gate.ReasonPostStart {
-		e.add(kube.Normal, eventKilling, t.Reason)
-	}
-}
-
-// Silent adds the Event that a shim sends no heartbeats.
-func (e *Events) Silent(container string) {
-	e.add(kube.Warning, eventShimSilent,
-		"the shim of container "+container+" sends no heartbeats: it is frozen or starved and guards no deadline")
 }

@@ -49,7 +49,7 @@ func TestMessageOfManyLongSlotsFitsThePolicies(t *testing.T) {
 
 	e := NewEvents(Config{Wall: time.Now})
 	e.Acquired(tokens)
-	assert.Equal(t, 1024, utf8.RuneCountInString((<-e.queue).Message))
+	assert.Equal(t, 1024, utf8.RuneCountInString((<-e.own.events).Message))
 }
 
 // Another program's elector may write any identity into a Lease.
