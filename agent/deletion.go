@@ -102,9 +102,5 @@ func (d *deletion) end(number int, hold string, deleted bool) {
 func (d *deletion) open() bool { return d.ended < d.begun }
 
 // gone reports whether the pod no longer exists in the API server, because somebody deleted the
-// pod by force. A 404 without the status reason NotFound comes from a proxy, and tells nothing
-// about the pod.
-func gone(err error) bool {
-	status, ok := errors.AsType[*kube.StatusError](err)
-	return ok && errors.Is(err, kube.ErrNotFound) && status.Reason == "NotFound"
-}
+// pod by force.
+func gone(err error) bool { return errors.Is(err, kube.ErrNotFound) }

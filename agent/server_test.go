@@ -220,7 +220,7 @@ func (l *link) GetLease(ctx context.Context, name string) (*kube.Lease, error) {
 	if found := l.server.leases[name]; found != nil {
 		return found.Clone(), nil
 	}
-	return nil, &kube.StatusError{Code: 404}
+	return nil, &kube.StatusError{Code: 404, Reason: "NotFound"}
 }
 
 func (l *link) UpdateLease(ctx context.Context, next *kube.Lease) (*kube.Lease, error) {
@@ -266,7 +266,7 @@ func (s *server) update(next *kube.Lease) (*kube.Lease, error) {
 	case next.UID == "":
 		panic("a PUT without uid")
 	case found == nil:
-		return nil, &kube.StatusError{Code: 404}
+		return nil, &kube.StatusError{Code: 404, Reason: "NotFound"}
 	case found.UID != next.UID || found.ResourceVersion != next.ResourceVersion:
 		return nil, &kube.StatusError{Code: 409}
 	}

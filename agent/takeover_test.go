@@ -30,6 +30,7 @@ func TestTakeoverTimeIsBoundedEvenIfWatchesFail(t *testing.T) {
 		"too many":                {30 * time.Second, func(l *link) { l.unwatched = &kube.StatusError{Code: 429} }},
 		"too many, of an hour":    {time.Hour, func(l *link) { l.unwatched = &kube.StatusError{Code: 429, RetryAfter: time.Hour} }},
 		"forbidden":               {10 * time.Second, func(l *link) { l.unwatched = &kube.StatusError{Code: 403} }},
+		"page of a proxy (404)":   {30 * time.Second, func(l *link) { l.unwatched = &kube.StatusError{Code: 404} }},
 		"too old":                 {30 * time.Second, func(l *link) { l.unwatched = &kube.StatusError{Code: 410} }},
 		"mute":                    {30 * time.Second, func(l *link) { l.mute = true }},
 	} {

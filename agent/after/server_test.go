@@ -114,7 +114,7 @@ func (s *server) GetLease(ctx context.Context, name string) (*kube.Lease, error)
 		between()
 	}
 	if l == nil {
-		return nil, &kube.StatusError{Code: 404}
+		return nil, &kube.StatusError{Code: 404, Reason: "NotFound"}
 	}
 	return l.Clone(), nil
 }

@@ -146,7 +146,7 @@ func (f from) GetLease(ctx context.Context, name string) (*kube.Lease, error) {
 	defer f.mu.Unlock()
 	f.gets++
 	if f.leases[name] == nil {
-		return nil, &kube.StatusError{Code: 404}
+		return nil, &kube.StatusError{Code: 404, Reason: "NotFound"}
 	}
 	return f.leases[name].Clone(), nil
 }
@@ -161,7 +161,7 @@ func (f from) UpdateLease(ctx context.Context, l *kube.Lease) (*kube.Lease, erro
 	was := f.leases[l.Name]
 	switch {
 	case was == nil:
-		return nil, &kube.StatusError{Code: 404}
+		return nil, &kube.StatusError{Code: 404, Reason: "NotFound"}
 	case was.UID != l.UID || was.ResourceVersion != l.ResourceVersion:
 		return nil, &kube.StatusError{Code: 409}
 	}

@@ -178,7 +178,7 @@ func TestEachStatusCodeBecomesTheMatchingError(t *testing.T) {
 		"conflict":          {409, `{"reason":"Conflict"}`, ErrConflict, true},
 		"gone":              {410, `{"reason":"Expired"}`, ErrGone, true},
 		"too many requests": {429, `{"reason":"TooManyRequests","details":{"retryAfterSeconds":3}}`, ErrTooManyRequests, true},
-		"page of a proxy":   {404, `<html>`, ErrNotFound, true},
+		"page of a proxy":   {404, `<html>`, nil, true},
 		"no body":           {409, ``, ErrConflict, true},
 		"huge body":         {403, strings.Repeat("x", maxBody+10), ErrForbidden, true},
 		"invalid":           {422, `{"reason":"Invalid"}`, nil, true},

@@ -18,7 +18,7 @@ import (
 var (
 	ErrUnauthorized    = errors.New("unauthorized")             // 401
 	ErrForbidden       = errors.New("forbidden")                // 403
-	ErrNotFound        = errors.New("not found")                // 404
+	ErrNotFound        = errors.New("not found")                // 404 with the reason NotFound
 	ErrConflict        = errors.New("conflict")                 // 409
 	ErrGone            = errors.New("resource version is gone") // 410
 	ErrTooManyRequests = errors.New("too many requests")        // 429
@@ -57,7 +57,11 @@ func (e *StatusError) Error() string {
 	return text
 }
 
-// The method "Is" reports whether the target is the error of the status code.
+// reasonNotFound is the reason of the API server's answer that an object does not exist.
+const reasonNotFound = "NotFound"
+
+// The method "Is" reports whether the target is the error of the status code. A 404 without the
+// reason NotFound comes from a proxy, and tells nothing about the object.
 func (e *StatusError) Is(target error) bool {
 	switch e.Code {
 	case http.StatusUnauthorized:
@@ -65,7 +69,7 @@ func (e *StatusError) Is(target error) bool {
 	case http.StatusForbidden:
 		return target == ErrForbidden
 	case http.StatusNotFound:
-		return target == ErrNotFound
+		return target == ErrNotFound && e.Reason == reasonNotFound
 	case http.StatusConflict:
 		return target == ErrConflict
 	case http.StatusGone:

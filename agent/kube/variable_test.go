@@ -71,7 +71,7 @@ func TestMalformedVariableIsAnError(t *testing.T) {
 		assert.ErrorIs(t, err, ErrMalformed, name)
 		assert.False(t, Refused(err), name)
 	}
-	_, err := serve(t, http.StatusNotFound, `{}`).GetVariable(t.Context(), "hits")
+	_, err := serve(t, http.StatusNotFound, `{"reason":"NotFound"}`).GetVariable(t.Context(), "hits")
 	assert.ErrorIs(t, err, ErrNotFound)
 }
 

@@ -79,7 +79,7 @@ func (s *server) GetLease(_ context.Context, name string) (*kube.Lease, error) {
 		return nil, err
 	}
 	if s.leases[name] == nil {
-		return nil, &kube.StatusError{Code: 404}
+		return nil, &kube.StatusError{Code: 404, Reason: "NotFound"}
 	}
 	return s.leases[name].Clone(), nil
 }
@@ -95,7 +95,7 @@ func (s *server) UpdateLease(_ context.Context, l *kube.Lease) (*kube.Lease, err
 		return nil, err
 	}
 	if s.leases[l.Name] == nil {
-		return nil, &kube.StatusError{Code: 404}
+		return nil, &kube.StatusError{Code: 404, Reason: "NotFound"}
 	}
 	if s.leases[l.Name].ResourceVersion != l.ResourceVersion || s.leases[l.Name].UID != l.UID {
 		return nil, &kube.StatusError{Code: 409}

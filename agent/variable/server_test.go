@@ -60,7 +60,7 @@ func (s *server) GetVariable(ctx context.Context, _ string) (*kube.Variable, err
 	case s.get != nil && s.get() != nil:
 		return nil, s.get()
 	case s.of == nil:
-		return nil, &kube.StatusError{Code: 404}
+		return nil, &kube.StatusError{Code: 404, Reason: "NotFound"}
 	}
 	return s.of.Clone(), nil
 }
@@ -75,7 +75,7 @@ func (s *server) UpdateVariable(_ context.Context, v *kube.Variable) (*kube.Vari
 	if stored {
 		switch {
 		case s.of == nil:
-			return nil, &kube.StatusError{Code: 404}
+			return nil, &kube.StatusError{Code: 404, Reason: "NotFound"}
 		case s.of.ResourceVersion != v.ResourceVersion || s.of.UID != v.UID:
 			if answered {
 				return nil, &kube.StatusError{Code: 409}
