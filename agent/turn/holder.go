@@ -49,8 +49,8 @@ type Hold struct {
 type Holder struct {
 	// Rollout is the state of the rollout that the next renewal writes.
 	Rollout Rollout
-	// Proving reports that the pod is in its turn and must not be Ready yet, because its
-	// application has not served for [Proof].
+	// Proving reports that the pod must not be Ready yet, because its revision is newer than the
+	// proven one, and its application has not served for [Proof].
 	Proving bool
 	Message string
 	// To is the pod to which the holder must yield now; empty if the holder must not yield.
@@ -79,12 +79,10 @@ func (p Pod) Hold(now time.Duration, wall time.Time, h Hold) Holder {
 	r.Yields = yields(now, h)
 	r = p.timed(now, wall, h, r)
 	holding.Rollout = r
-	if r.inTurn(h.ID) {
-		if holding.Proving = !h.passed(now, Proof); holding.Proving {
-			holding.Message = p.turnOf(r)
-		}
-		holding.Failed = p.failed(now, h)
+	if holding.Proving = p.unproven(r, h.ID) && !h.passed(now, Proof); holding.Proving {
+		holding.Message = p.holdFor(r, h.ID)
 	}
+	holding.Failed = r.inTurn(h.ID) && p.failed(now, h)
 	holding.Proven = p.Revision.Same(r.Proven)
 	holding.Starting = p.starting(now, h)
 	for _, at := range h.instants(p, r) {
@@ -104,15 +102,12 @@ func (p Pod) Hold(now time.Duration, wall time.Time, h Hold) Holder {
 func (h Hold) instants(p Pod, r Rollout) []time.Duration {
 	var all []time.Duration
 	if h.Serves {
-		all = append(all, h.Serving+p.provenAfter(), h.Serving+p.provenAfter()+Forget)
+		all = append(all, h.Serving+Proof, h.Serving+p.provenAfter(), h.Serving+p.provenAfter()+Forget)
 		if !h.Paused {
 			all = append(all, h.Serving+Rest)
 		}
 	}
 	if r.inTurn(h.ID) {
-		if h.Serves {
-			all = append(all, h.Serving+Proof)
-		}
 		if at := h.failsAt(p); h.servedBy(at) {
 			all = append(all, h.endsAt(p))
 		} else {
@@ -171,9 +166,12 @@ func yields(now time.Duration, h Hold) Yields {
 	return Now
 }
 
-// yieldsTo reports whether the given revision is newer than the holder's, and has waited long
-// enough for its next turn. The wait counts from the beginning of the hold.
+// yieldsTo reports whether the holder would yield to a pod of the given revision. A newer revision
+// must have waited long enough for its next turn. The wait counts from the beginning of the hold.
 func (p Pod) yieldsTo(now time.Duration, h Hold, revision api.Revision) bool {
+	if p.reclaims(revision, h.Rollout, h.ID) {
+		return !h.Serves && now >= h.failsAt(p)
+	}
 	count := h.Rollout.of(revision).Count
 	from := h.Since + wait(count)
 	if count > 0 && !h.Serves {
@@ -183,6 +181,19 @@ func (p Pod) yieldsTo(now time.Duration, h Hold, revision api.Revision) bool {
 		from = max(from, h.Since+min(p.Lasts(h.Rollout.Start), longestTurn))
 	}
 	return revision.NewerThan(p.Revision) && now >= from
+}
+
+// reclaims reports whether a pod of the given revision may ask for the slot that the pod p holds,
+// although the revision of p is newer. The pod p has taken a free slot, so no old pod has yielded to
+// it. An old pod, if it was only late, would otherwise wait for ever behind a broken version.
+func (p Pod) reclaims(revision api.Revision, r Rollout, hold string) bool {
+	return revision.Same(r.Proven) && p.Revision.NewerThan(revision) && !r.inTurn(hold)
+}
+
+// unproven reports whether the hold is a turn, or the revision of the pod is newer than the proven
+// one. The second case is a hold of a slot that was free.
+func (p Pod) unproven(r Rollout, hold string) bool {
+	return r.inTurn(hold) || p.Revision.NewerThan(r.Proven)
 }
 
 // timed returns the rollout with the times of the next turns, by the wall clock. If the Lease
@@ -267,7 +278,8 @@ func (p Pod) Acquired(now time.Duration, wall time.Time, s Slot, hold string) Ro
 
 // Released returns the rollout that the releasing write stores, and the successor; empty for
 // none. If the argument "to" is not empty, the hold yields to that pod, whose revision is the
-// argument "turn". If "to" is empty, and the hold is a turn whose revision is not proven, the
+// argument "turn". A yield to an older revision counts as a failed turn of this pod's revision. If
+// "to" is empty, and the hold is a turn whose revision is not proven, the
 // successor is the pod that yielded for the turn. The holder of a turn may itself yield to a third
 // pod. If the third pod's turn fails, the slot also goes back to the pod that yielded first.
 func (p Pod) Released(s Slot, to string, turn api.Revision) (r Rollout, successor string) {
@@ -281,6 +293,8 @@ func (p Pod) Released(s Slot, to string, turn api.Revision) (r Rollout, successo
 		r.Yielder, r.From = s.Rollout.Yielder, s.Rollout.From
 	}
 	switch {
+	case to != "" && p.Revision.NewerThan(turn):
+		r = r.counted(p.Revision)
 	case to != "" && turn.Valid():
 		r = r.counted(turn)
 	case to == "" && inTurn:

@@ -123,10 +123,12 @@ func (p Pod) afterOwn(to Standby, s Slot) Standby {
 func (p Pod) behind(now time.Duration, to Standby, s Slot, w Facts) Standby {
 	holder := api.PodOf(s.Holder)
 	switch {
-	case p.Revision.Same(s.Revision) && s.Rollout.inTurn(s.Hold):
-		return to.notReady(reasonWaits, fmt.Sprintf("%s has %s", holder, p.turnOf(s.Rollout)))
+	case p.Revision.Same(s.Revision) && p.unproven(s.Rollout, s.Hold):
+		return to.notReady(reasonWaits, fmt.Sprintf("%s has %s", holder, p.holdFor(s.Rollout, s.Hold)))
 	case p.Revision.NewerThan(s.Revision):
 		return p.newer(now, to, s, w)
+	case Pod{Revision: s.Revision}.reclaims(p.Revision, s.Rollout, s.Hold):
+		to.Asks = w.Whole // the holder yields only if its application does not begin to serve in time
 	case s.Revision.NewerThan(p.Revision) && s.Rollout.inTurn(s.Hold):
 		if p.Revision.NewerThan(s.Rollout.Proven) {
 			return to.notReady(reasonWaits, p.name()+" has not served yet, and "+holder+" has its turn")
@@ -177,4 +179,12 @@ func (p Pod) name() string { return fmt.Sprintf("revision %d", p.Revision.Number
 // turnOf describes the last turn of the pod's revision for people.
 func (p Pod) turnOf(r Rollout) string {
 	return fmt.Sprintf("turn %d of %s", max(1, r.of(p.Revision).Count), p.name())
+}
+
+// holdFor describes for people the hold of a pod whose revision is not proven.
+func (p Pod) holdFor(r Rollout, hold string) string {
+	if r.inTurn(hold) {
+		return p.turnOf(r)
+	}
+	return "the slot for " + p.name() + ", which has not served yet"
 }

@@ -1,0 +1,96 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package turn
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+
+	"github.com/metaparticle-io/metaparticle/agent/instant"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+func TestOldStandbyAsksUnprovenHolderWithoutATurn(t *testing.T) {
+	b1 := pod("b1", newer)
+	free := heldBy(b1, Now)
+	served := heldBy(b1, Now)
+	served.Rollout.Proven = newer
+	for name, c := range map[string]struct {
+		pod   Pod
+		slot  Slot
+		whole bool
+		asks  bool
+	}{
+		"holder took a free slot":          {pod("a2", old), free, true, true},
+		"image missing":                    {pod("a2", old), free, false, false},
+		"holder is in its turn":            {pod("a2", old), inTurn(b1), true, false},
+		"holder's revision is proven":      {pod("a2", old), served, true, false},
+		"another revision is proven":       {pod("a2", api.Revision{Workload: workload, Number: 5, Hash: "older"}), free, true, false},
+		"same revision as the holder":      {pod("b2", newer), free, true, false},
+		"revision of another workload":     {pod("x", other), free, true, false},
+		"holder's agent writes no rollout": {pod("a2", old), Slot{Known: true, Holder: "b1_u", Hold: "h1", Revision: newer, FreeAt: time.Hour}, true, false},
+	} {
+		assert.Equal(t, c.asks, c.pod.Standby(20*time.Second, c.slot, Facts{Whole: c.whole}).Asks, name)
+	}
+}
+
+func TestStandbyOfAnUnprovenHoldersRevisionIsNotReady(t *testing.T) {
+	got := pod("b2", newer).Standby(20*time.Second, heldBy(pod("b1", newer), Now), Facts{})
+	assert.Equal(t, NotReady, got.Ruling)
+	assert.Equal(t, "b1 has the slot for revision 7, which has not served yet", got.Message)
+}
+
+// askedBy returns the facts of a hold without a turn, which began 2 s after the boot.
+func askedBy(revision api.Revision, now time.Duration) Hold {
+	return Hold{ID: "h1", Since: 2 * time.Second, Rollout: Rollout{Hold: "h1", Proven: old}, Ask: Ask{Identity: "a2_u", Revision: revision, Seen: now}}
+}
+
+func TestUnprovenHolderYieldsToProvenRevisionUnlessItServes(t *testing.T) {
+	b1 := pod("b1", newer)
+	at := askedBy(old, 0).failsAt(b1)
+	yields := func(now time.Duration, h Hold) string { return b1.Hold(now, wall, h).To }
+	assert.Empty(t, yields(at-1, askedBy(old, at-1)), "the application has time to start")
+	assert.Equal(t, "a2_u", yields(at, askedBy(old, at)))
+
+	serves := askedBy(old, at)
+	serves.Serves, serves.Serving = true, at-time.Second
+	assert.Empty(t, yields(at, serves))
+	paused := askedBy(old, at)
+	paused.Paused = true
+	assert.Empty(t, yields(at, paused))
+
+	turns := askedBy(old, at)
+	turns.Rollout.Yielder, turns.Rollout.From = "a1_u", old
+	assert.True(t, b1.Hold(at, wall, turns).Failed, "a turn ends by itself")
+}
+
+func TestYieldToProvenRevisionCountsAsFailedTurn(t *testing.T) {
+	b1 := pod("b1", newer)
+	left, to := b1.Released(heldBy(b1, Now), "a2_u", old)
+	assert.Equal(t, "a2_u", to)
+	assert.Equal(t, []Turns{{Revision: newer, Count: 1}}, left.Turns)
+
+	back := freed("a2_u")
+	back.Rollout = left
+	held := pod("a2", old).Acquired(0, wall, back, "h2")
+	assert.Empty(t, held.Yielder, "the hold of the proven revision is no turn")
+	assert.Equal(t, wall.Add(wait(1)), held.Turns[0].Next)
+}
+
+func TestUnprovenHolderIsReadyOnceItHasServed(t *testing.T) {
+	b1 := pod("b1", newer)
+	h := askedBy(old, 0)
+	h.Serves, h.Serving = true, 10*time.Second
+	early := b1.Hold(10*time.Second, wall, h)
+	assert.True(t, early.Proving)
+	assert.Equal(t, "the slot for revision 7, which has not served yet", early.Message)
+	assert.Equal(t, 10*time.Second+Proof, early.Wake)
+	assert.False(t, b1.Hold(10*time.Second+Proof, wall, h).Proving)
+
+	h.Rollout.Proven = api.Revision{}
+	assert.False(t, b1.Hold(10*time.Second, wall, h).Proving, "the first revision of a workload needs no proof")
+	assert.NotEqual(t, instant.Never, early.Wake)
+}
