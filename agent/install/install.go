@@ -46,7 +46,7 @@ func place(from, to string) error {
 	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
 		return fmt.Errorf("install program: %w", err)
 	}
-	if err := alone(filepath.Dir(to), func() error { return copyOver(from, to) }); err != nil {
+	if err := alone(from, func() error { return copyOver(from, to) }); err != nil {
 		return fmt.Errorf("install program: %w", err)
 	}
 	return nil
@@ -71,16 +71,18 @@ func openDir(dir string) error {
 	return nil
 }
 
-// The function "alone" runs f while this process holds the flock on the directory, so that no other
-// process installs there meanwhile.
-func alone(dir string, f func() error) error {
-	lock, err := os.Open(dir)
+// The function "alone" runs f while this process holds the flock on the file "from". Meanwhile, no
+// other process of the container copies this file. The file is in the image of the agent's
+// container, and a gated program cannot open that file. Each file in the shared volume could be open
+// in a gated program, and a flock by this program would block the agent for ever.
+func alone(from string, f func() error) error {
+	lock, err := os.Open(from)
 	if err != nil {
 		return err
 	}
 	defer lock.Close()
 	if err := host.Flock(int(lock.Fd())); err != nil {
-		return &os.PathError{Op: "lock", Path: dir, Err: err}
+		return &os.PathError{Op: "lock", Path: from, Err: err}
 	}
 	return f()
 }

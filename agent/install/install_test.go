@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -82,6 +83,46 @@ func TestOnlyBinaryRemainsAfterConcurrentAndKilledInstalls(t *testing.T) {
 	left, err := os.ReadDir(filepath.Dir(to))
 	require.NoError(t, err)
 	assert.Len(t, left, 1)
+}
+
+// A program of a gated container has a read-only mount of the shared volume. A read-only open is
+// enough for each kind of flock.
+func TestFlockInSharedVolumeNeverBlocksInstall(t *testing.T) {
+	t.Parallel()
+	from, to := filepath.Join(t.TempDir(), "shim"), filepath.Join(t.TempDir(), "bin", "agent")
+	for _, program := range []string{"old", "old", "new"} {
+		require.NoError(t, os.WriteFile(from, []byte(program), 0o755)) //nolint:gosec // a program
+		ended := make(chan error, 1)
+		go func() { ended <- Program(from, to) }()
+		select {
+		case err := <-ended:
+			require.NoError(t, err)
+		case <-time.After(10 * time.Second):
+			require.Fail(t, "the install waits for the flock of a gated program")
+		}
+		for _, path := range []string{filepath.Dir(filepath.Dir(to)), filepath.Dir(to), to} {
+			file, err := os.Open(path)
+			require.NoError(t, err)
+			t.Cleanup(func() { _ = file.Close() })
+			require.NoError(t, unix.Flock(int(file.Fd()), unix.LOCK_SH))
+		}
+	}
+	installed, err := os.ReadFile(to)
+	require.NoError(t, err)
+	assert.Equal(t, "new", string(installed))
+}
+
+func TestConcurrentInstallsOfOneProgramExcludeEachOther(t *testing.T) {
+	t.Parallel()
+	from := filepath.Join(t.TempDir(), "shim")
+	require.NoError(t, os.WriteFile(from, []byte("program"), 0o755)) //nolint:gosec // a program
+	require.NoError(t, alone(from, func() error {
+		other, err := os.Open(from)
+		require.NoError(t, err)
+		defer other.Close()
+		assert.Equal(t, unix.EWOULDBLOCK, unix.Flock(int(other.Fd()), unix.LOCK_EX|unix.LOCK_NB))
+		return nil
+	}))
 }
 
 func TestInstallKeepsTheSetgidBitOfAVolume(t *testing.T) {
