@@ -77,7 +77,7 @@ func (v *Variable) carry(ctx context.Context, calls []*call) {
 		}
 		fresh := v.known == nil
 		next := base.Clone()
-		carried, settled, rest := v.try(calls, next)
+		carried, settled, rest := v.try(calls, base, next)
 		if !fresh && len(settled) > 0 {
 			v.known = nil // an answer without a write must come from a fresh read
 			continue
@@ -115,15 +115,21 @@ func (v *Variable) base(ctx context.Context) (*kube.Variable, error) {
 	return source{v.config}.read(ctx)
 }
 
-// try applies the actions of the calls, one after the other, to the argument "next". The result
-// "carried" has the calls that change this state. The result "settled" has answers to calls that
-// change nothing. Such an answer must not depend on a write that is not stored yet. So a call that
-// changes nothing, but comes after a call in "carried", is in the result "rest" instead.
-func (v *Variable) try(calls []*call, next *kube.Variable) (carried []*call, settled map[*call]Answer, rest []*call) {
+// try applies the actions of the calls, one after the other, to the argument "next", a copy of the
+// stored state "base". The result "carried" has the calls that change this state. The result
+// "settled" has answers to calls that change nothing. Such an answer must not depend on a write that
+// is not stored yet. So a call that changes nothing, but comes after a call in "carried", is in the
+// result "rest" instead. The same holds for a call whose key base has, because the earlier calls may
+// have dropped that key. The policy on Variables refuses a write that replaces the record of a key.
+func (v *Variable) try(calls []*call, base, next *kube.Variable) (carried []*call, settled map[*call]Answer, rest []*call) {
 	settled = map[*call]Answer{}
 	for _, c := range calls {
 		version := next.ResourceVersion
 		if len(carried) > 0 {
+			if _, kept := keptKey(base, c.Key); kept && c.Key != "" {
+				rest = append(rest, c)
+				continue
+			}
 			version = "" // the write of the earlier calls causes a resourceVersion that is not known yet
 		}
 		result, changed, refusal := c.apply(next, v.config.PodUID, version)

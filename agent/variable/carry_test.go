@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 func TestConcurrentVariableAdditionsShareAFewWrites(t *testing.T) {
@@ -47,6 +48,23 @@ func TestVariableSumsConcurrentAdditionsOfSeveralPods(t *testing.T) {
 		group.Wait()
 		assert.EqualValues(t, 200, s.integer())
 	})
+}
+
+// A new record of a key could replace the result of another pod's add, so the API server refuses such
+// a write. The first add of the write drops the key of the second add.
+func TestWriteNeverReplacesTheRecordOfAKey(t *testing.T) {
+	base := &kube.Variable{Integer: new(int64(7)), Keyed: 2 * oldAfter}
+	for n := range api.MaxKeys {
+		base.Keys = append(base.Keys, kube.Key{Key: fmt.Sprint("old", n), Add: 1, Result: int64(n), Pod: fmt.Sprint(n), At: int64(n)})
+	}
+	calls := []*call{{Action: Action{Add: 1, Key: "new"}}, {Action: Action{Add: 1, Key: "old0"}}, {Action: Action{Add: 1}}}
+	v, next := New(Config{PodUID: "pod", Random: rand.NewPCG(1, 1)}), base.Clone()
+	carried, settled, rest := v.try(calls, base, next)
+	assert.Equal(t, []*call{calls[0], calls[2]}, carried)
+	assert.Equal(t, calls[1:2], rest, "the key's record is still stored")
+	assert.Empty(t, settled)
+	_, kept := keptKey(next, "old0")
+	assert.False(t, kept)
 }
 
 // The cases cover each way to lose an answer, with and without writes of other pods.

@@ -32,6 +32,7 @@
 //
 // # What is not guaranteed
 //
-// A person who edits or deletes a Variable can break each of these guarantees. A key that the
-// Variable no longer keeps counts as new. The order of actions of different pods is arbitrary.
+// A person who edits or deletes a Variable can break each of these guarantees. A hostile pod with a
+// right on the Variable can record a false result for a key of another pod. A key that the Variable
+// no longer keeps counts as new. The order of actions of different pods is arbitrary.
 package variable

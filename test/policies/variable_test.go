@@ -1,0 +1,104 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package policies
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/authentication/user"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// record is the record of an add with an idempotency key, as in the spec of a Variable.
+type record struct {
+	key    string
+	result int64
+	pod    string
+}
+
+// variable returns a Variable with records of adds. The argument "pod" is the uid of the last writer.
+func variable(pod string, records ...record) *unstructured.Unstructured {
+	keys := []any{}
+	for _, r := range records {
+		keys = append(keys, map[string]any{"key": r.key, "add": int64(1), "result": r.result, "pod": r.pod, "at": r.result})
+	}
+	v := &unstructured.Unstructured{Object: map[string]any{
+		"spec": map[string]any{"integer": int64(5), "write": pod + ".p.1", "keyed": int64(len(records)), "keys": keys},
+	}}
+	v.SetGroupVersionKind(schema.GroupVersionKind{Group: api.VariableGroup, Version: api.VariableVersion, Kind: api.VariableKind})
+	v.SetNamespace(shop)
+	v.SetName("orders")
+	return v
+}
+
+// written returns the messages of the policies that refuse a write of a Variable by the pod "b".
+func written(t testing.TB, before, after *unstructured.Unstructured) []string {
+	t.Helper()
+	return refusals(t, request{
+		by: &user.DefaultInfo{Name: "system:serviceaccount:shop:till", Extra: map[string][]string{
+			"authentication.kubernetes.io/pod-name": {"till-b"}, "authentication.kubernetes.io/pod-uid": {"b"},
+		}},
+		may:      isAgent,
+		resource: schema.GroupVersionResource{Group: api.VariableGroup, Version: api.VariableVersion, Resource: api.VariableResource},
+		in:       namespace(shop, true), object: after, old: before,
+	})
+}
+
+// The record answers a repeated add. So a false record would be a false answer for another pod.
+func TestAgentNeverReplacesTheRecordOfAKey(t *testing.T) {
+	first, own := record{"order-17", 5, "a"}, record{"order-16", 4, "b"}
+	before := variable("a", own, first)
+	for what, records := range map[string][]record{
+		"another pod's record is replaced": {own, {"order-17", -999, "b"}},
+		"another record of the key":        {own, first, {"order-17", -999, "b"}},
+		"another result":                   {own, {"order-17", -999, "a"}},
+		"another pod's name":               {own, first, {"order-18", 6, "a"}},
+	} {
+		refused := written(t, before, variable("b", records...))
+		require.Len(t, refused, 1, what)
+		assert.Contains(t, refused[0], "NotYourIdentity: an agent records only its own pod's adds", what)
+	}
+	for what, records := range map[string][]record{
+		"no add":                      {own, first},
+		"a new key":                   {own, first, {"order-18", 6, "b"}},
+		"a new key for another pod's": {own, {"order-18", 6, "b"}},
+		"a new key for its own":       {first, {"order-18", 6, "b"}},
+		"no record":                   nil,
+	} {
+		assert.Empty(t, written(t, before, variable("b", records...)), what)
+	}
+}
+
+// A full list costs the policy most.
+func TestAgentWritesAVariableWithAllItsKeys(t *testing.T) {
+	var records []record
+	for n := range api.MaxKeys {
+		records = append(records, record{fmt.Sprintf("%064d", n), int64(n), "b"})
+	}
+	half := slices.Clone(records[api.MaxKeys/2:])
+	for n := range api.MaxKeys / 2 {
+		half = append(half, record{fmt.Sprintf("%064d", api.MaxKeys+n), 1, "b"})
+	}
+	assert.Empty(t, written(t, variable("a", records...), variable("b", half...)))
+}
+
+// BenchmarkPoliciesOfAVariable measures what all policies together cost the API server in one write
+// of a Variable with all its keys. Two pods have an equal share of the keys.
+func BenchmarkPoliciesOfAVariable(b *testing.B) {
+	var records []record
+	for n := range api.MaxKeys {
+		records = append(records, record{fmt.Sprintf("%064d", n), int64(n), []string{"a", "b"}[n%2]})
+	}
+	before, after := variable("a", records...), variable("b", append(slices.Clone(records[1:]), record{"new", 1, "b"})...)
+	for b.Loop() {
+		require.Empty(b, written(b, before, after))
+	}
+}
