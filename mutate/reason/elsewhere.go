@@ -117,4 +117,9 @@ var Elsewhere = []Explanation{
 		Meaning: "A client tried to write a duration of more than one hour into a slot's Lease. No client may block a slot for longer.",
 		Do:      "write a shorter duration",
 	},
+	{
+		Reason:  "ManagedLabelChanged",
+		Meaning: "A client tried to remove or change the label metaparticle.io/managed of a Lease. The policies recognize the Lease of a slot by this label.",
+		Do:      "leave the label as it is; a Lease that no pod holds can be deleted",
+	},
 }

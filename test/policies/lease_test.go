@@ -6,6 +6,7 @@ package policies
 import (
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -13,6 +14,48 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/api"
 )
+
+// lease returns a held Lease with the value of enroll's label; without the label if the value is empty.
+func lease(label string) *coordinationv1.Lease {
+	l := &coordinationv1.Lease{
+		ObjectMeta: metav1.ObjectMeta{Name: "lock.a", Namespace: shop},
+		Spec:       coordinationv1.LeaseSpec{HolderIdentity: new("web-0_1"), LeaseDurationSeconds: new(int32(30))},
+	}
+	if label != "" {
+		l.Labels = map[string]string{api.ManagedLabel: label, "team": "till"}
+	}
+	return l
+}
+
+// The policies select Leases by this label. Without the label, a user could write any duration, and
+// could delete a held Lease.
+func TestNoUserRemovesTheLabelOfALease(t *testing.T) {
+	leases := coordinationv1.SchemeGroupVersion.WithResource("leases")
+	masters := &user.DefaultInfo{Name: "admin", Groups: []string{user.SystemPrivilegedGroup}}
+	for _, by := range []user.Info{&user.DefaultInfo{Name: "person"}, masters} {
+		write := func(before, after *coordinationv1.Lease) []string {
+			return refusals(t, request{by: by, resource: leases, in: namespace(shop, true), object: after, old: before})
+		}
+		released := lease("")
+		released.Spec.HolderIdentity = nil
+		for what, after := range map[string]*coordinationv1.Lease{"removed": lease(""), "changed": lease("false"), "released": released} {
+			refused := write(lease("true"), after)
+			require.Len(t, refused, 1, what)
+			assert.Contains(t, refused[0], "ManagedLabelChanged: ", what)
+		}
+		other := lease("true")
+		delete(other.Labels, "team")
+		assert.Empty(t, write(lease("true"), other), "another label is removed")
+		assert.Empty(t, write(lease(""), lease("true")), "the label comes back")
+		assert.Empty(t, write(lease("false"), lease("true")), "the label is repaired")
+		assert.Empty(t, write(lease("false"), lease("false")), "a Lease from before this policy is renewed")
+		assert.Empty(t, write(lease(""), lease("")), "the Lease of another elector is renewed")
+		long := lease("")
+		long.Spec.LeaseDurationSeconds = new(int32(1 << 30))
+		assert.Len(t, write(lease("true"), long), 2, "the label is removed together with a long duration")
+		assert.NotEmpty(t, refusals(t, request{by: by, resource: leases, in: namespace(shop, true), old: lease("true")}), "a held Lease is deleted")
+	}
+}
 
 // BenchmarkPoliciesOfARelease measures what all policies together cost the API server in one write
 // of a Lease.

@@ -45,6 +45,10 @@ func TestAdministratorFreesSlotBlockedByAUsersLease(t *testing.T) {
 	hour := int32(api.MaxLeaseDuration / time.Second)
 	made, err := leases.Create(t.Context(), ghost("lock.ours", true, hour), metav1.CreateOptions{})
 	require.NoError(t, err)
+	bare := made.DeepCopy()
+	bare.Labels = nil
+	_, err = leases.Update(t.Context(), bare, metav1.UpdateOptions{})
+	assert.ErrorContains(t, err, "ManagedLabelChanged: ")
 	made.Spec.LeaseDurationSeconds = new(hour + 1)
 	_, err = leases.Update(t.Context(), made, metav1.UpdateOptions{})
 	assert.ErrorContains(t, err, "DurationTooLong: ")
