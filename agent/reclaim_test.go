@@ -13,9 +13,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/turn"
 )
 
-// A rollout of a version that never serves stalls. Then the zone of the old pods is cut off, and the
-// pod of the broken version takes the slot, which has been free for [turn.LastResort].
-func TestOldRevisionServesAgainAfterItsZoneWasCutOff(t *testing.T) {
+// A rollout of a version that never serves stalls. Then the zone of the old pods is cut off. The pod
+// of the broken version takes the slot, because the slot has been free for [turn.LastResort].
+func TestOldRevisionServesAgainAfterZoneOutage(t *testing.T) {
 	simulate(t, func(w *world) {
 		a, b := w.rolling()
 		a2 := w.pods["a2"]

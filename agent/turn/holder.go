@@ -49,8 +49,8 @@ type Hold struct {
 type Holder struct {
 	// Rollout is the state of the rollout that the next renewal writes.
 	Rollout Rollout
-	// Proving reports that the pod must not be Ready yet, because its revision is newer than the
-	// proven one, and its application has not served for [Proof].
+	// Proving reports that the pod must not be Ready yet. Its revision is newer than the proven one,
+	// and its application has not served for [Proof].
 	Proving bool
 	Message string
 	// To is the pod to which the holder must yield now; empty if the holder must not yield.
@@ -183,8 +183,8 @@ func (p Pod) yieldsTo(now time.Duration, h Hold, revision api.Revision) bool {
 	return revision.NewerThan(p.Revision) && now >= from
 }
 
-// reclaims reports whether a pod of the given revision may ask for the slot that the pod p holds,
-// although the revision of p is newer. The pod p has taken a free slot, so no old pod has yielded to
+// reclaims reports whether a pod of the given revision may ask for the slot of the pod p, whose
+// revision is newer. The pod p has taken a free slot, so no old pod has yielded to
 // it. An old pod, if it was only late, would otherwise wait for ever behind a broken version.
 func (p Pod) reclaims(revision api.Revision, r Rollout, hold string) bool {
 	return revision.Same(r.Proven) && p.Revision.NewerThan(revision) && !r.inTurn(hold)

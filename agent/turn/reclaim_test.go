@@ -37,7 +37,7 @@ func TestOldStandbyAsksUnprovenHolderWithoutATurn(t *testing.T) {
 	}
 }
 
-func TestStandbyOfAnUnprovenHoldersRevisionIsNotReady(t *testing.T) {
+func TestStandbyOfUnprovenHoldersRevisionIsNotReady(t *testing.T) {
 	got := pod("b2", newer).Standby(20*time.Second, heldBy(pod("b1", newer), Now), Facts{})
 	assert.Equal(t, NotReady, got.Ruling)
 	assert.Equal(t, "b1 has the slot for revision 7, which has not served yet", got.Message)
@@ -48,7 +48,7 @@ func askedBy(revision api.Revision, now time.Duration) Hold {
 	return Hold{ID: "h1", Since: 2 * time.Second, Rollout: Rollout{Hold: "h1", Proven: old}, Ask: Ask{Identity: "a2_u", Revision: revision, Seen: now}}
 }
 
-func TestUnprovenHolderYieldsToProvenRevisionUnlessItServes(t *testing.T) {
+func TestServinglessUnprovenHolderYieldsToProvenRevision(t *testing.T) {
 	b1 := pod("b1", newer)
 	at := askedBy(old, 0).failsAt(b1)
 	yields := func(now time.Duration, h Hold) string { return b1.Hold(now, wall, h).To }

@@ -5,6 +5,7 @@ package story
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -35,8 +36,15 @@ type changing struct {
 	most int
 	// fixed reports that the workload is a DaemonSet, which has no replicas to choose.
 	fixed bool
+	// patient reports that the controller deletes no old pod because the pod is not Ready.
+	patient bool
 	// shared reports that the pods of another workload compete for the slot, too.
 	shared bool
+	// zones is the source of the outages of all old pods; nil for a story without such an outage. The
+	// story draws nothing else from this source.
+	zones *rand.Rand
+	// back is the instant at which the old pods serve again after their last outage.
+	back time.Duration
 	// seen is the number of ended children at the end of the last change.
 	seen int
 }
@@ -59,6 +67,9 @@ func newChanging(w *world.World) *changing {
 		hands:   &person{workloads: all, rng: w.Source("person")},
 	}
 	all.byHand = true
+	if zones := w.Source("zones"); engine.Chance(zones, .3) {
+		c.zones = zones
+	}
 	c.MinReady = engine.Pick(w.Rng, []time.Duration{0, 0, 5 * time.Second})
 	c.judge = newJudge(c.Workload, rolled)
 	c.Steer(c.controlled())
@@ -105,7 +116,7 @@ func (c *changing) controlled() controller.Controller {
 		return d
 	}
 	d := &controller.Deployment{Workload: l, Surge: 1 + c.Rng.IntN(2), Unavailable: c.Rng.IntN(min(2, n))}
-	c.protects, c.most = true, 1
+	c.protects, c.most, c.patient = true, 1, d.Unavailable == 0
 	c.Note("script", "a Deployment with a surge of %d, %d unavailable, %d replicas", d.Surge, d.Unavailable, n)
 	return d
 }
@@ -319,6 +330,13 @@ func (c *changing) evicts() {
 // last old pod, because a Deployment with a new template deletes old pods that are not Ready. An
 // old pod may be not Ready because it stops or starts.
 func (c *changing) meddles() {
+	if c.Now() < c.back {
+		return // a Deployment with a new template would delete the old pods, which are not Ready
+	}
+	if c.zones != nil && c.patient && engine.Chance(c.zones, .5) {
+		c.loses()
+		return
+	}
 	switch n := c.Rng.IntN(6); {
 	case n < 2:
 		c.evicts()
@@ -329,6 +347,23 @@ func (c *changing) meddles() {
 	case n == 4:
 		c.Again(c.Newest)
 	}
+}
+
+// loses ends the agents of all old pods, whose containers are in their back-off for a while. Then a
+// pod of the broken version takes the free slot, and an old pod must get the slot back.
+func (c *changing) loses() {
+	last := engine.Between(c.zones, 80*time.Second, 3*time.Minute)
+	olds := c.judge.olds()
+	c.Note("script", "the agents of %d old pods are in their back-off for %v", len(olds), last)
+	for _, p := range olds {
+		if a := p.Agent(); a != nil {
+			a.Kill()
+			c.After(last, p.RestartAgent)
+		}
+	}
+	c.judge.excused += len(olds)
+	c.judge.disturbed(last + c.settling())
+	c.back = c.Now() + last + c.settling()
 }
 
 // cuts takes the holder's node off the network for a while, if an old pod on another node can take

@@ -35,6 +35,10 @@ type judge struct {
 	// judged is the number of ended children that the judge has seen.
 	judged int
 	turns  map[api.Revision]turns
+	// took has the holds of pods that took a free slot. Such a hold stops no old version, so it is
+	// no turn. The field "text" is the last text about a rollout that the judge has read.
+	took map[string]bool
+	text string
 }
 
 // turns has the turns of one broken revision.
@@ -45,7 +49,7 @@ type turns struct {
 }
 
 func newJudge(l *controller.Workload, slot string) *judge {
-	return &judge{Workload: l, slot: slot, turns: map[api.Revision]turns{}}
+	return &judge{Workload: l, slot: slot, turns: map[api.Revision]turns{}, took: map[string]bool{}}
 }
 
 // begin switches the judge on, after a person has applied a broken version.
@@ -66,6 +70,7 @@ func (j *judge) sit() {
 			j.checkStanding()
 			j.checkServed()
 			j.checkFree()
+			j.noteTaking()
 			j.checkTurns()
 		}
 		j.sit()
@@ -173,7 +178,7 @@ func (j *judge) taking() time.Duration {
 // checkFree demands that the slot does not stay free while an old pod could take the slot.
 func (j *judge) checkFree() {
 	lease, ok := j.API.Lease(j.slot)
-	ready := slices.ContainsFunc(j.olds(), j.Available)
+	ready := slices.ContainsFunc(j.olds(), func(p *world.Pod) bool { return j.Available(p) && p.Agent() != nil })
 	switch {
 	case !ok || lease.Holder != "" || !ready:
 		j.free = 0
@@ -181,6 +186,17 @@ func (j *judge) checkFree() {
 		j.free = j.Now()
 	case j.Now()-j.free > j.taking():
 		j.Violate(world.Nobody, "%s is free for %v, and an old pod is Ready", j.slot, j.Now()-j.free)
+	}
+}
+
+// noteTaking notes the present hold if its pod took a free slot.
+func (j *judge) noteTaking() {
+	lease, ok := j.API.Lease(j.slot)
+	if text := lease.Annotations[api.RolloutAnnotation]; ok && text != j.text {
+		j.text = text
+		if r := turn.Parse(text); r.Hold != "" && r.Yielder == "" {
+			j.took[r.Hold] = true
+		}
 	}
 }
 
@@ -195,7 +211,7 @@ func (j *judge) checkTurns() {
 	for _, end := range j.Checks.Ends[j.judged:] {
 		c := end.Child
 		r := c.Pod().Revision
-		if r.Workload != j.UID || !c.Pod().Behaviour.Broken() {
+		if r.Workload != j.UID || !c.Pod().Behaviour.Broken() || j.took[c.Hold] {
 			continue
 		}
 		t := j.turns[r]
