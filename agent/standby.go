@@ -5,6 +5,7 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -36,6 +37,8 @@ func (s standby) run(ctx context.Context) (*hold, error) {
 		r.see(s.loop.now, views, s.unit.whole())
 		standing := r.standing(s.loop.now, views, s.unit.shims.Begun())
 		r.note(s.loop.now, standing)
+		starting := startFacts{asks: standing.Asks}
+		standing = s.hindered(standing, views)
 		s.checkAhead(ctx, views, standing)
 		s.unit.waits.decide(s.loop.now)
 		facts := s.unit.facts()
@@ -43,7 +46,7 @@ func (s standby) run(ctx context.Context) (*hold, error) {
 		facts.Settled = s.unit.waits.done && !facts.Alive
 		facts.TakeFrom, facts.Rollout = max(standing.TakeFrom, s.unit.waits.retryAt), r.text(s.loop.now, facts.Wall)
 		s.unit.metrics.Vacant(s.vacant(facts, views))
-		wake := min(s.loop.act(ctx, facts), s.loop.starts.act(ctx, s.loop.now, startFacts{}), standing.Wake, s.loop.asker.ask(ctx, s.loop.now, standing.Asks))
+		wake := min(s.loop.act(ctx, facts), s.loop.starts.act(ctx, s.loop.now, starting), standing.Wake, s.loop.asker.ask(ctx, s.loop.now, standing.Asks))
 		switch state := s.unit.claim.State(); state.Stage {
 		case claim.Held:
 			return newHold(s.unit, s.loop, state), nil
@@ -68,6 +71,19 @@ func (s standby) run(ctx context.Context) (*hold, error) {
 			return nil, err
 		}
 	}
+}
+
+// hindered returns the decision of package turn, changed if the start lock keeps the pod from
+// starting. The pod then does not ask. Otherwise the holder would yield, and no pod could start.
+func (s standby) hindered(standing turn.Standby, views []claim.View) turn.Standby {
+	if !standing.Asks {
+		return standing
+	}
+	if why := s.loop.starts.hinders(s.loop.now, views[0].Record.Holder); why != "" {
+		standing.Asks, standing.Reason = false, api.ReasonWaitsForItsTurn
+		standing.Message = fmt.Sprintf("%s, so revision %d does not ask yet", why, s.unit.rollout.pod.Revision.Number)
+	}
+	return standing
 }
 
 // checkAhead checks for the pod's deletion, if this standby expects a slot after the present hold. A

@@ -51,6 +51,9 @@ type starts struct {
 	// fresh reports that the Lease names no hold that an earlier agent process of the pod
 	// began.
 	fresh bool
+	// watched is the instant since which a standby that is to ask for its turn watches the start
+	// lock; zero without such a watch.
+	watched time.Duration
 }
 
 // newStarts returns the start lock of the unit; nil for a pod without one.
@@ -86,6 +89,10 @@ type startFacts struct {
 	waits bool
 	// serves reports that all children of the pod pass their probes.
 	serves bool
+	// asks reports that the pod is a standby, and that only the start lock can keep the pod from
+	// asking for its turn. The agent then watches the start lock. Any other standby sends no request
+	// about the start lock.
+	asks bool
 }
 
 // act lets the claim of the start lock decide, and sends that claim's requests. The result is the
@@ -98,6 +105,12 @@ func (s *starts) act(ctx context.Context, now time.Duration, f startFacts) time.
 	s.adopt(s.claim.State())
 	s.settle(f.serves)
 	s.fresh = s.fresh || s.hold != "" || s.sawOther()
+	switch {
+	case !f.asks:
+		s.watched = 0
+	case s.watched == 0:
+		s.watched = now
+	}
 	for {
 		actions, wake := s.claim.Next(now, s.facts(now, f))
 		for _, a := range actions {
@@ -161,7 +174,7 @@ func (s *starts) facts(now time.Duration, f startFacts) claim.Facts {
 		Compete: f.waits && s.hold == "" && u.stays(),
 		Proven:  func(hold string) bool { return s.proven(now, hold, f.serves) },
 		Notes:   lease.Notes{Address: u.config.PodIP, Workload: u.config.Workload},
-		Settled: s.hold == "" && !needed && !s.inherits(),
+		Settled: s.hold == "" && !needed && !f.asks && !s.inherits(),
 		Renew:   s.hold != "" && needed && f.holds, Guard: true,
 	}
 	if s.inherits() && !f.serves {
@@ -310,4 +323,29 @@ func (s *starts) obstacle(now time.Duration) string {
 		}
 	}
 	return "waiting for " + s.unit.config.StartSlots[0]
+}
+
+// hinders describes, for people, why the pod could not start soon if the pod held its slot; empty
+// without such an obstacle. While the pod does not know the start lock, the result is not empty. The
+// argument "holder" is the present holder of the slot. A yield also frees the start lock of that
+// holder, so that pod is no obstacle. The time of a start comes from the wall clocks of two
+// machines. A wrong clock only delays the turn, or permits the turn too early.
+func (s *starts) hinders(now time.Duration, holder string) string {
+	if s == nil {
+		return ""
+	}
+	for _, v := range s.claim.Views() {
+		r := v.Record
+		other := r.Holder != "" && r.Holder != holder && !v.Mine && now < v.ExpiresAt
+		slow := !r.AcquireTime.IsZero() && s.unit.config.Wall().Sub(r.AcquireTime) >= slowStart
+		switch {
+		case !v.Known, s.watched == 0, v.Heard < s.watched:
+			return v.Slot + " is not known"
+		case r.Paused != "":
+			return v.Slot + " is paused"
+		case other && slow:
+			return v.Slot + " is held by " + cmp.Or(api.PodOf(r.Holder), r.Holder) + ", whose application starts slowly"
+		}
+	}
+	return ""
 }

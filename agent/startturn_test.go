@@ -1,0 +1,214 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/turn"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// startLocked gives a pod of the revision a singleton, a start lock, and a readiness probe.
+func startLocked(app *patient, r api.Revision) func(c *Config) {
+	return func(c *Config) {
+		of(r)(c)
+		c.StartSlots = []string{startSlot}
+		app.probed("readiness")(c)
+	}
+}
+
+// lockedPods starts two old pods with a start lock, and waits until the holder may yield.
+func (w *world) lockedPods(app *patient) (a, a2 *pod) {
+	w.free(theSlot, nextLease, startSlot)
+	a = w.start("a", startLocked(app, oldRevision))
+	a.connect("s1")
+	w.within(time.Minute, "the old child runs", func() bool { return a.running("s1") })
+	a2 = w.start("a2", startLocked(app, oldRevision))
+	a2.connect("s2")
+	w.pass(turn.Rest + 30*time.Second)
+	return a, a2
+}
+
+// lockStarts changes the Lease of the start lock, as another pod or a person does.
+func (w *world) lockStarts(change func(l *kube.Lease)) {
+	l := w.server.lease(startSlot)
+	if l.Annotations == nil {
+		l.Annotations = map[string]string{}
+	}
+	change(&l)
+	w.server.put(&l)
+}
+
+func pauseStarts(l *kube.Lease)  { l.Annotations[api.PausedAnnotation] = string(api.PauseHold) }
+func resumeStarts(l *kube.Lease) { delete(l.Annotations, api.PausedAnnotation) }
+
+func TestPausedStartLockDelaysTheNextTurn(t *testing.T) {
+	simulate(t, func(w *world) {
+		app := newPatient()
+		a, a2 := w.lockedPods(app)
+		w.lockStarts(pauseStarts)
+		w.pass(time.Second)
+		assert.Equal(t, gate.Running, a.gates.phase("s1"))
+		b := w.start("b", startLocked(app, newRevision))
+		b.connect("s3")
+		down := time.Duration(0)
+		for range 600 {
+			w.pass(time.Second)
+			if !a.running("s1") && !a2.running("s2") && !b.running("s3") {
+				down += time.Second
+			}
+		}
+		assert.Zero(t, down, "nobody serves")
+		assert.Equal(t, "False WaitsForItsTurn", b.ready())
+		assert.Equal(t, "start-lock.db is paused, so revision 7 does not ask yet", b.message())
+		assert.Empty(t, w.rollout().Turns)
+
+		w.lockStarts(resumeStarts)
+		w.within(5*time.Second, "the new child runs", func() bool { return b.running("s3") })
+		w.within(15*time.Second, "the new pod is ready", func() bool { return b.ready() == "True Holding" })
+	})
+}
+
+// After a failed turn the pod remembers an old state of the start lock, which does not count.
+func TestPausedStartLockDelaysALaterTurn(t *testing.T) {
+	simulate(t, func(w *world) {
+		app := newPatient()
+		a, a2 := w.lockedPods(app)
+		b := w.start("b", startLocked(newPatient("readiness"), newRevision))
+		b.connect("s3")
+		w.within(time.Second, "the new child runs", func() bool { return b.running("s3") })
+		w.within(3*time.Minute, "the old version serves again", func() bool { return a.running("s1") || a2.running("s2") })
+		b.connect("s4")
+		w.pass(10 * time.Second)
+		w.lockStarts(pauseStarts)
+		for range 600 {
+			w.pass(time.Second)
+			require.True(t, a.running("s1") || a2.running("s2"), "nobody serves")
+		}
+		require.Len(t, w.rollout().Turns, 1)
+		assert.Equal(t, 1, w.rollout().Turns[0].Count)
+		assert.Equal(t, "start-lock.db is paused, so revision 7 does not ask yet", b.message())
+	})
+}
+
+func TestPodStopsAskingOncePersonPausesStartLock(t *testing.T) {
+	simulate(t, func(w *world) {
+		app := newPatient()
+		a, _ := w.lockedPods(app)
+		a.link.set(func(l *link) { l.mute, l.idle = true, time.Hour }) // the holder sees no ask
+		b := w.start("b", startLocked(app, newRevision))
+		b.connect("s3")
+		asks := func() bool { return w.server.lease(nextLease).Annotations[api.RevisionAnnotation] != "" }
+		w.within(time.Second, "the pod asks", asks)
+		w.lockStarts(pauseStarts)
+		w.pass(10 * time.Second)
+		assert.Equal(t, "False WaitsForItsTurn", b.ready())
+		assert.False(t, asks())
+	})
+}
+
+func TestPodDoesNotAskWhileAnotherStartsSlowly(t *testing.T) {
+	for name, c := range map[string]struct {
+		held time.Duration
+		asks bool
+	}{"for a minute": {time.Minute, true}, "for longer than slowStart": {slowStart + time.Second, false}} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				app := newPatient()
+				a, _ := w.lockedPods(app)
+				w.lockStarts(func(l *kube.Lease) {
+					l.Holder, l.AcquireTime, l.RenewTime, l.DurationSeconds = "other_u", time.Now().Add(-c.held), time.Now(), 30
+				})
+				b := w.start("b", startLocked(app, newRevision))
+				b.connect("s3")
+				for range 10 {
+					w.pass(5 * time.Second)
+					w.lockStarts(func(l *kube.Lease) { l.RenewTime = time.Now() })
+				}
+				assert.Equal(t, !c.asks, a.running("s1"))
+				if !c.asks {
+					assert.Equal(t, "start-lock.db is held by other, whose application starts slowly, so revision 7 does not ask yet", b.message())
+				}
+				w.lockStarts(func(l *kube.Lease) { l.Holder = "" })
+				w.within(5*time.Second, "the new child runs", func() bool { return b.running("s3") })
+			})
+		})
+	}
+}
+
+func TestHoldersOwnSlowStartDelaysNoTurn(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot, nextLease, startSlot)
+		a := w.start("a", startLocked(newPatient("readiness"), oldRevision))
+		a.connect("s1")
+		w.pass(slowStart + time.Minute)
+		assert.Equal(t, a.identity(), w.starting())
+		b := w.start("b", startLocked(newPatient(), newRevision))
+		b.connect("s3")
+		w.within(10*time.Second, "the new child runs", func() bool { return b.running("s3") })
+	})
+}
+
+func TestPodDoesNotAskWithoutStartLocksLease(t *testing.T) {
+	simulate(t, func(w *world) {
+		app := newPatient()
+		a, _ := w.lockedPods(app)
+		w.server.remove(startSlot)
+		b := w.start("b", startLocked(app, newRevision))
+		b.connect("s3")
+		w.pass(10 * time.Minute)
+		assert.True(t, a.running("s1"))
+		assert.Equal(t, "start-lock.db is not known, so revision 7 does not ask yet", b.message())
+		w.free(startSlot)
+		w.within(15*time.Second, "the new child runs", func() bool { return b.running("s3") })
+	})
+}
+
+// requests returns the number of the pod's requests for Leases so far.
+func (p *pod) requests() int {
+	p.link.mu.Lock()
+	defer p.link.mu.Unlock()
+	return p.link.sent
+}
+
+// startWatches returns the number of watches of the start lock that are under way.
+func (w *world) startWatches() (n int) {
+	w.server.mu.Lock()
+	defer w.server.mu.Unlock()
+	for of := range w.server.watchers {
+		if of.name == startSlot {
+			n++
+		}
+	}
+	return n
+}
+
+func TestIdleStandbySendsNoRequestAboutStartLock(t *testing.T) {
+	simulate(t, func(w *world) {
+		app := newPatient()
+		w.lockedPods(app)
+		assert.Zero(t, w.startWatches())
+		b := w.start("b", startLocked(app, newRevision))
+		w.pass(time.Minute)
+		assert.Zero(t, w.startWatches(), "the new container has not started")
+		w.lockStarts(pauseStarts)
+		b.connect("s3")
+		w.pass(time.Second)
+		assert.Equal(t, 1, w.startWatches(), "only the pod that is to ask watches")
+		before := b.requests()
+		w.pass(time.Hour)
+		assert.Less(t, b.requests()-before, 60, "a pod that waits for a person sends less than a request a minute")
+		w.lockStarts(resumeStarts)
+		w.within(15*time.Second, "the new child runs", func() bool { return b.running("s3") })
+		w.pass(time.Minute)
+		assert.Zero(t, w.startWatches())
+	})
+}
