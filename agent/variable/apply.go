@@ -38,7 +38,7 @@ func (a *Action) adds() bool { return a.Text == nil && a.Integer == nil && a.Typ
 type Refusal string
 
 const (
-	// Unknown means that a write got no answer, and that its outcome cannot be proven.
+	// Unknown means that a write got no answer, or a conflict, and that its outcome cannot be proven.
 	Unknown Refusal = "unknown"
 	// Unavailable means that the Variable could not be read or written in time, and that
 	// nothing was written.

@@ -75,6 +75,9 @@ func (v *Variable) carry(ctx context.Context, calls []*call) {
 			v.pause(ctx, attempt, errorPause)
 			continue
 		}
+		if calls = confirm(calls, base); len(calls) == 0 {
+			return
+		}
 		fresh := v.known == nil
 		next := base.Clone()
 		carried, settled, rest := v.try(calls, base, next)
@@ -148,8 +151,9 @@ func (v *Variable) try(calls []*call, base, next *kube.Variable) (carried []*cal
 
 // write sends the write that replaces base by next, and answers the calls. If the outcome cannot be
 // proven, the answer is the refusal [Unknown]. Only the calls in the result "open" get no answer.
-// For these calls nothing is stored, and nothing will be stored by this write. The result "refused"
-// reports that the API server refused the write for another reason than a conflict.
+// For these calls this write will store nothing from now on. Also, this write has stored nothing,
+// unless write marks the calls with a conflict. The result "refused" reports that the API server
+// refused the write for another reason than a conflict.
 func (v *Variable) write(ctx context.Context, calls []*call, base, next *kube.Variable) (open []*call, refused bool) {
 	v.known = nil
 	doubt := false // true after an attempt without an answer: its write may be stored now or later
@@ -162,7 +166,13 @@ func (v *Variable) write(ctx context.Context, calls []*call, base, next *kube.Va
 			return nil, false
 		case kube.Refused(err) && !doubt:
 			v.config.Log.Debug("variable not written", "variable", v.config.Name, "err", err)
-			return calls, !errors.Is(err, kube.ErrConflict)
+			if !errors.Is(err, kube.ErrConflict) {
+				return calls, true
+			}
+			for _, c := range calls {
+				c.conflict = &conflict{base: base, next: next}
+			}
+			return calls, false
 		}
 		doubt = true
 		there := v.look(ctx, calls)
@@ -187,6 +197,22 @@ func (v *Variable) write(ctx context.Context, calls []*call, base, next *kube.Va
 		}
 		v.pause(ctx, attempt+3, errorPause)
 	}
+}
+
+// confirm answers each call whose last write ended with a conflict, but was stored. A proxy may have
+// repeated the stored PUT, so that the second PUT caused the conflict. The argument "there" is a
+// state that was read after the conflict. The result has the other calls.
+func confirm(calls []*call, there *kube.Variable) (open []*call) {
+	for _, c := range calls {
+		last := c.conflict
+		c.conflict = nil
+		if last != nil && proof(last.base, last.next, there) == isStored {
+			accept([]*call{c}, there)
+			continue
+		}
+		open = append(open, c)
+	}
+	return open
 }
 
 func (v *Variable) put(ctx context.Context, next *kube.Variable) (*kube.Variable, error) {
@@ -262,7 +288,7 @@ func accept(calls []*call, stored *kube.Variable) {
 
 func refuse(calls []*call, refusal Refusal) {
 	for _, c := range calls {
-		c.answer <- Answer{Refusal: refusal}
+		c.refuse(refusal)
 	}
 }
 
@@ -272,7 +298,7 @@ func expire(calls []*call, refusal Refusal) []*call {
 	return slices.DeleteFunc(calls, func(c *call) bool {
 		over := c.over() // called only once, because a second call may return another result
 		if over {
-			c.answer <- Answer{Refusal: refusal}
+			c.refuse(refusal)
 		}
 		return over
 	})

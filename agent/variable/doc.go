@@ -17,6 +17,8 @@
 //   - Each write stores its own name in the Variable. If the Variable has that name, the write
 //     was stored. While the Variable keeps the key of an add, that key also proves that the
 //     write of the add was stored.
+//   - After a conflict the write may be stored, because a proxy may have sent the PUT twice. So the
+//     loop looks for the name or the key of the write in the state that it reads next.
 //   - An add with a kept key changes nothing, and returns the result of the first add with that
 //     key.
 //   - A write under a hold contains the lock, epoch and token of that hold. Before each attempt,
@@ -33,6 +35,8 @@
 // # What is not guaranteed
 //
 // A person who edits or deletes a Variable can break each of these guarantees. A hostile pod with a
-// right on the Variable can record a false result for a key of another pod. A key that the Variable
-// no longer keeps counts as new. The order of actions of different pods is arbitrary.
+// right on the Variable can record a false result for a key of another pod. If a proxy sends a PUT
+// twice, and another pod writes before the loop reads, an add without a key may count twice. A key
+// that the Variable no longer keeps counts as new. The order of actions of different pods is
+// arbitrary.
 package variable

@@ -72,10 +72,25 @@ type call struct {
 	answer chan Answer
 	// result is the integer after an add. The integer is valid once the write is stored.
 	result int64
+	// conflict is the call's last write, if that write ended with a conflict, and the loop has not
+	// read the Variable since; nil otherwise.
+	conflict *conflict
 }
+
+// conflict is a write that the API server answered with a conflict. The write may nevertheless be
+// stored, if a proxy has sent its PUT twice.
+type conflict struct{ base, next *kube.Variable }
 
 // The method "over" reports whether the program no longer waits for the answer.
 func (c *call) over() bool { return c.ctx.Err() != nil || !time.Now().Before(c.until) }
+
+// refuse answers the call. If the call's last write may be stored, the answer is [Unknown].
+func (c *call) refuse(refusal Refusal) {
+	if c.conflict != nil {
+		refusal = Unknown
+	}
+	c.answer <- Answer{Refusal: refusal}
+}
 
 // Do carries out an action. Do returns after about ten seconds (the constant "patience") at
 // the latest.
