@@ -175,7 +175,8 @@ func (c *Client) GetVariable(ctx context.Context, name string) (*kube.Variable, 
 	return read, nil
 }
 
-// UpdateVariable implements variable.Requests.
+// UpdateVariable implements variable.Requests. The fault [Weather.repeated] draws from a separate
+// random source, so that this fault changes no draw of the other faults.
 func (c *Client) UpdateVariable(ctx context.Context, next *kube.Variable) (*kube.Variable, error) {
 	next = next.Clone()
 	var stored *kube.Variable
@@ -184,6 +185,10 @@ func (c *Client) UpdateVariable(ctx context.Context, next *kube.Variable) (*kube
 			return nil, errDropped // this fault loses only a write that the server would store
 		}
 		stored, err = c.server.Variables.put(next)
+		if f := c.net.Weather; err == nil && f.repeated > 0 && engine.Chance(c.source("repeated variable."+next.Name), f.repeated) {
+			c.server.Variables.Repeated[next.Name] = next.Write
+			_, err = c.server.Variables.put(next)
+		}
 		return nil, err
 	})
 	if err != nil {

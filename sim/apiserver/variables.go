@@ -23,6 +23,8 @@ type Variables struct {
 	stored func(*kube.Variable)
 	// changed is a channel. Each change of a Variable closes this channel and makes a new channel.
 	changed chan struct{}
+	// Repeated has, for each Variable, the name of the last write whose PUT arrived twice.
+	Repeated map[string]string
 }
 
 // NewVariables returns Variables of the names. At each stored write of a Variable the function
@@ -30,6 +32,7 @@ type Variables struct {
 func NewVariables(e *engine.Engine, names []string, stored func(*kube.Variable)) *Variables {
 	v := &Variables{
 		rng: e.Source("variables"), rv: 990, of: map[string]*kube.Variable{}, stored: stored, changed: make(chan struct{}),
+		Repeated: map[string]string{},
 	}
 	for i, name := range names {
 		v.rv++

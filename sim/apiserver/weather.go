@@ -17,6 +17,9 @@ type Weather struct {
 	// arrives, and a late request may arrive after its sender gave up. The server refuses a
 	// refused request. With replyLost the request arrives, but its answer never does.
 	lost, replyLost, late, refused float64
+	// repeated is the chance that a proxy sends the PUT of a Variable twice. The client then gets the
+	// answer to the second PUT.
+	repeated float64
 	// Slow is the chance that a packet takes up to a second, not milliseconds.
 	Slow float64
 	// stall, close and mute are chances at each event of a watch. A stall delays the event
@@ -44,9 +47,9 @@ type Weather struct {
 
 // String returns all fields as text, for the history.
 func (f Weather) String() string {
-	return fmt.Sprintf("{lost:%v replyLost:%v late:%v refused:%v slow:%v stall:%v close:%v mute:%v"+
+	return fmt.Sprintf("{lost:%v replyLost:%v late:%v refused:%v repeated:%v slow:%v stall:%v close:%v mute:%v"+
 		" unanswered:%v unstored:%v deaf:%v sealed:%v gets:%v puts:%v watches:%v patches:%v idle:%d silent:%v farewell:%v}",
-		f.lost, f.replyLost, f.late, f.refused, f.Slow, f.stall, f.close, f.mute,
+		f.lost, f.replyLost, f.late, f.refused, f.repeated, f.Slow, f.stall, f.close, f.mute,
 		f.Unanswered, f.Unstored, f.Deaf, f.Sealed, f.Gets, f.Puts, f.Watches, f.Patches, f.Idle, f.Silent, f.Farewell)
 }
 
@@ -54,7 +57,7 @@ var (
 	// Fair is the weather without faults.
 	Fair = Weather{}
 	// Foul is the weather in which some requests of each kind fail.
-	Foul = Weather{lost: .05, replyLost: .08, late: .05, refused: .05, Slow: .1, stall: .03, close: .05, mute: .02}
+	Foul = Weather{lost: .05, replyLost: .08, late: .05, refused: .05, repeated: .1, Slow: .1, stall: .03, close: .05, mute: .02}
 )
 
 // Fault is the way in which all requests of one kind fail. The zero value, sound, means that the
