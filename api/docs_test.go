@@ -88,6 +88,7 @@ var byHand = []Annotation{
 		Meaning: "No pod acquires the slot. With `hold` the holder goes on. If the application ends, no pod starts it again. With `stop` the holder " +
 			"drains with its pod's grace, and releases. `kubectl metaparticle recover` writes `recover`, and ends that pause itself. Any other value counts as `hold`, and the pods' conditions and Events say so. " +
 			"A claim of several slots is paused if one of them is paused. Each slot of a semaphore has a pause of its own. " +
+			"If agent and shim of a semaphore's holder end together under a slot with `hold`, the pod acquires no other slot until the pause ends. " +
 			"Enroll keeps a paused Lease that no pod claims. Electors of other programs ignore the pause.",
 	},
 	{
