@@ -49,16 +49,16 @@ func slow(t *testing.T, objects ...client.Object) (client.Client, client.Reader)
 	var uids atomic.Int64
 	return interceptor.NewClient(server, interceptor.Funcs{
 		Create: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.CreateOption) error {
-			time.Sleep(5 * time.Millisecond)
+			<-time.After(5 * time.Millisecond)
 			o.SetUID(types.UID(strconv.FormatInt(uids.Add(1), 10)))
 			return c.Create(ctx, o, opts...)
 		},
 		Update: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.UpdateOption) error {
-			time.Sleep(5 * time.Millisecond)
+			<-time.After(5 * time.Millisecond)
 			return c.Update(ctx, o, opts...)
 		},
 		Delete: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.DeleteOption) error {
-			time.Sleep(5 * time.Millisecond)
+			<-time.After(5 * time.Millisecond)
 			return c.Delete(ctx, o, opts...)
 		},
 	}), server
@@ -108,7 +108,7 @@ func TestManySlotsNeverDelayOtherNamespacesForLong(t *testing.T) {
 				}
 			}()
 		}
-		time.Sleep(time.Hour)
+		<-time.After(time.Hour)
 		synctest.Wait()
 		assert.Less(t, time.Duration(shopTook.Load()), 5*time.Second)
 		for _, name := range names {
@@ -146,7 +146,7 @@ func TestSweepNeverDelaysOtherNamespacesForLong(t *testing.T) {
 		require.NoError(t, c.Delete(t.Context(), workload))
 		require.NoError(t, c.Delete(t.Context(), more))
 		settle()
-		time.Sleep(time.Hour)
+		<-time.After(time.Hour)
 		assert.Greater(t, settle(), 1)
 		var leases coordinationv1.LeaseList
 		require.NoError(t, server.List(t.Context(), &leases, client.InNamespace(shop)))
