@@ -26,6 +26,14 @@
 // replay than in the other, and later events differ, too. The pauses between two watches of a
 // Variable also differ. If the first replay shows no failure, repeat the command with -count=10.
 //
+// # Strange faults
+//
+// TestStrangeAnswersBreakNoInvariant plays the stories with the faults of proxies and broken
+// servers. An answer may have an unusual status for one request, or for all requests of one kind.
+// A PUT of a Lease may arrive twice, and its sender then gets a conflict. An answer may be
+// unreadable, although the request took effect. A watch may repeat an event, or end with 410. The
+// seeds of all other tests have no such fault, so their random draws stay as they are.
+//
 // # Planted bugs
 //
 // The simulation must catch planted bugs. A simulation that misses planted bugs would also miss

@@ -49,6 +49,8 @@ func TestBarriersOfProgramsBreakNoInvariant(t *testing.T) { play.Meetings(t, wor
 
 func TestRestoringAPIObjectsBreaksNoInvariant(t *testing.T) { play.Restores(t, world.ModelOfEnroll) }
 
+func TestStrangeAnswersBreakNoInvariant(t *testing.T) { play.Strange(t, world.ModelOfEnroll) }
+
 func TestPlantedBugsAreCaught(t *testing.T) { play.Planted(t) }
 
 // The bugs named below are in code that the tests of agent/claim also run. The random schedules of

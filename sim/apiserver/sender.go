@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
@@ -102,6 +103,7 @@ func (c *sender) Do(ctx context.Context, op string, effect func() ([]byte, error
 		return nil, engine.ErrDead
 	}
 	r, f := c.source(op), c.net.Weather
+	effect = c.strangely(op, f, effect)
 	c.Sent[op]++
 	c.count(op)
 	reply := make(chan answer, 1)
@@ -163,6 +165,31 @@ func (c *sender) Do(ctx context.Context, op string, effect func() ([]byte, error
 	tick := engine.Between(r, 1, time.Microsecond)
 	c.Leave()
 	return c.await(ctx, reply, tick)
+}
+
+// strangely adds the faults of proxies and broken servers to the effect of a request. These faults
+// have separate random sources, so strange weather changes no draw of other faults.
+func (c *sender) strangely(op string, f Weather, effect func() ([]byte, error)) func() ([]byte, error) {
+	if c.Allowed == nil {
+		return effect
+	}
+	r := c.source("strange " + op)
+	odd, which := engine.Chance(r, f.odd), r.IntN(len(oddities))
+	doubled, garbled := engine.Chance(r, f.doubled), engine.Chance(r, f.garbled)
+	lease := strings.HasPrefix(op, "put ") && !strings.HasPrefix(op, "put variable.")
+	return func() ([]byte, error) {
+		if odd {
+			return nil, oddities[which].err()
+		}
+		raw, err := effect()
+		if doubled && lease && err == nil {
+			raw, err = effect()
+		}
+		if garbled && err == nil {
+			return nil, kube.ErrMalformed
+		}
+		return raw, err
+	}
 }
 
 // await waits for the reply. If ctx ends first, the method waits for the short random time "tick",

@@ -172,7 +172,7 @@ func (s *Server) ComeUp() {
 
 // open starts a stream of the events after the resourceVersion.
 func (s *Server) open(w *Watch, resourceVersion string) error {
-	w.rng = w.c.source("stream " + w.name)
+	w.rng, w.strange = w.c.source("stream "+w.name), w.c.source("strange stream "+w.name)
 	if resourceVersion == "" {
 		// Without a resourceVersion the stream begins with the current state.
 		if v := s.Object("Lease", w.name).Last(); v.Body != nil {

@@ -30,6 +30,7 @@ func (c change) event() kube.WatchEvent {
 type Watch struct {
 	c       *sender
 	rng     *rand.Rand
+	strange *rand.Rand // the random source of the faults that proxies and broken servers cause
 	name    string
 	queue   []change // changes that the client has yet to get
 	moving  bool
@@ -108,12 +109,17 @@ func (s *Watch) arrive(closing, orderly bool) {
 	}
 	s.idles()
 	s.arrived = append(s.arrived, s.queue[0])
+	if engine.Chance(s.strange, s.c.net.Weather.twice) {
+		s.arrived = append(s.arrived, s.queue[0])
+	}
 	s.queue, s.moving = s.queue[1:], false
 	switch {
 	case closing && orderly:
 		s.finish(nil)
 	case closing:
 		s.finish(ErrBroken)
+	case engine.Chance(s.strange, s.c.net.Weather.expired):
+		s.finish(Status(410, "Expired", "too old resource version"))
 	}
 	s.signal()
 	s.move()

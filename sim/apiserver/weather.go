@@ -26,6 +26,14 @@ type Weather struct {
 	// by up to a minute, or by up to [Network.Latest] if that is longer. A close ends the watch
 	// after the event. A mute watch stays open, but silent.
 	stall, close, mute float64
+	// odd, doubled and garbled are chances of faults that proxies and broken servers cause. These
+	// faults reach only agents and pods that wait. An odd answer is one of [oddities]. A
+	// doubled PUT of a Lease arrives twice, and its sender gets the second answer. A garbled answer
+	// cannot be decoded, although the request took effect.
+	odd, doubled, garbled float64
+	// twice and expired are chances at each event of a watch. The event comes twice, or the watch
+	// ends with 410 after the event.
+	twice, expired float64
 	// Unanswered reports that the answers to all PUT requests are lost, and that no other request
 	// arrives. The field Unstored reports that each write of a Lease or Variable is lost if
 	// the server would store it. A write that the server would refuse still arrives.
@@ -48,8 +56,9 @@ type Weather struct {
 // String returns all fields as text, for the history.
 func (f Weather) String() string {
 	return fmt.Sprintf("{lost:%v replyLost:%v late:%v refused:%v repeated:%v slow:%v stall:%v close:%v mute:%v"+
-		" unanswered:%v unstored:%v deaf:%v sealed:%v gets:%v puts:%v watches:%v patches:%v idle:%d silent:%v farewell:%v}",
+		" odd:%v doubled:%v garbled:%v twice:%v expired:%v unanswered:%v unstored:%v deaf:%v sealed:%v gets:%v puts:%v watches:%v patches:%v idle:%d silent:%v farewell:%v}",
 		f.lost, f.replyLost, f.late, f.refused, f.repeated, f.Slow, f.stall, f.close, f.mute,
+		f.odd, f.doubled, f.garbled, f.twice, f.expired,
 		f.Unanswered, f.Unstored, f.Deaf, f.Sealed, f.Gets, f.Puts, f.Watches, f.Patches, f.Idle, f.Silent, f.Farewell)
 }
 
@@ -58,6 +67,8 @@ var (
 	Fair = Weather{}
 	// Foul is the weather in which some requests of each kind fail.
 	Foul = Weather{lost: .05, replyLost: .08, late: .05, refused: .05, repeated: .1, Slow: .1, stall: .03, close: .05, mute: .02}
+	// Strange is the weather in which proxies and broken servers cause faults.
+	Strange = Weather{odd: .08, doubled: .1, garbled: .06, twice: .2, expired: .05, Slow: .1}
 )
 
 // Fault is the way in which all requests of one kind fail. The zero value, sound, means that the
@@ -74,14 +85,31 @@ const (
 	Failing
 	// Unheard means that the request never arrives.
 	Unheard
+	// Unauthorized means that the server answers 401.
+	Unauthorized
+	// Misrouted means that a proxy answers 404, although the object exists.
+	Misrouted
+	// TooLarge means that a proxy answers 413.
+	TooLarge
+	// Invalid means that the server answers 422.
+	Invalid
+	// Redirected means that a proxy answers 302.
+	Redirected
 )
 
 // Faults lists the ways to fail, from which the stories draw.
 var Faults = []Fault{Busy, Forbidden, Failing, Unheard}
 
+// StrangeFaults lists the ways to fail that proxies and broken servers cause.
+var StrangeFaults = []Fault{Unauthorized, Misrouted, TooLarge, Invalid, Redirected}
+
 func (f Fault) err() error {
-	code := map[Fault]int{Busy: 429, Forbidden: 403, Failing: 500}[f]
-	return refusals[slices.IndexFunc(refusals, func(r refusal) bool { return r.code == code })].err()
+	code := map[Fault]int{
+		Busy: 429, Forbidden: 403, Failing: 500,
+		Unauthorized: 401, Misrouted: 404, TooLarge: 413, Invalid: 422, Redirected: 302,
+	}[f]
+	all := slices.Concat(refusals, oddities)
+	return all[slices.IndexFunc(all, func(r refusal) bool { return r.code == code })].err()
 }
 
 // refusal is an HTTP status, with its Retry-After.
@@ -94,5 +122,11 @@ type refusal struct {
 // answer of 500 or above does not mean that the write is lost. The server may have given
 // up waiting for etcd.
 var refusals = []refusal{{429, 3 * time.Second}, {403, 0}, {500, 0}, {503, time.Second}, {504, 0}}
+
+// oddities has answers that a proxy or a broken server may give to any request. The request then has
+// no effect.
+var oddities = []refusal{
+	{302, 0}, {400, 0}, {401, 0}, {404, 0}, {405, 0}, {408, 0}, {410, 0}, {413, 0}, {422, 0}, {429, time.Hour},
+}
 
 func (r refusal) err() error { return &kube.StatusError{Code: r.code, RetryAfter: r.after} }

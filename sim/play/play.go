@@ -118,6 +118,11 @@ func Restores(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 	each(t, enroll, story.PlayRestores)
 }
 
+// Strange plays, for each seed, a story with the faults of proxies and broken servers.
+func Strange(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
+	each(t, enroll, story.PlayStrange)
+}
+
 // OneOf plays one of the stories for each seed. The seed selects the story, so each story gets an
 // equal part of the seeds, and a seed always replays the same story.
 func OneOf(t *testing.T, enroll func(*world.Enroller) world.Reconciler, stories ...func(*world.World)) {

@@ -134,3 +134,26 @@ func PlayRestores(w *world.World) {
 	})
 	story.run()
 }
+
+// PlayStrange plays the seed's story with the faults of proxies and broken servers. No draw of
+// the other tests changes, because only this function sets [world.World.Strange]. The seed
+// selects the story.
+func PlayStrange(w *world.World) {
+	w.Strange = true
+	disturbed[w.Seed%uint64(len(disturbed))](w)
+}
+
+// disturbed has the stories that [PlayStrange] plays. The number of stories has no
+// common divisor with 2, 3 and 10, by which some stories divide the seed.
+var disturbed = []func(*world.World){
+	playChaos, PlayRollouts, PlayJobs, PlayWorks, PlayShards, PlayMaps, PlayPrograms, PlayReaders,
+	PlayJoints, PlayLeashed, PlayStarts, PlayBarriers, PlayMeetings,
+}
+
+// playChaos plays the story "chaos".
+func playChaos(w *world.World) {
+	defer w.End()
+	var story *chaos
+	w.Do(func() { story = newChaos(w) })
+	story.run()
+}

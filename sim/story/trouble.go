@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 	"github.com/metaparticle-io/metaparticle/sim/world"
 )
@@ -24,9 +23,13 @@ type trouble struct {
 
 // troubles returns the faults that can happen now. The story picks one of them.
 func (c *trouble) troubles() []func() {
+	requests := requestFaults{c.workloads}
 	all := []func(){
-		c.shift, c.shift, c.apiTrouble, c.verbTrouble, func() { c.API.BreakWatches(c.Rng) }, c.enrollTrouble, c.optingOut,
+		requests.shift, requests.shift, c.apiTrouble, requests.fail, func() { c.API.BreakWatches(c.Rng) }, c.enrollTrouble, c.optingOut,
 		c.nodeTrouble, c.nodeTrouble, c.clockTrouble,
+	}
+	if c.Strange {
+		all = append(all, requests.strange()...)
 	}
 	if c.takesLeases {
 		all = append(all, c.takeLease)
@@ -57,32 +60,6 @@ func disturbFor(w *world.World, d, pause time.Duration, disturb func()) bool {
 		}
 	}
 	return true
-}
-
-// shift changes the [apiserver.Weather], the set of faults of requests. The weather in the field
-// "climate" counts as fair. Fair weather mostly becomes foul, and any other weather becomes fair.
-func (c *trouble) shift() {
-	if c.API.Weather == c.climate && engine.Chance(c.Rng, .7) {
-		c.API.Weather = apiserver.Foul
-		c.API.Weather.Watches, c.API.Weather.Idle, c.API.Weather.Silent = c.climate.Watches, c.climate.Idle, c.climate.Silent
-		c.Note("script", "foul weather")
-		return
-	}
-	c.API.Weather = c.climate
-	c.Note("script", "fair weather")
-}
-
-// verbTrouble makes all requests of one kind fail, while those of other kinds work.
-func (c *trouble) verbTrouble() {
-	which, what := c.Rng.IntN(3), engine.Pick(c.Rng, apiserver.Faults)
-	of := func(w *apiserver.Weather) *apiserver.Fault {
-		return []*apiserver.Fault{&w.Gets, &w.Puts, &w.Watches}[which]
-	}
-	*of(&c.API.Weather) = what
-	c.Note("script", "%s fail (%v)", []string{"gets", "puts", "watches"}[which], what)
-	c.After(engine.Between(c.Rng, 100*time.Millisecond, 2*c.longest), func() {
-		*of(&c.API.Weather) = *of(&c.climate)
-	})
 }
 
 // optingOut removes the namespace's label, or restores it.
