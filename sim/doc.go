@@ -31,8 +31,14 @@
 // TestStrangeAnswersBreakNoInvariant plays the stories with the faults of proxies and broken
 // servers. An answer may have an unusual status for one request, or for all requests of one kind.
 // A PUT of a Lease may arrive twice, and its sender then gets a conflict. An answer may be
-// unreadable, although the request took effect. A watch may repeat an event, or end with 410. The
-// seeds of all other tests have no such fault, so their random draws stay as they are.
+// unreadable, although the request took effect. A watch may repeat an event, or end with 410.
+//
+// TestScarceResourcesBreakNoInvariant plays the stories with pods that run out of something for a
+// while. A full volume takes no note. The kernel refuses to start a child. A full socket takes no
+// message. In the stories of Jobs no socket is full: their agents read all the time, so a full
+// socket would be an artifact.
+//
+// The seeds of all other tests have no such fault, so their random draws stay as they are.
 //
 // # Planted bugs
 //

@@ -51,6 +51,8 @@ func TestRestoringAPIObjectsBreaksNoInvariant(t *testing.T) { play.Restores(t, w
 
 func TestStrangeAnswersBreakNoInvariant(t *testing.T) { play.Strange(t, world.ModelOfEnroll) }
 
+func TestScarceResourcesBreakNoInvariant(t *testing.T) { play.Scarce(t, world.ModelOfEnroll) }
+
 func TestPlantedBugsAreCaught(t *testing.T) { play.Planted(t) }
 
 // The bugs named below are in code that the tests of agent/claim also run. The random schedules of

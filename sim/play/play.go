@@ -123,6 +123,11 @@ func Strange(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 	each(t, enroll, story.PlayStrange)
 }
 
+// Scarce plays, for each seed, a story in which pods run out of space, processes and buffers.
+func Scarce(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
+	each(t, enroll, story.PlayScarce)
+}
+
 // OneOf plays one of the stories for each seed. The seed selects the story, so each story gets an
 // equal part of the seeds, and a seed always replays the same story.
 func OneOf(t *testing.T, enroll func(*world.Enroller) world.Reconciler, stories ...func(*world.World)) {

@@ -143,6 +143,13 @@ func PlayStrange(w *world.World) {
 	disturbed[w.Seed%uint64(len(disturbed))](w)
 }
 
+// PlayScarce plays a story in which pods run out of space, processes and buffers. The seed selects
+// the story. Like [PlayStrange], PlayScarce changes no draw of other tests.
+func PlayScarce(w *world.World) {
+	w.Scarce = true
+	disturbed[w.Seed%uint64(len(disturbed))](w)
+}
+
 // disturbed has the stories that [PlayStrange] plays. The number of stories has no
 // common divisor with 2, 3 and 10, by which some stories divide the seed.
 var disturbed = []func(*world.World){

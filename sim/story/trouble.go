@@ -31,6 +31,9 @@ func (c *trouble) troubles() []func() {
 	if c.Strange {
 		all = append(all, requests.strange()...)
 	}
+	if s := (shortages{c.workloads}); len(c.Pods) > 0 && c.Scarce {
+		all = append(all, s.cause, s.cause, s.cause)
+	}
 	if c.takesLeases {
 		all = append(all, c.takeLease)
 	}

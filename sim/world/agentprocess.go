@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent"
@@ -147,6 +148,9 @@ func (a *AgentProcess) noteCourse(c agent.Course) error {
 		return engine.ErrDead
 	}
 	defer a.Leave()
+	if a.Pod.Full {
+		return syscall.ENOSPC
+	}
 	a.Pod.course = c
 	return nil
 }

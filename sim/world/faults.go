@@ -196,6 +196,7 @@ func (p *Pod) Recover() {
 		p.Stop()
 		return
 	}
+	p.Full, p.Unforkable, p.Clogged = false, false, false
 	for len(p.Agents) > 1 {
 		p.Agents[0].Kill()
 	}

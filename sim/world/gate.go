@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net"
+	"syscall"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/desk"
@@ -211,7 +212,16 @@ func (n notes) Read() (all map[string][]byte, err error) {
 
 // Write implements desk.Notes.
 func (n notes) Write(name string, note []byte) error {
-	return n.touch(func(pod *Pod) { pod.notes[name] = note })
+	full := false
+	err := n.touch(func(pod *Pod) {
+		if full = pod.Full; !full {
+			pod.notes[name] = note
+		}
+	})
+	if full {
+		return syscall.ENOSPC
+	}
+	return err
 }
 
 // Remove implements desk.Notes.

@@ -39,6 +39,9 @@ type Pod struct {
 	lock       *AgentProcess // the process that has the flock
 	notes      map[string][]byte
 	agentRuns  int
+	// Full reports that no note can be written. Unforkable reports that no child starts. Clogged
+	// reports that the sockets between the agent and the shims take no message.
+	Full, Unforkable, Clogged bool
 	// course is the pod's decision to run or to skip. The field "ran" reports that a child has
 	// begun in the pod. The field "skips" reports that a shim has ended with success without a
 	// child.

@@ -10,6 +10,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"syscall"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/desk"
@@ -97,6 +98,9 @@ func (l shimEnd) Send(message []byte) error {
 	if l.hungUp || l.shim.Dead {
 		return apiserver.ErrBroken
 	}
+	if l.shim.Container.pod.Clogged {
+		return syscall.EAGAIN
+	}
 	l.shim.tells(message)
 	l.later("up", &l.toAgent, func() {
 		l.arrived = append(l.arrived, message)
@@ -119,6 +123,8 @@ func (l agentEnd) Send(message []byte) error {
 		return engine.ErrDead
 	case l.hungUp:
 		return apiserver.ErrBroken
+	case l.shim.Container.pod.Clogged:
+		return syscall.EAGAIN
 	}
 	message = bytes.Clone(message)
 	l.later("down", &l.toShim, func() {

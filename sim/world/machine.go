@@ -112,12 +112,21 @@ func (m machine) Say(line string) {
 	m.w.Note(m.Name, "%s", strings.TrimSpace(line))
 }
 
+// longestFork bounds the time until the kernel refuses a fork.
+const longestFork = 500 * time.Millisecond
+
 // Start implements shim.Machine. The shims of the world start children, but no asides.
 func (m machine) Start(c *shim.Command) {
 	m.w.Lock()
 	defer m.w.Unlock()
 	s := m.ShimProcess
 	if s.Dead {
+		return
+	}
+	if s.Container.pod.Unforkable {
+		s.w.After(engine.Between(s.rng, 50*time.Microsecond, longestFork), func() {
+			s.push(shim.Start{Command: c, Err: unix.EAGAIN})
+		})
 		return
 	}
 	born := s.bear(slotsOf(c.Env))

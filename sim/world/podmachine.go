@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/standin"
@@ -67,7 +68,12 @@ func (m agentMachine) Read(name string) (text []byte, err error) {
 
 // Write implements standin.Volume.
 func (m agentMachine) Write(name string, text []byte) error {
-	return m.inside(func() error { return m.a.Pod.volume.Write(name, text) })
+	return m.inside(func() error {
+		if m.a.Pod.Full {
+			return syscall.ENOSPC
+		}
+		return m.a.Pod.volume.Write(name, text)
+	})
 }
 
 // Rename implements standin.Volume.

@@ -55,8 +55,9 @@ type World struct {
 	// restore, the application of each pod must stop. The gate "readiness" cannot stop an
 	// application, so no pod in such a world has that gate.
 	Restores bool
-	// Strange reports that proxies and broken servers cause faults.
-	Strange bool
+	// Strange reports that proxies and broken servers cause faults. The field Scarce reports that
+	// pods run out of space, processes and buffers.
+	Strange, Scarce bool
 }
 
 // remembered has the slots that had a Lease. Each value is the longest lease duration of all pods
