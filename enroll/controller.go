@@ -19,10 +19,6 @@ import (
 )
 
 const (
-	// minRetry is the delay of the next attempt if a write of another process came before the
-	// write of enroll. The other process ends its work in about this time. After any other
-	// failure, minRetry is the first of the growing delays.
-	minRetry = 10 * time.Millisecond
 	// maxRetry bounds how long a new pod waits because of an earlier failure.
 	maxRetry = 5 * time.Second
 	// maxConcurrent bounds the namespaces that are reconciled at the same time.

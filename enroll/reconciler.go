@@ -54,6 +54,11 @@ type Reconciler struct {
 	notifier  notifier
 }
 
+// minRetry is the delay of the next attempt if a write of another process came before the write of
+// enroll. The other process ends its work in about this time. After any other failure, minRetry is
+// the first of the growing delays. The same delay precedes the rest of a long reconciliation.
+const minRetry = 10 * time.Millisecond
+
 // foreignRecheck is the time after which enroll again reads a Lease that enroll did not make. The
 // caches have no such Lease, so no event reports its deletion. A shorter time would gain little,
 // because by default pods wait for 30 s after the deletion of a Lease.
