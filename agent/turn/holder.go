@@ -79,7 +79,7 @@ func (p Pod) Hold(now time.Duration, wall time.Time, h Hold) Holder {
 	r.Yields = yields(now, h)
 	r = p.timed(now, wall, h, r)
 	holding.Rollout = r
-	if holding.Proving = p.unproven(r, h.ID) && !h.passed(now, Proof); holding.Proving {
+	if holding.Proving = r.unproven(h.ID, p.Revision) && !h.passed(now, Proof); holding.Proving {
 		holding.Message = p.holdFor(r, h.ID)
 	}
 	holding.Failed = r.inTurn(h.ID) && p.failed(now, h)
@@ -169,7 +169,7 @@ func yields(now time.Duration, h Hold) Yields {
 // yieldsTo reports whether the holder would yield to a pod of the given revision. A newer revision
 // must have waited long enough for its next turn. The wait counts from the beginning of the hold.
 func (p Pod) yieldsTo(now time.Duration, h Hold, revision api.Revision) bool {
-	if p.reclaims(revision, h.Rollout, h.ID) {
+	if h.Rollout.reclaimed(h.ID, p.Revision, revision) {
 		return !h.Serves && now >= h.failsAt(p)
 	}
 	count := h.Rollout.of(revision).Count
@@ -181,19 +181,6 @@ func (p Pod) yieldsTo(now time.Duration, h Hold, revision api.Revision) bool {
 		from = max(from, h.Since+min(p.Lasts(h.Rollout.Start), longestTurn))
 	}
 	return revision.NewerThan(p.Revision) && now >= from
-}
-
-// reclaims reports whether a pod of the given revision may ask for the slot of the pod p, whose
-// revision is newer. The pod p has taken a free slot, so no old pod has yielded to
-// it. An old pod, if it was only late, would otherwise wait for ever behind a broken version.
-func (p Pod) reclaims(revision api.Revision, r Rollout, hold string) bool {
-	return revision.Same(r.Proven) && p.Revision.NewerThan(revision) && !r.inTurn(hold)
-}
-
-// unproven reports whether the hold is a turn, or the revision of the pod is newer than the proven
-// one. The second case is a hold of a slot that was free.
-func (p Pod) unproven(r Rollout, hold string) bool {
-	return r.inTurn(hold) || p.Revision.NewerThan(r.Proven)
 }
 
 // timed returns the rollout with the times of the next turns, by the wall clock. If the Lease

@@ -157,6 +157,19 @@ func (r Rollout) forgotten(proven api.Revision) Rollout {
 // inTurn reports whether the hold is a turn whose revision is not proven yet.
 func (r Rollout) inTurn(hold string) bool { return r.Yielder != "" && hold != "" && r.Hold == hold }
 
+// unproven reports whether the hold is a turn, or the holder's revision is newer than the proven
+// one. The second case is a hold of a slot that was free.
+func (r Rollout) unproven(hold string, holder api.Revision) bool {
+	return r.inTurn(hold) || holder.NewerThan(r.Proven)
+}
+
+// reclaimed reports whether a pod of the proven revision may ask for the slot of a holder whose
+// revision is newer. The holder has taken a free slot, so no old pod has yielded to it. An old pod,
+// if it was only late, would otherwise wait for ever behind a broken version.
+func (r Rollout) reclaimed(hold string, holder, by api.Revision) bool {
+	return by.Same(r.Proven) && holder.NewerThan(by) && !r.inTurn(hold)
+}
+
 // lasting returns the part of the rollout that outlasts a hold.
 func (r Rollout) lasting() Rollout {
 	last := Rollout{Proven: r.Proven, Start: r.Start, Turns: slices.Clone(r.Turns)}

@@ -123,11 +123,11 @@ func (p Pod) afterOwn(to Standby, s Slot) Standby {
 func (p Pod) behind(now time.Duration, to Standby, s Slot, w Facts) Standby {
 	holder := api.PodOf(s.Holder)
 	switch {
-	case p.Revision.Same(s.Revision) && p.unproven(s.Rollout, s.Hold):
+	case p.Revision.Same(s.Revision) && s.Rollout.unproven(s.Hold, p.Revision):
 		return to.notReady(reasonWaits, fmt.Sprintf("%s has %s", holder, p.holdFor(s.Rollout, s.Hold)))
 	case p.Revision.NewerThan(s.Revision):
 		return p.newer(now, to, s, w)
-	case Pod{Revision: s.Revision}.reclaims(p.Revision, s.Rollout, s.Hold):
+	case s.Rollout.reclaimed(s.Hold, s.Revision, p.Revision):
 		to.Asks = w.Whole // the holder yields only if its application does not begin to serve in time
 	case s.Revision.NewerThan(p.Revision) && s.Rollout.inTurn(s.Hold):
 		if p.Revision.NewerThan(s.Rollout.Proven) {
