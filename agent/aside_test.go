@@ -34,3 +34,17 @@ func TestSlotIsReleasedIfTheChildCannotStart(t *testing.T) {
 		w.within(6*time.Second, "a runs", func() bool { return a.running("s1") })
 	})
 }
+
+// Each acquisition causes Events and writes, and keeps another pod from the slot for a moment.
+func TestPodThatCannotStartAcquiresRarely(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a := w.start("a", func(c *Config) { c.LeaseDuration = 10 * time.Second })
+		a.gates.broken = true
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.pass(time.Minute)
+		before := w.server.lease(theSlot).Transitions
+		w.pass(time.Minute)
+		assert.InDelta(t, 10, w.server.lease(theSlot).Transitions-before, 2)
+	})
+}

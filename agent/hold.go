@@ -137,9 +137,12 @@ func (h *hold) beginUnbounded() { h.unit.shims.Begin(h.id) }
 // ended by itself, the Event of the release tells why.
 func (h *hold) tellEnd(ctx context.Context, state claim.State, end ending) {
 	u := h.unit
-	if end.reason == show.ReasonEnded {
+	switch end.reason {
+	case show.ReasonEnded:
 		u.ended = h.id
 		h.loop.requests.learnDeletion(ctx)
+	case show.ReasonNotGranted:
+		u.grantsAt = h.loop.now + ungranted
 	}
 	if state.Lost != nil {
 		u.config.Log.Warn("slot is lost", "lease", state.Lost.Slot, "hold", h.id, "err", state.Lost.Err)

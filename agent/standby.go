@@ -44,7 +44,7 @@ func (s standby) run(ctx context.Context) (*hold, error) {
 		facts := s.unit.facts()
 		facts.Compete = facts.Compete && !standing.Failed && !s.unit.waits.skips() && !s.unit.waits.done && !s.unit.records()
 		facts.Settled = s.unit.waits.done && !facts.Alive
-		facts.TakeFrom, facts.Rollout = max(standing.TakeFrom, s.unit.waits.retryAt), r.text(s.loop.now, facts.Wall)
+		facts.TakeFrom, facts.Rollout = max(standing.TakeFrom, s.unit.waits.retryAt, s.unit.grantsAt), r.text(s.loop.now, facts.Wall)
 		s.unit.metrics.Vacant(s.vacant(facts, views))
 		wake := min(s.loop.act(ctx, facts), s.loop.starts.act(ctx, s.loop.now, starting), standing.Wake, s.loop.asker.ask(ctx, s.loop.now, standing.Asks))
 		switch state := s.unit.claim.State(); state.Stage {

@@ -47,6 +47,9 @@ type unit struct {
 	waits *waits
 	// ended is the last hold that ended without an order of the agent; empty if there is none.
 	ended string
+	// Until the instant grantsAt the pod takes no free slot, because the pod could not send a first
+	// grant in its last hold.
+	grantsAt time.Duration
 	// stopping reports that the agent is about to end. The field "yielding" reports that
 	// somebody has requested a yield of the present hold.
 	stopping, yielding bool
