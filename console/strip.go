@@ -145,8 +145,9 @@ func some(all map[string]string, keys ...string) (kept map[string]string) {
 func keepSpec(spec *corev1.PodSpec) corev1.PodSpec {
 	kept := podspec.Strip(spec)
 	kept.ServiceAccountName = ""
-	for i, c := range spec.InitContainers {
+	for i := range kept.InitContainers {
 		part := &kept.InitContainers[i]
+		c := spec.InitContainers[slices.IndexFunc(spec.InitContainers, func(c corev1.Container) bool { return c.Name == part.Name })]
 		switch {
 		case c.Name != api.AgentContainer:
 			part.Args = nil // the page shows no conditions and no barriers
