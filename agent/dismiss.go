@@ -22,7 +22,6 @@ import (
 // [Config.WaitAtMost] has passed, or if the work is done.
 type waits struct {
 	config Config
-	claim  *claim.Claim
 	shims  *proof.Shims
 	orders *orders
 	events *show.Events
@@ -46,11 +45,11 @@ func (w *waits) skips() bool { return w.course == CourseSkip }
 // decide notes whether the pod's key is done, and whether the key's work has failed. A pod that
 // may skip then skips, if a shim waits and living holders keep the pod from running. If the
 // decision cannot be stored on disk, the pod does not skip.
-func (w *waits) decide(now time.Duration) {
-	w.done = w.done || w.config.OnceKey != "" && !slices.ContainsFunc(w.claim.Views(), func(v claim.View) bool {
+func (w *waits) decide(now time.Duration, views []claim.View) {
+	w.done = w.done || w.config.OnceKey != "" && !slices.ContainsFunc(views, func(v claim.View) bool {
 		return !v.Known || !v.Record.Done.Has(w.config.OnceKey)
 	})
-	for _, v := range w.claim.Views() {
+	for _, v := range views {
 		if v.Known {
 			w.delay(now, v.Record.Failures)
 		}
@@ -58,7 +57,7 @@ func (w *waits) decide(now time.Duration) {
 	if w.config.OnBusy != api.OnBusySkip || w.course != "" || len(w.shims.Waiting()) == 0 {
 		return
 	}
-	holder := w.livingHolder(now)
+	holder := w.livingHolder(now, views)
 	if holder == "" {
 		return
 	}
@@ -122,9 +121,9 @@ func (w *waits) note(c Course) error {
 // livingHolder describes, for people, the living holder that keeps the pod from running; empty
 // without such a holder. A vanished holder does not count: its Lease expires, and this pod
 // takes over.
-func (w *waits) livingHolder(now time.Duration) string {
+func (w *waits) livingHolder(now time.Duration, views []claim.View) string {
 	text := ""
-	for _, v := range w.claim.Views() {
+	for _, v := range views {
 		switch {
 		case w.living(now, v):
 			text = fmt.Sprintf("%s is held by %s", v.Slot, api.PodOf(v.Record.Holder))

@@ -32,7 +32,7 @@ const (
 // linger makes a stopping standby continue to forward, if its ports are open. A lingering standby
 // competes for no slot, because its claim is stopped before the linger begins. While the standby
 // lingers, the result is the instant at which the linger ends; otherwise [instant.Never].
-func (l *loop) linger(ctx context.Context) time.Duration {
+func (l *loop) linger(ctx context.Context, views []claim.View) time.Duration {
 	u, now := l.unit, l.now
 	if u.stopping && !u.linger.begun {
 		u.linger.begun = true
@@ -41,7 +41,7 @@ func (l *loop) linger(ctx context.Context) time.Duration {
 			l.follow(ctx, left)
 		}
 	}
-	until := min(u.linger.until, max(u.linger.least, emptiedAt(u.claim.Views())))
+	until := min(u.linger.until, max(u.linger.least, emptiedAt(views)))
 	switch {
 	case !u.linger.on:
 		return instant.Never

@@ -6,7 +6,6 @@ package agent
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/claim"
@@ -32,17 +31,17 @@ func (s standby) run(ctx context.Context) (*hold, error) {
 	defer s.loop.asker.sees("")
 	for {
 		s.drainOrphans()
-		until := s.loop.linger(ctx)
 		views := s.unit.claim.Views()
+		until := s.loop.linger(ctx, views)
 		r.see(s.loop.now, views, s.unit.whole())
 		standing := r.standing(s.loop.now, views, s.unit.shims.Begun())
 		r.note(s.loop.now, standing)
 		starting := startFacts{asks: standing.Asks}
 		standing = s.hindered(standing, views)
 		s.checkAhead(ctx, views, standing)
-		s.unit.waits.decide(s.loop.now)
+		s.unit.waits.decide(s.loop.now, views)
 		facts := s.unit.facts()
-		facts.Compete = facts.Compete && !standing.Failed && !s.unit.waits.skips() && !s.unit.waits.done && !s.unit.records()
+		facts.Compete = facts.Compete && !standing.Failed && !s.unit.waits.skips() && !s.unit.waits.done && !s.unit.records(views)
 		facts.Settled = s.unit.waits.done && !facts.Alive
 		facts.TakeFrom, facts.Rollout = max(standing.TakeFrom, s.unit.waits.retryAt, s.unit.grantsAt), r.text(s.loop.now, facts.Wall)
 		s.unit.metrics.Vacant(s.vacant(facts, views))
@@ -56,16 +55,17 @@ func (s standby) run(ctx context.Context) (*hold, error) {
 			}
 		case claim.Waiting:
 		}
+		views = s.unit.claim.Views()
 		turn := shown(standing, s.loop.asker.err)
 		turn.Beyond = s.unit.beyond(views)
-		decided := s.unit.readiness.Standby(s.loop.now, s.seen(), turn, !s.unit.shims.Alive())
+		decided := s.unit.readiness.Standby(s.loop.now, seen(views), turn, !s.unit.shims.Alive())
 		if facts.Settled {
 			decided = show.Done(s.unit.waits.work())
 		} else if s.loop.now < s.unit.waits.retryAt {
 			decided = show.Failed(s.unit.waits.failed())
 			wake = min(wake, s.unit.waits.retryAt)
 		}
-		s.offer(ctx, decided, standing)
+		s.offer(ctx, decided, standing, views)
 		wake = min(wake, until, s.unit.waits.dismiss(s.loop.now), s.loop.appear(ctx, decided))
 		if err := s.loop.wait(ctx, wake); err != nil {
 			return nil, err
@@ -100,10 +100,10 @@ func (s standby) checkAhead(ctx context.Context, views []claim.View, standing tu
 	}
 }
 
-// seen returns, for the status, the slots as this standby sees them.
-func (s standby) seen() []show.Slot {
-	var seen []show.Slot
-	for _, v := range s.unit.claim.Views() {
+// seen converts the views of a standby's slots for the status.
+func seen(views []claim.View) []show.Slot {
+	seen := make([]show.Slot, 0, len(views))
+	for _, v := range views {
 		seen = append(seen, show.Slot{Name: v.Slot, Record: v.Record, Known: v.Known, Mine: v.Mine, ExpiresAt: v.ExpiresAt})
 	}
 	return seen
@@ -118,7 +118,12 @@ func (s standby) vacant(f claim.Facts, views []claim.View) bool {
 	taken := func(v claim.View) bool {
 		return v.Shut || s.unheard(v) || v.Known && v.Record.Holder != "" && !v.Mine && now < v.ExpiresAt
 	}
-	free := len(slices.DeleteFunc(slices.Clone(views), taken))
+	free := 0
+	for _, v := range views {
+		if !taken(v) {
+			free++
+		}
+	}
 	enough := free == len(views) || u.config.Any
 	return f.Compete && !f.Alive && now >= u.waits.retryAt && free > 0 && enough
 }
@@ -191,12 +196,12 @@ func (s standby) drainOrphans() {
 
 // offer writes the pod's offer to stay Ready, if the holder is leaving its Services and this
 // standby is Ready. A standby offers once for each leave.
-func (s standby) offer(ctx context.Context, d show.Decision, standing turn.Standby) {
+func (s standby) offer(ctx context.Context, d show.Decision, standing turn.Standby, views []claim.View) {
 	u, a := s.unit, s.loop.asker
 	if !u.rollout.takesTurns() {
 		return
 	}
-	v := u.claim.Views()[0]
+	v := views[0]
 	to, leaves := v.Record.Notes.Leave, v.Record.Notes.Leaving == api.LeavingSoon
 	a.sees(to)
 	ours := v.Known && !v.Mine && v.Record.Notes.Workload == u.config.Workload && s.loop.now < v.ExpiresAt

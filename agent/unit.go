@@ -77,7 +77,7 @@ func newUnit(c Config, b api.Budget, p posts) *unit {
 		p.post(ctx, func(time.Duration) { u.deletion.note(hold, deleted) })
 	}
 	u.status, u.events = show.NewStatus(shown), show.NewEvents(shown)
-	u.waits = &waits{config: c, claim: u.claim, shims: u.shims, orders: u.orders, events: u.events, course: c.Course}
+	u.waits = &waits{config: c, shims: u.shims, orders: u.orders, events: u.events, course: c.Course}
 	seen := readinessConfig(c, b)
 	seen.Jitter = u.jitter
 	u.readiness = show.NewReadiness(seen)
@@ -236,8 +236,8 @@ func (u *unit) failedKey(hold string) string {
 // records reports whether a Lease still names an ended hold of this pod, under which the work has
 // succeeded. The release of that hold must record the success. Until that release is stored, the
 // pod must not acquire the slot again.
-func (u *unit) records() bool {
-	return slices.ContainsFunc(u.claim.Views(), func(v claim.View) bool {
+func (u *unit) records(views []claim.View) bool {
+	return slices.ContainsFunc(views, func(v claim.View) bool {
 		return v.Mine && u.doneKey(v.Record.Hold) != "" && u.shims.Proven(v.Record.Hold)
 	})
 }

@@ -144,7 +144,7 @@ type View struct {
 
 // Views returns the slots as the claim sees them.
 func (c *Claim) Views() []View {
-	var views []View
+	views := make([]View, 0, len(c.need.slots))
 	for _, s := range c.need.slots {
 		r, ok := s.view.Record()
 		free, sees := s.view.FreeAt(s.Self.Budget.Duration)

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -283,6 +284,7 @@ func TestChangedCAIsTrustedWithoutARestart(t *testing.T) {
 	var current atomic.Pointer[tls.Certificate]
 	current.Store(&first)
 	s := newServer(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, foreign) })
+	s.TLS.SetSessionTicketKeys([][32]byte{{1}})
 	s.TLS.Certificates = nil
 	s.TLS.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return current.Load(), nil }
 	write(t, s.ca, ca)
@@ -290,7 +292,9 @@ func TestChangedCAIsTrustedWithoutARestart(t *testing.T) {
 	_, err := client.GetLease(t.Context(), "biller")
 	require.NoError(t, err)
 
+	// Another server process has another certificate, and knows no session of the first process.
 	current.Store(&second)
+	s.TLS.SetSessionTicketKeys([][32]byte{{2}})
 	s.CloseClientConnections()
 	client.Close()
 	_, err = client.GetLease(t.Context(), "biller")
@@ -304,6 +308,31 @@ func TestChangedCAIsTrustedWithoutARestart(t *testing.T) {
 	write(t, s.ca, newCA)
 	_, err = client.GetLease(t.Context(), "biller")
 	require.NoError(t, err)
+}
+
+// A full handshake costs an agent about a millisecond. Sixty-four connections of each of many pods
+// once took more time than the API server gave the agents for their reads.
+func TestNewConnectionsResumeTheSessionUntilTheCAChanges(t *testing.T) {
+	resumed := make(chan bool, 1)
+	s := newServer(t, func(w http.ResponseWriter, r *http.Request) {
+		resumed <- r.TLS.DidResume
+		_, _ = io.WriteString(w, foreign)
+	})
+	client := s.client(t)
+	connect := func() bool {
+		client.Close()
+		_, err := client.GetLease(t.Context(), "biller")
+		require.NoError(t, err)
+		return <-resumed
+	}
+	assert.False(t, connect())
+	assert.True(t, connect(), "the second connection repeats the whole handshake")
+	old, err := os.ReadFile(s.ca)
+	require.NoError(t, err)
+	other, _ := newCertificate(t)
+	write(t, s.ca, string(old)+other)
+	assert.False(t, connect(), "the connection relies on a check under the earlier CA")
+	assert.True(t, connect())
 }
 
 func TestAPIClientReportsMissingCredentialsAtFirstCall(t *testing.T) {

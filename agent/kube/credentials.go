@@ -5,6 +5,7 @@ package kube
 
 import (
 	"bytes"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -73,19 +74,28 @@ type authority struct {
 
 	mu   sync.Mutex
 	data []byte
-	last *x509.CertPool
+	last *trust
 }
 
-// pool returns the certificates in the file. If the file has no valid ones now, pool returns
+// trust contains the certificates of one version of the CA file, and the TLS sessions that began
+// under these certificates. A resumed session saves most of the cost of a handshake (RFC 8446,
+// section 2.2). Each version of the file has its own sessions. So no connection under a changed CA
+// relies on a check under the earlier CA.
+type trust struct {
+	roots    *x509.CertPool
+	sessions tls.ClientSessionCache
+}
+
+// trust returns the content of the file. If the file has no valid certificates now, trust returns
 // the last valid ones, or an error if there were none.
-func (a *authority) pool() (*x509.CertPool, error) {
+func (a *authority) trust() (*trust, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	data, err := os.ReadFile(a.file)
 	if err == nil && (a.last == nil || !bytes.Equal(data, a.data)) {
-		pool := x509.NewCertPool()
-		if pool.AppendCertsFromPEM(data) {
-			a.data, a.last = data, pool
+		roots := x509.NewCertPool()
+		if roots.AppendCertsFromPEM(data) {
+			a.data, a.last = data, &trust{roots: roots, sessions: tls.NewLRUClientSessionCache(1)}
 		} else {
 			err = errors.New("no certificate in " + a.file)
 		}

@@ -69,7 +69,7 @@ func newTransport(ca *authority, host string) *http.Transport {
 		DialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 			defer cancel()
-			roots, err := ca.pool()
+			trust, err := ca.trust()
 			if err != nil {
 				return nil, err
 			}
@@ -78,8 +78,8 @@ func newTransport(ca *authority, host string) *http.Transport {
 				return nil, err
 			}
 			conn := tls.Client(raw, &tls.Config{
-				RootCAs: roots, ServerName: host, MinVersion: tls.VersionTLS12,
-				CurvePreferences: curves,
+				RootCAs: trust.roots, ServerName: host, MinVersion: tls.VersionTLS12,
+				CurvePreferences: curves, ClientSessionCache: trust.sessions,
 			})
 			if err := conn.HandshakeContext(ctx); err != nil {
 				raw.Close()
