@@ -23,6 +23,10 @@ func (a Action) Read(now time.Duration, r lease.Record) {
 	spendOnLook(s, now) // the watch after the read is another request
 	s.look.read = true
 	s.looks.answer()
+	if s.look.denied {
+		s.look.denied = false
+		s.looks.admit()
+	}
 	s.unread = ""
 	if s.held != nil {
 		s.guarded(now, r)
@@ -106,7 +110,8 @@ func (a Action) LookEnded(now time.Duration, version string, end Answer) {
 			s.view.Gone()
 			s.unread = ""
 		}
-		if end.Missing || end.Forbidden {
+		s.look.denied = end.Missing || end.Forbidden
+		if s.look.denied {
 			s.deniedAt = now
 		}
 		s.lookAgain(now, end.RetryAfter)

@@ -231,6 +231,52 @@ func TestManySlotsCauseFewRequestsDuringFaults(t *testing.T) {
 	}
 }
 
+// While enroll creates many Leases, each pod of the claim once read all missing Leases again and
+// again. With 80 pods, these reads slowed enroll down.
+func TestManyMissingLeasesCauseFewRequests(t *testing.T) {
+	m, p := crowded(t, func(p *modelPod) {}, occupied)
+	for _, l := range m.leases[:16] {
+		l.exists = false
+		for _, of := range p.looks {
+			if p.lease(of.action.Slot) == l && of.watching {
+				of.action.Gone(p.local())
+			}
+		}
+	}
+	p.step()
+	for range 5 * 60 {
+		m.advance(time.Second)
+		m.settle()
+	}
+	sent := p.sentWithin(time.Minute)
+	assert.Positive(t, sent)
+	assert.LessOrEqual(t, sent, 24, "as many as those of a pod with one missing Lease")
+
+	for i, l := range m.leases[:16] {
+		l.exists = true
+		m.free(i, "")
+	}
+	assert.LessOrEqual(t, p.until(time.Minute), 10*time.Second)
+}
+
+// An overloaded API server answers some reads of each pod. If one answer permitted all reads again,
+// the pods would keep the server overloaded.
+func TestReadsStaySlowUntilAsManyAreAnsweredAsFailed(t *testing.T) {
+	var b lookBound
+	for n := range 3 {
+		b.miss(time.Duration(n))
+	}
+	for range 2 {
+		b.answer()
+		assert.False(t, b.answered)
+	}
+	b.miss(9)
+	assert.Equal(t, 2, b.misses, "the next delay follows from both misses")
+	b.answer()
+	b.answer()
+	assert.True(t, b.answered)
+}
+
 func TestPodReadsOneLeaseUntilAPIServerAnswers(t *testing.T) {
 	m, p := crowded(t, func(p *modelPod) { p.link = cut }, occupied)
 	m.advance(time.Millisecond)

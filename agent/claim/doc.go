@@ -68,6 +68,8 @@
 // at most [PerMinute] requests a minute in the long run, and [Burst] more at once. If the claim
 // needs any one of its slots, the looks at all slots together have this bound, too. While the
 // API server does not answer, such a claim reads one Lease at a time, and waits after each read.
+// Slots that the pod may not read yet, or whose Leases do not exist yet, cost as many requests
+// together as one such slot.
 //
 // # Clocks
 //

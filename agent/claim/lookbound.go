@@ -31,6 +31,10 @@ type lookBound struct {
 	// slow down the pods that now start their applications. The last look began at the instant "last".
 	spaced bool
 	last   time.Duration
+	// deniedUntil is the instant before which no look of a denied slot begins. The number of such looks
+	// since the last success is in the field "denials".
+	deniedUntil time.Duration
+	denials     int
 }
 
 // apart is the least time between two looks after a release. A pod with 64 slots then sees all slots
@@ -51,8 +55,21 @@ func (s *lookBound) nextAt(reads, waits bool) time.Duration {
 	return at
 }
 
-// answer notes that the API server has answered a read.
-func (s *lookBound) answer() { s.answered, s.misses = true, 0 }
+// answer notes that the API server has answered a read. After several misses in a row, the claim
+// still reads one Lease at a time until as many answers have come. An overloaded API server
+// answers some reads of each pod. If one answer permitted all reads, the load would stay too high.
+func (s *lookBound) answer() {
+	s.misses = max(s.misses-1, 0)
+	s.answered = s.misses == 0
+}
 
 // miss notes that a read has failed. The next look begins at the instant "at", or later.
 func (s *lookBound) miss(at time.Duration) { s.answered, s.misses, s.at = false, s.misses+1, at }
+
+// knock notes that a look of a denied slot begins. The next such look begins at the instant "next", or
+// later. For a pod's many slots, enroll needs a while to create all Leases and the pod's rights.
+func (s *lookBound) knock(next time.Duration) { s.denials, s.deniedUntil = s.denials+1, next }
+
+// admit notes that the pod may now read a slot that was denied. So other denied slots may be
+// readable, too.
+func (s *lookBound) admit() { s.denials, s.deniedUntil = 0, 0 }

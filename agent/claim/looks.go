@@ -16,6 +16,9 @@ func (s *slot) beginLook(p *plan) {
 	at := max(s.look.at, s.pace.spareAt())
 	if sharesLooks(s) {
 		at = max(at, s.looks.nextAt(s.look.from == "", waitsForAnswer(s)))
+		if s.look.denied {
+			at = max(at, s.looks.deniedUntil)
+		}
 	}
 	if p.now < at {
 		p.wakeAt(at)
@@ -24,6 +27,9 @@ func (s *slot) beginLook(p *plan) {
 	s.look.on, s.look.failed, s.look.began, s.look.read = true, false, p.now, s.look.from != ""
 	s.look.number++
 	spendOnLook(s, p.now)
+	if s.look.denied {
+		s.looks.knock(p.now + s.jitter(min(Backoff(s.looks.denials), slowest, s.Self.Budget.Renew)))
+	}
 	p.add(Action{Kind: Look, slot: s, look: s.look.number, From: s.look.from})
 }
 

@@ -146,6 +146,8 @@ type look struct {
 	// "failed" reports that the last look ended with a failure, and that no look has begun since.
 	misses int
 	failed bool
+	// denied reports that the API server has no such Lease, or that the pod may not read the Lease.
+	denied bool
 }
 
 // record returns the record that the slot's next write replaces.
