@@ -73,8 +73,8 @@ func union(a, b []string) []string {
 //     Enroll frees the Lease if it is unchanged since step 1. If another process
 //     was faster, one of the two writes fails. A crash here leaves a free Lease
 //     that no Role names.
-//  4. The Roles name the Lease. From here on only agents write the Lease, except for the stamp
-//     of a shard's Lease.
+//  4. The Roles name the Lease. From here on enroll writes only the stamp of a shard's Lease. With
+//     the stamp, enroll also removes the holder of a closed Lease that has expired.
 //
 // Each step is done for all slots before the next step. So enroll lists the Roles once, and
 // writes each Role once.

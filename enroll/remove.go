@@ -36,10 +36,13 @@ type removal struct {
 	postponed bool
 }
 
-// remove deletes Leases, and then removes their names from the Roles. The result "done" has the rights
-// that no later sweep has to handle. After [patience], remove postpones the other deletions. A crash between the two steps leaves the name of a deleted
-// Lease in a Role. If a new pod claims that Lease, enroll creates the Lease again with the holder
-// [Unknown], so the pod waits for a lease duration. Otherwise a later sweep removes the name.
+// remove deletes Leases, and then removes their names from the Roles. A crash between these two steps
+// leaves the name of a deleted Lease in a Role. If a new pod claims that Lease, enroll creates the
+// Lease again with the holder [Unknown], so the pod waits for a lease duration. Otherwise a later
+// sweep removes the name.
+//
+// After [patience], remove postpones the other deletions. The result "done" has the rights that no
+// later sweep has to handle.
 func (s store) remove(ctx context.Context, seen *snapshot, e expired, now func() time.Time) (done []right, postponed bool, err error) {
 	// A pod that the cache does not know yet may claim an expired Lease. Deleting
 	// that Lease would be safe, but would make the pod wait. So the method "remove" reads
