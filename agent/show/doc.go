@@ -8,8 +8,8 @@
 //
 // The package delays no renewal. Status and Events are written beside the agent's loop, and may
 // be late. With the gate "readiness" the pod's condition is itself the gate, so a late status
-// must not be stored. Each write of the status names the resourceVersion that the agent
-// has just read in the pod, so the API server refuses a late write.
+// must not be stored. Each write of the status names the last resourceVersion of the pod that
+// the agent knows. So once a later write has changed the pod, the API server refuses a late write.
 //
 // # Clocks
 //
