@@ -16,7 +16,7 @@ import (
 
 // maxContainers bounds the containers of a pod with a claim, because each container may cost a
 // look-up. If each look-up takes 300 ms, and eight look-ups run at the same time, a hundred
-// look-ups end within 4 s. That is less than the 5 s that the webhook has for one pod.
+// look-ups end within 4 s. That is half of the 8 s that the webhook by default has for one call.
 const maxContainers = 100
 
 // defaultContainer is the annotation with the container that "kubectl logs" and "kubectl exec" use
