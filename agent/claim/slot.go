@@ -126,7 +126,8 @@ type slot struct {
 	leaptAt   time.Duration
 }
 
-// look is a standby's read and watch of a slot.
+// look is a read of a slot's Lease, and the watch that follows. A standby looks at the slot, and a
+// holder looks at the slot to guard it.
 type look struct {
 	// The field "on" reports that a look is under way. The field "ended" reports that the look
 	// has ended, and that the caller does not know this yet.

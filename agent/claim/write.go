@@ -13,9 +13,9 @@ import "github.com/metaparticle-io/metaparticle/agent/lease"
 const crowd = 8
 
 // renew sends the renewal of the slot if it is due. The next renewal is due a sixth of the lease
-// duration after the last one. A renewal is due at once after a leap of the wall clock, or if
-// the notes or the rollout have changed. If the Lease must first be read, renew sends that read
-// instead.
+// duration after the last one. A renewal is due at once after a leap of the wall clock, or if the
+// rollout has changed. The same is true if a note has changed that [same] compares. If the Lease
+// must first be read, renew sends that read instead.
 func (s *slot) renew(p *plan, notes lease.Notes) {
 	if s.lost != nil {
 		return
@@ -43,6 +43,8 @@ func (s *slot) renew(p *plan, notes lease.Notes) {
 	s.send(p, Action{Kind: Renew, held: s.held, attempt: attempt, Record: attempt.Record}, attempt.Record.Hold)
 }
 
+// same reports whether no note has changed that standbys need at once. The Job and the id of a leave
+// are left out, because neither changes while one agent process holds.
 func same(a, b lease.Notes) bool {
 	return a.Address == b.Address && a.Workload == b.Workload && a.Revision == b.Revision &&
 		a.Serving.Equal(b.Serving) && a.Leaving == b.Leaving
