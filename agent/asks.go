@@ -79,8 +79,8 @@ type asker struct {
 	// lease is the next Lease from the last answer of the API server. The field is nil if the asker
 	// must read the next Lease before its next write.
 	lease *kube.Lease
-	// written reports that the next Lease may contain this pod's ask. The field "writing"
-	// reports that a write of the next Lease is under way.
+	// written reports that the last write that the asker has sent was to store this pod's ask. The
+	// field "writing" reports that a write of the next Lease is under way.
 	written, writing bool
 	// The field "at" is the instant of the next write.
 	at time.Duration
@@ -110,8 +110,9 @@ func (a *asker) sees(leave string) {
 
 // ask sends the write of the pod's ask, or the write that removes the ask, when that write is due.
 // The result is the instant of the next decision. While the pod asks, the function repeats the
-// write of the ask every [turn.Again], because only a fresh ask counts. The holder answers an ask
-// by a release of the slot.
+// write of the ask every [turn.Again], because only a fresh ask counts. For the same reason the
+// function does not repeat a removal that has failed. The holder answers an ask by a release of the
+// slot.
 func (a *asker) ask(ctx context.Context, now time.Duration, asks bool) (wake time.Duration) {
 	switch {
 	case a.writing || !asks && !a.written:

@@ -29,8 +29,8 @@ type API interface {
 	CreateEvent(ctx context.Context, event kube.Event) error
 }
 
-// Gate is the agent's end of the connections to the pod's shims. agent/desk implements
-// Gate.
+// Gate is the agent's end of the connections to the pod's shims, or the stand-in for the whole pod.
+// agent/desk and agent/standin implement Gate.
 type Gate interface {
 	// Reports delivers the whole state of a shim whenever that state changes.
 	Reports() <-chan gate.Report

@@ -37,8 +37,8 @@ type hold struct {
 	served  bool
 	// resumed reports that an earlier agent process began the hold.
 	resumed bool
-	// refused reports that the last attempt to send a first grant failed, because the grant or
-	// the pod's course could not be stored on disk.
+	// refused reports that the last attempt to send a first grant failed with [gate.ErrNotNoted], or
+	// that the pod's course could not be stored on disk.
 	refused bool
 	// gap is the instant since which the hold waits for the pod's next container, because an
 	// init container has succeeded; zero without such a wait.

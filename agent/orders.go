@@ -78,7 +78,8 @@ func (o *orders) leapt(id gate.ShimID, leaps int) { o.sent[id].leaps = leaps }
 
 // grant sends a grant to the shim. From the call on, the shim may have a child of the granted hold,
 // even if the connection breaks. The result is an error only for the hold's first grant to the
-// shim, if the gate is certain that no grant was sent. Every other error is only logged.
+// shim, and only [gate.ErrNotNoted] or [gate.ErrUnproven]. After every other error the agent writes a
+// line into the log, and treats the grant as sent.
 func (o *orders) grant(id gate.ShimID, g gate.Grant) error {
 	granted := o.proof.Granted(g.Hold, id)
 	o.proof.Grant(g.Hold, id)
