@@ -109,7 +109,7 @@ func (s *stamping) round(ctx context.Context, groups []string) (bool, error) {
 // orders returns the writes to the Leases of a group. The result opens no Lease while one of the
 // group's Leases is missing, but still named by a Role. The last holder of the missing Lease may be
 // alive. A consistent list of the Roles shows which Leases the Roles name.
-func (s *stamping) orders(ctx context.Context, group string, shards []stamp.Shard) ([]stamp.Stamp, error) {
+func (s *stamping) orders(ctx context.Context, group string, shards []stamp.Shard) ([]stamp.Action, error) {
 	count, run := s.seen.shards[group].number(decided(shards))
 	if orders := stamp.Next(shards, count, run, true); len(orders) > 0 {
 		return orders, nil
@@ -162,7 +162,7 @@ func (s *stamping) expired(waiting map[right]observation, lease *coordinationv1.
 
 // write carries out one write that package stamp has decided. The write fails if the Lease has
 // changed since enroll listed the Leases.
-func (s *stamping) write(ctx context.Context, lease *coordinationv1.Lease, order stamp.Stamp) error {
+func (s *stamping) write(ctx context.Context, lease *coordinationv1.Lease, order stamp.Action) error {
 	if lease.Annotations == nil {
 		lease.Annotations = map[string]string{}
 	}

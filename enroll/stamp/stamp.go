@@ -18,8 +18,8 @@ type Shard struct {
 	Held, Expired bool
 }
 
-// Stamp is one write to the Lease of a shard. The write replaces the stamp of that Lease.
-type Stamp struct {
+// Action is one write to the Lease of a shard. The write replaces the stamp of that Lease.
+type Action struct {
 	Number int
 	Stamp  api.Stamp
 	// Free reports that the write removes the holder, too.
@@ -47,7 +47,7 @@ func InOrder(shards []Shard, count int, run string) bool {
 // Next returns the writes that the Leases need now. After the writes of this call and of later
 // calls, each pod of the given run that expects the given number of shards can hold. The argument
 // "absent" reports that an agent may hold a Lease that is missing in the slice.
-func Next(shards []Shard, count int, run string, absent bool) []Stamp {
+func Next(shards []Shard, count int, run string, absent bool) []Action {
 	decided := decision(shards)
 	if !slices.ContainsFunc(shards, func(s Shard) bool { return s.Number == 0 }) {
 		return nil // the Lease of shard 0, which records the decision, does not exist yet
@@ -57,23 +57,23 @@ func Next(shards []Shard, count int, run string, absent bool) []Stamp {
 		last = max(last, s.Stamp.Epoch)
 	}
 	if decided.Count != count || decided.Run != run || last > decided.Epoch {
-		return []Stamp{{Number: 0, Stamp: api.Stamp{Epoch: last + 1, Count: count, Run: run, Closed: true}}}
+		return []Action{{Number: 0, Stamp: api.Stamp{Epoch: last + 1, Count: count, Run: run, Closed: true}}}
 	}
 	closed := api.Stamp{Epoch: decided.Epoch, Count: count, Run: run, Closed: true}
 	open := api.Stamp{Epoch: decided.Epoch, Count: count, Run: run}
-	var orders, opens []Stamp
+	var orders, opens []Action
 	waits := absent
 	for _, s := range shards {
 		switch {
 		case s.Stamp != closed && s.Stamp != open:
-			orders = append(orders, Stamp{Number: s.Number, Stamp: closed})
+			orders = append(orders, Action{Number: s.Number, Stamp: closed})
 		case s.Stamp == closed && s.Held:
 			waits = true
 			if s.Expired {
-				orders = append(orders, Stamp{Number: s.Number, Stamp: closed, Free: true})
+				orders = append(orders, Action{Number: s.Number, Stamp: closed, Free: true})
 			}
 		case s.Stamp == closed && s.Number < count:
-			opens = append(opens, Stamp{Number: s.Number, Stamp: open})
+			opens = append(opens, Action{Number: s.Number, Stamp: open})
 		}
 	}
 	if waits || len(orders) > 0 {

@@ -34,23 +34,23 @@ func TestNewShardCountWaitsUntilShardsAreFree(t *testing.T) {
 	for name, test := range map[string]struct {
 		shards []Shard
 		absent bool
-		want   []Stamp
+		want   []Action
 	}{
 		"no Lease":                     {nil, false, nil},
 		"no shard 0":                   {leases("", "")[1:], false, nil},
-		"new":                          {leases("", "", ""), false, []Stamp{{Stamp: api.Stamp{Epoch: 1, Count: 3, Closed: true}}}},
-		"another number":               {leases("1/2!", "1/2!"), false, []Stamp{{Stamp: closed}}},
-		"the decision is recreated":    {leases("", "1/3!", "1/3"), false, []Stamp{{Stamp: closed}}},
-		"decided":                      {leases("2/3 closed!", "1/2!", ""), false, []Stamp{{Number: 1, Stamp: closed}, {Number: 2, Stamp: closed}}},
-		"a Lease beyond the number":    {leases("2/3 closed", "2/3 closed", "2/3 closed", "1/4!"), false, []Stamp{{Number: 3, Stamp: closed}}},
+		"new":                          {leases("", "", ""), false, []Action{{Stamp: api.Stamp{Epoch: 1, Count: 3, Closed: true}}}},
+		"another number":               {leases("1/2!", "1/2!"), false, []Action{{Stamp: closed}}},
+		"the decision is recreated":    {leases("", "1/3!", "1/3"), false, []Action{{Stamp: closed}}},
+		"decided":                      {leases("2/3 closed!", "1/2!", ""), false, []Action{{Number: 1, Stamp: closed}, {Number: 2, Stamp: closed}}},
+		"a Lease beyond the number":    {leases("2/3 closed", "2/3 closed", "2/3 closed", "1/4!"), false, []Action{{Number: 3, Stamp: closed}}},
 		"one is held":                  {leases("2/3 closed", "2/3 closed!", "2/3 closed"), false, nil},
-		"one has expired":              {leases("2/3 closed", "2/3 closed?", "2/3 closed"), false, []Stamp{{Number: 1, Stamp: closed, Free: true}}},
+		"one has expired":              {leases("2/3 closed", "2/3 closed?", "2/3 closed"), false, []Action{{Number: 1, Stamp: closed, Free: true}}},
 		"one is absent":                {leases("2/3 closed", "2/3 closed", "2/3 closed"), true, nil},
-		"all are free":                 {leases("2/3 closed", "2/3 closed", "2/3 closed", "2/3 closed"), false, []Stamp{{Number: 0, Stamp: open}, {Number: 1, Stamp: open}, {Number: 2, Stamp: open}}},
-		"one is open already":          {leases("2/3!", "2/3 closed", "2/3 closed"), false, []Stamp{{Number: 1, Stamp: open}, {Number: 2, Stamp: open}}},
-		"one is recreated":             {leases("2/3!", "!", "2/3"), false, []Stamp{{Number: 1, Stamp: closed}}},
+		"all are free":                 {leases("2/3 closed", "2/3 closed", "2/3 closed", "2/3 closed"), false, []Action{{Number: 0, Stamp: open}, {Number: 1, Stamp: open}, {Number: 2, Stamp: open}}},
+		"one is open already":          {leases("2/3!", "2/3 closed", "2/3 closed"), false, []Action{{Number: 1, Stamp: open}, {Number: 2, Stamp: open}}},
+		"one is recreated":             {leases("2/3!", "!", "2/3"), false, []Action{{Number: 1, Stamp: closed}}},
 		"in order":                     {leases("2/3!", "2/3", "2/3!", "2/3 closed"), false, nil},
-		"another number, in the epoch": {leases("2/3 closed", "2/5 closed", "2/3 closed"), false, []Stamp{{Number: 1, Stamp: closed}}},
+		"another number, in the epoch": {leases("2/3 closed", "2/5 closed", "2/3 closed"), false, []Action{{Number: 1, Stamp: closed}}},
 	} {
 		assert.Equal(t, test.want, Next(test.shards, 3, "", test.absent), name)
 	}
@@ -60,14 +60,14 @@ func TestNewRunWaitsUntilAllShardsAreFree(t *testing.T) {
 	closed, open := api.Stamp{Epoch: 2, Count: 2, Run: "b", Closed: true}, api.Stamp{Epoch: 2, Count: 2, Run: "b"}
 	for name, test := range map[string]struct {
 		shards []Shard
-		want   []Stamp
+		want   []Action
 	}{
-		"another run":              {leases("1/2/a!", "1/2/a"), []Stamp{{Stamp: closed}}},
-		"pods that kept running":   {leases("1/2", "1/2!"), []Stamp{{Stamp: closed}}},
-		"decided":                  {leases("2/2/b closed", "1/2/a!"), []Stamp{{Number: 1, Stamp: closed}}},
-		"another run in the epoch": {leases("2/2/b closed", "2/2/a"), []Stamp{{Number: 1, Stamp: closed}}},
+		"another run":              {leases("1/2/a!", "1/2/a"), []Action{{Stamp: closed}}},
+		"pods that kept running":   {leases("1/2", "1/2!"), []Action{{Stamp: closed}}},
+		"decided":                  {leases("2/2/b closed", "1/2/a!"), []Action{{Number: 1, Stamp: closed}}},
+		"another run in the epoch": {leases("2/2/b closed", "2/2/a"), []Action{{Number: 1, Stamp: closed}}},
 		"one is held":              {leases("2/2/b closed", "2/2/b closed!"), nil},
-		"all are free":             {leases("2/2/b closed", "2/2/b closed"), []Stamp{{Stamp: open}, {Number: 1, Stamp: open}}},
+		"all are free":             {leases("2/2/b closed", "2/2/b closed"), []Action{{Stamp: open}, {Number: 1, Stamp: open}}},
 		"in order":                 {leases("2/2/b!", "2/2/b"), nil},
 	} {
 		assert.Equal(t, test.want, Next(test.shards, 2, "b", false), name)
@@ -96,7 +96,7 @@ func TestCorrectlyStampedLeasesAreNotWritten(t *testing.T) {
 type writer struct {
 	count  int
 	run    string
-	orders []Stamp
+	orders []Action
 	at     []int
 }
 

@@ -142,7 +142,7 @@ func (s *stamper) stamp(ctx context.Context) (time.Duration, error) {
 
 // orders returns the writes that the Leases need. The function tells stamp.Next whether any
 // Lease that enroll remembers is gone, because a deleted Lease may still have a living holder.
-func (s *stamper) orders(shards []stamp.Shard) []stamp.Stamp {
+func (s *stamper) orders(shards []stamp.Shard) []stamp.Action {
 	if !s.Enter() {
 		return nil
 	}
@@ -183,7 +183,7 @@ func (s *stamper) expired(l *kube.Lease) (bool, time.Duration) {
 
 // write updates a Lease as the argument "order" demands. The update fails if the Lease has changed
 // since the stamper listed the Leases.
-func (s *stamper) write(ctx context.Context, name string, raw json.RawMessage, order stamp.Stamp) error {
+func (s *stamper) write(ctx context.Context, name string, raw json.RawMessage, order stamp.Action) error {
 	body := apiserver.Decode(raw)
 	annotations, _ := apiserver.Metadata(body)["annotations"].(map[string]any)
 	if annotations == nil {
