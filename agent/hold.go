@@ -338,7 +338,7 @@ func (h *hold) letGo(end ending) {
 	if end.successor == "" {
 		end.successor, end.turn = h.leaving.Successor, h.leaving.turn
 	}
-	successor := h.rollout.part(h.loop.now, h.record(), end.successor, end.turn, u.stays())
+	successor := h.rollout.release(h.loop.now, h.record(), end.successor, end.turn, u.stays())
 	part := claim.Parting{Successor: successor}
 	switch reason := end.reason; {
 	case !u.shims.Proven(h.id):

@@ -42,11 +42,11 @@ func (h *holdRollout) decide(now time.Duration, wall time.Time) turn.Holder {
 	return got
 }
 
-// part stores the value of [api.RolloutAnnotation] for the releasing write, and returns the pod
+// release stores the value of [api.RolloutAnnotation] for the releasing write, and returns the pod
 // that the write names as successor. If the argument "to" names a pod, that pod is the
 // successor, and the argument "revision" is its revision. If "to" is empty, a pod that is about
 // to end yields to the pod that asks.
-func (h *holdRollout) part(now time.Duration, r lease.Record, to string, revision api.Revision, stays bool) (successor string) {
+func (h *holdRollout) release(now time.Duration, r lease.Record, to string, revision api.Revision, stays bool) (successor string) {
 	if !h.rollout.takesTurns() {
 		return to
 	}
@@ -57,7 +57,7 @@ func (h *holdRollout) part(now time.Duration, r lease.Record, to string, revisio
 		to, revision = h.rollout.pod.Deleted(now, h.facts)
 	}
 	left, successor := h.rollout.pod.Released(slot, to, revision)
-	h.rollout.parting = parting{hold: h.facts.ID, text: left.String()}
+	h.rollout.released = releaseText{hold: h.facts.ID, text: left.String()}
 	h.rollout.waiting = turn.Facts{Failed: h.facts.Rollout.Yielder != ""}
 	return successor
 }

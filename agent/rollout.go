@@ -28,16 +28,16 @@ type rollout struct {
 	waiting turn.Facts
 	// asks has the asks and the offers of other pods.
 	asks asks
-	// parting has the value of [api.RolloutAnnotation] for the release of the last hold.
-	parting parting
+	// released has the value of [api.RolloutAnnotation] for the release of the last hold.
+	released releaseText
 	// turnBegan is the instant at which this process began, or resumed, the turn; zero if the Lease
 	// no longer names this pod.
 	turnBegan time.Duration
 }
 
-// parting has the value of [api.RolloutAnnotation] that the release of the hold writes into the
+// releaseText has the value of [api.RolloutAnnotation] that the release of the hold writes into the
 // Lease.
-type parting struct{ hold, text string }
+type releaseText struct{ hold, text string }
 
 func newRollout(c Config) *rollout {
 	r := &rollout{pod: turn.Pod{Identity: api.Identity(c.PodName, c.PodUID)}}
@@ -88,7 +88,7 @@ func (r *rollout) standing(now time.Duration, views []claim.View, begun []string
 	}
 	s := slotOf(views[0].Record)
 	s.Known, s.FreeAt, s.Since = views[0].Known, views[0].FreeAt, r.since
-	s.Earlier = !slices.Contains(begun, s.Hold) && s.Hold != r.parting.hold
+	s.Earlier = !slices.Contains(begun, s.Hold) && s.Hold != r.released.hold
 	return r.pod.Standby(now, s, r.waiting)
 }
 
@@ -142,8 +142,8 @@ func (r *rollout) text(now time.Duration, wall time.Time) func(claim.Kind, lease
 		switch {
 		case kind == claim.Acquire:
 			return r.pod.Acquired(now, wall, slotOf(record), hold).String()
-		case kind == claim.Release && r.parting.hold == record.Hold:
-			return r.parting.text
+		case kind == claim.Release && r.released.hold == record.Hold:
+			return r.released.text
 		case kind == claim.Release:
 			left, _ := r.pod.Released(slotOf(record), "", api.Revision{})
 			return left.String()

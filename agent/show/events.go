@@ -48,13 +48,13 @@ func (e *Events) Run(ctx context.Context) {
 	e.own.run(ctx)
 }
 
-// parting bounds the time in which a stopping agent sends its last Events.
-const parting = time.Second
+// lastEvents bounds the time in which a stopping agent sends its last Events.
+const lastEvents = time.Second
 
 // Flush sends the queued Events before the end of an agent that got a stop signal. Flush also
 // waits for each Event that is being sent.
 func (e *Events) Flush(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, parting)
+	ctx, cancel := context.WithTimeout(ctx, lastEvents)
 	defer cancel()
 	e.own.flush(ctx)
 	e.caused.flush(ctx)

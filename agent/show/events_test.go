@@ -43,8 +43,8 @@ func TestStoppingAgentWaitsBrieflyForEventInFlight(t *testing.T) {
 		takes time.Duration
 		want  []string
 	}{
-		"in time":             {parting / 4, []string{"first"}},
-		"no longer than that": {10 * parting, nil},
+		"in time":             {lastEvents / 4, []string{"first"}},
+		"no longer than that": {10 * lastEvents, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -58,7 +58,7 @@ func TestStoppingAgentWaitsBrieflyForEventInFlight(t *testing.T) {
 				e.Flush(ctx)
 				cancel()
 				synctest.Wait()
-				assert.LessOrEqual(t, time.Since(stopped), parting)
+				assert.LessOrEqual(t, time.Since(stopped), lastEvents)
 				assert.Equal(t, tt.want, api.seen)
 			})
 		})
