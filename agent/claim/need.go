@@ -29,9 +29,9 @@ func (n need) candidates(p *plan, c campaign) slots {
 	}
 	switch {
 	case n.Readers > 0 && p.facts.Writes:
-		return n.writing()
+		return n.allForWriter()
 	case n.Readers > 0:
-		return n.reading(p, c)
+		return n.oneForReader(p, c)
 	}
 	if n.slots.shut() {
 		return nil // no wake-up is needed: the watch of a shut slot shows when the slot is no longer shut
@@ -54,7 +54,7 @@ func (n need) candidates(p *plan, c campaign) slots {
 // ranks equally. Without such a slot the campaign keeps its last choice while that slot is free, or
 // chooses another free slot. If no slot is free, the result is empty.
 func (n need) anyOne(p *plan, c campaign) slots {
-	if one := n.begun(c); len(one) > 0 {
+	if one := n.underWay(c); len(one) > 0 {
 		return one
 	}
 	if at := n.soleAt(p); p.now < at {
@@ -86,9 +86,9 @@ func (n need) anyOne(p *plan, c campaign) slots {
 	return free[i : i+1]
 }
 
-// begun returns the one slot that is held, or that has a write of the campaign under way. If no
+// underWay returns the one slot that is held, or that has a write of the campaign under way. If no
 // slot is in either state, the result is empty.
-func (n need) begun(c campaign) slots {
+func (n need) underWay(c campaign) slots {
 	for _, s := range n.slots {
 		if s.held != nil || slices.Contains(c.slots, s) && len(s.writing) > 0 {
 			return slots{s}
@@ -97,12 +97,12 @@ func (n need) begun(c campaign) slots {
 	return nil
 }
 
-// reading returns the one slot that a reader's campaign is to acquire. A reader chooses no slot
+// oneForReader returns the one slot that a reader's campaign is to acquire. A reader chooses no slot
 // while another pod has the intent, so no reader overtakes a waiting writer. Safety does not
 // depend on the intent, because a writer needs the slots of all readers.
-func (n need) reading(p *plan, c campaign) slots {
+func (n need) oneForReader(p *plan, c campaign) slots {
 	of := need{terms: n.terms, slots: n.slots[1 : 1+n.Readers], began: n.began}
-	if one := of.begun(c); len(one) > 0 {
+	if one := of.underWay(c); len(one) > 0 {
 		return one
 	}
 	intent := n.slots[0]
@@ -149,11 +149,11 @@ func (n need) makeSure(p *plan) {
 	}
 }
 
-// writing returns all slots, the intent first. A writer acquires the intent before the other
+// allForWriter returns all slots, the intent first. A writer acquires the intent before the other
 // slots are free, and then waits for the readers. If a person has paused any of the slots, the
 // result is empty: the writer would wait in vain, and keep all readers out. The same is true if
 // a Lease is missing before the writer has the intent.
-func (n need) writing() slots {
+func (n need) allForWriter() slots {
 	// Nobody knows when a missing Lease is created, so the writer might wait for ever.
 	missing := func(s *slot) bool { _, ok := s.view.Record(); return !ok && s.held == nil }
 	if n.slots.shut() || n.slots[0].held == nil && slices.ContainsFunc(n.slots, missing) {
@@ -187,19 +187,19 @@ func (n need) widen(p *plan) {
 	}
 }
 
-// turns reports whether the campaign is not for the hold that the pod wants now. Either the
+// unwanted reports whether the campaign is not for the hold that the pod wants now. Either the
 // campaign is a reader's although the pod now wants to write, or a writer's although the pod wants
 // to read.
-func (n need) turns(c campaign, f Facts) bool {
+func (n need) unwanted(c campaign, f Facts) bool {
 	return n.Readers > 0 && c.hold != "" && c.writes != f.Writes
 }
 
-// begin stores the only holds for which the claim believes [Facts.Proven] from now on. These are
+// limitProofs stores the only holds for which the claim believes [Facts.Proven] from now on. These are
 // the campaign's hold, the holds of unanswered writes, and the holds whose children are already
 // proven dead. Any other hold has only expired, without proof. The claim stores these holds before
 // the grant of the campaign's hold, because that grant ends the doubts of the shims. After the
 // doubts end, [Facts.Proven] could wrongly be true for a hold that has only expired.
-func (n need) begin(p *plan, hold string) {
+func (n need) limitProofs(p *plan, hold string) {
 	known := map[string]bool{hold: true}
 	for _, s := range n.slots {
 		if r, ok := s.view.Record(); ok && s.proven(p.facts, r) {

@@ -92,7 +92,7 @@ func (c *Claim) nextCampaign(p *plan) (campaign, bool) {
 		p.wakeAt(c.handback.competeAt)
 		return campaign{}, false
 	}
-	if c.need.turns(c.campaign, p.facts) {
+	if c.need.unwanted(c.campaign, p.facts) {
 		c.handback = handback{due: true}
 		c.abandon(p)
 		return campaign{}, false
@@ -109,7 +109,7 @@ func (c *Claim) nextCampaign(p *plan) (campaign, bool) {
 		next.hold = Slotless
 	}
 	if c.need.Any {
-		c.need.begin(p, next.hold)
+		c.need.limitProofs(p, next.hold)
 	}
 	return next, true
 }
