@@ -179,8 +179,8 @@ func (s *shim) stop(sig syscall.Signal, killAt time.Duration) {
 	s.hooks.stop(sig, killAt)
 }
 
-// answer thaws the child, if the grant answers the last leap.
-func (s *shim) answer(g *gate.Grant) {
+// thawBy thaws the child, if the grant answers the last leap.
+func (s *shim) thawBy(g *gate.Grant) {
 	if s.link.state.Leap == 0 || g.Leap != s.link.state.Leap {
 		return
 	}

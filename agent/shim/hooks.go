@@ -51,12 +51,12 @@ type stopState struct {
 	// failed.
 	failed bool
 	// asked is the last stop signal for the child, and askedAt is its instant; both are zero if
-	// no signal came. The field "began" is the instant of the first stop signal, from which the
+	// no signal came. The field "firstAt" is the instant of the first stop signal, from which the
 	// time of preStop counts. The field "drained" reports that a drain ordered a stop signal,
 	// and that the kubelet has not sent the same signal since.
-	asked          syscall.Signal
-	askedAt, began time.Duration
-	drained        bool
+	asked            syscall.Signal
+	askedAt, firstAt time.Duration
+	drained          bool
 	// held is the stop signal that waits; zero means none. The signal waits for the end of
 	// preStop, and for the instant in the field "until". During this wait the pod leaves its
 	// Services.
@@ -123,9 +123,9 @@ func (h *hooks) delay(time time.Duration) {
 func (h *hooks) extend(delay time.Duration) {
 	switch {
 	case delay == 0:
-		h.leave()
+		h.endDelay()
 	case h.until != 0:
-		h.until = max(h.until, h.began+delay)
+		h.until = max(h.until, h.firstAt+delay)
 	}
 }
 
@@ -138,8 +138,8 @@ func (h *hooks) stop(sig syscall.Signal, killAt time.Duration) {
 	first := h.asked == 0
 	h.asked, h.askedAt = sig, h.machine.Now()
 	if first {
-		h.began = h.askedAt
-		if h.onStop != nil && killAt > h.began {
+		h.firstAt = h.askedAt
+		if h.onStop != nil && killAt > h.firstAt {
 			h.preStop = h.run(h.onStop, h.preStopEnds)
 			h.link.state.PreStop = true
 			h.link.tell()
@@ -177,8 +177,8 @@ func (h *hooks) letStop() {
 	h.release()
 }
 
-// leave ends the delay of the stop signal.
-func (h *hooks) leave() {
+// endDelay ends the delay of the stop signal.
+func (h *hooks) endDelay() {
 	h.until = 0
 	h.release()
 }
@@ -196,18 +196,18 @@ func (h *hooks) release() {
 
 // hurry ends the wait for the preStop hook once the time of the hook is over.
 func (h *hooks) hurry(killAt time.Duration) {
-	if h.preStop != nil && h.machine.Now() >= h.lookAt(killAt) {
+	if h.preStop != nil && h.machine.Now() >= h.hookEndsBy(killAt) {
 		h.link.say("the preStop hook takes too long: stopping")
 		h.until = 0
 		h.letStop()
 	}
 }
 
-// lookAt returns the instant at which the time of the preStop hook is over, so that the child
+// hookEndsBy returns the instant at which the time of the preStop hook is over, so that the child
 // has some time left before killAt. If no hook runs, the result is killAt.
-func (h *hooks) lookAt(killAt time.Duration) time.Duration {
+func (h *hooks) hookEndsBy(killAt time.Duration) time.Duration {
 	if h.preStop == nil {
 		return killAt
 	}
-	return killAt - min(leastStop, max(killAt-h.began, 0)/2)
+	return killAt - min(leastStop, max(killAt-h.firstAt, 0)/2)
 }

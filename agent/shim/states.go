@@ -58,7 +58,7 @@ func (s *shim) wait() (step, int) {
 			return s.end(e.dismiss.Code)
 		case e.grant != nil && s.admits(e.grant):
 			s.child.grant = *e.grant
-			s.answer(e.grant)
+			s.thawBy(e.grant)
 			return s.start, 0
 		case !said && s.machine.Now() >= notice:
 			s.sayStandby()
@@ -173,15 +173,15 @@ func (s *shim) run() (step, int) {
 		at := grant.DrainAt()
 		if until := s.hooks.until; until != 0 && s.hooks.preStop == nil {
 			if s.machine.Now() >= until {
-				s.hooks.leave()
+				s.hooks.endDelay()
 			} else {
 				at = min(at, until)
 			}
 		}
 		if s.hooks.preStop != nil {
-			killAt := s.hooks.began + s.cfg.Grace
+			killAt := s.hooks.firstAt + s.cfg.Grace
 			s.hooks.hurry(killAt)
-			at = min(at, s.hooks.lookAt(killAt))
+			at = min(at, s.hooks.hookEndsBy(killAt))
 		}
 		s.wakeAt(at)
 		e := s.next()
@@ -242,7 +242,7 @@ func (s *shim) extend(g *gate.Grant) {
 	}
 	s.child.grant.Delay = g.Delay
 	s.hooks.extend(g.Delay)
-	s.answer(g)
+	s.thawBy(g)
 }
 
 // drain stops the child. If the kubelet sent the stop signal less than [Config.Grace] ago, drain
@@ -255,7 +255,7 @@ func (s *shim) drain(grace time.Duration) (step, int) {
 	// Without grace the child gets no stop signal, because another pod may hold the slot by
 	// now.
 	if grace > 0 {
-		s.hooks.leave() // a drain does not wait until the pod has left its Services
+		s.hooks.endDelay() // a drain does not wait until the pod has left its Services
 	}
 	if grace > 0 && (s.hooks.asked != s.cfg.StopSignal || now >= s.hooks.askedAt+s.cfg.Grace) {
 		s.hooks.drained = true
@@ -267,7 +267,7 @@ func (s *shim) drain(grace time.Duration) (step, int) {
 			break
 		}
 		s.hooks.hurry(killAt)
-		s.wakeAt(s.hooks.lookAt(killAt))
+		s.wakeAt(s.hooks.hookEndsBy(killAt))
 		e := s.next()
 		s.pass(e.signal)
 		s.extend(e.grant)
