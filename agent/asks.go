@@ -16,18 +16,18 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// refused is the time that the holder waits after the API server has forbidden a watch of a next
-// Lease. Roles from earlier versions of enroll grant no right to next Leases.
-const refused = time.Minute
+// forbiddenPause is the time that the holder waits after the API server has forbidden a watch of a
+// next Lease. Roles from earlier versions of enroll give no right to next Leases.
+const forbiddenPause = time.Minute
 
-// watched is the longest time of one watch of a next Lease. The server of a watch may vanish
+// longestWatch is the longest time of one watch of a next Lease. The server of a watch may vanish
 // without an error. After that, only a new watch shows the holder an ask.
-const watched = 5 * time.Minute
+const longestWatch = 5 * time.Minute
 
-// steady is the time that a watch must last for the next watch to begin soon. After each shorter
+// goodWatch is the time that a watch must last for the next watch to begin soon. After each shorter
 // watch the holder waits longer, because a server that ends each watch at once must not receive
 // many requests.
-const steady = 10 * time.Second
+const goodWatch = 10 * time.Second
 
 // watchAsks watches the next Lease of the slot until end is called.
 func (q *requests) watchAsks(ctx context.Context, slot string) (end context.CancelFunc) {
@@ -36,12 +36,12 @@ func (q *requests) watchAsks(ctx context.Context, slot string) (end context.Canc
 		for misses := 0; ctx.Err() == nil; misses++ {
 			began := time.Now()
 			err := q.followAsks(ctx, api.NextLease(slot))
-			if time.Since(began) >= steady {
+			if time.Since(began) >= goodWatch {
 				misses = 0
 			}
 			pause := claim.Backoff(misses)
 			if errors.Is(err, kube.ErrForbidden) {
-				pause = refused
+				pause = forbiddenPause
 			}
 			sleep(ctx, pause)
 		}
@@ -53,7 +53,7 @@ func (q *requests) watchAsks(ctx context.Context, slot string) (end context.Canc
 // without a read of that Lease. A next Lease is seldom written, so the server may have forgotten
 // that Lease's version. A watch from a forgotten version ends at once.
 func (q *requests) followAsks(ctx context.Context, name string) error {
-	ctx, end := context.WithTimeout(ctx, watched)
+	ctx, end := context.WithTimeout(ctx, longestWatch)
 	defer end()
 	return q.unit.config.API.WatchLease(ctx, name, "", func(e kube.WatchEvent) {
 		if e.Lease != nil && e.Type != kube.Deleted {

@@ -80,10 +80,10 @@ func (h grants) stopSuperseded(r gate.Report) {
 	h.unit.orders.drain(r, r.Hold, reason, grace)
 }
 
-// ungranted is the pause after a hold that ended without a first grant, usually because the disk is
+// ungrantedPause is the pause after a hold that ended without a first grant, usually because the disk is
 // full. With a short lease duration the pod would otherwise acquire and release a slot every three
 // seconds.
-const ungranted = 5 * time.Second
+const ungrantedPause = 5 * time.Second
 
 // mayGrant reports whether the agent may send a first grant. The start lock must permit the
 // grant, too, but mayGrant does not check that lock.

@@ -142,7 +142,7 @@ func (h *hold) tellEnd(ctx context.Context, state claim.State, end ending) {
 		u.ended = h.id
 		h.loop.requests.learnDeletion(ctx)
 	case show.ReasonNotGranted:
-		u.grantsAt = h.loop.now + ungranted
+		u.grantsAt = h.loop.now + ungrantedPause
 	}
 	if state.Lost != nil {
 		u.config.Log.Warn("slot is lost", "lease", state.Lost.Slot, "hold", h.id, "err", state.Lost.Err)

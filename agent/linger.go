@@ -21,12 +21,12 @@ const (
 	// grace. The API server's times are whole seconds, so the agent may be wrong about
 	// that end by a second.
 	lingerMargin = 2 * time.Second
-	// emptied bounds how long a lingering standby keeps connections waiting while the slot is
+	// longestVacancy bounds how long a lingering standby keeps connections waiting while the slot is
 	// free. In the first second only the successor, or only pods of the proven revision, may
 	// take the slot. If the slot is still free after three seconds, no pod is left that could
 	// take the slot soon. A controller that has deleted all pods creates no pod before the
 	// deleted pods have ended.
-	emptied = 3 * time.Second
+	longestVacancy = 3 * time.Second
 )
 
 // linger makes a stopping standby continue to forward, if its ports are open. A lingering standby
@@ -38,7 +38,7 @@ func (l *loop) linger(ctx context.Context, views []claim.View) time.Duration {
 		u.linger.begun = true
 		if left := u.readiness.Linger(u.config.EndpointDelay); left != nil {
 			u.linger.on, u.linger.until, u.linger.least = true, now+shortLinger, now+u.config.EndpointDelay
-			l.follow(ctx, left)
+			l.awaitLeft(ctx, left)
 		}
 	}
 	until := min(u.linger.until, max(u.linger.least, emptiedAt(views)))
@@ -61,16 +61,16 @@ func emptiedAt(views []claim.View) time.Duration {
 		if !v.Known || v.Record.Holder != "" || v.FreeAt == instant.Never {
 			return instant.Never
 		}
-		at = max(at, v.FreeAt+emptied)
+		at = max(at, v.FreeAt+longestVacancy)
 	}
 	return at
 }
 
-// follow starts two goroutines. The first goroutine reads the pod for the end of the pod's grace.
+// awaitLeft starts two goroutines. The first goroutine reads the pod for the end of the pod's grace.
 // The second goroutine waits until the last forwarded connection has ended.
-func (l *loop) follow(ctx context.Context, left <-chan struct{}) {
+func (l *loop) awaitLeft(ctx context.Context, left <-chan struct{}) {
 	reading, cancel := context.WithCancel(ctx)
-	l.group.Go(func() { l.readGrace(reading, l.learn) })
+	l.group.Go(func() { l.readGrace(reading, l.endLinger) })
 	l.group.Go(func() {
 		defer cancel()
 		select {
@@ -100,10 +100,10 @@ func (l *loop) readGrace(ctx context.Context, learn func(sent time.Duration, pod
 	}
 }
 
-// learn sets the end of the linger by the API server's answer to a read of the pod. The argument
+// endLinger sets the end of the linger by the API server's answer to a read of the pod. The argument
 // "sent" is the instant of that read. The kubelet also stops pods that nobody has deleted, for
 // example in an eviction. Then only the kubelet knows the grace, so the answer changes nothing.
-func (l *loop) learn(sent time.Duration, pod kube.Pod) {
+func (l *loop) endLinger(sent time.Duration, pod kube.Pod) {
 	if pod.Deleted {
 		l.unit.linger.until = sent + pod.GraceLeft - lingerMargin
 	}

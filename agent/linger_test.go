@@ -190,7 +190,7 @@ func TestLingeringStandbyEndsIfSlotStaysFree(t *testing.T) {
 		w.pass(time.Minute)
 		require.False(t, b.ended())
 		a.gates.end("s1")
-		w.pass(emptied - time.Second)
+		w.pass(longestVacancy - time.Second)
 		require.False(t, b.ended())
 		b.endsWithin(1100 * time.Millisecond)
 		open, _ := of.state()
