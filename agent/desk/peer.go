@@ -55,16 +55,16 @@ func (p *peer) holdToDrain() string {
 // keep keeps a drain until the shim has carried it out. If the peer already keeps a drain of the
 // same hold, keep merges the two: the earlier of the two ends of the grace counts. If one of the
 // two drains ends the container, the merged drain ends the container, too.
-func (p *peer) keep(hold string, ask gate.Drain, now time.Duration) {
-	until := now + min(max(ask.Grace, 0), gate.Longest)
+func (p *peer) keep(hold string, drain gate.Drain, now time.Duration) {
+	until := now + min(max(drain.Grace, 0), gate.Longest)
 	if p.drain == nil || p.drain.hold != hold {
-		p.drain = &pendingDrain{hold: hold, reason: ask.Reason, until: until, end: ask.End}
+		p.drain = &pendingDrain{hold: hold, reason: drain.Reason, until: until, end: drain.End}
 		return
 	}
 	if until < p.drain.until {
-		p.drain.reason, p.drain.until = ask.Reason, until
+		p.drain.reason, p.drain.until = drain.Reason, until
 	}
-	p.drain.end = p.drain.end || ask.End
+	p.drain.end = p.drain.end || drain.End
 }
 
 // sendDrain sends the drain that the peer keeps.

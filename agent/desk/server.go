@@ -223,13 +223,13 @@ func (s *Server) Grant(id gate.ShimID, g gate.Grant) error {
 // The server never cancels a drain, and repeats the drain to a shim that connects again. Once the
 // hold is over, the shim's Report shows that.
 func (s *Server) Drain(id gate.ShimID, reason string, grace time.Duration) error {
-	return s.askToStop(id, gate.Drain{Reason: reason, Grace: grace})
+	return s.orderDrain(id, gate.Drain{Reason: reason, Grace: grace})
 }
 
 // End orders a shim to stop its child, as Drain does. Then the shim waits for no further grant, and
 // the container ends with the child's exit code.
 func (s *Server) End(id gate.ShimID, reason string, grace time.Duration) error {
-	return s.askToStop(id, gate.Drain{Reason: reason, Grace: grace, End: true})
+	return s.orderDrain(id, gate.Drain{Reason: reason, Grace: grace, End: true})
 }
 
 // Dismiss orders a waiting shim to end its container without a child. The server never repeats this
@@ -251,7 +251,7 @@ func (s *Server) Dismiss(id gate.ShimID, d gate.Dismiss) error {
 	return nil
 }
 
-func (s *Server) askToStop(id gate.ShimID, ask gate.Drain) error {
+func (s *Server) orderDrain(id gate.ShimID, drain gate.Drain) error {
 	now := s.machine.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -260,10 +260,10 @@ func (s *Server) askToStop(id gate.ShimID, ask gate.Drain) error {
 		return gate.ErrUnknown
 	}
 	hold := p.holdToDrain()
-	if hold == "" || p.over(hold) || ask.End && p.report.Phase == gate.Waiting {
+	if hold == "" || p.over(hold) || drain.End && p.report.Phase == gate.Waiting {
 		return nil // no child is to be stopped, or End was called for a shim that waits
 	}
-	p.keep(hold, ask, now)
+	p.keep(hold, drain, now)
 	if p.conn == nil {
 		return nil
 	}
