@@ -91,4 +91,4 @@ func (a *Agent) Probes() http.Handler { return a.unit.probes.Handler() }
 
 // ExecProbes returns the handler of the kubelet's exec probes, which the agent serves on a
 // socket in the shared volume.
-func (a *Agent) ExecProbes() http.Handler { return a.unit.probes.ProbeHandler() }
+func (a *Agent) ExecProbes() http.Handler { return a.unit.probes.ExecHandler() }

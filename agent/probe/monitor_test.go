@@ -123,7 +123,7 @@ func (a *app) kubelet(probe string) *httptest.ResponseRecorder {
 }
 
 func (a *app) exec(probe string) *httptest.ResponseRecorder {
-	return a.serve(a.ProbeHandler(), httptest.NewRequest(http.MethodGet, api.ProbePath("app", probe), nil))
+	return a.serve(a.ExecHandler(), httptest.NewRequest(http.MethodGet, api.ProbePath("app", probe), nil))
 }
 
 func (a *app) serve(h http.Handler, r *http.Request) *httptest.ResponseRecorder {

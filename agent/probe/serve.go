@@ -58,10 +58,10 @@ func (m *Monitor) Handler() http.Handler {
 	})
 }
 
-// ProbeHandler returns the HTTP handler for the agent's socket in the shared volume. The handler
+// ExecHandler returns the HTTP handler for the agent's socket in the shared volume. The handler
 // answers "agent probe" with the result of the probe. The shim runs the command of an exec probe, so
 // the command dies with the child.
-func (m *Monitor) ProbeHandler() http.Handler {
+func (m *Monitor) ExecHandler() http.Handler {
 	return m.handler(func(w http.ResponseWriter, _ *http.Request, a probeRequest) {
 		if a.probe.Exec != nil {
 			// The status comes at once, so that "agent probe" soon notices an agent that hangs.
@@ -105,17 +105,17 @@ func (a probeRequest) counts() bool {
 // handler calls the function "serve". A probe that is not declared gets the status 404.
 func (m *Monitor) handler(serve func(http.ResponseWriter, *http.Request, probeRequest)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		name, probe, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/probe/"), "/")
-		c := m.containers[name]
-		if c == nil || c.probe(probe) == nil {
+		container, name, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/probe/"), "/")
+		c := m.containers[container]
+		if c == nil || c.probe(name) == nil {
 			http.NotFound(w, r)
 			return
 		}
 		m.meet(r)
-		a := probeRequest{container: c, name: probe, probe: c.probe(probe)}
+		a := probeRequest{container: c, name: name, probe: c.probe(name)}
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(a.probe.Timeout() + slack))
 		m.mu.Lock()
-		due := c.due(a.probe) && !c.spares(probe)
+		due := c.due(a.probe) && !c.spares(name)
 		a.state = c.state
 		m.mu.Unlock()
 		if !due {

@@ -95,7 +95,7 @@ func proberCommand(ts *testscript.TestScript, _ bool, args []string) {
 	})
 	l, err := host.Socket("unix", ts.MkAbs(args[0]), 0o777)
 	ts.Check(err)
-	server := &http.Server{Handler: o.monitor.ProbeHandler(), ReadHeaderTimeout: patience}
+	server := &http.Server{Handler: o.monitor.ExecHandler(), ReadHeaderTimeout: patience}
 	go func() { _ = server.Serve(l) }()
 	ts.Defer(func() {
 		server.Close()
