@@ -35,12 +35,12 @@ type note struct {
 	BootID string        `json:"bootID"`
 }
 
-// Turn renames the note "let-start" to "let-start.before". Turn runs in an init container
+// MoveNote renames the note "let-start" to "let-start.before". MoveNote runs in an init container
 // before the agent's container, each time that the kubelet starts all containers of the pod.
-func Turn(v Volume) error {
+func MoveNote(v Volume) error {
 	err := v.Rename(letStart, before)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("turn the note of what may run: %w", err)
+		return fmt.Errorf("rename the note of a start: %w", err)
 	}
 	return nil
 }

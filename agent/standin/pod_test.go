@@ -195,7 +195,7 @@ func TestHoldStaysUnprovenAfterRestartOfAllContainers(t *testing.T) {
 	dir := t.TempDir()
 	s, _ := letGo(t, dir, "h1", time.Hour)
 	s.kill()
-	require.NoError(t, Turn(Dir(dir)))
+	require.NoError(t, MoveNote(Dir(dir)))
 	for range 2 { // the second time, only the agent restarts
 		s = serve(t, dir)
 		assert.Zero(t, s.reported(), "nothing runs, and nobody waits yet")
@@ -215,8 +215,8 @@ func TestHoldStaysUnprovenAfterRestartOfAllContainers(t *testing.T) {
 
 func TestAgentTurnCommandSucceedsWithoutAnyRecordedHold(t *testing.T) {
 	dir := t.TempDir()
-	require.NoError(t, Turn(Dir(dir)))
-	require.NoError(t, Turn(Dir(filepath.Join(dir, "not there yet"))))
+	require.NoError(t, MoveNote(Dir(dir)))
+	require.NoError(t, MoveNote(Dir(filepath.Join(dir, "not there yet"))))
 }
 
 func TestRebootProvesDeathUnlessPodHasOwnKernel(t *testing.T) {
@@ -227,7 +227,7 @@ func TestRebootProvesDeathUnlessPodHasOwnKernel(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			require.NoError(t, (&note{Shim: "s", Hold: "h1", BootID: "yesterday", Leave: host.Now() + time.Hour}).write(Dir(dir)))
-			require.NoError(t, Turn(Dir(dir)))
+			require.NoError(t, MoveNote(Dir(dir)))
 			p, err := OpenPod(t.Context(), PodConfig{Dir: dir, OwnKernel: test.ownKernel})
 			require.NoError(t, err)
 			defer p.Close()
@@ -347,7 +347,7 @@ func TestPodGateAcceptsGrantDespiteUnreadableEarlierGrant(t *testing.T) {
 		require.NoError(t, s.Grant(r.Shim, granting("h2", time.Hour)))
 		assert.Empty(t, s.next().Unproven, "another hold was acquired by everybody's rules")
 		s.kill()
-		require.NoError(t, Turn(Dir(dir)))
+		require.NoError(t, MoveNote(Dir(dir)))
 		s = serve(t, dir)
 		s.wait()
 		assert.Equal(t, "h2", s.next().Unproven)
@@ -362,7 +362,7 @@ func TestPodGateRestartsContainersWhoseDeadlineIsUnreadable(t *testing.T) {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, letStart), []byte(text), 0o600))
 		_, err := OpenPod(t.Context(), PodConfig{Dir: dir})
 		require.ErrorIs(t, err, ErrRestart)
-		require.NoError(t, Turn(Dir(dir)))
+		require.NoError(t, MoveNote(Dir(dir)))
 		s := serve(t, dir)
 		s.wait()
 		assert.Equal(t, gate.Unreadable, s.next().Unproven)

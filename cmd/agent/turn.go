@@ -22,7 +22,7 @@ func turnCommand(_ context.Context, args []string) (int, error) {
 	if err := flags.Parse(args); err != nil {
 		return api.ExitUsage, err
 	}
-	if err := standin.Turn(standin.Dir(*runDir)); err != nil {
+	if err := standin.MoveNote(standin.Dir(*runDir)); err != nil {
 		return 1, err
 	}
 	return 0, nil

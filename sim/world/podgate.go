@@ -111,7 +111,7 @@ func (o *inOrder) next() {
 	case o.restarting:
 	case !o.turned:
 		o.turned = true
-		engine.Must(standin.Turn(p.volume))
+		engine.Must(standin.MoveNote(p.volume))
 		p.w.Note(p.Name, "agent turn ends")
 		o.Soon()
 	case len(p.Agents) == 0:
