@@ -104,13 +104,13 @@ func (p *Pod) Judge() reason.Refusals {
 	var refusals reason.Refusals
 	own := p.own()
 	for rest := featuresOf(p); len(rest) > 0; {
-		turns := turnsOf(rest)
+		judges := containerJudges(rest)
 		for _, at := range own {
-			for _, f := range rest[:turns] {
+			for _, f := range rest[:judges] {
 				refusals = append(refusals, f.judgeContainer(p, at)...)
 			}
 		}
-		if rest = rest[turns:]; len(rest) == 0 {
+		if rest = rest[judges:]; len(rest) == 0 {
 			break
 		}
 		if f := rest[0]; f.judge != nil {
@@ -121,8 +121,9 @@ func (p *Pod) Judge() reason.Refusals {
 	return refusals
 }
 
-// turnsOf returns the number of features in front of the first feature that judges no containers.
-func turnsOf(list []feature) int {
+// containerJudges returns the number of features in front of the first feature that judges no
+// containers.
+func containerJudges(list []feature) int {
 	for i, f := range list {
 		if f.judgeContainer == nil {
 			return i

@@ -16,7 +16,7 @@ import (
 func judgeGate(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
 	if p.Request.Gate != api.GatePod {
-		if waits(p.Pod) {
+		if hasWait(p.Pod) {
 			refusals.Add(reason.Leftover, "init container %q waits for the gate %q", api.WaitContainer, api.GatePod)
 		}
 		return refusals

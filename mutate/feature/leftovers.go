@@ -35,7 +35,7 @@ func JudgeUnclaimed(pod *corev1.Pod, request api.Request) reason.Refusals {
 	for _, name := range shimmed(pod) {
 		refusals.Add(reason.Leftover, "container %q starts with %s", name, api.ShimProgram)
 	}
-	if waits(pod) {
+	if hasWait(pod) {
 		refusals.Add(reason.Leftover, "init container %q waits for a slot", api.WaitContainer)
 	}
 	if slices.ContainsFunc(pod.Spec.InitContainers, servesLocal) {
@@ -85,8 +85,8 @@ func shimmed(pod *corev1.Pod) []string {
 	return names
 }
 
-// waits reports whether the pod has the init container of the gate "pod".
-func waits(pod *corev1.Pod) bool {
+// hasWait reports whether the pod has the init container of the gate "pod".
+func hasWait(pod *corev1.Pod) bool {
 	return passed(pod) && slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool {
 		return c.Name == api.WaitContainer
 	})

@@ -96,7 +96,7 @@ func (p *Pod) readImages(ctx context.Context, places []place, images image.Image
 	reader := images.For(p.pullRights())
 	answers := make([]lookUp, len(places))
 	var all tally
-	turns := make(chan struct{}, maxLookUps)
+	room := make(chan struct{}, maxLookUps)
 	var wait sync.WaitGroup
 	for i, at := range places {
 		c := p.container(at)
@@ -108,14 +108,14 @@ func (p *Pod) readImages(ctx context.Context, places []place, images image.Image
 			read()
 			continue
 		}
-		turns <- struct{}{}
+		room <- struct{}{}
 		if err := all.failed(); err != nil {
 			answers[i].err = err
-			<-turns
+			<-room
 			continue
 		}
 		wait.Go(func() {
-			defer func() { <-turns }()
+			defer func() { <-room }()
 			read()
 		})
 	}
