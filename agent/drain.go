@@ -41,7 +41,7 @@ func (d *drain) run(ctx context.Context) error {
 		// The agent sends the order to drain before the pod's status. With the gate "readiness",
 		// the drain ends only by a status that is stored after that order.
 		d.stop(state)
-		wake := min(state.Deadline, d.loop.starts.act(ctx, now, startFacts{holds: true}), d.loop.appear(ctx, u.readiness.Draining(now, d.shown(), d.reason, d.began, d.spared())))
+		wake := min(state.Deadline, d.loop.starts.act(ctx, now, startFacts{holds: true}), d.loop.appear(ctx, u.readiness.Draining(now, d.labelled(), d.reason, d.began, d.spared())))
 		if d.renews() {
 			wake = min(wake, d.renewOn(ctx, state), grants{d.hold}.extend(state))
 		}
@@ -79,8 +79,9 @@ func (d *drain) spared() bool {
 	return d.reason == show.ReasonYield && d.hold.turn.Proven && d.unit.spared()
 }
 
-// shown returns the hold that the pod's labels name; empty for a hold without slots.
-func (d *drain) shown() string {
+// labelled returns the hold because of which the pod has a holder's label; empty for a hold without
+// slots.
+func (d *drain) labelled() string {
 	if d.unit.config.slotless() {
 		return ""
 	}

@@ -56,9 +56,9 @@ func (s standby) run(ctx context.Context) (*hold, error) {
 		case claim.Waiting:
 		}
 		views = s.unit.claim.Views()
-		turn := shown(standing, s.loop.asker.err)
-		turn.Beyond = s.unit.beyond(views)
-		decided := s.unit.readiness.Standby(s.loop.now, seen(views), turn, !s.unit.shims.Alive())
+		effect := effectOf(standing, s.loop.asker.err)
+		effect.Beyond = s.unit.beyond(views)
+		decided := s.unit.readiness.Standby(s.loop.now, seen(views), effect, !s.unit.shims.Alive())
 		if facts.Settled {
 			decided = show.Done(s.unit.waits.work())
 		} else if s.loop.now < s.unit.waits.retryAt {
@@ -145,13 +145,13 @@ func (s standby) unheard(v claim.View) bool {
 	return v.FreeAt == instant.Never && s.loop.now >= v.Heard+duration+lookTime
 }
 
-// shown converts the decision of package turn about a standby into a [show.Turn]. The argument
-// "asked" is the error of the last write of the pod's ask; nil for none. The message contains
-// that error.
-func shown(s turn.Standby, asked error) show.Turn {
+// effectOf converts the decision of package turn about a standby into its effect on the pod's
+// readiness. The argument "unwritten" is the error of the last write of the pod's ask; nil for none.
+// The message contains that error.
+func effectOf(s turn.Standby, unwritten error) show.Turn {
 	t := show.Turn{Ready: s.Ruling == turn.Ready, NotReady: s.Ruling == turn.NotReady, Reason: s.Reason, Message: s.Message}
-	if s.Asks && asked != nil {
-		t.Message += ", but cannot write that: " + asked.Error()
+	if s.Asks && unwritten != nil {
+		t.Message += ", but cannot write that: " + unwritten.Error()
 	}
 	return t
 }

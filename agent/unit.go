@@ -67,16 +67,16 @@ func newUnit(c Config, b api.Budget, p posts) *unit {
 	}
 	u.orders = newOrders(c, u.shims)
 	u.claim = claim.New(claim.Config{Slots: c.Slots, Any: c.Any, First: c.First, Shards: c.Shards, Run: c.run(), Self: u.self, OwnKernel: c.OwnKernel, Random: u.random}, c.Clock())
-	shown := showConfig(c, b, rand.New(rand.NewPCG(u.random.Uint64(), 0)))
-	toGate := shown.Stored
-	shown.Stored = func(ctx context.Context, ready bool) {
+	settings := showConfig(c, b, rand.New(rand.NewPCG(u.random.Uint64(), 0)))
+	toGate := settings.Stored
+	settings.Stored = func(ctx context.Context, ready bool) {
 		toGate(ctx, ready)
 		p.post(ctx, func(time.Duration) { u.stored = stored{known: true, ready: ready} })
 	}
-	shown.Answered = func(ctx context.Context, hold string, deleted bool) {
+	settings.Answered = func(ctx context.Context, hold string, deleted bool) {
 		p.post(ctx, func(time.Duration) { u.deletion.note(hold, deleted) })
 	}
-	u.status, u.events = show.NewStatus(shown), show.NewEvents(shown)
+	u.status, u.events = show.NewStatus(settings), show.NewEvents(settings)
 	u.waits = &waits{config: c, shims: u.shims, orders: u.orders, events: u.events, course: c.Course}
 	seen := readinessConfig(c, b)
 	seen.Jitter = u.jitter
@@ -164,15 +164,15 @@ func (u *unit) stays() bool { return !u.stopping && !u.deletion.known }
 // result is false.
 func (u *unit) whole() bool {
 	waiting := u.shims.Waiting()
-	heard := map[string]bool{}
+	containers := map[string]bool{}
 	for _, r := range waiting {
-		heard[r.Container] = r.Phase == gate.Waiting
+		containers[r.Container] = true
 	}
 	if !u.stays() || u.shims.Alive() {
 		return false
 	}
 	for _, container := range u.config.Containers {
-		if !heard[container] && len(u.config.InitContainers) == 0 {
+		if !containers[container] && len(u.config.InitContainers) == 0 {
 			return false
 		}
 	}
