@@ -14,8 +14,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/show"
 )
 
-// ErrGateClosed means that the gate ended before the agent did.
-var ErrGateClosed = errors.New("agent: the gate is closed")
+// errGateClosed means that the gate ended before the agent did.
+var errGateClosed = errors.New("agent: the gate is closed")
 
 // loop is the only part of the agent that waits for events. The loop also starts all requests of
 // the agent, except those of package show.
@@ -94,7 +94,7 @@ func (l *loop) wait(ctx context.Context, wake time.Duration) error {
 		return ctx.Err()
 	case r, ok := <-l.config.Gate.Reports():
 		if !ok {
-			return ErrGateClosed
+			return errGateClosed
 		}
 		l.now = l.config.Clock()
 		l.unit.reported(l.now, r)
