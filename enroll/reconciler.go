@@ -115,16 +115,12 @@ func (r *Reconciler) enroll(ctx context.Context, s store, seen *snapshot) (time.
 	r.notifier.notifyTooMany(r.Events, seen.namespace, slices.Concat(a.excess(), reads.left, uses.left))
 	stamps := &stamping{store: s, seen: seen, left: a.left, shut: &r.shut, now: r.now}
 	o.note(stepStamps, stamps.stamp(ctx))
-	if stamps.again > 0 && (again == 0 || again > stamps.again) {
-		again = stamps.again
-	}
+	again = sooner(again, stamps.again)
 	lacking, next := r.shortages.observe(r.Events, seen, r.now())
 	r.report(seen.namespace, lacking)
-	if next > 0 && (again == 0 || again > next) {
-		again = next
-	}
-	if a.foreign && (again == 0 || again > foreignRecheck) {
-		again = foreignRecheck
+	again = sooner(again, next)
+	if a.foreign {
+		again = sooner(again, foreignRecheck)
 	}
 	if a.postponed > 0 {
 		again = minRetry

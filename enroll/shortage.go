@@ -75,9 +75,7 @@ func (n *shortages) observe(events Recorder, seen *snapshot, now time.Time) (lac
 			s.since = now
 		}
 		if left := s.since.Add(shortageNotice).Sub(now); left > 0 {
-			if again == 0 || left < again {
-				again = left
-			}
+			again = sooner(again, left)
 		} else if !s.notified && events != nil {
 			s.notified = true
 			events.Eventf(seen.shardedObject(group), nil, corev1.EventTypeWarning, ShardsLackPods, "Enroll",

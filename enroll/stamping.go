@@ -154,8 +154,8 @@ func (s *stamping) expired(waiting map[right]observation, lease *coordinationv1.
 	// has written.
 	duration := min(max(s.seen.sweepAfter(lease.Name), time.Duration(ptr.Deref(lease.Spec.LeaseDurationSeconds, 0))*time.Second), api.MaxLeaseDuration)
 	left := seen.since.Add(duration).Sub(s.now())
-	if left > 0 && (s.again == 0 || left < s.again) {
-		s.again = left
+	if left > 0 {
+		s.again = sooner(s.again, left)
 	}
 	return left <= 0
 }

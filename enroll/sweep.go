@@ -98,9 +98,8 @@ func expire(s *snapshot, seen map[right]observation, now time.Time) (expired, ti
 	for of, o := range seen {
 		left := s.sweepAfter(of.lease) - now.Sub(o.since)
 		switch {
-		case left > 0 && (again == 0 || left < again):
-			again = left
 		case left > 0:
+			again = sooner(again, left)
 		case of.role == "":
 			e.leases[of.lease] = true
 		default:
@@ -152,3 +151,11 @@ func (s *snapshot) forgettable(known *agentRole, name string, longest map[string
 }
 
 func (e expired) empty() bool { return len(e.leases)+len(e.rights) == 0 }
+
+// sooner returns the shorter of two times. Zero stands for a time that never ends.
+func sooner(a, b time.Duration) time.Duration {
+	if a == 0 || b > 0 && b < a {
+		return b
+	}
+	return a
+}
