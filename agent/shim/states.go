@@ -115,7 +115,7 @@ func (s *shim) admits(g *gate.Grant) bool {
 		return false // another pod may have the start lock by now; the agent will send another grant
 	case s.machine.Now() >= g.DrainAt():
 		if s.refused != g.Hold {
-			s.link.say("grant refused: less is left of it than the child has to stop in")
+			s.link.say("grant refused: too little time is left in which the child could stop")
 		}
 		s.refused = g.Hold
 		return false

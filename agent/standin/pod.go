@@ -271,14 +271,14 @@ func (p *Pod) admit(n *note) (extends bool, err error) {
 func (p *Pod) mayStart(n *note) error {
 	switch {
 	case p.waiter == nil || p.stopped:
-		return fmt.Errorf("nobody waits: %w", gate.ErrNotNoted)
+		return fmt.Errorf("no init container waits: %w", gate.ErrNotNoted)
 	case p.report.Unproven == n.Hold:
 		return gate.ErrUnproven
 	case p.machine.Now() >= n.Leave:
 		// This process was frozen after it had acquired the slot, or the disk was slow. A grant now
 		// would start containers that must stop immediately, maybe while the next holder already
 		// runs.
-		return fmt.Errorf("less is left of it than the kubelet has to stop in: %w", gate.ErrNotNoted)
+		return fmt.Errorf("too little time is left in which the kubelet could stop the containers: %w", gate.ErrNotNoted)
 	}
 	return nil
 }
@@ -325,7 +325,7 @@ func (p *Pod) accept(tasks *sync.WaitGroup) error {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("accept who waits: %w", err)
+			return fmt.Errorf("accept the init container: %w", err)
 		}
 		if p.welcome(c) {
 			tasks.Go(func() { p.listenTo(c) })
