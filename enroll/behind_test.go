@@ -106,8 +106,8 @@ func breaking(is func(object any) bool) func(w *world, r *Reconciler) (repair fu
 func TestEnrollReportsEachStepThatFails(t *testing.T) {
 	for step, fault := range map[string]func(w *world, r *Reconciler) (repair func()){
 		"slots":      foreign(RoleName("till")),
-		"conditions": foreign(ReaderRoleName("till")),
-		"variables":  foreign(UserRoleName("till")),
+		"conditions": foreign(ConditionRoleName("till")),
+		"variables":  foreign(VariableRoleName("till")),
 		"stamps": breaking(func(object any) bool {
 			lease, ok := object.(*coordinationv1.Lease)
 			return ok && lease.Annotations[api.StampAnnotation] != ""

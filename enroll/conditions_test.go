@@ -48,10 +48,10 @@ func after(pod *corev1.Pod, leases ...string) *corev1.Pod {
 	return pod
 }
 
-// readerRole returns the Role by which the account reads the Leases of conditions, or nil.
-func (w *world) readerRole(account string) *rbacv1.Role {
+// conditionRole returns the Role by which the account reads the Leases of conditions, or nil.
+func (w *world) conditionRole(account string) *rbacv1.Role {
 	w.t.Helper()
-	return w.roleNamed(ReaderRoleName(account))
+	return w.roleNamed(ConditionRoleName(account))
 }
 
 // boundAccounts returns the subjects of a RoleBinding.
@@ -66,7 +66,7 @@ func (w *world) boundAccounts(name string) []rbacv1.Subject {
 // readable returns the Leases that the account may read for its conditions.
 func (w *world) readable(account string) []string {
 	w.t.Helper()
-	role := w.readerRole(account)
+	role := w.conditionRole(account)
 	if role == nil {
 		return nil
 	}
@@ -85,7 +85,7 @@ func TestPodWithConditionsMayOnlyReadAwaitedLeases(t *testing.T) {
 			}
 			w := newWorld(t, pod)
 			w.settle(w.process())
-			role := w.readerRole(account)
+			role := w.conditionRole(account)
 			require.NotNil(t, role)
 			assert.Equal(t, "metaparticle-after:"+account, role.Name)
 			assert.Equal(t, map[string]string{api.ManagedLabel: managed}, role.Labels)
@@ -149,7 +149,7 @@ func TestRightToReadConditionsEndsWithLastPod(t *testing.T) {
 			end(w, last)
 			clear(w.requests)
 			w.settle(r)
-			assert.Nil(t, w.readerRole("till"))
+			assert.Nil(t, w.conditionRole("till"))
 			assert.Empty(t, w.bindings())
 			assert.Equal(t, map[string]int{"delete RoleBinding": 1, "delete Role": 1}, w.requests)
 		})
@@ -167,10 +167,10 @@ func TestEnrollResumesWithdrawalOfRightsAfterACrash(t *testing.T) {
 		w.crashFrom(crash)
 		_, err := r.Namespace(t.Context(), shop)
 		require.ErrorIs(t, err, errCrash)
-		assert.NotNil(t, w.readerRole("till"), "the RoleBinding goes before the Role")
+		assert.NotNil(t, w.conditionRole("till"), "the RoleBinding goes before the Role")
 		w.before = nil
 		w.settle(w.process())
-		assert.Nil(t, w.readerRole("till"), "write %d", crash)
+		assert.Nil(t, w.conditionRole("till"), "write %d", crash)
 		assert.Empty(t, w.bindings(), "write %d", crash)
 	}
 }
@@ -302,13 +302,13 @@ func TestAccountGetsRolesForSlotsAndForConditions(t *testing.T) {
 	r := w.process()
 	w.settle(r)
 	assert.Equal(t, AgentRules(withNext("lock.x")...), w.role("till").Rules)
-	assert.Equal(t, ReaderRules("lock.a"), w.readerRole("till").Rules)
-	assert.ElementsMatch(t, []string{RoleName("till"), ReaderRoleName("till")}, w.bindings())
+	assert.Equal(t, ConditionRules("lock.a"), w.conditionRole("till").Rules)
+	assert.ElementsMatch(t, []string{RoleName("till"), ConditionRoleName("till")}, w.bindings())
 	assert.Nil(t, w.lease("lock.a"))
 
 	w.remove(pod)
 	w.settle(r)
-	assert.Nil(t, w.readerRole("till"))
+	assert.Nil(t, w.conditionRole("till"))
 	assert.NotNil(t, w.role("till"), "the right of an agent ends after a lease duration")
 	w.now = w.now.Add(30 * time.Second)
 	w.settle(r)

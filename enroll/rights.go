@@ -27,20 +27,20 @@ func AgentRules(leases ...string) []rbacv1.PolicyRule {
 	}
 }
 
-// ReaderRules returns the rights of pods that wait for conditions on the given Leases. By the last
+// ConditionRules returns the rights of pods that wait for conditions on the given Leases. By the last
 // rule, a policy recognizes such a pod, and restricts its Events to the pod itself. Without Leases,
 // the result is empty.
-func ReaderRules(leases ...string) []rbacv1.PolicyRule {
+func ConditionRules(leases ...string) []rbacv1.PolicyRule {
 	if len(leases) == 0 {
 		return nil
 	}
 	return []rbacv1.PolicyRule{leaseRule(leases, "get", "watch"), eventRule(), marker("waiters")}
 }
 
-// UserRules returns the rights of agents whose programs use the given Variables. By the last rule,
+// VariableRules returns the rights of agents whose programs use the given Variables. By the last rule,
 // the policy on Variables recognizes an agent, and restricts the agent to its own pod. Without
 // Variables, the result is empty.
-func UserRules(variables ...string) []rbacv1.PolicyRule {
+func VariableRules(variables ...string) []rbacv1.PolicyRule {
 	if len(variables) == 0 {
 		return nil
 	}

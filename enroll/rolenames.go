@@ -15,11 +15,11 @@ const (
 	// RoleBinding, [PullSecretsRole]. With a hyphen instead, the Role of an account named
 	// pull-secrets would have that name.
 	rolePrefix = "metaparticle:"
-	// readerPrefix begins the names of the Roles for conditions. The name of an agent's Role never
-	// begins with readerPrefix, because rolePrefix has a colon in place of the hyphen.
-	readerPrefix = "metaparticle-after:"
-	// userPrefix begins the names of the Roles for Variables.
-	userPrefix = "metaparticle-variable:"
+	// conditionPrefix begins the names of the Roles for conditions. The name of an agent's Role never
+	// begins with conditionPrefix, because rolePrefix has a colon in place of the hyphen.
+	conditionPrefix = "metaparticle-after:"
+	// variablePrefix begins the names of the Roles for Variables.
+	variablePrefix = "metaparticle-variable:"
 	// maxRoleName bounds the length of a Role's name. Kubernetes has this bound for most objects.
 	maxRoleName = 253
 	// maxKey bounds the length of the result of [roleKey]. A Role's name also has the prefix, and
@@ -44,21 +44,21 @@ func roleName(account string, n int) string {
 // roleKey returns the part that the names of all Roles of an account's agents share.
 func roleKey(account string) string { return shortened(account, maxKey) }
 
-// ReaderRoleName returns the name of the Role by which a service account reads the Leases of
+// ConditionRoleName returns the name of the Role by which a service account reads the Leases of
 // its pods' conditions. The RoleBinding has the same name.
-func ReaderRoleName(account string) string { return singleRoleName(readerPrefix, account) }
+func ConditionRoleName(account string) string { return singleRoleName(conditionPrefix, account) }
 
-// UserRoleName returns the name of the Role by which a service account uses the Variables of its
+// VariableRoleName returns the name of the Role by which a service account uses the Variables of its
 // pods. The RoleBinding has the same name.
-func UserRoleName(account string) string { return singleRoleName(userPrefix, account) }
+func VariableRoleName(account string) string { return singleRoleName(variablePrefix, account) }
 
 func singleRoleName(prefix, account string) string {
 	return prefix + shortened(account, maxRoleName-len(prefix))
 }
 
-// isSingle reports whether [ReaderRoleName] or [UserRoleName] can return the name.
+// isSingle reports whether [ConditionRoleName] or [VariableRoleName] can return the name.
 func isSingle(role string) bool {
-	return strings.HasPrefix(role, readerPrefix) || strings.HasPrefix(role, userPrefix)
+	return strings.HasPrefix(role, conditionPrefix) || strings.HasPrefix(role, variablePrefix)
 }
 
 // shortened returns the account's name. If the name is longer than limit, the result is the name's

@@ -39,10 +39,10 @@ type singleRoles struct {
 	left  []excess
 }
 
-// newReaders returns the [singleRoles] that lets accounts read the Leases of their pods' conditions.
-func newReaders(s store, seen *snapshot) *singleRoles {
+// newConditionRoles returns the [singleRoles] that lets accounts read the Leases of their pods' conditions.
+func newConditionRoles(s store, seen *snapshot) *singleRoles {
 	return &singleRoles{
-		store: s, seen: seen, prefix: readerPrefix, rules: ReaderRules, objects: seen.awaited,
+		store: s, seen: seen, prefix: conditionPrefix, rules: ConditionRules, objects: seen.awaited,
 		waits: "A condition on %s waits: its service account has conditions on more than %d Leases in this namespace",
 	}
 }

@@ -61,18 +61,18 @@ func TestNewConditionsNeverDisplaceOthersFromFullRole(t *testing.T) {
 }
 
 func TestConditionRolesNeverShareNamesWithSlotRoles(t *testing.T) {
-	const maxReaderKey = maxRoleName - len(readerPrefix)
+	const maxConditionKey = maxRoleName - len(conditionPrefix)
 	long := strings.Repeat("a", 253)
 	accounts := []string{
 		"after", "default", "1", "after.1", "after-after", "metaparticle-after", "pull-secrets", long, long[:252] + "b",
-		long[:maxReaderKey], long[:maxReaderKey+1], long[:maxKey], long[:maxKey+1],
+		long[:maxConditionKey], long[:maxConditionKey+1], long[:maxKey], long[:maxKey+1],
 		// These accounts are named like the shortened form of another account's name.
-		strings.ReplaceAll(shortened(long, maxReaderKey), ":", "-"), strings.ReplaceAll(shortened(long, maxReaderKey), ":", "."),
+		strings.ReplaceAll(shortened(long, maxConditionKey), ":", "-"), strings.ReplaceAll(shortened(long, maxConditionKey), ":", "."),
 	}
 	w := newWorld(t)
 	names := map[string]bool{PullSecretsRole: true}
 	for i, account := range accounts {
-		name := ReaderRoleName(account)
+		name := ConditionRoleName(account)
 		assert.False(t, names[name], name)
 		assert.LessOrEqual(t, len(name), maxRoleName)
 		assert.Empty(t, keyOf(name), "a Role for conditions is no agent's Role")
@@ -89,20 +89,20 @@ func TestConditionRolesNeverShareNamesWithSlotRoles(t *testing.T) {
 	for i, account := range accounts {
 		assert.Equal(t, withNext("lock.x-"+strconv.Itoa(i)), w.role(account).Rules[0].ResourceNames)
 		assert.Equal(t, []string{"lock.y-" + strconv.Itoa(i)}, w.readable(account))
-		assert.Equal(t, []rbacv1.Subject{subject(shop, account)}, w.boundAccounts(ReaderRoleName(account)))
+		assert.Equal(t, []rbacv1.Subject{subject(shop, account)}, w.boundAccounts(ConditionRoleName(account)))
 	}
 }
 
 func TestForeignConditionRoleAffectsOnlyTheNamedAccount(t *testing.T) {
-	theirs := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: ReaderRoleName("till")}}
+	theirs := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: ConditionRoleName("till")}}
 	w := newWorld(t, theirs, waiting("a", "till", "lock.a"), waiting("b", "biller", "lock.b"), gated("c", "till", "lock.x"))
 	_, err := w.process().Namespace(t.Context(), shop)
 	require.ErrorIs(t, err, ErrForeign)
-	assert.Empty(t, w.readerRole("till").Rules)
-	assert.NotContains(t, w.readerRole("till").Labels, api.ManagedLabel)
+	assert.Empty(t, w.conditionRole("till").Rules)
+	assert.NotContains(t, w.conditionRole("till").Labels, api.ManagedLabel)
 	assert.Equal(t, []string{"lock.b"}, w.readable("biller"))
 	assert.NotNil(t, w.role("till"), "the right of the agents has another Role")
-	assert.NotContains(t, w.bindings(), ReaderRoleName("till"))
+	assert.NotContains(t, w.bindings(), ConditionRoleName("till"))
 }
 
 func TestChangedRoleOrBindingForConditionsIsRestored(t *testing.T) {
@@ -127,11 +127,11 @@ func TestChangedRoleOrBindingForConditionsIsRestored(t *testing.T) {
 			r := w.process()
 			w.settle(r)
 			var b rbacv1.RoleBinding
-			require.NoError(t, w.server.Get(t.Context(), types.NamespacedName{Namespace: shop, Name: ReaderRoleName("till")}, &b))
-			spoil(w, w.readerRole("till"), &b)
+			require.NoError(t, w.server.Get(t.Context(), types.NamespacedName{Namespace: shop, Name: ConditionRoleName("till")}, &b))
+			spoil(w, w.conditionRole("till"), &b)
 			w.settle(r)
-			assert.Equal(t, ReaderRules("lock.a"), w.readerRole("till").Rules)
-			assert.Equal(t, []rbacv1.Subject{subject(shop, "till")}, w.boundAccounts(ReaderRoleName("till")))
+			assert.Equal(t, ConditionRules("lock.a"), w.conditionRole("till").Rules)
+			assert.Equal(t, []rbacv1.Subject{subject(shop, "till")}, w.boundAccounts(ConditionRoleName("till")))
 		})
 	}
 }

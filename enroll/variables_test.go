@@ -35,7 +35,7 @@ func (w *world) variable(name string) *unstructured.Unstructured {
 // usable returns the Variables that the account may use.
 func (w *world) usable(account string) []string {
 	w.t.Helper()
-	role := w.roleNamed(UserRoleName(account))
+	role := w.roleNamed(VariableRoleName(account))
 	if role == nil {
 		return nil
 	}
@@ -46,7 +46,7 @@ func TestPodMayUseOnlyVariablesNamedInAnnotations(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "lock.x,variable.hits,variable.kube-system"), gated("b", "other", "variable.total"))
 	r := w.process()
 	w.settle(r)
-	role := w.roleNamed(UserRoleName("till"))
+	role := w.roleNamed(VariableRoleName("till"))
 	require.NotNil(t, role)
 	assert.Equal(t, "metaparticle-variable:till", role.Name)
 	assert.Equal(t, []rbacv1.PolicyRule{

@@ -324,7 +324,7 @@ func TestPoliciesFailClosedAndHaveBindings(t *testing.T) {
 func TestWebhookHasEveryRightThatEnrollGrants(t *testing.T) {
 	roles := all[*rbacv1.ClusterRole](t)
 	i := slices.IndexFunc(roles, func(r *rbacv1.ClusterRole) bool { return r.Name == account })
-	for _, given := range slices.Concat(enroll.AgentRules("lock.x"), enroll.UserRules("x")) {
+	for _, given := range slices.Concat(enroll.AgentRules("lock.x"), enroll.VariableRules("x")) {
 		for _, verb := range given.Verbs {
 			assert.True(t, slices.ContainsFunc(roles[i].Rules, func(r rbacv1.PolicyRule) bool {
 				return slices.Contains(r.APIGroups, given.APIGroups[0]) && slices.Contains(r.Resources, given.Resources[0]) &&

@@ -375,8 +375,8 @@ func TestPolicyAndWorkloadWebhookSelectTheSameObjects(t *testing.T) {
 func TestEnrollPolicyLetsEnrollGrantTheAgentsRights(t *testing.T) {
 	policy := texts(t)["policies/enroll.yaml"]
 	assert.Equal(t, "metaparticle:", strings.TrimSuffix(enroll.RoleName("x"), "x"))
-	assert.Contains(t, policy, "b.roleRef.name.startsWith('"+strings.TrimSuffix(enroll.UserRoleName("x"), "x")+"')")
-	for _, given := range enroll.UserRules("x")[:1] {
+	assert.Contains(t, policy, "b.roleRef.name.startsWith('"+strings.TrimSuffix(enroll.VariableRoleName("x"), "x")+"')")
+	for _, given := range enroll.VariableRules("x")[:1] {
 		assert.Contains(t, policy, fmt.Sprintf("r.?apiGroups.orValue([]) == ['%s'] && r.?resources.orValue([]) == ['%s'] &&", given.APIGroups[0], given.Resources[0]))
 		assert.Contains(t, policy, "r.?resourceNames.orValue([]).size() > 0 && r.verbs.all(v, v in ['"+strings.Join(given.Verbs, "', '")+"'])")
 	}
@@ -396,7 +396,7 @@ func TestEnrollPolicyLetsEnrollGrantTheAgentsRights(t *testing.T) {
 // by which policies recognize a Role for conditions names the resource "waiters".
 func TestEnrollPolicyRestrictsConditionRolesToReading(t *testing.T) {
 	policy := texts(t)["policies/enroll.yaml"]
-	prefix := strings.TrimSuffix(enroll.ReaderRoleName("x"), "x")
+	prefix := strings.TrimSuffix(enroll.ConditionRoleName("x"), "x")
 	assert.Contains(t, policy, "(b.roleRef.name.startsWith('metaparticle:') || b.roleRef.name.startsWith('"+prefix+"') ||")
 	found := regexp.MustCompile(`variables\.rules\.all\(r,\s+!object\.metadata\.name\.startsWith\('(.*?)'\) \|\| r\.verbs\.all\(v, v in \['(.*?)'\]\)\)\n`).
 		FindStringSubmatch(policy)
@@ -404,7 +404,7 @@ func TestEnrollPolicyRestrictsConditionRolesToReading(t *testing.T) {
 	assert.Equal(t, prefix, found[1])
 	var verbs []string
 	agents := enroll.AgentRules("lock.x")
-	for _, given := range enroll.ReaderRules("lock.x") {
+	for _, given := range enroll.ConditionRules("lock.x") {
 		verbs = append(verbs, given.Verbs...)
 		if given.Resources[0] == "waiters" {
 			assert.Contains(t, policy, "r.?resources.orValue([]) == ['waiters'] && r.verbs == ['be']")

@@ -91,8 +91,8 @@ func (ws *waiters) remove(p *world.Waiter) {
 
 // takeRole deletes the Role by which waiters read. A watch that is open goes on.
 func (ws *waiters) takeRole() {
-	if ws.API.Exists("Role", world.ReaderRoleName) {
-		engine.Must(ws.API.Remove("somebody", "Role", world.ReaderRoleName, "", ""))
+	if ws.API.Exists("Role", world.ConditionRoleName) {
+		engine.Must(ws.API.Remove("somebody", "Role", world.ConditionRoleName, "", ""))
 	}
 }
 

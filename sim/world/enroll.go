@@ -20,8 +20,8 @@ const Namespace = "shop"
 // that Role has the same name.
 const RoleName = "metaparticle:" + account
 
-// ReaderRoleName is the name of the Role by which pods read the Leases of their conditions.
-const ReaderRoleName = "metaparticle-after:" + account
+// ConditionRoleName is the name of the Role by which pods read the Leases of their conditions.
+const ConditionRoleName = "metaparticle-after:" + account
 
 // account is the service account of all pods.
 const account = "default"

@@ -137,8 +137,8 @@ func (m model) grant(slots []string) {
 // grantReads writes and binds a Role that names the Leases of all conditions.
 func (m model) grantReads() {
 	names := slices.Sorted(maps.Keys(m.w.Read))
-	if slices.ContainsFunc(names, func(lease string) bool { return !m.w.API.Granted(ReaderRoleName, "get", lease) }) {
-		m.bind(ReaderRoleName, names, "get", "watch")
+	if slices.ContainsFunc(names, func(lease string) bool { return !m.w.API.Granted(ConditionRoleName, "get", lease) }) {
+		m.bind(ConditionRoleName, names, "get", "watch")
 	}
 }
 

@@ -87,7 +87,7 @@ func (p *Waiter) start() {
 // allowed returns nil, or the error with which the API server refuses a request for a
 // Lease.
 func (p *Waiter) allowed(verb, lease string) error {
-	if !p.w.API.Granted(ReaderRoleName, verb, lease) {
+	if !p.w.API.Granted(ConditionRoleName, verb, lease) {
 		return apiserver.Status(403, "Forbidden", verb+" "+lease)
 	}
 	return nil

@@ -62,10 +62,10 @@ func TestEnrollPolicyAdmitsAllRolesOfEnroll(t *testing.T) {
 	for _, account := range []string{"till", "a.b-c", strings.Repeat("x", 253)} {
 		roles[enroll.RoleName(account)] = enroll.AgentRules("lock.x", "next.lock.x")
 		roles[enroll.RoleName(account)+":31"] = enroll.AgentRules()
-		roles[enroll.ReaderRoleName(account)] = enroll.ReaderRules("lock.x")
-		roles[enroll.UserRoleName(account)] = enroll.UserRules("hits")
+		roles[enroll.ConditionRoleName(account)] = enroll.ConditionRules("lock.x")
+		roles[enroll.VariableRoleName(account)] = enroll.VariableRules("hits")
 	}
-	roles[enroll.ReaderRoleName("idle")] = enroll.ReaderRules()
+	roles[enroll.ConditionRoleName("idle")] = enroll.ConditionRules()
 	for name, rules := range roles {
 		// A pod can outlive the opt-in of its namespace. Then enroll restores the pod's lost Role.
 		for _, in := range []*corev1.Namespace{namespace(shop, true), namespace(shop, false)} {
@@ -106,28 +106,28 @@ func TestEnrollPolicyAdmitsRolesOfTheEarlierVersion(t *testing.T) {
 // webhook's token must not grant an agent's rights without that rule.
 func TestWebhookAccountCannotGrantRightsWithoutMarkerRule(t *testing.T) {
 	const unrecognized = "by which policies recognize"
-	agents, readers, users := enroll.AgentRules("lock.x"), enroll.ReaderRules("lock.x"), enroll.UserRules("hits")
+	agents, conditions, variables := enroll.AgentRules("lock.x"), enroll.ConditionRules("lock.x"), enroll.VariableRules("hits")
 	named := func(rules []rbacv1.PolicyRule) []rbacv1.PolicyRule {
 		rules = slices.Clone(rules)
 		rules[len(rules)-1].ResourceNames = []string{"x"}
 		return rules
 	}
-	waiter := readers[len(readers)-1]
+	waiter := conditions[len(conditions)-1]
 	for what, rules := range map[string][]rbacv1.PolicyRule{
 		"Leases":                                 agents[:1],
 		"pods/status":                            agents[1:2],
 		"Events":                                 agents[2:3],
 		"all but the marker":                     agents[:3],
-		"reads":                                  readers[:1],
-		"Events of waiters":                      readers[1:2],
-		"Variables":                              users[:1],
+		"reads":                                  conditions[:1],
+		"Events of waiters":                      conditions[1:2],
+		"Variables":                              variables[:1],
 		"a waiter's marker for an agent":         append(slices.Clone(agents[:3]), waiter),
-		"a waiter's marker for Variables":        append(slices.Clone(users[:1]), waiter),
+		"a waiter's marker for Variables":        append(slices.Clone(variables[:1]), waiter),
 		"a marker that applies to one object":    named(agents),
-		"a waiter's marker for one object":       named(readers),
-		"a marker for one object, for Variables": named(users),
+		"a waiter's marker for one object":       named(conditions),
+		"a marker for one object, for Variables": named(variables),
 	} {
-		for _, name := range []string{enroll.RoleName("till"), enroll.UserRoleName("till")} {
+		for _, name := range []string{enroll.RoleName("till"), enroll.VariableRoleName("till")} {
 			refused := byWebhook(t, namespace(shop, true), &rbacv1.Role{ObjectMeta: ours(name), Rules: rules})
 			require.Len(t, refused, 1, "%s: %q", what, refused)
 			assert.Contains(t, refused[0], unrecognized, what)
@@ -154,13 +154,13 @@ func TestWebhookAccountCreatesRolesWithEnrollsNamesOnly(t *testing.T) {
 // A user may have labelled a Role with another name. An error of a sweep would come back for ever.
 func TestEnrollPolicyAdmitsSweepsOfAllLabeledObjects(t *testing.T) {
 	for _, in := range []*corev1.Namespace{namespace(shop, true), namespace(shop, false)} {
-		for _, name := range []string{enroll.RoleName("till"), enroll.ReaderRoleName("till"), enroll.UserRoleName("till"), "edit"} {
+		for _, name := range []string{enroll.RoleName("till"), enroll.ConditionRoleName("till"), enroll.VariableRoleName("till"), "edit"} {
 			old := &rbacv1.Role{ObjectMeta: ours(name), Rules: enroll.AgentRules("lock.x", "lock.y")[:3]}
 			assert.Empty(t, changedByWebhook(t, in, nil, old), name)
 			assert.Empty(t, changedByWebhook(t, in, nil, bound("view", name)), name)
 			rules := enroll.AgentRules("lock.x")
-			if name == enroll.ReaderRoleName("till") {
-				rules = enroll.ReaderRules("lock.x")
+			if name == enroll.ConditionRoleName("till") {
+				rules = enroll.ConditionRules("lock.x")
 			}
 			assert.Empty(t, changedByWebhook(t, in, &rbacv1.Role{ObjectMeta: ours(name), Rules: rules}, old), name)
 		}

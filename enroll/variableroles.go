@@ -5,13 +5,13 @@ package enroll
 
 import "context"
 
-// newUsers returns the [singleRoles] that lets accounts use the Variables of their pods. Enroll creates
+// newVariableRoles returns the [singleRoles] that lets accounts use the Variables of their pods. Enroll creates
 // a Variable once, before a Role first names the Variable. So a Variable that a person deletes is
 // not created again, and the programs that use the Variable get errors. Agents have no right to
 // create Variables, because RBAC cannot restrict a creation to a name.
-func newUsers(s store, seen *snapshot) *singleRoles {
+func newVariableRoles(s store, seen *snapshot) *singleRoles {
 	return &singleRoles{
-		store: s, seen: seen, prefix: userPrefix, rules: UserRules, objects: seen.used,
+		store: s, seen: seen, prefix: variablePrefix, rules: VariableRules, objects: seen.used,
 		waits: "Variable %s waits: the pods of its service account name more than %d Variables in this namespace",
 		prepare: func(ctx context.Context, name string) error {
 			return createVariable(ctx, s, seen.namespace, name)
