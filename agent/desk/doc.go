@@ -4,7 +4,7 @@
 // Package desk is the agent's end of the contract in agent/gate. A [Server] accepts
 // the pod's shims, reports what each shim does, and sends the agent's orders.
 //
-// # What it guarantees
+// # The guarantee
 //
 // The server reports that a shim is dead, or that its hold is over, only on proof. One proof is
 // the shim's message that it has reaped all its descendants ([gate.Waiting] or [gate.Ended],
@@ -15,13 +15,13 @@
 //
 // A slow reader of reports delays no shim, and receives the last report of each shim.
 //
-// # Clock
+// # Clocks
 //
 // The server reads the clock of its [Machine]: CLOCK_BOOTTIME in the product. That
 // clock goes on while the machine is suspended. The server measures a shim's silence
 // by that clock, except for the time in which this process itself did not run.
 //
-// # What it does not guarantee
+// # What is not guaranteed
 //
 //   - If a shim is not PID 1 of its namespace, its end proves nothing about its
 //     descendants. The server reports such a shim dead only if its last message

@@ -5,18 +5,18 @@
 // timers, flocks, sockets, processes and signals. The package knows no slot, no grant and no
 // child. The packages agent/desk, agent/shim and agent/standin make all decisions about those.
 //
-// # What it guarantees
+// # The guarantee
 //
 // A function returns the kernel's answer. Only the functions whose comments say so wait for
 // another process ([Lock], [Flock], [Fork], [AwaitDeath]).
 //
-// # Clock
+// # Clocks
 //
 // [Now] is CLOCK_BOOTTIME, and an [Alarm] rings by that clock: both go on in suspend,
 // where the timers of the Go runtime stop. [Leaps] only compares the wall clock with
 // that clock.
 //
-// # What it does not guarantee
+// # What is not guaranteed
 //
 //   - A machine that was paused cannot see that its clocks stood still. [Leaps] notices
 //     only that the wall clock is corrected afterwards, if anybody corrects it.

@@ -4,7 +4,7 @@
 // Package shim is the container's end of the contract in agent/gate. [Exec] is the
 // parent of the application, PID 1 of its container, and the watchdog of the grant.
 //
-// # What it guarantees
+// # The guarantee
 //
 // A child runs only under a grant, and is dead at the grant's deadline, even if the agent is
 // dead, frozen or cut off. Early enough before the deadline, the shim sends SIGKILL to all its
@@ -15,7 +15,7 @@
 // The shim reports that a hold is over ([gate.Waiting] or [gate.Ended], with that hold) only
 // when no descendant lives under that hold. After that the shim starts no child under that hold.
 //
-// # Clock
+// # Clocks
 //
 // Every instant is CLOCK_BOOTTIME, which goes on while the machine is suspended. All containers
 // of one kernel read the same clock. The shim refuses a grant of another boot. The watchdog's
@@ -24,7 +24,7 @@
 // after a pause of the whole machine. So the shim then freezes the child until the agent has
 // renewed.
 //
-// # What it does not guarantee
+// # What is not guaranteed
 //
 //   - If the machine, the container or the shim is frozen past the deadline, the
 //     shim kills the child only when the shim runs again.

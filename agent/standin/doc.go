@@ -5,7 +5,7 @@
 // stand-in receives grants and sends reports for the whole pod, instead of the shims.
 // The agent's loop is the same as with shims.
 //
-// # What each gate guarantees
+// # The guarantee
 //
 // [Pod]: the application's containers start only after the grant of the slot. The agent's
 // process ends if the slot is lost or yielded, or if no renewal succeeds before the drain has to
@@ -17,7 +17,7 @@
 // [Readiness]: a hold is over once the API server has stored that the pod is not Ready. Before
 // that, a new agent process neither acquires a slot nor reports that an earlier hold is over.
 //
-// # What the gates do not guarantee
+// # What is not guaranteed
 //
 // No process in the pod enforces the deadline. With [Pod] the kubelet restarts the containers,
 // which takes seconds. The time from the beginning of the drain to the end of the lease is left
@@ -25,7 +25,7 @@
 // With [Readiness] the application runs on in any case, and serves clients that know the pod's
 // address.
 //
-// # Clock
+// # Clocks
 //
 // The clock is CLOCK_BOOTTIME, as in package gate.
 package standin
