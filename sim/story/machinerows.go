@@ -76,7 +76,7 @@ func (r machineRows) pausedAndCutOff() {
 		c.Pod().Node.Cut(true, true)
 		c.Pod().Node.Unpause()
 	})
-	r.Pass(world.Slow(world.Lingering) + time.Second)
+	r.Pass(world.Slow(world.MostUnfrozen) + time.Second)
 }
 
 // pauseUntilAnotherHolds pauses the machine of the holder, and waits until another pod has held for

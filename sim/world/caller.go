@@ -17,9 +17,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
-// lingers is the time for which a pod still counts at its barrier after the end of its last call
+// countsOn is the time for which a pod still counts at its barrier after the end of its last call
 // (docs/api.md).
-const lingers = 2 * time.Second
+const countsOn = 2 * time.Second
 
 // caller is a program that waits at the barrier of its pod through the local API. The program and
 // its agent are one process, so they freeze and die together.
@@ -75,16 +75,16 @@ func (p caller) calls(ctx context.Context, to http.Handler, random *rand.Rand) i
 	return answer.Code
 }
 
-// idles waits between two calls. If the wait is longer than [lingers], the barrier no longer counts
+// idles waits between two calls. If the wait is longer than [countsOn], the barrier no longer counts
 // the pod.
 func (p caller) idles(ctx context.Context, random *rand.Rand) {
-	pause := engine.Between(random, time.Millisecond, lingers*3/4)
+	pause := engine.Between(random, time.Millisecond, countsOn*3/4)
 	if engine.Chance(random, .2) {
 		pause = engine.Between(random, time.Second, 6*p.of.Duration)
 	}
 	for ; pause > 0 && ctx.Err() == nil; pause -= time.Second {
 		if p.calm() {
-			pause = min(pause, lingers*3/4)
+			pause = min(pause, countsOn*3/4)
 		}
 		select {
 		case <-time.After(min(pause, time.Second)):

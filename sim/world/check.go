@@ -198,11 +198,11 @@ func (l *checks) CheckOutlived(c *Child) {
 	}
 }
 
-// lingers checks a child whose machine has just woken. A child that has outlived its slot must be
-// dead or frozen within the time [Lingering]. A frozen shim cannot freeze its child, so the check
+// checkUnfrozen checks a child whose machine has just woken. A child that has outlived its slot must be
+// dead or frozen within the time [MostUnfrozen]. A frozen shim cannot freeze its child, so the check
 // excuses that child.
-func (l *checks) lingers(c *Child) {
-	l.After(Lingering+time.Millisecond, func() {
+func (l *checks) checkUnfrozen(c *Child) {
+	l.After(MostUnfrozen+time.Millisecond, func() {
 		if c.Alive {
 			c.Excused = c.Excused || c.Shim != nil && c.Shim.frozen
 			l.CheckOutlived(c)

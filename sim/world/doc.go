@@ -30,7 +30,7 @@
 // A paused machine stands still with its clock, its agents, its shims and its children.
 // Some seconds after the machine wakes, its wall clock is set right, and its shims notice
 // the leap by host.Leaps. A child that wakes after its slot has expired is excused from
-// exclusivity for a bounded time ([Lingering]). A child that its shim has frozen
+// exclusivity for a bounded time ([MostUnfrozen]). A child that its shim has frozen
 // is excused, too. The world still judges releases, and the tokens of running children.
 //
 // # Conditions

@@ -5,10 +5,10 @@ package world
 
 import "github.com/metaparticle-io/metaparticle/api"
 
-// Lingering bounds the time for which a child runs on after its machine was paused past the
+// MostUnfrozen bounds the time for which a child runs on after its machine was paused past the
 // deadline. In this time the wall clock is set right, the shim notices the leap, and the shim
 // freezes the child.
-const Lingering = setRight + Quick
+const MostUnfrozen = setRight + Quick
 
 // absent reports whether docs/guarantees.md excuses the child from exclusivity, for a time or for
 // good. The field Excused reports an excuse for good. A child is excused while its shim has frozen
@@ -25,7 +25,7 @@ func (l *checks) absent(c *Child, slot string) bool {
 		return false
 	}
 	r := l.Renewals[Key(slot, c.Pod().Identity(), c.Hold)]
-	return n.wokeAt > r.At && (l.Now() <= n.lingersUntil || n.frozen && n.stoppedAt <= n.lingersUntil) ||
+	return n.wokeAt > r.At && (l.Now() <= n.unfrozenUntil || n.frozen && n.stoppedAt <= n.unfrozenUntil) ||
 		c.Pod().Gate == api.GateReadiness && c.Pod().Shown.unstorable()
 }
 

@@ -75,13 +75,13 @@ func (n *Node) Thaw() {
 		return
 	}
 	n.w.Note(n.Name, "wakes")
-	if n.stoppedAt <= n.lingersUntil {
+	if n.stoppedAt <= n.unfrozenUntil {
 		// The suspension began just after a pause of the machine, so the shims may not have frozen
 		// the children that outlived their slots. The shims now get the time [Quick] for that.
-		n.lingersUntil = max(n.lingersUntil, n.w.Now()+Quick)
+		n.unfrozenUntil = max(n.unfrozenUntil, n.w.Now()+Quick)
 		for _, c := range slices.Clone(n.w.Checks.Alive) {
 			if c.Pod().Node == n {
-				n.w.Checks.lingers(c)
+				n.w.Checks.checkUnfrozen(c)
 			}
 		}
 	}

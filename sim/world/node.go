@@ -38,9 +38,9 @@ type Node struct {
 	Paused bool
 	wokeAt time.Duration
 	due    []func()
-	// lingersUntil is the instant by which the shims have frozen each child that outlived its slot
+	// unfrozenUntil is the instant by which the shims have frozen each child that outlived its slot
 	// in the last pause. The field "stoppedAt" is the instant at which the node last stopped.
-	lingersUntil, stoppedAt time.Duration
+	unfrozenUntil, stoppedAt time.Duration
 	// amiss counts the pauses after which the wall clock has not been set right yet. The field
 	// "rightAt" is the instant at which the wall clock was set right last.
 	amiss   int

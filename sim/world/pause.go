@@ -68,7 +68,7 @@ func (n *Node) Unpause() {
 	n.Paused = false
 	n.wallOff -= lost
 	n.wokeAt = n.w.Now()
-	n.lingersUntil = n.wokeAt + Lingering
+	n.unfrozenUntil = n.wokeAt + MostUnfrozen
 	n.amiss++
 	n.w.After(engine.Between(n.rng, 0, setRight), func() {
 		n.Step(lost)
@@ -80,7 +80,7 @@ func (n *Node) Unpause() {
 	for _, c := range slices.Clone(n.w.Checks.Alive) {
 		if c.Pod().Node == n {
 			c.Excused = c.Excused || c.unwatched() // no process could stop the child
-			n.w.Checks.lingers(c)
+			n.w.Checks.checkUnfrozen(c)
 		}
 	}
 	n.goOn()

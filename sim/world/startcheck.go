@@ -19,7 +19,7 @@ var StartSlot = api.StartLockLease("db")
 // lock unnoticed.
 func checkStart(l *checks, c *Child) {
 	p := c.Pod()
-	if !slices.Contains(p.Slots, StartSlot) || c.Excused || l.Now() <= p.Node.wokeAt+Lingering && p.Node.wokeAt > 0 {
+	if !slices.Contains(p.Slots, StartSlot) || c.Excused || l.Now() <= p.Node.wokeAt+MostUnfrozen && p.Node.wokeAt > 0 {
 		return
 	}
 	if lease, ok := p.w.API.Lease(StartSlot); !ok || lease.Holder != p.Identity() {
