@@ -43,7 +43,7 @@ func TestWaitingConnectionsReachHolderAfterFirstClientDisconnects(t *testing.T) 
 	for range 50 {
 		waiting = append(waiting, connect(t, port))
 	}
-	eventually(t, func() bool { return f.Stats().Held == 50 })
+	eventually(t, func() bool { return f.Stats().Waiting == 50 })
 	waiting[0].Close()
 	app(t, holder+":"+strconv.Itoa(port), answer("holder"))
 	for _, conn := range waiting[1:] {

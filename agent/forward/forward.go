@@ -21,12 +21,12 @@ import (
 var errNoTarget = errors.New("no target")
 
 const (
-	// defaultHold is the default of [Config.Hold], and equals the default lease duration. A standby
+	// defaultWait is the default of [Config.Wait], and equals the default lease duration. A standby
 	// takes over from a vanished holder within about that time.
-	defaultHold = 30 * time.Second
-	// defaultMaxHeld bounds the connections that wait during a handover.
-	// defaultMaxHeld is twice the usual backlog of an application (128).
-	defaultMaxHeld = 256
+	defaultWait = 30 * time.Second
+	// defaultMaxWaiting bounds the connections that wait during a handover.
+	// defaultMaxWaiting is twice the usual backlog of an application (128).
+	defaultMaxWaiting = 256
 	// defaultMaxOpen bounds the memory of the agent's container. A connection costs 7.5 KB in this
 	// process (BenchmarkMemoryOfAForwardedConnection), and 7.5 KB in the kernel for two sockets. So 2048
 	// connections take half of the container's limit of 64 MiB. The kernel shrinks the buffers of
@@ -42,18 +42,18 @@ type Config struct {
 	// Self has addresses of this pod, in addition to those of its interfaces. None of these
 	// addresses can be the target, because the pod would connect to itself.
 	Self []string
-	// Hold bounds how long a connection waits for a target that accepts it.
-	Hold time.Duration
-	// MaxHeld bounds the number of waiting connections. MaxOpen bounds the number of all
+	// Wait bounds how long a connection waits for a target that accepts it.
+	Wait time.Duration
+	// MaxWaiting bounds the number of waiting connections. MaxOpen bounds the number of all
 	// connections, with and without a target.
-	MaxHeld, MaxOpen int
+	MaxWaiting, MaxOpen int
 }
 
 // Stats are numbers of connections.
 type Stats struct {
-	// Held is the number of connections that wait for a target. Open is the number of connections
+	// Waiting is the number of connections that wait for a target. Open is the number of connections
 	// that have a target.
-	Held, Open int64
+	Waiting, Open int64
 	// Forwarded counts the connections that got a target. Abandoned counts the connections that
 	// ended without a target. Both counts begin with the call of New.
 	Forwarded, Abandoned int64
@@ -67,33 +67,33 @@ type Forwarder struct {
 	listenHost string
 	isSelf     func(netip.Addr) bool
 
-	held, open, forwarded, abandoned atomic.Int64
-	unanswered                       chan string
+	waits, open, forwarded, abandoned atomic.Int64
+	unanswered                        chan string
 
 	mu      sync.Mutex
 	session *session // nil while closed
 	route   *route   // the route of the last target; nil before the first
-	holding bool     // reports that new connections have no target, and must wait
-	// waiting has, for each port, the connections that wait for the next change of route or holding.
+	lacking bool     // reports that new connections have no target, and must wait
+	// waiting has, for each port, the connections that wait for the next change of route or lacking.
 	waiting map[int]*queue
 }
 
 // New returns a Forwarder without a target. The Forwarder listens only after [Forwarder.Open].
 func New(config Config) *Forwarder {
-	if config.Hold == 0 {
-		config.Hold = defaultHold
+	if config.Wait == 0 {
+		config.Wait = defaultWait
 	}
-	if config.MaxHeld == 0 {
-		config.MaxHeld = defaultMaxHeld
+	if config.MaxWaiting == 0 {
+		config.MaxWaiting = defaultMaxWaiting
 	}
 	if config.MaxOpen == 0 {
 		config.MaxOpen = defaultMaxOpen
 	}
 	// The accept loop of each port counts as a connection while it waits for a client. So
 	// neither bound may be below the number of ports.
-	config.MaxHeld = max(config.MaxHeld, len(config.Ports))
+	config.MaxWaiting = max(config.MaxWaiting, len(config.Ports))
 	config.MaxOpen = max(config.MaxOpen, len(config.Ports))
-	f := &Forwarder{config: config, holding: true, waiting: map[int]*queue{}, unanswered: make(chan string, 1)}
+	f := &Forwarder{config: config, lacking: true, waiting: map[int]*queue{}, unanswered: make(chan string, 1)}
 	f.isSelf = f.ownAddress
 	return f
 }
@@ -153,10 +153,10 @@ func (f *Forwarder) SetTarget(ip string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	same := f.route != nil && f.route.addr == addr
-	if f.holding == nowhere && (nowhere || same) {
+	if f.lacking == nowhere && (nowhere || same) {
 		return
 	}
-	f.holding = nowhere
+	f.lacking = nowhere
 	if !nowhere && !same {
 		f.leave(f.route)
 		f.route = newRoute(addr)
@@ -192,7 +192,7 @@ func (f *Forwarder) leave(r *route) {
 func (f *Forwarder) target() *route {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.holding {
+	if f.lacking {
 		return nil
 	}
 	return f.route
@@ -251,7 +251,7 @@ func (f *Forwarder) Ports() []int {
 // Stats returns the current counts.
 func (f *Forwarder) Stats() Stats {
 	return Stats{
-		Held: f.held.Load(), Open: f.open.Load(),
+		Waiting: f.waits.Load(), Open: f.open.Load(),
 		Forwarded: f.forwarded.Load(), Abandoned: f.abandoned.Load(),
 	}
 }

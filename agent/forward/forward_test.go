@@ -57,7 +57,7 @@ func TestConnectionsWaitThroughAHandover(t *testing.T) {
 		require.NoError(t, err)
 		waiting = append(waiting, conn)
 	}
-	eventually(t, func() bool { return f.Stats().Held == 20 })
+	eventually(t, func() bool { return f.Stats().Waiting == 20 })
 	f.SetTarget(otherHolder)
 	for _, conn := range waiting {
 		assert.Equal(t, "new holder read early late", ask(t, conn, "late"))
@@ -94,7 +94,7 @@ func reached(t *testing.T, first string, late int) (order map[int]int) {
 	}
 	for number := range waiters {
 		arrive(number)
-		eventually(t, func() bool { return f.Stats().Held == int64(number+1) })
+		eventually(t, func() bool { return f.Stats().Waiting == int64(number+1) })
 	}
 	if first != "" {
 		f.SetTarget(first)
@@ -163,9 +163,9 @@ func TestSilentPortDelaysNoOtherPort(t *testing.T) {
 	for range silents {
 		connect(t, silent)
 	}
-	eventually(t, func() bool { return f.Stats().Held == silents })
+	eventually(t, func() bool { return f.Stats().Waiting == silents })
 	conn := connect(t, web)
-	eventually(t, func() bool { return f.Stats().Held == silents+1 })
+	eventually(t, func() bool { return f.Stats().Waiting == silents+1 })
 	began := time.Now()
 	f.SetTarget(holder)
 	assert.Equal(t, "web read x", ask(t, conn, "x"))
@@ -180,7 +180,7 @@ func TestConnectionsWaitUntilTheHolderListens(t *testing.T) {
 	conn := connect(t, port)
 	_, err := io.WriteString(conn, "early ")
 	require.NoError(t, err)
-	eventually(t, func() bool { return f.Stats().Held == 1 })
+	eventually(t, func() bool { return f.Stats().Waiting == 1 })
 	app(t, holder+":"+strconv.Itoa(port), answer("holder"))
 	assert.Equal(t, "holder read early late", ask(t, conn, "late"))
 }
@@ -208,7 +208,7 @@ func TestForwarderResetsConnectionsWhenTheHolderChanges(t *testing.T) {
 func TestForwarderResetsAConnectionThatWaitsTooLong(t *testing.T) {
 	for name, target := range map[string]string{"no target": "", "a target that refuses": holder} {
 		t.Run(name, func(t *testing.T) {
-			f := standby(t, Config{Ports: []int{0}, Hold: 50 * time.Millisecond})
+			f := standby(t, Config{Ports: []int{0}, Wait: 50 * time.Millisecond})
 			f.SetTarget(target)
 			requireReset(t, connect(t, f.Ports()[0]))
 			eventually(t, func() bool { return f.Stats() == Stats{Abandoned: 1} })
@@ -218,13 +218,13 @@ func TestForwarderResetsAConnectionThatWaitsTooLong(t *testing.T) {
 
 func TestForwarderBoundsConnectionsThatAwaitAHolder(t *testing.T) {
 	port := app(t, holder+":0", echo)
-	f := standby(t, Config{Ports: []int{port}, MaxHeld: 3})
+	f := standby(t, Config{Ports: []int{port}, MaxWaiting: 3})
 	var waiting []*net.TCPConn
 	for range 10 {
 		waiting = append(waiting, connect(t, port)) // further connections wait in the kernel's queue
 	}
-	eventually(t, func() bool { return f.Stats().Held == 3 })
-	assert.Never(t, func() bool { return f.Stats().Held > 3 }, 50*time.Millisecond, time.Millisecond)
+	eventually(t, func() bool { return f.Stats().Waiting == 3 })
+	assert.Never(t, func() bool { return f.Stats().Waiting > 3 }, 50*time.Millisecond, time.Millisecond)
 	f.SetTarget(holder)
 	for _, conn := range waiting {
 		exchange(t, conn, "all are served in the end, while all are open")
@@ -280,7 +280,7 @@ func TestClosedForwarderFreesItsPortDespiteOpenConnections(t *testing.T) {
 	}
 	f.SetTarget("")
 	held := connect(t, port)
-	eventually(t, func() bool { return f.Stats().Held == 1 })
+	eventually(t, func() bool { return f.Stats().Waiting == 1 })
 	f.Close()
 
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
@@ -289,7 +289,7 @@ func TestClosedForwarderFreesItsPortDespiteOpenConnections(t *testing.T) {
 	require.NoError(t, syscall.Bind(fd, &syscall.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}}))
 	requireReset(t, held)
 	streams.Wait()
-	assert.Zero(t, f.Stats().Open+f.Stats().Held)
+	assert.Zero(t, f.Stats().Open+f.Stats().Waiting)
 }
 
 func TestForwarderOpensAllItsPortsOrNone(t *testing.T) {
@@ -362,7 +362,7 @@ func TestForwarderReportsASilentTarget(t *testing.T) {
 		want   bool
 	}{"no path": {unroutable, true}, "a refused connection": {holder, false}} {
 		t.Run(name, func(t *testing.T) {
-			f := standby(t, Config{Ports: []int{0}, Hold: 50 * time.Millisecond})
+			f := standby(t, Config{Ports: []int{0}, Wait: 50 * time.Millisecond})
 			f.SetTarget(c.target)
 			for range 3 {
 				requireReset(t, connect(t, f.Ports()[0]))
@@ -416,7 +416,7 @@ func TestThousandForwardedConnectionsLeakNoGoroutine(t *testing.T) {
 func TestConcurrentUseOfForwarderNeitherHangsNorRaces(t *testing.T) {
 	port := app(t, holder+":0", echo)
 	app(t, otherHolder+":"+strconv.Itoa(port), echo)
-	f := standby(t, Config{Ports: []int{port}, Hold: 100 * time.Millisecond})
+	f := standby(t, Config{Ports: []int{port}, Wait: 100 * time.Millisecond})
 	done := make(chan struct{})
 	var clients, changers sync.WaitGroup
 	for range 8 {
@@ -451,5 +451,5 @@ func TestConcurrentUseOfForwarderNeitherHangsNorRaces(t *testing.T) {
 	close(done)
 	changers.Wait()
 	f.Close()
-	assert.Zero(t, f.Stats().Open+f.Stats().Held)
+	assert.Zero(t, f.Stats().Open+f.Stats().Waiting)
 }

@@ -108,7 +108,7 @@ func TestWaitingConnectionsReachNextHolderThroughLingeringForwarder(t *testing.T
 	port := app(t, holder+":0", answer("holder"))
 	f := standby(t, Config{Ports: []int{port}})
 	conn := connect(t, port)
-	eventually(t, func() bool { return f.Stats().Held == 1 })
+	eventually(t, func() bool { return f.Stats().Waiting == 1 })
 	left := f.Linger(0)
 	eventually(t, func() bool { return refused(t, port) })
 	f.SetTarget(holder)

@@ -30,9 +30,9 @@ type session struct {
 	// new connection.
 	began   time.Time
 	arrived atomic.Int64
-	// Each connection occupies one of heldPlaces until it has a target, and one
+	// Each connection occupies one of waitPlaces until it has a target, and one
 	// of openPlaces until it ends.
-	heldPlaces, openPlaces chan struct{}
+	waitPlaces, openPlaces chan struct{}
 	relays                 relays
 	running                sync.WaitGroup
 }
@@ -41,7 +41,7 @@ func newSession(f *Forwarder) (*session, error) {
 	s := &session{
 		Forwarder:  f,
 		began:      time.Now(),
-		heldPlaces: make(chan struct{}, f.config.MaxHeld),
+		waitPlaces: make(chan struct{}, f.config.MaxWaiting),
 		openPlaces: make(chan struct{}, f.config.MaxOpen),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -120,14 +120,14 @@ const acceptPause = time.Second
 // accept takes connections while there is a free place. Other connections wait in
 // the kernel's queue, where they cost the agent nothing.
 func (s *session) accept(listener *net.TCPListener, port int) {
-	for s.take(s.openPlaces) && s.take(s.heldPlaces) {
+	for s.take(s.openPlaces) && s.take(s.waitPlaces) {
 		conn, err := listener.AcceptTCP()
 		if err == nil {
 			s.arrived.Store(int64(time.Since(s.began)))
 			s.running.Go(func() { s.serve(conn, port) })
 			continue
 		}
-		<-s.heldPlaces
+		<-s.waitPlaces
 		<-s.openPlaces
 		if errors.Is(err, net.ErrClosed) || !s.pause(acceptPause, nil, nil) {
 			return
@@ -163,12 +163,12 @@ func (s *session) pause(d time.Duration, wake, or <-chan struct{}) bool {
 }
 
 // serve lets a client's connection wait for a target, and then relays the connection. Without a
-// target within [Config.Hold], the client gets a reset.
+// target within [Config.Wait], the client gets a reset.
 func (s *session) serve(client *net.TCPConn, port int) {
-	s.held.Add(1)
+	s.waits.Add(1)
 	backend, route := s.connect(port)
-	s.held.Add(-1)
-	<-s.heldPlaces
+	s.waits.Add(-1)
+	<-s.waitPlaces
 	if backend == nil {
 		<-s.openPlaces
 		s.abandoned.Add(1)
@@ -212,9 +212,9 @@ func retryAfter(refused time.Duration) time.Duration {
 }
 
 // connect dials until a target accepts the connection, and returns the connection and its
-// route. After [Config.Hold], or at the end of the session, the results are nil.
+// route. After [Config.Wait], or at the end of the session, the results are nil.
 func (s *session) connect(port int) (*net.TCPConn, *route) {
-	end := time.Now().Add(s.config.Hold)
+	end := time.Now().Add(s.config.Wait)
 	var refusedBy *route // the route that has refused connections since the instant "since"
 	var since time.Time
 	var scouts *door // the port that this connection dials for all waiting connections
@@ -226,7 +226,7 @@ func (s *session) connect(port int) (*net.TCPConn, *route) {
 		changed.leave()
 		opened.leave()
 	}()
-	if changed != nil && !s.pause(s.config.Hold, changed.wait(), nil) {
+	if changed != nil && !s.pause(s.config.Wait, changed.wait(), nil) {
 		return nil, nil
 	}
 	for {

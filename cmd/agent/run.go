@@ -115,7 +115,7 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 	// also collects garbage after each burst of requests.
 	c.Idle = runtime.GC
 	if len(c.Ports) > 0 && c.Readiness == api.ReadinessForward {
-		c.Forwarder = forward.New(forward.Config{Ports: c.Ports, Self: []string{c.PodIP}, Hold: c.LeaseDuration})
+		c.Forwarder = forward.New(forward.Config{Ports: c.Ports, Self: []string{c.PodIP}, Wait: c.LeaseDuration})
 	}
 	if c.BootID, err = host.BootID(); err != nil {
 		return errors.Join(err, server.close())
