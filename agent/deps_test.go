@@ -201,8 +201,8 @@ func TestPackageHostImportsNoPackageOfTheProject(t *testing.T) {
 	}
 }
 
-// Webhook and agent share only package api, so each change of their contract is visible
-// there.
+// Webhook and agent share only the packages of api, and package crowd, which knows no pod. So each
+// change of their contract is visible in package api.
 func TestWebhookAndAgentDoNotImportEachOther(t *testing.T) {
 	for _, d := range dependencies(t, module+"cmd/agent", module+"agent/...") {
 		for _, other := range []string{"mutate", "enroll", "cmd/webhook"} {
