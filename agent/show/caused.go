@@ -13,7 +13,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// cause adds an Event that programs can cause, for example by a false report of a shim. Beyond the
+// cause adds an Event that the application can cause, for example by a false report of a shim. Beyond the
 // pace, the Event is left out. One line in the log then stands for all such Events until the next
 // Event.
 func (e *Events) cause(now time.Duration, event kube.Event) {
@@ -24,7 +24,7 @@ func (e *Events) cause(now time.Duration, event kube.Event) {
 	e.leftOut++
 	if !e.dry {
 		e.dry = true
-		e.config.Log.Warn("an Event is left out: programs of the pod, or requests of probes, cause too many",
+		e.config.Log.Warn("an Event is left out: the application, or requests of probes, cause too many",
 			"reason", event.Reason, "container", event.Container, "leftOut", e.leftOut)
 	}
 }

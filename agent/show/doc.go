@@ -18,8 +18,8 @@
 //
 // # What is not guaranteed
 //
-// An Event may be dropped, because the log has the same fact. Programs of the pod cause few Events,
-// so an Event about such a program may be left out. While the API server does not
+// An Event may be dropped, because the log has the same fact. The application's processes cause few
+// Events, so an Event that such a process causes may be left out. While the API server does not
 // answer, the pod's condition may be out of date. The reason and message of a standby's
 // condition may be [WordsDelay] old.
 package show

@@ -21,7 +21,7 @@ import (
 type Events struct {
 	config Config
 	// own has the Events about the agent's decisions. The field "caused" has the Events that
-	// programs can cause. So no Event about a decision waits for an Event of a program.
+	// the application can cause. So no Event about a decision waits for an Event of the application.
 	own, caused *queue
 	// pace bounds the Events of the field "caused". The field leftOut counts the Events beyond that
 	// bound. The field "dry" reports that the last such Event was left out.
