@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/api/podspec"
 )
 
 const (
@@ -24,7 +25,19 @@ const (
 	maxEntries = 64
 	// maxSelector bounds the labels and values of a selector that the cache keeps.
 	maxSelector = 128
+	// maxWord bounds the bytes of each text in the rules of a Role that the cache keeps whole. Enroll
+	// writes names of objects into rules, and no longer text.
+	maxWord = 253
+	// maxRules bounds the bytes of all texts in the rules of a Role that the cache keeps whole. Enroll
+	// writes a few short texts, the names in the Role's annotation, and the next Lease of each name. An
+	// annotation has at most 256 KiB.
+	maxRules = 2*256<<10 + 1<<10
 )
+
+// controlled replaces the reference to a controller that no object can be. Enroll reads only whether
+// a workload or a pod has such a controller. The cache's objects share the value, so no caller may
+// change the value.
+var controlled = []metav1.OwnerReference{{Kind: "?", Controller: new(true)}}
 
 // stripMeta returns the metadata that enroll reads in a pod or workload.
 func stripMeta(whole *metav1.ObjectMeta) metav1.ObjectMeta {
@@ -33,8 +46,12 @@ func stripMeta(whole *metav1.ObjectMeta) metav1.ObjectMeta {
 		CreationTimestamp: whole.CreationTimestamp, DeletionTimestamp: whole.DeletionTimestamp,
 		Annotations: onlyOurs(whole.Annotations),
 	}
-	if owner := metav1.GetControllerOf(whole); owner != nil {
+	switch owner := metav1.GetControllerOf(whole); {
+	case owner == nil:
+	case podspec.IsValidOwner(owner):
 		kept.OwnerReferences = []metav1.OwnerReference{*owner}
+	default:
+		kept.OwnerReferences = controlled
 	}
 	return kept
 }
@@ -92,31 +109,43 @@ func onlyOurs(annotations map[string]string) map[string]string {
 	return kept
 }
 
-// stripRole drops rules and metadata that enroll has not written, if they have very many entries.
-// Enroll writes Roles of the cache back to the API server, so the next write repairs such a Role.
+// stripRole drops rules and metadata that enroll has not written, if they have very many entries or
+// very long texts. Enroll writes Roles of the cache back to the API server, so the next write repairs
+// such a Role.
 func stripRole(r *rbacv1.Role) {
 	stripExcess(&r.ObjectMeta)
-	names := len(r.Rules)
+	names, bytes, longest := 0, 0, 0
 	for _, rule := range r.Rules {
-		names += len(rule.ResourceNames) + len(rule.Resources) + len(rule.Verbs) + len(rule.APIGroups) + len(rule.NonResourceURLs)
+		for _, texts := range [][]string{rule.ResourceNames, rule.Resources, rule.Verbs, rule.APIGroups, rule.NonResourceURLs} {
+			names += len(texts)
+			for _, text := range texts {
+				bytes, longest = bytes+len(text), max(longest, len(text))
+			}
+		}
 	}
-	if names > 8*maxSlotsPerRole {
+	if names > 8*maxSlotsPerRole || bytes > maxRules || longest > maxWord {
 		r.Rules = nil
 	}
 }
 
-// stripRoleBinding drops all subjects but the first two. Enroll trusts no RoleBinding with two
-// subjects.
+// stripRoleBinding drops all subjects but the first two, and cuts long texts. Enroll trusts no
+// RoleBinding with two subjects. A cut text equals no name that enroll writes.
 func stripRoleBinding(b *rbacv1.RoleBinding) {
 	stripExcess(&b.ObjectMeta)
 	if len(b.Subjects) > 2 {
 		b.Subjects = append([]rbacv1.Subject(nil), b.Subjects[:2]...)
 	}
+	for i := range b.Subjects {
+		s := &b.Subjects[i]
+		s.Kind, s.APIGroup, s.Name, s.Namespace = cut(s.Kind), cut(s.APIGroup), cut(s.Name), cut(s.Namespace)
+	}
+	b.RoleRef.APIGroup, b.RoleRef.Kind, b.RoleRef.Name = cut(b.RoleRef.APIGroup), cut(b.RoleRef.Kind), cut(b.RoleRef.Name)
 }
 
-// stripExcess drops all metadata that enroll has not written, if the metadata has very many entries.
+// stripExcess drops all metadata that enroll has not written, if the metadata has very many entries or
+// very long texts.
 func stripExcess(m *metav1.ObjectMeta) {
-	if len(m.Labels)+len(m.Annotations)+len(m.Finalizers)+len(m.OwnerReferences) <= maxEntries {
+	if len(m.Labels)+len(m.Annotations)+len(m.Finalizers)+len(m.OwnerReferences) <= maxEntries && foreignBytes(m) <= maxText {
 		return
 	}
 	memory, remembers := m.Annotations[LeasesAnnotation]
@@ -130,9 +159,30 @@ func stripExcess(m *metav1.ObjectMeta) {
 	}
 }
 
-// maxNote bounds the bytes of each text that the cache keeps of a Lease. Agents and enroll write
-// longer texts only into the annotation of done keys. Enroll reads only whether this annotation is
-// empty.
+// foreignBytes returns the number of bytes of the texts in the metadata that users can make long. The
+// annotation of enroll does not count, because the slots of a Role can make that annotation long.
+func foreignBytes(m *metav1.ObjectMeta) int {
+	bytes := len(m.GenerateName)
+	for key, value := range m.Labels {
+		bytes += len(key) + len(value)
+	}
+	for key, value := range m.Annotations {
+		if key != LeasesAnnotation {
+			bytes += len(key) + len(value)
+		}
+	}
+	for _, finalizer := range m.Finalizers {
+		bytes += len(finalizer)
+	}
+	for _, o := range m.OwnerReferences {
+		bytes += len(o.APIVersion) + len(o.Kind) + len(o.Name) + len(o.UID)
+	}
+	return bytes
+}
+
+// maxNote bounds the bytes of each text that the cache keeps of a Lease or a RoleBinding. Agents and
+// enroll write longer texts only into the annotation of done keys. Enroll reads only whether this
+// annotation is empty.
 const maxNote = 512
 
 // notes are the annotations that enroll reads in a Lease.
