@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -232,6 +233,7 @@ func TestEventOfALongRefusalIsShortened(t *testing.T) {
 			assert.LessOrEqual(t, len(note), 1024)
 			assert.True(t, utf8.ValidString(note))
 			assert.True(t, strings.HasPrefix(note, "A pod was refused: Probes: ää"))
+			time.Sleep(refusedPause)
 		}
 		cancel()
 		synctest.Wait()
@@ -255,6 +257,7 @@ func TestEventAndMetricOfRefusalHaveSameReason(t *testing.T) {
 			var counted dto.Metric
 			require.NoError(t, admissions.WithLabelValues("pods", "denied", string(e.Reason)).Write(&counted))
 			assert.EqualValues(t, 1, counted.GetCounter().GetValue(), e.Reason)
+			time.Sleep(refusedPause)
 		}
 		cancel()
 		synctest.Wait()
@@ -264,9 +267,9 @@ func TestEventAndMetricOfRefusalHaveSameReason(t *testing.T) {
 func TestFloodOfRefusalsNeverBlocksOtherCalls(t *testing.T) {
 	admissions.Reset()
 	r := newReporter(nil, nil)
-	for range waiting + 50 {
+	for n := range waiting + 50 {
 		r.observe(admit.Outcome{
-			Resource: "pods", Owner: &metav1.OwnerReference{}, Denied: true,
+			Resource: "pods", Namespace: strconv.Itoa(n), Owner: &metav1.OwnerReference{}, Denied: true,
 			Reasons: []reason.Reason{reason.Probes, reason.Hooks},
 		})
 	}

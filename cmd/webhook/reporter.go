@@ -5,6 +5,8 @@ package main
 
 import (
 	"context"
+	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
@@ -14,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/api/podspec"
 	"github.com/metaparticle-io/metaparticle/enroll"
 	"github.com/metaparticle-io/metaparticle/mutate/admit"
 )
@@ -28,9 +31,14 @@ var admissions = prometheus.NewCounterVec(prometheus.CounterOpts{
 
 func init() { metrics.Registry.MustRegister(admissions) }
 
-// waiting is the largest number of refusals whose Events are still to be written. The reporter
-// drops the Events of further refusals, but still counts the refusals.
-const waiting = 100
+const (
+	// waiting is the largest number of refusals whose Events are still to be written. The reporter
+	// drops the Events of further refusals, but still counts the refusals.
+	waiting = 100
+	// maxOfNamespace is the largest number of such refusals in one namespace. So the pods of one
+	// namespace leave room for the Events of other namespaces.
+	maxOfNamespace = 10
+)
 
 const (
 	refusedNote = "A pod was refused: %s"
@@ -46,15 +54,24 @@ type reporter struct {
 	owners  owners
 	events  enroll.Recorder
 	refused chan admit.Outcome
+	// paces bounds the Events of each namespace. Only the method Start uses this field.
+	paces paces
+
+	mu sync.Mutex
+	// queued has the number of refusals of each namespace in the channel "refused".
+	queued map[string]int
 }
 
 func newReporter(reader client.Reader, events enroll.Recorder) *reporter {
-	return &reporter{owners: owners{reader: reader, cached: reader}, events: events, refused: make(chan admit.Outcome, waiting)}
+	return &reporter{
+		owners: owners{reader: reader, cached: reader}, events: events, refused: make(chan admit.Outcome, waiting),
+		paces: paces{}, queued: map[string]int{},
+	}
 }
 
 // observe counts the outcome of one request, except of a dry run. After the refusal of a pod with
-// an owner, observe also passes the outcome to the method Start. If the queue of Start is full,
-// Start writes no Event about this outcome. The method "observe" never blocks.
+// an owner, observe also passes the outcome to the method Start. If the queue of Start has no room for
+// the namespace, Start writes no Event about this outcome. The method "observe" never blocks.
 func (r *reporter) observe(o admit.Outcome) {
 	if o.DryRun {
 		return
@@ -75,9 +92,24 @@ func (r *reporter) observe(o admit.Outcome) {
 	if !o.Denied || o.Owner == nil || len(o.Reasons) == 0 {
 		return
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.queued[o.Namespace] == maxOfNamespace {
+		return
+	}
 	select {
 	case r.refused <- o:
+		r.queued[o.Namespace]++
 	default:
+	}
+}
+
+// leave removes a refusal from the count of its namespace.
+func (r *reporter) leave(namespace string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.queued[namespace]--; r.queued[namespace] == 0 {
+		delete(r.queued, namespace)
 	}
 }
 
@@ -91,12 +123,25 @@ func (r *reporter) Start(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case o := <-r.refused:
-			if workload := r.workload(ctx, o); workload != nil {
-				r.events.Eventf(workload, nil, corev1.EventTypeWarning, string(o.Reasons[0]), "Inject",
-					refusedNote, api.Brief(o.Message, maxNote-len(refusedNote)))
-			}
+			r.leave(o.Namespace)
+			r.report(ctx, o)
 		}
 	}
+}
+
+// report writes the Event about a refused pod, unless the namespace has had too many Events. A refusal
+// without an Event counts for no namespace, because any client of the webhook can name a namespace.
+func (r *reporter) report(ctx context.Context, o admit.Outcome) {
+	if !r.paces.allow(o.Namespace, time.Now()) {
+		return
+	}
+	workload := r.workload(ctx, o)
+	if workload == nil {
+		return
+	}
+	r.paces.spend(o.Namespace, time.Now())
+	r.events.Eventf(workload, nil, corev1.EventTypeWarning, string(o.Reasons[0]), "Inject",
+		refusedNote, api.Brief(o.Message, maxNote-len(refusedNote)))
 }
 
 // workload returns the object that gets the Event about a refused pod. The object is the pod's
@@ -104,12 +149,13 @@ func (r *reporter) Start(ctx context.Context) error {
 // controller. The author of a pod writes the owner reference. So the result is nil if no object
 // with the reference's UID exists. The result is also nil if the owner's kind is not of
 // Kubernetes' own APIs, because the webhook may not read such an owner. If the owner names a
-// controller, and no object has that controller's UID, the result is the owner. The result has
-// no resource version, so equal Events become one series.
+// controller of Kubernetes' own APIs, and no object has that controller's UID, the result is the
+// owner. The result can also be a controller of another API, without such a check. The result has
+// no resource version, so equal Events become one series. For the same reason, the result has the
+// version that the webhook reads, and not the version in the reference.
 func (r *reporter) workload(ctx context.Context, o admit.Outcome) *metav1.PartialObjectMetadata {
-	version, err := schema.ParseGroupVersion(o.Owner.APIVersion)
-	kind, ok := builtin(version.Group, o.Owner.Kind)
-	if err != nil || !ok {
+	kind, ok := kindOf(o.Owner)
+	if !ok {
 		return nil
 	}
 	var owner metav1.PartialObjectMetadata
@@ -119,12 +165,25 @@ func (r *reporter) workload(ctx context.Context, o admit.Outcome) *metav1.Partia
 	}
 	found := o.Owner
 	if kind.Kind == "ReplicaSet" || kind.Kind == "Job" {
-		if above := metav1.GetControllerOf(&owner); above != nil && r.owners.verify(ctx, o.Namespace, above) == nil {
+		above := metav1.GetControllerOf(&owner)
+		if above != nil && podspec.IsValidOwner(above) && r.owners.verify(ctx, o.Namespace, above) == nil {
 			found = above
+			if kind, ok = kindOf(above); !ok {
+				kind = schema.FromAPIVersionAndKind(above.APIVersion, above.Kind)
+			}
 		}
 	}
+	version, name := kind.ToAPIVersionAndKind()
 	return &metav1.PartialObjectMetadata{
-		TypeMeta:   metav1.TypeMeta{APIVersion: found.APIVersion, Kind: found.Kind},
+		TypeMeta:   metav1.TypeMeta{APIVersion: version, Kind: name},
 		ObjectMeta: metav1.ObjectMeta{Namespace: o.Namespace, Name: found.Name, UID: found.UID},
 	}
+}
+
+// kindOf returns the kind of Kubernetes that an owner reference names, in the version that the webhook
+// reads. The second result is false if Kubernetes has no such kind.
+func kindOf(owner *metav1.OwnerReference) (schema.GroupVersionKind, bool) {
+	version, err := schema.ParseGroupVersion(owner.APIVersion)
+	kind, ok := builtin(version.Group, owner.Kind)
+	return kind, ok && err == nil
 }

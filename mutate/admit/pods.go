@@ -13,11 +13,11 @@ import (
 	admissionv1 "k8s.io/api/admission/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/json"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/api/podspec"
 	"github.com/metaparticle-io/metaparticle/mutate"
 	"github.com/metaparticle-io/metaparticle/mutate/load"
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
@@ -114,7 +114,7 @@ func (h podHandler) subject(ctx context.Context, r admission.Request, pod *corev
 		s.Workload = api.Workload{Kind: "Pod", Name: pod.Name}
 		return s, nil
 	}
-	if s.Workload = workloadOf(controller); len(mutate.JudgeOrigin(pod, s.Workload)) > 0 || !request.Claims() && request.Barrier.Size == 0 {
+	if s.Workload = podspec.WorkloadOf(controller); len(mutate.JudgeOrigin(pod, s.Workload)) > 0 || !request.Claims() && request.Barrier.Size == 0 {
 		// The function mutate.Inject refuses a pod with an invalid owner. A pod with neither a
 		// claim nor a barrier needs no facts about its owner.
 		return s, nil
@@ -149,19 +149,11 @@ func (h podHandler) runs(ctx context.Context, namespace string, conditions []api
 }
 
 // ownerOf returns a pod's controller. The result is nil without a controller, and if no
-// object can have the controller's kind or name.
+// object can be the controller.
 func ownerOf(pod *corev1.Pod) *metav1.OwnerReference {
 	owner := metav1.GetControllerOf(pod)
-	if owner == nil || !workloadOf(owner).Valid() {
+	if owner == nil || !podspec.IsValidOwner(owner) {
 		return nil
 	}
 	return owner
-}
-
-// workloadOf returns the workload that an owner reference names.
-func workloadOf(owner *metav1.OwnerReference) api.Workload {
-	// From a malformed version the parser makes an empty group. The error does not matter,
-	// because no object has such a version.
-	version, _ := schema.ParseGroupVersion(owner.APIVersion)
-	return api.Workload{Group: version.Group, Kind: owner.Kind, Name: owner.Name}
 }
