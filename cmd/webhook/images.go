@@ -14,8 +14,6 @@ import (
 	_ "golang.org/x/crypto/x509roots/fallback" // the CAs of public registries, because the image has no certificates
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/enroll"
 	"github.com/metaparticle-io/metaparticle/mutate/image"
@@ -36,9 +34,9 @@ var (
 // may contain a text of a registry.
 const maxLogged = 1 << 10
 
-func newImages(reader client.Reader, s settings, log *slog.Logger) (image.Images, error) {
+func newImages(live objects, s settings, log *slog.Logger) (image.Images, error) {
 	options := registry.Options{
-		Secrets:   secrets{reader, log},
+		Secrets:   secrets{live, log},
 		PlainHTTP: s.plainHTTP,
 		Mirrors:   s.mirrors,
 		Budget:    s.imageTimeout,
@@ -67,28 +65,33 @@ func newImages(reader client.Reader, s settings, log *slog.Logger) (image.Images
 // secrets implements [registry.Secrets] with live reads, each of one object by its name.
 // Only the log contains the cause of a failed read.
 type secrets struct {
-	reader client.Reader
-	log    *slog.Logger
+	live objects
+	log  *slog.Logger
 }
 
 // PullSecrets implements [registry.Secrets].
 func (s secrets) PullSecrets(ctx context.Context, namespace, serviceAccount string) ([]string, error) {
-	var account corev1.ServiceAccount
-	if err := s.reader.Get(ctx, types.NamespacedName{Namespace: namespace, Name: serviceAccount}, &account); err != nil {
+	var account struct {
+		ImagePullSecrets [maxPullSecrets]*entry `json:"imagePullSecrets"`
+	}
+	if err := s.live.read(ctx, corev1.SchemeGroupVersion.WithKind("ServiceAccount"), namespace, serviceAccount, &account); err != nil {
 		s.log.Debug("read service account", "namespace", namespace, "name", serviceAccount, "error", err)
 		return nil, errNone
 	}
-	var names []string
-	for _, reference := range account.ImagePullSecrets {
-		names = append(names, reference.Name)
-	}
-	return names, nil
+	return names(account.ImagePullSecrets[:]), nil
 }
 
 // Secret implements [registry.Secrets].
 func (s secrets) Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error) {
-	var secret corev1.Secret
-	err := s.reader.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, &secret)
+	var secret struct {
+		Type corev1.SecretType `json:"type"`
+		// Data has only the keys of the two types of pull secrets.
+		Data struct {
+			Config []byte `json:".dockerconfigjson"`
+			Older  []byte `json:".dockercfg"`
+		} `json:"data"`
+	}
+	err := s.live.read(ctx, corev1.SchemeGroupVersion.WithKind("Secret"), namespace, name, &secret)
 	switch {
 	case apierrors.IsForbidden(err):
 		// The right to read Secrets depends on the namespace, and not on the Secret. So this answer
@@ -97,7 +100,9 @@ func (s secrets) Secret(ctx context.Context, namespace, name string) (*corev1.Se
 	case err == nil && secret.Type != corev1.SecretTypeDockerConfigJson && secret.Type != corev1.SecretTypeDockercfg:
 		err = fmt.Errorf("type %q is none of a pull secret", secret.Type)
 	case err == nil:
-		return &secret, nil
+		return &corev1.Secret{Type: secret.Type, Data: map[string][]byte{
+			corev1.DockerConfigJsonKey: secret.Data.Config, corev1.DockerConfigKey: secret.Data.Older,
+		}}, nil
 	}
 	s.log.Debug("read pull secret", "namespace", namespace, "name", name, "error", err)
 	return nil, errNone

@@ -104,7 +104,7 @@ func TestForbiddenSecretErrorNamesTheMissingRole(t *testing.T) {
 			return apierrors.NewForbidden(schema.GroupResource{Resource: "secrets"}, "pull", nil)
 		},
 	})
-	_, err := secrets{c, discarded}.Secret(t.Context(), "shop", "pull")
+	_, err := secrets{typed{c}, discarded}.Secret(t.Context(), "shop", "pull")
 	require.ErrorIs(t, err, errMayNotRead)
 	assert.Contains(t, err.Error(), "ClusterRole metaparticle-pull-secrets")
 }
@@ -123,19 +123,19 @@ func TestAnswersForMissingAndUnusableSecretsAreEqual(t *testing.T) {
 		},
 	})
 	for name, reader := range map[string]client.Reader{"none": c, "token": c, "tls": c, "away": away} {
-		_, err := secrets{reader, discarded}.Secret(t.Context(), "shop", name)
+		_, err := secrets{typed{reader}, discarded}.Secret(t.Context(), "shop", name)
 		assert.Equal(t, errNone, err, name)
-		_, err = secrets{reader, discarded}.PullSecrets(t.Context(), "shop", name)
+		_, err = secrets{typed{reader}, discarded}.PullSecrets(t.Context(), "shop", name)
 		assert.Equal(t, errNone, err, name)
 	}
-	_, err := secrets{fake.NewClientBuilder().WithObjects(of("pull", corev1.SecretTypeDockercfg)).Build(), discarded}.Secret(t.Context(), "shop", "pull")
+	_, err := secrets{typed{fake.NewClientBuilder().WithObjects(of("pull", corev1.SecretTypeDockercfg)).Build()}, discarded}.Secret(t.Context(), "shop", "pull")
 	require.NoError(t, err)
 }
 
 func TestPullSecretsComeFromTheServiceAccount(t *testing.T) {
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "till"}}
 	account.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "one"}, {Name: "two"}}
-	names, err := secrets{fake.NewClientBuilder().WithObjects(account).Build(), discarded}.PullSecrets(t.Context(), "shop", "till")
+	names, err := secrets{typed{fake.NewClientBuilder().WithObjects(account).Build()}, discarded}.PullSecrets(t.Context(), "shop", "till")
 	require.NoError(t, err)
 	assert.Equal(t, []string{"one", "two"}, names)
 }
@@ -163,7 +163,7 @@ func TestDeploymentGetsTheEventOfARefusedPod(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		set := &appsv1.ReplicaSet{ObjectMeta: named("biller-1", controlledBy("apps/v1", "Deployment", "biller"))}
 		events := make(recorder, 10)
-		r := newReporter(fake.NewClientBuilder().WithObjects(set, biller).Build(), events)
+		r := reporterOf(fake.NewClientBuilder().WithObjects(set, biller).Build(), events)
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() { _ = r.Start(ctx) }()
 		refused := admit.Outcome{
@@ -192,7 +192,7 @@ func TestPodWithForgedOwnerCausesNoEvent(t *testing.T) {
 		set := &appsv1.ReplicaSet{ObjectMeta: named("biller-1", controlledBy("apps/v1", "Deployment", "biller"))}
 		set.UID = "the ReplicaSet's own"
 		events := make(recorder, 10)
-		r := newReporter(fake.NewClientBuilder().WithObjects(set, biller).Build(), events)
+		r := reporterOf(fake.NewClientBuilder().WithObjects(set, biller).Build(), events)
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() { _ = r.Start(ctx) }()
 		for _, uid := range []types.UID{"made up", ""} {
@@ -221,7 +221,7 @@ func TestEventOfALongRefusalIsShortened(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		set := &appsv1.ReplicaSet{ObjectMeta: named("biller-1", controlledBy("apps/v1", "Deployment", "biller"))}
 		events := make(notes, 1)
-		r := newReporter(fake.NewClientBuilder().WithObjects(set, biller).Build(), events)
+		r := reporterOf(fake.NewClientBuilder().WithObjects(set, biller).Build(), events)
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() { _ = r.Start(ctx) }()
 		for length := 990; length < 1100; length++ {
@@ -245,7 +245,7 @@ func TestEventAndMetricOfRefusalHaveSameReason(t *testing.T) {
 		admissions.Reset()
 		set := &appsv1.ReplicaSet{ObjectMeta: named("biller-1", controlledBy("apps/v1", "Deployment", "biller"))}
 		events := make(recorder, 1)
-		r := newReporter(fake.NewClientBuilder().WithObjects(set, biller).Build(), events)
+		r := reporterOf(fake.NewClientBuilder().WithObjects(set, biller).Build(), events)
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() { _ = r.Start(ctx) }()
 		for _, e := range reason.All {
@@ -266,7 +266,7 @@ func TestEventAndMetricOfRefusalHaveSameReason(t *testing.T) {
 
 func TestFloodOfRefusalsNeverBlocksOtherCalls(t *testing.T) {
 	admissions.Reset()
-	r := newReporter(nil, nil)
+	r := newReporter(nil, nil, nil)
 	for n := range waiting + 50 {
 		r.observe(admit.Outcome{
 			Resource: "pods", Namespace: strconv.Itoa(n), Owner: &metav1.OwnerReference{}, Denied: true,

@@ -22,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/api/podspec"
 	"github.com/metaparticle-io/metaparticle/mutate/feature"
 )
 
@@ -42,7 +43,7 @@ var (
 // Kubernetes, such as ReplicaSet, the object of that name must have the UID in the reference. So a
 // pod cannot join another workload's singleton by a forged reference.
 type owners struct {
-	reader client.Reader
+	live objects
 	// cached has the metadata of the objects whose kinds are in [watched]. This metadata may be
 	// outdated.
 	cached client.Reader
@@ -105,49 +106,70 @@ func (o owners) Origin(ctx context.Context, namespace string, pod *corev1.Pod) (
 	case "batch/Job":
 		return o.job(ctx, namespace, owner)
 	}
-	return feature.Origin{Workload: workload(owner)}, o.verify(ctx, namespace, owner)
+	return feature.Origin{Workload: podspec.WorkloadOf(owner)}, o.verify(ctx, namespace, owner)
+}
+
+// numbered has the fields that the webhook reads of a StatefulSet or a DaemonSet.
+type numbered struct {
+	identity
+	Spec struct {
+		MinReadySeconds     int32                          `json:"minReadySeconds"`
+		PodManagementPolicy appsv1.PodManagementPolicyType `json:"podManagementPolicy"`
+		UpdateStrategy      struct {
+			Type string `json:"type"`
+		} `json:"updateStrategy"`
+	} `json:"spec"`
 }
 
 func (o owners) statefulSet(ctx context.Context, namespace string, owner *metav1.OwnerReference, pod *corev1.Pod) (feature.Origin, error) {
-	var set appsv1.StatefulSet
-	if err := o.get(ctx, namespace, owner, &set); err != nil {
+	var set numbered
+	if err := o.get(ctx, appsv1.SchemeGroupVersion.WithKind("StatefulSet"), namespace, owner, &set); err != nil {
 		return feature.Origin{}, err
 	}
 	// The label's value is the whole name of the ControllerRevision.
 	hash := pod.Labels[appsv1.ControllerRevisionHashLabelKey]
 	origin, err := o.controllerRevision(ctx, namespace, owner, hash, hash, set.Spec.MinReadySeconds)
 	origin.ReplacesUnready = origin.Revision.Valid() && set.Spec.PodManagementPolicy == appsv1.ParallelPodManagement &&
-		set.Spec.UpdateStrategy.Type == appsv1.RollingUpdateStatefulSetStrategyType
+		set.Spec.UpdateStrategy.Type == string(appsv1.RollingUpdateStatefulSetStrategyType)
 	return origin, err
 }
 
 func (o owners) daemonSet(ctx context.Context, namespace string, owner *metav1.OwnerReference, pod *corev1.Pod) (feature.Origin, error) {
-	var set appsv1.DaemonSet
-	if err := o.get(ctx, namespace, owner, &set); err != nil {
+	var set numbered
+	if err := o.get(ctx, appsv1.SchemeGroupVersion.WithKind("DaemonSet"), namespace, owner, &set); err != nil {
 		return feature.Origin{}, err
 	}
 	// The label's value is the last part of the ControllerRevision's name.
 	hash := pod.Labels[appsv1.ControllerRevisionHashLabelKey]
 	origin, err := o.controllerRevision(ctx, namespace, owner, owner.Name+"-"+hash, hash, set.Spec.MinReadySeconds)
-	origin.ReplacesUnready = origin.Revision.Valid() && set.Spec.UpdateStrategy.Type == appsv1.RollingUpdateDaemonSetStrategyType
+	origin.ReplacesUnready = origin.Revision.Valid() && set.Spec.UpdateStrategy.Type == string(appsv1.RollingUpdateDaemonSetStrategyType)
 	return origin, err
 }
 
 func (o owners) replicaSet(ctx context.Context, namespace string, owner *metav1.OwnerReference) (feature.Origin, error) {
-	var set appsv1.ReplicaSet
-	if err := o.get(ctx, namespace, owner, &set); err != nil {
+	var set struct {
+		identity
+		Spec struct {
+			MinReadySeconds int32 `json:"minReadySeconds"`
+			Selector        struct {
+				MatchLabels map[string]string `json:"matchLabels"`
+			} `json:"selector"`
+			Template podTemplate `json:"template"`
+		} `json:"spec"`
+	}
+	if err := o.get(ctx, appsv1.SchemeGroupVersion.WithKind("ReplicaSet"), namespace, owner, &set); err != nil {
 		return feature.Origin{}, err
 	}
-	above := metav1.GetControllerOf(&set)
+	above := set.controller()
 	if above == nil {
 		// This ReplicaSet has no controller. A person may have edited its template after the pod
 		// was made, so the template of the pod is unknown.
-		return feature.Origin{Workload: workload(owner)}, nil
+		return feature.Origin{Workload: podspec.WorkloadOf(owner)}, nil
 	}
-	origin := feature.Origin{Workload: workload(above), Template: &set.Spec.Template.Spec}
+	origin := feature.Origin{Workload: podspec.WorkloadOf(above), Template: set.Spec.Template.podSpec()}
 	of := counters[schema.GroupKind{Group: origin.Workload.Group, Kind: origin.Workload.Kind}]
-	number, err := strconv.ParseInt(set.Annotations[of.number], 10, 64)
-	if err == nil && set.Spec.Selector != nil {
+	number, err := strconv.ParseInt(set.Metadata.Annotations[of.number], 10, 64)
+	if err == nil {
 		origin.Revision = revision(above, number, set.Spec.Selector.MatchLabels[of.hash])
 	}
 	if origin.Revision.Valid() {
@@ -167,17 +189,24 @@ func revision(workload *metav1.OwnerReference, number int64, hash string) api.Re
 }
 
 func (o owners) job(ctx context.Context, namespace string, owner *metav1.OwnerReference) (feature.Origin, error) {
-	var job batchv1.Job
-	if err := o.get(ctx, namespace, owner, &job); err != nil {
+	var job struct {
+		identity
+		Spec struct {
+			Parallelism *int32      `json:"parallelism"`
+			Completions *int32      `json:"completions"`
+			Template    podTemplate `json:"template"`
+		} `json:"spec"`
+	}
+	if err := o.get(ctx, batchv1.SchemeGroupVersion.WithKind("Job"), namespace, owner, &job); err != nil {
 		return feature.Origin{}, err
 	}
 	// A Job's template is immutable, so this template is that of the pod.
 	origin := feature.Origin{
-		Workload: workload(owner), Template: &job.Spec.Template.Spec,
+		Workload: podspec.WorkloadOf(owner), Template: job.Spec.Template.podSpec(),
 		Run: feature.Run{UID: string(owner.UID), AtOnce: feature.PodsAtOnce(job.Spec.Parallelism, job.Spec.Completions), Completions: job.Spec.Completions},
 	}
-	if above := metav1.GetControllerOf(&job); above != nil {
-		origin.Workload = workload(above)
+	if above := job.controller(); above != nil {
+		origin.Workload = podspec.WorkloadOf(above)
 		return origin, o.verify(ctx, namespace, above)
 	}
 	return origin, nil
@@ -185,9 +214,9 @@ func (o owners) job(ctx context.Context, namespace string, owner *metav1.OwnerRe
 
 // JobUID implements [admit.Owners].
 func (o owners) JobUID(ctx context.Context, namespace, job string) (string, error) {
-	var found batchv1.Job
-	err := o.reader.Get(ctx, types.NamespacedName{Namespace: namespace, Name: job}, &found)
-	return string(found.UID), client.IgnoreNotFound(err)
+	var found identity
+	err := o.live.read(ctx, batchv1.SchemeGroupVersion.WithKind("Job"), namespace, job, &found)
+	return string(found.Metadata.UID), client.IgnoreNotFound(err)
 }
 
 // controllerRevision reads the template from which a StatefulSet or DaemonSet made a pod.
@@ -195,28 +224,33 @@ func (o owners) JobUID(ctx context.Context, namespace, job string) (string, erro
 // The template of a pod without a revision's name is unknown, because no controller made
 // the pod.
 func (o owners) controllerRevision(ctx context.Context, namespace string, owner *metav1.OwnerReference, name, hash string, minReadySeconds int32) (feature.Origin, error) {
-	origin := feature.Origin{Workload: workload(owner)}
-	if name == "" {
+	origin := feature.Origin{Workload: podspec.WorkloadOf(owner)}
+	// The author of the pod writes the hash, and no user validates the hash before the webhook.
+	if !revision(owner, 1, hash).Valid() {
 		return origin, nil
 	}
-	var stored appsv1.ControllerRevision
-	err := o.reader.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, &stored)
+	var stored struct {
+		identity
+		Revision int64           `json:"revision"`
+		Data     json.RawMessage `json:"data"`
+	}
+	err := o.live.read(ctx, appsv1.SchemeGroupVersion.WithKind("ControllerRevision"), namespace, name, &stored)
 	if client.IgnoreNotFound(err) != nil {
 		return feature.Origin{}, fmt.Errorf("read revision: %w", err)
 	}
 	// If the ControllerRevision does not exist, stored is empty, and has no controller.
-	if !metav1.IsControlledBy(&stored, &metav1.ObjectMeta{UID: owner.UID}) {
+	if by := stored.controller(); by == nil || by.UID != owner.UID {
 		return origin, nil
 	}
 	var data struct {
 		Spec struct {
-			Template corev1.PodTemplateSpec `json:"template"`
+			Template podTemplate `json:"template"`
 		} `json:"spec"`
 	}
-	if err := json.Unmarshal(stored.Data.Raw, &data); err != nil {
+	if err := json.Unmarshal(stored.Data, &data); err != nil {
 		return feature.Origin{}, fmt.Errorf("read revision %s: %w", name, err)
 	}
-	origin.Template, origin.Revision = &data.Spec.Template.Spec, revision(owner, stored.Revision, hash)
+	origin.Template, origin.Revision = data.Spec.Template.podSpec(), revision(owner, stored.Revision, hash)
 	if origin.Revision.Valid() {
 		origin.MinReady = time.Duration(minReadySeconds) * time.Second
 	}
@@ -238,17 +272,15 @@ func (o owners) verify(ctx context.Context, namespace string, owner *metav1.Owne
 	case !ok:
 		return errNoKind
 	}
-	var metadata metav1.PartialObjectMetadata
-	metadata.SetGroupVersionKind(kind)
 	if slices.Contains(watched, kind) {
+		var metadata metav1.PartialObjectMetadata
+		metadata.SetGroupVersionKind(kind)
 		err := o.cached.Get(ctx, types.NamespacedName{Namespace: namespace, Name: owner.Name}, &metadata)
 		if err == nil && metadata.UID == owner.UID {
 			return nil
 		}
-		metadata = metav1.PartialObjectMetadata{}
-		metadata.SetGroupVersionKind(kind)
 	}
-	return o.get(ctx, namespace, owner, &metadata)
+	return o.get(ctx, kind, namespace, owner, new(identity))
 }
 
 // builtin returns the kind of Kubernetes that equals the owner's kind, apart from the case of
@@ -267,20 +299,16 @@ func builtin(group, kind string) (schema.GroupVersionKind, bool) {
 	return schema.GroupVersionKind{}, false
 }
 
-func (o owners) get(ctx context.Context, namespace string, owner *metav1.OwnerReference, object client.Object) error {
-	if err := o.reader.Get(ctx, types.NamespacedName{Namespace: namespace, Name: owner.Name}, object); err != nil {
+// get reads the object that an owner reference means. The argument "into" points to a struct that
+// contains an [identity].
+func (o owners) get(ctx context.Context, kind schema.GroupVersionKind, namespace string, owner *metav1.OwnerReference, into interface{ uid() types.UID }) error {
+	if err := o.live.read(ctx, kind, namespace, owner.Name, into); err != nil {
 		return fmt.Errorf("read owner: %w", err)
 	}
-	if object.GetUID() != owner.UID {
+	if into.uid() != owner.UID {
 		return errReplaced
 	}
 	return nil
-}
-
-func workload(owner *metav1.OwnerReference) api.Workload {
-	// A version without a slash belongs to the core group.
-	version, _ := schema.ParseGroupVersion(owner.APIVersion)
-	return api.Workload{Group: version.Group, Kind: owner.Kind, Name: owner.Name}
 }
 
 // limits implements [admit.Limits] from the cache.

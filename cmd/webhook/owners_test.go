@@ -97,7 +97,7 @@ func TestPodsOriginNamesTheTopMostWorkload(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			origin, err := owners{c, c}.Origin(t.Context(), "shop", test.pod)
+			origin, err := owners{typed{c}, c}.Origin(t.Context(), "shop", test.pod)
 			require.NoError(t, err)
 			assert.Equal(t, test.group, origin.Workload)
 			if test.container == "" {
@@ -149,7 +149,7 @@ func TestOriginTellsIfControllerReplacesUnreadyPods(t *testing.T) {
 			stored := storedRevision(t, "of-7c9", "app", of)
 			stored.Revision = 1
 			reader := fake.NewClientBuilder().WithObjects(set, stored).Build()
-			origin, err := owners{reader, reader}.Origin(t.Context(), "shop", pod(c.hash, of))
+			origin, err := owners{typed{reader}, reader}.Origin(t.Context(), "shop", pod(c.hash, of))
 			require.NoError(t, err)
 			assert.Equal(t, c.want, origin.ReplacesUnready)
 		})
@@ -172,7 +172,7 @@ func TestOriginContainsParallelismAndCompletionsOfJob(t *testing.T) {
 			job.Spec.Parallelism, job.Spec.Completions = c.parallelism, c.completions
 			reader := fake.NewClientBuilder().WithObjects(job, &batchv1.CronJob{ObjectMeta: named("nightly")}).Build()
 			of := controlledBy("batch/v1", "Job", "nightly-1")
-			origin, err := owners{reader, reader}.Origin(t.Context(), "shop", pod("", of))
+			origin, err := owners{typed{reader}, reader}.Origin(t.Context(), "shop", pod("", of))
 			require.NoError(t, err)
 			assert.Equal(t, feature.Run{UID: string(of.UID), AtOnce: c.want, Completions: c.completions}, origin.Run)
 			assert.Equal(t, "CronJob", origin.Workload.Kind)
@@ -219,7 +219,7 @@ func TestOriginTakesTheRevisionFromThePodsController(t *testing.T) {
 	).Build()
 	of := func(set string) *corev1.Pod { return pod("", controlledBy("apps/v1", "ReplicaSet", set)) }
 	for _, patient := range []*corev1.Pod{of("patient"), pod("db-7c9", db), pod("7c9", node)} {
-		origin, err := owners{c, c}.Origin(t.Context(), "shop", patient)
+		origin, err := owners{typed{c}, c}.Origin(t.Context(), "shop", patient)
 		require.NoError(t, err)
 		assert.Equal(t, 20*time.Second, origin.MinReady)
 	}
@@ -247,7 +247,7 @@ func TestOriginTakesTheRevisionFromThePodsController(t *testing.T) {
 		"revision that is gone":      {pod("db-gone", db), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			origin, err := owners{c, c}.Origin(t.Context(), "shop", test.pod)
+			origin, err := owners{typed{c}, c}.Origin(t.Context(), "shop", test.pod)
 			require.NoError(t, err)
 			assert.Equal(t, test.want, origin.Revision.String())
 			if test.want != "" {
@@ -262,9 +262,9 @@ func TestMissingOrReplacedOwnerIsAnError(t *testing.T) {
 	set := &appsv1.ReplicaSet{ObjectMeta: named("biller-1")}
 	set.UID = "another"
 	c := fake.NewClientBuilder().WithObjects(set).Build()
-	_, err := owners{c, c}.Origin(t.Context(), "shop", pod("", controlledBy("apps/v1", "ReplicaSet", "biller-1")))
+	_, err := owners{typed{c}, c}.Origin(t.Context(), "shop", pod("", controlledBy("apps/v1", "ReplicaSet", "biller-1")))
 	require.ErrorIs(t, err, errReplaced)
-	_, err = owners{c, c}.Origin(t.Context(), "shop", pod("", controlledBy("apps/v1", "ReplicaSet", "gone")))
+	_, err = owners{typed{c}, c}.Origin(t.Context(), "shop", pod("", controlledBy("apps/v1", "ReplicaSet", "gone")))
 	require.Error(t, err)
 }
 
@@ -316,7 +316,7 @@ func TestMismatchedOwnerReferenceIsAnError(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			_, err := owners{c, c}.Origin(t.Context(), "shop", pod("", test.owner))
+			_, err := owners{typed{c}, c}.Origin(t.Context(), "shop", pod("", test.owner))
 			require.Error(t, err)
 			if test.err != nil {
 				require.ErrorIs(t, err, test.err)
@@ -343,7 +343,7 @@ func TestUncachedOwnerIsReadFromTheAPIServer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			reads := 0
 			o := owners{
-				reader: counting(fake.NewClientBuilder().WithObjects(set, deployment).Build(), &reads),
+				live:   typed{counting(fake.NewClientBuilder().WithObjects(set, deployment).Build(), &reads)},
 				cached: fake.NewClientBuilder().WithObjects(test.cached...).Build(),
 			}
 			origin, err := o.Origin(t.Context(), "shop", pod("", controlledBy("apps/v1", "ReplicaSet", "biller-1")))

@@ -29,7 +29,7 @@ import (
 
 // begin starts a reporter until the end of the bubble's function.
 func begin(t *testing.T, events regarded, exist ...client.Object) *reporter {
-	r := newReporter(fake.NewClientBuilder().WithObjects(exist...).Build(), events)
+	r := reporterOf(fake.NewClientBuilder().WithObjects(exist...).Build(), events)
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { _ = r.Start(ctx) }()
 	t.Cleanup(cancel)
@@ -68,7 +68,7 @@ func TestEventNeverContainsVersionInOwnerReference(t *testing.T) {
 	})
 }
 
-func TestLongTextOfAnOwnerReferenceReachesNoEvent(t *testing.T) {
+func TestLongTextOfOwnerReferenceReachesNoEvent(t *testing.T) {
 	long := strings.Repeat("x", 1_400_000)
 	synctest.Test(t, func(t *testing.T) {
 		events := make(regarded, 100)
@@ -127,7 +127,7 @@ func TestNamespaceNeverCrowdsOutOthersEvents(t *testing.T) {
 		other.Namespace = "other"
 		events := make(regarded, 1000)
 		reader := fake.NewClientBuilder().WithObjects(&appsv1.StatefulSet{ObjectMeta: shop}, &appsv1.StatefulSet{ObjectMeta: other}).Build()
-		r := newReporter(reader, events)
+		r := reporterOf(reader, events)
 		for range 2 * waiting {
 			r.observe(refusedPod(controlledBy("apps/v1", "StatefulSet", "db")))
 		}

@@ -62,9 +62,9 @@ type reporter struct {
 	queued map[string]int
 }
 
-func newReporter(reader client.Reader, events enroll.Recorder) *reporter {
+func newReporter(live objects, cached client.Reader, events enroll.Recorder) *reporter {
 	return &reporter{
-		owners: owners{reader: reader, cached: reader}, events: events, refused: make(chan admit.Outcome, waiting),
+		owners: owners{live: live, cached: cached}, events: events, refused: make(chan admit.Outcome, waiting),
 		paces: paces{}, queued: map[string]int{},
 	}
 }
@@ -158,14 +158,13 @@ func (r *reporter) workload(ctx context.Context, o admit.Outcome) *metav1.Partia
 	if !ok {
 		return nil
 	}
-	var owner metav1.PartialObjectMetadata
-	owner.SetGroupVersionKind(kind)
-	if err := r.owners.get(ctx, o.Namespace, o.Owner, &owner); err != nil {
+	var owner identity
+	if err := r.owners.get(ctx, kind, o.Namespace, o.Owner, &owner); err != nil {
 		return nil
 	}
 	found := o.Owner
 	if kind.Kind == "ReplicaSet" || kind.Kind == "Job" {
-		above := metav1.GetControllerOf(&owner)
+		above := owner.controller()
 		if above != nil && podspec.IsValidOwner(above) && r.owners.verify(ctx, o.Namespace, above) == nil {
 			found = above
 			if kind, ok = kindOf(above); !ok {

@@ -103,7 +103,7 @@ func TestWorkloadOfARefusedPodGetsTheEvent(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				events := make(regarded, 10)
-				r := newReporter(fake.NewClientBuilder().WithObjects(c.exist...).Build(), events)
+				r := reporterOf(fake.NewClientBuilder().WithObjects(c.exist...).Build(), events)
 				ctx, cancel := context.WithCancel(t.Context())
 				go func() { _ = r.Start(ctx) }()
 				r.observe(refusedPod(c.owner))
@@ -129,7 +129,7 @@ func TestWorkloadOfARefusedPodGetsTheEvent(t *testing.T) {
 func TestOwnerReferenceWithForgedUIDCausesNoEvent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		events := make(regarded, 10)
-		r := newReporter(fake.NewClientBuilder().WithObjects(
+		r := reporterOf(fake.NewClientBuilder().WithObjects(
 			&appsv1.StatefulSet{ObjectMeta: named("a")}, &appsv1.DaemonSet{ObjectMeta: named("a")},
 			&appsv1.ReplicaSet{ObjectMeta: named("a")}, &batchv1.Job{ObjectMeta: named("a")}, &corev1.Pod{ObjectMeta: named("a")},
 		).Build(), events)
@@ -153,7 +153,7 @@ func TestOwnerReferenceWithForgedUIDCausesNoEvent(t *testing.T) {
 // alert about refused pods must not fire because of such a person.
 func TestMetricOfAdmissionsIgnoresDryRuns(t *testing.T) {
 	admissions.Reset()
-	r := newReporter(nil, nil)
+	r := newReporter(nil, nil, nil)
 	for _, o := range []admit.Outcome{
 		refusedPod(metav1.OwnerReference{}), {Resource: "pods", Changed: true}, {Resource: "pods"},
 		{Resource: "deployments", Reasons: []reason.Reason{reason.RolloutStalls}},

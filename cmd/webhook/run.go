@@ -87,11 +87,15 @@ func managerOptions(s settings) ctrl.Options {
 // serve registers the handlers of pods and workloads, the probes, and all parts that the handlers
 // need.
 func serve(ctx context.Context, m ctrl.Manager, s settings, log *slog.Logger) error {
-	images, err := newImages(m.GetAPIReader(), s, log)
+	server, err := newServer(m.GetConfig(), m.GetHTTPClient())
+	if err != nil {
+		return fmt.Errorf("make client of the API server: %w", err)
+	}
+	images, err := newImages(live{server, maxAccess}, s, log)
 	if err != nil {
 		return err
 	}
-	reporter := newReporter(m.GetAPIReader(), m.GetEventRecorder("metaparticle-webhook"))
+	reporter := newReporter(live{server, maxAccess}, m.GetClient(), m.GetEventRecorder("metaparticle-webhook"))
 	if err := m.Add(reporter); err != nil {
 		return fmt.Errorf("add reporter: %w", err)
 	}
@@ -118,7 +122,7 @@ func serve(ctx context.Context, m ctrl.Manager, s settings, log *slog.Logger) er
 	options := admit.Options{
 		AgentImage: s.agentImage,
 		Images:     images,
-		Owners:     owners{reader: m.GetAPIReader(), cached: m.GetClient()},
+		Owners:     owners{live: live{server, maxObject}, cached: m.GetClient()},
 		Limits:     limits{m.GetClient()},
 		Kubernetes: version.minor,
 		Timeout:    s.timeout,

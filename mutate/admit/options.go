@@ -24,7 +24,8 @@ import (
 // time, so half is left for two reads of owners. The API server waits 10 s for the webhook.
 const defaultTimeout = 5 * time.Second
 
-// Owners finds the origins of pods.
+// Owners finds the origins of pods. If the load has no room for an object, the error is
+// [load.ErrOverloaded].
 type Owners interface {
 	// Origin follows the controllers of a pod up to the top-most controller, such as from
 	// ReplicaSet to Deployment. The caller passes only a pod with a controller.

@@ -120,6 +120,9 @@ func (h podHandler) subject(ctx context.Context, r admission.Request, pod *corev
 		return s, nil
 	}
 	s.Origin, err = h.Owners.Origin(ctx, r.Namespace, pod)
+	if errors.Is(err, load.ErrOverloaded) {
+		return s, err
+	}
 	if err != nil {
 		var refusals reason.Refusals
 		refusals.Add(reason.WorkloadUnknown, "%s %q: %v", controller.Kind, controller.Name, err)
@@ -138,6 +141,9 @@ func (h podHandler) runs(ctx context.Context, namespace string, conditions []api
 			continue
 		}
 		run, err := h.Owners.JobUID(ctx, namespace, job)
+		if errors.Is(err, load.ErrOverloaded) {
+			return nil, err
+		}
 		if err != nil {
 			var refusals reason.Refusals
 			refusals.Add(reason.WorkloadUnknown, "Job %q of %s: %v", job, api.AfterAnnotation, err)
