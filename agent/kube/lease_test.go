@@ -6,6 +6,7 @@ package kube
 import (
 	"encoding/json"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -13,6 +14,10 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/managedfields"
+	"k8s.io/apimachinery/pkg/util/managedfields/managedfieldstest"
 )
 
 // foreign is a Lease with many fields that this package does not know.
@@ -83,11 +88,18 @@ func TestUnknownFieldsOfALeaseSurviveAWrite(t *testing.T) {
 // The list of writers would be half of a Lease's bytes, in each renewal and each event.
 func TestWritesClearManagedFields(t *testing.T) {
 	const applied = `[{"manager":"agent","operation":"Update"},{"manager":"kubectl","operation":"Apply"}]`
+	long := func(bytes int) string {
+		list := `[{"manager":"","operation":"Apply"}]`
+		return strings.Replace(list, `""`, `"`+strings.Repeat("x", bytes-len(list))+`"`, 1)
+	}
 	for name, c := range map[string]struct{ list, written string }{
-		"ordinary writes":           {`[{"manager":"agent","operation":"Update"},{"manager":"webhook","operation":"Update"}]`, `[{}]`},
-		"a write by server's apply": {applied, applied},
-		"no list":                   {"", ""},
-		"a list of another form":    {`{"a":1}`, `{"a":1}`},
+		"ordinary writes":             {`[{"manager":"agent","operation":"Update"},{"manager":"webhook","operation":"Update"}]`, `[{}]`},
+		"a write by server's apply":   {applied, applied},
+		"the longest list kept":       {long(maxManagedFields), long(maxManagedFields)},
+		"a list that is too long":     {long(maxManagedFields + 1), `[{}]`},
+		"a long list of another form": {`{"a":"` + strings.Repeat("x", maxManagedFields) + `"}`, `[{}]`},
+		"no list":                     {"", ""},
+		"a list of another form":      {`{"a":1}`, `{"a":1}`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			list := ""
@@ -110,6 +122,41 @@ func TestWritesClearManagedFields(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A hostile pod could fill a Lease by such a list. The API server itself keeps the list in each later
+// write, so the slot would be useless for ever.
+func TestAgentMakesAFilledLeaseSmallAgain(t *testing.T) {
+	const size = 1 << 20
+	kind := schema.GroupVersionKind{Group: "coordination.k8s.io", Version: "v1", Kind: "Lease"}
+	server := managedfieldstest.NewFakeFieldManager(managedfields.NewDeducedTypeConverter(), kind)
+	decode := func(text []byte) *unstructured.Unstructured {
+		object := new(unstructured.Unstructured)
+		require.NoError(t, object.UnmarshalJSON(text))
+		return object
+	}
+	const empty = `{"apiVersion":"coordination.k8s.io/v1","kind":"Lease","metadata":{"name":"lock.a","uid":"u","resourceVersion":"1"},"spec":{}}`
+	hostile := decode([]byte(empty))
+	hostile.SetManagedFields([]metav1.ManagedFieldsEntry{{
+		Manager: "m", Operation: metav1.ManagedFieldsOperationApply, APIVersion: "coordination.k8s.io/v1", FieldsType: "FieldsV1",
+		FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:metadata":{"f:annotations":{"f:` + strings.Repeat("x", size) + `":{}}}}`)},
+	}})
+	filled, err := server.Update(decode([]byte(empty)), hostile, "evil")
+	require.NoError(t, err)
+	text, err := json.Marshal(filled)
+	require.NoError(t, err)
+	require.Greater(t, len(text), size)
+
+	lease := parse(t, string(text))
+	lease.Holder, lease.Annotations = "pod-a_1", map[string]string{"metaparticle.io/hold": "h"}
+	sent, err := json.Marshal(lease)
+	require.NoError(t, err)
+	assert.Less(t, len(sent), 1<<10)
+	stored, err := server.Update(filled, decode(sent), "agent")
+	require.NoError(t, err)
+	text, err = json.Marshal(stored)
+	require.NoError(t, err)
+	assert.Less(t, len(text), 1<<10)
 }
 
 func TestReleasedLeaseHasAnEmptyHolderIdentity(t *testing.T) {

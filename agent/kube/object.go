@@ -95,15 +95,21 @@ func (w *writer) over(base object, fields map[string]any) object {
 	return result
 }
 
+// maxManagedFields bounds the bytes of a list that a write keeps. A tool that applies a Lease or a
+// Variable needs less than 1 KiB of the list. A hostile pod could fill the whole object by a longer
+// list. If agents kept that list, the API server would refuse each later write as too large.
+const maxManagedFields = 16 << 10
+
 // metadata returns a copy of the metadata in which the fields are replaced, as the method "over".
 // If the copy would list the program that wrote each field, metadata makes the API server clear this
 // list. From then on, the API server keeps no list for the object. The list would be half of a
 // Lease's bytes, in each write and in each event. The Kubernetes documentation on Server-side Apply
 // (KEP-555) describes this under "Clearing managedFields". Server-side apply needs the list, so
-// metadata clears no list that names a program with such writes.
+// metadata clears no list that names a program with such writes, unless the list is longer than
+// maxManagedFields.
 func (w *writer) metadata(base object, fields map[string]any) object {
 	const key = "managedFields"
-	if list, ok := base[key]; ok && onlyUpdates(list) {
+	if list, ok := base[key]; ok && (len(list) > maxManagedFields || onlyUpdates(list)) {
 		fields[key] = []struct{}{{}}
 	}
 	return w.over(base, fields)

@@ -4,6 +4,7 @@
 package policies
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -54,6 +55,58 @@ func TestNoUserRemovesTheLabelOfALease(t *testing.T) {
 		long.Spec.LeaseDurationSeconds = new(int32(1 << 30))
 		assert.Len(t, write(lease("true"), long), 2, "the label is removed together with a long duration")
 		assert.NotEmpty(t, refusals(t, request{by: by, resource: leases, in: namespace(shop, true), old: lease("true")}), "a held Lease is deleted")
+	}
+}
+
+// applied returns an entry of managedFields of this operation. The entry has a field with a name of
+// this size.
+func applied(by string, operation metav1.ManagedFieldsOperationType, size int) metav1.ManagedFieldsEntry {
+	return metav1.ManagedFieldsEntry{
+		Manager: by, Operation: operation, FieldsType: "FieldsV1",
+		FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:metadata":{"f:annotations":{"f:` + strings.Repeat("x", size) + `":{}}}}`)},
+	}
+}
+
+// A full Lease would make the writes of all other agents invalid for ever.
+func TestAgentNeverFillsALease(t *testing.T) {
+	before := lease("true")
+	before.ManagedFields = []metav1.ManagedFieldsEntry{applied("gitops", metav1.ManagedFieldsOperationApply, 40)}
+	before.Spec.PreferredHolder, before.Spec.Strategy = new("pod-b"), new(coordinationv1.OldestEmulationVersion)
+	write := func(edit func(*coordinationv1.Lease)) []string {
+		after := before.DeepCopy()
+		edit(after)
+		return refusals(t, request{
+			by: &user.DefaultInfo{Name: "system:serviceaccount:shop:web", Extra: map[string][]string{
+				"authentication.kubernetes.io/pod-name": {"web-0"}, "authentication.kubernetes.io/pod-uid": {"1"},
+			}},
+			may: isAgent, resource: coordinationv1.SchemeGroupVersion.WithResource("leases"), in: namespace(shop, true), object: after, old: before,
+		})
+	}
+	for what, edit := range map[string]func(*coordinationv1.Lease){
+		"an applied list": func(l *coordinationv1.Lease) {
+			l.ManagedFields = append(l.ManagedFields, applied("m", metav1.ManagedFieldsOperationApply, 1_400_000))
+		},
+		"preferredHolder":    func(l *coordinationv1.Lease) { l.Spec.PreferredHolder = new(strings.Repeat("x", 1_400_000)) },
+		"no preferredHolder": func(l *coordinationv1.Lease) { l.Spec.PreferredHolder = nil },
+		"strategy": func(l *coordinationv1.Lease) {
+			l.Spec.Strategy = new(coordinationv1.CoordinatedLeaseStrategy("example.com/Any"))
+		},
+	} {
+		refused := write(edit)
+		require.Len(t, refused, 1, what)
+		assert.Contains(t, refused[0], "NotYours: an agent applies no Lease", what)
+	}
+	for what, edit := range map[string]func(*coordinationv1.Lease){
+		"nothing":        func(*coordinationv1.Lease) {},
+		"a cleared list": func(l *coordinationv1.Lease) { l.ManagedFields = nil },
+		"a shorter entry": func(l *coordinationv1.Lease) {
+			l.ManagedFields = []metav1.ManagedFieldsEntry{applied("gitops", metav1.ManagedFieldsOperationApply, 4)}
+		},
+		"its own entry": func(l *coordinationv1.Lease) {
+			l.ManagedFields = append(l.ManagedFields, applied("agent", metav1.ManagedFieldsOperationUpdate, 40))
+		},
+	} {
+		assert.Empty(t, write(edit), what)
 	}
 }
 

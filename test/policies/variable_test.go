@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -75,6 +76,23 @@ func TestAgentNeverReplacesTheRecordOfAKey(t *testing.T) {
 	} {
 		assert.Empty(t, written(t, before, variable("b", records...)), what)
 	}
+}
+
+// A full Variable would make the writes of all other agents invalid for ever.
+func TestAgentNeverFillsAVariable(t *testing.T) {
+	const apply = metav1.ManagedFieldsOperationApply
+	before, after := variable("a"), variable("b")
+	before.SetManagedFields([]metav1.ManagedFieldsEntry{applied("gitops", apply, 40)})
+	for _, list := range [][]metav1.ManagedFieldsEntry{
+		nil, {applied("gitops", apply, 40)}, {applied("gitops", apply, 4), applied("agent", metav1.ManagedFieldsOperationUpdate, 40)},
+	} {
+		after.SetManagedFields(list)
+		assert.Empty(t, written(t, before, after))
+	}
+	after.SetManagedFields([]metav1.ManagedFieldsEntry{applied("gitops", apply, 40), applied("m", apply, 1_400_000)})
+	refused := written(t, before, after)
+	require.Len(t, refused, 1)
+	assert.Contains(t, refused[0], "NotYours: an agent applies no Variable")
 }
 
 // A full list costs the policy most.
