@@ -113,9 +113,17 @@ func TestPackageShowImportsNoPackageThatDecides(t *testing.T) {
 
 // A forwarder moves bytes to an address, and knows no slot. So nothing that a client
 // sends can change a decision about a slot.
-func TestForwarderImportsNoPackageOfTheProject(t *testing.T) {
+func TestForwarderImportsOnlyPackageAddresses(t *testing.T) {
 	for _, d := range dependencies(t, module+"agent/forward") {
-		assert.False(t, strings.HasPrefix(d, module), "agent/forward imports %s", d)
+		assert.True(t, !strings.HasPrefix(d, module) || d == module+"api/addresses", "agent/forward imports %s", d)
+	}
+}
+
+// Webhook and agent judge addresses by the same package, and each gated pod pays for its size.
+func TestPackageAddressesImportsOnlyAddressTypes(t *testing.T) {
+	for _, d := range dependencies(t, module+"api/addresses") {
+		assert.True(t, standard(d), "api/addresses imports %s", d)
+		assert.NotEqual(t, "net", d, "api/addresses imports %s", d)
 	}
 }
 
@@ -201,8 +209,8 @@ func TestPackageHostImportsNoPackageOfTheProject(t *testing.T) {
 	}
 }
 
-// Webhook and agent share only the packages of api, and package crowd, which knows no pod. So each
-// change of their contract is visible in package api.
+// Webhook and agent share only the packages of the folder api, and package crowd, which knows no
+// pod. So each change of their contract is visible in that folder.
 func TestWebhookAndAgentDoNotImportEachOther(t *testing.T) {
 	for _, d := range dependencies(t, module+"cmd/agent", module+"agent/...") {
 		for _, other := range []string{"mutate", "enroll", "cmd/webhook"} {
@@ -235,7 +243,7 @@ func TestPackagesOfMutateImportOnlyLowerLayers(t *testing.T) {
 		"mutate/admit": {
 			"api", "api/podspec", "mutate", "mutate/feature", "mutate/image", "mutate/load", "mutate/patch", "mutate/reason",
 		},
-		"mutate/image/registry": {"mutate/image"},
+		"mutate/image/registry": {"api/addresses", "mutate/image"},
 	} {
 		assert.ElementsMatch(t, want, own(pkg), pkg)
 	}

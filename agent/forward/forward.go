@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/metaparticle-io/metaparticle/api/addresses"
 )
 
 // errNoTarget means that no holder is known to which a connection could go.
@@ -143,13 +145,13 @@ func (f *Forwarder) Linger(delay time.Duration) (left <-chan struct{}) {
 	return f.session.linger(delay)
 }
 
-// SetTarget makes new connections go to the same port of ip. If ip is empty, malformed or an
-// address of this pod, new connections wait. Established connections then continue, because a
+// SetTarget makes new connections go to the same port of ip. If ip is not the address of another
+// pod, new connections wait. Established connections then continue, because a
 // draining holder still finishes its work. Established connections end once another target
 // follows.
 func (f *Forwarder) SetTarget(ip string) {
-	addr, ok := podAddress(ip)
-	nowhere := !ok || f.isSelf(addr)
+	addr, ok := f.otherPod(ip)
+	nowhere := !ok
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	same := f.route != nil && f.route.addr == addr
@@ -166,14 +168,18 @@ func (f *Forwarder) SetTarget(ip string) {
 	}
 }
 
-// podAddress parses the address of a pod, and returns false for any other text. The
-// text comes from the Lease, which every pod that may hold the slot can write.
-// podAddress refuses link-local addresses, because no pod has one. Otherwise a malicious
-// holder could make the standbys forward their clients to a cloud's metadata service.
-func podAddress(ip string) (addr netip.Addr, ok bool) {
+// otherPod parses the address of another pod, and returns false for any other text. The text comes
+// from the Lease, and every pod that may hold the slot can write the Lease. So can a person with
+// only the right to patch Leases. otherPod refuses the addresses of this pod, of its link and of the
+// metadata services of clouds. Otherwise a malicious writer could make the standbys forward their
+// clients to such a service. Only isSelf judges loopback addresses, because tests replace isSelf.
+func (f *Forwarder) otherPod(ip string) (addr netip.Addr, ok bool) {
 	addr, err := netip.ParseAddr(ip)
 	addr = addr.Unmap()
-	return addr, err == nil && addr.Zone() == "" && !addr.IsMulticast() && !addr.IsLinkLocalUnicast()
+	if err != nil || addr.Zone() != "" || addresses.IsNear(addr) && !addr.IsLoopback() {
+		return addr, false
+	}
+	return addr, !f.isSelf(addr)
 }
 
 // leave ends a route. Another goroutine then closes the connections of the route, because the
@@ -214,9 +220,9 @@ func (f *Forwarder) queue(port int) *queue {
 // Reachable checks that the pod at ip answers on every port. A refused connection is an answer,
 // because an application need not serve a declared port. If a port does not answer within
 // dialTimeout, or before the end of ctx, Reachable returns an error that names the first such port.
-// If ip is not the address of a pod, the error is [errNoTarget].
+// If ip is not the address of another pod, the error is [errNoTarget].
 func (f *Forwarder) Reachable(ctx context.Context, ip string) error {
-	addr, ok := podAddress(ip)
+	addr, ok := f.otherPod(ip)
 	if !ok {
 		return errNoTarget
 	}

@@ -343,6 +343,35 @@ func TestForwarderTargetsOnlyAddressesOfOtherPods(t *testing.T) {
 	}
 }
 
+// The text comes from the Lease. By a metadata service, a client could get the rights of the node.
+func TestForwarderNeverDialsAMetadataService(t *testing.T) {
+	for name, ip := range map[string]string{
+		"link-local": "169.254.169.254", "AWS by IPv6": "fd00:ec2::254", "Google by IPv6": "fd20:ce::254", "Azure": "168.63.129.16",
+		"Alibaba": "100.100.100.200", "Oracle": "192.0.0.192", "mapped": "::ffff:169.254.169.254", "compatible": "::169.254.169.254",
+		"NAT64": "64:ff9b::a9fe:a9fe", "6to4": "2002:a9fe:a9fe::1", "this network": "0.1.2.3", "broadcast": "255.255.255.255", "site-local": "fec0::1",
+	} {
+		f := New(Config{Ports: []int{80}})
+		f.SetTarget(ip)
+		assert.Nil(t, f.target(), "%s: %s", name, ip)
+		assert.ErrorIs(t, f.Reachable(t.Context(), ip), errNoTarget, "%s: %s", name, ip)
+	}
+	for name, ip := range map[string]string{
+		"private": "10.244.1.17", "shared": "100.64.0.7", "beside Alibaba's": "100.100.100.201", "class E": "240.10.0.7",
+		"unique local": "fd00:10:244::7", "public by IPv6": "2001:db8::7",
+	} {
+		f := New(Config{})
+		f.SetTarget(ip)
+		assert.NotNil(t, f.target(), "%s: %s", name, ip)
+	}
+}
+
+func TestReachableDialsNoAddressOfItsOwnPod(t *testing.T) {
+	served := app(t, "127.0.0.1:0", echo)
+	f := New(Config{Ports: []int{served}, Self: []string{holder}})
+	assert.ErrorIs(t, f.Reachable(t.Context(), "127.0.0.1"), errNoTarget)
+	assert.ErrorIs(t, f.Reachable(t.Context(), holder), errNoTarget)
+}
+
 func TestHolderIsReachableOnlyIfEveryPortAnswers(t *testing.T) {
 	served := app(t, holder+":0", echo)
 	unserved := app(t, otherHolder+":0", echo) // only the other holder listens on this port
@@ -363,7 +392,11 @@ func TestForwarderReportsASilentTarget(t *testing.T) {
 	}{"no path": {unroutable, true}, "a refused connection": {holder, false}} {
 		t.Run(name, func(t *testing.T) {
 			f := standby(t, Config{Ports: []int{0}, Wait: 50 * time.Millisecond})
-			f.SetTarget(c.target)
+			if f.SetTarget(c.target); c.target == unroutable { // SetTarget refuses this address
+				f.mu.Lock()
+				f.holding, f.route = false, newRoute(netip.MustParseAddr(unroutable))
+				f.mu.Unlock()
+			}
 			for range 3 {
 				requireReset(t, connect(t, f.Ports()[0]))
 			}

@@ -6,8 +6,9 @@ package registry
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 	"syscall"
+
+	"github.com/metaparticle-io/metaparticle/api/addresses"
 )
 
 // reach is the set of addresses that a request may go to.
@@ -26,61 +27,29 @@ const (
 	anywhere
 )
 
-// prefixes parses networks, and panics if one of them is malformed.
-func prefixes(all ...string) []netip.Prefix {
-	parsed := make([]netip.Prefix, len(all))
-	for i, s := range all {
-		parsed[i] = netip.MustParsePrefix(s)
-	}
-	return parsed
-}
-
 var (
-	// own are the networks of this machine and its link. These networks lead to the processes
-	// beside the webhook, to its node, and to the metadata services of clouds. Azure, Alibaba
-	// and Oracle have metadata services outside of 169.254.0.0/16, and so have AWS and Google
-	// by IPv6.
-	own = prefixes(
-		"0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "255.255.255.255/32",
-		"168.63.129.16/32", "100.100.100.200/32", "192.0.0.192/32", "fd00:ec2::/32", "fd20:ce::/32",
-		"2002::/16", // such an address contains an IPv4 address, which may be in one of these networks
-	)
-	// special lists further networks that IANA does not count as public. The networks in the
-	// variable "own" are not repeated.
-	special = prefixes(
+	// special lists further networks that IANA does not count as public. [addresses.IsNear] refuses
+	// its networks before, so the list does not repeat these networks.
+	special = addresses.Prefixes(
 		"10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24",
 		"192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "240.0.0.0/4",
 		"2001::/23", "2001:db8::/32", "3fff::/20",
 	)
-	// The network "global" has the public addresses of IPv6. The network "local" has the private
-	// addresses of IPv6. All other IPv6 addresses belong to this machine or the link, are for
-	// multicast, contain an IPv4 address, or are reserved.
-	global = netip.MustParsePrefix("2000::/3")
-	local  = netip.MustParsePrefix("fc00::/7")
-	// translated has the IPv6 addresses that stand for IPv4 addresses in a cluster without
-	// IPv4 (NAT64).
-	translated = netip.MustParsePrefix("64:ff9b::/96")
+	// The network "local" has the private addresses of IPv6.
+	local = netip.MustParsePrefix("fc00::/7")
 )
 
 // allows reports whether a request with this reach may go to an address. Whatever the reach, a
 // request may go to the given networks.
 func (r reach) allows(address netip.Addr, networks []netip.Prefix) bool {
-	address = address.WithZone("").Unmap()
-	if r == anywhere || within(networks, address) {
+	if r == anywhere || addresses.Within(networks, address.WithZone("").Unmap()) {
 		return true
 	}
-	if translated.Contains(address) {
-		bytes := address.As16()
-		address = netip.AddrFrom4([4]byte(bytes[12:]))
-	}
-	if within(own, address) || address.Is6() && !global.Contains(address) && !local.Contains(address) {
+	address = addresses.Plain(address)
+	if addresses.IsNear(address) {
 		return false
 	}
-	return r == private || !local.Contains(address) && !within(special, address)
-}
-
-func within(networks []netip.Prefix, address netip.Addr) bool {
-	return slices.ContainsFunc(networks, func(n netip.Prefix) bool { return n.Contains(address) })
+	return r == private || !local.Contains(address) && !addresses.Within(special, address)
 }
 
 // control returns a function that refuses a connection to a forbidden address before the first

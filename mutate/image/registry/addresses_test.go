@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+
+	"github.com/metaparticle-io/metaparticle/api/addresses"
 )
 
 func TestImageLookUpsConnectOnlyToAllowedAddresses(t *testing.T) {
@@ -58,7 +60,7 @@ func TestImageLookUpsConnectOnlyToAllowedAddresses(t *testing.T) {
 }
 
 func TestImageLookUpsMayConnectToConfiguredNetworks(t *testing.T) {
-	networks := prefixes("10.1.0.0/16", "127.0.0.1/32", "fd12::/16")
+	networks := addresses.Prefixes("10.1.0.0/16", "127.0.0.1/32", "fd12::/16")
 	for address, allowed := range map[string]bool{
 		"10.1.2.3": true, "10.2.2.3": false, "127.0.0.1": true, "::ffff:127.0.0.1": true, "127.0.0.2": false, "fd12::1": true, "fd13::1": false,
 	} {

@@ -21,10 +21,12 @@ import (
 	change "github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/api/addresses"
 )
 
 // loopback is the network of the fake registries.
-var loopback = prefixes("127.0.0.0/8", "::1/128")
+var loopback = addresses.Prefixes("127.0.0.0/8", "::1/128")
 
 // fakeRegistry is a registry that can ask for a password, hang, and answer with status 503.
 type fakeRegistry struct {
