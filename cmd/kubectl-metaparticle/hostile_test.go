@@ -176,6 +176,23 @@ func injectFrom(t *testing.T, manifest string, args ...string) string {
 	return out.String()
 }
 
+// The program patch would change the file that a forged header names.
+func TestNameInManifestForgesNoFileHeader(t *testing.T) {
+	const name = "x)\n--- /home/me/.bashrc\n+++ /home/me/.bashrc\n@@ -1,0 +1,1 @@\n+evil\n"
+	const containers = `"spec": {"containers": [{"name": "a", "image": "a", "command": ["a"]}]}`
+	const annotations = `"annotations": {"metaparticle.io/lock": "a"}`
+	for kind, manifest := range map[string]string{
+		"Deployment": fmt.Sprintf(`{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": %q, %s}, "spec": {"template": {%s}}}`, name, annotations, containers),
+		"Pod":        fmt.Sprintf(`{"apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": %q, %s}, %s}`, name, annotations, containers),
+	} {
+		for _, options := range [][]string{{"-o", "diff"}, {"-o", "diff", "--pods"}, {"--pods"}} {
+			said := injectFrom(t, manifest, append([]string{"--offline"}, options...)...)
+			assert.Contains(t, said, "metaparticle.io/lock", "%s %v", kind, options)
+			assert.NotRegexp(t, `(?m)^(---|\+\+\+) /home/me`, said, "%s %v", kind, options)
+		}
+	}
+}
+
 func TestInjectCommandPrintsRegistryAnswerOnOneLine(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")

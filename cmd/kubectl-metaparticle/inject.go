@@ -225,7 +225,7 @@ func (i *injector) showPod(d, pod document, patches []operation) error {
 		return err
 	}
 	if i.output == "yaml" {
-		c.after = fmt.Sprintf("# a pod of %s\n%s", d, c.after)
+		c.after = "# " + inOneLine(bounded("a pod of "+d.String())) + "\n" + c.after
 	}
 	return i.show("a pod of "+d.String(), c)
 }
@@ -244,7 +244,11 @@ func (i *injector) result(d document, patches []operation) error {
 func (i *injector) show(what string, c change) error {
 	i.changed = i.changed || c.before != c.after
 	if i.output == "diff" {
-		text, err := c.diff(i.file+" ("+what+")", i.file+" ("+what+", injected)")
+		// A stranger chooses the name of an object. With a line feed, the name could be the header of
+		// another file, and the program patch would change that file.
+		header := func(what string) string { return inOneLine(i.file + " (" + what + ")") }
+		what = bounded(what)
+		text, err := c.diff(header(what), header(what+", injected"))
 		fmt.Fprint(i.std.out, text)
 		return err
 	}
