@@ -113,9 +113,12 @@ func (e *explainer) get(ctx context.Context, name string, object client.Object) 
 	return nil
 }
 
-// followControllers follows the controllers up to the top-most one.
+// followControllers follows the controllers up to the top-most one. An owner of a namespace writes
+// the references. So followControllers ends at a controller that it has read before, and at a
+// controller that another object of the same name has replaced.
 func (e *explainer) followControllers(ctx context.Context, at *metav1.OwnerReference) error {
-	for at != nil {
+	read := map[types.UID]bool{}
+	for at != nil && (at.UID == "" || !read[at.UID]) {
 		version, err := schema.ParseGroupVersion(at.APIVersion)
 		if err != nil {
 			return fmt.Errorf("owner's version: %w", err)
@@ -130,6 +133,10 @@ func (e *explainer) followControllers(ctx context.Context, at *metav1.OwnerRefer
 		if err := e.get(ctx, at.Name, w); err != nil {
 			return err
 		}
+		if at.UID != "" && at.UID != w.GetUID() {
+			return nil
+		}
+		read[w.GetUID()] = true
 		e.workload = w
 		at = metav1.GetControllerOf(e.workload)
 	}
