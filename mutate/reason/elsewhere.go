@@ -108,6 +108,11 @@ var Elsewhere = []Explanation{
 		Do:      "leave the annotation metaparticle.io/stamp as it is, or out of a new Lease: enroll stamps it",
 	},
 	{
+		Reason:  "HoldForged",
+		Meaning: "A client other than the holder's pod tried to change the hold or the boot id in the Lease of a slot. After such a change, a living application could count as dead, and two pods could run.",
+		Do:      "leave the annotations metaparticle.io/hold and metaparticle.io/boot-id as they are; to free a slot, delete the pod that holds it",
+	},
+	{
 		Reason:  "NotYours",
 		Meaning: "A client tried to write an object or a field that is not its own. The client has the rights of an agent, or of the webhook's service account. The message names the objects and fields that the client may write.",
 		Do:      "use an account of your own that has the right to write it",

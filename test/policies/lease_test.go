@@ -110,6 +110,42 @@ func TestAgentNeverFillsALease(t *testing.T) {
 	}
 }
 
+// An agent that has just started believes the hold and the boot id in its own Lease.
+func TestOnlyHoldersPodWritesHoldAndBoot(t *testing.T) {
+	before := lease("true")
+	before.Annotations = map[string]string{api.HoldAnnotation: "h1", api.BootAnnotation: "b1"}
+	pod := func(name, uid string) *user.DefaultInfo {
+		return &user.DefaultInfo{Name: "system:serviceaccount:shop:web", Extra: map[string][]string{
+			"authentication.kubernetes.io/pod-name": {name}, "authentication.kubernetes.io/pod-uid": {uid},
+		}}
+	}
+	write := func(by user.Info, may may, holder string, annotations map[string]string) []string {
+		after := before.DeepCopy()
+		after.Annotations, after.Spec.HolderIdentity = annotations, &holder
+		return refusals(t, request{
+			by: by, may: may, resource: coordinationv1.SchemeGroupVersion.WithResource("leases"), in: namespace(shop, true), object: after, old: before,
+		})
+	}
+	forged := []map[string]string{
+		{api.HoldAnnotation: "h1", api.BootAnnotation: "b2"}, {api.HoldAnnotation: "h2", api.BootAnnotation: "b1"}, {api.BootAnnotation: "b2"},
+	}
+	person, masters := &user.DefaultInfo{Name: "person"}, &user.DefaultInfo{Name: "admin", Groups: []string{user.SystemPrivilegedGroup}}
+	for _, by := range []user.Info{person, masters, pod("other-0", "2")} {
+		for _, annotations := range forged {
+			refused := write(by, nil, "web-0_1", annotations)
+			require.Len(t, refused, 1, "%s %v", by.GetName(), annotations)
+			assert.Contains(t, refused[0], "HoldForged: ")
+		}
+		assert.Empty(t, write(by, nil, "web-0_1", before.Annotations))
+		assert.Empty(t, write(by, nil, "", nil), "the slot is freed")
+	}
+	for _, annotations := range forged {
+		assert.Empty(t, write(pod("web-0", "1"), isAgent, "web-0_1", annotations))
+		assert.Empty(t, write(pod("other-0", "2"), isAgent, "other-0_2", annotations), "a takeover")
+	}
+	assert.Empty(t, write(pod("web-0", "1"), isAgent, "", nil), "a release")
+}
+
 // BenchmarkPoliciesOfARelease measures what all policies together cost the API server in one write
 // of a Lease.
 func BenchmarkPoliciesOfARelease(b *testing.B) {
