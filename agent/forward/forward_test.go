@@ -394,7 +394,7 @@ func TestForwarderReportsASilentTarget(t *testing.T) {
 			f := standby(t, Config{Ports: []int{0}, Wait: 50 * time.Millisecond})
 			if f.SetTarget(c.target); c.target == unroutable { // SetTarget refuses this address
 				f.mu.Lock()
-				f.holding, f.route = false, newRoute(netip.MustParseAddr(unroutable))
+				f.lacking, f.route = false, newRoute(netip.MustParseAddr(unroutable))
 				f.mu.Unlock()
 			}
 			for range 3 {
