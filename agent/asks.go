@@ -35,7 +35,7 @@ func (q *requests) watchAsks(ctx context.Context, slot string) (end context.Canc
 	q.group.Go(func() {
 		for misses := 0; ctx.Err() == nil; misses++ {
 			began := time.Now()
-			err := q.followAsks(ctx, api.NextLease(slot))
+			err := q.followAsks(ctx, slot)
 			if time.Since(began) >= goodWatch {
 				misses = 0
 			}
@@ -49,15 +49,15 @@ func (q *requests) watchAsks(ctx context.Context, slot string) (end context.Canc
 	return end
 }
 
-// followAsks watches the next Lease from its present state until the watch ends. The watch begins
-// without a read of that Lease. A next Lease is seldom written, so the server may have forgotten
-// that Lease's version. A watch from a forgotten version ends at once.
-func (q *requests) followAsks(ctx context.Context, name string) error {
+// followAsks watches the next Lease of the slot from its present state until the watch ends. The
+// watch begins without a read of that Lease. A next Lease is seldom written, so the server may have
+// forgotten that Lease's version. A watch from a forgotten version ends at once.
+func (q *requests) followAsks(ctx context.Context, slot string) error {
 	ctx, end := context.WithTimeout(ctx, longestWatch)
 	defer end()
-	return q.unit.config.API.WatchLease(ctx, name, "", func(e kube.WatchEvent) {
+	return q.unit.config.API.WatchLease(ctx, api.NextLease(slot), "", func(e kube.WatchEvent) {
 		if e.Lease != nil && e.Type != kube.Deleted {
-			q.posts.post(ctx, func(now time.Duration) { q.unit.rollout.asks.see(now, e.Lease) })
+			q.posts.post(ctx, func(now time.Duration) { q.unit.rollout.asks.see(now, e.Lease, q.unit.claim.Record(slot).Version) })
 		}
 	})
 }

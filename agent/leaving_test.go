@@ -456,16 +456,16 @@ func TestHolderIgnoresOfferWithItsOwnIdentity(t *testing.T) {
 func TestOfferInNextLeaseNeverErasesAnAsk(t *testing.T) {
 	var seen asks
 	l := &kube.Lease{ResourceVersion: "5"}
-	seen.see(time.Second, l)
+	seen.see(time.Second, l, "1")
 	l.ResourceVersion, l.Holder, l.Annotations = "6", "n_u", map[string]string{api.RevisionAnnotation: newRevision.String()}
-	seen.see(2*time.Second, l)
+	seen.see(2*time.Second, l, "1")
 	ask := seen.last
 	require.NotZero(t, ask)
 	l, more := offerOn(l, "h", api.Offer{Identity: "b_u", Takes: true}, time.Now())
 	require.True(t, more)
 	assert.Equal(t, "b_u", l.Holder, "a pod writes only itself")
 	l.ResourceVersion = "7"
-	seen.see(3*time.Second, l)
+	seen.see(3*time.Second, l, "1")
 	assert.Equal(t, ask, seen.last)
 	assert.Equal(t, []api.Offer{{Identity: "b_u", Takes: true}}, seen.offersTo("h"))
 	assert.Empty(t, seen.offersTo("another hold"))

@@ -5,6 +5,7 @@ package agent
 
 import (
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/claim"
@@ -156,29 +157,54 @@ func (r *rollout) text(now time.Duration, wall time.Time) func(claim.Kind, lease
 type asks struct {
 	// version is the last resourceVersion of the next Lease that the agent has seen.
 	version string
+	// asker is the pod of the last ask that the agent has seen, even if that ask did not count. The
+	// field "renewed" is the renew time of that ask.
+	asker   string
+	renewed time.Time
 	last    turn.Ask
 	offers  api.Offers
 }
 
 // see stores the ask and the offers that the next Lease contains. If the agent has not seen the
 // next Lease before, an ask in that Lease does not count, because the ask may be old. A pod that
-// still asks writes its ask again.
-func (a *asks) see(now time.Duration, l *kube.Lease) {
+// still asks writes its ask again, with another renew time. So a write that keeps the asker and the
+// renew time does not renew the ask. Such a write comes from a person, or encrypts etcd anew. The
+// argument "own" is the resourceVersion of the holder's own Lease.
+func (a *asks) see(now time.Duration, l *kube.Lease, own string) {
 	if l.ResourceVersion == a.version {
 		return
 	}
 	first := a.version == ""
+	if !first && precedes(l.ResourceVersion, a.version) {
+		// A watch without a version may begin with old states. But after a restore of etcd, each
+		// version may be smaller than before. Then the holder's renewals soon have smaller versions, too.
+		if !precedes(own, a.version) {
+			return
+		}
+		first = true
+	}
 	a.version = l.ResourceVersion
 	a.offers = api.ParseOffers(l.Annotations[api.OffersAnnotation])
 	if l.Annotations[api.RevisionAnnotation] == "" && l.Holder != "" && a.offers.Of(l.Holder) {
 		return // an offer replaces the ask in the Lease, but does not end the ask
 	}
+	repeated := l.Holder == a.asker && l.RenewTime.Equal(a.renewed)
+	a.asker, a.renewed = l.Holder, l.RenewTime
 	revision, err := api.ParseRevision(l.Annotations[api.RevisionAnnotation])
-	if err != nil || first || !revision.Valid() {
+	switch {
+	case err != nil || first || !revision.Valid():
 		a.last = turn.Ask{}
-		return
+	case !repeated:
+		a.last = turn.Ask{Identity: l.Holder, Revision: revision, Seen: now}
 	}
-	a.last = turn.Ask{Identity: l.Holder, Revision: revision, Seen: now}
+}
+
+// precedes reports whether the first resourceVersion is certainly older than the second one. If one
+// of the two is not a number, the result is false.
+func precedes(version, other string) bool {
+	v, err := strconv.ParseUint(version, 10, 64)
+	o, otherErr := strconv.ParseUint(other, 10, 64)
+	return err == nil && otherErr == nil && v < o
 }
 
 // offersTo returns the offers that other pods made for the leave with the given id; nil if the

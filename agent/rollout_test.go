@@ -354,14 +354,14 @@ func TestPodStatusExplainsWhyThePodCannotAsk(t *testing.T) {
 func TestHolderIgnoresAskInAnUnchangedNextLease(t *testing.T) {
 	var seen asks
 	l := &kube.Lease{ResourceVersion: "5", Holder: "b_u", Annotations: map[string]string{api.RevisionAnnotation: newRevision.String()}}
-	seen.see(time.Second, l)
+	seen.see(time.Second, l, "1")
 	assert.Zero(t, seen.last)
-	seen.see(2*time.Second, l)
+	seen.see(2*time.Second, l, "1")
 	assert.Zero(t, seen.last, "a read of the same version")
-	l.ResourceVersion = "6"
-	seen.see(3*time.Second, l)
+	l.ResourceVersion, l.RenewTime = "6", time.Now()
+	seen.see(3*time.Second, l, "1")
 	assert.Equal(t, turn.Ask{Identity: "b_u", Revision: newRevision, Seen: 3 * time.Second}, seen.last)
 	l.ResourceVersion, l.Annotations = "7", nil
-	seen.see(4*time.Second, l)
+	seen.see(4*time.Second, l, "1")
 	assert.Zero(t, seen.last, "an ask without a revision")
 }
