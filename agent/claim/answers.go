@@ -51,6 +51,11 @@ func (a Action) Watched(now time.Duration, r lease.Record) {
 		a.slot.guarded(now, r)
 	case outdated(a.slot, now, r):
 		unsee(a.slot, now)
+	case doubtful(a.slot, r):
+		unsee(a.slot, now)
+		// An API server that is behind may show the same old state again at the beginning of the next
+		// watch. So no look begins earlier than a holder retries.
+		a.slot.look.at = max(now, a.slot.look.began+a.slot.Self.Budget.Retry)
 	default:
 		a.slot.view.Watched(now, r)
 	}
@@ -63,6 +68,16 @@ func outdated(s *slot, now time.Duration, r lease.Record) bool {
 	last, _ := s.view.Record()
 	renews := r.Holder == last.Holder && r.Hold == last.Hold && r.RenewTime.After(last.RenewTime)
 	return now >= silentUntil(s) || renews && now >= s.view.ExpiresAt(s.Self.Budget.Duration)
+}
+
+// doubtful reports whether the event r shows the end of the hold of this pod that the Lease named
+// before. The event may be old, and a child of the hold may live. So the standby must read the Lease
+// before the hold counts as lost. An event that shows this pod's own write, whose answer is still to
+// come, is never doubtful.
+func doubtful(s *slot, r lease.Record) bool {
+	last, _ := s.view.Record()
+	ends := !s.Self.Mine(r) || r.Hold != last.Hold
+	return s.Self.Mine(last) && ends && !slices.Contains(s.writing, r.Hold)
 }
 
 // Gone processes an event of a look's watch: the Lease is deleted. The event proves nothing about
