@@ -93,7 +93,8 @@ func (h grants) mayGrant(s claim.State) bool {
 
 // extend sends another grant to each shim with a grant of the hold, if the deadline or the delay
 // of a stop signal has changed. The function also sends the grant that thaws the child after a
-// leap. If a grant cannot be sent, the result is the instant of the next attempt.
+// leap. If a grant could not be sent, the next attempt follows after Budget.Retry. The result is the
+// instant of that attempt.
 func (h grants) extend(s claim.State) time.Duration {
 	wake := instant.Never
 	for _, r := range h.unit.shims.Grantees(h.id) {
@@ -101,8 +102,13 @@ func (h grants) extend(s claim.State) time.Duration {
 			continue
 		}
 		last := h.unit.orders.to(r.Shim)
-		if leap := h.answers(s, r); last.until != s.Deadline || last.delay != h.leaving.delay() || leap != 0 && leap != last.answered {
+		leap := h.answers(s, r)
+		changed := last.until != s.Deadline || last.delay != h.leaving.delay() || leap != 0 && leap != last.answered
+		if changed && h.loop.now >= last.retryAt {
 			wake = min(wake, h.give(s, r))
+		}
+		if at := h.unit.orders.to(r.Shim).retryAt; at != 0 {
+			wake = min(wake, at)
 		}
 	}
 	return wake
@@ -115,6 +121,7 @@ func (h grants) grantable() []gate.Report { return h.unit.grantable(h.id) }
 // attempt; otherwise [instant.Never].
 func (h grants) give(s claim.State, r gate.Report) time.Duration {
 	b := h.unit.self.Budget
+	again := h.loop.now + b.Retry
 	err := h.unit.orders.grant(r.Shim, gate.Grant{
 		Hold:     h.id,
 		Slots:    slotTokens(s),
@@ -126,12 +133,12 @@ func (h grants) give(s claim.State, r gate.Report) time.Duration {
 		StartBy:  h.loop.starts.startBy(),
 		Leap:     h.answers(s, r),
 		Delay:    h.leaving.delay(),
-	})
+	}, again)
 	if err == nil {
 		return instant.Never
 	}
 	h.refused = h.refused || errors.Is(err, gate.ErrNotNoted)
-	return h.loop.now + b.Retry
+	return again
 }
 
 // answers returns the number of the shim's last leap, if a grant may thaw the child after that

@@ -31,6 +31,8 @@ type sent struct {
 	until, delay time.Duration
 	// granted is the hold of the last grant.
 	granted string
+	// If the last grant could not be sent, the agent sends another one at the instant retryAt.
+	retryAt time.Duration
 	// answered is the number of the last leap of the shim if the last grant let the shim thaw its
 	// child after that leap. If that grant thawed no child, the field is zero.
 	answered int
@@ -79,17 +81,19 @@ func (o *orders) leapt(id gate.ShimID, leaps int) { o.sent[id].leaps = leaps }
 // grant sends a grant to the shim. From the call on, the shim may have a child of the granted hold,
 // even if the connection breaks. The result is an error only for the hold's first grant to the
 // shim, and only [gate.ErrNotNoted] or [gate.ErrUnproven]. After every other error the agent writes a
-// line into the log, and treats the grant as sent.
-func (o *orders) grant(id gate.ShimID, g gate.Grant) error {
+// line into the log, and orders remembers no grant. So the caller sends another grant at the instant
+// "again".
+func (o *orders) grant(id gate.ShimID, g gate.Grant, again time.Duration) error {
 	granted := o.proof.Granted(g.Hold, id)
 	o.proof.Grant(g.Hold, id)
 	s := o.sent[id]
-	s.granted, s.until, s.delay, s.answered = g.Hold, g.Deadline, g.Delay, g.Leap
+	s.granted, s.until, s.delay, s.answered, s.retryAt = g.Hold, g.Deadline, g.Delay, g.Leap, 0
 	err := o.gate.Grant(id, g)
 	if err == nil {
 		return nil
 	}
 	o.log.Warn("grant was not sent", "shim", id, "err", err)
+	s.until, s.answered, s.retryAt = 0, 0, again
 	if granted || !errors.Is(err, gate.ErrNotNoted) && !errors.Is(err, gate.ErrUnproven) {
 		return nil
 	}
