@@ -31,7 +31,7 @@ type Config struct {
 	Duration time.Duration
 	// PodName and PodUID identify the pod, in its Lease and its Events.
 	PodName, PodUID string
-	// Clock returns the instant of CLOCK_BOOTTIME.
+	// Clock returns the instant of CLOCK_BOOTTIME. Clock may be called concurrently.
 	Clock func() time.Duration
 	// Counts reports whether the pod waits at the instant "now". A pod that does not wait sends no
 	// write but its release. Nil means that the pod waits for as long as [Run] runs.

@@ -74,24 +74,47 @@ func (a *arrival) store(ctx context.Context, l *kube.Lease) error {
 	return nil
 }
 
-// read reads a Lease, and keeps what the read proves about the Lease's holder. If the Lease does
-// not exist, the result has neither a UID nor a holder.
-func (a *arrival) read(ctx context.Context, name string) (*kube.Lease, error) {
+// reading is a read of one Lease, with its answer.
+type reading struct {
+	name string
+	// sent reports that the read was sent. The fields "asked" and "answered" are the instants of the
+	// read and of its answer.
+	sent            bool
+	asked, answered time.Duration
+	lease           *kube.Lease
+	err             error
+}
+
+// send reads a Lease, and changes no state. So the caller may send several reads at the same time.
+func (a *arrival) send(ctx context.Context, name string) reading {
 	ctx, cancel := context.WithTimeout(ctx, a.budget.Renew)
 	defer cancel()
-	sent := a.Clock()
-	l, err := a.API.GetLease(ctx, name)
+	r := reading{name: name, sent: true, asked: a.Clock()}
+	r.lease, r.err = a.API.GetLease(ctx, name)
+	r.answered = a.Clock()
+	return r
+}
+
+// note keeps what the read proves about the Lease's holder. If the Lease does not exist, the result
+// has neither a UID nor a holder.
+func (a *arrival) note(r reading) (*kube.Lease, error) {
+	l := r.lease
 	switch {
-	case errors.Is(err, kube.ErrNotFound):
+	case errors.Is(r.err, kube.ErrNotFound):
 		l = new(kube.Lease)
-	case err != nil:
-		return nil, err
+	case r.err != nil:
+		return nil, r.err
 	}
-	a.seen[name] = a.seen[name].next(l, sent, a.Clock())
-	if name == a.Leases[0] {
+	a.seen[r.name] = a.seen[r.name].next(l, r.asked, r.answered)
+	if r.name == a.Leases[0] {
 		a.open = api.Opened(l.Annotations[api.OpenedAnnotation]) >= len(a.Leases)
 	}
-	return l, err
+	return l, r.err
+}
+
+// read reads a Lease, and keeps what the read proves about the Lease's holder.
+func (a *arrival) read(ctx context.Context, name string) (*kube.Lease, error) {
+	return a.note(a.send(ctx, name))
 }
 
 // recall reads the Lease by which the pod has arrived. If another pod holds that Lease, or if that

@@ -34,21 +34,26 @@ func (s slow) UpdateLease(ctx context.Context, l *kube.Lease) (*kube.Lease, erro
 	return l, err
 }
 
-// All 32 pods live, and no request fails. A survey waits for 31 answers. In the last two
-// cases, a survey takes longer than the time between two renewals, a sixth of the lease duration.
+// All pods live, and no request fails. A survey of 32 Leases needs 31 answers. The proofs of life
+// would be too old if the survey read one Lease after the other.
 func TestBarrierOpensDespiteSlowAnswers(t *testing.T) {
 	for _, test := range []struct {
+		size          int
 		lease, answer time.Duration
-	}{{30 * time.Second, 20 * time.Millisecond}, {10 * time.Second, 60 * time.Millisecond}, {30 * time.Second, 170 * time.Millisecond}} {
+	}{
+		{32, 30 * time.Second, 20 * time.Millisecond}, {32, 10 * time.Second, 60 * time.Millisecond}, {32, 30 * time.Second, 170 * time.Millisecond},
+		{32, 10 * time.Second, 120 * time.Millisecond}, {16, 10 * time.Second, 350 * time.Millisecond}, {8, 10 * time.Second, 600 * time.Millisecond},
+		{32, 30 * time.Second, 450 * time.Millisecond},
+	} {
 		t.Run(fmt.Sprint(test), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				names := api.Barrier{Name: "warm", Size: 32}.Leases("run-1")
+				names := api.Barrier{Name: "warm", Size: test.size}.Leases("run-1")
 				s := &server{leases: map[string]*kube.Lease{}, changed: make(chan struct{}), dead: map[string]bool{}}
 				for _, name := range names {
 					s.put(&kube.Lease{Name: name, UID: "u-" + name})
 				}
 				var all []*waiting
-				for i := range 32 {
+				for i := range test.size {
 					ctx, stop := context.WithCancel(t.Context())
 					w := &waiting{stop: stop, done: make(chan struct{})}
 					pod := fmt.Sprintf("p%d", i)
