@@ -134,12 +134,14 @@ func (c *Courier) look(ctx context.Context, a claim.Action) {
 				c.Post(ctx, func(now time.Duration) { c.watched(now, a, e) })
 			})
 		}
-		if err == nil {
+		read := err == nil
+		if read {
 			err = watch(version)
 		}
-		if errors.Is(err, kube.ErrGone) && a.From == "" {
+		if errors.Is(err, kube.ErrGone) && read && a.From == "" {
 			// The server has forgotten the version, because the Lease was written long ago. A
-			// watch without a version begins with the present Lease.
+			// watch without a version begins with the present Lease. Only the answer to a watch
+			// says so: after the same answer to the read, the claim must read again.
 			c.Post(ctx, func(now time.Duration) { a.WatchSent(now) })
 			err = watch("")
 		}
