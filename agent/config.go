@@ -149,8 +149,10 @@ type Config struct {
 	// containers (the gate "pod"). In a pod that is being deleted the kubelet does not restart
 	// the containers. So such a pod keeps its hold even if a person requests a yield.
 	KubeletStops bool
-	// BootID identifies the boot of the running kernel.
+	// BootID identifies the boot of the running kernel. Boots are all boots of the pod's volume
+	// ([lease.Self]).
 	BootID string
+	Boots  []string
 	// OwnKernel reports that the pod may run in a virtual machine of its own. An earlier virtual
 	// machine of the pod may still run. So a Lease with another boot id does not prove that the
 	// children of that boot are dead.

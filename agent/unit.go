@@ -58,7 +58,7 @@ type unit struct {
 func newUnit(c Config, b api.Budget, p posts) *unit {
 	u := &unit{
 		config:  c,
-		self:    lease.Self{Identity: api.Identity(c.PodName, c.PodUID), BootID: c.BootID, Budget: b},
+		self:    lease.Self{Identity: api.Identity(c.PodName, c.PodUID), BootID: c.BootID, Boots: c.Boots, Budget: b},
 		random:  rand.New(c.Random),
 		began:   c.Clock(),
 		shims:   proof.New(proof.Config{Containers: c.Containers, InitContainers: c.InitContainers, Granted: c.Granted, Unbounded: c.slotless()}),

@@ -13,8 +13,9 @@ type Config struct {
 	// Any reports that the claim needs only one of the slots. If Any is false, the claim needs
 	// all slots.
 	Any bool
-	// First reports that no earlier agent process of the pod has competed. So no Lease can name this
-	// pod, and a claim with Any may acquire a slot before the claim has read all Leases.
+	// First reports that no earlier agent process has competed with the pod's volume. So no child of
+	// this machine has a slot, and a claim with Any may acquire a slot before the claim has read all
+	// Leases.
 	First bool
 	// Readers is the size n of a read-write lock: at most n readers may hold the lock at once.
 	// Readers is zero for any other claim. The first slot is the intent. Each reader needs any

@@ -36,9 +36,13 @@ func (t *terms) jitter(d time.Duration) time.Duration {
 }
 
 // proven reports whether the Lease names this pod, and no child of the Lease's hold can be alive.
-// If so, the pod may take the slot back at once, or release the slot.
+// If so, the pod may take the slot back at once, or release the slot. A hold of a boot without notes
+// in the pod's volume is never proven.
 func (t *terms) proven(f Facts, r lease.Record) bool {
 	if t.known != nil && !t.known[r.Hold] {
+		return false
+	}
+	if !t.Self.Noted(r) {
 		return false
 	}
 	rebooted := t.Self.Rebooted(r) && !t.OwnKernel

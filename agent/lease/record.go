@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/api"
@@ -114,6 +115,9 @@ type Self struct {
 	Identity string
 	// BootID is the boot id of the running kernel.
 	BootID string
+	// Boots are the boot ids under which agent processes have used the pod's volume, among them
+	// BootID. If Boots is nil, the pod has no such volume.
+	Boots  []string
 	Budget api.Budget
 }
 
@@ -125,6 +129,14 @@ func (s Self) Mine(r Record) bool { return s.Identity != "" && r.Holder == s.Ide
 // identity.
 func (s Self) Holds(r Record, hold string) bool {
 	return s.Mine(r) && hold != "" && r.Hold == hold && r.BootID == s.BootID
+}
+
+// Noted reports whether the pod's volume has a note of the boot in the Lease. Another machine may run
+// the same pod with an empty volume. The first machine may then still run a child of the hold in the
+// Lease. Neither the boot id nor a fresh shim of the other machine proves the death of that child.
+// Without such a volume, or without a boot id in the Lease, the result is true.
+func (s Self) Noted(r Record) bool {
+	return s.Boots == nil || r.BootID == "" || slices.Contains(s.Boots, r.BootID)
 }
 
 // Rebooted reports whether this pod wrote the Lease before its machine rebooted. After a reboot no

@@ -27,8 +27,10 @@ type Config struct {
 	// LeaseDuration is the duration that the agent writes into its Leases. Zero means
 	// api.DefaultLeaseDuration.
 	LeaseDuration time.Duration
-	// BootID is the boot id of the running kernel.
+	// BootID is the boot id of the running kernel. Boots are all boots of the pod's volume
+	// ([lease.Self]).
 	BootID string
+	Boots  []string
 	// OwnKernel reports that the pod may run in a virtual machine of its own. The pod's earlier
 	// virtual machine may still run. So a Lease with another boot id does not prove that the
 	// program of that boot is dead.

@@ -73,7 +73,7 @@ type keeper struct {
 func newKeeper(c Config, budget api.Budget, of api.Claim) *keeper {
 	k := &keeper{
 		config: c, of: of,
-		self:  lease.Self{Identity: api.Identity(c.PodName, c.PodUID), BootID: c.BootID, Budget: budget},
+		self:  lease.Self{Identity: api.Identity(c.PodName, c.PodUID), BootID: c.BootID, Boots: c.Boots, Budget: budget},
 		posts: make(chan func(time.Duration)), ended: make(chan struct{}),
 		numbers: map[string]bool{}, changed: make(chan struct{}), index: c.Leash.Add(), synced: synced{held: c.Restarted},
 	}

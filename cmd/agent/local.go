@@ -72,11 +72,15 @@ func serveLocal(ctx context.Context, a api.LocalArgs, stop <-chan struct{}) erro
 	if err != nil {
 		return errors.Join(err, shims.close())
 	}
+	var boots []string
+	if dir := volumeOf(a); dir != "" {
+		boots = noteBoot(dir, boot, log)
+	}
 	leaps := host.NewLeaps()
 	defer leaps.Close()
 	serves, err := local.New(local.Config{
 		PodName: os.Getenv(api.PodNameEnv), PodUID: os.Getenv(api.PodUIDEnv), PodIP: os.Getenv(api.PodIPEnv),
-		Claims: a.Claims, LeaseDuration: a.LeaseDuration, BootID: boot, OwnKernel: a.OwnKernel, Restarted: restarted,
+		Claims: a.Claims, LeaseDuration: a.LeaseDuration, BootID: boot, Boots: boots, OwnKernel: a.OwnKernel, Restarted: restarted,
 		Leases: client, Variables: client, Run: a.Run, Barriers: client, Leash: shims.leash, Leaps: leaps.Watch(ctx), Clock: host.Now, Random: newRandom,
 		Log: log,
 	})
@@ -91,20 +95,27 @@ func serveLocal(ctx context.Context, a api.LocalArgs, stop <-chan struct{}) erro
 }
 
 // servedBefore reports whether an earlier agent process of the pod has served the local API. The
-// note of the first process is beside a socket, in a volume that lives as long as the pod. An agent
-// without any socket has no such volume. Then the result is always false.
+// note of the first process is in the agent's volume. Without a volume the result is always false.
 func servedBefore(a api.LocalArgs) (bool, error) {
-	dir := ""
-	switch {
-	case len(a.Containers) > 0:
-		dir = a.RunDir
-	case a.Socket != "":
-		dir = filepath.Dir(a.Socket)
-	default:
+	dir := volumeOf(a)
+	if dir == "" {
 		return false, nil
 	}
 	first, err := firstProcess(dir)
 	return !first, err
+}
+
+// volumeOf returns the directory of the agent's volume, which lives as long as the pod. The volume
+// also has the agent's sockets. An agent without any socket has no volume, and the result is empty.
+func volumeOf(a api.LocalArgs) string {
+	switch {
+	case len(a.Containers) > 0:
+		return a.RunDir
+	case a.Socket != "":
+		return filepath.Dir(a.Socket)
+	default:
+		return ""
+	}
 }
 
 // anyUser lets programs of any user connect to the socket. Only containers that mount the

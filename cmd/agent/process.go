@@ -8,12 +8,15 @@ import (
 	crand "crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"syscall"
 )
 
@@ -66,6 +69,36 @@ func firstProcess(dir string) (bool, error) {
 		return false, fmt.Errorf("note the first process of the agent (is the node's disk full?): %w", err)
 	}
 	return true, f.Close()
+}
+
+// noteBoot adds the boot id to the notes in a directory that lives as long as the pod. The result has
+// all boot ids of these notes. If the note cannot be written, or a crash of the kernel
+// removes it, a later boot only waits until the Lease expires. So noteBoot returns no error.
+func noteBoot(dir, boot string, log *slog.Logger) []string {
+	name := filepath.Join(dir, "boots")
+	text, err := os.ReadFile(name)
+	boots := strings.Fields(string(text))
+	if slices.Contains(boots, boot) {
+		return boots
+	}
+	if err == nil || errors.Is(err, os.ErrNotExist) {
+		err = appendLine(name, boot)
+	}
+	if err != nil {
+		log.Warn("the boot is not noted: after a reboot the pod waits until its lease expires", "err", err)
+	}
+	return append(boots, boot)
+}
+
+// appendLine appends a line to the file. The text begins with a line break, because a crash may have
+// left a part of the last line.
+func appendLine(name, line string) error {
+	f, err := os.OpenFile(name, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString("\n" + line + "\n")
+	return errors.Join(err, f.Close())
 }
 
 // newRandom returns a source of randomness with a random seed.

@@ -45,3 +45,17 @@ func TestStopSignalEndsAgentThatAwaitsAnotherAgent(t *testing.T) {
 	_, err = openLeash(t.Context(), a, stop, "boot", slog.New(slog.DiscardHandler))
 	assert.ErrorIs(t, err, context.Canceled)
 }
+
+func TestAgentRemembersTheBootsOfItsVolume(t *testing.T) {
+	dir, log := t.TempDir(), slog.New(slog.DiscardHandler)
+	assert.Equal(t, []string{"boot-1"}, noteBoot(dir, "boot-1", log))
+	assert.Equal(t, []string{"boot-1"}, noteBoot(dir, "boot-1", log))
+	assert.Equal(t, []string{"boot-1", "boot-2"}, noteBoot(dir, "boot-2", log))
+	require.NoError(t, os.Truncate(filepath.Join(dir, "boots"), 10)) // a crash has removed the end of the last line
+	assert.Equal(t, []string{"boot-1", "b", "boot-3"}, noteBoot(dir, "boot-3", log))
+	assert.Equal(t, []string{"boot-1", "b", "boot-3", "boot-4"}, noteBoot(dir, "boot-4", log))
+}
+
+func TestAgentWorksThoughItsBootStaysUnnoted(t *testing.T) {
+	assert.Equal(t, []string{"boot-1"}, noteBoot(t.TempDir()+"/missing", "boot-1", slog.New(slog.DiscardHandler)))
+}

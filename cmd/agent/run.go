@@ -120,6 +120,9 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 	if c.BootID, err = host.BootID(); err != nil {
 		return errors.Join(err, server.close())
 	}
+	if s.Gate != api.GateReadiness {
+		c.Boots = noteBoot(s.RunDir, c.BootID, log)
+	}
 	a, err := agent.New(c)
 	if err != nil {
 		return errors.Join(err, server.close())

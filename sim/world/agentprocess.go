@@ -98,6 +98,10 @@ func (a *AgentProcess) begin() {
 		Wall:   a.wall,
 		Random: rand.NewPCG(w.Seed, w.Source(a.Name+p.uid).Uint64()),
 	}
+	if p.Gate != api.GateReadiness {
+		p.boots = noteBoot(p.boots, p.Node.boot)
+		config.Boots = p.boots
+	}
 	if p.Revision.Valid() {
 		config.Revision, config.Readiness, config.ReplacesUnready = p.Revision, api.ReadinessForward, p.Strict
 	}
@@ -123,6 +127,14 @@ func (a *AgentProcess) begin() {
 		err := run(config)
 		w.Do(func() { a.exited(err) })
 	})
+}
+
+// noteBoot returns the boot ids in the notes of a pod's volume, after the agent has noted the boot.
+func noteBoot(boots []string, boot string) []string {
+	if slices.Contains(boots, boot) {
+		return boots
+	}
+	return append(slices.Clone(boots), boot)
 }
 
 // runShims runs the agent's process in a pod with shims.

@@ -39,6 +39,7 @@ type Pod struct {
 	lock       *AgentProcess // the process that has the flock
 	notes      map[string][]byte
 	agentRuns  int
+	boots      []string // the boot ids in the notes of the pod's volume
 	// Full reports that no note can be written. Unforkable reports that no child starts. Clogged
 	// reports that the sockets between the agent and the shims take no message.
 	Full, Unforkable, Clogged bool

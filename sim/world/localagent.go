@@ -55,11 +55,11 @@ func (p *LocalPod) startAgent() {
 	if p.Node.frozen {
 		a.Process.Freeze()
 	}
-	p.Agent = a
+	p.Agent, p.boots = a, noteBoot(p.boots, p.Node.boot)
 	p.w.Note(a.Where, "agent local starts")
 	config := local.Config{
 		PodName: p.Name, PodUID: p.uid, PodIP: "10.0.1." + p.uid[len("pod-uid-"):], Claims: slices.Concat(p.claims, shared), Variables: a.Client,
-		LeaseDuration: p.Duration, BootID: p.Node.boot, Leases: a.Client, Leaps: a.leaps, Clock: a.clock, Wall: a.wall,
+		LeaseDuration: p.Duration, BootID: p.Node.boot, Boots: p.boots, Leases: a.Client, Leaps: a.leaps, Clock: a.clock, Wall: a.wall,
 		Random: a.random(),
 	}
 	p.attach(a, &config)

@@ -31,6 +31,8 @@ type LocalPod struct {
 	Agent          *LocalAgent
 	Program        *program
 	agents, starts int
+	// boots are the boot ids in the notes of the pod's volume.
+	boots []string
 	// starter starts the program. The field Leashed reports that shims kill the program when a hold
 	// is lost. Such a program obeys no answer of the local API.
 	starter
