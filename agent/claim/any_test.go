@@ -261,7 +261,7 @@ func TestManyMissingLeasesCauseFewRequests(t *testing.T) {
 
 // An overloaded API server answers some reads of each pod. If one answer permitted all reads again,
 // the pods would keep the server overloaded.
-func TestReadsStaySlowUntilAsManyAreAnsweredAsFailed(t *testing.T) {
+func TestReadsStaySlowUntilAsManyAreAnswered(t *testing.T) {
 	var b lookBound
 	for n := range 3 {
 		b.miss(time.Duration(n))

@@ -312,7 +312,7 @@ func TestChangedCAIsTrustedWithoutARestart(t *testing.T) {
 
 // A full handshake costs an agent about a millisecond. Sixty-four connections of each of many pods
 // once took more time than the API server gave the agents for their reads.
-func TestNewConnectionsResumeTheSessionUntilTheCAChanges(t *testing.T) {
+func TestNewConnectionsResumeSessionUntilCAChanges(t *testing.T) {
 	resumed := make(chan bool, 1)
 	s := newServer(t, func(w http.ResponseWriter, r *http.Request) {
 		resumed <- r.TLS.DidResume
