@@ -174,23 +174,44 @@ func (s *Server) ComeUp() {
 func (s *Server) open(w *Watch, resourceVersion string) error {
 	w.rng, w.strange = w.c.source("stream "+w.name), w.c.source("strange stream "+w.name)
 	if resourceVersion == "" {
-		// Without a resourceVersion the stream begins with the current state.
-		if v := s.Object("Lease", w.name).Last(); v.Body != nil {
-			w.offer(change{rv: s.rv, kind: kube.Added, name: w.name, raw: v.Raw})
-		}
+		s.begin(w)
 		s.Watches.add(w)
 		return nil
 	}
 	from := number(resourceVersion)
-	if from < s.compacted {
+	if from < s.compacted || engine.Chance(w.strange, s.Weather.forgotten) {
 		return Status(410, "Expired", "too old resource version")
 	}
+	s.follow(w, from)
+	s.Watches.add(w)
+	return nil
+}
+
+// mostBehind bounds the number of versions by which a watch cache is behind.
+const mostBehind = 40
+
+// begin offers a stream without a resourceVersion its first events. Usually the stream begins with the
+// present state. If the server's watch cache is behind, the stream begins with an old state, and the
+// later changes follow.
+func (s *Server) begin(w *Watch) {
+	o := s.Object("Lease", w.name)
+	v, rv := o.Last(), s.rv
+	if n := len(o.versions); n > 1 && engine.Chance(w.strange, s.Weather.behind) {
+		v = o.versions[n-1-w.strange.IntN(min(n, mostBehind))]
+		rv = v.RV
+	}
+	if v.Body != nil {
+		w.offer(change{rv: rv, kind: kube.Added, name: w.name, raw: v.Raw})
+	}
+	s.follow(w, rv)
+}
+
+// follow offers the stream all changes after the resourceVersion.
+func (s *Server) follow(w *Watch, from int64) {
 	since, _ := slices.BinarySearchFunc(s.changes, from+1, func(c change, rv int64) int { return cmp.Compare(c.rv, rv) })
 	for _, change := range s.changes[since:] {
 		w.offer(change)
 	}
-	s.Watches.add(w)
-	return nil
 }
 
 // BreakWatches ends all watches. This function may also compact the history. Then no watch can

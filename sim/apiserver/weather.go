@@ -34,6 +34,9 @@ type Weather struct {
 	// twice and expired are chances at each event of a watch. The event comes twice, or the watch
 	// ends with 410 after the event.
 	twice, expired float64
+	// behind is the chance that a watch without a resourceVersion begins with an old state. With the
+	// chance in the field "forgotten", the server answers 410 to a watch with a resourceVersion.
+	behind, forgotten float64
 	// Unanswered reports that the answers to all PUT requests are lost, and that no other request
 	// arrives. The field Unstored reports that each write of a Lease or Variable is lost if
 	// the server would store it. A write that the server would refuse still arrives.
@@ -56,9 +59,9 @@ type Weather struct {
 // String returns all fields as text, for the history.
 func (f Weather) String() string {
 	return fmt.Sprintf("{lost:%v replyLost:%v late:%v refused:%v repeated:%v slow:%v stall:%v close:%v mute:%v"+
-		" odd:%v doubled:%v garbled:%v twice:%v expired:%v unanswered:%v unstored:%v deaf:%v sealed:%v gets:%v puts:%v watches:%v patches:%v idle:%d silent:%v farewell:%v}",
+		" odd:%v doubled:%v garbled:%v twice:%v expired:%v behind:%v forgotten:%v unanswered:%v unstored:%v deaf:%v sealed:%v gets:%v puts:%v watches:%v patches:%v idle:%d silent:%v farewell:%v}",
 		f.lost, f.replyLost, f.late, f.refused, f.repeated, f.Slow, f.stall, f.close, f.mute,
-		f.odd, f.doubled, f.garbled, f.twice, f.expired,
+		f.odd, f.doubled, f.garbled, f.twice, f.expired, f.behind, f.forgotten,
 		f.Unanswered, f.Unstored, f.Deaf, f.Sealed, f.Gets, f.Puts, f.Watches, f.Patches, f.Idle, f.Silent, f.Farewell)
 }
 
@@ -68,7 +71,7 @@ var (
 	// Foul is the weather in which some requests of each kind fail.
 	Foul = Weather{lost: .05, replyLost: .08, late: .05, refused: .05, repeated: .1, Slow: .1, stall: .03, close: .05, mute: .02}
 	// Strange is the weather in which proxies and broken servers cause faults.
-	Strange = Weather{odd: .08, doubled: .1, garbled: .06, twice: .2, expired: .05, Slow: .1}
+	Strange = Weather{odd: .08, doubled: .1, garbled: .06, twice: .2, expired: .05, behind: .5, forgotten: .3, Slow: .1}
 )
 
 // Fault is the way in which all requests of one kind fail. The zero value, sound, means that the
