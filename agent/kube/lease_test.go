@@ -139,7 +139,7 @@ func TestAgentMakesAFilledLeaseSmallAgain(t *testing.T) {
 	hostile := decode([]byte(empty))
 	hostile.SetManagedFields([]metav1.ManagedFieldsEntry{{
 		Manager: "m", Operation: metav1.ManagedFieldsOperationApply, APIVersion: "coordination.k8s.io/v1", FieldsType: "FieldsV1",
-		FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:metadata":{"f:annotations":{"f:` + strings.Repeat("x", size) + `":{}}}}`)},
+		FieldsV1: metav1.NewFieldsV1(`{"f:metadata":{"f:annotations":{"f:` + strings.Repeat("x", size) + `":{}}}}`),
 	}})
 	filled, err := server.Update(decode([]byte(empty)), hostile, "evil")
 	require.NoError(t, err)

@@ -233,7 +233,7 @@ func TestEventOfALongRefusalIsShortened(t *testing.T) {
 			assert.LessOrEqual(t, len(note), 1024)
 			assert.True(t, utf8.ValidString(note))
 			assert.True(t, strings.HasPrefix(note, "A pod was refused: Probes: ää"))
-			time.Sleep(refusedPause)
+			<-time.After(refusedPause)
 		}
 		cancel()
 		synctest.Wait()
@@ -257,7 +257,7 @@ func TestEventAndMetricOfRefusalHaveSameReason(t *testing.T) {
 			var counted dto.Metric
 			require.NoError(t, admissions.WithLabelValues("pods", "denied", string(e.Reason)).Write(&counted))
 			assert.EqualValues(t, 1, counted.GetCounter().GetValue(), e.Reason)
-			time.Sleep(refusedPause)
+			<-time.After(refusedPause)
 		}
 		cancel()
 		synctest.Wait()

@@ -113,9 +113,9 @@ func TestRefusedPodsOfNamespaceCauseFewEvents(t *testing.T) {
 			return len(events)
 		}
 		assert.Equal(t, refusedBurst, refusals(200))
-		time.Sleep(10 * refusedPause)
+		<-time.After(10 * refusedPause)
 		assert.Equal(t, 10, refusals(200))
-		time.Sleep(refusedBurst * refusedPause)
+		<-time.After(refusedBurst * refusedPause)
 		assert.Equal(t, refusedBurst, refusals(200))
 	})
 }
