@@ -63,7 +63,7 @@ func TestNoUserRemovesTheLabelOfALease(t *testing.T) {
 func applied(by string, operation metav1.ManagedFieldsOperationType, size int) metav1.ManagedFieldsEntry {
 	return metav1.ManagedFieldsEntry{
 		Manager: by, Operation: operation, FieldsType: "FieldsV1",
-		FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:metadata":{"f:annotations":{"f:` + strings.Repeat("x", size) + `":{}}}}`)},
+		FieldsV1: metav1.NewFieldsV1(`{"f:metadata":{"f:annotations":{"f:` + strings.Repeat("x", size) + `":{}}}}`),
 	}
 }
 
