@@ -29,8 +29,8 @@ func reported(t *testing.T, change func(*corev1.Event)) []string {
 			// The API server makes this list.
 			ManagedFields: []metav1.ManagedFieldsEntry{{
 				Manager: "agent", Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: "v1", FieldsType: "FieldsV1", Time: &at,
-				FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:count":{},"f:firstTimestamp":{},"f:involvedObject":{},"f:lastTimestamp":{},"f:message":{},` +
-					`"f:reason":{},"f:reportingComponent":{},"f:reportingInstance":{},"f:source":{"f:component":{}},"f:type":{}}`)},
+				FieldsV1: metav1.NewFieldsV1(`{"f:count":{},"f:firstTimestamp":{},"f:involvedObject":{},"f:lastTimestamp":{},"f:message":{},` +
+					`"f:reason":{},"f:reportingComponent":{},"f:reportingInstance":{},"f:source":{"f:component":{}},"f:type":{}}`),
 			}},
 		},
 		InvolvedObject: corev1.ObjectReference{
@@ -66,7 +66,7 @@ func TestEventPolicyBoundsEachFieldOfAnEvent(t *testing.T) {
 	require.Empty(t, reported(t, nil))
 	long := strings.Repeat("x", 257)
 	listed := func(raw string) func(*corev1.Event) {
-		return func(e *corev1.Event) { e.ManagedFields[0].FieldsV1.Raw = []byte(raw) }
+		return func(e *corev1.Event) { e.ManagedFields[0].FieldsV1.SetRawString(raw) }
 	}
 	for what, change := range map[string]func(*corev1.Event){
 		"message":            func(e *corev1.Event) { e.Message += "m" },
