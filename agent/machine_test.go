@@ -52,6 +52,24 @@ func TestRebootIsProofForBootInNotes(t *testing.T) {
 	})
 }
 
+// A person may change the boot id in the Lease, or a tool may apply an old state of the Lease. The
+// shim's child lives until the deadline of its grant.
+func TestForgedBootIDIsNoProofForANewAgentProcess(t *testing.T) {
+	simulate(t, func(w *world) {
+		a := stubborn(w, func(c *Config) { c.Boots = []string{boot} })
+		b := w.start("b")
+		b.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.pass(5 * time.Second)
+		a.kill()
+		w.edit(func(l *kube.Lease) { l.Annotations[api.BootAnnotation] = "another-boot" })
+		a = w.start("a")
+		w.within(time.Minute, "the other pod's child runs", func() bool {
+			assert.True(t, a.stopped() || !b.running("s1"), "two children of one slot")
+			return b.running("s1")
+		})
+	})
+}
+
 // The start lock of a pod names a hold of another machine, too.
 func TestStartLockOfReplacedMachineExpires(t *testing.T) {
 	simulate(t, func(w *world) {
