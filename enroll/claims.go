@@ -56,7 +56,7 @@ func (c claims) add(by client.Object, account string, duration time.Duration, sl
 // In a namespace that is not opted in, addPod ignores a pod without a gate. Users can add
 // the annotations to a living pod, but no user can add a gate.
 func (c claims) addPod(pod *corev1.Pod, optedIn bool) {
-	a := asks(pod)
+	a := claimFieldsOf(pod)
 	if !a.counts(optedIn) {
 		return
 	}
@@ -78,9 +78,8 @@ func (c claims) addBarriers(pod *corev1.Pod) {
 	}
 }
 
-// ask contains the fields of a pod that determine the pod's claims. The type is not related to the
-// ask of a rollout, which is the request that a holder yields.
-type ask struct {
+// claimFields contains the fields of a pod that determine the pod's claims.
+type claimFields struct {
 	account, slots, duration string
 	// ended is set for a pod whose containers have all ended. A terminating pod still
 	// claims.
@@ -92,11 +91,11 @@ type ask struct {
 
 // counts reports whether the pod's claims are valid. A pod that has ended has no valid claims. A
 // pod without a gate has valid claims only in a namespace that is opted in.
-func (a ask) counts(optedIn bool) bool { return !a.ended && (optedIn || a.gate) }
+func (a claimFields) counts(optedIn bool) bool { return !a.ended && (optedIn || a.gate) }
 
-func asks(pod *corev1.Pod) ask {
+func claimFieldsOf(pod *corev1.Pod) claimFields {
 	_, shards := api.ShardsOf(slotsOf(pod))
-	return ask{
+	return claimFields{
 		account:  pod.Spec.ServiceAccountName,
 		slots:    pod.Annotations[api.SlotsAnnotation],
 		duration: pod.Annotations[api.LeaseDurationAnnotation],

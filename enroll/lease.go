@@ -107,7 +107,7 @@ func (a *admission) admit(ctx context.Context, slots []string) error {
 		}
 		return false
 	})
-	left, err := a.grant(ctx, a.seen, roles, leases)
+	left, err := a.entitle(ctx, a.seen, roles, leases)
 	a.left = union(a.left, left)
 	return errors.Join(append(errs, err)...)
 }

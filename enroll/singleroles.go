@@ -47,18 +47,18 @@ func newConditionRoles(s store, seen *snapshot) *singleRoles {
 	}
 }
 
-// grant writes each Role that differs from what the account's pods need, and deletes the Roles
+// entitle writes each Role that differs from what the account's pods need, and deletes the Roles
 // of accounts whose pods need nothing.
 //
 // Unlike the right of an agent on a Lease, these rights protect no slot. So enroll immediately
 // withdraws them, without a consistent list of the pods. A pod that is not yet in the cache may
 // lose its right. When the cache receives the pod, enroll gives the pod's account the right again.
-func (r *singleRoles) grant(ctx context.Context) error {
+func (r *singleRoles) entitle(ctx context.Context) error {
 	var errs []error
 	needed := make(map[string]bool, len(r.objects))
 	for _, account := range slices.Sorted(maps.Keys(r.objects)) {
 		needed[singleRoleName(r.prefix, account)] = true
-		errs = append(errs, r.grantTo(ctx, account, r.objects[account]))
+		errs = append(errs, r.entitleTo(ctx, account, r.objects[account]))
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.seen.roles.singles)) {
 		if strings.HasPrefix(name, r.prefix) && !needed[name] {
@@ -68,9 +68,9 @@ func (r *singleRoles) grant(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// grantTo gives an account the rights on the objects that its pods name, and on no others. If the
+// entitleTo gives an account the rights on the objects that its pods name, and on no others. If the
 // Role has no room for an object, the field "left" gets a message about that object.
-func (r *singleRoles) grantTo(ctx context.Context, account string, objects map[string]client.Object) error {
+func (r *singleRoles) entitleTo(ctx context.Context, account string, objects map[string]client.Object) error {
 	role := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{
 		Namespace: r.seen.namespace,
 		Name:      singleRoleName(r.prefix, account),

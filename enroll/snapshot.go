@@ -51,7 +51,7 @@ func (s store) snapshot(ctx context.Context, namespace string, optedIn, ungated 
 			seen.wanted.addBarriers(pod)
 			account := pod.Spec.ServiceAccountName
 			seen.awaited.add(pod, account, awaitedBy(pod))
-			if asks(pod).counts(optedIn) {
+			if claimFieldsOf(pod).counts(optedIn) {
 				seen.used.add(pod, account, variablesOf(pod))
 				seen.shards.addPod(pod)
 			}

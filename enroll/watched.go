@@ -97,7 +97,7 @@ func sameNamespace(before, after client.Object) bool {
 // compares the conditions and the barriers, too.
 func sameClaims(before, after client.Object) bool {
 	was, is := before.(*corev1.Pod), after.(*corev1.Pod)
-	return asks(was) == asks(is) && slices.Equal(podspec.ConditionsOf(&was.Spec), podspec.ConditionsOf(&is.Spec)) &&
+	return claimFieldsOf(was) == claimFieldsOf(is) && slices.Equal(podspec.ConditionsOf(&was.Spec), podspec.ConditionsOf(&is.Spec)) &&
 		slices.Equal(podspec.BarriersOf(&was.Spec), podspec.BarriersOf(&is.Spec))
 }
 

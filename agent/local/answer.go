@@ -20,8 +20,8 @@ type holding struct {
 	// to hold.
 	Slot         string `json:"slot"`
 	FencingToken string `json:"fencingToken"`
-	// The field As is the program's role in a read-write lock; empty for other claims.
-	As    role  `json:"as,omitempty"`
+	// The field As is the program's mode in a read-write lock; empty for other claims.
+	As    mode  `json:"as,omitempty"`
 	State phase `json:"state"`
 	// GoodForSeconds is the time within which the program must get another good answer, or stop
 	// its work. GoodUntil is the end of that time, in seconds of CLOCK_BOOTTIME. Both are zero

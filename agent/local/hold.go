@@ -99,22 +99,22 @@ func (h *hold) tokenOf(slot string) string {
 	return ""
 }
 
-// The method "as" returns the role for which the program bids in a read-write lock.
-func (b *bid) as() role {
+// The method "as" returns the mode for which the program bids in a read-write lock.
+func (b *bid) as() mode {
 	if b.writes {
 		return asWriter
 	}
 	return asReader
 }
 
-// role is the way in which a program holds a read-write lock.
-type role string
+// mode is the way in which a program holds a read-write lock.
+type mode string
 
 const (
 	// asReader means that other readers may hold, too.
-	asReader role = "reader"
+	asReader mode = "reader"
 	// asWriter means that no other pod holds a slot of the lock.
-	asWriter role = "writer"
+	asWriter mode = "writer"
 )
 
 // The method "supported" reports whether the program shows that it lives. The result is also true

@@ -50,9 +50,9 @@ type keeper struct {
 	// for another claim first. During such a call the agent watches this claim's Leases even
 	// while the call bids for another claim.
 	watchers int
-	// The field "leaps" counts the leaps of the wall clock. A renewal that [keeper.tie] requests
-	// counts as a leap, too.
-	leaps int
+	// The field "rechecks" counts the renewals that must confirm the hold again: after each leap of the
+	// wall clock, and at each request by [keeper.tie].
+	rechecks int
 	// synced decides how a GET of metaparticle/sync is answered after a loss of the lock.
 	synced synced
 	// The channel "changed" is closed, and replaced, when the state of a Lease or of the hold may
@@ -238,7 +238,7 @@ func (k *keeper) begin(s claim.State) {
 	}
 	h := &hold{
 		number: s.Hold, tokens: s.Tokens, bid: first, since: since,
-		deadline: s.Deadline, drainAt: s.DrainAt, unrenewed: s.Confirmed < k.leaps, beats: first.every, beatAt: k.now,
+		deadline: s.Deadline, drainAt: s.DrainAt, unrenewed: s.Confirmed < k.rechecks, beats: first.every, beatAt: k.now,
 	}
 	h.slot, h.token = latest(s.Tokens)
 	if first.stream {
@@ -269,10 +269,10 @@ func (k *keeper) deliver() {
 // caller decides again. If not, the first result is the instant of the next decision.
 func (k *keeper) keep(s claim.State) (at time.Duration, over bool) {
 	h := k.hold
-	if unrenewed := s.Confirmed < k.leaps; h.unrenewed && !unrenewed && h.kill > 0 {
+	if unrenewed := s.Confirmed < k.rechecks; h.unrenewed && !unrenewed && h.kill > 0 {
 		h.beatAt = k.now // the frozen program could send no heartbeat
 	}
-	h.deadline, h.drainAt, h.unrenewed = s.Deadline, s.DrainAt, s.Confirmed < k.leaps
+	h.deadline, h.drainAt, h.unrenewed = s.Deadline, s.DrainAt, s.Confirmed < k.rechecks
 	h.asked = s.Yield.Hold != "" || s.Paused.Pause == api.PauseStop
 	part := claim.Parting{}
 	switch {

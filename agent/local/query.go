@@ -38,10 +38,10 @@ func writesAs(of api.Claim, text string) (bool, *problem) {
 	switch {
 	case of.Kind != api.RWLock && text != "":
 		return false, usageProblem("Only a read-write lock (rwlock) takes ?as.")
-	case of.Kind == api.RWLock && role(text) != asReader && role(text) != asWriter:
+	case of.Kind == api.RWLock && mode(text) != asReader && mode(text) != asWriter:
 		return false, usageProblem("A read-write lock needs ?as=reader or ?as=writer.")
 	}
-	return role(text) == asWriter, nil
+	return mode(text) == asWriter, nil
 }
 
 // leastBeats and mostBeats bound the time between two heartbeats. A heartbeat causes no request

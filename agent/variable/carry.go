@@ -156,7 +156,7 @@ func (v *Variable) try(calls []*call, base, next *kube.Variable) (carried []*cal
 // refused the write for another reason than a conflict.
 func (v *Variable) write(ctx context.Context, calls []*call, base, next *kube.Variable) (open []*call, refused bool) {
 	v.known = nil
-	doubt := false // true after an attempt without an answer: its write may be stored now or later
+	maybeStored := false // true after an attempt without an answer: its write may be stored now or later
 	for attempt := 0; ; attempt++ {
 		stored, err := v.put(ctx, next)
 		switch {
@@ -164,7 +164,7 @@ func (v *Variable) write(ctx context.Context, calls []*call, base, next *kube.Va
 			v.known = stored
 			accept(calls, stored)
 			return nil, false
-		case kube.Refused(err) && !doubt:
+		case kube.Refused(err) && !maybeStored:
 			v.config.Log.Debug("variable not written", "variable", v.config.Name, "err", err)
 			if !errors.Is(err, kube.ErrConflict) {
 				return calls, true
@@ -174,7 +174,7 @@ func (v *Variable) write(ctx context.Context, calls []*call, base, next *kube.Va
 			}
 			return calls, false
 		}
-		doubt = true
+		maybeStored = true
 		there := v.look(ctx, calls)
 		if there == nil {
 			refuse(calls, Unknown)

@@ -33,10 +33,10 @@ const (
 // the service account have no room for a slot, a condition or a Variable.
 const TooManySlots = "TooManySlots"
 
-// grant gives each account rights on those of the given Leases that the account's pods claim. The
+// entitle gives each account rights on those of the given Leases that the account's pods claim. The
 // function writes each Role at most once, whatever the number of Leases. The result "left" has the
 // slots for which the Roles of an account have no room.
-func (s store) grant(ctx context.Context, seen *snapshot, roles *agentRoles, leases []*coordinationv1.Lease) (left []string, err error) {
+func (s store) entitle(ctx context.Context, seen *snapshot, roles *agentRoles, leases []*coordinationv1.Lease) (left []string, err error) {
 	claimed := map[string][]*coordinationv1.Lease{}
 	accounts := map[string]string{}
 	for _, lease := range leases {
@@ -50,7 +50,7 @@ func (s store) grant(ctx context.Context, seen *snapshot, roles *agentRoles, lea
 		assignments, without := roles.assign(key, accounts[key], seen, claimed[key])
 		left = append(left, without...)
 		for _, to := range assignments {
-			if err := s.grantRole(ctx, to, accounts[key]); err != nil {
+			if err := s.entitleRole(ctx, to, accounts[key]); err != nil {
 				errs = append(errs, err)
 			}
 		}
@@ -58,8 +58,8 @@ func (s store) grant(ctx context.Context, seen *snapshot, roles *agentRoles, lea
 	return left, errors.Join(errs...)
 }
 
-// grantRole writes the Role if the Role has changed, and binds the Role to the account.
-func (s store) grantRole(ctx context.Context, to *assignment, account string) error {
+// entitleRole writes the Role if the Role has changed, and binds the Role to the account.
+func (s store) entitleRole(ctx context.Context, to *assignment, account string) error {
 	if to.changed {
 		if err := to.remember(); err != nil {
 			return err
