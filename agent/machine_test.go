@@ -54,7 +54,7 @@ func TestRebootIsProofForBootInNotes(t *testing.T) {
 
 // A person may change the boot id in the Lease, or a tool may apply an old state of the Lease. The
 // shim's child lives until the deadline of its grant.
-func TestForgedBootIDIsNoProofForANewAgentProcess(t *testing.T) {
+func TestForgedBootIDIsNoProofOfDeath(t *testing.T) {
 	simulate(t, func(w *world) {
 		a := stubborn(w, func(c *Config) { c.Boots = []string{boot} })
 		b := w.start("b")
