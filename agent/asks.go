@@ -12,6 +12,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/claim"
 	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -92,9 +93,8 @@ type asker struct {
 	// giveUp ends the attempts to write the offer for the leave in the field "offered"; nil
 	// without an offer.
 	giveUp context.CancelFunc
-	// paid bounds the rate of the pod's offers. Each offer moves this instant one [offerPause]
-	// later. While this instant is too far in the future, [asker.spendOffer] forbids more offers.
-	paid time.Duration
+	// pace bounds the rate of the pod's offers.
+	pace pace.Pace
 }
 
 // sees ends the attempts to write the pod's offer, unless the offer is for the given leave. The

@@ -38,9 +38,9 @@ type Gate interface {
 	Drain(shim gate.ShimID, reason string, grace time.Duration) error
 }
 
-// Showing is the additional method of a Gate that controls only the pod's readiness. The agent
+// ReadinessGate is the additional method of a Gate that controls only the pod's readiness. The agent
 // calls Shown with the readiness that the API server has stored.
-type Showing interface {
+type ReadinessGate interface {
 	Shown(ready bool)
 }
 
@@ -80,31 +80,19 @@ const (
 // Config has the settings of an agent. A zero value means the default, unless the setting is
 // required.
 type Config struct {
-	// PodName, PodUID and PodIP describe the agent's own pod.
+	Pod
+	Claims
+	Past
+	Outside
+}
+
+// Pod describes the agent's own pod, and the machine of the pod.
+type Pod struct {
 	PodName, PodUID, PodIP string
-	// Slots are the Leases that the pod holds for as long as its application runs, in the order
-	// of acquisition. A pod that has only a start lock has no Slots.
-	Slots []string
-	// Any reports that the pod needs only one of the slots. If Any is false, the pod needs all
-	// slots.
-	Any bool
-	// StartSlots are the Leases of start locks, which the pod holds only during each start of a
-	// child.
-	StartSlots []string
-	// Shards is the number of shards into which the work is divided; zero for slots without a
-	// stamp.
-	Shards int
-	// Containers are the gated containers.
-	Containers []string
-	// InitContainers are the gated init containers. After the success of an init container, the
-	// agent keeps the hold for the next container.
-	InitContainers []string
-	// Granted reports whether a note on disk names the hold as granted to a shim of the init
-	// container. The agent needs the note, because an init container that has succeeded gets no
-	// further shim that could report. If Granted is nil, the agent acts as after the result true.
-	Granted func(container, hold string) bool
 	// Workload is the pod's workload, as Kind/name.
 	Workload string
+	// Job is the UID of the pod's Job. Pods of one Job do not skip because of each other.
+	Job string
 	// Revision is the pod's revision. A pod with the zero value takes no turns.
 	Revision api.Revision
 	// MinReady is the controller's minReadySeconds: how long a new pod must be Ready before it
@@ -113,38 +101,18 @@ type Config struct {
 	// ReplacesUnready reports that the pod's controller replaces each old pod that is not
 	// Ready, however many pods are unavailable.
 	ReplacesUnready bool
-	// LeaseDuration is the duration that the agent writes into its Leases. Zero means
-	// api.DefaultLeaseDuration.
-	LeaseDuration time.Duration
+	// Containers are the gated containers.
+	Containers []string
+	// InitContainers are the gated init containers. After the success of an init container, the
+	// agent keeps the hold for the next container.
+	InitContainers []string
 	// Grace is the time that a yield gives the child to stop: the pod's termination grace
 	// period. Zero means api.DefaultGrace.
 	Grace time.Duration
-	// OnBusy selects what the pod does while another pod holds; if OnBusy is empty, the pod
-	// waits. Course is the pod's earlier decision; empty if there is none. NoteCourse stores a
-	// decision for the next agent process, and may be nil in a pod that never skips.
-	OnBusy api.OnBusy
-	// Job is the UID of the pod's Job. Pods of one Job do not skip because of each other.
-	Job        string
-	Course     Course
-	NoteCourse func(Course) error
-	// First reports that no earlier agent process of the pod has competed ([claim.Config.First]).
-	First bool
-	// OnceKey is the key of the pod's once claim. A once claim needs exactly one gated container.
-	// If the pod works through shards and then ends, OnceKey is the run: a shard is done once its
-	// work has succeeded in that run. For all other claims OnceKey is empty.
-	OnceKey string
-	// WaitAtMost bounds each wait of a container for its slots; zero means no bound.
-	WaitAtMost time.Duration
-	// Readiness selects which pods are Ready. Empty means api.ReadinessForward.
-	Readiness api.Readiness
-	// Ports are the ports that the gated containers declare.
-	Ports []int
-	// EndpointDelay is the time for which nodes may still send connections to a pod that leaves
-	// its Services. During that time a standby that is about to end still accepts connections,
-	// and a holder still serves.
-	EndpointDelay time.Duration
 	// Probes are the declared probes, by the name of the gated container.
 	Probes map[string]api.Probes
+	// Ports are the ports that the gated containers declare.
+	Ports []int
 	// KubeletStops reports that only the kubelet can stop the application, by a restart of all
 	// containers (the gate "pod"). In a pod that is being deleted the kubelet does not restart
 	// the containers. So such a pod keeps its hold even if a person requests a yield.
@@ -157,7 +125,57 @@ type Config struct {
 	// machine of the pod may still run. So a Lease with another boot id does not prove that the
 	// children of that boot are dead.
 	OwnKernel bool
+}
 
+// Claims has the slots that the pod claims, and the rules by which the pod waits and is Ready.
+type Claims struct {
+	// Slots are the Leases that the pod holds for as long as its application runs, in the order
+	// of acquisition. A pod that has only a start lock has no Slots.
+	Slots []string
+	// Any reports that the pod needs only one of the slots. If Any is false, the pod needs all
+	// slots.
+	Any bool
+	// StartSlots are the Leases of start locks, which the pod holds only during each start of a
+	// child.
+	StartSlots []string
+	// Shards is the number of shards into which the work is divided; zero for slots without a
+	// stamp.
+	Shards int
+	// OnceKey is the key of the pod's once claim. A once claim needs exactly one gated container.
+	// If the pod works through shards and then ends, OnceKey is the run: a shard is done once its
+	// work has succeeded in that run. For all other claims OnceKey is empty.
+	OnceKey string
+	// LeaseDuration is the duration that the agent writes into its Leases. Zero means
+	// api.DefaultLeaseDuration.
+	LeaseDuration time.Duration
+	// OnBusy selects what the pod does while another pod holds. If OnBusy is empty, the pod waits.
+	OnBusy api.OnBusy
+	// WaitAtMost bounds each wait of a container for its slots; zero means no bound.
+	WaitAtMost time.Duration
+	// Readiness selects which pods are Ready. Empty means api.ReadinessForward.
+	Readiness api.Readiness
+	// EndpointDelay is the time for which nodes may still send connections to a pod that leaves
+	// its Services. During that time a standby that is about to end still accepts connections,
+	// and a holder still serves.
+	EndpointDelay time.Duration
+}
+
+// Past has the notes of the pod's earlier agent processes.
+type Past struct {
+	// First reports that no earlier agent process of the pod has competed ([claim.Config.First]).
+	First bool
+	// Granted reports whether a note on disk names the hold as granted to a shim of the init
+	// container. The agent needs the note, because an init container that has succeeded gets no
+	// further shim that could report. If Granted is nil, the agent acts as after the result true.
+	Granted func(container, hold string) bool
+	// Course is the pod's earlier decision; empty if there is none. NoteCourse stores a decision
+	// for the next agent process, and may be nil in a pod that never skips.
+	Course     Course
+	NoteCourse func(Course) error
+}
+
+// Outside has the ways in which the agent acts on the world, and learns from the world.
+type Outside struct {
 	API  API
 	Gate Gate
 	// Asides runs the commands of probes beside the child. Asides may be nil only in a pod
@@ -168,12 +186,12 @@ type Config struct {
 	Dismiss func(gate.ShimID, gate.Dismiss) error
 	// Probe carries out an HTTP, TCP or gRPC probe. The default is probe.Do.
 	Probe func(ctx context.Context, h api.Handler, address string, timeout time.Duration) probe.Result
+	// Forwarder is nil if the pod forwards nothing.
+	Forwarder Forwarder
 	// Idle is called after each write of the pod's status or Events, when a burst of requests
 	// is usually over. The function may do postponed work, such as a garbage collection. The
 	// default does nothing.
 	Idle func()
-	// Forwarder is nil if the pod forwards nothing.
-	Forwarder Forwarder
 	// Leaps delivers a value after each leap of the wall clock. A shim also reports leaps, but
 	// no shim lives between the end of an init container and the start of the next container.
 	Leaps <-chan struct{}
@@ -212,6 +230,12 @@ func (c Config) gates(container string) bool {
 	return len(gated) == 0 || slices.Contains(gated, container)
 }
 
+// gatesReadiness reports whether the pod has the gate "readiness".
+func (c Config) gatesReadiness() bool {
+	_, is := c.Gate.(ReadinessGate)
+	return is
+}
+
 // check refuses invalid settings, and fills in the defaults.
 func (c Config) check() (Config, error) {
 	switch {
@@ -243,7 +267,7 @@ func (c Config) check() (Config, error) {
 	if c.Readiness == "" {
 		c.Readiness = api.ReadinessForward
 	}
-	if _, showing := c.Gate.(Showing); showing {
+	if c.gatesReadiness() {
 		// With the gate "readiness", a hold may end only once the API server shows that the pod is
 		// not Ready. A reboot alone does not make the pod not Ready. So a Lease with the boot id of
 		// an earlier boot proves nothing, and the claim must ignore reboots as with an own kernel.

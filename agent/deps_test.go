@@ -78,11 +78,11 @@ func TestPackageAPIImportsOnlyTheStandardLibrary(t *testing.T) {
 
 // Packages claim, lease, turn and leave only decide. These packages take the time as an argument
 // and do no I/O, so a simulation and a fuzz test can drive them. Of this project's packages, they
-// import at most packages api and instant. Package claim also imports package lease.
+// import at most packages api and instant. Package claim also imports packages lease and pace.
 func TestPackagesThatDecideNeverImportIOPackages(t *testing.T) {
 	for core, allowed := range map[string][]string{
 		"agent/lease": {"api"},
-		"agent/claim": {"api", "agent/instant", "agent/lease"},
+		"agent/claim": {"api", "agent/instant", "agent/lease", "agent/pace"},
 		"agent/turn":  {"api", "agent/instant"},
 		"agent/leave": {"api", "agent/instant"},
 	} {
@@ -163,7 +163,7 @@ func TestPackageVariableImportsOnlyAPIAndKube(t *testing.T) {
 // Package courier sends the requests of a claim. Packages agent and local both use package
 // courier, so they write Leases by the same code.
 func TestPackageCourierImportsOnlyAllowedPackages(t *testing.T) {
-	allowed := []string{"api", "agent/claim", "agent/instant", "agent/kube", "agent/lease"}
+	allowed := []string{"api", "agent/claim", "agent/instant", "agent/kube", "agent/lease", "agent/pace"}
 	for _, d := range dependencies(t, module+"agent/courier") {
 		assert.True(t, standard(d) || slices.Contains(allowed, strings.TrimPrefix(d, module)), "agent/courier imports %s", d)
 	}

@@ -146,8 +146,8 @@ func (w *waits) living(now time.Duration, v claim.View) bool {
 	if !v.Known || r.Holder == "" || v.Mine || now >= v.AliveUntil {
 		return false
 	}
-	works := r.Hold == "" || !r.Notes.Serving.IsZero()
-	return works && (w.config.Job == "" || r.Notes.Job != w.config.Job)
+	works := r.Hold == "" || !r.Profile.Serving.IsZero()
+	return works && (w.config.Job == "" || r.Profile.Job != w.config.Job)
 }
 
 // work names the work that is done, for [gate.Dismiss.Reason].

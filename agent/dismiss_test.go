@@ -282,7 +282,7 @@ func TestDismissalIsRepeatedUntilTheShimEnds(t *testing.T) {
 
 // The agent adds an Event only for the first dismissal of a wait.
 func TestRepeatedDismissalOfWaitingShimWritesNoEvent(t *testing.T) {
-	o := newOrders(Config{Dismiss: func(gate.ShimID, gate.Dismiss) error { return nil }}, nil)
+	o := newOrders(Config{Outside: Outside{Dismiss: func(gate.ShimID, gate.Dismiss) error { return nil }}}, nil)
 	r := gate.Report{Shim: "s1", Since: time.Second, Connected: true}
 	o.note(gate.Report{}, r)
 	for _, c := range []struct {

@@ -260,7 +260,7 @@ func (h *hold) needed(s claim.State) bool {
 func (h *hold) renew(ctx context.Context, s claim.State, guard bool) time.Duration {
 	f := h.unit.facts()
 	f.Renew, f.Guard = h.needed(s), guard
-	f.Notes.Serving, f.Notes.Leaving, f.Notes.Leave = h.serving, h.leaving.Says, h.leaving.id
+	f.Profile.Serving, f.Profile.Leaving, f.Profile.Leave = h.serving, h.leaving.Says, h.leaving.id
 	if h.unit.rollout.takesTurns() {
 		text := h.rollout.facts.Rollout.String()
 		f.Rollout = func(claim.Kind, lease.Record, string) string { return text }

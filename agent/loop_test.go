@@ -55,7 +55,7 @@ func TestHolderPublishesItsRevision(t *testing.T) {
 		assert.Equal(t, "0b9e/7/5d4f", w.server.lease(theSlot).Annotations[api.RevisionAnnotation], "in the acquiring write")
 		w.pass(time.Minute)
 		l := w.server.lease(theSlot)
-		assert.Equal(t, revision, courier.RecordOf(&l).Notes.Revision, "renewals keep the revision")
+		assert.Equal(t, revision, courier.RecordOf(&l).Profile.Revision, "renewals keep the revision")
 
 		a.gates.end("s1")
 		w.within(time.Second, "released", func() bool { return w.holder() == "" })

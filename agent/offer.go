@@ -26,16 +26,6 @@ const (
 	offerBurst = 3
 )
 
-// spendOffer counts one more offer of the pod. The result is false if the bounds forbid that
-// offer now.
-func (a *asker) spendOffer(now time.Duration) (left bool) {
-	if a.paid-now > (offerBurst-1)*offerPause {
-		return false
-	}
-	a.paid = max(a.paid, now) + offerPause
-	return true
-}
-
 // writeOffer adds the offer to the next Lease, unless this pod, or enough other pods, have already
 // offered.
 func (q *requests) writeOffer(ctx context.Context, leave string, offer api.Offer) error {

@@ -42,12 +42,11 @@ type releaseText struct{ hold, text string }
 
 func newRollout(c Config) *rollout {
 	r := &rollout{pod: turn.Pod{Identity: api.Identity(c.PodName, c.PodUID)}}
-	_, showing := c.Gate.(Showing)
 	// A pod of several slots has no single holder to ask, and enroll makes a next Lease only
 	// for some slots. The gates "pod" and "readiness" cannot give the slot back within a turn.
 	// With the readiness "holder" no standby is Ready, so no pod needs a turn.
 	one := len(c.Slots) == 1 && api.HasNextLease(c.Slots[0])
-	if one && c.Readiness == api.ReadinessForward && !c.KubeletStops && !showing {
+	if one && c.Readiness == api.ReadinessForward && !c.KubeletStops && !c.gatesReadiness() {
 		r.pod.Revision, r.pod.Startup, r.pod.MinReady = c.Revision, startup(c.Probes), c.MinReady
 	}
 	return r
@@ -76,7 +75,7 @@ func startup(probes map[string]api.Probes) time.Duration {
 // slotOf converts the record of a Lease for package turn.
 func slotOf(r lease.Record) turn.Slot {
 	return turn.Slot{
-		Known: r.UID != "", Holder: r.Holder, Hold: r.Hold, Revision: r.Notes.Revision,
+		Known: r.UID != "", Holder: r.Holder, Hold: r.Hold, Revision: r.Profile.Revision,
 		Rollout: turn.Parse(r.Rollout), Successor: r.Successor,
 	}
 }

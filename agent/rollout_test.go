@@ -271,7 +271,7 @@ func TestTurnContinuesIfTheApplicationBrieflyStopsServing(t *testing.T) {
 }
 
 func TestRevisionsTakeNoTurnsWithoutANextLease(t *testing.T) {
-	c := Config{PodName: "b", PodUID: "u", Readiness: api.ReadinessForward, Revision: newRevision}
+	c := Config{Pod: Pod{PodName: "b", PodUID: "u", Revision: newRevision}, Claims: Claims{Readiness: api.ReadinessForward}}
 	for slot, ordered := range map[string]bool{
 		theSlot: true, "lock.nightly": true, "singleton.job.nightly": false, "semaphore.pool.0": false,
 	} {

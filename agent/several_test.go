@@ -114,7 +114,7 @@ func TestPodsWithOverlappingLocksDoNotDeadlock(t *testing.T) {
 			}
 		}
 		assert.Len(t, ran, 3)
-		_, err := New(Config{PodName: "a", PodUID: "u", BootID: boot, Slots: []string{"lock.b", "lock.a"}})
+		_, err := New(Config{Pod: Pod{PodName: "a", PodUID: "u", BootID: boot}, Claims: Claims{Slots: []string{"lock.b", "lock.a"}}})
 		assert.Error(t, err, "an order that is not everybody's")
 	})
 }
@@ -175,9 +175,9 @@ func TestStoppingAgentRetriesSlotReleaseUntilLeaseExpires(t *testing.T) {
 // Without the number of shards, a claim would ignore the stamps of its Leases.
 func TestAgentRefusesShardsIfTheirCountIsMissing(t *testing.T) {
 	for _, slots := range [][]string{{"shards.deployment.web.1"}, {"lock.a", "shards.deployment.web.0"}} {
-		_, err := New(Config{PodName: "a", PodUID: "u", BootID: boot, Slots: slots})
+		_, err := New(Config{Pod: Pod{PodName: "a", PodUID: "u", BootID: boot}, Claims: Claims{Slots: slots}})
 		assert.ErrorContains(t, err, "are not all shards of one workload")
 	}
-	_, err := New(Config{PodName: "a", PodUID: "u", BootID: boot, Slots: []string{"shards.deployment.web.0"}, Shards: 1})
+	_, err := New(Config{Pod: Pod{PodName: "a", PodUID: "u", BootID: boot}, Claims: Claims{Slots: []string{"shards.deployment.web.0"}, Shards: 1}})
 	assert.ErrorContains(t, err, "a gate", "the next check")
 }

@@ -93,7 +93,7 @@ func (s standby) checkAhead(ctx context.Context, views []claim.View, standing tu
 	u := s.unit
 	for _, v := range views {
 		yield := v.Record.Yield
-		named := yield.Hold == v.Record.Hold && yield.Successor == u.self.Identity || v.Record.Notes.Leaving == u.self.Identity
+		named := yield.Hold == v.Record.Hold && yield.Successor == u.self.Identity || v.Record.Profile.Leaving == u.self.Identity
 		if (named || standing.Asks) && !v.Mine && u.deletion.expect(v.Slot, v.Record.Hold, s.loop.now) {
 			s.loop.requests.checkAhead(ctx)
 		}
@@ -202,18 +202,18 @@ func (s standby) offer(ctx context.Context, d show.Decision, standing turn.Stand
 		return
 	}
 	v := views[0]
-	to, leaves := v.Record.Notes.Leave, v.Record.Notes.Leaving == api.LeavingSoon
+	to, leaves := v.Record.Profile.Leave, v.Record.Profile.Leaving == api.LeavingSoon
 	a.sees(to)
-	ours := v.Known && !v.Mine && v.Record.Notes.Workload == u.config.Workload && s.loop.now < v.ExpiresAt
+	ours := v.Known && !v.Mine && v.Record.Profile.Workload == u.config.Workload && s.loop.now < v.ExpiresAt
 	ready := u.stored.ready && (d.Ready || d.Keep)
 	if len(u.config.Ports) == 0 || !u.stays() || !leaves || !ours || !ready || a.offered == to {
 		return
 	}
-	if !a.spendOffer(s.loop.now) {
+	if !a.pace.TrySpend(s.loop.now) {
 		return
 	}
 	a.offered = to
-	takes := u.whole() && standing.TakeFrom == 0 && v.Record.Notes.Revision.Same(u.config.Revision)
+	takes := u.whole() && standing.TakeFrom == 0 && v.Record.Profile.Revision.Same(u.config.Revision)
 	// A standby writes no offer if the next Lease already has [api.MostOffers] offers. A random
 	// pause spreads the offers of many standbys, so most of them need not write.
 	pause := time.Duration(u.random.Int64N(int64(leave.Spread)))

@@ -173,7 +173,7 @@ func (s *starts) facts(now time.Duration, f startFacts) claim.Facts {
 		Wall:    u.config.Wall(),
 		Compete: f.waits && s.hold == "" && u.stays(),
 		Proven:  func(hold string) bool { return s.proven(now, hold, f.serves) },
-		Notes:   lease.Notes{Address: u.config.PodIP, Workload: u.config.Workload},
+		Profile: lease.Profile{Address: u.config.PodIP, Workload: u.config.Workload},
 		Settled: s.hold == "" && !needed && !f.asks && !s.inherits(),
 		Renew:   s.hold != "" && needed && f.holds, Guard: true,
 	}

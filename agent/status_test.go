@@ -23,7 +23,10 @@ import (
 func (l *link) status(w *world) *show.Status { return statusBy(w, l) }
 
 func statusBy(w *world, a API) *show.Status {
-	c := Config{API: a, PodName: "a", Wall: time.Now, Idle: func() {}, Log: slog.New(slog.DiscardHandler)}
+	c := Config{
+		Pod:     Pod{PodName: "a"},
+		Outside: Outside{API: a, Wall: time.Now, Idle: func() {}, Log: slog.New(slog.DiscardHandler)},
+	}
 	shown := showConfig(c, api.Budget{RequestTimeout: time.Second}, rand.New(rand.NewPCG(1, 1)))
 	shown.Answered = func(context.Context, string, bool) {}
 	s := show.NewStatus(shown)

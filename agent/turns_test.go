@@ -118,7 +118,10 @@ func TestNextTurnWaitsUntilASlowHolderServes(t *testing.T) {
 }
 
 func TestPodAsksEvenIfReadinessOfHolderFlaps(t *testing.T) {
-	r := newRollout(Config{PodName: "b", PodUID: "u", Slots: []string{theSlot}, Readiness: api.ReadinessForward, Revision: newRevision})
+	r := newRollout(Config{
+		Pod:    Pod{PodName: "b", PodUID: "u", Revision: newRevision},
+		Claims: Claims{Slots: []string{theSlot}, Readiness: api.ReadinessForward},
+	})
 	r.waiting.Failed = true
 	asked := false
 	for i := range 3600 {
@@ -127,7 +130,7 @@ func TestPodAsksEvenIfReadinessOfHolderFlaps(t *testing.T) {
 			yields = turn.Now
 		}
 		v := []claim.View{{Slot: theSlot, Known: true, FreeAt: now + 30*time.Second, Record: lease.Record{
-			UID: "u", Version: "1", Holder: "a_u", Hold: "h", Notes: lease.Notes{Revision: oldRevision},
+			UID: "u", Version: "1", Holder: "a_u", Hold: "h", Profile: lease.Profile{Revision: oldRevision},
 			Rollout: turn.Rollout{Hold: "h", Yields: yields, Proven: oldRevision}.String(),
 		}}}
 		r.see(now, v, true)

@@ -92,7 +92,7 @@ func showConfig(c Config, b api.Budget, random *rand.Rand) show.Config {
 		Backoff: func(misses int) time.Duration { return jitter(random, claim.Backoff(misses)) },
 		Delay:   func() time.Duration { return jitter(random, show.WordsDelay) },
 		Stored: func(_ context.Context, ready bool) {
-			if g, ok := c.Gate.(Showing); ok {
+			if g, ok := c.Gate.(ReadinessGate); ok {
 				g.Shown(ready)
 			}
 		},
@@ -101,8 +101,10 @@ func showConfig(c Config, b api.Budget, random *rand.Rand) show.Config {
 }
 
 func readinessConfig(c Config, b api.Budget) show.ReadinessConfig {
-	_, gate := c.Gate.(Showing)
-	r := show.ReadinessConfig{Slots: c.Slots, Any: c.Any, Identity: api.Identity(c.PodName, c.PodUID), Workload: c.Workload, Mode: c.Readiness, Shards: c.Shards, Run: c.run(), Budget: b, Ports: c.Ports, Gate: gate}
+	r := show.ReadinessConfig{
+		Slots: c.Slots, Any: c.Any, Identity: api.Identity(c.PodName, c.PodUID), Workload: c.Workload, Mode: c.Readiness,
+		Shards: c.Shards, Run: c.run(), Budget: b, Ports: c.Ports, Gate: c.gatesReadiness(),
+	}
 	if c.Forwarder != nil {
 		r.Forwarder = c.Forwarder
 	}
@@ -207,7 +209,7 @@ func (u *unit) facts() claim.Facts {
 		Children: u.resumable(),
 		Proven:   u.shims.Proven,
 		DoneKey:  u.doneKey, FailedKey: u.failedKey,
-		Notes: lease.Notes{Address: u.config.PodIP, Workload: u.config.Workload, Job: u.config.Job, Revision: u.config.Revision},
+		Profile: lease.Profile{Address: u.config.PodIP, Workload: u.config.Workload, Job: u.config.Job, Revision: u.config.Revision},
 	}
 }
 

@@ -80,9 +80,12 @@ func (w *world) start(name string, change ...func(c *Config)) *pod {
 	if p == nil {
 		p = &pod{world: w, link: &link{server: w.server}, gates: newGates(w.clock)}
 		p.config = Config{
-			PodName: name, PodUID: "u", PodIP: "10.0.0." + strconv.Itoa(len(w.pods)+1),
-			Slots: []string{theSlot}, Containers: []string{"app"}, Workload: "Deployment/biller",
-			BootID: boot, Clock: w.clock, Leaps: make(chan struct{}), Log: slog.New(slog.DiscardHandler),
+			Pod: Pod{
+				PodName: name, PodUID: "u", PodIP: "10.0.0." + strconv.Itoa(len(w.pods)+1),
+				Containers: []string{"app"}, Workload: "Deployment/biller", BootID: boot,
+			},
+			Claims:  Claims{Slots: []string{theSlot}},
+			Outside: Outside{Clock: w.clock, Leaps: make(chan struct{}), Log: slog.New(slog.DiscardHandler)},
 		}
 		w.pods[name] = p
 	} else {

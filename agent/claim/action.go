@@ -28,8 +28,8 @@ type Facts struct {
 	Children []Child
 	// Proven reports whether no child of the hold can be alive.
 	Proven func(hold string) bool
-	// Notes are what the next write records in the Lease for the standbys.
-	Notes lease.Notes
+	// Profile is that which the next write records in the Lease.
+	Profile lease.Profile
 	// TakeFrom is the earliest instant at which the pod may acquire a free slot; zero permits any
 	// instant.
 	TakeFrom time.Duration

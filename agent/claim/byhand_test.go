@@ -129,8 +129,8 @@ func TestHolderRepairsADamagedLeaseWithFewRequests(t *testing.T) {
 		"no acquire time":   func(r *lease.Record) { r.AcquireTime = time.Time{} },
 		"late acquire time": func(r *lease.Record) { r.AcquireTime = later },
 		"no renew time":     func(r *lease.Record) { r.RenewTime = time.Time{} },
-		"no serving time":   func(r *lease.Record) { r.Notes.Serving = time.Time{} },
-		"another address":   func(r *lease.Record) { r.Notes.Address = "192.0.2.1" },
+		"no serving time":   func(r *lease.Record) { r.Profile.Serving = time.Time{} },
+		"another address":   func(r *lease.Record) { r.Profile.Address = "192.0.2.1" },
 		"no duration":       func(r *lease.Record) { r.Duration = 0 },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -146,7 +146,7 @@ func TestHolderRepairsADamagedLeaseWithFewRequests(t *testing.T) {
 			is := m.leases[0].record
 			assert.Equal(t, held.Hold, is.Hold)
 			assert.Equal(t, held.AcquireTime, is.AcquireTime)
-			assert.Equal(t, held.Notes, is.Notes)
+			assert.Equal(t, held.Profile, is.Profile)
 			assert.Equal(t, held.Duration, is.Duration)
 			assert.True(t, is.RenewTime.After(held.RenewTime))
 		})

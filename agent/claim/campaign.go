@@ -68,7 +68,7 @@ func (c campaign) take(p *plan, s *slot) bool {
 			return false
 		}
 	}
-	tryAt := s.pace.nextAt()
+	tryAt := s.pace.NextAt()
 	if s.refused == r.Version {
 		tryAt = max(tryAt, s.tryAt)
 	}
@@ -90,14 +90,14 @@ func (c campaign) take(p *plan, s *slot) bool {
 
 // acquire sends the write that begins or resumes the hold in the Lease of one slot.
 func (c campaign) acquire(p *plan, s *slot, r lease.Record) {
-	self, notes := s.Self, p.facts.Notes
+	self, profile := s.Self, p.facts.Profile
 	var next lease.Record
 	var err error
 	if c.resumed {
-		notes.Serving = r.Notes.Serving
-		next, err = self.Resume(r, c.hold, c.token(s.name), notes, p.facts.Wall)
+		profile.Serving = r.Profile.Serving
+		next, err = self.Resume(r, c.hold, c.token(s.name), profile, p.facts.Wall)
 	} else {
-		next, err = self.Acquire(r, c.hold, notes, p.facts.Wall)
+		next, err = self.Acquire(r, c.hold, profile, p.facts.Wall)
 		next.Rollout = p.facts.rollout(Acquire, r, c.hold)
 	}
 	if err != nil {

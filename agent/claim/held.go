@@ -9,7 +9,7 @@ import "slices"
 func (c *Claim) keep(p *plan) {
 	if p.facts.Renew {
 		for _, s := range c.campaign.slots {
-			s.renew(p, p.facts.Notes)
+			s.renew(p, p.facts.Profile)
 		}
 	}
 	if p.facts.Guard {

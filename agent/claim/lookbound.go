@@ -3,14 +3,18 @@
 
 package claim
 
-import "time"
+import (
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/pace"
+)
 
 // lookBound bounds the looks at the slots of a claim that needs any one of them. With this bound, a
 // pod with many slots burdens a failing API server about as much as a pod with one slot. Without
 // this bound, the pods of such a claim could overload an API server. The reads would then time
 // out, and the repeated reads would keep the server overloaded.
 type lookBound struct {
-	pace
+	pace pace.Pace
 	// answered reports that the last read of a look did not fail. An answer that the Lease does not
 	// exist is no failure. While reads fail, the claim reads one Lease at a time.
 	answered bool
@@ -45,7 +49,7 @@ const apart = 25 * time.Millisecond
 // the look begins with a read. If the argument "waits" is true, the look waits for the end of the
 // delay after the last miss.
 func (s *lookBound) nextAt(reads, waits bool) time.Duration {
-	at := max(s.quietUntil, s.pace.nextAt())
+	at := max(s.quietUntil, s.pace.NextAt())
 	if reads && s.spaced {
 		at = max(at, s.last+apart)
 	}

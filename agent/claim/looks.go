@@ -13,7 +13,7 @@ import (
 
 // beginLook begins a look of the slot, if the next look is due.
 func (s *slot) beginLook(p *plan) {
-	at := max(s.look.at, s.pace.spareAt())
+	at := max(s.look.at, spareAt(&s.pace))
 	if sharesLooks(s) {
 		at = max(at, s.looks.nextAt(s.look.from == "", waitsForAnswer(s)))
 		if s.look.denied {
@@ -120,9 +120,9 @@ func sharesLooks(s *slot) bool {
 
 // spendOnLook counts a request that a look sends.
 func spendOnLook(s *slot, now time.Duration) {
-	s.pace.spend(now)
+	s.pace.Spend(now)
 	if sharesLooks(s) {
-		s.looks.spend(now)
+		s.looks.pace.Spend(now)
 		s.looks.last = now
 	}
 }

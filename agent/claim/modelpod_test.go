@@ -232,7 +232,7 @@ func (p *modelPod) facts() Facts {
 	f := Facts{
 		Wall:    p.model.began.Add(p.model.now + p.skew),
 		Compete: p.waiting && !p.leaving && (p.heard || p.fresh), Alive: alive,
-		Proven: p.proven, Notes: lease.Notes{Workload: "w"},
+		Proven: p.proven, Profile: lease.Profile{Workload: "w"},
 		Renew: p.child != nil, Guard: p.drains == 0,
 	}
 	if alive {

@@ -3,7 +3,11 @@
 
 package claim
 
-import "time"
+import (
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/pace"
+)
 
 const (
 	// PerMinute bounds the requests for one slot's Lease to two a second in the long run, whatever
@@ -19,27 +23,17 @@ const (
 	Burst = 20
 )
 
-// pace bounds the requests for one slot's Lease. The delays after failed requests keep an agent far
-// below this bound, which is for unforeseen cases.
-type pace struct {
-	// paid is the instant from which another request keeps the rate [PerMinute] without a burst.
-	// Each request moves this instant by a minute divided by PerMinute. So a burst of requests
-	// moves the instant far into the future.
-	paid time.Duration
-	// The field "more" is the number of requests that may come at once beyond [Burst].
-	more time.Duration
+// newPace returns the bound of the requests of one slot's Lease, or of the looks of a whole claim. The
+// argument "more" is the number of requests that may come at once beyond [Burst]. The delays after
+// failed requests keep an agent far below this bound, which is for unforeseen cases.
+func newPace(more int) pace.Pace {
+	return pace.Pace{Every: time.Minute / PerMinute, Burst: Burst + more}
 }
 
-// nextAt returns the instant from which another request may be sent.
-func (p *pace) nextAt() time.Duration { return p.paid - (Burst-1+p.more)*time.Minute/PerMinute }
-
-// spend counts a request that is sent at the instant "now".
-func (p *pace) spend(now time.Duration) { p.paid = max(p.paid, now) + time.Minute/PerMinute }
-
-// spareAt returns the instant from which a look may be sent. Half of the burst is kept for the
-// writes that follow the look. Otherwise a look could see a free slot while the pod may send no
-// write.
-func (p *pace) spareAt() time.Duration { return p.nextAt() + Burst/2*time.Minute/PerMinute }
+// spareAt returns the instant from which a look at the slot of this pace may be sent. Half of the burst
+// is kept for the writes that follow the look. Otherwise a look could see a free slot while the pod may
+// send no write.
+func spareAt(p *pace.Pace) time.Duration { return p.NextAt() + Burst/2*p.Every }
 
 const (
 	// quick is the first delay after a failure. The delay is short because enroll may create a

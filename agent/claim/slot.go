@@ -9,6 +9,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 )
 
 // terms has the state that all slots of a claim share.
@@ -98,7 +99,7 @@ type slot struct {
 	lost error
 
 	look  look
-	pace  pace
+	pace  pace.Pace
 	delay delay
 	// child reports that one of the children in [Facts.Children] has a token of the slot.
 	child bool
@@ -282,7 +283,7 @@ func choosable(s *slot, p *plan, at time.Duration, sees bool) time.Duration {
 func (s *slot) send(p *plan, a Action, hold string) {
 	a.slot, a.leaps = s, s.leaps
 	s.writing = append(s.writing, hold)
-	s.pace.spend(p.now)
+	s.pace.Spend(p.now)
 	p.add(a)
 }
 

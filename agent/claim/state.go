@@ -77,7 +77,7 @@ func (c *Claim) State() State {
 		return s
 	}
 	first := c.campaign.slots[0].held.Record()
-	s.Serving, s.Leaving = first.Notes.Serving, first.Notes.Leaving
+	s.Serving, s.Leaving = first.Profile.Serving, first.Profile.Leaving
 	for _, slot := range c.campaign.slots {
 		s.Tokens = append(s.Tokens, Token{Slot: slot.name, Token: slot.held.Token()})
 		s.Confirmed = min(s.Confirmed, slot.confirmed)

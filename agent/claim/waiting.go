@@ -124,7 +124,7 @@ func (c *Claim) run(p *plan) {
 				return
 			}
 			p.wakeAt(s.held.DrainAt())
-			s.renew(p, s.held.Record().Notes)
+			s.renew(p, s.held.Record().Profile)
 			continue
 		}
 		if until := c.campaign.patientUntil(s); i > 0 && p.now >= until {

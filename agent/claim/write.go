@@ -16,16 +16,16 @@ const crowd = 8
 // duration after the last one. A renewal is due at once after a leap of the wall clock, or if the
 // rollout has changed. The same is true if a note has changed that [same] compares. If the Lease
 // must first be read, renew sends that read instead.
-func (s *slot) renew(p *plan, notes lease.Notes) {
+func (s *slot) renew(p *plan, profile lease.Profile) {
 	if s.lost != nil {
 		return
 	}
 	due, last := s.held.RenewAt(), s.held.Record()
 	rollout := p.facts.rollout(Renew, last, s.held.ID())
-	if s.reread || s.confirmed < s.leaps || !same(s.held.Notes(), notes) || last.Rollout != rollout {
+	if s.reread || s.confirmed < s.leaps || !same(s.held.Profile(), profile) || last.Rollout != rollout {
 		due = p.now
 	}
-	if due = max(due, s.tryAt, s.pace.nextAt()); p.now < due {
+	if due = max(due, s.tryAt, s.pace.NextAt()); p.now < due {
 		p.wakeAt(due)
 		return
 	}
@@ -38,14 +38,14 @@ func (s *slot) renew(p *plan, notes lease.Notes) {
 		s.send(p, Action{Kind: Read, held: s.held, attempt: lease.Attempt{Record: last}}, "")
 		return
 	}
-	attempt := s.held.Renew(p.now, p.facts.Wall, notes)
+	attempt := s.held.Renew(p.now, p.facts.Wall, profile)
 	attempt.Record.Rollout = rollout
 	s.send(p, Action{Kind: Renew, held: s.held, attempt: attempt, Record: attempt.Record}, attempt.Record.Hold)
 }
 
-// same reports whether no note has changed that standbys need at once. The Job and the id of a leave
+// same reports whether the profiles agree in all facts that standbys need at once. The Job and the id of a leave
 // are left out, because neither changes while one agent process holds.
-func same(a, b lease.Notes) bool {
+func same(a, b lease.Profile) bool {
 	return a.Address == b.Address && a.Workload == b.Workload && a.Revision == b.Revision &&
 		a.Serving.Equal(b.Serving) && a.Leaving == b.Leaving
 }
@@ -79,8 +79,8 @@ func (s *slot) giveBack(p *plan) {
 	if !ok || len(s.writing) > 0 || !s.proven(p.facts, r) {
 		return
 	}
-	if s.refused == r.Version && p.now < s.tryAt || p.now < max(s.look.at, s.pace.nextAt()) {
-		p.wakeAt(max(s.tryAt, s.look.at, s.pace.nextAt()))
+	if s.refused == r.Version && p.now < s.tryAt || p.now < max(s.look.at, s.pace.NextAt()) {
+		p.wakeAt(max(s.tryAt, s.look.at, s.pace.NextAt()))
 		return
 	}
 	if s.refused == r.Version {

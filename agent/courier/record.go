@@ -35,7 +35,7 @@ func RecordOf(l *kube.Lease) lease.Record {
 		Hold:        l.Annotations[api.HoldAnnotation],
 		Token:       l.Annotations[api.TokenAnnotation],
 		BootID:      l.Annotations[api.BootAnnotation],
-		Notes: lease.Notes{
+		Profile: lease.Profile{
 			Address:  l.Annotations[api.AddressAnnotation],
 			Workload: l.Annotations[api.WorkloadAnnotation],
 			Job:      jobOf(l.Annotations),
@@ -98,24 +98,24 @@ func LeaseOf(base *kube.Lease, r lease.Record) *kube.Lease {
 		annotations[key] = value
 	}
 	serving := ""
-	if !r.Notes.Serving.IsZero() {
-		serving = r.Notes.Serving.UTC().Format(time.RFC3339Nano)
+	if !r.Profile.Serving.IsZero() {
+		serving = r.Profile.Serving.UTC().Format(time.RFC3339Nano)
 	}
 	leaving := ""
-	if r.Notes.Leaving != "" {
-		leaving = r.Notes.Leave + " " + r.Notes.Leaving
+	if r.Profile.Leaving != "" {
+		leaving = r.Profile.Leave + " " + r.Profile.Leaving
 	}
 	job := ""
-	if r.Notes.Job != "" {
-		job = r.Hold + " " + r.Notes.Job
+	if r.Profile.Job != "" {
+		job = r.Hold + " " + r.Profile.Job
 	}
 	set(api.HoldAnnotation, r.Hold)
 	set(api.TokenAnnotation, r.Token)
 	set(api.BootAnnotation, r.BootID)
-	set(api.AddressAnnotation, r.Notes.Address)
-	set(api.WorkloadAnnotation, r.Notes.Workload)
+	set(api.AddressAnnotation, r.Profile.Address)
+	set(api.WorkloadAnnotation, r.Profile.Workload)
 	set(api.JobAnnotation, job)
-	set(api.RevisionAnnotation, r.Notes.Revision.String())
+	set(api.RevisionAnnotation, r.Profile.Revision.String())
 	set(api.ServingAnnotation, serving)
 	set(api.LeavingAnnotation, leaving)
 	set(api.YieldAnnotation, r.Yield.String())

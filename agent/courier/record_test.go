@@ -17,7 +17,7 @@ import (
 func TestMalformedRevisionAnnotationMeansNoRevision(t *testing.T) {
 	for _, text := range []string{"", "u/7", "u/seven/5d4f", "u/0/5d4f"} {
 		l := &kube.Lease{Annotations: map[string]string{api.RevisionAnnotation: text}}
-		assert.Zero(t, RecordOf(l).Notes.Revision, text)
+		assert.Zero(t, RecordOf(l).Profile.Revision, text)
 	}
 }
 
@@ -28,20 +28,20 @@ func TestServingAnnotationOlderThanTheHoldIsIgnored(t *testing.T) {
 	l := &kube.Lease{AcquireTime: acquired, Annotations: map[string]string{
 		api.ServingAnnotation: acquired.Add(-time.Second).Format(time.RFC3339Nano),
 	}}
-	assert.True(t, RecordOf(l).Notes.Serving.IsZero())
+	assert.True(t, RecordOf(l).Profile.Serving.IsZero())
 	l.AcquireTime = acquired.Add(-time.Second)
-	assert.False(t, RecordOf(l).Notes.Serving.IsZero())
+	assert.False(t, RecordOf(l).Profile.Serving.IsZero())
 }
 
 func TestJobAnnotationOfAnEarlierHoldIsIgnored(t *testing.T) {
 	r := RecordOf(&kube.Lease{UID: "u", Holder: "a_u", Annotations: map[string]string{api.HoldAnnotation: "h1"}})
-	r.Notes.Job = "job-1"
+	r.Profile.Job = "job-1"
 	l := LeaseOf(&kube.Lease{}, r)
-	assert.Equal(t, "job-1", RecordOf(l).Notes.Job)
+	assert.Equal(t, "job-1", RecordOf(l).Profile.Job)
 	// The hold h2 is of an older agent, which does not know the Job's annotation. So the Job's
 	// annotation of the hold h1 stays in the Lease.
 	l.Annotations[api.HoldAnnotation] = "h2"
-	assert.Empty(t, RecordOf(l).Notes.Job)
+	assert.Empty(t, RecordOf(l).Profile.Job)
 }
 
 func TestLeaseRecordSurvivesARoundTrip(t *testing.T) {
@@ -49,7 +49,7 @@ func TestLeaseRecordSurvivesARoundTrip(t *testing.T) {
 	r := lease.Record{
 		UID: "u", Version: "7", Holder: "a_u", Duration: 30 * time.Second, AcquireTime: at, RenewTime: at.Add(time.Second), Transitions: 3,
 		Hold: "h1", Token: "6", BootID: "b",
-		Notes: lease.Notes{
+		Profile: lease.Profile{
 			Address: "10.0.0.1", Workload: "Deployment/biller", Job: "j", Revision: api.Revision{Workload: "u", Number: 7, Hash: "5d4f"},
 			Serving: at, Leaving: "soon", Leave: "h1.1",
 		},

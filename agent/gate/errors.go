@@ -33,7 +33,7 @@ var (
 	// ErrNotNoted means that the grant was not sent. Usually the desk cannot write the
 	// grant's note, because the disk is full or read-only. The gate "pod" also returns
 	// ErrNotNoted if no container may start now.
-	ErrNotNoted = errors.New("the grant could not be noted")
+	ErrNotNoted = errors.New("no note of the grant can be written, or no container may start now")
 	// ErrNotRunning means that no command can run, because the shim has no child,
 	// or a child that is ending or frozen.
 	ErrNotRunning = errors.New("the application does not run")

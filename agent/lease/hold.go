@@ -18,8 +18,8 @@ type Hold struct {
 	id     string
 	token  string
 	record Record
-	// notes are the notes of the hold's last stored write.
-	notes Notes
+	// profile is that of the hold's last stored write.
+	profile Profile
 	// acquired is the acquire time that each write of the hold has.
 	acquired time.Time
 	// The field "from" is the instant from which the deadline counts.
@@ -31,9 +31,9 @@ type Hold struct {
 
 // pending is an attempt that the API server has not answered yet.
 type pending struct {
-	sent  time.Duration
-	renew time.Time
-	notes Notes
+	sent    time.Duration
+	renew   time.Time
+	profile Profile
 }
 
 // Attempt is one write of a hold.
@@ -60,7 +60,7 @@ func (s Self) Begin(acquiring Attempt, stored Record, token string) (*Hold, erro
 	}
 	return &Hold{
 		self: s, id: stored.Hold, token: token, record: stored, from: acquiring.Sent,
-		notes: acquiring.Record.Notes, acquired: acquiring.Record.AcquireTime,
+		profile: acquiring.Record.Profile, acquired: acquiring.Record.AcquireTime,
 	}, nil
 }
 
@@ -68,7 +68,7 @@ func (s Self) Begin(acquiring Attempt, stored Record, token string) (*Hold, erro
 // report. The write alone gives no deadline, because the new process does not know when the
 // last renewal was sent. [Self.Begin] computes a deadline from the answer. If the Lease no longer
 // has the hold, the error is a [*LostError].
-func (s Self) Resume(r Record, hold, token string, notes Notes, wall time.Time) (Record, error) {
+func (s Self) Resume(r Record, hold, token string, profile Profile, wall time.Time) (Record, error) {
 	switch {
 	case r.UID == "" || r.Version == "":
 		return Record{}, fmt.Errorf("resume: %w", ErrNoUID)
@@ -82,7 +82,7 @@ func (s Self) Resume(r Record, hold, token string, notes Notes, wall time.Time) 
 	}
 	next.Duration = s.Budget.Duration
 	next.Token = token
-	next.Notes = notes
+	next.Profile = profile
 	return next, nil
 }
 
@@ -95,9 +95,9 @@ func (h *Hold) Token() string { return h.token }
 // Record returns the last state of the Lease that the API server certainly stored.
 func (h *Hold) Record() Record { return h.record }
 
-// Notes returns the notes of the hold's last stored write. Another client may have changed them in
-// the Lease.
-func (h *Hold) Notes() Notes { return h.notes }
+// Profile returns the profile of the hold's last stored write. Another client may have changed the
+// profile in the Lease.
+func (h *Hold) Profile() Profile { return h.profile }
 
 // Deadline returns the instant by which every child must be dead.
 func (h *Hold) Deadline() time.Duration { return h.from + h.self.Budget.Deadline() }
@@ -122,15 +122,15 @@ func (h *Hold) ExpiresAt() time.Duration { return h.from + h.self.Budget.Duratio
 
 // Renew returns the next attempt, which the caller sends at the instant "now". The attempt is
 // pending from then on.
-func (h *Hold) Renew(now time.Duration, wall time.Time, notes Notes) Attempt {
+func (h *Hold) Renew(now time.Duration, wall time.Time, profile Profile) Attempt {
 	next := h.record
 	next.RenewTime = distinctTime(h.record.RenewTime, wall)
 	next.AcquireTime = h.acquired
 	next.Duration = h.self.Budget.Duration
 	next.Token = h.token
-	next.Notes = notes
+	next.Profile = profile
 	attempt := Attempt{Sent: now, Record: next}
-	h.pending = append(h.pending, pending{sent: now, renew: next.RenewTime, notes: notes})
+	h.pending = append(h.pending, pending{sent: now, renew: next.RenewTime, profile: profile})
 	return attempt
 }
 
@@ -147,7 +147,7 @@ func (h *Hold) Answered(attempt Attempt, stored Record) error {
 	case stored.Version == h.record.Version:
 		return fmt.Errorf("renew: %w", ErrNotStored)
 	}
-	h.accept(attempt.Sent, stored, attempt.Record.Notes)
+	h.accept(attempt.Sent, stored, attempt.Record.Profile)
 	return nil
 }
 
@@ -164,9 +164,9 @@ func (h *Hold) Read(r Record) error {
 	case r.Version == h.record.Version:
 		return nil
 	case i >= 0:
-		h.accept(h.pending[0].sent, r, h.pending[i].notes)
+		h.accept(h.pending[0].sent, r, h.pending[i].profile)
 	default:
-		h.accept(h.from, r, h.notes)
+		h.accept(h.from, r, h.profile)
 	}
 	return nil
 }
@@ -180,6 +180,6 @@ func (h *Hold) stored(r Record) int {
 
 // accept makes the record the state of the hold. All pending attempts end, because the API
 // server refuses each write that was made for an older version of the Lease.
-func (h *Hold) accept(from time.Duration, stored Record, notes Notes) {
-	h.from, h.record, h.notes, h.pending = from, stored, notes, nil
+func (h *Hold) accept(from time.Duration, stored Record, profile Profile) {
+	h.from, h.record, h.profile, h.pending = from, stored, profile, nil
 }

@@ -16,8 +16,8 @@ import (
 )
 
 var (
-	wall  = time.Date(2026, 1, 2, 3, 4, 5, 678901234, time.UTC)
-	notes = Notes{Address: "10.0.0.1", Workload: "Deployment/biller", Revision: api.Revision{Workload: "u", Number: 7, Hash: "5d4f"}}
+	wall    = time.Date(2026, 1, 2, 3, 4, 5, 678901234, time.UTC)
+	profile = Profile{Address: "10.0.0.1", Workload: "Deployment/biller", Revision: api.Revision{Workload: "u", Number: 7, Hash: "5d4f"}}
 )
 
 // The function "at" returns the instant that is the given number of seconds after boot.
@@ -43,7 +43,7 @@ func stored(r Record, version string) Record {
 func held(t *testing.T) *Hold {
 	t.Helper()
 	s := self(t, 30*time.Second)
-	r, err := s.Acquire(free(), "h1", notes, wall)
+	r, err := s.Acquire(free(), "h1", profile, wall)
 	require.NoError(t, err)
 	h, err := s.Begin(Attempt{Sent: at(100), Record: r}, stored(r, "2"), "")
 	require.NoError(t, err)
@@ -52,7 +52,7 @@ func held(t *testing.T) *Hold {
 
 func TestAcquireWritesTheFieldsThatClientGoWrites(t *testing.T) {
 	s := self(t, 30*time.Second)
-	r, err := s.Acquire(free(), "h1", notes, wall)
+	r, err := s.Acquire(free(), "h1", profile, wall)
 	require.NoError(t, err)
 	assert.Equal(t, "a_u", r.Holder)
 	assert.Equal(t, 30*time.Second, r.Duration)
@@ -61,7 +61,7 @@ func TestAcquireWritesTheFieldsThatClientGoWrites(t *testing.T) {
 	assert.Equal(t, "1", r.Version, "the write must replace the version that was read")
 	assert.Empty(t, r.Token, "the write cannot contain its own version")
 
-	again, err := s.Acquire(stored(r, "2"), "h2", notes, wall)
+	again, err := s.Acquire(stored(r, "2"), "h2", profile, wall)
 	require.NoError(t, err)
 	assert.Equal(t, 5, again.Transitions, "the same holder is no transition")
 	assert.NotEqual(t, r.RenewTime, again.RenewTime)
@@ -70,21 +70,21 @@ func TestAcquireWritesTheFieldsThatClientGoWrites(t *testing.T) {
 func TestAcquireNeverOverflowsTheNumberOfTransitions(t *testing.T) {
 	r := free()
 	r.Transitions = math.MaxInt32
-	r, err := self(t, 30*time.Second).Acquire(r, "h1", notes, wall)
+	r, err := self(t, 30*time.Second).Acquire(r, "h1", profile, wall)
 	require.NoError(t, err)
 	assert.Equal(t, math.MaxInt32, r.Transitions)
 }
 
 func TestReleaseClearsEachFieldOfTheHolder(t *testing.T) {
 	s := self(t, 30*time.Second)
-	r, err := s.Acquire(free(), "h1", notes, wall)
+	r, err := s.Acquire(free(), "h1", profile, wall)
 	require.NoError(t, err)
 	r.Token = "2"
 	r, err = s.Release(stored(r, "2"), wall, "b_u")
 	require.NoError(t, err)
 	assert.Empty(t, r.Holder)
 	assert.Equal(t, time.Second, r.Duration, "the API server refuses zero")
-	assert.Zero(t, r.Notes)
+	assert.Zero(t, r.Profile)
 	assert.Empty(t, r.Hold+r.Token+r.BootID)
 	assert.Equal(t, 5, r.Transitions)
 
@@ -98,11 +98,11 @@ func TestLeaseWriteRequiresUIDAndResourceVersion(t *testing.T) {
 		"no uid":     {Version: "1", Holder: "a_u", Hold: "h", BootID: "boot-1"},
 		"no version": {UID: "uid", Holder: "a_u", Hold: "h", BootID: "boot-1"},
 	} {
-		_, err := s.Acquire(r, "h", notes, wall)
+		_, err := s.Acquire(r, "h", profile, wall)
 		assert.ErrorIs(t, err, ErrNoUID, name)
 		_, err = s.Release(r, wall, "")
 		assert.ErrorIs(t, err, ErrNoUID, name)
-		_, err = s.Resume(r, "h", "1", notes, wall)
+		_, err = s.Resume(r, "h", "1", profile, wall)
 		assert.ErrorIs(t, err, ErrNoUID, name)
 	}
 }
@@ -124,7 +124,7 @@ func TestTokenIsTheVersionOfTheAcquiringWrite(t *testing.T) {
 	h := held(t)
 	assert.Equal(t, "2", h.Token())
 	for _, version := range []string{"3", "4"} {
-		attempt := h.Renew(at(105), wall, notes)
+		attempt := h.Renew(at(105), wall, profile)
 		assert.Equal(t, "2", attempt.Record.Token, "each renewal must write the token")
 		require.NoError(t, h.Answered(attempt, stored(attempt.Record, version)))
 		assert.Equal(t, "2", h.Token())
@@ -138,7 +138,7 @@ func TestDeadlineCountsFromTheLastAnsweredRenewal(t *testing.T) {
 	assert.Equal(t, at(125), h.Deadline())
 	assert.Equal(t, at(130), h.ExpiresAt())
 
-	attempt := h.Renew(at(106), wall, notes)
+	attempt := h.Renew(at(106), wall, profile)
 	require.NoError(t, h.Answered(attempt, stored(attempt.Record, "3")))
 	assert.Equal(t, at(131), h.Deadline())
 	assert.Empty(t, h.pending)
@@ -146,12 +146,12 @@ func TestDeadlineCountsFromTheLastAnsweredRenewal(t *testing.T) {
 
 func TestWriteSucceedsOnlyIfAnswerHasNewVersion(t *testing.T) {
 	h := held(t)
-	attempt := h.Renew(at(106), wall, notes)
+	attempt := h.Renew(at(106), wall, profile)
 	require.ErrorIs(t, h.Answered(attempt, attempt.Record), ErrNotStored)
 	assert.Equal(t, at(125), h.Deadline())
 
 	s := self(t, 30*time.Second)
-	r, err := s.Acquire(free(), "h1", notes, wall)
+	r, err := s.Acquire(free(), "h1", profile, wall)
 	require.NoError(t, err)
 	_, err = s.Begin(Attempt{Sent: at(1), Record: r}, r, "")
 	assert.ErrorIs(t, err, ErrNotStored)
@@ -159,9 +159,9 @@ func TestWriteSucceedsOnlyIfAnswerHasNewVersion(t *testing.T) {
 
 func TestDeadlineAfterLostAnswersCountsFromFirstAttempt(t *testing.T) {
 	h := held(t)
-	first := h.Renew(at(105), wall, notes)
-	second := h.Renew(at(106), wall.Add(time.Second), notes)
-	third := h.Renew(at(107), wall.Add(2*time.Second), notes)
+	first := h.Renew(at(105), wall, profile)
+	second := h.Renew(at(106), wall.Add(time.Second), profile)
+	third := h.Renew(at(107), wall.Add(2*time.Second), profile)
 	// In each round the API server has stored another one of the three attempts, and all
 	// answers are lost. The deadline counts from the first attempt, whichever attempt the read
 	// shows.
@@ -176,8 +176,8 @@ func TestDeadlineAfterLostAnswersCountsFromFirstAttempt(t *testing.T) {
 
 func TestAnswerToSupersededRenewalNeverMovesTheDeadline(t *testing.T) {
 	h := held(t)
-	first := h.Renew(at(105), wall, notes)
-	second := h.Renew(at(106), wall.Add(time.Second), notes)
+	first := h.Renew(at(105), wall, profile)
+	second := h.Renew(at(106), wall.Add(time.Second), profile)
 	require.NoError(t, h.Answered(second, stored(second.Record, "3")))
 	assert.Equal(t, at(131), h.Deadline())
 	// The version has changed, so the API server can no longer store the first attempt.
@@ -195,7 +195,7 @@ func TestWriteByAnotherClientNeverExtendsTheHold(t *testing.T) {
 	assert.Equal(t, "7", h.Record().Version, "the next renewal must replace this version")
 
 	// A pending attempt counts for nothing if another client then writes another renew time.
-	h.Renew(at(110), wall.Add(time.Second), notes)
+	h.Renew(at(110), wall.Add(time.Second), profile)
 	moved := stored(annotated, "8")
 	moved.RenewTime = wall.Add(time.Minute)
 	require.NoError(t, h.Read(moved))
@@ -203,17 +203,17 @@ func TestWriteByAnotherClientNeverExtendsTheHold(t *testing.T) {
 
 	// Another client has written the Lease again with the renew time of this attempt. So the
 	// API server must have stored the attempt before that write.
-	attempt := h.Renew(at(111), wall.Add(2*time.Second), notes)
+	attempt := h.Renew(at(111), wall.Add(2*time.Second), profile)
 	require.NoError(t, h.Read(stored(attempt.Record, "10")))
 	assert.Equal(t, at(136), h.Deadline())
 }
 
 func TestReadOfUnchangedLeaseKeepsRenewalsPending(t *testing.T) {
 	h := held(t)
-	h.Renew(at(105), wall.Add(time.Second), notes)
+	h.Renew(at(105), wall.Add(time.Second), profile)
 	require.NoError(t, h.Read(h.Record()))
 	assert.Len(t, h.pending, 1, "the attempt may still be stored")
-	later := h.Renew(at(109), wall.Add(2*time.Second), notes)
+	later := h.Renew(at(109), wall.Add(2*time.Second), profile)
 	require.NoError(t, h.Read(stored(later.Record, "3")))
 	assert.Equal(t, at(130), h.Deadline())
 }
@@ -243,7 +243,7 @@ func TestSlotIsLostIfLeaseShowsAnotherHold(t *testing.T) {
 func TestDeadlineOfResumedHoldCountsFromFirstRenewal(t *testing.T) {
 	s := self(t, 30*time.Second)
 	r := held(t).Record()
-	next, err := s.Resume(r, "h1", "2", notes, wall.Add(time.Second))
+	next, err := s.Resume(r, "h1", "2", profile, wall.Add(time.Second))
 	require.NoError(t, err)
 	assert.Equal(t, r.AcquireTime, next.AcquireTime)
 	assert.Equal(t, "h1", next.Hold)
@@ -253,11 +253,11 @@ func TestDeadlineOfResumedHoldCountsFromFirstRenewal(t *testing.T) {
 	assert.Equal(t, at(525), h.Deadline())
 
 	for name, hold := range map[string]string{"another hold": "h2", "none": ""} {
-		_, err = s.Resume(r, hold, "2", notes, wall)
+		_, err = s.Resume(r, hold, "2", profile, wall)
 		assert.ErrorIs(t, err, ErrLost, name)
 	}
 	s.BootID = "boot-2"
-	_, err = s.Resume(r, "h1", "2", notes, wall)
+	_, err = s.Resume(r, "h1", "2", profile, wall)
 	assert.ErrorIs(t, err, ErrLost, "another boot")
 	assert.True(t, s.Rebooted(r))
 }

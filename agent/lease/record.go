@@ -58,7 +58,7 @@ type Record struct {
 	Hold        string
 	Token       string
 	BootID      string
-	Notes       Notes
+	Profile     Profile
 	// Paused is the annotation by which a person pauses the slot. No pod acquires a paused slot.
 	// Yield is the annotation by which a person requests that the holder yields.
 	Paused api.Pause
@@ -92,8 +92,8 @@ func (r Record) sameState(other Record) bool {
 		r.Holder == other.Holder && r.Hold == other.Hold && r.RenewTime.Equal(other.RenewTime)
 }
 
-// Notes are facts about a holder. The holder publishes them in the Lease for its standbys.
-type Notes struct {
+// Profile has facts about a holder. The holder publishes its profile in the Lease for the standbys.
+type Profile struct {
 	// Address is the IP address of the holder's pod. Workload is the pod's workload, as
 	// Kind/name.
 	Address, Workload string
@@ -151,7 +151,7 @@ const released = time.Second
 
 // Acquire returns the write by which this pod acquires r under a new hold. Acquire does not
 // check whether r is free; [Observer.FreeAt] decides that.
-func (s Self) Acquire(r Record, hold string, notes Notes, wall time.Time) (Record, error) {
+func (s Self) Acquire(r Record, hold string, profile Profile, wall time.Time) (Record, error) {
 	if r.UID == "" || r.Version == "" {
 		return Record{}, fmt.Errorf("acquire: %w", ErrNoUID)
 	}
@@ -167,7 +167,7 @@ func (s Self) Acquire(r Record, hold string, notes Notes, wall time.Time) (Recor
 	next.Duration = s.Budget.Duration
 	// The token is the version that this write will get, so the write cannot contain it.
 	next.Token = ""
-	next.Notes = notes
+	next.Profile = profile
 	next.Yield, next.Successor = api.Yield{}, ""
 	return next, nil
 }
@@ -184,7 +184,7 @@ func (s Self) Release(r Record, wall time.Time, successor string) (Record, error
 	}
 	next := r
 	next.Holder, next.BootID, next.Hold, next.Token = "", "", "", ""
-	next.Notes = Notes{}
+	next.Profile = Profile{}
 	next.Yield, next.Successor = api.Yield{}, successor
 	next.Duration = released
 	// Like client-go, Release writes the instant of the release into RenewTime and AcquireTime.

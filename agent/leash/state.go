@@ -4,7 +4,9 @@
 package leash
 
 import (
+	"cmp"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
@@ -163,6 +165,8 @@ func (s *state) next(now time.Duration) (orders []order, at time.Duration) {
 			}
 		}
 	}
+	// A replay of the simulation needs the same order each time.
+	slices.SortFunc(orders, func(a, b order) int { return cmp.Compare(a.shim, b.shim) })
 	return orders, at
 }
 

@@ -194,11 +194,11 @@ func (k *keeper) facts() claim.Facts {
 		Wall:    k.config.Wall(),
 		Compete: k.hasWaiting() && k.hold == nil && !k.stopping,
 		Proven:  k.proven,
-		Notes:   lease.Notes{Address: k.config.PodIP},
+		Profile: lease.Profile{Address: k.config.PodIP},
 		Settled: k.hold == nil && !k.watches() && k.now >= k.interestedUntil,
 	}
 	if k.hold != nil {
-		f.Notes.Serving = k.hold.since
+		f.Profile.Serving = k.hold.since
 		f.Renew, f.Guard = k.hold.supported(k.now) && !k.hold.returned, true
 	}
 	return f

@@ -141,7 +141,7 @@ func (k calls) glance(now time.Duration) glance {
 			g.seen = g.seen && k.hold != nil
 		case r.Holder != "" && v.FreeAt > now:
 			g.lasts = min(g.lasts, v.FreeAt-now)
-			slot.State, slot.Holder, slot.Address, slot.FencingToken = isHeld, api.PodOf(r.Holder), r.Notes.Address, r.Token
+			slot.State, slot.Holder, slot.Address, slot.FencingToken = isHeld, api.PodOf(r.Holder), r.Profile.Address, r.Token
 			if !r.AcquireTime.IsZero() {
 				slot.Since = &r.AcquireTime
 			}

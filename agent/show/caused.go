@@ -17,7 +17,7 @@ import (
 // pace, the Event is left out. One line in the log then stands for all such Events until the next
 // Event.
 func (e *Events) cause(now time.Duration, event kube.Event) {
-	if e.pace.spend(now) && e.caused.put(event) {
+	if e.pace.TrySpend(now) && e.caused.put(event) {
 		e.dry = false
 		return
 	}

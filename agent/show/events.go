@@ -12,6 +12,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -25,7 +26,7 @@ type Events struct {
 	own, caused *queue
 	// pace bounds the Events of the field "caused". The field leftOut counts the Events beyond that
 	// bound. The field "dry" reports that the last such Event was left out.
-	pace    pace
+	pace    pace.Pace
 	leftOut int
 	dry     bool
 }
@@ -34,10 +35,24 @@ type Events struct {
 // More Events would wait only while the API server accepts none.
 const queued = 16
 
+const (
+	// causedBurst bounds the Events that an application can cause at once. The kubelet has the same bound
+	// for its Events about one object.
+	causedBurst = 25
+	// causedPause is the least average time between two further Events that an application causes. The
+	// API server keeps an Event for an hour, and an Event has a few kilobytes at most. So the
+	// application of one pod fills less than a megabyte of etcd. The kubelet has a pause of 5 min. An
+	// agent has a shorter pause, because several containers of its pod share this pace.
+	causedPause = time.Minute
+)
+
 // NewEvents returns an [Events] with empty queues. [Events.Run] writes the queued Events to the
 // API server.
 func NewEvents(config Config) *Events {
-	return &Events{config: config, own: newQueue(config, queued), caused: newQueue(config, causedBurst)}
+	return &Events{
+		config: config, own: newQueue(config, queued), caused: newQueue(config, causedBurst),
+		pace: pace.Pace{Every: causedPause, Burst: causedBurst},
+	}
 }
 
 // Run writes the Events until ctx ends.

@@ -53,7 +53,7 @@ func newScene(t *testing.T) *scene {
 
 // The method "held" makes the pod the holder. The application of that pod serves at the address.
 func (s *scene) held(pod, address string) {
-	s.slot = Slot{Name: "slot", Known: true, Record: lease.Record{Holder: pod + "_u", Hold: "hold of " + pod, Notes: lease.Notes{
+	s.slot = Slot{Name: "slot", Known: true, Record: lease.Record{Holder: pod + "_u", Hold: "hold of " + pod, Profile: lease.Profile{
 		Workload: "Deployment/biller", Address: address, Serving: time.Now(),
 	}}}
 	s.renewed()
@@ -77,7 +77,7 @@ func (s *scene) look() Decision {
 func (s *scene) asks(err error) {
 	s.t.Helper()
 	address := s.look().Check
-	require.Equal(s.t, s.slot.Record.Notes.Address, address, "the pod is asked")
+	require.Equal(s.t, s.slot.Record.Profile.Address, address, "the pod is asked")
 	s.r.Reached(s.now, address, err)
 }
 

@@ -120,18 +120,18 @@ func (r *Readiness) holders(now time.Duration, slots []Slot) holders {
 		switch {
 		case s.Record.Holder == "" || s.Mine:
 			h.serving = false
-		case s.Record.Notes.Workload != r.config.Workload || r.config.Workload == "":
+		case s.Record.Profile.Workload != r.config.Workload || r.config.Workload == "":
 			h.serving, h.foreign = false, true
-			h.stranger = s.Record.Notes.Workload == ""
+			h.stranger = s.Record.Profile.Workload == ""
 			h.holder, h.slot = holderName(s.Record), s.Name
 			return h
-		case s.Record.Notes.Serving.IsZero(), now >= s.ExpiresAt:
+		case s.Record.Profile.Serving.IsZero(), now >= s.ExpiresAt:
 			// After the expiry of the Lease, the address may belong to another pod.
 			h.serving = false
 		default:
 			h.until = min(h.until, s.ExpiresAt)
 		}
-		h.address, h.next = s.Record.Notes.Address, s.Record.Notes.Leaving
+		h.address, h.next = s.Record.Profile.Address, s.Record.Profile.Leaving
 	}
 	return h
 }

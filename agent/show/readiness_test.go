@@ -21,7 +21,7 @@ func status(c ReadinessConfig, holders ...string) Appearance {
 	for i, holder := range holders {
 		c.Slots = append(c.Slots, string(rune('a'+i)))
 		slots = append(slots, Slot{Name: c.Slots[i], Known: true, ExpiresAt: instant.Never, Record: lease.Record{
-			UID: "u", Holder: holder, Hold: "h", Notes: lease.Notes{Workload: c.Workload},
+			UID: "u", Holder: holder, Hold: "h", Profile: lease.Profile{Workload: c.Workload},
 		}})
 	}
 	return NewReadiness(c).Standby(time.Second, slots, Turn{}, true).Appearance
@@ -43,12 +43,12 @@ func TestSingletonStandbyWithReadinessHolderNamesTheHolder(t *testing.T) {
 // seen returns the only slot as the watch shows it. The argument "next" is the successor that the
 // holder has named; empty for none.
 func seen(holder, next string, serving bool) []Slot {
-	notes := lease.Notes{Workload: "Deployment/a", Leaving: next}
+	profile := lease.Profile{Workload: "Deployment/a", Leaving: next}
 	if serving {
-		notes.Serving = time.Unix(1, 0)
+		profile.Serving = time.Unix(1, 0)
 	}
 	return []Slot{{Name: "s", Known: true, Mine: holder == "me_1", ExpiresAt: instant.Never, Record: lease.Record{
-		UID: "u", Holder: holder, Hold: "h", Notes: notes,
+		UID: "u", Holder: holder, Hold: "h", Profile: profile,
 	}}}
 }
 

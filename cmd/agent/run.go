@@ -46,12 +46,16 @@ func parseRun(args []string, env func(string) string) (runSettings, error) {
 	r, err := api.ParseRunArgs(args)
 	life, start := api.SplitSlots(r.Slots)
 	c := agent.Config{
-		PodName: env(api.PodNameEnv), PodUID: env(api.PodUIDEnv), PodIP: env(api.PodIPEnv),
-		Slots: life, StartSlots: start, Any: r.Any, Containers: r.Containers, InitContainers: r.InitContainers,
-		LeaseDuration: r.LeaseDuration, Grace: r.Grace, Readiness: r.Readiness,
-		OnBusy: r.OnBusy, Job: r.Job, WaitAtMost: r.WaitAtMost, OnceKey: r.OnceKey,
-		Workload: r.Workload, Revision: r.Revision, MinReady: r.MinReady, ReplacesUnready: r.ReplacesUnready,
-		Ports: r.Ports, EndpointDelay: r.EndpointDelay, Probes: r.Probes, OwnKernel: r.OwnKernel,
+		Pod: agent.Pod{
+			PodName: env(api.PodNameEnv), PodUID: env(api.PodUIDEnv), PodIP: env(api.PodIPEnv),
+			Workload: r.Workload, Job: r.Job, Revision: r.Revision, MinReady: r.MinReady, ReplacesUnready: r.ReplacesUnready,
+			Containers: r.Containers, InitContainers: r.InitContainers, Grace: r.Grace, Probes: r.Probes, Ports: r.Ports,
+			OwnKernel: r.OwnKernel,
+		},
+		Claims: agent.Claims{
+			Slots: life, StartSlots: start, Any: r.Any, OnceKey: r.OnceKey, LeaseDuration: r.LeaseDuration,
+			OnBusy: r.OnBusy, WaitAtMost: r.WaitAtMost, Readiness: r.Readiness, EndpointDelay: r.EndpointDelay,
+		},
 	}
 	_, c.Shards = api.ShardsOf(r.Slots)
 	if r.Shard != "" {

@@ -26,6 +26,7 @@ import (
 
 	ctrl "sigs.k8s.io/controller-runtime"
 
+	"github.com/metaparticle-io/metaparticle/mutate/admit"
 	"github.com/metaparticle-io/metaparticle/mutate/image/registry"
 )
 
@@ -84,7 +85,7 @@ func parse(args []string, output io.Writer) (settings, error) {
 	flags.StringVar(&s.metricsAddress, "metrics-address", ":8080", "address of /metrics; 0 for none")
 	flags.StringVar(&s.healthAddress, "health-address", ":8081", "address of /healthz and /readyz")
 	// The API server waits for 10 s. With a shorter default, the webhook answers in time.
-	flags.DurationVar(&s.timeout, "timeout", 8*time.Second, "time to answer one call in")
+	flags.DurationVar(&s.timeout, "timeout", admit.DefaultTimeout, "time to answer one call in")
 	// This time includes the reads of the pull secrets. The rest of the time for the call is for
 	// the other reads, such as those of the pod's owners.
 	flags.DurationVar(&s.imageTimeout, "image-timeout", 2500*time.Millisecond, "time to read an image's entrypoint in")

@@ -20,9 +20,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// defaultTimeout bounds the handling of one pod. One look-up of an image takes at most half of that
-// time, so half is left for two reads of owners. The API server waits 10 s for the webhook.
-const defaultTimeout = 5 * time.Second
+// DefaultTimeout bounds the handling of one pod. The API server waits 10 s for the webhook, so two
+// seconds are left for the connection and for the queue of calls.
+const DefaultTimeout = 8 * time.Second
 
 // Owners finds the origins of pods. If the load has no room for an object, the error is
 // [load.ErrOverloaded].
@@ -83,7 +83,7 @@ type Options struct {
 	// Kubernetes returns the cluster's minor version of Kubernetes 1, or zero while the
 	// version is unknown. The function must not block. With nil the version stays unknown.
 	Kubernetes func() int
-	// Timeout bounds one request; zero means 5 s.
+	// Timeout bounds one request; zero means [DefaultTimeout].
 	Timeout time.Duration
 	// Observe, if set, gets every outcome, and must not block.
 	Observe func(Outcome)

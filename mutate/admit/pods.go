@@ -43,7 +43,7 @@ func (h podHandler) Handle(ctx context.Context, r admission.Request) admission.R
 
 // inject handles the creation of a pod.
 func (h podHandler) inject(ctx context.Context, r admission.Request) admission.Response {
-	ctx, cancel := context.WithTimeout(ctx, cmp.Or(h.Timeout, defaultTimeout))
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(h.Timeout, DefaultTimeout))
 	defer cancel()
 	pod := new(corev1.Pod)
 	if err := json.Unmarshal(r.Object.Raw, pod); err != nil {

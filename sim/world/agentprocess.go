@@ -90,13 +90,19 @@ func (a *AgentProcess) begin() {
 	p, w := a.Pod, a.Pod.w
 	life, start := api.SplitSlots(p.Slots)
 	config := agent.Config{
-		PodName: p.Name, PodUID: p.uid, PodIP: "10.0.0." + p.uid[len("pod-uid-"):], Slots: life, StartSlots: start, Any: p.Any, First: a.first, Shards: p.Shards,
-		Containers: p.Template.Containers, Workload: "Deployment/" + p.Workload,
-		InitContainers: p.Inits,
-		LeaseDuration:  p.Duration, Grace: p.Grace, Readiness: api.ReadinessHolder, BootID: p.Node.boot,
-		API: a.Client, Clock: a.clock, Leaps: a.leaps,
-		Wall:   a.wall,
-		Random: rand.NewPCG(w.Seed, w.Source(a.Name+p.uid).Uint64()),
+		Pod: agent.Pod{
+			PodName: p.Name, PodUID: p.uid, PodIP: "10.0.0." + p.uid[len("pod-uid-"):], Workload: "Deployment/" + p.Workload,
+			Containers: p.Template.Containers, InitContainers: p.Inits, Grace: p.Grace, BootID: p.Node.boot,
+		},
+		Claims: agent.Claims{
+			Slots: life, StartSlots: start, Any: p.Any, Shards: p.Shards,
+			LeaseDuration: p.Duration, Readiness: api.ReadinessHolder,
+		},
+		Past: agent.Past{First: a.first},
+		Outside: agent.Outside{
+			API: a.Client, Clock: a.clock, Leaps: a.leaps, Wall: a.wall,
+			Random: rand.NewPCG(w.Seed, w.Source(a.Name+p.uid).Uint64()),
+		},
 	}
 	if p.Gate != api.GateReadiness {
 		p.boots = noteBoot(p.boots, p.Node.boot)

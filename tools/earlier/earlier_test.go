@@ -93,7 +93,7 @@ func TestAgentsRespectLeasesWrittenByOlderReleases(t *testing.T) {
 	} {
 		r := recordOf(t, name)
 		assert.Equal(t, want.holder, r.Holder, name)
-		assert.Equal(t, want.serving, !r.Notes.Serving.IsZero(), name)
+		assert.Equal(t, want.serving, !r.Profile.Serving.IsZero(), name)
 		var view lease.Observer
 		view.Read(seen, r)
 		free, known := view.FreeAt(0)
@@ -110,12 +110,12 @@ func TestAgentsRespectLeasesWrittenByOlderReleases(t *testing.T) {
 // agent of this version must not take these annotations for facts about the present hold.
 func TestAgentIgnoresStaleAnnotationsFromEarlierAgentVersion(t *testing.T) {
 	r := recordOf(t, "over-held")
-	assert.Empty(t, r.Notes.Job, "the job of a holder that is gone")
-	assert.Empty(t, r.Notes.Leaving)
-	assert.Empty(t, r.Notes.Leave)
+	assert.Empty(t, r.Profile.Job, "the job of a holder that is gone")
+	assert.Empty(t, r.Profile.Leaving)
+	assert.Empty(t, r.Profile.Leave)
 	assert.NotEqual(t, r.Hold, r.Yield.Hold, "the yield names a hold that is over")
 	assert.NotEqual(t, r.Hold, turn.Parse(r.Rollout).Hold, "the rollout names a hold that is over")
-	assert.Equal(t, "10.0.0.9", r.Notes.Address)
+	assert.Equal(t, "10.0.0.9", r.Profile.Address)
 	assert.Equal(t, api.PauseHold, r.Paused, "a person's pause counts, although the earlier agent took the slot")
 }
 

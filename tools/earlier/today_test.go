@@ -33,7 +33,7 @@ func held() lease.Record {
 		UID: "uid-100", Version: "208", Holder: "new_u", Duration: 45 * time.Second,
 		AcquireTime: acquired, RenewTime: acquired.Add(time.Minute), Transitions: 4,
 		Hold: "h1", Token: "207", BootID: "boot-1",
-		Notes: lease.Notes{
+		Profile: lease.Profile{
 			Address: "10.0.0.1", Workload: "Deployment/biller", Job: "job-1", Revision: revision,
 			Serving: acquired.Add(time.Second), Leaving: "soon", Leave: "h1.1",
 		},
@@ -46,7 +46,7 @@ func held() lease.Record {
 // and failures.
 func released() lease.Record {
 	r := held()
-	r.Holder, r.Hold, r.Token, r.BootID, r.Notes, r.Yield = "", "", "", "", lease.Notes{}, api.Yield{}
+	r.Holder, r.Hold, r.Token, r.BootID, r.Profile, r.Yield = "", "", "", "", lease.Profile{}, api.Yield{}
 	r.Duration, r.Successor, r.Done, r.Failures = time.Second, "next_u", "6,7", "8 2"
 	return r
 }

@@ -1,0 +1,38 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package pace bounds how often an agent does something: a burst at once, and then one action in each
+// period. The package counts as the generic cell rate algorithm does (ITU-T I.371), so a Pace needs no
+// timer and stores one instant.
+package pace
+
+import "time"
+
+// Pace bounds the rate of one type of action. Instants are durations since any common beginning.
+type Pace struct {
+	// Every is the least average time between two actions beyond a burst.
+	Every time.Duration
+	// Burst is the number of actions that may come at once. A Pace with a Burst of 0 permits an
+	// action only one period after the last counted action would have been due.
+	Burst int
+
+	// paid is the instant from which another action keeps the rate without a burst. Each action moves
+	// this instant by Every. So a burst of actions moves the instant far into the future.
+	paid time.Duration
+}
+
+// NextAt returns the instant from which another action is within the bounds.
+func (p *Pace) NextAt() time.Duration { return p.paid - time.Duration(p.Burst-1)*p.Every }
+
+// Spend counts an action at the instant "now", even if the action is beyond the bounds.
+func (p *Pace) Spend(now time.Duration) { p.paid = max(p.paid, now) + p.Every }
+
+// TrySpend counts an action at the instant "now", if the action is within the bounds. Otherwise TrySpend
+// counts nothing, and the result is false.
+func (p *Pace) TrySpend(now time.Duration) (within bool) {
+	if now < p.NextAt() {
+		return false
+	}
+	p.Spend(now)
+	return true
+}
