@@ -15,9 +15,10 @@ import (
 // out, and the repeated reads would keep the server overloaded.
 type lookBound struct {
 	pace pace.Pace
-	// answered reports that the last read of a look did not fail. An answer that the Lease does not
-	// exist is no failure. While reads fail, the claim reads one Lease at a time.
-	answered bool
+	// atOnce is the number of Leases that the claim may read at once. After a failed read, atOnce is
+	// zero until as many reads have been answered as failed. Until then the claim reads one Lease at a
+	// time. An answer that the Lease does not exist is no failure.
+	atOnce int
 	// misses counts the failed reads since the last success. The comment of the field "missedAt"
 	// names the reads that do not count. The field "at" is the earliest instant of the next look
 	// after a failed read.
@@ -59,16 +60,27 @@ func (s *lookBound) nextAt(reads, waits bool) time.Duration {
 	return at
 }
 
+// mostReads bounds the Leases that a claim reads at once. Each such read needs a connection of its
+// own. With very many connections, the TLS handshakes would delay each other until all reads time out.
+// With eight reads at once, a pod with 64 slots sees all slots after the time of eight answers.
+const mostReads = 8
+
 // answer notes that the API server has answered a read. After several misses in a row, the claim
-// still reads one Lease at a time until as many answers have come. An overloaded API server
-// answers some reads of each pod. If one answer permitted all reads, the load would stay too high.
+// still reads one Lease at a time until as many answers have come. From then on, each answer permits
+// one more read at once. An overloaded API server answers some reads of each pod. If one answer
+// permitted all reads, the load would stay too high.
 func (s *lookBound) answer() {
 	s.misses = max(s.misses-1, 0)
-	s.answered = s.misses == 0
+	if s.misses == 0 {
+		s.atOnce = min(s.atOnce+1, mostReads)
+	}
 }
 
+// answered reports whether no read has failed since the last answers.
+func (s *lookBound) answered() bool { return s.atOnce > 0 }
+
 // miss notes that a read has failed. The next look begins at the instant "at", or later.
-func (s *lookBound) miss(at time.Duration) { s.answered, s.misses, s.at = false, s.misses+1, at }
+func (s *lookBound) miss(at time.Duration) { s.atOnce, s.misses, s.at = 0, s.misses+1, at }
 
 // knock notes that a look of a denied slot begins. The next such look begins at the instant "next", or
 // later. For a pod's many slots, enroll needs a while to create all Leases and the pod's rights.

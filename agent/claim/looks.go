@@ -15,7 +15,7 @@ import (
 func (s *slot) beginLook(p *plan) {
 	at := max(s.look.at, spareAt(&s.pace))
 	if sharesLooks(s) {
-		at = max(at, s.looks.nextAt(s.look.from == "", waitsForAnswer(s)))
+		at = max(at, s.looks.nextAt(s.look.from == "", readsForAny(s) && !s.looks.answered()))
 		if s.look.denied {
 			at = max(at, s.looks.deniedUntil)
 		}
@@ -81,8 +81,8 @@ func (all slots) lookAll(p *plan) {
 		case p.releases && sharesLooks(s):
 			// While the claim releases its slots, no look begins, because the looks would slow
 			// down the pod that acquires a released slot.
-		case waitsForAnswer(s) && all.reading():
-			// Another look's read is under way, and its answer leads to the next decision.
+		case readsForAny(s) && all.reads() >= max(s.looks.atOnce, 1):
+			// The reads of other looks are under way, and their answers lead to the next decision.
 		default:
 			s.beginLook(p)
 		}
@@ -130,10 +130,10 @@ func spendOnLook(s *slot, now time.Duration) {
 // looked reports whether a look of the slot has read the Lease, or has ended.
 func looked(s *slot) bool { return s.look.number > 0 && (!s.look.on || s.look.read) }
 
-// waitsForAnswer reports whether the look waits until the API server answers the read of another
-// look. A look that continues a watch sends no read. Such a look does not wait, because its watch
-// may show a release that names this pod.
-func waitsForAnswer(s *slot) bool { return sharesLooks(s) && !s.looks.answered && s.look.from == "" }
+// readsForAny reports whether the next look of the slot begins with a read that the bound on all looks
+// counts. A look that continues a watch sends no read. Such a look waits for no other look, because
+// its watch may show a release that names this pod.
+func readsForAny(s *slot) bool { return sharesLooks(s) && s.look.from == "" }
 
 // missRead notes that a look's read has failed, so the next looks of all slots come later. If the
 // look has failed after its read, or if [sharesLooks] is false for the slot, missRead does nothing.
@@ -142,7 +142,7 @@ func missRead(s *slot, now, retryAfter time.Duration) {
 		return
 	}
 	if s.look.began < s.looks.missedAt {
-		s.looks.answered = false
+		s.looks.atOnce = 0
 		return // this look began before the last miss, and the delay after that miss is enough
 	}
 	bound := min(slowest, s.Self.Budget.Renew)
@@ -150,9 +150,14 @@ func missRead(s *slot, now, retryAfter time.Duration) {
 	s.looks.miss(now + s.jitter(max(min(Backoff(s.looks.misses), bound), min(retryAfter, bound))))
 }
 
-// reading reports whether a look of any slot waits for the answer to its read.
-func (all slots) reading() bool {
-	return slices.ContainsFunc(all, func(s *slot) bool { return s.look.on && !s.look.read })
+// reads returns the number of looks that wait for the answers to their reads.
+func (all slots) reads() (n int) {
+	for _, s := range all {
+		if s.look.on && !s.look.read {
+			n++
+		}
+	}
+	return n
 }
 
 // byUrgency returns the slots in the order in which their looks begin, if not all of them may
@@ -161,7 +166,7 @@ func (all slots) reading() bool {
 // the pod may not read delay no other look for long.
 func (all slots) byUrgency() slots {
 	return slices.SortedStableFunc(slices.Values(all), func(a, b *slot) int {
-		if !a.looks.answered && a.look.misses != b.look.misses {
+		if !a.looks.answered() && a.look.misses != b.look.misses {
 			return cmp.Compare(a.look.misses, b.look.misses)
 		}
 		return cmp.Compare(a.look.at, b.look.at)
