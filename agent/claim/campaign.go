@@ -104,6 +104,7 @@ func (c campaign) acquire(p *plan, s *slot, r lease.Record) {
 		s.lookAgain(p.now, 0) // the record has no UID or no version, which a write must name
 		return
 	}
+	s.delay.over()
 	s.send(p, Action{
 		Kind: Acquire, Record: next, campaign: c, Resumed: c.resumed,
 		attempt: lease.Attempt{Sent: p.now, Record: next},

@@ -92,6 +92,43 @@ func TestSlowConflictSpreadsTheNextAcquiringWrite(t *testing.T) {
 	}
 }
 
+// Each refused write costs the API server as much work as the write of the next holder.
+func TestFewOfManyStandbysConflictInATakeover(t *testing.T) {
+	const (
+		standbys  = 16
+		notice    = 20 * time.Millisecond // from a standby's write until the others see the write
+		takeovers = 500
+	)
+	spreads, delays := make([]spread, standbys+1), make([]delay, standbys+1)
+	random, holder, conflicts, waited := rand.NewPCG(1, 2).Uint64, 0, 0, time.Duration(0)
+	for version := range takeovers {
+		held := lease.Record{Version: fmt.Sprint("held ", version), Holder: "a_1"}
+		free := lease.Record{Version: fmt.Sprint("free ", version)}
+		next, times := -1, make([]time.Duration, standbys+1)
+		for i := range delays {
+			delays[i].before(held, &spreads[i], random)
+			if times[i] = delays[i].before(free, &spreads[i], random); i != holder && (next < 0 || times[i] < times[next]) {
+				next = i
+			}
+		}
+		for i, at := range times {
+			switch {
+			case i == next:
+				spreads[i].acquired()
+			case i != holder && at <= times[next]+notice:
+				spreads[i].conflicted(notice)
+				conflicts++
+			default:
+				continue
+			}
+			delays[i].over()
+		}
+		holder, waited = next, waited+times[next]
+	}
+	assert.Less(t, float64(conflicts)/takeovers, standbys/4.)
+	assert.Less(t, waited/takeovers, mostSpread/16, "the mean delay of the next holder")
+}
+
 func TestNamedSuccessorWritesAtOnceDespiteConflicts(t *testing.T) {
 	for seed := range uint64(100) {
 		r := newRival(t, seed)
