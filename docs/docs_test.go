@@ -57,6 +57,18 @@ func TestLinksInDocumentsHaveTargets(t *testing.T) {
 	}
 }
 
+// brokenFence matches a line that begins with the fence of a code block and continues with a text.
+// A renderer then makes a paragraph instead of a code block, and joins the lines of a command.
+var brokenFence = regexp.MustCompile("(?m)^ *```[a-z]* .*$")
+
+func TestCodeBlocksBeginOnLinesOfTheirOwn(t *testing.T) {
+	for _, file := range documents(t) {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		assert.Empty(t, brokenFence.FindAllString(string(text), -1), file)
+	}
+}
+
 var testName = regexp.MustCompile(`^(Test|Fuzz)[A-Z]\w*$`)
 
 // TestGuaranteesPageCitesOnlyExistingTests checks that each guarantee names a test. Each item of a
