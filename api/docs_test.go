@@ -35,7 +35,7 @@ func annotationsDoc(t *testing.T) string {
 	b.WriteString("Metaparticle reads annotations of a workload (Deployment, StatefulSet, DaemonSet, ReplicaSet, CronJob, Job) and of its pod\n" +
 		"template, in namespaces with the label `" + InjectionLabel + "=" + InjectionEnabled + "`. The webhook carries an annotation\n" +
 		"of a workload to its template. If a person removes it from the workload, the webhook removes it from the template.\n" +
-		"A Job's annotations count only at its creation.\n\n")
+		"A Job's annotations count only at its creation. The annotations of a CronJob's job template count like those of the CronJob.\n\n")
 	for _, part := range []struct {
 		title string
 		claim bool

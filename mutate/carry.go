@@ -28,6 +28,9 @@ type workload struct {
 		rollout     `json:",inline"`
 		Template    corev1.PodTemplateSpec `json:"template"`
 		JobTemplate struct {
+			Metadata struct {
+				Annotations map[string]string `json:"annotations"`
+			} `json:"metadata"`
 			Spec struct {
 				Template corev1.PodTemplateSpec `json:"template"`
 			} `json:"spec"`
@@ -41,6 +44,24 @@ func (w *workload) template(kind string) (*corev1.PodTemplateSpec, []any) {
 		return &w.Spec.JobTemplate.Spec.Template, []any{"spec", "jobTemplate", "spec", "template"}
 	}
 	return &w.Spec.Template, []any{"spec", "template"}
+}
+
+// own returns the annotations that Carry brings to the pod template. A CronJob also has the
+// annotations of its job template. If both have the same key, the CronJob's value counts, and own
+// warns.
+func (w *workload) own() (map[string]string, reason.Refusals) {
+	if len(w.Spec.JobTemplate.Metadata.Annotations) == 0 {
+		return w.Annotations, nil
+	}
+	all := maps.Clone(w.Spec.JobTemplate.Metadata.Annotations)
+	var warnings reason.Refusals
+	for _, key := range slices.Sorted(maps.Keys(w.Annotations)) {
+		if other, ok := all[key]; ok && other != w.Annotations[key] && api.Known(key) {
+			warnings.Add(reason.BadAnnotation, "%s is %q here and %q in the job template: remove one of the two", key, w.Annotations[key], other)
+		}
+		all[key] = w.Annotations[key]
+	}
+	return all, warnings
 }
 
 // Carry returns warnings, and the operations that bring the annotations of a workload to its pod
@@ -70,7 +91,10 @@ func Carry(kubernetes int, kind string, raw, old []byte) ([]jsonpatch.Operation,
 		return nil, nil, nil
 	}
 	template, path := now.template(kind)
-	wanted, warnings := merge(now.Annotations, before.Annotations, template.Annotations)
+	own, warnings := now.own()
+	earlier, _ := before.own()
+	wanted, differing := merge(own, earlier, template.Annotations)
+	warnings = append(warnings, differing...)
 	if kind == "Job" && len(old) > 0 {
 		return nil, immutable(wanted, template.Annotations), nil
 	}
