@@ -20,6 +20,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -67,8 +68,23 @@ func AwaitPolicies(ctx context.Context, c client.Client, namespace string) error
 	})
 }
 
-// Readable is a container with a command, so the webhook does not read its image.
-var Readable = corev1.Container{Image: "try", Command: []string{"/try"}}
+// Readable is a container with a command, so the webhook does not read its image. The container
+// complies with Pod Security "restricted", and states the resources that a ResourceQuota can demand.
+var Readable = corev1.Container{
+	Image: "try", Command: []string{"/try"},
+	Resources: corev1.ResourceRequirements{Requests: little, Limits: little},
+	SecurityContext: &corev1.SecurityContext{
+		RunAsNonRoot: new(true), RunAsUser: new(int64(65532)), AllowPrivilegeEscalation: new(false),
+		Capabilities:   &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+		SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+	},
+}
+
+// little are the resources of a container that never runs.
+var little = corev1.ResourceList{
+	corev1.ResourceCPU: resource.MustParse("10m"), corev1.ResourceMemory: resource.MustParse("16Mi"),
+	corev1.ResourceEphemeralStorage: resource.MustParse("16Mi"),
+}
 
 // Try creates a pod that claims, as a dry run. The result reports whether the webhook gated the
 // pod. The error is the answer of the API server, which may be the webhook's refusal.
@@ -80,8 +96,10 @@ func Try(ctx context.Context, c client.Client, namespace string, container corev
 }
 
 // proposed returns a pod for a dry run. The API server generates the name of the pod, so no other
-// pod has that name.
+// pod has that name. The answer of the API server overwrites the pod, so the pod has a copy of the
+// container.
 func proposed(namespace string, container corev1.Container) *corev1.Pod {
+	container = *container.DeepCopy()
 	container.Name = "try"
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, GenerateName: "metaparticle-try-"},

@@ -60,6 +60,8 @@ type scene struct {
 	// issue is the error of the dry run of an Issuer. The field "admit" is the error of the dry
 	// run of a pod. Both are nil for success.
 	issue, admit error
+	// full is a namespace whose ResourceQuota refuses each pod.
+	full string
 	// ungated reports that the webhook passes pods as they are.
 	ungated bool
 	// release is the version of the plugin.
@@ -159,6 +161,9 @@ func (s *scene) cluster() Cluster {
 			case *unstructured.Unstructured:
 				return s.issue
 			case *corev1.Pod:
+				if o.Namespace == s.full {
+					return apierrors.NewForbidden(schema.GroupResource{Resource: "pods"}, "try", errors.New("exceeded quota: few"))
+				}
 				if s.admit == nil && !s.ungated {
 					o.Labels = map[string]string{api.GatedLabel: api.Gated}
 				}

@@ -4,6 +4,7 @@
 package check
 
 import (
+	"errors"
 	"slices"
 	"testing"
 
@@ -13,7 +14,9 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -162,4 +165,22 @@ func TestCheckCommandProposesHelmFlagAndCompleteLogs(t *testing.T) {
 	assert.Contains(t, named(t, s, "webhook").Do, "--set replicas=2")
 	s.elected.Spec.HolderIdentity = new("")
 	assert.Equal(t, "kubectl -n metaparticle-system logs -l app.kubernetes.io/name=metaparticle-webhook --prefix --tail=-1 --since=15m", named(t, s, "enroll").Do)
+}
+
+func TestCheckCommandSkipsNamespaceWhoseQuotaIsExhausted(t *testing.T) {
+	s := healthy(t)
+	s.full = "shop"
+	f := named(t, s, "admission")
+	assert.Equal(t, Unknown, f.Result)
+	assert.Contains(t, f.Says, "exceeded quota: few")
+	assert.Contains(t, f.Do, "opt in a namespace that admits a small pod")
+	second := *s.namespaces[0].DeepCopy()
+	second.Name = "store"
+	s.namespaces = append(s.namespaces, second)
+	assert.Equal(t, Finding{Check: "admission", Result: OK, Says: "2 namespaces have opted in, and a pod that claims gets its gate (tried in store)"}, named(t, s, "admission"))
+	denied := errors.New(`admission webhook "pods.metaparticle.io" denied the request: BadAnnotation`)
+	s.admit = apierrors.NewForbidden(schema.GroupResource{Resource: "pods"}, "try", denied)
+	f = named(t, s, "admission")
+	assert.Equal(t, Failed, f.Result)
+	assert.Contains(t, f.Says, "is refused in namespace store")
 }

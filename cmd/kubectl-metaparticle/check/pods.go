@@ -5,9 +5,13 @@ package check
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -35,6 +39,33 @@ func (c Cluster) optedIn(ctx context.Context) ([]string, error) {
 	return names, nil
 }
 
+// errElsewhere reports that no namespace has admitted the dry run of a pod. Neither the webhook nor a
+// policy of Metaparticle has refused the pod.
+var errElsewhere = errors.New("no namespace admits the pod of this check")
+
+// try sends the dry run of a pod that claims, and returns the namespace of the attempt. A namespace
+// can refuse each such pod for reasons of its own, such as a ResourceQuota or Pod Security. So try
+// goes on to the next namespace after such a refusal, but sends at most [most] dry runs.
+func (c Cluster) try(ctx context.Context, namespaces []string, container corev1.Container) (namespace string, gated bool, err error) {
+	for _, namespace = range namespaces[:min(len(namespaces), most)] {
+		gated, err = setup.Try(ctx, c, namespace, container)
+		if !refusedElsewhere(err) {
+			return namespace, gated, err
+		}
+	}
+	return namespace, false, fmt.Errorf("%w: %w", errElsewhere, err)
+}
+
+// refusedElsewhere reports whether a part of the API server that is not of Metaparticle has refused
+// a pod. The webhook and the policies of Metaparticle name themselves in their refusals.
+func refusedElsewhere(err error) bool {
+	return apierrors.IsForbidden(err) && !strings.Contains(err.Error(), ".metaparticle.io") &&
+		!strings.Contains(err.Error(), "'metaparticle-")
+}
+
+// admit is the instruction after a refusal that is not of Metaparticle.
+const admit = "remove what the message names, or opt in a namespace that admits a small pod, and check again"
+
 // admission sends the dry run of a pod that claims and has a command. For such a pod, the webhook
 // reads no image.
 func (c Cluster) admission(ctx context.Context) (Finding, error) {
@@ -45,14 +76,16 @@ func (c Cluster) admission(ctx context.Context) (Finding, error) {
 	case len(names) == 0:
 		return found(Warning, optIn, "no namespace has opted in, so nothing is injected")
 	}
-	gated, err := setup.Try(ctx, c, names[0], setup.Readable)
+	namespace, gated, err := c.try(ctx, names, setup.Readable)
 	switch {
+	case errors.Is(err, errElsewhere):
+		return found(Unknown, admit, "%s", err)
 	case err != nil:
-		return found(Failed, logs, "a pod that claims is refused in namespace %s: %s", names[0], err)
+		return found(Failed, logs, "a pod that claims is refused in namespace %s: %s", namespace, err)
 	case !gated:
-		return found(Failed, again, "a pod that claims got no gate in namespace %s", names[0])
+		return found(Failed, again, "a pod that claims got no gate in namespace %s", namespace)
 	}
-	return ok("%d namespaces have opted in, and a pod that claims gets its gate (tried in %s)", len(names), names[0])
+	return ok("%d namespaces have opted in, and a pod that claims gets its gate (tried in %s)", len(names), namespace)
 }
 
 // registry sends the dry run of a pod that claims and has no command. So the webhook must read the
@@ -68,12 +101,16 @@ func (c Cluster) registry(ctx context.Context) (Finding, error) {
 	case len(names) == 0:
 		return found(Unknown, optIn, "no namespace has opted in, so the webhook reads no image")
 	}
-	gated, err := setup.Try(ctx, c, names[0], corev1.Container{Image: c.Image})
+	container := *setup.Readable.DeepCopy()
+	container.Image, container.Command = c.Image, nil
+	namespace, gated, err := c.try(ctx, names, container)
 	switch {
+	case errors.Is(err, errElsewhere):
+		return found(Unknown, admit, "%s", err)
 	case err != nil:
 		return found(Failed, "let the webhook's pods reach the registry, or write the command into the pod template", "the webhook cannot read %s: %s", c.Image, err)
 	case !gated:
-		return found(Failed, again, "a pod of image %s got no gate in namespace %s", c.Image, names[0])
+		return found(Failed, again, "a pod of image %s got no gate in namespace %s", c.Image, namespace)
 	}
 	return ok("the webhook can read %s", c.Image)
 }
