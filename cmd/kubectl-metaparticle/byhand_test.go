@@ -204,6 +204,7 @@ func TestYieldCommandExplainsEachRefusal(t *testing.T) {
 			"no pod stands by for " + slot + ": a would stop, and start again; b waits for its turn: turn 2 comes later; --to b begins its turn at once"},
 		"several hold":       {two, "semaphore/pool", "", "2 pods hold slots of semaphore/pool: name one of pod/a, pod/b"},
 		"pod does not hold":  {team(nil), "pod/b", "", "b does not hold " + slot},
+		"pods do not hold":   {team(nil), "pods/b", "", "b does not hold " + slot},
 		"holds another slot": {two, "pod/a", "b", "b cannot hold next: it holds already"},
 		"holder itself":      {team(nil), "", "a", "a cannot hold next: it holds already"},
 		"not gated":          {append(team(nil), plainPod("d", nil)), "", "d", "d cannot hold next: it is not gated"},

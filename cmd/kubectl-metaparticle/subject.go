@@ -56,27 +56,37 @@ func findSlots(ctx context.Context, c cluster, namespace string, args []string) 
 		s.slots = sharedSlots(api.Claim{Kind: sharedKind(kind), Name: name, Size: 1}, leases.Items)
 	case kind == view.Barrier && name != "":
 		s.slots = barrierLeases(name, leases.Items)
-	case kindsByName[strings.ToLower(kind)] == "Pod" && name != "":
-		var pod corev1.Pod
-		if err := c.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, &pod); err != nil {
-			return nil, fmt.Errorf("read pod: %w", err)
-		}
-		s.pod, s.slots = name, view.Claimed(pod)
 	default:
-		kind, name, err := target(args)
-		if err != nil {
+		if err := s.findOwned(ctx, args); err != nil {
 			return nil, err
 		}
-		e := &explainer{cluster: c, namespace: namespace}
-		if err := e.find(ctx, kind, name); err != nil {
-			return nil, err
-		}
-		s.slots = e.slots
 	}
 	if len(s.slots) == 0 {
 		return nil, refusal(s.title + " claims no slot in the namespace " + namespace)
 	}
 	return s, s.readPods(ctx, leases.Items)
+}
+
+// findOwned finds the slots that a workload's pods claim, or that one pod claims.
+func (s *subject) findOwned(ctx context.Context, args []string) error {
+	kind, name, err := target(args)
+	if err != nil {
+		return err
+	}
+	if kind == "Pod" {
+		var pod corev1.Pod
+		if err := s.cluster.Get(ctx, types.NamespacedName{Namespace: s.namespace, Name: name}, &pod); err != nil {
+			return fmt.Errorf("read pod: %w", err)
+		}
+		s.pod, s.slots = name, view.Claimed(pod)
+		return nil
+	}
+	e := &explainer{cluster: s.cluster, namespace: s.namespace}
+	if err := e.find(ctx, kind, name); err != nil {
+		return err
+	}
+	s.slots = e.slots
+	return nil
 }
 
 // sharedKind returns the kind with the name, if a claim of the kind has slots that all pods of a
