@@ -6,6 +6,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -37,6 +38,8 @@ func (e *explainer) judge() {
 		e.verdict = fmt.Sprintf("gated in part, %d of %s", n, count(all))
 	case all > 0:
 		e.verdict = fmt.Sprintf("not gated, %s", count(all))
+	case claims && len(e.reasons) == 0 && len(e.events) > 0:
+		e.verdict = "no pods; the API server has refused pods, as the events tell"
 	case claims && len(e.reasons) == 0:
 		e.verdict = "no pods; the next are gated"
 	default:
@@ -133,7 +136,30 @@ func (e *explainer) claimsNothing(request api.Request) string {
 	if request.OptOut {
 		return what + ", and opt out by " + api.InjectAnnotation
 	}
+	if label := e.claimedByLabel(); label != "" {
+		return fmt.Sprintf("%s: %s is a label there, and only an annotation counts", what, label)
+	}
 	return fmt.Sprintf("%s: annotate it with %s=true or %s=NAME", what, api.SingletonAnnotation, api.LockAnnotation)
+}
+
+// claimedByLabel returns the key of a label that has an effect only as an annotation. The result is
+// empty if no label of the workload, of its template or of the named pod has such a key.
+func (e *explainer) claimedByLabel() string {
+	all := []map[string]string{e.template.Labels}
+	if e.workload != nil {
+		all = append(all, e.workload.GetLabels())
+	}
+	if e.asked != nil {
+		all = append(all, e.asked.Labels)
+	}
+	for _, labels := range all {
+		for _, key := range slices.Sorted(maps.Keys(labels)) {
+			if api.Carried(key) && api.Known(key) {
+				return key
+			}
+		}
+	}
+	return ""
 }
 
 // ungated returns the reasons why existing pods have no gate. A pod that claims by its own

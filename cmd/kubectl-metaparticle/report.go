@@ -196,7 +196,11 @@ func (e *explainer) podLine(pod corev1.Pod) string {
 		if c.Status != corev1.ConditionTrue {
 			ready = "not Ready"
 		}
-		return fmt.Sprintf("%s\t%s\t%s: %s", text, ready, c.Reason, c.Message)
+		why := c.Reason + ": " + c.Message
+		if name, reason := view.Idle(pod); name != "" {
+			why += "; its container " + name + " does not run: " + reason
+		}
+		return fmt.Sprintf("%s\t%s\t%s", text, ready, why)
 	}
 	return text + "\tnot Ready\tits agent has not said anything yet"
 }

@@ -63,9 +63,9 @@ func Ready(pod corev1.Pod) bool {
 // each container of a standby waits with the first of these reasons.
 var expected = []string{"PodInitializing", "ContainerCreating"}
 
-// idle returns the first container of the pod that the kubelet cannot start, or not start again,
+// Idle returns the first container of the pod that the kubelet cannot start, or not start again,
 // and the reason that the kubelet states. Both are empty if there is no such container.
-func idle(pod corev1.Pod) (name, reason string) {
+func Idle(pod corev1.Pod) (name, reason string) {
 	for _, s := range pod.Status.ContainerStatuses {
 		if w := s.State.Waiting; w != nil && w.Reason != "" && !slices.Contains(expected, w.Reason) {
 			return s.Name, w.Reason

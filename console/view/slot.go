@@ -265,7 +265,7 @@ func (s *Slot) join(pod corev1.Pod) {
 	case ok:
 		standby.Ready, standby.Reason, standby.Message = said.Status == corev1.ConditionTrue, Shortened(said.Reason, MaxWord), Shortened(said.Message, MaxMessage)
 	}
-	if name, reason := idle(pod); name != "" && !standby.Program {
+	if name, reason := Idle(pod); name != "" && !standby.Program {
 		standby.Ready = false
 		standby.Message += "; its container " + Shortened(name, MaxWord) + " does not run: " + Shortened(reason, MaxWord)
 	}
