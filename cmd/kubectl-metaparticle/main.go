@@ -86,9 +86,12 @@ func run(ctx context.Context, args []string, std stdio) int {
 		say(std.out, "%s", versionOfBuild())
 		return exitOK
 	}
-	if len(args) == 0 || command[args[0]] == nil {
+	if len(args) == 0 {
 		fmt.Fprint(std.err, usage)
 		return exitError
+	}
+	if command[args[0]] == nil {
+		return exitCode(exitError, fmt.Errorf("%q is no command (-h for help)", args[0]), std.err)
 	}
 	code, err := command[args[0]](ctx, args[1:], std)
 	return exitCode(code, err, std.err)
