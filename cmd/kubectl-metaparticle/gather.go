@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -307,7 +308,21 @@ func (e *explainer) effective() map[string]string {
 	if metav1.GetControllerOf(e.workload) != nil {
 		return e.template.Annotations // the webhook carries no annotations from a controlled workload to its template
 	}
-	return api.Effective(e.workload.GetAnnotations(), e.template.Annotations)
+	return api.Effective(e.own(), e.template.Annotations)
+}
+
+// own returns the annotations that the webhook carries from the workload to its template. A CronJob
+// also has those of its job template.
+func (e *explainer) own() map[string]string {
+	if e.workload.GetKind() != "CronJob" {
+		return e.workload.GetAnnotations()
+	}
+	all, _, _ := unstructured.NestedStringMap(e.workload.Object, "spec", "jobTemplate", "metadata", "annotations")
+	if all == nil {
+		all = map[string]string{}
+	}
+	maps.Copy(all, e.workload.GetAnnotations())
+	return all
 }
 
 // injected reports whether the webhook has given the pod a gate, or an init container that waits

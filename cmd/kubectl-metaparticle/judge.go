@@ -93,10 +93,20 @@ func (e *explainer) obstacles() []string {
 	}
 	if len(missing) > 0 {
 		reasons = append(reasons, fmt.Sprintf("the template lacks %s: it was written before the namespace was opted in,"+
-			" or while nothing was installed. Any change of the %s carries it; kubectl rollout restart is one",
-			strings.Join(e.missingAnnotations(), ", "), e.workload.GetKind()))
+			" or while nothing was installed. Any change of the %s carries it%s",
+			strings.Join(e.missingAnnotations(), ", "), e.workload.GetKind(), e.restart()))
 	}
 	return reasons
+}
+
+// restart names the command that changes a workload and replaces its pods. The text is empty for a
+// kind of workload that kubectl cannot restart.
+func (e *explainer) restart() string {
+	switch e.workload.GetKind() {
+	case "Deployment", "StatefulSet", "DaemonSet":
+		return "; kubectl rollout restart is one"
+	}
+	return ""
 }
 
 // missingAnnotations returns the workload's annotations that its template lacks.

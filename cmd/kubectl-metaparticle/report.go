@@ -6,6 +6,7 @@ package main
 import (
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -75,7 +76,7 @@ func (e *explainer) annotationLines() []string {
 		where := "on the pod"
 		if e.workload != nil {
 			where = "on the template"
-			own, on := e.workload.GetAnnotations()[key]
+			own, on := e.own()[key]
 			_, carried := e.template.Annotations[key]
 			switch {
 			case on && !carried:
@@ -222,7 +223,7 @@ func (e *explainer) eventLines() []string {
 	for _, event := range e.events {
 		// A ReplicaSet repeats a refusal for each new pod, so an equal text is shown once.
 		text := fmt.Sprintf("%s/%s: %s: %s", event.InvolvedObject.Kind, event.InvolvedObject.Name, event.Reason,
-			strings.TrimSpace(event.Message))
+			withoutPod(event.Message))
 		if seen[text] || len(lines) == maxEvents {
 			continue
 		}
@@ -230,6 +231,15 @@ func (e *explainer) eventLines() []string {
 		lines = append(lines, fmt.Sprintf("%s ago\t%s", age(e.now, view.Last(event)), text))
 	}
 	return lines
+}
+
+// refusedPod matches the words of a refusal that differ from pod to pod. A policy's refusal names the
+// pod, whose name is random.
+var refusedPod = regexp.MustCompile(`^\(combined from similar events\): |pods "[^"]*" is forbidden: `)
+
+// withoutPod returns the message of an Event without the name of the refused pod.
+func withoutPod(message string) string {
+	return strings.TrimSpace(refusedPod.ReplaceAllString(message, ""))
 }
 
 // age returns the time since an instant, as kubectl writes it.

@@ -4,10 +4,12 @@
 package main
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/metaparticle-io/metaparticle/api"
@@ -44,4 +46,27 @@ func TestExplainCommandNamesLabelInPlaceOfAnnotation(t *testing.T) {
 	marked.Labels = map[string]string{api.GatedLabel: api.Gated}
 	shown := answer(t, true, "Deployment/biller", together(deployment(nil, nil), marked)...)
 	assert.NotContains(t, shown, "is a label there", "the webhook writes this label")
+}
+
+func TestExplainCommandShowsRepeatedRefusalOnce(t *testing.T) {
+	there := together(deployment(claim, claim), leaseOf(""))
+	for name, prefix := range map[string]string{"x": "", "y": "", "z": "(combined from similar events): "} {
+		refused := event("ReplicaSet", "biller-1", "FailedCreate",
+			prefix+`Error creating: pods "biller-1-`+name+`" is forbidden: ValidatingAdmissionPolicy 'metaparticle-gate' denied request: NotInjected`)
+		refused.Name = name
+		there = append(there, refused)
+	}
+	shown := answer(t, true, "Deployment/biller", there...)
+	assert.Equal(t, 1, strings.Count(shown, "denied request: NotInjected"), shown)
+	assert.Contains(t, shown, "ReplicaSet/biller-1: FailedCreate: Error creating: ValidatingAdmissionPolicy 'metaparticle-gate' denied")
+}
+
+func TestExplainCommandShowsAnnotationsOfTheJobTemplate(t *testing.T) {
+	c := &batchv1.CronJob{ObjectMeta: meta("nightly", nil)}
+	c.Spec.JobTemplate.Annotations = map[string]string{api.LockAnnotation: "nightly"}
+	c.Spec.JobTemplate.Spec.Template.Spec.RestartPolicy = corev1.RestartPolicyNever
+	shown := answer(t, true, "CronJob/nightly", c)
+	assert.Contains(t, shown, "the template lacks metaparticle.io/lock:")
+	assert.Contains(t, shown, "Any change of the CronJob carries it\n", "kubectl cannot restart a CronJob")
+	assert.Contains(t, shown, "metaparticle.io/lock=nightly  on the workload, not on its template")
 }
