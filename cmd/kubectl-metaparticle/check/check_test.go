@@ -55,6 +55,7 @@ type scene struct {
 	held        coordinationv1.Lease
 	namespaces  []corev1.Namespace
 	pods        []corev1.Pod
+	workloads   []client.Object
 	version     string
 	image       string
 	// issue is the error of the dry run of an Issuer. The field "admit" is the error of the dry
@@ -146,6 +147,7 @@ func (s *scene) cluster() Cluster {
 	for i := range s.pods {
 		there = append(there, &s.pods[i])
 	}
+	there = append(there, s.workloads...)
 	kept := there[:0]
 	for _, o := range there {
 		if o.GetName() != "" {
@@ -188,7 +190,7 @@ func TestHealthyInstallationPassesEachCheck(t *testing.T) {
 	s := healthy(t)
 	s.image = "redis"
 	findings := After(t.Context(), s.cluster())
-	require.Len(t, findings, 13)
+	require.Len(t, findings, 14)
 	for _, f := range findings {
 		assert.Equal(t, OK, f.Result, "%+v", f)
 		assert.Empty(t, f.Do)

@@ -17,6 +17,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -183,4 +184,16 @@ func TestCheckCommandSkipsNamespaceWhoseQuotaIsExhausted(t *testing.T) {
 	f = named(t, s, "admission")
 	assert.Equal(t, Failed, f.Result)
 	assert.Contains(t, f.Says, "is refused in namespace store")
+}
+
+func TestCheckCommandWarnsOfClaimsWithoutOptIn(t *testing.T) {
+	claiming := func(namespace string) *appsv1.Deployment {
+		return &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "biller", Annotations: map[string]string{api.LockAnnotation: "a"}}}
+	}
+	s := healthy(t)
+	s.workloads = []client.Object{claiming("shop"), claiming("store"), claiming(home)}
+	f := named(t, s, "claims")
+	assert.Equal(t, Warning, f.Result)
+	assert.Equal(t, "workloads claim, and run without a gate, because their namespace has not opted in: store/biller", f.Says)
+	assert.Contains(t, f.Do, "kubectl label namespace NAMESPACE metaparticle.io/injection=enabled")
 }

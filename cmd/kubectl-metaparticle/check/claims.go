@@ -1,0 +1,49 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package check
+
+import (
+	"context"
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// claims warns of workloads that claim in a namespace without the label of an opt-in. The API server
+// does not call the webhook there, so the annotation never reaches the pod template. Then each pod of
+// the workload runs the application, and no policy refuses the pods. The check reads only metadata,
+// and so does not see a claim in a pod template. A policy refuses the pods of such a claim.
+func (c Cluster) claims(ctx context.Context) (Finding, error) {
+	optedIn, err := c.optedIn(ctx)
+	if err != nil {
+		return Finding{}, err
+	}
+	// A claim has no effect in these two namespaces, even with the label.
+	optedIn = append(optedIn, home, metav1.NamespaceSystem)
+	var without []string
+	for _, kind := range []string{"Deployment", "StatefulSet", "DaemonSet", "CronJob"} {
+		list := new(metav1.PartialObjectMetadataList)
+		list.APIVersion, list.Kind = "apps/v1", kind+"List"
+		if kind == "CronJob" {
+			list.APIVersion = "batch/v1"
+		}
+		if err := c.List(ctx, list, client.Limit(mostWorkloads)); err != nil {
+			return Finding{}, err
+		}
+		for _, w := range list.Items {
+			if claims(w.Annotations) && metav1.GetControllerOf(&w) == nil && !slices.Contains(optedIn, w.Namespace) {
+				without = append(without, w.Namespace+"/"+w.Name)
+			}
+		}
+	}
+	if len(without) > 0 {
+		return found(Warning, optIn+"; then kubectl rollout restart, or any change of a CronJob",
+			"workloads claim, and run without a gate, because their namespace has not opted in: %s", some(without))
+	}
+	return ok("no workload claims in a namespace that has not opted in")
+}
+
+// mostWorkloads bounds the workloads of one kind that a check reads.
+const mostWorkloads = 5000
