@@ -308,20 +308,20 @@ func (e *explainer) effective() map[string]string {
 	if metav1.GetControllerOf(e.workload) != nil {
 		return e.template.Annotations // the webhook carries no annotations from a controlled workload to its template
 	}
-	return api.Effective(e.own(), e.template.Annotations)
+	return api.Effective(own(e.workload), e.template.Annotations)
 }
 
 // own returns the annotations that the webhook carries from the workload to its template. A CronJob
 // also has those of its job template.
-func (e *explainer) own() map[string]string {
-	if e.workload.GetKind() != "CronJob" {
-		return e.workload.GetAnnotations()
+func own(workload *unstructured.Unstructured) map[string]string {
+	if workload.GetKind() != "CronJob" {
+		return workload.GetAnnotations()
 	}
-	all, _, _ := unstructured.NestedStringMap(e.workload.Object, "spec", "jobTemplate", "metadata", "annotations")
+	all, _, _ := unstructured.NestedStringMap(workload.Object, "spec", "jobTemplate", "metadata", "annotations")
 	if all == nil {
 		all = map[string]string{}
 	}
-	maps.Copy(all, e.workload.GetAnnotations())
+	maps.Copy(all, workload.GetAnnotations())
 	return all
 }
 

@@ -94,15 +94,15 @@ func (e *explainer) obstacles() []string {
 	if len(missing) > 0 {
 		reasons = append(reasons, fmt.Sprintf("the template lacks %s: it was written before the namespace was opted in,"+
 			" or while nothing was installed. Any change of the %s carries it%s",
-			strings.Join(e.missingAnnotations(), ", "), e.workload.GetKind(), e.restart()))
+			strings.Join(e.missingAnnotations(), ", "), e.workload.GetKind(), restart(e.workload.GetKind())))
 	}
 	return reasons
 }
 
 // restart names the command that changes a workload and replaces its pods. The text is empty for a
 // kind of workload that kubectl cannot restart.
-func (e *explainer) restart() string {
-	switch e.workload.GetKind() {
+func restart(kind string) string {
+	switch kind {
 	case "Deployment", "StatefulSet", "DaemonSet":
 		return "; kubectl rollout restart is one"
 	}
@@ -146,7 +146,7 @@ func (e *explainer) claimsNothing(request api.Request) string {
 	if request.OptOut {
 		return what + ", and opt out by " + api.InjectAnnotation
 	}
-	if label := e.claimedByLabel(); label != "" {
+	if label := claimedByLabel(e); label != "" {
 		return fmt.Sprintf("%s: %s is a label there, and only an annotation counts", what, label)
 	}
 	return fmt.Sprintf("%s: annotate it with %s=true or %s=NAME", what, api.SingletonAnnotation, api.LockAnnotation)
@@ -154,7 +154,7 @@ func (e *explainer) claimsNothing(request api.Request) string {
 
 // claimedByLabel returns the key of a label that has an effect only as an annotation. The result is
 // empty if no label of the workload, of its template or of the named pod has such a key.
-func (e *explainer) claimedByLabel() string {
+func claimedByLabel(e *explainer) string {
 	all := []map[string]string{e.template.Labels}
 	if e.workload != nil {
 		all = append(all, e.workload.GetLabels())

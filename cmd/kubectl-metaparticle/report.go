@@ -76,12 +76,12 @@ func (e *explainer) annotationLines() []string {
 		where := "on the pod"
 		if e.workload != nil {
 			where = "on the template"
-			own, on := e.own()[key]
+			value, on := own(e.workload)[key]
 			_, carried := e.template.Annotations[key]
 			switch {
 			case on && !carried:
 				where = "on the workload, not on its template"
-			case on && own == effective[key]:
+			case on && value == effective[key]:
 				where = "on the workload and its template"
 			}
 		}

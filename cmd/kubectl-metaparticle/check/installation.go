@@ -92,7 +92,7 @@ func (c Cluster) webhook(ctx context.Context) (Finding, error) {
 // refuse each pod that claims, and the other checks follow. The other checks also follow if the
 // person has no right to read these objects.
 func (c Cluster) withoutWebhook(ctx context.Context) (Finding, error) {
-	left, err := c.leftovers(ctx)
+	left, err := leftovers(ctx, c)
 	switch {
 	case err != nil:
 		return found(Failed, "read docs/install.md", "Metaparticle is not installed, or not completely: deployment %s/%s does not exist", home, name)
@@ -105,7 +105,7 @@ func (c Cluster) withoutWebhook(ctx context.Context) (Finding, error) {
 }
 
 // leftovers returns the names of the objects that refuse pods even without a webhook.
-func (c Cluster) leftovers(ctx context.Context) (left []string, err error) {
+func leftovers(ctx context.Context, c Cluster) (left []string, err error) {
 	var configuration admissionv1.MutatingWebhookConfiguration
 	switch err := c.Get(ctx, types.NamespacedName{Name: configured}, &configuration); {
 	case err == nil:

@@ -46,7 +46,7 @@ var errElsewhere = errors.New("no namespace admits the pod of this check")
 // try sends the dry run of a pod that claims, and returns the namespace of the attempt. A namespace
 // can refuse each such pod for reasons of its own, such as a ResourceQuota or Pod Security. So try
 // goes on to the next namespace after such a refusal, but sends at most [most] dry runs.
-func (c Cluster) try(ctx context.Context, namespaces []string, container corev1.Container) (namespace string, gated bool, err error) {
+func try(ctx context.Context, c Cluster, namespaces []string, container corev1.Container) (namespace string, gated bool, err error) {
 	for _, namespace = range namespaces[:min(len(namespaces), most)] {
 		gated, err = setup.Try(ctx, c, namespace, container)
 		if !refusedElsewhere(err) {
@@ -76,7 +76,7 @@ func (c Cluster) admission(ctx context.Context) (Finding, error) {
 	case len(names) == 0:
 		return found(Warning, optIn, "no namespace has opted in, so nothing is injected")
 	}
-	namespace, gated, err := c.try(ctx, names, setup.Readable)
+	namespace, gated, err := try(ctx, c, names, setup.Readable)
 	switch {
 	case errors.Is(err, errElsewhere):
 		return found(Unknown, admit, "%s", err)
@@ -103,7 +103,7 @@ func (c Cluster) registry(ctx context.Context) (Finding, error) {
 	}
 	container := *setup.Readable.DeepCopy()
 	container.Image, container.Command = c.Image, nil
-	namespace, gated, err := c.try(ctx, names, container)
+	namespace, gated, err := try(ctx, c, names, container)
 	switch {
 	case errors.Is(err, errElsewhere):
 		return found(Unknown, admit, "%s", err)
