@@ -38,6 +38,10 @@
 // message. In the stories of Jobs no socket is full: their agents read all the time, so a full
 // socket would be an artifact.
 //
+// TestReplacedMachinesBreakNoInvariant plays the stories with machines that are replaced by other
+// machines of the same names. The old machine runs on without a network, and its shims enforce
+// their deadlines.
+//
 // The seeds of all other tests have no such fault, so their random draws stay as they are.
 //
 // # Planted bugs

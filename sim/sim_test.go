@@ -53,6 +53,8 @@ func TestStrangeAnswersBreakNoInvariant(t *testing.T) { play.Strange(t, world.Mo
 
 func TestScarceResourcesBreakNoInvariant(t *testing.T) { play.Scarce(t, world.ModelOfEnroll) }
 
+func TestReplacedMachinesBreakNoInvariant(t *testing.T) { play.Replaced(t, world.ModelOfEnroll) }
+
 func TestPlantedBugsAreCaught(t *testing.T) { play.Planted(t) }
 
 // The bugs named below are in code that the tests of agent/claim also run. The random schedules of

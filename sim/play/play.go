@@ -128,6 +128,11 @@ func Scarce(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 	each(t, enroll, story.PlayScarce)
 }
 
+// Replaced plays, for each seed, a story in which machines are replaced.
+func Replaced(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
+	each(t, enroll, story.PlayReplaced)
+}
+
 // OneOf plays one of the stories for each seed. The seed selects the story, so each story gets an
 // equal part of the seeds, and a seed always replays the same story.
 func OneOf(t *testing.T, enroll func(*world.Enroller) world.Reconciler, stories ...func(*world.World)) {

@@ -165,6 +165,25 @@ var disturbed = []func(*world.World){
 	PlayJoints, PlayLeashed, PlayStarts, PlayBarriers, PlayMeetings,
 }
 
+// PlayReplaced plays a story in which machines are replaced by other machines of the same names. The
+// seed selects the story. Like [PlayStrange], PlayReplaced changes no draw of other tests.
+func PlayReplaced(w *world.World) {
+	w.Do(func() { replace(w) })
+	replaced[w.Seed%uint64(len(replaced))](w)
+}
+
+// replaced has the stories that [PlayReplaced] plays. These stories have no pods in which no agent
+// starts the application, because [world.Node.Replace] moves only other pods.
+var replaced = []func(*world.World){playChaos, PlayStarts, playChaos, PlayShards, playChaos, playRolling, playChaos}
+
+// playRolling plays the story "rolling".
+func playRolling(w *world.World) {
+	defer w.End()
+	var story *rolling
+	w.Do(func() { story = newRolling(w) })
+	story.run()
+}
+
 // playChaos plays the story "chaos".
 func playChaos(w *world.World) {
 	defer w.End()

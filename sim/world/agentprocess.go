@@ -57,7 +57,7 @@ func (p *Pod) StartAgent() {
 	p.agentRuns++
 	proc := p.w.NewProcess()
 	a := &AgentProcess{
-		first: p.agentRuns == 1, Pod: p, stop: make(chan struct{}), connected: engine.NewSignal(), began: p.w.Now(), leaps: make(chan struct{}, 1),
+		first: p.agentRuns == p.earlier+1, Pod: p, stop: make(chan struct{}), connected: engine.NewSignal(), began: p.w.Now(), leaps: make(chan struct{}, 1),
 	}
 	a.Name = fmt.Sprintf("%s/agent#%d", p.Name, p.agentRuns)
 	a.Client = p.w.newClient(proc, p.Identity(), p.Node)
@@ -92,7 +92,7 @@ func (a *AgentProcess) begin() {
 	config := agent.Config{
 		Pod: agent.Pod{
 			PodName: p.Name, PodUID: p.uid, PodIP: "10.0.0." + p.uid[len("pod-uid-"):], Workload: "Deployment/" + p.Workload,
-			Containers: p.Template.Containers, InitContainers: p.Inits, Grace: p.Grace, BootID: p.Node.boot,
+			Containers: p.Template.Containers, InitContainers: p.Inits, Grace: p.Grace, BootID: p.Node.boot, OwnKernel: w.OwnKernel,
 		},
 		Claims: agent.Claims{
 			Slots: life, StartSlots: start, Any: p.Any, Shards: p.Shards,

@@ -33,6 +33,11 @@
 // exclusivity for a bounded time ([MostUnfrozen]). A child that its shim has frozen
 // is excused, too. The world still judges releases, and the tokens of running children.
 //
+// A machine may be replaced by another machine with the same name (replace.go). The other machine
+// runs the same pods with the same identities. Their volumes are empty, or are copies of the old
+// volumes if each pod may have a kernel of its own. The old machine and its children run on
+// without a network, and the world judges these children like all others.
+//
 // # Conditions
 //
 // Some pods of three stories have conditions (waiter.go). From the states that the server stored

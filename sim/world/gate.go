@@ -32,7 +32,7 @@ type gateway struct {
 func openGateway(a *AgentProcess) (*gateway, error) {
 	beat := a.Pod.beat()
 	server, err := desk.New(
-		desk.Config{RequirePID1: true, Silence: beat * 5 / 2, Unbounded: a.Pod.StartsOnly()},
+		desk.Config{RequirePID1: true, OwnKernel: a.Pod.w.OwnKernel, Silence: beat * 5 / 2, Unbounded: a.Pod.StartsOnly()},
 		desk.Machine{BootID: a.Pod.Node.boot, Now: a.now, Shims: listener{a}, Notes: notes{a}},
 	)
 	if err != nil {

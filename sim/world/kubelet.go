@@ -38,8 +38,11 @@ type Pod struct {
 	Agents     []*AgentProcess
 	lock       *AgentProcess // the process that has the flock
 	notes      map[string][]byte
-	agentRuns  int
-	boots      []string // the boot ids in the notes of the pod's volume
+	// agentRuns counts the agent processes. The field "earlier" is the number of those that had
+	// another volume.
+	agentRuns, earlier int
+	heir               *Pod     // the pod's processes on the machine that has replaced the node; nil for none
+	boots              []string // the boot ids in the notes of the pod's volume
 	// Full reports that no note can be written. Unforkable reports that no child starts. Clogged
 	// reports that the sockets between the agent and the shims take no message.
 	Full, Unforkable, Clogged bool
@@ -80,24 +83,13 @@ type container struct {
 // NewPod makes a pod on the node, whose kubelet soon starts the containers.
 func (w *World) NewPod(t Template, n *Node) *Pod {
 	serial := w.Number()
-	p := &Pod{Template: t, w: w, Name: t.Stable, uid: fmt.Sprintf("pod-uid-%d", serial), Node: n, Key: t.Run, notes: map[string][]byte{}}
+	name, uid := t.Stable, fmt.Sprintf("pod-uid-%d", serial)
 	if t.Stable == "" {
-		p.Name = fmt.Sprintf("%s-%d", t.Workload, serial)
+		name = fmt.Sprintf("%s-%d", t.Workload, serial)
 	}
-	p.rng = w.Source(p.Name + p.uid)
-	p.Order.pod, p.sockets.pod, p.Shown.pod, p.volume = p, p, p, volume{}
-	if p.Gate != api.GateContainer {
-		p.Inits = nil // only shims gate init containers
-	}
-	for _, name := range p.Inits {
-		p.Containers = append(p.Containers, &container{pod: p, name: name, Init: true})
-	}
-	for _, name := range t.Containers {
-		p.Containers = append(p.Containers, &container{pod: p, name: name})
-	}
-	if p.Shards > 0 {
-		w.Checks.sharded[p.Identity()] = p
-	}
+	n = n.present()
+	p := &Pod{Template: t, w: w, Name: name, uid: uid, Node: n, rng: w.Source(name + uid), Key: t.Run}
+	p.furnish()
 	p.Register()
 	w.Pods = append(w.Pods, p)
 	w.Note(p.Name, "pod %s on %s (clock %.3f, lease %v), slots %v", p.uid, n.Name, n.Rate, p.Duration, p.Slots)

@@ -106,7 +106,8 @@ func (l *checks) checkReleased(by, slot string, was *kube.Lease, hold string) {
 		l.Violate(Freed, "%s frees %s of %s", by, slot, was.Holder)
 	}
 	for _, c := range l.Alive {
-		if c.Has(slot) && c.Pod().Identity() == was.Holder {
+		// A pod whose machine was replaced may hold again, after the expiry of the child's hold.
+		if c.Has(slot) && c.Pod().Identity() == was.Holder && (c.Pod().heir == nil || c.Hold == hold) {
 			l.Violate(withoutProof, "%s releases %s while %s of %s lives", by, slot, c.Name, c.where)
 		}
 	}

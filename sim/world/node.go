@@ -48,6 +48,8 @@ type Node struct {
 	// Tenants has the node's pods in which no agent starts the application. Each of these pods is
 	// a [Waiter], a [Comer] or a [LocalPod].
 	Tenants []Tenant
+	// heir is the machine that has replaced this machine; nil for none.
+	heir *Node
 }
 
 // Tenant is a pod in which no agent starts the application: a [Waiter], a [Comer] or a [LocalPod].
@@ -66,12 +68,15 @@ type Tenant interface {
 const Skew = 1. / 12
 
 // NewNode adds a running machine.
-func (w *World) NewNode(name string) {
-	n := &Node{w: w, Name: name, rng: w.Source(name)}
+func (w *World) NewNode(name string) { w.Nodes = append(w.Nodes, w.newMachine(name, name)) }
+
+// newMachine makes a running machine with the name. The argument "source" selects its random source.
+func (w *World) newMachine(name, source string) *Node {
+	n := &Node{w: w, Name: name, rng: w.Source(source)}
 	n.Clock = engine.NewClock(w.Engine, n.anyRate())
 	n.wallOff = engine.Between(n.rng, -time.Minute, time.Minute)
 	n.bootUp()
-	w.Nodes = append(w.Nodes, n)
+	return n
 }
 
 // newClient returns the client of a process on the node. The node nil is the API server's own
@@ -87,10 +92,10 @@ func (w *World) newClient(p *engine.Process, name string, n *Node) *apiserver.Cl
 type cable struct{ *Node }
 
 // Out reports whether packets leave the node.
-func (c cable) Out() bool { return c.Up && !c.CutOut }
+func (c cable) Out() bool { return c.Up && !c.CutOut && c.heir == nil }
 
 // In reports whether packets reach the node.
-func (c cable) In() bool { return c.Up && !c.CutIn }
+func (c cable) In() bool { return c.Up && !c.CutIn && c.heir == nil }
 
 // anyRate draws the rate of a clock, between 1 - Skew and 1 + Skew.
 func (n *Node) anyRate() float64 { return 1 - Skew + 2*Skew*n.rng.Float64() }

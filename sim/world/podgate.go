@@ -49,7 +49,7 @@ func (g podGate) Grant(id gate.ShimID, grant gate.Grant) error {
 
 // runPod runs the agent's process in a pod of the gate "pod".
 func (a *AgentProcess) runPod(config agent.Config) error {
-	g, err := standin.OpenPod(a.Process.Ctx, standin.PodConfig{Machine: agentMachine{a}})
+	g, err := standin.OpenPod(a.Process.Ctx, standin.PodConfig{Machine: agentMachine{a}, OwnKernel: a.Pod.w.OwnKernel})
 	if err != nil {
 		return err
 	}

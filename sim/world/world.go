@@ -58,6 +58,9 @@ type World struct {
 	// Strange reports that proxies and broken servers cause faults. The field Scarce reports that
 	// pods run out of space, processes and buffers.
 	Strange, Scarce bool
+	// OwnKernel reports that each pod may run in a virtual machine of its own. So a changed boot id
+	// proves no reboot.
+	OwnKernel bool
 }
 
 // remembered has the slots that had a Lease. Each value is the longest lease duration of all pods
