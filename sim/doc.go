@@ -38,6 +38,9 @@
 // message. In the stories of Jobs no socket is full: their agents read all the time, so a full
 // socket would be an artifact.
 //
+// TestLastingLatencyBreaksNoInvariant plays barriers of up to 32 pods. Each answer of the API server
+// comes late, for the whole story.
+//
 // TestReplacedMachinesBreakNoInvariant plays the stories with machines that are replaced by other
 // machines of the same names. The old machine runs on without a network, and its shims enforce
 // their deadlines.

@@ -55,6 +55,8 @@ func TestScarceResourcesBreakNoInvariant(t *testing.T) { play.Scarce(t, world.Mo
 
 func TestReplacedMachinesBreakNoInvariant(t *testing.T) { play.Replaced(t, world.ModelOfEnroll) }
 
+func TestLastingLatencyBreaksNoInvariant(t *testing.T) { play.Lagging(t, world.ModelOfEnroll) }
+
 func TestPlantedBugsAreCaught(t *testing.T) { play.Planted(t) }
 
 // The bugs named below are in code that the tests of agent/claim also run. The random schedules of

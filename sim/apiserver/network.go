@@ -26,6 +26,8 @@ type Network struct {
 	engine *engine.Engine
 	// Weather has the faults of requests.
 	Weather Weather
+	// Lag delays each answer of the server, as of a busy or remote server.
+	Lag time.Duration
 	// Latest bounds the time from the sending of a request to its arrival.
 	Latest time.Duration
 	// Away reports that no packet reaches the server. [Server.GoDown] and [Server.ComeUp] set it.

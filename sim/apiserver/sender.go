@@ -117,7 +117,7 @@ func (c *sender) Do(ctx context.Context, op string, effect func() ([]byte, error
 		})
 	}
 	lost, late, refused, replyLost := engine.Chance(r, f.lost), engine.Chance(r, f.late), engine.Chance(r, f.refused), engine.Chance(r, f.replyLost)
-	there, back := trip(r, f), trip(r, f)
+	there, back := trip(r, f), trip(r, f)+c.net.Lag
 	if strings.HasPrefix(op, "put ") {
 		replyLost = replyLost || f.Unanswered
 	} else if f.Unanswered {

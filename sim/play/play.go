@@ -128,6 +128,11 @@ func Scarce(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 	each(t, enroll, story.PlayScarce)
 }
 
+// Lagging plays, for each seed, the story of large barriers and slow answers.
+func Lagging(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
+	each(t, enroll, story.PlayLagging)
+}
+
 // Replaced plays, for each seed, a story in which machines are replaced.
 func Replaced(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 	each(t, enroll, story.PlayReplaced)

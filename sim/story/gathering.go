@@ -125,17 +125,20 @@ func (g *gathering) run() {
 		if !disturbFor(g.World, engine.Between(g.Rng, 2*time.Minute, 6*time.Minute), 20*time.Second, g.trouble.strike) {
 			return
 		}
-		g.Do(func() {
-			g.heal()
-			for _, of := range g.Gathered {
-				for _, p := range of.Pods {
-					p.Since = 0
-					p.Resume()
-				}
-			}
-		})
+		g.Do(g.recover)
 		if !g.proceed() {
 			return
+		}
+	}
+}
+
+// recover ends all faults, also those of the pods.
+func (g *gathering) recover() {
+	g.heal()
+	for _, of := range g.Gathered {
+		for _, p := range of.Pods {
+			p.Since = 0
+			p.Resume()
 		}
 	}
 }

@@ -165,6 +165,15 @@ var disturbed = []func(*world.World){
 	PlayJoints, PlayLeashed, PlayStarts, PlayBarriers, PlayMeetings,
 }
 
+// PlayLagging plays the seed's story of large barriers and slow answers. In odd seeds programs wait by
+// the local API.
+func PlayLagging(w *world.World) {
+	defer w.End()
+	var story *lagging
+	w.Do(func() { story = newLagging(w, w.Seed%2 == 1) })
+	story.run()
+}
+
 // PlayReplaced plays a story in which machines are replaced by other machines of the same names. The
 // seed selects the story. Like [PlayStrange], PlayReplaced changes no draw of other tests.
 func PlayReplaced(w *world.World) {
