@@ -41,6 +41,9 @@
 // TestLastingLatencyBreaksNoInvariant plays barriers of up to 32 pods. Each answer of the API server
 // comes late, for the whole story.
 //
+// TestLabelsOnLeasesBreakNoInvariant plays the stories with a clerk that labels Leases and next
+// Leases again and again.
+//
 // TestReplacedMachinesBreakNoInvariant plays the stories with machines that are replaced by other
 // machines of the same names. The old machine runs on without a network, and its shims enforce
 // their deadlines.

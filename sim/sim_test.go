@@ -57,6 +57,8 @@ func TestReplacedMachinesBreakNoInvariant(t *testing.T) { play.Replaced(t, world
 
 func TestLastingLatencyBreaksNoInvariant(t *testing.T) { play.Lagging(t, world.ModelOfEnroll) }
 
+func TestLabelsOnLeasesBreakNoInvariant(t *testing.T) { play.Relabelled(t, world.ModelOfEnroll) }
+
 func TestPlantedBugsAreCaught(t *testing.T) { play.Planted(t) }
 
 // The bugs named below are in code that the tests of agent/claim also run. The random schedules of

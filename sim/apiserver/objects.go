@@ -44,6 +44,16 @@ func (s *Objects) Get(kind, name string) ([]byte, error) {
 // Exists reports whether the object exists.
 func (s *Objects) Exists(kind, name string) bool { return s.Object(kind, name).Last().Body != nil }
 
+// Names returns the names of the existing objects of a kind, in the order of their creation.
+func (s *Objects) Names(kind string) (names []string) {
+	for _, key := range s.keys {
+		if o := s.of[key]; o.kind == kind && o.Last().Body != nil {
+			names = append(names, o.name)
+		}
+	}
+	return names
+}
+
 // Lease returns the current state of a Lease. If the Lease does not exist, the result is false.
 func (s *Objects) Lease(name string) (*kube.Lease, bool) {
 	v := s.Object("Lease", name).Last()

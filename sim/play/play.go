@@ -133,6 +133,11 @@ func Lagging(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 	each(t, enroll, story.PlayLagging)
 }
 
+// Relabelled plays, for each seed, a story in which a clerk labels Leases.
+func Relabelled(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
+	each(t, enroll, story.PlayRelabelled)
+}
+
 // Replaced plays, for each seed, a story in which machines are replaced.
 func Replaced(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 	each(t, enroll, story.PlayReplaced)

@@ -11,6 +11,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
+	"github.com/metaparticle-io/metaparticle/sim/world"
 )
 
 // person changes Leases by hand. In three of ten seeds of the story "chaos", a person writes while
@@ -81,16 +82,23 @@ func (p *person) annotate(slot string, change func(annotations map[string]string
 
 // edit changes a slot's Lease.
 func (p *person) edit(slot string, change func(*kube.Lease)) {
-	lease, ok := p.API.Lease(slot)
+	rewrite(p.World, "a person", slot, func(next *kube.Lease) {
+		change(next)
+		p.Note("a person", "writes on %s: paused %q, yield %q, %d s", slot, next.Annotations[api.PausedAnnotation],
+			next.Annotations[api.YieldAnnotation], next.DurationSeconds)
+	})
+}
+
+// rewrite changes a Lease in the name of a person; without the Lease it does nothing.
+func rewrite(w *world.World, by, name string, change func(*kube.Lease)) {
+	lease, ok := w.API.Lease(name)
 	if !ok {
 		return
 	}
 	next := lease.Clone()
 	change(next)
-	p.Note("a person", "writes on %s: paused %q, yield %q, %d s", slot, next.Annotations[api.PausedAnnotation],
-		next.Annotations[api.YieldAnnotation], next.DurationSeconds)
 	raw, err := json.Marshal(next)
 	engine.Must(err)
-	_, err = p.API.Put("a person", "Lease", slot, raw)
+	_, err = w.API.Put(by, "Lease", name, raw)
 	engine.Must(err)
 }

@@ -174,6 +174,24 @@ func PlayLagging(w *world.World) {
 	story.run()
 }
 
+// PlayRelabelled plays a story in which a clerk labels Leases. The seed selects the story. Like
+// [PlayStrange], PlayRelabelled changes no draw of other tests.
+func PlayRelabelled(w *world.World) {
+	w.Do(newClerk(w).later)
+	relabelled[w.Seed%uint64(len(relabelled))](w)
+}
+
+// relabelled has the stories that [PlayRelabelled] plays.
+var relabelled = append(slices.Clone(disturbed), playAsking, playAsking, playAsking, playAsking)
+
+// playAsking plays the story "asking".
+func playAsking(w *world.World) {
+	defer w.End()
+	var story asking
+	w.Do(func() { story = asking{newRolling(w), newClerk(w)} })
+	story.run()
+}
+
 // PlayReplaced plays a story in which machines are replaced by other machines of the same names. The
 // seed selects the story. Like [PlayStrange], PlayReplaced changes no draw of other tests.
 func PlayReplaced(w *world.World) {

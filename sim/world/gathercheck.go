@@ -81,12 +81,17 @@ func checkArrived(w *World, of *Run, by string, sent time.Duration) {
 }
 
 // renewedSince returns the identity of the last pod that has written the Lease as its holder since
-// the instant "at"; empty for none.
+// the instant "at"; empty for none. A write that keeps the renew time comes from a person.
 func renewedSince(o *apiserver.Object, at time.Duration) (holder string) {
+	var last kube.Lease
 	for _, v := range o.Since(at) {
-		if v.At >= at && v.Lease != nil && strings.Contains(v.Lease.Holder, "_") {
+		if v.Lease == nil {
+			continue
+		}
+		if v.At >= at && strings.Contains(v.Lease.Holder, "_") && !v.Lease.RenewTime.Equal(last.RenewTime) {
 			holder = v.Lease.Holder
 		}
+		last = *v.Lease
 	}
 	return holder
 }

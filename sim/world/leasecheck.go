@@ -53,7 +53,7 @@ func (l *checks) leaseStored(by, slot string, sent time.Duration, before, after 
 		l.Renewals[Key(slot, is.Holder, hold)] = renewal{At: l.Now(), duration: time.Duration(is.DurationSeconds) * time.Second}
 		if acquires {
 			l.acquired[slot] = acquisition{at: l.Now(), holder: is.Holder, hold: hold, sent: sent}
-		} else {
+		} else if by == is.Holder {
 			l.checkOrder(slot, &is, sent)
 		}
 	}
