@@ -42,7 +42,8 @@
 // comes late, for the whole story.
 //
 // TestLabelsOnLeasesBreakNoInvariant plays the stories with a clerk that labels Leases and next
-// Leases again and again.
+// Leases again and again. TestForgedBootIDsBreakNoInvariant plays the stories with a forger that
+// replaces the boot ids in held Leases.
 //
 // TestReplacedMachinesBreakNoInvariant plays the stories with machines that are replaced by other
 // machines of the same names. The old machine runs on without a network, and its shims enforce

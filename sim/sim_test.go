@@ -59,6 +59,8 @@ func TestLastingLatencyBreaksNoInvariant(t *testing.T) { play.Lagging(t, world.M
 
 func TestLabelsOnLeasesBreakNoInvariant(t *testing.T) { play.Relabelled(t, world.ModelOfEnroll) }
 
+func TestForgedBootIDsBreakNoInvariant(t *testing.T) { play.Forged(t, world.ModelOfEnroll) }
+
 func TestPlantedBugsAreCaught(t *testing.T) { play.Planted(t) }
 
 // The bugs named below are in code that the tests of agent/claim also run. The random schedules of

@@ -138,6 +138,11 @@ func Relabelled(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 	each(t, enroll, story.PlayRelabelled)
 }
 
+// Forged plays, for each seed, a story in which a person forges boot ids.
+func Forged(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
+	each(t, enroll, story.PlayForged)
+}
+
 // Replaced plays, for each seed, a story in which machines are replaced.
 func Replaced(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 	each(t, enroll, story.PlayReplaced)
