@@ -47,8 +47,8 @@ func (r *replacing) act() {
 	if engine.Chance(r.rng, .3) {
 		pause *= 10
 	}
-	if n.Sound() {
-		n.Replace(kept, pause)
+	if world.Sound(n) {
+		world.Replace(n, kept, pause)
 	}
 }
 

@@ -12,7 +12,6 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
@@ -34,13 +33,11 @@ type Pod struct {
 	Node      *Node
 	rng       *rand.Rand
 	// Containers are the gated containers. The field Agents has the processes of the agent.
-	Containers []*container
-	Agents     []*AgentProcess
-	lock       *AgentProcess // the process that has the flock
-	notes      map[string][]byte
-	// agentRuns counts the agent processes. The field "earlier" is the number of those that had
-	// another volume.
-	agentRuns, earlier int
+	Containers         []*container
+	Agents             []*AgentProcess
+	lock               *AgentProcess // the process that has the flock
+	notes              map[string][]byte
+	agentRuns, earlier int      // agent processes, and those of them that had another volume
 	heir               *Pod     // the pod's processes on the machine that has replaced the node; nil for none
 	boots              []string // the boot ids in the notes of the pod's volume
 	// Full reports that no note can be written. Unforkable reports that no child starts. Clogged
@@ -87,9 +84,9 @@ func (w *World) NewPod(t Template, n *Node) *Pod {
 	if t.Stable == "" {
 		name = fmt.Sprintf("%s-%d", t.Workload, serial)
 	}
-	n = n.present()
+	n = present(n)
 	p := &Pod{Template: t, w: w, Name: name, uid: uid, Node: n, rng: w.Source(name + uid), Key: t.Run}
-	p.furnish()
+	furnish(p)
 	p.Register()
 	w.Pods = append(w.Pods, p)
 	w.Note(p.Name, "pod %s on %s (clock %.3f, lease %v), slots %v", p.uid, n.Name, n.Rate, p.Duration, p.Slots)
@@ -97,14 +94,22 @@ func (w *World) NewPod(t Template, n *Node) *Pod {
 	return p
 }
 
+// furnish makes the parts of a pod without a process: its volume and its containers.
+func furnish(p *Pod) {
+	p.Order.pod, p.sockets.pod, p.Shown.pod, p.volume, p.notes = p, p, p, volume{}, map[string][]byte{}
+	if p.Gate != api.GateContainer {
+		p.Inits = nil // only shims gate init containers
+	}
+	for i, name := range slices.Concat(p.Inits, p.Template.Containers) {
+		p.Containers = append(p.Containers, &container{pod: p, name: name, Init: i < len(p.Inits)})
+	}
+	if p.Shards > 0 {
+		p.w.Checks.sharded[p.Identity()] = p
+	}
+}
+
 // Identity returns the identity of the pod.
 func (p *Pod) Identity() string { return api.Identity(p.Name, p.uid) }
-
-// leaseOf returns the Lease of the pod's first slot; nil if there is none.
-func leaseOf(p *Pod) *kube.Lease {
-	l, _ := p.w.API.Lease(p.Slots[0])
-	return l
-}
 
 // startAll starts the processes that the pod lacks, in the order of the kubelet.
 func (p *Pod) startAll() {

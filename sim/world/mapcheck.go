@@ -97,3 +97,9 @@ func leaseUnder(c *Child) *kube.Lease {
 	l, _ := c.Pod().w.API.Lease(c.Slots[0].Slot)
 	return l
 }
+
+// leaseOf returns the Lease of the pod's first slot; nil if there is none.
+func leaseOf(p *Pod) *kube.Lease {
+	l, _ := p.w.API.Lease(p.Slots[0])
+	return l
+}

@@ -52,6 +52,14 @@ type Node struct {
 	heir *Node
 }
 
+// present returns the machine that has the name of the node now.
+func present(n *Node) *Node {
+	for n.heir != nil {
+		n = n.heir
+	}
+	return n
+}
+
 // Tenant is a pod in which no agent starts the application: a [Waiter], a [Comer] or a [LocalPod].
 // The faults of the pod's node call the methods of Tenant.
 type Tenant interface {

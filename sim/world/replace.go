@@ -17,7 +17,7 @@ import (
 // machine starts the same pods. If "kept" is true, the other machine has copies of their volumes.
 // Otherwise the volumes stay with the old machine, and the pods get empty ones. The node must be
 // up, and must have no tenants.
-func (n *Node) Replace(kept bool, pause time.Duration) {
+func Replace(n *Node, kept bool, pause time.Duration) {
 	w := n.w
 	n.heir = w.newMachine(n.Name, n.Name+" "+n.boot)
 	w.Note(n.Name, "is another machine (boot %s, not %s, with the old volumes: %v)", n.heir.boot, n.boot, kept)
@@ -25,34 +25,26 @@ func (n *Node) Replace(kept bool, pause time.Duration) {
 	w.API.Watches.Severed()
 	for _, p := range n.Pods() {
 		if p.Object && !p.Stopping {
-			w.After(pause, p.moveTo(n.heir, kept).startAll)
+			w.After(pause, moveTo(p, n.heir, kept).startAll)
 		}
 	}
 }
 
 // Sound reports whether the machine runs, and is neither suspended nor paused.
-func (n *Node) Sound() bool { return n.Up && !n.frozen && !n.Paused }
-
-// present returns the machine that has the name of the node now.
-func (n *Node) present() *Node {
-	for n.heir != nil {
-		n = n.heir
-	}
-	return n
-}
+func Sound(n *Node) bool { return n.Up && !n.frozen && !n.Paused }
 
 // moveTo makes the pod anew on the machine that has replaced the pod's node. The processes on the
 // old machine stay, but they have no object any more.
-func (p *Pod) moveTo(n *Node, kept bool) *Pod {
+func moveTo(p *Pod, n *Node, kept bool) *Pod {
 	w := p.w
 	next := &Pod{
 		Template: p.Template, w: w, Name: p.Name, uid: p.uid, Node: n, rng: w.Source(p.Name + p.uid + n.boot),
 		Key: p.Key, Job: p.Job, Orphaned: p.Orphaned, Object: true, Shown: p.Shown,
 	}
 	p.heir, p.Object, p.Shown.ready = next, false, nil
-	next.furnish()
-	// The numbers of processes go on far above those of the old machine, so that no two processes
-	// have the same name and the same random source.
+	furnish(next)
+	// The numbers of processes go on far above those of the old machine. So each process has a name
+	// and a random source of its own.
 	next.agentRuns = p.agentRuns + farBeyond
 	for i, c := range p.Containers {
 		next.Containers[i].starts = c.starts + farBeyond
@@ -74,20 +66,3 @@ func (p *Pod) moveTo(n *Node, kept bool) *Pod {
 
 // farBeyond is greater than the number of processes that a container has in a story.
 const farBeyond = 1000
-
-// furnish makes the parts of a pod that has no process yet: its volume and its containers.
-func (p *Pod) furnish() {
-	p.Order.pod, p.sockets.pod, p.Shown.pod, p.volume, p.notes = p, p, p, volume{}, map[string][]byte{}
-	if p.Gate != api.GateContainer {
-		p.Inits = nil // only shims gate init containers
-	}
-	for _, name := range p.Inits {
-		p.Containers = append(p.Containers, &container{pod: p, name: name, Init: true})
-	}
-	for _, name := range p.Template.Containers {
-		p.Containers = append(p.Containers, &container{pod: p, name: name})
-	}
-	if p.Shards > 0 {
-		p.w.Checks.sharded[p.Identity()] = p
-	}
-}
