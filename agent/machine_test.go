@@ -83,3 +83,18 @@ func TestStartLockOfReplacedMachineExpires(t *testing.T) {
 		w.within(10*time.Second, "child runs", func() bool { return a.running("s1") })
 	})
 }
+
+// The runtime has replaced the virtual machine of the pod, and both machines use the same volume. The
+// first machine holds, and starts a child only after the other machine has read the notes. So the notes
+// name the boot, but no grant.
+func TestHoldOfEarlierVirtualMachineExpires(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.server.put(&kube.Lease{Name: theSlot, Holder: "a_u", DurationSeconds: 30, Annotations: map[string]string{
+			api.HoldAnnotation: "h", api.BootAnnotation: "boot-0"}})
+		a := w.start("a", func(c *Config) { c.OwnKernel, c.Boots = true, []string{"boot-0", boot} })
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.pass(29 * time.Second)
+		assert.False(t, a.running("s1"))
+		w.within(2*time.Second, "child runs", func() bool { return a.running("s1") })
+	})
+}

@@ -38,7 +38,9 @@ func (t *terms) jitter(d time.Duration) time.Duration {
 
 // proven reports whether the Lease names this pod, and no child of the Lease's hold can be alive.
 // If so, the pod may take the slot back at once, or release the slot. A hold of a boot without notes
-// in the pod's volume is never proven.
+// in the pod's volume is never proven. If the pod may run in a virtual machine of its own, a hold of
+// another boot is never proven either. The earlier virtual machine may still start a child under that
+// hold, so the notes and the shims of the present machine prove nothing.
 func (t *terms) proven(f Facts, r lease.Record) bool {
 	if t.known != nil && !t.known[r.Hold] {
 		return false
@@ -47,6 +49,9 @@ func (t *terms) proven(f Facts, r lease.Record) bool {
 		return false
 	}
 	rebooted := t.Self.Rebooted(r) && !t.OwnKernel
+	if t.Self.Rebooted(r) && t.OwnKernel && t.Self.Boots != nil {
+		return false
+	}
 	return t.Self.Mine(r) && (rebooted || f.Proven(r.Hold))
 }
 
