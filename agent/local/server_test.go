@@ -88,7 +88,10 @@ func (s *server) UpdateLease(_ context.Context, l *kube.Lease) (*kube.Lease, err
 	s.mu.Lock()
 	slow := s.slow
 	s.mu.Unlock()
-	<-time.After(slow)
+	if slow > 0 {
+		// The race detector crashes if goroutines of one bubble receive from timers of zero at once (Go 1.26).
+		<-time.After(slow)
+	}
 	err := s.begin("put", l.Name)
 	defer s.mu.Unlock()
 	if err != nil {

@@ -77,8 +77,8 @@ func (s *Status) Run(ctx context.Context) {
 	misses := 0
 	// delayed reports that a write of a standby's reason or message waits for the timer.
 	delayed := false
-	retry := time.NewTimer(0)
-	<-retry.C
+	retry := time.NewTimer(Calm)
+	retry.Stop()
 	for {
 		select {
 		case <-s.changed:
