@@ -7,8 +7,11 @@ import (
 	"context"
 	"slices"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // claims warns of workloads that claim in a namespace without the label of an opt-in. The API server
@@ -16,12 +19,10 @@ import (
 // the workload runs the application, and no policy refuses the pods. The check reads only metadata,
 // and so does not see a claim in a pod template. A policy refuses the pods of such a claim.
 func (c Cluster) claims(ctx context.Context) (Finding, error) {
-	optedIn, err := c.optedIn(ctx)
+	namespaces, err := c.withoutOptIn(ctx)
 	if err != nil {
 		return Finding{}, err
 	}
-	// A claim has no effect in these two namespaces, even with the label.
-	optedIn = append(optedIn, home, metav1.NamespaceSystem)
 	var without []string
 	for _, kind := range []string{"Deployment", "StatefulSet", "DaemonSet", "CronJob"} {
 		list := new(metav1.PartialObjectMetadataList)
@@ -33,7 +34,7 @@ func (c Cluster) claims(ctx context.Context) (Finding, error) {
 			return Finding{}, err
 		}
 		for _, w := range list.Items {
-			if claims(w.Annotations) && metav1.GetControllerOf(&w) == nil && !slices.Contains(optedIn, w.Namespace) {
+			if claims(w.Annotations) && metav1.GetControllerOf(&w) == nil && slices.Contains(namespaces, w.Namespace) {
 				without = append(without, w.Namespace+"/"+w.Name)
 			}
 		}
@@ -43,6 +44,23 @@ func (c Cluster) claims(ctx context.Context) (Finding, error) {
 			"workloads claim, and run without a gate, because their namespace has not opted in: %s", some(without))
 	}
 	return ok("no workload claims in a namespace that has not opted in")
+}
+
+// withoutOptIn returns the namespaces without the label of an opt-in. The function leaves out each
+// namespace that is being deleted. A claim has no effect in [home] and in kube-system, even with the
+// label, so the function leaves out these two namespaces, too.
+func (c Cluster) withoutOptIn(ctx context.Context) (names []string, err error) {
+	var namespaces corev1.NamespaceList
+	if err := c.List(ctx, &namespaces); err != nil {
+		return nil, err
+	}
+	for _, n := range namespaces.Items {
+		if n.DeletionTimestamp == nil && n.Labels[api.InjectionLabel] != api.InjectionEnabled &&
+			n.Name != home && n.Name != metav1.NamespaceSystem {
+			names = append(names, n.Name)
+		}
+	}
+	return names, nil
 }
 
 // mostWorkloads bounds the workloads of one kind that a check reads.

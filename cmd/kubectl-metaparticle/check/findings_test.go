@@ -191,7 +191,10 @@ func TestCheckCommandWarnsOfClaimsWithoutOptIn(t *testing.T) {
 		return &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "biller", Annotations: map[string]string{api.LockAnnotation: "a"}}}
 	}
 	s := healthy(t)
-	s.workloads = []client.Object{claiming("shop"), claiming("store"), claiming(home)}
+	deleted := &metav1.Time{Time: noon}
+	s.namespaces = append(s.namespaces, corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "store"}}, corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: home}},
+		corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "ended", DeletionTimestamp: deleted, Finalizers: []string{"a/b"}}})
+	s.workloads = []client.Object{claiming("shop"), claiming("store"), claiming("ended"), claiming(home)}
 	f := named(t, s, "claims")
 	assert.Equal(t, Warning, f.Result)
 	assert.Equal(t, "workloads claim, and run without a gate, because their namespace has not opted in: store/biller", f.Says)

@@ -23,7 +23,7 @@ func TestCheckCommandReportsAPolicyThatDeniesNothing(t *testing.T) {
 		Checks []struct{ Check, Result, Says, Do string }
 	}
 	require.NoError(t, json.Unmarshal([]byte(out), &judged))
-	require.Len(t, judged.Checks, 13)
+	require.Len(t, judged.Checks, 14)
 	for _, c := range judged.Checks {
 		assert.Equal(t, "ok", c.Result, "%+v", c)
 	}
