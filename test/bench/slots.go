@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"os"
 	"regexp"
 	"slices"
@@ -90,7 +91,15 @@ func (b *bench) claim(ctx context.Context, c claim, rounds int) error {
 	for _, row := range costs {
 		fmt.Println(row)
 	}
+	begin, err := b.auditEnd()
+	if err != nil {
+		return err
+	}
 	rounded, err := b.handover(ctx, rounds, apart)
+	if err != nil {
+		return err
+	}
+	refused, err := b.refused(begin)
 	if err != nil {
 		return err
 	}
@@ -100,7 +109,20 @@ func (b *bench) claim(ctx context.Context, c claim, rounds int) error {
 	}
 	fmt.Println("\n| claim | rounds | p50 | p99 | max |\n|---|---|---|---|---|")
 	times.Print(c.name)
+	fmt.Printf("\nIn each handover the API server refused %.1f writes, because another write of the Lease came first.\n",
+		float64(refused)/float64(len(rounded)))
 	return nil
+}
+
+// refused returns the number of updates that the API server has refused as outdated since the audit
+// log had the given length.
+func (b *bench) refused(from int64) (n int, err error) {
+	err = b.audit(from, func(a audited) {
+		if a.Verb == "update" && a.ResponseStatus.Code == http.StatusConflict {
+			n++
+		}
+	})
+	return n, err
 }
 
 // fill deploys the application under a claim, and waits until all slots have holders and all other
