@@ -19,7 +19,7 @@ import (
 // the workload runs the application, and no policy refuses the pods. The check reads only metadata,
 // and so does not see a claim in a pod template. A policy refuses the pods of such a claim.
 func (c Cluster) claims(ctx context.Context) (Finding, error) {
-	namespaces, err := c.withoutOptIn(ctx)
+	namespaces, err := withoutOptIn(ctx, c)
 	if err != nil {
 		return Finding{}, err
 	}
@@ -49,7 +49,7 @@ func (c Cluster) claims(ctx context.Context) (Finding, error) {
 // withoutOptIn returns the namespaces without the label of an opt-in. The function leaves out each
 // namespace that is being deleted. A claim has no effect in [home] and in kube-system, even with the
 // label, so the function leaves out these two namespaces, too.
-func (c Cluster) withoutOptIn(ctx context.Context) (names []string, err error) {
+func withoutOptIn(ctx context.Context, c Cluster) (names []string, err error) {
 	var namespaces corev1.NamespaceList
 	if err := c.List(ctx, &namespaces); err != nil {
 		return nil, err
