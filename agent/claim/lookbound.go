@@ -76,7 +76,7 @@ func (s *lookBound) answer() {
 	}
 }
 
-// answered reports whether no read has failed since the last answers.
+// answered reports whether as many reads have been answered as failed.
 func (s *lookBound) answered() bool { return s.atOnce > 0 }
 
 // miss notes that a read has failed. The next look begins at the instant "at", or later.

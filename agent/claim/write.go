@@ -43,8 +43,8 @@ func (s *slot) renew(p *plan, profile lease.Profile) {
 	s.send(p, Action{Kind: Renew, held: s.held, attempt: attempt, Record: attempt.Record}, attempt.Record.Hold)
 }
 
-// same reports whether the profiles agree in all facts that standbys need at once. The Job and the id of a leave
-// are left out, because neither changes while one agent process holds.
+// same reports whether the profiles agree in all facts that standbys need at once. The Job and the id
+// of a leave are left out, because neither changes while one agent process holds.
 func same(a, b lease.Profile) bool {
 	return a.Address == b.Address && a.Workload == b.Workload && a.Revision == b.Revision &&
 		a.Serving.Equal(b.Serving) && a.Leaving == b.Leaving
