@@ -21,6 +21,8 @@ import (
 type rollout struct {
 	// pod has the zero revision if this pod takes no turns.
 	pod turn.Pod
+	// workload is the UID of the pod's workload; empty if unknown.
+	workload string
 	// hold is the hold that the standby last saw in the Lease. The field "since" is the
 	// instant at which the standby first saw that hold.
 	hold  string
@@ -41,7 +43,7 @@ type rollout struct {
 type releaseText struct{ hold, text string }
 
 func newRollout(c Config) *rollout {
-	r := &rollout{pod: turn.Pod{Identity: api.Identity(c.PodName, c.PodUID)}}
+	r := &rollout{pod: turn.Pod{Identity: api.Identity(c.PodName, c.PodUID)}, workload: c.Revision.Workload}
 	// A pod of several slots has no single holder to ask, and enroll makes a next Lease only
 	// for some slots. The gates "pod" and "readiness" cannot give the slot back within a turn.
 	// With the readiness "holder" no standby is Ready, so no pod needs a turn.
@@ -72,11 +74,16 @@ func startup(probes map[string]api.Probes) time.Duration {
 	return longest
 }
 
-// slotOf converts the record of a Lease for package turn.
+// slotOf converts the record of a Lease for package turn. An outdated text about turns counts as
+// missing, because the revision in that text may have been replaced since.
 func slotOf(r lease.Record) turn.Slot {
+	text := turn.Parse(r.Rollout)
+	if text.Transitions != 0 && text.Transitions != r.Transitions {
+		text = turn.Rollout{}
+	}
 	return turn.Slot{
 		Known: r.UID != "", Holder: r.Holder, Hold: r.Hold, Revision: r.Profile.Revision,
-		Rollout: turn.Parse(r.Rollout), Successor: r.Successor,
+		Rollout: text, Successor: r.Successor,
 	}
 }
 
@@ -132,16 +139,14 @@ func (r *rollout) note(now time.Duration, s turn.Standby) {
 }
 
 // text returns a function for [claim.Facts]. That function returns the value of
-// [api.RolloutAnnotation] for a standby's write. For a pod that takes no turns, text returns nil
-// instead of a function.
+// [api.RolloutAnnotation] for a standby's write.
 func (r *rollout) text(now time.Duration, wall time.Time) func(claim.Kind, lease.Record, string) string {
-	if !r.takesTurns() {
-		return nil
-	}
 	return func(kind claim.Kind, record lease.Record, hold string) string {
 		switch {
-		case kind == claim.Acquire:
-			return r.pod.Acquired(now, wall, slotOf(record), hold).String()
+		case kind == claim.Acquire && r.workload != "":
+			return r.acquired(now, wall, record, hold).String()
+		case !r.takesTurns():
+			return record.Rollout
 		case kind == claim.Release && r.released.hold == record.Hold:
 			return r.released.text
 		case kind == claim.Release:
@@ -150,6 +155,22 @@ func (r *rollout) text(now time.Duration, wall time.Time) func(claim.Kind, lease
 		}
 		return record.Rollout
 	}
+}
+
+// acquired returns the rollout that the acquiring write of the hold stores. A pod that takes no turns
+// keeps the rollout of another workload. The rollout of the pod's own workload ends with the
+// acquiring write: without turns, pods of any revision may hold until the next turn.
+func (r *rollout) acquired(now time.Duration, wall time.Time, record lease.Record, hold string) turn.Rollout {
+	slot := slotOf(record)
+	next := slot.Rollout
+	switch {
+	case r.takesTurns():
+		next = r.pod.Acquired(now, wall, slot, hold)
+	case next.String() == "" || next.Proven.Workload == r.workload:
+		return turn.Rollout{}
+	}
+	next.Transitions = lease.Self{Identity: r.pod.Identity}.Transitions(record)
+	return next
 }
 
 // asks has the ask and the offers that the next Lease contains.

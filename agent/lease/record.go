@@ -158,11 +158,7 @@ func (s Self) Acquire(r Record, hold string, profile Profile, wall time.Time) (R
 	next := r
 	next.RenewTime = distinctTime(r.RenewTime, wall)
 	next.AcquireTime = next.RenewTime
-	// A thief of a service account token may have written the largest possible number of
-	// transitions. The API server refuses a larger number, so the write keeps that number.
-	if r.Holder != s.Identity && r.Transitions < math.MaxInt32 {
-		next.Transitions++
-	}
+	next.Transitions = s.Transitions(r)
 	next.Holder, next.BootID, next.Hold = s.Identity, s.BootID, hold
 	next.Duration = s.Budget.Duration
 	// The token is the version that this write will get, so the write cannot contain it.
@@ -170,6 +166,16 @@ func (s Self) Acquire(r Record, hold string, profile Profile, wall time.Time) (R
 	next.Profile = profile
 	next.Yield, next.Successor = api.Yield{}, ""
 	return next, nil
+}
+
+// Transitions returns the number of transitions after this pod has acquired r. A thief of a service
+// account token may have written the largest possible number of transitions. The API server refuses a
+// larger number, so the result is then the same number.
+func (s Self) Transitions(r Record) int {
+	if r.Holder == s.Identity || r.Transitions >= math.MaxInt32 {
+		return r.Transitions
+	}
+	return r.Transitions + 1
 }
 
 // Release returns the write that immediately frees r. If the argument "successor" is not empty, the

@@ -31,6 +31,10 @@ type Rollout struct {
 	// an earlier version of Metaparticle does not write the text, and leaves the text of an earlier
 	// hold in the Lease. So the text counts only if its Hold is the present hold.
 	Hold string
+	// Transitions is the number of the Lease's transitions (leaseTransitions) at the write of this
+	// text; zero if unknown. A later holder without turns makes a transition, and keeps this text.
+	// Such a text is outdated.
+	Transitions int
 	// Yields states whether the holder yields to a newer revision.
 	Yields Yields
 	// Yielder is the pod that gets the slot back if the turn fails; empty if the hold is not a
@@ -63,13 +67,14 @@ const remembered = 4
 
 // text is the JSON form of a rollout.
 type text struct {
-	Hold    string  `json:"hold,omitempty"`
-	Yields  Yields  `json:"yields,omitempty"`
-	Yielder string  `json:"yielder,omitempty"`
-	From    string  `json:"from,omitempty"`
-	Proven  string  `json:"proven,omitempty"`
-	Start   int64   `json:"startMilliseconds,omitempty"`
-	Turns   []count `json:"turns,omitempty"`
+	Hold        string  `json:"hold,omitempty"`
+	Transitions int     `json:"transitions,omitempty"`
+	Yields      Yields  `json:"yields,omitempty"`
+	Yielder     string  `json:"yielder,omitempty"`
+	From        string  `json:"from,omitempty"`
+	Proven      string  `json:"proven,omitempty"`
+	Start       int64   `json:"startMilliseconds,omitempty"`
+	Turns       []count `json:"turns,omitempty"`
 }
 
 type count struct {
@@ -81,7 +86,7 @@ type count struct {
 // String returns the text for the Lease; empty for the zero rollout.
 func (r Rollout) String() string {
 	t := text{
-		Hold: r.Hold, Yields: r.Yields, Yielder: r.Yielder, From: r.From.String(),
+		Hold: r.Hold, Transitions: r.Transitions, Yields: r.Yields, Yielder: r.Yielder, From: r.From.String(),
 		Proven: r.Proven.String(), Start: r.Start.Milliseconds(),
 	}
 	for _, one := range r.Turns {
@@ -107,11 +112,12 @@ func Parse(s string) Rollout {
 	}
 	from, errFrom := api.ParseRevision(t.From)
 	proven, errProven := api.ParseRevision(t.Proven)
-	if errFrom != nil || errProven != nil || t.Start < 0 || t.Start > longestTurn.Milliseconds() || len(t.Turns) > remembered {
+	if errFrom != nil || errProven != nil || t.Start < 0 || t.Start > longestTurn.Milliseconds() ||
+		t.Transitions < 0 || len(t.Turns) > remembered {
 		return Rollout{}
 	}
 	r := Rollout{
-		Hold: t.Hold, Yields: t.Yields, Yielder: t.Yielder, From: from,
+		Hold: t.Hold, Transitions: t.Transitions, Yields: t.Yields, Yielder: t.Yielder, From: from,
 		Proven: proven, Start: time.Duration(t.Start) * time.Millisecond,
 	}
 	for _, c := range t.Turns {
@@ -172,7 +178,7 @@ func (r Rollout) reclaimed(hold string, holder, by api.Revision) bool {
 
 // lasting returns the part of the rollout that outlasts a hold.
 func (r Rollout) lasting() Rollout {
-	last := Rollout{Proven: r.Proven, Start: r.Start, Turns: slices.Clone(r.Turns)}
+	last := Rollout{Transitions: r.Transitions, Proven: r.Proven, Start: r.Start, Turns: slices.Clone(r.Turns)}
 	for i := range last.Turns {
 		last.Turns[i].Next = time.Time{}
 	}
