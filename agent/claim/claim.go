@@ -31,6 +31,8 @@ type Claim struct {
 	// which every slot that the claim held has expired, so nothing is left to release then.
 	stopping bool
 	leaveBy  time.Duration
+	// tidied is the instant at which a hold last ended the look of a slot that the hold does not need.
+	tidied time.Duration
 }
 
 // fewLooks is the number of slots at which a pod's first agent process looks first. Claims that
