@@ -106,7 +106,7 @@ func (b *bench) deploy(ctx context.Context) error {
 // Last, apply runs the kubectl command in the argument "wait", such as "rollout status".
 func (b *bench) apply(ctx context.Context, c claim, standbys int, wait ...string) error {
 	return b.run(ctx, []byte(strings.NewReplacer("IMAGE", lab.RegistryInCluster+"/bench/app:latest",
-		"CLAIM", c.annotation(), "REPLICAS", strconv.Itoa(c.holders+standbys)).Replace(manifest)), wait...)
+		"CLAIM", c.annotation(), "REPLICAS", strconv.Itoa(c.holders+standbys), "OTHERS", strconv.Itoa(c.others)).Replace(manifest)), wait...)
 }
 
 // run applies the manifest in a new namespace, and then runs the kubectl command in the argument

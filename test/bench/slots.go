@@ -27,14 +27,16 @@ type claim struct {
 	name, key, value string
 	// holders is the number of pods that hold a slot at once, and standbys the number of other pods.
 	holders, standbys int
+	// others is the number of pods of another workload. Each of these pods holds a shard.
+	others int
 }
 
 func (c claim) annotation() string { return fmt.Sprintf("%s: %q", c.key, c.value) }
 
 // singleton and shards8 are also the claims of other measurements.
 var (
-	singleton = claim{"singleton", api.SingletonAnnotation, "true", 1, fewestStandbys}
-	shards8   = claim{"8 shards", api.ShardsAnnotation, "8", 8, 8}
+	singleton = claim{"singleton", api.SingletonAnnotation, "true", 1, fewestStandbys, 0}
+	shards8   = claim{"8 shards", api.ShardsAnnotation, "8", 8, 8, 0}
 )
 
 // claims are the claims that the benchmark compares. Each standby sees each renewal and each release,
@@ -42,16 +44,21 @@ var (
 // Sixty-four standbys of 64 shards are too many for two processors.
 var claims = []claim{
 	singleton,
-	{"semaphore of 3", api.SemaphoreAnnotation, "pool=3", 3, 3},
-	{"singleton, 8 standbys", api.SingletonAnnotation, "true", 1, 8},
+	{"semaphore of 3", api.SemaphoreAnnotation, "pool=3", 3, 3, 0},
+	{"singleton, 8 standbys", api.SingletonAnnotation, "true", 1, 8, 0},
 	shards8,
-	{"singleton, 16 standbys", api.SingletonAnnotation, "true", 1, 16},
-	{"64 shards", api.ShardsAnnotation, "64", 64, 16},
+	{"singleton, 16 standbys", api.SingletonAnnotation, "true", 1, 16, 0},
+	{"singleton, 16 standbys, 63 others", api.SingletonAnnotation, "true", 1, 16, 63},
+	{"64 shards", api.ShardsAnnotation, "64", 64, 16, 0},
 }
 
 // scale is the number of shards after the change that the method bench.change measures. Before
 // this change the pods claim 8 shards.
 const scale = 64
+
+// seen is the wait between two handovers of a claim. In this time, the pod that held a slot before sees
+// all slots of the claim again. With 64 slots the pod needs about two seconds.
+const seen = 5 * time.Second
 
 // slots measures for each claim the handover of one slot, and the requests and bytes of a holder
 // and of a standby. Last, slots measures a change of the number of shards. The figures of a claim are
@@ -95,7 +102,7 @@ func (b *bench) claim(ctx context.Context, c claim, rounds int) error {
 	if err != nil {
 		return err
 	}
-	rounded, err := b.handover(ctx, rounds, apart)
+	rounded, err := b.handover(ctx, rounds, seen)
 	if err != nil {
 		return err
 	}
@@ -111,7 +118,11 @@ func (b *bench) claim(ctx context.Context, c claim, rounds int) error {
 	times.Print(c.name)
 	fmt.Printf("\nIn each handover the API server refused %.1f writes, because another write of the Lease came first.\n",
 		float64(refused)/float64(len(rounded)))
-	return nil
+	writes, err := b.writes(begin)
+	if err != nil {
+		return err
+	}
+	return printSteps(rounded, writes)
 }
 
 // refused returns the number of updates that the API server has refused as outdated since the audit
@@ -133,6 +144,9 @@ func (b *bench) fill(ctx context.Context, c claim, standbys int) error {
 		return err
 	}
 	if err := b.kubectl(ctx, nil, "-n", namespace, "wait", "pod", "-l", "app=app", "--for=jsonpath={.status.phase}=Running", "--timeout=900s"); err != nil {
+		return err
+	}
+	if err := b.kubectl(ctx, nil, "-n", namespace, "rollout", "status", "deployment/others", "--timeout=900s"); err != nil {
 		return err
 	}
 	run, err := b.listen(ctx)

@@ -21,7 +21,7 @@ type handed struct {
 	old, next string
 }
 
-// write is a stored write of the slot's Lease. Both instants are from the API server's audit log.
+// write is a stored write of a slot's Lease. Both instants are from the API server's audit log.
 type write struct {
 	// pod is the UID of the pod that wrote.
 	pod              string
@@ -77,8 +77,7 @@ func printSteps(rounds []handed, writes []write) error {
 	return nil
 }
 
-// writes returns the stored writes of the slot's Lease since the audit log had the given
-// length.
+// writes returns the stored writes of all Leases since the audit log had the given length.
 func (b *bench) writes(from int64) ([]write, error) {
 	zero, err := monotonicZero()
 	if err != nil {
@@ -86,7 +85,7 @@ func (b *bench) writes(from int64) ([]write, error) {
 	}
 	var writes []write
 	err = b.audit(from, func(event audited) {
-		if event.Verb != "update" || event.ObjectRef.Name != slot || event.ResponseStatus.Code != http.StatusOK {
+		if event.Verb != "update" || event.ResponseStatus.Code != http.StatusOK {
 			return
 		}
 		_, uid := event.pod()
