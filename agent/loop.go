@@ -84,11 +84,7 @@ func (l *loop) checkHolder(ctx context.Context, address string) {
 // Timers only wake the loop; only the clock tells the time.
 func (l *loop) wait(ctx context.Context, wake time.Duration) error {
 	l.unit.metrics.Looked()
-	pause := instant.LongestSleep
-	if wake != instant.Never {
-		pause = min(max(wake-l.config.Clock(), 0), instant.LongestSleep)
-	}
-	timer := time.NewTimer(pause)
+	timer := time.NewTimer(instant.Sleep(l.config.Clock(), wake))
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():

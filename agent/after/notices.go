@@ -100,7 +100,9 @@ func (n *notices) tell(ctx context.Context, next <-chan time.Time, notice func()
 	_, _, message := notice()
 	n.log(message)
 	at := time.Now()
-	again := time.After(0)
+	first := make(chan time.Time, 1)
+	first <- at
+	var again <-chan time.Time = first
 	for pause := shortestEventPause; ; pause = min(2*pause, longestEventPause) {
 		select {
 		case <-again:

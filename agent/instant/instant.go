@@ -18,3 +18,13 @@ const Never = time.Duration(math.MaxInt64)
 // machine wakes, a loop reads the clock within this time, and a renewal may be late by as much. A
 // shim's deadline does not depend on any loop.
 const LongestSleep = 10 * time.Second
+
+// Sleep returns the length of a sleep from the instant "now" until the instant "wake", within the
+// bound [LongestSleep]. The result is positive: tests with a fake clock can crash under the race
+// detector of Go 1.26 if several goroutines wait for timers of length zero.
+func Sleep(now, wake time.Duration) time.Duration {
+	if wake == Never {
+		return LongestSleep
+	}
+	return min(max(wake-now, time.Nanosecond), LongestSleep)
+}

@@ -172,10 +172,7 @@ func (l *Leash) act() time.Duration {
 			at = min(at, now+l.config.Budget.Retry)
 		}
 	}
-	if at == instant.Never {
-		return instant.LongestSleep
-	}
-	return min(max(at-l.config.Clock(), 0), instant.LongestSleep)
+	return instant.Sleep(l.config.Clock(), at)
 }
 
 func (l *Leash) send(o order) error {

@@ -136,7 +136,7 @@ func (k *keeper) pause(wake time.Duration) time.Duration {
 	if wake == instant.Never {
 		return bound
 	}
-	return min(max(wake-k.config.Clock(), 0), bound)
+	return min(max(wake-k.config.Clock(), time.Nanosecond), bound)
 }
 
 // decide sends the requests that the claim decides on, until there is nothing more to do now.
