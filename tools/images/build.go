@@ -76,6 +76,13 @@ func (p product) index(ctx context.Context, version string, platforms []v1.Platf
 	return index, nil
 }
 
+// uninlined are the flags of a small binary. The compiler copies no function into its callers, except
+// in the packages below. These packages do most of the work when an agent gets an event. With inlining
+// only there, the agent is 0.2 MB larger than without any, and 0.45 MB smaller than with all.
+var uninlined = []string{
+	"-gcflags=all=-l", "-gcflags=runtime/...=", "-gcflags=internal/...=", "-gcflags=crypto/...=", "-gcflags=encoding/json=", "-gcflags=sync/...=",
+}
+
 // compile returns the compiled binary. The binary contains nothing of the
 // building machine: no paths, no time, no state of a checkout, no C library.
 func (p product) compile(ctx context.Context, b binary, version string, platform v1.Platform) ([]byte, error) {
@@ -85,14 +92,11 @@ func (p product) compile(ctx context.Context, b binary, version string, platform
 	}
 	defer os.RemoveAll(directory)
 	file := filepath.Join(directory, b.name)
-	inlining, flags := "all=", "-s -w -buildid= -X main.version="+version
+	arguments, flags := []string{"build", "-trimpath", "-buildvcs=false", "-tags", p.tags}, "-s -w -buildid= -X main.version="+version
 	if p.small {
-		inlining, flags = "all=-l", flags+" -funcalign=8"
+		arguments, flags = append(arguments, uninlined...), flags+" -funcalign=8"
 	}
-	build := exec.CommandContext(ctx, "go", "build",
-		"-trimpath", "-buildvcs=false", "-tags", p.tags, "-gcflags", inlining,
-		"-ldflags", flags,
-		"-o", file, b.source)
+	build := exec.CommandContext(ctx, "go", append(arguments, "-ldflags", flags, "-o", file, b.source)...)
 	build.Env, err = gobuild.Environment(ctx, "GOOS="+platform.OS, "GOARCH="+platform.Architecture)
 	if err != nil {
 		return nil, err
