@@ -20,8 +20,8 @@ const Never = time.Duration(math.MaxInt64)
 const LongestSleep = 10 * time.Second
 
 // Sleep returns the length of a sleep from the instant "now" until the instant "wake", within the
-// bound [LongestSleep]. The result is positive: tests with a fake clock can crash under the race
-// detector of Go 1.26 if several goroutines wait for timers of length zero.
+// bound [LongestSleep]. The result is positive. In a test with a fake clock, several goroutines that
+// wait for timers of length zero can crash the race detector of Go 1.26.
 func Sleep(now, wake time.Duration) time.Duration {
 	if wake == Never {
 		return LongestSleep
