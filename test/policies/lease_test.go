@@ -10,6 +10,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	coordinationv1 "k8s.io/api/coordination/v1"
+	"k8s.io/apimachinery/pkg/api/validation"
+	"k8s.io/apimachinery/pkg/api/validation/path"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/authentication/user"
 
@@ -96,6 +98,12 @@ func TestAgentNeverFillsALease(t *testing.T) {
 		require.Len(t, refused, 1, what)
 		assert.Contains(t, refused[0], "NotYours: an agent applies no Lease", what)
 	}
+	named := before.DeepCopy()
+	named.GenerateName, named.UID, named.ResourceVersion = strings.Repeat("x", 1_400_000), "u", "1"
+	require.Empty(t, validation.ValidateObjectMetaAccessor(named, true, path.ValidatePathSegmentName, nil), "the API server accepts the name")
+	refused := write(func(l *coordinationv1.Lease) { l.GenerateName = named.GenerateName })
+	require.Len(t, refused, 1)
+	assert.Contains(t, refused[0], "NotYours: a pod changes no labels, owners, finalizers or generateName")
 	for what, edit := range map[string]func(*coordinationv1.Lease){
 		"nothing":        func(*coordinationv1.Lease) {},
 		"a cleared list": func(l *coordinationv1.Lease) { l.ManagedFields = nil },

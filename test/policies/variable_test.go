@@ -6,6 +6,7 @@ package policies
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -93,6 +94,11 @@ func TestAgentNeverFillsAVariable(t *testing.T) {
 	refused := written(t, before, after)
 	require.Len(t, refused, 1)
 	assert.Contains(t, refused[0], "NotYours: an agent applies no Variable")
+	after.SetManagedFields(nil)
+	after.SetGenerateName(strings.Repeat("x", 1_400_000))
+	refused = written(t, before, after)
+	require.Len(t, refused, 1)
+	assert.Contains(t, refused[0], "NotYours: an agent changes only the spec of a Variable")
 }
 
 // A full list costs the policy most.
