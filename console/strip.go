@@ -104,6 +104,7 @@ func keepPod(p *corev1.Pod) *corev1.Pod {
 // keepEvent returns a copy of the Event with only the fields that the cache keeps.
 func keepEvent(e *corev1.Event) *corev1.Event {
 	kept := &corev1.Event{ObjectMeta: keepName(e.ObjectMeta)}
+	kept.Name = view.Shortened(e.Name, view.MaxIdentity) // the API server bounds the name of no Event
 	of := e.InvolvedObject
 	if utf8.RuneCountInString(e.Message) > longest || utf8.RuneCountInString(e.Reason) > longestReason ||
 		len(of.Kind)+len(of.Name)+len(of.UID) > longestIdentity {
@@ -118,8 +119,8 @@ func keepEvent(e *corev1.Event) *corev1.Event {
 	return kept
 }
 
-// keepName returns the metadata that the caches keep of an object. The API server bounds the size
-// of each of these fields.
+// keepName returns the metadata that the caches keep of an object. Except for the name of an Event,
+// the API server bounds the size of each of these fields.
 func keepName(m metav1.ObjectMeta) metav1.ObjectMeta {
 	return metav1.ObjectMeta{
 		Namespace: m.Namespace, Name: m.Name, UID: m.UID, ResourceVersion: m.ResourceVersion,

@@ -196,6 +196,7 @@ func TestHugeObjectTakesLittleMemoryInConsolesCaches(t *testing.T) {
 		"a Lease of no slot": {lease("junk"), 256},
 		"an Event's message": {event(func(e *corev1.Event) { e.Message = huge }), 512},
 		"an Event's reason":  {event(func(e *corev1.Event) { e.Reason = huge }), 512},
+		"an Event's name":    {event(func(e *corev1.Event) { e.Name = huge }), 1024},
 		"an Event's kind":    {event(func(e *corev1.Event) { e.InvolvedObject.Kind = huge }), 512},
 		"an Event's pod":     {event(func(e *corev1.Event) { e.InvolvedObject.Name = huge }), 512},
 		"an Event's uid":     {event(func(e *corev1.Event) { e.InvolvedObject.UID = types.UID(huge) }), 512},

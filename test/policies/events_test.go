@@ -69,6 +69,8 @@ func TestEventPolicyBoundsEachFieldOfAnEvent(t *testing.T) {
 		return func(e *corev1.Event) { e.ManagedFields[0].FieldsV1.SetRawString(raw) }
 	}
 	for what, change := range map[string]func(*corev1.Event){
+		"name":               func(e *corev1.Event) { e.Name = long },
+		"generateName":       func(e *corev1.Event) { e.GenerateName = long },
 		"message":            func(e *corev1.Event) { e.Message += "m" },
 		"reason":             func(e *corev1.Event) { e.Reason = long },
 		"type":               func(e *corev1.Event) { e.Type = "Other" },
