@@ -4,6 +4,7 @@
 package policies
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 
@@ -86,7 +87,7 @@ func TestAgentNeverFillsALease(t *testing.T) {
 	}
 	for what, edit := range map[string]func(*coordinationv1.Lease){
 		"an applied list": func(l *coordinationv1.Lease) {
-			l.ManagedFields = append(l.ManagedFields, applied("m", metav1.ManagedFieldsOperationApply, 1_400_000))
+			l.ManagedFields = append(l.ManagedFields, applied("m", metav1.ManagedFieldsOperationApply, 10_000))
 		},
 		"preferredHolder":    func(l *coordinationv1.Lease) { l.Spec.PreferredHolder = new(strings.Repeat("x", 1_400_000)) },
 		"no preferredHolder": func(l *coordinationv1.Lease) { l.Spec.PreferredHolder = nil },
@@ -116,6 +117,62 @@ func TestAgentNeverFillsALease(t *testing.T) {
 	} {
 		assert.Empty(t, write(edit), what)
 	}
+}
+
+// The API server stores the character "<" as one byte, and answers with six bytes for it. Agents read
+// no answer above 2 MiB, so they could not clear the list.
+func TestAgentNeverMakesALeaseUnreadable(t *testing.T) {
+	before := lease("true")
+	before.ManagedFields = []metav1.ManagedFieldsEntry{applied("gitops", metav1.ManagedFieldsOperationApply, 40)}
+	write := func(list ...metav1.ManagedFieldsEntry) (*coordinationv1.Lease, []string) {
+		after := before.DeepCopy()
+		after.ManagedFields = list
+		return after, refusals(t, request{
+			by: &user.DefaultInfo{Name: "system:serviceaccount:shop:web", Extra: map[string][]string{
+				"authentication.kubernetes.io/pod-name": {"web-0"}, "authentication.kubernetes.io/pod-uid": {"1"},
+			}},
+			may: isAgent, resource: coordinationv1.SchemeGroupVersion.WithResource("leases"), in: namespace(shop, true), object: after, old: before,
+		})
+	}
+	entry := func(by string, operation metav1.ManagedFieldsOperationType, fields string) metav1.ManagedFieldsEntry {
+		return metav1.ManagedFieldsEntry{
+			Manager: by, Operation: operation, APIVersion: "coordination.k8s.io/v1", FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(fields),
+		}
+	}
+	const update, apply = metav1.ManagedFieldsOperationUpdate, metav1.ManagedFieldsOperationApply
+	escaped := strings.Repeat("<", 1_000_000)
+	after, _ := write(entry("m", update, `{"f:metadata":{"f:annotations":{"f:`+escaped+`":{}}}}`))
+	stored, err := after.Marshal()
+	require.NoError(t, err)
+	answer, err := json.Marshal(after)
+	require.NoError(t, err)
+	require.Less(t, len(stored), 1_500_000, "etcd stores the Lease")
+	require.Greater(t, len(answer), 2<<20, "agents cannot read the Lease")
+	for what, e := range map[string]metav1.ManagedFieldsEntry{
+		"an annotation":      entry("m", update, `{"f:metadata":{"f:annotations":{"f:`+escaped+`":{}}}}`),
+		"a part":             entry("m", update, `{"f:`+escaped+`":{}}`),
+		"a field":            entry("m", update, `{"f:spec":{"f:`+escaped+`":{}}}`),
+		"an owner":           entry("m", update, `{"f:metadata":{"f:ownerReferences":{"k:{\"uid\":\"u\"}":{"f:`+escaped+`":{}}}}}`),
+		"a deep field":       entry("m", update, `{"f:metadata":{"f:a":{"f:b":{"f:c":{"f:`+escaped+`":{}}}}}}`),
+		"many fields":        entry("m", update, `{"f:metadata":{"f:annotations":{`+fields(40_000)+`}}}`),
+		"the applied fields": entry("gitops", apply, `{"f:metadata":{"f:annotations":{"f:`+escaped+`":{}}}}`),
+	} {
+		_, refused := write(e)
+		require.Len(t, refused, 1, what)
+		assert.Contains(t, refused[0], "NotYours: an agent fills no list", what)
+	}
+	many := make([]metav1.ManagedFieldsEntry, 4)
+	for i := range many {
+		many[i] = entry("gitops", apply, `{"f:metadata":{"f:annotations":{"f:`+strings.Repeat("<", 10_000)+`":{}}}}`)
+		many[i].Subresource = strings.Repeat("s", i)
+	}
+	_, refused := write(many...)
+	assert.Len(t, refused, 1, "entries that are small one by one")
+	_, refused = write(
+		entry("gitops", apply, `{"f:metadata":{"f:annotations":{`+fields(1000)+`},"f:ownerReferences":{"k:{\"uid\":\"u\"}":{".":{},"f:name":{}}}}}`),
+		entry("agent", update, `{"f:metadata":{"f:annotations":{".":{},"f:metaparticle.io/hold":{}}},"f:spec":{"f:holderIdentity":{}}}`),
+	)
+	assert.Empty(t, refused, "a list that agents keep")
 }
 
 // An agent that has just started believes the hold and the boot id in its own Lease.
