@@ -8,6 +8,7 @@ import (
 	crand "crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -76,8 +77,8 @@ func firstProcess(dir string) (bool, error) {
 // removes it, a later boot only waits until the Lease expires. So noteBoot returns no error.
 func noteBoot(dir, boot string, log *slog.Logger) []string {
 	name := filepath.Join(dir, "boots")
-	text, err := os.ReadFile(name)
-	boots := strings.Fields(string(text))
+	text, err := readRegular(name)
+	boots := strings.Fields(text)
 	if slices.Contains(boots, boot) {
 		return boots
 	}
@@ -90,10 +91,38 @@ func noteBoot(dir, boot string, log *slog.Logger) []string {
 	return append(boots, boot)
 }
 
+// mostNoted bounds the bytes of a note. A boot id has 36 bytes, so the note has room for a thousand
+// boots.
+const mostNoted = 64 << 10
+
+// careful makes os.OpenFile follow no link, and wait for no process at the other end of a pipe. In a
+// pod with the socket of the local API, programs may write to the volume.
+const careful = syscall.O_NOFOLLOW | syscall.O_NONBLOCK
+
+var errNotRegular = errors.New("not a regular file")
+
+// readRegular returns the first bytes of a regular file, at most mostNoted.
+func readRegular(name string) (string, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|careful, 0)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return "", err
+	}
+	if !info.Mode().IsRegular() {
+		return "", &os.PathError{Op: "read", Path: name, Err: errNotRegular}
+	}
+	text, err := io.ReadAll(io.LimitReader(f, mostNoted))
+	return string(text), err
+}
+
 // appendLine appends a line to the file. The text begins with a line break, because a crash may have
 // left a part of the last line.
 func appendLine(name, line string) error {
-	f, err := os.OpenFile(name, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	f, err := os.OpenFile(name, os.O_APPEND|os.O_CREATE|os.O_WRONLY|careful, 0o644)
 	if err != nil {
 		return err
 	}

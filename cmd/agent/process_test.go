@@ -5,10 +5,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -58,4 +61,32 @@ func TestAgentRemembersTheBootsOfItsVolume(t *testing.T) {
 
 func TestAgentWorksThoughItsBootStaysUnnoted(t *testing.T) {
 	assert.Equal(t, []string{"boot-1"}, noteBoot(t.TempDir()+"/missing", "boot-1", slog.New(slog.DiscardHandler)))
+}
+
+// In a pod with the socket of the local API, programs may write to the directory of the notes.
+func TestHostileNoteOfBootsNeverStopsTheAgent(t *testing.T) {
+	secret := filepath.Join(t.TempDir(), "secret")
+	require.NoError(t, os.WriteFile(secret, []byte("token"), 0o600))
+	for what, put := range map[string]func(string) error{
+		"a pipe":           func(name string) error { return syscall.Mkfifo(name, 0o666) },
+		"a link to a file": func(name string) error { return os.Symlink(secret, name) },
+		"a link to zeros":  func(name string) error { return os.Symlink("/dev/zero", name) },
+		"a directory":      func(name string) error { return os.Mkdir(name, 0o777) },
+		"a huge file":      func(name string) error { return errors.Join(os.WriteFile(name, nil, 0o666), os.Truncate(name, 1<<40)) },
+	} {
+		dir := t.TempDir()
+		require.NoError(t, put(filepath.Join(dir, "boots")))
+		noted := make(chan []string, 1)
+		go func() { noted <- noteBoot(dir, "boot-1", slog.New(slog.DiscardHandler)) }()
+		select {
+		case boots := <-noted:
+			assert.Contains(t, boots, "boot-1", what)
+			assert.NotContains(t, boots, "token", what)
+		case <-time.After(10 * time.Second):
+			t.Errorf("%s: the agent waits", what)
+		}
+	}
+	text, err := os.ReadFile(secret)
+	require.NoError(t, err)
+	assert.Equal(t, "token", string(text), "the agent writes through no link")
 }
