@@ -200,3 +200,18 @@ func TestCheckCommandWarnsOfClaimsWithoutOptIn(t *testing.T) {
 	assert.Equal(t, "workloads claim, and run without a gate, because their namespace has not opted in: store/biller", f.Says)
 	assert.Contains(t, f.Do, "kubectl label namespace NAMESPACE metaparticle.io/injection=enabled")
 }
+
+func TestNameOfAQuotaNeverLooksLikeOurRefusal(t *testing.T) {
+	refused := func(text string) error {
+		return apierrors.NewForbidden(schema.GroupResource{Resource: "pods"}, "metaparticle-try-x", errors.New(text))
+	}
+	for _, elsewhere := range []string{"exceeded quota: x.metaparticle.io, requested: pods=1", "exceeded quota: metaparticle-gate, requested: pods=1"} {
+		assert.True(t, refusedElsewhere(refused(elsewhere)), elsewhere)
+	}
+	for _, ours := range []string{
+		`admission webhook "pods.metaparticle.io" denied the request: BadAnnotation`,
+		"ValidatingAdmissionPolicy 'metaparticle-gate' with binding 'metaparticle-gate' denied request: NotInjected",
+	} {
+		assert.False(t, refusedElsewhere(refused(ours)), ours)
+	}
+}

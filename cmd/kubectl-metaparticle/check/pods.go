@@ -57,10 +57,11 @@ func try(ctx context.Context, c Cluster, namespaces []string, container corev1.C
 }
 
 // refusedElsewhere reports whether a part of the API server that is not of Metaparticle has refused
-// a pod. The webhook and the policies of Metaparticle name themselves in their refusals.
+// a pod. The webhook and the policies of Metaparticle name themselves in their refusals. An owner of a
+// namespace chooses the name of a ResourceQuota, but such a name has no quotes.
 func refusedElsewhere(err error) bool {
-	return apierrors.IsForbidden(err) && !strings.Contains(err.Error(), ".metaparticle.io") &&
-		!strings.Contains(err.Error(), "'metaparticle-")
+	return apierrors.IsForbidden(err) && !strings.Contains(err.Error(), `webhook "pods.metaparticle.io"`) &&
+		!strings.Contains(err.Error(), "ValidatingAdmissionPolicy 'metaparticle-")
 }
 
 // admit is the instruction after a refusal that is not of Metaparticle.
