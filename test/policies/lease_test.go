@@ -175,6 +175,39 @@ func TestAgentNeverMakesALeaseUnreadable(t *testing.T) {
 	assert.Empty(t, refused, "a list that agents keep")
 }
 
+// A pod of a semaphore looks at up to 64 Leases. With all annotations at their own bound, these Leases
+// took 120 MiB of an agent, whose container may use 64 MiB.
+func TestAnnotationsOfAgentsFitIntoMemoryOfAgents(t *testing.T) {
+	keys := []string{
+		api.HoldAnnotation, api.TokenAnnotation, api.BootAnnotation, api.AddressAnnotation, api.WorkloadAnnotation, api.JobAnnotation,
+		api.RevisionAnnotation, api.RolloutAnnotation, api.SuccessorAnnotation, api.LeavingAnnotation,
+	}
+	filled := func(bytes int) map[string]string {
+		annotations := map[string]string{}
+		for _, key := range keys {
+			annotations[key] = strings.Repeat("<", bytes)
+		}
+		return annotations
+	}
+	write := func(before, after map[string]string) []string {
+		old := lease("true")
+		old.Annotations = before
+		l := old.DeepCopy()
+		l.Annotations = after
+		return refusals(t, request{
+			by: &user.DefaultInfo{Name: "system:serviceaccount:shop:web", Extra: map[string][]string{
+				"authentication.kubernetes.io/pod-name": {"web-0"}, "authentication.kubernetes.io/pod-uid": {"1"},
+			}},
+			may: isAgent, resource: coordinationv1.SchemeGroupVersion.WithResource("leases"), in: namespace(shop, true), object: l, old: old,
+		})
+	}
+	refused := write(nil, filled(8192))
+	require.Len(t, refused, 1)
+	assert.Contains(t, refused[0], "NotYours: an agent's annotations on a Lease have at most 16384 bytes together")
+	assert.Empty(t, write(nil, filled(1600)))
+	assert.Empty(t, write(filled(8192), filled(8000)), "an agent makes a filled Lease smaller")
+}
+
 // An agent that has just started believes the hold and the boot id in its own Lease.
 func TestOnlyHoldersPodWritesHoldAndBoot(t *testing.T) {
 	before := lease("true")
