@@ -201,7 +201,7 @@ func TestCheckCommandWarnsOfClaimsWithoutOptIn(t *testing.T) {
 	assert.Contains(t, f.Do, "kubectl label namespace NAMESPACE metaparticle.io/injection=enabled")
 }
 
-func TestNameOfAQuotaNeverLooksLikeOurRefusal(t *testing.T) {
+func TestQuotaNameNeverLooksLikeOurRefusal(t *testing.T) {
 	refused := func(text string) error {
 		return apierrors.NewForbidden(schema.GroupResource{Resource: "pods"}, "metaparticle-try-x", errors.New(text))
 	}
