@@ -4,7 +4,6 @@
 package host
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -16,7 +15,7 @@ import (
 // connect.
 func Socket(network, path string, mode os.FileMode) (*net.UnixListener, error) {
 	fresh := path + ".new"
-	if err := os.Remove(fresh); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := makeRoom(path, fresh); err != nil {
 		return nil, fmt.Errorf("open socket: %w", err)
 	}
 	l, err := net.ListenUnix(network, &net.UnixAddr{Name: fresh, Net: network})
@@ -32,4 +31,16 @@ func Socket(network, path string, mode os.FileMode) (*net.UnixListener, error) {
 		return nil, fmt.Errorf("open socket: %w", err)
 	}
 	return l, nil
+}
+
+// makeRoom removes the temporary socket, and a directory at the path. A program that may write to the
+// folder can make such a directory, and the rename cannot replace a directory.
+func makeRoom(path, fresh string) error {
+	if err := os.RemoveAll(fresh); err != nil {
+		return err
+	}
+	if info, err := os.Lstat(path); err == nil && info.IsDir() {
+		return os.RemoveAll(path)
+	}
+	return nil
 }
