@@ -18,7 +18,6 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/txtar"
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -81,23 +80,49 @@ func Planted(t *testing.T) {
 		}
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
-			out, err := "", error(nil)
-			if p.first != 0 && !*update {
-				out, err = simulate(t, binary, p, p.first, p.first)
-			}
-			if err == nil {
-				out, err = simulate(t, binary, p, 1, mostSeeds)
-			}
-			require.Error(t, err, "not caught by %d seeds", mostSeeds)
-			found := caught.FindStringSubmatch(out)
-			require.NotNil(t, found, "no invariant has caught it:\n%s", out)
-			assert.Contains(t, p.caught, found[2], "caught by another invariant:\n%s", out)
+			found := p.search(t, binary)
 			t.Log(found[0])
 			if *update {
 				p.rewrite(t, found[1])
 			}
 		})
 	}
+}
+
+// replays is the number of times that the first seed is played. Two replays of a seed may differ,
+// as package sim explains, so a replay may miss a bug that the seed has caught before.
+const replays = 4
+
+// search plays seeds until an invariant of the line "caught by:" catches the plant. Search returns
+// what the expression "caught" has found. A bug may also break other invariants. The seeds that show
+// such an invariant first are reported, and the search goes on.
+func (p plant) search(t *testing.T, binary string) []string {
+	if p.first != 0 && !*update {
+		for range replays {
+			out, err := simulate(t, binary, p, p.first, p.first)
+			if found := caught.FindStringSubmatch(out); err != nil && found != nil && slices.Contains(p.caught, found[2]) {
+				return found
+			}
+		}
+		t.Logf("seed %d does not catch the bug today", p.first)
+	}
+	for from := uint64(1); from <= mostSeeds; {
+		out, err := simulate(t, binary, p, from, mostSeeds)
+		if err == nil {
+			break
+		}
+		found := caught.FindStringSubmatch(out)
+		require.NotNil(t, found, "no invariant has caught it:\n%s", out)
+		if slices.Contains(p.caught, found[2]) {
+			return found
+		}
+		t.Logf("caught by another invariant: %s", found[0])
+		last, err := strconv.ParseUint(found[1], 10, 64)
+		require.NoError(t, err)
+		from = last + 1
+	}
+	require.FailNow(t, "not caught", "%d seeds have not shown %v", mostSeeds, p.caught)
+	return nil
 }
 
 // PlantedClaims shows that TestClaimsKeepInvariantsInRandomSchedules of agent/claim catches
