@@ -374,6 +374,9 @@ func (u *upgrading) saidNothing() {
 		assert.NotEqual(u, "FailedCreate", e.Reason, e.Message)
 	}
 	for _, pod := range u.Pods(u.singleton.Name) {
+		if pod.DeletionTimestamp != nil {
+			continue // the pod of the last handover may vanish before kubectl reads its log
+		}
 		log := kubectl.Must(u.Space, "", "logs", pod.Name, "-c", api.AgentContainer)
 		assert.NotRegexp(u, "NotYours|NotYourIdentity|NotYourself|NoIdentity", log)
 	}
