@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/claim"
+	"github.com/metaparticle-io/metaparticle/agent/courier"
 	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/pace"
@@ -30,10 +31,16 @@ const longestWatch = 5 * time.Minute
 // many requests.
 const goodWatch = 10 * time.Second
 
-// watchAsks watches the next Lease of the slot until end is called.
-func (q *requests) watchAsks(ctx context.Context, slot string) (end context.CancelFunc) {
-	ctx, end = context.WithCancel(ctx)
+// watchAfter is the time from the beginning of a hold until the holder watches the next Lease.
+// Earlier, the work of the API server for that watch would delay the start of the application.
+const watchAfter = 40 * time.Millisecond
+
+// watchAsks watches the next Lease of the slot. The watch ends a moment after the call of end, so
+// that the end of the watch does not delay the release of the slot.
+func (q *requests) watchAsks(ctx context.Context, slot string) (end func()) {
+	ctx, cancel := context.WithCancel(ctx)
 	q.group.Go(func() {
+		sleep(ctx, watchAfter)
 		for misses := 0; ctx.Err() == nil; misses++ {
 			began := time.Now()
 			err := q.followAsks(ctx, slot)
@@ -47,7 +54,7 @@ func (q *requests) watchAsks(ctx context.Context, slot string) (end context.Canc
 			sleep(ctx, pause)
 		}
 	})
-	return end
+	return func() { time.AfterFunc(courier.WatchEndsAfter, cancel) }
 }
 
 // followAsks watches the next Lease of the slot from its present state until the watch ends. The

@@ -49,6 +49,11 @@ type Config struct {
 	Log      *slog.Logger
 }
 
+// WatchEndsAfter is the time from the end of a look until the courier ends the watch of that look.
+// A claim ends looks when the pod acquires or releases a slot. The API server does work for each
+// watch that ends, and this work would delay the handover.
+const WatchEndsAfter = 200 * time.Millisecond
+
 // Courier sends the requests of one claim. Only the loop that runs the functions of the field
 // Post calls a Courier's methods.
 type Courier struct {
@@ -72,7 +77,7 @@ func (c *Courier) Carry(ctx context.Context, a claim.Action) {
 	case claim.Look:
 		c.look(ctx, a)
 	case claim.EndLook:
-		c.looks[a.Slot]()
+		time.AfterFunc(WatchEndsAfter, c.looks[a.Slot])
 	case claim.StandBack:
 		c.Log.Info("giving slots back", "missing", a.Slot, "hold", a.Hold)
 	case claim.Read:
