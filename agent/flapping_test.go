@@ -34,6 +34,29 @@ func TestTurnOfAFlappingRevisionEnds(t *testing.T) {
 	})
 }
 
+// The only old pod crashes, and comes back after a pod of a newer version has taken the free slot. The
+// newer version serves for 20 s, stops serving for 40 s, and so on, so it is never proven.
+func TestFlappingRevisionWithoutTurnYields(t *testing.T) {
+	simulate(t, func(w *world) {
+		a, b := w.stalled(func(c *Config) { c.MinReady = time.Minute })
+		a.crash("s1")
+		w.pass(2 * time.Second)
+		assert.Equal(t, b.identity(), w.holder())
+		a.connect("s1b")
+		began := time.Now()
+		for b.running("s3") && time.Since(began) < time.Hour {
+			w.pass(20 * time.Second)
+			b.gates.report("s3", func(r *gate.Report) { r.Starting = true })
+			w.pass(40 * time.Second)
+			b.gates.report("s3", func(r *gate.Report) { r.Starting = false })
+		}
+		assert.InDelta(t, (time.Minute + 3*70*time.Second).Seconds(), time.Since(began).Seconds(), 60)
+		b.gates.report("s3", func(r *gate.Report) { r.Phase, r.Hold = gate.Waiting, b.gates.grants[0].Hold })
+		w.within(time.Minute, "the old child runs again", func() bool { return a.running("s1b") })
+		assert.Equal(t, 1, w.rollout().Turns[0].Count)
+	})
+}
+
 // The application never serves in its turn. The pod loses its hold again and again, because the
 // pod's network fails for 18 s of each 45 s.
 func TestTurnEndsDespiteLostHolds(t *testing.T) {

@@ -170,7 +170,9 @@ func yields(now time.Duration, h Hold) Yields {
 // must have waited long enough for its next turn. The wait counts from the beginning of the hold.
 func (p Pod) yieldsTo(now time.Duration, h Hold, revision api.Revision) bool {
 	if h.Rollout.reclaimed(h.ID, p.Revision, revision) {
-		return !h.Serves && now >= h.failsAt(p)
+		// An application that serves again and again gets as much time as in a turn. But no pod stops an
+		// application while it serves, because the pod that asks may have come back late.
+		return !h.Serves && now >= min(h.failsAt(p), h.endsAt(p))
 	}
 	count := h.Rollout.of(revision).Count
 	from := h.Since + wait(count)
