@@ -97,6 +97,9 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 		u.config.Log.Info("acquired", "hold", h.id, "slots", slotTokens(state), "deadline", state.Deadline)
 		u.events.Acquired(slotTokens(state))
 	}
+	if h.loop.requests.checked != h.id && !h.resumed && !u.config.slotless() {
+		h.loop.requests.checkDeletion(ctx, h.id) // the answer to the acquiring write was lost
+	}
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	g := grants{h}

@@ -33,6 +33,9 @@ type requests struct {
 	group   *sync.WaitGroup
 	timeout time.Duration
 	courier *courier.Courier
+	// checked is the last hold that needs no further check for the pod's deletion: the check has
+	// begun, or the hold needs none.
+	checked string
 }
 
 func newRequests(u *unit, p posts, group *sync.WaitGroup) *requests {
@@ -65,6 +68,7 @@ func (q *requests) acquire(ctx context.Context, a claim.Action) {
 	check := func() { q.checkDeletion(ctx, a.Record.Hold) }
 	switch named := q.unit.claim.Record(a.Slot).Successor == q.unit.self.Identity; {
 	case a.Resumed, named && q.unit.deletion.clears(q.unit.config.Clock()):
+		q.checked = a.Record.Hold
 		q.courier.Carry(ctx, a)
 	case named:
 		q.courier.Carry(ctx, a)
@@ -97,6 +101,7 @@ func (q *requests) checkAhead(ctx context.Context) {
 // answer, the grant waits no longer than Budget.Retry.
 func (q *requests) checkDeletion(ctx context.Context, hold string) {
 	u := q.unit
+	q.checked = hold
 	number := u.deletion.begin()
 	q.group.Go(func() {
 		bounded, cancel := context.WithTimeout(ctx, min(q.timeout, u.self.Budget.Retry))

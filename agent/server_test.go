@@ -112,6 +112,8 @@ type link struct {
 	cut    bool
 	refuse error
 	lose   bool
+	// slow is the time after which the server stores a write, even if its sender has given up.
+	slow time.Duration
 	// withheld, if set, delays the answer to the next write, until a test closes the channel. The
 	// server stores that write immediately.
 	withheld chan struct{}
@@ -228,7 +230,7 @@ func (l *link) UpdateLease(ctx context.Context, next *kube.Lease) (*kube.Lease, 
 		return nil, err
 	}
 	l.mu.Lock()
-	broken, unwritten, meddle := l.broken, l.unwritten, l.meddle
+	broken, unwritten, meddle, slow := l.broken, l.unwritten, l.meddle, l.slow
 	l.mu.Unlock()
 	if meddle != nil {
 		meddle()
@@ -241,6 +243,9 @@ func (l *link) UpdateLease(ctx context.Context, next *kube.Lease) (*kube.Lease, 
 		defer l.server.mu.Unlock()
 		l.server.writes++
 		return nil, unwritten
+	}
+	if slow > 0 {
+		return l.server.updateLater(ctx, next, slow)
 	}
 	stored, err := l.server.update(next)
 	l.mu.Lock()
@@ -255,6 +260,26 @@ func (l *link) UpdateLease(ctx context.Context, next *kube.Lease) (*kube.Lease, 
 		<-withheld
 	}
 	return stored, err
+}
+
+// updateLater stores the write after the delay, as an API server with a slow etcd does. Such a server
+// refuses an outdated write at once.
+func (s *server) updateLater(ctx context.Context, next *kube.Lease, delay time.Duration) (stored *kube.Lease, err error) {
+	if s.lease(next.Name).ResourceVersion != next.ResourceVersion {
+		return nil, &kube.StatusError{Code: 409}
+	}
+	done := make(chan struct{})
+	go func() {
+		<-time.After(delay)
+		stored, err = s.update(next)
+		close(done)
+	}()
+	select {
+	case <-done:
+		return stored, err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 func (s *server) update(next *kube.Lease) (*kube.Lease, error) {

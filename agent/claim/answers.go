@@ -33,6 +33,7 @@ func (a Action) Read(now time.Duration, r lease.Record) {
 		return
 	}
 	s.view.Read(now, r)
+	s.found = r.Version
 }
 
 // WatchSent notes that the look sends a second watch, because the API server has forgotten the
@@ -149,7 +150,7 @@ func (c *Claim) Answered(now time.Duration, a Action, answer Answer) error {
 	}
 	switch a.Kind {
 	case Acquire:
-		return c.acquired(now, a, answer)
+		return s.acquired(now, a, answer)
 	case Release:
 		return s.released(now, a, answer)
 	case Renew:
@@ -164,19 +165,15 @@ func (c *Claim) Answered(now time.Duration, a Action, answer Answer) error {
 }
 
 // acquired processes the answer to an acquiring write. If the answer is lost, the standby only
-// reads the Lease again. If the Lease then names the hold of that write, the pod may take the slot
-// back or release the slot at once. No child of that hold can be alive, because the pod has sent no
-// grant for the hold.
-func (c *Claim) acquired(now time.Duration, a Action, answer Answer) error {
-	s := a.slot
+// reads the Lease again. If the Lease then names the hold of that write, [campaign.find] may begin
+// the hold. The pod may also take the slot back or release the slot at once. No child of that hold
+// can be alive, because the pod has sent no grant for the hold.
+func (s *slot) acquired(now time.Duration, a Action, answer Answer) error {
 	if answer.Err == nil {
 		held, err := s.Self.Begin(a.attempt, answer.Record, a.campaign.token(s.name))
 		if err == nil {
 			s.obtain(now, held)
 			s.confirmed = a.leaps
-			if c.campaign.hold == a.campaign.hold {
-				c.campaign.since = now
-			}
 			return nil
 		}
 		answer = Answer{Err: err}
@@ -213,6 +210,9 @@ func (s *slot) missed(now time.Duration, a Action, answer Answer) error {
 		s.view.Gone() // there is nothing to replace until the Lease is read again
 	} else if a.Kind == Acquire {
 		s.unread = a.Record.Hold
+		if was := s.unanswered.Record; was.Hold != a.Record.Hold || was.Version != a.Record.Version {
+			s.unanswered = a
+		}
 	}
 	s.lookAgain(now, answer.RetryAfter)
 	return answer.Err

@@ -88,6 +88,37 @@ func (c campaign) take(p *plan, s *slot) bool {
 	return true
 }
 
+// find begins the hold of an acquiring write whose answer was lost, if a consistent read has shown
+// this write in the Lease. If only a watch event shows the write, find lets the next look read the
+// Lease. An overloaded API server may store each write only after the pod has given up. Without
+// find, the pod would send the write again and again, and each such write would keep all other pods
+// from the slot. The deadline counts from the sending of the write.
+func (c campaign) find(p *plan, s *slot) {
+	a := s.unanswered
+	r, _ := s.view.Record()
+	late := p.now >= a.Sent()+s.Self.Budget.RenewDeadline
+	if a.Record.Hold != c.hold || !stores(a, r) || len(s.writing) > 0 || late {
+		return
+	}
+	if s.found != r.Version {
+		if !s.view.IsBlind() {
+			unsee(s, p.now)
+			p.wakeAt(p.now)
+		}
+		return
+	}
+	if held, err := s.Self.Begin(a.attempt, r, a.campaign.token(s.name)); err == nil {
+		s.obtain(p.now, held)
+		s.confirmed = a.leaps
+	}
+}
+
+// stores reports whether the record shows that the API server has stored the acquiring write. The renew
+// time proves that.
+func stores(a Action, r lease.Record) bool {
+	return r.UID != "" && r.UID == a.Record.UID && r.Hold == a.Record.Hold && r.RenewTime.Equal(a.Record.RenewTime)
+}
+
 // acquire sends the write that begins or resumes the hold in the Lease of one slot.
 func (c campaign) acquire(p *plan, s *slot, r lease.Record) {
 	self, profile := s.Self, p.facts.Profile

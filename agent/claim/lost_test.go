@@ -60,6 +60,40 @@ func TestEndingPodReleasesSlotAcquiredByUnansweredWrite(t *testing.T) {
 	assert.Equal(t, Done, c.State().Stage)
 }
 
+// The API server may store an acquiring write after the pod has given up. The pod's other processes,
+// and earlier attempts, have other renew times.
+func TestDeadlineOfFoundHoldCountsFromSending(t *testing.T) {
+	for name, test := range map[string]struct {
+		read time.Duration
+		edit func(r *lease.Record)
+		held bool
+	}{
+		"stored":             {4 * time.Second, func(*lease.Record) {}, true},
+		"another renew time": {4 * time.Second, func(r *lease.Record) { r.RenewTime = r.RenewTime.Add(time.Second) }, false},
+		"another hold":       {4 * time.Second, func(r *lease.Record) { r.Hold = "other" }, false},
+		"another Lease":      {4 * time.Second, func(r *lease.Record) { r.UID = "other" }, false},
+		"the drain has come": {20 * time.Second, func(*lease.Record) {}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, f, free := claimOfOneSlot(t)
+			only(t, c, 0, f, Look).Read(0, free)
+			acquire := only(t, c, time.Second, f, Acquire)
+			require.Error(t, c.Answered(3*time.Second, acquire, Answer{Err: errTimeout}))
+			look := only(t, c, test.read, f, Look)
+			stored := acquire.Record
+			stored.Version = "2"
+			test.edit(&stored)
+			look.Read(test.read, stored)
+			c.Next(test.read, f)
+			assert.Equal(t, test.held, c.State().Stage == Held)
+			if test.held {
+				assert.Equal(t, time.Second+c.need.Self.Budget.Deadline(), c.State().Deadline)
+				assert.Equal(t, "2", c.State().Tokens[0].Token)
+			}
+		})
+	}
+}
+
 // A late answer to a read may name this pod as the holder, although the pod has released the slot
 // since. The API server then refuses a second release. If the watch is broken, only another read
 // shows that the Lease is free.

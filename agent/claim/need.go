@@ -54,7 +54,7 @@ func (n need) candidates(p *plan, c campaign) slots {
 // ranks equally. Without such a slot the campaign keeps its last choice while that slot is free, or
 // chooses another free slot. If no slot is free, the result is empty.
 func (n need) anyOne(p *plan, c campaign) slots {
-	if one := n.underWay(c); len(one) > 0 {
+	if one := n.underWay(p, c); len(one) > 0 {
 		return one
 	}
 	if at := n.soleAt(p); p.now < at {
@@ -74,6 +74,8 @@ func (n need) anyOne(p *plan, c campaign) slots {
 		free = append(free, s)
 	}
 	switch {
+	case len(c.slots) == 1 && slices.Contains(own, c.slots[0]):
+		return c.slots // perhaps the campaign's unanswered write was stored
 	case len(own) > 0:
 		return own[:1]
 	case len(c.slots) == 1 && slices.Contains(free, c.slots[0]):
@@ -86,11 +88,18 @@ func (n need) anyOne(p *plan, c campaign) slots {
 	return free[i : i+1]
 }
 
-// underWay returns the one slot that is held, or that has a write of the campaign under way. If no
-// slot is in either state, the result is empty.
-func (n need) underWay(c campaign) slots {
+// underWay returns the one slot that is held, or that has a write of the campaign under way. After a
+// lost answer the write counts as under way until a read of the Lease, but no longer than
+// [campaign.find] could begin its hold. Otherwise the pod could acquire one slot after the other, and
+// run under none. If no slot is in one of these states, the result is empty.
+func (n need) underWay(p *plan, c campaign) slots {
 	for _, s := range n.slots {
-		if s.held != nil || slices.Contains(c.slots, s) && len(s.writing) > 0 {
+		until := s.unanswered.Sent() + n.Self.Budget.RenewDeadline
+		unread := s.unread == c.hold && c.hold != "" && p.now < until
+		if s.held != nil || slices.Contains(c.slots, s) && (len(s.writing) > 0 || unread) {
+			if unread {
+				p.wakeAt(until)
+			}
 			return slots{s}
 		}
 	}
@@ -102,7 +111,7 @@ func (n need) underWay(c campaign) slots {
 // depend on the intent, because a writer needs the slots of all readers.
 func (n need) oneForReader(p *plan, c campaign) slots {
 	of := need{terms: n.terms, slots: n.slots[1 : 1+n.Readers], began: n.began}
-	if one := of.underWay(c); len(one) > 0 {
+	if one := of.underWay(p, c); len(one) > 0 {
 		return one
 	}
 	intent := n.slots[0]

@@ -128,6 +128,12 @@ type slot struct {
 	// unread is the hold of an acquiring write whose answer was lost. The field is empty again
 	// after a read of the Lease.
 	unread string
+	// unanswered is the earliest acquiring write for its hold and its version of the Lease, if the answer
+	// to that write was lost. The field "found" is the version that the last read of a look has shown.
+	unanswered Action
+	found      string
+	// obtainedAt is the instant at which the pod last acquired the slot.
+	obtainedAt time.Duration
 	// confirmed is the value of the field "leaps" when the claim sent the last stored
 	// acquisition or renewal. While "leaps" is greater, a renewal is due at the instant "tryAt".
 	// At a leap, the claim sets "tryAt" to the present instant, but only once in Budget.Retry.
@@ -199,6 +205,7 @@ func (s *slot) drop(now time.Duration) {
 // obtain stores the hold of a slot that the claim has acquired.
 func (s *slot) obtain(now time.Duration, held *lease.Hold) {
 	s.held, s.lost, s.reread, s.unread, s.refused, s.tryAt, s.look.misses = held, nil, false, "", "", 0, 0
+	s.unanswered, s.obtainedAt = Action{}, now
 	s.spread.acquired()
 	s.view.Read(now, held.Record())
 }

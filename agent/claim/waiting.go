@@ -118,11 +118,15 @@ func (c *Claim) nextCampaign(p *plan) (campaign, bool) {
 // slots in order, and keeps a slot only while the pod holds all earlier slots.
 func (c *Claim) run(p *plan) {
 	for i, s := range c.campaign.slots {
+		if s.held == nil {
+			c.campaign.find(p, s)
+		}
 		if s.held != nil {
 			if s.lost != nil || s.held.ID() != c.campaign.hold || p.now >= s.held.DrainAt() {
 				c.abandon(p)
 				return
 			}
+			c.campaign.since = max(c.campaign.since, s.obtainedAt)
 			p.wakeAt(s.held.DrainAt())
 			s.renew(p, s.held.Record().Profile)
 			continue

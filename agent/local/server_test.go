@@ -38,7 +38,7 @@ type server struct {
 	leases   map[string]*kube.Lease
 	requests []string
 	// away makes the server refuse all requests. If the field "loses" is set, the server stores
-	// each write, but the answer is lost.
+	// each write, but the answer is lost. In that case no held Lease can be read, either.
 	away, loses bool
 	// slow is the time by which the server delays each write.
 	slow      time.Duration
@@ -80,6 +80,9 @@ func (s *server) GetLease(_ context.Context, name string) (*kube.Lease, error) {
 	}
 	if s.leases[name] == nil {
 		return nil, &kube.StatusError{Code: 404, Reason: "NotFound"}
+	}
+	if s.loses && s.leases[name].Holder != "" {
+		return nil, errAway
 	}
 	return s.leases[name].Clone(), nil
 }
