@@ -50,6 +50,9 @@ func (a *arrival) acquire(ctx context.Context) time.Duration {
 		if a.open {
 			return 0
 		}
+		if err == nil && a.find(l) {
+			return 0
+		}
 		if err == nil && a.isFree(l) {
 			return a.take(ctx, l)
 		}
@@ -79,7 +82,7 @@ func (a *arrival) isFree(l *kube.Lease) bool {
 
 // take makes this pod the holder of the Lease. If another pod was faster, this pod tries the
 // next Lease at once. After any other error the write may have been stored, so the pod reads the
-// same Lease again.
+// same Lease again. The write of this pod that came first may also be an earlier unanswered one.
 func (a *arrival) take(ctx context.Context, l *kube.Lease) time.Duration {
 	mine := l.Clone()
 	if mine.Holder != a.identity {
@@ -89,8 +92,9 @@ func (a *arrival) take(ctx context.Context, l *kube.Lease) time.Duration {
 	}
 	mine.Holder, mine.DurationSeconds = a.identity, int(a.Duration/time.Second)
 	switch err := a.store(ctx, mine); {
-	case errors.Is(err, kube.ErrConflict):
+	case errors.Is(err, kube.ErrConflict) && len(a.unanswered) == 0:
 		a.next = (a.next + 1) % len(a.Leases)
+	case errors.Is(err, kube.ErrConflict):
 	case err != nil:
 		return a.backOff()
 	}

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
@@ -31,6 +32,9 @@ type arrival struct {
 	// arrival. The field "renewed" is the instant at which the write of that version was sent.
 	held    *kube.Lease
 	renewed time.Duration
+	// unanswered are the renew times of the writes that the API server has not answered since the last
+	// stored write. A later read may show that one of them is stored.
+	unanswered []time.Time
 	// open reports that the first Lease had the record that the barrier is open.
 	open bool
 	// surveys is the instant of the next call of [arrival.survey].
@@ -58,7 +62,7 @@ var errAway = errors.New("barrier: the pod does not wait")
 // counts from the sending of this write. If the pod does not wait, store sends nothing, and
 // returns errAway.
 func (a *arrival) store(ctx context.Context, l *kube.Lease) error {
-	l.RenewTime = time.Now()
+	l.RenewTime = time.Now().Truncate(time.Microsecond)
 	ctx, cancel := context.WithTimeout(ctx, a.budget.Renew)
 	defer cancel()
 	sent := a.Clock()
@@ -67,11 +71,33 @@ func (a *arrival) store(ctx context.Context, l *kube.Lease) error {
 	}
 	stored, err := a.API.UpdateLease(ctx, l)
 	if err != nil {
+		if !errors.Is(err, kube.ErrConflict) {
+			a.unanswered = append(a.unanswered, l.RenewTime)
+			a.unanswered = a.unanswered[max(0, len(a.unanswered)-mostUnanswered):]
+		}
 		return err
 	}
 	a.failures = 0
-	a.held, a.renewed = stored, sent
+	a.held, a.renewed, a.unanswered = stored, sent, nil
 	return nil
+}
+
+// mostUnanswered bounds the unanswered writes that an arrival remembers. A write takes longer than
+// this many attempts only if the API server is practically away.
+const mostUnanswered = 8
+
+// find makes the Lease of a read the pod's Lease, if the Lease has the renew time of an unanswered
+// write. The API server may store each write only after the pod has given up. Then the pod would
+// otherwise write again and again, and never arrive. The next renewal counts from this read, so that a
+// survey follows before that renewal.
+func (a *arrival) find(l *kube.Lease) bool {
+	stored := slices.ContainsFunc(a.unanswered, func(renewed time.Time) bool { return renewed.Equal(l.RenewTime) })
+	if !stored || l.Holder != a.identity {
+		return false
+	}
+	a.failures = 0
+	a.held, a.renewed, a.unanswered = l, a.Clock(), nil
+	return true
 }
 
 // reading is a read of one Lease, with its answer.
@@ -122,6 +148,7 @@ func (a *arrival) read(ctx context.Context, name string) (*kube.Lease, error) {
 func (a *arrival) recall(ctx context.Context) {
 	l, err := a.read(ctx, a.held.Name)
 	switch {
+	case err == nil && a.find(l):
 	case err == nil && l.Holder == a.identity:
 		a.held = l
 	case err == nil || errors.Is(err, kube.ErrNotFound):

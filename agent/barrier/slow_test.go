@@ -74,6 +74,61 @@ func TestBarrierOpensDespiteSlowAnswers(t *testing.T) {
 	}
 }
 
+// late is an API server that stores each write only after the delay, as with a slow etcd, even if the
+// sender has given up. Such a server refuses an outdated write at once.
+type late struct {
+	from
+	by time.Duration
+}
+
+func (s late) UpdateLease(ctx context.Context, l *kube.Lease) (stored *kube.Lease, err error) {
+	if s.lease(l.Name).ResourceVersion != l.ResourceVersion {
+		return nil, &kube.StatusError{Code: 409}
+	}
+	done := make(chan struct{})
+	go func() {
+		<-time.After(s.by)
+		stored, err = s.from.UpdateLease(context.WithoutCancel(ctx), l)
+		close(done)
+	}()
+	select {
+	case <-done:
+		return stored, err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// No pod gets an answer to a stored write, because each request times out before. The reads work.
+func TestBarrierOpensDespiteSlowWrites(t *testing.T) {
+	for _, by := range []time.Duration{1700 * time.Millisecond, 2 * time.Second, 3 * time.Second} {
+		t.Run(by.String(), func(t *testing.T) {
+			bubble(t, func(t *testing.T, s *server) {
+				var all []*waiting
+				for i := range pods {
+					ctx, stop := context.WithCancel(t.Context())
+					w := &waiting{stop: stop, done: make(chan struct{})}
+					pod, began := fmt.Sprintf("p%d", i), time.Now()
+					go func() {
+						defer close(w.done)
+						w.err = Run(ctx, Config{
+							API: late{from{s, pod}, by}, Leases: leases, Duration: 10 * time.Second, PodName: pod, PodUID: "uid", Log: io.Discard,
+							Clock: func() time.Duration { return time.Since(began) }, Random: rand.NewPCG(uint64(i), 7),
+						})
+					}()
+					t.Cleanup(func() {
+						stop()
+						<-w.done
+						<-time.After(2 * by)
+					})
+					all = append(all, w)
+				}
+				ends(t, 2*time.Minute, all...)
+			})
+		})
+	}
+}
+
 // A tool recreates the expired Lease of a dead pod with its old content (kubectl replace
 // --force).
 func TestRecreatedLeaseDoesNotProveALivingHolder(t *testing.T) {
