@@ -39,7 +39,8 @@
 // socket would be an artifact.
 //
 // TestLastingLatencyBreaksNoInvariant plays barriers of up to 32 pods. Each answer of the API server
-// comes late, for the whole story.
+// comes late, for the whole story. TestSlowWritesBreakNoInvariant plays a slow etcd. Each write of a
+// Lease is stored, but its answer comes after the agent has given up.
 //
 // TestLabelsOnLeasesBreakNoInvariant plays the stories with a clerk that labels Leases and next
 // Leases again and again. TestForgedBootIDsBreakNoInvariant plays the stories with a forger that

@@ -57,6 +57,8 @@ func TestReplacedMachinesBreakNoInvariant(t *testing.T) { play.Replaced(t, world
 
 func TestLastingLatencyBreaksNoInvariant(t *testing.T) { play.Lagging(t, world.ModelOfEnroll) }
 
+func TestSlowWritesBreakNoInvariant(t *testing.T) { play.Committing(t, world.ModelOfEnroll) }
+
 func TestLabelsOnLeasesBreakNoInvariant(t *testing.T) { play.Relabelled(t, world.ModelOfEnroll) }
 
 func TestForgedBootIDsBreakNoInvariant(t *testing.T) { play.Forged(t, world.ModelOfEnroll) }

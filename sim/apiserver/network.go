@@ -28,6 +28,8 @@ type Network struct {
 	Weather Weather
 	// Lag delays each answer of the server, as of a busy or remote server.
 	Lag time.Duration
+	// Commit also delays the answer to each write of a Lease that the server stores, as with a slow etcd.
+	Commit time.Duration
 	// Latest bounds the time from the sending of a request to its arrival.
 	Latest time.Duration
 	// Away reports that no packet reaches the server. [Server.GoDown] and [Server.ComeUp] set it.

@@ -159,6 +159,9 @@ func (c *sender) Do(ctx context.Context, op string, effect func() ([]byte, error
 		case refused:
 			tell(answer{err: refusals[code].err()}, back)
 		default:
+			if err == nil && strings.HasPrefix(op, "put ") {
+				back += c.net.Commit
+			}
 			tell(answer{raw, err}, back)
 		}
 	})

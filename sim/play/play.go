@@ -133,6 +133,11 @@ func Lagging(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 	each(t, enroll, story.PlayLagging)
 }
 
+// Committing plays, for each seed, the story of a slow etcd.
+func Committing(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
+	each(t, enroll, story.PlayCommitting)
+}
+
 // Relabelled plays, for each seed, a story in which a clerk labels Leases.
 func Relabelled(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 	each(t, enroll, story.PlayRelabelled)

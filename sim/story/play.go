@@ -174,6 +174,14 @@ func PlayLagging(w *world.World) {
 	story.run()
 }
 
+// PlayCommitting plays the seed's story of a slow etcd.
+func PlayCommitting(w *world.World) {
+	defer w.End()
+	var story committing
+	w.Do(func() { story = newCommitting(w) })
+	story.run()
+}
+
 // PlayRelabelled plays a story in which a clerk labels Leases. The seed selects the story. Like
 // [PlayStrange], PlayRelabelled changes no draw of other tests.
 func PlayRelabelled(w *world.World) {

@@ -1,0 +1,49 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package story
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/sim/engine"
+	"github.com/metaparticle-io/metaparticle/sim/world"
+)
+
+// committing is the story of a slow etcd. The API server stores each write of a Lease, but each answer to
+// a stored write comes after the agent has given up. Reads and refusals stay fast. The holder's node
+// crashes, and another pod must acquire the slot, and keep the slot.
+type committing struct {
+	*table
+	rng *rand.Rand
+}
+
+// newCommitting makes the story. Its random source is separate, so the draws of the story "table" stay
+// the same.
+func newCommitting(w *world.World) committing { return committing{newTable(w), w.Source("commit")} }
+
+// run plays the story of one seed.
+func (c committing) run() {
+	for range 3 {
+		if !c.ready() {
+			return
+		}
+		given := c.budget.RequestTimeout
+		c.Do(func() {
+			c.API.Commit = engine.Between(c.rng, given+world.Quick, 2*given)
+			c.Note("script", "each stored write is answered after %v", c.API.Commit)
+		})
+		// For each slot the write and the read after it time out, or a second write does.
+		more := time.Duration(len(c.slots)) * (world.Slow(3*given+2*c.budget.Retry) + c.budget.Renew)
+		c.expiryWithin(more, func(of *world.Child) { of.Pod().Node.Crash() })
+		if c.Blame("slow writes") {
+			return
+		}
+		c.undisturbed(func(*world.Child) {})
+		c.Do(func() {
+			c.API.Commit = 0
+			c.heal()
+		})
+	}
+}
