@@ -265,8 +265,7 @@ func (h *hold) renew(ctx context.Context, s claim.State, guard bool) time.Durati
 	f.Renew, f.Guard = h.needed(s), guard
 	f.Profile.Serving, f.Profile.Leaving, f.Profile.Leave = h.serving, h.leaving.Says, h.leaving.id
 	if h.unit.rollout.takesTurns() {
-		text := h.rollout.facts.Rollout.String()
-		f.Rollout = func(claim.Kind, lease.Record, string) string { return text }
+		f.Rollout = func(_ claim.Kind, r lease.Record, _ string) string { return h.rollout.text(r) }
 	}
 	return h.loop.act(ctx, f)
 }

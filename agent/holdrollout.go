@@ -42,6 +42,14 @@ func (h *holdRollout) decide(now time.Duration, wall time.Time) turn.Holder {
 	return got
 }
 
+// text returns the value of [api.RolloutAnnotation] for a renewal that replaces the record. A person may
+// have changed the number of transitions during the hold. With another number than that of the Lease,
+// the text would count as outdated for the rest of the hold.
+func (h *holdRollout) text(r lease.Record) string {
+	h.facts.Rollout.Transitions = r.Transitions
+	return h.facts.Rollout.String()
+}
+
 // release stores the value of [api.RolloutAnnotation] for the releasing write, and returns the pod
 // that the write names as successor. If the argument "to" names a pod, that pod is the
 // successor, and the argument "revision" is its revision. If "to" is empty, a pod that is about

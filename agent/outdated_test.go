@@ -40,6 +40,24 @@ func TestRolloutFromBeforeARollbackIsForgotten(t *testing.T) {
 	})
 }
 
+// A person applies an old manifest of the Lease, or edits the number of transitions. A pod of a new
+// revision must still wait for its turn.
+func TestRolloutSurvivesChangedNumberOfTransitions(t *testing.T) {
+	simulate(t, func(w *world) {
+		a, b := w.rolling()
+		edited := w.server.lease(theSlot)
+		edited.Transitions = 0
+		w.server.put(&edited)
+		w.pass(10 * time.Second)
+		assert.Equal(t, "False WaitsForItsTurn", b.ready(), "its container has not started")
+		b.connect("s3")
+		w.within(time.Second, "the turn begins", func() bool { return b.running("s3") })
+		b.gates.end("s3")
+		w.within(time.Second, "the old child runs again", func() bool { return a.running("s1") })
+		assert.Equal(t, 1, w.rollout().Turns[0].Count)
+	})
+}
+
 func TestPodWithoutTurnsEndsRolloutOfItsWorkload(t *testing.T) {
 	text := turn.Rollout{Transitions: 5, Proven: oldRevision}.String()
 	for name, c := range map[string]struct {
