@@ -50,6 +50,8 @@ func (q *requests) watchAsks(ctx context.Context, slot string) (end func()) {
 			pause := claim.Backoff(misses)
 			if errors.Is(err, kube.ErrForbidden) {
 				pause = forbiddenPause
+			} else if err != nil {
+				q.readAsk(ctx, slot)
 			}
 			sleep(ctx, pause)
 		}
@@ -68,6 +70,16 @@ func (q *requests) followAsks(ctx context.Context, slot string) error {
 			q.posts.post(ctx, func(now time.Duration) { q.unit.rollout.asks.see(now, e.Lease, q.unit.claim.Record(slot).Version) })
 		}
 	})
+}
+
+// readAsk reads the next Lease of the slot after a failed watch. An API server may refuse all watches,
+// and still answer reads.
+func (q *requests) readAsk(ctx context.Context, slot string) {
+	ctx, cancel := context.WithTimeout(ctx, q.timeout)
+	defer cancel()
+	if l, err := q.unit.config.API.GetLease(ctx, api.NextLease(slot)); err == nil {
+		q.posts.post(ctx, func(now time.Duration) { q.unit.rollout.asks.see(now, l, q.unit.claim.Record(slot).Version) })
+	}
 }
 
 // sleep returns after the time in the argument "pause", or earlier at the end of ctx.
