@@ -117,23 +117,16 @@ func (d directory) Read() (map[string][]byte, error) {
 	}
 	notes := map[string][]byte{}
 	for _, f := range files {
-		if !strings.HasSuffix(f.Name(), fresh) && !f.IsDir() {
+		// A note is named after its container, and no container's name ends with this suffix.
+		if !strings.HasSuffix(f.Name(), host.Unfinished) && !f.IsDir() {
 			notes[f.Name()], _ = os.ReadFile(filepath.Join(string(d), f.Name()))
 		}
 	}
 	return notes, nil
 }
 
-// fresh is the suffix of a note whose write is not complete. No container's name has this
-// suffix.
-const fresh = ".new"
-
 func (d directory) Write(name string, note []byte) error {
-	path := filepath.Join(string(d), name)
-	if err := os.WriteFile(path+fresh, note, 0o644); err != nil {
-		return err
-	}
-	return os.Rename(path+fresh, path)
+	return host.Replace(filepath.Join(string(d), name), note, 0o644)
 }
 
 func (d directory) Remove(name string) error {

@@ -10,7 +10,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -162,16 +161,9 @@ func (s *Server) Run(ctx context.Context) error {
 // Close closes the socket, and gives up the flock. Run calls Close at its end. A caller that does
 // not call Run calls Close itself.
 func (s *Server) Close() error {
-	err := ignoreClosed(s.machine.Shims.Close())
+	err := host.IgnoreClosed(s.machine.Shims.Close())
 	if s.lock != nil {
-		err = errors.Join(err, ignoreClosed(s.lock.Close()))
-	}
-	return err
-}
-
-func ignoreClosed(err error) error {
-	if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrClosed) {
-		return nil
+		err = errors.Join(err, host.IgnoreClosed(s.lock.Close()))
 	}
 	return err
 }

@@ -14,7 +14,7 @@ import (
 // connections. Gated containers may run as any user, so the argument "mode" decides which users may
 // connect.
 func Socket(network, path string, mode os.FileMode) (*net.UnixListener, error) {
-	fresh := path + ".new"
+	fresh := path + Unfinished
 	if err := makeRoom(path, fresh); err != nil {
 		return nil, fmt.Errorf("open socket: %w", err)
 	}

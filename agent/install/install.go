@@ -103,7 +103,7 @@ func copyOver(from, to string) error {
 	if _, err := program.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	fresh, err := os.OpenFile(to+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o700)
+	fresh, err := os.OpenFile(to+host.Unfinished, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o700)
 	if err != nil {
 		return err
 	}

@@ -62,11 +62,7 @@ func (d Dir) Read(name string) ([]byte, error) { return os.ReadFile(d.path(name)
 
 // Write implements Volume.
 func (d Dir) Write(name string, text []byte) error {
-	fresh := d.path(name + ".new")
-	if err := os.WriteFile(fresh, text, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(fresh, d.path(name))
+	return host.Replace(d.path(name), text, 0o600)
 }
 
 // Rename implements Volume.

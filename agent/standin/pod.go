@@ -11,11 +11,11 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"os"
 	"sync"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
 // ErrRestart means that the kubelet must restart all containers of the pod. The agent's process
@@ -173,14 +173,7 @@ func (p *Pod) Run(ctx context.Context, stop <-chan struct{}) error {
 // Close closes the socket and the alarm, and releases the flock. The method Run calls Close at its
 // end.
 func (p *Pod) Close() error {
-	return errors.Join(ignoreClosed(p.listener.Close()), ignoreClosed(p.alarm.Close()), ignoreClosed(p.lock.Close()))
-}
-
-func ignoreClosed(err error) error {
-	if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrClosed) {
-		return nil
-	}
-	return err
+	return errors.Join(host.IgnoreClosed(p.listener.Close()), host.IgnoreClosed(p.alarm.Close()), host.IgnoreClosed(p.lock.Close()))
 }
 
 // stop refuses all further grants, and reports whether a container may still be running.

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 
 	"github.com/metaparticle-io/metaparticle/agent"
+	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
 // courseNote is the directory that contains the note with the course of a pod that may skip.
@@ -34,7 +35,7 @@ func (n courseNote) read() agent.Course {
 // write replaces the note in one step, and waits until the note is on the disk. Unlike a grant,
 // the course must outlive a crash of the node.
 func (n courseNote) write(c agent.Course) error {
-	fresh := n.path() + ".new"
+	fresh := n.path() + host.Unfinished
 	err := writeThrough(fresh, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, []byte(c))
 	if err == nil {
 		err = os.Rename(fresh, n.path())
