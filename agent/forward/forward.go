@@ -51,16 +51,6 @@ type Config struct {
 	MaxWaiting, MaxOpen int
 }
 
-// Stats are numbers of connections.
-type Stats struct {
-	// Waiting is the number of connections that wait for a target. Open is the number of connections
-	// that have a target.
-	Waiting, Open int64
-	// Forwarded counts the connections that got a target. Abandoned counts the connections that
-	// ended without a target. Both counts begin with the call of New.
-	Forwarded, Abandoned int64
-}
-
 // Forwarder forwards TCP connections to a changing target. Its methods may be
 // called concurrently.
 type Forwarder struct {
@@ -69,8 +59,10 @@ type Forwarder struct {
 	listenHost string
 	isSelf     func(netip.Addr) bool
 
+	// Only tests read these numbers of connections.
 	waits, open, forwarded, abandoned atomic.Int64
-	unanswered                        chan string
+
+	unanswered chan string
 
 	mu      sync.Mutex
 	session *session // nil while closed
@@ -252,14 +244,6 @@ func (f *Forwarder) Ports() []int {
 		return slices.Clone(f.config.Ports)
 	}
 	return f.session.ports()
-}
-
-// Stats returns the current counts.
-func (f *Forwarder) Stats() Stats {
-	return Stats{
-		Waiting: f.waits.Load(), Open: f.open.Load(),
-		Forwarded: f.forwarded.Load(), Abandoned: f.abandoned.Load(),
-	}
 }
 
 // ownAddress reports whether a connection to addr would end in this pod.
