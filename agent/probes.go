@@ -29,7 +29,13 @@ func newProbes(c Config) *probe.Monitor {
 		Probes: c.Probes, Address: c.PodIP, Grace: c.Grace, Do: c.Probe,
 		Run: func(ctx context.Context, child probe.Child, command []string, timeout time.Duration) probe.Result {
 			r, err := c.Asides.RunAside(ctx, gate.ShimID(child.Shim), command, timeout)
-			return probe.Ran(command, timeout, r.Code, string(r.Output), r.TimedOut, err)
+			switch {
+			case err != nil:
+				return probe.Result{Output: err.Error()}
+			case r.TimedOut:
+				return probe.TimedOut(command, timeout)
+			}
+			return probe.Exited(r.Code, string(r.Output))
 		},
 	})
 }

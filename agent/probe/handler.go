@@ -58,17 +58,17 @@ func Do(ctx context.Context, h api.Handler, address string, timeout time.Duratio
 	return Result{Output: "missing probe handler"}
 }
 
-// Ran returns the result of an exec probe whose command was run with the given timeout.
-func Ran(command []string, timeout time.Duration, code int, output string, timedOut bool, err error) Result {
-	switch {
-	case err != nil:
-		return Result{Output: err.Error()}
-	case timedOut:
-		return Result{Outcome: Failure, Output: fmt.Sprintf("command timed out: %q timed out after %s", strings.Join(command, " "), timeout)}
-	case code != 0:
+// Exited returns the result of an exec probe whose command has exited.
+func Exited(code int, output string) Result {
+	if code != 0 {
 		return Result{Outcome: Failure, Output: output}
 	}
 	return Result{Outcome: Success, Output: output}
+}
+
+// TimedOut returns the result of an exec probe whose command was killed at the timeout.
+func TimedOut(command []string, timeout time.Duration) Result {
+	return Result{Outcome: Failure, Output: fmt.Sprintf("command timed out: %q timed out after %s", strings.Join(command, " "), timeout)}
 }
 
 // dialer sets SO_LINGER to one second, as the kubelet does, so that frequent probes do not

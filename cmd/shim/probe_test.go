@@ -90,7 +90,13 @@ func proberCommand(ts *testscript.TestScript, _ bool, args []string) {
 		},
 		Run: func(ctx context.Context, child probe.Child, command []string, timeout time.Duration) probe.Result {
 			r, err := w.actingAgent().server.RunAside(ctx, w.idOf(shimOf(ts, child.Shim)), command, timeout)
-			return probe.Ran(command, timeout, r.Code, string(r.Output), r.TimedOut, err)
+			switch {
+			case err != nil:
+				return probe.Result{Output: err.Error()}
+			case r.TimedOut:
+				return probe.TimedOut(command, timeout)
+			}
+			return probe.Exited(r.Code, string(r.Output))
 		},
 	})
 	l, err := host.Socket("unix", ts.MkAbs(args[0]), 0o777)
