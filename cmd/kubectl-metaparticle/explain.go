@@ -38,7 +38,7 @@ func explainCommand(ctx context.Context, args []string, std stdio) (int, error) 
 	}
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	return exitOK, explain(ctx, cluster, std.out, namespace, kind, name, time.Now())
+	return exitOK, explain(ctx, &explainer{cluster: cluster, namespace: namespace, now: time.Now()}, std.out, kind, name)
 }
 
 // kindsByName maps the names that kubectl accepts, such as "deploy", to kinds of objects.
@@ -70,9 +70,9 @@ func target(args []string) (kind, name string, err error) {
 	return known, name, nil
 }
 
-// explain reads the cluster's state and writes the answer.
-func explain(ctx context.Context, c cluster, out io.Writer, namespace, kind, name string, now time.Time) error {
-	e := &explainer{cluster: c, namespace: namespace, now: now}
+// explain reads the cluster's state and writes the answer about the object with the given kind and
+// name.
+func explain(ctx context.Context, e *explainer, out io.Writer, kind, name string) error {
 	if err := e.gather(ctx, kind, name); err != nil {
 		return err
 	}

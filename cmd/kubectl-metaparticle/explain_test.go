@@ -105,6 +105,11 @@ func together(lists ...any) []client.Object {
 	return all
 }
 
+// explainerOf returns an explainer of the namespace shop at noon.
+func explainerOf(reader client.WithWatch) *explainer {
+	return &explainer{cluster: cluster{WithWatch: reader, minor: feature.RestartsAll}, namespace: "shop", now: noon}
+}
+
 // answer returns the answer of the command "explain". The argument "optedIn" tells whether the
 // namespace has opted in.
 func answer(t *testing.T, optedIn bool, target string, there ...client.Object) string {
@@ -117,7 +122,7 @@ func answer(t *testing.T, optedIn bool, target string, there ...client.Object) s
 	reader := fake.NewClientBuilder().WithObjects(namespace, installed).WithObjects(there...).Build()
 	kind, name, _ := strings.Cut(target, "/")
 	var out strings.Builder
-	require.NoError(t, explain(t.Context(), cluster{WithWatch: reader, minor: feature.RestartsAll}, &out, "shop", kind, name, noon))
+	require.NoError(t, explain(t.Context(), explainerOf(reader), &out, kind, name))
 	return out.String()
 }
 
@@ -396,7 +401,7 @@ func TestExplainCommandListsUnreadableObjects(t *testing.T) {
 		},
 	}).Build()
 	var out strings.Builder
-	require.NoError(t, explain(t.Context(), cluster{WithWatch: reader, minor: feature.RestartsAll}, &out, "shop", "Deployment", "biller", noon))
+	require.NoError(t, explain(t.Context(), explainerOf(reader), &out, "Deployment", "biller"))
 	assert.Contains(t, out.String(), "Ready  Holding: it is")
 	assert.Contains(t, out.String(), "not readable:\n  read "+slot+": leases")
 	assert.Contains(t, out.String(), "read events: events")
@@ -408,7 +413,7 @@ func TestExplainCommandReportsAMissingInstallation(t *testing.T) {
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}
 	reader := fake.NewClientBuilder().WithObjects(append(deployment(claim, nil), namespace)...).Build()
 	var out strings.Builder
-	require.NoError(t, explain(t.Context(), cluster{WithWatch: reader, minor: feature.RestartsAll}, &out, "shop", "Deployment", "biller", noon))
+	require.NoError(t, explain(t.Context(), explainerOf(reader), &out, "Deployment", "biller"))
 	assert.Contains(t, out.String(), "Metaparticle is not installed")
 }
 

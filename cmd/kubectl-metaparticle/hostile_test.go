@@ -91,7 +91,7 @@ func TestCommandsPrintHostileTextsOnSingleLines(t *testing.T) {
 		},
 		"explain": func(t *testing.T, b *byHand) {
 			b.carry(t, func(std stdio, c cluster) (int, error) {
-				return exitOK, explain(t.Context(), c, std.out, "shop", "Pod", "owned", noon)
+				return exitOK, explain(t.Context(), &explainer{cluster: c, namespace: "shop", now: noon}, std.out, "Pod", "owned")
 			})
 		},
 		"recover": func(t *testing.T, b *byHand) {
