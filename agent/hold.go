@@ -48,7 +48,7 @@ type hold struct {
 	// rollout has the hold's part in a rollout. The field "turn" has the last decision of
 	// package turn about this hold.
 	rollout holdRollout
-	turn    turn.Holder
+	turn    turn.HolderDecision
 	// leaving has the decisions about how the pod leaves its Services before the hold ends.
 	leaving leaving
 }
@@ -64,7 +64,7 @@ func newHold(u *unit, l *loop, s claim.State) *hold {
 		h.served = !h.serving.IsZero()
 		u.deletion.answered = h.id // the earlier agent process has checked whether the pod is being deleted
 	}
-	h.rollout = holdRollout{rollout: u.rollout, facts: turn.Hold{
+	h.rollout = holdRollout{rollout: u.rollout, facts: turn.HolderFacts{
 		ID: h.id, Since: h.since, Resumed: h.resumed, Rollout: slotOf(h.record()).Rollout,
 	}}
 	h.rollout.facts.TurnSince = u.rollout.turnSince(h.since, h.rollout.facts.Rollout)

@@ -16,7 +16,7 @@ import (
 type holdRollout struct {
 	rollout *rollout
 	// facts are the inputs of package turn's decisions. The next renewal writes facts.Rollout.
-	facts turn.Hold
+	facts turn.HolderFacts
 }
 
 // note stores whether the children serve, the instant since which they serve, whether a person has
@@ -33,11 +33,11 @@ func (h *holdRollout) note(now, since time.Duration, serves, paused bool) {
 
 // decide returns package turn's decision about the hold. For a pod that takes no turns, only the
 // field Wake is set, to [instant.Never].
-func (h *holdRollout) decide(now time.Duration, wall time.Time) turn.Holder {
+func (h *holdRollout) decide(now time.Duration, wall time.Time) turn.HolderDecision {
 	if !h.rollout.takesTurns() {
-		return turn.Holder{Wake: instant.Never}
+		return turn.HolderDecision{Wake: instant.Never}
 	}
-	got := h.rollout.pod.Hold(now, wall, h.facts)
+	got := h.rollout.pod.Holder(now, wall, h.facts)
 	h.facts.Rollout = got.Rollout
 	return got
 }
@@ -66,6 +66,6 @@ func (h *holdRollout) release(now time.Duration, r lease.Record, to string, revi
 	}
 	left, successor := h.rollout.pod.Released(slot, to, revision)
 	h.rollout.released = releaseText{hold: h.facts.ID, text: left.String()}
-	h.rollout.waiting = turn.Facts{Failed: h.facts.Rollout.Yielder != ""}
+	h.rollout.waiting = turn.StandbyFacts{Failed: h.facts.Rollout.Yielder != ""}
 	return successor
 }

@@ -28,7 +28,7 @@ type rollout struct {
 	hold  string
 	since time.Duration
 	// waiting has the facts by which a standby decides whether the pod asks for its turn.
-	waiting turn.Facts
+	waiting turn.StandbyFacts
 	// asks has the asks and the offers of other pods.
 	asks asks
 	// released has the value of [api.RolloutAnnotation] for the release of the last hold.
@@ -89,9 +89,9 @@ func slotOf(r lease.Record) turn.Slot {
 
 // standing returns package turn's decision about a standby that sees these views of its slots.
 // The argument "begun" lists the holds that this agent process has begun.
-func (r *rollout) standing(now time.Duration, views []claim.View, begun []string) turn.Standby {
+func (r *rollout) standing(now time.Duration, views []claim.View, begun []string) turn.StandbyDecision {
 	if !r.takesTurns() {
-		return turn.Standby{Wake: instant.Never}
+		return turn.StandbyDecision{Wake: instant.Never}
 	}
 	s := slotOf(views[0].Record)
 	s.Known, s.FreeAt, s.Since = views[0].Known, views[0].FreeAt, r.since
@@ -131,7 +131,7 @@ func (r *rollout) see(now time.Duration, views []claim.View, whole bool) {
 // instant on. The instant stays the same while the Lease shows the same hold. Otherwise the
 // wait would begin anew after each moment in which the holder's application does not serve, and
 // the pod might never ask.
-func (r *rollout) note(now time.Duration, s turn.Standby) {
+func (r *rollout) note(now time.Duration, s turn.StandbyDecision) {
 	r.waiting.Failed = r.waiting.Failed || s.Failed
 	if s.Due && r.waiting.Due == 0 {
 		r.waiting.Due = now

@@ -75,7 +75,7 @@ func (s standby) run(ctx context.Context) (*hold, error) {
 
 // hindered returns the decision of package turn, changed if the start lock keeps the pod from
 // starting. The pod then does not ask. Otherwise the holder would yield, and no pod could start.
-func (s standby) hindered(standing turn.Standby, views []claim.View) turn.Standby {
+func (s standby) hindered(standing turn.StandbyDecision, views []claim.View) turn.StandbyDecision {
 	if !standing.Asks {
 		return standing
 	}
@@ -89,7 +89,7 @@ func (s standby) hindered(standing turn.Standby, views []claim.View) turn.Standb
 // checkAhead checks for the pod's deletion, if this standby expects a slot after the present hold. A
 // standby expects the slot while the standby asks for its turn. A standby also expects the slot once
 // a person, or the leaving holder, has named the standby as successor.
-func (s standby) checkAhead(ctx context.Context, views []claim.View, standing turn.Standby) {
+func (s standby) checkAhead(ctx context.Context, views []claim.View, standing turn.StandbyDecision) {
 	u := s.unit
 	for _, v := range views {
 		yield := v.Record.Yield
@@ -148,7 +148,7 @@ func (s standby) unheard(v claim.View) bool {
 // effectOf converts the decision of package turn about a standby into its effect on the pod's
 // readiness. The argument "unwritten" is the error of the last write of the pod's ask; nil for none.
 // The message contains that error.
-func effectOf(s turn.Standby, unwritten error) show.Turn {
+func effectOf(s turn.StandbyDecision, unwritten error) show.Turn {
 	t := show.Turn{Ready: s.Ruling == turn.Ready, NotReady: s.Ruling == turn.NotReady, Reason: s.Reason, Message: s.Message}
 	if s.Asks && unwritten != nil {
 		t.Message += ", but cannot write that: " + unwritten.Error()
@@ -196,7 +196,7 @@ func (s standby) drainOrphans() {
 
 // offer writes the pod's offer to stay Ready, if the holder is leaving its Services and this
 // standby is Ready. A standby offers once for each leave.
-func (s standby) offer(ctx context.Context, d show.Decision, standing turn.Standby, views []claim.View) {
+func (s standby) offer(ctx context.Context, d show.Decision, standing turn.StandbyDecision, views []claim.View) {
 	u, a := s.unit, s.loop.asker
 	if !u.rollout.takesTurns() {
 		return

@@ -113,7 +113,7 @@ func TestHolderSendsNoRequestForUnchangedNextLease(t *testing.T) {
 func TestNextTurnWaitsUntilASlowHolderServes(t *testing.T) {
 	p := turn.Pod{Identity: "a_u", Revision: oldRevision}
 	r := turn.Rollout{Hold: "h", Yields: turn.Now, Proven: oldRevision, Start: 90 * time.Second, Turns: []turn.Turns{{Revision: newRevision, Count: 1}}}
-	got := p.Hold(62*time.Second, time.Now(), turn.Hold{ID: "h", Since: 1, Rollout: r, Ask: turn.Ask{Identity: "b_u", Revision: newRevision, Seen: 61 * time.Second}})
+	got := p.Holder(62*time.Second, time.Now(), turn.HolderFacts{ID: "h", Since: 1, Rollout: r, Ask: turn.Ask{Identity: "b_u", Revision: newRevision, Seen: 61 * time.Second}})
 	assert.Empty(t, got.To)
 }
 

@@ -21,8 +21,8 @@ type Ask struct {
 	Seen time.Duration
 }
 
-// Hold has the facts on which the decision about a holder depends.
-type Hold struct {
+// HolderFacts has the facts on which the decision about a holder depends.
+type HolderFacts struct {
 	ID string
 	// Since is the instant at which this agent process began, or resumed, the hold.
 	Since time.Duration
@@ -45,8 +45,8 @@ type Hold struct {
 	Ask     Ask
 }
 
-// Holder is the decision about a holder.
-type Holder struct {
+// HolderDecision is the decision about a holder.
+type HolderDecision struct {
 	// Rollout is the state of the rollout that the next renewal writes.
 	Rollout Rollout
 	// Proving reports that the pod must not be Ready yet. Its revision is newer than the proven one,
@@ -67,10 +67,10 @@ type Holder struct {
 	Wake time.Duration
 }
 
-// Hold returns the decision about a holder. A holder without a revision leaves the rollout in
+// Holder returns the decision about a holder. A holder without a revision leaves the rollout in
 // the Lease unchanged.
-func (p Pod) Hold(now time.Duration, wall time.Time, h Hold) Holder {
-	holding := Holder{Rollout: h.Rollout, Wake: instant.Never}
+func (p Pod) Holder(now time.Duration, wall time.Time, h HolderFacts) HolderDecision {
+	holding := HolderDecision{Rollout: h.Rollout, Wake: instant.Never}
 	if !p.Revision.Valid() {
 		return holding
 	}
@@ -99,7 +99,7 @@ func (p Pod) Hold(now time.Duration, wall time.Time, h Hold) Holder {
 // instants returns the instants at which the decision may change without a new fact. An ask
 // causes no such instant, because the asker repeats its write, and each write is a new fact. The
 // argument "r" is the present rollout.
-func (h Hold) instants(p Pod, r Rollout) []time.Duration {
+func (h HolderFacts) instants(p Pod, r Rollout) []time.Duration {
 	var all []time.Duration
 	if h.Serves {
 		all = append(all, h.Serving+Proof, h.Serving+p.provenAfter(), h.Serving+p.provenAfter()+Forget)
@@ -126,16 +126,16 @@ func (h Hold) instants(p Pod, r Rollout) []time.Duration {
 }
 
 // passed reports whether the application has served for the span.
-func (h Hold) passed(now, span time.Duration) bool { return h.Serves && now >= h.Serving+span }
+func (h HolderFacts) passed(now, span time.Duration) bool { return h.Serves && now >= h.Serving+span }
 
 // servedBy reports whether the application serves, and began to serve before the given instant.
-func (h Hold) servedBy(at time.Duration) bool { return h.Serves && h.Serving < at }
+func (h HolderFacts) servedBy(at time.Duration) bool { return h.Serves && h.Serving < at }
 
 // proven returns the present rollout. Once the application has served for [Proof] and the
 // controller's MinReady, the rollout names the pod's revision as proven, and the turn is over.
 // The rollout keeps the count of turns for the span [Forget]. So the count does not begin again
 // for a revision that crashes some minutes after its start.
-func (p Pod) proven(now time.Duration, h Hold) Rollout {
+func (p Pod) proven(now time.Duration, h HolderFacts) Rollout {
 	r := h.Rollout
 	if !h.passed(now, p.provenAfter()) {
 		return r
@@ -156,7 +156,7 @@ func (p Pod) proven(now time.Duration, h Hold) Rollout {
 // yields returns whether the holder yields now, later or not at all. During a pause the holder does
 // not yield. Otherwise, if the application does not serve, no client loses anything, so the holder
 // yields at once.
-func yields(now time.Duration, h Hold) Yields {
+func yields(now time.Duration, h HolderFacts) Yields {
 	switch {
 	case h.Paused:
 		return Not
@@ -168,7 +168,7 @@ func yields(now time.Duration, h Hold) Yields {
 
 // yieldsTo reports whether the holder would yield to a pod of the given revision. A newer revision
 // must have waited long enough for its next turn. The wait counts from the beginning of the hold.
-func (p Pod) yieldsTo(now time.Duration, h Hold, revision api.Revision) bool {
+func (p Pod) yieldsTo(now time.Duration, h HolderFacts, revision api.Revision) bool {
 	if h.Rollout.reclaimed(h.ID, p.Revision, revision) {
 		// An application that serves again and again gets as much time as in a turn. But no pod stops an
 		// application while it serves, because the pod that asks may have come back late.
@@ -187,7 +187,7 @@ func (p Pod) yieldsTo(now time.Duration, h Hold, revision api.Revision) bool {
 
 // timed returns the rollout with the times of the next turns, by the wall clock. If the Lease
 // already has a time for a turn, the rollout keeps that time until the turn may begin.
-func (p Pod) timed(now time.Duration, wall time.Time, h Hold, r Rollout) Rollout {
+func (p Pod) timed(now time.Duration, wall time.Time, h HolderFacts, r Rollout) Rollout {
 	r.Turns = slices.Clone(r.Turns)
 	for i, one := range r.Turns {
 		at := h.Since + wait(one.Count)
@@ -204,15 +204,15 @@ func (p Pod) timed(now time.Duration, wall time.Time, h Hold, r Rollout) Rollout
 // failed reports whether the turn has failed, because the application did not begin to serve in
 // time. If the application began in time, the turn may go on until the revision is proven. If the
 // pod was Ready and then stops serving, the time begins again, as the controller's minReadySeconds
-// do. But no turn lasts longer than [Hold.endsAt].
-func (p Pod) failed(now time.Duration, h Hold) bool {
+// do. But no turn lasts longer than [HolderFacts.endsAt].
+func (p Pod) failed(now time.Duration, h HolderFacts) bool {
 	at := h.failsAt(p)
 	return now >= at && !h.servedBy(at) || now >= h.endsAt(p)
 }
 
 // failsAt returns the instant at which the turn fails, unless the application begins to serve
 // before that.
-func (h Hold) failsAt(p Pod) time.Duration {
+func (h HolderFacts) failsAt(p Pod) time.Duration {
 	return max(h.turnSince(), h.Stopped) + p.Lasts(h.Rollout.Start)
 }
 
@@ -222,26 +222,26 @@ const proofs = 3
 
 // endsAt returns the instant at which the turn fails in any case, unless the revision is proven
 // before that. An application that serves again and again, but never for long enough, is broken.
-func (h Hold) endsAt(p Pod) time.Duration {
+func (h HolderFacts) endsAt(p Pod) time.Duration {
 	return h.turnSince() + p.Lasts(h.Rollout.Start) + proofs*p.provenAfter()
 }
 
-func (h Hold) turnSince() time.Duration { return cmp.Or(h.TurnSince, h.Since) }
+func (h HolderFacts) turnSince() time.Duration { return cmp.Or(h.TurnSince, h.Since) }
 
 // starting reports whether the application of a proven revision has not served yet in this
 // hold, and still has time to begin. That time is as long as in a turn.
-func (p Pod) starting(now time.Duration, h Hold) bool {
+func (p Pod) starting(now time.Duration, h HolderFacts) bool {
 	return h.unserved(p) && now < h.startsBy(p)
 }
 
 // unserved reports whether the revision of the pod p is proven, and the pod's application has not
 // served yet in this hold.
-func (h Hold) unserved(p Pod) bool {
+func (h HolderFacts) unserved(p Pod) bool {
 	return !h.Serves && h.Serving == 0 && p.Revision.Same(h.Rollout.Proven)
 }
 
 // startsBy returns the instant by which the application must begin to serve in this hold.
-func (h Hold) startsBy(p Pod) time.Duration { return h.Since + p.Lasts(h.Rollout.Start) }
+func (h HolderFacts) startsBy(p Pod) time.Duration { return h.Since + p.Lasts(h.Rollout.Start) }
 
 // fresh reports whether the holder saw the ask change during this hold, and less than [Fresh] ago.
 func (a Ask) fresh(now, since time.Duration) bool {
@@ -262,7 +262,7 @@ func (p Pod) Acquired(now time.Duration, wall time.Time, s Slot, hold string) Ro
 	if named || again {
 		r.Yielder, r.From = s.Rollout.Yielder, s.Rollout.From
 	}
-	return p.Hold(now, wall, Hold{ID: hold, Since: now, Rollout: r}).Rollout
+	return p.Holder(now, wall, HolderFacts{ID: hold, Since: now, Rollout: r}).Rollout
 }
 
 // Released returns the rollout that the releasing write stores, and the successor; empty for
@@ -296,7 +296,7 @@ func (p Pod) Released(s Slot, to string, turn api.Revision) (r Rollout, successo
 // revision. The successor is the pod that asks. Both results are empty if the deleted pod has no
 // revision, or if the slot is paused. Both are also empty if no pod asks, or if the asking revision
 // must wait for its next turn.
-func (p Pod) Deleted(now time.Duration, h Hold) (to string, turn api.Revision) {
+func (p Pod) Deleted(now time.Duration, h HolderFacts) (to string, turn api.Revision) {
 	if p.Revision.Valid() && !h.Paused && h.Ask.fresh(now, h.Since) && p.yieldsTo(now, h, h.Ask.Revision) {
 		return h.Ask.Identity, h.Ask.Revision
 	}

@@ -41,8 +41,8 @@ type actor struct {
 	starts, lasts time.Duration
 	// The field "restarts" is the instant until which the container of the actor is down.
 	restarts time.Duration
-	hold     Hold
-	waiting  Facts
+	hold     HolderFacts
+	waiting  StandbyFacts
 	asked    time.Duration
 	// ready reports that a rollout counts the pod as Ready now. The field readyOnce reports that
 	// a rollout has counted the pod as Ready at least once.
@@ -92,7 +92,7 @@ func (p *play) act(a *actor) {
 	a.hold.Serves = a.starts != 0 && age >= a.starts
 	a.hold.Serving = a.hold.Since + a.starts
 	a.hold.Ask = p.ask
-	got := a.Hold(p.now, wall, a.hold)
+	got := a.Holder(p.now, wall, a.hold)
 	a.hold.Rollout, p.slot.Rollout = got.Rollout, got.Rollout
 	a.ready = a.hold.Serves && !got.Proving
 	a.readyOnce = a.readyOnce || a.ready
@@ -153,7 +153,7 @@ func (p *play) take() {
 		hold := fmt.Sprintf("h%d", p.holds)
 		rollout := Parse(a.Acquired(p.now, wall, p.slot, hold).String())
 		p.turns[a.Revision] = append(p.turns[a.Revision], p.now)
-		a.hold = Hold{ID: hold, Since: p.now, Rollout: rollout}
+		a.hold = HolderFacts{ID: hold, Since: p.now, Rollout: rollout}
 		p.slot = Slot{
 			Known: true, Holder: a.Identity, Hold: hold, Revision: a.Revision, Rollout: rollout, FreeAt: instant.Never, Since: p.now,
 		}

@@ -33,25 +33,25 @@ func TestOldStandbyAsksUnprovenHolderWithoutATurn(t *testing.T) {
 		"revision of another workload":     {pod("x", other), free, true, false},
 		"holder's agent writes no rollout": {pod("a2", old), Slot{Known: true, Holder: "b1_u", Hold: "h1", Revision: newer, FreeAt: time.Hour}, true, false},
 	} {
-		assert.Equal(t, c.asks, c.pod.Standby(20*time.Second, c.slot, Facts{Whole: c.whole}).Asks, name)
+		assert.Equal(t, c.asks, c.pod.Standby(20*time.Second, c.slot, StandbyFacts{Whole: c.whole}).Asks, name)
 	}
 }
 
 func TestStandbyOfUnprovenHoldersRevisionIsNotReady(t *testing.T) {
-	got := pod("b2", newer).Standby(20*time.Second, heldBy(pod("b1", newer), Now), Facts{})
+	got := pod("b2", newer).Standby(20*time.Second, heldBy(pod("b1", newer), Now), StandbyFacts{})
 	assert.Equal(t, NotReady, got.Ruling)
 	assert.Equal(t, "b1 has the slot for revision 7, which has not served yet", got.Message)
 }
 
 // askedBy returns the facts of a hold without a turn, which began 2 s after the boot.
-func askedBy(revision api.Revision, now time.Duration) Hold {
-	return Hold{ID: "h1", Since: 2 * time.Second, Rollout: Rollout{Hold: "h1", Proven: old}, Ask: Ask{Identity: "a2_u", Revision: revision, Seen: now}}
+func askedBy(revision api.Revision, now time.Duration) HolderFacts {
+	return HolderFacts{ID: "h1", Since: 2 * time.Second, Rollout: Rollout{Hold: "h1", Proven: old}, Ask: Ask{Identity: "a2_u", Revision: revision, Seen: now}}
 }
 
 func TestServinglessUnprovenHolderYieldsToProvenRevision(t *testing.T) {
 	b1 := pod("b1", newer)
 	at := askedBy(old, 0).failsAt(b1)
-	yields := func(now time.Duration, h Hold) string { return b1.Hold(now, wall, h).To }
+	yields := func(now time.Duration, h HolderFacts) string { return b1.Holder(now, wall, h).To }
 	assert.Empty(t, yields(at-1, askedBy(old, at-1)), "the application has time to start")
 	assert.Equal(t, "a2_u", yields(at, askedBy(old, at)))
 
@@ -64,7 +64,7 @@ func TestServinglessUnprovenHolderYieldsToProvenRevision(t *testing.T) {
 
 	turns := askedBy(old, at)
 	turns.Rollout.Yielder, turns.Rollout.From = "a1_u", old
-	assert.True(t, b1.Hold(at, wall, turns).Failed, "a turn ends by itself")
+	assert.True(t, b1.Holder(at, wall, turns).Failed, "a turn ends by itself")
 }
 
 func TestYieldToProvenRevisionCountsAsFailedTurn(t *testing.T) {
@@ -84,13 +84,13 @@ func TestUnprovenHolderIsReadyOnceItHasServed(t *testing.T) {
 	b1 := pod("b1", newer)
 	h := askedBy(old, 0)
 	h.Serves, h.Serving = true, 10*time.Second
-	early := b1.Hold(10*time.Second, wall, h)
+	early := b1.Holder(10*time.Second, wall, h)
 	assert.True(t, early.Proving)
 	assert.Equal(t, "the slot for revision 7, which has not served yet", early.Message)
 	assert.Equal(t, 10*time.Second+Proof, early.Wake)
-	assert.False(t, b1.Hold(10*time.Second+Proof, wall, h).Proving)
+	assert.False(t, b1.Holder(10*time.Second+Proof, wall, h).Proving)
 
 	h.Rollout.Proven = api.Revision{}
-	assert.False(t, b1.Hold(10*time.Second, wall, h).Proving, "the first revision of a workload needs no proof")
+	assert.False(t, b1.Holder(10*time.Second, wall, h).Proving, "the first revision of a workload needs no proof")
 	assert.NotEqual(t, instant.Never, early.Wake)
 }

@@ -30,9 +30,9 @@ const (
 	reasonInTurn = api.ReasonInTurn
 )
 
-// Facts has facts on which the decision about a standby depends. The decision also depends on
+// StandbyFacts has facts on which the decision about a standby depends. The decision also depends on
 // the [Slot].
-type Facts struct {
+type StandbyFacts struct {
 	// Whole reports that a grant would start the whole application. Whole is false if, for
 	// example, a gated container lacks its image.
 	Whole bool
@@ -44,8 +44,8 @@ type Facts struct {
 	Due time.Duration
 }
 
-// Standby is the decision about a standby.
-type Standby struct {
+// StandbyDecision is the decision about a standby.
+type StandbyDecision struct {
 	Ruling          Ruling
 	Reason, Message string
 	// TakeFrom is the instant from which the pod may take the slot, if it is free then.
@@ -61,8 +61,8 @@ type Standby struct {
 
 // Standby returns the decision about a standby that sees the slot s. The argument "w" has
 // the other facts.
-func (p Pod) Standby(now time.Duration, s Slot, w Facts) Standby {
-	standing := Standby{Wake: instant.Never}
+func (p Pod) Standby(now time.Duration, s Slot, w StandbyFacts) StandbyDecision {
+	standing := StandbyDecision{Wake: instant.Never}
 	switch {
 	case !p.Revision.Valid() || !s.Known:
 		return standing
@@ -97,7 +97,7 @@ func (p Pod) takeFrom(s Slot) time.Duration {
 
 // beforeFree decides for a slot that is free. If the pod's revision is newer than the proven
 // one, the pod is not Ready, because nothing has shown yet that its revision serves.
-func (p Pod) beforeFree(to Standby, s Slot) Standby {
+func (p Pod) beforeFree(to StandbyDecision, s Slot) StandbyDecision {
 	if !p.Revision.NewerThan(s.Rollout.Proven) {
 		return to
 	}
@@ -108,7 +108,7 @@ func (p Pod) beforeFree(to Standby, s Slot) Standby {
 // pod's revision is newer than the proven one, the pod must not be Ready. A turn that an earlier
 // agent process began counts as failed. A turn that this process began goes on once the pod holds
 // again, for example after an outage of the API server.
-func (p Pod) afterOwn(to Standby, s Slot) Standby {
+func (p Pod) afterOwn(to StandbyDecision, s Slot) StandbyDecision {
 	switch {
 	case s.Rollout.inTurn(s.Hold):
 		to.Failed = s.Earlier
@@ -120,7 +120,7 @@ func (p Pod) afterOwn(to Standby, s Slot) Standby {
 }
 
 // behind returns the decision about a standby if the holder's agent writes a [Rollout].
-func (p Pod) behind(now time.Duration, to Standby, s Slot, w Facts) Standby {
+func (p Pod) behind(now time.Duration, to StandbyDecision, s Slot, w StandbyFacts) StandbyDecision {
 	holder := api.PodOf(s.Holder)
 	switch {
 	case p.Revision.Same(s.Revision) && s.Rollout.unproven(s.Hold, p.Revision):
@@ -143,7 +143,7 @@ func (p Pod) behind(now time.Duration, to Standby, s Slot, w Facts) Standby {
 }
 
 // newer returns the decision about a standby whose revision is newer than the holder's.
-func (p Pod) newer(now time.Duration, to Standby, s Slot, w Facts) Standby {
+func (p Pod) newer(now time.Duration, to StandbyDecision, s Slot, w StandbyFacts) StandbyDecision {
 	holder, turns := api.PodOf(s.Holder), s.Rollout.of(p.Revision)
 	switch {
 	case s.Rollout.Yields == Not:
@@ -168,7 +168,7 @@ func (p Pod) newer(now time.Duration, to Standby, s Slot, w Facts) Standby {
 	return to.notReady(reasonAsks, fmt.Sprintf("asks %s for turn %d of %s", holder, turns.Count+1, p.name()))
 }
 
-func (s Standby) notReady(reason, message string) Standby {
+func (s StandbyDecision) notReady(reason, message string) StandbyDecision {
 	s.Ruling, s.Reason, s.Message = NotReady, reason, message
 	return s
 }

@@ -73,80 +73,80 @@ func TestStandbyAsksOnlyHolderOfAnOlderRevision(t *testing.T) {
 	unread.Known = false
 	next := heldBy(a1, Now).turns(2)
 	next.Rollout.Turns[0].Next = wall.Add(5 * time.Minute)
-	whole := Facts{Whole: true}
+	whole := StandbyFacts{Whole: true}
 	for name, c := range map[string]struct {
 		pod     Pod
 		slot    Slot
-		waiting Facts
-		want    Standby
+		waiting StandbyFacts
+		want    StandbyDecision
 	}{
-		"same revision":               {pod: pod("a2", old), slot: heldBy(a1, Later), want: Standby{Ruling: Free, Wake: instant.Never}},
-		"same revision after an undo": {pod: pod("a2", undone), slot: heldBy(a1, Later), want: Standby{Ruling: Free, Wake: instant.Never}},
-		"same revision, holder in its turn": {pod: b2, slot: inTurn(b1), want: Standby{
+		"same revision":               {pod: pod("a2", old), slot: heldBy(a1, Later), want: StandbyDecision{Ruling: Free, Wake: instant.Never}},
+		"same revision after an undo": {pod: pod("a2", undone), slot: heldBy(a1, Later), want: StandbyDecision{Ruling: Free, Wake: instant.Never}},
+		"same revision, holder in its turn": {pod: b2, slot: inTurn(b1), want: StandbyDecision{
 			Ruling: NotReady, Reason: reasonWaits, Message: "b1 has turn 1 of revision 7",
 			TakeFrom: 1030 * time.Second, Wake: instant.Never,
 		}},
-		"newer, holder yields": {pod: b1, slot: heldBy(a1, Now), waiting: whole, want: Standby{
+		"newer, holder yields": {pod: b1, slot: heldBy(a1, Now), waiting: whole, want: StandbyDecision{
 			Ruling: NotReady, Reason: reasonAsks, Message: "asks a1 for turn 1 of revision 7", Asks: true, Due: true,
 			TakeFrom: expiry, Wake: instant.Never,
 		}},
-		"newer, image missing": {pod: b1, slot: heldBy(a1, Now), want: Standby{
+		"newer, image missing": {pod: b1, slot: heldBy(a1, Now), want: StandbyDecision{
 			Ruling: NotReady, Reason: reasonWaits, TakeFrom: expiry, Wake: instant.Never,
 			Message: "not every gated container waits for the slot, so revision 7 does not ask a1 yet",
 		}},
-		"newer, after a turn of this pod": {pod: b1, slot: heldBy(a1, Now).turns(1), waiting: Facts{Whole: true, Failed: true}, want: Standby{
+		"newer, after a turn of this pod": {pod: b1, slot: heldBy(a1, Now).turns(1), waiting: StandbyFacts{Whole: true, Failed: true}, want: StandbyDecision{
 			Ruling: NotReady, Reason: reasonWaits, Message: "another pod of revision 7 may ask a1 first", Due: true,
 			TakeFrom: 1030 * time.Second, Wake: 25 * time.Second,
 		}},
 		"newer, no other pod asked": {
-			pod: b1, slot: heldBy(a1, Now).turns(1), waiting: Facts{Whole: true, Failed: true, Due: 15 * time.Second},
-			want: Standby{
+			pod: b1, slot: heldBy(a1, Now).turns(1), waiting: StandbyFacts{Whole: true, Failed: true, Due: 15 * time.Second},
+			want: StandbyDecision{
 				Ruling: NotReady, Reason: reasonAsks, Message: "asks a1 for turn 2 of revision 7", Asks: true, Due: true,
 				TakeFrom: 1030 * time.Second, Wake: instant.Never,
 			},
 		},
-		"newer, holder has not rested": {pod: b1, slot: heldBy(a1, Later), waiting: whole, want: Standby{
+		"newer, holder has not rested": {pod: b1, slot: heldBy(a1, Later), waiting: whole, want: StandbyDecision{
 			Ruling: NotReady, Reason: reasonWaits, Message: "a1 yields to revision 7 once it has served for 1m0s", TakeFrom: expiry, Wake: instant.Never,
 		}},
-		"newer, next turn noted": {pod: b1, slot: next, waiting: whole, want: Standby{
+		"newer, next turn noted": {pod: b1, slot: next, waiting: whole, want: StandbyDecision{
 			Ruling: NotReady, Reason: reasonWaits, Message: "turn 2 of revision 7 failed; turn 3 comes at 2026-01-02T03:09:05Z",
 			TakeFrom: 1030 * time.Second, Wake: instant.Never,
 		}},
 		"newer, same template applied again": {
 			pod: pod("b3", api.Revision{Workload: workload, Number: 9, Hash: "new"}), slot: next, waiting: whole,
-			want: Standby{Ruling: NotReady, Reason: reasonAsks, Message: "asks a1 for turn 1 of revision 9", Asks: true, Due: true, TakeFrom: expiry, Wake: instant.Never},
+			want: StandbyDecision{Ruling: NotReady, Reason: reasonAsks, Message: "asks a1 for turn 1 of revision 9", Asks: true, Due: true, TakeFrom: expiry, Wake: instant.Never},
 		},
-		"newer, paused": {pod: b1, slot: heldBy(a1, "no"), waiting: whole, want: Standby{
+		"newer, paused": {pod: b1, slot: heldBy(a1, "no"), waiting: whole, want: StandbyDecision{
 			Ruling: NotReady, Reason: reasonWaits, Message: "a1 holds the slot, which is paused", TakeFrom: expiry, Wake: instant.Never,
 		}},
-		"older, holder in its turn": {pod: pod("a2", old), slot: inTurn(b1), want: Standby{Ruling: Ready, Wake: longestStartup}},
-		"older, not proven itself": {pod: b1, slot: inTurn(pod("c1", newest)), want: Standby{
+		"older, holder in its turn": {pod: pod("a2", old), slot: inTurn(b1), want: StandbyDecision{Ruling: Ready, Wake: longestStartup}},
+		"older, not proven itself": {pod: b1, slot: inTurn(pod("c1", newest)), want: StandbyDecision{
 			Ruling: NotReady, Reason: reasonWaits, Message: "revision 7 has not served yet, and c1 has its turn", TakeFrom: 1030 * time.Second, Wake: instant.Never,
 		}},
-		"older, holder proven":           {pod: pod("a2", old), slot: heldBy(b1, Now), want: Standby{Ruling: Free, Wake: instant.Never}},
-		"free, own revision proven":      {pod: pod("a2", old), slot: freed(""), want: Standby{Ruling: Free, Wake: instant.Never}},
-		"free, named":                    {pod: b1, slot: freed("b1_u").turns(2), want: Standby{Ruling: NotReady, Reason: reasonWaits, Message: unproven, Wake: instant.Never}},
-		"free, newer without a turn":     {pod: b1, slot: freed(""), want: Standby{Ruling: NotReady, Reason: reasonWaits, Message: unproven, TakeFrom: 101 * time.Second, Wake: instant.Never}},
-		"free, newer after failed turns": {pod: b1, slot: freed("").turns(1), want: Standby{Ruling: NotReady, Reason: reasonWaits, Message: unproven, TakeFrom: 130 * time.Second, Wake: instant.Never}},
-		"free, nothing proven":           {pod: b1, slot: Slot{Known: true}, want: Standby{Ruling: Free, Wake: instant.Never}},
-		"own failed turn, not released": {pod: b1, slot: inTurn(b1), want: Standby{
+		"older, holder proven":           {pod: pod("a2", old), slot: heldBy(b1, Now), want: StandbyDecision{Ruling: Free, Wake: instant.Never}},
+		"free, own revision proven":      {pod: pod("a2", old), slot: freed(""), want: StandbyDecision{Ruling: Free, Wake: instant.Never}},
+		"free, named":                    {pod: b1, slot: freed("b1_u").turns(2), want: StandbyDecision{Ruling: NotReady, Reason: reasonWaits, Message: unproven, Wake: instant.Never}},
+		"free, newer without a turn":     {pod: b1, slot: freed(""), want: StandbyDecision{Ruling: NotReady, Reason: reasonWaits, Message: unproven, TakeFrom: 101 * time.Second, Wake: instant.Never}},
+		"free, newer after failed turns": {pod: b1, slot: freed("").turns(1), want: StandbyDecision{Ruling: NotReady, Reason: reasonWaits, Message: unproven, TakeFrom: 130 * time.Second, Wake: instant.Never}},
+		"free, nothing proven":           {pod: b1, slot: Slot{Known: true}, want: StandbyDecision{Ruling: Free, Wake: instant.Never}},
+		"own failed turn, not released": {pod: b1, slot: inTurn(b1), want: StandbyDecision{
 			Ruling: NotReady, Reason: reasonInTurn, Message: "turn 1 of revision 7 has ended before it was proven",
 			TakeFrom: 1030 * time.Second, Wake: instant.Never,
 		}},
-		"own turn of an earlier process": {pod: b1, slot: earlier(inTurn(b1)), want: Standby{
+		"own turn of an earlier process": {pod: b1, slot: earlier(inTurn(b1)), want: StandbyDecision{
 			Ruling: NotReady, Reason: reasonInTurn, Message: "turn 1 of revision 7 has ended before it was proven",
 			Failed: true, TakeFrom: 1030 * time.Second, Wake: instant.Never,
 		}},
-		"own hold that was no turn": {pod: b1, slot: heldBy(b1, Now), want: Standby{
+		"own hold that was no turn": {pod: b1, slot: heldBy(b1, Now), want: StandbyDecision{
 			Ruling: NotReady, Reason: reasonWaits, Message: "revision 7 has ended before it was proven",
 			TakeFrom: expiry, Wake: instant.Never,
 		}},
-		"own proven hold":           {pod: pod("a1", old), slot: heldBy(pod("a1", old), Now), want: Standby{Ruling: Free, Wake: instant.Never}},
-		"another workload holds":    {pod: pod("x", other), slot: heldBy(a1, Now), waiting: whole, want: Standby{Ruling: Free, Wake: instant.Never}},
-		"unknown revision":          {pod: pod("x", api.Revision{}), slot: heldBy(a1, Now), waiting: whole, want: Standby{Ruling: Free, Wake: instant.Never}},
-		"holder's agent is older":   {pod: b1, slot: unwritten, waiting: whole, want: Standby{Ruling: Free, TakeFrom: expiry, Wake: instant.Never}},
-		"Lease was not read":        {pod: b1, slot: unread, waiting: whole, want: Standby{Ruling: Free, Wake: instant.Never}},
-		"holder's revision unknown": {pod: b1, slot: heldBy(pod("x", api.Revision{}), Now), waiting: whole, want: Standby{Ruling: Free, TakeFrom: expiry, Wake: instant.Never}},
+		"own proven hold":           {pod: pod("a1", old), slot: heldBy(pod("a1", old), Now), want: StandbyDecision{Ruling: Free, Wake: instant.Never}},
+		"another workload holds":    {pod: pod("x", other), slot: heldBy(a1, Now), waiting: whole, want: StandbyDecision{Ruling: Free, Wake: instant.Never}},
+		"unknown revision":          {pod: pod("x", api.Revision{}), slot: heldBy(a1, Now), waiting: whole, want: StandbyDecision{Ruling: Free, Wake: instant.Never}},
+		"holder's agent is older":   {pod: b1, slot: unwritten, waiting: whole, want: StandbyDecision{Ruling: Free, TakeFrom: expiry, Wake: instant.Never}},
+		"Lease was not read":        {pod: b1, slot: unread, waiting: whole, want: StandbyDecision{Ruling: Free, Wake: instant.Never}},
+		"holder's revision unknown": {pod: b1, slot: heldBy(pod("x", api.Revision{}), Now), waiting: whole, want: StandbyDecision{Ruling: Free, TakeFrom: expiry, Wake: instant.Never}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			assert.Equal(t, c.want, c.pod.Standby(20*time.Second, c.slot, c.waiting))
@@ -157,19 +157,19 @@ func TestStandbyAsksOnlyHolderOfAnOlderRevision(t *testing.T) {
 const unproven = "revision 7 has not served yet, and nobody holds the slot"
 
 func TestStandbyTreatsAnExpiredSlotAsFree(t *testing.T) {
-	got := pod("b1", newer).Standby(1001*time.Second, heldBy(pod("a1", old), Now).turns(1), Facts{Whole: true})
-	assert.Equal(t, Standby{Ruling: NotReady, Reason: reasonWaits, Message: unproven, TakeFrom: 1030 * time.Second, Wake: instant.Never}, got)
+	got := pod("b1", newer).Standby(1001*time.Second, heldBy(pod("a1", old), Now).turns(1), StandbyFacts{Whole: true})
+	assert.Equal(t, StandbyDecision{Ruling: NotReady, Reason: reasonWaits, Message: unproven, TakeFrom: 1030 * time.Second, Wake: instant.Never}, got)
 }
 
 func TestStandbyOfOldRevisionStaysReadyDuringTurn(t *testing.T) {
 	s := inTurn(pod("b1", newer))
 	s.Since, s.FreeAt = 10*time.Second, 2*longestStartup
 	at := 10*time.Second + longestStartup
-	assert.Equal(t, Ready, pod("a2", old).Standby(at-1, s, Facts{}).Ruling, "the probes of the newer revision may allow it an hour")
-	assert.Equal(t, Free, pod("a2", old).Standby(at, s, Facts{}).Ruling)
+	assert.Equal(t, Ready, pod("a2", old).Standby(at-1, s, StandbyFacts{}).Ruling, "the probes of the newer revision may allow it an hour")
+	assert.Equal(t, Free, pod("a2", old).Standby(at, s, StandbyFacts{}).Ruling)
 	patient := pod("a2", old)
 	patient.MinReady = time.Minute
-	assert.Equal(t, Ready, patient.Standby(at, s, Facts{}).Ruling)
+	assert.Equal(t, Ready, patient.Standby(at, s, StandbyFacts{}).Ruling)
 }
 
 func TestServingTimeDecidesWhetherAHolderYields(t *testing.T) {
@@ -181,7 +181,7 @@ func TestServingTimeDecidesWhetherAHolderYields(t *testing.T) {
 	turn := Rollout{Hold: "h1", Proven: old, Yielder: "a1_u", From: old}.with(1)
 	for name, c := range map[string]struct {
 		pod     Pod
-		hold    Hold
+		hold    HolderFacts
 		now     time.Duration // the time since the hold began
 		serving time.Duration // the time from the beginning of the hold until the application serves; zero if it never serves
 		ask     Ask
@@ -201,30 +201,30 @@ func TestServingTimeDecidesWhetherAHolderYields(t *testing.T) {
 		"same revision asks":             {pod: pod("a1", newer), serving: 1 * s, now: 99 * s, ask: asks, yields: Now, wake: 611 * s},
 		"older revision asks":            {pod: pod("a1", newest), serving: 1 * s, now: 99 * s, ask: asks, yields: Now, wake: 611 * s},
 		"another workload asks":          {pod: pod("a1", other), serving: 1 * s, now: 99 * s, ask: asks, yields: Now, wake: 611 * s},
-		"asker waits after one turn":     {pod: pod("a1", old), hold: Hold{Rollout: counted(2)}, serving: 1 * s, now: 299 * s, ask: asks, yields: Now, wake: 300 * s},
-		"asker has waited":               {pod: pod("a1", old), hold: Hold{Rollout: counted(2)}, serving: 1 * s, now: 300 * s, ask: asks, yields: Now, to: "b1_u", wake: 611 * s},
-		"asker waits an hour":            {pod: pod("a1", old), hold: Hold{Rollout: counted(9)}, serving: 1 * s, now: 3599 * s, ask: asks, yields: Now, wake: 3600 * s},
-		"newest asks meanwhile":          {pod: pod("a1", old), hold: Hold{Rollout: counted(9)}, serving: 1 * s, now: 700 * s, ask: Ask{Identity: "c_u", Revision: newest}, yields: Now, to: "c_u", wake: 3600 * s},
+		"asker waits after one turn":     {pod: pod("a1", old), hold: HolderFacts{Rollout: counted(2)}, serving: 1 * s, now: 299 * s, ask: asks, yields: Now, wake: 300 * s},
+		"asker has waited":               {pod: pod("a1", old), hold: HolderFacts{Rollout: counted(2)}, serving: 1 * s, now: 300 * s, ask: asks, yields: Now, to: "b1_u", wake: 611 * s},
+		"asker waits an hour":            {pod: pod("a1", old), hold: HolderFacts{Rollout: counted(9)}, serving: 1 * s, now: 3599 * s, ask: asks, yields: Now, wake: 3600 * s},
+		"newest asks meanwhile":          {pod: pod("a1", old), hold: HolderFacts{Rollout: counted(9)}, serving: 1 * s, now: 700 * s, ask: Ask{Identity: "c_u", Revision: newest}, yields: Now, to: "c_u", wake: 3600 * s},
 		"hangs":                          {pod: pod("a1", old), now: 2 * s, ask: asks, yields: Now, to: "b1_u"},
-		"hangs, its probes wait long":    {pod: Pod{Identity: "a1_u", Revision: old, Startup: 3600 * s}, hold: Hold{Rollout: counted(1)}, now: 600 * s, ask: asks, yields: Now, to: "b1_u", wake: 3600 * s},
-		"hangs, asker has failed":        {pod: pod("a1", old), hold: Hold{Rollout: counted(1)}, now: 59 * s, ask: asks, yields: Now, wake: 60 * s},
-		"is paused":                      {pod: pod("a1", old), hold: Hold{Paused: true}, serving: 1 * s, now: 99 * s, ask: asks, yields: Not, wake: 611 * s},
-		"turn, does not serve":           {pod: pod("b1", newer), hold: Hold{Rollout: turn}, now: 59 * s, yields: Now, proving: true, wake: 60 * s},
-		"turn, serves":                   {pod: pod("b1", newer), hold: Hold{Rollout: turn}, serving: 1 * s, now: 10 * s, yields: Later, proving: true, wake: 11 * s},
-		"turn, has served":               {pod: pod("b1", newer), hold: Hold{Rollout: turn}, serving: 1 * s, now: 11 * s, yields: Later, wake: 61 * s},
-		"turn, failed":                   {pod: pod("b1", newer), hold: Hold{Rollout: turn}, now: 60 * s, yields: Now, proving: true, failed: true},
-		"turn, serves just in time":      {pod: pod("b1", newer), hold: Hold{Rollout: turn}, serving: 59 * s, now: 65 * s, yields: Later, proving: true, wake: 69 * s},
-		"turn, slow as its old one":      {pod: pod("b1", newer), hold: Hold{Rollout: turn.startedIn(30 * s)}, now: 60 * s, yields: Now, proving: true, wake: 90 * s},
-		"turn, a startup probe waits":    {pod: Pod{Identity: "b1_u", Revision: newer, Startup: 80 * s}, hold: Hold{Rollout: turn}, now: 60 * s, yields: Now, proving: true, wake: 80 * s},
-		"turn, probes give an hour":      {pod: Pod{Identity: "b1_u", Revision: newer, Startup: 9000 * s}, hold: Hold{Rollout: turn}, now: 3599 * s, yields: Now, proving: true, wake: 3600 * s},
-		"turn, no more than an hour":     {pod: Pod{Identity: "b1_u", Revision: newer, Startup: 9000 * s}, hold: Hold{Rollout: turn}, now: 3600 * s, yields: Now, proving: true, failed: true},
-		"turn, Ready for the controller": {pod: ready, hold: Hold{Rollout: turn}, serving: 1 * s, now: 11 * s, yields: Later, wake: 41 * s},
-		"turn, Ready for long enough":    {pod: ready, hold: Hold{Rollout: turn}, serving: 1 * s, now: 41 * s, yields: Later, wake: 61 * s},
-		"turn, not Ready any more":       {pod: ready, hold: Hold{Rollout: turn, Stopped: began + 31*s}, now: 60 * s, yields: Now, proving: true, wake: 91 * s},
-		"turn, not Ready for too long":   {pod: ready, hold: Hold{Rollout: turn, Stopped: began + 31*s}, now: 91 * s, yields: Now, proving: true, failed: true},
-		"turn, Ready once more":          {pod: ready, hold: Hold{Rollout: turn, Stopped: began + 31*s}, serving: 85 * s, now: 96 * s, yields: Later, wake: 125 * s},
-		"turn, serves in time again":     {pod: ready, hold: Hold{Rollout: turn, Stopped: began + 31*s}, serving: 85 * s, now: 92 * s, yields: Later, proving: true, wake: 95 * s},
-		"turn, two rollouts":             {pod: pod("b1", newer), hold: Hold{Rollout: turn}, now: 5 * s, ask: Ask{Identity: "c_u", Revision: newest}, yields: Now, to: "c_u", proving: true, wake: 60 * s},
+		"hangs, its probes wait long":    {pod: Pod{Identity: "a1_u", Revision: old, Startup: 3600 * s}, hold: HolderFacts{Rollout: counted(1)}, now: 600 * s, ask: asks, yields: Now, to: "b1_u", wake: 3600 * s},
+		"hangs, asker has failed":        {pod: pod("a1", old), hold: HolderFacts{Rollout: counted(1)}, now: 59 * s, ask: asks, yields: Now, wake: 60 * s},
+		"is paused":                      {pod: pod("a1", old), hold: HolderFacts{Paused: true}, serving: 1 * s, now: 99 * s, ask: asks, yields: Not, wake: 611 * s},
+		"turn, does not serve":           {pod: pod("b1", newer), hold: HolderFacts{Rollout: turn}, now: 59 * s, yields: Now, proving: true, wake: 60 * s},
+		"turn, serves":                   {pod: pod("b1", newer), hold: HolderFacts{Rollout: turn}, serving: 1 * s, now: 10 * s, yields: Later, proving: true, wake: 11 * s},
+		"turn, has served":               {pod: pod("b1", newer), hold: HolderFacts{Rollout: turn}, serving: 1 * s, now: 11 * s, yields: Later, wake: 61 * s},
+		"turn, failed":                   {pod: pod("b1", newer), hold: HolderFacts{Rollout: turn}, now: 60 * s, yields: Now, proving: true, failed: true},
+		"turn, serves just in time":      {pod: pod("b1", newer), hold: HolderFacts{Rollout: turn}, serving: 59 * s, now: 65 * s, yields: Later, proving: true, wake: 69 * s},
+		"turn, slow as its old one":      {pod: pod("b1", newer), hold: HolderFacts{Rollout: turn.startedIn(30 * s)}, now: 60 * s, yields: Now, proving: true, wake: 90 * s},
+		"turn, a startup probe waits":    {pod: Pod{Identity: "b1_u", Revision: newer, Startup: 80 * s}, hold: HolderFacts{Rollout: turn}, now: 60 * s, yields: Now, proving: true, wake: 80 * s},
+		"turn, probes give an hour":      {pod: Pod{Identity: "b1_u", Revision: newer, Startup: 9000 * s}, hold: HolderFacts{Rollout: turn}, now: 3599 * s, yields: Now, proving: true, wake: 3600 * s},
+		"turn, no more than an hour":     {pod: Pod{Identity: "b1_u", Revision: newer, Startup: 9000 * s}, hold: HolderFacts{Rollout: turn}, now: 3600 * s, yields: Now, proving: true, failed: true},
+		"turn, Ready for the controller": {pod: ready, hold: HolderFacts{Rollout: turn}, serving: 1 * s, now: 11 * s, yields: Later, wake: 41 * s},
+		"turn, Ready for long enough":    {pod: ready, hold: HolderFacts{Rollout: turn}, serving: 1 * s, now: 41 * s, yields: Later, wake: 61 * s},
+		"turn, not Ready any more":       {pod: ready, hold: HolderFacts{Rollout: turn, Stopped: began + 31*s}, now: 60 * s, yields: Now, proving: true, wake: 91 * s},
+		"turn, not Ready for too long":   {pod: ready, hold: HolderFacts{Rollout: turn, Stopped: began + 31*s}, now: 91 * s, yields: Now, proving: true, failed: true},
+		"turn, Ready once more":          {pod: ready, hold: HolderFacts{Rollout: turn, Stopped: began + 31*s}, serving: 85 * s, now: 96 * s, yields: Later, wake: 125 * s},
+		"turn, serves in time again":     {pod: ready, hold: HolderFacts{Rollout: turn, Stopped: began + 31*s}, serving: 85 * s, now: 92 * s, yields: Later, proving: true, wake: 95 * s},
+		"turn, two rollouts":             {pod: pod("b1", newer), hold: HolderFacts{Rollout: turn}, now: 5 * s, ask: Ask{Identity: "c_u", Revision: newest}, yields: Now, to: "c_u", proving: true, wake: 60 * s},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := c.hold
@@ -233,7 +233,7 @@ func TestServingTimeDecidesWhetherAHolderYields(t *testing.T) {
 			if c.serving != 0 {
 				h.Serves, h.Serving = true, began+c.serving
 			}
-			got := c.pod.Hold(began+c.now, wall, h)
+			got := c.pod.Holder(began+c.now, wall, h)
 			assert.Equal(t, c.yields, got.Rollout.Yields)
 			assert.Equal(t, c.to, got.To)
 			assert.Equal(t, c.proving, got.Proving)
@@ -260,7 +260,7 @@ func (r Rollout) startedIn(d time.Duration) Rollout {
 func TestStartingHolderIsSparedForALimitedTime(t *testing.T) {
 	for name, c := range map[string]struct {
 		revision api.Revision
-		hold     Hold
+		hold     HolderFacts
 		now      time.Duration
 		want     bool
 	}{
@@ -268,13 +268,13 @@ func TestStartingHolderIsSparedForALimitedTime(t *testing.T) {
 		"template is undone": {revision: undone, want: true},
 		"in time":            {revision: old, now: shortestTurn - 1, want: true},
 		"for too long":       {revision: old, now: shortestTurn},
-		"serves":             {revision: old, hold: Hold{Serves: true, Serving: 1}},
-		"has served":         {revision: old, hold: Hold{Serving: 1}},
+		"serves":             {revision: old, hold: HolderFacts{Serves: true, Serving: 1}},
+		"has served":         {revision: old, hold: HolderFacts{Serving: 1}},
 		"is not proven":      {revision: newer},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c.hold.ID, c.hold.Rollout = "h1", Rollout{Hold: "h1", Proven: old}
-			got := pod("a1", c.revision).Hold(c.now, wall, c.hold)
+			got := pod("a1", c.revision).Holder(c.now, wall, c.hold)
 			assert.Equal(t, c.want, got.Starting)
 			if c.want {
 				assert.Equal(t, shortestTurn, got.Wake)
@@ -286,23 +286,23 @@ func TestStartingHolderIsSparedForALimitedTime(t *testing.T) {
 func TestProvenRevisionForgetsItsTurnsAfterTenMinutes(t *testing.T) {
 	p := pod("b1", newer)
 	turn := Rollout{Hold: "h1", Proven: old, Yielder: "a1_u", From: old, Start: time.Second}.with(2)
-	h := Hold{ID: "h1", Serves: true, Serving: 3 * time.Second, Rollout: turn}
-	h.Rollout = p.Hold(13*time.Second, wall, h).Rollout
+	h := HolderFacts{ID: "h1", Serves: true, Serving: 3 * time.Second, Rollout: turn}
+	h.Rollout = p.Holder(13*time.Second, wall, h).Rollout
 	assert.Equal(t, Rollout{Hold: "h1", Yields: Later, Proven: newer, Start: 3 * time.Second}.with(2), h.Rollout)
-	h.Rollout = p.Hold(612*time.Second, wall, h).Rollout
+	h.Rollout = p.Holder(612*time.Second, wall, h).Rollout
 	assert.Equal(t, 2, h.Rollout.of(newer).Count)
-	h.Rollout = p.Hold(613*time.Second, wall, h).Rollout
+	h.Rollout = p.Holder(613*time.Second, wall, h).Rollout
 	assert.Empty(t, h.Rollout.Turns)
 }
 
 func TestHolderWritesTimeOfNextTurnOnlyOnce(t *testing.T) {
 	p := pod("a1", old)
-	h := Hold{ID: "h1", Rollout: Rollout{}.with(1)}
-	h.Rollout = p.Hold(0, wall, h).Rollout
+	h := HolderFacts{ID: "h1", Rollout: Rollout{}.with(1)}
+	h.Rollout = p.Holder(0, wall, h).Rollout
 	assert.Equal(t, wall.Add(time.Minute), h.Rollout.of(newer).Next)
-	again := p.Hold(10*time.Second, wall.Add(10300*time.Millisecond), h).Rollout
+	again := p.Holder(10*time.Second, wall.Add(10300*time.Millisecond), h).Rollout
 	assert.Equal(t, h.Rollout, again, "a write for nothing")
-	assert.Zero(t, p.Hold(time.Minute, wall.Add(time.Minute), h).Rollout.of(newer).Next)
+	assert.Zero(t, p.Holder(time.Minute, wall.Add(time.Minute), h).Rollout.of(newer).Next)
 }
 
 func TestYieldIncreasesTurnCountOfTheNewerRevision(t *testing.T) {
@@ -356,7 +356,7 @@ func TestAcquisitionBeginsATurnOnlyAfterAYield(t *testing.T) {
 
 func TestDeletedHolderMakesAskerItsSuccessorAtOnce(t *testing.T) {
 	a1 := pod("a1", old)
-	h := Hold{ID: "h1", Serves: true, Rollout: Rollout{Hold: "h1"}, Ask: Ask{Identity: "b1_u", Revision: newer, Seen: time.Second}}
+	h := HolderFacts{ID: "h1", Serves: true, Rollout: Rollout{Hold: "h1"}, Ask: Ask{Identity: "b1_u", Revision: newer, Seen: time.Second}}
 	to, turn := a1.Deleted(5*time.Second, h)
 	assert.Equal(t, "b1_u", to)
 	assert.Equal(t, newer, turn)
@@ -374,7 +374,7 @@ func TestPodWithoutRevisionNeverChangesTheRolloutRecord(t *testing.T) {
 	r, successor := p.Released(s, "y_u", api.Revision{})
 	assert.Equal(t, s.Rollout, r)
 	assert.Equal(t, "y_u", successor)
-	assert.Equal(t, Holder{Rollout: s.Rollout, Wake: instant.Never}, p.Hold(0, wall, Hold{ID: "h2", Rollout: s.Rollout}))
+	assert.Equal(t, HolderDecision{Rollout: s.Rollout, Wake: instant.Never}, p.Holder(0, wall, HolderFacts{ID: "h2", Rollout: s.Rollout}))
 }
 
 func TestRolloutRecordSurvivesARoundTrip(t *testing.T) {
