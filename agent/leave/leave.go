@@ -119,7 +119,7 @@ type stage int
 
 const (
 	before stage = iota
-	asking
+	awaiting
 	leaving
 	closing
 	left
@@ -153,8 +153,8 @@ func (l *Leave) Next(now time.Duration, f Facts) Decision {
 		switch l.stage {
 		case before:
 			ended = l.begin(now, f)
-		case asking:
-			ended, wake = l.ask(now, f)
+		case awaiting:
+			ended, wake = l.awaitOffers(now, f)
 		case leaving:
 			ended, wake = l.out(now, f)
 		case closing:
@@ -178,7 +178,7 @@ func (l *Leave) says() string {
 	switch {
 	case l.stage == before || l.stage == stays:
 		return ""
-	case l.successor == "" || l.stage == asking:
+	case l.successor == "" || l.stage == awaiting:
 		return api.LeavingSoon
 	}
 	return l.successor
@@ -227,18 +227,18 @@ func (l *Leave) note(now time.Duration, stored bool) {
 // or DaemonSet leaves only at its deletion, because the controller may be strict. At a yield, a
 // strict controller would delete the holder and its successor while they are not Ready.
 func (l *Leave) begin(now time.Duration, f Facts) (ended bool) {
-	l.enter(asking, now)
+	l.enter(awaiting, now)
 	if f.Delay == 0 || !f.Ready || f.Cause != Deletion && f.Replaced {
 		l.enter(stays, now)
 	}
 	return true
 }
 
-// ask decides whether the stage "asking" ends now. In this stage the holder waits for offers. The
+// awaitOffers decides whether the stage "awaiting" ends now. In this stage the holder waits for offers. The
 // stage "leaving" follows if enough pods have offered. If the time for offers is over, the stage
 // "stays" follows. If the cause is [Deletion], the stage "leaving" also needs the API server's
 // answer in [Facts.Known]. The result "wake" is the instant of the next decision.
-func (l *Leave) ask(now time.Duration, f Facts) (ended bool, wake time.Duration) {
+func (l *Leave) awaitOffers(now time.Duration, f Facts) (ended bool, wake time.Duration) {
 	l.note(now, f.Says == api.LeavingSoon)
 	wait := Answers
 	if len(f.Offers) > 0 {

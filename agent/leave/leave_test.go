@@ -227,7 +227,7 @@ func TestHolderAbandonsLeaveIfOnlyAContainerRestarts(t *testing.T) {
 		after []time.Duration
 	}{
 		"no leave": {Facts{}, before, []time.Duration{0}},
-		"asking":   {unoffered, asking, []time.Duration{0}},
+		"awaiting": {unoffered, awaiting, []time.Duration{0}},
 		"leaving":  {turn, leaving, []time.Duration{0, time.Second}},
 		"closing":  {turn, closing, []time.Duration{0, time.Minute}},
 		"left":     {turn, left, []time.Duration{0, time.Minute, 2 * time.Minute}},
