@@ -50,13 +50,13 @@ type stopState struct {
 	// The field "failed" reports that the shim must stop the child, because its postStart hook
 	// failed.
 	failed bool
-	// asked is the last stop signal for the child, and askedAt is its instant; both are zero if
+	// last is the last stop signal for the child, and lastAt is its instant; both are zero if
 	// no signal came. The field "firstAt" is the instant of the first stop signal, from which the
 	// time of preStop counts. The field "drained" reports that a drain ordered a stop signal,
 	// and that the kubelet has not sent the same signal since.
-	asked            syscall.Signal
-	askedAt, firstAt time.Duration
-	drained          bool
+	last            syscall.Signal
+	lastAt, firstAt time.Duration
+	drained         bool
 	// held is the stop signal that waits; zero means none. The signal waits for the end of
 	// preStop, and for the instant in the field "until". During this wait the pod leaves its
 	// Services.
@@ -108,7 +108,7 @@ func (h *hooks) postStartEnds(a *aside, o outcome) {
 // delay holds back the child's first stop signal for the given time, and reports the wait to the
 // desk. The preStop hook still begins immediately. A call for a later signal ends the wait.
 func (h *hooks) delay(time time.Duration) {
-	if time > 0 && h.asked == 0 && h.child.pid != 0 {
+	if time > 0 && h.last == 0 && h.child.pid != 0 {
 		h.until = h.machine.Now() + time
 		h.link.state.Stopping = true
 		h.link.tell()
@@ -135,10 +135,10 @@ func (h *hooks) stop(sig syscall.Signal, killAt time.Duration) {
 	if h.child.pid == 0 {
 		return
 	}
-	first := h.asked == 0
-	h.asked, h.askedAt = sig, h.machine.Now()
+	first := h.last == 0
+	h.last, h.lastAt = sig, h.machine.Now()
 	if first {
-		h.firstAt = h.askedAt
+		h.firstAt = h.lastAt
 		if h.onStop != nil && killAt > h.firstAt {
 			h.preStop = h.run(h.onStop, h.preStopEnds)
 			h.link.state.PreStop = true

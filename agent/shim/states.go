@@ -209,7 +209,7 @@ func (s *shim) pass(sig syscall.Signal) {
 		// The kubelet stops the container. The pod's grace covers both the preStop hook and the
 		// stop.
 		s.stopping = true
-		if s.hooks.drained && sig == s.hooks.asked {
+		if s.hooks.drained && sig == s.hooks.last {
 			s.hooks.drained = false // no second stop signal, because the child is stopping
 			return
 		}
@@ -257,7 +257,7 @@ func (s *shim) drain(grace time.Duration) (step, int) {
 	if grace > 0 {
 		s.hooks.endDelay() // a drain does not wait until the pod has left its Services
 	}
-	if grace > 0 && (s.hooks.asked != s.cfg.StopSignal || now >= s.hooks.askedAt+s.cfg.Grace) {
+	if grace > 0 && (s.hooks.last != s.cfg.StopSignal || now >= s.hooks.lastAt+s.cfg.Grace) {
 		s.hooks.drained = true
 		s.stop(s.cfg.StopSignal, min(until, s.child.grant.KillAt()))
 	}
