@@ -117,7 +117,7 @@ func (r *Reconciler) enroll(ctx context.Context, s store, seen *snapshot) (time.
 	o.note(stepStamps, stamps.stamp(ctx))
 	again = sooner(again, stamps.again)
 	lacking, next := r.shortages.observe(r.Events, seen, r.now())
-	r.report(seen.namespace, lacking)
+	r.reportShortage(seen.namespace, lacking)
 	again = sooner(again, next)
 	if a.foreign {
 		again = sooner(again, foreignRecheck)
@@ -151,15 +151,15 @@ func (r *Reconciler) forget(namespace string) {
 	r.observations.forget(namespace)
 	r.shut.forget(namespace)
 	r.shortages.forget(namespace)
-	r.report(namespace, 0)
+	r.reportShortage(namespace, 0)
 	r.reportBehind(namespace, 0)
 	r.reportFailed(namespace, outcome{})
 	r.reportPaused(namespace, nil)
 	r.notifier.forget(namespace)
 }
 
-// report calls Shortage, if set, with the number of shards of a namespace that have no running pod.
-func (r *Reconciler) report(namespace string, shards int) {
+// reportShortage calls Shortage, if set, with the number of shards of a namespace that have no running pod.
+func (r *Reconciler) reportShortage(namespace string, shards int) {
 	if r.Shortage != nil {
 		r.Shortage(namespace, shards)
 	}
