@@ -14,8 +14,8 @@ import (
 )
 
 // JudgeOrigin refuses the mirror of a static pod, and a pod whose owner has a kind or a name that
-// no object can have. JudgeOrigin accepts a bare pod without a name. The function judgeMarks
-// refuses such a pod later, but only if the pod's claim needs the name.
+// no object can have. JudgeOrigin accepts a bare pod without a name. Package feature refuses such
+// a pod later, but only if the pod's claim needs the name.
 func JudgeOrigin(pod *corev1.Pod, workload api.Workload) reason.Refusals {
 	var refusals reason.Refusals
 	switch {

@@ -16,9 +16,8 @@ import (
 )
 
 // judgeOnce refuses a once claim that gates several containers, or a main container of an Indexed
-// Job. The function also refuses a once claim of a container that the kubelet starts again after
-// its success. The function also refuses a once claim without a name if the pod has neither a
-// revision nor a Job.
+// Job. A claim of a container that the kubelet starts again after its success is refused, too. A
+// claim without a name needs a revision or a Job of the pod.
 func judgeOnce(p *Pod) reason.Refusals {
 	places := p.places()
 	if _, once := p.Request.Once(); !once || len(places) == 0 {

@@ -30,8 +30,8 @@ type product struct {
 	source string // the package of the main function
 	tags   string // the build tags, separated by commas
 	// small reports that the binary must take little memory, because the binary runs in every
-	// gated container. Such a binary is compiled without inlining, and its functions are packed
-	// densely. The process of the binary mostly waits, so the code may be slow.
+	// gated container. Such a binary is compiled with the flags in [uninlined], and its functions
+	// are packed densely. The process of the binary mostly waits, so the code may be slow.
 	small bool
 	// beside are further binaries in the same image. They are compiled with the same settings.
 	beside []binary

@@ -22,9 +22,6 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 )
 
-// Waiter is the role of the process in the last init container of a pod with the gate "pod".
-const Waiter Role = "waiter"
-
 // Role is the task of a process in its pod. The role of a program that is not ours is the program's
 // name.
 type Role string
@@ -36,6 +33,8 @@ const (
 	Shim Role = "shim"
 	// Agent is the sidecar.
 	Agent Role = "agent"
+	// Waiter is the process in the last init container of a pod with the gate "pod".
+	Waiter Role = "waiter"
 	// passing is the role of a short-lived process of the agent's binary: a hook, a
 	// probe, or a fork of the shim. A fork has the shim's command line until its exec.
 	passing Role = "passing"
