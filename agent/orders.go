@@ -79,10 +79,10 @@ func (o *orders) note(last, r gate.Report) {
 func (o *orders) leapt(id gate.ShimID, leaps int) { o.sent[id].leaps = leaps }
 
 // grant sends a grant to the shim. From the call on, the shim may have a child of the granted hold,
-// even if the connection breaks. The result is an error only for the hold's first grant to the
-// shim, and only [gate.ErrNotNoted] or [gate.ErrUnproven]. After every other error the agent writes a
-// line into the log, and orders remembers no grant. So the caller sends another grant at the instant
-// "again".
+// even if the connection breaks. After every error the agent writes a line into the log, and sends
+// another grant at the instant "again", if the hold goes on. The result is an error only for the
+// hold's first grant to the shim, and only [gate.ErrNotNoted] or [gate.ErrUnproven]. After these two
+// errors the shim certainly has no child of the hold.
 func (o *orders) grant(id gate.ShimID, g gate.Grant, again time.Duration) error {
 	granted := o.proof.Granted(g.Hold, id)
 	o.proof.Grant(g.Hold, id)

@@ -9,11 +9,10 @@ import (
 )
 
 // Serve runs the agent's end of the gate and the agent's loop, and returns the error with which
-// the agent's process ends. When the gate or the loop returns, Serve stops the other, and
-// waits until both have returned.
-// If the gate returns an error, Serve does not wait for the loop, which may be blocked. A wait
-// would be unsafe: with the gate "pod", the kubelet stops the application only after the agent's
-// process has ended.
+// the agent's process ends. When the gate or the loop returns, Serve stops the other, and waits
+// until both have returned. If the gate returns an error, Serve does not wait for the loop, which
+// may be blocked. A wait would be unsafe: with the gate "pod", the kubelet stops the application
+// only after the agent's process has ended.
 func Serve(ctx context.Context, gate, loop func(ctx context.Context) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

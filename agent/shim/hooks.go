@@ -107,9 +107,9 @@ func (h *hooks) postStartEnds(a *aside, o outcome) {
 
 // delay holds back the child's first stop signal for the given time, and reports the wait to the
 // desk. The preStop hook still begins immediately. A call for a later signal ends the wait.
-func (h *hooks) delay(time time.Duration) {
-	if time > 0 && h.last == 0 && h.child.pid != 0 {
-		h.until = h.machine.Now() + time
+func (h *hooks) delay(wait time.Duration) {
+	if wait > 0 && h.last == 0 && h.child.pid != 0 {
+		h.until = h.machine.Now() + wait
 		h.link.state.Stopping = true
 		h.link.tell()
 		return
