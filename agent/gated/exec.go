@@ -161,7 +161,7 @@ func parseSignal(s string) (syscall.Signal, error) {
 			return syscall.Signal(rtmax - n), nil
 		}
 	}
-	return 0, fmt.Errorf("agent exec: -stop-signal %q", s)
+	return 0, fmt.Errorf("agent exec: -stop-signal %q is not a signal: name one, such as SIGTERM", s)
 }
 
 // environment returns the environment variables that an application gets while its pod holds.

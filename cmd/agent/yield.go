@@ -61,5 +61,5 @@ func neighbour(proc string) (pid int, err error) {
 			return strconv.Atoi(filepath.Base(dir))
 		}
 	}
-	return 0, errors.New("no agent runs in this container")
+	return 0, errors.New("no agent runs in this container: name its container, with kubectl exec -c " + api.AgentContainer)
 }
