@@ -35,14 +35,14 @@ func (a *API) Handler() http.Handler {
 	mux.HandleFunc("POST /v1/barrier/{name}/wait", a.withBarrier(postWait))
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { wildProblem.write(w) })
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// A web page in a browser can send requests to localhost. The owner of the page can even
-		// point the page's own host name to a loopback address. The browser adds the header Origin
-		// to each POST, PUT and DELETE of a page. Programs send no Origin.
 		if r.Method == http.MethodHead {
 			w.Header().Set("Allow", http.MethodGet)
 			w.WriteHeader(http.StatusMethodNotAllowed) // a stream without a body would tell nothing
 			return
 		}
+		// A web page in a browser can send requests to localhost. The owner of the page can even
+		// point the page's own host name to a loopback address. The browser adds the header Origin
+		// to each POST, PUT and DELETE of a page. Programs send no Origin.
 		if !isLocal(r.Host) || len(r.Header["Origin"]) > 0 {
 			hostProblem.write(w)
 			return
