@@ -27,10 +27,10 @@ type Claim struct {
 	stage    Stage
 	campaign campaign
 	handback handback
-	// stopping reports that the claim is about to end. The field leaveBy is the instant by
+	// stopping reports that the claim is about to end. The field expiredBy is the instant by
 	// which every slot that the claim held has expired, so nothing is left to release then.
-	stopping bool
-	leaveBy  time.Duration
+	stopping  bool
+	expiredBy time.Duration
 	// tidied is the instant at which a hold last ended the look of a slot that the hold does not need.
 	tidied time.Duration
 }
@@ -71,7 +71,7 @@ func (c *Claim) Next(now time.Duration, f Facts) (actions []Action, wake time.Du
 // is proof that no child of their hold is alive.
 func (c *Claim) Stop(now time.Duration) {
 	c.stopping = true
-	c.leaveBy = max(c.leaveBy, now+c.need.Self.Budget.Duration)
+	c.expiredBy = max(c.expiredBy, now+c.need.Self.Budget.Duration)
 }
 
 // Parting describes how a claim lets go of a hold.
@@ -95,7 +95,7 @@ func (c *Claim) LetGo(now time.Duration, part Parting) {
 	}
 	for _, s := range c.need.slots {
 		if s.held != nil {
-			c.leaveBy = max(c.leaveBy, s.held.ExpiresAt())
+			c.expiredBy = max(c.expiredBy, s.held.ExpiresAt())
 		}
 	}
 	c.need.slots.drop(now)

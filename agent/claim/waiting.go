@@ -50,10 +50,10 @@ func (c *Claim) finished(p *plan) bool {
 	if !c.stopping || p.facts.Alive || p.facts.Lingers {
 		return false
 	}
-	if p.now >= c.leaveBy {
+	if p.now >= c.expiredBy {
 		return true
 	}
-	p.wakeAt(c.leaveBy)
+	p.wakeAt(c.expiredBy)
 	return !c.need.slots.requested() && !c.need.slots.unread() && !c.need.slots.mineProven(p.facts)
 }
 

@@ -29,9 +29,9 @@ type note struct {
 	Shim  gate.ShimID      `json:"shim"`
 	Hold  string           `json:"hold"`
 	Slots []gate.SlotToken `json:"slots"`
-	// Leave is the CLOCK_BOOTTIME instant at which the agent's process ends, so that the
+	// EndsAt is the CLOCK_BOOTTIME instant at which the agent's process ends, so that the
 	// kubelet restarts the containers. Each renewal moves this instant to a later one.
-	Leave  time.Duration `json:"leave"`
+	EndsAt time.Duration `json:"leave"`
 	BootID string        `json:"bootID"`
 }
 

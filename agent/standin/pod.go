@@ -54,7 +54,8 @@ type Pod struct {
 
 	mu     sync.Mutex
 	report gate.Report
-	leave  time.Duration
+	// endsAt is the instant at which the agent's process ends, unless a renewal moves that instant.
+	endsAt time.Duration
 	// waiter is the connection of the init container that waits; nil if none waits.
 	waiter  net.Conn
 	stopped bool
@@ -113,9 +114,9 @@ func (p *Pod) recall() error {
 		Shim: running.Shim, Container: Container, Phase: gate.Running, Hold: running.Hold,
 		Slots: running.Slots, Since: p.machine.Now(), Connected: true,
 	}
-	p.leave = running.Leave
+	p.endsAt = running.EndsAt
 	if running.BootID != p.bootID {
-		p.leave = 0 // the instant in the note counts from another boot
+		p.endsAt = 0 // the instant in the note counts from another boot
 	}
 	return nil
 }
@@ -144,7 +145,7 @@ func (p *Pod) Run(ctx context.Context, stop <-chan struct{}) error {
 	tasks.Go(p.alarm.Run)
 	p.mu.Lock()
 	if p.report.Phase == gate.Running {
-		p.alarm.Set(p.leave)
+		p.alarm.Set(p.endsAt)
 		p.box.put(p.report)
 	}
 	p.mu.Unlock()
@@ -192,10 +193,10 @@ func (p *Pod) ring() {
 	defer p.mu.Unlock()
 	switch {
 	case p.report.Phase != gate.Running:
-	case p.machine.Now() >= p.leave:
+	case p.machine.Now() >= p.endsAt:
 		p.restartAll("the slot was not renewed in time")
 	default:
-		p.alarm.Set(p.leave)
+		p.alarm.Set(p.endsAt)
 	}
 }
 
@@ -237,13 +238,13 @@ func (p *Pod) note(id gate.ShimID, g gate.Grant) *note {
 		Shim: id, Hold: g.Hold, Slots: g.Slots, BootID: p.bootID,
 		// The kubelet needs a few seconds to kill the containers. So the agent's process ends
 		// at the instant at which a shim would send the stop signal.
-		Leave: g.DrainAt(),
+		EndsAt: g.DrainAt(),
 	}
 }
 
 // admit returns an error if the containers must not run under the note's hold. If the containers
 // already run under that hold, the result "extends" is true. In that case admit postpones the
-// instant at which the agent's process ends: from then on that instant is the note's Leave.
+// instant at which the agent's process ends: from then on that instant is the note's EndsAt.
 func (p *Pod) admit(n *note) (extends bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -253,8 +254,8 @@ func (p *Pod) admit(n *note) (extends bool, err error) {
 	case p.report.Phase == gate.Running && n.Hold != p.report.Hold:
 		return false, gate.ErrOver
 	case p.report.Phase == gate.Running:
-		p.leave = n.Leave
-		p.alarm.Set(p.leave)
+		p.endsAt = n.EndsAt
+		p.alarm.Set(p.endsAt)
 		return true, nil
 	}
 	return false, p.mayStart(n)
@@ -267,7 +268,7 @@ func (p *Pod) mayStart(n *note) error {
 		return fmt.Errorf("no init container waits: %w", gate.ErrNotNoted)
 	case p.report.Unproven == n.Hold:
 		return gate.ErrUnproven
-	case p.machine.Now() >= n.Leave:
+	case p.machine.Now() >= n.EndsAt:
 		// This process was frozen after it had acquired the slot, or the disk was slow. A grant now
 		// would start containers that must stop immediately, maybe while the next holder already
 		// runs.
@@ -284,8 +285,8 @@ func (p *Pod) letStart(n *note) error {
 	if err := p.mayStart(n); err != nil {
 		return err
 	}
-	p.leave = n.Leave
-	p.alarm.Set(p.leave)
+	p.endsAt = n.EndsAt
+	p.alarm.Set(p.endsAt)
 	p.report.Phase, p.report.Hold, p.report.Slots = gate.Running, n.Hold, n.Slots
 	p.report.Since, p.report.Unproven, p.report.Connected = p.machine.Now(), "", true
 	p.box.put(p.report)

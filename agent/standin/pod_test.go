@@ -226,7 +226,7 @@ func TestRebootProvesDeathUnlessPodHasOwnKernel(t *testing.T) {
 	}{"the node's": {false, ""}, "its own": {true, "h1"}} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			require.NoError(t, (&note{Shim: "s", Hold: "h1", BootID: "yesterday", Leave: host.Now() + time.Hour}).write(Dir(dir)))
+			require.NoError(t, (&note{Shim: "s", Hold: "h1", BootID: "yesterday", EndsAt: host.Now() + time.Hour}).write(Dir(dir)))
 			require.NoError(t, MoveNote(Dir(dir)))
 			p, err := OpenPod(t.Context(), PodConfig{Dir: dir, OwnKernel: test.ownKernel})
 			require.NoError(t, err)
@@ -282,7 +282,7 @@ func TestRenewedDeadlineIsNotedForNextAgentProcess(t *testing.T) {
 	s.kill()
 	n, err := readNote(Dir(dir), letStart)
 	require.NoError(t, err)
-	assert.InDelta(t, time.Hour, n.Leave-host.Now(), float64(time.Minute/2))
+	assert.InDelta(t, time.Hour, n.EndsAt-host.Now(), float64(time.Minute/2))
 }
 
 func TestSecondStartOfWaitContainerRestartsAllContainers(t *testing.T) {
