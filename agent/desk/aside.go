@@ -24,18 +24,18 @@ const answerSlack = silence
 // has no input. The shim kills the command after the timeout. If the exit code is unknown,
 // RunAside returns an error.
 func (s *Server) RunAside(ctx context.Context, id gate.ShimID, command []string, timeout time.Duration) (gate.Result, error) {
-	o := gate.Run{ID: rand.Text(), Command: command, Timeout: timeout}
+	o := gate.Aside{ID: rand.Text(), Command: command, Timeout: timeout}
 	if err := o.Check(); err != nil {
 		return gate.Result{}, err
 	}
-	r, err := s.orderRun(id, &o)
+	r, err := s.orderAside(id, &o)
 	if err != nil {
 		return gate.Result{}, err
 	}
 	defer func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		delete(s.register.runs, o.ID)
+		delete(s.register.asides, o.ID)
 	}()
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout+answerSlack, os.ErrDeadlineExceeded)
 	defer cancel()
@@ -53,22 +53,22 @@ func (s *Server) RunAside(ctx context.Context, id gate.ShimID, command []string,
 	}
 }
 
-func (s *Server) orderRun(id gate.ShimID, o *gate.Run) (run, error) {
+func (s *Server) orderAside(id gate.ShimID, o *gate.Aside) (awaited, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.register.find(id)
 	switch {
 	case p == nil:
-		return run{}, gate.ErrUnknown
+		return awaited{}, gate.ErrUnknown
 	case p.conn == nil:
-		return run{}, gate.ErrNotConnected
+		return awaited{}, gate.ErrNotConnected
 	case p.report.Phase != gate.Running:
-		return run{}, gate.ErrNotRunning
+		return awaited{}, gate.ErrNotRunning
 	}
-	if err := p.send(gate.Order{Run: o}); err != nil {
-		return run{}, fmt.Errorf("send command: %w", err)
+	if err := p.send(gate.Order{Aside: o}); err != nil {
+		return awaited{}, fmt.Errorf("send command: %w", err)
 	}
-	r := run{peer: p, answer: make(chan gate.Outcome, 1)}
-	s.register.runs[o.ID] = r
+	r := awaited{peer: p, answer: make(chan gate.Outcome, 1)}
+	s.register.asides[o.ID] = r
 	return r, nil
 }

@@ -5,29 +5,29 @@ package desk
 
 import "github.com/metaparticle-io/metaparticle/agent/gate"
 
-// runs are the commands for whose answers RunAside waits, by the id of the order.
-type runs map[string]run
+// asides are the commands for whose answers RunAside waits, by the id of the order.
+type asides map[string]awaited
 
-// run is a command for whose answer RunAside waits.
-type run struct {
+// awaited is a command for whose answer RunAside waits.
+type awaited struct {
 	peer   *peer
 	answer chan gate.Outcome // the buffer has room for one answer
 }
 
 // answered passes the outcome of a command to RunAside.
-func (r runs) answered(p *peer, a *gate.Outcome) {
-	if run, ok := r[a.ID]; ok && run.peer == p {
-		delete(r, a.ID)
-		run.answer <- *a
+func (all asides) answered(p *peer, a *gate.Outcome) {
+	if one, ok := all[a.ID]; ok && one.peer == p {
+		delete(all, a.ID)
+		one.answer <- *a
 	}
 }
 
 // unanswered ends the waits for answers of a shim whose connection has ended.
-func (r runs) unanswered(p *peer) {
-	for id, run := range r {
-		if run.peer == p {
-			delete(r, id)
-			close(run.answer)
+func (all asides) unanswered(p *peer) {
+	for id, one := range all {
+		if one.peer == p {
+			delete(all, id)
+			close(one.answer)
 		}
 	}
 }

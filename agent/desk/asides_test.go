@@ -47,14 +47,14 @@ func TestDeskReturnsTheOutcomeOfAnAside(t *testing.T) {
 
 	answers := ask(t.Context())
 	o := f.order()
-	assert.Equal(t, []string{"check", "it"}, o.Run.Command)
-	assert.Equal(t, time.Minute, o.Run.Timeout)
+	assert.Equal(t, []string{"check", "it"}, o.Aside.Command)
+	assert.Equal(t, time.Minute, o.Aside.Timeout)
 	require.NoError(t, f.send(gate.Message{Ran: &gate.Outcome{ID: "another"}}))
-	require.NoError(t, f.send(gate.Message{Ran: &gate.Outcome{ID: o.Run.ID, Code: 2, Output: []byte("no"), TimedOut: true}}))
+	require.NoError(t, f.send(gate.Message{Ran: &gate.Outcome{ID: o.Aside.ID, Code: 2, Output: []byte("no"), TimedOut: true}}))
 	assert.Equal(t, answer{gate.Result{Code: 2, Output: []byte("no"), TimedOut: true}, nil}, <-answers)
 
 	answers = ask(t.Context())
-	require.NoError(t, f.send(gate.Message{Ran: &gate.Outcome{ID: f.order().Run.ID, Error: "not found"}}))
+	require.NoError(t, f.send(gate.Message{Ran: &gate.Outcome{ID: f.order().Aside.ID, Error: "not found"}}))
 	assert.ErrorIs(t, (<-answers).error, gate.ErrNotRun)
 
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -67,7 +67,7 @@ func TestDeskReturnsTheOutcomeOfAnAside(t *testing.T) {
 	f.order()
 	require.NoError(t, f.Close())
 	assert.ErrorIs(t, (<-answers).error, gate.ErrNotConnected)
-	assert.Empty(t, s.register.runs)
+	assert.Empty(t, s.register.asides)
 }
 
 func TestDrainAfterAnEndOrderStillEndsContainer(t *testing.T) {

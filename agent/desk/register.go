@@ -23,7 +23,7 @@ type register struct {
 	peers  []*peer
 	ledger *ledger
 	outbox *outbox
-	runs   runs
+	asides asides
 	log    *slog.Logger
 }
 
@@ -59,7 +59,7 @@ func (r *register) meet(c Conn, process Process, st gate.State, now time.Duratio
 	case p.conn != nil:
 		p.conn.Close()
 		close(p.hungUp)
-		r.runs.unanswered(p)
+		r.asides.unanswered(p)
 	}
 	p.conn, p.hungUp = c, make(chan struct{})
 	r.learn(p, st, now)
@@ -104,7 +104,7 @@ func (r *register) hangUp(p *peer, c Conn) {
 	}
 	close(p.hungUp)
 	p.conn = nil
-	r.runs.unanswered(p)
+	r.asides.unanswered(p)
 	p.report.Connected, p.report.Silent = false, false
 	r.report(p)
 }

@@ -113,7 +113,7 @@ func (s *Server) hear(p *peer, c Conn, b []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if answer != nil {
-		s.register.runs.answered(p, answer)
+		s.register.asides.answered(p, answer)
 		return nil
 	}
 	if st.Shim != p.report.Shim || st.Container != p.report.Container {

@@ -93,7 +93,7 @@ func Listen(ctx context.Context, cfg Config) (*Server, error) {
 func New(cfg Config, m Machine) (*Server, error) {
 	cfg = cfg.withDefaults()
 	s := &Server{cfg: cfg, machine: m, outbox: newOutbox(), reports: make(chan gate.Report)}
-	s.register = register{outbox: s.outbox, runs: runs{}, log: cfg.Log}
+	s.register = register{outbox: s.outbox, asides: asides{}, log: cfg.Log}
 	var err error
 	notes := m.Notes
 	if cfg.Unbounded {

@@ -26,7 +26,7 @@ const MostOutput = 10 << 10
 // a grace of a year.
 const Longest = 365 * 24 * time.Hour
 
-// Message is a message of a shim: its state, or the answer to a Run.
+// Message is a message of a shim: its state, or the answer to an Aside.
 type Message struct {
 	*State
 	Ran *Outcome `json:"ran,omitempty"`
@@ -56,7 +56,7 @@ type State struct {
 	HTTP bool `json:"http,omitempty"`
 }
 
-// Outcome answers a Run. Error is empty if there is an exit code.
+// Outcome answers an Aside. Error is empty if there is an exit code.
 type Outcome struct {
 	ID       string `json:"id"`
 	Code     int    `json:"code"`
@@ -69,7 +69,7 @@ type Outcome struct {
 type Order struct {
 	Grant *Grant `json:"grant,omitempty"`
 	Drain *Drain `json:"drain,omitempty"`
-	Run   *Run   `json:"run,omitempty"`
+	Aside *Aside `json:"run,omitempty"`
 	// Dismiss has an effect only on a waiting shim.
 	Dismiss *Dismiss `json:"dismiss,omitempty"`
 }
@@ -93,9 +93,9 @@ type Drain struct {
 	End    bool          `json:"end,omitempty"`
 }
 
-// Run orders the shim to run a command once, beside the child. The shim answers with an [Outcome]
+// Aside orders the shim to run a command once, beside the child. The shim answers with an [Outcome]
 // that has the same ID.
-type Run struct {
+type Aside struct {
 	ID      string        `json:"id"`
 	Command []string      `json:"command"`
 	Timeout time.Duration `json:"timeout"`
@@ -113,7 +113,7 @@ func Encode(message any) ([]byte, error) {
 	return b, nil
 }
 
-// DecodeMessage checks a message of a shim. If the message is the answer to a Run, the Outcome is
+// DecodeMessage checks a message of a shim. If the message is the answer to an Aside, the Outcome is
 // that answer, and the State has the zero value. For any other message, the State is the shim's
 // state, and the Outcome is nil.
 func DecodeMessage(b []byte) (State, *Outcome, error) {
@@ -169,19 +169,19 @@ func DecodeOrder(b []byte) (Order, error) {
 	if o.Dismiss != nil && (o.Dismiss.Code < 0 || o.Dismiss.Code > 255) {
 		return Order{}, fmt.Errorf("%w: dismiss with code %d", ErrMessage, o.Dismiss.Code)
 	}
-	if o.Run != nil {
-		if err := o.Run.Check(); err != nil {
+	if o.Aside != nil {
+		if err := o.Aside.Check(); err != nil {
 			return Order{}, err
 		}
 	}
 	return o, nil
 }
 
-// Check refuses a Run without an id, a command or a timeout. Check also refuses an id of more
+// Check refuses an Aside without an id, a command or a timeout. Check also refuses an id of more
 // than 64 bytes, and a timeout above [Longest].
-func (r *Run) Check() error {
-	if r.ID == "" || len(r.ID) > 64 || len(r.Command) == 0 || r.Timeout <= 0 || r.Timeout > Longest {
-		return fmt.Errorf("%w: run %d words in %v", ErrMessage, len(r.Command), r.Timeout)
+func (a *Aside) Check() error {
+	if a.ID == "" || len(a.ID) > 64 || len(a.Command) == 0 || a.Timeout <= 0 || a.Timeout > Longest {
+		return fmt.Errorf("%w: run %d words in %v", ErrMessage, len(a.Command), a.Timeout)
 	}
 	return nil
 }

@@ -103,7 +103,7 @@ func FuzzTimesOfADecodedOrderStayWithinBounds(f *testing.F) {
 		if d := o.Drain; d != nil {
 			assert.LessOrEqual(t, d.Grace, Longest)
 		}
-		if r := o.Run; r != nil {
+		if r := o.Aside; r != nil {
 			assert.NotEmpty(t, r.Command)
 			assert.LessOrEqual(t, r.Timeout, Longest)
 		}

@@ -19,7 +19,7 @@ import (
 // The method "runs" orders the shim to run a command, and returns the outcome.
 func (a *fakeAgent) runs(timeout time.Duration, command ...string) gate.Outcome {
 	a.t.Helper()
-	require.NoError(a.t, a.send(gate.Order{Run: &gate.Run{ID: "r", Command: command, Timeout: timeout}}))
+	require.NoError(a.t, a.send(gate.Order{Aside: &gate.Aside{ID: "r", Command: command, Timeout: timeout}}))
 	late := time.After(patience)
 	for {
 		select {
@@ -87,9 +87,9 @@ func TestShimKillsAsidesWhenTheChildEnds(t *testing.T) {
 	a := supervised(t, os.Stderr, "sleep", "1000")
 	a.grants("h1", time.Hour)
 	a.until(gate.Running, "h1")
-	require.NoError(t, a.send(gate.Order{Run: &gate.Run{ID: "first", Command: []string{"sleep", "1000"}, Timeout: time.Hour}}))
+	require.NoError(t, a.send(gate.Order{Aside: &gate.Aside{ID: "first", Command: []string{"sleep", "1000"}, Timeout: time.Hour}}))
 	for i := range 2 * mostOrdered {
-		require.NoError(t, a.send(gate.Order{Run: &gate.Run{ID: fmt.Sprint(i), Command: []string{"sleep", "1000"}, Timeout: time.Hour}}))
+		require.NoError(t, a.send(gate.Order{Aside: &gate.Aside{ID: fmt.Sprint(i), Command: []string{"sleep", "1000"}, Timeout: time.Hour}}))
 	}
 	a.drains("h1")
 	a.until(gate.Waiting, "h1")

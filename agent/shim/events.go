@@ -78,8 +78,8 @@ func (s *shim) order(o gate.Order) event {
 	switch {
 	case s.link.conn == nil:
 		return event{}
-	case o.Run != nil:
-		s.obey(o.Run)
+	case o.Aside != nil:
+		s.obey(o.Aside)
 		return event{}
 	}
 	return event{grant: o.Grant, drain: o.Drain, dismiss: o.Dismiss}
@@ -90,7 +90,7 @@ func (s *shim) order(o gate.Order) event {
 const mostOrdered = 6
 
 // obey runs a command of the agent beside the child.
-func (s *shim) obey(r *gate.Run) {
+func (s *shim) obey(r *gate.Aside) {
 	answer := func(o outcome) {
 		s.ordered--
 		ran := gate.Outcome{ID: r.ID, Code: o.code, Output: o.output, TimedOut: o.late}
