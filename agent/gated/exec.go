@@ -116,12 +116,14 @@ func hook(name string, h *api.Handler) (*shim.Hook, error) {
 	}, nil
 }
 
-// stopSignal reads an image's STOPSIGNAL or a lifecycle.stopSignal. Some signals are refused,
-// because the shim cannot pass them on. The Go runtime uses some signals itself, and SIGCHLD
-// reports a child's end to the shim.
+// stopSignal reads an image's STOPSIGNAL or a lifecycle.stopSignal. The signals in
+// [api.KeptSignals] are refused.
 func stopSignal(s string) (syscall.Signal, error) {
 	sig, err := parseSignal(s)
-	if slices.Contains([]syscall.Signal{unix.SIGCHLD, unix.SIGURG, unix.SIGPROF, 32, 33, 34}, sig) {
+	if slices.ContainsFunc(api.KeptSignals, func(name string) bool {
+		kept, _ := parseSignal(name) // each name in the list is a signal
+		return kept == sig
+	}) {
 		return 0, fmt.Errorf("agent exec: -stop-signal %q cannot be passed on: take another", s)
 	}
 	return sig, err

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 func TestAgentParsesStopSignalByNameOrNumber(t *testing.T) {
@@ -27,7 +29,8 @@ func TestAgentParsesStopSignalByNameOrNumber(t *testing.T) {
 }
 
 func TestStopSignalThatShimCannotReceiveIsRefused(t *testing.T) {
-	for _, name := range []string{"SIGCHLD", "CLD", "17", "SIGURG", "SIGPROF", "27", "32", "33", "SIGRTMIN", "RTMIN+0", "34"} {
+	names := []string{"SIGCHLD", "CLD", "17", "SIGURG", "SIGPROF", "27", "32", "33", "SIGRTMIN", "RTMIN+0", "34"}
+	for _, name := range append(names, api.KeptSignals...) {
 		_, err := stopSignal(name)
 		assert.ErrorContains(t, err, "cannot be passed on", name)
 	}

@@ -17,11 +17,6 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// keptSignals are the signals that the shim cannot pass on, by their names or numbers. The names
-// here lack the prefix "SIG". The shim needs SIGCHLD to reap children. The Go runtime or the C
-// library uses the other signals.
-var keptSignals = []string{"CHLD", "CLD", "17", "URG", "23", "PROF", "27", "32", "33", "RTMIN", "RTMIN+0", "34"}
-
 // child is the command that the shim of a container starts. The command comes from the
 // container's spec or from its image.
 type child struct {
@@ -76,7 +71,7 @@ func (p *Pod) newShim(at place, read lookUp) (shim, reason.Refusals) {
 	if c.Lifecycle != nil && c.Lifecycle.StopSignal != nil {
 		its.signal = string(*c.Lifecycle.StopSignal)
 	}
-	if slices.Contains(keptSignals, strings.TrimPrefix(strings.ToUpper(its.signal), "SIG")) {
+	if slices.Contains(api.KeptSignals, strings.TrimPrefix(strings.ToUpper(its.signal), "SIG")) {
 		refusals.Add(reason.Hooks, "container %q is stopped by %s, which a gate is not told of", c.Name, its.signal)
 		return shim{}, refusals
 	}
