@@ -150,7 +150,7 @@ func (c *Claim) Answered(now time.Duration, a Action, answer Answer) error {
 	}
 	switch a.Kind {
 	case Acquire:
-		return s.acquired(now, a, answer)
+		return acquired(s, now, a, answer)
 	case Release:
 		return s.released(now, a, answer)
 	case Renew:
@@ -168,7 +168,7 @@ func (c *Claim) Answered(now time.Duration, a Action, answer Answer) error {
 // reads the Lease again. If the Lease then names the hold of that write, [campaign.find] may begin
 // the hold. The pod may also take the slot back or release the slot at once. No child of that hold
 // can be alive, because the pod has sent no grant for the hold.
-func (s *slot) acquired(now time.Duration, a Action, answer Answer) error {
+func acquired(s *slot, now time.Duration, a Action, answer Answer) error {
 	if answer.Err == nil {
 		held, err := s.Self.Begin(a.attempt, answer.Record, a.campaign.token(s.name))
 		if err == nil {

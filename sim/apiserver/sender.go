@@ -159,15 +159,21 @@ func (c *sender) Do(ctx context.Context, op string, effect func() ([]byte, error
 		case refused:
 			tell(answer{err: refusals[code].err()}, back)
 		default:
-			if err == nil && strings.HasPrefix(op, "put ") {
-				back += c.net.Commit
-			}
-			tell(answer{raw, err}, back)
+			tell(answer{raw, err}, back+c.commit(op, err))
 		}
 	})
 	tick := engine.Between(r, 1, time.Microsecond)
 	c.Leave()
 	return c.await(ctx, reply, tick)
+}
+
+// commit returns the time that etcd takes to store the write of a request, beyond the usual time. The
+// argument "err" is the error of the request.
+func (c *sender) commit(op string, err error) time.Duration {
+	if err != nil || !strings.HasPrefix(op, "put ") {
+		return 0
+	}
+	return c.net.Commit
 }
 
 // strangely adds the faults of proxies and broken servers to the effect of a request. These faults
