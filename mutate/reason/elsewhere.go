@@ -114,8 +114,8 @@ var Elsewhere = []Explanation{
 	},
 	{
 		Reason:  "NotYours",
-		Meaning: "A client tried to write an object or a field that is not its own. The client has the rights of an agent, or of the webhook's service account. The message names the objects and fields that the client may write.",
-		Do:      "use an account of your own that has the right to write it",
+		Meaning: "A client tried to write an object or a field that is not its own. The client has the rights of an agent, or of the webhook's service account. The message names the objects and fields that the client may write. A policy also refuses an agent's write if a webhook of another project adds labels to each updated Lease.",
+		Do:      "use an account of your own that has the right to write it; exempt Leases from the other webhook",
 	},
 	{
 		Reason:  "DurationTooLong",
