@@ -29,7 +29,8 @@ type arrival struct {
 	// returns its longest pause.
 	failures int
 	// held is the last stored version of the Lease by which the pod has arrived; nil before the
-	// arrival. The field "renewed" is the instant at which the write of that version was sent.
+	// arrival. The field "renewed" is the instant at which the write of that version was sent. If
+	// [arrival.find] has found the write, "renewed" is the instant of the read.
 	held    *kube.Lease
 	renewed time.Duration
 	// unanswered are the renew times of the writes that the API server has not answered since the last
