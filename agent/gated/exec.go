@@ -12,12 +12,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
-	"slices"
 	"strconv"
 	"strings"
-	"syscall"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/shim"
@@ -63,8 +59,9 @@ func ShimConfig(args []string) (shim.Config, error) {
 		Env:        func(slots []gate.SlotToken) []string { return environment(slots, e.Shards) },
 		Grace:      e.Grace,
 	}
-	if cfg.StopSignal, err = stopSignal(cmp.Or(e.StopSignal, image.StopSignal, "SIGTERM")); err != nil {
-		return cfg, err
+	stopSignal := cmp.Or(e.StopSignal, image.StopSignal, "SIGTERM")
+	if cfg.StopSignal, err = api.ParseStopSignal(stopSignal); err != nil {
+		return cfg, fmt.Errorf("agent exec: -stop-signal %q %w", stopSignal, err)
 	}
 	if cfg.PostStart, err = hook("post-start", e.PostStart); err != nil {
 		return cfg, err
@@ -114,56 +111,6 @@ func hook(name string, h *api.Handler) (*shim.Hook, error) {
 		Command: []string{self, api.HandleRole, h.String()},
 		Env:     func(podIP string) []string { return []string{api.PodIPEnv + "=" + podIP} },
 	}, nil
-}
-
-// stopSignal reads an image's STOPSIGNAL or a lifecycle.stopSignal. The signals in
-// [api.KeptSignals] are refused.
-func stopSignal(s string) (syscall.Signal, error) {
-	sig, err := parseSignal(s)
-	if slices.ContainsFunc(api.KeptSignals, func(name string) bool {
-		kept, _ := parseSignal(name) // each name in the list is a signal
-		return kept == sig
-	}) {
-		return 0, fmt.Errorf("agent exec: -stop-signal %q cannot be passed on: take another", s)
-	}
-	return sig, err
-}
-
-// parseSignal reads a name with or without its prefix (SIGQUIT, QUIT), a number (3), or an
-// offset (SIGRTMIN+3, SIGRTMAX-3). Alternative names (SIGCLD, SIGIOT, SIGPOLL) are accepted,
-// too.
-func parseSignal(s string) (syscall.Signal, error) {
-	const rtmin, rtmax = 34, 64 // as container runtimes and glibc count them (for musl, rtmin is 35)
-	if n, err := strconv.ParseUint(s, 10, 8); err == nil && n > 0 && n <= rtmax {
-		return syscall.Signal(n), nil
-	}
-	name := strings.TrimPrefix(strings.ToUpper(s), "SIG")
-	switch name {
-	case "RTMIN":
-		return rtmin, nil
-	case "RTMAX":
-		return rtmax, nil
-	case "CLD":
-		return unix.SIGCHLD, nil
-	case "IOT":
-		return unix.SIGABRT, nil
-	case "POLL":
-		return unix.SIGIO, nil
-	}
-	if sig := unix.SignalNum("SIG" + name); sig != 0 {
-		return sig, nil
-	}
-	if above, ok := strings.CutPrefix(name, "RTMIN+"); ok {
-		if n, err := strconv.ParseUint(above, 10, 8); err == nil && rtmin+n <= rtmax {
-			return syscall.Signal(rtmin + n), nil
-		}
-	}
-	if below, ok := strings.CutPrefix(name, "RTMAX-"); ok {
-		if n, err := strconv.ParseUint(below, 10, 8); err == nil && n <= rtmax-rtmin {
-			return syscall.Signal(rtmax - n), nil
-		}
-	}
-	return 0, fmt.Errorf("agent exec: -stop-signal %q is not a signal: name one, such as SIGTERM", s)
 }
 
 // environment returns the environment variables that an application gets while its pod holds.

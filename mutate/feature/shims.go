@@ -28,6 +28,21 @@ type child struct {
 	before api.ExecArgs
 }
 
+// signals returns the texts of the stop signals of the child: one, or one of each architecture.
+func (c child) signals() []string {
+	if c.signal != "" {
+		return []string{c.signal}
+	}
+	signals := []string{}
+	for _, its := range c.platforms {
+		if its.StopSignal != "" {
+			signals = append(signals, its.StopSignal)
+		}
+	}
+	slices.Sort(signals)
+	return signals
+}
+
 // LookUp makes the shims of the gated containers. LookUp reads the image of a container if
 // the shim needs the image's command, or its stop signal for a preStop hook. The error is
 // [reason.Refusals], in the order of the pod's containers, or [load.ErrOverloaded].
@@ -71,9 +86,15 @@ func (p *Pod) newShim(at place, read lookUp) (shim, reason.Refusals) {
 	if c.Lifecycle != nil && c.Lifecycle.StopSignal != nil {
 		its.signal = string(*c.Lifecycle.StopSignal)
 	}
-	if slices.Contains(api.KeptSignals, strings.TrimPrefix(strings.ToUpper(its.signal), "SIG")) {
-		refusals.Add(reason.Hooks, "container %q is stopped by %s, which a gate is not told of", c.Name, its.signal)
-		return shim{}, refusals
+	for _, signal := range its.signals() {
+		switch _, err := api.ParseStopSignal(signal); {
+		case errors.Is(err, api.ErrKeptSignal):
+			refusals.Add(reason.Hooks, "container %q is stopped by %s, which a gate is not told of", c.Name, signal)
+			return shim{}, refusals
+		case err != nil:
+			refusals.Add(reason.Hooks, "container %q: the stop signal %q %v", c.Name, signal, err)
+			return shim{}, refusals
+		}
 	}
 	return shim{place: at, command: p.shimCommand(at, its), args: its.args}, nil
 }
