@@ -264,19 +264,23 @@ func (l *link) UpdateLease(ctx context.Context, next *kube.Lease) (*kube.Lease, 
 
 // updateLater stores the write after the delay, as an API server with a slow etcd does. Such a server
 // refuses an outdated write at once.
-func (s *server) updateLater(ctx context.Context, next *kube.Lease, delay time.Duration) (stored *kube.Lease, err error) {
+func (s *server) updateLater(ctx context.Context, next *kube.Lease, delay time.Duration) (*kube.Lease, error) {
 	if s.lease(next.Name).ResourceVersion != next.ResourceVersion {
 		return nil, &kube.StatusError{Code: 409}
 	}
-	done := make(chan struct{})
+	type answer struct {
+		stored *kube.Lease
+		err    error
+	}
+	written, answered := next.Clone(), make(chan answer, 1)
 	go func() {
 		<-time.After(delay)
-		stored, err = s.update(next)
-		close(done)
+		stored, err := s.update(written)
+		answered <- answer{stored, err}
 	}()
 	select {
-	case <-done:
-		return stored, err
+	case got := <-answered:
+		return got.stored, got.err
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}

@@ -81,19 +81,23 @@ type late struct {
 	by time.Duration
 }
 
-func (s late) UpdateLease(ctx context.Context, l *kube.Lease) (stored *kube.Lease, err error) {
+func (s late) UpdateLease(ctx context.Context, l *kube.Lease) (*kube.Lease, error) {
 	if s.lease(l.Name).ResourceVersion != l.ResourceVersion {
 		return nil, &kube.StatusError{Code: 409}
 	}
-	done := make(chan struct{})
+	type answer struct {
+		stored *kube.Lease
+		err    error
+	}
+	written, answered := l.Clone(), make(chan answer, 1)
 	go func() {
 		<-time.After(s.by)
-		stored, err = s.from.UpdateLease(context.WithoutCancel(ctx), l)
-		close(done)
+		stored, err := s.from.UpdateLease(context.WithoutCancel(ctx), written)
+		answered <- answer{stored, err}
 	}()
 	select {
-	case <-done:
-		return stored, err
+	case got := <-answered:
+		return got.stored, got.err
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}

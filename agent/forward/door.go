@@ -18,12 +18,12 @@ type door struct {
 
 // scout returns the door if the caller must dial on behalf of all waiting connections. If
 // another connection dials already, scout returns a ticket. The ticket is called when the caller
-// must try again.
-func (d *door) scout() (*door, *ticket) {
+// must try again. The argument "number" is the caller's place in the order of arrival.
+func (d *door) scout(number uint64) (*door, *ticket) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.scouted {
-		return nil, d.waiting.join()
+		return nil, d.waiting.join(number)
 	}
 	d.scouted = true
 	return d, nil

@@ -19,19 +19,19 @@ func TestOnlyOneWaitingConnectionDialsTheHolder(t *testing.T) {
 	d := r.door(80)
 	assert.Same(t, d, r.door(80))
 	assert.NotSame(t, d, r.door(81))
-	scouts, _ := d.scout()
+	scouts, _ := d.scout(1)
 	require.Same(t, d, scouts)
 	for range 2 {
-		other, opened := d.scout()
+		other, opened := d.scout(1)
 		assert.Nil(t, other)
 		assert.False(t, isClosed(opened.wait()))
 		other.leave() // the door "other" is nil, so "leave" does nothing
 		assert.False(t, isClosed(opened.wait()))
 	}
-	_, opened := d.scout()
+	_, opened := d.scout(1)
 	scouts.leave()
 	assert.True(t, isClosed(opened.wait()), "the others try again")
-	next, _ := d.scout()
+	next, _ := d.scout(1)
 	assert.Same(t, d, next)
 }
 

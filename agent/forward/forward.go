@@ -63,6 +63,8 @@ type Forwarder struct {
 	waits, open, forwarded, abandoned atomic.Int64
 
 	unanswered chan string
+	// numbers is the number of the last connection that has asked for a target.
+	numbers atomic.Uint64
 
 	mu      sync.Mutex
 	session *session // nil while closed

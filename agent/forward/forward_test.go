@@ -78,13 +78,13 @@ func reached(t *testing.T, first string, late int) (order map[int]int) {
 	t.Helper()
 	var mu sync.Mutex
 	order = map[int]int{}
-	port := app(t, otherHolder+":0", func(conn *net.TCPConn) {
+	port := listenInOrder(t, otherHolder+":0", func(place int, conn *net.TCPConn) {
 		defer conn.Close()
 		var number int
 		if _, err := fmt.Fscanf(conn, "%d\n", &number); err == nil {
 			mu.Lock()
 			defer mu.Unlock()
-			order[number] = len(order)
+			order[number] = place
 		}
 	})
 	f := standby(t, Config{Ports: []int{port}})

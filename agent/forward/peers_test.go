@@ -20,16 +20,23 @@ import (
 // it.
 func app(t *testing.T, address string, handle func(*net.TCPConn)) (port int) {
 	t.Helper()
+	return listenInOrder(t, address, func(_ int, conn *net.TCPConn) { handle(conn) })
+}
+
+// listenInOrder is like app, and also passes the connection's place in the order of acceptance, from zero. Under
+// load the handlers start in another order.
+func listenInOrder(t *testing.T, address string, handle func(place int, conn *net.TCPConn)) (port int) {
+	t.Helper()
 	listener, err := net.Listen("tcp", address)
 	require.NoError(t, err)
 	var running sync.WaitGroup
 	running.Go(func() {
-		for {
+		for place := 0; ; place++ {
 			conn, err := listener.Accept()
 			if err != nil {
 				return
 			}
-			running.Go(func() { handle(conn.(*net.TCPConn)) })
+			running.Go(func() { handle(place, conn.(*net.TCPConn)) })
 		}
 	})
 	t.Cleanup(func() {

@@ -4,6 +4,7 @@
 package forward
 
 import (
+	"cmp"
 	"slices"
 	"sync"
 )
@@ -29,50 +30,61 @@ type queue struct {
 // ticket is the place of one connection in a queue.
 type ticket struct {
 	queue *queue
+	// number is the connection's place in the order of arrival.
+	number uint64
 	// called is closed when the connection may dial. The field "dials" is true from then until the
 	// connection leaves the queue.
 	called chan struct{}
 	dials  bool
 }
 
-func (q *queue) join() *ticket {
+// join lets the connection with the given number wait for the event. After an unsuccessful dial, a
+// connection may come back later than others that have dialled after it. So the number alone decides
+// about the place.
+func (q *queue) join(number uint64) *ticket {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	t := &ticket{queue: q, called: make(chan struct{})}
-	q.waiting = append(q.waiting, t)
+	t := &ticket{queue: q, number: number, called: make(chan struct{})}
+	i := len(q.waiting)
+	for i > 0 && q.waiting[i-1].number > number {
+		i--
+	}
+	q.waiting = slices.Insert(q.waiting, i, t)
 	return t
 }
 
 // arrive lets a new connection wait behind the connections that may dial already. If there are none,
 // the new connection may dial at once, and the result is nil.
-func (q *queue) arrive() *ticket {
+func (q *queue) arrive(number uint64) *ticket {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if len(q.due) == 0 {
 		return nil
 	}
-	t := &ticket{queue: q, called: make(chan struct{})}
+	t := &ticket{queue: q, number: number, called: make(chan struct{})}
 	q.due = append(q.due, t)
 	return t
 }
 
-// again returns the ticket t if it still waits for the event, or a new ticket. So a connection that
-// dials before the event keeps its place.
-func (q *queue) again(t *ticket) *ticket {
+// again returns the ticket t if it still waits for the event, or a new ticket for the connection with
+// the given number. So a connection that dials before the event keeps its place.
+func (q *queue) again(t *ticket, number uint64) *ticket {
 	q.mu.Lock()
 	waits := slices.Contains(q.waiting, t)
 	q.mu.Unlock()
 	if waits {
 		return t
 	}
-	return q.join()
+	return q.join(number)
 }
 
-// wake notes that the event has come.
+// wake notes that the event has come. Some connections may still be due since the last event. Those
+// among the others that have waited longer go first.
 func (q *queue) wake() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.due, q.waiting = append(q.due, q.waiting...), nil
+	slices.SortFunc(q.due, func(a, b *ticket) int { return cmp.Compare(a.number, b.number) })
 	q.call()
 }
 

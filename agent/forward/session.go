@@ -218,9 +218,9 @@ func (s *session) connect(port int) (*net.TCPConn, *route) {
 	var refusedBy *route // the route that has refused connections since the instant "since"
 	var since time.Time
 	var scouts *door // the port that this connection dials for all waiting connections
-	changes := s.queue(port)
+	changes, number := s.queue(port), s.numbers.Add(1)
 	var opened *ticket
-	changed := changes.arrive()
+	changed := changes.arrive(number)
 	defer func() {
 		scouts.leave()
 		changed.leave()
@@ -234,7 +234,7 @@ func (s *session) connect(port int) (*net.TCPConn, *route) {
 		if wait <= 0 {
 			return nil, nil
 		}
-		next := changes.again(changed) // before the call of target, so that no change is missed
+		next := changes.again(changed, number) // before the call of target, so that no change is missed
 		route := s.target()
 		var conn *net.TCPConn
 		if route != nil {
@@ -253,7 +253,7 @@ func (s *session) connect(port int) (*net.TCPConn, *route) {
 			d := route.door(port)
 			if scouts != d {
 				scouts.leave()
-				scouts, opened = d.scout()
+				scouts, opened = d.scout(number)
 			}
 			if refusedBy != route {
 				refusedBy, since = route, time.Now()
