@@ -23,8 +23,8 @@ func app(t *testing.T, address string, handle func(*net.TCPConn)) (port int) {
 	return listenInOrder(t, address, func(_ int, conn *net.TCPConn) { handle(conn) })
 }
 
-// listenInOrder is like app, and also passes the connection's place in the order of acceptance, from zero. Under
-// load the handlers start in another order.
+// listenInOrder runs an application as app does. The handler also gets the connection's place in the
+// order of acceptance, from zero. Under load the handlers start in another order.
 func listenInOrder(t *testing.T, address string, handle func(place int, conn *net.TCPConn)) (port int) {
 	t.Helper()
 	listener, err := net.Listen("tcp", address)
