@@ -38,18 +38,12 @@ type ticket struct {
 	dials  bool
 }
 
-// join lets the connection with the given number wait for the event. After an unsuccessful dial, a
-// connection may come back later than others that have dialled after it. So the number alone decides
-// about the place.
+// join lets the connection with the given number wait for the event.
 func (q *queue) join(number uint64) *ticket {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	t := &ticket{queue: q, number: number, called: make(chan struct{})}
-	i := len(q.waiting)
-	for i > 0 && q.waiting[i-1].number > number {
-		i--
-	}
-	q.waiting = slices.Insert(q.waiting, i, t)
+	q.waiting = append(q.waiting, t)
 	return t
 }
 
@@ -78,8 +72,9 @@ func (q *queue) again(t *ticket, number uint64) *ticket {
 	return q.join(number)
 }
 
-// wake notes that the event has come. Some connections may still be due since the last event. Those
-// among the others that have waited longer go first.
+// wake notes that the event has come. A connection that has dialled in vain may come back later than
+// others that have dialled after it, and some connections may still be due since the last event. So
+// the numbers decide about the order.
 func (q *queue) wake() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
