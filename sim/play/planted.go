@@ -93,9 +93,9 @@ func Planted(t *testing.T) {
 // as package sim explains, so a replay may miss a bug that the seed has caught before.
 const replays = 4
 
-// search plays seeds until an invariant of the line "caught by:" catches the plant. Search returns
-// what the expression "caught" has found. A bug may also break other invariants. The seeds that show
-// such an invariant first are reported, and the search goes on.
+// search plays seeds until an invariant of the line "caught by:" catches the plant, and returns the
+// match of the expression "caught". A bug may also break other invariants. If a seed shows such an
+// invariant first, search reports the seed, and goes on.
 func (p plant) search(t *testing.T, binary string) []string {
 	if p.first != 0 && !*update {
 		for range replays {
