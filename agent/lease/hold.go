@@ -45,10 +45,10 @@ type Attempt struct {
 }
 
 // Begin starts a hold, from the answer to the write that acquired the slot, or from a consistent read
-// that shows that write. To resume the hold of
-// an earlier agent process, Begin takes the answer to this process's first renewal, and the token
-// of the hold. For a new hold the argument "token" is empty, and the version of the
-// answer or read becomes the token. If nothing was stored, or the Lease has another hold, Begin returns an error.
+// that shows this write. To resume the hold of an earlier agent process, Begin takes the answer to this
+// process's first renewal, and the token of the hold. For a new hold the argument "token" is empty, and
+// the version of the answer or of the read becomes the token. If nothing was stored, or the Lease has
+// another hold, Begin returns an error.
 func (s Self) Begin(acquiring Attempt, stored Record, token string) (*Hold, error) {
 	switch {
 	case stored.UID == acquiring.Record.UID && stored.Version == acquiring.Record.Version:
