@@ -56,6 +56,7 @@ func TestDeletedStandbyReturnsASlotAcquiredByMistake(t *testing.T) {
 	t.Parallel()
 	s, slot := space.New(t), api.LockLease("desk")
 	stays, leaves := atDesk(s, "stays", "Holding"), atDesk(s, "leaves", "StandingBy")
+	untouched := app.AwaitRunningPod(s, leaves.Name, space.Soon)
 	app.DeletePod(s, leaves)
 
 	for range 3 {
@@ -70,6 +71,6 @@ func TestDeletedStandbyReturnsASlotAcquiredByMistake(t *testing.T) {
 	still := s.Pod(leaves.Name)
 	require.NotNil(t, still, "its hook still sleeps")
 	assert.NotNil(t, still.DeletionTimestamp)
-	assert.NotNil(t, s.Running(leaves.Name), "its application is untouched")
+	assert.Equal(t, untouched.ID, app.AwaitRunningPod(s, leaves.Name, space.Soon).ID, "its application is untouched")
 	assert.LessOrEqual(t, len(s.Said(leaves, "Acquired")), 1, "it may hear of its deletion only when it has the slot")
 }

@@ -260,7 +260,15 @@ func AwaitGated(s *space.Space, a App) {
 // AwaitRunning waits until a pod runs the application.
 func AwaitRunning(s *space.Space, a App, timeout time.Duration) (now *record.Process) {
 	s.Helper()
-	s.Await(timeout, a.Name+" runs", func() bool { now = s.Running(a.RecordName()); return now != nil })
+	return AwaitRunningPod(s, a.RecordName(), timeout)
+}
+
+// AwaitRunningPod waits until the application of a pod runs that has a record of its own. The argument
+// "name" is the name of the pod and of the record. A busy machine may delay time stamps, so a single
+// look at the record proves no end.
+func AwaitRunningPod(s *space.Space, name string, timeout time.Duration) (now *record.Process) {
+	s.Helper()
+	s.Await(timeout, name+" runs", func() bool { now = s.Running(name); return now != nil })
 	return now
 }
 
