@@ -17,7 +17,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	play.UseOneProcessor()
+	play.SaveProcessorTime()
 	os.Exit(m.Run())
 }
 
