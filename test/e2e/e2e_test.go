@@ -42,6 +42,7 @@ var serial = []string{
 	"TestPodGateStopsApplicationOnADisconnectedNode",
 	"TestClusterAlertsFireUntilFaultsAreRepaired",
 	"TestCheckCommandReportsAPolicyThatDeniesNothing",
+	"TestCheckCommandWarnsOfForeignWebhooksForLeases",
 	"TestHelmCommandsNeverStopARunningApplication",
 	"TestRestoredEtcdKeepsSlotsExclusive",
 	"TestRecoverCommandRaisesTokensAfterARestore",
@@ -577,6 +578,9 @@ func TestPodsAreAdmittedDuringCertificateRenewal(t *testing.T) {
 }
 func TestCheckCommandReportsAPolicyThatDeniesNothing(t *testing.T) {
 	operations.TestCheckCommandReportsAPolicyThatDeniesNothing(t)
+}
+func TestCheckCommandWarnsOfForeignWebhooksForLeases(t *testing.T) {
+	operations.TestCheckCommandWarnsOfForeignWebhooksForLeases(t)
 }
 func TestConsoleShowsTheCauseOfAHandover(t *testing.T) {
 	operations.TestConsoleShowsTheCauseOfAHandover(t)

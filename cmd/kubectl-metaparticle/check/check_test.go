@@ -190,7 +190,7 @@ func TestHealthyInstallationPassesEachCheck(t *testing.T) {
 	s := healthy(t)
 	s.image = "redis"
 	findings := After(t.Context(), s.cluster())
-	require.Len(t, findings, 14)
+	require.Len(t, findings, 15)
 	for _, f := range findings {
 		assert.Equal(t, OK, f.Result, "%+v", f)
 		assert.Empty(t, f.Do)

@@ -215,3 +215,73 @@ func TestQuotaNameNeverLooksLikeOurRefusal(t *testing.T) {
 		assert.False(t, refusedElsewhere(refused(ours)), ours)
 	}
 }
+
+// intercepting returns the configuration of a foreign webhook that the API server calls for each update.
+func intercepting() *admissionv1.ValidatingWebhookConfiguration {
+	w := admissionv1.ValidatingWebhook{Name: "all.guard.example", FailurePolicy: new(admissionv1.Fail)}
+	w.Rules = []admissionv1.RuleWithOperations{{
+		Operations: []admissionv1.OperationType{admissionv1.OperationAll},
+		Rule:       admissionv1.Rule{APIGroups: []string{"*"}, APIVersions: []string{"*"}, Resources: []string{"*/*"}},
+	}}
+	return &admissionv1.ValidatingWebhookConfiguration{
+		ObjectMeta: metav1.ObjectMeta{Name: "guard"}, Webhooks: []admissionv1.ValidatingWebhook{w},
+	}
+}
+
+func TestCheckCommandWarnsOfWebhooksForRenewals(t *testing.T) {
+	selecting := func(key string, operator metav1.LabelSelectorOperator, values ...string) *metav1.LabelSelector {
+		return &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: key, Operator: operator, Values: values}}}
+	}
+	const stops, waits = "no pod renews its hold, so all applications stop: all.guard.example", "each renewal of a hold waits for these webhooks: all.guard.example"
+	for name, c := range map[string]struct {
+		change func(w *admissionv1.ValidatingWebhook)
+		says   string
+	}{
+		"all objects": {func(*admissionv1.ValidatingWebhook) {}, stops},
+		"by default":  {func(w *admissionv1.ValidatingWebhook) { w.FailurePolicy = nil }, stops},
+		"lenient":     {func(w *admissionv1.ValidatingWebhook) { w.FailurePolicy = new(admissionv1.Ignore) }, waits},
+		"the group's Leases": {func(w *admissionv1.ValidatingWebhook) {
+			w.Rules[0].APIGroups, w.Rules[0].Resources = []string{"coordination.k8s.io"}, []string{"leases"}
+		}, stops},
+		"other resources": {func(w *admissionv1.ValidatingWebhook) { w.Rules[0].Resources = []string{"pods"} }, ""},
+		"other groups":    {func(w *admissionv1.ValidatingWebhook) { w.Rules[0].APIGroups = []string{"", "apps"} }, ""},
+		"creations": {func(w *admissionv1.ValidatingWebhook) {
+			w.Rules[0].Operations = []admissionv1.OperationType{admissionv1.Create}
+		}, ""},
+		"cluster-wide": {func(w *admissionv1.ValidatingWebhook) { w.Rules[0].Scope = new(admissionv1.ClusterScope) }, ""},
+		"other namespaces": {func(w *admissionv1.ValidatingWebhook) {
+			w.NamespaceSelector = selecting(corev1.LabelMetadataName, metav1.LabelSelectorOpNotIn, "shop")
+		}, ""},
+		"these namespaces": {func(w *admissionv1.ValidatingWebhook) {
+			w.NamespaceSelector = selecting(corev1.LabelMetadataName, metav1.LabelSelectorOpIn, "shop")
+		}, stops},
+		"other labels": {func(w *admissionv1.ValidatingWebhook) {
+			w.ObjectSelector = selecting("guard", metav1.LabelSelectorOpExists)
+		}, ""},
+		"Leases exempted": {func(w *admissionv1.ValidatingWebhook) {
+			w.MatchConditions = []admissionv1.MatchCondition{{Expression: "request.resource.resource != 'leases'"}}
+		}, ""},
+		"only others exempted": {func(w *admissionv1.ValidatingWebhook) {
+			w.MatchConditions = []admissionv1.MatchCondition{{Expression: "request.resource.group != 'events.k8s.io'"}}
+		}, stops},
+	} {
+		s := healthy(t)
+		guard := intercepting()
+		c.change(&guard.Webhooks[0])
+		s.workloads = append(s.workloads, guard)
+		if f := named(t, s, "renewals"); c.says == "" {
+			assert.Equal(t, OK, f.Result, name)
+		} else {
+			assert.Equal(t, Warning, f.Result, name)
+			assert.Contains(t, f.Says, c.says, name)
+			assert.Contains(t, f.Do, "leases of coordination.k8s.io", name)
+		}
+	}
+	s := healthy(t)
+	labels := intercepting().Webhooks[0]
+	s.workloads = append(s.workloads, &admissionv1.MutatingWebhookConfiguration{
+		ObjectMeta: metav1.ObjectMeta{Name: "labels"},
+		Webhooks:   []admissionv1.MutatingWebhook{{Name: "labels.example", Rules: labels.Rules}},
+	})
+	assert.Contains(t, named(t, s, "renewals").Says, "labels.example", "a mutating webhook counts, too")
+}

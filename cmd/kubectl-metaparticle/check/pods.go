@@ -24,7 +24,7 @@ const optIn = "kubectl label namespace NAMESPACE " + api.InjectionLabel + "=" + 
 
 // optedIn returns the sorted names of the namespaces that opted in, without [home] and kube-system.
 // The function also leaves out each namespace that is being deleted.
-func (c Cluster) optedIn(ctx context.Context) ([]string, error) {
+func optedIn(ctx context.Context, c Cluster) ([]string, error) {
 	var namespaces corev1.NamespaceList
 	if err := c.List(ctx, &namespaces, client.MatchingLabels{api.InjectionLabel: api.InjectionEnabled}); err != nil {
 		return nil, err
@@ -70,7 +70,7 @@ const admit = "remove what the message names, or opt in a namespace that admits 
 // admission sends the dry run of a pod that claims and has a command. For such a pod, the webhook
 // reads no image.
 func (c Cluster) admission(ctx context.Context) (Finding, error) {
-	names, err := c.optedIn(ctx)
+	names, err := optedIn(ctx, c)
 	switch {
 	case err != nil:
 		return Finding{}, err
@@ -95,7 +95,7 @@ func (c Cluster) registry(ctx context.Context) (Finding, error) {
 	if c.Image == "" {
 		return Finding{}, nil
 	}
-	names, err := c.optedIn(ctx)
+	names, err := optedIn(ctx, c)
 	switch {
 	case err != nil:
 		return Finding{}, err
@@ -124,7 +124,7 @@ func (c Cluster) pods(ctx context.Context) (Finding, error) {
 		return Finding{}, client.IgnoreNotFound(err)
 	}
 	current := agentOf(d.Spec.Template.Spec)
-	names, err := c.optedIn(ctx)
+	names, err := optedIn(ctx, c)
 	if err != nil {
 		return Finding{}, err
 	}

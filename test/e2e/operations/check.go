@@ -6,6 +6,7 @@ package operations
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -23,7 +24,7 @@ func TestCheckCommandReportsAPolicyThatDeniesNothing(t *testing.T) {
 		Checks []struct{ Check, Result, Says, Do string }
 	}
 	require.NoError(t, json.Unmarshal([]byte(out), &judged))
-	require.Len(t, judged.Checks, 14)
+	require.Len(t, judged.Checks, 15)
 	for _, c := range judged.Checks {
 		assert.Equal(t, "ok", c.Result, "%+v", c)
 	}
@@ -43,4 +44,22 @@ func TestCheckCommandReportsAPolicyThatDeniesNothing(t *testing.T) {
 	t.Cleanup(func() { action("Deny") })
 	action("Audit")
 	assert.Contains(t, p.run(1, "check"), "policies deny nothing, because they are not bound: metaparticle-variable")
+}
+
+// guard is a webhook of another project. The API server calls the webhook for each write in one
+// namespace, but there is no such service. An answer is not necessary.
+const guard = `{"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration", "metadata": {"name": %[1]q},
+"webhooks": [{"name": "guard.e2e.example", "failurePolicy": "Ignore", "sideEffects": "None", "admissionReviewVersions": ["v1"],
+	"clientConfig": {"service": {"namespace": %[1]q, "name": "absent"}},
+	"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": %[1]q}},
+	"rules": [{"operations": ["*"], "apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*/*"]}]}]}`
+
+func TestCheckCommandWarnsOfForeignWebhooksForLeases(t *testing.T) {
+	p := newPlugin(space.New(t))
+	kubectl.Must(p.Space, fmt.Sprintf(guard, p.Namespace), "apply", "-f", "-")
+	t.Cleanup(func() {
+		out, err := kubectl.Command(context.Background(), "", "delete", "validatingwebhookconfiguration", p.Namespace).CombinedOutput()
+		assert.NoError(t, err, "%s", out)
+	})
+	assert.Contains(t, p.run(0, "check"), "each renewal of a hold waits for these webhooks: guard.e2e.example")
 }
