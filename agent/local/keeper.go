@@ -129,14 +129,14 @@ func (k *keeper) run(ctx context.Context, stop <-chan struct{}) error {
 
 // pause returns the time until the loop must decide again, or check the clock.
 func (k *keeper) pause(wake time.Duration) time.Duration {
-	bound := time.Duration(instant.Never)
 	if k.hold != nil || k.watches() {
-		bound = instant.LongestSleep
+		return instant.Sleep(k.config.Clock(), wake)
 	}
+	// Without a hold or a bid, a late decision harms no program. So the sleep needs no bound.
 	if wake == instant.Never {
-		return bound
+		return instant.Never
 	}
-	return min(max(wake-k.config.Clock(), time.Nanosecond), bound)
+	return max(wake-k.config.Clock(), time.Nanosecond)
 }
 
 // decide sends the requests that the claim decides on, until there is nothing more to do now.
