@@ -295,10 +295,7 @@ func (h *hold) noteServing(s claim.State) {
 	case !h.serves(), h.leaving.Closed:
 		h.serving = time.Time{}
 	case h.serving.IsZero():
-		h.serving = h.unit.config.Wall()
-		if h.serving.Before(s.Acquired) {
-			h.serving = s.Acquired // somebody has set the wall clock back
-		}
+		h.serving = s.ServesSince(h.unit.config.Wall())
 	}
 }
 

@@ -53,6 +53,16 @@ type State struct {
 	Leaving           string
 }
 
+// ServesSince returns the time from which the holder serves, if the holder begins to serve now. The
+// argument "wall" is the wall clock's present time. If somebody has set the wall clock back since the
+// acquisition, the result is the time of the acquisition.
+func (s State) ServesSince(wall time.Time) time.Time {
+	if wall.Before(s.Acquired) {
+		return s.Acquired
+	}
+	return wall
+}
+
 // Loss names a slot that was lost, and the error that reported the loss.
 type Loss struct {
 	Slot string

@@ -232,12 +232,8 @@ func (k *keeper) begin(s claim.State) {
 	}
 	first := k.bids[0]
 	k.bids = k.bids[1:]
-	since := k.config.Wall()
-	if since.Before(s.Acquired) {
-		since = s.Acquired // somebody has set the wall clock back
-	}
 	h := &hold{
-		number: s.Hold, tokens: s.Tokens, bid: first, since: since,
+		number: s.Hold, tokens: s.Tokens, bid: first, since: s.ServesSince(k.config.Wall()),
 		deadline: s.Deadline, drainAt: s.DrainAt, unrenewed: s.Confirmed < k.rechecks, beats: first.every, beatAt: k.now,
 	}
 	h.slot, h.token = latest(s.Tokens)
