@@ -8,6 +8,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -48,7 +49,7 @@ func (a *API) Handler() http.Handler {
 			return
 		}
 		if !readBody(w, r) {
-			usageProblem("The body is too large or too late. Only a variable takes a body, of at most 4096 bytes.").write(w)
+			usageProblem(fmt.Sprintf("The body is too large or too late. Only a variable takes a body, of at most %d bytes.", mostBody)).write(w)
 			return
 		}
 		mux.ServeHTTP(w, r)

@@ -5,6 +5,7 @@ package local
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"strconv"
@@ -143,7 +144,7 @@ func setValue(action *variable.Action, r *http.Request) *problem {
 	value := string(text)
 	switch {
 	case err != nil || !utf8.ValidString(value) || len(value) > api.MaxValue:
-		return usageProblem("The body is no text in UTF-8 of at most 4096 bytes.")
+		return usageProblem(fmt.Sprintf("The body is no text in UTF-8 of at most %d bytes.", api.MaxValue))
 	case r.Header.Get("Idempotency-Key") != "":
 		return usageProblem("Only an add takes an Idempotency-Key. Use If-Match.")
 	}
