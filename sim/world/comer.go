@@ -129,7 +129,7 @@ func (p *Comer) start() {
 	}
 	c := p.w.newClient(p.w.NewProcess(), p.identity(), p.Node)
 	random := rand.NewPCG(p.w.Seed, p.w.Source(fmt.Sprintf("%s#%d", p.Name, p.starts)).Uint64())
-	c.Allowed = p.allowed
+	c.Allowed = p.w.rightsOf(RoleName)
 	ctx, stop := context.WithCancel(c.Ctx)
 	p.client, p.began, p.FrozenAlone, p.stop = c, p.w.Now(), false, stop
 	if p.Node.frozen {
@@ -158,14 +158,6 @@ func (p *Comer) clock(c *apiserver.Client) time.Duration {
 	}
 	defer p.w.Unlock()
 	return p.Node.Now()
-}
-
-// allowed returns nil, or the error with which the API server refuses a request for a Lease.
-func (p *Comer) allowed(verb, lease string) error {
-	if !p.w.API.Granted(RoleName, verb, lease) {
-		return apiserver.Status(403, "Forbidden", verb+" "+lease)
-	}
-	return nil
 }
 
 // Write adds a line of the process to the history.

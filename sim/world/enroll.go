@@ -23,6 +23,17 @@ const RoleName = "metaparticle:" + account
 // ConditionRoleName is the name of the Role by which pods read the Leases of their conditions.
 const ConditionRoleName = "metaparticle-after:" + account
 
+// rightsOf returns the function by which the API server authorizes requests for Leases of a pod that
+// has only the rights of the named Role. See [apiserver.Client].
+func (w *World) rightsOf(role string) func(verb, lease string) error {
+	return func(verb, lease string) error {
+		if !w.API.Granted(role, verb, lease) {
+			return apiserver.Status(403, "Forbidden", verb+" "+lease)
+		}
+		return nil
+	}
+}
+
 // account is the service account of all pods.
 const account = "default"
 

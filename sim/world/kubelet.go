@@ -254,10 +254,7 @@ func (p *Pod) allowed(verb, lease string) error {
 	if !p.Object {
 		return apiserver.Status(401, "Unauthorized", "the token's pod is gone")
 	}
-	if !p.w.API.Granted(RoleName, verb, lease) {
-		return apiserver.Status(403, "Forbidden", verb+" "+lease)
-	}
-	return nil
+	return p.w.rightsOf(RoleName)(verb, lease)
 }
 
 // shimGone removes a dead shim from its container. If the shim was the current one, the kubelet

@@ -51,7 +51,7 @@ func (p *LocalPod) startAgent() {
 		leaps: make(chan struct{}, 1), stop: make(chan struct{}),
 	}
 	a.Client = p.w.newClient(p.w.NewProcess(), p.identity(), p.Node)
-	a.Allowed = p.allowed
+	a.Allowed = p.w.rightsOf(RoleName)
 	if p.Node.frozen {
 		a.Process.Freeze()
 	}

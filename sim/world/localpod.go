@@ -10,7 +10,6 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/local"
 	"github.com/metaparticle-io/metaparticle/api"
-	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
@@ -113,14 +112,6 @@ func (p *LocalPod) Slots() (slots []string) {
 		slots = append(slots, c.Slots(api.Workload{})...)
 	}
 	return slots
-}
-
-// allowed returns nil, or the error with which the API server refuses a request for a Lease.
-func (p *LocalPod) allowed(verb, lease string) error {
-	if !p.w.API.Granted(RoleName, verb, lease) {
-		return apiserver.Status(403, "Forbidden", verb+" "+lease)
-	}
-	return nil
 }
 
 // Serves reports whether an agent process of the pod lives.

@@ -68,7 +68,7 @@ func (p *Waiter) start() {
 	p.starts++
 	name := fmt.Sprintf("%s#%d", p.Name, p.starts)
 	c := p.w.newClient(p.w.NewProcess(), name, p.Node)
-	c.Allowed, c.Waits = p.allowed, true
+	c.Allowed, c.Waits = p.w.rightsOf(ConditionRoleName), true
 	p.Client, p.began, p.FrozenAlone = c, p.w.Now(), false
 	if p.Node.frozen {
 		c.Process.Freeze()
@@ -82,15 +82,6 @@ func (p *Waiter) start() {
 		err := after.Run(c.Ctx, config)
 		p.w.Do(func() { p.exited(c, err) })
 	})
-}
-
-// allowed returns nil, or the error with which the API server refuses a request for a
-// Lease.
-func (p *Waiter) allowed(verb, lease string) error {
-	if !p.w.API.Granted(ConditionRoleName, verb, lease) {
-		return apiserver.Status(403, "Forbidden", verb+" "+lease)
-	}
-	return nil
 }
 
 // Write adds a line of the process to the history.
