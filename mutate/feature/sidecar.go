@@ -188,31 +188,49 @@ func (s sidecar) agentArgs() []string {
 		return s.localArgs()
 	}
 	args := api.DefaultRunArgs()
-	args.Slots, args.Any = s.slots(), s.Request.Any()
-	args.LeaseDuration, args.OnceKey = s.Request.Duration(), cmp.Or(s.onceKey(), s.run())
+
+	// The claim.
+	args.Slots = s.slots()
+	args.Any = s.Request.Any()
 	if s.run() != "" && s.indexed() {
-		args.Any, args.Shard = false, s.Annotations[batchv1.JobCompletionIndexAnnotation]
+		args.Any = false
+		args.Shard = s.Annotations[batchv1.JobCompletionIndexAnnotation]
 	}
-	args.OnBusy, args.WaitAtMost, args.Job = s.Request.OnBusy, s.Request.WaitAtMost, jobOf(s.Facts)
-	args.Readiness, args.Grace, args.Workload = s.standbys(), s.grace(), s.workloadName()
+	args.LeaseDuration = s.Request.Duration()
+	args.OnceKey = cmp.Or(s.onceKey(), s.run())
+	args.OnBusy = s.Request.OnBusy
+	args.WaitAtMost = s.Request.WaitAtMost
+
+	// The pod.
+	args.Job = jobOf(s.Facts)
+	args.Workload = s.workloadName()
 	args.Containers = gatedNames(s.Pod)
-	args.InitContainers, args.Ports, args.Probes = s.initNames(), s.ports(), s.probesByContainer()
-	if delay := s.Request.EndpointDelay; delay != nil {
-		args.EndpointDelay = *delay
-	}
+	args.InitContainers = s.initNames()
+	args.Ports = s.ports()
+	args.Probes = s.probesByContainer()
+	args.Grace = s.grace()
+	args.OwnKernel = s.ownKernel()
+
+	// The gate.
 	if s.Request.Shims() {
 		args.Install = api.ShimProgram
 	} else {
 		args.Gate = s.Request.Gate
 	}
-	if s.Request.TakesTurns() {
-		args.Revision, args.MinReady, args.ReplacesUnready = s.Revision, s.MinReady, s.ReplacesUnready
-	}
 	if s.Spec.HostNetwork {
-		// A pod must not take a port of the node for its agent.
-		args.Listen = ""
+		args.Listen = "" // a pod must not take a port of the node for its agent
 	}
-	args.OwnKernel = s.ownKernel()
+
+	// Standbys and rollouts.
+	args.Readiness = s.standbys()
+	if delay := s.Request.EndpointDelay; delay != nil {
+		args.EndpointDelay = *delay
+	}
+	if s.Request.TakesTurns() {
+		args.Revision = s.Revision
+		args.MinReady = s.MinReady
+		args.ReplacesUnready = s.ReplacesUnready
+	}
 	return args.Args()
 }
 
