@@ -164,7 +164,10 @@ func (a *admission) ensure(ctx context.Context, slots []string) ([]*coordination
 			before, err = a.liveRoles(ctx, a.seen.namespace)
 		}
 		if err == nil && lease == nil {
-			lease, err = a.createLease(ctx, a.seen.namespace, slot, max(a.seen.wanted[slot].duration, before.duration(slot)), a.began, ownersOf(slot, a.seen.wanted[slot].first)...)
+			wanted := a.seen.wanted[slot]
+			made := newLease(a.seen.namespace, slot, max(wanted.duration, before.duration(slot)), a.began)
+			made.OwnerReferences = ownersOf(slot, wanted.first) // only the Lease of a barrier has an owner
+			lease, err = a.createLease(ctx, made)
 		}
 		if err != nil {
 			errs = append(errs, err)

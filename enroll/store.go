@@ -107,32 +107,33 @@ func (s store) lease(ctx context.Context, namespace, slot string) (*coordination
 	return lease, nil
 }
 
-// createLease creates a Lease whose holder is [Unknown]. If the Lease exists already, createLease
-// reads the Lease.
-func (s store) createLease(ctx context.Context, namespace, slot string, duration time.Duration, at time.Time, owners ...metav1.OwnerReference) (*coordinationv1.Lease, error) {
-	now := metav1.NewMicroTime(at)
-	lease := &coordinationv1.Lease{
+// newLease returns a Lease for the slot, whose holder is [Unknown].
+func newLease(namespace, slot string, duration time.Duration, now time.Time) *coordinationv1.Lease {
+	at := metav1.NewMicroTime(now)
+	return &coordinationv1.Lease{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: namespace,
 			Name:      slot,
 			Labels:    map[string]string{api.ManagedLabel: managed},
-			// Only the Leases of barriers have an owner.
-			OwnerReferences: owners,
 		},
 		Spec: coordinationv1.LeaseSpec{
 			HolderIdentity:       new(Unknown),
 			LeaseDurationSeconds: new(seconds(duration)),
-			AcquireTime:          &now,
-			RenewTime:            &now,
+			AcquireTime:          &at,
+			RenewTime:            &at,
 			LeaseTransitions:     new(int32),
 		},
 	}
+}
+
+// createLease creates the Lease. If the Lease exists already, createLease reads the Lease.
+func (s store) createLease(ctx context.Context, lease *coordinationv1.Lease) (*coordinationv1.Lease, error) {
 	err := s.client.Create(ctx, lease)
 	if apierrors.IsAlreadyExists(err) {
-		return s.lease(ctx, namespace, slot)
+		return s.lease(ctx, lease.Namespace, lease.Name)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("create lease %s: %w", slot, err)
+		return nil, fmt.Errorf("create lease %s: %w", lease.Name, err)
 	}
 	return lease, nil
 }

@@ -128,7 +128,7 @@ func (o owners) statefulSet(ctx context.Context, namespace string, owner *metav1
 	}
 	// The label's value is the whole name of the ControllerRevision.
 	hash := pod.Labels[appsv1.ControllerRevisionHashLabelKey]
-	origin, err := o.controllerRevision(ctx, namespace, owner, hash, hash, set.Spec.MinReadySeconds)
+	origin, err := o.controllerRevision(ctx, revisionOf{namespace: namespace, owner: owner, name: hash, hash: hash, minReadySeconds: set.Spec.MinReadySeconds})
 	origin.ReplacesUnready = origin.Revision.Valid() && set.Spec.PodManagementPolicy == appsv1.ParallelPodManagement &&
 		set.Spec.UpdateStrategy.Type == string(appsv1.RollingUpdateStatefulSetStrategyType)
 	return origin, err
@@ -141,7 +141,8 @@ func (o owners) daemonSet(ctx context.Context, namespace string, owner *metav1.O
 	}
 	// The label's value is the last part of the ControllerRevision's name.
 	hash := pod.Labels[appsv1.ControllerRevisionHashLabelKey]
-	origin, err := o.controllerRevision(ctx, namespace, owner, owner.Name+"-"+hash, hash, set.Spec.MinReadySeconds)
+	name := owner.Name + "-" + hash
+	origin, err := o.controllerRevision(ctx, revisionOf{namespace: namespace, owner: owner, name: name, hash: hash, minReadySeconds: set.Spec.MinReadySeconds})
 	origin.ReplacesUnready = origin.Revision.Valid() && set.Spec.UpdateStrategy.Type == string(appsv1.RollingUpdateDaemonSetStrategyType)
 	return origin, err
 }
@@ -219,14 +220,26 @@ func (o owners) JobUID(ctx context.Context, namespace, job string) (string, erro
 	return string(found.Metadata.UID), client.IgnoreNotFound(err)
 }
 
+// revisionOf names the ControllerRevision of a pod.
+type revisionOf struct {
+	namespace string
+	// owner is the StatefulSet or the DaemonSet that made the pod.
+	owner *metav1.OwnerReference
+	// The field "name" is the name of the ControllerRevision. The field "hash" is the hash of the
+	// revision, from the pod's label.
+	name, hash string
+	// minReadySeconds comes from the spec of the owner.
+	minReadySeconds int32
+}
+
 // controllerRevision reads the template from which a StatefulSet or DaemonSet made a pod.
 // The controllers store a template and its number before they make the first pod from it.
 // The template of a pod without a revision's name is unknown, because no controller made
 // the pod.
-func (o owners) controllerRevision(ctx context.Context, namespace string, owner *metav1.OwnerReference, name, hash string, minReadySeconds int32) (feature.Origin, error) {
-	origin := feature.Origin{Workload: podspec.WorkloadOf(owner)}
+func (o owners) controllerRevision(ctx context.Context, of revisionOf) (feature.Origin, error) {
+	origin := feature.Origin{Workload: podspec.WorkloadOf(of.owner)}
 	// The author of the pod writes the hash, and no user validates the hash before the webhook.
-	if !revision(owner, 1, hash).Valid() {
+	if !revision(of.owner, 1, of.hash).Valid() {
 		return origin, nil
 	}
 	var stored struct {
@@ -234,12 +247,12 @@ func (o owners) controllerRevision(ctx context.Context, namespace string, owner 
 		Revision int64           `json:"revision"`
 		Data     json.RawMessage `json:"data"`
 	}
-	err := o.live.read(ctx, appsv1.SchemeGroupVersion.WithKind("ControllerRevision"), namespace, name, &stored)
+	err := o.live.read(ctx, appsv1.SchemeGroupVersion.WithKind("ControllerRevision"), of.namespace, of.name, &stored)
 	if client.IgnoreNotFound(err) != nil {
 		return feature.Origin{}, fmt.Errorf("read revision: %w", err)
 	}
 	// If the ControllerRevision does not exist, stored is empty, and has no controller.
-	if by := stored.controller(); by == nil || by.UID != owner.UID {
+	if by := stored.controller(); by == nil || by.UID != of.owner.UID {
 		return origin, nil
 	}
 	var data struct {
@@ -248,11 +261,11 @@ func (o owners) controllerRevision(ctx context.Context, namespace string, owner 
 		} `json:"spec"`
 	}
 	if err := json.Unmarshal(stored.Data, &data); err != nil {
-		return feature.Origin{}, fmt.Errorf("read revision %s: %w", name, err)
+		return feature.Origin{}, fmt.Errorf("read revision %s: %w", of.name, err)
 	}
-	origin.Template, origin.Revision = data.Spec.Template.podSpec(), revision(owner, stored.Revision, hash)
+	origin.Template, origin.Revision = data.Spec.Template.podSpec(), revision(of.owner, stored.Revision, of.hash)
 	if origin.Revision.Valid() {
-		origin.MinReady = time.Duration(minReadySeconds) * time.Second
+		origin.MinReady = time.Duration(of.minReadySeconds) * time.Second
 	}
 	return origin, nil
 }

@@ -157,7 +157,7 @@ func cached(ctx context.Context, l *state.Lab, cache string, p Program, step str
 	if err := os.Chmod(temp, 0o755); err != nil {
 		return "", err
 	}
-	if err := compile(ctx, l, p, source, temp, step); err != nil {
+	if err := compile(ctx, l, p, temp, step); err != nil {
 		return "", err
 	}
 	if p.after != nil {
@@ -230,7 +230,8 @@ func goCommand(ctx context.Context, dir string, args ...string) *exec.Cmd {
 }
 
 // compile builds a program's files into a directory.
-func compile(ctx context.Context, l *state.Lab, p Program, source, dir, step string) error {
+func compile(ctx context.Context, l *state.Lab, p Program, dir, step string) error {
+	source := p.source(l)
 	shared := append([]string{"-trimpath", "-buildvcs=false", "-ldflags=-s -w" + p.ldflags}, p.flags...)
 	title := fmt.Sprintf("building %s (%s, once for this machine)", strings.TrimSpace(p.name+" "+p.version), step)
 	bar := newProgress(l, title)
