@@ -13,7 +13,7 @@ import (
 var (
 	// ErrForeign means that an object has a name that enroll needs, although enroll did not make
 	// the object.
-	ErrForeign = errors.New("exists and is not ours")
+	ErrForeign = errors.New("exists and is not ours: remove this object, because enroll needs its name")
 
 	// errAgain means that a step is half done, or that the cache is stale. The next attempt does
 	// the rest.
