@@ -74,14 +74,14 @@ func TestManifestsHaveEachFieldThatTheChartFills(t *testing.T) {
 		for _, object := range all {
 			text := strings.Join(object.lines, "")
 			for number := range places {
-				if strings.Contains(text, mark(number)) {
-					found[mark(number)] = true
+				if strings.Contains(text, placeholder(number)) {
+					found[placeholder(number)] = true
 				}
 			}
 		}
 	}
 	for number, p := range places {
-		assert.True(t, found[mark(number)], "%s %v", p.kind, p.path)
+		assert.True(t, found[placeholder(number)], "%s %v", p.kind, p.path)
 	}
 }
 

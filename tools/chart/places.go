@@ -124,10 +124,10 @@ func monitored(kind, text string, path ...string) place {
 	return place{kind: kind, path: path, text: "\n" + text}
 }
 
-// mark returns the placeholder of the place with this number. The function "expand" replaces the
+// placeholder returns the placeholder of the place with this number. The function "expand" replaces the
 // placeholder. A placeholder needs a line of its own, but the first key of a map may be on the line
 // of a list element's dash. So a placeholder that is a key sorts behind all other keys of its map.
-func mark(number int) string { return fmt.Sprintf("zPLACE%03d", number) }
+func placeholder(number int) string { return fmt.Sprintf("zPLACE%03d", number) }
 
 // sign writes the placeholders of all places into one object. If the object lacks a
 // place, sign skips that place, because only a Kustomize component may add the place.
@@ -136,14 +136,14 @@ func sign(object *yaml.RNode) error {
 		if object.GetKind() != p.kind || p.name != "" && object.GetName() != p.name {
 			continue
 		}
-		if err := p.sign(object, mark(number)); err != nil {
+		if err := p.sign(object, placeholder(number)); err != nil {
 			return fmt.Errorf("%s %s: %w", p.kind, strings.Join(p.path, "."), err)
 		}
 	}
 	return nil
 }
 
-func (p place) sign(object *yaml.RNode, mark string) error {
+func (p place) sign(object *yaml.RNode, placeholder string) error {
 	last := len(p.path) - 1
 	parent, err := object.Pipe(yaml.Lookup(p.path[:last]...))
 	if err != nil || parent == nil {
@@ -151,15 +151,15 @@ func (p place) sign(object *yaml.RNode, mark string) error {
 	}
 	switch p.path[last] {
 	case "-":
-		return parent.PipeE(yaml.Append(yaml.NewStringRNode(mark).YNode()))
+		return parent.PipeE(yaml.Append(yaml.NewStringRNode(placeholder).YNode()))
 	case "+":
-		return parent.PipeE(yaml.SetField(mark, yaml.NewStringRNode("")))
+		return parent.PipeE(yaml.SetField(placeholder, yaml.NewStringRNode("")))
 	}
 	node, err := parent.Pipe(yaml.Get(p.path[last]))
 	if err != nil || node == nil {
 		return err
 	}
-	node.SetYNode(yaml.NewStringRNode(mark).YNode())
+	node.SetYNode(yaml.NewStringRNode(placeholder).YNode())
 	return nil
 }
 
@@ -168,7 +168,7 @@ func expand(text string) (string, error) {
 	var out []string
 	for line := range strings.Lines(text) {
 		for number, p := range places {
-			if !strings.Contains(line, mark(number)) {
+			if !strings.Contains(line, placeholder(number)) {
 				continue
 			}
 			indent := len(line) - len(strings.TrimLeft(line, " "))
@@ -179,7 +179,7 @@ func expand(text string) (string, error) {
 			if lines, ok := strings.CutPrefix(block, "\n"); ok {
 				line = strings.Repeat(" ", indent) + strings.ReplaceAll(lines, "\n", "\n"+strings.Repeat(" ", indent)) + "\n"
 			} else {
-				line = strings.Replace(line, mark(number), block, 1)
+				line = strings.Replace(line, placeholder(number), block, 1)
 			}
 			break
 		}
@@ -187,7 +187,7 @@ func expand(text string) (string, error) {
 	}
 	text = strings.Join(out, "")
 	if strings.Contains(text, "zPLACE") {
-		return "", fmt.Errorf("a mark is left: %s", text)
+		return "", fmt.Errorf("a placeholder is left: %s", text)
 	}
 	return text, nil
 }
