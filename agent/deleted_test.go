@@ -303,7 +303,7 @@ func TestHoldSurvivesPodDeletionReportedDuringEarlierHold(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
-		a.agent.loop.posts.post(w.t.Context(), func(time.Duration) { a.agent.unit.deletion.note("another hold", true) })
+		a.agent.loop.posts.post(w.t.Context(), func(time.Duration) { a.agent.unit.deletion.learn("another hold", true) })
 		w.pass(0)
 		a.agent.unit.deletion.known = false // if known were true, the agent would begin no hold
 		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})

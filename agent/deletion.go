@@ -53,7 +53,7 @@ const clearFor = 5 * time.Second
 // clears reports whether the check ahead has found no deletion, and still counts.
 func (d *deletion) clears(now time.Duration) bool { return d.cleared && now < d.aheadAt+clearFor }
 
-// expect notes that this standby expects the slot after the given hold of another pod. The
+// expect learns that this standby expects the slot after the given hold of another pod. The
 // result is true if the agent must now check whether its own pod is being deleted. The agent
 // checks once for each such hold, and at most once in clearFor.
 func (d *deletion) expect(slot, hold string, now time.Duration) bool {
@@ -67,10 +67,10 @@ func (d *deletion) expect(slot, hold string, now time.Duration) bool {
 	return true
 }
 
-// note stores the answer of the API server: whether the pod is being deleted. If the argument
-// "hold" is empty, note sets only the field "known". Otherwise the argument names the hold
+// learn stores the answer of the API server: whether the pod is being deleted. If the argument
+// "hold" is empty, learn sets only the field "known". Otherwise the argument names the hold
 // during which the agent sent the request. Only the first answer for that hold can set the field "seen".
-func (d *deletion) note(hold string, deleted bool) {
+func (d *deletion) learn(hold string, deleted bool) {
 	d.known = d.known || deleted
 	if hold == "" || hold == d.answered {
 		return
@@ -88,13 +88,13 @@ func (d *deletion) begin() (number int) {
 }
 
 // end receives the result of a check that the agent sent for the hold. If the pod is being deleted,
-// end notes that result as the first answer of the hold. If not, end drops the result, because the
+// end stores that result as the first answer of the hold. If not, end drops the result, because the
 // pod may be deleted after the check. So the answer to the hold's first status write becomes the
 // first answer.
 func (d *deletion) end(number int, hold string, deleted bool) {
 	d.ended = max(d.ended, number)
 	if deleted {
-		d.note(hold, true)
+		d.learn(hold, true)
 	}
 }
 

@@ -42,7 +42,7 @@ type waits struct {
 // skips reports whether the application never starts in this pod.
 func (w *waits) skips() bool { return w.course == CourseSkip }
 
-// decide notes whether the pod's key is done, and whether the key's work has failed. A pod that
+// decide remembers whether the pod's key is done, and whether the key's work has failed. A pod that
 // may skip then skips, if a shim waits and living holders keep the pod from running. If the
 // decision cannot be stored on disk, the pod does not skip.
 func (w *waits) decide(now time.Duration, views []claim.View) {

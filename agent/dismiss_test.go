@@ -284,7 +284,7 @@ func TestDismissalIsRepeatedUntilTheShimEnds(t *testing.T) {
 func TestRepeatedDismissalOfWaitingShimWritesNoEvent(t *testing.T) {
 	o := newOrders(Config{Outside: Outside{Dismiss: func(gate.ShimID, gate.Dismiss) error { return nil }}}, nil)
 	r := gate.Report{Shim: "s1", Since: time.Second, Connected: true}
-	o.note(gate.Report{}, r)
+	o.learn(gate.Report{}, r)
 	for _, c := range []struct {
 		at, since time.Duration
 		first     bool
@@ -299,7 +299,7 @@ func TestRepeatedDismissalOfWaitingShimWritesNoEvent(t *testing.T) {
 		assert.Equal(t, c.first, first)
 		assert.Greater(t, again, c.at)
 	}
-	o.note(gate.Report{}, r)
+	o.learn(gate.Report{}, r)
 	first, again := o.dismiss(time.Hour+time.Millisecond, r, gate.Dismiss{})
 	assert.False(t, first, "a new connection begins no new wait")
 	assert.Equal(t, time.Hour+time.Millisecond+dismissAgain, again, "and gets the order at once")

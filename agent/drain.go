@@ -94,7 +94,7 @@ func (d *drain) renews() bool {
 	return d.reason != show.ReasonLost && d.reason != show.ReasonUnproven
 }
 
-// renewOn renews the hold while its children stop, and notes whether the children still serve.
+// renewOn renews the hold while its children stop, and remembers whether the children still serve.
 // The result is the instant of the next renewal.
 func (d *drain) renewOn(ctx context.Context, s claim.State) time.Duration {
 	wake := instant.Never
@@ -103,7 +103,7 @@ func (d *drain) renewOn(ctx context.Context, s claim.State) time.Duration {
 	case !d.serves() && d.loop.now < soon:
 		wake = soon
 	default:
-		d.noteServing(s)
+		d.learnServing(s)
 	}
 	return min(wake, d.renew(ctx, s, false))
 }

@@ -108,10 +108,10 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 		if !u.config.slotless() {
 			u.metrics.Holding(state.Deadline)
 		}
-		h.noteGap()
+		h.learnGap()
 		h.tellPause(state)
 		h.follow() // the decisions below depend on the probes
-		h.rollout.note(h.loop.now, servesSince(h), h.serves() && u.complete(h.id), state.Paused.Slot != "")
+		h.rollout.learn(h.loop.now, servesSince(h), h.serves() && u.complete(h.id), state.Paused.Slot != "")
 		h.turn = h.rollout.decide(h.loop.now, u.config.Wall())
 		leftAt := h.leaving.next(running, state, h.wish(state), h.serves())
 		end, wake := h.ends(state)
@@ -121,7 +121,7 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 		}
 		wake = min(wake, g.start(ctx, state), g.grant(state))
 		if h.needed(state) {
-			h.noteServing(state)
+			h.learnServing(state)
 		}
 		wake = min(wake, leftAt, h.turn.Wake, h.renew(ctx, state, true), h.appear(ctx, state))
 		wake = min(wake, h.loop.asker.ask(ctx, h.loop.now, false))
@@ -239,9 +239,9 @@ func (h *hold) deletedEarly() bool {
 	return u.deletion.seen == h.id && !u.config.KubeletStops && h.loop.now < h.since+u.self.Budget.Duration
 }
 
-// noteGap notes when an init container has succeeded under the hold. From that instant the hold
+// learnGap stores when an init container has succeeded under the hold. From that instant the hold
 // waits until the pod's next container starts.
-func (h *hold) noteGap() {
+func (h *hold) learnGap() {
 	switch {
 	case !h.unit.shims.Succeeded(h.id):
 		h.gap = 0
@@ -289,8 +289,8 @@ func servesSince(h *hold) time.Duration {
 	return min(since, now)
 }
 
-// noteServing notes the wall clock's time at which the application began to serve.
-func (h *hold) noteServing(s claim.State) {
+// learnServing stores the wall clock's time at which the application began to serve.
+func (h *hold) learnServing(s claim.State) {
 	switch {
 	case !h.serves(), h.leaving.Closed:
 		h.serving = time.Time{}

@@ -19,10 +19,10 @@ type holdRollout struct {
 	facts turn.HolderFacts
 }
 
-// note stores whether the children serve, the instant since which they serve, whether a person has
+// learn stores whether the children serve, the instant since which they serve, whether a person has
 // paused the slot, and the last ask. If children that have served for at least [turn.Proof] stop
-// serving, note also stores the present instant.
-func (h *holdRollout) note(now, since time.Duration, serves, paused bool) {
+// serving, learn also stores the present instant.
+func (h *holdRollout) learn(now, since time.Duration, serves, paused bool) {
 	if serves && !h.facts.Serves {
 		h.facts.Serving = since
 	} else if !serves && h.facts.Serves && now >= h.facts.Serving+turn.Proof {

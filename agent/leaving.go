@@ -148,7 +148,7 @@ func (l *leaving) readDeletion(ctx context.Context) {
 	l.loop.group.Go(func() {
 		l.loop.readGrace(ctx, func(sent time.Duration, pod kube.Pod) {
 			l.known, l.deleted, l.ends = true, pod.Deleted, sent+pod.GraceLeft
-			l.unit.deletion.note("", pod.Deleted)
+			l.unit.deletion.learn("", pod.Deleted)
 		})
 	})
 }

@@ -60,9 +60,9 @@ func (o *orders) to(id gate.ShimID) sent {
 	return sent{}
 }
 
-// The method "note" updates the stored orders by a shim's report r. The argument "last" is
+// learn updates the stored orders by a shim's report r. The argument "last" is
 // the previous report of the same shim.
-func (o *orders) note(last, r gate.Report) {
+func (o *orders) learn(last, r gate.Report) {
 	switch s := o.sent[r.Shim]; {
 	case r.Dead:
 		delete(o.sent, r.Shim)
@@ -74,7 +74,7 @@ func (o *orders) note(last, r gate.Report) {
 	}
 }
 
-// leapt notes a leap that the shim has reported. The argument "leaps" is the claim's count of
+// leapt remembers a leap that the shim has reported. The argument "leaps" is the claim's count of
 // all leaps so far.
 func (o *orders) leapt(id gate.ShimID, leaps int) { o.sent[id].leaps = leaps }
 

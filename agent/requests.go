@@ -90,7 +90,7 @@ func (q *requests) checkAhead(ctx context.Context) {
 		defer cancel()
 		pod, err := u.config.API.ReadDeletion(bounded, u.config.PodName)
 		q.posts.post(ctx, func(time.Duration) {
-			u.deletion.note("", pod.Deleted || gone(err))
+			u.deletion.learn("", pod.Deleted || gone(err))
 			u.deletion.cleared = err == nil && !pod.Deleted && began == u.deletion.aheadAt
 		})
 	})
@@ -125,7 +125,7 @@ func (q *requests) learnDeletion(ctx context.Context) {
 		bounded, cancel := context.WithTimeout(ctx, q.timeout)
 		defer cancel()
 		if pod, err := u.config.API.ReadDeletion(bounded, u.config.PodName); err == nil {
-			q.posts.post(ctx, func(time.Duration) { u.deletion.note("", pod.Deleted) })
+			q.posts.post(ctx, func(time.Duration) { u.deletion.learn("", pod.Deleted) })
 		}
 	})
 }
@@ -170,7 +170,7 @@ func (q *requests) causeOfEnd(hold string) string {
 	return stoppedFromOutside
 }
 
-// count notes the answer to a write in the metrics.
+// count counts the answer to a write in the metrics.
 func count(m *show.Metrics, a claim.Action, err error) {
 	switch a.Kind {
 	case claim.Renew:

@@ -126,12 +126,12 @@ func (r *rollout) see(now time.Duration, views []claim.View, whole bool) {
 	r.waiting.Whole = whole
 }
 
-// note stores whether this pod's turn has failed, and the first instant at which the holder would
+// learn stores whether this pod's turn has failed, and the first instant at which the holder would
 // yield to this pod. After a failed turn, the pod lets other pods ask first, for a while from that
 // instant on. The instant stays the same while the Lease shows the same hold. Otherwise the
 // wait would begin anew after each moment in which the holder's application does not serve, and
 // the pod might never ask.
-func (r *rollout) note(now time.Duration, s turn.StandbyDecision) {
+func (r *rollout) learn(now time.Duration, s turn.StandbyDecision) {
 	r.waiting.Failed = r.waiting.Failed || s.Failed
 	if s.Due && r.waiting.Due == 0 {
 		r.waiting.Due = now

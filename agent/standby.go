@@ -35,7 +35,7 @@ func (s standby) run(ctx context.Context) (*hold, error) {
 		until := s.loop.linger(ctx, views)
 		r.see(s.loop.now, views, s.unit.whole())
 		standing := r.standing(s.loop.now, views, s.unit.shims.Begun())
-		r.note(s.loop.now, standing)
+		r.learn(s.loop.now, standing)
 		// The pod watches its start lock even while this lock hinders the ask. Only so the pod learns
 		// that the lock no longer hinders.
 		starting := startFacts{asks: standing.Asks}

@@ -226,7 +226,7 @@ func (s *starts) heard(now time.Duration, hold string) bool {
 	return s.unit.shims.Proven(hold) || now >= s.unit.began+s.unit.self.Budget.Duration
 }
 
-// begin notes that a hold has begun. Under a resumed hold, each child of the pod counts as
+// begin remembers that a hold has begun. Under a resumed hold, each child of the pod counts as
 // starting.
 func (s *starts) begin(now time.Duration, state claim.State) {
 	if s.hold == state.Hold {
@@ -297,7 +297,7 @@ func (s *starts) open() bool {
 	return s.hold != "" && state.Stage == claim.Held && state.Lost == nil && state.Confirmed >= s.unit.leaps
 }
 
-// begins notes that a first grant is sent to the shim.
+// begins remembers that a first grant is sent to the shim.
 func (s *starts) begins(id gate.ShimID) {
 	if s != nil {
 		s.starting[id] = s.hold

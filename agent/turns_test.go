@@ -135,7 +135,7 @@ func TestPodAsksEvenIfReadinessOfHolderFlaps(t *testing.T) {
 		}}}
 		r.see(now, v, true)
 		s := r.standing(now, v, nil)
-		r.note(now, s)
+		r.learn(now, s)
 		asked = asked || s.Asks
 	}
 	assert.True(t, asked)

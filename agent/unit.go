@@ -74,7 +74,7 @@ func newUnit(c Config, b api.Budget, p posts) *unit {
 		p.post(ctx, func(time.Duration) { u.stored = stored{known: true, ready: ready} })
 	}
 	settings.Answered = func(ctx context.Context, hold string, deleted bool) {
-		p.post(ctx, func(time.Duration) { u.deletion.note(hold, deleted) })
+		p.post(ctx, func(time.Duration) { u.deletion.learn(hold, deleted) })
 	}
 	u.status, u.events = show.NewStatus(settings), show.NewEvents(settings)
 	u.waits = &waits{config: c, shims: u.shims, orders: u.orders, events: u.events, course: c.Course}
@@ -113,7 +113,7 @@ func readinessConfig(c Config, b api.Budget) show.ReadinessConfig {
 
 // reported stores a shim's report in the unit, and adds an Event for each new problem in the
 // report. A false shim of a container without a gate causes no such Event. If the report contains a
-// new leap, the method also notes the leap.
+// new leap, the method also remembers the leap.
 func (u *unit) reported(now time.Duration, r gate.Report) {
 	last, known := u.shims.Last(r.Shim)
 	if r.Silent && !last.Silent && u.config.gates(r.Container) {
@@ -122,8 +122,8 @@ func (u *unit) reported(now time.Duration, r gate.Report) {
 	if r.Trouble.Serial != 0 && last.Trouble != r.Trouble && u.config.gates(r.Container) {
 		u.events.Trouble(now, r.Trouble)
 	}
-	u.shims.Note(r)
-	u.orders.note(last, r)
+	u.shims.Learn(r)
+	u.orders.learn(last, r)
 	if tellsOfLeap(last, known, r) {
 		u.orders.leapt(r.Shim, u.leapt(now))
 	}
@@ -135,7 +135,7 @@ func tellsOfLeap(last gate.Report, known bool, r gate.Report) bool {
 	return r.Leap != 0 && !r.Dead && (!known || last.Leap != r.Leap || r.Connected && !last.Connected)
 }
 
-// leapt notes a leap of the wall clock, and returns the number of leaps so far.
+// leapt remembers a leap of the wall clock, and returns the number of leaps so far.
 //
 // A leap may mean that the machine was paused. If so, this machine's clock stood still,
 // while the standbys saw the Lease expire. A read that still shows this pod as the holder
@@ -150,7 +150,7 @@ func (u *unit) leapt(now time.Duration) int {
 	return u.leaps
 }
 
-// stop notes that the agent is about to end.
+// stop remembers that the agent is about to end.
 func (u *unit) stop(now time.Duration) {
 	u.stopping = true
 	u.claim.Stop(now)

@@ -177,7 +177,7 @@ func (c *Crowd) leave(g *guest) {
 	}
 }
 
-// greeted notes the end of a guest's greeting. The caller holds the mutex.
+// greeted remembers the end of a guest's greeting. The caller holds the mutex.
 func (c *Crowd) greeted(g *guest) {
 	if g.greeting {
 		g.greeting = false
@@ -186,8 +186,8 @@ func (c *Crowd) greeted(g *guest) {
 	}
 }
 
-// follow notes the state that the HTTP server gives to a connection. A connection becomes active when
-// the server has read a request's header, after the handshake. A connection that a handler takes
+// follow remembers the state that the HTTP server gives to a connection. A connection becomes active
+// when the server has read a request's header, after the handshake. A connection that a handler takes
 // stays active.
 func (c *Crowd) follow(connection net.Conn, state http.ConnState) {
 	if secure, ok := connection.(*tls.Conn); ok {

@@ -52,9 +52,9 @@ type outcome struct {
 	failed map[string]bool
 }
 
-// note adds the error of a step, unless the error is nil. A lost race is no failure of the step,
+// add adds the error of a step, unless the error is nil. A lost race is no failure of the step,
 // because the next attempt comes soon.
-func (o *outcome) note(step string, err error) {
+func (o *outcome) add(step string, err error) {
 	if err == nil {
 		return
 	}

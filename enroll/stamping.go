@@ -131,7 +131,7 @@ func (s *stamping) orders(ctx context.Context, group string, shards []stamp.Shar
 	return orders, nil
 }
 
-// observe notes the version of each closed Lease that has a holder, and the instant since which
+// observe remembers the version of each closed Lease that has a holder, and the instant since which
 // this process has seen that version.
 func (s *stamping) observe(leases map[string]*coordinationv1.Lease) map[right]observation {
 	waiting := map[right]*coordinationv1.Lease{}

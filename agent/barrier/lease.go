@@ -122,9 +122,9 @@ func (a *arrival) send(ctx context.Context, name string) reading {
 	return r
 }
 
-// note keeps what the read proves about the Lease's holder. If the Lease does not exist, the result
+// learn keeps what the read proves about the Lease's holder. If the Lease does not exist, the result
 // has neither a UID nor a holder.
-func (a *arrival) note(r reading) (*kube.Lease, error) {
+func (a *arrival) learn(r reading) (*kube.Lease, error) {
 	l := r.lease
 	switch {
 	case errors.Is(r.err, kube.ErrNotFound):
@@ -141,7 +141,7 @@ func (a *arrival) note(r reading) (*kube.Lease, error) {
 
 // read reads a Lease, and keeps what the read proves about the Lease's holder.
 func (a *arrival) read(ctx context.Context, name string) (*kube.Lease, error) {
-	return a.note(a.send(ctx, name))
+	return a.learn(a.send(ctx, name))
 }
 
 // recall reads the Lease by which the pod has arrived. If another pod holds that Lease, or if that

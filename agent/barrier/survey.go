@@ -37,7 +37,7 @@ func (a *arrival) survey(ctx context.Context) time.Duration {
 		if !r.sent {
 			return 0 // the next survey reads this Lease first
 		}
-		if _, err := a.note(r); err != nil {
+		if _, err := a.learn(r); err != nil {
 			return a.backOff()
 		}
 		a.surveyed++

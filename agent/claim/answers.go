@@ -36,7 +36,7 @@ func (a Action) Read(now time.Duration, r lease.Record) {
 	s.found = r.Version
 }
 
-// WatchSent notes that the look sends a second watch, because the API server has forgotten the
+// WatchSent remembers that the look sends a second watch, because the API server has forgotten the
 // version from which the first watch began.
 func (a Action) WatchSent(now time.Duration) {
 	if a.current() {
@@ -246,7 +246,7 @@ func (s *slot) renewed(now time.Duration, a Action, answer Answer) error {
 	return err
 }
 
-// confirm notes, once a renewal is stored, how many leaps of the wall clock came before that
+// confirm remembers, once a renewal is stored, how many leaps of the wall clock came before that
 // renewal was sent. If more leaps have come since, another renewal follows at once.
 func (s *slot) confirm(now time.Duration, a Action, answer Answer) {
 	if answer.Err != nil || s.held != a.held || s.lost != nil || s.held.Record().Version != answer.Record.Version {

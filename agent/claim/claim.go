@@ -102,7 +102,7 @@ func (c *Claim) LetGo(now time.Duration, part Parting) {
 	c.campaign, c.stage = campaign{}, Waiting
 }
 
-// Leapt notes a leap of the wall clock, and returns the number of leaps so far. The claim
+// Leapt remembers a leap of the wall clock, and returns the number of leaps so far. The claim
 // renews at once, because the Lease may have expired while the machine was paused.
 func (c *Claim) Leapt(now time.Duration) int {
 	c.need.leaps++

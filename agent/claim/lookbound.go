@@ -65,7 +65,7 @@ func (s *lookBound) nextAt(reads, waits bool) time.Duration {
 // With eight reads at once, a pod with 64 slots sees all slots after the time of eight answers.
 const mostReads = 8
 
-// answer notes that the API server has answered a read. After several misses in a row, the claim
+// answer remembers that the API server has answered a read. After several misses in a row, the claim
 // still reads one Lease at a time until as many answers have come. From then on, each answer permits
 // one more read at once. An overloaded API server answers some reads of each pod. If one answer
 // permitted all reads, the load would stay too high.
@@ -79,13 +79,13 @@ func (s *lookBound) answer() {
 // answered reports whether as many reads have been answered as failed.
 func (s *lookBound) answered() bool { return s.atOnce > 0 }
 
-// miss notes that a read has failed. The next look begins at the instant "at", or later.
+// miss remembers that a read has failed. The next look begins at the instant "at", or later.
 func (s *lookBound) miss(at time.Duration) { s.atOnce, s.misses, s.at = 0, s.misses+1, at }
 
-// knock notes that a look of a denied slot begins. The next such look begins at the instant "next", or
-// later. For a pod's many slots, enroll needs a while to create all Leases and the pod's rights.
+// knock remembers that a look of a denied slot begins. The next such look begins at the instant
+// "next", or later. For a pod's many slots, enroll needs a while to create all Leases and the pod's rights.
 func (s *lookBound) knock(next time.Duration) { s.denials, s.deniedUntil = s.denials+1, next }
 
-// admit notes that the pod may now read a slot that was denied. So other denied slots may be
+// admit remembers that the pod may now read a slot that was denied. So other denied slots may be
 // readable, too.
 func (s *lookBound) admit() { s.denials, s.deniedUntil = 0, 0 }

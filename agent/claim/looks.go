@@ -135,7 +135,7 @@ func looked(s *slot) bool { return s.look.number > 0 && (!s.look.on || s.look.re
 // its watch may show a release that names this pod.
 func readsForAny(s *slot) bool { return sharesLooks(s) && s.look.from == "" }
 
-// missRead notes that a look's read has failed, so the next looks of all slots come later. If the
+// missRead remembers that a look's read has failed, so the next looks of all slots come later. If the
 // look has failed after its read, or if [sharesLooks] is false for the slot, missRead does nothing.
 func missRead(s *slot, now, retryAfter time.Duration) {
 	if s.look.read || !sharesLooks(s) {

@@ -290,7 +290,7 @@ func choosable(s *slot, p *plan, at time.Duration, sees bool) time.Duration {
 	return at
 }
 
-// send adds an action to the plan, and notes that the action's request is under way. The argument
+// send adds an action to the plan, and remembers that the action's request is under way. The argument
 // "hold" becomes the request's entry in the field "writing".
 func (s *slot) send(p *plan, a Action, hold string) {
 	a.slot, a.leaps = s, s.leaps

@@ -24,15 +24,15 @@ type spread struct {
 // mostSpread bounds the delays, so that a slow API server never prolongs a takeover noticeably.
 const mostSpread = 256 * time.Millisecond
 
-// conflicted notes that another pod's write came before the acquiring write, and how long the
+// conflicted remembers that another pod's write came before the acquiring write, and how long the
 // refusal of the acquiring write took. If the API server is fast, this time is short.
 func (s *spread) conflicted(took time.Duration) { s.limit = min(max(took, 2*s.limit), mostSpread) }
 
-// acquired notes that an acquiring write was stored. So a standby without rivals soon writes without
-// a delay.
+// acquired remembers that an acquiring write was stored. So a standby without rivals soon writes
+// without a delay.
 func (s *spread) acquired() { s.limit /= 2 }
 
-// spared notes that another pod acquired the slot during this pod's delay.
+// spared remembers that another pod acquired the slot during this pod's delay.
 func (s *spread) spared() { s.limit -= s.limit / 8 }
 
 // delay is the random delay before the pod replaces a version of the slot's Lease.
@@ -59,5 +59,5 @@ func (d *delay) before(r lease.Record, s *spread, random func() uint64) time.Dur
 	return d.length
 }
 
-// over notes that the pod writes now.
+// over remembers that the pod writes now.
 func (d *delay) over() { d.waits = false }

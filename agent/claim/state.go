@@ -91,7 +91,7 @@ func (c *Claim) State() State {
 	for _, slot := range c.campaign.slots {
 		s.Tokens = append(s.Tokens, Token{Slot: slot.name, Token: slot.held.Token()})
 		s.Confirmed = min(s.Confirmed, slot.confirmed)
-		s.note(slot.name, slot.held.Record())
+		s.learn(slot.name, slot.held.Record())
 		if slot.unstamped(slot.held.Record()) {
 			s.Closed = slot.name
 		}
@@ -109,8 +109,8 @@ func (c *Claim) State() State {
 	return s
 }
 
-// note stores the pause or the yield that a person has written on the Lease of a held slot.
-func (s *State) note(slot string, r lease.Record) {
+// learn stores the pause or the yield that a person has written on the Lease of a held slot.
+func (s *State) learn(slot string, r lease.Record) {
 	if r.Paused != "" && (s.Paused.Slot == "" || r.Paused == api.PauseStop && s.Paused.Pause != api.PauseStop) {
 		s.Paused = Pause{Slot: slot, Pause: r.Paused}
 	}

@@ -72,7 +72,7 @@ func (q *queue) again(t *ticket, number uint64) *ticket {
 	return q.join(number)
 }
 
-// wake notes that the event has come. Some connections may still be due since the last event. A
+// wake remembers that the event has come. Some connections may still be due since the last event. A
 // connection that has dialled in vain may come back later than those that have dialled after it. So
 // the numbers decide about the order.
 func (q *queue) wake() {

@@ -268,9 +268,9 @@ func (s *session) connect(port int) (*net.TCPConn, *route) {
 	}
 }
 
-// note makes [Forwarder.Unanswered] deliver the address of the route's target. If an address
-// already waits there, note does nothing.
-func (s *session) note(r *route) {
+// report makes [Forwarder.Unanswered] deliver the address of the route's target. If an address
+// already waits there, report does nothing.
+func (s *session) report(r *route) {
 	select {
 	case s.unanswered <- r.addr.String():
 	default:
@@ -286,7 +286,7 @@ func (s *session) reach(r *route, port int, end time.Time) *net.TCPConn {
 	conn, err := dial(ctx, r.addr, port)
 	if err != nil {
 		if ctx.Err() == nil && !errors.Is(err, syscall.ECONNREFUSED) {
-			s.note(r)
+			s.report(r)
 		}
 		return nil
 	}

@@ -142,15 +142,15 @@ func (o *Observer) AliveUntil(fallback time.Duration) time.Duration {
 	return o.renewed + o.ExpiresAt(fallback) - o.since
 }
 
-// Gone notes that the Lease does not exist. Absence does not prove that the holder has stopped.
+// Gone remembers that the Lease does not exist. Absence does not prove that the holder has stopped.
 // Until a new Lease exists, the standby has nothing to acquire.
 func (o *Observer) Gone() { o.record = Record{} }
 
-// Blind notes that the watch has broken. Until the next read, the lack of events does not show that
+// Blind remembers that the watch has broken. Until the next read, the lack of events does not show that
 // the Lease is unchanged.
 func (o *Observer) Blind() { o.blind = true }
 
-// Distrust notes that this standby ends a silent watch by itself, and reads the Lease again. The
+// Distrust remembers that this standby ends a silent watch by itself, and reads the Lease again. The
 // silence before that is no gap, because the holder may be dead. So only a gap after the end of the
 // watch gives the holder a head start.
 func (o *Observer) Distrust(now time.Duration) { o.blind, o.distrusted = true, now }

@@ -64,7 +64,7 @@ func FuzzGrantNeverOutlastsAKnownHold(f *testing.F) {
 			case what < 12 && b.shims[id] != nil:
 				b.misses(id)
 			case what < 13 && b.shims[id] != nil:
-				b.note(gate.Report{Shim: id, Container: "of-" + string(id), Phase: gate.Waiting, Hold: b.shims[id].number, Connected: true})
+				b.learn(gate.Report{Shim: id, Container: "of-" + string(id), Phase: gate.Waiting, Hold: b.shims[id].number, Connected: true})
 				delete(sent, id)
 			default:
 				b.now += time.Duration(step) * 20 * time.Millisecond

@@ -70,7 +70,7 @@ func (l *Leash) Add() (claim int) {
 	return l.state.add()
 }
 
-// Tie notes the state of a claim, which the caller names by its index. All present shims become
+// Tie remembers the state of a claim, which the caller names by its index. All present shims become
 // tied to the claim's hold if the argument "join" is true, or if the claim had no hold before. The
 // result reports whether the grant of each tied shim ends by the deadline of the hold. If not, the
 // caller must renew the hold before it answers that the hold is good.
@@ -84,7 +84,7 @@ func (l *Leash) Tie(claim int, t Tie, join bool) (covered bool) {
 	return l.state.tie(claim, t, join)
 }
 
-// Break notes that a hold of the claim has ended although no program has given it back. The
+// Break remembers that a hold of the claim has ended although no program has given it back. The
 // programs that may know the hold are killed.
 func (l *Leash) Break(claim int) {
 	if l == nil {
@@ -96,7 +96,7 @@ func (l *Leash) Break(claim int) {
 	l.state.breaks(claim)
 }
 
-// Retire notes that the caller's loop for the claim has ended, and that the pod has no hold of that
+// Retire remembers that the caller's loop for the claim has ended, and that the pod has no hold of that
 // claim.
 func (l *Leash) Retire(claim int) {
 	if l == nil {
@@ -133,7 +133,7 @@ func (l *Leash) Run(ctx context.Context) {
 			timer.Stop()
 			return
 		case r := <-l.config.Gate.Reports():
-			l.note(r)
+			l.learn(r)
 		case <-l.wake:
 		case <-timer.C:
 		}
@@ -141,11 +141,11 @@ func (l *Leash) Run(ctx context.Context) {
 	}
 }
 
-// note notes the report of a shim. If the report contains a new leap, note announces the leap.
-func (l *Leash) note(r gate.Report) {
+// learn stores the report of a shim. If the report contains a new leap, learn announces the leap.
+func (l *Leash) learn(r gate.Report) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.state.note(r) {
+	if !l.state.learn(r) {
 		return
 	}
 	select {

@@ -22,7 +22,7 @@ type Tie struct {
 	Deadline time.Duration
 	// Unrenewed reports that the hold has not been renewed since the last leap of the wall clock.
 	Unrenewed bool
-	// Leaps is the number of leaps that the claim has noted ([Leash.Leaps]).
+	// Leaps is the number of leaps that the claim knows ([Leash.Leaps]).
 	Leaps int
 }
 
@@ -85,7 +85,7 @@ func (s *state) add() (claim int) {
 	return len(s.claims) - 1
 }
 
-// tie notes the state of a claim. The result reports whether the grant of each tied shim ends by
+// tie remembers the state of a claim. The result reports whether the grant of each tied shim ends by
 // the deadline of the claim's hold.
 func (s *state) tie(claim int, t Tie, join bool) (covered bool) {
 	of := &s.claims[claim]
@@ -114,13 +114,13 @@ func (s *state) breaks(claim int) {
 }
 
 // retire forgets a claim whose loop has ended without a hold. After a leap, the grant that thaws a
-// program waits until each claim has noted the leap. That grant does not wait for a retired claim.
+// program waits until each claim knows of the leap. That grant does not wait for a retired claim.
 func (s *state) retire(claim int) {
 	s.claims[claim].Tie = Tie{Deadline: instant.Never, Leaps: math.MaxInt}
 }
 
-// note notes the report of a shim, and reports whether the report contains a new leap.
-func (s *state) note(r gate.Report) (leapt bool) {
+// learn stores the report of a shim, and reports whether the report contains a new leap.
+func (s *state) learn(r gate.Report) (leapt bool) {
 	if r.Dead || r.Phase == gate.Ended {
 		delete(s.shims, r.Shim)
 		return false
@@ -195,7 +195,7 @@ func (s *state) grant(now time.Duration, its *leashed) (o order, at time.Duratio
 	step := s.budget.Deadline() / 4
 	switch {
 	case first && its.report.Leap != 0 && !settled:
-		return order{}, instant.Never // the loop wakes when a claim has noted the leap
+		return order{}, instant.Never // the loop wakes when a claim knows of the leap
 	case first, thaws, its.resend:
 	case bounded && deadline <= its.until:
 		return order{}, instant.Never // a renewal of the hold wakes the loop
@@ -235,9 +235,9 @@ func (s *state) bound(now time.Duration, its *leashed) (deadline time.Duration, 
 	return deadline, bounded, settled
 }
 
-// missed notes that an order could not be sent. The argument "unsent" reports that no part of
+// missed remembers that an order could not be sent. The argument "unsent" reports that no part of
 // the order has left the agent. If "unsent" is false, the shim may have received a grant all
-// the same, so the deadline of that grant stays noted. The shim never learns the number of a
+// the same, so the deadline of that grant stays known. The shim never learns the number of a
 // first grant that is unsent, so the method "missed" forgets that number.
 func (s *state) missed(o order, unsent bool, now time.Duration) {
 	its := s.shims[o.shim]

@@ -46,7 +46,7 @@ func (b *bench) act() map[gate.ShimID]order {
 }
 
 func (b *bench) waits(id gate.ShimID) {
-	b.note(gate.Report{Shim: id, Container: "of-" + string(id), Phase: gate.Waiting, Connected: true})
+	b.learn(gate.Report{Shim: id, Container: "of-" + string(id), Phase: gate.Waiting, Connected: true})
 }
 
 // The method "runs" makes the shim report that its child runs under its present grant.
@@ -181,7 +181,7 @@ func TestShimGetsNewGrantAfterProgramsDeath(t *testing.T) {
 	b.tie(0, Tie{Deadline: b.now + b.budget.Deadline()}, false)
 	b.breaks(0)
 	b.act()
-	b.note(gate.Report{Shim: "a", Container: "of-a", Phase: gate.Waiting, Hold: first.number, Connected: true})
+	b.learn(gate.Report{Shim: "a", Container: "of-a", Phase: gate.Waiting, Hold: first.number, Connected: true})
 	again := b.act()["a"]
 	assert.NotEmpty(t, again.number)
 	assert.NotEqual(t, first.number, again.number)
@@ -190,7 +190,7 @@ func TestShimGetsNewGrantAfterProgramsDeath(t *testing.T) {
 func TestGrantOfEarlierAgentProcessIsNeverProlonged(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, 1)
-	b.note(gate.Report{Shim: "a", Container: "app", Phase: gate.Running, Hold: "earlier", Connected: true})
+	b.learn(gate.Report{Shim: "a", Container: "app", Phase: gate.Running, Hold: "earlier", Connected: true})
 	for range 50 {
 		b.now += time.Second
 		require.Empty(t, b.act())
@@ -200,10 +200,10 @@ func TestGrantOfEarlierAgentProcessIsNeverProlonged(t *testing.T) {
 func TestLeashProlongsGrantsOfTheNewestShimOnly(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, 1)
-	b.note(gate.Report{Shim: "old", Container: "app", Phase: gate.Waiting, Connected: true, Began: 1})
+	b.learn(gate.Report{Shim: "old", Container: "app", Phase: gate.Waiting, Connected: true, Began: 1})
 	b.act()
 	b.runs("old")
-	b.note(gate.Report{Shim: "new", Container: "app", Phase: gate.Waiting, Connected: true, Began: 2})
+	b.learn(gate.Report{Shim: "new", Container: "app", Phase: gate.Waiting, Connected: true, Began: 2})
 	b.now += 10 * time.Second
 	assert.Equal(t, []gate.ShimID{"new"}, keys(b.act()))
 }
@@ -216,8 +216,8 @@ func TestFrozenProgramThawsWhenAllHoldsAreRenewed(t *testing.T) {
 	require.True(t, b.tie(0, Tie{Deadline: deadline}, false))
 	r := b.shims["a"].report
 	r.Leap = 1
-	require.True(t, b.note(r))
-	assert.False(t, b.note(r), "the same leap counts once")
+	require.True(t, b.learn(r))
+	assert.False(t, b.learn(r), "the same leap counts once")
 	assert.Empty(t, b.act())
 	b.tie(0, Tie{Deadline: deadline, Unrenewed: true, Leaps: 1}, false)
 	b.tie(1, Tie{Deadline: instant.Never, Leaps: 1}, false)
@@ -269,11 +269,11 @@ func TestShimThatConnectsAgainGetsItsGrantAgain(t *testing.T) {
 	o := b.start("a")
 	r := b.shims["a"].report
 	r.Connected = false
-	b.note(r)
+	b.learn(r)
 	b.now += 10 * time.Second
 	assert.Empty(t, b.act())
 	r.Connected = true
-	b.note(r)
+	b.learn(r)
 	assert.Equal(t, o.number, b.act()["a"].number)
 }
 
@@ -281,7 +281,7 @@ func TestLeashForgetsADeadShim(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, 1)
 	b.start("a")
-	b.note(gate.Report{Shim: "a", Container: "of-a", Phase: gate.Running, Dead: true})
+	b.learn(gate.Report{Shim: "a", Container: "of-a", Phase: gate.Running, Dead: true})
 	assert.Empty(t, b.shims)
 	assert.True(t, b.tie(0, Tie{Deadline: b.now + time.Second}, false))
 }

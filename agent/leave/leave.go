@@ -216,8 +216,8 @@ func (l *Leave) took() time.Duration {
 	return l.stored - l.entered
 }
 
-// note stores the first instant at which the agent knows that the stage's write is stored.
-func (l *Leave) note(now time.Duration, stored bool) {
+// learn stores the first instant at which the agent knows that the stage's write is stored.
+func (l *Leave) learn(now time.Duration, stored bool) {
 	if stored && l.stored == 0 {
 		l.stored = now
 	}
@@ -239,7 +239,7 @@ func (l *Leave) begin(now time.Duration, f Facts) (ended bool) {
 // "stays" follows. If the cause is [Deletion], the stage "leaving" also needs the API server's
 // answer in [Facts.Known]. The result "wake" is the instant of the next decision.
 func (l *Leave) awaitOffers(now time.Duration, f Facts) (ended bool, wake time.Duration) {
-	l.note(now, f.Says == api.LeavingSoon)
+	l.learn(now, f.Says == api.LeavingSoon)
 	wait := Answers
 	if len(f.Offers) > 0 {
 		wait = Another
@@ -291,7 +291,7 @@ func (f Facts) follows(last bool) (successor string, enough bool) {
 // more. If a preStop hook runs, the stage also lasts until the hook ends, or until the grace of the
 // pod is over.
 func (l *Leave) out(now time.Duration, f Facts) (ended bool, wake time.Duration) {
-	l.note(now, f.Says == l.says() && (f.Unready || f.Cause == Deletion))
+	l.learn(now, f.Says == l.says() && (f.Unready || f.Cause == Deletion))
 	at := l.by(f.Delay, f)
 	switch {
 	case now < at:
@@ -308,7 +308,7 @@ func (l *Leave) out(now time.Duration, f Facts) (ended bool, wake time.Duration)
 // close decides whether the stage "closing" ends now. In this stage the standbys begin to let new
 // connections wait. The result "wake" is the instant of the next decision.
 func (l *Leave) close(now time.Duration, f Facts) (ended bool, wake time.Duration) {
-	l.note(now, !f.Serving)
+	l.learn(now, !f.Serving)
 	at := l.by(min(max(Passing, 2*l.took()), Stored), f)
 	if now < at {
 		return false, at

@@ -105,7 +105,7 @@ func (a *arrival) arrive(ctx context.Context) {
 	go func() { a.over <- barrier.Run(ctx, config) }()
 }
 
-// open notes that the barrier is open. From now on no program's call causes a request to the API
+// open remembers that the barrier is open. From now on no program's call causes a request to the API
 // server.
 func (a *arrival) open() {
 	if !a.isOpen() {
@@ -172,7 +172,7 @@ func (a *arrival) wait(ctx context.Context) *problem {
 	return nil
 }
 
-// depart notes the end of a call. After the end of the last call, the pod counts at the barrier
+// depart remembers the end of a call. After the end of the last call, the pod counts at the barrier
 // only for the time [countsOn].
 func (a *arrival) depart() {
 	a.calls--

@@ -122,7 +122,7 @@ func (k calls) giveUp(b *bid) outcome {
 	return o
 }
 
-// beat notes a heartbeat of the program for the hold with the given number. If the pod does not
+// beat remembers a heartbeat of the program for the hold with the given number. If the pod does not
 // have that hold, the second result is false.
 func (k calls) beat(ctx context.Context, number string) (answer holding, has bool, err error) {
 	err = k.call(ctx, func(now time.Duration) {

@@ -134,7 +134,7 @@ func (h *hold) beatBy() time.Duration {
 	return h.beatAt + h.beats
 }
 
-// beat notes a heartbeat. A program whose stream has ended may continue with heartbeats. Such a
+// beat remembers a heartbeat. A program whose stream has ended may continue with heartbeats. Such a
 // program has stated no time between two heartbeats, so that time becomes [defaultBeats].
 func (h *hold) beat(now time.Duration) {
 	h.beatAt, h.beats, h.told = now, cmp.Or(h.beats, defaultBeats), true

@@ -58,9 +58,9 @@ type keeper struct {
 	// The channel "changed" is closed, and replaced, when the state of a Lease or of the hold may
 	// have changed.
 	changed chan struct{}
-	// index is the number by which the leash knows this claim. The field "noted" is the number of
-	// leaps that shims had reported by the last call of [keeper.noteLeap].
-	index, noted int
+	// index is the number by which the leash knows this claim. The field "leaps" is the number of
+	// leaps that shims had reported by the last call of [keeper.learnLeap].
+	index, leaps int
 	// The field "renews" reports that the loop must decide again at once, because a renewal is
 	// due.
 	renews bool

@@ -103,7 +103,7 @@ func (a *API) passLeaps(ctx context.Context) {
 }
 
 // passShimLeaps tells each keeper of each leap that a shim has noticed. A frozen program stays
-// frozen until each keeper has noted the leap, and has renewed its hold, if any.
+// frozen until each keeper knows of the leap, and has renewed its hold, if any.
 func (a *API) passShimLeaps(ctx context.Context) {
 	for {
 		select {
@@ -111,7 +111,7 @@ func (a *API) passShimLeaps(ctx context.Context) {
 			return
 		case leaps := <-a.config.Leash.Leaps():
 			for _, k := range a.keepers {
-				k.post(ctx, func(now time.Duration) { k.noteLeap(now, leaps) })
+				k.post(ctx, func(now time.Duration) { k.learnLeap(now, leaps) })
 			}
 		}
 	}

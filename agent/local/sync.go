@@ -97,7 +97,7 @@ func recall(ctx context.Context, k calls) {
 }
 
 // putSync acquires the lock. If a client of metaparticle/sync in this pod already holds the lock,
-// putSync notes a heartbeat.
+// putSync remembers a heartbeat.
 func (k calls) putSync(w http.ResponseWriter, r *http.Request) {
 	good := k.beatSync(r.Context())
 	if good == 0 {
@@ -123,7 +123,7 @@ func (k calls) putSync(w http.ResponseWriter, r *http.Request) {
 	answerSync(w, http.StatusOK, k.of.Name, k.config.PodName, good)
 }
 
-// refuseSync notes that a PUT gets the answer 409.
+// refuseSync remembers that a PUT gets the answer 409.
 func refuseSync(ctx context.Context, k calls) {
 	_ = k.call(ctx, func(time.Duration) {
 		k.quiet = true
@@ -131,7 +131,7 @@ func refuseSync(ctx context.Context, k calls) {
 	})
 }
 
-// beatSync notes a heartbeat for a hold that a client of metaparticle/sync acquired, and returns
+// beatSync remembers a heartbeat for a hold that a client of metaparticle/sync acquired, and returns
 // for how long that hold is good. These clients send no name, so all of them in the pod count as
 // one program. With a leash, beatSync also waits until a renewal has been stored since the last
 // leap.

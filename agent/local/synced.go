@@ -22,10 +22,10 @@ type synced struct {
 // client sends two heartbeats.
 const syncTells = 2 * syncGood
 
-// holds notes that a client has a good hold.
+// holds remembers that a client has a good hold.
 func (s *synced) holds() { s.held, s.toldAt = true, 0 }
 
-// refused notes that a PUT gets the answer 409. If the client ignores this answer, the client must
+// refused remembers that a PUT gets the answer 409. If the client ignores this answer, the client must
 // learn of the loss by its next GET.
 func (s *synced) refused() { s.toldAt = 0 }
 

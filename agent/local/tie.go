@@ -15,7 +15,7 @@ import (
 // of a shim may end after the hold's deadline. In this case tie requests a renewal. Until the
 // renewal is stored, the agent tells no program that the program has the hold.
 func (k *keeper) tie(join bool) (covered bool) {
-	t := leash.Tie{Deadline: instant.Never, Leaps: k.noted}
+	t := leash.Tie{Deadline: instant.Never, Leaps: k.leaps}
 	if k.hold != nil {
 		t.Deadline, t.Unrenewed = k.hold.deadline, k.hold.unrenewed
 	}
@@ -57,11 +57,11 @@ func (k *keeper) leapt(now time.Duration) {
 	k.rechecks = k.claim.Leapt(now)
 }
 
-// noteLeap makes the claim renew its hold, because shims have reported a leap. The argument
+// learnLeap makes the claim renew its hold, because shims have reported a leap. The argument
 // "leaps" is the number of such leaps so far.
-func (k *keeper) noteLeap(now time.Duration, leaps int) {
+func (k *keeper) learnLeap(now time.Duration, leaps int) {
 	k.leapt(now)
-	k.noted = leaps
+	k.leaps = leaps
 	if k.hold != nil {
 		k.hold.unrenewed = true
 	}

@@ -12,9 +12,9 @@ type counter struct {
 	run  int
 }
 
-// note counts an outcome, and returns that outcome once its threshold is reached. Below the
-// threshold, note returns Unknown.
-func (c *counter) note(o Outcome, p *api.Probe) Outcome {
+// count counts an outcome, and returns that outcome once its threshold is reached. Below the
+// threshold, count returns Unknown.
+func (c *counter) count(o Outcome, p *api.Probe) Outcome {
 	if o == Unknown {
 		return Unknown
 	}

@@ -79,7 +79,7 @@ func (m *Monitor) drive(ctx context.Context, c *container, l *childState) {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		l.refused = r.Refused
-		if ctx.Err() != nil || l.counter.note(r.Outcome, p) != Success {
+		if ctx.Err() != nil || l.counter.count(r.Outcome, p) != Success {
 			return ctx.Err() == nil
 		}
 		l.ready, l.driven, l.counted = true, false, time.Now()
@@ -147,7 +147,7 @@ func (m *Monitor) startup(ctx context.Context, c *container, l *childState, coun
 	if r.Outcome != Success && !counts {
 		return true
 	}
-	switch state := count.note(r.Outcome, p); {
+	switch state := count.count(r.Outcome, p); {
 	case state == Success:
 		l.started = true
 		if c.probes.Readiness == nil {
@@ -210,7 +210,7 @@ func (m *Monitor) observe(c *container, l *childState, o Outcome) {
 		return
 	}
 	l.counted = time.Now()
-	switch state := l.counter.note(o, p); {
+	switch state := l.counter.count(o, p); {
 	case state == Unknown || (state == Success) == l.ready:
 	default:
 		l.ready = state == Success

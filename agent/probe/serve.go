@@ -87,7 +87,7 @@ type probeRequest struct {
 	state     *childState
 }
 
-// counts notes a failure, and reports whether an Event may tell of the failure. Other clients than
+// counts remembers a failure, and reports whether an Event may tell of the failure. Other clients than
 // the kubelet can request the probe, too. So counts ignores each failure that follows the last
 // counted failure by less than half the declared period. The caller holds the mutex.
 func (a probeRequest) counts() bool {

@@ -82,7 +82,7 @@ func New(c Config) *Shims {
 	}
 }
 
-// Begin notes that this agent process begins the hold.
+// Begin remembers that this agent process begins the hold.
 func (s *Shims) Begin(hold string) { s.begun[hold] = true }
 
 // Forget drops each hold that no Lease names, and of which no shim can have a child. No decision
@@ -92,7 +92,7 @@ func (s *Shims) Forget(named func(hold string) bool) {
 	maps.DeleteFunc(s.begun, func(hold string, _ bool) bool { return !s.outstanding.of(hold) && !named(hold) })
 }
 
-// Grant notes that the agent sends a grant of the hold to the shim. From now on the shim may
+// Grant remembers that the agent sends a grant of the hold to the shim. From now on the shim may
 // have a child of the hold.
 func (s *Shims) Grant(hold string, id gate.ShimID) {
 	if s.endings.init == hold {
@@ -101,18 +101,18 @@ func (s *Shims) Grant(hold string, id gate.ShimID) {
 	s.outstanding.add(hold, id)
 }
 
-// Clear notes that the shim has no child of the hold, and will start none.
+// Clear remembers that the shim has no child of the hold, and will start none.
 func (s *Shims) Clear(hold string, id gate.ShimID) { s.outstanding.clear(hold, id) }
 
-// Note stores a shim's report, and derives from the report what is now proven.
-func (s *Shims) Note(r gate.Report) {
+// Learn stores a shim's report, and derives from the report what is now proven.
+func (s *Shims) Learn(r gate.Report) {
 	last, known := s.list.last(r.Shim)
 	if r.Dead {
 		// The death of this shim proves nothing about an earlier shim. So the doubt that this
 		// shim reported stays.
 		s.outstanding.clearAll(r.Shim)
 		if !known || last.Phase != gate.Ended {
-			s.endings.note(r, s)
+			s.endings.learn(r, s)
 		}
 		s.list = slices.DeleteFunc(s.list, func(k gate.Report) bool { return k.Shim == r.Shim })
 		return
@@ -132,15 +132,15 @@ func (s *Shims) Note(r gate.Report) {
 	case gate.Ended:
 		// The container ends, so the shim starts no further child, even under a grant.
 		s.outstanding.clearAll(r.Shim)
-		s.endings.note(r, s)
+		s.endings.learn(r, s)
 	}
 }
 
-// note stores the hold under which a container has succeeded or failed, unless another shim may
+// learn stores the hold under which a container has succeeded or failed, unless another shim may
 // still have a child of that hold. The argument r may also report the shim's death, because
 // that report may be the first with the success or failure. A death without a reported failure
 // is no failure: the kubelet may have killed the container at the end of its grace.
-func (k *endings) note(r gate.Report, s *Shims) {
+func (k *endings) learn(r gate.Report, s *Shims) {
 	if r.Phase != gate.Ended || s.outstanding.of(r.Hold) {
 		return
 	}

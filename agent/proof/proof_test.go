@@ -66,7 +66,7 @@ func TestReportsOfShimsDecideWhetherHoldIsProven(t *testing.T) {
 				s.Grant(hold, id)
 			}
 			for _, r := range c.reports {
-				s.Note(r)
+				s.Learn(r)
 			}
 			assert.Equal(t, c.proven, s.Proven(hold))
 		})
@@ -93,7 +93,7 @@ func TestDoubtedHoldIsNeverGrantedToAnyShim(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := New(Config{Containers: []string{"app", "helper"}})
 			for _, r := range c.reports {
-				s.Note(r)
+				s.Learn(r)
 			}
 			if c.owed != "" {
 				s.Grant("h", c.owed)
@@ -105,9 +105,9 @@ func TestDoubtedHoldIsNeverGrantedToAnyShim(t *testing.T) {
 
 func TestProofOfDeathNeedsEveryContainersReport(t *testing.T) {
 	s := New(Config{Containers: []string{"app", "helper"}})
-	s.Note(gate.Report{Shim: "1", Container: "app", Phase: gate.Waiting, Connected: true})
+	s.Learn(gate.Report{Shim: "1", Container: "app", Phase: gate.Waiting, Connected: true})
 	assert.False(t, s.Proven("h"))
-	s.Note(gate.Report{Shim: "2", Container: "helper", Phase: gate.Waiting, Connected: true})
+	s.Learn(gate.Report{Shim: "2", Container: "helper", Phase: gate.Waiting, Connected: true})
 	assert.True(t, s.Proven("h"))
 	assert.False(t, New(Config{}).Proven("h"), "an agent that knows no containers has no proof")
 }
@@ -124,7 +124,7 @@ func TestShimThatStartedLastSupersedesEarlierShims(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := New(Config{Containers: []string{"app"}})
 			for _, r := range reports {
-				s.Note(r)
+				s.Learn(r)
 			}
 			require.Len(t, s.Superseded(), 1)
 			assert.Equal(t, gate.ShimID("left"), s.Superseded()[0].Shim)
@@ -132,7 +132,7 @@ func TestShimThatStartedLastSupersedesEarlierShims(t *testing.T) {
 			s = New(Config{Containers: []string{"app"}})
 			for _, r := range reports {
 				r.Phase, r.Hold = gate.Waiting, ""
-				s.Note(r)
+				s.Learn(r)
 			}
 			require.Len(t, s.Waiting(), 1)
 			assert.Equal(t, gate.ShimID("current"), s.Waiting()[0].Shim)
@@ -142,26 +142,26 @@ func TestShimThatStartedLastSupersedesEarlierShims(t *testing.T) {
 
 func TestReportByReplacedShimNeverClearsADoubt(t *testing.T) {
 	s := New(Config{Containers: []string{"app"}})
-	s.Note(gate.Report{Shim: "current", Container: "app", Phase: gate.Waiting, Began: 2, Connected: true, Unproven: "h"})
-	s.Note(gate.Report{Shim: "left", Container: "app", Phase: gate.Waiting, Began: 1, Connected: true})
+	s.Learn(gate.Report{Shim: "current", Container: "app", Phase: gate.Waiting, Began: 2, Connected: true, Unproven: "h"})
+	s.Learn(gate.Report{Shim: "left", Container: "app", Phase: gate.Waiting, Began: 1, Connected: true})
 	assert.True(t, s.Doubted("h"))
 }
 
 func TestInitContainerSuccessIsIgnoredAfterApplicationsGrant(t *testing.T) {
 	s := New(Config{Containers: []string{"app"}, InitContainers: []string{"migrate"}})
 	ended := gate.Report{Shim: "1", Container: "migrate", Phase: gate.Ended, Hold: "h", Completed: true, Connected: true}
-	s.Note(ended)
+	s.Learn(ended)
 	assert.True(t, s.Succeeded("h"))
 	s.Grant("h", "2")
-	s.Note(gate.Report{Shim: "2", Container: "app", Phase: gate.Ended, Hold: "h", Connected: true})
+	s.Learn(gate.Report{Shim: "2", Container: "app", Phase: gate.Ended, Hold: "h", Connected: true})
 	ended.Dead = true
-	s.Note(ended)
+	s.Learn(ended)
 	assert.False(t, s.Succeeded("h"))
 }
 
 func TestInitContainersSuccessIsIgnoredWhileApplicationRuns(t *testing.T) {
 	s := New(Config{Containers: []string{"app"}, InitContainers: []string{"migrate"}})
-	s.Note(gate.Report{Shim: "1", Container: "app", Phase: gate.Running, Hold: "h", Connected: true})
-	s.Note(gate.Report{Shim: "2", Container: "migrate", Phase: gate.Ended, Hold: "h", Completed: true, Connected: true})
+	s.Learn(gate.Report{Shim: "1", Container: "app", Phase: gate.Running, Hold: "h", Connected: true})
+	s.Learn(gate.Report{Shim: "2", Container: "migrate", Phase: gate.Ended, Hold: "h", Completed: true, Connected: true})
 	assert.False(t, s.Succeeded("h"))
 }

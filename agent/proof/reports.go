@@ -70,7 +70,7 @@ func (g grants) clear(hold string, id gate.ShimID) {
 	g[hold] = left
 }
 
-// clearAll notes that the shim has no child of any hold.
+// clearAll remembers that the shim has no child of any hold.
 func (g grants) clearAll(id gate.ShimID) {
 	for hold := range g {
 		g.clear(hold, id)

@@ -28,14 +28,14 @@ func TestShimNeverSupersedesShimWithEqualStartTime(t *testing.T) {
 		for range 12 {
 			switch random.IntN(6) {
 			case 0, 1:
-				s.Note(first)
+				s.Learn(first)
 				heard = true
 			case 2, 3:
-				s.Note(second)
+				s.Learn(second)
 			case 4:
 				first.Connected = !first.Connected
 				if heard {
-					s.Note(first)
+					s.Learn(first)
 				}
 			case 5:
 				if first.Phase == gate.Running {
@@ -49,9 +49,9 @@ func TestShimNeverSupersedesShimWithEqualStartTime(t *testing.T) {
 		}
 		dead := first
 		dead.Connected, dead.Dead = false, true
-		s.Note(dead)
+		s.Learn(dead)
 		second.Unproven = ""
-		s.Note(second)
+		s.Learn(second)
 		require.True(t, s.Proven("h"), "seed %d", seed)
 		require.Len(t, s.Waiting(), 1)
 	}

@@ -62,7 +62,7 @@ type asides struct {
 
 // launch starts an aside, and does not wait for its exec, which may hang. Until the
 // process id of the aside is known, each process that the shim reaps may be the aside.
-// So the shim notes each such process as a stray, and later looks among the strays for the
+// So the shim remembers each such process as a stray, and later looks among the strays for the
 // aside.
 func (s *asides) launch(a *aside) {
 	s.all = append(s.all, a)

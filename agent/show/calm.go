@@ -18,7 +18,7 @@ type calm struct {
 	followed string
 }
 
-// holds notes a decision about a holder, whose application serves or not. The argument "follows"
+// holds remembers a decision about a holder, whose application serves or not. The argument "follows"
 // reports that the pod was the successor of a leave until now. The argument "quiet" reports that the
 // pod's status may stay for a moment after the hold.
 func (c *calm) holds(now time.Duration, hold string, serves, follows, quiet bool) {
@@ -31,7 +31,7 @@ func (c *calm) holds(now time.Duration, hold string, serves, follows, quiet bool
 	}
 }
 
-// stands notes a decision about a standby.
+// stands remembers a decision about a standby.
 func (c *calm) stands(now time.Duration) {
 	if c.quiet && now >= c.until {
 		c.until = now + Calm

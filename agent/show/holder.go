@@ -39,7 +39,7 @@ type Holder struct {
 
 // Holder decides the status of a holder. If the pod is Ready because its application serves,
 // Holder stores that fact in the field "served". If the pod later becomes a standby,
-// [Readiness.note] therefore keeps the pod Ready for a while.
+// [Readiness.learn] therefore keeps the pod Ready for a while.
 func (r *Readiness) Holder(now time.Duration, h Holder) Decision {
 	r.calm.holds(now, h.Hold, h.Serves, r.follows, r.config.quiet(h.Leaves))
 	r.follows, r.shard = false, shardOf(h.Slots)
@@ -101,7 +101,7 @@ func Starts(running, serves bool, start string) Decision {
 // and only for a yield.
 func (r *Readiness) Draining(now time.Duration, hold, reason string, since time.Duration, spared bool) Decision {
 	if spared {
-		r.served = true // so the method "note" keeps the pod Ready for a while after the drain
+		r.served = true // so the method "learn" keeps the pod Ready for a while after the drain
 		return keep(instant.Never)
 	}
 	if soon := since + r.config.Budget.Retry; now < soon && !r.config.Gate {

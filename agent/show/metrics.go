@@ -64,13 +64,13 @@ func (m *Metrics) change(f func()) {
 	f()
 }
 
-// Looked notes that the loop reads the clock now.
+// Looked remembers that the loop reads the clock now.
 func (m *Metrics) Looked() { m.change(func() { m.last = m.clock() }) }
 
 // Acquired counts a hold that begins.
 func (m *Metrics) Acquired() { m.change(func() { m.holds++ }) }
 
-// Holding notes the deadline of the hold; zero for none.
+// Holding remembers the deadline of the hold; zero for none.
 func (m *Metrics) Holding(deadline time.Duration) {
 	m.change(func() { m.deadline, m.vacant = deadline, false })
 }

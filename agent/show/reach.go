@@ -94,8 +94,8 @@ func (t *target) check(now time.Duration) (address string, at time.Duration) {
 	return t.address, instant.Never
 }
 
-// note stores the result of a check. The argument "err" is nil if the pod has answered.
-func (t *target) note(now time.Duration, err error, jitter func(time.Duration) time.Duration) {
+// learn stores the result of a check. The argument "err" is nil if the pod has answered.
+func (t *target) learn(now time.Duration, err error, jitter func(time.Duration) time.Duration) {
 	if t.answered && t.err == nil && now >= t.since+steady {
 		t.misses = 0
 	}

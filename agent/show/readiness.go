@@ -224,7 +224,7 @@ func (r *Readiness) decide(now time.Duration, slots []Slot, turn Turn, childless
 	}
 	// A standby stays Ready for a while after the holder has stopped serving, and also after the
 	// end of a turn. After the turn an old pod's application must start again.
-	r.note(now, (h.serving || turn.Ready) && !turn.NotReady, turn.Beyond)
+	r.learn(now, (h.serving || turn.Ready) && !turn.NotReady, turn.Beyond)
 	// A successor stays out of its Services from the holder's release until its own hold. The
 	// watch may show this pod's acquiring write (the field "mine") before the answer to that
 	// write begins the hold.
@@ -296,9 +296,9 @@ func (d Decision) noLaterThan(at time.Duration) Decision {
 	return d
 }
 
-// note stores whether the holder serves. When the holder stops serving, note sets the instant until
+// learn stores whether the holder serves. When the holder stops serving, learn sets the instant until
 // which a standby stays Ready. The argument "beyond" is added to that instant.
-func (r *Readiness) note(now time.Duration, serving bool, beyond time.Duration) {
+func (r *Readiness) learn(now time.Duration, serving bool, beyond time.Duration) {
 	if r.served && !serving {
 		r.until = now + Handover(r.config.Budget) + beyond
 	}
@@ -352,11 +352,11 @@ func (r *Readiness) reach(now time.Duration, h holders, ready Decision) Decision
 // that pod has answered.
 func (r *Readiness) Reached(now time.Duration, address string, err error) {
 	if r.target.address == address {
-		r.target.note(now, err, r.config.Jitter)
+		r.target.learn(now, err, r.config.Jitter)
 	}
 }
 
-// Unanswered notes that the pod at the address did not answer a forwarded connection.
+// Unanswered remembers that the pod at the address did not answer a forwarded connection.
 func (r *Readiness) Unanswered(address string) {
 	if r.target.address == address && r.target.answered {
 		r.target.due = true
