@@ -13,7 +13,7 @@ import (
 )
 
 // Agent holds the slots of one pod. One goroutine, that of [Agent.Run], decides
-// everything; the other goroutines carry requests and bring answers.
+// everything; the other goroutines send requests and bring answers.
 type Agent struct {
 	loop *loop
 	unit *unit

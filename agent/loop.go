@@ -55,7 +55,7 @@ func (l *loop) begin(stop <-chan struct{}) { l.now, l.stop = l.config.Clock(), s
 func (l *loop) act(ctx context.Context, f claim.Facts) (wake time.Duration) {
 	actions, wake := l.unit.claim.Next(l.now, f)
 	for _, a := range actions {
-		l.requests.carry(ctx, a)
+		l.requests.execute(ctx, a)
 	}
 	return wake
 }

@@ -46,10 +46,10 @@ func newRequests(u *unit, p posts, group *sync.WaitGroup) *requests {
 	return q
 }
 
-// carry sends the request that an action of the claim needs.
-func (q *requests) carry(ctx context.Context, a claim.Action) {
+// execute sends the request that an action of the claim needs.
+func (q *requests) execute(ctx context.Context, a claim.Action) {
 	if a.Kind != claim.Acquire {
-		q.courier.Carry(ctx, a)
+		q.courier.Execute(ctx, a)
 		return
 	}
 	if !a.Resumed {
@@ -69,9 +69,9 @@ func (q *requests) acquire(ctx context.Context, a claim.Action) {
 	switch named := q.unit.claim.Record(a.Slot).Successor == q.unit.self.Identity; {
 	case a.Resumed, named && q.unit.deletion.clears(q.unit.config.Clock()):
 		q.checked = a.Record.Hold
-		q.courier.Carry(ctx, a)
+		q.courier.Execute(ctx, a)
 	case named:
-		q.courier.Carry(ctx, a)
+		q.courier.Execute(ctx, a)
 		check()
 	default:
 		q.courier.Write(ctx, a, check)

@@ -103,7 +103,7 @@ func (s *starts) act(ctx context.Context, now time.Duration, f startFacts) time.
 	}
 	s.follow(now)
 	s.adopt(s.claim.State())
-	s.settle(f.serves)
+	s.forgetStarted(f.serves)
 	s.fresh = s.fresh || s.hold != "" || s.sawOther()
 	switch {
 	case !f.asks:
@@ -117,7 +117,7 @@ func (s *starts) act(ctx context.Context, now time.Duration, f startFacts) time.
 			if a.Kind == claim.Acquire {
 				s.own[a.Record.Hold] = true
 			}
-			s.courier.Carry(ctx, a)
+			s.courier.Execute(ctx, a)
 		}
 		maps.DeleteFunc(s.own, func(hold string, _ bool) bool { return hold != s.hold && !s.claim.Named(hold) })
 		state := s.claim.State()
@@ -148,8 +148,8 @@ func (s *starts) follow(now time.Duration) {
 	}
 }
 
-// settle forgets each child whose start is over: the child is ready, or proven dead.
-func (s *starts) settle(serves bool) {
+// forgetStarted forgets each child whose start is over: the child is ready, or proven dead.
+func (s *starts) forgetStarted(serves bool) {
 	maps.DeleteFunc(s.starting, func(id gate.ShimID, _ string) bool {
 		r, known := s.unit.shims.Last(id)
 		switch {

@@ -230,7 +230,7 @@ func (s *slot) renewed(now time.Duration, a Action, answer Answer) error {
 		return nil
 	}
 	if err == nil {
-		err = s.settle(now, answer.Record, func(r lease.Record) error { return s.held.Answered(a.attempt, r) })
+		err = s.take(now, answer.Record, func(r lease.Record) error { return s.held.Answered(a.attempt, r) })
 	}
 	switch {
 	case err == nil:
@@ -269,16 +269,16 @@ func (s *slot) readAgain(now time.Duration, a Action, answer Answer) error {
 		return answer.Err
 	}
 	s.reread = false
-	if s.settle(now, answer.Record, s.held.Read) == nil && answer.Record.Version != version {
+	if s.take(now, answer.Record, s.held.Read) == nil && answer.Record.Version != version {
 		s.tryAt = now
 	}
 	return nil
 }
 
-// settle passes the Lease of an answer to the slot's hold, by the function "take". If the function
+// take passes the Lease of an answer to the slot's hold, by the function "answer". If the function
 // returns [lease.ErrLost], the slot stays lost.
-func (s *slot) settle(now time.Duration, r lease.Record, take func(lease.Record) error) error {
-	err := take(r)
+func (s *slot) take(now time.Duration, r lease.Record, answer func(lease.Record) error) error {
+	err := answer(r)
 	switch {
 	case errors.Is(err, lease.ErrLost):
 		s.lost = err

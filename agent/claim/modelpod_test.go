@@ -256,7 +256,7 @@ func (p *modelPod) step() {
 		p.keep()
 		actions, wake := p.claim.Next(p.local(), p.facts())
 		for _, a := range actions {
-			p.carry(a)
+			p.execute(a)
 		}
 		p.wake = wake
 		switch state := p.claim.State(); {

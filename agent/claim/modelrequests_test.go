@@ -40,8 +40,8 @@ func (p *modelPod) endLook(l *modelLook, end Answer) {
 	l.action.LookEnded(p.local(), strconv.Itoa(l.version), end)
 }
 
-// carry carries out an action: carry sends a read or a write, begins a look, or ends a look.
-func (p *modelPod) carry(a Action) {
+// execute does what an action demands: execute sends a read or a write, begins a look, or ends a look.
+func (p *modelPod) execute(a Action) {
 	now := p.local()
 	switch a.Kind {
 	case EndLook:

@@ -10,7 +10,7 @@ import (
 
 // wait adds the due actions of a waiting claim to the plan.
 func (c *Claim) wait(p *plan) {
-	c.settleHandback(p)
+	c.beginHeadStart(p)
 	p.successor = c.handback.successor
 	p.releases = c.handback.due && (c.need.slots.mineProven(p.facts) || c.need.slots.requested())
 	c.need.makeSure(p)
@@ -57,9 +57,9 @@ func (c *Claim) finished(p *plan) bool {
 	return !c.need.slots.requested() && !c.need.slots.unread() && !c.need.slots.mineProven(p.facts)
 }
 
-// settleHandback begins the head start of the other pods once all slots of the last hold are
+// beginHeadStart begins the head start of the other pods once all slots of the last hold are
 // released. If a later release names this pod, the head start ends at once.
-func (c *Claim) settleHandback(p *plan) {
+func (c *Claim) beginHeadStart(p *plan) {
 	if !c.handback.due && c.need.slots.named() {
 		c.handback = handback{}
 		return

@@ -70,9 +70,9 @@ func New(c Config) *Courier {
 	return &Courier{Config: c, leases: map[string]*kube.Lease{}, looks: map[string]context.CancelFunc{}}
 }
 
-// Carry carries out an action: Carry sends the action's request, ends a look, or logs that the
+// Execute does what an action demands: Execute sends the action's request, ends a look, or logs that the
 // campaign gives its slots back.
-func (c *Courier) Carry(ctx context.Context, a claim.Action) {
+func (c *Courier) Execute(ctx context.Context, a claim.Action) {
 	switch a.Kind {
 	case claim.Look:
 		c.look(ctx, a)

@@ -91,7 +91,7 @@ func (r *register) learn(p *peer, st gate.State, now time.Duration) {
 	if p.drain != nil && p.over(p.drain.hold) {
 		p.drain = nil
 	}
-	r.settle(p)
+	r.clearNote(p)
 	r.report(p)
 	r.review(st.Container)
 }
@@ -118,15 +118,15 @@ func (r *register) bury(p *peer) {
 		return
 	}
 	p.report.Dead = true
-	r.settle(p)
+	r.clearNote(p)
 	r.peers = slices.DeleteFunc(r.peers, func(other *peer) bool { return other == p })
 	r.report(p)
 	r.review(p.report.Container)
 }
 
-// settle removes the ledger's note about the shim, if the shim is dead or the hold in the note
+// clearNote removes the ledger's note about the shim, if the shim is dead or the hold in the note
 // is over.
-func (r *register) settle(p *peer) {
+func (r *register) clearNote(p *peer) {
 	e := r.ledger.entries[p.report.Container]
 	if !e.names(p.report.Shim) || !p.report.Dead && !p.over(e.Hold) {
 		return

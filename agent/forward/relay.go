@@ -46,13 +46,13 @@ type relay struct {
 // connection's memory is the two stacks, and a deeper stack would be twice as large.
 func (r *relay) start() {
 	r.running.Store(2)
-	go r.carry(&r.client, &r.backend)
-	go r.carry(&r.backend, &r.client)
+	go r.copy(&r.client, &r.backend)
+	go r.copy(&r.backend, &r.client)
 }
 
-// carry copies one direction, and then passes the sender's end of file on to the receiver. If the
-// direction fails, carry resets both connections.
-func (r *relay) carry(to, from *end) {
+// copy copies one direction, and then passes the sender's end of file on to the receiver. If the
+// direction fails, copy resets both connections.
+func (r *relay) copy(to, from *end) {
 	if move(to.TCPConn, from.TCPConn) != nil || from.failed() {
 		r.cut()
 	} else {

@@ -56,7 +56,7 @@ func NewLeaps() *Leaps {
 		return l
 	}
 	l.file = os.NewFile(uintptr(fd), "wall clock")
-	l.Settle() // after the timer is set, so that the timer notices each leap since this call
+	l.Rebase() // after the timer is set, so that the timer notices each leap since this call
 	return l
 }
 
@@ -64,7 +64,7 @@ func NewLeaps() *Leaps {
 // to C after each setting of the wall clock.
 func LeapsOf(now, wall func() time.Duration) *Leaps {
 	l := &Leaps{C: make(chan struct{}, 1), now: now, wall: wall}
-	l.Settle()
+	l.Rebase()
 	return l
 }
 
@@ -104,7 +104,7 @@ func (l *Leaps) Watch(ctx context.Context) <-chan struct{} {
 			if !l.Leapt() {
 				continue
 			}
-			l.Settle()
+			l.Rebase()
 			select {
 			case leapt <- struct{}{}:
 			case <-ctx.Done():
@@ -123,15 +123,15 @@ func (l *Leaps) Close() error {
 	return l.file.Close()
 }
 
-// Leapt reports whether the wall clock has leapt since the last Settle. Several small steps add
+// Leapt reports whether the wall clock has leapt since the last Rebase. Several small steps add
 // up to a leap.
 func (l *Leaps) Leapt() bool {
 	now := l.read()
 	return now.low-l.base.high >= leap || l.base.low-now.high >= leap
 }
 
-// Settle makes the present difference of the clocks the base of later comparisons.
-func (l *Leaps) Settle() { l.base = l.read() }
+// Rebase makes the present difference of the clocks the base of later comparisons.
+func (l *Leaps) Rebase() { l.base = l.read() }
 
 // narrow is the longest duration of a good reading of both clocks. After a slower reading, the
 // method "read" tries again. The system calls of a reading take a microsecond, so only a

@@ -36,7 +36,7 @@ func TestWallClockChangeAboveBoundIsALeap(t *testing.T) {
 				ahead += step
 			}
 			assert.Equal(t, c.leapt, l.Leapt())
-			l.Settle()
+			l.Rebase()
 			assert.False(t, l.Leapt())
 		})
 	}

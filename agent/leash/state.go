@@ -190,11 +190,11 @@ func (s *state) superseded(its *leashed) bool {
 // no number. The second result is the instant at which the next grant is due.
 func (s *state) grant(now time.Duration, its *leashed) (o order, at time.Duration) {
 	first := its.number == ""
-	deadline, bounded, settled := s.bound(now, its)
-	thaws := settled && its.report.Leap != 0 && its.report.Leap != its.answered
+	deadline, bounded, thawable := s.bound(now, its)
+	thaws := thawable && its.report.Leap != 0 && its.report.Leap != its.answered
 	step := s.budget.Deadline() / 4
 	switch {
-	case first && its.report.Leap != 0 && !settled:
+	case first && its.report.Leap != 0 && !thawable:
 		return order{}, instant.Never // the loop wakes when a claim knows of the leap
 	case first, thaws, its.resend:
 	case bounded && deadline <= its.until:
@@ -208,7 +208,7 @@ func (s *state) grant(now time.Duration, its *leashed) (o order, at time.Duratio
 	}
 	its.until, its.resend = max(its.until, deadline), false
 	o = order{first: first, number: its.number, deadline: its.until}
-	if settled {
+	if thawable {
 		o.leap, its.answered = its.report.Leap, its.report.Leap
 	}
 	if bounded {
@@ -218,21 +218,21 @@ func (s *state) grant(now time.Duration, its *leashed) (o order, at time.Duratio
 }
 
 // bound returns the latest deadline that a grant of the shim may have now. The result "bounded"
-// reports that a hold limits that deadline. The result "settled" reports that the grant may let
+// reports that a hold limits that deadline. The result "thawable" reports that the grant may let
 // a frozen program continue.
-func (s *state) bound(now time.Duration, its *leashed) (deadline time.Duration, bounded, settled bool) {
-	deadline, settled = now+s.budget.Deadline(), true
+func (s *state) bound(now time.Duration, its *leashed) (deadline time.Duration, bounded, thawable bool) {
+	deadline, thawable = now+s.budget.Deadline(), true
 	for _, of := range s.claims {
-		settled = settled && of.Leaps >= s.leaps
+		thawable = thawable && of.Leaps >= s.leaps
 		if its.number == "" || its.serial > of.upTo || of.Deadline == instant.Never {
 			continue
 		}
-		settled = settled && !of.Unrenewed
+		thawable = thawable && !of.Unrenewed
 		if of.Deadline <= deadline {
 			deadline, bounded = of.Deadline, true
 		}
 	}
-	return deadline, bounded, settled
+	return deadline, bounded, thawable
 }
 
 // missed remembers that an order could not be sent. The argument "unsent" reports that no part of

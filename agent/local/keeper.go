@@ -150,7 +150,7 @@ func (k *keeper) decide(ctx context.Context) time.Duration {
 			if a.Kind == claim.Acquire {
 				k.numbers[a.Record.Hold] = false // no program has the hold yet
 			}
-			k.courier.Carry(ctx, a)
+			k.courier.Execute(ctx, a)
 		}
 		for number := range k.numbers {
 			if !k.claim.Named(number) && (k.hold == nil || k.hold.number != number) {

@@ -11,15 +11,15 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// settling is the time that a new child has to open its port. In this time a failed startup
+// opening is the time that a new child has to open its port. In this time a failed startup
 // probe does not count. Without a gate, up to a second passes before the kubelet's first probe
 // of a new container. The kubelet notices new containers only when the kubelet reads the
 // container runtime's list, once a second.
-const settling = time.Second
+const opening = time.Second
 
 // prompt is the period of the readiness probe until the child has passed that probe. Until then
 // new connections wait at the standbys, so a period of a second would prolong each handover. Two
-// kinds of probes have a period of [settling] (a second) instead. An exec probe runs less often
+// kinds of probes have a period of [opening] (a second) instead. An exec probe runs less often
 // because a command costs more than a connection. A probe of another host runs less often because
 // that host may serve many pods.
 const prompt = 100 * time.Millisecond
@@ -44,7 +44,7 @@ func (l *childState) pause(p *api.Probe, span time.Duration) time.Duration {
 	case span >= patience:
 		return p.Period()
 	case p.Exec != nil || asksElsewhere(p) || l.counter.last == Success:
-		return min(p.Period(), settling)
+		return min(p.Period(), opening)
 	case l.refused:
 		return min(max(span/100, firstEager), lastEager)
 	}
@@ -96,15 +96,15 @@ func (m *Monitor) started(l *childState) bool {
 
 // The method "every" calls the function "ask" after the initial delay, and then once a period,
 // until that function returns false or ctx ends. For a new child without an initial delay, the
-// first call comes immediately, and the second call at the end of the time [settling]. A failure of
-// the first call does not count, because the child may still be settling.
+// first call comes immediately, and the second call at the end of the time [opening]. A failure of
+// the first call does not count, because the child may still be opening its port.
 func (m *Monitor) every(ctx context.Context, l *childState, p *api.Probe, period time.Duration, ask func(counts bool) bool) {
 	first := p.InitialDelay()
-	if first < settling {
-		if time.Since(l.began) < settling && first == 0 && !ask(false) {
+	if first < opening {
+		if time.Since(l.began) < opening && first == 0 && !ask(false) {
 			return
 		}
-		first = settling
+		first = opening
 	}
 	repeat(ctx, l.began.Add(first), func() time.Duration { return period }, func() bool { return ask(true) })
 }

@@ -22,7 +22,7 @@ func TestAgentsProbesNeverDelayThePodsReadiness(t *testing.T) {
 		up, latest    time.Duration
 	}{
 		"served at once":                   {0, 10, 0, 0},
-		"served while settling":            {0, 10, 800 * time.Millisecond, time.Second},
+		"served while opening":             {0, 10, 800 * time.Millisecond, time.Second},
 		"served late":                      {0, 5, 12 * time.Second, 17 * time.Second},
 		"served before the delay ends":     {20, 5, 12 * time.Second, 20 * time.Second},
 		"served after the delay ends":      {7, 5, 12500 * time.Millisecond, 17500 * time.Millisecond},
@@ -166,7 +166,7 @@ func TestAgentProbesOtherHostsOnlyOnceASecond(t *testing.T) {
 		closed.Refused = true
 		a.answer("readiness", closed)
 		a.runs("h1")
-		a.pass(4*time.Second + settling/2)
+		a.pass(4*time.Second + opening/2)
 		assert.Equal(t, []float64{0, 1, 2, 3, 4}, a.times("readiness"))
 	})
 }

@@ -172,16 +172,16 @@ func (m *Monitor) ask(a probeRequest) Result {
 	if f == nil {
 		f = &pendingProbe{done: make(chan struct{})}
 		a.state.pending[a.name] = f
-		m.group.Go(func() { m.carryOut(a, f) })
+		m.group.Go(func() { m.execute(a, f) })
 	}
 	m.mu.Unlock()
 	<-f.done
 	return f.result
 }
 
-// carryOut runs the probe until its timeout, or until the child ends. A client that disconnects
+// execute runs the probe until its timeout, or until the child ends. A client that disconnects
 // does not end the probe.
-func (m *Monitor) carryOut(a probeRequest, f *pendingProbe) {
+func (m *Monitor) execute(a probeRequest, f *pendingProbe) {
 	defer close(f.done)
 	timeout := a.probe.Timeout()
 	if m.redirect(a.probe) != nil {

@@ -74,7 +74,7 @@ func (s *asides) launch(a *aside) {
 func (s *asides) started(in Start) {
 	s.spawning--
 	if a := s.find(in.Command); in.Err != nil {
-		s.settle(a, outcome{err: in.Err})
+		s.conclude(a, outcome{err: in.Err})
 	} else if a != nil {
 		a.pid, a.output = in.PID, in.Output
 		if status, ok := s.strays[in.PID]; ok {
@@ -107,20 +107,20 @@ func (a *aside) reaped(status unix.WaitStatus) {
 	a.output.End()
 }
 
-// The method "finished" settles an aside whose output is complete. The argument "killing" reports
+// The method "finished" concludes an aside whose output is complete. The argument "killing" reports
 // that the shim is killing all remaining processes. The outcome is then errChildEnded, because
 // the exit code of a killed probe or hook proves nothing about the application.
 func (s *asides) finished(in Result, killing bool) {
 	switch a := s.find(in.Command); {
 	case a == nil:
 	case killing:
-		s.settle(a, outcome{err: errChildEnded})
+		s.conclude(a, outcome{err: errChildEnded})
 	default:
-		s.settle(a, outcome{code: exitCode(a.status), output: in.Output, late: a.late})
+		s.conclude(a, outcome{code: exitCode(a.status), output: in.Output, late: a.late})
 	}
 }
 
-// find returns the aside that runs the command; nil if that aside is settled already.
+// find returns the aside that runs the command; nil if that aside is concluded already.
 func (s *asides) find(c *Command) *aside {
 	for _, a := range s.all {
 		if &a.Command == c {
@@ -130,19 +130,19 @@ func (s *asides) find(c *Command) *aside {
 	return nil
 }
 
-// settle removes the aside, and calls the function in the field "done" with the outcome. An aside
-// that is settled already stays as it is.
-func (s *asides) settle(a *aside, o outcome) {
+// conclude removes the aside, and calls the function in the field "done" with the outcome. An aside
+// that is concluded already stays as it is.
+func (s *asides) conclude(a *aside, o outcome) {
 	if i := slices.Index(s.all, a); i >= 0 {
 		s.all = slices.Delete(s.all, i, i+1)
 		a.done(o)
 	}
 }
 
-// giveUp settles the remaining asides after the child and every aside are dead.
+// giveUp concludes the remaining asides after the child and every aside are dead.
 func (s *asides) giveUp() {
 	for len(s.all) > 0 {
-		s.settle(s.all[0], outcome{err: errChildEnded})
+		s.conclude(s.all[0], outcome{err: errChildEnded})
 	}
 }
 

@@ -64,7 +64,7 @@ func (f *frost) keep(sig syscall.Signal, killAt time.Duration) {
 // wait for an input, before the shim handles that input.
 func (f *frost) mindLeaps() {
 	if f.machine.Leapt() {
-		f.machine.Settle()
+		f.machine.Rebase()
 		f.leaps++
 		f.link.state.Leap = f.leaps
 		f.freeze()

@@ -18,9 +18,9 @@ import (
 type Machine interface {
 	// Now returns the time since boot.
 	Now() time.Duration
-	// Leapt reports whether the wall clock has leapt since the last call of Settle.
+	// Leapt reports whether the wall clock has leapt since the last call of Rebase.
 	Leapt() bool
-	Settle()
+	Rebase()
 
 	// Next waits for the next input. While a child is starting, Next returns only Start, Beat
 	// and Rang. All other inputs wait until the child has started.

@@ -82,22 +82,22 @@ func newByHand(there ...client.Object) *byHand {
 		WithIndex(&corev1.Event{}, "source", event(func(e *corev1.Event) string { return e.Source.Component })).Build()}
 }
 
-// carry runs a command, and returns the exit code that main would return.
-func (b *byHand) carry(t *testing.T, f func(std stdio, c cluster) (int, error)) int {
+// exitCode runs a command, and returns the exit code that main would return.
+func (b *byHand) exitCode(t *testing.T, f func(std stdio, c cluster) (int, error)) int {
 	t.Helper()
 	code, err := f(stdio{out: &b.out, err: &b.err}, cluster{WithWatch: b})
 	return exitCode(code, err, &b.err)
 }
 
 func (b *byHand) yield(t *testing.T, y yielding, args ...string) int {
-	return b.carry(t, func(std stdio, c cluster) (int, error) {
+	return b.exitCode(t, func(std stdio, c cluster) (int, error) {
 		y.std = std
 		return y.run(t.Context(), c, "shop", args)
 	})
 }
 
 func (b *byHand) pause(t *testing.T, p pausing, args ...string) int {
-	return b.carry(t, func(std stdio, c cluster) (int, error) {
+	return b.exitCode(t, func(std stdio, c cluster) (int, error) {
 		p.std = std
 		return p.run(t.Context(), c, "shop", args)
 	})

@@ -40,9 +40,9 @@ func openPort(ctx context.Context, port int) (localPort, error) {
 	return localPort{listener.(*net.TCPListener)}, nil
 }
 
-// serve passes each connection of the port to the function "carry", until ctx ends. The port itself
+// serve passes each connection of the port to the function "relay", until ctx ends. The port itself
 // stays open, so later connections wait until serve is called again.
-func (l localPort) serve(ctx context.Context, carry func(net.Conn)) error {
+func (l localPort) serve(ctx context.Context, relay func(net.Conn)) error {
 	if err := l.SetDeadline(time.Time{}); err != nil {
 		return err
 	}
@@ -63,7 +63,7 @@ func (l localPort) serve(ctx context.Context, carry func(net.Conn)) error {
 		carried.Go(func() {
 			defer connection.Close()
 			defer context.AfterFunc(ctx, func() { connection.Close() })()
-			carry(connection)
+			relay(connection)
 		})
 	}
 }
@@ -96,7 +96,7 @@ func forward(ctx context.Context, config *rest.Config, pod types.NamespacedName,
 	ready()
 	var calls numbers
 	return port.serve(ctx, func(connection net.Conn) {
-		if err := carry(streams, calls.next(), connection); err != nil {
+		if err := relay(streams, calls.next(), connection); err != nil {
 			cancel() // the pod does not answer
 		}
 	})
@@ -136,9 +136,9 @@ func (n *numbers) next() string {
 	return strconv.Itoa(n.last)
 }
 
-// carry copies between a connection of the browser and the pod. If the kubelet reports a problem
+// relay copies between a connection of the browser and the pod. If the kubelet reports a problem
 // with the pod, the result is an error with the kubelet's text.
-func carry(streams httpstream.Connection, number string, connection net.Conn) error {
+func relay(streams httpstream.Connection, number string, connection net.Conn) error {
 	headers := http.Header{}
 	headers.Set(corev1.PortHeader, strconv.Itoa(api.ConsolePort))
 	headers.Set(corev1.PortForwardRequestIDHeader, number)

@@ -29,7 +29,7 @@ func TestForgetCommandRemovesOneKey(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newByHand(slotLease("once.schema", "", map[string]string{api.DoneAnnotation: "7,8"}))
-			code := b.carry(t, func(std stdio, cl cluster) (int, error) { return forget(t.Context(), cl, "shop", c.args, std) })
+			code := b.exitCode(t, func(std stdio, cl cluster) (int, error) { return forget(t.Context(), cl, "shop", c.args, std) })
 			assert.Equal(t, c.code, code)
 			assert.Equal(t, c.out, b.out.String())
 			assert.Equal(t, c.err, b.err.String())
@@ -37,11 +37,11 @@ func TestForgetCommandRemovesOneKey(t *testing.T) {
 		})
 	}
 	b := newByHand(slotLease("once.schema", "", map[string]string{api.DoneAnnotation: "7"}))
-	b.carry(t, func(std stdio, cl cluster) (int, error) {
+	b.exitCode(t, func(std stdio, cl cluster) (int, error) {
 		return forget(t.Context(), cl, "shop", []string{"once/schema", "7"}, std)
 	})
 	assert.NotContains(t, b.lease(t, "once.schema").Annotations, api.DoneAnnotation)
-	b.carry(t, func(std stdio, cl cluster) (int, error) {
+	b.exitCode(t, func(std stdio, cl cluster) (int, error) {
 		return forget(t.Context(), cl, "shop", []string{"once/schema", "7"}, std)
 	})
 	assert.Equal(t, "refused: once.schema has no done keys: there is nothing to forget\n", b.err.String())
@@ -51,7 +51,7 @@ func TestForgetCommandRemovesARunFromEachShard(t *testing.T) {
 	b := newByHand(slotLease("shards.job.map.0", "", map[string]string{api.DoneAnnotation: "1-a,2-b"}),
 		slotLease("shards.job.map.2", "", map[string]string{api.DoneAnnotation: "2-b"}))
 	says := func(args ...string) int {
-		return b.carry(t, func(std stdio, cl cluster) (int, error) { return forget(t.Context(), cl, "shop", args, std) })
+		return b.exitCode(t, func(std stdio, cl cluster) (int, error) { return forget(t.Context(), cl, "shop", args, std) })
 	}
 	assert.Equal(t, exitOK, says("shards/job.map", "2-b"), b.err.String())
 	assert.Equal(t, "1-a", b.lease(t, "shards.job.map.0").Annotations[api.DoneAnnotation])
@@ -64,7 +64,7 @@ func TestForgetCommandRemovesARunFromEachShard(t *testing.T) {
 func TestForgetCommandAcceptsTheNameOfAWorkload(t *testing.T) {
 	b := newByHand(append(deployment(map[string]string{api.OnceAnnotation: "true"}, nil),
 		slotLease("once-revision.deployment.biller", "", map[string]string{api.DoneAnnotation: "7,8"}))...)
-	code := b.carry(t, func(std stdio, cl cluster) (int, error) {
+	code := b.exitCode(t, func(std stdio, cl cluster) (int, error) {
 		return forget(t.Context(), cl, "shop", []string{"deployment/biller", "7"}, std)
 	})
 	assert.Equal(t, exitOK, code, b.err.String())
@@ -86,7 +86,7 @@ func TestForgetCommandMakesLaterPodsWaitAtBarrier(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newByHand(slotLease(openLease, "", map[string]string{api.OpenedAnnotation: c.opened, api.PausedAnnotation: "hold"}))
-			code := b.carry(t, func(std stdio, cl cluster) (int, error) {
+			code := b.exitCode(t, func(std stdio, cl cluster) (int, error) {
 				return forget(t.Context(), cl, "shop", []string{strings.Replace(c.slot, ".", "/", 1)}, std)
 			})
 			assert.Equal(t, c.code, code)
@@ -125,7 +125,7 @@ func TestStatusCommandListsDoneKeysAndWaitingPods(t *testing.T) {
 	begun.Status.Conditions = append(begun.Status.Conditions, corev1.PodCondition{Type: corev1.PodInitialized, Status: corev1.ConditionTrue})
 	b := newByHand([]client.Object{waits, goesOn, begun, slotLease("once.schema", "", map[string]string{api.DoneAnnotation: "6,7"})}...)
 	var state objects
-	b.carry(t, func(_ stdio, cl cluster) (int, error) {
+	b.exitCode(t, func(_ stdio, cl cluster) (int, error) {
 		var err error
 		state, _, err = cl.read(t.Context(), "shop")
 		return exitOK, err

@@ -85,12 +85,12 @@ func TestCommandsPrintHostileTextsOnSingleLines(t *testing.T) {
 			b.yield(t, yielding{to: "runs"}, "lock/x")
 		},
 		"forget": func(t *testing.T, b *byHand) {
-			b.carry(t, func(std stdio, c cluster) (int, error) {
+			b.exitCode(t, func(std stdio, c cluster) (int, error) {
 				return forget(t.Context(), c, "shop", []string{"once/schema", "7"}, std)
 			})
 		},
 		"explain": func(t *testing.T, b *byHand) {
-			b.carry(t, func(std stdio, c cluster) (int, error) {
+			b.exitCode(t, func(std stdio, c cluster) (int, error) {
 				return exitOK, explain(t.Context(), &explainer{cluster: c, namespace: "shop", now: noon}, std.out, "Pod", "owned")
 			})
 		},

@@ -99,7 +99,7 @@ func TestInterruptedRecoverCommandKeepsItsPauses(t *testing.T) {
 		w := newRestored(t, 5000, slotLease("lock.a", "a", nil))
 		w.floor = 6000
 		w.meddle("metaparticle-recover-3", func() error { interrupt(); return ctx.Err() })
-		code := w.carry(t, func(std stdio, _ cluster) (int, error) {
+		code := w.exitCode(t, func(std stdio, _ cluster) (int, error) {
 			return recovering{cluster: cluster{WithWatch: w.WithWatch}, std: std, floor: 6000}.run(ctx)
 		})
 		assert.Equal(t, exitError, code)

@@ -93,7 +93,7 @@ func TestRecoverCommandInterruptedDuringWaitReturnsAnError(t *testing.T) {
 		w := newRestored(t, 7000, slotLease("lock.a", "a", nil))
 		w.deaf = "lock.a"
 		time.AfterFunc(10*time.Second, interrupt)
-		code := w.carry(t, func(std stdio, _ cluster) (int, error) {
+		code := w.exitCode(t, func(std stdio, _ cluster) (int, error) {
 			return recovering{cluster: cluster{WithWatch: w.WithWatch}, std: std, floor: 6000, timeout: time.Minute}.run(ctx)
 		})
 		assert.Equal(t, exitError, code)
@@ -187,7 +187,7 @@ func TestRecoverCommandFailsIfInterruptedWhileEndingPauses(t *testing.T) {
 		pauses := map[string]string{api.PausedAnnotation: string(api.PauseRecover)}
 		w := newRestored(t, 7000, slotLease("lock.a", "a", pauses), slotLease("lock.b", "b", pauses))
 		w.meddle("lock.a", func() error { interrupt(); return nil })
-		code := w.carry(t, func(std stdio, _ cluster) (int, error) {
+		code := w.exitCode(t, func(std stdio, _ cluster) (int, error) {
 			return recovering{cluster: cluster{WithWatch: w.WithWatch}, std: std, floor: 6000, timeout: time.Minute}.run(ctx)
 		})
 		assert.Equal(t, exitError, code)

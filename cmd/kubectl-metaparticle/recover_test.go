@@ -122,7 +122,7 @@ func (w *restored) obey(l *coordinationv1.Lease) {
 
 func (w *restored) recover(floor uint64, change ...func(r *recovering)) int {
 	w.floor = floor
-	return w.carry(w.t, func(std stdio, c cluster) (int, error) {
+	return w.exitCode(w.t, func(std stdio, c cluster) (int, error) {
 		r := recovering{cluster: cluster{WithWatch: w.WithWatch}, std: std, floor: floor, timeout: time.Minute}
 		for _, f := range change {
 			f(&r)

@@ -36,7 +36,7 @@ func told(before time.Duration, pod, reason, message string) *corev1.Event {
 }
 
 func (b *byHand) status(t *testing.T, v screen, namespace string, args ...string) int {
-	return b.carry(t, func(std stdio, c cluster) (int, error) {
+	return b.exitCode(t, func(std stdio, c cluster) (int, error) {
 		v.std, v.now = std, func() time.Time { return noon }
 		return v.run(t.Context(), c, namespace, args)
 	})

@@ -42,7 +42,7 @@ func (s *Watches) Cut() {
 	}
 }
 
-// CutMute cuts the connections of the watches that carry no event any more.
+// CutMute cuts the connections of the watches that deliver no event any more.
 func (s *Watches) CutMute() {
 	for _, stream := range slices.Clone(s.all) {
 		if stream.Mute {

@@ -36,7 +36,7 @@ type Workload struct {
 
 // revision is a pod template of a workload.
 type revision struct {
-	// Stamp is the api.Revision that the pods of this revision carry. The field Behaviour describes
+	// Stamp is the api.Revision that the pods of this revision have. The field Behaviour describes
 	// the version of the application.
 	Stamp     api.Revision
 	Behaviour world.Behaviour

@@ -65,7 +65,7 @@ func (f *localFaults) act(p *world.LocalPod) {
 	}
 }
 
-// silence makes the open watches of the pod's agent carry no event any more.
+// silence makes the open watches of the pod's agent deliver no event any more.
 func (f *localFaults) silence(p *world.LocalPod) {
 	for _, s := range p.Agent.Watches() {
 		f.Note(p.Name, "its watch falls silent")

@@ -86,14 +86,14 @@ func (r processRows) forgotten() {
 		c.Pod().RestartAgent()
 	})
 	bound := world.Slow(r.budget.Drain) + r.budget.Kill + 5*time.Second
-	r.Until(bound, func() bool { return r.Checks.Settled(r.slot) })
+	r.Until(bound, func() bool { return r.Checks.InUse(r.slot) })
 	r.Do(func() {
 		for _, c := range r.Checks.Alive {
 			if !c.Current() {
 				r.Violate(world.Nobody, "%s lives in a container that the kubelet has forgotten", c.Name)
 			}
 		}
-		if !r.Checks.Settled(r.slot) {
+		if !r.Checks.InUse(r.slot) {
 			r.Violate(world.Nobody, "nobody holds %v after %s was started beside a forgotten container", bound, fresh.Name)
 		}
 	})

@@ -89,7 +89,7 @@ func (r *recovery) inUse() bool { return !slices.ContainsFunc(r.slots, r.stuck) 
 
 // stuck reports whether a healthy pod claims the slot, and neither a child nor an elector works
 // under the slot.
-func (r *recovery) stuck(slot string) bool { return r.wanted(slot) && !r.Checks.Settled(slot) }
+func (r *recovery) stuck(slot string) bool { return r.wanted(slot) && !r.Checks.InUse(slot) }
 
 // stuckSlots reports each slot that is not in use after the bound, as a violation of the
 // invariant "nobody".
@@ -119,7 +119,7 @@ func (r *recovery) barred(p *world.Pod, slot string) bool {
 	}
 	return slices.ContainsFunc(p.Slots, func(other string) bool {
 		lease, ok := r.API.Lease(other)
-		return other != slot && ok && lease.Holder != p.Identity() && r.Checks.Settled(other)
+		return other != slot && ok && lease.Holder != p.Identity() && r.Checks.InUse(other)
 	})
 }
 

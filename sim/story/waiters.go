@@ -96,7 +96,7 @@ func (ws *waiters) takeRole() {
 	}
 }
 
-// silence makes the open watches of a waiter carry no event any more.
+// silence makes the open watches of a waiter deliver no event any more.
 func (ws *waiters) silence(p *world.Waiter) {
 	for _, s := range p.Client.Watches() {
 		ws.Note(p.Name, "its watch falls silent")

@@ -227,9 +227,9 @@ func (l *checks) goesOn(c *Child) {
 	}
 }
 
-// Settled reports whether the slot is in use: an elector works under it, or a child of a
+// InUse reports whether the slot is in use: an elector works under it, or a child of a
 // container's current shim runs under it. A child that was asked to stop does not count.
-func (l *checks) Settled(slot string) bool {
+func (l *checks) InUse(slot string) bool {
 	if c := l.Holder(slot); c != nil && !c.Asked && c.Current() {
 		return true
 	}

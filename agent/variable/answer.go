@@ -33,7 +33,7 @@ func (v *Variable) Run(ctx context.Context, stop <-chan struct{}) {
 		case <-stop:
 			return
 		case first := <-v.calls:
-			v.carry(ctx, v.gather(first))
+			v.answer(ctx, v.gather(first))
 		}
 	}
 }
@@ -55,8 +55,8 @@ func (v *Variable) gather(first *call) []*call {
 	return all
 }
 
-// carry answers the calls. One write carries out all those calls that change the Variable.
-func (v *Variable) carry(ctx context.Context, calls []*call) {
+// answer sends the answers to the calls. One write carries out all those calls that change the Variable.
+func (v *Variable) answer(ctx context.Context, calls []*call) {
 	for attempt := 0; ; attempt++ {
 		if ctx.Err() != nil {
 			refuse(calls, Unavailable)
@@ -80,24 +80,24 @@ func (v *Variable) carry(ctx context.Context, calls []*call) {
 		}
 		fresh := v.known == nil
 		next := base.Clone()
-		carried, settled, rest := v.try(calls, base, next)
-		if !fresh && len(settled) > 0 {
+		changing, unchanged, rest := v.try(calls, base, next)
+		if !fresh && len(unchanged) > 0 {
 			v.known = nil // an answer without a write must come from a fresh read
 			continue
 		}
 		for _, c := range calls { // the answers keep the order of the calls, so that a simulation can be replayed
-			if answer, ok := settled[c]; ok {
+			if answer, ok := unchanged[c]; ok {
 				c.answer <- answer
 			}
 		}
-		if len(carried) == 0 {
-			// The result "rest" has only calls that come after a carried call. So "rest" is
+		if len(changing) == 0 {
+			// The result "rest" has only calls that come after a changing call. So "rest" is
 			// empty, too, and all calls are answered.
 			return
 		}
 		v.writes++
 		next.Write = v.config.PodUID + "." + v.config.Process + "." + strconv.Itoa(v.writes)
-		open, refused := v.write(ctx, carried, base, next)
+		open, refused := v.write(ctx, changing, base, next)
 		calls = slices.Concat(open, rest)
 		switch {
 		case len(open) == 0:
@@ -119,16 +119,16 @@ func (v *Variable) base(ctx context.Context) (*kube.Variable, error) {
 }
 
 // try applies the actions of the calls, one after the other, to the argument "next", a copy of the
-// stored state "base". The result "carried" has the calls that change this state. The result
-// "settled" has answers to calls that change nothing. Such an answer must not depend on a write that
-// is not stored yet. So a call that changes nothing, but comes after a call in "carried", is in the
+// stored state "base". The result "changing" has the calls that change this state. The result
+// "unchanged" has answers to calls that change nothing. Such an answer must not depend on a write that
+// is not stored yet. So a call that changes nothing, but comes after a call in "changing", is in the
 // result "rest" instead. The same holds for a call whose key base has, because the earlier calls may
 // have dropped that key. The policy on Variables refuses a write that replaces the record of a key.
-func (v *Variable) try(calls []*call, base, next *kube.Variable) (carried []*call, settled map[*call]Answer, rest []*call) {
-	settled = map[*call]Answer{}
+func (v *Variable) try(calls []*call, base, next *kube.Variable) (changing []*call, unchanged map[*call]Answer, rest []*call) {
+	unchanged = map[*call]Answer{}
 	for _, c := range calls {
 		version := next.ResourceVersion
-		if len(carried) > 0 {
+		if len(changing) > 0 {
 			if _, kept := keptKey(base, c.Key); kept && c.Key != "" {
 				rest = append(rest, c)
 				continue
@@ -139,14 +139,14 @@ func (v *Variable) try(calls []*call, base, next *kube.Variable) (carried []*cal
 		switch {
 		case changed:
 			c.result = result
-			carried = append(carried, c)
-		case len(carried) > 0:
+			changing = append(changing, c)
+		case len(changing) > 0:
 			rest = append(rest, c)
 		default:
-			settled[c] = Answer{Refusal: refusal, Result: result}
+			unchanged[c] = Answer{Refusal: refusal, Result: result}
 		}
 	}
-	return carried, settled, rest
+	return changing, unchanged, rest
 }
 
 // write sends the write that replaces base by next, and answers the calls. If the outcome cannot be
