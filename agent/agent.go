@@ -61,6 +61,7 @@ func (a *Agent) Run(ctx context.Context, stop <-chan struct{}) error {
 // hold sends the grants and the renewals of h until something ends h. Then hold drains the children
 // of h. The release of the slots comes last, and needs proof that every child is dead.
 func (a *Agent) hold(ctx context.Context, h *hold) error {
+	h.begin()
 	end := ending{}
 	defer func() { h.letGo(end) }()
 	if a.unit.rollout.takesTurns() { // a pod that takes turns has one slot

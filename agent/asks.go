@@ -116,11 +116,11 @@ type asker struct {
 	pace pace.Pace
 }
 
-// sees ends the attempts to write the pod's offer, unless the offer is for the given leave. The
-// argument "leave" is the leave that the Lease of the slot shows; empty if there is none. The
+// endOffersExcept ends the attempts to write the pod's offer, unless the offer is for the given leave.
+// The argument "leave" is the leave that the Lease of the slot shows; empty if there is none. The
 // next Lease keeps offers for one leave only. So a late write of an old offer could otherwise
 // remove the offers for a later leave.
-func (a *asker) sees(leave string) {
+func (a *asker) endOffersExcept(leave string) {
 	if a.giveUp != nil && leave != a.offered {
 		a.giveUp()
 		a.offered, a.giveUp = "", nil

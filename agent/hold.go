@@ -53,7 +53,8 @@ type hold struct {
 	leaving leaving
 }
 
-// newHold returns the hold of the slots that the claim has acquired or resumed.
+// newHold returns the hold of the slots that the claim has acquired or resumed. The caller begins the
+// hold by [hold.begin].
 func newHold(u *unit, l *loop, s claim.State) *hold {
 	h := &hold{unit: u, loop: l, id: s.Hold, slots: slotsOf(s), since: l.now, resumed: s.Resumed}
 	h.leaving.unit, h.leaving.loop, h.leaving.hold, h.leaving.rollout = u, l, h.id, &h.rollout
@@ -62,17 +63,25 @@ func newHold(u *unit, l *loop, s claim.State) *hold {
 		h.leaving.id += "." + strconv.FormatInt(l.now.Milliseconds(), 10)
 		h.serving = s.Serving
 		h.served = !h.serving.IsZero()
-		u.deletion.answered = h.id // the earlier agent process has checked whether the pod is being deleted
 	}
 	h.rollout = holdRollout{rollout: u.rollout, facts: turn.HolderFacts{
 		ID: h.id, Since: h.since, Resumed: h.resumed, Rollout: slotOf(h.record()).Rollout,
 	}}
 	h.rollout.facts.TurnSince = u.rollout.turnSince(h.since, h.rollout.facts.Rollout)
+	return h
+}
+
+// begin stores in the unit what changes when the hold begins.
+func (h *hold) begin() {
+	u := h.unit
+	if h.resumed {
+		u.deletion.answered = h.id // the earlier agent process has checked whether the pod is being deleted
+	}
+	u.rollout.turnBegan = h.rollout.facts.TurnSince
 	// A yield that was requested before this hold began does not count.
 	u.yielding = false
 	// The holder answers only asks that it sees during the hold.
 	u.rollout.asks = asks{}
-	return h
 }
 
 // record returns the Lease of the first slot; the zero value for a hold without slots.

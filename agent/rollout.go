@@ -99,12 +99,12 @@ func (r *rollout) standing(now time.Duration, views []claim.View, begun []string
 	return r.pod.Standby(now, s, r.waiting)
 }
 
-// turnSince returns the instant at which this process began the turn that the rollout describes, if
-// a hold begins now. A pod that loses its hold in a turn, and takes the slot back, goes on with the
+// turnSince returns the instant at which this process began the turn that the rollout describes, for
+// a hold that begins now. A pod that loses its hold in a turn, and takes the slot back, goes on with the
 // same turn. Otherwise the turn of a pod with a bad network would never end.
 func (r *rollout) turnSince(now time.Duration, of turn.Rollout) time.Duration {
 	if of.Yielder == "" || r.turnBegan == 0 {
-		r.turnBegan = now
+		return now
 	}
 	return r.turnBegan
 }

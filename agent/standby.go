@@ -26,53 +26,95 @@ type standby struct {
 
 // run waits for the slots, and returns the hold once all slots are acquired. If a stopping
 // agent has nothing left to do, both results are nil.
+//
+// After each event the standby decides, acts and shows, in this order. The actions depend on the
+// decision, and the status also shows what the claim has just done.
 func (s standby) run(ctx context.Context) (*hold, error) {
-	r := s.unit.rollout
-	defer s.loop.asker.sees("")
+	u := s.unit
+	defer s.loop.asker.endOffersExcept("")
 	for {
 		s.drainOrphans()
-		views := s.unit.claim.Views()
-		until := s.loop.linger(ctx, views)
-		r.see(s.loop.now, views, s.unit.whole())
-		standing := r.standing(s.loop.now, views, s.unit.shims.Begun())
-		r.learn(s.loop.now, standing)
-		// The pod watches its start lock even while this lock hinders the ask. Only so the pod learns
-		// that the lock no longer hinders.
-		starting := startFacts{asks: standing.Asks}
-		standing = s.hindered(standing, views)
-		s.checkAhead(ctx, views, standing)
-		s.unit.waits.decide(s.loop.now, views)
-		facts := s.unit.facts()
-		facts.Compete = facts.Compete && !standing.Failed && !s.unit.waits.skips() && !s.unit.waits.done && !s.unit.records(views)
-		facts.Settled = s.unit.waits.done && !facts.Alive
-		facts.TakeFrom, facts.Rollout = max(standing.TakeFrom, s.unit.waits.retryAt, s.unit.grantsAt), r.text(s.loop.now, facts.Wall)
-		s.unit.metrics.Vacant(s.vacant(facts, views))
-		wake := min(s.loop.act(ctx, facts), s.loop.starts.act(ctx, s.loop.now, starting), standing.Wake, s.loop.asker.ask(ctx, s.loop.now, standing.Asks))
-		switch state := s.unit.claim.State(); state.Stage {
+		views := u.claim.Views()
+		lingersUntil := s.loop.linger(ctx, views) // a lingering standby competes for no slot, as the facts report
+		d := s.decide(views)
+		s.checkAhead(ctx, views, d.standing)
+		u.waits.decide(s.loop.now, views)
+		facts := s.facts(views, d.standing)
+		u.metrics.Vacant(s.vacant(facts, views))
+		wake := s.act(ctx, facts, d)
+		switch state := u.claim.State(); state.Stage {
 		case claim.Held:
-			return newHold(s.unit, s.loop, state), nil
+			return newHold(u, s.loop, state), nil
 		case claim.Done:
 			if s.loop.starts.done() {
 				return nil, nil
 			}
 		case claim.Waiting:
 		}
-		views = s.unit.claim.Views()
-		effect := effectOf(standing, s.loop.asker.err)
-		effect.Beyond = s.unit.beyond(views)
-		decided := s.unit.readiness.Standby(s.loop.now, seen(views), effect, !s.unit.shims.Alive())
-		if facts.Settled {
-			decided = show.Done(s.unit.waits.work())
-		} else if s.loop.now < s.unit.waits.retryAt {
-			decided = show.Failed(s.unit.waits.failed())
-			wake = min(wake, s.unit.waits.retryAt)
-		}
-		s.offer(ctx, decided, standing, views)
-		wake = min(wake, until, s.unit.waits.dismiss(s.loop.now), s.loop.appear(ctx, decided))
+		wake = min(wake, lingersUntil, s.show(ctx, d.standing, facts.Settled))
 		if err := s.loop.wait(ctx, wake); err != nil {
 			return nil, err
 		}
 	}
+}
+
+// standbyDecision is the standby's decision after one event.
+type standbyDecision struct {
+	// standing is the decision of package turn, changed if the start lock hinders the pod.
+	standing turn.StandbyDecision
+	// watchesStart reports that the pod watches its start lock, because only this lock can keep the
+	// pod from asking. The pod watches even while the lock hinders the ask. Only so the pod learns
+	// that the lock no longer hinders.
+	watchesStart bool
+}
+
+// decide decides about the pod's part in the rollout, by these views of the pod's slots. The method
+// sends no request.
+func (s standby) decide(views []claim.View) standbyDecision {
+	r, now := s.unit.rollout, s.loop.now
+	r.see(now, views, s.unit.whole())
+	standing := r.standing(now, views, s.unit.shims.Begun())
+	r.learn(now, standing)
+	return standbyDecision{standing: s.hindered(standing, views), watchesStart: standing.Asks}
+}
+
+// facts returns the inputs of the claim's next decision. A standby competes for no slot after a
+// failed turn, or once the pod has decided to skip. The same applies once the work is done, and until
+// the release that records a success is stored.
+func (s standby) facts(views []claim.View, standing turn.StandbyDecision) claim.Facts {
+	u := s.unit
+	f := u.facts()
+	f.Compete = f.Compete && !standing.Failed && !u.waits.skips() && !u.waits.done && !u.records(views)
+	f.Settled = u.waits.done && !f.Alive
+	f.TakeFrom = max(standing.TakeFrom, u.waits.retryAt, u.grantsAt)
+	f.Rollout = u.rollout.text(s.loop.now, f.Wall)
+	return f
+}
+
+// act sends the requests for the slots and for the start lock, and the pod's ask. The result is the
+// instant of the next decision.
+func (s standby) act(ctx context.Context, f claim.Facts, d standbyDecision) (wake time.Duration) {
+	wake = min(d.standing.Wake, s.loop.act(ctx, f))
+	wake = min(wake, s.loop.starts.act(ctx, s.loop.now, startFacts{asks: d.watchesStart}))
+	return min(wake, s.loop.asker.ask(ctx, s.loop.now, d.standing.Asks))
+}
+
+// show writes the pod's status and the pod's offer to the holder. Then show dismisses the shims that
+// have waited for long enough. The views come from after the requests, because act may have changed
+// them. The result is the instant of the next decision.
+func (s standby) show(ctx context.Context, standing turn.StandbyDecision, settled bool) (wake time.Duration) {
+	u, now, wake := s.unit, s.loop.now, instant.Never
+	views := u.claim.Views()
+	effect := effectOf(standing, s.loop.asker.err)
+	effect.Beyond = u.beyond(views)
+	decided := u.readiness.Standby(now, seen(views), effect, !u.shims.Alive())
+	if settled {
+		decided = show.Done(u.waits.work())
+	} else if now < u.waits.retryAt {
+		decided, wake = show.Failed(u.waits.failed()), u.waits.retryAt
+	}
+	s.offer(ctx, decided, standing, views)
+	return min(wake, u.waits.dismiss(now), s.loop.appear(ctx, decided))
 }
 
 // hindered returns the decision of package turn, changed if the start lock keeps the pod from
@@ -205,7 +247,7 @@ func (s standby) offer(ctx context.Context, d show.Decision, standing turn.Stand
 	}
 	v := views[0]
 	to, leaves := v.Record.Profile.Leave, v.Record.Profile.Leaving == api.LeavingSoon
-	a.sees(to)
+	a.endOffersExcept(to)
 	ours := v.Known && !v.Mine && v.Record.Profile.Workload == u.config.Workload && s.loop.now < v.ExpiresAt
 	ready := u.stored.ready && (d.Ready || d.Keep)
 	if len(u.config.Ports) == 0 || !u.stays() || !leaves || !ours || !ready || a.offered == to {
