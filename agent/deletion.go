@@ -26,15 +26,15 @@ import (
 type deletion struct {
 	// known reports that the pod is being deleted.
 	known bool
-	// answered is the last hold during which the API server answered whether the pod is being
+	// answeredIn is the last hold during which the API server answered whether the pod is being
 	// deleted.
-	answered string
-	// seen is the last hold during which the API server's first answer was that the pod is
+	answeredIn string
+	// deletedIn is the last hold during which the API server's first answer was that the pod is
 	// being deleted.
-	seen string
-	// begun counts the checks for the pod's deletion that have begun. The field "ended" is the
+	deletedIn string
+	// checks counts the checks for the pod's deletion that have begun. The field "ended" is the
 	// number of the latest check that has ended.
-	begun, ended int
+	checks, ended int
 	// ahead has, by slot, the last hold of another pod during which this standby checked for its own
 	// deletion. The last such check, ahead of the standby's own hold, began at the instant "aheadAt".
 	// The field "cleared" reports that this check found no deletion.
@@ -50,8 +50,8 @@ type deletion struct {
 // gives back the hold.
 const clearFor = 5 * time.Second
 
-// clears reports whether the check ahead has found no deletion, and still counts.
-func (d *deletion) clears(now time.Duration) bool { return d.cleared && now < d.aheadAt+clearFor }
+// clearedAhead reports whether the check ahead has found no deletion, and still counts.
+func (d *deletion) clearedAhead(now time.Duration) bool { return d.cleared && now < d.aheadAt+clearFor }
 
 // expect learns that this standby expects the slot after the given hold of another pod. The
 // result is true if the agent must now check whether its own pod is being deleted. The agent
@@ -69,37 +69,38 @@ func (d *deletion) expect(slot, hold string, now time.Duration) bool {
 
 // learn stores the answer of the API server: whether the pod is being deleted. If the argument
 // "hold" is empty, learn sets only the field "known". Otherwise the argument names the hold
-// during which the agent sent the request. Only the first answer for that hold can set the field "seen".
+// during which the agent sent the request. Only the first answer for that hold can set the field
+// "deletedIn".
 func (d *deletion) learn(hold string, deleted bool) {
 	d.known = d.known || deleted
-	if hold == "" || hold == d.answered {
+	if hold == "" || hold == d.answeredIn {
 		return
 	}
-	d.answered = hold
+	d.answeredIn = hold
 	if deleted {
-		d.seen = hold
+		d.deletedIn = hold
 	}
 }
 
-// begin counts a check that begins, and returns its number.
-func (d *deletion) begin() (number int) {
-	d.begun++
-	return d.begun
+// beginCheck counts a check that begins, and returns its number.
+func (d *deletion) beginCheck() (number int) {
+	d.checks++
+	return d.checks
 }
 
-// end receives the result of a check that the agent sent for the hold. If the pod is being deleted,
-// end stores that result as the first answer of the hold. If not, end drops the result, because the
-// pod may be deleted after the check. So the answer to the hold's first status write becomes the
-// first answer.
-func (d *deletion) end(number int, hold string, deleted bool) {
+// endCheck receives the result of a check that the agent sent for the hold. If the pod is being
+// deleted, endCheck stores that result as the first answer of the hold. If not, endCheck drops the
+// result, because the pod may be deleted after the check. So the answer to the hold's first status
+// write becomes the first answer.
+func (d *deletion) endCheck(number int, hold string, deleted bool) {
 	d.ended = max(d.ended, number)
 	if deleted {
 		d.learn(hold, true)
 	}
 }
 
-// open reports whether the last check is still under way.
-func (d *deletion) open() bool { return d.ended < d.begun }
+// checking reports whether the last check is still under way.
+func (d *deletion) checking() bool { return d.ended < d.checks }
 
 // gone reports whether the pod no longer exists in the API server, because somebody deleted the
 // pod by force.

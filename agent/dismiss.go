@@ -42,10 +42,8 @@ type waits struct {
 // skips reports whether the application never starts in this pod.
 func (w *waits) skips() bool { return w.course == CourseSkip }
 
-// decide remembers whether the pod's key is done, and whether the key's work has failed. A pod that
-// may skip then skips, if a shim waits and living holders keep the pod from running. If the
-// decision cannot be stored on disk, the pod does not skip.
-func (w *waits) decide(now time.Duration, views []claim.View) {
+// learn remembers whether the pod's key is done, and whether the key's work has failed.
+func (w *waits) learn(now time.Duration, views []claim.View) {
 	w.done = w.done || w.config.OnceKey != "" && !slices.ContainsFunc(views, func(v claim.View) bool {
 		return !v.Known || !v.Record.Done.Has(w.config.OnceKey)
 	})
@@ -54,6 +52,11 @@ func (w *waits) decide(now time.Duration, views []claim.View) {
 			w.delay(now, v.Record.Failures)
 		}
 	}
+}
+
+// skipIfBusy makes a pod that may skip decide to skip, if a shim waits and living holders keep the pod
+// from running. If the decision cannot be stored on disk, the pod does not skip.
+func (w *waits) skipIfBusy(now time.Duration, views []claim.View) {
 	if w.config.OnBusy != api.OnBusySkip || w.course != "" || len(w.shims.Waiting()) == 0 {
 		return
 	}

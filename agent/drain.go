@@ -41,7 +41,9 @@ func (d *drain) run(ctx context.Context) error {
 		// The agent sends the order to drain before the pod's status. With the gate "readiness",
 		// the drain ends only by a status that is stored after that order.
 		d.stop(state)
-		wake := min(state.Deadline, d.loop.starts.act(ctx, now, startFacts{holds: true}), d.loop.appear(ctx, u.readiness.Draining(now, d.labelled(), d.reason, d.began, d.spared())))
+		wake := min(state.Deadline, d.loop.starts.act(ctx, now, startFacts{holds: true}))
+		shown := u.readiness.Draining(now, d.labelled(), d.reason, d.began, d.spared())
+		wake = min(wake, d.loop.appear(ctx, shown))
 		if d.renews() {
 			wake = min(wake, d.renewOn(ctx, state), grants{d.hold}.extend(state))
 		}

@@ -88,7 +88,7 @@ const ungrantedPause = 5 * time.Second
 // mayGrant reports whether the agent may send a first grant. The start lock must permit the
 // grant, too, but mayGrant does not check that lock.
 func (h grants) mayGrant(s claim.State) bool {
-	return h.unit.stays() && s.Confirmed >= h.unit.leaps && !h.unit.deletion.open()
+	return h.unit.mayHold() && s.Confirmed >= h.unit.leaps && !h.unit.deletion.checking()
 }
 
 // extend sends another grant to each shim with a grant of the hold, if the deadline or the delay

@@ -75,7 +75,7 @@ func newHold(u *unit, l *loop, s claim.State) *hold {
 func (h *hold) begin() {
 	u := h.unit
 	if h.resumed {
-		u.deletion.answered = h.id // the earlier agent process has checked whether the pod is being deleted
+		u.deletion.answeredIn = h.id // the earlier agent process has checked whether the pod is being deleted
 	}
 	u.rollout.turnBegan = h.rollout.facts.TurnSince
 	// A yield that was requested before this hold began does not count.
@@ -111,33 +111,47 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 	}
 	running, stop := context.WithCancel(ctx)
 	defer stop()
-	g := grants{h}
 	for {
 		state = u.claim.State()
 		if !u.config.slotless() {
 			u.metrics.Holding(state.Deadline)
 		}
-		h.learnGap()
 		h.tellPause(state)
-		h.follow() // the decisions below depend on the probes
-		h.rollout.learn(h.loop.now, servesSince(h), h.serves() && u.complete(h.id), state.Paused.Slot != "")
-		h.turn = h.rollout.decide(h.loop.now, u.config.Wall())
-		leftAt := h.leaving.next(running, state, h.wish(state), h.serves())
-		end, wake := h.ends(state)
+		decideAt := h.decide(running, state)
+		end, endsAt := h.ends(state)
 		if end.reason != "" {
 			h.tellEnd(ctx, state, end)
 			return end, nil
 		}
-		wake = min(wake, g.start(ctx, state), g.grant(state))
-		if h.needed(state) {
-			h.learnServing(state)
-		}
-		wake = min(wake, leftAt, h.turn.Wake, h.renew(ctx, state, true), h.appear(ctx, state))
-		wake = min(wake, h.loop.asker.ask(ctx, h.loop.now, false))
-		if err := h.loop.wait(ctx, wake); err != nil {
+		if err := h.loop.wait(ctx, min(decideAt, endsAt, h.act(ctx, state))); err != nil {
 			return ending{}, err
 		}
 	}
+}
+
+// decide decides about the hold's part in a rollout, and then how the pod leaves its Services. Both
+// decisions depend on the probes, and the second one depends on the first one. The result is the
+// instant of the next decision.
+func (h *hold) decide(ctx context.Context, s claim.State) time.Duration {
+	u, now := h.unit, h.loop.now
+	h.learnGap()
+	h.followChildren()
+	h.rollout.learn(now, servesSince(h), h.serves() && u.complete(h.id), s.Paused.Slot != "")
+	h.turn = h.rollout.decide(now, u.config.Wall())
+	return min(h.turn.Wake, h.leaving.next(ctx, s, h.wish(s), h.serves()))
+}
+
+// act sends the requests for the start lock, the grants, and then the renewals, in which the holder
+// says since when the application serves. Then act shows the status, and removes an ask that the pod
+// wrote as a standby. The result is the instant of the next action.
+func (h *hold) act(ctx context.Context, s claim.State) time.Duration {
+	g := grants{h}
+	wake := min(g.start(ctx, s), g.grant(s))
+	if h.needed(s) {
+		h.learnServing(s)
+	}
+	wake = min(wake, h.renew(ctx, s, true), h.appear(ctx, s))
+	return min(wake, h.loop.asker.ask(ctx, h.loop.now, false))
 }
 
 // beginUnbounded begins a hold without slots. Such a hold lasts for as long as the pod has a
@@ -200,13 +214,13 @@ func (h *hold) ends(s claim.State) (ending, time.Duration) {
 		return ending{reason: show.ReasonSucceeded, grace: drain}, 0
 	case u.failedKey(h.id) != "":
 		return ending{reason: show.ReasonEnded, grace: drain}, 0
-	case u.shims.Succeeded(h.id) && u.stays() && wished.reason == "":
+	case u.shims.Succeeded(h.id) && u.mayHold() && wished.reason == "":
 		startsBy := h.gap + startsWithin
 		if now >= startsBy {
 			return ending{reason: show.ReasonNotStarted, grace: drain}, 0
 		}
 		wake = min(wake, startsBy)
-	case !u.shims.Outstanding(h.id) && (!u.stays() || len(grants{h}.grantable()) == 0):
+	case !u.shims.Outstanding(h.id) && (!u.mayHold() || len(grants{h}.grantable()) == 0):
 		return ending{reason: show.ReasonEnded, grace: drain}, 0
 	case wished.reason != "":
 		return wished, 0
@@ -234,7 +248,7 @@ func (h *hold) wish(s claim.State) ending {
 		return ending{reason: show.ReasonYield, grace: grace}
 	case h.turn.To != "":
 		return ending{reason: show.ReasonYield, grace: grace, successor: h.turn.To, turn: h.turn.Turn}
-	case h.turn.Failed && u.stays():
+	case h.turn.Failed && u.mayHold():
 		return ending{reason: show.ReasonTurnFailed, grace: grace}
 	}
 	return ending{}
@@ -245,7 +259,7 @@ func (h *hold) wish(s claim.State) ending {
 // kubelet restarts nothing in a deleted pod, so with that gate the result is always false.
 func (h *hold) deletedEarly() bool {
 	u := h.unit
-	return u.deletion.seen == h.id && !u.config.KubeletStops && h.loop.now < h.since+u.self.Budget.Duration
+	return u.deletion.deletedIn == h.id && !u.config.KubeletStops && h.loop.now < h.since+u.self.Budget.Duration
 }
 
 // learnGap stores when an init container has succeeded under the hold. From that instant the hold
@@ -313,7 +327,7 @@ func (h *hold) learnServing(s claim.State) {
 // so a status "Starting" would soon be out of date.
 func (h *hold) appear(ctx context.Context, s claim.State) time.Duration {
 	u := h.unit
-	if u.deletion.open() {
+	if u.deletion.checking() {
 		return instant.Never
 	}
 	start := ""
@@ -346,7 +360,7 @@ func (h *hold) letGo(end ending) {
 	if end.successor == "" {
 		end.successor, end.turn = h.leaving.Successor, h.leaving.turn
 	}
-	successor := h.rollout.release(h.loop.now, h.record(), end.successor, end.turn, u.stays())
+	successor := h.rollout.release(h.loop.now, h.record(), end.successor, end.turn, u.mayHold())
 	part := claim.Parting{Successor: successor}
 	switch reason := end.reason; {
 	case !u.shims.Proven(h.id):

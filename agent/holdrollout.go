@@ -54,13 +54,13 @@ func (h *holdRollout) text(r lease.Record) string {
 // that the write names as successor. If the argument "to" names a pod, that pod is the
 // successor, and the argument "revision" is its revision. If "to" is empty, a pod that is about
 // to end yields to the pod that asks.
-func (h *holdRollout) release(now time.Duration, r lease.Record, to string, revision api.Revision, stays bool) (successor string) {
+func (h *holdRollout) release(now time.Duration, r lease.Record, to string, revision api.Revision, mayHold bool) (successor string) {
 	if !h.rollout.takesTurns() {
 		return to
 	}
 	slot := slotOf(r)
 	slot.Hold, slot.Rollout = h.facts.ID, h.facts.Rollout
-	if to == "" && !stays {
+	if to == "" && !mayHold {
 		h.facts.Ask = h.rollout.asks.last
 		to, revision = h.rollout.pod.Deleted(now, h.facts)
 	}

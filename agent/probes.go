@@ -40,9 +40,9 @@ func newProbes(c Config) *probe.Monitor {
 	})
 }
 
-// follow tells the probe monitor which children to probe. A child of the hold is probed from the
+// followChildren tells the probe monitor which children to probe. A child of the hold is probed from the
 // end of its postStart hook until its drain begins.
-func (h *hold) follow() {
+func (h *hold) followChildren() {
 	u := h.unit
 	// The decision in h.turn may be older than the rollout that the agent last read from the
 	// Lease. So here the rollout counts, and not that decision.

@@ -67,7 +67,7 @@ func (q *requests) execute(ctx context.Context, a claim.Action) {
 func (q *requests) acquire(ctx context.Context, a claim.Action) {
 	check := func() { q.checkDeletion(ctx, a.Record.Hold) }
 	switch named := q.unit.claim.Record(a.Slot).Successor == q.unit.self.Identity; {
-	case a.Resumed, named && q.unit.deletion.clears(q.unit.config.Clock()):
+	case a.Resumed, named && q.unit.deletion.clearedAhead(q.unit.config.Clock()):
 		q.checked = a.Record.Hold
 		q.courier.Execute(ctx, a)
 	case named:
@@ -102,7 +102,7 @@ func (q *requests) checkAhead(ctx context.Context) {
 func (q *requests) checkDeletion(ctx context.Context, hold string) {
 	u := q.unit
 	q.checked = hold
-	number := u.deletion.begin()
+	number := u.deletion.beginCheck()
 	q.group.Go(func() {
 		bounded, cancel := context.WithTimeout(ctx, min(q.timeout, u.self.Budget.Retry))
 		defer cancel()
@@ -110,7 +110,7 @@ func (q *requests) checkDeletion(ctx context.Context, hold string) {
 		if err != nil {
 			u.config.Log.Debug("deletion is not known", "hold", hold, "err", err)
 		}
-		q.posts.post(ctx, func(time.Duration) { u.deletion.end(number, hold, pod.Deleted || gone(err)) })
+		q.posts.post(ctx, func(time.Duration) { u.deletion.endCheck(number, hold, pod.Deleted || gone(err)) })
 	})
 }
 

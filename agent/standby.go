@@ -38,7 +38,8 @@ func (s standby) run(ctx context.Context) (*hold, error) {
 		lingersUntil := s.loop.linger(ctx, views) // a lingering standby competes for no slot, as the facts report
 		d := s.decide(views)
 		s.checkAhead(ctx, views, d.standing)
-		u.waits.decide(s.loop.now, views)
+		u.waits.learn(s.loop.now, views)
+		u.waits.skipIfBusy(s.loop.now, views)
 		facts := s.facts(views, d.standing)
 		u.metrics.Vacant(s.vacant(facts, views))
 		wake := s.act(ctx, facts, d)
@@ -72,7 +73,7 @@ type standbyDecision struct {
 // sends no request.
 func (s standby) decide(views []claim.View) standbyDecision {
 	r, now := s.unit.rollout, s.loop.now
-	r.see(now, views, s.unit.whole())
+	r.see(now, views, s.unit.startsWhole())
 	standing := r.standing(now, views, s.unit.shims.Begun())
 	r.learn(now, standing)
 	return standbyDecision{standing: s.hindered(standing, views), watchesStart: standing.Asks}
@@ -84,7 +85,7 @@ func (s standby) decide(views []claim.View) standbyDecision {
 func (s standby) facts(views []claim.View, standing turn.StandbyDecision) claim.Facts {
 	u := s.unit
 	f := u.facts()
-	f.Compete = f.Compete && !standing.Failed && !u.waits.skips() && !u.waits.done && !u.records(views)
+	f.Compete = f.Compete && !standing.Failed && !u.waits.skips() && !u.waits.done && !u.owesRecord(views)
 	f.Settled = u.waits.done && !f.Alive
 	f.TakeFrom = max(standing.TakeFrom, u.waits.retryAt, u.grantsAt)
 	f.Rollout = u.rollout.text(s.loop.now, f.Wall)
@@ -106,7 +107,7 @@ func (s standby) show(ctx context.Context, standing turn.StandbyDecision, settle
 	u, now, wake := s.unit, s.loop.now, instant.Never
 	views := u.claim.Views()
 	effect := effectOf(standing, s.loop.asker.err)
-	effect.Beyond = u.beyond(views)
+	effect.Beyond = u.readyBeyond(views)
 	decided := u.readiness.Standby(now, seen(views), effect, !u.shims.Alive())
 	if settled {
 		decided = show.Done(u.waits.work())
@@ -200,11 +201,11 @@ func effectOf(s turn.StandbyDecision, unwritten error) show.Turn {
 	return t
 }
 
-// beyond returns how much longer than [show.Handover] a standby of a strict controller stays
+// readyBeyond returns how much longer than [show.Handover] a standby of a strict controller stays
 // Ready while no holder serves. The result is the longer of two times: the pod's grace, and the
 // time that an application has in a turn to start. Without a strict controller, or without
 // turns, the result is zero.
-func (u *unit) beyond(views []claim.View) time.Duration {
+func (u *unit) readyBeyond(views []claim.View) time.Duration {
 	if !u.config.ReplacesUnready || !u.rollout.takesTurns() {
 		return 0
 	}
@@ -250,14 +251,14 @@ func (s standby) offer(ctx context.Context, d show.Decision, standing turn.Stand
 	a.endOffersExcept(to)
 	ours := v.Known && !v.Mine && v.Record.Profile.Workload == u.config.Workload && s.loop.now < v.ExpiresAt
 	ready := u.stored.ready && (d.Ready || d.Keep)
-	if len(u.config.Ports) == 0 || !u.stays() || !leaves || !ours || !ready || a.offered == to {
+	if len(u.config.Ports) == 0 || !u.mayHold() || !leaves || !ours || !ready || a.offered == to {
 		return
 	}
 	if !a.pace.TrySpend(s.loop.now) {
 		return
 	}
 	a.offered = to
-	takes := u.whole() && standing.TakeFrom == 0 && v.Record.Profile.Revision.Same(u.config.Revision)
+	takes := u.startsWhole() && standing.TakeFrom == 0 && v.Record.Profile.Revision.Same(u.config.Revision)
 	// A standby writes no offer if the next Lease already has [api.MostOffers] offers. A random
 	// pause spreads the offers of many standbys, so most of them need not write.
 	pause := time.Duration(u.random.Int64N(int64(leave.Spread)))

@@ -171,7 +171,7 @@ func (s *starts) facts(now time.Duration, f startFacts) claim.Facts {
 	needed := f.waits || len(s.starting) > 0
 	facts := claim.Facts{
 		Wall:    u.config.Wall(),
-		Compete: f.waits && s.hold == "" && u.stays(),
+		Compete: f.waits && s.hold == "" && u.mayHold(),
 		Proven:  func(hold string) bool { return s.proven(now, hold, f.serves) },
 		Profile: lease.Profile{Address: u.config.PodIP, Workload: u.config.Workload},
 		Settled: s.hold == "" && !needed && !f.asks && !s.inherits(),
@@ -255,7 +255,7 @@ func (s *starts) ends(now time.Duration, state claim.State, f startFacts) (part 
 	case state.Lost != nil, now >= state.Deadline:
 		return claim.Parting{}, true
 	case state.Resumed && !s.heard(now, s.hold):
-	case len(s.starting) == 0 && (!f.waits || !s.unit.stays()):
+	case len(s.starting) == 0 && (!f.waits || !s.unit.mayHold()):
 		return claim.Parting{GiveBack: true}, true
 	}
 	return claim.Parting{}, false

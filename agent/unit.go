@@ -156,21 +156,21 @@ func (u *unit) stop(now time.Duration) {
 	u.claim.Stop(now)
 }
 
-// stays reports whether the pod may begin a hold. The result is false if the agent is stopping, or
+// mayHold reports whether the pod may begin a hold. The result is false if the agent is stopping, or
 // if the pod is being deleted.
-func (u *unit) stays() bool { return !u.stopping && !u.deletion.known }
+func (u *unit) mayHold() bool { return !u.stopping && !u.deletion.known }
 
-// whole reports whether each gated container waits for a grant, so that a grant would start the
+// startsWhole reports whether each gated container waits for a grant, so that a grant would start the
 // pod's whole application. In a pod with gated init containers one waiting container is enough,
 // because the others start later. If a child still lives, or the pod may not begin a hold, the
 // result is false.
-func (u *unit) whole() bool {
+func (u *unit) startsWhole() bool {
 	waiting := u.shims.Waiting()
 	containers := map[string]bool{}
 	for _, r := range waiting {
 		containers[r.Container] = true
 	}
-	if !u.stays() || u.shims.Alive() {
+	if !u.mayHold() || u.shims.Alive() {
 		return false
 	}
 	for _, container := range u.config.Containers {
@@ -189,10 +189,10 @@ func (u *unit) grantable(hold string) []gate.Report {
 	})
 }
 
-// wanting reports whether a shim waits for a hold. In a pod without slots, all holds have the same
+// shimWaits reports whether a shim waits for a hold. In a pod without slots, all holds have the same
 // id, [claim.Slotless]. So a shim that was ordered to drain one hold gets no grant of a later
 // hold, and does not count.
-func (u *unit) wanting() bool {
+func (u *unit) shimWaits() bool {
 	if u.config.slotless() {
 		return len(u.grantable(claim.Slotless)) > 0
 	}
@@ -203,7 +203,7 @@ func (u *unit) wanting() bool {
 func (u *unit) facts() claim.Facts {
 	return claim.Facts{
 		Wall:     u.config.Wall(),
-		Compete:  u.stays() && u.wanting(),
+		Compete:  u.mayHold() && u.shimWaits(),
 		Lingers:  u.linger.on,
 		Alive:    u.shims.Alive(),
 		Children: u.resumable(),
@@ -235,10 +235,10 @@ func (u *unit) failedKey(hold string) string {
 	return ""
 }
 
-// records reports whether a Lease still names an ended hold of this pod, under which the work has
+// owesRecord reports whether a Lease still names an ended hold of this pod, under which the work has
 // succeeded. The release of that hold must record the success. Until that release is stored, the
 // pod must not acquire the slot again.
-func (u *unit) records(views []claim.View) bool {
+func (u *unit) owesRecord(views []claim.View) bool {
 	return slices.ContainsFunc(views, func(v claim.View) bool {
 		return v.Mine && u.doneKey(v.Record.Hold) != "" && u.shims.Proven(v.Record.Hold)
 	})
