@@ -4,10 +4,16 @@
 package host
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
 )
+
+var errNotSocket = errors.New("not a socket")
 
 // Socket listens at a temporary path, and then moves the socket to the given path. So the new
 // socket replaces an old one in one step, and no caller finds a socket that refuses
@@ -23,7 +29,7 @@ func Socket(network, path string, mode os.FileMode) (*net.UnixListener, error) {
 		return nil, fmt.Errorf("open socket %s: %w", path, err)
 	}
 	l.SetUnlinkOnClose(false) // by the time of the close, the path may belong to a later agent process
-	if err = os.Chmod(fresh, mode); err == nil {
+	if err = permit(fresh, mode); err == nil {
 		err = os.Rename(fresh, path)
 	}
 	if err != nil {
@@ -31,6 +37,26 @@ func Socket(network, path string, mode os.FileMode) (*net.UnixListener, error) {
 		return nil, fmt.Errorf("open socket: %w", err)
 	}
 	return l, nil
+}
+
+// permit sets the mode of the socket at the path. A program that may write to the folder can replace
+// the socket by a link to another file of the agent. So permit opens the file at the path without
+// following a link, and changes the mode of the opened file. The system call fchmod refuses a file
+// that was opened with O_PATH, so permit uses the descriptor's path in /proc.
+func permit(path string, mode os.FileMode) error {
+	f, err := os.OpenFile(path, unix.O_PATH|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if info.Mode().Type() != os.ModeSocket {
+		return &os.PathError{Op: "chmod", Path: path, Err: errNotSocket}
+	}
+	return os.Chmod("/proc/self/fd/"+strconv.Itoa(int(f.Fd())), mode)
 }
 
 // makeRoom removes the temporary socket, and a directory at the path. A program that may write to the

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -29,4 +30,24 @@ func TestSocketReplacesADirectoryInItsPlace(t *testing.T) {
 			c.Close()
 		})
 	}
+}
+
+// A program that may write to the folder can put a link in the place of the fresh socket.
+func TestModeOfSocketNeverChangesAnotherFile(t *testing.T) {
+	folder := t.TempDir()
+	private, link := filepath.Join(folder, "private"), filepath.Join(folder, "socket.new")
+	require.NoError(t, os.WriteFile(private, nil, 0o600))
+	require.NoError(t, os.Symlink(private, link))
+	require.ErrorIs(t, permit(link, 0o666), errNotSocket)
+	require.ErrorIs(t, permit(private, 0o666), errNotSocket)
+	info, err := os.Stat(private)
+	require.NoError(t, err)
+	assert.Equal(t, os.FileMode(0o600), info.Mode().Perm())
+
+	l, err := Socket("unix", filepath.Join(folder, "socket"), 0o666)
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
+	info, err = os.Stat(filepath.Join(folder, "socket"))
+	require.NoError(t, err)
+	assert.Equal(t, os.FileMode(0o666), info.Mode().Perm())
 }
