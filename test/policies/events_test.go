@@ -97,8 +97,25 @@ func TestEventPolicyBoundsEachFieldOfAnEvent(t *testing.T) {
 		"a huge field":        listed(`{"f:` + strings.Repeat("x", 1_400_000) + `":{}}`),
 		"many fields":         listed(`{` + fields(33) + `}`),
 		"many inner fields":   listed(`{"f:source":{` + fields(17) + `}}`),
+		"a name of symbols":   func(e *corev1.Event) { e.Name = "web-0.\x1b[2J" },
+		"a reason of symbols": func(e *corev1.Event) { e.Reason = "\x1b[2J" },
+		"a line in a name":    func(e *corev1.Event) { e.GenerateName = "web-0\n" },
+		"a hidden component":  func(e *corev1.Event) { e.Source.Component = "\u202eagent" },
+		"an escape sequence":  func(e *corev1.Event) { e.ReportingInstance = "\x1b[2J" },
+		"a hidden field":      func(e *corev1.Event) { e.InvolvedObject.FieldPath = "spec.containers{\u2028}" },
 		"a huge text":         func(e *corev1.Event) { e.Source.Host = strings.Repeat("x", 1_400_000) },
 	} {
 		assert.NotEmpty(t, reported(t, change), what)
+	}
+}
+
+// An agent of version 0.1.0 does not replace the control characters of another program's text.
+func TestEventPolicyAdmitsWhatAllAgentVersionsWrite(t *testing.T) {
+	for what, change := range map[string]func(*corev1.Event){
+		"a message of lines": func(e *corev1.Event) { e.Message = "probe failed:\n\x1b[31mno" },
+		"a long name":        func(e *corev1.Event) { e.Name = strings.Repeat("a.b-9", 50) + ".x7k2p" },
+		"no container":       func(e *corev1.Event) { e.InvolvedObject.FieldPath = "" },
+	} {
+		assert.Empty(t, reported(t, change), what)
 	}
 }

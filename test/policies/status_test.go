@@ -5,12 +5,14 @@ package policies
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
@@ -102,4 +104,23 @@ func TestStatusPolicyAdmitsWhatAllAgentVersionsWrite(t *testing.T) {
 	before.Annotations[api.DeletionCostAnnotation] = "a person's"
 	assert.Empty(t, byAgent(t, before, func(*corev1.Pod) {}))
 	assert.Empty(t, byAgent(t, before, showing(ready("Holding", "this pod holds lock.a"))), "the agent replaces the condition")
+}
+
+// Each manager of server-side apply gets an entry, so many managers fill the pod. The API server then
+// refuses each write that makes the pod larger, such as the write with the time of a deletion.
+func TestAgentNeverFillsItsPodByApply(t *testing.T) {
+	pod := gatedPod("web")
+	pod.ManagedFields = []metav1.ManagedFieldsEntry{applied("gitops", metav1.ManagedFieldsOperationApply, 40)}
+	refused := byAgent(t, pod, func(pod *corev1.Pod) {
+		pod.ManagedFields = append(pod.ManagedFields, applied("m", metav1.ManagedFieldsOperationApply, 40))
+	})
+	require.Len(t, refused, 1)
+	assert.Contains(t, refused[0], "NotYours: an agent applies no pod")
+	for what, list := range map[string][]metav1.ManagedFieldsEntry{
+		"its own entry": append(slices.Clone(pod.ManagedFields), applied("metaparticle-agent", metav1.ManagedFieldsOperationUpdate, 40)),
+		"a shorter one": {applied("gitops", metav1.ManagedFieldsOperationApply, 4)},
+		"none":          nil,
+	} {
+		assert.Empty(t, byAgent(t, pod, func(pod *corev1.Pod) { pod.ManagedFields = list }), what)
+	}
 }
