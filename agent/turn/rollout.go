@@ -65,6 +65,11 @@ type Turns struct {
 // workloads that share a lock, with two rollouts each.
 const remembered = 4
 
+// mostTurns bounds the count of turns that a text may state. A user can write any number into a
+// Lease. One more turn than the largest integer would be a negative count, which makes the text
+// unreadable.
+const mostTurns = 1_000_000
+
 // text is the JSON form of a rollout.
 type text struct {
 	Hold        string  `json:"hold,omitempty"`
@@ -126,7 +131,7 @@ func Parse(s string) Rollout {
 		if err != nil || c.Count < 1 || errNext != nil && c.Next != "" {
 			return Rollout{}
 		}
-		r.Turns = append(r.Turns, Turns{Revision: revision, Count: c.Count, Next: next})
+		r.Turns = append(r.Turns, Turns{Revision: revision, Count: min(c.Count, mostTurns), Next: next})
 	}
 	return r
 }
