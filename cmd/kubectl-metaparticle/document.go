@@ -66,6 +66,9 @@ func read(in io.Reader) ([]document, error) {
 }
 
 func open(text []byte) ([]document, error) {
+	if err := judgeAliases(text); err != nil {
+		return nil, err
+	}
 	raw, err := yaml.YAMLToJSON(text)
 	if err != nil {
 		return nil, err
