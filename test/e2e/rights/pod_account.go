@@ -195,6 +195,7 @@ func (r rights) attempts() map[string]attempt {
 		"an Event of a long reason":            {r.event(r.standby, strings.Repeat("A", 129), "hello"), notYours},
 		"a Secret, a Role, another's token":    {r.readSecrets, none},
 		"the spec of itself":                   {r.patchSelf, none},
+		"apply its own status":                 {r.applySelf, "an agent applies no pod"},
 	}
 }
 
@@ -239,6 +240,14 @@ func (r rights) readSecrets(ctx context.Context) error {
 func (r rights) patchSelf(ctx context.Context) error {
 	_, err := r.client.CoreV1().Pods(r.Namespace).Patch(ctx, r.standby.Name, types.MergePatchType,
 		[]byte(`{"metadata":{"labels":{"app":"other"}}}`), metav1.PatchOptions{})
+	return err
+}
+
+// applySelf writes the pod's own status by server-side apply, as another field manager.
+func (r rights) applySelf(ctx context.Context) error {
+	own := fmt.Sprintf(`{"apiVersion":"v1","kind":"Pod","status":{"conditions":[{"type":%q,"status":"False"}]}}`, api.ReadyCondition)
+	_, err := r.client.CoreV1().Pods(r.Namespace).Patch(ctx, r.standby.Name, types.ApplyPatchType, []byte(own),
+		metav1.PatchOptions{FieldManager: "thief", Force: new(true)}, "status")
 	return err
 }
 
