@@ -21,7 +21,10 @@ var errAliases = errors.New("the aliases stand for more than 16 MiB")
 // function judges neither a document without aliases, nor a text that is no YAML.
 func judgeAliases(text []byte) error {
 	var root kyaml.Node
-	if !bytes.Contains(text, []byte("*")) || !bytes.Contains(text, []byte("&")) || kyaml.Unmarshal(text, &root) != nil {
+	if !bytes.Contains(text, []byte("*")) || !bytes.Contains(text, []byte("&")) {
+		return nil
+	}
+	if readable := kyaml.Unmarshal(text, &root) == nil; !readable {
 		return nil
 	}
 	// Each node and each character of a scalar takes at least one byte of the text.
