@@ -12,15 +12,21 @@ import (
 	"strings"
 )
 
-// long maps each test that takes more than two minutes to its duration in minutes. The durations
-// are those of a test while two other clusters run their tests. Without these figures one cluster
-// would still run the longest test while the others are idle.
+// long maps each test that takes more than half a minute to its duration in seconds. The durations are
+// those of a test while two other clusters run their tests. Without these figures one cluster would
+// still run the longest test while the others are idle.
 var long = map[string]int{
-	"TestHelmCommandsNeverStopARunningApplication":        10,
-	"TestPodsWithDifferentShardCountsNeverRunTogether":    4,
-	"TestClusterAlertsFireUntilFaultsAreRepaired":         3,
-	"TestNewShardCountTakesEffectDespiteDisconnectedNode": 3,
-	"TestStartLockLetsPodsStartOneByOne":                  3,
+	"TestHelmCommandsNeverStopARunningApplication":        470,
+	"TestClusterAlertsFireUntilFaultsAreRepaired":         280,
+	"TestUninstallationKeepsDoneKeysAndVariables":         80,
+	"TestAnnotatedWorkloadsAreEditableWithoutTheWebhook":  75,
+	"TestRecoverCommandRaisesTokensAfterARestore":         70,
+	"TestSemaphoreLetsThreeOfFivePodsRun":                 60,
+	"TestReadersAndWritersNeverRunTogetherDespiteKills":   60,
+	"TestThreeOfFivePodsHoldOneShardEach":                 55,
+	"TestNewShardCountTakesEffectDespiteDisconnectedNode": 55,
+	"TestStartLockLetsPodsStartOneByOne":                  40,
+	"TestRestoredEtcdKeepsSlotsExclusive":                 40,
 }
 
 // alone has the serial tests that fail while the machine has other load, such as the tests of
@@ -28,9 +34,10 @@ var long = map[string]int{
 // tests.
 var alone = []string{"TestConnectionsAreNeverRefusedDuringAHandover"}
 
-// minutes returns the approximate duration of a serial test in minutes.
-func minutes(test string) int {
-	return max(1, long[test])
+// seconds returns the approximate duration of a serial test in seconds.
+func seconds(test string) int {
+	const usual = 25
+	return max(usual, long[test])
 }
 
 // Outside returns the tests that are outside of a share. The share I/N has the serial tests of
@@ -54,14 +61,14 @@ func Outside(share string, serial, parallel []string) (tests []string, err error
 }
 
 // others divides the serial tests between the clusters, the longest test first. Each test goes to
-// the cluster with the fewest minutes so far. The result has the tests of all clusters except the
+// the cluster with the fewest seconds so far. The result has the tests of all clusters except the
 // cluster with the number "own".
 func others(serial []string, own, all int) (tests []string) {
 	sum := make([]int, all)
-	falling := slices.SortedStableFunc(slices.Values(serial), func(a, b string) int { return minutes(b) - minutes(a) })
+	falling := slices.SortedStableFunc(slices.Values(serial), func(a, b string) int { return seconds(b) - seconds(a) })
 	for _, name := range falling {
 		least := slices.Index(sum, slices.Min(sum))
-		sum[least] += minutes(name)
+		sum[least] += seconds(name)
 		if least != own {
 			tests = append(tests, name)
 		}
