@@ -52,8 +52,8 @@ type outcome struct {
 	failed map[string]bool
 }
 
-// add adds the error of a step, unless the error is nil. A lost race is no failure of the step,
-// because the next attempt comes soon.
+// add keeps the error of a step, unless the error is nil. If the step lost a race, the step does not
+// count as failed, because the next attempt comes soon.
 func (o *outcome) add(step string, err error) {
 	if err == nil {
 		return

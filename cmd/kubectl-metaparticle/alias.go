@@ -10,26 +10,24 @@ import (
 	kyaml "sigs.k8s.io/kustomize/kyaml/yaml"
 )
 
-// mostAliased bounds the bytes that the aliases of a document stand for. The API server accepts no
-// request above 3 MiB. Without the bound, a document of some kilobytes with thousands of aliases of
-// one long text becomes gigabytes of JSON.
+// mostAliased bounds the bytes that the aliases of a document stand for. Without the bound, thousands
+// of aliases of a long text turn a document of some kilobytes into gigabytes of JSON. The API server
+// accepts no request above 3 MiB.
 const mostAliased = 16 << 20
 
 var errAliases = errors.New("the aliases stand for more than 16 MiB")
 
-// judgeAliases returns an error if the aliases of a document make the document too large. The
-// function judges neither a document without aliases, nor a text that is no YAML.
+// judgeAliases returns an error if the aliases of a document make the document too large. A text
+// that is no YAML has no such error, because a later step refuses that text.
 func judgeAliases(text []byte) error {
-	var root kyaml.Node
 	if !bytes.Contains(text, []byte("*")) || !bytes.Contains(text, []byte("&")) {
-		return nil
+		return nil // the document has no alias
 	}
-	if readable := kyaml.Unmarshal(text, &root) == nil; !readable {
-		return nil
-	}
+	var root kyaml.Node
+	readable := kyaml.Unmarshal(text, &root) == nil
 	// Each node and each character of a scalar takes at least one byte of the text.
 	sizes := expander{most: len(text) + mostAliased, known: map[*kyaml.Node]int{}}
-	if sizes.of(&root) > sizes.most {
+	if readable && sizes.of(&root) > sizes.most {
 		return errAliases
 	}
 	return nil

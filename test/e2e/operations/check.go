@@ -46,8 +46,8 @@ func TestCheckCommandReportsAPolicyThatDeniesNothing(t *testing.T) {
 	assert.Contains(t, p.run(1, "check"), "policies deny nothing, because they are not bound: metaparticle-variable")
 }
 
-// guard is a webhook of another project. The API server calls the webhook for each write in one
-// namespace, but there is no such service. An answer is not necessary.
+// guard is a webhook of another project. The API server calls this webhook for each write in one
+// namespace, and goes on without an answer, because the service does not exist.
 const guard = `{"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration", "metadata": {"name": %[1]q},
 "webhooks": [{"name": "guard.e2e.example", "failurePolicy": "Ignore", "sideEffects": "None", "admissionReviewVersions": ["v1"],
 	"clientConfig": {"service": {"namespace": %[1]q, "name": "absent"}},
