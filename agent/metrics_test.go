@@ -146,12 +146,15 @@ func TestMetricVacantSecondsIsZeroUnlessShimWaits(t *testing.T) {
 // last stored renewal. A renewal counts as late if more than 10 s, the middle of 5 s and 15 s,
 // have passed since the last stored renewal.
 func TestMetricCountsLateRenewals(t *testing.T) {
+	cut := func(l *link) { l.cut = true }
 	for name, c := range map[string]struct {
+		fault  func(l *link)
 		outage time.Duration
 		late   float64
 	}{
-		"short": {outage: 4 * time.Second},
-		"long":  {outage: 10 * time.Second, late: 1},
+		"short":                    {cut, 4 * time.Second, 0},
+		"long":                     {cut, 10 * time.Second, 1},
+		"stored without an answer": {func(l *link) { l.slow = 7 * time.Second }, 12 * time.Second, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			simulate(t, func(w *world) {
@@ -162,9 +165,9 @@ func TestMetricCountsLateRenewals(t *testing.T) {
 				before := p.metric("metaparticle_renewal_seconds_total")
 				assert.Zero(t, p.metric("metaparticle_renewals_late_total"))
 				assert.Zero(t, before, "the answers come at once")
-				p.link.set(func(l *link) { l.cut = true })
+				p.link.set(c.fault)
 				w.pass(c.outage)
-				p.link.set(func(l *link) { l.cut = false })
+				p.link.set(func(l *link) { l.cut, l.slow = false, 0 })
 				w.pass(time.Minute)
 				assert.True(t, p.running("s"))
 				assert.InDelta(t, c.late, p.metric("metaparticle_renewals_late_total"), 0)

@@ -25,8 +25,8 @@ type Metrics struct {
 
 	// longest is the longest sleep of the agent's loop. The loop reads the clock before each sleep.
 	longest time.Duration
-	// tight is the least time that must be left until the deadline when a renewal is stored. If
-	// less is left, the renewal counts as late.
+	// tight is the least time that must be left until the deadline when a renewal moves that
+	// deadline. If less is left, the renewal counts as late.
 	tight    time.Duration
 	workload string
 
@@ -70,9 +70,15 @@ func (m *Metrics) Looked() { m.change(func() { m.last = m.clock() }) }
 // Acquired counts a hold that begins.
 func (m *Metrics) Acquired() { m.change(func() { m.holds++ }) }
 
-// Holding remembers the deadline of the hold; zero for none.
+// Holding remembers the deadline of the hold; zero for none. A renewal moves the deadline, whether
+// an answer or a read has shown that the renewal is stored. So Holding counts the late renewals.
 func (m *Metrics) Holding(deadline time.Duration) {
-	m.change(func() { m.deadline, m.vacant = deadline, false })
+	m.change(func() {
+		if m.deadline != 0 && deadline > m.deadline && m.deadline-m.clock() < m.tight {
+			m.late++
+		}
+		m.deadline, m.vacant = deadline, false
+	})
 }
 
 // Vacant stores whether the pod waits for slots that no living pod holds.
@@ -89,15 +95,11 @@ func (m *Metrics) Vacant(vacant bool) {
 func (m *Metrics) Ends(reason string) { m.change(func() { m.ended[reason]++ }) }
 
 // Renewed counts a renewal by its result, and adds its duration to the sum. The argument "sent" is
-// the instant at which the renewal was sent. The caller sets the new deadline afterwards.
+// the instant at which the renewal was sent.
 func (m *Metrics) Renewed(sent time.Duration, err error) {
 	m.change(func() {
-		now := m.clock()
 		m.renewals[resultOf(err)]++
-		m.renewing += now - sent
-		if err == nil && m.deadline != 0 && m.deadline-now < m.tight {
-			m.late++
-		}
+		m.renewing += m.clock() - sent
 	})
 }
 
