@@ -16,17 +16,19 @@ import (
 // those of a test while two other clusters run their tests. Without these figures one cluster would
 // still run the longest test while the others are idle.
 var long = map[string]int{
-	"TestHelmCommandsNeverStopARunningApplication":        470,
-	"TestClusterAlertsFireUntilFaultsAreRepaired":         280,
-	"TestUninstallationKeepsDoneKeysAndVariables":         80,
-	"TestAnnotatedWorkloadsAreEditableWithoutTheWebhook":  75,
-	"TestRecoverCommandRaisesTokensAfterARestore":         70,
-	"TestSemaphoreLetsThreeOfFivePodsRun":                 60,
+	"TestHelmCommandsNeverStopARunningApplication":        310,
+	"TestClusterAlertsFireUntilFaultsAreRepaired":         140,
+	"TestAnnotatedWorkloadsAreEditableWithoutTheWebhook":  135,
+	"TestRecoverCommandRaisesTokensAfterARestore":         100,
+	"TestUninstallationKeepsDoneKeysAndVariables":         65,
+	"TestSemaphoreLetsThreeOfFivePodsRun":                 65,
+	"TestApplicationSurvivesAControlPlaneRestart":         60,
 	"TestReadersAndWritersNeverRunTogetherDespiteKills":   60,
-	"TestThreeOfFivePodsHoldOneShardEach":                 55,
-	"TestNewShardCountTakesEffectDespiteDisconnectedNode": 55,
-	"TestStartLockLetsPodsStartOneByOne":                  40,
-	"TestRestoredEtcdKeepsSlotsExclusive":                 40,
+	"TestThreeOfFivePodsHoldOneShardEach":                 60,
+	"TestStartLockLetsPodsStartOneByOne":                  55,
+	"TestRestoredEtcdKeepsSlotsExclusive":                 50,
+	"TestNewShardCountTakesEffectDespiteDisconnectedNode": 50,
+	"TestPodsWithDifferentShardCountsNeverRunTogether":    45,
 }
 
 // alone has the serial tests that fail while the machine has other load, such as the tests of
@@ -36,7 +38,7 @@ var alone = []string{"TestConnectionsAreNeverRefusedDuringAHandover"}
 
 // seconds returns the approximate duration of a serial test in seconds.
 func seconds(test string) int {
-	const usual = 25
+	const usual = 30
 	return max(usual, long[test])
 }
 
