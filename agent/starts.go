@@ -339,7 +339,8 @@ func (s *starts) hinders(now time.Duration, holder string) string {
 		other := r.Holder != "" && r.Holder != holder && !v.Mine && now < v.ExpiresAt
 		slow := !r.AcquireTime.IsZero() && s.unit.config.Wall().Sub(r.AcquireTime) >= slowStart
 		switch {
-		case !v.Known, s.watched == 0, v.Heard < s.watched:
+		case !v.Known, v.FreeAt == instant.Never && (s.watched == 0 || v.Heard < s.watched):
+			// The pod neither sees the Lease, nor has read the Lease since this watch began.
 			return v.Slot + " is not known"
 		case r.Paused != "":
 			return v.Slot + " is paused"

@@ -212,3 +212,29 @@ func TestIdleStandbySendsNoRequestAboutStartLock(t *testing.T) {
 		assert.Zero(t, w.startWatches())
 	})
 }
+
+// A child of a lost hold cannot be killed for a while, and still counts as starting. Meanwhile the
+// pod watches the start lock, which no pod needs any more.
+func TestPodAsksOnceItsStuckChildHasEnded(t *testing.T) {
+	simulate(t, func(w *world) {
+		a, a2 := w.lockedPods(newPatient())
+		a2.kill()
+		a.gates.end("s1")
+		w.pass(100 * time.Millisecond)
+		a.gates.report("s1", func(r *gate.Report) { r.Dead = true })
+		b := w.start("b", startLocked(newPatient("readiness"), newRevision))
+		b.gates.connect(gate.Report{Shim: "s3", Container: "app"}).stuck = true
+		w.within(turn.LastResort, "the new pod takes the free slot", func() bool { return b.running("s3") })
+		b.link.set(func(l *link) { l.cut = true })
+		a.connect("s4")
+		w.within(2*time.Minute, "the old child runs", func() bool { return a.running("s4") })
+		w.within(time.Minute, "the start lock is free", func() bool { return w.starting() == "" })
+		b.link.set(func(l *link) { l.cut = false })
+		w.pass(2 * turn.Rest)
+		require.True(t, a.running("s4"))
+
+		lost := b.gates.hold("s3")
+		b.gates.report("s3", func(r *gate.Report) { r.Phase, r.Hold = gate.Waiting, lost })
+		w.within(10*time.Second, "the turn begins", func() bool { return w.holder() == b.identity() })
+	})
+}
