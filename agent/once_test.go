@@ -267,3 +267,22 @@ func TestSuccessIsRecordedBeforeTheContainerRunsAgain(t *testing.T) {
 		assert.Zero(t, a.gates.shim("s2").grant)
 	})
 }
+
+// The work fails while the agent drains it, because the API server stores no write. The Lease still
+// names the pod, so the pod could take its slot back without a release.
+func TestFailureDuringDrainIsCountedBeforeRetry(t *testing.T) {
+	simulate(t, func(w *world) {
+		a := w.working()
+		a.link.set(func(l *link) { l.unwritten = &kube.StatusError{Code: 503} })
+		w.within(time.Minute, "the work is drained", func() bool { return a.gates.phase("s1") == gate.Draining })
+		a.gates.fail("s1")
+		w.pass(time.Second)
+		a.migrate("s2")
+		w.pass(time.Second)
+		a.link.set(func(l *link) { l.unwritten = nil })
+		w.pass(9 * time.Second)
+		assert.Equal(t, "7 1", w.server.lease(onceSlot).Annotations[api.FailuresAnnotation])
+		assert.Equal(t, gate.Waiting, a.gates.phase("s2"), "the pod waits after the failure")
+		w.within(5*time.Second, "the work runs again", func() bool { return a.running("s2") })
+	})
+}

@@ -81,7 +81,7 @@ func (s standby) decide(views []claim.View) standbyDecision {
 
 // facts returns the inputs of the claim's next decision. A standby competes for no slot after a
 // failed turn, or once the pod has decided to skip. The same applies once the work is done, and until
-// the release that records a success is stored.
+// the release that records a success or a failure is stored.
 func (s standby) facts(views []claim.View, standing turn.StandbyDecision) claim.Facts {
 	u := s.unit
 	f := u.facts()

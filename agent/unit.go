@@ -236,11 +236,12 @@ func (u *unit) failedKey(hold string) string {
 }
 
 // owesRecord reports whether a Lease still names an ended hold of this pod, under which the work has
-// succeeded. The release of that hold must record the success. Until that release is stored, the
-// pod must not acquire the slot again.
+// succeeded or failed. The release of that hold must record the success, or count the failure. Until
+// that release is stored, the pod must not acquire the slot again.
 func (u *unit) owesRecord(views []claim.View) bool {
 	return slices.ContainsFunc(views, func(v claim.View) bool {
-		return v.Mine && u.doneKey(v.Record.Hold) != "" && u.shims.Proven(v.Record.Hold)
+		hold := v.Record.Hold
+		return v.Mine && (u.doneKey(hold) != "" || u.failedKey(hold) != "") && u.shims.Proven(hold)
 	})
 }
 
