@@ -40,7 +40,9 @@
 //
 // TestLastingLatencyBreaksNoInvariant plays barriers of up to 32 pods. Each answer of the API server
 // comes late, for the whole story. TestSlowWritesBreakNoInvariant plays a slow etcd. Each write of a
-// Lease is stored, but its answer comes after the agent has given up.
+// Lease is stored, but its answer comes after the agent has given up. TestSlowDisksBreakNoInvariant
+// plays the stories with an etcd that is slow again and again, for some seconds. Meanwhile each write
+// is stored late, often after the agent has given up.
 //
 // TestLabelsOnLeasesBreakNoInvariant plays the stories with a clerk that labels Leases and next
 // Leases again and again. TestForgedBootIDsBreakNoInvariant plays the stories with a forger that

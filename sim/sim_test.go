@@ -59,6 +59,8 @@ func TestLastingLatencyBreaksNoInvariant(t *testing.T) { play.Lagging(t, world.M
 
 func TestSlowWritesBreakNoInvariant(t *testing.T) { play.Committing(t, world.ModelOfEnroll) }
 
+func TestSlowDisksBreakNoInvariant(t *testing.T) { play.Stalled(t, world.ModelOfEnroll) }
+
 func TestLabelsOnLeasesBreakNoInvariant(t *testing.T) { play.Relabelled(t, world.ModelOfEnroll) }
 
 func TestForgedBootIDsBreakNoInvariant(t *testing.T) { play.Forged(t, world.ModelOfEnroll) }

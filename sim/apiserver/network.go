@@ -30,6 +30,9 @@ type Network struct {
 	Lag time.Duration
 	// Commit also delays the answer to each write of a Lease that the server stores, as with a slow etcd.
 	Commit time.Duration
+	// Store delays each write of a Lease, so that its sender has perhaps given up before. A write that is
+	// late anyway has no further delay, because the field "Latest" bounds the delay.
+	Store time.Duration
 	// Latest bounds the time from the sending of a request to its arrival.
 	Latest time.Duration
 	// Away reports that no packet reaches the server. [Server.GoDown] and [Server.ComeUp] set it.

@@ -126,6 +126,8 @@ func (c *sender) Do(ctx context.Context, op string, effect func() ([]byte, error
 	abrupt, code, before := engine.Chance(r, .5), r.IntN(len(refusals)), engine.Chance(r, .5)
 	if late {
 		there += engine.Between(r, time.Second, c.net.Latest)
+	} else if strings.HasPrefix(op, "put ") {
+		there += c.net.Store
 	}
 	broken := c.broken(op)
 	lost = lost || broken == Unheard

@@ -149,6 +149,11 @@ func Relabelled(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 	each(t, enroll, story.PlayRelabelled)
 }
 
+// Stalled plays, for each seed, a story in which the disk of etcd is slow again and again.
+func Stalled(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
+	each(t, enroll, story.PlayStalled)
+}
+
 // Forged plays, for each seed, a story in which a person forges boot ids.
 func Forged(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 	each(t, enroll, story.PlayForged)

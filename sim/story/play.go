@@ -200,6 +200,13 @@ func playAsking(w *world.World) {
 	story.run()
 }
 
+// PlayStalled plays a story in which the disk of etcd is slow again and again. The seed selects the
+// story. Like [PlayStrange], PlayStalled changes no draw of other tests.
+func PlayStalled(w *world.World) {
+	w.Do(newDisk(w).later)
+	disturbed[w.Seed%uint64(len(disturbed))](w)
+}
+
 // PlayForged plays a story in which a person forges boot ids. The seed selects the story. Like
 // [PlayStrange], PlayForged changes no draw of other tests.
 func PlayForged(w *world.World) {

@@ -24,6 +24,7 @@ type recovery struct {
 // heal ends all faults.
 func (r *recovery) heal() {
 	r.Calm, r.Healed = true, r.Now()
+	r.API.Store, r.API.Commit = 0, 0
 	r.Note("script", "heals everything")
 	r.API.Weather = r.climate
 	r.OptedOut = false
