@@ -122,9 +122,9 @@ func TestStartLockLetsSingletonsStartOneByOne(t *testing.T) {
 		return len(over) == len(all) && s.Identity(warm) == ""
 	})
 	// A handover starts the application again, under the start lock.
-	before := s.Running(all[0].Name)
+	before := app.AwaitRunning(s, all[0], space.Soon)
 	app.DeletePod(s, s.AwaitHolder(lease.OfDeployment(all[0].Name)))
-	app.After(s, all[0], before)
+	s.Await(space.StartTimeout, "the application runs again", func() bool { return app.After(s, all[0], before) != nil })
 	s.Await(space.StartTimeout, "the fourth start is over", func() bool {
 		return len(s.Record(starts).Mains()) == len(all)+1 && s.Identity(warm) == ""
 	})

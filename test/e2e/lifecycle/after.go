@@ -88,14 +88,13 @@ func TestPodStartsAfterTheAwaitedHolderServes(t *testing.T) {
 	app.Deploy(s, database)
 	started := app.AwaitRunning(s, a, space.StartTimeout)
 	assert.GreaterOrEqual(t, started.Start-s.Record(database.Name)[0].Start, 5*time.Second, "the holder serves after five seconds")
-	assert.NotEmpty(t, s.Lease(slot).Annotations[api.ServingAnnotation])
+	s.Await(space.Soon, "the test's watch shows that the holder serves", func() bool { return s.Lease(slot).Annotations[api.ServingAnnotation] != "" })
 
 	kubectl.Must(s, "", "scale", "deployment/"+database.Name, "--replicas=0")
 	s.Await(space.StartTimeout, "nobody serves", func() bool { return s.Identity(slot) == "" })
-	before := s.Running(a.Name)
+	before := app.AwaitRunning(s, a, space.Soon)
 	kubectl.Must(s, "", "rollout", "restart", "deployment/"+a.Name)
 	s.Await(space.StartTimeout, "a new pod waits", func() bool { return waits(s, a) })
-	require.NotNil(t, before)
 	s.Never(lease.Handover, "another pod starts", func() bool {
 		// The check does not ask whether the old application still runs. On a busy machine a living
 		// application's time stamps may be late, so the application would seem dead.

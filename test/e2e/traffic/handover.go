@@ -18,6 +18,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/kubectl"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/lease"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
+	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
 const (
@@ -46,13 +47,13 @@ func TestConnectionsAreNeverRefusedDuringAHandover(t *testing.T) {
 	kubectl.Must(h.Space, "", "rollout", "status", "deployment/smooth", kubectl.RolloutTimeout)
 	for _, handover := range []struct {
 		name  string
-		begin func()
+		begin func(before *record.Process)
 	}{
-		{"deletion", func() { app.DeletePod(h.Space, h.Pod(h.Running(a.Name).Pod)) }},
-		{"yield", func() {
+		{"deletion", func(before *record.Process) { app.DeletePod(h.Space, h.Pod(before.Pod)) }},
+		{"yield", func(*record.Process) {
 			kubectl.Must(h.Space, "", "annotate", "lease/"+slot, api.YieldAnnotation+"="+lease.Hold(h.Space, slot))
 		}},
-		{"rollout", func() {
+		{"rollout", func(*record.Process) {
 			kubectl.Must(h.Space, "", "set", "env", "deployment/smooth", "RELEASE=2")
 			kubectl.Must(h.Space, "", "rollout", "status", "deployment/smooth", kubectl.RolloutTimeout)
 		}},
@@ -68,7 +69,7 @@ func TestConnectionsAreNeverRefusedDuringAHandover(t *testing.T) {
 		}
 		ask().Stop() // these connections do not count: the node may learn of the Service late
 		requests := ask()
-		handover.begin()
+		handover.begin(before)
 		h.Await(space.StartTimeout, "the application runs in another pod", func() bool { return app.After(h.Space, a, before) != nil })
 		h.Await(space.StartTimeout, "three pods are behind the Service again", func() bool {
 			return len(app.Endpoints(h.Space, service)) == 3 && len(h.Pods(a.Name)) == 3
