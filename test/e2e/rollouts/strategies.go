@@ -37,7 +37,7 @@ func TestRolloutWithoutSurgeStopsApplicationAtMostTwice(t *testing.T) {
 			t.Logf("%d stops, the longest for %v", stops, vacant)
 			assert.GreaterOrEqual(t, stops, 1)
 			assert.LessOrEqual(t, stops, w.Kind.Stops)
-			assert.Equal(t, good.Name, w.Runs())
+			w.Await(serves, "the good version runs", func() bool { return w.Runs() == good.Name })
 		})
 	}
 }

@@ -152,13 +152,16 @@ func (w *Workload) Failed(after time.Duration) record.Record {
 	return slices.DeleteFunc(w.Starts(after), func(p record.Process) bool { return !failed(p) })
 }
 
-// Stops returns how often the application was stopped after an instant, and the longest
-// time without the application. A process that ends with an error was not stopped.
+// Stops returns how often the application was stopped after an instant, and the longest time without
+// the application. A process that ends with an error was not stopped. A late time stamp proves no
+// stop, because a busy machine delays the time stamps of a living process. A recorded end proves a
+// stop, and so does the start of a later process.
 func (w *Workload) Stops(after time.Duration) (count int, vacant time.Duration) {
 	all, now := w.Record(w.App.Name).Mains(), record.Now()
 	last := after
-	for _, p := range all {
-		if p.Last > after && now-p.Last > space.Fresh && !failed(p) {
+	for i, p := range all {
+		ended := p.Ended || i+1 < len(all)
+		if p.Last > after && ended && !failed(p) {
 			count++
 		}
 		if p.Start > after {
