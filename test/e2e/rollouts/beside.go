@@ -142,6 +142,8 @@ func TestWaitingWorkloadTakesLockFromACrashingHolder(t *testing.T) {
 	s := space.New(t)
 	const lock = "ledger"
 	broken, sound := app.Locked("broken", lock), app.Locked("sound", lock)
+	// With the lasting lease a stalled machine costs the sound application no hold.
+	sound.Annotations[api.LeaseDurationAnnotation] = lease.Lasting.String()
 	broken.Args = []string{"-exit-code=1", "-run-for=1s"}
 	app.Create(s, broken)
 	ran := func(a app.App) func() bool {
