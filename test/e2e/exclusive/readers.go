@@ -97,7 +97,7 @@ func TestReadersAndWritersNeverRunTogetherDespiteKills(t *testing.T) {
 	// When a reader stops, the reader gives its slot back. No other reader takes the slot before
 	// the writer.
 	app.DeletePod(c.Space, c.Pod(read[0].Pod))
-	c.Await(space.StartTimeout, "the reader ends", func() bool { return len(c.running("reader")) == 2 })
+	c.Await(space.StartTimeout, "the reader ends", func() bool { return c.end(read[0]).Ended })
 	app.AwaitGated(c.Space, readers)
 	c.Never(lease.Handover, "a reader passes the writer, or the writer reads", func() bool {
 		return len(c.running("reader")) > 2 || len(c.running("writer")) > 0
