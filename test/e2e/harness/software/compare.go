@@ -115,13 +115,7 @@ func (w Software) live(plain, gated *Specimen) (done []string) {
 	}
 	if !w.Deaf {
 		done = append(done, "kubectl exec kill 1")
-		// The shell may die with the container, so an error of kubectl does not count. The next
-		// wait shows that the container ends.
-		both(func(p *Specimen) {
-			if out, err := kubectl.Run(p.Space, "", "exec", p.Name, "-c", "app", "--", "sh", "-c", "kill 1"); err != nil {
-				p.Logf("kubectl exec kill 1 in %s: %v: %s", p.Name, err, out)
-			}
-		})
+		both(func(p *Specimen) { killByExec(p.Space, p.Name) })
 		both((*Specimen).awaitEnd)
 		both((*Specimen).Start)
 	}
@@ -132,6 +126,16 @@ func (w Software) live(plain, gated *Specimen) (done []string) {
 	both(func(p *Specimen) { app.DeletePod(p.Space, p.Pod(p.Name)) })
 	both((*Specimen).AwaitDeleted)
 	return append(done, "killed", "deleted")
+}
+
+// killByExec sends SIGTERM to the first process of the application's container by "kubectl exec". The
+// shell may die with the container, so an error of kubectl does not count. The caller waits for the
+// end of the application.
+func killByExec(s *space.Space, pod string) {
+	s.Helper()
+	if out, err := kubectl.Run(s, "", "exec", pod, "-c", "app", "--", "sh", "-c", "kill 1"); err != nil {
+		s.Logf("kubectl exec kill 1 in %s: %v: %s", pod, err, out)
+	}
 }
 
 // difference returns the lines that one log has more often than the other, or a remark

@@ -18,7 +18,6 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/fault"
-	"github.com/metaparticle-io/metaparticle/test/e2e/harness/kubectl"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/lease"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/process"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
@@ -58,7 +57,7 @@ func (t *Trial) ends() []fault.Fault {
 	add("asked to stop", lease.Handover, polite(main(unix.SIGTERM)))
 	add("main process killed", lease.Handover, main(unix.SIGKILL))
 	add("kubectl exec kill 1", lease.Handover, polite(func(s *space.Space, pod *corev1.Pod) {
-		kubectl.Must(s, "", "exec", pod.Name, "-c", "app", "--", "sh", "-c", "kill 1")
+		killByExec(s, pod.Name)
 	}))
 	add("slot stolen", lease.Handover, t.lose)
 	add("yield", lease.Handover, func(s *space.Space, pod *corev1.Pod) { process.MustSignal(s, pod, process.Agent, unix.SIGUSR1) })
