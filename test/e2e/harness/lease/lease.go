@@ -65,20 +65,28 @@ func Write(s *space.Space, slot string, change func(*coordinationv1.Lease)) {
 	require.NoError(s, err)
 }
 
-// Steal writes the name of a thief as the holder into a slot's Lease. The thief is not a pod.
+// thief is the holder that [Steal] writes into a Lease. The thief is not a pod.
+const thief = "thief"
+
+// Steal writes the name of a thief as the holder into a slot's Lease.
 func Steal(s *space.Space, slot string) {
 	s.Helper()
-	thief, now := "thief", metav1.NowMicro()
+	now := metav1.NowMicro()
 	Write(s, slot, func(lease *coordinationv1.Lease) {
-		lease.Spec.HolderIdentity, lease.Spec.RenewTime, lease.Spec.AcquireTime = &thief, &now, &now
+		lease.Spec.HolderIdentity, lease.Spec.RenewTime, lease.Spec.AcquireTime = new(thief), &now, &now
 	})
 }
 
-// GiveBack frees a slot after [Steal].
+// GiveBack frees a slot after [Steal]. On a busy machine the thief's lease may expire before the call,
+// and a pod may hold the slot. GiveBack does not free the slot of such a pod, because another pod
+// would then start beside the pod.
 func GiveBack(s *space.Space, slot string) {
 	s.Helper()
-	nobody := ""
-	Write(s, slot, func(lease *coordinationv1.Lease) { lease.Spec.HolderIdentity = &nobody })
+	Write(s, slot, func(lease *coordinationv1.Lease) {
+		if space.IdentityOf(lease) == thief {
+			lease.Spec.HolderIdentity = new("")
+		}
+	})
 }
 
 // Fault is the lease duration of tests in which a holder loses its slot. The tests wait for

@@ -71,12 +71,15 @@ func (t *Trial) ends() []fault.Fault {
 	return others
 }
 
-// lose steals the slot, and gives the slot back when the application is dead.
+// lose steals the slot, and gives the slot back when the application is dead. If the thief's lease
+// expires first, a standby may start the application again before lose looks. So lose does not wait
+// for an instant without any application.
 func (t *Trial) lose(*space.Space, *corev1.Pod) {
+	before, _ := t.Living()
 	lease.Steal(t.Space, t.slot)
-	t.Await(lease.Takeover, "nothing of "+t.w.Name+" lives", func() bool {
+	t.Await(lease.Takeover, "the application of "+t.w.Name+" is dead", func() bool {
 		family, _ := t.Living()
-		return family == nil
+		return family == nil || before != nil && family.Start != before.Start
 	})
 	lease.GiveBack(t.Space, t.slot)
 }
