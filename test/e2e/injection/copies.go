@@ -80,7 +80,8 @@ func TestCopyOfAGatedPodIsRefused(t *testing.T) {
 	// for the slot.
 	app.DeletePod(h.Space, h.Victim)
 	var next *record.Process
-	h.Await(lease.Released, "a pod of the workload takes over", func() bool { next = app.After(h.Space, h.App, h.Before); return next != nil })
+	h.Await(space.StartTimeout, "a pod of the workload takes over", func() bool { next = app.After(h.Space, h.App, h.Before); return next != nil })
+	assert.Less(t, app.VacancyAfter(h.Space, h.App, h.Before), lease.Released, "by a release")
 	assert.Equal(t, a.Name, h.Pod(next.Pod).Labels["app"])
 }
 
