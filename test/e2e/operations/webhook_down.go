@@ -162,7 +162,10 @@ func TestAnnotatedWorkloadsAreEditableWithoutTheWebhook(t *testing.T) {
 	})
 	webhook.Scale(t, 2)
 	// The ReplicaSet's controller has failed so often that its next attempt to create a pod may be
-	// more than a minute away. A change of the ReplicaSet causes an attempt immediately.
+	// more than a minute away. A change of the ReplicaSet causes an attempt immediately. If this attempt
+	// failed, too, the next attempt could come after the test's timeout. So the API server must first
+	// reach the webhook.
+	webhook.AwaitGating(h.Space)
 	kubectl.Must(h.Space, "", "annotate", "replicaset", "--all", "example.com/note=hello")
 	settled("the webhook is back: the rollout goes through", func(d *appsv1.Deployment) bool {
 		return d.Status.UpdatedReplicas == 2 && d.Status.Replicas == 2 && d.Status.ReadyReplicas == 2
