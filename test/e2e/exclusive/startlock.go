@@ -90,7 +90,8 @@ func TestStartLockLetsPodsStartOneByOne(t *testing.T) {
 	// starts when the Lease has expired. A cut before the agent has the answer to its acquiring write
 	// would prevent the start, so the application must run first.
 	kubectl.Must(s, "", "rollout", "restart", "deployment/"+a.Name)
-	starter := s.AwaitHolder(warm)
+	var starter *corev1.Pod
+	s.Await(space.StartTimeout, "a new pod holds the start lock", func() bool { starter = s.Holder(warm); return starter != nil })
 	started := app.AwaitRunningPod(s, starter.Name, space.StartTimeout)
 	heal := fault.Node(t, starter.Spec.NodeName, l.Cut, l.Heal)
 	s.Await(lease.Short+space.Soon, "another pod starts", func() bool {
