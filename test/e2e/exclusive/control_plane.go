@@ -27,7 +27,9 @@ func TestHoldSurvivesOnlyShortAPIServerOutages(t *testing.T) {
 	longer := holder.Deploy(t, app.Suffering("longer"), "it kills the API server")
 	shorter := longer
 	shorter.App = app.Singleton("shorter")
-	shorter.App.Annotations[api.LeaseDurationAnnotation] = lease.Long.String()
+	// The outage lasts until the other application has stopped and the API server has started again.
+	shorterLease := 2 * lease.Long
+	shorter.App.Annotations[api.LeaseDurationAnnotation] = shorterLease.String()
 	app.Deploy(shorter.Space, shorter.App)
 	shorter.Before = app.AwaitRunning(longer.Space, shorter.App, space.Soon)
 
@@ -59,7 +61,7 @@ func TestHoldSurvivesOnlyShortAPIServerOutages(t *testing.T) {
 		assert.Zero(t, app.Restarts(longer.Space, longer.App))
 	})
 	t.Run("shorter than the budget stops nothing", func(t *testing.T) {
-		require.Less(t, back-began, lease.Budget(t, lease.Long).Outage(), "this machine is too slow for the test")
+		require.Less(t, back-began, lease.Budget(t, shorterLease).Outage(), "this machine is too slow for the test")
 		shorter.Never(lease.Handover, "another application", func() bool { return app.After(shorter.Space, shorter.App, shorter.Before) != nil })
 		assert.Zero(t, shorter.Process(shorter.Before.ID).Signalled, "nobody asked it to stop")
 		assert.Zero(t, app.Restarts(shorter.Space, shorter.App))
