@@ -33,6 +33,11 @@ import (
 // stop signal takes the grace of 30 s. The kubelet checks its pods once a second.
 const rebuilt = 30*time.Second + space.Soon
 
+// unhurried is the lease duration of tests in which only the kubelet ends the application of a holder
+// that renews nothing. A kubelet once took twelve seconds to restart an agent. With [lease.Fault] that
+// would be too late, and another pod would start the application.
+const unhurried = 2 * lease.Fault
+
 // insistent returns an application of two replicas behind a gate. The application ends immediately
 // unless its process is PID 1. With the shortest lease, the kubelet of a busy machine would have
 // only five seconds to stop the application. So the lease is longer.
@@ -202,16 +207,18 @@ func TestPodGateRestartsOnlyTheKilledContainer(t *testing.T) {
 func TestUnreadableHoldRecordMakesPodGateStopApplication(t *testing.T) {
 	cluster.NeedFeature(t, cluster.RestartAllContainers)
 	t.Parallel()
-	h := deployInFront(t, insistent("unreadable", api.GatePod))
-	a := process.Find(h.Victim, process.Agent)
-	require.NotNil(t, a)
-	require.True(t, a.Signal(unix.SIGSTOP), "each renewal writes the note")
-	note := fmt.Sprintf("/proc/%d/root%s/let-start", a.PID, api.RunPath)
+	a := insistent("unreadable", api.GatePod)
+	a.Annotations[api.LeaseDurationAnnotation] = unhurried.String()
+	h := deployInFront(t, a)
+	agent := process.Find(h.Victim, process.Agent)
+	require.NotNil(t, agent)
+	require.True(t, agent.Signal(unix.SIGSTOP), "each renewal writes the note")
+	note := fmt.Sprintf("/proc/%d/root%s/let-start", agent.PID, api.RunPath)
 	require.NoError(t, os.Truncate(note, 10))
-	require.True(t, a.Signal(unix.SIGKILL))
+	require.True(t, agent.Signal(unix.SIGKILL))
 	h.Await(rebuilt, "the application is dead", func() bool { return app.Vacant(h.Space, h.App.Name) })
 	h.Await(rebuilt, "the pod stands by", func() bool { return process.Find(h.Victim, process.Waiter) != nil })
-	h.Await(lease.Fault+rebuilt, "somebody runs again", func() bool { return app.After(h.Space, h.App, h.Before) != nil })
+	h.Await(unhurried+rebuilt, "somebody runs again", func() bool { return app.After(h.Space, h.App, h.Before) != nil })
 	assert.Greater(t, app.VacancyAfter(h.Space, h.App, h.Before), time.Duration(0))
 	awaitInFront(&h)
 }
@@ -220,15 +227,17 @@ func TestUnreadableHoldRecordMakesPodGateStopApplication(t *testing.T) {
 // kubelet stop the application. The kubelet needs no API server for that.
 func TestPodGateStopsApplicationOnADisconnectedNode(t *testing.T) {
 	cluster.NeedFeature(t, cluster.RestartAllContainers)
-	h := deployInFront(t, insistent("insistent-cut", api.GatePod))
+	a := insistent("insistent-cut", api.GatePod)
+	a.Annotations[api.LeaseDurationAnnotation] = unhurried.String()
+	h := deployInFront(t, a)
 	var heal func()
 	h.Suffers(func() { heal = fault.Node(t, h.Victim.Spec.NodeName, h.Lab.Cut, h.Lab.Heal) })
 	var next *record.Process
-	h.Await(lease.Fault+space.Soon, "another takes over", func() bool { next = app.After(h.Space, h.App, h.Before); return next != nil })
+	h.Await(unhurried+space.Soon, "another takes over", func() bool { next = app.After(h.Space, h.App, h.Before); return next != nil })
 	old := h.Process(h.Before.ID)
 	t.Logf("dead %v after the cut, the next one started %v after it",
 		(old.Last - h.At).Round(time.Millisecond), (next.Start - h.At).Round(time.Millisecond))
-	assert.GreaterOrEqual(t, next.Start, h.Seen+lease.Fault, "nobody starts before the lease has run out")
+	assert.GreaterOrEqual(t, next.Start, h.Seen+unhurried, "nobody starts before the lease has run out")
 	heal()
 	h.Await(space.StartTimeout, "the old pod waits", func() bool {
 		pod := h.Pod(h.Victim.Name)
