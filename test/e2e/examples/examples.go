@@ -184,14 +184,24 @@ func TestWarmupExampleStartsOneReplicaAtATime(t *testing.T) {
 	rolled()
 }
 
+// asked runs a command in a pod, and returns its output. On a busy machine the stream of kubectl exec may
+// break, or lose its first line. So asked repeats the command until two outputs in a row are equal and not
+// empty.
+func (e example) asked(pod string, command ...string) (answer string) {
+	e.Space.Helper()
+	e.Await(kubectl.Timeout, strings.Join(command, " ")+" answers", func() bool {
+		before := answer
+		out, err := kubectl.Run(e.Space, "", append([]string{"exec", pod, "--"}, command...)...)
+		answer = strings.TrimSpace(out)
+		return err == nil && answer != "" && answer == before
+	})
+	return answer
+}
+
 func TestMigrationExampleMigratesOnceDespiteDeletionAndKill(t *testing.T) {
 	e := apply(t, "migration", "shop")
 	query := func(sql string) string {
-		out, err := kubectl.Run(e.Space, "", "exec", "deployment/database", "--", "psql", "--user=postgres", "-qtAc", sql)
-		if err != nil {
-			return err.Error()
-		}
-		return strings.TrimSpace(out)
+		return e.asked("deployment/database", "psql", "--user=postgres", "-qtAc", sql)
 	}
 	// A migration adds a row to the table "attempts", and then sleeps for ten seconds. On a busy
 	// machine each call of kubectl takes seconds, so repeated calls could see the row too late. So

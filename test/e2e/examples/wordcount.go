@@ -59,16 +59,13 @@ func TestWordcountExampleCountsExactlyDespiteDeletionsAndKills(t *testing.T) {
 		t.Helper()
 		e.complete("map")
 		e.complete("reduce")
-		exec := func(args ...string) string {
-			return kubectl.Must(e.Space, "", append([]string{"exec", "deployment/store", "--"}, args...)...)
-		}
 		plain, counts := map[string]int{}, map[string]int{}
-		words := strings.Fields(exec("cat", "/usr/share/common-licenses/GPL-3"))
+		words := strings.Fields(e.asked("deployment/store", "cat", "/usr/share/common-licenses/GPL-3"))
 		require.Greater(t, len(words), 5000)
 		for _, word := range words {
 			plain[word]++
 		}
-		require.NoError(t, json.Unmarshal([]byte(exec("redis-cli", "GET", "counts")), &counts))
+		require.NoError(t, json.Unmarshal([]byte(e.asked("deployment/store", "redis-cli", "GET", "counts")), &counts))
 		assert.Equal(t, plain, counts)
 	}
 	count()
