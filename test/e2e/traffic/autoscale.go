@@ -167,14 +167,15 @@ func (s scaled) awaitGrown(metric string) {
 }
 
 // awaitShare waits until three pods have metrics, and the autoscaler's last average is suitable. A
-// suitable average is from atLeast to atMost times the CPU use of the holder.
-func (s scaled) awaitShare(atLeast, atMost float64) {
+// suitable average is from atLeast to atMost times the CPU use of the holder. awaitShare returns the
+// averages of all metrics, because the autoscaler's next status may lack one of them.
+func (s scaled) awaitShare(atLeast, atMost float64) (averages []autoscalingv2.MetricValueStatus) {
 	s.Helper()
 	var asked time.Time
 	var top string
 	share := 0.0
 	met := s.Within(measured, func() bool {
-		averages := s.averages()
+		averages = s.averages()
 		if averages == nil || time.Since(asked) < asking {
 			return false
 		}
@@ -190,6 +191,7 @@ func (s scaled) awaitShare(atLeast, atMost float64) {
 	require.True(s, met, "the average is %.2f of what the holder uses, not %v to %v: %+v\n%s",
 		share, atLeast, atMost, s.scaler().Status, top)
 	s.Logf("the average is %.2f of what the holder uses", share)
+	return averages
 }
 
 // uses returns the CPU use of each pod's application container in processors, by the pod's
@@ -218,8 +220,7 @@ func TestAutoscalersAverageIncludesIdleStandbys(t *testing.T) {
 		ofPod(corev1.ResourceCPU, reached), ofContainer(corev1.ResourceCPU, beyondReach))
 	s.works(load)
 	s.awaitGrown("cpu resource utilization")
-	s.awaitShare(0.25, 0.42) // around a third of the holder's use, because three pods count
-	averages := s.averages()
+	averages := s.awaitShare(0.25, 0.42) // around a third of the holder's use, because three pods count
 	require.Len(t, averages, 4)
 	for i, value := range averages {
 		assert.Positive(t, *value.AverageUtilization, i)
