@@ -243,8 +243,13 @@ func TestPoliciesAreFastForPodsWithManyArguments(t *testing.T) {
 		return best
 	}
 	const many = 50_000
-	one, all := fastest(strings.Repeat("a ", many)), fastest(slices.Repeat([]string{"a"}, many)...)
+	one, all := time.Duration(math.MaxInt64), time.Duration(math.MaxInt64)
 	// A policy whose CEL expression looped over the arguments took a hundred times as long with
-	// many arguments as with one. The bound finds such a policy.
+	// many arguments as with one. The bound finds such a policy. A stall of the machine may delay all
+	// calls of one measurement, so the test measures again.
+	s.Within(space.Soon, func() bool {
+		one, all = min(one, fastest(strings.Repeat("a ", many))), min(all, fastest(slices.Repeat([]string{"a"}, many)...))
+		return all < 40*one
+	})
 	assert.Less(t, all, 40*one)
 }
