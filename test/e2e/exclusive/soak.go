@@ -84,7 +84,7 @@ func endure(s *space.Space, a app.App, gauge *space.Gauge, b fault.Fault) time.D
 	stalled := gauge.Stalled(began)
 	assert.LessOrEqual(s, vacancy, min(b.Vacancy+stalled, lease.Takeover),
 		"%s; writes stalled for %v; the Lease since the fault:\n%s", what, stalled, s.History(lease.OfDeployment(a.Name), began))
-	if s.Pod(victim.Name) != nil && app.AwaitRunning(s, a, lease.Handover).Pod != victim.Name {
+	if s.Pod(victim.Name) != nil && app.AwaitRunning(s, a, lease.Takeover).Pod != victim.Name {
 		// A killed container waits in a growing back-off, so the test replaces the pod.
 		s.Await(space.StartTimeout, victim.Name+" can be asked to stop", func() bool {
 			now := s.Pod(victim.Name)
