@@ -81,6 +81,13 @@ func awaitTwoArrivals(s *space.Space, leases []string) {
 	})
 }
 
+// awaitOpened waits until the test's watch shows that the barrier is open. Each pod may go on before
+// the test's watch shows that.
+func awaitOpened(s *space.Space, leases []string) {
+	s.Helper()
+	s.Await(space.Soon, "the record is stored", func() bool { return s.Lease(leases[0]).Annotations[api.OpenedAnnotation] == "3" })
+}
+
 // awaitStarts waits until the application runs in each of the pods. The argument "from" has the
 // starts that the record showed while the last pod still had its scheduling gate. If there are such
 // starts, awaitStarts fails the test.
@@ -115,7 +122,7 @@ func TestPodsOfAJobStartTogether(t *testing.T) {
 	early := startsOf(s, pods)
 	release(s, pods[2])
 	awaitStarts(s, pods, early)
-	assert.Equal(t, "3", s.Lease(leases[0]).Annotations[api.OpenedAnnotation])
+	awaitOpened(s, leases)
 	out, err := kubectl.Run(s, "", "delete", "lease", leases[0])
 	require.Error(t, err)
 	assert.Contains(t, out, "BarrierOpen: "+leases[0])
@@ -170,8 +177,7 @@ func TestProgramsOfAJobPassTheBarrierTogether(t *testing.T) {
 	fourth := replacement(s, job)
 	release(s, fourth)
 	awaitStarts(s, []*corev1.Pod{pods[0], pods[2], fourth}, nil)
-	// Each program may go on before the test's watch sees that the barrier is open.
-	s.Await(space.Soon, "the record is stored", func() bool { return s.Lease(leases[0]).Annotations[api.OpenedAnnotation] == "3" })
+	awaitOpened(s, leases)
 	assert.Empty(t, startsOf(s, pods[1:2]))
 
 	// The pod that replaces the deleted one finds the barrier open.

@@ -5,6 +5,7 @@ package lifecycle
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -42,7 +43,7 @@ func job(s *space.Space, name, lock, key, value string, args ...string) app.App 
 }
 
 // ended waits until the Job's condition of the type "how" is true. Then ended returns the Job's
-// only pod.
+// only pod, once the test's watch shows the end of the pod.
 func ended(s *space.Space, name string, how batchv1.JobConditionType) *corev1.Pod {
 	s.Helper()
 	s.Await(space.StartTimeout, fmt.Sprintf("Job %s is %s", name, how), func() bool {
@@ -54,6 +55,9 @@ func ended(s *space.Space, name string, how batchv1.JobConditionType) *corev1.Po
 			}
 		}
 		return false
+	})
+	s.Await(space.Soon, "the test's watch shows the end of the pod", func() bool {
+		return !slices.ContainsFunc(s.Pods(name), func(pod *corev1.Pod) bool { return status.Container(pod.Status, "app").State.Terminated == nil })
 	})
 	pods := s.Pods(name)
 	require.Len(s, pods, 1)
