@@ -26,7 +26,8 @@ const (
 	// constant named stops is the time that the application takes to stop. A new connection
 	// may wait for both.
 	starts, stops = time.Second, 500 * time.Millisecond
-	// The constant named busy is the further delay that a node under load may cause.
+	// The constant named busy is the further delay that a node under load may cause. If the whole
+	// machine stands still for longer, the client notices that as well.
 	busy = 3 * time.Second
 )
 
@@ -81,6 +82,6 @@ func TestConnectionsAreNeverRefusedDuringAHandover(t *testing.T) {
 			handover.name, api.DefaultEndpointDelay, sum.Answered, sum.Failed, sum.Slowest, old.Last-old.Signalled+starts, app.VacancyAfter(h.Space, a, before))
 		assert.Empty(t, sum.Failed, handover.name)
 		assert.Greater(t, sum.Answered, 100, handover.name)
-		assert.Less(t, sum.Slowest, starts+stops+busy, handover.name)
+		assert.Less(t, sum.Slowest, starts+stops+busy+sum.Paused, handover.name)
 	}
 }

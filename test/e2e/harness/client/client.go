@@ -44,6 +44,9 @@ type Summary struct {
 	// if the answer is an error.
 	Failed  []string
 	Slowest time.Duration
+	// Paused is by how much a request of a client of the kind Anew was sent too late at most. Such a
+	// client waits for no answer, so only a machine without processor time delays the client.
+	Paused time.Duration
 }
 
 // Refused returns the number of requests whose connection was refused. The other requests in Failed
@@ -81,12 +84,15 @@ func Run(kind, address string, in io.Reader, out io.Writer) error {
 	}
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
-	for {
+	for last := time.Now(); ; {
 		select {
 		case <-ended:
 			r.requests.Wait()
 			return json.NewEncoder(out).Encode(r.sum)
 		case <-ticker.C:
+			now := time.Now()
+			r.sends(now.Sub(last))
+			last = now
 			send()
 		}
 	}
@@ -99,6 +105,13 @@ type run struct {
 	requests sync.WaitGroup
 	mu       sync.Mutex
 	sum      Summary
+}
+
+// sends notes the time between two requests.
+func (r *run) sends(between time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sum.Paused = max(r.sum.Paused, between-every)
 }
 
 // anew sends a request on a connection of its own, and does not wait for the answer.

@@ -67,6 +67,14 @@ func TestTrafficClientCountsABrokenConnectionOnce(t *testing.T) {
 	assert.Zero(t, sum.Answered)
 }
 
+func TestTrafficClientReportsHowLongNoRequestWasSent(t *testing.T) {
+	r := run{}
+	for _, between := range []time.Duration{every, 3 * time.Second, every / 2} {
+		r.sends(between)
+	}
+	assert.Equal(t, 3*time.Second-every, r.sum.Paused)
+}
+
 func TestTrafficClientCountsRefusedConnectionsSeparately(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
