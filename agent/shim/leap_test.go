@@ -156,7 +156,7 @@ var asked = []string{"sh", "-c", `trap 'echo asked; kill $!; stop=1' TERM; sleep
 func TestFrozenChildGetsNoStopSignalAtDeadline(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, asked...)
-	a.grants("h1", kill+time.Second)
+	a.grants("h1", kill+unstopped)
 	a.until(gate.Running, "h1")
 	out := bufio.NewReader(a.stdout)
 	_, err := out.ReadString('\n')
@@ -206,13 +206,17 @@ func TestShimIgnoresGrantWithoutNumberOfLatestLeap(t *testing.T) {
 	a.until(gate.Waiting, "h2")
 }
 
+// unstopped is the time from a grant to the kill of a child that a test first suspends or freezes. Even a
+// machine that stalls for some seconds starts and suspends the child within this time.
+const unstopped = 4 * time.Second
+
 // The test stops the processes of the container by SIGSTOP, but the machine runs on. So the
 // wall clock does not leap. When the shim continues, CLOCK_BOOTTIME shows that the deadline has
 // passed.
 func TestShimResumedAfterItsDeadlineKillsItsChild(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, os.Args[0], "quiet")
-	killAt := host.Now() + 500*time.Millisecond
+	killAt := host.Now() + unstopped
 	a.grants("h1", killAt+kill-host.Now())
 	a.until(gate.Running, "h1")
 	pid := a.pids(1)[0]
