@@ -4,7 +4,9 @@
 package host
 
 import (
+	"os"
 	"runtime"
+	"strconv"
 	"sync"
 	"syscall"
 )
@@ -18,14 +20,16 @@ import (
 const (
 	// threads is the number of threads that a shim starts within its first seconds.
 	threads = 7
-	// gap is the number of unused ids between the threads and the children. The container
+	// gap is the least number of unused ids between the threads and the children. The container
 	// runtime may use some ids before a shim starts. So the ids of the threads differ between
 	// two containers, but by less than gap.
 	gap = 32
 )
 
 // SpreadNumbers starts the threads, and then uses up the next ids by forks. These ids become the
-// gap. If a fork fails for lack of a right or of memory, the gap has fewer ids.
+// gap. On a busy machine the Go runtime may start another thread between two forks. Then
+// SpreadNumbers makes another gap, at most three times. If a fork fails for lack of a right or of
+// memory, the gap has fewer ids.
 func SpreadNumbers() {
 	var ready, given sync.WaitGroup
 	ready.Add(threads)
@@ -45,11 +49,37 @@ func SpreadNumbers() {
 	// The Go runtime reuses only idle threads. So SpreadNumbers waits until each of the new
 	// threads is idle.
 	given.Wait()
-	for range gap {
-		// Each fork uses up one process id, and ends because its exec finds no file. A fork
-		// shares the memory of the shim, so all forks together take only 3 ms.
-		if _, err := syscall.ForkExec("", []string{""}, &syscall.ProcAttr{}); err != syscall.ENOENT {
+	newest := newestThread()
+	for range 4 {
+		if !useUp(gap) {
+			return
+		}
+		before := newest
+		if newest = newestThread(); newest == before {
 			return
 		}
 	}
+}
+
+// useUp uses up n process ids. If a fork fails for lack of a right or of memory, useUp stops, and
+// the result is false.
+func useUp(n int) bool {
+	for range n {
+		// Each fork uses up one process id, and ends because its exec finds no file. A fork
+		// shares the memory of the shim, so 32 forks together take only 3 ms.
+		if _, err := syscall.ForkExec("", []string{""}, &syscall.ProcAttr{}); err != syscall.ENOENT {
+			return false
+		}
+	}
+	return true
+}
+
+// newestThread returns the largest id of a thread of this process. Without /proc the result is 0.
+func newestThread() (id int) {
+	tasks, _ := os.ReadDir("/proc/self/task")
+	for _, t := range tasks {
+		n, _ := strconv.Atoi(t.Name())
+		id = max(id, n)
+	}
+	return id
 }
