@@ -67,7 +67,7 @@ func TestTrafficClientCountsABrokenConnectionOnce(t *testing.T) {
 	assert.Zero(t, sum.Answered)
 }
 
-func TestTrafficClientReportsHowLongNoRequestWasSent(t *testing.T) {
+func TestTrafficClientReportsItsLongestPause(t *testing.T) {
 	r := run{}
 	for _, between := range []time.Duration{every, 3 * time.Second, every / 2} {
 		r.sends(between)

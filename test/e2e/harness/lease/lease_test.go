@@ -16,7 +16,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 )
 
-func TestGiveBackFreesOnlyTheSlotOfTheThief(t *testing.T) {
+func TestGiveBackFreesOnlyTheThiefsSlot(t *testing.T) {
 	const slot = "lock.a"
 	made := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: slot}}
 	s := &space.Space{T: t, Namespace: "a", Client: fake.NewClientset(made)}
