@@ -23,6 +23,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab/kubectl"
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab/process"
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab/state"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/wait"
 )
 
 // TestClusterTakenDownLeavesNothingBehind brings up a cluster in a temporary directory, injects
@@ -102,7 +103,7 @@ func breakEverything(t *testing.T, c *Cluster) {
 	ctx := t.Context()
 	ready := func(node, want string) {
 		t.Helper()
-		require.NoError(t, kubectl.Run(ctx, c.Lab, nil, "wait", "--timeout=60s", "--for=condition=Ready="+want, "node/"+node))
+		require.NoError(t, kubectl.Run(ctx, c.Lab, nil, "wait", "--timeout="+wait.ReadyLimit.String(), "--for=condition=Ready="+want, "node/"+node))
 	}
 	is := func(node, want string) {
 		t.Helper()
@@ -153,7 +154,7 @@ func breakEverything(t *testing.T, c *Cluster) {
 	require.NoError(t, c.Boot(ctx, "n2"))
 	is("n2", "up")
 	ready("n2", "True")
-	require.NoError(t, kubectl.Run(ctx, c.Lab, nil, "-n", "kube-system", "rollout", "status", "--timeout=60s", "daemonset/coredns"))
+	require.NoError(t, kubectl.Run(ctx, c.Lab, nil, "-n", "kube-system", "rollout", "status", "--timeout="+wait.ReadyLimit.String(), "daemonset/coredns"))
 }
 
 // dialFrom opens a connection from a node to the API server.
