@@ -32,27 +32,15 @@ func last(s *space.Space, a app.App) (ended *corev1.ContainerStateTerminated) {
 	return ended
 }
 
-// answered returns the messages of a pod's failed probes, without the probes that got no answer in
-// time. A stalled machine can delay each answer by more than a probe's timeout. (If an application or
-// an agent never answers, its pod is never Ready, and the test fails.)
-func answered(s *space.Space, pod *corev1.Pod) []string {
-	return slices.DeleteFunc(s.Said(pod, "Unhealthy"), func(message string) bool {
-		return strings.Contains(message, "deadline exceeded") || strings.Contains(message, "command timed out: ")
-	})
-}
-
 // unhealthy returns the messages of a pod's failed probes. The result omits the failures of an
-// application that does not listen yet. Of the probes without an answer in time, the result has only
-// those with the message in the argument "want".
-func unhealthy(s *space.Space, pod *corev1.Pod, want string) []string {
-	messages := slices.DeleteFunc(answered(s, pod), func(message string) bool {
-		return message == want || strings.Contains(message, ":8080: connect: connection refused")
+// application that does not listen yet. The result also omits exec probes that a stalled agent did
+// not answer within half a second. (If an agent never answers, its pod is never Ready, and the test
+// fails.)
+func unhealthy(s *space.Space, pod *corev1.Pod) []string {
+	return slices.DeleteFunc(s.Said(pod, "Unhealthy"), func(message string) bool {
+		return strings.Contains(message, ":8080: connect: connection refused") ||
+			strings.Contains(message, "ask the agent: ") && strings.Contains(message, "deadline exceeded")
 	})
-	if slices.Contains(s.Said(pod, "Unhealthy"), want) {
-		messages = append(messages, want)
-	}
-	slices.Sort(messages)
-	return messages
 }
 
 // mayMiss bounds the unexpected ends of one container, which a busy machine may cause. More

@@ -44,8 +44,8 @@ type Summary struct {
 	// if the answer is an error.
 	Failed  []string
 	Slowest time.Duration
-	// Paused is by how much a request of a client of the kind Anew was sent too late at most. Such a
-	// client waits for no answer, so only a machine without processor time delays the client.
+	// Paused is the longest delay with which a client of the kind Anew sent a request. Such a client
+	// waits for no answer, so only a machine without processor time delays the client.
 	Paused time.Duration
 }
 
@@ -107,7 +107,7 @@ type run struct {
 	sum      Summary
 }
 
-// sends notes the time between two requests.
+// sends takes the time between two requests into the summary.
 func (r *run) sends(between time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

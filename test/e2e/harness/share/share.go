@@ -25,6 +25,7 @@ var long = map[string]int{
 	"TestApplicationSurvivesAControlPlaneRestart":         60,
 	"TestReadersAndWritersNeverRunTogetherDespiteKills":   60,
 	"TestThreeOfFivePodsHoldOneShardEach":                 60,
+	"TestPodGateStopsApplicationOnADisconnectedNode":      55,
 	"TestStartLockLetsPodsStartOneByOne":                  55,
 	"TestRestoredEtcdKeepsSlotsExclusive":                 50,
 	"TestNewShardCountTakesEffectDespiteDisconnectedNode": 50,
