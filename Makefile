@@ -42,11 +42,11 @@ KUBERNETES ?=
 VERSIONS := 1.33 1.35 1.37
 export METAPARTICLE_KUBERNETES := $(KUBERNETES)
 
-# The race detector makes these packages and tests twenty times as slow. The packages start no
-# goroutines. The tests decode megabytes one after the other; other tests run the same code with
-# the race detector.
-SEQUENTIAL := ./manifests ./monitoring ./tools/chart
-HUGE := ^(TestManyEmptyJSONObjectsAreRefusedBeforeDecoding|TestMemoryEstimateCoversEmptyJSONObjects|TestMemoryEstimateCoversThePatch|TestHugeJSONInGateArgumentsIsNeverDecoded|TestLargeValidObjectsFitIntoTheLoadLimit|TestBytesOfOneImageLookUpAreBounded|TestServiceAccountAndSecretTakeLittleMemory|TestLoadCoversTheMemoryOfDecodedOwners)$$
+# The race detector makes these packages and tests up to twenty times as slow. The packages start no
+# goroutines. The tests decode megabytes, or play hundreds of outages, one after the other; other
+# tests run the same code with the race detector.
+SEQUENTIAL := ./docs ./manifests ./monitoring ./tools/...
+HUGE := ^(TestPreviousHolderReacquiresSlotAfterLongOutage|TestPreviousHolderReacquiresSlotEvenIfWatchesFail|TestManifestWithUsualAliasesIsRead|TestManyEmptyJSONObjectsAreRefusedBeforeDecoding|TestMemoryEstimateCoversEmptyJSONObjects|TestMemoryEstimateCoversThePatch|TestHugeJSONInGateArgumentsIsNeverDecoded|TestLargeValidObjectsFitIntoTheLoadLimit|TestBytesOfOneImageLookUpAreBounded|TestServiceAccountAndSecretTakeLittleMemory|TestLoadCoversTheMemoryOfDecodedOwners)$$
 
 RUN ?= .
 SEEDS ?= 40
@@ -108,7 +108,7 @@ unit: $(AXE) ## Run the unit, golden and real-binary tests and the fuzz seeds, w
 	@./tools/packages prometheus chromium
 	go test -race -vet=off -timeout 20m -skip '$(HUGE)' $$(go list ./... | grep -vxF -e "$$(go list $(SEQUENTIAL))" | grep -v '/sim')
 	go test -timeout 10m $(SEQUENTIAL)
-	go test -timeout 10m -run '$(HUGE)' ./mutate/... ./cmd/webhook
+	go test -timeout 10m -run '$(HUGE)' ./agent ./mutate/... ./cmd/...
 	cd test && go test -race -vet=off -timeout 15m $$(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./... | grep -v '/e2e$$')
 	cd test/helm && go test -count=1 -timeout 15m ./... # the cache ignores what the tests start
 	cd test/browser && go test -count=1 -timeout 15m ./...
