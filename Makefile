@@ -44,8 +44,8 @@ export METAPARTICLE_KUBERNETES := $(KUBERNETES)
 
 # The race detector makes these packages and tests up to twenty times as slow. The packages start no
 # goroutines. The tests decode megabytes, or play hundreds of outages, one after the other; other
-# tests run the same code with the race detector.
-SEQUENTIAL := ./docs ./manifests ./monitoring ./tools/...
+# tests run the same code with the race detector. Package quiet differs under the race detector.
+SEQUENTIAL := ./agent/quiet ./docs ./manifests ./monitoring ./tools/...
 HUGE := ^(TestPreviousHolderReacquiresSlotAfterLongOutage|TestPreviousHolderReacquiresSlotEvenIfWatchesFail|TestManifestWithUsualAliasesIsRead|TestManyEmptyJSONObjectsAreRefusedBeforeDecoding|TestMemoryEstimateCoversEmptyJSONObjects|TestMemoryEstimateCoversThePatch|TestHugeJSONInGateArgumentsIsNeverDecoded|TestLargeValidObjectsFitIntoTheLoadLimit|TestBytesOfOneImageLookUpAreBounded|TestServiceAccountAndSecretTakeLittleMemory|TestLoadCoversTheMemoryOfDecodedOwners)$$
 
 RUN ?= .

@@ -17,30 +17,59 @@ const silence = 5 * gate.BeatEvery / 2
 // listenForSilence reports the connected shims that have sent no message for the time in
 // [Config.Silence]. After a suspension of the agent's own process, that time starts anew.
 func (s *Server) listenForSilence(ctx context.Context) {
-	every := s.cfg.Silence / 5
-	ticker := time.NewTicker(every)
-	defer ticker.Stop()
-	last := s.machine.Now()
+	listener := listener{silence: s.cfg.Silence, grace: s.cfg.Silence / 5}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
+		case <-timer.C:
 		}
-		now := s.machine.Now()
-		awake := now-last < 2*every
-		last = now
 		s.mu.Lock()
-		for _, p := range s.register.peers {
-			switch {
-			case p.conn == nil:
-			case !awake:
-				p.heard = now
-			case now-p.heard > s.cfg.Silence && !p.report.Silent:
-				p.report.Silent = true
-				s.register.report(p)
-			}
-		}
+		wait := listener.listen(s.machine.Now(), &s.register)
 		s.mu.Unlock()
+		timer.Reset(wait)
 	}
+}
+
+// listener judges which shims are silent. Its timer is as rare as possible, because each timer wakes
+// an idle process.
+type listener struct {
+	// silence is [Config.Silence]. A message that the kernel has for the agent counts only once the
+	// agent has read that message. So a shim gets the time in "grace" before the listener calls the
+	// shim silent.
+	silence, grace time.Duration
+	// planned is the instant of the present call of the method "listen".
+	planned time.Duration
+	// doubted reports that a shim was silent at the last call.
+	doubted bool
+}
+
+// listen reports silent shims. The result is the time until the next call.
+func (l *listener) listen(now time.Duration, r *register) time.Duration {
+	suspended := now > l.planned+l.grace
+	sure := l.doubted && !suspended
+	wait := l.silence
+	l.doubted = false
+	for _, p := range r.peers {
+		left := p.heard + l.silence - now
+		switch {
+		case p.conn == nil, p.report.Silent:
+		case suspended:
+			p.heard = now
+		case left > 0:
+			wait = min(wait, left)
+		case sure:
+			p.report.Silent = true
+			r.report(p)
+		default:
+			l.doubted = true
+		}
+	}
+	if l.doubted {
+		wait = min(wait, l.grace)
+	}
+	l.planned = now + wait
+	return wait
 }

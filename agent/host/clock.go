@@ -10,24 +10,18 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/metaparticle-io/metaparticle/agent/quiet"
 )
 
 // Now returns the instant of CLOCK_BOOTTIME: the time since boot, suspend included.
 func Now() time.Duration {
-	var t unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
-		panic(fmt.Sprintf("CLOCK_BOOTTIME: %v", err)) // Linux has had this clock since 2.6.39
-	}
-	return time.Duration(t.Nano())
+	return quiet.Clock(unix.CLOCK_BOOTTIME) // Linux has had this clock since 2.6.39
 }
 
 // Wall returns the instant of CLOCK_REALTIME: the time since 1970.
 func Wall() time.Duration {
-	var t unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_REALTIME, &t); err != nil {
-		panic(fmt.Sprintf("CLOCK_REALTIME: %v", err)) // each Linux has this clock
-	}
-	return time.Duration(t.Nano())
+	return quiet.Clock(unix.CLOCK_REALTIME)
 }
 
 // BootID returns the id of the boot from which Now counts.

@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/metaparticle-io/metaparticle/agent/quiet"
 )
 
 // errTruncated means that a message was longer than the Conn can receive.
@@ -38,27 +40,23 @@ func NewConn(c *net.UnixConn, most int) (*Conn, error) {
 // Send sends a message, and files with it. Send never blocks, because an end that reads nothing
 // must not delay the other end. If the other end is gone, Send returns an error, and
 // raises no SIGPIPE.
-func (c *Conn) Send(message []byte, fds ...int) (err error) {
+func (c *Conn) Send(message []byte, fds ...int) error {
 	var oob []byte
 	if len(fds) > 0 {
 		oob = unix.UnixRights(fds...)
 	}
-	errWrite := c.raw.Write(func(fd uintptr) bool {
-		err = unix.Sendmsg(int(fd), message, oob, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
-		return true
-	})
-	return errors.Join(errWrite, err)
+	return quiet.Send(c.raw, message, oob)
 }
 
 // Receive returns the next message, and the file that came with it, if any. The message is
 // valid until the next call.
 func (c *Conn) Receive() (message []byte, file *os.File, err error) {
 	oob := make([]byte, unix.CmsgSpace(4*4))
-	n, oobn, flags, _, err := c.ReadMsgUnix(c.in, oob)
+	n, oobn, flags, err := quiet.Receive(c.raw, c.in, oob)
 	if errors.Is(err, unix.ECONNRESET) {
 		// The other end is gone, and has not read all messages of this end. The kernel reports
 		// this reset once, before it returns the last messages of the other end.
-		n, oobn, flags, _, err = c.ReadMsgUnix(c.in, oob)
+		n, oobn, flags, err = quiet.Receive(c.raw, c.in, oob)
 	}
 	if err != nil {
 		return nil, nil, err

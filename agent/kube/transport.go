@@ -11,6 +11,8 @@ import (
 	"runtime"
 	"syscall"
 	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/quiet"
 )
 
 const (
@@ -77,7 +79,7 @@ func newTransport(ca *authority, host string) *http.Transport {
 			if err != nil {
 				return nil, err
 			}
-			conn := tls.Client(raw, &tls.Config{
+			conn := tls.Client(quiet.Conn(raw), &tls.Config{
 				RootCAs: trust.roots, ServerName: host, MinVersion: tls.VersionTLS12,
 				CurvePreferences: curves, ClientSessionCache: trust.sessions,
 			})

@@ -1,0 +1,20 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build race
+
+package quiet
+
+import (
+	"runtime"
+	"unsafe"
+)
+
+// order is the address by which the race detector knows the order of messages.
+var order int
+
+// sent tells the race detector that what follows the receipt of a message also follows this call.
+func sent() { runtime.RaceReleaseMerge(unsafe.Pointer(&order)) }
+
+// received tells the race detector that a message was received.
+func received() { runtime.RaceAcquire(unsafe.Pointer(&order)) }
