@@ -5,7 +5,6 @@ package local
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"strings"
@@ -14,7 +13,6 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/barrier"
 	"github.com/metaparticle-io/metaparticle/agent/instant"
-	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -39,6 +37,7 @@ type arrival struct {
 	// CLOCK_BOOTTIME. Package barrier reads this field before each write, because Go's timers stop
 	// while the machine sleeps.
 	until atomic.Int64
+	looks looks
 
 	random *rand.Rand
 	// The field "calls" counts the calls that wait. When the last call has ended, idle delivers a
@@ -53,7 +52,7 @@ type arrival struct {
 
 func newArrival(c Config, budget api.Budget, of api.BarrierArgs) *arrival {
 	return &arrival{
-		config: c, of: of.Barrier, leases: of.Leases(), budget: budget, random: rand.New(c.Random()), posts: make(chan func()),
+		config: c, of: of.Barrier, leases: of.Leases(), budget: budget, random: rand.New(c.Random()), posts: make(chan func()), looks: looks{turn: make(chan struct{}, 1)},
 		opened: make(chan struct{}), ended: make(chan struct{}), over: make(chan error, 1),
 	}
 }
@@ -180,26 +179,6 @@ func (a *arrival) depart() {
 		a.idle = time.After(countsOn)
 		a.until.Store(int64(a.config.Clock() + countsOn))
 	}
-}
-
-// look reads whether the barrier is open, unless this process has already seen the open barrier.
-// Before enroll has made the Lease, the barrier is not open.
-func (a *arrival) look(ctx context.Context) (open bool, p *problem) {
-	if a.isOpen() {
-		return true, nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, patienceOf(a.budget))
-	defer cancel()
-	switch l, err := a.config.Barriers.GetLease(ctx, a.leases[0]); {
-	case errors.Is(err, kube.ErrNotFound):
-		return false, nil
-	case err != nil:
-		return false, unavailableProblem
-	case api.Opened(l.Annotations[api.OpenedAnnotation]) < a.of.Size:
-		return false, nil
-	}
-	a.post(a.open)
-	return true, nil
 }
 
 // notices is a writer that logs each line that package barrier writes.

@@ -1,0 +1,56 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package local
+
+import (
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// Each request to the API server that is under way takes a TLS connection of its own. A few hundred
+// such connections exceed the memory limit of the agent's container.
+func TestConcurrentReadsOfABarrierShareRequests(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, pod := atBarrier(t)
+		a := pod("a")
+		states := make(chan any, 300)
+		read := func() {
+			_, body := a.call(http.MethodGet, "/v1/barrier/warm")
+			states <- body["state"]
+		}
+		for range 300 {
+			go read()
+		}
+		for range 300 {
+			assert.Equal(t, "closed", <-states)
+		}
+		assert.LessOrEqual(t, s.count(), 2, "one read for the first call, and one read for all others")
+	})
+}
+
+func TestSharedReadIsNeverOlderThanItsCalls(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, pod := atBarrier(t)
+		a := pod("a")
+		states := make(chan any, 2)
+		read := func() {
+			_, body := a.call(http.MethodGet, "/v1/barrier/warm")
+			states <- body["state"]
+		}
+		go read()
+		synctest.Wait()
+		<-time.After(time.Millisecond / 2) // the first read is under way
+		s.edit(meets.Leases("run-1")[0], func(l *kube.Lease) { l.Annotations = map[string]string{api.OpenedAnnotation: "3"} })
+		go read()
+		<-states
+		assert.Equal(t, "open", <-states, "the barrier opened before this call")
+	})
+}
