@@ -144,6 +144,8 @@ func (s *State) check() error {
 		return fmt.Errorf("%w: shim id of %d bytes", ErrMessage, len(s.Shim))
 	case !plainName(s.Container):
 		return fmt.Errorf("%w: container %q", ErrMessage, s.Container)
+	case len(s.Hold) > 64:
+		return fmt.Errorf("%w: hold of %d bytes", ErrMessage, len(s.Hold))
 	case s.Leap < 0:
 		return fmt.Errorf("%w: leap %d", ErrMessage, s.Leap)
 	case s.Hold == "" && (s.Phase == Running || s.Phase == Draining):

@@ -32,6 +32,7 @@ func TestDecoderRefusesMalformedMessages(t *testing.T) {
 		"container that is a path":  `{"shim":"s","container":"../x","phase":"waiting"}`,
 		"container that is hidden":  `{"shim":"s","container":".","phase":"waiting"}`,
 		"container of a note being": `{"shim":"s","container":"app.new","phase":"waiting"}`,
+		"hold that is too long":     `{"shim":"s","container":"app","phase":"waiting","hold":"` + strings.Repeat("h", 65) + `"}`,
 		"running under no hold":     `{"shim":"s","container":"app","phase":"running"}`,
 		"answer to no order":        `{"ran":{"code":1}}`,
 		"answer that is too long":   `{"ran":{"id":"r","output":"` + strings.Repeat("AAAA", MostOutput/3+1) + `"}}`,

@@ -82,7 +82,7 @@ func (s *Shims) Outstanding(hold string) bool { return s.outstanding.of(hold) }
 
 // Granted reports whether the shim may have a child of the hold.
 func (s *Shims) Granted(hold string, id gate.ShimID) bool {
-	return slices.Contains(s.outstanding[hold], id)
+	return s.outstanding.has(hold, id)
 }
 
 // Grantees returns the last reports of the shims that may have a child of the hold.

@@ -42,6 +42,9 @@ type Shims struct {
 	// outstanding has, for each hold, the shims that may have a child of that hold. Such a shim
 	// got a grant or reported a child, and nothing has proven the end of that child.
 	outstanding grants
+	// claimed has, for each shim, the hold that is outstanding only because of the shim's own reports.
+	// Any program of a gated container can send false reports. So each shim has one such hold at most.
+	claimed map[gate.ShimID]string
 	// begun has the holds that this process itself began. No other process can have granted
 	// such a hold.
 	begun map[string]bool
@@ -76,6 +79,7 @@ func New(c Config) *Shims {
 		granted:     c.Granted,
 		unbounded:   c.Unbounded,
 		outstanding: grants{},
+		claimed:     map[gate.ShimID]string{},
 		begun:       map[string]bool{},
 		heard:       map[string]bool{},
 		doubts:      map[string]doubt{},
@@ -98,11 +102,19 @@ func (s *Shims) Grant(hold string, id gate.ShimID) {
 	if s.endings.init == hold {
 		s.endings.init = ""
 	}
+	if s.claimed[id] == hold {
+		delete(s.claimed, id)
+	}
 	s.outstanding.add(hold, id)
 }
 
 // Clear remembers that the shim has no child of the hold, and will start none.
-func (s *Shims) Clear(hold string, id gate.ShimID) { s.outstanding.clear(hold, id) }
+func (s *Shims) Clear(hold string, id gate.ShimID) {
+	s.outstanding.clear(hold, id)
+	if s.claimed[id] == hold {
+		delete(s.claimed, id)
+	}
+}
 
 // Learn stores a shim's report, and derives from the report what is now proven.
 func (s *Shims) Learn(r gate.Report) {
@@ -111,6 +123,7 @@ func (s *Shims) Learn(r gate.Report) {
 		// The death of this shim proves nothing about an earlier shim. So the doubt that this
 		// shim reported stays.
 		s.outstanding.clearAll(r.Shim)
+		delete(s.claimed, r.Shim)
 		if !known || last.Phase != gate.Ended {
 			s.endings.learn(r, s)
 		}
@@ -118,13 +131,22 @@ func (s *Shims) Learn(r gate.Report) {
 		return
 	}
 	s.list = s.list.put(r)
-	if r.Connected {
+	if r.Connected && slices.Contains(s.containers, r.Container) {
 		s.heard[r.Container] = true
 	}
 	s.doubt(r)
+	if hold, ok := s.claimed[r.Shim]; ok && hold != r.Hold {
+		// A shim has one child at a time. The agent has sent this shim no grant of the earlier hold, so
+		// no such grant can still arrive.
+		s.Clear(hold, r.Shim)
+	}
 	switch r.Phase {
 	case gate.Running, gate.Draining:
+		claims := !s.outstanding.has(r.Hold, r.Shim) || s.claimed[r.Shim] == r.Hold
 		s.Grant(r.Hold, r.Shim)
+		if claims {
+			s.claimed[r.Shim] = r.Hold
+		}
 	case gate.Waiting:
 		// The child of the reported hold is dead, and a shim starts only one child under a hold.
 		// A grant of another hold may still arrive, so only the reported hold is cleared.
@@ -132,6 +154,7 @@ func (s *Shims) Learn(r gate.Report) {
 	case gate.Ended:
 		// The container ends, so the shim starts no further child, even under a grant.
 		s.outstanding.clearAll(r.Shim)
+		delete(s.claimed, r.Shim)
 		s.endings.learn(r, s)
 	}
 }

@@ -55,8 +55,11 @@ type grants map[string][]gate.ShimID
 // The method "of" returns true if any shim may have a child of the hold.
 func (g grants) of(hold string) bool { return len(g[hold]) > 0 }
 
+// has reports whether the shim may have a child of the hold.
+func (g grants) has(hold string, id gate.ShimID) bool { return slices.Contains(g[hold], id) }
+
 func (g grants) add(hold string, id gate.ShimID) {
-	if !slices.Contains(g[hold], id) {
+	if !g.has(hold, id) {
 		g[hold] = append(g[hold], id)
 	}
 }
