@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -19,7 +20,27 @@ const (
 	// parting bounds the time for which an ending agent waits until its last lines are written.
 	// If the container runtime reads the log, the lines are written within milliseconds.
 	parting = time.Second
+	// longestText bounds each text of a line. Any program of a gated container can send messages of
+	// 48 KiB, and an error about such a message quotes the message. Without the bound, the lines that
+	// wait could exceed the memory limit of 64 MiB.
+	longestText = 1 << 10
 )
+
+// shorten cuts each text that exceeds [longestText]. The texts are the message of a line, and the
+// texts and errors in its attributes.
+func shorten(_ []string, a slog.Attr) slog.Attr {
+	text := ""
+	switch of := a.Value.Any().(type) {
+	case string:
+		text = of
+	case error:
+		text = of.Error()
+	}
+	if len(text) > longestText {
+		return slog.String(a.Key, strings.ToValidUTF8(text[:longestText], "")+"…")
+	}
+	return a
+}
 
 // lines is a writer that writes whole lines in a separate goroutine. The writer drops lines for
 // which the queue has no room. If the container runtime does not read (a full disk, a stopped

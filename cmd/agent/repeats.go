@@ -28,7 +28,7 @@ const (
 // newLog returns a log whose lines never block the caller, and the writer of that log.
 func newLog(to io.Writer) (*slog.Logger, *lines) {
 	out := newLines(to)
-	json := slog.NewJSONHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug})
+	json := slog.NewJSONHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: shorten})
 	return slog.New(repeats{json, &passed{at: map[string]time.Time{}}}), out
 }
 
