@@ -7,9 +7,19 @@ import (
 	"context"
 	"errors"
 	"sync/atomic"
+	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// These constants bound the rate of reads, however often a program calls. A program that calls once in
+// each second never waits for a read. The wait at the same barrier also sends requests, and both
+// together send at most two requests a second for one Lease.
+const (
+	looksEvery = time.Second
+	looksBurst = 10
 )
 
 // looks has the reads of a barrier's first Lease, for calls that do not wait at the barrier. At most
@@ -20,6 +30,8 @@ type looks struct {
 	turn chan struct{}
 	// begun counts the reads so far.
 	begun atomic.Int64
+	// The field "pace" bounds the rate of the reads. Only the call with the turn uses this field.
+	pace pace.Pace
 	// The field "closed" is the number of the last read that showed a closed barrier. Only the call
 	// with the turn uses this field.
 	closed int64
@@ -41,12 +53,21 @@ func (a *arrival) look(ctx context.Context) (open bool, p *problem) {
 	case <-ctx.Done():
 		return false, unavailableProblem
 	}
-	switch {
-	case a.isOpen():
-		return true, nil
-	case a.looks.closed > before:
+	if !a.isOpen() && a.looks.closed > before {
 		return false, nil
 	}
+	if pause := a.looks.pace.NextAt() - a.config.Clock(); pause > 0 {
+		select {
+		case <-a.opened:
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return false, unavailableProblem
+		}
+	}
+	if a.isOpen() {
+		return true, nil
+	}
+	a.looks.pace.Spend(a.config.Clock())
 	number := a.looks.begun.Add(1)
 	switch l, err := a.config.Barriers.GetLease(ctx, a.leases[0]); {
 	case err != nil && !errors.Is(err, kube.ErrNotFound):

@@ -54,3 +54,19 @@ func TestSharedReadIsNeverOlderThanItsCalls(t *testing.T) {
 		assert.Equal(t, "open", <-states, "the barrier opened before this call")
 	})
 }
+
+func TestRepeatedReadsOfABarrierCauseFewRequests(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, pod := atBarrier(t)
+		a := pod("a")
+		longest := time.Duration(0)
+		for began := time.Now(); time.Since(began) < time.Minute; {
+			sent := time.Now()
+			_, body := a.call(http.MethodGet, "/v1/barrier/warm")
+			assert.Equal(t, "closed", body["state"])
+			longest = max(longest, time.Since(sent))
+		}
+		assert.LessOrEqual(t, s.count(), 60+looksBurst, "no more than a read each second in the long run")
+		assert.LessOrEqual(t, longest, looksEvery+time.Millisecond)
+	})
+}
