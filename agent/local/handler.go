@@ -135,7 +135,10 @@ func answerBid(ctx context.Context, k calls, w http.ResponseWriter, b *bid, wait
 	case o.problem != nil:
 		o.problem.write(w)
 	case ctx.Err() != nil:
-		_ = k.giveBack(context.WithoutCancel(ctx), o.hold.number) // the program never learns of the hold
+		// The program never learns of the hold. A program that has closed only its half of the connection
+		// still reads the answer.
+		_ = k.giveBack(context.WithoutCancel(ctx), o.hold.number)
+		lostProblem.write(w)
 	case b.stream:
 		k.follow(ctx, w, o.hold)
 	default:
@@ -150,6 +153,7 @@ func putHold(k calls, w http.ResponseWriter, r *http.Request) {
 	case errors.Is(err, errEnded):
 		stoppingProblem.write(w)
 	case err != nil:
+		unavailableProblem.write(w) // without an answer, package http would send the status 200
 	case !has:
 		lostProblem.write(w)
 	default:

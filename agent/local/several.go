@@ -65,6 +65,7 @@ func (s several) answer(ctx context.Context, w http.ResponseWriter) {
 		problem.write(w)
 	case ctx.Err() != nil:
 		s.giveBack() // the program never learns of the holds
+		lostProblem.write(w)
 	default:
 		reply(w, http.StatusCreated, answer)
 	}

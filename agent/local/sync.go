@@ -59,7 +59,7 @@ func (a *API) syncLock(w http.ResponseWriter, r *http.Request) {
 func (k calls) getSync(w http.ResponseWriter, r *http.Request) {
 	recall(r.Context(), k)
 	status, owner := http.StatusOK, ""
-	_ = k.call(r.Context(), func(now time.Duration) {
+	err := k.call(r.Context(), func(now time.Duration) {
 		k.tie(true)
 		switch {
 		case k.hold != nil && k.hold.good(now) >= syncGood:
@@ -71,6 +71,9 @@ func (k calls) getSync(w http.ResponseWriter, r *http.Request) {
 			owner = k.config.PodName
 		}
 	})
+	if err != nil {
+		status = http.StatusNotFound // the agent stops, or nothing is known about the hold
+	}
 	answerSync(w, status, k.of.Name, owner, 0)
 }
 
