@@ -38,9 +38,10 @@ type follow struct {
 }
 
 // The function "later" reports whether the first argument is a later state than the second
-// argument, which may be nil. The resourceVersions of an object are growing numbers.
+// argument, which may be nil. The resourceVersions are growing numbers, even from a deleted Variable to
+// the next one of the same name.
 func later(state, before *kube.Variable) bool {
-	if before == nil || state.UID != before.UID {
+	if before == nil {
 		return true
 	}
 	of := func(v *kube.Variable) uint64 {

@@ -109,3 +109,23 @@ func TestVariableWatchNeverDeliversAnOlderState(t *testing.T) {
 		assert.Equal(t, []int64{5}, seen())
 	})
 }
+
+// A person deletes the Variable and creates it again, while the watch delivers no event.
+func TestStreamNeverReturnsToADeletedVariable(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer()
+		v := start(t, s, "pod")
+		s.edit(set(7))
+		s.mu.Lock()
+		s.mute = errors.New("410")
+		s.mu.Unlock()
+		old, _ := follows(t.Context(), v, v.Get(t.Context()).State)
+		<-time.After(time.Millisecond * 10)
+		s.edit(func(v *kube.Variable) { v.UID, v.Integer = "another", new(int64(0)) })
+		seen, _ := follows(t.Context(), v, v.Get(t.Context()).State)
+		<-time.After(time.Minute)
+		synctest.Wait()
+		assert.Equal(t, []int64{0}, seen())
+		assert.Equal(t, []int64{7, 0}, old())
+	})
+}
