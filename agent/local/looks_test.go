@@ -4,9 +4,9 @@
 package local
 
 import (
+	"context"
 	"net/http"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -36,22 +36,30 @@ func TestConcurrentReadsOfABarrierShareRequests(t *testing.T) {
 	})
 }
 
+// distant is an API server whose answers take long to arrive.
+type distant struct{ *server }
+
+func (d distant) GetLease(ctx context.Context, name string) (*kube.Lease, error) {
+	l, err := d.server.GetLease(ctx, name)
+	<-time.After(time.Second)
+	return l, err
+}
+
 func TestSharedReadIsNeverOlderThanItsCalls(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s, pod := atBarrier(t)
-		a := pod("a")
-		states := make(chan any, 2)
-		read := func() {
+		s, _ := atBarrier(t)
+		a, _ := beginWith(t, s, "a", "barrier/warm=3", func(c *Config) { c.Barriers = distant{s} })
+		first, second := make(chan any, 1), make(chan any, 1)
+		read := func(to chan<- any) {
 			_, body := a.call(http.MethodGet, "/v1/barrier/warm")
-			states <- body["state"]
+			to <- body["state"]
 		}
-		go read()
-		synctest.Wait()
-		<-time.After(time.Millisecond / 2) // the first read is under way
+		go read(first)
+		<-time.After(time.Second / 2) // the answer to the first read is under way
 		s.edit(meets.Leases("run-1")[0], func(l *kube.Lease) { l.Annotations = map[string]string{api.OpenedAnnotation: "3"} })
-		go read()
-		<-states
-		assert.Equal(t, "open", <-states, "the barrier opened before this call")
+		go read(second)
+		assert.Equal(t, "closed", <-first)
+		assert.Equal(t, "open", <-second, "the barrier opened before this call")
 	})
 }
 
