@@ -8,8 +8,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/show"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -56,4 +59,25 @@ func TestSlotIsAcquiredDespiteSlowWrites(t *testing.T) {
 			})
 		}
 	}
+}
+
+// The answer to the acquiring write is lost, and the shim ends. So the agent sends a release, which the
+// API server stores only after the agent has given up. Meanwhile another shim waits.
+func TestLateReleaseEndsNoHoldWithChildren(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a, b := w.start("a"), w.start("b")
+		w.pass(10 * time.Second)
+		a.set(func(l *link) { l.lose = true })
+		a.connect("s1")
+		w.within(100*time.Millisecond, "the acquiring write is stored", func() bool { return w.holder() == a.identity() })
+		a.set(func(l *link) { l.slow = 2600 * time.Millisecond })
+		a.gates.report("s1", func(r *gate.Report) { r.Connected, r.Dead = false, true })
+		w.pass(3 * time.Second)
+		a.connect("s2")
+		b.connect("s3")
+		w.pass(time.Minute)
+		assert.NotContains(t, a.gates.told(), show.ReasonLost, "another pod's child would run beside the lost one")
+		assert.True(t, a.running("s2") || b.running("s3"))
+	})
 }

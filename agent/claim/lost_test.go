@@ -94,6 +94,32 @@ func TestDeadlineOfFoundHoldCountsFromSending(t *testing.T) {
 	}
 }
 
+// The pod releases the hold of a late write, because its shim has ended, and then another shim waits. The
+// API server may store the release even after the pod has given up. So only a write that replaces the
+// same version may begin a hold.
+func TestUnansweredReleaseEndsTheFoundHold(t *testing.T) {
+	c, f, free := claimOfOneSlot(t)
+	only(t, c, 0, f, Look).Read(0, free)
+	acquire := only(t, c, time.Second, f, Acquire)
+	require.Error(t, c.Answered(3*time.Second, acquire, Answer{Err: errTimeout}))
+	look := only(t, c, 4*time.Second, f, Look)
+	f.Compete = false
+	stored := acquire.Record
+	stored.Version = "2"
+	look.Read(4*time.Second, stored)
+	release := only(t, c, 4*time.Second, f, Release)
+	f.Compete = true
+	sent, _ := kinds(c, 5*time.Second, f)
+	require.Empty(t, sent, "the release is under way")
+	require.Error(t, c.Answered(6*time.Second, release, Answer{Err: errTimeout}))
+	_, now := c.Next(6*time.Second, f)
+	require.Equal(t, Waiting, c.State().Stage, "the release may be stored later")
+	only(t, c, now, f, Look).Read(now, stored)
+	again := only(t, c, now, f, Acquire)
+	assert.Equal(t, "2", again.Record.Version, "the write competes with the release")
+	assert.Equal(t, Waiting, c.State().Stage)
+}
+
 // A late answer to a read may name this pod as the holder, although the pod has released the slot
 // since. The API server then refuses a second release. If the watch is broken, only another read
 // shows that the Lease is free.

@@ -107,6 +107,9 @@ func (s *slot) release(p *plan, r lease.Record) {
 		return
 	}
 	next.Rollout = p.facts.rollout(Release, r, r.Hold)
+	// The API server may store the release after the pod has given up. So from here on only a write
+	// begins the hold that this release ends, because both writes replace the same version.
+	s.unanswered = Action{}
 	if p.facts.DoneKey != nil {
 		done := p.facts.DoneKey(r.Hold)
 		next.Done = r.Done.With(done)
