@@ -46,6 +46,8 @@ func TestJobsStartLocksAndRestoresBreakNoInvariant(t *testing.T) {
 	play.OneOf(t, realEnroll, story.PlayJobs, story.PlayStarts, story.PlayRestores)
 }
 
+func TestSlowDisksBreakNoInvariant(t *testing.T) { play.Stalled(t, realEnroll) }
+
 func TestPlantedBugsAreCaught(t *testing.T) { play.Planted(t) }
 
 // realEnroll returns an enroll.Reconciler whose requests go through the world's network.
