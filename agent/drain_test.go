@@ -28,3 +28,20 @@ func TestLeaseSoonShowsThatDrainedApplicationStops(t *testing.T) {
 		assert.Equal(t, gate.Draining, a.gates.phase("s1"))
 	})
 }
+
+// The holder is already stopping its child, and then the pod of a newer revision asks. No other pod
+// takes the slot in between, so the newer revision needs only one handover.
+func TestDeletedHolderNamesPodThatAsksDuringDrain(t *testing.T) {
+	simulate(t, func(w *world) {
+		a, b := w.rolling()
+		a.gates.shims["s1"].stop = 10 * time.Second
+		a.delete()
+		a.agent.Yield()
+		w.within(5*time.Second, "the deletion is known", func() bool { return a.agent.unit.deletion.known })
+		assert.Equal(t, gate.Draining, a.gates.phase("s1"))
+		b.connect("s3")
+		w.within(11*time.Second, "the child has ended", a.stopped)
+		w.within(100*time.Millisecond, "the new child runs", func() bool { return b.running("s3") })
+		assert.Equal(t, oldRevision, w.rollout().From, "the hold is a turn")
+	})
+}
