@@ -49,13 +49,20 @@ func SpreadNumbers() {
 	// The Go runtime reuses only idle threads. So SpreadNumbers waits until each of the new
 	// threads is idle.
 	given.Wait()
-	newest := newestThread()
+	separate(newestThread, func() bool { return useUp(gap) })
+}
+
+// separate makes a gap of ids, and makes another gap each time that a thread has started meanwhile. At
+// most four gaps are made. The function "newest" returns the largest id of a thread. The function "use"
+// uses up the ids of a gap; a false result ends the attempts.
+func separate(newest func() int, use func() bool) {
+	last := newest()
 	for range 4 {
-		if !useUp(gap) {
+		if !use() {
 			return
 		}
-		before := newest
-		if newest = newestThread(); newest == before {
+		before := last
+		if last = newest(); last == before {
 			return
 		}
 	}
