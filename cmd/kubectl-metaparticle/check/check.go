@@ -24,7 +24,7 @@ type check struct {
 func Before(ctx context.Context, c Cluster) []Finding {
 	return run(ctx, c, []check{
 		{"API server", Cluster.apiServer}, {"nodes", Cluster.nodes}, {"clocks", Cluster.clocks},
-		{"cert-manager", Cluster.certManager}, {"rights", Cluster.rights}, {"installation", Cluster.absent},
+		{"cert-manager", Cluster.certManager}, {"rights", Cluster.rights}, {"renewals", Cluster.renewals}, {"installation", Cluster.absent},
 	})
 }
 

@@ -294,6 +294,8 @@ func TestCheckCommandReportsEachObstacleToAnInstallation(t *testing.T) {
 		"no cert-manager":               {func(s *scene) { s.issue = &meta.NoKindMatchError{} }, "cert-manager", Failed, "is not installed"},
 		"a cert-manager without answer": {func(s *scene) { s.issue = errors.New("connection refused") }, "cert-manager", Failed, "connection refused"},
 		"too few rights":                {func(s *scene) { s.denied = "clusterroles" }, "rights", Failed, "create clusterroles.rbac.authorization.k8s.io"},
+		"a foreign webhook":             {func(s *scene) { s.guards(nil) }, "renewals", Warning, "all applications stop: all.guard.example"},
+		"a webhook after the opt-in":    {func(s *scene) { s.guards(map[string]string{api.InjectionLabel: api.InjectionEnabled}) }, "renewals", Warning, "all.guard.example"},
 		"an installation":               {func(s *scene) { *s = *healthy(t) }, "installation", Warning, "is installed: webhook@sha256:1"},
 	} {
 		s := bare(t)
@@ -309,6 +311,29 @@ func TestCheckCommandReportsEachObstacleToAnInstallation(t *testing.T) {
 		}
 		assert.True(t, seen, name)
 	}
+}
+
+// Before an installation, a webhook that the API server calls only in the cluster's own namespaces is no
+// obstacle.
+func TestWebhookOfSystemNamespacesHindersNoInstallation(t *testing.T) {
+	s := healthy(t)
+	s.deployment = appsv1.Deployment{}
+	s.guards(map[string]string{"system": "yes"})
+	for _, name := range []string{home, metav1.NamespaceSystem} {
+		s.namespaces = append(s.namespaces, corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"system": "yes"}}})
+	}
+	for _, f := range Before(t.Context(), s.cluster()) {
+		assert.Equal(t, OK, f.Result, "%+v", f)
+	}
+}
+
+// guards adds a foreign webhook for each update in the namespaces with the given labels. The only
+// namespace has not opted in.
+func (s *scene) guards(namespaces map[string]string) {
+	s.namespaces = []corev1.Namespace{{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}}
+	guard := intercepting()
+	guard.Webhooks[0].NamespaceSelector = &metav1.LabelSelector{MatchLabels: namespaces}
+	s.workloads = append(s.workloads, guard)
 }
 
 func (s *scene) oldNode() corev1.Node {

@@ -14,7 +14,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/utils/ptr"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -23,8 +22,8 @@ import (
 // for the webhook's answer. If such a webhook is down and its failurePolicy is Fail, no pod renews its
 // hold, so all applications stop. If such a webhook adds a label to a Lease, a policy refuses the renewal.
 func (c Cluster) renewals(ctx context.Context) (Finding, error) {
-	var opted corev1.NamespaceList
-	if err := c.List(ctx, &opted, client.MatchingLabels{api.InjectionLabel: api.InjectionEnabled}); err != nil {
+	namespaces, err := holding(ctx, c)
+	if err != nil {
 		return Finding{}, err
 	}
 	var mutating admissionv1.MutatingWebhookConfigurationList
@@ -49,7 +48,7 @@ func (c Cluster) renewals(ctx context.Context) (Finding, error) {
 	var strict, lenient []string
 	for _, w := range calls {
 		switch {
-		case !w.ofRenewals(opted.Items):
+		case !w.ofRenewals(namespaces):
 		case ptr.Deref(w.failure, admissionv1.Fail) == admissionv1.Fail:
 			strict = append(strict, w.name)
 		default:
@@ -64,6 +63,31 @@ func (c Cluster) renewals(ctx context.Context) (Finding, error) {
 		return found(Warning, do, "each renewal of a hold waits for these webhooks: %s", some(lenient))
 	}
 	return ok("no webhook is called for renewals")
+}
+
+// holding returns the namespaces whose pods can hold slots: those that have opted in. Before an
+// installation no namespace has opted in. Then holding returns each namespace that may opt in, with the
+// label of the opt-in. No pod of [home] or kube-system has a gate.
+func holding(ctx context.Context, c Cluster) (opted []corev1.Namespace, err error) {
+	var all corev1.NamespaceList
+	if err := c.List(ctx, &all); err != nil {
+		return nil, err
+	}
+	var others []corev1.Namespace
+	for _, n := range all.Items {
+		switch {
+		case n.DeletionTimestamp != nil || n.Name == home || n.Name == metav1.NamespaceSystem:
+		case n.Labels[api.InjectionLabel] == api.InjectionEnabled:
+			opted = append(opted, n)
+		default:
+			n.Labels = labels.Merge(n.Labels, labels.Set{api.InjectionLabel: api.InjectionEnabled})
+			others = append(others, n)
+		}
+	}
+	if len(opted) == 0 {
+		return others, nil
+	}
+	return opted, nil
 }
 
 // call says when the API server calls one webhook.
