@@ -209,6 +209,7 @@ func (c *trouble) processTrouble() {
 		c.After(pause, s.Thaw)
 	case n == 6: // the kubelet has forgotten the running agent, and starts another
 		p.StartAgent()
+	case (n == 7 || n == 12) && p.Stopping: // the kubelet starts no container in a pod that it stops
 	case n == 7 && s != nil && len(s.Container.Shims) == 1:
 		s.Forgotten = forgotten
 		s.Container.StartShim()
