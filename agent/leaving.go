@@ -127,7 +127,7 @@ func (l *leaving) next(ctx context.Context, s claim.State, wish ending, serves b
 // still runs the preStop hook.
 func (l *leaving) reported() (signalled, preStop bool) {
 	for _, r := range l.unit.shims.Reports() {
-		if r.Stopping && r.Phase == gate.Running && r.Hold == l.hold && !r.Dead {
+		if r.Stopping && r.Phase == gate.Running && r.Hold == l.hold {
 			signalled, preStop = true, preStop || r.PreStop
 		}
 	}
