@@ -8,8 +8,10 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // The first shim dies before the API server answers the check of its hold. The pod is deleted after
@@ -55,4 +57,47 @@ func TestLateCheckOfEarlierHoldDelaysNoGrant(t *testing.T) {
 		a.gates.connect(gate.Report{Shim: "h", Container: "helper"})
 		w.within(50*time.Millisecond, "the helper runs, too", func() bool { return a.running("h") })
 	})
+}
+
+// A person names the pod for two holds, one after the other. The API server answers the check of the first
+// hold late, after the check of the second hold has begun. The pod is deleted between the two answers.
+func TestLateCheckAheadClearsNoLaterHold(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		long := func(c *Config) { c.LeaseDuration = 2 * time.Minute } // a check may take 10 s
+		a, b := w.start("a", long), w.start("b", long)
+		a.connect("s1")
+		w.within(time.Second, "the child runs", func() bool { return a.running("s1") })
+		w.pass(10 * time.Second)
+		name := func(checks int) {
+			y := api.Yield{Hold: a.gates.hold("s1"), Successor: b.identity()}
+			w.annotate(theSlot, api.YieldAnnotation, y.String())
+			w.within(time.Second, "the check begins", func() bool { return b.podReads() == checks })
+		}
+		before := b.podReads()
+		b.link.set(func(l *link) { l.delay = 9 * time.Second })
+		began := w.clock()
+		name(before + 1)
+		w.within(6*time.Second, "the old holder takes the slot again", func() bool {
+			return len(a.gates.shim("s1").ran) == 2 && a.running("s1")
+		})
+		w.pass(began + 6*time.Second - w.clock())
+		a.gates.shims["s1"].stop = 4 * time.Second
+		name(before + 2)
+		w.pass(began + 9500*time.Millisecond - w.clock())
+		b.delete()
+		b.link.set(func(l *link) { l.delay = 800 * time.Millisecond })
+		b.connect("s2")
+		w.within(10*time.Second, "the child has ended", func() bool { return a.gates.phase("s1") != gate.Draining })
+		w.pass(time.Second)
+		assert.Empty(t, b.gates.given(), "the pod is being deleted")
+	})
+}
+
+func TestExpectationOfNextHoldVoidsEarlierCheck(t *testing.T) {
+	d := deletion{}
+	require.True(t, d.expect("a", "first", time.Second))
+	d.cleared = true
+	require.True(t, d.expect("a", "second", time.Minute))
+	assert.False(t, d.clearedAhead(time.Minute))
 }
