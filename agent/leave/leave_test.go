@@ -271,3 +271,17 @@ func TestUnreadyHolderStopsWithoutALeave(t *testing.T) {
 	got := l.Next(began, Facts{Cause: Yield, Delay: delay, Offers: two})
 	assert.Equal(t, Decision{Over: true, Wake: instant.Never}, got)
 }
+
+// A person has requested a yield. While the holder leaves, the kubelet signals the pod, and the API server
+// does not answer whether the pod is being deleted.
+func TestUnknownGraceKeepsHookedHolderServing(t *testing.T) {
+	var l Leave
+	f := Facts{Cause: Yield, Delay: 2 * time.Second, Ready: true, Serving: true, Offers: []api.Offer{{Identity: "b_u", Takes: true}, {Identity: "c_u"}}}
+	require.True(t, l.Next(time.Second, f).Out)
+	f.Cause, f.PreStop = Deletion, true
+	got := l.Next(time.Minute, f)
+	assert.False(t, got.Closed, "the application serves during the hook")
+	f.PreStop = false
+	l.Next(61*time.Second, f)
+	assert.True(t, l.Next(2*time.Minute, f).Closed)
+}
