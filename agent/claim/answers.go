@@ -33,7 +33,7 @@ func (a Action) Read(now time.Duration, r lease.Record) {
 		return
 	}
 	s.view.Read(now, r)
-	s.found = r.Version
+	s.readVersion = r.Version
 }
 
 // WatchSent remembers that the look sends a second watch, because the API server has forgotten the
@@ -78,7 +78,7 @@ func outdated(s *slot, now time.Duration, r lease.Record) bool {
 func doubtful(s *slot, r lease.Record) bool {
 	last, _ := s.view.Record()
 	ends := !s.Self.Mine(r) || r.Hold != last.Hold
-	return s.Self.Mine(last) && ends && !slices.Contains(s.writing, r.Hold)
+	return s.Self.Mine(last) && ends && !slices.Contains(s.requests, r.Hold)
 }
 
 // Gone processes an event of a look's watch: the Lease is deleted. The event proves nothing about
@@ -145,8 +145,8 @@ func (a Action) LookEnded(now time.Duration, version string, end Answer) {
 func (c *Claim) Answered(now time.Duration, a Action, answer Answer) error {
 	s := a.slot
 	hold := a.Record.Hold
-	if i := slices.Index(s.writing, hold); i >= 0 {
-		s.writing = slices.Delete(s.writing, i, i+1)
+	if i := slices.Index(s.requests, hold); i >= 0 {
+		s.requests = slices.Delete(s.requests, i, i+1)
 	}
 	switch a.Kind {
 	case Acquire:

@@ -56,7 +56,7 @@ type handback struct {
 // send the write yet. Then a later call sends the write.
 func (c campaign) take(p *plan, s *slot) bool {
 	r, ok := s.view.Record()
-	if !ok || s.view.IsBlind() || len(s.writing) > 0 {
+	if !ok || s.view.IsBlind() || len(s.requests) > 0 {
 		return true // the answer of an earlier request is still missing
 	}
 	if !c.resumed && s.shut(r) {
@@ -97,10 +97,10 @@ func (c campaign) find(p *plan, s *slot) {
 	a := s.unanswered
 	r, _ := s.view.Record()
 	late := p.now >= a.Sent()+s.Self.Budget.RenewDeadline
-	if a.Record.Hold != c.hold || !stores(a, r) || len(s.writing) > 0 || late {
+	if a.Record.Hold != c.hold || !stores(a, r) || len(s.requests) > 0 || late {
 		return
 	}
-	if s.found != r.Version {
+	if s.readVersion != r.Version {
 		if !s.view.IsBlind() {
 			unsee(s, p.now)
 			p.wakeAt(p.now)

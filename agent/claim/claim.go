@@ -42,13 +42,13 @@ const fewLooks = 4
 // New returns a claim for an agent process that begins now, and has seen no Lease yet.
 func New(c Config, now time.Duration) *Claim {
 	// In one burst, the claim may look at each slot twice. Each look takes a read and a watch.
-	shared := &terms{Config: c, looks: lookBound{pace: newPace(4 * len(c.Slots))}}
+	common := &shared{Config: c, looks: lookBound{pace: newPace(4 * len(c.Slots))}}
 	if c.First && c.Any && len(c.Slots) > fewLooks {
-		shared.width, shared.from = fewLooks, int(c.Random.Uint64()%uint64(len(c.Slots))) //nolint:gosec // less than len(c.Slots)
+		common.width, common.from = fewLooks, int(c.Random.Uint64()%uint64(len(c.Slots))) //nolint:gosec // less than len(c.Slots)
 	}
-	claim := &Claim{need: need{terms: shared, began: now}}
+	claim := &Claim{need: need{shared: common, began: now}}
 	for _, name := range c.Slots {
-		claim.need.slots = append(claim.need.slots, &slot{terms: shared, name: name, pace: newPace(0)})
+		claim.need.slots = append(claim.need.slots, &slot{shared: common, name: name, pace: newPace(0)})
 	}
 	return claim
 }

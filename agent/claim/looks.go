@@ -77,7 +77,7 @@ func (all slots) lookAll(p *plan) {
 		switch {
 		case s.held != nil:
 			// The watch of a held slot goes on.
-		case s.look.on || len(s.writing) > 0:
+		case s.look.on || len(s.requests) > 0:
 		case p.releases && sharesLooks(s):
 			// While the claim releases its slots, no look begins, because the looks would slow
 			// down the pod that acquires a released slot.

@@ -12,7 +12,7 @@ import (
 
 // need decides which slots a campaign may acquire now.
 type need struct {
-	*terms
+	*shared
 	slots slots
 	// began is the instant at which this agent process began.
 	began time.Duration
@@ -96,7 +96,7 @@ func (n need) underWay(p *plan, c campaign) slots {
 	for _, s := range n.slots {
 		until := s.unanswered.Sent() + n.Self.Budget.RenewDeadline
 		unread := s.unread == c.hold && c.hold != "" && p.now < until
-		if s.held != nil || slices.Contains(c.slots, s) && (len(s.writing) > 0 || unread) {
+		if s.held != nil || slices.Contains(c.slots, s) && (len(s.requests) > 0 || unread) {
 			if unread {
 				p.wakeAt(until)
 			}
@@ -110,7 +110,7 @@ func (n need) underWay(p *plan, c campaign) slots {
 // while another pod has the intent, so no reader overtakes a waiting writer. Safety does not
 // depend on the intent, because a writer needs the slots of all readers.
 func (n need) oneForReader(p *plan, c campaign) slots {
-	of := need{terms: n.terms, slots: n.slots[1 : 1+n.Readers], began: n.began}
+	of := need{shared: n.shared, slots: n.slots[1 : 1+n.Readers], began: n.began}
 	if one := of.underWay(p, c); len(one) > 0 {
 		return one
 	}
@@ -189,7 +189,7 @@ func (n need) widen(p *plan) {
 	perhaps := func(s *slot) bool {
 		// A random delay of the claim's own write says nothing about the other pods.
 		at, sees := s.freeAt(p.facts, &s.view)
-		return !s.look.failed && (!looked(s) || len(s.writing) > 0 || p.now >= choosable(s, p, at, sees))
+		return !s.look.failed && (!looked(s) || len(s.requests) > 0 || p.now >= choosable(s, p, at, sees))
 	}
 	for n.width > 0 && n.width < len(n.slots) && !slices.ContainsFunc(n.inView(p.facts), perhaps) {
 		n.width *= 2
@@ -215,7 +215,7 @@ func (n need) limitProofs(p *plan, hold string) {
 			known[r.Hold] = true
 		}
 		known[s.unread] = true
-		for _, written := range s.writing {
+		for _, written := range s.requests {
 			known[written] = true
 		}
 	}

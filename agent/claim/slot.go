@@ -12,8 +12,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/pace"
 )
 
-// terms has the state that all slots of a claim share.
-type terms struct {
+// shared has the state that all slots of a claim share.
+type shared struct {
 	Config
 	// leaps is the number of leaps of the wall clock that the caller has reported.
 	leaps int
@@ -32,8 +32,8 @@ type terms struct {
 
 // jitter returns a random duration between half of d and d. So agents that failed together do
 // not retry together.
-func (t *terms) jitter(d time.Duration) time.Duration {
-	return d/2 + time.Duration(t.Random.Uint64()%uint64(d/2+1)) //nolint:gosec // d is positive
+func (c *shared) jitter(d time.Duration) time.Duration {
+	return d/2 + time.Duration(c.Random.Uint64()%uint64(d/2+1)) //nolint:gosec // d is positive
 }
 
 // proven reports whether the Lease names this pod, and no child of the Lease's hold can be alive.
@@ -41,50 +41,50 @@ func (t *terms) jitter(d time.Duration) time.Duration {
 // in the pod's volume is never proven. If the pod may run in a virtual machine of its own, a hold of
 // another boot is never proven either. The earlier virtual machine may still start a child under that
 // hold, so the notes and the shims of the present machine prove nothing.
-func (t *terms) proven(f Facts, r lease.Record) bool {
-	if t.known != nil && !t.known[r.Hold] {
+func (c *shared) proven(f Facts, r lease.Record) bool {
+	if c.known != nil && !c.known[r.Hold] {
 		return false
 	}
-	if !t.Self.Noted(r) {
+	if !c.Self.Noted(r) {
 		return false
 	}
-	rebooted := t.Self.Rebooted(r) && !t.OwnKernel
-	if t.Self.Rebooted(r) && t.OwnKernel && t.Self.Boots != nil {
+	rebooted := c.Self.Rebooted(r) && !c.OwnKernel
+	if c.Self.Rebooted(r) && c.OwnKernel && c.Self.Boots != nil {
 		return false
 	}
-	return t.Self.Mine(r) && (rebooted || f.Proven(r.Hold))
+	return c.Self.Mine(r) && (rebooted || f.Proven(r.Hold))
 }
 
 // shut reports whether the claim may not acquire the slot even if its Lease is free. Either a
 // person has paused the slot, or the stamp does not admit the pod, or the shard is done. A slot
 // with one of these obstacles is called shut.
-func (t *terms) shut(r lease.Record) bool { return r.Paused != "" || t.unstamped(r) || t.done(r) }
+func (c *shared) shut(r lease.Record) bool { return r.Paused != "" || c.unstamped(r) || c.done(r) }
 
 // unstamped reports whether the slot is a shard whose stamp does not admit the pod's number
 // of shards, or the pod's run.
-func (t *terms) unstamped(r lease.Record) bool {
-	return t.Shards > 0 && !r.Stamp.Admits(t.Shards, t.Run)
+func (c *shared) unstamped(r lease.Record) bool {
+	return c.Shards > 0 && !r.Stamp.Admits(c.Shards, c.Run)
 }
 
 // done reports whether the slot is a shard that has succeeded in the pod's run.
-func (t *terms) done(r lease.Record) bool { return t.Run != "" && r.Done.Has(t.Run) }
+func (c *shared) done(r lease.Record) bool { return c.Run != "" && r.Done.Has(c.Run) }
 
 // freeAt returns the instant from which this pod may acquire a slot that is not shut. The second
 // result is false while the claim does not see the Lease. If a release names another pod, this pod
 // gives that other pod a head start. If [Facts.TakeFrom] is later, the pod waits until then.
-func (t *terms) freeAt(f Facts, view *lease.Observer) (time.Duration, bool) {
+func (c *shared) freeAt(f Facts, view *lease.Observer) (time.Duration, bool) {
 	r, _ := view.Record()
-	at, sees := view.FreeAt(t.Self.Budget.Duration)
-	if sees && r.Holder == "" && r.Successor != "" && r.Successor != t.Self.Identity {
+	at, sees := view.FreeAt(c.Self.Budget.Duration)
+	if sees && r.Holder == "" && r.Successor != "" && r.Successor != c.Self.Identity {
 		at += successorsHeadStart
 	}
 	return max(at, f.TakeFrom), sees
 }
 
 // named reports whether the Lease shows a release that names this pod as successor.
-func (t *terms) named(view *lease.Observer) bool {
+func (c *shared) named(view *lease.Observer) bool {
 	r, ok := view.Record()
-	return ok && r.Holder == "" && r.Successor == t.Self.Identity
+	return ok && r.Holder == "" && r.Successor == c.Self.Identity
 }
 
 // successorsHeadStart is the time in which only the successor that a release names may compete.
@@ -95,7 +95,7 @@ const successorsHeadStart = time.Second
 
 // slot is one Lease, as this claim sees and holds it.
 type slot struct {
-	*terms
+	*shared
 	name string
 	view lease.Observer
 	// held is the hold of the slot; nil while the slot is not held. The field "lost" is set
@@ -109,10 +109,10 @@ type slot struct {
 	// child reports that one of the children in [Facts.Children] has a token of the slot.
 	child bool
 
-	// writing has an entry for each request under way, except looks. For an acquiring write or a
+	// requests has an entry for each request under way, except looks. For an acquiring write or a
 	// renewal, the entry is the hold's random number ([api.HoldAnnotation]). For a release or a read,
 	// the entry is empty.
-	writing []string
+	requests []string
 	// tryAt is the earliest instant of the next write. If the API server has refused a write as
 	// outdated, the field "refused" is the version that this write was to replace.
 	tryAt   time.Duration
@@ -129,9 +129,9 @@ type slot struct {
 	// after a read of the Lease.
 	unread string
 	// unanswered is the earliest acquiring write for its hold and its version of the Lease, if the answer
-	// to that write was lost. The field "found" is the version that the last read of a look has shown.
-	unanswered Action
-	found      string
+	// to that write was lost. The field "readVersion" is the version that the last read of a look has shown.
+	unanswered  Action
+	readVersion string
 	// obtainedAt is the instant at which the pod last acquired the slot.
 	obtainedAt time.Duration
 	// confirmed is the value of the field "leaps" when the claim sent the last stored
@@ -279,7 +279,7 @@ func (s *slot) choosableAt(p *plan) time.Duration {
 func choosable(s *slot, p *plan, at time.Duration, sees bool) time.Duration {
 	r, ok := s.view.Record()
 	switch {
-	case !ok || !sees || len(s.writing) > 0 || s.shut(r):
+	case !ok || !sees || len(s.requests) > 0 || s.shut(r):
 		return instant.Never
 	case s.proven(p.facts, r):
 		at = p.now
@@ -291,10 +291,10 @@ func choosable(s *slot, p *plan, at time.Duration, sees bool) time.Duration {
 }
 
 // send adds an action to the plan, and remembers that the action's request is under way. The argument
-// "hold" becomes the request's entry in the field "writing".
+// "hold" becomes the request's entry in the field "requests".
 func (s *slot) send(p *plan, a Action, hold string) {
 	a.slot, a.leaps = s, s.leaps
-	s.writing = append(s.writing, hold)
+	s.requests = append(s.requests, hold)
 	s.pace.Spend(p.now)
 	p.add(a)
 }
@@ -363,5 +363,5 @@ func (all slots) unread() bool {
 
 // requested reports whether a request other than a look is under way.
 func (all slots) requested() bool {
-	return slices.ContainsFunc(all, func(s *slot) bool { return len(s.writing) > 0 })
+	return slices.ContainsFunc(all, func(s *slot) bool { return len(s.requests) > 0 })
 }

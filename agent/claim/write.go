@@ -29,7 +29,7 @@ func (s *slot) renew(p *plan, profile lease.Profile) {
 		p.wakeAt(due)
 		return
 	}
-	if len(s.writing) >= crowd {
+	if len(s.requests) >= crowd {
 		return
 	}
 	s.tryAt = p.now + s.jitter(s.Self.Budget.Retry)
@@ -76,7 +76,7 @@ func (s *slot) giveBack(p *plan) {
 		s.drop(p.now)
 	}
 	r, ok := s.view.Record()
-	if !ok || len(s.writing) > 0 || !s.proven(p.facts, r) {
+	if !ok || len(s.requests) > 0 || !s.proven(p.facts, r) {
 		return
 	}
 	if s.refused == r.Version && p.now < s.tryAt || p.now < max(s.look.at, s.pace.NextAt()) {
