@@ -13,7 +13,6 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/courier"
 	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
-	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -92,8 +91,8 @@ func sleep(ctx context.Context, pause time.Duration) {
 	}
 }
 
-// asker writes the pod's ask, or its offer, into the next Lease of the pod's slot. Once the pod no
-// longer asks, the asker removes the ask.
+// asker writes the pod's ask into the next Lease of the pod's slot. Once the pod no longer asks, the
+// asker removes the ask.
 type asker struct {
 	requests *requests
 	// lease is the next Lease from the last answer of the API server. The field is nil if the asker
@@ -106,25 +105,6 @@ type asker struct {
 	at time.Duration
 	// err is the error of the last write; nil after a success.
 	err error
-	// offered identifies the leave of the holder during which this pod has offered to stay
-	// Ready. The field is empty once the Lease of the slot shows another leave, or none.
-	offered string
-	// giveUp ends the attempts to write the offer for the leave in the field "offered"; nil
-	// without an offer.
-	giveUp context.CancelFunc
-	// pace bounds the rate of the pod's offers.
-	pace pace.Pace
-}
-
-// endOffersExcept ends the attempts to write the pod's offer, unless the offer is for the given leave.
-// The argument "leave" is the leave that the Lease of the slot shows; empty if there is none. The
-// next Lease keeps offers for one leave only. So a late write of an old offer could otherwise
-// remove the offers for a later leave.
-func (a *asker) endOffersExcept(leave string) {
-	if a.giveUp != nil && leave != a.offered {
-		a.giveUp()
-		a.offered, a.giveUp = "", nil
-	}
 }
 
 // ask sends the write of the pod's ask, or the write that removes the ask, when that write is due.

@@ -11,7 +11,6 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/claim"
 	"github.com/metaparticle-io/metaparticle/agent/instant"
-	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/agent/show"
 )
 
@@ -25,6 +24,7 @@ type loop struct {
 	unit     *unit
 	requests *requests
 	asker    *asker
+	offerer  *offerer
 	starts   *starts
 	posts    posts
 	yields   chan struct{}
@@ -40,7 +40,7 @@ func newLoop(c Config, u *unit, p posts) *loop {
 	l := &loop{config: c, unit: u, posts: p, yields: make(chan struct{}, 1)}
 	l.requests = newRequests(u, p, &l.group)
 	l.starts = newStarts(u, l.requests)
-	l.asker = &asker{requests: l.requests, pace: pace.Pace{Every: offerPause, Burst: offerBurst}}
+	l.asker, l.offerer = &asker{requests: l.requests}, newOfferer(l.requests)
 	if c.Forwarder != nil {
 		l.unanswered = c.Forwarder.Unanswered()
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -25,6 +26,47 @@ const (
 	offerPause = 10 * time.Second
 	offerBurst = 3
 )
+
+// offerer writes the pod's offers to stay Ready into the next Lease of the pod's slot.
+type offerer struct {
+	requests *requests
+	// leave identifies the leave of the holder during which this pod has offered. The field is empty
+	// once the Lease of the slot shows another leave, or none.
+	leave string
+	// giveUp ends the attempts to write the offer for that leave; nil without an offer.
+	giveUp context.CancelFunc
+	// pace bounds the rate of the pod's offers.
+	pace pace.Pace
+}
+
+func newOfferer(q *requests) *offerer {
+	return &offerer{requests: q, pace: pace.Pace{Every: offerPause, Burst: offerBurst}}
+}
+
+// endExcept ends the attempts to write the pod's offer, unless the offer is for the given leave. The
+// argument "leave" is the leave that the Lease of the slot shows; empty if there is none. The next
+// Lease keeps offers for one leave only. So a late write of an old offer could otherwise remove the
+// offers for a later leave.
+func (o *offerer) endExcept(leave string) {
+	if o.giveUp != nil && leave != o.leave {
+		o.giveUp()
+		o.leave, o.giveUp = "", nil
+	}
+}
+
+// send writes the offer for the leave after the given pause, unless endExcept ends the attempts
+// first.
+func (o *offerer) send(ctx context.Context, leave string, offer api.Offer, pause time.Duration) {
+	q := o.requests
+	o.leave = leave
+	ctx, o.giveUp = context.WithCancel(ctx)
+	q.group.Go(func() {
+		sleep(ctx, pause)
+		if err := q.writeOffer(ctx, leave, offer); err != nil && ctx.Err() == nil {
+			q.unit.config.Log.Warn("offer is not written", "leave", leave, "err", err)
+		}
+	})
+}
 
 // writeOffer adds the offer to the next Lease, unless this pod, or enough other pods, have already
 // offered.

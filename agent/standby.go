@@ -31,7 +31,7 @@ type standby struct {
 // decision, and the status also shows what the claim has just done.
 func (s standby) run(ctx context.Context) (*hold, error) {
 	u := s.unit
-	defer s.loop.asker.endOffersExcept("")
+	defer s.loop.offerer.endExcept("")
 	for {
 		s.drainOrphans()
 		views := u.claim.Views()
@@ -239,36 +239,27 @@ func (s standby) drainOrphans() {
 	}
 }
 
-// offer writes the pod's offer to stay Ready, if the holder is leaving its Services and this
+// offer sends the pod's offer to stay Ready, if the holder is leaving its Services and this
 // standby is Ready. A standby offers once for each leave.
 func (s standby) offer(ctx context.Context, d show.Decision, standing turn.StandbyDecision, views []claim.View) {
-	u, a := s.unit, s.loop.asker
+	u, o := s.unit, s.loop.offerer
 	if !u.rollout.takesTurns() {
 		return
 	}
 	v := views[0]
 	to, leaves := v.Record.Profile.Leave, v.Record.Profile.Leaving == api.LeavingSoon
-	a.endOffersExcept(to)
+	o.endExcept(to)
 	ours := v.Known && !v.Mine && v.Record.Profile.Workload == u.config.Workload && s.loop.now < v.ExpiresAt
 	ready := u.stored.ready && (d.Ready || d.Keep)
-	if len(u.config.Ports) == 0 || !u.mayHold() || !leaves || !ours || !ready || a.offered == to {
+	if len(u.config.Ports) == 0 || !u.mayHold() || !leaves || !ours || !ready || o.leave == to {
 		return
 	}
-	if !a.pace.TrySpend(s.loop.now) {
+	if !o.pace.TrySpend(s.loop.now) {
 		return
 	}
-	a.offered = to
 	takes := u.startsWhole() && standing.TakeFrom == 0 && v.Record.Profile.Revision.Same(u.config.Revision)
 	// A standby writes no offer if the next Lease already has [api.MostOffers] offers. A random
 	// pause spreads the offers of many standbys, so most of them need not write.
 	pause := time.Duration(u.random.Int64N(int64(leave.Spread)))
-	q := a.requests
-	ctx, a.giveUp = context.WithCancel(ctx)
-	q.group.Go(func() {
-		sleep(ctx, pause)
-		err := q.writeOffer(ctx, to, api.Offer{Identity: u.self.Identity, Takes: takes})
-		if err != nil && ctx.Err() == nil {
-			u.config.Log.Warn("offer is not written", "leave", to, "err", err)
-		}
-	})
+	o.send(ctx, to, api.Offer{Identity: u.self.Identity, Takes: takes}, pause)
 }
