@@ -267,17 +267,17 @@ func TestEventAndMetricOfRefusalHaveSameReason(t *testing.T) {
 func TestFloodOfRefusalsNeverBlocksOtherCalls(t *testing.T) {
 	admissions.Reset()
 	r := newReporter(nil, nil, nil)
-	for n := range waiting + 50 {
+	for n := range maxQueued + 50 {
 		r.observe(admit.Outcome{
 			Resource: "pods", Namespace: strconv.Itoa(n), Owner: &metav1.OwnerReference{}, Denied: true,
 			Reasons: []reason.Reason{reason.Probes, reason.Hooks},
 		})
 	}
-	assert.Len(t, r.refused, waiting)
+	assert.Len(t, r.refused, maxQueued)
 	for _, reason := range []string{"Probes", "Hooks"} {
 		var counted dto.Metric
 		require.NoError(t, admissions.WithLabelValues("pods", "denied", reason).Write(&counted))
-		assert.EqualValues(t, waiting+50, counted.GetCounter().GetValue(), reason)
+		assert.EqualValues(t, maxQueued+50, counted.GetCounter().GetValue(), reason)
 	}
 }
 

@@ -51,13 +51,13 @@ type objects interface {
 
 // live implements [objects] with one GET for each object.
 type live struct {
-	server rest.Interface
+	client rest.Interface
 	// max bounds the text of an object.
 	max int64
 }
 
-// newServer returns a client for the paths of all API groups.
-func newServer(config *rest.Config, client *http.Client) (rest.Interface, error) {
+// newClient returns a client for the paths of all API groups.
+func newClient(config *rest.Config, client *http.Client) (rest.Interface, error) {
 	config = rest.CopyConfig(config)
 	config.NegotiatedSerializer = clientgoscheme.Codecs.WithoutConversion()
 	return rest.UnversionedRESTClientForConfigAndClient(config, client)
@@ -74,7 +74,7 @@ func (l live) read(ctx context.Context, kind schema.GroupVersionKind, namespace,
 		accept = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 	}
 	// Each kind that the webhook reads has a plural with a plain "s".
-	body, err := l.server.Get().AbsPath(path).Namespace(namespace).Resource(strings.ToLower(kind.Kind)+"s").Name(name).
+	body, err := l.client.Get().AbsPath(path).Namespace(namespace).Resource(strings.ToLower(kind.Kind)+"s").Name(name).
 		SetHeader("Accept", accept).Stream(ctx)
 	if err != nil {
 		return err

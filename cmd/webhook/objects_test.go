@@ -82,7 +82,7 @@ func serverOf(t *testing.T, objects paths) rest.Interface {
 		_ = json.NewEncoder(w).Encode(status)
 	}))
 	t.Cleanup(server.Close)
-	c, err := newServer(&rest.Config{Host: server.URL, QPS: -1}, server.Client())
+	c, err := newClient(&rest.Config{Host: server.URL, QPS: -1}, server.Client())
 	require.NoError(t, err)
 	return c
 }

@@ -57,18 +57,18 @@ var watched = []schema.GroupVersionKind{
 	{Group: "batch", Version: "v1", Kind: "CronJob"},
 }
 
-// known lists the built-in kinds that can control pods and that the list [watched] lacks. Pod is
+// unwatched lists the built-in kinds that can control pods and that the list [watched] lacks. Pod is
 // such a kind, because some driver pods create their own workers.
-var known = []schema.GroupVersionKind{
+var unwatched = []schema.GroupVersionKind{
 	{Group: "apps", Version: "v1", Kind: "ReplicaSet"},
 	{Group: "batch", Version: "v1", Kind: "Job"},
 	{Version: "v1", Kind: "ReplicationController"},
 	{Version: "v1", Kind: "Pod"},
 }
 
-// counter names the annotation and the label in which a workload's controller records the number
+// revisionKeys names the annotation and the label in which a workload's controller records the number
 // and the hash of a ReplicaSet's template.
-type counter struct {
+type revisionKeys struct {
 	// number is the key of the annotation with the template's number.
 	number string
 	// hash is the key of the label with the template's hash. The webhook reads the
@@ -76,12 +76,12 @@ type counter struct {
 	hash string
 }
 
-// counters lists the kinds of workloads whose ReplicaSets have both an annotation with the
+// revisionKeysOfKind lists the kinds of workloads whose ReplicaSets have both an annotation with the
 // number of the revision and a label with the template's hash. The workloads' controllers write
 // both when they create a ReplicaSet, so both exist before the ReplicaSet's first pod. After
 // "kubectl rollout undo", the controller first raises that number of the old ReplicaSet, and
 // then scales the ReplicaSet up.
-var counters = map[schema.GroupKind]counter{
+var revisionKeysOfKind = map[schema.GroupKind]revisionKeys{
 	{Group: "apps", Kind: "Deployment"}:     {"deployment.kubernetes.io/revision", appsv1.DefaultDeploymentUniqueLabelKey},
 	{Group: "argoproj.io", Kind: "Rollout"}: {"rollout.argoproj.io/revision", "rollouts-pod-template-hash"},
 }
@@ -168,7 +168,7 @@ func (o owners) replicaSet(ctx context.Context, namespace string, owner *metav1.
 		return feature.Origin{Workload: podspec.WorkloadOf(owner)}, nil
 	}
 	origin := feature.Origin{Workload: podspec.WorkloadOf(above), Template: set.Spec.Template.podSpec()}
-	of := counters[schema.GroupKind{Group: origin.Workload.Group, Kind: origin.Workload.Kind}]
+	of := revisionKeysOfKind[schema.GroupKind{Group: origin.Workload.Group, Kind: origin.Workload.Kind}]
 	number, err := strconv.ParseInt(set.Metadata.Annotations[of.number], 10, 64)
 	if err == nil {
 		origin.Revision = revision(above, number, set.Spec.Selector.MatchLabels[of.hash])
@@ -304,7 +304,7 @@ func builtin(group, kind string) (schema.GroupVersionKind, bool) {
 	if !slices.Contains([]string{"", "apps", "batch"}, group) {
 		return schema.GroupVersionKind{}, false
 	}
-	for _, k := range slices.Concat(watched, known) {
+	for _, k := range slices.Concat(watched, unwatched) {
 		if strings.EqualFold(k.Kind, kind) {
 			return k, k.Kind == kind && k.Group == group
 		}

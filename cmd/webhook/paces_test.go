@@ -128,7 +128,7 @@ func TestNamespaceNeverCrowdsOutOthersEvents(t *testing.T) {
 		events := make(regarded, 1000)
 		reader := fake.NewClientBuilder().WithObjects(&appsv1.StatefulSet{ObjectMeta: shop}, &appsv1.StatefulSet{ObjectMeta: other}).Build()
 		r := reporterOf(reader, events)
-		for range 2 * waiting {
+		for range 2 * maxQueued {
 			r.observe(refusedPod(controlledBy("apps/v1", "StatefulSet", "db")))
 		}
 		last := refusedPod(controlledBy("apps/v1", "StatefulSet", "db"))
@@ -143,7 +143,7 @@ func TestNamespaceNeverCrowdsOutOthersEvents(t *testing.T) {
 		for len(events) > 0 {
 			at[(<-events).Namespace]++
 		}
-		assert.Equal(t, map[string]int{"shop": maxOfNamespace, "other": 1}, at)
+		assert.Equal(t, map[string]int{"shop": maxQueuedOfNamespace, "other": 1}, at)
 		assert.Empty(t, r.queued)
 	})
 }

@@ -32,12 +32,12 @@ var admissions = prometheus.NewCounterVec(prometheus.CounterOpts{
 func init() { metrics.Registry.MustRegister(admissions) }
 
 const (
-	// waiting is the largest number of refusals whose Events are still to be written. The reporter
+	// maxQueued is the largest number of refusals whose Events are still to be written. The reporter
 	// drops the Events of further refusals, but still counts the refusals.
-	waiting = 100
-	// maxOfNamespace is the largest number of such refusals in one namespace. So the pods of one
+	maxQueued = 100
+	// maxQueuedOfNamespace is the largest number of such refusals in one namespace. So the pods of one
 	// namespace leave room for the Events of other namespaces.
-	maxOfNamespace = 10
+	maxQueuedOfNamespace = 10
 )
 
 const (
@@ -64,7 +64,7 @@ type reporter struct {
 
 func newReporter(live objects, cached client.Reader, events enroll.Recorder) *reporter {
 	return &reporter{
-		owners: owners{live: live, cached: cached}, events: events, refused: make(chan admit.Outcome, waiting),
+		owners: owners{live: live, cached: cached}, events: events, refused: make(chan admit.Outcome, maxQueued),
 		paces: paces{}, queued: map[string]int{},
 	}
 }
@@ -94,7 +94,7 @@ func (r *reporter) observe(o admit.Outcome) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.queued[o.Namespace] == maxOfNamespace {
+	if r.queued[o.Namespace] == maxQueuedOfNamespace {
 		return
 	}
 	select {

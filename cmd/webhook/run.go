@@ -59,7 +59,7 @@ func run(ctx context.Context, args []string, output io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("make manager: %w", err)
 	}
-	if err := serve(ctx, m, s, log); err != nil {
+	if err := register(ctx, m, s, log); err != nil {
 		return err
 	}
 	if err := m.Add(newTerms(config, s, log)); err != nil {
@@ -84,22 +84,22 @@ func managerOptions(s settings) ctrl.Options {
 	}
 }
 
-// serve registers the handlers of pods and workloads, the probes, and all parts that the handlers
+// register adds the handlers of pods and workloads, the probes, and all parts that the handlers
 // need.
-func serve(ctx context.Context, m ctrl.Manager, s settings, log *slog.Logger) error {
-	server, err := newServer(m.GetConfig(), m.GetHTTPClient())
+func register(ctx context.Context, m ctrl.Manager, s settings, log *slog.Logger) error {
+	client, err := newClient(m.GetConfig(), m.GetHTTPClient())
 	if err != nil {
 		return fmt.Errorf("make client of the API server: %w", err)
 	}
-	images, err := newImages(live{server, maxAccess}, s, log)
+	images, err := newImages(live{client, maxAccess}, s, log)
 	if err != nil {
 		return err
 	}
-	reporter := newReporter(live{server, maxAccess}, m.GetClient(), m.GetEventRecorder("metaparticle-webhook"))
+	reporter := newReporter(live{client, maxAccess}, m.GetClient(), m.GetEventRecorder("metaparticle-webhook"))
 	if err := m.Add(reporter); err != nil {
 		return fmt.Errorf("add reporter: %w", err)
 	}
-	// The readiness check "caches" waits only for informers that exist. So serve makes the
+	// The readiness check "caches" waits only for informers that exist. So register makes the
 	// informers now, and the cache has all LimitRanges before the replica is ready.
 	if _, err := m.GetCache().GetInformer(ctx, &corev1.LimitRange{}); err != nil {
 		return fmt.Errorf("watch limit ranges: %w", err)
@@ -122,7 +122,7 @@ func serve(ctx context.Context, m ctrl.Manager, s settings, log *slog.Logger) er
 	options := admit.Options{
 		AgentImage: s.agentImage,
 		Images:     images,
-		Owners:     owners{live: live{server, maxObject}, cached: m.GetClient()},
+		Owners:     owners{live: live{client, maxObject}, cached: m.GetClient()},
 		Limits:     limits{m.GetClient()},
 		Kubernetes: version.minor,
 		Timeout:    s.timeout,
