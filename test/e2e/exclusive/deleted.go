@@ -72,5 +72,5 @@ func TestDeletedStandbyReturnsASlotAcquiredByMistake(t *testing.T) {
 	require.NotNil(t, still, "its hook still sleeps")
 	assert.NotNil(t, still.DeletionTimestamp)
 	assert.Equal(t, untouched.ID, app.AwaitRunningPod(s, leaves.Name, space.Soon).ID, "its application is untouched")
-	assert.LessOrEqual(t, len(s.Said(leaves, "Acquired")), 1, "it may hear of its deletion only when it has the slot")
+	assert.LessOrEqual(t, len(s.EventMessages(leaves, "Acquired")), 1, "it may hear of its deletion only when it has the slot")
 }

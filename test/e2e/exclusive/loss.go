@@ -120,7 +120,7 @@ func TestRecreatedDeploymentWaitsForTheOldHolder(t *testing.T) {
 	require.Eventually(t, func() bool {
 		_, err := deployments.Create(t.Context(), app.Deployment(h.Space, a), metav1.CreateOptions{})
 		return err == nil
-	}, space.Soon, space.Turn)
+	}, space.Soon, space.CheckInterval)
 	grace := time.Duration(a.Grace) * time.Second
 	h.Await(space.StartTimeout, "a new pod runs", func() bool { return app.After(h.Space, a, h.Before) != nil })
 	old := h.Process(h.Before.ID)

@@ -81,7 +81,7 @@ func TestApplicationThatChangesUserGetsTheStopSignal(t *testing.T) {
 				return strings.Count(kubectl.Must(s, "", "logs", first.Name, "-c", "app"), w.stopped) == asked
 			})
 			assert.Zero(t, app.Restarts(s, a), "a yield restarts nothing")
-			assert.Empty(t, s.Said(first, "SignalNotPermitted"))
+			assert.Empty(t, s.EventMessages(first, "SignalNotPermitted"))
 		})
 	}
 }

@@ -37,7 +37,7 @@ func last(s *space.Space, a app.App) (ended *corev1.ContainerStateTerminated) {
 // not answer within half a second. (If an agent never answers, its pod is never Ready, and the test
 // fails.)
 func unhealthy(s *space.Space, pod *corev1.Pod) []string {
-	return slices.DeleteFunc(s.Said(pod, "Unhealthy"), func(message string) bool {
+	return slices.DeleteFunc(s.EventMessages(pod, "Unhealthy"), func(message string) bool {
 		return strings.Contains(message, ":8080: connect: connection refused") ||
 			strings.Contains(message, "ask the agent: ") && strings.Contains(message, "deadline exceeded")
 	})

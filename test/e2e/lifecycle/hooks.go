@@ -181,8 +181,8 @@ func TestGatedHooksRunLikeUngatedHooks(t *testing.T) {
 		for _, pod := range []*corev1.Pod{plain, gated} {
 			assert.GreaterOrEqual(t, undeployed(s, pod), tt.stops, pod.Name)
 			assert.Equal(t, tt.notes, notes(s, pod), pod.Name)
-			assert.Empty(t, s.Said(pod, "FailedPostStartHook"))
-			assert.Empty(t, s.Said(pod, "FailedPreStopHook"))
+			assert.Empty(t, s.EventMessages(pod, "FailedPostStartHook"))
+			assert.Empty(t, s.EventMessages(pod, "FailedPreStopHook"))
 		}
 	}
 	greeted := notes(s, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "asks"}})
@@ -219,7 +219,7 @@ func TestGatedHooksFailLikeUngatedHooks(t *testing.T) {
 			pods[a.Name] = pod
 		}
 		said := func(a app.App) map[string]bool {
-			failed, killing := s.Said(pods[a.Name], "FailedPostStartHook"), s.Said(pods[a.Name], "Killing")
+			failed, killing := s.EventMessages(pods[a.Name], "FailedPostStartHook"), s.EventMessages(pods[a.Name], "Killing")
 			if len(failed) == 0 || len(killing) == 0 {
 				return nil
 			}
@@ -234,9 +234,9 @@ func TestGatedHooksFailLikeUngatedHooks(t *testing.T) {
 	for _, pod := range []*corev1.Pod{plain, gated} {
 		undeployed(s, pod)
 		assert.Equal(t, []string{"stops"}, notes(s, pod), pod.Name)
-		s.Await(space.Soon, "it is said", func() bool { return len(s.Said(pod, "FailedPreStopHook")) > 0 })
+		s.Await(space.Soon, "it is said", func() bool { return len(s.EventMessages(pod, "FailedPreStopHook")) > 0 })
 	}
-	assert.Equal(t, s.Said(plain, "FailedPreStopHook"), s.Said(gated, "FailedPreStopHook"))
+	assert.Equal(t, s.EventMessages(plain, "FailedPreStopHook"), s.EventMessages(gated, "FailedPreStopHook"))
 }
 
 // unique returns the set of texts. Texts repeat with each restart, and the number of

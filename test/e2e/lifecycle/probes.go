@@ -124,7 +124,7 @@ func TestStartupProbeBeginsAnewWithEachChild(t *testing.T) {
 	})
 	standby := app.AwaitStandby(s, a)
 	s.Never((allowed+5)*time.Second, "a standby that fails", func() bool {
-		return len(s.Said(standby, "Unhealthy")) > 0 || status.Restarted(s, standby) > 0
+		return len(s.EventMessages(standby, "Unhealthy")) > 0 || status.Restarted(s, standby) > 0
 	})
 	first := s.AwaitHolder(lease.OfDeployment(a.Name))
 
@@ -143,7 +143,7 @@ func TestStartupProbeBeginsAnewWithEachChild(t *testing.T) {
 	assert.Equal(t, first.UID, s.AwaitHolder(lease.OfDeployment(a.Name)).UID, "there and back")
 	assert.Zero(t, app.Restarts(s, a))
 	for _, pod := range s.Pods(a.Name) {
-		for _, message := range s.Said(pod, "Unhealthy") {
+		for _, message := range s.EventMessages(pod, "Unhealthy") {
 			// At a yield the agent may redirect the kubelet to a child that stops, so these
 			// messages are expected.
 			assert.Regexp(t, "dial tcp IP:8080: connect: connection refused|: EOF$|connection reset by peer", message)
@@ -188,11 +188,11 @@ func TestLivenessFailureRestartsContainerAsWithoutTheGate(t *testing.T) {
 		s.Within(space.Soon, func() bool { // Events may come after the status
 			return slices.Equal([]string{tt.message}, unhealthy(s, plain)) &&
 				slices.Equal(unhealthy(s, plain), unhealthy(s, gated)) &&
-				slices.Equal(s.Said(plain, "Killing"), s.Said(gated, "Killing"))
+				slices.Equal(s.EventMessages(plain, "Killing"), s.EventMessages(gated, "Killing"))
 		})
 		assert.Equal(t, []string{tt.message}, unhealthy(s, plain))
 		assert.Equal(t, unhealthy(s, plain), unhealthy(s, gated))
-		assert.Equal(t, s.Said(plain, "Killing"), s.Said(gated, "Killing"))
+		assert.Equal(t, s.EventMessages(plain, "Killing"), s.EventMessages(gated, "Killing"))
 	}
 }
 
@@ -217,9 +217,9 @@ func TestFailedStartupProbeRestartsContainerAsWithoutGate(t *testing.T) {
 		pod := s.Pods(a.Name)[0]
 		endsWith(s, pod, 9, a.Name+" was asked to stop")
 		s.Await(space.Soon, "it is said", func() bool {
-			return len(s.Said(pod, "Unhealthy")) > 0 && len(s.Said(pod, "Killing")) > 0
+			return len(s.EventMessages(pod, "Unhealthy")) > 0 && len(s.EventMessages(pod, "Killing")) > 0
 		})
-		messages[a.Name] = slices.Compact(append(s.Said(pod, "Unhealthy"), s.Said(pod, "Killing")...))
+		messages[a.Name] = slices.Compact(append(s.EventMessages(pod, "Unhealthy"), s.EventMessages(pod, "Killing")...))
 		assert.False(t, status.Ready(pod))
 	}
 	assert.Equal(t, messages[other.Name], messages[one.Name])
@@ -316,10 +316,10 @@ func TestEachGatedProbeActsLikeAnUngatedProbe(t *testing.T) {
 		sameWords(s, name, plain, gated, "Readiness")
 		sameWords(s, name, plain, gated, "Liveness")
 		s.Within(space.Soon, func() bool {
-			return len(s.Said(plain, "Killing")) > 0 && slices.Equal(s.Said(plain, "Killing"), s.Said(gated, "Killing"))
+			return len(s.EventMessages(plain, "Killing")) > 0 && slices.Equal(s.EventMessages(plain, "Killing"), s.EventMessages(gated, "Killing"))
 		})
-		assert.NotEmpty(t, s.Said(plain, "Killing"), name)
-		assert.Equal(t, s.Said(plain, "Killing"), s.Said(gated, "Killing"), name)
+		assert.NotEmpty(t, s.EventMessages(plain, "Killing"), name)
+		assert.Equal(t, s.EventMessages(plain, "Killing"), s.EventMessages(gated, "Killing"), name)
 		for _, workload := range []string{name, name + "-plain"} {
 			assert.NoError(t, s.Client.AppsV1().Deployments(s.Namespace).Delete(t.Context(), workload, metav1.DeleteOptions{}))
 		}
@@ -333,7 +333,7 @@ func TestEachGatedProbeActsLikeAnUngatedProbe(t *testing.T) {
 func sameWords(s *space.Space, name string, plain, gated *corev1.Pod, probe string) {
 	s.Helper()
 	words := func(pod *corev1.Pod) (all []string) {
-		for _, message := range s.Said(pod, "Unhealthy") {
+		for _, message := range s.EventMessages(pod, "Unhealthy") {
 			if said, ok := strings.CutPrefix(message, probe+" probe failed: "); ok {
 				all = append(all, said)
 			}
@@ -371,5 +371,5 @@ func TestKubeletProbesTheApplicationOnTheHostNetwork(t *testing.T) {
 	set(s, pod, "live", 500)
 	s.Await(space.StartTimeout, "restarted", func() bool { return status.Restarted(s, pod) == 1 })
 	s.Within(space.Soon, func() bool { return len(unhealthy(s, pod)) > 0 }) // Events may come after the status
-	assert.Contains(t, s.Said(pod, "Unhealthy"), "Liveness probe failed: HTTP probe failed with statuscode: 500")
+	assert.Contains(t, s.EventMessages(pod, "Unhealthy"), "Liveness probe failed: HTTP probe failed with statuscode: 500")
 }

@@ -124,7 +124,7 @@ func propose(s *space.Space) (stop func() (count int, refused []string)) {
 	dryRun := metav1.CreateOptions{DryRun: webhook.DryRun}
 	go func() {
 		defer close(done)
-		ticker := time.NewTicker(10 * space.Turn)
+		ticker := time.NewTicker(10 * space.CheckInterval)
 		defer ticker.Stop()
 		for {
 			for _, pod := range []*corev1.Pod{plain, singleton, locked} {

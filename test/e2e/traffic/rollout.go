@@ -137,7 +137,7 @@ func keepAsking(s *space.Space, pod *corev1.Pod) (*answers, func()) {
 	heard, done := &answers{}, make(chan struct{})
 	go func() {
 		defer close(done)
-		ticker := time.NewTicker(space.Turn)
+		ticker := time.NewTicker(space.CheckInterval)
 		defer ticker.Stop()
 		for ctx.Err() == nil {
 			name, err := app.AskOnce(s, ctx, pod)

@@ -39,7 +39,7 @@ func Component(t *testing.T, l *lab.Cluster, node, component string) (up func())
 // AwaitAPI waits until the API server answers.
 func AwaitAPI(t *testing.T) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), NodeTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), nodeTimeout)
 	defer cancel()
 	ticker := time.NewTicker(50 * time.Millisecond)
 	defer ticker.Stop()
@@ -58,11 +58,11 @@ func AwaitAPI(t *testing.T) {
 	}
 }
 
-// NodeTimeout bounds the return of a node or of the API server. While the API server does not
+// nodeTimeout bounds the return of a node or of the API server. While the API server does not
 // answer, a kubelet tries again at growing intervals of at most a minute. After the first answer,
 // the kubelet sends the node's next status 10 s later. After 5 s more the node loses its taints.
 // The remaining time is for a busy machine.
-const NodeTimeout = 2 * time.Minute
+const nodeTimeout = 2 * time.Minute
 
 // Node injects a fault into a node. When the returned function is called, or when the test ends,
 // Node repairs the node and waits until the node is Ready.
@@ -103,7 +103,7 @@ func revive(ctx context.Context, node string) (ended bool) {
 func AwaitNode(t *testing.T, name string) {
 	t.Helper()
 	started := time.Now()
-	ctx, cancel := context.WithTimeout(context.Background(), NodeTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), nodeTimeout)
 	defer cancel()
 	ticker := time.NewTicker(200 * time.Millisecond)
 	defer ticker.Stop()

@@ -175,9 +175,9 @@ type Alert struct {
 	Labels, Annotations map[string]string
 }
 
-// Firing returns the alerts that fire. The result "answered" is false if Prometheus does not
+// firing returns the alerts that fire. The result "answered" is false if Prometheus does not
 // answer.
-func (s *Server) Firing() (firing []Alert, answered bool) {
+func (s *Server) firing() (firing []Alert, answered bool) {
 	var answer struct {
 		Data struct{ Alerts []Alert }
 	}
@@ -187,7 +187,7 @@ func (s *Server) Firing() (firing []Alert, answered bool) {
 
 // Fires returns a firing alert with the name and the labels, or nil. A label is written NAME=VALUE.
 func (s *Server) Fires(name string, labels ...string) *Alert {
-	firing, _ := s.Firing()
+	firing, _ := s.firing()
 	i := slices.IndexFunc(firing, func(a Alert) bool { return a.is(name, labels) })
 	if i < 0 {
 		return nil
@@ -217,7 +217,7 @@ func (s *Server) AwaitFires(timeout time.Duration, name string, labels ...string
 func (s *Server) AwaitEnds(timeout time.Duration, name string, labels ...string) {
 	s.Helper()
 	s.Every(timeout, name+" ends", func() bool {
-		firing, answered := s.Firing()
+		firing, answered := s.firing()
 		return answered && !slices.ContainsFunc(firing, func(a Alert) bool { return a.is(name, labels) })
 	})
 	s.Remark("ended: %s", name)
@@ -230,7 +230,7 @@ func (s *Server) Silent(d time.Duration) {
 	turn := time.NewTicker(200 * time.Millisecond)
 	defer turn.Stop()
 	for began := time.Now(); time.Since(began) < d; <-turn.C {
-		firing, _ := s.Firing()
+		firing, _ := s.firing()
 		for _, a := range firing {
 			if a.Labels["workload"] != "" {
 				require.NotEqual(s, s.Namespace, a.Labels["namespace"], "%v", a)

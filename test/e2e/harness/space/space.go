@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -33,19 +32,6 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// Said returns the messages of the pod's Events that have the given reason, in alphabetical order.
-// The word IP replaces the pod's address in the messages.
-func (s *Space) Said(pod *corev1.Pod, reason string) []string {
-	var all []string
-	for _, e := range s.Events() {
-		if e.InvolvedObject.UID == pod.UID && e.Reason == reason {
-			all = append(all, strings.ReplaceAll(e.Message, pod.Status.PodIP, "IP"))
-		}
-	}
-	slices.Sort(all)
-	return all
-}
-
 const (
 	// StartTimeout bounds a first start, on a machine that five tests share. The start pulls
 	// an image and schedules three pods. The scheduler and the kubelets may need up to a
@@ -54,10 +40,11 @@ const (
 	// Soon bounds the wait for information without a promised time, such as a status, an
 	// Event or the answer of a stream. A busy machine may delay each of them for seconds.
 	Soon = 30 * time.Second
-	// Turn is the interval between two checks of a condition while nothing changes in the
+	// CheckInterval is the interval between two checks of a condition while nothing changes in the
 	// namespace. The checks are necessary, because records are files and send no events.
-	Turn = 10 * time.Millisecond
-	rest = time.Second // the longest interval after a slow check, such as a call of kubectl
+	CheckInterval = 10 * time.Millisecond
+	// longestInterval bounds the pause after a slow check, such as a call of kubectl.
+	longestInterval = time.Second
 	// Fresh is the greatest age of a running application's last time stamp in the record, even on a
 	// busy machine.
 	Fresh = 300 * time.Millisecond
@@ -221,8 +208,8 @@ func (s *Space) Within(timeout time.Duration, condition func() bool) bool {
 			return true
 		}
 		// Slow checks without a pause between them would slow down the pods under test.
-		change, pause := s.change, max(Turn, min(4*time.Since(begin), rest))
-		if pause > 10*Turn {
+		change, pause := s.change, max(CheckInterval, min(4*time.Since(begin), longestInterval))
+		if pause > 10*CheckInterval {
 			change = nil
 		}
 		select {
@@ -378,23 +365,3 @@ func IgnoreNotFound(err error) error {
 
 // Mount returns the directory of the namespace's records, as the nodes see it.
 func (s *Space) Mount() string { return filepath.Join(lab.SharedMount, s.Namespace) }
-
-// Events returns all Events of the namespace.
-func (s *Space) Events() []*corev1.Event {
-	events, err := s.events.List(everything)
-	require.NoError(s, err)
-	return events
-}
-
-// Event returns an Event about an object, or nil.
-func (s *Space) Event(kind, name, reason string) *corev1.Event {
-	for _, e := range s.Events() {
-		if e.InvolvedObject.Kind == kind && e.InvolvedObject.Name == name && e.Reason == reason {
-			return e
-		}
-	}
-	return nil
-}
-
-// everything selects all objects of the namespace.
-var everything = labels.Everything()

@@ -67,5 +67,5 @@ func AwaitGating(s *space.Space) {
 		pod, err := s.Client.CoreV1().Pods(s.Namespace).Create(context.Background(), app.Bare(s, "probe", Claims),
 			metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		return err == nil && pod.Labels[api.GatedLabel] == api.Gated
-	}, space.StartTimeout, 10*space.Turn)
+	}, space.StartTimeout, 10*space.CheckInterval)
 }

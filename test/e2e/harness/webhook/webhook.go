@@ -55,7 +55,7 @@ func Scale(t *testing.T, replicas int32) {
 	patch := fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, replicas)
 	_, err := deployments.Patch(ctx, Name, types.MergePatchType, patch, metav1.PatchOptions{}, "scale")
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { return endpoints(ctx) == int(replicas) }, space.StartTimeout, 10*space.Turn)
+	require.Eventually(t, func() bool { return endpoints(ctx) == int(replicas) }, space.StartTimeout, 10*space.CheckInterval)
 }
 
 // endpoints returns the number of ready endpoints of the webhook's Service, or -1 after an error.

@@ -97,13 +97,13 @@ func (w *Workload) AwaitVersion(v Version) {
 	w.Await(space.StartTimeout, "all pods of version "+v.Name+" are Ready", func() bool {
 		pods := w.Pods(w.App.Name)
 		return len(pods) == int(w.Kind.Replicas) && !slices.ContainsFunc(pods, func(pod *corev1.Pod) bool {
-			return VersionOf(pod) != v.Name || pod.DeletionTimestamp != nil || !status.Ready(pod)
+			return versionOf(pod) != v.Name || pod.DeletionTimestamp != nil || !status.Ready(pod)
 		})
 	})
 }
 
-// VersionOf returns the name of a pod's version.
-func VersionOf(pod *corev1.Pod) string {
+// versionOf returns the name of a pod's version.
+func versionOf(pod *corev1.Pod) string {
 	for _, e := range pod.Spec.Containers[0].Env {
 		if e.Name == variable {
 			return e.Value
@@ -120,7 +120,7 @@ func (w *Workload) Runs() string {
 		return ""
 	}
 	if pod := w.Pod(now.Pod); pod != nil && string(pod.UID) == now.UID {
-		return VersionOf(pod)
+		return versionOf(pod)
 	}
 	return ""
 }
@@ -129,7 +129,7 @@ func (w *Workload) Runs() string {
 // them are Ready.
 func (w *Workload) Left(v Version) (pods, ready int) {
 	for _, pod := range w.Pods(w.App.Name) {
-		if VersionOf(pod) != v.Name || pod.DeletionTimestamp != nil {
+		if versionOf(pod) != v.Name || pod.DeletionTimestamp != nil {
 			continue
 		}
 		pods++
