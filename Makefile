@@ -211,6 +211,10 @@ bench-slots: install ## Measure handovers and costs of singletons, semaphores an
 bench-handover: install ## Measure the steps of handovers; STANDBYS=n pods wait, NAMED=true names the next holder.
 	cd test && $(GO_RUN) ./bench -only-handovers -rounds $(ROUNDS) -standbys $(STANDBYS) -named=$(NAMED)
 
+.PHONY: bench-idle
+bench-idle: install ## Measure requests and processor time of idle pods; STANDBYS=n pods wait.
+	cd test && $(GO_RUN) ./bench -only-idle -standbys $(STANDBYS)
+
 .PHONY: bench-held
 bench-held: install ## Measure waits of connections during handovers, beyond the application's own stop and start.
 	cd test && $(GO_RUN) ./bench -only-held -rounds $(ROUNDS) -named=$(NAMED)

@@ -11,6 +11,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -51,6 +52,7 @@ func run(ctx context.Context) error {
 	named := flag.Bool("named", false, "each yield names the next holder")
 	handovers := flag.Bool("only-handovers", false, "measure nothing but handovers")
 	held := flag.Bool("only-held", false, "measure nothing but connections that wait during handovers")
+	idle := flag.Bool("only-idle", false, "measure nothing but requests and processor time of a minute without an event")
 	waits := flag.Bool("only-works", false, "measure nothing but waits for one work")
 	slots := flag.Bool("only-slots", false, "measure nothing but singletons, semaphores and shards beside each other")
 	chosen := flag.String("claims", "", "a regular expression: with -only-slots only the claims that match, and without the change of shards; empty: all")
@@ -84,6 +86,9 @@ func run(ctx context.Context) error {
 	if *handovers {
 		return b.handovers(ctx, *rounds, 0)
 	}
+	if *idle {
+		return errors.Join(b.requests(ctx, time.Minute), b.idle(ctx, time.Minute))
+	}
 	if *waits {
 		return b.works(ctx, *crowd)
 	}
@@ -91,6 +96,9 @@ func run(ctx context.Context) error {
 		return err
 	}
 	if err := b.requests(ctx, time.Minute); err != nil {
+		return err
+	}
+	if err := b.idle(ctx, time.Minute); err != nil {
 		return err
 	}
 	if err := b.starts(ctx, *starts); err != nil {
