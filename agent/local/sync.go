@@ -115,7 +115,7 @@ func (k calls) putSync(w http.ResponseWriter, r *http.Request) {
 			// The lease duration is too short for these clients. The program gets the status 409,
 			// as if another pod held the lock.
 			k.config.Log.Warn("lease duration is too short for heartbeats of 10 s", "lease", o.hold.slot)
-			_ = k.giveBack(context.WithoutCancel(r.Context()), o.hold.number)
+			retract(k, o.hold)
 		}
 	}
 	if good < syncGood {
@@ -124,6 +124,16 @@ func (k calls) putSync(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answerSync(w, http.StatusOK, k.of.Name, k.config.PodName, good)
+}
+
+// retract ends a hold of which the call must not tell its program. If another call has told the program
+// of that hold meanwhile, the hold continues.
+func retract(k calls, h *hold) {
+	_ = k.call(context.Background(), func(time.Duration) {
+		if k.hold == h && !h.told {
+			h.returned = true
+		}
+	})
 }
 
 // refuseSync remembers that a PUT gets the answer 409.

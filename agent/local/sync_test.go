@@ -105,3 +105,23 @@ func TestFirstAgentProcessReportsNoLossBeforeHold(t *testing.T) {
 		}
 	})
 }
+
+// Two clients in one pod send a PUT at once. The first PUT gets a hold that is too short, and the second
+// PUT comes after a renewal of that hold.
+func TestHoldOfAnotherSyncCallContinues(t *testing.T) {
+	for _, told := range []bool{false, true} {
+		bubble(t, func(t *testing.T) {
+			s := newServer("lock.a")
+			p, a := beginWith(t, s, "first", "lock/a", func(*Config) {})
+			k := calls{a.keepers[0]}
+			o := k.bidFor(t.Context(), &bid{now: true, every: defaultBeats, anyProgram: true}, 0)
+			require.Nil(t, o.problem)
+			if told {
+				require.Equal(t, 200, p.status(http.MethodPut))
+			}
+			retract(k, o.hold)
+			after(time.Second)
+			assert.Equal(t, told, holder(s) == "first")
+		})
+	}
+}
