@@ -37,7 +37,11 @@ func TestDeletedHolderNamesPodThatAsksDuringDrain(t *testing.T) {
 		a.gates.shims["s1"].stop = 10 * time.Second
 		a.delete()
 		a.agent.Yield()
-		w.within(5*time.Second, "the deletion is known", func() bool { return a.agent.unit.deletion.known })
+		w.within(5*time.Second, "the deletion is known", func() bool {
+			known := make(chan bool, 1)
+			a.agent.loop.posts.post(w.t.Context(), func(time.Duration) { known <- a.agent.unit.deletion.known })
+			return <-known
+		})
 		assert.Equal(t, gate.Draining, a.gates.phase("s1"))
 		b.connect("s3")
 		w.within(11*time.Second, "the child has ended", a.stopped)
