@@ -40,7 +40,8 @@ type listener struct {
 	// agent has read that message. So a shim gets the time in "grace" before the listener calls the
 	// shim silent.
 	silence, grace time.Duration
-	// planned is the instant of the present call of the method "listen".
+	// planned is the instant at which the next call of the method "listen" is due. A call that comes much
+	// later, and the first call, count as a call after a suspension.
 	planned time.Duration
 	// doubted reports that a shim was silent at the last call.
 	doubted bool

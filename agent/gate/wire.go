@@ -133,6 +133,10 @@ func DecodeMessage(b []byte) (State, *Outcome, error) {
 	return *m.State, nil, nil
 }
 
+// mostID is the largest length of the id of a shim, a hold or an aside, in bytes. The agent keeps these
+// ids, and any program of a gated container can invent them.
+const mostID = 64
+
 func (s *State) check() error {
 	switch s.Phase {
 	case Waiting, Running, Draining, Ended:
@@ -140,11 +144,11 @@ func (s *State) check() error {
 		return fmt.Errorf("%w: phase %q", ErrMessage, s.Phase)
 	}
 	switch {
-	case s.Shim == "" || len(s.Shim) > 64:
+	case s.Shim == "" || len(s.Shim) > mostID:
 		return fmt.Errorf("%w: shim id of %d bytes", ErrMessage, len(s.Shim))
 	case !plainName(s.Container):
 		return fmt.Errorf("%w: container %q", ErrMessage, s.Container)
-	case len(s.Hold) > 64:
+	case len(s.Hold) > mostID:
 		return fmt.Errorf("%w: hold of %d bytes", ErrMessage, len(s.Hold))
 	case s.Leap < 0:
 		return fmt.Errorf("%w: leap %d", ErrMessage, s.Leap)
@@ -182,7 +186,7 @@ func DecodeOrder(b []byte) (Order, error) {
 // Check refuses an Aside without an id, a command or a timeout. Check also refuses an id of more
 // than 64 bytes, and a timeout above [Longest].
 func (a *Aside) Check() error {
-	if a.ID == "" || len(a.ID) > 64 || len(a.Command) == 0 || a.Timeout <= 0 || a.Timeout > Longest {
+	if a.ID == "" || len(a.ID) > mostID || len(a.Command) == 0 || a.Timeout <= 0 || a.Timeout > Longest {
 		return fmt.Errorf("%w: run %d words in %v", ErrMessage, len(a.Command), a.Timeout)
 	}
 	return nil

@@ -53,7 +53,8 @@ type arrival struct {
 
 func newArrival(c Config, budget api.Budget, of api.BarrierArgs) *arrival {
 	return &arrival{
-		config: c, of: of.Barrier, leases: of.Leases(), budget: budget, random: rand.New(c.Random()), posts: make(chan func()), looks: looks{turn: make(chan struct{}, 1), pace: pace.Pace{Every: looksEvery, Burst: looksBurst}},
+		config: c, of: of.Barrier, leases: of.Leases(), budget: budget, random: rand.New(c.Random()), posts: make(chan func()),
+		looks:  looks{turn: make(chan struct{}, 1), pace: pace.Pace{Every: looksEvery, Burst: looksBurst}},
 		opened: make(chan struct{}), ended: make(chan struct{}), over: make(chan error, 1),
 	}
 }
