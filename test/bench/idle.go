@@ -4,60 +4,27 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	corev1 "k8s.io/api/core/v1"
 )
 
-// idle measures the processor time of each agent and of each shim during a time without handovers.
-func (b *bench) idle(ctx context.Context, span time.Duration) error {
-	pods, err := b.agents(ctx)
-	if err != nil {
-		return err
-	}
-	before, err := spent(pods)
-	if err != nil {
-		return err
-	}
-	select {
-	case <-time.After(span):
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	after, err := spent(pods)
-	if err != nil {
-		return err
-	}
-	lease, err := b.client.CoordinationV1().Leases(namespace).Get(ctx, slot, metav1.GetOptions{})
-	if err != nil {
-		return err
-	}
-	list, err := b.pods(ctx)
-	if err != nil {
-		return err
-	}
-	type times struct{ agents, shims []time.Duration }
-	found := map[string]*times{"holder": {}, "standby": {}}
-	for _, pod := range list {
-		role := "standby"
-		if isHolder(lease.Spec.HolderIdentity, pod) {
-			role = "holder"
-		}
-		p, of := pods[string(pod.UID)], found[role]
-		of.agents = append(of.agents, after[p.agent]-before[p.agent])
-		of.shims = append(of.shims, after[p.shim]-before[p.shim])
-	}
+// printSpent prints the processor time of agents and shims between two measurements.
+func printSpent(span time.Duration, roles map[string][]corev1.Pod, of map[string]processes, before, after map[int]time.Duration) {
 	fmt.Printf("\nProcessor time in milliseconds, user and system, in %v without an event; a lease of 30 s. The median and the maximum of all pods.\n", span)
 	fmt.Println("\n| | pods | agent | shim |\n|---|---|---|---|")
 	for _, role := range []string{"holder", "standby"} {
-		of := found[role]
-		fmt.Printf("| %s | %d | %s | %s |\n", role, len(of.agents), median(of.agents), median(of.shims))
+		var agents, shims []time.Duration
+		for _, pod := range roles[role] {
+			p := of[string(pod.UID)]
+			agents = append(agents, after[p.agent]-before[p.agent])
+			shims = append(shims, after[p.shim]-before[p.shim])
+		}
+		fmt.Printf("| %s | %d | %s | %s |\n", role, len(agents), median(agents), median(shims))
 	}
-	return nil
 }
 
 // median returns the text of the median and of the maximum.

@@ -11,7 +11,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -87,15 +86,12 @@ func run(ctx context.Context) error {
 		return b.handovers(ctx, *rounds, 0)
 	}
 	if *idle {
-		return errors.Join(b.requests(ctx, time.Minute), b.idle(ctx, time.Minute))
+		return b.idle(ctx, time.Minute)
 	}
 	if *waits {
 		return b.works(ctx, *crowd)
 	}
 	if err := b.handovers(ctx, *rounds, *peers); err != nil {
-		return err
-	}
-	if err := b.requests(ctx, time.Minute); err != nil {
 		return err
 	}
 	if err := b.idle(ctx, time.Minute); err != nil {

@@ -20,10 +20,17 @@ func discard(r io.ReadCloser) (int64, error) {
 	return io.Copy(io.Discard, r)
 }
 
-// requests counts each pod's requests during a time without handovers, from the API
-// server's audit log.
-func (b *bench) requests(ctx context.Context, span time.Duration) error {
+// idle measures each pod's requests and processor time during a time without handovers.
+func (b *bench) idle(ctx context.Context, span time.Duration) error {
 	begin, err := b.auditEnd()
+	if err != nil {
+		return err
+	}
+	processes, err := b.agents(ctx)
+	if err != nil {
+		return err
+	}
+	before, err := spent(processes)
 	if err != nil {
 		return err
 	}
@@ -32,14 +39,7 @@ func (b *bench) requests(ctx context.Context, span time.Duration) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	counts := map[string]map[string]int{}
-	err = b.audit(begin, func(event audited) {
-		pod, _ := event.pod()
-		if counts[pod] == nil {
-			counts[pod] = map[string]int{}
-		}
-		counts[pod][event.Verb]++
-	})
+	after, err := spent(processes)
 	if err != nil {
 		return err
 	}
@@ -51,18 +51,44 @@ func (b *bench) requests(ctx context.Context, span time.Duration) error {
 	if err != nil {
 		return err
 	}
+	roles := map[string][]corev1.Pod{}
+	for _, pod := range pods {
+		role := "standby"
+		if isHolder(lease.Spec.HolderIdentity, pod) {
+			role = "holder"
+		}
+		roles[role] = append(roles[role], pod)
+	}
+	if err := b.requests(begin, span, roles); err != nil {
+		return err
+	}
+	printSpent(span, roles, processes, before, after)
+	return nil
+}
+
+// requests prints each pod's requests since the position "begin" of the API server's audit log.
+func (b *bench) requests(begin int64, span time.Duration, roles map[string][]corev1.Pod) error {
+	counts := map[string]map[string]int{}
+	err := b.audit(begin, func(event audited) {
+		pod, _ := event.pod()
+		if counts[pod] == nil {
+			counts[pod] = map[string]int{}
+		}
+		counts[pod][event.Verb]++
+	})
+	if err != nil {
+		return err
+	}
 	fmt.Printf("\nRequests to the API server in %v without an event, by its audit log; a lease of 30 s.\n", span)
 	fmt.Println("\n| | get | update | watch | patch | all |\n|---|---|---|---|---|---|")
 	for _, role := range []string{"holder", "standby"} {
-		for _, pod := range pods {
-			if (role == "holder") == isHolder(lease.Spec.HolderIdentity, pod) {
-				c := counts[pod.Name]
-				all := 0
-				for _, n := range c {
-					all += n
-				}
-				fmt.Printf("| %s | %d | %d | %d | %d | %d |\n", role, c["get"], c["update"], c["watch"], c["patch"], all)
+		for _, pod := range roles[role] {
+			c := counts[pod.Name]
+			all := 0
+			for _, n := range c {
+				all += n
 			}
+			fmt.Printf("| %s | %d | %d | %d | %d | %d |\n", role, c["get"], c["update"], c["watch"], c["patch"], all)
 		}
 	}
 	return nil
