@@ -101,28 +101,38 @@ type asker struct {
 	// written reports that the last write that the asker has sent was to store this pod's ask. The
 	// field "writing" reports that a write of the next Lease is under way.
 	written, writing bool
-	// The field "at" is the instant of the next write.
+	// The field "at" is the instant of the next write of an ask.
 	at time.Duration
 	// err is the error of the last write; nil after a success.
 	err error
 }
 
-// ask sends the write of the pod's ask, or the write that removes the ask, when that write is due.
-// The result is the instant of the next decision. While the pod asks, the function repeats the
-// write of the ask every [turn.Again], because only a fresh ask counts. For the same reason the
-// function does not repeat a removal that has failed. The holder answers an ask by a release of the
-// slot.
+// endHeld removes the ask of a pod that has become the holder, once the next write of the ask would
+// be due. No pod acts upon that ask any more. Earlier, the removal would delay the start of the
+// application. The result is the instant of the next decision.
+func (a *asker) endHeld(ctx context.Context, now time.Duration) (wake time.Duration) {
+	if a.written && now < a.at {
+		return a.at
+	}
+	return a.ask(ctx, now, false)
+}
+
+// ask sends the write of the pod's ask when that write is due, or immediately the write that removes
+// the ask. The result is the instant of the next decision. While the pod asks, the function repeats
+// the write of the ask every [turn.Again], because only a fresh ask counts. A pod that asks anew
+// waits as long, so a pod that often changes its decision sends few writes. The function does not
+// repeat a removal that has failed, because the ask soon is no longer fresh. The holder answers an
+// ask by a release of the slot.
 func (a *asker) ask(ctx context.Context, now time.Duration, asks bool) (wake time.Duration) {
 	switch {
 	case a.writing || !asks && !a.written:
 		return instant.Never
-	case now < a.at && a.written:
+	case asks && now < a.at:
 		return a.at
+	case asks:
+		a.at = now + turn.Again
 	}
-	a.writing, a.written, a.at = true, asks, now+turn.Again
-	if !asks {
-		a.at = now
-	}
+	a.writing, a.written = true, asks
 	base, q := a.lease, a.requests
 	q.group.Go(func() {
 		l, err := q.writeAsk(ctx, base, asks)
@@ -151,7 +161,7 @@ func (q *requests) pause(err error) time.Duration {
 // writeAsk writes the pod's ask into the next Lease, or removes the ask. The argument "base" is
 // the version of the Lease that the write replaces. Without a base, or after a conflict,
 // writeAsk reads the Lease first. A conflict means that another pod has asked or offered. A pod
-// removes only its own ask.
+// does not remove the ask of another pod.
 func (q *requests) writeAsk(ctx context.Context, base *kube.Lease, asks bool) (l *kube.Lease, err error) {
 	ctx, cancel := context.WithTimeout(ctx, q.timeout)
 	defer cancel()
@@ -162,7 +172,7 @@ func (q *requests) writeAsk(ctx context.Context, base *kube.Lease, asks bool) (l
 				return nil, err
 			}
 		}
-		if !asks && base.Holder != q.unit.self.Identity {
+		if !asks && !mayCount(base, q.unit.self.Identity) {
 			return base, nil
 		}
 		l, err = c.API.UpdateLease(ctx, askOf(base, q.unit.self.Identity, c, asks))
@@ -172,6 +182,12 @@ func (q *requests) writeAsk(ctx context.Context, base *kube.Lease, asks bool) (l
 		base = nil
 	}
 	return nil, err
+}
+
+// mayCount reports whether a holder that has seen the next Lease may count an ask of the pod. The Lease has either that ask, or an offer, which replaces an ask and does not end the ask.
+func mayCount(l *kube.Lease, identity string) bool {
+	offered := l.Holder != "" && l.Annotations[api.RevisionAnnotation] == ""
+	return l.Holder == identity || offered
 }
 
 // askOf returns a copy of base with the ask of the pod. If asks is false, the copy contains no ask.

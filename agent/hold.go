@@ -151,7 +151,7 @@ func (h *hold) act(ctx context.Context, s claim.State) time.Duration {
 		h.learnServing(s)
 	}
 	wake = min(wake, h.renew(ctx, s, true), h.appear(ctx, s))
-	return min(wake, h.loop.asker.ask(ctx, h.loop.now, false))
+	return min(wake, h.loop.asker.endHeld(ctx, h.loop.now))
 }
 
 // beginUnbounded begins a hold without slots. Such a hold lasts for as long as the pod has a
