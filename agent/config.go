@@ -38,6 +38,17 @@ type Gate interface {
 	Drain(shim gate.ShimID, reason string, grace time.Duration) error
 }
 
+// Shims has the orders and commands that only shims understand, and no stand-in. agent/desk
+// implements Shims.
+type Shims interface {
+	// End orders the shim to stop its child as Drain does, and then to end its container.
+	End(shim gate.ShimID, reason string, grace time.Duration) error
+	// Dismiss orders a waiting shim to end without a child.
+	Dismiss(shim gate.ShimID, dismissal gate.Dismiss) error
+	// RunAside runs a command beside the shim's child, and returns the command's result.
+	RunAside(ctx context.Context, shim gate.ShimID, command []string, timeout time.Duration) (gate.Result, error)
+}
+
 // ReadinessGate is the additional method of a Gate that controls only the pod's readiness. The agent
 // calls Shown with the readiness that the API server has stored.
 type ReadinessGate interface {
@@ -178,12 +189,9 @@ type Past struct {
 type Outside struct {
 	API  API
 	Gate Gate
-	// Asides runs the commands of probes beside the child. Asides may be nil only in a pod
-	// without probes.
-	Asides Asides
-	// Dismiss orders a waiting shim to end without a child. Dismiss may be nil only for a pod that
-	// never skips, waits without a bound, and has no once claim.
-	Dismiss func(gate.ShimID, gate.Dismiss) error
+	// Shims may be nil only in a pod without shims. Such a pod has no probes, never skips, waits
+	// without a bound, and has no once claim.
+	Shims Shims
 	// Probe carries out an HTTP, TCP or gRPC probe. The default is probe.Do.
 	Probe func(ctx context.Context, h api.Handler, address string, timeout time.Duration) probe.Result
 	// Forwarder is nil if the pod forwards nothing.
@@ -253,10 +261,10 @@ func (c Config) check() (Config, error) {
 		return c, errors.New("agent: no boot id")
 	case c.API == nil || c.Gate == nil || c.Clock == nil || c.Leaps == nil || c.Random == nil:
 		return c, errors.New("agent: an API, a gate, a clock, its leaps and a random source are needed")
-	case len(c.Probes) > 0 && c.Asides == nil:
-		return c, errors.New("agent: probes, and nobody to run their commands")
-	case c.OnBusy == api.OnBusySkip && (c.Dismiss == nil || c.NoteCourse == nil), (c.WaitAtMost > 0 || c.OnceKey != "") && c.Dismiss == nil:
-		return c, errors.New("agent: a wait that may end, and no Dismiss to end it")
+	case len(c.Probes) > 0 && c.Shims == nil:
+		return c, errors.New("agent: probes, and no shims to run their commands")
+	case c.OnBusy == api.OnBusySkip && (c.Shims == nil || c.NoteCourse == nil), (c.WaitAtMost > 0 || c.OnceKey != "") && c.Shims == nil:
+		return c, errors.New("agent: a wait that may end, and no shims whose wait could end")
 	}
 	if c.LeaseDuration == 0 {
 		c.LeaseDuration = api.DefaultLeaseDuration

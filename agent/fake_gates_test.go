@@ -172,8 +172,8 @@ func (g *gates) Drain(id gate.ShimID, reason string, grace time.Duration) error 
 	return nil
 }
 
-// dismiss ends a waiting shim.
-func (g *gates) dismiss(id gate.ShimID, d gate.Dismiss) error {
+// Dismiss ends a waiting shim.
+func (g *gates) Dismiss(id gate.ShimID, d gate.Dismiss) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if s := g.shims[id]; s.report.Phase == gate.Waiting {

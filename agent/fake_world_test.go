@@ -94,7 +94,7 @@ func (w *world) start(name string, change ...func(c *Config)) *pod {
 		p.gates.shims, p.gates.mu = old.shims, old.mu
 	}
 	w.processes++
-	p.config.API, p.config.Gate, p.config.Asides, p.config.Dismiss = p.link, p.gates, p.gates, p.gates.dismiss
+	p.config.API, p.config.Gate, p.config.Shims = p.link, p.gates, p.gates
 	p.config.NoteCourse = func(c Course) error {
 		p.config.Course = c
 		return nil

@@ -15,13 +15,11 @@ import (
 // orders sends grants and other orders to the shims. For each connection, orders remembers the
 // last order of each kind.
 type orders struct {
-	gate   Gate
-	asides Asides
-	// dismissals is the function that sends a dismissal to a shim.
-	dismissals func(gate.ShimID, gate.Dismiss) error
-	proof      *proof.Shims
-	log        *slog.Logger
-	sent       map[gate.ShimID]*sent
+	gate  Gate
+	shims Shims
+	proof *proof.Shims
+	log   *slog.Logger
+	sent  map[gate.ShimID]*sent
 }
 
 // sent has the orders that the agent has sent to one shim over its present connection.
@@ -49,7 +47,7 @@ type sent struct {
 }
 
 func newOrders(c Config, p *proof.Shims) *orders {
-	return &orders{gate: c.Gate, asides: c.Asides, dismissals: c.Dismiss, proof: p, log: c.Log, sent: map[gate.ShimID]*sent{}}
+	return &orders{gate: c.Gate, shims: c.Shims, proof: p, log: c.Log, sent: map[gate.ShimID]*sent{}}
 }
 
 // The method "to" returns the orders that the agent has sent to the shim.
@@ -127,7 +125,7 @@ func (o *orders) end(r gate.Report, hold, reason string, grace time.Duration) {
 	if grace == 0 {
 		s.killed = hold
 	}
-	if err := o.asides.End(r.Shim, reason, grace); err != nil {
+	if err := o.shims.End(r.Shim, reason, grace); err != nil {
 		o.log.Warn("end was not sent", "shim", r.Shim, "err", err)
 	}
 }
@@ -158,7 +156,7 @@ func (o *orders) dismiss(now time.Duration, r gate.Report, d gate.Dismiss) (firs
 		return false, s.dismissAt
 	}
 	s.dismissed, s.dismissAt = r.Since, now+dismissAgain
-	if err := o.dismissals(r.Shim, d); err != nil {
+	if err := o.shims.Dismiss(r.Shim, d); err != nil {
 		o.log.Warn("dismissal was not sent", "shim", r.Shim, "err", err)
 	}
 	return first, s.dismissAt

@@ -12,14 +12,6 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/probe"
 )
 
-// Asides runs the commands of probes beside the child. agent/desk implements Asides.
-type Asides interface {
-	// RunAside runs a command beside the shim's child, and returns the command's result.
-	RunAside(ctx context.Context, shim gate.ShimID, command []string, timeout time.Duration) (gate.Result, error)
-	// End orders the shim to stop its child as a drain does, and then to end its container.
-	End(shim gate.ShimID, reason string, grace time.Duration) error
-}
-
 // reasonProbeFailed is the reason in the order by which the agent ends a child whose startup
 // probe failed.
 const reasonProbeFailed = "startup probe failed"
@@ -28,7 +20,7 @@ func newProbes(c Config) *probe.Monitor {
 	return probe.New(probe.Config{
 		Probes: c.Probes, Address: c.PodIP, Grace: c.Grace, Do: c.Probe,
 		Run: func(ctx context.Context, child probe.Child, command []string, timeout time.Duration) probe.Result {
-			r, err := c.Asides.RunAside(ctx, gate.ShimID(child.Shim), command, timeout)
+			r, err := c.Shims.RunAside(ctx, gate.ShimID(child.Shim), command, timeout)
 			switch {
 			case err != nil:
 				return probe.Result{Output: err.Error()}
@@ -73,7 +65,7 @@ func (u *unit) noticed(now time.Duration) {
 			continue
 		}
 		u.config.Log.Warn("child has not started in time", "shim", r.Shim, "hold", r.Hold)
-		if err := u.config.Asides.End(r.Shim, reasonProbeFailed, n.Grace); err != nil {
+		if err := u.config.Shims.End(r.Shim, reasonProbeFailed, n.Grace); err != nil {
 			u.config.Log.Warn("end was not sent", "shim", r.Shim, "err", err)
 		}
 	}

@@ -21,7 +21,7 @@ func serving(w *world, name string, change ...func(c *Config)) *pod {
 	r := standin.NewReadiness(w.clock)
 	ctx, cancel := context.WithCancel(w.t.Context())
 	p := w.start(name, append(change, func(c *Config) {
-		c.Gate, c.Asides, c.Readiness, c.Containers = r, nil, api.ReadinessHolder, []string{standin.Container}
+		c.Gate, c.Shims, c.Readiness, c.Containers = r, nil, api.ReadinessHolder, []string{standin.Container}
 	})...)
 	go func() { _ = r.Run(ctx) }()
 	kill := p.cancel

@@ -260,6 +260,15 @@ func TestPodSkipsOrRunsOnlyAfterStoringDecision(t *testing.T) {
 	})
 }
 
+// dismissals are shims that get each dismissal by a function.
+type dismissals struct {
+	Shims
+
+	dismiss func(gate.ShimID, gate.Dismiss) error
+}
+
+func (d dismissals) Dismiss(id gate.ShimID, order gate.Dismiss) error { return d.dismiss(id, order) }
+
 func TestDismissalIsRepeatedUntilTheShimEnds(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
@@ -267,12 +276,12 @@ func TestDismissalIsRepeatedUntilTheShimEnds(t *testing.T) {
 		w.pass(time.Second)
 		tries := 0
 		b := w.start("b", skips)
-		b.agent.loop.unit.orders.dismissals = func(id gate.ShimID, d gate.Dismiss) error {
+		b.agent.loop.unit.orders.shims = dismissals{Shims: b.gates, dismiss: func(id gate.ShimID, d gate.Dismiss) error {
 			if tries++; tries < 3 {
 				return gate.ErrNotConnected
 			}
-			return b.gates.dismiss(id, d)
-		}
+			return b.gates.Dismiss(id, d)
+		}}
 		b.connect("s2")
 		w.within(time.Minute, "the pod skips", b.dismissed)
 		w.pass(time.Minute)
@@ -282,7 +291,7 @@ func TestDismissalIsRepeatedUntilTheShimEnds(t *testing.T) {
 
 // The agent adds an Event only for the first dismissal of a wait.
 func TestRepeatedDismissalOfWaitingShimWritesNoEvent(t *testing.T) {
-	o := newOrders(Config{Outside: Outside{Dismiss: func(gate.ShimID, gate.Dismiss) error { return nil }}}, nil)
+	o := newOrders(Config{Outside: Outside{Shims: dismissals{dismiss: func(gate.ShimID, gate.Dismiss) error { return nil }}}}, nil)
 	r := gate.Report{Shim: "s1", Since: time.Second, Connected: true}
 	o.learn(gate.Report{}, r)
 	for _, c := range []struct {

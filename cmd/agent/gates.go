@@ -11,7 +11,6 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent"
 	"github.com/metaparticle-io/metaparticle/agent/desk"
-	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/host"
 	"github.com/metaparticle-io/metaparticle/agent/install"
 	"github.com/metaparticle-io/metaparticle/agent/standin"
@@ -23,13 +22,11 @@ type opened struct {
 	agent.Gate
 	run   func(ctx context.Context) error
 	close func() error
-	// asides runs commands beside children; nil for a gate without shims.
-	asides agent.Asides
+	// shims sends the orders that only shims understand; nil for a gate without shims.
+	shims agent.Shims
 	// granted reports whether a shim of the container had a grant of the hold; nil for a gate
 	// without shims.
 	granted func(container, hold string) bool
-	// dismiss orders a waiting shim to end without a child; nil for a gate without shims.
-	dismiss func(gate.ShimID, gate.Dismiss) error
 }
 
 // openGate opens the gate, and may wait until another agent process of the pod has ended. If
@@ -60,7 +57,7 @@ func (s runSettings) openShims(ctx context.Context, _ <-chan struct{}, log *slog
 	if err != nil {
 		return opened{}, err
 	}
-	return opened{Gate: g, run: g.Run, close: g.Close, granted: g.Granted, asides: g, dismiss: g.Dismiss}, nil
+	return opened{Gate: g, run: g.Run, close: g.Close, granted: g.Granted, shims: g}, nil
 }
 
 func (s runSettings) openPod(ctx context.Context, stop <-chan struct{}, log *slog.Logger) (opened, error) {

@@ -99,7 +99,7 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 	if server.Gate == nil {
 		return err
 	}
-	c.API, c.Gate, c.Asides, c.Granted, c.Dismiss = client, server.Gate, server.asides, server.granted, server.dismiss
+	c.API, c.Gate, c.Shims, c.Granted = client, server.Gate, server.shims, server.granted
 	if s.Gate != api.GateReadiness {
 		if c.First, err = firstProcess(s.RunDir); err != nil {
 			return errors.Join(err, server.close())

@@ -149,7 +149,7 @@ func (a *AgentProcess) runShims(config agent.Config) error {
 	if err != nil {
 		return err // the process is dead already
 	}
-	config.Gate, config.Granted, config.Asides, config.Dismiss = g, g.granted, g, g.dismiss
+	config.Gate, config.Granted, config.Shims = g, g.granted, g
 	config.OnBusy, config.WaitAtMost, config.NoteCourse = a.Pod.OnBusy, a.Pod.WaitAtMost, a.noteCourse
 	config.Job, config.OnceKey = a.Pod.Job, a.Pod.Key
 	a.Pod.w.Do(func() { config.Course = a.Pod.course })

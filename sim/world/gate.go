@@ -108,8 +108,8 @@ func (g *gateway) lateness(r *rand.Rand) time.Duration {
 // Reports implements agent.Gate.
 func (g *gateway) Reports() <-chan gate.Report { return g.reports }
 
-// dismiss ends a waiting shim.
-func (g *gateway) dismiss(id gate.ShimID, d gate.Dismiss) error {
+// Dismiss implements agent.Shims.
+func (g *gateway) Dismiss(id gate.ShimID, d gate.Dismiss) error {
 	if !g.agent.runs() {
 		return engine.ErrDead
 	}
@@ -132,7 +132,7 @@ func (g *gateway) Drain(id gate.ShimID, reason string, grace time.Duration) erro
 	return g.server.Drain(id, reason, grace)
 }
 
-// End implements agent.Asides.
+// End implements agent.Shims.
 func (g *gateway) End(id gate.ShimID, reason string, grace time.Duration) error {
 	if !g.agent.runs() {
 		return engine.ErrDead
@@ -140,7 +140,7 @@ func (g *gateway) End(id gate.ShimID, reason string, grace time.Duration) error 
 	return g.server.End(id, reason, grace)
 }
 
-// RunAside implements agent.Asides. The world has no exec probes, so RunAside always
+// RunAside implements agent.Shims. The world has no exec probes, so RunAside always
 // fails.
 func (g *gateway) RunAside(context.Context, gate.ShimID, []string, time.Duration) (gate.Result, error) {
 	return gate.Result{}, apiserver.ErrUnreachable
