@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -282,8 +283,12 @@ func TestStatusCommandDerivesHandoversFromEvents(t *testing.T) {
 		}, []string{"acquired; no Event tells of a release before it", "acquired; no Event tells of a release before it", "acquired; no Event tells of a release before it"}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			o := objects{leases: map[types.UID]*coordinationv1.Lease{"l": slotLease("lock.a", "", nil)}, events: map[types.UID]*corev1.Event{}}
+			for _, e := range c.events {
+				o.events[e.UID] = e
+			}
 			var texts []string
-			for _, h := range view.Handovers(c.events, mostHandovers)[client.ObjectKey{Namespace: "shop", Name: "lock.a"}] {
+			for _, h := range o.slots(nil, noon)[0].Handovers {
 				texts = append(texts, handoverText(h))
 			}
 			assert.Equal(t, c.want, texts)

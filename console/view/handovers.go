@@ -120,16 +120,6 @@ func historiesOf(events []*corev1.Event, now time.Time, most int) map[types.Name
 	return all
 }
 
-// Handovers returns the last handovers of each slot that the agents' Events report, the latest
-// first, but not more than the given number.
-func Handovers(events []*corev1.Event, most int) map[types.NamespacedName][]Handover {
-	all := map[types.NamespacedName][]Handover{}
-	for slot, h := range historiesOf(events, time.Time{}, most) {
-		all[slot] = h.handovers
-	}
-	return all
-}
-
 // inOrder orders Events by their times. Among the Events of one second, the end of
 // a hold comes first, its release second, and the next acquisition last.
 func inOrder(a, b *corev1.Event) int {

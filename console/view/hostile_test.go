@@ -200,7 +200,7 @@ func TestEventsWithOverlongMessagesAreIgnored(t *testing.T) {
 		"too many slots":      {names.String(), mostNamed},
 	} {
 		t.Run(name, func(t *testing.T) {
-			assert.Len(t, Handovers([]*corev1.Event{event(1, "a", api.ReasonAcquired, c.message)}, 3), c.want)
+			assert.Len(t, historiesOf([]*corev1.Event{event(1, "a", api.ReasonAcquired, c.message)}, noon, 3), c.want)
 		})
 	}
 }

@@ -149,7 +149,7 @@ func TestListOfHandoversContainsCauseAndDuration(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var lines []string
-			for _, h := range Handovers(c.events, 2)[types.NamespacedName{Namespace: "shop", Name: "lock.a"}] {
+			for _, h := range historiesOf(c.events, noon, 2)[types.NamespacedName{Namespace: "shop", Name: "lock.a"}].handovers {
 				line := fmt.Sprintf("%s from %s:", h.Pod, h.From)
 				if h.Reason != "" {
 					line += " " + h.Reason
