@@ -22,9 +22,9 @@ import (
 )
 
 const checkUsage = `Judges an installation, or with --before a cluster before an installation. The
-command only reads objects and sends dry runs, so the cluster stays as it is. Each
-line says what to do. With --image, the webhook also reads the image's command, as
-the webhook does for a pod without a command.
+command only reads objects and sends dry runs, so the cluster stays as it is. For
+each failed check and each warning, the command says what to do. With --image, the
+webhook also reads the image's command, as for a pod without a command.
 
 Exit codes: 0 no check failed, but some may have warned; 1 a check failed;
 2 error.

@@ -43,9 +43,9 @@ func newNamespaceFlags(name, usage string, std stdio) (*flag.FlagSet, connection
 func newFlags(name, usage string, std stdio) (*flag.FlagSet, connection) {
 	c := connection{rules: clientcmd.NewDefaultClientConfigLoadingRules(), overrides: &clientcmd.ConfigOverrides{}}
 	flags := flag.NewFlagSet(name, flag.ContinueOnError)
-	flags.SetOutput(std.err)
+	flags.SetOutput(std.out)
 	flags.Usage = func() {
-		fmt.Fprint(std.err, usage)
+		fmt.Fprint(std.out, usage)
 		flags.PrintDefaults()
 	}
 	flags.StringVar(&c.overrides.CurrentContext, "context", "", "context of the kubeconfig")

@@ -6,6 +6,7 @@ package main
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -48,6 +49,27 @@ func versionOfBuild() string {
 		return built.Main.Version
 	}
 	return cmp.Or(release, "unknown")
+}
+
+const versionUsage = `Prints the version of this plugin. Without a cluster, the command cannot tell the
+version of the installation: see kubectl metaparticle check.
+
+  kubectl metaparticle version
+`
+
+func versionCommand(_ context.Context, args []string, std stdio) (int, error) {
+	flags := flag.NewFlagSet("version", flag.ContinueOnError)
+	flags.SetOutput(std.out)
+	flags.Usage = func() { fmt.Fprint(std.out, versionUsage) }
+	rest, err := parse(flags, args)
+	switch {
+	case err != nil:
+		return exitError, err
+	case len(rest) > 0:
+		return exitError, fmt.Errorf("version takes no argument: leave out %q", rest[0])
+	}
+	say(std.out, "%s", versionOfBuild())
+	return exitOK, nil
 }
 
 // refusal is the sentence by which a command refuses to write.

@@ -22,7 +22,7 @@ func TestCompletionProposesCommandsAndOutputFormats(t *testing.T) {
 	t.Setenv("KUBECONFIG", "/nowhere")
 	commands := slices.Sorted(maps.Keys(command))
 	for line, proposed := range map[string]string{
-		"":             "check\nconsole\nexplain\nforget\ninject\npause\nrecover\nresume\nstatus\nyield\n:4\n",
+		"":             "check\nconsole\nexplain\nforget\ninject\npause\nrecover\nresume\nstatus\nversion\nyield\n:4\n",
 		"re":           "recover\nresume\n:4\n",
 		"nothing":      ":4\n",
 		"status -o j":  "json\n:4\n",

@@ -123,7 +123,7 @@ func TestCommandsPrintHostileTextsOnSingleLines(t *testing.T) {
 // printers are the functions that may write to an output. The function "say" writes lines, and
 // each other function writes a usage, an object as JSON or YAML, or cells that [inOneLine] has
 // cleaned.
-var printers = []string{"say", "row", "tell", "write", "show", "newFlags", "injectCommand", "run"}
+var printers = []string{"say", "row", "tell", "write", "show", "newFlags", "injectCommand", "versionCommand", "run"}
 
 func TestPluginCommandsPrintOnlyThroughListedFunctions(t *testing.T) {
 	paths, err := filepath.Glob("*.go")

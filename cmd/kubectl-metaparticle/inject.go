@@ -62,12 +62,12 @@ func injectCommand(ctx context.Context, args []string, std stdio) (int, error) {
 	var networks []netip.Prefix
 	i := &injector{std: std}
 	flags := flag.NewFlagSet("inject", flag.ContinueOnError)
-	flags.SetOutput(std.err)
+	flags.SetOutput(std.out)
 	flags.Usage = func() {
-		fmt.Fprint(std.err, injectUsage)
+		fmt.Fprint(std.out, injectUsage)
 		flags.PrintDefaults()
 	}
-	flags.Func("f", "manifest to read, - for stdin; may be repeated", func(value string) error {
+	flags.Func("f", "manifest `FILE` to read, - for stdin; may be repeated", func(value string) error {
 		files = append(files, value)
 		return nil
 	})
@@ -76,11 +76,11 @@ func injectCommand(ctx context.Context, args []string, std stdio) (int, error) {
 	flags.StringVar(&i.agentImage, "agent-image", "metaparticle-agent", "image of the agent")
 	flags.BoolVar(&noRegistry, "offline", false, "read no image from a registry; a container without a command is then refused")
 	flags.IntVar(&i.kubernetes, "kubernetes", feature.RestartsAll, "minor version of the cluster's Kubernetes, such as 37 for 1.37")
-	flags.Func("plain-http-registry", "host[:port] of a registry without TLS; may be repeated", func(value string) error {
+	flags.Func("plain-http-registry", "`HOST[:PORT]` of a registry without TLS; may be repeated", func(value string) error {
 		plainHTTP = append(plainHTTP, value)
 		return nil
 	})
-	flags.Func("registry-network", "network (as 127.0.0.1/32) of this computer or its link that registries may lead to; may be repeated", func(value string) error {
+	flags.Func("registry-network", "`NETWORK` of this computer or its link, such as 127.0.0.0/8, to which a registry may redirect; may be repeated", func(value string) error {
 		network, err := netip.ParsePrefix(value)
 		networks = append(networks, network)
 		return err

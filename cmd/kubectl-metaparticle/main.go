@@ -50,20 +50,21 @@ forget   lets pods do the work of a key again
 console  shows all slots in the browser
 recover  makes fencing tokens grow again after a restore of etcd
 check    judges an installation, or a cluster before an installation
+version  prints the version of this plugin
 Each command has more help: kubectl metaparticle COMMAND -h
 
 SLOTS names a workload or a pod, such as deployment/biller or pod/biller-0, or
 barrier/NAME, ` + shared() + `.
 
-Exit codes: 0 done; 1 refused, or of status: a claimed slot is not paused, and
-has no holder that serves or starts; 2 error; 3 the command has written the
-request, but the wanted state did not follow in time.
+Exit codes: 0 done; 1 refused, or of check: a check failed, or of status: a
+claimed slot is not paused, and has no holder that serves or starts; 2 error;
+3 the command has written the request, but the wanted state did not follow in time.
 `
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	if filepath.Base(os.Args[0]) == completer {
-		complete(ctx, append(slices.Sorted(maps.Keys(command)), "version"), os.Args[1:], os.Stdout)
+		complete(ctx, slices.Sorted(maps.Keys(command)), os.Args[1:], os.Stdout)
 		os.Exit(exitOK)
 	}
 	code := run(ctx, os.Args[1:], stdio{os.Stdin, os.Stdout, os.Stderr}.harmless())
@@ -74,16 +75,12 @@ func main() {
 var command = map[string]func(context.Context, []string, stdio) (int, error){
 	"inject": injectCommand, "explain": explainCommand, "status": statusCommand,
 	"yield": yieldCommand, "pause": pauseCommand, "resume": resumeCommand, "forget": forgetCommand,
-	"check": checkCommand, "console": consoleCommand, "recover": recoverCommand,
+	"check": checkCommand, "console": consoleCommand, "recover": recoverCommand, "version": versionCommand,
 }
 
 func run(ctx context.Context, args []string, std stdio) int {
 	if len(args) > 0 && (args[0] == "-h" || args[0] == "--help" || args[0] == "help") {
 		fmt.Fprint(std.out, usage)
-		return exitOK
-	}
-	if len(args) == 1 && args[0] == "version" {
-		say(std.out, "%s", versionOfBuild())
 		return exitOK
 	}
 	if len(args) == 0 {

@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -182,7 +183,7 @@ func TestOnlyCommandsForOneNamespaceHaveItsFlag(t *testing.T) {
 	for name := range command {
 		var help bytes.Buffer
 		run(t.Context(), []string{name, "-h"}, stdio{os.Stdin, &help, &help})
-		offline := name == "inject"
+		offline := name == "inject" || name == "version"
 		has := strings.Contains(help.String(), "\n  -n string\n")
 		assert.Equal(t, !offline && !slices.Contains(wholeCluster, name), has, name)
 		assert.Equal(t, has, strings.Contains(usage, name+" [-n NAMESPACE"), name)
@@ -241,10 +242,18 @@ func TestErrorAboutAFlagPrintsNoHelp(t *testing.T) {
 		assert.Equal(t, exitError, run(t.Context(), []string{name, "-unknown"}, stdio{os.Stdin, &out, &errs}), name)
 		assert.Equal(t, "error: flag provided but not defined: -unknown (-h for help)\n", errs.String(), name)
 		assert.Empty(t, out.String(), name)
-		errs.Reset()
+	}
+}
+
+// A person can send the help through a pager.
+func TestHelpOfEachCommandGoesToStandardOutput(t *testing.T) {
+	for name := range command {
+		var out, errs bytes.Buffer
 		assert.Equal(t, exitOK, run(t.Context(), []string{name, "x", "-h"}, stdio{os.Stdin, &out, &errs}), name)
-		assert.Contains(t, errs.String(), "  kubectl metaparticle "+name)
-		assert.Regexp(t, `(?m)^  -`, errs.String(), name)
+		assert.Contains(t, out.String(), "\n  kubectl metaparticle "+name)
+		assert.Equal(t, name != "version", regexp.MustCompile(`(?m)^  -`).MatchString(out.String()), name)
+		assert.Contains(t, usage, "\n"+name+" ", "the help of the plugin lists each command")
+		assert.Empty(t, errs.String(), name)
 	}
 }
 

@@ -49,7 +49,7 @@ func recoverCommand(ctx context.Context, args []string, std stdio) (int, error) 
 	dryRun := flags.Bool("dry-run", false, "print the figures, and write nothing")
 	timeout := flags.Duration("timeout", 5*time.Minute, "how long to wait for the holders")
 	var ignored []string
-	flags.Func("ignore", "NAMESPACE/NAME of a Lease or Variable, or NAMESPACE of several, whose token no storage can have seen; may be repeated", func(value string) error {
+	flags.Func("ignore", "`NAMESPACE[/NAME]` of a Lease or Variable, or of all in a namespace, whose token no storage can have seen; may be repeated", func(value string) error {
 		ignored = append(ignored, value)
 		return nil
 	})
