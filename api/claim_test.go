@@ -51,7 +51,7 @@ func TestErrorExplainsEachInvalidSemaphoreAnnotation(t *testing.T) {
 	for value, want := range map[string]string{
 		"":           "write a name and how many pods may run, as in pool=3",
 		"pool":       "write a name and how many pods may run, as in pool=3",
-		"a=2,b=3":    "name one semaphore: several in one pod come with a later version",
+		"a=2,b=3":    "name one semaphore: a pod can have no other",
 		"pool=":      "after the = write how many pods may run: a number from 1 to 64",
 		"pool=0":     "after the = write how many pods may run: a number from 1 to 64",
 		"pool=65":    "after the = write how many pods may run: a number from 1 to 64",
@@ -71,10 +71,10 @@ func TestSemaphoreMustBeThePodsOnlyClaim(t *testing.T) {
 	for name, test := range map[string]struct {
 		key, value, want string
 	}{
-		"lock":      {LockAnnotation, "a", "metaparticle.io/semaphore is in one pod with metaparticle.io/lock, which comes with a later version: remove one of the two"},
-		"singleton": {SingletonAnnotation, "true", "metaparticle.io/semaphore is in one pod with metaparticle.io/singleton, which comes with a later version: remove one of the two"},
+		"lock":      {LockAnnotation, "a", "metaparticle.io/semaphore cannot be in one pod with metaparticle.io/lock: remove one of the two"},
+		"singleton": {SingletonAnnotation, "true", "metaparticle.io/semaphore cannot be in one pod with metaparticle.io/singleton: remove one of the two"},
 		"forward": {ReadinessAnnotation, "forward",
-			`metaparticle.io/readiness is "forward", but with metaparticle.io/semaphore only the holders are Ready, for there may be several: remove it`},
+			`metaparticle.io/readiness is "forward", but with metaparticle.io/semaphore only the holders are Ready, because several pods can hold: remove it`},
 		"delay":     {EndpointDelayAnnotation, "1s", "metaparticle.io/endpoint-delay has no effect here, because standbys that are never Ready forward nothing: remove it"},
 		"misspelt":  {Prefix + "semaphor", "pool=3", "metaparticle.io/semaphor is not known: did you mean metaparticle.io/semaphore?"},
 		"opted out": {InjectAnnotation, "false", `metaparticle.io/inject is "false", but metaparticle.io/semaphore claims a slot: remove one of the two`},

@@ -92,7 +92,7 @@ func TestErrorExplainsEachInvalidOnceAnnotation(t *testing.T) {
 	for value, want := range map[string]string{
 		"":                              `write "true", "false", or a name and the key of the work that is to run once, as in schema=7`,
 		"yes":                           `write "true", "false", or a name and the key of the work that is to run once, as in schema=7`,
-		"a=1,b=2":                       "write one name=key: several once claims in one pod come with a later version",
+		"a=1,b=2":                       "write one name=key: a pod can have no other once claim",
 		"Schema=7":                      name,
 		"=7":                            name,
 		strings.Repeat("a", 249) + "=7": name,
@@ -113,7 +113,7 @@ func TestSettingsThatContradictAOnceClaimAreRefused(t *testing.T) {
 	for name, test := range map[string]struct {
 		key, value, want string
 	}{
-		"lock":      {LockAnnotation, "a", "metaparticle.io/once is in one pod with metaparticle.io/lock, which comes with a later version: remove one of the two"},
+		"lock":      {LockAnnotation, "a", "metaparticle.io/once cannot be in one pod with metaparticle.io/lock: remove one of the two"},
 		"readiness": {ReadinessAnnotation, "holder", "metaparticle.io/readiness has no effect with metaparticle.io/once, which leaves the pod's readiness as it was: remove it"},
 		"skip":      {OnBusyAnnotation, "skip", `metaparticle.io/on-busy is "skip", but with metaparticle.io/once a pod waits until the work is done: remove one of the two`},
 		"gate":      {GateAnnotation, "pod", `metaparticle.io/gate is "pod", but with metaparticle.io/once a shim must see the success: remove one of the two`},

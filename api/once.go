@@ -50,7 +50,7 @@ func parseOnce(value string) ([]Claim, string) {
 	case value == "false":
 		return nil, ""
 	case strings.Contains(value, ","):
-		return nil, "write one name=key: several once claims in one pod come with a later version"
+		return nil, "write one name=key: a pod can have no other once claim"
 	case !keyed:
 		return nil, `write "true", "false", or a name and the key of the work that is to run once, as in schema=7`
 	case !isOnce(name):

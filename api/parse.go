@@ -138,7 +138,7 @@ func (p *parser) program() {
 	p.request.Gate = GateProgram
 	for _, key := range p.claiming {
 		if key != LocalAnnotation {
-			p.wrong(LocalAnnotation, "is in one pod with %s, which comes with a later version: remove one of the two", key)
+			p.wrong(LocalAnnotation, "cannot be in one pod with %s: remove one of the two", key)
 		}
 	}
 	for _, b := range BarriersOf(p.request.Claimed) {
@@ -164,7 +164,7 @@ func (p *parser) gated() {
 	}
 	for _, a := range p.table {
 		if a.Local && p.has(a.Key) && p.request.Claims() {
-			p.wrong(a.Key, "has no effect without %s, by which a program asks for its slots: add it, or remove this one", LocalAnnotation)
+			p.wrong(a.Key, "has no effect without %s: add that annotation, or remove this one", LocalAnnotation)
 		}
 	}
 	if p.request.EndpointDelay != nil && p.request.Standbys() != ReadinessForward {
@@ -182,7 +182,7 @@ func (p *parser) sole() {
 	sole := p.request.Claimed[i].Kind
 	for _, c := range p.request.Claimed {
 		if c.Kind != sole && (!sole.StartsInTurn || !c.Kind.UntilReady) {
-			p.wrong(sole.Key, "is in one pod with %s, which comes with a later version: remove one of the two", c.Kind.Key)
+			p.wrong(sole.Key, "cannot be in one pod with %s: remove one of the two", c.Kind.Key)
 			break
 		}
 	}
@@ -194,7 +194,7 @@ func (p *parser) sole() {
 		p.wrong(GateAnnotation, "is %q, but with %s a shim must tell the application its shard: remove one of the two", p.request.Gate, ShardsAnnotation)
 	}
 	if p.request.Shims() && p.request.Readiness == ReadinessForward {
-		p.wrong(ReadinessAnnotation, "is %q, but with %s only the holders are Ready, for there may be several: remove it", ReadinessForward, sole.Key)
+		p.wrong(ReadinessAnnotation, "is %q, but with %s only the holders are Ready, because several pods can hold: remove it", ReadinessForward, sole.Key)
 	}
 }
 
@@ -248,7 +248,7 @@ func (all table) asks() string {
 func (p *parser) withoutShims() {
 	gate := p.request.Gate
 	if len(p.request.Containers) > 0 {
-		p.wrong(ContainersAnnotation, "has no effect with %s: %s, which is about the whole pod: remove one of the two", GateAnnotation, gate)
+		p.wrong(ContainersAnnotation, "has no effect with %s: %s, which gates the whole pod: remove one of the two", GateAnnotation, gate)
 	}
 	switch {
 	case gate == GateReadiness && p.request.OnLoss != "":

@@ -176,8 +176,8 @@ func TestParseRefusesSettingsThatAGateIgnores(t *testing.T) {
 	tests := []struct {
 		gate, key, value, want string
 	}{
-		{"pod", ContainersAnnotation, "a", `metaparticle.io/containers has no effect with metaparticle.io/gate: pod, which is about the whole pod: remove one of the two`},
-		{"readiness", ContainersAnnotation, "a", `metaparticle.io/containers has no effect with metaparticle.io/gate: readiness, which is about the whole pod: remove one of the two`},
+		{"pod", ContainersAnnotation, "a", `metaparticle.io/containers has no effect with metaparticle.io/gate: pod, which gates the whole pod: remove one of the two`},
+		{"readiness", ContainersAnnotation, "a", `metaparticle.io/containers has no effect with metaparticle.io/gate: readiness, which gates the whole pod: remove one of the two`},
 		{"pod", OnLossAnnotation, "standby", `metaparticle.io/on-loss is "standby", but with metaparticle.io/gate: pod a lost slot restarts all containers: remove one of the two`},
 		{"pod", OnLossAnnotation, "restart", ""},
 		{"readiness", OnLossAnnotation, "standby", `metaparticle.io/on-loss has no effect with metaparticle.io/gate: readiness, which stops nothing: remove one of the two`},
@@ -273,11 +273,11 @@ func TestMalformedClaimsOfTheLocalAPIAreRefused(t *testing.T) {
 func TestParseRefusesGateAnnotationsBesideLocalAPIAnnotation(t *testing.T) {
 	const idle = " has no effect with metaparticle.io/api, because the program itself asks for its slots: remove it"
 	tests := []struct{ key, value, want string }{
-		{SingletonAnnotation, "true", `metaparticle.io/api is in one pod with metaparticle.io/singleton, which comes with a later version: remove one of the two`},
+		{SingletonAnnotation, "true", `metaparticle.io/api cannot be in one pod with metaparticle.io/singleton: remove one of the two`},
 		{SingletonAnnotation, "false", ""},
-		{LockAnnotation, "a", `metaparticle.io/api is in one pod with metaparticle.io/lock, which comes with a later version: remove one of the two`},
-		{SemaphoreAnnotation, "a=3", `metaparticle.io/api is in one pod with metaparticle.io/semaphore, which comes with a later version: remove one of the two`},
-		{OnceAnnotation, "a=3", `metaparticle.io/api is in one pod with metaparticle.io/once, which comes with a later version: remove one of the two`},
+		{LockAnnotation, "a", `metaparticle.io/api cannot be in one pod with metaparticle.io/lock: remove one of the two`},
+		{SemaphoreAnnotation, "a=3", `metaparticle.io/api cannot be in one pod with metaparticle.io/semaphore: remove one of the two`},
+		{OnceAnnotation, "a=3", `metaparticle.io/api cannot be in one pod with metaparticle.io/once: remove one of the two`},
 		{OnceAnnotation, "false", ""},
 		{ContainersAnnotation, "a", ContainersAnnotation + idle},
 		{OnLossAnnotation, "restart", OnLossAnnotation + idle},
@@ -305,7 +305,7 @@ func TestParseRefusesGateAnnotationsBesideLocalAPIAnnotation(t *testing.T) {
 
 func TestAPILossAnnotationRequiresTheLocalAPI(t *testing.T) {
 	_, err := Parse(map[string]string{LockAnnotation: "a", OnAPILossAnnotation: "kill"})
-	require.EqualError(t, err, "metaparticle.io/on-api-loss has no effect without metaparticle.io/api, by which a program asks for its slots: add it, or remove this one")
+	require.EqualError(t, err, "metaparticle.io/on-api-loss has no effect without metaparticle.io/api: add that annotation, or remove this one")
 	_, err = Parse(map[string]string{OnAPILossAnnotation: "kill"})
 	require.ErrorContains(t, err, "has no effect without a claim")
 	told, err := Parse(map[string]string{LocalAnnotation: "lock/a", OnAPILossAnnotation: "tell"})

@@ -40,7 +40,7 @@ func parseSemaphore(value string) ([]Claim, string) {
 	size, err := strconv.Atoi(text)
 	switch {
 	case strings.Contains(value, ","):
-		return nil, "name one semaphore: several in one pod come with a later version"
+		return nil, "name one semaphore: a pod can have no other"
 	case !sized:
 		return nil, "write a name and how many pods may run, as in pool=3"
 	case err != nil || size < 1 || size > maxSemaphore || strconv.Itoa(size) != text:

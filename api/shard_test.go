@@ -42,9 +42,9 @@ func TestErrorExplainsWhyShardsAnnotationIsInvalid(t *testing.T) {
 	for key, want := range map[string]string{
 		GateAnnotation + "=pod":                  `metaparticle.io/gate is "pod", but with metaparticle.io/shards a shim must tell the application its shard: remove one of the two`,
 		GateAnnotation + "=readiness":            `metaparticle.io/gate is "readiness", but with metaparticle.io/shards a shim must tell the application its shard: remove one of the two`,
-		LockAnnotation + "=a":                    "metaparticle.io/shards is in one pod with metaparticle.io/lock, which comes with a later version: remove one of the two",
-		LocalAnnotation + "=lock/a":              "metaparticle.io/api is in one pod with metaparticle.io/shards, which comes with a later version: remove one of the two",
-		ReadinessAnnotation + "=forward":         `metaparticle.io/readiness is "forward", but with metaparticle.io/shards only the holders are Ready, for there may be several: remove it`,
+		LockAnnotation + "=a":                    "metaparticle.io/shards cannot be in one pod with metaparticle.io/lock: remove one of the two",
+		LocalAnnotation + "=lock/a":              "metaparticle.io/api cannot be in one pod with metaparticle.io/shards: remove one of the two",
+		ReadinessAnnotation + "=forward":         `metaparticle.io/readiness is "forward", but with metaparticle.io/shards only the holders are Ready, because several pods can hold: remove it`,
 		EndpointDelayAnnotation + "=1s":          "metaparticle.io/endpoint-delay has no effect here, because standbys that are never Ready forward nothing: remove it",
 		AfterAnnotation + "=shards.deployment.a": `metaparticle.io/after is "shards.deployment.a": "shards.deployment.a" is no condition: write once.NAME=KEY, shards.job.NAME, lock.NAME or a singleton's Lease, as in singleton.deployment.db`,
 	} {

@@ -70,9 +70,9 @@ func TestErrorExplainsEachInvalidStartLock(t *testing.T) {
 		{OnLossAnnotation, "restart", `metaparticle.io/on-loss has no effect with metaparticle.io/start-lock alone, under which the application runs without a slot: remove it`},
 		{ReadinessAnnotation, "holder", `metaparticle.io/readiness has no effect with metaparticle.io/start-lock alone, under which the application runs without a slot: remove it`},
 		{OnBusyAnnotation, "skip", `metaparticle.io/on-busy has no effect with metaparticle.io/start-lock alone, under which the application runs without a slot: remove it`},
-		{OnceAnnotation, "schema=7", `metaparticle.io/once is in one pod with metaparticle.io/start-lock, which comes with a later version: remove one of the two`},
-		{ShardsAnnotation, "3", `metaparticle.io/shards is in one pod with metaparticle.io/start-lock, which comes with a later version: remove one of the two`},
-		{LocalAnnotation, "lock/a", `metaparticle.io/api is in one pod with metaparticle.io/start-lock, which comes with a later version: remove one of the two`},
+		{OnceAnnotation, "schema=7", `metaparticle.io/once cannot be in one pod with metaparticle.io/start-lock: remove one of the two`},
+		{ShardsAnnotation, "3", `metaparticle.io/shards cannot be in one pod with metaparticle.io/start-lock: remove one of the two`},
+		{LocalAnnotation, "lock/a", `metaparticle.io/api cannot be in one pod with metaparticle.io/start-lock: remove one of the two`},
 	} {
 		t.Run(test.key+"="+test.value, func(t *testing.T) {
 			annotations := map[string]string{StartLockAnnotation: "db"}

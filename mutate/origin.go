@@ -20,10 +20,10 @@ func JudgeOrigin(pod *corev1.Pod, workload api.Workload) reason.Refusals {
 	var refusals reason.Refusals
 	switch {
 	case isStatic(pod):
-		refusals.Add(reason.StaticPod, "its kubelet has created it to show what it runs")
+		refusals.Add(reason.StaticPod, "the pod is the kubelet's mirror of a static pod")
 	case workload == api.Workload{Kind: "Pod"}:
 	case !workload.Valid():
-		refusals.Add(reason.BadOwner, "it belongs to %q", workload.String())
+		refusals.Add(reason.BadOwner, "the pod belongs to %q", workload.String())
 	}
 	return refusals
 }

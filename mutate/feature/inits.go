@@ -44,7 +44,7 @@ func judgeInits(p *Pod) reason.Refusals {
 		c := p.Spec.InitContainers[i]
 		switch {
 		case c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways:
-			refusals.Add(reason.InitContainer, "%s names %q, which is a native sidecar: what comes after it counts on its running",
+			refusals.Add(reason.InitContainer, "%s names %q, which is a native sidecar: the containers after it need it",
 				api.ContainersAnnotation, c.Name)
 		case len(p.gated) == 0 && !once:
 			refusals.Add(reason.InitContainer, "%s names the init container %q and no main container: nothing would keep the slot after it",

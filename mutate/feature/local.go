@@ -29,7 +29,7 @@ func judgeLocal(p *Pod) reason.Refusals {
 	}
 	switch at := slices.IndexFunc(p.Spec.Volumes, isLocalVolume); {
 	case at >= 0 && p.Spec.Volumes[at].EmptyDir == nil:
-		refusals.Add(reason.NameTaken, "the volume %q, which is for the socket of the local API, is no emptyDir", api.LocalVolume)
+		refusals.Add(reason.NameTaken, "the volume %q must be an emptyDir, because it is for the socket of the local API", api.LocalVolume)
 	case at < 0 && p.Spec.HostNetwork:
 		refusals.Add(reason.LocalAPIOnNode, "%s is set, and the pod sets hostNetwork", api.LocalAnnotation)
 	}

@@ -89,7 +89,7 @@ func (p *Pod) newShim(at place, read lookUp) (shim, reason.Refusals) {
 	for _, signal := range its.signals() {
 		switch _, err := api.ParseStopSignal(signal); {
 		case errors.Is(err, api.ErrKeptSignal):
-			refusals.Add(reason.Hooks, "container %q is stopped by %s, which a gate is not told of", c.Name, signal)
+			refusals.Add(reason.Hooks, "container %q has the stop signal %s, which the shim cannot receive", c.Name, signal)
 			return shim{}, refusals
 		case err != nil:
 			refusals.Add(reason.Hooks, "container %q: the stop signal %q %v", c.Name, signal, err)

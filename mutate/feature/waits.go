@@ -34,7 +34,7 @@ func judgeWaits(p *Pod, at place) reason.Refusals {
 	case p.Spec.RestartPolicy == "" || p.Spec.RestartPolicy == corev1.RestartPolicyAlways:
 		refusals.Add(reason.NeverEnds, "%s is set, and the pod's restartPolicy is Always", key)
 	case skips && at.list != mainContainers:
-		refusals.Add(reason.InitContainer, "%s is skip, and %s names the init container %q: what comes after it counts on its work",
+		refusals.Add(reason.InitContainer, "%s is skip, and %s names the init container %q: the containers after it would start without its work",
 			key, api.ContainersAnnotation, c.Name)
 	case at.list == mainContainers && p.restarts(c) == corev1.ContainerRestartPolicyAlways:
 		refusals.Add(reason.NeverEnds, "%s is set, and the kubelet always restarts container %q", key, c.Name)

@@ -80,7 +80,7 @@ var Elsewhere = []Explanation{
 	{
 		Reason:  "SlotHeld",
 		Meaning: "A held Lease cannot be deleted, because the next pod would start beside the holder.",
-		Do:      "delete the pod that holds, or wait until the lease has run out; shorten leaseDurationSeconds in the Lease only if the holder is surely dead",
+		Do:      "delete the pod that holds, or wait until the Lease has expired; shorten leaseDurationSeconds in the Lease only if the holder is surely dead",
 	},
 	{
 		Reason:  "WorkDone",

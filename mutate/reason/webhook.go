@@ -42,13 +42,13 @@ var All = []Explanation{
 	},
 	{
 		Reason:  InitContainer,
-		Meaning: "`metaparticle.io/containers` names an init container that cannot be gated. Either the init container is a native sidecar, which the containers after it need. Or, without `metaparticle.io/once`, no main container is named, so nothing would keep the slot after the init container. Or `metaparticle.io/on-busy` is skip, and the containers after a skipped init container would start without its work.",
-		Do:      "name ordinary init containers and the main containers after them; with on-busy: skip or start-lock only main containers; with once one ordinary init container",
+		Meaning: "`metaparticle.io/containers` names an init container that cannot be gated. Either the init container is a native sidecar, which the containers after it need. Or, without `metaparticle.io/once`, no main container is named, so nothing would keep the slot after the init container. Or `metaparticle.io/on-busy` is skip, and the containers after a skipped init container would start without its work. Or the pod claims a start lock, and would hold this lock while the init container runs.",
+		Do:      "name ordinary init containers and the main containers after them; only main containers with on-busy: skip or start-lock; one ordinary init container with once",
 	},
 	{
 		Reason:  ContainerLimit,
-		Meaning: "The pod has more than 100 containers and init containers. The webhook may have to look up each of them while the pod's creation waits.",
-		Do:      "split the pod, or remove the claim",
+		Meaning: "The pod has more than 100 containers and init containers. The webhook may have to look up the image of each of them while the pod's creation waits. Or the claims of `metaparticle.io/api` and the names of the containers with shims are too long for the arguments of the agent.",
+		Do:      "split the pod, or remove claims",
 	},
 	{
 		Reason:  UnknownContainer,
