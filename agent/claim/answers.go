@@ -27,13 +27,13 @@ func (a Action) Read(now time.Duration, r lease.Record) {
 		s.look.denied = false
 		s.looks.admit()
 	}
-	s.unread = ""
+	s.requests.unread = ""
 	if s.held != nil {
 		s.guarded(now, r)
 		return
 	}
 	s.view.Read(now, r)
-	s.readVersion = r.Version
+	s.requests.readVersion = r.Version
 }
 
 // WatchSent remembers that the look sends a second watch, because the API server has forgotten the
@@ -78,7 +78,7 @@ func outdated(s *slot, now time.Duration, r lease.Record) bool {
 func doubtful(s *slot, r lease.Record) bool {
 	last, _ := s.view.Record()
 	ends := !s.Self.Mine(r) || r.Hold != last.Hold
-	return s.Self.Mine(last) && ends && !slices.Contains(s.requests, r.Hold)
+	return s.Self.Mine(last) && ends && !slices.Contains(s.requests.underWay, r.Hold)
 }
 
 // Gone processes an event of a look's watch: the Lease is deleted. The event proves nothing about
@@ -124,7 +124,7 @@ func (a Action) LookEnded(now time.Duration, version string, end Answer) {
 	default:
 		if end.Missing {
 			s.view.Gone()
-			s.unread = ""
+			s.requests.unread = ""
 		}
 		s.look.denied = end.Missing || end.Forbidden
 		if s.look.denied {
@@ -144,10 +144,7 @@ func (a Action) LookEnded(now time.Duration, version string, end Answer) {
 // nil.
 func (c *Claim) Answered(now time.Duration, a Action, answer Answer) error {
 	s := a.slot
-	hold := a.Record.Hold
-	if i := slices.Index(s.requests, hold); i >= 0 {
-		s.requests = slices.Delete(s.requests, i, i+1)
-	}
+	s.requests.answered(a.Record.Hold)
 	switch a.Kind {
 	case Acquire:
 		return acquired(s, now, a, answer)
@@ -209,10 +206,7 @@ func (s *slot) missed(now time.Duration, a Action, answer Answer) error {
 	if answer.Missing {
 		s.view.Gone() // there is nothing to replace until the Lease is read again
 	} else if a.Kind == Acquire {
-		s.unread = a.Record.Hold
-		if was := s.unanswered.Record; was.Hold != a.Record.Hold || was.Version != a.Record.Version {
-			s.unanswered = a
-		}
+		s.requests.lose(a)
 	}
 	s.lookAgain(now, answer.RetryAfter)
 	return answer.Err

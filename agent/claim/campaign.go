@@ -56,7 +56,7 @@ type handback struct {
 // send the write yet. Then a later call sends the write.
 func (c campaign) take(p *plan, s *slot) bool {
 	r, ok := s.view.Record()
-	if !ok || s.view.IsBlind() || len(s.requests) > 0 {
+	if !ok || s.view.IsBlind() || s.requests.any() {
 		return true // the answer of an earlier request is still missing
 	}
 	if !c.resumed && s.shut(r) {
@@ -94,13 +94,13 @@ func (c campaign) take(p *plan, s *slot) bool {
 // find, the pod would send the write again and again, and each such write would keep all other pods
 // from the slot. The deadline counts from the sending of the write.
 func (c campaign) find(p *plan, s *slot) {
-	a := s.unanswered
+	a := s.requests.unanswered
 	r, _ := s.view.Record()
 	late := p.now >= a.Sent()+s.Self.Budget.RenewDeadline
-	if a.Record.Hold != c.hold || !stores(a, r) || len(s.requests) > 0 || late {
+	if a.Record.Hold != c.hold || !stores(a, r) || s.requests.any() || late {
 		return
 	}
-	if s.readVersion != r.Version {
+	if s.requests.readVersion != r.Version {
 		if !s.view.IsBlind() {
 			unsee(s, p.now)
 			p.wakeAt(p.now)

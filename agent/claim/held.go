@@ -54,7 +54,7 @@ func (all slots) giveUp(p *plan) (seen slots) {
 		s.giveBack(p)
 		r, ok := s.view.Record()
 		switch {
-		case s.unread != "" || ok && s.proven(p.facts, r):
+		case s.requests.unread != "" || ok && s.proven(p.facts, r):
 			slots{s}.lookAll(p)
 		case s.look.on || !s.view.IsBlind():
 			seen = append(seen, s)

@@ -24,8 +24,7 @@ func (s *slot) beginLook(p *plan) {
 		p.wakeAt(at)
 		return
 	}
-	s.look.on, s.look.failed, s.look.began, s.look.read = true, false, p.now, s.look.from != ""
-	s.look.number++
+	s.look.begin(p.now)
 	spendOnLook(s, p.now)
 	if s.look.denied {
 		s.looks.knock(p.now + s.jitter(min(Backoff(s.looks.denials), slowest, s.Self.Budget.Renew)))
@@ -77,7 +76,7 @@ func (all slots) lookAll(p *plan) {
 		switch {
 		case s.held != nil:
 			// The watch of a held slot goes on.
-		case s.look.on || len(s.requests) > 0:
+		case s.look.on || s.requests.any():
 		case p.releases && sharesLooks(s):
 			// While the claim releases its slots, no look begins, because the looks would slow
 			// down the pod that acquires a released slot.
@@ -115,7 +114,7 @@ func distrust(s *slot, now time.Duration) {
 // child has a token of the slot.
 func sharesLooks(s *slot) bool {
 	r, _ := s.view.Record()
-	return s.Any && s.held == nil && s.unread == "" && !s.child && !s.Self.Mine(r)
+	return s.Any && s.held == nil && s.requests.unread == "" && !s.child && !s.Self.Mine(r)
 }
 
 // spendOnLook counts a request that a look sends.
@@ -126,9 +125,6 @@ func spendOnLook(s *slot, now time.Duration) {
 		s.looks.last = now
 	}
 }
-
-// looked reports whether a look of the slot has read the Lease, or has ended.
-func looked(s *slot) bool { return s.look.number > 0 && (!s.look.on || s.look.read) }
 
 // readsForAny reports whether the next look of the slot begins with a read that the bound on all looks
 // counts. A look that continues a watch sends no read. Such a look waits for no other look, because
@@ -153,7 +149,7 @@ func missRead(s *slot, now, retryAfter time.Duration) {
 // reads returns the number of looks that wait for the answers to their reads.
 func (all slots) reads() (n int) {
 	for _, s := range all {
-		if s.look.on && !s.look.read {
+		if s.look.reads() {
 			n++
 		}
 	}

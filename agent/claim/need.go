@@ -94,9 +94,9 @@ func (n need) anyOne(p *plan, c campaign) slots {
 // run under none. If no slot is in one of these states, the result is empty.
 func (n need) underWay(p *plan, c campaign) slots {
 	for _, s := range n.slots {
-		until := s.unanswered.Sent() + n.Self.Budget.RenewDeadline
-		unread := s.unread == c.hold && c.hold != "" && p.now < until
-		if s.held != nil || slices.Contains(c.slots, s) && (len(s.requests) > 0 || unread) {
+		until := s.requests.unanswered.Sent() + n.Self.Budget.RenewDeadline
+		unread := s.requests.unread == c.hold && c.hold != "" && p.now < until
+		if s.held != nil || slices.Contains(c.slots, s) && (s.requests.any() || unread) {
 			if unread {
 				p.wakeAt(until)
 			}
@@ -189,7 +189,7 @@ func (n need) widen(p *plan) {
 	perhaps := func(s *slot) bool {
 		// A random delay of the claim's own write says nothing about the other pods.
 		at, sees := s.freeAt(p.facts, &s.view)
-		return !s.look.failed && (!looked(s) || len(s.requests) > 0 || p.now >= choosable(s, p, at, sees))
+		return !s.look.failed && (!s.look.looked() || s.requests.any() || p.now >= choosable(s, p, at, sees))
 	}
 	for n.width > 0 && n.width < len(n.slots) && !slices.ContainsFunc(n.inView(p.facts), perhaps) {
 		n.width *= 2
@@ -214,8 +214,8 @@ func (n need) limitProofs(p *plan, hold string) {
 		if r, ok := s.view.Record(); ok && s.proven(p.facts, r) {
 			known[r.Hold] = true
 		}
-		known[s.unread] = true
-		for _, written := range s.requests {
+		known[s.requests.unread] = true
+		for _, written := range s.requests.underWay {
 			known[written] = true
 		}
 	}

@@ -109,10 +109,7 @@ type slot struct {
 	// child reports that one of the children in [Facts.Children] has a token of the slot.
 	child bool
 
-	// requests has an entry for each request under way, except looks. For an acquiring write or a
-	// renewal, the entry is the hold's random number ([api.HoldAnnotation]). For a release or a read,
-	// the entry is empty.
-	requests []string
+	requests requests
 	// tryAt is the earliest instant of the next write. If the API server has refused a write as
 	// outdated, the field "refused" is the version that this write was to replace.
 	tryAt   time.Duration
@@ -125,13 +122,6 @@ type slot struct {
 	// deniedAt is the instant of the last answer that shows no Lease. Either the API server has no
 	// such Lease, or the pod may not read the Lease.
 	deniedAt time.Duration
-	// unread is the hold of an acquiring write whose answer was lost. The field is empty again
-	// after a read of the Lease.
-	unread string
-	// unanswered is the earliest acquiring write for its hold and its version of the Lease, if the answer
-	// to that write was lost. The field "readVersion" is the version that the last read of a look has shown.
-	unanswered  Action
-	readVersion string
 	// obtainedAt is the instant at which the pod last acquired the slot.
 	obtainedAt time.Duration
 	// confirmed is the value of the field "leaps" when the claim sent the last stored
@@ -142,29 +132,44 @@ type slot struct {
 	leaptAt   time.Duration
 }
 
-// look is a read of a slot's Lease, and the watch that follows. A standby looks at the slot, and a
-// holder looks at the slot to guard it.
-type look struct {
-	// The field "on" reports that a look is under way. The field "ended" reports that the look
-	// has ended, and that the caller does not know this yet.
-	on, ended bool
-	// read reports that the look under way has read the Lease, and now watches.
-	read bool
-	// number is the number of the present look. By this number the slot ignores late answers of
-	// earlier looks.
-	number int
-	// The field "from" is the version from which the next look continues a watch that ended without
-	// an error.
-	from string
-	// The field "at" is the earliest instant of the next look. The field "began" is the beginning
-	// of the last look.
-	at, began time.Duration
-	// misses counts the failed requests for the slot since the last success; see backoff. The field
-	// "failed" reports that the last look ended with a failure, and that no look has begun since.
-	misses int
-	failed bool
-	// denied reports that the API server has no such Lease, or that the pod may not read the Lease.
-	denied bool
+// requests are the requests for the Lease of one slot, except looks. The API server may have stored
+// a write without an answer, or may store it later.
+type requests struct {
+	// underWay has an entry for each request without an answer. For an acquiring write or a renewal,
+	// the entry is the hold's random number ([api.HoldAnnotation]). For a release or a read, the
+	// entry is empty.
+	underWay []string
+	// unread is the hold of an acquiring write whose answer was lost. The field is empty again
+	// after a read of the Lease.
+	unread string
+	// unanswered is the earliest acquiring write for its hold and its version of the Lease, if the answer
+	// to that write was lost. The field "readVersion" is the version that the last read of a look has shown.
+	unanswered  Action
+	readVersion string
+}
+
+// any reports whether a request is under way.
+func (r *requests) any() bool { return len(r.underWay) > 0 }
+
+// mayName reports whether a write may name the hold in the Lease, although no answer says so.
+func (r *requests) mayName(hold string) bool {
+	return r.unread == hold || slices.Contains(r.underWay, hold)
+}
+
+// answered ends the request with the given entry. If no such request is under way, answered does
+// nothing.
+func (r *requests) answered(hold string) {
+	if i := slices.Index(r.underWay, hold); i >= 0 {
+		r.underWay = slices.Delete(r.underWay, i, i+1)
+	}
+}
+
+// lose remembers that the answer to an acquiring write was lost.
+func (r *requests) lose(a Action) {
+	r.unread = a.Record.Hold
+	if was := r.unanswered.Record; was.Hold != a.Record.Hold || was.Version != a.Record.Version {
+		r.unanswered = a
+	}
 }
 
 // record returns the record that the slot's next write replaces.
@@ -176,21 +181,13 @@ func (s *slot) record() lease.Record {
 	return r
 }
 
-// endLook ends the look of the slot. Late answers of that look change nothing.
-func (s *slot) endLook() {
-	s.look.ended = s.look.ended || s.look.on
-	s.look.on, s.look.failed = false, false
-	s.look.number++
-	s.look.from, s.look.at = "", 0
-}
-
 // unsee ends the look of the slot. From then on the claim sees no change of the Lease, so until
 // the next read the slot does not count as free.
 func unsee(s *slot, now time.Duration) {
 	if !s.view.IsBlind() {
 		s.unseenAt = now
 	}
-	s.endLook()
+	s.look.end()
 	s.view.Blind()
 }
 
@@ -204,8 +201,8 @@ func (s *slot) drop(now time.Duration) {
 
 // obtain stores the hold of a slot that the claim has acquired.
 func (s *slot) obtain(now time.Duration, held *lease.Hold) {
-	s.held, s.lost, s.reread, s.unread, s.refused, s.tryAt, s.look.misses = held, nil, false, "", "", 0, 0
-	s.unanswered, s.obtainedAt = Action{}, now
+	s.held, s.lost, s.reread, s.requests.unread, s.refused, s.tryAt, s.look.misses = held, nil, false, "", "", 0, 0
+	s.requests.unanswered, s.obtainedAt = Action{}, now
 	s.spread.acquired()
 	s.view.Read(now, held.Record())
 }
@@ -279,7 +276,7 @@ func (s *slot) choosableAt(p *plan) time.Duration {
 func choosable(s *slot, p *plan, at time.Duration, sees bool) time.Duration {
 	r, ok := s.view.Record()
 	switch {
-	case !ok || !sees || len(s.requests) > 0 || s.shut(r):
+	case !ok || !sees || s.requests.any() || s.shut(r):
 		return instant.Never
 	case s.proven(p.facts, r):
 		at = p.now
@@ -291,10 +288,10 @@ func choosable(s *slot, p *plan, at time.Duration, sees bool) time.Duration {
 }
 
 // send adds an action to the plan, and remembers that the action's request is under way. The argument
-// "hold" becomes the request's entry in the field "requests".
+// "hold" becomes the entry of the request.
 func (s *slot) send(p *plan, a Action, hold string) {
 	a.slot, a.leaps = s, s.leaps
-	s.requests = append(s.requests, hold)
+	s.requests.underWay = append(s.requests.underWay, hold)
 	s.pace.Spend(p.now)
 	p.add(a)
 }
@@ -358,10 +355,10 @@ func (all slots) mineProven(f Facts) bool {
 
 // unread reports whether an acquiring write without an answer may have taken a slot.
 func (all slots) unread() bool {
-	return slices.ContainsFunc(all, func(s *slot) bool { return s.unread != "" })
+	return slices.ContainsFunc(all, func(s *slot) bool { return s.requests.unread != "" })
 }
 
 // requested reports whether a request other than a look is under way.
 func (all slots) requested() bool {
-	return slices.ContainsFunc(all, func(s *slot) bool { return len(s.requests) > 0 })
+	return slices.ContainsFunc(all, func(s *slot) bool { return s.requests.any() })
 }

@@ -184,7 +184,7 @@ func (c *Claim) Record(name string) lease.Record {
 // answer.
 func (c *Claim) Named(hold string) bool {
 	return slices.ContainsFunc(c.need.slots, func(s *slot) bool {
-		return s.record().Hold == hold || s.unread == hold || slices.Contains(s.requests, hold)
+		return s.record().Hold == hold || s.requests.mayName(hold)
 	})
 }
 

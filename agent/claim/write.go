@@ -29,7 +29,7 @@ func (s *slot) renew(p *plan, profile lease.Profile) {
 		p.wakeAt(due)
 		return
 	}
-	if len(s.requests) >= crowd {
+	if len(s.requests.underWay) >= crowd {
 		return
 	}
 	s.tryAt = p.now + s.jitter(s.Self.Budget.Retry)
@@ -76,7 +76,7 @@ func (s *slot) giveBack(p *plan) {
 		s.drop(p.now)
 	}
 	r, ok := s.view.Record()
-	if !ok || len(s.requests) > 0 || !s.proven(p.facts, r) {
+	if !ok || s.requests.any() || !s.proven(p.facts, r) {
 		return
 	}
 	if s.refused == r.Version && p.now < s.tryAt || p.now < max(s.look.at, s.pace.NextAt()) {
@@ -109,7 +109,7 @@ func (s *slot) release(p *plan, r lease.Record) {
 	next.Rollout = p.facts.rollout(Release, r, r.Hold)
 	// The API server may store the release after the pod has given up. So from here on only a write
 	// begins the hold that this release ends, because both writes replace the same version.
-	s.unanswered = Action{}
+	s.requests.unanswered = Action{}
 	if p.facts.DoneKey != nil {
 		done := p.facts.DoneKey(r.Hold)
 		next.Done = r.Done.With(done)
