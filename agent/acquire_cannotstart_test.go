@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
-
-	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
 func TestSlotIsReleasedIfTheChildCannotStart(t *testing.T) {
@@ -17,10 +15,10 @@ func TestSlotIsReleasedIfTheChildCannotStart(t *testing.T) {
 		w.free(theSlot)
 		a := w.start("a")
 		a.gates.broken = true
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		w.within(time.Second, "a holds", func() bool { return w.server.lease(theSlot).Transitions == 1 })
 		b := w.start("b")
-		b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+		b.connect("s2")
 		w.within(2*time.Second, "b runs", func() bool { return b.running("s2") })
 
 		// Pod a cannot start its child. While no other pod competes, pod a acquires the slot again
@@ -44,7 +42,7 @@ func TestPodThatCannotStartAcquiresRarely(t *testing.T) {
 				w.free(theSlot)
 				a := w.start("a", func(c *Config) { c.LeaseDuration = duration })
 				a.gates.broken = true
-				a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+				a.connect("s1")
 				w.pass(time.Minute)
 				before := w.server.lease(theSlot).Transitions
 				w.pass(time.Minute)

@@ -31,17 +31,6 @@ func (w *world) annotate(name, key, value string) {
 	w.server.put(&l)
 }
 
-// pair starts two pods, and connects a shim of each. The child of the first pod runs, and the
-// second pod is a standby.
-func (w *world) pair(change ...func(*Config)) (holder, standby *pod) {
-	holder, standby = w.start("a", change...), w.start("b", change...)
-	holder.gates.connect(gate.Report{Shim: "s1", Container: "app"})
-	w.within(time.Second, "child runs", func() bool { return holder.running("s1") })
-	standby.gates.connect(gate.Report{Shim: "s2", Container: "app"})
-	w.pass(3 * time.Second)
-	return holder, standby
-}
-
 // event returns the messages of the pod's Events with the given reason.
 func (w *world) event(pod, reason string) (messages []string) {
 	w.server.mu.Lock()
@@ -168,7 +157,7 @@ func TestNewAgentProcessObeysAPause(t *testing.T) {
 			simulate(t, func(w *world) {
 				w.free(theSlot)
 				a := w.start("a")
-				a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+				a.connect("s1")
 				w.within(time.Second, "child runs", func() bool { return a.running("s1") })
 				hold := a.gates.hold("s1")
 				a.kill()

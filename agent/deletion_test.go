@@ -44,10 +44,10 @@ func TestDeletedStandbyNeverStartsChildAfterARelease(t *testing.T) {
 					all := func(c *Config) { c.Slots = slots }
 					w.free(slots...)
 					b := w.start("b", all)
-					b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+					b.connect("s2")
 					w.within(time.Second, "child runs", func() bool { return b.running("s2") })
 					a := w.start("a", all)
-					a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+					a.connect("s1")
 					w.pass(10 * time.Second)
 					a.delete()
 					answered := make(chan struct{})
@@ -183,7 +183,7 @@ func TestAgentBrieflyDelaysGrantToCheckPodDeletion(t *testing.T) {
 				a := w.start("a")
 				w.pass(10 * time.Second)
 				a.link.set(test.slow)
-				a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+				a.connect("s1")
 				took := w.within(2*time.Second, "child runs", func() bool { return a.running("s1") })
 				assert.InDelta(t, test.want.Seconds(), took.Seconds(), 0.05)
 				w.pass(time.Minute)
@@ -200,10 +200,10 @@ func TestAgentDrainsHoldAcquiredAfterThePodsDeletion(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		b := w.start("b")
-		b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+		b.connect("s2")
 		w.within(time.Second, "child runs", func() bool { return b.running("s2") })
 		a := w.start("a")
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"}).stop = 25 * time.Second
+		a.connect("s1").stop = 25 * time.Second
 		w.pass(time.Second)
 		a.delete()
 		a.link.set(func(l *link) { l.delay = 2 * time.Second }) // the check for the deletion takes longer than the agent delays the grant
@@ -228,7 +228,7 @@ func TestChildReportedAfterPodDeletionIsStopped(t *testing.T) {
 		a := w.start("a")
 		a.gates.slow = true
 		w.pass(time.Second)
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"}).ended = make(chan struct{})
+		a.connect("s1").ended = make(chan struct{})
 		w.within(time.Second, "granted", func() bool { return len(a.gates.given()) > 0 })
 		a.delete()
 		w.within(5*time.Second, "the deletion is known", func() bool { return len(a.gates.told()) > 0 })
@@ -256,7 +256,7 @@ func TestAgentContinuesItsHoldAfterPodDeletion(t *testing.T) {
 			simulate(t, func(w *world) {
 				w.free(theSlot)
 				a := w.start("a", func(c *Config) { c.Containers = []string{"app", "helper"} })
-				a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+				a.connect("s1")
 				w.within(time.Second, "child runs", func() bool { return a.running("s1") })
 				w.pass(time.Second)
 				require.Equal(t, "True Holding", a.ready())
@@ -286,7 +286,7 @@ func TestHoldContinuesIfPodDeletionIsNoticedLate(t *testing.T) {
 		w.free(theSlot)
 		a := w.start("a")
 		a.link.set(func(l *link) { l.noStatus = true })
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		w.pass(10 * time.Minute)
 		a.delete()
 		a.link.set(func(l *link) { l.noStatus = false })
@@ -306,7 +306,7 @@ func TestHoldSurvivesPodDeletionReportedDuringEarlierHold(t *testing.T) {
 		a.agent.loop.posts.post(w.t.Context(), func(time.Duration) { a.agent.unit.deletion.learn("another hold", true) })
 		w.pass(0)
 		a.agent.unit.deletion.known = false // if known were true, the agent would begin no hold
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
 		w.pass(time.Minute)
 		assert.True(t, a.running("s1"))
@@ -323,7 +323,7 @@ func TestDeletedPodWithPodGateKeepsTheSlot(t *testing.T) {
 		w.pass(time.Second)
 		a.delete()
 		a.link.set(func(l *link) { l.delay = 2 * time.Second }) // the check for the deletion takes longer than the agent delays the grant
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		w.pass(time.Minute)
 		require.True(t, a.agent.unit.deletion.known)
 		a.agent.Yield()
@@ -356,9 +356,9 @@ func TestPodWithGraceOfOneSecondReleasesSlot(t *testing.T) {
 			simulate(t, func(w *world) {
 				w.free(theSlot)
 				a, b := w.start("a"), w.start("b")
-				a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+				a.connect("s1")
 				w.within(time.Second, "the child runs", func() bool { return a.running("s1") })
-				b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+				b.connect("s2")
 				w.pass(time.Minute)
 				if !c.evicted {
 					a.delete()
@@ -434,7 +434,7 @@ func TestDeletedStandbyNeverAcquiresAFreeSlot(t *testing.T) {
 		a := w.start("a", func(*Config) { w.pods["a"].delete() })
 		w.within(time.Second, "its first status is stored", func() bool { return a.ready() != "unknown" })
 		w.pass(time.Second)
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		w.pass(time.Minute)
 		assert.Empty(t, w.holder())
 		assert.Empty(t, a.gates.given())

@@ -19,7 +19,7 @@ func TestLeaseSoonShowsThatDrainedApplicationStops(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"}).stop = 3 * time.Second
+		a.connect("s1").stop = 3 * time.Second
 		serves := func() bool { return w.server.lease(theSlot).Annotations[api.ServingAnnotation] != "" }
 		w.within(time.Second, "the application serves", serves)
 		w.pass(time.Second)

@@ -38,7 +38,7 @@ func (w *world) eventsSince(n int) (reasons []string) {
 func (w *world) holding(change ...func(c *Config)) (a *pod, n int) {
 	w.free(theSlot)
 	a = w.start("a", change...)
-	a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+	a.connect("s1")
 	w.within(time.Second, "child runs", func() bool { return a.running("s1") })
 	w.pass(time.Second)
 	return a, len(w.eventsSince(0))

@@ -10,7 +10,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 
-	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -29,7 +28,7 @@ func TestReleaseEventTellsWhyTheApplicationEnded(t *testing.T) {
 			simulate(t, func(w *world) {
 				w.free(theSlot)
 				a := w.start("a")
-				a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+				a.connect("s1")
 				w.within(time.Second, "child runs", func() bool { return a.running("s1") })
 				// The answer to a write comes later than the answer to a read, because etcd syncs the write.
 				a.link.set(func(l *link) { l.meddle = func() { <-time.After(time.Millisecond) } })
@@ -58,9 +57,9 @@ func TestAgentCollectsNoGarbageDuringAHandover(t *testing.T) {
 		a, b := w.start("a", counted(&calmA)), w.start("b", counted(&calmB))
 		calms := func() [2]int32 { return [2]int32{calmA.Load(), calmB.Load()} }
 
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
-		b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+		b.connect("s2")
 		w.pass(time.Minute)
 		before := calms()
 		w.pass(time.Minute)

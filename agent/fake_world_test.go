@@ -120,6 +120,22 @@ func (p *pod) kill() {
 
 func (p *pod) identity() string { return api.Identity(p.config.PodName, p.config.PodUID) }
 
+// connect starts a shim of the container "app", which waits for a grant.
+func (p *pod) connect(id gate.ShimID) *fakeShim {
+	return p.gates.connect(gate.Report{Shim: id, Container: "app"})
+}
+
+// pair starts two pods, and connects a shim of each. The child of the first pod runs, and the
+// second pod is a standby.
+func (w *world) pair(change ...func(*Config)) (holder, standby *pod) {
+	holder, standby = w.start("a", change...), w.start("b", change...)
+	holder.connect("s1")
+	w.within(time.Second, "child runs", func() bool { return holder.running("s1") })
+	standby.connect("s2")
+	w.pass(3 * time.Second)
+	return holder, standby
+}
+
 // pass lets the time d pass, and then waits until every goroutine is blocked.
 func (w *world) pass(d time.Duration) {
 	<-time.After(d)

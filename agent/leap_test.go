@@ -146,7 +146,7 @@ func TestWaitingShimGetsGrantAfterReportingALeap(t *testing.T) {
 			a := w.start("a")
 			late := make(chan struct{})
 			a.link.set(func(l *link) { l.withheld = late })
-			a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+			a.connect("s1")
 			w.within(time.Second, "acquired", func() bool { return w.holder() == a.identity() })
 			a.leaps("s1", 3)
 			close(late)
@@ -173,7 +173,7 @@ func TestEveryShimReportingALeapGetsAGrant(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", func(c *Config) { c.Containers = []string{"app", "other"} })
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		a.gates.connect(gate.Report{Shim: "s2", Container: "other"})
 		w.within(time.Second, "children run", func() bool { return a.running("s1") && a.running("s2") })
 		w.pass(time.Second)
@@ -197,7 +197,7 @@ func TestAgentWithoutShimsRenewsAtALeap(t *testing.T) {
 		w.free(theSlot)
 		reconnected := 0
 		a := w.start("a", func(c *Config) { c.Leaps, c.Reconnect = leaps, func() { reconnected++ } })
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
 		w.pass(time.Second)
 		before := w.writes()
@@ -221,7 +221,7 @@ func TestAgentWithoutShimsRenewsBetweenLeapAndGrant(t *testing.T) {
 		w.free(theSlot)
 		a := w.start("a", func(c *Config) { c.Leaps = leaps })
 		a.link.set(func(l *link) { l.withheld = late })
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		w.within(time.Second, "acquired", func() bool { return w.holder() == a.identity() })
 		leaps <- struct{}{}
 		w.edit(func(l *kube.Lease) { l.Holder = "b_u" }) // the Lease expired while the machine was paused, and b took the slot

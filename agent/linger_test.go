@@ -78,7 +78,7 @@ func TestDeletedStandbyLingersBeforeItEnds(t *testing.T) {
 			simulate(t, func(w *world) {
 				w.free(theSlot)
 				a, b := w.start("a"), w.start("b", lingering(c.ports))
-				a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+				a.connect("s1")
 				w.pass(time.Minute)
 				open, _ := c.ports.state()
 				require.True(t, open)
@@ -101,7 +101,7 @@ func TestDeletedStandbyThatForwardsNothingEndsAtOnce(t *testing.T) {
 			simulate(t, func(w *world) {
 				w.free(theSlot)
 				a, b := w.start("a"), w.start("b", change)
-				a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+				a.connect("s1")
 				w.pass(time.Minute)
 				b.delete()
 				close(b.stop)
@@ -117,7 +117,7 @@ func TestDeletedHolderDoesNotLingerAfterChildEnds(t *testing.T) {
 		w.free(theSlot)
 		of := ports{lasts: true}
 		a := w.start("a", lingering(&of))
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
 		a.delete()
 		close(a.stop)
@@ -138,9 +138,9 @@ func TestLingeringStandbyNeverTakesASlot(t *testing.T) {
 				w.free(theSlot)
 				of := ports{lasts: true}
 				a, b := w.start("a"), w.start("b", lingering(&of))
-				a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+				a.connect("s1")
 				w.within(time.Second, "child runs", func() bool { return a.running("s1") })
-				b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+				b.connect("s2")
 				w.pass(time.Minute)
 				// The API server refuses the patches of b's status. Only the answers to these
 				// patches would tell b's agent of a deletion.
@@ -153,7 +153,7 @@ func TestLingeringStandbyNeverTakesASlot(t *testing.T) {
 				assert.Equal(t, a.config.PodIP, target)
 				c := w.start("c")
 				if another {
-					c.gates.connect(gate.Report{Shim: "s3", Container: "app"})
+					c.connect("s3")
 				}
 				w.pass(10 * time.Millisecond)
 				a.gates.end("s1")
@@ -183,7 +183,7 @@ func TestLingeringStandbyEndsIfSlotStaysFree(t *testing.T) {
 		w.free(theSlot)
 		of := ports{lasts: true}
 		a, b := w.start("a"), w.start("b", lingering(&of), func(c *Config) { c.Grace = 10 * time.Minute })
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		w.pass(time.Minute)
 		b.delete()
 		close(b.stop)

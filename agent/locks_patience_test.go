@@ -9,7 +9,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 
-	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
@@ -24,7 +23,7 @@ func TestPodThatCannotAcquireBothLocksKeepsNeither(t *testing.T) {
 	}{
 		"held by another for long": {within: time.Second, keep: func(w *world, _ *pod) {
 			z := w.start("z", func(c *Config) { c.Slots = []string{"lock.b"} })
-			z.gates.connect(gate.Report{Shim: "s3", Container: "app"})
+			z.connect("s3")
 			w.within(time.Second, "z runs", func() bool { return z.running("s3") })
 		}},
 		"not there":     {within: time.Second, keep: func(w *world, _ *pod) { w.server.remove("lock.b") }},
@@ -35,10 +34,10 @@ func TestPodThatCannotAcquireBothLocksKeepsNeither(t *testing.T) {
 			simulate(t, func(w *world) {
 				w.free("lock.a", "lock.b")
 				x := w.start("x", both, func(*Config) { c.keep(w, w.pods["x"]) }) // c.keep runs before pod x sends its first request
-				x.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+				x.connect("s1")
 				w.pass(time.Second)
 				y := w.start("y", first)
-				y.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+				y.connect("s2")
 				w.within(c.within, "y runs", func() bool { return y.running("s2") })
 				w.pass(10 * time.Minute)
 				assert.True(t, y.running("s2"))
@@ -52,12 +51,12 @@ func TestPodTakesNoLockBeforeAllAreFree(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free("lock.a", "lock.b")
 		z := w.start("z", func(c *Config) { c.Slots = []string{"lock.b"} })
-		z.gates.connect(gate.Report{Shim: "s3", Container: "app"})
+		z.connect("s3")
 		w.within(time.Second, "z runs", func() bool { return z.running("s3") })
 		untouched := w.server.lease("lock.a").ResourceVersion
 		pods := []*pod{w.start("x", both), w.start("y", both)}
 		for _, p := range pods {
-			p.gates.connect(gate.Report{Shim: "s", Container: "app"})
+			p.connect("s")
 		}
 		w.pass(5 * time.Minute)
 		assert.Equal(t, untouched, w.server.lease("lock.a").ResourceVersion, "nothing is taken in vain")
@@ -73,7 +72,7 @@ func TestPodTakesNeitherLockUntilSecondLeaseExpires(t *testing.T) {
 		w.free("lock.a")
 		w.server.put(&kube.Lease{Name: "lock.b", Holder: "vanished", DurationSeconds: 120})
 		x := w.start("x", both)
-		x.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		x.connect("s1")
 		w.pass(time.Minute)
 		assert.Empty(t, w.server.lease("lock.a").Holder)
 		w.within(61*time.Second, "x runs", func() bool { return x.running("s1") })
@@ -86,11 +85,11 @@ func TestPodWithTwoLocksAcquiresBothWithoutWatches(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free("lock.a", "lock.b")
 		z := w.start("z", both)
-		z.gates.connect(gate.Report{Shim: "s3", Container: "app"})
+		z.connect("s3")
 		w.within(time.Second, "z runs", func() bool { return z.running("s3") })
 		x := w.start("x", both)
 		x.link.set(func(l *link) { l.unwatched = &kube.StatusError{Code: 403} })
-		x.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		x.connect("s1")
 		w.pass(time.Minute)
 		z.kill()
 		w.within(time.Minute, "x runs", func() bool { return x.running("s1") })

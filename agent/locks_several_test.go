@@ -22,7 +22,7 @@ func TestHoldOfTwoSlotsEndsAtEarlierDeadline(t *testing.T) {
 			simulate(t, func(w *world) {
 				w.free("lock.a", "lock.b")
 				a := w.start("a", both)
-				a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+				a.connect("s1")
 				w.within(time.Second, "child runs", func() bool { return a.running("s1") })
 				w.pass(time.Second)
 				a.link.set(func(l *link) { l.broken = broken })
@@ -38,7 +38,7 @@ func TestAgentHoldsExactlyOneSlotOfASemaphore(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(pool...)
 		a := w.start("a", func(c *Config) { c.Slots, c.Any = pool, true })
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		held := func() (slots []string) {
 			for _, slot := range pool {
 				if w.server.lease(slot).Holder == a.identity() {
@@ -71,7 +71,7 @@ func TestPodThatLosesFirstLockReleasesTheSecond(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free("lock.a", "lock.b")
 		a := w.start("a", both)
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
 		l := w.server.lease("lock.a")
 		l.Holder = "somebody"
@@ -91,7 +91,7 @@ func TestPodsWithOverlappingLocksDoNotDeadlock(t *testing.T) {
 		z := w.start("z", func(c *Config) { c.Slots = []string{"lock.b", "lock.c"} })
 		pods := []*pod{x, y, z}
 		for _, p := range pods {
-			p.gates.connect(gate.Report{Shim: "s", Container: "app"})
+			p.connect("s")
 		}
 		ran := map[*pod]bool{}
 		for range pods {
@@ -122,11 +122,7 @@ func TestPodsWithOverlappingLocksDoNotDeadlock(t *testing.T) {
 func TestYieldingAgentRetriesAReleaseThatFailed(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
-		a, b := w.start("a"), w.start("b")
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
-		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
-		b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
-		w.pass(time.Second)
+		a, b := w.pair()
 		a.agent.Yield()
 		w.pass(100 * time.Millisecond)
 		a.link.mu.Lock()
@@ -146,7 +142,7 @@ func TestStoppingAgentRetriesSlotReleaseUntilLeaseExpires(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
 		w.pass(time.Second)
 		close(a.stop)
@@ -160,7 +156,7 @@ func TestStoppingAgentRetriesSlotReleaseUntilLeaseExpires(t *testing.T) {
 		assert.Len(t, a.done, 1)
 
 		b := w.start("b")
-		b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+		b.connect("s2")
 		w.within(time.Second, "child runs", func() bool { return b.running("s2") })
 		close(b.stop)
 		b.link.set(func(l *link) { l.cut = true })

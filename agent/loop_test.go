@@ -23,7 +23,7 @@ func TestSlotIsReleasedWhenTheChildEnds(t *testing.T) {
 		w.pass(time.Minute)
 		assert.Empty(t, w.holder(), "nobody waits, so nobody contends")
 
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
 		assert.Equal(t, a.identity(), w.holder())
 		grant := a.gates.given()[0]
@@ -50,7 +50,7 @@ func TestHolderPublishesItsRevision(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", func(c *Config) { c.Revision = revision })
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
 		assert.Equal(t, "0b9e/7/5d4f", w.server.lease(theSlot).Annotations[api.RevisionAnnotation], "in the acquiring write")
 		w.pass(time.Minute)
@@ -62,7 +62,7 @@ func TestHolderPublishesItsRevision(t *testing.T) {
 		assert.NotContains(t, w.server.lease(theSlot).Annotations, api.RevisionAnnotation)
 
 		b := w.start("b")
-		b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+		b.connect("s2")
 		w.within(slowest, "the next child runs", func() bool { return b.running("s2") })
 		assert.NotContains(t, w.server.lease(theSlot).Annotations, api.RevisionAnnotation, "without a revision, no annotation")
 	})
@@ -72,7 +72,7 @@ func TestStandbyWritesNothingWhileAHolderRenews(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
 		w.pass(10 * time.Second)
 		before := w.server.requests()
@@ -80,7 +80,7 @@ func TestStandbyWritesNothingWhileAHolderRenews(t *testing.T) {
 		assert.InDelta(t, 60, w.server.requests()-before, 1, "one write every 5 s")
 
 		b := w.start("b")
-		b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+		b.connect("s2")
 		w.pass(10 * time.Second)
 		a.link.set(func(l *link) {}) // this call changes nothing: the pod a stays connected
 		before = w.server.requests()
@@ -93,11 +93,7 @@ func TestStandbyWritesNothingWhileAHolderRenews(t *testing.T) {
 func TestStandbyAcquiresAReleasedSlotAtOnce(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
-		a, b := w.start("a"), w.start("b")
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
-		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
-		b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
-		w.pass(10 * time.Second)
+		a, b := w.pair()
 		a.gates.end("s1")
 		w.pass(0)
 		assert.True(t, b.running("s2"), "no timer is in between")
@@ -110,7 +106,7 @@ func TestStandbyWaitsUntilLeaseOfVanishedHolderExpires(t *testing.T) {
 			simulate(t, func(w *world) {
 				w.server.put(&kube.Lease{Name: theSlot, Holder: "client-go", DurationSeconds: int(duration.Seconds())})
 				a := w.start("a")
-				a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+				a.connect("s1")
 				took := w.within(2*duration, "taken", func() bool { return w.holder() == a.identity() })
 				assert.InDelta(t, duration.Seconds(), took.Seconds(), 0.1)
 			})
@@ -126,7 +122,7 @@ func TestOutageWithinTheBudgetNeverStopsTheChild(t *testing.T) {
 		simulate(t, func(w *world) {
 			w.free(theSlot)
 			a := w.start("a")
-			a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+			a.connect("s1")
 			w.within(time.Second, "child runs", func() bool { return a.running("s1") })
 			w.pass(10*time.Second + offset)
 			a.link.set(func(l *link) { l.cut = true })
@@ -148,11 +144,7 @@ func TestChildDiesByItsDeadlineDuringAnOutage(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			simulate(t, func(w *world) {
 				w.free(theSlot)
-				a, b := w.start("a"), w.start("b")
-				a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
-				w.within(time.Second, "child runs", func() bool { return a.running("s1") })
-				b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
-				w.pass(10 * time.Second)
+				a, b := w.pair()
 				first := a.gates.hold("s1")
 				a.link.set(broken)
 				b.link.set(broken)
@@ -176,7 +168,7 @@ func TestDeadlineOfGrantCountsFromEarliestUnansweredRenewal(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
 		w.pass(10 * time.Second)
 		version := w.server.lease(theSlot).ResourceVersion
@@ -197,7 +189,7 @@ func TestNewAgentProcessResumesTheRunningChildsHold(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
 		w.pass(7 * time.Second)
 		hold, deadline := a.gates.hold("s1"), a.gates.shim("s1").grant.Deadline
@@ -223,7 +215,7 @@ func TestRestartedAgentReleasesNothingBeforeEveryShimConnects(t *testing.T) {
 		w.free(theSlot)
 		two := func(c *Config) { c.Containers = []string{"app", "helper"} }
 		a := w.start("a", two)
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		a.gates.connect(gate.Report{Shim: "s2", Container: "helper"})
 		w.within(time.Second, "children run", func() bool { return a.running("s1") && a.running("s2") })
 		a.kill()
@@ -240,7 +232,7 @@ func TestShimThatReportsDoubtWaitsUntilHoldExpires(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
 		hold := a.gates.hold("s1")
 		renewed := w.server.lease(theSlot).RenewTime
@@ -283,11 +275,7 @@ func TestRebootProvesNothingIfPodHasOwnKernel(t *testing.T) {
 func TestKilledShimFreesItsSlot(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
-		a, b := w.start("a"), w.start("b")
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
-		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
-		b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
-		w.pass(time.Second)
+		a, b := w.pair()
 		a.gates.report("s1", func(r *gate.Report) { r.Connected = false })
 		w.pass(300 * time.Millisecond)
 		assert.Equal(t, a.identity(), w.holder(), "the end of the connection is no proof")
@@ -300,14 +288,10 @@ func TestKilledShimFreesItsSlot(t *testing.T) {
 func TestAgentRenewsNoLeaseWhileShimIsDisconnected(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
-		a, b := w.start("a"), w.start("b")
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
-		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
-		b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
-		w.pass(time.Second)
+		a, b := w.pair()
 		renewed := w.server.lease(theSlot).RenewTime
 		a.gates.report("s1", func(r *gate.Report) { r.Connected = false })
-		w.pass(27 * time.Second)
+		w.pass(25 * time.Second)
 		l := w.server.lease(theSlot)
 		assert.Equal(t, a.identity(), l.Holder)
 		assert.Equal(t, renewed, l.RenewTime)
@@ -321,7 +305,7 @@ func TestChildRunsOnlyWhilePodHoldsAllSlots(t *testing.T) {
 		both := func(c *Config) { c.Slots = []string{"lock.a", "lock.b"} }
 		a := w.start("a", both)
 		a.link.set(func(l *link) { l.broken = "lock.b" })
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		w.pass(time.Second)
 		acquired := w.server.lease("lock.a").AcquireTime
 		w.pass(25 * time.Second)
@@ -352,7 +336,7 @@ func TestStoppedAgentReleasesSlotAfterItsChildEnds(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a, b := w.start("a"), w.start("b")
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
 		close(a.stop)
 		w.pass(2 * time.Minute)
@@ -373,11 +357,7 @@ func TestStoppedAgentReleasesSlotAfterItsChildEnds(t *testing.T) {
 func TestVanishedLeaseMakesAllPodsWait(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
-		a, b := w.start("a"), w.start("b")
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
-		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
-		b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
-		w.pass(10 * time.Second)
+		a, b := w.pair()
 		w.server.remove(theSlot)
 		w.pass(2 * time.Second)
 		assert.True(t, a.running("s1"), "the hold is good until its deadline")
@@ -393,9 +373,9 @@ func TestYieldHandsTheSlotToAStandby(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a, b := w.start("a"), w.start("b")
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"}).stop = 25 * time.Second
+		a.connect("s1").stop = 25 * time.Second
 		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
-		b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+		b.connect("s2")
 		w.pass(time.Second)
 		a.agent.Yield()
 		w.within(100*time.Millisecond, "draining", func() bool { return a.gates.phase("s1") == gate.Draining })
@@ -420,7 +400,7 @@ func TestAgentAcquiresSlotSoonAfterAnyErrorEnds(t *testing.T) {
 				w.free(theSlot)
 				a := w.start("a")
 				a.link.set(func(l *link) { l.refuse = err })
-				a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+				a.connect("s1")
 				w.pass(10 * time.Minute)
 				a.link.set(func(l *link) { l.refuse = nil })
 				w.within(5*time.Second, "child runs", func() bool { return a.running("s1") })

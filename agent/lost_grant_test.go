@@ -44,7 +44,7 @@ func (w *world) deafPod(duration time.Duration, first bool) (*pod, *deaf) {
 		g.lose.Store(first)
 		c.Gate = g
 	})
-	a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+	a.connect("s1")
 	return a, g
 }
 

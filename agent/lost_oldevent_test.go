@@ -9,7 +9,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 
-	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -24,7 +23,7 @@ func TestOldEventKillsNoChildOfRestartedAgent(t *testing.T) {
 			var c *staleStart
 			stale := func(cf *Config) { c = &staleStart{link: cf.API.(*link), name: theSlot}; cf.API = c }
 			a := w.start("a", stale)
-			a.gates.connect(gate.Report{Shim: "s1", Container: "app"}).stop = time.Hour
+			a.connect("s1").stop = time.Hour
 			w.within(time.Second, "child runs", func() bool { return a.running("s1") })
 			w.pass(10 * time.Second)
 			a.kill()

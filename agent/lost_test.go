@@ -19,7 +19,7 @@ import (
 func stubborn(w *world, change ...func(c *Config)) *pod {
 	w.free(theSlot)
 	a := w.start("a", change...)
-	a.gates.connect(gate.Report{Shim: "s1", Container: "app"}).stop = time.Hour
+	a.connect("s1").stop = time.Hour
 	w.within(time.Second, "child runs", func() bool { return a.running("s1") })
 	return a
 }

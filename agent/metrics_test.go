@@ -38,7 +38,7 @@ func (p *pod) metric(name string) float64 {
 func (w *world) waiting(name string, change ...func(c *Config)) *pod {
 	p := w.start(name, change...)
 	p.link.set(func(l *link) { l.unwritten = &kube.StatusError{Code: 403} })
-	p.gates.connect(gate.Report{Shim: "s", Container: "app"})
+	p.connect("s")
 	return p
 }
 
@@ -99,7 +99,7 @@ func TestVacancyMetricIsZeroDuringAPIServerOutage(t *testing.T) {
 				w.free(theSlot)
 				if c.holds {
 					holder := w.start("a")
-					holder.gates.connect(gate.Report{Shim: "s", Container: "app"})
+					holder.connect("s")
 					w.within(time.Minute, "held", func() bool { return holder.running("s") })
 					defer func() { assert.True(t, holder.running("s")) }()
 				}
@@ -132,7 +132,7 @@ func TestMetricVacantSecondsIsZeroUnlessShimWaits(t *testing.T) {
 		p.gates.report("s", func(r *gate.Report) { r.Connected = false })
 		w.pass(11 * time.Second)
 		assert.Zero(t, p.metric("metaparticle_vacant_seconds"), "no container waits")
-		p.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+		p.connect("s2")
 		w.pass(time.Minute)
 		assert.InDelta(t, 60, p.metric("metaparticle_vacant_seconds"), 1)
 		p.link.set(func(l *link) { l.unwritten = nil })
@@ -160,7 +160,7 @@ func TestMetricCountsLateRenewals(t *testing.T) {
 			simulate(t, func(w *world) {
 				w.free(theSlot)
 				p := w.start("a")
-				p.gates.connect(gate.Report{Shim: "s", Container: "app"})
+				p.connect("s")
 				w.pass(time.Minute)
 				before := p.metric("metaparticle_renewal_seconds_total")
 				assert.Zero(t, p.metric("metaparticle_renewals_late_total"))

@@ -93,10 +93,10 @@ func TestPreviousHolderReacquiresSlotAfterLongOutage(t *testing.T) {
 						dur := func(c *Config) { c.LeaseDuration = d }
 						w.free(theSlot)
 						a := w.start("a", dur)
-						a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+						a.connect("s1")
 						w.within(time.Second, "child runs", func() bool { return a.running("s1") })
 						b := w.start("b", dur)
-						b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+						b.connect("s2")
 						w.pass(10 * time.Second)
 						for _, p := range []*pod{a, b} {
 							p.link.set(func(l *link) {
@@ -173,7 +173,7 @@ func TestAgentExtendsGrantsSoonAfterEveryLeap(t *testing.T) {
 			if rng.IntN(2) == 0 {
 				a.link.set(func(l *link) { l.withheld = late })
 			}
-			a.gates.connect(gate.Report{Shim: "s1", Container: "app"}).stop = time.Hour
+			a.connect("s1").stop = time.Hour
 			a.gates.connect(gate.Report{Shim: "s2", Container: "side"}).stop = time.Hour
 			leaps := 0
 			leap := func() {
@@ -230,11 +230,11 @@ func TestPreviousHolderReacquiresSlotEvenIfWatchesFail(t *testing.T) {
 						w.free(theSlot)
 						a := w.start("a", dur)
 						a.link.set(weather)
-						a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+						a.connect("s1")
 						w.within(time.Second, "child runs", func() bool { return a.running("s1") })
 						b := w.start("b", dur)
 						b.link.set(weather)
-						b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+						b.connect("s2")
 						w.pass(10 * time.Second)
 						for _, p := range []*pod{a, b} {
 							p.link.set(func(l *link) { l.refuse = errors.New("refused") })
@@ -271,10 +271,10 @@ func TestFalseLockEventsNeverBlockAnotherLock(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free("lock.a", "lock.b")
 		z := w.start("z", func(c *Config) { c.Slots = []string{"lock.b"} })
-		z.gates.connect(gate.Report{Shim: "s3", Container: "app"})
+		z.connect("s3")
 		w.within(time.Second, "z runs", func() bool { return z.running("s3") })
 		x := w.start("x", both)
-		x.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		x.connect("s1")
 		w.pass(time.Second)
 		stale := w.server.lease("lock.b")
 		stale.Holder = ""
@@ -292,7 +292,7 @@ func TestFalseLockEventsNeverBlockAnotherLock(t *testing.T) {
 			w.pass(100 * time.Millisecond)
 		}
 		y := w.start("y", first)
-		y.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+		y.connect("s2")
 		ran := false
 		began := w.clock()
 		for range 1200 {
@@ -322,7 +322,7 @@ func TestPodTakesFreeSlotEvenIfWatchesFail(t *testing.T) {
 					w.free(theSlot)
 					a := w.start("a", dur)
 					a.link.set(weather)
-					a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+					a.connect("s1")
 					w.within(time.Second, "child runs", func() bool { return a.running("s1") })
 					a.link.set(func(l *link) { l.refuse = errors.New("refused") })
 					w.pass(3 * time.Minute)
@@ -335,7 +335,7 @@ func TestPodTakesFreeSlotEvenIfWatchesFail(t *testing.T) {
 					w.free(theSlot)
 					a := w.start("a", dur)
 					a.link.set(weather)
-					a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+					a.connect("s1")
 					w.within(time.Second, "child runs", func() bool { return a.running("s1") })
 					a.link.set(func(l *link) { l.unwritten = &kube.StatusError{Code: 503} })
 					w.pass(5 * time.Minute)
@@ -348,7 +348,7 @@ func TestPodTakesFreeSlotEvenIfWatchesFail(t *testing.T) {
 					w.server.put(&kube.Lease{Name: theSlot, Holder: "c_u", DurationSeconds: int(d.Seconds())})
 					b := w.start("b", dur)
 					b.link.set(weather)
-					b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+					b.connect("s2")
 					for range 5 * time.Minute / (d / 6) { // another pod renews the Lease
 						w.edit(func(*kube.Lease) {})
 						w.pass(d / 6)
@@ -369,7 +369,7 @@ func TestPodReacquiresBothLocksEvenIfWatchesFail(t *testing.T) {
 				simulate(t, func(w *world) {
 					w.free("lock.a", "lock.b")
 					a := w.start("a", both, func(c *Config) { c.LeaseDuration = d })
-					a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+					a.connect("s1")
 					w.within(time.Second, "child runs", func() bool { return a.running("s1") })
 					a.link.set(func(l *link) {
 						l.unwatched = &kube.StatusError{Code: 403}

@@ -10,7 +10,6 @@ import (
 	"github.com/stretchr/testify/assert"
 
 	"github.com/metaparticle-io/metaparticle/agent/claim"
-	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -49,7 +48,7 @@ func TestAgentBoundsItsRequestsDuringEveryFault(t *testing.T) {
 						w.server.put(&kube.Lease{Name: theSlot, Holder: holder, DurationSeconds: int(duration.Seconds())})
 						a := w.start("a", func(c *Config) { c.LeaseDuration = duration })
 						a.link.set(weather)
-						a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+						a.connect("s1")
 						w.pass(time.Minute)
 						for range 3 {
 							assert.LessOrEqual(t, a.requested(time.Minute), claim.PerMinute+claim.Burst)
@@ -65,7 +64,7 @@ func TestHolderBoundsItsRequestsDespiteConflictingWrites(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
 		// Before each write of the agent, another program writes the Lease, so the agent's
 		// write conflicts.
@@ -92,7 +91,7 @@ func TestHolderBoundsItsRequestsDespiteDamagedAcquireTime(t *testing.T) {
 			simulate(t, func(w *world) {
 				w.free(theSlot)
 				a := w.start("a")
-				a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+				a.connect("s1")
 				serves := func() bool { l := w.server.lease(theSlot); return l.Annotations[api.ServingAnnotation] != "" }
 				w.within(5*time.Second, "the holder serves", func() bool { return a.running("s1") && serves() })
 				l := w.server.lease(theSlot)
@@ -110,7 +109,7 @@ func TestStandbyReadsLeaseRecreatedWithoutAWatchEvent(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.server.put(&kube.Lease{Name: theSlot, Holder: "vanished", DurationSeconds: 30})
 		a := w.start("a")
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		w.pass(time.Second)
 		w.server.remove(theSlot)
 		w.pass(0)
@@ -126,7 +125,7 @@ func TestStandbyWatchesLeaseDespiteExpiredResourceVersion(t *testing.T) {
 		w.server.put(&kube.Lease{Name: theSlot, Holder: "other", DurationSeconds: 600})
 		a := w.start("a")
 		a.link.set(func(l *link) { l.forgetful = true })
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		w.pass(time.Second)
 		assert.Zero(t, a.requested(3*time.Minute), "the watch lasts")
 		l := w.server.lease(theSlot)

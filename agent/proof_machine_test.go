@@ -22,7 +22,7 @@ func TestPodOnReplacedMachineWaits(t *testing.T) {
 		simulate(t, func(w *world) {
 			w.free(theSlot)
 			old := w.start("old", func(c *Config) { c.PodName, c.First, c.OwnKernel, c.Boots = "a", true, ownKernel, []string{boot} })
-			old.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+			old.connect("s1")
 			w.within(time.Second, "child runs", func() bool { return old.running("s1") })
 			w.pass(10 * time.Second)
 			old.link.set(func(l *link) { l.cut = true })
@@ -30,7 +30,7 @@ func TestPodOnReplacedMachineWaits(t *testing.T) {
 			fresh := w.start("new", func(c *Config) {
 				c.PodName, c.First, c.OwnKernel, c.BootID, c.Boots = "a", true, ownKernel, boots[0], boots
 			})
-			fresh.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+			fresh.connect("s2")
 			w.pass(5 * time.Second)
 			assert.False(t, fresh.running("s2"), "the first process (own kernel: %v)", ownKernel)
 			fresh.kill()
@@ -58,7 +58,7 @@ func TestForgedBootIDIsNoProofOfDeath(t *testing.T) {
 	simulate(t, func(w *world) {
 		a := stubborn(w, func(c *Config) { c.Boots = []string{boot} })
 		b := w.start("b")
-		b.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		b.connect("s1")
 		w.pass(5 * time.Second)
 		a.kill()
 		w.edit(func(l *kube.Lease) { l.Annotations[api.BootAnnotation] = "another-boot" })
@@ -77,7 +77,7 @@ func TestStartLockOfReplacedMachineExpires(t *testing.T) {
 		w.server.put(&kube.Lease{Name: "start.lock", Holder: "a_u", DurationSeconds: 30, Annotations: map[string]string{
 			api.HoldAnnotation: "h", api.BootAnnotation: "boot-0"}})
 		a := w.start("a", func(c *Config) { c.StartSlots, c.First, c.Boots = []string{"start.lock"}, true, []string{boot} })
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		w.pass(29 * time.Second)
 		assert.False(t, a.running("s1"))
 		w.within(10*time.Second, "child runs", func() bool { return a.running("s1") })
@@ -92,7 +92,7 @@ func TestHoldOfEarlierVirtualMachineExpires(t *testing.T) {
 		w.server.put(&kube.Lease{Name: theSlot, Holder: "a_u", DurationSeconds: 30, Annotations: map[string]string{
 			api.HoldAnnotation: "h", api.BootAnnotation: "boot-0"}})
 		a := w.start("a", func(c *Config) { c.OwnKernel, c.Boots = true, []string{"boot-0", boot} })
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		w.pass(29 * time.Second)
 		assert.False(t, a.running("s1"))
 		w.within(2*time.Second, "child runs", func() bool { return a.running("s1") })

@@ -52,7 +52,7 @@ func TestShimThatConnectsDuringAHoldJoinsIt(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", func(c *Config) { c.Containers = []string{"app", "helper"} })
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		w.within(time.Second, "first runs", func() bool { return a.running("s1") })
 		w.pass(10 * time.Second)
 		a.gates.connect(gate.Report{Shim: "s2", Container: "helper"})
@@ -66,7 +66,7 @@ func TestShimThatConnectsDuringAHoldJoinsIt(t *testing.T) {
 		assert.Equal(t, a.identity(), w.holder())
 		// A fresh shim of the first container joins the hold, too.
 		a.gates.report("s1", func(r *gate.Report) { r.Connected, r.Dead = false, true })
-		a.gates.connect(gate.Report{Shim: "s3", Container: "app"})
+		a.connect("s3")
 		w.within(time.Second, "third runs", func() bool { return a.running("s3") })
 		assert.Equal(t, a.gates.hold("s2"), a.gates.hold("s3"))
 		a.gates.end("s2")
@@ -80,7 +80,7 @@ func TestDoubtInAContainerDrainsOtherContainersChildren(t *testing.T) {
 		w.free(theSlot)
 		a := w.start("a", func(c *Config) { c.Containers = []string{"app", "helper"} })
 		// The child takes longer to stop than the time to the next renewal.
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"}).stop = 8 * time.Second
+		a.connect("s1").stop = 8 * time.Second
 		a.gates.connect(gate.Report{Shim: "s2", Container: "helper"})
 		w.within(time.Second, "both run", func() bool { return a.running("s1") && a.running("s2") })
 		hold := a.gates.hold("s1")
@@ -103,7 +103,7 @@ func TestDoubtOfFreshShimDrainsTheEarlierChild(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		w.within(time.Second, "first runs", func() bool { return a.running("s1") })
 		hold := a.gates.hold("s1")
 		a.gates.connect(gate.Report{Shim: "s2", Container: "app", Unproven: hold})
@@ -123,7 +123,7 @@ func TestRestartedAgentTellsShimThatSlotWasLost(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
 		a.kill()
 		l := w.server.lease(theSlot)
@@ -140,7 +140,7 @@ func TestRestartedAgentKeepsChildRunningDuringAnOutage(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
 		w.pass(time.Second)
 		a.kill()
@@ -158,7 +158,7 @@ func TestAgentGrantsNothingWhileAnUnkillableChildLives(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", func(c *Config) { c.Containers = []string{"app", "helper"} })
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"}).stuck = true
+		a.connect("s1").stuck = true
 		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
 		a.link.set(func(l *link) { l.cut = true })
 		w.pass(40 * time.Second)
@@ -177,11 +177,7 @@ func TestAgentGrantsNothingWhileAnUnkillableChildLives(t *testing.T) {
 func TestPodWithoutWaitingShimAcquiresNoSlot(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
-		a, b := w.start("a"), w.start("b")
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
-		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
-		b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
-		w.pass(time.Second)
+		a, b := w.pair()
 		// The child crashes, and its container waits in back-off.
 		a.gates.end("s1")
 		w.pass(100 * time.Millisecond)
@@ -218,7 +214,7 @@ func TestAgentForgetsHoldsThatAreOver(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		for range 20 {
 			w.within(5*time.Second, "child runs", func() bool { return a.running("s1") })
 			a.agent.Yield()

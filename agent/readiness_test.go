@@ -137,7 +137,7 @@ func TestTheHolderIsReadyWhileItsChildRuns(t *testing.T) {
 		a := w.start("a")
 		w.pass(time.Second)
 		assert.Equal(t, "False NoHolder", a.ready())
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		w.pass(time.Second)
 		assert.Equal(t, "True Holding", a.ready())
 		l := a.looks()
@@ -162,7 +162,7 @@ func TestStandbyForwardsToTheHolderThatServes(t *testing.T) {
 		w.free(theSlot)
 		var of ports
 		a, b := w.start("a"), w.start("b", forwarding(&of))
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		w.pass(time.Second)
 		assert.Equal(t, "True StandingBy", b.ready())
 		assert.Equal(t, "a holder of "+theSlot+" serves", b.looks().Status.Conditions[0].Message)
@@ -190,7 +190,7 @@ func TestStandbyIsReadyOnceTheHolderAnswers(t *testing.T) {
 		w.free(theSlot)
 		of := ports{unreachable: errors.New("no route")}
 		a, b := w.start("a"), w.start("b", forwarding(&of))
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		w.pass(10 * time.Second)
 		assert.Equal(t, "False HolderUnreachable", b.ready())
 		assert.Contains(t, b.looks().Status.Conditions[0].Message, "no route")
@@ -213,7 +213,7 @@ func TestStandbyThatCannotReachHolderIsNotReady(t *testing.T) {
 		w.free(theSlot)
 		of := ports{unanswered: make(chan string, 1)}
 		a, b := w.start("a"), w.start("b", forwarding(&of))
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		w.pass(time.Minute)
 		require.Equal(t, "True StandingBy", b.ready())
 		of.mu.Lock()
@@ -238,7 +238,7 @@ func TestAPIServerOutageEndsForwardingOnceLeaseExpires(t *testing.T) {
 		w.free(theSlot)
 		var of ports
 		a, b := w.start("a"), w.start("b", forwarding(&of))
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		w.pass(time.Minute)
 		open, target := of.state()
 		assert.True(t, open)
@@ -269,14 +269,14 @@ func TestStandbyClosesItsPortsBeforeTheGrant(t *testing.T) {
 		w.free(theSlot)
 		var of ports
 		a := w.start("a")
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
 		b := w.start("b", forwarding(&of))
 		b.gates.granting = func() {
 			open, _ := of.state()
 			assert.False(t, open, "the child needs the ports")
 		}
-		b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+		b.connect("s2")
 		w.pass(time.Second)
 		open, _ := of.state()
 		require.True(t, open)
@@ -297,7 +297,7 @@ func TestStandbyForwardsNothingToAnotherWorkload(t *testing.T) {
 			simulate(t, func(w *world) {
 				w.free(theSlot)
 				a := w.start("a", func(c *Config) { c.Workload = "StatefulSet/ledger" })
-				a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+				a.connect("s1")
 				w.pass(time.Second)
 				var of ports
 				b := w.start("b", c.change(&of))
@@ -315,7 +315,7 @@ func TestStandbyIsUnreadyIfReadinessAnnotationSaysHolder(t *testing.T) {
 		w.free(theSlot)
 		var of ports
 		a := w.start("a")
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		b := w.start("b", forwarding(&of), func(c *Config) { c.Readiness = api.ReadinessHolder })
 		w.pass(time.Second)
 		assert.Equal(t, "False StandingBy", b.ready())
@@ -329,9 +329,9 @@ func TestHandoverBetweenOtherPodsChangesNoStandbyStatus(t *testing.T) {
 		w.free(theSlot)
 		var of ports
 		a, b, c := w.start("a"), w.start("b"), w.start("c", forwarding(&of))
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		w.pass(time.Second)
-		b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+		b.connect("s2")
 		w.pass(show.WordsDelay)
 		written := len(c.link.patches)
 		for _, change := range []struct{ from, to *pod }{{a, b}, {b, a}} {
@@ -372,7 +372,7 @@ func TestStandbyIsUnreadyWhileItsPortsAreTaken(t *testing.T) {
 		w.free(theSlot)
 		of := ports{busy: errors.New("port 6379 is in use")}
 		a, b := w.start("a"), w.start("b", forwarding(&of))
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		w.pass(show.WordsDelay)
 		assert.Equal(t, "False PortsInUse", b.ready())
 		of.mu.Lock()
@@ -390,7 +390,7 @@ func TestAgentRetriesOnlyTheLatestStatusWrite(t *testing.T) {
 		w.pass(time.Second)
 		require.Len(t, a.link.patches, 1)
 		a.link.set(func(l *link) { l.noStatus = true })
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		w.pass(time.Minute)
 		assert.True(t, a.running("s1"), "nothing waits for it")
 		assert.Len(t, a.link.patches, 1)
@@ -443,7 +443,7 @@ func TestEventsAndMetricsReportChangesOfAHold(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		w.pass(7 * time.Second)
 		text := a.agent.Metrics().Text()
 		assert.Contains(t, text, "metaparticle_holding 1\n")
@@ -480,7 +480,7 @@ func TestEachHookFailureIsReportedOnce(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		w.pass(time.Second)
 		trouble := func(serial int, reason string) {
 			a.gates.report("s1", func(r *gate.Report) {

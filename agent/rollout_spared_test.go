@@ -11,7 +11,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -43,7 +42,7 @@ func TestOldPodsStayReadyDespiteASlowApplication(t *testing.T) {
 		w.free(theSlot, nextLease)
 		app := newPatient()
 		a := w.start("a", of(oldRevision), app.probed("readiness"), replacing, func(c *Config) { c.Grace = 2 * time.Minute })
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"}).stop = stops
+		a.connect("s1").stop = stops
 		w.within(time.Second, "the old child runs", func() bool { return a.running("s1") })
 		standby := w.start("a2", of(oldRevision), replacing, func(c *Config) { c.Grace = 2 * time.Minute })
 		standby.connect("s2")
@@ -169,7 +168,7 @@ func TestUnsparedPodIsUnreadyWhileItStops(t *testing.T) {
 			simulate(t, func(w *world) {
 				w.free(theSlot, nextLease)
 				b := start(w)
-				b.gates.connect(gate.Report{Shim: "s3", Container: "app"}).stop = stops
+				b.connect("s3").stop = stops
 				w.within(4*time.Second, "the child runs", func() bool { return b.running("s3") })
 				w.pass(turn.Proof + 2*time.Second)
 				require.Equal(t, "True Holding", b.ready())

@@ -289,7 +289,7 @@ func TestPodAsksOnceItsStuckChildHasEnded(t *testing.T) {
 		w.pass(100 * time.Millisecond)
 		a.gates.report("s1", func(r *gate.Report) { r.Dead = true })
 		b := w.start("b", startLocked(newPatient("readiness"), newRevision))
-		b.gates.connect(gate.Report{Shim: "s3", Container: "app"}).stuck = true
+		b.connect("s3").stuck = true
 		w.within(turn.LastResort, "the new pod takes the free slot", func() bool { return b.running("s3") })
 		b.link.set(func(l *link) { l.cut = true })
 		a.connect("s4")

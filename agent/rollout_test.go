@@ -42,11 +42,6 @@ func (w *world) rolling(change ...func(c *Config)) (a, b *pod) {
 	return a, b
 }
 
-// connect starts a shim, which waits for a grant.
-func (p *pod) connect(id gate.ShimID) {
-	p.gates.connect(gate.Report{Shim: id, Container: "app"})
-}
-
 // readiness returns the statuses of the Ready condition that the API server has stored, one
 // after the other, without repetitions.
 func (p *pod) readiness() []string {
@@ -161,7 +156,7 @@ func TestYieldingPodStaysReadyOnlyUnderStrictControllers(t *testing.T) {
 					w.free(theSlot, nextLease)
 					app := newPatient()
 					a := w.start("a", of(oldRevision), app.probed("readiness"), func(c *Config) { c.ReplacesUnready = tt.replaces })
-					a.gates.connect(gate.Report{Shim: "s1", Container: "app"}).stop = 3 * time.Second
+					a.connect("s1").stop = 3 * time.Second
 					w.pass(turn.Rest + time.Second)
 					require.Equal(t, "True Holding", a.ready())
 					seen := len(a.link.patches) - 1

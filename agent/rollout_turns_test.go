@@ -26,11 +26,11 @@ func TestRevisionWithOneBrokenContainerIsNotProven(t *testing.T) {
 		two := func(c *Config) { c.Containers = []string{"app", "helper"} }
 		w.free(theSlot, nextLease)
 		a := w.start("a", of(oldRevision), two)
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		a.gates.connect(gate.Report{Shim: "s1h", Container: "helper"})
 		w.pass(62 * time.Second)
 		b := w.start("b", of(newRevision), two)
-		b.gates.connect(gate.Report{Shim: "s3", Container: "app"})
+		b.connect("s3")
 		b.gates.connect(gate.Report{Shim: "s3h", Container: "helper"})
 		w.within(time.Second, "the new child runs", func() bool { return b.running("s3") })
 		b.gates.end("s3")

@@ -51,7 +51,7 @@ func (w *world) mapped(run string) (n int) {
 }
 
 // maps connects the shim of the container that works on a shard.
-func (p *pod) maps(id gate.ShimID) { p.gates.connect(gate.Report{Shim: id, Container: "app"}) }
+func (p *pod) maps(id gate.ShimID) { p.connect(id) }
 
 func TestPodsHoldEachShardUntilItsWorkSucceeds(t *testing.T) {
 	simulate(t, func(w *world) {

@@ -9,7 +9,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 
-	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -39,7 +38,7 @@ func TestTakeoverTimeIsBoundedEvenIfWatchesFail(t *testing.T) {
 				w.server.put(&kube.Lease{Name: theSlot, Holder: "vanished", DurationSeconds: int(c.duration.Seconds())})
 				a := w.start("a", func(cfg *Config) { cfg.LeaseDuration = c.duration })
 				a.link.set(c.trouble)
-				a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+				a.connect("s1")
 				began := w.clock()
 				w.within(c.duration*7/6+2*slowest, "taken", func() bool { return a.running("s1") })
 				assert.GreaterOrEqual(t, w.clock()-began, c.duration, "the holder may have lived until then")
@@ -56,7 +55,7 @@ func TestRenewalDuringNetworkCutRestartsTheStandbysWait(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.server.put(&kube.Lease{Name: theSlot, Holder: "other", DurationSeconds: 30})
 		a := w.start("a")
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		w.pass(25 * time.Second)
 		a.link.set(func(l *link) { l.cut = true })
 		w.pass(2 * time.Second)
@@ -75,7 +74,7 @@ func TestStandbyLimitsHugeLeaseDurationsToAnHour(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.server.put(&kube.Lease{Name: theSlot, Holder: "somebody", DurationSeconds: 1<<31 - 1})
 		a := w.start("a")
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		w.pass(api.MaxLeaseDuration - time.Second)
 		assert.False(t, a.running("s1"))
 		w.within(2*time.Second, "taken", func() bool { return a.running("s1") })

@@ -12,7 +12,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 
-	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
@@ -36,11 +35,11 @@ func TestStandbyReadsAgainAfterGone(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		a.connect("s1")
 		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
 		var c *goneOnce
 		b := w.start("b", func(cf *Config) { c = &goneOnce{link: cf.API.(*link)}; cf.API = c })
-		b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+		b.connect("s2")
 		w.pass(time.Minute)
 		c.gone.Store(true)
 		b.link.set(func(l *link) { l.refuse = errors.New("connection reset") }) // the watches break
