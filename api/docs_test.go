@@ -32,14 +32,15 @@ func annotationsDoc(t *testing.T) string {
 	t.Helper()
 	var b strings.Builder
 	b.WriteString("<!-- Generated from api/annotations.go by make golden. Do not edit. -->\n\n# Annotations\n\n")
-	b.WriteString("Metaparticle reads annotations of a workload (Deployment, StatefulSet, DaemonSet, ReplicaSet, CronJob, Job) and of its pod\n" +
-		"template, in namespaces with the label `" + InjectionLabel + "=" + InjectionEnabled + "`. The webhook carries an annotation\n" +
-		"of a workload to its template. If a person removes it from the workload, the webhook removes it from the template.\n" +
-		"A Job's annotations count only at its creation. The annotations of a CronJob's job template count like those of the CronJob.\n\n")
+	b.WriteString("Metaparticle reads annotations of a workload (Deployment, StatefulSet, DaemonSet, ReplicaSet, CronJob, Job) and of its\n" +
+		"pod template, in namespaces with the label `" + InjectionLabel + "=" + InjectionEnabled + "`. The webhook carries an annotation\n" +
+		"of a workload to its template. If a person removes the annotation from the workload, the webhook also removes the\n" +
+		"annotation from the template. A Job's annotations count only at its creation. The annotations of a CronJob's job\n" +
+		"template count like those of the CronJob.\n\n")
 	for _, part := range []struct {
 		title string
 		claim bool
-	}{{"Claims", true}, {"Settings of a claim", false}} {
+	}{{"Claims", true}, {"Conditions, barriers, and settings of a claim", false}} {
 		fmt.Fprintf(&b, "## %s\n\n| annotation | value | default | effect |\n|---|---|---|---|\n", part.title)
 		for _, a := range Annotations {
 			if (a.Kind != nil) == part.claim {
@@ -61,7 +62,7 @@ func annotationsDoc(t *testing.T) string {
 		"to stop than a pod's usual grace period.\n\n" +
 		"| `" + LeaseDurationAnnotation + "` | renewed every | stopped after | time to stop | killed, then margin | an outage that stops nothing |\n" +
 		"|---|---|---|---|---|---|\n")
-	for _, d := range []string{"15s", "30s", "60s", "2m0s"} {
+	for _, d := range []string{"15s", "30s", "60s", "2m"} {
 		r, err := Parse(map[string]string{SingletonAnnotation: "true", LeaseDurationAnnotation: d})
 		require.NoError(t, err)
 		budget, err := NewBudget(r.LeaseDuration)
@@ -70,9 +71,10 @@ func annotationsDoc(t *testing.T) string {
 			budget.Renew, budget.RenewDeadline, budget.Drain, budget.Kill, budget.Margin, budget.Outage())
 	}
 	b.WriteString("\n## On the Lease of a slot\n\n" +
-		"A person, or a program with the right to patch Leases, writes these on the Lease itself. The commands\n" +
-		"`kubectl metaparticle pause`, `resume`, `yield` and `forget` write them, too. Standbys and the holder watch the\n" +
-		"Lease, so they act without delay. A pod whose work is done watches no Lease.\n\n" +
+		"A person, or a program with the right to patch Leases, writes these annotations on the Lease itself, except\n" +
+		"`" + ServingAnnotation + "`. The commands `kubectl metaparticle pause`, `resume`, `yield` and `forget` write\n" +
+		"them, too. Standbys and the holder watch the Lease, so they act without delay. A pod whose work is done watches no\n" +
+		"Lease.\n\n" +
 		"| annotation | value | effect |\n|---|---|---|\n")
 	for _, a := range byHand {
 		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", a.Key, a.Value, a.Meaning)
