@@ -42,9 +42,10 @@ KUBERNETES ?=
 VERSIONS := 1.33 1.35 1.37
 export METAPARTICLE_KUBERNETES := $(KUBERNETES)
 
-# The race detector makes these packages and tests up to twenty times as slow. The packages start no
-# goroutines. The tests decode megabytes, or play hundreds of outages, one after the other; other
-# tests run the same code with the race detector. Package quiet differs under the race detector.
+# The race detector makes these packages and tests up to twenty times as slow. Package quiet is here
+# because it differs under the race detector; the other packages start no goroutines. The tests decode
+# megabytes, or play hundreds of outages, one after the other; other tests run the same code with the
+# race detector.
 SEQUENTIAL := ./agent/quiet ./docs ./manifests ./monitoring ./tools/...
 HUGE := ^(TestPreviousHolderReacquiresSlotAfterLongOutage|TestPreviousHolderReacquiresSlotEvenIfWatchesFail|TestManifestWithUsualAliasesIsRead|TestManyEmptyJSONObjectsAreRefusedBeforeDecoding|TestMemoryEstimateCoversEmptyJSONObjects|TestMemoryEstimateCoversThePatch|TestHugeJSONInGateArgumentsIsNeverDecoded|TestLargeValidObjectsFitIntoTheLoadLimit|TestBytesOfOneImageLookUpAreBounded|TestServiceAccountAndSecretTakeLittleMemory|TestLoadCoversTheMemoryOfDecodedOwners)$$
 
@@ -175,7 +176,7 @@ lint: $(CACHE)/golangci-lint ## Run gofmt, vet and golangci-lint over all module
 	cd test/browser && go vet ./... && $(CACHE)/golangci-lint run --allow-parallel-runners --config ../../.golangci.yaml ./...
 
 .PHONY: bench
-bench: bench-admission bench-enroll bench-forward bench-local install images ## Measure the figures of docs/benchmarks.md; ROUNDS=n handovers.
+bench: bench-admission bench-enroll bench-forward bench-local install images ## Measure most figures of docs/benchmarks.md, with ROUNDS=n handovers; the targets below measure single tables, or what is left.
 	cd test && $(GO_RUN) ./bench -rounds $(ROUNDS)
 
 .PHONY: bench-admission
