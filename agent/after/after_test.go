@@ -345,3 +345,30 @@ func TestDeletedLeasesEventsNeverFulfillTheCondition(t *testing.T) {
 		r.ends(t, atOnce)
 	})
 }
+
+// The Lease of the first states does not exist any more. A Lease with the same name has another holder,
+// who has not renewed it.
+func TestRecreatedLeaseNeverConfirmsEarlierLeasesHolder(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		recreated := func(renewals int) kube.Lease {
+			return changed(held(renewals), func(l *kube.Lease) { l.UID = "lease-2" })
+		}
+		s.replayed = []kube.Lease{held(1), held(2)}
+		s.afterRead = func() { s.put(recreated(1)) }
+		r := start(t, s, serves)
+		r.lasts(t, time.Hour)
+		s.put(recreated(2))
+		r.ends(t, atOnce)
+	})
+}
+
+// The Lease appears during the wait, and its holder does not serve when the watch ends.
+func TestEndOfAWatchNeverFulfillsTheCondition(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		r := start(t, s, serves)
+		s.put(annotated(held(1), api.ServingAnnotation, ""))
+		r.lasts(t, 2*(watchMin+watchSpread))
+		reads, _ := s.requests()
+		assert.Greater(t, len(reads), 1)
+	})
+}

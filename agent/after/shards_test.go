@@ -64,6 +64,7 @@ func TestConditionRequiresAllShardsDoneInOneRun(t *testing.T) {
 		"the first is not done":   {"", []kube.Lease{shard(0, "1/2/a", ""), shard(1, "1/2/a", "a")}},
 		"the first has no Lease":  {"", []kube.Lease{shard(1, "1/2/a", "a")}},
 		"another number of a run": {"", []kube.Lease{shard(0, "1/2/a", "a"), shard(1, "1/3/a", "a")}},
+		"an earlier number":       {"", []kube.Lease{shard(0, "2/3/a", "a"), shard(1, "1/2/a", "a"), shard(2, "2/3/a", "")}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, s *server) {
@@ -123,5 +124,48 @@ func TestDoneShardsFulfillConditionDespiteRecreatedLeases(t *testing.T) {
 		s.put(shard(0, "1/2/b", "b"))
 		s.put(shard(1, "1/2/b", "b"))
 		r.ends(t, 24*time.Hour)
+	})
+}
+
+// The server sends two states of shard 0 in one go. The second state is no state of shard 1.
+func TestStatesCountOnlyForTheirOwnShard(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		s.put(shard(0, "1/2/a", ""))
+		s.put(shard(1, "1/2/a", ""))
+		r := start(t, s, mapped)
+		s.change(func() {
+			for range 2 {
+				s.store(kube.Modified, shard(0, "1/2/a", "a"))
+			}
+		})
+		r.lasts(t, time.Hour)
+		s.put(shard(1, "1/2/a", "a"))
+		r.ends(t, atOnce)
+	})
+}
+
+func TestDoneShardMovesWaitOnAtOnce(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		s.put(shard(0, "1/2/a", ""))
+		s.put(shard(1, "1/2/a", "a"))
+		r := start(t, s, mapped)
+		r.lasts(t, time.Minute)
+		s.put(shard(0, "1/2/a", "a"))
+		r.ends(t, atOnce)
+	})
+}
+
+// While the wait is at shard 1, a person changes the number of shards of the same run.
+func TestChangedNumberOfShardsRestartsTheWait(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		s.put(shard(0, "1/3/a", "a"))
+		s.put(shard(1, "1/3/a", ""))
+		r := start(t, s, mapped)
+		r.lasts(t, time.Minute)
+		s.put(shard(0, "2/2/a", ""))
+		s.put(shard(1, "2/2/a", "a"))
+		r.lasts(t, time.Minute)
+		s.put(shard(0, "2/2/a", "a"))
+		r.ends(t, 15*time.Second)
 	})
 }
