@@ -63,13 +63,17 @@ func (late) Done() <-chan struct{} { return nil }
 func (late) Err() error { return context.Canceled }
 
 func TestClosedConnectionsBidGetsNoSuccess(t *testing.T) {
-	for _, path := range []string{"/v1/lock/a/holds", "/v1/holds?claims=lock/a"} {
+	for call, status := range map[[2]string]int{
+		{http.MethodPost, "/v1/lock/a/holds"}:        http.StatusGone,
+		{http.MethodPost, "/v1/holds?claims=lock/a"}: http.StatusGone,
+		{http.MethodPut, "/locks/a"}:                 http.StatusConflict,
+	} {
 		bubble(t, func(t *testing.T) {
 			s := newServer("lock.a")
 			p := start(t, s, "first", "lock/a")
 			w := httptest.NewRecorder()
-			p.handler.ServeHTTP(w, request(late{t.Context()}, http.MethodPost, path))
-			assert.Equal(t, http.StatusGone, w.Code, path)
+			p.handler.ServeHTTP(w, request(late{t.Context()}, call[0], call[1]))
+			assert.Equal(t, status, w.Code, call)
 			after(time.Second)
 			assert.Empty(t, holder(s))
 		})

@@ -55,21 +55,29 @@ func (a *API) syncLock(w http.ResponseWriter, r *http.Request) {
 }
 
 // getSync answers with 404 for a while after the loss of a hold ([synced]), and otherwise with 200. A
-// hold that is good for less than [syncGood] counts as lost.
+// hold that is good for less than [syncGood] counts as lost. But while a present hold waits only for a
+// renewal, getSync waits, too. The hold of a program with another protocol says nothing about an earlier
+// hold of these clients.
 func (k calls) getSync(w http.ResponseWriter, r *http.Request) {
 	recall(r.Context(), k)
 	status, owner := http.StatusOK, ""
-	err := k.call(r.Context(), func(now time.Duration) {
+	err := renewed(r.Context(), k, func(now time.Duration, waits bool) (again bool) {
+		k.quiet = true
 		k.tie(true)
+		h := k.hold
+		held := h != nil && !h.owed && h.bid.anyProgram
 		switch {
-		case k.hold != nil && k.hold.good(now) >= syncGood:
+		case held && h.unrenewed && waits:
+			return true
+		case held && h.good(now) >= syncGood:
 			k.synced.toldAt = 0
 		case k.synced.lost(now):
 			status = http.StatusNotFound
 		}
-		if k.hold != nil {
+		if h != nil {
 			owner = k.config.PodName
 		}
+		return false
 	})
 	if err != nil {
 		status = http.StatusNotFound // the agent stops, or nothing is known about the hold
@@ -111,7 +119,11 @@ func (k calls) putSync(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		good = time.Duration(o.answer.GoodForSeconds * float64(time.Second))
-		if good < syncGood {
+		switch {
+		case r.Context().Err() != nil:
+			good = 0 // the program never learns of the hold (see answerBid)
+			retract(k, o.hold)
+		case good < syncGood:
 			// The lease duration is too short for these clients. The program gets the status 409,
 			// as if another pod held the lock.
 			k.config.Log.Warn("lease duration is too short for heartbeats of 10 s", "lease", o.hold.slot)
@@ -146,40 +158,51 @@ func refuseSync(ctx context.Context, k calls) {
 
 // beatSync remembers a heartbeat for a hold that a client of metaparticle/sync acquired, and returns
 // for how long that hold is good. These clients send no name, so all of them in the pod count as
-// one program. With a leash, beatSync also waits until a renewal has been stored since the last
-// leap.
+// one program.
 func (k calls) beatSync(ctx context.Context) (good time.Duration) {
+	_ = renewed(ctx, k, func(now time.Duration, waits bool) (again bool) {
+		h := k.hold
+		if h == nil || h.owed || !h.bid.anyProgram || h.phase(now) == lost {
+			return false
+		}
+		k.quiet = true // a heartbeat does not change the answers to other calls
+		h.beat(now)
+		k.tie(true)
+		if h.unrenewed && waits {
+			return true
+		}
+		if good = h.good(now); good < syncGood {
+			// The status 409 will tell the program that its hold is lost. So the agent stops
+			// the renewals, as if no heartbeat had come in time.
+			h.beatAt = now - h.beats
+		}
+		return false
+	})
+	return good
+}
+
+// renewed makes the loop call f. If the result of f is true, renewed repeats that call after the next
+// change. The argument "waits" of f reports that f may wait for a renewal. Only a pod with a leash waits
+// so, and for at most [calls.patience]. If the result of renewed is an error, f had no last call.
+func renewed(ctx context.Context, k calls, f func(now time.Duration, waits bool) (again bool)) error {
 	patience := time.NewTimer(k.patience())
 	defer patience.Stop()
 	for waits := k.config.Leash != nil; ; {
 		var changed <-chan struct{}
-		_ = k.call(ctx, func(now time.Duration) {
-			h := k.hold
-			if h == nil || h.owed || !h.bid.anyProgram || h.phase(now) == lost {
-				return
-			}
-			k.quiet = true // a heartbeat does not change the answers to other calls
-			h.beat(now)
-			k.tie(true)
-			if h.unrenewed && waits {
+		err := k.call(ctx, func(now time.Duration) {
+			if f(now, waits) {
 				changed = k.changed
-				return
-			}
-			if good = h.good(now); good < syncGood {
-				// The status 409 will tell the program that its hold is lost. So the agent stops
-				// the renewals, as if no heartbeat had come in time.
-				h.beatAt = now - h.beats
 			}
 		})
-		if changed == nil {
-			return good
+		if err != nil || changed == nil {
+			return err
 		}
 		select {
 		case <-changed:
 		case <-patience.C:
 			waits = false
 		case <-ctx.Done():
-			return 0
+			return ctx.Err()
 		}
 	}
 }

@@ -125,3 +125,44 @@ func TestHoldOfAnotherSyncCallContinues(t *testing.T) {
 		})
 	}
 }
+
+// The server is away for a while, so the hold becomes too short, and then good again. The next loss
+// counts as new, whether the client notices the renewal by a GET or a PUT.
+func TestSyncClientLearnsOfEachLoss(t *testing.T) {
+	const short = 15 * time.Second // after this time without renewals the hold is too short
+	for _, notices := range []string{http.MethodGet, http.MethodPut} {
+		bubble(t, func(t *testing.T) {
+			s := newServer("lock.a")
+			p := start(t, s, "first", "lock/a")
+			require.Equal(t, 200, p.status(http.MethodPut))
+			s.change(func() { s.away = true })
+			after(short)
+			require.Equal(t, 404, p.status(http.MethodGet))
+			s.change(func() { s.away = false })
+			after(5 * time.Second)
+			require.Equal(t, 200, p.status(notices))
+			s.change(func() { s.away = true })
+			after(short)
+			if notices == http.MethodPut {
+				require.Equal(t, 409, p.status(http.MethodPut))
+			}
+			after(syncTells)
+			assert.Equal(t, 404, p.status(http.MethodGet))
+		})
+	}
+}
+
+// A client that has no hold waits for the lock, and sends a PUT only after a GET with the answer 200.
+func TestOutageIsNoLossForWaitingSyncClient(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		p := start(t, s, "first", "lock/a")
+		require.Equal(t, 200, p.status(http.MethodGet))
+		s.change(func() { s.away = true })
+		after(10 * time.Minute)
+		sent, began := s.count(), time.Now()
+		assert.Equal(t, 200, p.status(http.MethodGet))
+		assert.Equal(t, sent, s.count())
+		assert.Zero(t, time.Since(began), "the call waits for no answer of the server")
+	})
+}
