@@ -87,7 +87,8 @@ type startFacts struct {
 	// waits reports that a shim waits for a first grant, and that only the start lock is
 	// missing.
 	waits bool
-	// serves reports that all children of the pod pass their probes.
+	// serves reports that all children of the pod pass their probes. The method "act" also requires
+	// that the postStart hook of each child has ended.
 	serves bool
 	// asks reports that the pod is a standby, and that only the start lock can keep the pod from
 	// asking for its turn. The agent then watches the start lock. Any other standby sends no request
@@ -102,6 +103,7 @@ func (s *starts) act(ctx context.Context, now time.Duration, f startFacts) time.
 		return instant.Never
 	}
 	s.follow(now)
+	f.serves = f.serves && !slices.ContainsFunc(s.unit.shims.Reports(), func(r gate.Report) bool { return proof.HasChild(r) && r.Starting })
 	s.adopt(s.claim.State())
 	s.forgetStarted(f.serves)
 	s.fresh = s.fresh || s.hold != "" || s.sawOther()
