@@ -1,0 +1,189 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package local
+
+import (
+	"math/rand/v2"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/leash"
+)
+
+// A program starts after the acquisition. By each of the calls below that program learns of the hold, so
+// its shim must kill the program if the hold is lost.
+func TestRestartedProgramDiesWithHoldItLearnedOf(t *testing.T) {
+	for name, learns := range map[string]func(t *testing.T, p *pod, number string){
+		"nothing": nil,
+		"heartbeat": func(t *testing.T, p *pod, number string) {
+			code, body := p.call(http.MethodPut, holdPath+"/"+number)
+			assert.Equal(t, http.StatusOK, code)
+			assert.Equal(t, "uncertain", body["state"], "the shim's grant ends after the deadline of the hold")
+			after(time.Second)
+			_, body = p.call(http.MethodPut, holdPath+"/"+number)
+			assert.Equal(t, "held", body["state"])
+		},
+		"stream": func(t *testing.T, p *pod, number string) {
+			follows := p.stream(http.MethodGet, holdPath+"/"+number)
+			after(time.Second)
+			states := follows.states()
+			assert.Equal(t, "held", states[len(states)-1])
+		},
+		"fence": func(t *testing.T, p *pod, number string) {
+			code, body := p.send(http.MethodPut, hits+"?fence="+number, "1")
+			assert.Equal(t, "Uncertain", body["reason"], code)
+			after(time.Second)
+			code, body = p.send(http.MethodPut, hits+"?fence="+number, "1")
+			assert.Equal(t, http.StatusOK, code, body)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				s := newServer("lock.a")
+				p, g := startLeashed(t, s, "first", "lock/a,variable/hits")
+				number := p.hold("?heartbeat=5m")
+				after(9 * time.Second)
+				g.restart()
+				if learns != nil {
+					learns(t, p, number)
+				}
+				require.True(t, g.runs())
+				s.change(func() { s.away = true })
+				after(budget.Deadline() + time.Second)
+				assert.Equal(t, learns == nil, g.runs())
+			})
+		})
+	}
+}
+
+// A program starts while a call for several claims waits. The call already has one of the holds.
+func TestProgramStartedDuringCallDiesWithItsHold(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a", "lock.b")
+		p, g := startLeashed(t, s, "first", "lock/a,lock/b")
+		other := start(t, s, "other", "lock/b")
+		code, body := other.call(http.MethodPost, "/v1/lock/b/holds?heartbeat=5m")
+		require.Equal(t, http.StatusCreated, code)
+		waits := p.stream(http.MethodPost, both+"&wait=1h&heartbeat=5m")
+		after(9 * time.Second)
+		g.restart()
+		other.call(http.MethodDelete, "/v1/lock/b/holds/"+body["hold"].(string))
+		<-waits.done
+		require.Equal(t, http.StatusCreated, waits.code)
+		after(time.Second)
+		s.edit("lock.a", func(l *kube.Lease) { l.Holder = "thief_u" })
+		after(time.Second)
+		assert.False(t, g.runs())
+	})
+}
+
+// untold lets a bid acquire the slot, but the shim's grant ends after the deadline of the hold. So the
+// agent does not tell the program of the hold yet.
+func untold(t *testing.T, s *server) (p *pod, g *shim, bid *lines) {
+	t.Helper()
+	p, g = startLeashed(t, s, "first", "lock/a")
+	after(5 * time.Second)
+	s.change(func() { s.slow = 2 * time.Second })
+	bid = p.stream(http.MethodPost, holdPath+"?wait=10m&heartbeat=5m")
+	for holder(s) == "" {
+		<-time.After(100 * time.Millisecond)
+	}
+	synctest.Wait()
+	select {
+	case <-bid.done:
+		require.Fail(t, "the program knows the hold")
+	default:
+	}
+	return p, g, bid
+}
+
+func TestBidSurvivesLossOfHoldItNeverGot(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		p, g, bid := untold(t, s)
+		s.change(func() { s.away, s.slow = true, 0 })
+		after(budget.Duration)
+		s.change(func() { s.away = false })
+		after(budget.Duration)
+		select {
+		case <-bid.done:
+			assert.Equal(t, http.StatusCreated, bid.code)
+		default:
+			assert.Fail(t, "the bid still waits")
+		}
+		assert.True(t, g.runs(), "the program never knew the lost hold")
+		code, _ := p.call(http.MethodPut, holdPath+"/"+numberIn(bid))
+		assert.Equal(t, http.StatusOK, code)
+	})
+}
+
+func TestStopEndsBidWhoseHoldIsUntold(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		p, g, bid := untold(t, s)
+		close(p.stop)
+		<-bid.done
+		assert.Equal(t, http.StatusServiceUnavailable, bid.code)
+		assert.Contains(t, bid.text.String(), "Stopping")
+		require.NoError(t, <-p.ended)
+		assert.Empty(t, holder(s), "no program has the hold")
+		assert.True(t, g.runs())
+	})
+}
+
+func TestUntoldHoldOfWithdrawnBidIsReleased(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		_, g, bid := untold(t, s)
+		bid.end()
+		<-bid.done
+		after(10 * time.Second)
+		assert.Empty(t, holder(s))
+		assert.True(t, g.runs())
+	})
+}
+
+// The loop stands still just after the keeper has learned of a leap.
+func TestProgramStaysFrozenWhileItsKeeperIsBlocked(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		began := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+		g := &shim{reports: make(chan gate.Report), clock: func() time.Duration { return time.Since(began) }}
+		l := leash.New(leash.Config{Gate: g, Budget: budget, BootID: "boot", Clock: g.clock, Random: rand.NewPCG(1, 2)})
+		wall := make(chan (<-chan struct{}), 1)
+		p, _ := beginWith(t, s, "first", "lock/a", func(c *Config) {
+			c.LeaseDuration, c.Leash = budget.Duration, l
+			c.Wall = func() time.Time {
+				select {
+				case blocked := <-wall:
+					<-blocked
+				default:
+				}
+				return time.Now()
+			}
+		})
+		go l.Run(t.Context())
+		g.reports <- gate.Report{Shim: "shim", Container: "app", Phase: gate.Waiting, Connected: true}
+		synctest.Wait()
+		g.reports <- gate.Report{Shim: "shim", Container: "app", Phase: gate.Running, Hold: g.last().Hold, Connected: true}
+		p.hold("?heartbeat=5m")
+		after(7 * time.Second)
+		unblock := make(chan struct{})
+		wall <- unblock
+		g.reports <- gate.Report{Shim: "shim", Container: "app", Phase: gate.Running, Hold: g.last().Hold, Connected: true, Leap: 1}
+		after(time.Second)
+		assert.Zero(t, g.last().Leap, "no renewal has been stored since the leap")
+		close(unblock)
+		after(time.Second)
+		assert.Equal(t, 1, g.last().Leap)
+		assert.True(t, g.runs())
+	})
+}
