@@ -19,7 +19,9 @@ func TestFalseShimsNeverFillTheAgentsMemory(t *testing.T) {
 	s.Grant("h", "false")
 	for i := range 1000 {
 		hold := fmt.Sprint("hold-", i)
-		s.Learn(gate.Report{Shim: "false", Container: "app", Phase: gate.Running, Hold: hold, Connected: true})
+		for range 3 {
+			s.Learn(gate.Report{Shim: "false", Container: "app", Phase: gate.Running, Hold: hold, Connected: true})
+		}
 		assert.True(t, s.Outstanding(hold))
 		if i%2 == 0 {
 			s.Learn(gate.Report{Shim: "false", Container: "app", Phase: gate.Waiting, Connected: true})

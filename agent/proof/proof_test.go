@@ -165,3 +165,36 @@ func TestInitContainersSuccessIsIgnoredWhileApplicationRuns(t *testing.T) {
 	s.Learn(gate.Report{Shim: "2", Container: "migrate", Phase: gate.Ended, Hold: "h", Completed: true, Connected: true})
 	assert.False(t, s.Succeeded("h"))
 }
+
+// The kubelet starts a further container only after the success of an init container.
+func TestSuccessOfMainContainerSupportsNoHold(t *testing.T) {
+	s := New(Config{Containers: []string{"app"}, InitContainers: []string{"migrate"}})
+	s.Learn(gate.Report{Shim: "1", Container: "app", Phase: gate.Ended, Hold: "h", Completed: true, Connected: true})
+	completed, failed := s.Outcome("h")
+	assert.True(t, completed)
+	assert.False(t, failed)
+	assert.False(t, s.Succeeded("h"))
+	assert.False(t, s.Supported("h"))
+}
+
+// A client may delete the annotation with the hold from a Lease that names this pod.
+func TestUnnamedHoldIsNeverProven(t *testing.T) {
+	s := New(Config{Containers: []string{"app"}})
+	s.Learn(gate.Report{Shim: "1", Container: "app", Phase: gate.Waiting, Connected: true})
+	assert.True(t, s.Proven("h"))
+	assert.False(t, s.Proven(""))
+	assert.False(t, s.Succeeded(""))
+}
+
+func TestMissingNoteProvesNothingForMainContainers(t *testing.T) {
+	noted := func(hold string) bool { return hold == "noted" }
+	s := New(Config{
+		Containers: []string{"app"}, InitContainers: []string{"migrate"}, Granted: func(_, hold string) bool { return noted(hold) },
+	})
+	assert.False(t, s.Proven("h"), "no shim of the main container has reported")
+	s.Learn(gate.Report{Shim: "1", Container: "app", Phase: gate.Waiting, Connected: true})
+	assert.True(t, s.Proven("h"), "the note is the proof for the init container")
+	assert.False(t, s.Proven("noted"))
+	s = New(Config{InitContainers: []string{"migrate"}})
+	assert.False(t, s.Proven("h"), "without notes, the init container must report")
+}
