@@ -308,3 +308,17 @@ func pauseLease(l *kube.Lease) {
 }
 
 func resumeLease(l *kube.Lease) { delete(l.Annotations, api.PausedAnnotation) }
+
+func TestSecondWriterOfAPodAwaitsTheFirst(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := start(t, newRWServer(), "pod", "rwlock/c=2")
+		code, body := p.call(http.MethodPost, writePath+"&heartbeat=5m")
+		require.Equal(t, http.StatusCreated, code, body)
+		waits := p.stream(http.MethodPost, writePath+"&wait=1h&stream=true")
+		after(time.Minute)
+		assert.Empty(t, waits.states())
+		p.call(http.MethodDelete, "/v1/rwlock/c/holds/"+body["hold"].(string))
+		after(time.Second)
+		assert.Equal(t, []string{"held"}, waits.states())
+	})
+}

@@ -208,3 +208,28 @@ func TestMalformedCallForSeveralClaimsIsRefused(t *testing.T) {
 		}
 	})
 }
+
+// The first claim is free only after some minutes. Meanwhile the holder of the second claim dies.
+func TestWaitingCallWatchesItsLaterClaims(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, one, two := startPair(t)
+		dead := start(t, s, "dead", "lock/b")
+		code, _ := dead.call(http.MethodPost, "/v1/lock/b/holds?heartbeat=5m")
+		require.Equal(t, http.StatusCreated, code)
+		number := one.hold("?heartbeat=5m")
+		waits := two.stream(http.MethodPost, both+"&wait=10m")
+		after(2 * time.Minute)
+		dead.kill()
+		after(time.Minute)
+		began := time.Now()
+		one.call(http.MethodDelete, "/v1/lock/a/holds/"+number)
+		<-waits.done
+		assert.Equal(t, http.StatusCreated, waits.code)
+		assert.Less(t, time.Since(began), 2*time.Second, "the agent has seen that the second Lease expired")
+
+		after(5 * time.Minute) // without heartbeats, the holds end
+		sent := s.count()
+		after(24 * time.Hour)
+		assert.Equal(t, sent, s.count(), "the agent watches only while a call waits")
+	})
+}

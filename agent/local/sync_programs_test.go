@@ -65,7 +65,7 @@ func TestRestartedSyncClientDiesWithItsLostHold(t *testing.T) {
 	}
 }
 
-func TestSyncHeartbeatAwaitsRenewalOnlyBriefly(t *testing.T) {
+func TestSyncCallAwaitsRenewalOnlyBriefly(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p, g := startLeashed(t, s, "first", "lock/a")
@@ -73,8 +73,10 @@ func TestSyncHeartbeatAwaitsRenewalOnlyBriefly(t *testing.T) {
 		s.change(func() { s.away = true })
 		g.reports <- gate.Report{Shim: "shim", Container: "app", Phase: gate.Running, Hold: g.last().Hold, Connected: true, Leap: 1}
 		synctest.Wait()
-		began := time.Now()
-		assert.Equal(t, 409, p.status(http.MethodPut))
-		assert.Less(t, time.Since(began), patienceOf(budget)+time.Second)
+		for method, status := range map[string]int{http.MethodPut: 409, http.MethodGet: 404} {
+			began := time.Now()
+			assert.Equal(t, status, p.status(method))
+			assert.Less(t, time.Since(began), patienceOf(budget)+time.Second)
+		}
 	})
 }
