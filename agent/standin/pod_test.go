@@ -181,7 +181,11 @@ func TestStandInResumesTheHoldAfterAgentRestart(t *testing.T) {
 	dir := t.TempDir()
 	s, before := letGo(t, dir, "h1", time.Hour)
 	s.kill()
-	after := serve(t, dir).next()
+	again := serve(t, dir)
+	after := again.next()
+	again.mu.Lock()
+	assert.Equal(t, s.endsAt, again.endsAt, "the restart of the agent neither shortens nor prolongs the hold")
+	again.mu.Unlock()
 	assert.Equal(t, gate.Running, after.Phase)
 	assert.Equal(t, before.Shim, after.Shim)
 	assert.Equal(t, "h1", after.Hold)
@@ -336,7 +340,7 @@ func TestStandInRefusesGrantIfNoteIsUnwritable(t *testing.T) {
 // A crash of the node may leave half of a note. If that note was written before the last restart
 // of all containers, the gate still accepts a grant of another hold.
 func TestPodGateAcceptsGrantDespiteUnreadableEarlierGrant(t *testing.T) {
-	for _, text := range []string{"", "{", `{"shim":"s"}`} {
+	for _, text := range damagedNotes {
 		dir := t.TempDir()
 		require.NoError(t, os.WriteFile(filepath.Join(dir, before), []byte(text), 0o600))
 		s := serve(t, dir)
@@ -357,7 +361,7 @@ func TestPodGateAcceptsGrantDespiteUnreadableEarlierGrant(t *testing.T) {
 // A container may run, but its deadline is in the unreadable note. So no agent process could
 // enforce that deadline.
 func TestPodGateRestartsContainersWhoseDeadlineIsUnreadable(t *testing.T) {
-	for _, text := range []string{"", "{", `{"shim":"s"}`} {
+	for _, text := range damagedNotes {
 		dir := t.TempDir()
 		require.NoError(t, os.WriteFile(filepath.Join(dir, letStart), []byte(text), 0o600))
 		_, err := OpenPod(t.Context(), PodConfig{Dir: dir})
