@@ -1,0 +1,151 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package local
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/claim"
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// The tests of this file are about the news that a program gets of its hold.
+
+// hung is an API server that accepts requests. While the field "hangs" is true, the server answers none.
+type hung struct {
+	*server
+	hangs *atomic.Bool
+}
+
+func (h hung) GetLease(ctx context.Context, name string) (*kube.Lease, error) {
+	if h.hangs.Load() {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return h.server.GetLease(ctx, name)
+}
+
+func (h hung) UpdateLease(ctx context.Context, l *kube.Lease) (*kube.Lease, error) {
+	if h.hangs.Load() {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return h.server.UpdateLease(ctx, l)
+}
+
+func TestHungServerNeverDelaysNewsOfALoss(t *testing.T) {
+	for offset := range 5 {
+		bubble(t, func(t *testing.T) {
+			s := hung{newServer("lock.a"), new(atomic.Bool)}
+			p, _ := beginWith(t, s.server, "first", "lock/a", func(c *Config) { c.Leases = s })
+			stream := p.stream(http.MethodPost, holdPath+"?stream=true")
+			after(time.Minute + time.Duration(offset)*time.Second)
+			renewed := s.lease("lock.a").RenewTime
+			s.hangs.Store(true)
+			after(budget.Deadline() + 10*time.Millisecond - time.Since(renewed))
+			synctest.Wait()
+			assert.Equal(t, []string{"held", "ending", "lost"}, stream.states())
+		})
+	}
+}
+
+func TestLostHoldIsGoodForNoTime(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		p := start(t, s, "first", "lock/a")
+		stream := p.stream(http.MethodPost, holdPath+"?stream=true")
+		after(time.Second)
+		s.edit("lock.a", func(l *kube.Lease) { l.Holder = "thief" })
+		<-stream.done
+		lines := strings.Split(strings.TrimSpace(stream.text.String()), "\n")
+		last := lines[len(lines)-1]
+		assert.Contains(t, last, `"state":"lost","goodForSeconds":0,"goodUntil":0`)
+	})
+}
+
+// While the loop of the claim stands still, the deadline passes.
+func TestHeartbeatAfterTheDeadlineGetsLost(t *testing.T) {
+	for range 10 { // the loop may first take the heartbeat, or first look at the clock
+		bubble(t, func(t *testing.T) {
+			p, block := blockable(t, newServer("lock.a"))
+			number := p.hold("?heartbeat=5m")
+			after(time.Second)
+			unblock := block()
+			code := make(chan int, 1)
+			go func() {
+				got, _ := p.call(http.MethodPut, holdPath+"/"+number)
+				code <- got
+			}()
+			after(budget.Deadline() + time.Second)
+			unblock()
+			assert.Equal(t, http.StatusGone, <-code)
+			after(time.Second) // the last request ends
+		})
+	}
+}
+
+func TestAskedProgramSendsHeartbeatsMoreOften(t *testing.T) {
+	for name, ask := range map[string]func(l *kube.Lease){
+		"yield": func(l *kube.Lease) { l.Annotations[api.YieldAnnotation] = l.Annotations[api.HoldAnnotation] },
+		"pause": func(l *kube.Lease) { l.Annotations[api.PausedAnnotation] = string(api.PauseStop) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				s := newServer("lock.a")
+				p := start(t, s, "first", "lock/a")
+				number := p.hold("?heartbeat=5m")
+				after(time.Minute)
+				beats := func() (code int, state any) {
+					code, body := p.call(http.MethodPut, holdPath+"/"+number)
+					return code, body["state"]
+				}
+				beats()
+				s.edit("lock.a", ask)
+				for range 4 {
+					after(defaultBeats - time.Second)
+					code, state := beats()
+					require.Equal(t, http.StatusOK, code)
+					assert.Equal(t, "asked", state)
+				}
+				after(defaultBeats + budget.Deadline())
+				code, _ := beats()
+				assert.Equal(t, http.StatusGone, code)
+			})
+		})
+	}
+}
+
+// The first hold ends after the call has got the last one.
+func TestCallWithALostHoldGetsNoSuccess(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a", "lock.b")
+		_, a := beginWith(t, s, "one", "lock/a,lock/b", func(*Config) {})
+		call, problem := a.several(request(t.Context(), http.MethodPost, both).URL.Query())
+		require.Nil(t, problem)
+		require.Nil(t, call.acquire(t.Context()))
+		s.edit("lock.a", func(l *kube.Lease) { l.Holder, l.Annotations = "thief", nil })
+		after(time.Second)
+		_, problem = call.tell()
+		assert.Equal(t, lostProblem, problem)
+		call.giveBack()
+		after(time.Second)
+		assert.Zero(t, s.heldOf("one"))
+	})
+}
+
+func TestTokenOfSeveralSlotsIsTheGreatest(t *testing.T) {
+	tokens := []claim.Token{{Slot: "a", Token: "9"}, {Slot: "b", Token: "102"}, {Slot: "c", Token: "101"}, {Slot: "d", Token: "20"}}
+	slot, token := latest(tokens)
+	assert.Equal(t, "b 102", slot+" "+token)
+}
