@@ -263,3 +263,22 @@ func TestLocalAPIRefusesTooManyConcurrentBarrierCalls(t *testing.T) {
 		assert.Equal(t, []any{http.StatusTooManyRequests, "TooManyBids"}, []any{call.code, call.reason})
 	})
 }
+
+func TestReadOfABarrierOutlivesItsRecord(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer()
+		a := start(t, s, "a", "barrier/warm=3")
+		state := func() any {
+			code, body := a.call(http.MethodGet, "/v1/barrier/warm")
+			require.Equal(t, http.StatusOK, code)
+			return body["state"]
+		}
+		assert.Equal(t, "closed", state(), "enroll has not made the Lease yet")
+		first := meets.Leases("run-1")[0]
+		opened := &kube.Lease{Name: first, Annotations: map[string]string{api.OpenedAnnotation: "3"}}
+		s.change(func() { s.leases[first] = opened })
+		assert.Equal(t, "open", state())
+		s.change(func() { delete(s.leases, first) })
+		assert.Equal(t, "open", state(), "an open barrier stays open")
+	})
+}

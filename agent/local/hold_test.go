@@ -280,6 +280,8 @@ func TestStoppedAgentNeverReleasesSlotsThatProgramsHold(t *testing.T) {
 		code, body = p.call(http.MethodPost, "/v1/lock/b/holds")
 		assert.Equal(t, http.StatusServiceUnavailable, code)
 		assert.Equal(t, "Stopping", body["reason"])
+		_, body = p.call(http.MethodGet, "/v1/lock/b/holds/0123")
+		assert.Equal(t, "Stopping", body["reason"])
 	})
 }
 
