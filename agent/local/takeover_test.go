@@ -207,3 +207,27 @@ func TestDeadProgramsBidGetsNoHold(t *testing.T) {
 		})
 	}
 }
+
+// lazy is a response whose connection is a pipe.
+type lazy struct {
+	*httptest.ResponseRecorder
+	conn net.Conn
+}
+
+func (l lazy) Hijack() (net.Conn, *bufio.ReadWriter, error) { return l.conn, nil, nil }
+
+// Each connection counts toward the bound of all connections, so a lazy program must not keep one.
+func TestConnectionEndsAlthoughProgramKeepsItOpen(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		program, agent := net.Pipe()
+		defer program.Close()
+		require.NoError(t, program.SetWriteDeadline(time.Now().Add(3*closeTimeout)))
+		takeOver(lazy{httptest.NewRecorder(), agent}, request(t.Context(), http.MethodGet, "/"), func(_ context.Context, w http.ResponseWriter) {
+			_, _ = io.WriteString(w, "x")
+		})
+		go func() { _, _ = io.Copy(io.Discard, program) }()
+		after(2 * closeTimeout)
+		_, err := io.WriteString(program, "more")
+		assert.ErrorIs(t, err, io.ErrClosedPipe)
+	})
+}
