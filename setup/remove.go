@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,26 +31,36 @@ const goneTimeout = time.Minute
 func Remove(ctx context.Context, c client.Client, object client.Object) error {
 	ctx, cancel := context.WithTimeout(ctx, goneTimeout)
 	defer cancel()
-	err := Retry(ctx, func() error {
-		err := c.Delete(ctx, object.DeepCopyObject().(client.Object), client.PropagationPolicy("Background"))
-		if apierrors.IsNotFound(err) || meta.IsNoMatchError(err) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		there := new(unstructured.Unstructured)
-		there.SetGroupVersionKind(object.GetObjectKind().GroupVersionKind())
-		err = c.Get(ctx, client.ObjectKeyFromObject(object), there)
-		if err == nil {
-			return errors.New("still there")
-		}
-		return client.IgnoreNotFound(err)
-	})
-	if err != nil {
-		return fmt.Errorf("delete %s %s: %w", strings.ToLower(object.GetObjectKind().GroupVersionKind().Kind), object.GetName(), err)
+	if err := Retry(ctx, func() error { return remove(ctx, c, object) }); err != nil {
+		return fmt.Errorf("delete %s: %w", named(object), err)
 	}
 	return nil
+}
+
+// remove deletes an object, and returns an error unless the object is gone.
+func remove(ctx context.Context, c client.Client, object client.Object) error {
+	err := c.Delete(ctx, object.DeepCopyObject().(client.Object), client.PropagationPolicy("Background"))
+	if apierrors.IsNotFound(err) || meta.IsNoMatchError(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	there := new(unstructured.Unstructured)
+	there.SetGroupVersionKind(object.GetObjectKind().GroupVersionKind())
+	err = c.Get(ctx, client.ObjectKeyFromObject(object), there)
+	if err == nil {
+		return errThere
+	}
+	return client.IgnoreNotFound(err)
+}
+
+// errThere means that an object exists after its deletion, perhaps because of a finalizer.
+var errThere = errors.New("still there")
+
+// named returns the kind and the name of an object.
+func named(object client.Object) string {
+	return strings.ToLower(object.GetObjectKind().GroupVersionKind().Kind) + " " + object.GetName()
 }
 
 // AwaitNoPods waits until no pod with these labels exists.
@@ -110,7 +121,8 @@ func lasting(lease *coordinationv1.Lease) bool {
 
 // removeAll deletes the objects, and waits until they are gone, with one timeout for all objects.
 // The first result is the number of deleted objects. A tenant may have given an object a finalizer.
-// Such an object does not delay the deletion of the other objects, and the error names that object.
+// Such an object does not delay the deletion of the other objects, and the error names only the
+// objects that are not gone.
 func removeAll(ctx context.Context, c client.Client, objects []client.Object) (int, error) {
 	for _, object := range objects {
 		// A failed deletion is repeated below.
@@ -118,11 +130,51 @@ func removeAll(ctx context.Context, c client.Client, objects []client.Object) (i
 	}
 	ctx, cancel := context.WithTimeout(ctx, goneTimeout)
 	defer cancel()
-	var errs []error
+	left := make([]*remainder, 0, len(objects))
 	for _, object := range objects {
-		if err := Remove(ctx, c, object); err != nil {
-			errs = append(errs, err)
-		}
+		left = append(left, &remainder{object: object})
 	}
-	return len(objects) - len(errs), errors.Join(errs...)
+	if Retry(ctx, func() error {
+		left = slices.DeleteFunc(left, func(r *remainder) bool { return r.remove(ctx, c) })
+		if len(left) > 0 {
+			return errThere
+		}
+		return nil
+	}) == nil {
+		return len(objects), nil
+	}
+	return len(objects) - len(left), undeleted(left)
+}
+
+// remainder is an object that is perhaps not gone yet, with the error of the last deletion.
+type remainder struct {
+	object client.Object
+	err    error
+}
+
+// remove deletes the object once, and reports whether the object is gone. After the end of ctx, the
+// error shows only this end, and must not replace an earlier error.
+func (r *remainder) remove(ctx context.Context, c client.Client) bool {
+	err := remove(ctx, c, r.object)
+	if ctx.Err() == nil || r.err == nil {
+		r.err = err
+	}
+	return err == nil
+}
+
+// mostUndeleted is the largest number of objects that an error names. A tenant can give thousands of
+// Leases a finalizer.
+const mostUndeleted = 5
+
+// undeleted returns an error that names the objects that are not gone. Of many objects, the error
+// names some.
+func undeleted(left []*remainder) error {
+	var errs []error
+	for _, r := range left[:min(len(left), mostUndeleted)] {
+		errs = append(errs, fmt.Errorf("delete %s: %w, in namespace %s", named(r.object), r.err, r.object.GetNamespace()))
+	}
+	if more := len(left) - mostUndeleted; more > 0 {
+		errs = append(errs, fmt.Errorf("delete %d more: kubectl get leases,roles,rolebindings -A -l %s", more, api.ManagedLabel))
+	}
+	return errors.Join(errs...)
 }
