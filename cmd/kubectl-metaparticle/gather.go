@@ -18,7 +18,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -51,6 +51,8 @@ type explainer struct {
 	// owners are the uids of the workload, of its ReplicaSets or Jobs, and of the controller of
 	// the pod that the user named.
 	owners map[types.UID]bool
+	// makers are those owners that make pods, each with the selector of its pods.
+	makers makers
 	pods   []corev1.Pod // the pods of the owners, and the pod that the user named
 	others map[string]string
 	slots  []string
@@ -114,34 +116,15 @@ func (e *explainer) get(ctx context.Context, name string, object client.Object) 
 	return nil
 }
 
-// followControllers follows the controllers up to the top-most one. An owner of a namespace writes
-// the references. So followControllers ends at a controller that it has read before, and at a
-// controller that another object of the same name has replaced.
+// followControllers finds the workload of the object that the reference means. If no reference can be
+// trusted, the field "group" stays as it is.
 func (e *explainer) followControllers(ctx context.Context, at *metav1.OwnerReference) error {
-	read := map[types.UID]bool{}
-	for at != nil && (at.UID == "" || !read[at.UID]) {
-		version, err := schema.ParseGroupVersion(at.APIVersion)
-		if err != nil {
-			return fmt.Errorf("owner's version: %w", err)
-		}
-		e.group = api.Workload{Group: version.Group, Kind: at.Kind, Name: at.Name}
-		if kinds[at.Kind] != at.APIVersion {
-			return nil // the webhook does not carry annotations from such a workload to its template
-		}
-		w := &unstructured.Unstructured{}
-		w.SetAPIVersion(at.APIVersion)
-		w.SetKind(at.Kind)
-		if err := e.get(ctx, at.Name, w); err != nil {
-			return err
-		}
-		if at.UID != "" && at.UID != w.GetUID() {
-			return nil
-		}
-		read[w.GetUID()] = true
-		e.workload = w
-		at = metav1.GetControllerOf(e.workload)
+	o, err := originOf(ctx, e.get, at)
+	e.workload = o.workload
+	if o.group.Name != "" {
+		e.group = o.group
 	}
-	return nil
+	return err
 }
 
 func (e *explainer) readTemplate() error {
@@ -170,13 +153,14 @@ func (e *explainer) readTemplate() error {
 // readPods finds the pods of the explained workload that have not ended. If the user named a pod,
 // the method also finds that pod and the other pods of its controller.
 func (e *explainer) readPods(ctx context.Context) error {
-	e.owners = map[types.UID]bool{}
-	if e.workload != nil {
-		e.owners[e.workload.GetUID()] = true
-	}
+	e.owners, e.makers = map[types.UID]bool{}, makers{}
 	between := ""
 	if e.workload != nil {
+		e.owners[e.workload.GetUID()] = true
 		between = map[string]string{"Deployment": "ReplicaSet", "CronJob": "Job"}[e.workload.GetKind()]
+		if between == "" {
+			e.makers[e.workload.GetUID()] = selectorOf(e.workload)
+		}
 	}
 	if between != "" {
 		list := &unstructured.UnstructuredList{}
@@ -188,12 +172,16 @@ func (e *explainer) readPods(ctx context.Context) error {
 		for _, item := range list.Items {
 			if metav1.IsControlledBy(&item, e.workload) {
 				e.owners[item.GetUID()] = true
+				e.makers[item.GetUID()] = selectorOf(&item)
 			}
 		}
 	}
 	if e.asked != nil {
 		if of := metav1.GetControllerOf(e.asked); of != nil {
 			e.owners[of.UID] = true
+			if e.makers[of.UID] == nil {
+				e.makers[of.UID] = labels.Everything()
+			}
 		}
 	}
 	var pods corev1.PodList
@@ -203,9 +191,8 @@ func (e *explainer) readPods(ctx context.Context) error {
 	e.others = map[string]string{}
 	for _, pod := range pods.Items {
 		e.others[api.Identity(pod.Name, string(pod.UID))] = pod.Name
-		of := metav1.GetControllerOf(&pod)
 		ended := pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
-		if e.asked != nil && pod.UID == e.asked.UID || of != nil && e.owners[of.UID] && !ended {
+		if e.asked != nil && pod.UID == e.asked.UID || e.makers.made(&pod, e.workload) && !ended {
 			e.pods = append(e.pods, pod)
 		}
 	}

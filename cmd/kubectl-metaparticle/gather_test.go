@@ -6,9 +6,11 @@ package main
 import (
 	"context"
 	"errors"
+	"maps"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -46,4 +48,65 @@ func TestCommandsEndDespiteControllersInACycle(t *testing.T) {
 			assert.NotContains(t, err.Error(), "a read without end", name)
 		}
 	}
+}
+
+// A user of a namespace invents owner references, so that a command acts on the slots of another
+// workload.
+func TestInventedOwnersAddNoSlotsToCommands(t *testing.T) {
+	template := corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Annotations: claim}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app"}}}}
+	selector := &metav1.LabelSelector{MatchLabels: map[string]string{"app": "biller"}}
+	tool := func(version, kind, name string, uid types.UID) metav1.ObjectMeta {
+		return edit(meta("tool", nil), func(m *metav1.ObjectMeta) {
+			m.OwnerReferences = []metav1.OwnerReference{{APIVersion: version, Kind: kind, Name: name, UID: uid, Controller: new(true)}}
+		})
+	}
+	set := func(m metav1.ObjectMeta) client.Object {
+		return &appsv1.ReplicaSet{ObjectMeta: m, Spec: appsv1.ReplicaSetSpec{Template: template}}
+	}
+	pod := func(name, kind, of string, labels map[string]string) client.Object {
+		p := waiting(name, "once.ledger")
+		p.ObjectMeta = owned(p.ObjectMeta, "apps/v1", kind, of)
+		maps.Copy(p.Labels, labels)
+		return p
+	}
+	there := func(more ...client.Object) []client.Object {
+		all := deployment(claim, claim)
+		all[1].(*appsv1.ReplicaSet).Spec.Selector = selector
+		return append(all, &appsv1.StatefulSet{ObjectMeta: meta("db", claim), Spec: appsv1.StatefulSetSpec{Selector: selector, Template: template}},
+			more[0], slotLease(slot, "", nil), slotLease("once.ledger", "", nil))
+	}
+	ofBiller := map[string]string{"app": "biller"}
+	for name, c := range map[string]struct {
+		forged client.Object
+		named  string
+		want   []string
+	}{
+		"a Deployment of a Deployment": {
+			&appsv1.Deployment{ObjectMeta: tool("apps/v1", "Deployment", "biller", "biller-uid"), Spec: appsv1.DeploymentSpec{Template: template}},
+			"deployment/tool", []string{"singleton.deployment.tool"},
+		},
+		"a ReplicaSet of another uid":      {set(tool("apps/v1", "Deployment", "biller", "other")), "replicaset/tool", []string{"singleton.replicaset.tool"}},
+		"a ReplicaSet of another group":    {set(tool("evil.example/v1", "Deployment", "biller", "x")), "replicaset/tool", []string{"singleton.replicaset.tool"}},
+		"a ReplicaSet of other letters":    {set(tool("apps/v1", "deployment", "biller", "biller-uid")), "replicaset/tool", []string{"singleton.replicaset.tool"}},
+		"a ReplicaSet of an invented pod":  {set(tool("v1", "Pod", "biller-0", "x")), "replicaset/tool", []string{"singleton.replicaset.tool"}},
+		"a ReplicaSet of a custom object":  {set(tool("argoproj.io/v1alpha1", "Rollout", "tool", "x")), "replicaset/tool", []string{"singleton.rollout-argoproj-io.tool"}},
+		"a pod of the Deployment itself":   {pod("evil", "Deployment", "biller", ofBiller), "deployment/biller", []string{slot}},
+		"a pod with other labels":          {pod("evil", "ReplicaSet", "biller-1", nil), "deployment/biller", []string{slot}},
+		"a pod with a foreign name":        {pod("evil", "StatefulSet", "db", ofBiller), "statefulset/db", []string{"singleton.statefulset.db"}},
+		"an honest pod of the StatefulSet": {pod("db-1", "StatefulSet", "db", ofBiller), "statefulset/db", []string{"once.ledger", "singleton.statefulset.db"}},
+		"an honest pod of the Deployment":  {pod("biller-1-x", "ReplicaSet", "biller-1", ofBiller), "deployment/biller", []string{"once.ledger", slot}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c0 := cluster{WithWatch: newByHand(there(c.forged)...)}
+			s, err := findSlots(t.Context(), c0, "shop", []string{c.named})
+			require.NoError(t, err)
+			assert.Equal(t, c.want, s.slots)
+		})
+	}
+}
+
+// edit returns the metadata after a change.
+func edit(m metav1.ObjectMeta, change func(*metav1.ObjectMeta)) metav1.ObjectMeta {
+	change(&m)
+	return m
 }
