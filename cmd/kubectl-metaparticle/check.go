@@ -16,7 +16,6 @@ import (
 
 	"k8s.io/apimachinery/pkg/version"
 	"k8s.io/client-go/rest"
-	"sigs.k8s.io/yaml"
 
 	"github.com/metaparticle-io/metaparticle/cmd/kubectl-metaparticle/check"
 )
@@ -110,22 +109,21 @@ func tell(out io.Writer, findings []check.Finding, output string) (int, error) {
 	if slices.ContainsFunc(findings, func(f check.Finding) bool { return f.Result == check.Failed }) {
 		code = exitRefused
 	}
-	switch output {
-	case "json":
-		text, err := json.MarshalIndent(map[string]any{"checks": findings}, "", "  ")
-		if err == nil {
-			_, err = fmt.Fprintln(out, string(text))
+	shown := func(text string) string { return inOneLine(strings.ReplaceAll(text, "\n", "; ")) }
+	if output != "" {
+		if output == "yaml" {
+			findings = slices.Clone(findings)
+			for i, f := range findings {
+				findings[i].Says, findings[i].Do = shown(f.Says), shown(f.Do)
+			}
 		}
-		return code, err
-	case "yaml":
-		text, err := yaml.Marshal(map[string]any{"checks": findings})
+		text, err := encoded(map[string]any{"checks": findings}, output)
 		if err == nil {
 			_, err = out.Write(text)
 		}
 		return code, err
 	}
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	shown := func(text string) string { return inOneLine(strings.ReplaceAll(text, "\n", "; ")) }
 	for _, f := range findings {
 		fmt.Fprintf(table, "%s\t%s\t%s\n", f.Result, f.Check, shown(f.Says))
 		if f.Do != "" {

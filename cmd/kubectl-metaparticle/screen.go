@@ -5,7 +5,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,7 +16,6 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/yaml"
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/console/view"
@@ -156,20 +154,15 @@ func lasting(s view.Slot) view.Slot {
 }
 
 func (v screen) write(slots []view.Slot, namespaces bool) error {
-	switch v.output {
-	case "json":
-		text, err := json.MarshalIndent(map[string]any{"slots": slots}, "", "  ")
+	if v.output != "" {
+		text, err := encoded(map[string]any{"slots": slots}, v.output)
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintln(v.std.out, string(text))
-		return err
-	case "yaml":
-		text, err := yaml.Marshal(map[string]any{"slots": slots})
-		if err != nil {
-			return err
+		if v.output == "yaml" {
+			text = append([]byte("---\n"), text...)
 		}
-		_, err = fmt.Fprintf(v.std.out, "---\n%s", text)
+		_, err = v.std.out.Write(text)
 		return err
 	}
 	var b strings.Builder
