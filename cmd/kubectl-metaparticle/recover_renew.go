@@ -6,6 +6,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -79,11 +81,31 @@ func (r recovering) await(ctx context.Context, floor uint64, failed failures) (i
 		select {
 		case <-time.After(betweenWatches):
 		case <-ctx.Done():
-			for _, l := range left {
-				say(r.std.err, "%s in %s: %s still holds with token %s: %s", l.Name, l.Namespace, api.PodOf(view.HolderOf(&l)),
-					bounded(l.Annotations[api.TokenAnnotation]), stubborn(&l, versions[l.UID] == l.ResourceVersion, time.Since(began)))
-			}
+			waited := time.Since(began)
+			r.name(left, func(l *coordinationv1.Lease) string { return stubborn(l, versions[l.UID] == l.ResourceVersion, waited) })
 			return exitUnreached, nil
+		}
+	}
+}
+
+// mostStubborn is the largest number of holders in one namespace that [recovering.name] prints. A
+// tenant can make many Leases whose holder never yields.
+const mostStubborn = 10
+
+// name prints the Leases whose holders have not yielded, each with the result of the function
+// "remedy". Of many such Leases in one namespace, name prints some.
+func (r recovering) name(left []coordinationv1.Lease, remedy func(*coordinationv1.Lease) string) {
+	more := map[string]int{}
+	for _, l := range left {
+		if more[l.Namespace]++; more[l.Namespace] > mostStubborn {
+			continue
+		}
+		say(r.std.err, "%s in %s: %s still holds with token %s: %s", l.Name, l.Namespace, api.PodOf(view.HolderOf(&l)),
+			bounded(l.Annotations[api.TokenAnnotation]), remedy(&l))
+	}
+	for _, namespace := range slices.Sorted(maps.Keys(more)) {
+		if n := more[namespace] - mostStubborn; n > 0 {
+			say(r.std.err, "%d more holders in %s still hold", n, namespace)
 		}
 	}
 }

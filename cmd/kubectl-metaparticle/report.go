@@ -54,6 +54,10 @@ func (e *explainer) report() string {
 	return b.String()
 }
 
+// mostCell is the largest number of bytes in a cell of a table. The names of all slots that a pod can
+// claim by a list take fewer bytes. But tenants can write megabytes into Events and conditions.
+const mostCell = 8 << 10
+
 func section(b *strings.Builder, title string, lines []string) {
 	if len(lines) == 0 {
 		return
@@ -61,7 +65,11 @@ func section(b *strings.Builder, title string, lines []string) {
 	say(b, "%s:", title)
 	table := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
 	for _, line := range lines {
-		row(table, strings.Split(line, "\t")...)
+		cells := strings.Split(line, "\t")
+		for i, cell := range cells {
+			cells[i] = view.Shortened(cell, mostCell)
+		}
+		row(table, cells...)
 	}
 	table.Flush()
 }
