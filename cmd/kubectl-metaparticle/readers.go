@@ -87,9 +87,15 @@ func possessions(lock []view.Slot) (all []possession) {
 // whole returns the changed slots. If a changed slot belongs to a read-write lock, whole adds the
 // other slots of that lock.
 func whole(changed, all []view.Slot) []view.Slot {
-	return slices.DeleteFunc(slices.Clone(all), func(s view.Slot) bool {
-		return !slices.ContainsFunc(changed, func(c view.Slot) bool {
-			return c.Namespace == s.Namespace && (c.Slot == s.Slot || c.Kind == view.RWLock && s.Group() == c.Group())
-		})
-	})
+	wanted := map[string]bool{}
+	key := func(s view.Slot) string {
+		if s.Kind == view.RWLock {
+			return s.Group()
+		}
+		return s.Namespace + "/" + s.Slot
+	}
+	for _, c := range changed {
+		wanted[key(c)] = true
+	}
+	return slices.DeleteFunc(slices.Clone(all), func(s view.Slot) bool { return !wanted[key(s)] })
 }

@@ -166,14 +166,19 @@ func (v screen) write(slots []view.Slot, namespaces bool) error {
 		return err
 	}
 	var b strings.Builder
-	shown := map[string]bool{}
+	// A tenant can make thousands of locks, so the slots are sorted into locks only once.
+	locks := map[string][]view.Slot{}
 	for _, s := range slots {
-		switch {
-		case s.Kind != view.RWLock:
+		if s.Kind == view.RWLock {
+			locks[s.Group()] = append(locks[s.Group()], s)
+		}
+	}
+	for _, s := range slots {
+		if s.Kind != view.RWLock {
 			v.text(&b, s, namespaces)
-		case !shown[s.Group()]:
-			shown[s.Group()] = true
-			v.lock(&b, slices.DeleteFunc(slices.Clone(slots), func(o view.Slot) bool { return o.Group() != s.Group() }), namespaces)
+		} else if lock := locks[s.Group()]; lock != nil {
+			v.lock(&b, lock, namespaces)
+			delete(locks, s.Group())
 		}
 	}
 	_, err := io.WriteString(v.std.out, b.String())
