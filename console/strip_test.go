@@ -147,7 +147,7 @@ func TestConsoleCachesKeepWhyAContainerWaits(t *testing.T) {
 	for i := range s.Pods {
 		s.Pods[i] = stripped(t, s.Pods[i])
 	}
-	waiting := map[string]view.Standby{}
+	waiting := map[string]*view.Standby{}
 	for _, p := range s.Slots([]string{"once.b"}, mostHandovers)[0].Standbys {
 		waiting[p.Pod] = p
 	}

@@ -235,13 +235,13 @@ func (v screen) lock(b *strings.Builder, lock []view.Slot, namespaces bool) {
 		}
 	}
 	parts := []string{fmt.Sprintf("%d read", readers), writer}
-	var standbys []view.Standby
+	var standbys []*view.Standby
 	for _, s := range lock {
 		if s.Paused != "" {
 			parts = append(parts, fmt.Sprintf("%s is paused (%s)", s.Slot, s.Paused))
 		}
 		for _, p := range s.Standbys {
-			if !slices.ContainsFunc(standbys, func(o view.Standby) bool { return o.Identity == p.Identity }) {
+			if !slices.ContainsFunc(standbys, func(o *view.Standby) bool { return o.Identity == p.Identity }) {
 				standbys = append(standbys, p)
 			}
 		}
@@ -256,7 +256,7 @@ func (v screen) lock(b *strings.Builder, lock []view.Slot, namespaces bool) {
 }
 
 // writeStandbys writes a line for each standby.
-func writeStandbys(table *tabwriter.Writer, standbys []view.Standby) {
+func writeStandbys(table *tabwriter.Writer, standbys []*view.Standby) {
 	for _, p := range standbys {
 		ready := "not Ready"
 		if p.Ready {

@@ -84,7 +84,7 @@ func encode(slot view.Slot) json.RawMessage {
 	}
 	without := view.Slot{
 		Namespace: slot.Namespace, Slot: slot.Slot, Kind: slot.Kind, Holder: &view.Holder{Pod: unreadable, Identity: unreadable},
-		Standbys: []view.Standby{}, Handovers: []view.Handover{},
+		Standbys: []*view.Standby{}, Handovers: []view.Handover{},
 	}
 	if text, err = json.Marshal(shown{without, key, without.Group(), false}); err != nil {
 		return json.RawMessage("{}") // never happens, because texts alone can always be encoded

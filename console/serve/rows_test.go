@@ -86,7 +86,7 @@ func TestSlotJSONNeverExceedsTheConsolesSizeEstimate(t *testing.T) {
 	}
 	for range 50 {
 		seconds := 1e15 + 0.5
-		s.Standbys = append(s.Standbys, view.Standby{Pod: odd, Ready: false, Reason: odd, Message: odd, Program: true, WaitsSince: &since})
+		s.Standbys = append(s.Standbys, &view.Standby{Pod: odd, Ready: false, Reason: odd, Message: odd, Program: true, WaitsSince: &since})
 		s.Handovers = append(s.Handovers, view.Handover{At: since, Pod: odd, From: odd, Reason: odd, Cause: odd, Seconds: &seconds})
 	}
 	assert.Less(t, len(encode(s)), sizeOf(s))

@@ -26,7 +26,7 @@ var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
 // slot returns a slot of the namespace shop. Without a holder the slot is free.
 func slot(name, holder string) view.Slot {
-	s := view.Slot{Namespace: "shop", Slot: name, Kind: view.KindOf(name), Standbys: []view.Standby{}, Handovers: []view.Handover{}}
+	s := view.Slot{Namespace: "shop", Slot: name, Kind: view.KindOf(name), Standbys: []*view.Standby{}, Handovers: []view.Handover{}}
 	if holder != "" {
 		s.Holder = &view.Holder{Pod: holder, Identity: holder + "_uid", Renewed: &noon}
 	}

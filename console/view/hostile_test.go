@@ -6,6 +6,7 @@ package view
 import (
 	"encoding/json"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -243,4 +244,49 @@ func TestSlotIsUnhealthyIfItsHolderStopsRenewing(t *testing.T) {
 			assert.Equal(t, c.want, state.Slots(nil, 3)[0].Healthy())
 		})
 	}
+}
+
+// A tenant makes pods that claim thousands of slots each.
+func TestClaimsOfThousandsOfSlotsTakeLittleMemory(t *testing.T) {
+	var names []string
+	for n := range mostClaimed {
+		names = append(names, fmt.Sprintf("lock.n%d", n))
+	}
+	var s State
+	for n := range 50 {
+		s.Pods = append(s.Pods, gated(fmt.Sprintf("pod-%d", n), strings.Join(names, ",")))
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	slots := s.Slots(nil, 3)
+	runtime.ReadMemStats(&after)
+	claims := 0
+	for _, slot := range slots {
+		claims += len(slot.Standbys)
+	}
+	require.Greater(t, claims, 10_000)
+	assert.Less(t, (after.TotalAlloc-before.TotalAlloc)/uint64(claims), uint64(100), "bytes for each claim")
+}
+
+// A tenant makes pods without Leases, each of which claims other slots.
+func TestFloodOfInventedSlotsHidesNoOtherSlot(t *testing.T) {
+	s := State{Leases: []*coordinationv1.Lease{lease("lock.a", "a", nil)}}
+	for n := range 20 {
+		var names []string
+		for i := range mostClaimed {
+			names = append(names, fmt.Sprintf("lock.n%d-%d", n, i))
+		}
+		s.Pods = append(s.Pods, gated(fmt.Sprintf("pod-%d", n), strings.Join(names, ",")))
+	}
+	other := gated("honest", "lock.b")
+	other.Namespace = "other"
+	s.Pods = append(s.Pods, other, gated("standby", "lock.a"))
+	shown := map[string]Slot{}
+	for _, slot := range s.Slots(nil, 3) {
+		shown[slot.Namespace+"/"+slot.Slot] = slot
+	}
+	assert.Len(t, shown, mostMissing+2)
+	require.Contains(t, shown, "other/lock.b")
+	require.Len(t, shown["shop/lock.a"].Standbys, 1)
+	assert.Equal(t, "standby", shown["shop/lock.a"].Standbys[0].Pod)
 }

@@ -115,9 +115,9 @@ func Last(event corev1.Event) time.Time {
 	return at
 }
 
-// started returns the earliest instant from which a standby can have waited for its slots. The
+// waitsSince returns the earliest instant from which a standby can have waited for its slots. The
 // instant is the start of the pod's last shim, or the start of the pod if no shim runs.
-func started(pod corev1.Pod) (at time.Time) {
+func waitsSince(pod corev1.Pod) (at time.Time) {
 	if pod.Status.StartTime != nil {
 		at = pod.Status.StartTime.Time
 	}

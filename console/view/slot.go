@@ -15,7 +15,6 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/metaparticle-io/metaparticle/api"
-	"github.com/metaparticle-io/metaparticle/api/podspec"
 )
 
 // Slot is one slot, as a person sees it.
@@ -42,7 +41,8 @@ type Slot struct {
 	// Failures has, for each key of a once claim, how many times in a row the work of this key has
 	// failed.
 	Failures map[string]int `json:"failures,omitempty"`
-	Standbys []Standby      `json:"standbys"`
+	// Standbys are the pods that wait for the slot. All slots that a pod claims share one Standby.
+	Standbys []*Standby `json:"standbys"`
 	// Transitions counts the changes of the holder since the Lease was made.
 	Transitions int32 `json:"transitions"`
 	// Handovers are the last handovers that Events report, the latest first.
@@ -76,27 +76,6 @@ type Holder struct {
 	Expired bool `json:"expired,omitempty"`
 }
 
-// Standby is a gated pod that claims a slot, and does not hold it.
-type Standby struct {
-	Pod     string `json:"pod"`
-	Ready   bool   `json:"ready"`
-	Reason  string `json:"reason"`
-	Message string `json:"message"`
-	// Program reports that the program of the pod bids for its slots by the local API. The cluster
-	// does not show whether the program has a bid at present.
-	Program bool `json:"program,omitempty"`
-	// Deleted reports that the pod is being deleted, so it begins no hold.
-	Deleted bool `json:"beingDeleted,omitempty"`
-	// WaitsSince is the instant since which the pod waits: the last start of its shim, or its last
-	// release according to Events. The field is absent if the pod's program bids by the local API.
-	WaitsSince *time.Time `json:"waitsSince,omitempty"`
-
-	// Identity is the identity by which the pod would hold.
-	Identity string `json:"-"`
-
-	uid types.UID
-}
-
 // State has the objects from which the slots are computed. The method Slots ignores ungated pods,
 // and Leases that are no slots.
 type State struct {
@@ -116,8 +95,14 @@ type State struct {
 // mostClaimed bounds the number of slots that people see of one pod.
 const mostClaimed = 2048
 
-// Slots returns all slots, or only those of the given names, sorted by namespace and
-// name. Each slot has its last handovers, but not more than the given number.
+// mostMissing bounds the number of slots without a Lease that people see of one namespace. Enroll soon
+// makes the Lease of each claimed slot. But a tenant can make pods that claim slots in a namespace in
+// which enroll makes no Lease.
+const mostMissing = 1 << 14
+
+// Slots returns all slots with a Lease, and at most mostMissing claimed slots of each namespace that
+// have none. The slots are sorted by namespace and name. The argument "only" has the names of the
+// wanted slots; nil means all. Each slot has its last handovers, but not more than the given number.
 func (o State) Slots(only []string, most int) []Slot {
 	slots := map[types.NamespacedName]*Slot{}
 	at := func(namespace, name string) *Slot {
@@ -125,7 +110,7 @@ func (o State) Slots(only []string, most int) []Slot {
 		if slots[key] == nil {
 			slots[key] = &Slot{
 				Namespace: namespace, Slot: name, Kind: KindOf(name), Missing: true,
-				Standbys: []Standby{}, Handovers: []Handover{},
+				Standbys: []*Standby{}, Handovers: []Handover{},
 			}
 		}
 		return slots[key]
@@ -140,17 +125,29 @@ func (o State) Slots(only []string, most int) []Slot {
 			}
 		}
 	}
+	missing := map[string]int{}
 	for _, pod := range o.Pods {
 		claimed := Claimed(*pod)
+		if len(claimed) == 0 {
+			continue
+		}
+		c := claimantOf(pod)
 		for _, slot := range claimed[:min(len(claimed), mostClaimed)] {
-			at(pod.Namespace, slot).join(*pod)
+			s := slots[types.NamespacedName{Namespace: pod.Namespace, Name: slot}]
+			if s == nil && missing[pod.Namespace] < mostMissing {
+				missing[pod.Namespace]++
+				s = at(pod.Namespace, slot)
+			}
+			if s != nil {
+				s.join(c)
+			}
 		}
 	}
 	histories := historiesOf(o.Events, o.Now, most)
-	holders := map[string]bool{}
+	holders := map[member]bool{}
 	for _, s := range slots {
 		if s.Holder != nil {
-			holders[s.Group()+s.Holder.Identity] = true
+			holders[member{s.Group(), s.Holder.Identity}] = true
 		}
 	}
 	var all []Slot
@@ -158,8 +155,9 @@ func (o State) Slots(only []string, most int) []Slot {
 		if only != nil && !slices.Contains(only, key.Name) {
 			continue
 		}
-		s.Standbys = slices.DeleteFunc(s.Standbys, func(p Standby) bool { return holders[s.Group()+p.Identity] })
-		slices.SortFunc(s.Standbys, func(a, b Standby) int { return strings.Compare(a.Pod, b.Pod) })
+		group := s.Group()
+		s.Standbys = slices.DeleteFunc(s.Standbys, func(p *Standby) bool { return holders[member{group, p.Identity}] })
+		slices.SortFunc(s.Standbys, func(a, b *Standby) int { return strings.Compare(a.Pod, b.Pod) })
 		s.remember(histories[key])
 		all = append(all, *s)
 	}
@@ -168,6 +166,9 @@ func (o State) Slots(only []string, most int) []Slot {
 	})
 	return all
 }
+
+// member is a pod that holds a slot of a group (see [Slot.Group]).
+type member struct{ group, identity string }
 
 // Group returns the same key for all slots of a semaphore or a read-write lock, or for all shards
 // of a workload. A slot that belongs to no such group has a key of its own. A pod that holds one
@@ -246,38 +247,13 @@ func (s *Slot) serves() bool { return s.Kind != "once" && s.Kind != Barrier && s
 
 // join adds a pod that claims the slot: the holder, or a standby. A pod that has ended is no
 // standby, and neither is a pod for which [Slot.finished] returns true.
-func (s *Slot) join(pod corev1.Pod) {
-	if s.Holder != nil && s.Holder.Identity == IdentityOf(pod) {
-		s.Holder.Gone, s.Holder.Deleted = false, pod.DeletionTimestamp != nil
-		return
+func (s *Slot) join(c claimant) {
+	switch {
+	case s.Holder != nil && s.Holder.Identity == c.identity:
+		s.Holder.Gone, s.Holder.Deleted = false, c.deleted
+	case c.standby != nil && !s.finished(c):
+		s.Standbys = append(s.Standbys, c.standby)
 	}
-	if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
-		return
-	}
-	if s.finished(pod) {
-		return
-	}
-	standby := Standby{Pod: pod.Name, Identity: IdentityOf(pod), Reason: "Unknown", Message: "its agent has said nothing yet"}
-	switch said, ok := Condition(pod); {
-	case podspec.ServesLocal(&pod.Spec):
-		standby.Program, standby.Ready = true, Ready(pod)
-		standby.Reason, standby.Message = LocalReason, AsksItself
-	case ok:
-		standby.Ready, standby.Reason, standby.Message = said.Status == corev1.ConditionTrue, Shortened(said.Reason, MaxWord), Shortened(said.Message, MaxMessage)
-	}
-	if name, reason := Idle(pod); name != "" && !standby.Program {
-		standby.Ready = false
-		standby.Message += "; its container " + Shortened(name, MaxWord) + " does not run: " + Shortened(reason, MaxWord)
-	}
-	if pod.DeletionTimestamp != nil {
-		standby.Deleted = true
-		standby.Message += "; it is being deleted"
-	}
-	if since := started(pod); !standby.Program && !since.IsZero() {
-		standby.WaitsSince = instant(since)
-	}
-	standby.uid = pod.UID
-	s.Standbys = append(s.Standbys, standby)
 }
 
 // Silent returns the instant at which the holder counts as silent if its Lease has not changed
@@ -299,29 +275,22 @@ func (s *Slot) remember(h history) {
 	s.Handovers = append(s.Handovers, h.handovers...)
 	for i, p := range s.Standbys {
 		if at, ok := h.released[p.uid]; ok && p.WaitsSince != nil && at.After(*p.WaitsSince) {
-			s.Standbys[i].WaitsSince = &at
+			other := *p
+			other.WaitsSince = &at
+			s.Standbys[i] = &other
 		}
 	}
 }
 
 // finished reports whether a pod has stopped waiting for the slot of a once claim or a start lock.
-// A pod with a start lock is finished once the agent's pod condition is True, because the
-// application has started. A pod with a once claim is finished once its key is done. If no main
-// container of this pod has a shim, the pod is also finished once its pod condition Initialized is
-// True.
-func (s *Slot) finished(pod corev1.Pod) bool {
-	if said, ok := Condition(pod); s.Kind == StartLock {
-		return ok && said.Status == corev1.ConditionTrue
+// A pod with a start lock is finished once its application has started. A pod with a once claim is
+// finished once its key is done. Such a pod is also finished if none of its containers waits for the
+// key any more.
+func (s *Slot) finished(c claimant) bool {
+	if s.Kind == StartLock {
+		return c.started
 	}
-	key := onceKey(pod)
-	if key == "" {
-		return false
-	}
-	waits := slices.ContainsFunc(pod.Spec.Containers, func(c corev1.Container) bool { return api.IsShim(c.Command) })
-	begun := slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
-		return c.Type == corev1.PodInitialized && c.Status == corev1.ConditionTrue
-	})
-	return slices.Contains(s.Done, key) || begun && !waits
+	return c.onceKey != "" && (c.past || slices.Contains(s.Done, c.onceKey))
 }
 
 // Healthy reports whether the slot needs no attention. The slot is healthy if the holder is not
@@ -331,6 +300,6 @@ func (s *Slot) finished(pod corev1.Pod) bool {
 // its program may want no slot.
 func (s Slot) Healthy() bool {
 	serves := s.Holder != nil && (s.Holder.ServingSince != nil || s.Holder.Starting || !s.serves()) && !s.Holder.Gone && !s.Holder.Expired
-	wanted := slices.ContainsFunc(s.Standbys, func(p Standby) bool { return !p.Program && !p.Deleted })
+	wanted := slices.ContainsFunc(s.Standbys, func(p *Standby) bool { return !p.Program && !p.Deleted })
 	return serves || s.Paused != "" || s.Holder == nil && !wanted
 }
