@@ -270,8 +270,9 @@ func (f *Forwarder) ownAddress(addr netip.Addr) bool {
 // dialTimeout allows for one lost SYN, which the kernel repeats after a second.
 const dialTimeout = 2 * time.Second
 
-// keepAlive ends a connection within 30 s if its other end vanishes. If the holder vanishes,
-// another pod becomes the holder after the default lease duration, also 30 s. Then that pod
+// keepAlive ends an idle connection within 30 s if its other end vanishes. While sent data is not
+// acknowledged, the kernel sends the data again for up to a quarter of an hour instead. If the holder
+// vanishes, another pod becomes the holder after the default lease duration, also 30 s. Then that pod
 // becomes the target, and this change ends the connection anyway.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}
 

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -160,12 +161,19 @@ func (p pausing) await(ctx context.Context, s *subject, began time.Time) (int, e
 
 // stopsWithin returns the sum of the longest lease duration and the longest grace.
 func (s *subject) stopsWithin() time.Duration {
-	var duration, grace int64
+	var duration, grace time.Duration
 	for _, l := range s.leases {
-		duration = max(duration, int64(ptr.Deref(l.Spec.LeaseDurationSeconds, 0)))
+		duration = max(duration, time.Duration(ptr.Deref(l.Spec.LeaseDurationSeconds, 0))*time.Second)
 	}
 	for _, pod := range s.pods {
-		grace = max(grace, ptr.Deref(pod.Spec.TerminationGracePeriodSeconds, corev1.DefaultTerminationGracePeriodSeconds))
+		grace = max(grace, graceOf(pod))
 	}
-	return time.Duration(duration+grace) * time.Second
+	return duration + grace
+}
+
+// graceOf returns the grace of a pod. The API server bounds the pod's number of seconds only by 64
+// bits. So graceOf bounds the number as the webhook does, by 68 years.
+func graceOf(pod corev1.Pod) time.Duration {
+	seconds := ptr.Deref(pod.Spec.TerminationGracePeriodSeconds, corev1.DefaultTerminationGracePeriodSeconds)
+	return time.Duration(min(seconds, math.MaxInt32)) * time.Second
 }

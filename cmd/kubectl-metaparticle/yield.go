@@ -229,7 +229,7 @@ func (s *subject) holding(h *hold) error {
 		return refusal(fmt.Sprintf("%s, which holds %s, is being deleted, and hands over as it ends", api.PodOf(h.identity), h.slots[0]))
 	}
 	h.expires = s.pods[i].Annotations[api.GateAnnotation] == string(api.GatePod)
-	h.grace = time.Duration(ptr.Deref(s.pods[i].Spec.TerminationGracePeriodSeconds, corev1.DefaultTerminationGracePeriodSeconds)) * time.Second
+	h.grace = graceOf(s.pods[i])
 	return nil
 }
 
