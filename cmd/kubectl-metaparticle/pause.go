@@ -7,11 +7,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
@@ -169,11 +167,4 @@ func (s *subject) stopsWithin() time.Duration {
 		grace = max(grace, graceOf(pod))
 	}
 	return duration + grace
-}
-
-// graceOf returns the grace of a pod. The API server bounds the pod's number of seconds only by 64
-// bits. So graceOf bounds the number as the webhook does, by 68 years.
-func graceOf(pod corev1.Pod) time.Duration {
-	seconds := ptr.Deref(pod.Spec.TerminationGracePeriodSeconds, corev1.DefaultTerminationGracePeriodSeconds)
-	return time.Duration(min(seconds, math.MaxInt32)) * time.Second
 }

@@ -6,13 +6,16 @@ package main
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
@@ -176,3 +179,10 @@ var gatedPods = client.MatchingLabels{api.GatedLabel: api.Gated}
 
 // ours reports whether an agent holds the Lease.
 func ours(l *coordinationv1.Lease) bool { return l.Annotations[api.HoldAnnotation] != "" }
+
+// graceOf returns the grace of a pod. The API server bounds the pod's number of seconds only by 64
+// bits. So graceOf bounds the number as the webhook does, by 68 years.
+func graceOf(pod corev1.Pod) time.Duration {
+	seconds := ptr.Deref(pod.Spec.TerminationGracePeriodSeconds, corev1.DefaultTerminationGracePeriodSeconds)
+	return time.Duration(min(seconds, math.MaxInt32)) * time.Second
+}
