@@ -347,7 +347,7 @@ func TestDeletedLeasesEventsNeverFulfillTheCondition(t *testing.T) {
 }
 
 // The Lease of the first states does not exist any more. A Lease with the same name has another holder,
-// who has not renewed it.
+// and that holder has not renewed the Lease.
 func TestRecreatedLeaseNeverConfirmsEarlierLeasesHolder(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		recreated := func(renewals int) kube.Lease {

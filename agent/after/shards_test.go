@@ -127,7 +127,7 @@ func TestDoneShardsFulfillConditionDespiteRecreatedLeases(t *testing.T) {
 	})
 }
 
-// The server sends two states of shard 0 in one go. The second state is no state of shard 1.
+// The server sends two states of shard 0 together. The second state is no state of shard 1.
 func TestStatesCountOnlyForTheirOwnShard(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		s.put(shard(0, "1/2/a", ""))
