@@ -289,4 +289,9 @@ func TestFloodOfInventedSlotsHidesNoOtherSlot(t *testing.T) {
 	require.Contains(t, shown, "other/lock.b")
 	require.Len(t, shown["shop/lock.a"].Standbys, 1)
 	assert.Equal(t, "standby", shown["shop/lock.a"].Standbys[0].Pod)
+
+	s.Pods = append(s.Pods, gated("late", "lock.c"))
+	named := s.Slots([]string{"lock.c"}, 3)
+	require.Len(t, named, 1, "a person who names a slot sees that slot")
+	assert.Len(t, named[0].Standbys, 1)
 }

@@ -104,6 +104,7 @@ const mostMissing = 1 << 14
 // have none. The slots are sorted by namespace and name. The argument "only" has the names of the
 // wanted slots; nil means all. Each slot has its last handovers, but not more than the given number.
 func (o State) Slots(only []string, most int) []Slot {
+	wanted := func(slot string) bool { return only == nil || slices.Contains(only, slot) }
 	slots := map[types.NamespacedName]*Slot{}
 	at := func(namespace, name string) *Slot {
 		key := types.NamespacedName{Namespace: namespace, Name: name}
@@ -134,7 +135,7 @@ func (o State) Slots(only []string, most int) []Slot {
 		c := claimantOf(pod)
 		for _, slot := range claimed[:min(len(claimed), mostClaimed)] {
 			s := slots[types.NamespacedName{Namespace: pod.Namespace, Name: slot}]
-			if s == nil && missing[pod.Namespace] < mostMissing {
+			if s == nil && wanted(slot) && missing[pod.Namespace] < mostMissing {
 				missing[pod.Namespace]++
 				s = at(pod.Namespace, slot)
 			}
@@ -152,7 +153,7 @@ func (o State) Slots(only []string, most int) []Slot {
 	}
 	var all []Slot
 	for key, s := range slots {
-		if only != nil && !slices.Contains(only, key.Name) {
+		if !wanted(key.Name) {
 			continue
 		}
 		group := s.Group()
