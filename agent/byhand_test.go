@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/metaparticle-io/metaparticle/agent/courier"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
@@ -220,7 +221,10 @@ func TestVanishedSuccessorDelaysOtherStandbysByOneSecond(t *testing.T) {
 		w.annotate(theSlot, api.YieldAnnotation, api.Yield{Hold: a.gates.hold("s1"), Successor: "gone_u"}.String())
 		w.within(time.Second, "released", func() bool { return w.holder() == "" })
 		took := w.within(3*time.Second, "taken", func() bool { return b.running("s2") })
-		assert.InDelta(t, 1, took.Seconds(), 0.1)
+		// The other standby sees the release a moment late, and then lets the successor compete alone.
+		leaves := time.Second + courier.EventsWait
+		assert.GreaterOrEqual(t, took, leaves)
+		assert.LessOrEqual(t, took, leaves+100*time.Millisecond)
 	})
 }
 

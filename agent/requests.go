@@ -42,6 +42,7 @@ func newRequests(u *unit, p posts, group *sync.WaitGroup) *requests {
 	q := &requests{unit: u, posts: p, group: group, timeout: u.self.Budget.RequestTimeout}
 	q.courier = courier.New(courier.Config{
 		Leases: u.config.API, Claim: u.claim, Timeout: q.timeout, Post: p.post, Group: group, Answered: q.answered, Log: u.config.Log,
+		Prompt: u.config.Forwarder != nil,
 	})
 	return q
 }

@@ -180,6 +180,13 @@ func (c *Claim) Record(name string) lease.Record {
 	return lease.Record{}
 }
 
+// OtherIsNext reports whether the Lease names another pod that is to hold next, and this pod does not
+// hold the slot. Any goroutine may call OtherIsNext.
+func (c *Claim) OtherIsNext(r lease.Record) bool {
+	self, next := c.need.Self.Identity, r.Next()
+	return next != "" && next != self && r.Holder != self
+}
+
 // Named reports whether a Lease names the hold, or may name the hold after a write without an
 // answer.
 func (c *Claim) Named(hold string) bool {

@@ -31,7 +31,7 @@ type Leases interface {
 	WatchLease(ctx context.Context, name, resourceVersion string, fn func(kube.WatchEvent)) error
 }
 
-// Config has the settings of a courier. Each field must be set.
+// Config has the settings of a courier. Each field but Prompt must be set.
 type Config struct {
 	Leases Leases
 	Claim  *claim.Claim
@@ -40,6 +40,9 @@ type Config struct {
 	// Post passes a function to the loop, or drops the function if ctx ends first. The loop calls
 	// the function with the instant at which the loop received it.
 	Post func(ctx context.Context, f func(now time.Duration))
+	// Prompt reports that the pod needs each event at once. A pod that forwards connections needs the
+	// address of the next holder.
+	Prompt bool
 	// Group counts the goroutines of the courier.
 	Group *sync.WaitGroup
 	// Answered is called on the loop for each answer, except the answers to a look. The argument
@@ -53,6 +56,11 @@ type Config struct {
 // A claim ends looks when the pod acquires or releases a slot. The API server does work for each
 // watch that ends, and this work would delay the handover.
 const WatchEndsAfter = 200 * time.Millisecond
+
+// EventsWait is the time for which events wait while another pod is to hold next. A handover of a
+// hundred pods would otherwise wake all agents twice, just when the next holder needs the processors.
+// After a release, only the successor may acquire the slot for longer than EventsWait.
+const EventsWait = 200 * time.Millisecond
 
 // Courier sends the requests of one claim. Only the loop that runs the functions of the field
 // Post calls a Courier's methods.
@@ -134,8 +142,12 @@ func (c *Courier) look(ctx context.Context, a claim.Action) {
 			version, err = c.read(ctx, a)
 		}
 		watch := func(from string) error {
+			var delay time.Duration
 			return c.Leases.WatchLease(ctx, a.Slot, from, func(e kube.WatchEvent) {
-				version = e.ResourceVersion
+				if !wait(ctx, delay) {
+					return
+				}
+				version, delay = e.ResourceVersion, c.delay(e, delay)
 				c.Post(ctx, func(now time.Duration) { c.watched(now, a, e) })
 			})
 		}
@@ -158,6 +170,28 @@ func (c *Courier) look(ctx context.Context, a claim.Action) {
 			}
 		})
 	})
+}
+
+// delay returns the delay of the events after the event e. The argument "last" is the delay of e.
+func (c *Courier) delay(e kube.WatchEvent, last time.Duration) time.Duration {
+	switch {
+	case e.Lease == nil:
+		return last
+	case !c.Prompt && c.Claim.OtherIsNext(RecordOf(e.Lease)):
+		return EventsWait
+	}
+	return 0
+}
+
+// wait waits for the delay, and reports whether ctx lasts.
+func wait(ctx context.Context, delay time.Duration) bool {
+	if delay > 0 {
+		select {
+		case <-time.After(delay):
+		case <-ctx.Done():
+		}
+	}
+	return ctx.Err() == nil
 }
 
 // read reads the Lease, and returns the version from which a watch can continue.

@@ -79,6 +79,18 @@ type Record struct {
 	Failures api.Failures
 }
 
+// Next returns the identity of the pod that is to hold next; empty for none. A release names this pod,
+// or a person requests that the present hold yields to this pod.
+func (r Record) Next() string {
+	switch {
+	case r.Holder == "":
+		return r.Successor
+	case r.Yield.Hold == r.Hold:
+		return r.Yield.Successor
+	}
+	return ""
+}
+
 // sameVersion reports whether both records have the same version of the same Lease.
 func (r Record) sameVersion(other Record) bool {
 	return r.UID == other.UID && r.Version == other.Version

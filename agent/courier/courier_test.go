@@ -1,0 +1,105 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package courier
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/claim"
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// server sends one event a second to each watch.
+type server struct {
+	Leases
+	events []kube.WatchEvent
+}
+
+func (s server) WatchLease(ctx context.Context, _, _ string, fn func(kube.WatchEvent)) error {
+	for _, e := range s.events {
+		<-time.After(time.Second)
+		fn(e)
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// event returns the event of a Lease with the holder and the annotation.
+func event(holder, key, value string) kube.WatchEvent {
+	return kube.WatchEvent{Type: kube.Modified, ResourceVersion: "2", Lease: &kube.Lease{
+		Holder: holder, Annotations: map[string]string{api.HoldAnnotation: "h1", key: value},
+	}}
+}
+
+// follow returns the times at which a courier of the pod "self" posts each event, counted from the
+// beginning of the watch.
+func follow(t *testing.T, prompt bool, until time.Duration, events ...kube.WatchEvent) (posted []time.Duration) {
+	t.Helper()
+	began := time.Now()
+	var group sync.WaitGroup
+	c := New(Config{
+		Leases: server{events: events}, Group: &group, Prompt: prompt, Log: slog.New(slog.DiscardHandler),
+		Claim: claim.New(claim.Config{Slots: []string{"a"}, Self: lease.Self{Identity: "self"}}, 0),
+		Post: func(ctx context.Context, _ func(time.Duration)) {
+			if ctx.Err() == nil {
+				posted = append(posted, time.Since(began))
+			}
+		},
+	})
+	ctx, end := context.WithTimeout(t.Context(), until)
+	defer end()
+	c.Execute(ctx, claim.Action{Kind: claim.Look, Slot: "a", From: "1"})
+	group.Wait()
+	return posted
+}
+
+func TestEventsWaitWhileAnotherPodIsNext(t *testing.T) {
+	at := func(waits time.Duration) []time.Duration { return []time.Duration{time.Second, 2*time.Second + waits} }
+	renewal := event("holder", api.TokenAnnotation, "7")
+	bookmark := kube.WatchEvent{Type: kube.Bookmark, ResourceVersion: "3"}
+	for name, c := range map[string]struct {
+		first  kube.WatchEvent
+		prompt bool
+		want   []time.Duration
+	}{
+		"a release names another pod":             {event("", api.SuccessorAnnotation, "other"), false, at(EventsWait)},
+		"a yield names another pod":               {event("holder", api.YieldAnnotation, "h1 other"), false, at(EventsWait)},
+		"a release names this pod":                {event("", api.SuccessorAnnotation, "self"), false, at(0)},
+		"a yield names this pod":                  {event("holder", api.YieldAnnotation, "h1 self"), false, at(0)},
+		"a yield of an earlier hold":              {event("holder", api.YieldAnnotation, "h0 other"), false, at(0)},
+		"this pod holds":                          {event("self", api.YieldAnnotation, "h1 other"), false, at(0)},
+		"a release without a successor":           {event("", api.TokenAnnotation, "7"), false, at(0)},
+		"a pod that forwards connections follows": {event("", api.SuccessorAnnotation, "other"), true, at(0)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				assert.Equal(t, c.want, follow(t, c.prompt, time.Minute, c.first, renewal))
+			})
+		})
+	}
+	t.Run("a bookmark between two events", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			posted := follow(t, false, time.Minute, event("", api.SuccessorAnnotation, "other"), bookmark, renewal)
+			require.Len(t, posted, 3)
+			assert.Equal(t, 3*time.Second+2*EventsWait, posted[2])
+		})
+	})
+}
+
+func TestEventsOfAnEndedLookAreDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		posted := follow(t, false, 2*time.Second+EventsWait/2, event("", api.SuccessorAnnotation, "other"), event("", api.TokenAnnotation, "7"))
+		assert.Len(t, posted, 1)
+	})
+}
