@@ -44,10 +44,32 @@ export METAPARTICLE_KUBERNETES := $(KUBERNETES)
 
 # The race detector makes these packages and tests up to twenty times as slow. Package quiet is here
 # because it differs under the race detector; the other packages start no goroutines. The tests decode
-# megabytes, or play hundreds of outages, one after the other; other tests run the same code with the
-# race detector.
+# megabytes, make thousands of objects, or play hundreds of requests and outages, one after the other.
+# Other tests run the same code with the race detector.
 SEQUENTIAL := ./agent/quiet ./docs ./manifests ./monitoring ./tools/...
-HUGE := ^(TestPreviousHolderReacquiresSlotAfterLongOutage|TestPreviousHolderReacquiresSlotEvenIfWatchesFail|TestManifestWithUsualAliasesIsRead|TestManyEmptyJSONObjectsAreRefusedBeforeDecoding|TestMemoryEstimateCoversEmptyJSONObjects|TestMemoryEstimateCoversThePatch|TestHugeJSONInGateArgumentsIsNeverDecoded|TestLargeValidObjectsFitIntoTheLoadLimit|TestBytesOfOneImageLookUpAreBounded|TestServiceAccountAndSecretTakeLittleMemory|TestLoadCoversTheMemoryOfDecodedOwners)$$
+SPACE := $(subst ,, )
+HUGE := ^($(subst $(SPACE),|,$(strip \
+	TestPreviousHolderReacquiresSlotAfterLongOutage \
+	TestPreviousHolderReacquiresSlotEvenIfWatchesFail \
+	TestManifestWithUsualAliasesIsRead \
+	TestManyEmptyJSONObjectsAreRefusedBeforeDecoding \
+	TestMemoryEstimateCoversEmptyJSONObjects \
+	TestMemoryEstimateCoversThePatch \
+	TestHugeJSONInGateArgumentsIsNeverDecoded \
+	TestLargeValidObjectsFitIntoTheLoadLimit \
+	TestBytesOfOneImageLookUpAreBounded \
+	TestServiceAccountAndSecretTakeLittleMemory \
+	TestLoadCoversTheMemoryOfDecodedOwners \
+	TestSlotsShareTheLastRoomOfTheirAccount \
+	TestSlotsWithoutRoomCostNoLeasesOrRequests \
+	TestMissingLeaseOfRolesReturnsWithoutRoom \
+	TestManySlotsOfOneAccountNeedFewRoles \
+	TestTooManySlotsOfAccountCauseOneEvent \
+	TestShardsWithRoomStartBesideShardsWithout \
+	TestUninstallationErrorNamesFewStuckLeases \
+	TestRecoverCommandSucceedsDespiteTwentySecondsOfErrors \
+	TestRecoverCommandKeepsPausesIfWritesKeepFailing \
+)))$$
 
 RUN ?= .
 SEEDS ?= 40
@@ -109,7 +131,7 @@ unit: $(AXE) ## Run the unit, golden and real-binary tests and the fuzz seeds, w
 	@./tools/packages prometheus chromium
 	go test -race -vet=off -timeout 20m -skip '$(HUGE)' $$(go list ./... | grep -vxF -e "$$(go list $(SEQUENTIAL))" | grep -v '/sim')
 	go test -timeout 10m $(SEQUENTIAL)
-	go test -timeout 10m -run '$(HUGE)' ./agent ./mutate/... ./cmd/...
+	go test -timeout 10m -run '$(HUGE)' ./agent ./enroll ./mutate/... ./setup ./cmd/...
 	cd test && go test -race -vet=off -timeout 15m $$(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./... | grep -v '/e2e$$')
 	cd test/helm && go test -count=1 -timeout 15m ./... # the cache ignores what the tests start
 	cd test/browser && go test -count=1 -timeout 15m ./...
@@ -166,14 +188,14 @@ golden: ## Rewrite golden files and generated documents; read the diff before yo
 	go test -p 1 ./api ./mutate ./mutate/reason ./cmd/kubectl-metaparticle ./monitoring ./tools/earlier ./pages ./docs -update
 
 .PHONY: lint
+# golangci-lint runs all analyzers of go vet as "govet".
 lint: $(CACHE)/golangci-lint ## Run gofmt, vet and golangci-lint over all modules.
 	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
-	go vet ./...
 	$(CACHE)/golangci-lint run --allow-parallel-runners ./...
-	cd test && go vet ./... && $(CACHE)/golangci-lint run --allow-parallel-runners --config ../.golangci.yaml ./...
-	cd test/bench/admission && go vet ./... && $(CACHE)/golangci-lint run --allow-parallel-runners --config ../../../.golangci.yaml ./...
-	cd test/helm && go vet ./... && $(CACHE)/golangci-lint run --allow-parallel-runners --config ../../.golangci.yaml ./...
-	cd test/browser && go vet ./... && $(CACHE)/golangci-lint run --allow-parallel-runners --config ../../.golangci.yaml ./...
+	cd test && $(CACHE)/golangci-lint run --allow-parallel-runners --config ../.golangci.yaml ./...
+	cd test/bench/admission && $(CACHE)/golangci-lint run --allow-parallel-runners --config ../../../.golangci.yaml ./...
+	cd test/helm && $(CACHE)/golangci-lint run --allow-parallel-runners --config ../../.golangci.yaml ./...
+	cd test/browser && $(CACHE)/golangci-lint run --allow-parallel-runners --config ../../.golangci.yaml ./...
 
 .PHONY: bench
 bench: bench-admission bench-enroll bench-forward bench-local install images ## Measure most figures of docs/benchmarks.md, with ROUNDS=n handovers; the targets below measure single tables, or what is left.
