@@ -45,6 +45,8 @@ func (s store) bind(ctx context.Context, wanted *rbacv1.RoleBinding) error {
 			}
 		}
 	case err != nil:
+	case there.RoleRef != wanted.RoleRef && there.DeletionTimestamp != nil:
+		err = errFinalizers
 	case there.RoleRef != wanted.RoleRef:
 		err = s.client.Delete(ctx, &there, unchanged(&there))
 		if err == nil {
@@ -76,7 +78,10 @@ func (s store) unbind(ctx context.Context, namespace, name string) error {
 // unbindOrphans deletes the RoleBindings whose Role is gone. Such a RoleBinding is left over if the
 // cache did not yet contain the RoleBinding when enroll deleted the Role. Such a RoleBinding is
 // also left over if a person deleted the Role.
-func (s store) unbindOrphans(ctx context.Context, known *agentRoles, bindings []rbacv1.RoleBinding) error {
+//
+// A user can make thousands of such RoleBindings, and can keep them by finalizers. So unbindOrphans
+// ends with its stint, and deletes each RoleBinding only once.
+func (s store) unbindOrphans(ctx context.Context, known *agentRoles, bindings []rbacv1.RoleBinding, until *stint) error {
 	roles := make(map[string]bool, len(known.all)+len(known.singles))
 	for _, r := range known.all {
 		roles[r.role.Name] = true
@@ -84,11 +89,17 @@ func (s store) unbindOrphans(ctx context.Context, known *agentRoles, bindings []
 	for name := range known.singles {
 		roles[name] = true
 	}
-	var errs []error
+	var orphans []*rbacv1.RoleBinding
 	for i := range bindings {
 		b := &bindings[i]
-		if b.Labels[api.ManagedLabel] != managed || b.RoleRef.Kind != roleKind || roles[b.RoleRef.Name] {
-			continue
+		if b.Labels[api.ManagedLabel] == managed && b.RoleRef.Kind == roleKind && !roles[b.RoleRef.Name] && b.DeletionTimestamp == nil {
+			orphans = append(orphans, b)
+		}
+	}
+	var errs []error
+	for _, b := range anyFirst(orphans) {
+		if until.over() {
+			break
 		}
 		// Enroll creates a Role before its RoleBinding, but the cache may receive the RoleBinding
 		// first. So only the API server's answer shows that the Role is gone.

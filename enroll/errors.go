@@ -18,6 +18,10 @@ var (
 	// errAgain means that a step is half done, or that the cache is stale. The next attempt does
 	// the rest.
 	errAgain = errors.New("to be done again")
+
+	// errFinalizers means that somebody's finalizers keep an object that enroll has deleted. A new
+	// attempt is not enough, so the attempts become rarer.
+	errFinalizers = errors.New("finalizers keep the deleted object: remove them, because enroll needs its name")
 )
 
 // raced reports whether each part of the error is a failed compare-and-swap, a failed creation of

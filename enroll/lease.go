@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -32,11 +31,6 @@ type admission struct {
 	// postponed is the number of slots that the next reconciliation admits.
 	postponed int
 }
-
-// patience is the time after which a reconciliation creates no further Lease. Each slot takes two or
-// three writes, and few namespaces are reconciled at the same time. So without this bound, a user
-// with thousands of slots would delay the slots of all other namespaces.
-const patience = time.Second
 
 // admitIncomplete admits each slot for which enroll can do something now. A slot without room costs
 // no request, so even many such slots do not delay the slots of other namespaces. The result
@@ -150,8 +144,7 @@ func (a *admission) ensure(ctx context.Context, slots []string) ([]*coordination
 		// Lease.
 		before *agentRoles
 	)
-	first := rand.IntN(len(slots)) //nolint:gosec // no secret
-	for i, slot := range slices.Concat(slots[first:], slots[:first]) {
+	for i, slot := range anyFirst(slots) {
 		if i > 0 && a.now().Sub(a.began) >= patience {
 			a.postponed = len(slots) - i
 			break

@@ -104,16 +104,17 @@ func (r *Reconciler) enroll(ctx context.Context, s store, seen *snapshot) (time.
 	behind, err := a.admitIncomplete(ctx)
 	o.add(stepSlots, err)
 	r.reportBehind(seen.namespace, behind)
-	conditions, variables := newConditionRoles(s, seen), newVariableRoles(s, seen)
+	conditions, variables := newConditionRoles(s, seen, r.now), newVariableRoles(s, seen, r.now)
 	o.add(stepConditions, conditions.entitle(ctx))
 	o.add(stepVariables, variables.entitle(ctx))
 	o.add(stepPullSecrets, s.pullSecrets(ctx, r.PullSecrets, seen))
-	o.add(stepBindings, s.unbindOrphans(ctx, seen.roles, seen.bindings))
+	unbinding := newStint(r.now)
+	o.add(stepBindings, s.unbindOrphans(ctx, seen.roles, seen.bindings, unbinding))
 	again, err := r.sweep(ctx, s, seen)
 	o.add(stepSweep, err)
 	o.add(stepEvents, r.notifier.notifyNotGated(ctx, r.Events, s, seen))
 	r.notifier.notifyTooMany(r.Events, seen.namespace, slices.Concat(a.excess(), conditions.left, variables.left))
-	stamps := &stamping{store: s, seen: seen, left: a.left, shut: &r.shut, now: r.now}
+	stamps := &stamping{store: s, seen: seen, left: a.left, shut: &r.shut, now: r.now, until: newStint(r.now)}
 	o.add(stepStamps, stamps.stamp(ctx))
 	again = sooner(again, stamps.again)
 	lacking, next := r.shortages.observe(r.Events, seen, r.now())
@@ -122,7 +123,7 @@ func (r *Reconciler) enroll(ctx context.Context, s store, seen *snapshot) (time.
 	if a.foreign {
 		again = sooner(again, foreignRecheck)
 	}
-	if a.postponed > 0 {
+	if a.postponed > 0 || conditions.postponed() || variables.postponed() || unbinding.postponed || stamps.until.postponed {
 		again = minRetry
 	}
 	r.reportFailed(seen.namespace, o)

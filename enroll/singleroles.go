@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -37,12 +38,15 @@ type singleRoles struct {
 	// these messages.
 	waits string
 	left  []excess
+	// giving bounds the time in which enroll gives rights, and taking the time in which enroll
+	// withdraws them. So Roles that cannot be written never keep enroll from withdrawing rights.
+	giving, taking *stint
 }
 
 // newConditionRoles returns the [singleRoles] that lets accounts read the Leases of their pods' conditions.
-func newConditionRoles(s store, seen *snapshot) *singleRoles {
+func newConditionRoles(s store, seen *snapshot, now func() time.Time) *singleRoles {
 	return &singleRoles{
-		store: s, seen: seen, prefix: conditionPrefix, rules: ConditionRules, objects: seen.awaited,
+		store: s, seen: seen, prefix: conditionPrefix, giving: newStint(now), taking: newStint(now), rules: ConditionRules, objects: seen.awaited,
 		waits: "A condition on %s waits: its service account has conditions on more than %d Leases in this namespace",
 	}
 }
@@ -56,17 +60,21 @@ func newConditionRoles(s store, seen *snapshot) *singleRoles {
 func (r *singleRoles) entitle(ctx context.Context) error {
 	var errs []error
 	needed := make(map[string]bool, len(r.objects))
-	for _, account := range slices.Sorted(maps.Keys(r.objects)) {
+	for _, account := range anyFirst(slices.Sorted(maps.Keys(r.objects))) {
 		needed[singleRoleName(r.prefix, account)] = true
 		errs = append(errs, r.entitleTo(ctx, account, r.objects[account]))
 	}
-	for _, name := range slices.Sorted(maps.Keys(r.seen.roles.singles)) {
-		if strings.HasPrefix(name, r.prefix) && !needed[name] {
-			errs = append(errs, r.deleteRole(ctx, r.seen.roles.singles[name].role))
+	for _, name := range anyFirst(slices.Sorted(maps.Keys(r.seen.roles.singles))) {
+		role := r.seen.roles.singles[name].role
+		if strings.HasPrefix(name, r.prefix) && !needed[name] && role.DeletionTimestamp == nil && !r.taking.over() {
+			errs = append(errs, r.deleteRole(ctx, role))
 		}
 	}
 	return errors.Join(errs...)
 }
+
+// postponed reports whether the next reconciliation must go on.
+func (r *singleRoles) postponed() bool { return r.giving.postponed || r.taking.postponed }
 
 // entitleTo gives an account the rights on the objects that its pods name, and on no others. If the
 // Role has no room for an object, the field "left" gets a message about that object.
@@ -85,7 +93,11 @@ func (r *singleRoles) entitleTo(ctx context.Context, account string, objects map
 		r.left = append(r.left, excess{first: objects[name], problem: fmt.Sprintf(r.waits, name, maxSlotsPerRole)})
 	}
 	wanted := r.rules(names...)
-	if !reflect.DeepEqual(role.Rules, wanted) {
+	complete := reflect.DeepEqual(role.Rules, wanted)
+	if complete && bound == account || r.giving.over() {
+		return nil
+	}
+	if !complete {
 		if err := r.prepareNew(ctx, role, names); err != nil {
 			return err
 		}
@@ -95,8 +107,6 @@ func (r *singleRoles) entitleTo(ctx context.Context, account string, objects map
 		if err := r.writeRole(ctx, role); err != nil {
 			return fmt.Errorf("grant %s to %s: %w", role.Name, account, err)
 		}
-	} else if bound == account {
-		return nil
 	}
 	return r.bindRole(ctx, role, account)
 }

@@ -37,6 +37,8 @@ type stamping struct {
 	// again is the time until a closed Lease expires; zero if this process waits for no closed
 	// Lease.
 	again time.Duration
+	// until bounds the time in which enroll writes stamps.
+	until *stint
 }
 
 // stamp writes the stamps that groups of shards need. If no group in the cache needs a new stamp,
@@ -60,7 +62,7 @@ func (s *stamping) stamp(ctx context.Context) error {
 	}
 	for range stampRounds {
 		wrote, err := s.round(ctx, groups)
-		if err != nil || !wrote {
+		if err != nil || !wrote || s.until.postponed {
 			return err
 		}
 	}
@@ -91,7 +93,10 @@ func (s *stamping) round(ctx context.Context, groups []string) (bool, error) {
 	wrote := false
 	var errs []error
 	live := byGroup(leases)
-	for _, group := range groups {
+	for _, group := range anyFirst(groups) {
+		if s.until.over() {
+			break
+		}
 		shards := live[group]
 		for i, shard := range shards {
 			shards[i].Expired = s.expired(waiting, leases[api.ShardLease(group, shard.Number)])
