@@ -245,6 +245,31 @@ func TestOnlyHoldersPodWritesHoldAndBoot(t *testing.T) {
 	assert.Empty(t, write(pod("web-0", "1"), isAgent, "", nil), "a release")
 }
 
+// Whoever may patch Leases could otherwise forge the annotations while another name is the holder's,
+// and then name the pod whose agent restarts.
+func TestHoldIsNeverForgedInTwoWrites(t *testing.T) {
+	forged := map[string]string{api.HoldAnnotation: "h2", api.BootAnnotation: "b2"}
+	write := func(by user.Info, from, to string, before, after map[string]string) []string {
+		old := lease("true")
+		old.Annotations, old.Spec.HolderIdentity = before, &from
+		changed := old.DeepCopy()
+		changed.Annotations, changed.Spec.HolderIdentity = after, &to
+		return refusals(t, request{
+			by: by, resource: coordinationv1.SchemeGroupVersion.WithResource("leases"), in: namespace(shop, true), object: changed, old: old,
+		})
+	}
+	person := &user.DefaultInfo{Name: "person"}
+	refused := write(person, "web-0_1", "_", nil, forged)
+	require.Len(t, refused, 1, "a person has the identity of no pod")
+	assert.Contains(t, refused[0], "HoldForged: ")
+	refused = write(person, "other-0_2", "web-0_1", forged, forged)
+	require.Len(t, refused, 1, "the annotations of another pod become those of web-0")
+	assert.Contains(t, refused[0], "HoldForged: ")
+	assert.Empty(t, write(person, "other-0_2", "web-0_1", forged, nil))
+	assert.Empty(t, write(person, "other-0_2", "", forged, forged))
+	assert.Empty(t, write(person, "other-0_2", "thief", forged, forged))
+}
+
 // BenchmarkPoliciesOfARelease measures what all policies together cost the API server in one write
 // of a Lease.
 func BenchmarkPoliciesOfARelease(b *testing.B) {
