@@ -90,10 +90,22 @@ func TestAgentNeverFillsAVariable(t *testing.T) {
 		after.SetManagedFields(list)
 		assert.Empty(t, written(t, before, after))
 	}
-	after.SetManagedFields([]metav1.ManagedFieldsEntry{applied("gitops", apply, 40), applied("m", apply, 1_400_000)})
+	after.SetManagedFields([]metav1.ManagedFieldsEntry{applied("gitops", apply, 40), applied("m", apply, 10_000)})
 	refused := written(t, before, after)
 	require.Len(t, refused, 1)
 	assert.Contains(t, refused[0], "NotYours: an agent applies no Variable")
+	const update = metav1.ManagedFieldsOperationUpdate
+	many := make([]metav1.ManagedFieldsEntry, 4)
+	for i := range many {
+		many[i] = applied("m", update, 10_000)
+		many[i].Subresource = strings.Repeat("s", i)
+	}
+	for what, list := range map[string][]metav1.ManagedFieldsEntry{"one entry": {applied("m", update, 1_400_000)}, "small entries": many} {
+		after.SetManagedFields(list)
+		refused = written(t, before, after)
+		require.Len(t, refused, 1, what)
+		assert.Contains(t, refused[0], "NotYours: an agent fills no list", what)
+	}
 	after.SetManagedFields(nil)
 	after.SetGenerateName(strings.Repeat("x", 1_400_000))
 	refused = written(t, before, after)
