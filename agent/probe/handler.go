@@ -88,7 +88,12 @@ var transport = &http.Transport{
 	DisableKeepAlives:  true,
 	DisableCompression: true,
 	DialContext:        dialer.DialContext,
+	// By itself, package http reads ten megabytes of header, and keeps more than the agent's memory.
+	MaxResponseHeaderBytes: maxHeader,
 }
+
+// maxHeader bounds the header of an answer. Web servers and proxies have bounds of 8 to 64 KiB.
+const maxHeader = 64 << 10
 
 // maxBody bounds the part of an answer's body that a probe reads, as in the kubelet.
 const maxBody = 10 << 10
