@@ -4,6 +4,7 @@
 package check
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -32,24 +33,35 @@ func (c Cluster) pauses(ctx context.Context) (Finding, error) {
 		leaving[n.Name] = n.DeletionTimestamp != nil
 	}
 	var paused []string
-	do, interrupted := "", false
+	do, end := "", ""
+	slots, recovering := 0, 0
 	for _, l := range leases.Items {
+		if leaving[l.Namespace] || !api.IsSlot(l.Name) {
+			continue
+		}
+		slots++
 		pause := api.PauseOf(l.Annotations)
-		if pause == "" || leaving[l.Namespace] || !api.IsSlot(l.Name) {
+		if pause == "" {
 			continue
 		}
 		if do == "" {
 			do = c.resume(l)
 		}
-		interrupted = interrupted || pause == api.PauseRecover
+		if pause == api.PauseRecover {
+			recovering++
+			end = cmp.Or(end, c.resume(l))
+		}
 		paused = append(paused, fmt.Sprintf("%s/%s (%s)", l.Namespace, l.Name, shownPause(pause)))
 	}
 	switch {
 	case len(paused) == 0:
 		return Finding{}, nil
-	case interrupted:
-		return found(Warning, "unless it still runs, repeat kubectl metaparticle recover with its --floor (docs/disaster.md)",
-			"no pod can acquire %d paused slots: %s; the value recover means that a recovery was interrupted, or still runs", len(paused), some(paused))
+	case recovering > 0:
+		// Any user who may patch a Lease can write this value. A recovery makes holders of all namespaces
+		// yield, so a person must not begin one for the pause of a single user.
+		return found(Warning, "if somebody has begun kubectl metaparticle recover and it does not run any more, repeat it with its --floor (docs/disaster.md); "+
+			"if nobody has, a user wrote the pause: "+end,
+			"no pod can acquire %d paused slots: %s; %d of all %d slots have the value recover, which a recovery gives to all slots", len(paused), some(paused), recovering, slots)
 	}
 	return found(Warning, do, "no pod can acquire %d paused slots: %s", len(paused), some(paused))
 }
