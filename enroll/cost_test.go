@@ -165,7 +165,7 @@ func TestEnrollListsPodsPageByPage(t *testing.T) {
 	})
 	live, err := storeOf(r).livePods(t.Context(), shop)
 	require.NoError(t, err)
-	assert.Equal(t, []int64{podsPerPage, podsPerPage, podsPerPage}, pages)
+	assert.Equal(t, []int64{objectsPerPage, objectsPerPage, objectsPerPage}, pages)
 	assert.ElementsMatch(t, []string{"lock.0", "lock.1", "lock.2", "lock.4"}, slices.Collect(maps.Keys(live)))
 	assert.Equal(t, map[string]string{"biller": "biller"}, live["lock.4"].accounts)
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -19,6 +20,10 @@ import (
 // LeasesAnnotation is the annotation in which a Role remembers each Lease that it
 // names, even after the Lease is gone.
 const LeasesAnnotation = api.Prefix + "leases"
+
+// maxMemories bounds the Leases in the annotation of a Role. Enroll writes at most 500, and early
+// versions wrote 2,470.
+const maxMemories = 2500
 
 // memory is a Role's record of one Lease.
 type memory struct {
@@ -128,7 +133,8 @@ func (rs *agentRoles) of(key, lease string) []*agentRole {
 // duration.
 func remembered(role *rbacv1.Role) map[string]memory {
 	memories := map[string]memory{}
-	if json.Unmarshal([]byte(role.Annotations[LeasesAnnotation]), &memories) != nil || memories == nil {
+	text := role.Annotations[LeasesAnnotation]
+	if isForged(text) || json.Unmarshal([]byte(text), &memories) != nil || memories == nil {
 		memories = map[string]memory{}
 	}
 	// A user may have overwritten the Role's annotation. A Lease that the rules name may have been
@@ -145,6 +151,14 @@ func remembered(role *rbacv1.Role) map[string]memory {
 	// A next Lease is not a slot, but an earlier version of enroll remembered next Leases as slots.
 	maps.DeleteFunc(memories, func(name string, _ memory) bool { return api.IsNextLease(name) })
 	return memories
+}
+
+// isForged reports whether enroll cannot have written the annotation of a Role. Enroll writes three
+// colons for each Lease, and one of them follows the word "seconds". A user could otherwise write a
+// Lease for each ten bytes, and a Lease takes 80 bytes of memory.
+func isForged(annotation string) bool {
+	leases := strings.Count(annotation, `"seconds":`)
+	return leases > maxMemories || strings.Count(annotation, ":") > 3*leases
 }
 
 // remember writes the memory into the Role's annotation and rules.

@@ -18,8 +18,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// podsPerPage bounds the memory of a list of pods. Each pod takes about 10 KB.
-const podsPerPage = 500
+// objectsPerPage bounds the memory of an answer to a list. An object has about 10 KB, but a user
+// can make many objects of nearly 1.5 MiB.
+const objectsPerPage = 32
 
 // cachedPods calls the function "visit" with each gated pod in the cache.
 func (s store) cachedPods(ctx context.Context, namespace string, visit func(*corev1.Pod)) error {
@@ -97,11 +98,11 @@ func (s store) ungatedPods(ctx context.Context, namespace string) ([]labels.Labe
 	return claimed, nil
 }
 
-// eachPage lists pods page by page; all pages show the same instant. The function empties
-// the list before it decodes the next page, so that no field of an earlier pod stays.
+// eachPage lists objects page by page; all pages show the same instant. The function empties
+// the list before it decodes the next page, so that no field of an earlier object stays.
 func eachPage(ctx context.Context, from client.Reader, list client.ObjectList, visit func(), options ...client.ListOption) error {
 	for next := ""; ; {
-		page := append(slices.Clone(options), client.Limit(podsPerPage), client.Continue(next))
+		page := append(slices.Clone(options), client.Limit(objectsPerPage), client.Continue(next))
 		if err := from.List(ctx, list, page...); err != nil {
 			return err
 		}

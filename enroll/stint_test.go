@@ -5,7 +5,9 @@ package enroll
 
 import (
 	"context"
+	"fmt"
 	"strconv"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -143,4 +145,31 @@ func TestFinalizerOfNeededRoleBindingIsNoRace(t *testing.T) {
 		assert.False(t, raced(err))
 	}
 	assert.Equal(t, began, deletions)
+}
+
+// Whoever may create pods, Leases or Roles can create many of nearly 1.5 MiB each.
+func TestEnrollReadsEachLiveListPageByPage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, server := slow(t, append(busy(1, api.ShardsAnnotation, "4"), gated("a", "till", "lock.a"))...)
+		lists := map[string]bool{}
+		live := interceptor.NewClient(server.(client.WithWatch), interceptor.Funcs{
+			List: func(ctx context.Context, c client.WithWatch, into client.ObjectList, options ...client.ListOption) error {
+				var o client.ListOptions
+				o.ApplyOptions(options)
+				kind := strings.TrimPrefix(fmt.Sprintf("%T", into), "*")
+				lists[kind] = true
+				assert.EqualValues(t, objectsPerPage, o.Limit, kind)
+				return c.List(ctx, into, options...)
+			},
+		})
+		r := &Reconciler{Client: c, Reader: live, Now: time.Now}
+		settle(t, r)
+		require.NoError(t, c.DeleteAllOf(t.Context(), &corev1.Pod{}, client.InNamespace(shop)))
+		settle(t, r)
+		<-time.After(time.Hour)
+		settle(t, r)
+		for _, kind := range []string{"v1.RoleList", "v1.LeaseList", "v1.PodList"} {
+			assert.True(t, lists[kind], kind)
+		}
+	})
 }

@@ -38,12 +38,8 @@ type store struct {
 
 // leases reads the cache, and returns the Leases that enroll made, by name.
 func (s store) leases(ctx context.Context, namespace string) (map[string]*coordinationv1.Lease, error) {
-	return listLeases(ctx, s.client, namespace)
-}
-
-func listLeases(ctx context.Context, from client.Reader, namespace string) (map[string]*coordinationv1.Lease, error) {
 	var list coordinationv1.LeaseList
-	err := from.List(ctx, &list, client.InNamespace(namespace), client.HasLabels{api.ManagedLabel}, client.UnsafeDisableDeepCopy)
+	err := s.client.List(ctx, &list, client.InNamespace(namespace), client.HasLabels{api.ManagedLabel}, client.UnsafeDisableDeepCopy)
 	if err != nil {
 		return nil, fmt.Errorf("list leases: %w", err)
 	}
@@ -68,23 +64,19 @@ func (s store) bindings(ctx context.Context, namespace string) ([]rbacv1.RoleBin
 
 // cachedRoles reads the cache, and returns the Roles that enroll made.
 func (s store) cachedRoles(ctx context.Context, namespace string) (*agentRoles, error) {
-	return listRoles(ctx, s.client, namespace)
-}
-
-// liveRoles reads from the API server, not from the cache, and returns the Roles that enroll made.
-func (s store) liveRoles(ctx context.Context, namespace string) (*agentRoles, error) {
-	return listRoles(ctx, s.reader, namespace)
-}
-
-func listRoles(ctx context.Context, from client.Reader, namespace string) (*agentRoles, error) {
 	var list rbacv1.RoleList
-	err := from.List(ctx, &list, client.InNamespace(namespace), client.HasLabels{api.ManagedLabel}, client.UnsafeDisableDeepCopy)
+	err := s.client.List(ctx, &list, client.InNamespace(namespace), client.HasLabels{api.ManagedLabel}, client.UnsafeDisableDeepCopy)
 	if err != nil {
 		return nil, fmt.Errorf("list roles: %w", err)
 	}
+	return rolesOf(list.Items), nil
+}
+
+// rolesOf decodes the memories of Roles.
+func rolesOf(list []rbacv1.Role) *agentRoles {
 	roles := &agentRoles{byKey: map[string][]*agentRole{}, singles: map[string]*singleRole{}, longest: map[string]int32{}}
-	for i := range list.Items {
-		role := &list.Items[i]
+	for i := range list {
+		role := &list[i]
 		if isSingle(role.Name) {
 			roles.singles[role.Name] = &singleRole{role: role}
 			continue
@@ -95,7 +87,7 @@ func listRoles(ctx context.Context, from client.Reader, namespace string) (*agen
 			sound: reflect.DeepEqual(role.Rules, rules(memories)),
 		})
 	}
-	return roles, nil
+	return roles
 }
 
 // lease reads a Lease from the API server.

@@ -4,6 +4,7 @@
 package enroll
 
 import (
+	"maps"
 	"strings"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -109,11 +110,26 @@ func onlyOurs(annotations map[string]string) map[string]string {
 	return kept
 }
 
+// nameless returns the metadata of a Role or RoleBinding whose name is longer than any name of
+// enroll. The API server bounds no such name. Without the label, enroll ignores the object, and all
+// such objects of a namespace are one object of the cache.
+func nameless(m *metav1.ObjectMeta) metav1.ObjectMeta {
+	return metav1.ObjectMeta{Namespace: m.Namespace, UID: m.UID, ResourceVersion: m.ResourceVersion}
+}
+
 // stripRole drops rules and metadata that enroll has not written, if they have very many entries or
 // very long texts. Enroll writes Roles of the cache back to the API server, so the next write repairs
 // such a Role.
 func stripRole(r *rbacv1.Role) {
+	if len(r.Name) > maxRoleName {
+		*r = rbacv1.Role{ObjectMeta: nameless(&r.ObjectMeta)}
+		return
+	}
 	stripExcess(&r.ObjectMeta)
+	if isForged(r.Annotations[LeasesAnnotation]) {
+		r.Annotations = maps.Clone(r.Annotations)
+		delete(r.Annotations, LeasesAnnotation)
+	}
 	names, bytes, longest := 0, 0, 0
 	for _, rule := range r.Rules {
 		for _, texts := range [][]string{rule.ResourceNames, rule.Resources, rule.Verbs, rule.APIGroups, rule.NonResourceURLs} {
@@ -131,6 +147,10 @@ func stripRole(r *rbacv1.Role) {
 // stripRoleBinding drops all subjects but the first two, and cuts long texts. Enroll trusts no
 // RoleBinding with two subjects. A cut text equals no name that enroll writes.
 func stripRoleBinding(b *rbacv1.RoleBinding) {
+	if len(b.Name) > maxRoleName {
+		*b = rbacv1.RoleBinding{ObjectMeta: nameless(&b.ObjectMeta)}
+		return
+	}
 	stripExcess(&b.ObjectMeta)
 	if len(b.Subjects) > 2 {
 		b.Subjects = append([]rbacv1.Subject(nil), b.Subjects[:2]...)

@@ -16,6 +16,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	"k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -97,7 +98,9 @@ func TestEnrollsCacheBoundsTheTextsOfRoles(t *testing.T) {
 		return &rbacv1.RoleBinding{ObjectMeta: meta, Subjects: []rbacv1.Subject{s}}
 	}
 	refers := func(r rbacv1.RoleRef) client.Object { return &rbacv1.RoleBinding{ObjectMeta: meta, RoleRef: r} }
-	prefixed, noted := meta, meta
+	require.Empty(t, content.IsPathSegmentName(megabytes), "the API server admits the name")
+	prefixed, noted, named := meta, meta, meta
+	named.Name = megabytes
 	prefixed.GenerateName, noted.Annotations = megabytes, map[string]string{"note": strings.Repeat("x", 256<<10)}
 	many := make([]string, 4*maxSlotsPerRole)
 	for i := range many {
@@ -119,6 +122,8 @@ func TestEnrollsCacheBoundsTheTextsOfRoles(t *testing.T) {
 		"kind of the Role":  refers(rbacv1.RoleRef{Kind: megabytes}),
 		"name of the Role":  refers(rbacv1.RoleRef{Name: megabytes}),
 		"prefix":            &rbacv1.Role{ObjectMeta: prefixed},
+		"name":              &rbacv1.Role{ObjectMeta: named},
+		"name of a binding": &rbacv1.RoleBinding{ObjectMeta: named},
 		"annotation":        &rbacv1.RoleBinding{ObjectMeta: noted},
 	} {
 		assert.Less(t, bytesInCache(t, object), 4<<10, name)
