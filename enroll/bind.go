@@ -97,6 +97,7 @@ func (s store) unbindOrphans(ctx context.Context, known *agentRoles, bindings []
 		}
 	}
 	var errs []error
+	deleted := false
 	for _, b := range anyFirst(orphans) {
 		if until.over() {
 			break
@@ -106,11 +107,15 @@ func (s store) unbindOrphans(ctx context.Context, known *agentRoles, bindings []
 		err := s.reader.Get(ctx, client.ObjectKey{Namespace: b.Namespace, Name: b.RoleRef.Name}, &rbacv1.Role{})
 		if apierrors.IsNotFound(err) {
 			err = client.IgnoreNotFound(s.client.Delete(ctx, b, unchanged(b)))
+			deleted = deleted || err == nil
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("delete role binding %s without its role: %w", b.Name, err))
 		}
 	}
+	// The Roles of thousands of RoleBindings can exist without the label of enroll. Then the next
+	// reconciliation would find nothing to delete, either.
+	until.postponed = until.postponed && deleted
 	return errors.Join(errs...)
 }
 

@@ -126,6 +126,25 @@ func TestFinalizersOfRoleBindingsNeverDelayOtherNamespaces(t *testing.T) {
 	})
 }
 
+// The Role of such a RoleBinding exists, but enroll has not made the Role. So nothing is to be
+// deleted, however often enroll looks.
+func TestBindingsOfForeignRolesCauseNoHotLoop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		objects := append(busy(0, "", ""), &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: "gone"}})
+		for i := range 800 {
+			objects = append(objects, orphan("b"+strconv.Itoa(i)))
+		}
+		c, server := slow(t, objects...)
+		live := interceptor.NewClient(server.(client.WithWatch), interceptor.Funcs{
+			Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+				<-time.After(5 * time.Millisecond)
+				return c.Get(ctx, key, o, opts...)
+			},
+		})
+		assert.Equal(t, 1, settle(t, &Reconciler{Client: c, Reader: live, Now: time.Now}))
+	})
+}
+
 // A lost race is repeated within milliseconds, but a finalizer can stay for ever.
 func TestFinalizerOfNeededRoleBindingIsNoRace(t *testing.T) {
 	deletions := 0
