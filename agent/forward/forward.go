@@ -41,8 +41,8 @@ type Config struct {
 	// Ports are the ports on which the forwarder listens. The forwarder passes a connection on to
 	// the same port of the target. If a port is zero, the kernel chooses a port at each Open.
 	Ports []int
-	// Self has addresses of this pod, in addition to those of its interfaces. None of these
-	// addresses can be the target, because the pod would connect to itself.
+	// Self has addresses that lead to this pod, in addition to those of its interfaces. None of these
+	// addresses can be the target, because the pod could connect to itself.
 	Self []string
 	// Wait bounds how long a connection waits for a target that accepts it.
 	Wait time.Duration

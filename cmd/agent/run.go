@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/metaparticle-io/metaparticle/agent"
 	"github.com/metaparticle-io/metaparticle/agent/forward"
@@ -119,7 +120,7 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 	// also collects garbage after each burst of requests.
 	c.Idle = runtime.GC
 	if len(c.Ports) > 0 && c.Readiness == api.ReadinessForward {
-		c.Forwarder = forward.New(forward.Config{Ports: c.Ports, Self: []string{c.PodIP}, Wait: c.LeaseDuration})
+		c.Forwarder = forward.New(forwarding(c, os.Environ()))
 	}
 	if c.BootID, err = host.BootID(); err != nil {
 		return errors.Join(err, server.close())
@@ -140,6 +141,19 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 	go host.Trim(ctx)
 
 	return agent.Serve(ctx, server.run, func(ctx context.Context) error { return a.Run(ctx, stop) })
+}
+
+// forwarding returns the settings of a standby that forwards. The kubelet gives each container the
+// cluster IPs of the Services that exist at the start of the pod. A Service leads back to its own pods.
+// So if a forged Lease names such an address, a connection would run in circles through the standbys.
+func forwarding(c agent.Config, environment []string) forward.Config {
+	self := []string{c.PodIP}
+	for _, variable := range environment {
+		if name, value, _ := strings.Cut(variable, "="); strings.HasSuffix(name, "_SERVICE_HOST") {
+			self = append(self, value)
+		}
+	}
+	return forward.Config{Ports: c.Ports, Self: self, Wait: c.LeaseDuration}
 }
 
 // passYields passes each request to yield on to the agent, until ctx ends. With the gate

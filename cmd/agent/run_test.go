@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/metaparticle-io/metaparticle/agent/forward"
 	"github.com/metaparticle-io/metaparticle/agent/standin"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -38,6 +39,16 @@ func TestAgentSidecarReadsItsArgumentsAndEnvironment(t *testing.T) {
 	assert.Equal(t, api.ReadinessHolder, s.config.Readiness)
 	assert.Equal(t, "biller-1", s.config.PodName)
 	assert.Equal(t, api.RunPath, s.RunDir)
+}
+
+func TestStandbyNeverForwardsToServiceOfItsNamespace(t *testing.T) {
+	s, err := parseRun([]string{"-slots=lock.a"}, func(string) string { return "10.0.0.1" })
+	require.NoError(t, err)
+	f := forward.New(forwarding(s.config, []string{"HOME=/", "TILL_SERVICE_HOST=10.96.0.7", "TILL_SERVICE_PORT=80"}))
+	for _, address := range []string{"10.0.0.1", "10.96.0.7"} {
+		assert.ErrorContains(t, f.Reachable(t.Context(), address), "no target", address)
+	}
+	assert.NoError(t, f.Reachable(t.Context(), "10.0.0.2"))
 }
 
 func TestGatesWithoutShimsHaveOnlyOneStandIn(t *testing.T) {
