@@ -88,6 +88,64 @@ func TestGuaranteesPageCitesOnlyExistingTests(t *testing.T) {
 	assert.NotZero(t, items)
 }
 
+func TestEachPageCitesOnlyExistingTests(t *testing.T) {
+	exist := tests(t)
+	for _, file := range documents(t) {
+		namedTests(t, file, parse(t, file), exist)
+	}
+}
+
+var (
+	// goalInCode matches a line of code that calls make, with the target.
+	goalInCode = regexp.MustCompile(`(?m)^(?:\$ )?make ([a-z][a-z0-9-]*)`)
+	// pluginInCode matches a call of the kubectl plugin, with the command.
+	pluginInCode = regexp.MustCompile(`kubectl metaparticle ([a-z]+)`)
+	// pluginUsage matches a line of the plugin's usage text, with the command.
+	pluginUsage = regexp.MustCompile(`(?m)^  kubectl metaparticle ([a-z]+)`)
+)
+
+func TestEachPageCitesOnlyExistingCommands(t *testing.T) {
+	for _, of := range []struct {
+		file          string
+		source, cited *regexp.Regexp
+	}{
+		{"Makefile", goal, goalInCode},
+		{"cmd/kubectl-metaparticle/main.go", pluginUsage, pluginInCode},
+	} {
+		text, err := os.ReadFile(filepath.Join(root, of.file))
+		require.NoError(t, err)
+		exist := map[string]bool{}
+		for _, match := range of.source.FindAllStringSubmatch(string(text), -1) {
+			exist[match[1]] = true
+		}
+		cited := 0
+		for _, file := range documents(t) {
+			for _, code := range codes(t, file) {
+				for _, match := range of.cited.FindAllStringSubmatch(code, -1) {
+					cited++
+					assert.True(t, exist[match[1]], "%s names %q, which %s does not have", file, match[0], of.file)
+				}
+			}
+		}
+		assert.NotZero(t, cited, of.file)
+	}
+}
+
+// codes returns the texts of the page that are code: whole blocks, and parts of sentences.
+func codes(t *testing.T, file string) (found []string) {
+	t.Helper()
+	ast.WalkFunc(parse(t, file), func(node ast.Node, entering bool) ast.WalkStatus {
+		switch node.(type) {
+		case *ast.Code, *ast.CodeBlock:
+			if entering {
+				found = append(found, string(node.AsLeaf().Literal))
+			}
+		}
+		return ast.GoToNext
+	})
+	return found
+}
+
 // namedTests returns the number of tests that the part of the page names. Each named test must
 // exist.
 func namedTests(t *testing.T, page string, part ast.Node, exist map[string]bool) (named int) {
