@@ -1,0 +1,112 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/metaparticle-io/metaparticle/console/view"
+)
+
+type stdio struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+// harmless returns writers that replace dangerous characters, for a terminal. Pods and their owners
+// write some of the texts, and such characters could change what a person sees.
+func (s stdio) harmless() stdio {
+	return stdio{s.in, printable{out: s.out}, printable{out: s.err}}
+}
+
+// printable replaces the control characters of a text, except line feeds and tabs. The writer also
+// replaces format characters, such as those that reverse the order of letters, and the separators
+// of lines and paragraphs.
+type printable struct {
+	out io.Writer
+	// own reports whether the text comes from a person's own file. The format characters of such a
+	// text stay.
+	own bool
+}
+
+// verbatim returns the writer for the content of the person's own files. An emoji in a ConfigMap
+// may contain format characters, and must pass unchanged. But the writer removes the carriage
+// return in front of a line feed.
+func verbatim(out io.Writer) io.Writer {
+	if p, ok := out.(printable); ok {
+		return printable{out: p.out, own: true}
+	}
+	return out
+}
+
+// Write implements io.Writer.
+func (p printable) Write(text []byte) (int, error) {
+	shown := text
+	if p.own {
+		shown = bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n"))
+	}
+	clean := bytes.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\t':
+			return r
+		case unicode.IsControl(r), !p.own && unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp):
+			return '?'
+		}
+		return r
+	}, shown)
+	if _, err := p.out.Write(clean); err != nil {
+		return 0, err
+	}
+	return len(text), nil
+}
+
+// say writes one line. Texts of the cluster, of a registry and of the person cannot begin another
+// line, because say makes one line of the whole text. All lines for people come from say, or have
+// passed [inOneLine].
+func say(out io.Writer, format string, args ...any) {
+	fmt.Fprintln(out, inOneLine(fmt.Sprintf(format, args...)))
+}
+
+// inOneLine returns the text in one line, without control and format characters. The line is no
+// command to a CI system. GitHub reads commands at "::" in the beginning of a line, and at "##["
+// anywhere. Azure Pipelines reads commands at "##vso[".
+func inOneLine(text string) string {
+	line := strings.NewReplacer("##[", "#?[", "##vso[", "#?vso[").Replace(view.OneLine(text))
+	if strings.HasPrefix(strings.TrimSpace(line), "::") {
+		return "?" + line
+	}
+	return line
+}
+
+// row writes one line of a table, with an indent. A text in one cell cannot begin another cell or
+// line.
+func row(table *tabwriter.Writer, cells ...string) {
+	clean := make([]string, len(cells))
+	for i, cell := range cells {
+		clean[i] = inOneLine(cell)
+	}
+	fmt.Fprintf(table, "  %s\n", strings.Join(clean, "\t"))
+}
+
+// mostForeign is the largest number of bytes that a line shows of an error. The error comes from a
+// registry or from the API server.
+const mostForeign = 500
+
+// bounded returns the text with at most [mostForeign] bytes.
+func bounded(text string) string {
+	if len(text) <= mostForeign {
+		return text
+	}
+	end := mostForeign - len("…")
+	for end > 0 && !utf8.RuneStart(text[end]) {
+		end--
+	}
+	return text[:end] + "…"
+}
