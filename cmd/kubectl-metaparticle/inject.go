@@ -45,7 +45,9 @@ type injector struct {
 	agentImage string
 	kubernetes int
 	images     image.Images
-	std        stdio
+	// offline reports that the command reads no image from a registry.
+	offline bool
+	std     stdio
 
 	file    string
 	written bool
@@ -58,7 +60,6 @@ type injector struct {
 
 func injectCommand(ctx context.Context, args []string, std stdio) (int, error) {
 	var files, plainHTTP []string
-	var noRegistry bool
 	var networks []netip.Prefix
 	i := &injector{std: std}
 	flags := flag.NewFlagSet("inject", flag.ContinueOnError)
@@ -74,7 +75,7 @@ func injectCommand(ctx context.Context, args []string, std stdio) (int, error) {
 	flags.StringVar(&i.output, "o", "yaml", "yaml, or diff against the input")
 	flags.BoolVar(&i.pods, "pods", false, "show also a gated pod of each workload")
 	flags.StringVar(&i.agentImage, "agent-image", "metaparticle-agent", "image of the agent")
-	flags.BoolVar(&noRegistry, "offline", false, "read no image from a registry; a container without a command is then refused")
+	flags.BoolVar(&i.offline, "offline", false, "read no image from a registry; a container without a command is then refused")
 	flags.IntVar(&i.kubernetes, "kubernetes", feature.RestartsAll, "minor version of the cluster's Kubernetes, such as 37 for 1.37")
 	flags.Func("plain-http-registry", "`HOST[:PORT]` of a registry without TLS; may be repeated", func(value string) error {
 		plainHTTP = append(plainHTTP, value)
@@ -97,7 +98,7 @@ func injectCommand(ctx context.Context, args []string, std stdio) (int, error) {
 		return exitError, fmt.Errorf("-o is %q: write yaml or diff", i.output)
 	}
 	i.images = offline{}
-	return i.run(ctx, files, noRegistry, registry.Options{
+	return i.run(ctx, files, registry.Options{
 		PlainHTTP: plainHTTP, Budget: registryTimeout, Networks: networks, ByPerson: true,
 		Failed: func(_, image string, cause error) { i.failed(image, cause) },
 	})
@@ -110,7 +111,7 @@ func (i *injector) failed(image string, cause error) {
 }
 
 // run reads all files, and then shows each object of the files as the webhook would change it.
-func (i *injector) run(ctx context.Context, files []string, noRegistry bool, options registry.Options) (int, error) {
+func (i *injector) run(ctx context.Context, files []string, options registry.Options) (int, error) {
 	manifests := make([][]document, len(files))
 	var all manifest
 	var err error
@@ -121,7 +122,7 @@ func (i *injector) run(ctx context.Context, files []string, noRegistry bool, opt
 		all = append(all, manifests[n]...)
 	}
 	options.Secrets = all
-	if !noRegistry {
+	if !i.offline {
 		i.images = registry.New(options)
 	}
 	for n, documents := range manifests {
@@ -132,11 +133,11 @@ func (i *injector) run(ctx context.Context, files []string, noRegistry bool, opt
 			}
 		}
 	}
-	return i.end(noRegistry), nil
+	return i.end(), nil
 }
 
-func (i *injector) end(noRegistry bool) int {
-	if i.unread && !noRegistry {
+func (i *injector) end() int {
+	if i.unread && !i.offline {
 		say(i.std.err, "note: images were asked for from here, with the Secrets of the manifest alone;"+
 			" the webhook has the cluster's network and Secrets")
 	}
