@@ -77,11 +77,16 @@ func (r *Reconciler) Namespace(ctx context.Context, name string) (time.Duration,
 	if err != nil {
 		return 0, r.unread(name, fmt.Errorf("read namespace: %w", err))
 	}
-	ungated := name == metav1.NamespaceSystem || name == r.Home
-	optedIn := !ungated && namespace.Labels[api.InjectionLabel] == api.InjectionEnabled
+	covers := coversGated
+	switch {
+	case name == metav1.NamespaceSystem || name == r.Home:
+		covers = coversNone
+	case namespace.Labels[api.InjectionLabel] == api.InjectionEnabled:
+		covers = coversAll
+	}
 
 	s := store{client: r.Client, reader: r.Reader}
-	seen, err := s.snapshot(ctx, name, optedIn, ungated)
+	seen, err := s.snapshot(ctx, name, covers)
 	if err != nil {
 		return 0, r.unread(name, err)
 	}

@@ -37,15 +37,28 @@ type snapshot struct {
 	bindings []rbacv1.RoleBinding
 }
 
-// snapshot reads the state of a namespace from the caches. The argument "ungated" reports that the
-// webhook gates no pods in the namespace. Then the function ignores the claims and conditions of
-// all pods.
-func (s store) snapshot(ctx context.Context, namespace string, optedIn, ungated bool) (*snapshot, error) {
+// coverage tells which pods of a namespace the webhook gates.
+type coverage int
+
+const (
+	// coversNone means that the webhook gates no pod of the namespace. Then claims and conditions of
+	// its pods have no effect.
+	coversNone coverage = iota
+	// coversGated means that the namespace has not opted in. Then only pods that already have a gate
+	// count.
+	coversGated
+	// coversAll means that the namespace has opted in.
+	coversAll
+)
+
+// snapshot reads the state of a namespace from the caches.
+func (s store) snapshot(ctx context.Context, namespace string, covers coverage) (*snapshot, error) {
+	optedIn := covers == coversAll
 	seen := &snapshot{
 		namespace: namespace, optedIn: optedIn, wanted: claims{}, awaited: needs{}, used: needs{}, shards: shardedGroups{},
 	}
 	var err error
-	if !ungated {
+	if covers != coversNone {
 		err = s.cachedPods(ctx, namespace, func(pod *corev1.Pod) {
 			seen.wanted.addPod(pod, optedIn)
 			seen.wanted.addBarriers(pod)
