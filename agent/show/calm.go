@@ -18,15 +18,12 @@ type calm struct {
 	followed string
 }
 
-// holds remembers a decision about a holder, whose application serves or not. The argument "follows"
-// reports that the pod was the successor of a leave until now. The argument "quiet" reports that the
-// pod's status may stay for a moment after the hold.
-func (c *calm) holds(now time.Duration, hold string, serves, follows, quiet bool) {
-	c.quiet = quiet
-	if follows {
-		c.followed = hold
-	}
-	if serves && c.followed == hold {
+// follows remembers the hold of a pod that was the successor of a leave until now.
+func (c *calm) follows(hold string) { c.followed = hold }
+
+// serves remembers that the holder's application serves.
+func (c *calm) serves(now time.Duration, hold string) {
+	if c.followed == hold {
 		c.followed, c.until = "", now+Calm
 	}
 }

@@ -41,7 +41,13 @@ type Holder struct {
 // Holder stores that fact in the field "served". If the pod later becomes a standby,
 // [Readiness.learn] therefore keeps the pod Ready for a while.
 func (r *Readiness) Holder(now time.Duration, h Holder) Decision {
-	r.calm.holds(now, h.Hold, h.Serves, r.follows, r.config.quiet(h.Leaves))
+	r.calm.quiet = r.config.quiet(h.Leaves)
+	if r.follows {
+		r.calm.follows(h.Hold)
+	}
+	if h.Serves {
+		r.calm.serves(now, h.Hold)
+	}
 	r.follows, r.shard = false, shardOf(h.Slots)
 	shown := r.calmly(now, r.holder(now, h))
 	shown.Shard = r.shard
