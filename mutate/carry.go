@@ -80,11 +80,11 @@ func (w *workload) own() (map[string]string, reason.Refusals) {
 func Carry(kubernetes int, kind string, raw, old []byte) ([]jsonpatch.Operation, reason.Refusals, error) {
 	now, before := new(workload), new(workload)
 	if err := json.Unmarshal(raw, now); err != nil {
-		return nil, nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+		return nil, nil, Malformed(err)
 	}
 	if len(old) > 0 {
 		if err := json.Unmarshal(old, before); err != nil {
-			return nil, nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+			return nil, nil, Malformed(err)
 		}
 	}
 	if metav1.GetControllerOfNoCopy(now) != nil {

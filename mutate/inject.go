@@ -5,7 +5,6 @@ package mutate
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -27,9 +26,6 @@ const maxName = 63
 // maxAnnotations is the API server's own bound for the annotations of an object, in bytes. The API
 // server validates the annotations only after the webhook's answer.
 const maxAnnotations = 256 << 10
-
-// ErrMalformed reports text that is not a valid pod or workload.
-var ErrMalformed = errors.New("malformed object")
 
 // Subject is a pod that is to be created, with the facts that the webhook knows about it.
 type Subject struct {
@@ -58,7 +54,7 @@ func Inject(ctx context.Context, s Subject, agentImage string, images image.Imag
 	if s.Pod == nil {
 		s.Pod = new(corev1.Pod)
 		if err := json.Unmarshal(s.Raw, s.Pod); err != nil {
-			return nil, nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+			return nil, nil, Malformed(err)
 		}
 	}
 	if HasHugeAnnotations(s.Pod) {

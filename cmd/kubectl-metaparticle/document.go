@@ -21,6 +21,8 @@ import (
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	kyaml "sigs.k8s.io/kustomize/kyaml/yaml"
 	"sigs.k8s.io/yaml"
+
+	"github.com/metaparticle-io/metaparticle/mutate"
 )
 
 // errPath means that the text of a document has no place to which an operation's path leads.
@@ -78,7 +80,7 @@ func open(text []byte) ([]document, error) {
 		return []document{d}, nil // the document has only comments
 	}
 	if err := json.Unmarshal(raw, &d); err != nil {
-		return nil, err
+		return nil, mutate.Malformed(err)
 	}
 	if d.APIVersion != "v1" || d.Kind != "List" {
 		return []document{d}, nil

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/json"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/mutate"
 	"github.com/metaparticle-io/metaparticle/mutate/feature"
 )
 
@@ -130,7 +131,7 @@ func podOf(d document, raw []byte) (document, owner, error) {
 		o.run = feature.Run{UID: previewUID, AtOnce: feature.PodsAtOnce(of.Parallelism, of.Completions), Completions: of.Completions}
 	}
 	if err := json.Unmarshal(spec, o.template); err != nil {
-		return document{}, owner{}, fmt.Errorf("read %s: %w", d, err)
+		return document{}, owner{}, fmt.Errorf("read %s: %w", d, mutate.Malformed(err))
 	}
 	return made, o, nil
 }

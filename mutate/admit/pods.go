@@ -7,7 +7,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 
 	admissionv1 "k8s.io/api/admission/v1"
@@ -47,7 +46,7 @@ func (h podHandler) inject(ctx context.Context, r admission.Request) admission.R
 	defer cancel()
 	pod := new(corev1.Pod)
 	if err := json.Unmarshal(r.Object.Raw, pod); err != nil {
-		return malformed(fmt.Errorf("%w: %w", mutate.ErrMalformed, err))
+		return malformed(mutate.Malformed(err))
 	}
 	outcome := outcomeOf(r, "pods", cmp.Or(pod.Name, pod.GenerateName))
 	outcome.Owner = ownerOf(pod)
