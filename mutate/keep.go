@@ -28,7 +28,7 @@ func Keep(raw, old []byte) ([]jsonpatch.Operation, reason.Refusals, error) {
 	now, before := new(corev1.Pod), new(corev1.Pod)
 	for pod, text := range map[*corev1.Pod][]byte{now: raw, before: old} {
 		if err := json.Unmarshal(text, pod); err != nil {
-			return nil, nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+			return nil, nil, Malformed(err)
 		}
 	}
 	if !podspec.HasGate(&before.Spec) && len(podspec.ConditionsOf(&before.Spec)) == 0 && podspec.BarrierOf(&before.Spec).Leases() == nil {
@@ -43,7 +43,7 @@ func Keep(raw, old []byte) ([]jsonpatch.Operation, reason.Refusals, error) {
 		was, had := before[key]
 		if _, has := now[key]; had && !has {
 			d.Set(was, "metadata", field, key)
-			warnings.Add(reason.MarksKept, "%s", key)
+			warnings.Add(reason.MarksKept, "the update left out %s, and the webhook restored it", key)
 		}
 	}
 	keep("labels", api.GatedLabel, before.Labels, now.Labels)

@@ -57,13 +57,13 @@ var All = []Explanation{
 	},
 	{
 		Reason:  NameTaken,
-		Meaning: "The pod has a container or volume of its own under a name that the injected parts need.",
-		Do:      "rename it",
+		Meaning: "The pod has a container or volume of its own under a name that the injected parts need. Or a container mounts a volume of the injected parts.",
+		Do:      "rename the container or volume, or mount another volume",
 	},
 	{
 		Reason:  MountTaken,
 		Meaning: "A gated container mounts something at /metaparticle, the path of the gate's shared volume, or has a device or its termination message there.",
-		Do:      "mount it elsewhere",
+		Do:      "use an absolute path outside of /metaparticle",
 	},
 	{
 		Reason:  PortTaken,
@@ -218,6 +218,6 @@ var All = []Explanation{
 	{
 		Reason: MarksKept, WarnOnly: true,
 		Meaning: "An update of a gated pod left out the label metaparticle.io/gated or the annotation metaparticle.io/slots, for example by replacing all labels. The webhook restored them, because the Leases and rights of the pod's service account depend on them.",
-		Do:      "nothing; to be rid of them, take the claim off the workload",
+		Do:      "include the marks in the next update; to remove them, remove the claim from the workload",
 	},
 }
