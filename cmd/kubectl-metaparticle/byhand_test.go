@@ -194,8 +194,8 @@ func TestYieldCommandExplainsEachRefusal(t *testing.T) {
 		want   string
 	}{
 		"nobody holds":      {together(deployment(claim, claim), slotLease(slot, "", nil), waiting("b")), "", "", "nobody holds " + slot + ": there is nothing to yield"},
-		"no claim":          {deployment(nil, nil), "", "", "deployment/biller claims no slot in the namespace shop"},
-		"another elector":   {together(deployment(claim, claim), leaseOf("x"), waiting("b")), "", "", slot + " is held by x_x-uid, which is no agent of a gated pod"},
+		"no claim":          {deployment(nil, nil), "", "", "deployment/biller claims no slot in the namespace shop: check the name, and the namespace (-n)"},
+		"another elector":   {together(deployment(claim, claim), leaseOf("x"), waiting("b")), "", "", slot + " is held by x_x-uid, which is no agent of a gated pod: let that program release the slot itself"},
 		"paused":            {team(map[string]string{api.PausedAnnotation: "hold"}), "", "", slot + " is paused, so no pod would follow: resume it first"},
 		"holder is gone":    {together(deployment(claim, claim), slotLease(slot, "x", nil), waiting("b")), "", "", "x, which holds " + slot + ", is gone: no pod acquires the slot until the Lease has not changed for 30s"},
 		"holder is deleted": {together(deployment(claim, claim), slotLease(slot, "a", nil), edited(waiting("a"), deleted), waiting("b")), "", "", "a, which holds " + slot + ", is being deleted, and hands over as it ends"},
@@ -203,8 +203,8 @@ func TestYieldCommandExplainsEachRefusal(t *testing.T) {
 		"stalled rollout": {together(deployment(claim, claim), slotLease(slot, "a", nil), waiting("a"), edited(waiting("b"), waitsForItsTurn)), "", "",
 			"no pod stands by for " + slot + ": a would stop, and start again; b waits for its turn: turn 2 comes later; --to b begins its turn at once"},
 		"several hold":       {two, "semaphore/pool", "", "2 pods hold slots of semaphore/pool: name one of pod/a, pod/b"},
-		"pod does not hold":  {team(nil), "pod/b", "", "b does not hold " + slot},
-		"pods do not hold":   {team(nil), "pods/b", "", "b does not hold " + slot},
+		"pod does not hold":  {team(nil), "pod/b", "", "b does not hold " + slot + ": see the holder by kubectl metaparticle status"},
+		"pods do not hold":   {team(nil), "pods/b", "", "b does not hold " + slot + ": see the holder by kubectl metaparticle status"},
 		"holds another slot": {two, "pod/a", "b", "b cannot hold next: it holds already"},
 		"holder itself":      {team(nil), "", "a", "a cannot hold next: it holds already"},
 		"not gated":          {append(team(nil), plainPod("d", nil)), "", "d", "d cannot hold next: it is not gated"},
@@ -301,5 +301,5 @@ semaphore.pool.10: paused; nobody holds
 `, b.out.String())
 	assert.Empty(t, b.lease(t, "semaphore.pool.x.0").Annotations)
 	assert.Equal(t, exitRefused, b.pause(t, pausing{pause: api.PauseHold}, "lock/other"))
-	assert.Equal(t, "refused: lock.other has no Lease: enroll makes it for the first gated pod that claims the slot\n", b.err.String())
+	assert.Equal(t, "refused: lock.other has no Lease yet: check the name, or start a gated pod that claims the slot, for which enroll makes the Lease\n", b.err.String())
 }

@@ -54,7 +54,7 @@ const (
 func consoleCommand(ctx context.Context, args []string, std stdio) (int, error) {
 	flags, connection := newFlags("console", consoleUsage, std)
 	f := forwarding{std: std}
-	flags.IntVar(&f.port, "port", 0, "local port; default: any free one")
+	numberFlag(flags, &f.port, "port", "local `PORT`; default: any free one", "write the number of a port, such as 8080")
 	c, _, _, err := connection.begin(flags, args, func(rest []string) error {
 		if len(rest) > 0 {
 			return fmt.Errorf("console takes no argument: leave out %q", rest[0])

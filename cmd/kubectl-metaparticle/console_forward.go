@@ -35,7 +35,7 @@ type localPort struct{ *net.TCPListener }
 func openPort(ctx context.Context, port int) (localPort, error) {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(net.IPv4(127, 0, 0, 1).String(), strconv.Itoa(port)))
 	if err != nil {
-		return localPort{}, fmt.Errorf("listen for the browser: %w", err)
+		return localPort{}, fmt.Errorf("listen for the browser: %w; choose another port by --port", err)
 	}
 	return localPort{listener.(*net.TCPListener)}, nil
 }

@@ -65,7 +65,7 @@ func target(args []string) (kind, name string, err error) {
 		known = kindsByName[strings.TrimSuffix(short, "s")]
 	}
 	if known == "" {
-		return "", "", fmt.Errorf("%q is no kind whose pods could be gated from here; ask about one of its pods", kind)
+		return "", "", fmt.Errorf("%q is no kind of workload that this command knows: name one of its pods, as pod/NAME", kind)
 	}
 	return known, name, nil
 }

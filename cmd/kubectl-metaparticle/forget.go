@@ -58,7 +58,10 @@ func nameWork(args []string) error {
 	if _, _, shard := api.ReadShard(lease); shard || named && work != "" || (api.Condition{Lease: lease}).Sharded() {
 		return nil
 	}
-	return nameSlots(args[:1])
+	if err := judgeSlots(args[:1]); err != nil {
+		return fmt.Errorf("%w; or name once/NAME", err)
+	}
+	return nil
 }
 
 // forget removes the key from the done keys of the Lease, or of the Leases of all shards. For a

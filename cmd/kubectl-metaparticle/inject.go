@@ -6,6 +6,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -61,7 +62,7 @@ type injector struct {
 func injectCommand(ctx context.Context, args []string, std stdio) (int, error) {
 	var files, plainHTTP []string
 	var networks []netip.Prefix
-	i := &injector{std: std}
+	i := &injector{std: std, kubernetes: feature.RestartsAll}
 	flags := flag.NewFlagSet("inject", flag.ContinueOnError)
 	flags.SetOutput(std.out)
 	flags.Usage = func() {
@@ -76,15 +77,19 @@ func injectCommand(ctx context.Context, args []string, std stdio) (int, error) {
 	flags.BoolVar(&i.pods, "pods", false, "show also a gated pod of each workload")
 	flags.StringVar(&i.agentImage, "agent-image", "metaparticle-agent", "image of the agent")
 	flags.BoolVar(&i.offline, "offline", false, "read no image from a registry; a container without a command is then refused")
-	flags.IntVar(&i.kubernetes, "kubernetes", feature.RestartsAll, "minor version of the cluster's Kubernetes, such as 37 for 1.37")
+	numberFlag(flags, &i.kubernetes, "kubernetes", fmt.Sprintf("`MINOR` version of the cluster's Kubernetes, such as 37 for 1.37; default: %d", feature.RestartsAll),
+		"write the minor version alone, such as 37 for 1.37")
 	flags.Func("plain-http-registry", "`HOST[:PORT]` of a registry without TLS; may be repeated", func(value string) error {
 		plainHTTP = append(plainHTTP, value)
 		return nil
 	})
 	flags.Func("registry-network", "`NETWORK` of this computer or its link, such as 127.0.0.0/8, to which a registry may redirect; may be repeated", func(value string) error {
 		network, err := netip.ParsePrefix(value)
+		if err != nil {
+			return errors.New("write a network with its prefix length, such as 127.0.0.0/8")
+		}
 		networks = append(networks, network)
-		return err
+		return nil
 	})
 	rest, err := parse(flags, args)
 	switch {

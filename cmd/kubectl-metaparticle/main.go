@@ -24,6 +24,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 )
 
@@ -87,8 +88,12 @@ func run(ctx context.Context, args []string, std stdio) int {
 		fmt.Fprint(std.err, usage)
 		return exitError
 	}
+	if strings.HasPrefix(args[0], "-") {
+		return exitCode(exitError, fmt.Errorf("%q is no command: write the command first, and then its flags", args[0]), std.err)
+	}
 	if command[args[0]] == nil {
-		return exitCode(exitError, fmt.Errorf("%q is no command (-h for help)", args[0]), std.err)
+		known := strings.Join(slices.Sorted(maps.Keys(command)), ", ")
+		return exitCode(exitError, fmt.Errorf("%q is no command: write one of %s", args[0], known), std.err)
 	}
 	code, err := command[args[0]](ctx, args[1:], std)
 	return exitCode(code, err, std.err)

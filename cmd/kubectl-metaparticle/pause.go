@@ -41,12 +41,13 @@ Exit codes: 0 resumed; 1 refused; 2 error.
 func pauseCommand(ctx context.Context, args []string, std stdio) (int, error) {
 	flags, connection := newNamespaceFlags("pause", pauseUsage, std)
 	stop := flags.Bool("stop", false, "stop the holder, too")
-	timeout := flags.Duration("timeout", 0, "how long to wait for --stop; default: the lease duration and the pod's grace")
+	var timeout time.Duration
+	durationFlag(flags, &timeout, "timeout", "`DURATION` of the wait for --stop at most; default: the lease duration and the pod's grace")
 	c, namespace, rest, err := connection.begin(flags, args, nameSlots)
 	if err != nil {
 		return exitError, err
 	}
-	p := pausing{std: std, pause: api.PauseHold, timeout: *timeout}
+	p := pausing{std: std, pause: api.PauseHold, timeout: timeout}
 	if *stop {
 		p.pause = api.PauseStop
 	}
@@ -77,7 +78,7 @@ func (p pausing) run(ctx context.Context, c cluster, namespace string, args []st
 	}
 	for _, slot := range s.slots {
 		if s.leases[slot] == nil {
-			return exitError, refusal(fmt.Sprintf("%s has no Lease: enroll makes it for the first gated pod that claims the slot", slot))
+			return exitError, refusal(fmt.Sprintf("%s has no Lease yet: check the name, or start a gated pod that claims the slot, for which enroll makes the Lease", slot))
 		}
 	}
 	began := time.Now()

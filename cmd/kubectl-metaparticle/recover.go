@@ -45,9 +45,10 @@ const mostWrites = 500_000
 
 func recoverCommand(ctx context.Context, args []string, std stdio) (int, error) {
 	flags, connection := newFlags("recover", recoverUsage, std)
-	floor := flags.Uint64("floor", 0, "greatest revision that the lost API server can have had")
+	timeout, floor := 5*time.Minute, uint64(0)
+	numberFlag(flags, &floor, "floor", "greatest `REVISION` that the lost API server can have had", "write the revision as a whole number")
 	dryRun := flags.Bool("dry-run", false, "print the figures, and write nothing")
-	timeout := flags.Duration("timeout", 5*time.Minute, "how long to wait for the holders")
+	durationFlag(flags, &timeout, "timeout", "`DURATION` of the wait for the holders at most; default: 5m")
 	var ignored []string
 	flags.Func("ignore", "`NAMESPACE[/NAME]` of a Lease or Variable, or of all in a namespace, whose token no storage can have seen; may be repeated", func(value string) error {
 		ignored = append(ignored, value)
@@ -58,13 +59,13 @@ func recoverCommand(ctx context.Context, args []string, std stdio) (int, error) 
 		return exitError, err
 	}
 	if len(rest) > 0 {
-		return exitError, refusal("recover takes no arguments: it covers all namespaces")
+		return exitError, refusal(fmt.Sprintf("recover takes no arguments, because the command covers all namespaces: leave out %q", rest[0]))
 	}
 	c, err := connection.unlimited()
 	if err != nil {
 		return exitError, err
 	}
-	return recovering{cluster: c, std: std, floor: *floor, ignored: ignored, dryRun: *dryRun, timeout: *timeout}.run(ctx)
+	return recovering{cluster: c, std: std, floor: floor, ignored: ignored, dryRun: *dryRun, timeout: timeout}.run(ctx)
 }
 
 func (r recovering) run(ctx context.Context) (int, error) {

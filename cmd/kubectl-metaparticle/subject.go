@@ -35,10 +35,19 @@ type subject struct {
 	pods       []corev1.Pod
 }
 
-// nameSlots returns an error if the arguments cannot name slots in any cluster.
+// nameSlots returns an error if the arguments cannot name slots in any cluster. The error lists the
+// claims that a person can name.
 func nameSlots(args []string) error {
+	if err := judgeSlots(args); err != nil {
+		return fmt.Errorf("%w; or name %s or %s/NAME", err, shared(), view.Barrier)
+	}
+	return nil
+}
+
+// judgeSlots returns an error if the arguments cannot name slots in any cluster.
+func judgeSlots(args []string) error {
 	kind, name, _ := strings.Cut(strings.Join(args, "/"), "/")
-	if name != "" && (kind == view.Barrier || sharedKind(kind) != nil) {
+	if name != "" && !strings.Contains(name, "/") && (kind == view.Barrier || sharedKind(kind) != nil) {
 		return nil
 	}
 	_, _, err := target(args)
@@ -65,7 +74,7 @@ func findSlots(ctx context.Context, c cluster, namespace string, args []string) 
 		}
 	}
 	if len(s.slots) == 0 {
-		return nil, refusal(s.title + " claims no slot in the namespace " + namespace)
+		return nil, refusal(s.title + " claims no slot in the namespace " + namespace + ": check the name, and the namespace (-n)")
 	}
 	return s, s.readPods(ctx, leases.Items)
 }

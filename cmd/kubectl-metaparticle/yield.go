@@ -40,12 +40,13 @@ pods may acquire. With --to POD, the turn of such a pod begins.
 func yieldCommand(ctx context.Context, args []string, std stdio) (int, error) {
 	flags, connection := newNamespaceFlags("yield", yieldUsage, std)
 	to := flags.String("to", "", "pod that is to hold next; default: any standby")
-	timeout := flags.Duration("timeout", 0, "how long to wait; default: the lease duration and the pod's grace")
+	var timeout time.Duration
+	durationFlag(flags, &timeout, "timeout", "`DURATION` of the wait at most; default: the lease duration and the pod's grace")
 	c, namespace, rest, err := connection.begin(flags, args, nameSlots)
 	if err != nil {
 		return exitError, err
 	}
-	y := yielding{std: std, to: strings.TrimPrefix(*to, "pod/"), timeout: *timeout}
+	y := yielding{std: std, to: strings.TrimPrefix(*to, "pod/"), timeout: timeout}
 	return y.run(ctx, c, namespace, rest)
 }
 
@@ -189,7 +190,7 @@ func (s *subject) held() (hold, error) {
 	}
 	switch {
 	case len(holds) == 0 && s.pod != "":
-		return hold{}, refusal(fmt.Sprintf("%s does not hold %s", s.pod, strings.Join(s.slots, ", ")))
+		return hold{}, refusal(fmt.Sprintf("%s does not hold %s: see the holder by kubectl metaparticle status", s.pod, strings.Join(s.slots, ", ")))
 	case len(holds) == 0:
 		return hold{}, refusal(fmt.Sprintf("nobody holds %s: there is nothing to yield", strings.Join(s.slots, ", ")))
 	case len(holds) > 1:
@@ -209,7 +210,7 @@ func (s *subject) held() (hold, error) {
 func (s *subject) yields(slot string, l *coordinationv1.Lease) error {
 	switch {
 	case !ours(l):
-		return refusal(fmt.Sprintf("%s is held by %s, which is no agent of a gated pod", slot, view.HolderOf(l)))
+		return refusal(fmt.Sprintf("%s is held by %s, which is no agent of a gated pod: let that program release the slot itself", slot, view.HolderOf(l)))
 	case api.PauseOf(l.Annotations) != "":
 		return refusal(fmt.Sprintf("%s is paused, so no pod would follow: resume it first", slot))
 	}
