@@ -70,7 +70,7 @@ func run(w io.Writer, root string, lower bool, chosen []string) error {
 	case len(chosen) > 0:
 		for _, name := range chosen {
 			if !m.printOne(w, filepath.Clean(name)) {
-				return fmt.Errorf("%s is neither a package that is measured nor a way", name)
+				return fmt.Errorf("%s is neither a package that is measured nor a way: name a folder of tools/ways/%s, or renewal, grant or pod", name, packageLimits)
 			}
 		}
 		return nil

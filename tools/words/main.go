@@ -28,6 +28,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -40,6 +41,11 @@ func main() { limit.Command("words", run) }
 func run(w io.Writer, root string, lower bool, folders []string) error {
 	if len(folders) == 2 && folders[0] == "draw" {
 		return draw(w, root, folders[1])
+	}
+	for _, folder := range folders {
+		if _, err := os.Stat(filepath.Join(root, folder)); err != nil {
+			return fmt.Errorf("%s is no folder of this repository: write a path from its root, as agent/gate", folder)
+		}
 	}
 	findings, err := measure(root)
 	if err != nil {

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"io"
 	"regexp"
 	"strings"
 	"testing"
@@ -25,6 +26,11 @@ func TestLanguageRuleViolationsStayWithinEachFoldersLimits(t *testing.T) {
 	limits, err := limit.Read("limits.txt")
 	require.NoError(t, err)
 	assert.Empty(t, limits.Exceeded(count(findings), limit.Sum), "make words PKG=folder prints the sentences")
+}
+
+func TestWordsToolRefusesAFolderThatIsMissing(t *testing.T) {
+	err := run(io.Discard, root, false, []string{"agent", "agnet"})
+	require.ErrorContains(t, err, "agnet is no folder of this repository: write a path from its root")
 }
 
 func lines(text string) []line {
