@@ -43,6 +43,10 @@ const (
 	maxConnections = 1000
 )
 
+// shutdown bounds the time in which the calls in flight can end when this replica ends. Each call
+// ends sooner: each call began earlier, and the API server gives up a call after [callTime].
+const shutdown = 10 * time.Second
+
 // expires is a gauge of the Unix time, in seconds, at which the server's certificate expires.
 var expires = prometheus.NewGauge(prometheus.GaugeOpts{
 	Name: "metaparticle_certificate_expires_timestamp_seconds",

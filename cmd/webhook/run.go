@@ -29,10 +29,6 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/load"
 )
 
-// shutdown bounds the time in which the calls in flight can end when this replica ends. Each call
-// ends sooner: each call began earlier, and the API server gives up a call after [callTime].
-const shutdown = 10 * time.Second
-
 func run(ctx context.Context, args []string, output io.Writer) error {
 	s, err := parse(args, output)
 	if errors.Is(err, flag.ErrHelp) {
