@@ -5,44 +5,16 @@ package probe
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/api"
 )
-
-// Outcome is the outcome of a probe.
-type Outcome int
-
-const (
-	// Unknown means that the probe could not be carried out. Such an outcome does not count.
-	Unknown Outcome = iota
-	Success
-	Failure
-)
-
-// Result is the result of a probe.
-type Result struct {
-	Outcome Outcome
-	// Output is the text that the kubelet would report for this result.
-	Output string
-	// Status is the HTTP status of the application's answer; zero without an answer. Location is
-	// the Location header of that answer; empty for none.
-	Status   int
-	Location string
-	// Refused reports that the application's port refused the connection, because no process
-	// listens at that port.
-	Refused bool
-}
 
 // Do carries out any probe except an exec probe, as the kubelet does. The argument "address" is the
 // pod's address.
@@ -57,31 +29,6 @@ func Do(ctx context.Context, h api.Handler, address string, timeout time.Duratio
 	}
 	return Result{Output: "missing probe handler"}
 }
-
-// Exited returns the result of an exec probe whose command has exited.
-func Exited(code int, output string) Result {
-	if code != 0 {
-		return Result{Outcome: Failure, Output: output}
-	}
-	return Result{Outcome: Success, Output: output}
-}
-
-// TimedOut returns the result of an exec probe whose command was killed at the timeout.
-func TimedOut(command []string, timeout time.Duration) Result {
-	return Result{Outcome: Failure, Output: fmt.Sprintf("command timed out: %q timed out after %s", strings.Join(command, " "), timeout)}
-}
-
-// dialer sets SO_LINGER to one second, as the kubelet does, so that frequent probes do not
-// leave many connections in TIME_WAIT.
-var dialer = net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
-	return c.Control(func(fd uintptr) {
-		_ = syscall.SetsockoptLinger(int(fd), syscall.SOL_SOCKET, syscall.SO_LINGER, &syscall.Linger{Onoff: 1, Linger: 1})
-	})
-}}
-
-// insecure accepts any certificate, because a probe does not declare a name to
-// verify.
-var insecure = &tls.Config{InsecureSkipVerify: true} //nolint:gosec // as the kubelet does
 
 var transport = &http.Transport{
 	TLSClientConfig:    insecure,
@@ -139,15 +86,6 @@ func target(action *api.HTTPGetAction, address string) *url.URL {
 	return u
 }
 
-// join returns the address to which the probe connects: that of the pod, unless the probe names
-// a host.
-func join(host, address string, port int) string {
-	if host == "" {
-		host = address
-	}
-	return net.JoinHostPort(host, strconv.Itoa(port))
-}
-
 func headers(request *http.Request, list []api.HTTPHeader) {
 	for _, h := range list {
 		request.Header.Add(h.Name, h.Value)
@@ -185,5 +123,3 @@ func connect(ctx context.Context, action *api.TCPSocketAction, address string, t
 	_ = c.Close()
 	return Result{Outcome: Success}
 }
-
-func refused(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }
