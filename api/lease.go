@@ -12,44 +12,6 @@ import (
 // nextPrefix begins the names of all next Leases.
 const nextPrefix = "next."
 
-// Workload is the top-most controller of a pod. A pod without a controller is its own workload. A
-// singleton has one holder within a workload.
-type Workload struct {
-	// Group is the API group, without its version; empty for the core group.
-	Group string
-	Kind  string
-	Name  string
-}
-
-// String returns Kind/name, or Kind.group/name for a kind outside of Kubernetes' own groups.
-func (w Workload) String() string {
-	if w.builtin() {
-		return w.Kind + "/" + w.Name
-	}
-	return w.Kind + "." + w.Group + "/" + w.Name
-}
-
-func (w Workload) builtin() bool {
-	return w.Group == "" || w.Group == "apps" || w.Group == "batch"
-}
-
-// Valid reports whether an object of the API server can have the workload's group, kind and
-// name. Callers need this check because a pod's owner references may contain any text. The text
-// would become a part of a Lease's name, of an argument and of a comma-separated list.
-func (w Workload) Valid() bool {
-	group := w.Group == "" || (len(w.Group) <= maxName && isSubdomain(w.Group))
-	return group && isKind(w.Kind) && len(w.Name) <= maxName && isSubdomain(w.Name)
-}
-
-// kindPart returns the part of a Lease's name that has the kind and the group.
-func (w Workload) kindPart() string {
-	part := strings.ReplaceAll(strings.ToLower(w.Kind), "-", "--")
-	if w.builtin() {
-		return part
-	}
-	return part + "-" + strings.NewReplacer("-", "--", ".", "-").Replace(w.Group)
-}
-
 // NextLease returns the name of the next Lease of a slot. A pod of a newer revision writes
 // its identity into the next Lease to ask the holder to yield. No pod holds a slot by a
 // next Lease, and no claim can name a next Lease.
