@@ -58,14 +58,14 @@ func (r Request) StartsInTurn() bool {
 	return slices.ContainsFunc(r.Claimed, func(c Claim) bool { return c.Kind.UntilReady })
 }
 
-// ForLife returns the claims whose slots the pod holds for as long as its application runs.
-func (r Request) ForLife() []Claim {
+// forLife returns the claims whose slots the pod holds for as long as its application runs.
+func (r Request) forLife() []Claim {
 	return slices.DeleteFunc(slices.Clone(r.Claimed), func(c Claim) bool { return c.Kind.UntilReady })
 }
 
 // StartsOnly reports whether the pod has a start lock, and no other claim. Once its application
 // is ready, the pod holds no slot.
-func (r Request) StartsOnly() bool { return r.StartsInTurn() && len(r.ForLife()) == 0 }
+func (r Request) StartsOnly() bool { return r.StartsInTurn() && len(r.forLife()) == 0 }
 
 // BarrierDuration returns the duration of the Lease by which the pod arrives at its barrier.
 func (r Request) BarrierDuration() time.Duration {
@@ -203,7 +203,7 @@ func (r Request) Shims() bool { return r.Gate == "" || r.Gate == GateContainer }
 // containers, or if a start lock is their only claim. Pods also take no turns if a claim other
 // than a start lock has a kind without turns.
 func (r Request) TakesTurns() bool {
-	return r.Shims() && !r.StartsOnly() && !slices.ContainsFunc(r.ForLife(), func(c Claim) bool { return !c.Kind.TakesTurns })
+	return r.Shims() && !r.StartsOnly() && !slices.ContainsFunc(r.forLife(), func(c Claim) bool { return !c.Kind.TakesTurns })
 }
 
 // Standbys returns the readiness of standbys. If a claim may have several holders, only
@@ -212,7 +212,7 @@ func (r Request) TakesTurns() bool {
 // containers, and with the gate "readiness" the standby's application must not serve. A pod
 // with a start lock alone has no holder to forward to.
 func (r Request) Standbys() Readiness {
-	several := slices.ContainsFunc(r.ForLife(), func(c Claim) bool { return !c.Kind.Forwards })
+	several := slices.ContainsFunc(r.forLife(), func(c Claim) bool { return !c.Kind.Forwards })
 	switch {
 	case several || r.StartsOnly() || !r.Shims():
 		return ReadinessHolder

@@ -16,7 +16,7 @@ func TestSoleStartLockIsHeldOnlyDuringStart(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, claimed(Claim{Kind: StartLock, Name: "db", Size: 1}), r.Claimed)
 	assert.True(t, r.StartsOnly())
-	assert.Empty(t, r.ForLife())
+	assert.Empty(t, r.forLife())
 	assert.False(t, r.TakesTurns())
 	assert.Equal(t, ReadinessHolder, r.Standbys(), "no holder exists to which a waiting pod could forward")
 	life, start := SplitSlots(r.Slots(Workload{Kind: "Deployment", Name: "web"}))

@@ -105,7 +105,7 @@ func TestRoleAnnotationGrantsNoRightsOnForeignLeases(t *testing.T) {
 	r := w.process()
 	w.settle(r)
 	role := w.role("till")
-	role.Annotations[LeasesAnnotation] = `{"somebodys-elector":{"seconds":30,"uid":"u"}}`
+	role.Annotations[leasesAnnotation] = `{"somebodys-elector":{"seconds":30,"uid":"u"}}`
 	require.NoError(t, w.server.Update(t.Context(), role))
 	w.settle(r)
 	assert.Equal(t, withNext("lock.x"), w.role("till").Rules[0].ResourceNames)

@@ -17,9 +17,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// LeasesAnnotation is the annotation in which a Role remembers each Lease that it
+// leasesAnnotation is the annotation in which a Role remembers each Lease that it
 // names, even after the Lease is gone.
-const LeasesAnnotation = api.Prefix + "leases"
+const leasesAnnotation = api.Prefix + "leases"
 
 // maxMemories bounds the Leases in the annotation of a Role. Enroll writes at most 500, and early
 // versions wrote 2,470.
@@ -133,7 +133,7 @@ func (rs *agentRoles) of(key, lease string) []*agentRole {
 // duration.
 func remembered(role *rbacv1.Role) map[string]memory {
 	memories := map[string]memory{}
-	text := role.Annotations[LeasesAnnotation]
+	text := role.Annotations[leasesAnnotation]
 	if isForged(text) || json.Unmarshal([]byte(text), &memories) != nil || memories == nil {
 		memories = map[string]memory{}
 	}
@@ -170,7 +170,7 @@ func (r *agentRole) remember() error {
 	if r.role.Annotations == nil {
 		r.role.Annotations = map[string]string{}
 	}
-	r.role.Annotations[LeasesAnnotation] = string(text)
+	r.role.Annotations[leasesAnnotation] = string(text)
 	r.role.Rules = rules(r.memories)
 	return nil
 }

@@ -24,7 +24,7 @@ func TestOverwrittenRoleAnnotationDoesNotFreeRecreatedLease(t *testing.T) {
 			w.settle(r)
 			w.holds("lock.x", "a_1")
 			role := w.role("till")
-			role.Annotations[LeasesAnnotation] = text
+			role.Annotations[leasesAnnotation] = text
 			require.NoError(t, w.server.Update(t.Context(), role))
 			w.vanish("lock.x")
 			w.named = map[string]bool{} // otherwise the world fails the test before the assertions below
@@ -43,9 +43,9 @@ func TestForgedMemoryOfARoleTakesLittleMemory(t *testing.T) {
 			names = append(names, fmt.Sprintf(form, i))
 		}
 		role := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{
-			Name: "metaparticle:till", Annotations: map[string]string{LeasesAnnotation: "{" + strings.Join(names, ",") + "}"},
+			Name: "metaparticle:till", Annotations: map[string]string{leasesAnnotation: "{" + strings.Join(names, ",") + "}"},
 		}}
-		require.Less(t, len(role.Annotations[LeasesAnnotation]), 256<<10+1, form)
+		require.Less(t, len(role.Annotations[leasesAnnotation]), 256<<10+1, form)
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		roles := rolesOf([]rbacv1.Role{*role})

@@ -109,7 +109,7 @@ func TestEnrollNeverDeletesNextLeaseThatRolesRecord(t *testing.T) {
 	r := w.process()
 	w.settle(r)
 	role := w.role("till")
-	role.Annotations[LeasesAnnotation] = strings.Replace(role.Annotations[LeasesAnnotation], "{", `{"next.lock.x":{"seconds":3600,"uid":""},`, 1)
+	role.Annotations[leasesAnnotation] = strings.Replace(role.Annotations[leasesAnnotation], "{", `{"next.lock.x":{"seconds":3600,"uid":""},`, 1)
 	require.NoError(t, w.server.Update(t.Context(), role))
 	w.settle(r)
 	w.now = w.now.Add(2 * time.Hour)

@@ -160,7 +160,7 @@ func TestRolesRememberLongestLeaseDurationDespiteFailedUpdates(t *testing.T) {
 	w.settle(r)
 	w.holds("lock.x", "a_1")
 	long := w.role("till")
-	long.Annotations[LeasesAnnotation] = strings.Replace(long.Annotations[LeasesAnnotation], "30", "90", 1)
+	long.Annotations[leasesAnnotation] = strings.Replace(long.Annotations[leasesAnnotation], "30", "90", 1)
 	require.NoError(t, w.server.Update(t.Context(), long))
 	w.remove(before)
 	// Every write of the other account's Role fails.

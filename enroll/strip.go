@@ -126,9 +126,9 @@ func stripRole(r *rbacv1.Role) {
 		return
 	}
 	stripExcess(&r.ObjectMeta)
-	if isForged(r.Annotations[LeasesAnnotation]) {
+	if isForged(r.Annotations[leasesAnnotation]) {
 		r.Annotations = maps.Clone(r.Annotations)
-		delete(r.Annotations, LeasesAnnotation)
+		delete(r.Annotations, leasesAnnotation)
 	}
 	names, bytes, longest := 0, 0, 0
 	for _, rule := range r.Rules {
@@ -168,14 +168,14 @@ func stripExcess(m *metav1.ObjectMeta) {
 	if len(m.Labels)+len(m.Annotations)+len(m.Finalizers)+len(m.OwnerReferences) <= maxEntries && foreignBytes(m) <= maxText {
 		return
 	}
-	memory, remembers := m.Annotations[LeasesAnnotation]
+	memory, remembers := m.Annotations[leasesAnnotation]
 	*m = metav1.ObjectMeta{
 		Namespace: m.Namespace, Name: m.Name, UID: m.UID, ResourceVersion: m.ResourceVersion,
 		CreationTimestamp: m.CreationTimestamp, DeletionTimestamp: m.DeletionTimestamp,
 		Labels: map[string]string{api.ManagedLabel: m.Labels[api.ManagedLabel]},
 	}
 	if remembers {
-		m.Annotations = map[string]string{LeasesAnnotation: memory}
+		m.Annotations = map[string]string{leasesAnnotation: memory}
 	}
 }
 
@@ -187,7 +187,7 @@ func foreignBytes(m *metav1.ObjectMeta) int {
 		bytes += len(key) + len(value)
 	}
 	for key, value := range m.Annotations {
-		if key != LeasesAnnotation {
+		if key != leasesAnnotation {
 			bytes += len(key) + len(value)
 		}
 	}

@@ -138,7 +138,7 @@ func TestStrippedRoleKeepsTheLongestNamesOfEnroll(t *testing.T) {
 		slots[name+strings.Repeat("a", 253-len(name))] = memory{Seconds: 30}
 	}
 	meta := metav1.ObjectMeta{Name: "r", Labels: map[string]string{api.ManagedLabel: managed}, OwnerReferences: []metav1.OwnerReference{{Kind: "Job", Name: "a"}}}
-	meta.Annotations = map[string]string{LeasesAnnotation: strings.Repeat("x", 200<<10)}
+	meta.Annotations = map[string]string{leasesAnnotation: strings.Repeat("x", 200<<10)}
 	role := &rbacv1.Role{ObjectMeta: meta, Rules: rules(slots)}
 	require.Greater(t, len(role.Rules[0].ResourceNames), maxSlotsPerRole)
 	binding := &rbacv1.RoleBinding{ObjectMeta: meta, RoleRef: roleRef(strings.Repeat("r", 253)), Subjects: []rbacv1.Subject{subject(shop, strings.Repeat("a", 253))}}
