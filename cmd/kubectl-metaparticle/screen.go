@@ -287,7 +287,7 @@ func (v screen) summary(s view.Slot) string {
 		add("%s, held by %s", s.Kind, h.Pod)
 		v.holder(s, add)
 	}
-	if s.Kind == "shards" {
+	if s.Kind == view.Shards {
 		add("%s", shardsOf(api.ParseStamp(s.Stamp)))
 	}
 	if s.Opened > 0 {
@@ -335,7 +335,7 @@ func (v screen) holder(s view.Slot, add func(string, ...any)) {
 		add("serves for %s", age(v.now(), *h.ServingSince))
 	case h.Starting:
 		add("starting")
-	case h.Hold != "" && s.Kind != "once" && s.Kind != view.RWLock:
+	case h.Hold != "" && s.Kind != view.Once && s.Kind != view.RWLock:
 		add("does not serve")
 	}
 }

@@ -17,25 +17,29 @@ import (
 )
 
 // These are the kinds of slots that the console and the plugin treat differently from other kinds.
-const (
+var (
 	// RWLock is the kind of the slots of a read-write lock.
-	RWLock = "rwlock"
-	// StartLock is the kind of start locks.
-	StartLock = "start-lock"
+	RWLock = api.RWLock.Name()
+	// Once is the kind of the slots of once claims.
+	Once = api.Once.Name()
+	// Shards is the kind of shards.
+	Shards = api.Shards.Name()
 	// Barrier is the kind of the Leases of barriers.
-	Barrier = "barrier"
+	Barrier = api.Arrivals.Name()
+	// startLock is the kind of start locks.
+	startLock = api.StartLock.Name()
 )
 
 // These are the reason and the message of a pod whose program bids for slots by the local API.
 const (
-	LocalReason = "LocalAPI"
+	localReason = "LocalAPI"
 	AsksItself  = "the program asks by the local API"
 )
 
 // KindOf returns the kind of a slot, which is the first word of the slot's name.
 func KindOf(slot string) string {
 	kind, _, _ := strings.Cut(slot, ".")
-	if kind != StartLock {
+	if kind != startLock {
 		kind, _, _ = strings.Cut(kind, "-")
 	}
 	return kind

@@ -244,7 +244,7 @@ func Young(l *coordinationv1.Lease, now time.Time) bool {
 
 // serves reports, by the slot's kind, whether a holder states in the Lease since when its
 // application serves. The holder of a once claim, a read-write lock or a barrier never does so.
-func (s *Slot) serves() bool { return s.Kind != "once" && s.Kind != Barrier && s.Kind != RWLock }
+func (s *Slot) serves() bool { return s.Kind != Once && s.Kind != Barrier && s.Kind != RWLock }
 
 // join adds a pod that claims the slot: the holder, or a standby. A pod that has ended is no
 // standby, and neither is a pod for which [Slot.finished] returns true.
@@ -288,7 +288,7 @@ func (s *Slot) remember(h history) {
 // finished once its key is done. Such a pod is also finished if none of its containers waits for the
 // key any more.
 func (s *Slot) finished(c claimant) bool {
-	if s.Kind == StartLock {
+	if s.Kind == startLock {
 		return c.started
 	}
 	return c.onceKey != "" && (c.past || slices.Contains(s.Done, c.onceKey))

@@ -71,7 +71,7 @@ func standbyOf(pod *corev1.Pod) *Standby {
 	switch said, ok := Condition(*pod); {
 	case podspec.ServesLocal(&pod.Spec):
 		standby.Program, standby.Ready = true, Ready(*pod)
-		standby.Reason, standby.Message = LocalReason, AsksItself
+		standby.Reason, standby.Message = localReason, AsksItself
 	case ok:
 		standby.Ready, standby.Reason, standby.Message = said.Status == corev1.ConditionTrue, Shortened(said.Reason, MaxWord), Shortened(said.Message, MaxMessage)
 	}
