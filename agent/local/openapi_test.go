@@ -305,13 +305,28 @@ func TestLocalAPIDocsListEachStateAndReason(t *testing.T) {
 	}
 }
 
+// problems has a problem of each reason.
+var problems = []*problem{
+	stoppingProblem, unavailableProblem, tooManyProblem, pausedProblem, upgradeProblem, closedProblem, lostProblem, hostProblem, wildProblem,
+	busyProblem(""), undeclaredProblem("", ""), usageProblem("Use a path."),
+	unknownProblem, mismatchProblem, typeProblem, overflowProblem, reusedProblem, fencedProblem, uncertainProblem, callsProblem,
+}
+
+// docs/api.md promises that the field "detail" says what to do.
+func TestEachProblemTellsTheProgramWhatToDo(t *testing.T) {
+	details := words(t, "usageProblem", 0)
+	for _, p := range problems {
+		details = append(details, p.Detail)
+	}
+	require.Greater(t, len(details), len(problems)+10)
+	for _, detail := range details {
+		assert.Regexp(t, `(^|\. )(Add|Check|End|Give|Leave|Read|Send|Stop|Use|Wait|Write) `, detail)
+	}
+}
+
 func TestDocumentedHTTPStatusesEqualThoseOfTheCode(t *testing.T) {
 	status := map[string]int{}
-	for _, p := range []*problem{
-		stoppingProblem, unavailableProblem, tooManyProblem, pausedProblem, upgradeProblem, closedProblem, lostProblem, hostProblem, wildProblem,
-		busyProblem(""), undeclaredProblem("", ""), usageProblem(""),
-		unknownProblem, mismatchProblem, typeProblem, overflowProblem, reusedProblem, fencedProblem, uncertainProblem, callsProblem,
-	} {
+	for _, p := range problems {
 		status[p.Reason] = p.Status
 	}
 	assert.ElementsMatch(t, words(t, "newProblem", 1), slices.Collect(maps.Keys(status)))

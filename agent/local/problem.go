@@ -27,7 +27,7 @@ func newProblem(status int, reason, detail string) *problem {
 
 // The problems of the local API.
 var (
-	stoppingProblem    = newProblem(http.StatusServiceUnavailable, "Stopping", "The pod stops, so the agent begins no hold.")
+	stoppingProblem    = newProblem(http.StatusServiceUnavailable, "Stopping", "The pod stops, so the agent begins no hold. Stop the work, and end.")
 	unavailableProblem = newProblem(http.StatusServiceUnavailable, "Unavailable",
 		"The agent cannot read or write the Lease or the Variable. Check that the API server answers, and that the object exists.")
 	tooManyProblem = newProblem(http.StatusTooManyRequests, "TooManyBids", "256 calls wait for this claim already. End some of them.")
@@ -39,18 +39,18 @@ var (
 	hostProblem = newProblem(http.StatusForbidden, "ForeignHost",
 		"The Host header does not name this machine, or a web page sent the call. Use localhost, 127.0.0.1 or [::1], and no Origin.")
 	wildProblem = newProblem(http.StatusNotFound, "NoSuchPath",
-		"The local API has the paths /v1/holds, /v1/KIND/NAME, /v1/KIND/NAME/holds, /v1/KIND/NAME/holds/HOLD, /v1/variable/NAME, /v1/variable/NAME/add, /v1/barrier/NAME, /v1/barrier/NAME/wait and /locks/NAME.")
+		"Use one of the paths /v1/holds, /v1/KIND/NAME, /v1/KIND/NAME/holds, /v1/KIND/NAME/holds/HOLD, /v1/variable/NAME, /v1/variable/NAME/add, /v1/barrier/NAME, /v1/barrier/NAME/wait and /locks/NAME.")
 )
 
 // The problems of Variables.
 var (
 	unknownProblem  = newProblem(http.StatusGatewayTimeout, "Unknown", "The write had no answer, and may have been stored. Read the variable, or repeat an add with the same Idempotency-Key.")
 	mismatchProblem = newProblem(http.StatusPreconditionFailed, "Mismatch", "The variable has another version, or has a value already. Read it again.")
-	typeProblem     = newProblem(http.StatusConflict, "WrongType", "The variable has the other type, which never changes.")
-	overflowProblem = newProblem(http.StatusConflict, "Overflow", "The sum does not fit into 64 bits. The variable stays as it was.")
+	typeProblem     = newProblem(http.StatusConflict, "WrongType", "The variable has the other type, which never changes. Use another variable.")
+	overflowProblem = newProblem(http.StatusConflict, "Overflow", "The sum does not fit into 64 bits, and the variable stays as it was. Add a smaller number, or use another variable.")
 	reusedProblem   = newProblem(http.StatusUnprocessableEntity, "KeyReused", "The Idempotency-Key belongs to an add of another number. Use a new key for each add.")
 	fencedProblem   = newProblem(http.StatusConflict, "Fenced",
-		"The fence of the variable refuses the write: a later hold has written, or another lock protects it, or the call names no hold with ?fence=HOLD.")
+		"The fence of the variable refuses the write: a later hold has written, or another lock protects it. Stop the work, or name a hold of that lock with ?fence=HOLD.")
 	uncertainProblem = newProblem(http.StatusConflict, "Uncertain", "The machine may have been paused. Write again once the state of the hold is held.")
 	callsProblem     = newProblem(http.StatusTooManyRequests, "TooManyCalls", "256 calls wait for this variable already. End some of them.")
 )

@@ -14,7 +14,7 @@ import (
 // flagOf returns the value of a flag in the query, or a problem.
 func flagOf(text, name string) (bool, *problem) {
 	if text != "" && text != "true" && text != "false" {
-		return false, usageProblem("The value of ?" + name + " is neither true nor false.")
+		return false, usageProblem("The value of ?" + name + " is neither true nor false. Write one of the two.")
 	}
 	return text == "true", nil
 }
@@ -37,9 +37,9 @@ func seconds(text string, otherwise time.Duration, name string) (time.Duration, 
 func writesAs(of api.Claim, text string) (bool, *problem) {
 	switch {
 	case of.Kind != api.RWLock && text != "":
-		return false, usageProblem("Only a read-write lock (rwlock) takes ?as.")
+		return false, usageProblem("Only a read-write lock (rwlock) takes ?as. Leave it out.")
 	case of.Kind == api.RWLock && mode(text) != asReader && mode(text) != asWriter:
-		return false, usageProblem("A read-write lock needs ?as=reader or ?as=writer.")
+		return false, usageProblem("A read-write lock has readers and a writer. Add ?as=reader or ?as=writer.")
 	}
 	return mode(text) == asWriter, nil
 }
@@ -57,7 +57,7 @@ func timesOf(query url.Values) (wait, every time.Duration, p *problem) {
 	wait, first := seconds(query.Get("wait"), 0, "wait")
 	every, second := seconds(query.Get("heartbeat"), defaultBeats, "heartbeat")
 	if p = cmp.Or(first, second); p == nil && (every < leastBeats || every > mostBeats) {
-		p = usageProblem("The value of ?heartbeat is not between 1s and 5m.")
+		p = usageProblem("The value of ?heartbeat is not between 1s and 5m. Write 30s or 1m.")
 	}
 	return wait, every, p
 }

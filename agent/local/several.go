@@ -91,7 +91,7 @@ func (a *API) several(query url.Values) (several, *problem) {
 		k := a.keeper(word, name)
 		switch {
 		case word == api.Variable.Word:
-			return s, usageProblem("No pod holds a Variable.")
+			return s, usageProblem("No pod holds a Variable. Leave it out of ?claims.")
 		case word == api.Arrivals.Word:
 			return s, usageProblem("No pod holds a barrier. Wait there with POST /v1/barrier/NAME/wait.")
 		case k == nil:
@@ -106,7 +106,7 @@ func (a *API) several(query url.Values) (several, *problem) {
 		s.members = append(s.members, m)
 	}
 	if as != "" && !slices.ContainsFunc(s.members, func(m member) bool { return m.of.Kind == api.RWLock }) {
-		return s, usageProblem("Only a read-write lock (rwlock) takes ?as.")
+		return s, usageProblem("Only a read-write lock (rwlock) takes ?as. Leave it out.")
 	}
 	return s, nil
 }

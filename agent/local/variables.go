@@ -144,7 +144,7 @@ func setValue(action *variable.Action, r *http.Request) *problem {
 	value := string(text)
 	switch {
 	case err != nil || !utf8.ValidString(value) || len(value) > api.MaxValue:
-		return usageProblem(fmt.Sprintf("The body is no text in UTF-8 of at most %d bytes.", api.MaxValue))
+		return usageProblem(fmt.Sprintf("The body is no text in UTF-8 of at most %d bytes. Send a shorter text, or encode it.", api.MaxValue))
 	case r.Header.Get("Idempotency-Key") != "":
 		return usageProblem("Only an add takes an Idempotency-Key. Use If-Match.")
 	}
@@ -156,11 +156,11 @@ func setValue(action *variable.Action, r *http.Request) *problem {
 	case isInteger:
 		n, err := strconv.ParseInt(strings.TrimSpace(value), 10, 64)
 		if err != nil {
-			return usageProblem("The body is no integer of 64 bits.")
+			return usageProblem("The body is no integer of 64 bits. Send decimal digits, or use ?type=text.")
 		}
 		action.Integer = &n
 	default:
-		return usageProblem("The value of ?type is neither text nor integer.")
+		return usageProblem("The value of ?type is neither text nor integer. Write one of the two.")
 	}
 	return nil
 }
@@ -178,7 +178,7 @@ func setAddend(action *variable.Action, r *http.Request) *problem {
 	if by := r.URL.Query().Get("by"); by != "" {
 		n, err := strconv.ParseInt(by, 10, 64)
 		if err != nil {
-			return usageProblem("The value of ?by is no integer of 64 bits.")
+			return usageProblem("The value of ?by is no integer of 64 bits. Write decimal digits, as in ?by=-3.")
 		}
 		action.Add = n
 	}
@@ -188,7 +188,7 @@ func setAddend(action *variable.Action, r *http.Request) *problem {
 	}
 	key, ok := unquoted(keys[0])
 	if len(keys) > 1 || !ok || len(key) > api.MaxIdempotencyKey {
-		return usageProblem("The Idempotency-Key is no text of 1 to 64 printable characters of ASCII, without quotes and spaces.")
+		return usageProblem("The Idempotency-Key is no text of 1 to 64 printable characters of ASCII, without quotes and spaces. Use a UUID.")
 	}
 	action.Key = key
 	return nil
@@ -221,7 +221,7 @@ func (a *API) actionOf(r *http.Request) (*variable.Action, *problem) {
 		action.Match = text
 	case len(none) == 1:
 		if none[0] != "*" {
-			return nil, usageProblem("The value of If-None-Match is not *.")
+			return nil, usageProblem("The value of If-None-Match is not *. Send If-None-Match: *, or If-Match with a version.")
 		}
 		action.Fresh = true
 	}
