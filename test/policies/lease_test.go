@@ -209,15 +209,17 @@ func TestAnnotationsOfAgentsFitIntoMemoryOfAgents(t *testing.T) {
 	assert.Empty(t, write(filled(8192), filled(8000)), "an agent makes a filled Lease smaller")
 }
 
+// pod returns the user whose token is bound to a pod.
+func pod(name, uid string) *user.DefaultInfo {
+	return &user.DefaultInfo{Name: "system:serviceaccount:shop:web", Extra: map[string][]string{
+		"authentication.kubernetes.io/pod-name": {name}, "authentication.kubernetes.io/pod-uid": {uid},
+	}}
+}
+
 // An agent that has just started believes the hold and the boot id in its own Lease.
 func TestOnlyHoldersPodWritesHoldAndBoot(t *testing.T) {
 	before := lease("true")
 	before.Annotations = map[string]string{api.HoldAnnotation: "h1", api.BootAnnotation: "b1"}
-	pod := func(name, uid string) *user.DefaultInfo {
-		return &user.DefaultInfo{Name: "system:serviceaccount:shop:web", Extra: map[string][]string{
-			"authentication.kubernetes.io/pod-name": {name}, "authentication.kubernetes.io/pod-uid": {uid},
-		}}
-	}
 	write := func(by user.Info, may may, holder string, annotations map[string]string) []string {
 		after := before.DeepCopy()
 		after.Annotations, after.Spec.HolderIdentity = annotations, &holder
@@ -245,7 +247,7 @@ func TestOnlyHoldersPodWritesHoldAndBoot(t *testing.T) {
 	assert.Empty(t, write(pod("web-0", "1"), isAgent, "", nil), "a release")
 }
 
-// Whoever may patch Leases could otherwise forge the annotations while another name is the holder's,
+// A user who may patch Leases could otherwise forge the annotations while another name is the holder's,
 // and then name the pod whose agent restarts.
 func TestHoldIsNeverForgedInTwoWrites(t *testing.T) {
 	forged := map[string]string{api.HoldAnnotation: "h2", api.BootAnnotation: "b2"}
@@ -265,6 +267,10 @@ func TestHoldIsNeverForgedInTwoWrites(t *testing.T) {
 	refused = write(person, "other-0_2", "web-0_1", forged, forged)
 	require.Len(t, refused, 1, "the annotations of another pod become those of web-0")
 	assert.Contains(t, refused[0], "HoldForged: ")
+	elector := write(pod("app-0", "3"), "web-0_1", "app-0_0a1b2c3d-1111-2222-3333-444455556666", forged, forged)
+	assert.Empty(t, elector, "the leader election of client-go keeps annotations that it does not know")
+	assert.Len(t, write(pod("app-0", "3"), "other-0_2", "app-0_7", nil, forged), 1, "an election writes no hold")
+	assert.Len(t, write(pod("app-0", "3"), "other-0_2", "web-0_1", forged, forged), 1, "a pod names another pod")
 	assert.Empty(t, write(person, "other-0_2", "web-0_1", forged, nil))
 	assert.Empty(t, write(person, "other-0_2", "", forged, forged))
 	assert.Empty(t, write(person, "other-0_2", "thief", forged, forged))
