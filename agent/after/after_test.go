@@ -154,6 +154,19 @@ func TestDamagedRenewTimeNeverFulfillsTheCondition(t *testing.T) {
 	}
 }
 
+// The holder is dead. A restore of etcd brings an earlier state of the holder's Lease back.
+func TestRestoredStateNeverFulfillsTheCondition(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		s.put(held(3))
+		r := start(t, s, serves)
+		r.lasts(t, time.Minute)
+		s.put(held(2))
+		r.lasts(t, time.Hour)
+		s.put(held(4))
+		r.ends(t, atOnce)
+	})
+}
+
 func TestRecreatedLeaseFulfillsConditionOnlyByARenewal(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		s.put(held(1))

@@ -64,7 +64,10 @@ func (j *judge) needsHolder() bool {
 }
 
 // lives reports whether the state shows a renewal since an earlier state of the same hold. If the
-// state shows another hold, lives stores the state for the comparison with later states.
+// state shows another hold, lives stores the state for the comparison with later states. The same
+// applies to a state with an earlier renew time. A restore of etcd brings such a state back, although
+// the holder may be dead. A holder whose wall clock was set back writes such a state, too, but soon
+// renews again.
 func (j *judge) lives(l *kube.Lease) bool {
 	next := firstSeen{
 		uid: l.UID, holder: l.Holder, hold: l.Annotations[api.HoldAnnotation], acquired: l.AcquireTime,
@@ -72,7 +75,7 @@ func (j *judge) lives(l *kube.Lease) bool {
 	}
 	first := j.first
 	if first.uid != next.uid || first.holder != next.holder || first.hold != next.hold || !first.acquired.Equal(next.acquired) ||
-		first.renewed.IsZero() {
+		first.renewed.IsZero() || next.renewed.Before(first.renewed) {
 		j.first = next
 		return false
 	}

@@ -88,6 +88,8 @@ func TestHolderFulfillsTheConditionByARenewal(t *testing.T) {
 		}, "has not renewed"},
 		"a renewal in another Lease": {[]kube.Lease{held(1), changed(held(2), func(l *kube.Lease) { l.UID = "lease-2" })}, "has not renewed"},
 		"the Lease is gone":          {[]kube.Lease{held(1), held(2), gone}, "does not exist"},
+		"an earlier renewal":         {[]kube.Lease{held(2), held(1)}, "has not renewed"},
+		"a renewal after an earlier": {[]kube.Lease{held(3), held(1), held(2)}, ""},
 		"gone and back":              {[]kube.Lease{held(1), gone, held(2)}, "has not renewed"},
 		"released between":           {[]kube.Lease{held(1), changed(held(2), func(l *kube.Lease) { l.Holder = "" }), held(3)}, "has not renewed"},
 		"released":                   {[]kube.Lease{held(1), changed(held(2), func(l *kube.Lease) { l.Holder = "" })}, "No pod holds"},
