@@ -265,6 +265,28 @@ func TestYieldAnnotationSetsTheHoldStateToAsked(t *testing.T) {
 	})
 }
 
+// The yield names no successor. So any other pod may come first, also a pod whose watch has ended.
+func TestYieldDelaysThePodsOwnNextHold(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		p := start(t, s, "first", "lock/a")
+		number := p.hold("?heartbeat=5m")
+		again := p.stream(http.MethodPost, "/v1/lock/a/holds?wait=1h&stream=true")
+		s.edit("lock.a", func(l *kube.Lease) { l.Annotations[api.YieldAnnotation] = api.Yield{Hold: number}.String() })
+		<-time.After(time.Second)
+		budget, err := api.NewBudget(api.DefaultLeaseDuration)
+		require.NoError(t, err)
+		p.call(http.MethodDelete, "/v1/lock/a/holds/"+number)
+		<-time.After(budget.Retry)
+		synctest.Wait()
+		assert.Empty(t, holder(s))
+		<-time.After(budget.Retry / 2)
+		synctest.Wait()
+		assert.Equal(t, "first", holder(s))
+		assert.Equal(t, []string{"held"}, again.states())
+	})
+}
+
 func TestStoppedAgentNeverReleasesSlotsThatProgramsHold(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a", "lock.b")
