@@ -195,13 +195,14 @@ func TestOnlyRenewalOrAcquisitionProvesALivingHolder(t *testing.T) {
 		lives bool
 		since time.Duration
 	}{
-		"the same state":  {state("1", "a_1", 1), false, 11},
-		"a renewal":       {state("2", "a_1", 2), true, 21},
-		"a person's edit": {state("2", "a_1", 1), false, 21},
-		"another holder":  {state("2", "b_1", 1), true, 21},
-		"a release":       {state("2", "", 2), false, 21},
-		"enroll":          {state("2", "unknown", 2), false, 21},
-		"another Lease":   {&kube.Lease{UID: "v", ResourceVersion: "2", Holder: "a_1", RenewTime: at(1)}, false, 21},
+		"the same state":   {state("1", "a_1", 1), false, 11},
+		"a renewal":        {state("2", "a_1", 2), true, 21},
+		"a restored state": {state("2", "a_1", 0), false, 21},
+		"a person's edit":  {state("2", "a_1", 1), false, 21},
+		"another holder":   {state("2", "b_1", 1), true, 21},
+		"a release":        {state("2", "", 2), false, 21},
+		"enroll":           {state("2", "unknown", 2), false, 21},
+		"another Lease":    {&kube.Lease{UID: "v", ResourceVersion: "2", Holder: "a_1", RenewTime: at(1)}, false, 21},
 	} {
 		got := first.next(c.next, 20, 21)
 		assert.Equal(t, c.lives, got.lives, name)

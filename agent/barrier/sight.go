@@ -42,7 +42,8 @@ func (s sight) next(l *kube.Lease, sent, answered time.Duration) sight {
 		n.lives = false
 	}
 	// Agents create no Lease. So a new UID does not come from a write of the holder.
-	wrote := s.uid == n.uid && (s.holder != n.holder || !s.renewed.Equal(n.renewed))
+	// A restore of etcd brings a state with an earlier renew time back, although the holder may be dead.
+	wrote := s.uid == n.uid && (s.holder != n.holder || n.renewed.After(s.renewed))
 	if s.known && wrote && api.IsIdentity(n.holder) {
 		n.lives, n.wrote = true, s.asked
 	}
