@@ -49,8 +49,9 @@ func reply(w http.ResponseWriter, status int, body any) {
 	_ = json.NewEncoder(w).Encode(body) // if the write fails, the program is gone
 }
 
-// lineTimeout bounds the time to write one line of a stream. The kernel buffers many lines, so
-// the timeout ends a connection only if the program has not read for long.
+// lineTimeout bounds the time to write one line of a stream, or another part of an answer on a
+// connection that a handler has taken. The kernel buffers many lines, so the timeout ends a
+// connection only if the program has not read for long.
 const lineTimeout = 10 * time.Second
 
 // stream writes lines of JSON.
@@ -67,8 +68,6 @@ func newStream(w http.ResponseWriter) stream {
 
 // line writes the value as one line of JSON.
 func (s stream) line(of any) error {
-	// SetWriteDeadline fails only if the connection supports no deadlines, as in tests.
-	_ = s.to.SetWriteDeadline(time.Now().Add(lineTimeout))
 	if err := s.encoder.Encode(of); err != nil {
 		return err
 	}

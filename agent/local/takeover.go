@@ -120,18 +120,17 @@ func (t *taken) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// send sends the bytes, unless an earlier call has failed.
+// send sends the bytes, unless an earlier call has failed. The buffer of the kernel can be full of
+// earlier answers that the program does not read, so each write has a deadline.
 func (t *taken) send(b []byte) error {
 	if t.failed {
 		return net.ErrClosed
 	}
+	_ = t.conn.SetWriteDeadline(time.Now().Add(lineTimeout)) // a connection supports deadlines
 	_, err := t.conn.Write(b)
 	t.failed = err != nil
 	return err
 }
-
-// SetWriteDeadline bounds the time of later writes, for [http.ResponseController].
-func (t *taken) SetWriteDeadline(by time.Time) error { return t.conn.SetWriteDeadline(by) }
 
 // Flush does nothing, because Write keeps no bytes back.
 func (t *taken) Flush() {}
@@ -142,7 +141,6 @@ func (t *taken) end() bool {
 	if t.failed {
 		return false
 	}
-	_ = t.conn.SetWriteDeadline(time.Now().Add(lineTimeout)) // a connection supports deadlines
 	t.WriteHeader(http.StatusOK)
 	if t.chunked {
 		_ = t.send([]byte("0\r\n\r\n"))

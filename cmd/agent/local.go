@@ -151,11 +151,14 @@ func listenLocal(ctx context.Context, a api.LocalArgs, handler http.Handler) err
 	return nil
 }
 
-// answer serves the connections of a listener until ctx ends. A stream stays open for as long
-// as the program follows it, so no timeout bounds a whole answer.
+// answer serves the connections of a listener until ctx ends. The timeouts free the places of
+// programs that send no whole request, or read no answer. The handler takes the connection of a
+// stream or of a wait from the server, so the timeouts do not bound such an answer. Without a wait,
+// a call for eight claims takes up to 80 s, which is less than [localIdle].
 func answer(ctx context.Context, l net.Listener, handler http.Handler, bound *crowd.Crowd) {
 	server := &http.Server{
-		Handler: handler, ReadHeaderTimeout: headerTimeout, IdleTimeout: localIdle, MaxHeaderBytes: scrapeHeader,
+		Handler: handler, ReadHeaderTimeout: headerTimeout, ReadTimeout: scrapeTimeout, WriteTimeout: localIdle,
+		IdleTimeout: localIdle, MaxHeaderBytes: scrapeHeader,
 	}
 	bound.Attach(server)
 	context.AfterFunc(ctx, func() {
