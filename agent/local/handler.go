@@ -12,6 +12,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -48,12 +50,29 @@ func (a *API) Handler() http.Handler {
 			hostProblem.write(w)
 			return
 		}
+		if !isClear(r.URL.RawQuery) {
+			usageProblem("The query is malformed, or has a key with two values.").write(w)
+			return
+		}
 		if !readBody(w, r) {
 			usageProblem(fmt.Sprintf("The body is too large or too late. Only a variable takes a body, of at most %d bytes.", mostBody)).write(w)
 			return
 		}
 		mux.ServeHTTP(w, r)
 	})
+}
+
+// isClear reports whether the query is well-formed, and has no key with two different values.
+// Package url drops the malformed parts of a query. A write whose query lacks its fence would be a
+// write without a hold.
+func isClear(query string) bool {
+	values, err := url.ParseQuery(query)
+	for _, all := range values {
+		if len(slices.Compact(all)) > 1 {
+			return false
+		}
+	}
+	return err == nil
 }
 
 // bodyTimeout bounds the time until the whole body of a request has arrived.

@@ -175,8 +175,8 @@ func (a *API) addVariable(v *variable.Variable, w http.ResponseWriter, r *http.R
 // setAddend reads the addend and the idempotency key of an add.
 func setAddend(action *variable.Action, r *http.Request) *problem {
 	action.Add = 1
-	if by := r.URL.Query().Get("by"); by != "" {
-		n, err := strconv.ParseInt(by, 10, 64)
+	if query := r.URL.Query(); query.Has("by") { // an empty text is a mistake of the program, such as an unset variable of a shell
+		n, err := strconv.ParseInt(query.Get("by"), 10, 64)
 		if err != nil {
 			return usageProblem("The value of ?by is no integer of 64 bits. Write decimal digits, as in ?by=-3.")
 		}
