@@ -4,12 +4,16 @@
 package local
 
 import (
+	"context"
+	"encoding/json"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func TestAnswerThatNoProgramReadsEndsInTime(t *testing.T) {
@@ -47,6 +51,23 @@ func TestCallWithAnAmbiguousQueryIsRefused(t *testing.T) {
 	})
 }
 
+// The answer Stopping would order the program to stop its work.
+func TestHalfClosedFollowerIsNotToldToStop(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p, a := startFor(t, newServer("lock.a"), "first", 0)
+		number := p.hold("?heartbeat=5m")
+		resume := stall(a.keepers[0])
+		defer resume()
+		ctx, end := context.WithCancel(t.Context())
+		end()
+		w := httptest.NewRecorder()
+		p.handler.ServeHTTP(w, request(ctx, http.MethodGet, "/v1/lock/a/holds/"+number))
+		var body map[string]any
+		require.NoError(t, json.Unmarshal(w.Body.Bytes(), &body))
+		assert.Equal(t, "Unavailable", body["reason"])
+	})
+}
+
 func TestValueOfMostBytesIsStored(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		p := start(t, newServer(), "first", "variable/hits")
@@ -54,5 +75,34 @@ func TestValueOfMostBytesIsStored(t *testing.T) {
 		code, body := p.send(http.MethodPut, hits, value)
 		assert.Equal(t, http.StatusOK, code)
 		assert.Equal(t, value, body["value"])
+	})
+}
+
+// The answer Lost would order the program to stop its work, although the pod still has the hold.
+func TestHalfClosedFencedWriteIsNotToldLost(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := start(t, newServer("lock.a"), "first", "lock/a,variable/hits")
+		number := p.hold("?heartbeat=5m")
+		for range 20 {
+			ctx, end := context.WithCancel(t.Context())
+			end()
+			w := httptest.NewRecorder()
+			p.handler.ServeHTTP(w, request(ctx, http.MethodPost, hits+"/add?fence="+number))
+			var body map[string]any
+			require.NoError(t, json.Unmarshal(w.Body.Bytes(), &body))
+			assert.NotEqual(t, "Lost", body["reason"])
+		}
+	})
+}
+
+func TestFencedWriteLearnsThatItsAgentStops(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := start(t, newServer("lock.a"), "first", "lock/a,variable/hits")
+		number := p.hold("?heartbeat=5m")
+		close(p.stop)
+		require.NoError(t, <-p.ended)
+		code, body := p.send(http.MethodPut, hits+"?fence="+number, "x")
+		assert.Equal(t, http.StatusServiceUnavailable, code)
+		assert.Equal(t, "Stopping", body["reason"])
 	})
 }

@@ -5,6 +5,7 @@ package local
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"time"
 )
@@ -13,8 +14,10 @@ import (
 func followHold(k calls, w http.ResponseWriter, r *http.Request) {
 	has, err := k.attach(r.Context(), r.PathValue("hold"))
 	switch {
-	case err != nil:
+	case errors.Is(err, errEnded):
 		stoppingProblem.write(w)
+	case err != nil:
+		unavailableProblem.write(w) // the program has closed at least its half of the connection
 	case has == nil:
 		lostProblem.write(w)
 	default:

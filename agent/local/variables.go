@@ -4,6 +4,7 @@
 package local
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -232,30 +233,37 @@ func (a *API) actionOf(r *http.Request) (*variable.Action, *problem) {
 		}
 		return action, nil
 	}
-	k := a.keeperOfHold(r.Context(), number)
+	// A program that has closed only its half of the connection still reads the answer.
+	ctx := context.WithoutCancel(r.Context())
+	k, err := a.keeperOfHold(ctx, number)
 	switch {
+	case err != nil:
+		return nil, stoppingProblem
 	case k == nil:
 		return nil, lostProblem
 	case k.of.Kind.Sized:
 		return nil, usageProblem("A semaphore, or a read-write lock, has several slots, so its hold is no fence. Use a lock or an election.")
 	}
-	ctx := context.WithoutCancel(r.Context())
 	action.Fence = func() (kube.Fence, variable.Refusal) { return calls{k}.fence(ctx, number) }
 	return action, nil
 }
 
 // keeperOfHold returns the keeper of the claim whose hold has the number; nil if no claim
-// of the pod has such a hold.
-func (a *API) keeperOfHold(ctx context.Context, number string) (found *keeper) {
+// of the pod has such a hold. If a keeper does not answer, the result is the error.
+func (a *API) keeperOfHold(ctx context.Context, number string) (found *keeper, err error) {
 	for _, k := range a.keepers {
-		_ = calls{k}.call(ctx, func(time.Duration) {
+		silent := calls{k}.call(ctx, func(time.Duration) {
 			k.quiet = true
 			if k.hold != nil && k.hold.number == number {
 				found = k
 			}
 		})
+		err = cmp.Or(err, silent)
 	}
-	return found
+	if found != nil {
+		return found, nil
+	}
+	return nil, err
 }
 
 // fence returns the fence for a write under the hold with the number. If that hold is not good,
