@@ -162,7 +162,7 @@ func (v *Variable) write(ctx context.Context, calls []*call, base, next *kube.Va
 		switch {
 		case err == nil:
 			v.known = stored
-			accept(calls, stored)
+			accept(calls, stored, stored)
 			return nil, false
 		case kube.Refused(err) && !maybeStored:
 			v.config.Log.Debug("variable not written", "variable", v.config.Name, "err", err)
@@ -183,7 +183,7 @@ func (v *Variable) write(ctx context.Context, calls []*call, base, next *kube.Va
 		switch proof(base, next, there) {
 		case isStored:
 			v.known = there
-			accept(calls, there)
+			accept(calls, next, there)
 			return nil, false
 		case isLost:
 			return calls, false
@@ -207,7 +207,7 @@ func confirm(calls []*call, there *kube.Variable) (open []*call) {
 		last := c.conflict
 		c.conflict = nil
 		if last != nil && proof(last.base, last.next, there) == isStored {
-			accept([]*call{c}, there)
+			accept([]*call{c}, last.next, there)
 			continue
 		}
 		open = append(open, c)
@@ -275,14 +275,20 @@ func proof(base, next, there *kube.Variable) verdict {
 	return isDoubtful
 }
 
-// accept answers all calls that a stored write has carried out.
-func accept(calls []*call, stored *kube.Variable) {
+// accept answers all calls that the stored write "next" has carried out. The argument "there" is a
+// state that proves that write. If another write has replaced the write's own state, the version of
+// that own state is not known. A call that needs this version gets the refusal [Unknown]. With the
+// version of the other write, the program would overwrite a value that the program has not seen.
+func accept(calls []*call, next, there *kube.Variable) {
 	for _, c := range calls {
-		answer := Answer{Result: c.result}
-		if !c.adds() {
-			answer.State = stored
+		switch {
+		case c.adds():
+			c.answer <- Answer{Result: c.result}
+		case next.Write == there.Write:
+			c.answer <- Answer{State: there}
+		default:
+			c.answer <- Answer{Refusal: Unknown}
 		}
-		c.answer <- answer
 	}
 }
 

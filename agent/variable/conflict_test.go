@@ -97,3 +97,32 @@ func TestConflictWithoutALaterReadIsUnknown(t *testing.T) {
 		})
 	}
 }
+
+// One write carries out an add with a key and a set. Another pod writes right after that write, so
+// the key proves the write, but the version of the write is not known. With the version of the other
+// pod's write, a program would overwrite a value that the program has not seen.
+func TestSetNeverAnswersTheVersionOfAnotherWrite(t *testing.T) {
+	for name, answered := range map[string]bool{"lost answer": false, "conflict": true} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				s := newServer()
+				v := start(t, s, "pod")
+				puts := 0
+				s.put = func(next *kube.Variable) (bool, bool) {
+					if puts++; puts != 2 {
+						return true, true
+					}
+					s.store(next)
+					other := s.of.Clone()
+					other.Write, other.Integer = "other.1", new(int64(7))
+					s.store(other)
+					return answered, answered
+				}
+				one, two := carriedTogether(t.Context(), v, Action{Add: 1, Key: "k"}, Action{Integer: new(int64(50))}, t.Context())
+				assert.Equal(t, Answer{Result: 101}, <-one, "the key proves the add")
+				assert.Equal(t, Answer{Refusal: Unknown}, <-two)
+				assert.EqualValues(t, 7, s.integer())
+			})
+		})
+	}
+}
