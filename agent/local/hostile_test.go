@@ -68,6 +68,16 @@ func TestHalfClosedFollowerIsNotToldToStop(t *testing.T) {
 	})
 }
 
+func TestIntegerMayEndWithALineBreak(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := start(t, newServer(), "first", "variable/hits")
+		_, body := p.send(http.MethodPut, hits+"?type=integer", "6\n")
+		require.Equal(t, "6", body["value"])
+		_, body = p.send(http.MethodPut, hits, "7\n")
+		assert.Equal(t, "7", body["value"], body)
+	})
+}
+
 func TestValueOfMostBytesIsStored(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		p := start(t, newServer(), "first", "variable/hits")

@@ -5,6 +5,7 @@ package variable
 
 import (
 	"strconv"
+	"strings"
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
@@ -38,7 +39,8 @@ func (a *Action) adds() bool { return a.Text == nil && a.Integer == nil && a.Typ
 type Refusal string
 
 const (
-	// Unknown means that a write got no answer, or a conflict, and that its outcome cannot be proven.
+	// Unknown means that a write got no answer, or a conflict, and that its outcome or its version
+	// cannot be proven.
 	Unknown Refusal = "unknown"
 	// Unavailable means that the Variable could not be read or written in time, and that
 	// nothing was written.
@@ -138,7 +140,7 @@ func (a *Action) set(v *kube.Variable) Refusal {
 	if a.Typed != nil {
 		text = a.Typed
 		if v.Integer != nil {
-			n, err := strconv.ParseInt(*a.Typed, 10, 64)
+			n, err := strconv.ParseInt(strings.TrimSpace(*a.Typed), 10, 64)
 			if err != nil {
 				return WrongType
 			}
