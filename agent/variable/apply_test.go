@@ -111,7 +111,7 @@ func FuzzNewestIdempotencyKeyOfEachPodIsKept(f *testing.F) {
 			return
 		}
 		random := rand.New(rand.NewPCG(seed, 0))
-		v := &kube.Variable{}
+		v := &kube.Variable{Keyed: 5 * oldAfter}
 		all := map[string][]int64{} // the values of v.Keyed after the adds of each pod
 		for n := range 3 * api.MaxKeys {
 			pod := fmt.Sprint(random.IntN(pods))
@@ -158,6 +158,10 @@ func FuzzStoredVariableWriteIsNeverDeclaredLost(f *testing.F) {
 	f.Add(uint64(1), 10, 70, 5)
 	f.Add(uint64(2), 64, 64, 80)
 	f.Add(uint64(3), 0, 1100, 70)
+	f.Add(uint64(4), 0, 1100, 5)
+	f.Add(uint64(5), 10, 900, 200)
+	f.Add(uint64(6), 300, 900, 5)
+	f.Add(uint64(7), 640, 40, 200)
 	f.Fuzz(func(t *testing.T, seed uint64, before, after, pods int) {
 		if min(before, after) < 0 || max(before, after) > 3*oldAfter || pods < 1 || pods > 200 {
 			return
@@ -192,7 +196,7 @@ func FuzzStoredVariableWriteIsNeverDeclaredLost(f *testing.F) {
 		without.Write, without.ResourceVersion = "others", "3"
 		require.NotEqual(t, isStored, proof(base, next, without))
 		require.NotEqual(t, isOpen, proof(base, next, without))
-		if after < api.MaxKeys {
+		if after < api.MaxKeys || after < oldAfter && pods < api.MaxKeys {
 			require.Equal(t, isLost, proof(base, next, without))
 		}
 	})

@@ -129,3 +129,40 @@ func TestStreamNeverReturnsToADeletedVariable(t *testing.T) {
 		assert.Equal(t, []int64{7, 0}, old())
 	})
 }
+
+func TestWatchEndsWithTheLastFollower(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer()
+		v := start(t, s, "pod")
+		ctx, end := context.WithCancel(t.Context())
+		_, done := follows(ctx, v, v.Get(t.Context()).State)
+		<-time.After(time.Second)
+		end()
+		<-done
+		<-time.After(time.Second)
+		gets, watches := s.count("get"), s.count("watch")
+		<-time.After(3 * mostWatched)
+		assert.Equal(t, gets, s.count("get"))
+		assert.Equal(t, watches, s.count("watch"))
+	})
+}
+
+// No watch works, so only a read shows the deletion.
+func TestStreamEndsAfterADeletionWithoutAWatch(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer()
+		v := start(t, s, "pod")
+		s.mu.Lock()
+		s.mute = errors.New("410")
+		s.mu.Unlock()
+		_, done := follows(t.Context(), v, v.Get(t.Context()).State)
+		<-time.After(10 * time.Second)
+		s.remove()
+		select {
+		case refusal := <-done:
+			assert.Equal(t, Absent, refusal)
+		case <-time.After(time.Minute):
+			assert.Fail(t, "the stream goes on without its Variable")
+		}
+	})
+}

@@ -33,6 +33,8 @@ type server struct {
 	requests map[string]int
 	// put, if not nil, decides whether a write is stored, and whether its answer arrives.
 	put func(v *kube.Variable) (stored, answered bool)
+	// deny, if not nil, is the answer to each write.
+	deny error
 	// get, if not nil, returns the error of a read.
 	get func() error
 	// mute, if not nil, is the error with which each watch ends at once.
@@ -68,6 +70,9 @@ func (s *server) GetVariable(ctx context.Context, _ string) (*kube.Variable, err
 func (s *server) UpdateVariable(_ context.Context, v *kube.Variable) (*kube.Variable, error) {
 	s.begin("put")
 	defer s.mu.Unlock()
+	if s.deny != nil {
+		return nil, s.deny
+	}
 	stored, answered := true, true
 	if s.put != nil {
 		stored, answered = s.put(v)

@@ -1,0 +1,226 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package variable
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// The first PUT gets no answer, and arrives only after the next read. Then another pod writes. So the
+// conflict of the second PUT does not prove that the add is missing.
+func TestLateWriteBesideAnotherPodNeverAddsTwice(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer()
+		v := start(t, s, "pod")
+		var late *kube.Variable
+		s.put = func(next *kube.Variable) (bool, bool) {
+			switch {
+			case late == nil:
+				late = next.Clone()
+				return false, false
+			case s.of.ResourceVersion == late.ResourceVersion:
+				s.store(late)
+				other := s.of.Clone()
+				other.Write, other.Integer = "other.1", new(*other.Integer+100)
+				s.store(other)
+			}
+			return true, true
+		}
+		assert.Equal(t, Unknown, v.Do(t.Context(), Action{Add: 1}).Refusal)
+		assert.EqualValues(t, 101, s.integer())
+	})
+}
+
+// One write would carry out both calls. The first call changes the state that the second call matches.
+func TestSetAfterAnAddMismatchesTheEarlierVersion(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer()
+		v := start(t, s, "pod")
+		one, two := carriedTogether(t.Context(), v, Action{Add: 1}, Action{Integer: new(int64(50)), Match: "2"}, t.Context())
+		assert.Equal(t, Answer{Result: 101}, <-one)
+		assert.Equal(t, Mismatch, (<-two).Refusal)
+		assert.EqualValues(t, 101, s.integer())
+	})
+}
+
+func TestVersionOfAnotherPodsWriteMatches(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer()
+		v := start(t, s, "pod")
+		require.Empty(t, v.Do(t.Context(), Action{Text: new("mine")}).Refusal)
+		s.edit(func(v *kube.Variable) { v.Value = new("theirs") })
+		version := v.Get(t.Context()).State.ResourceVersion
+		assert.Empty(t, v.Do(t.Context(), Action{Text: new("next"), Match: version}).Refusal)
+	})
+}
+
+func TestAnswerToSetHasItsOwnValue(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		v := start(t, newServer(), "pod")
+		one, two := carriedTogether(t.Context(), v, Action{Integer: new(int64(50))}, Action{Add: 1}, t.Context())
+		assert.EqualValues(t, 50, *(<-one).State.Integer, "the later add has a write of its own")
+		assert.Equal(t, Answer{Result: 51}, <-two)
+	})
+}
+
+// The policy on Variables refuses a write that counts more than 64 adds with a key.
+func TestOneWriteNeverCountsTooManyKeys(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer()
+		v := start(t, s, "pod")
+		most := int64(0)
+		s.put = func(next *kube.Variable) (bool, bool) {
+			most = max(most, next.Keyed-s.of.Keyed)
+			return true, true
+		}
+		var group sync.WaitGroup
+		for n := range mostCalls {
+			group.Go(func() { assert.Empty(t, v.Do(t.Context(), Action{Add: 1, Key: fmt.Sprint(n)}).Refusal) })
+		}
+		group.Wait()
+		assert.LessOrEqual(t, most, int64(api.MaxKeys))
+		assert.EqualValues(t, mostCalls, s.integer())
+	})
+}
+
+func TestMissingVariableServesAgainAfterItsReturn(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer()
+		v := start(t, s, "pod")
+		before := s.of
+		s.remove()
+		for range 3 {
+			assert.Equal(t, Absent, v.Do(t.Context(), Action{Add: 1}).Refusal)
+		}
+		s.mu.Lock()
+		s.of = before
+		s.mu.Unlock()
+		assert.Equal(t, Answer{Result: 1}, v.Do(t.Context(), Action{Add: 1}))
+	})
+}
+
+// Another pod repeats the same add. The first PUT of this pod is never stored, so the answer must be
+// the result of the other pod's add.
+func TestUnstoredAddAnswersStoredResultOfItsKey(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer()
+		v := start(t, s, "pod")
+		s.put = func(*kube.Variable) (bool, bool) {
+			s.put = nil
+			other := s.of.Clone()
+			for _, a := range []Action{{Add: 100}, {Add: 1, Key: "k"}} {
+				_, _, _ = a.apply(other, "other", "")
+			}
+			other.Write = "other.1"
+			s.store(other)
+			return false, false
+		}
+		assert.Equal(t, Answer{Result: 101}, v.Do(t.Context(), Action{Add: 1, Key: "k"}))
+		assert.EqualValues(t, 101, s.integer())
+	})
+}
+
+func TestLostAnswerIsProvenDespiteFailedReads(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer()
+		v := start(t, s, "pod")
+		require.Empty(t, v.Do(t.Context(), Action{Add: 1}).Refusal)
+		reads := 0
+		s.put = func(next *kube.Variable) (bool, bool) {
+			s.put = nil
+			s.store(next)
+			s.get = func() error {
+				if reads++; reads < 5 {
+					return errAway
+				}
+				return nil
+			}
+			return false, false
+		}
+		assert.Equal(t, Answer{Result: 2}, v.Do(t.Context(), Action{Add: 1}))
+	})
+}
+
+func TestDeletionDuringAWriteAnswersUnknownAtOnce(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer()
+		v := start(t, s, "pod")
+		s.put = func(*kube.Variable) (bool, bool) {
+			s.of = nil
+			return false, false
+		}
+		began := time.Now()
+		assert.Equal(t, Unknown, v.Do(t.Context(), Action{Add: 1}).Refusal)
+		assert.Less(t, time.Since(began), time.Second)
+	})
+}
+
+// The API server has work for other clients, too, so a write that fails again and again causes few
+// requests.
+func TestFailingWritesCauseFewRequests(t *testing.T) {
+	for name, test := range map[string]struct {
+		trouble func(s *server)
+		want    Refusal
+		most    int
+	}{
+		"refused":    {func(s *server) { s.deny = &kube.StatusError{Code: 403} }, Unavailable, 30},
+		"unanswered": {func(s *server) { s.put = func(*kube.Variable) (bool, bool) { return false, false } }, Unknown, 40},
+		"conflicts": {func(s *server) {
+			s.put = func(*kube.Variable) (bool, bool) {
+				other := s.of.Clone()
+				other.Write = "other.1"
+				s.store(other)
+				return true, true
+			}
+		}, Unknown, 200},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				s := newServer()
+				v := start(t, s, "pod")
+				test.trouble(s)
+				assert.Equal(t, test.want, v.Do(t.Context(), Action{Add: 1}).Refusal)
+				assert.LessOrEqual(t, s.count("put"), test.most)
+				assert.LessOrEqual(t, s.count("get"), test.most+1)
+			})
+		})
+	}
+}
+
+// Each ended call makes room for another call, however many calls there have been.
+func TestEndedCallsMakeRoomForOthers(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		v := start(t, newServer(), "pod")
+		first := v.Get(t.Context()).State
+		for name, call := range map[string]func() Refusal{
+			"add":  func() Refusal { return v.Do(t.Context(), Action{Add: 1}).Refusal },
+			"read": func() Refusal { return v.Get(t.Context()).Refusal },
+			"watch": func() Refusal {
+				return v.Follow(t.Context(), first, func(*kube.Variable) bool { return false })
+			},
+			"add that its program withdraws": func() Refusal {
+				ctx, end := context.WithCancel(t.Context())
+				end()
+				if refusal := v.Do(ctx, Action{Add: 1}).Refusal; refusal != Unavailable {
+					return refusal
+				}
+				return ""
+			},
+		} {
+			for range mostCalls + 1 {
+				require.Empty(t, call(), name)
+			}
+		}
+	})
+}
