@@ -5,6 +5,7 @@ package local
 
 import (
 	"net/http"
+	"net/http/httptest"
 	"testing"
 	"time"
 
@@ -126,6 +127,60 @@ func TestOnlyOneMetaparticleSyncClientHoldsTheLock(t *testing.T) {
 		for tries := 0; code(second, http.MethodPut, "/locks/a") != 200; tries++ {
 			<-time.After(5 * time.Second)
 			require.Less(t, tries, 10, "the Lease expires")
+		}
+	})
+}
+
+// Package http sends the status 200 for a call without an answer.
+func TestCallWhoseAgentStopsGetsNoSuccess(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := start(t, newServer("lock.a"), "first", "lock/a")
+		number := p.hold("?heartbeat=5m")
+		close(p.stop)
+		require.NoError(t, <-p.ended)
+		for _, call := range [][2]string{
+			{http.MethodPut, "/v1/lock/a/holds/" + number},
+			{http.MethodDelete, "/v1/lock/a/holds/" + number},
+			{http.MethodGet, "/v1/lock/a/holds/" + number},
+			{http.MethodPost, "/v1/lock/a/holds"},
+			{http.MethodPost, "/v1/holds?claims=lock/a"},
+		} {
+			code, body := p.call(call[0], call[1])
+			assert.Equal(t, http.StatusServiceUnavailable, code, call)
+			assert.Equal(t, "Stopping", body["reason"], call)
+		}
+	})
+}
+
+func TestCallsAtQueryBoundsAreServed(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := start(t, newServer("lock.a"), "first", "lock/a")
+		for query, code := range map[string]int{
+			"wait=24h": 201, "wait=24h0m0.000000001s": 400, "wait=0s": 201, "wait=-1ns": 400, "wait=": 201,
+			"heartbeat=1s": 201, "heartbeat=0.999s": 400, "heartbeat=5m": 201, "heartbeat=300.000000001s": 400, "heartbeat=0": 400,
+			"stream=false": 201, "stream=": 201, "stream=True": 400, "stream=1": 400,
+		} {
+			got, body := p.call(http.MethodPost, "/v1/lock/a/holds?"+query)
+			assert.Equal(t, code, got, query)
+			if got == http.StatusCreated {
+				p.call(http.MethodDelete, "/v1/lock/a/holds/"+body["hold"].(string))
+			}
+		}
+		code, _ := p.call(http.MethodGet, "/v1/lock/a?watch=false")
+		assert.Equal(t, http.StatusOK, code)
+	})
+}
+
+func TestAnswersHaveTheirDocumentedMediaTypes(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := start(t, newServer("lock.a"), "first", "lock/a,variable/hits")
+		for path, want := range map[string]string{
+			"/v1/lock/a": "application/json", hits: "application/json", "/locks/a": "application/json",
+			"/v1/lock/b": "application/problem+json", hits + "?watch=1": "application/problem+json", "/": "application/problem+json",
+		} {
+			w := httptest.NewRecorder()
+			p.handler.ServeHTTP(w, request(t.Context(), http.MethodGet, path))
+			assert.Equal(t, want, w.Header().Get("Content-Type"), path)
 		}
 	})
 }

@@ -34,7 +34,7 @@ func TestRequestWithAForeignHostHeaderIsRefused(t *testing.T) {
 			}
 		}
 		assert.Empty(t, s.lease("lock.a").Holder)
-		for _, host := range []string{"localhost:13131", "127.0.0.1:13131", "[::1]:13131", "LOCALHOST", "127.0.0.1", "::1"} {
+		for _, host := range []string{"localhost:13131", "127.0.0.1:13131", "[::1]:13131", "LOCALHOST", "127.0.0.1", "::1", "[::1]"} {
 			code, reason := call(host, "/")
 			assert.Equal(t, http.StatusNotFound, code, host)
 			assert.Equal(t, wildProblem.Reason, reason, host)
