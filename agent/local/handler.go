@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -48,6 +49,11 @@ func (a *API) Handler() http.Handler {
 		// to each POST, PUT and DELETE of a page. Programs send no Origin.
 		if !isLocal(r.Host) || len(r.Header["Origin"]) > 0 {
 			hostProblem.write(w)
+			return
+		}
+		// Package http would redirect from such a path, and curl takes a redirect for a success.
+		if p := r.URL.EscapedPath(); path.Clean(p) != p {
+			wildProblem.write(w)
 			return
 		}
 		if !isClear(r.URL.RawQuery) {

@@ -21,6 +21,10 @@ func TestMistakenLocalAPICallIsRefusedWithReason(t *testing.T) {
 			{http.MethodGet, "/v1/election/a"}:                              "NotDeclared",
 			{http.MethodPost, "/v1/lock/b/holds"}:                           "NotDeclared",
 			{http.MethodGet, "/v2/lock/a"}:                                  "NoSuchPath",
+			{http.MethodPost, "//v1/lock/a/holds"}:                          "NoSuchPath",
+			{http.MethodPost, "/v1//lock/a/holds"}:                          "NoSuchPath",
+			{http.MethodPost, "/v1/lock/b/../a/holds"}:                      "NoSuchPath",
+			{http.MethodGet, "/v1/lock/a/"}:                                 "NoSuchPath",
 			{http.MethodPost, "/v1/lock/a/holds?wait=soon"}:                 "BadRequest",
 			{http.MethodPost, "/v1/lock/a/holds?wait=-1s"}:                  "BadRequest",
 			{http.MethodPost, "/v1/lock/a/holds?heartbeat=1ms"}:             "BadRequest",
@@ -29,6 +33,7 @@ func TestMistakenLocalAPICallIsRefusedWithReason(t *testing.T) {
 			{http.MethodPost, "/locks/a"}:                                   "BadRequest",
 			{http.MethodPost, "/v1/lock/a/holds?wait=9999999999999999h"}:    "BadRequest",
 			{http.MethodPost, "/v1/lock/a/holds?heartbeat=%00&stream=1"}:    "BadRequest",
+			{http.MethodGet, "/v1/lock/a?watch=yes"}:                        "BadRequest",
 			{http.MethodDelete, "/v1/lock/%2e%2e%2fa/holds/0123"}:           "NotDeclared",
 			{http.MethodPut, "/v1/lock/a/holds/" + string(make([]byte, 0))}: "NoSuchPath",
 		} {
@@ -134,7 +139,7 @@ func TestOnlyOneMetaparticleSyncClientHoldsTheLock(t *testing.T) {
 // Package http sends the status 200 for a call without an answer.
 func TestCallWhoseAgentStopsGetsNoSuccess(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		p := start(t, newServer("lock.a"), "first", "lock/a")
+		p := start(t, newServer("lock.a"), "first", "lock/a,variable/hits")
 		number := p.hold("?heartbeat=5m")
 		close(p.stop)
 		require.NoError(t, <-p.ended)
@@ -144,6 +149,10 @@ func TestCallWhoseAgentStopsGetsNoSuccess(t *testing.T) {
 			{http.MethodGet, "/v1/lock/a/holds/" + number},
 			{http.MethodPost, "/v1/lock/a/holds"},
 			{http.MethodPost, "/v1/holds?claims=lock/a"},
+			{http.MethodGet, hits},
+			{http.MethodGet, hits + "?watch=true"},
+			{http.MethodPut, hits},
+			{http.MethodPost, hits + "/add"},
 		} {
 			code, body := p.call(call[0], call[1])
 			assert.Equal(t, http.StatusServiceUnavailable, code, call)
