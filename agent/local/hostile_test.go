@@ -14,6 +14,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/variable"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 func TestAnswerThatNoProgramReadsEndsInTime(t *testing.T) {
@@ -114,5 +117,37 @@ func TestFencedWriteLearnsThatItsAgentStops(t *testing.T) {
 		code, body := p.send(http.MethodPut, hits+"?fence="+number, "x")
 		assert.Equal(t, http.StatusServiceUnavailable, code)
 		assert.Equal(t, "Stopping", body["reason"])
+	})
+}
+
+// The write of a program may wait for the API server while another program of the pod gets the lock.
+func TestWriteNeverHasFenceOfNextHold(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p, a := startFor(t, newServer("lock.a"), "first", 0)
+		number := p.hold("?heartbeat=5m")
+		of := calls{a.keepers[0]}
+		fence, refusal := of.fence(t.Context(), number)
+		assert.Empty(t, refusal)
+		assert.Equal(t, "lock.a", fence.Lock)
+		p.call(http.MethodDelete, "/v1/lock/a/holds/"+number)
+		_, refusal = of.fence(t.Context(), number)
+		assert.Equal(t, variable.LostHold, refusal)
+		after(time.Second)
+		next := p.hold("?heartbeat=5m")
+		_, refusal = of.fence(t.Context(), number)
+		assert.Equal(t, variable.LostHold, refusal)
+		later, refusal := of.fence(t.Context(), next)
+		assert.Empty(t, refusal)
+		assert.Greater(t, later.Token, fence.Token)
+	})
+}
+
+func TestLongestIdempotencyKeyPreventsASecondAddition(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := start(t, newServer(), "first", "variable/hits")
+		for _, key := range []string{strings.Repeat("k", api.MaxIdempotencyKey), `"` + strings.Repeat("k", api.MaxIdempotencyKey) + `"`} {
+			_, body := p.send(http.MethodPost, hits+"/add", "", "Idempotency-Key", key)
+			assert.Equal(t, "1", body["value"], body)
+		}
 	})
 }

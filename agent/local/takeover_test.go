@@ -49,6 +49,7 @@ func TestProgramReadsEachLineAtOnce(t *testing.T) {
 			assert.Equal(t, 200, answer.StatusCode)
 			assert.Equal(t, "application/x-ndjson", answer.Header.Get("Content-Type"))
 			assert.NotEmpty(t, answer.Header.Get("Date"))
+			assert.True(t, answer.Close, "the program must not use the connection again")
 			assert.Equal(t, chunked, len(answer.TransferEncoding) == 1)
 			body := bufio.NewReader(answer.Body)
 			for _, want := range []string{"0\n", "1\n", "2\n"} {
@@ -230,4 +231,16 @@ func TestConnectionEndsAlthoughProgramKeepsItOpen(t *testing.T) {
 		_, err := io.WriteString(program, "more")
 		assert.ErrorIs(t, err, io.ErrClosedPipe)
 	})
+}
+
+func TestStreamWithoutALineIsAnEmptySuccess(t *testing.T) {
+	address := answering(t, func(context.Context, http.ResponseWriter) {})
+	c := send(t, address, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	defer c.Close()
+	answer, err := http.ReadResponse(bufio.NewReader(c), nil)
+	require.NoError(t, err)
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	require.NoError(t, err, "the end is no failure")
+	assert.Empty(t, text)
 }
