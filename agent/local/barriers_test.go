@@ -252,15 +252,21 @@ func TestStoppedAgentEndsTheWaitAtABarrier(t *testing.T) {
 
 func TestLocalAPIRefusesTooManyConcurrentBarrierCalls(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		_, pod := atBarrier(t)
+		s, pod := atBarrier(t)
 		a := pod("a")
+		var all []*waiting
 		for range mostBids {
-			a.wait("?wait=1h")
+			all = append(all, a.wait("?wait=1h"))
 		}
 		synctest.Wait()
 		call := a.wait("?wait=1h")
 		<-call.done
 		assert.Equal(t, []any{http.StatusTooManyRequests, "TooManyBids"}, []any{call.code, call.reason})
+		for _, w := range all {
+			w.end()
+		}
+		after(time.Minute)
+		assert.Empty(t, s.arrived(), "the refused call does not count")
 	})
 }
 
