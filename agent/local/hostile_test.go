@@ -84,7 +84,7 @@ func TestIntegerMayEndWithALineBreak(t *testing.T) {
 func TestValueOfMostBytesIsStored(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		p := start(t, newServer(), "first", "variable/hits")
-		value := strings.Repeat("x", mostBody)
+		value := strings.Repeat("x", api.MaxValue)
 		code, body := p.send(http.MethodPut, hits, value)
 		assert.Equal(t, http.StatusOK, code)
 		assert.Equal(t, value, body["value"])
@@ -149,5 +149,23 @@ func TestLongestIdempotencyKeyPreventsASecondAddition(t *testing.T) {
 			_, body := p.send(http.MethodPost, hits+"/add", "", "Idempotency-Key", key)
 			assert.Equal(t, "1", body["value"], body)
 		}
+	})
+}
+
+func TestTooManyCallsForAVariableAreRefused(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := start(t, newServer(), "first", "variable/hits")
+		var watches []*lines
+		for range 256 {
+			watches = append(watches, p.stream(http.MethodGet, hits+"?watch=true"))
+		}
+		after(time.Second)
+		code, body := p.send(http.MethodGet, hits, "")
+		assert.Equal(t, http.StatusTooManyRequests, code)
+		assert.Equal(t, "TooManyCalls", body["reason"])
+		watches[0].end()
+		<-watches[0].done
+		code, _ = p.send(http.MethodGet, hits, "")
+		assert.Equal(t, http.StatusOK, code)
 	})
 }

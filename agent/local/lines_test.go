@@ -67,7 +67,8 @@ func TestSeveralClaimsAnswerEndsWithFirstHold(t *testing.T) {
 		}
 		after(budget.Renew - time.Second)
 		one.call(http.MethodDelete, "/v1/lock/b/holds/"+numberIn(other))
-		s.change(func() { s.slow = 2 * time.Second }) // only the acquisition is slow
+		after(time.Millisecond / 2) // the release is under way, and takes a millisecond
+		s.change(func() { s.slow = 2 * time.Second })
 		after(time.Second / 2)
 		s.change(func() { s.slow = 0 })
 		<-waits.done

@@ -357,6 +357,7 @@ func TestNumbersInAPIDocumentationMatchTheCode(t *testing.T) {
 		fmt.Sprintf("or %d calls at the barrier", mostBids),
 		"(" + short(defaultBeats) + " if none was given)",
 		"takes no line for " + short(lineTimeout),
+		fmt.Sprintf("sends more than %d KiB while the stream is open", mostSkipped>>10),
 		"the pod holds, for at least " + short(syncGood) + " more",
 		"After a loss, `GET` gets 404 for " + short(syncTells) + ", counted",
 		"duration of " + short(b.Duration) + " that is at most " + short(b.Deadline()),

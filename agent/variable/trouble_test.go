@@ -224,3 +224,24 @@ func TestEndedCallsMakeRoomForOthers(t *testing.T) {
 		}
 	})
 }
+
+// hung is an API server that accepts requests, and answers none.
+type hung struct{ *server }
+
+func (hung) GetVariable(ctx context.Context, _ string) (*kube.Variable, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+func TestHungServerNeverHangsACall(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		v := start(t, newServer(), "pod")
+		v.config.Requests = hung{}
+		began := time.Now()
+		assert.Equal(t, Unavailable, v.Get(t.Context()).Refusal)
+		assert.LessOrEqual(t, time.Since(began), 5*time.Second)
+		began = time.Now()
+		assert.Equal(t, Unavailable, v.Do(t.Context(), Action{Add: 1}).Refusal)
+		assert.LessOrEqual(t, time.Since(began), 15*time.Second)
+	})
+}
