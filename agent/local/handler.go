@@ -57,7 +57,7 @@ func (a *API) Handler() http.Handler {
 			return
 		}
 		if !isClear(r.URL.RawQuery) {
-			usageProblem("The query is malformed, or has a key with two values.").write(w)
+			usageProblem("The query is malformed, or has a key with two values. Send each key once, and encode its value (RFC 3986).").write(w)
 			return
 		}
 		if !readBody(w, r) {
