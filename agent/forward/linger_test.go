@@ -116,6 +116,21 @@ func TestWaitingConnectionsReachNextHolderThroughLingeringForwarder(t *testing.T
 	eventually(t, func() bool { return isClosed(left) })
 }
 
+// On a busy machine the accept loops can be late. In this test the only place is taken, so the second
+// connection stays in the queue, too.
+func TestLingerGivesAQueuedConnectionASecondDelay(t *testing.T) {
+	const delay = 100 * time.Millisecond
+	port := app(t, holder+":0", echo)
+	f := standby(t, Config{Ports: []int{port}, MaxOpen: 1})
+	f.SetTarget(holder)
+	exchange(t, connect(t, port), "the only place")
+	connect(t, port)
+	began := time.Now()
+	f.Linger(delay)
+	eventually(t, func() bool { return isFree(t, port) })
+	assert.GreaterOrEqual(t, time.Since(began), 2*delay)
+}
+
 // When the delay of Linger is over, the accept loop must end even if MaxOpen connections are open.
 func TestLingeringForwarderClosesPortEvenAtConnectionLimit(t *testing.T) {
 	port := app(t, holder+":0", echo)

@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // session is the state of a Forwarder between Open and Close.
@@ -96,7 +98,8 @@ func (s *session) stopListening() {
 // listeners. The resulting channel is closed once every accepted connection has ended. When a
 // listener closes, the kernel resets the connections in the listener's queue. The accept loops run
 // until then. So the queue is empty, unless the session already has as many connections as [Config]
-// permits.
+// permits, or the machine is so busy that the accept loops are late. So linger gives them the delay
+// a second time.
 func (s *session) linger(delay time.Duration) <-chan struct{} {
 	if s.left != nil {
 		return s.left
@@ -104,13 +107,33 @@ func (s *session) linger(delay time.Duration) <-chan struct{} {
 	s.left = make(chan struct{})
 	go func() {
 		defer close(s.left)
+		late := false
 		for left := delay; left > 0 && s.pause(left, nil, nil); {
 			left = delay - (time.Since(s.began) - time.Duration(s.arrived.Load()))
+			if left <= 0 && !late && s.queued() {
+				late, left = true, delay
+			}
 		}
 		s.stopListening()
 		s.running.Wait()
 	}()
 	return s.left
+}
+
+// queued reports whether a connection is in the queue of a listener.
+func (s *session) queued() bool {
+	found := false
+	for _, listener := range s.listeners {
+		raw, err := listener.SyscallConn()
+		if err != nil {
+			continue
+		}
+		_ = raw.Control(func(fd uintptr) {
+			n, _ := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0) //nolint:gosec // a descriptor fits
+			found = found || n > 0
+		})
+	}
+	return found
 }
 
 // acceptPause is the delay after an error of accept on an open listener. The usual cause is a lack
