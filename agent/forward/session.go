@@ -98,8 +98,8 @@ func (s *session) stopListening() {
 // listeners. The resulting channel is closed once every accepted connection has ended. When a
 // listener closes, the kernel resets the connections in the listener's queue. The accept loops run
 // until then. So the queue is empty, unless the session already has as many connections as [Config]
-// permits, or the machine is so busy that the accept loops are late. So linger gives them the delay
-// a second time.
+// permits. On a busy machine the accept loops can also be late, so linger gives a queued connection the
+// delay a second time.
 func (s *session) linger(delay time.Duration) <-chan struct{} {
 	if s.left != nil {
 		return s.left

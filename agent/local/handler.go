@@ -12,9 +12,7 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"path"
-	"slices"
 	"strings"
 	"time"
 
@@ -56,8 +54,8 @@ func (a *API) Handler() http.Handler {
 			wildProblem.write(w)
 			return
 		}
-		if !isClear(r.URL.RawQuery) {
-			usageProblem("The query is malformed, or has a key with two values. Send each key once, and encode its value (RFC 3986).").write(w)
+		if problem := queryProblem(r.URL); problem != nil {
+			problem.write(w)
 			return
 		}
 		if !readBody(w, r) {
@@ -66,19 +64,6 @@ func (a *API) Handler() http.Handler {
 		}
 		mux.ServeHTTP(w, r)
 	})
-}
-
-// isClear reports whether the query is well-formed, and has no key with two different values.
-// Package url drops the malformed parts of a query. A write whose query lacks its fence would be a
-// write without a hold.
-func isClear(query string) bool {
-	values, err := url.ParseQuery(query)
-	for _, all := range values {
-		if len(slices.Compact(all)) > 1 {
-			return false
-		}
-	}
-	return err == nil
 }
 
 // bodyTimeout bounds the time until the whole body of a request has arrived.

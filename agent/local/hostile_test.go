@@ -44,6 +44,8 @@ func TestCallWithAnAmbiguousQueryIsRefused(t *testing.T) {
 			{http.MethodPost, "/v1/lock/a/holds?wait=1s&wait=2s"},
 			{http.MethodPost, "/v1/lock/a/holds?wait=1s;stream=true"},
 			{http.MethodPost, "/v1/holds?claims=lock/a&claims=lock/b"},
+			{http.MethodPut, hits + "?type=text&Fence=" + number},
+			{http.MethodPost, hits + "/add?By=2"},
 		} {
 			code, body := p.send(call[0], call[1], "1")
 			assert.Equal(t, http.StatusBadRequest, code, call)

@@ -305,6 +305,21 @@ func TestLocalAPIDocsListEachStateAndReason(t *testing.T) {
 	}
 }
 
+func TestEachDocumentedQueryKeyIsKnown(t *testing.T) {
+	documented := map[string]bool{}
+	doc := readOpenAPI(t)
+	all := slices.Collect(maps.Values(doc.Components.Parameters))
+	for _, o := range doc.operations(t) {
+		all = append(all, o.Parameters...)
+	}
+	for _, p := range all {
+		if p.In == "query" {
+			documented[p.Name] = true
+		}
+	}
+	assert.Equal(t, queryKeys, slices.Sorted(maps.Keys(documented)))
+}
+
 // problems has a problem of each reason.
 var problems = []*problem{
 	stoppingProblem, unavailableProblem, tooManyProblem, pausedProblem, upgradeProblem, closedProblem, lostProblem, hostProblem, wildProblem,

@@ -6,10 +6,36 @@ package local
 import (
 	"cmp"
 	"net/url"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/api"
 )
+
+// queryKeys are the keys of all queries of /v1.
+var queryKeys = []string{"as", "by", "claims", "fence", "heartbeat", "stream", "type", "wait", "watch"}
+
+// queryProblem returns the problem of a query that is malformed or ambiguous, or has an unknown key. A
+// sound query has no problem. Package url drops the malformed parts of a query. A write whose query
+// lacks its fence, or spells its name in another way, would be a write without a hold.
+func queryProblem(u *url.URL) *problem {
+	values, err := url.ParseQuery(u.RawQuery)
+	for key, all := range values {
+		switch {
+		case len(slices.Compact(all)) > 1:
+			return unclearProblem
+		case strings.HasPrefix(u.Path, "/v1/") && !slices.Contains(queryKeys, key):
+			return usageProblem("The query has an unknown key. Use only " + strings.Join(queryKeys, ", ") + ", in small letters.")
+		}
+	}
+	if err != nil {
+		return unclearProblem
+	}
+	return nil
+}
+
+var unclearProblem = usageProblem("The query is malformed, or has a key with two values. Send each key once, and encode its value (RFC 3986).")
 
 // flagOf returns the value of a flag in the query, or a problem.
 func flagOf(text, name string) (bool, *problem) {
