@@ -142,12 +142,12 @@ func (c *Courier) look(ctx context.Context, a claim.Action) {
 			version, err = c.read(ctx, a)
 		}
 		watch := func(from string) error {
-			var delay time.Duration
+			var p patience
 			return c.Leases.WatchLease(ctx, a.Slot, from, func(e kube.WatchEvent) {
-				if !wait(ctx, delay) {
+				if !p.wait(ctx) {
 					return
 				}
-				version, delay = e.ResourceVersion, c.delay(e, delay)
+				version, p.patient = e.ResourceVersion, c.patient(e, p.patient)
 				c.Post(ctx, func(now time.Duration) { c.watched(now, a, e) })
 			})
 		}
@@ -172,24 +172,31 @@ func (c *Courier) look(ctx context.Context, a claim.Action) {
 	})
 }
 
-// delay returns the delay of the events after the event e. The argument "last" is the delay of e.
-func (c *Courier) delay(e kube.WatchEvent, last time.Duration) time.Duration {
-	switch {
-	case e.Lease == nil:
+// patient reports whether the events after the event e may wait. The argument "last" is the result for
+// the event before e.
+func (c *Courier) patient(e kube.WatchEvent, last bool) bool {
+	if e.Lease == nil {
 		return last
-	case !c.Prompt && c.Claim.OtherIsNext(RecordOf(e.Lease)):
-		return EventsWait
 	}
-	return 0
+	return !c.Prompt && c.Claim.OtherIsNext(RecordOf(e.Lease))
 }
 
-// wait waits for the delay, and reports whether ctx lasts.
-func wait(ctx context.Context, delay time.Duration) bool {
-	if delay > 0 {
+// patience lets the events of a watch wait.
+type patience struct {
+	patient bool
+	// passing is the instant until which events pass. After a wait, all events of the time of that wait
+	// follow at once. So however many events come, each event waits for [EventsWait] at most.
+	passing time.Time
+}
+
+// wait lets an event wait, and reports whether ctx lasts.
+func (p *patience) wait(ctx context.Context) bool {
+	if p.patient && !time.Now().Before(p.passing) {
 		select {
-		case <-time.After(delay):
+		case <-time.After(EventsWait):
 		case <-ctx.Done():
 		}
+		p.passing = time.Now().Add(EventsWait)
 	}
 	return ctx.Err() == nil
 }

@@ -6,6 +6,7 @@ package courier
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -20,15 +21,23 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// server sends one event a second to each watch.
+// server sends one event to each watch at a time.
 type server struct {
 	Leases
+	apart  time.Duration
 	events []kube.WatchEvent
 }
 
 func (s server) WatchLease(ctx context.Context, _, _ string, fn func(kube.WatchEvent)) error {
-	for _, e := range s.events {
-		<-time.After(time.Second)
+	stream := make(chan kube.WatchEvent, len(s.events))
+	go func() {
+		for _, e := range s.events {
+			<-time.After(s.apart)
+			stream <- e
+		}
+		close(stream)
+	}()
+	for e := range stream {
 		fn(e)
 	}
 	<-ctx.Done()
@@ -44,12 +53,12 @@ func event(holder, key, value string) kube.WatchEvent {
 
 // follow returns the times at which a courier of the pod "self" posts each event, counted from the
 // beginning of the watch.
-func follow(t *testing.T, prompt bool, until time.Duration, events ...kube.WatchEvent) (posted []time.Duration) {
+func follow(t *testing.T, prompt bool, until, apart time.Duration, events ...kube.WatchEvent) (posted []time.Duration) {
 	t.Helper()
 	began := time.Now()
 	var group sync.WaitGroup
 	c := New(Config{
-		Leases: server{events: events}, Group: &group, Prompt: prompt, Log: slog.New(slog.DiscardHandler),
+		Leases: server{apart: apart, events: events}, Group: &group, Prompt: prompt, Log: slog.New(slog.DiscardHandler),
 		Claim: claim.New(claim.Config{Slots: []string{"a"}, Self: lease.Self{Identity: "self"}}, 0),
 		Post: func(ctx context.Context, _ func(time.Duration)) {
 			if ctx.Err() == nil {
@@ -84,22 +93,33 @@ func TestEventsWaitWhileAnotherPodIsNext(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				assert.Equal(t, c.want, follow(t, c.prompt, time.Minute, c.first, renewal))
+				assert.Equal(t, c.want, follow(t, c.prompt, time.Minute, time.Second, c.first, renewal))
 			})
 		})
 	}
 	t.Run("a bookmark between two events", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			posted := follow(t, false, time.Minute, event("", api.SuccessorAnnotation, "other"), bookmark, renewal)
+			posted := follow(t, false, time.Minute, time.Second, event("", api.SuccessorAnnotation, "other"), bookmark, renewal)
 			require.Len(t, posted, 3)
-			assert.Equal(t, 3*time.Second+2*EventsWait, posted[2])
+			assert.Equal(t, 3*time.Second+EventsWait, posted[2])
 		})
 	})
 }
 
 func TestEventsOfAnEndedLookAreDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		posted := follow(t, false, 2*time.Second+EventsWait/2, event("", api.SuccessorAnnotation, "other"), event("", api.TokenAnnotation, "7"))
+		posted := follow(t, false, 2*time.Second+EventsWait/2, time.Second, event("", api.SuccessorAnnotation, "other"), event("", api.TokenAnnotation, "7"))
 		assert.Len(t, posted, 1)
+	})
+}
+
+func TestManyEventsWaitNoLongerThanOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const apart = EventsWait / 20
+		posted := follow(t, false, time.Minute, apart, slices.Repeat([]kube.WatchEvent{event("holder", api.YieldAnnotation, "h1 other")}, 1000)...)
+		require.Len(t, posted, 1000)
+		for i, at := range posted {
+			assert.LessOrEqual(t, at, time.Duration(i+1)*apart+EventsWait)
+		}
 	})
 }
