@@ -146,10 +146,11 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 // forwarding returns the settings of a standby that forwards. The kubelet gives each container the
 // cluster IPs of the Services that exist at the start of the pod. A Service leads back to its own pods.
 // So if a forged Lease names such an address, a connection would run in circles through the standbys.
+// The API server's address can be that of a node, which is also the address of pods on the host network.
 func forwarding(c agent.Config, environment []string) forward.Config {
 	self := []string{c.PodIP}
 	for _, variable := range environment {
-		if name, value, _ := strings.Cut(variable, "="); strings.HasSuffix(name, "_SERVICE_HOST") {
+		if name, value, _ := strings.Cut(variable, "="); strings.HasSuffix(name, "_SERVICE_HOST") && name != "KUBERNETES_SERVICE_HOST" {
 			self = append(self, value)
 		}
 	}

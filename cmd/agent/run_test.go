@@ -44,7 +44,7 @@ func TestAgentSidecarReadsItsArgumentsAndEnvironment(t *testing.T) {
 func TestStandbyNeverForwardsToServiceOfItsNamespace(t *testing.T) {
 	s, err := parseRun([]string{"-slots=lock.a"}, func(string) string { return "10.0.0.1" })
 	require.NoError(t, err)
-	f := forward.New(forwarding(s.config, []string{"HOME=/", "TILL_SERVICE_HOST=10.96.0.7", "TILL_SERVICE_PORT=80"}))
+	f := forward.New(forwarding(s.config, []string{"HOME=/", "TILL_SERVICE_HOST=10.96.0.7", "TILL_SERVICE_PORT=80", "KUBERNETES_SERVICE_HOST=10.0.0.2"}))
 	for _, address := range []string{"10.0.0.1", "10.96.0.7"} {
 		assert.ErrorContains(t, f.Reachable(t.Context(), address), "no target", address)
 	}
