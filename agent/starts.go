@@ -160,8 +160,9 @@ func (s *starts) forgetStarted(serves bool) {
 		case r.Phase == gate.Waiting:
 			// The shim waits for one of three reasons: the grant is still under way, the shim
 			// refused the grant, or the child is already dead. Only in the last case the start
-			// is over, and the report of the waiting shim names the grant's hold.
-			return s.unit.orders.to(id).granted == r.Hold
+			// is over, and the shim has reported that the grant's hold is over. That report may
+			// have come over a later connection than the grant's.
+			return !proof.MayHaveChild(s.unit.shims, id)
 		}
 		return serves && r.Phase == gate.Running && !r.Starting
 	})

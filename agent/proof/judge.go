@@ -85,6 +85,16 @@ func (s *Shims) Granted(hold string, id gate.ShimID) bool {
 	return s.outstanding.has(hold, id)
 }
 
+// MayHaveChild reports whether the shim may have a child of any hold.
+func MayHaveChild(s *Shims, id gate.ShimID) bool {
+	for hold := range s.outstanding {
+		if s.outstanding.has(hold, id) {
+			return true
+		}
+	}
+	return false
+}
+
 // Grantees returns the last reports of the shims that may have a child of the hold.
 func (s *Shims) Grantees(hold string) []gate.Report {
 	var found []gate.Report
