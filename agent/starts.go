@@ -38,6 +38,9 @@ type starts struct {
 	// own has the holds of the start lock that this agent process began. A Lease may still name
 	// each of these holds.
 	own map[string]bool
+	// resumed is the last hold that this agent process has tried to resume. Until every shim has reported,
+	// the agent does not know all children of such a hold.
+	resumed string
 	// hold is the present hold of the start lock; empty without such a hold. The field "since"
 	// is the instant at which that hold began.
 	hold  string
@@ -118,6 +121,9 @@ func (s *starts) act(ctx context.Context, now time.Duration, f startFacts) time.
 		for _, a := range actions {
 			if a.Kind == claim.Acquire {
 				s.own[a.Record.Hold] = true
+				if a.Resumed {
+					s.resumed = a.Record.Hold
+				}
 			}
 			s.courier.Execute(ctx, a)
 		}
@@ -216,7 +222,7 @@ func (s *starts) proven(now time.Duration, hold string, serves bool) bool {
 				return false
 			}
 		}
-		return true
+		return hold != s.resumed || s.heard(now, hold)
 	}
 	return s.heard(now, hold) && (serves || !s.hasChild())
 }
