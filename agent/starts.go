@@ -35,12 +35,10 @@ type starts struct {
 	// starting has the shims whose child is starting. The value is the hold of the start lock
 	// under which that child starts.
 	starting map[gate.ShimID]string
-	// own has the holds of the start lock that this agent process began. A Lease may still name
-	// each of these holds.
+	// own has the holds of the start lock that this agent process began or resumed. A Lease may still
+	// name each of these holds. The value reports whether this process began the hold. Until every shim
+	// has reported, the agent does not know all children of a resumed hold.
 	own map[string]bool
-	// resumed is the last hold that this agent process has tried to resume. Until every shim has reported,
-	// the agent does not know all children of such a hold.
-	resumed string
 	// hold is the present hold of the start lock; empty without such a hold. The field "since"
 	// is the instant at which that hold began.
 	hold  string
@@ -120,10 +118,7 @@ func (s *starts) act(ctx context.Context, now time.Duration, f startFacts) time.
 		actions, wake := s.claim.Next(now, s.facts(now, f))
 		for _, a := range actions {
 			if a.Kind == claim.Acquire {
-				s.own[a.Record.Hold] = true
-				if a.Resumed {
-					s.resumed = a.Record.Hold
-				}
+				s.own[a.Record.Hold] = !a.Resumed
 			}
 			s.courier.Execute(ctx, a)
 		}
@@ -216,13 +211,13 @@ func (s *starts) hasChild() bool {
 
 // proven reports whether no child can be starting under the hold.
 func (s *starts) proven(now time.Duration, hold string, serves bool) bool {
-	if s.own[hold] {
+	if began, own := s.own[hold]; own {
 		for _, of := range s.starting {
 			if of == hold {
 				return false
 			}
 		}
-		return hold != s.resumed || s.heard(now, hold)
+		return began || s.heard(now, hold)
 	}
 	return s.heard(now, hold) && (serves || !s.hasChild())
 }
@@ -242,7 +237,7 @@ func (s *starts) begin(now time.Duration, state claim.State) {
 		return
 	}
 	s.hold, s.since, s.told = state.Hold, now, false
-	s.own[s.hold] = true
+	s.own[s.hold] = !state.Resumed
 	s.adopt(state)
 	s.unit.config.Log.Info("start lock acquired", "lease", state.Tokens[0].Slot, "hold", s.hold, "resumed", state.Resumed)
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/claim"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/lease"
 )
 
 // Leases has the requests about Leases. agent/kube implements Leases.
@@ -57,9 +58,9 @@ type Config struct {
 // watch that ends, and this work would delay the handover.
 const WatchEndsAfter = 200 * time.Millisecond
 
-// EventsWait is the time for which events wait while another pod is to hold next. A handover of a
-// hundred pods would otherwise wake all agents twice, just when the next holder needs the processors.
-// After a release, only the successor may acquire the slot for longer than EventsWait.
+// EventsWait is the time for which events wait while another pod is to hold next. In a handover of a
+// hundred pods all agents would otherwise decide at once, just when the next holder needs the
+// processors. After a release, only the successor may acquire the slot for longer than EventsWait.
 const EventsWait = 200 * time.Millisecond
 
 // Courier sends the requests of one claim. Only the loop that runs the functions of the field
@@ -147,8 +148,13 @@ func (c *Courier) look(ctx context.Context, a claim.Action) {
 				if !p.wait(ctx) {
 					return
 				}
-				version, p.patient = e.ResourceVersion, c.patient(e, p.patient)
-				c.Post(ctx, func(now time.Duration) { c.watched(now, a, e) })
+				version = e.ResourceVersion
+				var r lease.Record
+				if e.Lease != nil {
+					r = RecordOf(e.Lease)
+					p.patient = !c.Prompt && c.Claim.OtherIsNext(r)
+				}
+				c.Post(ctx, func(now time.Duration) { c.watched(now, a, e, r) })
 			})
 		}
 		read := err == nil
@@ -172,17 +178,9 @@ func (c *Courier) look(ctx context.Context, a claim.Action) {
 	})
 }
 
-// patient reports whether the events after the event e may wait. The argument "last" is the result for
-// the event before e.
-func (c *Courier) patient(e kube.WatchEvent, last bool) bool {
-	if e.Lease == nil {
-		return last
-	}
-	return !c.Prompt && c.Claim.OtherIsNext(RecordOf(e.Lease))
-}
-
 // patience lets the events of a watch wait.
 type patience struct {
+	// patient reports that the next event may wait.
 	patient bool
 	// passing is the instant until which events pass. After a wait, all events of the time of that wait
 	// follow at once. So however many events come, each event waits for [EventsWait] at most.
@@ -216,15 +214,15 @@ func (c *Courier) read(ctx context.Context, a claim.Action) (version string, err
 	return l.ResourceVersion, nil
 }
 
-// watched passes an event of a watch to the claim.
-func (c *Courier) watched(now time.Duration, a claim.Action, e kube.WatchEvent) {
+// watched passes an event of a watch to the claim. The record is that of the event's Lease.
+func (c *Courier) watched(now time.Duration, a claim.Action, e kube.WatchEvent, r lease.Record) {
 	switch {
 	case e.Lease == nil:
 	case e.Type == kube.Deleted:
 		c.Log.Warn("lease is gone", "lease", a.Slot)
 		a.Gone(now)
 	default:
-		a.Watched(now, RecordOf(e.Lease))
+		a.Watched(now, r)
 		c.keep(a.Slot, e.Lease)
 	}
 }

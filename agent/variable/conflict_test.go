@@ -98,7 +98,7 @@ func TestConflictWithoutALaterReadIsUnknown(t *testing.T) {
 	}
 }
 
-// One write carries out an add with a key and a set. Another pod writes right after that write, so
+// A single write carries out an add with a key and a set. Another pod writes right after that write, so
 // the key proves the write, but the version of the write is not known. With the version of the other
 // pod's write, a program would overwrite a value that the program has not seen.
 func TestSetNeverAnswersTheVersionOfAnotherWrite(t *testing.T) {

@@ -42,7 +42,7 @@ func TestLateWriteBesideAnotherPodNeverAddsTwice(t *testing.T) {
 	})
 }
 
-// One write would carry out both calls. The first call changes the state that the second call matches.
+// Both calls would fit into a single write. The first call changes the state that the second call matches.
 func TestSetAfterAnAddMismatchesTheEarlierVersion(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
