@@ -226,6 +226,18 @@ func TestVanishedSuccessorDelaysOtherStandbysByOneSecond(t *testing.T) {
 	})
 }
 
+func TestVanishedSuccessorDelaysForwardingStandbysNoLonger(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a, b := w.pair(func(c *Config) { forwarding(&ports{})(c) })
+		w.annotate(theSlot, api.YieldAnnotation, api.Yield{Hold: a.gates.hold("s1"), Successor: "gone_u"}.String())
+		w.within(time.Second, "released", func() bool { return w.holder() == "" })
+		took := w.within(3*time.Second, "taken", func() bool { return b.running("s2") })
+		// A standby that forwards connections sees each event at once.
+		assert.InDelta(t, time.Second, took, float64(50*time.Millisecond))
+	})
+}
+
 func TestHolderObeysYieldRequestOnlyAfterPauseEnds(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
