@@ -4,7 +4,6 @@
 package local
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -45,12 +44,18 @@ func (k calls) call(ctx context.Context, f func(now time.Duration)) error {
 	}
 }
 
-// bidFor bids for the slot, and waits for the outcome for at most the given duration. A duration of
-// zero belongs to a bid whose field "now" is true. Such a bid waits only for the API server, and
-// for at most [calls.patience].
+// bidFor bids for the slot, and waits for another holder for at most the given duration. A duration
+// of zero belongs to a bid whose field "now" is true. Such a bid waits only for the API server, and
+// for at most [calls.patience]. A bid with a short wait becomes such a bid at the end of the wait.
+// Otherwise the bid could fail although no pod has the slot.
 func (k calls) bidFor(ctx context.Context, b *bid, wait time.Duration) outcome {
-	ctx, cancel := context.WithTimeout(ctx, cmp.Or(wait, k.patience()))
+	ctx, cancel := context.WithTimeout(ctx, max(wait, k.patience()))
 	defer cancel()
+	if !b.now && wait < k.patience() {
+		defer time.AfterFunc(wait, func() {
+			_ = k.call(ctx, func(time.Duration) { b.now = true })
+		}).Stop()
+	}
 	return k.acquire(ctx, b)
 }
 

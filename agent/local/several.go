@@ -121,16 +121,16 @@ func (s several) acquire(ctx context.Context) *problem {
 	defer cancel(nil)
 	until := time.Now().Add(s.wait)
 	if s.wait > 0 {
+		var end context.CancelFunc
+		ctx, end = context.WithTimeout(ctx, max(s.wait, s.members[0].patience()))
+		defer end()
 		for _, m := range s.members[1:] {
 			defer m.watch()()
 		}
 	}
 	for i := range s.members {
 		m := &s.members[i]
-		wait := s.wait
-		if wait > 0 {
-			wait = max(time.Until(until), 1)
-		}
+		wait := max(time.Until(until), 0)
 		o := m.bidFor(ctx, &bid{now: wait == 0, stream: true, writes: m.writes}, wait)
 		switch {
 		case o.problem == nil:
