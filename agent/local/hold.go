@@ -76,6 +76,8 @@ type hold struct {
 	// The field "returned" reports that the program has given the hold back. The field "over"
 	// reports that the hold has ended.
 	returned, over bool
+	// The field "ends" reports that the state was [ending] at the loop's last decision.
+	ends bool
 }
 
 // latest returns the slot with the greatest token, and that token. Each earlier hold of any of

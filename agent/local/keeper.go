@@ -270,6 +270,12 @@ func (k *keeper) keep(s claim.State) (at time.Duration, over bool) {
 	}
 	h.deadline, h.drainAt, h.unrenewed = s.Deadline, s.DrainAt, s.Confirmed < k.rechecks
 	h.asked = s.Yield.Hold != "" || s.Paused.Pause == api.PauseStop
+	if ends := h.phase(k.now) == ending; ends != h.ends {
+		// The instant drainAt is over, so no timer wakes the loop for the news any more. The posted
+		// function may be quiet.
+		h.ends = ends
+		k.tell()
+	}
 	part := claim.Parting{}
 	switch {
 	case h.returned:

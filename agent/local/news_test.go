@@ -149,3 +149,55 @@ func TestTokenOfSeveralSlotsIsTheGreatest(t *testing.T) {
 	slot, token := latest(tokens)
 	assert.Equal(t, "b 102", slot+" "+token)
 }
+
+// lateReader reads each line only when the test permits that.
+type lateReader struct {
+	*lines
+	turn chan struct{}
+}
+
+func (l lateReader) Write(b []byte) (int, error) {
+	<-l.turn
+	return l.lines.Write(b)
+}
+
+// The agent writes the first line until after the renewal, and the renewal takes longer than the
+// acquisition. So the time in the second line is shorter than that in the first line, but ends later.
+func TestLateReaderLearnsOfRenewalAtOnce(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		p := start(t, s, "first", "lock/a")
+		reader := lateReader{&lines{}, make(chan struct{})}
+		go p.handler.ServeHTTP(reader, request(t.Context(), http.MethodPost, holdPath+"?stream=true"))
+		after(time.Second)
+		s.change(func() { s.slow = time.Second })
+		after(budget.Renew + time.Second)
+		close(reader.turn)
+		synctest.Wait()
+		assert.Equal(t, 2, strings.Count(reader.text.String(), "\n"), reader.text.String())
+	})
+}
+
+// The loop is blocked until a heartbeat comes. A heartbeat by itself is no news for a stream.
+func TestHeartbeatNeverDelaysNewsOfTheEnd(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := hung{newServer("lock.a"), new(atomic.Bool)}
+		p, a := beginWith(t, s.server, "first", "lock/a", func(c *Config) { c.Leases = s })
+		stream := p.stream(http.MethodPost, holdPath+"?stream=true")
+		after(time.Minute)
+		renewed := s.lease("lock.a").RenewTime
+		s.hangs.Store(true)
+		after(budget.RenewDeadline - time.Millisecond - time.Since(renewed))
+		k, resume := a.keepers[0], make(chan struct{})
+		go k.post(t.Context(), func(time.Duration) {
+			k.quiet = true
+			<-resume
+		})
+		after(2 * time.Millisecond)
+		go p.call(http.MethodPut, holdPath+"/"+numberIn(stream))
+		synctest.Wait()
+		close(resume)
+		after(time.Millisecond)
+		assert.Equal(t, []string{"held", "ending"}, stream.states())
+	})
+}

@@ -36,7 +36,7 @@ func (k calls) follow(ctx context.Context, w http.ResponseWriter, h *hold) {
 		if !ok {
 			return
 		}
-		if line.State != told.State || line.GoodForSeconds > told.GoodForSeconds || line.State == lost {
+		if line.State != told.State || line.GoodUntil > told.GoodUntil || line.State == lost {
 			if lines.line(line) != nil || line.State == lost {
 				return
 			}
