@@ -339,13 +339,19 @@ func (k *keeper) obstacle(b *bid) *problem {
 	// A slot of this pod counts as free if no program can be working under the slot's hold.
 	free := func(v claim.View) bool { return v.FreeAt <= k.now || v.Mine && k.proven(v.Record.Hold) }
 	views := k.claim.Views()
+	if k.of.Kind == api.RWLock && !b.writes {
+		views = views[:1+k.of.Size]
+	}
+	if remembersHold(views, free) {
+		return busyProblem(k.config.PodName)
+	}
 	switch {
 	case k.of.Kind != api.RWLock:
 		return allTaken(views, free)
 	case b.writes:
 		return anyTaken(views, free)
 	}
-	return cmp.Or(anyTaken(views[:1], free), allTaken(views[1:1+k.of.Size], free))
+	return cmp.Or(anyTaken(views[:1], free), allTaken(views[1:], free))
 }
 
 // tell wakes all calls that follow the state.

@@ -4,10 +4,20 @@
 package local
 
 import (
+	"slices"
+
 	"github.com/metaparticle-io/metaparticle/agent/claim"
 	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/api"
 )
+
+// remembersHold reports whether some Lease still names an ended hold of this pod under which a program
+// may be working. Until that Lease expires, the pod acquires no other slot of the claim.
+func remembersHold(views []claim.View, available func(claim.View) bool) bool {
+	return slices.ContainsFunc(views, func(v claim.View) bool {
+		return v.Mine && v.FreeAt != instant.Never && !available(v)
+	})
+}
 
 // allTaken returns the problem of a bid that needs any one of the slots; nil if one of them may
 // be free.

@@ -23,9 +23,9 @@ const (
 	writePath = "/v1/rwlock/c/holds?as=writer&heartbeat=5m"
 )
 
-// newRWServer returns an API server with the Leases of the read-write lock c.
-func newRWServer() *server {
-	return newServer(api.Claim{Kind: api.RWLock, Name: "c", Size: 1}.Slots(api.Workload{})...)
+// newRWServer returns an API server with the Leases of the read-write lock c, and with other Leases.
+func newRWServer(others ...string) *server {
+	return newServer(append(api.Claim{Kind: api.RWLock, Name: "c", Size: 1}.Slots(api.Workload{}), others...)...)
 }
 
 // heldOf returns the number of Leases that name the pod.
