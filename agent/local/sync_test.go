@@ -166,3 +166,17 @@ func TestOutageIsNoLossForWaitingSyncClient(t *testing.T) {
 		assert.Zero(t, time.Since(began), "the call waits for no answer of the server")
 	})
 }
+
+// The client got its hold before the first GET, so this process has looked at no Lease for a GET.
+func TestGetAfterALossAwaitsNoServer(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		p := start(t, s, "first", "lock/a")
+		require.Equal(t, 200, p.status(http.MethodPut))
+		s.change(func() { s.away = true })
+		after(time.Minute)
+		began := time.Now()
+		assert.Equal(t, 404, p.status(http.MethodGet))
+		assert.Zero(t, time.Since(began))
+	})
+}

@@ -160,6 +160,26 @@ func TestFrozenProgramNeedsNoHeartbeat(t *testing.T) {
 	})
 }
 
+// The outage takes most of the time between two heartbeats. After the thaw the program has that whole time.
+func TestThawedProgramGetsWholeTimeForHeartbeat(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		p, g := startLeashed(t, s, "first", "lock/a")
+		number := p.hold("?heartbeat=20s")
+		s.change(func() { s.away = true })
+		g.reports <- gate.Report{Shim: "shim", Container: "app", Phase: gate.Running, Hold: g.last().Hold, Connected: true, Leap: 1}
+		<-time.After(19 * time.Second)
+		s.change(func() { s.away = false })
+		<-time.After(2 * time.Second)
+		require.Equal(t, 1, g.last().Leap, "the program goes on")
+		<-time.After(17 * time.Second)
+		code, body := p.call(http.MethodPut, "/v1/lock/a/holds/"+number)
+		assert.Equal(t, http.StatusOK, code, body)
+		assert.Equal(t, "held", body["state"])
+		assert.True(t, g.runs())
+	})
+}
+
 func TestProgramWithoutHoldSurvivesAnOutage(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
@@ -283,5 +303,20 @@ func TestGrantOfProgramsShimNeverOutlastsNewHold(t *testing.T) {
 			code, _ = p.call(http.MethodDelete, "/v1/lock/a/holds/"+body["hold"].(string))
 			require.Equal(t, http.StatusNoContent, code)
 		}
+	})
+}
+
+// Without a shim, the answer would be uncertain at once. But a shim keeps the program frozen until the
+// renewal, so the answer waits for the renewal, too.
+func TestLeapDuringBidDelaysAnswerUntilRenewal(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		p, _ := startLeashed(t, s, "first", "lock/a")
+		p.call(http.MethodGet, "/v1/lock/a")
+		bid := p.stream(http.MethodPost, "/v1/lock/a/holds")
+		synctest.Wait()
+		p.leaps <- struct{}{}
+		<-bid.done
+		assert.Equal(t, []string{"held"}, bid.states())
 	})
 }
