@@ -15,6 +15,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
 // A program that closes its half of the connection after the request can still read the answer. For
@@ -102,5 +104,22 @@ func TestSyncClientLearnsThatItsAgentStops(t *testing.T) {
 		close(p.stop)
 		require.NoError(t, <-p.ended)
 		assert.Equal(t, http.StatusNotFound, p.status(http.MethodGet), "the agent renews the hold no longer")
+	})
+}
+
+// The renewal of a frozen program's hold is late, and the client closes its half of the connection.
+func TestHalfClosedGetDuringLeapGetsNoSuccess(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		p, g := startLeashed(t, s, "first", "lock/a")
+		require.Equal(t, http.StatusOK, p.status(http.MethodPut))
+		s.change(func() { s.away = true })
+		g.reports <- gate.Report{Shim: "shim", Container: "app", Phase: gate.Running, Hold: g.last().Hold, Connected: true, Leap: 1}
+		after(time.Second)
+		get := p.stream(http.MethodGet, "/locks/a")
+		after(time.Second)
+		get.end()
+		<-get.done
+		assert.Equal(t, http.StatusNotFound, get.code)
 	})
 }

@@ -143,6 +143,22 @@ func TestHoldIsUncertainBetweenLeapAndRenewal(t *testing.T) {
 	})
 }
 
+// No shim freezes the program, so the program can send heartbeats. The program is dead.
+func TestLeapNeverReplacesAHeartbeat(t *testing.T) {
+	for _, leap := range []time.Duration{9 * time.Second, 11 * time.Second} {
+		bubble(t, func(t *testing.T) {
+			s := newServer("lock.a")
+			p := start(t, s, "first", "lock/a")
+			p.hold("?heartbeat=10s")
+			began := time.Now()
+			after(leap)
+			p.leaps <- struct{}{}
+			after(time.Minute)
+			assert.LessOrEqual(t, s.lease("lock.a").RenewTime.Sub(began), 10*time.Second)
+		})
+	}
+}
+
 func TestNewAgentProcessNeverResumesAProgramsHold(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")

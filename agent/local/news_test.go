@@ -180,24 +180,56 @@ func TestLateReaderLearnsOfRenewalAtOnce(t *testing.T) {
 
 // The loop is blocked until a heartbeat comes. A heartbeat by itself is no news for a stream.
 func TestHeartbeatNeverDelaysNewsOfTheEnd(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		s := hung{newServer("lock.a"), new(atomic.Bool)}
-		p, a := beginWith(t, s.server, "first", "lock/a", func(c *Config) { c.Leases = s })
-		stream := p.stream(http.MethodPost, holdPath+"?stream=true")
-		after(time.Minute)
-		renewed := s.lease("lock.a").RenewTime
-		s.hangs.Store(true)
-		after(budget.RenewDeadline - time.Millisecond - time.Since(renewed))
-		k, resume := a.keepers[0], make(chan struct{})
-		go k.post(t.Context(), func(time.Duration) {
-			k.quiet = true
-			<-resume
+	for at, states := range map[time.Duration][]string{
+		budget.RenewDeadline: {"held", "ending"}, budget.Deadline(): {"held", "ending", "lost"},
+	} {
+		bubble(t, func(t *testing.T) {
+			s := hung{newServer("lock.a"), new(atomic.Bool)}
+			p, a := beginWith(t, s.server, "first", "lock/a", func(c *Config) { c.Leases = s })
+			stream := p.stream(http.MethodPost, holdPath+"?stream=true")
+			after(time.Minute)
+			renewed := s.lease("lock.a").RenewTime
+			s.hangs.Store(true)
+			after(at - time.Millisecond - time.Since(renewed))
+			k, resume := a.keepers[0], make(chan struct{})
+			go k.post(t.Context(), func(time.Duration) {
+				k.quiet = true
+				<-resume
+			})
+			after(2 * time.Millisecond)
+			go p.call(http.MethodPut, holdPath+"/"+numberIn(stream))
+			synctest.Wait()
+			close(resume)
+			after(time.Millisecond)
+			assert.Equal(t, states, stream.states())
 		})
-		after(2 * time.Millisecond)
-		go p.call(http.MethodPut, holdPath+"/"+numberIn(stream))
-		synctest.Wait()
-		close(resume)
-		after(time.Millisecond)
-		assert.Equal(t, []string{"held", "ending"}, stream.states())
+	}
+}
+
+func TestUncertainHoldIsNeverCalledEnding(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		p := start(t, s, "first", "lock/a")
+		stream := p.stream(http.MethodPost, holdPath+"?stream=true")
+		after(time.Second)
+		s.change(func() { s.away = true })
+		p.leaps <- struct{}{}
+		after(time.Minute)
+		assert.Equal(t, []string{"held", "uncertain", "lost"}, stream.states())
+	})
+}
+
+// A program with the state asked may go on for a while. With the state ending it must stop.
+func TestOutageEndsAnAskedHold(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		p := start(t, s, "first", "lock/a")
+		stream := p.stream(http.MethodPost, holdPath+"?stream=true")
+		after(time.Second)
+		s.edit("lock.a", func(l *kube.Lease) { l.Annotations[api.YieldAnnotation] = numberIn(stream) })
+		after(time.Second)
+		s.change(func() { s.away = true })
+		after(time.Minute)
+		assert.Equal(t, []string{"held", "asked", "ending", "lost"}, stream.states())
 	})
 }

@@ -109,6 +109,7 @@ func TestBidSurvivesLossOfHoldItNeverGot(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p, g, bid := untold(t, s)
+		later := p.stream(http.MethodPost, holdPath+"?wait=1h")
 		s.change(func() { s.away, s.slow = true, 0 })
 		after(budget.Duration)
 		s.change(func() { s.away = false })
@@ -119,6 +120,7 @@ func TestBidSurvivesLossOfHoldItNeverGot(t *testing.T) {
 		default:
 			assert.Fail(t, "the bid still waits")
 		}
+		assert.Empty(t, numberIn(later), "the earlier bid comes first")
 		assert.True(t, g.runs(), "the program never knew the lost hold")
 		code, _ := p.call(http.MethodPut, holdPath+"/"+numberIn(bid))
 		assert.Equal(t, http.StatusOK, code)

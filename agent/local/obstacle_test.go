@@ -1,0 +1,62 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package local
+
+import (
+	"maps"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// A slot for a second reader is free, but the writer has the intent.
+func TestReaderLearnsAtOnceOfWaitingWriter(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newRWServer()
+		first, writer, third := start(t, s, "first", "rwlock/c=2"), start(t, s, "writer", "rwlock/c=2"), start(t, s, "third", "rwlock/c=2")
+		code, body := first.call(http.MethodPost, readPath)
+		require.Equal(t, http.StatusCreated, code, body)
+		writer.stream(http.MethodPost, writePath+"&wait=1h")
+		after(10 * time.Second)
+		began := time.Now()
+		code, body = third.call(http.MethodPost, readPath)
+		assert.Equal(t, http.StatusConflict, code, body)
+		assert.Equal(t, "writer", body["holder"])
+		assert.Less(t, time.Since(began), time.Second)
+	})
+}
+
+func TestPausedIntentNeverRefusesReaders(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newRWServer()
+		s.edit("rwlock.c.intent", pauseLease)
+		p := start(t, s, "first", "rwlock/c=2")
+		code, body := p.call(http.MethodPost, readPath)
+		assert.Equal(t, http.StatusCreated, code, body)
+	})
+}
+
+// The Lease still names the dead holder.
+func TestBidForExpiredPausedSlotReturnsReasonPaused(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		dead, p := start(t, s, "dead", "lock/a"), start(t, s, "first", "lock/a")
+		dead.hold("")
+		dead.kill()
+		s.edit("lock.a", func(l *kube.Lease) {
+			l.Annotations = maps.Clone(l.Annotations)
+			l.Annotations[api.PausedAnnotation] = ""
+		})
+		code, body := p.call(http.MethodPost, holdPath+"?wait=1m")
+		assert.Equal(t, http.StatusConflict, code)
+		assert.Equal(t, "Paused", body["reason"])
+		assert.Nil(t, body["holder"])
+	})
+}
