@@ -154,6 +154,9 @@ func answerBid(ctx context.Context, k calls, w http.ResponseWriter, b *bid, wait
 	default:
 		reply(w, http.StatusCreated, o.answer)
 	}
+	if o.hold != nil && isUntold(w) {
+		retract(k, o.hold)
+	}
 }
 
 // putHold handles a heartbeat for the hold in the path.

@@ -68,6 +68,9 @@ func (s several) answer(ctx context.Context, w http.ResponseWriter) {
 		lostProblem.write(w)
 	default:
 		reply(w, http.StatusCreated, answer)
+		if isUntold(w) {
+			s.giveBack()
+		}
 	}
 }
 

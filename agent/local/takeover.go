@@ -76,6 +76,15 @@ type taken struct {
 	// The field "failed" reports that a write has failed. A part of the bytes may have been sent, so
 	// no further byte may follow.
 	failed bool
+	// The field "began" reports that the connection has taken a byte of the body.
+	began bool
+}
+
+// isUntold reports whether a write has failed before the connection took any byte of the body. The
+// program then learns nothing from the response.
+func isUntold(w http.ResponseWriter) bool {
+	t, ok := w.(*taken)
+	return ok && t.failed && !t.began
 }
 
 // Header returns the header, which has no further use once it is sent.
@@ -101,7 +110,7 @@ func (t *taken) WriteHeader(status int) {
 	_ = t.header.Write(&text) // a buffer fails no write
 	text.WriteString("\r\n")
 	t.header = nil
-	_ = t.send(text.Bytes()) // the next write returns the error
+	_, _ = t.send(text.Bytes()) // the next write returns the error
 }
 
 // Write sends the bytes, after the header if no call has sent the header yet.
@@ -114,22 +123,24 @@ func (t *taken) Write(b []byte) (int, error) {
 	if t.chunked {
 		text = fmt.Appendf(nil, "%x\r\n%s\r\n", len(b), b)
 	}
-	if err := t.send(text); err != nil {
+	n, err := t.send(text)
+	t.began = t.began || n > 0
+	if err != nil {
 		return 0, err
 	}
 	return len(b), nil
 }
 
-// send sends the bytes, unless an earlier call has failed. The buffer of the kernel can be full of
+// send sends the bytes, unless an earlier call has failed, and returns how many bytes were sent. The buffer of the kernel can be full of
 // earlier answers that the program does not read, so each write has a deadline.
-func (t *taken) send(b []byte) error {
+func (t *taken) send(b []byte) (n int, err error) {
 	if t.failed {
-		return net.ErrClosed
+		return 0, net.ErrClosed
 	}
 	_ = t.conn.SetWriteDeadline(time.Now().Add(lineTimeout)) // a connection supports deadlines
-	_, err := t.conn.Write(b)
+	n, err = t.conn.Write(b)
 	t.failed = err != nil
-	return err
+	return n, err
 }
 
 // Flush does nothing, because Write keeps no bytes back.
@@ -143,7 +154,7 @@ func (t *taken) end() bool {
 	}
 	t.WriteHeader(http.StatusOK)
 	if t.chunked {
-		_ = t.send([]byte("0\r\n\r\n"))
+		_, _ = t.send([]byte("0\r\n\r\n"))
 	}
 	if half, ok := t.conn.(interface{ CloseWrite() error }); ok && !t.failed {
 		_ = half.CloseWrite() // if the program is gone, nobody needs the end

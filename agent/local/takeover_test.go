@@ -244,3 +244,47 @@ func TestStreamWithoutALineIsAnEmptySuccess(t *testing.T) {
 	require.NoError(t, err, "the end is no failure")
 	assert.Empty(t, text)
 }
+
+// The program has closed the connection, and the agent notices this only by the failure of its write.
+func TestHoldThatNoWriteTellsIsReleased(t *testing.T) {
+	for name, answer := range map[string]func(ctx context.Context, k calls, w http.ResponseWriter){
+		"heartbeats": func(ctx context.Context, k calls, w http.ResponseWriter) {
+			answerBid(ctx, k, w, &bid{every: mostBeats}, time.Minute)
+		},
+		"stream": func(ctx context.Context, k calls, w http.ResponseWriter) {
+			answerBid(ctx, k, w, &bid{stream: true}, time.Minute)
+		},
+		"several claims": func(ctx context.Context, k calls, w http.ResponseWriter) {
+			several{members: []member{{calls: k}}, wait: time.Minute, every: mostBeats}.answer(ctx, w)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				s := newServer("lock.a")
+				_, a := beginWith(t, s, "first", "lock/a", func(*Config) {})
+				to, program := piped(t)
+				require.NoError(t, program.Close())
+				answer(t.Context(), calls{a.keepers[0]}, to)
+				after(time.Second)
+				assert.Empty(t, holder(s))
+			})
+		})
+	}
+}
+
+// The program may know its hold from the bytes that it has read.
+func TestHoldOfACutAnswerIsNotReleased(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		_, a := beginWith(t, s, "first", "lock/a", func(*Config) {})
+		to, program := piped(t)
+		go func() {
+			_, _ = io.CopyN(io.Discard, program, 200)
+			program.Close()
+		}()
+		answerBid(t.Context(), calls{a.keepers[0]}, to, &bid{every: mostBeats}, time.Minute)
+		require.True(t, to.failed)
+		after(time.Second)
+		assert.Equal(t, "first", holder(s))
+	})
+}
