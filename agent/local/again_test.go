@@ -36,3 +36,15 @@ func TestOwnEarlierHoldRefusesBidAtOnce(t *testing.T) {
 		})
 	}
 }
+
+// Since the loss of its hold the agent has watched no Lease, and meanwhile the Lease has expired.
+func TestForgottenLossNeverRefusesBid(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := start(t, newServer("semaphore.pool.0", "semaphore.pool.1"), "first", "semaphore/pool=2")
+		code, body := p.call(http.MethodPost, "/v1/semaphore/pool/holds?heartbeat=10s")
+		require.Equal(t, http.StatusCreated, code, body)
+		<-time.After(time.Hour)
+		code, body = p.call(http.MethodPost, "/v1/semaphore/pool/holds")
+		assert.Equal(t, http.StatusCreated, code, body)
+	})
+}

@@ -342,7 +342,7 @@ func (k *keeper) obstacle(b *bid) *problem {
 	if k.of.Kind == api.RWLock && !b.writes {
 		views = views[:1+k.of.Size]
 	}
-	if remembersHold(views, free) {
+	if remembersHold(views, k.now, k.proven) {
 		return busyProblem(k.config.PodName)
 	}
 	switch {

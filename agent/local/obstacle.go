@@ -5,6 +5,7 @@ package local
 
 import (
 	"slices"
+	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/claim"
 	"github.com/metaparticle-io/metaparticle/agent/instant"
@@ -13,9 +14,9 @@ import (
 
 // remembersHold reports whether some Lease still names an ended hold of this pod under which a program
 // may be working. Until that Lease expires, the pod acquires no other slot of the claim.
-func remembersHold(views []claim.View, available func(claim.View) bool) bool {
+func remembersHold(views []claim.View, now time.Duration, proven func(hold string) bool) bool {
 	return slices.ContainsFunc(views, func(v claim.View) bool {
-		return v.Mine && v.FreeAt != instant.Never && !available(v)
+		return v.Mine && v.FreeAt != instant.Never && now < v.ExpiresAt && !proven(v.Record.Hold)
 	})
 }
 
