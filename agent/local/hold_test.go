@@ -5,6 +5,7 @@ package local
 
 import (
 	"net/http"
+	"slices"
 	"strconv"
 	"testing"
 	"testing/synctest"
@@ -275,6 +276,8 @@ func TestYieldAnnotationSetsTheHoldStateToAsked(t *testing.T) {
 		<-time.After(100 * time.Millisecond)
 		synctest.Wait()
 		assert.Equal(t, "successor", holder(s))
+		released := s.history[slices.IndexFunc(s.history, func(e kube.WatchEvent) bool { return e.Lease.Holder == "" && e.ResourceVersion != "1" })]
+		assert.Equal(t, yield.Successor, released.Lease.Annotations[api.SuccessorAnnotation])
 		assert.Equal(t, []string{"held"}, named.states())
 		assert.Empty(t, waits.states())
 		assert.Empty(t, again.states())
