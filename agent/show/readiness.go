@@ -4,6 +4,7 @@
 package show
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -77,8 +78,9 @@ func Handover(b api.Budget) time.Duration { return b.Duration + b.Renew }
 type holders struct {
 	// The field "known" reports that the pod has seen every slot.
 	known bool
-	// The field "serving" reports that one pod of this workload holds all slots and serves. The
-	// field "address" is the address of that pod.
+	// The field "serving" reports that a pod of this workload holds a slot and serves, and that no
+	// slot has another holder. The field "address" is the address of that pod. The other slots may
+	// be free: pods of an earlier revision may claim fewer slots.
 	serving bool
 	address string
 	// The field "foreign" reports that a pod of another workload holds one of the slots.
@@ -102,7 +104,8 @@ type holders struct {
 
 // holders returns the facts about the pods that hold the slots.
 func (r *Readiness) holders(now time.Duration, slots []Slot) holders {
-	h := holders{known: true, serving: true, until: instant.Never}
+	held := slices.ContainsFunc(slots, func(s Slot) bool { return s.Record.Holder != "" })
+	h := holders{known: true, serving: held, until: instant.Never}
 	for _, s := range slots {
 		if !s.Known {
 			return holders{until: instant.Never}
@@ -118,6 +121,8 @@ func (r *Readiness) holders(now time.Duration, slots []Slot) holders {
 			h.paused = PauseOf(s.Name, s.Record.Paused)
 		}
 		switch {
+		case s.Record.Holder == "" && held:
+			continue
 		case s.Record.Holder == "" || s.Mine:
 			h.serving = false
 		case s.Record.Profile.Workload != r.config.Workload || r.config.Workload == "":

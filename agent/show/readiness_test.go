@@ -40,10 +40,46 @@ func TestSingletonStandbyWithReadinessHolderNamesTheHolder(t *testing.T) {
 	assert.Equal(t, "b holds a", status(ReadinessConfig{}, "b_1").Message)
 }
 
+// If a rollout adds a claim, no pod of the old revision holds the added slot. The new pod must become
+// Ready beside the old holder, or the rollout would wait for ever.
+func TestSlotAddedByRolloutNeverKeepsStandbyUnready(t *testing.T) {
+	for name, c := range map[string]struct {
+		added, old []Slot
+		ready      bool
+	}{
+		"added slot is free":               {named("a", seen("", "", false)), named("b", seen("old_1", "", true)), true},
+		"old holder does not serve":        {named("a", seen("", "", false)), named("b", seen("old_1", "", false)), false},
+		"both slots are free":              {named("a", seen("", "", false)), named("b", seen("", "", true)), false},
+		"holder of another does not serve": {named("a", seen("other_1", "", false)), named("b", seen("old_1", "", true)), false},
+		"pod holds the added slot":         {named("a", seen("me_1", "", false)), named("b", seen("old_1", "", true)), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, slots := range [][]Slot{append(c.added, c.old...), append(c.old, c.added...)} {
+				r := NewReadiness(ReadinessConfig{Slots: []string{"a", "b"}, Identity: "me_1", Workload: "Deployment/a",
+					Budget: api.Budget{Duration: 30 * time.Second}})
+				standing := r.Standby(time.Second, slots, Turn{}, true)
+				assert.Equal(t, c.ready, standing.Ready, standing.Message)
+				if c.ready {
+					assert.Equal(t, "a holder of b serves", standing.Message)
+					assert.Equal(t, "10.0.0.1", r.holders(time.Second, slots).address)
+				}
+			}
+		})
+	}
+}
+
+func named(name string, slots []Slot) []Slot {
+	slots[0].Name = name
+	return slots
+}
+
 // seen returns the only slot as the watch shows it. The argument "next" is the successor that the
 // holder has named; empty for none.
 func seen(holder, next string, serving bool) []Slot {
 	profile := lease.Profile{Workload: "Deployment/a", Leaving: next}
+	if holder == "old_1" {
+		profile.Address = "10.0.0.1"
+	}
 	if serving {
 		profile.Serving = time.Unix(1, 0)
 	}
