@@ -203,6 +203,10 @@ type Outside struct {
 	// Leaps delivers a value after each leap of the wall clock. A shim also reports leaps, but
 	// no shim lives between the end of an init container and the start of the next container.
 	Leaps <-chan struct{}
+	// Ahead returns how far the wall clock is ahead of CLOCK_BOOTTIME. If KubeletStops is true, the
+	// agent learns from Ahead how long the machine was paused before a leap. If Ahead is nil, the
+	// agent knows no such length.
+	Ahead func() time.Duration
 	// Reconnect closes the idle connections to the API server. The agent calls Reconnect after
 	// a leap. If the machine was suspended until the leap, the server may have closed these
 	// connections meanwhile. The default does nothing.

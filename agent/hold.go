@@ -193,14 +193,15 @@ func pauseOf(s claim.State) string { return show.PauseOf(s.Paused.Slot, s.Paused
 // and the second result is the instant of the next decision.
 func (h *hold) ends(s claim.State) (ending, time.Duration) {
 	u, now, drain := h.unit, h.loop.now, h.unit.self.Budget.Drain
-	wake, wished := s.DrainAt, h.leaving.due(h.wish(s))
+	drainAt := h.drainAt(s)
+	wake, wished := drainAt, h.leaving.due(h.wish(s))
 	switch {
 	case s.Taken:
 		// The child gets no grace, because another pod may run now.
 		return ending{reason: show.ReasonLost}, 0
 	case s.Lost != nil:
 		return ending{reason: show.ReasonLost, grace: drain}, 0
-	case now >= s.DrainAt:
+	case now >= drainAt:
 		return ending{reason: show.ReasonCutOff, grace: drain}, 0
 	case u.shims.Doubted(h.id):
 		return ending{reason: show.ReasonUnproven, grace: drain}, 0
@@ -226,6 +227,17 @@ func (h *hold) ends(s claim.State) (ending, time.Duration) {
 		return wished, 0
 	}
 	return ending{}, wake
+}
+
+// drainAt returns the instant at which the drain begins, unless a renewal succeeds before that
+// instant. With the gate "pod" no shim freezes the application after a leap. So until a renewal
+// follows the leap, the drain begins earlier by the possible length of the pause.
+func (h *hold) drainAt(s claim.State) time.Duration {
+	u := h.unit
+	if !u.config.KubeletStops || s.Confirmed >= u.leaps {
+		return s.DrainAt
+	}
+	return u.lapse.drainAt(s.DrainAt, u.self.Budget.RequestTimeout)
 }
 
 // wish returns the end that a person, enroll, or package turn requests. No pod may take a

@@ -44,6 +44,9 @@ type unit struct {
 	began time.Duration
 	// leaps counts the leaps of the wall clock that the agent has noticed.
 	leaps int
+	// lapse estimates for how long the machine was paused. Only pods whose KubeletStops is true use
+	// this estimate, because a shim freezes its child instead.
+	lapse lapse
 	waits *waits
 	// ended is the last hold that ended without an order of the agent; empty if there is none.
 	ended string
@@ -64,6 +67,9 @@ func newUnit(c Config, b api.Budget, p posts) *unit {
 		shims:   proof.New(proof.Config{Containers: c.Containers, InitContainers: c.InitContainers, Granted: c.Granted, Unbounded: c.slotless()}),
 		probes:  newProbes(c),
 		rollout: newRollout(c),
+	}
+	if c.Ahead != nil {
+		u.lapse.last = c.Ahead()
 	}
 	u.orders = newOrders(c, u.shims)
 	u.claim = claim.New(claim.Config{Slots: c.Slots, Any: c.Any, First: c.First, Shards: c.Shards, Run: c.run(), Self: u.self, OwnKernel: c.OwnKernel, Random: u.random}, c.Clock())
@@ -146,6 +152,9 @@ func (u *unit) leapt(now time.Duration) int {
 	u.config.Log.Info("the clock was set: renewing at once")
 	// If the machine was paused, the API server may have closed the open connections meanwhile.
 	u.config.Reconnect()
+	if u.config.Ahead != nil {
+		u.lapse.leapt(now, u.config.Ahead(), u.claim.State().Confirmed >= u.leaps)
+	}
 	u.leaps = u.claim.Leapt(now)
 	return u.leaps
 }

@@ -24,6 +24,9 @@ func Wall() time.Duration {
 	return quiet.Clock(unix.CLOCK_REALTIME)
 }
 
+// Ahead returns how far the wall clock is ahead of CLOCK_BOOTTIME.
+func Ahead() time.Duration { return Wall() - Now() }
+
 // BootID returns the id of the boot from which Now counts.
 func BootID() (string, error) {
 	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")

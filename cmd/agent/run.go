@@ -113,7 +113,7 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 	c.Clock, c.Log, c.Reconnect = host.Now, log, client.Close
 	leaps := host.NewLeaps()
 	defer leaps.Close()
-	c.Leaps = leaps.Watch(ctx)
+	c.Leaps, c.Ahead = leaps.Watch(ctx), host.Ahead
 	c.Random = newRandom()
 	// By itself, the Go runtime collects garbage only after a megabyte of new objects. Most of that
 	// megabyte would stay in use, because living objects are spread over its pages. So the agent

@@ -81,6 +81,27 @@ func (r podRows) rows() map[string]func() {
 	}
 }
 
+// pauseThenCut pauses the holder's machine for more than half of a lease duration, and cuts the
+// machine off when it wakes. The invariants demand that the agent stops the application before
+// another pod starts its own, although the clock of the agent stood still. In a short lease no time
+// is left after such a pause, so pauseThenCut does nothing.
+func (r podRows) pauseThenCut() {
+	b := r.budget
+	// After the pause, the wall clock is set right, a renewal times out, and the kubelet stops the
+	// application. A twelfth of the lease duration remains as a margin.
+	pause := b.Duration - b.Renew - b.RequestTimeout - world.MostUnfrozen - world.MostKubelet - b.Duration/12
+	if pause <= b.RenewDeadline {
+		return
+	}
+	c := r.once(func(c *world.Child) { c.Pod().Node.Pause() })
+	r.Pass(pause)
+	r.Do(func() {
+		c.Pod().Node.Cut(true, true)
+		c.Pod().Node.Unpause()
+	})
+	r.Pass(2 * b.Duration)
+}
+
 // replaceYielding replaces the agent process after its yield, while the kubelet is about
 // to restart all containers.
 func (r podRows) replaceYielding(c *world.Child) {

@@ -63,7 +63,13 @@ func (t *table) run() {
 	}
 	names := slices.Sorted(maps.Keys(rows))
 	t.Rng.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
-	for _, name := range names[:most] {
+	names = names[:most]
+	if t.templates[0].Gate == api.GatePod {
+		const last = "machine paused, then cut off" // last, so that the draws of the other rows stay
+		rows[last] = podRows{t.demands, t.starting()}.pauseThenCut
+		names = append(names, last)
+	}
+	for _, name := range names {
 		if !t.ready() {
 			return
 		}

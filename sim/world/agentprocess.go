@@ -100,7 +100,7 @@ func (a *AgentProcess) begin() {
 		},
 		Past: agent.Past{First: a.first},
 		Outside: agent.Outside{
-			API: a.Client, Clock: a.clock, Leaps: a.leaps, Wall: a.wall,
+			API: a.Client, Clock: a.clock, Leaps: a.leaps, Ahead: aheadOf(a), Wall: a.wall,
 			Random: rand.NewPCG(w.Seed, w.Source(a.Name+p.uid).Uint64()),
 		},
 	}
@@ -209,6 +209,17 @@ func (a *AgentProcess) yieldWhenStopped() {
 // time only this signal tells the agent of a leap.
 func (a *AgentProcess) leapt() {
 	a.WhenThawed(func() { wakeUp(a.leaps) })
+}
+
+// aheadOf returns a function that tells how far the wall clock of the process's node was set ahead.
+func aheadOf(a *AgentProcess) func() time.Duration {
+	return func() (by time.Duration) {
+		if a.Enter() {
+			defer a.Leave()
+			by = a.Pod.Node.set
+		}
+		return by
+	}
 }
 
 // clock reads the node's clock for the agent's loop. The read waits while the process is frozen, or
