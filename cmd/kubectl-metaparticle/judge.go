@@ -149,7 +149,39 @@ func (e *explainer) claimsNothing(request api.Request) string {
 	if label := claimedByLabel(e); label != "" {
 		return fmt.Sprintf("%s: %s is a label there, and only an annotation counts", what, label)
 	}
+	if wrong, known := mistyped(e); wrong != "" {
+		return fmt.Sprintf("%s: %s has another prefix, and has no effect: did you mean %s?", what, wrong, known)
+	}
+	if e.workload != nil {
+		if own, err := api.Parse(e.workload.GetAnnotations()); err == nil && own.Injects() {
+			// The reason TemplateDiffers has the remedy.
+			return "the value in its template counts, and claims nothing"
+		}
+	}
 	return fmt.Sprintf("%s: annotate it with %s=true or %s=NAME", what, api.SingletonAnnotation, api.LockAnnotation)
+}
+
+// mistyped returns an annotation whose prefix is almost ours, and the annotation with our prefix.
+// The webhook is not called for such a prefix, so no other part of Metaparticle reports the
+// mistake.
+func mistyped(e *explainer) (string, string) {
+	all := []map[string]string{e.template.Annotations}
+	if e.workload != nil {
+		all = append(all, e.workload.GetAnnotations())
+	}
+	if e.asked != nil {
+		all = append(all, e.asked.Annotations)
+	}
+	for _, annotations := range all {
+		for _, key := range slices.Sorted(maps.Keys(annotations)) {
+			domain, name, _ := strings.Cut(strings.ToLower(key), "/")
+			known := api.Prefix + name
+			if !strings.HasPrefix(key, api.Prefix) && strings.HasPrefix(domain, "metapart") && api.Known(known) {
+				return key, known
+			}
+		}
+	}
+	return "", ""
 }
 
 // claimedByLabel returns the key of a label that has an effect only as an annotation. The result is
@@ -197,6 +229,8 @@ func (e *explainer) ungated(claims bool) []string {
 			reasons = append(reasons, "pods from before the annotation run ungated until a rollout has replaced them")
 		case e.workload != nil && e.workload.GetKind() == "Job":
 			continue // the reason JobImmutable covers this pod
+		case !e.optedIn():
+			continue // a restart gates no pod before the label, which NamespaceNotOptedIn names
 		default:
 			reasons = append(reasons, policyReason("NotGated"))
 		}

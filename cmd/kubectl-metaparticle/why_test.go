@@ -70,3 +70,27 @@ func TestExplainCommandShowsAnnotationsOfTheJobTemplate(t *testing.T) {
 	assert.Contains(t, shown, "Any change of the CronJob carries it\n", "kubectl cannot restart a CronJob")
 	assert.Contains(t, shown, "metaparticle.io/lock=nightly  on the workload, not on its template")
 }
+
+func TestExplainCommandNamesAnnotationWithMistypedPrefix(t *testing.T) {
+	for _, key := range []string{"metaparticle.oi/singleton", "Metaparticle.io/Singleton", "metapartical.io/singleton"} {
+		wrong := map[string]string{key: "true"}
+		want := "claim nothing: " + key + " has another prefix, and has no effect: did you mean metaparticle.io/singleton?"
+		assert.Contains(t, answer(t, true, "Deployment/biller", together(deployment(wrong, nil))...), want)
+		assert.Contains(t, answer(t, true, "Deployment/biller", together(deployment(nil, wrong))...), want)
+	}
+	other := map[string]string{"example.com/singleton": "true"}
+	assert.NotContains(t, answer(t, true, "Deployment/biller", together(deployment(other, nil))...), "another prefix")
+}
+
+func TestExplainCommandAdvisesNoRestartBeforeOptIn(t *testing.T) {
+	shown := answer(t, false, "Deployment/biller", together(deployment(claim, nil), plainPod("a", nil))...)
+	assert.Contains(t, shown, "NamespaceNotOptedIn: ")
+	assert.NotContains(t, shown, "NotGated: ", "the namespace has no opt-in to which the pods could be older")
+}
+
+func TestExplainCommandAdvisesNoClaimThatIsThere(t *testing.T) {
+	off := map[string]string{api.SingletonAnnotation: "false"}
+	shown := answer(t, true, "Deployment/biller", together(deployment(claim, off), plainPod("a", nil))...)
+	assert.Contains(t, shown, "the value in its template counts, and claims nothing\n  - TemplateDiffers: ")
+	assert.NotContains(t, shown, "annotate it")
+}
