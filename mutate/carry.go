@@ -110,6 +110,13 @@ func Carry(kubernetes int, kind string, raw, old []byte) ([]jsonpatch.Operation,
 		}
 		return d.Operations(), warnings, nil
 	}
+	if len(old) > 0 {
+		earlier, _ := before.template(kind)
+		from, ok := exclusive(kind, now.Name, earlier.Annotations)
+		if to, also := exclusive(kind, now.Name, wanted); ok && also {
+			warnings = append(warnings, now.Spec.beside(kind, from, to)...)
+		}
+	}
 	if !request.Injects() {
 		return d.Operations(), warnings, nil
 	}
@@ -151,6 +158,17 @@ func foresee(template feature.Facts) reason.Refusals {
 // validates a workload only after the webhook's answer. So the webhook may get a workload with
 // a hundred thousand unknown annotations.
 const maxUnknown = 20
+
+// exclusive returns the slots that a pod with the annotations holds while its application runs. If a
+// program asks for the claims itself, or the annotations have mistakes, the result "ok" is false.
+func exclusive(kind, name string, annotations map[string]string) (slots []string, ok bool) {
+	request, err := api.Parse(annotations)
+	if err != nil || request.Gate == api.GateProgram {
+		return nil, false
+	}
+	slots, _ = api.SplitSlots(request.Slots(api.Workload{Group: "apps", Kind: kind, Name: name}))
+	return slots, true
+}
 
 // merge returns the annotations for the template, and warnings. If a person has set an annotation
 // to another value in the template than in the workload, the template's value stays, and merge

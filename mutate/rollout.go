@@ -4,6 +4,8 @@
 package mutate
 
 import (
+	"slices"
+
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -65,6 +67,31 @@ func (r rollout) fewer(kind string, request api.Request) reason.Refusals {
 	var warnings reason.Refusals
 	if shards > replicas && replicas > 0 && (kind == "Deployment" || kind == "StatefulSet" || kind == "ReplicaSet") {
 		warnings.Add(reason.FewerPods, "%d replicas, and %s is %d", replicas, api.ShardsAnnotation, shards)
+	}
+	return warnings
+}
+
+// beside warns of an update after which several pods can run the application at once. The arguments
+// "before" and "now" are the slots that a pod held while its application ran, before the update and
+// after it. A controller that deletes every old pod before it makes a new pod causes no warning, unless
+// the pods claim nothing any more. ReplicaSets and Jobs replace no pods.
+func (r rollout) beside(kind string, before, now []string) reason.Refusals {
+	replicas := 1
+	if r.Replicas != nil {
+		replicas = int(*r.Replicas)
+	}
+	several := replicas > 1 || kind == "DaemonSet"
+	surges := kind == "Deployment" && replicas > 0 && r.Strategy.Type != appsv1.RecreateDeploymentStrategyType
+	keeps := surges || several && kind != "Deployment"
+	var warnings reason.Refusals
+	switch {
+	case kind != "Deployment" && kind != "StatefulSet" && kind != "DaemonSet":
+	case len(before) == 0 && len(now) > 0 && keeps:
+		warnings.Add(reason.ClaimChanged, "until the rollout is over, the earlier pods run the application without a claim")
+	case len(before) > 0 && len(now) == 0 && (several || surges):
+		warnings.Add(reason.ClaimChanged, "without a claim, all pods run the application")
+	case len(before) > 0 && len(now) > 0 && keeps && !slices.ContainsFunc(now, func(s string) bool { return slices.Contains(before, s) }):
+		warnings.Add(reason.ClaimChanged, "until the rollout is over, the holder of %s runs the application beside the holder of %s", before[0], now[0])
 	}
 	return warnings
 }

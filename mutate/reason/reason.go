@@ -54,6 +54,7 @@ const (
 	JobImmutable      Reason = "JobImmutable"
 	TemplateDiffers   Reason = "TemplateDiffers"
 	RolloutStalls     Reason = "RolloutStalls"
+	ClaimChanged      Reason = "ClaimChanged"
 	OnceWritesPod     Reason = "OnceWritesPod"
 	TokenInReach      Reason = "TokenInReach"
 	MarksKept         Reason = "MarksKept"

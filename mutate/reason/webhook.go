@@ -206,6 +206,11 @@ var All = []Explanation{
 		Do:      "leave the annotation out, or let the rollout go on without a Ready standby. A Deployment needs maxUnavailable of at least 1 or the strategy Recreate, a DaemonSet maxUnavailable of 100%, a StatefulSet or DaemonSet updateStrategy OnDelete",
 	},
 	{
+		Reason: ClaimChanged, WarnOnly: true,
+		Meaning: "An update adds, replaces or removes the claim of a workload that has pods. Until the rollout is over, pods of the earlier revision can run the application beside the new holder. Without a claim, all pods run the application.",
+		Do:      "if two at once do harm, scale the workload to 0, and then back. To replace a claim, let one rollout claim both slots, and the next rollout only the new slot",
+	},
+	{
 		Reason: OnceWritesPod, WarnOnly: true,
 		Meaning: "The container of `metaparticle.io/once` mounts a volume of the pod or its node (emptyDir, ephemeral, hostPath) for writing. A later container mounts the same volume. In every pod that skips the container, the volume stays empty.",
 		Do:      "write these files in another init container, which runs in every pod, or leave metaparticle.io/once out",
