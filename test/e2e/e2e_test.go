@@ -193,6 +193,7 @@ var parallel = []string{
 	"TestRolloutOfABrokenRevisionStalls",
 	"TestBrokenRevisionStallsARolloutOfOneReplica",
 	"TestRolloutWithoutSurgeStopsApplicationAtMostTwice",
+	"TestTwoRolloutsReplaceAClaimWithoutOverlap",
 	"TestStandbyNeverStartsApplicationDuringScaleDown",
 	"TestEachTypeOfWorkloadRollsOutAsDocumented",
 	"TestRolloutStallsHoweverTheNewRevisionIsBroken",
@@ -701,6 +702,9 @@ func TestBrokenRevisionStallsARolloutOfOneReplica(t *testing.T) {
 }
 func TestRolloutWithoutSurgeStopsApplicationAtMostTwice(t *testing.T) {
 	rollouts.TestRolloutWithoutSurgeStopsApplicationAtMostTwice(t)
+}
+func TestTwoRolloutsReplaceAClaimWithoutOverlap(t *testing.T) {
+	rollouts.TestTwoRolloutsReplaceAClaimWithoutOverlap(t)
 }
 func TestStandbyNeverStartsApplicationDuringScaleDown(t *testing.T) {
 	rollouts.TestStandbyNeverStartsApplicationDuringScaleDown(t)

@@ -9,6 +9,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/mutate/reason"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/holder"
@@ -40,6 +42,34 @@ func TestRolloutWithoutSurgeStopsApplicationAtMostTwice(t *testing.T) {
 			w.Await(serves, "the good version runs", func() bool { return w.Runs() == good.Name })
 		})
 	}
+}
+
+// TestTwoRolloutsReplaceAClaimWithoutOverlap claims both slots in the first rollout, and only the new
+// slot in the second rollout. The harness fails the test if two processes of the record overlap.
+func TestTwoRolloutsReplaceAClaimWithoutOverlap(t *testing.T) {
+	t.Parallel()
+	a := app.Lasting("moves")
+	h := holder.Deploy(t, a, "it needs the record")
+	annotate := func(change ...string) string {
+		t.Helper()
+		return kubectl.Must(h.Space, "", append([]string{"annotate", "deployment/" + a.Name}, change...)...)
+	}
+	roll := func(change string) {
+		t.Helper()
+		assert.NotContains(t, annotate(change), "Warning")
+		kubectl.Must(h.Space, "", "rollout", "status", "deployment/"+a.Name, kubectl.RolloutTimeout)
+	}
+	warning := "Warning: " + string(reason.ClaimChanged) + ": "
+	assert.Contains(t, annotate("--dry-run=server", api.SingletonAnnotation+"-"), warning)
+	roll(api.LockAnnotation + "=books")
+	roll(api.SingletonAnnotation + "-")
+	for _, pod := range h.Pods(a.Name) {
+		if pod.DeletionTimestamp == nil {
+			assert.Equal(t, "lock.books", pod.Annotations[api.SlotsAnnotation])
+		}
+	}
+	app.AwaitRunning(h.Space, a, space.Soon)
+	assert.Contains(t, annotate("--dry-run=server", "--overwrite", api.LockAnnotation+"=other"), warning)
 }
 
 // scalings is the number of times that the test scales to zero. Once is not enough,
