@@ -125,6 +125,21 @@ func write(ctx context.Context, client kubernetes.Interface, namespace, slot, id
 	return err
 }
 
+// takeSlot writes another identity into the Lease, and removes the annotations that name the hold. So
+// only the policy on the Leases of agents refuses the write.
+func (r rights) takeSlot(ctx context.Context) error {
+	lease, err := cluster.Client.CoordinationV1().Leases(r.Namespace).Get(ctx, r.slot, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	ghost := api.Identity("ghost", "1")
+	lease.Spec.HolderIdentity = &ghost
+	delete(lease.Annotations, api.HoldAnnotation)
+	delete(lease.Annotations, api.BootAnnotation)
+	_, err = r.client.CoordinationV1().Leases(r.Namespace).Update(ctx, lease, metav1.UpdateOptions{})
+	return err
+}
+
 // attempt has a forbidden request, and a text that the refusal must contain.
 type attempt struct {
 	attempt func(context.Context) error
@@ -152,7 +167,8 @@ func (r rights) attempts() map[string]attempt {
 	role := fmt.Sprintf(`{"metadata":{"labels":{%q:%q}}}`, api.RoleLabel, api.RoleHolder)
 	const notYours, none = "NotYours", "cannot"
 	return map[string]attempt{
-		"take a slot in another's name":        {identity(r.Namespace, r.slot, api.Identity("ghost", "1")), "NotYourIdentity"},
+		"take a slot in another's name":        {r.takeSlot, "NotYourIdentity"},
+		"take a slot and keep its hold":        {identity(r.Namespace, r.slot, api.Identity("ghost", "1")), "denied request"}, // by two policies, in any order
 		"free another's slot":                  {identity(r.Namespace, r.slot, ""), "NotYourIdentity"},
 		"a Lease that is not its workload's":   {identity(r.Namespace, r.foreign, me), none},
 		"a Lease of another namespace":         {identity(r.elsewhere.Namespace, r.slot, me), none},
