@@ -45,7 +45,9 @@ func TestRolloutWithoutSurgeStopsApplicationAtMostTwice(t *testing.T) {
 }
 
 // TestTwoRolloutsReplaceAClaimWithoutOverlap claims both slots in the first rollout, and only the new
-// slot in the second rollout. The harness fails the test if two processes of the record overlap.
+// slot in the second rollout. The second rollout waits until a pod holds the new slot, because the first
+// rollout is complete before its last old pod has stopped. The harness fails the test if two processes
+// of the record overlap.
 func TestTwoRolloutsReplaceAClaimWithoutOverlap(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("moves")
@@ -60,8 +62,9 @@ func TestTwoRolloutsReplaceAClaimWithoutOverlap(t *testing.T) {
 		kubectl.Must(h.Space, "", "rollout", "status", "deployment/"+a.Name, kubectl.RolloutTimeout)
 	}
 	warning := "Warning: " + string(reason.ClaimChanged) + ": "
-	assert.Contains(t, annotate("--dry-run=server", api.SingletonAnnotation+"-"), warning)
+	assert.Contains(t, annotate("--dry-run=server", api.SingletonAnnotation+"-", api.LeaseDurationAnnotation+"-"), warning)
 	roll(api.LockAnnotation + "=books")
+	h.AwaitHolder("lock.books")
 	roll(api.SingletonAnnotation + "-")
 	for _, pod := range h.Pods(a.Name) {
 		if pod.DeletionTimestamp == nil {
