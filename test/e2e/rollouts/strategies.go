@@ -4,10 +4,12 @@
 package rollouts
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
@@ -66,11 +68,9 @@ func TestTwoRolloutsReplaceAClaimWithoutOverlap(t *testing.T) {
 	roll(api.LockAnnotation + "=books")
 	h.AwaitHolder("lock.books")
 	roll(api.SingletonAnnotation + "-")
-	for _, pod := range h.Pods(a.Name) {
-		if pod.DeletionTimestamp == nil {
-			assert.Equal(t, "lock.books", pod.Annotations[api.SlotsAnnotation])
-		}
-	}
+	h.Await(space.StartTimeout, "every pod claims only the new slot", func() bool {
+		return !slices.ContainsFunc(h.Pods(a.Name), func(pod *corev1.Pod) bool { return pod.Annotations[api.SlotsAnnotation] != "lock.books" })
+	})
 	app.AwaitRunning(h.Space, a, space.Soon)
 	assert.Contains(t, annotate("--dry-run=server", "--overwrite", api.LockAnnotation+"=other"), warning)
 }
