@@ -9,8 +9,8 @@ import "time"
 // still in a pause, so a hold's drain comes late by the length of the pause. The step by which
 // the wall clock is corrected afterwards shows that length.
 type lapse struct {
-	// base is how far the wall clock was ahead of CLOCK_BOOTTIME at the last renewal. The field
-	// "last" is the same difference just after the last leap.
+	// The fields have differences of the wall clock to CLOCK_BOOTTIME. The field "base" has the one at
+	// the last renewal, and "last" has the one just after the last leap.
 	base, last time.Duration
 	// length is the longest step forward since the last renewal; zero without such a step.
 	length time.Duration

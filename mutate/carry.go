@@ -110,11 +110,10 @@ func Carry(kubernetes int, kind string, raw, old []byte) ([]jsonpatch.Operation,
 		}
 		return d.Operations(), warnings, nil
 	}
-	if len(old) > 0 {
-		earlier, _ := before.template(kind)
-		from, ok := exclusive(kind, now.Name, earlier.Annotations)
-		if to, also := exclusive(kind, now.Name, wanted); ok && also {
-			warnings = append(warnings, now.Spec.beside(kind, from, to)...)
+	if earlier, _ := before.template(kind); len(old) > 0 && !maps.Equal(earlier.Annotations, wanted) {
+		// If the earlier annotations had mistakes, no pod ran.
+		if was, err := api.Parse(earlier.Annotations); err == nil && was.Gate != api.GateProgram && request.Gate != api.GateProgram {
+			warnings = append(warnings, now.Spec.beside(kind, before.Spec.rollout, exclusive(kind, now.Name, was), exclusive(kind, now.Name, request))...)
 		}
 	}
 	if !request.Injects() {
@@ -159,15 +158,10 @@ func foresee(template feature.Facts) reason.Refusals {
 // a hundred thousand unknown annotations.
 const maxUnknown = 20
 
-// exclusive returns the slots that a pod with the annotations holds while its application runs. If a
-// program asks for the claims itself, or the annotations have mistakes, the result "ok" is false.
-func exclusive(kind, name string, annotations map[string]string) (slots []string, ok bool) {
-	request, err := api.Parse(annotations)
-	if err != nil || request.Gate == api.GateProgram {
-		return nil, false
-	}
-	slots, _ = api.SplitSlots(request.Slots(api.Workload{Group: "apps", Kind: kind, Name: name}))
-	return slots, true
+// exclusive returns the slots that a pod of the workload holds while its application runs.
+func exclusive(kind, name string, request api.Request) []string {
+	life, _ := api.SplitSlots(request.Slots(api.Workload{Group: "apps", Kind: kind, Name: name}))
+	return life
 }
 
 // merge returns the annotations for the template, and warnings. If a person has set an annotation

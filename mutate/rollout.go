@@ -37,10 +37,7 @@ func (r rollout) stalls(kind string, request api.Request, template *corev1.PodSp
 	if _, once := request.Once(); once || request.StartsOnly() || request.Gate == api.GateProgram || request.Standbys() != api.ReadinessHolder && !feature.HasGatedInit(template, request) {
 		return nil
 	}
-	replicas := 1
-	if r.Replicas != nil {
-		replicas = int(*r.Replicas)
-	}
+	replicas := r.count()
 	var warnings reason.Refusals
 	switch {
 	case kind == "StatefulSet" && replicas > 1 && r.UpdateStrategy.Type != appsv1.OnDeleteStatefulSetStrategyType:
@@ -60,10 +57,7 @@ func (r rollout) stalls(kind string, request api.Request, template *corev1.PodSp
 // DaemonSet has as many pods as nodes, which the webhook does not know. A workload that is
 // scaled to 0 gets no warning, because a person wants it to run no shard.
 func (r rollout) fewer(kind string, request api.Request) reason.Refusals {
-	replicas, shards := 1, request.Shards()
-	if r.Replicas != nil {
-		replicas = int(*r.Replicas)
-	}
+	replicas, shards := r.count(), request.Shards()
 	var warnings reason.Refusals
 	if shards > replicas && replicas > 0 && (kind == "Deployment" || kind == "StatefulSet" || kind == "ReplicaSet") {
 		warnings.Add(reason.FewerPods, "%d replicas, and %s is %d", replicas, api.ShardsAnnotation, shards)
@@ -71,29 +65,37 @@ func (r rollout) fewer(kind string, request api.Request) reason.Refusals {
 	return warnings
 }
 
-// beside warns of an update after which several pods can run the application at once. The arguments
-// "before" and "now" are the slots that a pod held while its application ran, before the update and
-// after it. A controller that deletes every old pod before it makes a new pod causes no warning, unless
-// the pods claim nothing any more. ReplicaSets and Jobs replace no pods.
-func (r rollout) beside(kind string, before, now []string) reason.Refusals {
-	replicas := 1
-	if r.Replicas != nil {
-		replicas = int(*r.Replicas)
-	}
-	several := replicas > 1 || kind == "DaemonSet"
-	surges := kind == "Deployment" && replicas > 0 && r.Strategy.Type != appsv1.RecreateDeploymentStrategyType
-	keeps := surges || several && kind != "Deployment"
+// beside warns of an update after which several pods can run the application at once. The argument
+// "old" is the rollout before the update. The arguments "before" and "now" are the slots that a pod holds
+// while its application runs, before the update and after it. Some controllers delete every old pod before
+// they make a new pod. They cause no warning, unless the pods claim nothing any more. ReplicaSets and Jobs
+// replace no pods.
+func (r rollout) beside(kind string, old rollout, before, now []string) reason.Refusals {
+	daemons, pods := kind == "DaemonSet", min(old.count(), r.count())
+	several := daemons || max(old.count(), r.count()) > 1
+	surges := kind == "Deployment" && r.Strategy.Type != appsv1.RecreateDeploymentStrategyType
+	keeps := surges || kind != "Deployment" && several
+	claims, shared := len(now) > 0, slices.ContainsFunc(now, func(s string) bool { return slices.Contains(before, s) })
 	var warnings reason.Refusals
 	switch {
-	case kind != "Deployment" && kind != "StatefulSet" && kind != "DaemonSet":
-	case len(before) == 0 && len(now) > 0 && keeps:
-		warnings.Add(reason.ClaimChanged, "until the rollout is over, the earlier pods run the application without a claim")
-	case len(before) > 0 && len(now) == 0 && (several || surges):
+	case kind != "Deployment" && kind != "StatefulSet" && !daemons, pods == 0 && !daemons:
+	case len(before) > 0 && !claims && (several || surges):
 		warnings.Add(reason.ClaimChanged, "without a claim, all pods run the application")
-	case len(before) > 0 && len(now) > 0 && keeps && !slices.ContainsFunc(now, func(s string) bool { return slices.Contains(before, s) }):
+	case !claims || shared || !keeps:
+	case len(before) == 0:
+		warnings.Add(reason.ClaimChanged, "until the rollout is over, the earlier pods run the application without a claim")
+	default:
 		warnings.Add(reason.ClaimChanged, "until the rollout is over, the holder of %s runs the application beside the holder of %s", before[0], now[0])
 	}
 	return warnings
+}
+
+// count returns the number of replicas, whose default is one. A DaemonSet has no such number.
+func (r rollout) count() int {
+	if r.Replicas == nil {
+		return 1
+	}
+	return int(*r.Replicas)
 }
 
 // takesTurn reports whether a pod of a new revision takes a turn before the old pod is

@@ -178,7 +178,7 @@ func TestLateReaderLearnsOfRenewalAtOnce(t *testing.T) {
 	})
 }
 
-// The loop is blocked until a heartbeat comes. A heartbeat by itself is no news for a stream.
+// The test blocks the loop until a heartbeat comes. A heartbeat alone sends no line to a stream.
 func TestHeartbeatNeverDelaysNewsOfTheEnd(t *testing.T) {
 	for at, states := range map[time.Duration][]string{
 		budget.RenewDeadline: {"held", "ending"}, budget.Deadline(): {"held", "ending", "lost"},

@@ -138,8 +138,8 @@ func (k calls) putSync(w http.ResponseWriter, r *http.Request) {
 	answerSync(w, http.StatusOK, k.of.Name, k.config.PodName, good)
 }
 
-// retract ends a hold of which the call cannot, or must not, tell its program. If another call has told the program
-// of that hold meanwhile, the hold continues.
+// retract ends a hold of which the call cannot, or must not, tell its program. If another call has
+// told the program of that hold meanwhile, the hold continues.
 func retract(k calls, h *hold) {
 	_ = k.call(context.Background(), func(time.Duration) {
 		if k.hold == h && !h.told {

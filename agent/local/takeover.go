@@ -131,8 +131,9 @@ func (t *taken) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// send sends the bytes, unless an earlier call has failed, and returns how many bytes were sent. The buffer of the kernel can be full of
-// earlier answers that the program does not read, so each write has a deadline.
+// send sends the bytes, unless an earlier call has failed, and returns how many bytes were sent. The
+// buffer of the kernel can be full of earlier answers that the program does not read, so each write has
+// a deadline.
 func (t *taken) send(b []byte) (n int, err error) {
 	if t.failed {
 		return 0, net.ErrClosed

@@ -17,8 +17,8 @@ import (
 // status, and checks the holder's pod: Readiness itself sends no request.
 type Readiness struct {
 	config ReadinessConfig
-	// The field "served" reports that, at the last decision, one pod of this workload held all
-	// slots, and served or was in its turn.
+	// The field "served" reports that, at the last decision, the holder of this workload served or was
+	// in its turn.
 	served bool
 	// until is the instant until which a standby stays Ready after the holder has stopped
 	// serving.
@@ -78,9 +78,9 @@ func Handover(b api.Budget) time.Duration { return b.Duration + b.Renew }
 type holders struct {
 	// The field "known" reports that the pod has seen every slot.
 	known bool
-	// The field "serving" reports that a pod of this workload holds a slot and serves, and that no
-	// slot has another holder. The field "address" is the address of that pod. The other slots may
-	// be free: pods of an earlier revision may claim fewer slots.
+	// The field "serving" reports that a pod of this workload holds a slot, and that every such pod
+	// serves. The field "address" is the address of that pod. The other slots may be free, because pods
+	// of an earlier revision may claim fewer slots.
 	serving bool
 	address string
 	// The field "foreign" reports that a pod of another workload holds one of the slots.

@@ -76,10 +76,7 @@ func named(name string, slots []Slot) []Slot {
 // seen returns the only slot as the watch shows it. The argument "next" is the successor that the
 // holder has named; empty for none.
 func seen(holder, next string, serving bool) []Slot {
-	profile := lease.Profile{Workload: "Deployment/a", Leaving: next}
-	if holder == "old_1" {
-		profile.Address = "10.0.0.1"
-	}
+	profile := lease.Profile{Workload: "Deployment/a", Leaving: next, Address: "10.0.0.1"}
 	if serving {
 		profile.Serving = time.Unix(1, 0)
 	}

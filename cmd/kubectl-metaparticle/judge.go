@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/mutate"
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
@@ -165,15 +167,8 @@ func (e *explainer) claimsNothing(request api.Request) string {
 // The webhook is not called for such a prefix, so no other part of Metaparticle reports the
 // mistake.
 func mistyped(e *explainer) (string, string) {
-	all := []map[string]string{e.template.Annotations}
-	if e.workload != nil {
-		all = append(all, e.workload.GetAnnotations())
-	}
-	if e.asked != nil {
-		all = append(all, e.asked.Annotations)
-	}
-	for _, annotations := range all {
-		for _, key := range slices.Sorted(maps.Keys(annotations)) {
+	for _, o := range annotated(e) {
+		for _, key := range slices.Sorted(maps.Keys(o.GetAnnotations())) {
 			domain, name, _ := strings.Cut(strings.ToLower(key), "/")
 			known := api.Prefix + name
 			if !strings.HasPrefix(key, api.Prefix) && strings.HasPrefix(domain, "metapart") && api.Known(known) {
@@ -187,21 +182,27 @@ func mistyped(e *explainer) (string, string) {
 // claimedByLabel returns the key of a label that has an effect only as an annotation. The result is
 // empty if no label of the workload, of its template or of the named pod has such a key.
 func claimedByLabel(e *explainer) string {
-	all := []map[string]string{e.template.Labels}
-	if e.workload != nil {
-		all = append(all, e.workload.GetLabels())
-	}
-	if e.asked != nil {
-		all = append(all, e.asked.Labels)
-	}
-	for _, labels := range all {
-		for _, key := range slices.Sorted(maps.Keys(labels)) {
+	for _, o := range annotated(e) {
+		for _, key := range slices.Sorted(maps.Keys(o.GetLabels())) {
 			if api.Carried(key) && api.Known(key) {
 				return key
 			}
 		}
 	}
 	return ""
+}
+
+// annotated returns the objects on which a person may have written a claim: the template, the workload
+// and the named pod.
+func annotated(e *explainer) []metav1.Object {
+	all := []metav1.Object{&e.template}
+	if e.workload != nil {
+		all = append(all, e.workload)
+	}
+	if e.asked != nil {
+		all = append(all, e.asked)
+	}
+	return all
 }
 
 // ungated returns the reasons why existing pods have no gate. A pod that claims by its own

@@ -113,30 +113,18 @@ func (r rights) asks(t *testing.T) {
 	assert.NoError(t, write(t.Context(), r.client, r.Namespace, next, ""), "the asker withdraws its ask")
 }
 
-// write writes an identity into a Lease, with the rights of the client. The
-// administrator's client reads the Lease first.
-func write(ctx context.Context, client kubernetes.Interface, namespace, slot, identity string) error {
+// write writes an identity into a Lease, with the rights of the client, and removes the given
+// annotations. The administrator's client reads the Lease first.
+func write(ctx context.Context, client kubernetes.Interface, namespace, slot, identity string, remove ...string) error {
 	lease, err := cluster.Client.CoordinationV1().Leases(namespace).Get(ctx, slot, metav1.GetOptions{})
 	if err != nil {
 		return err
 	}
 	lease.Spec.HolderIdentity = &identity
-	_, err = client.CoordinationV1().Leases(namespace).Update(ctx, lease, metav1.UpdateOptions{})
-	return err
-}
-
-// takeSlot writes another identity into the Lease, and removes the annotations that name the hold. So
-// only the policy on the Leases of agents refuses the write.
-func (r rights) takeSlot(ctx context.Context) error {
-	lease, err := cluster.Client.CoordinationV1().Leases(r.Namespace).Get(ctx, r.slot, metav1.GetOptions{})
-	if err != nil {
-		return err
+	for _, key := range remove {
+		delete(lease.Annotations, key)
 	}
-	ghost := api.Identity("ghost", "1")
-	lease.Spec.HolderIdentity = &ghost
-	delete(lease.Annotations, api.HoldAnnotation)
-	delete(lease.Annotations, api.BootAnnotation)
-	_, err = r.client.CoordinationV1().Leases(r.Namespace).Update(ctx, lease, metav1.UpdateOptions{})
+	_, err = client.CoordinationV1().Leases(namespace).Update(ctx, lease, metav1.UpdateOptions{})
 	return err
 }
 
@@ -148,9 +136,9 @@ type attempt struct {
 
 // attempts lists the requests that a pod must not make.
 func (r rights) attempts() map[string]attempt {
-	me := api.Identity(r.standby.Name, string(r.standby.UID))
-	identity := func(namespace, slot, identity string) func(context.Context) error {
-		return func(ctx context.Context) error { return write(ctx, r.client, namespace, slot, identity) }
+	me, ghost := api.Identity(r.standby.Name, string(r.standby.UID)), api.Identity("ghost", "1")
+	identity := func(namespace, slot, identity string, remove ...string) func(context.Context) error {
+		return func(ctx context.Context) error { return write(ctx, r.client, namespace, slot, identity, remove...) }
 	}
 	status := func(namespace string, pod *corev1.Pod, patch string) func(context.Context) error {
 		return func(ctx context.Context) error {
@@ -167,12 +155,12 @@ func (r rights) attempts() map[string]attempt {
 	role := fmt.Sprintf(`{"metadata":{"labels":{%q:%q}}}`, api.RoleLabel, api.RoleHolder)
 	const notYours, none = "NotYours", "cannot"
 	return map[string]attempt{
-		"take a slot in another's name":        {r.takeSlot, "NotYourIdentity"},
-		"take a slot and keep its hold":        {identity(r.Namespace, r.slot, api.Identity("ghost", "1")), "denied request"}, // by two policies, in any order
+		"take a slot in another's name":        {identity(r.Namespace, r.slot, ghost, api.HoldAnnotation, api.BootAnnotation), "NotYourIdentity"},
+		"take a slot and keep its hold":        {identity(r.Namespace, r.slot, ghost), "denied request"}, // by two policies, in any order
 		"free another's slot":                  {identity(r.Namespace, r.slot, ""), "NotYourIdentity"},
 		"a Lease that is not its workload's":   {identity(r.Namespace, r.foreign, me), none},
 		"a Lease of another namespace":         {identity(r.elsewhere.Namespace, r.slot, me), none},
-		"ask in another's name":                {identity(r.Namespace, api.NextLease(r.slot), api.Identity("ghost", "1")), "NotYourIdentity"},
+		"ask in another's name":                {identity(r.Namespace, api.NextLease(r.slot), ghost), "NotYourIdentity"},
 		"ask another workload's holder":        {identity(r.Namespace, api.NextLease(r.foreign), me), none},
 		"delete a Lease":                       {r.deleteLease, none},
 		"create a Lease":                       {r.createLease, none},
