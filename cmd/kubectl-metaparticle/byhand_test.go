@@ -79,6 +79,7 @@ func newByHand(there ...client.Object) *byHand {
 	}
 	return &byHand{WithWatch: fake.NewClientBuilder().WithObjects(there...).
 		WithIndex(&corev1.Event{}, "involvedObject.kind", event(func(e *corev1.Event) string { return e.InvolvedObject.Kind })).
+		WithIndex(&corev1.Event{}, "reason", event(func(e *corev1.Event) string { return e.Reason })).
 		WithIndex(&corev1.Event{}, "source", event(func(e *corev1.Event) string { return e.Source.Component })).Build()}
 }
 

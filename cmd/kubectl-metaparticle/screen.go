@@ -25,7 +25,8 @@ const statusUsage = `Shows slots. For each slot, the command shows the holder an
 of the acquisition and of the last renewal, and the time since which the
 application serves. The command also shows pauses, standbys with the reasons why
 they wait, and the last handovers. Without SLOTS, the command shows all slots of
-the namespace. The command only reads.
+the namespace, and names on standard error the controllers whose pods were
+refused. The command only reads.
 
 The times come from the clocks of the pods' nodes. The duration of a handover is
 the time between the Events of release and acquisition, in whole seconds. Without
@@ -97,6 +98,9 @@ func (v screen) run(ctx context.Context, c cluster, namespace string, args []str
 	state, notes, err := c.read(bounded, namespace)
 	if err != nil {
 		return exitError, err
+	}
+	if only == nil {
+		notes = append(notes, c.refusals(bounded, namespace, v.now())...)
 	}
 	for _, note := range notes {
 		say(v.std.err, "note: %s", note)

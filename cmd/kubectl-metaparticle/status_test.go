@@ -6,6 +6,8 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -200,6 +202,29 @@ func TestStatusCommandNamesTheNamespaceOfEachSlot(t *testing.T) {
 	assert.Equal(t, exitOK, b.status(t, screen{}, ""))
 	assert.Contains(t, b.out.String(), "shop/"+slot+": singleton, held by a")
 	assert.Contains(t, b.out.String(), "till/lock.a: lock, nobody holds")
+}
+
+func TestStatusCommandNamesControllersOfRefusedPods(t *testing.T) {
+	refused := func(of, message string, ago time.Duration) *corev1.Event {
+		e := event("ReplicaSet", of, "FailedCreate", message)
+		e.Name, e.InvolvedObject.UID, e.LastTimestamp = of+"-"+message[:1], types.UID(of), metav1.NewTime(noon.Add(-ago))
+		return e
+	}
+	b := newByHand(append(team(nil),
+		refused("new", `pods "new-x1" is forbidden: ValidatingAdmissionPolicy 'metaparticle-gate' denied request: OptedOut: remove it`, time.Minute),
+		refused("new", `admission webhook "pods.metaparticle.io" denied the request: BadAnnotation: old news`, time.Hour),
+		refused("other", `exceeded quota: pods`, time.Minute))...)
+	assert.Equal(t, exitOK, b.status(t, screen{}, "shop"))
+	assert.Equal(t, "note: a pod of ReplicaSet/new in shop was refused 60s ago: "+
+		"ValidatingAdmissionPolicy 'metaparticle-gate' denied request: OptedOut: remove it\n", b.err.String())
+
+	b.err.Reset()
+	for i := range mostRefusals + 3 {
+		require.NoError(t, b.Create(t.Context(), refused(fmt.Sprint("many-", i), "metaparticle- "+strings.Repeat("x", 5000), time.Second)))
+	}
+	assert.Equal(t, exitOK, b.status(t, screen{}, "shop"))
+	assert.Equal(t, mostRefusals+1, strings.Count(b.err.String(), "note: "))
+	assert.Less(t, b.err.Len(), (mostRefusals+1)*(mostRefusal+200))
 }
 
 func TestStatusCommandShowsSlotsDespiteUnreadableEvents(t *testing.T) {
