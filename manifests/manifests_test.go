@@ -197,6 +197,9 @@ func TestPoliciesCoverEveryWriteOfMarks(t *testing.T) {
 // everywhere are the policies that apply in every namespace.
 var everywhere = []string{"metaparticle-marks", "metaparticle-binding", "metaparticle-leftover", "metaparticle-enroll"}
 
+// warns is the policy that refuses nothing.
+const warns = "metaparticle-ineffective"
+
 func TestGatePolicyListsEachAnnotationThatClaimsNothing(t *testing.T) {
 	nothing := []string{api.SlotsAnnotation, api.WorkloadAnnotation}
 	for _, a := range api.Annotations {
@@ -300,14 +303,18 @@ var neverOurs = []metav1.LabelSelectorRequirement{{
 func TestPoliciesFailClosedAndHaveBindings(t *testing.T) {
 	var bound []string
 	for _, b := range all[*admissionv1.ValidatingAdmissionPolicyBinding](t) {
-		assert.Equal(t, []admissionv1.ValidationAction{admissionv1.Deny}, b.Spec.ValidationActions, b.Name)
+		action := admissionv1.Deny
+		if b.Spec.PolicyName == warns {
+			action = admissionv1.Warn
+		}
+		assert.Equal(t, []admissionv1.ValidationAction{action}, b.Spec.ValidationActions, b.Name)
 		bound = append(bound, b.Spec.PolicyName)
 	}
 	for _, p := range all[*admissionv1.ValidatingAdmissionPolicy](t) {
-		assert.Equal(t, admissionv1.Fail, *p.Spec.FailurePolicy, p.Name)
+		assert.Equal(t, p.Name == warns, *p.Spec.FailurePolicy == admissionv1.Ignore, p.Name)
 		assert.Contains(t, bound, p.Name)
 		for _, rule := range p.Spec.MatchConstraints.ResourceRules {
-			if strings.HasPrefix(rule.Resources[0], "pods") && !slices.Contains(everywhere, p.Name) {
+			if strings.HasPrefix(rule.Resources[0], "pods") && p.Name != warns && !slices.Contains(everywhere, p.Name) {
 				assert.Equal(t, neverOurs, p.Spec.MatchConstraints.NamespaceSelector.MatchExpressions, p.Name)
 			}
 		}

@@ -372,6 +372,18 @@ func TestPolicyAndWorkloadWebhookSelectTheSameObjects(t *testing.T) {
 	}
 }
 
+func TestPolicyWarnsOfEachAnnotationWithoutEffect(t *testing.T) {
+	policy := texts(t)["policies/ineffective.yaml"]
+	var names []string
+	for _, a := range api.Annotations {
+		names = append(names, "'"+strings.TrimPrefix(a.Key, api.Prefix)+"'")
+	}
+	list := strings.Join(strings.Fields(regexp.MustCompile(`(?s)\['singleton'.*?\]`).FindString(policy)), " ")
+	assert.Equal(t, "["+strings.Join(names, ", ")+"]", list)
+	assert.Contains(t, policy, fmt.Sprintf("k.startsWith('%s') && k.substring(%d) in variables.names", api.Prefix, len(api.Prefix)))
+	assert.Contains(t, policy, "[?'"+api.InjectionLabel+"'].orValue('') == '"+api.InjectionEnabled+"'")
+}
+
 func TestEnrollPolicyLetsEnrollGrantTheAgentsRights(t *testing.T) {
 	policy := texts(t)["policies/enroll.yaml"]
 	assert.Equal(t, "metaparticle:", strings.TrimSuffix(enroll.RoleName("x"), "x"))

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -163,15 +164,19 @@ func (e *explainer) claimsNothing(request api.Request) string {
 	return fmt.Sprintf("%s: annotate it with %s=true or %s=NAME", what, api.SingletonAnnotation, api.LockAnnotation)
 }
 
+// nearPrefix matches prefixes that a person may type instead of ours, in lower case. The policy
+// "ineffective" warns of the same prefixes.
+var nearPrefix = regexp.MustCompile(`^me[ta]{0,3}-?p[articles]{3,10}[.,-]?[a-z]{0,3}/[a-z-]+$`)
+
 // mistyped returns an annotation whose prefix is almost ours, and the annotation with our prefix.
-// The webhook is not called for such a prefix, so no other part of Metaparticle reports the
-// mistake.
+// The API server calls no webhook for such a prefix. Only the policy "ineffective" warns, and only
+// the person that applies the workload.
 func mistyped(e *explainer) (string, string) {
 	for _, o := range annotated(e) {
 		for _, key := range slices.Sorted(maps.Keys(o.GetAnnotations())) {
-			domain, name, _ := strings.Cut(strings.ToLower(key), "/")
+			_, name, _ := strings.Cut(strings.ToLower(key), "/")
 			known := api.Prefix + name
-			if !strings.HasPrefix(key, api.Prefix) && strings.HasPrefix(domain, "metapart") && api.Known(known) {
+			if !strings.HasPrefix(key, api.Prefix) && nearPrefix.MatchString(strings.ToLower(key)) && api.Known(known) {
 				return key, known
 			}
 		}

@@ -4,15 +4,18 @@
 package main
 
 import (
+	"io/fs"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/manifests"
 )
 
 func TestExplainCommandShowsWhyContainerDoesNotRun(t *testing.T) {
@@ -72,14 +75,22 @@ func TestExplainCommandShowsAnnotationsOfTheJobTemplate(t *testing.T) {
 }
 
 func TestExplainCommandNamesAnnotationWithMistypedPrefix(t *testing.T) {
-	for _, key := range []string{"metaparticle.oi/singleton", "Metaparticle.io/Singleton", "metapartical.io/singleton"} {
+	for _, key := range []string{
+		"metaparticle.oi/singleton", "Metaparticle.io/Singleton", "metapartical.io/singleton", "metapraticle.io/singleton",
+		"meta-particle.io/singleton", "metaparticles.io/singleton", "metaparticle/singleton",
+	} {
 		wrong := map[string]string{key: "true"}
 		want := "claim nothing: " + key + " has another prefix, and has no effect: did you mean metaparticle.io/singleton?"
 		assert.Contains(t, answer(t, true, "Deployment/biller", together(deployment(wrong, nil))...), want)
 		assert.Contains(t, answer(t, true, "Deployment/biller", together(deployment(nil, wrong))...), want)
 	}
-	other := map[string]string{"example.com/singleton": "true"}
-	assert.NotContains(t, answer(t, true, "Deployment/biller", together(deployment(other, nil))...), "another prefix")
+	for _, key := range []string{"example.com/singleton", "meta.example.com/singleton", "metaparticle.oi/other"} {
+		other := map[string]string{key: "true"}
+		assert.NotContains(t, answer(t, true, "Deployment/biller", together(deployment(other, nil))...), "another prefix")
+	}
+	policy, err := fs.ReadFile(manifests.Policies, "policies/ineffective.yaml")
+	require.NoError(t, err)
+	assert.Contains(t, string(policy), "matches('"+nearPrefix.String()+"')", "the API server must warn of the same prefixes")
 }
 
 func TestExplainCommandAdvisesNoRestartBeforeOptIn(t *testing.T) {

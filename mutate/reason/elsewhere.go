@@ -9,8 +9,18 @@ package reason
 var Elsewhere = []Explanation{
 	{
 		Reason:  "NamespaceNotOptedIn",
-		Meaning: "A pod claims a slot in a namespace that has not opted in. The pod would run ungated.",
+		Meaning: "A pod claims a slot in a namespace that has not opted in. The pod would run ungated. For a workload the API server only warns: all its pods run ungated if its pod template lacks the claim.",
 		Do:      "label the namespace, or remove the claim",
+	},
+	{
+		Reason:  "PrefixMisspelt",
+		Meaning: "An annotation resembles an annotation of Metaparticle, and has another prefix. The annotation has no effect. The API server only warns.",
+		Do:      "write the prefix as the message says",
+	},
+	{
+		Reason:  "LabelClaimsNothing",
+		Meaning: "A label has the key of an annotation of Metaparticle. The label has no effect. The API server only warns.",
+		Do:      "make the label an annotation",
 	},
 	{
 		Reason:  "NotInjected",

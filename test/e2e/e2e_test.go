@@ -115,6 +115,7 @@ var parallel = []string{
 	"TestPolicyRefusesPodsWithMarksButWithoutGate",
 	"TestKubectlDryRunHasNoSideEffect",
 	"TestRepeatedKubectlApplyChangesNothing",
+	"TestAppliedClaimWithoutEffectCausesWarning",
 	"TestPodIsGatedCompletelyDespiteAForeignInjector",
 	"TestClaimAddedByALaterWebhookIsRefused",
 	"TestUserMistakesCauseWarningsAndEvents",
@@ -437,6 +438,9 @@ func TestPolicyRefusesPodsWithMarksButWithoutGate(t *testing.T) {
 func TestKubectlDryRunHasNoSideEffect(t *testing.T) { injection.TestKubectlDryRunHasNoSideEffect(t) }
 func TestRepeatedKubectlApplyChangesNothing(t *testing.T) {
 	injection.TestRepeatedKubectlApplyChangesNothing(t)
+}
+func TestAppliedClaimWithoutEffectCausesWarning(t *testing.T) {
+	injection.TestAppliedClaimWithoutEffectCausesWarning(t)
 }
 func TestPodIsGatedCompletelyDespiteAForeignInjector(t *testing.T) {
 	injection.TestPodIsGatedCompletelyDespiteAForeignInjector(t)

@@ -98,7 +98,7 @@ func healthy(t *testing.T) *scene {
 	require.NoError(t, err)
 	for _, p := range s.policies {
 		b := admissionv1.ValidatingAdmissionPolicyBinding{ObjectMeta: metav1.ObjectMeta{Name: p.Name}}
-		b.Spec = admissionv1.ValidatingAdmissionPolicyBindingSpec{PolicyName: p.Name, ValidationActions: []admissionv1.ValidationAction{admissionv1.Deny}}
+		b.Spec = admissionv1.ValidatingAdmissionPolicyBindingSpec{PolicyName: p.Name, ValidationActions: []admissionv1.ValidationAction{action(p)}}
 		s.bindings = append(s.bindings, b)
 	}
 	s.elected = leaseAt(home, elected, "metaparticle-webhook-1_x", noon.Add(-2*time.Second))

@@ -236,6 +236,14 @@ func trusted(bundle []byte, now time.Time) error {
 	return last
 }
 
+// action returns what the binding of a policy must do. A policy that may fail only warns.
+func action(p admissionv1.ValidatingAdmissionPolicy) admissionv1.ValidationAction {
+	if ptr.Deref(p.Spec.FailurePolicy, admissionv1.Fail) == admissionv1.Ignore {
+		return admissionv1.Warn
+	}
+	return admissionv1.Deny
+}
+
 // policies compares the policies of the cluster with those of this plugin.
 func (c Cluster) policies(ctx context.Context) (Finding, error) {
 	wanted, err := policies()
@@ -255,12 +263,12 @@ func (c Cluster) policies(ctx context.Context) (Finding, error) {
 			continue
 		}
 		if !slices.ContainsFunc(bindings.Items, func(b admissionv1.ValidatingAdmissionPolicyBinding) bool {
-			return b.Spec.PolicyName == w.Name && slices.Contains(b.Spec.ValidationActions, admissionv1.Deny) && b.Spec.MatchResources == nil
+			return b.Spec.PolicyName == w.Name && slices.Contains(b.Spec.ValidationActions, action(w)) && b.Spec.MatchResources == nil
 		}) {
 			loose = append(loose, w.Name)
 		}
 		is := there.Items[i]
-		if !slices.Equal(expressions(is), expressions(w)) || !sameMatch(is.Spec.MatchConstraints, w.Spec.MatchConstraints) || ptr.Deref(is.Spec.FailurePolicy, admissionv1.Fail) != admissionv1.Fail {
+		if !slices.Equal(expressions(is), expressions(w)) || !sameMatch(is.Spec.MatchConstraints, w.Spec.MatchConstraints) || ptr.Deref(is.Spec.FailurePolicy, admissionv1.Fail) != ptr.Deref(w.Spec.FailurePolicy, admissionv1.Fail) {
 			other = append(other, w.Name)
 		}
 	}
@@ -268,7 +276,7 @@ func (c Cluster) policies(ctx context.Context) (Finding, error) {
 	case len(missing) > 0:
 		return found(Failed, again, "policies are missing: %s", some(missing))
 	case len(loose) > 0:
-		return found(Failed, again, "policies deny nothing, because they are not bound: %s", some(loose))
+		return found(Failed, again, "policies have no effect, because they are not bound: %s", some(loose))
 	case len(other) > 0:
 		return found(Warning, again, "policies differ from those of this plugin's version: %s", some(other))
 	}

@@ -43,7 +43,7 @@ func TestCheckCommandReportsAPolicyThatDeniesNothing(t *testing.T) {
 	}
 	t.Cleanup(func() { action("Deny") })
 	action("Audit")
-	assert.Contains(t, p.run(1, "check"), "policies deny nothing, because they are not bound: metaparticle-variable")
+	assert.Contains(t, p.run(1, "check"), "policies have no effect, because they are not bound: metaparticle-variable")
 }
 
 // guard is a webhook of another project. The API server calls this webhook for each write in one
