@@ -82,6 +82,8 @@ ROUNDS ?= 1000
 STANDBYS ?= 2
 CROWD ?= 100
 NAMED ?= false
+# APART is the wait between two handovers of bench-handover.
+APART ?= 2s
 SHARE ?=
 LATE ?=
 CLUSTERS ?=
@@ -231,8 +233,8 @@ bench-slots: install ## Measure handovers and costs of singletons, semaphores an
 	cd test && $(GO_RUN) ./bench -only-slots -rounds $(ROUNDS) -claims='$(CLAIMS)'
 
 .PHONY: bench-handover
-bench-handover: install ## Measure the steps of handovers; STANDBYS=n pods wait, NAMED=true names the next holder.
-	cd test && $(GO_RUN) ./bench -only-handovers -rounds $(ROUNDS) -standbys $(STANDBYS) -named=$(NAMED)
+bench-handover: install ## Measure the steps of handovers; STANDBYS=n pods wait, NAMED=true names the next holder; APART=6s waits longer.
+	cd test && $(GO_RUN) ./bench -only-handovers -rounds $(ROUNDS) -standbys $(STANDBYS) -named=$(NAMED) -apart $(APART)
 
 .PHONY: bench-idle
 bench-idle: install ## Measure requests and processor time of idle pods; STANDBYS=n pods wait.

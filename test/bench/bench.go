@@ -47,6 +47,8 @@ type bench struct {
 	// yield names one of these pods as the successor.
 	standbys int
 	named    bool
+	// apart is the wait between two handovers.
+	apart time.Duration
 }
 
 func newBench(ctx context.Context, standbys int, named bool) (*bench, error) {
@@ -67,7 +69,7 @@ func newBench(ctx context.Context, standbys int, named bool) (*bench, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &bench{cluster: cluster, client: client, dir: dir, standbys: standbys, named: named}
+	b := &bench{cluster: cluster, client: client, dir: dir, standbys: standbys, named: named, apart: apart}
 	if err := b.build(ctx); err != nil {
 		b.remove()
 		return nil, err

@@ -25,9 +25,12 @@ import (
 // the next start.
 const settle = 500 * time.Millisecond
 
-// apart is the wait between two handovers. On average a pod may send two requests a second for
+// apart is the least wait between two handovers. On average a pod may send two requests a second for
 // its slot (claim.PerMinute). A handover takes up to three requests of each pod. With a shorter
 // wait the benchmark would measure the bound on the requests.
+//
+// Each standby writes the name of the new holder into its pod's status up to show.WordsDelay later.
+// With many standbys and the least wait, these writes of the last handover slow down the next.
 const apart = 2 * time.Second
 
 // handovers measures the handovers of this project and of client-go's elector. The function also
@@ -45,7 +48,7 @@ func (b *bench) handovers(ctx context.Context, rounds, peers int) error {
 	if err != nil {
 		return err
 	}
-	rounded, err := b.handover(ctx, rounds, apart)
+	rounded, err := b.handover(ctx, rounds, b.apart)
 	if err != nil {
 		return err
 	}
@@ -69,8 +72,8 @@ func (b *bench) handovers(ctx context.Context, rounds, peers int) error {
 	if b.named {
 		successor = ", each yield names the next holder"
 	}
-	ours.Print(fmt.Sprintf("this project with %d pods, without the time of the drain%s", b.standbys+1, successor))
-	least["release+event+acquire"].Print("floor: releasing PUT, its watch event, acquiring PUT, by plain HTTP, with the same wait between two rounds")
+	ours.Print(fmt.Sprintf("this project with %d pods, without the time of the drain%s, %s between two rounds", b.standbys+1, successor, b.apart))
+	least["release+event+acquire"].Print(fmt.Sprintf("floor: releasing PUT, its watch event, acquiring PUT, by plain HTTP, %s between two rounds", apart))
 	least["put"].Print("one PUT of the floor")
 	if peers > 0 {
 		peer["handover"].Print("client-go's elector, ReleaseOnCancel, 15/10/2 s: from its cancellation to another leader's start")

@@ -48,6 +48,7 @@ func run(ctx context.Context) error {
 	starts := flag.Int("starts", 30, "starts of a pod, with and without the annotation; with -only-starts nothing else")
 	only := flag.Bool("only-starts", false, "measure nothing but starts")
 	standbys := flag.Int("standbys", fewestStandbys, "pods that wait for the slot")
+	wait := flag.Duration("apart", apart, "the wait between two handovers")
 	named := flag.Bool("named", false, "each yield names the next holder")
 	handovers := flag.Bool("only-handovers", false, "measure nothing but handovers")
 	held := flag.Bool("only-held", false, "measure nothing but connections that wait during handovers")
@@ -61,11 +62,15 @@ func run(ctx context.Context) error {
 	if *standbys < fewestStandbys {
 		return fmt.Errorf("-standbys is %d: at least %d are needed", *standbys, fewestStandbys)
 	}
+	if *wait < apart {
+		return fmt.Errorf("-apart is %s: at least %s is needed", *wait, apart)
+	}
 	b, err := newBench(ctx, *standbys, *named)
 	if err != nil {
 		return err
 	}
 	defer b.remove()
+	b.apart = *wait
 
 	fmt.Printf("Kubernetes %s, etcd without fsync, 3 nodes in one machine of %d CPUs, %s\n\n",
 		lab.KubernetesVersion, runtime.NumCPU(), time.Now().UTC().Format(time.DateOnly))
