@@ -17,7 +17,7 @@ import (
 // restart a container whose restart policy is Never. So the shim of such a container must not start
 // the child again.
 func (p *Pod) onLoss(c *corev1.Container) api.OnLoss {
-	switch asked := api.OnLoss(p.Annotations[api.OnLossAnnotation]); {
+	switch asked := p.Request.OnLoss; {
 	case p.restarts(c) == corev1.ContainerRestartPolicyNever:
 		return api.OnLossEnd
 	case api.Leashed(p.Request):
