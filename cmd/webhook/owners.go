@@ -193,9 +193,10 @@ func (o owners) job(ctx context.Context, namespace string, owner *metav1.OwnerRe
 	var job struct {
 		identity
 		Spec struct {
-			Parallelism *int32      `json:"parallelism"`
-			Completions *int32      `json:"completions"`
-			Template    podTemplate `json:"template"`
+			Parallelism    *int32                 `json:"parallelism"`
+			Completions    *int32                 `json:"completions"`
+			CompletionMode batchv1.CompletionMode `json:"completionMode"`
+			Template       podTemplate            `json:"template"`
 		} `json:"spec"`
 	}
 	if err := o.get(ctx, batchv1.SchemeGroupVersion.WithKind("Job"), namespace, owner, &job); err != nil {
@@ -204,7 +205,10 @@ func (o owners) job(ctx context.Context, namespace string, owner *metav1.OwnerRe
 	// A Job's template is immutable, so this template is that of the pod.
 	origin := feature.Origin{
 		Workload: podspec.WorkloadOf(owner), Template: job.Spec.Template.podSpec(),
-		Run: feature.Run{UID: string(owner.UID), AtOnce: feature.PodsAtOnce(job.Spec.Parallelism, job.Spec.Completions), Completions: job.Spec.Completions},
+		Run: feature.Run{
+			UID: string(owner.UID), AtOnce: feature.PodsAtOnce(job.Spec.Parallelism, job.Spec.Completions),
+			Completions: job.Spec.Completions, Indexed: job.Spec.CompletionMode == batchv1.IndexedCompletion,
+		},
 	}
 	if above := job.controller(); above != nil {
 		origin.Workload = podspec.WorkloadOf(above)

@@ -157,24 +157,26 @@ func TestOriginTellsIfControllerReplacesUnreadyPods(t *testing.T) {
 }
 
 func TestOriginContainsParallelismAndCompletionsOfJob(t *testing.T) {
+	indexed, plain := batchv1.IndexedCompletion, batchv1.NonIndexedCompletion
 	for name, c := range map[string]struct {
 		parallelism, completions *int32
+		mode                     *batchv1.CompletionMode
 		want                     int
 	}{
-		"default":           {nil, nil, 1},
-		"a queue":           {new(int32(5)), nil, 5},
-		"few completions":   {new(int32(5)), new(int32(3)), 3},
-		"few pods at once":  {new(int32(2)), new(int32(3)), 2},
-		"completions alone": {nil, new(int32(3)), 1},
+		"default":           {nil, nil, nil, 1},
+		"a queue":           {new(int32(5)), nil, &plain, 5},
+		"few completions":   {new(int32(5)), new(int32(3)), &indexed, 3},
+		"few pods at once":  {new(int32(2)), new(int32(3)), &plain, 2},
+		"completions alone": {nil, new(int32(3)), nil, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			job := &batchv1.Job{ObjectMeta: named("nightly-1", controlledBy("batch/v1", "CronJob", "nightly"))}
-			job.Spec.Parallelism, job.Spec.Completions = c.parallelism, c.completions
+			job.Spec.Parallelism, job.Spec.Completions, job.Spec.CompletionMode = c.parallelism, c.completions, c.mode
 			reader := fake.NewClientBuilder().WithObjects(job, &batchv1.CronJob{ObjectMeta: named("nightly")}).Build()
 			of := controlledBy("batch/v1", "Job", "nightly-1")
 			origin, err := owners{typed{reader}, reader}.Origin(t.Context(), "shop", pod("", of))
 			require.NoError(t, err)
-			assert.Equal(t, feature.Run{UID: string(of.UID), AtOnce: c.want, Completions: c.completions}, origin.Run)
+			assert.Equal(t, feature.Run{UID: string(of.UID), AtOnce: c.want, Completions: c.completions, Indexed: c.mode == &indexed}, origin.Run)
 			assert.Equal(t, "CronJob", origin.Workload.Kind)
 		})
 	}

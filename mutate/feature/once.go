@@ -41,13 +41,14 @@ func judgeOnce(p *Pod) reason.Refusals {
 	return refusals
 }
 
-// indexed reports whether the pod belongs to an Indexed Job.
+// indexed reports whether the pod belongs to an Indexed Job. The template of any other Job may have
+// the annotation with an index, too, because a person copied the template from a pod.
 func (f Facts) indexed() bool {
 	if f.isTemplate() {
 		return f.Document.Get(append(slices.Clone(f.Path[:len(f.Path)-1]), "completionMode")...) == string(batchv1.IndexedCompletion)
 	}
 	_, index := f.Annotations[batchv1.JobCompletionIndexAnnotation]
-	return index
+	return index && (f.Run.UID == "" || f.Run.Indexed)
 }
 
 // onceKey returns the key of the pod's once claim; empty without such a claim. If the claim has no

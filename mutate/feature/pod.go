@@ -44,6 +44,8 @@ type Run struct {
 	AtOnce int
 	// Completions is the field of that name in the Job's spec; nil if the field is not set.
 	Completions *int32
+	// Indexed reports that the Job gives each of its pods an index.
+	Indexed bool
 }
 
 // Facts is everything that the webhook knows about a pod with a claim, conditions or a

@@ -72,7 +72,7 @@ func judgeRun(p *Pod) reason.Refusals {
 		refusals.Add(reason.ShardsLeft, "the Job has no completions, and %s is %d", api.ShardsAnnotation, shards)
 	case p.indexed() && completions != shards, completions < shards:
 		refusals.Add(reason.ShardsLeft, "the Job has %d completions, and %s is %d", completions, api.ShardsAnnotation, shards)
-	case ok && (err != nil || number < 0 || number >= shards):
+	case ok && p.indexed() && (err != nil || number < 0 || number >= shards):
 		refusals.Add(reason.ShardsLeft, "the pod's index is %q, and %s is %d", index, api.ShardsAnnotation, shards)
 	}
 	return refusals
