@@ -116,11 +116,18 @@ func Carry(kubernetes int, kind string, raw, old []byte) ([]jsonpatch.Operation,
 			warnings = append(warnings, now.Spec.beside(kind, before.Spec.rollout, exclusive(kind, now.Name, was), exclusive(kind, now.Name, request))...)
 		}
 	}
+	// A template that was copied from a gated pod may have the marks of that pod.
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Annotations: wanted, Labels: template.Labels}, Spec: template.Spec}
+	if !request.Claims() {
+		if leftovers := feature.JudgeUnclaimed(pod, request); len(leftovers) > 0 {
+			return d.Operations(), append(warnings, leftovers...), nil
+		}
+	}
 	if !request.Injects() {
 		return d.Operations(), warnings, nil
 	}
 	warnings = append(warnings, foresee(feature.Facts{
-		Pod: &corev1.Pod{Spec: template.Spec}, Document: d, Path: path, Request: request,
+		Pod: pod, Document: d, Path: path, Request: request,
 		Origin: feature.Origin{Workload: api.Workload{Group: "apps", Kind: kind}, Template: &template.Spec}, Kubernetes: kubernetes,
 	})...)
 	return d.Operations(), slices.Concat(warnings, now.Spec.stalls(kind, request, &template.Spec), now.Spec.fewer(kind, request)), nil
