@@ -16,8 +16,11 @@ import (
 func judgeGate(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
 	if p.Request.Gate != api.GatePod {
-		if hasWait(p.Pod) {
+		switch {
+		case hasInjected(p.Pod, api.WaitContainer):
 			refusals.Add(reason.Leftover, "init container %q waits for the gate %q", api.WaitContainer, api.GatePod)
+		case hasInjected(p.Pod, api.TurnContainer):
+			refusals.Add(reason.Leftover, "init container %q is for the gate %q", api.TurnContainer, api.GatePod)
 		}
 		return refusals
 	}

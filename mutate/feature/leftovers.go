@@ -35,7 +35,7 @@ func JudgeUnclaimed(pod *corev1.Pod, request api.Request) reason.Refusals {
 	for _, name := range shimmed(pod) {
 		refusals.Add(reason.Leftover, "container %q starts with %s", name, api.ShimProgram)
 	}
-	if hasWait(pod) {
+	if hasInjected(pod, api.WaitContainer) {
 		refusals.Add(reason.Leftover, "init container %q waits for a slot", api.WaitContainer)
 	}
 	if slices.ContainsFunc(pod.Spec.InitContainers, servesLocal) {
@@ -46,6 +46,14 @@ func JudgeUnclaimed(pod *corev1.Pod, request api.Request) reason.Refusals {
 	}
 	if request.Barrier.Size == 0 && slices.ContainsFunc(pod.Spec.InitContainers, waitsAtBarrier) {
 		refusals.Add(reason.Leftover, "init container %q waits at a barrier", api.BarrierContainer)
+	}
+	if len(refusals) > 0 {
+		return refusals
+	}
+	for _, name := range []string{api.TurnContainer, api.AgentContainer} {
+		if hasInjected(pod, name) {
+			refusals.Add(reason.Leftover, "init container %q is for a claim", name)
+		}
 	}
 	return refusals
 }
@@ -85,9 +93,7 @@ func shimmed(pod *corev1.Pod) []string {
 	return names
 }
 
-// hasWait reports whether the pod has the init container of the gate "pod".
-func hasWait(pod *corev1.Pod) bool {
-	return passed(pod) && slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool {
-		return c.Name == api.WaitContainer
-	})
+// hasInjected reports whether the pod has the injected container of this name.
+func hasInjected(pod *corev1.Pod, name string) bool {
+	return isInjected(pod, name) && slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == name })
 }
