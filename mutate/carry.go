@@ -113,7 +113,7 @@ func Carry(kubernetes int, kind string, raw, old []byte) ([]jsonpatch.Operation,
 	if earlier, _ := before.template(kind); len(old) > 0 && !maps.Equal(earlier.Annotations, wanted) {
 		// If the earlier annotations had mistakes, no pod ran.
 		if was, err := api.Parse(earlier.Annotations); err == nil && was.Gate != api.GateProgram && request.Gate != api.GateProgram {
-			warnings = append(warnings, now.Spec.beside(kind, before.Spec.rollout, exclusive(kind, now.Name, was), exclusive(kind, now.Name, request))...)
+			warnings = append(warnings, now.Spec.beside(kind, before.Spec.rollout, exclusive(kind, now.Name, was, request), exclusive(kind, now.Name, request, was))...)
 		}
 	}
 	// A template that was copied from a gated pod may have the marks of that pod.
@@ -165,8 +165,16 @@ func foresee(template feature.Facts) reason.Refusals {
 // a hundred thousand unknown annotations.
 const maxUnknown = 20
 
-// exclusive returns the slots that a pod of the workload holds while its application runs.
-func exclusive(kind, name string, request api.Request) []string {
+// exclusive returns the slots without which a pod of the workload does not run its application. The
+// argument "other" has the annotations on the other side of the update. A once claim holds back only the
+// work of an init container, so its slot counts only beside another once claim. With the gate "readiness"
+// the application runs without a slot, so its slots do not count beside a gate that holds the application back.
+func exclusive(kind, name string, request, other api.Request) []string {
+	_, works := request.Once()
+	_, worked := other.Once()
+	if works && !worked || request.Gate == api.GateReadiness && other.Gate != api.GateReadiness && other.Claims() {
+		return nil
+	}
 	life, _ := api.SplitSlots(request.Slots(api.Workload{Group: "apps", Kind: kind, Name: name}))
 	return life
 }

@@ -66,9 +66,9 @@ func (r rollout) fewer(kind string, request api.Request) reason.Refusals {
 }
 
 // beside warns of an update after which several pods can run the application at once. The argument
-// "old" is the rollout before the update. The arguments "before" and "now" are the slots that a pod holds
-// while its application runs, before the update and after it. Some controllers delete every old pod before
-// they make a new pod. They cause no warning, unless the pods claim nothing any more. ReplicaSets and Jobs
+// "old" is the rollout before the update. The arguments "before" and "now" are the slots without which a
+// pod does not run its application, before the update and after it. Some controllers delete every old pod
+// before they make a new pod. They cause no warning, unless the pods need no slot any more. ReplicaSets and Jobs
 // replace no pods.
 func (r rollout) beside(kind string, old rollout, before, now []string) reason.Refusals {
 	daemons, pods := kind == "DaemonSet", min(old.count(), r.count())
@@ -80,10 +80,10 @@ func (r rollout) beside(kind string, old rollout, before, now []string) reason.R
 	switch {
 	case kind != "Deployment" && kind != "StatefulSet" && !daemons, pods == 0 && !daemons:
 	case len(before) > 0 && !claims && (several || surges):
-		warnings.Add(reason.ClaimChanged, "without a claim, all pods run the application")
+		warnings.Add(reason.ClaimChanged, "without a slot, all pods run the application")
 	case !claims || shared || !keeps:
 	case len(before) == 0:
-		warnings.Add(reason.ClaimChanged, "until the rollout is over, the earlier pods run the application without a claim")
+		warnings.Add(reason.ClaimChanged, "until the rollout is over, the earlier pods run the application without a slot")
 	default:
 		warnings.Add(reason.ClaimChanged, "until the rollout is over, the holder of %s runs the application beside the holder of %s", before[0], now[0])
 	}
