@@ -471,7 +471,10 @@ func TestGatePolicyFindsGatedContainersInAgentArguments(t *testing.T) {
 	args := api.DefaultRunArgs()
 	args.Slots, args.Workload = []string{"lock.other"}, "Pod/other"
 	args.Containers, args.InitContainers = []string{"app", "helper"}, []string{"migrate"}
-	told := "\x00" + strings.Join(args.Args(), "\x00") + "\x00"
+	args.Probes = map[string]api.Probes{"app": {Liveness: &api.Probe{Handler: api.Handler{Exec: &api.ExecAction{Command: []string{"-containers=other"}}}}}}
+	kept := expression(t, texts(t)["policies/gate.yaml"], `findAll\('(.*?)'\)`)
+	told := strings.Join(kept.FindAllString("\x00"+strings.Join(args.Args(), "\x00"), -1), "") + "\x00"
+	assert.NotContains(t, told, "probes", "each container costs a search through these arguments, and those of probes may be long")
 	for name, gated := range map[string]bool{"app": true, "helper": true, "migrate": true, "other": false, "help": false, "elper": false} {
 		named := regexp.MustCompile(strings.ReplaceAll(found[1]+name+found[2], `\x00`, "\x00"))
 		assert.Equal(t, gated, named.MatchString(told), name)
