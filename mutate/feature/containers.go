@@ -75,7 +75,7 @@ func gatedContainers(f Facts) []int {
 	if names := containerNames(f.Template); len(names) > 0 && len(missing(f.Pod, names)) == 0 {
 		return named(names)
 	}
-	if before := indices(hasShim); len(before) > 0 {
+	if before := indices(wasGated); len(before) > 0 {
 		return before
 	}
 	if own := indices(func(c *corev1.Container) bool { return !slices.Contains(proxies, c.Name) }); len(own) > 0 {

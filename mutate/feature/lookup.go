@@ -182,7 +182,7 @@ func needsSignal(c *corev1.Container) bool {
 	if len(c.Command) == 0 || c.Lifecycle == nil || c.Lifecycle.PreStop == nil || c.Lifecycle.StopSignal != nil {
 		return false
 	}
-	_, before := unshim(c.Command)
+	_, before := unshim(slices.Concat(c.Command, c.Args))
 	return before.StopSignal == "" && before.Platforms == nil
 }
 

@@ -11,8 +11,27 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// hasShim reports whether the command of a container starts with a shim.
-func hasShim(c *corev1.Container) bool { return api.IsShim(c.Command) }
+// hasShim reports whether a container starts a shim. Another injector may have put its own program in
+// front of the shim, and so made the shim an argument.
+func hasShim(c *corev1.Container) bool {
+	return shimAt(slices.Concat(c.Command, c.Args)) >= 0
+}
+
+// wasGated reports whether an earlier pass has gated a main container. If the shim is only an argument,
+// the mount of the shared volume shows that the pass has put the shim there.
+func wasGated(c *corev1.Container) bool {
+	return api.IsShim(c.Command) || hasShim(c) && mounts(c, api.Volume)
+}
+
+// shimAt returns the index of the first shim among the words of a command, or -1.
+func shimAt(words []string) int {
+	for i := range words {
+		if api.IsShim(words[i:]) {
+			return i
+		}
+	}
+	return -1
+}
 
 // unshim returns a command without its shim, and the arguments of that shim. After an earlier pass,
 // only those arguments contain the hooks, and the stop signal that the pass looked up.
@@ -21,15 +40,13 @@ func hasShim(c *corev1.Container) bool { return api.IsShim(c.Command) }
 // So a second pass never puts one shim behind another. The second shim would not be PID 1,
 // and would wait for ever while the pod holds the slot.
 func unshim(words []string) (own []string, before api.ExecArgs) {
-	for i := range words {
-		if !api.IsShim(words[i:]) {
-			continue
-		}
-		n := slices.Index(words[i:], "--")
-		if n < 0 {
-			break // neither this shim nor a later shim has a "--"
-		}
-		return slices.Concat(words[:i], words[i+n+1:]), api.RecallExecArgs(words[i : i+n])
+	i := shimAt(words)
+	if i < 0 {
+		return words, api.ExecArgs{}
 	}
-	return words, api.ExecArgs{}
+	n := slices.Index(words[i:], "--")
+	if n < 0 {
+		return words, api.ExecArgs{} // neither this shim nor a later shim has a "--"
+	}
+	return slices.Concat(words[:i], words[i+n+1:]), api.RecallExecArgs(words[i : i+n])
 }
