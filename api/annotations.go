@@ -62,7 +62,7 @@ var Annotations = table{
 	{
 		Key: LockAnnotation, Value: "`name[,name…]`", Default: "no claim", Kind: Lock,
 		Meaning: "Of all pods in the namespace that name the lock, whatever their workload, one runs. " +
-			"A pod takes several locks in a global order, so no deadlock is possible.",
+			"A pod takes several locks in a global order, so no deadlock is possible. At most 32 locks.",
 		Examples: []string{"nightly", "a,b.c", "1.a-b"},
 	},
 	{
@@ -140,7 +140,8 @@ var Annotations = table{
 	},
 	{
 		Key: ContainersAnnotation, Value: "`name[,name…]`", Default: "the containers of the workload's own template; without a known template, all containers but well-known proxies",
-		Meaning:  "The containers that wait for the slot. Ordinary init containers wait, too, if they are named. All other containers start without a wait.",
+		Meaning: "The containers that wait for the slot. Ordinary init containers wait, too, if they are named. All other containers start without a wait. " +
+			"Only with the gate `container`.",
 		Examples: []string{"app", "app,migrate"}, set: setContainers,
 	},
 	{
@@ -151,7 +152,9 @@ var Annotations = table{
 	},
 	{
 		Key: OnLossAnnotation, Value: "`standby` or `restart`", Default: "`standby`",
-		Meaning:  "After a lost slot the pod stands by in the same container (`standby`), or in a restarted one (`restart`).",
+		Meaning: "After a lost slot the pod stands by in the same container (`standby`), or in a restarted one (`restart`). " +
+			"The container that restarts ends with the exit code 75. So does a container with the restartPolicy `Never`, without the annotation and with either value. " +
+			"With the gate `pod` only `restart` is allowed, and with the gate `readiness` neither value.",
 		Examples: []string{"standby", "restart"},
 		set:      oneOf(func(r *Request) *OnLoss { return &r.OnLoss }, OnLossStandby, OnLossRestart),
 	},

@@ -36,7 +36,8 @@ func annotationsDoc(t *testing.T) string {
 		"pod template, in namespaces with the label `" + InjectionLabel + "=" + InjectionEnabled + "`. The webhook carries an annotation\n" +
 		"of a workload to its template. If a person removes the annotation from the workload, the webhook also removes the\n" +
 		"annotation from the template. A Job's annotations count only at its creation. The annotations of a CronJob's job\n" +
-		"template count like those of the CronJob.\n\n")
+		"template count like those of the CronJob. Of other kinds, such as Argo Rollouts, only the annotations of the pod\n" +
+		"template count.\n\n")
 	for _, part := range []struct {
 		title string
 		claim bool
