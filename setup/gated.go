@@ -13,7 +13,6 @@ import (
 	"strings"
 	"time"
 	"unicode"
-	"unicode/utf8"
 
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -115,17 +114,10 @@ func RefuseUsed(ctx context.Context, c client.Client, out io.Writer) error {
 // a terminal shows the text. So harmless replaces the characters that control a terminal, or change
 // the direction of a line.
 func harmless(text string) string {
-	if len(text) > maxText {
-		end := maxText
-		for end > 0 && !utf8.RuneStart(text[end]) {
-			end--
-		}
-		text = text[:end] + "…"
-	}
 	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp) {
 			return '?'
 		}
 		return r
-	}, text)
+	}, api.Brief(text, maxText))
 }

@@ -10,8 +10,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"unicode"
-	"unicode/utf8"
 
+	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
@@ -100,13 +100,4 @@ func row(table *tabwriter.Writer, cells ...string) {
 const mostForeign = 500
 
 // bounded returns the text with at most [mostForeign] bytes.
-func bounded(text string) string {
-	if len(text) <= mostForeign {
-		return text
-	}
-	end := mostForeign - len("…")
-	for end > 0 && !utf8.RuneStart(text[end]) {
-		end--
-	}
-	return text[:end] + "…"
-}
+func bounded(text string) string { return api.Brief(text, mostForeign) }

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 	"unicode"
-	"unicode/utf8"
 
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -48,15 +47,7 @@ func OneLine(text string) string {
 
 // Shortened returns the text in one line, with at most the given number of bytes.
 func Shortened(text string, most int) string {
-	const mark = "…"
-	if len(text) > most {
-		end := most - len(mark)
-		for end > 0 && !utf8.RuneStart(text[end]) {
-			end--
-		}
-		text = text[:end] + mark
-	}
-	line := OneLine(text)
+	line := OneLine(api.Brief(text, most))
 	if len(line) > most { // a malformed byte became a character of three bytes
 		return Shortened(line, most)
 	}
