@@ -11,12 +11,13 @@
 // HOST/PREFIX/agent:V, with the credentials from `docker login`.
 //
 // Equal sources, version and Go release make equal digests, on any machine and at
-// any time. An image contains only one static binary, and the image's user is not root. The
+// any time. An image contains only static binaries, and the image's user is not root. The
 // image has no shell and no certificates; a binary that needs public CAs links them.
 package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -42,7 +43,7 @@ var products = []product{
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, os.Args[1:], products, os.Stdout); err != nil {
+	if err := run(ctx, os.Args[1:], products, os.Stdout); err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "images:", err)
 		os.Exit(1)
 	}
