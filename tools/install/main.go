@@ -3,7 +3,8 @@
 
 // Command install applies manifests/ with the given images to the cluster of
 // KUBECONFIG, and waits until the webhook gates a pod. With -uninstall the command
-// removes everything. If gated pods exist, the command lists them and removes nothing.
+// removes the installation, except the Variables, their definition, done keys and the records of open
+// barriers. If gated pods exist, the command lists them and removes nothing.
 //
 //	go run ./tools/install -webhook-image HOST/webhook:TAG -agent-image HOST/agent:TAG
 //	go run ./tools/install -uninstall
@@ -59,7 +60,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		s.PlainHTTP = append(s.PlainHTTP, value)
 		return nil
 	})
-	flags.BoolVar(&s.uninstall, "uninstall", false, "take everything away")
+	flags.BoolVar(&s.uninstall, "uninstall", false, "remove the installation")
 	flags.BoolVar(&s.render, "render", false, "print what would be applied")
 	// A new node pulls two images and starts a pod in less than three minutes.
 	flags.DurationVar(&s.wait, "wait", 3*time.Minute, "how long to wait for the webhook")
