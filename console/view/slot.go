@@ -105,45 +105,8 @@ const mostMissing = 1 << 14
 // wanted slots; nil means all. Each slot has its last handovers, but not more than the given number.
 func (o State) Slots(only []string, most int) []Slot {
 	wanted := func(slot string) bool { return only == nil || slices.Contains(only, slot) }
-	slots := map[types.NamespacedName]*Slot{}
-	at := func(namespace, name string) *Slot {
-		key := types.NamespacedName{Namespace: namespace, Name: name}
-		if slots[key] == nil {
-			slots[key] = &Slot{
-				Namespace: namespace, Slot: name, Kind: KindOf(name), Missing: true,
-				Standbys: []*Standby{}, Handovers: []Handover{},
-			}
-		}
-		return slots[key]
-	}
-	for _, l := range o.Leases {
-		if l.Labels[api.ManagedLabel] != "" && api.IsSlot(l.Name) {
-			s := at(l.Namespace, l.Name)
-			s.fill(l, o.Now, o.Old)
-			if seen, ok := o.Seen[l.UID]; ok && s.Holder != nil && s.Kind != Barrier && !Silent(l, seen).After(o.Now) {
-				s.Holder.SilentSince = instant(seen)
-				s.Holder.Expired = !Expired(l, seen).After(o.Now)
-			}
-		}
-	}
-	missing := map[string]int{}
-	for _, pod := range o.Pods {
-		claimed := Claimed(*pod)
-		if len(claimed) == 0 {
-			continue
-		}
-		c := claimantOf(pod)
-		for _, slot := range claimed[:min(len(claimed), mostClaimed)] {
-			s := slots[types.NamespacedName{Namespace: pod.Namespace, Name: slot}]
-			if s == nil && wanted(slot) && missing[pod.Namespace] < mostMissing {
-				missing[pod.Namespace]++
-				s = at(pod.Namespace, slot)
-			}
-			if s != nil {
-				s.join(c)
-			}
-		}
-	}
+	slots := o.leased()
+	slots.claim(o.Pods, wanted)
 	histories := historiesOf(o.Events, o.Now, most)
 	holders := map[member]bool{}
 	for _, s := range slots {
@@ -166,6 +129,61 @@ func (o State) Slots(only []string, most int) []Slot {
 		return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Slot, b.Slot))
 	})
 	return all
+}
+
+// found has the slots that a State shows, by namespace and name.
+type found map[types.NamespacedName]*Slot
+
+// leased returns the slots with a Lease, and their holders.
+func (o State) leased() found {
+	slots := found{}
+	for _, l := range o.Leases {
+		if l.Labels[api.ManagedLabel] == "" || !api.IsSlot(l.Name) {
+			continue
+		}
+		s := slots.at(l.Namespace, l.Name)
+		s.fill(l, o.Now, o.Old)
+		if seen, ok := o.Seen[l.UID]; ok && s.Holder != nil && s.Kind != Barrier && !Silent(l, seen).After(o.Now) {
+			s.Holder.SilentSince = instant(seen)
+			s.Holder.Expired = !Expired(l, seen).After(o.Now)
+		}
+	}
+	return slots
+}
+
+// claim adds each pod to the slots that the pod claims. The method also adds wanted slots without a
+// Lease, but at most mostMissing for each namespace.
+func (f found) claim(pods []*corev1.Pod, wanted func(slot string) bool) {
+	missing := map[string]int{}
+	for _, pod := range pods {
+		claimed := Claimed(*pod)
+		if len(claimed) == 0 {
+			continue
+		}
+		c := claimantOf(pod)
+		for _, slot := range claimed[:min(len(claimed), mostClaimed)] {
+			s := f[types.NamespacedName{Namespace: pod.Namespace, Name: slot}]
+			if s == nil && wanted(slot) && missing[pod.Namespace] < mostMissing {
+				missing[pod.Namespace]++
+				s = f.at(pod.Namespace, slot)
+			}
+			if s != nil {
+				s.join(c)
+			}
+		}
+	}
+}
+
+// at returns the slot of that name, and makes the slot if there is none.
+func (f found) at(namespace, name string) *Slot {
+	key := types.NamespacedName{Namespace: namespace, Name: name}
+	if f[key] == nil {
+		f[key] = &Slot{
+			Namespace: namespace, Slot: name, Kind: KindOf(name), Missing: true,
+			Standbys: []*Standby{}, Handovers: []Handover{},
+		}
+	}
+	return f[key]
 }
 
 // member is a pod that holds a slot of a group (see [Slot.Group]).
