@@ -21,10 +21,10 @@ type Agent struct {
 
 // New makes an agent. No goroutine starts before [Agent.Run].
 func New(config Config) (*Agent, error) {
-	config, err := config.check()
-	if err != nil {
+	if err := config.check(); err != nil {
 		return nil, err
 	}
+	config = config.withDefaults()
 	budget, err := api.NewBudget(config.LeaseDuration)
 	if err != nil {
 		return nil, fmt.Errorf("agent: %w", err)

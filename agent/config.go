@@ -248,28 +248,33 @@ func (c Config) gatesReadiness() bool {
 	return is
 }
 
-// check refuses invalid settings, and fills in the defaults.
-func (c Config) check() (Config, error) {
+// check returns an error if the settings are invalid.
+func (c Config) check() error {
 	switch {
 	case c.PodName == "" || c.PodUID == "":
-		return c, errors.New("agent: no name or uid of the pod")
+		return errors.New("agent: no name or uid of the pod")
 	case c.slotless() && len(c.StartSlots) == 0:
-		return c, errors.New("agent: no slots")
+		return errors.New("agent: no slots")
 	case !slices.IsSorted(c.Slots) || len(slices.Compact(slices.Clone(c.Slots))) != len(c.Slots):
-		return c, fmt.Errorf("agent: slots %q are not in the order of acquisition", c.Slots)
+		return fmt.Errorf("agent: slots %q are not in the order of acquisition", c.Slots)
 	case c.Shards == 0 && slices.ContainsFunc(c.Slots, isShard):
 		// Only slots that are all shards of one workload have a number of shards. Without
 		// that number, the claim would ignore the stamps of its Leases.
-		return c, fmt.Errorf("agent: slots %q are not all shards of one workload", c.Slots)
+		return fmt.Errorf("agent: slots %q are not all shards of one workload", c.Slots)
 	case c.BootID == "":
-		return c, errors.New("agent: no boot id")
+		return errors.New("agent: no boot id")
 	case c.API == nil || c.Gate == nil || c.Clock == nil || c.Leaps == nil || c.Random == nil:
-		return c, errors.New("agent: an API, a gate, a clock, its leaps and a random source are needed")
+		return errors.New("agent: an API, a gate, a clock, its leaps and a random source are needed")
 	case len(c.Probes) > 0 && c.Shims == nil:
-		return c, errors.New("agent: probes, and no shims to run their commands")
+		return errors.New("agent: probes, and no shims to run their commands")
 	case c.OnBusy == api.OnBusySkip && (c.Shims == nil || c.NoteCourse == nil), (c.WaitAtMost > 0 || c.OnceKey != "") && c.Shims == nil:
-		return c, errors.New("agent: a wait that may end, and no shims whose wait could end")
+		return errors.New("agent: a wait that may end, and no shims whose wait could end")
 	}
+	return nil
+}
+
+// withDefaults returns the settings with the default of each setting that is not set.
+func (c Config) withDefaults() Config {
 	if c.LeaseDuration == 0 {
 		c.LeaseDuration = api.DefaultLeaseDuration
 	}
@@ -297,7 +302,7 @@ func (c Config) check() (Config, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	return c, nil
+	return c
 }
 
 // isShard reports whether the slot is a shard of a workload.
