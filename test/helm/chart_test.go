@@ -338,6 +338,15 @@ func TestHelmNotesNameTheCommandThatEnablesInjection(t *testing.T) {
 	assert.Contains(t, render(t, "").notes, "kubectl label namespace NAMESPACE metaparticle.io/injection=enabled")
 }
 
+// Without the claims all replicas run at once, so their pods must end first.
+func TestHelmNotesEndPodsBeforeRemovalOfClaims(t *testing.T) {
+	_, advice, found := strings.Cut(render(t, "").notes, "Before you uninstall")
+	require.True(t, found)
+	scaling, removal, found := strings.Cut(advice, "remove")
+	require.True(t, found, removal)
+	assert.Contains(t, scaling, "scale each annotated workload to 0, and wait")
+}
+
 func TestHelmLintFindsNoWarning(t *testing.T) {
 	values, err := chartutil.ReadValues([]byte("image: {registry: " + registry + "}"))
 	require.NoError(t, err)
