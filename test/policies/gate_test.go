@@ -4,6 +4,8 @@
 package policies
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -29,4 +31,34 @@ func TestClaimNeverBlocksPodsOfSystemNamespaces(t *testing.T) {
 			assert.Equal(t, blocked, len(refused) > 0, "%s in %s: %v", annotation, name, refused)
 		}
 	}
+}
+
+// The webhook admits such pods. An expression above the API server's limit of cost would refuse them.
+func TestGatePolicyJudgesPodsOfTheLargestSize(t *testing.T) {
+	args := api.DefaultRunArgs()
+	args.Slots, args.Workload = []string{api.LockLease("a")}, "Pod/gated"
+	args.Probes = map[string]api.Probes{"app": {Liveness: &api.Probe{Handler: api.Handler{Exec: &api.ExecAction{
+		Command: []string{strings.Repeat("x", 300_000)},
+	}}}}}
+	pod := gatedPod("gated")
+	for i := range 32 {
+		name := fmt.Sprintf("%s%02d", strings.Repeat("c", 61), i)
+		args.Containers = append(args.Containers, name)
+		pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{Name: name, Image: "app", Command: []string{api.ShimProgram, "exec"}})
+	}
+	for i := range 66 {
+		pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{Name: fmt.Sprintf("%s%02d", strings.Repeat("o", 61), i), Image: "app"})
+	}
+	pod.Spec.InitContainers = []corev1.Container{{
+		Name: api.AgentContainer, Image: "agent", Args: append([]string{"run"}, args.Args()...), RestartPolicy: new(corev1.ContainerRestartPolicyAlways),
+	}}
+	pod.Spec.Volumes = []corev1.Volume{{Name: api.Volume, VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
+	pod.Annotations[api.ContainersAnnotation] = strings.Repeat(" ", 160_000) + strings.Join(args.Containers, ", ")
+	created := request{by: &user.DefaultInfo{Name: "person"}, resource: podResource, in: namespace(shop, true), object: pod}
+	for _, refusal := range refusals(t, created) {
+		assert.NotContains(t, refusal, "metaparticle-gate")
+		assert.NotContains(t, refusal, "cost")
+	}
+	pod.Spec.Containers[1].Command = nil
+	assert.Contains(t, strings.Join(refusals(t, created), "; "), "metaparticle-gate: NotInjected: ", "the policy must judge this pod")
 }

@@ -132,7 +132,19 @@ func (m may) Authorize(_ context.Context, a authorizer.Attributes) (authorizer.D
 
 // refusals returns the messages of the policies that refuse a request. Each message begins with the
 // name of the policy.
-func refusals(t testing.TB, r request) (messages []string) {
+func refusals(t testing.TB, r request) []string {
+	t.Helper()
+	return denials(t, r, admissionv1.Fail)
+}
+
+// warnings returns the messages of the policies that only warn.
+func warnings(t testing.TB, r request) []string {
+	t.Helper()
+	return denials(t, r, admissionv1.Ignore)
+}
+
+// denials returns the denials of the policies with that failure policy.
+func denials(t testing.TB, r request, failure admissionv1.FailurePolicyType) (messages []string) {
 	t.Helper()
 	all, err := policies()
 	require.NoError(t, err)
@@ -152,7 +164,7 @@ func refusals(t testing.TB, r request) (messages []string) {
 	versioned.Attributes = admission.NewAttributesRecord(object, old, kinds[0], r.in.Name, about.GetName(),
 		r.resource, r.subresource, operation, options, false, r.by)
 	for _, p := range all {
-		if !p.selects(t, r) {
+		if *p.Spec.FailurePolicy != failure || !p.selects(t, r) {
 			continue
 		}
 		result := p.Validate(t.Context(), r.resource, versioned, nil, r.in, apiservercel.RuntimeCELCostBudget, r.may)
