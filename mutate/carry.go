@@ -220,7 +220,10 @@ func immutable(wanted, template map[string]string) reason.Refusals {
 	keys := slices.Concat(slices.Collect(maps.Keys(wanted)), slices.Collect(maps.Keys(template)))
 	slices.Sort(keys)
 	for _, key := range slices.Compact(keys) {
-		if want, ok := wanted[key]; !ok || want != template[key] {
+		switch want, ok := wanted[key]; {
+		case !ok:
+			warnings.Add(reason.JobImmutable, "the pods of this Job keep %s", key)
+		case want != template[key]:
 			warnings.Add(reason.JobImmutable, "%s does not reach the pods of this Job", key)
 		}
 	}
