@@ -184,7 +184,7 @@ func (s *slot) released(now time.Duration, a Action, answer Answer) error {
 		return s.missed(now, a, answer)
 	}
 	s.look.misses = 0
-	s.view.Read(now, answer.Record)
+	s.view.Learn(now, answer.Record)
 	// The next looks wait a moment, and come one after the other. So their requests do not slow down
 	// the pod that acquires the slot now.
 	s.look.at, s.looks.quietUntil, s.looks.spaced = now+quick, now+quick, true
@@ -276,10 +276,10 @@ func (s *slot) take(now time.Duration, r lease.Record, answer func(lease.Record)
 	switch {
 	case errors.Is(err, lease.ErrLost):
 		s.lost = err
-		s.view.Read(now, r)
+		s.view.Learn(now, r)
 	case err == nil && s.held.Record().Version == r.Version:
 		s.reread = false
-		s.view.Read(now, r)
+		s.view.Learn(now, r)
 	}
 	return err
 }

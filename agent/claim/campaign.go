@@ -62,8 +62,12 @@ func (c campaign) take(p *plan, s *slot) bool {
 	if !c.resumed && s.shut(r) {
 		return false // no pod acquires a shut slot, even after its Lease has expired
 	}
-	if !c.resumed && !s.proven(p.facts, r) {
-		if at, _ := takableAt(s, p.facts); p.now < at {
+	if !c.resumed {
+		at := s.view.DoubtedUntil()
+		if !s.proven(p.facts, r) {
+			at, _ = takableAt(s, p.facts)
+		}
+		if p.now < at {
 			p.wakeAt(at)
 			return false
 		}

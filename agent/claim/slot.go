@@ -194,7 +194,7 @@ func unsee(s *slot, now time.Duration) {
 // drop ends the hold and the watch of the slot. Until the next read, the slot does not count as
 // free.
 func (s *slot) drop(now time.Duration) {
-	s.view.Read(now, s.held.Record())
+	s.view.Learn(now, s.held.Record())
 	unsee(s, now)
 	s.held, s.lost, s.reread, s.refused, s.tryAt = nil, nil, false, "", 0
 }
@@ -204,7 +204,7 @@ func (s *slot) obtain(now time.Duration, held *lease.Hold) {
 	s.held, s.lost, s.reread, s.requests.unread, s.refused, s.tryAt, s.look.misses = held, nil, false, "", "", 0, 0
 	s.requests.unanswered, s.obtainedAt = Action{}, now
 	s.spread.acquired()
-	s.view.Read(now, held.Record())
+	s.view.Learn(now, held.Record())
 }
 
 // backoff counts another miss of the slot, and returns the delay after that miss. Only a stored
@@ -254,7 +254,7 @@ func (s *slot) obtainableAt(p *plan) time.Duration {
 	}
 	switch {
 	case ok && s.proven(p.facts, r):
-		return p.now
+		return max(p.now, s.view.DoubtedUntil())
 	case !ok || !sees && !recent:
 		return instant.Never
 	}
@@ -279,7 +279,7 @@ func choosable(s *slot, p *plan, at time.Duration, sees bool) time.Duration {
 	case !ok || !sees || s.requests.any() || s.shut(r):
 		return instant.Never
 	case s.proven(p.facts, r):
-		at = p.now
+		at = max(p.now, s.view.DoubtedUntil())
 	}
 	if s.refused == r.Version {
 		at = max(at, s.tryAt)

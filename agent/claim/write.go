@@ -79,6 +79,10 @@ func (s *slot) giveBack(p *plan) {
 	if !ok || s.requests.any() || !s.proven(p.facts, r) {
 		return
 	}
+	if doubted := s.view.DoubtedUntil(); p.now < doubted {
+		p.wakeAt(doubted) // pods that did not see the break would take the released slot at once
+		return
+	}
 	if s.refused == r.Version && p.now < s.tryAt || p.now < max(s.look.at, s.pace.NextAt()) {
 		p.wakeAt(max(s.tryAt, s.look.at, s.pace.NextAt()))
 		return

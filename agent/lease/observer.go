@@ -33,6 +33,12 @@ type Observer struct {
 	// headStartGiven reports that the holder has had its head start after the record had
 	// expired. For the same record the holder gets no second head start.
 	headStartGiven bool
+	// last is the last record that this standby saw, even if the Lease is gone now. The hold of that
+	// record expires at the instant "expiry".
+	last   Record
+	expiry time.Duration
+	// doubt is the end of the doubt after a break ([Observer.DoubtedUntil]).
+	doubt time.Duration
 }
 
 // headStart divides the lease duration. The quotient, the time between two renewals, is the
@@ -46,8 +52,18 @@ const headStart = 6
 // standby has seen none, or if the Lease is gone.
 func (o *Observer) Record() (Record, bool) { return o.record, o.record.UID != "" }
 
-// Read stores the result "r" of a consistent read at the instant "now".
+// Read stores the result "r" of a consistent read at the instant "now". A read with a smaller version
+// than an earlier state shows that etcd was restored.
 func (o *Observer) Read(now time.Duration, r Record) {
+	if version := versionOf(r); o.replaces(r) || version != 0 && version < o.newest {
+		o.suspect(r)
+	}
+	o.Learn(now, r)
+}
+
+// Learn stores a state that this pod knows from the answer to a write of its own. The answers to
+// several requests may come in another order than their states.
+func (o *Observer) Learn(now time.Duration, r Record) {
 	if !o.record.sameState(r) {
 		o.see(now, r)
 	}
@@ -79,6 +95,9 @@ func (o *Observer) giveHeadStart(now time.Duration) {
 // free Lease, the API server refuses the acquiring write. If an old event shows a change, this
 // standby only waits longer. An old event never shows that the holder lives.
 func (o *Observer) Watched(now time.Duration, r Record) {
+	if !o.old(r) && o.replaces(r) {
+		o.suspect(r)
+	}
 	if !o.record.sameVersion(r) {
 		o.see(now, r)
 	}
@@ -97,7 +116,30 @@ func (o *Observer) see(now time.Duration, r Record) {
 	// ([headStart]) for the earlier record ends. If a person has shortened the duration, the
 	// old head start could otherwise last longer than the new duration.
 	o.notBefore, o.headStartGiven = 0, false
+	o.last, o.expiry = r, o.ExpiresAt(0)
 }
+
+// replaces reports whether r belongs to another Lease than the last state, or to an earlier time.
+func (o *Observer) replaces(r Record) bool {
+	return o.last.UID != "" && (r.UID != o.last.UID || r.Transitions < o.last.Transitions)
+}
+
+// suspect remembers a break: the state r does not follow from the last state. For example, another
+// client has created the Lease again, or etcd was restored. The break proves nothing about the holder
+// in the last state.
+func (o *Observer) suspect(r Record) {
+	if o.last.Holder != "" && (r.Holder != o.last.Holder || r.Hold != o.last.Hold) {
+		o.doubt = max(o.doubt, o.expiry)
+	}
+}
+
+// DoubtedUntil returns the instant until which a hold from before a break may last, as far as this
+// standby has seen. Until then the Lease is not free, whatever its present state says. A proof that a
+// child of this pod is dead says nothing about that hold, either. The result is zero without a break.
+//
+// A break shows by another UID, by fewer transitions, or by a read with a smaller version. A standby
+// that has begun after the break sees none of them.
+func (o *Observer) DoubtedUntil() time.Duration { return o.doubt }
 
 // showsLife reports whether the change from the last record to r shows that the holder of r lives.
 // The result is true only if r, or an earlier state of the same hold, shows a renewal. An
@@ -169,9 +211,9 @@ func (o *Observer) FreeAt(fallback time.Duration) (time.Duration, bool) {
 	case o.record.UID == "" || o.blind:
 		return 0, false
 	case o.record.Holder == "":
-		return o.since, true
+		return max(o.since, o.doubt), true
 	}
-	return max(o.ExpiresAt(fallback), o.notBefore), true
+	return max(o.ExpiresAt(fallback), o.notBefore, o.doubt), true
 }
 
 // ExpiresAt returns the instant at which the last hold seen by the standby expires, unless the
