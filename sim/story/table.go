@@ -69,6 +69,11 @@ func (t *table) run() {
 		rows[last] = podRows{t.demands, t.starting()}.pauseThenCut
 		names = append(names, last)
 	}
+	if t.templates[0].Gate == api.GateContainer {
+		last := breakRows{t.demands, t.Source("breaks")}
+		maps.Copy(rows, last.rows())
+		names = append(names, last.last())
+	}
 	for _, name := range names {
 		if !t.ready() {
 			return

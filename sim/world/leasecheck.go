@@ -25,7 +25,8 @@ func (l *checks) leaseStored(by, slot string, sent time.Duration, before, after 
 	}
 	l.done.stored(by, slot, &was, &is)
 	hold, held := is.Annotations[api.HoldAnnotation], was.Annotations[api.HoldAnnotation]
-	acquires := is.Holder != "" && is.Holder != Unknown && (is.Holder != was.Holder || hold != held)
+	// A person may remove the annotation of the hold, or name another pod as the holder.
+	acquires := is.Holder != "" && by == is.Holder && (is.Holder != was.Holder || hold != held && hold != "")
 	switch {
 	case acquires:
 		l.Note(by, "ACQUIRES %s as %s (hold %s, version %d)", slot, is.Holder, hold, after.RV)
