@@ -154,10 +154,17 @@ func (c *Claim) abandon(p *plan) {
 	p.wakeAt(p.now)
 }
 
+// standsAside bounds the time for which a pod that gave its slots back does not compete. With a lease of
+// an hour, the time between two renewals is ten minutes. If no other pod wants the slots, they would
+// stay free for all of that time. Without a watch, a standby reads each Lease within [slowest] and the
+// time of an answer.
+const standsAside = 2 * slowest
+
 // standBack gives up the slots that the campaign has acquired, because the campaign cannot acquire
-// the next slot. For the time between two renewals only other pods compete for these slots.
+// the next slot. For the time between two renewals, but at most [standsAside], only other pods compete
+// for these slots.
 func (c *Claim) standBack(p *plan, missing *slot) {
 	p.add(Action{Kind: StandBack, slot: missing, Hold: c.campaign.hold})
-	c.handback = handback{due: true, headStart: c.need.Self.Budget.Renew}
+	c.handback = handback{due: true, headStart: min(c.need.Self.Budget.Renew, standsAside)}
 	c.abandon(p)
 }
