@@ -52,6 +52,11 @@
 // machines of the same names. The old machine runs on without a network, and its shims enforce
 // their deadlines.
 //
+// TestFaultsAtStoredWritesBreakNoInvariant plays the stories with faults that come just when the API
+// server stores the write of an agent. So an agent dies between its acquisition and the grant, for
+// example. TestEditsOfLeasesBreakNoInvariant plays the stories with a person who edits Leases by hand,
+// as far as the policies admit such edits.
+//
 // The seeds of all other tests have no such fault, so their random draws stay as they are.
 //
 // # Planted bugs

@@ -63,6 +63,10 @@ func TestSlowDisksBreakNoInvariant(t *testing.T) { play.Stalled(t, world.ModelOf
 
 func TestLabelsOnLeasesBreakNoInvariant(t *testing.T) { play.Relabelled(t, world.ModelOfEnroll) }
 
+func TestFaultsAtStoredWritesBreakNoInvariant(t *testing.T) { play.Ambushed(t, world.ModelOfEnroll) }
+
+func TestEditsOfLeasesBreakNoInvariant(t *testing.T) { play.Edited(t, world.ModelOfEnroll) }
+
 func TestForgedBootIDsBreakNoInvariant(t *testing.T) { play.Forged(t, world.ModelOfEnroll) }
 
 func TestPlantedBugsAreCaught(t *testing.T) { play.Planted(t) }

@@ -154,6 +154,16 @@ func Stalled(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 	each(t, enroll, story.PlayStalled)
 }
 
+// Ambushed plays, for each seed, a story in which faults come at the instants of stored writes.
+func Ambushed(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
+	each(t, enroll, story.PlayAmbushed)
+}
+
+// Edited plays, for each seed, a story in which a person edits Leases by hand.
+func Edited(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
+	each(t, enroll, story.PlayEdited)
+}
+
 // Forged plays, for each seed, a story in which a person forges boot ids.
 func Forged(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 	each(t, enroll, story.PlayForged)

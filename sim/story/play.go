@@ -207,6 +207,31 @@ func PlayStalled(w *world.World) {
 	disturbed[w.Seed%uint64(len(disturbed))](w)
 }
 
+// PlayAmbushed plays a story in which faults come at the instants of stored writes. The seed selects
+// the story. Like [PlayStrange], PlayAmbushed changes no draw of other tests.
+func PlayAmbushed(w *world.World) {
+	w.Do(newAmbush(w).lurk)
+	ambushable[w.Seed%uint64(len(ambushable))](w)
+}
+
+// ambushable has the stories that [PlayAmbushed] plays.
+var ambushable = []func(*world.World){
+	playChaos, PlayShards, playChaos, PlayMaps, playChaos, PlayStarts, PlayJobs, playChaos, PlayWorks, playRolling, playChaos,
+}
+
+// PlayEdited plays a story in which a person edits Leases by hand. The seed selects the story. Like
+// [PlayStrange], PlayEdited changes no draw of other tests.
+func PlayEdited(w *world.World) {
+	w.Do(newEditor(w).later)
+	edited[w.Seed%uint64(len(edited))](w)
+}
+
+// edited has the stories that [PlayEdited] plays.
+var edited = []func(*world.World){
+	playChaos, PlayJobs, playChaos, PlayShards, PlayMaps, PlayPrograms, playChaos, PlayReaders, PlayJoints, PlayLeashed, playRolling,
+	PlayWorks, PlayStarts,
+}
+
 // PlayForged plays a story in which a person forges boot ids. The seed selects the story. Like
 // [PlayStrange], PlayForged changes no draw of other tests.
 func PlayForged(w *world.World) {

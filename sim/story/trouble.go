@@ -5,6 +5,7 @@ package story
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/sim/engine"
@@ -74,11 +75,13 @@ func (c *trouble) optingOut() {
 	}
 }
 
-// clockTrouble changes the clock of a running machine.
+// clockTrouble changes the clock of a running machine. A paused machine sets no clock.
 func (c *trouble) clockTrouble() {
 	n := engine.Pick(c.Rng, c.Nodes)
 	if engine.Chance(c.Rng, .5) {
-		n.Step(n.AnyStep())
+		if by := n.AnyStep(); !n.Paused {
+			n.Step(by)
+		}
 		return
 	}
 	n.Slew()
@@ -176,12 +179,15 @@ func (c *trouble) podTrouble() {
 // processTrouble disturbs a random process of a random pod, such as the agent, a shim or a child.
 // The trouble may also be a second agent or shim, which starts beside the first.
 func (c *trouble) processTrouble() {
-	p := engine.Pick(c.Rng, c.Pods)
+	disturbProcess(c.World, engine.Pick(c.Rng, c.Pods), c.Rng, c.longest)
+}
+
+// disturbProcess disturbs a random process of the pod, for the time "longest" at most.
+func disturbProcess(w *world.World, p *world.Pod, r *rand.Rand, longest time.Duration) {
 	if !p.Node.Up || p.Node.Paused {
 		return
 	}
-	r := c.Rng
-	pause := engine.Between(r, 100*time.Millisecond, c.longest)
+	pause := engine.Between(r, 100*time.Millisecond, longest)
 	a := p.Agent()
 	var s *world.ShimProcess
 	if k := engine.Pick(r, p.Containers); len(k.Shims) > 0 {
@@ -194,7 +200,7 @@ func (c *trouble) processTrouble() {
 		p.RestartAgent()
 	case n == 1 && a != nil: // the agent's container is in back-off
 		a.Kill()
-		c.After(pause, p.RestartAgent)
+		w.After(pause, p.RestartAgent)
 	case n == 2 && s != nil:
 		s.Exit()
 	case n == 3 && a != nil && s != nil:
@@ -203,10 +209,10 @@ func (c *trouble) processTrouble() {
 		p.RestartAgent()
 	case n == 4 && a != nil && !a.FrozenAlone:
 		a.FreezeAlone()
-		c.After(pause, a.ThawAlone)
+		w.After(pause, a.ThawAlone)
 	case n == 5 && s != nil && !s.Dead:
 		s.Freeze()
-		c.After(pause, s.Thaw)
+		w.After(pause, s.Thaw)
 	case n == 6: // the kubelet has forgotten the running agent, and starts another
 		p.StartAgent()
 	case (n == 7 || n == 12) && p.Stopping: // the kubelet starts no container in a pod that it stops
@@ -214,11 +220,11 @@ func (c *trouble) processTrouble() {
 		s.Forgotten = forgotten
 		s.Container.StartShim()
 	case n == 8 && a != nil && a.Agent != nil:
-		c.Note(p.Name, "yield")
+		w.Note(p.Name, "yield")
 		a.Agent.Yield()
 	case n == 9 && s != nil && s.Child != nil && s.Child.Alive:
-		s.Child.Stuck, s.Child.Excused = c.Now()+pause, true
-		c.Note(s.Name, "%s is in uninterruptible sleep for %v", s.Child.Name, pause)
+		s.Child.Stuck, s.Child.Excused = w.Now()+pause, true
+		w.Note(s.Name, "%s is in uninterruptible sleep for %v", s.Child.Name, pause)
 	case n == 10 && a != nil: // a person runs "kill 1" in the container
 		a.Terminate()
 	case n == 11 && a != nil:
@@ -235,7 +241,7 @@ func (c *trouble) processTrouble() {
 	case n < 4 && p.Containers[0].App != nil:
 		crash(p.Containers[0].App)
 	case n < 6 && p.Order.Waiter != nil: // the container of "agent wait" fails, and starts again
-		c.Note(p.Name, "agent wait fails")
+		w.Note(p.Name, "agent wait fails")
 		p.Order.EndWait()
 		p.Order.Soon()
 	}

@@ -79,7 +79,9 @@ func (l *checks) childBegins(c *Child) {
 	l.Note(c.where, "%s BEGINS under %s %v", c.Name, c.Hold, c.Slots)
 	l.checkDeleted(c)
 	checkStart(l, c)
-	l.done.begins(c.Name, c.Pod().Key, leaseUnder(c), 1+Skew)
+	if len(c.Slots) == 0 || !l.absent(c, c.Slots[0].Slot) {
+		l.done.begins(c.Name, c.Pod().Key, leaseUnder(c), 1+Skew)
+	}
 	c.Pod().ran = true
 	if c.Pod().skips {
 		l.Violate(skipped, "%s begins in a pod that skips", c.Name)

@@ -115,14 +115,15 @@ func checkCode(s *ShimProcess) {
 
 // checkSkipped checks a shim that skips. Within the last lease duration, a child of another
 // Job's pod must have lived under the slot of the shim's pod. That child may have died before
-// the skip. The Lease of a dead child may look busy until its release or its expiry.
+// the skip. The Lease of a dead child may look busy until its release or its expiry. A pod whose
+// machine was paused since then is excused, because its clock stood still.
 func checkSkipped(s *ShimProcess) {
 	p, l := s.Container.pod, s.w.Checks
 	since := l.Now() - time.Duration(float64(p.Duration)/(1-Skew)) - time.Second
 	other := func(c *Child) bool { return c.Pod().Job != p.Job && c.Has(p.Slots[0]) }
 	lives := slices.ContainsFunc(l.Alive, other)
 	lived := slices.ContainsFunc(l.Ends, func(e Ending) bool { return e.At >= since && other(e.Child) })
-	if !lives && !lived {
+	if !lives && !lived && p.Node.wokeAt < since {
 		l.Violate(skipped, "%s skips, and no child of another Job lived under %s since %v", s.Name, p.Slots[0], since)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
@@ -61,6 +62,9 @@ type World struct {
 	// OwnKernel reports that each pod may run in a virtual machine of its own. So a changed boot id
 	// proves no reboot.
 	OwnKernel bool
+	// Stored is called at each stored write of a Lease, with the author of the write. The argument
+	// "handover" reports that the write changes the holder or the hold. Stored may be nil.
+	Stored func(by string, handover bool)
 }
 
 // remembered has the slots that had a Lease. Each value is the longest lease duration of all pods
@@ -83,6 +87,10 @@ func (w *World) stored(by, lease string, sent time.Duration, before, after apise
 	checkOpened(w, by, lease, sent, before.Lease, after.Lease)
 	if before.Body != nil && restamped(before.Lease, after.Lease) {
 		w.API.Inform()
+	}
+	if w.Stored != nil && before.Lease != nil {
+		was, is := before.Lease, after.Lease
+		w.Stored(by, was.Holder != is.Holder || was.Annotations[api.HoldAnnotation] != is.Annotations[api.HoldAnnotation])
 	}
 }
 
