@@ -71,3 +71,17 @@ func TestNewStandbyBelievesItsFirstRead(t *testing.T) {
 	assert.Equal(t, at(5), free)
 	assert.Zero(t, o.DoubtedUntil())
 }
+
+// An administrator deletes a Lease that a person made by hand, and enroll makes a new one.
+func TestNewLeaseOfEnrollEndsALongDuration(t *testing.T) {
+	var o Observer
+	o.Read(at(5), Record{UID: "uid", Version: "7", Holder: "b_u", Hold: "h1", Duration: time.Hour})
+	o.Gone()
+	o.Read(at(20), Record{UID: "uid-2", Version: "9", Holder: "unknown", Duration: 30 * time.Second})
+	free, sees := o.FreeAt(30 * time.Second)
+	assert.True(t, sees)
+	assert.Equal(t, at(50), free)
+	o.Watched(at(60), Record{UID: "uid-2", Version: "11", Transitions: 1})
+	free, _ = o.FreeAt(30 * time.Second)
+	assert.Equal(t, at(60), free, "a pod has held and released the new Lease")
+}

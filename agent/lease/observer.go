@@ -126,8 +126,13 @@ func (o *Observer) replaces(r Record) bool {
 
 // suspect remembers a break: the state r does not follow from the last state. For example, another
 // client has created the Lease again, or etcd was restored. The break proves nothing about the holder
-// in the last state.
+// in the last state. A new Lease of enroll names a holder that is no pod, and all pods wait for the
+// duration in that Lease. So such a Lease causes no doubt. Otherwise a person who has blocked the slot
+// by a Lease of an hour could not end this hour by a deletion.
 func (o *Observer) suspect(r Record) {
+	if r.Holder != "" && !api.IsIdentity(r.Holder) {
+		return
+	}
 	if o.last.Holder != "" && (r.Holder != o.last.Holder || r.Hold != o.last.Hold) {
 		o.doubt = max(o.doubt, o.expiry)
 	}
