@@ -57,8 +57,9 @@ var claims = []claim{
 const scale = 64
 
 // seen is the wait between two handovers of a claim. In this time, the pod that held a slot before sees
-// all slots of the claim again. With 64 slots the pod needs about two seconds.
-const seen = 5 * time.Second
+// all slots of the claim again. With 64 slots the pod needs about two seconds. All pods have then
+// written the new holder's name into their statuses, too, which takes up to show.WordsDelay.
+const seen = 7 * time.Second
 
 // slots measures for each claim the handover of one slot, and the requests and bytes of a holder
 // and of a standby. Last, slots measures a change of the number of shards. The figures of a claim are
