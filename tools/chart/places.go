@@ -111,8 +111,9 @@ issuerRef:
 		text: "{{ .Values.podDisruptionBudget.maxUnavailable }}"},
 	{kind: "ResourceQuota", name: "metaparticle-critical-pods", path: []string{"spec", "scopeSelector", "matchExpressions", "[scopeName=PriorityClass]", "values"},
 		text: "\nvalues: [{{ .Values.priorityClassName }}]"},
-	{kind: "ValidatingAdmissionPolicyBinding", path: []string{"spec", "validationActions"},
-		text: "\nvalidationActions: [Deny{{ if .Values.policies.audit }}, Audit{{ end }}]"},
+	// A policy refuses or warns, as the manifests say.
+	{kind: "ValidatingAdmissionPolicyBinding", path: []string{"spec", "validationActions", "-"},
+		text: "\n{{- if .Values.policies.audit }}\n- Audit\n{{- end }}"},
 	{kind: "CustomResourceDefinition", path: []string{"metadata", "+"}, text: "\nannotations:\n  helm.sh/resource-policy: keep"},
 	monitored("ServiceMonitor", "{{- with .Values.monitoring.labels }}\n{{- toYaml . | nindent @0 }}\n{{- end }}", "metadata", "labels", "+"),
 	monitored("PodMonitor", "{{- with .Values.monitoring.labels }}\n{{- toYaml . | nindent @0 }}\n{{- end }}", "metadata", "labels", "+"),
@@ -151,6 +152,7 @@ func (p place) sign(object *yaml.RNode, placeholder string) error {
 	}
 	switch p.path[last] {
 	case "-":
+		parent.YNode().Style &^= yaml.FlowStyle // the text of a place may have several lines
 		return parent.PipeE(yaml.Append(yaml.NewStringRNode(placeholder).YNode()))
 	case "+":
 		return parent.PipeE(yaml.SetField(placeholder, yaml.NewStringRNode("")))
