@@ -93,7 +93,7 @@ func (r *rollout) standing(now time.Duration, views []claim.View, begun []string
 	if !r.takesTurns() {
 		return turn.StandbyDecision{Wake: instant.Never}
 	}
-	s := slotOf(views[0].Record)
+	s := slotOf(*views[0].Record)
 	s.Known, s.FreeAt, s.Since = views[0].Known, views[0].FreeAt, r.since
 	s.Earlier = !slices.Contains(begun, s.Hold) && s.Hold != r.released.hold
 	return r.pod.Standby(now, s, r.waiting)

@@ -129,7 +129,7 @@ func TestPodAsksEvenIfReadinessOfHolderFlaps(t *testing.T) {
 		if i%50 >= 47 { // the holder does not serve for the last 3 s of each 50 s
 			yields = turn.Now
 		}
-		v := []claim.View{{Slot: theSlot, Known: true, FreeAt: now + 30*time.Second, Record: lease.Record{
+		v := []claim.View{{Slot: theSlot, Known: true, FreeAt: now + 30*time.Second, Record: &lease.Record{
 			UID: "u", Version: "1", Holder: "a_u", Hold: "h", Profile: lease.Profile{Revision: oldRevision},
 			Rollout: turn.Rollout{Hold: "h", Yields: yields, Proven: oldRevision}.String(),
 		}}}

@@ -209,7 +209,7 @@ func (u *unit) readyBeyond(views []claim.View) time.Duration {
 	if !u.config.ReplacesUnready || !u.rollout.takesTurns() {
 		return 0
 	}
-	return max(u.config.Grace, u.rollout.pod.Lasts(slotOf(views[0].Record).Rollout.Start))
+	return max(u.config.Grace, u.rollout.pod.Lasts(slotOf(*views[0].Record).Rollout.Start))
 }
 
 // drainOrphans drains the children whose hold is lost or in doubt. A hold is lost if the Lease

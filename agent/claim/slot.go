@@ -42,7 +42,7 @@ func (c *shared) jitter(d time.Duration) time.Duration {
 // another boot is never proven either. The earlier virtual machine may still start a child under that
 // hold, so the notes and the shims of the present machine prove nothing.
 func (c *shared) proven(f Facts, r lease.Record) bool {
-	if c.known != nil && !c.known[r.Hold] {
+	if !c.Self.Mine(r) || c.known != nil && !c.known[r.Hold] {
 		return false
 	}
 	if !c.Self.Noted(r) {
@@ -52,7 +52,7 @@ func (c *shared) proven(f Facts, r lease.Record) bool {
 	if c.Self.Rebooted(r) && c.OwnKernel && c.Self.Boots != nil {
 		return false
 	}
-	return c.Self.Mine(r) && (rebooted || f.Proven(r.Hold))
+	return rebooted || f.Proven(r.Hold)
 }
 
 // shut reports whether the claim may not acquire the slot even if its Lease is free. Either a
@@ -73,7 +73,7 @@ func (c *shared) done(r lease.Record) bool { return c.Run != "" && r.Done.Has(c.
 // result is false while the claim does not see the Lease. If a release names another pod, this pod
 // gives that other pod a head start. If [Facts.TakeFrom] is later, the pod waits until then.
 func (c *shared) freeAt(f Facts, view *lease.Observer) (time.Duration, bool) {
-	r, _ := view.Record()
+	r := view.Shown()
 	at, sees := view.FreeAt(c.Self.Budget.Duration)
 	if sees && r.Holder == "" && r.Successor != "" && r.Successor != c.Self.Identity {
 		at += successorsHeadStart
@@ -83,8 +83,8 @@ func (c *shared) freeAt(f Facts, view *lease.Observer) (time.Duration, bool) {
 
 // named reports whether the Lease shows a release that names this pod as successor.
 func (c *shared) named(view *lease.Observer) bool {
-	r, ok := view.Record()
-	return ok && r.Holder == "" && r.Successor == c.Self.Identity
+	r := view.Shown()
+	return r.UID != "" && r.Holder == "" && r.Successor == c.Self.Identity
 }
 
 // successorsHeadStart is the time in which only the successor that a release names may compete.

@@ -131,8 +131,8 @@ func (s *slot) taken() bool {
 type View struct {
 	Slot string
 	// Record is the Lease as the claim last saw it. The field "Known" is false if the claim has not
-	// read the Lease yet, or if the Lease is gone.
-	Record lease.Record
+	// read the Lease yet, or if the Lease is gone. Nothing changes the record.
+	Record *lease.Record
 	Known  bool
 	// Mine reports that the Lease names this pod.
 	Mine bool
@@ -162,7 +162,7 @@ func (c *Claim) Views() []View {
 			free = instant.Never
 		}
 		views = append(views, View{
-			Slot: s.name, Record: r, Known: ok, Mine: s.Self.Mine(r), Shut: s.shut(r),
+			Slot: s.name, Record: s.view.Shown(), Known: ok, Mine: s.Self.Mine(r), Shut: s.shut(r),
 			Heard:     max(s.view.Heard(), s.deniedAt),
 			ExpiresAt: s.view.ExpiresAt(s.Self.Budget.Duration), FreeAt: free, AliveUntil: s.view.AliveUntil(s.Self.Budget.Duration),
 		})

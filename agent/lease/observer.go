@@ -14,6 +14,8 @@ import (
 // unknown Lease is never free.
 type Observer struct {
 	record Record
+	// shown is a copy of the record that nothing changes; nil without a record.
+	shown *Record
 	// alive reports that this standby has seen a renewal by the holder of the record. The field
 	// "renewed" is the instant at which this standby last saw the renew time change.
 	alive   bool
@@ -51,6 +53,18 @@ const headStart = 6
 // Record returns the record that this standby saw last. The second result is false if the
 // standby has seen none, or if the Lease is gone.
 func (o *Observer) Record() (Record, bool) { return o.record, o.record.UID != "" }
+
+// noRecord is the result of [Observer.Shown] without a record.
+var noRecord = &Record{}
+
+// Shown returns the same record as [Observer.Record], without a copy. The caller must not change the
+// result. A later state has a record of its own, so the result stays as it is.
+func (o *Observer) Shown() *Record {
+	if o.shown == nil {
+		return noRecord
+	}
+	return o.shown
+}
 
 // Read stores the result "r" of a consistent read at the instant "now". A read with a smaller version
 // than an earlier state shows that etcd was restored.
@@ -111,7 +125,7 @@ func (o *Observer) see(now time.Duration, r Record) {
 	if !r.RenewTime.Equal(o.record.RenewTime) {
 		o.renewed = now
 	}
-	o.record, o.since = r, now
+	o.record, o.shown, o.since = r, &r, now
 	// A changed record gives its holder a whole new lease duration. So the holder's head start
 	// ([headStart]) for the earlier record ends. If a person has shortened the duration, the
 	// old head start could otherwise last longer than the new duration.
@@ -191,7 +205,7 @@ func (o *Observer) AliveUntil(fallback time.Duration) time.Duration {
 
 // Gone remembers that the Lease does not exist. Absence does not prove that the holder has stopped.
 // Until a new Lease exists, the standby has nothing to acquire.
-func (o *Observer) Gone() { o.record = Record{} }
+func (o *Observer) Gone() { o.record, o.shown = Record{}, nil }
 
 // Blind remembers that the watch has broken. Until the next read, the lack of events does not show that
 // the Lease is unchanged.

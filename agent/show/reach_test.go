@@ -53,7 +53,7 @@ func newScene(t *testing.T) *scene {
 
 // The method "held" makes the pod the holder. The application of that pod serves at the address.
 func (s *scene) held(pod, address string) {
-	s.slot = Slot{Name: "slot", Known: true, Record: lease.Record{Holder: pod + "_u", Hold: "hold of " + pod, Profile: lease.Profile{
+	s.slot = Slot{Name: "slot", Known: true, Record: &lease.Record{Holder: pod + "_u", Hold: "hold of " + pod, Profile: lease.Profile{
 		Workload: "Deployment/biller", Address: address, Serving: time.Now(),
 	}}}
 	s.renewed()

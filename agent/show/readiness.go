@@ -111,7 +111,7 @@ func (r *Readiness) holders(now time.Duration, slots []Slot) holders {
 			return holders{until: instant.Never}
 		}
 		if h.slot == "" || s.Record.Holder != "" && !s.Mine {
-			h.holder, h.slot = holderName(s.Record), s.Name
+			h.holder, h.slot = holderName(*s.Record), s.Name
 		}
 		h.mine = h.mine || s.Mine
 		if h.closed == "" && r.config.Shards > 0 && !s.Record.Stamp.Admits(r.config.Shards, r.config.Run) {
@@ -128,7 +128,7 @@ func (r *Readiness) holders(now time.Duration, slots []Slot) holders {
 		case s.Record.Profile.Workload != r.config.Workload || r.config.Workload == "":
 			h.serving, h.foreign = false, true
 			h.stranger = s.Record.Profile.Workload == ""
-			h.holder, h.slot = holderName(s.Record), s.Name
+			h.holder, h.slot = holderName(*s.Record), s.Name
 			return h
 		case s.Record.Profile.Serving.IsZero(), now >= s.ExpiresAt:
 			// After the expiry of the Lease, the address may belong to another pod.

@@ -22,7 +22,7 @@ const shardZero, shardOne = "shards.deployment.web.0", "shards.deployment.web.1"
 func shardsSeen(stamp string) []Slot {
 	var all []Slot
 	for _, name := range []string{shardZero, shardOne} {
-		all = append(all, Slot{Name: name, Known: true, ExpiresAt: time.Minute, Record: lease.Record{Holder: "b_1", Hold: "1", Stamp: api.ParseStamp(stamp), Profile: lease.Profile{Workload: "Deployment/web"}}})
+		all = append(all, Slot{Name: name, Known: true, ExpiresAt: time.Minute, Record: &lease.Record{Holder: "b_1", Hold: "1", Stamp: api.ParseStamp(stamp), Profile: lease.Profile{Workload: "Deployment/web"}}})
 	}
 	return all
 }
