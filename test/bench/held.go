@@ -105,7 +105,7 @@ func printHeld(rounds []handed, connections []connection, writes []write) error 
 	for _, c := range connections {
 		if c.Err != "" {
 			failed++
-			fmt.Println(c.Err)
+			fmt.Printf("%v after the first connection: %s\n", (c.At - connections[0].At).Round(time.Millisecond), c.Err)
 		}
 	}
 	for _, r := range rounds {
@@ -144,7 +144,8 @@ func printHeld(rounds []handed, connections []connection, writes []write) error 
 }
 
 // connect opens a connection to the address every ten milliseconds, sends a request over each, and
-// waits for the answer. When its input ends, connect prints all connections.
+// waits for the answer. When its input ends, connect prints all connections, except those before the
+// first answer. Until then the node's kube-proxy may not know the new Service.
 func connect(ctx context.Context, address string, in io.Reader, out io.Writer) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -157,6 +158,9 @@ func connect(ctx context.Context, address string, in io.Reader, out io.Writer) e
 	connections := []connection{}
 	ticker := time.NewTicker(10 * time.Millisecond)
 	defer ticker.Stop()
+	for answered := false; !answered && ctx.Err() == nil; <-ticker.C {
+		answered = connectOnce(net.JoinHostPort(address, "80")).Err == ""
+	}
 	for {
 		select {
 		case <-ticker.C:
