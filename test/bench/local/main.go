@@ -51,7 +51,8 @@ func run(ctx context.Context) error {
 	defer os.RemoveAll(dir)
 	binary := filepath.Join(dir, "agent")
 	// These flags are those with which the agent's image is built (tools/images).
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-tags", "nethttpomithttp2", "-gcflags", "all=-l",
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-tags", "nethttpomithttp2",
+		"-gcflags=all=-l", "-gcflags=runtime/...=", "-gcflags=internal/...=", "-gcflags=crypto/...=", "-gcflags=encoding/json=", "-gcflags=sync/...=",
 		"-ldflags=-s -w -buildid= -funcalign=8", "-o", binary, "./cmd/agent")
 	build.Dir, build.Env = "..", append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
