@@ -28,7 +28,7 @@ import (
 
 // patience bounds every wait of a script. Only a bug makes a script wait for so long, even on a
 // busy machine.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 type worldKey struct{}
 
