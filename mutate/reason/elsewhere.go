@@ -60,7 +60,7 @@ var Elsewhere = []Explanation{
 	{
 		Reason:  "InjectedVolumeMounted",
 		Meaning: "An ephemeral container of a gated pod would mount a volume of the agent. With that volume, the container could act as the agent, or use its credentials.",
-		Do:      "mount other volumes only",
+		Do:      "mount other volumes only; of the agent's volumes, only metaparticle-api may be mounted, and only read-only",
 	},
 	{
 		Reason:  "InjectedContainerTargeted",
