@@ -4,7 +4,7 @@
 package registry
 
 import (
-	"fmt"
+	"errors"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -18,20 +18,31 @@ type Mirror struct {
 	to string
 }
 
-// ParseMirror reads "docker.io=mirror.example:5000" or "docker.io=mirror.example/hub".
+// These errors tell a person how to write a mirror.
+var (
+	errMirrorForm = errors.New("write REGISTRY=MIRROR, such as docker.io=mirror.example:5000")
+	errMirrored   = errors.New("write the registry as HOST or HOST:PORT")
+	errMirror     = errors.New("write the mirror as HOST[:PORT][/PATH], without http://")
+)
+
+// ParseMirror reads "docker.io=mirror.example:5000" or "docker.io=mirror.example/hub". If no
+// repository can have its name below the mirror, ParseMirror returns an error.
 func ParseMirror(s string) (Mirror, error) {
 	from, to, ok := strings.Cut(s, "=")
 	if !ok || from == "" || to == "" {
-		return Mirror{}, fmt.Errorf("mirror %q is not of the form REGISTRY=MIRROR", s)
+		return Mirror{}, errMirrorForm
 	}
 	registry, err := name.NewRegistry(from)
 	if err != nil {
-		return Mirror{}, fmt.Errorf("mirror of %q: %w", from, err)
+		return Mirror{}, errMirrored
 	}
 	m := Mirror{from: registry.RegistryStr(), to: strings.TrimSuffix(to, "/")}
 	host, _, _ := strings.Cut(m.to, "/")
 	if _, err := name.NewRegistry(host, name.StrictValidation); err != nil {
-		return Mirror{}, fmt.Errorf("mirror %q: %w", to, err)
+		return Mirror{}, errMirror
+	}
+	if _, err := name.NewRepository(m.to + "/library/x"); err != nil || strings.Contains(m.to, "//") {
+		return Mirror{}, errMirror
 	}
 	return m, nil
 }

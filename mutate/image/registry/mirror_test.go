@@ -74,8 +74,27 @@ func TestShortImageNamesUseDockerHubsMirror(t *testing.T) {
 	require.Len(t, places, 2)
 	assert.Equal(t, "mirror.example:5000/library/redis:latest", places[0].Name())
 	assert.Equal(t, "index.docker.io/library/redis:latest", places[1].Name())
-	for _, s := range []string{"docker.io", "=x", "docker.io=", "docker.io=a b"} {
+}
+
+func TestMirrorWithoutADotIsAHost(t *testing.T) {
+	mirror, err := ParseMirror("docker.io=mirror/hub")
+	require.NoError(t, err)
+	places, err := New(Options{Mirrors: []Mirror{mirror}}).places("redis")
+	require.NoError(t, err)
+	assert.Equal(t, "mirror", places[0].Context().RegistryStr())
+	assert.Equal(t, "mirror/hub/library/redis:latest", places[0].Name())
+}
+
+// A resolver with such a mirror refused each image of the registry. The node's container runtime
+// writes mirrors as URLs.
+func TestMalformedMirrorIsRefusedWithTheRightForm(t *testing.T) {
+	const form, registry, mirror = "write REGISTRY=MIRROR, such as docker.io=mirror.example:5000", "write the registry as HOST or HOST:PORT", "write the mirror as HOST[:PORT][/PATH]"
+	for s, want := range map[string]string{
+		"docker.io": form, "=x": form, "docker.io=": form, "https://docker.io=m": registry, "docker.io/library=m": registry,
+		"docker.io=a b": mirror, "docker.io=http://mirror:5000": mirror, "docker.io=https://mirror": mirror, "docker.io=mirror/HUB": mirror,
+		"docker.io=a=b": mirror,
+	} {
 		_, err := ParseMirror(s)
-		assert.Error(t, err, s)
+		assert.ErrorContains(t, err, want, s)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -196,17 +197,31 @@ func (r *Resolver) places(named string) ([]name.Reference, error) {
 		if m.from != origin.Context().RegistryStr() {
 			continue
 		}
-		separator := ":"
-		if _, exact := origin.(name.Digest); exact {
-			separator = "@"
-		}
-		ref, err := r.parse(m.to + "/" + origin.Context().RepositoryStr() + separator + origin.Identifier())
+		ref, err := r.atMirror(m, origin)
 		if err != nil {
 			return nil, fmt.Errorf("mirror of %s: %w", m.from, err)
 		}
 		all = append(all, ref)
 	}
 	return append(all, origin), nil
+}
+
+// atMirror returns the reference of an image at a mirror. The function parses no name, because in a
+// name a host without a dot or a port is a part of Docker Hub's path.
+func (r *Resolver) atMirror(m Mirror, origin name.Reference) (name.Reference, error) {
+	host, below, _ := strings.Cut(m.to, "/")
+	mirror, err := name.NewRegistry(host)
+	if err == nil && slices.Contains(r.options.PlainHTTP, mirror.RegistryStr()) {
+		mirror, err = name.NewRegistry(host, name.Insecure)
+	}
+	if err != nil {
+		return nil, errName
+	}
+	repository := mirror.Repo(below, origin.Context().RepositoryStr())
+	if _, exact := origin.(name.Digest); exact {
+		return repository.Digest(origin.Identifier()), nil
+	}
+	return repository.Tag(origin.Identifier()), nil
 }
 
 // parse parses a reference as the container runtimes do. Short names are Docker Hub's, and
