@@ -55,7 +55,10 @@ var expires = prometheus.NewGauge(prometheus.GaugeOpts{
 
 func init() { metrics.Registry.MustRegister(expires) }
 
-var errNotStarted = errors.New("the server does not listen yet")
+var (
+	errNotStarted     = errors.New("the server does not listen yet")
+	errNoCertificates = errors.New("no certificate in it")
+)
 
 // callServer answers the API server's calls. Every pod of the cluster may call as well. So
 // callServer cuts slow callers off. If a client CA is set, callServer also refuses callers

@@ -5,11 +5,9 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 
 	_ "golang.org/x/crypto/x509roots/fallback" // the CAs of public registries, because the image has no certificates
 	corev1 "k8s.io/api/core/v1"
@@ -21,8 +19,7 @@ import (
 )
 
 var (
-	errNoCertificates = errors.New("no certificate in it")
-	errMayNotRead     = registry.MayNotRead("the webhook may not read the namespace's pull secrets; the namespace's owner allows that by binding" +
+	errMayNotRead = registry.MayNotRead("the webhook may not read the namespace's pull secrets; the namespace's owner allows that by binding" +
 		" ClusterRole " + enroll.PullSecretsRole + " to the webhook's service account")
 	// errNone is the same for every problem with a pull secret or a service account. The answer
 	// goes to the author of a pod, or to another caller of the webhook. From different answers such
@@ -34,32 +31,13 @@ var (
 // may contain a text of a registry.
 const maxLogged = 1 << 10
 
-func newImages(live objects, s settings, log *slog.Logger) (image.Images, error) {
-	options := registry.Options{
-		Secrets:   secrets{live, log},
-		PlainHTTP: s.plainHTTP,
-		Mirrors:   s.mirrors,
-		Budget:    s.imageTimeout,
-		Networks:  s.networks,
-		Failed: func(namespace, image string, cause error) {
-			log.Info("could not read an image", "namespace", namespace, "image", image, "error", fmt.Sprintf("%.*s", maxLogged, cause))
-		},
+func newImages(live objects, s settings, log *slog.Logger) image.Images {
+	options := s.registries
+	options.Secrets = secrets{live, log}
+	options.Failed = func(namespace, image string, cause error) {
+		log.Info("could not read an image", "namespace", namespace, "image", image, "error", fmt.Sprintf("%.*s", maxLogged, cause))
 	}
-	if s.registryCA != "" {
-		pem, err := os.ReadFile(s.registryCA)
-		if err != nil {
-			return nil, fmt.Errorf("read registry CA: %w", err)
-		}
-		// The system's certificates stay in the pool, so that the webhook also trusts the public
-		// registries.
-		if options.CAs, err = x509.SystemCertPool(); err != nil {
-			return nil, fmt.Errorf("read system's certificates: %w", err)
-		}
-		if !options.CAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("registry CA %s: %w", s.registryCA, errNoCertificates)
-		}
-	}
-	return registry.New(options), nil
+	return registry.New(options)
 }
 
 // secrets implements [registry.Secrets] with live reads, each of one object by its name.

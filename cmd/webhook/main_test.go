@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -53,9 +52,9 @@ func TestWebhookRefusesInvalidFlags(t *testing.T) {
 		"--registry-mirror=docker.io=m:1", "--registry-network=10.1.0.0/16", "--registry-network=fd12::/16"}, io.Discard)
 	require.NoError(t, err)
 	assert.Equal(t, "agent:1", s.agentImage)
-	assert.Equal(t, []string{"a:1", "b"}, s.plainHTTP)
-	assert.Len(t, s.mirrors, 1)
-	assert.Equal(t, []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("fd12::/16")}, s.networks)
+	assert.Equal(t, []string{"a:1", "b"}, s.registries.PlainHTTP)
+	assert.Len(t, s.registries.Mirrors, 1)
+	assert.Equal(t, []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("fd12::/16")}, s.registries.Networks)
 
 	for name, args := range map[string][]string{
 		"no agent image": {"--agent-image="},
@@ -64,6 +63,7 @@ func TestWebhookRefusesInvalidFlags(t *testing.T) {
 		"unknown":        {"--nonsense"},
 		"half a mirror":  {"--registry-mirror=docker.io"},
 		"no network":     {"--registry-network=10.1.0.0"},
+		"no file":        {"--registry-ca=testdata/none.pem"},
 	} {
 		_, err := parse(args, io.Discard)
 		assert.Error(t, err, name)
@@ -89,7 +89,7 @@ func TestWebhookFlagDefaultsMatchTheManifests(t *testing.T) {
 		assert.Less(t, s.timeout, time.Duration(*w.TimeoutSeconds)*time.Second)
 		assert.Contains(t, []string{"/pods", "/workloads"}, *w.ClientConfig.Service.Path)
 	}
-	assert.Less(t, s.imageTimeout, s.timeout)
+	assert.Less(t, s.registries.Budget, s.timeout)
 	manifest, err := os.ReadFile("../../manifests/webhook.yaml")
 	require.NoError(t, err)
 	assert.Contains(t, string(manifest), "{name: webhook, containerPort: 10250}")
@@ -138,15 +138,6 @@ func TestPullSecretsComeFromTheServiceAccount(t *testing.T) {
 	names, err := secrets{typed{fake.NewClientBuilder().WithObjects(account).Build()}, discarded}.PullSecrets(t.Context(), "shop", "till")
 	require.NoError(t, err)
 	assert.Equal(t, []string{"one", "two"}, names)
-}
-
-func TestRegistryCAMustContainACertificate(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "ca.pem")
-	_, err := newImages(nil, settings{registryCA: file}, discarded)
-	require.ErrorIs(t, err, os.ErrNotExist)
-	require.NoError(t, os.WriteFile(file, []byte("nothing"), 0o600))
-	_, err = newImages(nil, settings{registryCA: file}, discarded)
-	require.ErrorIs(t, err, errNoCertificates)
 }
 
 // recorder keeps the object and the reason of each Event.

@@ -87,10 +87,7 @@ func register(ctx context.Context, m ctrl.Manager, s settings, log *slog.Logger)
 	if err != nil {
 		return fmt.Errorf("make client of the API server: %w", err)
 	}
-	images, err := newImages(live{client, maxAccess}, s, log)
-	if err != nil {
-		return err
-	}
+	images := newImages(live{client, maxAccess}, s, log)
 	reporter := newReporter(live{client, maxAccess}, m.GetClient(), m.GetEventRecorder("metaparticle-webhook"))
 	if err := m.Add(reporter); err != nil {
 		return fmt.Errorf("add reporter: %w", err)

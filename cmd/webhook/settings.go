@@ -7,7 +7,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net/netip"
 	"os"
 	"time"
 
@@ -26,11 +25,7 @@ type settings struct {
 	healthAddress  string
 	timeout        time.Duration
 
-	imageTimeout    time.Duration
-	plainHTTP       []string
-	registryCA      string
-	mirrors         []registry.Mirror
-	networks        []netip.Prefix
+	registries      registry.Options
 	bindPullSecrets bool
 	webhookAccount  string
 	namespace       string
@@ -53,23 +48,8 @@ func parse(args []string, output io.Writer) (settings, error) {
 	flags.DurationVar(&s.timeout, "timeout", admit.DefaultTimeout, "time to answer one call in")
 	// This time includes the reads of the pull secrets. The rest of the time for the call is for
 	// the other reads, such as those of the pod's owners.
-	flags.DurationVar(&s.imageTimeout, "image-timeout", 2500*time.Millisecond, "time to read an image's entrypoint in")
-	flags.Func("plain-http-registry", "host[:port] of a registry without TLS; may be repeated", func(value string) error {
-		s.plainHTTP = append(s.plainHTTP, value)
-		return nil
-	})
-	flags.StringVar(&s.registryCA, "registry-ca", "", "file of certificates that registries are trusted by, beside the system's")
-	flags.Func("registry-mirror", "REGISTRY=MIRROR that has its images and is asked first, as on the nodes; may be repeated", func(value string) error {
-		mirror, err := registry.ParseMirror(value)
-		s.mirrors = append(s.mirrors, mirror)
-		return err
-	})
-	flags.Func("registry-network", "network (as 10.0.0.0/8) that is not public, and that registries' token services and redirects may lead to; may be repeated",
-		func(value string) error {
-			network, err := netip.ParsePrefix(value)
-			s.networks = append(s.networks, network)
-			return err
-		})
+	flags.DurationVar(&s.registries.Budget, "image-timeout", 2500*time.Millisecond, "time to read an image's entrypoint in")
+	registry.Flags(flags, &s.registries)
 	flags.BoolVar(&s.bindPullSecrets, "bind-pull-secrets", true, "bind ClusterRole metaparticle-pull-secrets where a namespace opts in")
 	flags.StringVar(&s.webhookAccount, "service-account", "metaparticle-webhook", "service account that this program runs as")
 	flags.StringVar(&s.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "namespace that this program runs in (environment: POD_NAMESPACE)")
