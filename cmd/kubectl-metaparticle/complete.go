@@ -58,7 +58,7 @@ func complete(ctx context.Context, commands, args []string, out io.Writer) {
 		if before[0] == "inject" {
 			words = []string{"yaml", "diff"}
 		}
-	case previous == "-f" || previous == "--kubeconfig":
+	case slices.Contains([]string{"-f", "--kubeconfig", "--registry-ca", "-registry-ca"}, previous):
 		directive = files
 	case strings.HasPrefix(previous, "-") && !slices.Contains([]string{"-w", "--watch", "--stop"}, previous):
 		// The last word is the value of another flag, such as --to. In this case complete proposes

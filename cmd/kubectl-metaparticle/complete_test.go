@@ -22,17 +22,19 @@ func TestCompletionProposesCommandsAndOutputFormats(t *testing.T) {
 	t.Setenv("KUBECONFIG", "/nowhere")
 	commands := slices.Sorted(maps.Keys(command))
 	for line, proposed := range map[string]string{
-		"":             "check\nconsole\nexplain\nforget\ninject\npause\nrecover\nresume\nstatus\nversion\nyield\n:4\n",
-		"re":           "recover\nresume\n:4\n",
-		"nothing":      ":4\n",
-		"status -o j":  "json\n:4\n",
-		"inject -o ":   "yaml\ndiff\n:4\n",
-		"inject -f ":   ":0\n",
-		"status -n ":   ":4\n",
-		"status lock/": ":4\n",
-		"yield --to ":  ":4\n",
-		"forget ":      ":4\n",
-		"recover -n ":  ":4\n",
+		"":                          "check\nconsole\nexplain\nforget\ninject\npause\nrecover\nresume\nstatus\nversion\nyield\n:4\n",
+		"re":                        "recover\nresume\n:4\n",
+		"nothing":                   ":4\n",
+		"status -o j":               "json\n:4\n",
+		"inject -o ":                "yaml\ndiff\n:4\n",
+		"inject -f ":                ":0\n",
+		"inject --registry-ca ":     ":0\n",
+		"inject --registry-mirror ": ":4\n",
+		"status -n ":                ":4\n",
+		"status lock/":              ":4\n",
+		"yield --to ":               ":4\n",
+		"forget ":                   ":4\n",
+		"recover -n ":               ":4\n",
 	} {
 		var out bytes.Buffer
 		complete(t.Context(), commands, strings.Split(line, " "), &out)

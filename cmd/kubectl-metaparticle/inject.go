@@ -6,11 +6,9 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"net/netip"
 	"os"
 	"strings"
 	"time"
@@ -34,6 +32,9 @@ const registryTimeout = 10 * time.Second
 const injectUsage = `Shows the webhook's changes to a manifest. The webhook carries the annotations of
 a workload to its pod template, and gates a bare pod. All other objects stay as
 they are. On stderr, the command tells which pods the webhook would refuse.
+The command itself asks registries for the commands of images. So the command
+needs the registry flags of the webhook: -plain-http-registry, -registry-ca,
+-registry-mirror and -registry-network.
 
 Exit codes: 0 done; 1 the webhook would refuse a pod; 2 error.
 
@@ -60,9 +61,11 @@ type injector struct {
 }
 
 func injectCommand(ctx context.Context, args []string, std stdio) (int, error) {
-	var files, plainHTTP []string
-	var networks []netip.Prefix
-	i := &injector{std: std, kubernetes: feature.RestartsAll}
+	var files []string
+	i := &injector{std: std, kubernetes: feature.RestartsAll, images: offline{}}
+	options := registry.Options{
+		Budget: registryTimeout, ByPerson: true, Failed: func(_, image string, cause error) { i.failed(image, cause) },
+	}
 	flags := flag.NewFlagSet("inject", flag.ContinueOnError)
 	flags.SetOutput(std.out)
 	flags.Usage = func() {
@@ -79,18 +82,7 @@ func injectCommand(ctx context.Context, args []string, std stdio) (int, error) {
 	flags.BoolVar(&i.offline, "offline", false, "read no image from a registry; a container without a command is then refused")
 	numberFlag(flags, &i.kubernetes, "kubernetes", fmt.Sprintf("`MINOR` version of the cluster's Kubernetes, such as 37 for 1.37; default: %d", feature.RestartsAll),
 		"write the minor version alone, such as 37 for 1.37")
-	flags.Func("plain-http-registry", "`HOST[:PORT]` of a registry without TLS; may be repeated", func(value string) error {
-		plainHTTP = append(plainHTTP, value)
-		return nil
-	})
-	flags.Func("registry-network", "`NETWORK` of this computer or its link, such as 127.0.0.0/8, to which a registry may redirect; may be repeated", func(value string) error {
-		network, err := netip.ParsePrefix(value)
-		if err != nil {
-			return errors.New("write a network with its prefix length, such as 127.0.0.0/8")
-		}
-		networks = append(networks, network)
-		return nil
-	})
+	registry.Flags(flags, &options)
 	rest, err := parse(flags, args)
 	switch {
 	case err != nil:
@@ -102,11 +94,7 @@ func injectCommand(ctx context.Context, args []string, std stdio) (int, error) {
 	case i.output != "yaml" && i.output != "diff":
 		return exitError, fmt.Errorf("-o is %q: write yaml or diff", i.output)
 	}
-	i.images = offline{}
-	return i.run(ctx, files, registry.Options{
-		PlainHTTP: plainHTTP, Budget: registryTimeout, Networks: networks, ByPerson: true,
-		Failed: func(_, image string, cause error) { i.failed(image, cause) },
-	})
+	return i.run(ctx, files, options)
 }
 
 // failed writes why an image could not be read. The cause may quote the registry, so failed writes
@@ -144,7 +132,7 @@ func (i *injector) run(ctx context.Context, files []string, options registry.Opt
 func (i *injector) end() int {
 	if i.unread && !i.offline {
 		say(i.std.err, "note: images were asked for from here, with the Secrets of the manifest alone;"+
-			" the webhook has the cluster's network and Secrets")
+			" the webhook has the cluster's network and Secrets, and may have other registry flags (-h for help)")
 	}
 	if i.refused {
 		return exitRefused
