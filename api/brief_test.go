@@ -33,6 +33,32 @@ func TestLongTextIsCutOnlyBetweenCharacters(t *testing.T) {
 	}
 }
 
+// A line feed could forge a line, an escape could clear the terminal, and U+202E reverses letters.
+func TestTextInOneLineControlsNoTerminal(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                              "",
+		"é 世界 🙂 e\u0301\u00a0":          "é 世界 🙂 e\u0301\u00a0",
+		"a\x1b[2J\r\n\tb\x00\x7f\u009b": "a?[2J???b???",
+		"\u202e\u2066\u200b\ufeff":      "????",
+		"\u2028\u2029\u00ad":            "???",
+	} {
+		assert.Equal(t, want, OneLine(text), "%q", text)
+		assert.Equal(t, want, Shortened(text, 100), "%q", text)
+	}
+}
+
+func TestShortenedTextsKeepWholeCharacters(t *testing.T) {
+	for _, c := range []struct {
+		text string
+		most int
+		want string
+	}{
+		{"abc", 3, "abc"}, {"abcdefg", 6, "abc…"}, {"ééé", 6, "ééé"}, {"éééé", 6, "é…"}, {"\xff\xff\xff", 6, "\ufffd…"}, {"", 6, ""},
+	} {
+		assert.Equal(t, c.want, Shortened(c.text, c.most), c.text)
+	}
+}
+
 // The webhook gets annotations before the API server has bounded their size.
 func TestHugeAnnotationsCauseShortErrorsAndSmallAllocations(t *testing.T) {
 	many := func(key func(i int) string) map[string]string {

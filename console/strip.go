@@ -55,7 +55,7 @@ func keepLease(l *coordinationv1.Lease) *coordinationv1.Lease {
 	kept.Labels = some(l.Labels, api.ManagedLabel)
 	for key, most := range view.Notes {
 		if value, ok := l.Annotations[key]; ok {
-			metav1.SetMetaDataAnnotation(&kept.ObjectMeta, key, view.Shortened(value, most))
+			metav1.SetMetaDataAnnotation(&kept.ObjectMeta, key, api.Shortened(value, most))
 		}
 	}
 	kept.Spec = coordinationv1.LeaseSpec{
@@ -63,7 +63,7 @@ func keepLease(l *coordinationv1.Lease) *coordinationv1.Lease {
 		AcquireTime: l.Spec.AcquireTime, RenewTime: l.Spec.RenewTime,
 	}
 	if holder := l.Spec.HolderIdentity; holder != nil {
-		kept.Spec.HolderIdentity = new(view.Shortened(*holder, view.MaxIdentity))
+		kept.Spec.HolderIdentity = new(api.Shortened(*holder, view.MaxIdentity))
 	}
 	return kept
 }
@@ -73,7 +73,7 @@ func keepPod(p *corev1.Pod) *corev1.Pod {
 	kept := &corev1.Pod{ObjectMeta: keepName(p.ObjectMeta), Spec: keepSpec(&p.Spec)}
 	kept.Labels = some(p.Labels, api.GatedLabel)
 	if slots := p.Annotations[api.SlotsAnnotation]; slots != "" {
-		kept.Annotations = map[string]string{api.SlotsAnnotation: view.Shortened(slots, view.MaxSlots)}
+		kept.Annotations = map[string]string{api.SlotsAnnotation: api.Shortened(slots, view.MaxSlots)}
 	}
 	kept.Status.Phase, kept.Status.StartTime = p.Status.Phase, p.Status.StartTime
 	for _, c := range p.Status.Conditions {
@@ -82,7 +82,7 @@ func keepPod(p *corev1.Pod) *corev1.Pod {
 		}
 		switch condition := (corev1.PodCondition{Type: c.Type, Status: c.Status}); c.Type {
 		case api.ReadyCondition:
-			condition.Reason, condition.Message = view.Shortened(c.Reason, view.MaxWord), view.Shortened(c.Message, view.MaxMessage)
+			condition.Reason, condition.Message = api.Shortened(c.Reason, view.MaxWord), api.Shortened(c.Message, view.MaxMessage)
 			kept.Status.Conditions = append(kept.Status.Conditions, condition)
 		case corev1.PodReady, corev1.PodInitialized:
 			kept.Status.Conditions = append(kept.Status.Conditions, condition)
@@ -90,9 +90,9 @@ func keepPod(p *corev1.Pod) *corev1.Pod {
 		}
 	}
 	for _, c := range p.Status.ContainerStatuses[:min(len(p.Status.ContainerStatuses), maxContainers)] {
-		status := corev1.ContainerStatus{Name: view.Shortened(c.Name, view.MaxWord)}
+		status := corev1.ContainerStatus{Name: api.Shortened(c.Name, view.MaxWord)}
 		if status.State.Running = c.State.Running; c.State.Waiting != nil {
-			status.State.Waiting = &corev1.ContainerStateWaiting{Reason: view.Shortened(c.State.Waiting.Reason, view.MaxWord)}
+			status.State.Waiting = &corev1.ContainerStateWaiting{Reason: api.Shortened(c.State.Waiting.Reason, view.MaxWord)}
 		}
 		if status.State.Running != nil || status.State.Waiting != nil {
 			kept.Status.ContainerStatuses = append(kept.Status.ContainerStatuses, status)
@@ -104,7 +104,7 @@ func keepPod(p *corev1.Pod) *corev1.Pod {
 // keepEvent returns a copy of the Event with only the fields that the cache keeps.
 func keepEvent(e *corev1.Event) *corev1.Event {
 	kept := &corev1.Event{ObjectMeta: keepName(e.ObjectMeta)}
-	kept.Name = view.Shortened(e.Name, view.MaxIdentity) // the API server bounds the name of no Event
+	kept.Name = api.Shortened(e.Name, view.MaxIdentity) // the API server bounds the name of no Event
 	of := e.InvolvedObject
 	if utf8.RuneCountInString(e.Message) > longest || utf8.RuneCountInString(e.Reason) > longestReason ||
 		len(of.Kind)+len(of.Name)+len(of.UID) > longestIdentity {

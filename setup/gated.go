@@ -10,9 +10,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 	"time"
-	"unicode"
 
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -62,7 +60,8 @@ func refuseGated(ctx context.Context, c client.Client, out io.Writer) error {
 	}
 	for _, pod := range alive {
 		claimed := cmp.Or(pod.Annotations[api.SlotsAnnotation], pod.Annotations[api.AfterAnnotation], pod.Annotations[api.BarrierAnnotation])
-		fmt.Fprintf(out, "%s/%s\t%s\n", harmless(pod.Namespace), harmless(pod.Name), harmless(claimed))
+		// The author of the pod writes these texts, and a terminal shows them.
+		fmt.Fprintf(out, "%s/%s\t%s\n", api.Shortened(pod.Namespace, maxText), api.Shortened(pod.Name, maxText), api.Shortened(claimed, maxText))
 	}
 	return ErrGated
 }
@@ -108,16 +107,4 @@ func RefuseUsed(ctx context.Context, c client.Client, out io.Writer) error {
 		return ErrUsed
 	}
 	return err
-}
-
-// harmless returns the text in one line of bounded length. The author of a pod writes the text, and
-// a terminal shows the text. So harmless replaces the characters that control a terminal, or change
-// the direction of a line.
-func harmless(text string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp) {
-			return '?'
-		}
-		return r
-	}, api.Brief(text, maxText))
 }

@@ -12,7 +12,6 @@ import (
 	"unicode"
 
 	"github.com/metaparticle-io/metaparticle/api"
-	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
 type stdio struct {
@@ -56,7 +55,7 @@ func (p printable) Write(text []byte) (int, error) {
 		switch {
 		case r == '\n' || r == '\t':
 			return r
-		case unicode.IsControl(r), !p.own && unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp):
+		case unicode.IsControl(r), !p.own && api.ControlsTerminal(r):
 			return '?'
 		}
 		return r
@@ -78,7 +77,7 @@ func say(out io.Writer, format string, args ...any) {
 // command to a CI system. GitHub reads commands at "::" in the beginning of a line, and at "##["
 // anywhere. Azure Pipelines reads commands at "##vso[".
 func inOneLine(text string) string {
-	line := strings.NewReplacer("##[", "#?[", "##vso[", "#?vso[").Replace(view.OneLine(text))
+	line := strings.NewReplacer("##[", "#?[", "##vso[", "#?vso[").Replace(api.OneLine(text))
 	if strings.HasPrefix(strings.TrimSpace(line), "::") {
 		return "?" + line
 	}

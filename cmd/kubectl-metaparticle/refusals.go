@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
@@ -43,7 +44,7 @@ func (c cluster) refusals(ctx context.Context, namespace string, now time.Time) 
 		}
 		seen[of.UID] = true
 		notes = append(notes, fmt.Sprintf("a pod of %s/%s in %s was refused %s ago: %s", of.Kind, of.Name, event.Namespace,
-			age(now, view.Last(event)), view.Shortened(withoutPod(event.Message), mostRefusal)))
+			age(now, view.Last(event)), api.Shortened(withoutPod(event.Message), mostRefusal)))
 	}
 	return notes
 }

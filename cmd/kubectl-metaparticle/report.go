@@ -67,7 +67,7 @@ func section(b *strings.Builder, title string, lines []string) {
 	for _, line := range lines {
 		cells := strings.Split(line, "\t")
 		for i, cell := range cells {
-			cells[i] = view.Shortened(cell, mostCell)
+			cells[i] = api.Shortened(cell, mostCell)
 		}
 		row(table, cells...)
 	}

@@ -83,8 +83,8 @@ func historiesOf(events []*corev1.Event, now time.Time, most int) map[types.Name
 	all, since := map[types.NamespacedName]history{}, map[types.NamespacedName]told{}
 	for _, e := range events {
 		r := &report{
-			Event: e, at: Last(*e).UTC(), pod: Shortened(e.InvolvedObject.Name, MaxIdentity),
-			reason: Shortened(e.Reason, MaxWord), cause: Shortened(e.Message, MaxMessage),
+			Event: e, at: Last(*e).UTC(), pod: api.Shortened(e.InvolvedObject.Name, MaxIdentity),
+			reason: api.Shortened(e.Reason, MaxWord), cause: api.Shortened(e.Message, MaxMessage),
 		}
 		for _, name := range slotsIn(e.Message) {
 			slot := types.NamespacedName{Namespace: e.Namespace, Name: name}

@@ -175,18 +175,6 @@ func TestHostileClusterTextsBecomeShortSingleLines(t *testing.T) {
 	}
 }
 
-func TestShortenedTextsKeepWholeCharacters(t *testing.T) {
-	for _, c := range []struct {
-		text string
-		most int
-		want string
-	}{
-		{"abc", 3, "abc"}, {"abcdefg", 6, "abc…"}, {"ééé", 6, "ééé"}, {"éééé", 6, "é…"}, {"\xff\xff\xff", 6, "\ufffd…"}, {"", 6, ""},
-	} {
-		assert.Equal(t, c.want, Shortened(c.text, c.most), c.text)
-	}
-}
-
 func TestEventsWithOverlongMessagesAreIgnored(t *testing.T) {
 	var names strings.Builder
 	for i := range mostNamed + 1 {

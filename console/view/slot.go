@@ -203,7 +203,7 @@ func (s Slot) Group() string {
 // fill stores the facts of the Lease. The holder counts as gone until the method "join" finds its
 // pod. The holder of a barrier's Lease never counts as gone: the Lease expires if the pod is gone.
 func (s *Slot) fill(l *coordinationv1.Lease, now time.Time, old bool) {
-	note := func(key string) string { return Shortened(l.Annotations[key], Notes[key]) }
+	note := func(key string) string { return api.Shortened(l.Annotations[key], Notes[key]) }
 	s.Done = api.Done(note(api.DoneAnnotation)).Keys()
 	failures := api.Failures(note(api.FailuresAnnotation))
 	for _, key := range failures.Keys() {
@@ -212,11 +212,11 @@ func (s *Slot) fill(l *coordinationv1.Lease, now time.Time, old bool) {
 		}
 		s.Failures[key] = failures.Count(key)
 	}
-	s.Missing, s.Paused = false, api.Pause(Shortened(string(api.PauseOf(l.Annotations)), MaxWord))
+	s.Missing, s.Paused = false, api.Pause(api.Shortened(string(api.PauseOf(l.Annotations)), MaxWord))
 	s.Yield, s.Stamp = note(api.YieldAnnotation), note(api.StampAnnotation)
 	s.Successor, s.Opened = note(api.SuccessorAnnotation), api.Opened(l.Annotations[api.OpenedAnnotation])
 	s.Transitions = ptr.Deref(l.Spec.LeaseTransitions, 0)
-	identity := Shortened(HolderOf(l), MaxIdentity)
+	identity := api.Shortened(HolderOf(l), MaxIdentity)
 	if identity == "" {
 		return
 	}

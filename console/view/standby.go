@@ -73,11 +73,11 @@ func standbyOf(pod *corev1.Pod) *Standby {
 		standby.Program, standby.Ready = true, Ready(*pod)
 		standby.Reason, standby.Message = localReason, AsksItself
 	case ok:
-		standby.Ready, standby.Reason, standby.Message = said.Status == corev1.ConditionTrue, Shortened(said.Reason, MaxWord), Shortened(said.Message, MaxMessage)
+		standby.Ready, standby.Reason, standby.Message = said.Status == corev1.ConditionTrue, api.Shortened(said.Reason, MaxWord), api.Shortened(said.Message, MaxMessage)
 	}
 	if name, reason := Idle(*pod); name != "" && !standby.Program {
 		standby.Ready = false
-		standby.Message += "; its container " + Shortened(name, MaxWord) + " does not run: " + Shortened(reason, MaxWord)
+		standby.Message += "; its container " + api.Shortened(name, MaxWord) + " does not run: " + api.Shortened(reason, MaxWord)
 	}
 	if pod.DeletionTimestamp != nil {
 		standby.Deleted = true

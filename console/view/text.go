@@ -4,9 +4,7 @@
 package view
 
 import (
-	"strings"
 	"time"
-	"unicode"
 
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -32,26 +30,6 @@ var Notes = map[string]int{
 	api.DoneAnnotation: maxDone, api.FailuresAnnotation: maxFailures, api.PausedAnnotation: MaxWord, api.YieldAnnotation: MaxIdentity,
 	api.StampAnnotation: MaxWord, api.OpenedAnnotation: MaxWord, api.SuccessorAnnotation: MaxIdentity, api.WorkloadAnnotation: MaxIdentity,
 	api.HoldAnnotation: MaxWord, api.TokenAnnotation: MaxWord, api.ServingAnnotation: MaxWord,
-}
-
-// OneLine replaces all characters that control a terminal, end a line or change the direction of a
-// line. Pods or their owners write the text.
-func OneLine(text string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp) {
-			return '?'
-		}
-		return r
-	}, text)
-}
-
-// Shortened returns the text in one line, with at most the given number of bytes.
-func Shortened(text string, most int) string {
-	line := OneLine(api.Brief(text, most))
-	if len(line) > most { // a malformed byte became a character of three bytes
-		return Shortened(line, most)
-	}
-	return line
 }
 
 // instant returns an instant that another computer wrote, in UTC; nil if JSON cannot express it.
