@@ -203,6 +203,7 @@ func TestChartSchemaRefusesUnknownAndInvalidValues(t *testing.T) {
 		"registries: {plainHTTP: ['http://r:80']}":    "at '/registries/plainHTTP/0'",
 		"registries: {networks: [10.0.0.1]}":          "at '/registries/networks/0'",
 		"registries: {mirrors: [m.example]}":          "at '/registries/mirrors/0'",
+		"registries: {mirrors: ['a.b=http://c.d']}":   "at '/registries/mirrors/0'",
 		"monitoring: {interval: often}":               "at '/monitoring/interval'",
 		"tolerations: [{effect: Never}]":              "at '/tolerations/0/effect'",
 		"resources: {limit: {}}":                      "additional properties 'limit' not allowed",
