@@ -13,9 +13,9 @@ import (
 // Observer is what one standby knows about one Lease. The zero value knows no Lease, and an
 // unknown Lease is never free.
 type Observer struct {
-	record Record
-	// shown is a copy of the record that nothing changes; nil without a record.
-	shown *Record
+	// record is the last state of the Lease; nil without a record. Nothing changes a record that
+	// the standby has seen.
+	record *Record
 	// alive reports that this standby has seen a renewal by the holder of the record. The field
 	// "renewed" is the instant at which this standby last saw the renew time change.
 	alive   bool
@@ -52,7 +52,7 @@ const headStart = 6
 
 // Record returns the record that this standby saw last. The second result is false if the
 // standby has seen none, or if the Lease is gone.
-func (o *Observer) Record() (Record, bool) { return o.record, o.record.UID != "" }
+func (o *Observer) Record() (Record, bool) { return *o.Shown(), o.Shown().UID != "" }
 
 // noRecord is the result of [Observer.Shown] without a record.
 var noRecord = &Record{}
@@ -60,10 +60,10 @@ var noRecord = &Record{}
 // Shown returns the same record as [Observer.Record], without a copy. The caller must not change the
 // result. A later state has a record of its own, so the result stays as it is.
 func (o *Observer) Shown() *Record {
-	if o.shown == nil {
+	if o.record == nil {
 		return noRecord
 	}
-	return o.shown
+	return o.record
 }
 
 // Read stores the result "r" of a consistent read at the instant "now". A read with a smaller version
@@ -78,7 +78,7 @@ func (o *Observer) Read(now time.Duration, r Record) {
 // Learn stores a state that this pod knows from the answer to a write of its own. The answers to
 // several requests may come in another order than their states.
 func (o *Observer) Learn(now time.Duration, r Record) {
-	if !o.record.sameState(r) {
+	if !o.Shown().sameState(r) {
 		o.see(now, r)
 	}
 	// After a restore of etcd, the versions may be smaller than before. So each read begins anew.
@@ -96,7 +96,7 @@ func (o *Observer) Learn(now time.Duration, r Record) {
 // is refused. For one expired record the holder gets only one head start. With more head starts, an
 // API server that breaks every watch would delay a takeover for ever.
 func (o *Observer) giveHeadStart(now time.Duration) {
-	start := min(o.record.Duration, api.MaxLeaseDuration) / headStart
+	start := min(o.Shown().Duration, api.MaxLeaseDuration) / headStart
 	if o.headStartGiven || now-max(o.heard, o.distrusted) < start {
 		return
 	}
@@ -112,7 +112,7 @@ func (o *Observer) Watched(now time.Duration, r Record) {
 	if !o.old(r) && o.replaces(r) {
 		o.suspect(r)
 	}
-	if !o.record.sameVersion(r) {
+	if !o.Shown().sameVersion(r) {
 		o.see(now, r)
 	}
 	o.newest = max(o.newest, versionOf(r))
@@ -122,10 +122,10 @@ func (o *Observer) Watched(now time.Duration, r Record) {
 // see stores a state of the Lease that differs from the last state.
 func (o *Observer) see(now time.Duration, r Record) {
 	o.alive = o.showsLife(r)
-	if !r.RenewTime.Equal(o.record.RenewTime) {
+	if !r.RenewTime.Equal(o.Shown().RenewTime) {
 		o.renewed = now
 	}
-	o.record, o.shown, o.since = r, &r, now
+	o.record, o.since = &r, now
 	// A changed record gives its holder a whole new lease duration. So the holder's head start
 	// ([headStart]) for the earlier record ends. If a person has shortened the duration, the
 	// old head start could otherwise last longer than the new duration.
@@ -168,7 +168,7 @@ func (o *Observer) DoubtedUntil() time.Duration { return o.doubt }
 // Also, the version of the renewal must be newer than the newest version since the last read. After
 // such a renewal, each later state of the same hold shows life, too.
 func (o *Observer) showsLife(r Record) bool {
-	was := o.record
+	was := o.Shown()
 	if was.UID != r.UID || r.Holder == "" || was.Holder != r.Holder || was.Hold != r.Hold || o.blind {
 		return false
 	}
@@ -205,7 +205,7 @@ func (o *Observer) AliveUntil(fallback time.Duration) time.Duration {
 
 // Gone remembers that the Lease does not exist. Absence does not prove that the holder has stopped.
 // Until a new Lease exists, the standby has nothing to acquire.
-func (o *Observer) Gone() { o.record, o.shown = Record{}, nil }
+func (o *Observer) Gone() { o.record = nil }
 
 // Blind remembers that the watch has broken. Until the next read, the lack of events does not show that
 // the Lease is unchanged.
@@ -227,9 +227,9 @@ func (o *Observer) Heard() time.Duration { return o.heard }
 // argument "fallback" is used.
 func (o *Observer) FreeAt(fallback time.Duration) (time.Duration, bool) {
 	switch {
-	case o.record.UID == "" || o.blind:
+	case o.Shown().UID == "" || o.blind:
 		return 0, false
-	case o.record.Holder == "":
+	case o.Shown().Holder == "":
 		return max(o.since, o.doubt), true
 	}
 	return max(o.ExpiresAt(fallback), o.notBefore, o.doubt), true
@@ -241,10 +241,10 @@ func (o *Observer) FreeAt(fallback time.Duration) (time.Duration, bool) {
 // maximum.
 func (o *Observer) ExpiresAt(fallback time.Duration) time.Duration {
 	switch {
-	case o.record.Duration <= 0:
+	case o.Shown().Duration <= 0:
 		return o.since + fallback
-	case o.record.Duration > api.MaxLeaseDuration:
+	case o.Shown().Duration > api.MaxLeaseDuration:
 		return o.since + api.MaxLeaseDuration
 	}
-	return o.since + o.record.Duration
+	return o.since + o.Shown().Duration
 }
