@@ -132,6 +132,7 @@ ways: ## Measure the code: calls against the order of the files, sizes; PKG=fold
 unit: $(AXE) ## Run the unit, golden and real-binary tests and the fuzz seeds, with the race detector.
 	@./tools/packages prometheus chromium
 	go test -race -vet=off -timeout 20m -skip '$(HUGE)' $$(go list ./... | grep -vxF -e "$$(go list $(SEQUENTIAL))" | grep -v '/sim')
+	go test -run TestPlantedBugsQuoteTodaysSource ./sim ./sim/enrolled
 	go test -timeout 10m $(SEQUENTIAL)
 	go test -timeout 10m -run '$(HUGE)' ./agent ./enroll ./mutate/... ./setup ./cmd/...
 	cd test && go test -race -vet=off -timeout 15m $$(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./... | grep -v '/e2e$$')

@@ -149,3 +149,6 @@ func TestPlantedBugsAreCaughtByStatusTests(t *testing.T) { play.PlantedIn(t, "ag
 // The test plants the bugs that belong to tests of agent/forward. No simulated client opens a
 // connection.
 func TestPlantedBugsAreCaughtByForwarderTests(t *testing.T) { play.PlantedIn(t, "agent/forward") }
+
+// `make unit` runs this test, so a developer notices a plant without its source before the simulation.
+func TestPlantedBugsQuoteTodaysSource(t *testing.T) { play.PlantsFit(t) }

@@ -61,3 +61,6 @@ func TestNamesCopiedIntoSimulationEqualThoseOfEnroll(t *testing.T) {
 	assert.Equal(t, enroll.RoleName("default"), world.RoleName)
 	assert.Equal(t, enroll.ConditionRoleName("default"), world.ConditionRoleName)
 }
+
+// `make unit` runs this test, so a developer notices a plant without its source before the simulation.
+func TestPlantedBugsQuoteTodaysSource(t *testing.T) { play.PlantsFit(t) }

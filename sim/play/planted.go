@@ -213,12 +213,13 @@ import "os"
 var plantedBug = os.Getenv("SIM_PLANTED")
 `
 
-// compile writes the edited sources to a temporary directory, and builds the package's tests from
-// them. In the text of an edit, the word PLANTED stands for the condition that the bug is
-// switched on.
-func compile(t *testing.T, plants []plant, pkg string) string {
-	root, dir := moduleRoot(t), t.TempDir()
-	sources := map[string]string{}
+// PlantsFit shows that each planted bug quotes lines of today's source.
+func PlantsFit(t *testing.T) { require.NotEmpty(t, edited(t, readPlants(t))) }
+
+// edited returns the sources with all planted bugs, by path. In the text of an edit, the word PLANTED
+// stands for the condition that the bug is switched on.
+func edited(t *testing.T, plants []plant) map[string]string {
+	root, sources := moduleRoot(t), map[string]string{}
 	for _, p := range plants {
 		for _, e := range p.edits {
 			source, ok := sources[e.path]
@@ -233,6 +234,13 @@ func compile(t *testing.T, plants []plant, pkg string) string {
 			sources[e.path] = strings.Replace(source, e.was, is, 1)
 		}
 	}
+	return sources
+}
+
+// compile writes the edited sources to a temporary directory, and builds the package's tests from
+// them.
+func compile(t *testing.T, plants []plant, pkg string) string {
+	root, dir, sources := moduleRoot(t), t.TempDir(), edited(t, plants)
 	overlay := map[string]string{}
 	for path, source := range sources {
 		overlay[filepath.Join(root, path)] = write(t, dir, path, source)
