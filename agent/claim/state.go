@@ -156,13 +156,13 @@ type View struct {
 func (c *Claim) Views() []View {
 	views := make([]View, 0, len(c.need.slots))
 	for _, s := range c.need.slots {
-		r, ok := s.view.Record()
+		r := s.view.Shown()
 		free, sees := s.view.FreeAt(s.Self.Budget.Duration)
 		if !sees {
 			free = instant.Never
 		}
 		views = append(views, View{
-			Slot: s.name, Record: s.view.Shown(), Known: ok, Mine: s.Self.Mine(r), Shut: s.shut(r),
+			Slot: s.name, Record: r, Known: r.UID != "", Mine: s.Self.Mine(*r), Shut: s.shut(*r),
 			Heard:     max(s.view.Heard(), s.deniedAt),
 			ExpiresAt: s.view.ExpiresAt(s.Self.Budget.Duration), FreeAt: free, AliveUntil: s.view.AliveUntil(s.Self.Budget.Duration),
 		})

@@ -15,8 +15,8 @@ import (
 // Slot is one slot as a standby sees it.
 type Slot struct {
 	Name string
-	// Record is the Lease as this pod last saw it, and is never nil. Known is false if the pod has not seen the
-	// Lease, or if the Lease is gone.
+	// Record is the Lease as this pod last saw it, and is never nil. Known is false if the pod has not
+	// seen the Lease, or if the Lease is gone.
 	Record *lease.Record
 	Known  bool
 	// Mine reports that the Lease names this pod.

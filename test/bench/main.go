@@ -75,25 +75,23 @@ func run(ctx context.Context) error {
 	fmt.Printf("Kubernetes %s, etcd without fsync, 3 nodes in one machine of %d CPUs, %s\n\n",
 		lab.KubernetesVersion, runtime.NumCPU(), time.Now().UTC().Format(time.DateOnly))
 	began := time.Now()
-	if *slots {
+	switch {
+	case *slots:
 		return b.slots(ctx, *rounds, *chosen)
-	}
-	if *held {
+	case *held:
 		return b.held(ctx, *rounds)
 	}
 	if err := b.deploy(ctx); err != nil {
 		return err
 	}
-	if *only {
+	switch {
+	case *only:
 		return b.starts(ctx, *starts)
-	}
-	if *handovers {
+	case *handovers:
 		return b.handovers(ctx, *rounds, 0)
-	}
-	if *idle {
+	case *idle:
 		return b.idle(ctx, time.Minute)
-	}
-	if *waits {
+	case *waits:
 		return b.works(ctx, *crowd)
 	}
 	if err := b.handovers(ctx, *rounds, *peers); err != nil {
