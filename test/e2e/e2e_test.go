@@ -40,6 +40,7 @@ var serial = []string{
 	"TestNewShardCountTakesEffectDespiteDisconnectedNode",
 	"TestStartLockLetsPodsStartOneByOne",
 	"TestPodGateStopsApplicationOnADisconnectedNode",
+	"TestHolderDeletedWithMinimalGraceReleasesTheSlot",
 	"TestClusterAlertsFireUntilFaultsAreRepaired",
 	"TestCheckCommandReportsAPolicyThatDeniesNothing",
 	"TestCheckCommandWarnsOfForeignWebhooksForLeases",
@@ -52,6 +53,7 @@ var serial = []string{
 	"TestWebhookOutageBlocksOnlyNewAnnotatedObjects",
 	"TestDeletedWebhookConfigurationBlocksAnnotatedPodsOnly",
 	"TestAnnotatedWorkloadsAreEditableWithoutTheWebhook",
+	"TestEachTypeOfWorkloadRollsOutAsDocumented",
 	"TestConnectionsAreNeverRefusedDuringAHandover",
 }
 
@@ -138,7 +140,6 @@ var parallel = []string{
 	"TestJobFailsWhenTheMaximumWaitIsOver",
 	"TestPodDeletionKeepsExitCodeOfStartingApplication",
 	"TestEvictionOfTheHolderCausesOneHandover",
-	"TestHolderDeletedWithMinimalGraceReleasesTheSlot",
 	"TestHolderEvictedByTheKubeletReleasesTheSlot",
 	"TestApplicationThatChangesUserGetsTheStopSignal",
 	"TestGateKeepsTheTerminationReasonAndMessage",
@@ -196,7 +197,6 @@ var parallel = []string{
 	"TestRolloutWithoutSurgeStopsApplicationAtMostTwice",
 	"TestTwoRolloutsReplaceAClaimWithoutOverlap",
 	"TestStandbyNeverStartsApplicationDuringScaleDown",
-	"TestEachTypeOfWorkloadRollsOutAsDocumented",
 	"TestRolloutStallsHoweverTheNewRevisionIsBroken",
 	"TestStalledRolloutKeepsTheRemainingOldPods",
 	"TestAutoscalersAverageIncludesIdleStandbys",

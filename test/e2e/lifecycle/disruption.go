@@ -64,10 +64,10 @@ func TestEvictionOfTheHolderCausesOneHandover(t *testing.T) {
 const evictionTimeout = 3 * time.Minute
 
 // A hard eviction is a deletion with a grace of one second. The kubelet kills the application after
-// two seconds, which is the kubelet's minimum, and then stops the agent. The agent must still
-// release the slot, because the slot would otherwise have to expire.
+// two seconds, which is the kubelet's minimum, and kills the agent a second later. In that second the
+// agent must release the slot, because the slot would otherwise have to expire. The test runs alone,
+// because on an overloaded machine the release would take longer than that second.
 func TestHolderDeletedWithMinimalGraceReleasesTheSlot(t *testing.T) {
-	t.Parallel()
 	for name, args := range map[string][]string{"obeys": nil, "ignores": {"-ignore-term"}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
