@@ -25,7 +25,7 @@ var (
 	errNameSize  = fmt.Errorf("a name of more than %d bytes", maxName)
 	errDenied    = errors.New("denied: the registry lets none of the pod's pull secrets read it")
 	errAbsent    = errors.New("not found in the registry")
-	errAway      = errors.New("no answer from the registry, or none by a certificate that the webhook trusts")
+	errAway      = errors.New("no answer from the registry, or its certificate is not trusted (--registry-ca)")
 	errNotImage  = errors.New("not an image")
 	errPlatform  = errors.New("no Linux platform")
 	errSize      = errors.New("the image's manifests or configurations are too large")

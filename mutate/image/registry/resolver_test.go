@@ -246,6 +246,7 @@ func TestResolverTrustsTheConfiguredPrivateCA(t *testing.T) {
 	f.push(t, "app:1", redis)
 	_, err := New(Options{Networks: loopback}).Command(t.Context(), f.host()+"/app:1", image.PullRights{})
 	require.ErrorIs(t, err, errAway, "nobody vouches for it")
+	require.ErrorContains(t, err, "--registry-ca", "a person learns which flag of webhook and inject is missing")
 	pool := x509.NewCertPool()
 	pool.AddCert(f.Certificate())
 	command, err := New(Options{CAs: pool, Networks: loopback}).Command(t.Context(), f.host()+"/app:1", image.PullRights{})
