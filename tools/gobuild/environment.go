@@ -1,7 +1,8 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package gobuild has the environment in which tools/images and tools/release compile binaries.
+// Package gobuild has the environment in which tools/images and tools/release compile binaries, and
+// the settings of the images' binaries. So a benchmark can measure the agent of the image.
 //
 // Guarantee: no setting of the building machine changes a binary. Such settings are environment
 // variables, the file of "go env -w", and a go.work file in a folder above. The Go release of the

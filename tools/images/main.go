@@ -30,14 +30,14 @@ import (
 	"text/tabwriter"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/metaparticle-io/metaparticle/tools/gobuild"
 )
 
 // products are the binaries of this repository that are shipped as images.
 var products = []product{
 	{name: "webhook", source: "./cmd/webhook"},
-	// The agent uses only HTTP/1.1 (see agent/kube). Without HTTP/2 the agent is 0.4 MB smaller, in
-	// every gated container.
-	{name: "agent", source: "./cmd/agent", tags: "nethttpomithttp2", small: true, beside: []binary{{"shim", "./cmd/shim"}}},
+	{name: "agent", source: "./cmd/agent", settings: gobuild.Agent, beside: []binary{{"shim", "./cmd/shim"}}},
 }
 
 func main() {

@@ -22,6 +22,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/metaparticle-io/metaparticle/tools/gobuild"
 )
 
 // port is the port of the local API in this benchmark. The usual port may be in use on this
@@ -50,11 +52,11 @@ func run(ctx context.Context) error {
 	}
 	defer os.RemoveAll(dir)
 	binary := filepath.Join(dir, "agent")
-	// These flags are those with which the agent's image is built (tools/images).
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-tags", "nethttpomithttp2",
-		"-gcflags=all=-l", "-gcflags=runtime/...=", "-gcflags=internal/...=", "-gcflags=crypto/...=", "-gcflags=encoding/json=", "-gcflags=sync/...=",
-		"-ldflags=-s -w -buildid= -funcalign=8", "-o", binary, "./cmd/agent")
-	build.Dir, build.Env = "..", append(os.Environ(), "CGO_ENABLED=0")
+	build := exec.CommandContext(ctx, "go", gobuild.Agent.Arguments("./cmd/agent", binary, "dev")...)
+	build.Dir = ".."
+	if build.Env, err = gobuild.Environment(ctx); err != nil {
+		return err
+	}
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the agent: %w: %s", err, out)
 	}
