@@ -379,7 +379,7 @@ func TestPolicyWarnsOfEachAnnotationWithoutEffect(t *testing.T) {
 		names = append(names, "'"+strings.TrimPrefix(a.Key, api.Prefix)+"'")
 	}
 	list := strings.Join(strings.Fields(regexp.MustCompile(`(?s)\['singleton'.*?\]`).FindString(policy)), " ")
-	assert.Equal(t, "["+strings.Join(names, ", ")+"]", list)
+	assert.Equal(t, "["+strings.Join(names, ", ")+"]", list, "the list of annotations in policies/ineffective.yaml, in the order of api.Annotations")
 	assert.Contains(t, policy, fmt.Sprintf("k.startsWith('%s') && k.substring(%d) in variables.names", api.Prefix, len(api.Prefix)))
 	assert.Contains(t, policy, "[?'"+api.InjectionLabel+"'].orValue('') == '"+api.InjectionEnabled+"'")
 }
