@@ -29,7 +29,7 @@ var order = []group{
 		"docs/library.md", "examples/README.md", "docs/rollouts.md", "docs/api.md", "docs/alerts.md", "docs/disaster.md", "docs/security.md",
 	}},
 	{title: "Reference", folder: "docs", sources: []string{
-		"docs/annotations.md", "docs/guarantees.md", "docs/compatibility.md", "docs/reasons.md", "docs/metrics.md",
+		"docs/annotations.md", "docs/guarantees.md", "docs/compatibility.md", "docs/reasons.md", "docs/pods.md", "docs/metrics.md",
 		"docs/benchmarks.md", "docs/architecture.md",
 	}},
 	{title: "Project", folder: ".", sources: []string{"CONTRIBUTING.md", "CHANGELOG.md"}},
