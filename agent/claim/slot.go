@@ -69,9 +69,14 @@ func (c *shared) unstamped(r lease.Record) bool {
 // done reports whether the slot is a shard that has succeeded in the pod's run.
 func (c *shared) done(r lease.Record) bool { return c.Run != "" && r.Done.Has(c.Run) }
 
-// freeAt returns the instant from which this pod may acquire a slot that is not shut. The second
-// result is false while the claim does not see the Lease. If a release names another pod, this pod
-// gives that other pod a head start. If [Facts.TakeFrom] is later, the pod waits until then.
+// freeAt returns the instant from which the Lease permits this pod to acquire a slot that is not
+// shut. The second result is false while the claim does not see the Lease. If a release names another
+// pod, this pod gives that other pod a head start. If [Facts.TakeFrom] is later, the pod waits until
+// then.
+//
+// Three functions build on freeAt. The function takableAt adds a random delay, and campaign.take waits for
+// its result before each acquiring write. To begin a campaign, a claim that needs all of its slots asks
+// obtainableAt, and a claim that needs any one slot asks choosableAt.
 func (c *shared) freeAt(f Facts, view *lease.Observer) (time.Duration, bool) {
 	r := view.Shown()
 	at, sees := view.FreeAt(c.Self.Budget.Duration)
