@@ -22,11 +22,6 @@ type step func() (step, int)
 // no other pod holds the slot, the child starts within that time, and the log has no such line.
 const standbyNotice = 10 * time.Second
 
-// heardWithin bounds the wait until the desk has the message of the child's end. A desk that gets
-// processor time has the message within a few milliseconds. If the message is lost, the shim's
-// pidfd proves the child's death a little later.
-const heardWithin = 500 * time.Millisecond
-
 // killPatience bounds the time of a kill if the deadline is far away. In that time the kernel
 // frees the memory of a process of 16 GB (1.5 GB took 0.33 s). After that the shim ends itself,
 // because the end of PID 1 also stops processes that fork faster than the shim kills them.
@@ -310,7 +305,8 @@ func (s *shim) ended() (step, int) {
 }
 
 // The method "end" reports that no process is left, and waits a moment for the desk to hang up.
-// The hang-up shows that the desk has the message.
+// The hang-up shows that the desk has the message. If the message is lost, the shim's pidfd proves
+// the child's death a little later.
 func (s *shim) end(code int) (step, int) {
 	s.noChild()
 	s.link.enter(gate.Ended)
@@ -322,7 +318,7 @@ func (s *shim) end(code int) (step, int) {
 			break
 		}
 	}
-	until := s.machine.Now() + heardWithin
+	until := s.machine.Now() + gate.Heard
 	for s.link.conn != nil && s.machine.Now() < until {
 		s.machine.Wake(until)
 		s.next()
