@@ -103,7 +103,7 @@ func (h grants) extend(s claim.State) time.Duration {
 		}
 		last := h.unit.orders.to(r.Shim)
 		leap := h.answers(s, r)
-		changed := last.until != s.Deadline || last.delay != h.leaving.delay() || leap != 0 && leap != last.answered
+		changed := last.until != s.Deadline || last.stopDelay != h.leaving.stopDelay() || leap != 0 && leap != last.answered
 		if changed && h.loop.now >= last.retryAt {
 			wake = min(wake, h.give(s, r))
 		}
@@ -123,16 +123,16 @@ func (h grants) give(s claim.State, r gate.Report) time.Duration {
 	b := h.unit.self.Budget
 	again := h.loop.now + b.Retry
 	err := h.unit.orders.grant(r.Shim, gate.Grant{
-		Hold:     h.id,
-		Slots:    slotTokens(s),
-		Deadline: s.Deadline,
-		BootID:   h.unit.self.BootID,
-		Drain:    b.Drain,
-		Kill:     b.Kill,
-		PodIP:    h.unit.config.PodIP,
-		StartBy:  h.loop.starts.startBy(),
-		Leap:     h.answers(s, r),
-		Delay:    h.leaving.delay(),
+		Hold:      h.id,
+		Slots:     slotTokens(s),
+		Deadline:  s.Deadline,
+		BootID:    h.unit.self.BootID,
+		Drain:     b.Drain,
+		Kill:      b.Kill,
+		PodIP:     h.unit.config.PodIP,
+		StartBy:   h.loop.starts.startBy(),
+		Leap:      h.answers(s, r),
+		StopDelay: h.leaving.stopDelay(),
 	}, again)
 	if err == nil {
 		return instant.Never

@@ -58,11 +58,11 @@ func (u *unit) replaced() bool {
 	return kind == "StatefulSet" || kind == "DaemonSet"
 }
 
-// delay returns the longest time for which a shim may hold back a stop signal of the kubelet; zero
+// stopDelay returns the longest time for which a shim may hold back a stop signal of the kubelet; zero
 // for no delay. A living agent ends the delay earlier, unless the API server stores none of its
 // writes. Then the shim stops the application a few seconds before the end of the leave. Until the
 // agent knows how much of the pod's grace is left, the delay is short.
-func (l *leaving) delay() time.Duration {
+func (l *leaving) stopDelay() time.Duration {
 	delay := l.unit.endpointDelay()
 	if delay == 0 || l.Over || l.restarts() {
 		return 0
@@ -105,7 +105,7 @@ func (l *leaving) next(ctx context.Context, s claim.State, wish ending, serves b
 		successor, turn = u.rollout.pod.Deleted(now, l.rollout.facts)
 	}
 	f := leave.Facts{
-		Cause: cause, Successor: successor, Delay: u.endpointDelay(),
+		Cause: cause, Successor: successor, EndpointDelay: u.endpointDelay(),
 		Ready: serves && (u.stored.ready || u.readiness.Postponed(now)) && u.rollout.asks.version != "", Unready: u.stored.known && !u.stored.ready,
 		Replaced: u.replaced(), Offers: l.offers(),
 		PreStop: preStop, Says: s.Leaving, Serving: !s.Serving.IsZero(),

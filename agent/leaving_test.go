@@ -79,7 +79,7 @@ func (s *service) asksToStop() {
 // delay returns how long the holder's last grant lets the shim hold back a stop signal.
 func (s *service) delay() time.Duration {
 	given := s.holder.gates.given()
-	return given[len(given)-1].Delay
+	return given[len(given)-1].StopDelay
 }
 
 func TestYieldingHolderLeavesItsServicesBeforeItStops(t *testing.T) {
@@ -276,7 +276,7 @@ func TestRestartedContainerMakesALeavingHolderReadyAgain(t *testing.T) {
 				a.gates.report("app-a", func(r *gate.Report) { r.Stopping = true })
 				w.within(50*time.Millisecond, "the signal may go", func() bool {
 					given := a.gates.given()
-					return len(given) > sent && given[len(given)-1].Delay == 0
+					return len(given) > sent && given[len(given)-1].StopDelay == 0
 				})
 			})
 		})

@@ -24,9 +24,9 @@ type orders struct {
 
 // sent has the orders that the agent has sent to one shim over its present connection.
 type sent struct {
-	// The field "until" is the deadline of the last grant. The field "delay" is the time for
+	// The field "until" is the deadline of the last grant. The field "stopDelay" is the time for
 	// which that grant lets the shim hold back a stop signal.
-	until, delay time.Duration
+	until, stopDelay time.Duration
 	// If the last grant could not be sent, the agent sends another one at the instant retryAt.
 	retryAt time.Duration
 	// answered is the number of the last leap of the shim if the last grant let the shim thaw its
@@ -83,7 +83,7 @@ func (o *orders) grant(id gate.ShimID, g gate.Grant, again time.Duration) error 
 	granted := o.proof.Granted(g.Hold, id)
 	o.proof.Grant(g.Hold, id)
 	s := o.sent[id]
-	s.until, s.delay, s.answered, s.retryAt = g.Deadline, g.Delay, g.Leap, 0
+	s.until, s.stopDelay, s.answered, s.retryAt = g.Deadline, g.StopDelay, g.Leap, 0
 	err := o.gate.Grant(id, g)
 	if err == nil {
 		return nil

@@ -39,10 +39,10 @@ type Grant struct {
 	// grant answers no leap. If the grant answers a leap, the deadline counts only from renewals
 	// that the agent sent after the Report of this leap had arrived.
 	Leap int `json:"leap,omitempty"`
-	// Delay bounds the time for which the shim holds back the kubelet's stop signal. In that
+	// StopDelay bounds the time for which the shim holds back the kubelet's stop signal. In that
 	// time the pod can leave its Services before the child stops. A later grant with another
-	// Delay can prolong the wait. A later grant with the Delay zero ends the wait.
-	Delay time.Duration `json:"delay,omitempty"`
+	// StopDelay can prolong the wait. A later grant with the StopDelay zero ends the wait.
+	StopDelay time.Duration `json:"delay,omitempty"`
 }
 
 // Unbounded is the deadline of a child whose pod has only a start lock, which the pod holds only
@@ -82,8 +82,8 @@ func (g *Grant) Check() error {
 		return fmt.Errorf("%w: grant until %v, drain %v, kill %v", ErrMessage, g.Deadline, g.Drain, g.Kill)
 	case g.StartBy < 0:
 		return fmt.Errorf("%w: grant with a start by %v", ErrMessage, g.StartBy)
-	case g.Delay < 0 || g.Delay > Longest:
-		return fmt.Errorf("%w: grant with a delay of %v", ErrMessage, g.Delay)
+	case g.StopDelay < 0 || g.StopDelay > Longest:
+		return fmt.Errorf("%w: grant with a delay of %v", ErrMessage, g.StopDelay)
 	}
 	return nil
 }
@@ -135,7 +135,7 @@ type Report struct {
 	// hook, no probe counts.
 	Starting bool
 	// Stopping reports that the kubelet has sent a stop signal to the shim. The shim holds that
-	// signal back, or has held it back, for the Delay of the grant.
+	// signal back, or has held it back, for the StopDelay of the grant.
 	Stopping bool
 	// PreStop reports that the preStop hook runs, so the shim has not sent the stop signal to
 	// the child yet.

@@ -55,9 +55,8 @@ type Facts struct {
 	Cause Cause
 	// Successor is the pod to which the holder yields; empty if the holder may choose one.
 	Successor string
-	// Delay is the endpoint delay: the time until no node sends connections to a pod that
-	// leaves its Services.
-	Delay time.Duration
+	// EndpointDelay is the time until no node sends connections to a pod that leaves its Services.
+	EndpointDelay time.Duration
 	// Ready reports that the application serves, and that the API server has stored that the
 	// pod is Ready, or soon will be. Ready also means that the agent can see offers.
 	Ready bool
@@ -228,7 +227,7 @@ func (l *Leave) learn(now time.Duration, stored bool) {
 // strict controller would delete the holder and its successor while they are not Ready.
 func (l *Leave) begin(now time.Duration, f Facts) (ended bool) {
 	l.enter(awaiting, now)
-	if f.Delay == 0 || !f.Ready || f.Cause != Deletion && f.Replaced {
+	if f.EndpointDelay == 0 || !f.Ready || f.Cause != Deletion && f.Replaced {
 		l.enter(stays, now)
 	}
 	return true
@@ -292,7 +291,7 @@ func (f Facts) follows(last bool) (successor string, enough bool) {
 // pod is over.
 func (l *Leave) out(now time.Duration, f Facts) (ended bool, wake time.Duration) {
 	l.learn(now, f.Says == l.says() && (f.Unready || f.Cause == Deletion))
-	at := l.by(f.Delay, f)
+	at := l.by(f.EndpointDelay, f)
 	switch {
 	case now < at:
 		return false, at

@@ -119,7 +119,7 @@ func TestHolderLeavesOnlyIfEnoughStandbysMakeOffers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := play{facts: c.facts, offers: c.offers}
 			if name != "no endpoint delay" {
-				p.facts.Delay = delay
+				p.facts.EndpointDelay = delay
 			}
 			took := p.run(t)
 			assert.LessOrEqual(t, took, c.most+tick)
@@ -133,7 +133,7 @@ func TestHolderLeavesOnlyIfEnoughStandbysMakeOffers(t *testing.T) {
 }
 
 func TestEndpointDelayBeginsOnceUnreadyStatusIsStored(t *testing.T) {
-	p := play{facts: Facts{Cause: Yield, Delay: delay}, offers: two}
+	p := play{facts: Facts{Cause: Yield, EndpointDelay: delay}, offers: two}
 	took := p.run(t)
 	require.NotZero(t, p.out)
 	assert.GreaterOrEqual(t, p.held, p.out+delay, "the standbys hold connections only then")
@@ -155,7 +155,7 @@ func TestPreStopHookProlongsTheLeave(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := play{offers: two, hook: c.hook, facts: Facts{
-				Cause: Deletion, Delay: c.delay, Known: true, Deleted: true, Ends: began + c.grace,
+				Cause: Deletion, EndpointDelay: c.delay, Known: true, Deleted: true, Ends: began + c.grace,
 			}}
 			took := p.run(t)
 			assert.GreaterOrEqual(t, took, c.least)
@@ -172,16 +172,16 @@ func TestHolderLeavesWithinABoundedTime(t *testing.T) {
 		play play
 		most time.Duration
 	}{
-		"no write is stored": {play{mute: true, facts: Facts{Cause: Yield, Delay: delay}, offers: none}, Stored + Answers},
-		"only offers arrive": {play{mute: true, facts: Facts{Cause: Yield, Delay: delay}, offers: two}, delay + 2*Stored + Passing},
+		"no write is stored": {play{mute: true, facts: Facts{Cause: Yield, EndpointDelay: delay}, offers: none}, Stored + Answers},
+		"only offers arrive": {play{mute: true, facts: Facts{Cause: Yield, EndpointDelay: delay}, offers: two}, delay + 2*Stored + Passing},
 		"the API server does not tell of the deletion": {
-			play{facts: Facts{Cause: Deletion, Delay: delay}, offers: two}, Another + 2*written},
+			play{facts: Facts{Cause: Deletion, EndpointDelay: delay}, offers: two}, Another + 2*written},
 		"the grace is short": {
-			play{facts: Facts{Cause: Deletion, Delay: delay, Known: true, Deleted: true, Ends: began + 2*time.Second}, offers: two}, time.Second},
+			play{facts: Facts{Cause: Deletion, EndpointDelay: delay, Known: true, Deleted: true, Ends: began + 2*time.Second}, offers: two}, time.Second},
 		"the delay is longer than the grace": {
-			play{facts: Facts{Cause: Deletion, Delay: time.Minute, Known: true, Deleted: true, Ends: began + 30*time.Second}, offers: two}, 15 * time.Second},
+			play{facts: Facts{Cause: Deletion, EndpointDelay: time.Minute, Known: true, Deleted: true, Ends: began + 30*time.Second}, offers: two}, 15 * time.Second},
 		"the grace is over": {
-			play{facts: Facts{Cause: Deletion, Delay: delay, Known: true, Deleted: true, Ends: began}, offers: none}, 0},
+			play{facts: Facts{Cause: Deletion, EndpointDelay: delay, Known: true, Deleted: true, Ends: began}, offers: none}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			assert.LessOrEqual(t, c.play.run(t), c.most+tick)
@@ -193,19 +193,19 @@ func TestHolderLeavesWithinABoundedTime(t *testing.T) {
 // slow.
 func TestSlowAPIServerProlongsTheWaitForOffers(t *testing.T) {
 	const slow = 400 * time.Millisecond
-	p := play{slow: slow, after: 3*slow + Spread, offers: two, facts: Facts{Cause: Yield, Delay: delay}}
+	p := play{slow: slow, after: 3*slow + Spread, offers: two, facts: Facts{Cause: Yield, EndpointDelay: delay}}
 	took := p.run(t)
 	assert.True(t, p.last.Out)
 	assert.GreaterOrEqual(t, took, p.after+slow+delay+2*slow, "the standbys hear that late, too")
-	p = play{slow: slow, offers: none, facts: Facts{Cause: Yield, Delay: delay}}
+	p = play{slow: slow, offers: none, facts: Facts{Cause: Yield, EndpointDelay: delay}}
 	assert.LessOrEqual(t, p.run(t), slow+slower*slow+10*tick)
-	p = play{slow: 2 * time.Second, offers: none, facts: Facts{Cause: Yield, Delay: delay}}
+	p = play{slow: 2 * time.Second, offers: none, facts: Facts{Cause: Yield, EndpointDelay: delay}}
 	assert.LessOrEqual(t, p.run(t), 2*time.Second+Stored+10*tick)
 }
 
 func TestHolderBecomesReadyIfNewerRevisionStopsAsking(t *testing.T) {
 	var l Leave
-	f := Facts{Cause: Turn, Successor: "n", Delay: delay, Ready: true, Serving: true, Offers: two}
+	f := Facts{Cause: Turn, Successor: "n", EndpointDelay: delay, Ready: true, Serving: true, Offers: two}
 	assert.Equal(t, Decision{Wake: instant.Never}, l.Next(began, Facts{}))
 	got := l.Next(began, f)
 	assert.True(t, got.Out)
@@ -218,7 +218,7 @@ func TestHolderBecomesReadyIfNewerRevisionStopsAsking(t *testing.T) {
 }
 
 func TestHolderAbandonsLeaveIfOnlyAContainerRestarts(t *testing.T) {
-	turn := Facts{Cause: Turn, Successor: "n", Delay: delay, Ready: true, Serving: true, Offers: two}
+	turn := Facts{Cause: Turn, Successor: "n", EndpointDelay: delay, Ready: true, Serving: true, Offers: two}
 	unoffered := turn
 	unoffered.Offers = none
 	for name, c := range map[string]struct {
@@ -245,14 +245,14 @@ func TestHolderAbandonsLeaveIfOnlyAContainerRestarts(t *testing.T) {
 			known.Cause, known.Successor, known.Known = None, "", true
 			l.Next(at, unknown)
 			assert.Equal(t, Decision{Wake: instant.Never}, l.Next(at+written, known), "the application goes on")
-			assert.Equal(t, Decision{Wake: instant.Never}, l.Next(at+time.Hour, Facts{Delay: delay, Ready: true}))
+			assert.Equal(t, Decision{Wake: instant.Never}, l.Next(at+time.Hour, Facts{EndpointDelay: delay, Ready: true}))
 		})
 	}
 }
 
 func TestLeaveForATurnContinuesDespiteContainerRestart(t *testing.T) {
 	var l Leave
-	f := Facts{Cause: Turn, Successor: "n", Delay: delay, Ready: true, Serving: true, Offers: two}
+	f := Facts{Cause: Turn, Successor: "n", EndpointDelay: delay, Ready: true, Serving: true, Offers: two}
 	l.Next(began, f)
 	signalled := f
 	signalled.Cause = Deletion
@@ -268,7 +268,7 @@ func TestLeaveForATurnContinuesDespiteContainerRestart(t *testing.T) {
 
 func TestUnreadyHolderStopsWithoutALeave(t *testing.T) {
 	var l Leave
-	got := l.Next(began, Facts{Cause: Yield, Delay: delay, Offers: two})
+	got := l.Next(began, Facts{Cause: Yield, EndpointDelay: delay, Offers: two})
 	assert.Equal(t, Decision{Over: true, Wake: instant.Never}, got)
 }
 
@@ -276,7 +276,7 @@ func TestUnreadyHolderStopsWithoutALeave(t *testing.T) {
 // does not answer whether the pod is being deleted.
 func TestUnknownGraceKeepsHookedHolderServing(t *testing.T) {
 	var l Leave
-	f := Facts{Cause: Yield, Delay: 2 * time.Second, Ready: true, Serving: true, Offers: []api.Offer{{Identity: "b_u", Takes: true}, {Identity: "c_u"}}}
+	f := Facts{Cause: Yield, EndpointDelay: 2 * time.Second, Ready: true, Serving: true, Offers: []api.Offer{{Identity: "b_u", Takes: true}, {Identity: "c_u"}}}
 	require.True(t, l.Next(time.Second, f).Out)
 	f.Cause, f.PreStop = Deletion, true
 	got := l.Next(time.Minute, f)

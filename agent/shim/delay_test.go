@@ -22,7 +22,7 @@ import (
 func (a *fakeAgent) delays(within, delay time.Duration) {
 	a.t.Helper()
 	require.NoError(a.t, a.send(gate.Order{Grant: &gate.Grant{
-		Hold: "h1", BootID: a.boot, Deadline: host.Now() + within, Drain: time.Second, Kill: kill, Delay: delay,
+		Hold: "h1", BootID: a.boot, Deadline: host.Now() + within, Drain: time.Second, Kill: kill, StopDelay: delay,
 	}}))
 }
 

@@ -209,7 +209,7 @@ func (s *shim) pass(sig syscall.Signal) {
 			return
 		}
 		if !s.frost.on() && s.link.state.Phase == gate.Running {
-			s.hooks.delay(s.child.grant.Delay)
+			s.hooks.delay(s.child.grant.StopDelay)
 		}
 		s.stop(sig, s.machine.Now()+s.cfg.Grace)
 	default:
@@ -235,8 +235,8 @@ func (s *shim) extend(g *gate.Grant) {
 	if g.Deadline > s.child.grant.Deadline {
 		s.child.grant = *g
 	}
-	s.child.grant.Delay = g.Delay
-	s.hooks.extend(g.Delay)
+	s.child.grant.StopDelay = g.StopDelay
+	s.hooks.extend(g.StopDelay)
 	s.thawBy(g)
 }
 
