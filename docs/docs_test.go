@@ -197,3 +197,21 @@ func TestArchitecturePageStaysShort(t *testing.T) {
 	require.True(t, ok)
 	assert.LessOrEqual(t, strings.Count(before+after, "\n"), 130)
 }
+
+// The part of the page above the vocabulary lists all packages of agent and mutate. Package mutatetest
+// is missing there, because only tests use that package.
+func TestArchitecturePageListsPackagesOfAgentAndMutate(t *testing.T) {
+	text, err := os.ReadFile("architecture.md")
+	require.NoError(t, err)
+	list, _, ok := strings.Cut(string(text), "\n## Words\n")
+	require.True(t, ok)
+	for _, folder := range []string{"agent", "mutate"} {
+		packages, err := filepath.Glob(filepath.Join(root, folder, "*", "*.go"))
+		require.NoError(t, err)
+		require.NotEmpty(t, packages)
+		for _, file := range packages {
+			name := filepath.Base(filepath.Dir(file))
+			assert.True(t, name == "mutatetest" || regexp.MustCompile(`\b`+name+`\b`).MatchString(list), "docs/architecture.md lacks package %s/%s", folder, name)
+		}
+	}
+}
