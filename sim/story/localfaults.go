@@ -51,7 +51,7 @@ func (f *localFaults) act(p *world.LocalPod) {
 	case n == 3 && p.Serves() && !p.Agent.FrozenAlone:
 		p.Agent.FreezeAlone()
 		f.After(long, p.Agent.ThawAlone)
-	case n <= 5 && b.Call != nil && b.Program == p.Program && !b.Program.Still():
+	case n <= 5 && b.Call != nil && b.Program == p.Program && !b.Program.Frozen():
 		b.Disconnect(short)
 	case n == 6 && p.Agent != nil:
 		f.silence(p)

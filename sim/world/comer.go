@@ -100,21 +100,6 @@ func (p *Comer) identity() string { return api.Identity(p.Name, "uid-of-"+p.Name
 // Runs reports whether a process of the container lives.
 func (p *Comer) Runs() bool { return p.client != nil && !p.client.Dead }
 
-// lived returns the last instant at which the pod counted at its barrier. If the pod still counts,
-// the result is the present instant. A pod counts while a process of its container lives. If its
-// program waits through the local API, the pod counts only while a call waits. After that call the
-// pod still counts for two seconds ([countsOn]).
-func (p *Comer) lived() time.Duration {
-	last := p.died
-	if p.Runs() {
-		last = p.w.Now()
-	}
-	if p.of.Programs && !p.waits {
-		last = min(last, p.waited+Slow(countsOn))
-	}
-	return last
-}
-
 // start starts the container, unless it runs or has succeeded.
 func (p *Comer) start() {
 	switch {

@@ -60,9 +60,9 @@ func checkArrived(w *World, of *Run, by string, sent time.Duration) {
 	alive, bound := 0, sent-Slow(of.Duration)
 	for _, p := range of.all {
 		switch {
-		case p.identity() == by && p.Node.wokeAt > bound:
+		case p.Name == api.PodOf(by) && p.Node.wokeAt > bound:
 			return // the clock of this machine stood still
-		case p.client != nil && p.lived() >= bound-w.API.Latest:
+		case p.client != nil && lived(p) >= bound-w.API.Latest:
 			alive++
 		}
 	}
@@ -78,6 +78,21 @@ func checkArrived(w *World, of *Run, by string, sent time.Duration) {
 	if len(holders) < of.Barrier.Size {
 		w.Violate(early, "%s opens the barrier of %s, and only %d pods had arrived since %v", by, of.Name, len(holders), bound)
 	}
+}
+
+// lived returns the last instant at which the pod counted at its barrier. If the pod still counts,
+// the result is the present instant. A pod counts while a process of its container lives. If its
+// program waits through the local API, the pod counts only while a call waits. After that call the
+// pod still counts for two seconds ([countsOn]). The container must have had a process.
+func lived(p *Comer) time.Duration {
+	last := p.died
+	if !p.client.Dead {
+		last = p.w.Now()
+	}
+	if p.of.Programs && !p.waits {
+		last = min(last, p.waited+Slow(countsOn))
+	}
+	return last
 }
 
 // renewedSince returns the identity of the last pod that has written the Lease as its holder since

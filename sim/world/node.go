@@ -76,10 +76,10 @@ type Tenant interface {
 const Skew = 1. / 12
 
 // NewNode adds a running machine.
-func (w *World) NewNode(name string) { w.Nodes = append(w.Nodes, w.newMachine(name, name)) }
+func (w *World) NewNode(name string) { w.Nodes = append(w.Nodes, w.newNode(name, name)) }
 
-// newMachine makes a running machine with the name. The argument "source" selects its random source.
-func (w *World) newMachine(name, source string) *Node {
+// newNode makes a running node with the name. The argument "source" selects its random source.
+func (w *World) newNode(name, source string) *Node {
 	n := &Node{w: w, Name: name, rng: w.Source(source)}
 	n.Clock = engine.NewClock(w.Engine, n.anyRate())
 	n.wallOff = engine.Between(n.rng, -time.Minute, time.Minute)

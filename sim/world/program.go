@@ -72,9 +72,6 @@ func (g *program) goOn() {
 	g.Process.Thaw()
 }
 
-// Still reports whether the program stands still, alone or with its node.
-func (g *program) Still() bool { return g.Frozen() }
-
 // ices freezes the program until the leash lets the program go on.
 func (g *program) ices() {
 	g.iced = true

@@ -19,7 +19,7 @@ import (
 // up, and must have no tenants.
 func Replace(n *Node, kept bool, pause time.Duration) {
 	w := n.w
-	n.heir = w.newMachine(n.Name, n.Name+" "+n.boot)
+	n.heir = w.newNode(n.Name, n.Name+" "+n.boot)
 	w.Note(n.Name, "is another machine (boot %s, not %s, with the old volumes: %v)", n.heir.boot, n.boot, kept)
 	w.Nodes[slices.Index(w.Nodes, n)] = n.heir
 	w.API.Watches.Severed()

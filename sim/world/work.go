@@ -90,7 +90,7 @@ func (b *Bidder) watches(until time.Duration) {
 		if b.work != work || b.until != until {
 			return
 		}
-		work.excused = g.Still()
+		work.excused = g.Frozen()
 		g.WhenThawed(b.look)
 	})
 }

@@ -94,7 +94,7 @@ func checkWorkOutlived(l *checks, k *work) {
 // pause of its machine. That time ends when the agent answers the program after the correction
 // of the wall clock.
 func workAbsent(k *work) bool {
-	return k.bidder.Program.Still() || misled(k.bidder.Pod.Node, k.toldAt)
+	return k.bidder.Program.Frozen() || misled(k.bidder.Pod.Node, k.toldAt)
 }
 
 // takenFromWork demands that no program works under a slot when a pod acquires the slot for another
@@ -151,7 +151,7 @@ func checkLeapSent(l *checks, n *Node) {
 		}
 		before := k.toldAt
 		l.After(Quick, func() {
-			stands := b.Program.Still() || b.Call == nil || b.Call.agent.Dead || a.Process.Frozen()
+			stands := b.Program.Frozen() || b.Call == nil || b.Call.agent.Dead || a.Process.Frozen()
 			if b.work == k && k.toldAt == before && !stands && a.thawedAt < n.rightAt {
 				l.Violate(Outlived, "%s works on, and has heard nothing since the leap at %v", b.Name, n.rightAt)
 			}
