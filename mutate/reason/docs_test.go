@@ -26,7 +26,8 @@ func TestReasonsAreDocumented(t *testing.T) {
 	var b strings.Builder
 	b.WriteString("<!-- Generated from mutate/reason/webhook.go by make golden. Do not edit. -->\n\n# Reasons\n\n" +
 		"Every refusal and warning of the webhook begins with the name of its reason. The name is the same in the warning\n" +
-		"when a workload is applied, in the error at its pods, in the Event, and in the metric.\n\n" +
+		"when a workload is applied, in the error at its pods, in the Event, and in the metric. The page [pods](pods.md) has the\n" +
+		"reasons that pods report after their admission.\n\n" +
 		"| reason | meaning | remedy |\n|---|---|---|\n")
 	table(&b, All)
 	b.WriteString("\nThe admission policies, which apply without the webhook, too, and enroll have these reasons:\n\n" +
