@@ -15,15 +15,15 @@ import (
 )
 
 // liveShards reads from the API server, not from the cache, and returns the Leases of shards that
-// enroll made. The Leases have no managedFields. A write without managedFields leaves them as
-// they are.
+// enroll made. Of each Lease, only that stays in memory which the cache would keep. Any user who may
+// create Leases can make very many huge Leases.
 func liveShards(ctx context.Context, from client.Reader, namespace string) (map[string]*coordinationv1.Lease, error) {
 	leases := map[string]*coordinationv1.Lease{}
 	var list coordinationv1.LeaseList
 	err := eachPage(ctx, from, &list, func() {
 		for _, lease := range list.Items {
 			if _, _, shard := api.ReadShard(lease.Name); shard && ours(&lease) {
-				lease.ManagedFields = nil
+				stripLease(&lease)
 				leases[lease.Name] = &lease
 			}
 		}

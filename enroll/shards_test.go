@@ -63,6 +63,27 @@ func TestEnrollStampsTheLeasesOfNewShards(t *testing.T) {
 	assert.Empty(t, w.requests, "a group in order costs no request")
 }
 
+// Before a write, enroll keeps only a part of each Lease in memory.
+func TestStampKeepsOtherFieldsOfTheLease(t *testing.T) {
+	w := newWorld(t, deployment(sharding(1), nil), worker("a", 1))
+	r := w.process()
+	w.settle(r)
+	w.holds(api.ShardLease(web, 0), "a")
+	w.releases(api.ShardLease(web, 0))
+	lease := w.lease(api.ShardLease(web, 0))
+	lease.Labels["team"], lease.Annotations["note"], lease.Spec.Strategy = "billing", "by hand", new(coordinationv1.OldestEmulationVersion)
+	require.NoError(t, w.server.Update(t.Context(), lease))
+	before := w.lease(lease.Name)
+	w.remove(deployment(nil, nil))
+	w.create(deployment(sharding(2), nil))
+	w.create(worker("b", 2))
+	w.settle(r)
+	after := w.lease(lease.Name)
+	assert.NotEqual(t, stampOf(before), stampOf(after))
+	before.Annotations[api.StampAnnotation], before.ResourceVersion = after.Annotations[api.StampAnnotation], after.ResourceVersion
+	assert.Equal(t, before, after)
+}
+
 func TestChangeOfShardCountWaitsForEachHolder(t *testing.T) {
 	w := newWorld(t, deployment(sharding(2), nil), worker("a", 2), worker("b", 2))
 	r := w.process()

@@ -165,9 +165,18 @@ func (s *stamping) expired(waiting map[right]observation, lease *coordinationv1.
 	return left <= 0
 }
 
-// write carries out one write that package stamp has decided. The write fails if the Lease has
-// changed since enroll listed the Leases.
-func (s *stamping) write(ctx context.Context, lease *coordinationv1.Lease, order stamp.Action) error {
+// write carries out one write that package stamp has decided. The argument "listed" lacks the fields
+// that enroll never reads, so write reads the whole Lease again. If the Lease has changed since enroll
+// listed the Leases, write returns an error.
+func (s *stamping) write(ctx context.Context, listed *coordinationv1.Lease, order stamp.Action) error {
+	lease, err := s.lease(ctx, listed.Namespace, listed.Name)
+	if err != nil {
+		return fmt.Errorf("stamp: %w", err)
+	}
+	if lease.UID != listed.UID || lease.ResourceVersion != listed.ResourceVersion {
+		return fmt.Errorf("lease %s has changed: %w", listed.Name, errAgain)
+	}
+	lease.ManagedFields = nil // a write without managedFields leaves them as they are
 	if lease.Annotations == nil {
 		lease.Annotations = map[string]string{}
 	}

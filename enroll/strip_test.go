@@ -19,6 +19,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -46,6 +47,18 @@ func TestEnrollsCacheBoundsTheMemoryOfEachLease(t *testing.T) {
 		require.NoError(t, err)
 		assert.Less(t, len(text), 4<<10, name)
 	}
+}
+
+// A user can create hundreds of such Leases. Enroll must not have all of them in memory at once.
+func TestLiveShardsTakeLittleMemory(t *testing.T) {
+	huge := heavy(api.ShardLease(web, 0))
+	huge.ResourceVersion = ""
+	live, err := liveShards(t.Context(), fake.NewClientBuilder().WithObjects(huge).Build(), shop)
+	require.NoError(t, err)
+	require.Len(t, live, 1)
+	text, err := json.Marshal(live)
+	require.NoError(t, err)
+	assert.Less(t, len(text), 4<<10)
 }
 
 // Enroll reads the same facts from the stripped Lease as from the whole Lease.
