@@ -6,10 +6,8 @@ package enroll
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/selection"
@@ -17,10 +15,6 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/api"
 )
-
-// objectsPerPage bounds the memory of an answer to a list. An object has about 10 KB, but a user
-// can make many objects of nearly 1.5 MiB.
-const objectsPerPage = 32
 
 // cachedPods calls the function "visit" with each gated pod in the cache.
 func (s store) cachedPods(ctx context.Context, namespace string, visit func(*corev1.Pod)) error {
@@ -96,23 +90,4 @@ func (s store) ungatedPods(ctx context.Context, namespace string) ([]labels.Labe
 		return nil, fmt.Errorf("list pods without a gate: %w", err)
 	}
 	return claimed, nil
-}
-
-// eachPage lists objects page by page; all pages show the same instant. The function empties
-// the list before it decodes the next page, so that no field of an earlier object stays.
-func eachPage(ctx context.Context, from client.Reader, list client.ObjectList, visit func(), options ...client.ListOption) error {
-	for next := ""; ; {
-		page := append(slices.Clone(options), client.Limit(objectsPerPage), client.Continue(next))
-		if err := from.List(ctx, list, page...); err != nil {
-			return err
-		}
-		visit()
-		if next = list.GetContinue(); next == "" {
-			return nil
-		}
-		list.SetContinue("")
-		if err := meta.SetList(list, nil); err != nil {
-			return err
-		}
-	}
 }

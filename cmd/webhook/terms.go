@@ -168,7 +168,7 @@ func (t *terms) enroll(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", errNever, err)
 	}
-	m, err := ctrl.NewManager(t.config, options)
+	m, err := ctrl.NewManager(termConfig(t.config), options)
 	if err != nil {
 		return fmt.Errorf("make the manager of a term: %w", err)
 	}
@@ -201,6 +201,13 @@ func (t *terms) enroll(ctx context.Context) error {
 		return fmt.Errorf("%w: %w", errNever, err)
 	}
 	return m.Start(ctx)
+}
+
+// termConfig returns a copy of the config, with the transport that enroll needs.
+func termConfig(config *rest.Config) *rest.Config {
+	config = rest.CopyConfig(config)
+	config.Wrap(enroll.BoundPages)
+	return config
 }
 
 func termOptions(s settings) (ctrl.Options, error) {

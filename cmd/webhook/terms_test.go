@@ -22,6 +22,8 @@ import (
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
+
+	"github.com/metaparticle-io/metaparticle/enroll"
 )
 
 func interrupted(t *testing.T) int {
@@ -135,4 +137,12 @@ func TestGaugeWithTwoLabelsDropsOnlyZeros(t *testing.T) {
 	assert.Equal(t, 2, report(2, 1))
 	assert.Equal(t, 1, report(2, 0))
 	assert.Zero(t, report(0, 0))
+}
+
+func TestEnrollsClientBoundsPagesOfLists(t *testing.T) {
+	config := &rest.Config{Host: "https://127.0.0.1:1"}
+	assert.Nil(t, config.WrapTransport)
+	bound := termConfig(config).WrapTransport(http.DefaultTransport)
+	assert.Equal(t, enroll.BoundPages(http.DefaultTransport), bound)
+	assert.Nil(t, config.WrapTransport, "the webhook's own client needs no such transport")
 }

@@ -1,0 +1,90 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package enroll
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// objectsPerPage bounds the number of objects in one answer to a list. Most objects have about 10 KB.
+const objectsPerPage = 32
+
+// maxPage bounds the bytes of a page of several objects. The size of a single object has a bound in the
+// API server. Decoded, a page takes up to ten times as much memory, because a label of a few bytes
+// becomes an entry of a map. Four namespaces may read a page at the same time.
+const maxPage = 2 << 20
+
+var errPage = errors.New("the page is too large")
+
+type pageKey struct{}
+
+// BoundPages returns a transport that enroll needs to bound the memory of its lists. If a page of several
+// objects is too large, the body of the answer ends with an error before the client decodes the page.
+// All other answers pass unchanged.
+func BoundPages(next http.RoundTripper) http.RoundTripper { return pages{next} }
+
+type pages struct{ next http.RoundTripper }
+
+// RoundTrip implements [http.RoundTripper].
+func (p pages) RoundTrip(r *http.Request) (*http.Response, error) {
+	answer, err := p.next.RoundTrip(r)
+	if err == nil && r.Context().Value(pageKey{}) != nil {
+		answer.Body = &page{ReadCloser: answer.Body, left: maxPage}
+	}
+	return answer, err
+}
+
+// page is the body of an answer with several objects.
+type page struct {
+	io.ReadCloser
+	left int
+}
+
+// Read implements [io.Reader].
+func (p *page) Read(b []byte) (int, error) {
+	n, err := p.ReadCloser.Read(b)
+	if p.left -= n; p.left < 0 {
+		return 0, fmt.Errorf("%w: more than %d bytes", errPage, maxPage)
+	}
+	return n, err
+}
+
+// eachPage lists objects page by page; all pages show the same instant. The function empties
+// the list before it decodes the next page, so that no field of an earlier object stays. If a page is
+// too large, eachPage asks for half as many objects.
+func eachPage(ctx context.Context, from client.Reader, list client.ObjectList, visit func(), options ...client.ListOption) error {
+	several := context.WithValue(ctx, pageKey{}, true)
+	limit := int64(objectsPerPage)
+	for next := ""; ; {
+		asked := several
+		if limit == 1 {
+			asked = ctx
+		}
+		page := append(options[:len(options):len(options)], client.Limit(limit), client.Continue(next))
+		err := from.List(asked, list, page...)
+		if errors.Is(err, errPage) && limit > 1 {
+			limit /= 2
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		visit()
+		if next = list.GetContinue(); next == "" {
+			return nil
+		}
+		list.SetContinue("")
+		if err := meta.SetList(list, nil); err != nil {
+			return err
+		}
+		limit = min(2*limit, objectsPerPage)
+	}
+}

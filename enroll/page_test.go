@@ -1,0 +1,90 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package enroll
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// full returns a gated pod of nearly 1.5 MiB. Decoded, its labels take ten times as much memory.
+func full(name string) corev1.Pod {
+	pod := *gated(name, "till", "lock."+name)
+	for i := range 100_000 {
+		pod.Labels["a"+strconv.FormatInt(int64(i), 36)] = ""
+	}
+	return pod
+}
+
+// paged returns a reader of pods, and the sizes of the pages that the API server has sent.
+func paged(t *testing.T, pods []corev1.Pod) (reader client.Reader, sizes *[]int) {
+	t.Helper()
+	sizes = new([]int)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		limit, err := strconv.Atoi(r.URL.Query().Get("limit"))
+		assert.NoError(t, err)
+		from, _ := strconv.Atoi(r.URL.Query().Get("continue"))
+		to := min(from+limit, len(pods))
+		list := corev1.PodList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "PodList"}, Items: pods[from:to]}
+		if to < len(pods) {
+			list.Continue = strconv.Itoa(to)
+		}
+		raw, err := runtime.Encode(scheme.Codecs.LegacyCodec(corev1.SchemeGroupVersion), &list)
+		assert.NoError(t, err)
+		*sizes = append(*sizes, to-from)
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(raw) // enroll hangs up on a page that is too large
+	}))
+	t.Cleanup(server.Close)
+	config := &rest.Config{Host: server.URL, QPS: -1}
+	config.Wrap(BoundPages)
+	mapper := meta.NewDefaultRESTMapper(nil)
+	mapper.Add(corev1.SchemeGroupVersion.WithKind("Pod"), meta.RESTScopeNamespace)
+	reader, err := client.New(config, client.Options{Scheme: scheme.Scheme, Mapper: mapper})
+	require.NoError(t, err)
+	return reader, sizes
+}
+
+// 32 pods of 1.3 MiB take 330 MiB of memory, which is most of the webhook's memory limit.
+func TestPageOfHugePodsIsNeverDecoded(t *testing.T) {
+	var pods []corev1.Pod
+	for i := range 6 {
+		pods = append(pods, full("huge-"+strconv.Itoa(i)))
+	}
+	reader, sizes := paged(t, pods)
+	decoded := 0
+	var list corev1.PodList
+	require.NoError(t, eachPage(t.Context(), reader, &list, func() {
+		decoded = max(decoded, len(list.Items))
+	}, client.InNamespace(shop)))
+	assert.Equal(t, 1, decoded, "%v", *sizes)
+}
+
+func TestListWithHugePodsStaysComplete(t *testing.T) {
+	var pods []corev1.Pod
+	for i := range 100 {
+		pods = append(pods, *gated("pod-"+strconv.Itoa(i), "till", "lock.pod-"+strconv.Itoa(i)))
+	}
+	pods[40], pods[41] = full("pod-40"), full("pod-41")
+	reader, sizes := paged(t, pods)
+	live, err := store{reader: reader}.livePods(t.Context(), shop)
+	require.NoError(t, err)
+	assert.Len(t, live, 100)
+	assert.Equal(t, objectsPerPage, (*sizes)[0])
+	assert.Contains(t, live, "lock.pod-41", api.SlotsAnnotation)
+}
