@@ -62,6 +62,10 @@ const (
 	// may have attestations beside each platform.
 	maxEntries = 256
 
+	// maxDigest bounds a digest: the longest algorithm has 128 hexadecimal digits. An error about a
+	// malformed digest quotes the digest.
+	maxDigest = 256
+
 	// maxSecrets bounds the pull secrets that are read for one pod, one after the other within
 	// defaultBudget.
 	maxSecrets = 32

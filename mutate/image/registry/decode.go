@@ -28,12 +28,23 @@ type platform struct {
 	Architecture string `json:"architecture"`
 }
 
+// bytes returns the number of bytes of the descriptor's texts.
+func (d descriptor) bytes() int {
+	n := len(d.MediaType) + len(d.Digest) + len(d.Data)
+	if d.Platform != nil {
+		n += len(d.Platform.OS) + len(d.Platform.Architecture)
+	}
+	return n
+}
+
 // descriptors are the descriptors of an index. UnmarshalJSON decodes them one by one, and
-// stops at a bound, because a few bytes of text become a hundred bytes in memory.
+// stops at a bound, because a few bytes of text become a hundred bytes in memory. The texts have a
+// bound, too, because they stay in memory until the look-up ends.
 type descriptors []descriptor
 
 // UnmarshalJSON implements [json.Unmarshaler].
 func (d *descriptors) UnmarshalJSON(text []byte) error {
+	bytes := 0
 	return each(text, func(decoder *json.Decoder) error {
 		if len(*d) == maxEntries {
 			return errSize
@@ -41,6 +52,9 @@ func (d *descriptors) UnmarshalJSON(text []byte) error {
 		var one descriptor
 		if err := decoder.Decode(&one); err != nil {
 			return err
+		}
+		if bytes += one.bytes(); bytes > smallAnswer {
+			return errSize
 		}
 		*d = append(*d, one)
 		return nil

@@ -61,14 +61,13 @@ type statusError int
 
 func (e statusError) Error() string { return http.StatusText(int(e)) }
 
-// failure is an error whose text contains nothing that a registry has sent.
+// failure is an error that contains nothing that a registry has sent. A pod keeps the failures of all
+// its images until the webhook answers, so a failure is small.
 type failure struct {
 	class error
 	// hints are further texts for the pod's author: about pull secrets, and the classes of
 	// the failures at mirrors.
 	hints []error
-	// cause may contain text of a registry. Only the webhook's own log gets the cause.
-	cause error
 }
 
 func (f *failure) Error() string {
@@ -79,7 +78,7 @@ func (f *failure) Error() string {
 	return strings.Join(texts, "; ")
 }
 
-// Unwrap returns the class, and hides the cause, so that no caller prints it by mistake.
+// Unwrap returns the class.
 func (f *failure) Unwrap() error { return f.class }
 
 // classify returns the class of a look-up's error: one of [classes], a [late] error,
@@ -113,7 +112,7 @@ func classify(err error) error {
 // fail returns the error of a look-up as a failure. The argument "unread" has the errors of the
 // pull secrets that could not be read, and may add hints.
 func fail(err, unread error) *failure {
-	f := &failure{class: classify(err), cause: errors.Join(err, unread)}
+	f := &failure{class: classify(err)}
 	if errors.Is(f.class, errDenied) || errors.Is(f.class, errAbsent) || errors.Is(f.class, errAway) {
 		if hint, ok := errors.AsType[MayNotRead](unread); ok {
 			f.hints = append(f.hints, hint)
@@ -129,7 +128,6 @@ func fail(err, unread error) *failure {
 func joined(failed []*failure) error {
 	all := &failure{class: failed[len(failed)-1].class}
 	for _, f := range failed {
-		all.cause = errors.Join(all.cause, f.cause)
 		for _, hint := range append([]error{f.class}, f.hints...) {
 			if hint.Error() != all.class.Error() && !slices.ContainsFunc(all.hints, func(e error) bool { return e.Error() == hint.Error() }) {
 				all.hints = append(all.hints, hint)

@@ -136,6 +136,9 @@ type use func(body []byte, mediaType types.MediaType) error
 // content reads the content that a descriptor names, and checks its digest. The descriptor
 // may contain this content itself, in Data.
 func (r *repository) content(ctx context.Context, kind string, d descriptor, use use) error {
+	if len(d.Digest) > maxDigest {
+		return fmt.Errorf("%w: a digest of %d bytes", errNotImage, len(d.Digest))
+	}
 	digest, err := v1.NewHash(d.Digest)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errNotImage, err)

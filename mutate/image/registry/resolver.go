@@ -94,7 +94,7 @@ func (r *reader) Command(ctx context.Context, named string) (image.Command, erro
 		its := fail(err, r.keyring.unread)
 		failed = append(failed, its)
 		if r.options.Failed != nil && !errors.Is(its, context.Canceled) {
-			r.options.Failed(r.rights.Namespace, ref.Name(), its.cause)
+			r.options.Failed(r.rights.Namespace, ref.Name(), errors.Join(err, r.keyring.unread))
 		}
 	}
 	return image.Command{}, joined(failed)
