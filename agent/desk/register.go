@@ -10,12 +10,16 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // mostConns bounds the connections of all containers together. A pod has one shim for each gated
 // container, and a shim has one connection. Each connection takes about 50 KiB of the agent's
 // memory limit of 64 MiB. The same number bounds the living shims that the desk knows.
 const mostConns = 256
+
+// mostTrouble bounds the bytes of a shim's failure that the desk keeps. An Event shows less.
+const mostTrouble = 4 << 10
 
 // register has what the desk knows about all shims of the pod. The server holds its own mutex
 // during each call.
@@ -83,6 +87,7 @@ func (r *register) learn(p *peer, st gate.State, now time.Duration) {
 			r.log.Warn("a failure with an unknown reason is ignored, and so is each later one of this shim", "container", st.Container)
 		}
 	}
+	trouble.Message = api.Brief(trouble.Message, mostTrouble)
 	p.report = gate.Report{
 		Shim: st.Shim, Container: st.Container, Phase: st.Phase, Hold: st.Hold,
 		Slots: st.Slots, Began: st.Began, Since: st.Since, Starting: st.Starting, Stopping: st.Stopping, PreStop: st.PreStop,

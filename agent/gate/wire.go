@@ -137,6 +137,10 @@ func DecodeMessage(b []byte) (State, *Outcome, error) {
 // ids, and any program of a gated container can invent them.
 const mostID = 64
 
+// mostSlots is the largest number of slots in a message. A pod holds fewer slots at once. A slot of three
+// bytes in a message takes 32 bytes of memory, and the agent keeps the slots of each shim.
+const mostSlots = 256
+
 func (s *State) check() error {
 	switch s.Phase {
 	case Waiting, Running, Draining, Ended:
@@ -150,6 +154,8 @@ func (s *State) check() error {
 		return fmt.Errorf("%w: container %q", ErrMessage, s.Container)
 	case len(s.Hold) > mostID:
 		return fmt.Errorf("%w: hold of %d bytes", ErrMessage, len(s.Hold))
+	case len(s.Slots) > mostSlots:
+		return fmt.Errorf("%w: %d slots", ErrMessage, len(s.Slots))
 	case s.Leap < 0:
 		return fmt.Errorf("%w: leap %d", ErrMessage, s.Leap)
 	case s.Hold == "" && (s.Phase == Running || s.Phase == Draining):

@@ -33,6 +33,7 @@ func TestDecoderRefusesMalformedMessages(t *testing.T) {
 		"container that is hidden":  `{"shim":"s","container":".","phase":"waiting"}`,
 		"container of a note being": `{"shim":"s","container":"app.new","phase":"waiting"}`,
 		"hold that is too long":     `{"shim":"s","container":"app","phase":"waiting","hold":"` + strings.Repeat("h", 65) + `"}`,
+		"very many slots":           `{"shim":"s","container":"app","phase":"waiting","slots":[{}` + strings.Repeat(",{}", 256) + `]}`,
 		"running under no hold":     `{"shim":"s","container":"app","phase":"running"}`,
 		"answer to no order":        `{"ran":{"code":1}}`,
 		"answer that is too long":   `{"ran":{"id":"r","output":"` + strings.Repeat("AAAA", MostOutput/3+1) + `"}}`,
