@@ -72,8 +72,10 @@ const (
 	// maxSecretBytes bounds one pull secret. The credential for a registry has about 4 KB, and
 	// the pull secret of a whole cluster has about ten such credentials.
 	maxSecretBytes = 128 << 10
-	// maxCredentials bounds the credentials of one pod.
-	maxCredentials = 64
+	// maxCredentials and maxCredentialBytes bound the credentials of one pod. The pod keeps them until
+	// the webhook's answer, and hundreds of pods may wait for their images at the same time.
+	maxCredentials     = 64
+	maxCredentialBytes = 128 << 10
 
 	// Each cache has a bound in bytes, and room for some ten thousand entries. An entry is a
 	// reference, a digest, or a command of half a kilobyte.

@@ -36,6 +36,8 @@ type Secrets interface {
 type keyring struct {
 	once sync.Once
 	all  []credential
+	// bytes is the number of bytes of all texts in the field "all".
+	bytes int
 	// unread joins the errors of secrets that could not be read. Only a failed look-up
 	// reports these errors.
 	unread error
@@ -68,13 +70,25 @@ func (k *keyring) fill(ctx context.Context, from Secrets, rights image.PullRight
 		if err != nil {
 			unread = append(unread, fmt.Errorf("pull secret %q: %w", n, err))
 		}
-		if room := maxCredentials - len(k.all); len(in) > room {
+		if !k.add(in) {
 			unread = append(unread, errTooMany)
-			in = in[:room]
 		}
-		k.all = append(k.all, in...)
 	}
 	k.unread = errors.Join(unread...)
+}
+
+// add adds credentials, and reports whether each of them had room.
+func (k *keyring) add(all []credential) bool {
+	fit := true
+	for _, c := range all {
+		if len(k.all) == maxCredentials || k.bytes+c.bytes() > maxCredentialBytes {
+			fit = false
+			continue
+		}
+		k.bytes += c.bytes()
+		k.all = append(k.all, c)
+	}
+	return fit
 }
 
 func readOne(ctx context.Context, from Secrets, namespace, name string) ([]credential, error) {
@@ -110,6 +124,12 @@ type credential struct {
 	auth authn.AuthConfig
 }
 
+// bytes returns the number of bytes of the credential's texts.
+func (c credential) bytes() int {
+	a := c.auth
+	return len(c.host) + len(c.path) + len(a.Username) + len(a.Password) + len(a.Auth) + len(a.IdentityToken) + len(a.RegistryToken)
+}
+
 func readSecret(secret *corev1.Secret) ([]credential, error) {
 	entries := map[string]authn.AuthConfig{}
 	for _, data := range secret.Data {
@@ -136,6 +156,9 @@ func readSecret(secret *corev1.Secret) ([]credential, error) {
 	var credentials []credential
 	for key, auth := range entries {
 		host, path := splitKey(key)
+		if auth.Username != "" && auth.Password != "" {
+			auth.Auth = "" // the same text in another encoding
+		}
 		credentials = append(credentials, credential{host: host, path: path, auth: auth})
 	}
 	// The order in which a look-up tries credentials must not vary, but a map has no order.

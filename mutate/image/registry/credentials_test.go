@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -250,6 +251,28 @@ func TestEntriesAndBytesOfPullSecretsAreBounded(t *testing.T) {
 			require.ErrorContains(t, err, errTooMany.Error(), "the pod's author hears why")
 		})
 	}
+}
+
+// A pod keeps its credentials until the webhook's answer. Hundreds of pods may wait for their images at
+// the same time.
+func TestCredentialsOfOnePodTakeLittleMemory(t *testing.T) {
+	store := &secrets{secrets: map[string]*corev1.Secret{}}
+	var names []string
+	for i := range maxSecrets {
+		name := fmt.Sprint("pull-", i)
+		names = append(names, name)
+		store.secrets["shop/"+name] = pullSecret(t, fmt.Sprintf("r%d.example", i), strings.Repeat("x", 40<<10))
+	}
+	store.secrets["shop/first"] = pullSecret(t, "first.example", "swordfish")
+	keyrings := make([]keyring, 20)
+	before := heap()
+	for i := range keyrings {
+		keyrings[i].fill(t.Context(), store, image.PullRights{Namespace: "shop", Secrets: append([]string{"first"}, names[1:]...)})
+		require.ErrorIs(t, keyrings[i].unread, errTooMany)
+		assert.Equal(t, "first.example", keyrings[i].all[0].host)
+	}
+	assert.Less(t, grew(before), uint64(len(keyrings)*200<<10))
+	runtime.KeepAlive(keyrings)
 }
 
 // Without the right to read secrets, the webhook reads no secret. So the error tells nothing about

@@ -35,7 +35,8 @@ var (
 	errBusy      = errors.New("no answer: too many images of this namespace are looked up")
 	// errTooMany is a hint that some pull secrets were not tried. A failure has such hints beside
 	// its class.
-	errTooMany = fmt.Errorf("only %d pull secrets, of up to %d bytes, and %d of their entries were tried", maxSecrets, maxSecretBytes, maxCredentials)
+	errTooMany = fmt.Errorf("only %d pull secrets, of up to %d bytes, and %d of their entries, of up to %d bytes together, were tried",
+		maxSecrets, maxSecretBytes, maxCredentials, maxCredentialBytes)
 )
 
 // classes lists the classes of failure. The most helpful classes for a pod's author come
