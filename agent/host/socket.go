@@ -4,6 +4,7 @@
 package host
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -62,11 +63,24 @@ func permit(path string, mode os.FileMode) error {
 // makeRoom removes the temporary socket, and a directory at the path. A program that may write to the
 // folder can make such a directory, and the rename cannot replace a directory.
 func makeRoom(path, fresh string) error {
-	if err := os.RemoveAll(fresh); err != nil {
+	if err := putAside(fresh); err != nil {
 		return err
 	}
 	if info, err := os.Lstat(path); err == nil && info.IsDir() {
-		return os.RemoveAll(path)
+		return putAside(path)
 	}
 	return nil
+}
+
+// putAside removes a file or a directory. If another user owns the directory, this process may be
+// unable to empty the directory. Then putAside gives the directory another name.
+func putAside(path string) error {
+	err := os.RemoveAll(path)
+	if err == nil {
+		return nil
+	}
+	if os.Rename(path, path+".aside-"+rand.Text()) == nil {
+		return nil
+	}
+	return err
 }

@@ -7,10 +7,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 func TestSocketReplacesADirectoryInItsPlace(t *testing.T) {
@@ -28,6 +30,50 @@ func TestSocketReplacesADirectoryInItsPlace(t *testing.T) {
 			c, err := net.Dial("unix", path)
 			require.NoError(t, err)
 			c.Close()
+		})
+	}
+}
+
+// unprivileged calls f without the rights of root, as the agent runs.
+func unprivileged(t *testing.T, f func()) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		f()
+		return
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	require.NoError(t, unix.Setfsuid(65532))
+	defer func() { assert.NoError(t, unix.Setfsuid(0)) }()
+	f()
+}
+
+// A program of another user can make a folder that the agent may neither read nor empty.
+func TestSocketReplacesADirectoryOfAnotherUser(t *testing.T) {
+	for _, in := range []string{"socket", "socket.new"} {
+		t.Run(in, func(t *testing.T) {
+			folder := t.TempDir()
+			require.NoError(t, os.Chmod(filepath.Dir(folder), 0o755))
+			require.NoError(t, os.Chmod(folder, 0o777))
+			foreign := filepath.Join(folder, in)
+			require.NoError(t, os.MkdirAll(filepath.Join(foreign, "deep"), 0o755))
+			require.NoError(t, os.Chmod(foreign, 0o500))
+			for range 2 { // the agent can restart again
+				unprivileged(t, func() {
+					l, err := Socket("unix", filepath.Join(folder, "socket"), 0o666)
+					require.NoError(t, err)
+					t.Cleanup(func() { l.Close() })
+				})
+				c, err := net.Dial("unix", filepath.Join(folder, "socket"))
+				require.NoError(t, err)
+				c.Close()
+			}
+			aside, err := filepath.Glob(filepath.Join(folder, "*.aside-*"))
+			require.NoError(t, err)
+			assert.Len(t, aside, 1)
+			for _, folder := range aside {
+				require.NoError(t, os.Chmod(folder, 0o700)) // so that the test can remove the folder
+			}
 		})
 	}
 }
