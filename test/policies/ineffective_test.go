@@ -59,3 +59,26 @@ func TestPolicyWarnsDespiteManyForeignAnnotations(t *testing.T) {
 	}
 	assert.Empty(t, refusals(t, deployed(namespace("other", false), many, nil)))
 }
+
+// The time of a loop over labels grows with the square of their number: 80,000 labels took half a
+// minute. Every user who may create workloads, in any namespace, could cause this.
+func TestPolicyIgnoresObjectsWithVeryManyKeys(t *testing.T) {
+	other := namespace("other", false)
+	labelled := func(n int) request {
+		r := deployed(other, map[string]string{api.SingletonAnnotation: "true"}, nil)
+		labels := map[string]string{}
+		for i := range n {
+			labels[fmt.Sprintf("x%d", i)] = ""
+		}
+		r.object.(*appsv1.Deployment).Labels = labels
+		return r
+	}
+	assert.Len(t, warnings(t, labelled(2000)), 1)
+	assert.Empty(t, warnings(t, labelled(2001)))
+	inTemplate := labelled(0)
+	inTemplate.object.(*appsv1.Deployment).Spec.Template.Labels = labelled(2001).object.(*appsv1.Deployment).Labels
+	assert.Empty(t, warnings(t, inTemplate))
+	owned := labelled(0)
+	owned.object.(*appsv1.Deployment).OwnerReferences = make([]metav1.OwnerReference, 1001)
+	assert.Empty(t, warnings(t, owned))
+}
