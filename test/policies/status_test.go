@@ -108,6 +108,20 @@ func TestStatusPolicyAdmitsWhatAllAgentVersionsWrite(t *testing.T) {
 
 // Each manager of server-side apply gets an entry, so many managers fill the pod. The API server then
 // refuses each write that makes the pod larger, such as the write with the time of a deletion.
+// A user who may change pods could add 40,000 labels. Then each write of the pod's agent took an API
+// server 17 s.
+func TestAgentLeavesVeryManyLabelsAsTheyAre(t *testing.T) {
+	pod := gatedPod("web")
+	for i := range 2000 - len(pod.Labels) - 1 {
+		pod.Labels[fmt.Sprint("x", i)] = ""
+	}
+	hold := func(pod *corev1.Pod) { pod.Labels[api.RoleLabel] = "holder" }
+	assert.Empty(t, byAgent(t, pod, hold))
+	pod.Labels["last"] = ""
+	require.Len(t, byAgent(t, pod, hold), 1)
+	assert.Empty(t, byAgent(t, pod, showing(ready("Holding", "this pod holds lock.a"))), "an agent may still show its readiness")
+}
+
 func TestAgentNeverFillsItsPodByApply(t *testing.T) {
 	pod := gatedPod("web")
 	pod.ManagedFields = []metav1.ManagedFieldsEntry{applied("gitops", metav1.ManagedFieldsOperationApply, 40)}
