@@ -49,7 +49,7 @@ func (q *requests) watchAsks(ctx context.Context, slot string) (end func()) {
 			pause := claim.Backoff(misses)
 			if errors.Is(err, kube.ErrForbidden) {
 				pause = forbiddenPause
-			} else if err != nil {
+			} else {
 				q.readAsk(ctx, slot)
 			}
 			sleep(ctx, pause)
@@ -71,8 +71,8 @@ func (q *requests) followAsks(ctx context.Context, slot string) error {
 	})
 }
 
-// readAsk reads the next Lease of the slot after a failed watch. An API server may refuse all watches,
-// and still answer reads.
+// readAsk reads the next Lease of the slot after the end of a watch. An API server may refuse all
+// watches, and still answer reads. A proxy may end all watches without an error and without an event.
 func (q *requests) readAsk(ctx context.Context, slot string) {
 	ctx, cancel := context.WithTimeout(ctx, q.timeout)
 	defer cancel()

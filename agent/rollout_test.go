@@ -97,15 +97,22 @@ func TestPodOfNewRevisionIsReadyOnceProven(t *testing.T) {
 }
 
 func TestHolderSeesAsksAlthoughWatchesAreRefused(t *testing.T) {
-	simulate(t, func(w *world) {
-		_, b := w.rolling()
-		for _, p := range w.pods {
-			p.set(func(l *link) { l.unwatched, l.refuse = &kube.StatusError{Code: 429}, &kube.StatusError{Code: 429} })
-			p.set(func(l *link) { l.refuse = nil }) // the open watches have ended
-		}
-		b.connect("s3")
-		w.within(2*time.Minute, "the turn begins", func() bool { return b.running("s3") })
-	})
+	for name, broken := range map[string]func(l *link){
+		"refused": func(l *link) { l.unwatched = &kube.StatusError{Code: 429} },
+		"empty":   func(l *link) { l.mute, l.idle, l.orderly = true, 1, true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				_, b := w.rolling()
+				for _, p := range w.pods {
+					p.set(func(l *link) { broken(l); l.refuse = &kube.StatusError{Code: 429} })
+					p.set(func(l *link) { l.refuse = nil }) // the open watches have ended
+				}
+				b.connect("s3")
+				w.within(2*time.Minute, "the turn begins", func() bool { return b.running("s3") })
+			})
+		})
+	}
 }
 
 func TestBrokenRevisionReturnsSlotToTheOldRevision(t *testing.T) {

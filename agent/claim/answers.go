@@ -46,6 +46,7 @@ func (a Action) WatchSent(now time.Duration) {
 
 // Watched processes an event of a look's watch.
 func (a Action) Watched(now time.Duration, r lease.Record) {
+	a.slot.look.told = a.slot.look.told || a.current()
 	switch {
 	case !a.current():
 	case a.slot.held != nil:
@@ -111,17 +112,16 @@ func (s *slot) guarded(now time.Duration, r lease.Record) {
 
 // LookEnded processes the end of a look. After an end without an error, the next look continues
 // the watch from the given version. After an error the next look reads the Lease first, because
-// the standby may have missed changes. The same is true if the standby has trusted its silent watches
-// for too long. A proxy can end each watch without an error before any event has come.
+// the standby may have missed changes. The same is true after an empty look: a proxy can end each
+// watch without an error before any event has come.
 func (a Action) LookEnded(now time.Duration, version string, end Answer) {
 	s := a.slot
 	switch {
 	case !a.current():
+	case end.Err == nil && s.look.empty(now):
+		s.lookAgain(now, 0)
 	case end.Err == nil:
 		s.look.on, s.look.from = false, version
-		if s.held == nil && now >= silentUntil(s) {
-			distrust(s, now)
-		}
 		// A standby begins a look no more often than a holder retries, even if the server ends
 		// each watch immediately.
 		s.look.at = max(now, s.look.began+s.Self.Budget.Retry)

@@ -13,6 +13,8 @@ type look struct {
 	on, ended bool
 	// read reports that the look under way has read the Lease, and now watches.
 	read bool
+	// told reports that an event of the Lease has come since the look began.
+	told bool
 	// number is the number of the present look. By this number the slot ignores late answers of
 	// earlier looks.
 	number int
@@ -32,7 +34,7 @@ type look struct {
 
 // begin remembers that a look begins. If the look continues a watch, the look has no read.
 func (l *look) begin(now time.Duration) {
-	l.on, l.failed, l.began, l.read = true, false, now, l.from != ""
+	l.on, l.failed, l.began, l.read, l.told = true, false, now, l.from != "", false
 	l.number++
 }
 
@@ -43,6 +45,10 @@ func (l *look) end() {
 	l.number++
 	l.from, l.at = "", 0
 }
+
+// empty reports whether the look that ends now has ended soon, and without an event of the Lease. A
+// healthy API server ends a watch only after a long time, or when the API server itself ends.
+func (l *look) empty(now time.Duration) bool { return !l.told && now-l.began < lasts }
 
 // looked reports whether a look has read the Lease, or has ended.
 func (l *look) looked() bool { return l.number > 0 && (!l.on || l.read) }
