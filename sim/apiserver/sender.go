@@ -234,7 +234,7 @@ func (c *sender) broken(op string) Fault {
 		return f.Gets
 	case verb == "put":
 		return f.Puts
-	case verb == "watch":
+	case verb == "watch" && f.Watches != Empty:
 		return f.Watches
 	case verb == "patch":
 		return f.Patches

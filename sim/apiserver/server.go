@@ -173,6 +173,10 @@ func (s *Server) ComeUp() {
 // open starts a stream of the events after the resourceVersion.
 func (s *Server) open(w *Watch, resourceVersion string) error {
 	w.rng, w.strange = w.c.source("stream "+w.name), w.c.source("strange stream "+w.name)
+	if s.Weather.Watches == Empty && w.c.Allowed != nil {
+		w.Ended = true
+		return nil
+	}
 	if resourceVersion == "" {
 		s.begin(w)
 		s.Watches.add(w)

@@ -98,6 +98,9 @@ const (
 	Invalid
 	// Redirected means that a proxy answers 302.
 	Redirected
+	// Empty means that a proxy answers each watch with the status 200 and an empty body. The fault has
+	// no effect on other requests.
+	Empty
 )
 
 // Faults lists the ways to fail, from which the stories draw.

@@ -81,7 +81,10 @@ func (d *demands) alive(hold string) []*world.Child {
 
 // handover applies the cause to the holder, and demands that another child begins soon after the
 // holder's children are dead.
-func (d *demands) handover(cause func(*world.Child)) {
+func (d *demands) handover(cause func(*world.Child)) { d.handoverWithin(0, cause) }
+
+// handoverWithin does the same as handover. The argument "more" prolongs the bound.
+func (d *demands) handoverWithin(more time.Duration, cause func(*world.Child)) {
 	var all []*world.Child
 	c := d.once(func(c *world.Child) { all = d.alive(c.Hold); cause(c) })
 	dead := func() bool { return !slices.ContainsFunc(all, func(c *world.Child) bool { return c.Alive }) }
@@ -90,12 +93,12 @@ func (d *demands) handover(cause func(*world.Child)) {
 		return
 	}
 	end := d.lastEnd()
-	if !d.Until(time.Minute, d.free(c)) {
-		d.fail(world.Nobody, "nobody holds a minute after %s is dead", c.Name)
+	if !d.Until(time.Minute+more, d.free(c)) {
+		d.fail(world.Nobody, "nobody holds %v after %s is dead", time.Minute+more, c.Name)
 		return
 	}
 	d.Do(func() {
-		if next := d.next(c); next.Began-end > world.Quick*time.Duration(len(d.slots)) {
+		if next := d.next(c); next.Began-end > more+world.Quick*time.Duration(len(d.slots)) {
 			d.Violate(world.Nobody, "%s began %v after %s was dead", next.Name, next.Began-end, c.Name)
 		}
 	})

@@ -72,7 +72,9 @@ func (t *table) run() {
 	if t.templates[0].Gate == api.GateContainer {
 		last := breakRows{t.demands, t.Source("breaks")}
 		maps.Copy(rows, last.rows())
-		names = append(names, last.last())
+		const empty = "watches are empty, holder leaves"
+		rows[empty] = emptyWatches{t.demands, t.Source("empty watches")}.leaves
+		names = append(names, last.last(), empty)
 	}
 	for _, name := range names {
 		if !t.ready() {
