@@ -20,13 +20,25 @@ type Alarm struct {
 	C chan struct{}
 }
 
-// NewAlarm makes an alarm that is not set.
+// NewAlarm makes an alarm that is not set. If the alarm could never ring, NewAlarm returns an error.
 func NewAlarm() (*Alarm, error) {
 	fd, err := unix.TimerfdCreate(unix.CLOCK_BOOTTIME, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("create timer: %w", err)
 	}
-	return &Alarm{file: os.NewFile(uintptr(fd), "timer"), fd: fd, C: make(chan struct{}, 1)}, nil
+	return alarmOf(fd)
+}
+
+// alarmOf makes an alarm from a timer. If the Go runtime cannot poll the timer, alarmOf closes the timer,
+// and returns an error. The kernel bounds the files that a user's processes poll, and may lack memory.
+// Without the error, each read of the timer would fail at once, and the watchdog would never ring.
+func alarmOf(fd int) (*Alarm, error) {
+	file := os.NewFile(uintptr(fd), "timer")
+	if err := file.SetReadDeadline(time.Time{}); err != nil {
+		file.Close()
+		return nil, fmt.Errorf("poll timer: %w", err)
+	}
+	return &Alarm{file: file, fd: fd, C: make(chan struct{}, 1)}, nil
 }
 
 // Run passes the timer's expirations on to C until Close. A value in C may be late, or may belong
