@@ -27,6 +27,9 @@ type server struct {
 	watchers map[*watcher]bool
 	// removed has the watch event of each deleted Lease.
 	removed map[string]kube.WatchEvent
+	// longest, if set, is the longest duration in seconds that the server stores, because a webhook
+	// shortens longer durations.
+	longest int
 	patches int
 	events  []kube.Event
 	writes  int
@@ -58,6 +61,9 @@ func (s *server) store(l *kube.Lease) *kube.Lease {
 	s.version++
 	l = l.Clone()
 	l.ResourceVersion = strconv.Itoa(s.version)
+	if s.longest > 0 {
+		l.DurationSeconds = min(l.DurationSeconds, s.longest)
+	}
 	s.leases[l.Name] = l
 	for w := range s.watchers {
 		if w.name == l.Name {
@@ -65,6 +71,13 @@ func (s *server) store(l *kube.Lease) *kube.Lease {
 		}
 	}
 	return l.Clone()
+}
+
+// shortens sets the longest duration in seconds that the server stores; zero for any.
+func (s *server) shortens(seconds int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.longest = seconds
 }
 
 func (s *server) remove(name string) {

@@ -89,3 +89,22 @@ func TestRestartedAgentKillsChildIfAnotherPodHolds(t *testing.T) {
 		})
 	}
 }
+
+// A mutating webhook of another product may shorten the duration in each write of a Lease. The standbys
+// then wait for less time than the holder's deadline.
+func TestShortenedDurationEndsAHoldAtOnce(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a, b := w.pair()
+		w.server.shortens(2)
+		w.within(6*time.Second, "child is dead", a.stopped)
+		assert.Equal(t, []string{show.ReasonLost}, a.gates.told())
+		assert.Equal(t, []time.Duration{0}, a.gates.left())
+		before := w.server.requests()
+		w.pass(2 * time.Minute)
+		assert.False(t, a.running("s1") || b.running("s2"), "no pod has a safe deadline")
+		assert.LessOrEqual(t, w.server.requests()-before, 2*2*120, "two requests a second for each pod")
+		w.server.shortens(0)
+		w.within(time.Minute, "a child runs", func() bool { return a.running("s1") || b.running("s2") })
+	})
+}

@@ -44,17 +44,25 @@ type Attempt struct {
 	Record Record
 }
 
+// shortened reports whether the stored record has a shorter duration than the write. A Lease has
+// whole seconds.
+func (a Attempt) shortened(stored Record) bool {
+	return stored.Duration < a.Record.Duration.Truncate(time.Second)
+}
+
 // Begin starts a hold, from the answer to the write that acquired the slot, or from a consistent read
 // that shows this write. To resume the hold of an earlier agent process, Begin takes the answer to this
 // process's first renewal, and the token of the hold. For a new hold the argument "token" is empty, and
 // the version of the answer or of the read becomes the token. If nothing was stored, or the Lease has
-// another hold, Begin returns an error.
+// another hold or a shorter duration, Begin returns an error.
 func (s Self) Begin(acquiring Attempt, stored Record, token string) (*Hold, error) {
 	switch {
 	case stored.UID == acquiring.Record.UID && stored.Version == acquiring.Record.Version:
 		return nil, fmt.Errorf("begin hold: %w", ErrNotStored)
 	case !s.Holds(stored, acquiring.Record.Hold):
 		return nil, fmt.Errorf("begin hold: %w", &LostError{Holder: stored.Holder})
+	case acquiring.shortened(stored):
+		return nil, fmt.Errorf("begin hold: %w", ErrShortened)
 	}
 	if token == "" {
 		token = stored.Version
@@ -137,8 +145,8 @@ func (h *Hold) Renew(now time.Duration, wall time.Time, profile Profile) Attempt
 
 // Answered updates the hold by the answer to an attempt. Answers may arrive in another order than
 // the attempts were sent. So Answered ignores an answer if its attempt replaced another version
-// than that of the hold's record. If the slot is lost, or nothing was stored, Answered returns an
-// error.
+// than that of the hold's record. If the slot is lost, or nothing was stored, or a shorter duration was
+// stored, Answered returns an error.
 func (h *Hold) Answered(attempt Attempt, stored Record) error {
 	switch {
 	case attempt.Record.Version != h.record.Version:
@@ -147,6 +155,8 @@ func (h *Hold) Answered(attempt Attempt, stored Record) error {
 		return fmt.Errorf("renew: %w", &LostError{Holder: stored.Holder})
 	case stored.Version == h.record.Version:
 		return fmt.Errorf("renew: %w", ErrNotStored)
+	case attempt.shortened(stored):
+		return fmt.Errorf("renew: %w", ErrShortened)
 	}
 	h.accept(attempt.Sent, stored, attempt.Record.Profile)
 	return nil
@@ -155,8 +165,8 @@ func (h *Hold) Answered(attempt Attempt, stored Record) error {
 // Read updates the hold by the result of a consistent read, which the caller must send after a
 // refused or unanswered attempt. If the slot is lost, Read returns an error. If the Lease contains
 // the renew time of a pending attempt, the API server has stored that attempt. The deadline then
-// counts from the earliest pending attempt. If the Lease contains no such renew time, the deadline
-// stays the same.
+// counts from the earliest pending attempt, unless a shorter duration was stored. If the Lease contains
+// no such renew time, the deadline stays the same.
 func (h *Hold) Read(r Record) error {
 	i := h.stored(r)
 	switch {
@@ -164,6 +174,8 @@ func (h *Hold) Read(r Record) error {
 		return fmt.Errorf("read: %w", &LostError{Holder: r.Holder})
 	case r.Version == h.record.Version:
 		return nil
+	case i >= 0 && r.Duration < h.self.Budget.Duration.Truncate(time.Second):
+		return fmt.Errorf("read: %w", ErrShortened)
 	case i >= 0:
 		h.accept(h.pending[0].sent, r, h.pending[i].profile)
 	default:

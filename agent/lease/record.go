@@ -25,6 +25,10 @@ var (
 	// ErrLost means that the Lease no longer names the caller's hold. A [*LostError]
 	// names the new holder.
 	ErrLost = errors.New("the slot is lost")
+	// ErrShortened means that the API server stored a shorter duration than the write had. For example, a
+	// mutating webhook of another product changes Leases. Standbys wait only for the stored duration, so
+	// no deadline of this pod would be safe. ErrShortened is also [ErrLost].
+	ErrShortened = fmt.Errorf("%w: the API server stored a shorter lease duration than this pod wrote (does a webhook change Leases?)", ErrLost)
 )
 
 // LostError reports that the slot is lost, and names the present holder of its Lease.
