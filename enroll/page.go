@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -68,7 +69,7 @@ func eachPage(ctx context.Context, from client.Reader, list client.ObjectList, v
 		if limit == 1 {
 			asked = ctx
 		}
-		page := append(options[:len(options):len(options)], client.Limit(limit), client.Continue(next))
+		page := append(slices.Clip(options), client.Limit(limit), client.Continue(next))
 		err := from.List(asked, list, page...)
 		if errors.Is(err, errPage) && limit > 1 {
 			limit /= 2
