@@ -105,7 +105,7 @@ func printHeld(rounds []handed, connections []connection, writes []write) error 
 	for _, c := range connections {
 		if c.Err != "" {
 			failed++
-			fmt.Printf("%v after the first connection: %s\n", (c.At - connections[0].At).Round(time.Millisecond), c.Err)
+			fmt.Printf("%v after the first connection, %s: %s\n", (c.At - connections[0].At).Round(time.Millisecond), beside(c, rounds), c.Err)
 		}
 	}
 	for _, r := range rounds {
@@ -141,6 +141,13 @@ func printHeld(rounds []handed, connections []connection, writes []write) error 
 		times[i].Print(step)
 	}
 	return nil
+}
+
+// beside describes the time of a connection by the handover whose exec is nearest.
+func beside(c connection, rounds []handed) string {
+	nearest := slices.MinFunc(rounds, func(a, b handed) int { return int((a.exec - c.At).Abs() - (b.exec - c.At).Abs()) })
+	return fmt.Sprintf("%v after the old application's exit, %v after the new application's exec",
+		(c.At - nearest.exit).Round(time.Millisecond), (c.At - nearest.exec).Round(time.Millisecond))
 }
 
 // connect opens a connection to the address every ten milliseconds, sends a request over each, and
