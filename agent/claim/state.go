@@ -121,7 +121,7 @@ func (s *State) learn(slot string, r lease.Record) {
 
 // taken reports whether another pod may have acquired a lost slot. If the Lease names another pod,
 // or none, a child of another pod may already run. While the Lease still names this pod, no other
-// pod's child can begin.
+// pod's child can begin, unless the API server has shortened the duration of this pod's write.
 func (s *slot) taken() bool {
 	lost, ok := errors.AsType[*lease.LostError](s.lost)
 	return !ok || lost.Holder != s.Self.Identity

@@ -44,10 +44,10 @@ type Attempt struct {
 	Record Record
 }
 
-// shortened reports whether the stored record has a shorter duration than the write. A Lease has
-// whole seconds.
-func (a Attempt) shortened(stored Record) bool {
-	return stored.Duration < a.Record.Duration.Truncate(time.Second)
+// shortened reports whether a write of this pod was stored with a shorter duration. A Lease has whole
+// seconds.
+func (s Self) shortened(stored Record) bool {
+	return stored.Duration < s.Budget.Duration.Truncate(time.Second)
 }
 
 // Begin starts a hold, from the answer to the write that acquired the slot, or from a consistent read
@@ -61,7 +61,7 @@ func (s Self) Begin(acquiring Attempt, stored Record, token string) (*Hold, erro
 		return nil, fmt.Errorf("begin hold: %w", ErrNotStored)
 	case !s.Holds(stored, acquiring.Record.Hold):
 		return nil, fmt.Errorf("begin hold: %w", &LostError{Holder: stored.Holder})
-	case acquiring.shortened(stored):
+	case s.shortened(stored):
 		return nil, fmt.Errorf("begin hold: %w", ErrShortened)
 	}
 	if token == "" {
@@ -155,7 +155,7 @@ func (h *Hold) Answered(attempt Attempt, stored Record) error {
 		return fmt.Errorf("renew: %w", &LostError{Holder: stored.Holder})
 	case stored.Version == h.record.Version:
 		return fmt.Errorf("renew: %w", ErrNotStored)
-	case attempt.shortened(stored):
+	case h.self.shortened(stored):
 		return fmt.Errorf("renew: %w", ErrShortened)
 	}
 	h.accept(attempt.Sent, stored, attempt.Record.Profile)
@@ -174,7 +174,7 @@ func (h *Hold) Read(r Record) error {
 		return fmt.Errorf("read: %w", &LostError{Holder: r.Holder})
 	case r.Version == h.record.Version:
 		return nil
-	case i >= 0 && r.Duration < h.self.Budget.Duration.Truncate(time.Second):
+	case i >= 0 && h.self.shortened(r):
 		return fmt.Errorf("read: %w", ErrShortened)
 	case i >= 0:
 		h.accept(h.pending[0].sent, r, h.pending[i].profile)

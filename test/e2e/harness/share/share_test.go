@@ -39,15 +39,17 @@ func TestClustersDivideEndToEndTestsWithoutOverlap(t *testing.T) {
 	assert.Empty(t, outside, "the empty share has all tests")
 }
 
+// sensitive has the tests that fail while the machine has other load.
+var sensitive = []string{"TestConnectionsAreNeverRefusedDuringAHandover", "TestHolderDeletedWithMinimalGraceReleasesTheSlot"}
+
 func TestClusterOfParallelTestsRunsTheSensitiveTests(t *testing.T) {
-	alone := []string{"TestConnectionsAreNeverRefusedDuringAHandover", "TestHolderDeletedWithMinimalGraceReleasesTheSlot"}
-	names := append([]string{"a"}, alone...)
+	names := append([]string{"a"}, sensitive...)
 	outside, err := share.Outside("parallel", names, parallel)
 	require.NoError(t, err)
 	assert.Equal(t, []string{"a"}, outside)
 	outside, err = share.Outside("1/1", names, parallel)
 	require.NoError(t, err)
-	assert.ElementsMatch(t, slices.Concat(alone, parallel), outside)
+	assert.ElementsMatch(t, slices.Concat(sensitive, parallel), outside)
 }
 
 func TestMalformedFractionForSelectingTestsIsRefused(t *testing.T) {
@@ -61,8 +63,7 @@ func TestClusterWithALongTestGetsFewerTests(t *testing.T) {
 	names := []string{"a", "b", "TestHelmCommandsNeverStopARunningApplication", "c", "d"}
 	outside, err := share.Outside("1/2", names, parallel)
 	require.NoError(t, err)
-	assert.Subset(t, outside, []string{"a", "b", "c", "d"})
-	assert.NotContains(t, outside, "TestHelmCommandsNeverStopARunningApplication")
+	assert.ElementsMatch(t, slices.Concat(sensitive, []string{"a", "b", "c", "d"}, parallel), outside)
 }
 
 func TestOrdinaryTestRunOmitsHalfOfCostlyTests(t *testing.T) {
