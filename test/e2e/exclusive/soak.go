@@ -61,7 +61,8 @@ func TestApplicationStaysExclusiveDespiteDeletionsAndKills(t *testing.T) {
 // endure injects a fault into the holder, and waits until the application runs again.
 // endure returns the time for which no pod ran the application. That time may last as long as
 // [fault.Fault.Vacancy] plus the time for which the API server stored no writes. If that time
-// lasts longer, or longer than [lease.Takeover], the test fails.
+// lasts longer, the test fails. A takeover needs several writes, so no fixed bound holds on a machine
+// whose API server stores no write for 20 seconds.
 func endure(s *space.Space, a app.App, gauge *space.Gauge, b fault.Fault) time.Duration {
 	s.Helper()
 	before := app.AwaitRunning(s, a, lease.Takeover)
@@ -73,7 +74,7 @@ func endure(s *space.Space, a app.App, gauge *space.Gauge, b fault.Fault) time.D
 	struck := time.Now() // the last renewal of a killed agent is before this instant
 	what := fmt.Sprintf("one runs again after %s in %s", b.Name, victim.Name)
 	survived := false
-	s.Await(b.Vacancy+lease.Takeover, what, func() bool {
+	s.Await(space.StartTimeout, what, func() bool {
 		survived = b.Survivable && resumed(s, a, before, killed, struck)
 		return survived || app.After(s, a, before) != nil
 	})
@@ -82,7 +83,7 @@ func endure(s *space.Space, a app.App, gauge *space.Gauge, b fault.Fault) time.D
 	}
 	vacancy := app.VacancyAfter(s, a, before)
 	stalled := gauge.Stalled(began)
-	assert.LessOrEqual(s, vacancy, min(b.Vacancy+stalled, lease.Takeover),
+	assert.LessOrEqual(s, vacancy, b.Vacancy+stalled,
 		"%s; writes stalled for %v; the Lease since the fault:\n%s", what, stalled, s.History(lease.OfDeployment(a.Name), began))
 	if s.Pod(victim.Name) != nil && app.AwaitRunning(s, a, lease.Takeover).Pod != victim.Name {
 		// A killed container waits in a growing back-off, so the test replaces the pod.
