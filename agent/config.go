@@ -68,6 +68,8 @@ type Forwarder interface {
 	Reachable(ctx context.Context, address string) error
 	// Unanswered delivers the address of a target that did not answer a forwarded connection.
 	Unanswered() <-chan string
+	// Idle returns the time since the last new connection.
+	Idle() time.Duration
 	// Linger accepts connections until none has come for the delay, and no connection after that.
 	// The result is a channel, which is closed once the delay is over and all connections have ended.
 	Linger(delay time.Duration) (left <-chan struct{})

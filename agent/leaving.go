@@ -70,7 +70,7 @@ func (l *leaving) stopDelay() time.Duration {
 	if !l.known {
 		return min(gate.Heard, l.unit.config.Grace/2)
 	}
-	return min(delay+2*leave.Stored, max(0, l.ends-l.signalled)/2)
+	return min(delay+leave.Patience+2*leave.Stored, max(0, l.ends-l.signalled)/2)
 }
 
 // restarts reports whether the kubelet's stop signal belongs to the restart of one container:

@@ -109,6 +109,66 @@ func TestYieldingHolderLeavesItsServicesBeforeItStops(t *testing.T) {
 	})
 }
 
+// A node may program its rules late, for example because it has little processor time. Until then the
+// node sends connections to the successor's forwarder, which passes them on to the holder. So the
+// holder must serve until then.
+func TestHolderServesWhileConnectionsReachTheSuccessor(t *testing.T) {
+	const late = time.Second
+	simulate(t, func(w *world) {
+		s := w.serve(2)
+		s.holder.agent.Yield()
+		next, other := s.follower()
+		for end := time.Now().Add(endpointDelay + late); time.Now().Before(end); w.pass(50 * time.Millisecond) {
+			s.ports[next].connect()
+		}
+		last := time.Now()
+		w.within(endpointDelay, "the application stops", func() bool {
+			if _, target := s.ports[next].state(); s.holder.running("s1") && time.Since(last) < endpointDelay/2-100*time.Millisecond {
+				assert.Equal(t, s.holder.config.PodIP, target)
+			}
+			return !s.holder.running("s1")
+		})
+		assert.GreaterOrEqual(t, time.Since(last), endpointDelay/2-50*time.Millisecond, "no connection comes in that time")
+		assert.LessOrEqual(t, time.Since(last), endpointDelay/2+200*time.Millisecond)
+		w.within(time.Second, "the named standby holds", func() bool { return next.running(next.shimOf()) })
+		assert.Equal(t, []string{"True"}, other.readiness(), "throughout")
+	})
+}
+
+// The API server stores late that the successor is not Ready. So the nodes learn late, too.
+func TestEndpointDelayBeginsOnceTheSuccessorIsUnready(t *testing.T) {
+	const slow = 400 * time.Millisecond
+	simulate(t, func(w *world) {
+		s := w.serve(2)
+		for _, p := range s.others {
+			p.link.set(func(l *link) { l.delay = slow })
+		}
+		s.holder.agent.Yield()
+		next, _ := s.follower()
+		w.pass(endpointDelay - 100*time.Millisecond)
+		assert.True(t, s.holder.running("s1"))
+		_, target := s.ports[next].state()
+		assert.Equal(t, s.holder.config.PodIP, target, "late connections are forwarded")
+		w.within(400*time.Millisecond, "the application stops", func() bool { return !s.holder.running("s1") })
+	})
+}
+
+// Other programs may connect to the successor's own address all the time, such as a monitor.
+func TestClientsOfTheSuccessorDelayTheStopOnlyBriefly(t *testing.T) {
+	simulate(t, func(w *world) {
+		s := w.serve(2)
+		s.holder.agent.Yield()
+		next, _ := s.follower()
+		began := time.Now()
+		for s.holder.running("s1") && time.Since(began) < time.Minute {
+			s.ports[next].connect()
+			w.pass(50 * time.Millisecond)
+		}
+		assert.InDelta(t, (endpointDelay + leave.Patience).Seconds(), time.Since(began).Seconds(), 0.3)
+		w.within(time.Second, "the named standby holds", func() bool { return next.running(next.shimOf()) })
+	})
+}
+
 // shimOf returns the pod's only shim.
 func (p *pod) shimOf() gate.ShimID {
 	p.gates.mu.Lock()
@@ -307,7 +367,7 @@ func TestUnknownGraceDelaysStopSignalOnlyBriefly(t *testing.T) {
 
 func TestStopSignalDelayNeverExceedsHalfTheGrace(t *testing.T) {
 	for name, c := range map[string]struct{ grace, delay time.Duration }{
-		"ample": {30 * time.Second, endpointDelay + 2*leave.Stored},
+		"ample": {30 * time.Second, endpointDelay + leave.Patience + 2*leave.Stored},
 		"short": {3 * time.Second, 1500 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {

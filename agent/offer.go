@@ -7,9 +7,13 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"math"
+	"slices"
 	"time"
 
+	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/leave"
 	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -35,7 +39,12 @@ type offerer struct {
 	leave string
 	// giveUp ends the attempts to write the offer for that leave; nil without an offer.
 	giveUp context.CancelFunc
-	// pace bounds the rate of the pod's offers.
+	// unready is the instant since which the pod, as the successor in that leave, knows that the API
+	// server has stored that the pod is not Ready; zero before that. The field "reported" says that
+	// the pod has offered once more, with the field Out of [api.Offer].
+	unready  time.Duration
+	reported bool
+	// pace bounds the rate of the pod's offers. After each offer, the pod may also report once.
 	pace pace.Pace
 }
 
@@ -50,16 +59,21 @@ func newOfferer(q *requests) *offerer {
 func (o *offerer) endExcept(leave string) {
 	if o.giveUp != nil && leave != o.leave {
 		o.giveUp()
-		o.leave, o.giveUp = "", nil
+		o.leave, o.giveUp, o.unready, o.reported = "", nil, 0, false
 	}
 }
 
 // send writes the offer for the leave after the given pause, unless endExcept ends the attempts
 // first.
 func (o *offerer) send(ctx context.Context, leave string, offer api.Offer, pause time.Duration) {
-	q := o.requests
 	o.leave = leave
 	ctx, o.giveUp = context.WithCancel(ctx)
+	o.write(ctx, offer, pause)
+}
+
+// write writes the offer for the present leave after the given pause, unless ctx ends first.
+func (o *offerer) write(ctx context.Context, offer api.Offer, pause time.Duration) {
+	q, leave := o.requests, o.leave
 	q.group.Go(func() {
 		sleep(ctx, pause)
 		if err := q.writeOffer(ctx, leave, offer); err != nil && ctx.Err() == nil {
@@ -68,8 +82,36 @@ func (o *offerer) send(ctx context.Context, leave string, offer api.Offer, pause
 	})
 }
 
-// writeOffer adds the offer to the next Lease, unless this pod, or enough other pods, have already
-// offered.
+// report writes once that no node sends connections to this pod, the successor of the leaving
+// holder. The argument "unready" says whether the API server has stored that the pod is not Ready. The
+// result is the instant of the next decision.
+func (o *offerer) report(ctx context.Context, now time.Duration, unready bool) (wake time.Duration) {
+	c := o.requests.unit.config
+	switch {
+	case o.reported:
+		return instant.Never
+	case !unready:
+		o.unready = 0
+		return instant.Never
+	case o.unready == 0:
+		o.unready = now
+	}
+	idle := time.Duration(math.MaxInt64)
+	if c.Forwarder != nil {
+		idle = c.Forwarder.Idle()
+	}
+	if at := leave.OutAt(o.unready, now-idle, c.EndpointDelay); now < at {
+		return at
+	}
+	o.reported = true
+	o.giveUp() // the holder has named this pod, so the first offer needs no further attempt
+	ctx, o.giveUp = context.WithCancel(ctx)
+	o.write(ctx, api.Offer{Identity: o.requests.unit.self.Identity, Takes: true, Out: true}, 0)
+	return instant.Never
+}
+
+// writeOffer adds the offer to the next Lease, unless the next Lease already has this offer, or enough
+// offers of other pods.
 func (q *requests) writeOffer(ctx context.Context, leave string, offer api.Offer) error {
 	ctx, cancel := context.WithTimeout(ctx, q.timeout)
 	defer cancel()
@@ -90,8 +132,9 @@ func (q *requests) writeOffer(ctx context.Context, leave string, offer api.Offer
 	return err
 }
 
-// offerOn returns the next Lease with one more offer to the leave. The result "more" is false if
-// this pod, or enough other pods, have already offered. An ask names its pod as the holder of
+// offerOn returns the next Lease with one more offer to the leave. An offer replaces an earlier offer
+// of the same pod. The result "more" is false if the next Lease already has the offer, or enough offers
+// of other pods. An ask names its pod as the holder of
 // the next Lease. An agent may write only its own identity as the holder, so the offer replaces
 // the ask. The pod whose ask was replaced writes its ask again.
 func offerOn(base *kube.Lease, leave string, offer api.Offer, wall time.Time) (l *kube.Lease, more bool) {
@@ -99,10 +142,15 @@ func offerOn(base *kube.Lease, leave string, offer api.Offer, wall time.Time) (l
 	if offers.Leave != leave {
 		offers = api.Offers{Leave: leave}
 	}
-	if len(offers.Pods) >= api.MostOffers || offers.Of(offer.Identity) {
+	own := slices.IndexFunc(offers.Pods, func(o api.Offer) bool { return o.Identity == offer.Identity })
+	switch {
+	case own >= 0 && (offers.Pods[own] == offer || !offer.Out), own < 0 && len(offers.Pods) >= api.MostOffers:
 		return nil, false
+	case own >= 0:
+		offers.Pods[own] = offer
+	default:
+		offers.Pods = append(offers.Pods, offer)
 	}
-	offers.Pods = append(offers.Pods, offer)
 	l = base.Clone()
 	l.Annotations = maps.Clone(base.Annotations)
 	if l.Annotations == nil {

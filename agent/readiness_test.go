@@ -37,6 +37,8 @@ type ports struct {
 	// not, the connection ends after the delay that Linger gets.
 	left  chan struct{}
 	lasts bool
+	// arrived is the time of the last new connection; zero before the first.
+	arrived time.Time
 }
 
 func (p *ports) Linger(delay time.Duration) <-chan struct{} {
@@ -67,6 +69,19 @@ func (p *ports) Reachable(context.Context, string) error {
 }
 
 func (p *ports) Unanswered() <-chan string { return p.unanswered }
+
+func (p *ports) Idle() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return time.Since(p.arrived)
+}
+
+// connect makes a new connection come to the ports.
+func (p *ports) connect() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.arrived = time.Now()
+}
 
 func (p *ports) Open() error {
 	p.mu.Lock()

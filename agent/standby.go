@@ -114,7 +114,7 @@ func (s standby) show(ctx context.Context, standing turn.StandbyDecision, settle
 	} else if now < u.waits.retryAt {
 		decided, wake = show.Failed(u.waits.failed()), u.waits.retryAt
 	}
-	s.offer(ctx, decided, standing, views)
+	wake = min(wake, s.offer(ctx, decided, standing, views))
 	return min(wake, u.waits.dismiss(now), s.loop.appear(ctx, decided))
 }
 
@@ -240,26 +240,32 @@ func (s standby) drainOrphans() {
 }
 
 // offer sends the pod's offer to stay Ready, if the holder is leaving its Services and this
-// standby is Ready. A standby offers once for each leave.
-func (s standby) offer(ctx context.Context, d show.Decision, standing turn.StandbyDecision, views []claim.View) {
+// standby is Ready. A standby offers once for each leave. If the holder has named this standby as its
+// successor, offer also reports that no node sends connections to the standby. The result is the
+// instant of the next decision.
+func (s standby) offer(ctx context.Context, d show.Decision, standing turn.StandbyDecision, views []claim.View) (wake time.Duration) {
 	u, o := s.unit, s.loop.offerer
 	if !u.rollout.takesTurns() {
-		return
+		return instant.Never
 	}
 	v := views[0]
 	to, leaves := v.Record.Profile.Leave, v.Record.Profile.Leaving == api.LeavingSoon
 	o.endExcept(to)
 	ours := v.Known && !v.Mine && v.Record.Profile.Workload == u.config.Workload && s.loop.now < v.ExpiresAt
+	if ours && o.leave != "" && v.Record.Profile.Leaving == u.self.Identity {
+		return o.report(ctx, s.loop.now, u.stored.known && !u.stored.ready)
+	}
 	ready := u.stored.ready && (d.Ready || d.Keep)
 	if len(u.config.Ports) == 0 || !u.mayHold() || !leaves || !ours || !ready || o.leave == to {
-		return
+		return instant.Never
 	}
 	if !o.pace.TrySpend(s.loop.now) {
-		return
+		return instant.Never
 	}
 	takes := u.startsWhole() && standing.TakeFrom == 0 && v.Record.Profile.Revision.Same(u.config.Revision)
 	// A standby writes no offer if the next Lease already has [api.MostOffers] offers. A random
 	// pause spreads the offers of many standbys, so most of them need not write.
 	pause := time.Duration(u.random.Int64N(int64(leave.Spread)))
 	o.send(ctx, to, api.Offer{Identity: u.self.Identity, Takes: takes}, pause)
+	return instant.Never
 }

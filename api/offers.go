@@ -29,19 +29,28 @@ type Offer struct {
 	Identity string
 	// Takes reports that the pod can also be the holder's successor.
 	Takes bool
+	// Out reports that no node sends connections to the pod any more, as far as the pod knows. Only
+	// the successor writes such an offer, once the successor has left its own Services. A pod with
+	// Out always has Takes.
+	Out bool
 }
 
-// takes is the character that stands before the identity of a pod that can be the successor.
-// No pod's name contains this character.
-const takes = "+"
+// takes is the character that stands before the identity of a pod that can be the successor. The
+// character out stands there instead once the field Out is true. No pod's name contains one of these
+// characters.
+const takes, out = "+", "="
 
 // String returns the value of [OffersAnnotation]: the text of Leave, and then the identities. The
-// character [takes] stands before the identity of each pod that can be the successor.
+// character [takes] stands before the identity of each pod that can be the successor, and the
+// character [out] before the identity of a successor to which no node sends connections.
 func (o Offers) String() string {
 	words := []string{o.Leave}
 	for _, pod := range o.Pods {
 		word := pod.Identity
-		if pod.Takes {
+		switch {
+		case pod.Out:
+			word = out + word
+		case pod.Takes:
 			word = takes + word
 		}
 		words = append(words, word)
@@ -67,6 +76,11 @@ func ParseOffers(s string) Offers {
 	}
 	o := Offers{Leave: words[0]}
 	for _, word := range words[1:] {
+		identity, isOut := strings.CutPrefix(word, out)
+		if isOut {
+			o.Pods = append(o.Pods, Offer{Identity: identity, Takes: true, Out: true})
+			continue
+		}
 		identity, marked := strings.CutPrefix(word, takes)
 		o.Pods = append(o.Pods, Offer{Identity: identity, Takes: marked})
 	}

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"slices"
@@ -230,6 +231,17 @@ func (f *Forwarder) Reachable(ctx context.Context, ip string) error {
 		}
 	}
 	return nil
+}
+
+// Idle returns the time since the last new connection, or since Open if no connection has come. While
+// the forwarder is closed, no connection can come, so the result is as long as possible.
+func (f *Forwarder) Idle() time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.session == nil {
+		return math.MaxInt64
+	}
+	return f.session.idle()
 }
 
 // Unanswered delivers the address of a target that did not answer a connection. A refused

@@ -167,3 +167,16 @@ func TestClosedForwarderDoesNotLinger(t *testing.T) {
 	require.NoError(t, f.Open())
 	f.Close()
 }
+
+func TestIdleTimeBeginsAnewWithEachConnection(t *testing.T) {
+	assert.Greater(t, New(Config{}).Idle(), time.Hour, "no connection comes to a closed port")
+	port := app(t, holder+":0", echo)
+	f := standby(t, Config{Ports: []int{port}})
+	defer f.Close()
+	f.SetTarget(holder)
+	eventually(t, func() bool { return f.Idle() > 50*time.Millisecond })
+	began := time.Now()
+	exchange(t, connect(t, port), "a new connection")
+	idle := f.Idle()
+	assert.Less(t, idle, time.Since(began))
+}

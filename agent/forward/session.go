@@ -109,7 +109,7 @@ func (s *session) linger(delay time.Duration) <-chan struct{} {
 		defer close(s.left)
 		late := false
 		for left := delay; left > 0 && s.pause(left, nil, nil); {
-			left = delay - (time.Since(s.began) - time.Duration(s.arrived.Load()))
+			left = delay - s.idle()
 			if left <= 0 && !late && s.queued() {
 				late, left = true, delay
 			}
@@ -118,6 +118,11 @@ func (s *session) linger(delay time.Duration) <-chan struct{} {
 		s.running.Wait()
 	}()
 	return s.left
+}
+
+// idle returns the time since the last new connection, or since the start of the session.
+func (s *session) idle() time.Duration {
+	return time.Since(s.began) - time.Duration(s.arrived.Load())
 }
 
 // queued reports whether a connection is in the queue of a listener.

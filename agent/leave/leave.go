@@ -4,6 +4,7 @@
 package leave
 
 import (
+	"slices"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/instant"
@@ -29,6 +30,10 @@ const (
 	// is enough for a second attempt: a write takes milliseconds, and another attempt follows
 	// within a second.
 	Stored = 3 * time.Second
+	// Patience is how much longer than the endpoint delay the holder waits for the successor's report
+	// that no node sends it connections. An agent of an earlier version reports nothing. If clients
+	// connect to the successor's own address, the successor cannot report either.
+	Patience = 5 * time.Second
 	// Passing is the time within which every standby begins to let new connections wait. The
 	// time counts from the storing of the holder's last announcement. The watch event takes
 	// milliseconds, and so does the acceptance of a connection. A slow API server delays the event
@@ -286,12 +291,16 @@ func (f Facts) follows(last bool) (successor string, enough bool) {
 }
 
 // The method "out" decides whether the stage "leaving" ends now. In this stage the pod is not
-// Ready, but its application serves. The stage ends when no node sends connections to the pod any
-// more. If a preStop hook runs, the stage also lasts until the hook ends, or until the grace of the
-// pod is over.
+// Ready, but its application serves. The stage ends when no node sends connections to the pod, or to
+// its successor, any more. If a preStop hook runs, the stage also lasts until the hook ends, or until
+// the grace of the pod is over.
 func (l *Leave) out(now time.Duration, f Facts) (ended bool, wake time.Duration) {
 	l.learn(now, f.Says == l.says() && (f.Unready || f.Cause == Deletion))
-	at := l.by(f.EndpointDelay, f)
+	delay := f.EndpointDelay
+	if f.mayReach(l.successor) {
+		delay += Patience
+	}
+	at := l.by(delay, f)
 	switch {
 	case now < at:
 		return false, at
@@ -302,6 +311,21 @@ func (l *Leave) out(now time.Duration, f Facts) (ended bool, wake time.Duration)
 	}
 	l.enter(closing, now)
 	return true, 0
+}
+
+// mayReach reports whether a node may still send connections to the successor. A successor that has
+// made an offer was Ready, so the successor must leave its own Services, and report that.
+func (f Facts) mayReach(successor string) bool {
+	return slices.ContainsFunc(f.Offers, func(o api.Offer) bool { return o.Identity == successor && !o.Out })
+}
+
+// OutAt returns the instant at which a successor may report that no node sends it connections. The
+// argument "unready" is the instant since which the successor knows that the API server has stored
+// that the successor is not Ready. The argument "last" is the instant of the last new connection. A
+// node that is late may still send connections after the endpoint delay. So the successor also waits
+// until no connection has come for half that delay.
+func OutAt(unready, last, delay time.Duration) time.Duration {
+	return max(unready+delay, last+delay/2)
 }
 
 // close decides whether the stage "closing" ends now. In this stage the standbys begin to let new

@@ -4,6 +4,8 @@
 package leave
 
 import (
+	"math"
+	"slices"
 	"testing"
 	"time"
 
@@ -43,6 +45,8 @@ type play struct {
 	slow time.Duration
 	// hook is the time that the preStop hook takes.
 	hook time.Duration
+	// The field "late" is the further time after which no connection reaches the successor.
+	late time.Duration
 	// The field "out" is the time from the beginning of the simulation until the API server has
 	// stored that the pod is not Ready. The field "held" is the time from the same beginning
 	// until the Lease shows that the application no longer serves.
@@ -68,7 +72,7 @@ func (p *play) run(t *testing.T) time.Duration {
 		f := p.facts
 		f.Ready, f.Serving, f.PreStop = !p.last.Out, true, p.elapsed < p.hook
 		if p.elapsed >= p.after {
-			f.Offers = p.offers
+			f.Offers = p.reports(since)
 		}
 		if stored("says "+p.last.Says, p.last.Says != "") {
 			f.Says = p.last.Says
@@ -89,6 +93,22 @@ func (p *play) run(t *testing.T) time.Duration {
 	}
 	require.FailNow(t, "the application never stops")
 	return 0
+}
+
+// reports returns the offers. Once the holder has named one of the pods as its successor, that pod
+// reports after the delay that no connection reaches the pod.
+func (p *play) reports(since map[string]time.Duration) []api.Offer {
+	offers := slices.Clone(p.offers)
+	for i, o := range offers {
+		if p.last.Says != o.Identity {
+			continue
+		}
+		if _, known := since["named"]; !known {
+			since["named"] = p.elapsed
+		}
+		offers[i].Out = p.elapsed >= since["named"]+written+delay+p.late
+	}
+	return offers
 }
 
 func TestHolderLeavesOnlyIfEnoughStandbysMakeOffers(t *testing.T) {
@@ -138,6 +158,40 @@ func TestEndpointDelayBeginsOnceUnreadyStatusIsStored(t *testing.T) {
 	require.NotZero(t, p.out)
 	assert.GreaterOrEqual(t, p.held, p.out+delay, "the standbys hold connections only then")
 	assert.GreaterOrEqual(t, took, p.held+Passing)
+}
+
+// A slow node may send connections to the successor after the endpoint delay. The holder serves
+// meanwhile, for a bounded time.
+func TestHolderServesUntilNoConnectionReachesSuccessor(t *testing.T) {
+	for name, c := range map[string]struct {
+		facts       Facts
+		offers      []api.Offer
+		late        time.Duration
+		least, most time.Duration
+	}{
+		"a late node":                    {Facts{Cause: Yield}, two, time.Second, delay + time.Second, delay + time.Second},
+		"a named pod":                    {Facts{Cause: Yield, Successor: "c"}, two, time.Second, delay + time.Second, delay + time.Second},
+		"clients of the pod's address":   {Facts{Cause: Yield}, two, time.Hour, delay + Patience, delay + Patience},
+		"the successor was never Ready":  {Facts{Cause: Turn, Successor: "n"}, two, time.Hour, delay, delay},
+		"a deletion":                     {Facts{Cause: Deletion, Known: true, Deleted: true, Ends: began + 30*time.Second}, two, time.Hour, delay + Patience, delay + Patience},
+		"a deletion with a short grace":  {Facts{Cause: Deletion, Known: true, Deleted: true, Ends: began + 6*time.Second}, two, time.Hour, delay, 3 * time.Second},
+		"a deletion without a successor": {Facts{Cause: Deletion, Known: true, Deleted: true, Ends: began + 30*time.Second}, one, time.Hour, Another + delay, Another + delay},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := play{facts: c.facts, offers: c.offers, late: c.late}
+			p.facts.EndpointDelay = delay
+			took := p.run(t)
+			assert.True(t, p.last.Out)
+			assert.GreaterOrEqual(t, took, c.least)
+			assert.LessOrEqual(t, took, c.most+Passing+6*written)
+		})
+	}
+}
+
+func TestSuccessorReportsOnceConnectionsStopArriving(t *testing.T) {
+	assert.Equal(t, began+delay, OutAt(began, began, delay), "an early connection")
+	assert.Equal(t, began+delay+delay/2, OutAt(began, began+delay, delay), "a late connection")
+	assert.Equal(t, began+delay, OutAt(began, began-math.MaxInt64, delay), "no connection")
 }
 
 // A preStop hook begins once the kubelet stops the pod. The application serves during the hook.

@@ -55,6 +55,7 @@ var serial = []string{
 	"TestAnnotatedWorkloadsAreEditableWithoutTheWebhook",
 	"TestEachTypeOfWorkloadRollsOutAsDocumented",
 	"TestConnectionsAreNeverRefusedDuringAHandover",
+	"TestConnectionsAreNeverResetAlthoughANodeLearnsLate",
 }
 
 // parallel has the tests that call t.Parallel.
@@ -739,6 +740,9 @@ func TestDeletedStandbyWaitsUntilOpenConnectionsEnd(t *testing.T) {
 }
 func TestConnectionsAreNeverRefusedDuringAHandover(t *testing.T) {
 	traffic.TestConnectionsAreNeverRefusedDuringAHandover(t)
+}
+func TestConnectionsAreNeverResetAlthoughANodeLearnsLate(t *testing.T) {
+	traffic.TestConnectionsAreNeverResetAlthoughANodeLearnsLate(t)
 }
 func TestStandbyOnHostNetworkForwardsToTheHolder(t *testing.T) {
 	traffic.TestStandbyOnHostNetworkForwardsToTheHolder(t)

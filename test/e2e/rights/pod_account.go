@@ -85,6 +85,7 @@ func TestPodsAccountHasOnlyTheAgentsRights(t *testing.T) {
 	}
 	r.client = as(s, r.standby)
 	t.Run("asks in its own next Lease", r.asks)
+	t.Run("offers in its own name", r.offers)
 	for name, test := range r.attempts() {
 		t.Run(name, func(t *testing.T) {
 			// The holder may renew the Lease between the read and the write of an attempt. So the
@@ -111,6 +112,20 @@ func (r rights) asks(t *testing.T) {
 	err = write(t.Context(), holder, r.Namespace, next, "")
 	assert.ErrorContains(t, err, "NotYourIdentity")
 	assert.NoError(t, write(t.Context(), r.client, r.Namespace, next, ""), "the asker withdraws its ask")
+}
+
+// offers checks that a standby may write its offer into the next Lease, and report afterwards that no
+// node sends connections to the standby.
+func (r rights) offers(t *testing.T) {
+	offer := api.Offer{Identity: api.Identity(r.standby.Name, string(r.standby.UID)), Takes: true}
+	report := offer
+	report.Out = true
+	for _, o := range []api.Offer{offer, report} {
+		text := api.Offers{Leave: "leave", Pods: []api.Offer{o}}.String()
+		require.NoError(t, retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+			return r.word(api.NextLease(r.slot), api.OffersAnnotation, text)(t.Context())
+		}), text)
+	}
 }
 
 // write writes an identity into a Lease, with the rights of the client, and removes the given
@@ -193,6 +208,7 @@ func (r rights) attempts() map[string]attempt {
 		"offers of words that name nobody":     {r.word(api.NextLease(r.slot), api.OffersAnnotation, "leave +x y z"), "NotYourIdentity"},
 		"offers that are the leave itself":     {r.word(api.NextLease(r.slot), api.OffersAnnotation, "leave leave"), "NotYourIdentity"},
 		"the last possible transition":         {r.lastTransition, notYours},
+		"report in another's name":             {r.word(api.NextLease(r.slot), api.OffersAnnotation, "leave =ghost_1"), "NotYourIdentity"},
 		"offer in another's name":              {r.word(api.NextLease(r.slot), api.OffersAnnotation, "leave +ghost_1"), "NotYourIdentity"},
 		"an Event about another pod":           {r.event(r.holder, "Test", "hello"), "NotYourself"},
 		"an Event of a long message":           {r.event(r.standby, "Test", strings.Repeat("a", 1025)), notYours},

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/holder"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/kubectl"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/lease"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/process"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
@@ -31,18 +33,37 @@ const (
 	busy = 3 * time.Second
 )
 
-// A planned handover among three pods refuses and resets no new connection. In each pod the port
-// passes between application and agent only when no node sends connections to that pod. The test
-// runs alone, because other tests would use up the processors. With too little CPU the standbys might
-// offer too late, or the nodes might learn too late which pods are Ready.
-func TestConnectionsAreNeverRefusedDuringAHandover(t *testing.T) {
-	a := app.Lasting("smooth")
+// slow returns an application that takes a while to start and to stop.
+func slow(name string) app.App {
+	a := app.Lasting(name)
 	a.Args = []string{"-start-delay=" + starts.String(), "-stop-delay=" + stops.String()}
 	a.Edit = func(template *corev1.PodTemplateSpec) {
 		template.Spec.Containers[0].ReadinessProbe = &corev1.Probe{ProbeHandler: corev1.ProbeHandler{
 			TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(8080)},
 		}}
 	}
+	return a
+}
+
+// askAnew starts a client on the holder's first node, which opens connections to the Service. The
+// client before that client does not count, because the node may learn of the Service late.
+func askAnew(h holder.Holder, service *corev1.Service) (requests *client.Client) {
+	for range 2 {
+		if requests != nil {
+			requests.Stop()
+		}
+		requests = client.Start(h.Space, h.Lab, h.Before.Node, client.Anew, service.Spec.ClusterIP)
+		h.Await(space.StartTimeout, "the Service answers", requests.Answered)
+	}
+	return requests
+}
+
+// A planned handover among three pods refuses and resets no new connection. In each pod the port
+// passes between application and agent only when no node sends connections to that pod. The test
+// runs alone, because other tests would use up the processors. With too little CPU the standbys might
+// offer too late, or the nodes might learn too late which pods are Ready.
+func TestConnectionsAreNeverRefusedDuringAHandover(t *testing.T) {
+	a := slow("smooth")
 	h := holder.Deploy(t, a, "it needs a client on a node")
 	service, slot := app.Service(h.Space, h.App), lease.OfDeployment(a.Name)
 	kubectl.Must(h.Space, "", "rollout", "status", "deployment/smooth", kubectl.RolloutTimeout)
@@ -63,13 +84,7 @@ func TestConnectionsAreNeverRefusedDuringAHandover(t *testing.T) {
 			return len(app.Endpoints(h.Space, service)) == 3 && len(h.Pods(a.Name)) == 3
 		})
 		before := app.AwaitRunning(h.Space, a, space.Soon)
-		ask := func() *client.Client {
-			requests := client.Start(h.Space, h.Lab, h.Before.Node, client.Anew, service.Spec.ClusterIP)
-			h.Await(space.StartTimeout, "the Service answers", requests.Answered)
-			return requests
-		}
-		ask().Stop() // these connections do not count: the node may learn of the Service late
-		requests := ask()
+		requests := askAnew(h, service)
 		handover.begin(before)
 		h.Await(space.StartTimeout, "the application runs in another pod", func() bool { return app.After(h.Space, a, before) != nil })
 		h.Await(space.StartTimeout, "three pods are behind the Service again", func() bool {
@@ -84,4 +99,33 @@ func TestConnectionsAreNeverRefusedDuringAHandover(t *testing.T) {
 		assert.Greater(t, sum.Answered, 100, handover.name)
 		assert.Less(t, sum.Slowest, starts+stops+busy+sum.Paused, handover.name)
 	}
+}
+
+// A node learns later than after the endpoint delay which pods have left their Services. Meanwhile
+// that node sends connections to the successor, and the successor forwards these connections to the
+// holder. So the holder serves until the successor reports that no more connections come. The test
+// runs alone for the same reason as [TestConnectionsAreNeverRefusedDuringAHandover].
+func TestConnectionsAreNeverResetAlthoughANodeLearnsLate(t *testing.T) {
+	const late = api.DefaultEndpointDelay + 1500*time.Millisecond
+	a := slow("late")
+	h := holder.Deploy(t, a, "it freezes the proxy of a node")
+	service, slot := app.Service(h.Space, h.App), lease.OfDeployment(a.Name)
+	kubectl.Must(h.Space, "", "rollout", "status", "deployment/late", kubectl.RolloutTimeout)
+	h.Await(space.StartTimeout, "three pods are behind the Service", func() bool { return len(app.Endpoints(h.Space, service)) == 3 })
+	requests := askAnew(h, service)
+	before := app.AwaitRunning(h.Space, a, space.Soon)
+	thaw := process.FreezePID(h.Space, h.Lab.PID(h.Before.Node, "proxy"))
+	kubectl.Must(h.Space, "", "annotate", "lease/"+slot, api.YieldAnnotation+"="+lease.Hold(h.Space, slot))
+	h.Await(space.StartTimeout, "the holder and its successor have left the Service", func() bool { return len(app.Endpoints(h.Space, service)) == 1 })
+	left := time.Now()
+	h.Await(space.StartTimeout, "the node is late", func() bool { return time.Since(left) > late })
+	require.NotNil(t, h.Running(a.Name))
+	assert.Equal(t, before.ID, h.Running(a.Name).ID, "the holder still serves")
+	thaw()
+	h.Await(space.StartTimeout, "the application runs in another pod", func() bool { return app.After(h.Space, a, before) != nil })
+	h.Await(space.StartTimeout, "three pods are behind the Service again", func() bool { return len(app.Endpoints(h.Space, service)) == 3 })
+	sum := requests.Stop()
+	t.Logf("%d connections answered, lost %q. The slowest took %v.", sum.Answered, sum.Failed, sum.Slowest)
+	assert.Empty(t, sum.Failed)
+	assert.Greater(t, sum.Answered, 100)
 }

@@ -236,7 +236,14 @@ func Freeze(s *space.Space, pod *corev1.Pod, r Role) (thaw func()) {
 	s.Helper()
 	p := Find(pod, r)
 	require.NotNil(s, p, "no %s in %s", r, pod.Name)
-	fd, err := unix.PidfdOpen(p.PID, 0)
+	return FreezePID(s, p.PID)
+}
+
+// FreezePID suspends a process, until the returned function is called, or until the test ends.
+func FreezePID(s *space.Space, pid int) (thaw func()) {
+	s.Helper()
+	require.Positive(s, pid)
+	fd, err := unix.PidfdOpen(pid, 0)
 	require.NoError(s, err)
 	require.NoError(s, unix.PidfdSendSignal(fd, unix.SIGSTOP, nil, 0))
 	thawed := false

@@ -35,7 +35,10 @@ var long = map[string]int{
 // alone has the serial tests that fail while the machine has other load, such as the tests of
 // another cluster. These tests run on the cluster of the share "parallel", before its parallel
 // tests.
-var alone = []string{"TestConnectionsAreNeverRefusedDuringAHandover", "TestHolderDeletedWithMinimalGraceReleasesTheSlot"}
+var alone = []string{
+	"TestConnectionsAreNeverRefusedDuringAHandover", "TestConnectionsAreNeverResetAlthoughANodeLearnsLate",
+	"TestHolderDeletedWithMinimalGraceReleasesTheSlot",
+}
 
 // seconds returns the approximate duration of a serial test in seconds.
 func seconds(test string) int {
