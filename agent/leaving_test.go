@@ -153,6 +153,30 @@ func TestEndpointDelayBeginsOnceTheSuccessorIsUnready(t *testing.T) {
 	})
 }
 
+// A standby whose watch event is late still forwards to the holder, so the holder waits longer.
+func TestHolderServesUntilStandbysLetConnectionsWait(t *testing.T) {
+	for name, deaf := range map[string]bool{"each standby reports": false, "one standby is deaf": true} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				s := w.serve(2)
+				s.holder.agent.Yield()
+				next, other := s.follower()
+				w.pass(endpointDelay / 2)
+				other.link.set(func(l *link) { l.mute = deaf })
+				w.within(endpointDelay, "the successor holds connections", func() bool { _, target := s.ports[next].state(); return target == "" })
+				began := time.Now()
+				w.within(time.Second, "the application stops", func() bool { return !s.holder.running("s1") })
+				took := time.Since(began)
+				if deaf {
+					assert.InDelta(t, leave.Passing.Seconds(), took.Seconds(), 0.01)
+				} else {
+					assert.InDelta(t, leave.Accepting.Seconds(), took.Seconds(), 0.01)
+				}
+			})
+		})
+	}
+}
+
 // Other programs may connect to the successor's own address all the time, such as a monitor.
 func TestClientsOfTheSuccessorDelayTheStopOnlyBriefly(t *testing.T) {
 	simulate(t, func(w *world) {

@@ -41,7 +41,7 @@ type offerer struct {
 	giveUp context.CancelFunc
 	// unready is the instant since which the pod, as the successor in that leave, knows that the API
 	// server has stored that the pod is not Ready; zero before that. The field "reported" says that
-	// the pod has offered once more, with the field Out of [api.Offer].
+	// the pod has offered once more, with the field Prepared of [api.Offer].
 	unready  time.Duration
 	reported bool
 	// pace bounds the rate of the pod's offers. After each offer, the pod may also report once.
@@ -82,14 +82,12 @@ func (o *offerer) write(ctx context.Context, offer api.Offer, pause time.Duratio
 	})
 }
 
-// report writes once that no node sends connections to this pod, the successor of the leaving
+// reportOut reports, once, that no node sends connections to this pod, the successor of the leaving
 // holder. The argument "unready" says whether the API server has stored that the pod is not Ready. The
 // result is the instant of the next decision.
-func (o *offerer) report(ctx context.Context, now time.Duration, unready bool) (wake time.Duration) {
+func (o *offerer) reportOut(ctx context.Context, now time.Duration, unready bool) (wake time.Duration) {
 	c := o.requests.unit.config
 	switch {
-	case o.reported:
-		return instant.Never
 	case !unready:
 		o.unready = 0
 		return instant.Never
@@ -100,14 +98,23 @@ func (o *offerer) report(ctx context.Context, now time.Duration, unready bool) (
 	if c.Forwarder != nil {
 		idle = c.Forwarder.Idle()
 	}
-	if at := leave.OutAt(o.unready, now-idle, c.EndpointDelay); now < at {
+	if at := leave.OutAt(o.unready, now-idle, c.EndpointDelay); now < at && !o.reported {
 		return at
 	}
-	o.reported = true
-	o.giveUp() // the holder has named this pod, so the first offer needs no further attempt
-	ctx, o.giveUp = context.WithCancel(ctx)
-	o.write(ctx, api.Offer{Identity: o.requests.unit.self.Identity, Takes: true, Out: true}, 0)
+	o.report(ctx)
 	return instant.Never
+}
+
+// report reports, once for each leave, that this pod is prepared for the stop of the holder's
+// application.
+func (o *offerer) report(ctx context.Context) {
+	if o.reported {
+		return
+	}
+	o.reported = true
+	o.giveUp() // the report also contains the offer
+	ctx, o.giveUp = context.WithCancel(ctx)
+	o.write(ctx, api.Offer{Identity: o.requests.unit.self.Identity, Prepared: true}, 0)
 }
 
 // writeOffer adds the offer to the next Lease, unless the next Lease already has this offer, or enough
@@ -144,7 +151,7 @@ func offerOn(base *kube.Lease, leave string, offer api.Offer, wall time.Time) (l
 	}
 	own := slices.IndexFunc(offers.Pods, func(o api.Offer) bool { return o.Identity == offer.Identity })
 	switch {
-	case own >= 0 && (offers.Pods[own] == offer || !offer.Out), own < 0 && len(offers.Pods) >= api.MostOffers:
+	case own >= 0 && (offers.Pods[own] == offer || !offer.Prepared), own < 0 && len(offers.Pods) >= api.MostOffers:
 		return nil, false
 	case own >= 0:
 		offers.Pods[own] = offer

@@ -240,32 +240,38 @@ func (s standby) drainOrphans() {
 }
 
 // offer sends the pod's offer to stay Ready, if the holder is leaving its Services and this
-// standby is Ready. A standby offers once for each leave. If the holder has named this standby as its
-// successor, offer also reports that no node sends connections to the standby. The result is the
-// instant of the next decision.
+// standby is Ready. A standby offers once for each leave. Later, offer reports that the standby is
+// prepared for the holder's stop. The result is the instant of the next decision.
 func (s standby) offer(ctx context.Context, d show.Decision, standing turn.StandbyDecision, views []claim.View) (wake time.Duration) {
 	u, o := s.unit, s.loop.offerer
 	if !u.rollout.takesTurns() {
 		return instant.Never
 	}
 	v := views[0]
-	to, leaves := v.Record.Profile.Leave, v.Record.Profile.Leaving == api.LeavingSoon
-	o.endExcept(to)
-	ours := v.Known && !v.Mine && v.Record.Profile.Workload == u.config.Workload && s.loop.now < v.ExpiresAt
-	if ours && o.leave != "" && v.Record.Profile.Leaving == u.self.Identity {
-		return o.report(ctx, s.loop.now, u.stored.known && !u.stored.ready)
+	holder := v.Record.Profile
+	o.endExcept(holder.Leave)
+	ours := v.Known && !v.Mine && holder.Workload == u.config.Workload && s.loop.now < v.ExpiresAt
+	follows, serves := holder.Leaving == u.self.Identity, !holder.Serving.IsZero()
+	switch {
+	case !ours || holder.Leaving == "":
+		return instant.Never
+	case o.leave != "" && follows:
+		return o.reportOut(ctx, s.loop.now, u.stored.known && !u.stored.ready)
+	case o.leave != "" && !serves:
+		o.report(ctx) // the decision d has made the forwarder let new connections wait
+		return instant.Never
 	}
 	ready := u.stored.ready && (d.Ready || d.Keep)
-	if len(u.config.Ports) == 0 || !u.mayHold() || !leaves || !ours || !ready || o.leave == to {
+	if len(u.config.Ports) == 0 || !u.mayHold() || !ready || !serves || o.leave != "" {
 		return instant.Never
 	}
 	if !o.pace.TrySpend(s.loop.now) {
 		return instant.Never
 	}
-	takes := u.startsWhole() && standing.TakeFrom == 0 && v.Record.Profile.Revision.Same(u.config.Revision)
+	takes := u.startsWhole() && standing.TakeFrom == 0 && holder.Revision.Same(u.config.Revision)
 	// A standby writes no offer if the next Lease already has [api.MostOffers] offers. A random
 	// pause spreads the offers of many standbys, so most of them need not write.
 	pause := time.Duration(u.random.Int64N(int64(leave.Spread)))
-	o.send(ctx, to, api.Offer{Identity: u.self.Identity, Takes: takes}, pause)
+	o.send(ctx, holder.Leave, api.Offer{Identity: u.self.Identity, Takes: takes}, pause)
 	return instant.Never
 }

@@ -199,8 +199,8 @@ var Annotations = table{
 		Meaning: "How long the cluster's proxies and load balancers may need to stop routing to a pod, from `0s` to `5m`. " +
 			"A deleted standby that forwards accepts new connections until none has come for that time. The standby forwards " +
 			"open connections until they end. Two seconds before the end of the pod's grace period, the standby closes all connections. A holder that " +
-			"is to stop leaves its Services first, and then serves for the same time (docs/rollouts.md). A deleted holder " +
-			"serves for at most half of its grace period.",
+			"is to stop leaves its Services first, and then serves for the same time (docs/rollouts.md). While new connections " +
+			"reach its successor, the holder serves for up to five seconds more. A deleted holder serves for at most half of its grace period.",
 		Examples: []string{"2s", "500ms", "0s", "0"}, set: setEndpointDelay,
 	},
 	{

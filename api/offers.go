@@ -29,27 +29,28 @@ type Offer struct {
 	Identity string
 	// Takes reports that the pod can also be the holder's successor.
 	Takes bool
-	// Out reports that no node sends connections to the pod any more, as far as the pod knows. Only
-	// the successor writes such an offer, once the successor has left its own Services. A pod with
-	// Out always has Takes.
-	Out bool
+	// Prepared reports that the holder's application may stop, as far as this pod is concerned. The
+	// successor is prepared once no node sends it connections. Every other pod is prepared once it
+	// lets new connections wait. A pod reports this after the holder has named its successor, so an
+	// offer with Prepared never has Takes.
+	Prepared bool
 }
 
 // takes is the character that stands before the identity of a pod that can be the successor. The
-// character out stands there instead once the field Out is true. No pod's name contains one of these
-// characters.
-const takes, out = "+", "="
+// character prepared stands there instead once the field Prepared is true. No pod's name contains one
+// of these characters.
+const takes, prepared = "+", "="
 
 // String returns the value of [OffersAnnotation]: the text of Leave, and then the identities. The
 // character [takes] stands before the identity of each pod that can be the successor, and the
-// character [out] before the identity of a successor to which no node sends connections.
+// character [prepared] before the identity of each pod that is prepared for the holder's stop.
 func (o Offers) String() string {
 	words := []string{o.Leave}
 	for _, pod := range o.Pods {
 		word := pod.Identity
 		switch {
-		case pod.Out:
-			word = out + word
+		case pod.Prepared:
+			word = prepared + word
 		case pod.Takes:
 			word = takes + word
 		}
@@ -76,13 +77,9 @@ func ParseOffers(s string) Offers {
 	}
 	o := Offers{Leave: words[0]}
 	for _, word := range words[1:] {
-		identity, isOut := strings.CutPrefix(word, out)
-		if isOut {
-			o.Pods = append(o.Pods, Offer{Identity: identity, Takes: true, Out: true})
-			continue
-		}
+		word, isPrepared := strings.CutPrefix(word, prepared)
 		identity, marked := strings.CutPrefix(word, takes)
-		o.Pods = append(o.Pods, Offer{Identity: identity, Takes: marked})
+		o.Pods = append(o.Pods, Offer{Identity: identity, Takes: marked, Prepared: isPrepared})
 	}
 	return o
 }

@@ -15,7 +15,7 @@ func TestOffersSurviveARoundTrip(t *testing.T) {
 		"":               {},
 		"h1":             {Leave: "h1"},
 		"h1 +a_u b_u":    {Leave: "h1", Pods: []Offer{{Identity: "a_u", Takes: true}, {Identity: "b_u"}}},
-		"h1 =a_u b_u":    {Leave: "h1", Pods: []Offer{{Identity: "a_u", Takes: true, Out: true}, {Identity: "b_u"}}},
+		"h1 =a_u b_u":    {Leave: "h1", Pods: []Offer{{Identity: "a_u", Prepared: true}, {Identity: "b_u"}}},
 		"h1 a b c":       {Leave: "h1", Pods: []Offer{{Identity: "a"}, {Identity: "b"}, {Identity: "c"}}},
 		"h1 a b c d e f": {},
 	} {

@@ -20,9 +20,9 @@ const (
 	// same beginning. The first offer shows that the workload has standbys, so the holder gives the
 	// other standbys more time. Their nodes may be busy.
 	Another = 2 * time.Second
-	// slower is the factor by which an offer may take longer than the holder's own write. An offer
-	// takes a read, a write and two watch events. In any case the holder waits for offers no longer
-	// than [Stored] after its own write.
+	// slower is the factor by which an offer, or a report, may take longer than the holder's own
+	// write. Both take a read, a write and two watch events. In any case the holder waits for them no
+	// longer than [Stored] after its own write.
 	slower = 4
 	// Spread is the time over which the offers of many standbys are spread.
 	Spread = 100 * time.Millisecond
@@ -39,6 +39,9 @@ const (
 	// milliseconds, and so does the acceptance of a connection. A slow API server delays the event
 	// as well as the write. So the holder waits at least twice as long as its write took.
 	Passing = 40 * time.Millisecond
+	// Accepting replaces [Passing] once every standby has reported that it lets new connections wait.
+	// In that time the application accepts the connections that are under way.
+	Accepting = 20 * time.Millisecond
 )
 
 // Cause is the cause for which the application must stop.
@@ -297,7 +300,7 @@ func (f Facts) follows(last bool) (successor string, enough bool) {
 func (l *Leave) out(now time.Duration, f Facts) (ended bool, wake time.Duration) {
 	l.learn(now, f.Says == l.says() && (f.Unready || f.Cause == Deletion))
 	delay := f.EndpointDelay
-	if f.mayReach(l.successor) {
+	if l.stored != 0 && f.mayReach(l.successor) {
 		delay += Patience
 	}
 	at := l.by(delay, f)
@@ -316,7 +319,19 @@ func (l *Leave) out(now time.Duration, f Facts) (ended bool, wake time.Duration)
 // mayReach reports whether a node may still send connections to the successor. A successor that has
 // made an offer was Ready, so the successor must leave its own Services, and report that.
 func (f Facts) mayReach(successor string) bool {
-	return slices.ContainsFunc(f.Offers, func(o api.Offer) bool { return o.Identity == successor && !o.Out })
+	return slices.ContainsFunc(f.Offers, func(o api.Offer) bool { return o.Identity == successor && !o.Prepared })
+}
+
+// unprepared returns the number of pods that still forward connections, and whether the holder knows
+// all of these pods. The successor does not count. After [api.MostOffers] offers, further standbys
+// offer nothing.
+func (f Facts) unprepared(successor string) (count int, all bool) {
+	for _, o := range f.Offers {
+		if o.Identity != successor && !o.Prepared {
+			count++
+		}
+	}
+	return count, len(f.Offers) < api.MostOffers
 }
 
 // OutAt returns the instant at which a successor may report that no node sends it connections. The
@@ -329,10 +344,17 @@ func OutAt(unready, last, delay time.Duration) time.Duration {
 }
 
 // close decides whether the stage "closing" ends now. In this stage the standbys begin to let new
-// connections wait. The result "wake" is the instant of the next decision.
+// connections wait, and report that. The result "wake" is the instant of the next decision.
 func (l *Leave) close(now time.Duration, f Facts) (ended bool, wake time.Duration) {
 	l.learn(now, !f.Serving)
-	at := l.by(min(max(Passing, 2*l.took()), Stored), f)
+	wait := max(Passing, 2*l.took())
+	switch count, all := f.unprepared(l.successor); {
+	case count > 0:
+		wait = max(Passing, slower*l.took())
+	case all:
+		wait = Accepting
+	}
+	at := l.by(min(wait, Stored), f)
 	if now < at {
 		return false, at
 	}

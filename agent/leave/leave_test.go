@@ -45,8 +45,10 @@ type play struct {
 	slow time.Duration
 	// hook is the time that the preStop hook takes.
 	hook time.Duration
-	// The field "late" is the further time after which no connection reaches the successor.
-	late time.Duration
+	// The field "late" is the further time after which no connection reaches the successor. The field
+	// "hears" is the time after which another standby reports that new connections wait; zero for an
+	// immediate report.
+	late, hears time.Duration
 	// The field "out" is the time from the beginning of the simulation until the API server has
 	// stored that the pod is not Ready. The field "held" is the time from the same beginning
 	// until the Lease shows that the application no longer serves.
@@ -96,17 +98,17 @@ func (p *play) run(t *testing.T) time.Duration {
 }
 
 // reports returns the offers. Once the holder has named one of the pods as its successor, that pod
-// reports after the delay that no connection reaches the pod.
+// reports after the delay that no connection reaches the pod. The other pods report once the
+// application no longer serves.
 func (p *play) reports(since map[string]time.Duration) []api.Offer {
 	offers := slices.Clone(p.offers)
 	for i, o := range offers {
-		if p.last.Says != o.Identity {
-			continue
+		event, after := "held", p.hears
+		if p.last.Says == o.Identity {
+			event, after = "says "+o.Identity, delay+p.late
 		}
-		if _, known := since["named"]; !known {
-			since["named"] = p.elapsed
-		}
-		offers[i].Out = p.elapsed >= since["named"]+written+delay+p.late
+		at, known := since[event]
+		offers[i].Prepared = known && p.elapsed >= at+2*max(p.slow, written)+after
 	}
 	return offers
 }
@@ -146,7 +148,7 @@ func TestHolderLeavesOnlyIfEnoughStandbysMakeOffers(t *testing.T) {
 			assert.Equal(t, c.successor, p.last.Successor)
 			assert.Equal(t, c.out, p.last.Out)
 			if c.out {
-				assert.GreaterOrEqual(t, took, delay+Passing)
+				assert.GreaterOrEqual(t, took, delay+Accepting)
 			}
 		})
 	}
@@ -157,7 +159,7 @@ func TestEndpointDelayBeginsOnceUnreadyStatusIsStored(t *testing.T) {
 	took := p.run(t)
 	require.NotZero(t, p.out)
 	assert.GreaterOrEqual(t, p.held, p.out+delay, "the standbys hold connections only then")
-	assert.GreaterOrEqual(t, took, p.held+Passing)
+	assert.GreaterOrEqual(t, took, p.held+Accepting)
 }
 
 // A slow node may send connections to the successor after the endpoint delay. The holder serves
@@ -188,6 +190,29 @@ func TestHolderServesUntilNoConnectionReachesSuccessor(t *testing.T) {
 	}
 }
 
+// A standby that is still to let new connections wait would forward them to an application that stops.
+func TestHolderServesUntilStandbysLetConnectionsWait(t *testing.T) {
+	four := []api.Offer{{Identity: "b", Takes: true}, {Identity: "c"}, {Identity: "d"}}
+	for name, c := range map[string]struct {
+		offers      []api.Offer
+		hears, slow time.Duration
+		least, most time.Duration
+	}{
+		"at once":                       {two, 0, 0, Accepting, Accepting},
+		"late":                          {two, 25 * time.Millisecond, 0, 25 * time.Millisecond, 30 * time.Millisecond},
+		"never":                         {two, time.Hour, 0, Passing, slower * (written + tick)},
+		"never, and the server is slow": {two, time.Hour, 300 * time.Millisecond, slower * 300 * time.Millisecond, slower * 305 * time.Millisecond},
+		"at once, further standbys":     {four, 0, 0, Passing, Passing},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := play{offers: c.offers, hears: c.hears, slow: c.slow, facts: Facts{Cause: Yield, EndpointDelay: delay}}
+			took := p.run(t) - p.held
+			assert.GreaterOrEqual(t, took, c.least-tick)
+			assert.LessOrEqual(t, took, c.most+max(c.slow, written)+2*tick)
+		})
+	}
+}
+
 func TestSuccessorReportsOnceConnectionsStopArriving(t *testing.T) {
 	assert.Equal(t, began+delay, OutAt(began, began, delay), "an early connection")
 	assert.Equal(t, began+delay+delay/2, OutAt(began, began+delay, delay), "a late connection")
@@ -201,8 +226,8 @@ func TestPreStopHookProlongsTheLeave(t *testing.T) {
 		least, most        time.Duration
 	}{
 		"shorter than the delay":      {time.Second, 30 * time.Second, delay, delay, delay + Passing + 4*written},
-		"longer than the delay":       {20 * time.Second, time.Minute, delay, 20*time.Second + Passing, 20*time.Second + Passing + 2*written},
-		"longer than half the grace":  {20 * time.Second, 30 * time.Second, delay, 20*time.Second + Passing, 20*time.Second + Passing + 2*written},
+		"longer than the delay":       {20 * time.Second, time.Minute, delay, 20*time.Second + Accepting, 20*time.Second + Passing + 2*written},
+		"longer than half the grace":  {20 * time.Second, 30 * time.Second, delay, 20*time.Second + Accepting, 20*time.Second + Passing + 2*written},
 		"most of the grace":           {29960 * time.Millisecond, 30 * time.Second, delay, 29960 * time.Millisecond, 29980 * time.Millisecond},
 		"hangs":                       {time.Hour, 30 * time.Second, delay, 30 * time.Second, 30 * time.Second},
 		"the delay exceeds the grace": {10 * time.Second, 30 * time.Second, time.Hour, 20 * time.Second, 20 * time.Second},

@@ -25,10 +25,10 @@ const opening = time.Second
 const prompt = 100 * time.Millisecond
 
 // firstEager and lastEager bound the period of the agent's readiness probe while no process listens
-// at the application's port. Within these bounds, the period is a hundredth of the time since the
-// first probe. So the probe adds about a hundredth to the time of a start. A refused connection
-// costs the application nothing, and costs the agent about a tenth of a millisecond.
-const firstEager, lastEager = 5 * time.Millisecond, 20 * time.Millisecond
+// at the application's port. Within these bounds, the period is a share of the time since the first
+// probe (eagerShare). So on average the probe adds half of this share to the time of a start. A refused
+// connection costs the application nothing, and costs the agent about a tenth of a millisecond.
+const firstEager, lastEager, eagerShare = 5 * time.Millisecond, 20 * time.Millisecond, 200
 
 // patience is the time for which the readiness probe runs more often than declared. After that
 // the declared period counts, because an application may wait for its database for hours, and
@@ -46,7 +46,7 @@ func (l *childState) pause(p *api.Probe, span time.Duration) time.Duration {
 	case p.Exec != nil || asksElsewhere(p) || l.counter.last == Success:
 		return min(p.Period(), opening)
 	case l.refused:
-		return min(max(span/100, firstEager), lastEager)
+		return min(max(span/eagerShare, firstEager), lastEager)
 	}
 	return prompt
 }

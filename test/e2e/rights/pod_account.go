@@ -114,12 +114,11 @@ func (r rights) asks(t *testing.T) {
 	assert.NoError(t, write(t.Context(), r.client, r.Namespace, next, ""), "the asker withdraws its ask")
 }
 
-// offers checks that a standby may write its offer into the next Lease, and report afterwards that no
-// node sends connections to the standby.
+// offers checks that a standby may write its offer into the next Lease, and report afterwards that the
+// standby is prepared.
 func (r rights) offers(t *testing.T) {
 	offer := api.Offer{Identity: api.Identity(r.standby.Name, string(r.standby.UID)), Takes: true}
-	report := offer
-	report.Out = true
+	report := api.Offer{Identity: offer.Identity, Prepared: true}
 	for _, o := range []api.Offer{offer, report} {
 		text := api.Offers{Leave: "leave", Pods: []api.Offer{o}}.String()
 		require.NoError(t, retry.RetryOnConflict(retry.DefaultBackoff, func() error {
