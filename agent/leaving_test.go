@@ -155,7 +155,7 @@ func TestEndpointDelayBeginsOnceTheSuccessorIsUnready(t *testing.T) {
 
 // A standby whose watch event is late still forwards to the holder, so the holder waits longer.
 func TestHolderServesUntilStandbysLetConnectionsWait(t *testing.T) {
-	for name, deaf := range map[string]bool{"each standby reports": false, "one standby is deaf": true} {
+	for name, deaf := range map[string]bool{"each standby hears": false, "one standby is deaf": true} {
 		t.Run(name, func(t *testing.T) {
 			simulate(t, func(w *world) {
 				s := w.serve(2)
@@ -178,7 +178,7 @@ func TestHolderServesUntilStandbysLetConnectionsWait(t *testing.T) {
 }
 
 // Other programs may connect to the successor's own address all the time, such as a monitor.
-func TestClientsOfTheSuccessorDelayTheStopOnlyBriefly(t *testing.T) {
+func TestClientsOfSuccessorDelayTheStopOnlyBriefly(t *testing.T) {
 	simulate(t, func(w *world) {
 		s := w.serve(2)
 		s.holder.agent.Yield()

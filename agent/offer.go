@@ -39,12 +39,13 @@ type offerer struct {
 	leave string
 	// giveUp ends the attempts to write the offer for that leave; nil without an offer.
 	giveUp context.CancelFunc
-	// unready is the instant since which the pod, as the successor in that leave, knows that the API
-	// server has stored that the pod is not Ready; zero before that. The field "reported" says that
-	// the pod has offered once more, with the field Prepared of [api.Offer].
-	unready  time.Duration
-	reported bool
-	// pace bounds the rate of the pod's offers. After each offer, the pod may also report once.
+	// unready is the instant at which the successor learnt that the API server has stored its unready
+	// status; zero before that. The field "told" reports that the pod has told the holder, in the field
+	// Prepared of [api.Offer], that the pod is prepared.
+	unready time.Duration
+	told    bool
+	// pace bounds the rate of the pod's offers. Once for each offer, the pod also tells the holder that
+	// the pod is prepared.
 	pace pace.Pace
 }
 
@@ -59,7 +60,7 @@ func newOfferer(q *requests) *offerer {
 func (o *offerer) endExcept(leave string) {
 	if o.giveUp != nil && leave != o.leave {
 		o.giveUp()
-		o.leave, o.giveUp, o.unready, o.reported = "", nil, 0, false
+		o.leave, o.giveUp, o.unready, o.told = "", nil, 0, false
 	}
 }
 
@@ -82,10 +83,10 @@ func (o *offerer) write(ctx context.Context, offer api.Offer, pause time.Duratio
 	})
 }
 
-// reportOut reports, once, that no node sends connections to this pod, the successor of the leaving
-// holder. The argument "unready" says whether the API server has stored that the pod is not Ready. The
-// result is the instant of the next decision.
-func (o *offerer) reportOut(ctx context.Context, now time.Duration, unready bool) (wake time.Duration) {
+// tellAsSuccessor tells the leaving holder, once, that no node sends connections to this pod, its
+// successor. The argument "unready" reports whether the API server has stored that the pod is not
+// Ready. The result is the instant of the next decision.
+func (o *offerer) tellAsSuccessor(ctx context.Context, now time.Duration, unready bool) (wake time.Duration) {
 	c := o.requests.unit.config
 	switch {
 	case !unready:
@@ -98,21 +99,21 @@ func (o *offerer) reportOut(ctx context.Context, now time.Duration, unready bool
 	if c.Forwarder != nil {
 		idle = c.Forwarder.Idle()
 	}
-	if at := leave.OutAt(o.unready, now-idle, c.EndpointDelay); now < at && !o.reported {
+	if at := leave.OutAt(o.unready, now-idle, c.EndpointDelay); now < at && !o.told {
 		return at
 	}
-	o.report(ctx)
+	o.tell(ctx)
 	return instant.Never
 }
 
-// report reports, once for each leave, that this pod is prepared for the stop of the holder's
+// tell tells the holder, once for each leave, that this pod is prepared for the stop of the holder's
 // application.
-func (o *offerer) report(ctx context.Context) {
-	if o.reported {
+func (o *offerer) tell(ctx context.Context) {
+	if o.told {
 		return
 	}
-	o.reported = true
-	o.giveUp() // the report also contains the offer
+	o.told = true
+	o.giveUp() // this write also contains the offer
 	ctx, o.giveUp = context.WithCancel(ctx)
 	o.write(ctx, api.Offer{Identity: o.requests.unit.self.Identity, Prepared: true}, 0)
 }

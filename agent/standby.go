@@ -240,8 +240,8 @@ func (s standby) drainOrphans() {
 }
 
 // offer sends the pod's offer to stay Ready, if the holder is leaving its Services and this
-// standby is Ready. A standby offers once for each leave. Later, offer reports that the standby is
-// prepared for the holder's stop. The result is the instant of the next decision.
+// standby is Ready. A standby offers once for each leave. Later, offer tells the holder that the
+// standby is prepared. The result is the instant of the next decision.
 func (s standby) offer(ctx context.Context, d show.Decision, standing turn.StandbyDecision, views []claim.View) (wake time.Duration) {
 	u, o := s.unit, s.loop.offerer
 	if !u.rollout.takesTurns() {
@@ -256,9 +256,9 @@ func (s standby) offer(ctx context.Context, d show.Decision, standing turn.Stand
 	case !ours || holder.Leaving == "":
 		return instant.Never
 	case o.leave != "" && follows:
-		return o.reportOut(ctx, s.loop.now, u.stored.known && !u.stored.ready)
+		return o.tellAsSuccessor(ctx, s.loop.now, u.stored.known && !u.stored.ready)
 	case o.leave != "" && !serves:
-		o.report(ctx) // the decision d has made the forwarder let new connections wait
+		o.tell(ctx) // the decision d has made the forwarder let new connections wait
 		return instant.Never
 	}
 	ready := u.stored.ready && (d.Ready || d.Keep)

@@ -31,8 +31,8 @@ type Offer struct {
 	Takes bool
 	// Prepared reports that the holder's application may stop, as far as this pod is concerned. The
 	// successor is prepared once no node sends it connections. Every other pod is prepared once it
-	// lets new connections wait. A pod reports this after the holder has named its successor, so an
-	// offer with Prepared never has Takes.
+	// lets new connections wait. A pod is never prepared before the holder has named its successor, so
+	// an offer with Prepared lacks Takes.
 	Prepared bool
 }
 
@@ -42,8 +42,8 @@ type Offer struct {
 const takes, prepared = "+", "="
 
 // String returns the value of [OffersAnnotation]: the text of Leave, and then the identities. The
-// character [takes] stands before the identity of each pod that can be the successor, and the
-// character [prepared] before the identity of each pod that is prepared for the holder's stop.
+// character [takes] stands before the identity of each pod that can be the successor. The character
+// [prepared] stands before the identity of each pod that is prepared.
 func (o Offers) String() string {
 	words := []string{o.Leave}
 	for _, pod := range o.Pods {

@@ -20,9 +20,9 @@ const (
 	// same beginning. The first offer shows that the workload has standbys, so the holder gives the
 	// other standbys more time. Their nodes may be busy.
 	Another = 2 * time.Second
-	// slower is the factor by which an offer, or a report, may take longer than the holder's own
-	// write. Both take a read, a write and two watch events. In any case the holder waits for them no
-	// longer than [Stored] after its own write.
+	// slower is the factor by which an offer may take longer than the holder's own write. An offer
+	// takes a read, a write and two watch events. In any case the holder waits for offers no longer
+	// than [Stored] after its own write. A standby that is prepared writes its offer again.
 	slower = 4
 	// Spread is the time over which the offers of many standbys are spread.
 	Spread = 100 * time.Millisecond
@@ -30,17 +30,17 @@ const (
 	// is enough for a second attempt: a write takes milliseconds, and another attempt follows
 	// within a second.
 	Stored = 3 * time.Second
-	// Patience is how much longer than the endpoint delay the holder waits for the successor's report
-	// that no node sends it connections. An agent of an earlier version reports nothing. If clients
-	// connect to the successor's own address, the successor cannot report either.
+	// Patience is how much longer than the endpoint delay the holder waits for a successor that is not
+	// prepared. An agent of an earlier version never tells that its pod is prepared. If clients connect
+	// to the successor's own address, the successor is not prepared either.
 	Patience = 5 * time.Second
 	// Passing is the time within which every standby begins to let new connections wait. The
 	// time counts from the storing of the holder's last announcement. The watch event takes
 	// milliseconds, and so does the acceptance of a connection. A slow API server delays the event
 	// as well as the write. So the holder waits at least twice as long as its write took.
 	Passing = 40 * time.Millisecond
-	// Accepting replaces [Passing] once every standby has reported that it lets new connections wait.
-	// In that time the application accepts the connections that are under way.
+	// Accepting replaces [Passing] once every standby is prepared, so that new connections wait. In that
+	// time the application accepts the connections that are under way.
 	Accepting = 20 * time.Millisecond
 )
 
@@ -317,7 +317,7 @@ func (l *Leave) out(now time.Duration, f Facts) (ended bool, wake time.Duration)
 }
 
 // mayReach reports whether a node may still send connections to the successor. A successor that has
-// made an offer was Ready, so the successor must leave its own Services, and report that.
+// made an offer was Ready, so the successor must leave its own Services.
 func (f Facts) mayReach(successor string) bool {
 	return slices.ContainsFunc(f.Offers, func(o api.Offer) bool { return o.Identity == successor && !o.Prepared })
 }
@@ -334,7 +334,7 @@ func (f Facts) unprepared(successor string) (count int, all bool) {
 	return count, len(f.Offers) < api.MostOffers
 }
 
-// OutAt returns the instant at which a successor may report that no node sends it connections. The
+// OutAt returns the instant at which a successor is prepared, because no node sends it connections. The
 // argument "unready" is the instant since which the successor knows that the API server has stored
 // that the successor is not Ready. The argument "last" is the instant of the last new connection. A
 // node that is late may still send connections after the endpoint delay. So the successor also waits
@@ -344,7 +344,7 @@ func OutAt(unready, last, delay time.Duration) time.Duration {
 }
 
 // close decides whether the stage "closing" ends now. In this stage the standbys begin to let new
-// connections wait, and report that. The result "wake" is the instant of the next decision.
+// connections wait. Then these standbys are prepared. The result "wake" is the instant of the next decision.
 func (l *Leave) close(now time.Duration, f Facts) (ended bool, wake time.Duration) {
 	l.learn(now, !f.Serving)
 	wait := max(Passing, 2*l.took())

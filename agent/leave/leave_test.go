@@ -46,8 +46,7 @@ type play struct {
 	// hook is the time that the preStop hook takes.
 	hook time.Duration
 	// The field "late" is the further time after which no connection reaches the successor. The field
-	// "hears" is the time after which another standby reports that new connections wait; zero for an
-	// immediate report.
+	// "hears" is the time after which another standby lets new connections wait.
 	late, hears time.Duration
 	// The field "out" is the time from the beginning of the simulation until the API server has
 	// stored that the pod is not Ready. The field "held" is the time from the same beginning
@@ -74,7 +73,7 @@ func (p *play) run(t *testing.T) time.Duration {
 		f := p.facts
 		f.Ready, f.Serving, f.PreStop = !p.last.Out, true, p.elapsed < p.hook
 		if p.elapsed >= p.after {
-			f.Offers = p.reports(since)
+			f.Offers = p.offering(since)
 		}
 		if stored("says "+p.last.Says, p.last.Says != "") {
 			f.Says = p.last.Says
@@ -97,10 +96,9 @@ func (p *play) run(t *testing.T) time.Duration {
 	return 0
 }
 
-// reports returns the offers. Once the holder has named one of the pods as its successor, that pod
-// reports after the delay that no connection reaches the pod. The other pods report once the
-// application no longer serves.
-func (p *play) reports(since map[string]time.Duration) []api.Offer {
+// offering returns the offers. Once the holder has named one of the pods as its successor, that pod
+// is prepared after the delay. The other pods are prepared once the application no longer serves.
+func (p *play) offering(since map[string]time.Duration) []api.Offer {
 	offers := slices.Clone(p.offers)
 	for i, o := range offers {
 		event, after := "held", p.hears
@@ -213,7 +211,7 @@ func TestHolderServesUntilStandbysLetConnectionsWait(t *testing.T) {
 	}
 }
 
-func TestSuccessorReportsOnceConnectionsStopArriving(t *testing.T) {
+func TestSuccessorIsPreparedOnceConnectionsStopArriving(t *testing.T) {
 	assert.Equal(t, began+delay, OutAt(began, began, delay), "an early connection")
 	assert.Equal(t, began+delay+delay/2, OutAt(began, began+delay, delay), "a late connection")
 	assert.Equal(t, began+delay, OutAt(began, began-math.MaxInt64, delay), "no connection")

@@ -55,7 +55,7 @@ var serial = []string{
 	"TestAnnotatedWorkloadsAreEditableWithoutTheWebhook",
 	"TestEachTypeOfWorkloadRollsOutAsDocumented",
 	"TestConnectionsAreNeverRefusedDuringAHandover",
-	"TestConnectionsAreNeverResetAlthoughANodeLearnsLate",
+	"TestNodeThatLearnsLateCausesNoReset",
 }
 
 // parallel has the tests that call t.Parallel.
@@ -741,8 +741,8 @@ func TestDeletedStandbyWaitsUntilOpenConnectionsEnd(t *testing.T) {
 func TestConnectionsAreNeverRefusedDuringAHandover(t *testing.T) {
 	traffic.TestConnectionsAreNeverRefusedDuringAHandover(t)
 }
-func TestConnectionsAreNeverResetAlthoughANodeLearnsLate(t *testing.T) {
-	traffic.TestConnectionsAreNeverResetAlthoughANodeLearnsLate(t)
+func TestNodeThatLearnsLateCausesNoReset(t *testing.T) {
+	traffic.TestNodeThatLearnsLateCausesNoReset(t)
 }
 func TestStandbyOnHostNetworkForwardsToTheHolder(t *testing.T) {
 	traffic.TestStandbyOnHostNetworkForwardsToTheHolder(t)

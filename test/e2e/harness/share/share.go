@@ -36,7 +36,7 @@ var long = map[string]int{
 // another cluster. These tests run on the cluster of the share "parallel", before its parallel
 // tests.
 var alone = []string{
-	"TestConnectionsAreNeverRefusedDuringAHandover", "TestConnectionsAreNeverResetAlthoughANodeLearnsLate",
+	"TestConnectionsAreNeverRefusedDuringAHandover", "TestNodeThatLearnsLateCausesNoReset",
 	"TestHolderDeletedWithMinimalGraceReleasesTheSlot",
 }
 

@@ -41,7 +41,7 @@ func TestClustersDivideEndToEndTestsWithoutOverlap(t *testing.T) {
 
 // sensitive has the tests that fail while the machine has other load.
 var sensitive = []string{
-	"TestConnectionsAreNeverRefusedDuringAHandover", "TestConnectionsAreNeverResetAlthoughANodeLearnsLate",
+	"TestConnectionsAreNeverRefusedDuringAHandover", "TestNodeThatLearnsLateCausesNoReset",
 	"TestHolderDeletedWithMinimalGraceReleasesTheSlot",
 }
 
