@@ -141,10 +141,10 @@ func (q *requests) writeOffer(ctx context.Context, leave string, offer api.Offer
 }
 
 // offerOn returns the next Lease with one more offer to the leave. An offer replaces an earlier offer
-// of the same pod. The result "more" is false if the next Lease already has the offer, or enough offers
-// of other pods. An ask names its pod as the holder of
-// the next Lease. An agent may write only its own identity as the holder, so the offer replaces
-// the ask. The pod whose ask was replaced writes its ask again.
+// of the same pod. The result "more" is false if the next Lease already has the offer, or enough
+// offers of other pods. An ask names its pod as the holder of the next Lease. An agent may write only
+// its own identity as the holder, so the offer replaces the ask. The pod whose ask was replaced writes
+// its ask again.
 func offerOn(base *kube.Lease, leave string, offer api.Offer, wall time.Time) (l *kube.Lease, more bool) {
 	offers := api.ParseOffers(base.Annotations[api.OffersAnnotation])
 	if offers.Leave != leave {

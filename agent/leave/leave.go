@@ -344,7 +344,8 @@ func OutAt(unready, last, delay time.Duration) time.Duration {
 }
 
 // close decides whether the stage "closing" ends now. In this stage the standbys begin to let new
-// connections wait. Then these standbys are prepared. The result "wake" is the instant of the next decision.
+// connections wait. Then these standbys are prepared. The result "wake" is the instant of the next
+// decision.
 func (l *Leave) close(now time.Duration, f Facts) (ended bool, wake time.Duration) {
 	l.learn(now, !f.Serving)
 	wait := max(Passing, 2*l.took())
