@@ -135,8 +135,8 @@ func TestYieldCommandPrintsWhichPodAcquiresTheSlot(t *testing.T) {
 		"by its kind":     {"pod/b", "b", exitOK, slot + ": b holds, 2s after the request\n", ""},
 		"another":         {"b", "c", exitUnreached, slot + ": c holds, 2s after the request\n", "b did not take the slot within its head start\n"},
 		"the same again":  {"", "a", exitUnreached, slot + ": a holds, 2s after the request\n", "no other pod took the slot\n"},
-		"nobody":          {"", "", exitUnreached, "", slot + ": a released after 1s, and nobody holds after 1m0s\n"},
-		"an agent of old": {"", "deaf", exitUnreached, "", slot + ": a still holds after 1m0s; it yields when its agent reads the Lease, unless that is of an earlier version\n"},
+		"nobody":          {"", "", exitUnreached, "", slot + ": a released after 1s, and nobody holds after 1m12s\n"},
+		"an agent of old": {"", "deaf", exitUnreached, "", slot + ": a still holds after 1m12s; it yields when its agent reads the Lease, unless that is of an earlier version\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -154,6 +154,21 @@ func TestYieldCommandPrintsWhichPodAcquiresTheSlot(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A holder serves for the endpoint delay before its application stops.
+func TestYieldCommandWaitsForTheEndpointDelay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		all := team(nil)
+		for _, o := range all {
+			if pod, ok := o.(*corev1.Pod); ok {
+				metav1.SetMetaDataAnnotation(&pod.ObjectMeta, api.EndpointDelayAnnotation, "4m")
+			}
+		}
+		b := newByHand(all...)
+		b.after(t, 5*time.Minute, slot, "b")
+		assert.Equal(t, exitOK, b.yield(t, yielding{}, "deployment/biller"), b.err.String())
+	})
 }
 
 func TestYieldCommandWritesHoldAndSuccessorIntoLease(t *testing.T) {

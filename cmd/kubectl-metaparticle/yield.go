@@ -41,7 +41,7 @@ func yieldCommand(ctx context.Context, args []string, std stdio) (int, error) {
 	flags, connection := newNamespaceFlags("yield", yieldUsage, std)
 	to := flags.String("to", "", "pod that is to hold next; default: any standby")
 	var timeout time.Duration
-	durationFlag(flags, &timeout, "timeout", "`DURATION` of the wait at most; default: the lease duration and the pod's grace")
+	durationFlag(flags, &timeout, "timeout", "`DURATION` of the wait at most; default: the lease duration, the pod's grace, the endpoint delay and 10s")
 	c, namespace, rest, err := connection.begin(flags, args, nameSlots)
 	if err != nil {
 		return exitError, err
@@ -91,7 +91,7 @@ func (y yielding) run(ctx context.Context, c cluster, namespace string, args []s
 	}
 	timeout := y.timeout
 	if timeout == 0 {
-		timeout = held.duration + held.grace
+		timeout = held.mostTime()
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -162,6 +162,8 @@ type hold struct {
 	identity, number string
 	slots            []string
 	duration, grace  time.Duration
+	// endpointDelay is the time for which the holder serves after it has left its Services.
+	endpointDelay time.Duration
 	// expires reports that the pod's gate releases nothing, so the slots expire.
 	expires bool
 }
@@ -230,8 +232,26 @@ func (s *subject) holding(h *hold) error {
 		return refusal(fmt.Sprintf("%s, which holds %s, is being deleted, and hands over as it ends", api.PodOf(h.identity), h.slots[0]))
 	}
 	h.expires = s.pods[i].Annotations[api.GateAnnotation] == string(api.GatePod)
-	h.grace = graceOf(s.pods[i])
+	h.grace, h.endpointDelay = graceOf(s.pods[i]), endpointDelayOf(s.pods[i])
 	return nil
+}
+
+// leaveMargin is the time that a holder needs to leave its Services, beside the endpoint delay. The
+// holder waits for offers, and for nodes that learn late.
+const leaveMargin = 10 * time.Second
+
+// mostTime returns the longest usual time from a yield until the next hold.
+func (h hold) mostTime() time.Duration {
+	return h.duration + h.grace + h.endpointDelay + leaveMargin
+}
+
+// endpointDelayOf returns the endpoint delay of a pod. The webhook has refused each pod whose
+// annotation is no duration.
+func endpointDelayOf(pod corev1.Pod) time.Duration {
+	if delay, err := time.ParseDuration(pod.Annotations[api.EndpointDelayAnnotation]); err == nil {
+		return delay
+	}
+	return api.DefaultEndpointDelay
 }
 
 // fit returns the identity of the named pod, if that pod stands by for a slot of the hold. For any
