@@ -99,7 +99,7 @@ func (o *offerer) tellAsSuccessor(ctx context.Context, now time.Duration, unread
 	if c.Forwarder != nil {
 		idle = c.Forwarder.Idle()
 	}
-	if at := leave.OutAt(o.unready, now-idle, c.EndpointDelay); now < at && !o.told {
+	if at := leave.PreparedAt(o.unready, now-idle, c.EndpointDelay); now < at && !o.told {
 		return at
 	}
 	o.tell(ctx)

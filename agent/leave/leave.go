@@ -32,7 +32,8 @@ const (
 	Stored = 3 * time.Second
 	// Patience is how much longer than the endpoint delay the holder waits for a successor that is not
 	// prepared. An agent of an earlier version never tells that its pod is prepared. If clients connect
-	// to the successor's own address, the successor is not prepared either.
+	// to the successor's own address, the successor is not prepared either. A shim delays the stop signal by
+	// the endpoint delay, this time and twice [Stored]: by default 13 s. Half of the usual grace is 15 s.
 	Patience = 5 * time.Second
 	// Passing is the time within which every standby begins to let new connections wait. The
 	// time counts from the storing of the holder's last announcement. The watch event takes
@@ -40,7 +41,7 @@ const (
 	// as well as the write. So the holder waits at least twice as long as its write took.
 	Passing = 40 * time.Millisecond
 	// Accepting replaces [Passing] once every standby is prepared, so that new connections wait. In that
-	// time the application accepts the connections that are under way.
+	// time the application accepts the connections that are under way, which takes milliseconds.
 	Accepting = 20 * time.Millisecond
 )
 
@@ -300,7 +301,7 @@ func (f Facts) follows(last bool) (successor string, enough bool) {
 func (l *Leave) out(now time.Duration, f Facts) (ended bool, wake time.Duration) {
 	l.learn(now, f.Says == l.says() && (f.Unready || f.Cause == Deletion))
 	delay := f.EndpointDelay
-	if l.stored != 0 && f.mayReach(l.successor) {
+	if l.stored != 0 && f.unpreparedSuccessor(l.successor) {
 		delay += Patience
 	}
 	at := l.by(delay, f)
@@ -316,30 +317,24 @@ func (l *Leave) out(now time.Duration, f Facts) (ended bool, wake time.Duration)
 	return true, 0
 }
 
-// mayReach reports whether a node may still send connections to the successor. A successor that has
-// made an offer was Ready, so the successor must leave its own Services.
-func (f Facts) mayReach(successor string) bool {
+// unpreparedSuccessor reports whether the successor has made an offer, and is not prepared. Then a node
+// may still send the successor connections. A successor without an offer was not Ready, so no node does.
+func (f Facts) unpreparedSuccessor(successor string) bool {
 	return slices.ContainsFunc(f.Offers, func(o api.Offer) bool { return o.Identity == successor && !o.Prepared })
 }
 
-// unprepared returns the number of pods that still forward connections, and whether the holder knows
-// all of these pods. The successor does not count. After [api.MostOffers] offers, further standbys
-// offer nothing.
-func (f Facts) unprepared(successor string) (count int, all bool) {
-	for _, o := range f.Offers {
-		if o.Identity != successor && !o.Prepared {
-			count++
-		}
-	}
-	return count, len(f.Offers) < api.MostOffers
+// unpreparedStandby reports whether another pod than the successor has made an offer, and is not
+// prepared. Such a pod may still forward connections.
+func (f Facts) unpreparedStandby(successor string) bool {
+	return slices.ContainsFunc(f.Offers, func(o api.Offer) bool { return o.Identity != successor && !o.Prepared })
 }
 
-// OutAt returns the instant at which a successor is prepared, because no node sends it connections. The
-// argument "unready" is the instant since which the successor knows that the API server has stored
-// that the successor is not Ready. The argument "last" is the instant of the last new connection. A
-// node that is late may still send connections after the endpoint delay. So the successor also waits
-// until no connection has come for half that delay.
-func OutAt(unready, last, delay time.Duration) time.Duration {
+// PreparedAt returns the instant at which a successor is prepared, because no node sends it
+// connections. The argument "unready" is the instant since which the successor knows that the API
+// server has stored that the successor is not Ready. The argument "last" is the instant of the last new
+// connection. A node that is late may still send connections after the endpoint delay. So the successor
+// also waits until no connection has come for half that delay.
+func PreparedAt(unready, last, delay time.Duration) time.Duration {
 	return max(unready+delay, last+delay/2)
 }
 
@@ -349,10 +344,10 @@ func OutAt(unready, last, delay time.Duration) time.Duration {
 func (l *Leave) close(now time.Duration, f Facts) (ended bool, wake time.Duration) {
 	l.learn(now, !f.Serving)
 	wait := max(Passing, 2*l.took())
-	switch count, all := f.unprepared(l.successor); {
-	case count > 0:
+	switch {
+	case f.unpreparedStandby(l.successor):
 		wait = max(Passing, slower*l.took())
-	case all:
+	case len(f.Offers) < api.MostOffers: // otherwise further standbys, which offer nothing, may forward
 		wait = Accepting
 	}
 	at := l.by(min(wait, Stored), f)

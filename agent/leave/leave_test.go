@@ -189,8 +189,8 @@ func TestHolderServesUntilNoConnectionReachesSuccessor(t *testing.T) {
 }
 
 // A standby that is still to let new connections wait would forward them to an application that stops.
-func TestHolderServesUntilStandbysLetConnectionsWait(t *testing.T) {
-	four := []api.Offer{{Identity: "b", Takes: true}, {Identity: "c"}, {Identity: "d"}}
+func TestHolderStopsOnceAllStandbysArePrepared(t *testing.T) {
+	three := []api.Offer{{Identity: "b", Takes: true}, {Identity: "c"}, {Identity: "d"}}
 	for name, c := range map[string]struct {
 		offers      []api.Offer
 		hears, slow time.Duration
@@ -200,7 +200,7 @@ func TestHolderServesUntilStandbysLetConnectionsWait(t *testing.T) {
 		"late":                          {two, 25 * time.Millisecond, 0, 25 * time.Millisecond, 30 * time.Millisecond},
 		"never":                         {two, time.Hour, 0, Passing, slower * (written + tick)},
 		"never, and the server is slow": {two, time.Hour, 300 * time.Millisecond, slower * 300 * time.Millisecond, slower * 305 * time.Millisecond},
-		"at once, further standbys":     {four, 0, 0, Passing, Passing},
+		"at once, further standbys":     {three, 0, 0, Passing, Passing},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := play{offers: c.offers, hears: c.hears, slow: c.slow, facts: Facts{Cause: Yield, EndpointDelay: delay}}
@@ -212,9 +212,9 @@ func TestHolderServesUntilStandbysLetConnectionsWait(t *testing.T) {
 }
 
 func TestSuccessorIsPreparedOnceConnectionsStopArriving(t *testing.T) {
-	assert.Equal(t, began+delay, OutAt(began, began, delay), "an early connection")
-	assert.Equal(t, began+delay+delay/2, OutAt(began, began+delay, delay), "a late connection")
-	assert.Equal(t, began+delay, OutAt(began, began-math.MaxInt64, delay), "no connection")
+	assert.Equal(t, began+delay, PreparedAt(began, began, delay), "an early connection")
+	assert.Equal(t, began+delay+delay/2, PreparedAt(began, began+delay, delay), "a late connection")
+	assert.Equal(t, began+delay, PreparedAt(began, began-math.MaxInt64, delay), "no connection")
 }
 
 // A preStop hook begins once the kubelet stops the pod. The application serves during the hook.
