@@ -25,8 +25,8 @@ const opening = time.Second
 const prompt = 100 * time.Millisecond
 
 // firstEager and lastEager bound the period of the agent's readiness probe while no process listens
-// at the application's port. Within these bounds, the period is a share of the time since the first
-// probe (eagerShare). So on average the probe adds half of this share to the time of a start. A refused
+// at the application's port. Within these bounds, the period is the time since the first probe, divided
+// by eagerShare. So on average the probe adds a four-hundredth to the time of a start. A refused
 // connection costs the application nothing, and costs the agent about a tenth of a millisecond.
 const firstEager, lastEager, eagerShare = 5 * time.Millisecond, 20 * time.Millisecond, 200
 

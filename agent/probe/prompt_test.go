@@ -122,8 +122,7 @@ func TestAgentProbesReadinessFrequentlyUntilTheProbePasses(t *testing.T) {
 }
 
 // A refused connection costs the application nothing, so the agent probes a closed port more often
-// than an open port. On average the probe adds a four-hundredth to the time of a
-// start.
+// than an open port. On average the probe adds a four-hundredth to the time of a start.
 func TestAgentProbesClosedPortsMoreOftenThanOpen(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(p *api.Probe)

@@ -114,12 +114,12 @@ func (r rights) asks(t *testing.T) {
 	assert.NoError(t, write(t.Context(), r.client, r.Namespace, next, ""), "the asker withdraws its ask")
 }
 
-// offers checks that a standby may write its offer into the next Lease, and report afterwards that the
+// offers checks that a standby may write its offer into the next Lease, and tell afterwards that the
 // standby is prepared.
 func (r rights) offers(t *testing.T) {
 	offer := api.Offer{Identity: api.Identity(r.standby.Name, string(r.standby.UID)), Takes: true}
-	report := api.Offer{Identity: offer.Identity, Prepared: true}
-	for _, o := range []api.Offer{offer, report} {
+	told := api.Offer{Identity: offer.Identity, Prepared: true}
+	for _, o := range []api.Offer{offer, told} {
 		text := api.Offers{Leave: "leave", Pods: []api.Offer{o}}.String()
 		require.NoError(t, retry.RetryOnConflict(retry.DefaultBackoff, func() error {
 			return r.word(api.NextLease(r.slot), api.OffersAnnotation, text)(t.Context())
@@ -207,7 +207,7 @@ func (r rights) attempts() map[string]attempt {
 		"offers of words that name nobody":     {r.word(api.NextLease(r.slot), api.OffersAnnotation, "leave +x y z"), "NotYourIdentity"},
 		"offers that are the leave itself":     {r.word(api.NextLease(r.slot), api.OffersAnnotation, "leave leave"), "NotYourIdentity"},
 		"the last possible transition":         {r.lastTransition, notYours},
-		"report in another's name":             {r.word(api.NextLease(r.slot), api.OffersAnnotation, "leave =ghost_1"), "NotYourIdentity"},
+		"prepared in another's name":           {r.word(api.NextLease(r.slot), api.OffersAnnotation, "leave =ghost_1"), "NotYourIdentity"},
 		"offer in another's name":              {r.word(api.NextLease(r.slot), api.OffersAnnotation, "leave +ghost_1"), "NotYourIdentity"},
 		"an Event about another pod":           {r.event(r.holder, "Test", "hello"), "NotYourself"},
 		"an Event of a long message":           {r.event(r.standby, "Test", strings.Repeat("a", 1025)), notYours},

@@ -101,10 +101,10 @@ func TestConnectionsAreNeverRefusedDuringAHandover(t *testing.T) {
 	}
 }
 
-// A node learns later than after the endpoint delay which pods have left their Services. Meanwhile
-// that node sends connections to the successor, and the successor forwards these connections to the
-// holder. So the holder serves until no more connections come to the successor. The test runs alone for
-// the same reason as [TestConnectionsAreNeverRefusedDuringAHandover].
+// A node learns later than the endpoint delay which pods have left their Services. Meanwhile that node
+// sends connections to the successor, and the successor forwards these connections to the holder. So the
+// holder serves until no more connections come to the successor. The test runs alone for the same reason
+// as [TestConnectionsAreNeverRefusedDuringAHandover].
 func TestNodeThatLearnsLateCausesNoReset(t *testing.T) {
 	const late = api.DefaultEndpointDelay + 1500*time.Millisecond
 	a := slow("late")
