@@ -176,7 +176,7 @@ func (s *shim) stop(sig syscall.Signal, killAt time.Duration) {
 		s.frost.keep(sig, killAt)
 		return
 	}
-	s.hooks.stop(sig, killAt)
+	s.stopper.give(sig, killAt)
 }
 
 // thawBy thaws the child, if the grant answers the last leap.
@@ -195,6 +195,7 @@ func (s *shim) thawBy(g *gate.Grant) {
 func (s *shim) noChild() {
 	s.child.killing = false
 	s.hooks.reset()
+	s.stopper.reset()
 	s.signals.reset()
 	s.frost.reset()
 	s.asides.giveUp()

@@ -80,6 +80,7 @@ type shim struct {
 	asides  asides
 	signals passing
 	hooks   hooks
+	stopper stopper
 	frost   frost
 
 	// unreaped reports that the last call of reap may not have reaped every process that has
@@ -109,9 +110,9 @@ func newShim(cfg Config, id Identity, m Machine) *shim {
 	s.asides = asides{machine: m, strays: map[int]unix.WaitStatus{}}
 	s.signals = passing{machine: m, link: &s.link, child: &s.child}
 	s.frost = frost{machine: m, link: &s.link, child: &s.child, never: cfg.Unbounded}
-	s.hooks = hooks{
-		machine: m, link: &s.link, child: &s.child, asides: &s.asides, signals: &s.signals,
-		stopSignal: cfg.StopSignal, onStart: cfg.PostStart, onStop: cfg.PreStop,
+	s.hooks = hooks{link: &s.link, child: &s.child, asides: &s.asides, onStart: cfg.PostStart, onStop: cfg.PreStop}
+	s.stopper = stopper{
+		machine: m, link: &s.link, child: &s.child, hooks: &s.hooks, signals: &s.signals, stopSignal: cfg.StopSignal,
 	}
 	return s
 }

@@ -166,17 +166,17 @@ func (s *shim) run() (step, int) {
 			return s.drain(s.cfg.Grace)
 		}
 		at := grant.DrainAt()
-		if until := s.hooks.until; until != 0 && s.hooks.preStop == nil {
+		if until := s.stopper.until; until != 0 && s.hooks.preStop == nil {
 			if s.machine.Now() >= until {
-				s.hooks.endDelay()
+				s.stopper.endDelay()
 			} else {
 				at = min(at, until)
 			}
 		}
 		if s.hooks.preStop != nil {
-			killAt := s.hooks.firstAt + s.cfg.Grace
-			s.hooks.hurry(killAt)
-			at = min(at, s.hooks.hookEndsBy(killAt))
+			killAt := s.stopper.firstAt + s.cfg.Grace
+			s.stopper.hurry(killAt)
+			at = min(at, s.stopper.hookEndsBy(killAt))
 		}
 		s.wakeAt(at)
 		e := s.next()
@@ -204,12 +204,12 @@ func (s *shim) pass(sig syscall.Signal) {
 		// The kubelet stops the container. The pod's grace covers both the preStop hook and the
 		// stop.
 		s.stopping = true
-		if s.hooks.drained && sig == s.hooks.last {
-			s.hooks.drained = false // no second stop signal, because the child is stopping
+		if s.stopper.drained && sig == s.stopper.last {
+			s.stopper.drained = false // no second stop signal, because the child is stopping
 			return
 		}
 		if !s.frost.on() && s.link.state.Phase == gate.Running {
-			s.hooks.delay(s.child.grant.StopDelay)
+			s.stopper.delay(s.child.grant.StopDelay)
 		}
 		s.stop(sig, s.machine.Now()+s.cfg.Grace)
 	default:
@@ -236,7 +236,7 @@ func (s *shim) extend(g *gate.Grant) {
 		s.child.grant = *g
 	}
 	s.child.grant.StopDelay = g.StopDelay
-	s.hooks.extend(g.StopDelay)
+	s.stopper.extend(g.StopDelay)
 	s.thawBy(g)
 }
 
@@ -250,10 +250,10 @@ func (s *shim) drain(grace time.Duration) (step, int) {
 	// Without grace the child gets no stop signal, because another pod may hold the slot by
 	// now.
 	if grace > 0 {
-		s.hooks.endDelay() // a drain does not wait until the pod has left its Services
+		s.stopper.endDelay() // a drain does not wait until the pod has left its Services
 	}
-	if grace > 0 && (s.hooks.last != s.cfg.StopSignal || now >= s.hooks.lastAt+s.cfg.Grace) {
-		s.hooks.drained = true
+	if grace > 0 && (s.stopper.last != s.cfg.StopSignal || now >= s.stopper.lastAt+s.cfg.Grace) {
+		s.stopper.drained = true
 		s.stop(s.cfg.StopSignal, min(until, s.child.grant.KillAt()))
 	}
 	for s.child.pid != 0 {
@@ -261,8 +261,8 @@ func (s *shim) drain(grace time.Duration) (step, int) {
 		if s.machine.Now() >= killAt {
 			break
 		}
-		s.hooks.hurry(killAt)
-		s.wakeAt(s.hooks.hookEndsBy(killAt))
+		s.stopper.hurry(killAt)
+		s.wakeAt(s.stopper.hookEndsBy(killAt))
 		e := s.next()
 		s.pass(e.signal)
 		s.extend(e.grant)
