@@ -3,7 +3,12 @@
 
 package world
 
-import "github.com/metaparticle-io/metaparticle/api"
+import (
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
+)
 
 // MostUnfrozen bounds the time for which a child runs on after its machine was paused past the
 // deadline. In this time the wall clock is set right, the shim notices the leap, and the shim
@@ -33,4 +38,23 @@ func (l *checks) absent(c *Child, slot string) bool {
 func (l *checks) expired(c *Child, slot string) bool {
 	r, ok := l.Renewals[Key(slot, c.Pod().Identity(), c.Hold)]
 	return ok && l.Now() > r.free()
+}
+
+// unstorable reports whether the pod cannot store its status, or could not store its
+// status until a moment ago. Until the status is stored, the pod may stay Ready after its
+// slot has expired.
+func (s *shown) unstorable() bool {
+	p := s.pod
+	w, a := p.w, p.Agent()
+	return !w.Calm || w.API.Away || w.API.Weather != apiserver.Fair || a == nil || a.Process.Frozen() || a.blocked != nil ||
+		!p.Healthy() || w.Now() < max(w.Healed, p.Node.wokeAt, a.began)+s.mostUnready()
+}
+
+// mostUnready bounds the time until the API server has stored that a pod is not Ready. The time
+// counts from the instant from which the requests of the pod's agent reach the API server
+// again.
+func (s *shown) mostUnready() time.Duration {
+	requests := 2 * Slow(BudgetOf(s.pod.Duration).RequestTimeout) // two requests hang
+	pause := Slow(Slowest)                                        // the agent waits between two attempts
+	return requests + pause + 5*time.Second                       // a new agent process starts
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
@@ -91,6 +92,11 @@ func newChecks(e *engine.Engine) *checks {
 // Key returns the name of one hold of one slot.
 func Key(slot, holder, hold string) string { return slot + " " + holder + " " + hold }
 
+// Identity returns the identity of the pod.
+func (p *Pod) Identity() string { return api.Identity(p.Name, p.uid) }
+
+func (p *LocalPod) identity() string { return api.Identity(p.Name, p.uid) }
+
 // Pod returns the pod of the child.
 func (c *Child) Pod() *Pod { return c.Container.pod }
 
@@ -107,4 +113,9 @@ func (l *checks) Holder(slot string) *Child {
 		}
 	}
 	return nil
+}
+
+// Healthy reports whether the pod is able to compete for its slots.
+func (p *Pod) Healthy() bool {
+	return p.Object && !p.Stopping && !p.Gone && p.Node.Up && !p.Node.frozen && !p.Node.CutIn && !p.Node.CutOut
 }

@@ -184,11 +184,6 @@ func (p *Pod) Forget() {
 	p.unregister()
 }
 
-// Healthy reports whether the pod is able to compete for its slots.
-func (p *Pod) Healthy() bool {
-	return p.Object && !p.Stopping && !p.Gone && p.Node.Up && !p.Node.frozen && !p.Node.CutIn && !p.Node.CutOut
-}
-
 // Recover ends the faults of the pod's processes. Then the kubelet starts the processes that are
 // missing. A pod whose object is gone is stopped instead.
 func (p *Pod) Recover() {

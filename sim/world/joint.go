@@ -113,14 +113,3 @@ func (j *joint) part(by *Bidder) {
 		}
 	}
 }
-
-// checkJoint demands that an answer about several claims is good for no longer than any of its
-// lines about one claim.
-func checkJoint(l *checks, a *LocalAgent, t told) {
-	for _, line := range t.Holds {
-		checkTold(l, a, line)
-		if t.GoodUntil > line.GoodUntil {
-			l.Violate(tooLong, "%s tells several holds until %v, and %s until %v", a.Where, t.until(), line.Claim, line.until())
-		}
-	}
-}

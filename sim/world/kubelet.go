@@ -108,9 +108,6 @@ func furnish(p *Pod) {
 	}
 }
 
-// Identity returns the identity of the pod.
-func (p *Pod) Identity() string { return api.Identity(p.Name, p.uid) }
-
 // startAll starts the processes that the pod lacks, in the order of the kubelet.
 func (p *Pod) startAll() {
 	if p.Gone || p.Stopping || !p.Node.Up {

@@ -104,8 +104,6 @@ func (p *LocalPod) store() {
 	}
 }
 
-func (p *LocalPod) identity() string { return api.Identity(p.Name, p.uid) }
-
 // Slots returns the slots of all claims.
 func (p *LocalPod) Slots() (slots []string) {
 	for _, c := range p.claims {

@@ -123,3 +123,13 @@ func (n *Node) whenAwake(f func()) {
 	}
 	f()
 }
+
+// whenUnpaused runs f now, or as soon as a paused node goes on. The kubelet's work waits
+// because the kubelet runs on the node.
+func (n *Node) whenUnpaused(f func()) {
+	if n.Paused {
+		n.due = append(n.due, f)
+		return
+	}
+	f()
+}

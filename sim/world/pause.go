@@ -95,13 +95,3 @@ func (n *Node) catchUp() {
 		f()
 	}
 }
-
-// whenUnpaused runs f now, or as soon as a paused node goes on. The kubelet's work waits
-// because the kubelet runs on the node.
-func (n *Node) whenUnpaused(f func()) {
-	if n.Paused {
-		n.due = append(n.due, f)
-		return
-	}
-	f()
-}

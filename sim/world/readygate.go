@@ -129,25 +129,6 @@ func (s *shown) setReady(ready bool) {
 	}
 }
 
-// mostUnready bounds the time until the API server has stored that a pod is not Ready. The time
-// counts from the instant from which the requests of the pod's agent reach the API server
-// again.
-func (s *shown) mostUnready() time.Duration {
-	requests := 2 * Slow(BudgetOf(s.pod.Duration).RequestTimeout) // two requests hang
-	pause := Slow(Slowest)                                        // the agent waits between two attempts
-	return requests + pause + 5*time.Second                       // a new agent process starts
-}
-
-// unstorable reports whether the pod cannot store its status, or could not store its
-// status until a moment ago. Until the status is stored, the pod may stay Ready after its
-// slot has expired.
-func (s *shown) unstorable() bool {
-	p := s.pod
-	w, a := p.w, p.Agent()
-	return !w.Calm || w.API.Away || w.API.Weather != apiserver.Fair || a == nil || a.Process.Frozen() || a.blocked != nil ||
-		!p.Healthy() || w.Now() < max(w.Healed, p.Node.wokeAt, a.began)+s.mostUnready()
-}
-
 // MostUntold bounds the time after which a kubelet learns of a deletion.
 const MostUntold = 1500 * time.Millisecond
 

@@ -136,6 +136,17 @@ func checkTold(l *checks, a *LocalAgent, t told) {
 	}
 }
 
+// checkJoint demands that an answer about several claims is good for no longer than any of its
+// lines about one claim.
+func checkJoint(l *checks, a *LocalAgent, t told) {
+	for _, line := range t.Holds {
+		checkTold(l, a, line)
+		if t.GoodUntil > line.GoodUntil {
+			l.Violate(tooLong, "%s tells several holds until %v, and %s until %v", a.Where, t.until(), line.Claim, line.until())
+		}
+	}
+}
+
 // misled reports whether at the instant "at" the processes of the node could not yet know of a
 // pause of the machine. Processes learn of such a pause only when the wall clock is set right.
 func misled(n *Node, at time.Duration) bool { return n.Paused || n.amiss > 0 || at <= n.rightAt }
