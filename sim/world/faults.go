@@ -34,11 +34,6 @@ func (n *Node) Heal() {
 	}
 }
 
-// Pods returns the pods on the node.
-func (n *Node) Pods() []*Pod {
-	return slices.DeleteFunc(slices.Clone(n.w.Pods), func(p *Pod) bool { return p.Node != n })
-}
-
 // Freeze suspends the node, whose clock goes on.
 func (n *Node) Freeze() {
 	if n.frozen || !n.Up {
@@ -46,27 +41,6 @@ func (n *Node) Freeze() {
 	}
 	n.w.Note(n.Name, "is suspended")
 	n.stop()
-}
-
-// stop suspends every process of the node, until [Node.goOn] is called.
-func (n *Node) stop() {
-	n.frozen, n.stoppedAt = true, n.w.Now()
-	for _, p := range n.Pods() {
-		for _, c := range n.w.Checks.Alive {
-			if c.Pod() == p {
-				c.drainBy = 0 // a suspended shim cannot drain
-			}
-		}
-		for _, a := range p.Agents {
-			a.Freeze()
-		}
-		if p.Order.Waiter != nil {
-			p.Order.Waiter.Freeze()
-		}
-	}
-	for _, t := range n.Tenants {
-		t.freeze()
-	}
 }
 
 // Thaw ends the suspension of the node.
@@ -86,34 +60,6 @@ func (n *Node) Thaw() {
 		}
 	}
 	n.goOn()
-}
-
-// goOn lets the stopped processes of the node continue.
-func (n *Node) goOn() {
-	n.frozen = false
-	deferred := n.deferred
-	n.deferred = nil
-	for _, f := range deferred {
-		f()
-	}
-	for _, p := range n.Pods() {
-		for _, c := range p.Containers {
-			for _, s := range slices.Clone(c.Shims) {
-				s.resume()
-			}
-		}
-		for _, a := range slices.Clone(p.Agents) {
-			if !a.FrozenAlone {
-				a.Thaw()
-			}
-		}
-		if p.Order.Waiter != nil {
-			p.Order.Waiter.Thaw()
-		}
-	}
-	for _, t := range n.Tenants {
-		t.thaw()
-	}
 }
 
 // excuseChildren excuses the children of a paused machine. The children may have outlived their

@@ -11,6 +11,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 )
 
+// passing means that a reader takes a slot although another pod has had the intent for a while.
+const passing = "passing"
+
 // leaseStored checks the invariants at each stored write of a Lease. The argument "sent" is the
 // instant at which an agent or an elector sent its write.
 func (l *checks) leaseStored(by, slot string, sent time.Duration, before, after apiserver.Version) {

@@ -9,8 +9,10 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
+	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
@@ -57,6 +59,16 @@ func (t told) good() time.Duration { return time.Duration(t.GoodForSeconds * flo
 // until returns the instant, on the node's clock, until which the program may work according to
 // the line.
 func (t told) until() time.Duration { return time.Duration(t.GoodUntil * float64(time.Second)) }
+
+// slots returns the slots of the hold that the line describes. A writer holds all slots of the
+// lock.
+func (t told) slots() []string {
+	if t.As != "writer" {
+		return []string{t.Slot}
+	}
+	name := strings.TrimPrefix(t.Slot[:strings.LastIndexByte(t.Slot, '.')], "rwlock.")
+	return api.Claim{Kind: api.RWLock, Name: name}.Slots(api.Workload{})
+}
 
 // begin sends the request.
 func (c *call) begin(method, path string) {

@@ -6,6 +6,7 @@ package world
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/sim/apiserver"
@@ -85,6 +86,11 @@ func (w *World) newNode(name, source string) *Node {
 	n.wallOff = engine.Between(n.rng, -time.Minute, time.Minute)
 	n.bootUp()
 	return n
+}
+
+// Pods returns the pods on the node.
+func (n *Node) Pods() []*Pod {
+	return slices.DeleteFunc(slices.Clone(n.w.Pods), func(p *Pod) bool { return p.Node != n })
 }
 
 // newClient returns the client of a process on the node. The node nil is the API server's own

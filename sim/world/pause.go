@@ -87,6 +87,55 @@ func (n *Node) Unpause() {
 	n.catchUp()
 }
 
+// stop suspends every process of the node, until [Node.goOn] is called.
+func (n *Node) stop() {
+	n.frozen, n.stoppedAt = true, n.w.Now()
+	for _, p := range n.Pods() {
+		for _, c := range n.w.Checks.Alive {
+			if c.Pod() == p {
+				c.drainBy = 0 // a suspended shim cannot drain
+			}
+		}
+		for _, a := range p.Agents {
+			a.Freeze()
+		}
+		if p.Order.Waiter != nil {
+			p.Order.Waiter.Freeze()
+		}
+	}
+	for _, t := range n.Tenants {
+		t.freeze()
+	}
+}
+
+// goOn lets the stopped processes of the node continue.
+func (n *Node) goOn() {
+	n.frozen = false
+	deferred := n.deferred
+	n.deferred = nil
+	for _, f := range deferred {
+		f()
+	}
+	for _, p := range n.Pods() {
+		for _, c := range p.Containers {
+			for _, s := range slices.Clone(c.Shims) {
+				s.resume()
+			}
+		}
+		for _, a := range slices.Clone(p.Agents) {
+			if !a.FrozenAlone {
+				a.Thaw()
+			}
+		}
+		if p.Order.Waiter != nil {
+			p.Order.Waiter.Thaw()
+		}
+	}
+	for _, t := range n.Tenants {
+		t.thaw()
+	}
+}
+
 // catchUp does the kubelet's work that waited for the end of the pause.
 func (n *Node) catchUp() {
 	due := n.due
