@@ -177,6 +177,24 @@ func TestHolderServesUntilStandbysLetConnectionsWait(t *testing.T) {
 	}
 }
 
+// Only three of many standbys offer. A successor that a person has named must be among them, because
+// the holder waits only for a successor that has made an offer.
+func TestNamedSuccessorIsAlwaysAmongTheOffers(t *testing.T) {
+	simulate(t, func(w *world) {
+		s := w.serve(9)
+		named := s.others[8]
+		yield := api.Yield{Hold: s.holder.gates.hold("s1"), Successor: named.identity()}
+		w.annotate(theSlot, api.YieldAnnotation, yield.String())
+		w.within(time.Second, "the standby follows", func() bool { return named.ready() == "False FollowsTheHolder" })
+		next := w.server.lease(nextLease)
+		assert.True(t, api.ParseOffers(next.Annotations[api.OffersAnnotation]).Of(named.identity()), "%v", next.Annotations)
+		for end := time.Now().Add(endpointDelay + time.Second); time.Now().Before(end); w.pass(50 * time.Millisecond) {
+			s.ports[named].connect()
+		}
+		assert.True(t, s.holder.running("s1"), "connections still reach the successor")
+	})
+}
+
 // Other programs may connect to the successor's own address all the time, such as a monitor.
 func TestClientsOfSuccessorDelayTheStopOnlyBriefly(t *testing.T) {
 	simulate(t, func(w *world) {

@@ -137,12 +137,16 @@ func (s standby) hindered(standing turn.StandbyDecision, views []claim.View) tur
 func (s standby) checkAhead(ctx context.Context, views []claim.View, standing turn.StandbyDecision) {
 	u := s.unit
 	for _, v := range views {
-		yield := v.Record.Yield
-		named := yield.Hold == v.Record.Hold && yield.Successor == u.self.Identity || v.Record.Profile.Leaving == u.self.Identity
-		if (named || standing.Asks) && !v.Mine && u.deletion.expect(v.Slot, v.Record.Hold, s.loop.now) {
+		if (s.named(v) || standing.Asks) && !v.Mine && u.deletion.expect(v.Slot, v.Record.Hold, s.loop.now) {
 			s.loop.requests.checkAhead(ctx)
 		}
 	}
+}
+
+// named reports whether a person, or the leaving holder, has named this pod as successor.
+func (s standby) named(v claim.View) bool {
+	yield, own := v.Record.Yield, s.unit.self.Identity
+	return yield.Hold == v.Record.Hold && yield.Successor == own || v.Record.Profile.Leaving == own
 }
 
 // seen converts the views of a standby's slots for the status.
@@ -270,8 +274,12 @@ func (s standby) offer(ctx context.Context, d show.Decision, standing turn.Stand
 	}
 	takes := u.startsWhole() && standing.TakeFrom == 0 && holder.Revision.Same(u.config.Revision)
 	// A standby writes no offer if the next Lease already has [api.MostOffers] offers. A random
-	// pause spreads the offers of many standbys, so most of them need not write.
+	// pause spreads the offers of many standbys, so most of them need not write. A pod that a person has
+	// named offers first, because the holder waits only for a successor that has made an offer.
 	pause := time.Duration(u.random.Int64N(int64(leave.Spread)))
+	if s.named(v) {
+		pause = 0
+	}
 	o.send(ctx, holder.Leave, api.Offer{Identity: u.self.Identity, Takes: takes}, pause)
 	return instant.Never
 }
