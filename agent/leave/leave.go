@@ -31,9 +31,9 @@ const (
 	// within a second.
 	Stored = 3 * time.Second
 	// Patience is how much longer than the endpoint delay the holder waits for a successor that is not
-	// prepared. An agent of an earlier version never tells that its pod is prepared. If clients connect
-	// to the successor's own address, the successor is not prepared either. A shim delays the stop signal by
-	// the endpoint delay, this time and twice [Stored]: by default 13 s. Half of the usual grace is 15 s.
+	// prepared. If clients connect to the successor's own address, the successor may never be prepared. A
+	// shim delays the stop signal by at most the endpoint delay, this time and twice [Stored]: by default
+	// 13 s. Half of the usual grace is 15 s.
 	Patience = 5 * time.Second
 	// Passing is the time within which every standby begins to let new connections wait. The
 	// time counts from the storing of the holder's last announcement. The watch event takes
