@@ -209,10 +209,24 @@ func (l *Leave) by(wait time.Duration, f Facts) time.Duration {
 	if l.stored != 0 {
 		at = l.stored + wait
 	}
-	if l.signalled != 0 && f.Known {
-		at = min(at, l.signalled+max(0, f.Ends-l.signalled)/2)
+	return min(at, l.half(f))
+}
+
+// half returns the instant at which half of the grace that remains after the preStop hook is over. By
+// then the application must get its stop signal. Without a known deletion, the result is
+// [instant.Never].
+func (l *Leave) half(f Facts) time.Duration {
+	if l.signalled == 0 || !f.Known {
+		return instant.Never
 	}
-	return at
+	return l.signalled + max(0, f.Ends-l.signalled)/2
+}
+
+// closesBy returns the instant by which the stage "closing" must begin, so that the standbys let new
+// connections wait before the application stops. That stage needs another write, as the stage
+// "leaving" did.
+func (l *Leave) closesBy(f Facts) time.Duration {
+	return l.half(f) - max(2*Passing, (1+slower)*l.took())
 }
 
 // took returns the time from the stage's beginning until its write was stored; zero while the
@@ -300,11 +314,10 @@ func (f Facts) follows(last bool) (successor string, enough bool) {
 // the grace of the pod is over.
 func (l *Leave) out(now time.Duration, f Facts) (ended bool, wake time.Duration) {
 	l.learn(now, f.Says == l.says() && (f.Unready || f.Cause == Deletion))
-	delay := f.EndpointDelay
+	at := l.by(f.EndpointDelay, f)
 	if l.stored != 0 && f.unpreparedSuccessor(l.successor) {
-		delay += Patience
+		at = max(at, min(l.by(f.EndpointDelay+Patience, f), l.closesBy(f)))
 	}
-	at := l.by(delay, f)
 	switch {
 	case now < at:
 		return false, at

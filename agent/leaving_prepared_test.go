@@ -1,0 +1,43 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/leave"
+)
+
+// The successor's clients connect all the time, so the successor is never prepared. The holder's
+// grace ends before the holder's patience.
+func TestShortGraceLeavesTimeToHoldConnections(t *testing.T) {
+	for _, grace := range []time.Duration{5 * time.Second, 10 * time.Second, 30 * time.Second} {
+		t.Run(fmt.Sprint(grace), func(t *testing.T) {
+			simulate(t, func(w *world) {
+				s := w.serve(2)
+				s.holder.delete()
+				began := time.Now()
+				s.holder.link.set(func(l *link) { l.graceEnds = began.Add(grace) })
+				s.asksToStop()
+				next, other := s.follower()
+				var held time.Time
+				for s.delay() != 0 && time.Since(began) < grace {
+					s.ports[next].connect()
+					w.pass(time.Millisecond)
+					if _, target := s.ports[other].state(); target == "" && held.IsZero() {
+						held = time.Now()
+					}
+				}
+				require.False(t, held.IsZero(), "connections wait before the application stops")
+				assert.GreaterOrEqual(t, time.Since(held), leave.Accepting-time.Millisecond)
+				assert.LessOrEqual(t, time.Since(began), grace/2+20*time.Millisecond)
+			})
+		})
+	}
+}
