@@ -11,7 +11,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/leave"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // The successor's clients connect all the time, so the successor is never prepared. The holder's
@@ -40,4 +42,39 @@ func TestShortGraceLeavesTimeToHoldConnections(t *testing.T) {
 			})
 		})
 	}
+}
+
+// One write of the mark fails, by which the successor tells that it is prepared.
+func TestPreparedStandbyRepeatsAFailedWrite(t *testing.T) {
+	simulate(t, func(w *world) {
+		s := w.serve(2)
+		s.holder.agent.Yield()
+		next, _ := s.follower()
+		w.pass(endpointDelay - 200*time.Millisecond)
+		next.link.set(func(l *link) { l.unwritten = &kube.StatusError{Code: 500} })
+		w.pass(400 * time.Millisecond)
+		next.link.set(func(l *link) { l.unwritten = nil })
+		w.within(leave.Patience/2, "the application stops", func() bool { return !s.holder.running("s1") })
+	})
+}
+
+// Only a few of many standbys offer. The others have nothing to tell the holder at the stop.
+func TestStandbysWithoutAnOfferTellNothing(t *testing.T) {
+	simulate(t, func(w *world) {
+		s := w.serve(100)
+		count := func() (reads int) {
+			for _, p := range s.others {
+				p.link.set(func(l *link) { reads += l.gets })
+			}
+			return reads
+		}
+		before := count()
+		s.holder.agent.Yield()
+		s.follower()
+		w.pass(endpointDelay / 2)
+		offered := count()
+		assert.LessOrEqual(t, offered-before, 100+api.MostOffers*mostTries)
+		w.within(endpointDelay, "the application stops", func() bool { return !s.holder.running("s1") })
+		assert.LessOrEqual(t, count()-offered, api.MostOffers*mostTries, "the offers alone are marked")
+	})
 }

@@ -40,8 +40,9 @@ type offerer struct {
 	// giveUp ends the attempts to write the offer for that leave; nil without an offer.
 	giveUp context.CancelFunc
 	// unready is the instant at which the successor learnt that the API server has stored its unready
-	// status; zero before that. The field "told" reports that the pod has told the holder, in the field
-	// Prepared of [api.Offer], that the pod is prepared.
+	// status; zero before that. The field "told" reports that the pod tells the holder, in the field
+	// Prepared of [api.Offer], that the pod is prepared. The field "told" also is true if the pod need
+	// not tell, because the next Lease has enough offers of other pods.
 	unready time.Duration
 	told    bool
 	// pace bounds the rate of the pod's offers. Once for each offer, the pod also tells the holder that
@@ -72,13 +73,24 @@ func (o *offerer) send(ctx context.Context, leave string, offer api.Offer, pause
 	o.write(ctx, offer, pause)
 }
 
-// write writes the offer for the present leave after the given pause, unless ctx ends first.
+// write writes the offer for the present leave after the given pause, unless ctx ends first. If the
+// write of a prepared pod fails, write repeats the attempt, because the holder waits for that pod.
 func (o *offerer) write(ctx context.Context, offer api.Offer, pause time.Duration) {
 	q, leave := o.requests, o.leave
 	q.group.Go(func() {
-		sleep(ctx, pause)
-		if err := q.writeOffer(ctx, leave, offer); err != nil && ctx.Err() == nil {
-			q.unit.config.Log.Warn("offer is not written", "leave", leave, "err", err)
+		for again := true; again; again = offer.Prepared && ctx.Err() == nil {
+			sleep(ctx, pause)
+			enough, err := q.writeOffer(ctx, leave, offer)
+			if err == nil {
+				if enough {
+					q.posts.post(ctx, func(time.Duration) { o.told = o.told || o.leave == leave })
+				}
+				return
+			}
+			if ctx.Err() == nil {
+				q.unit.config.Log.Warn("offer is not written", "leave", leave, "err", err)
+			}
+			pause = q.pause(err)
 		}
 	})
 }
@@ -119,25 +131,25 @@ func (o *offerer) tell(ctx context.Context) {
 }
 
 // writeOffer adds the offer to the next Lease, unless the next Lease already has this offer, or enough
-// offers of other pods.
-func (q *requests) writeOffer(ctx context.Context, leave string, offer api.Offer) error {
+// offers of other pods. The result "enough" reports that the next Lease has enough offers of others.
+func (q *requests) writeOffer(ctx context.Context, leave string, offer api.Offer) (enough bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, q.timeout)
 	defer cancel()
-	c, err := q.unit.config, error(nil)
+	c := q.unit.config
 	for range mostTries {
 		var base *kube.Lease
 		if base, err = c.API.GetLease(ctx, api.NextLease(c.Slots[0])); err != nil {
-			return err
+			return false, err
 		}
 		l, more := offerOn(base, leave, offer, c.Wall())
 		if !more {
-			return nil
+			return !api.ParseOffers(base.Annotations[api.OffersAnnotation]).Of(offer.Identity), nil
 		}
 		if _, err = c.API.UpdateLease(ctx, l); !errors.Is(err, kube.ErrConflict) {
-			return err
+			return false, err
 		}
 	}
-	return err
+	return false, err
 }
 
 // offerOn returns the next Lease with one more offer to the leave. An offer replaces an earlier offer
