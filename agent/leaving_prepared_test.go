@@ -78,3 +78,28 @@ func TestStandbysWithoutAnOfferTellNothing(t *testing.T) {
 		assert.LessOrEqual(t, count()-offered, api.MostOffers*mostTries, "the offers alone are marked")
 	})
 }
+
+// While the holder leaves, its application fails the readiness probe for a moment. In that moment a
+// standby marks its offer. Later, that standby hears of the stop late.
+func TestEarlyMarksDoNotShortenTheLeave(t *testing.T) {
+	simulate(t, func(w *world) {
+		app := newPatient()
+		s := w.serve(2, app.probed("readiness"), func(c *Config) {
+			r := c.Probes["app"].Readiness
+			r.PeriodSeconds, r.FailureThreshold, c.EndpointDelay = 1, 1, 10*time.Second
+		})
+		s.holder.agent.Yield()
+		next, other := s.follower()
+		target := func() string { _, target := s.ports[other].state(); return target }
+		app.be(true, "readiness")
+		w.within(3*time.Second, "the standby holds connections", func() bool { s.holder.kubelet("readiness"); return target() == "" })
+		w.pass(100 * time.Millisecond)
+		app.be(false, "readiness")
+		w.within(3*time.Second, "the standby forwards again", func() bool { s.holder.kubelet("readiness"); return target() != "" })
+		other.link.set(func(l *link) { l.mute = true })
+		w.within(15*time.Second, "the successor holds connections", func() bool { _, target := s.ports[next].state(); return target == "" })
+		require.True(t, s.holder.running("s1"))
+		took := w.within(time.Second, "the application stops", func() bool { return !s.holder.running("s1") })
+		assert.InDelta(t, leave.Passing.Seconds(), took.Seconds(), 0.01)
+	})
+}

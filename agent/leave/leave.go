@@ -120,6 +120,10 @@ type Leave struct {
 	signalled time.Duration
 	hooked    bool
 	successor string
+	// failed reports that the Lease showed, before the stage "closing", that the application did not
+	// serve. Meanwhile standbys may have let connections wait. Their marks stay, although these standbys
+	// forward again once the application serves.
+	failed bool
 }
 
 // stage is a stage of a Leave.
@@ -262,6 +266,7 @@ func (l *Leave) begin(now time.Duration, f Facts) (ended bool) {
 // answer in [Facts.Known]. The result "wake" is the instant of the next decision.
 func (l *Leave) awaitOffers(now time.Duration, f Facts) (ended bool, wake time.Duration) {
 	l.learn(now, f.Says == api.LeavingSoon)
+	l.failed = l.failed || !f.Serving
 	wait := Answers
 	if len(f.Offers) > 0 {
 		wait = Another
@@ -314,6 +319,7 @@ func (f Facts) follows(last bool) (successor string, enough bool) {
 // the grace of the pod is over.
 func (l *Leave) out(now time.Duration, f Facts) (ended bool, wake time.Duration) {
 	l.learn(now, f.Says == l.says() && (f.Unready || f.Cause == Deletion))
+	l.failed = l.failed || !f.Serving
 	at := l.by(f.EndpointDelay, f)
 	if l.stored != 0 && f.unpreparedSuccessor(l.successor) {
 		at = max(at, min(l.by(f.EndpointDelay+Patience, f), l.closesBy(f)))
@@ -358,7 +364,7 @@ func (l *Leave) close(now time.Duration, f Facts) (ended bool, wake time.Duratio
 	l.learn(now, !f.Serving)
 	wait := max(Passing, 2*l.took())
 	switch {
-	case f.unpreparedStandby(l.successor):
+	case f.unpreparedStandby(l.successor), l.failed:
 		wait = max(Passing, slower*l.took())
 	case len(f.Offers) < api.MostOffers: // otherwise further standbys, which offer nothing, may forward
 		wait = Accepting

@@ -1,0 +1,39 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package leave
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// The application stops serving for a moment in the stage "leaving". Meanwhile the other standby lets
+// connections wait, and marks its offer. Then the standby forwards again, and the mark stays.
+func TestEarlyMarksOfStandbysDoNotCount(t *testing.T) {
+	marked := []api.Offer{{Identity: "b", Prepared: true}, {Identity: "c", Prepared: true}}
+	for name, c := range map[string]struct {
+		serves bool
+		wait   time.Duration
+	}{"the application serves throughout": {true, Accepting}, "the application fails for a moment": {false, Passing}} {
+		t.Run(name, func(t *testing.T) {
+			var l Leave
+			f := Facts{Cause: Yield, EndpointDelay: delay, Ready: true, Serving: true, Offers: two}
+			require.Equal(t, "b", l.Next(began, f).Says)
+			f.Says, f.Unready = "b", true
+			l.Next(began+tick, f)
+			f.Serving = c.serves
+			l.Next(began+2*tick, f)
+			f.Serving, f.Offers = true, marked
+			closes := began + tick + delay
+			require.True(t, l.Next(closes, f).Closed)
+			f.Serving = false
+			assert.Equal(t, closes+tick+c.wait, l.Next(closes+tick, f).Wake)
+		})
+	}
+}
