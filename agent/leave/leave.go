@@ -348,6 +348,14 @@ func (f Facts) unpreparedStandby(successor string) bool {
 	return slices.ContainsFunc(f.Offers, func(o api.Offer) bool { return o.Identity != successor && !o.Prepared })
 }
 
+// knowsStandbys reports whether the holder knows each standby that may forward connections. After
+// [api.MostOffers] offers, further standbys offer nothing. Without an offer of another pod than the
+// successor, the offers are lost, because no holder leaves without such an offer.
+func (f Facts) knowsStandbys(successor string) bool {
+	other := func(o api.Offer) bool { return o.Identity != successor }
+	return len(f.Offers) < api.MostOffers && slices.ContainsFunc(f.Offers, other)
+}
+
 // PreparedAt returns the instant at which a successor is prepared, because no node sends it
 // connections. The argument "unready" is the instant since which the successor knows that the API
 // server has stored that the successor is not Ready. The argument "last" is the instant of the last new
@@ -366,7 +374,7 @@ func (l *Leave) close(now time.Duration, f Facts) (ended bool, wake time.Duratio
 	switch {
 	case f.unpreparedStandby(l.successor), l.failed:
 		wait = max(Passing, slower*l.took())
-	case len(f.Offers) < api.MostOffers: // otherwise further standbys, which offer nothing, may forward
+	case f.knowsStandbys(l.successor):
 		wait = Accepting
 	}
 	at := l.by(min(wait, Stored), f)

@@ -37,3 +37,20 @@ func TestEarlyMarksOfStandbysDoNotCount(t *testing.T) {
 		})
 	}
 }
+
+// Another program overwrites the next Lease after the holder has named its successor. The standbys
+// whose offers are lost still exist.
+func TestLostOffersDoNotShortenTheLeave(t *testing.T) {
+	for name, left := range map[string][]api.Offer{"no offer": none, "the successor's offer": {{Identity: "b", Prepared: true}}} {
+		t.Run(name, func(t *testing.T) {
+			var l Leave
+			f := Facts{Cause: Yield, EndpointDelay: delay, Ready: true, Serving: true, Offers: two}
+			require.Equal(t, "b", l.Next(began, f).Says)
+			f.Says, f.Unready, f.Offers = "b", true, left
+			l.Next(began, f)
+			require.True(t, l.Next(began+delay, f).Closed)
+			f.Serving = false
+			assert.Equal(t, began+delay+tick+Passing, l.Next(began+delay+tick, f).Wake)
+		})
+	}
+}
