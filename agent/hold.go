@@ -64,6 +64,7 @@ func newHold(u *unit, l *loop, s claim.State) *hold {
 		h.serving = s.Serving
 		h.served = !h.serving.IsZero()
 	}
+	h.leaving.id += api.Awaits
 	h.rollout = holdRollout{rollout: u.rollout, facts: turn.HolderFacts{
 		ID: h.id, Since: h.since, Resumed: h.resumed, Rollout: slotOf(h.record()).Rollout,
 	}}

@@ -103,3 +103,32 @@ func TestEarlyMarksDoNotShortenTheLeave(t *testing.T) {
 		assert.InDelta(t, leave.Passing.Seconds(), took.Seconds(), 0.01)
 	})
 }
+
+// A holder of an earlier version takes a marked offer for an unknown text, which ends the ask of the
+// newer revision. Then that holder gives up its leave.
+func TestStandbyMarksNoOfferToEarlierAgentVersion(t *testing.T) {
+	for name, end := range map[string]string{"an earlier version": "", "this version": api.Awaits} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				s := w.serve(0)
+				b := w.start("b", behind(&ports{})...)
+				b.connect("b")
+				w.pass(10 * time.Second)
+				s.holder.kill()
+				announce := func(says string, change func(annotations map[string]string)) {
+					l := w.server.lease(theSlot)
+					l.RenewTime = time.Now()
+					l.Annotations[api.LeavingAnnotation] = l.Annotations[api.HoldAnnotation] + end + " " + says
+					change(l.Annotations)
+					w.server.put(&l)
+					w.pass(200 * time.Millisecond)
+				}
+				offers := func() api.Offers { return api.ParseOffers(w.server.lease(nextLease).Annotations[api.OffersAnnotation]) }
+				announce(api.LeavingSoon, func(map[string]string) {})
+				require.True(t, offers().Of(b.identity()))
+				announce("n_u", func(annotations map[string]string) { delete(annotations, api.ServingAnnotation) })
+				assert.Equal(t, end != "", offers().Pods[0].Prepared)
+			})
+		})
+	}
+}

@@ -546,7 +546,7 @@ func TestHolderIgnoresOfferWithItsOwnIdentity(t *testing.T) {
 		s := w.serve(2)
 		hold := w.server.lease(theSlot).Annotations[api.HoldAnnotation]
 		l := w.server.lease(nextLease)
-		l.Annotations = map[string]string{api.OffersAnnotation: hold + " +" + s.holder.identity() + " x_u"}
+		l.Annotations = map[string]string{api.OffersAnnotation: hold + api.Awaits + " +" + s.holder.identity() + " x_u"}
 		w.server.put(&l)
 		w.pass(100 * time.Millisecond)
 		s.holder.agent.Yield()
@@ -593,7 +593,7 @@ func TestStandbyIgnoresTheLeaveOfAReplacedHolder(t *testing.T) {
 		next, _ := s.follower()
 		s.holder.kill()
 		l := w.server.lease(theSlot)
-		require.Equal(t, l.Annotations[api.HoldAnnotation]+" "+next.identity(), l.Annotations[api.LeavingAnnotation])
+		require.Equal(t, l.Annotations[api.HoldAnnotation]+api.Awaits+" "+next.identity(), l.Annotations[api.LeavingAnnotation])
 		for range 60 {
 			l = w.server.lease(theSlot)
 			if l.Holder != "earlier_u" {

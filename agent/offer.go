@@ -9,6 +9,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/instant"
@@ -119,9 +120,9 @@ func (o *offerer) tellAsSuccessor(ctx context.Context, now time.Duration, unread
 }
 
 // tell tells the holder, once for each leave, that this pod is prepared for the stop of the holder's
-// application.
+// application. A holder without [api.Awaits] in its announcement does not know such offers.
 func (o *offerer) tell(ctx context.Context) {
-	if o.told {
+	if o.told || !strings.HasSuffix(o.leave, api.Awaits) {
 		return
 	}
 	o.told = true

@@ -13,12 +13,17 @@ import (
 // only cost writes.
 const MostOffers = 3
 
+// Awaits is the end of the field Leave of [Offers] if the holder's agent knows the field Prepared of
+// [Offer]. To an agent of an earlier version, an offer with Prepared would end the ask of another
+// pod. Then that holder would give up its leave for the turn.
+const Awaits = ".="
+
 // Offers has the standbys that offer to stay Ready, and to forward connections, while the
 // holder leaves its Services.
 type Offers struct {
 	// Leave identifies the occasion on which the holder leaves: the number of its hold. An
 	// agent process that has resumed the hold adds another number. So offers to the earlier
-	// process of the agent are not valid.
+	// process of the agent are not valid. The text ends with [Awaits].
 	Leave string
 	Pods  []Offer
 }
