@@ -58,6 +58,26 @@ func TestPreparedStandbyRepeatsAFailedWrite(t *testing.T) {
 	})
 }
 
+// A thief of the rights of an agent changes the next Lease all the time, and the leave never ends.
+func TestPreparedStandbyBoundsItsAttempts(t *testing.T) {
+	simulate(t, func(w *world) {
+		s := w.serve(2, func(c *Config) { c.EndpointDelay = 10 * time.Second })
+		s.holder.agent.Yield()
+		next, _ := s.follower()
+		s.holder.kill()
+		next.link.set(func(l *link) { l.unwritten = &kube.StatusError{Code: 409} })
+		sent := 0
+		for range 60 {
+			l := w.server.lease(theSlot)
+			l.RenewTime = time.Now()
+			w.server.put(&l)
+			sent += next.requested(5 * time.Second)
+		}
+		assert.Positive(t, sent)
+		assert.LessOrEqual(t, sent, 2*mostTries*mostTries)
+	})
+}
+
 // Only a few of many standbys offer. The others have nothing to tell the holder at the stop.
 func TestStandbysWithoutAnOfferTellNothing(t *testing.T) {
 	simulate(t, func(w *world) {

@@ -21,7 +21,7 @@ import (
 
 // mostTries bounds the attempts to write one offer. An attempt conflicts if another pod has
 // meanwhile written an offer or an ask. After [api.MostOffers] offers this pod need not offer,
-// so a pod seldom needs more attempts.
+// so a pod seldom needs more attempts. A prepared pod makes at most mostTries rounds of these attempts.
 const mostTries = 5
 
 // offerPause is the least average time between two offers of a pod. offerBurst is the number of
@@ -75,11 +75,12 @@ func (o *offerer) send(ctx context.Context, leave string, offer api.Offer, pause
 }
 
 // write writes the offer for the present leave after the given pause, unless ctx ends first. If the
-// write of a prepared pod fails, write repeats the attempt, because the holder waits for that pod.
+// write of a prepared pod fails, write repeats the attempt a few times. The holder waits for that pod,
+// but not for long.
 func (o *offerer) write(ctx context.Context, offer api.Offer, pause time.Duration) {
 	q, leave := o.requests, o.leave
 	q.group.Go(func() {
-		for again := true; again; again = offer.Prepared && ctx.Err() == nil {
+		for range mostTries {
 			sleep(ctx, pause)
 			enough, err := q.writeOffer(ctx, leave, offer)
 			if err == nil {
@@ -88,8 +89,12 @@ func (o *offerer) write(ctx context.Context, offer api.Offer, pause time.Duratio
 				}
 				return
 			}
-			if ctx.Err() == nil {
-				q.unit.config.Log.Warn("offer is not written", "leave", leave, "err", err)
+			if ctx.Err() != nil {
+				return
+			}
+			q.unit.config.Log.Warn("offer is not written", "leave", leave, "err", err)
+			if !offer.Prepared {
+				return
 			}
 			pause = q.pause(err)
 		}
