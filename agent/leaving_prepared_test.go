@@ -152,3 +152,23 @@ func TestStandbyMarksNoOfferToEarlierAgentVersion(t *testing.T) {
 		})
 	}
 }
+
+// A deleted standby that forwards hears late that the holder stops.
+func TestHolderWaitsForDeletedStandbyThatForwards(t *testing.T) {
+	simulate(t, func(w *world) {
+		s := w.serve(3, func(c *Config) { c.Forwarder.(*ports).lasts = true })
+		d := s.others[2]
+		d.delete()
+		close(d.stop)
+		w.pass(500 * time.Millisecond)
+		s.holder.agent.Yield()
+		next, _ := s.follower()
+		w.pass(endpointDelay / 2)
+		_, target := s.ports[d].state()
+		require.Equal(t, s.holder.config.PodIP, target)
+		d.link.set(func(l *link) { l.mute = true })
+		w.within(endpointDelay, "the successor holds connections", func() bool { _, target := s.ports[next].state(); return target == "" })
+		took := w.within(time.Second, "the application stops", func() bool { return !s.holder.running("s1") })
+		assert.InDelta(t, leave.Passing.Seconds(), took.Seconds(), 0.01)
+	})
+}

@@ -265,8 +265,11 @@ func (s standby) offer(ctx context.Context, d show.Decision, standing turn.Stand
 		o.tell(ctx) // the decision d has made the forwarder let new connections wait
 		return instant.Never
 	}
-	ready := u.stored.ready && (d.Ready || d.Keep)
-	if len(u.config.Ports) == 0 || !u.mayHold() || !ready || !serves || o.leave != "" {
+	stays := u.stored.ready && (d.Ready || d.Keep) && u.mayHold()
+	// A deleted standby that forwards does not stay, but must let connections wait. So this standby offers
+	// after the holder has named its successor. Then no offer counts for a pod that stays.
+	forwards := u.linger.on && holder.Leaving != api.LeavingSoon && !follows
+	if len(u.config.Ports) == 0 || !stays && !forwards || !serves || o.leave != "" {
 		return instant.Never
 	}
 	if !o.pace.TrySpend(s.loop.now) {
