@@ -44,7 +44,7 @@ func TestShortGraceLeavesTimeToHoldConnections(t *testing.T) {
 	}
 }
 
-// One write of the mark fails, by which the successor tells that it is prepared.
+// One write fails, by which the successor tells that it is prepared.
 func TestPreparedStandbyRepeatsAFailedWrite(t *testing.T) {
 	simulate(t, func(w *world) {
 		s := w.serve(2)
@@ -95,13 +95,13 @@ func TestStandbysWithoutAnOfferTellNothing(t *testing.T) {
 		offered := count()
 		assert.LessOrEqual(t, offered-before, 100+api.MostOffers*mostTries)
 		w.within(endpointDelay, "the application stops", func() bool { return !s.holder.running("s1") })
-		assert.LessOrEqual(t, count()-offered, api.MostOffers*mostTries, "the offers alone are marked")
+		assert.LessOrEqual(t, count()-offered, api.MostOffers*mostTries, "only pods with an offer tell")
 	})
 }
 
 // While the holder leaves, its application fails the readiness probe for a moment. In that moment a
-// standby marks its offer. Later, that standby hears of the stop late.
-func TestEarlyMarksDoNotShortenTheLeave(t *testing.T) {
+// standby is prepared. Later, that standby hears of the stop late.
+func TestEarlyPreparationNeverShortensTheLeave(t *testing.T) {
 	simulate(t, func(w *world) {
 		app := newPatient()
 		s := w.serve(2, app.probed("readiness"), func(c *Config) {
@@ -124,9 +124,9 @@ func TestEarlyMarksDoNotShortenTheLeave(t *testing.T) {
 	})
 }
 
-// A holder of an earlier version takes a marked offer for an unknown text, which ends the ask of the
+// A holder of an earlier version takes the offer of a prepared pod for an unknown text, which ends the ask of the
 // newer revision. Then that holder gives up its leave.
-func TestStandbyMarksNoOfferToEarlierAgentVersion(t *testing.T) {
+func TestStandbyTellsNothingToEarlierAgentVersion(t *testing.T) {
 	for name, end := range map[string]string{"an earlier version": "", "this version": api.Awaits} {
 		t.Run(name, func(t *testing.T) {
 			simulate(t, func(w *world) {

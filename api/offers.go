@@ -83,8 +83,8 @@ func ParseOffers(s string) Offers {
 	o := Offers{Leave: words[0]}
 	for _, word := range words[1:] {
 		word, isPrepared := strings.CutPrefix(word, prepared)
-		identity, marked := strings.CutPrefix(word, takes)
-		o.Pods = append(o.Pods, Offer{Identity: identity, Takes: marked, Prepared: isPrepared})
+		identity, canTake := strings.CutPrefix(word, takes)
+		o.Pods = append(o.Pods, Offer{Identity: identity, Takes: canTake, Prepared: isPrepared})
 	}
 	return o
 }

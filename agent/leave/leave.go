@@ -121,8 +121,8 @@ type Leave struct {
 	hooked    bool
 	successor string
 	// failed reports that the Lease showed, before the stage "closing", that the application did not
-	// serve. Meanwhile standbys may have let connections wait. Their marks stay, although these standbys
-	// forward again once the application serves.
+	// serve. Meanwhile standbys may have let connections wait. Their offers stay prepared, although
+	// these standbys forward again once the application serves.
 	failed bool
 }
 

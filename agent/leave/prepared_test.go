@@ -14,9 +14,9 @@ import (
 )
 
 // The application stops serving for a moment in the stage "leaving". Meanwhile the other standby lets
-// connections wait, and marks its offer. Then the standby forwards again, and the mark stays.
-func TestEarlyMarksOfStandbysDoNotCount(t *testing.T) {
-	marked := []api.Offer{{Identity: "b", Prepared: true}, {Identity: "c", Prepared: true}}
+// connections wait, and is prepared. Then the standby forwards again, and its offer stays prepared.
+func TestEarlyPreparationOfStandbysDoesNotCount(t *testing.T) {
+	prepared := []api.Offer{{Identity: "b", Prepared: true}, {Identity: "c", Prepared: true}}
 	for name, c := range map[string]struct {
 		serves bool
 		wait   time.Duration
@@ -29,7 +29,7 @@ func TestEarlyMarksOfStandbysDoNotCount(t *testing.T) {
 			l.Next(began+tick, f)
 			f.Serving = c.serves
 			l.Next(began+2*tick, f)
-			f.Serving, f.Offers = true, marked
+			f.Serving, f.Offers = true, prepared
 			closes := began + tick + delay
 			require.True(t, l.Next(closes, f).Closed)
 			f.Serving = false
