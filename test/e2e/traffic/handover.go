@@ -4,6 +4,10 @@
 package traffic
 
 import (
+	"bytes"
+	"os"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -56,6 +60,14 @@ func askAnew(h holder.Holder, service *corev1.Service) (requests *client.Client)
 		h.Await(space.StartTimeout, "the Service answers", requests.Answered)
 	}
 	return requests
+}
+
+// sendsToAll reports whether the rules of a node's kube-proxy contain the address of each pod of the
+// application.
+func sendsToAll(h holder.Holder, node string) bool {
+	var rules bytes.Buffer
+	require.NoError(h, h.Lab.Exec(h.Context(), node, nil, &rules, os.Stderr, "nft", "list", "table", "ip", "kube-proxy"))
+	return !slices.ContainsFunc(h.Pods(h.App.Name), func(pod *corev1.Pod) bool { return !strings.Contains(rules.String(), pod.Status.PodIP+" ") })
 }
 
 // A planned handover among three pods refuses and resets no new connection. In each pod the port
@@ -114,6 +126,7 @@ func TestNodeThatLearnsLateCausesNoReset(t *testing.T) {
 	h.Await(space.StartTimeout, "three pods are behind the Service", func() bool { return len(app.Endpoints(h.Space, service)) == 3 })
 	requests := askAnew(h, service)
 	before := app.AwaitRunning(h.Space, a, space.Soon)
+	h.Await(space.StartTimeout, "the node sends connections to all three pods", func() bool { return sendsToAll(h, h.Before.Node) })
 	thaw := process.FreezePID(h.Space, h.Lab.PID(h.Before.Node, "proxy"))
 	kubectl.Must(h.Space, "", "annotate", "lease/"+slot, api.YieldAnnotation+"="+lease.Hold(h.Space, slot))
 	h.Await(space.StartTimeout, "the holder and its successor have left the Service", func() bool { return len(app.Endpoints(h.Space, service)) == 1 })
