@@ -71,20 +71,23 @@ func (o Offers) String() string {
 const longestOffers = 2048
 
 // ParseOffers reads the text of [Offers.String]. ParseOffers returns no offers for a
-// text that is too long, or has too many words.
+// text that is too long, or has too many words. Of the offers of one pod only the first counts. As in
+// the policy on Leases, only a space separates two words. A tab does not.
 func ParseOffers(s string) Offers {
 	if len(s) > longestOffers {
 		return Offers{}
 	}
-	words := strings.Fields(s)
-	if len(words) == 0 || len(words) > 1+MostOffers {
+	words := strings.Split(s, " ")
+	if len(words) > 1+MostOffers || slices.Contains(words, "") {
 		return Offers{}
 	}
 	o := Offers{Leave: words[0]}
 	for _, word := range words[1:] {
 		word, isPrepared := strings.CutPrefix(word, prepared)
 		identity, canTake := strings.CutPrefix(word, takes)
-		o.Pods = append(o.Pods, Offer{Identity: identity, Takes: canTake, Prepared: isPrepared})
+		if !o.Of(identity) {
+			o.Pods = append(o.Pods, Offer{Identity: identity, Takes: canTake, Prepared: isPrepared})
+		}
 	}
 	return o
 }

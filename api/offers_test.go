@@ -32,3 +32,17 @@ func TestOffersSurviveARoundTrip(t *testing.T) {
 func TestOverlongOffersAnnotationIsIgnored(t *testing.T) {
 	assert.Empty(t, ParseOffers("h +"+strings.Repeat("a", longestOffers)))
 }
+
+// The policy on Leases lets a pod write only its own identity into a word.
+func TestOnlySpaceSeparatesWordsOfOffers(t *testing.T) {
+	for _, space := range []string{"\t", "\n", "\v", "\f", "\r", "\u0085", "\u00a0", "\u2003"} {
+		assert.Empty(t, ParseOffers("h1"+space+"=a_u"+space+"+b_u").Pods, "%q", space)
+	}
+	assert.Empty(t, ParseOffers(" h1 a_u"))
+	assert.Empty(t, ParseOffers("h1  a_u"))
+}
+
+// A pod could otherwise be both the successor and the pod that stays Ready beside the successor.
+func TestOnePodMakesOneOffer(t *testing.T) {
+	assert.Equal(t, []Offer{{Identity: "a_u", Takes: true}, {Identity: "b_u"}}, ParseOffers("h1 +a_u =a_u b_u").Pods)
+}
