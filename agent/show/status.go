@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -66,6 +67,16 @@ func (s *Status) wanted() Appearance {
 	return s.want
 }
 
+// readyPause is the least average time between two changes of a standby's readiness. After each
+// pause, the next change follows at once, so the rate can be twice as high. readyBurst is the number of
+// changes that a standby may write in direct succession. Without these bounds, a thief of the holder's
+// rights could cause very many writes: the Lease decides whether the standbys are Ready. Nodes and
+// Services follow each of these writes.
+const (
+	readyPause = 6 * time.Second
+	readyBurst = 10
+)
+
 // Run writes the Appearance that Show set last. Run writes again after each change, and after each
 // write that failed, until ctx ends.
 func (s *Status) Run(ctx context.Context) {
@@ -79,11 +90,17 @@ func (s *Status) Run(ctx context.Context) {
 	delayed := false
 	retry := time.NewTimer(Calm)
 	retry.Stop()
+	began, standby := time.Now(), pace.Pace{Every: readyPause, Burst: readyBurst}
 	for {
 		select {
 		case <-s.changed:
 			switch want := s.wanted(); {
 			case unsure || want.Ready != written.Ready:
+				if now := time.Since(began); want.Hold == "" && written.Hold == "" && !standby.TrySpend(now) {
+					delayed = true // until the timer, the readiness may change any number of times
+					retry.Reset(standby.NextAt() - now)
+					continue
+				}
 			case want.Hold != "" || written.Hold != "":
 				// The readiness is still the same. The other fields may change again soon, so
 				// the write waits.
