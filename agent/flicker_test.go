@@ -56,3 +56,14 @@ func TestFlickeringLeaseSeldomChangesReadinessOfStandby(t *testing.T) {
 		})
 	}
 }
+
+// An address in the Lease can be the address of a host outside of the cluster.
+func TestFlickeringAddressSeldomMakesStandbyConnect(t *testing.T) {
+	simulate(t, func(w *world) {
+		_, p := w.flicker(func(l *kube.Lease) { l.Annotations[api.AddressAnnotation] = "10.9.9.9" })
+		assert.LessOrEqual(t, p.asked, 72)
+		asked := p.asked
+		w.pass(time.Minute)
+		assert.InDelta(t, asked, p.asked, 1, "the last address answers")
+	})
+}

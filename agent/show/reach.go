@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/instant"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 )
 
 const (
@@ -22,6 +23,11 @@ const (
 	// The jitter shortens a pause by at most half, so the standby's readiness then changes at most
 	// once in 5 s.
 	steady = time.Minute
+	// checkPause is the least average time between two checks, whatever the targets. checkBurst is the
+	// number of checks in direct succession. Without these bounds, a writer of the Lease could make
+	// all standbys connect to other addresses many times a second.
+	checkPause = time.Second
+	checkBurst = 10
 )
 
 // target is the pod to which a standby forwards. For each holder, the agent checks once whether the
@@ -54,6 +60,8 @@ type target struct {
 	// The field "lost" reports that the standby is not Ready because a holder's pod did not
 	// answer. The next answer of a holder's pod clears the field.
 	lost bool
+	// pace bounds the rate of the checks of all targets together.
+	pace pace.Pace
 }
 
 // The method "see" stores that the holder serves at the address, and that the holder's Lease
@@ -62,7 +70,7 @@ type target struct {
 // strict controller would delete an old pod that is not Ready.
 func (t *target) see(address string, expiry time.Duration, kept bool) {
 	if t.address != address {
-		*t = target{address: address, due: true, lost: t.lost}
+		*t = target{address: address, due: true, lost: t.lost, pace: t.pace}
 	}
 	switch {
 	case t.err == nil:
@@ -89,6 +97,8 @@ func (t *target) check(now time.Duration) (address string, at time.Duration) {
 		return "", instant.Never
 	case now < t.checkAt:
 		return "", t.checkAt
+	case !t.pace.TrySpend(now):
+		return "", t.pace.NextAt()
 	}
 	t.checking = true
 	return t.address, instant.Never

@@ -10,6 +10,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -44,7 +45,7 @@ func NewReadiness(c ReadinessConfig) *Readiness {
 	if c.Jitter == nil {
 		c.Jitter = func(pause time.Duration) time.Duration { return pause }
 	}
-	return &Readiness{config: c}
+	return &Readiness{config: c, target: target{pace: pace.Pace{Every: checkPause, Burst: checkBurst}}}
 }
 
 // Decision is the decision about the pod's status from now on.
