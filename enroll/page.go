@@ -62,30 +62,39 @@ func (p *page) Read(b []byte) (int, error) {
 // the list before it decodes the next page, so that no field of an earlier object stays. If a page is
 // too large, eachPage asks for half as many objects.
 func eachPage(ctx context.Context, from client.Reader, list client.ObjectList, visit func(), options ...client.ListOption) error {
+	return turnPages(ctx, func(ctx context.Context, limit int64, token string) (next string, err error) {
+		list.SetContinue("")
+		if err := meta.SetList(list, nil); err != nil {
+			return "", err
+		}
+		page := append(slices.Clip(options), client.Limit(limit), client.Continue(token))
+		if err := from.List(ctx, list, page...); err != nil {
+			return "", err
+		}
+		visit()
+		return list.GetContinue(), nil
+	})
+}
+
+// turnPages calls read for each page of a list. The function read gets the page's largest number of
+// objects and its token, and returns the token of the next page. If a page is too large, turnPages asks
+// for half as many objects.
+func turnPages(ctx context.Context, read func(ctx context.Context, limit int64, page string) (next string, err error)) error {
 	several := context.WithValue(ctx, pageKey{}, true)
-	limit := int64(objectsPerPage)
-	for next := ""; ; {
+	page := ""
+	for limit := int64(objectsPerPage); ; {
 		asked := several
 		if limit == 1 {
 			asked = ctx
 		}
-		page := append(slices.Clip(options), client.Limit(limit), client.Continue(next))
-		err := from.List(asked, list, page...)
-		if errors.Is(err, errPage) && limit > 1 {
+		next, err := read(asked, limit, page)
+		switch {
+		case errors.Is(err, errPage) && limit > 1:
 			limit /= 2
 			continue
-		}
-		if err != nil {
+		case err != nil || next == "":
 			return err
 		}
-		visit()
-		if next = list.GetContinue(); next == "" {
-			return nil
-		}
-		list.SetContinue("")
-		if err := meta.SetList(list, nil); err != nil {
-			return err
-		}
-		limit = min(2*limit, objectsPerPage)
+		page, limit = next, min(2*limit, objectsPerPage)
 	}
 }

@@ -217,7 +217,7 @@ func termOptions(s settings) (ctrl.Options, error) {
 	}
 	return ctrl.Options{
 		Scheme: clientgoscheme.Scheme,
-		Cache:  cache.Options{ByObject: objects, DefaultTransform: cache.TransformStripManagedFields()},
+		Cache:  cache.Options{ByObject: objects, DefaultTransform: cache.TransformStripManagedFields(), NewInformer: enroll.NewInformer},
 		// The address "0" disables the server, because the replica's own manager serves the metrics
 		// of all terms.
 		Metrics:                 metricsserver.Options{BindAddress: "0"},

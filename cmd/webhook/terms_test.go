@@ -145,4 +145,7 @@ func TestEnrollsClientBoundsPagesOfLists(t *testing.T) {
 	bound := termConfig(config).WrapTransport(http.DefaultTransport)
 	assert.Equal(t, enroll.BoundPages(http.DefaultTransport), bound)
 	assert.Nil(t, config.WrapTransport, "the webhook's own client needs no such transport")
+	options, err := termOptions(settings{})
+	require.NoError(t, err)
+	assert.NotNil(t, options.Cache.NewInformer)
 }
