@@ -86,7 +86,7 @@ func (k *keyring) add(all []credential) bool {
 			continue
 		}
 		k.bytes += c.bytes()
-		k.all = append(k.all, c)
+		k.all = append(k.all, c.alone())
 	}
 	return fit
 }
@@ -128,6 +128,14 @@ type credential struct {
 func (c credential) bytes() int {
 	a := c.auth
 	return len(c.host) + len(c.path) + len(a.Username) + len(a.Password) + len(a.Auth) + len(a.IdentityToken) + len(a.RegistryToken)
+}
+
+// alone returns the credential with texts that keep no longer text in memory. The host, for example, is
+// a part of the entry's key.
+func (c credential) alone() credential {
+	c.host, c.path = strings.Clone(c.host), strings.Clone(c.path)
+	c.auth.Username, c.auth.Password = strings.Clone(c.auth.Username), strings.Clone(c.auth.Password)
+	return c
 }
 
 func readSecret(secret *corev1.Secret) ([]credential, error) {

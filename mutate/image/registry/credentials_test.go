@@ -5,7 +5,9 @@ package registry
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"runtime"
 	"strings"
@@ -256,23 +258,42 @@ func TestEntriesAndBytesOfPullSecretsAreBounded(t *testing.T) {
 // A pod keeps its credentials until the webhook's answer. Hundreds of pods may wait for their images at
 // the same time.
 func TestCredentialsOfOnePodTakeLittleMemory(t *testing.T) {
-	store := &secrets{secrets: map[string]*corev1.Secret{}}
-	var names []string
-	for i := range maxSecrets {
-		name := fmt.Sprint("pull-", i)
-		names = append(names, name)
-		store.secrets["shop/"+name] = pullSecret(t, fmt.Sprintf("r%d.example", i), strings.Repeat("x", 40<<10))
+	long := strings.Repeat("x", 40<<10)
+	zeros := make([]byte, 80<<10)
+	for what, secret := range map[string]func(host string) *corev1.Secret{
+		"long passwords": func(host string) *corev1.Secret { return pullSecret(t, host, long) },
+		"long schemes":   func(host string) *corev1.Secret { return pullSecret(t, long+"://"+host, "swordfish") },
+		"long paths": func(host string) *corev1.Secret {
+			return pullSecret(t, host+"/app"+strings.Repeat("/", 80<<10), "swordfish")
+		},
+		"long codes": func(host string) *corev1.Secret {
+			code := base64.StdEncoding.EncodeToString(append([]byte("reader:swordfish"), zeros...))
+			return &corev1.Secret{Type: corev1.SecretTypeDockercfg, Data: map[string][]byte{
+				corev1.DockerConfigKey: fmt.Appendf(nil, `{%q: {"auth": %q}}`, host, code),
+			}}
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			store := &secrets{secrets: map[string]*corev1.Secret{}}
+			var names []string
+			for i := range maxSecrets {
+				name := fmt.Sprint("pull-", i)
+				names = append(names, name)
+				store.secrets["shop/"+name] = secret(fmt.Sprintf("r%d.example", i))
+			}
+			store.secrets["shop/first"] = pullSecret(t, "first.example", "swordfish")
+			keyrings := make([]keyring, 20)
+			before := heap()
+			for i := range keyrings {
+				keyrings[i].fill(t.Context(), store, image.PullRights{Namespace: "shop", Secrets: append([]string{"first"}, names[1:]...)})
+				require.True(t, keyrings[i].unread == nil || errors.Is(keyrings[i].unread, errTooMany), "%v", keyrings[i].unread)
+				assert.Equal(t, "first.example", keyrings[i].all[0].host)
+			}
+			assert.Less(t, grew(before), uint64(len(keyrings)*150<<10))
+			runtime.KeepAlive(keyrings)
+			runtime.KeepAlive(store)
+		})
 	}
-	store.secrets["shop/first"] = pullSecret(t, "first.example", "swordfish")
-	keyrings := make([]keyring, 20)
-	before := heap()
-	for i := range keyrings {
-		keyrings[i].fill(t.Context(), store, image.PullRights{Namespace: "shop", Secrets: append([]string{"first"}, names[1:]...)})
-		require.ErrorIs(t, keyrings[i].unread, errTooMany)
-		assert.Equal(t, "first.example", keyrings[i].all[0].host)
-	}
-	assert.Less(t, grew(before), uint64(len(keyrings)*200<<10))
-	runtime.KeepAlive(keyrings)
 }
 
 // Without the right to read secrets, the webhook reads no secret. So the error tells nothing about
