@@ -6,7 +6,6 @@ package enroll
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 
@@ -131,12 +130,12 @@ func (s store) ungatedWorkloads(ctx context.Context, namespace string, workloads
 	if len(unsure) == 0 {
 		return ungated, nil
 	}
-	pods, err := s.ungatedPods(ctx, namespace)
+	selected, err := s.selectUngated(ctx, namespace, selectors)
 	if err != nil {
 		return nil, err
 	}
 	for i, w := range unsure {
-		if slices.ContainsFunc(pods, selectors[i].Matches) {
+		if selected[i] {
 			ungated = append(ungated, w)
 		}
 	}

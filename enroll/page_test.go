@@ -4,13 +4,16 @@
 package enroll
 
 import (
+	"context"
 	"net/http"
 	"net/http/httptest"
+	goruntime "runtime"
 	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -87,4 +90,39 @@ func TestListWithHugePodsStaysComplete(t *testing.T) {
 	assert.Len(t, live, 100)
 	assert.Equal(t, objectsPerPage, (*sizes)[0])
 	assert.Contains(t, live, "lock.pod-41", api.SlotsAnnotation)
+}
+
+// labelled lists pods without a gate, of about ten megabytes of labels each. The field "most" is the
+// largest heap before a page.
+type labelled struct {
+	client.Reader
+	pods int
+	most uint64
+}
+
+// List implements [client.Reader].
+func (l *labelled) List(_ context.Context, list client.ObjectList, options ...client.ListOption) error {
+	goruntime.GC()
+	var m goruntime.MemStats
+	goruntime.ReadMemStats(&m)
+	l.most = max(l.most, m.HeapAlloc)
+	asked := (&client.ListOptions{}).ApplyOptions(options)
+	from, _ := strconv.Atoi(asked.Continue)
+	pod := full("p" + asked.Continue)
+	pod.Annotations = map[string]string{api.LockAnnotation: "a"}
+	list.(*metav1.PartialObjectMetadataList).Items = []metav1.PartialObjectMetadata{{ObjectMeta: pod.ObjectMeta}}
+	if from+1 < l.pods {
+		list.SetContinue(strconv.Itoa(from + 1))
+	}
+	return nil
+}
+
+func TestLabelsOfUngatedPodsTakeLittleMemory(t *testing.T) {
+	reader := &labelled{pods: 20}
+	w := workload{object: &appsv1.Deployment{}, template: &corev1.PodTemplateSpec{}, selector: &metav1.LabelSelector{MatchLabels: map[string]string{"a1": ""}}}
+	w.template.Annotations = map[string]string{api.LockAnnotation: "a"}
+	ungated, err := store{reader: reader}.ungatedWorkloads(t.Context(), shop, []workload{w})
+	require.NoError(t, err)
+	assert.Len(t, ungated, 1, "the first pod is a pod of the workload")
+	assert.Less(t, reader.most, uint64(60<<20))
 }

@@ -67,27 +67,27 @@ func gatedPods() (labels.Selector, error) {
 	return labels.NewSelector().Add(*gated), nil
 }
 
-// ungatedPods returns the labels of the pods that claim and have no gate. Such pods are
-// few, because only pods from before the installation can claim without a gate.
-func (s store) ungatedPods(ctx context.Context, namespace string) ([]labels.Labels, error) {
+// selectUngated reports for each selector whether it selects a pod that claims and has no gate. The
+// function keeps no labels, because a pod may have megabytes of them.
+func (s store) selectUngated(ctx context.Context, namespace string, selectors []labels.Selector) (selected []bool, err error) {
 	without, err := labels.NewRequirement(api.GatedLabel, selection.DoesNotExist, nil)
 	if err != nil {
 		return nil, fmt.Errorf("select pods without a gate: %w", err)
 	}
-	var (
-		pods    metav1.PartialObjectMetadataList
-		claimed []labels.Labels
-	)
+	var pods metav1.PartialObjectMetadataList
 	pods.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("PodList"))
+	selected = make([]bool, len(selectors))
 	err = eachPage(ctx, s.reader, &pods, func() {
 		for i := range pods.Items {
 			if claiming(pods.Items[i].Annotations) {
-				claimed = append(claimed, labels.Set(pods.Items[i].Labels))
+				for j, selector := range selectors {
+					selected[j] = selected[j] || selector.Matches(labels.Set(pods.Items[i].Labels))
+				}
 			}
 		}
 	}, client.InNamespace(namespace), client.MatchingLabelsSelector{Selector: labels.NewSelector().Add(*without)})
 	if err != nil {
 		return nil, fmt.Errorf("list pods without a gate: %w", err)
 	}
-	return claimed, nil
+	return selected, nil
 }
