@@ -20,10 +20,13 @@ const objectsPerPage = 32
 
 // maxPage bounds the bytes of a page of several objects. The size of a single object has a bound in the
 // API server. Decoded, a page takes up to ten times as much memory, because a label of a few bytes
-// becomes an entry of a map. Four namespaces may read a page at the same time.
+// becomes an entry of a map. So only one page is in memory at a time.
 const maxPage = 2 << 20
 
 var errPage = errors.New("the page is too large")
+
+// reading has one element while a page is read and decoded.
+var reading = make(chan struct{}, 1)
 
 type pageKey struct{}
 
@@ -58,21 +61,19 @@ func (p *page) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// eachPage lists objects page by page; all pages show the same instant. The function empties
-// the list before it decodes the next page, so that no field of an earlier object stays. If a page is
-// too large, eachPage asks for half as many objects.
+// eachPage lists objects page by page; all pages show the same instant. The function empties the list
+// after each call of visit. So no field of an earlier object stays, and no page stays in memory. If a
+// page is too large, eachPage asks for half as many objects.
 func eachPage(ctx context.Context, from client.Reader, list client.ObjectList, visit func(), options ...client.ListOption) error {
 	return turnPages(ctx, func(ctx context.Context, limit int64, token string) (next string, err error) {
-		list.SetContinue("")
-		if err := meta.SetList(list, nil); err != nil {
-			return "", err
-		}
 		page := append(slices.Clip(options), client.Limit(limit), client.Continue(token))
 		if err := from.List(ctx, list, page...); err != nil {
 			return "", err
 		}
 		visit()
-		return list.GetContinue(), nil
+		next = list.GetContinue()
+		list.SetContinue("")
+		return next, meta.SetList(list, nil)
 	})
 }
 
@@ -87,7 +88,7 @@ func turnPages(ctx context.Context, read func(ctx context.Context, limit int64, 
 		if limit == 1 {
 			asked = ctx
 		}
-		next, err := read(asked, limit, page)
+		next, err := inTurn(asked, func() (string, error) { return read(asked, limit, page) })
 		switch {
 		case errors.Is(err, errPage) && limit > 1:
 			limit /= 2
@@ -96,5 +97,16 @@ func turnPages(ctx context.Context, read func(ctx context.Context, limit int64, 
 			return err
 		}
 		page, limit = next, min(2*limit, objectsPerPage)
+	}
+}
+
+// inTurn calls read while no other page is read.
+func inTurn(ctx context.Context, read func() (next string, err error)) (next string, err error) {
+	select {
+	case reading <- struct{}{}:
+		defer func() { <-reading }()
+		return read()
+	case <-ctx.Done():
+		return "", ctx.Err()
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"net/http/httptest"
 	goruntime "runtime"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -125,4 +127,29 @@ func TestLabelsOfUngatedPodsTakeLittleMemory(t *testing.T) {
 	require.NoError(t, err)
 	assert.Len(t, ungated, 1, "the first pod is a pod of the workload")
 	assert.Less(t, reader.most, uint64(60<<20))
+}
+
+// Each namespace has a worker, and each kind of object has an informer.
+func TestOnlyOnePageIsInMemoryAtATime(t *testing.T) {
+	var readers sync.WaitGroup
+	var inside, most atomic.Int32
+	for range 8 {
+		readers.Go(func() {
+			for range 100 {
+				assert.NoError(t, turnPages(t.Context(), func(context.Context, int64, string) (string, error) {
+					most.Store(max(most.Load(), inside.Add(1)))
+					goruntime.Gosched()
+					inside.Add(-1)
+					return "", nil
+				}))
+			}
+		})
+	}
+	readers.Wait()
+	assert.Equal(t, int32(1), most.Load())
+	ended, end := context.WithCancel(t.Context())
+	end()
+	reading <- struct{}{}
+	defer func() { <-reading }()
+	require.ErrorIs(t, turnPages(ended, nil), context.Canceled)
 }
