@@ -130,7 +130,7 @@ func TestLabelsOfUngatedPodsTakeLittleMemory(t *testing.T) {
 }
 
 // Each namespace has a worker, and each kind of object has an informer.
-func TestOnlyOnePageIsInMemoryAtATime(t *testing.T) {
+func TestOnlyOnePageIsReadAtOnce(t *testing.T) {
 	var readers sync.WaitGroup
 	var inside, most atomic.Int32
 	for range 8 {
@@ -152,4 +152,33 @@ func TestOnlyOnePageIsInMemoryAtATime(t *testing.T) {
 	reading <- struct{}{}
 	defer func() { <-reading }()
 	require.ErrorIs(t, turnPages(ended, nil), context.Canceled)
+}
+
+// The table of docs/security.md counts ten times the size of a page, with its text and a buffer that
+// grows.
+func TestDecodedPageFitsIntoTenTimesItsSize(t *testing.T) {
+	for _, pods := range []int{2, 32} {
+		var list corev1.PodList
+		for i := range pods {
+			pod := *gated("pod-"+strconv.Itoa(i), "till", "lock.a")
+			for n := range maxPage / pods / 13 {
+				pod.Labels["a"+strconv.FormatInt(int64(n), 36)] = ""
+			}
+			list.Items = append(list.Items, pod)
+		}
+		text, err := list.Marshal()
+		require.NoError(t, err)
+		require.Less(t, len(text), maxPage)
+		list = corev1.PodList{}
+		var before, after goruntime.MemStats
+		goruntime.GC()
+		goruntime.ReadMemStats(&before)
+		require.NoError(t, list.Unmarshal(text))
+		goruntime.GC()
+		goruntime.ReadMemStats(&after)
+		assert.Less(t, after.HeapAlloc+uint64(3*len(text)), before.HeapAlloc+10*maxPage)
+		assert.Greater(t, after.HeapAlloc, before.HeapAlloc+4*maxPage, "the test fills the page")
+		goruntime.KeepAlive(list)
+		goruntime.KeepAlive(text)
+	}
 }

@@ -51,7 +51,7 @@ const (
 	smallAnswer = 64 << 10
 	// maxLarge bounds the number of answers above smallAnswer that a process keeps in memory at
 	// once.
-	maxLarge = 16
+	maxLarge = 12
 	// maxHeader bounds the header of an answer. The longest field of that header is usually the
 	// signed URL of a redirect.
 	maxHeader = 64 << 10
