@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"strings"
 	"testing"
 	"time"
 
@@ -116,5 +117,24 @@ func TestStandbyBoundsItsOffersDespiteFrequentLeaveAnnouncements(t *testing.T) {
 		}
 		assert.Positive(t, sent)
 		assert.LessOrEqual(t, sent, 2*(int(time.Minute/offerPause)+offerBurst))
+	})
+}
+
+// A person who may patch Leases can write 256 KiB of annotations.
+func TestStandbyRepeatsNoOverlongLeave(t *testing.T) {
+	simulate(t, func(w *world) {
+		s := w.serve(0)
+		b := w.start("b", behind(&ports{})...)
+		b.connect("b")
+		w.pass(10 * time.Second)
+		require.Equal(t, "True StandingBy", b.ready())
+		s.holder.kill()
+		l := w.server.lease(theSlot)
+		l.RenewTime, l.Annotations = time.Now(), maps.Clone(l.Annotations)
+		l.Annotations[api.LeavingAnnotation] = l.Annotations[api.HoldAnnotation] + "." + strings.Repeat("1", 200<<10) + " " + api.LeavingSoon
+		w.server.put(&l)
+		w.pass(time.Second)
+		next := w.server.lease(nextLease)
+		assert.Empty(t, next.Annotations[api.OffersAnnotation])
 	})
 }

@@ -64,8 +64,12 @@ func (o Offers) String() string {
 	return strings.Join(words, " ")
 }
 
+// LongestLeave bounds the field Leave of [Offers], in bytes. The text of each agent fits: 16 digits of
+// a hold, a dot and a number of milliseconds.
+const LongestLeave = 40
+
 // longestOffers bounds the text of offers, in bytes. The text of [MostOffers] offers fits: an
-// identity has at most 290 bytes, and the field Leave of [Offers] has at most 40 bytes. The
+// identity has at most 290 bytes, and the field Leave has at most [LongestLeave]. The
 // holder copies identities from this text into annotations of its Lease. All annotations of an
 // object together have room for 256 KiB, so the bound is necessary.
 const longestOffers = 2048

@@ -57,10 +57,11 @@ func RecordOf(l *kube.Lease) lease.Record {
 // leavingOf returns the two words of [api.LeavingAnnotation]: the id of the leave, and the
 // successor or [api.LeavingSoon]. Both are empty if the holder does not leave. leavingOf ignores
 // the annotation of an earlier hold. An older version of the agent does not know the annotation,
-// and keeps the earlier hold's text in the Lease.
+// and keeps the earlier hold's text in the Lease. leavingOf also ignores an id that no agent writes,
+// because standbys repeat the id in their offers and in their logs.
 func leavingOf(annotations map[string]string) (leave, says string) {
 	leave, says, _ = strings.Cut(annotations[api.LeavingAnnotation], " ")
-	if hold, _, _ := strings.Cut(leave, "."); hold != annotations[api.HoldAnnotation] {
+	if hold, _, _ := strings.Cut(leave, "."); hold != annotations[api.HoldAnnotation] || len(leave) > api.LongestLeave {
 		return "", ""
 	}
 	return leave, says
