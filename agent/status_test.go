@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -142,5 +143,27 @@ func TestConflictAfterStoredWriteNeverHidesTheReadiness(t *testing.T) {
 		s.Show(show.Appearance{Reason: show.ReadyStandingBy})
 		w.pass(time.Minute)
 		assert.Contains(t, r.patches[len(r.patches)-1], `"status":"False"`)
+	})
+}
+
+// crowded refuses each change of the pod's labels, as the policy does for a pod with very many labels.
+type crowded struct{ *link }
+
+func (c crowded) PatchPodStatus(ctx context.Context, pod string, patch []byte) (kube.Pod, error) {
+	if strings.Contains(string(patch), `"labels":`) {
+		return kube.Pod{}, &kube.StatusError{Code: http.StatusForbidden}
+	}
+	return c.link.PatchPodStatus(ctx, pod, patch)
+}
+
+// A user who may change pods could otherwise keep the holder out of its Services.
+func TestPodWithVeryManyLabelsBecomesReady(t *testing.T) {
+	simulate(t, func(w *world) {
+		l := &link{server: w.server}
+		s := statusBy(w, crowded{l})
+		s.Show(show.Appearance{Ready: true, Reason: show.ReadyHolding, Hold: "h"})
+		w.pass(time.Second)
+		p := &pod{world: w, link: l}
+		assert.Equal(t, "True Holding", p.ready())
 	})
 }

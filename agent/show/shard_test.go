@@ -69,7 +69,7 @@ func TestPodStatusExplainsWhyShardCannotBeAcquired(t *testing.T) {
 
 func TestPodLabelContainsTheNumberOfItsShard(t *testing.T) {
 	labels := func(a Appearance, sharded bool) map[string]any {
-		raw, err := a.patch(kube.Pod{ResourceVersion: "1"}, time.Unix(1, 0), sharded)
+		raw, err := a.patch(time.Unix(1, 0), a.metadata(kube.Pod{ResourceVersion: "1"}, sharded))
 		require.NoError(t, err)
 		var patch struct {
 			Metadata struct{ Labels map[string]any }

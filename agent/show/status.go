@@ -174,11 +174,13 @@ func (s *Status) write(ctx context.Context, want Appearance, since time.Time, ch
 // argument "changed" reports that the write can change the pod's readiness.
 func (s *Status) replace(ctx context.Context, want Appearance, since time.Time, changed bool, pod kube.Pod) error {
 	s.last = kube.Pod{}
-	patch, err := want.patch(pod, since, s.config.Shards > 0)
-	if err != nil {
-		return err
+	metadata := want.metadata(pod, s.config.Shards > 0)
+	stored, err := s.sendAll(ctx, want, since, metadata)
+	if errors.Is(err, kube.ErrForbidden) {
+		// A policy lets an agent change neither labels nor annotations of a pod that has very many.
+		// The readiness matters more.
+		stored, err = s.sendAll(ctx, want, since, map[string]any{"resourceVersion": pod.ResourceVersion})
 	}
-	stored, err := s.send(ctx, patch)
 	if err != nil {
 		return err
 	}
@@ -192,6 +194,15 @@ func (s *Status) replace(ctx context.Context, want Appearance, since time.Time, 
 	return nil
 }
 
+// sendAll sends the pod's condition and the metadata.
+func (s *Status) sendAll(ctx context.Context, want Appearance, since time.Time, metadata map[string]any) (kube.Pod, error) {
+	patch, err := want.patch(since, metadata)
+	if err != nil {
+		return kube.Pod{}, err
+	}
+	return s.send(ctx, patch)
+}
+
 // send sends one patch, with the timeout of a renewal. So an API server that is fast enough for
 // renewals is also fast enough for the pod's readiness.
 func (s *Status) send(ctx context.Context, patch []byte) (kube.Pod, error) {
@@ -200,10 +211,10 @@ func (s *Status) send(ctx context.Context, patch []byte) (kube.Pod, error) {
 	return s.config.API.PatchPodStatus(ctx, s.config.PodName, patch)
 }
 
-// patch returns a strategic merge patch of the pod. The API server merges conditions by their
-// type, and removes a key with the value null. A deletion cost that a person has set stays. The
-// argument "sharded" reports that the pod claims a shard.
-func (a Appearance) patch(pod kube.Pod, since time.Time, sharded bool) ([]byte, error) {
+// metadata returns the metadata of a strategic merge patch of the pod, which removes a key with the
+// value null. A deletion cost that a person has set stays. The argument "sharded" reports that the pod
+// claims a shard.
+func (a Appearance) metadata(pod kube.Pod, sharded bool) map[string]any {
 	value := func(v string) any {
 		if a.Hold == "" || v == "" {
 			return nil
@@ -214,16 +225,21 @@ func (a Appearance) patch(pod kube.Pod, since time.Time, sharded bool) ([]byte, 
 	if sharded {
 		labels[api.ShardLabel] = value(a.Shard)
 	}
-	ready := "False"
-	if a.Ready {
-		ready = "True"
-	}
 	metadata := map[string]any{
 		"resourceVersion": pod.ResourceVersion,
 		"labels":          labels,
 	}
 	if pod.DeletionCost == "" || pod.DeletionCost == api.HolderDeletionCost {
 		metadata["annotations"] = map[string]any{api.DeletionCostAnnotation: value(api.HolderDeletionCost)}
+	}
+	return metadata
+}
+
+// patch returns a strategic merge patch of the pod. The API server merges conditions by their type.
+func (a Appearance) patch(since time.Time, metadata map[string]any) ([]byte, error) {
+	ready := "False"
+	if a.Ready {
+		ready = "True"
 	}
 	return json.Marshal(map[string]any{
 		"metadata": metadata,

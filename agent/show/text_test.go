@@ -22,7 +22,7 @@ import (
 // written returns the message of the pod condition that the agent writes for an Appearance.
 func written(t *testing.T, a Appearance) string {
 	t.Helper()
-	raw, err := a.patch(kube.Pod{ResourceVersion: "1"}, time.Unix(1, 0), false)
+	raw, err := a.patch(time.Unix(1, 0), a.metadata(kube.Pod{ResourceVersion: "1"}, false))
 	require.NoError(t, err)
 	var patch struct {
 		Status struct{ Conditions []struct{ Message string } }
