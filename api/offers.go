@@ -65,7 +65,7 @@ func (o Offers) String() string {
 }
 
 // LongestLeave bounds the field Leave of [Offers], in bytes. The text of each agent fits: 16 digits of
-// a hold, a dot and a number of milliseconds.
+// a hold, a dot, a number of milliseconds, and [Awaits].
 const LongestLeave = 40
 
 // longestOffers bounds the text of offers, in bytes. The text of [MostOffers] offers fits: an

@@ -40,7 +40,8 @@ func TestAgentForgesNoOfferOfAnotherPod(t *testing.T) {
 			assert.Contains(t, refused[0], "NotYourIdentity: a pod offers only in its own name", "%q", after)
 		}
 	}
-	for _, after := range []string{"h.1 +web-0_1", "h.1 +web-1_2 web-0_1", "h.1 +web-1_2 =web-0_1", "h.1", "", "h.2 +web-0_1", "00ff00ff00ff00ff.1234 =web-0_1"} {
+	for _, after := range []string{"h.1 +web-0_1", "h.1 +web-1_2 web-0_1", "h.1 +web-1_2 =web-0_1", "h.1", "", "h.2 +web-0_1", "00ff00ff00ff00ff.1234 =web-0_1",
+		"00ff00ff00ff00ff" + api.Awaits + " =web-0_1", "00ff00ff00ff00ff.1234" + api.Awaits + " +web-0_1"} {
 		assert.Empty(t, write("h.1 +web-1_2", after), "%q", after)
 	}
 	for _, after := range []string{"h.1 +web-0_1 web-0_1", "h.1 +web-0_1 =web-0_1", "h.1 web-0_1 web-0_1", "h.2 =web-0_1 web-0_1 +web-0_1"} {
