@@ -33,7 +33,7 @@ func listStripped(ctx context.Context, from toolscache.ListerWithContext, option
 	var whole runtime.Object
 	var objects []runtime.Object
 	options.ResourceVersion, options.ResourceVersionMatch = "", ""
-	err := turnPages(ctx, func(ctx context.Context, limit int64, page string) (next string, err error) {
+	err := process.pages(ctx, func(ctx context.Context, limit int64, page string) (next string, err error) {
 		options.Limit, options.Continue = limit, page
 		list, err := from.ListWithContext(ctx, options)
 		if err != nil {

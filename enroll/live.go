@@ -17,10 +17,10 @@ import (
 // liveShards reads from the API server, not from the cache, and returns the Leases of shards that
 // enroll made. Of each Lease, only that stays in memory which the cache would keep. Any user who may
 // create Leases can make very many huge Leases.
-func liveShards(ctx context.Context, from client.Reader, namespace string) (map[string]*coordinationv1.Lease, error) {
+func liveShards(ctx context.Context, s store, namespace string) (map[string]*coordinationv1.Lease, error) {
 	leases := map[string]*coordinationv1.Lease{}
 	var list coordinationv1.LeaseList
-	err := eachPage(ctx, from, &list, func() {
+	err := eachPage(ctx, s, &list, func() {
 		for _, lease := range list.Items {
 			if _, _, shard := api.ReadShard(lease.Name); shard && ours(&lease) {
 				stripLease(&lease)
@@ -39,7 +39,7 @@ func liveShards(ctx context.Context, from client.Reader, namespace string) (map[
 func (s store) liveRoles(ctx context.Context, namespace string) (*agentRoles, error) {
 	var list rbacv1.RoleList
 	var all []rbacv1.Role
-	err := eachPage(ctx, s.reader, &list, func() {
+	err := eachPage(ctx, s, &list, func() {
 		for _, role := range list.Items {
 			role.ManagedFields = nil
 			if stripRole(&role); role.Name != "" {

@@ -9,10 +9,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
-
-	"k8s.io/apimachinery/pkg/api/meta"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
 // objectsPerPage bounds the number of objects in one answer to a list. Most objects have about 10 KB.
@@ -25,8 +21,12 @@ const maxPage = 2 << 20
 
 var errPage = errors.New("the page is too large")
 
-// reading has one element while a page is read and decoded.
-var reading = make(chan struct{}, 1)
+// turns lets one caller at a time read and decode a page. The channel has one element meanwhile. A nil
+// value bounds nothing.
+type turns chan struct{}
+
+// process has the turns of all informers and reconciliations of the process.
+var process = make(turns, 1)
 
 type pageKey struct{}
 
@@ -61,26 +61,10 @@ func (p *page) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// eachPage lists objects page by page; all pages show the same instant. The function empties the list
-// after each call of visit. So no field of an earlier object stays, and no page stays in memory. If a
-// page is too large, eachPage asks for half as many objects.
-func eachPage(ctx context.Context, from client.Reader, list client.ObjectList, visit func(), options ...client.ListOption) error {
-	return turnPages(ctx, func(ctx context.Context, limit int64, token string) (next string, err error) {
-		page := append(slices.Clip(options), client.Limit(limit), client.Continue(token))
-		if err := from.List(ctx, list, page...); err != nil {
-			return "", err
-		}
-		visit()
-		next = list.GetContinue()
-		list.SetContinue("")
-		return next, meta.SetList(list, nil)
-	})
-}
-
-// turnPages calls read for each page of a list. The function read gets the page's largest number of
-// objects and its token, and returns the token of the next page. If a page is too large, turnPages asks
-// for half as many objects.
-func turnPages(ctx context.Context, read func(ctx context.Context, limit int64, page string) (next string, err error)) error {
+// pages calls read for each page of a list. The function read gets the page's largest number of
+// objects and its token, and returns the token of the next page. If a page is too large, pages asks for
+// half as many objects.
+func (t turns) pages(ctx context.Context, read func(ctx context.Context, limit int64, page string) (next string, err error)) error {
 	several := context.WithValue(ctx, pageKey{}, true)
 	page := ""
 	for limit := int64(objectsPerPage); ; {
@@ -88,7 +72,7 @@ func turnPages(ctx context.Context, read func(ctx context.Context, limit int64, 
 		if limit == 1 {
 			asked = ctx
 		}
-		next, err := inTurn(asked, func() (string, error) { return read(asked, limit, page) })
+		next, err := t.take(asked, func() (string, error) { return read(asked, limit, page) })
 		switch {
 		case errors.Is(err, errPage) && limit > 1:
 			limit /= 2
@@ -100,11 +84,14 @@ func turnPages(ctx context.Context, read func(ctx context.Context, limit int64, 
 	}
 }
 
-// inTurn calls read while no other page is read.
-func inTurn(ctx context.Context, read func() (next string, err error)) (next string, err error) {
+// take calls read while no other page is read.
+func (t turns) take(ctx context.Context, read func() (next string, err error)) (next string, err error) {
+	if t == nil {
+		return read()
+	}
 	select {
-	case reading <- struct{}{}:
-		defer func() { <-reading }()
+	case t <- struct{}{}:
+		defer func() { <-t }()
 		return read()
 	case <-ctx.Done():
 		return "", ctx.Err()

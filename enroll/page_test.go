@@ -18,11 +18,14 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/meta/testrestmapper"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -74,7 +77,7 @@ func TestPageOfHugePodsIsNeverDecoded(t *testing.T) {
 	reader, sizes := paged(t, pods)
 	decoded := 0
 	var list corev1.PodList
-	require.NoError(t, eachPage(t.Context(), reader, &list, func() {
+	require.NoError(t, eachPage(t.Context(), store{reader: reader, turns: process}, &list, func() {
 		decoded = max(decoded, len(list.Items))
 	}, client.InNamespace(shop)))
 	assert.Equal(t, 1, decoded, "%v", *sizes)
@@ -136,7 +139,7 @@ func TestOnlyOnePageIsReadAtOnce(t *testing.T) {
 	for range 8 {
 		readers.Go(func() {
 			for range 100 {
-				assert.NoError(t, turnPages(t.Context(), func(context.Context, int64, string) (string, error) {
+				assert.NoError(t, process.pages(t.Context(), func(context.Context, int64, string) (string, error) {
 					most.Store(max(most.Load(), inside.Add(1)))
 					goruntime.Gosched()
 					inside.Add(-1)
@@ -149,9 +152,22 @@ func TestOnlyOnePageIsReadAtOnce(t *testing.T) {
 	assert.Equal(t, int32(1), most.Load())
 	ended, end := context.WithCancel(t.Context())
 	end()
-	reading <- struct{}{}
-	defer func() { <-reading }()
-	require.ErrorIs(t, turnPages(ended, nil), context.Canceled)
+	process <- struct{}{}
+	defer func() { <-process }()
+	require.ErrorIs(t, process.pages(ended, nil), context.Canceled)
+}
+
+func TestManagersReconcilerReadsPagesInTurn(t *testing.T) {
+	m, err := ctrl.NewManager(&rest.Config{Host: "http://127.0.0.1:1"}, ctrl.Options{
+		Scheme: scheme.Scheme, Metrics: metricsserver.Options{BindAddress: "0"},
+		MapperProvider: func(*rest.Config, *http.Client) (meta.RESTMapper, error) {
+			return testrestmapper.TestOnlyStaticRESTMapper(scheme.Scheme), nil
+		},
+	})
+	require.NoError(t, err)
+	r := &Reconciler{}
+	require.NoError(t, r.SetupWithManager(m))
+	assert.Equal(t, process, r.turns)
 }
 
 // The table of docs/security.md counts ten times the size of a page, with its text and a buffer that

@@ -39,7 +39,7 @@ func (s store) livePods(ctx context.Context, namespace string) (claims, error) {
 	var pods corev1.PodList
 	selected, err := gatedIn(namespace)
 	if err == nil {
-		err = eachPage(ctx, s.reader, &pods, func() {
+		err = eachPage(ctx, s, &pods, func() {
 			for i := range pods.Items {
 				wanted.addPod(&pods.Items[i], true)
 				wanted.addBarriers(&pods.Items[i])
@@ -77,7 +77,7 @@ func (s store) selectUngated(ctx context.Context, namespace string, selectors []
 	var pods metav1.PartialObjectMetadataList
 	pods.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("PodList"))
 	selected = make([]bool, len(selectors))
-	err = eachPage(ctx, s.reader, &pods, func() {
+	err = eachPage(ctx, s, &pods, func() {
 		for i := range pods.Items {
 			if claiming(pods.Items[i].Annotations) {
 				for j, selector := range selectors {

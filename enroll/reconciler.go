@@ -47,6 +47,9 @@ type Reconciler struct {
 	// so enroll does nothing in these two namespaces.
 	Home string
 
+	// turns are those of the process if a manager runs the Reconciler. A caller without a manager
+	// needs no bound. In a test with simulated time, the channel of another bubble would stop the clock.
+	turns        turns
 	observations observations
 	// shut observes the shards' Leases with both a closed stamp and a holder.
 	shut      observations
@@ -85,7 +88,7 @@ func (r *Reconciler) Namespace(ctx context.Context, name string) (time.Duration,
 		covers = coversAll
 	}
 
-	s := store{client: r.Client, reader: r.Reader}
+	s := store{client: r.Client, reader: r.Reader, turns: r.turns}
 	seen, err := s.snapshot(ctx, name, covers)
 	if err != nil {
 		return 0, r.unread(name, err)

@@ -84,7 +84,7 @@ func (s *stamping) crowded() map[string]bool {
 // round lists the Leases from the API server, not from the cache, and writes the stamps that these
 // Leases need. The result is false if nothing was to be written.
 func (s *stamping) round(ctx context.Context, groups []string) (bool, error) {
-	leases, err := liveShards(ctx, s.reader, s.seen.namespace)
+	leases, err := liveShards(ctx, s.store, s.seen.namespace)
 	if err != nil {
 		return false, err
 	}

@@ -7,11 +7,13 @@ import (
 	"context"
 	"fmt"
 	"reflect"
+	"slices"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
@@ -32,8 +34,9 @@ const managed = "true"
 type store struct {
 	// client writes. Its reads come from the cache, which may be stale.
 	client client.Client
-	// reader reads from the API server.
+	// reader reads from the API server. Its lists wait for the turns.
 	reader client.Reader
+	turns  turns
 }
 
 // leases reads the cache, and returns the Leases that enroll made, by name.
@@ -183,4 +186,20 @@ func unchanged(object client.Object) client.Preconditions {
 		UID:             new(object.GetUID()),
 		ResourceVersion: new(object.GetResourceVersion()),
 	}
+}
+
+// eachPage lists objects of the API server page by page; all pages show the same instant. The function
+// empties the list after each call of visit. So no field of an earlier object stays, and no page stays
+// in memory. If a page is too large, eachPage asks for half as many objects.
+func eachPage(ctx context.Context, s store, list client.ObjectList, visit func(), options ...client.ListOption) error {
+	return s.turns.pages(ctx, func(ctx context.Context, limit int64, token string) (next string, err error) {
+		page := append(slices.Clip(options), client.Limit(limit), client.Continue(token))
+		if err := s.reader.List(ctx, list, page...); err != nil {
+			return "", err
+		}
+		visit()
+		next = list.GetContinue()
+		list.SetContinue("")
+		return next, meta.SetList(list, nil)
+	})
 }

@@ -53,7 +53,7 @@ func TestEnrollsCacheBoundsTheMemoryOfEachLease(t *testing.T) {
 func TestLiveShardsTakeLittleMemory(t *testing.T) {
 	huge := heavy(api.ShardLease(web, 0))
 	huge.ResourceVersion = ""
-	live, err := liveShards(t.Context(), fake.NewClientBuilder().WithObjects(huge).Build(), shop)
+	live, err := liveShards(t.Context(), store{reader: fake.NewClientBuilder().WithObjects(huge).Build()}, shop)
 	require.NoError(t, err)
 	require.Len(t, live, 1)
 	text, err := json.Marshal(live)
