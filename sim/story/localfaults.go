@@ -78,6 +78,9 @@ func (f *localFaults) silence(p *world.LocalPod) {
 func (f *localFaults) pauseAndCut(n *world.Node, last time.Duration) {
 	n.Pause()
 	f.After(last, func() {
+		if !n.Paused {
+			return // the pause has ended with all other faults, and no further fault may begin
+		}
 		n.Unpause()
 		n.Cut(true, true)
 		f.After(last, func() { n.CutOut, n.CutIn = false, false; f.Note(n.Name, "is connected again") })
