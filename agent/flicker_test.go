@@ -15,9 +15,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// flicker starts a holder and a standby, and kills the holder. Then a thief of the holder's rights
-// changes the Lease, and changes the Lease back, for a minute.
-func (w *world) flicker(change func(l *kube.Lease)) (standby *pod, p *ports) {
+// outlive starts a holder and a standby, and kills the holder. After that, a test writes the Lease in
+// the holder's place.
+func (w *world) outlive() (standby *pod, p *ports) {
 	s := w.serve(0)
 	p = &ports{}
 	standby = w.start("b", behind(p)...)
@@ -25,6 +25,13 @@ func (w *world) flicker(change func(l *kube.Lease)) (standby *pod, p *ports) {
 	w.pass(10 * time.Second)
 	require.Equal(w.t, "True StandingBy", standby.ready())
 	s.holder.kill()
+	return standby, p
+}
+
+// flicker kills a holder that has a standby. Then a thief of the holder's rights changes the Lease, and
+// changes the Lease back, for a minute.
+func (w *world) flicker(change func(l *kube.Lease)) (standby *pod, p *ports) {
+	standby, p = w.outlive()
 	stable := w.server.lease(theSlot)
 	for n := range int(time.Minute / (10 * time.Millisecond)) {
 		l := stable

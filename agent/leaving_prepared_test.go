@@ -130,11 +130,7 @@ func TestStandbyTellsNothingToEarlierAgentVersion(t *testing.T) {
 	for name, end := range map[string]string{"an earlier version": "", "this version": api.Awaits} {
 		t.Run(name, func(t *testing.T) {
 			simulate(t, func(w *world) {
-				s := w.serve(0)
-				b := w.start("b", behind(&ports{})...)
-				b.connect("b")
-				w.pass(10 * time.Second)
-				s.holder.kill()
+				b, _ := w.outlive()
 				announce := func(says string, change func(annotations map[string]string)) {
 					l := w.server.lease(theSlot)
 					l.RenewTime = time.Now()

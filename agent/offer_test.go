@@ -99,12 +99,7 @@ func TestNewAgentProcessIgnoresOffersForEarlierLeave(t *testing.T) {
 // A thief of the holder's rights announces a new leave ten times a second.
 func TestStandbyBoundsItsOffersDespiteFrequentLeaveAnnouncements(t *testing.T) {
 	simulate(t, func(w *world) {
-		s := w.serve(0)
-		b := w.start("b", behind(&ports{})...)
-		b.connect("b")
-		w.pass(10 * time.Second)
-		require.Equal(t, "True StandingBy", b.ready())
-		s.holder.kill()
+		b, _ := w.outlive()
 		sent := 0
 		for n := range 600 {
 			l := w.server.lease(theSlot)
@@ -123,12 +118,7 @@ func TestStandbyBoundsItsOffersDespiteFrequentLeaveAnnouncements(t *testing.T) {
 // A person who may patch Leases can write 256 KiB of annotations.
 func TestStandbyRepeatsNoOverlongLeave(t *testing.T) {
 	simulate(t, func(w *world) {
-		s := w.serve(0)
-		b := w.start("b", behind(&ports{})...)
-		b.connect("b")
-		w.pass(10 * time.Second)
-		require.Equal(t, "True StandingBy", b.ready())
-		s.holder.kill()
+		w.outlive()
 		l := w.server.lease(theSlot)
 		l.RenewTime, l.Annotations = time.Now(), maps.Clone(l.Annotations)
 		l.Annotations[api.LeavingAnnotation] = l.Annotations[api.HoldAnnotation] + "." + strings.Repeat("1", 200<<10) + " " + api.LeavingSoon

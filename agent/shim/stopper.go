@@ -25,7 +25,7 @@ type stopper struct {
 	stopState
 }
 
-// stopState is how far the stop of one child has got.
+// stopState tells how far the stop of one child has got.
 type stopState struct {
 	// last is the last stop signal for the child, and lastAt is its instant; both are zero if
 	// no signal came. The field "firstAt" is the instant of the first stop signal, from which the
