@@ -44,7 +44,7 @@ func TestShortGraceLeavesTimeToHoldConnections(t *testing.T) {
 	}
 }
 
-// One write fails, by which the successor tells that it is prepared.
+// The successor tells that it is prepared, and the API server refuses this write for a moment.
 func TestPreparedStandbyRepeatsAFailedWrite(t *testing.T) {
 	simulate(t, func(w *world) {
 		s := w.serve(2)

@@ -30,8 +30,8 @@ const (
 	// is enough for a second attempt: a write takes milliseconds, and another attempt follows
 	// within a second.
 	Stored = 3 * time.Second
-	// Patience is how much longer than the endpoint delay the holder waits for a successor that is not
-	// prepared. If clients connect to the successor's own address, the successor may never be prepared. A
+	// Patience bounds the time for which the holder waits, after the endpoint delay, for a successor that
+	// is not prepared. If clients connect to the successor's own address, the successor may never be prepared. A
 	// shim delays the stop signal by at most the endpoint delay, this time and twice [Stored]: by default
 	// 13 s. Half of the usual grace is 15 s.
 	Patience = 5 * time.Second
