@@ -41,8 +41,10 @@ type passing struct {
 	machine Machine
 	link    *link
 	child   *child
-	// early has the signals that the shim holds back. The shim checks these signals at the
-	// instant lookAt. The field "pause" is the time from the last check until that instant.
+	stopBy  syscall.Signal // the container's stop signal
+	// early has the signals that the shim holds back, in the order in which the child gets them. The
+	// shim checks these signals at the instant lookAt. The field "pause" is the time from the last
+	// check until that instant.
 	early  []syscall.Signal
 	lookAt time.Duration
 	pause  time.Duration
@@ -59,16 +61,31 @@ func (p *passing) give(sig syscall.Signal) {
 	switch {
 	case p.child.pid == 0 || slices.Contains(p.early, sig):
 	case len(p.early) > 0:
-		p.early = append(p.early, sig)
+		p.hold(sig)
 		p.release()
 	case p.tooEarly(sig):
-		p.early = []syscall.Signal{sig}
+		p.hold(sig)
 		p.pause = lookFirst
 		p.lookAt = p.machine.Now() + p.pause
 	default:
 		p.send(sig)
 	}
 }
+
+// hold adds a signal to the signals that the shim holds back. A stop signal stays behind all other
+// signals, because its handler often ends the child. The Go runtime receives signals in several
+// threads. So of two signals sent within a millisecond, the shim may get the stop signal first.
+func (p *passing) hold(sig syscall.Signal) {
+	at := len(p.early)
+	if !p.stops(sig) {
+		if first := slices.IndexFunc(p.early, p.stops); first >= 0 {
+			at = first
+		}
+	}
+	p.early = slices.Insert(p.early, at, sig)
+}
+
+func (p *passing) stops(sig syscall.Signal) bool { return sig == unix.SIGTERM || sig == p.stopBy }
 
 // giveEarly sends the child those held-back signals for which it has become ready. Before the
 // instant lookAt, giveEarly does nothing.
@@ -81,10 +98,10 @@ func (p *passing) giveEarly() {
 	p.lookAt = p.machine.Now() + p.pause
 }
 
-// release sends the child those signals for which it has become ready, in the order of their
-// arrival. The child may set several handlers between two checks, so release checks the last signal
-// first. In the other order, release could hold back an earlier signal, but send a later SIGTERM,
-// which ends the child.
+// release sends the child those signals for which it has become ready, in their order. The child
+// may set several handlers between two checks, so release checks the last signal first. In the
+// other order, release could hold back an earlier signal, but send a later SIGTERM, which ends the
+// child.
 func (p *passing) release() {
 	var held, ready []syscall.Signal
 	for _, sig := range slices.Backward(p.early) {

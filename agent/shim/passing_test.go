@@ -4,6 +4,7 @@
 package shim
 
 import (
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -49,5 +50,27 @@ func TestChildGetsDelayedSignalsInTheirOriginalOrder(t *testing.T) {
 		}
 		assert.Equal(t, []syscall.Signal{unix.SIGUSR1, unix.SIGUSR2, unix.SIGTERM}, m.sent, "handlers after %d checks", checks)
 		assert.Empty(t, p.early)
+	}
+}
+
+// The Go runtime receives signals in several threads, so it may deliver a stop signal before a
+// signal that came earlier.
+func TestChildGetsDelayedStopSignalAfterOtherSignals(t *testing.T) {
+	for _, stop := range []syscall.Signal{unix.SIGTERM, unix.SIGQUIT} {
+		for before := range 3 {
+			for checks := range 4 {
+				m := &lateHandlers{checks: 100}
+				p := passing{machine: m, child: &child{pid: 7}, stopBy: unix.SIGQUIT}
+				for _, sig := range slices.Insert([]syscall.Signal{unix.SIGUSR1, unix.SIGUSR2}, before, stop) {
+					p.give(sig)
+				}
+				m.checks = checks
+				for range 2 {
+					m.now += lookMost
+					p.giveEarly()
+				}
+				assert.Equal(t, []syscall.Signal{unix.SIGUSR1, unix.SIGUSR2, stop}, m.sent, "%v after %d others", stop, before)
+			}
+		}
 	}
 }

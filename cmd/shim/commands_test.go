@@ -170,7 +170,7 @@ func grantCommand(ts *testscript.TestScript, neg bool, args []string) {
 		g.Slots = append(g.Slots, gate.SlotToken{Slot: slot, Token: token})
 	}
 	if !w.until(func() bool { return s.report.Connected && s.heardBy == w.acting.name }) {
-		ts.Fatalf("%s is not connected", args[0])
+		ts.Fatalf("%s is not connected; its last report, to %q: %+v\n%s", args[0], s.heardBy, s.report, s.output.String())
 	}
 	err := w.actingAgent().server.Grant(w.idOf(s), g)
 	if (err != nil) != neg {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -120,6 +121,9 @@ func (w *world) startAgent(name string) {
 			InstallHTTP: func() error { return install.Program(self, filepath.Join(w.env.WorkDir, "bin", api.HookProgram)) },
 		})
 		if err != nil {
+			if ctx.Err() == nil {
+				fmt.Fprintf(os.Stderr, "the desk %s does not listen: %v\n", name, err)
+			}
 			return
 		}
 		w.change(func() { a.server, w.acting = server, a })
@@ -199,13 +203,19 @@ func (w *world) startShim(name string, o shimOptions, args []string) error {
 			return err
 		}
 	}
-	if err := s.cmd.Start(); err != nil {
-		return err
-	}
+	// The shim's first report may arrive before Start returns. Without a change of the shim's state, no
+	// second report follows.
 	w.change(func() {
 		w.shims[name] = s
 		w.order = append(w.order, name)
 	})
+	if err := s.cmd.Start(); err != nil {
+		w.change(func() {
+			delete(w.shims, name)
+			w.order = slices.DeleteFunc(w.order, func(n string) bool { return n == name })
+		})
+		return err
+	}
 	go func() {
 		// cmd.Wait would also wait for the descendants of a killed shim, because they keep its
 		// output open.
