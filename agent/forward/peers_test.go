@@ -5,6 +5,7 @@ package forward
 
 import (
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"strconv"
@@ -27,7 +28,7 @@ func app(t *testing.T, address string, handle func(*net.TCPConn)) (port int) {
 // order of acceptance, from zero. Under load the handlers start in another order.
 func listenInOrder(t *testing.T, address string, handle func(place int, conn *net.TCPConn)) (port int) {
 	t.Helper()
-	listener, err := net.Listen("tcp", address)
+	listener, err := listen(address)
 	require.NoError(t, err)
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -44,6 +45,27 @@ func listenInOrder(t *testing.T, address string, handle func(place int, conn *ne
 		running.Wait()
 	})
 	return listener.Addr().(*net.TCPAddr).Port
+}
+
+// listen listens at the address. The port zero stands for a port that is free at all loopback
+// addresses. This port is below the range from which the kernel chooses ports for other programs.
+func listen(address string) (net.Listener, error) {
+	host, zero, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	for zero == "0" {
+		port := strconv.Itoa(12_000 + rand.IntN(16_000))
+		everywhere, err := net.Listen("tcp4", ":"+port)
+		if err != nil {
+			continue
+		}
+		everywhere.Close()
+		if listener, err := net.Listen("tcp", net.JoinHostPort(host, port)); err == nil {
+			return listener, nil
+		}
+	}
+	return net.Listen("tcp", address)
 }
 
 // answer returns a handler that reads the client's request to its end. Then the handler sends

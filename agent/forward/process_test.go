@@ -61,7 +61,7 @@ func runForwarder(port string) {
 
 // runHolder runs the holder's application until the standard input ends.
 func runHolder() {
-	listener, err := net.Listen("tcp", holder+":0")
+	listener, err := listen(holder + ":0")
 	if err != nil {
 		panic(err)
 	}

@@ -61,7 +61,7 @@ type fakeAgent struct {
 }
 
 // patience bounds every wait. Only a bug makes a test wait so long.
-const patience = 10 * time.Second
+const patience = time.Minute
 
 // deaf is a child that first makes itself ignore SIGTERM, and then prints a line.
 var deaf = []string{"sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 1000; done"}

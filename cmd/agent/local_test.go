@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -88,15 +89,19 @@ func (s *lockServer) holder() any {
 	return s.lease["spec"].(map[string]any)["holderIdentity"]
 }
 
-// freePort returns a port on which no process listens at 127.0.0.1.
+// freePort returns a port on which no process listens at 127.0.0.1. This port is below the range from
+// which the kernel chooses ports for other programs.
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	require.NoError(t, err)
-	return port
+	for {
+		port := strconv.Itoa(28_000 + rand.IntN(2_000))
+		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:"+port)
+		if err == nil {
+			l.Close()
+			return port
+		}
+		require.ErrorIs(t, err, syscall.EADDRINUSE)
+	}
 }
 
 // start starts an agent that serves the local API at the port. The agent also gets the arguments

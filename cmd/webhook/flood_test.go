@@ -84,7 +84,7 @@ func TestNewConnectionAboveLimitClosesAnIdleConnection(t *testing.T) {
 	_, err = served.Read(make([]byte, 1<<10))
 	require.NoError(t, err, "the call has begun")
 	require.NoError(t, calling(t, idle))
-	require.Eventually(t, func() bool { return answered(t, address) == nil }, 10*time.Second, time.Millisecond, "the newest gets in")
+	require.Eventually(t, func() bool { return answered(t, address) == nil }, time.Minute, time.Millisecond, "the newest gets in")
 	require.Error(t, calling(t, idle), "the idle one goes for it")
 	_, err = io.WriteString(served, "{}")
 	require.NoError(t, err)

@@ -265,7 +265,7 @@ func TestConsoleBoundsTheNumberOfStreams(t *testing.T) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		return len(s.streams) == maxStreams-1
-	}, 10*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 	connect(t, server, "").next()
 }
 

@@ -162,7 +162,7 @@ func TestNamespacesNeverShareOneImageLookUp(t *testing.T) {
 			check(t, err)
 		})
 	}
-	require.Eventually(t, func() bool { f.mu.Lock(); defer f.mu.Unlock(); return len(f.requests) >= 2 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { f.mu.Lock(); defer f.mu.Unlock(); return len(f.requests) >= 2 }, time.Minute, time.Millisecond)
 	close(f.hang)
 	wait.Wait()
 }

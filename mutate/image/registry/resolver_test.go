@@ -268,7 +268,7 @@ func TestLookUpsOfOneImageShareOneRequest(t *testing.T) {
 		_, err := r.Command(impatient, f.host()+"/app:1", image.PullRights{})
 		assert.ErrorIs(t, err, context.Canceled)
 	})
-	require.Eventually(t, func() bool { f.mu.Lock(); defer f.mu.Unlock(); return len(f.requests) > 0 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { f.mu.Lock(); defer f.mu.Unlock(); return len(f.requests) > 0 }, time.Minute, time.Millisecond)
 	for range pods {
 		wait.Go(func() {
 			_, err := r.Command(t.Context(), f.host()+"/app:1", image.PullRights{})
