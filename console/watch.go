@@ -29,6 +29,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/console/view"
+	"github.com/metaparticle-io/metaparticle/listing"
 )
 
 const (
@@ -68,6 +69,7 @@ type watch struct {
 func newWatch(config *rest.Config, publish func([]view.Slot, string) error, warn func(string) error, log *slog.Logger) (*watch, error) {
 	w := &watch{publish: publish, warn: warn, log: log, links: newLinks(), changed: make(chan struct{}, 1), seen: map[types.UID]time.Time{}}
 	config = rest.CopyConfig(config)
+	config.Wrap(listing.BoundPages)
 	config.Wrap(w.links.wrap)
 	byUs, err := labels.NewRequirement(api.ManagedLabel, selection.Exists, nil)
 	if err != nil {
@@ -83,6 +85,7 @@ func newWatch(config *rest.Config, publish func([]view.Slot, string) error, warn
 				fields.OneTermEqualSelector("involvedObject.kind", "Pod"), fields.OneTermEqualSelector("source", api.AgentReporter))},
 		},
 		DefaultTransform: strip,
+		NewInformer:      listing.NewPager().Informers(strip),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("make caches: %w", err)

@@ -62,7 +62,7 @@ func TestSecurityPageCitesOnlyExistingTests(t *testing.T) {
 // packages has the folders of some packages. The page security.md names constants of these
 // packages.
 var packages = map[string]string{
-	"api": "../api", "admit": "../mutate/admit", "console": "../console", "enroll": "../enroll", "feature": "../mutate/feature", "load": "../mutate/load",
+	"api": "../api", "admit": "../mutate/admit", "console": "../console", "enroll": "../enroll", "feature": "../mutate/feature", "listing": "../listing", "load": "../mutate/load",
 	"mutate": "../mutate",
 	"reason": "../mutate/reason", "registry": "../mutate/image/registry", "serve": "../console/serve", "webhook": "../cmd/webhook",
 }
@@ -116,7 +116,7 @@ func (clock) Import(path string) (*types.Package, error) {
 }
 
 var (
-	qualified = regexp.MustCompile(`\b(?:api|admit|console|enroll|feature|load|mutate|reason|registry|serve|webhook)\.\w+\b`)
+	qualified = regexp.MustCompile(`\b(?:api|admit|console|enroll|feature|listing|load|mutate|reason|registry|serve|webhook)\.\w+\b`)
 	amount    = regexp.MustCompile(`^([\d.]+) ?(ms|s|h|KiB|MiB|%)?$`)
 	units     = map[string]float64{"": 1, "%": 1, "ms": 1e6, "s": 1e9, "h": 3600e9, "KiB": 1 << 10, "MiB": 1 << 20}
 )

@@ -16,7 +16,15 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/api/podspec"
+	"github.com/metaparticle-io/metaparticle/listing"
 )
+
+// process reads the lists of all informers and reconciliations of the process.
+var process = listing.NewPager()
+
+// NewInformer makes the informers of the cache for a manager that runs a [Reconciler]. The manager needs
+// the transport [listing.BoundPages].
+var NewInformer = process.Informers(strip)
 
 // Cache returns the cache options for a manager that runs a [Reconciler]. To save memory, the cache
 // keeps only those pods that are gated, and only those Leases, Roles and RoleBindings that enroll

@@ -28,7 +28,7 @@ const (
 // SetupWithManager registers the reconciler with the manager. The manager calls the
 // reconciler for a namespace after each relevant change there.
 func (r *Reconciler) SetupWithManager(m ctrl.Manager) error {
-	r.turns = process
+	r.pager = process
 	toNamespace := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []reconcile.Request {
 		return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: o.GetNamespace()}}}
 	})

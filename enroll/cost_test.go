@@ -23,6 +23,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/listing"
 )
 
 // podsWithSlots returns n pods of one account, each with a slot of its own.
@@ -165,7 +166,7 @@ func TestEnrollListsPodsPageByPage(t *testing.T) {
 	})
 	live, err := storeOf(r).livePods(t.Context(), shop)
 	require.NoError(t, err)
-	assert.Equal(t, []int64{objectsPerPage, objectsPerPage, objectsPerPage}, pages)
+	assert.Equal(t, []int64{listing.PerPage, listing.PerPage, listing.PerPage}, pages)
 	assert.ElementsMatch(t, []string{"lock.0", "lock.1", "lock.2", "lock.4"}, slices.Collect(maps.Keys(live)))
 	assert.Equal(t, map[string]string{"biller": "biller"}, live["lock.4"].accounts)
 }

@@ -5,10 +5,7 @@ package enroll
 
 import (
 	"maps"
-	"net/http"
-	"net/http/httptest"
 	"strconv"
-	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -24,55 +21,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/listing"
+	"github.com/metaparticle-io/metaparticle/listing/listingtest"
 )
-
-// oldServer answers as an API server of Kubernetes 1.33, which streams no lists, and ignores the limit
-// of a list from its watch cache.
-type oldServer struct {
-	t           *testing.T
-	deployments []appsv1.Deployment
-
-	mu sync.Mutex
-	// sizes are the numbers of objects in the answers.
-	sizes []int
-	// The field "streams" counts the requests for a stream.
-	streams int
-}
-
-// ServeHTTP implements [http.Handler].
-func (s *oldServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	query := r.URL.Query()
-	w.Header().Set("Content-Type", "application/json")
-	switch {
-	case query.Get("sendInitialEvents") != "":
-		s.mu.Lock()
-		s.streams++
-		s.mu.Unlock()
-		w.WriteHeader(http.StatusUnprocessableEntity)
-		return
-	case query.Get("watch") != "":
-		w.WriteHeader(http.StatusOK)
-		assert.NoError(s.t, http.NewResponseController(w).Flush())
-		<-r.Context().Done()
-		return
-	}
-	from, _ := strconv.Atoi(query.Get("continue"))
-	to := len(s.deployments)
-	if limit, _ := strconv.Atoi(query.Get("limit")); limit > 0 && query.Get("resourceVersion") != "0" {
-		to = min(from+limit, to)
-	}
-	list := appsv1.DeploymentList{TypeMeta: metav1.TypeMeta{APIVersion: "apps/v1", Kind: "DeploymentList"}, Items: s.deployments[from:to]}
-	list.ResourceVersion = "7"
-	if to < len(s.deployments) {
-		list.Continue = strconv.Itoa(to)
-	}
-	raw, err := runtime.Encode(scheme.Codecs.LegacyCodec(appsv1.SchemeGroupVersion), &list)
-	assert.NoError(s.t, err)
-	s.mu.Lock()
-	s.sizes = append(s.sizes, to-from)
-	s.mu.Unlock()
-	_, _ = w.Write(raw) // enroll hangs up on a page that is too large
-}
 
 // deployments returns small Deployments, and two of them with labels of 1.3 MiB in the template.
 func deployments() (all []appsv1.Deployment) {
@@ -90,11 +41,9 @@ func deployments() (all []appsv1.Deployment) {
 // A user who may create Deployments could otherwise fill the memory of enroll, because the API server
 // sends all Deployments of the cluster at once.
 func TestInformersReadPagesFromServersWithoutStreams(t *testing.T) {
-	server := &oldServer{t: t, deployments: deployments()}
-	host := httptest.NewServer(server)
-	t.Cleanup(host.Close)
-	config := &rest.Config{Host: host.URL, QPS: -1}
-	config.Wrap(BoundPages)
+	server := listingtest.Start(t, map[string]runtime.Object{"/apis/apps/v1/deployments": &appsv1.DeploymentList{Items: deployments()}})
+	config := &rest.Config{Host: server.URL, QPS: -1}
+	config.Wrap(listing.BoundPages)
 	mapper := meta.NewDefaultRESTMapper(nil)
 	mapper.Add(appsv1.SchemeGroupVersion.WithKind("Deployment"), meta.RESTScopeNamespace)
 	kinds, err := Cache()
@@ -113,11 +62,9 @@ func TestInformersReadPagesFromServersWithoutStreams(t *testing.T) {
 		assert.NotEmpty(t, d.Annotations, d.Name)
 		assert.Less(t, len(d.Spec.Template.Labels), 10_000, d.Name)
 	}
-	server.mu.Lock()
-	defer server.mu.Unlock()
-	assert.Equal(t, 1, server.streams, "a stream costs the API server less")
-	assert.Equal(t, objectsPerPage, server.sizes[0])
-	assert.NotContains(t, server.sizes, 100)
+	assert.Equal(t, 1, server.Streams(), "a stream costs the API server less")
+	assert.Equal(t, listing.PerPage, server.Sizes()[0])
+	assert.NotContains(t, server.Sizes(), 100)
 }
 
 // The cache strips the objects of a page once more.

@@ -9,8 +9,6 @@ import (
 	"net/http/httptest"
 	goruntime "runtime"
 	"strconv"
-	"sync"
-	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -28,6 +26,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/listing"
 )
 
 // full returns a gated pod of nearly 1.5 MiB. Decoded, its labels take ten times as much memory.
@@ -60,7 +59,7 @@ func paged(t *testing.T, pods []corev1.Pod) (reader client.Reader, sizes *[]int)
 	}))
 	t.Cleanup(server.Close)
 	config := &rest.Config{Host: server.URL, QPS: -1}
-	config.Wrap(BoundPages)
+	config.Wrap(listing.BoundPages)
 	mapper := meta.NewDefaultRESTMapper(nil)
 	mapper.Add(corev1.SchemeGroupVersion.WithKind("Pod"), meta.RESTScopeNamespace)
 	reader, err := client.New(config, client.Options{Scheme: scheme.Scheme, Mapper: mapper})
@@ -77,7 +76,7 @@ func TestPageOfHugePodsIsNeverDecoded(t *testing.T) {
 	reader, sizes := paged(t, pods)
 	decoded := 0
 	var list corev1.PodList
-	require.NoError(t, eachPage(t.Context(), store{reader: reader, turns: process}, &list, func() {
+	require.NoError(t, eachPage(t.Context(), store{reader: reader, pager: process}, &list, func() {
 		decoded = max(decoded, len(list.Items))
 	}, client.InNamespace(shop)))
 	assert.Equal(t, 1, decoded, "%v", *sizes)
@@ -93,7 +92,7 @@ func TestListWithHugePodsStaysComplete(t *testing.T) {
 	live, err := store{reader: reader}.livePods(t.Context(), shop)
 	require.NoError(t, err)
 	assert.Len(t, live, 100)
-	assert.Equal(t, objectsPerPage, (*sizes)[0])
+	assert.Equal(t, listing.PerPage, (*sizes)[0])
 	assert.Contains(t, live, "lock.pod-41", api.SlotsAnnotation)
 }
 
@@ -132,31 +131,6 @@ func TestLabelsOfUngatedPodsTakeLittleMemory(t *testing.T) {
 	assert.Less(t, reader.most, uint64(60<<20))
 }
 
-// Each namespace has a worker, and each kind of object has an informer.
-func TestOnlyOnePageIsReadAtOnce(t *testing.T) {
-	var readers sync.WaitGroup
-	var inside, most atomic.Int32
-	for range 8 {
-		readers.Go(func() {
-			for range 100 {
-				assert.NoError(t, process.pages(t.Context(), func(context.Context, int64, string) (string, error) {
-					most.Store(max(most.Load(), inside.Add(1)))
-					goruntime.Gosched()
-					inside.Add(-1)
-					return "", nil
-				}))
-			}
-		})
-	}
-	readers.Wait()
-	assert.Equal(t, int32(1), most.Load())
-	ended, end := context.WithCancel(t.Context())
-	end()
-	process <- struct{}{}
-	defer func() { <-process }()
-	require.ErrorIs(t, process.pages(ended, nil), context.Canceled)
-}
-
 func TestManagersReconcilerReadsPagesInTurn(t *testing.T) {
 	m, err := ctrl.NewManager(&rest.Config{Host: "http://127.0.0.1:1"}, ctrl.Options{
 		Scheme: scheme.Scheme, Metrics: metricsserver.Options{BindAddress: "0"},
@@ -167,7 +141,7 @@ func TestManagersReconcilerReadsPagesInTurn(t *testing.T) {
 	require.NoError(t, err)
 	r := &Reconciler{}
 	require.NoError(t, r.SetupWithManager(m))
-	assert.Equal(t, process, r.turns)
+	assert.Same(t, process, r.pager)
 }
 
 // The table of docs/security.md counts ten times the size of a page, with its text and a buffer that
@@ -177,14 +151,14 @@ func TestDecodedPageFitsIntoTenTimesItsSize(t *testing.T) {
 		var list corev1.PodList
 		for i := range pods {
 			pod := *gated("pod-"+strconv.Itoa(i), "till", "lock.a")
-			for n := range maxPage / pods / 13 {
+			for n := range listing.MaxPage / pods / 13 {
 				pod.Labels["a"+strconv.FormatInt(int64(n), 36)] = ""
 			}
 			list.Items = append(list.Items, pod)
 		}
 		text, err := list.Marshal()
 		require.NoError(t, err)
-		require.Less(t, len(text), maxPage)
+		require.Less(t, len(text), listing.MaxPage)
 		list = corev1.PodList{}
 		var before, after goruntime.MemStats
 		goruntime.GC()
@@ -192,8 +166,8 @@ func TestDecodedPageFitsIntoTenTimesItsSize(t *testing.T) {
 		require.NoError(t, list.Unmarshal(text))
 		goruntime.GC()
 		goruntime.ReadMemStats(&after)
-		assert.Less(t, after.HeapAlloc+uint64(3*len(text)), before.HeapAlloc+10*maxPage)
-		assert.Greater(t, after.HeapAlloc, before.HeapAlloc+4*maxPage, "the test fills the page")
+		assert.Less(t, after.HeapAlloc+uint64(3*len(text)), before.HeapAlloc+10*listing.MaxPage)
+		assert.Greater(t, after.HeapAlloc, before.HeapAlloc+4*listing.MaxPage, "the test fills the page")
 		goruntime.KeepAlive(list)
 		goruntime.KeepAlive(text)
 	}

@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/listing"
 )
 
 // Reconciler gives the pods and workloads of a namespace their Leases and Roles.
@@ -47,9 +48,9 @@ type Reconciler struct {
 	// so enroll does nothing in these two namespaces.
 	Home string
 
-	// turns are those of the process if a manager runs the Reconciler. A caller without a manager
+	// pager is the one of the process if a manager runs the Reconciler. A caller without a manager
 	// needs no bound. In a test with simulated time, the channel of another bubble would stop the clock.
-	turns        turns
+	pager        *listing.Pager
 	observations observations
 	// shut observes the shards' Leases with both a closed stamp and a holder.
 	shut      observations
@@ -88,7 +89,7 @@ func (r *Reconciler) Namespace(ctx context.Context, name string) (time.Duration,
 		covers = coversAll
 	}
 
-	s := store{client: r.Client, reader: r.Reader, turns: r.turns}
+	s := store{client: r.Client, reader: r.Reader, pager: r.pager}
 	seen, err := s.snapshot(ctx, name, covers)
 	if err != nil {
 		return 0, r.unread(name, err)

@@ -24,6 +24,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/listing"
 )
 
 // The function "busy" returns a namespace that opts in, and Deployments without pods that have this annotation.
@@ -177,7 +178,7 @@ func TestEnrollReadsEachLiveListPageByPage(t *testing.T) {
 				o.ApplyOptions(options)
 				kind := strings.TrimPrefix(fmt.Sprintf("%T", into), "*")
 				lists[kind] = true
-				assert.EqualValues(t, objectsPerPage, o.Limit, kind)
+				assert.EqualValues(t, listing.PerPage, o.Limit, kind)
 				return c.List(ctx, into, options...)
 			},
 		})

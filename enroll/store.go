@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/listing"
 )
 
 // Unknown is the holder with which enroll creates the Lease of a slot. No pod has this identity,
@@ -34,9 +35,9 @@ const managed = "true"
 type store struct {
 	// client writes. Its reads come from the cache, which may be stale.
 	client client.Client
-	// reader reads from the API server. Its lists wait for the turns.
+	// reader reads from the API server. The pager reads its lists.
 	reader client.Reader
-	turns  turns
+	pager  *listing.Pager
 }
 
 // leases reads the cache, and returns the Leases that enroll made, by name.
@@ -192,7 +193,7 @@ func unchanged(object client.Object) client.Preconditions {
 // empties the list after each call of visit. So no field of an earlier object stays, and no page stays
 // in memory. If a page is too large, eachPage asks for half as many objects.
 func eachPage(ctx context.Context, s store, list client.ObjectList, visit func(), options ...client.ListOption) error {
-	return s.turns.pages(ctx, func(ctx context.Context, limit int64, token string) (next string, err error) {
+	return s.pager.Each(ctx, func(ctx context.Context, limit int64, token string) (next string, err error) {
 		page := append(slices.Clip(options), client.Limit(limit), client.Continue(token))
 		if err := s.reader.List(ctx, list, page...); err != nil {
 			return "", err

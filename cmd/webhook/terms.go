@@ -22,6 +22,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/metaparticle-io/metaparticle/enroll"
+	"github.com/metaparticle-io/metaparticle/listing"
 )
 
 // leaderElectionID is the name of the Lease by which a replica is elected to enroll. The Lease is
@@ -206,7 +207,7 @@ func (t *terms) enroll(ctx context.Context) error {
 // termConfig returns a copy of the config, with the transport that enroll needs.
 func termConfig(config *rest.Config) *rest.Config {
 	config = rest.CopyConfig(config)
-	config.Wrap(enroll.BoundPages)
+	config.Wrap(listing.BoundPages)
 	return config
 }
 

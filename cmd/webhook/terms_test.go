@@ -23,7 +23,7 @@ import (
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 
-	"github.com/metaparticle-io/metaparticle/enroll"
+	"github.com/metaparticle-io/metaparticle/listing"
 )
 
 func interrupted(t *testing.T) int {
@@ -143,7 +143,7 @@ func TestEnrollsClientBoundsPagesOfLists(t *testing.T) {
 	config := &rest.Config{Host: "https://127.0.0.1:1"}
 	assert.Nil(t, config.WrapTransport)
 	bound := termConfig(config).WrapTransport(http.DefaultTransport)
-	assert.Equal(t, enroll.BoundPages(http.DefaultTransport), bound)
+	assert.Equal(t, listing.BoundPages(http.DefaultTransport), bound)
 	assert.Nil(t, config.WrapTransport, "the webhook's own client needs no such transport")
 	options, err := termOptions(settings{})
 	require.NoError(t, err)
