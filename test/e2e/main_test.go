@@ -73,7 +73,13 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
 		os.Exit(1)
 	}
+	stop, err := space.StartGauge(context.Background())
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		os.Exit(1)
+	}
 	code := m.Run()
+	stop()
 	if code == 0 && !space.Opened() && !set("test.list") {
 		fmt.Fprintln(os.Stderr, "e2e: no test has run: compare -test.run with the names in e2e_test.go; make needs $$ for $")
 		code = 1

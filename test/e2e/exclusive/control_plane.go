@@ -108,5 +108,5 @@ func undisturbed(h holder.Holder) {
 	app.DeletePod(h.Space, h.Victim)
 	// After a restart of the API server the kubelet may learn of the deletion a minute late.
 	h.Await(space.StartTimeout, "another takes over", func() bool { return app.After(h.Space, h.App, h.Before) != nil })
-	assert.Less(h, app.VacancyAfter(h.Space, h.App, h.Before), lease.Fault/2, "by a release")
+	app.VacantFor(h.Space, h.App, h.Before, lease.Fault/2, "by a release")
 }

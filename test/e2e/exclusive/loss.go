@@ -40,7 +40,7 @@ func TestByDefaultALostHoldRestartsNoContainer(t *testing.T) {
 		h.Await(lease.Released, "the holder's child is dead", func() bool { return app.Vacant(h.Space, h.App.Name) })
 		lease.GiveBack(h.Space, slot)
 		h.Await(space.StartTimeout, "somebody takes the slot again", func() bool { return app.After(h.Space, h.App, before) != nil })
-		assert.Less(t, app.VacancyAfter(h.Space, h.App, before), lease.Released, "it was given back, and did not expire")
+		app.VacantFor(h.Space, h.App, before, lease.Released, "it was given back, and did not expire")
 	}
 	assert.Zero(t, app.Restarts(h.Space, h.App))
 	for _, pod := range h.Pods(h.App.Name) {
@@ -71,7 +71,7 @@ func TestContainerReturnsTheChildsExitCode(t *testing.T) {
 	}
 	var next *record.Process
 	h.Await(space.Soon, "somebody takes the slot", func() bool { next = app.After(h.Space, h.App, h.Before); return next != nil })
-	assert.Less(t, app.VacancyAfter(h.Space, h.App, h.Before), lease.Released)
+	app.VacantFor(h.Space, h.App, h.Before, lease.Released, "by a release")
 	if next.Pod == h.Before.Pod {
 		// When a container ends for the first time, the kubelet restarts the container immediately,
 		// perhaps before any standby acts. Then the same pod holds again.
@@ -103,7 +103,7 @@ func TestStandbyTakesOverFromACrashingHolder(t *testing.T) {
 		again, crashed[before.Pod] = crashed[before.Pod], true
 		if again {
 			assert.NotEqual(t, before.Pod, previous.Pod, "a standby takes the slot")
-			assert.Less(t, app.VacancyAfter(h.Space, h.App, before), lease.Released)
+			app.VacantFor(h.Space, h.App, before, lease.Released, "by a release")
 		}
 	}
 }
@@ -127,7 +127,7 @@ func TestRecreatedDeploymentWaitsForTheOldHolder(t *testing.T) {
 	assert.GreaterOrEqual(t, old.Last, at+grace-time.Second, "the old one had its whole grace period")
 	// The kubelet may kill the agent before the agent knows that the child is dead. Then the
 	// slot expires.
-	assert.Less(t, app.VacancyAfter(h.Space, a, h.Before), lease.Lasting+lease.Released)
+	app.VacantFor(h.Space, a, h.Before, lease.Lasting+lease.Released, "by a release")
 	t.Logf("vacant for %v after a grace that ran out", app.VacancyAfter(h.Space, a, h.Before))
 }
 

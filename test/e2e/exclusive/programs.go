@@ -65,7 +65,7 @@ func TestElectionLetsProgramsLeadOneByOne(t *testing.T) {
 	// When a program stops, the program gives its hold back.
 	app.DeletePod(s, s.Pod(first.Pod))
 	second := leads(s, a, first)
-	assert.Less(t, app.VacancyAfter(s, a, first), givenBack, "the hold was given back")
+	app.VacantFor(s, a, first, givenBack, "the hold was given back")
 
 	// The kubelet starts a killed program again. The agent has no proof that the killed program
 	// ended, so the agent lets the Lease expire.
@@ -152,7 +152,7 @@ func TestLeashNeverKillsAnObedientProgram(t *testing.T) {
 	first := app.AwaitRunning(s, a, space.Soon)
 	app.DeletePod(s, s.Pod(first.Pod))
 	second := leads(s, a, first)
-	assert.Less(t, app.VacancyAfter(s, a, first), givenBack, "the hold was given back")
+	app.VacantFor(s, a, first, givenBack, "the hold was given back")
 	renewed := lease.Renewed(s, electionSlot)
 	s.Await(3*lease.Fault, "two lease durations pass", func() bool { return lease.Renewed(s, electionSlot) > renewed+2*lease.Fault })
 	assert.Equal(t, second.ID, app.AwaitRunning(s, a, space.Soon).ID)
@@ -205,7 +205,7 @@ func TestProgramsOnHostNetworkReachAgentBySocket(t *testing.T) {
 
 	app.DeletePod(s, s.Pod(first.Pod))
 	second := leads(s, a, first)
-	assert.Less(t, app.VacancyAfter(s, a, first), givenBack, "the hold was given back")
+	app.VacantFor(s, a, first, givenBack, "the hold was given back")
 	assert.Equal(t, other.ID, app.AwaitRunning(s, beside, space.Soon).ID)
 
 	// Without its agent a program gets no answer, and ends.

@@ -42,14 +42,13 @@ func TestApplicationStaysExclusiveDespiteDeletionsAndKills(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, seed))
-	gauge := space.NewGauge(s)
 	worst := map[string]time.Duration{}
 	counts := map[string]int{}
 	for end := time.Now().Add(Soak); time.Now().Before(end); {
 		// Each round injects all faults, in a new random sequence.
 		all := fault.OfPods()
 		for _, i := range random.Perm(len(all)) {
-			worst[all[i].Name] = max(worst[all[i].Name], endure(s, a, gauge, all[i]))
+			worst[all[i].Name] = max(worst[all[i].Name], endure(s, a, all[i]))
 			counts[all[i].Name]++
 		}
 	}
@@ -63,7 +62,7 @@ func TestApplicationStaysExclusiveDespiteDeletionsAndKills(t *testing.T) {
 // [fault.Fault.Vacancy] plus the time for which the API server stored no writes. If that time
 // lasts longer, the test fails. A takeover needs several writes, so no fixed bound holds on a machine
 // whose API server stores no write for 20 seconds.
-func endure(s *space.Space, a app.App, gauge *space.Gauge, b fault.Fault) time.Duration {
+func endure(s *space.Space, a app.App, b fault.Fault) time.Duration {
 	s.Helper()
 	before := app.AwaitRunning(s, a, lease.Takeover)
 	victim := s.Pod(before.Pod)
@@ -82,7 +81,7 @@ func endure(s *space.Space, a app.App, gauge *space.Gauge, b fault.Fault) time.D
 		return 0
 	}
 	vacancy := app.VacancyAfter(s, a, before)
-	stalled := gauge.Stalled(began)
+	stalled := space.Stalled(began)
 	assert.LessOrEqual(s, vacancy, b.Vacancy+stalled,
 		"%s; writes stalled for %v; the Lease since the fault:\n%s", what, stalled, s.History(lease.OfDeployment(a.Name), began))
 	if s.Pod(victim.Name) != nil && app.AwaitRunning(s, a, lease.Takeover).Pod != victim.Name {

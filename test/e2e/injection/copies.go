@@ -81,7 +81,7 @@ func TestCopyOfAGatedPodIsRefused(t *testing.T) {
 	app.DeletePod(h.Space, h.Victim)
 	var next *record.Process
 	h.Await(space.StartTimeout, "a pod of the workload takes over", func() bool { next = app.After(h.Space, h.App, h.Before); return next != nil })
-	assert.Less(t, app.VacancyAfter(h.Space, h.App, h.Before), lease.Released, "by a release")
+	app.VacantFor(h.Space, h.App, h.Before, lease.Released, "by a release")
 	assert.Equal(t, a.Name, h.Pod(next.Pod).Labels["app"])
 }
 

@@ -47,7 +47,7 @@ func TestEvictionOfTheHolderCausesOneHandover(t *testing.T) {
 	evict(h)
 	var next *record.Process
 	h.Await(space.StartTimeout, "the standby runs the application", func() bool { next = app.After(h.Space, a, h.Before); return next != nil })
-	assert.Less(t, app.VacancyAfter(h.Space, a, h.Before), lease.Released, "by a release")
+	app.VacantFor(h.Space, a, h.Before, lease.Released, "by a release")
 	h.Await(space.StartTimeout, "the old pod is gone", func() bool { return h.Pod(h.Victim.Name) == nil })
 	finished()
 	h.Never(lease.Handover, "a second handover", func() bool { return app.After(h.Space, a, next) != nil })
@@ -104,7 +104,7 @@ func TestHolderEvictedByTheKubeletReleasesTheSlot(t *testing.T) {
 	h := holder.Deploy(t, a, "it needs the record")
 	kubectl.Must(h.Space, "", "exec", h.Victim.Name, "-c", "app", "--", "/app", "-record=/scratch", "-note=outgrown")
 	h.Await(evictionTimeout, "another pod runs the application", func() bool { return app.After(h.Space, a, h.Before) != nil })
-	assert.Less(t, app.VacancyAfter(h.Space, a, h.Before), lease.Released, "by a release")
+	app.VacantFor(h.Space, a, h.Before, lease.Released, "by a release")
 	h.Await(space.StartTimeout, "the pod is evicted", func() bool {
 		pod := h.Pod(h.Victim.Name)
 		return pod != nil && pod.Status.Phase == corev1.PodFailed && pod.Status.Reason == "Evicted"

@@ -137,7 +137,7 @@ func TestDisruptionBudgetAllowsOneEvictionAtATime(t *testing.T) {
 		}
 	}
 	h.Await(space.StartTimeout, "another one runs", func() bool { return app.After(h.Space, h.App, h.Before) != nil })
-	assert.Less(t, app.VacancyAfter(h.Space, h.App, h.Before), lease.Released, "by a release")
+	app.VacantFor(h.Space, h.App, h.Before, lease.Released, "by a release")
 	h.Await(space.StartTimeout, "the next one may go", func() bool {
 		for _, pod := range standbys {
 			if pod.Name != h.Victim.Name && evict(pod) == nil {

@@ -5,28 +5,30 @@ package space
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
 )
 
 const (
 	// gaugePeriod is the time from one write of a gauge to the next. Four writes per second
-	// are a small part of the requests of one test.
+	// are a small part of the requests of all tests.
 	gaugePeriod = 250 * time.Millisecond
 	// stalls is the duration above which a write counts as stalled. The bound is low, because
 	// an agent with a short lease gives its own requests less than a second.
 	stalls = 500 * time.Millisecond
 )
 
-// Gauge measures for how long the API server stores no write. A busy machine can stall etcd
+// gauge measures for how long the API server stores no write. A busy machine can stall etcd
 // for seconds, and no pod can hand over its slot meanwhile.
-type Gauge struct {
+type gauge struct {
 	mu      sync.Mutex
 	stalled []stall
 	// began is the beginning of the write under way; zero between two writes.
@@ -36,45 +38,58 @@ type Gauge struct {
 // stall is one stalled write, from its beginning until its answer.
 type stall struct{ from, until time.Time }
 
-// NewGauge starts a gauge, which writes into a ConfigMap of the space until the test ends.
-func NewGauge(s *Space) *Gauge {
-	s.Helper()
-	maps := s.Client.CoreV1().ConfigMaps(s.Namespace)
-	empty := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{GenerateName: "gauge-"}}
-	gauge, err := maps.Create(s.Context(), empty, metav1.CreateOptions{})
-	require.NoError(s, err)
-	g := &Gauge{}
-	ctx, cancel := context.WithCancel(context.Background())
+// writes is the gauge of all spaces.
+var writes gauge
+
+// StartGauge begins to measure for how long the API server stores no write ([Stalled]). The
+// measurement writes a ConfigMap. The returned function ends the measurement, and deletes the ConfigMap.
+func StartGauge(ctx context.Context) (stop func(), err error) {
+	maps := cluster.Client.CoreV1().ConfigMaps(metav1.NamespaceDefault)
+	empty := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-gauge-"}}
+	written, err := maps.Create(ctx, empty, metav1.CreateOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("make the gauge of stalled writes: %w", err)
+	}
+	running, cancel := context.WithCancel(ctx)
 	var group sync.WaitGroup
-	s.Cleanup(func() { cancel(); group.Wait() })
 	group.Go(func() {
 		ticker := time.NewTicker(gaugePeriod)
 		defer ticker.Stop()
-		for ctx.Err() == nil {
-			g.begin(time.Now())
+		for running.Err() == nil {
+			writes.begin(time.Now())
 			patch := `{"data":{"now":"` + time.Now().Format(time.RFC3339Nano) + `"}}`
 			// The gauge measures only how long a request takes, so the request's error does not
 			// matter.
-			_, _ = maps.Patch(ctx, gauge.Name, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
-			g.end(time.Now())
+			_, _ = maps.Patch(running, written.Name, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+			writes.end(time.Now())
 			select {
 			case <-ticker.C:
-			case <-ctx.Done():
+			case <-running.Done():
 			}
 		}
 	})
-	return g
+	return func() {
+		cancel()
+		group.Wait()
+		bounded, cancel := context.WithTimeout(ctx, Soon)
+		defer cancel()
+		_ = maps.Delete(bounded, written.Name, metav1.DeleteOptions{})
+	}, nil
 }
 
+// Stalled returns for how long writes have stalled since an instant. Writes also stall if the
+// machine gives the test's process no processor time.
+func Stalled(since time.Time) time.Duration { return writes.since(since, time.Now()) }
+
 // begin notes the beginning of a write.
-func (g *Gauge) begin(now time.Time) {
+func (g *gauge) begin(now time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.began = now
 }
 
 // end notes the end of a write. If the write stalled, end adds the write to the stalled writes.
-func (g *Gauge) end(now time.Time) {
+func (g *gauge) end(now time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if now.Sub(g.began) > stalls {
@@ -83,10 +98,7 @@ func (g *Gauge) end(now time.Time) {
 	g.began = time.Time{}
 }
 
-// Stalled returns for how long the gauge's writes have stalled since an instant. These writes also
-// stall if the machine gives the test's process no processor time.
-func (g *Gauge) Stalled(since time.Time) (total time.Duration) {
-	now := time.Now()
+func (g *gauge) since(since, now time.Time) (total time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	all := g.stalled
