@@ -14,9 +14,9 @@ import (
 	toolscache "k8s.io/client-go/tools/cache"
 )
 
-// NewInformer makes an informer for a cache. The field "NewInformer" of controller-runtime's
+// NewInformerFunc makes an informer for a cache. The field "NewInformer" of controller-runtime's
 // cache.Options takes such a function.
-type NewInformer func(toolscache.ListerWatcher, runtime.Object, time.Duration, toolscache.Indexers) toolscache.SharedIndexInformer
+type NewInformerFunc func(toolscache.ListerWatcher, runtime.Object, time.Duration, toolscache.Indexers) toolscache.SharedIndexInformer
 
 // Informers returns a function that makes informers for a cache. If the API server can stream the
 // objects, an informer is as usual. Otherwise the informer lists the objects page by page, and strips
@@ -24,7 +24,7 @@ type NewInformer func(toolscache.ListerWatcher, runtime.Object, time.Duration, t
 // default, and would send all objects in one answer.
 //
 // The cache strips the objects once more, so stripping must change no stripped object.
-func (p *Pager) Informers(strip toolscache.TransformFunc) NewInformer {
+func (p *Pager) Informers(strip toolscache.TransformFunc) NewInformerFunc {
 	return func(lw toolscache.ListerWatcher, example runtime.Object, resync time.Duration, indexers toolscache.Indexers) toolscache.SharedIndexInformer {
 		from := toolscache.ToListerWatcherWithContext(lw)
 		return toolscache.NewSharedIndexInformer(&toolscache.ListWatch{

@@ -38,10 +38,10 @@ const (
 
 // passing passes signals on to one child.
 type passing struct {
-	machine Machine
-	link    *link
-	child   *child
-	stopBy  syscall.Signal // the container's stop signal
+	machine    Machine
+	link       *link
+	child      *child
+	stopSignal syscall.Signal // the container's stop signal
 	// early has the signals that the shim holds back, in the order in which the child gets them. The
 	// shim checks these signals at the instant lookAt. The field "pause" is the time from the last
 	// check until that instant.
@@ -85,7 +85,8 @@ func (p *passing) hold(sig syscall.Signal) {
 	p.early = slices.Insert(p.early, at, sig)
 }
 
-func (p *passing) stops(sig syscall.Signal) bool { return sig == unix.SIGTERM || sig == p.stopBy }
+// The method "stops" reports whether the signal is a stop signal: that of the container, or SIGTERM.
+func (p *passing) stops(sig syscall.Signal) bool { return sig == unix.SIGTERM || sig == p.stopSignal }
 
 // giveEarly sends the child those held-back signals for which it has become ready. Before the
 // instant lookAt, giveEarly does nothing.

@@ -60,7 +60,7 @@ func TestChildGetsDelayedStopSignalAfterOtherSignals(t *testing.T) {
 		for before := range 3 {
 			for checks := range 4 {
 				m := &lateHandlers{checks: 100}
-				p := passing{machine: m, child: &child{pid: 7}, stopBy: unix.SIGQUIT}
+				p := passing{machine: m, child: &child{pid: 7}, stopSignal: unix.SIGQUIT}
 				for _, sig := range slices.Insert([]syscall.Signal{unix.SIGUSR1, unix.SIGUSR2}, before, stop) {
 					p.give(sig)
 				}

@@ -108,7 +108,7 @@ func newShim(cfg Config, id Identity, m Machine) *shim {
 	}}
 	s.child = child{environ: cfg.Environ, ours: cfg.Env}
 	s.asides = asides{machine: m, strays: map[int]unix.WaitStatus{}}
-	s.signals = passing{machine: m, link: &s.link, child: &s.child, stopBy: cfg.StopSignal}
+	s.signals = passing{machine: m, link: &s.link, child: &s.child, stopSignal: cfg.StopSignal}
 	s.frost = frost{machine: m, link: &s.link, child: &s.child, never: cfg.Unbounded}
 	s.hooks = hooks{link: &s.link, child: &s.child, asides: &s.asides, onStart: cfg.PostStart, onStop: cfg.PreStop}
 	s.stopper = stopper{

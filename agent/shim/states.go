@@ -200,7 +200,7 @@ func (s *shim) pass(sig syscall.Signal) {
 		// has gone, so the child does not get SIGPIPE.
 	case sig == unix.SIGCONT && s.frost.on():
 		// SIGCONT would end the freeze too early. The thaw sends its own SIGCONT.
-	case sig == unix.SIGTERM || sig == s.cfg.StopSignal:
+	case s.signals.stops(sig):
 		// The kubelet stops the container. The pod's grace covers both the preStop hook and the
 		// stop.
 		s.stopping = true
