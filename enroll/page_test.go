@@ -6,7 +6,6 @@ package enroll
 import (
 	"context"
 	"net/http"
-	"net/http/httptest"
 	goruntime "runtime"
 	"strconv"
 	"testing"
@@ -27,6 +26,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/listing"
+	"github.com/metaparticle-io/metaparticle/listing/listingtest"
 )
 
 // full returns a gated pod of nearly 1.5 MiB. Decoded, its labels take ten times as much memory.
@@ -38,33 +38,17 @@ func full(name string) corev1.Pod {
 	return pod
 }
 
-// paged returns a reader of pods, and the sizes of the pages that the API server has sent.
-func paged(t *testing.T, pods []corev1.Pod) (reader client.Reader, sizes *[]int) {
+// paged returns a reader of pods, and the API server that answers the reader.
+func paged(t *testing.T, pods []corev1.Pod) (client.Reader, *listingtest.Server) {
 	t.Helper()
-	sizes = new([]int)
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		limit, err := strconv.Atoi(r.URL.Query().Get("limit"))
-		assert.NoError(t, err)
-		from, _ := strconv.Atoi(r.URL.Query().Get("continue"))
-		to := min(from+limit, len(pods))
-		list := corev1.PodList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "PodList"}, Items: pods[from:to]}
-		if to < len(pods) {
-			list.Continue = strconv.Itoa(to)
-		}
-		raw, err := runtime.Encode(scheme.Codecs.LegacyCodec(corev1.SchemeGroupVersion), &list)
-		assert.NoError(t, err)
-		*sizes = append(*sizes, to-from)
-		w.Header().Set("Content-Type", "application/json")
-		_, _ = w.Write(raw) // enroll hangs up on a page that is too large
-	}))
-	t.Cleanup(server.Close)
+	server := listingtest.Start(t, map[string]runtime.Object{"/api/v1/namespaces/" + shop + "/pods": &corev1.PodList{Items: pods}})
 	config := &rest.Config{Host: server.URL, QPS: -1}
 	config.Wrap(listing.BoundPages)
 	mapper := meta.NewDefaultRESTMapper(nil)
 	mapper.Add(corev1.SchemeGroupVersion.WithKind("Pod"), meta.RESTScopeNamespace)
 	reader, err := client.New(config, client.Options{Scheme: scheme.Scheme, Mapper: mapper})
 	require.NoError(t, err)
-	return reader, sizes
+	return reader, server
 }
 
 // 32 pods of 1.3 MiB take 330 MiB of memory, which is most of the webhook's memory limit.
@@ -73,13 +57,13 @@ func TestPageOfHugePodsIsNeverDecoded(t *testing.T) {
 	for i := range 6 {
 		pods = append(pods, full("huge-"+strconv.Itoa(i)))
 	}
-	reader, sizes := paged(t, pods)
+	reader, server := paged(t, pods)
 	decoded := 0
 	var list corev1.PodList
 	require.NoError(t, eachPage(t.Context(), store{reader: reader, pager: process}, &list, func() {
 		decoded = max(decoded, len(list.Items))
 	}, client.InNamespace(shop)))
-	assert.Equal(t, 1, decoded, "%v", *sizes)
+	assert.Equal(t, 1, decoded, "%v", server.Sizes())
 }
 
 func TestListWithHugePodsStaysComplete(t *testing.T) {
@@ -88,11 +72,11 @@ func TestListWithHugePodsStaysComplete(t *testing.T) {
 		pods = append(pods, *gated("pod-"+strconv.Itoa(i), "till", "lock.pod-"+strconv.Itoa(i)))
 	}
 	pods[40], pods[41] = full("pod-40"), full("pod-41")
-	reader, sizes := paged(t, pods)
+	reader, server := paged(t, pods)
 	live, err := store{reader: reader}.livePods(t.Context(), shop)
 	require.NoError(t, err)
 	assert.Len(t, live, 100)
-	assert.Equal(t, listing.PerPage, (*sizes)[0])
+	assert.Equal(t, listing.PerPage, server.Sizes()[0])
 	assert.Contains(t, live, "lock.pod-41", api.SlotsAnnotation)
 }
 

@@ -55,12 +55,13 @@ func VacancyAfter(s *space.Space, a App, before *record.Process) time.Duration {
 	return until - from
 }
 
-// VacantFor requires that the vacancy after a process ([VacancyAfter]) lasts for less than the time
-// "most". The time for which the API server stored no write is added to that time, because a takeover
+// VacantFor requires that the application has started again, and that the vacancy before
+// ([VacancyAfter]) lasted for less than the time "most". The time for which the API server stored no write is added to that time, because a takeover
 // needs several writes. No product could keep a fixed bound on a machine that stalls.
 func VacantFor(s *space.Space, a App, before *record.Process, most time.Duration, what string) {
 	s.Helper()
 	from, until := vacancy(s, a, before)
+	require.NotZero(s, until, "%s: the application has not started again", what)
 	stalled := space.Stalled(time.Now().Add(from - record.Now()))
 	assert.Less(s, until-from, most+stalled, "%s; writes stalled for %v", what, stalled)
 }
