@@ -118,14 +118,6 @@ beside:
 check: $(CACHE)/golangci-lint ## Vet, lint and test PKG=agent/lease (race detector), and test the packages that depend on it.
 	@./tools/check "$(PKG)" $(CACHE)/golangci-lint
 
-.PHONY: words
-words: ## Count the sentences that break the rules of language; PKG=folder prints them.
-	@go run ./tools/words $(PKG)
-
-.PHONY: ways
-ways: ## Measure the code: calls against the order of the files, sizes; PKG=folder prints the calls.
-	@go run ./tools/ways $(PKG)
-
 ##@ Parts of the test, before a commit
 
 .PHONY: unit
