@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -76,6 +77,9 @@ type byHand struct {
 func newByHand(there ...client.Object) *byHand {
 	event := func(field func(*corev1.Event) string) client.IndexerFunc {
 		return func(o client.Object) []string { return []string{field(o.(*corev1.Event))} }
+	}
+	if !slices.ContainsFunc(there, func(o client.Object) bool { return o.GetName() == "shop" }) {
+		there = append(there, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}})
 	}
 	return &byHand{WithWatch: fake.NewClientBuilder().WithObjects(there...).
 		WithIndex(&corev1.Event{}, "involvedObject.kind", event(func(e *corev1.Event) string { return e.InvolvedObject.Kind })).
@@ -317,5 +321,5 @@ semaphore.pool.10: paused; nobody holds
 `, b.out.String())
 	assert.Empty(t, b.lease(t, "semaphore.pool.x.0").Annotations)
 	assert.Equal(t, exitRefused, b.pause(t, pausing{pause: api.PauseHold}, "lock/other"))
-	assert.Equal(t, "refused: lock.other has no Lease yet: check the name, or start a gated pod that claims the slot, for which enroll makes the Lease\n", b.err.String())
+	assert.Equal(t, "refused: lock/other has no Lease in the namespace shop, and no pod claims it: check the name, and the namespace (-n)\n", b.err.String())
 }

@@ -25,7 +25,7 @@ kubectl rollout restart, or create a new Job.
 
 Exit codes: 0 forgotten; 1 refused, and nothing is written; 2 error.
 
-SLOT is once/NAME, or KIND/NAME of a workload with metaparticle.io/once: "true", such
+SLOT is once/NAME, a slot as status prints it, or KIND/NAME of a workload with metaparticle.io/once: "true", such
 as deployment/web. For all shards of a Job, SLOT is shards/job.NAME, and KEY is the UID of
 the Job.
 
@@ -45,17 +45,25 @@ func forgetCommand(ctx context.Context, args []string, std stdio) (int, error) {
 	return forget(ctx, c, namespace, rest, std)
 }
 
+// leaseOfWork returns the Lease of an argument such as once/schema, shards/job.map.0 or lease/NAME.
+func leaseOfWork(arg string) string {
+	if slot := slotName([]string{arg}); slot != "" {
+		return slot
+	}
+	return strings.Replace(arg, "/", ".", 1)
+}
+
 // nameWork returns an error unless the arguments name work and its key, or a barrier's Lease.
 func nameWork(args []string) error {
-	if len(args) == 1 && strings.HasPrefix(args[0], view.Barrier+"/") {
+	if len(args) == 1 && strings.HasPrefix(leaseOfWork(args[0]), view.Barrier+".") {
 		return nil
 	}
 	if len(args) != 2 {
 		return refusal("name the work and its key, as in once/schema 7")
 	}
 	work, named := strings.CutPrefix(args[0], "once/")
-	lease := strings.Replace(args[0], "/", ".", 1)
-	if _, _, shard := api.ReadShard(lease); shard || named && work != "" || (api.Condition{Lease: lease}).Sharded() {
+	lease := leaseOfWork(args[0])
+	if _, _, shard := api.ReadShard(lease); shard || api.IsOnceSlot(lease) || named && work != "" || (api.Condition{Lease: lease}).Sharded() {
 		return nil
 	}
 	if err := judgeSlots(args[:1]); err != nil {
@@ -68,8 +76,8 @@ func nameWork(args []string) error {
 // barrier, forget removes the record that the barrier is open. If a Lease has changed meanwhile,
 // the API server refuses the patch, and forget reads the Lease again.
 func forget(ctx context.Context, c cluster, namespace string, args []string, std stdio) (int, error) {
-	if len(args) == 1 && strings.HasPrefix(args[0], view.Barrier+"/") {
-		return closeBarrier(ctx, c, namespace, strings.Replace(args[0], "/", ".", 1), std)
+	if len(args) == 1 {
+		return closeBarrier(ctx, c, namespace, leaseOfWork(args[0]), std)
 	}
 	key := args[1]
 	slots, err := doneSlots(ctx, c, namespace, args[0], key)
@@ -119,9 +127,9 @@ func forgetKey(ctx context.Context, c cluster, namespace, slot, key string) erro
 // doneSlots returns the slots that a person names. The result is one slot of a once claim, one
 // shard, or all shards of a Job that are done for the key.
 func doneSlots(ctx context.Context, c cluster, namespace, name, key string) ([]string, error) {
-	lease := strings.Replace(name, "/", ".", 1)
+	lease := leaseOfWork(name)
 	shards := api.Condition{Lease: lease}
-	if _, _, ok := api.ReadShard(lease); ok {
+	if _, _, ok := api.ReadShard(lease); ok || api.IsOnceSlot(lease) {
 		return []string{lease}, nil
 	} else if !shards.Sharded() {
 		slot, err := onceSlot(ctx, c, namespace, name, key)

@@ -54,7 +54,8 @@ check    judges an installation, or a cluster before an installation
 version  prints the version of this plugin
 Each command has more help: kubectl metaparticle COMMAND -h
 
-SLOTS names a workload or a pod, such as deployment/biller or pod/biller-0, or
+SLOTS names a workload or a pod, such as deployment/biller or pod/biller-0, or a
+slot as status prints it, such as singleton.deployment.biller; or
 barrier/NAME, ` + shared() + `.
 
 Exit codes: 0 done; 1 refused, or of check: a check failed, or of status: a

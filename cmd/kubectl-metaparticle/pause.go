@@ -20,9 +20,10 @@ import (
 
 var pauseUsage = `Keeps pods from acquiring a slot until a resume. The holder continues. If its
 application ends, no pod starts the application again. With --stop the holder
-drains with its pod's grace, and releases. The command waits for that release.
-SLOTS is KIND/NAME, such as deployment/biller or pod/biller-0, or one of
-` + shared() + `.
+drains with its pod's grace, and releases. The command waits for that release. A
+pause reaches no pod without a gate: --stop refuses if such a pod of the workload runs.
+SLOTS is KIND/NAME, such as deployment/biller or pod/biller-0, or a slot as status
+prints it, or one of ` + shared() + `.
 If SLOTS names several slots, the command pauses all of them.
 
 Exit codes: 0 paused; 1 refused, and nothing is written; 2 error; 3 paused, but a
@@ -81,6 +82,10 @@ func (p pausing) run(ctx context.Context, c cluster, namespace string, args []st
 			return exitError, refusal(fmt.Sprintf("%s has no Lease yet: check the name, or start a gated pod that claims the slot, for which enroll makes the Lease", slot))
 		}
 	}
+	if p.pause == api.PauseStop && len(s.bare) > 0 {
+		return exitError, refusal(fmt.Sprintf("%s, and a pause does not stop them; %s", s.bareText(), s.gates()))
+	}
+	s.warnOfBare(p.std)
 	began := time.Now()
 	for _, slot := range s.slots {
 		if err := s.annotate(ctx, slot, p.annotations()); err != nil {

@@ -91,6 +91,9 @@ func (v screen) run(ctx context.Context, c cluster, namespace string, args []str
 		only = s.slots
 	}
 	if v.watch {
+		if err := c.hasNamespace(ctx, namespace); err != nil {
+			return exitError, err
+		}
 		return exitOK, v.follow(ctx, c, namespace, only)
 	}
 	bounded, cancel := context.WithTimeout(ctx, readTimeout)
@@ -112,9 +115,14 @@ func (v screen) run(ctx context.Context, c cluster, namespace string, args []str
 			code = exitRefused
 		}
 	}
-	if len(slots) == 0 && v.output == "" {
-		say(v.std.err, "no slots")
-		return code, nil
+	if len(slots) == 0 {
+		if err := c.hasNamespace(bounded, namespace); err != nil {
+			return exitError, err
+		}
+		if v.output == "" {
+			say(v.std.err, "no slots")
+			return code, nil
+		}
 	}
 	return code, v.write(slots, namespace == "")
 }

@@ -14,6 +14,7 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -33,13 +34,17 @@ type subject struct {
 	slots      []string
 	leases     map[string]*coordinationv1.Lease
 	pods       []corev1.Pod
+	// bare are the pods that run without a gate, although their workloads claim any of the slots.
+	bare []bare
+	// unread is the error of a list without which some of these pods may be unknown.
+	unread error
 }
 
 // nameSlots returns an error if the arguments cannot name slots in any cluster. The error lists the
 // claims that a person can name.
 func nameSlots(args []string) error {
 	if err := judgeSlots(args); err != nil {
-		return fmt.Errorf("%w; or name %s or %s/NAME", err, shared(), view.Barrier)
+		return fmt.Errorf("%w; or name %s or %s/NAME, or a slot as status prints it", err, shared(), view.Barrier)
 	}
 	return nil
 }
@@ -47,7 +52,7 @@ func nameSlots(args []string) error {
 // judgeSlots returns an error if the arguments cannot name slots in any cluster.
 func judgeSlots(args []string) error {
 	kind, name, _ := strings.Cut(strings.Join(args, "/"), "/")
-	if name != "" && !strings.Contains(name, "/") && (kind == view.Barrier || sharedKind(kind) != nil) {
+	if name != "" && !strings.Contains(name, "/") && (kind == view.Barrier || sharedKind(kind) != nil) || slotName(args) != "" {
 		return nil
 	}
 	_, _, err := target(args)
@@ -55,19 +60,31 @@ func judgeSlots(args []string) error {
 }
 
 // findSlots finds the slots that the arguments name. The arguments are KIND/NAME of a workload or a
-// pod, a claim in the list that [shared] returns, or barrier/NAME.
+// pod, a claim in the list that [shared] returns, barrier/NAME, or the name of a slot. A read-write
+// lock has all of its slots, whichever of them a person names.
 func findSlots(ctx context.Context, c cluster, namespace string, args []string) (*subject, error) {
 	s := &subject{cluster: c, namespace: namespace, title: strings.Join(args, "/")}
 	var leases coordinationv1.LeaseList
 	if err := c.List(ctx, &leases, client.InNamespace(namespace)); err != nil {
 		return nil, fmt.Errorf("read leases: %w", err)
 	}
+	if len(leases.Items) == 0 {
+		if err := c.hasNamespace(ctx, namespace); err != nil {
+			return nil, err
+		}
+	}
+	slot := slotName(args)
 	kind, name, _ := strings.Cut(s.title, "/")
+	if api.IsRWLockSlot(slot) {
+		kind, name = view.RWLock, strings.TrimPrefix(lockOf(slot), view.RWLock+".")
+	}
 	switch {
 	case sharedKind(kind) != nil && name != "":
 		s.slots = sharedSlots(api.Claim{Kind: sharedKind(kind), Name: name, Size: 1}, leases.Items)
 	case kind == view.Barrier && name != "":
 		s.slots = barrierLeases(name, leases.Items)
+	case slot != "":
+		s.slots = []string{slot}
 	default:
 		if err := s.findOwned(ctx, args); err != nil {
 			return nil, err
@@ -79,6 +96,16 @@ func findSlots(ctx context.Context, c cluster, namespace string, args []string) 
 	return s, s.readPods(ctx, leases.Items)
 }
 
+// known returns a refusal if nothing in the namespace has the slots that a person named. The pods of
+// a workload that exists can come later, but any other name can be misspelt.
+func (s *subject) known() error {
+	kind, _, _ := strings.Cut(s.title, "/")
+	if byName := sharedKind(kind) != nil || slotName([]string{s.title}) != ""; !byName || len(s.leases)+len(s.pods)+len(s.bare) > 0 {
+		return nil
+	}
+	return refusal(fmt.Sprintf("%s has no Lease in the namespace %s, and no pod claims it: check the name, and the namespace (-n)", s.title, s.namespace))
+}
+
 // findOwned finds the slots that a workload's pods claim, or that one pod claims.
 func (s *subject) findOwned(ctx context.Context, args []string) error {
 	kind, name, err := target(args)
@@ -88,16 +115,33 @@ func (s *subject) findOwned(ctx context.Context, args []string) error {
 	if kind == "Pod" {
 		var pod corev1.Pod
 		if err := s.cluster.Get(ctx, types.NamespacedName{Namespace: s.namespace, Name: name}, &pod); err != nil {
-			return fmt.Errorf("read pod: %w", err)
+			return s.unlessAbsent(fmt.Errorf("read pod: %w", err))
 		}
 		s.pod, s.slots = name, view.Claimed(pod)
 		return nil
 	}
 	e := &explainer{cluster: s.cluster, namespace: s.namespace}
 	if err := e.find(ctx, kind, name); err != nil {
-		return err
+		return s.unlessAbsent(err)
 	}
 	s.slots = e.slots
+	return nil
+}
+
+// unlessAbsent returns the error, or a refusal if the object that the person named does not exist.
+func (s *subject) unlessAbsent(err error) error {
+	if apierrors.IsNotFound(err) {
+		return refusal(fmt.Sprintf("%s is not in the namespace %s: check the name, and the namespace (-n): %v", s.title, s.namespace, err))
+	}
+	return err
+}
+
+// hasNamespace returns a refusal if the namespace does not exist. If a person has no right to read
+// the namespace, hasNamespace returns nil.
+func (c cluster) hasNamespace(ctx context.Context, name string) error {
+	if name != "" && apierrors.IsNotFound(c.Get(ctx, types.NamespacedName{Name: name}, new(corev1.Namespace))) {
+		return refusal(fmt.Sprintf("there is no namespace %s: check the name (-n)", name))
+	}
 	return nil
 }
 
@@ -161,8 +205,8 @@ func barrierLeases(name string, leases []coordinationv1.Lease) (slots []string) 
 	return slots
 }
 
-// readPods stores the Leases of the slots, and finds the gated pods that claim any
-// of the slots.
+// readPods stores the Leases of the slots, finds the gated pods that claim any of the slots, and
+// finds the pods that should be gated and are not.
 func (s *subject) readPods(ctx context.Context, leases []coordinationv1.Lease) error {
 	s.leases = map[string]*coordinationv1.Lease{}
 	for i, l := range leases {
@@ -171,17 +215,20 @@ func (s *subject) readPods(ctx context.Context, leases []coordinationv1.Lease) e
 		}
 	}
 	var pods corev1.PodList
-	if err := s.cluster.List(ctx, &pods, client.InNamespace(s.namespace), gatedPods); err != nil {
+	if err := s.cluster.List(ctx, &pods, client.InNamespace(s.namespace)); err != nil {
 		return fmt.Errorf("read pods: %w", err)
 	}
+	slices.SortFunc(pods.Items, func(a, b corev1.Pod) int { return strings.Compare(a.Name, b.Name) })
 	for _, pod := range pods.Items {
-		if slices.ContainsFunc(view.Claimed(pod), func(slot string) bool { return slices.Contains(s.slots, slot) }) {
+		if slices.ContainsFunc(view.Claimed(pod), s.has) {
 			s.pods = append(s.pods, pod)
 		}
 	}
-	slices.SortFunc(s.pods, func(a, b corev1.Pod) int { return strings.Compare(a.Name, b.Name) })
-	return nil
+	return s.findBare(ctx, pods.Items)
 }
+
+// has reports whether the slot is one of the subject's.
+func (s *subject) has(slot string) bool { return slices.Contains(s.slots, slot) }
 
 // gatedPods selects the pods that the webhook has gated.
 var gatedPods = client.MatchingLabels{api.GatedLabel: api.Gated}

@@ -7,6 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
 // kindsByName maps the names that kubectl accepts, such as "deploy", to kinds of objects.
@@ -16,9 +19,15 @@ var kindsByName = map[string]string{
 	"replicaset": "ReplicaSet", "rs": "ReplicaSet", "job": "Job", "cronjob": "CronJob", "cj": "CronJob",
 }
 
-// target parses KIND/NAME, or KIND NAME as kubectl does.
+// target parses KIND/NAME, or KIND NAME as kubectl does. The name of a slot stands for the workload
+// in that name.
 func target(args []string) (kind, name string, err error) {
 	written := strings.Join(args, "/")
+	if slot := slotName(args); slot != "" {
+		if written = targetOf(slot); written == "" || api.ScopeOf(slot) == api.ScopeNamespace {
+			return "", "", fmt.Errorf("%q names no workload: name the workload or one of its pods, as deployment/biller or pod/NAME", strings.Join(args, " "))
+		}
+	}
 	kind, name, ok := strings.Cut(written, "/")
 	if written == "" {
 		return "", "", errors.New("name a workload or a pod, such as deployment/biller")
@@ -36,4 +45,25 @@ func target(args []string) (kind, name string, err error) {
 		return "", "", fmt.Errorf("%q is no kind of workload that this command knows: name one of its pods, as pod/NAME", kind)
 	}
 	return known, name, nil
+}
+
+// slotName returns the slot whose Lease the arguments name: NAME or lease/NAME, as kubectl and the
+// output of "status" write it. The result is empty for other arguments. Of a read-write lock, the
+// command "status" writes the name without a number, so the result is then one of the lock's slots.
+func slotName(args []string) string {
+	name := strings.Join(args, "/")
+	if kind, rest, ok := strings.Cut(name, "/"); ok {
+		kind, _, _ = strings.Cut(strings.ToLower(kind), ".")
+		if kind != "lease" && kind != "leases" {
+			return ""
+		}
+		name = rest
+	}
+	switch {
+	case api.IsSlot(name):
+		return name
+	case strings.HasPrefix(name, view.RWLock+".") && api.IsSlot(name+".0"):
+		return name + ".0"
+	}
+	return ""
 }

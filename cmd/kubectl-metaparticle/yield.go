@@ -24,8 +24,8 @@ import (
 
 var yieldUsage = `Hands a slot over: the holder drains with its pod's grace, and releases. The
 command waits until another pod holds, and prints that pod and the duration.
-SLOTS is KIND/NAME, such as deployment/biller or pod/biller-0, or one of
-` + shared() + `.
+SLOTS is KIND/NAME, such as deployment/biller or pod/biller-0, or a slot as status
+prints it, or one of ` + shared() + `.
 The command refuses a start lock. If several pods hold, name one of them as pod/NAME.
 
 Exit codes: 0 another pod holds; 1 refused, and nothing is written; 2 error;
@@ -84,6 +84,7 @@ func (y yielding) run(ctx context.Context, c cluster, namespace string, args []s
 	if err != nil {
 		return exitError, err
 	}
+	s.warnOfBare(y.std)
 	began := time.Now()
 	slot := held.slots[0]
 	if err := s.annotate(ctx, slot, map[string]any{api.YieldAnnotation: asked.String()}); err != nil {
@@ -98,11 +99,15 @@ func (y yielding) run(ctx context.Context, c cluster, namespace string, args []s
 	return y.await(ctx, s, held, slot, began)
 }
 
-// findSoon calls findSlots with the timeout readTimeout.
+// findSoon calls findSlots with the timeout readTimeout. A name that nothing has is an error.
 func findSoon(ctx context.Context, c cluster, namespace string, args []string) (*subject, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	return findSlots(ctx, c, namespace, args)
+	s, err := findSlots(ctx, c, namespace, args)
+	if err != nil {
+		return nil, err
+	}
+	return s, s.known()
 }
 
 // await waits until another hold of the slot has begun, and prints the new holder. For a read-write
@@ -194,7 +199,11 @@ func (s *subject) held() (hold, error) {
 	case len(holds) == 0 && s.pod != "":
 		return hold{}, refusal(fmt.Sprintf("%s does not hold %s: see the holder by kubectl metaparticle status", s.pod, strings.Join(s.slots, ", ")))
 	case len(holds) == 0:
-		return hold{}, refusal(fmt.Sprintf("nobody holds %s: there is nothing to yield", strings.Join(s.slots, ", ")))
+		text := fmt.Sprintf("nobody holds %s: there is nothing to yield", strings.Join(s.slots, ", "))
+		if len(s.bare) > 0 {
+			text += "; " + s.bareText() + "; " + s.gates()
+		}
+		return hold{}, refusal(text)
 	case len(holds) > 1:
 		var names []string
 		for _, h := range holds {

@@ -1,0 +1,144 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+const (
+	biller1  = "pod/old-1 runs without a gate, although Deployment/biller claims " + slot
+	biller2  = "pod/old-1, pod/old-2 run without a gate, although Deployment/biller claims " + slot
+	gateThem = "kubectl rollout restart -n shop deployment/biller replaces them by gated pods (kubectl metaparticle explain -n shop deployment/biller tells more)"
+)
+
+// ungated returns the Deployment biller, which was annotated after its pods had been made.
+func ungated() []client.Object {
+	return together(deployment(claim, claim), slotLease(slot, "", nil), plainPod("old-1", nil), plainPod("old-2", nil))
+}
+
+func TestPauseWithStopRefusesPodsWithoutAGate(t *testing.T) {
+	locks := &appsv1.StatefulSet{ObjectMeta: meta("db", map[string]string{api.LockAnnotation: "a,b"})}
+	lone := &corev1.Pod{ObjectMeta: owned(meta("db-0", nil), "apps/v1", "StatefulSet", "db"), Status: corev1.PodStatus{Phase: corev1.PodRunning}}
+	ended := edited(plainPod("ended", nil), func(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded })
+	deleted := edited(plainPod("deleted", nil), func(p *corev1.Pod) {
+		p.DeletionTimestamp, p.Finalizers = &metav1.Time{Time: noon}, []string{"a/b"}
+	})
+	optedOut := map[string]string{api.SingletonAnnotation: "true", api.InjectAnnotation: "false"}
+	for name, c := range map[string]struct {
+		there   []client.Object
+		target  string
+		refused string
+	}{
+		"no pod has a gate":  {ungated(), "deployment/biller", biller2 + ", and a pause does not stop them; " + gateThem},
+		"by the slot's name": {ungated(), slot, biller2 + ", and a pause does not stop them; " + gateThem},
+		"beside a holder":    {append(team(nil), plainPod("old-1", nil)), "deployment/biller", biller1 + ", and a pause does not stop them; " + gateThem},
+		"beside the pod":     {append(team(nil), plainPod("old-1", nil)), "pod/a", biller1 + ", and a pause does not stop them; " + gateThem},
+		"of another workload": {together(slotLease("lock.a", "", nil), locks, lone), "lock/a", "pod/db-0 runs without a gate, although StatefulSet/db claims lock.a, " +
+			"and a pause does not stop them; kubectl rollout restart -n shop statefulset/db replaces them by gated pods (kubectl metaparticle explain -n shop statefulset/db tells more)"},
+		"another lock":         {together(slotLease("lock.c", "", nil), locks, lone), "lock/c", ""},
+		"pods that have ended": {together(deployment(claim, claim), slotLease(slot, "", nil), ended, deleted), "deployment/biller", ""},
+		"a workload opted out": {together(deployment(optedOut, nil), slotLease(slot, "", nil), plainPod("old-1", nil)), slot, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newByHand(c.there...)
+			code := b.pause(t, pausing{pause: api.PauseStop, timeout: time.Second}, c.target)
+			if c.refused == "" {
+				assert.Equal(t, exitOK, code, b.err.String())
+				return
+			}
+			assert.Equal(t, exitRefused, code)
+			assert.Equal(t, "refused: "+c.refused+"\n", b.err.String())
+			assert.Empty(t, b.out.String())
+			for _, l := range []string{slot, "lock.a"} {
+				if l == slot && c.target != "lock/a" || l != slot && c.target == "lock/a" {
+					assert.NotContains(t, b.lease(t, l).Annotations, api.PausedAnnotation)
+				}
+			}
+		})
+	}
+}
+
+// A pause, a resume or a yield can be right while such pods run, but must not seem to reach them.
+func TestCommandsNameThePodsThatTheyDoNotReach(t *testing.T) {
+	b := newByHand(ungated()...)
+	assert.Equal(t, exitOK, b.pause(t, pausing{pause: api.PauseHold}, "deployment/biller"))
+	assert.Equal(t, slot+": paused; nobody holds\n", b.out.String())
+	assert.Equal(t, "note: "+biller2+"; "+gateThem+"\n", b.err.String())
+	b.err.Reset()
+	assert.Equal(t, exitOK, b.pause(t, pausing{}, "deployment/biller"))
+	assert.Equal(t, "note: "+biller2+"; "+gateThem+"\n", b.err.String())
+	b.err.Reset()
+	assert.Equal(t, exitRefused, b.yield(t, yielding{}, "deployment/biller"))
+	assert.Equal(t, "refused: nobody holds "+slot+": there is nothing to yield; "+biller2+"; "+gateThem+"\n", b.err.String())
+
+	synctest.Test(t, func(t *testing.T) {
+		b := newByHand(append(team(nil), plainPod("old-1", nil))...)
+		b.after(t, time.Second, slot, "b")
+		assert.Equal(t, exitOK, b.yield(t, yielding{}, "deployment/biller"))
+		assert.Equal(t, "note: "+biller1+"; "+gateThem+"\n", b.err.String())
+	})
+}
+
+func TestCommandsAcceptTheNamesThatStatusPrints(t *testing.T) {
+	all := append(team(nil), slotLease("semaphore.pool.0", "", nil), slotLease("semaphore.pool.1", "", nil),
+		slotLease("rwlock.catalog.intent", "", nil), slotLease("rwlock.catalog.0", "", nil))
+	for target, paused := range map[string][]string{
+		slot: {slot}, "lease/" + slot: {slot}, "leases.coordination.k8s.io/" + slot: {slot},
+		"semaphore.pool.1": {"semaphore.pool.1"},
+		"rwlock.catalog.0": {"rwlock.catalog.0", "rwlock.catalog.intent"}, "rwlock.catalog": {"rwlock.catalog.0", "rwlock.catalog.intent"},
+	} {
+		t.Run(target, func(t *testing.T) {
+			b := newByHand(all...)
+			s, err := findSlots(t.Context(), cluster{WithWatch: b}, "shop", []string{target})
+			assert.NoError(t, err)
+			for _, slot := range paused {
+				assert.Contains(t, s.slots, slot)
+			}
+			assert.Len(t, s.leases, len(paused))
+		})
+	}
+	synctest.Test(t, func(t *testing.T) {
+		b := newByHand(all...)
+		b.after(t, time.Second, slot, "b")
+		assert.Equal(t, exitOK, b.yield(t, yielding{}, slot), b.err.String())
+	})
+}
+
+func TestStatusCommandRefusesNamesThatNothingHas(t *testing.T) {
+	for _, c := range []struct {
+		namespace, target, said string
+	}{
+		{"shop", "lock/nope", "lock/nope has no Lease in the namespace shop, and no pod claims it: check the name, and the namespace (-n)"},
+		{"shop", "lock.nope", "lock.nope has no Lease in the namespace shop, and no pod claims it: check the name, and the namespace (-n)"},
+		{"shop", "semaphore/nope", "semaphore/nope claims no slot in the namespace shop: check the name, and the namespace (-n)"},
+		{"shop", "deployment/nope", `deployment/nope is not in the namespace shop: check the name, and the namespace (-n): read nope: deployments.apps "nope" not found`},
+		{"shop", "pod/nope", `pod/nope is not in the namespace shop: check the name, and the namespace (-n): read pod: pods "nope" not found`},
+		{"nope", "", "there is no namespace nope: check the name (-n)"},
+		{"nope", "lock/a", "there is no namespace nope: check the name (-n)"},
+	} {
+		for _, output := range []string{"", "json"} {
+			b := newByHand(team(nil)...)
+			var args []string
+			if c.target != "" {
+				args = []string{c.target}
+			}
+			assert.Equal(t, exitRefused, b.status(t, screen{output: output}, c.namespace, args...), c.target)
+			assert.Equal(t, "refused: "+c.said+"\n", b.err.String())
+			assert.Empty(t, b.out.String())
+		}
+	}
+	b := newByHand(team(nil)...)
+	assert.Equal(t, exitRefused, b.status(t, screen{watch: true}, "nope"))
+}
