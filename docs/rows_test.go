@@ -132,6 +132,7 @@ var sections = map[string]section{
 		{"hpa-container", "… of one container"},
 		{"resize", "in-place resize"},
 		{"pdb", "PodDisruptionBudget"},
+		{"cluster-autoscaler", "scale-down by the cluster autoscaler"},
 	}},
 	"6 kinds": {"Kinds", []row{
 		{"pod", "bare Pod"},

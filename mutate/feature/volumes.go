@@ -23,6 +23,10 @@ var volumeSize = resource.MustParse("64Mi")
 // token. The kubelet renews that token long before its end.
 const tokenSeconds int64 = 3607
 
+// evictable lists the volumes that do not keep the cluster autoscaler from removing the pod's node.
+// For any other emptyDir on disk the autoscaler keeps the node, because the data would be lost.
+const evictable = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes"
+
 // judgeMounts refuses a container that mounts an injected volume, except for the mount that
 // its shim needs. A gated container may mount nothing else at the path of the shared volume.
 func judgeMounts(p *Pod, at place) reason.Refusals {
@@ -64,8 +68,21 @@ func patchVolumes(p *Pod, d *patch.Document) {
 	}
 	if p.Request.Claims() && sharesVolume(p) {
 		d.Ensure("name", sharedVolume(), "spec", "volumes")
+		patchEvictable(p, d)
 	}
 	d.Ensure("name", credentialsVolume(), "spec", "volumes")
+}
+
+// patchEvictable adds the shared volume to the autoscaler's list. The user's text stays as it is,
+// because the autoscaler compares the names between the commas byte by byte: without a space that
+// the user wrote, another volume's data could be lost.
+func patchEvictable(p *Pod, d *patch.Document) {
+	switch listed := p.Annotations[evictable]; {
+	case listed == "":
+		d.Set(api.Volume, "metadata", "annotations", evictable)
+	case !slices.Contains(strings.Split(listed, ","), api.Volume):
+		d.Set(listed+","+api.Volume, "metadata", "annotations", evictable)
+	}
 }
 
 // sharesVolume reports whether containers of the gate share a volume with the agent.
