@@ -46,6 +46,15 @@ func (a Annotation) claims(value string) ([]Claim, string) {
 	return a.Kind.claims(value)
 }
 
+// valid reports whether the annotation can have the value.
+func (a Annotation) valid(value string) bool {
+	if a.Kind == nil {
+		return a.set(new(Request), value) == ""
+	}
+	_, problem := a.claims(value)
+	return problem == ""
+}
+
 // table is a list of annotations, in the order in which the documentation has them.
 type table []Annotation
 
@@ -240,8 +249,14 @@ func Written(key string) bool { return slices.Contains(written, key) }
 // Known reports whether this version of Metaparticle supports the annotation.
 func Known(key string) bool { return Annotations.known(key) }
 
-func (all table) known(key string) bool {
-	return slices.ContainsFunc(all, func(a Annotation) bool { return a.Key == key })
+func (all table) known(key string) bool { return all.of(key).Key != "" }
+
+// of returns the row of a key; the zero value if the table has none.
+func (all table) of(key string) Annotation {
+	if i := slices.IndexFunc(all, func(a Annotation) bool { return a.Key == key }); i >= 0 {
+		return all[i]
+	}
+	return Annotation{}
 }
 
 // Carried reports whether the webhook carries the annotation from a workload to the pod

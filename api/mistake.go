@@ -6,6 +6,7 @@ package api
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -37,6 +38,43 @@ func (m Mistakes) sort() {
 	slices.SortFunc(m, func(a, b Mistake) int {
 		return cmp.Or(strings.Compare(a.Key, b.Key), strings.Compare(a.Problem, b.Problem))
 	})
+}
+
+// alike are the kinds whose claims all hold a pod back in the same way, whatever the value.
+var alike = []*Kind{Singleton, Lock, Semaphore, StartLock}
+
+// shaping are the settings without which nobody knows which parts of a pod matter.
+var shaping = []string{ContainersAnnotation, GateAnnotation, ReadinessAnnotation}
+
+// Rest returns what the annotations ask for apart from the mistakes. So one answer can name the
+// mistakes of the pod's other fields, too. A misspelt key counts as the key that it resembles, and a
+// claim with a wrong value as a claim with a valid one. The second result is false if the rest is
+// unknown, because a mistake is about an annotation that decides what matters in the pod.
+func (m Mistakes) Rest(annotations map[string]string) (Request, bool) {
+	rest := maps.Clone(annotations)
+	for _, mistake := range m {
+		key, value := mistake.Key, annotations[mistake.Key]
+		delete(rest, key)
+		if !Known(key) {
+			meant, _ := Annotations.nearest(key)
+			if _, taken := annotations[meant]; taken || meant == "" {
+				continue
+			}
+			key = meant
+			if Annotations.of(key).valid(value) {
+				rest[key] = value
+				continue
+			}
+		}
+		switch a := Annotations.of(key); {
+		case slices.Contains(alike, a.Kind):
+			rest[key] = a.Examples[0]
+		case a.Kind != nil || slices.Contains(shaping, key):
+			return Request{}, false
+		}
+	}
+	request, err := Parse(rest)
+	return request, err == nil
 }
 
 // unknown describes the mistake of a key that the table does not have.

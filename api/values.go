@@ -40,17 +40,26 @@ func setContainers(r *Request, value string) (problem string) {
 	return problem
 }
 
-// list splits a comma-separated list, sorts the elements and removes duplicates. If an element is
+// mostWrong bounds the problems that the message about one list names.
+const mostWrong = 5
+
+// list splits a comma-separated list, sorts the elements and removes duplicates. If elements are
 // wrong, or if the list is too long, the second result says what is wrong.
 func list(value, noun string, problem func(string) string) ([]string, string) {
-	var names []string
+	var names, problems []string
 	for name := range strings.SplitSeq(value, ",") {
 		name = strings.TrimSpace(name)
 		if name == "" {
 			return nil, fmt.Sprintf("name at least one %s, and none empty, separated by commas", noun)
 		}
 		if wrong := problem(name); wrong != "" {
-			return nil, wrong
+			if !slices.Contains(problems, wrong) {
+				problems = append(problems, wrong)
+			}
+			if len(problems) == mostWrong {
+				break
+			}
+			continue
 		}
 		if slices.Contains(names, name) {
 			continue
@@ -59,6 +68,9 @@ func list(value, noun string, problem func(string) string) ([]string, string) {
 			return nil, fmt.Sprintf("name at most %d", maxListed)
 		}
 		names = append(names, name)
+	}
+	if len(problems) > 0 {
+		return nil, strings.Join(problems, "; ")
 	}
 	slices.Sort(names)
 	return names, ""

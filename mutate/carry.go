@@ -4,9 +4,11 @@
 package mutate
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 
 	"gomodules.xyz/jsonpatch/v2"
@@ -16,6 +18,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/mutate/feature"
+	"github.com/metaparticle-io/metaparticle/mutate/image"
 	"github.com/metaparticle-io/metaparticle/mutate/patch"
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
@@ -64,61 +67,62 @@ func (w *workload) own() (map[string]string, reason.Refusals) {
 	return all, warnings
 }
 
+// Workload is a workload that is to be created or updated.
+type Workload struct {
+	Kind, Namespace string
+	// Raw is the workload's text. Old is its text before the update, and empty for a new workload.
+	Raw, Old []byte
+	// Kubernetes is the minor version of the cluster: 34 for Kubernetes 1.34, and zero for an
+	// unknown version. The warnings depend on it.
+	Kubernetes int
+	// Images are the images of the workload's containers. With nil, no image is read.
+	Images image.Images
+}
+
 // Carry returns warnings, and the operations that bring the annotations of a workload to its pod
-// template. The argument "old" is the workload before the update, or nil for a new workload. The
-// operations add the workload's annotations. If an update removes an annotation from the workload,
-// the operations remove the carried value from the template. An annotation or a value that only the
-// template has stays there.
+// template. The operations add the workload's annotations. If an update removes an annotation from the
+// workload, the operations remove the carried value from the template. An annotation or a value that
+// only the template has stays there.
 //
-// The warnings list the reasons to refuse the pods, as far as the template shows them. A
-// workload with a controller gets no operation. Its controller would restore the template,
+// The warnings list the reasons to refuse the pods, as far as the template shows them. They include
+// images that nobody can read, but only if the update changes the template and the answer comes before
+// the context ends: a person waits. A workload with a controller gets no operation. Its controller would restore the template,
 // and Carry would change the template again, for ever. An existing Job gets no operation either,
 // because its template cannot change.
-//
-// The argument "kubernetes" is the cluster's minor version of Kubernetes 1, or zero if that version
-// is not known. The warnings depend on that version.
-func Carry(kubernetes int, kind string, raw, old []byte) ([]jsonpatch.Operation, reason.Refusals, error) {
+func Carry(ctx context.Context, w Workload) ([]jsonpatch.Operation, reason.Refusals, error) {
 	now, before := new(workload), new(workload)
-	if err := json.Unmarshal(raw, now); err != nil {
+	if err := json.Unmarshal(w.Raw, now); err != nil {
 		return nil, nil, Malformed(err)
 	}
-	if len(old) > 0 {
-		if err := json.Unmarshal(old, before); err != nil {
+	if len(w.Old) > 0 {
+		if err := json.Unmarshal(w.Old, before); err != nil {
 			return nil, nil, Malformed(err)
 		}
 	}
 	if metav1.GetControllerOfNoCopy(now) != nil {
 		return nil, nil, nil
 	}
-	template, path := now.template(kind)
+	template, path := now.template(w.Kind)
 	own, warnings := now.own()
 	earlier, _ := before.own()
 	wanted, differing := merge(own, earlier, template.Annotations)
 	warnings = append(warnings, differing...)
-	if kind == "Job" && len(old) > 0 {
+	if w.Kind == "Job" && len(w.Old) > 0 {
 		return nil, immutable(wanted, template.Annotations), nil
 	}
-	d, err := patch.Open(raw)
+	d, err := patch.Open(w.Raw)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
 	annotate(d, append(slices.Clone(path), "metadata", "annotations"), template.Annotations, wanted)
-	request, err := api.Parse(wanted)
-	if mistakes, ok := errors.AsType[api.Mistakes](err); ok {
-		for _, m := range mistakes {
-			warnings.Add(reason.BadAnnotation, "%v", m)
-		}
-		return d.Operations(), warnings, nil
-	}
-	if earlier, _ := before.template(kind); len(old) > 0 && !maps.Equal(earlier.Annotations, wanted) {
-		// If the earlier annotations had mistakes, no pod ran.
-		if was, err := api.Parse(earlier.Annotations); err == nil && was.Gate != api.GateProgram && request.Gate != api.GateProgram {
-			warnings = append(warnings, now.Spec.beside(kind, before.Spec.rollout, exclusive(kind, now.Name, was, request), exclusive(kind, now.Name, request, was))...)
-		}
+	request, mistakes := read(wanted)
+	warnings = append(warnings, mistakes...)
+	if was, _ := before.template(w.Kind); len(mistakes) == 0 && len(w.Old) > 0 && !maps.Equal(was.Annotations, wanted) {
+		warnings = append(warnings, now.changed(w.Kind, before.Spec.rollout, was.Annotations, request)...)
 	}
 	// A template that was copied from a gated pod may have the marks of that pod.
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Annotations: wanted, Labels: template.Labels}, Spec: template.Spec}
-	if !request.Claims() {
+	if !request.Claims() && (len(mistakes) == 0 || request.Injects()) {
 		if leftovers := feature.JudgeUnclaimed(pod, request); len(leftovers) > 0 {
 			return d.Operations(), append(warnings, leftovers...), nil
 		}
@@ -126,11 +130,26 @@ func Carry(kubernetes int, kind string, raw, old []byte) ([]jsonpatch.Operation,
 	if !request.Injects() {
 		return d.Operations(), warnings, nil
 	}
-	warnings = append(warnings, foresee(feature.Facts{
-		Pod: pod, Document: d, Path: path, Request: request,
-		Origin: feature.Origin{Workload: api.Workload{Group: "apps", Kind: kind}, Template: &template.Spec}, Kubernetes: kubernetes,
-	})...)
-	return d.Operations(), slices.Concat(warnings, now.Spec.stalls(kind, request, &template.Spec), now.Spec.fewer(kind, request)), nil
+	images := w.Images
+	if was, _ := before.template(w.Kind); len(w.Old) > 0 && maps.Equal(was.Annotations, wanted) && reflect.DeepEqual(was.Spec, template.Spec) {
+		images = nil // the update makes no new pods
+	}
+	warnings = append(warnings, foresee(ctx, feature.Facts{
+		Pod: pod, Document: d, Path: path, Request: request, Namespace: w.Namespace,
+		Origin: feature.Origin{Workload: api.Workload{Group: "apps", Kind: w.Kind}, Template: &template.Spec}, Kubernetes: w.Kubernetes,
+	}, images)...)
+	return d.Operations(), slices.Concat(warnings, now.Spec.stalls(w.Kind, request, &template.Spec), now.Spec.fewer(w.Kind, request)), nil
+}
+
+// changed returns the warnings about an update that replaces the annotations "was" of the template by
+// those of the request.
+func (w *workload) changed(kind string, before rollout, was map[string]string, request api.Request) reason.Refusals {
+	// If the earlier annotations had mistakes, no pod ran.
+	earlier, err := api.Parse(was)
+	if err != nil || earlier.Gate == api.GateProgram || request.Gate == api.GateProgram {
+		return nil
+	}
+	return w.Spec.beside(kind, before, exclusive(kind, w.Name, earlier, request), exclusive(kind, w.Name, request, earlier))
 }
 
 // annotate makes the annotations at a path equal to the wanted annotations.
@@ -151,12 +170,17 @@ func annotate(d *patch.Document, path []any, has, wanted map[string]string) {
 }
 
 // foresee returns the refusals and warnings that the pods of a template would get.
-func foresee(template feature.Facts) reason.Refusals {
+func foresee(ctx context.Context, template feature.Facts, images image.Images) reason.Refusals {
 	p, refusals := feature.NewPod(template)
 	if len(refusals) > 0 {
 		return refusals
 	}
-	return append(p.Judge(), p.Warn()...)
+	refusals = p.Judge()
+	if images != nil {
+		unread, _ := errors.AsType[reason.Refusals](p.LookUp(ctx, images)) // without room in the load, nobody knows
+		refusals = append(refusals, unread...)
+	}
+	return append(refusals, p.Warn()...)
 }
 
 // maxUnknown bounds the unknown annotations that Carry copies. Carry need not copy all of them,

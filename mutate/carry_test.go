@@ -27,7 +27,7 @@ func TestPodTemplateGetsLimitedNumberOfUnknownAnnotations(t *testing.T) {
 		all = append(all, fmt.Sprintf(`"metaparticle.io/x%d":"1"`, i))
 	}
 	raw := []byte(`{"metadata":{"annotations":{"metaparticle.io/lock":"a",` + strings.Join(all, ",") + `}},"spec":{"template":{}}}`)
-	operations, _, err := Carry(0, "Deployment", raw, nil)
+	operations, _, err := Carry(t.Context(), Workload{Kind: "Deployment", Raw: raw})
 	require.NoError(t, err)
 	var patched workload
 	require.NoError(t, json.Unmarshal(mutatetest.Apply(t, raw, operations), &patched))
@@ -58,7 +58,7 @@ func TestClaimChangedComparesOnlySlotsOfOneSort(t *testing.T) {
 			return fmt.Appendf(nil, `{"metadata":{"name":"biller"},"spec":{"replicas":2,"template":{"metadata":{"annotations":{%s}},"spec":{
 				"initContainers":[{"name":"migrate","command":["x"]}],"containers":[{"name":"app","command":["x"]}]}}}}`, annotations)
 		}
-		_, warnings, err := Carry(feature.RestartsAll, "Deployment", deployment(c.now), deployment(c.before))
+		_, warnings, err := Carry(t.Context(), Workload{Kind: "Deployment", Raw: deployment(c.now), Old: deployment(c.before), Kubernetes: feature.RestartsAll})
 		require.NoError(t, err)
 		i := slices.IndexFunc(warnings, func(w reason.Refusal) bool { return w.Reason == reason.ClaimChanged })
 		require.Equal(t, c.want != "", i >= 0, "%s to %s: %v", c.before, c.now, warnings)

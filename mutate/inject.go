@@ -5,6 +5,7 @@ package mutate
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -44,12 +45,14 @@ type Subject struct {
 	// Kubernetes is the minor version of the cluster: 34 for Kubernetes 1.34, and zero for an
 	// unknown version.
 	Kubernetes int
+	// Unknown refuses the pod, because its controllers or the Jobs of its conditions are not known.
+	Unknown reason.Refusals
 }
 
 // Inject returns warnings, and the operations that gate a pod. A pod that is gated already gets no
 // operation. A pod that claims nothing, but has conditions or a barrier, gets only the containers
 // that wait for them. For any other pod that claims nothing, the operations only remove marks. The
-// error is [api.Mistakes], [reason.Refusals], [ErrMalformed] or [load.ErrOverloaded].
+// error is [reason.Refusals], [ErrMalformed] or [load.ErrOverloaded].
 func Inject(ctx context.Context, s Subject, agentImage string, images image.Images) ([]jsonpatch.Operation, reason.Refusals, error) {
 	if s.Pod == nil {
 		s.Pod = new(corev1.Pod)
@@ -60,18 +63,21 @@ func Inject(ctx context.Context, s Subject, agentImage string, images image.Imag
 	if HasHugeAnnotations(s.Pod) {
 		return nil, nil, fmt.Errorf("%w: the annotations have more than %d KiB", ErrMalformed, maxAnnotations>>10)
 	}
-	request, err := api.Parse(s.Pod.Annotations)
-	if err != nil {
-		return nil, nil, err
+	request, mistakes := read(s.Pod.Annotations)
+	if len(s.Unknown) > 0 {
+		return nil, nil, append(mistakes, s.Unknown...)
 	}
 	request.After = api.InRuns(request.After, s.Runs)
 	d, err := patch.Open(s.Raw)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
-	if !request.Claims() {
+	switch {
+	case len(mistakes) > 0 && !request.Injects():
+		return nil, nil, mistakes
+	case !request.Claims():
 		if refusals := feature.JudgeUnclaimed(s.Pod, request); len(refusals) > 0 {
-			return nil, nil, refusals
+			return nil, nil, append(mistakes, refusals...)
 		}
 	}
 	if !request.Injects() {
@@ -79,7 +85,7 @@ func Inject(ctx context.Context, s Subject, agentImage string, images image.Imag
 		return d.Operations(), nil, nil
 	}
 	if refusals := JudgeOrigin(s.Pod, s.Workload); len(refusals) > 0 {
-		return nil, nil, refusals
+		return nil, nil, append(mistakes, refusals...)
 	}
 	if len(s.Pod.Spec.Containers) == 0 || hasEmptyName(s.Pod) {
 		return nil, nil, fmt.Errorf("%w: no container, or a container without a name", ErrMalformed)
@@ -90,17 +96,29 @@ func Inject(ctx context.Context, s Subject, agentImage string, images image.Imag
 	return gate(ctx, feature.Facts{
 		Pod: s.Pod, Document: d, Request: request, Namespace: s.Namespace, Origin: s.Origin,
 		Limits: s.Limits, Kubernetes: s.Kubernetes, AgentImage: agentImage,
-	}, images)
+	}, mistakes, images)
+}
+
+// read returns the request of a pod's annotations, and a refusal for each mistake in them. Beside
+// mistakes, the request is what the other annotations ask for, if that is known ([api.Mistakes.Rest]).
+func read(annotations map[string]string) (api.Request, reason.Refusals) {
+	request, err := api.Parse(annotations)
+	mistakes, ok := errors.AsType[api.Mistakes](err)
+	if !ok {
+		return request, nil
+	}
+	rest, _ := mistakes.Rest(annotations)
+	return rest, reason.Mistaken(mistakes)
 }
 
 // gate judges and patches a pod that needs an injected container. Between these steps, the function
-// looks up the pod's images, but only if no feature refuses the pod.
-func gate(ctx context.Context, f feature.Facts, images image.Images) ([]jsonpatch.Operation, reason.Refusals, error) {
+// looks up the pod's images, but only if nothing else refuses the pod.
+func gate(ctx context.Context, f feature.Facts, mistakes reason.Refusals, images image.Images) ([]jsonpatch.Operation, reason.Refusals, error) {
 	p, refusals := feature.NewPod(f)
-	if len(refusals) > 0 {
-		return nil, nil, refusals
+	if len(refusals) == 0 {
+		refusals = p.Judge()
 	}
-	if refusals := p.Judge(); len(refusals) > 0 {
+	if refusals = append(mistakes, refusals...); len(refusals) > 0 {
 		return nil, nil, refusals
 	}
 	if err := p.LookUp(ctx, images); err != nil {

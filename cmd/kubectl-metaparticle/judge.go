@@ -4,6 +4,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -87,7 +88,7 @@ func (e *explainer) obstacles() []string {
 	if e.workload.GetKind() == "Job" {
 		old = e.raw // an existing Job's template cannot change
 	}
-	missing, warnings, err := mutate.Carry(e.cluster.minor, e.workload.GetKind(), e.raw, old)
+	missing, warnings, err := mutate.Carry(context.Background(), mutate.Workload{Kind: e.workload.GetKind(), Namespace: e.namespace, Raw: e.raw, Old: old, Kubernetes: e.cluster.minor})
 	if err != nil {
 		return append(reasons, err.Error())
 	}

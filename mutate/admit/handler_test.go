@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -54,6 +55,30 @@ func TestPodWithoutClaimCausesNoImageLookUp(t *testing.T) {
 	for _, annotations := range []string{`{}`, `{"metaparticle.io/inject":"false"}`, `{"metaparticle.io/singleton":"maybe?"}`} {
 		NewPodHandler(o).Handle(t.Context(), mutatetest.Request(`{"metadata":{"annotations":`+annotations+`},"spec":{"containers":[{"name":"a"}]}}`))
 	}
+}
+
+// hangs is a registry that never answers.
+type hangs struct{}
+
+func (h hangs) For(image.PullRights) image.Reader { return h }
+
+func (hangs) Command(ctx context.Context, _ string) (image.Command, error) {
+	<-ctx.Done()
+	return image.Command{}, ctx.Err()
+}
+
+// kubectl waits for the answer, whatever the registry does.
+func TestWorkloadsAnswerWaitsOnlyBrieflyForARegistry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		response := NewWorkloadHandler(Options{Images: hangs{}}).Handle(t.Context(), mutatetest.Request(
+			`{"metadata":{"annotations":{"metaparticle.io/lock":"a"}},"spec":{"template":{"spec":{"containers":[{"name":"a","image":"a"},{"name":"b","image":"b"}]}}}}`))
+		assert.True(t, response.Allowed)
+		assert.NotEmpty(t, response.Patches)
+		require.Len(t, response.Warnings, 2)
+		assert.Contains(t, response.Warnings[0], `ImageUnreadable: container "a", image "a": `)
+		assert.Equal(t, imagesTime, time.Since(began))
+	})
 }
 
 // A kubelet creates a mirror pod to show each of its static pods. If the webhook refused the

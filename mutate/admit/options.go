@@ -73,7 +73,8 @@ func outcomeOf(r admission.Request, resource, name string) Outcome {
 }
 
 // Options configure the handler of pods and the handler of workloads. The handler of pods needs
-// AgentImage, Images and Owners. The handler of workloads needs no field.
+// AgentImage, Images and Owners. The handler of workloads needs no field; without Images it does not
+// warn of images that nobody can read.
 type Options struct {
 	AgentImage string
 	Images     image.Images

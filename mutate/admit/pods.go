@@ -66,7 +66,7 @@ func (h podHandler) inject(ctx context.Context, r admission.Request) admission.R
 	case errors.Is(err, mutate.ErrMalformed):
 		return malformed(err)
 	}
-	outcome.Denied, outcome.Reasons, outcome.Message = true, reason.Of(err), reason.Message(err)
+	outcome.Denied, outcome.Reasons, outcome.Message = true, reason.Of(err), err.Error()
 	h.observe(outcome)
 	return admission.Denied(outcome.Message)
 }
@@ -87,25 +87,30 @@ func (h podHandler) keep(r admission.Request) admission.Response {
 }
 
 // subject gathers the facts about a pod. The function reads no owner if the pod has neither a claim
-// nor a barrier. The function also reads no owner if the pod's annotations or the reference to its
-// controller are malformed. The function mutate.Inject reports malformed pods.
+// nor a barrier. The function also reads no owner if the reference to the pod's controller is
+// malformed, or if mistakes hide what the pod claims. The function mutate.Inject reports malformed
+// pods. The error is [load.ErrOverloaded].
 func (h podHandler) subject(ctx context.Context, r admission.Request, pod *corev1.Pod) (mutate.Subject, error) {
 	s := mutate.Subject{Raw: r.Object.Raw, Pod: pod, Namespace: r.Namespace, Kubernetes: h.kubernetes()}
 	if mutate.HasHugeAnnotations(pod) {
 		return s, nil // Inject refuses the pod
 	}
 	request, err := api.Parse(pod.Annotations)
-	if err != nil || !request.Injects() {
-		return s, nil //nolint:nilerr // Inject finds the same mistakes.
+	mistakes, mistaken := errors.AsType[api.Mistakes](err)
+	if mistaken {
+		request, _ = mistakes.Rest(pod.Annotations)
 	}
-	if h.Limits != nil {
+	if !request.Injects() {
+		return s, nil
+	}
+	if h.Limits != nil && !mistaken {
 		if s.Limits, err = h.Limits.LimitRanges(ctx, r.Namespace); err != nil {
 			// This error refuses no pod. LimitRanges only shape the agent's resources, and
 			// the API server refuses a pod that does not fit.
 			h.logger().Warn("read limit ranges", "namespace", r.Namespace, "error", err)
 		}
 	}
-	if s.Runs, err = h.runs(ctx, r.Namespace, request.After); err != nil {
+	if s.Runs, s.Unknown, err = h.runs(ctx, r.Namespace, request.After); err != nil || len(s.Unknown) > 0 {
 		return s, err
 	}
 	controller := metav1.GetControllerOf(pod)
@@ -123,17 +128,16 @@ func (h podHandler) subject(ctx context.Context, r admission.Request, pod *corev
 		return s, err
 	}
 	if err != nil {
-		var refusals reason.Refusals
-		refusals.Add(reason.WorkloadUnknown, "%s %q: %v", controller.Kind, controller.Name, err)
-		return s, refusals
+		s.Unknown.Add(reason.WorkloadUnknown, "%s %q: %v", controller.Kind, controller.Name, err)
 	}
 	return s, nil
 }
 
 // runs returns a map with the UID of each Job whose shards a condition names. The keys of the map
-// are the names of the Jobs. The function skips a condition that already has a UID as its Key.
-func (h podHandler) runs(ctx context.Context, namespace string, conditions []api.Condition) (map[string]string, error) {
-	runs := map[string]string{}
+// are the names of the Jobs. The function skips a condition that already has a UID as its Key. The
+// refusals name a Job that cannot be read.
+func (h podHandler) runs(ctx context.Context, namespace string, conditions []api.Condition) (runs map[string]string, unknown reason.Refusals, err error) {
+	runs = map[string]string{}
 	for _, c := range conditions {
 		job := c.Job()
 		if job == "" || c.Key != "" {
@@ -141,16 +145,15 @@ func (h podHandler) runs(ctx context.Context, namespace string, conditions []api
 		}
 		run, err := h.Owners.JobUID(ctx, namespace, job)
 		if errors.Is(err, load.ErrOverloaded) {
-			return nil, err
+			return nil, nil, err
 		}
 		if err != nil {
-			var refusals reason.Refusals
-			refusals.Add(reason.WorkloadUnknown, "Job %q of %s: %v", job, api.AfterAnnotation, err)
-			return nil, refusals
+			unknown.Add(reason.WorkloadUnknown, "Job %q of %s: %v", job, api.AfterAnnotation, err)
+			return nil, unknown, nil
 		}
 		runs[job] = run
 	}
-	return runs, nil
+	return runs, nil, nil
 }
 
 // ownerOf returns a pod's controller. The result is nil without a controller, and if no

@@ -6,6 +6,7 @@ package admit
 import (
 	"context"
 	"slices"
+	"time"
 
 	admissionv1 "k8s.io/api/admission/v1"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
@@ -18,15 +19,23 @@ import (
 // StatefulSets, DaemonSets, ReplicaSets, Jobs and CronJobs.
 func NewWorkloadHandler(o Options) admission.Handler { return workloadHandler{o} }
 
+// imagesTime bounds the look-ups for a workload. A person waits for the answer, and the look-ups for
+// the pods follow anyway.
+const imagesTime = 2 * time.Second
+
 type workloadHandler struct{ Options }
 
 // Handle implements [admission.Handler], and never refuses a well-formed workload. A
 // problem causes a warning about the workload, and later a refusal of its pods.
-func (h workloadHandler) Handle(_ context.Context, r admission.Request) admission.Response {
+func (h workloadHandler) Handle(ctx context.Context, r admission.Request) admission.Response {
 	if r.SubResource != "" || (r.Operation != admissionv1.Create && r.Operation != admissionv1.Update) {
 		return admission.Allowed("")
 	}
-	operations, warnings, err := mutate.Carry(h.kubernetes(), r.Kind.Kind, r.Object.Raw, r.OldObject.Raw)
+	ctx, cancel := context.WithTimeout(ctx, imagesTime)
+	defer cancel()
+	operations, warnings, err := mutate.Carry(ctx, mutate.Workload{
+		Kind: r.Kind.Kind, Namespace: r.Namespace, Raw: r.Object.Raw, Old: r.OldObject.Raw, Kubernetes: h.kubernetes(), Images: h.Images,
+	})
 	if err != nil {
 		return malformed(err)
 	}

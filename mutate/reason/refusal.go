@@ -83,13 +83,18 @@ func (r *Refusals) Add(reason Reason, format string, args ...any) {
 	*r = append(*r, Refusal{Reason: reason, Detail: fmt.Sprintf(format, args...)})
 }
 
-// Of returns the reasons of an error that refuses an object. Each reason occurs once. An error
-// other than [Refusals] has the reason BadAnnotation.
-func Of(err error) []Reason {
-	refusals, ok := errors.AsType[Refusals](err)
-	if !ok {
-		return []Reason{BadAnnotation}
+// Mistaken returns a refusal for each mistake in the annotations of an object.
+func Mistaken(mistakes api.Mistakes) Refusals {
+	var refusals Refusals
+	for _, m := range mistakes {
+		refusals = append(refusals, Refusal{BadAnnotation, m.Error()})
 	}
+	return refusals
+}
+
+// Of returns the reasons of an error that is [Refusals], each once.
+func Of(err error) []Reason {
+	refusals, _ := errors.AsType[Refusals](err)
 	var reasons []Reason
 	for _, r := range refusals {
 		if !slices.Contains(reasons, r.Reason) {
@@ -97,12 +102,4 @@ func Of(err error) []Reason {
 		}
 	}
 	return reasons
-}
-
-// Message returns the text for people. Each refusal in the text begins with its reason.
-func Message(err error) string {
-	if mistakes, ok := errors.AsType[api.Mistakes](err); ok {
-		return string(BadAnnotation) + ": " + mistakes.Error()
-	}
-	return err.Error()
 }

@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -30,6 +31,7 @@ var (
 	errPlatform  = errors.New("no Linux platform")
 	errSize      = errors.New("the image's manifests or configurations are too large")
 	errCommand   = fmt.Errorf("the image's command has more than %d bytes", maxCommand)
+	errNoHost    = errors.New("the name of the registry, or of where it leads to, does not resolve (DNS)")
 	errPlainHTTP = errors.New("plain HTTP is not allowed for this registry (--plain-http-registry)")
 	errAddress   = errors.New("the registry, or where it leads to, is at an address that is not allowed (--registry-network)")
 	errBusy      = errors.New("no answer: too many images of this namespace are looked up")
@@ -82,7 +84,7 @@ func (f *failure) Error() string {
 // Unwrap returns the class.
 func (f *failure) Unwrap() error { return f.class }
 
-// classify returns the class of a look-up's error: one of [classes], a [late] error,
+// classify returns the class of a look-up's error: one of [classes], [errNoHost], a [late] error,
 // or [context.Canceled].
 func classify(err error) error {
 	if its, ok := errors.AsType[late](err); ok {
@@ -99,6 +101,8 @@ func classify(err error) error {
 	switch status := statusOf(err); {
 	case errors.Is(err, context.Canceled):
 		return context.Canceled
+	case errors.As(err, new(*net.DNSError)):
+		return errNoHost
 	case denied(err):
 		return errDenied
 	case status == http.StatusNotFound:

@@ -73,7 +73,11 @@ type reader struct {
 
 // Command implements [image.Reader].
 func (r *reader) Command(ctx context.Context, named string) (image.Command, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, r.options.Budget, late{r.options.Budget})
+	budget := r.options.Budget
+	if ends, ok := ctx.Deadline(); ok { // the caller may have less patience
+		budget = min(budget, max(time.Until(ends), 100*time.Millisecond).Round(100*time.Millisecond))
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, budget, late{budget})
 	defer cancel()
 	places, err := r.places(named)
 	if err != nil {
@@ -83,7 +87,7 @@ func (r *reader) Command(ctx context.Context, named string) (image.Command, erro
 	for i, ref := range places {
 		// Each mirror gets half of the remaining time. So some time is left for the next
 		// mirror, or the registry.
-		within := r.options.Budget
+		within := budget
 		if i < len(places)-1 {
 			within >>= i + 1
 		}

@@ -6,6 +6,8 @@ package registry
 import (
 	"context"
 	"crypto/x509"
+	"net"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -252,6 +254,15 @@ func TestResolverTrustsTheConfiguredPrivateCA(t *testing.T) {
 	command, err := New(Options{CAs: pool, Networks: loopback}).Command(t.Context(), f.host()+"/app:1", image.PullRights{})
 	require.NoError(t, err)
 	assert.Equal(t, redisCommand, command)
+}
+
+// A name that does not resolve is no question of certificates.
+func TestUnknownHostOfARegistryIsAClassOfItsOwn(t *testing.T) {
+	dns := &net.DNSError{Err: "no such host", Name: "registry.typo", IsNotFound: true}
+	err := fail(&url.Error{Op: "Head", URL: "https://registry.typo/v2/", Err: &net.OpError{Op: "dial", Err: dns}}, nil)
+	assert.Contains(t, err.Error(), "does not resolve (DNS)")
+	assert.NotContains(t, err.Error(), "certificate")
+	assert.NotContains(t, err.Error(), "typo")
 }
 
 func TestLookUpsOfOneImageShareOneRequest(t *testing.T) {
