@@ -354,21 +354,32 @@ func (v screen) holder(s view.Slot, add func(string, ...any)) {
 
 // handoverText returns the facts about a handover, for people.
 func handoverText(h view.Handover) string {
-	if h.From == "" {
+	switch {
+	case h.First:
+		return "first holder"
+	case h.From == "":
 		return "acquired; no Event tells of a release before it"
+	case h.Expired && h.From == h.Pod:
+		return "again, after its own lease expired" + because(h)
+	case h.Expired:
+		return "took over after the lease of " + h.From + " expired" + because(h)
 	}
-	text := "from " + h.From
-	switch h.Reason {
-	case "":
-	case api.ReasonReleased:
-		text += " (" + h.Cause + ")"
-	default:
-		text += " (" + h.Reason + ")"
-	}
+	text := "from " + h.From + because(h)
 	if *h.Seconds < 1 {
 		return text + ", within 1s"
 	}
 	return fmt.Sprintf("%s, %.0fs after its release", text, *h.Seconds)
+}
+
+// because returns the cause of a handover in brackets; empty if no Event states a cause.
+func because(h view.Handover) string {
+	switch h.Reason {
+	case "":
+		return ""
+	case api.ReasonReleased:
+		return " (" + h.Cause + ")"
+	}
+	return " (" + h.Reason + ")"
 }
 
 // shardsOf returns the text about the shards that the stamp of a Lease names.

@@ -46,7 +46,13 @@ func (b *byHand) status(t *testing.T, v screen, namespace string, args ...string
 }
 
 func TestStatusCommandShowsHolderAndStandbys(t *testing.T) {
-	there := append(team(nil),
+	held := team(nil)
+	for _, o := range held {
+		if l, ok := o.(*coordinationv1.Lease); ok {
+			l.Spec.LeaseTransitions = new(int32(2))
+		}
+	}
+	there := append(held,
 		told(30*time.Minute, "c", "Acquired", "this pod holds "+slot+" (token 4000)"),
 		told(10*time.Minute+3*time.Second, "c", "Yielded", "draining to hand over "+slot),
 		told(10*time.Minute+2*time.Second, "c", "Released", slot+" is free again"),
@@ -58,7 +64,7 @@ func TestStatusCommandShowsHolderAndStandbys(t *testing.T) {
   standby   b  Ready    StandingBy: a holds it
   standby   c  Ready    StandingBy: a holds it
   handover  a  10m ago  from c (Yielded), 2s after its release
-  handover  c  30m ago  acquired; no Event tells of a release before it
+  handover  c  30m ago  first holder
 `, b.out.String())
 	assert.Empty(t, b.err.String())
 }
@@ -305,7 +311,11 @@ func TestStatusCommandDerivesHandoversFromEvents(t *testing.T) {
 		"most": {[]*corev1.Event{
 			told(5*time.Second, "a", "Acquired", holds), told(4*time.Second, "b", "Acquired", holds),
 			told(3*time.Second, "c", "Acquired", holds), told(2*time.Second, "d", "Acquired", holds),
-		}, []string{"acquired; no Event tells of a release before it", "acquired; no Event tells of a release before it", "acquired; no Event tells of a release before it"}},
+		}, []string{"took over after the lease of c expired", "took over after the lease of b expired", "took over after the lease of a expired"}},
+		"a lost hold": {[]*corev1.Event{told(9*time.Second, "a", "Acquired", holds), told(5*time.Second, "a", "Lost", "draining: lock.a may be lost"), told(0, "b", "Acquired", holds)},
+			[]string{"took over after the lease of a expired (Lost)", "acquired; no Event tells of a release before it"}},
+		"again": {[]*corev1.Event{told(9*time.Second, "a", "Acquired", holds), told(5*time.Second, "a", "Acquired", holds)},
+			[]string{"again, after its own lease expired", "acquired; no Event tells of a release before it"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := objects{leases: map[types.UID]*coordinationv1.Lease{"l": slotLease("lock.a", "", nil)}, events: map[types.UID]*corev1.Event{}}

@@ -19,10 +19,9 @@ type Handover struct {
 	// At is the time of the acquisition.
 	At  time.Time `json:"at"`
 	Pod string    `json:"pod"`
-	// From is the pod whose Event tells of the release before this acquisition. The field Reason is
-	// the reason of the same pod's Event about the end of its hold. If only the Event of the
-	// release states a cause, Reason is the reason of that Event. Without an Event of the release,
-	// both fields are empty.
+	// From is the pod that held before, as Events tell. The field Reason is the reason of the same
+	// pod's Event about the end of its hold. If only the Event of the release states a cause, Reason
+	// is the reason of that Event.
 	From   string `json:"from,omitempty"`
 	Reason string `json:"reason,omitempty"`
 	// Cause is the message of the Event with that reason, or the cause in the message of the
@@ -31,12 +30,18 @@ type Handover struct {
 	// Seconds is the time between release and acquisition, in whole seconds, because Events have no
 	// fractions. The field is nil if no Event tells of the release.
 	Seconds *float64 `json:"seconds,omitempty"`
+	// First reports that no pod has held the slot before. Expired reports that no Event tells of a
+	// release by the pod From: its lease expired, or, more rarely, its agent could not write the Event.
+	First   bool `json:"first,omitempty"`
+	Expired bool `json:"expired,omitempty"`
 }
 
 // history is what Events tell about one slot.
 type history struct {
 	// handovers are the acquisitions, the latest first.
 	handovers []Handover
+	// acquired counts all acquisitions, also those that have no place in the list.
+	acquired int
 	// released has the last release of each pod, by the pod's uid.
 	released map[types.UID]time.Time
 }
@@ -91,7 +96,8 @@ func historiesOf(events []*corev1.Event, now time.Time, most int) map[types.Name
 			h, before := all[slot], since[slot]
 			switch {
 			case e.Reason == api.ReasonAcquired:
-				h.handovers = append(h.handovers, handoverOf(r, before.ending, before.released))
+				h.acquired++
+				h.handovers = append(h.handovers, handoverOf(r, before))
 				h.handovers = h.handovers[max(0, len(h.handovers)-most):]
 				next := told{acquired: r}
 				if before.released == nil {
@@ -103,8 +109,8 @@ func historiesOf(events []*corev1.Event, now time.Time, most int) map[types.Name
 					h.released = map[types.UID]time.Time{}
 				}
 				h.released[e.InvolvedObject.UID] = r.at
-				if last := len(h.handovers) - 1; last >= 0 && h.handovers[last].From == "" && before.isLate(r) {
-					h.handovers[last] = handoverOf(before.acquired, before.unreleased, r)
+				if last := len(h.handovers) - 1; last >= 0 && h.handovers[last].Seconds == nil && before.isLate(r) {
+					h.handovers[last] = handoverOf(before.acquired, told{ending: before.unreleased, released: r})
 				} else {
 					before.released = r
 				}
@@ -138,17 +144,24 @@ func inOrder(a, b *corev1.Event) int {
 	return rank(a) - rank(b)
 }
 
-func handoverOf(acquired, ending, released *report) Handover {
+// handoverOf returns the acquisition after the given Events.
+func handoverOf(acquired *report, before told) Handover {
 	h := Handover{At: acquired.at, Pod: acquired.pod}
-	if released == nil {
+	ending, last := before.ending, before.released
+	switch {
+	case before.released != nil:
+		seconds := max(0, h.At.Sub(last.at).Seconds())
+		h.Seconds = &seconds
+	case before.acquired != nil:
+		last, h.Expired = before.acquired, true
+	default:
 		return h
 	}
-	seconds := max(0, h.At.Sub(released.at).Seconds())
-	h.From, h.Seconds = released.pod, &seconds
-	if ending != nil && ending.InvolvedObject.UID == released.InvolvedObject.UID {
+	h.From = last.pod
+	if ending != nil && ending.InvolvedObject.UID == last.InvolvedObject.UID {
 		h.Reason, h.Cause = ending.reason, ending.cause
-	} else if _, cause, found := strings.Cut(released.cause, api.FreeAgain+": "); found {
-		h.Reason, h.Cause = released.reason, cause
+	} else if _, cause, found := strings.Cut(last.cause, api.FreeAgain+": "); found {
+		h.Reason, h.Cause = last.reason, cause
 	}
 	return h
 }

@@ -292,6 +292,10 @@ func Expired(l *coordinationv1.Lease, seen time.Time) time.Time {
 // remember adds the facts that only Events tell.
 func (s *Slot) remember(h history) {
 	s.Handovers = append(s.Handovers, h.handovers...)
+	// The Lease counts each change of the holder. Events of earlier changes may be gone.
+	if last := len(s.Handovers) - 1; last >= 0 && h.acquired == last+1 && s.Transitions > 0 && int(s.Transitions) <= h.acquired {
+		s.Handovers[last].First = s.Handovers[last].From == ""
+	}
 	for i, p := range s.Standbys {
 		if at, ok := h.released[p.uid]; ok && p.WaitsSince != nil && at.After(*p.WaitsSince) {
 			other := *p

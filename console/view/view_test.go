@@ -137,9 +137,12 @@ func TestListOfHandoversContainsCauseAndDuration(t *testing.T) {
 			[]string{"b from a: Released after 5s, the application has failed"}},
 		"a cause of another pod": {[]*corev1.Event{event(9, "x", "Yielded", drains), event(9, "a", api.ReasonReleased, frees), event(9, "b", api.ReasonAcquired, holds)}, []string{"b from a: after 0s, "}},
 		"control characters":     {[]*corev1.Event{event(9, "a", "Yielded", "draining\x1b[2J lock.a"), event(9, "a", api.ReasonReleased, frees), event(9, "b", api.ReasonAcquired, holds)}, []string{"b from a: Yielded after 0s, draining?[2J lock.a"}},
-		"the last two of three":  {[]*corev1.Event{event(9, "a", api.ReasonAcquired, holds), event(8, "b", api.ReasonAcquired, holds), event(7, "c", api.ReasonAcquired, holds)}, []string{"c from :", "b from :"}},
-		"an Event about a Job":   {[]*corev1.Event{{Reason: api.ReasonAcquired, Message: holds, InvolvedObject: corev1.ObjectReference{Kind: "Job"}}}, nil},
-		"an Event elsewhere":     {[]*corev1.Event{func() *corev1.Event { e := event(9, "a", api.ReasonAcquired, holds); e.Namespace = "other"; return e }()}, nil},
+		"the last two of three":  {[]*corev1.Event{event(9, "a", api.ReasonAcquired, holds), event(8, "b", api.ReasonAcquired, holds), event(7, "c", api.ReasonAcquired, holds)}, []string{"c after the lease of b:", "b after the lease of a:"}},
+		"a loss before an expiry": {[]*corev1.Event{event(20, "a", api.ReasonAcquired, holds), event(12, "a", "Lost", drains), event(9, "b", api.ReasonAcquired, holds)},
+			[]string{"b after the lease of a: Lost", "a from :"}},
+		"a pod whose own lease expired": {[]*corev1.Event{event(20, "a", api.ReasonAcquired, holds), event(9, "a", api.ReasonAcquired, holds)}, []string{"a after the lease of a:", "a from :"}},
+		"an Event about a Job":          {[]*corev1.Event{{Reason: api.ReasonAcquired, Message: holds, InvolvedObject: corev1.ObjectReference{Kind: "Job"}}}, nil},
+		"an Event elsewhere":            {[]*corev1.Event{func() *corev1.Event { e := event(9, "a", api.ReasonAcquired, holds); e.Namespace = "other"; return e }()}, nil},
 		"a release whose Event is late": {[]*corev1.Event{event(20, "a", api.ReasonAcquired, holds), event(10, "a", "PodDeleted", drains), event(9, "b", api.ReasonAcquired, holds), event(8, "a", api.ReasonReleased, frees)},
 			[]string{"b from a: PodDeleted after 0s, " + drains, "a from :"}},
 		"a release after an expiry":    {[]*corev1.Event{event(20, "b", api.ReasonAcquired, holds), event(14, "a", api.ReasonReleased, frees)}, []string{"b from :"}},
@@ -151,6 +154,9 @@ func TestListOfHandoversContainsCauseAndDuration(t *testing.T) {
 			var lines []string
 			for _, h := range historiesOf(c.events, noon, 2)[types.NamespacedName{Namespace: "shop", Name: "lock.a"}].handovers {
 				line := fmt.Sprintf("%s from %s:", h.Pod, h.From)
+				if h.Expired {
+					line = fmt.Sprintf("%s after the lease of %s:", h.Pod, h.From)
+				}
 				if h.Reason != "" {
 					line += " " + h.Reason
 				}
@@ -294,4 +300,35 @@ func TestUnheldSlotWithOnlyDeletedStandbysIsHealthy(t *testing.T) {
 	assert.True(t, s.Healthy())
 	s = State{Leases: []*coordinationv1.Lease{lease("lock.a", "", nil)}, Pods: []*corev1.Pod{deleted, gated("c", "lock.a")}}.Slots(nil, 3)[0]
 	assert.False(t, s.Healthy())
+}
+
+// The Events of an hour ago are gone, so only the Lease knows whether a pod held before.
+func TestOnlyTheFirstHolderCountsAsFirst(t *testing.T) {
+	const holds = "this pod holds lock.a (token 1)"
+	acquired := func(pods ...string) (events []*corev1.Event) {
+		for i, pod := range pods {
+			events = append(events, event(100-i, pod, api.ReasonAcquired, holds))
+		}
+		return events
+	}
+	for name, c := range map[string]struct {
+		transitions int32
+		events      []*corev1.Event
+		first       bool
+	}{
+		"the only holder":              {1, acquired("a"), true},
+		"the first of two":             {2, acquired("a", "b"), true},
+		"an earlier holder":            {3, acquired("a", "b"), false},
+		"a hold that went on":          {1, acquired("a", "a"), true},
+		"more than the list has":       {4, acquired("a", "b", "c", "d"), false},
+		"a Lease of another program":   {0, acquired("a"), false},
+		"a release before it is known": {1, append([]*corev1.Event{event(200, "x", api.ReasonReleased, "lock.a is free again")}, acquired("a")...), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := lease("lock.a", "a", nil)
+			l.Spec.LeaseTransitions = &c.transitions
+			h := State{Leases: []*coordinationv1.Lease{l}, Events: c.events, Now: noon}.Slots(nil, 3)[0].Handovers
+			assert.Equal(t, c.first, h[len(h)-1].First)
+		})
+	}
 }

@@ -84,7 +84,7 @@
     return {
       key, name, list, kind: first.kind, namespace: first.namespace,
       standbys: [...standbys.values()], holders: [...holders.values()],
-      handovers: list.flatMap((slot) => slot.handovers.map((h, i) => ({...h, slot: slot.slot, namespace: slot.namespace, earlier: slot.handovers[i + 1]}))),
+      handovers: list.flatMap((slot) => slot.handovers.map((h) => ({...h, slot: slot.slot, namespace: slot.namespace}))),
       text: [name, first.namespace, first.kind, ...[...standbys.keys()],
         ...[...holders.values()].flatMap((h) => [h.pod, h.workload || ""])].join("\n").toLowerCase(),
     };
@@ -179,8 +179,9 @@
 
   // cause returns why a handover happened.
   const cause = (h) => {
+    if (h.first) return "first holder";
+    if (h.expired) return "took over after the lease of " + h.from + " expired" + (h.reason ? ": " + h.reason : "");
     if (h.from) return h.reason ? h.reason : "released; no Event tells why";
-    if (h.earlier && h.earlier.pod !== h.pod) return "no Event of a release by " + h.earlier.pod + ": its lease expired, or the Event is lost";
     return "no Event tells of a release before it";
   };
   const gap = (h) => h.seconds === undefined ? "" : h.seconds < 1 ? "within 1s" : h.seconds + "s after the release";
