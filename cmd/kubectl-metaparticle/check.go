@@ -25,8 +25,8 @@ command only reads objects and sends dry runs, so the cluster stays as it is. Fo
 each failed check and each warning, the command says what to do. With --image, the
 webhook also reads the image's command, as for a pod without a command.
 
-Exit codes: 0 no check failed, but some may have warned; 1 a check failed;
-2 error.
+Exit codes: 0 no check failed, but some may have warned; 1 a check failed; 2 no
+check failed, but some are unknown, for example because you lack a right; or an error.
 
   kubectl metaparticle check [--before] [--image IMAGE] [-o json|yaml]
 `
@@ -103,11 +103,19 @@ func (c connection) greet(ctx context.Context) (version.Info, time.Time, error) 
 	return info, now, err
 }
 
-// tell writes the findings, and returns exitRefused if one of the checks failed.
+// tell writes the findings. The result is exitRefused if one of the checks failed. Otherwise the result
+// is exitError if the command could not do one of the checks.
 func tell(out io.Writer, findings []check.Finding, output string) (int, error) {
+	counts := map[check.Result]int{}
+	for _, f := range findings {
+		counts[f.Result]++
+	}
 	code := exitOK
-	if slices.ContainsFunc(findings, func(f check.Finding) bool { return f.Result == check.Failed }) {
+	switch {
+	case counts[check.Failed] > 0:
 		code = exitRefused
+	case counts[check.Unknown] > 0:
+		code = exitError
 	}
 	shown := func(text string) string { return inOneLine(strings.ReplaceAll(text, "\n", "; ")) }
 	if output != "" {
@@ -130,5 +138,9 @@ func tell(out io.Writer, findings []check.Finding, output string) (int, error) {
 			fmt.Fprintf(table, "\t\t→ %s\n", shown(f.Do))
 		}
 	}
-	return code, table.Flush()
+	if err := table.Flush(); err != nil {
+		return code, err
+	}
+	say(out, "%d ok, %d warning, %d failed, %d unknown", counts[check.OK], counts[check.Warning], counts[check.Failed], counts[check.Unknown])
+	return code, nil
 }

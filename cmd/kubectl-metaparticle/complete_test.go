@@ -91,7 +91,7 @@ func TestCheckCommandPrintsFindingsAndRemedies(t *testing.T) {
 		{Check: "nodes", Result: check.OK, Says: "3 of 3 nodes"}, {Check: "webhook", Result: check.Warning, Says: "one replica", Do: "scale it"},
 	}
 	for output, shown := range map[string]string{
-		"":     "ok       nodes    3 of 3 nodes\nwarning  webhook  one replica\n                  → scale it\n",
+		"":     "ok       nodes    3 of 3 nodes\nwarning  webhook  one replica\n                  → scale it\n1 ok, 1 warning, 0 failed, 0 unknown\n",
 		"json": "{\n  \"checks\": [\n    {\n      \"check\": \"nodes\",\n      \"result\": \"ok\",\n      \"says\": \"3 of 3 nodes\"\n    },\n    {\n      \"check\": \"webhook\",\n      \"result\": \"warning\",\n      \"says\": \"one replica\",\n      \"do\": \"scale it\"\n    }\n  ]\n}\n",
 		"yaml": "checks:\n- check: nodes\n  result: ok\n  says: 3 of 3 nodes\n- check: webhook\n  do: scale it\n  result: warning\n  says: one replica\n",
 	} {
@@ -101,8 +101,18 @@ func TestCheckCommandPrintsFindingsAndRemedies(t *testing.T) {
 		assert.Equal(t, exitOK, code, "a warning is no failure")
 		assert.Equal(t, shown, out.String())
 	}
-	findings[1].Result = check.Failed
-	code, err := tell(new(bytes.Buffer), findings, "")
-	require.NoError(t, err)
-	assert.Equal(t, exitRefused, code)
+	for _, c := range []struct {
+		result check.Result
+		more   []check.Finding
+		code   int
+	}{
+		{check.Failed, nil, exitRefused}, {check.Unknown, nil, exitError}, {check.Unknown, []check.Finding{{Result: check.Failed}}, exitRefused},
+	} {
+		findings[1].Result = c.result
+		for _, output := range []string{"", "json"} {
+			code, err := tell(new(bytes.Buffer), append(findings, c.more...), output)
+			require.NoError(t, err)
+			assert.Equal(t, c.code, code, c)
+		}
+	}
 }

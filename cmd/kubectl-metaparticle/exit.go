@@ -16,7 +16,7 @@ const (
 	// write. For "status", the code means that a slot lacks a holder that serves. For "check", the
 	// code means that a check failed.
 	exitRefused
-	// exitError means that the command could not answer.
+	// exitError means that the command could not answer, or for "check", could not do a check.
 	exitError
 	// exitUnreached means that the command has written the request, but that the
 	// wanted state did not follow in time.

@@ -59,7 +59,8 @@ slot as status prints it, such as singleton.deployment.biller; or
 barrier/NAME, ` + shared() + `.
 
 Exit codes: 0 done; 1 refused, or of check: a check failed, or of status: a
-claimed slot is not paused, and has no holder that serves or starts; 2 error;
+claimed slot is not paused, and has no holder that serves or starts; 2 error, or
+of check: a check is unknown;
 3 the command has written the request, but the wanted state did not follow in time.
 `
 

@@ -6,6 +6,7 @@ package check
 import (
 	"context"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -23,7 +24,7 @@ func (c Cluster) claims(ctx context.Context) (Finding, error) {
 	if err != nil {
 		return Finding{}, err
 	}
-	var without []string
+	var without, open []string
 	for _, kind := range []string{"Deployment", "StatefulSet", "DaemonSet", "CronJob"} {
 		list := new(metav1.PartialObjectMetadataList)
 		list.APIVersion, list.Kind = "apps/v1", kind+"List"
@@ -35,15 +36,23 @@ func (c Cluster) claims(ctx context.Context) (Finding, error) {
 		}
 		for _, w := range list.Items {
 			if claims(w.Annotations) && metav1.GetControllerOf(&w) == nil && slices.Contains(namespaces, w.Namespace) {
-				without = append(without, w.Namespace+"/"+w.Name)
+				without, open = append(without, w.Namespace+"/"+w.Name), append(open, w.Namespace)
 			}
 		}
 	}
 	if len(without) > 0 {
-		return found(Warning, optIn+"; then kubectl rollout restart, or any change of a CronJob",
+		return found(Warning, optInOf(open)+"; then kubectl rollout restart, or any change of a CronJob",
 			"workloads claim, and run without a gate, because their namespace has not opted in: %s", some(without))
 	}
 	return ok("no workload claims in a namespace that has not opted in")
+}
+
+// optInOf returns the command by which the namespaces opt in. The command names at most [most] of them.
+func optInOf(namespaces []string) string {
+	slices.Sort(namespaces)
+	namespaces = slices.Compact(namespaces)
+	named := strings.Join(namespaces[:min(len(namespaces), most)], " ")
+	return strings.Replace(optIn, "NAMESPACE", named, 1)
 }
 
 // withoutOptIn returns the namespaces without the label of an opt-in. The function leaves out each

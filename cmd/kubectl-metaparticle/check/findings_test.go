@@ -199,7 +199,41 @@ func TestCheckCommandWarnsOfClaimsWithoutOptIn(t *testing.T) {
 	f := named(t, s, "claims")
 	assert.Equal(t, Warning, f.Result)
 	assert.Equal(t, "workloads claim, and run without a gate, because their namespace has not opted in: store/biller", f.Says)
-	assert.Contains(t, f.Do, "kubectl label namespace NAMESPACE metaparticle.io/injection=enabled")
+	assert.Contains(t, f.Do, "kubectl label namespace store metaparticle.io/injection=enabled; ")
+}
+
+// A workload whose annotations have a mistake runs without a gate, too, where nothing is injected.
+func TestCheckCommandJudgesMistakenClaimsByTheirKeys(t *testing.T) {
+	const claim, settings = api.SingletonAnnotation, api.ContainersAnnotation
+	for name, c := range map[string]struct {
+		annotations map[string]string
+		claims      bool
+	}{
+		"a misspelt setting":   {map[string]string{claim: "true", "metaparticle.io/lease-duraton": "30s"}, true},
+		"a misspelt claim":     {map[string]string{"metaparticle.io/singelton": "true"}, true},
+		"a wrong value":        {map[string]string{claim: "ture!"}, true},
+		"a wrong setting":      {map[string]string{api.LeaseDurationAnnotation: "x"}, false},
+		"a lone setting":       {map[string]string{settings: "app"}, false},
+		"a condition":          {map[string]string{api.AfterAnnotation: "lock/a"}, true},
+		"a mistaken condition": {map[string]string{api.AfterAnnotation: "?"}, true},
+		"no claim":             {map[string]string{claim: "false", api.LeaseDurationAnnotation: "x"}, false},
+		"an opt-out":           {map[string]string{claim: "ture!", api.InjectAnnotation: "false"}, false},
+		"what programs write":  {map[string]string{api.SlotsAnnotation: "lock.a", api.LeaseDurationAnnotation: "x"}, false},
+		"other keys":           {map[string]string{"example.com/a": "b", api.LeaseDurationAnnotation: "x"}, false},
+	} {
+		assert.Equal(t, c.claims, claims(c.annotations), name)
+	}
+	s := healthy(t)
+	for _, name := range []string{"till", "store", "vault"} {
+		s.namespaces = append(s.namespaces, corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}})
+		s.workloads = append(s.workloads, &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{
+			Namespace: name, Name: "biller", Annotations: map[string]string{claim: "true", "metaparticle.io/lease-duraton": "30s"},
+		}})
+	}
+	f := named(t, s, "claims")
+	assert.Equal(t, Warning, f.Result)
+	assert.Contains(t, f.Says, "store/biller, till/biller, vault/biller")
+	assert.Contains(t, f.Do, "kubectl label namespace store till vault metaparticle.io/injection=enabled; ")
 }
 
 func TestQuotaNameNeverLooksLikeOurRefusal(t *testing.T) {

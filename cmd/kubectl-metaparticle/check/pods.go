@@ -150,7 +150,8 @@ func (c Cluster) pods(ctx context.Context) (Finding, error) {
 	}
 	switch {
 	case len(ungated) > 0:
-		return found(Failed, "kubectl metaparticle explain -n NAMESPACE pod/NAME", "pods claim, and run without a gate: %s", some(ungated))
+		namespace, name, _ := strings.Cut(slices.Min(ungated), "/")
+		return found(Failed, fmt.Sprintf("kubectl metaparticle explain -n %s pod/%s", namespace, name), "pods claim, and run without a gate: %s", some(ungated))
 	case older > 0:
 		return ok("%d pods are gated, and %d of them have the agent of another version until they are replaced", gated, older)
 	}
