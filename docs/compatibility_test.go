@@ -29,11 +29,12 @@ var update = flag.Bool("update", false, "rewrite generated documents")
 
 // A directive in a test's comment names rows of docs/compatibility.md. A row is a field or a
 // behaviour of pods. The test shows that a gated pod keeps this field or behaviour ("carried"), or
-// that the webhook refuses the pod with a reason:
+// that the webhook refuses the pod, or warns of its workload, with a reason:
 //
 //	docs/compatibility.md: lifecycle/exit-codes lifecycle/crash-loop carried
 //	docs/compatibility.md: pod/host-pid refused SharedProcesses
-var directive = regexp.MustCompile(`(?m)^(?:// |# )?docs/compatibility\.md: ((?:[a-z0-9]+/[a-z0-9-]+ )+)(carried|refused ([A-Z]\w+))$`)
+//	docs/compatibility.md: kinds/only-holders-ready warned RolloutStalls
+var directive = regexp.MustCompile(`(?m)^(?:// |# )?docs/compatibility\.md: ((?:[a-z0-9]+/[a-z0-9-]+ )+)(carried|(refused|warned) ([A-Z]\w+))$`)
 
 // mention matches every directive, also a misspelt one.
 var mention = regexp.MustCompile(`(?m)^(?:// |# )?(?:docs/)?compat[a-z]*(?:\.md)?:`)
@@ -73,8 +74,8 @@ func compatibility(t *testing.T, found []evidence) (text string, missing []strin
 	var b strings.Builder
 	b.WriteString("<!-- Generated from the tests by make golden. Do not edit. -->\n\n# Compatibility\n\n" +
 		"A gated pod behaves as without the annotation, except that only one pod runs at a time. A pod for which that\n" +
-		"is impossible is refused at admission, with a [reason](reasons.md) that names the field and a solution. Each\n" +
-		"row names its tests. Tests of `test/e2e` run on the real cluster. `TestGoldenFilesMatchTheWebhooksAnswers/…` are pods before and after\n" +
+		"is impossible is refused at admission, with a [reason](reasons.md) that names the field and a solution. Where\n" +
+		"the webhook only warns when the workload is applied, the row says warned. Each row names its tests. Tests of `test/e2e` run on the real cluster. `TestGoldenFilesMatchTheWebhooksAnswers/…` are pods before and after\n" +
 		"admission (`mutate/testdata`). `TestShimFulfillsEachScriptInTestdata/…` run the real binary (`cmd/shim/testdata`).\n")
 	known := map[string]bool{}
 	for _, key := range slices.Sorted(maps.Keys(sections)) {
@@ -192,10 +193,10 @@ func read(t *testing.T, file, comment, test string) (found []evidence) {
 	assert.Len(t, all, len(mention.FindAllString(comment, -1)), "%s: a malformed directive of %s", file, test)
 	for _, m := range all {
 		how := m[2]
-		if m[3] != "" {
-			assert.True(t, slices.ContainsFunc(slices.Concat(reason.All, reason.Elsewhere), func(e reason.Explanation) bool { return string(e.Reason) == m[3] }),
-				"%s: %s is no reason", file, m[3])
-			how = "refused: `" + m[3] + "`"
+		if m[4] != "" {
+			assert.True(t, slices.ContainsFunc(slices.Concat(reason.All, reason.Elsewhere), func(e reason.Explanation) bool { return string(e.Reason) == m[4] }),
+				"%s: %s is no reason", file, m[4])
+			how = m[3] + ": `" + m[4] + "`"
 		}
 		for row := range strings.FieldsSeq(m[1]) {
 			found = append(found, evidence{row, how, test})

@@ -138,7 +138,7 @@ func Carry(ctx context.Context, w Workload) ([]jsonpatch.Operation, reason.Refus
 		Pod: pod, Document: d, Path: path, Request: request, Namespace: w.Namespace,
 		Origin: feature.Origin{Workload: api.Workload{Group: "apps", Kind: w.Kind}, Template: &template.Spec}, Kubernetes: w.Kubernetes,
 	}, images)...)
-	return d.Operations(), slices.Concat(warnings, now.Spec.stalls(w.Kind, request, &template.Spec), now.Spec.fewer(w.Kind, request)), nil
+	return d.Operations(), slices.Concat(warnings, now.Spec.stalls(w.Kubernetes, w.Kind, request, &template.Spec), now.Spec.fewer(w.Kind, request)), nil
 }
 
 // changed returns the warnings about an update that replaces the annotations "was" of the template by

@@ -202,8 +202,8 @@ var All = []Explanation{
 	},
 	{
 		Reason: RolloutStalls, WarnOnly: true,
-		Meaning: "A standby is not Ready with `metaparticle.io/readiness: holder`, a semaphore, the gate `pod` or `readiness`, or a gated init container (unless it runs once). With shards, a standby is not Ready if a gated container declares a port. The workload's rollout waits until each new pod is Ready, so the first new pod that stands by stops the rollout. A Deployment of one replica goes on with a gated init container, because its one new pod takes its turn.",
-		Do:      "leave the annotation out, or let the rollout go on without a Ready standby. A Deployment needs maxUnavailable of at least 1 or the strategy Recreate, a DaemonSet maxUnavailable of 100%, a StatefulSet or DaemonSet updateStrategy OnDelete",
+		Meaning: "A standby is not Ready with `metaparticle.io/readiness: holder`, a semaphore, the gate `pod` or `readiness`, or a gated init container (unless it runs once). With shards, a standby is not Ready if a gated container declares a port. The controller counts these standbys as unavailable. So its rollout keeps old pods for ever, or replaces all pods and never reports its end. The webhook computes which of the two from the replicas and the strategy.",
+		Do:      "set what the message names, or leave out the annotation that keeps standbys from being Ready",
 	},
 	{
 		Reason: ClaimChanged, WarnOnly: true,

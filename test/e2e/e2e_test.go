@@ -195,6 +195,7 @@ var parallel = []string{
 	"TestRolloutFinishesDespiteDisruptionBudgetAndAutoscaler",
 	"TestRolloutOfABrokenRevisionStalls",
 	"TestBrokenRevisionStallsARolloutOfOneReplica",
+	"TestRolloutOfHoldersFinishesWithTheRemedyOfItsWarning",
 	"TestRolloutWithoutSurgeStopsApplicationAtMostTwice",
 	"TestTwoRolloutsReplaceAClaimWithoutOverlap",
 	"TestStandbyNeverStartsApplicationDuringScaleDown",
@@ -704,6 +705,9 @@ func TestRolloutFinishesDespiteDisruptionBudgetAndAutoscaler(t *testing.T) {
 func TestRolloutOfABrokenRevisionStalls(t *testing.T) { rollouts.TestRolloutOfABrokenRevisionStalls(t) }
 func TestBrokenRevisionStallsARolloutOfOneReplica(t *testing.T) {
 	rollouts.TestBrokenRevisionStallsARolloutOfOneReplica(t)
+}
+func TestRolloutOfHoldersFinishesWithTheRemedyOfItsWarning(t *testing.T) {
+	rollouts.TestRolloutOfHoldersFinishesWithTheRemedyOfItsWarning(t)
 }
 func TestRolloutWithoutSurgeStopsApplicationAtMostTwice(t *testing.T) {
 	rollouts.TestRolloutWithoutSurgeStopsApplicationAtMostTwice(t)
