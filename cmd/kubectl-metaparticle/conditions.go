@@ -20,18 +20,18 @@ import (
 
 // conditionLines returns a line for each condition. A condition gets no line if the command could
 // not read the condition's first Lease.
-func conditionLines(e *explainer) []string {
-	var lines []string
+func conditionLines(e *explainer) [][]string {
+	var lines [][]string
 	for _, c := range conditionsOf(e) {
 		lease, read := e.leases[c.Leases()[0]]
 		if !read {
 			continue // the section "not readable" names this Lease
 		}
 		if c.Sharded() {
-			lines = append(lines, c.String()+"\t"+shardsState(e, c, lease))
+			lines = append(lines, []string{c.String(), shardsState(e, c, lease)})
 			continue
 		}
-		lines = append(lines, c.String()+"\t"+leaseState(e, c, lease))
+		lines = append(lines, []string{c.String(), leaseState(e, c, lease)})
 	}
 	return lines
 }

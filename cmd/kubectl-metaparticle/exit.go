@@ -13,7 +13,7 @@ import (
 const (
 	exitOK = iota
 	// exitRefused means that the webhook would refuse a pod, or that the command refused to
-	// write. For "status", the code means that a slot lacks a holder that serves. For "check", the
+	// write. For "explain", the code means that a claim is not in force. For "status", the code means that a slot lacks a holder that serves. For "check", the
 	// code means that a check failed.
 	exitRefused
 	// exitError means that the command could not answer, or for "check", could not do a check.

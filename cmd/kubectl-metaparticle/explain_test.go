@@ -68,7 +68,9 @@ func gatedPod(name string, ready corev1.ConditionStatus, reason, message string)
 	p.Labels = map[string]string{api.GatedLabel: api.Gated}
 	p.Spec.InitContainers = []corev1.Container{{Name: api.AgentContainer, RestartPolicy: new(corev1.ContainerRestartPolicyAlways)}}
 	p.Spec.Containers = []corev1.Container{{Name: "app", Command: []string{api.ShimProgram, api.ExecRole}}}
-	p.Status.Conditions = []corev1.PodCondition{{Type: api.ReadyCondition, Status: ready, Reason: reason, Message: message}}
+	p.Status.Conditions = []corev1.PodCondition{
+		{Type: api.ReadyCondition, Status: ready, Reason: reason, Message: message}, {Type: corev1.PodReady, Status: ready},
+	}
 	return p
 }
 
@@ -122,7 +124,8 @@ func answer(t *testing.T, optedIn bool, target string, there ...client.Object) s
 	reader := fake.NewClientBuilder().WithObjects(namespace, installed).WithObjects(there...).Build()
 	kind, name, _ := strings.Cut(target, "/")
 	var out strings.Builder
-	require.NoError(t, explain(t.Context(), explainerOf(reader), &out, kind, name))
+	_, err := explain(t.Context(), explainerOf(reader), &out, "", kind, name)
+	require.NoError(t, err)
 	return out.String()
 }
 
@@ -142,9 +145,7 @@ pods:
   b  stands by                          not Ready  HolderUnreachable: nothing answers
 `, answer(t, true, "Deployment/biller", there...))
 
-	// The answer about a ReplicaSet equals the answer about its Deployment. The
-	// answer about a pod shows only that pod.
-	assert.Equal(t, answer(t, true, "Deployment/biller", there...), answer(t, true, "ReplicaSet/biller-1", there...))
+	// The answer about a pod shows only that pod.
 	one := answer(t, true, "Pod/b", there...)
 	assert.Contains(t, one, "Pod/b (of Deployment/biller) in shop: gated\n")
 	assert.Contains(t, one, "held by a,")
@@ -206,8 +207,8 @@ slots:
   election.main  has no Lease yet; enroll makes it where the namespace is opted in
   lock.a         held by a, token 4711, since 2026-01-02T11:50:00Z (10m), renewed 3s ago
 pods:
-  a  holds lock.a   the program asks by the local API
-  b  holds nothing  the program asks by the local API
+  a  holds lock.a   Ready      the program asks by the local API
+  b  holds nothing  not Ready  the program asks by the local API
 `, shown)
 }
 
@@ -216,7 +217,7 @@ func TestExplainCommandShowsIfLostHoldKillsProgram(t *testing.T) {
 	pod := localPod("a", corev1.ConditionTrue, "election.main", "lock.a")
 	pod.Spec.InitContainers[0].Args = append(pod.Spec.InitContainers[0].Args, "-containers=app")
 	shown := answer(t, true, "Deployment/biller", together(deployment(asks, asks), pod)...)
-	assert.Contains(t, shown, "a  holds nothing  the program asks by the local API, and shims kill it after the loss of a hold")
+	assert.Contains(t, shown, "a  holds nothing  Ready  the program asks by the local API, and shims kill it after the loss of a hold")
 }
 
 // A pod that only uses a Variable holds nothing, because a Variable has no Lease.
@@ -229,7 +230,7 @@ namespace:
 annotations:
   metaparticle.io/api=variable/hits  on the workload and its template
 pods:
-  a  holds nothing  the program asks by the local API
+  a  holds nothing  Ready  the program asks by the local API
 `, shown)
 }
 
@@ -401,7 +402,8 @@ func TestExplainCommandListsUnreadableObjects(t *testing.T) {
 		},
 	}).Build()
 	var out strings.Builder
-	require.NoError(t, explain(t.Context(), explainerOf(reader), &out, "Deployment", "biller"))
+	_, err := explain(t.Context(), explainerOf(reader), &out, "", "Deployment", "biller")
+	require.NoError(t, err)
 	assert.Contains(t, out.String(), "Ready  Holding: it is")
 	assert.Contains(t, out.String(), "not readable:\n  read "+slot+": leases")
 	assert.Contains(t, out.String(), "read events: events")
@@ -413,7 +415,8 @@ func TestExplainCommandReportsAMissingInstallation(t *testing.T) {
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}
 	reader := fake.NewClientBuilder().WithObjects(append(deployment(claim, nil), namespace)...).Build()
 	var out strings.Builder
-	require.NoError(t, explain(t.Context(), explainerOf(reader), &out, "Deployment", "biller"))
+	_, err := explain(t.Context(), explainerOf(reader), &out, "", "Deployment", "biller")
+	require.NoError(t, err)
 	assert.Contains(t, out.String(), "Metaparticle is not installed")
 }
 

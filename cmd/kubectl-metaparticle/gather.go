@@ -42,6 +42,9 @@ type explainer struct {
 	missing bool
 	// asked is the pod that the user named, or nil.
 	asked *corev1.Pod
+	// part is the Job or ReplicaSet that the user named, if a workload above it owns it. The answer is
+	// then about its template and its pods.
+	part *unstructured.Unstructured
 	// workload is the top-most controller of a known kind, or nil. The field "group" names the
 	// top-most controller of any kind.
 	workload *unstructured.Unstructured
@@ -64,7 +67,9 @@ type explainer struct {
 	unread []string
 
 	verdict string
-	reasons []string
+	// blockers keep claims of the pods to come, or of existing pods without a gate, from being in
+	// force. trouble are pods that do not run. notes concern claims that are in force.
+	blockers, trouble, notes []string
 }
 
 // gather reads all facts. The facts may lack Leases and Events, because the user may have
@@ -96,7 +101,7 @@ func (e *explainer) find(ctx context.Context, kind, name string) error {
 		if err := e.followControllers(ctx, metav1.GetControllerOf(e.asked)); err != nil {
 			return err
 		}
-	} else if err := e.followControllers(ctx, &metav1.OwnerReference{APIVersion: kinds[kind], Kind: kind, Name: name}); err != nil {
+	} else if err := e.followNamed(ctx, kind, name); err != nil {
 		return err
 	}
 	if err := e.readTemplate(); err != nil {
@@ -127,19 +132,43 @@ func (e *explainer) followControllers(ctx context.Context, at *metav1.OwnerRefer
 	return err
 }
 
+// followNamed finds the workload of the object that the user named. If the object is below that
+// workload, the field "part" gets the object.
+func (e *explainer) followNamed(ctx context.Context, kind, name string) error {
+	if err := e.followControllers(ctx, &metav1.OwnerReference{APIVersion: kinds[kind], Kind: kind, Name: name}); err != nil {
+		return err
+	}
+	if e.group.Kind == kind && e.group.Name == name {
+		return nil
+	}
+	e.part = new(unstructured.Unstructured)
+	e.part.SetAPIVersion(kinds[kind])
+	e.part.SetKind(kind)
+	return e.get(ctx, name, e.part)
+}
+
+// of returns the object whose template and pods the answer is about; nil if there is only a pod.
+func (e *explainer) of() *unstructured.Unstructured {
+	if e.part != nil {
+		return e.part
+	}
+	return e.workload
+}
+
 func (e *explainer) readTemplate() error {
-	if e.workload == nil {
+	of := e.of()
+	if of == nil {
 		return nil
 	}
 	var err error
-	if e.raw, err = e.workload.MarshalJSON(); err != nil {
+	if e.raw, err = of.MarshalJSON(); err != nil {
 		return fmt.Errorf("read %s: %w", e.group, err)
 	}
 	path := []string{"spec", "template"}
-	if e.workload.GetKind() == "CronJob" {
+	if of.GetKind() == "CronJob" {
 		path = []string{"spec", "jobTemplate", "spec", "template"}
 	}
-	found, _, err := unstructured.NestedMap(e.workload.Object, path...)
+	found, _, err := unstructured.NestedMap(of.Object, path...)
 	if err != nil {
 		return fmt.Errorf("read template of %s: %w", e.group, err)
 	}
@@ -151,11 +180,16 @@ func (e *explainer) readTemplate() error {
 }
 
 // readPods finds the pods of the explained workload that have not ended. If the user named a pod,
-// the method also finds that pod and the other pods of its controller.
+// the method also finds that pod and the other pods of its controller. Of a Job or a ReplicaSet that
+// the user named, the method finds its own pods, and those that have ended, too.
 func (e *explainer) readPods(ctx context.Context) error {
 	e.owners, e.makers = map[types.UID]bool{}, makers{}
 	between := ""
-	if e.workload != nil {
+	switch {
+	case e.part != nil:
+		e.owners[e.part.GetUID()] = true
+		e.makers[e.part.GetUID()] = selectorOf(e.part)
+	case e.workload != nil:
 		e.owners[e.workload.GetUID()] = true
 		between = map[string]string{"Deployment": "ReplicaSet", "CronJob": "Job"}[e.workload.GetKind()]
 		if between == "" {
@@ -192,7 +226,7 @@ func (e *explainer) readPods(ctx context.Context) error {
 	for _, pod := range pods.Items {
 		e.others[api.Identity(pod.Name, string(pod.UID))] = pod.Name
 		ended := pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
-		if e.asked != nil && pod.UID == e.asked.UID || e.makers.made(&pod, e.workload) && !ended {
+		if e.asked != nil && pod.UID == e.asked.UID || e.makers.made(&pod, e.workload) && (!ended || e.part != nil) {
 			e.pods = append(e.pods, pod)
 		}
 	}
@@ -255,17 +289,18 @@ func conditionsOf(e *explainer) []api.Condition {
 	return all
 }
 
-// readEvents finds the Events that report a refused or ungated pod. Each such Event is about the
-// workload, one of its pods, or a controller between the two. If the user named a pod, readEvents
-// finds only the Events about that pod. The function compares uids, because an Event may be about
-// an earlier object of the same name.
+// readEvents finds the Events that report a refused or ungated pod, and the Events about pods that are
+// not Ready. Each Event is about the workload, one of its pods, or a controller between the two. If
+// the user named a pod, readEvents finds only the Events about that pod. The function compares uids,
+// because an Event may be about an earlier object of the same name.
 func (e *explainer) readEvents(ctx context.Context) {
-	about := map[types.UID]bool{}
+	about, unready := map[types.UID]bool{}, map[types.UID]bool{}
 	for uid := range e.owners {
 		about[uid] = true
 	}
 	for _, pod := range e.pods {
 		about[pod.UID] = true
+		unready[pod.UID] = !view.Ready(pod)
 	}
 	if e.asked != nil {
 		about = map[types.UID]bool{e.asked.UID: true}
@@ -276,12 +311,16 @@ func (e *explainer) readEvents(ctx context.Context) {
 		return
 	}
 	for _, event := range events.Items {
-		if about[event.InvolvedObject.UID] && refuses(event) {
+		uid := event.InvolvedObject.UID
+		if about[uid] && event.Type == corev1.EventTypeWarning && (unready[uid] || event.Reason == failedCreate || refuses(event)) {
 			e.events = append(e.events, event)
 		}
 	}
 	slices.SortFunc(e.events, func(a, b corev1.Event) int { return view.Last(b).Compare(view.Last(a)) })
 }
+
+// failedCreate is the reason of a controller's Event about a pod that it could not create.
+const failedCreate = "FailedCreate"
 
 // effective returns the annotations that pods created from now on will have. For a pod without a
 // workload of a known kind, the result has the annotations of that pod.
@@ -292,7 +331,7 @@ func (e *explainer) effective() map[string]string {
 		}
 		return nil
 	}
-	if metav1.GetControllerOf(e.workload) != nil {
+	if e.part != nil || metav1.GetControllerOf(e.workload) != nil {
 		return e.template.Annotations // the webhook carries no annotations from a controlled workload to its template
 	}
 	return api.Effective(own(e.workload), e.template.Annotations)
@@ -324,7 +363,7 @@ func refuses(event corev1.Event) bool {
 	if event.Type != corev1.EventTypeWarning {
 		return false
 	}
-	if event.Reason == "FailedCreate" {
+	if event.Reason == failedCreate {
 		return strings.Contains(event.Message, api.Prefix) || strings.Contains(event.Message, ".metaparticle.io") ||
 			strings.Contains(event.Message, "metaparticle-")
 	}

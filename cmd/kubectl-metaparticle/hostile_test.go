@@ -91,7 +91,7 @@ func TestCommandsPrintHostileTextsOnSingleLines(t *testing.T) {
 		},
 		"explain": func(t *testing.T, b *byHand) {
 			b.exitCode(t, func(std stdio, c cluster) (int, error) {
-				return exitOK, explain(t.Context(), &explainer{cluster: c, namespace: "shop", now: noon}, std.out, "Pod", "owned")
+				return explain(t.Context(), &explainer{cluster: c, namespace: "shop", now: noon}, std.out, "", "Pod", "owned")
 			})
 		},
 		"recover": func(t *testing.T, b *byHand) {

@@ -12,9 +12,11 @@ import (
 	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/console/view"
 	"github.com/metaparticle-io/metaparticle/mutate"
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
@@ -22,13 +24,25 @@ import (
 // judge sets the verdict on the existing pods, and the reasons. Most reasons concern pods created
 // from now on, and some concern existing pods without a gate.
 func (e *explainer) judge() {
-	e.reasons = e.obstacles()
+	e.blockers, e.notes = e.obstacles()
 	request, err := api.Parse(e.effective())
 	claims := err == nil && request.Injects()
-	n := 0
+	if err == nil && !claims {
+		text, meant := e.claimsNothing(request)
+		if meant {
+			e.blockers = append([]string{text}, e.blockers...)
+		} else {
+			e.notes = append([]string{text}, e.notes...)
+		}
+	}
+	refused := e.refused()
+	gated := 0
 	for _, pod := range e.pods {
 		if injected(pod) {
-			n++
+			gated++
+		}
+		if trouble := view.Trouble(pod); trouble != "" && (e.asked == nil || e.asked.UID == pod.UID) {
+			e.trouble = append(e.trouble, "pod "+pod.Name+": "+trouble)
 		}
 	}
 	switch all := len(e.pods); {
@@ -36,30 +50,63 @@ func (e *explainer) judge() {
 		e.verdict = "gated"
 	case e.asked != nil:
 		e.verdict = "not gated"
-	case all > 0 && n == all:
-		e.verdict = fmt.Sprintf("gated, %s", count(n))
-	case n > 0:
-		e.verdict = fmt.Sprintf("gated in part, %d of %s", n, count(all))
+	case all > 0 && gated == all:
+		e.verdict = fmt.Sprintf("gated, %s", count(gated))
+	case gated > 0:
+		e.verdict = fmt.Sprintf("gated in part, %d of %s", gated, count(all))
 	case all > 0:
 		e.verdict = fmt.Sprintf("not gated, %s", count(all))
-	case claims && len(e.reasons) == 0 && len(e.events) > 0:
-		e.verdict = "no pods; the API server has refused pods, as the events tell"
-	case claims && len(e.reasons) == 0:
+	case claims && refused != "":
+		e.verdict = "no pods, because new ones are refused"
+	case claims && len(e.blockers) == 0:
 		e.verdict = "no pods; the next are gated"
 	default:
 		e.verdict = "no pods"
 	}
-	if err == nil && !claims {
-		e.reasons = append([]string{e.claimsNothing(request)}, e.reasons...)
+	if refused != "" {
+		e.blockers = append([]string{refused}, e.blockers...)
 	}
+	whole := e.asked != nil && injected(*e.asked) || gated > 0 && gated == len(e.pods)
 	switch {
-	case e.asked != nil && injected(*e.asked), n > 0 && n == len(e.pods):
-		if len(e.reasons) > 0 {
-			e.verdict += "; of those to come:"
-		}
-	default:
-		e.reasons = append(e.reasons, e.ungated(claims)...)
+	case len(e.trouble) > 0:
+		e.verdict += fmt.Sprintf(", %d in trouble:", len(e.trouble))
+	case whole && len(e.blockers)+len(e.notes) > 0:
+		e.verdict += "; of those to come:"
 	}
+	if !whole {
+		e.blockers = append(e.blockers, e.ungated(claims)...)
+	}
+}
+
+// inForce reports whether each claim is in force: nothing keeps the pods to come from their gates, no
+// pod runs without its gate, and a pod can run.
+func (e *explainer) inForce() bool {
+	asked := len(e.pods)
+	if e.asked != nil {
+		asked = 1
+	}
+	return len(e.blockers) == 0 && (len(e.trouble) == 0 || len(e.trouble) < asked)
+}
+
+// refusalPrefix matches what the API server and controllers write before the words of a refusal.
+var refusalPrefix = regexp.MustCompile(`^(A pod was refused: |.*denied (the )?request: )`)
+
+// refused returns the newest refusal of a pod, unless the workload has got a pod since then, or
+// another reason already names the cause.
+func (e *explainer) refused() string {
+	for _, event := range e.events { // the newest is the first
+		if event.InvolvedObject.Kind == "Pod" || event.Reason != failedCreate && !refusalPrefix.MatchString(event.Message) {
+			continue
+		}
+		later := func(pod corev1.Pod) bool { return pod.CreationTimestamp.After(view.Last(event)) }
+		named := func(reason string) bool { return strings.Contains(event.Message, reason) }
+		if slices.ContainsFunc(e.pods, later) || slices.ContainsFunc(e.blockers, named) {
+			return ""
+		}
+		text := refusalPrefix.ReplaceAllString(withoutPod(event.Message), "")
+		return fmt.Sprintf("new pods are refused: %s (%s ago)", api.Shortened(text, mostCell), age(e.now, view.Last(event)))
+	}
+	return ""
 }
 
 func count(n int) string {
@@ -69,38 +116,44 @@ func count(n int) string {
 	return fmt.Sprintf("%d pods", n)
 }
 
-// obstacles returns the reasons why pods created from now on would get no gate.
-func (e *explainer) obstacles() []string {
-	var reasons []string
-	annotations := e.effective()
-	request, err := api.Parse(annotations)
+// obstacles returns the reasons why pods created from now on would get no gate, and warnings about
+// pods that get one.
+func (e *explainer) obstacles() (blockers, notes []string) {
+	request, err := api.Parse(e.effective())
 	mistakes, mistaken := errors.AsType[api.Mistakes](err)
 	if mistaken || request.Injects() {
-		reasons = e.namespaceObstacles()
+		blockers = e.namespaceObstacles()
 	}
-	if e.workload == nil {
-		for _, m := range mistakes {
-			reasons = append(reasons, reason.Refusal{Reason: reason.BadAnnotation, Detail: m.Error()}.Error())
+	if e.workload == nil || e.part != nil {
+		for _, refused := range reason.Mistaken(mistakes) {
+			blockers = append(blockers, refused.Error())
 		}
-		return reasons
+		return blockers, nil
 	}
+	kind := e.workload.GetKind()
 	var old []byte
-	if e.workload.GetKind() == "Job" {
+	if kind == "Job" {
 		old = e.raw // an existing Job's template cannot change
 	}
-	missing, warnings, err := mutate.Carry(context.Background(), mutate.Workload{Kind: e.workload.GetKind(), Namespace: e.namespace, Raw: e.raw, Old: old, Kubernetes: e.cluster.minor})
+	missing, warnings, err := mutate.Carry(context.Background(), mutate.Workload{
+		Kind: kind, Namespace: e.namespace, Raw: e.raw, Old: old, Kubernetes: e.cluster.minor,
+	})
 	if err != nil {
-		return append(reasons, err.Error())
+		return append(blockers, err.Error()), nil
 	}
 	for _, warning := range warnings {
-		reasons = append(reasons, warning.Error())
+		if warning.Reason == reason.JobImmutable || reason.Refuses(warning.Reason) {
+			blockers = append(blockers, warning.Error())
+		} else {
+			notes = append(notes, warning.Error())
+		}
 	}
 	if len(missing) > 0 {
-		reasons = append(reasons, fmt.Sprintf("the template lacks %s: it was written before the namespace was opted in,"+
+		blockers = append(blockers, fmt.Sprintf("the template lacks %s: it was written before the namespace was opted in,"+
 			" or while nothing was installed. Any change of the %s carries it%s",
-			strings.Join(e.missingAnnotations(), ", "), e.workload.GetKind(), restart(e.workload.GetKind())))
+			strings.Join(e.missingAnnotations(), ", "), kind, restart(kind)))
 	}
-	return reasons
+	return blockers, notes
 }
 
 // restart names the command that changes a workload and replaces its pods. The text is empty for a
@@ -142,68 +195,86 @@ func (e *explainer) namespaceObstacles() []string {
 
 func (e *explainer) optedIn() bool { return e.labels[api.InjectionLabel] == api.InjectionEnabled }
 
-func (e *explainer) claimsNothing(request api.Request) string {
+// claimsNothing tells why there is no claim. The second result reports that a person meant to claim.
+func (e *explainer) claimsNothing(request api.Request) (text string, meant bool) {
 	what := "it and its template claim nothing"
-	if e.workload == nil {
+	if e.workload == nil || e.part != nil {
 		what = "it claims nothing"
 	}
 	if request.OptOut {
-		return what + ", and opt out by " + api.InjectAnnotation
+		return what + ", and opt out by " + api.InjectAnnotation, false
 	}
-	if label := claimedByLabel(e); label != "" {
-		return fmt.Sprintf("%s: %s is a label there, and only an annotation counts", what, label)
+	if labels := claimedByLabel(e); len(labels) == 1 {
+		return fmt.Sprintf("%s: %s is a label there, and only an annotation counts", what, labels[0]), true
+	} else if len(labels) > 1 {
+		return fmt.Sprintf("%s: %s are labels there, and only annotations count", what, strings.Join(labels, ", ")), true
 	}
-	if wrong, known := mistyped(e); wrong != "" {
-		return fmt.Sprintf("%s: %s has another prefix, and has no effect: did you mean %s?", what, wrong, known)
+	if wrong := mistyped(e); len(wrong) > 0 {
+		return what + ": " + strings.Join(wrong, "; "), true
 	}
 	if e.workload != nil {
-		if own, err := api.Parse(e.workload.GetAnnotations()); err == nil && own.Injects() {
+		if on, err := api.Parse(own(e.workload)); err == nil && on.Injects() {
+			if e.part != nil {
+				return fmt.Sprintf("it is older than the claim of %s, and its pods run without a gate; the next %s is gated", e.group, e.part.GetKind()), true
+			}
 			// The reason TemplateDiffers has the remedy.
-			return "the value in its template counts, and claims nothing"
+			return "the value in its template counts, and claims nothing", true
 		}
 	}
-	return fmt.Sprintf("%s: annotate it with %s=true or %s=NAME", what, api.SingletonAnnotation, api.LockAnnotation)
+	return fmt.Sprintf("%s: annotate it with %s=true or %s=NAME", what, api.SingletonAnnotation, api.LockAnnotation), false
 }
 
 // nearPrefix matches prefixes that a person may type instead of ours, in lower case. The policy
 // "ineffective" warns of the same prefixes.
 var nearPrefix = regexp.MustCompile(`^me[ta]{0,3}-?p[articles]{3,10}[.,-]?[a-z]{0,3}/[a-z-]+$`)
 
-// mistyped returns an annotation whose prefix is almost ours, and the annotation with our prefix.
-// The API server calls no webhook for such a prefix. Only the policy "ineffective" warns, and only
-// the person that applies the workload.
-func mistyped(e *explainer) (string, string) {
-	for _, o := range annotated(e) {
-		for _, key := range slices.Sorted(maps.Keys(o.GetAnnotations())) {
-			_, name, _ := strings.Cut(strings.ToLower(key), "/")
-			known := api.Prefix + name
-			if !strings.HasPrefix(key, api.Prefix) && nearPrefix.MatchString(strings.ToLower(key)) && api.Known(known) {
-				return key, known
-			}
-		}
+// mostMisspelt bounds the keys that one message names.
+const mostMisspelt = 5
+
+// misspelt returns the annotation that a person meant by a key whose prefix is almost ours; empty for
+// any other key. The API server calls no webhook for such a prefix. Only the policy "ineffective"
+// warns, and only the person that applies the workload.
+func misspelt(key string) string {
+	lower := strings.ToLower(key)
+	_, name, _ := strings.Cut(lower, "/")
+	if strings.HasPrefix(key, api.Prefix) || !nearPrefix.MatchString(lower) || !api.Known(api.Prefix+name) {
+		return ""
 	}
-	return "", ""
+	return api.Prefix + name
 }
 
-// claimedByLabel returns the key of a label that has an effect only as an annotation. The result is
-// empty if no label of the workload, of its template or of the named pod has such a key.
-func claimedByLabel(e *explainer) string {
+// mistyped says which annotations have a prefix that is almost ours.
+func mistyped(e *explainer) (wrong []string) {
 	for _, o := range annotated(e) {
-		for _, key := range slices.Sorted(maps.Keys(o.GetLabels())) {
-			if api.Carried(key) && api.Known(key) {
-				return key
+		for _, key := range slices.Sorted(maps.Keys(o.GetAnnotations())) {
+			text := fmt.Sprintf("%s has another prefix, and has no effect: did you mean %s?", key, misspelt(key))
+			if misspelt(key) != "" && len(wrong) < mostMisspelt && !slices.Contains(wrong, text) {
+				wrong = append(wrong, text)
 			}
 		}
 	}
-	return ""
+	return wrong
+}
+
+// claimedByLabel returns the keys of labels that have an effect only as annotations: labels of the
+// workload, of its template or of the named pod.
+func claimedByLabel(e *explainer) (keys []string) {
+	for _, o := range annotated(e) {
+		for _, key := range slices.Sorted(maps.Keys(o.GetLabels())) {
+			if api.Carried(key) && api.Known(key) && !slices.Contains(keys, key) {
+				keys = append(keys, key)
+			}
+		}
+	}
+	return keys
 }
 
 // annotated returns the objects on which a person may have written a claim: the template, the workload
 // and the named pod.
 func annotated(e *explainer) []metav1.Object {
 	all := []metav1.Object{&e.template}
-	if e.workload != nil {
-		all = append(all, e.workload)
+	if of := e.of(); of != nil {
+		all = append(all, of)
 	}
 	if e.asked != nil {
 		all = append(all, e.asked)
@@ -232,6 +303,8 @@ func (e *explainer) ungated(claims bool) []string {
 			// Either the namespace lacks the label, or the workload claims nothing. The
 			// method "judge" reports both cases.
 			continue
+		case rolling && e.group.Kind == "CronJob":
+			reasons = append(reasons, "pods of Jobs from before the annotation run ungated to their end")
 		case rolling:
 			reasons = append(reasons, "pods from before the annotation run ungated until a rollout has replaced them")
 		case e.workload != nil && e.workload.GetKind() == "Job":

@@ -30,7 +30,7 @@ import (
 
 var usage = `Usage:
   kubectl metaparticle inject -f FILE|- [--pods] [-o yaml|diff] [--offline]
-  kubectl metaparticle explain [-n NAMESPACE] KIND/NAME
+  kubectl metaparticle explain [-n NAMESPACE] [-o json|yaml] KIND/NAME
   kubectl metaparticle status [-n NAMESPACE|-A] [-w] [-o json|yaml] [SLOTS]
   kubectl metaparticle yield [-n NAMESPACE] [--to POD] SLOTS
   kubectl metaparticle pause [-n NAMESPACE] [--stop] SLOTS
@@ -58,9 +58,9 @@ SLOTS names a workload or a pod, such as deployment/biller or pod/biller-0, or a
 slot as status prints it, such as singleton.deployment.biller; or
 barrier/NAME, ` + shared() + `.
 
-Exit codes: 0 done; 1 refused, or of check: a check failed, or of status: a
-claimed slot is not paused, and has no holder that serves or starts; 2 error, or
-of check: a check is unknown;
+Exit codes: 0 done; 1 refused, or of explain: a claim is not in force, or of
+check: a check failed, or of status: a claimed slot is not paused, and has no
+holder that serves or starts; 2 error, or of check: a check is unknown;
 3 the command has written the request, but the wanted state did not follow in time.
 `
 

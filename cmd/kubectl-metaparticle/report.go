@@ -25,48 +25,109 @@ import (
 // maxEvents keeps the answer on one screen. Older Events mostly repeat the newer ones.
 const maxEvents = 5
 
-// report returns the answer of the command "explain". Ages are measured by the clock of
-// the person's computer.
+// subject names what the answer is about.
+func (e *explainer) subject() string {
+	switch {
+	case e.asked != nil && e.group.Kind != "Pod":
+		return "Pod/" + e.asked.Name + " (of " + e.group.String() + ")"
+	case e.part != nil:
+		return e.part.GetKind() + "/" + e.part.GetName() + " (of " + e.group.String() + ")"
+	}
+	return e.group.String()
+}
+
+// report returns the answer of the command "explain", the blockers first. Ages are measured by the
+// clock of the person's computer.
 func (e *explainer) report() string {
 	var b strings.Builder
-	subject := e.group.String()
-	if e.asked != nil {
-		subject = "Pod/" + e.asked.Name
-		if e.group.Kind != "Pod" {
-			subject += " (of " + e.group.String() + ")"
-		}
-	}
-	say(&b, "%s in %s: %s", subject, e.namespace, e.verdict)
-	for _, reason := range e.reasons {
+	say(&b, "%s in %s: %s", e.subject(), e.namespace, e.verdict)
+	for _, reason := range slices.Concat(e.trouble, e.blockers, e.notes) {
 		say(&b, "  - %s", reason)
 	}
 	optedIn := "opted in"
 	if !e.optedIn() {
 		optedIn = "not opted in"
 	}
-	section(&b, "namespace", []string{e.namespace + "\t" + optedIn})
+	section(&b, "namespace", [][]string{{e.namespace, optedIn}})
 	section(&b, "annotations", e.annotationLines())
 	section(&b, "slots", e.slotLines())
 	section(&b, "conditions", conditionLines(e))
 	section(&b, "pods", e.podLines())
 	section(&b, "events", e.eventLines())
-	section(&b, "not readable", e.unread)
+	section(&b, "not readable", column(e.unread))
 	return b.String()
+}
+
+// explanation is the answer of the command "explain" for a program.
+type explanation struct {
+	Subject   string `json:"subject"`
+	Namespace string `json:"namespace"`
+	OptedIn   bool   `json:"optedIn"`
+	InForce   bool   `json:"inForce"`
+	Verdict   string `json:"verdict"`
+	// Trouble names pods that do not run, Blockers what keeps claims from being in force, and Notes
+	// warnings about claims that are in force.
+	Trouble     []string            `json:"trouble,omitempty"`
+	Blockers    []string            `json:"blockers,omitempty"`
+	Notes       []string            `json:"notes,omitempty"`
+	Annotations []map[string]string `json:"annotations,omitempty"`
+	Slots       []map[string]string `json:"slots,omitempty"`
+	Conditions  []map[string]string `json:"conditions,omitempty"`
+	Pods        []map[string]string `json:"pods,omitempty"`
+	Events      []map[string]string `json:"events,omitempty"`
+	NotReadable []string            `json:"notReadable,omitempty"`
+}
+
+func (e *explainer) explanation() explanation {
+	clean := func(texts []string) []string {
+		var all []string
+		for _, text := range texts {
+			all = append(all, inOneLine(api.Shortened(text, mostCell)))
+		}
+		return all
+	}
+	named := func(lines [][]string, names ...string) (all []map[string]string) {
+		for _, cells := range lines {
+			one := map[string]string{}
+			for i, cell := range clean(cells) {
+				one[names[i]] = cell
+			}
+			all = append(all, one)
+		}
+		return all
+	}
+	return explanation{
+		Subject: inOneLine(e.subject()), Namespace: e.namespace, OptedIn: e.optedIn(), InForce: e.inForce(), Verdict: e.verdict,
+		Trouble: clean(e.trouble), Blockers: clean(e.blockers), Notes: clean(e.notes),
+		Annotations: named(e.annotationLines(), "annotation", "where"),
+		Slots:       named(e.slotLines(), "slot", "state"),
+		Conditions:  named(conditionLines(e), "condition", "state"),
+		Pods:        named(e.podLines(), "pod", "state", "ready", "message"),
+		Events:      named(e.eventLines(), "age", "event"),
+		NotReadable: clean(e.unread),
+	}
 }
 
 // mostCell is the largest number of bytes in a cell of a table. The names of all slots that a pod can
 // claim by a list take fewer bytes. But tenants can write megabytes into Events and conditions.
 const mostCell = 8 << 10
 
-func section(b *strings.Builder, title string, lines []string) {
+func column(texts []string) (lines [][]string) {
+	for _, text := range texts {
+		lines = append(lines, []string{text})
+	}
+	return lines
+}
+
+func section(b *strings.Builder, title string, lines [][]string) {
 	if len(lines) == 0 {
 		return
 	}
 	say(b, "%s:", title)
 	table := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
 	for _, line := range lines {
-		cells := strings.Split(line, "\t")
-		for i, cell := range cells {
+		cells := make([]string, len(line))
+		for i, cell := range line {
 			cells[i] = api.Shortened(cell, mostCell)
 		}
 		row(table, cells...)
@@ -74,8 +135,8 @@ func section(b *strings.Builder, title string, lines []string) {
 	table.Flush()
 }
 
-func (e *explainer) annotationLines() []string {
-	var lines []string
+func (e *explainer) annotationLines() [][]string {
+	var lines [][]string
 	effective := e.effective()
 	for _, key := range slices.Sorted(maps.Keys(effective)) {
 		if !strings.HasPrefix(key, api.Prefix) || api.Written(key) {
@@ -87,19 +148,20 @@ func (e *explainer) annotationLines() []string {
 			value, on := own(e.workload)[key]
 			_, carried := e.template.Annotations[key]
 			switch {
+			case e.part != nil:
 			case on && !carried:
 				where = "on the workload, not on its template"
 			case on && value == effective[key]:
 				where = "on the workload and its template"
 			}
 		}
-		lines = append(lines, fmt.Sprintf("%s=%s\t%s", key, effective[key], where))
+		lines = append(lines, []string{key + "=" + effective[key], where})
 	}
 	return lines
 }
 
-func (e *explainer) slotLines() []string {
-	var lines []string
+func (e *explainer) slotLines() [][]string {
+	var lines [][]string
 	for _, slot := range e.slots {
 		lease, read := e.leases[slot]
 		if !read {
@@ -109,14 +171,14 @@ func (e *explainer) slotLines() []string {
 			continue // the line of the intent stands for the lock's free slots
 		}
 		if lease == nil {
-			lines = append(lines, slot+"\thas no Lease yet; enroll makes it where the namespace is opted in")
+			lines = append(lines, []string{slot, "has no Lease yet; enroll makes it where the namespace is opted in"})
 			continue
 		}
 		text := e.holding(lease)
 		if pause := api.PauseOf(lease.Annotations); pause != "" {
 			text += fmt.Sprintf(", paused by hand (%s)", pause)
 		}
-		lines = append(lines, slot+"\t"+text)
+		lines = append(lines, []string{slot, text})
 	}
 	return lines
 }
@@ -125,6 +187,9 @@ func (e *explainer) slotLines() []string {
 func (e *explainer) holding(lease *coordinationv1.Lease) string {
 	identity := ptr.Deref(lease.Spec.HolderIdentity, "")
 	if identity == "" {
+		if done := api.Done(lease.Annotations[api.DoneAnnotation]); len(done.Keys()) > 0 {
+			return "free, done: " + strings.Join(done.Keys(), " ")
+		}
 		return "free"
 	}
 	name := api.PodOf(identity)
@@ -153,65 +218,100 @@ func (e *explainer) holding(lease *coordinationv1.Lease) string {
 	return text
 }
 
-func (e *explainer) podLines() []string {
-	var lines []string
+func (e *explainer) podLines() [][]string {
+	var lines [][]string
 	for _, pod := range e.pods {
 		if e.asked != nil && pod.UID != e.asked.UID {
 			continue
 		}
-		lines = append(lines, pod.Name+"\t"+e.podLine(pod))
+		lines = append(lines, append([]string{pod.Name}, e.podLine(pod)...))
 	}
 	return lines
 }
 
-func (e *explainer) podLine(pod corev1.Pod) string {
-	var text string
-	switch held := e.heldBy(pod); {
-	case !injected(pod):
-		text = "not gated"
-	case waitsForConditions(pod):
-		text = "waits for its conditions"
-	case waitsAtBarrier(pod):
-		text = "waits at its barrier"
-	case !view.Gated(pod) && len(podspec.ConditionsOf(&pod.Spec)) == 0:
-		text = "its barrier was open"
-	case !view.Gated(pod):
-		text = "its conditions were met"
-	case len(held) > 0:
-		text = "holds " + strings.Join(shortened(held), ", ")
-	case podspec.ServesLocal(&pod.Spec):
-		text = "holds nothing"
-	default:
-		text = "stands by"
-	}
+// podLine returns the cells about a pod: what it does, whether the kubelet says that it is Ready, and
+// why. What keeps the pod from running comes before what its agent says, which may be older.
+func (e *explainer) podLine(pod corev1.Pod) []string {
+	text := e.doing(pod)
 	if pod.DeletionTimestamp != nil {
-		text += ", is being deleted"
+		grace := time.Duration(ptr.Deref(pod.DeletionGracePeriodSeconds, 0)) * time.Second
+		text += ", is being deleted for " + age(e.now, pod.DeletionTimestamp.Add(-grace))
 	} else if pod.Status.Phase != corev1.PodRunning {
 		text += ", " + string(pod.Status.Phase)
 	}
+	trouble := view.Trouble(pod)
 	switch {
+	case !view.Gated(pod) && trouble != "":
+		return []string{text, readyText(pod), trouble}
 	case !view.Gated(pod):
-		return text
+		return []string{text}
 	case podspec.Leashed(&pod.Spec):
-		return text + "\t" + view.AsksItself + ", and shims kill it after the loss of a hold"
+		return []string{text, readyText(pod), joined(trouble, view.AsksItself+", and shims kill it after the loss of a hold")}
 	case podspec.ServesLocal(&pod.Spec):
-		return text + "\t" + view.AsksItself
+		return []string{text, readyText(pod), joined(trouble, view.AsksItself)}
 	}
+	said := "its agent has not said anything yet"
+	if c, ok := view.Condition(pod); ok {
+		said = c.Reason + ": " + c.Message
+		if trouble == "" && c.Status == corev1.ConditionTrue && !view.Ready(pod) {
+			trouble = unready(pod)
+		}
+	}
+	return []string{text, readyText(pod), joined(trouble, said)}
+}
+
+// doing returns what the pod does, in a few words.
+func (e *explainer) doing(pod corev1.Pod) string {
+	c, _ := view.Condition(pod)
+	switch held := e.heldBy(pod); {
+	case !injected(pod):
+		return "not gated"
+	case waitsForConditions(pod):
+		return "waits for its conditions"
+	case waitsAtBarrier(pod):
+		return "waits at its barrier"
+	case !view.Gated(pod) && len(podspec.ConditionsOf(&pod.Spec)) == 0:
+		return "its barrier was open"
+	case !view.Gated(pod):
+		return "its conditions were met"
+	case len(held) > 0:
+		return "holds " + strings.Join(shortened(held), ", ")
+	case pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed:
+		return "has ended"
+	case podspec.ServesLocal(&pod.Spec):
+		return "holds nothing"
+	case c.Reason == view.ReasonDone:
+		return "skips its work, which is done"
+	case view.Trouble(pod) != "":
+		return "does not run"
+	case pod.Status.Phase == corev1.PodPending:
+		return "starts"
+	}
+	return "stands by"
+}
+
+func readyText(pod corev1.Pod) string {
+	if view.Ready(pod) {
+		return "Ready"
+	}
+	return "not Ready"
+}
+
+// unready returns the kubelet's reason for a pod that is not Ready.
+func unready(pod corev1.Pod) string {
 	for _, c := range pod.Status.Conditions {
-		if c.Type != api.ReadyCondition {
-			continue
+		if c.Type == corev1.PodReady && c.Reason != "" {
+			return c.Reason + ": " + c.Message
 		}
-		ready := "Ready"
-		if c.Status != corev1.ConditionTrue {
-			ready = "not Ready"
-		}
-		why := c.Reason + ": " + c.Message
-		if name, reason := view.Idle(pod); name != "" {
-			why += "; its container " + name + " does not run: " + reason
-		}
-		return fmt.Sprintf("%s\t%s\t%s", text, ready, why)
 	}
-	return text + "\tnot Ready\tits agent has not said anything yet"
+	return ""
+}
+
+func joined(trouble, said string) string {
+	if trouble == "" {
+		return said
+	}
+	return trouble + "; " + said
 }
 
 func (e *explainer) heldBy(pod corev1.Pod) []string {
@@ -225,8 +325,8 @@ func (e *explainer) heldBy(pod corev1.Pod) []string {
 	return held
 }
 
-func (e *explainer) eventLines() []string {
-	var lines []string
+func (e *explainer) eventLines() [][]string {
+	var lines [][]string
 	seen := map[string]bool{}
 	for _, event := range e.events {
 		// A ReplicaSet repeats a refusal for each new pod, so an equal text is shown once.
@@ -236,7 +336,7 @@ func (e *explainer) eventLines() []string {
 			continue
 		}
 		seen[text] = true
-		lines = append(lines, fmt.Sprintf("%s ago\t%s", age(e.now, view.Last(event)), text))
+		lines = append(lines, []string{age(e.now, view.Last(event)) + " ago", text})
 	}
 	return lines
 }

@@ -24,7 +24,7 @@ func TestExplainCommandShowsWhyContainerDoesNotRun(t *testing.T) {
 		Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff"},
 	}}}
 	shown := answer(t, true, "Deployment/biller", together(deployment(claim, claim), leaseOf(""), p)...)
-	assert.Contains(t, shown, "NoHolder: nobody holds it; its container app does not run: ImagePullBackOff")
+	assert.Contains(t, shown, "a  does not run  not Ready  its container app does not run: ImagePullBackOff; NoHolder: nobody holds it")
 }
 
 func TestExplainCommandPromisesNoGateAfterRefusals(t *testing.T) {
@@ -32,7 +32,7 @@ func TestExplainCommandPromisesNoGateAfterRefusals(t *testing.T) {
 	assert.Contains(t, answer(t, true, "Deployment/biller", there...), "biller in shop: no pods; the next are gated\n")
 	refused := event("ReplicaSet", "biller-1", "FailedCreate", `admission webhook "pods.metaparticle.io" denied the request: ImageUnreadable`)
 	shown := answer(t, true, "Deployment/biller", append(there, refused)...)
-	assert.Contains(t, shown, "biller in shop: no pods; the API server has refused pods, as the events tell\n")
+	assert.Contains(t, shown, "biller in shop: no pods, because new ones are refused\n  - new pods are refused: ImageUnreadable (60s ago)\n")
 }
 
 func TestExplainCommandNamesLabelInPlaceOfAnnotation(t *testing.T) {

@@ -4,6 +4,7 @@
 package view
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -29,6 +30,9 @@ var (
 	// startLock is the kind of start locks.
 	startLock = api.StartLock.Name()
 )
+
+// ReasonDone is the agent's reason in the condition of a pod whose work is done.
+const ReasonDone = "Done"
 
 // These are the reason and the message of a pod whose program bids for slots by the local API.
 const (
@@ -67,15 +71,59 @@ func Ready(pod corev1.Pod) bool {
 // each container of a standby waits with the first of these reasons.
 var expected = []string{"PodInitializing", "ContainerCreating"}
 
-// Idle returns the first container of the pod that the kubelet cannot start, or not start again,
-// and the reason that the kubelet states. Both are empty if there is no such container.
-func Idle(pod corev1.Pod) (name, reason string) {
-	for _, s := range pod.Status.ContainerStatuses {
-		if w := s.State.Waiting; w != nil && w.Reason != "" && !slices.Contains(expected, w.Reason) {
-			return s.Name, w.Reason
+// Trouble returns what keeps the pod from running its containers as usual: the pod failed or has no
+// node, or the kubelet cannot start a container, or not start it again. The text is empty for a pod
+// that runs, starts or ends as it should.
+func Trouble(pod corev1.Pod) string {
+	if pod.Status.Phase == corev1.PodFailed && pod.Status.Reason != "" {
+		return "it has failed: " + api.Shortened(pod.Status.Reason, MaxWord) + ": " + api.Shortened(pod.Status.Message, MaxMessage)
+	}
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {
+			return "no node has it: " + api.Shortened(c.Reason, MaxWord) + ": " + api.Shortened(c.Message, MaxMessage)
 		}
 	}
-	return "", ""
+	for _, s := range pod.Status.InitContainerStatuses {
+		if text := stopped(s); text != "" {
+			return "its init container " + api.Shortened(s.Name, MaxWord) + text
+		}
+	}
+	for _, s := range pod.Status.ContainerStatuses {
+		if text := stopped(s); text != "" {
+			return "its container " + api.Shortened(s.Name, MaxWord) + text
+		}
+	}
+	return ""
+}
+
+// backsOff is the kubelet's reason for a container that ends again and again.
+const backsOff = "CrashLoopBackOff"
+
+// stopped returns why the container does not run; empty if the container runs, or is about to.
+func stopped(s corev1.ContainerStatus) string {
+	last := s.LastTerminationState.Terminated
+	switch w, ended := s.State.Waiting, s.State.Terminated; {
+	case w != nil && w.Reason == backsOff && last != nil:
+		return fmt.Sprintf(" does not run: %s after %s, restart %d", backsOff, exitOf(last), s.RestartCount)
+	case w != nil && w.Reason != "" && !slices.Contains(expected, w.Reason):
+		text := " does not run: " + api.Shortened(w.Reason, MaxWord)
+		if w.Message != "" && w.Reason != backsOff { // the message of a back-off names only its duration
+			text += ": " + api.Shortened(w.Message, MaxMessage)
+		}
+		return text
+	case ended != nil && ended.ExitCode != 0:
+		return " has ended with " + exitOf(ended)
+	}
+	return ""
+}
+
+// exitOf returns the exit code of a container's last run, and the reason if it says more.
+func exitOf(t *corev1.ContainerStateTerminated) string {
+	text := fmt.Sprintf("exit code %d", t.ExitCode)
+	if t.Reason != "" && t.Reason != "Error" {
+		text += " (" + api.Shortened(t.Reason, MaxWord) + ")"
+	}
+	return text
 }
 
 // Gated reports whether the webhook has gated the pod.

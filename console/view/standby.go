@@ -75,9 +75,9 @@ func standbyOf(pod *corev1.Pod) *Standby {
 	case ok:
 		standby.Ready, standby.Reason, standby.Message = said.Status == corev1.ConditionTrue, api.Shortened(said.Reason, MaxWord), api.Shortened(said.Message, MaxMessage)
 	}
-	if name, reason := Idle(*pod); name != "" && !standby.Program {
+	if trouble := Trouble(*pod); trouble != "" && !standby.Program {
 		standby.Ready = false
-		standby.Message += "; its container " + api.Shortened(name, MaxWord) + " does not run: " + api.Shortened(reason, MaxWord)
+		standby.Message += "; " + trouble
 	}
 	if pod.DeletionTimestamp != nil {
 		standby.Deleted = true

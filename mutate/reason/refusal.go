@@ -50,6 +50,9 @@ func explain(r Reason) Explanation {
 	return Explanation{Reason: r}
 }
 
+// Refuses reports whether the reason can refuse an object.
+func Refuses(r Reason) bool { return !explain(r).WarnOnly }
+
 // Refusals has all refusals of an object.
 type Refusals []Refusal
 

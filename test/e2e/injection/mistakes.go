@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/kubectl"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
@@ -83,6 +84,11 @@ func mistakes() []mistake {
 		{"shared processes", nil, func(t *corev1.PodTemplateSpec) { share := true; t.Spec.ShareProcessNamespace = &share },
 			[]string{`SharedProcesses: the pod sets shareProcessNamespace: ` +
 				`use metaparticle.io/gate: pod, which needs no such proof, or remove the setting or the claim`}},
+		{"a setting and a field", one("lease-duration", "30"), func(t *corev1.PodTemplateSpec) { t.Spec.HostPID = true },
+			[]string{`BadAnnotation: metaparticle.io/lease-duration is "30": write 30s`,
+				`SharedProcesses: the pod sets hostPID: use metaparticle.io/gate: pod, which needs no such proof, or remove the setting or the claim`}},
+		{"an image that nobody can read", nil, container(func(c *corev1.Container) { c.Image, c.Command = lab.RegistryInCluster+"/absent:1", nil }),
+			[]string{`ImageUnreadable: `}},
 		{"two at once", map[string]string{api.SingletonAnnotation: "true", api.OnLossAnnotation: "x", api.ReadinessAnnotation: "y"}, nil,
 			[]string{`BadAnnotation: metaparticle.io/on-loss is "x": write "standby" or "restart"`,
 				`BadAnnotation: metaparticle.io/readiness is "y": write "forward" or "holder"`}},
