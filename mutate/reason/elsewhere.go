@@ -23,6 +23,11 @@ var Elsewhere = []Explanation{
 		Do:      "make the label an annotation",
 	},
 	{
+		Reason:  "InjectionNotEnabled",
+		Meaning: "A label or annotation of a namespace resembles the label by which a namespace opts in, and has no effect. The API server only warns.",
+		Do:      "label the namespace as the message says",
+	},
+	{
 		Reason:  "NotInjected",
 		Meaning: "A pod claims a slot and lacks its gate, or a part of it. The webhook's configuration is missing or was changed, or another webhook added the annotation after ours had passed.",
 		Do:      "annotate the workload or its template; reinstall if the configuration is gone",

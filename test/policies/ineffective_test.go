@@ -82,3 +82,51 @@ func TestPolicyIgnoresObjectsWithVeryManyKeys(t *testing.T) {
 	owned.object.(*appsv1.Deployment).OwnerReferences = make([]metav1.OwnerReference, 1001)
 	assert.Empty(t, warnings(t, owned))
 }
+
+// labelled returns a request by which a person creates a namespace, or updates an old one.
+func labelled(labels, annotations map[string]string, old *corev1.Namespace) request {
+	n := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: shop, Labels: labels, Annotations: annotations}}
+	r := request{by: &user.DefaultInfo{Name: "person"}, resource: corev1.SchemeGroupVersion.WithResource("namespaces"), in: n, object: n}
+	if old != nil {
+		r.old = old
+	}
+	return r
+}
+
+func TestPolicyWarnsOfNamespacesThatDoNotOptIn(t *testing.T) {
+	const remedy = "kubectl label --overwrite namespace shop metaparticle.io/injection=enabled"
+	for name, c := range map[string]struct {
+		labels, annotations map[string]string
+		said                string
+	}{
+		"the value true":         {map[string]string{api.InjectionLabel: "true"}, nil, "InjectionNotEnabled: metaparticle.io/injection=true has no effect, because only the value enabled opts a namespace in: " + remedy},
+		"a capital letter":       {map[string]string{api.InjectionLabel: "Enabled"}, nil, "metaparticle.io/injection=Enabled has no effect"},
+		"no value":               {map[string]string{api.InjectionLabel: ""}, nil, "metaparticle.io/injection= has no effect"},
+		"an annotation":          {nil, map[string]string{api.InjectionLabel: "enabled"}, "metaparticle.io/injection has no effect on a namespace, which opts in by a label alone"},
+		"a claim":                {map[string]string{api.InjectionLabel: "enabled"}, map[string]string{api.SingletonAnnotation: "true"}, "metaparticle.io/singleton has no effect on a namespace"},
+		"another key":            {map[string]string{api.InjectAnnotation: "true"}, nil, "metaparticle.io/inject has no effect on a namespace"},
+		"a misspelt prefix":      {map[string]string{"metaparticle.oi/injection": "enabled"}, nil, "metaparticle.oi/injection has no effect on a namespace"},
+		"the value enabled":      {map[string]string{api.InjectionLabel: api.InjectionEnabled}, nil, ""},
+		"a deliberate opt-out":   {map[string]string{api.InjectionLabel: "disabled"}, nil, ""},
+		"labels of other people": {map[string]string{"istio-injection": "enabled", "metallb.io/injection": "x", "meta.helm.sh/a": "b"}, map[string]string{"me": ""}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := labelled(c.labels, c.annotations, nil)
+			assert.Empty(t, refusals(t, r))
+			said := warnings(t, r)
+			if c.said == "" {
+				assert.Empty(t, said)
+				return
+			}
+			assert.Len(t, said, 1)
+			assert.Contains(t, fmt.Sprint(said), c.said)
+			assert.Empty(t, warnings(t, labelled(c.labels, c.annotations, r.object.(*corev1.Namespace))), "nothing has changed")
+		})
+	}
+	many := map[string]string{api.InjectionLabel: "true"}
+	for i := range 20_000 {
+		many[fmt.Sprintf("metap%d", i)] = ""
+	}
+	assert.Empty(t, refusals(t, labelled(many, nil, nil)))
+	assert.Empty(t, warnings(t, labelled(many, nil, nil)))
+}

@@ -47,6 +47,27 @@ func (c Cluster) claims(ctx context.Context) (Finding, error) {
 	return ok("no workload claims in a namespace that has not opted in")
 }
 
+// labels warns of namespaces whose label has another value than the one that opts in. Other values that
+// say no are deliberate. Without such a namespace the check does not apply.
+func (c Cluster) labels(ctx context.Context) (Finding, error) {
+	var namespaces corev1.NamespaceList
+	if err := c.List(ctx, &namespaces, client.HasLabels{api.InjectionLabel}); err != nil {
+		return Finding{}, err
+	}
+	var wrong, names []string
+	for _, n := range namespaces.Items {
+		value := n.Labels[api.InjectionLabel]
+		if n.DeletionTimestamp == nil && !slices.Contains([]string{api.InjectionEnabled, "disabled", "false"}, value) {
+			wrong, names = append(wrong, n.Name+" ("+value+")"), append(names, n.Name)
+		}
+	}
+	if len(wrong) == 0 {
+		return Finding{}, nil
+	}
+	return found(Warning, strings.Replace(optInOf(names), "label", "label --overwrite", 1),
+		"only the value %s of the label %s opts a namespace in: %s", api.InjectionEnabled, api.InjectionLabel, some(wrong))
+}
+
 // optInOf returns the command by which the namespaces opt in. The command names at most [most] of them.
 func optInOf(namespaces []string) string {
 	slices.Sort(namespaces)

@@ -202,6 +202,17 @@ func TestCheckCommandWarnsOfClaimsWithoutOptIn(t *testing.T) {
 	assert.Contains(t, f.Do, "kubectl label namespace store metaparticle.io/injection=enabled; ")
 }
 
+func TestCheckCommandWarnsOfLabelsThatOptNothingIn(t *testing.T) {
+	s := healthy(t)
+	for name, value := range map[string]string{"till": "true", "store": "", "vault": "disabled", "bank": "false"} {
+		s.namespaces = append(s.namespaces, corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{api.InjectionLabel: value}}})
+	}
+	assert.Equal(t, Finding{
+		Check: "opt-in", Result: Warning, Says: "only the value enabled of the label metaparticle.io/injection opts a namespace in: store (), till (true)",
+		Do: "kubectl label --overwrite namespace store till metaparticle.io/injection=enabled",
+	}, named(t, s, "opt-in"))
+}
+
 // A workload whose annotations have a mistake runs without a gate, too, where nothing is injected.
 func TestCheckCommandJudgesMistakenClaimsByTheirKeys(t *testing.T) {
 	const claim, settings = api.SingletonAnnotation, api.ContainersAnnotation
