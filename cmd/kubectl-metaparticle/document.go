@@ -37,6 +37,9 @@ type document struct {
 }
 
 func (d document) String() string {
+	if d.Kind == "" {
+		return "a document"
+	}
 	name := d.Name
 	if name == "" {
 		name = d.GenerateName + "*"
@@ -60,6 +63,9 @@ func read(in io.Reader) ([]document, error) {
 			continue
 		}
 		found, err := open(text)
+		if err != nil && bytes.Contains(text, []byte("{{")) {
+			err = fmt.Errorf("%w: render a template first, as by helm template", err)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("document %d: %w", len(all)+1, err)
 		}
@@ -82,18 +88,26 @@ func open(text []byte) ([]document, error) {
 	if err := json.Unmarshal(raw, &d); err != nil {
 		return nil, mutate.Malformed(err)
 	}
-	if d.APIVersion != "v1" || d.Kind != "List" {
+	if !strings.HasSuffix(d.Kind, "List") {
 		return []document{d}, nil
 	}
 	var of struct {
-		Items []json.RawMessage `json:"items"`
+		Items *[]map[string]json.RawMessage `json:"items"`
 	}
-	if err := json.Unmarshal(raw, &of); err != nil {
-		return nil, err
+	if err := json.Unmarshal(raw, &of); err != nil || of.Items == nil {
+		if d.Kind == "List" {
+			return nil, err
+		}
+		return []document{d}, nil // a kind of its own, whose name ends like that of a list
 	}
 	var items []document
-	for _, item := range of.Items {
-		block, err := yaml.JSONToYAML(item)
+	for _, item := range *of.Items {
+		if kind := strings.TrimSuffix(d.Kind, "List"); kind != "" && item != nil && item["kind"] == nil {
+			// In a list of one kind, such as a DeploymentList, the items may lack it.
+			item["kind"], _ = json.Marshal(kind)
+			item["apiVersion"], _ = json.Marshal(d.APIVersion)
+		}
+		block, err := yaml.Marshal(item)
 		if err != nil {
 			return nil, err
 		}

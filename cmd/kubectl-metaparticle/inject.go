@@ -31,12 +31,15 @@ const registryTimeout = 10 * time.Second
 
 const injectUsage = `Shows the webhook's changes to a manifest. The webhook carries the annotations of
 a workload to its pod template, and gates a bare pod. All other objects stay as
-they are. On stderr, the command tells which pods the webhook would refuse.
+they are. On stderr, the command tells which pods the webhook would refuse, and
+which annotations it does not understand: in objects of an old API version, with
+a misspelt prefix, or at a place where they have no effect.
 The command itself asks registries for the commands of images. So the command
 needs the registry flags of the webhook: -plain-http-registry, -registry-ca,
 -registry-mirror and -registry-network.
 
-Exit codes: 0 done; 1 the webhook would refuse a pod; 2 error.
+Exit codes: 0 done; 1 the webhook would refuse a pod, or an annotation has no
+effect; 2 error.
 
   kubectl metaparticle inject -f FILE|- [flags]
 `
@@ -156,13 +159,47 @@ func readFile(name string, in io.Reader) ([]document, error) {
 }
 
 func (i *injector) inject(ctx context.Context, d document) error {
+	for _, text := range d.lost() {
+		i.refused = true
+		say(i.std.err, "not understood: %s: %s", d, text)
+	}
 	switch {
 	case d.pod():
 		return i.barePod(ctx, d)
 	case d.workload():
 		return i.workload(ctx, d)
 	}
-	return i.show(d.String(), change{string(d.text), string(d.text)})
+	if err := i.show(d.String(), change{string(d.text), string(d.text)}); err != nil || d.old() {
+		return err
+	}
+	return i.foreign(ctx, d)
+}
+
+// foreign judges the pod templates of an object whose kind the webhook does not know, such as a
+// Rollout. The webhook gates the pods of such an object, too, but reads only their own annotations.
+func (i *injector) foreign(ctx context.Context, d document) error {
+	pods, err := d.foreignPods()
+	if err != nil {
+		return err
+	}
+	for _, pod := range pods {
+		its := i.askAboutPod(ctx, pod.document, pod.of)
+		switch {
+		case !its.Allowed:
+			i.refuse("pods of "+d.String(), its)
+			continue
+		case len(its.Patches) == 0:
+			continue
+		}
+		i.changed = true
+		say(i.std.err, "note: the webhook gates the pods of %s, which claim by their template", d)
+		if i.pods {
+			if err := i.showPod(d, pod.document, its.Patches); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (i *injector) barePod(ctx context.Context, d document) error {

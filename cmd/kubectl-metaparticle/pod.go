@@ -93,6 +93,18 @@ func podOf(d document, raw []byte) (document, owner, error) {
 		of = w.Spec.JobTemplate.Spec
 	}
 	t := of.Template
+	if d.Kind == "StatefulSet" {
+		t.claim(w, d.Name)
+	}
+	made, o, err := t.pod(d)
+	if d.Kind == "Job" || d.Kind == "CronJob" {
+		o.run = feature.Run{UID: previewUID, AtOnce: feature.PodsAtOnce(of.Parallelism, of.Completions), Completions: of.Completions}
+	}
+	return made, o, err
+}
+
+// pod returns a pod of the template, and the owner of the pod.
+func (t template) pod(d document) (document, owner, error) {
 	metadata := map[string]any{}
 	for _, key := range []string{"labels", "annotations"} {
 		if t.Metadata[key] != nil {
@@ -106,7 +118,6 @@ func podOf(d document, raw []byte) (document, owner, error) {
 	if d.Kind == "StatefulSet" {
 		delete(metadata, "generateName")
 		metadata["name"] = d.Name + "-0"
-		t.claim(w, d.Name)
 	}
 	metadata["ownerReferences"] = []any{map[string]any{
 		"apiVersion": d.APIVersion, "kind": d.Kind, "name": d.Name, "uid": "unknown", "controller": true,
@@ -127,9 +138,6 @@ func podOf(d document, raw []byte) (document, owner, error) {
 		return document{}, owner{}, err
 	}
 	o := owner{workload: api.Workload{Group: version.Group, Kind: d.Kind, Name: d.Name}, template: new(corev1.PodSpec)}
-	if d.Kind == "Job" || d.Kind == "CronJob" {
-		o.run = feature.Run{UID: previewUID, AtOnce: feature.PodsAtOnce(of.Parallelism, of.Completions), Completions: of.Completions}
-	}
 	if err := json.Unmarshal(spec, o.template); err != nil {
 		return document{}, owner{}, fmt.Errorf("read %s: %w", d, mutate.Malformed(err))
 	}
