@@ -293,6 +293,8 @@ func (v screen) summary(s view.Slot) string {
 	switch h := s.Holder; {
 	case s.Missing:
 		return "a " + s.Kind + " without a Lease of enroll"
+	case h == nil && worked(s):
+		add("%s", s.Kind) // the keys follow
 	case h == nil:
 		add("%s, nobody holds", s.Kind)
 	default:
@@ -322,6 +324,16 @@ func (v screen) summary(s view.Slot) string {
 	}
 	add("%s", standing(len(s.Standbys)))
 	return strings.Join(parts, ", ")
+}
+
+// worked reports whether all known work of a once claim, or of a Job's shard, is done. Nobody needs
+// such a slot.
+func worked(s view.Slot) bool {
+	if len(s.Standbys) > 0 || len(s.Failures) > 0 {
+		return false
+	}
+	run := api.ParseStamp(s.Stamp).Run
+	return s.Kind == view.Once && len(s.Done) > 0 || run != "" && slices.Contains(s.Done, run)
 }
 
 // holder adds the facts about the holder to a slot's line.
@@ -385,6 +397,9 @@ func because(h view.Handover) string {
 // shardsOf returns the text about the shards that the stamp of a Lease names.
 func shardsOf(s api.Stamp) string {
 	text := fmt.Sprintf("%d shards", s.Count)
+	if s.Count == 1 {
+		text = "1 shard"
+	}
 	if s.Run != "" {
 		text += " in the run " + s.Run
 	}

@@ -160,7 +160,11 @@ func TestStatusCommandShowsTheStampOfEachShard(t *testing.T) {
 
 	b = newByHand(slotLease("shards.job.map.0", "", map[string]string{api.StampAnnotation: "2/1/1-a", api.DoneAnnotation: "2-b,1-a"}))
 	assert.Equal(t, exitOK, b.status(t, screen{}, "shop"), "a done shard needs no holder")
-	assert.Contains(t, b.out.String(), "shards.job.map.0: shards, nobody holds, for 1 shards in the run 1-a, done: 2-b 1-a, 0 standbys\n")
+	assert.Contains(t, b.out.String(), "shards.job.map.0: shards, for 1 shard in the run 1-a, done: 2-b 1-a, 0 standbys\n")
+
+	b = newByHand(slotLease("once.schema", "", map[string]string{api.DoneAnnotation: "7"}))
+	assert.Equal(t, exitOK, b.status(t, screen{}, "shop"))
+	assert.Equal(t, "once.schema: once, done: 7, 0 standbys\n", b.out.String())
 }
 
 func TestStatusCommandShowsTheFailuresOfEachKey(t *testing.T) {

@@ -105,6 +105,15 @@ func TestSemanticVersionDerivesFromTagOrCommit(t *testing.T) {
 	}
 }
 
+// The chart refuses an installation without a registry, so the proposed command must name one.
+func TestProposedInstallationNamesARegistry(t *testing.T) {
+	for registry, names := range map[string]bool{"": true, "r.example/m": false} {
+		var said strings.Builder
+		require.NoError(t, run([]string{"-manifests", "../../manifests", "-out", t.TempDir(), "-registry", registry}, &said))
+		assert.Equal(t, names, strings.Contains(said.String(), " --wait --set image.registry=HOST/PREFIX\n"), said.String())
+	}
+}
+
 func TestChartHasTheGivenImagesAndVersion(t *testing.T) {
 	directory := t.TempDir()
 	stale := filepath.Join(directory, "metaparticle", "templates", "stale.yaml")

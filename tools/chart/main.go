@@ -75,7 +75,11 @@ func run(args []string, out io.Writer) error {
 			return fmt.Errorf("write chart: %w", err)
 		}
 	}
-	fmt.Fprintf(out, "wrote %d files: helm install metaparticle %s -n metaparticle-system --create-namespace --wait\n", len(files), directory)
+	install := "helm install metaparticle " + directory + " -n metaparticle-system --create-namespace --wait"
+	if s.registry == "" { // without one, the chart refuses the installation
+		install += " --set image.registry=HOST/PREFIX\nmake chart REGISTRY=HOST/PREFIX pushes the images to the registry"
+	}
+	fmt.Fprintf(out, "wrote %d files: %s\n", len(files), install)
 	return nil
 }
 

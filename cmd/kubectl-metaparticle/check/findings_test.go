@@ -98,7 +98,7 @@ func TestCheckCommandWarnsOfPausedSlots(t *testing.T) {
 		change   func(l *coordinationv1.Lease)
 		says, do string
 	}{
-		"by hold":     {func(l *coordinationv1.Lease) {}, "no pod can acquire 1 paused slots: shop/lock.a (hold)", "kubectl metaparticle resume -n shop lock/a"},
+		"by hold":     {func(l *coordinationv1.Lease) {}, "no pod can acquire 1 paused slot: shop/lock.a (hold)", "kubectl metaparticle resume -n shop lock/a"},
 		"by stop":     {func(l *coordinationv1.Lease) { l.Annotations[api.PausedAnnotation] = "stop" }, "shop/lock.a (stop)", "kubectl metaparticle resume -n shop lock/a"},
 		"by any text": {func(l *coordinationv1.Lease) { l.Annotations[api.PausedAnnotation] = "x\ny" }, "shop/lock.a (an unknown value, which counts as hold)", "kubectl metaparticle resume -n shop lock/a"},
 		"by recover": {func(l *coordinationv1.Lease) { l.Annotations[api.PausedAnnotation] = "recover" },

@@ -53,6 +53,10 @@ func (c Cluster) pauses(ctx context.Context) (Finding, error) {
 		}
 		paused = append(paused, fmt.Sprintf("%s/%s (%s)", l.Namespace, l.Name, shownPause(pause)))
 	}
+	blocked := fmt.Sprintf("no pod can acquire %d paused slots", len(paused))
+	if len(paused) == 1 {
+		blocked = "no pod can acquire 1 paused slot"
+	}
 	switch {
 	case len(paused) == 0:
 		return Finding{}, nil
@@ -61,9 +65,9 @@ func (c Cluster) pauses(ctx context.Context) (Finding, error) {
 		// yield, so a person must not begin one for the pause of a single user.
 		return found(Warning, "if somebody has begun kubectl metaparticle recover and it does not run any more, repeat it with its --floor (docs/disaster.md); "+
 			"if nobody has, a user wrote the pause: "+end,
-			"no pod can acquire %d paused slots: %s; %d of all %d slots have the value recover, which a recovery gives to all slots", len(paused), some(paused), recovering, slots)
+			"%s: %s; %d of all %d slots have the value recover, which a recovery gives to all slots", blocked, some(paused), recovering, slots)
 	}
-	return found(Warning, do, "no pod can acquire %d paused slots: %s", len(paused), some(paused))
+	return found(Warning, do, "%s: %s", blocked, some(paused))
 }
 
 // shownPause returns the value of a pause. A person may have written an unknown value, which counts
