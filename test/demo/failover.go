@@ -64,53 +64,53 @@ var nodeCut = fault{
 }
 
 // failOver ends the holder by a fault, and prints a timeline that ends with the new holder's first
-// answer.
-func (d *demo) failOver(ctx context.Context, f fault) error {
+// answer. The result has the fault's line of the verdict.
+func (d *demo) failOver(ctx context.Context, f fault) (outcome, error) {
 	d.title(f.title)
 	if err := d.settled(ctx); err != nil {
-		return err
+		return outcome{}, err
 	}
 	bounded, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
 	old, err := d.holderPod(bounded)
 	if err != nil {
-		return err
+		return outcome{}, err
 	}
 	scene, err := d.observe(bounded, old)
 	if err != nil {
-		return err
+		return outcome{}, err
 	}
 	defer scene.end()
 	redis, err := scene.redisOf(old)
 	if err != nil {
-		return err
+		return outcome{}, err
 	}
 	scene.struck = witness.Now()
 	if err := f.strike(bounded, d, old, redis); err != nil {
-		return err
+		return outcome{}, err
 	}
 	stop, err := d.live(bounded)
 	if err != nil {
-		return err
+		return outcome{}, err
 	}
 	err = scene.play(bounded, old)
 	stop()
 	if err != nil {
-		return err
+		return outcome{}, err
 	}
 	if err := scene.stamp(); err != nil {
-		return err
+		return outcome{}, err
 	}
 	scene.print()
 	if f.mend != nil {
 		if err := f.mend(ctx, d, old, redis); err != nil {
-			return err
+			return outcome{}, err
 		}
 	}
 	if err := d.settled(ctx); err != nil {
-		return err
+		return outcome{}, err
 	}
-	return d.showPods(ctx)
+	return scene.outcome(f.title), d.showPods(ctx)
 }
 
 // holderPod returns the pod that the Lease names.
@@ -129,7 +129,12 @@ func (d *demo) holderPod(ctx context.Context) (corev1.Pod, error) {
 
 // scene has all observations of one fail-over.
 type scene struct {
-	struck  time.Duration
+	struck time.Duration
+	// dead and started are the instants of the old process's end and of the next one's start, as the
+	// kernel reported them.
+	dead, started time.Duration
+	// waited is how long the client waited that got the first answer.
+	waited  time.Duration
 	alive   []witness.Process
 	kernel  <-chan witness.Event
 	leases  watch.Interface
@@ -238,19 +243,18 @@ func (s *scene) redisOf(pod corev1.Pod) (witness.Process, error) {
 
 // play notes the events until the new holder's redis answers a client.
 func (s *scene) play(ctx context.Context, old corev1.Pod) error {
-	var dead, started time.Duration
 	released := false
 	for {
 		select {
 		case e := <-s.kernel:
 			switch {
 			case e.Kind == witness.Exit && e.Process.Pod == string(old.UID):
-				dead = e.At
+				s.dead = e.At
 				s.note(e.At, "old redis-server is dead, on "+old.Spec.NodeName)
-			case e.Kind == witness.Exec && dead == 0:
+			case e.Kind == witness.Exec && s.dead == 0:
 				return errors.New("a second redis-server started while the first was alive")
 			case e.Kind == witness.Exec:
-				started = e.At
+				s.started = e.At
 				s.note(e.At, "new redis-server started")
 			}
 		case e, ok := <-s.leases.ResultChan():
@@ -273,7 +277,8 @@ func (s *scene) play(ctx context.Context, old corev1.Pod) error {
 			if !ok {
 				return errors.New("the probing clients ended")
 			}
-			if started != 0 && a.ended > started {
+			if s.started != 0 && a.ended > s.started {
+				s.waited = a.ended - a.began
 				s.note(a.ended, "first answer through the Service, to a client that "+waited(a))
 				return nil
 			}

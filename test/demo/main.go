@@ -20,6 +20,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab"
 	"github.com/metaparticle-io/metaparticle/test/image/oci"
+	"github.com/metaparticle-io/metaparticle/test/image/public"
 )
 
 const (
@@ -58,11 +59,19 @@ func run(ctx context.Context) error {
 	if err := d.annotate(ctx); err != nil {
 		return err
 	}
+	var outcomes []outcome
 	for _, fault := range []fault{podDeletion, childKilled, nodeCut} {
-		if err := d.failOver(ctx, fault); err != nil {
+		o, err := d.failOver(ctx, fault)
+		if err != nil {
 			return fmt.Errorf("%s: %w", fault.title, err)
 		}
+		outcomes = append(outcomes, o)
 	}
+	if err := public.Push(ctx, d.cluster.Registry(), public.Tutorials...); err != nil {
+		return err
+	}
+	d.title("The verdict: when each process ended and started, by the kernel's record")
+	fmt.Print("\n" + verdict(outcomes))
 	d.title("The cluster stays up. Try next")
 	fmt.Printf(`  export KUBECONFIG=%s
   alias kubectl='%s'
@@ -72,6 +81,7 @@ func run(ctx context.Context) error {
   kubectl -n demo delete pod -l metaparticle.io/role=holder
   kubectl -n demo annotate deployment/redis metaparticle.io/singleton-   # and all three run again
   make cluster-down                                                     # nothing is left behind
+The first tutorial runs on this cluster, too, and so do the others: docs/tutorials/worker-runs-once.md
 `, d.cluster.Kubeconfig(), d.cluster.Dir()+"/bin/kubectl", slot)
 	return nil
 }

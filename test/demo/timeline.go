@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"text/tabwriter"
 	"time"
 )
 
@@ -59,3 +60,27 @@ func (s *scene) print() {
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// outcome is the line of the verdict about one fault. All instants count from the fault.
+type outcome struct {
+	title                 string
+	dead, started, waited time.Duration
+}
+
+func (s *scene) outcome(title string) outcome {
+	return outcome{title: title, dead: s.dead - s.struck, started: s.started - s.struck, waited: s.waited}
+}
+
+// verdict returns the table of all faults. The overlap is the time in which both processes were alive,
+// by the kernel's record.
+func verdict(all []outcome) string {
+	var text strings.Builder
+	w := tabwriter.NewWriter(&text, 0, 0, 3, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "EVENT\tOLD PROCESS DEAD\tNEXT STARTED\tCLIENT WAITED\tBOTH ALIVE\t")
+	for _, o := range all {
+		fmt.Fprintf(w, "%s\t%.1f ms\t%.1f ms\t%.0f ms\t%.0f ms\t\n",
+			o.title, milliseconds(o.dead), milliseconds(o.started), milliseconds(o.waited), milliseconds(max(0, o.dead-o.started)))
+	}
+	w.Flush()
+	return text.String()
+}

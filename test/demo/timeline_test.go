@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/metaparticle-io/metaparticle/test/image/public"
 	"github.com/metaparticle-io/metaparticle/test/witness"
 )
 
@@ -56,4 +58,27 @@ func TestDemoTimelineTakesTimesFromTheAuditLog(t *testing.T) {
 	s.version = "9"
 	s.noteWrite("never stored")
 	assert.ErrorContains(t, s.stamp(), "no write of Lease "+slot+" after version 9")
+}
+
+func TestDemoEndsWithAVerdictOnEachEvent(t *testing.T) {
+	at := func(ms float64) time.Duration { return time.Duration(ms * float64(time.Millisecond)) }
+	s := &scene{struck: at(1000), dead: at(1250.5), started: at(1300.25), waited: at(90)}
+	assert.Equal(t, "         EVENT   OLD PROCESS DEAD   NEXT STARTED   CLIENT WAITED   BOTH ALIVE\n"+
+		"   pod deleted           250.5 ms       300.2 ms           90 ms         0 ms\n"+
+		"        beside             2.0 ms         1.0 ms            0 ms         1 ms\n",
+		verdict([]outcome{s.outcome("pod deleted"), {title: "beside", dead: at(2), started: at(1)}}))
+}
+
+// A tutorial on the demo's cluster finds its images there.
+func TestDemoPushesEachImageOfTheTutorials(t *testing.T) {
+	pages, err := filepath.Glob("../../docs/tutorials/*.md")
+	require.NoError(t, err)
+	require.NotEmpty(t, pages)
+	for _, page := range pages {
+		text, err := os.ReadFile(page)
+		require.NoError(t, err)
+		for _, image := range regexp.MustCompile(`(?m)^\s+image: (\S+)$`).FindAllStringSubmatch(string(text), -1) {
+			assert.Contains(t, public.Tutorials, image[1], page)
+		}
+	}
 }

@@ -8,6 +8,8 @@ package public
 
 import (
 	"context"
+	"maps"
+	"slices"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -35,10 +37,17 @@ func debian(config oci.Config, packages ...string) func(context.Context) (v1.Ima
 	}
 }
 
-// Push puts the images of the examples into the registry.
-func Push(ctx context.Context, registry string) error {
-	for name, build := range images {
-		image, err := build(ctx)
+// Tutorials are the images that the tutorials use.
+var Tutorials = []string{"debian:bookworm-slim", "python:3.11-slim-bookworm"}
+
+// Push puts the images with the given names into the registry, or all images of the examples and
+// tutorials without a name.
+func Push(ctx context.Context, registry string, names ...string) error {
+	if len(names) == 0 {
+		names = slices.Sorted(maps.Keys(images))
+	}
+	for _, name := range names {
+		image, err := images[name](ctx)
 		if err != nil {
 			return err
 		}
