@@ -38,6 +38,15 @@ func TestPolicyWarnsOfPrefixesThatAPersonMistypes(t *testing.T) {
 	}
 }
 
+func TestPolicyCountsFurtherAnnotationsOfOneMistake(t *testing.T) {
+	said := warnings(t, deployed(namespace(shop, true), map[string]string{"metaparticle.oi/singleton": "true", "metaparticle.oi/readiness": "holder"}, nil))
+	assert.Len(t, said, 1)
+	assert.Contains(t, fmt.Sprint(said), "? 1 more such annotations")
+	labelled := deployed(namespace(shop, true), nil, nil)
+	labelled.object.(*appsv1.Deployment).Labels = map[string]string{api.SingletonAnnotation: "true", api.ReadinessAnnotation: "holder"}
+	assert.Contains(t, fmt.Sprint(warnings(t, labelled)), "; 1 more such labels")
+}
+
 func TestPolicyWarnsAgainOnlyAfterAChange(t *testing.T) {
 	claim := map[string]string{api.SingletonAnnotation: "true"}
 	other := namespace("other", false)
