@@ -153,6 +153,7 @@ var sections = map[string]section{
 	}},
 	"7 gates": {"Images that must be PID 1, and other gates", []row{
 		{"pid-1", "an image that must be PID 1: `metaparticle.io/gate: pod`"},
+		{"pid-1-shim", "… without this gate"},
 		{"unknown-command", "an unknown command: `metaparticle.io/gate: pod`"},
 		{"loss-restarts-all", "a lost slot restarts all containers"},
 		{"too-old", "… on a cluster that is too old"},

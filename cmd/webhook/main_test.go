@@ -164,7 +164,7 @@ func TestDeploymentGetsTheEventOfARefusedPod(t *testing.T) {
 		dry := refused
 		dry.DryRun = true
 		let := refused
-		let.Denied = false
+		let.Denied, let.Reasons = false, nil
 		bare := refused
 		bare.Owner = nil
 		for _, o := range []admit.Outcome{dry, let, bare, refused} {

@@ -42,12 +42,15 @@ const (
 
 const (
 	refusedNote = "A pod was refused: %s"
+	// warnedNote begins the Event about a warning that only a pod gets, such as one about the command
+	// of its image. Only the pod's controller gets the warning itself, and nobody reads it there.
+	warnedNote = "A pod was admitted with a warning: %s"
 	// maxNote is the length, in bytes, of the longest note of an Event that the API server
 	// accepts.
 	maxNote = 1024
 )
 
-// reporter counts outcomes, and writes Events at the workloads of refused pods. Kubernetes itself
+// reporter counts outcomes, and writes Events at the workloads of refused and warned pods. Kubernetes itself
 // writes an Event only at the pod's controller, always with the reason FailedCreate. But people
 // look at the workload, and search for the reason that the alert about refused pods names.
 type reporter struct {
@@ -70,7 +73,7 @@ func newReporter(live objects, cached client.Reader, events enroll.Recorder) *re
 }
 
 // observe counts the outcome of one request, except of a dry run. After the refusal of a pod with
-// an owner, observe also passes the outcome to the method Start. If the queue of Start has no room for
+// an owner, or a warning about it, observe also passes the outcome to the method Start. If the queue of Start has no room for
 // the namespace, Start writes no Event about this outcome. The method "observe" never blocks.
 func (r *reporter) observe(o admit.Outcome) {
 	if o.DryRun {
@@ -89,7 +92,7 @@ func (r *reporter) observe(o admit.Outcome) {
 	if len(o.Reasons) == 0 {
 		admissions.WithLabelValues(o.Resource, result, "").Inc()
 	}
-	if !o.Denied || o.Owner == nil || len(o.Reasons) == 0 {
+	if o.Owner == nil || len(o.Reasons) == 0 {
 		return
 	}
 	r.mu.Lock()
@@ -140,8 +143,12 @@ func (r *reporter) report(ctx context.Context, o admit.Outcome) {
 		return
 	}
 	r.paces.spend(o.Namespace, time.Now())
+	note := refusedNote
+	if !o.Denied {
+		note = warnedNote
+	}
 	r.events.Eventf(workload, nil, corev1.EventTypeWarning, string(o.Reasons[0]), "Inject",
-		refusedNote, api.Brief(o.Message, maxNote-len(refusedNote)))
+		note, api.Brief(o.Message, maxNote-len(note)))
 }
 
 // workload returns the object that gets the Event about a refused pod. The object is the pod's

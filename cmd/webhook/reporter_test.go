@@ -124,6 +124,26 @@ func TestWorkloadOfARefusedPodGetsTheEvent(t *testing.T) {
 	}
 }
 
+// Only the controller of a pod gets the pod's warnings, such as one about the command of its image.
+func TestWorkloadOfAWarnedPodGetsTheEvent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		events := make(notes, 10)
+		r := reporterOf(fake.NewClientBuilder().WithObjects(&appsv1.StatefulSet{ObjectMeta: named("db")}).Build(), events)
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { _ = r.Start(ctx) }()
+		warned := refusedPod(controlledBy("apps/v1", "StatefulSet", "db"))
+		warned.Denied, warned.Changed, warned.Reasons, warned.Message = false, true, []reason.Reason{reason.NeedsPID1}, "NeedsPID1: …"
+		r.observe(warned)
+		warned.Reasons, warned.Message = nil, ""
+		r.observe(warned)
+		synctest.Wait()
+		cancel()
+		synctest.Wait()
+		require.Len(t, events, 1)
+		assert.Equal(t, "A pod was admitted with a warning: NeedsPID1: …", <-events)
+	})
+}
+
 // The author of a pod can name any workload as the owner. Without the right UID, the Event would
 // mislead the people who look at that workload.
 func TestOwnerReferenceWithForgedUIDCausesNoEvent(t *testing.T) {

@@ -50,8 +50,8 @@ type Outcome struct {
 	Namespace string
 	// Name is the object's name, or its generateName.
 	Name string
-	// Owner is the controller of a pod; nil if the pod has no controller. The Event about a refused
-	// pod goes to this controller, or to the workload above this controller.
+	// Owner is the controller of a new pod; nil if the pod has no controller. The Event about a refused
+	// or warned pod goes to this controller, or to the workload above this controller.
 	Owner *metav1.OwnerReference
 	// Changed is true if the answer has a patch.
 	Changed bool

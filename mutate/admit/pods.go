@@ -55,6 +55,9 @@ func (h podHandler) inject(ctx context.Context, r admission.Request) admission.R
 		operations, warnings, failed := mutate.Inject(ctx, subject, h.AgentImage, h.Images)
 		if failed == nil {
 			outcome.Changed = len(operations) > 0
+			if len(warnings) > 0 {
+				outcome.Reasons, outcome.Message = reason.Of(warnings), warnings.Error()
+			}
 			h.observe(outcome)
 			return admission.Patched("", operations...).WithWarnings(warnings.Lines()...)
 		}

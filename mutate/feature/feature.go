@@ -64,6 +64,7 @@ var features = []feature{
 	{name: "hooks", judge: judgeHooks, patch: patchHooks},
 	{name: "fields", judge: judgeFields},
 	{name: "shims", patch: patchShims},
+	{name: "pid1", warn: warnOfInit},
 	// This patch changes the indices of the init containers, so no later patch names an init
 	// container by its index.
 	{name: "sidecar", unclaimed: true, patch: patchSidecar},

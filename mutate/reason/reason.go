@@ -30,6 +30,7 @@ const (
 	ImageUnreadable   Reason = "ImageUnreadable"
 	ImagePlatforms    Reason = "ImagePlatforms"
 	NoCommand         Reason = "NoCommand"
+	NeedsPID1         Reason = "NeedsPID1"
 	KubernetesTooOld  Reason = "KubernetesTooOld"
 	NeverRestarted    Reason = "NeverRestarted"
 	RestartRule       Reason = "RestartRule"

@@ -86,6 +86,12 @@ var All = []Explanation{
 		Do:      "write the container's command out",
 	},
 	{
+		Reason:   NeedsPID1,
+		Meaning:  "A gated container runs an init such as s6-overlay's /init, systemd or runit. Such a program refuses to run except as PID 1, which the shim is. So the container crashes.",
+		Do:       "set metaparticle.io/gate: pod, which leaves the container PID 1, or name only other containers in metaparticle.io/containers",
+		WarnOnly: true,
+	},
+	{
 		Reason:  KubernetesTooOld,
 		Meaning: "With `metaparticle.io/gate: pod` a lost slot restarts all containers of the pod. That requires Kubernetes 1.36.",
 		Do:      "leave metaparticle.io/gate out, or use another cluster; where the version is not known, see the webhook's log",
