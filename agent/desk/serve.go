@@ -24,8 +24,6 @@ func (s *Server) serve(ctx context.Context, tasks *sync.WaitGroup, c Conn) {
 	p, process, err := s.welcome(c)
 	if errors.Is(err, io.EOF) {
 		// After a hang-up a shim connects again at once, and may end before its first message.
-		// So the log gets no warning.
-		log.Debug("shim left before its first word")
 		return
 	}
 	if err != nil {

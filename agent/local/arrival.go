@@ -66,8 +66,9 @@ func (a *arrival) run(ctx context.Context, stop <-chan struct{}) {
 	defer func() {
 		if a.leave != nil {
 			a.leave()
-			err := <-a.over
-			a.config.Log.Debug("the wait at the barrier ends", "barrier", a.of.String(), "err", err)
+			if err := <-a.over; err != nil {
+				a.config.Log.Debug("the wait at the barrier ends", "barrier", a.of.String(), "err", err)
+			}
 		}
 	}()
 	for {

@@ -102,8 +102,9 @@ func (f *follow) watch(ctx context.Context, state *kube.Variable) {
 				state = now
 				f.tell(ctx, now, gone)
 			})
+			over := bounded.Err() != nil
 			cancel()
-			if err != nil {
+			if err != nil && !over {
 				f.Log.Debug("variable is out of sight", "variable", f.Name, "err", err)
 			}
 			state = nil // events may be lost, so a read comes before the next watch

@@ -17,11 +17,11 @@ import (
 )
 
 const (
-	// repeatAfter is the time after which the log may have the same line of the level Debug again.
+	// repeatAfter is the time after which the log may have the same failure again.
 	repeatAfter = 10 * time.Minute
 	// mostRepeats bounds the number of remembered lines. Each slot has a few lines, and a pod has at
-	// most some dozens of slots. If the handler has no room to remember a new line of the level
-	// Debug, the log does not get that line.
+	// most some dozens of slots. If the handler has no room to remember a new failure, the log does
+	// not get that failure.
 	mostRepeats = 256
 )
 
@@ -32,9 +32,10 @@ func newLog(to io.Writer) (*slog.Logger, *lines) {
 	return slog.New(repeats{json, &passed{at: map[string]time.Time{}}}), out
 }
 
-// repeats is a log handler that drops repeated lines of the level Debug. The agent uses that level
-// for failures that can occur at each attempt, such as a Lease that the agent may not read.
-// Without the first such line a person would not learn why a pod waits.
+// repeats is a log handler for lines of the level Debug. The agent uses that level for failures that
+// can occur at each attempt, such as a Lease that the agent may not read. The first such line is a
+// warning, from which a person learns why a pod waits. Its repetitions, and failures that belong to
+// an ordinary life, are dropped.
 type repeats struct {
 	slog.Handler
 	passed *passed
@@ -47,13 +48,26 @@ type passed struct {
 	at map[string]time.Time
 }
 
-// Handle passes the record to the log. But Handle drops a record of the level Debug that
-// repeats a recent record, or that has no room in the memory of recent records.
+// Handle passes the record to the log. But Handle drops a failure that is ordinary, that repeats a
+// recent one, or that has no room in the memory of recent failures.
 func (h repeats) Handle(ctx context.Context, r slog.Record) error {
-	if r.Level == slog.LevelDebug && !h.passed.first(sameness(r), r.Time) {
-		return nil
+	if r.Level == slog.LevelDebug {
+		if ordinary(r) || !h.passed.first(sameness(r), r.Time) {
+			return nil
+		}
+		r.Level = slog.LevelWarn
 	}
 	return h.Handler.Handle(ctx, r)
+}
+
+// ordinary reports whether the agent itself has ended the attempt, or another writer was first.
+func ordinary(r slog.Record) (is bool) {
+	r.Attrs(func(a slog.Attr) bool {
+		err, _ := a.Value.Any().(error)
+		is = is || errors.Is(err, context.Canceled) || errors.Is(err, kube.ErrConflict)
+		return true
+	})
+	return is
 }
 
 // WithAttrs returns a handler whose lines have further attributes.

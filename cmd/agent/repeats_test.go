@@ -5,9 +5,11 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -42,6 +44,7 @@ func TestRepeatedFailureIsLoggedEveryTenMinutes(t *testing.T) {
 		assert.Len(t, all, 3)
 		assert.Contains(t, all[0], `"lease":"a"`)
 		assert.Contains(t, all[0], "Forbidden", "a person reads why the pod waits")
+		assert.Contains(t, all[0], `"level":"WARN"`)
 	})
 }
 
@@ -61,6 +64,14 @@ func TestRepeatedDebugErrorIsLoggedOncePerLease(t *testing.T) {
 		})
 		assert.Len(t, all, 6, "two Leases with three kinds of failures")
 	})
+}
+
+// A watch ends with its pod, and of several standbys only one acquires a Lease.
+func TestOrdinaryEndsAndLostRacesAreNotLogged(t *testing.T) {
+	assert.Equal(t, []string{""}, logged(t, func(log *slog.Logger) {
+		log.Debug("lease is out of sight", "lease", "a", "err", &url.Error{Op: "Get", URL: "leases/a", Err: context.Canceled})
+		log.Debug("write was not stored", "lease", "a", "err", fmt.Errorf("write: %w", &kube.StatusError{Code: 409, Reason: "Conflict"}))
+	}))
 }
 
 func TestLoggerNeverSuppressesRepeatedWarnings(t *testing.T) {

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/kubectl"
@@ -82,6 +83,27 @@ func TestKubectlCommandsSucceedOnHolderAndStandby(t *testing.T) {
 	t.Run("attach", func(t *testing.T) { attach(s, before.Pod) })
 	assert.Equal(t, before.ID, app.AwaitRunning(s, a, space.Soon).ID, "none of it has disturbed the application")
 	assert.Zero(t, app.Restarts(s, a))
+	t.Run("agent's log", func(t *testing.T) { agentLog(s, before.Pod) })
+}
+
+// agentLog deletes the holder's pod, and requires that the agent's log tells of the hold and its
+// end, but not of the requests that the end has interrupted.
+func agentLog(s *space.Space, pod string) {
+	s.Helper()
+	_, lines, end := begin(s, "logs", "-f", pod, "-c", api.AgentContainer)
+	defer end()
+	require.True(s, lines.Scan(), "the agent logs nothing")
+	kubectl.Must(s, "", "delete", "pod", pod, "--wait=false")
+	all := []string{lines.Text()}
+	for lines.Scan() {
+		all = append(all, lines.Text())
+	}
+	log := strings.Join(all, "\n")
+	assert.Contains(s, log, `"msg":"acquired"`)
+	assert.Contains(s, log, `"msg":"released"`)
+	assert.NotContains(s, log, `"level":"DEBUG"`)
+	assert.NotContains(s, log, "context canceled")
+	s.Remark("%s", log)
 }
 
 // begin starts kubectl, and returns its standard input, a scanner of its output, and a function
