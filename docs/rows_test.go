@@ -150,6 +150,7 @@ var sections = map[string]section{
 		{"cron-job", "CronJob"},
 		{"custom", "pods of a custom controller"},
 		{"only-holders-ready", "a rollout while standbys are not Ready"},
+		{"one-claim", "several pods that mount one PersistentVolumeClaim"},
 	}},
 	"7 gates": {"Images that must be PID 1, and other gates", []row{
 		{"pid-1", "an image that must be PID 1: `metaparticle.io/gate: pod`"},

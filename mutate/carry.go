@@ -28,9 +28,11 @@ import (
 type workload struct {
 	metav1.ObjectMeta `json:"metadata"`
 	Spec              struct {
-		rollout     `json:",inline"`
-		Template    corev1.PodTemplateSpec `json:"template"`
-		JobTemplate struct {
+		rollout  `json:",inline"`
+		Template corev1.PodTemplateSpec `json:"template"`
+		// VolumeClaimTemplates belong to a StatefulSet, whose pods then have claims of their own.
+		VolumeClaimTemplates []metav1.PartialObjectMetadata `json:"volumeClaimTemplates"`
+		JobTemplate          struct {
 			Metadata struct {
 				Annotations map[string]string `json:"annotations"`
 			} `json:"metadata"`
@@ -77,6 +79,8 @@ type Workload struct {
 	Kubernetes int
 	// Images are the images of the workload's containers. With nil, no image is read.
 	Images image.Images
+	// AccessModes has the access modes of PersistentVolumeClaims by name, as far as they are known.
+	AccessModes map[string][]corev1.PersistentVolumeAccessMode
 }
 
 // Carry returns warnings, and the operations that bring the annotations of a workload to its pod
@@ -138,7 +142,7 @@ func Carry(ctx context.Context, w Workload) ([]jsonpatch.Operation, reason.Refus
 		Pod: pod, Document: d, Path: path, Request: request, Namespace: w.Namespace,
 		Origin: feature.Origin{Workload: api.Workload{Group: "apps", Kind: w.Kind}, Template: &template.Spec}, Kubernetes: w.Kubernetes,
 	}, images)...)
-	return d.Operations(), slices.Concat(warnings, now.Spec.stalls(w.Kubernetes, w.Kind, request, &template.Spec), now.Spec.fewer(w.Kind, request)), nil
+	return d.Operations(), slices.Concat(warnings, now.Spec.stalls(w.Kubernetes, w.Kind, request, &template.Spec), now.Spec.fewer(w.Kind, request), now.apart(w.Kind, request, w.AccessModes)), nil
 }
 
 // changed returns the warnings about an update that replaces the annotations "was" of the template by

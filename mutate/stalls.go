@@ -124,15 +124,10 @@ func mostDaemons(limit *intstr.IntOrString, available int) int {
 }
 
 // readyPods returns the number of pods that are Ready at a time because they hold, or zero if
-// standbys are Ready, too. With a once claim, all pods go on after one success. With a start lock
-// alone, each pod becomes Ready after its start. With the local API, the agent does not change the
-// pods' readiness.
+// standbys are Ready, too.
 func readyPods(request api.Request, template *corev1.PodSpec) int {
 	inits := feature.HasGatedInit(template, request)
-	_, once := request.Once()
-	switch {
-	case once, !request.Claims(), request.StartsOnly(), request.Gate == api.GateProgram,
-		request.Standbys() != api.ReadinessHolder && !inits, feature.ShardsNeedNoPorts(template, request) && !inits:
+	if !hasStandbys(request) || !inits && (request.Standbys() != api.ReadinessHolder || feature.ShardsNeedNoPorts(template, request)) {
 		return 0
 	}
 	slots := []int{}
@@ -142,6 +137,14 @@ func readyPods(request api.Request, template *corev1.PodSpec) int {
 		}
 	}
 	return slices.Min(slots)
+}
+
+// hasStandbys reports whether further pods wait for as long as the holders run. With a once claim, all
+// pods go on after one success. With a start lock alone, each pod becomes Ready after its start. With
+// the local API, the agent changes neither the pods' application nor their readiness.
+func hasStandbys(request api.Request) bool {
+	_, once := request.Once()
+	return request.Claims() && !once && !request.StartsOnly() && request.Gate != api.GateProgram
 }
 
 // takesTurn reports whether a pod of a new revision takes a turn before the old pod is

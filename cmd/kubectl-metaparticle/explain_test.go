@@ -365,6 +365,30 @@ func TestExplainCommandShowsWhyAPodIsUngated(t *testing.T) {
 	}
 }
 
+// explain reads the claims that the webhook cannot know.
+func TestExplainCommandReadsTheAccessModesOfClaims(t *testing.T) {
+	for mode, says := range map[corev1.PersistentVolumeAccessMode]string{
+		"":                      `VolumeOnOneNode: all pods mount PersistentVolumeClaim "data"`,
+		corev1.ReadWriteOnce:    `VolumeOnOneNode: PersistentVolumeClaim "data" is ReadWriteOnce`,
+		corev1.ReadWriteOncePod: `VolumeOnOneNode: PersistentVolumeClaim "data" is ReadWriteOncePod`,
+		corev1.ReadWriteMany:    "",
+	} {
+		there := deployment(claim, claim)
+		spec := &there[0].(*appsv1.Deployment).Spec
+		spec.Replicas = new(int32(2))
+		source := &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "data"}
+		spec.Template.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: source}}}
+		if mode != "" {
+			data := &corev1.PersistentVolumeClaim{ObjectMeta: meta("data", nil)}
+			data.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{mode}
+			there = append(there, data)
+		}
+		got := answer(t, true, "Deployment/biller", together(there)...)
+		assert.Contains(t, got, says, mode)
+		assert.Equal(t, says != "", strings.Contains(got, "VolumeOnOneNode"), mode)
+	}
+}
+
 func TestExplainCommandReportsAVanishedHolder(t *testing.T) {
 	standby := gatedPod("b", corev1.ConditionFalse, "NoHolder", "")
 	there := together(deployment(claim, claim), standby)

@@ -63,6 +63,9 @@ type explainer struct {
 	// Lease is nil. A Lease that the command cannot read has no entry.
 	leases map[string]*coordinationv1.Lease
 	events []corev1.Event
+	// modes has the access modes of the PersistentVolumeClaims that the template names, as far as the
+	// user may read them.
+	modes map[string][]corev1.PersistentVolumeAccessMode
 	// unread are the errors of failed reads, such as a read for which the user has no right.
 	unread []string
 
@@ -86,7 +89,21 @@ func (e *explainer) gather(ctx context.Context, kind, name string) error {
 		return err
 	}
 	e.readEvents(ctx)
+	e.readClaims(ctx)
 	return nil
+}
+
+// maxClaims bounds the requests of readClaims. A message names about as many reasons.
+const maxClaims = 20
+
+func (e *explainer) readClaims(ctx context.Context) {
+	e.modes = map[string][]corev1.PersistentVolumeAccessMode{}
+	for _, v := range e.template.Spec.Volumes[:min(maxClaims, len(e.template.Spec.Volumes))] {
+		var claim corev1.PersistentVolumeClaim
+		if v.PersistentVolumeClaim != nil && e.get(ctx, v.PersistentVolumeClaim.ClaimName, &claim) == nil {
+			e.modes[claim.Name] = claim.Spec.AccessModes
+		}
+	}
 }
 
 // find finds the top-most workload of the named pod or controller, the pods of that workload,

@@ -136,7 +136,7 @@ func (e *explainer) obstacles() (blockers, notes []string) {
 		old = e.raw // an existing Job's template cannot change
 	}
 	missing, warnings, err := mutate.Carry(context.Background(), mutate.Workload{
-		Kind: kind, Namespace: e.namespace, Raw: e.raw, Old: old, Kubernetes: e.cluster.minor,
+		Kind: kind, Namespace: e.namespace, Raw: e.raw, Old: old, Kubernetes: e.cluster.minor, AccessModes: e.modes,
 	})
 	if err != nil {
 		return append(blockers, err.Error()), nil

@@ -55,6 +55,7 @@ const (
 	JobImmutable      Reason = "JobImmutable"
 	TemplateDiffers   Reason = "TemplateDiffers"
 	RolloutStalls     Reason = "RolloutStalls"
+	VolumeOnOneNode   Reason = "VolumeOnOneNode"
 	ClaimChanged      Reason = "ClaimChanged"
 	OnceWritesPod     Reason = "OnceWritesPod"
 	TokenInReach      Reason = "TokenInReach"

@@ -212,6 +212,11 @@ var All = []Explanation{
 		Do:      "set what the message names, or leave out the annotation that keeps standbys from being Ready",
 	},
 	{
+		Reason: VolumeOnOneNode, WarnOnly: true,
+		Meaning: "Several pods mount the same PersistentVolumeClaim, and may get different nodes. A volume with the access mode ReadWriteOnce is attached to one node at a time. So a standby on another node does not start (`Multi-Attach error`), and cannot take over. With ReadWriteOncePod no standby starts at all. The webhook does not read the claim. `kubectl metaparticle explain` reads it.",
+		Do:      "keep the pods together by a podAffinity to their own labels with topologyKey kubernetes.io/hostname, use a claim with ReadWriteMany, or keep one replica. If the claim is ReadWriteMany, or its volume exists on one node only, there is nothing to do",
+	},
+	{
 		Reason: ClaimChanged, WarnOnly: true,
 		Meaning: "An update adds, replaces or removes the claim of a workload that has pods. Until the rollout is over, pods of the earlier revision can run the application beside the new holder. Without a claim, all pods run the application.",
 		Do:      "if two at once do harm, scale the workload to 0, and back once its pods are gone. To replace a claim, let one rollout claim both slots. Once a pod holds both, let the next rollout claim only the new slot",
