@@ -16,3 +16,8 @@ var Policies embed.FS
 //
 //go:embed webhookconfiguration.yaml
 var WebhookConfiguration []byte
+
+// FlowControl has the objects of API Priority and Fairness.
+//
+//go:embed flowcontrol.yaml
+var FlowControl []byte

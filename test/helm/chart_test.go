@@ -34,6 +34,7 @@ var options = []struct{ component, values string }{
 	{"network-policy", "networkPolicy: {enabled: true}\n"},
 	{"monitoring", "monitoring: {serviceMonitor: true, podMonitor: true}\n"},
 	{"console", "console: {enabled: true}\n"},
+	{"no-flow-control", "flowControl: {enabled: false}\n"},
 }
 
 // TestChartEqualsTheKustomizationForAllOptions compares the objects of the chart with those of the
@@ -209,6 +210,7 @@ func TestChartSchemaRefusesUnknownAndInvalidValues(t *testing.T) {
 		"resources: {limit: {}}":                      "additional properties 'limit' not allowed",
 		"podLabels: {a: 1}":                           "at '/podLabels/a': got number, want string",
 		"console: {enabled: 'yes'}":                   "at '/console/enabled': got string, want boolean",
+		"flowControl: {enabled: 'no'}":                "at '/flowControl/enabled': got string, want boolean",
 		"networkPolicy: true":                         "at '/networkPolicy': got boolean, want object",
 		"env: {HTTPS_PROXY: x}":                       "at '/env': got object, want array",
 		"env: [{name: AGENT_IMAGE, value: x}]":        "at '/env/0/name': 'not' failed",

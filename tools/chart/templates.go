@@ -21,8 +21,9 @@ var components = []struct{ name, condition string }{
 	{"client-ca", ".Values.clientCA.configMap"},
 	{"no-pull-secrets", "not .Values.readPullSecrets"},
 	{"network-policy", ".Values.networkPolicy.enabled"},
-	{"monitoring", ""}, // changes no object, and adds two
-	{"console", ""},    // adds five objects
+	{"monitoring", ""},      // changes no object, and adds two
+	{"console", ""},         // adds five objects
+	{"no-flow-control", ""}, // leaves out three objects
 }
 
 // ownCA is the condition for the objects of the webhook's own CA.
@@ -30,10 +31,12 @@ const ownCA = "not .Values.certificate.issuerRef.name"
 
 // conditions are the chart's conditions for whole objects, by kind, or by kind and name.
 var conditions = map[string]string{
-	"ResourceQuota":  "and .Values.resourceQuota.enabled .Values.priorityClassName",
-	"NetworkPolicy":  ".Values.networkPolicy.enabled",
-	"ServiceMonitor": ".Values.monitoring.serviceMonitor",
-	"PodMonitor":     ".Values.monitoring.podMonitor",
+	"ResourceQuota":              "and .Values.resourceQuota.enabled .Values.priorityClassName",
+	"NetworkPolicy":              ".Values.networkPolicy.enabled",
+	"FlowSchema":                 ".Values.flowControl.enabled",
+	"PriorityLevelConfiguration": ".Values.flowControl.enabled",
+	"ServiceMonitor":             ".Values.monitoring.serviceMonitor",
+	"PodMonitor":                 ".Values.monitoring.podMonitor",
 	// The Issuers serve only the webhook's own CA.
 	"Issuer": ownCA,
 	// These conditions are by kind and name.
