@@ -14,7 +14,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"k8s.io/apimachinery/pkg/version"
+	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	"k8s.io/client-go/rest"
 
 	"github.com/metaparticle-io/metaparticle/cmd/kubectl-metaparticle/check"
@@ -55,7 +55,7 @@ func checkCommand(ctx context.Context, args []string, std stdio) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	c.Client = opened
-	if c.Version, c.Now, err = connection.greet(ctx); err != nil {
+	if err := connection.greet(ctx, &c); err != nil {
 		return exitError, fmt.Errorf("the API server does not answer: %w", err)
 	}
 	judge := check.After
@@ -69,38 +69,39 @@ func checkCommand(ctx context.Context, args []string, std stdio) (int, error) {
 // takes as long as the timeout of the webhook: ten seconds.
 const checkTimeout = time.Minute
 
-// greet returns the version and the current time of the API server.
-func (c connection) greet(ctx context.Context) (version.Info, time.Time, error) {
+// greet asks the API server for its version, and notes this version, the API server's time, and whether
+// API Priority and Fairness has judged the request.
+func (c connection) greet(ctx context.Context, of *check.Cluster) error {
 	config, err := c.config()
 	if err != nil {
-		return version.Info{}, time.Time{}, err
+		return err
 	}
 	caller, err := rest.HTTPClientFor(config)
 	if err != nil {
-		return version.Info{}, time.Time{}, err
+		return err
 	}
 	base, _, err := rest.DefaultServerUrlFor(config)
 	if err != nil {
-		return version.Info{}, time.Time{}, err
+		return err
 	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, base.JoinPath("version").String(), nil)
 	if err != nil {
-		return version.Info{}, time.Time{}, err
+		return err
 	}
 	answer, err := caller.Do(request)
 	if err != nil {
-		return version.Info{}, time.Time{}, err
+		return err
 	}
 	defer answer.Body.Close()
-	var info version.Info
 	if answer.StatusCode != http.StatusOK {
-		return info, time.Time{}, fmt.Errorf("GET /version: %s", answer.Status)
+		return fmt.Errorf("GET /version: %s", answer.Status)
 	}
-	if err := json.NewDecoder(answer.Body).Decode(&info); err != nil {
-		return info, time.Time{}, fmt.Errorf("GET /version: %w", err)
+	if err := json.NewDecoder(answer.Body).Decode(&of.Version); err != nil {
+		return fmt.Errorf("GET /version: %w", err)
 	}
-	now, err := http.ParseTime(answer.Header.Get("Date"))
-	return info, now, err
+	of.Fair = answer.Header.Get(flowcontrolv1.ResponseHeaderMatchedFlowSchemaUID) != ""
+	of.Now, err = http.ParseTime(answer.Header.Get("Date"))
+	return err
 }
 
 // tell writes the findings. The result is exitRefused if one of the checks failed. Otherwise the result

@@ -24,6 +24,7 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -51,6 +52,8 @@ type scene struct {
 	webhooks    admissionv1.MutatingWebhookConfiguration
 	policies    []admissionv1.ValidatingAdmissionPolicy
 	bindings    []admissionv1.ValidatingAdmissionPolicyBinding
+	level       flowcontrolv1.PriorityLevelConfiguration
+	schemas     []flowcontrolv1.FlowSchema
 	elected     coordinationv1.Lease
 	held        coordinationv1.Lease
 	namespaces  []corev1.Namespace
@@ -70,6 +73,8 @@ type scene struct {
 	// forbidden names the objects that the plugin's user may not list, such as "nodes". The field
 	// "denied" is a resource that this user may not change.
 	forbidden, denied string
+	// unfair means that API Priority and Fairness is off.
+	unfair bool
 }
 
 func healthy(t *testing.T) *scene {
@@ -101,10 +106,25 @@ func healthy(t *testing.T) *scene {
 		b.Spec = admissionv1.ValidatingAdmissionPolicyBindingSpec{PolicyName: p.Name, ValidationActions: []admissionv1.ValidationAction{action(p)}}
 		s.bindings = append(s.bindings, b)
 	}
+	s.level, s.schemas, err = flowControl()
+	require.NoError(t, err)
+	// The API server sends the requests of service accounts that no other FlowSchema has to workload-low.
+	s.schemas = append(s.schemas, everything("service-accounts", 9000, "workload-low"))
 	s.elected = leaseAt(home, elected, "metaparticle-webhook-1_x", noon.Add(-2*time.Second))
 	s.held = leaseAt("shop", "lock.a", "a_u", noon)
 	s.held.Labels, s.held.Annotations = map[string]string{api.ManagedLabel: "true"}, map[string]string{api.TokenAnnotation: "42"}
 	s.namespaces = []corev1.Namespace{{ObjectMeta: metav1.ObjectMeta{Name: "shop", Labels: map[string]string{api.InjectionLabel: api.InjectionEnabled}}}}
+	return s
+}
+
+// everything returns a FlowSchema that has all requests of service accounts.
+func everything(name string, precedence int32, level string) flowcontrolv1.FlowSchema {
+	s := flowcontrolv1.FlowSchema{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	s.Spec.MatchingPrecedence, s.Spec.PriorityLevelConfiguration.Name = precedence, level
+	s.Spec.Rules = []flowcontrolv1.PolicyRulesWithSubjects{{
+		Subjects:      []flowcontrolv1.Subject{{Kind: flowcontrolv1.SubjectKindGroup, Group: &flowcontrolv1.GroupSubject{Name: "system:serviceaccounts"}}},
+		ResourceRules: []flowcontrolv1.ResourcePolicyRule{{Verbs: []string{"*"}, APIGroups: []string{"*"}, Resources: []string{"*"}, Namespaces: []string{"*"}}},
+	}}
 	return s
 }
 
@@ -128,7 +148,7 @@ func authority(t *testing.T, ends time.Time) []byte {
 
 // cluster returns the scene behind a fake API server, which also answers in place of the webhooks.
 func (s *scene) cluster() Cluster {
-	there := []client.Object{&s.deployment, s.certificate, s.definition, &s.webhooks, &s.elected, &s.held}
+	there := []client.Object{&s.deployment, s.certificate, s.definition, &s.webhooks, &s.level, &s.elected, &s.held}
 	for i := range s.nodes {
 		there = append(there, &s.nodes[i])
 	}
@@ -140,6 +160,9 @@ func (s *scene) cluster() Cluster {
 	}
 	for i := range s.bindings {
 		there = append(there, &s.bindings[i])
+	}
+	for i := range s.schemas {
+		there = append(there, &s.schemas[i])
 	}
 	for i := range s.namespaces {
 		there = append(there, &s.namespaces[i])
@@ -183,14 +206,14 @@ func (s *scene) cluster() Cluster {
 			return err
 		},
 	}).Build()
-	return Cluster{Client: server, Version: version.Info{GitVersion: s.version}, Now: noon, Image: s.image, Release: s.release}
+	return Cluster{Client: server, Version: version.Info{GitVersion: s.version}, Now: noon, Fair: !s.unfair, Image: s.image, Release: s.release}
 }
 
 func TestHealthyInstallationPassesEachCheck(t *testing.T) {
 	s := healthy(t)
 	s.image = "redis"
 	findings := After(t.Context(), s.cluster())
-	require.Len(t, findings, 15)
+	require.Len(t, findings, 16)
 	for _, f := range findings {
 		assert.Equal(t, OK, f.Result, "%+v", f)
 		assert.Empty(t, f.Do)

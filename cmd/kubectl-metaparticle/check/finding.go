@@ -47,6 +47,8 @@ type Cluster struct {
 	Version version.Info
 	// Now is the API server's time.
 	Now time.Time
+	// Fair reports whether the API server uses API Priority and Fairness: its answers name a FlowSchema.
+	Fair bool
 	// Image, if not empty, is an image whose command the webhook is to read.
 	Image string
 	// Release is the version of this plugin, as v1.2.3; empty if this build belongs to no release.
