@@ -76,6 +76,8 @@ SEEDS ?= 40
 RACED ?= 6
 SEED ?=
 SOAK ?= 2m
+FLOOD ?= 1m
+UNPROTECTED ?=
 FAULTS ?=
 V ?=
 ROUNDS ?= 1000
@@ -140,12 +142,16 @@ sim: ## Run the simulation, RACED of its seeds with the race detector; SEEDS=n s
 e2e: install ## Test the user's view on the cluster; RUN=regexp chooses, SOAK=duration prolongs, FAULTS=every kills each application in every way, V=-v says more; SYNC=directory has the sources of metaparticle/sync.
 	@mkdir -p out/e2e
 	$(if $(OWN_CLUSTER)$(findstring /,$(SHARE)),,cd test && $(GO_RUN) ./cluster metrics)
-	cd test/e2e && $(GO_TEST) -count=1 -timeout 60m $(V) -artifacts -outputdir $(ROOT)/out/e2e -run '$(RUN)' -share='$(SHARE)' -soak=$(SOAK) $(if $(filter every,$(FAULTS)),-every-fault) $(if $(LATE),-late) $(if $(SYNC),-sync='$(abspath $(SYNC))') $(if $(FROM),-from='$(FROM)') $(if $(OWN_CLUSTER),-registry=$(REGISTRY))
+	cd test/e2e && $(GO_TEST) -count=1 -timeout 60m $(V) -artifacts -outputdir $(ROOT)/out/e2e -run '$(RUN)' -share='$(SHARE)' -soak=$(SOAK) -flood=$(FLOOD) $(if $(UNPROTECTED),-unprotected) $(if $(filter every,$(FAULTS)),-every-fault) $(if $(LATE),-late) $(if $(SYNC),-sync='$(abspath $(SYNC))') $(if $(FROM),-from='$(FROM)') $(if $(OWN_CLUSTER),-registry=$(REGISTRY))
 
 # Version 0.1.0 has no tag. This commit is the one that names it.
 .PHONY: upgrade
 upgrade: ## Upgrade from FROM=revision (default: version 0.1.0) to this version on the cluster, and roll back.
 	@$(MAKE) --no-print-directory e2e RUN='^TestUpgradeAndRollbackNeverStopTheApplication$$' FROM=$(or $(FROM),5b52dd02) V=-v
+
+.PHONY: flood
+flood: ## Flood the API server with another account for ten minutes, and for one more without the FlowSchemas.
+	@$(MAKE) --no-print-directory e2e RUN='^TestRenewalsArePunctualWhileAnotherAccountFloodsTheAPIServer$$' FLOOD=10m UNPROTECTED=1 V=-v
 
 .PHONY: earlier
 earlier: ## Make the files of version 0.1.0 again, by its own code, which also reads today's Leases.

@@ -44,6 +44,7 @@ var serial = []string{
 	"TestClusterAlertsFireUntilFaultsAreRepaired",
 	"TestCheckCommandReportsAPolicyThatDeniesNothing",
 	"TestCheckCommandWarnsOfForeignWebhooksForLeases",
+	"TestRenewalsArePunctualWhileAnotherAccountFloodsTheAPIServer",
 	"TestHelmCommandsNeverStopARunningApplication",
 	"TestRestoredEtcdKeepsSlotsExclusive",
 	"TestRecoverCommandRaisesTokensAfterARestore",
@@ -594,6 +595,9 @@ func TestConsoleShowsTheCauseOfAHandover(t *testing.T) {
 }
 func TestWebhookAdmitsPodsDespiteALostLeaderElection(t *testing.T) {
 	operations.TestWebhookAdmitsPodsDespiteALostLeaderElection(t)
+}
+func TestRenewalsArePunctualWhileAnotherAccountFloodsTheAPIServer(t *testing.T) {
+	operations.TestRenewalsArePunctualWhileAnotherAccountFloodsTheAPIServer(t)
 }
 func TestHelmCommandsNeverStopARunningApplication(t *testing.T) {
 	operations.TestHelmCommandsNeverStopARunningApplication(t)

@@ -42,6 +42,8 @@ func TestMain(m *testing.M) {
 	flag.StringVar(&rollouts.Rows, "rows", "", "which kinds of workloads are in the table of rollouts; empty: no table")
 	flag.StringVar(&applications.SyncTree, "sync", "", "directory with the sources of metaparticle/sync; empty: its example programs are not run")
 	flag.StringVar(&operations.Earlier, "from", "", "revision of an earlier version, to upgrade from; empty: no upgrade")
+	flag.DurationVar(&operations.Flood, "flood", operations.Flood, "how long an account floods the API server in TestRenewalsArePunctualWhileAnotherAccountFloodsTheAPIServer")
+	flag.BoolVar(&operations.Unprotected, "unprotected", false, "that test then floods again, without the FlowSchemas")
 	flag.BoolVar(&space.Keep, "keep", false, "keep the namespaces of failed tests")
 	registry := flag.String("registry", "",
 		"host/prefix that nodes pull from, for test/app's image; empty: the test cluster's own")

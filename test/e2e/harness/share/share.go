@@ -37,7 +37,7 @@ var long = map[string]int{
 // tests.
 var alone = []string{
 	"TestConnectionsAreNeverRefusedDuringAHandover", "TestNodeThatLearnsLateCausesNoReset",
-	"TestHolderDeletedWithMinimalGraceReleasesTheSlot",
+	"TestHolderDeletedWithMinimalGraceReleasesTheSlot", "TestRenewalsArePunctualWhileAnotherAccountFloodsTheAPIServer",
 }
 
 // seconds returns the approximate duration of a serial test in seconds.
