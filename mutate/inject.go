@@ -87,11 +87,11 @@ func Inject(ctx context.Context, s Subject, agentImage string, images image.Imag
 	if refusals := JudgeOrigin(s.Pod, s.Workload); len(refusals) > 0 {
 		return nil, nil, append(mistakes, refusals...)
 	}
-	if len(s.Pod.Spec.Containers) == 0 || hasEmptyName(s.Pod) {
-		return nil, nil, fmt.Errorf("%w: no container, or a container without a name", ErrMalformed)
-	}
-	if hasLongName(s.Pod) {
-		return nil, nil, fmt.Errorf("%w: the name of a container has more than %d bytes", ErrMalformed, maxName)
+	switch err := judgeNames(s.Pod); {
+	case err != nil && len(mistakes) > 0:
+		return nil, nil, mistakes
+	case err != nil:
+		return nil, nil, err
 	}
 	return gate(ctx, feature.Facts{
 		Pod: s.Pod, Document: d, Request: request, Namespace: s.Namespace, Origin: s.Origin,
@@ -137,6 +137,17 @@ func HasHugeAnnotations(pod *corev1.Pod) bool {
 		bytes += len(key) + len(value)
 	}
 	return bytes > maxAnnotations
+}
+
+// judgeNames refuses a pod whose containers the API server would refuse.
+func judgeNames(pod *corev1.Pod) error {
+	if len(pod.Spec.Containers) == 0 || hasEmptyName(pod) {
+		return fmt.Errorf("%w: no container, or a container without a name", ErrMalformed)
+	}
+	if hasLongName(pod) {
+		return fmt.Errorf("%w: the name of a container has more than %d bytes", ErrMalformed, maxName)
+	}
+	return nil
 }
 
 func hasEmptyName(pod *corev1.Pod) bool {
