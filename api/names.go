@@ -128,6 +128,8 @@ const (
 	// barrier of the local API, as [Request.Marks] returns it. Enroll makes Leases and Roles
 	// from this annotation.
 	SlotsAnnotation = Prefix + "slots"
+	// InstantiateAnnotation is Kubernetes' mark of a Job that a person made from a CronJob.
+	InstantiateAnnotation = "cronjob.kubernetes.io/instantiate"
 	// GatedLabel marks the pods into which the webhook injected containers. Enroll and the
 	// uninstaller watch and list only pods with this label. Gated is the value for a pod that
 	// claims. GatedAfter is the value for a pod that has conditions or a barrier, and claims

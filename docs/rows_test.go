@@ -148,9 +148,12 @@ var sections = map[string]section{
 		{"job-failure-policy", "… with a pod failure policy"},
 		{"job-suspend", "… with suspend"},
 		{"cron-job", "CronJob"},
+		{"cron-job-by-hand", "… a run that a person starts, with a client that names the CronJob as the Job's owner"},
+		{"job-by-hand", "… with a client that does not: `metaparticle.io/lock`"},
 		{"custom", "pods of a custom controller"},
 		{"only-holders-ready", "a rollout while standbys are not Ready"},
 		{"one-claim", "several pods that mount one PersistentVolumeClaim"},
+		{"owned", "pods with owners, none of which is their controller: `metaparticle.io/lock`"},
 	}},
 	"7 gates": {"Images that must be PID 1, and other gates", []row{
 		{"pid-1", "an image that must be PID 1: `metaparticle.io/gate: pod`"},

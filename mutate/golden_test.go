@@ -118,7 +118,7 @@ func handle(t *testing.T, f mutatetest.Facts, raw, old []byte) admission.Respons
 		r.Operation = admissionv1.Update
 		r.OldObject.Raw = old
 	}
-	options := admit.Options{AgentImage: mutatetest.AgentImage, Images: f, Owners: f, Limits: f, Kubernetes: f.Minor}
+	options := admit.Options{AgentImage: mutatetest.AgentImage, Images: f, Owners: f, Limits: f, CronJobs: f.ListCronJobs, Kubernetes: f.Minor}
 	if kind.Kind == "Pod" {
 		return admit.NewPodHandler(options).Handle(t.Context(), r)
 	}

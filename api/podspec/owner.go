@@ -24,6 +24,23 @@ func WorkloadOf(owner *metav1.OwnerReference) api.Workload {
 	return api.Workload{Group: version.Group, Kind: owner.Kind, Name: owner.Name}
 }
 
+// Above returns the owner with whose pods the pods of an object share their slots; nil for none. That
+// owner is the object's controller. A Job without a controller also belongs to the CronJob among its
+// owners: many clients start a run by hand without claiming to be the CronJob's controller (kubectl 1.19
+// to 1.27, earlier versions of k9s and Lens). Any other reference without "controller" counts for
+// nothing, because such references mostly serve only the garbage collection.
+func Above(kind string, object metav1.Object) *metav1.OwnerReference {
+	if owner := metav1.GetControllerOf(object); owner != nil || kind != "Job" {
+		return owner
+	}
+	for _, owner := range object.GetOwnerReferences() {
+		if WorkloadOf(&owner).Group == "batch" && owner.Kind == "CronJob" {
+			return &owner
+		}
+	}
+	return nil
+}
+
 // IsValidOwner reports whether an object of the API server can be the owner that a reference names.
 // The API server bounds no text of an owner reference. So callers need this check before they keep
 // or send a text of a reference.

@@ -221,7 +221,7 @@ func (e *explainer) readPods(ctx context.Context) error {
 			return fmt.Errorf("read %ss: %w", between, err)
 		}
 		for _, item := range list.Items {
-			if metav1.IsControlledBy(&item, e.workload) {
+			if above := podspec.Above(between, &item); above != nil && above.UID == e.workload.GetUID() {
 				e.owners[item.GetUID()] = true
 				e.makers[item.GetUID()] = selectorOf(&item)
 			}

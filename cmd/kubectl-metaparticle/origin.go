@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/api/podspec"
 )
 
 // origin is the workload to which the webhook gives the slots of a pod.
@@ -31,8 +32,8 @@ type origin struct {
 // reader reads an object of the namespace by its name.
 type reader func(ctx context.Context, name string, object client.Object) error
 
-// originOf follows an owner reference. As the webhook does, originOf follows only the controller of a
-// pod, a ReplicaSet or a Job. An owner of a namespace writes owner references. So a forged reference
+// originOf follows an owner reference. As the webhook does, originOf follows a ReplicaSet or a
+// Job only to the owner that [podspec.Above] returns. An owner of a namespace writes owner references. So a forged reference
 // must not make a command act on the slots of another workload: the object must have the reference's
 // UID. A reference that a person has made from an argument has no UID.
 func originOf(ctx context.Context, read reader, at *metav1.OwnerReference) (o origin, err error) {
@@ -45,7 +46,8 @@ func originOf(ctx context.Context, read reader, at *metav1.OwnerReference) (o or
 			return o, fmt.Errorf("owner's version: %w", err)
 		}
 		group := api.Workload{Group: version.Group, Kind: at.Kind, Name: at.Name}
-		if kinds[at.Kind] != at.APIVersion {
+		known := kinds[at.Kind]
+		if known == "" || schema.FromAPIVersionAndKind(known, at.Kind).Group != version.Group {
 			// The webhook does not carry annotations from such a workload to its template.
 			if !namedLikeKubernetes(at.Kind) || verified(ctx, read, at) {
 				o.group = group
@@ -53,7 +55,7 @@ func originOf(ctx context.Context, read reader, at *metav1.OwnerReference) (o or
 			return o, nil
 		}
 		w := &unstructured.Unstructured{}
-		w.SetAPIVersion(at.APIVersion)
+		w.SetAPIVersion(known)
 		w.SetKind(at.Kind)
 		if err := read(ctx, at.Name, w); err != nil {
 			return o, err
@@ -65,7 +67,7 @@ func originOf(ctx context.Context, read reader, at *metav1.OwnerReference) (o or
 		if at.Kind != "ReplicaSet" && at.Kind != "Job" {
 			return o, nil
 		}
-		at = metav1.GetControllerOf(w)
+		at = podspec.Above(at.Kind, w)
 	}
 	return o, nil
 }

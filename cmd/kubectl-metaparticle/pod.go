@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/json"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/api/podspec"
 	"github.com/metaparticle-io/metaparticle/mutate"
 	"github.com/metaparticle-io/metaparticle/mutate/feature"
 )
@@ -138,6 +139,9 @@ func (t template) pod(d document) (document, owner, error) {
 		return document{}, owner{}, err
 	}
 	o := owner{workload: api.Workload{Group: version.Group, Kind: d.Kind, Name: d.Name}, template: new(corev1.PodSpec)}
+	if above := podspec.Above(d.Kind, &d.ObjectMeta); above != nil && (d.Kind == "Job" || d.Kind == "ReplicaSet") {
+		o.workload = podspec.WorkloadOf(above)
+	}
 	if err := json.Unmarshal(spec, o.template); err != nil {
 		return document{}, owner{}, fmt.Errorf("read %s: %w", d, mutate.Malformed(err))
 	}

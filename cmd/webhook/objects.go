@@ -20,6 +20,7 @@ import (
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 
+	"github.com/metaparticle-io/metaparticle/api/podspec"
 	"github.com/metaparticle-io/metaparticle/mutate/load"
 )
 
@@ -103,6 +104,11 @@ type identity struct {
 // controller returns the reference to the owner's own controller, or nil.
 func (i *identity) controller() *metav1.OwnerReference {
 	return metav1.GetControllerOf(&metav1.ObjectMeta{OwnerReferences: i.Metadata.OwnerReferences})
+}
+
+// above returns the reference to the workload above an owner of the kind, or nil.
+func (i *identity) above(kind string) *metav1.OwnerReference {
+	return podspec.Above(kind, &metav1.ObjectMeta{OwnerReferences: i.Metadata.OwnerReferences})
 }
 
 // uid returns the UID of the owner.

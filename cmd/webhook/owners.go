@@ -161,7 +161,7 @@ func (o owners) replicaSet(ctx context.Context, namespace string, owner *metav1.
 	if err := o.get(ctx, appsv1.SchemeGroupVersion.WithKind("ReplicaSet"), namespace, owner, &set); err != nil {
 		return feature.Origin{}, err
 	}
-	above := set.controller()
+	above := set.above("ReplicaSet")
 	if above == nil {
 		// This ReplicaSet has no controller. A person may have edited its template after the pod
 		// was made, so the template of the pod is unknown.
@@ -210,10 +210,12 @@ func (o owners) job(ctx context.Context, namespace string, owner *metav1.OwnerRe
 			Completions: job.Spec.Completions, Indexed: job.Spec.CompletionMode == batchv1.IndexedCompletion,
 		},
 	}
-	if above := job.controller(); above != nil {
+	_, byHand := job.Metadata.Annotations[api.InstantiateAnnotation]
+	if above := job.above("Job"); above != nil {
 		origin.Workload = podspec.WorkloadOf(above)
 		return origin, o.verify(ctx, namespace, above)
 	}
+	origin.ByHand = byHand
 	return origin, nil
 }
 
@@ -326,6 +328,19 @@ func (o owners) get(ctx context.Context, kind schema.GroupVersionKind, namespace
 		return errReplaced
 	}
 	return nil
+}
+
+// cronJobs returns the CronJobs of a namespace, from the cache.
+func cronJobs(cached client.Reader) func(context.Context, string) ([]metav1.ObjectMeta, error) {
+	return func(ctx context.Context, namespace string) (all []metav1.ObjectMeta, err error) {
+		var list metav1.PartialObjectMetadataList
+		list.SetGroupVersionKind(batchv1.SchemeGroupVersion.WithKind("CronJobList"))
+		err = cached.List(ctx, &list, client.InNamespace(namespace), client.UnsafeDisableDeepCopy)
+		for _, item := range list.Items {
+			all = append(all, item.ObjectMeta)
+		}
+		return all, err
+	}
 }
 
 // limits implements [admit.Limits] from the cache.

@@ -6,6 +6,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 
@@ -36,6 +37,13 @@ func controlledBy(version, kind, name string) metav1.OwnerReference {
 	}
 }
 
+// namedBy returns an owner reference as of [controlledBy], but not that of a controller.
+func namedBy(version, kind, name string) metav1.OwnerReference {
+	owner := controlledBy(version, kind, name)
+	owner.Controller = nil
+	return owner
+}
+
 func template(container string) corev1.PodTemplateSpec {
 	return corev1.PodTemplateSpec{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: container}}}}
 }
@@ -63,9 +71,16 @@ func TestPodsOriginNamesTheTopMostWorkload(t *testing.T) {
 	job.Spec.Template = template("of-the-job")
 	once := &batchv1.Job{ObjectMeta: named("once")}
 	once.Spec.Template = template("of-the-job")
+	// As clients name the CronJob of a Job that they make from its template.
+	kubectl := &batchv1.Job{ObjectMeta: named("by-kubectl", namedBy("example.com/v1", "CronJob", "weekly"), namedBy("batch/v1", "CronJob", "nightly"))}
+	kubectl.Annotations = map[string]string{api.InstantiateAnnotation: "manual"}
+	k9s := &batchv1.Job{ObjectMeta: named("by-k9s", namedBy("batch/v1beta1", "CronJob", "nightly"))}
+	operators := &batchv1.Job{ObjectMeta: named("by-operator", namedBy("batch/v1", "CronJob", "nightly"), controlledBy("example.com/v1", "Shop", "s"))}
+	collected := &batchv1.Job{ObjectMeta: named("collected", namedBy("apps/v1", "Deployment", "biller"))}
+	collectedSet := &appsv1.ReplicaSet{ObjectMeta: named("collected", namedBy("apps/v1", "Deployment", "biller"), namedBy("batch/v1", "CronJob", "nightly"))}
 	db := controlledBy("apps/v1", "StatefulSet", "db")
 	node := controlledBy("apps/v1", "DaemonSet", "node")
-	c := fake.NewClientBuilder().WithObjects(set, rollout, bare, job, once,
+	c := fake.NewClientBuilder().WithObjects(set, rollout, bare, job, once, kubectl, k9s, operators, collected, collectedSet,
 		&appsv1.Deployment{ObjectMeta: named("biller")}, &batchv1.CronJob{ObjectMeta: named("nightly")},
 		&appsv1.StatefulSet{ObjectMeta: named("db")}, &appsv1.DaemonSet{ObjectMeta: named("node")},
 		&corev1.ReplicationController{ObjectMeta: named("old")}, &corev1.Pod{ObjectMeta: named("driver")},
@@ -85,6 +100,12 @@ func TestPodsOriginNamesTheTopMostWorkload(t *testing.T) {
 		"bare ReplicaSet's":           {pod("", controlledBy("apps/v1", "ReplicaSet", "bare")), api.Workload{Group: "apps", Kind: "ReplicaSet", Name: "bare"}, ""},
 		"CronJob's":                   {pod("", controlledBy("batch/v1", "Job", "nightly-1")), api.Workload{Group: "batch", Kind: "CronJob", Name: "nightly"}, "of-the-job"},
 		"Job's":                       {pod("", controlledBy("batch/v1", "Job", "once")), api.Workload{Group: "batch", Kind: "Job", Name: "once"}, "of-the-job"},
+		"CronJob's, by kubectl":       {pod("", controlledBy("batch/v1", "Job", "by-kubectl")), api.Workload{Group: "batch", Kind: "CronJob", Name: "nightly"}, "-"},
+		"CronJob's, by k9s":           {pod("", controlledBy("batch/v1", "Job", "by-k9s")), api.Workload{Group: "batch", Kind: "CronJob", Name: "nightly"}, "-"},
+		"operator's with a CronJob":   {pod("", controlledBy("batch/v1", "Job", "by-operator")), api.Workload{Group: "example.com", Kind: "Shop", Name: "s"}, "-"},
+		"Job that a Deployment names": {pod("", controlledBy("batch/v1", "Job", "collected")), api.Workload{Group: "batch", Kind: "Job", Name: "collected"}, "-"},
+		"bare ReplicaSet that names":  {pod("", controlledBy("apps/v1", "ReplicaSet", "collected")), api.Workload{Group: "apps", Kind: "ReplicaSet", Name: "collected"}, ""},
+		"bare pod that a Job names":   {pod("", namedBy("batch/v1", "Job", "once")), api.Workload{Kind: "Pod", Name: "p"}, ""},
 		"StatefulSet's":               {pod("db-abc", db), api.Workload{Group: "apps", Kind: "StatefulSet", Name: "db"}, "of-the-revision"},
 		"DaemonSet's":                 {pod("abc", node), api.Workload{Group: "apps", Kind: "DaemonSet", Name: "node"}, "of-the-revision"},
 		"ReplicationController's":     {pod("", controlledBy("v1", "ReplicationController", "old")), api.Workload{Kind: "ReplicationController", Name: "old"}, ""},
@@ -105,8 +126,23 @@ func TestPodsOriginNamesTheTopMostWorkload(t *testing.T) {
 				return
 			}
 			require.NotNil(t, origin.Template)
+			if test.container == "-" {
+				return
+			}
 			assert.Equal(t, test.container, origin.Template.Containers[0].Name)
 		})
+	}
+}
+
+func TestOriginTellsIfClientMadeTheJobOfAnUnnamedCronJob(t *testing.T) {
+	marked := map[string]string{api.InstantiateAnnotation: "manual"}
+	unnamed, made, plain := &batchv1.Job{ObjectMeta: named("unnamed")}, &batchv1.Job{ObjectMeta: named("made", namedBy("batch/v1", "CronJob", "nightly"))}, &batchv1.Job{ObjectMeta: named("plain")}
+	unnamed.Annotations, made.Annotations = marked, marked
+	c := fake.NewClientBuilder().WithObjects(unnamed, made, plain, &batchv1.CronJob{ObjectMeta: named("nightly")}).Build()
+	for job, want := range map[string]bool{"unnamed": true, "made": false, "plain": false} {
+		origin, err := owners{typed{c}, c}.Origin(t.Context(), "shop", pod("", controlledBy("batch/v1", "Job", job)))
+		require.NoError(t, err)
+		assert.Equal(t, want, origin.ByHand, job)
 	}
 }
 
@@ -291,7 +327,10 @@ func TestMismatchedOwnerReferenceIsAnError(t *testing.T) {
 	gone := &appsv1.ReplicaSet{ObjectMeta: named("gone", controlledBy("apps/v1", "Deployment", "no-more"))}
 	spelt := &appsv1.ReplicaSet{ObjectMeta: named("spelt", controlledBy("apps/v1", "deployment", "biller"))}
 	job := &batchv1.Job{ObjectMeta: named("stolen", wrong("batch/v1", "CronJob", "nightly"))}
-	c := fake.NewClientBuilder().WithObjects(stolen, gone, spelt, job,
+	plain := wrong("batch/v1", "CronJob", "nightly")
+	plain.Controller = nil
+	byHand := &batchv1.Job{ObjectMeta: named("by-hand", plain)}
+	c := fake.NewClientBuilder().WithObjects(stolen, gone, spelt, job, byHand,
 		&appsv1.Deployment{ObjectMeta: named("biller")}, &batchv1.CronJob{ObjectMeta: named("nightly")},
 		&appsv1.StatefulSet{ObjectMeta: named("db")}, &appsv1.DaemonSet{ObjectMeta: named("node")},
 		&corev1.ReplicationController{ObjectMeta: named("old")}, &corev1.Pod{ObjectMeta: named("driver")},
@@ -307,6 +346,7 @@ func TestMismatchedOwnerReferenceIsAnError(t *testing.T) {
 		"Pod":                           {wrong("v1", "Pod", "driver"), errReplaced},
 		"ReplicaSet with a wrong owner": {controlledBy("apps/v1", "ReplicaSet", "stolen"), errReplaced},
 		"Job with a wrong owner":        {controlledBy("batch/v1", "Job", "stolen"), errReplaced},
+		"Job made from no such CronJob": {controlledBy("batch/v1", "Job", "by-hand"), errReplaced},
 		"ReplicaSet of a missing owner": {controlledBy("apps/v1", "ReplicaSet", "gone"), nil},
 		"ReplicaSet of a misspelt kind": {controlledBy("apps/v1", "ReplicaSet", "spelt"), errNoKind},
 		"missing StatefulSet":           {controlledBy("apps/v1", "StatefulSet", "x"), nil},
@@ -356,12 +396,28 @@ func TestUncachedOwnerIsReadFromTheAPIServer(t *testing.T) {
 	}
 }
 
-func TestCacheKeepsOnlyIdentifyingMetadataOfOwners(t *testing.T) {
+func TestCacheKeepsOnlyIdentityAndShortClaimsOfOwners(t *testing.T) {
 	metadata := &metav1.PartialObjectMetadata{ObjectMeta: named("biller")}
-	metadata.Annotations = map[string]string{"kubectl.kubernetes.io/last-applied-configuration": "much"}
-	kept, err := onlyIdentities(nil)(metadata)
+	metadata.Annotations = map[string]string{"kubectl.kubernetes.io/last-applied-configuration": "much", api.SingletonAnnotation: "true"}
+	for claim, want := range map[string]map[string]string{"true": {api.SingletonAnnotation: "true"}, strings.Repeat("x", maxOurs): nil} {
+		metadata.Annotations[api.SingletonAnnotation] = claim
+		kept, err := onlyIdentities(nil)(metadata)
+		require.NoError(t, err)
+		expected := &metav1.PartialObjectMetadata{ObjectMeta: named("biller")}
+		expected.Annotations = want
+		assert.Equal(t, expected, kept)
+	}
+}
+
+func TestWebhookKnowsTheCronJobsOfItsCache(t *testing.T) {
+	nightly, weekly := &batchv1.CronJob{ObjectMeta: named("nightly")}, &batchv1.CronJob{ObjectMeta: named("weekly")}
+	weekly.Namespace = "other"
+	nightly.Annotations = map[string]string{api.SingletonAnnotation: "true"}
+	all, err := cronJobs(fake.NewClientBuilder().WithObjects(nightly, weekly).Build())(t.Context(), "shop")
 	require.NoError(t, err)
-	assert.Equal(t, &metav1.PartialObjectMetadata{ObjectMeta: named("biller")}, kept)
+	require.Len(t, all, 1)
+	assert.Equal(t, "nightly", all[0].Name)
+	assert.Equal(t, nightly.Annotations, all[0].Annotations)
 }
 
 func TestWebhookIgnoresLimitRangesOfOtherNamespaces(t *testing.T) {

@@ -171,7 +171,7 @@ func (r *reporter) workload(ctx context.Context, o admit.Outcome) *metav1.Partia
 	}
 	found := o.Owner
 	if kind.Kind == "ReplicaSet" || kind.Kind == "Job" {
-		above := owner.controller()
+		above := owner.above(kind.Kind)
 		if above != nil && podspec.IsValidOwner(above) && r.owners.verify(ctx, o.Namespace, above) == nil {
 			found = above
 			if kind, ok = kindOf(above); !ok {

@@ -83,6 +83,12 @@ func refusals() map[string]refusal {
 				&batchv1.Job{ObjectMeta: named("nightly-1", controlledBy("batch/v1", "CronJob", "nightly"))}),
 			"batch/v1 CronJob nightly nightly-uid",
 		},
+		"CronJob, by hand": {
+			controlledBy("batch/v1", "Job", "nightly-1"),
+			objects(&batchv1.CronJob{ObjectMeta: named("nightly")},
+				&batchv1.Job{ObjectMeta: named("nightly-1", namedBy("batch/v1", "CronJob", "nightly"))}),
+			"batch/v1 CronJob nightly nightly-uid",
+		},
 		"Argo Rollout": {
 			byReplicaSet, objects(&appsv1.ReplicaSet{ObjectMeta: named("web-1", controlledBy("argoproj.io/v1alpha1", "Rollout", "web"))}),
 			"argoproj.io/v1alpha1 Rollout web web-uid",

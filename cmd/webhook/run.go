@@ -25,6 +25,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
+	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/mutate/admit"
 	"github.com/metaparticle-io/metaparticle/mutate/load"
 )
@@ -117,6 +118,7 @@ func register(ctx context.Context, m ctrl.Manager, s settings, log *slog.Logger)
 		Images:     images,
 		Owners:     owners{live: live{client, maxObject}, cached: m.GetClient()},
 		Limits:     limits{m.GetClient()},
+		CronJobs:   cronJobs(m.GetClient()),
 		Kubernetes: version.minor,
 		Timeout:    s.timeout,
 		Observe:    reporter.observe,
@@ -140,8 +142,31 @@ func onlyIdentities(others toolscache.TransformFunc) toolscache.TransformFunc {
 		}
 		return &metav1.PartialObjectMetadata{TypeMeta: metadata.TypeMeta, ObjectMeta: metav1.ObjectMeta{
 			Namespace: metadata.Namespace, Name: metadata.Name, UID: metadata.UID, ResourceVersion: metadata.ResourceVersion,
+			Annotations: ours(metadata.Annotations),
 		}}, nil
 	}
+}
+
+// maxOurs bounds the bytes of the annotations that the cache keeps of a workload.
+const maxOurs = 512
+
+// ours returns the annotations with our prefix, or nil if they are longer than a person's.
+func ours(annotations map[string]string) map[string]string {
+	var kept map[string]string
+	bytes := 0
+	for key, value := range annotations {
+		if !api.Carried(key) {
+			continue
+		}
+		if bytes += len(key) + len(value); bytes > maxOurs {
+			return nil
+		}
+		if kept == nil {
+			kept = map[string]string{}
+		}
+		kept[key] = value
+	}
+	return kept
 }
 
 // synced returns a check that fails until the caches are filled. The check waits only a moment,

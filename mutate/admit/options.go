@@ -81,6 +81,9 @@ type Options struct {
 	Owners     Owners
 	// Limits may be nil: the resources of the agent then ignore LimitRanges.
 	Limits Limits
+	// CronJobs returns the names and the annotations of ours of a namespace's CronJobs, without a
+	// request to the API server. With nil they are not known.
+	CronJobs func(ctx context.Context, namespace string) ([]metav1.ObjectMeta, error)
 	// Kubernetes returns the cluster's minor version of Kubernetes 1, or zero while the
 	// version is unknown. The function must not block. With nil the version stays unknown.
 	Kubernetes func() int
@@ -109,6 +112,20 @@ func (o Options) kubernetes() int {
 		return 0
 	}
 	return o.Kubernetes()
+}
+
+// cronJobs returns a function that lists the CronJobs of a namespace, or nil.
+func (o Options) cronJobs(ctx context.Context, namespace string) func() []metav1.ObjectMeta {
+	if o.CronJobs == nil {
+		return nil
+	}
+	return func() []metav1.ObjectMeta {
+		all, err := o.CronJobs(ctx, namespace)
+		if err != nil {
+			o.logger().Warn("list cron jobs", "namespace", namespace, "error", err)
+		}
+		return all
+	}
 }
 
 func (o Options) logger() *slog.Logger {

@@ -39,6 +39,9 @@ func (h workloadHandler) Handle(ctx context.Context, r admission.Request) admiss
 	if err != nil {
 		return malformed(err)
 	}
+	if r.Kind.Kind == "Job" && r.Operation == admissionv1.Create {
+		warnings = append(warnings, mutate.Apart(r.Object.Raw, h.cronJobs(ctx, r.Namespace))...)
+	}
 	outcome := outcomeOf(r, resourceOf(r), r.Name)
 	outcome.Changed = len(operations) > 0
 	if len(warnings) > 0 {

@@ -42,6 +42,7 @@ var features = []feature{
 	// These features decide whether the pod can have a gate at all.
 	{name: "containers", judge: judgeContainers, patch: patchContainers},
 	{name: "processes", judge: judgeProcesses, warn: warnOfToken},
+	{name: "owner", warn: warnOfOwnSlot},
 	{name: "platform", unclaimed: true, judge: judgePlatform},
 	{name: "inits", judge: judgeInits},
 	{name: "names", unclaimed: true, judge: judgeNames},

@@ -49,6 +49,10 @@ type Facts struct {
 	// Images are the images by name; an image with an error cannot be read.
 	Images map[string]Image    `json:"images"`
 	Limits []corev1.LimitRange `json:"limits"`
+	// CronJobs are the CronJobs of the namespace.
+	CronJobs []metav1.ObjectMeta `json:"cronJobs"`
+	// ByHand reports that a client made the pod's Job from a CronJob that the Job does not name.
+	ByHand bool `json:"byHand"`
 	// Kubernetes is the cluster's minor version. Zero means [feature.RestartsAll], and a
 	// negative number means that the version is not known.
 	Kubernetes int `json:"kubernetes"`
@@ -95,7 +99,7 @@ func (f Facts) Origin(context.Context, string, *corev1.Pod) (feature.Origin, err
 	revision, err := api.ParseRevision(f.Revision)
 	origin := feature.Origin{
 		Workload: *f.Group, Revision: revision,
-		MinReady: time.Duration(f.MinReadySeconds) * time.Second, ReplacesUnready: f.ReplacesUnready, Run: f.Run,
+		MinReady: time.Duration(f.MinReadySeconds) * time.Second, ReplacesUnready: f.ReplacesUnready, Run: f.Run, ByHand: f.ByHand,
 	}
 	if err != nil || f.Template == nil {
 		return origin, err
@@ -114,6 +118,11 @@ func (f Facts) JobUID(_ context.Context, _, job string) (string, error) { return
 // LimitRanges implements the interface Limits of package admit.
 func (f Facts) LimitRanges(context.Context, string) ([]corev1.LimitRange, error) {
 	return f.Limits, nil
+}
+
+// ListCronJobs implements the function CronJobs of package admit.
+func (f Facts) ListCronJobs(context.Context, string) ([]metav1.ObjectMeta, error) {
+	return f.CronJobs, nil
 }
 
 // Request returns the request to create a Deployment "biller" in namespace "shop". The argument

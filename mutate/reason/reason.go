@@ -52,6 +52,7 @@ const (
 	BadOwner          Reason = "BadOwner"
 	StaticPod         Reason = "StaticPod"
 	Leftover          Reason = "Leftover"
+	OwnSlot           Reason = "OwnSlot"
 	JobImmutable      Reason = "JobImmutable"
 	TemplateDiffers   Reason = "TemplateDiffers"
 	RolloutStalls     Reason = "RolloutStalls"

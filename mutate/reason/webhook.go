@@ -192,6 +192,11 @@ var All = []Explanation{
 		Do:      "add the annotation again, or remove the injected parts and restore the commands; instead of a copy, use kubectl debug -it POD --image=IMAGE --target=CONTAINER",
 	},
 	{
+		Reason: OwnSlot, WarnOnly: true,
+		Meaning: "The slot is that of the Job or of the pod alone, though other pods may have to compete for it. Either the Job was made from a CronJob, or looks so, and does not name the CronJob as its owner. So its pods do not wait for the CronJob's runs. Or the pod has owners, and none of them is its controller.",
+		Do:      "claim metaparticle.io/lock, which pods of any owner can share. A Job can also name its CronJob in ownerReferences, as kubectl create job --from does",
+	},
+	{
 		Reason: JobImmutable, WarnOnly: true,
 		Meaning: "A Job's template cannot change, so annotations count only at its creation.",
 		Do:      "create the Job anew",

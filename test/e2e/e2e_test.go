@@ -172,6 +172,7 @@ var parallel = []string{
 	"TestKubectlCopiesFilesToHolderAndStandby",
 	"TestChildStartsExactlyLikeTheUngatedProcess",
 	"TestEachTypeOfWorkloadRollsOutWithoutOverlap",
+	"TestRunByHandWaitsForTheCronJobsSlot",
 	"TestPodsOfJobsCompleteOneAtATime",
 	"TestPodsOfACustomControllerShareOneSlot",
 	"TestKubectlCommandsSucceedOnHolderAndStandby",
@@ -644,7 +645,8 @@ func TestChildStartsExactlyLikeTheUngatedProcess(t *testing.T) {
 func TestEachTypeOfWorkloadRollsOutWithoutOverlap(t *testing.T) {
 	pods.TestEachTypeOfWorkloadRollsOutWithoutOverlap(t)
 }
-func TestPodsOfJobsCompleteOneAtATime(t *testing.T) { pods.TestPodsOfJobsCompleteOneAtATime(t) }
+func TestRunByHandWaitsForTheCronJobsSlot(t *testing.T) { pods.TestRunByHandWaitsForTheCronJobsSlot(t) }
+func TestPodsOfJobsCompleteOneAtATime(t *testing.T)     { pods.TestPodsOfJobsCompleteOneAtATime(t) }
 func TestPodsOfACustomControllerShareOneSlot(t *testing.T) {
 	pods.TestPodsOfACustomControllerShareOneSlot(t)
 }

@@ -103,6 +103,43 @@ func jobNow(s *space.Space, name string) *batchv1.Job {
 	return job
 }
 
+// Of the clients that make a Job from a CronJob, kubectl claims to be the Job's controller, and others
+// only name the CronJob as an owner.
+//
+// docs/compatibility.md: kinds/cron-job-by-hand carried
+func TestRunByHandWaitsForTheCronJobsSlot(t *testing.T) {
+	cluster.NeedLab(t, "it needs the record")
+	t.Parallel()
+	s := space.New(t)
+	a := app.Lasting("nightly")
+	cron := app.CronJob(s, a)
+	cron.Spec.Suspend = new(true)
+	cron, err := s.Client.BatchV1().CronJobs(s.Namespace).Create(t.Context(), cron, metav1.CreateOptions{})
+	require.NoError(t, err)
+	kubectl.Must(s, "", "create", "job", "--from=cronjob/nightly", "by-kubectl")
+	first := app.AwaitRunning(s, a, space.StartTimeout)
+	_, err = s.Client.BatchV1().Jobs(s.Namespace).Create(t.Context(), &batchv1.Job{
+		ObjectMeta: metav1.ObjectMeta{Name: "by-hand", OwnerReferences: []metav1.OwnerReference{
+			{APIVersion: "batch/v1", Kind: "CronJob", Name: cron.Name, UID: cron.UID, BlockOwnerDeletion: new(true)},
+		}},
+		Spec: cron.Spec.JobTemplate.Spec,
+	}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	var second *corev1.Pod
+	s.Await(space.StartTimeout, "the second run stands by", func() bool {
+		for _, pod := range s.Pods(a.Name) {
+			if pod.Name != first.Pod && status.ContainersRun(pod) {
+				second = pod
+			}
+		}
+		return second != nil
+	})
+	assert.Equal(t, "singleton.cronjob.nightly", second.Annotations[api.SlotsAnnotation])
+	assert.Equal(t, first.ID, app.AwaitRunning(s, a, space.Soon).ID, "the first run goes on")
+	kubectl.Must(s, "", "delete", "job", "by-kubectl", "--wait=false")
+	s.Await(space.StartTimeout, "the second run follows", func() bool { return app.After(s, a, first) != nil })
+}
+
 // docs/compatibility.md: kinds/job kinds/job-parallel kinds/job-indexed kinds/job-failure-policy kinds/job-suspend lifecycle/restart-on-failure carried
 func TestPodsOfJobsCompleteOneAtATime(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
