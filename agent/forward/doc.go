@@ -4,7 +4,8 @@
 // Package forward lets a standby accept connections on behalf of the holder. The
 // standby listens on the application's ports, and forwards each connection to the
 // same port of the holder's pod. So any pod behind a Service can take requests. A
-// connection that arrives during a handover waits until there is a new holder.
+// connection that arrives during a handover waits until there is a new holder. Datagrams (UDP) pass
+// through a flow for each client, with a socket of its own to the holder.
 //
 // # Guarantees
 //
@@ -15,7 +16,8 @@
 // end. So the client gets a reset, not an end of file, if the holder dies during an
 // answer. A waiting connection that finds no holder also gets a reset, and so does every
 // connection at [Forwarder.Close]. The number of waiting connections, and the time of each wait,
-// are bounded. Further connections wait in the kernel's queue.
+// are bounded. Further connections wait in the kernel's queue. Datagrams wait in the buffer of the
+// port's socket, and the kernel drops those for which the buffer has no room.
 //
 // Before its end, a standby lingers. [Forwarder.Linger] accepts connections for a while, because
 // nodes learn late that the pod ends. Each new connection proves that a node still routes to the pod,
@@ -28,7 +30,9 @@
 // no more than one pipe for each direction. An idle connection has two sockets,
 // two goroutines with the smallest stacks, and no pipe. `go test -bench Memory
 // ./agent/forward` prints the memory of 10,000 idle connections: 7.5 KB each. The kernel
-// charges the container another 7.5 KB each. [Config.MaxOpen] bounds both.
+// charges the container another 7.5 KB each. [Config.MaxOpen] bounds both. A flow of datagrams has one
+// socket and one goroutine, and no buffer while nothing arrives: 6.3 KB. If there are [Config.MaxFlows]
+// flows, the one that was idle for longest ends, and its client's next datagram begins another one.
 //
 // # Clocks
 //

@@ -4,6 +4,7 @@
 package forward
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,11 +38,16 @@ const (
 	defaultMaxOpen = 2048
 )
 
-// Config configures a Forwarder. Only Ports has no default.
+// Config configures a Forwarder. The ports have no default.
 type Config struct {
-	// Ports are the ports on which the forwarder listens. The forwarder passes a connection on to
+	// Ports are the TCP ports on which the forwarder listens. The forwarder passes a connection on to
 	// the same port of the target. If a port is zero, the kernel chooses a port at each Open.
 	Ports []int
+	// Spare are further TCP ports. The forwarder leaves out those on which it cannot listen, and never
+	// checks whether the target answers on them.
+	Spare []int
+	// Datagrams are the UDP ports on which the forwarder listens.
+	Datagrams []int
 	// Self has addresses that lead to this pod, in addition to those of its interfaces. None of these
 	// addresses can be the target, because the pod could connect to itself.
 	Self []string
@@ -50,9 +56,13 @@ type Config struct {
 	// MaxWaiting bounds the number of waiting connections. MaxOpen bounds the number of all
 	// connections, with and without a target.
 	MaxWaiting, MaxOpen int
+	// MaxFlows bounds the number of UDP clients that have a flow. A flow ends after the time FlowIdle
+	// without a datagram.
+	MaxFlows int
+	FlowIdle time.Duration
 }
 
-// Forwarder forwards TCP connections to a changing target. Its methods may be
+// Forwarder forwards TCP connections and UDP datagrams to a changing target. Its methods may be
 // called concurrently.
 type Forwarder struct {
 	config Config
@@ -71,26 +81,26 @@ type Forwarder struct {
 	session *session // nil while closed
 	route   *route   // the route of the last target; nil before the first
 	lacking bool     // reports that new connections have no target, and must wait
+	// changed is closed at the next change of route or lacking.
+	changed chan struct{}
 	// waiting has, for each port, the connections that wait for the next change of route or lacking.
 	waiting map[int]*queue
 }
 
 // New returns a Forwarder without a target. The Forwarder listens only after [Forwarder.Open].
 func New(config Config) *Forwarder {
-	if config.Wait == 0 {
-		config.Wait = defaultWait
-	}
-	if config.MaxWaiting == 0 {
-		config.MaxWaiting = defaultMaxWaiting
-	}
-	if config.MaxOpen == 0 {
-		config.MaxOpen = defaultMaxOpen
-	}
+	config.Wait = cmp.Or(config.Wait, defaultWait)
+	config.MaxWaiting = cmp.Or(config.MaxWaiting, defaultMaxWaiting)
+	config.MaxOpen = cmp.Or(config.MaxOpen, defaultMaxOpen)
+	config.MaxFlows = cmp.Or(config.MaxFlows, defaultMaxFlows)
+	config.FlowIdle = cmp.Or(config.FlowIdle, defaultFlowIdle)
 	// The accept loop of each port counts as a connection while it waits for a client. So
 	// neither bound may be below the number of ports.
-	config.MaxWaiting = max(config.MaxWaiting, len(config.Ports))
-	config.MaxOpen = max(config.MaxOpen, len(config.Ports))
-	f := &Forwarder{config: config, lacking: true, waiting: map[int]*queue{}, unanswered: make(chan string, 1)}
+	config.MaxWaiting = max(config.MaxWaiting, len(config.Ports)+len(config.Spare))
+	config.MaxOpen = max(config.MaxOpen, len(config.Ports)+len(config.Spare))
+	f := &Forwarder{
+		config: config, lacking: true, changed: make(chan struct{}), waiting: map[int]*queue{}, unanswered: make(chan string, 1),
+	}
 	f.isSelf = f.ownAddress
 	return f
 }
@@ -158,6 +168,8 @@ func (f *Forwarder) SetTarget(ip string) {
 		f.leave(f.route)
 		f.route = newRoute(addr)
 	}
+	close(f.changed)
+	f.changed = make(chan struct{})
 	for _, q := range f.waiting {
 		q.wake()
 	}
@@ -186,17 +198,24 @@ func (f *Forwarder) leave(r *route) {
 	r.cancel()
 	if f.session != nil {
 		go f.session.relays.cut(r)
+		go f.session.flows.cut(r)
 	}
 }
 
 // target returns the route for new connections; nil while new connections must wait.
 func (f *Forwarder) target() *route {
+	r, _ := f.targetOr()
+	return r
+}
+
+// targetOr returns the same as target, and a channel that is closed when the result changes.
+func (f *Forwarder) targetOr() (*route, <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.lacking {
-		return nil
+		return nil, f.changed
 	}
-	return f.route
+	return f.route, f.changed
 }
 
 // queue returns the connections to the port that wait for the next change of the route for new
@@ -212,8 +231,8 @@ func (f *Forwarder) queue(port int) *queue {
 	return q
 }
 
-// Reachable checks that the pod at ip answers on every port. A refused connection is an answer,
-// because an application need not serve a declared port. If a port does not answer within
+// Reachable checks that the pod at ip answers on every TCP port, except the spare ones. A refused
+// connection is an answer, because an application need not serve a declared port. If a port does not answer within
 // dialTimeout, or before the end of ctx, Reachable returns an error that names the first such port.
 // If ip is not the address of another pod, the error is [errNoTarget].
 func (f *Forwarder) Reachable(ctx context.Context, ip string) error {
@@ -221,7 +240,7 @@ func (f *Forwarder) Reachable(ctx context.Context, ip string) error {
 	if !ok {
 		return errNoTarget
 	}
-	for _, port := range f.Ports() {
+	for _, port := range f.Ports()[:len(f.config.Ports)] {
 		conn, err := dial(ctx, addr, port)
 		switch {
 		case err == nil:
@@ -233,7 +252,7 @@ func (f *Forwarder) Reachable(ctx context.Context, ip string) error {
 	return nil
 }
 
-// Idle returns the time since the last new connection, or since Open if no connection has come. While
+// Idle returns the time since the last new connection or datagram, or since Open if none has come. While
 // the forwarder is closed, no connection can come, so the result is as long as possible.
 func (f *Forwarder) Idle() time.Duration {
 	f.mu.Lock()
@@ -249,7 +268,7 @@ func (f *Forwarder) Idle() time.Duration {
 // connection fails for the same reason.
 func (f *Forwarder) Unanswered() <-chan string { return f.unanswered }
 
-// Ports returns the open ports. While the forwarder is closed, Ports returns the configured
+// Ports returns the open TCP ports. While the forwarder is closed, Ports returns the configured
 // ports.
 func (f *Forwarder) Ports() []int {
 	f.mu.Lock()

@@ -49,7 +49,7 @@ func runForwarder(port string) {
 	if err != nil {
 		panic(err)
 	}
-	f := closed(Config{Ports: []int{number}, MaxOpen: 20_000})
+	f := closed(Config{Ports: []int{number}, Datagrams: []int{number}, MaxOpen: 20_000, MaxFlows: 20_000})
 	if err := f.Open(); err != nil {
 		panic(err)
 	}
@@ -221,4 +221,23 @@ func BenchmarkMemoryOfAForwardedConnection(b *testing.B) {
 	b.ReportMetric(float64(p.resident()-memory)/float64(count), "B/conn")
 	b.ReportMetric(float64(p.resident())/(1<<20), "MiB")
 	b.ReportMetric(float64(p.descriptors()-descriptors)/float64(count), "fds/conn")
+}
+
+// Each client of the benchmark sends one datagram, to which no application answers.
+func BenchmarkMemoryOfAFlow(b *testing.B) {
+	const count = 5000
+	p := startForwarder(b, startProcess(b, "echo").port)
+	memory := p.resident()
+	for range count {
+		client := dialPackets(b, "127.0.0.1", p.port)
+		_, err := client.Write([]byte("x"))
+		require.NoError(b, err)
+		time.Sleep(50 * time.Microsecond) // so that no datagram is dropped
+	}
+	for b.Loop() {
+		runtime.Gosched()
+	}
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(float64(p.resident()-memory)/count, "B/flow")
+	b.ReportMetric(float64(p.descriptors()), "fds")
 }

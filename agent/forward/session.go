@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -23,19 +24,21 @@ type session struct {
 	ctx       context.Context
 	cancel    context.CancelFunc
 	listeners []*net.TCPListener
+	sockets   []*net.UDPConn
 	// accepting is a context that ends when the session stops accepting connections.
 	accepting     context.Context
 	stopAccepting context.CancelFunc
 	// left is closed when the linger is over; nil until the session lingers.
 	left chan struct{}
 	// began is the start of the session. The field "arrived" has the nanoseconds from then to the last
-	// new connection.
+	// new connection or datagram.
 	began   time.Time
 	arrived atomic.Int64
 	// Each connection occupies one of waitPlaces until it has a target, and one
 	// of openPlaces until it ends.
 	waitPlaces, openPlaces chan struct{}
 	relays                 relays
+	flows                  flows
 	running                sync.WaitGroup
 }
 
@@ -48,17 +51,33 @@ func newSession(f *Forwarder) (*session, error) {
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.accepting, s.stopAccepting = context.WithCancel(s.ctx)
-	config := net.ListenConfig{KeepAliveConfig: keepAlive}
-	for _, port := range f.config.Ports {
-		// Outside of tests listenHost is empty, so the listener accepts IPv4 and IPv6.
-		listener, err := config.Listen(s.ctx, "tcp", net.JoinHostPort(f.listenHost, strconv.Itoa(port)))
-		if err != nil {
-			s.close()
-			return nil, fmt.Errorf("listen on port %d: %w", port, err)
-		}
-		s.listeners = append(s.listeners, listener.(*net.TCPListener))
+	if err := s.listen(); err != nil {
+		s.close()
+		return nil, err
 	}
 	return s, nil
+}
+
+func (s *session) listen() error {
+	config := net.ListenConfig{KeepAliveConfig: keepAlive}
+	// Outside of tests listenHost is empty, so each port accepts IPv4 and IPv6.
+	address := func(port int) string { return net.JoinHostPort(s.listenHost, strconv.Itoa(port)) }
+	for i, port := range slices.Concat(s.config.Ports, s.config.Spare) {
+		switch listener, err := config.Listen(s.ctx, "tcp", address(port)); {
+		case err == nil:
+			s.listeners = append(s.listeners, listener.(*net.TCPListener))
+		case i < len(s.config.Ports):
+			return fmt.Errorf("listen on port %d: %w", port, err)
+		}
+	}
+	for _, port := range s.config.Datagrams {
+		socket, err := listenPackets(s.ctx, address(port))
+		if err != nil {
+			return fmt.Errorf("listen on port %d/udp: %w", port, err)
+		}
+		s.sockets = append(s.sockets, socket)
+	}
+	return nil
 }
 
 func (s *session) ports() []int {
@@ -72,6 +91,12 @@ func (s *session) ports() []int {
 func (s *session) start() {
 	for i, port := range s.ports() {
 		s.running.Go(func() { s.accept(s.listeners[i], port) })
+	}
+	for _, socket := range s.sockets {
+		s.running.Go(func() { s.receive(socket, socket.LocalAddr().(*net.UDPAddr).Port) })
+	}
+	if len(s.sockets) > 0 {
+		s.running.Go(s.expireFlows)
 	}
 }
 
@@ -87,11 +112,16 @@ func (s *session) close() {
 	}
 }
 
+// stopListening closes the ports. The flows end, too, because their answers leave through these ports.
 func (s *session) stopListening() {
 	s.stopAccepting()
 	for _, listener := range s.listeners {
 		listener.Close()
 	}
+	for _, socket := range s.sockets {
+		socket.Close()
+	}
+	s.flows.cut(nil)
 }
 
 // linger accepts connections until no new connection has come for the delay. Then linger closes the
@@ -125,11 +155,18 @@ func (s *session) idle() time.Duration {
 	return time.Since(s.began) - time.Duration(s.arrived.Load())
 }
 
-// queued reports whether a connection is in the queue of a listener.
+// queued reports whether a connection is in the queue of a listener, or a datagram in that of a socket.
 func (s *session) queued() bool {
 	found := false
+	var all []syscall.Conn
 	for _, listener := range s.listeners {
-		raw, err := listener.SyscallConn()
+		all = append(all, listener)
+	}
+	for _, socket := range s.sockets {
+		all = append(all, socket)
+	}
+	for _, one := range all {
+		raw, err := one.SyscallConn()
 		if err != nil {
 			continue
 		}
