@@ -55,8 +55,7 @@ type ReadinessGate interface {
 	Shown(ready bool)
 }
 
-// Forwarder forwards connections from a standby's ports to the holder. The ports are those that
-// the gated containers declare. Only Reachable blocks. agent/forward implements Forwarder.
+// Forwarder forwards connections from a standby's ports to the holder. Only Reachable blocks. agent/forward implements Forwarder.
 type Forwarder interface {
 	// Open listens on the ports. After a successful Open, Open does nothing until Close is called.
 	Open() error
@@ -124,8 +123,8 @@ type Pod struct {
 	Grace time.Duration
 	// Probes are the declared probes, by the name of the gated container.
 	Probes map[string]api.Probes
-	// Ports are the ports that the gated containers declare.
-	Ports []int
+	// Ports are the ports that a standby forwards.
+	Ports api.Ports
 	// KubeletStops reports that only the kubelet can stop the application, by a restart of all
 	// containers (the gate "pod"). In a pod that is being deleted the kubelet does not restart
 	// the containers. So such a pod keeps its hold even if a person requests a yield.

@@ -113,7 +113,7 @@ func (p *ports) state() (bool, string) {
 
 // forwarding makes a pod forward one port.
 func forwarding(p *ports) func(c *Config) {
-	return func(c *Config) { c.Forwarder, c.Ports = p, []int{6379} }
+	return func(c *Config) { c.Forwarder, c.Ports = p, api.Ports{{Number: 6379}} }
 }
 
 // look has those fields of a stored pod that the tests read.

@@ -109,7 +109,7 @@ func showConfig(c Config, b api.Budget, random *rand.Rand) show.Config {
 func readinessConfig(c Config, b api.Budget) show.ReadinessConfig {
 	r := show.ReadinessConfig{
 		Slots: c.Slots, Any: c.Any, Identity: api.Identity(c.PodName, c.PodUID), Workload: c.Workload, Mode: c.Readiness,
-		Shards: c.Shards, Run: c.run(), Budget: b, Ports: c.Ports, Gate: c.gatesReadiness(),
+		Shards: c.Shards, Run: c.run(), Budget: b, Ports: c.Ports.Declared(), Gate: c.gatesReadiness(),
 	}
 	if c.Forwarder != nil {
 		r.Forwarder = c.Forwarder

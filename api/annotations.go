@@ -197,11 +197,18 @@ var Annotations = table{
 	},
 	{
 		Key: ReadinessAnnotation, Value: "`forward` or `holder`", Default: "`forward`",
-		Meaning: "With `forward` a standby is Ready while a holder serves and answers it, and forwards its declared " +
-			"TCP ports to the holder. The standbys of a StatefulSet forward only if the annotation is written out. " +
+		Meaning: "With `forward` a standby is Ready while a holder serves and answers it, and forwards its " +
+			"ports (`metaparticle.io/ports`) to the holder. So the application sees the address of the standby instead of the client's " +
+			"(docs/rollouts.md has the ways out). The standbys of a StatefulSet forward only if this annotation or `metaparticle.io/ports` is written out. " +
 			"With `holder` only the holder is Ready.",
 		Examples: []string{"forward", "holder"},
 		set:      oneOf(func(r *Request) *Readiness { return &r.Readiness }, ReadinessForward, ReadinessHolder),
+	},
+	{
+		Key: PortsAnnotation, Value: "`port[,port…]`", Default: "the TCP and UDP ports that the gated containers declare, and the TCP ports that their probes name",
+		Meaning: "The ports that a standby forwards to the holder. `8080` is a TCP port, and `53/udp` a UDP port. " +
+			"A port that is left out, such as that of the metrics, refuses connections in every standby. At most 32 ports.",
+		Examples: []string{"8080", "8080,53,53/udp", "443/tcp, 443/udp"}, set: setPorts,
 	},
 	{
 		Key: EndpointDelayAnnotation, Value: "`2s`, `500ms`, `0s`, …", Default: "`2s`",
@@ -227,13 +234,6 @@ var Annotations = table{
 		Meaning:  "`\"false\"` opts a pod out. An opt-out together with a claim is an error.",
 		Examples: []string{"true", "false"}, set: setInject,
 	},
-}
-
-// The list "planned" has annotations that a later version of Metaparticle may support. The error
-// about such a key says that this version does not support the annotation. The error about any
-// other unknown key says that the key is not known.
-var planned = []string{
-	Prefix + "ports",
 }
 
 // The list "written" has the annotations that only the webhook or the agent writes. The webhook

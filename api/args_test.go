@@ -117,7 +117,7 @@ func (s source) run() RunArgs {
 		}
 	}
 	for s.some() {
-		r.Ports = append(r.Ports, 1+s.IntN(65535))
+		r.Ports = append(r.Ports, Port{Number: 1 + s.IntN(65535), UDP: s.some(), Probed: s.some()})
 	}
 	for s.some() {
 		if r.Probes == nil {
@@ -250,12 +250,12 @@ func TestAgentRunArgsStayTheSameAcrossVersions(t *testing.T) {
 	r.Slots, r.Containers, r.InitContainers = []string{"lock.a", "lock.b"}, []string{"app", "helper"}, []string{"migrate"}
 	r.Revision = Revision{Workload: "0b9e-1", Number: 7, Hash: "5d4f"}
 	r.MinReady = 20 * time.Second
-	r.Workload, r.Install, r.Ports, r.Listen, r.OwnKernel = "Pod/$("+PodNameEnv+")", ShimProgram, []int{80, 6379}, "", true
+	r.Workload, r.Install, r.Ports, r.Listen, r.OwnKernel = "Pod/$("+PodNameEnv+")", ShimProgram, Ports{{Number: 80}, {Number: 80, UDP: true}, {Number: 6379, Probed: true}}, "", true
 	r.EndpointDelay = 0
 	r.Probes = map[string]Probes{"app": {Startup: &Probe{Handler: Handler{Exec: &ExecAction{Command: []string{"$(X)"}}}}}}
 	assert.Equal(t, []string{
 		"run", "-slots=lock.a,lock.b", "-lease-duration=30s", "-readiness=forward", "-grace=30s", "-containers=app,helper",
-		"-workload=Pod/$(METAPARTICLE_POD_NAME)", "-revision=0b9e-1/7/5d4f", "-min-ready=20s", "-init-containers=migrate", "-install=/metaparticle/bin/agent", "-ports=80,6379",
+		"-workload=Pod/$(METAPARTICLE_POD_NAME)", "-revision=0b9e-1/7/5d4f", "-min-ready=20s", "-init-containers=migrate", "-install=/metaparticle/bin/agent", "-ports=80,80/udp,6379?",
 		"-endpoint-delay=0s",
 		`-probes={"app":{"startup":{"exec":{"command":["$$(X)"]},"timeoutSeconds":0,"periodSeconds":0,"successThreshold":0,"failureThreshold":0}}}`,
 		"-listen=", "-own-kernel",

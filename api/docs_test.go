@@ -51,14 +51,8 @@ func annotationsDoc(t *testing.T) string {
 		b.WriteString("\n")
 	}
 	b.WriteString("An annotation that is unknown or malformed causes a warning when the workload is applied, and an error at its\n" +
-		"pods. This version does not support these annotations, and refuses them: ")
-	for i, key := range planned {
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		b.WriteString("`" + key + "`")
-	}
-	b.WriteString(".\n\n## How a lease duration is divided\n\n" +
+		"pods.\n\n" +
+		"## How a lease duration is divided\n\n" +
 		"If a holder cannot renew, its application is stopped before the lease expires. The application then has less time\n" +
 		"to stop than a pod's usual grace period.\n\n" +
 		"| `" + LeaseDurationAnnotation + "` | renewed every | stopped after | time to stop | killed, then margin | an outage that stops nothing |\n" +

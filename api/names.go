@@ -28,6 +28,7 @@ const (
 	OnBusyAnnotation        = Prefix + "on-busy"
 	WaitAtMostAnnotation    = Prefix + "wait-at-most"
 	ReadinessAnnotation     = Prefix + "readiness"
+	PortsAnnotation         = Prefix + "ports"
 	EndpointDelayAnnotation = Prefix + "endpoint-delay"
 	GateAnnotation          = Prefix + "gate"
 	InjectAnnotation        = Prefix + "inject"

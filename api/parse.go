@@ -60,8 +60,6 @@ func (p *parser) names() {
 		switch more := len(wrong) - mostMisnamed; {
 		case i == mostMisnamed-1 && more > 0:
 			p.wrong(key, "is not known, and %d more are not: remove them", more)
-		case slices.Contains(planned, key):
-			p.wrong(key, "is not supported by this version: remove it")
 		default:
 			p.wrong(key, "%s", p.table.unknown(key))
 		}
@@ -167,8 +165,10 @@ func (p *parser) gated() {
 			p.wrong(a.Key, "has no effect without %s: add that annotation, or remove this one", LocalAnnotation)
 		}
 	}
-	if p.request.EndpointDelay != nil && p.request.Standbys() != ReadinessForward {
-		p.wrong(EndpointDelayAnnotation, "has no effect here, because standbys that are never Ready forward nothing: remove it")
+	for _, key := range []string{PortsAnnotation, EndpointDelayAnnotation} {
+		if p.has(key) && p.request.Standbys() != ReadinessForward {
+			p.wrong(key, "has no effect here, because standbys that are never Ready forward nothing: remove it")
+		}
 	}
 }
 

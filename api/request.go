@@ -27,6 +27,8 @@ type Request struct {
 	// [ReadinessAnnotation].
 	OnLoss    OnLoss
 	Readiness Readiness
+	// Ports are the ports that standbys forward; empty if the pod lacks [PortsAnnotation].
+	Ports Ports
 	// OnAPILoss is empty if the pod lacks [OnAPILossAnnotation].
 	OnAPILoss OnAPILoss
 	// OnBusy is empty if the pod lacks [OnBusyAnnotation]. WaitAtMost is zero if the pod lacks
@@ -170,7 +172,7 @@ type Readiness string
 
 const (
 	// ReadinessForward (the default) makes a standby Ready while a holder serves and
-	// answers the standby. The standby forwards its declared TCP ports to the holder.
+	// answers the standby. The standby forwards its ports to the holder.
 	ReadinessForward Readiness = "forward"
 	// ReadinessHolder makes the holder alone Ready.
 	ReadinessHolder Readiness = "holder"

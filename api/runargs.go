@@ -5,10 +5,8 @@ package api
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -62,8 +60,8 @@ type RunArgs struct {
 	// agent copies nothing.
 	Install string
 	Gate    Gate
-	// Ports are the TCP ports that a standby forwards to the holder.
-	Ports []int
+	// Ports are the ports that a standby forwards to the holder.
+	Ports Ports
 	// EndpointDelay is the time for which nodes may still send new connections to a pod
 	// that has left its Services.
 	EndpointDelay time.Duration
@@ -171,9 +169,9 @@ var runArguments = arguments[RunArgs]{
 		func(r *RunArgs) *Gate { return &r.Gate }, GateContainer, GatePod, GateReadiness).
 		written(func(r RunArgs) bool { return r.Gate != GateContainer }),
 	{
-		name: "ports", meaning: "TCP ports to forward to the holder, comma-separated",
+		name: "ports", meaning: "ports to forward to the holder, comma-separated: 8080, 53/udp, and 8080? for one that may be in use",
 		where: func(r RunArgs) bool { return len(r.Ports) > 0 },
-		text:  func(r RunArgs) string { return joinPorts(r.Ports) },
+		text:  func(r RunArgs) string { return r.Ports.String() },
 		read: func(r *RunArgs, value string) error {
 			ports, err := parsePorts(value)
 			if err == nil {
@@ -206,26 +204,6 @@ var runArguments = arguments[RunArgs]{
 		func(r *RunArgs) *string { return &r.RunDir }).written(func(r RunArgs) bool { return r.RunDir != RunPath }),
 	textArg("credentials", "directory of the service account's token and the cluster's CA",
 		func(r *RunArgs) *string { return &r.Credentials }).written(func(r RunArgs) bool { return r.Credentials != CredentialsPath }),
-}
-
-func joinPorts(ports []int) string {
-	var words []string
-	for _, port := range ports {
-		words = append(words, strconv.Itoa(port))
-	}
-	return strings.Join(words, ",")
-}
-
-func parsePorts(list string) ([]int, error) {
-	var ports []int
-	for _, word := range split(list) {
-		n, err := strconv.ParseUint(word, 10, 16)
-		if err != nil || n == 0 {
-			return nil, errors.New("write port numbers, separated by commas")
-		}
-		ports = append(ports, int(n))
-	}
-	return ports, nil
 }
 
 // mustJSON marshals a value of strings and numbers. Such a value always has a JSON text.

@@ -138,10 +138,11 @@ func Carry(ctx context.Context, w Workload) ([]jsonpatch.Operation, reason.Refus
 	if was, _ := before.template(w.Kind); len(w.Old) > 0 && maps.Equal(was.Annotations, wanted) && reflect.DeepEqual(was.Spec, template.Spec) {
 		images = nil // the update makes no new pods
 	}
-	warnings = append(warnings, foresee(ctx, feature.Facts{
+	foreseen, request := foresee(ctx, feature.Facts{
 		Pod: pod, Document: d, Path: path, Request: request, Namespace: w.Namespace,
 		Origin: feature.Origin{Workload: api.Workload{Group: "apps", Kind: w.Kind}, Template: &template.Spec}, Kubernetes: w.Kubernetes,
-	}, images)...)
+	}, images)
+	warnings = append(warnings, foreseen...)
 	return d.Operations(), slices.Concat(warnings, now.Spec.stalls(w.Kubernetes, w.Kind, request, &template.Spec), now.Spec.fewer(w.Kind, request), now.apart(w.Kind, request, w.AccessModes)), nil
 }
 
@@ -173,18 +174,19 @@ func annotate(d *patch.Document, path []any, has, wanted map[string]string) {
 	}
 }
 
-// foresee returns the refusals and warnings that the pods of a template would get.
-func foresee(ctx context.Context, template feature.Facts, images image.Images) reason.Refusals {
+// foresee returns the refusals and warnings that the pods of a template would get, and what the pods
+// then ask for.
+func foresee(ctx context.Context, template feature.Facts, images image.Images) (reason.Refusals, api.Request) {
 	p, refusals := feature.NewPod(template)
 	if len(refusals) > 0 {
-		return refusals
+		return refusals, template.Request
 	}
 	refusals = p.Judge()
 	if images != nil {
 		unread, _ := errors.AsType[reason.Refusals](p.LookUp(ctx, images)) // without room in the load, nobody knows
 		refusals = append(refusals, unread...)
 	}
-	return append(refusals, p.Warn()...)
+	return append(refusals, p.Warn()...), p.Request
 }
 
 // maxUnknown bounds the unknown annotations that Carry copies. Carry need not copy all of them,

@@ -45,7 +45,7 @@ func newScene(t *testing.T) *scene {
 	s := &scene{t: t, budget: b, now: time.Hour}
 	s.r = NewReadiness(ReadinessConfig{
 		Slots: []string{"slot"}, Workload: "Deployment/biller", Mode: api.ReadinessForward, Budget: b,
-		Ports: []int{80}, Forwarder: noPorts{},
+		Ports: api.Ports{{Number: 80}}, Forwarder: noPorts{},
 	})
 	s.held("a", "10.0.0.1")
 	return s

@@ -262,6 +262,7 @@ func (r *Readiness) standby(now time.Duration, h holders, turn Turn, childless b
 		r.Close()
 		return decision(false, turn.Reason, turn.Message)
 	case h.foreign && len(r.config.Ports) == 0:
+		r.Close()
 		return decision(true, ReadyOther, h.message())
 	case h.foreign && !h.stranger:
 		r.Close()
@@ -316,7 +317,7 @@ func (r *Readiness) learn(now time.Duration, serving bool, beyond time.Duration)
 // answer. If the pod is ending and its ports are closed, forward opens no port, and the pod's
 // status stays.
 func (r *Readiness) forward(now time.Duration, h holders, ready Decision) Decision {
-	if len(r.config.Ports) == 0 || r.config.Forwarder == nil {
+	if r.config.Forwarder == nil {
 		return ready
 	}
 	if r.lingers && !r.open {

@@ -129,7 +129,7 @@ func TestPodWithoutPortsWritesStatusAfterTheHandover(t *testing.T) {
 		calm   time.Duration
 	}{
 		"no ports":                 {func(*ReadinessConfig) {}, Calm},
-		"ports":                    {func(c *ReadinessConfig) { c.Ports = []int{80} }, 0},
+		"ports":                    {func(c *ReadinessConfig) { c.Ports = api.Ports{{Number: 80}} }, 0},
 		"a singleton":              {func(c *ReadinessConfig) { c.Any = false }, 0},
 		"the gate named readiness": {func(c *ReadinessConfig) { c.Gate = true }, 0},
 	} {

@@ -35,8 +35,9 @@ type ReadinessConfig struct {
 	// other pods.
 	Run    string
 	Budget api.Budget
-	// Ports are the ports that the gated containers declare.
-	Ports []int
+	// Ports are the ports on which clients rely: a standby that cannot forward them is not Ready.
+	// The Forwarder may have further ports, which only probes name.
+	Ports api.Ports
 	// Forwarder is nil if the pod forwards nothing.
 	Forwarder Forwarder
 	// Gate reports that the pod has the gate "readiness".

@@ -154,7 +154,18 @@ func forwarding(c agent.Config, environment []string) forward.Config {
 			self = append(self, value)
 		}
 	}
-	return forward.Config{Ports: c.Ports, Self: self, Wait: c.LeaseDuration}
+	config := forward.Config{Self: self, Wait: c.LeaseDuration}
+	for _, p := range c.Ports {
+		switch {
+		case p.UDP:
+			config.Datagrams = append(config.Datagrams, p.Number)
+		case p.Probed:
+			config.Spare = append(config.Spare, p.Number)
+		default:
+			config.Ports = append(config.Ports, p.Number)
+		}
+	}
+	return config
 }
 
 // passYields passes each request to yield on to the agent, until ctx ends. With the gate

@@ -30,7 +30,7 @@ func TestAgentSidecarReadsItsArgumentsAndEnvironment(t *testing.T) {
 	assert.Equal(t, []string{"lock.a", "singleton.deployment.biller"}, s.config.Slots)
 	assert.Equal(t, []string{"app", "helper"}, s.config.Containers)
 	assert.Equal(t, []string{"migrate"}, s.config.InitContainers)
-	assert.Equal(t, []int{80, 6379}, s.config.Ports)
+	assert.Equal(t, api.Ports{{Number: 80}, {Number: 6379}}, s.config.Ports)
 	assert.Equal(t, map[string]api.Probes{"app": {Startup: &api.Probe{
 		Handler:        api.Handler{Exec: &api.ExecAction{Command: []string{"a"}}},
 		TimeoutSeconds: 1, PeriodSeconds: 2, SuccessThreshold: 3, FailureThreshold: 4,
@@ -70,7 +70,7 @@ func TestAgentPassesEachArgumentToItsConfig(t *testing.T) {
 	args.LeaseDuration, args.WaitAtMost, args.Grace = time.Minute, time.Hour, 7*time.Second
 	args.MinReady, args.EndpointDelay = 8*time.Second, 9*time.Second
 	args.Workload, args.Revision = "Deployment/web", api.Revision{Workload: "u", Number: 2, Hash: "h"}
-	args.Ports, args.Probes = []int{80}, map[string]api.Probes{"app": {}}
+	args.Ports, args.Probes = api.Ports{{Number: 80}}, map[string]api.Probes{"app": {}}
 	s, err := parseRun(args.Args()[1:], func(string) string { return "" })
 	require.NoError(t, err)
 	from, to := reflect.ValueOf(args), reflect.ValueOf(s.config)

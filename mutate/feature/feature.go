@@ -60,6 +60,8 @@ var features = []feature{
 	{name: "leftovers", judge: judgeLeftovers},
 	{name: "volumes", unclaimed: true, judgeContainer: judgeMounts, patch: patchVolumes},
 	{name: "ports", judgeContainer: judgePorts},
+	{name: "forwarding", judge: judgeListed, warn: warnOfUnforwarded},
+	{name: "metrics", warn: warnOfMetrics},
 	{name: "gates", judge: judgeGate},
 	{name: "lowports", judge: judgeLowPorts, patch: patchLowPorts},
 	{name: "hooks", judge: judgeHooks, patch: patchHooks},
@@ -95,6 +97,9 @@ func NewPod(f Facts) (*Pod, reason.Refusals) {
 	p.gated, p.inits = gatedContainers(f), gatedInits(f)
 	if f.Request.Shims() {
 		p.probes = carryProbes(f, p.gated)
+	}
+	if port, hinders := p.unforwarded(); hinders {
+		p.hindered, p.Request.Readiness = port, api.ReadinessHolder
 	}
 	return p, nil
 }

@@ -20,6 +20,9 @@ import (
 // value zero opens every port, so no container runtime's own setting opens more.
 var unprivilegedPorts = corev1.Sysctl{Name: "net.ipv4.ip_unprivileged_port_start", Value: "0"}
 
+// firstHighPort is the first port on which every process may listen.
+const firstHighPort = 1024
+
 // judgeLowPorts refuses a low port on the node's network, where a pod may not set the
 // sysctl [unprivilegedPorts].
 func judgeLowPorts(p *Pod) reason.Refusals {
@@ -44,8 +47,8 @@ func patchLowPorts(p *Pod, d *patch.Document) {
 // lowPort returns a port below 1024 that a standby would forward, or zero.
 func (p *Pod) lowPort() int {
 	for _, port := range p.ports() {
-		if port < 1024 && p.Request.Standbys() != api.ReadinessHolder {
-			return port
+		if port.Number < firstHighPort && p.Request.Standbys() != api.ReadinessHolder {
+			return port.Number
 		}
 	}
 	return 0

@@ -78,6 +78,9 @@ type Pod struct {
 	gated, inits []int
 	// probes are the probes of the gated containers.
 	probes []carriedProbe
+	// hindered is the declared port for which no standby is Ready, although the annotations allow that;
+	// the zero value for none.
+	hindered corev1.ContainerPort
 	// shims are the new commands of the gated containers. LookUp fills them.
 	shims []shim
 }

@@ -61,6 +61,8 @@ const (
 	OnceWritesPod     Reason = "OnceWritesPod"
 	TokenInReach      Reason = "TokenInReach"
 	MarksKept         Reason = "MarksKept"
+	PortNotForwarded  Reason = "PortNotForwarded"
+	MetricsForwarded  Reason = "MetricsForwarded"
 )
 
 // Explanation tells people the meaning of a reason, and what to do about it.

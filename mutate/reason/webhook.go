@@ -241,4 +241,14 @@ var All = []Explanation{
 		Meaning: "An update of a gated pod left out the label metaparticle.io/gated or the annotation metaparticle.io/slots, for example by replacing all labels. The webhook restored them, because the Leases and rights of the pod's service account depend on them.",
 		Do:      "include the marks in the next update; to remove them, remove the claim from the workload",
 	},
+	{
+		Reason: PortNotForwarded, WarnOnly: true,
+		Meaning: "A gated container declares a port that a standby cannot forward: an SCTP port, or a UDP port below 1024 on the node's network. If the standbys were Ready, a Service would send them connections that nobody answers. So the agent acts as with `metaparticle.io/readiness: holder`, and only the holder is Ready.",
+		Do:      "if no client uses this port through a Service, name the other ports in metaparticle.io/ports, and the standbys are Ready again. Otherwise let the rollout go on without a Ready standby (RolloutStalls)",
+	},
+	{
+		Reason: MetricsForwarded, WarnOnly: true,
+		Meaning: "Standbys forward the port of the metrics, as the name of the port or the annotation prometheus.io/scrape says. Prometheus scrapes each pod, and gets the holder's series from each of them. So sums over the pods are too high.",
+		Do:      "name the other ports in metaparticle.io/ports, so that standbys do not forward this one; if clients use it, too, let Prometheus drop standbys (docs/rollouts.md#metrics-of-each-pod)",
+	},
 }

@@ -112,7 +112,7 @@ func (a *AgentProcess) begin() {
 		config.Revision, config.Readiness, config.ReplacesUnready = p.Revision, api.ReadinessForward, p.Strict
 	}
 	if p.EndpointDelay > 0 {
-		config.Ports, config.EndpointDelay = []int{80}, p.EndpointDelay
+		config.Ports, config.EndpointDelay = api.Ports{{Number: 80}}, p.EndpointDelay
 	}
 	if p.Behaviour.Probed {
 		config.Probes = map[string]api.Probes{p.Template.Containers[0]: {Readiness: &api.Probe{
