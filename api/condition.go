@@ -25,7 +25,7 @@ func parseCondition(text string) (Condition, string) {
 	case kind == Once && !IsKey(key):
 		return c, fmt.Sprintf("the key of %q is not valid: write at most %d letters, digits, dashes, dots and underscores, with a letter or digit at both ends", brief(text), maxLabel)
 	case kind == Singleton && !hasKnownKind(lease):
-		return c, fmt.Sprintf("%q names a kind of workload that Kubernetes does not have: write one of %s, as in singleton.deployment.db", brief(text), strings.Join(workloadKinds, ", "))
+		return c, fmt.Sprintf("%q names a kind of workload that Kubernetes does not have: write one of %s, as in singleton.deployment.db; the slot of any other kind also names the kind's API group, with dashes for dots, as in singleton.rollout-argoproj-io.db", brief(text), strings.Join(workloadKinds, ", "))
 	case kind != Once && keyed:
 		return c, fmt.Sprintf("%q has a key, and only a once claim has keys: leave out the = and what follows", brief(text))
 	}

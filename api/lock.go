@@ -29,6 +29,9 @@ func LockLease(name string) string { return lockPrefix + name }
 
 func parseLocks(value string) ([]Claim, string) {
 	names, problem := list(value, "lock", func(name string) string {
+		if isSized(name) {
+			return fmt.Sprintf("a lock has one holder, and takes no number: leave out the = and what follows, or use %s for several holders, as in pool=3", SemaphoreAnnotation)
+		}
 		if !isLock(name) {
 			return fmt.Sprintf("a lock's name is at most %d lower-case letters, digits, dashes and dots, with a letter or digit at both ends", maxLock)
 		}

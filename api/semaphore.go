@@ -29,6 +29,12 @@ var Semaphore = &Kind{
 	isSlot: isSemaphoreSlot,
 }
 
+// isSized reports whether the text has the form NAME=NUMBER, which only some claims have.
+func isSized(text string) bool {
+	name, number, sized := strings.Cut(text, "=")
+	return sized && name != "" && number != "" && strings.Trim(number, "0123456789") == ""
+}
+
 // SemaphoreLease returns the name of the Lease of one slot of a semaphore. The slot's
 // number follows the last dot, because a semaphore's name may have dots, too.
 func SemaphoreLease(name string, slot int) string {

@@ -4,6 +4,7 @@
 package api
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 )
@@ -59,6 +60,8 @@ func parseSingleton(value string) ([]Claim, string) {
 		return nil, ""
 	case len(value) <= maxLabel && ambiguous(value):
 		return nil, `write "true" or "false"`
+	case isSized(value), strings.Trim(value, "0123456789") == "" && len(value) <= maxLabel && value != "":
+		return nil, fmt.Sprintf(`a singleton has one holder, and takes no number: write "true", or use %s for several holders, as in pool=3`, SemaphoreAnnotation)
 	case !isSingletonName(value):
 		return nil, `write "true", "false" or a name: at most 63 lower-case letters, digits and dashes, with a letter or digit at both ends`
 	}

@@ -35,6 +35,8 @@ func parseStartLock(value string) ([]Claim, string) {
 	switch {
 	case strings.Contains(value, ","):
 		return nil, "name one start lock: a pod can have no other"
+	case isSized(name):
+		return nil, fmt.Sprintf("a start lock lets one pod start at a time, and takes no number: leave out the = and what follows. To let several start at once, divide them among several start locks; %s limits how many run", SemaphoreAnnotation)
 	case !isStartLock(name):
 		return nil, fmt.Sprintf("a start lock's name is at most %d lower-case letters, digits, dashes and dots, with a letter or digit at both ends", maxStartLock)
 	}

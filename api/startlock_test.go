@@ -64,6 +64,7 @@ func TestErrorExplainsEachInvalidStartLock(t *testing.T) {
 	for _, test := range []struct{ key, value, want string }{
 		{StartLockAnnotation, "", `metaparticle.io/start-lock is "": ` + names},
 		{StartLockAnnotation, "A", `metaparticle.io/start-lock is "A": ` + names},
+		{StartLockAnnotation, "warm=5", `metaparticle.io/start-lock is "warm=5": a start lock lets one pod start at a time, and takes no number: leave out the = and what follows. To let several start at once, divide them among several start locks; metaparticle.io/semaphore limits how many run`},
 		{StartLockAnnotation, "a,b", `metaparticle.io/start-lock is "a,b": name one start lock: a pod can have no other`},
 		{GateAnnotation, "pod", `metaparticle.io/gate is "pod", but with metaparticle.io/start-lock a shim must start the application: remove one of the two`},
 		{GateAnnotation, "readiness", `metaparticle.io/gate is "readiness", but with metaparticle.io/start-lock a shim must start the application: remove one of the two`},
@@ -85,4 +86,30 @@ func TestErrorExplainsEachInvalidStartLock(t *testing.T) {
 		_, err := Parse(map[string]string{StartLockAnnotation: "db", key: "1m"})
 		assert.NoError(t, err, key)
 	}
+}
+
+// Several pods at once are a semaphore's.
+func TestNumberOfAClaimForOnePodNamesTheSemaphore(t *testing.T) {
+	for claim, want := range map[[2]string]string{
+		{LockAnnotation, "a=3"}:       "a lock has one holder, and takes no number",
+		{LockAnnotation, "b,a=3"}:     "a lock has one holder, and takes no number",
+		{LocalAnnotation, "lock/a=3"}: "a lock has one holder, and takes no number",
+		{SingletonAnnotation, "2"}:    "a singleton has one holder, and takes no number",
+		{SingletonAnnotation, "a=2"}:  "a singleton has one holder, and takes no number",
+	} {
+		_, err := Parse(map[string]string{claim[0]: claim[1]})
+		if assert.ErrorContains(t, err, want, claim) {
+			assert.ErrorContains(t, err, "metaparticle.io/semaphore")
+		}
+	}
+	_, err := Parse(map[string]string{LockAnnotation: "a=b"})
+	assert.ErrorContains(t, err, "a lock's name is at most")
+	assert.True(t, IsSlot("singleton-2.deployment.web"), "a pod that an earlier version admitted keeps its Lease")
+}
+
+func TestConditionOnACustomKindNamesItsGroup(t *testing.T) {
+	lease := SingletonLease(Workload{Group: "argoproj.io", Kind: "Rollout", Name: "db"}, "")
+	r, err := Parse(map[string]string{AfterAnnotation: lease})
+	require.NoError(t, err)
+	assert.Equal(t, []Condition{{Lease: "singleton.rollout-argoproj-io.db"}}, r.After)
 }
