@@ -133,16 +133,17 @@ type scene struct {
 	// dead and started are the instants of the old process's end and of the next one's start, as the
 	// kernel reported them.
 	dead, started time.Duration
-	// waited is how long the client waited that got the first answer.
-	waited  time.Duration
-	alive   []witness.Process
-	kernel  <-chan witness.Event
-	leases  watch.Interface
-	version string // the Lease's resourceVersion in the last event of the watch
-	writes  *leaseWrites
-	answers <-chan answer
-	failed  <-chan error
-	end     func()
+	// answered is the instant of the last answer before the next process, and silent is the time from
+	// there to the first answer of the next process. Meanwhile clients wait, or get no connection.
+	answered, silent time.Duration
+	alive            []witness.Process
+	kernel           <-chan witness.Event
+	leases           watch.Interface
+	version          string // the Lease's resourceVersion in the last event of the watch
+	writes           *leaseWrites
+	answers          <-chan answer
+	failed           <-chan error
+	end              func()
 
 	lines []line
 }
@@ -278,10 +279,11 @@ func (s *scene) play(ctx context.Context, old corev1.Pod) error {
 				return errors.New("the probing clients ended")
 			}
 			if s.started != 0 && a.ended > s.started {
-				s.waited = a.ended - a.began
+				s.silent = a.ended - max(s.answered, s.struck)
 				s.note(a.ended, "first answer through the Service, to a client that "+waited(a))
 				return nil
 			}
+			s.answered = max(s.answered, a.ended)
 		case err := <-s.failed:
 			return err
 		case <-ctx.Done():

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -67,6 +68,7 @@ func run(ctx context.Context) error {
 		}
 		outcomes = append(outcomes, o)
 	}
+	d.title("Images for the tutorials: " + strings.Join(public.Tutorials, ", "))
 	if err := public.Push(ctx, d.cluster.Registry(), public.Tutorials...); err != nil {
 		return err
 	}

@@ -64,11 +64,11 @@ func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 
 // outcome is the line of the verdict about one fault. All instants count from the fault.
 type outcome struct {
 	title                 string
-	dead, started, waited time.Duration
+	dead, started, silent time.Duration
 }
 
 func (s *scene) outcome(title string) outcome {
-	return outcome{title: title, dead: s.dead - s.struck, started: s.started - s.struck, waited: s.waited}
+	return outcome{title: title, dead: s.dead - s.struck, started: s.started - s.struck, silent: s.silent}
 }
 
 // verdict returns the table of all faults. The overlap is the time in which both processes were alive,
@@ -76,10 +76,10 @@ func (s *scene) outcome(title string) outcome {
 func verdict(all []outcome) string {
 	var text strings.Builder
 	w := tabwriter.NewWriter(&text, 0, 0, 3, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "EVENT\tOLD PROCESS DEAD\tNEXT STARTED\tCLIENT WAITED\tBOTH ALIVE\t")
+	fmt.Fprintln(w, "EVENT\tOLD PROCESS DEAD\tNEXT STARTED\tNO ANSWER FOR\tBOTH ALIVE\t")
 	for _, o := range all {
 		fmt.Fprintf(w, "%s\t%.1f ms\t%.1f ms\t%.0f ms\t%.0f ms\t\n",
-			o.title, milliseconds(o.dead), milliseconds(o.started), milliseconds(o.waited), milliseconds(max(0, o.dead-o.started)))
+			o.title, milliseconds(o.dead), milliseconds(o.started), milliseconds(o.silent), milliseconds(max(0, o.dead-o.started)))
 	}
 	w.Flush()
 	return text.String()

@@ -62,8 +62,8 @@ func TestDemoTimelineTakesTimesFromTheAuditLog(t *testing.T) {
 
 func TestDemoEndsWithAVerdictOnEachEvent(t *testing.T) {
 	at := func(ms float64) time.Duration { return time.Duration(ms * float64(time.Millisecond)) }
-	s := &scene{struck: at(1000), dead: at(1250.5), started: at(1300.25), waited: at(90)}
-	assert.Equal(t, "         EVENT   OLD PROCESS DEAD   NEXT STARTED   CLIENT WAITED   BOTH ALIVE\n"+
+	s := &scene{struck: at(1000), dead: at(1250.5), started: at(1300.25), silent: at(90)}
+	assert.Equal(t, "         EVENT   OLD PROCESS DEAD   NEXT STARTED   NO ANSWER FOR   BOTH ALIVE\n"+
 		"   pod deleted           250.5 ms       300.2 ms           90 ms         0 ms\n"+
 		"        beside             2.0 ms         1.0 ms            0 ms         1 ms\n",
 		verdict([]outcome{s.outcome("pod deleted"), {title: "beside", dead: at(2), started: at(1)}}))
