@@ -150,7 +150,7 @@ upgrade: ## Upgrade from FROM=revision (default: version 0.1.0) to this version 
 	@$(MAKE) --no-print-directory e2e RUN='^TestUpgradeAndRollbackNeverStopTheApplication$$' FROM=$(or $(FROM),5b52dd02) V=-v
 
 .PHONY: flood
-flood: ## Flood the API server with another account for ten minutes, and for one more without the FlowSchemas.
+flood: ## Flood the API server with another account for ten minutes, and for two more without the FlowSchemas.
 	@$(MAKE) --no-print-directory e2e RUN='^TestRenewalsArePunctualWhileAnotherAccountFloodsTheAPIServer$$' FLOOD=10m UNPROTECTED=1 V=-v
 
 .PHONY: earlier
