@@ -153,6 +153,7 @@ var sections = map[string]section{
 		{"job-indexed", "… indexed"},
 		{"job-failure-policy", "… with a pod failure policy"},
 		{"job-suspend", "… with suspend"},
+		{"job-deadline", "… with `activeDeadlineSeconds`, of the Job or its pods"},
 		{"cron-job", "CronJob"},
 		{"cron-job-by-hand", "… a run that a person starts, with a client that names the CronJob as the Job's owner"},
 		{"job-by-hand", "… with a client that does not: `metaparticle.io/lock`"},

@@ -30,6 +30,8 @@ type workload struct {
 	Spec              struct {
 		rollout  `json:",inline"`
 		Template corev1.PodTemplateSpec `json:"template"`
+		// ActiveDeadlineSeconds belongs to a Job.
+		ActiveDeadlineSeconds *int64 `json:"activeDeadlineSeconds"`
 		// VolumeClaimTemplates belong to a StatefulSet, whose pods then have claims of their own.
 		VolumeClaimTemplates []metav1.PartialObjectMetadata `json:"volumeClaimTemplates"`
 		JobTemplate          struct {
@@ -37,7 +39,8 @@ type workload struct {
 				Annotations map[string]string `json:"annotations"`
 			} `json:"metadata"`
 			Spec struct {
-				Template corev1.PodTemplateSpec `json:"template"`
+				ActiveDeadlineSeconds *int64                 `json:"activeDeadlineSeconds"`
+				Template              corev1.PodTemplateSpec `json:"template"`
 			} `json:"spec"`
 		} `json:"jobTemplate"`
 	} `json:"spec"`
@@ -49,6 +52,17 @@ func (w *workload) template(kind string) (*corev1.PodTemplateSpec, []any) {
 		return &w.Spec.JobTemplate.Spec.Template, []any{"spec", "jobTemplate", "spec", "template"}
 	}
 	return &w.Spec.Template, []any{"spec", "template"}
+}
+
+// late warns of a deadline of the Jobs of a workload that includes the time for which their pods wait.
+func (w *workload) late(kind string, request api.Request) reason.Refusals {
+	switch kind {
+	case "Job":
+		return feature.WarnOfDeadline("the Job's", w.Spec.ActiveDeadlineSeconds, request)
+	case "CronJob":
+		return feature.WarnOfDeadline("the Job's", w.Spec.JobTemplate.Spec.ActiveDeadlineSeconds, request)
+	}
+	return nil
 }
 
 // own returns the annotations that Carry brings to the pod template. A CronJob also has the
@@ -143,7 +157,7 @@ func Carry(ctx context.Context, w Workload) ([]jsonpatch.Operation, reason.Refus
 		Origin: feature.Origin{Workload: api.Workload{Group: "apps", Kind: w.Kind}, Template: &template.Spec}, Kubernetes: w.Kubernetes,
 	}, images)
 	warnings = append(warnings, foreseen...)
-	return d.Operations(), slices.Concat(warnings, now.Spec.stalls(w.Kubernetes, w.Kind, request, &template.Spec), now.Spec.fewer(w.Kind, request), now.apart(w.Kind, request, w.AccessModes)), nil
+	return d.Operations(), slices.Concat(warnings, now.Spec.stalls(w.Kubernetes, w.Kind, request, &template.Spec), now.Spec.fewer(w.Kind, request), now.apart(w.Kind, request, w.AccessModes), now.late(w.Kind, request)), nil
 }
 
 // changed returns the warnings about an update that replaces the annotations "was" of the template by

@@ -67,6 +67,7 @@ var features = []feature{
 	{name: "fields", judge: judgeFields},
 	{name: "shims", patch: patchShims},
 	{name: "pid1", warn: warnOfInit},
+	{name: "deadline", unclaimed: true, warn: warnOfDeadline},
 	// This patch changes the indices of the init containers, so no later patch names an init
 	// container by its index.
 	{name: "sidecar", unclaimed: true, patch: patchSidecar},

@@ -60,6 +60,7 @@ const (
 	ClaimChanged      Reason = "ClaimChanged"
 	OnceWritesPod     Reason = "OnceWritesPod"
 	TokenInReach      Reason = "TokenInReach"
+	WaitingCounts     Reason = "WaitingCounts"
 	MarksKept         Reason = "MarksKept"
 	PortNotForwarded  Reason = "PortNotForwarded"
 	MetricsForwarded  Reason = "MetricsForwarded"

@@ -232,6 +232,12 @@ var All = []Explanation{
 		Do:      "write these files in another init container, which runs in every pod, or leave metaparticle.io/once out",
 	},
 	{
+		Reason:   WaitingCounts,
+		Meaning:  "The time for which a pod waits counts towards the activeDeadlineSeconds of the pod and of its Job. So the deadline may be over before the application has run.",
+		Do:       "bound the wait by metaparticle.io/wait-at-most, or make the deadline longer than wait and work together",
+		WarnOnly: true,
+	},
+	{
 		Reason: TokenInReach, WarnOnly: true,
 		Meaning: "The pod mounts no service account token (automountServiceAccountToken is false), but its containers share a process namespace with the agent, which mounts one. A container that runs as root, or as the agent's user, can read the agent's service account token through /proc.",
 		Do:      "give the pod a service account of its own, which has no other rights than the agent's, or do not share the process namespace",
