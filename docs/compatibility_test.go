@@ -96,6 +96,7 @@ func compatibility(t *testing.T, found []evidence) (text string, missing []strin
 		assert.True(t, known[id], "%s names %s, which is no row", e[0].test, id)
 	}
 	b.WriteString(kubernetes)
+	b.WriteString(fieldsSection())
 	return b.String(), missing
 }
 

@@ -114,6 +114,7 @@ var sections = map[string]section{
 		{"ports-sctp", "SCTP ports: no standby is Ready"},
 		{"ports-udp-low-on-node", "UDP ports below 1024 on the node's network: no standby is Ready"},
 		{"ports-metrics", "metrics of each pod: a standby answers with those of the holder"},
+		{"low-ports", "ports below 1024, which standbys forward"},
 		{"host-users", "`hostUsers: false`"},
 		{"runtime-class", "`runtimeClassName`"},
 		{"debug", "ephemeral debug containers"},

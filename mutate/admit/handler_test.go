@@ -152,6 +152,18 @@ func TestObserverGetsTheOutcomeOfEachAdmission(t *testing.T) {
 	}, seen[2])
 }
 
+// The Event about a pod's warnings comes from the outcome.
+func TestObserverGetsTheWarningsOfAnAdmittedPod(t *testing.T) {
+	f := mutatetest.Facts{Group: &api.Workload{Group: "apps", Kind: "Deployment", Name: "biller"}, Images: map[string]mutatetest.Image{"app:1": {Command: image.Command{Cmd: []string{"/init"}}}}}
+	var seen []Outcome
+	o := Options{AgentImage: mutatetest.AgentImage, Images: f, Owners: f, Observe: func(outcome Outcome) { seen = append(seen, outcome) }}
+	require.True(t, NewPodHandler(o).Handle(t.Context(), mutatetest.Request(ownedPod)).Allowed)
+	require.Len(t, seen, 1)
+	assert.Equal(t, []reason.Reason{reason.NeedsPID1}, seen[0].Reasons)
+	assert.Contains(t, seen[0].Message, "NeedsPID1: container")
+	assert.False(t, seen[0].Denied)
+}
+
 func TestPodIsAdmittedIfLimitRangesAreUnreadable(t *testing.T) {
 	f := mutatetest.Facts{Group: &api.Workload{Group: "apps", Kind: "Deployment", Name: "biller"}, Images: map[string]mutatetest.Image{"app:1": {Command: image.Command{Cmd: []string{"app"}}}}}
 	o := Options{AgentImage: mutatetest.AgentImage, Images: f, Owners: f, Limits: noLimits{}}
