@@ -3,7 +3,10 @@
 
 package api
 
-import "strings"
+import (
+	"cmp"
+	"strings"
+)
 
 // Workload is the top-most controller of a pod. A pod without a controller is its own workload. A
 // singleton has one holder within a workload.
@@ -20,6 +23,21 @@ func (w Workload) String() string {
 		return w.Kind + "/" + w.Name
 	}
 	return w.Kind + "." + w.Group + "/" + w.Name
+}
+
+// ParseWorkload reads the text of [Workload.String]. The text does not name the group of one of
+// Kubernetes' own kinds, so of these ParseWorkload knows only the groups of workloads.
+func ParseWorkload(text string) (Workload, bool) {
+	kind, name, _ := strings.Cut(text, "/")
+	kind, group, _ := strings.Cut(kind, ".")
+	switch kind {
+	case "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet":
+		group = cmp.Or(group, "apps")
+	case "CronJob", "Job":
+		group = cmp.Or(group, "batch")
+	}
+	w := Workload{Group: group, Kind: kind, Name: name}
+	return w, w.Valid()
 }
 
 func (w Workload) builtin() bool {

@@ -162,6 +162,7 @@ var sections = map[string]section{
 		{"only-holders-ready", "a rollout while standbys are not Ready"},
 		{"one-claim", "several pods that mount one PersistentVolumeClaim"},
 		{"owned", "pods with owners, none of which is their controller: `metaparticle.io/lock`"},
+		{"restored", "pods that Velero restores before their controllers"},
 	}},
 	"7 gates": {"Images that must be PID 1, and other gates", []row{
 		{"pid-1", "an image that must be PID 1: `metaparticle.io/gate: pod`"},

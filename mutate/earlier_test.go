@@ -46,7 +46,8 @@ func TestUpgradedWebhookLeavesAlreadyGatedPodsUnchanged(t *testing.T) {
 		for _, o := range created.Patches {
 			value := fmt.Sprintf("%s", o.Value)
 			switch o.Path {
-			case "/metadata/annotations/cluster-autoscaler.kubernetes.io~1safe-to-evict-local-volumes":
+			case "/metadata/annotations/cluster-autoscaler.kubernetes.io~1safe-to-evict-local-volumes",
+				"/metadata/annotations/backup.velero.io~1backup-volumes-excludes":
 			case "/spec/initContainers/0/args", "/spec/initContainers/2/args":
 				var pod corev1.Pod
 				var now []string

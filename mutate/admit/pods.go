@@ -18,6 +18,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/api/podspec"
 	"github.com/metaparticle-io/metaparticle/mutate"
+	"github.com/metaparticle-io/metaparticle/mutate/feature"
 	"github.com/metaparticle-io/metaparticle/mutate/load"
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
@@ -118,6 +119,10 @@ func (h podHandler) subject(ctx context.Context, r admission.Request, pod *corev
 	}
 	controller := metav1.GetControllerOf(pod)
 	if controller == nil {
+		if origin, restored := feature.RestoredOrigin(pod, request); restored {
+			s.Origin = origin
+			return s, nil
+		}
 		s.Workload = api.Workload{Kind: "Pod", Name: pod.Name}
 		return s, nil
 	}

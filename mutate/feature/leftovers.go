@@ -4,9 +4,11 @@
 package feature
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -60,6 +62,35 @@ func JudgeUnclaimed(pod *corev1.Pod, request api.Request) reason.Refusals {
 
 // servesLocal reports whether the container is the agent that serves the local API.
 func servesLocal(c corev1.Container) bool { return c.Name == api.AgentContainer && api.IsLocal(c.Args) }
+
+// restoreLabel is the label that Velero writes on everything that it restores.
+const restoreLabel = "velero.io/restore-name"
+
+// generated matches a name that the API server has completed after a controller's generateName.
+var generated = regexp.MustCompile(`-[bcdfghjklmnpqrstvwxz2456789]{5}$`)
+
+// RestoredOrigin returns the origin of a pod that Velero restores: without a controller, which
+// comes later and adopts the pod by its labels, and with the injected parts of the pod in the backup.
+// The agent's arguments name the workload, and count only if the pod's marks are those of this
+// workload. So the pod competes for the workload's own slots, and cannot run beside their holder.
+//
+// A copy of a restored pod may have the label, too. But a person has chosen its name.
+func RestoredOrigin(pod *corev1.Pod, request api.Request) (Origin, bool) {
+	named := generated.MatchString(pod.Name) || pod.Labels[appsv1.StatefulSetPodNameLabel] == pod.Name
+	if pod.Labels[restoreLabel] == "" || !named {
+		return Origin{}, false
+	}
+	i := slices.IndexFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == api.AgentContainer })
+	if i < 0 {
+		return Origin{}, false
+	}
+	args := api.RecallRunArgs(pod.Spec.InitContainers[i].Args)
+	workload, ok := api.ParseWorkload(args.Workload)
+	if !ok || pod.Annotations[api.SlotsAnnotation] != strings.Join(request.Marks(workload), ",") {
+		return Origin{}, false
+	}
+	return Origin{Workload: workload, Revision: args.Revision, MinReady: args.MinReady, ReplacesUnready: args.ReplacesUnready}, true
+}
 
 // copied returns a slot in the pod's marks that belongs to the singleton of another workload, or an
 // empty text. A pod with such a slot is a copy of that workload's pod. A pod with a controller is

@@ -27,6 +27,10 @@ const tokenSeconds int64 = 3607
 // For any other emptyDir on disk the autoscaler keeps the node, because the data would be lost.
 const evictable = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes"
 
+// backupExcludes lists the volumes that Velero's file-system backup leaves out. A restored volume
+// would give the agent the notes of another pod.
+const backupExcludes = "backup.velero.io/backup-volumes-excludes"
+
 // judgeMounts refuses a container that mounts an injected volume, except for the mount that
 // its shim needs. A gated container may mount nothing else at the path of the shared volume.
 func judgeMounts(p *Pod, at place) reason.Refusals {
@@ -68,20 +72,21 @@ func patchVolumes(p *Pod, d *patch.Document) {
 	}
 	if p.Request.Claims() && sharesVolume(p) {
 		d.Ensure("name", sharedVolume(), "spec", "volumes")
-		patchEvictable(p, d)
+		patchListed(p, d, evictable)
+		patchListed(p, d, backupExcludes)
 	}
 	d.Ensure("name", credentialsVolume(), "spec", "volumes")
 }
 
-// patchEvictable adds the shared volume to the autoscaler's list. The user's text stays as it is,
-// because the autoscaler compares the names between the commas byte by byte: without a space that
-// the user wrote, another volume's data could be lost.
-func patchEvictable(p *Pod, d *patch.Document) {
-	switch listed := p.Annotations[evictable]; {
+// patchListed adds the shared volume to an annotation that lists volumes. The user's text stays as it
+// is, because the autoscaler and Velero compare the names between the commas byte by byte: without a
+// space that the user wrote, another volume's data could be lost.
+func patchListed(p *Pod, d *patch.Document, key string) {
+	switch listed := p.Annotations[key]; {
 	case listed == "":
-		d.Set(api.Volume, "metadata", "annotations", evictable)
+		d.Set(api.Volume, "metadata", "annotations", key)
 	case !slices.Contains(strings.Split(listed, ","), api.Volume):
-		d.Set(listed+","+api.Volume, "metadata", "annotations", evictable)
+		d.Set(listed+","+api.Volume, "metadata", "annotations", key)
 	}
 }
 
