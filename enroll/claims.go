@@ -22,7 +22,7 @@ type claim struct {
 	duration time.Duration
 	// accounts are the service accounts of the claimants. Each key is the account's roleKey.
 	accounts map[string]string
-	// first is the first claimant. If no Role has room for the slot, enroll writes an Event
+	// first is the first claimant: a workload, if one claims. Enroll writes the Events about the slot
 	// on this object.
 	first client.Object
 }
@@ -126,7 +126,16 @@ func ended(pod *corev1.Pod) bool {
 // addWorkload adds the claims of the pods that a workload is going to create. So the claimed Leases
 // exist before the first pod, and stay between two Jobs of a CronJob.
 func (c claims) addWorkload(w workload, request api.Request) {
-	if request.Claims() {
-		c.add(w.object, w.template.Spec.ServiceAccountName, request.LeaseDuration, request.Slots(w.group)...)
+	if !request.Claims() {
+		return
+	}
+	slots := request.Slots(w.group)
+	c.add(w.object, w.template.Spec.ServiceAccountName, request.LeaseDuration, slots...)
+	for _, slot := range slots {
+		if of := c[slot]; of != nil {
+			if _, pod := of.first.(*corev1.Pod); pod {
+				of.first = w.object
+			}
+		}
 	}
 }

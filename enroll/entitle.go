@@ -36,21 +36,24 @@ const TooManySlots = "TooManySlots"
 // entitle gives each account rights on those of the given Leases that the account's pods claim. The
 // function writes each Role at most once, whatever the number of Leases. The result "left" has the
 // slots for which the Roles of an account have no room.
-func (s store) entitle(ctx context.Context, seen *snapshot, roles *agentRoles, leases []*coordinationv1.Lease) (left []string, err error) {
+func (a *admission) entitle(ctx context.Context, roles *agentRoles, leases []*coordinationv1.Lease) (left []string, err error) {
 	claimed := map[string][]*coordinationv1.Lease{}
 	accounts := map[string]string{}
 	for _, lease := range leases {
-		for key, account := range seen.wanted[lease.Name].accounts {
+		for key, account := range a.seen.wanted[lease.Name].accounts {
 			claimed[key] = append(claimed[key], lease)
 			accounts[key] = account
 		}
 	}
 	var errs []error
 	for _, key := range slices.Sorted(maps.Keys(claimed)) {
-		assignments, without := roles.assign(key, accounts[key], seen, claimed[key])
+		assignments, without := roles.assign(key, accounts[key], a.seen, claimed[key])
 		left = append(left, without...)
 		for _, to := range assignments {
-			if err := s.entitleRole(ctx, to, accounts[key]); err != nil {
+			if err := a.entitleRole(ctx, to, accounts[key]); err != nil {
+				for _, lease := range claimed[key] {
+					a.refused.add(err, a.first(lease.Name))
+				}
 				errs = append(errs, err)
 			}
 		}

@@ -13,6 +13,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -27,7 +28,8 @@ type admission struct {
 	// foreign reports that a slot has a Lease that enroll did not make.
 	foreign bool
 	// left are the slots for which an account's Roles have no room.
-	left []string
+	left    []string
+	refused refusals
 	// postponed is the number of slots that the next reconciliation admits.
 	postponed int
 }
@@ -96,14 +98,24 @@ func (a *admission) admit(ctx context.Context, slots []string) error {
 		// create a deleted Lease again. That Lease would be free, although an agent may
 		// have held the deleted one.
 		if err := a.client.Update(ctx, lease); err != nil {
-			errs = append(errs, fmt.Errorf("free new lease %s: %w", lease.Name, err))
+			err = fmt.Errorf("free new lease %s: %w", lease.Name, err)
+			a.refused.add(err, a.first(lease.Name))
+			errs = append(errs, err)
 			return true
 		}
 		return false
 	})
-	left, err := a.entitle(ctx, a.seen, roles, leases)
+	left, err := a.entitle(ctx, roles, leases)
 	a.left = union(a.left, left)
 	return errors.Join(append(errs, err)...)
+}
+
+// first returns the first claimant of a slot, or nil if only a Role names the slot.
+func (a *admission) first(slot string) client.Object {
+	if wanted := a.seen.wanted[slot]; wanted != nil {
+		return wanted.first
+	}
+	return nil
 }
 
 // excess returns the slots for which an account has no room, with their first claimants.
@@ -150,6 +162,7 @@ func (a *admission) ensure(ctx context.Context, slots []string) ([]*coordination
 			break
 		}
 		if err := a.createNextLease(ctx, slot); err != nil {
+			a.refused.add(err, a.first(slot))
 			errs = append(errs, err)
 		}
 		lease, err := a.find(ctx, slot)
@@ -163,6 +176,7 @@ func (a *admission) ensure(ctx context.Context, slots []string) ([]*coordination
 			lease, err = a.createLease(ctx, made)
 		}
 		if err != nil {
+			a.refused.add(err, a.first(slot))
 			errs = append(errs, err)
 			continue
 		}

@@ -28,7 +28,8 @@ type Reconciler struct {
 	Reader client.Reader
 	// Now is the clock; time.Now if nil.
 	Now func() time.Time
-	// Events, if not nil, receives the Events [NotGated], [TooManySlots] and [ShardsLackPods].
+	// Events, if not nil, receives the Events [NotGated], [TooManySlots],
+	// [ShardsLackPods] and [EnrollRefused].
 	Events Recorder
 	// Shortage, if not nil, receives how many shards of a namespace have no pod that runs.
 	Shortage func(namespace string, shards int)
@@ -54,7 +55,8 @@ type Reconciler struct {
 	observations observations
 	// shut observes the shards' Leases with both a closed stamp and a holder.
 	shut      observations
-	shortages shortages
+	shortages spells
+	refused   spells
 	notifier  notifier
 }
 
@@ -126,9 +128,11 @@ func (r *Reconciler) enroll(ctx context.Context, s store, seen *snapshot) (time.
 	stamps := &stamping{store: s, seen: seen, left: a.left, shut: &r.shut, now: r.now, until: newStint(r.now)}
 	o.add(stepStamps, stamps.stamp(ctx))
 	again = sooner(again, stamps.again)
-	lacking, next := r.shortages.observe(r.Events, seen, r.now())
+	lacking, next := r.shortages.notifyShortages(r.Events, seen, r.now())
 	r.reportShortage(seen.namespace, lacking)
 	again = sooner(again, next)
+	refused := slices.Concat(a.refused, conditions.refused, variables.refused, stamps.refused)
+	again = sooner(again, r.refused.notifyRefused(r.Events, seen.namespace, refused, r.now()))
 	if a.foreign {
 		again = sooner(again, foreignRecheck)
 	}
@@ -161,6 +165,7 @@ func (r *Reconciler) forget(namespace string) {
 	r.observations.forget(namespace)
 	r.shut.forget(namespace)
 	r.shortages.forget(namespace)
+	r.refused.forget(namespace)
 	r.reportShortage(namespace, 0)
 	r.reportBehind(namespace, 0)
 	r.reportFailed(namespace, outcome{})

@@ -36,8 +36,9 @@ type singleRoles struct {
 	// waits is the format of the message about an object for which a Role has no room. The two
 	// arguments of the format are the object's name and [maxSlotsPerRole]. The field "left" has
 	// these messages.
-	waits string
-	left  []excess
+	waits   string
+	left    []excess
+	refused refusals
 	// giving bounds the time in which enroll gives rights, and taking the time in which enroll
 	// withdraws them. So Roles that cannot be written never keep enroll from withdrawing rights.
 	giving, taking *stint
@@ -62,7 +63,11 @@ func (r *singleRoles) entitle(ctx context.Context) error {
 	needed := make(map[string]bool, len(r.objects))
 	for _, account := range anyFirst(slices.Sorted(maps.Keys(r.objects))) {
 		needed[singleRoleName(r.prefix, account)] = true
-		errs = append(errs, r.entitleTo(ctx, account, r.objects[account]))
+		err := r.entitleTo(ctx, account, r.objects[account])
+		for _, first := range r.objects[account] {
+			r.refused.add(err, first)
+		}
+		errs = append(errs, err)
 	}
 	for _, name := range anyFirst(slices.Sorted(maps.Keys(r.seen.roles.singles))) {
 		role := r.seen.roles.singles[name].role

@@ -38,7 +38,8 @@ type stamping struct {
 	// Lease.
 	again time.Duration
 	// until bounds the time in which enroll writes stamps.
-	until *stint
+	until   *stint
+	refused refusals
 }
 
 // stamp writes the stamps that groups of shards need. If no group in the cache needs a new stamp,
@@ -104,7 +105,9 @@ func (s *stamping) round(ctx context.Context, groups []string) (bool, error) {
 		orders, err := s.orders(ctx, group, shards)
 		errs = append(errs, err)
 		for _, order := range orders {
-			errs = append(errs, s.write(ctx, leases[api.ShardLease(group, order.Number)], order))
+			err := s.write(ctx, leases[api.ShardLease(group, order.Number)], order)
+			s.refused.add(err, s.seen.shardedObject(group))
+			errs = append(errs, err)
 			wrote = true
 		}
 	}

@@ -168,6 +168,7 @@ var parallel = []string{
 	"TestConsoleShowsTheCauseOfAHandover",
 	"TestWebhookAdmitsPodsDespiteALostLeaderElection",
 	"TestSlotStaysExclusiveInARecreatedNamespace",
+	"TestVeleroRestoresPodsBeforeTheirControllers",
 	"TestNativeSidecarOfUserStartsBeforeTheAgent",
 	"TestKubectlCopiesFilesToHolderAndStandby",
 	"TestChildStartsExactlyLikeTheUngatedProcess",
@@ -620,6 +621,9 @@ func TestUninstallationKeepsDoneKeysAndVariables(t *testing.T) {
 }
 func TestUpgradeAndRollbackNeverStopTheApplication(t *testing.T) {
 	operations.TestUpgradeAndRollbackNeverStopTheApplication(t)
+}
+func TestVeleroRestoresPodsBeforeTheirControllers(t *testing.T) {
+	operations.TestVeleroRestoresPodsBeforeTheirControllers(t)
 }
 func TestWebhookOutageBlocksOnlyNewAnnotatedObjects(t *testing.T) {
 	operations.TestWebhookOutageBlocksOnlyNewAnnotatedObjects(t)

@@ -1,0 +1,96 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package enroll
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// overQuota returns the API server's refusal of an object beyond a ResourceQuota.
+func overQuota(resource string) error {
+	return apierrors.NewForbidden(schema.GroupResource{Resource: resource}, "x", errors.New("exceeded quota: q"))
+}
+
+// try reconciles the namespace, of which some writes fail.
+func try(t *testing.T, w *world, r *Reconciler) {
+	t.Helper()
+	_, err := r.Namespace(t.Context(), shop)
+	require.Error(t, err)
+}
+
+func TestRefusedWriteCausesOneEventOnTheWorkload(t *testing.T) {
+	w := newWorld(t, deployment(nil, map[string]string{api.SingletonAnnotation: "true"}), gated("biller-1", "", "singleton.deployment.biller"))
+	r := w.process()
+	w.before = func(int) error { return overQuota("leases") }
+	try(t, w, r)
+	assert.Empty(t, w.events, "a new quota refuses everything at first")
+	w.now = w.now.Add(refusalNotice)
+	try(t, w, r)
+	w.now = w.now.Add(time.Hour)
+	try(t, w, r)
+	require.Len(t, w.events, 1)
+	assert.Contains(t, w.events[0], "biller EnrollRefused: The API server refuses what the pods need to start, and they wait until it accepts this: create ")
+	assert.Contains(t, w.events[0], "exceeded quota: q")
+
+	w.before = func(int) error { return overQuota("roles") }
+	try(t, w, r)
+	w.now = w.now.Add(refusalNotice)
+	try(t, w, r)
+	assert.Len(t, w.events, 2, "a quota of Roles is another fault")
+
+	w.before = nil
+	w.settle(r)
+	w.vanish("singleton.deployment.biller")
+	w.before = func(int) error { return overQuota("leases") }
+	try(t, w, r)
+	w.now = w.now.Add(refusalNotice)
+	try(t, w, r)
+	assert.Len(t, w.events, 3, "the first fault had ended")
+}
+
+func TestOnlyLastingRefusalsCauseEvents(t *testing.T) {
+	terminating := apierrors.NewForbidden(schema.GroupResource{}, "x", errors.New("being terminated"))
+	terminating.ErrStatus.Details.Causes = []metav1.StatusCause{{Type: corev1.NamespaceTerminatingCause}}
+	for what, c := range map[string]struct {
+		err   error
+		event bool
+	}{
+		"a quota or a policy":               {overQuota("leases"), true},
+		"an invalid object":                 {apierrors.NewInvalid(schema.GroupKind{}, "x", nil), true},
+		"a webhook without a code":          {apierrors.NewBadRequest("admission webhook denied the request"), true},
+		"an object of somebody else":        {ErrForeign, true},
+		"a namespace that is being deleted": {terminating, false},
+		"a lost race":                       {apierrors.NewConflict(schema.GroupResource{}, "x", nil), false},
+		"too many requests":                 {apierrors.NewTooManyRequests("later", 1), false},
+		"no connection":                     {errCrash, false},
+	} {
+		for kind, pod := range map[string]*corev1.Pod{
+			"claim":     gated("a", "", "lock.a"),
+			"condition": waiting("a", "", "lock.b"),
+		} {
+			w := newWorld(t, pod)
+			r := w.process()
+			w.before = func(int) error { return c.err }
+			try(t, w, r)
+			w.now = w.now.Add(refusalNotice)
+			try(t, w, r)
+			want := 0
+			if c.event {
+				want = 1
+			}
+			assert.Len(t, w.events, want, "%s: %s", kind, what)
+		}
+	}
+}
