@@ -58,6 +58,11 @@ var Elsewhere = []Explanation{
 		Do:      "scale the workload, or make metaparticle.io/shards smaller",
 	},
 	{
+		Reason:  "EnrollRefused",
+		Meaning: "An Event: for 5 seconds the API server has refused a Lease, a Role or another object that enroll writes for the pods of a workload, and the pods wait. The cause is a ResourceQuota, an admission policy or webhook, a missing right of enroll, or an object of somebody else with the same name.",
+		Do:      "raise the quota, or exempt what enroll writes: Leases, Roles and RoleBindings with the label metaparticle.io/managed",
+	},
+	{
 		Reason:  "ImageChangedInPlace",
 		Meaning: "An update would change the image of a gated or an injected container in an existing pod. Then the old image's command would run in the new image, or no agent would run.",
 		Do:      "change the workload's template instead",

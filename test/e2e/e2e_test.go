@@ -167,6 +167,7 @@ var parallel = []string{
 	"TestPodsAreAdmittedDuringCertificateRenewal",
 	"TestConsoleShowsTheCauseOfAHandover",
 	"TestWebhookAdmitsPodsDespiteALostLeaderElection",
+	"TestRefusedLeaseIsShownToTheUser",
 	"TestSlotStaysExclusiveInARecreatedNamespace",
 	"TestVeleroRestoresPodsBeforeTheirControllers",
 	"TestNativeSidecarOfUserStartsBeforeTheAgent",
@@ -598,6 +599,7 @@ func TestConsoleShowsTheCauseOfAHandover(t *testing.T) {
 func TestWebhookAdmitsPodsDespiteALostLeaderElection(t *testing.T) {
 	operations.TestWebhookAdmitsPodsDespiteALostLeaderElection(t)
 }
+func TestRefusedLeaseIsShownToTheUser(t *testing.T) { operations.TestRefusedLeaseIsShownToTheUser(t) }
 func TestRenewalsArePunctualWhileAnotherAccountFloodsTheAPIServer(t *testing.T) {
 	operations.TestRenewalsArePunctualWhileAnotherAccountFloodsTheAPIServer(t)
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -14,7 +15,9 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -245,6 +248,53 @@ func TestCheckCommandJudgesMistakenClaimsByTheirKeys(t *testing.T) {
 	assert.Equal(t, Warning, f.Result)
 	assert.Contains(t, f.Says, "store/biller, till/biller, vault/biller")
 	assert.Contains(t, f.Do, "kubectl label namespace store till vault metaparticle.io/injection=enabled; ")
+}
+
+func TestCheckCommandNamesSlotsThatLackLeaseOrRights(t *testing.T) {
+	scene := func(slot string) *scene {
+		s := healthy(t)
+		pod := corev1.Pod{ObjectMeta: metav1.ObjectMeta{
+			Namespace: "shop", Name: "shop-1", CreationTimestamp: metav1.NewTime(noon.Add(-time.Minute)),
+			Labels: map[string]string{api.GatedLabel: api.Gated}, Annotations: map[string]string{api.SlotsAnnotation: slot},
+		}}
+		pod.Spec.InitContainers = []corev1.Container{{Name: api.AgentContainer, Image: "agent@sha256:1"}}
+		s.pods = []corev1.Pod{pod}
+		return s
+	}
+	managed := metav1.ObjectMeta{Namespace: "shop", Name: "metaparticle:default", Labels: map[string]string{api.ManagedLabel: "true"}}
+	role := &rbacv1.Role{ObjectMeta: managed, Rules: []rbacv1.PolicyRule{{ResourceNames: []string{"lock.a"}, Verbs: []string{"get", "update"}}}}
+	binding := &rbacv1.RoleBinding{ObjectMeta: managed, RoleRef: rbacv1.RoleRef{Name: managed.Name}}
+	quota := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "q"}}
+	quota.Status.Hard = corev1.ResourceList{"count/leases.coordination.k8s.io": resource.MustParse("0"), "count/roles.rbac.authorization.k8s.io": resource.MustParse("1")}
+	quota.Status.Used = corev1.ResourceList{"count/leases.coordination.k8s.io": resource.MustParse("0")}
+
+	s := scene("singleton.deployment.shop")
+	s.workloads = []client.Object{role, binding, quota}
+	f := named(t, s, "slots")
+	assert.Equal(t, Failed, f.Result)
+	assert.Equal(t, "pods wait for slots without a Lease or rights: shop/singleton.deployment.shop; exhausted quotas: shop/q (count/leases.coordination.k8s.io)", f.Says)
+	assert.Contains(t, f.Do, "EnrollRefused")
+
+	s = scene("lock.a")
+	s.workloads = []client.Object{role}
+	assert.Equal(t, "pods wait for slots without a Lease or rights: shop/lock.a", named(t, s, "slots").Says, "the Role is not bound")
+	s.forbidden = "roles"
+	assert.NotContains(t, names(After(t.Context(), s.cluster())), "slots", "only the Lease can be read")
+
+	s = scene("lock.a")
+	s.workloads = []client.Object{role, binding}
+	assert.NotContains(t, names(After(t.Context(), s.cluster())), "slots")
+	s = scene("lock.new")
+	s.pods[0].CreationTimestamp.Time = noon
+	assert.NotContains(t, names(After(t.Context(), s.cluster())), "slots", "enroll has not had its time yet")
+}
+
+// names returns the names of the checks with a finding.
+func names(findings []Finding) (all []string) {
+	for _, f := range findings {
+		all = append(all, f.Check)
+	}
+	return all
 }
 
 func TestQuotaNameNeverLooksLikeOurRefusal(t *testing.T) {

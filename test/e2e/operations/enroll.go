@@ -9,8 +9,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/retry"
@@ -76,4 +79,35 @@ func webhookRestarts(t *testing.T) map[types.UID]int32 {
 		}
 	}
 	return restarts
+}
+
+// The input is the report of a user whose pods stood by for ever without a word.
+func TestRefusedLeaseIsShownToTheUser(t *testing.T) {
+	t.Parallel()
+	s := space.New(t)
+	quota := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: "few"}}
+	quota.Spec.Hard = corev1.ResourceList{"count/leases.coordination.k8s.io": resource.MustParse("0")}
+	quotas := s.Client.CoreV1().ResourceQuotas(s.Namespace)
+	_, err := quotas.Create(t.Context(), quota, metav1.CreateOptions{})
+	require.NoError(t, err)
+	s.Await(space.Soon, "the quota is counted", func() bool {
+		q, err := quotas.Get(t.Context(), quota.Name, metav1.GetOptions{})
+		return err == nil && len(q.Status.Used) > 0
+	})
+	a := app.Singleton("shop")
+	a.Replicas = 1
+	app.Create(s, a)
+	var event string
+	s.Await(space.StartTimeout, "an Event on the Deployment", func() bool {
+		events, err := s.Client.CoreV1().Events(s.Namespace).List(t.Context(), metav1.ListOptions{FieldSelector: "reason=EnrollRefused,involvedObject.kind=Deployment"})
+		require.NoError(t, err)
+		if len(events.Items) > 0 {
+			event = events.Items[0].Message
+		}
+		return event != ""
+	})
+	assert.Contains(t, event, "exceeded quota: few")
+	assert.Contains(t, newPlugin(s).run(1, "explain", "deployment/"+a.Name), "exceeded quota: few")
+	require.NoError(t, quotas.Delete(t.Context(), quota.Name, metav1.DeleteOptions{}))
+	app.AwaitRunning(s, a, space.StartTimeout)
 }
