@@ -63,6 +63,10 @@ func TestWorkloadWithMalformedTypeOrNameIsInvalid(t *testing.T) {
 		{"a,b", "Kind", "x"}:                                    false,
 	} {
 		assert.Equal(t, want, w.Valid(), "%+v", w)
+		if read, ok := ParseWorkload(w.String()); want {
+			assert.True(t, ok)
+			assert.Equal(t, w, read)
+		}
 	}
 }
 
