@@ -364,3 +364,24 @@ func TestPoliciesRecognizeAgentsByTheirRBACRole(t *testing.T) {
 		assert.NotContains(t, texts(t)[path], "system:serviceaccount:", path)
 	}
 }
+
+// A service account of pods can have the ClusterRole edit. If that gave the right to create Leases or
+// Variables, the policies on agents would not judge its pods.
+func TestRolesOfPeopleExemptNoAgentFromPolicies(t *testing.T) {
+	aggregated := 0
+	for _, r := range all[*rbacv1.ClusterRole](t) {
+		for label := range r.Labels {
+			if !strings.HasPrefix(label, "rbac.authorization.k8s.io/aggregate-to-") {
+				continue
+			}
+			aggregated++
+			for _, rule := range r.Rules {
+				for _, verb := range rule.Verbs {
+					assert.Contains(t, []string{"get", "list", "watch", "patch"}, verb, r.Name)
+				}
+				assert.Equal(t, slices.Contains(rule.Verbs, "patch"), label == "rbac.authorization.k8s.io/aggregate-to-edit", r.Name)
+			}
+		}
+	}
+	assert.Equal(t, 2, aggregated)
+}

@@ -25,12 +25,12 @@ import (
 // plugin is the kubectl plugin, as a person runs it.
 type plugin struct {
 	*space.Space
-	binary string
+	binary, kubeconfig string
 }
 
 func newPlugin(s *space.Space) plugin {
 	s.Helper()
-	p := plugin{Space: s, binary: filepath.Join(s.TempDir(), "kubectl-metaparticle")}
+	p := plugin{Space: s, binary: filepath.Join(s.TempDir(), "kubectl-metaparticle"), kubeconfig: cluster.Kubeconfig}
 	build := exec.CommandContext(s.Context(), "go", "build", "-C", "../..", "-trimpath", "-o", p.binary, "./cmd/kubectl-metaparticle")
 	out, err := build.CombinedOutput()
 	require.NoError(s, err, "%s", out)
@@ -40,7 +40,7 @@ func newPlugin(s *space.Space) plugin {
 // run runs a command of the plugin, requires the exit code, and returns the output.
 func (p plugin) run(code int, command string, args ...string) string {
 	p.Helper()
-	flags := []string{command, "--kubeconfig", cluster.Kubeconfig}
+	flags := []string{command, "--kubeconfig", p.kubeconfig}
 	if !slices.Contains([]string{"check", "console", "recover"}, command) {
 		flags = append(flags, "-n", p.Namespace) // the other commands act on the whole cluster
 	}
