@@ -4,6 +4,7 @@
 package main
 
 import (
+	"context"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,8 +12,11 @@ import (
 	"github.com/stretchr/testify/assert"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -141,4 +145,51 @@ func TestStatusCommandRefusesNamesThatNothingHas(t *testing.T) {
 	}
 	b := newByHand(team(nil)...)
 	assert.Equal(t, exitRefused, b.status(t, screen{watch: true}, "nope"))
+}
+
+func TestStatusCommandCountsUngatedAndRefusedPods(t *testing.T) {
+	there := ungated()
+	d := there[0].(*appsv1.Deployment)
+	d.Status.Replicas = 2
+	d.Status.Conditions = []appsv1.DeploymentCondition{{
+		Type: appsv1.DeploymentReplicaFailure, Status: corev1.ConditionTrue, Reason: "FailedCreate",
+		Message: `admission webhook "pods.metaparticle.io" denied the request: ImageUnreadable: app: no such host`,
+	}}
+	b := newByHand(there...)
+	assert.Equal(t, exitRefused, b.status(t, screen{}, "shop"))
+	const shown = slot + ": singleton, nobody holds, 0 standbys, 2 pods of Deployment/biller without a gate\n" +
+		"  ungated  Deployment/biller  2 pods    run the application without a gate, whoever holds the slot: restart the workload\n" +
+		"  refused  Deployment/biller  its pods  admission webhook \"pods.metaparticle.io\" denied the request: ImageUnreadable: app: no such host\n"
+	assert.Equal(t, shown, b.out.String())
+	assert.Empty(t, b.err.String())
+	b.out.Reset()
+	assert.Equal(t, exitRefused, b.status(t, screen{}, "shop", "deployment/biller"))
+	assert.Equal(t, shown, b.out.String())
+	b.out.Reset()
+	assert.Equal(t, exitRefused, b.status(t, screen{output: "json"}, "shop"))
+	assert.Contains(t, b.out.String(), `"ungated": 2`)
+
+	synctest.Test(t, func(t *testing.T) {
+		b := newByHand(there...)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := screen{std: stdio{out: &b.out, err: &b.err}, watch: true, now: func() time.Time { return noon }}.run(ctx, cluster{WithWatch: b}, "shop", nil)
+		assert.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.Contains(t, b.out.String(), shown)
+	})
+}
+
+func TestStatusCommandSaysWhichPodsItCannotCount(t *testing.T) {
+	b := newByHand(team(nil)...)
+	b.WithWatch = interceptor.NewClient(b.WithWatch, interceptor.Funcs{
+		List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, options ...client.ListOption) error {
+			if _, ok := list.(*appsv1.StatefulSetList); ok {
+				return apierrors.NewForbidden(schema.GroupResource{Resource: "statefulsets"}, "", nil)
+			}
+			return c.List(ctx, list, options...)
+		},
+	})
+	assert.Equal(t, exitOK, b.status(t, screen{}, "shop"))
+	assert.Contains(t, b.out.String(), "held by a")
+	assert.Contains(t, b.err.String(), "note: ungated or refused pods of statefulsets do not count: read statefulsets: ")
 }

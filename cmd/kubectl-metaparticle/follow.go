@@ -10,6 +10,8 @@ import (
 	"slices"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -30,12 +32,48 @@ type source struct {
 	// one object of the state.
 	replace func(o *objects, list client.ObjectList)
 	note    func(o *objects, object client.Object, gone bool)
-	// optional reports that the command "status" works without these objects.
-	optional bool
+	// lost says what the command "status" cannot show without these objects; empty if the command
+	// cannot work without them.
+	lost string
 }
 
-// sources are the kinds of objects that the command "status" reads.
+// workloads returns the source of one kind of workloads.
+func workloads[T any, P interface {
+	*T
+	client.Object
+}](name string, list func() client.ObjectList, items func(client.ObjectList) []T) source {
+	return source{
+		name: name, list: list, lost: "ungated or refused pods of " + name + " do not count",
+		replace: func(o *objects, list client.ObjectList) {
+			if o.workloads == nil {
+				o.workloads = map[string]map[types.UID]client.Object{}
+			}
+			o.workloads[name] = map[types.UID]client.Object{}
+			all := items(list)
+			for i := range all {
+				o.workloads[name][P(&all[i]).GetUID()] = P(&all[i])
+			}
+		},
+		note: func(o *objects, object client.Object, gone bool) {
+			delete(o.workloads[name], object.GetUID())
+			if !gone {
+				o.workloads[name][object.GetUID()] = object
+			}
+		},
+	}
+}
+
+// sources are the kinds of objects that the command "status" reads. The workloads come before the pods,
+// because [view.State] demands that.
 var sources = []source{
+	workloads("deployments", func() client.ObjectList { return new(appsv1.DeploymentList) },
+		func(l client.ObjectList) []appsv1.Deployment { return l.(*appsv1.DeploymentList).Items }),
+	workloads("statefulsets", func() client.ObjectList { return new(appsv1.StatefulSetList) },
+		func(l client.ObjectList) []appsv1.StatefulSet { return l.(*appsv1.StatefulSetList).Items }),
+	workloads("daemonsets", func() client.ObjectList { return new(appsv1.DaemonSetList) },
+		func(l client.ObjectList) []appsv1.DaemonSet { return l.(*appsv1.DaemonSetList).Items }),
+	workloads("jobs", func() client.ObjectList { return new(batchv1.JobList) },
+		func(l client.ObjectList) []batchv1.Job { return l.(*batchv1.JobList).Items }),
 	{
 		name: "leases", list: func() client.ObjectList { return new(coordinationv1.LeaseList) },
 		options: []client.ListOption{client.HasLabels{api.ManagedLabel}},
@@ -52,7 +90,7 @@ var sources = []source{
 	{
 		// The command reads only the Events that state an agent as their author. A process with the
 		// right to write Events can also state this author.
-		name: "events", list: func() client.ObjectList { return new(corev1.EventList) }, optional: true,
+		name: "events", list: func() client.ObjectList { return new(corev1.EventList) }, lost: "no handovers",
 		options: []client.ListOption{client.MatchingFields{"involvedObject.kind": "Pod", "source": api.AgentReporter}},
 		replace: func(o *objects, list client.ObjectList) { o.events = byUID(list.(*corev1.EventList).Items) },
 		note:    func(o *objects, object client.Object, gone bool) { put(o.events, object, gone) },
@@ -89,8 +127,8 @@ func (c cluster) read(ctx context.Context, namespace string) (state objects, not
 	for _, s := range sources {
 		list := s.list()
 		err := c.List(ctx, list, append(s.options, client.InNamespace(namespace))...)
-		if s.optional && apierrors.IsForbidden(err) {
-			notes, err = append(notes, fmt.Sprintf("no handovers: read %s: %v", s.name, err)), nil
+		if s.lost != "" && apierrors.IsForbidden(err) {
+			notes, err = append(notes, fmt.Sprintf("%s: read %s: %v", s.lost, s.name, err)), nil
 		}
 		if err != nil {
 			return state, notes, fmt.Errorf("read %s: %w", s.name, err)
@@ -105,6 +143,8 @@ type objects struct {
 	leases map[types.UID]*coordinationv1.Lease
 	pods   map[types.UID]*corev1.Pod
 	events map[types.UID]*corev1.Event
+	// workloads has the workloads of each source.
+	workloads map[string]map[types.UID]client.Object
 }
 
 // mostHandovers bounds the number of handovers that the command shows for one slot, so that they
@@ -113,16 +153,22 @@ const mostHandovers = 3
 
 // slots returns all slots, or only those of the given names.
 func (o objects) slots(only []string, now time.Time) []view.Slot {
-	return view.State{
+	state := view.State{
 		Now:    now,
 		Leases: slices.Collect(maps.Values(o.leases)),
 		Pods:   slices.Collect(maps.Values(o.pods)),
 		Events: slices.Collect(maps.Values(o.events)),
-	}.Slots(only, mostHandovers)
+	}
+	for _, all := range o.workloads {
+		state.Workloads = slices.AppendSeq(state.Workloads, maps.Values(all))
+	}
+	return state.Slots(only, mostHandovers)
 }
 
 // complete returns true if each source has been listed.
-func (o objects) complete() bool { return o.leases != nil && o.pods != nil && o.events != nil }
+func (o objects) complete() bool {
+	return o.leases != nil && o.pods != nil && o.events != nil && len(o.workloads) == len(sources)-3
+}
 
 // settles is the time for which [cluster.follow] collects changes before it shows them,
 // because a handover consists of several changes within milliseconds.
@@ -180,7 +226,7 @@ func (c cluster) feedOnce(ctx context.Context, namespace string, s source, chang
 		defer watching.Stop()
 		err = c.List(ctx, list, options...)
 	}
-	if s.optional && apierrors.IsForbidden(err) {
+	if s.lost != "" && apierrors.IsForbidden(err) {
 		send(ctx, changes, func(o *objects) { s.replace(o, s.list()) })
 		<-ctx.Done()
 		return ctx.Err()

@@ -34,7 +34,8 @@ these Events the command shows no duration. With -w the command continues, and
 shows each slot that changes. A renewal does not count as a change.
 
 Exit codes: 0 each claimed slot is paused, or has a holder that serves or starts
-(for a once claim, any holder); 1 a claimed slot has no such holder; 2 error. A
+(for a once claim, any holder); 1 a claimed slot has no such holder, or pods of its
+workload run without a gate, or are refused, or nothing has the name; 2 error. A
 holder that renews counts as starting for a third of the lease duration.
 
   kubectl metaparticle status [-n NAMESPACE|-A] [-w] [-o json|yaml] [SLOTS]
@@ -102,8 +103,10 @@ func (v screen) run(ctx context.Context, c cluster, namespace string, args []str
 	if err != nil {
 		return exitError, err
 	}
+	events, refusals := c.refusals(bounded, namespace, v.now())
+	state.addRefusals(events)
 	if only == nil {
-		notes = append(notes, c.refusals(bounded, namespace, v.now())...)
+		notes = append(notes, refusals...)
 	}
 	for _, note := range notes {
 		say(v.std.err, "note: %s", note)
@@ -207,6 +210,7 @@ func (v screen) text(b *strings.Builder, s view.Slot, namespaces bool) {
 	say(b, "%s: %s", name, v.summary(s))
 	table := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
 	writeStandbys(table, s.Standbys)
+	writeGaps(table, s.Gaps)
 	for _, h := range s.Handovers {
 		row(table, "handover", h.Pod, age(v.now(), h.At)+" ago", handoverText(h))
 	}
@@ -264,6 +268,7 @@ func (v screen) lock(b *strings.Builder, lock []view.Slot, namespaces bool) {
 		row(table, cells...)
 	}
 	writeStandbys(table, standbys)
+	writeGaps(table, lock[0].Gaps)
 	table.Flush()
 }
 
@@ -278,12 +283,29 @@ func writeStandbys(table *tabwriter.Writer, standbys []*view.Standby) {
 	}
 }
 
+// writeGaps writes a line for each workload whose pods run without a gate, and for each one whose pods
+// are refused.
+func writeGaps(table *tabwriter.Writer, gaps []view.Gap) {
+	for _, g := range gaps {
+		if g.Ungated > 0 {
+			row(table, "ungated", g.Workload, plural(g.Ungated, "pod"), "run the application without a gate, whoever holds the slot: restart the workload")
+		}
+		if g.Refused != "" {
+			row(table, "refused", g.Workload, "its pods", api.Shortened(withoutPod(g.Refused), mostRefusal))
+		}
+	}
+}
+
 // standing returns the text about n standbys.
 func standing(n int) string {
+	return plural(n, "standby")
+}
+
+func plural(n int, word string) string {
 	if n == 1 {
-		return "1 standby"
+		return "1 " + word
 	}
-	return fmt.Sprintf("%d standbys", n)
+	return fmt.Sprintf("%d %ss", n, word)
 }
 
 // summary returns a slot's line for people.
@@ -323,6 +345,11 @@ func (v screen) summary(s view.Slot) string {
 		add("done: %s", strings.Join(s.Done, " "))
 	}
 	add("%s", standing(len(s.Standbys)))
+	for _, g := range s.Gaps {
+		if g.Ungated > 0 {
+			add("%s of %s without a gate", plural(g.Ungated, "pod"), g.Workload)
+		}
+	}
 	return strings.Join(parts, ", ")
 }
 

@@ -108,6 +108,9 @@ func sizeOf(s view.Slot) int {
 	for _, p := range s.Standbys {
 		n += item + textsOf(p.Pod, p.Reason, p.Message)
 	}
+	for _, g := range s.Gaps {
+		n += item + textsOf(g.Workload, g.Refused)
+	}
 	for _, h := range s.Handovers {
 		n += item + textsOf(h.Pod, h.From, h.Reason, h.Cause)
 	}

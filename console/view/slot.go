@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -50,6 +51,19 @@ type Slot struct {
 	// Missing reports that a pod claims the slot, but that enroll has not made the Lease of the
 	// slot.
 	Missing bool `json:"missing,omitempty"`
+	// Gaps name the workloads that claim the slot, and have pods that run without a gate, or pods
+	// that the API server refuses.
+	Gaps []Gap `json:"gaps,omitempty"`
+}
+
+// Gap is what keeps pods of a workload from competing for a slot.
+type Gap struct {
+	// Workload is the workload, as Kind/name.
+	Workload string `json:"workload"`
+	// Ungated is the number of pods that run the application whoever holds the slot.
+	Ungated int `json:"ungated,omitempty"`
+	// Refused is the message with which the API server last refused a pod.
+	Refused string `json:"refused,omitempty"`
 }
 
 // Holder is the pod that holds a slot.
@@ -81,7 +95,12 @@ type Holder struct {
 type State struct {
 	Leases []*coordinationv1.Lease
 	Pods   []*corev1.Pod
+	// Events are those of agents. With the Events FailedCreate of controllers, refused pods of
+	// workloads other than Deployments also count.
 	Events []*corev1.Event
+	// Workloads are Deployments, StatefulSets, DaemonSets and Jobs. If Pods is older than Workloads, new
+	// pods can count as ungated.
+	Workloads []client.Object
 	// Seen has, by the uid of each Lease, the instant at which the caller last saw that Lease
 	// change. These instants, and Now, are readings of the caller's own clock. Without Seen no
 	// holder counts as silent. Without Now, Events of any time count.
@@ -107,6 +126,7 @@ func (o State) Slots(only []string, most int) []Slot {
 	wanted := func(slot string) bool { return only == nil || slices.Contains(only, slot) }
 	slots := o.leased()
 	slots.claim(o.Pods, wanted)
+	slots.man(o, wanted)
 	histories := historiesOf(o.Events, o.Now, most)
 	holders := map[member]bool{}
 	for _, s := range slots {
@@ -320,9 +340,9 @@ func (s *Slot) finished(c claimant) bool {
 // gone, serves or is starting, and has not let the Lease expire. The slot is also healthy if the
 // slot is paused, or has neither a holder nor a standby. The holder of a once claim, a read-write
 // lock or a barrier always counts as serving. A pod with the local API is no standby here, because
-// its program may want no slot.
+// its program may want no slot. A slot with a gap always needs attention.
 func (s Slot) Healthy() bool {
 	serves := s.Holder != nil && (s.Holder.ServingSince != nil || s.Holder.Starting || !s.serves()) && !s.Holder.Gone && !s.Holder.Expired
 	wanted := slices.ContainsFunc(s.Standbys, func(p *Standby) bool { return !p.Program && !p.Deleted })
-	return serves || s.Paused != "" || s.Holder == nil && !wanted
+	return len(s.Gaps) == 0 && (serves || s.Paused != "" || s.Holder == nil && !wanted)
 }

@@ -124,10 +124,14 @@
       if (slot.missing) texts.push(slot.slot + " has no Lease of enroll");
       if (slot.paused) texts.push(slot.slot + " is paused by hand (" + slot.paused + ")");
       if (h && h.silentSince) texts.push("the holder " + h.pod + " of " + slot.slot + " does not renew: the slot is free once its lease expires");
+      for (const gap of slot.gaps || []) {
+        if (gap.ungated) texts.push(plural(gap.ungated, "pod") + " of " + gap.workload + (gap.ungated === 1 ? " runs" : " run") + " the application without a gate, whoever holds " + slot.slot);
+        if (gap.refused) texts.push("pods of " + gap.workload + " are refused: " + gap.refused);
+      }
       if (slot.healthy || slot.missing) continue;
-      if (!h) texts.push("nobody holds " + slot.slot + ", and " + plural(waiting, "pod") + " wait" + (waiting === 1 ? "s" : ""));
-      else if (h.gone) texts.push("the holder " + h.pod + " of " + slot.slot + " is gone: the slot is free once its lease expires");
-      else if (!h.silentSince) texts.push("the holder " + h.pod + " of " + slot.slot + " does not serve");
+      if (!h && waiting) texts.push("nobody holds " + slot.slot + ", and " + plural(waiting, "pod") + " wait" + (waiting === 1 ? "s" : ""));
+      else if (h && h.gone) texts.push("the holder " + h.pod + " of " + slot.slot + " is gone: the slot is free once its lease expires");
+      else if (h && !h.silentSince && !h.servingSince && !h.starting && !["once", "barrier", "rwlock"].includes(g.kind)) texts.push("the holder " + h.pod + " of " + slot.slot + " does not serve");
     }
     for (const slot of g.list) {
       for (const key of Object.keys(slot.failures || {})) texts.push("the work " + key + " failed " + plural(slot.failures[key], "time") + " in a row");
@@ -162,10 +166,12 @@
       if (h.silentSince) parts.push(make("span", "tag bad", since(h.silentSince, "no renewal for ")));
       if (h.beingDeleted) parts.push(make("span", "tag", "being deleted"));
       if (h.starting && slot.healthy) parts.push(make("span", "tag", "starting"));
-      if (!slot.healthy && !h.gone && !h.silentSince) parts.push(make("span", "tag bad", "does not serve"));
+      if (!slot.healthy && !slot.gaps && !h.gone && !h.silentSince) parts.push(make("span", "tag bad", "does not serve"));
       if (slot.yield) parts.push(make("span", "tag", "asked to yield"));
     }
     if (slot.paused) parts.push(make("span", "tag", "paused (" + slot.paused + ")"));
+    if ((slot.gaps || []).some((gap) => gap.ungated)) parts.push(make("span", "tag bad", "ungated pods"));
+    if ((slot.gaps || []).some((gap) => gap.refused)) parts.push(make("span", "tag bad", "refused pods"));
     return parts;
   };
 

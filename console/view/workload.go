@@ -1,0 +1,165 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package view
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// FailedCreate is the reason of a controller's Event about a pod that the API server refused, and of
+// the condition ReplicaFailure.
+const FailedCreate = "FailedCreate"
+
+// mostWorkloads bounds the workloads that people see of one slot. A tenant can make thousands of
+// workloads that claim one lock.
+const mostWorkloads = 16
+
+// crew has what the controller of a workload reports about its pods.
+type crew struct {
+	namespace string
+	of        api.Workload
+	slots     []string
+	// pods is the number of pods that have neither ended nor are being deleted. The field "lacks"
+	// reports that there are fewer than the workload wants.
+	pods  int
+	lacks bool
+	// refused is the reason why the API server refuses pods; empty if it refuses none.
+	refused string
+	uid     types.UID
+}
+
+// Annotations returns the annotations of the workload that a controller of Kubernetes makes pods from,
+// and those of its pod template.
+func Annotations(workload client.Object) (own, template map[string]string) {
+	switch o := workload.(type) {
+	case *appsv1.Deployment:
+		return o.Annotations, o.Spec.Template.Annotations
+	case *appsv1.StatefulSet:
+		return o.Annotations, o.Spec.Template.Annotations
+	case *appsv1.DaemonSet:
+		return o.Annotations, o.Spec.Template.Annotations
+	case *batchv1.Job:
+		return o.Annotations, o.Spec.Template.Annotations
+	}
+	return nil, nil
+}
+
+// crewOf returns the crew of a workload. The second result is false if the workload claims no slot.
+func crewOf(o client.Object) (crew, bool) {
+	own, template := Annotations(o)
+	c := crew{namespace: o.GetNamespace(), of: api.Workload{Group: "apps", Name: o.GetName()}, uid: o.GetUID()}
+	switch o := o.(type) {
+	case *appsv1.Deployment:
+		c.of.Kind, c.pods, c.lacks = "Deployment", int(o.Status.Replicas), true
+		for _, condition := range o.Status.Conditions {
+			if condition.Type == appsv1.DeploymentReplicaFailure && condition.Status == corev1.ConditionTrue && condition.Reason == FailedCreate {
+				c.refused = condition.Message
+			}
+		}
+	case *appsv1.StatefulSet:
+		c.of.Kind, c.pods = "StatefulSet", int(o.Status.Replicas)
+		c.lacks = o.Status.Replicas < ptr.Deref(o.Spec.Replicas, 1)
+	case *appsv1.DaemonSet:
+		c.of.Kind, c.pods = "DaemonSet", int(o.Status.CurrentNumberScheduled)
+		c.lacks = o.Status.CurrentNumberScheduled < o.Status.DesiredNumberScheduled
+	case *batchv1.Job:
+		c.of.Group, c.of.Kind, c.pods = "batch", "Job", int(o.Status.Active)
+		c.lacks = o.Status.Active == 0 && o.Status.CompletionTime == nil && !ptr.Deref(o.Spec.Suspend, false)
+	}
+	if by := metav1.GetControllerOf(o); by != nil {
+		own = nil // the webhook carries nothing from a controlled workload to its template
+		if c.of.Kind == "Job" {
+			c.of.Kind, c.of.Name = by.Kind, by.Name
+			c.of.Group, _, _ = strings.Cut(by.APIVersion, "/")
+		}
+	}
+	request, err := api.Parse(api.Effective(own, template))
+	if err != nil || request.OptOut || !c.of.Valid() {
+		return c, false
+	}
+	c.slots = request.Slots(c.of)
+	return c, len(c.slots) > 0
+}
+
+// workloadsOf returns, as Kind/name, the objects that can be the workload of the pod. The
+// names of ReplicaSets, and of the Jobs of a CronJob, end in a part that their owner has added.
+func workloadsOf(pod *corev1.Pod) (all []string) {
+	by := metav1.GetControllerOf(pod)
+	if by == nil {
+		return nil
+	}
+	all = []string{by.Kind + "/" + by.Name}
+	owner := map[string]string{"ReplicaSet": "Deployment", "Job": "CronJob"}[by.Kind]
+	if i := strings.LastIndexByte(by.Name, '-'); owner != "" && i > 0 {
+		all = append(all, owner+"/"+by.Name[:i])
+	}
+	return all
+}
+
+// man adds to each slot the workloads whose pods run without a gate, or are refused. A controller
+// counts its pods, so ungated pods need not be read: they are those that are not among the gated ones.
+func (f found) man(o State, wanted func(slot string) bool) {
+	gated := map[string]int{}
+	for _, pod := range o.Pods {
+		if pod.Labels[api.GatedLabel] != api.Gated || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+			continue
+		}
+		for _, of := range workloadsOf(pod) {
+			gated[pod.Namespace+"/"+of]++
+		}
+	}
+	refused := map[types.UID]string{}
+	for _, e := range o.Events {
+		if e.Reason == FailedCreate {
+			refused[e.InvolvedObject.UID] = e.Message
+		}
+	}
+	crews := map[string]*crew{}
+	for _, w := range o.Workloads {
+		c, claims := crewOf(w)
+		if !claims {
+			continue
+		}
+		if c.refused == "" && c.lacks {
+			c.refused = refused[c.uid]
+		}
+		key := c.namespace + "/" + c.of.Kind + "/" + c.of.Name
+		if before := crews[key]; before != nil { // several Jobs of a CronJob
+			before.pods += c.pods
+			before.refused = max(before.refused, c.refused)
+			continue
+		}
+		crews[key] = &c
+	}
+	missing := map[string]int{}
+	for _, key := range slices.Sorted(maps.Keys(crews)) {
+		c := crews[key]
+		bare := max(0, c.pods-gated[key])
+		if bare == 0 && c.refused == "" {
+			continue
+		}
+		for _, slot := range c.slots {
+			s := f[types.NamespacedName{Namespace: c.namespace, Name: slot}]
+			if s == nil && wanted(slot) && missing[c.namespace] < mostMissing {
+				missing[c.namespace]++
+				s = f.at(c.namespace, slot)
+			}
+			if s != nil && len(s.Gaps) < mostWorkloads {
+				s.Gaps = append(s.Gaps, Gap{Workload: c.of.String(), Ungated: bare, Refused: api.Shortened(c.refused, MaxMessage)})
+			}
+		}
+	}
+}
