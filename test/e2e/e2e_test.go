@@ -169,6 +169,7 @@ var parallel = []string{
 	"TestWebhookAdmitsPodsDespiteALostLeaderElection",
 	"TestRefusedLeaseIsShownToTheUser",
 	"TestSlotStaysExclusiveInARecreatedNamespace",
+	"TestViewShowsSlotsAndEditMovesThem",
 	"TestVeleroRestoresPodsBeforeTheirControllers",
 	"TestNativeSidecarOfUserStartsBeforeTheAgent",
 	"TestKubectlCopiesFilesToHolderAndStandby",
@@ -608,6 +609,9 @@ func TestHelmCommandsNeverStopARunningApplication(t *testing.T) {
 }
 func TestSlotStaysExclusiveInARecreatedNamespace(t *testing.T) {
 	operations.TestSlotStaysExclusiveInARecreatedNamespace(t)
+}
+func TestViewShowsSlotsAndEditMovesThem(t *testing.T) {
+	operations.TestViewShowsSlotsAndEditMovesThem(t)
 }
 func TestRestoredEtcdKeepsSlotsExclusive(t *testing.T) {
 	operations.TestRestoredEtcdKeepsSlotsExclusive(t)
