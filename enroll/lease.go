@@ -161,9 +161,9 @@ func (a *admission) ensure(ctx context.Context, slots []string) ([]*coordination
 			a.postponed = len(slots) - i
 			break
 		}
-		if err := a.createNextLease(ctx, slot); err != nil {
-			a.refused.add(err, a.first(slot))
-			errs = append(errs, err)
+		nextErr := a.createNextLease(ctx, slot)
+		if nextErr != nil {
+			errs = append(errs, nextErr)
 		}
 		lease, err := a.find(ctx, slot)
 		if err == nil && lease == nil && before == nil {
@@ -175,8 +175,9 @@ func (a *admission) ensure(ctx context.Context, slots []string) ([]*coordination
 			made.OwnerReferences = ownersOf(slot, wanted.first) // only the Lease of a barrier has an owner
 			lease, err = a.createLease(ctx, made)
 		}
+		a.refused.add(err, a.first(slot))
+		a.refused.add(nextErr, a.first(slot)) // the slot's own Lease says more
 		if err != nil {
-			a.refused.add(err, a.first(slot))
 			errs = append(errs, err)
 			continue
 		}

@@ -41,7 +41,7 @@ func TestRefusedWriteCausesOneEventOnTheWorkload(t *testing.T) {
 	w.now = w.now.Add(time.Hour)
 	try(t, w, r)
 	require.Len(t, w.events, 1)
-	assert.Contains(t, w.events[0], "biller EnrollRefused: The API server refuses what the pods need to start, and they wait until it accepts this: create ")
+	assert.Contains(t, w.events[0], "biller EnrollRefused: The API server refuses what the pods need to start, and they wait until it accepts this: create lease singleton.deployment.biller: ")
 	assert.Contains(t, w.events[0], "exceeded quota: q")
 
 	w.before = func(int) error { return overQuota("roles") }

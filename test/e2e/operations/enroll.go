@@ -107,7 +107,7 @@ func TestRefusedLeaseIsShownToTheUser(t *testing.T) {
 		return event != ""
 	})
 	assert.Contains(t, event, "exceeded quota: few")
-	assert.Contains(t, newPlugin(s).run(1, "explain", "deployment/"+a.Name), "exceeded quota: few")
+	assert.Contains(t, newPlugin(s).run(0, "explain", "deployment/"+a.Name), "exceeded quota: few")
 	require.NoError(t, quotas.Delete(t.Context(), quota.Name, metav1.DeleteOptions{}))
 	app.AwaitRunning(s, a, space.StartTimeout)
 }
