@@ -10,6 +10,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -44,6 +46,10 @@ func TestConsoleReadsPagesFromServersWithoutStreams(t *testing.T) {
 	server := listingtest.Start(t, map[string]runtime.Object{
 		"/apis/coordination.k8s.io/v1/leases": &coordinationv1.LeaseList{Items: huge(func(l *coordinationv1.Lease) *metav1.ObjectMeta { return &l.ObjectMeta })},
 		"/api/v1/pods":                        &corev1.PodList{Items: huge(func(p *corev1.Pod) *metav1.ObjectMeta { return &p.ObjectMeta })},
+		"/apis/apps/v1/deployments":           &appsv1.DeploymentList{Items: huge(func(d *appsv1.Deployment) *metav1.ObjectMeta { return &d.ObjectMeta })},
+		"/apis/apps/v1/statefulsets":          new(appsv1.StatefulSetList),
+		"/apis/apps/v1/daemonsets":            new(appsv1.DaemonSetList),
+		"/apis/batch/v1/jobs":                 new(batchv1.JobList),
 		"/api/v1/events":                      &corev1.EventList{Items: huge(func(e *corev1.Event) *metav1.ObjectMeta { return &e.ObjectMeta })},
 	})
 	shown := make(chan int, 1)
@@ -81,6 +87,9 @@ func TestObjectsStrippedForTheConsoleStayTheSame(t *testing.T) {
 	}
 	for _, e := range s.Events {
 		all = append(all, e)
+	}
+	for _, w := range s.Workloads {
+		all = append(all, w)
 	}
 	for _, object := range all {
 		once := stripped(t, object)

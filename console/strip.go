@@ -7,9 +7,12 @@ import (
 	"slices"
 	"unicode/utf8"
 
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/api/podspec"
@@ -28,6 +31,9 @@ const (
 	// maxContainers bounds the init containers that the caches keep of a pod, and also bounds the
 	// other containers.
 	maxContainers = 128
+	// maxValue bounds the bytes of each annotation that the caches keep of a workload. The longest valid
+	// value has 8 KiB.
+	maxValue = 8 << 10
 )
 
 // strip returns an object with the fields that package view reads, and no others. So the caches
@@ -42,6 +48,30 @@ func strip(object any) (any, error) {
 		return keepPod(o), nil
 	case *corev1.Event:
 		return keepEvent(o), nil
+	case *appsv1.Deployment:
+		kept := &appsv1.Deployment{}
+		kept.ObjectMeta, kept.Spec.Template = keepWorkload(o)
+		kept.Status.Replicas = o.Status.Replicas
+		for _, c := range o.Status.Conditions {
+			if c.Type == appsv1.DeploymentReplicaFailure && kept.Spec.Template.Annotations != nil {
+				kept.Status.Conditions = []appsv1.DeploymentCondition{{
+					Type: c.Type, Status: c.Status, Reason: api.Shortened(c.Reason, view.MaxWord), Message: api.Shortened(c.Message, view.MaxMessage),
+				}}
+			}
+		}
+		return kept, nil
+	case *appsv1.StatefulSet:
+		kept := &appsv1.StatefulSet{Status: appsv1.StatefulSetStatus{Replicas: o.Status.Replicas}}
+		kept.ObjectMeta, kept.Spec.Template = keepWorkload(o)
+		return kept, nil
+	case *appsv1.DaemonSet:
+		kept := &appsv1.DaemonSet{Status: appsv1.DaemonSetStatus{CurrentNumberScheduled: o.Status.CurrentNumberScheduled}}
+		kept.ObjectMeta, kept.Spec.Template = keepWorkload(o)
+		return kept, nil
+	case *batchv1.Job:
+		kept := &batchv1.Job{Status: batchv1.JobStatus{Active: o.Status.Active}}
+		kept.ObjectMeta, kept.Spec.Template = keepWorkload(o)
+		return kept, nil
 	}
 	return object, nil
 }
@@ -71,7 +101,7 @@ func keepLease(l *coordinationv1.Lease) *coordinationv1.Lease {
 // keepPod returns a copy of the pod with only the fields that the cache keeps.
 func keepPod(p *corev1.Pod) *corev1.Pod {
 	kept := &corev1.Pod{ObjectMeta: keepName(p.ObjectMeta), Spec: keepSpec(&p.Spec)}
-	kept.Labels = some(p.Labels, api.GatedLabel)
+	kept.Labels, kept.OwnerReferences = some(p.Labels, api.GatedLabel), keepController(p)
 	if slots := p.Annotations[api.SlotsAnnotation]; slots != "" {
 		kept.Annotations = map[string]string{api.SlotsAnnotation: api.Shortened(slots, view.MaxSlots)}
 	}
@@ -117,6 +147,38 @@ func keepEvent(e *corev1.Event) *corev1.Event {
 	}
 	kept.InvolvedObject = corev1.ObjectReference{Kind: of.Kind, Name: of.Name, UID: of.UID}
 	return kept
+}
+
+// keepWorkload returns the metadata and the pod template that the caches keep of a workload. The template
+// has the annotations that pods of the workload get. Few workloads claim, and only these have annotations.
+func keepWorkload(o client.Object) (metav1.ObjectMeta, corev1.PodTemplateSpec) {
+	own, written := view.Annotations(o)
+	kept := metav1.ObjectMeta{
+		Namespace: o.GetNamespace(), Name: o.GetName(), UID: o.GetUID(), ResourceVersion: o.GetResourceVersion(), OwnerReferences: keepController(o),
+	}
+	if kept.OwnerReferences != nil {
+		own = nil
+	}
+	var template corev1.PodTemplateSpec
+	for key, value := range api.Effective(own, written) {
+		if api.Known(key) {
+			metav1.SetMetaDataAnnotation(&template.ObjectMeta, key, api.Shortened(value, maxValue))
+		}
+	}
+	return kept, template
+}
+
+// keepController returns the reference to the controller of the object, which names the object's workload. A
+// reference that no object can have keeps only that there is a controller.
+func keepController(o metav1.Object) []metav1.OwnerReference {
+	by := metav1.GetControllerOf(o)
+	switch {
+	case by == nil:
+		return nil
+	case !podspec.IsValidOwner(by):
+		by = &metav1.OwnerReference{Kind: "?"}
+	}
+	return []metav1.OwnerReference{{APIVersion: by.APIVersion, Kind: by.Kind, Name: by.Name, Controller: new(true)}}
 }
 
 // keepName returns the metadata that the caches keep of an object. Except for the name of an Event,

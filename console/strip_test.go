@@ -14,11 +14,14 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	toolscache "k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/console/view"
@@ -77,6 +80,26 @@ func whole() view.State {
 		change(p)
 		s.Pods = append(s.Pods, p)
 	}
+	claims := func(m metav1.ObjectMeta) metav1.ObjectMeta {
+		m.Annotations[api.LockAnnotation] = m.Name
+		return m
+	}
+	template := corev1.PodTemplateSpec{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: secret}}}}
+	owned := meta("lone")
+	owned.OwnerReferences = []metav1.OwnerReference{{APIVersion: "batch/v1", Kind: "CronJob", Name: "lone", Controller: new(true)}}
+	inTemplate := template
+	inTemplate.Annotations = map[string]string{api.SingletonAnnotation: "true", "note": secret}
+	s.Workloads = []client.Object{
+		&appsv1.Deployment{ObjectMeta: claims(meta("web")), Spec: appsv1.DeploymentSpec{Template: template}, Status: appsv1.DeploymentStatus{
+			Replicas: 2, Conditions: []appsv1.DeploymentCondition{
+				{Type: appsv1.DeploymentAvailable, Message: secret},
+				{Type: appsv1.DeploymentReplicaFailure, Status: corev1.ConditionTrue, Reason: view.FailedCreate, Message: "exceeded quota"},
+			},
+		}},
+		&appsv1.StatefulSet{ObjectMeta: claims(meta("db")), Spec: appsv1.StatefulSetSpec{Template: template}, Status: appsv1.StatefulSetStatus{Replicas: 1}},
+		&appsv1.DaemonSet{ObjectMeta: claims(meta("node")), Spec: appsv1.DaemonSetSpec{Template: template}, Status: appsv1.DaemonSetStatus{CurrentNumberScheduled: 3}},
+		&batchv1.Job{ObjectMeta: owned, Spec: batchv1.JobSpec{Template: inTemplate}, Status: batchv1.JobStatus{Active: 1}},
+	}
 	pod("holder", func(*corev1.Pod) {})
 	pod("standby", func(*corev1.Pod) {})
 	pod("ended", func(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded })
@@ -113,9 +136,12 @@ func stripped[T any](t *testing.T, object T) T {
 func TestStrippingUnreadFieldsNeverChangesShownSlots(t *testing.T) {
 	s := whole()
 	want := s.Slots(nil, mostHandovers)
-	require.Len(t, want, 2)
-	require.NotEmpty(t, want[0].Handovers)
-	require.NotEmpty(t, want[1].Standbys)
+	require.Len(t, want, 6)
+	require.NotEmpty(t, want[3].Handovers)
+	require.NotEmpty(t, want[4].Standbys)
+	for i := range s.Workloads {
+		s.Workloads[i] = stripped(t, s.Workloads[i])
+	}
 	for i := range s.Leases {
 		s.Leases[i] = stripped(t, s.Leases[i])
 	}
@@ -126,7 +152,7 @@ func TestStrippingUnreadFieldsNeverChangesShownSlots(t *testing.T) {
 		s.Events[i] = stripped(t, s.Events[i])
 	}
 	assert.Equal(t, want, s.Slots(nil, mostHandovers))
-	for _, objects := range []any{s.Leases, s.Pods, s.Events} {
+	for _, objects := range []any{s.Leases, s.Pods, s.Events, s.Workloads} {
 		text, err := json.Marshal(objects)
 		require.NoError(t, err)
 		assert.NotContains(t, string(text), secret)
@@ -188,10 +214,19 @@ func TestHugeObjectTakesLittleMemoryInConsolesCaches(t *testing.T) {
 		pod.Status.Conditions = append(pod.Status.Conditions, corev1.PodCondition{Type: api.ReadyCondition, Reason: huge, Message: huge})
 		pod.Status.ContainerStatuses = append(pod.Status.ContainerStatuses, corev1.ContainerStatus{Name: "app", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: huge}}})
 	}
+	workload := &appsv1.Deployment{ObjectMeta: meta("web")}
+	for _, a := range api.Annotations {
+		workload.Annotations[a.Key] = huge
+	}
+	workload.Annotations[api.Prefix+"x"] = huge
+	workload.OwnerReferences = []metav1.OwnerReference{{APIVersion: huge, Kind: huge, Name: huge, Controller: new(true)}}
+	workload.Spec.Template.Annotations = workload.Annotations
+	workload.Status.Conditions = slices.Repeat([]appsv1.DeploymentCondition{{Type: appsv1.DeploymentReplicaFailure, Reason: huge, Message: huge}}, 1000)
 	for name, c := range map[string]struct {
 		object any
 		most   int
 	}{
+		"a Deployment":       {workload, 512 << 10},
 		"a Lease":            {lease("lock.a"), 16 << 10},
 		"a Lease of no slot": {lease("junk"), 256},
 		"an Event's message": {event(func(e *corev1.Event) { e.Message = huge }), 512},

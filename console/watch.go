@@ -8,10 +8,13 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -99,6 +102,8 @@ func mapper() meta.RESTMapper {
 	m := meta.NewDefaultRESTMapper(nil)
 	for _, kind := range []schema.GroupVersionKind{
 		coordinationv1.SchemeGroupVersion.WithKind("Lease"), corev1.SchemeGroupVersion.WithKind("Pod"), corev1.SchemeGroupVersion.WithKind("Event"),
+		appsv1.SchemeGroupVersion.WithKind("Deployment"), appsv1.SchemeGroupVersion.WithKind("StatefulSet"),
+		appsv1.SchemeGroupVersion.WithKind("DaemonSet"), batchv1.SchemeGroupVersion.WithKind("Job"),
 	} {
 		m.Add(kind, meta.RESTScopeNamespace)
 	}
@@ -125,7 +130,10 @@ func (w *watch) run(ctx context.Context) error {
 	ended := make(chan error, 1)
 	go func() { ended <- w.cache.Start(ctx) }()
 	heeding.Go(func() { w.heed(ctx) })
-	for _, object := range []client.Object{&coordinationv1.Lease{}, &corev1.Pod{}, &corev1.Event{}} {
+	for _, object := range []client.Object{
+		&coordinationv1.Lease{}, &corev1.Pod{}, &corev1.Event{},
+		&appsv1.Deployment{}, &appsv1.StatefulSet{}, &appsv1.DaemonSet{}, &batchv1.Job{},
+	} {
 		informer, err := w.cache.GetInformer(ctx, object, cache.BlockUntilSynced(false))
 		if err != nil {
 			return fmt.Errorf("watch %T: %w", object, err)
@@ -197,7 +205,11 @@ func (w *watch) show(ctx context.Context) error {
 	var leases coordinationv1.LeaseList
 	var pods corev1.PodList
 	var events corev1.EventList
-	for _, list := range []client.ObjectList{&leases, &pods, &events} {
+	var deployments appsv1.DeploymentList
+	var statefulSets appsv1.StatefulSetList
+	var daemonSets appsv1.DaemonSetList
+	var jobs batchv1.JobList
+	for _, list := range []client.ObjectList{&deployments, &statefulSets, &daemonSets, &jobs, &leases, &pods, &events} {
 		if err := w.cache.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
 			return fmt.Errorf("read %T: %w", list, err)
 		}
@@ -207,6 +219,7 @@ func (w *watch) show(ctx context.Context) error {
 	state := view.State{
 		Leases: pointers(leases.Items), Pods: pointers(pods.Items), Events: pointers(events.Items), Now: now, Old: trouble != "",
 	}
+	state.Workloads = slices.Concat(objects(deployments.Items), objects(statefulSets.Items), objects(daemonSets.Items), objects(jobs.Items))
 	if !state.Old {
 		state.Seen = w.notices(state.Leases, state.Now)
 	}
@@ -289,6 +302,18 @@ func pointers[T any](items []T) []*T {
 	all := make([]*T, len(items))
 	for i := range items {
 		all[i] = &items[i]
+	}
+	return all
+}
+
+// objects returns the addresses of the items.
+func objects[T any, P interface {
+	*T
+	client.Object
+}](items []T) []client.Object {
+	all := make([]client.Object, len(items))
+	for i := range items {
+		all[i] = P(&items[i])
 	}
 	return all
 }

@@ -57,6 +57,10 @@ var kinds = map[string]metav1.TypeMeta{
 	"/api/v1/pods":                        {APIVersion: "v1", Kind: "Pod"},
 	"/api/v1/events":                      {APIVersion: "v1", Kind: "Event"},
 	"/apis/coordination.k8s.io/v1/leases": {APIVersion: "coordination.k8s.io/v1", Kind: "Lease"},
+	"/apis/apps/v1/deployments":           {APIVersion: "apps/v1", Kind: "Deployment"},
+	"/apis/apps/v1/statefulsets":          {APIVersion: "apps/v1", Kind: "StatefulSet"},
+	"/apis/apps/v1/daemonsets":            {APIVersion: "apps/v1", Kind: "DaemonSet"},
+	"/apis/batch/v1/jobs":                 {APIVersion: "batch/v1", Kind: "Job"},
 }
 
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -199,6 +203,10 @@ func TestConsolePublishesEachChangeOfASlot(t *testing.T) {
 		"GET /api/v1/pods metaparticle.io/gated=true":                          true,
 		"GET /api/v1/events involvedObject.kind=Pod,source=metaparticle-agent": true,
 		"GET /apis/coordination.k8s.io/v1/leases " + api.ManagedLabel:          true,
+		"GET /apis/apps/v1/deployments ":                                       true,
+		"GET /apis/apps/v1/statefulsets ":                                      true,
+		"GET /apis/apps/v1/daemonsets ":                                        true,
+		"GET /apis/batch/v1/jobs ":                                             true,
 	}, s.asked, "the console reads nothing else")
 }
 

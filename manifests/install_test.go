@@ -150,8 +150,8 @@ func TestPrometheusMonitorsUseThePortsOfTheirPods(t *testing.T) {
 	assert.Contains(t, string(text), "regex: "+api.AgentContainer+"\n")
 }
 
-// TestConsoleMayOnlyReadLeasesPodsAndEvents also checks that no pod reaches the console.
-func TestConsoleMayOnlyReadLeasesPodsAndEvents(t *testing.T) {
+// TestConsoleMayOnlyReadWhatItShows also checks that no pod reaches the console.
+func TestConsoleMayOnlyReadWhatItShows(t *testing.T) {
 	const name = "metaparticle-console"
 	var resources []string
 	var labels, selected map[string]string
@@ -183,7 +183,7 @@ func TestConsoleMayOnlyReadLeasesPodsAndEvents(t *testing.T) {
 		}
 		found[reflect.TypeOf(object).Elem().Name()] = true
 	}
-	assert.ElementsMatch(t, []string{"leases", "pods", "events"}, resources)
+	assert.ElementsMatch(t, []string{"leases", "pods", "events", "deployments", "statefulsets", "daemonsets", "jobs"}, resources)
 	assert.Equal(t, map[string]bool{"ServiceAccount": true, "ClusterRole": true, "ClusterRoleBinding": true, "Deployment": true, "NetworkPolicy": true}, found)
 	require.NotEmpty(t, selected)
 	for key, value := range selected {
