@@ -261,7 +261,7 @@ func TestCheckCommandReportsEachFaultOfAnInstallation(t *testing.T) {
 		"a webhook that refuses":      {func(s *scene) { s.admit = errors.New("no answer") }, "admission", Failed, "no answer"},
 		"a webhook that lets through": {func(s *scene) { s.ungated = true }, "admission", Failed, "got no gate"},
 		"an unreadable image":         {func(s *scene) { s.image, s.admit = "redis", errors.New("ImageUnreadable") }, "registry", Failed, "cannot read redis"},
-		"a pod without a gate":        {func(s *scene) { s.pods = []corev1.Pod{s.pod("", "")} }, "pods", Failed, "run without a gate: shop/biller"},
+		"a pod without a gate":        {func(s *scene) { s.pods = []corev1.Pod{s.pod("", "")} }, "pods", Failed, "run without a gate: shop/pod/biller"},
 	} {
 		s := healthy(t)
 		test.fault(s)
@@ -276,6 +276,29 @@ func TestCheckCommandReportsEachFaultOfAnInstallation(t *testing.T) {
 			}
 		}
 		assert.True(t, seen, name)
+	}
+}
+
+// The annotations of pods from before a claim tell nothing.
+func TestCheckCommandCountsPodsOfWorkloads(t *testing.T) {
+	biller := func(replicas int32, message string) *appsv1.Deployment {
+		d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "biller", Annotations: map[string]string{api.SingletonAnnotation: "true"}}}
+		d.Status.Replicas = replicas
+		if message != "" {
+			d.Status.Conditions = []appsv1.DeploymentCondition{{Type: appsv1.DeploymentReplicaFailure, Status: corev1.ConditionTrue, Reason: "FailedCreate", Message: message}}
+		}
+		return d
+	}
+	for says, d := range map[string]*appsv1.Deployment{
+		"pods claim, and run without a gate: shop/deployment/biller (2)":                                             biller(2, ""),
+		"pods that claim are refused: shop/deployment/biller":                                                        biller(0, "no such host"),
+		"pods claim, and run without a gate: shop/deployment/biller (2); others are refused: shop/deployment/biller": biller(2, "no such host"),
+	} {
+		s := healthy(t)
+		s.workloads = []client.Object{d}
+		f, err := s.cluster().pods(t.Context())
+		require.NoError(t, err)
+		assert.Equal(t, Finding{Result: Failed, Says: says, Do: "kubectl metaparticle explain -n shop deployment/biller"}, f)
 	}
 }
 

@@ -10,12 +10,16 @@ import (
 	"slices"
 	"strings"
 
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/console/view"
 	"github.com/metaparticle-io/metaparticle/setup"
 )
 
@@ -116,7 +120,7 @@ func (c Cluster) registry(ctx context.Context) (Finding, error) {
 	return ok("the webhook can read %s", c.Image)
 }
 
-// pods counts the pods that claim without a gate, and those whose agent has another image than the
+// pods counts the pods that should be gated and are not, or are refused, and those whose agent has another image than the
 // agents of new pods.
 func (c Cluster) pods(ctx context.Context) (Finding, error) {
 	d, err := c.deployment(ctx)
@@ -128,9 +132,13 @@ func (c Cluster) pods(ctx context.Context) (Finding, error) {
 	if err != nil {
 		return Finding{}, err
 	}
-	var ungated []string
+	var ungated, refused []string
 	gated, older := 0, 0
 	for _, namespace := range names {
+		workloads, err := workloadsOf(ctx, c, namespace) // before the pods, as view.State demands
+		if err != nil {
+			return Finding{}, err
+		}
 		var pods corev1.PodList
 		if err := c.List(ctx, &pods, client.InNamespace(namespace)); err != nil {
 			return Finding{}, err
@@ -144,18 +152,69 @@ func (c Cluster) pods(ctx context.Context) (Finding, error) {
 					older++
 				}
 			case claims(pod.Annotations):
-				ungated = append(ungated, namespace+"/"+pod.Name)
+				ungated = append(ungated, namespace+"/pod/"+pod.Name)
+			}
+		}
+		for of, g := range gaps(workloads, pods.Items) {
+			if g.Ungated > 0 {
+				ungated = append(ungated, fmt.Sprintf("%s/%s (%d)", namespace, of, g.Ungated))
+			}
+			if g.Refused != "" {
+				refused = append(refused, namespace+"/"+of)
 			}
 		}
 	}
 	switch {
-	case len(ungated) > 0:
-		namespace, name, _ := strings.Cut(slices.Min(ungated), "/")
-		return found(Failed, fmt.Sprintf("kubectl metaparticle explain -n %s pod/%s", namespace, name), "pods claim, and run without a gate: %s", some(ungated))
+	case len(ungated)+len(refused) > 0:
+		namespace, name, _ := strings.Cut(slices.Min(append(slices.Clone(ungated), refused...)), "/")
+		name, _, _ = strings.Cut(name, " ")
+		do := fmt.Sprintf("kubectl metaparticle explain -n %s %s", namespace, name)
+		switch {
+		case len(ungated) == 0:
+			return found(Failed, do, "pods that claim are refused: %s", some(refused))
+		case len(refused) > 0:
+			return found(Failed, do, "pods claim, and run without a gate: %s; others are refused: %s", some(ungated), some(refused))
+		}
+		return found(Failed, do, "pods claim, and run without a gate: %s", some(ungated))
 	case older > 0:
 		return ok("%d pods are gated, and %d of them have the agent of another version until they are replaced", gated, older)
 	}
 	return ok("%d pods are gated", gated)
+}
+
+// gaps returns the workloads with ungated or refused pods, by kind/name.
+func gaps(workloads []client.Object, pods []corev1.Pod) map[string]view.Gap {
+	state := view.State{Workloads: workloads}
+	for i := range pods {
+		state.Pods = append(state.Pods, &pods[i])
+	}
+	all := map[string]view.Gap{}
+	for _, s := range state.Slots(nil, 0) {
+		for _, g := range s.Gaps {
+			kind, name, _ := strings.Cut(g.Workload, "/")
+			all[strings.ToLower(kind)+"/"+name] = g
+		}
+	}
+	return all
+}
+
+// workloadsOf returns the workloads of a namespace whose pods [view.State] counts.
+func workloadsOf(ctx context.Context, c Cluster, namespace string) (all []client.Object, err error) {
+	for _, list := range []client.ObjectList{new(appsv1.DeploymentList), new(appsv1.StatefulSetList), new(appsv1.DaemonSetList), new(batchv1.JobList)} {
+		if err := c.List(ctx, list, client.InNamespace(namespace)); err != nil {
+			return nil, err
+		}
+		items, err := meta.ExtractList(list)
+		if err != nil {
+			return nil, err
+		}
+		for _, item := range items {
+			if object, ok := item.(client.Object); ok {
+				all = append(all, object)
+			}
+		}
+	}
+	return all, nil
 }
 
 // agentOf returns the image of the agents that the webhook injects.
