@@ -49,6 +49,7 @@ func (a *Agent) Run(ctx context.Context, stop <-chan struct{}) error {
 	for {
 		h, err := standby{unit: a.unit, loop: a.loop}.run(ctx)
 		if h == nil || err != nil {
+			a.loop.awaitDisruption(ctx)
 			a.unit.events.Flush(ctx)
 			return err
 		}

@@ -137,6 +137,8 @@ type Pod struct {
 	// machine of the pod may still run. So a Lease with another boot id does not prove that the
 	// children of that boot are dead.
 	OwnKernel bool
+	// Ends reports that an ordered drain ends the pod, because the kubelet restarts no container.
+	Ends bool
 }
 
 // Claims has the slots that the pod claims, and the rules by which the pod waits and is Ready.

@@ -177,6 +177,9 @@ func (h *hold) tellEnd(ctx context.Context, state claim.State, end ending) {
 	u.config.Log.Info("hold ends", "hold", h.id, "reason", end.reason)
 	u.metrics.Ends(end.reason)
 	u.events.Ends(end.reason, h.slots)
+	if u.config.Ends && len(h.slots) > 0 && u.shims.Outstanding(h.id) {
+		h.loop.disrupt(ctx, end.reason, h.slots)
+	}
 }
 
 // tellPause adds one Event for each pause of a slot of the hold.

@@ -29,7 +29,10 @@ type loop struct {
 	posts    posts
 	yields   chan struct{}
 	group    sync.WaitGroup
-	stop     <-chan struct{}
+	// disrupted is closed once the pod's condition DisruptionTarget is stored or refused; nil if the
+	// agent has not ended the pod.
+	disrupted chan struct{}
+	stop      <-chan struct{}
 	// unanswered delivers the address of a pod that did not answer a forwarded connection.
 	unanswered <-chan string
 	// The field "now" is the instant of the last event.

@@ -111,6 +111,9 @@ var Injected = []string{AgentContainer, TurnContainer, WaitContainer, AfterConta
 const (
 	// ReadyCondition is the pod condition that the readiness gate of a gated pod names.
 	ReadyCondition = Prefix + "ready"
+	// DisruptionCondition is Kubernetes' own condition of a pod that something other than its
+	// application ends. A Job's podFailurePolicy can ignore the failure of such a pod.
+	DisruptionCondition = "DisruptionTarget"
 	// RoleLabel marks the holder's pod.
 	RoleLabel  = Prefix + "role"
 	RoleHolder = "holder"

@@ -73,6 +73,9 @@ type RunArgs struct {
 	// OwnKernel reports that the pod may run in a virtual machine of its own. A changed
 	// boot id then does not prove that an earlier child is dead.
 	OwnKernel bool
+	// Ends reports that the kubelet restarts no container of the pod, so that a lost or yielded slot
+	// ends the pod.
+	Ends bool
 
 	// RunDir is the directory of the agent's sockets, its notes, and the file that the agent
 	// locks by flock.
@@ -200,6 +203,8 @@ var runArguments = arguments[RunArgs]{
 		func(r *RunArgs) *string { return &r.Listen }).written(func(r RunArgs) bool { return r.Listen != defaultListen }),
 	optionArg("own-kernel", "the pod may run in a virtual machine of its own: another boot id proves nothing",
 		func(r *RunArgs) *bool { return &r.OwnKernel }),
+	optionArg("ends", "a lost or yielded slot ends the pod, as its restartPolicy is Never",
+		func(r *RunArgs) *bool { return &r.Ends }),
 	textArg("run", "directory of the agent's socket, flock and notes",
 		func(r *RunArgs) *string { return &r.RunDir }).written(func(r RunArgs) bool { return r.RunDir != RunPath }),
 	textArg("credentials", "directory of the service account's token and the cluster's CA",

@@ -224,7 +224,7 @@ func TestStatusPolicyListsFieldsThatAgentsWrite(t *testing.T) {
 	assert.Contains(t, status, "k == '"+api.ShardLabel+"' ?\n          variables.newLabels[k].matches('^[0-9]{1,2}$')")
 	assert.Contains(t, status, "k in ['"+api.RoleLabel+"', '"+api.ShardLabel+"'] || k in variables.newLabels")
 	assert.Contains(t, status, "k == '"+api.DeletionCostAnnotation+"'")
-	assert.Contains(t, status, "c.type != '"+api.ReadyCondition+"'")
+	assert.Contains(t, status, "!(c.type in ['"+api.ReadyCondition+"', '"+api.DisruptionCondition+"'])")
 }
 
 func TestLeasePolicyBoundsDurationAndChecksIdentity(t *testing.T) {

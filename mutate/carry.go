@@ -29,6 +29,7 @@ type workload struct {
 	metav1.ObjectMeta `json:"metadata"`
 	Spec              struct {
 		rollout  `json:",inline"`
+		failures `json:",inline"`
 		Template corev1.PodTemplateSpec `json:"template"`
 		// ActiveDeadlineSeconds belongs to a Job.
 		ActiveDeadlineSeconds *int64 `json:"activeDeadlineSeconds"`
@@ -39,11 +40,20 @@ type workload struct {
 				Annotations map[string]string `json:"annotations"`
 			} `json:"metadata"`
 			Spec struct {
+				failures              `json:",inline"`
 				ActiveDeadlineSeconds *int64                 `json:"activeDeadlineSeconds"`
 				Template              corev1.PodTemplateSpec `json:"template"`
 			} `json:"spec"`
 		} `json:"jobTemplate"`
 	} `json:"spec"`
+}
+
+// failures returns the rules by which a Job treats failed pods.
+func (w *workload) failures(kind string) failures {
+	if kind == "CronJob" {
+		return w.Spec.JobTemplate.Spec.failures
+	}
+	return w.Spec.failures
 }
 
 // template returns the workload's pod template, and the path to it.
@@ -157,7 +167,7 @@ func Carry(ctx context.Context, w Workload) ([]jsonpatch.Operation, reason.Refus
 		Origin: feature.Origin{Workload: api.Workload{Group: "apps", Kind: w.Kind}, Template: &template.Spec}, Kubernetes: w.Kubernetes,
 	}, images)
 	warnings = append(warnings, foreseen...)
-	return d.Operations(), slices.Concat(warnings, now.Spec.stalls(w.Kubernetes, w.Kind, request, &template.Spec), now.Spec.fewer(w.Kind, request), now.apart(w.Kind, request, w.AccessModes), now.late(w.Kind, request)), nil
+	return d.Operations(), slices.Concat(warnings, now.Spec.stalls(w.Kubernetes, w.Kind, request, &template.Spec), now.Spec.fewer(w.Kind, request), now.apart(w.Kind, request, w.AccessModes), now.late(w.Kind, request), now.failures(w.Kind).judge(request, pod)), nil
 }
 
 // changed returns the warnings about an update that replaces the annotations "was" of the template by

@@ -211,6 +211,26 @@ func (s *Status) send(ctx context.Context, patch []byte) (kube.Pod, error) {
 	return s.config.API.PatchPodStatus(ctx, s.config.PodName, patch)
 }
 
+// Disrupt stores the pod's condition DisruptionTarget. The UID keeps the write from a later pod of the
+// same name.
+func (s *Status) Disrupt(ctx context.Context, reason, message string) error {
+	patch, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"uid": s.config.PodUID},
+		"status": map[string]any{"conditions": []any{map[string]any{
+			"type":               api.DisruptionCondition,
+			"status":             "True",
+			"reason":             reason,
+			"message":            printable(message),
+			"lastTransitionTime": s.config.Wall().UTC().Format(time.RFC3339),
+		}}},
+	})
+	if err != nil {
+		return err
+	}
+	_, err = s.send(ctx, patch)
+	return err
+}
+
 // metadata returns the metadata of a strategic merge patch of the pod, which removes a key with the
 // value null. A deletion cost that a person has set stays. The argument "sharded" reports that the pod
 // claims a shard.

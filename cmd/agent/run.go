@@ -51,7 +51,7 @@ func parseRun(args []string, env func(string) string) (runSettings, error) {
 			PodName: env(api.PodNameEnv), PodUID: env(api.PodUIDEnv), PodIP: env(api.PodIPEnv),
 			Workload: r.Workload, Job: r.Job, Revision: r.Revision, MinReady: r.MinReady, ReplacesUnready: r.ReplacesUnready,
 			Containers: r.Containers, InitContainers: r.InitContainers, Grace: r.Grace, Probes: r.Probes, Ports: r.Ports,
-			OwnKernel: r.OwnKernel,
+			OwnKernel: r.OwnKernel, Ends: r.Ends,
 		},
 		Claims: agent.Claims{
 			Slots: life, StartSlots: start, Any: r.Any, OnceKey: r.OnceKey, LeaseDuration: r.LeaseDuration,

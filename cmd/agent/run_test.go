@@ -64,7 +64,7 @@ func TestGatesWithoutShimsHaveOnlyOneStandIn(t *testing.T) {
 
 func TestAgentPassesEachArgumentToItsConfig(t *testing.T) {
 	args := api.DefaultRunArgs()
-	args.Any, args.OwnKernel, args.ReplacesUnready = true, true, true
+	args.Any, args.OwnKernel, args.ReplacesUnready, args.Ends = true, true, true, true
 	args.Slots, args.Containers, args.InitContainers = []string{"lock.a"}, []string{"app"}, []string{"migrate"}
 	args.Readiness, args.OnBusy, args.Job, args.OnceKey = api.ReadinessHolder, api.OnBusySkip, "job", "key"
 	args.LeaseDuration, args.WaitAtMost, args.Grace = time.Minute, time.Hour, 7*time.Second

@@ -210,6 +210,7 @@ func (s sidecar) agentArgs() []string {
 	args.Probes = s.probesByContainer()
 	args.Grace = s.grace()
 	args.OwnKernel = s.ownKernel()
+	args.Ends = s.Request.Shims() && s.Spec.RestartPolicy == corev1.RestartPolicyNever
 
 	// The gate.
 	if s.Request.Shims() {

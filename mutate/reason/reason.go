@@ -52,6 +52,7 @@ const (
 	BadOwner          Reason = "BadOwner"
 	StaticPod         Reason = "StaticPod"
 	Leftover          Reason = "Leftover"
+	LossFails         Reason = "LossFails"
 	OwnSlot           Reason = "OwnSlot"
 	JobImmutable      Reason = "JobImmutable"
 	TemplateDiffers   Reason = "TemplateDiffers"

@@ -192,6 +192,11 @@ var All = []Explanation{
 		Do:      "add the annotation again, or remove the injected parts and restore the commands; instead of a copy, use kubectl debug -it POD --image=IMAGE --target=CONTAINER",
 	},
 	{
+		Reason: LossFails, WarnOnly: true,
+		Meaning: "A lost or yielded slot ends a pod with restartPolicy Never. The container then ends with exit code 75, and the pod has the condition DisruptionTarget. A rule of the Job's podFailurePolicy takes such an end for a failure of the application, and ends the Job, or the pod's index, for good.",
+		Do:      "make {action: Ignore, onPodConditions: [{type: DisruptionTarget}]} the first rule",
+	},
+	{
 		Reason: OwnSlot, WarnOnly: true,
 		Meaning: "The slot is that of the Job or of the pod alone, though other pods may have to compete for it. Either the Job was made from a CronJob, or looks so, and does not name the CronJob as its owner. So its pods do not wait for the CronJob's runs. Or the pod has owners, and none of them is its controller.",
 		Do:      "claim metaparticle.io/lock, which pods of any owner can share. A Job can also name its CronJob in ownerReferences, as kubectl create job --from does",

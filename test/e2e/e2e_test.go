@@ -175,6 +175,7 @@ var parallel = []string{
 	"TestKubectlCopiesFilesToHolderAndStandby",
 	"TestChildStartsExactlyLikeTheUngatedProcess",
 	"TestEachTypeOfWorkloadRollsOutWithoutOverlap",
+	"TestYieldOfAJobsPodIsNoFailureOfTheJob",
 	"TestRunByHandWaitsForTheCronJobsSlot",
 	"TestPodsOfJobsCompleteOneAtATime",
 	"TestPodsOfACustomControllerShareOneSlot",
@@ -654,6 +655,9 @@ func TestChildStartsExactlyLikeTheUngatedProcess(t *testing.T) {
 }
 func TestEachTypeOfWorkloadRollsOutWithoutOverlap(t *testing.T) {
 	pods.TestEachTypeOfWorkloadRollsOutWithoutOverlap(t)
+}
+func TestYieldOfAJobsPodIsNoFailureOfTheJob(t *testing.T) {
+	pods.TestYieldOfAJobsPodIsNoFailureOfTheJob(t)
 }
 func TestRunByHandWaitsForTheCronJobsSlot(t *testing.T) { pods.TestRunByHandWaitsForTheCronJobsSlot(t) }
 func TestPodsOfJobsCompleteOneAtATime(t *testing.T)     { pods.TestPodsOfJobsCompleteOneAtATime(t) }

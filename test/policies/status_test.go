@@ -81,6 +81,33 @@ func TestStatusPolicyBoundsTheConditionOfAnAgent(t *testing.T) {
 	assert.Contains(t, refused[0], "which is a number")
 }
 
+func TestAgentOnlyAddsTheConditionOfADisruption(t *testing.T) {
+	disruption := func(status corev1.ConditionStatus, reason, message string) corev1.PodCondition {
+		return corev1.PodCondition{Type: api.DisruptionCondition, Status: status, Reason: reason, Message: message}
+	}
+	pod := gatedPod("web")
+	pod.Status.Conditions = []corev1.PodCondition{ready("Holding", "a")}
+	both := func(of corev1.PodCondition) func(*corev1.Pod) { return showing(ready("Holding", "a"), of) }
+	assert.Empty(t, byAgent(t, pod, both(disruption("True", "Yielded", "the pod's hold of lock.a has ended"))))
+	for what, of := range map[string]corev1.PodCondition{
+		"the status False": disruption("False", "Yielded", ""), "no reason": disruption("True", "", ""),
+		"escape sequences": disruption("True", "Yielded", "\x1b[31m"), "a long message": disruption("True", "Yielded", strings.Repeat("a", 40_000)),
+	} {
+		refused := byAgent(t, pod, both(of))
+		require.Len(t, refused, 1, what)
+		assert.Contains(t, refused[0], "NotYours: an agent only adds the condition DisruptionTarget", what)
+	}
+	evicted := pod.DeepCopy()
+	both(disruption("True", "EvictionByEvictionAPI", "by a person"))(evicted)
+	for what, change := range map[string]func(*corev1.Pod){
+		"another reason": both(disruption("True", "Yielded", "")), "removed": showing(ready("Holding", "a")),
+	} {
+		require.Len(t, byAgent(t, evicted, change), 1, what)
+	}
+	assert.Empty(t, byAgent(t, evicted, showing(ready("Draining", "b"), evicted.Status.Conditions[1])), "its own condition still changes")
+	require.Len(t, byAgent(t, pod, both(corev1.PodCondition{Type: "PodScheduled", Status: "False"})), 1)
+}
+
 func TestStatusPolicyAdmitsWhatAllAgentVersionsWrite(t *testing.T) {
 	pod := gatedPod("web")
 	var slots []string

@@ -103,6 +103,34 @@ func jobNow(s *space.Space, name string) *batchv1.Job {
 	return job
 }
 
+// A yielded slot ends the pod, and the Job's policy must not take that end for a failure.
+//
+// docs/compatibility.md: kinds/job-failure-policy carried
+func TestYieldOfAJobsPodIsNoFailureOfTheJob(t *testing.T) {
+	cluster.NeedLab(t, "it needs the record")
+	t.Parallel()
+	s := space.New(t)
+	a := short(s, "import", func(j *batchv1.JobSpec) {
+		j.Template.Spec.RestartPolicy = corev1.RestartPolicyNever
+		j.PodFailurePolicy = &batchv1.PodFailurePolicy{Rules: []batchv1.PodFailurePolicyRule{
+			{Action: batchv1.PodFailurePolicyActionIgnore, OnPodConditions: []batchv1.PodFailurePolicyOnPodConditionsPattern{
+				{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue},
+			}},
+			{Action: batchv1.PodFailurePolicyActionFailJob, OnExitCodes: &batchv1.PodFailurePolicyOnExitCodesRequirement{
+				Operator: batchv1.PodFailurePolicyOnExitCodesOpNotIn, Values: []int32{42},
+			}},
+		}}
+	})
+	first := app.AwaitRunning(s, a, space.StartTimeout)
+	kubectl.Must(s, "", "exec", first.Pod, "-c", api.AgentContainer, "--", "/agent", "yield")
+	s.Await(space.StartTimeout, "another pod runs", func() bool { return app.After(s, a, first) != nil })
+	job := jobNow(s, "import")
+	assert.Zero(t, job.Status.Failed, "the failure is ignored")
+	for _, c := range job.Status.Conditions {
+		assert.NotEqual(t, batchv1.JobFailed, c.Type, c.Message)
+	}
+}
+
 // Of the clients that make a Job from a CronJob, kubectl claims to be the Job's controller, and others
 // only name the CronJob as an owner.
 //
