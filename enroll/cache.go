@@ -48,6 +48,7 @@ func Cache() (map[client.Object]cache.ByObject, error) {
 		&appsv1.StatefulSet{}:   {Transform: strip},
 		&appsv1.DaemonSet{}:     {Transform: strip},
 		&batchv1.CronJob{}:      {Transform: strip},
+		&corev1.Service{}:       {Transform: strip},
 	}, nil
 }
 
@@ -68,12 +69,12 @@ func strip(in any) (any, error) {
 		stripRole(o)
 	case *rbacv1.RoleBinding:
 		stripRoleBinding(o)
+	case *corev1.Service:
+		stripService(o)
 	case *corev1.Pod:
-		label, ok := o.Labels[api.GatedLabel]
+		labels := stripLabels(o.Labels)
 		o.ObjectMeta, o.Spec, o.Status = stripMeta(&o.ObjectMeta), podspec.Strip(&o.Spec), corev1.PodStatus{Phase: o.Status.Phase}
-		if ok {
-			o.Labels = map[string]string{api.GatedLabel: label}
-		}
+		o.Labels = labels
 	case *appsv1.Deployment:
 		meta, selector, template := stripWorkload(o)
 		o.ObjectMeta, o.Spec = meta, appsv1.DeploymentSpec{Selector: selector, Template: template}

@@ -67,11 +67,14 @@ type notifier struct {
 	notGated notified
 	// tooMany are the pods and workloads that have an Event TooManySlots.
 	tooMany notified
+	// notForwarded are the Services that have an Event ServiceNotForwarded.
+	notForwarded notified
 }
 
 func (n *notifier) forget(namespace string) {
 	n.notGated.forget(namespace)
 	n.tooMany.forget(namespace)
+	n.notForwarded.forget(namespace)
 }
 
 // notifyNotGated writes an Event on each workload that claims and is not gated. Such a workload was

@@ -28,8 +28,8 @@ type Reconciler struct {
 	Reader client.Reader
 	// Now is the clock; time.Now if nil.
 	Now func() time.Time
-	// Events, if not nil, receives the Events [NotGated], [TooManySlots],
-	// [ShardsLackPods] and [EnrollRefused].
+	// Events, if not nil, receives the Events [NotGated], [TooManySlots], [ShardsLackPods],
+	// [EnrollRefused] and [ServiceNotForwarded].
 	Events Recorder
 	// Shortage, if not nil, receives how many shards of a namespace have no pod that runs.
 	Shortage func(namespace string, shards int)
@@ -124,6 +124,9 @@ func (r *Reconciler) enroll(ctx context.Context, s store, seen *snapshot) (time.
 	again, err := r.sweep(ctx, s, seen)
 	o.add(stepSweep, err)
 	o.add(stepEvents, r.notifier.notifyNotGated(ctx, r.Events, s, seen))
+	if seen.optedIn {
+		o.add(stepEvents, r.notifier.notifyUnforwarded(ctx, r.Events, s, seen.namespace))
+	}
 	r.notifier.notifyTooMany(r.Events, seen.namespace, slices.Concat(a.excess(), conditions.left, variables.left))
 	stamps := &stamping{store: s, seen: seen, left: a.left, shut: &r.shut, now: r.now, until: newStint(r.now)}
 	o.add(stepStamps, stamps.stamp(ctx))

@@ -6,6 +6,7 @@ package enroll
 import (
 	"maps"
 	"strings"
+	"unique"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -69,6 +70,37 @@ func stripWorkload(o client.Object) (metav1.ObjectMeta, *metav1.LabelSelector, c
 		ObjectMeta: metav1.ObjectMeta{Annotations: onlyOurs(whole.Annotations)},
 		Spec:       corev1.PodSpec{ServiceAccountName: whole.Spec.ServiceAccountName},
 	}
+}
+
+// stripLabels returns the labels of a pod, which selectors of Services name. Of very many labels, only
+// ours stays, so no Event says that a Service's connections are refused. Pods of one workload share the
+// texts.
+func stripLabels(labels map[string]string) map[string]string {
+	kept := map[string]string{}
+	for key, value := range labels {
+		if len(labels) <= maxEntries && len(key)+len(value) <= maxNote || key == api.GatedLabel {
+			kept[unique.Make(key).Value()] = unique.Make(value).Value()
+		}
+	}
+	return kept
+}
+
+// stripService drops the fields of a Service that enroll never reads. A Service that sends nothing to
+// pods, or that is very large, keeps no ports.
+func stripService(s *corev1.Service) {
+	kept := corev1.ServiceSpec{Type: s.Spec.Type}
+	size := 0
+	for key, value := range s.Spec.Selector {
+		size += len(key) + len(value)
+	}
+	if size > 0 && size <= maxText && len(s.Spec.Selector) <= maxEntries && len(s.Spec.Ports) <= maxEntries && s.Spec.ClusterIP != corev1.ClusterIPNone {
+		kept.Selector = s.Spec.Selector
+		for _, p := range s.Spec.Ports {
+			kept.Ports = append(kept.Ports, corev1.ServicePort{Port: p.Port, Protocol: p.Protocol, TargetPort: p.TargetPort})
+		}
+	}
+	s.ObjectMeta = metav1.ObjectMeta{Namespace: s.Namespace, Name: s.Name, UID: s.UID, ResourceVersion: s.ResourceVersion}
+	s.Spec, s.Status = kept, corev1.ServiceStatus{}
 }
 
 func metaOf(o client.Object) *metav1.ObjectMeta {

@@ -40,6 +40,7 @@ func watched() []watch {
 		{&appsv1.StatefulSet{}, annotatedChanges()},
 		{&appsv1.DaemonSet{}, annotatedChanges()},
 		{&batchv1.CronJob{}, annotatedChanges()},
+		{&corev1.Service{}, changes(sameService)},
 	}
 }
 
@@ -80,6 +81,11 @@ func sameLease(before, after client.Object) bool {
 func sameStamp(before, after client.Object) bool {
 	was, is := before.(*coordinationv1.Lease), after.(*coordinationv1.Lease)
 	return stampOf(was) == stampOf(is) && (!stampOf(is).Closed || (holder(was) == "") == (holder(is) == ""))
+}
+
+// sameService reports whether an update of a Service changes nothing that enroll reads.
+func sameService(before, after client.Object) bool {
+	return equality.Semantic.DeepEqual(before.(*corev1.Service).Spec, after.(*corev1.Service).Spec)
 }
 
 func sameVersion(before, after client.Object) bool {

@@ -114,16 +114,18 @@ func toldReadiness(c corev1.Container) bool {
 
 func isReady(g corev1.PodReadinessGate) bool { return g.ConditionType == api.ReadyCondition }
 
-// Strip returns a spec with only the fields that [HasGate], [ConditionsOf] and [BarriersOf] read,
+// Strip returns a spec with only the fields that [HasGate], [ConditionsOf], [BarriersOf] and [Unforwarded] read,
 // and the service account. Package enroll keeps only stripped specs in memory, because there may be
 // ten thousand pods.
 func Strip(spec *corev1.PodSpec) corev1.PodSpec {
-	return corev1.PodSpec{
+	stripped := corev1.PodSpec{
 		ServiceAccountName: spec.ServiceAccountName,
 		InitContainers:     strip(spec.InitContainers),
 		Containers:         strip(spec.Containers),
 		ReadinessGates:     stripGates(spec.ReadinessGates),
 	}
+	stripPorts(&stripped, spec)
+	return stripped
 }
 
 // All stripped containers share these values, which no caller may change.
@@ -158,6 +160,7 @@ func stripContainer(c corev1.Container) corev1.Container {
 	kept := corev1.Container{Name: c.Name}
 	if isAgent(c) {
 		kept.RestartPolicy = &always
+		kept.Args = stripForwarding(c.Args)
 	}
 	if isShim(c) {
 		kept.Command = shimCommand

@@ -56,6 +56,7 @@ func explain(ctx context.Context, e *explainer, out io.Writer, output, kind, nam
 		return exitError, err
 	}
 	e.judge()
+	e.notes = append(e.notes, e.notForwarded...)
 	text, err := []byte(e.report()), error(nil)
 	if output != "" {
 		text, err = encoded(e.explanation(), output)

@@ -153,6 +153,17 @@ pods:
 	assert.NotContains(t, one, "Holding")
 }
 
+func TestExplainCommandNamesServicesThatStandbysRefuse(t *testing.T) {
+	pods := []*corev1.Pod{gatedPod("a", corev1.ConditionTrue, "Holding", "x"), gatedPod("b", corev1.ConditionTrue, "StandingBy", "x")}
+	for _, p := range pods {
+		p.Labels["app"], p.Spec.InitContainers[0].Args = "biller", api.DefaultRunArgs().Args()
+	}
+	service := &corev1.Service{ObjectMeta: meta("bills", nil)}
+	service.Spec = corev1.ServiceSpec{Selector: map[string]string{"app": "biller"}, Ports: []corev1.ServicePort{{Port: 8080}}}
+	said := answer(t, true, "Deployment/biller", together(deployment(claim, claim), leaseOf("a"), pods[0], pods[1], service)...)
+	assert.Contains(t, said, "  - Service bills, port 8080/TCP: ServiceNotForwarded: a Service sends connections to a port that the standbys of its pods do not forward.")
+}
+
 // waitingPod returns a pod of the Deployment biller. The pod claims nothing, and has conditions.
 func waitingPod(name, conditions string, met bool) *corev1.Pod {
 	p := plainPod(name, map[string]string{api.AfterAnnotation: conditions})

@@ -66,6 +66,8 @@ type explainer struct {
 	// modes has the access modes of the PersistentVolumeClaims that the template names, as far as the
 	// user may read them.
 	modes map[string][]corev1.PersistentVolumeAccessMode
+	// notForwarded names the Services whose connections standbys refuse.
+	notForwarded []string
 	// unread are the errors of failed reads, such as a read for which the user has no right.
 	unread []string
 
@@ -90,7 +92,24 @@ func (e *explainer) gather(ctx context.Context, kind, name string) error {
 	}
 	e.readEvents(ctx)
 	e.readClaims(ctx)
+	e.readServices(ctx)
 	return nil
+}
+
+// readServices finds the Services whose connections the standbys of the pods refuse.
+func (e *explainer) readServices(ctx context.Context) {
+	var services corev1.ServiceList
+	if err := e.cluster.List(ctx, &services, client.InNamespace(e.namespace)); err != nil {
+		e.unread = append(e.unread, fmt.Sprintf("read services: %v", err))
+		return
+	}
+	var pods []*corev1.Pod
+	for i := range e.pods {
+		pods = append(pods, &e.pods[i])
+	}
+	for _, r := range podspec.Refused(services.Items, pods) {
+		e.notForwarded = append(e.notForwarded, fmt.Sprintf("Service %s, port %d/%s: %s", r.Service.Name, r.Number, r.Protocol, policyReason("ServiceNotForwarded")))
+	}
 }
 
 // maxClaims bounds the requests of readClaims. A message names about as many reasons.

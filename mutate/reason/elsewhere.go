@@ -108,6 +108,11 @@ var Elsewhere = []Explanation{
 		Do:      "nothing; to delete the Lease, first forget each of its keys: kubectl metaparticle forget -n NAMESPACE once/NAME KEY",
 	},
 	{
+		Reason:  "ServiceNotForwarded",
+		Meaning: "An Event: a Service sends connections to a port that the standbys of its pods do not forward. The standbys are Ready, and refuse these connections.",
+		Do:      "name the port in metaparticle.io/ports, or set metaparticle.io/readiness: holder; if another container of the pod serves the port, declare the port there",
+	},
+	{
 		Reason:  "BarrierOpen",
 		Meaning: "A Lease with the record of an open barrier cannot be deleted, because later pods of the Job would wait at a closed barrier. Kubernetes' garbage collector deletes the Lease after the Job.",
 		Do:      "nothing, or delete the Job; to close the barrier for later pods, forget its record: kubectl metaparticle forget -n NAMESPACE barrier/NAME.UID.0",

@@ -27,6 +27,7 @@ type config struct {
 	dir        string
 	names      string
 	listen     string
+	datagrams  string
 	stopDelay  time.Duration
 	stopCode   int
 	ignoreTerm bool
@@ -61,6 +62,7 @@ func main() {
 	flag.StringVar(&c.dir, "record", "", "directory of the record; none: record nothing")
 	flag.StringVar(&c.names, "alone", "app", "names under which this process must be alone, separated by commas")
 	flag.StringVar(&c.listen, "listen", "", "address to serve HTTP on")
+	flag.StringVar(&c.datagrams, "datagrams", "", "with -listen: address to answer each datagram on")
 	flag.DurationVar(&c.stopDelay, "stop-delay", 0, "time from SIGTERM to the end")
 	flag.IntVar(&c.stopCode, "stop-code", 0, "exit code after SIGTERM")
 	flag.BoolVar(&c.ignoreTerm, "ignore-term", false, "do not end after SIGTERM")

@@ -6,6 +6,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"strconv"
@@ -29,6 +30,9 @@ func serve(c config, serves func(), asked chan<- int) {
 	if c.grpc != "" {
 		go func() { fail(h.serveGRPC(c.grpc)) }()
 	}
+	if c.datagrams != "" {
+		go func() { fail(echoDatagrams(c.datagrams)) }()
+	}
 	if c.https != "" {
 		go func() { fail(serveTLS(c.https, mux)) }()
 	}
@@ -48,6 +52,19 @@ func serve(c config, serves func(), asked chan<- int) {
 		asked <- code
 	})
 	fail(http.ListenAndServe(c.listen, mux))
+}
+
+// echoDatagrams answers each datagram with the same datagram.
+func echoDatagrams(address string) error {
+	conn, err := net.ListenPacket("udp", address) //nolint:noctx // it listens until the end
+	for buffer := make([]byte, 64<<10); err == nil; {
+		var n int
+		var from net.Addr
+		if n, from, err = conn.ReadFrom(buffer); err == nil {
+			_, err = conn.WriteTo(buffer[:n], from)
+		}
+	}
+	return err
 }
 
 func fail(err error) {

@@ -212,6 +212,8 @@ var parallel = []string{
 	"TestServiceAnswersWhileAStandbyIsDeleted",
 	"TestDeletedStandbyWaitsUntilOpenConnectionsEnd",
 	"TestStandbyOnHostNetworkForwardsToTheHolder",
+	"TestStandbysForwardUndeclaredAndUDPPorts",
+	"TestStandbyRefusesThePortThatIsLeftOut",
 	"TestRolloutGivesPodsAHigherRevisionNumber",
 	"TestClaimAdditionAndRemovalRollOutTheDeployment",
 	"TestOnlyHolderIsReadyIfAnnotationSaysHolder",
@@ -770,6 +772,12 @@ func TestNodeThatLearnsLateCausesNoReset(t *testing.T) {
 }
 func TestStandbyOnHostNetworkForwardsToTheHolder(t *testing.T) {
 	traffic.TestStandbyOnHostNetworkForwardsToTheHolder(t)
+}
+func TestStandbysForwardUndeclaredAndUDPPorts(t *testing.T) {
+	traffic.TestStandbysForwardUndeclaredAndUDPPorts(t)
+}
+func TestStandbyRefusesThePortThatIsLeftOut(t *testing.T) {
+	traffic.TestStandbyRefusesThePortThatIsLeftOut(t)
 }
 func TestRolloutGivesPodsAHigherRevisionNumber(t *testing.T) {
 	traffic.TestRolloutGivesPodsAHigherRevisionNumber(t)

@@ -213,7 +213,7 @@ func TestHealthyInstallationPassesEachCheck(t *testing.T) {
 	s := healthy(t)
 	s.image = "redis"
 	findings := After(t.Context(), s.cluster())
-	require.Len(t, findings, 16)
+	require.Len(t, findings, 17)
 	for _, f := range findings {
 		assert.Equal(t, OK, f.Result, "%+v", f)
 		assert.Empty(t, f.Do)
@@ -262,6 +262,7 @@ func TestCheckCommandReportsEachFaultOfAnInstallation(t *testing.T) {
 		"a webhook that lets through": {func(s *scene) { s.ungated = true }, "admission", Failed, "got no gate"},
 		"an unreadable image":         {func(s *scene) { s.image, s.admit = "redis", errors.New("ImageUnreadable") }, "registry", Failed, "cannot read redis"},
 		"a pod without a gate":        {func(s *scene) { s.pods = []corev1.Pod{s.pod("", "")} }, "pods", Failed, "run without a gate: shop/pod/biller"},
+		"a Service that is refused":   {func(s *scene) { s.refuses() }, "Services", Warning, "shop/biller (port 8080/TCP)"},
 	} {
 		s := healthy(t)
 		test.fault(s)
@@ -394,6 +395,20 @@ func (s *scene) ends(at time.Time) {
 
 // pod returns a pod that claims. If the argument "gated" is not empty, the pod's label
 // [api.GatedLabel] has this value, and the pod has an agent of the given image.
+// refuses adds two pods whose standbys forward nothing, and their Service.
+func (s *scene) refuses() {
+	for _, name := range []string{"biller-1", "biller-2"} {
+		p := s.pod(api.Gated, "agent@sha256:1")
+		p.Name, p.Labels["app"] = name, "biller"
+		p.Spec.InitContainers[0].RestartPolicy = new(corev1.ContainerRestartPolicyAlways)
+		p.Spec.InitContainers[0].Args = api.DefaultRunArgs().Args()
+		s.pods = append(s.pods, p)
+	}
+	service := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "biller"}}
+	service.Spec = corev1.ServiceSpec{Selector: map[string]string{"app": "biller"}, Ports: []corev1.ServicePort{{Port: 8080}}}
+	s.workloads = append(s.workloads, service)
+}
+
 func (s *scene) pod(gated, agent string) corev1.Pod {
 	p := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "biller", Annotations: map[string]string{api.LockAnnotation: "a"}}}
 	if gated != "" {

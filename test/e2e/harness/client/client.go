@@ -31,6 +31,9 @@ const (
 	// connection for each request. A client of the kind Kept sends all requests over one
 	// connection. If an address has no port, both kinds use port 80.
 	Anew, Kept = "anew", "kept"
+	// Query is the kind of a client that sends a datagram from a port of its own for each request, and
+	// waits for the answer, as a resolver does.
+	Query = "query"
 	// every is the time between two requests of the client.
 	every = 10 * time.Millisecond
 	// patience bounds one request. On a busy machine a request may take some seconds.
@@ -61,7 +64,7 @@ func (s Summary) Refused() (count int) {
 }
 
 // Run sends requests to the address until its input ends, and prints the summary. The
-// kind is Anew or Kept. At the first answer Run prints an empty line, so that
+// kind is Anew, Kept or Query. At the first answer Run prints an empty line, so that
 // [Client.Answered] reports true.
 func Run(kind, address string, in io.Reader, out io.Writer) error {
 	ended := make(chan struct{})
@@ -74,6 +77,9 @@ func Run(kind, address string, in io.Reader, out io.Writer) error {
 		r.address = net.JoinHostPort(address, "80")
 	}
 	send := r.anew
+	if kind == Query {
+		send = r.query
+	}
 	if kind == Kept {
 		conn, err := net.DialTimeout("tcp", r.address, patience) //nolint:noctx // the time is bounded
 		if err != nil {
@@ -125,6 +131,31 @@ func (r *run) anew() {
 		}
 		r.note(began, err)
 	})
+}
+
+// query sends a datagram, and does not wait for the answer.
+func (r *run) query() {
+	r.requests.Go(func() {
+		began := time.Now()
+		conn, err := net.Dial("udp", r.address) //nolint:noctx // nothing waits
+		if err == nil {
+			defer conn.Close()
+			err = ask(conn)
+		}
+		r.note(began, err)
+	})
+}
+
+// ask sends a datagram, and reads the answer. A lost datagram is a failure, so ask does not repeat it.
+func ask(conn net.Conn) error {
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		return err
+	}
+	if _, err := io.WriteString(conn, "query"); err != nil {
+		return err
+	}
+	_, err := conn.Read(make([]byte, 16))
+	return err
 }
 
 // over returns a function that sends a request on the connection, and waits for the
