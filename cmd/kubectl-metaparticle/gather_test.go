@@ -7,11 +7,13 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -109,4 +111,22 @@ func TestInventedOwnersAddNoSlotsToCommands(t *testing.T) {
 func edit(m metav1.ObjectMeta, change func(*metav1.ObjectMeta)) metav1.ObjectMeta {
 	change(&m)
 	return m
+}
+
+// A client that makes a Job from a CronJob need not claim to be the Job's controller, and may name an
+// earlier version of the API.
+func TestJobMadeByHandBelongsToItsCronJob(t *testing.T) {
+	cron := &batchv1.CronJob{ObjectMeta: meta("nightly", claim)}
+	for version, uid := range map[string]types.UID{"batch/v1": cron.UID, "batch/v1beta1": cron.UID, "batch/v1 ": "another"} {
+		job := &batchv1.Job{ObjectMeta: edit(meta("by-hand", nil), func(m *metav1.ObjectMeta) {
+			m.OwnerReferences = []metav1.OwnerReference{{APIVersion: strings.TrimSpace(version), Kind: "CronJob", Name: "nightly", UID: uid}}
+		})}
+		e := &explainer{cluster: cluster{WithWatch: fake.NewClientBuilder().WithObjects(cron, job).Build()}, namespace: "shop"}
+		require.NoError(t, e.find(t.Context(), "Job", "by-hand"))
+		want := "CronJob/nightly"
+		if uid != cron.UID {
+			want = "Job/by-hand"
+		}
+		assert.Equal(t, want, e.group.String(), version)
+	}
 }

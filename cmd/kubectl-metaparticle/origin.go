@@ -32,10 +32,10 @@ type origin struct {
 // reader reads an object of the namespace by its name.
 type reader func(ctx context.Context, name string, object client.Object) error
 
-// originOf follows an owner reference. As the webhook does, originOf follows a ReplicaSet or a
-// Job only to the owner that [podspec.Above] returns. An owner of a namespace writes owner references. So a forged reference
-// must not make a command act on the slots of another workload: the object must have the reference's
-// UID. A reference that a person has made from an argument has no UID.
+// originOf follows an owner reference. As the webhook does, originOf follows a ReplicaSet or a Job only
+// to the owner that [podspec.Above] returns. An owner of a namespace writes owner references. So a forged
+// reference must not make a command act on the slots of another workload: the object must have the
+// reference's UID. A reference that a person has made from an argument has no UID.
 func originOf(ctx context.Context, read reader, at *metav1.OwnerReference) (o origin, err error) {
 	for range 2 {
 		if at == nil {
