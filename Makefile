@@ -144,18 +144,14 @@ e2e: install ## Test the user's view on the cluster; RUN=regexp chooses, SOAK=du
 	$(if $(OWN_CLUSTER)$(findstring /,$(SHARE)),,cd test && $(GO_RUN) ./cluster metrics)
 	cd test/e2e && $(GO_TEST) -count=1 -timeout 60m $(V) -artifacts -outputdir $(ROOT)/out/e2e -run '$(RUN)' -share='$(SHARE)' -soak=$(SOAK) -flood=$(FLOOD) $(if $(UNPROTECTED),-unprotected) $(if $(filter every,$(FAULTS)),-every-fault) $(if $(LATE),-late) $(if $(SYNC),-sync='$(abspath $(SYNC))') $(if $(FROM),-from='$(FROM)') $(if $(OWN_CLUSTER),-registry=$(REGISTRY))
 
-# Version 0.1.0 has no tag. This commit is the one that names it.
 .PHONY: upgrade
-upgrade: ## Upgrade from FROM=revision (default: version 0.1.0) to this version on the cluster, and roll back.
-	@$(MAKE) --no-print-directory e2e RUN='^TestUpgradeAndRollbackNeverStopTheApplication$$' FROM=$(or $(FROM),5b52dd02) V=-v
+upgrade: ## Upgrade from FROM=revision to this version on the cluster, and roll back.
+	@test -n "$(FROM)" || { echo "name the version to upgrade from: make upgrade FROM=revision" >&2; exit 2; }
+	@$(MAKE) --no-print-directory e2e RUN='^TestUpgradeAndRollbackNeverStopTheApplication$$' FROM=$(FROM) V=-v
 
 .PHONY: flood
 flood: ## Flood the API server with another account for ten minutes, and for two more without the FlowSchemas.
 	@$(MAKE) --no-print-directory e2e RUN='^TestRenewalsArePunctualWhileAnotherAccountFloodsTheAPIServer$$' FLOOD=10m UNPROTECTED=1 V=-v
-
-.PHONY: earlier
-earlier: ## Make the files of version 0.1.0 again, by its own code, which also reads today's Leases.
-	go run ./tools/earlier -from 5b52dd02 -version v0.1.0
 
 # The first run compiles two more versions of Kubernetes, each in half an hour.
 .PHONY: matrix

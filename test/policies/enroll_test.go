@@ -4,12 +4,10 @@
 package policies
 
 import (
-	"encoding/json"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/rogpeppe/go-internal/txtar"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
@@ -78,28 +76,6 @@ func TestEnrollPolicyAdmitsAllRolesOfEnroll(t *testing.T) {
 	pull.Subjects[0] = rbacv1.Subject{Kind: rbacv1.ServiceAccountKind, Namespace: "metaparticle-system", Name: "metaparticle-webhook"}
 	assert.Empty(t, byWebhook(t, namespace(shop, true), pull))
 	assert.NotEmpty(t, byWebhook(t, namespace(shop, false), pull))
-}
-
-// During an upgrade, enroll of version 0.1.0 writes under the new policies.
-func TestEnrollPolicyAdmitsRolesOfTheEarlierVersion(t *testing.T) {
-	archive, err := txtar.ParseFile("../../tools/earlier/testdata/v0.1.0/leases.txtar")
-	require.NoError(t, err)
-	found := 0
-	for _, f := range archive.Files {
-		var written object
-		switch f.Name {
-		case "enrolled-role.json":
-			written = new(rbacv1.Role)
-		case "enrolled-binding.json":
-			written = new(rbacv1.RoleBinding)
-		default:
-			continue
-		}
-		require.NoError(t, json.Unmarshal(f.Data, written))
-		assert.Empty(t, byWebhook(t, namespace(shop, true), written), f.Name)
-		found++
-	}
-	assert.Equal(t, 2, found)
 }
 
 // A policy on agents recognizes a service account by a rule of the account's Role. A thief of the

@@ -4,9 +4,10 @@
 // Command earlier collects files of an earlier version of Metaparticle, for tests that compare that
 // version with this version:
 //
-//	go run ./tools/earlier -from 5b52dd02 -version v0.1.0
+//	go run ./tools/earlier -from v1.0.0-rc.1 -version v1.0.0-rc.1
 //
-// The directory tools/earlier/testdata/v0.1.0 then has:
+// The promise of compatibility begins with the first release candidate, so testdata has no earlier
+// version yet. The directory tools/earlier/testdata/v1.0.0-rc.1 then has:
 //
 //	pods.txtar      the gated pods of that version's golden pairs, with each pair's facts.yaml
 //	frames.txtar    one frame of each kind between the desk and the shims of that version
@@ -14,8 +15,8 @@
 //	manifests.yaml  the manifests of that version, in the order in which they are applied
 //
 // The earlier version's own code makes the frames and the Leases. The command copies the tests in
-// tools/earlier/testdata/v0.1.0/tests into a copy of the earlier version, and runs them there.
-// Another earlier version needs tests of its own, because these tests name private types. The tests
+// tools/earlier/testdata/VERSION/tests into a copy of the earlier version, and runs them there.
+// Each version needs tests of its own, because these tests name private types. The tests
 // also read tools/earlier/testdata/today, with Leases that agents of this version write (make
 // golden). Equal revisions make equal files.
 package main
@@ -54,12 +55,12 @@ func main() {
 func run(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("earlier", flag.ContinueOnError)
 	from := flags.String("from", "", "`revision` of the earlier version")
-	version := flags.String("version", "v0.1.0", "name of the earlier version, and of its folders")
+	version := flags.String("version", "", "name of the earlier version, and of its folders")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if *from == "" {
-		return errors.New("name the revision: -from 5b52dd02")
+	if *from == "" || *version == "" {
+		return errors.New("name the revision and the version: -from REVISION -version v1.0.0-rc.1")
 	}
 	temporary, err := os.MkdirTemp("", "metaparticle-earlier-")
 	if err != nil {
