@@ -82,7 +82,6 @@ FAULTS ?=
 V ?=
 ROUNDS ?= 1000
 STANDBYS ?= 2
-CROWD ?= 100
 NAMED ?= false
 # APART is the wait between two handovers of bench-handover.
 APART ?= 2s
@@ -90,7 +89,6 @@ SHARE ?=
 LATE ?=
 CLUSTERS ?=
 ROWS ?= .+
-CLAIMS ?=
 PKG ?=
 SYNC ?=
 FROM ?=
@@ -195,37 +193,17 @@ lint: $(CACHE)/golangci-lint ## Run gofmt, vet and golangci-lint over all module
 	cd test/browser && $(CACHE)/golangci-lint run --allow-parallel-runners --config ../../.golangci.yaml ./...
 
 .PHONY: bench
-bench: bench-admission bench-enroll bench-forward bench-local install images ## Measure most figures of docs/benchmarks.md, with ROUNDS=n handovers; the targets below measure single tables, or what is left.
+bench: bench-admission bench-forward install images ## Measure most figures of docs/benchmarks.md, with ROUNDS=n handovers; the targets below measure single tables, or what is left.
 	cd test && $(GO_RUN) ./bench -rounds $(ROUNDS)
 
 .PHONY: bench-admission
 bench-admission: ## Measure admission beside dapr's patcher, and under hostile calls; needs no cluster.
 	cd test/bench/admission && go run . && go run ./hostile
 
-.PHONY: bench-enroll
-bench-enroll: ## Measure enroll in a namespace of up to 10,000 slots; needs no cluster.
-	cd test && go run ./bench/enroll
-
 .PHONY: bench-forward
 bench-forward: ## Compare a standby's forwarder with the direct connection and HAProxy; needs no cluster.
 	@./tools/packages haproxy
 	cd test && $(GO_RUN) ./bench/forward
-
-.PHONY: bench-local
-bench-local: ## Measure calls of the local API, and the agent's memory; needs no cluster.
-	cd test && $(GO_RUN) ./bench/local
-
-.PHONY: bench-variables
-bench-variables: install ## Measure additions to one Variable by 1 and by 20 pods, beside bare GET and PUT.
-	cd test && $(GO_RUN) ./bench/variables
-
-.PHONY: bench-works
-bench-works: install ## Measure the waits for one work; CROWD=n pods wait.
-	cd test && $(GO_RUN) ./bench -only-works -crowd $(CROWD)
-
-.PHONY: bench-slots
-bench-slots: install ## Measure handovers and costs of singletons, semaphores and shards, and a change of shards; CLAIMS=regexp chooses claims.
-	cd test && $(GO_RUN) ./bench -only-slots -rounds $(ROUNDS) -claims='$(CLAIMS)'
 
 .PHONY: bench-handover
 bench-handover: install ## Measure the steps of handovers; STANDBYS=n pods wait, NAMED=true names the next holder; APART=6s waits longer.

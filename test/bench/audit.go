@@ -9,9 +9,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
-	"slices"
-	"strings"
 	"time"
 )
 
@@ -46,40 +43,10 @@ func (b *bench) auditEnd() (int64, error) {
 	return log.Size(), nil
 }
 
-// audit calls a function for every request that was answered since the audit log had the
-// given length. Of the two lines about a watch, audit skips the line for the end.
+// audit calls each for every request that was answered since the audit log had the given length in
+// bytes. Of the two lines about a watch, it skips the line for the end.
 func (b *bench) audit(from int64, each func(audited)) error {
-	return b.lines(from, func(event audited) {
-		if began := event.Stage == "ResponseStarted"; began == (event.Verb == "watch") {
-			each(event)
-		}
-	})
-}
-
-// history calls the function "each" for every line of the audit log since the start of the cluster.
-// The API server keeps the older lines in files beside the log, whose names sort before the log's
-// name.
-func (b *bench) history(each func(audited)) error {
-	files, err := filepath.Glob(strings.TrimSuffix(b.cluster.AuditLog(), ".log") + "*.log")
-	if err != nil {
-		return err
-	}
-	for _, file := range slices.Sorted(slices.Values(files)) {
-		if err := readLines(file, 0, each); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// lines calls the function "each" for every line of the audit log. The argument "from" is the
-// offset, in bytes, of the first line.
-func (b *bench) lines(from int64, each func(audited)) error {
-	return readLines(b.cluster.AuditLog(), from, each)
-}
-
-func readLines(path string, from int64, each func(audited)) error {
-	log, err := os.Open(path)
+	log, err := os.Open(b.cluster.AuditLog())
 	if err != nil {
 		return err
 	}
@@ -94,7 +61,9 @@ func readLines(path string, from int64, each func(audited)) error {
 		if json.Unmarshal(lines.Bytes(), &event) != nil {
 			continue // the last line may be half written
 		}
-		each(event)
+		if began := event.Stage == "ResponseStarted"; began == (event.Verb == "watch") {
+			each(event)
+		}
 	}
 	if err := lines.Err(); err != nil {
 		return fmt.Errorf("read the audit log: %w", err)

@@ -99,20 +99,13 @@ func (b *bench) build(ctx context.Context) error {
 	return oci.Push(ctx, b.cluster.Registry()+"/bench/app:latest", image)
 }
 
-// deploy starts the application with one singleton, and waits until its rollout has ended.
+// deploy starts the application anew with a singleton, and waits until its rollout has ended.
 func (b *bench) deploy(ctx context.Context) error {
-	return b.apply(ctx, singleton, b.standbys, "rollout", "status", "deployment/app", "--timeout=900s")
+	text := strings.NewReplacer("IMAGE", lab.RegistryInCluster+"/bench/app:latest", "REPLICAS", strconv.Itoa(1+b.standbys)).Replace(manifest)
+	return b.run(ctx, []byte(text), "rollout", "status", "deployment/app", "--timeout=900s")
 }
 
-// apply starts the application anew with a claim, in as many pods as can hold, plus the standbys.
-// Last, apply runs the kubectl command in the argument "wait", such as "rollout status".
-func (b *bench) apply(ctx context.Context, c claim, standbys int, wait ...string) error {
-	return b.run(ctx, []byte(strings.NewReplacer("IMAGE", lab.RegistryInCluster+"/bench/app:latest",
-		"CLAIM", c.annotation(), "REPLICAS", strconv.Itoa(c.holders+standbys), "OTHERS", strconv.Itoa(c.others)).Replace(manifest)), wait...)
-}
-
-// run applies the manifest in a new namespace, and then runs the kubectl command in the argument
-// "wait".
+// run applies the manifest in a new namespace, and then waits by the kubectl command.
 func (b *bench) run(ctx context.Context, manifest []byte, wait ...string) error {
 	for _, step := range []struct {
 		stdin []byte

@@ -1,12 +1,8 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command bench prints the figures of docs/benchmarks.md, measured on the test cluster. The command
-// measures a handover, the API server's part of a handover, and client-go's elector. The command
-// also measures the memory of agent and shim, and each pod's requests to the API server. Another
-// figure is the time of a pod's start with and without a gate. Last, the command lets many pods
-// wait for the work of one key. The command measures how long the pods wait after the end of that
-// work.
+// Command bench prints figures of docs/benchmarks.md, measured on the test cluster: handovers beside
+// the floor and client-go's elector, starts with and without a gate, and what idle pods cost.
 package main
 
 import (
@@ -53,10 +49,6 @@ func run(ctx context.Context) error {
 	handovers := flag.Bool("only-handovers", false, "measure nothing but handovers")
 	held := flag.Bool("only-held", false, "measure nothing but connections that wait during handovers")
 	idle := flag.Bool("only-idle", false, "measure nothing but requests and processor time of a minute without an event")
-	waits := flag.Bool("only-works", false, "measure nothing but waits for one work")
-	slots := flag.Bool("only-slots", false, "measure nothing but singletons, semaphores and shards beside each other")
-	chosen := flag.String("claims", "", "a regular expression: with -only-slots only the claims that match, and without the change of shards; empty: all")
-	crowd := flag.Int("crowd", 100, "pods that wait for one work")
 	images := flag.String("images", "../out/images", "the OCI layouts that make images wrote")
 	flag.Parse()
 	if *standbys < fewestStandbys {
@@ -75,10 +67,7 @@ func run(ctx context.Context) error {
 	fmt.Printf("Kubernetes %s, etcd without fsync, 3 nodes in one machine of %d CPUs, %s\n\n",
 		lab.KubernetesVersion, runtime.NumCPU(), time.Now().UTC().Format(time.DateOnly))
 	began := time.Now()
-	switch {
-	case *slots:
-		return b.slots(ctx, *rounds, *chosen)
-	case *held:
+	if *held {
 		return b.held(ctx, *rounds)
 	}
 	if err := b.deploy(ctx); err != nil {
@@ -91,8 +80,6 @@ func run(ctx context.Context) error {
 		return b.handovers(ctx, *rounds, 0)
 	case *idle:
 		return b.idle(ctx, time.Minute)
-	case *waits:
-		return b.works(ctx, *crowd)
 	}
 	if err := b.handovers(ctx, *rounds, *peers); err != nil {
 		return err
@@ -101,9 +88,6 @@ func run(ctx context.Context) error {
 		return err
 	}
 	if err := b.starts(ctx, *starts); err != nil {
-		return err
-	}
-	if err := b.works(ctx, *crowd); err != nil {
 		return err
 	}
 	if err := b.weights(*images); err != nil {
