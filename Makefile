@@ -9,10 +9,6 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 ROOT := $(CURDIR)
-# The second of the epoch at which the first make began. tools/beside then knows how late a run is.
-ifndef BEGAN
-export BEGAN := $(shell date +%s)
-endif
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/metaparticle
 AXE := $(CACHE)/axe/node_modules/axe-core/axe.min.js
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -42,11 +38,14 @@ KUBERNETES ?=
 VERSIONS := 1.33 1.35 1.37
 export METAPARTICLE_KUBERNETES := $(KUBERNETES)
 
-# The race detector makes these packages and tests up to twenty times as slow. Package quiet is here
-# because it differs under the race detector; the other packages start no goroutines. The tests decode
-# megabytes, make thousands of objects, or play hundreds of requests and outages, one after the other.
-# Other tests run the same code with the race detector.
-SEQUENTIAL := ./agent/quiet ./docs ./manifests ./monitoring ./tools/...
+# These packages have goroutines that share memory in the programs that users run; make race runs the
+# others with the race detector, too, but agent/quiet, which differs under the race detector.
+RACY := ./api/... ./agent/... ./mutate/... ./enroll/... ./cmd/agent ./cmd/shim ./cmd/webhook
+WITH_RACE = $$(go list $(RACY) | grep -v '/agent/quiet$$')
+
+# The race detector makes these tests up to twenty times as slow: they decode megabytes, make thousands
+# of objects, or play hundreds of requests and outages, one after the other. Other tests run the same
+# code with the race detector.
 SPACE := $(subst ,, )
 HUGE := ^($(subst $(SPACE),|,$(strip \
 	TestPreviousHolderReacquiresSlotAfterLongOutage \
@@ -73,6 +72,7 @@ HUGE := ^($(subst $(SPACE),|,$(strip \
 
 RUN ?= .
 SEEDS ?= 40
+ENROLLED ?= 20
 RACED ?= 6
 SEED ?=
 SOAK ?= 2m
@@ -86,7 +86,6 @@ NAMED ?= false
 # APART is the wait between two handovers of bench-handover.
 APART ?= 2s
 SHARE ?=
-LATE ?=
 CLUSTERS ?=
 ROWS ?= .+
 PKG ?=
@@ -103,9 +102,16 @@ demo: ## Bring up a real cluster, run redis under one annotation, fail it over t
 	cd test && $(GO_RUN) ./demo $(if $(EXAMPLE),example $(EXAMPLE))
 
 .PHONY: test
-test: ## Run all tests: lint, unit (race detector), simulation, end to end on real clusters (CLUSTERS=n), the test cluster itself.
+test: ## Run the tests that each commit must pass: lint, unit, simulation, end to end on real clusters (CLUSTERS=n).
 	$(MAKE) lint
 	@$(MAKE) --no-print-directory beside
+
+# Runs for hours.
+.PHONY: soak
+soak: ## Run what proves a promise again, or takes long, before a release: 1,000 seeds, the race detector everywhere, every end-to-end test and fault.
+	$(MAKE) lint race
+	$(MAKE) sim SEEDS=1000 ENROLLED=100 RACED=40
+	$(MAKE) e2e FAULTS=every
 	$(MAKE) lab
 
 .PHONY: beside
@@ -121,26 +127,32 @@ check: $(CACHE)/golangci-lint ## Vet, lint and test PKG=agent/lease (race detect
 ##@ Parts of the test, before a commit
 
 .PHONY: unit
-unit: $(AXE) ## Run the unit, golden and real-binary tests and the fuzz seeds, with the race detector.
+unit: $(AXE) ## Run the unit, golden and real-binary tests and the fuzz seeds; the programs' own packages with the race detector.
 	@./tools/packages prometheus chromium
-	go test -race -vet=off -timeout 20m -skip '$(HUGE)' $$(go list ./... | grep -vxF -e "$$(go list $(SEQUENTIAL))" | grep -v '/sim')
+	go test -race -vet=off -timeout 20m -skip '$(HUGE)' $(WITH_RACE)
+	go test -vet=off -timeout 20m $$(go list ./... | grep -vxF -e "$(WITH_RACE)" | grep -v '/sim')
 	go test -run TestPlantedBugsQuoteTodaysSource ./sim ./sim/enrolled
-	go test -timeout 10m $(SEQUENTIAL)
-	go test -timeout 10m -run '$(HUGE)' ./agent ./enroll ./mutate/... ./setup ./cmd/...
-	cd test && go test -race -vet=off -timeout 15m $$(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./... | grep -v '/e2e$$')
+	go test -vet=off -timeout 10m -run '$(HUGE)' ./agent ./enroll ./mutate/... ./cmd/webhook
+	cd test && go test -vet=off -timeout 15m $$(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./... | grep -v '/e2e$$')
 	cd test/helm && go test -count=1 -timeout 15m ./... # the cache ignores what the tests start
 	cd test/browser && go test -count=1 -timeout 15m ./...
 
+.PHONY: race
+race: ## Run all unit tests with the race detector.
+	go test -race -vet=off -timeout 30m -skip '$(HUGE)' $$(go list ./... | grep -v '/sim\|/agent/quiet$$')
+	cd test && go test -race -vet=off -timeout 30m $$(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./... | grep -v '/e2e$$')
+
 .PHONY: sim
-sim: ## Run the simulation, RACED of its seeds with the race detector; SEEDS=n sets the number of seeds, SEED=n replays one.
-	go test -count=1 -timeout 80m ./sim ./sim/enrolled -run 'NoInvariant|Planted' -seeds=$(SEEDS) $(if $(SEED),-seed=$(SEED) -v)
-	$(if $(SEED),,go test -race -timeout 80m -skip TestPlantedBugsAreCaught ./sim/... -seeds=$(RACED))
+sim: ## Run the simulation and its planted bugs: SEEDS=n fixed seeds and a random one, ENROLLED=n with the real enroll, RACED=n with the race detector; SEED=n replays one.
+	go test -count=1 -timeout 80m ./sim -run 'NoInvariant|Planted' -seeds=$(SEEDS) $(if $(SEED),-seed=$(SEED) -v,-random=1)
+	go test -count=1 -timeout 80m ./sim/enrolled -run 'NoInvariant|Planted' -seeds=$(ENROLLED) $(if $(SEED),-seed=$(SEED) -v)
+	$(if $(SEED)$(filter 0,$(RACED)),,go test -race -timeout 80m -skip TestPlantedBugsAreCaught ./sim/... -seeds=$(RACED))
 
 .PHONY: e2e
 e2e: install ## Test the user's view on the cluster; RUN=regexp chooses, SOAK=duration prolongs, FAULTS=every kills each application in every way, V=-v says more; SYNC=directory has the sources of metaparticle/sync.
 	@mkdir -p out/e2e
 	$(if $(OWN_CLUSTER)$(findstring /,$(SHARE)),,cd test && $(GO_RUN) ./cluster metrics)
-	cd test/e2e && $(GO_TEST) -count=1 -timeout 60m $(V) -artifacts -outputdir $(ROOT)/out/e2e -run '$(RUN)' -share='$(SHARE)' -soak=$(SOAK) -flood=$(FLOOD) $(if $(UNPROTECTED),-unprotected) $(if $(filter every,$(FAULTS)),-every-fault) $(if $(LATE),-late) $(if $(SYNC),-sync='$(abspath $(SYNC))') $(if $(FROM),-from='$(FROM)') $(if $(OWN_CLUSTER),-registry=$(REGISTRY))
+	cd test/e2e && $(GO_TEST) -count=1 -timeout 60m $(V) -artifacts -outputdir $(ROOT)/out/e2e -run '$(RUN)' -share='$(SHARE)' -soak=$(SOAK) -flood=$(FLOOD) $(if $(UNPROTECTED),-unprotected) $(if $(filter every,$(FAULTS)),-every-fault) $(if $(SYNC),-sync='$(abspath $(SYNC))') $(if $(FROM),-from='$(FROM)') $(if $(OWN_CLUSTER),-registry=$(REGISTRY))
 
 .PHONY: upgrade
 upgrade: ## Upgrade from FROM=revision to this version on the cluster, and roll back.

@@ -9,6 +9,7 @@ package play
 import (
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"runtime"
 	"runtime/debug"
 	"testing"
@@ -22,6 +23,7 @@ var (
 	seeds = flag.Uint64("seeds", 20, "the last seed to simulate")
 	first = flag.Uint64("first", 1, "the first seed to simulate")
 	seed  = flag.Uint64("seed", 0, "the one seed to replay; with -v, its history is printed")
+	more  = flag.Int("random", 0, "how many random seeds to simulate after these")
 )
 
 // shown is the number of lines of history that a failed seed prints.
@@ -50,6 +52,11 @@ func each(t *testing.T, enroll func(*world.Enroller) world.Reconciler, story fun
 		from, to = *seed, *seed
 	}
 	for n := from; n <= to; n++ {
+		t.Run(fmt.Sprintf("seed=%d", n), func(t *testing.T) { play(t, n, enroll, story) })
+	}
+	for range *more {
+		n := rand.Uint64N(1_000_000)
+		fmt.Printf("%s plays the random seed %d\n", t.Name(), n)
 		t.Run(fmt.Sprintf("seed=%d", n), func(t *testing.T) { play(t, n, enroll, story) })
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"math/rand/v2"
+	"maps"
 	"os"
 	"runtime"
 	"slices"
@@ -37,8 +37,7 @@ func TestMain(m *testing.M) {
 		return
 	}
 	flag.DurationVar(&exclusive.Soak, "soak", exclusive.Soak, "how long pods are deleted and killed in TestApplicationStaysExclusiveDespiteDeletionsAndKills")
-	flag.BoolVar(&software.Every, "every-fault", false, "each application of TestGateKeeps… meets every fault, instead of a random half; and the share parallel leaves no test out")
-	late := flag.Bool("late", false, "the share parallel runs one real application and one example, instead of a random half of both")
+	flag.BoolVar(&software.Every, "every-fault", false, "with -share, also run the tests of make soak; each application of TestGateKeeps… meets every fault")
 	flag.StringVar(&rollouts.Rows, "rows", "", "which kinds of workloads are in the table of rollouts; empty: no table")
 	flag.StringVar(&applications.SyncTree, "sync", "", "directory with the sources of metaparticle/sync; empty: its example programs are not run")
 	flag.StringVar(&operations.Earlier, "from", "", "revision of an earlier version, to upgrade from; empty: no upgrade")
@@ -61,10 +60,8 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
 		os.Exit(2)
 	}
-	if *own == "parallel" && !software.Every {
-		out := share.LeftOut(parallel, *late, rand.Perm)
-		fmt.Println("this run leaves out:", strings.Join(out, " "))
-		skipped = append(slices.Clone(skipped), out...)
+	if *own != "" && !software.Every {
+		skipped = slices.AppendSeq(slices.Clone(skipped), maps.Keys(share.Soak))
 	}
 	if len(skipped) > 0 && !set("test.skip") {
 		if err := flag.Set("test.skip", "^("+strings.Join(skipped, "|")+")$"); err != nil {

@@ -82,20 +82,21 @@ func others(serial []string, own, all int) (tests []string) {
 	return tests
 }
 
-// LeftOut chooses the tests that one run of "make test" leaves out. The result has a random half of
-// the tests with real applications, and a random half of the examples. Both groups take much
-// processor time. If the argument "late" is true, the result has all tests of each group except one
-// random test. The function "shuffle" returns a random order of n numbers.
-func LeftOut(parallel []string, late bool, shuffle func(n int) []int) (tests []string) {
-	for _, group := range []string{"ExclusiveAndUnchanged", "Example"} {
-		all := slices.DeleteFunc(slices.Clone(parallel), func(name string) bool { return !strings.Contains(name, group) })
-		out := (len(all) + 1) / 2
-		if late {
-			out = max(out, len(all)-1)
-		}
-		for _, i := range shuffle(len(all))[:out] {
-			tests = append(tests, all[i])
-		}
-	}
-	return tests
+// Soak has the tests that only make soak runs, because they prove a promise for a second time, or need
+// minutes for one case. Each value says where make test shows the promise.
+var Soak = map[string]string{
+	"TestClusterAlertsFireUntilFaultsAreRepaired":               "monitoring: promtool tests of each rule",
+	"TestWorkloadAlertsFireUntilFaultsAreRepaired":              "monitoring: promtool tests of each rule",
+	"TestRecoverCommandRaisesTokensAfterARestore":               "cmd/kubectl-metaparticle: tests of recover",
+	"TestThreeOfFivePodsHoldOneShardEach":                       "TestNewShardCountTakesEffectDespiteDisconnectedNode, sim: TestShardsBreakNoInvariant",
+	"TestPodsWithDifferentShardCountsNeverRunTogether":          "TestNewShardCountTakesEffectDespiteDisconnectedNode, sim: TestShardsBreakNoInvariant",
+	"TestReadersAndWritersNeverRunTogetherDespiteKills":         "sim: TestReadWriteLocksBreakNoInvariant",
+	"TestProgramOnDisconnectedNodeEndsBeforeTakeover":           "TestDisobedientProgramDiesBeforeTakeover",
+	"TestLicenceExampleRunsThreeTasksAtMost":                    "TestSemaphoreLetsThreeOfFivePodsRun",
+	"TestWarmupExampleStartsOneReplicaAtATime":                  "TestStartLockLetsPodsStartOneByOne",
+	"TestLeaderExampleRunsOneWorkerAndThreeServers":             "TestReadinessGateLetsOnePodServe",
+	"TestWordcountExampleCountsExactlyDespiteDeletionsAndKills": "TestEachShardOfAJobSucceedsOnce",
+	"TestVariableKeepsEachAcknowledgedAdditionDespiteKills":     "TestExampleCounterCountsExactlyDespiteKills",
+	"TestAutoscalersAverageOmitsUnreadyStandbys":                "TestAutoscalersAverageIncludesIdleStandbys",
+	"TestHundredConnectionsToLocalAPICostFewMegabytes":          "agent/local: tests of its bounds",
 }

@@ -68,9 +68,3 @@ func TestClusterWithALongTestGetsFewerTests(t *testing.T) {
 	require.NoError(t, err)
 	assert.ElementsMatch(t, slices.Concat(sensitive, []string{"a", "b", "c", "d"}, parallel), outside)
 }
-
-func TestOrdinaryTestRunOmitsHalfOfCostlyTests(t *testing.T) {
-	all := []string{"TestGateKeepsAExclusiveAndUnchanged", "TestGateKeepsBExclusiveAndUnchanged", "TestOther", "TestCExampleCounts", "TestDExampleRuns"}
-	last := func(n int) []int { return []int{1, 0}[2-n:] }
-	assert.Equal(t, []string{"TestGateKeepsBExclusiveAndUnchanged", "TestDExampleRuns"}, share.LeftOut(all, false, last))
-}

@@ -79,9 +79,11 @@ const ServeTimeout = 3 * time.Minute
 func (w Software) Test(t *testing.T) {
 	cluster.NeedLab(t, "it makes images, kills processes of pods and hears of them from the kernel")
 	t.Parallel()
-	t.Run("one at a time, whatever is killed", func(t *testing.T) {
-		w.survives(t)
-	})
+	if Every || faults[w.Name] != nil {
+		t.Run("one at a time, whatever is killed", func(t *testing.T) {
+			w.survives(t)
+		})
+	}
 	t.Run("the same as without the annotation", func(t *testing.T) {
 		w.compare(t)
 	})
