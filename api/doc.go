@@ -22,4 +22,9 @@
 // Not guaranteed: that the webhook wrote the arguments in a pod's spec. A person who may create
 // pods may write them, too. Package podspec and the policies decide whether a
 // pod has its gate.
+//
+// A lock NAME has the Lease lock.NAME, a singleton singleton.KIND.NAME, so that `kubectl get
+// leases` is readable, client-go can use them, and two slots never share a name; what is longer
+// than 253 characters ends in a hash. Rejected: lists in the policies that are generated from this
+// package, because people review and apply those files; tests compare them instead.
 package api

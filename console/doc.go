@@ -12,4 +12,8 @@
 //
 // The console does not guarantee that the shown slots are current. While the API server does not
 // answer, the page shows old slots, and says so.
+//
+// Rejected: a password in the page's address, which any process of the same user reads from the
+// process list; the API server's proxy subresource, by which the pages of all services would share
+// one origin.
 package console

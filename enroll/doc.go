@@ -67,4 +67,12 @@
 // that name it. Those objects are the only trace of the holder. A Lease that enroll did not make
 // lacks enroll's label. Agents use such a Lease as it is, and enroll does not free, label or sweep
 // the Lease. The policies on Leases do not restrict the maker of such a Lease.
+//
+// Rejected for shards: the number of shards in the Leases' names, because pods of two numbers would
+// have no Lease in common; to open the Leases when no old pod exists, because a pod deleted by
+// force is gone from the API before its application ends. Rejected for asks: the slot's own Lease
+// instead of the next Lease, because an ask would conflict with renewals, and make all standbys
+// wait anew. Rejected for pull secrets: a cluster-wide right to read Secrets, the most valuable
+// target of the cluster; no right by default, with which the first private image of every namespace
+// fails.
 package enroll

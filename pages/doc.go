@@ -16,4 +16,7 @@
 // Not guaranteed: that links to other hosts work. Each heading has the anchor that GitHub gives to
 // the heading, unless the heading has emoji or HTML. The parser knows no source positions, so the
 // package finds the line of an error by a search for the offending text. The package has no clock.
+//
+// Rejected: a static site generator, which needs a theme and further programs; rendered pages in
+// the repository.
 package pages

@@ -39,4 +39,8 @@
 // lie after the client's acquisition. Then a renewal by the client meets the condition. The Lease
 // of a once claim keeps only the 50 keys that were done last. No write of an Event
 // delays the wait, and an Event may appear twice after a lost answer.
+//
+// Rejected: a condition on the readiness of a Deployment or a Service, for which the pod's account
+// would need rights on objects that are not ours; conditions that count after the start, too,
+// because each handover of a database would stop the pods that wait for it.
 package after

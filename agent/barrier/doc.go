@@ -36,4 +36,9 @@
 // If the opening write is delayed, or its sender is frozen just before that write, the arrived
 // pod may have been dead for longer. A paused virtual machine counts no time. Each pod starts when
 // that pod learns that the barrier is open, and a pod that is cut off learns this late.
+//
+// Rejected: a sidecar that waits, which would stay to the end of the pod; all arrivals in one
+// Lease, whose writes conflict and speak for other pods; barriers of Deployments, which would delay
+// nothing after the first opening; a barrier that closes again, whose every answer needs a round: a
+// pod can have eight barriers instead.
 package barrier

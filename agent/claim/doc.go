@@ -81,4 +81,9 @@
 //
 // The claim knows neither shims nor children: the caller passes proofs of death in [Facts].
 // While the API server is away, no claim acquires, and each hold ends at its deadline.
+//
+// A handover takes two writes. Rejected: the old holder writes its successor's identity, because
+// the successor would know no instant before the write to count its deadline from, a thief of one
+// pod's token could give the slot to any pod, and the fencing token would not be the successor's
+// own write.
 package claim

@@ -4,6 +4,11 @@
 // Package install copies the program of the shims into the volume that the containers of a pod
 // share. A repeated installation changes nothing. At the path of the program, each process finds the
 // whole program or no file.
+//
+// Rejected: an init container that installs the shim's program, which costs each pod a second
+// because the kubelet polls for its end; a startup probe on the sidecar, behind which crashed
+// containers never start again after a restart of the kubelet (kubernetes#137146); an image volume
+// (KEP-4639), which nodes with an older runtime lack.
 package install
 
 import (

@@ -34,4 +34,11 @@
 // A new agent process knows neither the holds nor the grants of an earlier process. So the grants
 // of that process end, and the shims kill all programs at the deadlines of these grants. The leash
 // cannot kill programs of containers without a shim.
+//
+// Rejected: a confirmation of each hold by each shim, because the child would start without a
+// deadline, and an acquisition would move a running child's deadline to an earlier instant; a shim
+// that starts the program only after its first hold, because a program that does not run cannot
+// ask; a shim that watches the Lease, which needs the pod's credentials in the application's
+// container; the exit of the sidecar as the sign of a loss, on which only the kubelet reacts, after
+// seconds.
 package leash

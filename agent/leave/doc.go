@@ -34,4 +34,8 @@
 // delay, that node still sends connections to both pods. The holder waits only for a successor that
 // has made an offer and still gets connections. The package decides nothing about the slot. If the
 // hold must end at once, for example because the slot is lost, the leave ends, too.
+//
+// Rejected for a deleted standby that lingers: a preStop hook of the agent, because its time is
+// subtracted from the agent's grace, and it would delay the agents of holders, which have a slot to
+// release.
 package leave

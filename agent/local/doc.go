@@ -49,4 +49,7 @@
 // If there has been no bid, no hold and no call within the last minute, the agent sends no
 // request, and watches no Lease. All requests of a claim stay within the bounds of package
 // claim.
+//
+// Rejected for readers and a writer: a fair queue of the waiting pods, in which a dead pod delays
+// all behind it by a lease duration. No claim has a queue.
 package local

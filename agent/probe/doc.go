@@ -36,4 +36,9 @@
 // without a message, the probe has failed; the package does not read the grpc-status. If the
 // agent does not answer, HTTP probes fail, as if the application did not answer. An exec probe
 // for liveness then passes, and one for readiness fails.
+//
+// Rejected: exec probes in place of network probes, because each probe's process would count
+// towards the application's memory; a limit of clients, because the refused client could be the
+// kubelet, which takes the refusal for the application's answer; a standby that answers "not
+// ready", for which the kubelet would write Events as long as the pod stands by.
 package probe

@@ -44,4 +44,9 @@
 //     ignores only SIGHUP and SIGINT. The Go runtime replaces the setting of the
 //     other signals before the shim can read that setting. The container runtime
 //     runc is also a Go program, and does the same.
+//
+// The shim is a program of its own, because each gated pod has a copy in a volume, whose pages no
+// two containers share; HTTP and TLS would double it. Rejected: an argument by which the webhook
+// names the program, which two versions of the webhook would fight over; both programs in each
+// volume; hooks by the agent's process, which fail while the agent restarts.
 package shim

@@ -22,6 +22,14 @@
 // Events, so an Event that such a process causes may be left out. While the API server does not
 // answer, the pod's condition may be out of date. The reason and message of a standby's
 // condition may be [WordsDelay] old.
+//
+// The agent writes the deletion cost of its own pod. Rejected: enroll writes it, because the
+// webhook's account would need the right to patch every pod. Rejected for a standby without a path
+// to its holder: a check with each renewal, which every application would log; not Ready at the
+// first error, by which the death of a node would empty a Service until the lease expires; a
+// refused connection as an error, because some applications listen on only some of their ports.
+// Rejected for metrics: one series for each slot, because 64 watchers would serve each 64 times; a
+// histogram of renewals, which needs a library.
 package show
 
 import (

@@ -28,4 +28,8 @@
 // # Clocks
 //
 // The clock is CLOCK_BOOTTIME, as in package gate.
+//
+// Rejected: a startup probe on the sidecar instead of the waiting init container
+// (kubernetes#137146); a release after a restart of all containers, or after the sidecar's SIGTERM,
+// because a kubelet that has lost track of its containers invents a status.
 package standin

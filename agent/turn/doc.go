@@ -32,4 +32,10 @@
 // protects a rollout. Pods of two workloads take no turns with each other, and neither do pods of
 // an unknown revision. A standby takes no turn if the holder's agent writes no [Rollout]. Without
 // turns each standby is Ready while the holder serves.
+//
+// Rejected: a yield without a named successor, because with two of three standbys old, an old pod
+// would take the slot back; a new pod that is Ready at first, for which the controller deletes an
+// old pod before its turn can fail; the field paused of a Deployment, for which agents would need
+// rights on workloads; a fixed end of a hold without a turn, from which nobody would gain anything
+// when no old pod is left.
 package turn

@@ -39,4 +39,10 @@
 // twice, and another pod writes before the loop reads, an add without a key may count twice. A key
 // that the Variable no longer keeps counts as new. The order of actions of different pods is
 // arbitrary.
+//
+// Rejected: an annotation of a Lease, or a ConfigMap, because only the schema of a custom resource
+// judges every client's write; a fence that the agent takes from the Variable, by which each writer
+// would seem to have the newest hold; an epoch that agents raise, because the API server would
+// refuse everybody else; keys in the agent's memory, which die with it; keys in a status
+// subresource, because one write must store the sum and its key.
 package variable

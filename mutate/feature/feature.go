@@ -10,6 +10,12 @@
 //
 // Not guaranteed: any rule about several pods. A feature reads one pod, and the [Facts] about its
 // owners and the cluster.
+//
+// Rejected: a type for each feature, which would have no state; a list for each gate, because most
+// features are the same with every gate; refusals sorted by name, because the first is the reason
+// of the Event, and people repair pods in this order. The agent's sidecar comes after the pod's own
+// init containers, so that a mesh's proxy which starts before it also ends after it, and the
+// release has a network.
 package feature
 
 import (

@@ -28,4 +28,9 @@
 //
 // Some tests need faults, or the one kernel that all nodes of the test cluster share. On a cluster
 // of the user's own (KUBECONFIG), Go skips these tests and prints the reason.
+//
+// Rejected: a binary for each folder, because disruptive tests would need locks across processes,
+// which are not fair, and each binary would link client-go and push the images. Times and overlaps
+// come from the kernel (package witness, flocks of package record) and not from the agents that the
+// tests judge.
 package e2e

@@ -34,7 +34,7 @@ func serve(t *testing.T) string {
 
 func TestPagesOfMarkdownFilesObeyAccessibilityRules(t *testing.T) {
 	address := serve(t)
-	for _, page := range []string{"", "tutorials/worker-runs-once.html", "guarantees.html", "annotations.html", "compatibility.html", "api.html", "decisions/20261123-pages.html"} {
+	for _, page := range []string{"", "tutorials/worker-runs-once.html", "guarantees.html", "annotations.html", "compatibility.html", "api.html", "decisions/20261123-chart.html"} {
 		for _, prefers := range []tab.Scheme{tab.Light, tab.Dark} {
 			for _, width := range []int64{1280, 320} {
 				t.Run(fmt.Sprint(page, " ", prefers, " ", width), func(t *testing.T) {
