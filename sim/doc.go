@@ -26,6 +26,15 @@
 // replay than in the other, and later events differ, too. The pauses between two watches of a
 // Variable also differ. If the first replay shows no failure, repeat the command with -count=10.
 //
+// # Planted bugs
+//
+// planted/NAME.txtar has a comment that states the rule, a line "caught by:" with the invariant, and
+// pairs of texts, "PATH was" and "PATH is", which do not overlap with those of another bug. PLANTED in
+// the second text is true while the bug is switched on. A line "played by: TEST" or "played by:
+// PACKAGE/TEST" before "caught by:" names the test that must catch it, if it is not
+// TestSimulationBreaksNoInvariant. `go test ./sim -run Planted/NAME -update` writes the line "first
+// seed:", which later runs play first. Bugs of enroll are in enrolled/planted.
+//
 // # Strange faults
 //
 // TestStrangeAnswersBreakNoInvariant plays the stories with the faults of proxies and broken
