@@ -154,8 +154,8 @@ var fields = []structure{
 // names returns the JSON names of the fields of a type.
 func names(of any) []string {
 	var all []string
-	for i := range reflect.TypeOf(of).NumField() {
-		name, _, _ := strings.Cut(reflect.TypeOf(of).Field(i).Tag.Get("json"), ",")
+	for field := range reflect.TypeOf(of).Fields() {
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
 		all = append(all, name)
 	}
 	return all
@@ -280,7 +280,7 @@ func made[T any](at **T) *T {
 // fill sets a value, and all values in it, to something else than the zero value.
 func fill(t *testing.T, v reflect.Value) {
 	t.Helper()
-	if q, ok := v.Addr().Interface().(*resource.Quantity); ok {
+	if q, ok := reflect.TypeAssert[*resource.Quantity](v.Addr()); ok {
 		*q = resource.MustParse("1")
 		return
 	}
@@ -304,8 +304,8 @@ func fill(t *testing.T, v reflect.Value) {
 		v.Set(reflect.MakeMap(v.Type()))
 		v.SetMapIndex(key, value)
 	case reflect.Struct:
-		for i := range v.NumField() {
-			fill(t, v.Field(i))
+		for _, field := range v.Fields() {
+			fill(t, field)
 		}
 	default:
 		require.Fail(t, "a value of this kind", v.Type().String())
