@@ -28,13 +28,12 @@ func warnOfInit(p *Pod) reason.Refusals {
 		c := p.container(at)
 		commands := [][]string{}
 		if i < len(p.shims) {
-			_, before := unshim(p.shims[i].command)
-			for _, its := range before.Platforms {
+			for _, its := range p.shims[i].platforms {
 				commands = append(commands, its.Command)
 			}
 			commands = append(commands, p.shims[i].args)
 		} else if len(c.Command) > 0 {
-			own, _ := unshim(slices.Concat(c.Command, c.Args))
+			own, _ := split(slices.Concat(c.Command, c.Args))
 			commands = append(commands, own)
 		}
 		for _, words := range commands {

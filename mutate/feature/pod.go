@@ -100,6 +100,7 @@ type carriedProbe struct {
 type shim struct {
 	place
 	command, args []string
+	platforms     api.Platforms
 }
 
 // isTemplate reports whether the pod is a pod template of a workload.

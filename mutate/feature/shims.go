@@ -96,7 +96,7 @@ func (p *Pod) newShim(at place, read lookUp) (shim, reason.Refusals) {
 			return shim{}, refusals
 		}
 	}
-	return shim{place: at, command: p.shimCommand(at, its), args: its.args}, nil
+	return shim{place: at, command: p.shimCommand(at, its), args: its.args, platforms: its.platforms}, nil
 }
 
 // shimCommand returns the command that starts the shim of the container at a place.

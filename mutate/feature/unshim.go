@@ -40,13 +40,23 @@ func shimAt(words []string) int {
 // So a second pass never puts one shim behind another. The second shim would not be PID 1,
 // and would wait for ever while the pod holds the slot.
 func unshim(words []string) (own []string, before api.ExecArgs) {
+	own, shim := split(words)
+	if len(shim) == 0 {
+		return own, api.ExecArgs{}
+	}
+	return own, api.RecallExecArgs(shim)
+}
+
+// split returns the words of a command without its shim, and the words of the shim, which may
+// contain large JSON.
+func split(words []string) (own, shim []string) {
 	i := shimAt(words)
 	if i < 0 {
-		return words, api.ExecArgs{}
+		return words, nil
 	}
 	n := slices.Index(words[i:], "--")
 	if n < 0 {
-		return words, api.ExecArgs{} // neither this shim nor a later shim has a "--"
+		return words, nil // neither this shim nor a later shim has a "--"
 	}
-	return slices.Concat(words[:i], words[i+n+1:]), api.RecallExecArgs(words[i : i+n])
+	return slices.Concat(words[:i], words[i+n+1:]), words[i : i+n]
 }
