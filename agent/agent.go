@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"sync"
 
 	"github.com/metaparticle-io/metaparticle/agent/show"
 	"github.com/metaparticle-io/metaparticle/api"
@@ -49,8 +50,10 @@ func (a *Agent) Run(ctx context.Context, stop <-chan struct{}) error {
 	for {
 		h, err := standby{unit: a.unit, loop: a.loop}.run(ctx)
 		if h == nil || err != nil {
+			var last sync.WaitGroup // one beside the other, because either may use up the grace
+			last.Go(func() { a.unit.events.Flush(ctx) })
 			a.loop.awaitDisruption(ctx)
-			a.unit.events.Flush(ctx)
+			last.Wait()
 			return err
 		}
 		if err := a.hold(ctx, h); err != nil {
@@ -72,7 +75,11 @@ func (a *Agent) hold(ctx context.Context, h *hold) error {
 	if end, err = h.run(ctx); err != nil {
 		return err
 	}
-	return (&drain{hold: h, ending: end, began: a.loop.now}).run(ctx)
+	err = (&drain{hold: h, ending: end, began: a.loop.now}).run(ctx)
+	if h.disrupts { // not before: after two minutes Kubernetes takes the condition back from a pod that still runs
+		a.loop.disrupt(ctx, end.reason, h.slots)
+	}
+	return err
 }
 
 // Yield makes the agent drain its child within the pod's whole grace, and release the slots.

@@ -40,6 +40,8 @@ type hold struct {
 	// refused reports that the last attempt to send a first grant failed with [gate.ErrNotNoted], or
 	// that the pod's course could not be stored on disk.
 	refused bool
+	// disrupts reports that the end of the hold ends the pod.
+	disrupts bool
 	// gap is the instant since which the hold waits for the pod's next container, because an
 	// init container has succeeded; zero without such a wait.
 	gap time.Duration
@@ -177,9 +179,7 @@ func (h *hold) tellEnd(ctx context.Context, state claim.State, end ending) {
 	u.config.Log.Info("hold ends", "hold", h.id, "reason", end.reason)
 	u.metrics.Ends(end.reason)
 	u.events.Ends(end.reason, h.slots)
-	if u.config.Ends && len(h.slots) > 0 && u.shims.Outstanding(h.id) {
-		h.loop.disrupt(ctx, end.reason, h.slots)
-	}
+	h.disrupts = u.config.Ends && len(h.slots) > 0 && u.shims.Outstanding(h.id)
 }
 
 // tellPause adds one Event for each pause of a slot of the hold.

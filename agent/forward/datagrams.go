@@ -149,7 +149,6 @@ func (s *session) receive(from *net.UDPConn, port int) {
 			}
 			continue
 		}
-		s.arrived.Store(int64(time.Since(s.began)))
 		route := s.awaitTarget()
 		if route == nil {
 			packets.Put(p)
@@ -189,6 +188,7 @@ func (s *session) pass(from *net.UDPConn, port int, p *packet, r *route) {
 		if err != nil {
 			return
 		}
+		s.arrived.Store(int64(time.Since(s.began))) // as with TCP, only what is new shows that a node still routes here
 		f = &flow{key: key, route: r, backend: backend}
 		s.flows.add(f, s.config.MaxFlows)
 		// If the session or the route ended before the call of add, nothing has cut this flow.

@@ -44,10 +44,10 @@ func patchLowPorts(p *Pod, d *patch.Document) {
 	}
 }
 
-// lowPort returns a port below 1024 that a standby would forward, or zero.
+// lowPort returns a declared port below 1024 that a standby would forward, or zero.
 func (p *Pod) lowPort() int {
 	for _, port := range p.ports() {
-		if port.Number < firstHighPort && p.Request.Standbys() != api.ReadinessHolder {
+		if !port.Probed && port.Number < firstHighPort && p.Request.Standbys() != api.ReadinessHolder {
 			return port.Number
 		}
 	}

@@ -58,3 +58,12 @@ func judgeRules(p *Pod, at place) reason.Refusals {
 	}
 	return refusals
 }
+
+// outlivesLoss reports whether a container of a pod runs again after a lost slot, by its own restart
+// policy or by a rule.
+func (p *Pod) outlivesLoss(at place) bool {
+	c := p.container(at)
+	return p.restarts(c) != corev1.ContainerRestartPolicyNever || slices.ContainsFunc(c.RestartPolicyRules, func(r corev1.ContainerRestartRule) bool {
+		return r.ExitCodes != nil && (r.ExitCodes.Operator == corev1.ContainerRestartRuleOnExitCodesOpIn) == slices.Contains(r.ExitCodes.Values, api.ExitLost)
+	})
+}

@@ -210,7 +210,7 @@ func (s sidecar) agentArgs() []string {
 	args.Probes = s.probesByContainer()
 	args.Grace = s.grace()
 	args.OwnKernel = s.ownKernel()
-	args.Ends = s.Request.Shims() && s.Spec.RestartPolicy == corev1.RestartPolicyNever
+	args.Ends = s.Request.Shims() && s.Spec.RestartPolicy == corev1.RestartPolicyNever && !slices.ContainsFunc(s.places(), s.outlivesLoss)
 
 	// The gate.
 	if s.Request.Shims() {

@@ -4,6 +4,7 @@
 package policies
 
 import (
+	"maps"
 	"strings"
 	"testing"
 
@@ -24,22 +25,21 @@ func TestLeftoverPolicyAdmitsRestoredPodsAndNoCopies(t *testing.T) {
 		labels      map[string]string
 		admitted    bool
 	}{
-		"restored pod of a Deployment":             {"web-5d9c7f6b4-x2v7k", "singleton.deployment.web", map[string]string{"velero.io/restore-name": "r"}, true},
-		"restored pod of a StatefulSet":            {"db-0", "singleton.statefulset.db", map[string]string{"velero.io/restore-name": "r", stateful: "db-0"}, true},
-		"several slots":                            {"web-5d9c7f6b4-x2v7k", "lock.a,singleton.deployment.web", map[string]string{"velero.io/restore-name": "r"}, true},
-		"no restore":                               {"web-5d9c7f6b4-x2v7k", "singleton.deployment.web", nil, false},
-		"copy of a pod":                            {"debug", "singleton.deployment.web", nil, false},
-		"copy of a restored pod":                   {"web-debug", "singleton.deployment.web", map[string]string{"velero.io/restore-name": "r"}, false},
-		"copy of a restored pod of a StatefulSet":  {"db-1", "singleton.statefulset.db", map[string]string{"velero.io/restore-name": "r", stateful: "db-0"}, false},
-		"restored bare pod, which needs no waiver": {"bare", "singleton.pod.bare", map[string]string{"velero.io/restore-name": "r"}, true},
+		"restored pod of a Deployment":                 {"web-5d9c7f6b4-x2v7k", "singleton.deployment.web", map[string]string{"velero.io/restore-name": "r"}, true},
+		"restored pod of a StatefulSet":                {"db-0", "singleton.statefulset.db", map[string]string{"velero.io/restore-name": "r", stateful: "db-0"}, true},
+		"several slots":                                {"web-5d9c7f6b4-x2v7k", "lock.a,singleton.deployment.web", map[string]string{"velero.io/restore-name": "r"}, true},
+		"restored pod of a Job, which never adopts it": {"nightly-x2v7k", "singleton.job.nightly", map[string]string{"velero.io/restore-name": "r", "job-name": "nightly"}, false},
+		"no restore":                                   {"web-5d9c7f6b4-x2v7k", "singleton.deployment.web", nil, false},
+		"copy of a pod":                                {"debug", "singleton.deployment.web", nil, false},
+		"copy of a restored pod":                       {"web-debug", "singleton.deployment.web", map[string]string{"velero.io/restore-name": "r"}, false},
+		"copy of a restored pod of a StatefulSet":      {"db-1", "singleton.statefulset.db", map[string]string{"velero.io/restore-name": "r", stateful: "db-0"}, false},
+		"restored bare pod, which needs no waiver":     {"bare", "singleton.pod.bare", map[string]string{"velero.io/restore-name": "r"}, true},
 	} {
 		args := api.DefaultRunArgs()
 		args.Slots, args.Containers = strings.Split(c.slots, ","), []string{"app"}
 		pod := gatedPod(c.name)
 		pod.Annotations = map[string]string{api.SingletonAnnotation: "true", api.SlotsAnnotation: c.slots}
-		for key, value := range c.labels {
-			pod.Labels[key] = value
-		}
+		maps.Copy(pod.Labels, c.labels)
 		pod.Spec.InitContainers = []corev1.Container{
 			{Name: "restore-wait", Image: "velero", Command: []string{"/velero-restore-helper"}},
 			{Name: api.AgentContainer, Image: "agent", Args: args.Args(), RestartPolicy: new(corev1.ContainerRestartPolicyAlways)},

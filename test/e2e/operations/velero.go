@@ -50,12 +50,11 @@ func backUp(s *space.Space) velero {
 	require.NoError(s, err)
 	v := velero{s, client, map[schema.GroupVersionResource][]unstructured.Unstructured{}}
 	for _, kind := range inVelerosOrder {
-		var in dynamic.ResourceInterface = client.Resource(kind).Namespace(s.Namespace)
-		options := metav1.ListOptions{}
+		in, options := s.Namespace, metav1.ListOptions{}
 		if kind.Resource == "namespaces" {
-			in, options.FieldSelector = client.Resource(kind), "metadata.name="+s.Namespace
+			in, options.FieldSelector = "", "metadata.name="+s.Namespace
 		}
-		list, err := in.List(s.Context(), options)
+		list, err := client.Resource(kind).Namespace(in).List(s.Context(), options)
 		require.NoError(s, err)
 		v.objects[kind] = list.Items
 	}
