@@ -125,7 +125,7 @@ func (r *Reconciler) enroll(ctx context.Context, s store, seen *snapshot) (time.
 	o.add(stepSweep, err)
 	o.add(stepEvents, r.notifier.notifyNotGated(ctx, r.Events, s, seen))
 	if seen.optedIn {
-		o.add(stepEvents, r.notifier.notifyUnforwarded(ctx, r.Events, s, seen.namespace))
+		o.add(stepEvents, r.notifier.notifyUnforwarded(ctx, r.Events, s, seen.namespace, newStint(r.now)))
 	}
 	r.notifier.notifyTooMany(r.Events, seen.namespace, slices.Concat(a.excess(), conditions.left, variables.left))
 	stamps := &stamping{store: s, seen: seen, left: a.left, shut: &r.shut, now: r.now, until: newStint(r.now)}

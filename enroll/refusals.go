@@ -80,7 +80,7 @@ func (n *spells) notifyRefused(events Recorder, namespace string, all refusals, 
 	}
 	for _, key := range due {
 		events.Eventf(by[key].first, nil, corev1.EventTypeWarning, EnrollRefused, "Enroll",
-			"The API server refuses what the pods need to start, and they wait until it accepts this: %s", api.Brief(by[key].err.Error(), maxRefusal))
+			"The API server refuses what the pods need to start, and they wait until it accepts this: %s", api.Shortened(by[key].err.Error(), maxRefusal))
 	}
 	return again
 }

@@ -21,7 +21,7 @@ const ServiceNotForwarded = "ServiceNotForwarded"
 // notifyUnforwarded writes an Event on each Service that sends connections to a port which the standbys
 // of its pods do not forward. Each process writes one such Event on a Service, and another one if the
 // fault comes again.
-func (n *notifier) notifyUnforwarded(ctx context.Context, events Recorder, s store, namespace string) error {
+func (n *notifier) notifyUnforwarded(ctx context.Context, events Recorder, s store, namespace string, until *stint) error {
 	if events == nil {
 		return nil
 	}
@@ -36,7 +36,16 @@ func (n *notifier) notifyUnforwarded(ctx context.Context, events Recorder, s sto
 		}
 	}
 	already, now := n.notForwarded.in(namespace), map[types.UID]bool{}
-	for _, r := range podspec.Refused(services.Items, pods) {
+	standbys := podspec.StandbysOf(pods)
+	for _, service := range anyFirst(services.Items) {
+		if until.over() { // thousands of Services of one namespace must not keep the others waiting
+			now[service.UID] = already[service.UID]
+			continue
+		}
+		r, refused := podspec.RefusedOf(&service, standbys)
+		if !refused {
+			continue
+		}
 		if !already[r.Service.UID] {
 			events.Eventf(r.Service, nil, corev1.EventTypeWarning, ServiceNotForwarded, "Enroll",
 				"This Service sends connections to port %d/%s of pods such as %s. Their standbys are Ready, and refuse these connections, because they do not forward the port. "+

@@ -93,7 +93,7 @@ func stripService(s *corev1.Service) {
 	for key, value := range s.Spec.Selector {
 		size += len(key) + len(value)
 	}
-	if size > 0 && size <= maxText && len(s.Spec.Selector) <= maxEntries && len(s.Spec.Ports) <= maxEntries && s.Spec.ClusterIP != corev1.ClusterIPNone {
+	if size > 0 && size <= maxText && len(s.Spec.Selector) <= maxEntries && len(s.Spec.Ports) <= maxEntries && s.Spec.ClusterIP != corev1.ClusterIPNone && s.Spec.Type != corev1.ServiceTypeExternalName {
 		kept.Selector = s.Spec.Selector
 		for _, p := range s.Spec.Ports {
 			kept.Ports = append(kept.Ports, corev1.ServicePort{Port: p.Port, Protocol: p.Protocol, TargetPort: p.TargetPort})

@@ -47,6 +47,9 @@ type flows struct {
 	all map[flowKey]*flow
 	// order has the flow that was used last in front.
 	order list.List
+	// fresh has the flows that were added since the instant second.
+	fresh  int
+	second time.Time
 }
 
 // touch marks the flow as used, and returns false if the flow has ended.
@@ -61,10 +64,22 @@ func (all *flows) touch(f *flow) bool {
 	return true
 }
 
-// add adds a flow. If there are as many flows as permitted, the one that was idle for longest ends.
-func (all *flows) add(f *flow, most int) {
+// freshPerSecond bounds the new flows of a second: twice the queries of new clients that a standby is
+// to forward.
+const freshPerSecond = 2048
+
+// add adds a flow. If there are as many flows as permitted, the one that was idle for longest ends. In one
+// second, add takes at most freshPerSecond: a datagram that a forged address leads in circles makes a flow
+// at each hop.
+func (all *flows) add(f *flow, most int) bool {
 	all.mu.Lock()
 	defer all.mu.Unlock()
+	if now := time.Now(); now.Sub(all.second) >= time.Second {
+		all.second, all.fresh = now, 0
+	}
+	if all.fresh++; all.fresh > freshPerSecond {
+		return false
+	}
 	for len(all.all) >= most {
 		all.end(all.order.Back().Value.(*flow))
 	}
@@ -74,6 +89,7 @@ func (all *flows) add(f *flow, most int) {
 	f.used = time.Now()
 	f.place = all.order.PushFront(f)
 	all.all[f.key] = f
+	return true
 }
 
 // end ends a flow. The caller holds the mutex.
@@ -149,6 +165,8 @@ func (s *session) receive(from *net.UDPConn, port int) {
 			}
 			continue
 		}
+		// A kube-proxy ends the flows to a pod that has left, so any datagram shows that a node still routes here.
+		s.arrived.Store(int64(time.Since(s.began)))
 		route := s.awaitTarget()
 		if route == nil {
 			packets.Put(p)
@@ -188,9 +206,11 @@ func (s *session) pass(from *net.UDPConn, port int, p *packet, r *route) {
 		if err != nil {
 			return
 		}
-		s.arrived.Store(int64(time.Since(s.began))) // as with TCP, only what is new shows that a node still routes here
 		f = &flow{key: key, route: r, backend: backend}
-		s.flows.add(f, s.config.MaxFlows)
+		if !s.flows.add(f, s.config.MaxFlows) {
+			backend.Close()
+			return
+		}
 		// If the session or the route ended before the call of add, nothing has cut this flow.
 		if s.accepting.Err() != nil || r.ctx.Err() != nil {
 			s.flows.remove(f)

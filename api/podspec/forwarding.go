@@ -76,43 +76,65 @@ func stripPorts(stripped, whole *corev1.PodSpec) {
 	}
 }
 
-// Unforwarded returns the ports of the Service that Ready standbys of the pod do not forward, although
-// the Service sends them connections. The argument "labels" has the pod's labels. A Service without a
-// cluster IP sends nothing, because its clients choose a pod and a port themselves.
-func Unforwarded(service *corev1.Service, labels map[string]string, spec *corev1.PodSpec) (missing []corev1.ServicePort) {
-	if service.Spec.ClusterIP == corev1.ClusterIPNone || service.Spec.Type == corev1.ServiceTypeExternalName || !selects(service.Spec.Selector, labels) {
-		return nil
-	}
-	ports, ready := forwarding(spec)
-	if !ready {
-		return nil
-	}
-	for _, p := range service.Spec.Ports {
-		number := targetOf(spec, p)
-		if number != 0 && !ports.Has(number, p.Protocol == corev1.ProtocolUDP) && !servedBeside(spec, number, p.Protocol) {
-			p.TargetPort = intstr.FromInt(number)
-			missing = append(missing, p)
-		}
-	}
-	return missing
+// Standby is a pod whose standbys are Ready, and forward. Only [StandbysOf] makes it, so the agent's
+// arguments are parsed once.
+type Standby struct {
+	pod   *corev1.Pod
+	ports api.Ports
 }
 
-// Refused returns, for each Service that sends connections to a port which the standbys of its pods do
-// not forward, the first such port. A pod that is alone has no standby. The pods belong to the namespace
-// of the Services.
-func Refused(services []corev1.Service, pods []*corev1.Pod) (all []RefusedPort) {
-	for i := range services {
-		var found []RefusedPort
-		for _, pod := range pods {
-			if pod.DeletionTimestamp != nil {
-				continue
-			}
-			if missing := Unforwarded(&services[i], pod.Labels, &pod.Spec); len(missing) > 0 {
-				found = append(found, RefusedPort{&services[i], int(missing[0].TargetPort.IntVal), protocol(missing[0].Protocol), pod.Name})
-			}
+// StandbysOf returns the pods whose standbys are Ready, without those that are being deleted.
+func StandbysOf(pods []*corev1.Pod) (standbys []Standby) {
+	for _, pod := range pods {
+		if ports, ready := forwarding(&pod.Spec); ready && pod.DeletionTimestamp == nil {
+			standbys = append(standbys, Standby{pod, ports})
 		}
-		if len(found) > 1 {
-			all = append(all, found[0])
+	}
+	return standbys
+}
+
+// RefusedOf returns the first port of the Service to which it sends connections, and which the standbys
+// of its pods refuse. A pod that is alone has no standby. A Service without a cluster IP sends nothing,
+// because its clients choose a pod and a port themselves. The pods belong to the Service's namespace.
+func RefusedOf(service *corev1.Service, standbys []Standby) (RefusedPort, bool) {
+	if service.Spec.ClusterIP == corev1.ClusterIPNone || service.Spec.Type == corev1.ServiceTypeExternalName {
+		return RefusedPort{}, false
+	}
+	var found RefusedPort
+	for _, s := range standbys {
+		p, number := s.refuses(service)
+		switch {
+		case number == 0:
+		case found.Service != nil:
+			return found, true
+		default:
+			found = RefusedPort{service, number, protocol(p.Protocol), s.pod.Name}
+		}
+	}
+	return RefusedPort{}, false
+}
+
+// refuses returns the first port of the Service that the pod's standbys refuse, and the number of the
+// container's port; zero without such a port.
+func (s Standby) refuses(service *corev1.Service) (corev1.ServicePort, int) {
+	if !selects(service.Spec.Selector, s.pod.Labels) {
+		return corev1.ServicePort{}, 0
+	}
+	for _, p := range service.Spec.Ports {
+		number := targetOf(&s.pod.Spec, p)
+		if number != 0 && !s.ports.Has(number, p.Protocol == corev1.ProtocolUDP) && !servedBeside(&s.pod.Spec, number, p.Protocol) {
+			return p, number
+		}
+	}
+	return corev1.ServicePort{}, 0
+}
+
+// Refused returns what [RefusedOf] finds of each Service.
+func Refused(services []corev1.Service, pods []*corev1.Pod) (all []RefusedPort) {
+	standbys := StandbysOf(pods)
+	for i := range services {
+		if r, refused := RefusedOf(&services[i], standbys); refused {
+			all = append(all, r)
 		}
 	}
 	return all
@@ -145,10 +167,12 @@ func targetOf(spec *corev1.PodSpec, p corev1.ServicePort) int {
 	case p.TargetPort.Type == intstr.Int:
 		return int(p.TargetPort.IntVal)
 	}
-	for _, c := range slices.Concat(spec.Containers, spec.InitContainers) {
-		for _, own := range c.Ports {
-			if own.Name == p.TargetPort.StrVal && protocol(own.Protocol) == protocol(p.Protocol) {
-				return int(own.ContainerPort)
+	for _, list := range [][]corev1.Container{spec.Containers, spec.InitContainers} {
+		for i := range list {
+			for _, own := range list[i].Ports {
+				if own.Name == p.TargetPort.StrVal && protocol(own.Protocol) == protocol(p.Protocol) {
+					return int(own.ContainerPort)
+				}
 			}
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -330,12 +331,20 @@ func (o owners) get(ctx context.Context, kind schema.GroupVersionKind, namespace
 	return nil
 }
 
-// cronJobs returns the CronJobs of a namespace, from the cache.
+// maxCronJobs bounds the CronJobs of a namespace with which a new Job is compared.
+const maxCronJobs = 1000
+
+// cronJobs returns CronJobs of a namespace, from the cache.
 func cronJobs(cached client.Reader) func(context.Context, string) ([]metav1.ObjectMeta, error) {
+	// One list at a time, and of a bounded length: a user could create many CronJobs, and many Jobs by dry
+	// run. A warning that a very large namespace does not get is the price.
+	var one sync.Mutex
 	return func(ctx context.Context, namespace string) (all []metav1.ObjectMeta, err error) {
+		one.Lock()
+		defer one.Unlock()
 		var list metav1.PartialObjectMetadataList
 		list.SetGroupVersionKind(batchv1.SchemeGroupVersion.WithKind("CronJobList"))
-		err = cached.List(ctx, &list, client.InNamespace(namespace), client.UnsafeDisableDeepCopy)
+		err = cached.List(ctx, &list, client.InNamespace(namespace), client.UnsafeDisableDeepCopy, client.Limit(maxCronJobs))
 		for _, item := range list.Items {
 			all = append(all, item.ObjectMeta)
 		}

@@ -97,7 +97,11 @@ func (r *reporter) observe(o admit.Outcome) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.queued[o.Namespace] == maxQueuedOfNamespace {
+	most := maxQueuedOfNamespace
+	if !o.Denied {
+		most /= 2 // warnings leave room for refusals
+	}
+	if r.queued[o.Namespace] >= most {
 		return
 	}
 	select {
@@ -135,7 +139,11 @@ func (r *reporter) Start(ctx context.Context) error {
 // report writes the Event about a refused pod, unless the namespace has had too many Events. A refusal
 // without an Event counts for no namespace, because any client of the webhook can name a namespace.
 func (r *reporter) report(ctx context.Context, o admit.Outcome) {
-	if !r.paces.allow(o.Namespace, time.Now()) {
+	now := time.Now()
+	if !o.Denied {
+		now = now.Add(-refusedBurst / 2 * refusedPause) // warnings leave half of the burst to refusals
+	}
+	if !r.paces.allow(o.Namespace, now) {
 		return
 	}
 	workload := r.workload(ctx, o)

@@ -76,7 +76,7 @@ var generated = regexp.MustCompile(`-[bcdfghjklmnpqrstvwxz2456789]{5}$`)
 //
 // A copy of a restored pod may have the label, too. But a person has chosen its name.
 func RestoredOrigin(pod *corev1.Pod, request api.Request) (Origin, bool) {
-	named := generated.MatchString(pod.Name) || pod.Labels[appsv1.StatefulSetPodNameLabel] == pod.Name
+	named := generated.MatchString(pod.Name) || pod.Name != "" && pod.Labels[appsv1.StatefulSetPodNameLabel] == pod.Name
 	if pod.Labels[restoreLabel] == "" || !named {
 		return Origin{}, false
 	}

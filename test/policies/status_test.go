@@ -16,6 +16,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
+	"github.com/metaparticle-io/metaparticle/agent/show"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -88,9 +89,15 @@ func TestAgentOnlyAddsTheConditionOfADisruption(t *testing.T) {
 	pod := gatedPod("web")
 	pod.Status.Conditions = []corev1.PodCondition{ready("Holding", "a")}
 	both := func(of corev1.PodCondition) func(*corev1.Pod) { return showing(ready("Holding", "a"), of) }
-	assert.Empty(t, byAgent(t, pod, both(disruption("True", "Yielded", "the pod's hold of lock.a has ended"))))
+	for _, reason := range []string{show.ReasonYield, show.ReasonPaused, show.ReasonShardsChanged, show.ReasonLost, show.ReasonCutOff, show.ReasonUnproven, show.ReasonDrained, show.ReasonTurnFailed} {
+		assert.Empty(t, byAgent(t, pod, both(disruption("True", reason, "the pod's hold of lock.a has ended"))), reason)
+	}
+	// After two minutes Kubernetes sets the condition of a pod that lives on to False.
+	stale := pod.DeepCopy()
+	both(disruption("False", "Yielded", ""))(stale)
+	assert.Empty(t, byAgent(t, stale, both(disruption("True", "Lost", "the pod's hold of lock.a has ended"))))
 	for what, of := range map[string]corev1.PodCondition{
-		"the status False": disruption("False", "Yielded", ""), "no reason": disruption("True", "", ""),
+		"the status False": disruption("False", "Yielded", ""), "no reason": disruption("True", "", ""), "a reason of Kubernetes": disruption("True", "PreemptionByScheduler", ""),
 		"escape sequences": disruption("True", "Yielded", "\x1b[31m"), "a long message": disruption("True", "Yielded", strings.Repeat("a", 40_000)),
 	} {
 		refused := byAgent(t, pod, both(of))
