@@ -103,7 +103,7 @@ func TestPagesFromTheDiskCanBeSearched(t *testing.T) {
 		require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o755))
 		require.NoError(t, os.WriteFile(file, text, 0o644))
 	}
-	p := tab.Open(t, "file://"+filepath.Join(dir, "decisions", "20261123-pages.html"), 320, tab.Dark)
+	p := tab.Open(t, "file://"+filepath.Join(dir, "decisions", "20261123-chart.html"), 320, tab.Dark)
 	assert.NotEqual(t, "rgb(0, 0, 0)", tab.Value[string](p, "getComputedStyle(document.body).color"), "the style is in force")
 	p.Press("/")
 	p.Press("semaphore")
