@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/api/podspec"
 )
 
 // FailedCreate is the reason of a controller's Event about a pod that the API server refused, and of
@@ -36,6 +37,8 @@ type crew struct {
 	// reports that there are fewer than the workload wants.
 	pods  int
 	lacks bool
+	// gated is the number of those pods that have a gate.
+	gated int
 	// refused is the reason why the API server refuses pods; empty if it refuses none.
 	refused string
 	uid     types.UID
@@ -79,7 +82,11 @@ func crewOf(o client.Object) (crew, bool) {
 		c.of.Group, c.of.Kind, c.pods = "batch", "Job", int(o.Status.Active)
 		c.lacks = o.Status.Active == 0 && o.Status.CompletionTime == nil && !ptr.Deref(o.Spec.Suspend, false)
 	}
-	if by := metav1.GetControllerOf(o); by != nil {
+	kind := ""
+	if _, job := o.(*batchv1.Job); job {
+		kind = "Job"
+	}
+	if by := podspec.Above(kind, o); by != nil {
 		own = nil // the webhook carries nothing from a controlled workload to its template
 		if c.of.Kind == "Job" {
 			c.of.Kind, c.of.Name = by.Kind, by.Name
@@ -94,17 +101,16 @@ func crewOf(o client.Object) (crew, bool) {
 	return c, len(c.slots) > 0
 }
 
-// workloadsOf returns, as Kind/name, the objects that can be the workload of the pod. The
-// names of ReplicaSets, and of the Jobs of a CronJob, end in a part that their owner has added.
+// workloadsOf returns, as Kind/name, the pod's controller, and the Deployment that can be above it: the
+// names of its ReplicaSets end in a part that it has added.
 func workloadsOf(pod *corev1.Pod) (all []string) {
 	by := metav1.GetControllerOf(pod)
 	if by == nil {
 		return nil
 	}
 	all = []string{by.Kind + "/" + by.Name}
-	owner := map[string]string{"ReplicaSet": "Deployment", "Job": "CronJob"}[by.Kind]
-	if i := strings.LastIndexByte(by.Name, '-'); owner != "" && i > 0 {
-		all = append(all, owner+"/"+by.Name[:i])
+	if i := strings.LastIndexByte(by.Name, '-'); by.Kind == "ReplicaSet" && i > 0 {
+		all = append(all, "Deployment/"+by.Name[:i])
 	}
 	return all
 }
@@ -137,8 +143,13 @@ func (f found) man(o State, wanted func(slot string) bool) {
 			c.refused = refused[c.uid]
 		}
 		key := c.namespace + "/" + c.of.Kind + "/" + c.of.Name
+		c.gated = gated[key]
+		if _, job := w.(*batchv1.Job); job { // a person may have named the Job of a CronJob
+			c.gated = gated[c.namespace+"/Job/"+w.GetName()]
+		}
 		if before := crews[key]; before != nil { // several Jobs of a CronJob
 			before.pods += c.pods
+			before.gated += c.gated
 			before.refused = max(before.refused, c.refused)
 			continue
 		}
@@ -147,7 +158,7 @@ func (f found) man(o State, wanted func(slot string) bool) {
 	missing := map[string]int{}
 	for _, key := range slices.Sorted(maps.Keys(crews)) {
 		c := crews[key]
-		bare := max(0, c.pods-gated[key])
+		bare := max(0, c.pods-c.gated)
 		if bare == 0 && c.refused == "" {
 			continue
 		}
