@@ -48,8 +48,6 @@ func mistakes() []mistake {
 			[]string{"BadAnnotation: metaparticle.io/singelton is not known: did you mean metaparticle.io/singleton?"}},
 		{"unheard of", one("colour", "red"), nil,
 			[]string{"BadAnnotation: metaparticle.io/colour is not known: remove it"}},
-		{"planned", one("ports", "8"), nil,
-			[]string{"BadAnnotation: metaparticle.io/ports is not supported by this version: remove it"}},
 		{"ambiguous", map[string]string{api.SingletonAnnotation: "yes"}, nil,
 			[]string{`BadAnnotation: metaparticle.io/singleton is "yes": write "true" or "false"`}},
 		{"no unit", one("lease-duration", "30"), nil,
