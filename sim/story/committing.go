@@ -40,10 +40,21 @@ func (c committing) run() {
 		if c.Blame("slow writes") {
 			return
 		}
+		// An init container of the new holder ends by itself.
+		if !c.Until(2*time.Minute, c.runsApplication) {
+			c.fail(world.Nobody, "no application runs %v after the slot has expired", 2*time.Minute)
+			return
+		}
 		c.undisturbed(func(*world.Child) {})
 		c.Do(func() {
 			c.API.Commit = 0
 			c.heal()
 		})
 	}
+}
+
+// runsApplication reports whether the holder's child is in a container that does not end by itself.
+func (c committing) runsApplication() bool {
+	holder := c.Checks.Holder(c.slot)
+	return holder != nil && !holder.Container.Init
 }
