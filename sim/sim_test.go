@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/metaparticle-io/metaparticle/sim/play"
+	"github.com/metaparticle-io/metaparticle/sim/story"
 	"github.com/metaparticle-io/metaparticle/sim/world"
 )
 
@@ -21,53 +22,83 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func TestSimulationBreaksNoInvariant(t *testing.T) { play.Seeds(t, world.ModelOfEnroll) }
+func TestSimulationBreaksNoInvariant(t *testing.T) {
+	play.Seeds(t, world.ModelOfEnroll, story.Simulation)
+}
 
-func TestRolloutsBreakNoInvariant(t *testing.T) { play.Rollouts(t, world.ModelOfEnroll) }
+func TestRolloutsBreakNoInvariant(t *testing.T) { play.Seeds(t, world.ModelOfEnroll, story.Rollouts) }
 
-func TestJobsBreakNoInvariant(t *testing.T) { play.Jobs(t, world.ModelOfEnroll) }
+func TestJobsBreakNoInvariant(t *testing.T) { play.Seeds(t, world.ModelOfEnroll, story.Jobs) }
 
-func TestOnceClaimsBreakNoInvariant(t *testing.T) { play.Works(t, world.ModelOfEnroll) }
+func TestOnceClaimsBreakNoInvariant(t *testing.T) { play.Seeds(t, world.ModelOfEnroll, story.Works) }
 
-func TestShardsBreakNoInvariant(t *testing.T) { play.Shards(t, world.ModelOfEnroll) }
+func TestShardsBreakNoInvariant(t *testing.T) { play.Seeds(t, world.ModelOfEnroll, story.Shards) }
 
-func TestShardsOfJobsBreakNoInvariant(t *testing.T) { play.Maps(t, world.ModelOfEnroll) }
+func TestShardsOfJobsBreakNoInvariant(t *testing.T) { play.Seeds(t, world.ModelOfEnroll, story.Maps) }
 
-func TestProgramsBreakNoInvariant(t *testing.T) { play.Programs(t, world.ModelOfEnroll) }
+func TestProgramsBreakNoInvariant(t *testing.T) { play.Seeds(t, world.ModelOfEnroll, story.Programs) }
 
-func TestReadWriteLocksBreakNoInvariant(t *testing.T) { play.Readers(t, world.ModelOfEnroll) }
+func TestReadWriteLocksBreakNoInvariant(t *testing.T) {
+	play.Seeds(t, world.ModelOfEnroll, story.Readers)
+}
 
-func TestBidsForSeveralClaimsBreakNoInvariant(t *testing.T) { play.Joints(t, world.ModelOfEnroll) }
+func TestBidsForSeveralClaimsBreakNoInvariant(t *testing.T) {
+	play.Seeds(t, world.ModelOfEnroll, story.Joints)
+}
 
-func TestDisobedientProgramsBreakNoInvariant(t *testing.T) { play.Leashed(t, world.ModelOfEnroll) }
+func TestDisobedientProgramsBreakNoInvariant(t *testing.T) {
+	play.Seeds(t, world.ModelOfEnroll, story.Leashed)
+}
 
-func TestStartLocksBreakNoInvariant(t *testing.T) { play.Starts(t, world.ModelOfEnroll) }
+func TestStartLocksBreakNoInvariant(t *testing.T) { play.Seeds(t, world.ModelOfEnroll, story.Starts) }
 
-func TestBarriersBreakNoInvariant(t *testing.T) { play.Barriers(t, world.ModelOfEnroll) }
+func TestBarriersBreakNoInvariant(t *testing.T) { play.Seeds(t, world.ModelOfEnroll, story.Barriers) }
 
-func TestBarriersOfProgramsBreakNoInvariant(t *testing.T) { play.Meetings(t, world.ModelOfEnroll) }
+func TestBarriersOfProgramsBreakNoInvariant(t *testing.T) {
+	play.Seeds(t, world.ModelOfEnroll, story.Meetings)
+}
 
-func TestRestoringAPIObjectsBreaksNoInvariant(t *testing.T) { play.Restores(t, world.ModelOfEnroll) }
+func TestRestoringAPIObjectsBreaksNoInvariant(t *testing.T) {
+	play.Seeds(t, world.ModelOfEnroll, story.Restores)
+}
 
-func TestStrangeAnswersBreakNoInvariant(t *testing.T) { play.Strange(t, world.ModelOfEnroll) }
+func TestStrangeAnswersBreakNoInvariant(t *testing.T) {
+	play.Seeds(t, world.ModelOfEnroll, story.Strange)
+}
 
-func TestScarceResourcesBreakNoInvariant(t *testing.T) { play.Scarce(t, world.ModelOfEnroll) }
+func TestScarceResourcesBreakNoInvariant(t *testing.T) {
+	play.Seeds(t, world.ModelOfEnroll, story.Scarce)
+}
 
-func TestReplacedMachinesBreakNoInvariant(t *testing.T) { play.Replaced(t, world.ModelOfEnroll) }
+func TestReplacedMachinesBreakNoInvariant(t *testing.T) {
+	play.Seeds(t, world.ModelOfEnroll, story.Replaced)
+}
 
-func TestLastingLatencyBreaksNoInvariant(t *testing.T) { play.Lagging(t, world.ModelOfEnroll) }
+func TestLastingLatencyBreaksNoInvariant(t *testing.T) {
+	play.Seeds(t, world.ModelOfEnroll, story.Lagging)
+}
 
-func TestSlowWritesBreakNoInvariant(t *testing.T) { play.Committing(t, world.ModelOfEnroll) }
+func TestSlowWritesBreakNoInvariant(t *testing.T) {
+	play.Seeds(t, world.ModelOfEnroll, story.Committing)
+}
 
-func TestSlowDisksBreakNoInvariant(t *testing.T) { play.Stalled(t, world.ModelOfEnroll) }
+func TestSlowDisksBreakNoInvariant(t *testing.T) { play.Seeds(t, world.ModelOfEnroll, story.Stalled) }
 
-func TestLabelsOnLeasesBreakNoInvariant(t *testing.T) { play.Relabelled(t, world.ModelOfEnroll) }
+func TestLabelsOnLeasesBreakNoInvariant(t *testing.T) {
+	play.Seeds(t, world.ModelOfEnroll, story.Relabelled)
+}
 
-func TestFaultsAtStoredWritesBreakNoInvariant(t *testing.T) { play.Ambushed(t, world.ModelOfEnroll) }
+func TestFaultsAtStoredWritesBreakNoInvariant(t *testing.T) {
+	play.Seeds(t, world.ModelOfEnroll, story.Ambushed)
+}
 
-func TestEditsOfLeasesBreakNoInvariant(t *testing.T) { play.Edited(t, world.ModelOfEnroll) }
+func TestEditsOfLeasesBreakNoInvariant(t *testing.T) {
+	play.Seeds(t, world.ModelOfEnroll, story.Edited)
+}
 
-func TestForgedBootIDsBreakNoInvariant(t *testing.T) { play.Forged(t, world.ModelOfEnroll) }
+func TestForgedBootIDsBreakNoInvariant(t *testing.T) {
+	play.Seeds(t, world.ModelOfEnroll, story.Forged)
+}
 
 func TestPlantedBugsAreCaught(t *testing.T) { play.Planted(t) }
 

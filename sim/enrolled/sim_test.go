@@ -21,32 +21,32 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func TestSimulationBreaksNoInvariant(t *testing.T) { play.Seeds(t, realEnroll) }
+func TestSimulationBreaksNoInvariant(t *testing.T) { play.Seeds(t, realEnroll, story.Simulation) }
 
-func TestRolloutsBreakNoInvariant(t *testing.T) { play.Rollouts(t, realEnroll) }
+func TestRolloutsBreakNoInvariant(t *testing.T) { play.Seeds(t, realEnroll, story.Rollouts) }
 
-func TestOnceClaimsBreakNoInvariant(t *testing.T) { play.Works(t, realEnroll) }
+func TestOnceClaimsBreakNoInvariant(t *testing.T) { play.Seeds(t, realEnroll, story.Works) }
 
-func TestShardsBreakNoInvariant(t *testing.T) { play.Shards(t, realEnroll) }
+func TestShardsBreakNoInvariant(t *testing.T) { play.Seeds(t, realEnroll, story.Shards) }
 
-func TestShardsOfJobsBreakNoInvariant(t *testing.T) { play.Maps(t, realEnroll) }
+func TestShardsOfJobsBreakNoInvariant(t *testing.T) { play.Seeds(t, realEnroll, story.Maps) }
 
 // In each of the stories below, enroll makes the Leases and Roles, and then has little to do. So for
 // each seed one story of each test is enough.
 
 func TestProgramsOfTheLocalAPIBreakNoInvariant(t *testing.T) {
-	play.OneOf(t, realEnroll, story.PlayPrograms, story.PlayReaders, story.PlayJoints, story.PlayLeashed)
+	play.Seeds(t, realEnroll, story.Programs, story.Readers, story.Joints, story.Leashed)
 }
 
 func TestBarriersBreakNoInvariant(t *testing.T) {
-	play.OneOf(t, realEnroll, story.PlayBarriers, story.PlayMeetings)
+	play.Seeds(t, realEnroll, story.Barriers, story.Meetings)
 }
 
 func TestJobsStartLocksAndRestoresBreakNoInvariant(t *testing.T) {
-	play.OneOf(t, realEnroll, story.PlayJobs, story.PlayStarts, story.PlayRestores)
+	play.Seeds(t, realEnroll, story.Jobs, story.Starts, story.Restores)
 }
 
-func TestSlowDisksBreakNoInvariant(t *testing.T) { play.Stalled(t, realEnroll) }
+func TestSlowDisksBreakNoInvariant(t *testing.T) { play.Seeds(t, realEnroll, story.Stalled) }
 
 func TestPlantedBugsAreCaught(t *testing.T) { play.Planted(t) }
 
