@@ -89,7 +89,7 @@ func checkEstimate(t *testing.T, handler admission.Handler, object string) {
 func TestMemoryEstimateCoversEmptyJSONObjects(t *testing.T) {
 	f := mutatetest.Facts{}
 	o := Options{AgentImage: mutatetest.AgentImage, Images: f, Owners: f}
-	pods, workloads := hollow(48 << 10)
+	pods, workloads := hollow(24 << 10)
 	measure := func(kind string, handler admission.Handler, objects map[string]string) {
 		for name, object := range objects {
 			t.Run(kind+" "+name, func(t *testing.T) {

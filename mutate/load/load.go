@@ -14,6 +14,7 @@
 package load
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -22,9 +23,6 @@ import (
 	"sync"
 )
 
-// The estimate of a call's memory counts the length of the call's body, and also the JSON values
-// in the body. The length alone is not enough. An empty JSON object or a zero is a byte or two of
-// text, but its decoded Go value may take several hundred bytes.
 const (
 	// perCall is the memory that each call needs beside its body: buffers, and the look-ups of
 	// images. A call reserves perCall once its body has arrived. Before that, the call needs only
@@ -37,9 +35,8 @@ const (
 	// allocate a whole Container for a tiny element, in a list that grows by copying. The measured
 	// maximum for any type of element in a pod was 1.7 KB.
 	perObject = 2 << 10
-	// perMember is the memory for each member of a JSON object: in the map of a decoder, and in a
-	// node of package patch. Both take more memory while they grow. The measured maximum was
-	// 390 bytes.
+	// perMember is the memory for each member of a JSON object, in the map of a decoder. The measured
+	// maximum was 390 bytes.
 	perMember = 512
 	// perWord is the memory for each short argument of a container: decoded, joined to the
 	// container's command, and written into a patch. The measured maximum was 93 bytes.
@@ -71,13 +68,9 @@ const (
 	// ordinary pods together fit into the load, if each pod is in another namespace. One namespace
 	// alone may use half of the load.
 	defaultLoad = 128 << 20
-	// smallCall is the size up to which a body counts as small: several times the body of a call
-	// for an ordinary pod.
-	smallCall = 64 << 10
-	// smallDecoded is the estimate up to which a decoded body counts as small. An ordinary pod has
-	// a few containers, each with about twenty JSON objects and fifty members. The estimate of such
-	// a pod is several times smaller than smallDecoded.
-	smallDecoded = 2 << 20
+	// smallCall is the share up to which a call counts as small. An ordinary pod has a few containers,
+	// each with about twenty JSON objects and fifty members, and takes several times less.
+	smallCall = 2 << 20
 	// forSmall divides the bound of the load: large calls leave a quarter of this bound to
 	// small calls. That quarter has room for the calls of at least 50 ordinary pods.
 	forSmall = 4
@@ -98,7 +91,8 @@ type Limit struct {
 
 	mu   sync.Mutex
 	used int64
-	// namespaces has the estimated memory of the calls of each namespace.
+	// namespaces has the estimated memory of the calls of each namespace, and under "" that of the calls
+	// whose body is still being read.
 	namespaces map[string]int64
 }
 
@@ -109,71 +103,138 @@ func (l *Limit) Used() int64 {
 	return l.used
 }
 
-// Share is one call's part of the load. Only one goroutine at a time may use a Share.
+// count adds bytes, which may be negative, to the calls of a namespace. The caller has locked mu.
+func (l *Limit) count(namespace string, by int64) {
+	if l.namespaces == nil {
+		l.namespaces = map[string]int64{}
+	}
+	if l.namespaces[namespace] += by; l.namespaces[namespace] == 0 {
+		delete(l.namespaces, namespace)
+	}
+}
+
+// Share is one call's part of the load. Only one goroutine at a time may use a Share. A nil Share has
+// no bound but that of [Share.Decode].
 type Share struct {
-	limit *Limit
-	size  int64
-	// body is the number of bytes that have arrived.
-	body int
-	// namespace is empty until the body is decoded.
+	limit     *Limit
+	size      int64
 	namespace string
-	// large is set for a large call, which must leave a quarter of the load's bound to small calls.
-	large bool
 }
 
 // Share returns the empty share of a call whose body is still to be read. An empty share
 // takes no room from other calls.
-func (l *Limit) Share() *Share { return &Share{limit: l} }
+func (l *Limit) Share() *Share {
+	if l == nil {
+		return nil
+	}
+	return &Share{limit: l}
+}
+
+// Fits reports whether a body of the announced length would have room now, and reserves nothing. The
+// caller need not read a body that does not fit.
+func (s *Share) Fits(length int64) bool {
+	if s == nil {
+		return true
+	}
+	s.limit.mu.Lock()
+	defer s.limit.mu.Unlock()
+	return s.room(perByte * length)
+}
 
 // Meter returns a reader that adds a body to the share as the body arrives. A length that
 // is only announced reserves nothing.
-func (s *Share) Meter(body io.Reader) io.Reader { return metered{body, s} }
+func (s *Share) Meter(body io.Reader) io.Reader { return metered{body, s, perByte} }
 
 type metered struct {
 	io.Reader
-	share *Share
+
+	share   *Share
+	perByte int64
 }
 
 func (m metered) Read(p []byte) (int, error) {
 	n, err := m.Reader.Read(p)
-	m.share.body += n
-	m.share.large = m.share.large || m.share.body > smallCall
-	if !m.share.grow(perByte * int64(n)) {
-		return n, ErrOverloaded
+	if full := m.share.add(m.perByte * int64(n)); full != nil {
+		return n, full
 	}
 	return n, err
 }
 
 // Decode adds to the share the memory that the decoded body will use.
 func (s *Share) Decode(body []byte) error {
-	w := weigh(body)
-	size := perObject*int64(w.objects) + perMember*int64(w.members) + perWord*int64(w.words) +
-		perNested*int64(w.nested) + perEscape*int64(w.escapes)
-	s.large = s.large || size > smallDecoded
-	switch {
-	case size > maxDecoded:
+	size := estimate(body)
+	if size > maxDecoded {
 		return errTooManyObjects
-	case !s.grow(perCall + size):
-		return ErrOverloaded
 	}
-	return nil
+	return s.add(perCall + size)
+}
+
+// estimate returns the memory that a decoded text takes beside the text. The length alone says little: an
+// empty JSON object or a zero is a byte or two of text, and up to 1.7 KB in memory. Malformed JSON may
+// have any estimate, because a decoder refuses the text before it decodes a part.
+func estimate(text []byte) int64 {
+	var objects, members, words, nested int64
+	var last []byte    // the last string
+	inCommand := false // in a list of strings, as far as it has only strings
+	for i := 0; i < len(text); i++ {
+		switch text[i] {
+		case ',': // an element begins here, or a member, which has a colon
+			if inCommand {
+				words++
+			} else {
+				objects++
+			}
+		case '[':
+			objects++
+			inCommand = string(last) == "args" || string(last) == "command"
+		case '{':
+			objects++
+			inCommand = false
+		case ']':
+			inCommand = false
+		case ':':
+			objects--
+			members++
+		case '"':
+			begin := i + 1
+			for i = begin; i < len(text) && text[i] != '"'; i++ {
+				if text[i] == '\\' {
+					i++
+				}
+			}
+			last = text[begin:min(i, len(text))]
+			nested += countNested(last)
+		default:
+			inCommand = inCommand && text[i] <= ' '
+		}
+	}
+	escapes := bytes.Count(text, []byte("<")) + bytes.Count(text, []byte(">")) + bytes.Count(text, []byte("&"))
+	return max(0, perObject*objects+perMember*members+perWord*words+perNested*nested+perEscape*int64(escapes))
+}
+
+// countNested counts the elements and the members of the JSON that a string may contain, by the
+// commas between them. The gate's own arguments contain JSON, which the webhook decodes if a gated
+// pod passes the webhook again. Each such argument begins with a dash. A caller may write the dash
+// or a comma as an escape, so each escape counts as a comma.
+func countNested(word []byte) int64 {
+	if len(word) == 0 || word[0] != '-' && word[0] != '\\' {
+		return 0
+	}
+	return int64(bytes.Count(word, []byte(",")) + bytes.Count(word, []byte(`\u`)))
 }
 
 // Join adds the share to the shares of a namespace. If the load has no room for a further call of this
 // namespace, Join returns [ErrOverloaded]. [Share.Free] removes the share in both cases.
 func (s *Share) Join(namespace string) error {
-	l := s.limit
-	if l == nil || namespace == "" {
+	if s == nil {
 		return nil
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.namespaces == nil {
-		l.namespaces = map[string]int64{}
-	}
+	s.limit.mu.Lock()
+	defer s.limit.mu.Unlock()
+	s.limit.count(s.namespace, -s.size)
+	s.limit.count(namespace, s.size)
 	s.namespace = namespace
-	l.namespaces[namespace] += s.size
-	if !s.room(0, s.large) {
+	if !s.room(0) {
 		return ErrOverloaded
 	}
 	return nil
@@ -187,114 +248,66 @@ func (s *Share) Within(ctx context.Context) context.Context {
 	return context.WithValue(ctx, shareKey{}, s)
 }
 
+// of returns the share of the context's call, or nil.
+func of(ctx context.Context) *Share {
+	s, _ := ctx.Value(shareKey{}).(*Share)
+	return s
+}
+
 // AddCommand adds the command of an image to the share of the context's call. The argument is the
-// number of bytes that the command may have in the patch. Without a share, the load has no bound.
-func AddCommand(ctx context.Context, bytes int) error { return add(ctx, perCommand*int64(bytes)) }
+// number of bytes that the command may have in the patch.
+func AddCommand(ctx context.Context, bytes int) error { return of(ctx).add(perCommand * int64(bytes)) }
 
 // AddPatch adds the encoding of an answer to the share of the context's call. The argument is the
-// number of bytes of the operations. Without a share, the load has no bound.
-func AddPatch(ctx context.Context, bytes int) error { return add(ctx, perPatch*int64(bytes)) }
+// number of bytes of the operations.
+func AddPatch(ctx context.Context, bytes int) error { return of(ctx).add(perPatch * int64(bytes)) }
 
 // MeterObject returns a reader that adds an object of the API server to the share of the context's
-// call, as the object's text arrives. Without a share, the load has no bound.
+// call, as the object's text arrives.
 func MeterObject(ctx context.Context, text io.Reader) io.Reader {
-	s, ok := ctx.Value(shareKey{}).(*Share)
-	if !ok {
-		return text
-	}
-	return &meteredObject{Reader: text, share: s}
+	return metered{text, of(ctx), perRead}
 }
 
-type meteredObject struct {
-	io.Reader
-	share *Share
-	// read is the number of bytes that have arrived.
-	read int64
-}
-
-func (m *meteredObject) Read(p []byte) (int, error) {
-	n, err := m.Reader.Read(p)
-	m.read += int64(n)
-	m.share.large = m.share.large || perRead*m.read > smallDecoded
-	if !m.share.grow(perRead * int64(n)) {
-		return n, ErrOverloaded
-	}
-	return n, err
-}
-
-// add adds bytes to the share of the context's call.
-func add(ctx context.Context, bytes int64) error {
-	s, ok := ctx.Value(shareKey{}).(*Share)
-	if !ok {
+// add adds bytes to the share if the load has room for them.
+func (s *Share) add(by int64) error {
+	if s == nil {
 		return nil
 	}
-	s.large = s.large || bytes > smallDecoded
-	if !s.grow(bytes) {
+	s.limit.mu.Lock()
+	defer s.limit.mu.Unlock()
+	if !s.room(by) {
 		return ErrOverloaded
 	}
-	return nil
-}
-
-// Fits reports whether a body of the announced length would have room now, and reserves nothing.
-// For a small body the result is always true. The caller need not read a body that does not fit.
-func (s *Share) Fits(length int64) bool {
-	l := s.limit
-	if l == nil || length <= smallCall {
-		return true
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return s.room(perByte*length, true)
-}
-
-// grow adds bytes to the share and returns true if the load has room for them.
-func (s *Share) grow(by int64) bool {
-	l := s.limit
-	if l == nil {
-		return true
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !s.room(by, s.large) {
-		return false
-	}
-	l.used += by
+	s.limit.used += by
+	s.limit.count(s.namespace, by)
 	s.size += by
-	if s.namespace != "" {
-		l.namespaces[s.namespace] += by
-	}
-	return true
+	return nil
 }
 
 // room reports whether the load has room for more bytes of this share. A share that is alone
 // always has room. The calls of a namespace leave as much of the load free as they use. So one
 // namespace uses at most half of the load, and a second namespace at most half of the rest. A call
 // that is alone in its namespace need not leave so much. The caller has locked limit.mu.
-func (s *Share) room(by int64, large bool) bool {
-	limit := cmp.Or(s.limit.Max, defaultLoad)
-	if large {
-		limit -= limit / forSmall
-	}
+func (s *Share) room(by int64) bool {
 	if s.limit.used == s.size {
 		return true
 	}
-	free := limit - s.limit.used - by
+	free := cmp.Or(s.limit.Max, defaultLoad) - s.limit.used - by
+	if s.size+by > smallCall {
+		free -= cmp.Or(s.limit.Max, defaultLoad) / forSmall
+	}
 	its := s.limit.namespaces[s.namespace]
 	return free >= 0 && (s.namespace == "" || its == s.size || its+by <= free)
 }
 
 // Free gives the memory of the share back to the load.
 func (s *Share) Free() {
-	if s.limit == nil {
+	if s == nil {
 		return
 	}
 	s.limit.mu.Lock()
 	defer s.limit.mu.Unlock()
 	s.limit.used -= s.size
-	if s.namespace != "" {
-		if s.limit.namespaces[s.namespace] -= s.size; s.limit.namespaces[s.namespace] == 0 {
-			delete(s.limit.namespaces, s.namespace)
-		}
-	}
-	s.size, s.namespace = 0, ""
+	s.limit.count(s.namespace, -s.size)
+	s.size = 0
 }
