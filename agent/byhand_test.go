@@ -12,9 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/metaparticle-io/metaparticle/agent/courier"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -53,34 +51,32 @@ func (p *pod) message() string {
 
 func TestHolderOfAPausedSlotKeepsRunning(t *testing.T) {
 	for _, value := range []string{"hold", "on"} {
-		t.Run(value, func(t *testing.T) {
-			simulate(t, func(w *world) {
-				w.free(theSlot)
-				a, b := w.pair()
-				w.annotate(theSlot, api.PausedAnnotation, value)
-				w.pass(5 * time.Minute)
-				require.True(t, a.running("s1"))
-				assert.Empty(t, a.gates.told())
-				assert.Equal(t, value, w.server.lease(theSlot).Annotations[api.PausedAnnotation], "renewals keep it")
-				assert.Equal(t, "True Holding", a.ready())
-				for _, p := range []*pod{a, b} {
-					assert.Contains(t, p.message(), "the slot "+theSlot+" is paused by hand")
-					assert.Equal(t, value == "on", strings.Contains(p.message(), `"on" is neither hold nor stop`), p.message())
-				}
-				require.Len(t, w.event("a", "Paused"), 1)
-				assert.Contains(t, w.event("a", "Paused")[0], "this pod goes on")
+		t.Run(value, simulated(func(t *testing.T, w *world) {
+			w.free(theSlot)
+			a, b := w.pair()
+			w.annotate(theSlot, api.PausedAnnotation, value)
+			w.pass(5 * time.Minute)
+			require.True(t, a.running("s1"))
+			assert.Empty(t, a.gates.told())
+			assert.Equal(t, value, w.server.lease(theSlot).Annotations[api.PausedAnnotation], "renewals keep it")
+			assert.Equal(t, "True Holding", a.ready())
+			for _, p := range []*pod{a, b} {
+				assert.Contains(t, p.message(), "the slot "+theSlot+" is paused by hand")
+				assert.Equal(t, value == "on", strings.Contains(p.message(), `"on" is neither hold nor stop`), p.message())
+			}
+			require.Len(t, w.event("a", "Paused"), 1)
+			assert.Contains(t, w.event("a", "Paused")[0], "this pod goes on")
 
-				// No pod begins a new hold while the slot is paused.
-				a.gates.end("s1")
-				w.within(time.Second, "released", func() bool { return w.holder() == "" })
-				w.pass(time.Hour)
-				assert.Empty(t, w.holder())
-				assert.Equal(t, "False Paused", b.ready())
+			// No pod begins a new hold while the slot is paused.
+			a.gates.end("s1")
+			w.within(time.Second, "released", func() bool { return w.holder() == "" })
+			w.pass(time.Hour)
+			assert.Empty(t, w.holder())
+			assert.Equal(t, "False Paused", b.ready())
 
-				w.annotate(theSlot, api.PausedAnnotation, "")
-				w.within(100*time.Millisecond, "resumed", func() bool { return a.running("s1") || b.running("s2") })
-			})
-		})
+			w.annotate(theSlot, api.PausedAnnotation, "")
+			w.within(100*time.Millisecond, "resumed", func() bool { return a.running("s1") || b.running("s2") })
+		}))
 	}
 }
 
@@ -120,86 +116,6 @@ func TestPauseWithValueStopMakesTheHolderDrain(t *testing.T) {
 	})
 }
 
-func TestPausedSlotIsNotTakenAfterExpiry(t *testing.T) {
-	simulate(t, func(w *world) {
-		w.free(theSlot)
-		a, b := w.pair()
-		w.annotate(theSlot, api.PausedAnnotation, string(api.PauseHold))
-		w.pass(time.Second)
-		a.link.set(func(l *link) { l.cut = true })
-		w.pass(10 * time.Minute)
-		assert.Equal(t, a.identity(), w.holder(), "the Lease has expired, and nobody takes it")
-		assert.Equal(t, gate.Waiting, b.gates.phase("s2"))
-		w.annotate(theSlot, api.PausedAnnotation, "")
-		w.within(40*time.Second, "taken over", func() bool { return b.running("s2") })
-	})
-}
-
-func TestPodTakesNeitherLockWhileOneIsPaused(t *testing.T) {
-	simulate(t, func(w *world) {
-		w.free("lock.a", "lock.b")
-		a, b := w.pair(both)
-		w.annotate("lock.b", api.PausedAnnotation, string(api.PauseStop))
-		w.within(time.Second, "released", func() bool {
-			return w.server.lease("lock.a").Holder == "" && w.server.lease("lock.b").Holder == ""
-		})
-		w.pass(10 * time.Minute)
-		assert.Empty(t, w.server.lease("lock.a").Holder, "no pod takes a lock that is of no use to it")
-		assert.Equal(t, gate.Waiting, a.gates.phase("s1"))
-		assert.Equal(t, gate.Waiting, b.gates.phase("s2"))
-		w.annotate("lock.b", api.PausedAnnotation, "")
-		w.within(100*time.Millisecond, "resumed", func() bool { return a.running("s1") || b.running("s2") })
-	})
-}
-
-func TestNewAgentProcessObeysAPause(t *testing.T) {
-	for value, stops := range map[api.Pause]bool{api.PauseHold: false, api.PauseStop: true} {
-		t.Run(string(value), func(t *testing.T) {
-			simulate(t, func(w *world) {
-				w.free(theSlot)
-				a := w.start("a")
-				a.connect("s1")
-				w.within(time.Second, "child runs", func() bool { return a.running("s1") })
-				hold := a.gates.hold("s1")
-				a.kill()
-				w.annotate(theSlot, api.PausedAnnotation, string(value))
-				w.start("a").gates.connect(a.gates.shim("s1").report)
-				w.pass(10 * time.Second)
-				assert.Equal(t, !stops, a.running("s1"))
-				if !stops {
-					assert.Equal(t, hold, a.gates.hold("s1"), "to resume a hold is not to acquire")
-				}
-				assert.Equal(t, stops, w.holder() == "")
-			})
-		})
-	}
-}
-
-func TestNamedSuccessorTakesTheYieldedSlot(t *testing.T) {
-	for _, named := range []string{"b", "c", "d"} {
-		t.Run(named, func(t *testing.T) {
-			simulate(t, func(w *world) {
-				w.free(theSlot)
-				a, _ := w.pair()
-				for _, name := range []string{"c", "d"} {
-					w.start(name).gates.connect(gate.Report{Shim: "s2", Container: "app"})
-				}
-				w.pass(time.Second)
-				hold, writes := a.gates.hold("s1"), w.server.requests()
-				w.annotate(theSlot, api.YieldAnnotation, api.Yield{Hold: hold, Successor: api.Identity(named, "u")}.String())
-				w.within(time.Second, "released", func() bool { return w.holder() != a.identity() })
-				require.True(t, w.pods[named].running("s2"), "the named standby takes the slot at once")
-				l := w.server.lease(theSlot)
-				assert.NotContains(t, l.Annotations, api.YieldAnnotation)
-				assert.NotContains(t, l.Annotations, api.SuccessorAnnotation)
-				assert.Less(t, w.server.requests()-writes, 13, "the other standbys write nothing")
-				w.pass(5 * time.Second)
-				assert.Len(t, w.event("a", "Yielded"), 1)
-			})
-		})
-	}
-}
-
 func TestYieldRequestForAnEndedHoldIsIgnored(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
@@ -214,30 +130,6 @@ func TestYieldRequestForAnEndedHoldIsIgnored(t *testing.T) {
 	})
 }
 
-func TestVanishedSuccessorDelaysOtherStandbysByOneSecond(t *testing.T) {
-	simulate(t, func(w *world) {
-		w.free(theSlot)
-		a, b := w.pair()
-		w.annotate(theSlot, api.YieldAnnotation, api.Yield{Hold: a.gates.hold("s1"), Successor: "gone_u"}.String())
-		w.within(time.Second, "released", func() bool { return w.holder() == "" })
-		took := w.within(3*time.Second, "taken", func() bool { return b.running("s2") })
-		// The other standby sees the release a moment late, and then lets the successor compete alone.
-		assert.InDelta(t, time.Second+courier.EventsWait, took, float64(100*time.Millisecond))
-	})
-}
-
-func TestVanishedSuccessorDelaysForwardingStandbysNoLonger(t *testing.T) {
-	simulate(t, func(w *world) {
-		w.free(theSlot)
-		a, b := w.pair(func(c *Config) { forwarding(&ports{})(c) })
-		w.annotate(theSlot, api.YieldAnnotation, api.Yield{Hold: a.gates.hold("s1"), Successor: "gone_u"}.String())
-		w.within(time.Second, "released", func() bool { return w.holder() == "" })
-		took := w.within(3*time.Second, "taken", func() bool { return b.running("s2") })
-		// A standby that forwards connections sees each event at once.
-		assert.InDelta(t, time.Second, took, float64(50*time.Millisecond))
-	})
-}
-
 func TestHolderObeysYieldRequestOnlyAfterPauseEnds(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
@@ -248,18 +140,5 @@ func TestHolderObeysYieldRequestOnlyAfterPauseEnds(t *testing.T) {
 		require.True(t, a.running("s1"), "nobody would take what the holder gives up")
 		w.annotate(theSlot, api.PausedAnnotation, "")
 		w.within(time.Second, "yielded", func() bool { return b.running("s2") })
-	})
-}
-
-// Without a watch, a holder learns of a person's annotation only when a renewal meets a
-// conflict.
-func TestHolderObeysYieldAtRenewalIfWatchesFail(t *testing.T) {
-	simulate(t, func(w *world) {
-		w.free(theSlot)
-		a, b := w.pair()
-		a.link.set(func(l *link) { l.unwatched, l.mute = &kube.StatusError{Code: 429}, true })
-		w.annotate(theSlot, api.YieldAnnotation, a.gates.hold("s1"))
-		took := w.within(10*time.Second, "yielded", func() bool { return b.running("s2") })
-		assert.LessOrEqual(t, took, 6*time.Second, "a sixth of the lease duration, and a moment")
 	})
 }

@@ -6,7 +6,7 @@ package agent
 import (
 	"cmp"
 	"context"
-	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -31,57 +31,6 @@ func (p *pod) podReads() (count int) {
 	return count
 }
 
-// A controller deletes all pods at the same time, and the holder's application is the first to
-// end.
-func TestDeletedStandbyNeverStartsChildAfterARelease(t *testing.T) {
-	for name, delay := range map[string]struct{ check, write time.Duration }{
-		"the check ends first": {write: 500 * time.Millisecond},
-		"the write ends first": {check: 500 * time.Millisecond},
-	} {
-		for _, slots := range [][]string{{theSlot}, {"lock.a", theSlot}} {
-			t.Run(fmt.Sprintf("%s, %d slots", name, len(slots)), func(t *testing.T) {
-				simulate(t, func(w *world) {
-					all := func(c *Config) { c.Slots = slots }
-					w.free(slots...)
-					b := w.start("b", all)
-					b.connect("s2")
-					w.within(time.Second, "child runs", func() bool { return b.running("s2") })
-					a := w.start("a", all)
-					a.connect("s1")
-					w.pass(10 * time.Second)
-					a.delete()
-					answered := make(chan struct{})
-					a.link.set(func(l *link) { l.delay, l.withheld = delay.check, answered })
-					time.AfterFunc(delay.write, func() { close(answered) })
-					b.gates.end("s2")
-					w.pass(time.Minute)
-					assert.Empty(t, a.gates.given())
-					for _, slot := range slots {
-						assert.Empty(t, w.server.lease(slot).Holder, "a pod that stays may take the slot")
-					}
-				})
-			})
-		}
-	}
-}
-
-// The agent checks for its pod's deletion by a patch of the pod. If the release names no successor,
-// all standbys write at once, and only the pod that got the slot sends the patch.
-func TestNonSuccessorStandbyChecksPodDeletionAfterAcquiring(t *testing.T) {
-	simulate(t, func(w *world) {
-		w.free(theSlot)
-		a, b := w.pair()
-		answered, before := make(chan struct{}), b.podReads()
-		b.link.set(func(l *link) { l.withheld = answered })
-		a.gates.end("s1")
-		w.within(time.Second, "the write is stored", func() bool { return w.holder() == b.identity() })
-		assert.Equal(t, before, b.podReads())
-		close(answered)
-		w.within(time.Second, "child runs", func() bool { return b.running("s2") })
-		assert.Equal(t, before+1, b.podReads())
-	})
-}
-
 // A person names the successor when the person requests the yield. So the successor can check for
 // its deletion while the holder's application stops.
 func TestNamedSuccessorChecksPodDeletionBeforeTheRelease(t *testing.T) {
@@ -93,41 +42,21 @@ func TestNamedSuccessorChecksPodDeletionBeforeTheRelease(t *testing.T) {
 		"the application stops slowly":            {stop: clearFor + time.Second, checks: 2},
 		"the check is answered after the release": {stop: time.Second, delay: 1500 * time.Millisecond, checks: 2},
 	} {
-		t.Run(name, func(t *testing.T) {
-			simulate(t, func(w *world) {
-				w.free(theSlot)
-				a, b := w.pair()
-				a.gates.shims["s1"].stop = test.stop
-				before := b.podReads()
-				b.link.set(func(l *link) { l.delay = test.delay })
-				y := api.Yield{Hold: a.gates.hold("s1"), Successor: b.identity()}
-				w.annotate(theSlot, api.YieldAnnotation, y.String())
-				w.pass(test.stop / 2)
-				assert.Equal(t, before+1, b.podReads(), "the holder's application has not ended")
-				b.link.set(func(l *link) { l.delay = 0 })
-				w.within(10*time.Second, "child runs", func() bool { return b.running("s2") })
-				assert.Equal(t, before+test.checks, b.podReads())
-			})
-		})
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			w.free(theSlot)
+			a, b := w.pair()
+			a.gates.shims["s1"].stop = test.stop
+			before := b.podReads()
+			b.link.set(func(l *link) { l.delay = test.delay })
+			y := api.Yield{Hold: a.gates.hold("s1"), Successor: b.identity()}
+			w.annotate(theSlot, api.YieldAnnotation, y.String())
+			w.pass(test.stop / 2)
+			assert.Equal(t, before+1, b.podReads(), "the holder's application has not ended")
+			b.link.set(func(l *link) { l.delay = 0 })
+			w.within(10*time.Second, "child runs", func() bool { return b.running("s2") })
+			assert.Equal(t, before+test.checks, b.podReads())
+		}))
 	}
-}
-
-// A holder that leaves its Services names its successor a second before its application stops.
-func TestFollowingStandbyChecksPodDeletionBeforeTheRelease(t *testing.T) {
-	simulate(t, func(w *world) {
-		s := w.serve(2)
-		before := map[*pod]int{}
-		for _, p := range s.others {
-			before[p] = p.podReads()
-		}
-		s.holder.agent.Yield()
-		next, other := s.follower()
-		w.within(100*time.Millisecond, "the successor checks", func() bool { return next.podReads() == before[next]+1 })
-		assert.True(t, s.holder.running("s1"))
-		w.within(endpointDelay+time.Second, "child runs", func() bool { return next.running(next.shimOf()) })
-		assert.Equal(t, before[next]+1, next.podReads())
-		assert.Equal(t, before[other], other.podReads())
-	})
 }
 
 // During a yield the successor checks whether its pod is being deleted. If the deletion comes
@@ -177,19 +106,17 @@ func TestAgentBrieflyDelaysGrantToCheckPodDeletion(t *testing.T) {
 		"refused":           {func(l *link) { l.noStatus = true }, 0},
 		"not answered ever": {func(l *link) { l.delay = time.Hour }, time.Second},
 	} {
-		t.Run(name, func(t *testing.T) {
-			simulate(t, func(w *world) {
-				w.free(theSlot)
-				a := w.start("a")
-				w.pass(10 * time.Second)
-				a.link.set(test.slow)
-				a.connect("s1")
-				took := w.within(2*time.Second, "child runs", func() bool { return a.running("s1") })
-				assert.InDelta(t, test.want.Seconds(), took.Seconds(), 0.05)
-				w.pass(time.Minute)
-				assert.Len(t, a.gates.shim("s1").ran, 1, "the hold goes on")
-			})
-		})
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			w.free(theSlot)
+			a := w.start("a")
+			w.pass(10 * time.Second)
+			a.link.set(test.slow)
+			a.connect("s1")
+			took := w.within(2*time.Second, "child runs", func() bool { return a.running("s1") })
+			assert.InDelta(t, test.want.Seconds(), took.Seconds(), 0.05)
+			w.pass(time.Minute)
+			assert.Len(t, a.gates.shim("s1").ran, 1, "the hold goes on")
+		}))
 	}
 }
 
@@ -218,99 +145,6 @@ func TestAgentDrainsHoldAcquiredAfterThePodsDeletion(t *testing.T) {
 		assert.Empty(t, w.holder(), "it never competes again")
 		assert.Len(t, a.gates.shim("s1").ran, 1)
 		assert.Equal(t, gate.Ended, a.gates.phase("s1"))
-	})
-}
-
-// The agent learns of the deletion before the shim reports that the child has started.
-func TestChildReportedAfterPodDeletionIsStopped(t *testing.T) {
-	simulate(t, func(w *world) {
-		w.free(theSlot)
-		a := w.start("a")
-		a.gates.slow = true
-		w.pass(time.Second)
-		a.connect("s1").ended = make(chan struct{})
-		w.within(time.Second, "granted", func() bool { return len(a.gates.given()) > 0 })
-		a.delete()
-		w.within(5*time.Second, "the deletion is known", func() bool { return len(a.gates.told()) > 0 })
-		granted := a.gates.given()[0].Hold
-		a.gates.report("s1", func(r *gate.Report) { r.Phase, r.Hold = gate.Draining, granted })
-		w.pass(time.Second)
-		assert.Equal(t, []string{show.ReasonPodDeleted, show.ReasonPodDeleted + " 30s"}, a.gates.told())
-	})
-}
-
-// The agent does not stop a child that started before the deletion, because the kubelet stops that
-// child.
-func TestAgentContinuesItsHoldAfterPodDeletion(t *testing.T) {
-	again := map[string]func(w *world, a *pod) *pod{
-		"": func(_ *world, a *pod) *pod { return a },
-		"a new agent process, too": func(w *world, a *pod) *pod {
-			a.kill()
-			a = w.start("a")
-			a.gates.connect(a.gates.shim("s1").report)
-			return a
-		},
-	}
-	for name, again := range again {
-		t.Run(name, func(t *testing.T) {
-			simulate(t, func(w *world) {
-				w.free(theSlot)
-				a := w.start("a", func(c *Config) { c.Containers = []string{"app", "helper"} })
-				a.connect("s1")
-				w.within(time.Second, "child runs", func() bool { return a.running("s1") })
-				w.pass(time.Second)
-				require.Equal(t, "True Holding", a.ready())
-				a.delete()
-				a = again(w, a)
-				w.pass(time.Second)
-				a.agent.unit.status.Show(show.Appearance{Hold: a.gates.hold("s1"), Reason: "Changed"})
-				w.pass(time.Minute)
-				require.True(t, a.agent.unit.deletion.known, "it has heard of the deletion")
-				assert.True(t, a.running("s1"))
-				assert.Empty(t, a.gates.told())
-				a.gates.connect(gate.Report{Shim: "s2", Container: "helper"})
-				w.pass(time.Second)
-				assert.Equal(t, gate.Waiting, a.gates.phase("s2"), "nothing starts any more")
-				a.gates.end("s1")
-				w.within(time.Second, "released", func() bool { return w.holder() == "" })
-				w.pass(time.Minute)
-				assert.Empty(t, w.holder(), "it was the last hold")
-			})
-		})
-	}
-}
-
-// The agent learns of the deletion long after its hold began.
-func TestHoldContinuesIfPodDeletionIsNoticedLate(t *testing.T) {
-	simulate(t, func(w *world) {
-		w.free(theSlot)
-		a := w.start("a")
-		a.link.set(func(l *link) { l.noStatus = true })
-		a.connect("s1")
-		w.pass(10 * time.Minute)
-		a.delete()
-		a.link.set(func(l *link) { l.noStatus = false })
-		w.pass(time.Minute)
-		require.True(t, a.agent.unit.deletion.known, "it has heard of the deletion")
-		assert.True(t, a.running("s1"))
-	})
-}
-
-// The API server tells the agent whether the pod is being deleted. The first such answer during a
-// hold decides whether the agent gives that hold back. A deletion that was reported during an
-// earlier hold does not count.
-func TestHoldSurvivesPodDeletionReportedDuringEarlierHold(t *testing.T) {
-	simulate(t, func(w *world) {
-		w.free(theSlot)
-		a := w.start("a")
-		a.agent.loop.posts.post(w.t.Context(), func(time.Duration) { a.agent.unit.deletion.learn("another hold", true) })
-		w.pass(0)
-		a.agent.unit.deletion.known = false // if known were true, the agent would begin no hold
-		a.connect("s1")
-		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
-		w.pass(time.Minute)
-		assert.True(t, a.running("s1"))
-		assert.Empty(t, a.gates.told())
 	})
 }
 
@@ -352,42 +186,40 @@ func TestPodWithGraceOfOneSecondReleasesSlot(t *testing.T) {
 		"the kubelet evicts the pod":         {evicted: true},
 		"the API server is away for a while": {away: 400 * time.Millisecond},
 	} {
-		t.Run(name, func(t *testing.T) {
-			simulate(t, func(w *world) {
-				w.free(theSlot)
-				a, b := w.start("a"), w.start("b")
-				a.connect("s1")
-				w.within(time.Second, "the child runs", func() bool { return a.running("s1") })
-				b.connect("s2")
-				w.pass(time.Minute)
-				if !c.evicted {
-					a.delete()
-				}
-				if !c.stops {
-					w.pass(time.Second)
-					close(a.stop)
-					w.pass(time.Second)
-					require.True(t, a.running("s1"), "the kubelet has not killed it yet")
-				}
-				if c.away > 0 {
-					a.link.set(func(l *link) { l.refuse = &kube.StatusError{Code: 503} })
-					time.AfterFunc(c.away, func() { a.link.set(func(l *link) { l.refuse = nil }) })
-				}
-				if c.stops {
-					a.gates.end("s1")
-				}
-				a.gates.report("s1", func(r *gate.Report) { r.Connected, r.Dead = false, true })
-				w.within(c.away+500*time.Millisecond, "the next child runs", func() bool { return b.running("s2") })
-				if c.stops {
-					close(a.stop)
-				}
-				a.endsWithin(500 * time.Millisecond)
-				assert.Equal(t, b.identity(), w.holder())
-				if !c.stops {
-					close(a.gates.shims["s1"].ended)
-				}
-			})
-		})
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			w.free(theSlot)
+			a, b := w.start("a"), w.start("b")
+			a.connect("s1")
+			w.within(time.Second, "the child runs", func() bool { return a.running("s1") })
+			b.connect("s2")
+			w.pass(time.Minute)
+			if !c.evicted {
+				a.delete()
+			}
+			if !c.stops {
+				w.pass(time.Second)
+				close(a.stop)
+				w.pass(time.Second)
+				require.True(t, a.running("s1"), "the kubelet has not killed it yet")
+			}
+			if c.away > 0 {
+				a.link.set(func(l *link) { l.refuse = &kube.StatusError{Code: 503} })
+				time.AfterFunc(c.away, func() { a.link.set(func(l *link) { l.refuse = nil }) })
+			}
+			if c.stops {
+				a.gates.end("s1")
+			}
+			a.gates.report("s1", func(r *gate.Report) { r.Connected, r.Dead = false, true })
+			w.within(c.away+500*time.Millisecond, "the next child runs", func() bool { return b.running("s2") })
+			if c.stops {
+				close(a.stop)
+			}
+			a.endsWithin(500 * time.Millisecond)
+			assert.Equal(t, b.identity(), w.holder())
+			if !c.stops {
+				close(a.gates.shims["s1"].ended)
+			}
+		}))
 	}
 }
 
@@ -412,33 +244,18 @@ func TestForceDeletedPodNeverAcquiresASlot(t *testing.T) {
 		"the API server has no such pod": {kube.StatusError{Code: 404, Reason: "NotFound"}, false},
 		"a proxy answers":                {kube.StatusError{Code: 404}, true},
 	} {
-		t.Run(name, func(t *testing.T) {
-			simulate(t, func(w *world) {
-				w.free(theSlot)
-				var g *goneAPI
-				a := w.start("a", func(cf *Config) { g = &goneAPI{link: cf.API.(*link)}; cf.API = g })
-				w.pass(10 * time.Second)
-				g.answer.Store(&c.answer)
-				a.connect("s1")
-				w.pass(10 * time.Second)
-				assert.Equal(t, c.starts, len(a.gates.given()) > 0)
-				assert.Equal(t, c.starts, w.holder() != "", "another pod may hold")
-			})
-		})
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			w.free(theSlot)
+			var g *goneAPI
+			a := w.start("a", func(cf *Config) { g = &goneAPI{link: cf.API.(*link)}; cf.API = g })
+			w.pass(10 * time.Second)
+			g.answer.Store(&c.answer)
+			a.connect("s1")
+			w.pass(10 * time.Second)
+			assert.Equal(t, c.starts, len(a.gates.given()) > 0)
+			assert.Equal(t, c.starts, w.holder() != "", "another pod may hold")
+		}))
 	}
-}
-
-func TestDeletedStandbyNeverAcquiresAFreeSlot(t *testing.T) {
-	simulate(t, func(w *world) {
-		w.free(theSlot)
-		a := w.start("a", func(*Config) { w.pods["a"].delete() })
-		w.within(time.Second, "its first status is stored", func() bool { return a.ready() != "unknown" })
-		w.pass(time.Second)
-		a.connect("s1")
-		w.pass(time.Minute)
-		assert.Empty(t, w.holder())
-		assert.Empty(t, a.gates.given())
-	})
 }
 
 // A person may name the same pod for several slots whose holders do not yield.
@@ -452,4 +269,82 @@ func TestExpectedHoldsCauseASingleCheckEach(t *testing.T) {
 		}
 	}
 	assert.Equal(t, 2, checks)
+}
+
+func TestExpectationOfNextHoldVoidsEarlierCheck(t *testing.T) {
+	d := deletion{}
+	require.True(t, d.expect("a", "first", time.Second))
+	d.cleared = true
+	require.True(t, d.expect("a", "second", time.Minute))
+	assert.False(t, d.clearedAhead(time.Minute))
+}
+
+// disruptions returns the stored patches with the condition DisruptionTarget.
+func (p *pod) disruptions() (found []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, patch := range p.patches {
+		if strings.Contains(patch, api.DisruptionCondition) {
+			found = append(found, patch)
+		}
+	}
+	return found
+}
+
+// The Job's controller must not take the end of the pod for a failure of the application.
+func TestPodThatEndsWithItsHoldIsMarkedAsDisrupted(t *testing.T) {
+	ends := func(c *Config) { c.Ends = true }
+	yields := func(w *world, p *pod) { p.agent.Yield() }
+	stops := func(w *world, p *pod) { w.annotate(theSlot, api.PausedAnnotation, string(api.PauseStop)) }
+	loses := func(w *world, p *pod) { w.edit(func(l *kube.Lease) { l.Holder = "b_u" }) }
+	for name, c := range map[string]struct {
+		change func(*Config)
+		end    func(*world, *pod)
+		reason string
+	}{
+		"yield": {ends, yields, "Yielded"}, "pause": {ends, stops, "Paused"}, "loss": {ends, loses, "Lost"},
+		"end of the application":   {ends, func(_ *world, p *pod) { p.gates.end("s1") }, ""},
+		"yield of a pod that goes": {func(*Config) {}, yields, ""},
+	} {
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			w.free(theSlot)
+			p := w.start("a", c.change)
+			p.connect("s1")
+			w.within(time.Minute, "runs", func() bool { return p.running("s1") })
+			c.end(w, p)
+			w.pass(10 * time.Second)
+			found := p.disruptions()
+			if c.reason == "" {
+				assert.Empty(t, found)
+				return
+			}
+			require.Len(t, found, 1)
+			assert.Contains(t, found[0], `"reason":"`+c.reason+`"`)
+		}))
+	}
+}
+
+// The kubelet reports the pod as failed only after the end of the agent.
+func TestStoppingAgentFirstStoresTheDisruption(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		p := w.start("a", func(c *Config) { c.Ends = true })
+		p.connect("s1")
+		w.within(time.Minute, "runs", func() bool { return p.running("s1") })
+		p.set(func(l *link) { l.delay = time.Second })
+		p.agent.Yield()
+		w.within(time.Minute, "stops", func() bool { return !p.running("s1") })
+		p.gates.end("s1")
+		close(p.stop)
+		w.within(20*time.Second, "ends", func() bool {
+			select {
+			case err := <-p.done:
+				require.NoError(t, err)
+				return true
+			default:
+				return false
+			}
+		})
+		assert.Len(t, p.disruptions(), 1)
+	})
 }

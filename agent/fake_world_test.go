@@ -64,6 +64,11 @@ func simulate(t *testing.T, f func(w *world)) {
 	})
 }
 
+// simulated makes a subtest of f, which gets the bubble's own t.
+func simulated(f func(t *testing.T, w *world)) func(t *testing.T) {
+	return func(t *testing.T) { simulate(t, func(w *world) { f(w.t, w) }) }
+}
+
 func (w *world) clock() time.Duration { return time.Since(w.began) + time.Hour }
 
 // free creates Leases without a holder.
@@ -123,6 +128,15 @@ func (p *pod) identity() string { return api.Identity(p.config.PodName, p.config
 // connect starts a shim of the container "app", which waits for a grant.
 func (p *pod) connect(id gate.ShimID) *fakeShim {
 	return p.gates.connect(gate.Report{Shim: id, Container: "app"})
+}
+
+// hold starts the pod "a", whose shim s1 has a running child.
+func (w *world) hold(change ...func(*Config)) *pod {
+	w.free(theSlot)
+	a := w.start("a", change...)
+	a.connect("s1")
+	w.within(time.Second, "the child runs", func() bool { return a.running("s1") })
+	return a
 }
 
 // pair starts two pods, and connects a shim of each. The child of the first pod runs, and the

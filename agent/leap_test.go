@@ -4,6 +4,7 @@
 package agent
 
 import (
+	"math/rand/v2"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -54,66 +55,30 @@ func (p *pod) writesAt(w *world) int {
 	return w.writes()
 }
 
-func TestAgentRenewsAtOnceAfterALeap(t *testing.T) {
-	simulate(t, func(w *world) {
-		a := settled(w)
-		before, now := w.writes(), w.clock()
-		a.leaps("s1", 7)
-		g, ok := a.answer()
-		assert.True(t, ok)
-		assert.Equal(t, 7, g.Leap)
-		assert.Equal(t, now+25*time.Second, g.Deadline, "of a renewal that was sent just now")
-		assert.Equal(t, before+1, w.writes())
-		a.leaps("s1", 0)
-		w.pass(time.Minute)
-		_, ok = a.answer()
-		assert.False(t, ok)
-		assert.True(t, a.running("s1"))
-	})
-}
-
 func TestRenewalSentBeforeALeapPermitsNoGrant(t *testing.T) {
-	t.Run("its answer comes later", func(t *testing.T) {
-		simulate(t, func(w *world) {
-			a := settled(w)
-			late := make(chan struct{})
-			a.link.set(func(l *link) { l.withheld = late })
-			a.writesAt(w)
-			a.link.set(func(l *link) { l.cut = true })
-			a.leaps("s1", 1)
-			close(late)
-			w.pass(100 * time.Millisecond)
-			_, ok := a.answer()
-			assert.False(t, ok)
-			a.link.set(func(l *link) { l.cut = false })
-			w.within(2*time.Second, "answered", func() bool { _, ok := a.answer(); return ok })
-		})
-	})
-	t.Run("its answer is lost", func(t *testing.T) {
-		simulate(t, func(w *world) {
-			a := settled(w)
-			a.link.set(func(l *link) { l.lose = true })
-			a.writesAt(w)
-			a.leaps("s1", 1)
-			w.within(2*time.Second, "answered", func() bool { _, ok := a.answer(); return ok })
-			g, _ := a.answer()
-			assert.Greater(t, g.Deadline, w.clock()+24*time.Second)
-		})
-	})
-}
-
-func TestAgentGrantsNothingBetweenLeapAndRenewal(t *testing.T) {
-	simulate(t, func(w *world) {
+	t.Run("its answer comes later", simulated(func(t *testing.T, w *world) {
 		a := settled(w)
+		late := make(chan struct{})
+		a.link.set(func(l *link) { l.withheld = late })
+		a.writesAt(w)
 		a.link.set(func(l *link) { l.cut = true })
 		a.leaps("s1", 1)
-		w.pass(10 * time.Second)
+		close(late)
+		w.pass(100 * time.Millisecond)
 		_, ok := a.answer()
 		assert.False(t, ok)
 		a.link.set(func(l *link) { l.cut = false })
 		w.within(2*time.Second, "answered", func() bool { _, ok := a.answer(); return ok })
-		assert.True(t, a.running("s1"))
-	})
+	}))
+	t.Run("its answer is lost", simulated(func(t *testing.T, w *world) {
+		a := settled(w)
+		a.link.set(func(l *link) { l.lose = true })
+		a.writesAt(w)
+		a.leaps("s1", 1)
+		w.within(2*time.Second, "answered", func() bool { _, ok := a.answer(); return ok })
+		g, _ := a.answer()
+		assert.Greater(t, g.Deadline, w.clock()+24*time.Second)
+	}))
 }
 
 func TestAgentKillsChildAfterLosingSlotDuringLeap(t *testing.T) {
@@ -125,69 +90,6 @@ func TestAgentKillsChildAfterLosingSlotDuringLeap(t *testing.T) {
 		assert.Equal(t, []time.Duration{0}, a.gates.left())
 		_, ok := a.answer()
 		assert.False(t, ok)
-	})
-}
-
-// A waiting shim may report a leap long before its pod acquires the slot, or during the
-// acquiring write.
-func TestWaitingShimGetsGrantAfterReportingALeap(t *testing.T) {
-	t.Run("before the slot was acquired", func(t *testing.T) {
-		simulate(t, func(w *world) {
-			w.free(theSlot)
-			a := w.start("a")
-			a.gates.connect(gate.Report{Shim: "s1", Container: "app", Leap: 3})
-			w.within(time.Second, "child runs", func() bool { return a.running("s1") })
-			assert.Equal(t, 3, a.gates.given()[0].Leap)
-		})
-	})
-	t.Run("while the slot was acquired", func(t *testing.T) {
-		simulate(t, func(w *world) {
-			w.free(theSlot)
-			a := w.start("a")
-			late := make(chan struct{})
-			a.link.set(func(l *link) { l.withheld = late })
-			a.connect("s1")
-			w.within(time.Second, "acquired", func() bool { return w.holder() == a.identity() })
-			a.leaps("s1", 3)
-			close(late)
-			w.within(2*time.Second, "child runs", func() bool { return a.running("s1") })
-			assert.Equal(t, 3, a.gates.given()[0].Leap)
-			assert.GreaterOrEqual(t, w.writes(), 2, "renewed before it was granted")
-		})
-	})
-}
-
-func TestAgentGrantsAgainAfterLeapDuringItsRestart(t *testing.T) {
-	simulate(t, func(w *world) {
-		a := settled(w)
-		a.kill()
-		a.gates.report("s1", func(r *gate.Report) { r.Leap = 2 })
-		a = w.start("a")
-		a.gates.connect(a.gates.shim("s1").report)
-		w.within(time.Second, "answered", func() bool { _, ok := a.answer(); return ok })
-		assert.True(t, a.running("s1"))
-	})
-}
-
-func TestEveryShimReportingALeapGetsAGrant(t *testing.T) {
-	simulate(t, func(w *world) {
-		w.free(theSlot)
-		a := w.start("a", func(c *Config) { c.Containers = []string{"app", "other"} })
-		a.connect("s1")
-		a.gates.connect(gate.Report{Shim: "s2", Container: "other"})
-		w.within(time.Second, "children run", func() bool { return a.running("s1") && a.running("s2") })
-		w.pass(time.Second)
-		before, grants := w.writes(), len(a.gates.given())
-		a.leaps("s1", 1)
-		a.leaps("s2", 4)
-		w.pass(2 * time.Second)
-		var answered []int
-		for _, g := range a.gates.given()[grants:] {
-			answered = append(answered, g.Leap)
-		}
-		assert.Contains(t, answered, 1)
-		assert.Contains(t, answered, 4)
-		assert.LessOrEqual(t, w.writes(), before+2)
 	})
 }
 
@@ -230,5 +132,121 @@ func TestAgentWithoutShimsRenewsBetweenLeapAndGrant(t *testing.T) {
 		assert.Empty(t, a.gates.given(), "beside another pod's child")
 		w.edit(func(l *kube.Lease) { l.Holder = "" })
 		w.within(10*time.Second, "child runs", func() bool { return a.running("s1") })
+	})
+}
+
+// After each leap the agent soon grants again, even if several leaps coincide with lost answers.
+// The pod has two containers and two slots.
+func TestAgentExtendsGrantsSoonAfterEveryLeap(t *testing.T) {
+	for seed := range uint64(200) {
+		simulate(t, func(w *world) {
+			rng := rand.New(rand.NewPCG(seed, 1))
+			d := []time.Duration{10 * time.Second, 30 * time.Second, time.Minute}[rng.IntN(3)]
+			w.free("lock.a", "lock.b")
+			a := w.start("a", func(c *Config) {
+				c.LeaseDuration, c.Slots, c.Containers = d, []string{"lock.a", "lock.b"}, []string{"app", "side"}
+			})
+			late := make(chan struct{})
+			if rng.IntN(2) == 0 {
+				a.link.set(func(l *link) { l.withheld = late })
+			}
+			a.connect("s1").stop = time.Hour
+			a.gates.connect(gate.Report{Shim: "s2", Container: "side"}).stop = time.Hour
+			leaps := 0
+			leap := func() {
+				leaps++
+				for _, id := range []gate.ShimID{"s1", "s2"} {
+					a.leaps(id, leaps)
+					w.pass(time.Duration(rng.IntN(3)) * 10 * time.Millisecond)
+				}
+			}
+			answered := func() bool {
+				for _, id := range []gate.ShimID{"s1", "s2"} {
+					if s := a.gates.shim(id); s.grant.Leap != leaps || s.report.Phase != gate.Running {
+						return false
+					}
+				}
+				return true
+			}
+			w.pass(time.Duration(rng.IntN(100)) * time.Millisecond)
+			leap()
+			close(late)
+			took := w.within(3*time.Second, "first leap answered", answered)
+			for range 5 {
+				w.pass(time.Duration(rng.IntN(12000)) * time.Millisecond)
+				if rng.IntN(2) == 0 {
+					a.link.set(func(l *link) { l.lose = true })
+				}
+				for range 1 + rng.IntN(3) {
+					leap()
+				}
+				took = max(took, w.within(d/12+4*time.Second, "answered", answered))
+			}
+			if len(a.gates.told()) > 0 {
+				t.Errorf("seed %d: %v", seed, a.gates.told())
+			}
+		})
+	}
+}
+
+// A machine of a pod with the gate "pod" is paused for some time. Then the machine's wall clock is
+// set forward by that time, and the API server answers nothing more.
+func TestPauseBringsPodGatesDrainForward(t *testing.T) {
+	const usual = 15 * time.Second // from the last renewal to the drain, if the lease duration is 30 s
+	for name, c := range map[string]struct {
+		steps          []time.Duration
+		pod, reachable bool
+		drain          time.Duration // zero for none
+	}{
+		"short pause":           {steps: []time.Duration{5 * time.Second}, pod: true, drain: usual - 5*time.Second},
+		"two pauses":            {steps: []time.Duration{3 * time.Second, 4 * time.Second}, pod: true, drain: usual - 7*time.Second},
+		"pause, then step back": {steps: []time.Duration{5 * time.Second, -time.Hour}, pod: true, drain: usual - 5*time.Second},
+		"step back":             {steps: []time.Duration{-time.Hour}, pod: true, drain: usual},
+		"with a shim":           {steps: []time.Duration{5 * time.Second}, drain: usual},
+		"renewal succeeds":      {steps: []time.Duration{time.Hour}, pod: true, reachable: true},
+	} {
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			var ahead time.Duration
+			leaps := make(chan struct{})
+			a := stubborn(w, func(cfg *Config) {
+				cfg.KubeletStops, cfg.Leaps = c.pod, leaps
+				cfg.Ahead = func() time.Duration { return ahead }
+			})
+			w.pass(time.Minute)
+			a.writesAt(w)
+			renewed := w.clock()
+			a.link.set(func(l *link) { l.cut = !c.reachable })
+			for _, step := range c.steps {
+				ahead += step
+				leaps <- struct{}{}
+				synctest.Wait()
+			}
+			if c.reachable {
+				w.pass(time.Minute)
+				assert.Empty(t, a.gates.told())
+				return
+			}
+			w.within(time.Minute, "drained", func() bool { return len(a.gates.told()) > 0 })
+			assert.InDelta(t, c.drain.Seconds(), (w.clock() - renewed).Seconds(), .1)
+		}))
+	}
+}
+
+// After the pause of an hour, the agent waits for the answer to its renewal, but not longer than
+// a request may take.
+func TestLongPauseLeavesTimeForOneAnswer(t *testing.T) {
+	simulate(t, func(w *world) {
+		var ahead time.Duration
+		leaps := make(chan struct{})
+		a := stubborn(w, func(c *Config) {
+			c.KubeletStops, c.Leaps = true, leaps
+			c.Ahead = func() time.Duration { return ahead }
+		})
+		w.pass(time.Minute)
+		a.link.set(func(l *link) { l.cut = true })
+		ahead = time.Hour
+		leaps <- struct{}{}
+		took := w.within(time.Minute, "drained", func() bool { return len(a.gates.told()) > 0 })
+		assert.InDelta(t, a.agent.unit.self.Budget.RequestTimeout.Seconds(), took.Seconds(), .1)
 	})
 }

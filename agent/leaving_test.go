@@ -4,7 +4,6 @@
 package agent
 
 import (
-	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -156,24 +155,22 @@ func TestEndpointDelayBeginsOnceTheSuccessorIsUnready(t *testing.T) {
 // A standby whose watch event is late still forwards to the holder, so the holder waits longer.
 func TestHolderServesUntilStandbysLetConnectionsWait(t *testing.T) {
 	for name, deaf := range map[string]bool{"each standby hears": false, "one standby is deaf": true} {
-		t.Run(name, func(t *testing.T) {
-			simulate(t, func(w *world) {
-				s := w.serve(2)
-				s.holder.agent.Yield()
-				next, other := s.follower()
-				w.pass(endpointDelay / 2)
-				other.link.set(func(l *link) { l.mute = deaf })
-				w.within(endpointDelay, "the successor holds connections", func() bool { _, target := s.ports[next].state(); return target == "" })
-				began := time.Now()
-				w.within(time.Second, "the application stops", func() bool { return !s.holder.running("s1") })
-				took := time.Since(began)
-				if deaf {
-					assert.InDelta(t, leave.Passing.Seconds(), took.Seconds(), 0.01)
-				} else {
-					assert.InDelta(t, leave.Accepting.Seconds(), took.Seconds(), 0.01)
-				}
-			})
-		})
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			s := w.serve(2)
+			s.holder.agent.Yield()
+			next, other := s.follower()
+			w.pass(endpointDelay / 2)
+			other.link.set(func(l *link) { l.mute = deaf })
+			w.within(endpointDelay, "the successor holds connections", func() bool { _, target := s.ports[next].state(); return target == "" })
+			began := time.Now()
+			w.within(time.Second, "the application stops", func() bool { return !s.holder.running("s1") })
+			took := time.Since(began)
+			if deaf {
+				assert.InDelta(t, leave.Passing.Seconds(), took.Seconds(), 0.01)
+			} else {
+				assert.InDelta(t, leave.Accepting.Seconds(), took.Seconds(), 0.01)
+			}
+		}))
 	}
 }
 
@@ -221,19 +218,6 @@ func (p *pod) shimOf() gate.ShimID {
 	return ""
 }
 
-func TestYieldingHolderLeavesOnlyAfterTwoOffers(t *testing.T) {
-	for standbys, wait := range []time.Duration{leave.Answers, leave.Another} {
-		t.Run(fmt.Sprint(standbys, " standbys"), func(t *testing.T) {
-			simulate(t, func(w *world) {
-				s := w.serve(standbys)
-				s.holder.agent.Yield()
-				w.within(wait+50*time.Millisecond, "the application stops", func() bool { return !s.holder.running("s1") })
-				assert.NotContains(t, s.holder.ready(), "Leaving")
-			})
-		})
-	}
-}
-
 func TestDeletedHolderServesWhileNodesMaySendConnections(t *testing.T) {
 	simulate(t, func(w *world) {
 		s := w.serve(2)
@@ -276,15 +260,13 @@ func TestStopSignalComesSoonIfHolderCannotLeave(t *testing.T) {
 			s.holder.link.set(func(l *link) { l.refuse = &kube.StatusError{Code: 503} })
 		}, leave.Answers + leave.Stored},
 	} {
-		t.Run(name, func(t *testing.T) {
-			simulate(t, func(w *world) {
-				s := w.serve(c.standbys)
-				c.change(s)
-				s.asksToStop()
-				w.within(c.within, "the signal may go", func() bool { return s.delay() == 0 })
-				assert.True(t, s.holder.running("s1"))
-			})
-		})
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			s := w.serve(c.standbys)
+			c.change(s)
+			s.asksToStop()
+			w.within(c.within, "the signal may go", func() bool { return s.delay() == 0 })
+			assert.True(t, s.holder.running("s1"))
+		}))
 	}
 }
 
@@ -306,85 +288,6 @@ func TestTurnBeginsAfterTheHolderLeftItsServices(t *testing.T) {
 	})
 }
 
-func TestStatefulSetHolderYieldsWithoutLeavingItsServices(t *testing.T) {
-	simulate(t, func(w *world) {
-		s := w.serve(2, func(c *Config) { c.Workload = "StatefulSet/biller" })
-		before := s.holder.readiness()
-		s.holder.agent.Yield()
-		w.within(50*time.Millisecond, "the application stops", func() bool { return !s.holder.running("s1") })
-		w.pass(10 * time.Second)
-		assert.Equal(t, before, s.holder.readiness())
-		for _, p := range s.others {
-			assert.NotContains(t, p.ready(), "FollowsTheHolder")
-		}
-		assert.NotEqual(t, s.holder.identity(), w.holder())
-	})
-}
-
-func TestDaemonSetHolderYieldsWithoutLeavingItsServices(t *testing.T) {
-	simulate(t, func(w *world) {
-		kind := func(c *Config) { c.Workload = "DaemonSet/biller" }
-		s := w.serve(2, kind)
-		before := s.holder.readiness()
-		b := w.start("n", of(newRevision), lingering(&ports{}), kind)
-		b.connect("new")
-		w.within(500*time.Millisecond, "the turn begins", func() bool { return b.running("new") })
-		assert.Equal(t, before, s.holder.readiness())
-	})
-}
-
-// While the holder leaves its Services, the pod of the newer revision vanishes, and the kubelet
-// restarts the container "helper".
-func TestRestartedContainerMakesALeavingHolderReadyAgain(t *testing.T) {
-	for name, outage := range map[string]time.Duration{"the API server answers": 0, "the API server is away": 5 * time.Second} {
-		t.Run(name, func(t *testing.T) {
-			simulate(t, func(w *world) {
-				two := func(c *Config) { c.Containers = []string{"app", "helper"} }
-				start := func(name string, change ...func(c *Config)) *pod {
-					p := w.start(name, append(change, two)...)
-					p.gates.connect(gate.Report{Shim: "app-" + gate.ShimID(name), Container: "app"})
-					p.gates.connect(gate.Report{Shim: "helper-" + gate.ShimID(name), Container: "helper"})
-					return p
-				}
-				w.free(theSlot, nextLease)
-				a := start("a", behind(&ports{})...)
-				w.within(time.Second, "the application runs", func() bool { return a.running("app-a") && a.running("helper-a") })
-				start("b", behind(&ports{})...)
-				w.pass(turn.Rest + 2*time.Second)
-				n := start("n", of(newRevision), lingering(&ports{}))
-				w.within(time.Second, "the holder is out", func() bool { return a.ready() == "False Leaving" })
-				n.kill()
-				l := w.server.lease(nextLease)
-				l.Holder, l.Annotations = "", nil
-				w.server.put(&l)
-				if outage != 0 {
-					a.link.set(func(l *link) { l.refuse = &kube.StatusError{Code: 503} })
-				}
-				a.gates.report("helper-a", func(r *gate.Report) { r.Stopping = true })
-				w.pass(50 * time.Millisecond)
-				a.gates.end("helper-a")
-				w.pass(outage)
-				a.link.set(func(l *link) { l.refuse = nil })
-				a.gates.report("helper-a", func(r *gate.Report) { r.Connected, r.Dead = false, true })
-				a.gates.connect(gate.Report{Shim: "again", Container: "helper"})
-				w.within(time.Minute, "the pod is Ready", func() bool { return a.ready() == "True Holding" })
-				w.pass(10 * time.Minute)
-				assert.True(t, a.running("app-a"))
-				assert.Equal(t, a.identity(), w.holder())
-				assert.Equal(t, "True Holding", a.ready())
-
-				sent := len(a.gates.given())
-				a.delete()
-				a.gates.report("app-a", func(r *gate.Report) { r.Stopping = true })
-				w.within(50*time.Millisecond, "the signal may go", func() bool {
-					given := a.gates.given()
-					return len(given) > sent && given[len(given)-1].StopDelay == 0
-				})
-			})
-		})
-	}
-}
-
 // The kubelet may give an evicted pod no more than two seconds. So while the agent does not
 // know the grace, the shim must not hold the stop signal back for long.
 func TestUnknownGraceDelaysStopSignalOnlyBriefly(t *testing.T) {
@@ -393,17 +296,15 @@ func TestUnknownGraceDelaysStopSignalOnlyBriefly(t *testing.T) {
 		"the API server hangs":        func(l *link) { l.cut = true },
 		"the API server answers late": func(l *link) { l.delay = 2500 * time.Millisecond },
 	} {
-		t.Run(name, func(t *testing.T) {
-			simulate(t, func(w *world) {
-				s := w.serve(2)
-				s.holder.delete()
-				s.holder.link.set(broken)
-				s.asksToStop()
-				assert.Equal(t, gate.Heard, s.delay(), "before the signal")
-				w.pass(gate.Heard)
-				assert.LessOrEqual(t, s.delay(), gate.Heard, "after the signal")
-			})
-		})
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			s := w.serve(2)
+			s.holder.delete()
+			s.holder.link.set(broken)
+			s.asksToStop()
+			assert.Equal(t, gate.Heard, s.delay(), "before the signal")
+			w.pass(gate.Heard)
+			assert.LessOrEqual(t, s.delay(), gate.Heard, "after the signal")
+		}))
 	}
 }
 
@@ -412,69 +313,15 @@ func TestStopSignalDelayNeverExceedsHalfTheGrace(t *testing.T) {
 		"ample": {30 * time.Second, endpointDelay + leave.Patience + 2*leave.Stored},
 		"short": {3 * time.Second, 1500 * time.Millisecond},
 	} {
-		t.Run(name, func(t *testing.T) {
-			simulate(t, func(w *world) {
-				s := w.serve(2)
-				s.holder.delete()
-				s.holder.link.set(func(l *link) { l.graceEnds = time.Now().Add(c.grace) })
-				s.asksToStop()
-				w.pass(50 * time.Millisecond)
-				assert.InDelta(t, c.delay.Seconds(), s.delay().Seconds(), 0.001)
-			})
-		})
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			s := w.serve(2)
+			s.holder.delete()
+			s.holder.link.set(func(l *link) { l.graceEnds = time.Now().Add(c.grace) })
+			s.asksToStop()
+			w.pass(50 * time.Millisecond)
+			assert.InDelta(t, c.delay.Seconds(), s.delay().Seconds(), 0.001)
+		}))
 	}
-}
-
-func TestHolderServesConnectionsDuringItsPreStopHook(t *testing.T) {
-	simulate(t, func(w *world) {
-		s := w.serve(2, func(c *Config) { c.Grace = 2 * time.Minute })
-		s.holder.delete()
-		s.holder.gates.report("s1", func(r *gate.Report) { r.Stopping, r.PreStop = true, true })
-		_, other := s.follower()
-		for range 600 {
-			w.pass(100 * time.Millisecond)
-			_, target := s.ports[other].state()
-			require.Equal(t, s.holder.config.PodIP, target, "the application serves while the hook runs")
-		}
-		require.NotZero(t, s.delay())
-		s.holder.gates.report("s1", func(r *gate.Report) { r.PreStop = false })
-		w.within(100*time.Millisecond, "the standbys hold", func() bool { _, target := s.ports[other].state(); return target == "" })
-		assert.NotZero(t, s.delay(), "connections are held before the application stops")
-		w.within(leave.Passing+20*time.Millisecond, "the signal may go", func() bool { return s.delay() == 0 })
-		assert.Equal(t, []string{"True"}, other.readiness(), "throughout")
-	})
-}
-
-// The endpoint delay in this test is longer than the time for which an ask is fresh. So the asking
-// pod must write its ask again while the holder leaves.
-func TestPodSoonRepeatsAnAskWhoseWriteFailed(t *testing.T) {
-	simulate(t, func(w *world) {
-		long := func(c *Config) { c.EndpointDelay = time.Minute }
-		s := w.serve(2, long)
-		n := w.start("n", of(newRevision), lingering(&ports{}), long)
-		n.connect("new")
-		w.within(time.Second, "the holder is out", func() bool { return s.holder.ready() == "False Leaving" })
-		w.pass(2 * time.Second)
-		n.link.set(func(l *link) { l.unwritten = &kube.StatusError{Code: 500} })
-		w.pass(9 * time.Second)
-		n.link.set(func(l *link) { l.unwritten = nil })
-		w.within(70*time.Second, "the turn begins", func() bool {
-			require.NotEqual(t, "True Holding", s.holder.ready(), "the leave goes on")
-			return n.running("new")
-		})
-	})
-}
-
-// The endpoint delay of this holder is longer than the lease duration.
-func TestLeavingHolderRenewsItsLease(t *testing.T) {
-	simulate(t, func(w *world) {
-		s := w.serve(2, func(c *Config) { c.EndpointDelay = 2 * time.Minute })
-		s.holder.agent.Yield()
-		w.pass(2*time.Minute - time.Second)
-		assert.True(t, s.holder.running("s1"))
-		assert.Len(t, s.holder.gates.shim("s1").ran, 1)
-		w.within(2*time.Second, "the application stops", func() bool { return !s.holder.running("s1") })
-	})
 }
 
 func TestLostSlotStopsALeavingHolderAtOnce(t *testing.T) {
@@ -503,16 +350,6 @@ func TestLeavingHolderStopsByItsDeadlineDuringOutage(t *testing.T) {
 	})
 }
 
-func TestFailureToStoreStatusDelaysLeaveOnlyBriefly(t *testing.T) {
-	simulate(t, func(w *world) {
-		s := w.serve(2)
-		s.holder.link.set(func(l *link) { l.noStatus = true })
-		s.holder.agent.Yield()
-		took := w.within(leave.Stored+endpointDelay+time.Second, "the application stops", func() bool { return !s.holder.running("s1") })
-		assert.Greater(t, took, leave.Stored)
-	})
-}
-
 func TestOnlyReadyStandbysOfTheWorkloadMakeOffers(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(c *Config)
@@ -526,18 +363,16 @@ func TestOnlyReadyStandbysOfTheWorkloadMakeOffers(t *testing.T) {
 		"without a revision": {func(c *Config) { c.Revision = api.Revision{} }, false},
 		"without ports":      {func(c *Config) { c.Ports = nil }, false},
 	} {
-		t.Run(name, func(t *testing.T) {
-			simulate(t, func(w *world) {
-				s := w.serve(0)
-				b := w.start("b", behind(&ports{}, c.change)...)
-				b.connect("s2")
-				w.pass(10 * time.Second)
-				s.holder.agent.Yield()
-				w.pass(leave.Answers / 2)
-				offers := api.ParseOffers(w.server.lease(nextLease).Annotations[api.OffersAnnotation])
-				assert.Equal(t, c.offers, offers.Of(b.identity()))
-			})
-		})
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			s := w.serve(0)
+			b := w.start("b", behind(&ports{}, c.change)...)
+			b.connect("s2")
+			w.pass(10 * time.Second)
+			s.holder.agent.Yield()
+			w.pass(leave.Answers / 2)
+			offers := api.ParseOffers(w.server.lease(nextLease).Annotations[api.OffersAnnotation])
+			assert.Equal(t, c.offers, offers.Of(b.identity()))
+		}))
 	}
 }
 
@@ -583,32 +418,6 @@ func TestOfferInNextLeaseNeverErasesAnAsk(t *testing.T) {
 	assert.Equal(t, "h2 e_u", l.Annotations[api.OffersAnnotation], "the offers to an earlier hold are void")
 }
 
-// The holder's node vanishes in the middle of a leave. An agent of an earlier version of
-// Metaparticle takes the slot. That agent does not know the annotations about the leave, so these
-// annotations stay on the Lease.
-func TestStandbyIgnoresTheLeaveOfAReplacedHolder(t *testing.T) {
-	simulate(t, func(w *world) {
-		s := w.serve(2)
-		s.holder.agent.Yield()
-		next, _ := s.follower()
-		s.holder.kill()
-		l := w.server.lease(theSlot)
-		require.Equal(t, l.Annotations[api.HoldAnnotation]+api.Awaits+" "+next.identity(), l.Annotations[api.LeavingAnnotation])
-		for range 60 {
-			l = w.server.lease(theSlot)
-			if l.Holder != "earlier_u" {
-				l.Holder, l.AcquireTime = "earlier_u", time.Now()
-			}
-			l.RenewTime = time.Now()
-			l.Annotations[api.HoldAnnotation], l.Annotations[api.AddressAnnotation] = "h-earlier", "10.0.0.99"
-			l.Annotations[api.ServingAnnotation] = time.Now().UTC().Format(time.RFC3339Nano)
-			w.server.put(&l)
-			w.pass(5 * time.Second)
-		}
-		assert.Equal(t, "True StandingBy", next.ready())
-	})
-}
-
 // A process of the application can make the shim report a stop signal again and again.
 func TestRepeatedStopSignalsCauseFewPodReads(t *testing.T) {
 	simulate(t, func(w *world) {
@@ -624,35 +433,6 @@ func TestRepeatedStopSignalsCauseFewPodReads(t *testing.T) {
 		retry := s.holder.agent.unit.self.Budget.Retry
 		s.holder.link.set(func(l *link) { after = l.podReads })
 		assert.LessOrEqual(t, after-before, int(30*time.Second/retry)+1)
-	})
-}
-
-// lateAnswers delays the answer to each write of the slot until the watch has shown that write.
-type lateAnswers struct{ *link }
-
-func (l *lateAnswers) UpdateLease(ctx context.Context, to *kube.Lease) (*kube.Lease, error) {
-	stored, err := l.link.UpdateLease(ctx, to)
-	if to.Name == theSlot {
-		sleep(ctx, 200*time.Millisecond)
-	}
-	return stored, err
-}
-
-func TestSuccessorIsNotReadyUntilItServes(t *testing.T) {
-	simulate(t, func(w *world) {
-		s := w.serve(2, func(c *Config) {
-			if c.PodName != "a" {
-				c.API = &lateAnswers{c.API.(*link)}
-			}
-		})
-		s.holder.agent.Yield()
-		next, _ := s.follower()
-		w.within(10*time.Second, "the named standby holds", func() bool {
-			require.NotEqual(t, "True HandingOver", next.ready())
-			return next.running(next.shimOf())
-		})
-		w.pass(time.Second)
-		assert.Equal(t, "True Holding", next.ready())
 	})
 }
 
@@ -678,4 +458,90 @@ func TestSuccessorThatStopsSoonLeavesItsServicesToo(t *testing.T) {
 		})
 		assert.True(t, waited, "connections wait before the application stops")
 	})
+}
+
+// The successor's clients connect all the time, so the successor is never prepared. The holder's
+// grace ends before the holder's patience.
+func TestShortGraceLeavesTimeToHoldConnections(t *testing.T) {
+	for _, grace := range []time.Duration{5 * time.Second, 10 * time.Second, 30 * time.Second} {
+		t.Run(fmt.Sprint(grace), simulated(func(t *testing.T, w *world) {
+			s := w.serve(2)
+			s.holder.delete()
+			began := time.Now()
+			s.holder.link.set(func(l *link) { l.graceEnds = began.Add(grace) })
+			s.asksToStop()
+			next, other := s.follower()
+			var held time.Time
+			for s.delay() != 0 && time.Since(began) < grace {
+				s.ports[next].connect()
+				w.pass(time.Millisecond)
+				if _, target := s.ports[other].state(); target == "" && held.IsZero() {
+					held = time.Now()
+				}
+			}
+			require.False(t, held.IsZero(), "connections wait before the application stops")
+			assert.GreaterOrEqual(t, time.Since(held), leave.Accepting-time.Millisecond)
+			assert.LessOrEqual(t, time.Since(began), grace/2+20*time.Millisecond)
+		}))
+	}
+}
+
+// A thief of the rights of an agent changes the next Lease all the time, and the leave never ends.
+func TestPreparedStandbyBoundsItsAttempts(t *testing.T) {
+	simulate(t, func(w *world) {
+		s := w.serve(2, func(c *Config) { c.EndpointDelay = 10 * time.Second })
+		s.holder.agent.Yield()
+		next, _ := s.follower()
+		s.holder.kill()
+		next.link.set(func(l *link) { l.unwritten = &kube.StatusError{Code: 409} })
+		sent := 0
+		for range 60 {
+			l := w.server.lease(theSlot)
+			l.RenewTime = time.Now()
+			w.server.put(&l)
+			sent += next.requested(5 * time.Second)
+		}
+		assert.Positive(t, sent)
+		assert.LessOrEqual(t, sent, 2*mostTries*mostTries)
+	})
+}
+
+// A holder of an earlier version takes the offer of a prepared pod for an unknown text, which ends the ask of the
+// newer revision. Then that holder gives up its leave.
+func TestStandbyTellsNothingToEarlierAgentVersion(t *testing.T) {
+	for name, end := range map[string]string{"an earlier version": "", "this version": api.Awaits} {
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			b, _ := w.outlive()
+			announce := func(says string, change func(annotations map[string]string)) {
+				l := w.server.lease(theSlot)
+				l.RenewTime = time.Now()
+				l.Annotations[api.LeavingAnnotation] = l.Annotations[api.HoldAnnotation] + end + " " + says
+				change(l.Annotations)
+				w.server.put(&l)
+				w.pass(200 * time.Millisecond)
+			}
+			offers := func() api.Offers { return api.ParseOffers(w.server.lease(nextLease).Annotations[api.OffersAnnotation]) }
+			announce(api.LeavingSoon, func(map[string]string) {})
+			require.True(t, offers().Of(b.identity()))
+			announce("n_u", func(annotations map[string]string) { delete(annotations, api.ServingAnnotation) })
+			assert.Equal(t, end != "", offers().Pods[0].Prepared)
+		}))
+	}
+}
+
+func TestStatefulSetAndDaemonSetYieldWithoutLeaving(t *testing.T) {
+	for _, kind := range []string{"StatefulSet", "DaemonSet"} {
+		t.Run(kind, simulated(func(t *testing.T, w *world) {
+			s := w.serve(2, func(c *Config) { c.Workload = kind + "/biller" })
+			before := s.holder.readiness()
+			s.holder.agent.Yield()
+			w.within(50*time.Millisecond, "the application stops", func() bool { return !s.holder.running("s1") })
+			w.pass(10 * time.Second)
+			assert.Equal(t, before, s.holder.readiness())
+			for _, p := range s.others {
+				assert.NotContains(t, p.ready(), "FollowsTheHolder")
+			}
+			assert.NotEqual(t, s.holder.identity(), w.holder())
+		}))
+	}
 }

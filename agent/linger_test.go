@@ -44,13 +44,15 @@ func (p *pod) endsWithin(limit time.Duration) time.Duration {
 }
 
 func TestDeletedStandbyLingersBeforeItEnds(t *testing.T) {
+	atOnce := func(*world, *pod) {}
 	for name, c := range map[string]struct {
 		ports *ports
 		stop  func(w *world, b *pod)
 		want  time.Duration
 	}{
-		"no connection is left after the delay": {&ports{}, func(*world, *pod) {}, endpointDelay},
-		"the connections last until the grace":  {&ports{lasts: true}, func(*world, *pod) {}, 28 * time.Second},
+		"the ports could not be opened":         {&ports{busy: assert.AnError}, atOnce, 0},
+		"no connection is left after the delay": {&ports{}, atOnce, endpointDelay},
+		"the connections last until the grace":  {&ports{lasts: true}, atOnce, 28 * time.Second},
 		"other containers took half of the grace": {&ports{lasts: true}, func(w *world, _ *pod) {
 			w.pass(15 * time.Second)
 		}, 13 * time.Second},
@@ -74,105 +76,63 @@ func TestDeletedStandbyLingersBeforeItEnds(t *testing.T) {
 			b.link.set(func(l *link) { l.deleted = false })
 		}, shortLinger},
 	} {
-		t.Run(name, func(t *testing.T) {
-			simulate(t, func(w *world) {
-				w.free(theSlot)
-				a, b := w.start("a"), w.start("b", lingering(c.ports))
-				a.connect("s1")
-				w.pass(time.Minute)
-				open, _ := c.ports.state()
-				require.True(t, open)
-				b.delete()
-				c.stop(w, b)
-				close(b.stop)
-				assert.InDelta(t, c.want.Seconds(), b.endsWithin(time.Minute).Seconds(), 0.05)
-			})
-		})
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			w.free(theSlot)
+			a, b := w.start("a"), w.start("b", lingering(c.ports))
+			a.connect("s1")
+			w.pass(time.Minute)
+			open, _ := c.ports.state()
+			require.Equal(t, c.ports.busy == nil, open)
+			b.delete()
+			c.stop(w, b)
+			close(b.stop)
+			assert.InDelta(t, c.want.Seconds(), b.endsWithin(time.Minute).Seconds(), 0.05)
+		}))
 	}
-}
-
-func TestDeletedStandbyThatForwardsNothingEndsAtOnce(t *testing.T) {
-	for name, change := range map[string]func(c *Config){
-		"no ports":                     func(c *Config) { c.EndpointDelay = endpointDelay },
-		"ports that could not be open": lingering(&ports{busy: assert.AnError}),
-		"no delay":                     forwarding(&ports{}),
-	} {
-		t.Run(name, func(t *testing.T) {
-			simulate(t, func(w *world) {
-				w.free(theSlot)
-				a, b := w.start("a"), w.start("b", change)
-				a.connect("s1")
-				w.pass(time.Minute)
-				b.delete()
-				close(b.stop)
-				w.pass(0)
-				assert.True(t, b.ended())
-			})
-		})
-	}
-}
-
-func TestDeletedHolderDoesNotLingerAfterChildEnds(t *testing.T) {
-	simulate(t, func(w *world) {
-		w.free(theSlot)
-		of := ports{lasts: true}
-		a := w.start("a", lingering(&of))
-		a.connect("s1")
-		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
-		a.delete()
-		close(a.stop)
-		w.pass(time.Second)
-		require.True(t, a.running("s1"))
-		a.gates.end("s1")
-		w.within(100*time.Millisecond, "released", func() bool { return w.holder() == "" })
-		assert.Less(t, a.endsWithin(time.Second), 200*time.Millisecond)
-	})
 }
 
 // The shim of a lingering pod may still wait for a grant, if the kubelet's signal came before the
 // shim could handle signals.
 func TestLingeringStandbyNeverTakesASlot(t *testing.T) {
 	for name, another := range map[string]bool{"while nobody else wants it": false, "while another does": true} {
-		t.Run(name, func(t *testing.T) {
-			simulate(t, func(w *world) {
-				w.free(theSlot)
-				of := ports{lasts: true}
-				a, b := w.start("a"), w.start("b", lingering(&of))
-				a.connect("s1")
-				w.within(time.Second, "child runs", func() bool { return a.running("s1") })
-				b.connect("s2")
-				w.pass(time.Minute)
-				// The API server refuses the patches of b's status. Only the answers to these
-				// patches would tell b's agent of a deletion.
-				b.link.set(func(l *link) { l.noStatus = true })
-				close(b.stop)
-				w.pass(time.Second)
-				require.False(t, b.ended())
-				open, target := of.state()
-				assert.True(t, open)
-				assert.Equal(t, a.config.PodIP, target)
-				c := w.start("c")
-				if another {
-					c.connect("s3")
-				}
-				w.pass(10 * time.Millisecond)
-				a.gates.end("s1")
-				w.pass(10 * time.Millisecond)
-				if another {
-					assert.True(t, c.running("s3"), "the linger does not delay the next holder")
-					_, target = of.state()
-					assert.Equal(t, c.config.PodIP, target, "the linger follows the holder")
-				} else {
-					assert.Empty(t, w.holder())
-					_, target = of.state()
-					assert.Empty(t, target, "connections are held")
-				}
-				b.endsWithin(time.Second)
-				w.pass(time.Minute)
-				assert.Equal(t, gate.Waiting, b.gates.phase("s2"))
-				assert.Empty(t, b.gates.given())
-			})
-		})
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			w.free(theSlot)
+			of := ports{lasts: true}
+			a, b := w.start("a"), w.start("b", lingering(&of))
+			a.connect("s1")
+			w.within(time.Second, "child runs", func() bool { return a.running("s1") })
+			b.connect("s2")
+			w.pass(time.Minute)
+			// The API server refuses the patches of b's status. Only the answers to these
+			// patches would tell b's agent of a deletion.
+			b.link.set(func(l *link) { l.noStatus = true })
+			close(b.stop)
+			w.pass(time.Second)
+			require.False(t, b.ended())
+			open, target := of.state()
+			assert.True(t, open)
+			assert.Equal(t, a.config.PodIP, target)
+			c := w.start("c")
+			if another {
+				c.connect("s3")
+			}
+			w.pass(10 * time.Millisecond)
+			a.gates.end("s1")
+			w.pass(10 * time.Millisecond)
+			if another {
+				assert.True(t, c.running("s3"), "the linger does not delay the next holder")
+				_, target = of.state()
+				assert.Equal(t, c.config.PodIP, target, "the linger follows the holder")
+			} else {
+				assert.Empty(t, w.holder())
+				_, target = of.state()
+				assert.Empty(t, target, "connections are held")
+			}
+			b.endsWithin(time.Second)
+			w.pass(time.Minute)
+			assert.Equal(t, gate.Waiting, b.gates.phase("s2"))
+			assert.Empty(t, b.gates.given())
+		}))
 	}
 }
 

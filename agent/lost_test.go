@@ -4,6 +4,9 @@
 package agent
 
 import (
+	"errors"
+	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,10 +20,8 @@ import (
 
 // stubborn starts a pod that holds the slot, and whose child does not stop at SIGTERM.
 func stubborn(w *world, change ...func(c *Config)) *pod {
-	w.free(theSlot)
-	a := w.start("a", change...)
-	a.connect("s1").stop = time.Hour
-	w.within(time.Second, "child runs", func() bool { return a.running("s1") })
+	a := w.hold(change...)
+	a.gates.shims["s1"].stop = time.Hour
 	return a
 }
 
@@ -45,48 +46,15 @@ func TestChildGetsGraceOnlyIfLeaseNamesPod(t *testing.T) {
 		"another object":      {change: func(l *kube.Lease) { l.UID, l.Holder = "made-anew", "unknown" }},
 		"this pod, by itself": {change: func(l *kube.Lease) { l.Annotations[api.HoldAnnotation] = "h2" }, grace: drain},
 	} {
-		t.Run(name, func(t *testing.T) {
-			simulate(t, func(w *world) {
-				a := stubborn(w)
-				w.edit(c.change)
-				w.within(10*time.Millisecond, "drain is asked for", func() bool { return len(a.gates.told()) > 0 })
-				took := w.within(drain+time.Second, "child is dead", a.stopped)
-				assert.Equal(t, []string{show.ReasonLost}, a.gates.told())
-				assert.Equal(t, []time.Duration{c.grace}, a.gates.left())
-				assert.InDelta(t, c.grace.Seconds(), took.Seconds(), .02)
-			})
-		})
-	}
-}
-
-func TestLostSlotEndsTheGraceOfADrain(t *testing.T) {
-	simulate(t, func(w *world) {
-		a := stubborn(w, func(c *Config) { c.Grace = time.Minute })
-		a.agent.Yield()
-		w.pass(30 * time.Second)
-		assert.Equal(t, gate.Draining, a.gates.phase("s1"), "renewed while its child stops")
-		w.edit(func(l *kube.Lease) { l.Holder = "b_u" })
-		w.within(6*time.Second, "child is dead", a.stopped)
-		assert.Equal(t, []time.Duration{time.Minute, 0}, a.gates.left())
-	})
-}
-
-func TestRestartedAgentKillsChildIfAnotherPodHolds(t *testing.T) {
-	for name, phase := range map[string]gate.Phase{"running": gate.Running, "draining": gate.Draining} {
-		t.Run(name, func(t *testing.T) {
-			simulate(t, func(w *world) {
-				a := stubborn(w)
-				a.kill()
-				if phase == gate.Draining {
-					_ = a.gates.Drain("s1", "of the earlier process", time.Minute)
-				}
-				w.edit(func(l *kube.Lease) { l.Holder = "b_u" })
-				a = w.start("a")
-				a.gates.connect(a.gates.shim("s1").report)
-				w.within(time.Second, "child is dead", a.stopped)
-				assert.Equal(t, []time.Duration{0}, a.gates.left())
-			})
-		})
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			a := stubborn(w)
+			w.edit(c.change)
+			w.within(10*time.Millisecond, "drain is asked for", func() bool { return len(a.gates.told()) > 0 })
+			took := w.within(drain+time.Second, "child is dead", a.stopped)
+			assert.Equal(t, []string{show.ReasonLost}, a.gates.told())
+			assert.Equal(t, []time.Duration{c.grace}, a.gates.left())
+			assert.InDelta(t, c.grace.Seconds(), took.Seconds(), .02)
+		}))
 	}
 }
 
@@ -107,4 +75,98 @@ func TestShortenedDurationEndsAHoldAtOnce(t *testing.T) {
 		w.server.shortens(0)
 		w.within(time.Minute, "a child runs", func() bool { return a.running("s1") || b.running("s2") })
 	})
+}
+
+// deaf is a gate that loses one grant, as a full socket does. If the field "any" is unset, the gate
+// loses only a grant that thaws a child.
+type deaf struct {
+	*gates
+	lose  atomic.Bool
+	any   bool
+	calls atomic.Int32
+}
+
+var errFull = errors.New("send grant: resource temporarily unavailable")
+
+func (d *deaf) Grant(id gate.ShimID, g gate.Grant) error {
+	d.calls.Add(1)
+	if (d.any || g.Leap != 0) && d.lose.CompareAndSwap(true, false) {
+		return errFull
+	}
+	return d.gates.Grant(id, g)
+}
+
+// deafPod starts a pod whose gate loses grants.
+func (w *world) deafPod(duration time.Duration, first bool) (*pod, *deaf) {
+	w.free(theSlot)
+	var g *deaf
+	a := w.start("a", func(c *Config) {
+		c.LeaseDuration = duration
+		g = &deaf{gates: c.Gate.(*gates), any: first}
+		g.lose.Store(first)
+		c.Gate = g
+	})
+	a.connect("s1")
+	return a, g
+}
+
+func TestLostGrantIsSentAgainSoon(t *testing.T) {
+	for _, d := range []time.Duration{30 * time.Second, time.Hour} {
+		t.Run(fmt.Sprint("first ", d), simulated(func(t *testing.T, w *world) {
+			a, _ := w.deafPod(d, true)
+			took := w.within(2*d, "child runs", func() bool { return a.running("s1") })
+			assert.LessOrEqual(t, took, 2*time.Second, "the pod holds, and nothing runs")
+			a.kill()
+			w.pass(2 * d)
+		}))
+		t.Run(fmt.Sprint("thaw ", d), simulated(func(t *testing.T, w *world) {
+			a, g := w.deafPod(d, false)
+			w.within(time.Second, "child runs", func() bool { return a.running("s1") })
+			w.pass(d)
+			g.lose.Store(true)
+			before := g.calls.Load()
+			a.leaps("s1", 7)
+			took := w.within(2*d, "thawed", func() bool { _, ok := a.answer(); return ok })
+			assert.LessOrEqual(t, took, 2*time.Second, "the child stays frozen")
+			assert.LessOrEqual(t, g.calls.Load()-before, int32(4), "the agent waits before the next attempt")
+			a.kill()
+			w.pass(2 * d)
+		}))
+	}
+}
+
+// The agent restarts while an API server restarts. That API server stores no renewal, has forgotten
+// the version that the agent has read, and first sends an old state of the Lease.
+func TestOldEventKillsNoChildOfRestartedAgent(t *testing.T) {
+	for _, late := range []bool{false, true} { // whether the shim connects after the old event
+		simulate(t, func(w *world) {
+			old := w.server.put(&kube.Lease{Name: theSlot, Holder: "b_u", DurationSeconds: 30, Annotations: map[string]string{api.HoldAnnotation: "hb"}})
+			w.edit(func(l *kube.Lease) { l.Holder, l.Annotations = "", nil })
+			var c *staleStart
+			stale := func(cf *Config) { c = &staleStart{link: cf.API.(*link), name: theSlot}; cf.API = c }
+			a := w.start("a", stale)
+			a.connect("s1").stop = time.Hour
+			w.within(time.Second, "child runs", func() bool { return a.running("s1") })
+			w.pass(10 * time.Second)
+			a.kill()
+			a.link.set(func(l *link) { l.unwritten, l.forgetful = &kube.StatusError{Code: 503}, true })
+			a = w.start("a", func(cf *Config) { stale(cf); c.old.Store(old) })
+			if late {
+				w.pass(100 * time.Millisecond)
+			}
+			reads := 0
+			a.link.set(func(l *link) { reads = l.gets })
+			a.gates.connect(a.gates.shim("s1").report)
+			w.pass(3 * time.Second)
+			a.link.set(func(l *link) {
+				l.unwritten, l.forgetful = nil, false
+				assert.LessOrEqual(t, l.gets-reads, 8, "the agent reads about twice a second")
+			})
+			c.old.Store(nil)
+			w.pass(3 * time.Second)
+			assert.Empty(t, a.gates.told(), "the Lease has always named this pod (late %v)", late)
+			assert.True(t, a.running("s1"))
+			assert.Equal(t, a.identity(), w.holder())
+		})
+	}
 }

@@ -60,18 +60,16 @@ func TestMetricVacantSecondsGrowsOnlyWithoutLivingHolder(t *testing.T) {
 		"one of any two slots":  {prepare: func(w *world) { w.free("lock.a"); w.put("lock.b", 600) }, change: func(c *Config) { both(c); any(c) }, vacant: 2 * minute},
 		"none of any two slots": {prepare: func(w *world) { w.put("lock.a", 600); w.put("lock.b", 600) }, change: func(c *Config) { both(c); any(c) }},
 	} {
-		t.Run(name, func(t *testing.T) {
-			simulate(t, func(w *world) {
-				c.prepare(w)
-				change := c.change
-				if change == nil {
-					change = func(*Config) {}
-				}
-				p := w.waiting("a", change)
-				w.pass(2 * time.Minute)
-				assert.InDelta(t, c.vacant, p.metric("metaparticle_vacant_seconds"), 1)
-			})
-		})
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			c.prepare(w)
+			change := c.change
+			if change == nil {
+				change = func(*Config) {}
+			}
+			p := w.waiting("a", change)
+			w.pass(2 * time.Minute)
+			assert.InDelta(t, c.vacant, p.metric("metaparticle_vacant_seconds"), 1)
+		}))
 	}
 }
 
@@ -94,26 +92,24 @@ func TestVacancyMetricIsZeroDuringAPIServerOutage(t *testing.T) {
 		"no right to read the Lease":             {before: func(l *link) { l.unread = true }, vacant: 360},
 		"a Lease that vanishes, and no pods":     {after: func(l *link) { l.server.remove(theSlot) }, vacant: 360},
 	} {
-		t.Run(name, func(t *testing.T) {
-			simulate(t, func(w *world) {
-				w.free(theSlot)
-				if c.holds {
-					holder := w.start("a")
-					holder.connect("s")
-					w.within(time.Minute, "held", func() bool { return holder.running("s") })
-					defer func() { assert.True(t, holder.running("s")) }()
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			w.free(theSlot)
+			if c.holds {
+				holder := w.start("a")
+				holder.connect("s")
+				w.within(time.Minute, "held", func() bool { return holder.running("s") })
+				defer func() { assert.True(t, holder.running("s")) }()
+			}
+			b := w.waiting("b", func(o *Config) { o.LeaseDuration = c.lease })
+			for _, change := range []func(l *link){c.before, c.after} {
+				if change != nil {
+					b.link.set(change)
 				}
-				b := w.waiting("b", func(o *Config) { o.LeaseDuration = c.lease })
-				for _, change := range []func(l *link){c.before, c.after} {
-					if change != nil {
-						b.link.set(change)
-					}
-					w.pass(time.Minute)
-				}
-				w.pass(4 * time.Minute)
-				assert.InDelta(t, c.vacant, b.metric("metaparticle_vacant_seconds"), 10)
-			})
-		})
+				w.pass(time.Minute)
+			}
+			w.pass(4 * time.Minute)
+			assert.InDelta(t, c.vacant, b.metric("metaparticle_vacant_seconds"), 10)
+		}))
 	}
 }
 
@@ -156,24 +152,22 @@ func TestMetricCountsLateRenewals(t *testing.T) {
 		"long":                     {cut, 10 * time.Second, 1},
 		"stored without an answer": {func(l *link) { l.slow = 7 * time.Second }, 12 * time.Second, 1},
 	} {
-		t.Run(name, func(t *testing.T) {
-			simulate(t, func(w *world) {
-				w.free(theSlot)
-				p := w.start("a")
-				p.connect("s")
-				w.pass(time.Minute)
-				before := p.metric("metaparticle_renewal_seconds_total")
-				assert.Zero(t, p.metric("metaparticle_renewals_late_total"))
-				assert.Zero(t, before, "the answers come at once")
-				p.link.set(c.fault)
-				w.pass(c.outage)
-				p.link.set(func(l *link) { l.cut, l.slow = false, 0 })
-				w.pass(time.Minute)
-				assert.True(t, p.running("s"))
-				assert.InDelta(t, c.late, p.metric("metaparticle_renewals_late_total"), 0)
-				assert.GreaterOrEqual(t, p.metric("metaparticle_renewal_seconds_total"), 2.5*min(c.late, 1), "each renewal without an answer took 2.5 s")
-			})
-		})
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			w.free(theSlot)
+			p := w.start("a")
+			p.connect("s")
+			w.pass(time.Minute)
+			before := p.metric("metaparticle_renewal_seconds_total")
+			assert.Zero(t, p.metric("metaparticle_renewals_late_total"))
+			assert.Zero(t, before, "the answers come at once")
+			p.link.set(c.fault)
+			w.pass(c.outage)
+			p.link.set(func(l *link) { l.cut, l.slow = false, 0 })
+			w.pass(time.Minute)
+			assert.True(t, p.running("s"))
+			assert.InDelta(t, c.late, p.metric("metaparticle_renewals_late_total"), 0)
+			assert.GreaterOrEqual(t, p.metric("metaparticle_renewal_seconds_total"), 2.5*min(c.late, 1), "each renewal without an answer took 2.5 s")
+		}))
 	}
 }
 

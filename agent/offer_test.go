@@ -67,32 +67,30 @@ func TestNewAgentProcessIgnoresOffersForEarlierLeave(t *testing.T) {
 		"the pods that offered offer again": {false, true},
 		"the pods that offered are gone":    {true, false},
 	} {
-		t.Run(name, func(t *testing.T) {
-			simulate(t, func(w *world) {
-				s := w.serve(2)
-				s.holder.agent.Yield()
-				w.within(time.Second, "the holder is out", func() bool { return s.holder.ready() == "False Leaving" })
-				s.holder.kill()
-				a := w.start("a")
-				a.gates.connect(a.gates.shim("s1").report)
-				w.pass(20 * time.Second)
-				require.True(t, a.running("s1"))
-				require.Equal(t, "True Holding", a.ready())
-				if c.gone {
-					for _, p := range s.others {
-						p.kill()
-					}
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			s := w.serve(2)
+			s.holder.agent.Yield()
+			w.within(time.Second, "the holder is out", func() bool { return s.holder.ready() == "False Leaving" })
+			s.holder.kill()
+			a := w.start("a")
+			a.gates.connect(a.gates.shim("s1").report)
+			w.pass(20 * time.Second)
+			require.True(t, a.running("s1"))
+			require.Equal(t, "True Holding", a.ready())
+			if c.gone {
+				for _, p := range s.others {
+					p.kill()
 				}
-				w.pass(10 * time.Minute)
-				a.agent.Yield()
-				left := false
-				for range 30 {
-					w.pass(100 * time.Millisecond)
-					left = left || a.ready() == "False Leaving"
-				}
-				assert.Equal(t, c.leaves, left, "at least one Ready pod stays")
-			})
-		})
+			}
+			w.pass(10 * time.Minute)
+			a.agent.Yield()
+			left := false
+			for range 30 {
+				w.pass(100 * time.Millisecond)
+				left = left || a.ready() == "False Leaving"
+			}
+			assert.Equal(t, c.leaves, left, "at least one Ready pod stays")
+		}))
 	}
 }
 

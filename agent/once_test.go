@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
@@ -70,66 +69,6 @@ func TestPodsSkipTheWorkOfADoneKey(t *testing.T) {
 		w.within(time.Second, "a pod of a later day goes on", d.dismissed)
 		w.pass(time.Second)
 		assert.Contains(t, w.server.told(), "AlreadyDone")
-	})
-}
-
-func TestAnotherPodRepeatsUnfinishedWorkOfAKey(t *testing.T) {
-	for name, end := range map[string]func(a *pod){
-		"failure": func(a *pod) { a.gates.fail("s1") },
-		"stop":    func(a *pod) { a.gates.end("s1") },
-		"yield":   func(a *pod) { a.agent.Yield() },
-		"dead agent": func(a *pod) {
-			a.kill()
-			close(a.gates.shims["s1"].ended)
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			simulate(t, func(w *world) {
-				w.free(onceSlot)
-				a, b := w.start("a", once("7")), w.start("b", once("7"))
-				a.migrate("s1")
-				w.within(time.Second, "the work runs", func() bool { return a.running("s1") })
-				b.migrate("s2")
-				w.pass(time.Second)
-				end(a)
-				w.within(3*time.Minute, "the work runs again", func() bool { return b.running("s2") })
-				assert.Empty(t, w.done())
-				b.gates.succeed("s2")
-				w.within(time.Second, "the work is done", func() bool { return w.done().Has("7") })
-			})
-		})
-	}
-}
-
-func TestAgentRecordsDoneKeyDespiteALostAnswer(t *testing.T) {
-	simulate(t, func(w *world) {
-		a := w.working()
-		a.link.set(func(l *link) { l.unwritten = &kube.StatusError{Code: 503} })
-		a.gates.succeed("s1")
-		w.pass(5 * time.Second)
-		assert.Empty(t, w.done())
-		a.link.set(func(l *link) { l.unwritten, l.lose = nil, true })
-		w.within(30*time.Second, "the work is done", func() bool { return w.done().Has("7") })
-		b := w.start("b", once("7"))
-		b.migrate("s2")
-		w.within(time.Second, "another pod goes on", b.dismissed)
-		require.Empty(t, b.gates.given())
-	})
-}
-
-func TestFailureIsCountedBeforeTheContainerRunsAgain(t *testing.T) {
-	simulate(t, func(w *world) {
-		a := w.working()
-		a.link.set(func(l *link) { l.unwritten = &kube.StatusError{Code: 503} })
-		a.gates.fail("s1")
-		w.pass(time.Second)
-		a.migrate("s2")
-		w.pass(5 * time.Second)
-		a.link.set(func(l *link) { l.unwritten = nil })
-		w.pass(8 * time.Second)
-		assert.Equal(t, "7 1", w.server.lease(onceSlot).Annotations[api.FailuresAnnotation])
-		assert.False(t, a.running("s2"), "the pod waits")
-		w.within(time.Minute, "the work runs again", func() bool { return a.running("s2") })
 	})
 }
 
@@ -209,62 +148,6 @@ func TestPodStatusShowsFailureUntilRetryDelayEnds(t *testing.T) {
 		for _, p := range []*pod{a, b} {
 			assert.Equal(t, "False Paused", p.ready(), "the delay is over")
 		}
-	})
-}
-
-// A pod whose container ended long ago must not keep a watch open at the API server.
-func TestPodEndsItsWatchOnceWorkIsDone(t *testing.T) {
-	simulate(t, func(w *world) {
-		w.free(onceSlot)
-		a, b := w.start("a", once("7")), w.start("b", once("7"))
-		a.migrate("s1")
-		w.within(time.Second, "the work runs", func() bool { return a.running("s1") })
-		b.migrate("s2")
-		w.pass(time.Second)
-		a.gates.succeed("s1")
-		w.within(time.Second, "the second pod goes on", b.dismissed)
-		w.pass(10 * time.Second)
-		w.server.mu.Lock()
-		watchers := len(w.server.watchers)
-		w.server.mu.Unlock()
-		assert.Zero(t, watchers)
-		sent := w.server.requests()
-		w.pass(time.Hour)
-		assert.Equal(t, sent, w.server.requests())
-	})
-}
-
-// The new agent process gets no report about the earlier shim's success. So that process reads the
-// success from the done keys in the Lease.
-func TestNewAgentDismissesContainerWhoseWorkIsDone(t *testing.T) {
-	simulate(t, func(w *world) {
-		a := w.working()
-		a.gates.succeed("s1")
-		w.within(time.Second, "the work is done", func() bool { return w.done().Has("7") })
-		a.kill()
-		a = w.start("a")
-		a.migrate("s2")
-		w.within(time.Second, "the container is skipped", a.dismissed)
-		assert.Empty(t, a.gates.given())
-	})
-}
-
-// The kubelet runs a completed init container again if the pod's sandbox has died.
-func TestSuccessIsRecordedBeforeTheContainerRunsAgain(t *testing.T) {
-	simulate(t, func(w *world) {
-		a := w.working()
-		a.link.set(func(l *link) { l.unwritten = &kube.StatusError{Code: 503} })
-		w.pass(70 * time.Second) // the hold ends before the success, because no renewal is stored
-		a.gates.succeed("s1")
-		a.migrate("s2")
-		w.pass(5 * time.Second)
-		assert.Equal(t, gate.Waiting, a.gates.phase("s2"))
-		a.link.set(func(l *link) { l.unwritten = nil })
-		w.within(time.Minute, "the container is skipped", a.dismissed)
-		assert.Equal(t, api.Done("7"), w.done())
-		// The agent must have sent no grant to s2. With a grant, s2 would do the work of the
-		// key a second time.
-		assert.Zero(t, a.gates.shim("s2").grant)
 	})
 }
 

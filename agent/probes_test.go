@@ -163,33 +163,6 @@ func TestHolderIsReadyOnlyWithAReadyApplication(t *testing.T) {
 	})
 }
 
-func TestNewHolderIsNotReadyBeforeItsApplication(t *testing.T) {
-	simulate(t, func(w *world) {
-		w.free(theSlot)
-		app := newPatient("readiness")
-		a := w.start("a")
-		a.connect("s1")
-		w.pass(time.Second)
-		b := w.start("b", app.probed("readiness"))
-		b.connect("s2")
-		w.pass(time.Second)
-		assert.Equal(t, "True StandingBy", b.ready())
-		a.gates.end("s1")
-		w.within(time.Second, "handover", func() bool { return w.holder() == b.identity() })
-		w.pass(show.Calm)
-		assert.Equal(t, "False ApplicationNotReady", b.ready())
-	})
-	simulate(t, func(w *world) {
-		w.free(theSlot)
-		a := w.start("a", newPatient().probed("startup"))
-		a.gates.slow = true
-		a.connect("s1")
-		w.within(time.Second, "acquired", func() bool { return w.holder() == a.identity() })
-		w.pass(show.Calm)
-		assert.Equal(t, "False Starting", a.ready())
-	})
-}
-
 func TestFailedStartupProbeEndsTheContainer(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)

@@ -200,54 +200,6 @@ func TestStandbyForwardsToTheHolderThatServes(t *testing.T) {
 	})
 }
 
-func TestStandbyIsReadyOnceTheHolderAnswers(t *testing.T) {
-	simulate(t, func(w *world) {
-		w.free(theSlot)
-		of := ports{unreachable: errors.New("no route")}
-		a, b := w.start("a"), w.start("b", forwarding(&of))
-		a.connect("s1")
-		w.pass(10 * time.Second)
-		assert.Equal(t, "False HolderUnreachable", b.ready())
-		assert.Contains(t, b.looks().Status.Conditions[0].Message, "no route")
-		of.mu.Lock()
-		assert.Less(t, of.asked, 6, "once a renewal period, or so")
-		of.unreachable = nil
-		of.mu.Unlock()
-		w.pass(10 * time.Second)
-		assert.Equal(t, "True StandingBy", b.ready())
-		of.mu.Lock()
-		asked := of.asked
-		of.mu.Unlock()
-		w.pass(5 * time.Minute)
-		assert.Equal(t, asked, of.asked, "one that answered is not asked again")
-	})
-}
-
-func TestStandbyThatCannotReachHolderIsNotReady(t *testing.T) {
-	simulate(t, func(w *world) {
-		w.free(theSlot)
-		of := ports{unanswered: make(chan string, 1)}
-		a, b := w.start("a"), w.start("b", forwarding(&of))
-		a.connect("s1")
-		w.pass(time.Minute)
-		require.Equal(t, "True StandingBy", b.ready())
-		of.mu.Lock()
-		of.unreachable = errors.New("i/o timeout")
-		of.mu.Unlock()
-		w.pass(10 * time.Minute)
-		assert.Equal(t, "True StandingBy", b.ready(), "nothing has failed yet")
-		of.unanswered <- a.config.PodIP
-		w.pass(6 * time.Second)
-		assert.Equal(t, "False HolderUnreachable", b.ready())
-		assert.Contains(t, b.message(), "i/o timeout")
-		of.mu.Lock()
-		of.unreachable = nil
-		of.mu.Unlock()
-		w.pass(10 * time.Second)
-		assert.Equal(t, "True StandingBy", b.ready())
-	})
-}
-
 func TestAPIServerOutageEndsForwardingOnceLeaseExpires(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
@@ -308,78 +260,19 @@ func TestStandbyForwardsNothingToAnotherWorkload(t *testing.T) {
 		"with ports":    {forwarding, "False OtherWorkloadHolds"},
 		"without ports": {func(*ports) func(c *Config) { return func(*Config) {} }, "True OtherWorkloadHolds"},
 	} {
-		t.Run(name, func(t *testing.T) {
-			simulate(t, func(w *world) {
-				w.free(theSlot)
-				a := w.start("a", func(c *Config) { c.Workload = "StatefulSet/ledger" })
-				a.connect("s1")
-				w.pass(time.Second)
-				var of ports
-				b := w.start("b", c.change(&of))
-				w.pass(time.Second)
-				assert.Equal(t, c.want, b.ready())
-				open, _ := of.state()
-				assert.False(t, open)
-			})
-		})
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			w.free(theSlot)
+			a := w.start("a", func(c *Config) { c.Workload = "StatefulSet/ledger" })
+			a.connect("s1")
+			w.pass(time.Second)
+			var of ports
+			b := w.start("b", c.change(&of))
+			w.pass(time.Second)
+			assert.Equal(t, c.want, b.ready())
+			open, _ := of.state()
+			assert.False(t, open)
+		}))
 	}
-}
-
-func TestStandbyIsUnreadyIfReadinessAnnotationSaysHolder(t *testing.T) {
-	simulate(t, func(w *world) {
-		w.free(theSlot)
-		var of ports
-		a := w.start("a")
-		a.connect("s1")
-		b := w.start("b", forwarding(&of), func(c *Config) { c.Readiness = api.ReadinessHolder })
-		w.pass(time.Second)
-		assert.Equal(t, "False StandingBy", b.ready())
-		open, _ := of.state()
-		assert.False(t, open)
-	})
-}
-
-func TestHandoverBetweenOtherPodsChangesNoStandbyStatus(t *testing.T) {
-	simulate(t, func(w *world) {
-		w.free(theSlot)
-		var of ports
-		a, b, c := w.start("a"), w.start("b"), w.start("c", forwarding(&of))
-		a.connect("s1")
-		w.pass(time.Second)
-		b.connect("s2")
-		w.pass(show.WordsDelay)
-		written := len(c.link.patches)
-		for _, change := range []struct{ from, to *pod }{{a, b}, {b, a}} {
-			change.from.agent.Yield()
-			w.within(time.Second, "the other pod holds", func() bool { return w.holder() == change.to.identity() })
-			w.pass(time.Minute)
-			assert.Len(t, c.link.patches, written)
-		}
-		assert.Equal(t, "True StandingBy", c.ready())
-	})
-}
-
-// If only the status message changes, the agent writes just the last message, after a delay.
-func TestStandbyWritesChangedStatusMessageAfterADelay(t *testing.T) {
-	simulate(t, func(w *world) {
-		l := &link{server: w.server}
-		s := l.status(w)
-		say := func(message string) {
-			s.Show(show.Appearance{Ready: true, Reason: show.ReadyStandingBy, Message: message})
-		}
-		say("first")
-		w.pass(time.Second)
-		require.Len(t, l.patches, 1)
-		for range 10 {
-			say("second")
-			w.pass(show.WordsDelay / 25)
-			say("third")
-			w.pass(show.WordsDelay / 25)
-		}
-		w.pass(show.WordsDelay / 5)
-		require.Len(t, l.patches, 2, "changes do not put the write off")
-		assert.Contains(t, l.patches[1], "third")
-	})
 }
 
 func TestStandbyIsUnreadyWhileItsPortsAreTaken(t *testing.T) {
@@ -395,43 +288,6 @@ func TestStandbyIsUnreadyWhileItsPortsAreTaken(t *testing.T) {
 		of.mu.Unlock()
 		w.pass(2 * time.Second)
 		assert.Equal(t, "True StandingBy", b.ready())
-	})
-}
-
-func TestAgentRetriesOnlyTheLatestStatusWrite(t *testing.T) {
-	simulate(t, func(w *world) {
-		w.free(theSlot)
-		a := w.start("a")
-		w.pass(time.Second)
-		require.Len(t, a.link.patches, 1)
-		a.link.set(func(l *link) { l.noStatus = true })
-		a.connect("s1")
-		w.pass(time.Minute)
-		assert.True(t, a.running("s1"), "nothing waits for it")
-		assert.Len(t, a.link.patches, 1)
-		a.link.set(func(l *link) { l.noStatus = false })
-		w.pass(slowest)
-		require.Len(t, a.link.patches, 2)
-		assert.Equal(t, "True Holding", a.ready())
-	})
-}
-
-func TestPodStatusIsWrittenAgainAfterLostAnswer(t *testing.T) {
-	simulate(t, func(w *world) {
-		l := &link{server: w.server, loseStatus: false}
-		s := l.status(w)
-		standing := show.Appearance{Reason: show.ReadyStandingBy, Message: "b holds it"}
-		s.Show(standing)
-		w.pass(time.Second)
-		require.Len(t, l.patches, 1)
-		l.set(func(l *link) { l.loseStatus = true })
-		s.Show(show.Appearance{Ready: true, Hold: "h", Reason: show.ReadyHolding})
-		w.pass(time.Millisecond)
-		require.Len(t, l.patches, 2, "stored, as nobody here knows")
-		s.Show(standing)
-		w.pass(time.Second)
-		require.Len(t, l.patches, 3)
-		assert.Contains(t, l.patches[2], show.ReadyStandingBy)
 	})
 }
 
@@ -517,5 +373,30 @@ func TestEachHookFailureIsReportedOnce(t *testing.T) {
 			"FailedPreStopHook: as the kubelet says it", "FailedPreStopHook: as the kubelet says it",
 			"FailedPostStartHook: as the kubelet says it", "Killing: FailedPostStartHook",
 		}, said[1:])
+	})
+}
+
+func TestStandbyThatCannotReachHolderIsNotReady(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		of := ports{unanswered: make(chan string, 1)}
+		a, b := w.start("a"), w.start("b", forwarding(&of))
+		a.connect("s1")
+		w.pass(time.Minute)
+		require.Equal(t, "True StandingBy", b.ready())
+		of.mu.Lock()
+		of.unreachable = errors.New("i/o timeout")
+		of.mu.Unlock()
+		w.pass(10 * time.Minute)
+		assert.Equal(t, "True StandingBy", b.ready(), "nothing has failed yet")
+		of.unanswered <- a.config.PodIP
+		w.pass(6 * time.Second)
+		assert.Equal(t, "False HolderUnreachable", b.ready())
+		assert.Contains(t, b.message(), "i/o timeout")
+		of.mu.Lock()
+		of.unreachable = nil
+		of.mu.Unlock()
+		w.pass(10 * time.Second)
+		assert.Equal(t, "True StandingBy", b.ready())
 	})
 }

@@ -78,28 +78,6 @@ func TestPausedStartLockDelaysTheNextTurn(t *testing.T) {
 	})
 }
 
-// After a failed turn the pod remembers an old state of the start lock, which does not count.
-func TestPausedStartLockDelaysALaterTurn(t *testing.T) {
-	simulate(t, func(w *world) {
-		app := newPatient()
-		a, a2 := w.lockedPods(app)
-		b := w.start("b", startLocked(newPatient("readiness"), newRevision))
-		b.connect("s3")
-		w.within(time.Second, "the new child runs", func() bool { return b.running("s3") })
-		w.within(3*time.Minute, "the old version serves again", func() bool { return a.running("s1") || a2.running("s2") })
-		b.connect("s4")
-		w.pass(10 * time.Second)
-		w.lockStarts(pauseStarts)
-		for range 600 {
-			w.pass(time.Second)
-			require.True(t, a.running("s1") || a2.running("s2"), "nobody serves")
-		}
-		require.Len(t, w.rollout().Turns, 1)
-		assert.Equal(t, 1, w.rollout().Turns[0].Count)
-		assert.Equal(t, "start-lock.db is paused, so revision 7 does not ask yet", b.message())
-	})
-}
-
 func TestPodStopsAskingOncePersonPausesStartLock(t *testing.T) {
 	simulate(t, func(w *world) {
 		app := newPatient()
@@ -129,56 +107,29 @@ func TestPodEndsItsAskDespiteAnOffer(t *testing.T) {
 		}, ""},
 		"another pod's ask": {func(l *kube.Lease) *kube.Lease { return askFor(*l, "e_u") }, "e_u"},
 	} {
-		t.Run(name, func(t *testing.T) {
-			simulate(t, func(w *world) {
-				app := newPatient()
-				a, _ := w.lockedPods(app)
-				a.link.set(func(l *link) { l.mute, l.idle = true, time.Hour }) // the holder sees no ask
-				b := w.start("b", startLocked(app, newRevision))
-				b.connect("s3")
-				w.within(time.Second, "the pod asks", func() bool { return w.server.lease(nextLease).Holder == b.identity() })
-				asked := w.server.lease(nextLease)
-				next := c.change(&asked)
-				w.server.put(next)
-				w.lockStarts(pauseStarts)
-				w.pass(time.Second)
-				ended := w.server.lease(nextLease)
-				assert.Equal(t, c.left, ended.Holder)
-				assert.Equal(t, next.Annotations[api.OffersAnnotation], ended.Annotations[api.OffersAnnotation])
-				var seen asks
-				for n, l := range []*kube.Lease{{}, &asked, next, &ended} {
-					l.ResourceVersion = fmt.Sprint(100 + n)
-					seen.see(time.Duration(n), l, "1")
-				}
-				assert.NotEqual(t, b.identity(), seen.last.Identity)
-			})
-		})
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			app := newPatient()
+			a, _ := w.lockedPods(app)
+			a.link.set(func(l *link) { l.mute, l.idle = true, time.Hour }) // the holder sees no ask
+			b := w.start("b", startLocked(app, newRevision))
+			b.connect("s3")
+			w.within(time.Second, "the pod asks", func() bool { return w.server.lease(nextLease).Holder == b.identity() })
+			asked := w.server.lease(nextLease)
+			next := c.change(&asked)
+			w.server.put(next)
+			w.lockStarts(pauseStarts)
+			w.pass(time.Second)
+			ended := w.server.lease(nextLease)
+			assert.Equal(t, c.left, ended.Holder)
+			assert.Equal(t, next.Annotations[api.OffersAnnotation], ended.Annotations[api.OffersAnnotation])
+			var seen asks
+			for n, l := range []*kube.Lease{{}, &asked, next, &ended} {
+				l.ResourceVersion = fmt.Sprint(100 + n)
+				seen.see(time.Duration(n), l, "1")
+			}
+			assert.NotEqual(t, b.identity(), seen.last.Identity)
+		}))
 	}
-}
-
-// A person pauses the start lock, and resumes the start lock, once a second.
-func TestOftenPausedStartLockCausesFewAsks(t *testing.T) {
-	simulate(t, func(w *world) {
-		app := newPatient()
-		a, _ := w.lockedPods(app)
-		a.link.set(func(l *link) { l.mute, l.idle = true, time.Hour }) // the holder sees no ask
-		b := w.start("b", startLocked(app, newRevision))
-		b.connect("s3")
-		writes, version, asked := 0, "", false
-		for n := range 600 {
-			if n%10 == 0 {
-				w.lockStarts([]func(l *kube.Lease){resumeStarts, pauseStarts}[n/10%2])
-			}
-			w.pass(100 * time.Millisecond)
-			next := w.server.lease(nextLease)
-			if next.ResourceVersion != version {
-				writes++
-			}
-			version, asked = next.ResourceVersion, asked || next.Holder == b.identity()
-		}
-		assert.True(t, asked)
-		assert.LessOrEqual(t, writes, 2*int(time.Minute/turn.Again)+1)
-	})
 }
 
 func TestPodDoesNotAskWhileAnotherStartsSlowly(t *testing.T) {
@@ -186,41 +137,26 @@ func TestPodDoesNotAskWhileAnotherStartsSlowly(t *testing.T) {
 		held time.Duration
 		asks bool
 	}{"for a minute": {time.Minute, true}, "for longer than slowStart": {slowStart + time.Second, false}} {
-		t.Run(name, func(t *testing.T) {
-			simulate(t, func(w *world) {
-				app := newPatient()
-				a, _ := w.lockedPods(app)
-				w.lockStarts(func(l *kube.Lease) {
-					l.Holder, l.AcquireTime, l.RenewTime, l.DurationSeconds = "other_u", time.Now().Add(-c.held), time.Now(), 30
-				})
-				b := w.start("b", startLocked(app, newRevision))
-				b.connect("s3")
-				for range 10 {
-					w.pass(5 * time.Second)
-					w.lockStarts(func(l *kube.Lease) { l.RenewTime = time.Now() })
-				}
-				assert.Equal(t, !c.asks, a.running("s1"))
-				if !c.asks {
-					assert.Equal(t, "start-lock.db is held by other, whose application starts slowly, so revision 7 does not ask yet", b.message())
-				}
-				w.lockStarts(func(l *kube.Lease) { l.Holder = "" })
-				w.within(5*time.Second, "the new child runs", func() bool { return b.running("s3") })
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			app := newPatient()
+			a, _ := w.lockedPods(app)
+			w.lockStarts(func(l *kube.Lease) {
+				l.Holder, l.AcquireTime, l.RenewTime, l.DurationSeconds = "other_u", time.Now().Add(-c.held), time.Now(), 30
 			})
-		})
+			b := w.start("b", startLocked(app, newRevision))
+			b.connect("s3")
+			for range 10 {
+				w.pass(5 * time.Second)
+				w.lockStarts(func(l *kube.Lease) { l.RenewTime = time.Now() })
+			}
+			assert.Equal(t, !c.asks, a.running("s1"))
+			if !c.asks {
+				assert.Equal(t, "start-lock.db is held by other, whose application starts slowly, so revision 7 does not ask yet", b.message())
+			}
+			w.lockStarts(func(l *kube.Lease) { l.Holder = "" })
+			w.within(5*time.Second, "the new child runs", func() bool { return b.running("s3") })
+		}))
 	}
-}
-
-func TestHoldersOwnSlowStartDelaysNoTurn(t *testing.T) {
-	simulate(t, func(w *world) {
-		w.free(theSlot, nextLease, startSlot)
-		a := w.start("a", startLocked(newPatient("readiness"), oldRevision))
-		a.connect("s1")
-		w.pass(slowStart + time.Minute)
-		assert.Equal(t, a.identity(), w.starting())
-		b := w.start("b", startLocked(newPatient(), newRevision))
-		b.connect("s3")
-		w.within(10*time.Second, "the new child runs", func() bool { return b.running("s3") })
-	})
 }
 
 func TestPodDoesNotAskWithoutStartLocksLease(t *testing.T) {
@@ -235,47 +171,6 @@ func TestPodDoesNotAskWithoutStartLocksLease(t *testing.T) {
 		assert.Equal(t, "start-lock.db is not known, so revision 7 does not ask yet", b.message())
 		w.free(startSlot)
 		w.within(15*time.Second, "the new child runs", func() bool { return b.running("s3") })
-	})
-}
-
-// requests returns the number of the pod's requests for Leases so far.
-func (p *pod) requests() int {
-	p.link.mu.Lock()
-	defer p.link.mu.Unlock()
-	return p.link.sent
-}
-
-// startWatches returns the number of watches of the start lock that are under way.
-func (w *world) startWatches() (n int) {
-	w.server.mu.Lock()
-	defer w.server.mu.Unlock()
-	for of := range w.server.watchers {
-		if of.name == startSlot {
-			n++
-		}
-	}
-	return n
-}
-
-func TestIdleStandbySendsNoRequestAboutStartLock(t *testing.T) {
-	simulate(t, func(w *world) {
-		app := newPatient()
-		w.lockedPods(app)
-		assert.Zero(t, w.startWatches())
-		b := w.start("b", startLocked(app, newRevision))
-		w.pass(time.Minute)
-		assert.Zero(t, w.startWatches(), "the new container has not started")
-		w.lockStarts(pauseStarts)
-		b.connect("s3")
-		w.pass(time.Second)
-		assert.Equal(t, 1, w.startWatches(), "only the pod that is to ask watches")
-		before := b.requests()
-		w.pass(time.Hour)
-		assert.Less(t, b.requests()-before, 60, "a pod that waits for a person sends less than a request a minute")
-		w.lockStarts(resumeStarts)
-		w.within(15*time.Second, "the new child runs", func() bool { return b.running("s3") })
-		w.pass(time.Minute)
-		assert.Zero(t, w.startWatches())
 	})
 }
 

@@ -6,6 +6,7 @@ package agent
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -101,17 +102,15 @@ func TestHolderSeesAsksAlthoughWatchesAreRefused(t *testing.T) {
 		"refused": func(l *link) { l.unwatched = &kube.StatusError{Code: 429} },
 		"empty":   func(l *link) { l.mute, l.idle, l.orderly = true, 1, true },
 	} {
-		t.Run(name, func(t *testing.T) {
-			simulate(t, func(w *world) {
-				_, b := w.rolling()
-				for _, p := range w.pods {
-					p.set(func(l *link) { broken(l); l.refuse = &kube.StatusError{Code: 429} })
-					p.set(func(l *link) { l.refuse = nil }) // the open watches have ended
-				}
-				b.connect("s3")
-				w.within(2*time.Minute, "the turn begins", func() bool { return b.running("s3") })
-			})
-		})
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			_, b := w.rolling()
+			for _, p := range w.pods {
+				p.set(func(l *link) { broken(l); l.refuse = &kube.StatusError{Code: 429} })
+				p.set(func(l *link) { l.refuse = nil }) // the open watches have ended
+			}
+			b.connect("s3")
+			w.within(2*time.Minute, "the turn begins", func() bool { return b.running("s3") })
+		}))
 	}
 }
 
@@ -158,129 +157,33 @@ func TestYieldingPodStaysReadyOnlyUnderStrictControllers(t *testing.T) {
 		"its controller would keep it":    {false, []string{"True", "False", "True", "False", "True"}, []string{"True", "False", "True", "False"}},
 	} {
 		for _, hangs := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s, hangs %v", name, hangs), func(t *testing.T) {
-				simulate(t, func(w *world) {
-					w.free(theSlot, nextLease)
-					app := newPatient()
-					a := w.start("a", of(oldRevision), app.probed("readiness"), func(c *Config) { c.ReplacesUnready = tt.replaces })
-					a.connect("s1").stop = 3 * time.Second
-					w.pass(turn.Rest + time.Second)
-					require.Equal(t, "True Holding", a.ready())
-					seen := len(a.link.patches) - 1
-					app.be(true, "readiness")
-					b := w.start("b", of(newRevision))
-					b.connect("s3")
-					w.within(4*time.Second, "the new child runs", func() bool { return b.running("s3") })
-					b.gates.end("s3")
-					w.within(time.Second, "the old child runs again", func() bool { return a.running("s1") })
-					w.pass(20 * time.Second)
-					if !hangs {
-						app.be(false, "readiness")
-					}
-					w.pass(50 * time.Second)
-					a.link.patches = a.link.patches[seen:]
-					want := tt.serves
-					if hangs {
-						want = tt.hangs
-					}
-					assert.Equal(t, want, a.readiness())
-				})
-			})
-		}
-	}
-}
-
-func TestTurnFailsIfAgentAndApplicationEnd(t *testing.T) {
-	simulate(t, func(w *world) {
-		_, b := w.rolling()
-		b.connect("s3")
-		w.within(time.Second, "the new child runs", func() bool { return b.running("s3") })
-		b.kill()
-		b.gates.end("s3")
-		delete(b.gates.shims, "s3")
-		b = w.start("b")
-		b.connect("s4")
-		w.within(time.Second, "an old child runs again", func() bool { return strings.HasPrefix(w.holder(), "a") })
-		w.pass(50 * time.Second)
-		assert.Equal(t, "False WaitsForItsTurn", b.ready())
-		assert.Equal(t, 1, w.rollout().Turns[0].Count)
-		assert.False(t, b.running("s4"))
-	})
-}
-
-func TestTurnContinuesIfTheAgentAloneEnds(t *testing.T) {
-	simulate(t, func(w *world) {
-		_, b := w.rolling()
-		b.connect("s3")
-		w.within(time.Second, "the new child runs", func() bool { return b.running("s3") })
-		b.kill()
-		b = w.start("b")
-		b.gates.connect(b.gates.shim("s3").report)
-		w.pass(turn.Proof + 2*time.Second)
-		assert.True(t, b.running("s3"))
-		assert.Equal(t, "True Holding", b.ready())
-		assert.Equal(t, newRevision, w.rollout().Proven)
-	})
-}
-
-// The controller's minReadySeconds are a minute, and the agent restarts after 20 s of that
-// minute.
-func TestPodStaysReadyDespiteAgentRestartDuringTurn(t *testing.T) {
-	simulate(t, func(w *world) {
-		_, b := w.rolling(func(c *Config) { c.MinReady = time.Minute })
-		b.connect("s3")
-		w.within(time.Second, "the new child runs", func() bool { return b.running("s3") })
-		w.pass(turn.Proof + 20*time.Second)
-		require.Equal(t, "True Holding", b.ready())
-		b.kill()
-		b = w.start("b", func(c *Config) { c.API = &lateAnswers{c.API.(*link)} })
-		b.gates.connect(b.gates.shim("s3").report)
-		w.pass(time.Second) // the agent resumes the hold
-		require.Equal(t, "True Holding", b.ready())
-		w.pass(time.Minute)
-		assert.Equal(t, []string{"False", "True"}, b.readiness(), "Ready throughout")
-		assert.Equal(t, newRevision, w.rollout().Proven, "the time before the restart counts")
-	})
-}
-
-func TestTurnLastsForTheControllersMinReadySeconds(t *testing.T) {
-	const minReady = 30 * time.Second
-	simulate(t, func(w *world) {
-		a, b := w.rolling(func(c *Config) { c.MinReady = minReady })
-		b.connect("s3")
-		w.within(time.Second, "the new child runs", func() bool { return b.running("s3") })
-		w.pass(turn.Proof + time.Second)
-		assert.Equal(t, "True Holding", b.ready(), "the controller counts from here")
-		assert.Equal(t, oldRevision, w.rollout().Proven)
-		b.gates.end("s3")
-		w.within(200*time.Millisecond, "the old child runs again", func() bool { return a.running("s1") })
-		b.gates.report("s3", func(r *gate.Report) { r.Dead = true })
-		b.connect("s4")
-		w.within(2*time.Minute, "the second turn", func() bool { return b.running("s4") })
-		w.pass(turn.Proof + minReady + time.Second)
-		assert.Equal(t, newRevision, w.rollout().Proven)
-	})
-}
-
-// The controller's minReadySeconds are a minute. The application serves for 45 s, and then
-// stops serving for 20 s or more.
-func TestTurnContinuesIfTheApplicationBrieflyStopsServing(t *testing.T) {
-	for name, recovers := range map[string]bool{"serves again": true, "does not yet": false} {
-		t.Run(name, func(t *testing.T) {
-			simulate(t, func(w *world) {
-				_, b := w.rolling(func(c *Config) { c.MinReady = time.Minute })
+			t.Run(fmt.Sprintf("%s, hangs %v", name, hangs), simulated(func(t *testing.T, w *world) {
+				w.free(theSlot, nextLease)
+				app := newPatient()
+				a := w.start("a", of(oldRevision), app.probed("readiness"), func(c *Config) { c.ReplacesUnready = tt.replaces })
+				a.connect("s1").stop = 3 * time.Second
+				w.pass(turn.Rest + time.Second)
+				require.Equal(t, "True Holding", a.ready())
+				seen := len(a.link.patches) - 1
+				app.be(true, "readiness")
+				b := w.start("b", of(newRevision))
 				b.connect("s3")
-				w.within(time.Second, "the new child runs", func() bool { return b.running("s3") })
-				w.pass(45 * time.Second)
-				b.gates.report("s3", func(r *gate.Report) { r.Starting = true })
+				w.within(4*time.Second, "the new child runs", func() bool { return b.running("s3") })
+				b.gates.end("s3")
+				w.within(time.Second, "the old child runs again", func() bool { return a.running("s1") })
 				w.pass(20 * time.Second)
-				if recovers {
-					b.gates.report("s3", func(r *gate.Report) { r.Starting = false })
+				if !hangs {
+					app.be(false, "readiness")
 				}
-				w.pass(30 * time.Second)
-				assert.True(t, b.running("s3"), "%q", b.gates.told())
-			})
-		})
+				w.pass(50 * time.Second)
+				a.link.patches = a.link.patches[seen:]
+				want := tt.serves
+				if hangs {
+					want = tt.hangs
+				}
+				assert.Equal(t, want, a.readiness())
+			}))
+		}
 	}
 }
 
@@ -312,43 +215,19 @@ func TestTurnEndsIfTheApplicationNeverServes(t *testing.T) {
 	})
 }
 
-func TestHolderWithoutRevisionIsNeverAskedToYield(t *testing.T) {
-	simulate(t, func(w *world) {
-		w.free(theSlot, nextLease)
-		a := w.start("a")
-		a.connect("s1")
-		w.pass(2 * time.Minute)
-		b := w.start("b", of(newRevision))
-		b.connect("s2")
-		w.pass(5 * time.Minute)
-		assert.Equal(t, "True StandingBy", b.ready())
-		assert.True(t, a.running("s1"))
-		assert.Empty(t, w.server.lease(nextLease).Holder)
-	})
-}
-
-func TestPodNeverAsksIfReadinessAnnotationSaysHolder(t *testing.T) {
-	simulate(t, func(w *world) {
-		a, b := w.rolling(func(c *Config) { c.Readiness = api.ReadinessHolder })
-		b.connect("s3")
-		w.pass(5 * time.Minute)
-		assert.Equal(t, "False StandingBy", b.ready())
-		assert.True(t, a.running("s1"))
-	})
-}
-
-func TestDeletedHolderNamesTheAskerAsSuccessor(t *testing.T) {
-	simulate(t, func(w *world) {
-		a, b := w.rolling()
-		a.gates.shims["s1"].stuck = true
-		b.connect("s3")
-		w.pass(time.Second)
-		close(a.stop)
-		w.pass(time.Second)
-		a.gates.report("s1", func(r *gate.Report) { r.Phase = gate.Ended })
-		w.within(100*time.Millisecond, "the turn begins", func() bool { return w.holder() == b.identity() })
-		assert.Equal(t, a.identity(), w.rollout().Yielder)
-	})
+func TestHolderIgnoresAskInAnUnchangedNextLease(t *testing.T) {
+	var seen asks
+	l := &kube.Lease{ResourceVersion: "5", Holder: "b_u", Annotations: map[string]string{api.RevisionAnnotation: newRevision.String()}}
+	seen.see(time.Second, l, "1")
+	assert.Zero(t, seen.last)
+	seen.see(2*time.Second, l, "1")
+	assert.Zero(t, seen.last, "a read of the same version")
+	l.ResourceVersion, l.RenewTime = "6", time.Now()
+	seen.see(3*time.Second, l, "1")
+	assert.Equal(t, turn.Ask{Identity: "b_u", Revision: newRevision, Seen: 3 * time.Second}, seen.last)
+	l.ResourceVersion, l.Annotations = "7", nil
+	seen.see(4*time.Second, l, "1")
+	assert.Zero(t, seen.last, "an ask without a revision")
 }
 
 func TestPodStatusExplainsWhyThePodCannotAsk(t *testing.T) {
@@ -365,17 +244,214 @@ func TestPodStatusExplainsWhyThePodCannotAsk(t *testing.T) {
 	})
 }
 
-func TestHolderIgnoresAskInAnUnchangedNextLease(t *testing.T) {
-	var seen asks
-	l := &kube.Lease{ResourceVersion: "5", Holder: "b_u", Annotations: map[string]string{api.RevisionAnnotation: newRevision.String()}}
-	seen.see(time.Second, l, "1")
-	assert.Zero(t, seen.last)
-	seen.see(2*time.Second, l, "1")
-	assert.Zero(t, seen.last, "a read of the same version")
-	l.ResourceVersion, l.RenewTime = "6", time.Now()
-	seen.see(3*time.Second, l, "1")
-	assert.Equal(t, turn.Ask{Identity: "b_u", Revision: newRevision, Seen: 3 * time.Second}, seen.last)
-	l.ResourceVersion, l.Annotations = "7", nil
-	seen.see(4*time.Second, l, "1")
-	assert.Zero(t, seen.last, "an ask without a revision")
+// unordered is the revision of a pod whose agent or webhook is of a version of Metaparticle without
+// turns.
+var unordered = api.Revision{}
+
+// up starts a pod with one shim, whose id is the pod's name.
+func (w *world) up(name string, change ...func(c *Config)) *pod {
+	p := w.start(name, change...)
+	p.connect(gate.ShimID(name))
+	return p
+}
+
+// runs reports whether the pod runs the application.
+func (p *pod) runs() bool {
+	phase := p.gates.phase(gate.ShimID(p.config.PodName))
+	return phase == gate.Running || phase == gate.Draining
+}
+
+// remove deletes the pod, and stops its containers as the kubelet does.
+func (p *pod) remove() {
+	p.delete()
+	close(p.stop)
+	if p.runs() {
+		p.gates.end(gate.ShimID(p.config.PodName))
+	}
+	p.endsWithin(time.Second)
+}
+
+// starts returns the number of the application's starts in all pods.
+func (w *world) starts() (count int) {
+	for _, p := range w.pods {
+		for id := range p.gates.shims {
+			count += len(p.gates.shim(id).ran)
+		}
+	}
+	return count
+}
+
+// replace rolls out as a Deployment's controller does, and returns the new pods. The function
+// makes one new pod at a time, and deletes one old pod once that new pod is Ready.
+func (w *world) replace(olds []*pod, news []api.Revision) (pods []*pod) {
+	w.t.Helper()
+	for i, revision := range news {
+		b := w.up(fmt.Sprintf("b%d", i+1), of(revision))
+		pods = append(pods, b)
+		w.within(2*turn.Rest, b.config.PodName+" is Ready", func() bool { return strings.HasPrefix(b.ready(), "True") })
+		olds[i].remove()
+		w.pass(time.Second)
+	}
+	return pods
+}
+
+// A pod has no revision if its agent or its webhook is of an earlier version of Metaparticle, or if
+// the webhook was rolled back. With such pods a rollout still completes, and so does the next
+// rollout. With n old pods, the application starts at most n+1 times until the first rollout is
+// complete.
+func TestRolloutsCompleteDespitePodsWithoutARevision(t *testing.T) {
+	for name, c := range map[string]struct{ olds, news []api.Revision }{
+		"no old pod has one":            {[]api.Revision{unordered, unordered, unordered}, []api.Revision{newRevision, newRevision, newRevision}},
+		"no new pod has one":            {[]api.Revision{oldRevision, oldRevision, oldRevision}, []api.Revision{unordered, unordered, unordered}},
+		"the first old pod has none":    {[]api.Revision{unordered, oldRevision, oldRevision}, []api.Revision{newRevision, newRevision, newRevision}},
+		"the later old pods have none":  {[]api.Revision{oldRevision, unordered, unordered}, []api.Revision{newRevision, newRevision, newRevision}},
+		"the first new pod has none":    {[]api.Revision{oldRevision, oldRevision, oldRevision}, []api.Revision{unordered, newRevision, newRevision}},
+		"the second new pod has none":   {[]api.Revision{oldRevision, oldRevision, oldRevision}, []api.Revision{newRevision, unordered, newRevision}},
+		"every second pod has none":     {[]api.Revision{oldRevision, unordered, oldRevision}, []api.Revision{unordered, newRevision, unordered}},
+		"all have one":                  {[]api.Revision{oldRevision, oldRevision, oldRevision}, []api.Revision{newRevision, newRevision, newRevision}},
+		"no pod has one":                {[]api.Revision{unordered, unordered, unordered}, []api.Revision{unordered, unordered, unordered}},
+		"one replica, the old has none": {[]api.Revision{unordered}, []api.Revision{newRevision}},
+		"one replica, the new has none": {[]api.Revision{oldRevision}, []api.Revision{unordered}},
+	} {
+		for order, sorted := range map[string]bool{"holder first": true, "holder last": false} {
+			t.Run(name+", "+order, simulated(func(t *testing.T, w *world) {
+				w.free(theSlot, nextLease)
+				var olds []*pod
+				for i, revision := range c.olds {
+					olds = append(olds, w.up(fmt.Sprintf("a%d", i+1), of(revision)))
+					w.pass(time.Second)
+				}
+				require.True(t, olds[0].runs())
+				w.pass(turn.Rest)
+				if !sorted {
+					slices.Reverse(olds)
+				}
+				news := w.replace(olds, c.news)
+				w.within(2*turn.LastResort, "a new pod runs", func() bool {
+					return slices.ContainsFunc(news, (*pod).runs)
+				})
+				w.pass(2 * turn.Rest)
+				for _, b := range news {
+					assert.True(t, strings.HasPrefix(b.ready(), "True"), "%s: %s %s", b.config.PodName, b.ready(), b.message())
+				}
+				assert.LessOrEqual(t, w.starts(), len(c.olds)+1, "each deletion of a holder, and a turn")
+
+				next := w.up("c", of(api.Revision{Workload: newRevision.Workload, Number: 8, Hash: "next"}))
+				w.within(2*turn.Rest, "the next rollout goes on", func() bool { return strings.HasPrefix(next.ready(), "True") })
+			}))
+		}
+	}
+}
+
+func TestPausedSlotDelaysRolloutUntilThePauseEnds(t *testing.T) {
+	simulate(t, func(w *world) {
+		a, b := w.rolling()
+		w.annotate(theSlot, api.PausedAnnotation, string(api.PauseHold))
+		w.pass(10 * time.Second)
+		b.connect("s3")
+		w.pass(5 * time.Minute)
+		assert.True(t, a.running("s1"))
+		assert.Equal(t, "False WaitsForItsTurn", b.ready())
+		assert.Contains(t, b.message(), "which is paused")
+		w.annotate(theSlot, api.PausedAnnotation, "")
+		w.within(20*time.Second, "the turn begins", func() bool { return b.running("s3") })
+	})
+}
+
+// replacing gives the pod a strict controller.
+func replacing(c *Config) { c.ReplacesUnready = true }
+
+// The method "returning" starts an old holder, and waits until its revision is proven. From then on
+// the old application fails its readiness probe, even after a restart. Then the method adds a
+// new pod, and waits until that pod's child runs in its turn. The caller ends the turn.
+func (w *world) returning(change ...func(c *Config)) (a, b *pod, app *patient) {
+	w.free(theSlot, nextLease)
+	app = newPatient()
+	a = w.start("a", append(change, of(oldRevision), app.probed("readiness"), replacing)...)
+	a.connect("s1")
+	w.pass(turn.Rest + time.Second)
+	require.Equal(w.t, "True Holding", a.ready())
+	app.be(true, "readiness")
+	b = w.start("b", of(newRevision), replacing, newPatient("readiness").probed("readiness"))
+	b.connect("s3")
+	w.within(4*time.Second, "the new child runs", func() bool { return b.running("s3") })
+	return a, b, app
+}
+
+// The application's stop and its start each take longer than show.Handover.
+func TestOldPodsStayReadyDespiteASlowApplication(t *testing.T) {
+	const stops, starts = 110 * time.Second, 45 * time.Second
+	simulate(t, func(w *world) {
+		w.free(theSlot, nextLease)
+		app := newPatient()
+		a := w.start("a", of(oldRevision), app.probed("readiness"), replacing, func(c *Config) { c.Grace = 2 * time.Minute })
+		a.connect("s1").stop = stops
+		w.within(time.Second, "the old child runs", func() bool { return a.running("s1") })
+		standby := w.start("a2", of(oldRevision), replacing, func(c *Config) { c.Grace = 2 * time.Minute })
+		standby.connect("s2")
+		w.pass(turn.Rest + time.Second)
+		seen := len(a.link.patches) - 1
+		app.be(true, "readiness")
+		b := w.start("b", of(newRevision), replacing)
+		b.connect("s3")
+		w.within(stops+time.Second, "the new child runs", func() bool { return b.running("s3") })
+		late := w.start("a3", of(oldRevision), replacing, func(c *Config) { c.Grace = time.Second })
+		w.pass(time.Second)
+		require.Equal(t, "True", late.readiness()[len(late.readiness())-1])
+		b.gates.end("s3")
+		w.within(time.Second, "the old child runs again", func() bool { return a.running("s1") })
+		w.pass(starts)
+		app.be(false, "readiness")
+		w.pass(turn.Rest / 2)
+		a.link.patches = a.link.patches[seen:]
+		assert.Equal(t, []string{"True"}, a.readiness())
+		assert.Equal(t, []string{"True"}, standby.readiness())
+		assert.Equal(t, []string{"True"}, late.readiness())
+	})
+}
+
+func TestUnprovenRevisionsPodFailsReadinessProbesAtStart(t *testing.T) {
+	simulate(t, func(w *world) {
+		a, b, app := w.returning()
+		w.pass(time.Second)
+		assert.NotEqual(t, http.StatusOK, b.kubelet(api.ReadinessProbe))
+		b.gates.end("s3")
+		w.within(time.Second, "the old child runs again", func() bool { return a.running("s1") })
+		w.pass(time.Second)
+		assert.Equal(t, http.StatusOK, a.kubelet(api.ReadinessProbe))
+		app.be(false, "readiness")
+		w.pass(time.Second)
+		app.be(true, "readiness")
+		assert.NotEqual(t, http.StatusOK, a.kubelet(api.ReadinessProbe), "the application has served")
+	})
+}
+
+// Under a strict controller, only a pod that takes turns and whose revision is proven may be Ready
+// without an application.
+func TestUnsparedPodIsUnreadyWhileItStops(t *testing.T) {
+	const stops = 5 * time.Minute
+	slow := func(c *Config) { c.Grace = 2 * stops }
+	for name, start := range map[string]func(w *world) *pod{
+		"in its turn": func(w *world) *pod {
+			w.start("a", of(oldRevision), replacing).connect("s1")
+			w.pass(turn.Rest + time.Second)
+			return w.start("b", of(newRevision), replacing, slow, func(c *Config) { c.MinReady = 30 * time.Second })
+		},
+		"readiness is holder": func(w *world) *pod {
+			return w.start("b", of(oldRevision), replacing, slow, func(c *Config) { c.Readiness = api.ReadinessHolder })
+		},
+	} {
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			w.free(theSlot, nextLease)
+			b := start(w)
+			b.connect("s3").stop = stops
+			w.within(4*time.Second, "the child runs", func() bool { return b.running("s3") })
+			w.pass(turn.Proof + 2*time.Second)
+			require.Equal(t, "True Holding", b.ready())
+			b.agent.Yield()
+			w.pass(stops / 2)
+			assert.Equal(t, "False Draining", b.ready())
+			w.pass(stops)
+		}))
+	}
 }

@@ -16,49 +16,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
-	"github.com/metaparticle-io/metaparticle/agent/probe"
 	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
 )
-
-func TestRevisionWithOneBrokenContainerIsNotProven(t *testing.T) {
-	simulate(t, func(w *world) {
-		two := func(c *Config) { c.Containers = []string{"app", "helper"} }
-		w.free(theSlot, nextLease)
-		a := w.start("a", of(oldRevision), two)
-		a.connect("s1")
-		a.gates.connect(gate.Report{Shim: "s1h", Container: "helper"})
-		w.pass(62 * time.Second)
-		b := w.start("b", of(newRevision), two)
-		b.connect("s3")
-		b.gates.connect(gate.Report{Shim: "s3h", Container: "helper"})
-		w.within(time.Second, "the new child runs", func() bool { return b.running("s3") })
-		b.gates.end("s3")
-		w.pass(100 * time.Millisecond)
-		b.gates.report("s3", func(r *gate.Report) { r.Dead = true })
-		w.pass(10 * time.Minute)
-		assert.Equal(t, a.identity(), w.holder())
-		assert.NotEqual(t, newRevision, w.rollout().Proven)
-	})
-}
-
-func TestTurnOutlastsInitialDelayOfReadinessProbe(t *testing.T) {
-	simulate(t, func(w *world) {
-		_, b := w.rolling(func(c *Config) {
-			c.Probes = map[string]api.Probes{"app": {Readiness: &api.Probe{Handler: api.Handler{TCPSocket: &api.TCPSocketAction{Port: 80}}, InitialDelaySeconds: 75, PeriodSeconds: 10, TimeoutSeconds: 1, SuccessThreshold: 1, FailureThreshold: 3}}}
-			c.Probe = func(context.Context, api.Handler, string, time.Duration) probe.Result {
-				return probe.Result{Outcome: probe.Success}
-			}
-		})
-		b.connect("s3")
-		for range 3 * 60 * 60 {
-			if w.pass(time.Second); b.ready() == "True Holding" {
-				break
-			}
-		}
-		assert.Equal(t, "True Holding", b.ready(), "%q", b.gates.told())
-	})
-}
 
 // nextCounter counts the requests for the next Lease.
 type nextCounter struct {
@@ -96,27 +56,6 @@ func TestHolderLimitsItsRequestsAboutTheNextLease(t *testing.T) {
 	})
 }
 
-func TestHolderSendsNoRequestForUnchangedNextLease(t *testing.T) {
-	simulate(t, func(w *world) {
-		w.free(theSlot, nextLease)
-		var c *nextCounter
-		a := w.start("a", of(oldRevision), func(cf *Config) { c = &nextCounter{link: cf.API.(*link)}; cf.API = c })
-		a.link.set(func(l *link) { l.forgetful = true }) // each watch that names a resourceVersion is refused as too old
-		a.connect("s1")
-		w.pass(time.Second)
-		before := int(c.n.Load())
-		w.pass(time.Minute)
-		assert.Zero(t, int(c.n.Load())-before)
-	})
-}
-
-func TestNextTurnWaitsUntilASlowHolderServes(t *testing.T) {
-	p := turn.Pod{Identity: "a_u", Revision: oldRevision}
-	r := turn.Rollout{Hold: "h", Yields: turn.Now, Proven: oldRevision, Start: 90 * time.Second, Turns: []turn.Turns{{Revision: newRevision, Count: 1}}}
-	got := p.Holder(62*time.Second, time.Now(), turn.HolderFacts{ID: "h", Since: 1, Rollout: r, Ask: turn.Ask{Identity: "b_u", Revision: newRevision, Seen: 61 * time.Second}})
-	assert.Empty(t, got.To)
-}
-
 func TestPodAsksEvenIfReadinessOfHolderFlaps(t *testing.T) {
 	r := newRollout(Config{
 		Pod:    Pod{PodName: "b", PodUID: "u", Revision: newRevision},
@@ -141,66 +80,135 @@ func TestPodAsksEvenIfReadinessOfHolderFlaps(t *testing.T) {
 	assert.True(t, asked)
 }
 
-func TestPodAcquiresFreeSlotDespiteFrequentLeaseWrites(t *testing.T) {
+// The controller's minReadySeconds are a minute. The application serves for 20 s, stops serving for
+// 40 s, and so on.
+func TestTurnOfAFlappingRevisionEnds(t *testing.T) {
 	simulate(t, func(w *world) {
-		a, b := w.rolling()
+		a, b := w.rolling(func(c *Config) { c.MinReady = time.Minute })
 		b.connect("s3")
 		w.within(time.Second, "the new child runs", func() bool { return b.running("s3") })
+		began := time.Now()
+		for b.running("s3") && time.Since(began) < time.Hour {
+			w.pass(20 * time.Second)
+			b.gates.report("s3", func(r *gate.Report) { r.Starting = true })
+			w.pass(40 * time.Second)
+			b.gates.report("s3", func(r *gate.Report) { r.Starting = false })
+		}
+		// A turn has a minute for the start, and then time for three proofs of 70 s.
+		assert.InDelta(t, (time.Minute + 3*70*time.Second).Seconds(), time.Since(began).Seconds(), 60)
+		b.gates.report("s3", func(r *gate.Report) { r.Phase, r.Hold = gate.Waiting, b.gates.grants[0].Hold })
+		w.within(time.Minute, "the old child runs again", func() bool { return a.running("s1") })
+		assert.Equal(t, oldRevision, w.rollout().Proven)
+	})
+}
+
+// The only old pod crashes, and comes back after a pod of a newer version has taken the free slot. The
+// newer version serves for 20 s, stops serving for 40 s, and so on, so it is never proven.
+func TestFlappingRevisionWithoutTurnYields(t *testing.T) {
+	simulate(t, func(w *world) {
+		a, b := w.stalled(func(c *Config) { c.MinReady = time.Minute })
+		a.crash("s1")
+		w.pass(2 * time.Second)
+		assert.Equal(t, b.identity(), w.holder())
+		a.connect("s1b")
+		began := time.Now()
+		for b.running("s3") && time.Since(began) < time.Hour {
+			w.pass(20 * time.Second)
+			b.gates.report("s3", func(r *gate.Report) { r.Starting = true })
+			w.pass(40 * time.Second)
+			b.gates.report("s3", func(r *gate.Report) { r.Starting = false })
+		}
+		assert.InDelta(t, (time.Minute + 3*70*time.Second).Seconds(), time.Since(began).Seconds(), 60)
+		b.gates.report("s3", func(r *gate.Report) { r.Phase, r.Hold = gate.Waiting, b.gates.grants[0].Hold })
+		w.within(time.Minute, "the old child runs again", func() bool { return a.running("s1b") })
+		assert.Equal(t, 1, w.rollout().Turns[0].Count)
+	})
+}
+
+// The application never serves in its turn. The pod loses its hold again and again, because the
+// pod's network fails for 18 s of each 45 s.
+func TestTurnEndsDespiteLostHolds(t *testing.T) {
+	simulate(t, func(w *world) {
+		a, b := w.rolling()
+		b.gates.slow = true
+		b.connect("s3")
+		w.within(time.Second, "the turn begins", func() bool { return w.holder() == b.identity() })
+		told := 0
+		drain := func() {
+			if len(b.gates.told()) > told {
+				told = len(b.gates.told())
+				last := b.gates.grants[len(b.gates.grants)-1].Hold
+				b.gates.report("s3", func(r *gate.Report) { r.Phase, r.Hold = gate.Waiting, last })
+			}
+		}
+		began := time.Now()
+		for w.holder() == b.identity() && time.Since(began) < time.Hour {
+			at := int(time.Since(began)/time.Second) % 45
+			b.link.set(func(l *link) { l.cut = at >= 27 })
+			w.pass(time.Second)
+			drain()
+		}
+		b.link.set(func(l *link) { l.cut = false })
+		assert.Less(t, time.Since(began), 3*time.Minute)
+		w.within(time.Minute, "the old child runs again", func() bool { return a.running("s1") })
+	})
+}
+
+// The only old pod crashes, and its container restarts later than a pod of a newer version takes the
+// free slot. The newer version hangs.
+func TestOldRevisionServesAgainAfterASingleCrash(t *testing.T) {
+	for name, c := range map[string]struct {
+		turnFirst bool
+		backOff   time.Duration
+	}{
+		"before the first turn": {false, 2 * time.Second},
+		"after a failed turn":   {true, 40 * time.Second},
+	} {
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			a, b := w.stalled(newPatient("readiness").probed("readiness"))
+			if c.turnFirst {
+				w.within(3*time.Minute, "the turn begins", func() bool { return w.holder() == b.identity() })
+				w.within(3*time.Minute, "the old version serves again", func() bool { return a.running("s1") })
+				w.pass(20 * time.Second)
+			}
+			a.crash("s1")
+			w.pass(c.backOff)
+			assert.Equal(t, b.identity(), w.holder())
+			a.connect("s1b")
+			w.within(5*time.Minute, "the old version serves again", func() bool { return a.running("s1b") })
+		}))
+	}
+}
+
+// A Ready pod of the newer version would make the controller delete the last old pod.
+func TestUnprovenPodIsNotReadyWithoutATurn(t *testing.T) {
+	simulate(t, func(w *world) {
+		a, b := w.stalled()
+		a.crash("s1")
+		w.pass(2 * time.Second)
+		assert.Equal(t, b.identity(), w.holder())
+		a.connect("s1b")
+		w.pass(3 * time.Second)
 		b.gates.end("s3")
 		w.pass(time.Second)
-		b.gates.report("s3", func(r *gate.Report) { r.Dead = true })
-		a.kill()
-		w.pods["a2"].kill()
-		b.connect("s4")
-		for range 40 { // a write every 20 s; without these writes b takes the slot after 30 s
-			l := w.server.lease(theSlot)
-			if l.Holder == b.identity() {
-				break
-			}
-			l.Holder, l.Annotations["someone"] = "", time.Now().String()
-			w.server.put(&l)
-			w.pass(20 * time.Second)
-		}
-		assert.Equal(t, b.identity(), w.holder())
+		assert.Equal(t, []string{"False"}, b.readiness())
 	})
 }
 
-func TestRevisionIsNotProvenDuringPostStartHook(t *testing.T) {
-	simulate(t, func(w *world) {
-		_, b := w.rolling()
-		b.connect("s3")
-		w.within(time.Second, "the new child runs", func() bool { return b.running("s3") })
-		b.gates.report("s3", func(r *gate.Report) { r.Starting = true }) // a postStart hook runs
-		w.pass(15 * time.Second)
-		assert.NotEqual(t, newRevision, w.rollout().Proven)
-	})
+// stalled starts a pod of the old revision, and a pod of the newer revision that waits for its turn.
+func (w *world) stalled(newer ...func(c *Config)) (a, b *pod) {
+	w.free(theSlot, nextLease)
+	a = w.start("a", of(oldRevision))
+	a.connect("s1")
+	w.pass(turn.Rest / 2)
+	b = w.start("b", append(newer, of(newRevision))...)
+	b.connect("s3")
+	w.pass(5 * time.Second)
+	return a, b
 }
 
-func TestDeletedHolderYieldsToANewerRevision(t *testing.T) {
-	simulate(t, func(w *world) {
-		a, b := w.rolling()
-		a.agent.unit.deletion.known = true // each status write of a deleted pod sets this field
-		b.connect("s3")
-		w.pass(30 * time.Minute)
-		assert.Equal(t, b.identity(), w.holder(), b.message())
-	})
-}
-
-func TestHolderIgnoresAsksOlderThanItsHold(t *testing.T) {
-	simulate(t, func(w *world) {
-		w.free(theSlot, nextLease)
-		a := w.start("a", of(oldRevision))
-		a.connect("s1")
-		w.within(time.Second, "the old child runs", func() bool { return a.running("s1") })
-		a.agent.Yield()
-		w.within(time.Second, "the slot is released", func() bool { return w.holder() == "" })
-		// A pod asks, and dies, while no holder watches the next Lease.
-		next := w.server.lease(nextLease)
-		next.Holder, next.Annotations = "dead_u", map[string]string{api.RevisionAnnotation: newRevision.String()}
-		w.server.put(&next)
-		w.within(time.Minute, "the old pod holds again", func() bool { return w.holder() == a.identity() })
-		w.pass(time.Second)
-		assert.NotEmpty(t, a.agent.unit.rollout.asks.version, "the holder has read the next Lease")
-		assert.Zero(t, a.agent.unit.rollout.asks.last)
-	})
+// crash ends the child of the shim, and lets the shim report that its child is dead.
+func (p *pod) crash(shim gate.ShimID) {
+	p.gates.end(shim)
+	p.gates.report(shim, func(r *gate.Report) { r.Dead = true })
 }

@@ -55,8 +55,10 @@ func TestStartLockLastsUntilApplicationIsReady(t *testing.T) {
 		w.within(time.Second, "first child runs", func() bool { return a.running("s1") })
 		b := w.start("b", starter(second))
 		b.connect("s2")
-		w.pass(5 * time.Minute)
+		w.pass(slowStart + time.Second)
 		assert.Equal(t, gate.Waiting, b.gates.phase("s2"), "no timeout ends a start")
+		assert.Equal(t, []string{"this pod has held start-lock.db for 10m0s: its application is not ready, and other pods wait to start"},
+			w.event("a", "StartsSlowly"))
 		assert.Equal(t, a.identity(), w.starting())
 		assert.Contains(t, b.status(), "start-lock.db is held by a, whose application starts")
 
@@ -104,14 +106,6 @@ func TestEachChildNeedsTheStartLockToStart(t *testing.T) {
 	})
 }
 
-func TestChildThatEndsWhileStartingFreesStartLock(t *testing.T) {
-	simulate(t, func(w *world) {
-		a := w.startsUnderLock(newPatient("readiness"))
-		a.gates.end("s1")
-		w.within(time.Second, "start lock is free", func() bool { return w.starting() == "" })
-	})
-}
-
 func TestChildSurvivesLossOfStartLock(t *testing.T) {
 	simulate(t, func(w *world) {
 		a := w.startsUnderLock(newPatient("readiness"))
@@ -145,18 +139,6 @@ func TestRestartedAgentKeepsTheStartLock(t *testing.T) {
 		assert.True(t, a.running("s1"))
 		a.gates.end("s1")
 		b.gates.end("s2")
-	})
-}
-
-func TestRestartedAgentReleasesStartLockOfReadyChild(t *testing.T) {
-	simulate(t, func(w *world) {
-		app := newPatient("readiness")
-		a := w.startsUnderLock(app)
-		app.be(false, "readiness")
-		a = w.restart(a)
-		w.within(6*time.Second, "start lock is free", func() bool { return w.starting() == "" })
-		assert.True(t, a.running("s1"))
-		a.gates.end("s1")
 	})
 }
 
@@ -201,37 +183,6 @@ func TestChildNeverStartsWhileStartLockIsPaused(t *testing.T) {
 	})
 }
 
-func TestStoppedAgentReleasesTheStartLock(t *testing.T) {
-	simulate(t, func(w *world) {
-		a := w.startsUnderLock(newPatient("readiness"))
-		close(a.stop)
-		w.pass(time.Minute)
-		assert.Equal(t, a.identity(), w.starting(), "the kubelet has not stopped the child")
-		a.gates.end("s1")
-		require.NoError(t, <-a.done)
-		assert.Empty(t, w.starting())
-	})
-}
-
-func TestRestartedAgentKeepsChildThatFailsStartupProbe(t *testing.T) {
-	simulate(t, func(w *world) {
-		w.free(startSlot)
-		app := newPatient()
-		a := w.start("a", starter(app), app.probed("startup"))
-		a.connect("s1")
-		w.within(time.Second, "first start is over", func() bool { return a.running("s1") && w.starting() == "" })
-		w.pass(time.Minute)
-		app.be(true, "startup")
-		a = w.restart(a)
-		w.pass(time.Minute)
-		assert.True(t, a.running("s1"), "the application may have started long ago")
-		app.be(false, "startup")
-		w.pass(time.Minute)
-		assert.Contains(t, a.status(), `"reason":"`+show.ReadyStarted)
-		a.gates.end("s1")
-	})
-}
-
 func TestHolderStaysReadyIfTheStartLockVanishes(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot, startSlot)
@@ -266,29 +217,6 @@ func TestLivenessProbeAwaitsStartupDespiteLostStartLock(t *testing.T) {
 	})
 }
 
-func TestStartLockNeedsNoProofOfChildsDeath(t *testing.T) {
-	for name, restart := range map[string]bool{"same agent": false, "restarted agent": true} {
-		t.Run(name, func(t *testing.T) {
-			simulate(t, func(w *world) {
-				// The container "side" never starts. So a restarted agent hears of no shim
-				// in that container, and gets no proof of the children's death.
-				a := w.startsUnderLock(newPatient(), func(c *Config) { c.Containers = []string{"app", "side"} })
-				w.pass(time.Minute)
-				if restart {
-					a = w.restart(a)
-					w.pass(time.Minute)
-				}
-				a.gates.end("s1")
-				w.pass(10 * time.Second)
-				assert.NotContains(t, a.status(), `"metaparticle.io/role":"holder"`)
-				a.connect("s2")
-				w.within(time.Minute, "the container starts again", func() bool { return a.running("s2") })
-				a.gates.end("s2")
-			})
-		})
-	}
-}
-
 func TestContainerEndsAfterBoundedWaitForStartLock(t *testing.T) {
 	bounded := func(c *Config) { c.WaitAtMost = time.Minute }
 	for name, change := range map[string]func(c *Config){
@@ -298,32 +226,95 @@ func TestContainerEndsAfterBoundedWaitForStartLock(t *testing.T) {
 			c.Slots = []string{theSlot}
 		},
 	} {
-		t.Run(name, func(t *testing.T) {
-			simulate(t, func(w *world) {
-				w.free(theSlot)
-				w.server.put(&kube.Lease{Name: startSlot, DurationSeconds: 3600, Holder: "other_u", RenewTime: time.Now()})
-				a := w.start("a", change, bounded)
-				a.connect("s1")
-				w.pass(59 * time.Second)
-				assert.Equal(t, gate.Waiting, a.gates.phase("s1"))
-				w.within(2*time.Second, "the wait ends", func() bool { return a.gates.phase("s1") == gate.Ended })
-				assert.Equal(t, []int{api.ExitWaited}, a.gates.codes())
-			})
-		})
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			w.free(theSlot)
+			w.server.put(&kube.Lease{Name: startSlot, DurationSeconds: 3600, Holder: "other_u", RenewTime: time.Now()})
+			a := w.start("a", change, bounded)
+			a.connect("s1")
+			w.pass(59 * time.Second)
+			assert.Equal(t, gate.Waiting, a.gates.phase("s1"))
+			w.within(2*time.Second, "the wait ends", func() bool { return a.gates.phase("s1") == gate.Ended })
+			assert.Equal(t, []int{api.ExitWaited}, a.gates.codes())
+		}))
 	}
 }
 
-func TestPodTakesTheStartLockAfterASemaphore(t *testing.T) {
-	pool := []string{"semaphore.pool.0", "semaphore.pool.1"}
+// The pods of these tests have two gated containers, or a shim that behaves in an unusual way.
+
+func twoContainers(c *Config) { c.Containers = []string{"app", "side"} }
+
+// steal lets another pod hold the start lock.
+func (w *world) steal() {
+	l := w.server.lease(startSlot)
+	l.Holder, l.RenewTime, l.Annotations = "other_u", time.Now(), nil
+	w.server.put(&l)
+}
+
+// A first grant that arrives late must start no child after the loss of the start lock.
+func TestGrantsForbidAStartAfterLostStartLock(t *testing.T) {
 	simulate(t, func(w *world) {
-		w.free(pool...)
-		app := newPatient("readiness")
-		a := w.startsUnderLock(app, func(c *Config) { c.Slots, c.Any = pool, true })
-		require.Len(t, a.gates.given()[0].Slots, 1)
+		w.free(theSlot)
+		a := w.startsUnderLock(newPatient("readiness"), func(c *Config) { c.Slots = []string{theSlot} })
+		before := len(a.gates.given())
+		w.steal()
+		w.within(10*time.Second, "the deadline moves", func() bool { return len(a.gates.given()) > before })
+		w.pass(10 * time.Second)
+		last := a.gates.given()[len(a.gates.given())-1]
+		assert.NotZero(t, last.StartBy)
+		assert.Less(t, last.StartBy, w.clock())
+	})
+}
+
+func TestStopAwaitsTheReleaseOfStartLock(t *testing.T) {
+	for name, heals := range map[string]bool{"server comes back": true, "server stays away": false} {
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			a := w.startsUnderLock(newPatient("readiness"))
+			a.link.set(func(l *link) { l.cut = true })
+			close(a.stop)
+			a.gates.end("s1")
+			w.pass(5 * time.Second)
+			require.Empty(t, a.done)
+			if heals {
+				a.link.set(func(l *link) { l.cut = false })
+			}
+			w.within(api.DefaultLeaseDuration+10*time.Second, "the agent ends", func() bool { return len(a.done) > 0 })
+			assert.Equal(t, heals, w.starting() == "")
+		}))
+	}
+}
+
+// After a leap, the start lock may have expired.
+func TestChildStartsOnlyAfterRenewalThatFollowsLeap(t *testing.T) {
+	simulate(t, func(w *world) {
+		a := w.startsUnderLock(newPatient("readiness"), twoContainers)
+		w.pass(time.Second)
+		a.link.set(func(l *link) { l.cut = true })
+		a.leaps("s1", 7)
+		a.gates.connect(gate.Report{Shim: "s2", Container: "side"})
+		w.pass(time.Second)
+		assert.Equal(t, gate.Waiting, a.gates.phase("s2"))
+		a.link.set(func(l *link) { l.cut = false })
+		w.within(10*time.Second, "second child runs", func() bool { return a.running("s2") })
+	})
+}
+
+// The child dies while its shim has no connection. Then the shim connects again, and reports the hold of
+// the dead child.
+func TestChildThatDiesUnconnectedFreesStartLock(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a := w.startsUnderLock(newPatient("readiness"), func(c *Config) { c.Slots = []string{theSlot} })
+		hold := a.gates.hold("s1")
+		close(a.gates.shims["s1"].ended)
+		a.gates.report("s1", func(r *gate.Report) { r.Connected = false })
+		w.pass(time.Second)
+		l := w.server.lease(theSlot)
+		l.Annotations["metaparticle.io/paused"] = "stop"
+		w.server.put(&l)
+		w.pass(time.Second)
 		assert.Equal(t, a.identity(), w.starting())
-		app.be(false, "readiness")
-		w.within(6*time.Second, "start lock is free", func() bool { return w.starting() == "" })
-		w.pass(time.Minute)
-		assert.True(t, a.running("s1"))
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app", Phase: gate.Waiting, Hold: hold})
+		w.within(3*time.Second, "slot is free", func() bool { return w.holder() == "" })
+		w.within(3*time.Second, "start lock is free", func() bool { return w.starting() == "" })
 	})
 }

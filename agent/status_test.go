@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/show"
@@ -33,18 +32,6 @@ func statusBy(w *world, a API) *show.Status {
 	s := show.NewStatus(shown)
 	go s.Run(w.t.Context())
 	return s
-}
-
-// The agent does not know which status an earlier agent process has stored.
-func TestAgentWritesItsFirstStatusAtOnce(t *testing.T) {
-	simulate(t, func(w *world) {
-		l := &link{server: w.server}
-		s := l.status(w)
-		s.Show(show.Appearance{Reason: show.ReadyStandingBy})
-		w.pass(0)
-		require.Len(t, l.patches, 1)
-		assert.Contains(t, l.patches[0], time.Now().UTC().Format(time.RFC3339))
-	})
 }
 
 func TestAgentKeepsDeletionCostThatAPersonSet(t *testing.T) {
@@ -72,22 +59,6 @@ func TestAgentKeepsDeletionCostThatAPersonSet(t *testing.T) {
 			}
 		})
 	}
-}
-
-// The second hold's status equals that of the first hold, so the API server stores nothing for
-// the second hold.
-func TestNewHoldStoresNoUnchangedPodStatus(t *testing.T) {
-	simulate(t, func(w *world) {
-		l := &link{server: w.server}
-		s := l.status(w)
-		s.Show(show.Appearance{Ready: true, Reason: show.ReadyHolding, Hold: "first"})
-		w.pass(time.Minute)
-		require.Len(t, l.patches, 1)
-		s.Show(show.Appearance{Ready: true, Reason: show.ReadyHolding, Hold: "second"})
-		w.pass(time.Minute)
-		assert.Len(t, l.patches, 1)
-		assert.Equal(t, 4, w.server.patched(), "two for each hold")
-	})
 }
 
 // Each read of the pod is an empty patch, which costs the API server as much as a write.

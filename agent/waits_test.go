@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
@@ -40,124 +41,53 @@ func TestPodSkipsAfterSeeingALivingHolder(t *testing.T) {
 		"the second of several":      func(c *Config) { c.Slots = []string{"lock.a", theSlot} },
 		"all slots of the semaphore": pool,
 	} {
-		t.Run(name, func(t *testing.T) {
-			simulate(t, func(w *world) {
-				w.free(theSlot, "lock.a", api.SemaphoreLease("pool", 0), api.SemaphoreLease("pool", 1))
-				holders := func(c *Config) {
-					if slots(c); !c.Any {
-						c.Slots = []string{theSlot}
-					}
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			w.free(theSlot, "lock.a", api.SemaphoreLease("pool", 0), api.SemaphoreLease("pool", 1))
+			holders := func(c *Config) {
+				if slots(c); !c.Any {
+					c.Slots = []string{theSlot}
 				}
-				for _, name := range []string{"a", "a2"} {
-					w.start(name, holders).connect("s-" + gate.ShimID(name))
+			}
+			for _, name := range []string{"a", "a2"} {
+				w.start(name, holders).connect("s-" + gate.ShimID(name))
+			}
+			w.pass(time.Second)
+			b := w.start("b", slots, skips)
+			b.connect("s2")
+			took := w.within(11*time.Second, "the pod skips", b.dismissed)
+			assert.NotZero(t, took, "the pod first sees a renewal")
+			assert.Equal(t, []int{0}, b.gates.codes())
+			assert.Equal(t, CourseSkip, b.config.Course)
+			for _, name := range []string{"a", "a2"} {
+				if id := gate.ShimID("s-" + name); w.pods[name].running(id) {
+					w.pods[name].gates.end(id)
+					w.pass(time.Second)
 				}
-				w.pass(time.Second)
-				b := w.start("b", slots, skips)
-				b.connect("s2")
-				took := w.within(11*time.Second, "the pod skips", b.dismissed)
-				assert.NotZero(t, took, "the pod first sees a renewal")
-				assert.Equal(t, []int{0}, b.gates.codes())
-				assert.Equal(t, CourseSkip, b.config.Course)
-				for _, name := range []string{"a", "a2"} {
-					if id := gate.ShimID("s-" + name); w.pods[name].running(id) {
-						w.pods[name].gates.end(id)
-						w.pass(time.Second)
-					}
-				}
-				w.pass(time.Minute)
-				assert.Empty(t, b.gates.given(), "a pod that skips never runs")
-				for _, slot := range b.config.Slots {
-					assert.NotEqual(t, b.identity(), w.server.lease(slot).Holder)
-				}
-			})
-		})
+			}
+			w.pass(time.Minute)
+			assert.Empty(t, b.gates.given(), "a pod that skips never runs")
+			for _, slot := range b.config.Slots {
+				assert.NotEqual(t, b.identity(), w.server.lease(slot).Holder)
+			}
+		}))
 	}
-}
-
-func TestPodNeverSkipsWhileSemaphoreHasFreeSlot(t *testing.T) {
-	simulate(t, func(w *world) {
-		w.free(api.SemaphoreLease("pool", 0), api.SemaphoreLease("pool", 1))
-		w.start("a", pool).connect("s1")
-		w.pass(time.Second)
-		b := w.start("b", pool, skips)
-		b.connect("s2")
-		w.within(time.Second, "the pod runs", func() bool { return b.running("s2") })
-		w.pass(time.Minute)
-		assert.Empty(t, b.gates.codes())
-	})
 }
 
 func TestPodDoesNotSkipForAVanishedHolder(t *testing.T) {
 	for name, holder := range map[string]string{"a pod": "gone_u", "enroll": "unknown"} {
-		t.Run(name, func(t *testing.T) {
-			simulate(t, func(w *world) {
-				w.server.put(&kube.Lease{Name: theSlot, Holder: holder, DurationSeconds: 30})
-				b := w.start("b", skips)
-				b.connect("s2")
-				w.pass(time.Second)
-				changed := w.server.lease(theSlot)
-				changed.Annotations = map[string]string{"example.com/note": "by a person"}
-				w.server.put(&changed)
-				w.within(40*time.Second, "the pod runs", func() bool { return b.running("s2") })
-				assert.Empty(t, b.gates.codes())
-				assert.Equal(t, CourseRun, b.config.Course)
-			})
-		})
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			w.server.put(&kube.Lease{Name: theSlot, Holder: holder, DurationSeconds: 30})
+			b := w.start("b", skips)
+			b.connect("s2")
+			w.pass(time.Second)
+			changed := w.server.lease(theSlot)
+			changed.Annotations = map[string]string{"example.com/note": "by a person"}
+			w.server.put(&changed)
+			w.within(40*time.Second, "the pod runs", func() bool { return b.running("s2") })
+			assert.Empty(t, b.gates.codes())
+			assert.Equal(t, CourseRun, b.config.Course)
+		}))
 	}
-}
-
-func TestPodNeverSkipsOnceItsApplicationHasStarted(t *testing.T) {
-	simulate(t, func(w *world) {
-		w.free(theSlot)
-		b := w.start("b", skips)
-		b.connect("s2")
-		w.within(time.Second, "the pod runs", func() bool { return b.running("s2") })
-		stop := w.elector()
-		w.pass(time.Minute)
-		assert.False(t, b.running("s2"), "the slot is lost")
-		b.kill()
-		w.start("b")
-		b.again("s2")
-		w.pass(time.Minute)
-		assert.Empty(t, b.gates.codes())
-		stop()
-		w.within(time.Minute, "the pod runs again", func() bool { return b.running("s2") })
-	})
-}
-
-// elector lets a leader election outside of Metaparticle take the slot, and renew the Lease. The
-// returned function ends the election.
-func (w *world) elector() (stop func()) {
-	done := make(chan struct{})
-	l := w.server.lease(theSlot)
-	l.Holder, l.Annotations, l.DurationSeconds = "elector", nil, 15
-	renew := func() {
-		l.RenewTime = time.Now()
-		l = *w.server.put(&l)
-	}
-	renew()
-	go func() {
-		for {
-			select {
-			case <-time.After(2 * time.Second):
-				renew()
-			case <-done:
-				return
-			}
-		}
-	}()
-	return func() { close(done) }
-}
-
-func TestPodSkipsWhileALeaderElectionClientHolds(t *testing.T) {
-	simulate(t, func(w *world) {
-		w.free(theSlot)
-		stop := w.elector()
-		b := w.start("b", skips)
-		b.connect("s2")
-		w.within(10*time.Second, "the pod skips", b.dismissed)
-		stop()
-	})
 }
 
 func TestPodNeverSkipsForHolderOfItsJob(t *testing.T) {
@@ -178,86 +108,26 @@ func TestPodNeverSkipsForHolderOfItsJob(t *testing.T) {
 	})
 }
 
-// A pod that needs two slots can hold the first slot without an application, while the pod waits
-// for the second slot.
-func TestPodNeverSkipsForHolderWithoutRunningApplication(t *testing.T) {
-	simulate(t, func(w *world) {
-		w.free(theSlot)
-		a := w.start("a")
-		a.gates.slow = true
-		a.connect("s1")
-		w.pass(time.Second)
-		b := w.start("b", skips)
-		b.connect("s2")
-		w.pass(20 * time.Second)
-		assert.Equal(t, a.identity(), w.holder())
-		assert.Empty(t, b.gates.codes())
-	})
-}
-
-// The kubelet needs minutes to pull the second pod's image. The shim of that pod therefore begins
-// to wait only after the holder has vanished.
-func TestPodRunsIfHolderVanishedBeforeShimConnected(t *testing.T) {
-	for name, gap := range map[string]bool{"seen": false, "in a gap": true} {
-		t.Run(name, func(t *testing.T) {
-			simulate(t, func(w *world) {
-				w.free(theSlot)
-				stop := w.elector()
-				w.pass(time.Second)
-				b := w.start("b", skips)
-				w.pass(100 * time.Millisecond)
-				b.set(func(l *link) { l.cut = gap })
-				w.pass(10 * time.Second)
-				stop()
-				w.pass(10 * time.Minute)
-				b.connect("s2")
-				b.set(func(l *link) { l.cut = false })
-				w.within(2*time.Minute, "the pod runs", func() bool { return b.running("s2") })
-				assert.Empty(t, b.gates.codes())
-			})
-		})
-	}
-}
-
-func TestNewAgentProcessKeepsTheDecisionToSkip(t *testing.T) {
-	simulate(t, func(w *world) {
-		w.free(theSlot)
-		b := w.start("b", skips, func(c *Config) { c.Course = CourseSkip })
-		b.connect("s2")
-		w.within(time.Second, "the pod skips", b.dismissed)
-		w.pass(time.Second)
-		b.connect("s3")
-		w.pass(time.Second)
-		assert.Len(t, b.gates.codes(), 2)
-		assert.Empty(t, b.gates.given())
-		assert.Zero(t, w.server.writes, "a pod that skips takes no slot")
-	})
-}
-
 func TestPodSkipsOrRunsOnlyAfterStoringDecision(t *testing.T) {
 	full := errors.New("no space left on device")
-	t.Run("skip", func(t *testing.T) {
-		simulate(t, func(w *world) {
-			w.free(theSlot)
-			w.start("a").connect("s1")
-			w.pass(time.Second)
-			b := w.start("b", skips, func(c *Config) { c.NoteCourse = func(Course) error { return full } })
-			b.connect("s2")
-			w.pass(time.Minute)
-			assert.Empty(t, b.gates.codes())
-		})
-	})
-	t.Run("run", func(t *testing.T) {
-		simulate(t, func(w *world) {
-			w.free(theSlot)
-			b := w.start("b", skips, func(c *Config) { c.NoteCourse = func(Course) error { return full } })
-			b.connect("s2")
-			a := w.start("a")
-			a.connect("s1")
-			w.within(time.Minute, "the other pod runs", func() bool { return a.running("s1") })
-			assert.Empty(t, b.gates.given())
-		})
-	})
+	t.Run("skip", simulated(func(t *testing.T, w *world) {
+		w.free(theSlot)
+		w.start("a").connect("s1")
+		w.pass(time.Second)
+		b := w.start("b", skips, func(c *Config) { c.NoteCourse = func(Course) error { return full } })
+		b.connect("s2")
+		w.pass(time.Minute)
+		assert.Empty(t, b.gates.codes())
+	}))
+	t.Run("run", simulated(func(t *testing.T, w *world) {
+		w.free(theSlot)
+		b := w.start("b", skips, func(c *Config) { c.NoteCourse = func(Course) error { return full } })
+		b.connect("s2")
+		a := w.start("a")
+		a.connect("s1")
+		w.within(time.Minute, "the other pod runs", func() bool { return a.running("s1") })
+		assert.Empty(t, b.gates.given())
+	}))
 }
 
 // dismissals are shims that get each dismissal by a function.
@@ -268,26 +138,6 @@ type dismissals struct {
 }
 
 func (d dismissals) Dismiss(id gate.ShimID, order gate.Dismiss) error { return d.dismiss(id, order) }
-
-func TestDismissalIsRepeatedUntilTheShimEnds(t *testing.T) {
-	simulate(t, func(w *world) {
-		w.free(theSlot)
-		w.start("a").connect("s1")
-		w.pass(time.Second)
-		tries := 0
-		b := w.start("b", skips)
-		b.agent.loop.unit.orders.shims = dismissals{Shims: b.gates, dismiss: func(id gate.ShimID, d gate.Dismiss) error {
-			if tries++; tries < 3 {
-				return gate.ErrNotConnected
-			}
-			return b.gates.Dismiss(id, d)
-		}}
-		b.connect("s2")
-		w.within(time.Minute, "the pod skips", b.dismissed)
-		w.pass(time.Minute)
-		assert.Equal(t, 3, tries)
-	})
-}
 
 // The agent adds an Event only for the first dismissal of a wait.
 func TestRepeatedDismissalOfWaitingShimWritesNoEvent(t *testing.T) {
@@ -354,5 +204,72 @@ func TestPodsWaitLimitIgnoresTheChildsRunningTime(t *testing.T) {
 		assert.Empty(t, b.gates.codes())
 		w.within(20*time.Second, "the second wait is over", b.dismissed)
 		assert.Equal(t, []int{api.ExitWaited}, b.gates.codes())
+	})
+}
+
+// A suspended agent receives nothing. The kernel keeps the events that arrive meanwhile, and the
+// agent handles these events when the agent continues. So a pod may see a renewal long after the
+// death of the holder.
+func TestSuspendedPodNeverSkipsForADeadHolder(t *testing.T) {
+	for name, silent := range map[string]time.Duration{
+		"after the last renewal":   time.Second,
+		"after a silent holder":    9 * time.Second,
+		"just before the takeover": 29 * time.Second,
+	} {
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			w.free(theSlot)
+			a := w.start("a")
+			a.connect("s1")
+			w.within(time.Second, "the holder runs", func() bool { return a.running("s1") })
+			w.pass(2 * time.Second)
+			renewed := w.server.lease(theSlot)
+			a.kill()
+			a.gates.end("s1")
+			runs := make(chan struct{}, 1) // the channel is empty while the agent is suspended
+			runs <- struct{}{}
+			b := w.start("b", skips, func(c *Config) {
+				c.Clock = func() time.Duration {
+					<-runs
+					defer func() { runs <- struct{}{} }()
+					return w.clock()
+				}
+			})
+			b.connect("s2")
+			w.pass(silent)
+			require.Empty(t, b.gates.codes())
+			<-runs
+			for range 3 {
+				renewed.RenewTime = renewed.RenewTime.Add(time.Second)
+				w.server.put(&renewed)
+			}
+			w.pass(10 * time.Minute)
+			runs <- struct{}{}
+			w.within(time.Minute, "the pod runs", func() bool { return b.running("s2") || b.dismissed() })
+			assert.Empty(t, b.gates.codes(), "the holder has been dead for ten minutes")
+		}))
+	}
+}
+
+// A person or another controller may annotate the Lease of a dead holder. Only a renewal shows that
+// the holder lives.
+func TestForeignWritesNeverShowThatHolderLives(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a := w.start("a")
+		a.connect("s1")
+		w.within(time.Second, "the holder runs", func() bool { return a.running("s1") })
+		b := w.start("b", skips)
+		w.pass(20 * time.Second)
+		a.kill()
+		a.gates.end("s1")
+		for range 4 {
+			w.pass(9 * time.Second)
+			edited := w.server.lease(theSlot)
+			edited.Annotations["example.com/note"] = edited.ResourceVersion
+			w.server.put(&edited)
+		}
+		b.connect("s2")
+		w.within(time.Minute, "the pod runs", func() bool { return b.running("s2") || b.dismissed() })
+		assert.Empty(t, b.gates.codes(), "the last renewal is older than the lease duration")
 	})
 }
