@@ -16,7 +16,7 @@ import (
 )
 
 // An ephemeral container in the process namespace of an agent could read the agent's token.
-func TestImagePolicyKeepsEphemeralContainersOffInjectedContainers(t *testing.T) {
+func TestEphemeralContainerTargetsNoInjectedContainer(t *testing.T) {
 	gated := gatedPod("web")
 	for _, name := range api.Injected {
 		gated.Spec.InitContainers = append(gated.Spec.InitContainers, corev1.Container{Name: name, Image: "agent"})
@@ -50,9 +50,9 @@ func TestImagePolicyKeepsEphemeralContainersOffInjectedContainers(t *testing.T) 
 	assert.Empty(t, debugged(before, later))
 }
 
-// An ephemeral container that may write the volume of the local API could replace the agent's socket.
-// Then the container could answer the program in place of the agent.
-func TestEphemeralContainerNeverReplacesTheLocalSocket(t *testing.T) {
+// With the agent's volumes a person could replace the agent's binary or socket, answer the program in place
+// of the agent, or read the agent's token.
+func TestEphemeralContainerMountsNoVolumeOfTheAgent(t *testing.T) {
 	pod := gatedPod("web")
 	pod.Spec.InitContainers = []corev1.Container{{Name: api.AgentContainer, Image: "agent"}}
 	mounting := func(m corev1.VolumeMount) []string {
@@ -65,9 +65,11 @@ func TestEphemeralContainerNeverReplacesTheLocalSocket(t *testing.T) {
 			in: namespace(shop, true), object: changed, old: pod,
 		})
 	}
-	refused := mounting(corev1.VolumeMount{Name: api.LocalVolume, MountPath: "/x"})
-	require.Len(t, refused, 1)
-	assert.Contains(t, refused[0], "InjectedVolumeMounted: the ephemeral container debug ")
+	for _, volume := range []string{api.Volume, api.CredentialsVolume, api.LocalVolume} {
+		refused := mounting(corev1.VolumeMount{Name: volume, MountPath: "/x"})
+		require.Len(t, refused, 1, volume)
+		assert.Contains(t, refused[0], "InjectedVolumeMounted: the ephemeral container debug ")
+	}
 	assert.Empty(t, mounting(corev1.VolumeMount{Name: api.LocalVolume, MountPath: "/x", ReadOnly: true}), "a person may call the local API")
 	assert.Empty(t, mounting(corev1.VolumeMount{Name: "data", MountPath: "/x"}))
 }
@@ -85,4 +87,43 @@ func gatedPod(name string) *corev1.Pod {
 		},
 		Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "app", Command: []string{api.ShimProgram, "exec"}}}},
 	}
+}
+
+// The command of a gated container contains the image's command, so with a new image the container would
+// run the old image's command. An injected container with another image would not hold the slot.
+//
+// docs/compatibility.md: impossible/image-in-place refused ImageChangedInPlace
+func TestImageOfGatedContainerNeverChangesInPlace(t *testing.T) {
+	own, _ := jobs()
+	train := bare("train", map[string]string{api.BarrierAnnotation: "warm=3"})
+	train.Spec.RestartPolicy, train.OwnerReferences = corev1.RestartPolicyNever, []metav1.OwnerReference{own}
+	pods := map[string]*corev1.Pod{
+		"conditions": gated(t, bare("later", map[string]string{api.AfterAnnotation: "lock.never"})), "a barrier": gated(t, train),
+		"the local API": gated(t, bare("asker", map[string]string{api.LocalAnnotation: "lock/a"})),
+	}
+	for gate := range missingOf {
+		pods[string(gate)] = locked(t, gate)
+	}
+	injected := 0
+	for what, pod := range pods {
+		changed := func(container func(*corev1.Pod) *corev1.Container) []string {
+			now := pod.DeepCopy()
+			container(now).Image = "another:1"
+			return refusals(t, request{by: &user.DefaultInfo{Name: "person"}, resource: podResource, in: namespace(shop, true), object: now, old: pod})
+		}
+		refused := changed(func(pod *corev1.Pod) *corev1.Container { return &pod.Spec.Containers[0] })
+		if what == string(api.GateContainer) {
+			require.Len(t, refused, 1)
+			assert.Contains(t, refused[0], "ImageChangedInPlace: container app is gated")
+		} else {
+			assert.Empty(t, refused, "%s: the container has no shim", what)
+		}
+		for i, c := range pod.Spec.InitContainers {
+			injected++
+			refused := changed(func(pod *corev1.Pod) *corev1.Container { return &pod.Spec.InitContainers[i] })
+			require.Len(t, refused, 1, what)
+			assert.Contains(t, refused[0], "metaparticle-image: ImageChangedInPlace: container "+c.Name+" was injected", what)
+		}
+	}
+	assert.Equal(t, 8, injected)
 }

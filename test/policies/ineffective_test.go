@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -35,6 +36,55 @@ func TestPolicyWarnsOfPrefixesThatAPersonMistypes(t *testing.T) {
 	} {
 		said := warnings(t, deployed(namespace(shop, true), map[string]string{key: "true"}, nil))
 		assert.Equal(t, warns, len(said) == 1, "%s: %v", key, said)
+	}
+}
+
+// The API server calls no webhook for these mistakes. Without a warning, a person would see nothing,
+// and all pods would run the application.
+func TestAppliedClaimWithoutEffectCausesWarning(t *testing.T) {
+	opted, other := namespace(shop, true), namespace("other", false)
+	claim, off := map[string]string{api.SingletonAnnotation: "true"}, map[string]string{api.SingletonAnnotation: "false"}
+	misspelt := map[string]string{"metaparticle.oi/singleton": "true"}
+	const notOptedIn = "NamespaceNotOptedIn: metaparticle.io/singleton gates no pod, because nothing is injected in namespace other" +
+		": kubectl label namespace other metaparticle.io/injection=enabled"
+	const prefix = "PrefixMisspelt: metaparticle.oi/singleton has no effect: did you mean metaparticle.io/singleton?"
+	const label = "LabelClaimsNothing: metaparticle.io/singleton is a label, and only an annotation has an effect: make the label an annotation"
+	template := func(in *corev1.Namespace, labels, annotations map[string]string) request {
+		r := deployed(in, nil, nil)
+		r.object.(*appsv1.Deployment).Spec.Template.ObjectMeta = metav1.ObjectMeta{Labels: labels, Annotations: annotations}
+		return r
+	}
+	cron := func(in *corev1.Namespace, annotations map[string]string) request {
+		c := &batchv1.CronJob{ObjectMeta: metav1.ObjectMeta{Namespace: in.Name, Name: "app"}}
+		c.Spec.JobTemplate.Annotations = annotations
+		return request{by: &user.DefaultInfo{Name: "person"}, resource: batchv1.SchemeGroupVersion.WithResource("cronjobs"), in: in, object: c}
+	}
+	for name, c := range map[string]struct {
+		request
+		want string
+	}{
+		"a workload in a namespace without the label":  {deployed(other, claim, nil), notOptedIn},
+		"a template in a namespace without the label":  {template(other, nil, claim), notOptedIn},
+		"a job template in such a namespace":           {cron(other, claim), notOptedIn},
+		"a workload in a namespace that is never ours": {deployed(namespace(metav1.NamespaceSystem, false), claim, nil), "in namespace kube-system: use another namespace"},
+		"a misspelt prefix of a workload":              {deployed(opted, misspelt, nil), prefix},
+		"a misspelt prefix of a template":              {template(other, nil, misspelt), prefix},
+		"a misspelt prefix of a job template":          {cron(opted, misspelt), prefix},
+		"a misspelt prefix of a pod": {
+			request{by: &user.DefaultInfo{Name: "person"}, resource: podResource, in: opted, object: bare("unheard", misspelt)}, prefix,
+		},
+		"a label instead of an annotation":      {template(opted, claim, nil), label},
+		"a value that claims nothing":           {deployed(other, off, nil), ""},
+		"a claim in a namespace with the label": {deployed(opted, claim, nil), ""},
+		"no annotation":                         {deployed(other, nil, nil), ""},
+	} {
+		said := warnings(t, c.request)
+		if c.want == "" {
+			assert.Empty(t, said, name)
+			continue
+		}
+		assert.Len(t, said, 1, name)
+		assert.Contains(t, fmt.Sprint(said), c.want, name)
 	}
 }
 

@@ -5,8 +5,10 @@ package policies
 
 import (
 	"encoding/json"
+	"math"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -58,6 +60,39 @@ func TestNoUserRemovesTheLabelOfALease(t *testing.T) {
 		long.Spec.LeaseDurationSeconds = new(int32(1 << 30))
 		assert.Len(t, write(lease("true"), long), 2, "the label is removed together with a long duration")
 		assert.NotEmpty(t, refusals(t, request{by: by, resource: leases, in: namespace(shop, true), old: lease("true")}), "a held Lease is deleted")
+	}
+}
+
+// A Lease of a longer duration would block its slot for longer than an hour, if its holder never existed.
+func TestLeaseOfASlotLastsAnHourAtMost(t *testing.T) {
+	const hour = int32(api.MaxLeaseDuration / time.Second)
+	lasting := func(label string, seconds int32) *coordinationv1.Lease {
+		l := lease(label)
+		l.Spec.LeaseDurationSeconds = &seconds
+		return l
+	}
+	for what, test := range map[string]struct {
+		now, old *coordinationv1.Lease
+		refused  bool
+	}{
+		"an hour":                      {lasting("true", hour), nil, false},
+		"more":                         {lasting("true", hour+1), nil, true},
+		"for ever":                     {lasting("true", math.MaxInt32), nil, true},
+		"another elector's":            {lasting("", math.MaxInt32), nil, false},
+		"prolonged":                    {lasting("true", hour+1), lasting("true", hour), true},
+		"shortened":                    {lasting("true", 30), lasting("true", hour+1), false},
+		"kept, from before the policy": {lasting("true", hour+1), lasting("true", hour+1), false},
+	} {
+		write := request{by: &user.DefaultInfo{Name: "person"}, resource: coordinationv1.SchemeGroupVersion.WithResource("leases"), in: namespace(shop, true), object: test.now}
+		if test.old != nil {
+			write.old = test.old
+		}
+		if refused := refusals(t, write); test.refused {
+			require.Len(t, refused, 1, what)
+			assert.Contains(t, refused[0], "metaparticle-lease-duration: DurationTooLong: ", what)
+		} else {
+			assert.Empty(t, refused, what)
+		}
 	}
 }
 

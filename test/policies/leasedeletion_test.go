@@ -9,6 +9,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/authentication/user"
 
 	"github.com/metaparticle-io/metaparticle/api"
@@ -45,5 +47,34 @@ func TestRefusedDeletionShowsNoControlCharacters(t *testing.T) {
 		require.Len(t, refused, 1)
 		assert.Contains(t, refused[0], "metaparticle-lease-deletion: "+refusal)
 		assert.NotContains(t, refused[0], "\x1b")
+	}
+}
+
+func TestFreeLeaseIsDeleted(t *testing.T) {
+	held, done, open := lease("true"), lease("true"), lease("true")
+	done.Name, done.Annotations, done.Spec.HolderIdentity = api.OnceLease("migration"), map[string]string{api.DoneAnnotation: "7"}, nil
+	open.Name, open.Annotations, open.Spec.HolderIdentity = "barrier.run.1.0", map[string]string{api.OpenedAnnotation: "3"}, nil
+	free := lease("true")
+	free.Spec.HolderIdentity = nil
+	ends := namespace(shop, true)
+	ends.DeletionTimestamp = new(metav1.Now())
+	person, collector := &user.DefaultInfo{Name: "person"}, &user.DefaultInfo{Name: "system:serviceaccount:kube-system:generic-garbage-collector"}
+	for what, test := range map[string]struct {
+		by      user.Info
+		in      *corev1.Namespace
+		old     *coordinationv1.Lease
+		refused bool
+	}{
+		"a free one":                      {person, namespace(shop, true), free, false},
+		"another elector's":               {person, namespace(shop, true), lease(""), false},
+		"a held one with its namespace":   {person, ends, held, false},
+		"a held one by enroll":            {webhookAccount, namespace(shop, true), held, false},
+		"a done one by enroll":            {webhookAccount, namespace(shop, true), done, true},
+		"a held one by the collector":     {collector, namespace(shop, true), held, true},
+		"an open barrier, after its Job":  {collector, namespace(shop, true), open, false},
+		"an open barrier, during its Job": {person, namespace(shop, true), open, true},
+	} {
+		refused := refusals(t, request{by: test.by, resource: coordinationv1.SchemeGroupVersion.WithResource("leases"), in: test.in, old: test.old})
+		assert.Equal(t, test.refused, len(refused) > 0, "%s: %v", what, refused)
 	}
 }

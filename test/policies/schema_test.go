@@ -4,6 +4,7 @@
 package policies
 
 import (
+	"fmt"
 	"math"
 	"os"
 	"strings"
@@ -15,13 +16,15 @@ import (
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	structural "k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/cel"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/validation"
 	apiservercel "k8s.io/apiserver/pkg/apis/cel"
 	"sigs.k8s.io/yaml"
+
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// judged returns the words before the colons of those messages by which the rules of the Variables'
-// schema refuse a write. The write replaces the spec "before" by the spec "after".
-func judged(t *testing.T, before, after map[string]any) (reasons []string) {
+// schemaOfVariables returns the schema of Variables.
+func schemaOfVariables(t *testing.T) *apiextensions.JSONSchemaProps {
 	t.Helper()
 	text, err := os.ReadFile("../../manifests/variables.yaml")
 	require.NoError(t, err)
@@ -30,7 +33,14 @@ func judged(t *testing.T, before, after map[string]any) (reasons []string) {
 	props := new(apiextensions.JSONSchemaProps)
 	require.NoError(t, apiextensionsv1.Convert_v1_JSONSchemaProps_To_apiextensions_JSONSchemaProps(
 		definition.Spec.Versions[0].Schema.OpenAPIV3Schema, props, nil))
-	schema, err := structural.NewStructural(props)
+	return props
+}
+
+// judged returns the words before the colons of those messages by which the rules of the Variables'
+// schema refuse a write. The write replaces the spec "before" by the spec "after".
+func judged(t *testing.T, before, after map[string]any) (reasons []string) {
+	t.Helper()
+	schema, err := structural.NewStructural(schemaOfVariables(t))
 	require.NoError(t, err)
 	refusals, _ := cel.NewValidator(schema, true, apiservercel.PerCallLimit).Validate(
 		t.Context(), nil, schema, map[string]any{"spec": after}, map[string]any{"spec": before}, apiservercel.RuntimeCELCostBudget)
@@ -83,5 +93,44 @@ func TestVariableSchemaRefusesEachWrongChange(t *testing.T) {
 			t.Parallel()
 			assert.Equal(t, test.want, judged(t, test.before, test.after))
 		})
+	}
+}
+
+func TestVariableSchemaBoundsEachField(t *testing.T) {
+	validator, _, err := validation.NewSchemaValidator(schemaOfVariables(t))
+	require.NoError(t, err)
+	keys := make([]any, api.MaxKeys+1)
+	for i := range keys {
+		keys[i] = map[string]any{"key": fmt.Sprint(i), "add": int64(1), "result": int64(i), "pod": "p", "at": int64(i)}
+	}
+	fence := func(epoch, token int64) map[string]any {
+		return map[string]any{"lock": "lock.a", "epoch": epoch, "token": token}
+	}
+	for what, test := range map[string]struct {
+		field string
+		value any
+		want  string
+	}{
+		"the smallest integer":        {"integer", int64(math.MinInt64), ""},
+		"the largest integer":         {"integer", int64(math.MaxInt64), ""},
+		"the longest text":            {"value", strings.Repeat("x", api.MaxValue), ""},
+		"all keys":                    {"keys", keys[1:], ""},
+		"the first fence":             {"fence", fence(1, 1), ""},
+		"a fraction":                  {"integer", 1.5, "spec.integer"},
+		"a text as an integer":        {"integer", "1", "spec.integer"},
+		"many characters":             {"value", strings.Repeat("x", api.MaxValue+1), "4096"},
+		"many keys":                   {"keys", keys, "must have at most 64 items"},
+		"an epoch before the first":   {"fence", fence(0, 30), "spec.fence.epoch"},
+		"no token":                    {"fence", map[string]any{"lock": "lock.a", "epoch": int64(1)}, "spec.fence.token"},
+		"a lock with a capital":       {"fence", map[string]any{"lock": "Lock", "epoch": int64(1), "token": int64(1)}, "spec.fence.lock"},
+		"a write with a long name":    {"write", strings.Repeat("x", 65), "spec.write"},
+		"a null instead of an object": {"keys", nil, "spec.keys"},
+	} {
+		errs := validation.ValidateCustomResource(nil, map[string]any{"spec": map[string]any{test.field: test.value}}, validator)
+		if test.want == "" {
+			assert.Empty(t, errs, what)
+			continue
+		}
+		assert.Contains(t, fmt.Sprint(errs), test.want, what)
 	}
 }

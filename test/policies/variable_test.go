@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
 
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -111,6 +112,84 @@ func TestAgentNeverFillsAVariable(t *testing.T) {
 	refused = written(t, before, after)
 	require.Len(t, refused, 1)
 	assert.Contains(t, refused[0], "NotYours: an agent changes only the spec of a Variable")
+}
+
+// An agent fences a Variable only by a lock of its own, and names its own pod in each write.
+func TestAgentMayNotImpersonateOtherPodsInVariables(t *testing.T) {
+	before := variable("a", record{"k", 1, "b"})
+	fenced := func(lock string, epoch, token int64) func(*unstructured.Unstructured) {
+		return func(v *unstructured.Unstructured) {
+			v.Object["spec"].(map[string]any)["fence"] = map[string]any{"lock": lock, "epoch": epoch, "token": token}
+		}
+	}
+	fenced("lock.a", 1, 10)(before)
+	mayLock := func(a authorizer.Attributes) bool {
+		return isAgent(a) || a.GetResource() == "leases" && a.GetVerb() == "update" && a.GetName() == "lock.a"
+	}
+	for what, test := range map[string]struct {
+		change func(*unstructured.Unstructured)
+		want   string
+	}{
+		"its own write":       {func(*unstructured.Unstructured) {}, ""},
+		"a later hold":        {fenced("lock.a", 1, 11), ""},
+		"a label":             {func(v *unstructured.Unstructured) { v.SetLabels(map[string]string{"a": "b"}) }, "NotYours: "},
+		"an owner":            {func(v *unstructured.Unstructured) { v.SetFinalizers([]string{"a.b/c"}) }, "NotYours: "},
+		"another pod's write": {func(v *unstructured.Unstructured) { v.Object["spec"].(map[string]any)["write"] = "other.1" }, "NotYourIdentity: "},
+		"another pod's key": {func(v *unstructured.Unstructured) {
+			v.Object["spec"].(map[string]any)["keys"] = variable("b", record{"k", 1, "b"}, record{"l", 2, "other"}).Object["spec"].(map[string]any)["keys"]
+		}, "NotYourIdentity: "},
+		"a far count":            {func(v *unstructured.Unstructured) { v.Object["spec"].(map[string]any)["keyed"] = int64(66) }, "NotYours: one write counts"},
+		"a larger epoch":         {fenced("lock.a", 2, 10), "NotYours: an agent begins no epoch"},
+		"another account's lock": {fenced("lock.b", 1, 99), "NotYourLock: "},
+	} {
+		after := variable("b", record{"k", 1, "b"})
+		fenced("lock.a", 1, 10)(after)
+		test.change(after)
+		write := request{
+			by: pod("till-b", "b"), may: mayLock, in: namespace(shop, true), object: after, old: before,
+			resource: schema.GroupVersionResource{Group: api.VariableGroup, Version: api.VariableVersion, Resource: api.VariableResource},
+		}
+		refused := refusals(t, write)
+		write.by = &user.DefaultInfo{Name: "system:serviceaccount:shop:till"}
+		assert.Contains(t, strings.Join(refusals(t, write), ""), "metaparticle-variable: NoIdentity: ", what)
+		if test.want == "" {
+			assert.Empty(t, refused, what)
+			continue
+		}
+		require.Len(t, refused, 1, what)
+		assert.Contains(t, refused[0], "metaparticle-variable: "+test.want, what)
+	}
+}
+
+func TestWebhookAccountMayOnlyCreateEmptyVariables(t *testing.T) {
+	empty := func(change func(*unstructured.Unstructured)) *unstructured.Unstructured {
+		v := variable("")
+		v.Object["spec"] = map[string]any{}
+		change(v)
+		return v
+	}
+	spec := func(v *unstructured.Unstructured) { v.Object["spec"] = map[string]any{"integer": int64(7)} }
+	none := func(*unstructured.Unstructured) {}
+	for what, test := range map[string]struct {
+		now, old object
+		refused  bool
+	}{
+		"an empty one": {empty(none), nil, false}, "a value": {empty(spec), nil, true}, "a change": {empty(spec), empty(none), true},
+		"a deletion":  {nil, empty(none), true},
+		"a label":     {empty(func(v *unstructured.Unstructured) { v.SetLabels(map[string]string{"a": "b"}) }), nil, true},
+		"a finalizer": {empty(func(v *unstructured.Unstructured) { v.SetFinalizers([]string{"a.b/c"}) }), nil, true},
+	} {
+		refused := refusals(t, request{
+			by: webhookAccount, in: namespace(shop, true), object: test.now, old: test.old,
+			resource: schema.GroupVersionResource{Group: api.VariableGroup, Version: api.VariableVersion, Resource: api.VariableResource},
+		})
+		if !test.refused {
+			assert.Empty(t, refused, what)
+			continue
+		}
+		require.Len(t, refused, 1, what)
+		assert.Contains(t, refused[0], "NotYours: enroll creates Variables without a value", what)
+	}
 }
 
 // A full list costs the policy most.
