@@ -77,13 +77,6 @@ func TestClaimFromMutatingPolicyIsGatedOrRefused(t *testing.T) {
 	assert.Equal(t, api.Gated, pod.Labels[api.GatedLabel], "a claim without a gate")
 }
 
-func TestClaimInNamespaceWithoutOptInIsRefused(t *testing.T) {
-	t.Parallel()
-	s := space.New(t, func(n *corev1.Namespace) { delete(n.Labels, api.InjectionLabel) })
-	webhook.Refused(s, app.Bare(s, "outside", webhook.Claims), `NamespaceNotOptedIn: the pod has metaparticle.io/singleton, but nothing is injected in namespace `+
-		s.Namespace+`: kubectl label namespace `+s.Namespace+` metaparticle.io/injection=enabled`)
-}
-
 func TestEventExplainsHowToGateRunningPods(t *testing.T) {
 	t.Parallel()
 	s := space.New(t, func(n *corev1.Namespace) { delete(n.Labels, api.InjectionLabel) })

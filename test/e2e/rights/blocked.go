@@ -9,10 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	coordinationv1 "k8s.io/api/coordination/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/metaparticle-io/metaparticle/api"
@@ -39,19 +37,8 @@ func TestAdministratorFreesSlotBlockedByAUsersLease(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	leases := s.Client.CoordinationV1().Leases(s.Namespace)
-	_, err := leases.Create(t.Context(), ghost("lock.ours", true, math.MaxInt32), metav1.CreateOptions{})
-	assert.True(t, apierrors.IsForbidden(err), "%v", err)
-	assert.ErrorContains(t, err, "DurationTooLong: ")
-	hour := int32(api.MaxLeaseDuration / time.Second)
-	made, err := leases.Create(t.Context(), ghost("lock.ours", true, hour), metav1.CreateOptions{})
+	_, err := leases.Create(t.Context(), ghost("lock.ours", true, int32(api.MaxLeaseDuration/time.Second)), metav1.CreateOptions{})
 	require.NoError(t, err)
-	bare := made.DeepCopy()
-	bare.Labels = nil
-	_, err = leases.Update(t.Context(), bare, metav1.UpdateOptions{})
-	assert.ErrorContains(t, err, "ManagedLabelChanged: ")
-	made.Spec.LeaseDurationSeconds = new(hour + 1)
-	_, err = leases.Update(t.Context(), made, metav1.UpdateOptions{})
-	assert.ErrorContains(t, err, "DurationTooLong: ")
 	_, err = leases.Create(t.Context(), ghost("lock.others", false, math.MaxInt32), metav1.CreateOptions{})
 	require.NoError(t, err, "somebody else's elector is none of our business")
 

@@ -6,8 +6,6 @@ package rights
 import (
 	"context"
 	"fmt"
-	"math"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -148,7 +146,8 @@ type attempt struct {
 	message string
 }
 
-// attempts lists the requests that a pod must not make.
+// attempts lists requests that a pod must not make: each right that its Role lacks, and one request for each
+// policy. Package test/policies evaluates many more requests by the same policies.
 func (r rights) attempts() map[string]attempt {
 	me, ghost := api.Identity(r.standby.Name, string(r.standby.UID)), api.Identity("ghost", "1")
 	identity := func(namespace, slot, identity string, remove ...string) func(context.Context) error {
@@ -162,69 +161,36 @@ func (r rights) attempts() map[string]attempt {
 		}
 	}
 	ready := fmt.Sprintf(`{"status":{"conditions":[{"type":%q,"status":"True"}]}}`, api.ReadyCondition)
-	condition := func(reason, message string) string {
-		return fmt.Sprintf(`{"status":{"conditions":[{"type":%q,"status":"False","reason":%q,"message":%q}]}}`, api.ReadyCondition, reason, message)
-	}
-	const oneCondition = "an agent writes one condition"
-	role := fmt.Sprintf(`{"metadata":{"labels":{%q:%q}}}`, api.RoleLabel, api.RoleHolder)
 	const notYours, none = "NotYours", "cannot"
 	return map[string]attempt{
-		"take a slot in another's name":        {identity(r.Namespace, r.slot, ghost, api.HoldAnnotation, api.BootAnnotation), "NotYourIdentity"},
-		"take a slot and keep its hold":        {identity(r.Namespace, r.slot, ghost), "denied request"}, // by two policies, in any order
-		"free another's slot":                  {identity(r.Namespace, r.slot, ""), "NotYourIdentity"},
-		"a Lease that is not its workload's":   {identity(r.Namespace, r.foreign, me), none},
-		"a Lease of another namespace":         {identity(r.elsewhere.Namespace, r.slot, me), none},
-		"ask in another's name":                {identity(r.Namespace, api.NextLease(r.slot), ghost), "NotYourIdentity"},
-		"ask another workload's holder":        {identity(r.Namespace, api.NextLease(r.foreign), me), none},
-		"delete a Lease":                       {r.deleteLease, none},
-		"create a Lease":                       {r.createLease, none},
-		"list Leases":                          {r.listLeases, none},
-		"read pods":                            {r.readPods, none},
-		"another pod's condition":              {status(r.Namespace, r.holder, ready), "NotYourself"},
-		"read another pod by changing nothing": {status(r.Namespace, r.holder, `{}`), "NotYourself"},
-		"another pod's label":                  {status(r.Namespace, r.holder, role), "NotYourself"},
-		"another namespace's pod":              {status(r.elsewhere.Namespace, r.elsewhere.Pods("rights")[0], ready), none},
-		"a label of its own that is not ours":  {status(r.Namespace, r.standby, `{"metadata":{"labels":{"app":"other"}}}`), notYours},
-		"an annotation of its own, not ours":   {status(r.Namespace, r.standby, `{"metadata":{"annotations":{"a":"b"}}}`), notYours},
-		"a condition of its own, not ours":     {status(r.Namespace, r.standby, `{"status":{"conditions":[{"type":"Initialized","status":"False"}]}}`), notYours},
-		"the rest of its own status":           {status(r.Namespace, r.standby, `{"status":{"message":"hello"}}`), notYours},
-		"a status of a long message":           {status(r.Namespace, r.standby, condition("Test", strings.Repeat("a", 32769))), oneCondition},
-		"a status of a long reason":            {status(r.Namespace, r.standby, condition(strings.Repeat("A", 129), "hello")), oneCondition},
-		"a status with an escape sequence":     {status(r.Namespace, r.standby, condition("Test", "\u202e")), oneCondition},
-		"finalizers of its own":                {status(r.Namespace, r.standby, `{"metadata":{"finalizers":["a.b/c"]}}`), ""},
-		"a label of a Lease":                   {r.labelLease, ""},
-		"pause a slot in its own name":         {r.word(r.slot, api.PausedAnnotation, string(api.PauseHold)), notYours},
-		"count a failure that it has not had":  {r.word(r.slot, api.FailuresAnnotation, "7 9"), "only the holder of a once claim"},
-		"record work that it has not done":     {r.word(r.slot, api.DoneAnnotation, "7"), "only the holder of a once claim"},
-		"an instant that JSON refuses":         {r.word(r.slot, api.ServingAnnotation, "2026-11-23T00:00:00+24:00"), "serving-since is an instant"},
-		"ask a holder to yield":                {r.word(r.slot, api.YieldAnnotation, "4711"), notYours},
-		"stamp the Lease of a shard":           {r.word(r.slot, api.StampAnnotation, "1/3"), ""},
-		"open a barrier by another Lease":      {r.word(r.slot, api.OpenedAnnotation, "3"), notYours},
-		"a shard's label that is no number":    {status(r.Namespace, r.standby, fmt.Sprintf(`{"metadata":{"labels":{%q:"x"}}}`, api.ShardLabel)), notYours},
-		"an annotation of a Lease, not ours":   {r.word(r.slot, "example.com/word", "a"), notYours},
-		"a Lease full of text":                 {r.word(r.slot, api.AddressAnnotation, strings.Repeat("a", 100_000)), notYours},
-		"a Lease full of long characters":      {r.word(r.slot, api.AddressAnnotation, strings.Repeat("𝄞", 8000)), notYours},
-		"offers of words that name nobody":     {r.word(api.NextLease(r.slot), api.OffersAnnotation, "leave +x y z"), "NotYourIdentity"},
-		"offers that are the leave itself":     {r.word(api.NextLease(r.slot), api.OffersAnnotation, "leave leave"), "NotYourIdentity"},
-		"the last possible transition":         {r.lastTransition, notYours},
-		"prepared in another's name":           {r.word(api.NextLease(r.slot), api.OffersAnnotation, "leave =ghost_1"), "NotYourIdentity"},
-		"offer in another's name":              {r.word(api.NextLease(r.slot), api.OffersAnnotation, "leave +ghost_1"), "NotYourIdentity"},
-		"an Event about another pod":           {r.event(r.holder, "Test", "hello"), "NotYourself"},
-		"an Event of a long message":           {r.event(r.standby, "Test", strings.Repeat("a", 1025)), notYours},
-		"an Event of a long reason":            {r.event(r.standby, strings.Repeat("A", 129), "hello"), notYours},
-		"a Secret, a Role, another's token":    {r.readSecrets, none},
-		"the spec of itself":                   {r.patchSelf, none},
-		"apply its own status":                 {r.applySelf, "an agent applies no pod"},
+		"take a slot in another's name":       {identity(r.Namespace, r.slot, ghost, api.HoldAnnotation, api.BootAnnotation), "NotYourIdentity"},
+		"take a slot and keep its hold":       {identity(r.Namespace, r.slot, ghost), "denied request"}, // by two policies, in any order
+		"a Lease that is not its workload's":  {identity(r.Namespace, r.foreign, me), none},
+		"a Lease of another namespace":        {identity(r.elsewhere.Namespace, r.slot, me), none},
+		"ask in another's name":               {identity(r.Namespace, api.NextLease(r.slot), ghost), "NotYourIdentity"},
+		"ask another workload's holder":       {identity(r.Namespace, api.NextLease(r.foreign), me), none},
+		"delete a Lease":                      {r.deleteLease, none},
+		"create a Lease":                      {r.createLease, none},
+		"list Leases":                         {r.listLeases, none},
+		"read pods":                           {r.readPods, none},
+		"another pod's condition":             {status(r.Namespace, r.holder, ready), "NotYourself"},
+		"another namespace's pod":             {status(r.elsewhere.Namespace, r.elsewhere.Pods("rights")[0], ready), none},
+		"a label of its own that is not ours": {status(r.Namespace, r.standby, `{"metadata":{"labels":{"app":"other"}}}`), notYours},
+		"finalizers of its own":               {status(r.Namespace, r.standby, `{"metadata":{"finalizers":["a.b/c"]}}`), ""},
+		"an Event about another pod":          {r.event(r.holder), "NotYourself"},
+		"a Secret, a Role, another's token":   {r.readSecrets, none},
+		"the spec of itself":                  {r.patchSelf, none},
+		"apply its own status":                {r.applySelf, "an agent applies no pod"},
 	}
 }
 
 // event returns a request that creates an Event about a pod.
-func (r rights) event(about *corev1.Pod, reason, message string) func(context.Context) error {
+func (r rights) event(about *corev1.Pod) func(context.Context) error {
 	return func(ctx context.Context) error {
 		event := &corev1.Event{
 			ObjectMeta:     metav1.ObjectMeta{GenerateName: "rights.", Namespace: r.Namespace},
 			InvolvedObject: corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: r.Namespace, Name: about.Name, UID: about.UID},
-			Reason:         reason, Message: message, Type: corev1.EventTypeNormal,
+			Reason:         "Test", Message: "hello", Type: corev1.EventTypeNormal,
 		}
 		_, err := r.client.CoreV1().Events(r.Namespace).Create(ctx, event, metav1.CreateOptions{})
 		return err
@@ -273,37 +239,14 @@ func (r rights) applySelf(ctx context.Context) error {
 // word returns a request that writes an annotation into a Lease, and makes the standby the holder
 // of the Lease.
 func (r rights) word(slot, key, value string) func(context.Context) error {
-	return r.hold(slot, func(lease *coordinationv1.Lease) { metav1.SetMetaDataAnnotation(&lease.ObjectMeta, key, value) })
-}
-
-// lastTransition takes the slot, and sets the number of transitions to its maximum. If the
-// API server admitted that, no later holder could count its own transition.
-func (r rights) lastTransition(ctx context.Context) error {
-	return r.hold(r.slot, func(lease *coordinationv1.Lease) { lease.Spec.LeaseTransitions = new(int32(math.MaxInt32)) })(ctx)
-}
-
-// hold returns a request that makes the standby the holder of a Lease. The same request contains
-// the other changes, which the function "change" makes.
-func (r rights) hold(slot string, change func(lease *coordinationv1.Lease)) func(context.Context) error {
 	return func(ctx context.Context) error {
 		lease, err := cluster.Client.CoordinationV1().Leases(r.Namespace).Get(ctx, slot, metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
-		me := api.Identity(r.standby.Name, string(r.standby.UID))
-		lease.Spec.HolderIdentity = &me
-		change(lease)
+		lease.Spec.HolderIdentity = new(api.Identity(r.standby.Name, string(r.standby.UID)))
+		metav1.SetMetaDataAnnotation(&lease.ObjectMeta, key, value)
 		_, err = r.client.CoordinationV1().Leases(r.Namespace).Update(ctx, lease, metav1.UpdateOptions{})
 		return err
 	}
-}
-
-func (r rights) labelLease(ctx context.Context) error {
-	lease, err := cluster.Client.CoordinationV1().Leases(r.Namespace).Get(ctx, r.slot, metav1.GetOptions{})
-	if err != nil {
-		return err
-	}
-	delete(lease.Labels, api.ManagedLabel)
-	_, err = r.client.CoordinationV1().Leases(r.Namespace).Update(ctx, lease, metav1.UpdateOptions{})
-	return err
 }
