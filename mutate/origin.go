@@ -13,10 +13,10 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// JudgeOrigin refuses the mirror of a static pod, and a pod whose owner has a kind or a name that
-// no object can have. JudgeOrigin accepts a bare pod without a name. Package feature refuses such
-// a pod later, but only if the pod's claim needs the name.
-func JudgeOrigin(pod *corev1.Pod, workload api.Workload) reason.Refusals {
+// judgeOrigin refuses the mirror of a static pod, and a pod whose owner has a kind or a name that
+// no object can have. A bare pod may lack a name: package feature refuses it later, but only if the pod's
+// claim needs the name.
+func judgeOrigin(pod *corev1.Pod, workload api.Workload) reason.Refusals {
 	var refusals reason.Refusals
 	switch {
 	case isStatic(pod):

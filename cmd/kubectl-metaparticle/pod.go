@@ -63,14 +63,14 @@ type template struct {
 // previewUID stands for the UID of a Job that does not exist yet.
 const previewUID = "job-uid"
 
-// owner implements admit.Owners for a generated pod, whose workload is known.
+// owner implements mutate.Owners for a generated pod, whose workload is known.
 type owner struct {
 	workload api.Workload
 	template *corev1.PodSpec
 	run      feature.Run
 }
 
-// Origin implements admit.Owners. A manifest has no revision, because only a controller
+// Origin implements mutate.Owners. A manifest has no revision, because only a controller
 // numbers revisions.
 func (o owner) Origin(context.Context, string, *corev1.Pod) (feature.Origin, error) {
 	if o.template == nil {
@@ -79,7 +79,7 @@ func (o owner) Origin(context.Context, string, *corev1.Pod) (feature.Origin, err
 	return feature.Origin{Workload: o.workload, Template: o.template, Run: o.run, Preview: true}, nil
 }
 
-// JobUID implements admit.Owners. The result is empty, because "inject" reads no Job of a cluster.
+// JobUID implements mutate.Owners. The result is empty, because "inject" reads no Job of a cluster.
 func (o owner) JobUID(context.Context, string, string) (string, error) { return "", nil }
 
 // podOf returns a pod of the workload, as the API server would receive the pod. The second result

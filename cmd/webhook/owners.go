@@ -36,7 +36,7 @@ var (
 	errNoKind = errors.New("no API of Kubernetes has such a kind in that group")
 )
 
-// owners implements [admit.Owners] with one or two live GETs. The GETs are live because an
+// owners implements [mutate.Owners] with one or two live GETs. The GETs are live because an
 // outdated cache would not show that a ReplicaSet was orphaned. An orphaned ReplicaSet is a
 // workload of its own.
 //
@@ -87,7 +87,7 @@ var revisionKeysOfKind = map[schema.GroupKind]revisionKeys{
 	{Group: "argoproj.io", Kind: "Rollout"}: {"rollout.argoproj.io/revision", "rollouts-pod-template-hash"},
 }
 
-// Origin implements [admit.Owners].
+// Origin implements [mutate.Owners].
 func (o owners) Origin(ctx context.Context, namespace string, pod *corev1.Pod) (feature.Origin, error) {
 	owner := metav1.GetControllerOf(pod)
 	if owner == nil {
@@ -220,7 +220,7 @@ func (o owners) job(ctx context.Context, namespace string, owner *metav1.OwnerRe
 	return origin, nil
 }
 
-// JobUID implements [admit.Owners].
+// JobUID implements [mutate.Owners].
 func (o owners) JobUID(ctx context.Context, namespace, job string) (string, error) {
 	var found identity
 	err := o.live.read(ctx, batchv1.SchemeGroupVersion.WithKind("Job"), namespace, job, &found)

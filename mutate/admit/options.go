@@ -10,12 +10,13 @@ import (
 	"net/http"
 	"time"
 
+	"gomodules.xyz/jsonpatch/v2"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/metaparticle-io/metaparticle/api"
-	"github.com/metaparticle-io/metaparticle/mutate/feature"
+	"github.com/metaparticle-io/metaparticle/mutate"
 	"github.com/metaparticle-io/metaparticle/mutate/image"
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
@@ -23,20 +24,6 @@ import (
 // DefaultTimeout bounds the handling of one pod. The API server waits 10 s for the webhook, so two
 // seconds are left for the connection and for the queue of calls.
 const DefaultTimeout = 8 * time.Second
-
-// Owners finds the origins of pods. If the load has no room for an object, the error is
-// [load.ErrOverloaded].
-type Owners interface {
-	// Origin follows the controllers of a pod up to the top-most controller, such as from
-	// ReplicaSet to Deployment. The caller passes only a pod with a controller.
-	//
-	// The result has the template of this very pod, or nil if Origin does not know exactly this
-	// template. The template of another revision could lack a container, which would then run
-	// ungated.
-	Origin(ctx context.Context, namespace string, pod *corev1.Pod) (feature.Origin, error)
-	// JobUID returns the UID of a Job; empty if there is no Job of that name.
-	JobUID(ctx context.Context, namespace, job string) (string, error)
-}
 
 // Limits returns the LimitRanges of a namespace without a request to the API server.
 type Limits interface {
@@ -78,7 +65,7 @@ func outcomeOf(r admission.Request, resource, name string) Outcome {
 type Options struct {
 	AgentImage string
 	Images     image.Images
-	Owners     Owners
+	Owners     mutate.Owners
 	// Limits may be nil: the resources of the agent then ignore LimitRanges.
 	Limits Limits
 	// CronJobs returns the names and the annotations of ours of a namespace's CronJobs, without a
@@ -107,11 +94,36 @@ func (o Options) observe(outcome Outcome) {
 	}
 }
 
+// admitted observes an admitted object, and returns the answer.
+func (o Options) admitted(outcome Outcome, operations []jsonpatch.Operation, warnings reason.Refusals) admission.Response {
+	outcome.Changed = len(operations) > 0
+	if len(warnings) > 0 {
+		outcome.Reasons, outcome.Message = reason.Of(warnings), warnings.Error()
+	}
+	o.observe(outcome)
+	return admission.Patched("", operations...).WithWarnings(warnings.Lines()...)
+}
+
 func (o Options) kubernetes() int {
 	if o.Kubernetes == nil {
 		return 0
 	}
 	return o.Kubernetes()
+}
+
+// limits returns a function that lists the LimitRanges of a namespace. An error refuses no pod: LimitRanges only
+// shape the agent's resources, and the API server refuses a pod that does not fit.
+func (o Options) limits(ctx context.Context, namespace string) func() []corev1.LimitRange {
+	if o.Limits == nil {
+		return nil
+	}
+	return func() []corev1.LimitRange {
+		all, err := o.Limits.LimitRanges(ctx, namespace)
+		if err != nil {
+			o.logger().Warn("read limit ranges", "namespace", namespace, "error", err)
+		}
+		return all
+	}
 }
 
 // cronJobs returns a function that lists the CronJobs of a namespace, or nil.

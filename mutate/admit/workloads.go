@@ -12,7 +12,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/metaparticle-io/metaparticle/mutate"
-	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
 // NewWorkloadHandler returns the handler for the creation and update of Deployments,
@@ -42,13 +41,7 @@ func (h workloadHandler) Handle(ctx context.Context, r admission.Request) admiss
 	if r.Kind.Kind == "Job" && r.Operation == admissionv1.Create {
 		warnings = append(warnings, mutate.Apart(r.Object.Raw, h.cronJobs(ctx, r.Namespace))...)
 	}
-	outcome := outcomeOf(r, resourceOf(r), r.Name)
-	outcome.Changed = len(operations) > 0
-	if len(warnings) > 0 {
-		outcome.Reasons, outcome.Message = reason.Of(warnings), warnings.Error()
-	}
-	h.observe(outcome)
-	return admission.Patched("", operations...).WithWarnings(warnings.Lines()...)
+	return h.admitted(outcomeOf(r, resourceOf(r), r.Name), operations, warnings)
 }
 
 // workloadResources are the resources of the webhook's configuration.

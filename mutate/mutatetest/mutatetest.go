@@ -91,7 +91,7 @@ func (f Facts) Command(_ context.Context, named string) (image.Command, error) {
 	return image.Command{}, Error(found.Error)
 }
 
-// Origin implements the interface Owners of package admit.
+// Origin implements the interface Owners of package mutate.
 func (f Facts) Origin(context.Context, string, *corev1.Pod) (feature.Origin, error) {
 	if f.Group == nil {
 		return feature.Origin{}, Error("not found")
@@ -112,7 +112,7 @@ func (f Facts) Origin(context.Context, string, *corev1.Pod) (feature.Origin, err
 	return origin, nil
 }
 
-// JobUID implements the interface Owners of package admit.
+// JobUID implements the interface Owners of package mutate.
 func (f Facts) JobUID(_ context.Context, _, job string) (string, error) { return f.Runs[job], nil }
 
 // LimitRanges implements the interface Limits of package admit.

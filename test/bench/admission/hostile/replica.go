@@ -36,10 +36,10 @@ import (
 // owner names the same Deployment for every pod. The template of the Deployment is the pod's spec.
 type owner struct{}
 
-// JobUID implements [admit.Owners].
+// JobUID implements [mutate.Owners].
 func (owner) JobUID(context.Context, string, string) (string, error) { return "", nil }
 
-// Origin implements [admit.Owners].
+// Origin implements [mutate.Owners].
 func (owner) Origin(_ context.Context, _ string, pod *corev1.Pod) (feature.Origin, error) {
 	return feature.Origin{Workload: api.Workload{Group: "apps", Kind: "Deployment", Name: "biller"}, Template: &pod.Spec}, nil
 }
