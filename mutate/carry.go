@@ -186,13 +186,11 @@ func (w *workload) changed(kind string, before rollout, was map[string]string, r
 // annotate makes the annotations at a path equal to the wanted annotations.
 func annotate(d *patch.Document, path []any, has, wanted map[string]string) {
 	at := func(key string) []any { return append(slices.Clip(path), key) }
-	var lost []string
 	for _, key := range slices.Sorted(maps.Keys(has)) {
 		if _, ok := wanted[key]; !ok {
-			lost = append(lost, key)
+			d.Remove(at(key)...)
 		}
 	}
-	d.RemoveAll(lost, path...)
 	for _, key := range slices.Sorted(maps.Keys(wanted)) {
 		if value, ok := has[key]; !ok || value != wanted[key] {
 			d.Set(wanted[key], at(key)...)

@@ -294,9 +294,7 @@ func (s sidecar) put(d *patch.Document, c corev1.Container) {
 	switch {
 	case before < 0, there && at <= before:
 	case there:
-		value := d.Get(append(list, at)...)
-		d.Delete(at, list...)
-		d.Insert(value, before, list...)
+		d.Move(at, before, list...)
 	default:
 		d.Insert(c, before, list...)
 	}

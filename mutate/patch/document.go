@@ -26,68 +26,161 @@ import (
 // Document is a JSON object and the operations that have changed it. A path consists of
 // keys (string) and indices (int).
 type Document struct {
-	root       node
+	// root is a map[string]any. In it, an object is a map, and an array is an *array. What no path has led
+	// to is still text (json.RawMessage): a pod is large, and the part that changes is small, so decoding
+	// all of it would take longer than everything else.
+	root       any
 	operations []jsonpatch.Operation
 }
+
+type array struct{ elements []any }
+
+// MarshalJSON implements [json.Marshaler].
+func (a *array) MarshalJSON() ([]byte, error) { return json.Marshal(a.elements) }
 
 var errNoObject = errors.New("not a JSON object")
 
 // Open returns the document of a text that is a JSON object. For any other JSON, Open returns an
 // error. The caller must make sure that the text is valid JSON.
 func Open(raw []byte) (*Document, error) {
-	if !isObject(raw) {
+	root, ok := opened(json.RawMessage(raw)).(map[string]any)
+	if !ok {
 		return nil, errNoObject
 	}
-	return &Document{root: node{text: raw}}, nil
+	return &Document{root: root}, nil
+}
+
+// opened decodes one level of a text that is an object or an array. If two members have one name, the last
+// member counts, as in every decoder.
+func opened(value any) any {
+	text, ok := value.(json.RawMessage)
+	if !ok {
+		return value
+	}
+	switch text[space(text, 0)] {
+	case '{':
+		object := map[string]any{}
+		for key, member := range members(text) {
+			object[unquoted(key)] = json.RawMessage(member)
+		}
+		return object
+	case '[':
+		list := new(array)
+		for element := range elements(text) {
+			list.elements = append(list.elements, json.RawMessage(element))
+		}
+		return list
+	}
+	return value
+}
+
+// at returns what is at a path, opened, or nil.
+func (d *Document) at(path ...any) any {
+	at := d.root
+	for _, step := range path {
+		switch step := step.(type) {
+		case string:
+			object, _ := at.(map[string]any)
+			child, there := object[step]
+			if !there {
+				return nil
+			}
+			at = opened(child)
+			object[step] = at
+		case int:
+			list, ok := at.(*array)
+			if !ok || step >= len(list.elements) {
+				return nil
+			}
+			at = opened(list.elements[step])
+			list.elements[step] = at
+		}
+	}
+	return at
+}
+
+// absent reports whether a value is missing or null.
+func absent(value any) bool {
+	text, ok := value.(json.RawMessage)
+	return value == nil || ok && string(text) == "null"
+}
+
+// decoded returns what a decoder would make of a value.
+func decoded(value any) any {
+	switch value := value.(type) {
+	case json.RawMessage:
+		return decode(value)
+	case map[string]any:
+		object := make(map[string]any, len(value))
+		for key, member := range value {
+			object[key] = decoded(member)
+		}
+		return object
+	case *array:
+		list := make([]any, len(value.elements))
+		for i, element := range value.elements {
+			list[i] = decoded(element)
+		}
+		return list
+	}
+	return nil
 }
 
 // Operations returns the operations that change the text given to [Open] into the document.
 func (d *Document) Operations() []jsonpatch.Operation { return d.operations }
 
 // Get returns the value at a path, or nil.
-func (d *Document) Get(path ...any) any { return d.at(path...).value() }
+func (d *Document) Get(path ...any) any { return decoded(d.at(path...)) }
 
 // Set sets the member at a path to a value, and adds each JSON object that is missing on
 // the path. The path must end in a key, and every array element on the path must exist.
 func (d *Document) Set(value any, path ...any) {
 	text := marshal(value)
-	if there := d.at(path...); there.absent() || !reflect.DeepEqual(there.value(), decoded(text)) {
+	if there := d.at(path...); absent(there) || !reflect.DeepEqual(decoded(there), decode(text)) {
 		d.write(text, path...)
 	}
 }
 
 // Remove removes the member at a path, if the object has the member.
 func (d *Document) Remove(path ...any) {
-	if parent := d.at(path[:len(path)-1]...); parent != nil && parent.remove(path[len(path)-1].(string)) {
+	last := len(path) - 1
+	key := path[last].(string)
+	object, _ := d.at(path[:last]...).(map[string]any)
+	if _, there := object[key]; there {
+		delete(object, key)
 		d.record("remove", nil, path...)
-	}
-}
-
-// RemoveAll removes the members with the given keys from the object at a path. RemoveAll
-// reads the object only once, because a hostile update may remove thousands of members.
-func (d *Document) RemoveAll(keys []string, path ...any) {
-	parent := d.at(path...)
-	if parent == nil || len(keys) == 0 {
-		return
-	}
-	found := parent.removeAll(keys)
-	for _, key := range keys {
-		if found[key] {
-			d.record("remove", nil, append(slices.Clip(path), key)...)
-		}
 	}
 }
 
 // Index looks in the array at a path for the first element whose member has the value, and
 // returns the index of that element.
 func (d *Document) Index(member, value string, path ...any) (int, bool) {
-	array := d.at(path...)
-	for i := 0; array.element(i) != nil; i++ {
-		if array.element(i).word(member) == value {
-			return i, true
+	list, ok := d.at(path...).(*array)
+	if !ok {
+		return 0, false
+	}
+	i := slices.IndexFunc(list.elements, func(element any) bool { return word(element, member) == value })
+	return max(i, 0), i >= 0
+}
+
+// word returns the string in a member of an object, or an empty text. An object that is still text stays text.
+func word(object any, key string) string {
+	var found any
+	switch object := object.(type) {
+	case map[string]any:
+		found = object[key]
+	case json.RawMessage:
+		if object[0] != '{' {
+			return ""
+		}
+		for k, member := range members(object) {
+			if unquoted(k) == key {
+				found = json.RawMessage(member)
+			}
 		}
 	}
-	return 0, false
+	text, _ := decoded(found).(string)
+	return text
 }
 
 // Ensure puts a value into the array at a path. The argument "member" is the key that identifies
@@ -95,81 +188,65 @@ func (d *Document) Index(member, value string, path ...any) (int, bool) {
 // gets every member of the value. The element keeps its other members, such as defaults,
 // and mounts from other injectors. If no element agrees, the function appends the value.
 func (d *Document) Ensure(member string, value any, path ...any) {
-	text := marshal(value)
-	object := node{text: text}
-	i, ok := d.Index(member, object.word(member), path...)
+	text := json.RawMessage(marshal(value))
+	i, ok := d.Index(member, word(text, member), path...)
 	if !ok {
 		d.push(text, path...)
 		return
 	}
-	wanted := object.value().(map[string]any)
+	wanted := opened(text).(map[string]any)
 	for _, key := range slices.Sorted(maps.Keys(wanted)) {
 		at := append(slices.Clip(path), i, key)
-		if !covers(d.Get(at...), wanted[key]) {
-			d.write(object.member(key).text, at...)
+		if !covers(d.Get(at...), decoded(wanted[key])) {
+			d.write(wanted[key].(json.RawMessage), at...)
 		}
 	}
 }
 
 // Insert inserts a value into the array at a path, before the element at an index.
 func (d *Document) Insert(value any, index int, path ...any) {
-	text := marshal(value)
-	array := d.at(path...)
-	array.unfold()
-	array.elements = slices.Insert(array.elements, index, node{text: text})
-	d.record("add", json.RawMessage(text), append(slices.Clip(path), index)...)
+	text := json.RawMessage(marshal(value))
+	list := d.at(path...).(*array)
+	list.elements = slices.Insert(list.elements, index, any(text))
+	d.record("add", text, append(slices.Clip(path), index)...)
 }
 
-// Delete removes an element of the array at a path.
-func (d *Document) Delete(index int, path ...any) {
-	array := d.at(path...)
-	array.unfold()
-	array.elements = slices.Delete(array.elements, index, index+1)
-	d.record("remove", nil, append(slices.Clip(path), index)...)
+// Move moves an element of the array at a path in front of the element at an earlier index. What the element
+// contains stays as it was written.
+func (d *Document) Move(from, to int, path ...any) {
+	list := d.at(path...).(*array)
+	element := list.elements[from]
+	list.elements = slices.Delete(list.elements, from, from+1)
+	d.record("remove", nil, append(slices.Clip(path), from)...)
+	d.Insert(element, to, path...)
 }
 
 // push appends a value to the array at a path, and makes the array if there is none.
-func (d *Document) push(text []byte, path ...any) {
-	array := d.at(path...)
-	if array.element(0) == nil {
+func (d *Document) push(text json.RawMessage, path ...any) {
+	list, ok := d.at(path...).(*array)
+	if !ok || len(list.elements) == 0 {
 		d.write(slices.Concat([]byte{'['}, text, []byte{']'}), path...)
 		return
 	}
-	array.elements = append(array.elements, node{text: text})
-	d.record("add", json.RawMessage(text), append(slices.Clip(path), "-")...)
+	list.elements = append(list.elements, text)
+	d.record("add", text, append(slices.Clip(path), "-")...)
 }
 
 // write sets the member at a path to the text. Each caller has checked that the member lacks
 // this value.
-func (d *Document) write(text []byte, path ...any) {
-	parent := &d.root
-	for i := 1; i < len(path); i++ {
-		child := parent.child(path[i-1])
-		if child.absent() {
-			for j := len(path) - 1; j >= i; j-- {
-				text = marshal(map[string]json.RawMessage{path[j].(string): text})
-			}
-			path = path[:i]
-			break
+func (d *Document) write(text json.RawMessage, path ...any) {
+	last := len(path) - 1
+	for ; last > 0 && absent(d.at(path[:last]...)); last-- {
+		text = marshal(map[string]json.RawMessage{path[last].(string): text})
+	}
+	operation, key := "add", path[last].(string)
+	if object, ok := d.at(path[:last]...).(map[string]any); ok {
+		if _, there := object[key]; there {
+			operation = "replace"
 		}
-		parent = child
+		object[key] = text
 	}
-	operation := "add"
-	if parent.set(path[len(path)-1].(string), node{text: text}) {
-		operation = "replace"
-	}
-	d.record(operation, json.RawMessage(text), path...)
-}
-
-// at returns the node at a path, or nil.
-func (d *Document) at(path ...any) *node {
-	at := &d.root
-	for _, step := range path {
-		if at = at.child(step); at == nil {
-			return nil
-		}
-	}
-	return at
+	d.record(operation, text, path[:last+1]...)
 }
 
 // record adds an operation, with its path as a JSON pointer.

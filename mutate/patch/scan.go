@@ -8,9 +8,6 @@ import "iter"
 // The functions of this file read text that is valid JSON. They allocate nothing for the
 // text that they pass over.
 
-func isObject(text []byte) bool { return text[space(text, 0)] == '{' }
-func isArray(text []byte) bool  { return text[space(text, 0)] == '[' }
-
 // members returns the keys, without quotes, and the values of an object.
 func members(text []byte) iter.Seq2[[]byte, []byte] {
 	return func(yield func([]byte, []byte) bool) {
