@@ -72,6 +72,7 @@ HUGE := ^($(subst $(SPACE),|,$(strip \
 
 RUN ?= .
 SEEDS ?= 40
+DRAWN ?= 1
 ENROLLED ?= 20
 RACED ?= 6
 SEED ?=
@@ -110,7 +111,7 @@ test: ## Run the tests that each commit must pass: lint, unit, simulation, end t
 .PHONY: soak
 soak: ## Run what proves a promise again, or takes long, before a release: 1,000 seeds, the race detector everywhere, every end-to-end test and fault.
 	$(MAKE) lint race
-	$(MAKE) sim SEEDS=1000 ENROLLED=100 RACED=40
+	$(MAKE) sim SEEDS=1000 DRAWN=100 ENROLLED=100 RACED=40
 	$(MAKE) e2e FAULTS=every
 	$(MAKE) lab
 
@@ -143,8 +144,8 @@ race: ## Run all unit tests with the race detector.
 	cd test && go test -race -vet=off -timeout 30m $$(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./... | grep -v '/e2e$$')
 
 .PHONY: sim
-sim: ## Run the simulation and its planted bugs: SEEDS=n fixed seeds and a random one, ENROLLED=n with the real enroll, RACED=n with the race detector; SEED=n replays one.
-	go test -count=1 -timeout 80m ./sim -run 'NoInvariant|Planted' -seeds=$(SEEDS) $(if $(SEED),-seed=$(SEED) -v,-random=1)
+sim: ## Run the simulation and its planted bugs: SEEDS=n fixed seeds and DRAWN=n random ones, ENROLLED=n with the real enroll, RACED=n with the race detector; SEED=n replays one.
+	go test -count=1 -timeout 80m ./sim -run 'NoInvariant|Planted' -seeds=$(SEEDS) $(if $(SEED),-seed=$(SEED) -v,-random=$(DRAWN))
 	go test -count=1 -timeout 80m ./sim/enrolled -run 'NoInvariant|Planted' -seeds=$(ENROLLED) $(if $(SEED),-seed=$(SEED) -v)
 	$(if $(SEED)$(filter 0,$(RACED)),,go test -race -timeout 80m -skip TestPlantedBugsAreCaught ./sim/... -seeds=$(RACED))
 

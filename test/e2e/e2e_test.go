@@ -46,14 +46,12 @@ var serial = []string{
 	"TestCheckCommandWarnsOfForeignWebhooksForLeases",
 	"TestRenewalsArePunctualWhileAnotherAccountFloodsTheAPIServer",
 	"TestHelmCommandsNeverStopARunningApplication",
+	"TestHelmUpgradesToAReleaseAndRollsBack",
 	"TestRestoredEtcdKeepsSlotsExclusive",
 	"TestRecoverCommandRaisesTokensAfterARestore",
-	"TestUninstallationIsRefusedWhileGatedPodsExist",
 	"TestUninstallationKeepsDoneKeysAndVariables",
 	"TestUpgradeAndRollbackNeverStopTheApplication",
 	"TestWebhookOutageBlocksOnlyNewAnnotatedObjects",
-	"TestDeletedWebhookConfigurationBlocksAnnotatedPodsOnly",
-	"TestAnnotatedWorkloadsAreEditableWithoutTheWebhook",
 	"TestEachTypeOfWorkloadRollsOutAsDocumented",
 	"TestConnectionsAreNeverRefusedDuringAHandover",
 	"TestNodeThatLearnsLateCausesNoReset",
@@ -537,6 +535,9 @@ func TestRenewalsArePunctualWhileAnotherAccountFloodsTheAPIServer(t *testing.T) 
 func TestHelmCommandsNeverStopARunningApplication(t *testing.T) {
 	operations.TestHelmCommandsNeverStopARunningApplication(t)
 }
+func TestHelmUpgradesToAReleaseAndRollsBack(t *testing.T) {
+	operations.TestHelmUpgradesToAReleaseAndRollsBack(t)
+}
 func TestSlotStaysExclusiveInARecreatedNamespace(t *testing.T) {
 	operations.TestSlotStaysExclusiveInARecreatedNamespace(t)
 }
@@ -549,9 +550,6 @@ func TestRestoredEtcdKeepsSlotsExclusive(t *testing.T) {
 func TestRecoverCommandRaisesTokensAfterARestore(t *testing.T) {
 	operations.TestRecoverCommandRaisesTokensAfterARestore(t)
 }
-func TestUninstallationIsRefusedWhileGatedPodsExist(t *testing.T) {
-	operations.TestUninstallationIsRefusedWhileGatedPodsExist(t)
-}
 func TestUninstallationKeepsDoneKeysAndVariables(t *testing.T) {
 	operations.TestUninstallationKeepsDoneKeysAndVariables(t)
 }
@@ -563,12 +561,6 @@ func TestVeleroRestoresPodsBeforeTheirControllers(t *testing.T) {
 }
 func TestWebhookOutageBlocksOnlyNewAnnotatedObjects(t *testing.T) {
 	operations.TestWebhookOutageBlocksOnlyNewAnnotatedObjects(t)
-}
-func TestDeletedWebhookConfigurationBlocksAnnotatedPodsOnly(t *testing.T) {
-	operations.TestDeletedWebhookConfigurationBlocksAnnotatedPodsOnly(t)
-}
-func TestAnnotatedWorkloadsAreEditableWithoutTheWebhook(t *testing.T) {
-	operations.TestAnnotatedWorkloadsAreEditableWithoutTheWebhook(t)
 }
 
 // Tests of package pods.

@@ -116,9 +116,10 @@ func (c chart) tests() {
 	}
 }
 
-// TestHelmCommandsNeverStopARunningApplication takes over the objects that "make install" has
-// applied. The cleanup of the test applies these objects again.
-func TestHelmCommandsNeverStopARunningApplication(t *testing.T) {
+// overTheInstallation takes over the objects that "make install" has applied. The cleanup of the test
+// applies these objects again.
+func overTheInstallation(t *testing.T) (chart, holder.Holder) {
+	t.Helper()
 	h := holder.Deploy(t, app.Lasting("charted"), "it uninstalls")
 	c, again := newChart(t), installArguments(t)
 	t.Cleanup(func() {
@@ -128,13 +129,16 @@ func TestHelmCommandsNeverStopARunningApplication(t *testing.T) {
 		webhook.AwaitGating(h.Space)
 	})
 	c.install("--take-ownership")
+	return c, h
+}
+
+func TestHelmCommandsNeverStopARunningApplication(t *testing.T) {
+	c, h := overTheInstallation(t)
 	out, err := c.run(append([]string{"install", "second", c.dir}, c.values...)...)
 	require.Error(t, err)
 	assert.Contains(t, out, "SecondRelease: the cluster has the release metaparticle")
 
 	c.changesAPolicyAndRollsBack()
-	c.tests()
-	c.upgradesToARelease()
 	c.refusesUninstallWhileGatedPodsExist(h)
 
 	// Without its hooks Helm deletes all objects of the release. This deletion must not stop the
@@ -169,11 +173,10 @@ func (c chart) changesAPolicyAndRollsBack() {
 	assert.Equal(c.t, before, variables(c.t))
 }
 
-// upgradesToARelease makes a new version of the product by tools/release, and pushes the chart of
-// this version to the cluster's registry. Then upgradesToARelease upgrades to the pushed chart, and
-// rolls back.
-func (c chart) upgradesToARelease() {
-	c.t.Helper()
+// The test makes a new version of the product by tools/release, and pushes the chart of this version to
+// the cluster's registry.
+func TestHelmUpgradesToAReleaseAndRollsBack(t *testing.T) {
+	c, h := overTheInstallation(t)
 	const folder, version = "/metaparticle", "v0.0.1-e2e"
 	pushed := cluster.Lab.Registry() + folder
 	platform := "linux/" + runtime.GOARCH
@@ -181,13 +184,14 @@ func (c chart) upgradesToARelease() {
 		"-push-to", pushed, "-insecure", "-platforms", platform, "-plugins", platform, "-out", c.home)
 	make.Dir = "../.."
 	out, err := make.CombinedOutput()
-	require.NoError(c.t, err, string(out))
+	require.NoError(t, err, string(out))
 	c.must(append([]string{"upgrade", releaseName, "oci://" + pushed + "/metaparticle", "--version", version[1:], "--plain-http", "--wait"}, c.values...)...)
 	text, err := os.ReadFile(filepath.Join(c.home, version, "install.yaml"))
-	require.NoError(c.t, err)
-	assert.Contains(c.t, string(text), "image: "+webhook.Deployment(c.t).Spec.Template.Spec.Containers[0].Image+"\n", "the release names the very image")
+	require.NoError(t, err)
+	assert.Contains(t, string(text), "image: "+webhook.Deployment(t).Spec.Template.Spec.Containers[0].Image+"\n", "the release names the very image")
 	c.tests()
 	c.must("rollback", releaseName, "1", "--wait")
+	assert.Equal(t, h.Before.ID, app.AwaitRunning(h.Space, h.App, space.Soon).ID, "the application never stopped")
 }
 
 // variables returns the names of a policy's CEL variables, in the order of the policy.
@@ -229,10 +233,9 @@ func (c chart) refusesUninstallWhileGatedPodsExist(h holder.Holder) {
 	configuration.Webhooks = nil
 	_, err = h.Client.AdmissionregistrationV1().MutatingWebhookConfigurations().Update(c.t.Context(), configuration, metav1.UpdateOptions{})
 	require.NoError(c.t, err)
-	c.must("rollback", releaseName, "5", "--wait")
+	c.must("rollback", releaseName, "3", "--wait")
 	c.tests()
 	c.must(upgrade...)
-	c.tests()
 }
 
 // uninstallsAllButRecords deletes the application's Deployment, and then uninstalls the release. A

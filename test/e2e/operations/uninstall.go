@@ -23,7 +23,6 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/holder"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/kubectl"
-	"github.com/metaparticle-io/metaparticle/test/e2e/harness/lease"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
@@ -46,34 +45,28 @@ func gatedPods(t *testing.T) []corev1.Pod {
 	return pods.Items
 }
 
-func TestUninstallationIsRefusedWhileGatedPodsExist(t *testing.T) {
-	h := holder.Deploy(t, app.Lasting("in-use"), "it needs the record")
+// The namespace has a Lease that records that the work of key 7 is done, and a Variable. Otherwise the
+// work would run again after the next installation, and the Variable would begin anew.
+func TestUninstallationKeepsDoneKeysAndVariables(t *testing.T) {
+	h := holder.Deploy(t, app.Lasting("in-use"), "it uninstalls")
+	s := h.Space
 	out, err := install(t, "-uninstall")
 	require.Error(t, err, out)
 	for _, pod := range h.Pods(h.App.Name) {
-		assert.Contains(t, out, pod.Name, "it lists them")
+		assert.Contains(t, out, pod.Name, "it lists the gated pods")
 	}
 	_, err = h.Client.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), webhook.Configuration, metav1.GetOptions{})
 	assert.NoError(t, err, "nothing was taken away")
 	webhook.Deployment(t)
-	h.Never(lease.Handover, "another application", func() bool { return app.After(h.Space, h.App, h.Before) != nil })
-}
+	assert.Equal(t, h.Before.ID, app.AwaitRunning(s, h.App, space.Soon).ID, "the application runs on")
 
-func TestUninstallationKeepsDoneKeysAndVariables(t *testing.T) {
-	cluster.NeedLab(t, "it uninstalls")
-	s := space.New(t)
-	// For this Deployment enroll makes Leases and Roles, which the uninstallation must
-	// delete.
-	app.Deploy(s, app.Singleton("passing"))
-	// The Lease records that the work of key 7 is done. The work must not run again after the next
-	// installation.
 	record := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{
 		Name: "once.recorded", Labels: map[string]string{api.ManagedLabel: "true"}, Annotations: map[string]string{api.DoneAnnotation: "7"},
 	}}
-	_, err := s.Client.CoordinationV1().Leases(s.Namespace).Create(t.Context(), record, metav1.CreateOptions{})
+	_, err = s.Client.CoordinationV1().Leases(s.Namespace).Create(t.Context(), record, metav1.CreateOptions{})
 	require.NoError(t, err)
 	kubectl.Must(s, `{"apiVersion":"metaparticle.io/v1alpha1","kind":"Variable","metadata":{"name":"hits"},"spec":{"integer":7}}`, "create", "-f", "-")
-	kubectl.Must(s, "", "delete", "deployment", "passing")
+	kubectl.Must(s, "", "delete", "deployment", h.App.Name)
 	s.Await(space.StartTimeout, "no gated pods of the tests", func() bool {
 		for _, pod := range gatedPods(t) {
 			if strings.HasPrefix(pod.Namespace, "e2e-") {
@@ -86,7 +79,7 @@ func TestUninstallationKeepsDoneKeysAndVariables(t *testing.T) {
 		t.Skipf("somebody else uses this cluster: %s/%s is gated", others[0].Namespace, others[0].Name)
 	}
 	again := installArguments(t)
-	out, err := install(t, "-uninstall")
+	out, err = install(t, "-uninstall")
 	t.Cleanup(func() {
 		out, err := install(t, again...)
 		require.NoError(t, err, out)

@@ -6,7 +6,6 @@ package operations
 import (
 	"context"
 	"fmt"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -28,95 +27,13 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
+// While the webhook is down, people and controllers may still change annotated workloads. The policies
+// refuse only pods without their gate, and changes of annotations that the webhook would have to carry
+// to the pod template.
 func TestWebhookOutageBlocksOnlyNewAnnotatedObjects(t *testing.T) {
-	s := space.New(t)
-	_, err := webhook.Try(s, app.Bare(s, "before", webhook.Claims))
-	require.NoError(t, err)
-	webhook.Scale(t, 0)
-	t.Cleanup(func() { webhook.Scale(t, 2) })
-
-	t.Run("annotated pods are refused", func(t *testing.T) {
-		const message = "failed calling webhook \"pods.metaparticle.io\""
-		s.Await(space.Soon, "a webhook that was still ending does not answer any more", func() bool {
-			_, err := webhook.Try(s, app.Bare(s, "annotated", webhook.Claims))
-			return err != nil && strings.Contains(err.Error(), message)
-		})
-		for range 10 {
-			webhook.Refused(s, app.Bare(s, "annotated", webhook.Claims), message)
-		}
-	})
-	t.Run("annotated workloads are refused", func(t *testing.T) {
-		const message = "NotCarried: the pod template lacks .*metaparticle.io/singleton.* of the workload"
-		objects := map[string]runtime.Object{}
-		a := app.Singleton("annotated")
-		objects["deployments"], objects["statefulsets"] = app.Deployment(s, a), app.StatefulSet(s, a)
-		objects["replicasets"] = &appsv1.ReplicaSet{ObjectMeta: app.Meta(s, a), Spec: appsv1.ReplicaSetSpec{Selector: a.Selector(), Template: app.Template(s, a)}}
-		objects["daemonsets"] = &appsv1.DaemonSet{ObjectMeta: app.Meta(s, a), Spec: appsv1.DaemonSetSpec{Selector: a.Selector(), Template: app.Template(s, a)}}
-		objects["cronjobs"] = app.CronJob(s, a)
-		objects["jobs"] = &batchv1.Job{ObjectMeta: app.Meta(s, a), Spec: app.Job(s, a).Spec}
-		for resource, object := range objects {
-			client := s.Client.AppsV1().RESTClient()
-			if resource == "cronjobs" || resource == "jobs" {
-				client = s.Client.BatchV1().RESTClient()
-			}
-			err := client.Post().Namespace(s.Namespace).Resource(resource).Param("dryRun", metav1.DryRunAll).Body(object).Do(t.Context()).Error()
-			assert.True(t, apierrors.IsForbidden(err), "%s: %v", resource, err)
-			assert.Regexp(t, message, fmt.Sprint(err), resource)
-		}
-	})
-	t.Run("unannotated ones of the same namespace start", func(t *testing.T) {
-		pod, err := s.Client.CoreV1().Pods(s.Namespace).Create(t.Context(), app.Bare(s, "plain", nil), metav1.CreateOptions{})
-		require.NoError(t, err)
-		s.Await(space.StartTimeout, "it runs", func() bool {
-			now := s.Pod(pod.Name)
-			return now != nil && status.ContainersRun(now)
-		})
-		plain := app.App{Name: "plain-too", Replicas: 1}
-		_, err = s.Client.AppsV1().Deployments(s.Namespace).Create(t.Context(), app.Deployment(s, plain), metav1.CreateOptions{})
-		assert.NoError(t, err)
-	})
-}
-
-func TestDeletedWebhookConfigurationBlocksAnnotatedPodsOnly(t *testing.T) {
-	s := space.New(t)
-	ctx := context.Background()
-	configurations := cluster.Client.AdmissionregistrationV1().MutatingWebhookConfigurations()
-	saved, err := configurations.Get(ctx, webhook.Configuration, metav1.GetOptions{})
-	require.NoError(t, err)
-	require.NoError(t, configurations.Delete(ctx, webhook.Configuration, metav1.DeleteOptions{}))
-	t.Cleanup(func() {
-		saved.ObjectMeta = metav1.ObjectMeta{Name: saved.Name, Labels: saved.Labels, Annotations: saved.Annotations}
-		_, err := configurations.Create(ctx, saved, metav1.CreateOptions{})
-		require.NoError(t, err)
-		webhook.AwaitGating(s)
-	})
-	s.Await(space.Soon, "the API server has learnt of it", func() bool {
-		_, err := s.Client.CoreV1().Pods(s.Namespace).Create(ctx, app.Bare(s, "orphan", webhook.Claims),
-			metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
-		return apierrors.IsForbidden(err)
-	})
-	webhook.Refused(s, app.Bare(s, "orphan", webhook.Claims), `NotInjected: the pod has metaparticle.io/singleton, but no gate was injected: `+
-		`the webhook configuration "metaparticle" is missing or was changed, or another webhook added the annotation after ours had passed`)
-	webhook.Refused(s, app.Bare(s, "orphan", map[string]string{api.AfterAnnotation: "lock.a"}), "NotInjected: the pod has metaparticle.io/after")
-	webhook.Refused(s, app.Bare(s, "orphan", map[string]string{api.BarrierAnnotation: "warm=3"}), "NotInjected: the pod has metaparticle.io/barrier")
-	_, err = webhook.Try(s, app.Bare(s, "plain", nil))
-	assert.NoError(t, err)
-}
-
-// While the webhook is down, people and controllers may still change annotated workloads.
-// The policies refuse only changes of annotations that the webhook would have to carry to
-// the pod template.
-func TestAnnotatedWorkloadsAreEditableWithoutTheWebhook(t *testing.T) {
 	h := holder.Deploy(t, app.Lasting("edited"), "it needs the record")
-	deployments := h.Client.AppsV1().Deployments(h.Namespace)
-	settled := func(what string, holds func(*appsv1.Deployment) bool) {
-		t.Helper()
-		h.Await(space.StartTimeout, what, func() bool {
-			d, err := deployments.Get(t.Context(), h.App.Name, metav1.GetOptions{})
-			require.NoError(t, err)
-			return d.Status.ObservedGeneration == d.Generation && holds(d)
-		})
-	}
+	_, err := webhook.Try(h.Space, app.Bare(h.Space, "before", webhook.Claims))
+	require.NoError(t, err)
 	h.Await(space.Soon, "the holder's pod is the last that is deleted", func() bool {
 		return h.Pod(h.Victim.Name).Annotations[api.DeletionCostAnnotation] == api.HolderDeletionCost
 	})
@@ -129,6 +46,84 @@ func TestAnnotatedWorkloadsAreEditableWithoutTheWebhook(t *testing.T) {
 		return err == nil && len(pods.Items) == 0
 	})
 
+	t.Run("new annotated pods are refused", func(t *testing.T) {
+		for range 10 {
+			webhook.Refused(h.Space, app.Bare(h.Space, "annotated", webhook.Claims), `failed calling webhook "pods.metaparticle.io"`)
+		}
+	})
+	t.Run("new annotated workloads are refused", func(t *testing.T) { refusesNewWorkloads(t, h.Space) })
+	t.Run("unannotated ones of the same namespace start", func(t *testing.T) {
+		pod, err := h.Client.CoreV1().Pods(h.Namespace).Create(t.Context(), app.Bare(h.Space, "plain", nil), metav1.CreateOptions{})
+		require.NoError(t, err)
+		h.Await(space.StartTimeout, "it runs", func() bool {
+			now := h.Pod(pod.Name)
+			return now != nil && status.ContainersRun(now)
+		})
+		plain := app.App{Name: "plain-too", Replicas: 1}
+		_, err = h.Client.AppsV1().Deployments(h.Namespace).Create(t.Context(), app.Deployment(h.Space, plain), metav1.CreateOptions{})
+		assert.NoError(t, err)
+	})
+	t.Run("a deleted webhook configuration lets no annotated pod pass", func(t *testing.T) { refusesWithoutConfiguration(t, h.Space) })
+	editsAndRollsOut(t, h)
+}
+
+// refusesNewWorkloads checks that each type of workload is refused whose annotations the webhook would
+// have to carry.
+func refusesNewWorkloads(t *testing.T, s *space.Space) {
+	a := app.Singleton("annotated")
+	objects := map[string]runtime.Object{
+		"deployments": app.Deployment(s, a), "statefulsets": app.StatefulSet(s, a), "cronjobs": app.CronJob(s, a),
+		"replicasets": &appsv1.ReplicaSet{ObjectMeta: app.Meta(s, a), Spec: appsv1.ReplicaSetSpec{Selector: a.Selector(), Template: app.Template(s, a)}},
+		"daemonsets":  &appsv1.DaemonSet{ObjectMeta: app.Meta(s, a), Spec: appsv1.DaemonSetSpec{Selector: a.Selector(), Template: app.Template(s, a)}},
+		"jobs":        &batchv1.Job{ObjectMeta: app.Meta(s, a), Spec: app.Job(s, a).Spec},
+	}
+	for resource, object := range objects {
+		client := s.Client.AppsV1().RESTClient()
+		if resource == "cronjobs" || resource == "jobs" {
+			client = s.Client.BatchV1().RESTClient()
+		}
+		err := client.Post().Namespace(s.Namespace).Resource(resource).Param("dryRun", metav1.DryRunAll).Body(object).Do(t.Context()).Error()
+		assert.True(t, apierrors.IsForbidden(err), "%s: %v", resource, err)
+		assert.Regexp(t, "NotCarried: the pod template lacks .*metaparticle.io/singleton.* of the workload", fmt.Sprint(err), resource)
+	}
+}
+
+// refusesWithoutConfiguration deletes the webhook configuration for a while.
+func refusesWithoutConfiguration(t *testing.T, s *space.Space) {
+	ctx := context.Background()
+	configurations := cluster.Client.AdmissionregistrationV1().MutatingWebhookConfigurations()
+	saved, err := configurations.Get(ctx, webhook.Configuration, metav1.GetOptions{})
+	require.NoError(t, err)
+	require.NoError(t, configurations.Delete(ctx, webhook.Configuration, metav1.DeleteOptions{}))
+	t.Cleanup(func() {
+		saved.ObjectMeta = metav1.ObjectMeta{Name: saved.Name, Labels: saved.Labels, Annotations: saved.Annotations}
+		_, err := configurations.Create(ctx, saved, metav1.CreateOptions{})
+		require.NoError(t, err)
+	})
+	s.Await(space.Soon, "the API server has learnt of it", func() bool {
+		_, err := webhook.Try(s, app.Bare(s, "orphan", webhook.Claims))
+		return apierrors.IsForbidden(err)
+	})
+	webhook.Refused(s, app.Bare(s, "orphan", webhook.Claims), `NotInjected: the pod has metaparticle.io/singleton, but no gate was injected: `+
+		`the webhook configuration "metaparticle" is missing or was changed, or another webhook added the annotation after ours had passed`)
+	webhook.Refused(s, app.Bare(s, "orphan", map[string]string{api.AfterAnnotation: "lock.a"}), "NotInjected: the pod has metaparticle.io/after")
+	webhook.Refused(s, app.Bare(s, "orphan", map[string]string{api.BarrierAnnotation: "warm=3"}), "NotInjected: the pod has metaparticle.io/barrier")
+	_, err = webhook.Try(s, app.Bare(s, "plain", nil))
+	assert.NoError(t, err)
+}
+
+// editsAndRollsOut edits the holder's Deployment while the webhook is down. Once the webhook is back,
+// the rollout goes through.
+func editsAndRollsOut(t *testing.T, h holder.Holder) {
+	deployments := h.Client.AppsV1().Deployments(h.Namespace)
+	settled := func(what string, holds func(*appsv1.Deployment) bool) {
+		t.Helper()
+		h.Await(space.StartTimeout, what, func() bool {
+			d, err := deployments.Get(t.Context(), h.App.Name, metav1.GetOptions{})
+			require.NoError(t, err)
+			return d.Status.ObservedGeneration == d.Generation && holds(d)
+		})
+	}
 	kubectl.Must(h.Space, "", "scale", "deployment/edited", "--replicas=1")
 	settled("scaled down", func(d *appsv1.Deployment) bool { return d.Status.Replicas == 1 && d.Status.ReadyReplicas == 1 })
 	kubectl.Must(h.Space, "", "set", "env", "deployment/edited", "EDITED=true")

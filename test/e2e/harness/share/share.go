@@ -16,9 +16,9 @@ import (
 // those of a test while two other clusters run their tests. Without these figures one cluster would
 // still run the longest test while the others are idle.
 var long = map[string]int{
-	"TestHelmCommandsNeverStopARunningApplication":        310,
+	"TestHelmCommandsNeverStopARunningApplication":        150,
 	"TestClusterAlertsFireUntilFaultsAreRepaired":         140,
-	"TestAnnotatedWorkloadsAreEditableWithoutTheWebhook":  135,
+	"TestWebhookOutageBlocksOnlyNewAnnotatedObjects":      90,
 	"TestRecoverCommandRaisesTokensAfterARestore":         100,
 	"TestUninstallationKeepsDoneKeysAndVariables":         65,
 	"TestSemaphoreLetsThreeOfFivePodsRun":                 65,
@@ -88,6 +88,7 @@ var Soak = map[string]string{
 	"TestClusterAlertsFireUntilFaultsAreRepaired":               "monitoring: promtool tests of each rule",
 	"TestWorkloadAlertsFireUntilFaultsAreRepaired":              "monitoring: promtool tests of each rule",
 	"TestRecoverCommandRaisesTokensAfterARestore":               "cmd/kubectl-metaparticle: tests of recover",
+	"TestHelmUpgradesToAReleaseAndRollsBack":                    "TestHelmCommandsNeverStopARunningApplication, tools/release: its tests",
 	"TestThreeOfFivePodsHoldOneShardEach":                       "TestNewShardCountTakesEffectDespiteDisconnectedNode, sim: TestShardsBreakNoInvariant",
 	"TestPodsWithDifferentShardCountsNeverRunTogether":          "TestNewShardCountTakesEffectDespiteDisconnectedNode, sim: TestShardsBreakNoInvariant",
 	"TestReadersAndWritersNeverRunTogetherDespiteKills":         "sim: TestReadWriteLocksBreakNoInvariant",
