@@ -108,7 +108,7 @@ func refusesWithoutConfiguration(t *testing.T, s *space.Space) {
 		`the webhook configuration "metaparticle" is missing or was changed, or another webhook added the annotation after ours had passed`)
 	webhook.Refused(s, app.Bare(s, "orphan", map[string]string{api.AfterAnnotation: "lock.a"}), "NotInjected: the pod has metaparticle.io/after")
 	webhook.Refused(s, app.Bare(s, "orphan", map[string]string{api.BarrierAnnotation: "warm=3"}), "NotInjected: the pod has metaparticle.io/barrier")
-	_, err = webhook.Try(s, app.Bare(s, "plain", nil))
+	_, err = webhook.Try(s, app.Bare(s, "plain-orphan", nil))
 	assert.NoError(t, err)
 }
 

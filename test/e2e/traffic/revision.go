@@ -62,7 +62,7 @@ func TestRolloutGivesPodsAHigherRevisionNumber(t *testing.T) {
 	ds, err := s.Client.AppsV1().DaemonSets(s.Namespace).Create(ctx, &appsv1.DaemonSet{ObjectMeta: app.Meta(s, daemon),
 		Spec: appsv1.DaemonSetSpec{Selector: daemon.Selector(), Template: app.Template(s, daemon)}}, metav1.CreateOptions{})
 	require.NoError(t, err)
-	for _, test := range []struct {
+	workloads := []struct {
 		kind string
 		of   metav1.ObjectMeta
 		hash string
@@ -70,23 +70,28 @@ func TestRolloutGivesPodsAHigherRevisionNumber(t *testing.T) {
 		{"Deployment", d.ObjectMeta, appsv1.DefaultDeploymentUniqueLabelKey},
 		{"StatefulSet", st.ObjectMeta, appsv1.ControllerRevisionHashLabelKey},
 		{"DaemonSet", ds.ObjectMeta, appsv1.ControllerRevisionHashLabelKey},
-	} {
-		t.Run(test.kind, func(t *testing.T) {
-			slot := api.SingletonLease(api.Workload{Group: "apps", Kind: test.kind, Name: test.of.Name}, "")
-			first := awaitRevision(s, slot, api.Revision{})
-			assert.Equal(t, string(test.of.UID), first.Workload)
-			assert.EqualValues(t, 1, first.Number)
-			assert.Equal(t, s.AwaitHolder(slot).Labels[test.hash], first.Hash)
+	}
+	first := map[string]api.Revision{}
+	for _, w := range workloads {
+		slot := api.SingletonLease(api.Workload{Group: "apps", Kind: w.kind, Name: w.of.Name}, "")
+		told := awaitRevision(s, slot, api.Revision{})
+		assert.Equal(t, string(w.of.UID), told.Workload)
+		assert.EqualValues(t, 1, told.Number, w.kind)
+		assert.Equal(t, s.AwaitHolder(slot).Labels[w.hash], told.Hash, w.kind)
+		first[w.kind] = told
+	}
+	for _, w := range workloads {
+		kubectl.Must(s, "", "set", "env", w.kind+"/"+w.of.Name, "RELEASE=2")
+	}
+	for _, w := range workloads {
+		slot := api.SingletonLease(api.Workload{Group: "apps", Kind: w.kind, Name: w.of.Name}, "")
+		kubectl.Must(s, "", "rollout", "status", w.kind+"/"+w.of.Name, kubectl.RolloutTimeout)
+		second := awaitRevision(s, slot, first[w.kind])
+		assert.EqualValues(t, 2, second.Number, w.kind)
+		assert.Equal(t, first[w.kind].Workload, second.Workload)
 
-			kubectl.Must(s, "", "set", "env", test.kind+"/"+test.of.Name, "RELEASE=2")
-			kubectl.Must(s, "", "rollout", "status", test.kind+"/"+test.of.Name, kubectl.RolloutTimeout)
-			second := awaitRevision(s, slot, first)
-			assert.EqualValues(t, 2, second.Number)
-			assert.Equal(t, first.Workload, second.Workload)
-
-			next := s.Lease(api.NextLease(slot))
-			require.NotNil(t, next)
-			assert.Empty(t, next.Spec.HolderIdentity, "no pod has asked")
-		})
+		next := s.Lease(api.NextLease(slot))
+		require.NotNil(t, next)
+		assert.Empty(t, next.Spec.HolderIdentity, "no pod has asked")
 	}
 }
