@@ -83,16 +83,6 @@ func TestSemaphoreLetsOnePodRunPerSlot(t *testing.T) {
 	}
 }
 
-func TestStandbyReplacesAnIsolatedSemaphoreHolder(t *testing.T) {
-	m := semaphore(t, 5, 3)
-	lost := m.pods[strings.IndexByte("abcde", m.running()[0])]
-	lost.link = cut
-	m.advance(20 * time.Second)
-	assert.NotContains(t, m.running(), lost.name, "stopped before its slot is taken")
-	m.advance(30 * time.Second)
-	assert.Len(t, m.running(), 3)
-}
-
 func TestSemaphorePodReleasesASlotItAcquiredUnknowingly(t *testing.T) {
 	m := semaphore(t, 1, 2)
 	p := m.pods[0]
@@ -113,28 +103,6 @@ func TestSemaphorePodReleasesASlotItAcquiredUnknowingly(t *testing.T) {
 	m.advance(10 * time.Second)
 	assert.Equal(t, "a", m.running())
 	assert.Equal(t, 1, p.held(), "the pod holds one slot, and has released the other")
-}
-
-func TestNewAgentResumesOnlyHoldOfReportedChild(t *testing.T) {
-	for name, heard := range map[string]bool{"heard": true, "not heard": false} {
-		t.Run(name, func(t *testing.T) {
-			m := semaphore(t, 1, 3)
-			p := m.pods[0]
-			hold := p.child.hold
-			m.advance(7 * time.Second)
-			p.start()
-			p.heard, p.fresh = heard, true
-			p.step()
-			m.settle()
-			m.advance(10 * time.Second)
-			if heard {
-				assert.Equal(t, hold, p.hold)
-			} else {
-				assert.Empty(t, p.hold, "a child of the earlier process may be alive under any slot")
-			}
-			assert.Equal(t, 1, p.held())
-		})
-	}
 }
 
 // An earlier process's hold may have expired without proof that the hold's child is dead. A grant
@@ -259,24 +227,6 @@ func TestManyMissingLeasesCauseFewRequests(t *testing.T) {
 	assert.LessOrEqual(t, p.until(time.Minute), 10*time.Second)
 }
 
-// An overloaded API server answers some reads of each pod. If one answer permitted all reads again,
-// the pods would keep the server overloaded.
-func TestReadsStaySlowUntilAsManyAreAnswered(t *testing.T) {
-	var b lookBound
-	for n := range 3 {
-		b.miss(time.Duration(n))
-	}
-	for range 2 {
-		b.answer()
-		assert.False(t, b.answered())
-	}
-	b.miss(9)
-	assert.Equal(t, 2, b.misses, "the next delay follows from both misses")
-	b.answer()
-	b.answer()
-	assert.True(t, b.answered())
-}
-
 // Each read at once needs a connection of its own. On a test cluster, 80 pods read 64 Leases each at
 // once. The reads timed out during the TLS handshakes, and the pods repeated all reads.
 func TestPodReadsFewLeasesAtOnce(t *testing.T) {
@@ -295,33 +245,6 @@ func TestPodReadsFewLeasesAtOnce(t *testing.T) {
 	}
 	assert.Len(t, p.looks, 32)
 	assert.Equal(t, mostReads, most)
-}
-
-func TestHolderEndsNeedlessWatchesOneByOne(t *testing.T) {
-	m, p := crowded(t, func(*modelPod) {}, occupied)
-	m.advance(time.Millisecond)
-	m.settle()
-	require.Len(t, p.looks, 32)
-	m.free(0, "")
-	for m.running() == "" {
-		m.advance(apart / 5)
-		m.settle()
-	}
-	require.GreaterOrEqual(t, len(p.looks), 30, "the watches outlast the start of the child")
-	for open := len(p.looks); open > 1; open = len(p.looks) {
-		m.advance(apart)
-		m.settle()
-		require.Equal(t, open-1, len(p.looks))
-	}
-}
-
-func TestPodReadsOneLeaseUntilAPIServerAnswers(t *testing.T) {
-	m, p := crowded(t, func(p *modelPod) { p.link = cut }, occupied)
-	m.advance(time.Millisecond)
-	require.Len(t, p.looks, 1)
-	p.link = up
-	m.settle()
-	assert.Len(t, p.looks, 32)
 }
 
 func TestPodAcquiresTheOnlyFreeSlotOfMany(t *testing.T) {
@@ -346,29 +269,4 @@ func TestPodAcquiresTheOnlyFreeSlotOfMany(t *testing.T) {
 			})
 		}
 	}
-}
-
-// A new agent process must read the Lease of its running child before the child's deadline.
-func TestRestartedAgentReadsItsChildsLeaseAtOnce(t *testing.T) {
-	names := []string{"s.0", "s.1", "s.2", "s.3"}
-	c := New(Config{Slots: names, Any: true, Self: identities(t)("a"), Random: new(modelRandom)}, 0)
-	f := Facts{Proven: func(string) bool { return false }, Alive: true, Children: []Child{{Hold: "h", Tokens: []Token{{Slot: "s.3", Token: "1"}}}}}
-	var looks []string
-	actions, _ := c.Next(0, f)
-	for _, a := range actions {
-		looks = append(looks, a.Slot)
-	}
-	assert.ElementsMatch(t, []string{"s.0", "s.3"}, looks)
-}
-
-func TestMissingLeaseNeverDelaysLooksAtOtherSlots(t *testing.T) {
-	m := semaphore(t, 0, 32)
-	m.leases[0].exists = false
-	p := &modelPod{name: "a", self: identities(t)("a"), processes: 1}
-	for i := range m.leases {
-		p.names = append(p.names, "slot-"+strconv.Itoa(i))
-	}
-	m.join(p)
-	m.advance(time.Millisecond)
-	assert.Len(t, p.looks, 31)
 }

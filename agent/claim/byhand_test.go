@@ -56,31 +56,6 @@ func TestPausedSlotIsAcquiredByNobody(t *testing.T) {
 	}
 }
 
-func TestPodReleasesPausedSlotOfAProvenHold(t *testing.T) {
-	c, f, free := claimOfOneSlot(t)
-	look := only(t, c, 0, f, Look)
-	look.Read(0, lease.Record{UID: free.UID, Version: free.Version, Holder: "a_u", Hold: "1", Paused: api.PauseHold})
-	sent, _ := kinds(c, 0, f)
-	assert.Equal(t, []Kind{Release}, sent, "the children of the hold are proven dead")
-}
-
-func TestSemaphorePodMovesFromPausedSlotToAnother(t *testing.T) {
-	m := semaphore(t, 1, 2)
-	held := m.pods[0].child.tokens[0].Slot
-	for _, l := range m.leases {
-		if l.record.Holder != "" {
-			r := l.record
-			r.Paused = api.PauseStop
-			m.store(l, r)
-		}
-	}
-	m.settle()
-	m.advance(5 * time.Second)
-	require.NotNil(t, m.pods[0].child, "the other slot is not paused")
-	assert.NotEqual(t, held, m.pods[0].child.tokens[0].Slot)
-	assert.Equal(t, 1, m.pods[0].held())
-}
-
 func TestHolderNoticesPauseAndYieldAnnotationsAtOnce(t *testing.T) {
 	for name, c := range map[string]struct {
 		written lease.Record
@@ -151,25 +126,6 @@ func TestHolderRepairsADamagedLeaseWithFewRequests(t *testing.T) {
 			assert.True(t, is.RenewTime.After(held.RenewTime))
 		})
 	}
-}
-
-// Each renewal restores the duration in the Lease, and a tool then halves this duration again. So
-// the time between two renewals is a sixth of the halved duration.
-func TestRepeatedShorteningOfALeaseCausesFewRenewals(t *testing.T) {
-	m := semaphore(t, 2, 1)
-	held := m.leases[0].record
-	renewals := 0
-	for range 600 { // a minute
-		if r := m.leases[0].record; r.Duration == held.Duration {
-			renewals++
-			r.Duration /= 2
-			m.store(m.leases[0], r)
-			m.settle()
-		}
-		m.advance(100 * time.Millisecond)
-	}
-	assert.Equal(t, held.Hold, m.leases[0].record.Hold)
-	assert.LessOrEqual(t, renewals, 60*6/15+1, "a renewal in each sixth of the shorter duration")
 }
 
 func TestStandbyGivesTheNamedSuccessorAHeadStart(t *testing.T) {

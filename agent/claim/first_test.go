@@ -67,12 +67,6 @@ func TestNewPodFindsFreeSlotWithFewLooks(t *testing.T) {
 	assert.Len(t, f.looked, fewLooks)
 }
 
-func TestNewPodWithoutFreeSlotReadsAllSlots(t *testing.T) {
-	f := newFirst(t, true, func(string) bool { return false })
-	assert.Empty(t, f.settle(time.Second))
-	assert.Len(t, f.looked, 64)
-}
-
 func TestNewPodFindsTheOnlyFreeSlot(t *testing.T) {
 	for i := range 64 {
 		only := fmt.Sprint("s.", i)

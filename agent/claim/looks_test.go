@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 )
@@ -105,85 +104,6 @@ func TestEndedWatchRestartsSoonAlthoughOtherReadsFail(t *testing.T) {
 				}
 			})
 		}
-	}
-}
-
-func TestSuccessorAcquiresReleasedSlotDespiteEndedWatch(t *testing.T) {
-	for name, l := range failures {
-		t.Run(name, func(t *testing.T) {
-			for seed := range 10 {
-				m, p := crowded(t, func(p *modelPod) { p.processes = 7 * uint64(seed) }, occupied)
-				other := &modelPod{name: "b", self: identities(t)("b"), names: p.names, processes: 11 * uint64(seed)}
-				m.join(other)
-				p.quiet(10, 0)
-				p.spoil(2, l)
-				p.quiet(90, seed)
-				p.endWatch("slot-31", nil)
-				p.step()
-				m.free(31, p.self.Identity)
-				p.until(20 * time.Second)
-				assert.Equal(t, "a", m.running())
-			}
-		})
-	}
-}
-
-func TestPodNoticesUnansweredAcquisitionDespiteUnreadableOtherLeases(t *testing.T) {
-	for seed := range 10 {
-		m, p := crowded(t, func(p *modelPod) { p.processes = 7 * uint64(seed) }, occupied)
-		p.quiet(10, 0)
-		p.spoil(8, refused)
-		p.quiet(90, seed)
-		m.free(31, "")
-		for _, l := range p.looks { // the event of the free slot arrives
-			if l.action.Slot == "slot-31" {
-				for p.see(l) {
-				}
-			}
-		}
-		p.link = deaf // the write arrives, and its answer is lost
-		p.step()
-		m.advance(time.Millisecond)
-		m.settle()
-		m.advance(p.self.Budget.RequestTimeout)
-		require.Equal(t, 1, p.held())
-		p.link = up
-		assert.LessOrEqual(t, p.until(5*time.Minute), 200*time.Millisecond)
-	}
-}
-
-func TestStandbyNeverRepeatsAPendingRead(t *testing.T) {
-	m, p := crowded(t, func(p *modelPod) {}, occupied)
-	for _, l := range m.leases[:31] {
-		r := l.record
-		r.Paused, r.Holder, r.Hold = "hold", "", ""
-		m.store(l, r)
-	}
-	m.settle()
-	p.quiet(int(longestSilence/time.Second)-3, 0)
-	p.link = cut
-	p.until(3 * time.Second)
-	assert.LessOrEqual(t, p.sentWithin(3*time.Second), 32, "a read of each slot")
-	p.endWatch("slot-31", errCut)
-	p.step()
-	m.free(31, "")
-	p.link = up
-	assert.LessOrEqual(t, p.until(2*time.Minute), 10*time.Second)
-}
-
-// Several reads are under way when the fault makes all of them fail. Together these failed reads
-// count as a single miss, so the delay after them is short.
-func TestShortFaultOfAllWatchesBarelyDelaysAcquisition(t *testing.T) {
-	for seed := range 10 {
-		m, p := crowded(t, func(p *modelPod) { p.processes = 7 * uint64(seed) }, occupied)
-		p.quiet(60, 0)
-		p.link = cut
-		p.spoil(32, up)
-		p.until(3 * time.Second)
-		m.free(31, "")
-		p.link = up
-		m.settle()
-		assert.LessOrEqual(t, p.until(5*time.Minute), time.Second)
 	}
 }
 

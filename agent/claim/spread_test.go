@@ -129,55 +129,6 @@ func TestFewOfManyStandbysConflictInATakeover(t *testing.T) {
 	assert.Less(t, waited/takeovers, mostSpread/16, "the mean delay of the next holder")
 }
 
-func TestNamedSuccessorWritesAtOnceDespiteConflicts(t *testing.T) {
-	for seed := range uint64(100) {
-		r := newRival(t, seed)
-		r.loses(time.Second)
-		_, waited := r.writes(r.need.Self.Identity)
-		assert.Zero(t, waited)
-	}
-}
-
-func TestAcquisitionsShortenTheSpread(t *testing.T) {
-	s := spread{}
-	s.conflicted(time.Second)
-	for range 30 {
-		s.acquired()
-	}
-	assert.Zero(t, s.limit)
-}
-
-func TestWritesDelayStaysTheSameForAVersion(t *testing.T) {
-	d, s, random := delay{}, &spread{limit: mostSpread}, rand.NewPCG(1, 2).Uint64
-	first := d.before(lease.Record{Version: "1"}, s, random)
-	assert.Equal(t, first, d.before(lease.Record{Version: "1"}, s, random))
-	assert.NotEqual(t, first, d.before(lease.Record{Version: "2"}, s, random))
-}
-
-// Each further look costs the API server a read and a watch.
-func TestConflictNeverMakesPodLookAtMoreSlots(t *testing.T) {
-	now, writes := time.Second, 0
-	f := newFirst(t, true, func(string) bool { return true })
-	for until := now + time.Second; now < until && writes < 2; now += time.Millisecond {
-		actions, _ := f.Next(now, competing(now))
-		for _, a := range actions {
-			switch a.Kind {
-			case Look:
-				f.looked[a.Slot] = true
-				a.Read(now, lease.Record{UID: a.Slot, Version: "1"})
-			case Acquire:
-				if writes++; writes == 1 {
-					now += mostSpread
-					_ = f.Answered(now, a, Answer{Err: errors.New("conflict"), Conflict: true})
-				}
-			case EndLook, Read, Renew, Release, StandBack:
-			}
-		}
-	}
-	assert.Equal(t, 2, writes)
-	assert.Len(t, f.looked, fewLooks)
-}
-
 // releaser is the claim of a pod that holds one of 64 slots, and then releases that slot.
 type releaser struct {
 	*first
@@ -238,26 +189,5 @@ func TestPodReadsOtherSlotsSoonAfterItsRelease(t *testing.T) {
 	r.of(Look)
 	assert.Zero(t, r.looks)
 	r.now += time.Millisecond
-	assert.NotEmpty(t, r.of(Look))
-}
-
-func TestLooksAfterReleaseComeOneAfterTheOther(t *testing.T) {
-	r := newReleaser(t, true)
-	r.free = func(string) bool { return false }
-	r.stored(r.of(Release)[0], "3")
-	r.now += quick
-	began := r.now
-	for len(r.looked) < 64 {
-		r.settle(r.now)
-		r.now += apart
-	}
-	assert.Equal(t, 64*apart, r.now-began)
-}
-
-// A container in CrashLoopBackOff has no shim, so its pod does not compete.
-func TestPodLooksAfterReleaseWithoutANewShim(t *testing.T) {
-	r := newReleaser(t, false)
-	r.stored(r.of(Release)[0], "3")
-	r.now += quick
 	assert.NotEmpty(t, r.of(Look))
 }
