@@ -11,7 +11,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -157,21 +156,6 @@ func TestPodTakesNoLockBeforeAllAreFree(t *testing.T) {
 }
 
 var both = func(c *Config) { c.Slots = []string{"lock.a", "lock.b"} }
-
-func TestHoldOfTwoSlotsEndsAtEarlierDeadline(t *testing.T) {
-	for _, broken := range []string{"lock.a", "lock.b"} {
-		t.Run(broken, simulated(func(t *testing.T, w *world) {
-			w.free("lock.a", "lock.b")
-			a := w.start("a", both)
-			a.connect("s1")
-			w.within(time.Second, "child runs", func() bool { return a.running("s1") })
-			w.pass(time.Second)
-			a.link.set(func(l *link) { l.broken = broken })
-			took := w.within(20*time.Second, "drained", func() bool { return a.gates.phase("s1") != gate.Running })
-			assert.InDelta(t, 14, took.Seconds(), 0.2, "15 s after the renewal of the one that cannot be renewed")
-		}))
-	}
-}
 
 // Without the number of shards, a claim would ignore the stamps of its Leases.
 func TestAgentRefusesShardsIfTheirCountIsMissing(t *testing.T) {

@@ -102,12 +102,6 @@ func (s *server) lease(name string) kube.Lease {
 	return kube.Lease{}
 }
 
-func (s *server) patched() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.patches
-}
-
 // requests returns the number of requests so far, including watches, but without Events.
 func (s *server) requests() int {
 	s.mu.Lock()
@@ -160,11 +154,10 @@ type link struct {
 	delay time.Duration
 	// If noStatus is set, the server refuses patches of the status.
 	noStatus bool
-	// If loseStatus is set, the server stores the next patch of the status, but the answer is lost.
 	// If lateStatus is set, the agent gives up the next patch of the status before the patch
 	// reaches the server. The field "late" keeps that patch, and the test stores it afterwards.
-	loseStatus, lateStatus bool
-	late                   []byte
+	lateStatus bool
+	late       []byte
 	// patches has the stored patches of the status, without the resourceVersion that each of
 	// them named.
 	patches []string
@@ -394,13 +387,8 @@ func (l *link) PatchPodStatus(ctx context.Context, _ string, patch []byte) (kube
 	l.server.mu.Lock()
 	defer l.server.mu.Unlock()
 	l.server.patches++
-	switch asks := string(patch) == string(show.Anything); {
-	case !asks && l.lateStatus:
+	if l.lateStatus && string(patch) != string(show.Anything) {
 		l.lateStatus, l.late = false, patch
-		return kube.Pod{}, context.DeadlineExceeded
-	case !asks && l.loseStatus:
-		l.loseStatus = false
-		_, _ = l.store(patch)
 		return kube.Pod{}, context.DeadlineExceeded
 	}
 	return l.store(patch)

@@ -81,18 +81,6 @@ func TestRenewalSentBeforeALeapPermitsNoGrant(t *testing.T) {
 	}))
 }
 
-func TestAgentKillsChildAfterLosingSlotDuringLeap(t *testing.T) {
-	simulate(t, func(w *world) {
-		a := settled(w)
-		w.edit(func(l *kube.Lease) { l.Holder = "b_u" })
-		a.leaps("s1", 1)
-		assert.True(t, a.stopped())
-		assert.Equal(t, []time.Duration{0}, a.gates.left())
-		_, ok := a.answer()
-		assert.False(t, ok)
-	})
-}
-
 func TestAgentWithoutShimsRenewsAtALeap(t *testing.T) {
 	simulate(t, func(w *world) {
 		leaps := make(chan struct{})

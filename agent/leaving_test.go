@@ -506,29 +506,6 @@ func TestPreparedStandbyBoundsItsAttempts(t *testing.T) {
 	})
 }
 
-// A holder of an earlier version takes the offer of a prepared pod for an unknown text, which ends the ask of the
-// newer revision. Then that holder gives up its leave.
-func TestStandbyTellsNothingToEarlierAgentVersion(t *testing.T) {
-	for name, end := range map[string]string{"an earlier version": "", "this version": api.Awaits} {
-		t.Run(name, simulated(func(t *testing.T, w *world) {
-			b, _ := w.outlive()
-			announce := func(says string, change func(annotations map[string]string)) {
-				l := w.server.lease(theSlot)
-				l.RenewTime = time.Now()
-				l.Annotations[api.LeavingAnnotation] = l.Annotations[api.HoldAnnotation] + end + " " + says
-				change(l.Annotations)
-				w.server.put(&l)
-				w.pass(200 * time.Millisecond)
-			}
-			offers := func() api.Offers { return api.ParseOffers(w.server.lease(nextLease).Annotations[api.OffersAnnotation]) }
-			announce(api.LeavingSoon, func(map[string]string) {})
-			require.True(t, offers().Of(b.identity()))
-			announce("n_u", func(annotations map[string]string) { delete(annotations, api.ServingAnnotation) })
-			assert.Equal(t, end != "", offers().Pods[0].Prepared)
-		}))
-	}
-}
-
 func TestStatefulSetAndDaemonSetYieldWithoutLeaving(t *testing.T) {
 	for _, kind := range []string{"StatefulSet", "DaemonSet"} {
 		t.Run(kind, simulated(func(t *testing.T, w *world) {

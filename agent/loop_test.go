@@ -14,7 +14,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/show"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -55,87 +54,6 @@ func TestStandbyAcquiresAReleasedSlotAtOnce(t *testing.T) {
 		a.gates.end("s1")
 		w.pass(0)
 		assert.True(t, b.running("s2"), "no timer is in between")
-	})
-}
-
-func TestChildDiesByItsDeadlineDuringAnOutage(t *testing.T) {
-	for name, broken := range map[string]func(l *link){
-		"hanging": func(l *link) { l.cut = true },
-		"refused": func(l *link) { l.refuse = &kube.StatusError{Code: 503} },
-	} {
-		t.Run(name, simulated(func(t *testing.T, w *world) {
-			w.free(theSlot)
-			a, b := w.pair()
-			first := a.gates.hold("s1")
-			a.link.set(broken)
-			b.link.set(broken)
-			w.within(18*time.Second, "child is dead", func() bool { return a.gates.phase("s1") == gate.Waiting })
-			w.pass(time.Minute)
-			a.link.set(func(l *link) { l.cut, l.refuse = false, nil })
-			b.link.set(func(l *link) { l.cut, l.refuse = false, nil })
-			// As a standby, pod a waits only for its back-off, and not until the Lease
-			// expires.
-			w.within(5*time.Second, "child runs again", func() bool { return a.running("s1") })
-			assert.NotEqual(t, first, a.gates.hold("s1"))
-			assert.Equal(t, gate.Waiting, b.gates.phase("s2"))
-			tokens := a.gates.given()[len(a.gates.given())-1].Slots[0].Token
-			assert.Greater(t, tokens, a.gates.given()[0].Slots[0].Token)
-		}))
-	}
-}
-
-func TestNewAgentProcessResumesTheRunningChildsHold(t *testing.T) {
-	simulate(t, func(w *world) {
-		a := w.hold()
-		w.pass(7 * time.Second)
-		hold, deadline := a.gates.hold("s1"), a.gates.shim("s1").grant.Deadline
-		a.kill()
-		w.pass(3 * time.Second)
-		a = w.start("a")
-		w.pass(2 * time.Second)
-		assert.Equal(t, deadline, a.gates.shim("s1").grant.Deadline, "nothing is granted before the shim has spoken")
-		a.gates.connect(a.gates.shim("s1").report)
-		w.within(time.Second, "renewed", func() bool { return a.gates.shim("s1").grant.Deadline > deadline })
-		assert.Equal(t, hold, a.gates.shim("s1").grant.Hold)
-		assert.Equal(t, hold, w.server.lease(theSlot).Annotations[api.HoldAnnotation])
-		assert.Equal(t, a.gates.given()[0].Slots, a.gates.shim("s1").report.Slots, "the token stays")
-		w.pass(time.Minute)
-		assert.True(t, a.running("s1"))
-		a.gates.end("s1")
-		w.within(time.Second, "released: the one container spoke", func() bool { return w.holder() == "" })
-	})
-}
-
-func TestChildRunsOnlyWhilePodHoldsAllSlots(t *testing.T) {
-	simulate(t, func(w *world) {
-		w.free("lock.a", "lock.b")
-		both := func(c *Config) { c.Slots = []string{"lock.a", "lock.b"} }
-		a := w.start("a", both)
-		a.link.set(func(l *link) { l.broken = "lock.b" })
-		a.connect("s1")
-		w.pass(time.Second)
-		acquired := w.server.lease("lock.a").AcquireTime
-		w.pass(25 * time.Second)
-		assert.Equal(t, a.identity(), w.server.lease("lock.a").Holder)
-		assert.Equal(t, acquired, w.server.lease("lock.a").AcquireTime, "kept while the second is waited for")
-		assert.WithinDuration(t, acquired.Add(20*time.Second), w.server.lease("lock.a").RenewTime, 5*time.Second, "and renewed")
-		assert.Equal(t, gate.Waiting, a.gates.phase("s1"))
-
-		a.link.set(func(l *link) { l.broken = "" })
-		w.within(5*time.Second, "both held", func() bool { return a.running("s1") })
-		require.Len(t, a.gates.given()[0].Slots, 2)
-		assert.Equal(t, "lock.a", a.gates.given()[0].Slots[0].Slot)
-
-		// A person gives the second slot to somebody else.
-		l := w.server.lease("lock.b")
-		l.Holder = "somebody"
-		w.server.put(&l)
-		w.within(10*time.Second, "drained", func() bool { return a.gates.phase("s1") == gate.Waiting })
-		l = w.server.lease("lock.b")
-		l.Holder = ""
-		w.server.put(&l)
-		w.within(5*time.Second, "both again", func() bool { return a.running("s1") })
-		assert.Len(t, a.gates.shim("s1").ran, 2)
 	})
 }
 

@@ -189,27 +189,6 @@ func TestFailedStartupProbeEndsTheContainer(t *testing.T) {
 	})
 }
 
-func TestAgentProbesEachChildAnew(t *testing.T) {
-	simulate(t, func(w *world) {
-		w.free(theSlot)
-		app := newPatient()
-		a := w.start("a", app.probed("startup", "liveness"))
-		a.connect("s1")
-		w.pass(2 * time.Second)
-		assert.Equal(t, "True Holding", a.ready())
-		started := app.count("startup")
-		app.be(true, "startup")
-		app.be(true, "liveness")
-		assert.Equal(t, http.StatusTemporaryRedirect, a.kubelet("liveness"))
-		a.agent.Yield()
-		w.pass(3 * time.Second)
-		assert.True(t, a.running("s1"), "again")
-		assert.Equal(t, "False ApplicationNotReady", a.ready())
-		assert.Greater(t, app.count("startup"), started)
-		assert.Equal(t, 200, a.kubelet("liveness"))
-	})
-}
-
 func TestProbesWaitForThePostStartHook(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
@@ -236,38 +215,6 @@ func TestProbesWaitForThePostStartHook(t *testing.T) {
 		a.gates.end("s1")
 		w.pass(time.Second)
 		assert.Equal(t, 200, a.kubelet("liveness"))
-	})
-}
-
-func TestRestartedAgentKeepsAServingPodReady(t *testing.T) {
-	simulate(t, func(w *world) {
-		w.free(theSlot)
-		app := newPatient()
-		a := w.start("a", app.probed("startup", "readiness"))
-		a.connect("s1")
-		w.pass(time.Minute)
-		assert.Equal(t, "True Holding", a.ready())
-		a.kill()
-		app.be(true, "startup")
-		app.be(true, "readiness")
-		asked := app.count("readiness") + app.count("startup")
-		a.link.mu.Lock()
-		a.link.patches = nil
-		a.link.mu.Unlock()
-		a = w.start("a")
-		a.gates.connect(a.gates.shim("s1").report)
-		w.pass(10 * time.Second)
-		for _, patch := range a.link.patches {
-			assert.NotContains(t, patch, show.ReadyNotReady)
-		}
-		assert.Equal(t, "True Holding", a.ready())
-		assert.True(t, w.serving())
-		assert.Equal(t, asked, app.count("readiness")+app.count("startup"))
-		for range 3 {
-			a.kubelet("readiness")
-			w.pass(5 * time.Second)
-		}
-		assert.Equal(t, "False ApplicationNotReady", a.ready())
 	})
 }
 

@@ -6,7 +6,6 @@ package agent
 import (
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -356,102 +355,4 @@ func TestPausedSlotDelaysRolloutUntilThePauseEnds(t *testing.T) {
 		w.annotate(theSlot, api.PausedAnnotation, "")
 		w.within(20*time.Second, "the turn begins", func() bool { return b.running("s3") })
 	})
-}
-
-// replacing gives the pod a strict controller.
-func replacing(c *Config) { c.ReplacesUnready = true }
-
-// The method "returning" starts an old holder, and waits until its revision is proven. From then on
-// the old application fails its readiness probe, even after a restart. Then the method adds a
-// new pod, and waits until that pod's child runs in its turn. The caller ends the turn.
-func (w *world) returning(change ...func(c *Config)) (a, b *pod, app *patient) {
-	w.free(theSlot, nextLease)
-	app = newPatient()
-	a = w.start("a", append(change, of(oldRevision), app.probed("readiness"), replacing)...)
-	a.connect("s1")
-	w.pass(turn.Rest + time.Second)
-	require.Equal(w.t, "True Holding", a.ready())
-	app.be(true, "readiness")
-	b = w.start("b", of(newRevision), replacing, newPatient("readiness").probed("readiness"))
-	b.connect("s3")
-	w.within(4*time.Second, "the new child runs", func() bool { return b.running("s3") })
-	return a, b, app
-}
-
-// The application's stop and its start each take longer than show.Handover.
-func TestOldPodsStayReadyDespiteASlowApplication(t *testing.T) {
-	const stops, starts = 110 * time.Second, 45 * time.Second
-	simulate(t, func(w *world) {
-		w.free(theSlot, nextLease)
-		app := newPatient()
-		a := w.start("a", of(oldRevision), app.probed("readiness"), replacing, func(c *Config) { c.Grace = 2 * time.Minute })
-		a.connect("s1").stop = stops
-		w.within(time.Second, "the old child runs", func() bool { return a.running("s1") })
-		standby := w.start("a2", of(oldRevision), replacing, func(c *Config) { c.Grace = 2 * time.Minute })
-		standby.connect("s2")
-		w.pass(turn.Rest + time.Second)
-		seen := len(a.link.patches) - 1
-		app.be(true, "readiness")
-		b := w.start("b", of(newRevision), replacing)
-		b.connect("s3")
-		w.within(stops+time.Second, "the new child runs", func() bool { return b.running("s3") })
-		late := w.start("a3", of(oldRevision), replacing, func(c *Config) { c.Grace = time.Second })
-		w.pass(time.Second)
-		require.Equal(t, "True", late.readiness()[len(late.readiness())-1])
-		b.gates.end("s3")
-		w.within(time.Second, "the old child runs again", func() bool { return a.running("s1") })
-		w.pass(starts)
-		app.be(false, "readiness")
-		w.pass(turn.Rest / 2)
-		a.link.patches = a.link.patches[seen:]
-		assert.Equal(t, []string{"True"}, a.readiness())
-		assert.Equal(t, []string{"True"}, standby.readiness())
-		assert.Equal(t, []string{"True"}, late.readiness())
-	})
-}
-
-func TestUnprovenRevisionsPodFailsReadinessProbesAtStart(t *testing.T) {
-	simulate(t, func(w *world) {
-		a, b, app := w.returning()
-		w.pass(time.Second)
-		assert.NotEqual(t, http.StatusOK, b.kubelet(api.ReadinessProbe))
-		b.gates.end("s3")
-		w.within(time.Second, "the old child runs again", func() bool { return a.running("s1") })
-		w.pass(time.Second)
-		assert.Equal(t, http.StatusOK, a.kubelet(api.ReadinessProbe))
-		app.be(false, "readiness")
-		w.pass(time.Second)
-		app.be(true, "readiness")
-		assert.NotEqual(t, http.StatusOK, a.kubelet(api.ReadinessProbe), "the application has served")
-	})
-}
-
-// Under a strict controller, only a pod that takes turns and whose revision is proven may be Ready
-// without an application.
-func TestUnsparedPodIsUnreadyWhileItStops(t *testing.T) {
-	const stops = 5 * time.Minute
-	slow := func(c *Config) { c.Grace = 2 * stops }
-	for name, start := range map[string]func(w *world) *pod{
-		"in its turn": func(w *world) *pod {
-			w.start("a", of(oldRevision), replacing).connect("s1")
-			w.pass(turn.Rest + time.Second)
-			return w.start("b", of(newRevision), replacing, slow, func(c *Config) { c.MinReady = 30 * time.Second })
-		},
-		"readiness is holder": func(w *world) *pod {
-			return w.start("b", of(oldRevision), replacing, slow, func(c *Config) { c.Readiness = api.ReadinessHolder })
-		},
-	} {
-		t.Run(name, simulated(func(t *testing.T, w *world) {
-			w.free(theSlot, nextLease)
-			b := start(w)
-			b.connect("s3").stop = stops
-			w.within(4*time.Second, "the child runs", func() bool { return b.running("s3") })
-			w.pass(turn.Proof + 2*time.Second)
-			require.Equal(t, "True Holding", b.ready())
-			b.agent.Yield()
-			w.pass(stops / 2)
-			assert.Equal(t, "False Draining", b.ready())
-			w.pass(stops)
-		}))
-	}
 }

@@ -183,40 +183,6 @@ func TestChildNeverStartsWhileStartLockIsPaused(t *testing.T) {
 	})
 }
 
-func TestHolderStaysReadyIfTheStartLockVanishes(t *testing.T) {
-	simulate(t, func(w *world) {
-		w.free(theSlot, startSlot)
-		app := newPatient()
-		a := w.start("a", func(c *Config) { c.StartSlots = []string{startSlot} }, app.probed("readiness"))
-		a.connect("s1")
-		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
-		w.pass(time.Minute)
-		assert.Contains(t, a.status(), `"status":"True"`)
-		w.server.remove(startSlot)
-		a = w.restart(a)
-		w.pass(5 * time.Minute)
-		assert.True(t, a.running("s1"))
-		assert.NotContains(t, a.status(), show.ReadyNotReady)
-	})
-}
-
-func TestLivenessProbeAwaitsStartupDespiteLostStartLock(t *testing.T) {
-	simulate(t, func(w *world) {
-		app := newPatient("startup", "liveness")
-		a := w.startsUnderLock(app, app.probed("startup", "liveness"))
-		before := a.kubelet("liveness")
-		l := w.server.lease(startSlot)
-		l.Holder = "other_u"
-		a.kill()
-		w.server.put(&l)
-		a = w.restart(a)
-		w.pass(4 * time.Second)
-		assert.Equal(t, before, a.kubelet("liveness"), "no liveness probe counts before the end of the start")
-		assert.NotContains(t, a.status(), show.ReadyStarted)
-		a.gates.end("s1")
-	})
-}
-
 func TestContainerEndsAfterBoundedWaitForStartLock(t *testing.T) {
 	bounded := func(c *Config) { c.WaitAtMost = time.Minute }
 	for name, change := range map[string]func(c *Config){
@@ -263,24 +229,6 @@ func TestGrantsForbidAStartAfterLostStartLock(t *testing.T) {
 		assert.NotZero(t, last.StartBy)
 		assert.Less(t, last.StartBy, w.clock())
 	})
-}
-
-func TestStopAwaitsTheReleaseOfStartLock(t *testing.T) {
-	for name, heals := range map[string]bool{"server comes back": true, "server stays away": false} {
-		t.Run(name, simulated(func(t *testing.T, w *world) {
-			a := w.startsUnderLock(newPatient("readiness"))
-			a.link.set(func(l *link) { l.cut = true })
-			close(a.stop)
-			a.gates.end("s1")
-			w.pass(5 * time.Second)
-			require.Empty(t, a.done)
-			if heals {
-				a.link.set(func(l *link) { l.cut = false })
-			}
-			w.within(api.DefaultLeaseDuration+10*time.Second, "the agent ends", func() bool { return len(a.done) > 0 })
-			assert.Equal(t, heals, w.starting() == "")
-		}))
-	}
 }
 
 // After a leap, the start lock may have expired.

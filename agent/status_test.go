@@ -61,30 +61,6 @@ func TestAgentKeepsDeletionCostThatAPersonSet(t *testing.T) {
 	}
 }
 
-// Each read of the pod is an empty patch, which costs the API server as much as a write.
-func TestStatusWriteReadsPodOnlyAfterForeignChanges(t *testing.T) {
-	simulate(t, func(w *world) {
-		l := &link{server: w.server}
-		s := l.status(w)
-		sent := 0
-		show := func(ready bool, reason string) (requests int) {
-			s.Show(show.Appearance{Ready: ready, Reason: reason, Hold: "h"})
-			w.pass(time.Minute)
-			before := sent
-			sent = w.server.patched()
-			return sent - before
-		}
-		assert.Equal(t, 2, show(true, "a"))
-		assert.Equal(t, 2, show(true, "b"), "the kubelet has answered the first readiness")
-		assert.Equal(t, 1, show(true, "c"))
-		l.set(func(l *link) { l.edits, l.cost = l.edits+1, "100" })
-		assert.Equal(t, 3, show(true, "d"), "a refused write, a read, and a write")
-		assert.NotContains(t, l.patches[len(l.patches)-1], api.DeletionCostAnnotation, "a person has set the cost")
-		assert.Equal(t, 1, show(false, "e"))
-		assert.Equal(t, 2, show(false, "f"), "the kubelet has answered the new readiness")
-	})
-}
-
 // repeating is a link behind a proxy that repeats a stored patch, and so returns a conflict.
 type repeating struct {
 	*link

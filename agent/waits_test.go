@@ -108,28 +108,6 @@ func TestPodNeverSkipsForHolderOfItsJob(t *testing.T) {
 	})
 }
 
-func TestPodSkipsOrRunsOnlyAfterStoringDecision(t *testing.T) {
-	full := errors.New("no space left on device")
-	t.Run("skip", simulated(func(t *testing.T, w *world) {
-		w.free(theSlot)
-		w.start("a").connect("s1")
-		w.pass(time.Second)
-		b := w.start("b", skips, func(c *Config) { c.NoteCourse = func(Course) error { return full } })
-		b.connect("s2")
-		w.pass(time.Minute)
-		assert.Empty(t, b.gates.codes())
-	}))
-	t.Run("run", simulated(func(t *testing.T, w *world) {
-		w.free(theSlot)
-		b := w.start("b", skips, func(c *Config) { c.NoteCourse = func(Course) error { return full } })
-		b.connect("s2")
-		a := w.start("a")
-		a.connect("s1")
-		w.within(time.Minute, "the other pod runs", func() bool { return a.running("s1") })
-		assert.Empty(t, b.gates.given())
-	}))
-}
-
 // dismissals are shims that get each dismissal by a function.
 type dismissals struct {
 	Shims
@@ -185,25 +163,6 @@ func TestContainerEndsWhenItsBoundedWaitExpires(t *testing.T) {
 		assert.Len(t, b.gates.codes(), 1, "the next container has a time of its own")
 		w.pass(2 * time.Second)
 		assert.Len(t, b.gates.codes(), 2)
-	})
-}
-
-func TestPodsWaitLimitIgnoresTheChildsRunningTime(t *testing.T) {
-	const most = time.Minute
-	simulate(t, func(w *world) {
-		w.free(theSlot)
-		b := w.start("b", waitsAtMost(most))
-		b.connect("s2")
-		w.pass(3 * most)
-		assert.True(t, b.running("s2"))
-		a := w.start("a")
-		a.connect("s1")
-		b.agent.Yield()
-		w.within(10*time.Second, "another pod runs", func() bool { return a.running("s1") })
-		w.pass(most - 15*time.Second)
-		assert.Empty(t, b.gates.codes())
-		w.within(20*time.Second, "the second wait is over", b.dismissed)
-		assert.Equal(t, []int{api.ExitWaited}, b.gates.codes())
 	})
 }
 
@@ -272,4 +231,26 @@ func TestForeignWritesNeverShowThatHolderLives(t *testing.T) {
 		w.within(time.Minute, "the pod runs", func() bool { return b.running("s2") || b.dismissed() })
 		assert.Empty(t, b.gates.codes(), "the last renewal is older than the lease duration")
 	})
+}
+
+func TestPodSkipsOrRunsOnlyAfterStoringDecision(t *testing.T) {
+	full := errors.New("no space left on device")
+	t.Run("skip", simulated(func(t *testing.T, w *world) {
+		w.free(theSlot)
+		w.start("a").connect("s1")
+		w.pass(time.Second)
+		b := w.start("b", skips, func(c *Config) { c.NoteCourse = func(Course) error { return full } })
+		b.connect("s2")
+		w.pass(time.Minute)
+		assert.Empty(t, b.gates.codes())
+	}))
+	t.Run("run", simulated(func(t *testing.T, w *world) {
+		w.free(theSlot)
+		b := w.start("b", skips, func(c *Config) { c.NoteCourse = func(Course) error { return full } })
+		b.connect("s2")
+		a := w.start("a")
+		a.connect("s1")
+		w.within(time.Minute, "the other pod runs", func() bool { return a.running("s1") })
+		assert.Empty(t, b.gates.given())
+	}))
 }

@@ -24,22 +24,6 @@ func (w *world) watching() int {
 	return len(w.server.watchers)
 }
 
-// readings returns the number of reads of Leases so far.
-func (w *world) readings() int {
-	w.server.mu.Lock()
-	defer w.server.mu.Unlock()
-	return w.server.reads
-}
-
-// sends makes the API server send the event to all watches.
-func (w *world) sends(e kube.WatchEvent) {
-	w.server.mu.Lock()
-	defer w.server.mu.Unlock()
-	for one := range w.server.watchers {
-		one.events <- e
-	}
-}
-
 // breaks ends all watches.
 func (w *world) breaks() {
 	w.server.mu.Lock()
@@ -74,24 +58,6 @@ func TestHolderNoticesALostSlotBeforeNextRenewal(t *testing.T) {
 			w.within(10*time.Millisecond, "child is dead", a.stopped)
 		}))
 	}
-}
-
-func TestStaleWatchEventMakesHolderReadLeaseOnce(t *testing.T) {
-	simulate(t, func(w *world) {
-		a := settled(w)
-		old := w.server.lease(theSlot)
-		old.Holder = "before_u"
-		for _, e := range []kube.WatchEvent{{Type: kube.Modified, Lease: &old}, {Type: kube.Deleted, Lease: &old}} {
-			before := w.readings()
-			w.sends(e)
-			w.pass(time.Second)
-			assert.Equal(t, before+1, w.readings())
-		}
-		assert.True(t, a.running("s1"))
-		before := w.readings()
-		w.pass(time.Minute)
-		assert.Equal(t, before, w.readings())
-	})
 }
 
 // A proxy can end each watch without an error before any event has come. For example, a proxy that
