@@ -61,6 +61,7 @@ func TestHolderFulfillsTheConditionByARenewal(t *testing.T) {
 		return l
 	}
 	gone := kube.Lease{}
+	damaged := changed(held(1), func(l *kube.Lease) { l.ResourceVersion, l.RenewTime = "damaged", time.Time{} })
 	for name, test := range map[string]struct {
 		states []kube.Lease
 		want   string
@@ -86,13 +87,15 @@ func TestHolderFulfillsTheConditionByARenewal(t *testing.T) {
 		"another acquisition of the hold": {[]kube.Lease{
 			held(1), changed(held(2), func(l *kube.Lease) { l.AcquireTime = noon.Add(time.Second) }),
 		}, "has not renewed"},
-		"a renewal in another Lease": {[]kube.Lease{held(1), changed(held(2), func(l *kube.Lease) { l.UID = "lease-2" })}, "has not renewed"},
-		"the Lease is gone":          {[]kube.Lease{held(1), held(2), gone}, "does not exist"},
-		"an earlier renewal":         {[]kube.Lease{held(2), held(1)}, "has not renewed"},
-		"a renewal after an earlier": {[]kube.Lease{held(3), held(1), held(2)}, ""},
-		"gone and back":              {[]kube.Lease{held(1), gone, held(2)}, "has not renewed"},
-		"released between":           {[]kube.Lease{held(1), changed(held(2), func(l *kube.Lease) { l.Holder = "" }), held(3)}, "has not renewed"},
-		"released":                   {[]kube.Lease{held(1), changed(held(2), func(l *kube.Lease) { l.Holder = "" })}, "No pod holds"},
+		"a renewal in another Lease":      {[]kube.Lease{held(1), changed(held(2), func(l *kube.Lease) { l.UID = "lease-2" })}, "has not renewed"},
+		"the Lease is gone":               {[]kube.Lease{held(1), held(2), gone}, "does not exist"},
+		"an earlier renewal":              {[]kube.Lease{held(2), held(1)}, "has not renewed"},
+		"a damaged time that is repaired": {[]kube.Lease{held(1), damaged, again(held(1))}, "has not renewed"},
+		"a damaged time at first":         {[]kube.Lease{damaged, again(held(1))}, "has not renewed"},
+		"a renewal after an earlier":      {[]kube.Lease{held(3), held(1), held(2)}, ""},
+		"gone and back":                   {[]kube.Lease{held(1), gone, held(2)}, "has not renewed"},
+		"released between":                {[]kube.Lease{held(1), changed(held(2), func(l *kube.Lease) { l.Holder = "" }), held(3)}, "has not renewed"},
+		"released":                        {[]kube.Lease{held(1), changed(held(2), func(l *kube.Lease) { l.Holder = "" })}, "No pod holds"},
 		"made by enroll": {[]kube.Lease{
 			changed(held(1), func(l *kube.Lease) { l.Holder = "unknown" }), changed(held(2), func(l *kube.Lease) { l.Holder = "unknown" }),
 		}, "No pod holds"},

@@ -5,7 +5,6 @@ package after
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 )
 
 func TestShortWaitForAConditionWritesNoEvent(t *testing.T) {
@@ -24,7 +24,7 @@ func TestShortWaitForAConditionWritesNoEvent(t *testing.T) {
 		r.lasts(t, 9*time.Second)
 		s.put(schema("7"))
 		r.ends(t, atOnce)
-		assert.Empty(t, s.sent())
+		assert.Empty(t, s.events())
 		assert.Empty(t, s.log.String())
 	})
 }
@@ -61,16 +61,16 @@ func TestEachConditionCausesOneEventAndOneWarning(t *testing.T) {
 				`Key 7 is not done. Check the pod "db-0", which holds the Lease. See: kubectl metaparticle explain`,
 			func(s *server) {
 				s.put(changed(schema(""), func(l *kube.Lease) { l.Holder = "db-0_u-7" }))
-				s.compacted = 1
+				s.fail("watch", status(410))
 			}, []kube.Lease{schema("7")},
 		},
 		"no right": {
 			key7, "The pod waits until key 7 of once.schema is done.",
 			"The pod still waits until key 7 of once.schema is done. The pod has no right to read the Lease. " +
-				"Check the log of Metaparticle's webhook, which grants the right (watch lease once.schema: 403). See: kubectl metaparticle explain",
+				"Check the log of Metaparticle's webhook, which grants the right (403). See: kubectl metaparticle explain",
 			func(s *server) {
 				s.put(schema(""))
-				s.refuseWatch = func(context.Context) error { return &kube.StatusError{Code: 403} }
+				s.fail("watch", status(403))
 			}, []kube.Lease{schema("7")},
 		},
 	} {
@@ -79,25 +79,25 @@ func TestEachConditionCausesOneEventAndOneWarning(t *testing.T) {
 				test.prepare(s)
 				r := start(t, s, test.condition)
 				r.lasts(t, 9*time.Second)
-				assert.Empty(t, s.sent())
+				assert.Empty(t, s.events())
 				r.lasts(t, time.Second)
-				assert.Len(t, s.sent(), 1)
+				assert.Len(t, s.events(), 1)
 				r.lasts(t, 289*time.Second)
-				assert.Len(t, s.sent(), 1)
+				assert.Len(t, s.events(), 1)
 				r.lasts(t, time.Hour-299*time.Second)
 				for _, l := range test.meet {
 					s.put(l)
 				}
 				r.ends(t, 15*time.Second)
-				require.Len(t, s.sent(), 2)
+				require.Len(t, s.events(), 2)
 				assert.Equal(t, kube.Event{
 					PodName: "web-0", PodUID: "u-1", Type: kube.Normal, Reason: "WaitsForCondition",
 					Message: test.waits, Time: r.began.Add(10 * time.Second),
-				}, s.sent()[0])
+				}, s.events()[0])
 				assert.Equal(t, kube.Event{
 					PodName: "web-0", PodUID: "u-1", Type: kube.Warning, Reason: "ConditionNotMet",
 					Message: test.warn, Time: r.began.Add(5 * time.Minute),
-				}, s.sent()[1])
+				}, s.events()[1])
 				assert.Equal(t, "metaparticle: "+test.waits+"\nmetaparticle: "+test.warn+"\n"+
 					"metaparticle: The pod has waited "+r.took.Round(time.Second).String()+" until "+goal(test.condition)+".\n", s.log.String())
 			})
@@ -107,11 +107,10 @@ func TestEachConditionCausesOneEventAndOneWarning(t *testing.T) {
 
 func TestConditionWarningNamesTheUnreachableAPIServer(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
-		s.refuseRead = func(context.Context) error { return errors.New("connection refused") }
+		s.fail("get", func(context.Context) error { return apiserver.ErrUnreachable })
 		r := start(t, s, key7)
 		r.lasts(t, 6*time.Minute)
-		assert.Contains(t, s.sent()[1].Message, "Check the API server (get lease once.schema: connection refused).")
-		r.ended()
+		assert.Contains(t, s.events()[1].Message, "Check the API server (connection refused).")
 	})
 }
 
@@ -122,17 +121,16 @@ func TestEventDelayBeginsAnewForEachCondition(t *testing.T) {
 		r.lasts(t, 20*time.Second)
 		s.put(schema("7"))
 		r.lasts(t, 9*time.Second)
-		assert.Len(t, s.sent(), 1)
+		assert.Len(t, s.events(), 1)
 		r.lasts(t, 2*time.Second)
-		require.Len(t, s.sent(), 2)
-		assert.Equal(t, "The pod waits until the holder of singleton.deployment.db serves.", s.sent()[1].Message)
-		r.ended()
+		require.Len(t, s.events(), 2)
+		assert.Equal(t, "The pod waits until the holder of singleton.deployment.db serves.", s.events()[1].Message)
 	})
 }
 
 func TestFailingEventWriteNeverDelaysWaitForCondition(t *testing.T) {
 	for name, refuse := range map[string]func(context.Context) error{
-		"refused": func(context.Context) error { return &kube.StatusError{Code: 403} },
+		"refused": status(403),
 		"hanging": func(ctx context.Context) error {
 			<-ctx.Done()
 			return ctx.Err()
@@ -141,26 +139,19 @@ func TestFailingEventWriteNeverDelaysWaitForCondition(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, s *server) {
 				s.put(schema(""))
-				s.refuseEvent = refuse
-				r := start(t, s, key7)
-				r.lasts(t, 12*time.Second)
-				s.put(schema("7"))
-				r.ends(t, atOnce)
-			})
-			bubble(t, func(t *testing.T, s *server) {
-				s.put(schema(""))
-				s.refuseEvent = refuse
+				s.fail("event", refuse)
 				r := start(t, s, key7)
 				r.lasts(t, time.Hour)
 				var warnings []kube.Event
-				for _, e := range s.sent() {
+				for _, e := range s.events() {
 					if e.Type == kube.Warning {
 						warnings = append(warnings, e)
 					}
 				}
-				assert.Less(t, len(s.sent()), 25, "the pauses grow")
+				assert.Less(t, len(s.events()), 25, "the pauses grow")
 				assert.Equal(t, r.began.Add(5*time.Minute), warnings[0].Time, "late Events delay no other one")
-				r.ended()
+				s.put(schema("7"))
+				r.ends(t, atOnce)
 			})
 		})
 	}
@@ -170,18 +161,17 @@ func TestFailingEventWriteNeverDelaysWaitForCondition(t *testing.T) {
 func TestConditionWarningIsStoredAfterPodsRoleAppears(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		s.put(schema(""))
-		refused := func(context.Context) error { return &kube.StatusError{Code: 403} }
-		s.refuseEvent, s.refuseRead = refused, refused
+		refused := status(403)
+		s.fail("event", refused)
+		s.fail("get", refused)
 		r := start(t, s, key7)
 		r.lasts(t, 6*time.Minute)
-		sent := len(s.sent())
-		s.mu.Lock()
-		s.refuseEvent, s.refuseRead = nil, nil
-		s.mu.Unlock()
+		sent := len(s.events())
+		s.fail("event", nil)
+		s.fail("get", nil)
 		r.lasts(t, 6*time.Minute)
-		require.Len(t, s.sent(), sent+1, "once, and stored")
-		assert.Contains(t, s.sent()[sent].Message, "Key 7 is not done", "the present cause")
-		r.ended()
+		require.Len(t, s.events(), sent+1, "once, and stored")
+		assert.Contains(t, s.events()[sent].Message, "Key 7 is not done", "the present cause")
 	})
 }
 

@@ -20,32 +20,6 @@ func shard(n int, stamp, done string) kube.Lease {
 	return kube.Lease{Name: api.ShardLease(mapped.Lease, n), Annotations: map[string]string{api.StampAnnotation: stamp, api.DoneAnnotation: done}}
 }
 
-func TestConditionIsFulfilledOnceEachShardIsDone(t *testing.T) {
-	bubble(t, func(t *testing.T, s *server) {
-		r := start(t, s, mapped)
-		s.put(shard(0, "1/3/a", "a"))
-		s.put(shard(1, "1/3/a", ""))
-		r.lasts(t, time.Minute)
-		s.put(shard(1, "1/3/a", "a"))
-		r.lasts(t, time.Minute)
-		s.put(shard(2, "1/3/a", "b"))
-		r.lasts(t, time.Minute)
-		s.put(shard(2, "1/3/a closed", "b,a"))
-		r.ends(t, atOnce)
-	})
-}
-
-func TestDoneShardsFulfillTheConditionAtOnce(t *testing.T) {
-	bubble(t, func(t *testing.T, s *server) {
-		for n := range 32 {
-			s.put(shard(n, "7/32/a", "a"))
-		}
-		r := start(t, s, api.Condition{Lease: mapped.Lease, Key: "a"})
-		r.ends(t, atOnce)
-		assert.Empty(t, s.watches)
-	})
-}
-
 func TestConditionRequiresAllShardsDoneInOneRun(t *testing.T) {
 	for name, test := range map[string]struct {
 		run    string
@@ -68,28 +42,25 @@ func TestConditionRequiresAllShardsDoneInOneRun(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, s *server) {
-				for _, l := range test.shards {
-					s.put(l)
-				}
+				s.put(test.shards...)
 				r := start(t, s, api.Condition{Lease: mapped.Lease, Key: test.run})
 				r.lasts(t, 20*time.Minute)
-				assert.Less(t, len(s.reads), 400, "the reads are spread")
+				assert.Less(t, len(s.Requests("get")), 400, "the reads are spread")
 			})
 		})
 	}
 }
 
-func TestNewRunMakesPodAwaitAllShardsAgain(t *testing.T) {
+// The server sends two states of shard 0 together. The second state is no state of shard 1.
+func TestStatesCountOnlyForTheirOwnShard(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
-		s.put(shard(0, "1/2/a", "a"))
-		s.put(shard(1, "1/2/a", ""))
+		s.put(shard(0, "1/2/a", ""), shard(1, "1/2/a", ""))
 		r := start(t, s, mapped)
-		r.lasts(t, time.Minute)
-		s.put(shard(0, "2/2/b", "a"))
-		s.put(shard(1, "2/2/b", "a,b"))
-		r.lasts(t, time.Minute)
-		s.put(shard(0, "2/2/b", "a,b"))
-		r.ends(t, 15*time.Second)
+		done := shard(0, "1/2/a", "a")
+		s.Set(&done, &done)
+		r.lasts(t, time.Hour)
+		s.put(shard(1, "1/2/a", "a"))
+		r.ends(t, atOnce)
 	})
 }
 
@@ -99,73 +70,12 @@ func TestConditionWarningNamesAnUnfinishedShard(t *testing.T) {
 		"map-1_2": `Shard 1 of 2 is not done. Check the pod "map-1", which holds the Lease.`,
 	} {
 		bubble(t, func(t *testing.T, s *server) {
-			s.put(shard(0, "1/2/a", "a"))
-			l := shard(1, "1/2/a", "b")
-			l.Holder = holder
-			s.put(l)
-			r := start(t, s, mapped)
-			r.lasts(t, 6*time.Minute)
-			sent := s.sent()
+			s.put(shard(0, "1/2/a", "a"), changed(shard(1, "1/2/a", "b"), func(l *kube.Lease) { l.Holder = holder }))
+			start(t, s, mapped).lasts(t, 6*time.Minute)
+			sent := s.events()
 			last := sent[len(sent)-1]
 			assert.Equal(t, kube.Warning, last.Type)
 			assert.Contains(t, last.Message, want)
 		})
 	}
-}
-
-// If a person deletes the Leases of the shards, enroll creates them again. The epoch in their
-// stamps, a count of changes, is then smaller than before. A restore of etcd has the same effect.
-func TestDoneShardsFulfillConditionDespiteRecreatedLeases(t *testing.T) {
-	bubble(t, func(t *testing.T, s *server) {
-		s.put(shard(0, "5/2/a", "a"))
-		s.put(shard(1, "5/2/a", ""))
-		r := start(t, s, mapped)
-		r.lasts(t, time.Minute)
-		s.put(shard(0, "1/2/b", "b"))
-		s.put(shard(1, "1/2/b", "b"))
-		r.ends(t, 24*time.Hour)
-	})
-}
-
-// The server sends two states of shard 0 together. The second state is no state of shard 1.
-func TestStatesCountOnlyForTheirOwnShard(t *testing.T) {
-	bubble(t, func(t *testing.T, s *server) {
-		s.put(shard(0, "1/2/a", ""))
-		s.put(shard(1, "1/2/a", ""))
-		r := start(t, s, mapped)
-		s.change(func() {
-			for range 2 {
-				s.store(kube.Modified, shard(0, "1/2/a", "a"))
-			}
-		})
-		r.lasts(t, time.Hour)
-		s.put(shard(1, "1/2/a", "a"))
-		r.ends(t, atOnce)
-	})
-}
-
-func TestDoneShardMovesWaitOnAtOnce(t *testing.T) {
-	bubble(t, func(t *testing.T, s *server) {
-		s.put(shard(0, "1/2/a", ""))
-		s.put(shard(1, "1/2/a", "a"))
-		r := start(t, s, mapped)
-		r.lasts(t, time.Minute)
-		s.put(shard(0, "1/2/a", "a"))
-		r.ends(t, atOnce)
-	})
-}
-
-// While the wait is at shard 1, a person changes the number of shards of the same run.
-func TestChangedNumberOfShardsRestartsTheWait(t *testing.T) {
-	bubble(t, func(t *testing.T, s *server) {
-		s.put(shard(0, "1/3/a", "a"))
-		s.put(shard(1, "1/3/a", ""))
-		r := start(t, s, mapped)
-		r.lasts(t, time.Minute)
-		s.put(shard(0, "2/2/a", ""))
-		s.put(shard(1, "2/2/a", "a"))
-		r.lasts(t, time.Minute)
-		s.put(shard(0, "2/2/a", "a"))
-		r.ends(t, 15*time.Second)
-	})
 }

@@ -46,7 +46,7 @@ func set(n int64) func(*kube.Variable) { return func(v *kube.Variable) { v.Integ
 
 func TestProgramsShareOneVariableWatchWithoutPolling(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer()
+		s := newServer(t)
 		v := start(t, s, "pod")
 		first := v.Get(t.Context()).State
 		seen, done := follows(t.Context(), v, first)
@@ -77,11 +77,11 @@ func TestProgramsShareOneVariableWatchWithoutPolling(t *testing.T) {
 
 func TestProgramSeesVariableChangesWhileWatchIsBroken(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer()
+		s := newServer(t)
 		v := start(t, s, "pod")
-		s.mu.Lock()
+		s.Lock()
 		s.mute = errors.New("410")
-		s.mu.Unlock()
+		s.Unlock()
 		seen, _ := follows(t.Context(), v, v.Get(t.Context()).State)
 		<-time.After(time.Second / 2)
 		s.edit(set(1))
@@ -95,11 +95,11 @@ func TestProgramSeesVariableChangesWhileWatchIsBroken(t *testing.T) {
 // A follower that begins late may have read a newer state than the watch has delivered.
 func TestVariableWatchNeverDeliversAnOlderState(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer()
+		s := newServer(t)
 		v := start(t, s, "pod")
-		s.mu.Lock()
+		s.Lock()
 		s.mute = errors.New("410")
-		s.mu.Unlock()
+		s.Unlock()
 		_, _ = follows(t.Context(), v, v.Get(t.Context()).State)
 		<-time.After(time.Millisecond * 10)
 		s.edit(set(5))
@@ -113,12 +113,12 @@ func TestVariableWatchNeverDeliversAnOlderState(t *testing.T) {
 // A person deletes the Variable and creates it again, while the watch delivers no event.
 func TestStreamNeverReturnsToADeletedVariable(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer()
+		s := newServer(t)
 		v := start(t, s, "pod")
 		s.edit(set(7))
-		s.mu.Lock()
+		s.Lock()
 		s.mute = errors.New("410")
-		s.mu.Unlock()
+		s.Unlock()
 		old, _ := follows(t.Context(), v, v.Get(t.Context()).State)
 		<-time.After(time.Millisecond * 10)
 		s.edit(func(v *kube.Variable) { v.UID, v.Integer = "another", new(int64(0)) })
@@ -132,7 +132,7 @@ func TestStreamNeverReturnsToADeletedVariable(t *testing.T) {
 
 func TestWatchEndsWithTheLastFollower(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer()
+		s := newServer(t)
 		v := start(t, s, "pod")
 		ctx, end := context.WithCancel(t.Context())
 		_, done := follows(ctx, v, v.Get(t.Context()).State)
@@ -150,11 +150,11 @@ func TestWatchEndsWithTheLastFollower(t *testing.T) {
 // No watch works, so only a read shows the deletion.
 func TestStreamEndsAfterADeletionWithoutAWatch(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer()
+		s := newServer(t)
 		v := start(t, s, "pod")
-		s.mu.Lock()
+		s.Lock()
 		s.mute = errors.New("410")
-		s.mu.Unlock()
+		s.Unlock()
 		_, done := follows(t.Context(), v, v.Get(t.Context()).State)
 		<-time.After(10 * time.Second)
 		s.remove()

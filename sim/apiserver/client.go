@@ -35,9 +35,18 @@ func (s *Server) NewClient(p *engine.Process, name string, by path) *Client {
 	}}
 }
 
+// send sends one request, through the weather or as the test's script says.
+func (c *Client) send(ctx context.Context, r Request, effect func() ([]byte, error)) ([]byte, error) {
+	if s := c.server.script; s != nil {
+		r.By = c.name
+		return s.send(ctx, r, effect)
+	}
+	return c.Do(ctx, r.op(), effect)
+}
+
 // GetLease implements agent.API.
 func (c *Client) GetLease(ctx context.Context, name string) (*kube.Lease, error) {
-	raw, err := c.Do(ctx, "get "+name, func() ([]byte, error) {
+	raw, err := c.send(ctx, Request{Verb: "get", Name: name}, func() ([]byte, error) {
 		if err := c.may("get", name); err != nil {
 			return nil, err
 		}
@@ -55,7 +64,7 @@ func (c *Client) UpdateLease(ctx context.Context, lease *kube.Lease) (*kube.Leas
 	body, err := lease.MarshalJSON()
 	engine.Must(err)
 	sent := c.net.engine.Now()
-	raw, err := c.Do(ctx, "put "+lease.Name, func() ([]byte, error) {
+	raw, err := c.send(ctx, Request{Verb: "put", Name: lease.Name, Lease: lease}, func() ([]byte, error) {
 		if err := c.may("update", lease.Name); err != nil {
 			return nil, err
 		}
@@ -102,16 +111,16 @@ func (c *Client) patch(ctx context.Context, op string, patch []byte) (is kube.Po
 }
 
 // CreateEvent implements agent.API. Only people read Events, so the world only counts them.
-func (c *Client) CreateEvent(ctx context.Context, _ kube.Event) error {
-	_, err := c.Do(ctx, "event", func() ([]byte, error) { return nil, nil })
+func (c *Client) CreateEvent(ctx context.Context, e kube.Event) error {
+	_, err := c.send(ctx, Request{Verb: "event", Event: e}, func() ([]byte, error) { return nil, nil })
 	return err
 }
 
 // WatchLease implements agent.API.
 func (c *Client) WatchLease(ctx context.Context, name, resourceVersion string, fn func(kube.WatchEvent)) error {
-	s := &Watch{c: &c.sender, name: name, wake: make(chan struct{}, 1)}
+	s := &Watch{c: &c.sender, name: name, scripted: c.server.script != nil, wake: make(chan struct{}, 1)}
 	defer c.close(s)
-	_, err := c.Do(ctx, "watch "+name, func() ([]byte, error) {
+	_, err := c.send(ctx, Request{Verb: "watch", Name: name, Version: resourceVersion}, func() ([]byte, error) {
 		if err := c.may("watch", name); err != nil {
 			return nil, err
 		}
@@ -119,6 +128,9 @@ func (c *Client) WatchLease(ctx context.Context, name, resourceVersion string, f
 	})
 	if err != nil {
 		return err
+	}
+	if script := c.server.script; script != nil && script.Ends > 0 {
+		c.net.engine.After(script.Ends, func() { s.finish(nil) })
 	}
 	for {
 		if !c.Enter() {
@@ -165,8 +177,10 @@ func (c *Client) Muted() bool {
 // GetVariable implements variable.Requests.
 func (c *Client) GetVariable(ctx context.Context, name string) (*kube.Variable, error) {
 	var read *kube.Variable
-	_, err := c.Do(ctx, "get variable."+name, func() ([]byte, error) {
-		read = c.server.Variables.of[name].Clone()
+	_, err := c.send(ctx, Request{Verb: "get", Name: "variable." + name}, func() ([]byte, error) {
+		if read = c.server.Variables.get(name); read == nil {
+			return nil, Status(404, "NotFound", name)
+		}
 		return nil, nil
 	})
 	if err != nil {
@@ -180,7 +194,7 @@ func (c *Client) GetVariable(ctx context.Context, name string) (*kube.Variable, 
 func (c *Client) UpdateVariable(ctx context.Context, next *kube.Variable) (*kube.Variable, error) {
 	next = next.Clone()
 	var stored *kube.Variable
-	_, err := c.Do(ctx, "put variable."+next.Name, func() (_ []byte, err error) {
+	_, err := c.send(ctx, Request{Verb: "put", Name: "variable." + next.Name, Variable: next}, func() (_ []byte, err error) {
 		if c.net.Weather.Unstored && next.ResourceVersion == c.server.Variables.of[next.Name].ResourceVersion {
 			return nil, errDropped // this fault loses only a write that the server would store
 		}
@@ -199,29 +213,35 @@ func (c *Client) UpdateVariable(ctx context.Context, next *kube.Variable) (*kube
 
 // WatchVariable implements variable.Requests. Each watch ends after a while.
 func (c *Client) WatchVariable(ctx context.Context, name, from string, fn func(v *kube.Variable, gone bool)) error {
-	_, err := c.Do(ctx, "watch variable."+name, func() ([]byte, error) { return nil, nil })
+	_, err := c.send(ctx, Request{Verb: "watch", Name: "variable." + name, Version: from}, func() ([]byte, error) { return nil, nil })
 	if err != nil {
 		return err
 	}
 	if !c.Enter() {
 		return engine.ErrDead
 	}
-	timer := time.NewTimer(engine.Between(c.source("watches"), time.Millisecond, time.Minute))
+	var timer <-chan time.Time
+	if c.server.script == nil {
+		timer = time.After(engine.Between(c.source("watches"), time.Millisecond, time.Minute))
+	}
 	c.Leave()
-	defer timer.Stop()
 	for {
 		if !c.Enter() {
 			return engine.ErrDead
 		}
-		now, changed := c.server.Variables.of[name], c.server.Variables.changed
+		now, gone, changed := c.server.Variables.get(name), c.server.Variables.gone[name], c.server.Variables.changed
 		c.Leave()
+		if now == nil {
+			fn(gone, true)
+			return nil
+		}
 		if now.ResourceVersion != from {
 			from = now.ResourceVersion
-			fn(now.Clone(), false)
+			fn(now, false)
 		}
 		select {
 		case <-changed:
-		case <-timer.C:
+		case <-timer:
 			return nil
 		case <-ctx.Done():
 			return ctx.Err()

@@ -39,6 +39,8 @@ type Server struct {
 	compacted int64
 	// lost reports that a person keeps the server stopped.
 	lost bool
+	// script decides about requests in a test that has no weather; nil in the simulation.
+	script *Scripted
 }
 
 // New returns a server without objects, in fair weather. At each stored write of a Lease the
@@ -138,7 +140,14 @@ func (s *Server) Inform() {
 
 // next advances the resourceVersion. Other objects of the cluster use up some
 // resourceVersions.
-func (s *Server) next() { s.rv += 1 + int64(s.rng.IntN(3)) }
+func (s *Server) next() { s.rv += step(s.rng) }
+
+func step(r *rand.Rand) int64 {
+	if r == nil {
+		return 1
+	}
+	return 1 + int64(r.IntN(3))
+}
 
 // changed reports a change of a Lease to the watches, and reports each change to the functions
 // that [Server.Subscribe] got. Only an update of a Lease is not reported to these functions. For
@@ -202,6 +211,9 @@ func (s *Server) begin(w *Watch) {
 	v, rv := o.Last(), s.rv
 	if n := len(o.versions); n > 1 && engine.Chance(w.strange, s.Weather.behind) {
 		v = o.versions[n-1-w.strange.IntN(min(n, mostBehind))]
+		rv = v.RV
+	} else if s.script != nil && n > 0 {
+		v = o.versions[max(0, n-1-s.script.Behind)]
 		rv = v.RV
 	}
 	if v.Body != nil {

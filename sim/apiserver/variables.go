@@ -19,6 +19,8 @@ type Variables struct {
 	rng *rand.Rand
 	rv  int64
 	of  map[string]*kube.Variable
+	// gone has the last state of each deleted Variable, as a watch shows it.
+	gone map[string]*kube.Variable
 	// stored is called at each stored write of a Variable.
 	stored func(*kube.Variable)
 	// changed is a channel. Each change of a Variable closes this channel and makes a new channel.
@@ -31,7 +33,7 @@ type Variables struct {
 // "stored" is called.
 func NewVariables(e *engine.Engine, names []string, stored func(*kube.Variable)) *Variables {
 	v := &Variables{
-		rng: e.Source("variables"), rv: 990, of: map[string]*kube.Variable{}, stored: stored, changed: make(chan struct{}),
+		rng: e.Source("variables"), rv: 990, of: map[string]*kube.Variable{}, gone: map[string]*kube.Variable{}, stored: stored, changed: make(chan struct{}),
 		Repeated: map[string]string{},
 	}
 	for i, name := range names {
@@ -53,6 +55,9 @@ func (v *Variables) Integer(name string) int64 {
 // that removes the fence, changes the lock of the fence, or has an older fence.
 func (v *Variables) put(next *kube.Variable) (*kube.Variable, error) {
 	before := v.of[next.Name]
+	if before == nil {
+		return nil, Status(404, "NotFound", next.Name)
+	}
 	if next.UID != before.UID || next.ResourceVersion != before.ResourceVersion {
 		return nil, Status(409, "Conflict", "another resourceVersion")
 	}
@@ -62,12 +67,37 @@ func (v *Variables) put(next *kube.Variable) (*kube.Variable, error) {
 			return nil, Status(422, "Invalid", "FencedOff")
 		}
 	}
-	v.rv += 1 + int64(v.rng.IntN(3))
+	return v.store(next), nil
+}
+
+// store stores the Variable with the next resourceVersion.
+func (v *Variables) store(next *kube.Variable) *kube.Variable {
+	v.rv += step(v.rng)
 	stored := next.Clone()
 	stored.ResourceVersion = text(v.rv)
 	v.of[next.Name] = stored
 	v.stored(stored)
+	v.wake()
+	return stored.Clone()
+}
+
+// remove deletes the Variable.
+func (v *Variables) remove(name string) {
+	v.rv += step(v.rng)
+	v.gone[name] = &kube.Variable{Name: name, UID: v.of[name].UID, ResourceVersion: text(v.rv)}
+	delete(v.of, name)
+	v.wake()
+}
+
+func (v *Variables) wake() {
 	close(v.changed)
 	v.changed = make(chan struct{})
-	return stored.Clone(), nil
+}
+
+// get returns a copy of the Variable, or nil.
+func (v *Variables) get(name string) *kube.Variable {
+	if now := v.of[name]; now != nil {
+		return now.Clone()
+	}
+	return nil
 }

@@ -32,11 +32,13 @@ type Watch struct {
 	rng     *rand.Rand
 	strange *rand.Rand // the random source of the faults that proxies and broken servers cause
 	name    string
-	queue   []change // changes that the client has yet to get
-	moving  bool
-	moves   int
-	sounds  int // counts the arrived events, so that only an idle stream is cut
-	arrived []change
+	// scripted reports that the server is [Scripted], so no event is delayed.
+	scripted bool
+	queue    []change // changes that the client has yet to get
+	moving   bool
+	moves    int
+	sounds   int // counts the arrived events, so that only an idle stream is cut
+	arrived  []change
 	// Mute reports that the stream is open, but carries no event any more.
 	Mute bool
 	// Ended reports that the stream is over. The client may still have to read arrived events.
@@ -62,7 +64,7 @@ func (s *Watch) move() {
 	}
 	s.moving = true
 	f := s.c.net.Weather
-	delay := trip(s.rng, f)
+	delay := s.trip()
 	if engine.Chance(s.rng, f.stall) {
 		delay += engine.Between(s.rng, 0, max(time.Minute, s.c.net.Latest))
 	}
@@ -75,6 +77,14 @@ func (s *Watch) move() {
 			s.Mute = s.Mute || mute
 		}
 	})
+}
+
+// trip returns the time of an event's way to the client.
+func (s *Watch) trip() time.Duration {
+	if s.scripted {
+		return 0
+	}
+	return trip(s.rng, s.c.net.Weather)
 }
 
 // hurry delivers a delayed event with a new delay, which is short because the weather has become
