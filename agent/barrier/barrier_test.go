@@ -13,6 +13,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 )
 
 // soon bounds the time from the last arrival until the barrier is open. In that time each pod that
@@ -41,9 +42,7 @@ func TestOpenBarrierLetsLaterPodThrough(t *testing.T) {
 
 func TestThreePodsIgnoreBarrierThatOpenedForTwo(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
-		first := s.lease(leases[0])
-		first.Annotations = map[string]string{api.OpenedAnnotation: "2"}
-		s.put(first)
+		s.annotate(leases[0], api.OpenedAnnotation, "2")
 		a, b := s.arrive(t, "a"), s.arrive(t, "b")
 		lasts(t, time.Minute, a, b)
 		ends(t, soon, a, b, s.arrive(t, "c"))
@@ -62,24 +61,6 @@ func TestBarrierIgnoresDeadPodAfterOneLeaseDuration(t *testing.T) {
 		// Pod d must first see for itself that the Lease of the dead pod a expires.
 		ends(t, duration+duration/6+soon, b, c, s.arrive(t, "d"))
 	})
-}
-
-func TestNewPodReplacesDeadPodAtTheBarrier(t *testing.T) {
-	for victim := range pods - 1 {
-		bubble(t, func(t *testing.T, s *server) {
-			all := map[string]*waiting{"a": s.arrive(t, "a"), "b": s.arrive(t, "b")}
-			lasts(t, time.Minute, all["a"], all["b"])
-			dead := [pods - 1]string{"a", "b"}[victim]
-			s.kill(dead)
-			delete(all, dead)
-			lasts(t, 2*duration, all[map[string]string{"a": "b", "b": "a"}[dead]])
-			c, d := s.arrive(t, "c"), s.arrive(t, "d")
-			ends(t, 2*duration+soon, c, d)
-			for _, w := range all {
-				ends(t, soon, w)
-			}
-		})
-	}
 }
 
 func TestStoppedPodReleasesItsArrivalAtABarrier(t *testing.T) {
@@ -106,7 +87,7 @@ func TestArrivalIsNeverRenewedAfterTheWaitEnds(t *testing.T) {
 		a.away.Store(true)
 		renewed := func() time.Time {
 			for _, name := range leases {
-				if l := s.lease(name); api.PodOf(l.Holder) == "a" {
+				if l := s.Lease(name); api.PodOf(l.Holder) == "a" {
 					return l.RenewTime
 				}
 			}
@@ -129,11 +110,11 @@ func TestBarrierOpensDespiteLostAnswersToWrites(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, s *server) {
-				s.answer = func(l *kube.Lease) error {
-					if lost(l) {
-						return errUnanswered
+				s.Answer = func(r apiserver.Request, err error) error {
+					if r.Verb == "put" && lost(r.Lease) {
+						return apiserver.ErrBroken
 					}
-					return nil
+					return err
 				}
 				ends(t, 2*duration, s.arrive(t, "a"), s.arrive(t, "b"), s.arrive(t, "c"))
 				assert.Equal(t, pods, s.opened())
@@ -144,28 +125,20 @@ func TestBarrierOpensDespiteLostAnswersToWrites(t *testing.T) {
 
 func TestPausedLeaseKeepsTheBarrierFromOpening(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
-		paused := s.lease(leases[1])
-		paused.Annotations = map[string]string{api.PausedAnnotation: "hold"}
-		s.put(paused)
+		s.annotate(leases[1], api.PausedAnnotation, "hold")
 		a, b, c := s.arrive(t, "a"), s.arrive(t, "b"), s.arrive(t, "c")
 		lasts(t, time.Hour, a, b, c)
-		resumed := s.lease(leases[1])
-		resumed.Annotations = nil
-		s.put(resumed)
+		s.annotate(leases[1], api.PausedAnnotation, "")
 		ends(t, soon+duration/6, a, b, c)
 	})
 }
 
 func TestPodsAtABarrierWaitForMissingLeases(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
-		first := s.lease(leases[0])
-		s.mu.Lock()
-		delete(s.leases, leases[0])
-		s.mu.Unlock()
+		s.Delete(leases[0])
 		a, b, c := s.arrive(t, "a"), s.arrive(t, "b"), s.arrive(t, "c")
 		lasts(t, time.Hour, a, b, c)
-		first.UID, first.Holder, first.DurationSeconds = "other", "unknown", 60
-		s.put(first)
+		s.Set(&kube.Lease{Name: leases[0], UID: "other", Holder: "unknown", DurationSeconds: 60})
 		lasts(t, 60*time.Second, a, b, c)
 		ends(t, soon+2*duration, a, b, c)
 	})
@@ -175,11 +148,11 @@ func TestPodAtABarrierSendsFewRequests(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		a, b := s.arrive(t, "a"), s.arrive(t, "b")
 		lasts(t, time.Minute, a, b)
-		before, reads := s.written(), s.read()
+		before, reads := len(s.Requests("put")), len(s.Requests("get"))
 		lasts(t, time.Hour, a, b)
-		assert.LessOrEqual(t, s.read()-reads, 60*(48*(pods-1)+2*12), "one pod reads the others, and each pod reads the record with its renewals")
-		assert.LessOrEqual(t, s.written()-before, 2*12*60+2, "each pod renews twelve times a minute")
-		assert.GreaterOrEqual(t, s.written()-before, 2*9*60)
+		assert.LessOrEqual(t, len(s.Requests("get"))-reads, 60*(48*(pods-1)+2*12), "one pod reads the others, and each pod reads the record with its renewals")
+		assert.LessOrEqual(t, len(s.Requests("put"))-before, 2*12*60+2, "each pod renews twelve times a minute")
+		assert.GreaterOrEqual(t, len(s.Requests("put"))-before, 2*9*60)
 	})
 }
 
@@ -247,13 +220,11 @@ func TestInvalidBarrierConfigIsRefused(t *testing.T) {
 func TestArrivalNeverOverflowsTheNumberOfTransitions(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		for _, name := range leases {
-			l := s.lease(name)
-			l.Transitions = math.MaxInt32
-			s.put(l)
+			s.Edit(name, func(l *kube.Lease) { l.Transitions = math.MaxInt32 })
 		}
 		ends(t, soon, s.arrive(t, "a"), s.arrive(t, "b"), s.arrive(t, "c"))
 		for _, name := range leases {
-			assert.Equal(t, math.MaxInt32, s.lease(name).Transitions)
+			assert.Equal(t, math.MaxInt32, s.Lease(name).Transitions)
 		}
 	})
 }

@@ -5,10 +5,9 @@ package barrier
 
 import (
 	"context"
-	"errors"
 	"io"
 	"math/rand/v2"
-	"strconv"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -19,28 +18,20 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 )
 
-var errUnanswered = errors.New("connection reset")
-
-// server is a fake API server with the Leases of one barrier.
+// server is the API server with the Leases of one barrier.
 type server struct {
-	mu      sync.Mutex
-	version int
-	leases  map[string]*kube.Lease
-	changed chan struct{} // closed and replaced at each change
-	dead    map[string]bool
-	puts    int
-	gets    int
-	// answer, if not nil, returns the error with which the server answers a write that it has
-	// stored.
-	answer func(l *kube.Lease) error
+	*apiserver.Scripted
+	// The requests of the pods in the map "dead" never get an answer.
+	dead sync.Map
 }
 
 // pods is the size of the barrier in most tests.
 const pods = 3
 
-// duration is the lease duration in all tests.
+// duration is the lease duration in most tests.
 const duration = 30 * time.Second
 
 var leases = api.Barrier{Name: "warm", Size: pods}.Leases("run-1")
@@ -49,155 +40,51 @@ var leases = api.Barrier{Name: "warm", Size: pods}.Leases("run-1")
 func bubble(t *testing.T, test func(t *testing.T, s *server)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		s := &server{leases: map[string]*kube.Lease{}, changed: make(chan struct{}), dead: map[string]bool{}}
-		for _, name := range leases {
-			s.put(&kube.Lease{Name: name, UID: "u-" + name})
+		s := &server{Scripted: apiserver.NewScripted(t.Context(), leases...)}
+		s.Refuse = func(ctx context.Context, r apiserver.Request) error {
+			if _, dead := s.dead.Load(r.By); dead {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			return nil
 		}
 		test(t, s)
 	})
 }
 
-// put stores a Lease as a new version.
-func (s *server) put(l *kube.Lease) *kube.Lease {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.store(l)
-}
-
-// store stores a Lease as a new version, for a caller that holds the mutex.
-func (s *server) store(l *kube.Lease) *kube.Lease {
-	s.version++
-	stored := l.Clone()
-	stored.ResourceVersion = strconv.Itoa(s.version)
-	s.leases[l.Name] = stored
-	close(s.changed)
-	s.changed = make(chan struct{})
-	return stored.Clone()
-}
-
-// lease returns the present state of a Lease.
-func (s *server) lease(name string) *kube.Lease {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.leases[name].Clone()
-}
-
-// written returns the number of writes so far.
-func (s *server) written() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.puts
-}
-
-// read returns the number of reads so far.
-func (s *server) read() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.gets
-}
-
 // opened returns the number of pods for which the first Lease records that the barrier is open;
 // zero without a record.
 func (s *server) opened() int {
-	return api.Opened(s.lease(leases[0]).Annotations[api.OpenedAnnotation])
+	return api.Opened(s.Lease(leases[0]).Annotations[api.OpenedAnnotation])
 }
 
 // holders returns the pods that hold a Lease, by the Lease's index.
 func (s *server) holders() (names [pods]string) {
 	for i, name := range leases {
-		names[i] = api.PodOf(s.lease(name).Holder)
+		names[i] = api.PodOf(s.Lease(name).Holder)
 	}
 	return names
 }
 
 // holds reports whether the pod holds a Lease.
 func (s *server) holds(pod string) bool {
-	for _, name := range s.holders() {
-		if name == pod {
-			return true
-		}
-	}
-	return false
+	names := s.holders()
+	return slices.Contains(names[:], pod)
 }
-
-// The type "from" is the client of one pod: each method is a request of the pod to the server. A
-// request of a dead pod is never answered.
-type from struct {
-	*server
-	pod string
-}
-
-func (f from) silent(ctx context.Context) error {
-	f.mu.Lock()
-	dead := f.dead[f.pod]
-	f.mu.Unlock()
-	if dead {
-		<-ctx.Done()
-		return ctx.Err()
-	}
-	return nil
-}
-
-func (f from) GetLease(ctx context.Context, name string) (*kube.Lease, error) {
-	if err := f.silent(ctx); err != nil {
-		return nil, err
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.gets++
-	if f.leases[name] == nil {
-		return nil, &kube.StatusError{Code: 404, Reason: "NotFound"}
-	}
-	return f.leases[name].Clone(), nil
-}
-
-func (f from) UpdateLease(ctx context.Context, l *kube.Lease) (*kube.Lease, error) {
-	if err := f.silent(ctx); err != nil {
-		return nil, err
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.puts++
-	was := f.leases[l.Name]
-	switch {
-	case was == nil:
-		return nil, &kube.StatusError{Code: 404, Reason: "NotFound"}
-	case was.UID != l.UID || was.ResourceVersion != l.ResourceVersion:
-		return nil, &kube.StatusError{Code: 409}
-	}
-	stored := f.store(l)
-	if f.answer != nil {
-		if err := f.answer(l); err != nil {
-			return nil, err
-		}
-	}
-	return stored, nil
-}
-
-func (f from) WatchLease(ctx context.Context, name, _ string, fn func(kube.WatchEvent)) error {
-	for last := ""; ; {
-		f.mu.Lock()
-		l, changed, dead := f.leases[name], f.changed, f.dead[f.pod]
-		f.mu.Unlock()
-		if l != nil && l.ResourceVersion != last && !dead {
-			last = l.ResourceVersion
-			fn(kube.WatchEvent{Type: kube.Modified, Lease: l.Clone(), ResourceVersion: last})
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-func (f from) CreateEvent(ctx context.Context, _ kube.Event) error { return f.silent(ctx) }
 
 // kill makes the pod dead: from now on none of its requests reaches the server.
 func (s *server) kill(pod string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.dead[pod] = true
+	s.dead.Store(pod, true)
+	s.Do(s.Watches.Cut)
+}
+
+// annotate sets the annotation of a Lease, or removes it if the value is empty.
+func (s *server) annotate(lease, key, value string) {
+	s.Edit(lease, func(l *kube.Lease) {
+		if l.Annotations[key] = value; value == "" {
+			delete(l.Annotations, key)
+		}
+	})
 }
 
 // waiting is a pod that waits at the barrier.
@@ -212,14 +99,21 @@ type waiting struct {
 // arrive starts a pod that waits at the barrier.
 func (s *server) arrive(t *testing.T, pod string) *waiting {
 	t.Helper()
+	return s.arriveAt(t, pod, leases, duration)
+}
+
+// arriveAt starts a pod that waits at the barrier with the Leases.
+func (s *server) arriveAt(t *testing.T, pod string, leases []string, duration time.Duration) *waiting {
+	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
 	w := &waiting{stop: stop, done: make(chan struct{})}
 	began := time.Now()
 	go func() {
 		defer close(w.done)
 		w.err = Run(ctx, Config{
-			API: from{s, pod}, Leases: leases, Duration: duration, PodName: pod, PodUID: "uid", Log: io.Discard,
-			Clock: func() time.Duration { return time.Since(began) }, Counts: func(time.Duration) bool { return !w.away.Load() }, Random: rand.NewPCG(uint64(len(pod)), uint64(pod[0])),
+			API: s.Client(pod), Leases: leases, Duration: duration, PodName: pod, PodUID: "uid", Log: io.Discard,
+			Clock: func() time.Duration { return time.Since(began) }, Counts: func(time.Duration) bool { return !w.away.Load() },
+			Random: rand.NewPCG(uint64(len(pod)), uint64(pod[len(pod)-1])),
 		})
 	}()
 	t.Cleanup(func() {

@@ -88,9 +88,9 @@ func (s *Scripted) send(ctx context.Context, r Request, effect func() ([]byte, e
 	s.Unlock()
 	reply := make(chan answer, 1)
 	go func() {
-		wait(takes)
+		s.wait(takes)
 		raw, err := s.arrive(ctx, r, effect)
-		wait(answers)
+		s.wait(answers)
 		reply <- answer{raw, err}
 	}()
 	select {
@@ -101,11 +101,15 @@ func (s *Scripted) send(ctx context.Context, r Request, effect func() ([]byte, e
 	}
 }
 
-// wait sleeps for the duration. The race detector crashes if goroutines of one bubble receive from
-// timers of zero at once (Go 1.26).
-func wait(d time.Duration) {
-	if d > 0 {
-		<-time.After(d)
+// wait sleeps for the duration, but no longer than the test runs. The race detector crashes if goroutines
+// of one bubble receive from timers of zero at once (Go 1.26).
+func (s *Scripted) wait(d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	select {
+	case <-time.After(d):
+	case <-s.Ctx.Done():
 	}
 }
 
