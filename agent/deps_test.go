@@ -164,3 +164,11 @@ func TestPackagesOfMutateImportOnlyLowerLayers(t *testing.T) {
 		assert.False(t, strings.HasPrefix(d, "sigs.k8s.io/controller-runtime"), "only admit answers calls")
 	}
 }
+
+// Tests of the agent's packages use the simulation's API server, which imports some of these packages.
+// No program that a cluster runs may contain any part of the simulation.
+func TestNoProgramLinksTheSimulation(t *testing.T) {
+	for _, d := range dependencies(t, module+"cmd/...") {
+		assert.False(t, strings.HasPrefix(d, module+"sim/"), "a program links %s", d)
+	}
+}

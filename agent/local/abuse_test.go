@@ -37,16 +37,16 @@ func stall(k *keeper) (resume func()) {
 
 func TestWithdrawnBidNeverReleasesHoldOfRepeatedBid(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		p, a := startFor(t, s, "first", api.DefaultLeaseDuration)
 		second := start(t, s, "second", "lock/a")
 		p.call(http.MethodGet, "/v1/lock/a") // this call makes the agent read and watch the Lease
 		waits := second.stream(http.MethodPost, "/v1/lock/a/holds?stream=true&wait=1h")
-		s.edit("lock.a", func(l *kube.Lease) { l.Holder, l.DurationSeconds = "other", 30 })
+		s.Edit("lock.a", func(l *kube.Lease) { l.Holder, l.DurationSeconds = "other", 30 })
 		<-time.After(time.Millisecond)
 		waits.end()
 		<-waits.done
-		s.edit("lock.a", func(l *kube.Lease) { l.Holder, l.DurationSeconds = "", 1 })
+		s.Edit("lock.a", func(l *kube.Lease) { l.Holder, l.DurationSeconds = "", 1 })
 		<-time.After(time.Second)
 		one := p.stream(http.MethodPut, "/locks/a") // the write that acquires the lock takes 1 ms
 		synctest.Wait()
@@ -73,7 +73,7 @@ func TestWithdrawnBidNeverReleasesHoldOfRepeatedBid(t *testing.T) {
 
 func TestAbortedStreamsDoNotKeepTheHoldAlive(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		p := start(t, s, "first", "lock/a")
 		number := p.hold("?heartbeat=10s")
 		for range 200 { // streams that the program aborts immediately
@@ -83,7 +83,7 @@ func TestAbortedStreamsDoNotKeepTheHoldAlive(t *testing.T) {
 		}
 		<-time.After(24 * time.Hour) // in this time the program sends nothing, as if it were dead
 		assert.Empty(t, func() string {
-			if time.Since(s.lease("lock.a").RenewTime) > time.Minute {
+			if time.Since(s.Lease("lock.a").RenewTime) > time.Minute {
 				return ""
 			}
 			return holder(s)
@@ -94,7 +94,7 @@ func TestAbortedStreamsDoNotKeepTheHoldAlive(t *testing.T) {
 func TestBidWaitsNoLongerThanItRequests(t *testing.T) {
 	for _, d := range []time.Duration{30 * time.Second, time.Hour} {
 		bubble(t, func(t *testing.T) {
-			s := newServer("lock.a")
+			s := newServer(t, "lock.a")
 			first, _ := startFor(t, s, "first", d)
 			second, _ := startFor(t, s, "second", d)
 			first.hold("?heartbeat=5m")
@@ -109,7 +109,7 @@ func TestBidWaitsNoLongerThanItRequests(t *testing.T) {
 func TestConcurrentBidsWithoutWaitAreAnsweredSoon(t *testing.T) {
 	for _, d := range []time.Duration{30 * time.Second, time.Hour} {
 		bubble(t, func(t *testing.T) {
-			s := newServer("lock.a")
+			s := newServer(t, "lock.a")
 			p, _ := startFor(t, s, "first", d)
 			began := time.Now()
 			one := p.stream(http.MethodPost, "/v1/lock/a/holds?heartbeat=5m")
@@ -123,7 +123,7 @@ func TestConcurrentBidsWithoutWaitAreAnsweredSoon(t *testing.T) {
 
 func TestLeapDuringABidMakesItsHoldUncertain(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		p := start(t, s, "first", "lock/a")
 		p.call(http.MethodGet, "/v1/lock/a")
 		l := p.stream(http.MethodPost, "/v1/lock/a/holds")
@@ -138,7 +138,7 @@ func TestLeapDuringABidMakesItsHoldUncertain(t *testing.T) {
 
 func TestAgentReleasesSlotAfterRefusingMetaparticleSyncClient(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		p, _ := startFor(t, s, "first", api.MinLeaseDuration)
 		code, _ := p.call(http.MethodPut, "/locks/a")
 		assert.Equal(t, 409, code)
@@ -149,15 +149,15 @@ func TestAgentReleasesSlotAfterRefusingMetaparticleSyncClient(t *testing.T) {
 
 func TestNextBidAfterProgramCrashGetsUnpausedSlot(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("semaphore.p.0", "semaphore.p.1")
+		s := newServer(t, "semaphore.p.0", "semaphore.p.1")
 		p := start(t, s, "first", "semaphore/p=2")
 		stream := p.stream(http.MethodPost, "/v1/semaphore/p/holds?stream=true")
 		<-time.After(time.Second)
 		name := "semaphore.p.0"
-		if s.lease(name).Holder == "" {
+		if s.Lease(name).Holder == "" {
 			name = "semaphore.p.1"
 		}
-		s.edit(name, func(l *kube.Lease) { l.Annotations[api.PausedAnnotation] = "" })
+		s.Edit(name, func(l *kube.Lease) { l.Annotations[api.PausedAnnotation] = "" })
 		stream.end() // the program crashed
 		<-time.After(10 * time.Minute)
 		code, body := p.call(http.MethodPost, "/v1/semaphore/p/holds?wait=1h")
@@ -167,8 +167,8 @@ func TestNextBidAfterProgramCrashGetsUnpausedSlot(t *testing.T) {
 
 func TestBidForAPausedSlotReturnsReasonPaused(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
-		s.edit("lock.a", func(l *kube.Lease) { l.Annotations = map[string]string{api.PausedAnnotation: ""} })
+		s := newServer(t, "lock.a")
+		s.Edit("lock.a", func(l *kube.Lease) { l.Annotations = map[string]string{api.PausedAnnotation: ""} })
 		p := start(t, s, "first", "lock/a")
 		code, body := p.call(http.MethodPost, "/v1/lock/a/holds?wait=20s")
 		assert.Equal(t, 409, code)
@@ -178,7 +178,7 @@ func TestBidForAPausedSlotReturnsReasonPaused(t *testing.T) {
 
 func TestLocalAPIWatchShowsFreeSlotAfterExpiry(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		first, second := start(t, s, "first", "lock/a"), start(t, s, "second", "lock/a")
 		watch := second.stream(http.MethodGet, "/v1/lock/a?watch=true")
 		<-time.After(time.Second)
@@ -186,7 +186,7 @@ func TestLocalAPIWatchShowsFreeSlotAfterExpiry(t *testing.T) {
 		<-time.After(16 * time.Second)
 		first.kill()
 		synctest.Wait()
-		free := s.lease("lock.a").RenewTime.Add(30 * time.Second)
+		free := s.Lease("lock.a").RenewTime.Add(30 * time.Second)
 		for !strings.HasSuffix(strings.TrimSpace(func() string { watch.mu.Lock(); defer watch.mu.Unlock(); return watch.text.String() }()), `{"slot":"lock.a","state":"free"}]}`) {
 			<-time.After(100 * time.Millisecond)
 			synctest.Wait()
@@ -199,14 +199,14 @@ func TestHoldDeletedAfterDeadlineIsReleasedAtOnce(t *testing.T) {
 	for _, d := range []time.Duration{30 * time.Second, time.Hour} {
 		t.Run(d.String(), func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
-				s := newServer("lock.a")
+				s := newServer(t, "lock.a")
 				p, _ := startFor(t, s, "first", d)
 				number := p.hold("?heartbeat=5m")
 				b, _ := api.NewBudget(d)
-				s.change(func() { s.away = true })
+				s.SetAway(true)
 				<-time.After(b.Deadline() + 10*time.Millisecond)
 				p.call(http.MethodDelete, "/v1/lock/a/holds/"+number)
-				s.change(func() { s.away = false })
+				s.SetAway(false)
 				began := time.Now()
 				p.hold("?wait=24h")
 				assert.LessOrEqual(t, time.Since(began), 15*time.Second)
@@ -217,26 +217,26 @@ func TestHoldDeletedAfterDeadlineIsReleasedAtOnce(t *testing.T) {
 
 func TestYieldAnnotationEndsHoldOfACrashedProgram(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		p := start(t, s, "first", "lock/a")
 		number := p.hold("?heartbeat=5m") // then the program crashes, and loses the number of its hold
 		<-time.After(time.Minute)
-		s.edit("lock.a", func(l *kube.Lease) {
+		s.Edit("lock.a", func(l *kube.Lease) {
 			l.Annotations[api.YieldAnnotation] = number
 			l.Annotations[api.PausedAnnotation] = "stop"
 		})
 		<-time.After(time.Hour)
-		assert.Greater(t, time.Since(s.lease("lock.a").RenewTime), time.Minute, "still renewed")
+		assert.Greater(t, time.Since(s.Lease("lock.a").RenewTime), time.Minute, "still renewed")
 	})
 }
 
 func TestRecreatedLeaseEndsTheHold(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		p := start(t, s, "first", "lock/a")
 		stream := p.stream(http.MethodPost, "/v1/lock/a/holds?stream=true")
 		<-time.After(7 * time.Second)
-		s.edit("lock.a", func(l *kube.Lease) {
+		s.Edit("lock.a", func(l *kube.Lease) {
 			l.UID, l.Holder, l.Annotations, l.DurationSeconds = "new", "unknown", nil, 30
 		})
 		<-time.After(time.Second)
@@ -250,7 +250,7 @@ func TestRecreatedLeaseEndsTheHold(t *testing.T) {
 
 func TestAgentStoppedDuringCampaignReleasesTheSlot(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		p := start(t, s, "first", "lock/a")
 		p.call(http.MethodGet, "/v1/lock/a")
 		l := p.stream(http.MethodPost, "/v1/lock/a/holds?stream=true&wait=1m")
@@ -266,7 +266,7 @@ func TestAgentStoppedDuringCampaignReleasesTheSlot(t *testing.T) {
 
 func TestSemaphoreHolderNeverWatchesOtherSlots(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("semaphore.p.0", "semaphore.p.1")
+		s := newServer(t, "semaphore.p.0", "semaphore.p.1")
 		first, second := start(t, s, "first", "semaphore/p=2"), start(t, s, "second", "semaphore/p=2")
 		first.stream(http.MethodPost, "/v1/semaphore/p/holds?stream=true")
 		second.stream(http.MethodPost, "/v1/semaphore/p/holds?stream=true")
@@ -288,7 +288,7 @@ func listening(t *testing.T, s *server) (*pod, *API, string) {
 	require.NoError(t, err)
 	began := time.Now()
 	a, err := New(Config{
-		PodName: "first", PodUID: "u", Claims: claims.Claims, BootID: "boot", Leases: s,
+		PodName: "first", PodUID: "u", Claims: claims.Claims, BootID: "boot", Leases: s.Client("first"),
 		Clock: func() time.Duration { return time.Since(began) }, Random: func() rand.Source { return rand.NewPCG(1, starts.Add(1)) },
 	})
 	require.NoError(t, err)
@@ -309,7 +309,7 @@ func send(t *testing.T, address, text string) net.Conn {
 }
 
 func TestClosedConnectionEndsBidWhoseRequestHasBody(t *testing.T) {
-	s := newServer("lock.a")
+	s := newServer(t, "lock.a")
 	p, a, address := listening(t, s)
 	p.hold("?heartbeat=5m")
 	bids := func() (n int) {
@@ -323,7 +323,7 @@ func TestClosedConnectionEndsBidWhoseRequestHasBody(t *testing.T) {
 }
 
 func TestRequestWithoutItsAnnouncedBodyIsRefused(t *testing.T) {
-	s := newServer("lock.a")
+	s := newServer(t, "lock.a")
 	p, _, address := listening(t, s)
 	number := p.hold("?heartbeat=5m")
 	c := send(t, address, "PUT /v1/lock/a/holds/"+number+" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n")

@@ -20,7 +20,7 @@ func TestOwnEarlierHoldRefusesBidAtOnce(t *testing.T) {
 	} {
 		t.Run(claims, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
-				s := newRWServer("semaphore.pool.0", "semaphore.pool.1")
+				s := newRWServer(t, "semaphore.pool.0", "semaphore.pool.1")
 				first := start(t, s, "first", claims)
 				code, body := first.call(http.MethodPost, path+"heartbeat=5m")
 				require.Equal(t, http.StatusCreated, code, body)
@@ -40,7 +40,7 @@ func TestOwnEarlierHoldRefusesBidAtOnce(t *testing.T) {
 // Since the loss of its hold the agent has watched no Lease, and meanwhile the Lease has expired.
 func TestForgottenLossNeverRefusesBid(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		p := start(t, newServer("semaphore.pool.0", "semaphore.pool.1"), "first", "semaphore/pool=2")
+		p := start(t, newServer(t, "semaphore.pool.0", "semaphore.pool.1"), "first", "semaphore/pool=2")
 		code, body := p.call(http.MethodPost, "/v1/semaphore/pool/holds?heartbeat=10s")
 		require.Equal(t, http.StatusCreated, code, body)
 		<-time.After(time.Hour)

@@ -88,14 +88,14 @@ func opens(t *testing.T, d time.Duration, calls ...*waiting) {
 // atBarrier returns an API server with the Leases of the barrier, and a function that starts a pod
 // of the run.
 func atBarrier(t *testing.T) (*server, func(name string) *pod) {
-	s := newServer(meets.Leases("run-1")...)
+	s := newServer(t, meets.Leases("run-1")...)
 	return s, func(name string) *pod { return start(t, s, name, "barrier/warm=3, lock/a") }
 }
 
 // The method "arrived" returns the names of the pods that hold a Lease of the barrier.
 func (s *server) arrived() (names []string) {
 	for _, lease := range meets.Leases("run-1") {
-		if holder := s.lease(lease).Holder; holder != "" {
+		if holder := s.Lease(lease).Holder; holder != "" {
 			names = append(names, api.PodOf(holder))
 		}
 	}
@@ -124,7 +124,7 @@ func TestProgramsOfAJobWaitForEachOther(t *testing.T) {
 		sent := s.count()
 		opens(t, time.Millisecond, a.wait("?wait=1m"), b.wait(""))
 		assert.Equal(t, sent, s.count(), "an open barrier needs no request")
-		s.edit(meets.Leases("run-1")[0], func(l *kube.Lease) { delete(l.Annotations, api.OpenedAnnotation) })
+		s.Edit(meets.Leases("run-1")[0], func(l *kube.Lease) { delete(l.Annotations, api.OpenedAnnotation) })
 		opens(t, time.Millisecond, a.wait("?wait=1m"))
 	})
 }
@@ -186,13 +186,13 @@ func TestRepeatedBarrierCallsKeepTheSameArrival(t *testing.T) {
 			<-call.done
 			require.Equal(t, []any{http.StatusConflict, "Closed"}, []any{call.code, call.reason})
 			require.Equal(t, []string{"a"}, s.arrived())
-			i := slices.IndexFunc(meets.Leases("run-1"), func(name string) bool { return s.lease(name).Holder != "" })
+			i := slices.IndexFunc(meets.Leases("run-1"), func(name string) bool { return s.Lease(name).Holder != "" })
 			held := meets.Leases("run-1")[i]
 			if lease == "" {
 				lease = held
 			}
 			require.Equal(t, lease, held)
-			require.Equal(t, 1, s.lease(lease).Transitions)
+			require.Equal(t, 1, s.Lease(lease).Transitions)
 			<-time.After(time.Second)
 		}
 		opens(t, soon, pod("b").wait("?wait=1m"), pod("c").wait("?wait=1m"), a.wait("?wait=1m"))
@@ -220,11 +220,11 @@ func TestRefusedBarrierCallReturnsStatusAndReason(t *testing.T) {
 			code, body := a.call(method, rest)
 			assert.Equal(t, want, fmt.Sprint(code, " ", body["reason"]), path)
 		}
-		assert.Empty(t, slices.DeleteFunc(slices.Clone(s.requests), func(r string) bool { return strings.HasPrefix(r, "get ") }), "a look makes no pod count")
-		s.edit(meets.Leases("run-1")[0], func(l *kube.Lease) { l.Annotations = map[string]string{api.OpenedAnnotation: "2"} })
+		assert.Empty(t, s.Requests("put", "watch", "event"), "a look makes no pod count")
+		s.Edit(meets.Leases("run-1")[0], func(l *kube.Lease) { l.Annotations = map[string]string{api.OpenedAnnotation: "2"} })
 		code, body := a.call(http.MethodGet, "/v1/barrier/warm")
 		assert.Equal(t, []any{http.StatusOK, "closed"}, []any{code, body["state"]}, "open for fewer pods")
-		s.change(func() { s.away = true })
+		s.SetAway(true)
 		code, body = a.call(http.MethodGet, "/v1/barrier/warm")
 		assert.Equal(t, []any{http.StatusServiceUnavailable, "Unavailable"}, []any{code, body["reason"]})
 		call := a.wait("?wait=1m")
@@ -272,7 +272,7 @@ func TestLocalAPIRefusesTooManyConcurrentBarrierCalls(t *testing.T) {
 
 func TestReadOfABarrierOutlivesItsRecord(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer()
+		s := newServer(t)
 		a := start(t, s, "a", "barrier/warm=3")
 		state := func() any {
 			code, body := a.call(http.MethodGet, "/v1/barrier/warm")
@@ -281,10 +281,9 @@ func TestReadOfABarrierOutlivesItsRecord(t *testing.T) {
 		}
 		assert.Equal(t, "closed", state(), "enroll has not made the Lease yet")
 		first := meets.Leases("run-1")[0]
-		opened := &kube.Lease{Name: first, Annotations: map[string]string{api.OpenedAnnotation: "3"}}
-		s.change(func() { s.leases[first] = opened })
+		s.Set(&kube.Lease{Name: first, Annotations: map[string]string{api.OpenedAnnotation: "3"}})
 		assert.Equal(t, "open", state())
-		s.change(func() { delete(s.leases, first) })
+		s.Delete(first)
 		assert.Equal(t, "open", state(), "an open barrier stays open")
 	})
 }

@@ -31,7 +31,7 @@ func blockable(t *testing.T, s *server) (p *pod, block func() (unblock func())) 
 	args, err := api.ParseLocalArgs([]string{"-claims=lock/a"})
 	require.NoError(t, err)
 	a, err := New(Config{
-		PodName: "blocked", PodUID: "u", PodIP: "10.0.0.1", Claims: args.Claims, BootID: "boot", Leases: s,
+		PodName: "blocked", PodUID: "u", PodIP: "10.0.0.1", Claims: args.Claims, BootID: "boot", Leases: s.Client("first"),
 		Clock: func() time.Duration {
 			<-gate.Load().(chan struct{})
 			return time.Since(began)
@@ -57,7 +57,7 @@ func blockable(t *testing.T, s *server) (p *pod, block func() (unblock func())) 
 
 func TestWithdrawnBidNeverAcquiresSlotDespiteBlockedLoop(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		first := start(t, s, "first", "lock/a")
 		number := first.hold("?heartbeat=5m")
 		p, block := blockable(t, s)
@@ -71,13 +71,13 @@ func TestWithdrawnBidNeverAcquiresSlotDespiteBlockedLoop(t *testing.T) {
 		first.call(http.MethodDelete, "/v1/lock/a/holds/"+number)
 		<-time.After(5 * time.Minute)
 		synctest.Wait()
-		assert.Empty(t, s.lease("lock.a").Holder)
+		assert.Empty(t, s.Lease("lock.a").Holder)
 	})
 }
 
 func TestEndedProgramStreamStopsRenewalsDespiteBlockedLoop(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		p, block := blockable(t, s)
 		number := p.hold("?heartbeat=10s")
 		unblock := block()

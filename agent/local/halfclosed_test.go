@@ -22,7 +22,7 @@ import (
 // A program that closes its half of the connection after the request can still read the answer. For
 // package http the context of such a request has ended.
 func TestHalfClosedConnectionNeverGetsAnEmptySuccess(t *testing.T) {
-	p := start(t, newServer("lock.a"), "first", "lock/a, rwlock/b=2, variable/v, barrier/warm=2")
+	p := start(t, newServer(t, "lock.a"), "first", "lock/a, rwlock/b=2, variable/v, barrier/warm=2")
 	web := httptest.NewServer(p.handler)
 	defer web.Close()
 	number := p.hold("?heartbeat=5m")
@@ -71,7 +71,7 @@ func TestClosedConnectionsBidGetsNoSuccess(t *testing.T) {
 		{http.MethodPut, "/locks/a"}:                 http.StatusConflict,
 	} {
 		bubble(t, func(t *testing.T) {
-			s := newServer("lock.a")
+			s := newServer(t, "lock.a")
 			p := start(t, s, "first", "lock/a")
 			w := httptest.NewRecorder()
 			p.handler.ServeHTTP(w, request(late{t.Context()}, call[0], call[1]))
@@ -84,7 +84,7 @@ func TestClosedConnectionsBidGetsNoSuccess(t *testing.T) {
 
 func TestHalfClosedSyncClientLearnsOfItsLoss(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		p := start(t, newServer("lock.a"), "first", "lock/a")
+		p := start(t, newServer(t, "lock.a"), "first", "lock/a")
 		require.Equal(t, http.StatusOK, p.status(http.MethodPut))
 		after(time.Minute)
 		ctx, end := context.WithCancel(t.Context())
@@ -99,7 +99,7 @@ func TestHalfClosedSyncClientLearnsOfItsLoss(t *testing.T) {
 
 func TestSyncClientLearnsThatItsAgentStops(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		p := start(t, newServer("lock.a"), "first", "lock/a")
+		p := start(t, newServer(t, "lock.a"), "first", "lock/a")
 		require.Equal(t, http.StatusOK, p.status(http.MethodPut))
 		close(p.stop)
 		require.NoError(t, <-p.ended)
@@ -110,10 +110,10 @@ func TestSyncClientLearnsThatItsAgentStops(t *testing.T) {
 // The renewal of a frozen program's hold is late, and the client closes its half of the connection.
 func TestHalfClosedGetDuringLeapGetsNoSuccess(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		p, g := startLeashed(t, s, "first", "lock/a")
 		require.Equal(t, http.StatusOK, p.status(http.MethodPut))
-		s.change(func() { s.away = true })
+		s.SetAway(true)
 		g.reports <- gate.Report{Shim: "shim", Container: "app", Phase: gate.Running, Hold: g.last().Hold, Connected: true, Leap: 1}
 		after(time.Second)
 		get := p.stream(http.MethodGet, "/locks/a")

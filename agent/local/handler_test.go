@@ -15,7 +15,7 @@ import (
 
 func TestMistakenLocalAPICallIsRefusedWithReason(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		p := start(t, newServer("lock.a"), "first", "lock/a")
+		p := start(t, newServer(t, "lock.a"), "first", "lock/a")
 		for call, reason := range map[[2]string]string{
 			{http.MethodGet, "/v1/lock/b"}:                                  "NotDeclared",
 			{http.MethodGet, "/v1/election/a"}:                              "NotDeclared",
@@ -46,7 +46,7 @@ func TestMistakenLocalAPICallIsRefusedWithReason(t *testing.T) {
 
 func TestLocalAPIShowsTheHolderAndItsAddress(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		first, second := start(t, s, "first", "lock/a"), start(t, s, "second", "lock/a")
 		slot := func(p *pod) map[string]any {
 			code, body := p.call(http.MethodGet, "/v1/lock/a")
@@ -69,7 +69,7 @@ func TestLocalAPIShowsTheHolderAndItsAddress(t *testing.T) {
 		<-time.After(time.Second)
 		assert.NotContains(t, slot(second), "holder")
 
-		s.change(func() { s.away = true })
+		s.SetAway(true)
 		<-time.After(2 * time.Minute)
 		code, body := second.call(http.MethodGet, "/v1/lock/a")
 		assert.Equal(t, http.StatusServiceUnavailable, code)
@@ -79,7 +79,7 @@ func TestLocalAPIShowsTheHolderAndItsAddress(t *testing.T) {
 
 func TestLocalAPIWatchShowsHolderAndRelease(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		first, second := start(t, s, "first", "lock/a"), start(t, s, "second", "lock/a")
 		watch := second.stream(http.MethodGet, "/v1/lock/a?watch=true")
 		<-time.After(4 * time.Minute)
@@ -97,7 +97,7 @@ func TestLocalAPIWatchShowsHolderAndRelease(t *testing.T) {
 
 func TestOnlyOneMetaparticleSyncClientHoldsTheLock(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		first, second := start(t, s, "first", "lock/a"), start(t, s, "second", "lock/a")
 		code := func(p *pod, method, path string) int {
 			t.Helper()
@@ -118,7 +118,7 @@ func TestOnlyOneMetaparticleSyncClientHoldsTheLock(t *testing.T) {
 		}
 		assert.Equal(t, "first", holder(s))
 
-		s.change(func() { s.away = true })
+		s.SetAway(true)
 		lost := time.Duration(0)
 		for began := time.Now(); lost == 0; {
 			<-time.After(time.Second)
@@ -128,7 +128,7 @@ func TestOnlyOneMetaparticleSyncClientHoldsTheLock(t *testing.T) {
 		}
 		assert.LessOrEqual(t, lost, budget.Deadline()-syncGood+time.Second, "an answer 200 is good for 12 s more")
 		assert.Equal(t, 404, code(first, http.MethodGet, "/locks/a"), "one client learns of its loss only so")
-		s.change(func() { s.away = false })
+		s.SetAway(false)
 		for tries := 0; code(second, http.MethodPut, "/locks/a") != 200; tries++ {
 			<-time.After(5 * time.Second)
 			require.Less(t, tries, 10, "the Lease expires")
@@ -139,7 +139,7 @@ func TestOnlyOneMetaparticleSyncClientHoldsTheLock(t *testing.T) {
 // Package http sends the status 200 for a call without an answer.
 func TestCallWhoseAgentStopsGetsNoSuccess(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		p := start(t, newServer("lock.a"), "first", "lock/a,variable/hits")
+		p := start(t, newServer(t, "lock.a"), "first", "lock/a,variable/hits")
 		number := p.hold("?heartbeat=5m")
 		close(p.stop)
 		require.NoError(t, <-p.ended)
@@ -163,7 +163,7 @@ func TestCallWhoseAgentStopsGetsNoSuccess(t *testing.T) {
 
 func TestCallsAtQueryBoundsAreServed(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		p := start(t, newServer("lock.a"), "first", "lock/a")
+		p := start(t, newServer(t, "lock.a"), "first", "lock/a")
 		for query, code := range map[string]int{
 			"wait=24h": 201, "wait=24h0m0.000000001s": 400, "wait=0s": 201, "wait=-1ns": 400, "wait=": 201,
 			"heartbeat=1s": 201, "heartbeat=0.999s": 400, "heartbeat=5m": 201, "heartbeat=300.000000001s": 400, "heartbeat=0": 400,
@@ -182,7 +182,7 @@ func TestCallsAtQueryBoundsAreServed(t *testing.T) {
 
 func TestAnswersHaveTheirDocumentedMediaTypes(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		p := start(t, newServer("lock.a"), "first", "lock/a,variable/hits")
+		p := start(t, newServer(t, "lock.a"), "first", "lock/a,variable/hits")
 		for path, want := range map[string]string{
 			"/v1/lock/a": "application/json", hits: "application/json", "/locks/a": "application/json",
 			"/v1/lock/b": "application/problem+json", hits + "?watch=1": "application/problem+json", "/": "application/problem+json",

@@ -16,17 +16,18 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 )
 
 // budget divides the lease duration of the tests: 30 s.
 var budget, _ = api.NewBudget(api.DefaultLeaseDuration)
 
 // holder returns the name of the pod that holds the lock; empty for none.
-func holder(s *server) string { return api.PodOf(s.lease("lock.a").Holder) }
+func holder(s *server) string { return api.PodOf(s.Lease("lock.a").Holder) }
 
 func TestClosingHoldStreamStopsRenewalsWithoutReleasingSlot(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		first, second := start(t, s, "first", "lock/a"), start(t, s, "second", "lock/a")
 		stream := first.stream(http.MethodPost, "/v1/lock/a/holds?stream=true")
 		<-time.After(time.Minute)
@@ -35,11 +36,11 @@ func TestClosingHoldStreamStopsRenewalsWithoutReleasingSlot(t *testing.T) {
 		<-time.After(time.Second)
 		stream.end()
 		<-stream.done
-		ended, renewed := time.Now(), s.lease("lock.a").RenewTime
+		ended, renewed := time.Now(), s.Lease("lock.a").RenewTime
 		<-time.After(budget.Duration - time.Since(renewed) - time.Second)
 		synctest.Wait()
 		assert.Equal(t, "first", holder(s), "the end of a connection is no proof")
-		assert.Equal(t, renewed, s.lease("lock.a").RenewTime)
+		assert.Equal(t, renewed, s.Lease("lock.a").RenewTime)
 		assert.Empty(t, waits.states())
 		<-time.After(2 * time.Second)
 		synctest.Wait()
@@ -50,7 +51,7 @@ func TestClosingHoldStreamStopsRenewalsWithoutReleasingSlot(t *testing.T) {
 
 func TestAbsenceOfHeartbeatsEndsTheHold(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		first, second := start(t, s, "first", "lock/a"), start(t, s, "second", "lock/a")
 		number := first.hold("?heartbeat=10s")
 		for range 20 {
@@ -72,13 +73,13 @@ func TestAbsenceOfHeartbeatsEndsTheHold(t *testing.T) {
 
 func TestBidStreamReportsHoldLostAtTheDeadline(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		p := start(t, s, "first", "lock/a")
 		stream := p.stream(http.MethodPost, "/v1/lock/a/holds?stream=true")
 		<-time.After(time.Second)
 		synctest.Wait()
-		s.change(func() { s.away = true })
-		renewed := s.lease("lock.a").RenewTime // the instant of the last stored write
+		s.SetAway(true)
+		renewed := s.Lease("lock.a").RenewTime // the instant of the last stored write
 		last := ""
 		for last != "lost" {
 			<-time.After(100 * time.Millisecond)
@@ -100,13 +101,13 @@ func TestBidStreamReportsHoldLostAtTheDeadline(t *testing.T) {
 
 func TestProgramMustBidAgainAfterOutageEndsHold(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		p := start(t, s, "first", "lock/a")
 		number := p.hold("?heartbeat=5m")
-		token := s.lease("lock.a").ResourceVersion
-		s.change(func() { s.away = true })
+		token := s.Lease("lock.a").ResourceVersion
+		s.SetAway(true)
 		<-time.After(budget.Deadline() + time.Second)
-		s.change(func() { s.away = false })
+		s.SetAway(false)
 		code, body := p.call(http.MethodPut, "/v1/lock/a/holds/"+number)
 		assert.Equal(t, http.StatusGone, code, "the Lease still names the pod, but the hold is over")
 		assert.Equal(t, "Lost", body["reason"])
@@ -121,19 +122,19 @@ func TestProgramMustBidAgainAfterOutageEndsHold(t *testing.T) {
 
 func TestHoldIsUncertainBetweenLeapAndRenewal(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		p := start(t, s, "first", "lock/a")
 		number := p.hold("?heartbeat=5m")
 		stream := p.stream(http.MethodGet, "/v1/lock/a/holds/"+number)
 		<-time.After(7 * time.Second)
-		s.change(func() { s.away = true })
+		s.SetAway(true)
 		p.leaps <- struct{}{}
 		<-time.After(time.Millisecond)
 		code, body := p.call(http.MethodPut, "/v1/lock/a/holds/"+number)
 		assert.Equal(t, http.StatusOK, code)
 		assert.Equal(t, "uncertain", body["state"])
 		assert.Zero(t, body["goodForSeconds"])
-		s.change(func() { s.away = false })
+		s.SetAway(false)
 		<-time.After(3 * time.Second)
 		code, body = p.call(http.MethodPut, "/v1/lock/a/holds/"+number)
 		assert.Equal(t, http.StatusOK, code)
@@ -148,27 +149,27 @@ func TestHoldIsUncertainBetweenLeapAndRenewal(t *testing.T) {
 func TestLeapNeverReplacesAHeartbeat(t *testing.T) {
 	for _, leap := range []time.Duration{9 * time.Second, 11 * time.Second} {
 		bubble(t, func(t *testing.T) {
-			s := newServer("lock.a")
+			s := newServer(t, "lock.a")
 			p := start(t, s, "first", "lock/a")
 			p.hold("?heartbeat=10s")
 			began := time.Now()
 			after(leap)
 			p.leaps <- struct{}{}
 			after(time.Minute)
-			assert.LessOrEqual(t, s.lease("lock.a").RenewTime.Sub(began), 10*time.Second)
+			assert.LessOrEqual(t, s.Lease("lock.a").RenewTime.Sub(began), 10*time.Second)
 		})
 	}
 }
 
 func TestNewAgentProcessNeverResumesAProgramsHold(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		earlier := start(t, s, "first", "lock/a")
 		number := earlier.hold("?heartbeat=5m")
 		<-time.After(time.Minute)
 		earlier.kill()
 		synctest.Wait()
-		renewed := s.lease("lock.a").RenewTime
+		renewed := s.Lease("lock.a").RenewTime
 		later := start(t, s, "first", "lock/a")
 		code, _ := later.call(http.MethodPut, "/v1/lock/a/holds/"+number)
 		assert.Equal(t, http.StatusGone, code)
@@ -187,7 +188,7 @@ func TestNewAgentProcessNeverResumesAProgramsHold(t *testing.T) {
 
 func TestHoldOfAWithdrawnBidIsReleased(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		p := start(t, s, "first", "lock/a")
 		l := p.stream(http.MethodPost, "/v1/lock/a/holds?wait=1m")
 		<-time.After(1500 * time.Microsecond) // the write that acquires the lock is under way
@@ -203,7 +204,7 @@ func TestHoldOfAWithdrawnBidIsReleased(t *testing.T) {
 
 func TestEarlierBidOfAPodIsServedFirst(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		p := start(t, s, "first", "lock/a")
 		number := p.hold("?heartbeat=5m")
 		code, body := p.call(http.MethodPost, "/v1/lock/a/holds")
@@ -228,12 +229,12 @@ func TestEarlierBidOfAPodIsServedFirst(t *testing.T) {
 
 func TestSlotIsReleasedIfAcquisitionGetsNoAnswer(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		first, second := start(t, s, "first", "lock/a"), start(t, s, "second", "lock/a")
-		s.change(func() { s.loses = true })
+		s.loses.Store(true)
 		code, body := first.call(http.MethodPost, "/v1/lock/a/holds")
 		assert.Equal(t, http.StatusServiceUnavailable, code, body)
-		s.change(func() { s.loses = false })
+		s.loses.Store(false)
 		<-time.After(10 * time.Second)
 		synctest.Wait()
 		assert.Empty(t, holder(s), "no program has the hold, so the agent gave the slot back")
@@ -243,11 +244,11 @@ func TestSlotIsReleasedIfAcquisitionGetsNoAnswer(t *testing.T) {
 
 func TestStolenLeaseEndsTheHoldAtOnce(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		p := start(t, s, "first", "lock/a")
 		stream := p.stream(http.MethodPost, "/v1/lock/a/holds?stream=true")
 		<-time.After(time.Second)
-		s.edit("lock.a", func(l *kube.Lease) { l.Holder = "thief" })
+		s.Edit("lock.a", func(l *kube.Lease) { l.Holder = "thief" })
 		<-time.After(100 * time.Millisecond)
 		synctest.Wait()
 		assert.Equal(t, []string{"held", "lost"}, stream.states())
@@ -258,7 +259,7 @@ func TestStolenLeaseEndsTheHoldAtOnce(t *testing.T) {
 
 func TestYieldAnnotationSetsTheHoldStateToAsked(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		p, other, successor := start(t, s, "first", "lock/a"), start(t, s, "other", "lock/a"), start(t, s, "successor", "lock/a")
 		number := p.hold("?heartbeat=5m")
 		stream := p.stream(http.MethodGet, "/v1/lock/a/holds/"+number)
@@ -267,7 +268,7 @@ func TestYieldAnnotationSetsTheHoldStateToAsked(t *testing.T) {
 		named := successor.stream(http.MethodPost, "/v1/lock/a/holds?wait=1h&stream=true")
 		<-time.After(time.Second)
 		yield := api.Yield{Hold: number, Successor: api.Identity("successor", "u")}
-		s.edit("lock.a", func(l *kube.Lease) { l.Annotations[api.YieldAnnotation] = yield.String() })
+		s.Edit("lock.a", func(l *kube.Lease) { l.Annotations[api.YieldAnnotation] = yield.String() })
 		<-time.After(10 * time.Second)
 		synctest.Wait()
 		assert.Equal(t, []string{"held", "asked"}, stream.states())
@@ -276,7 +277,8 @@ func TestYieldAnnotationSetsTheHoldStateToAsked(t *testing.T) {
 		<-time.After(100 * time.Millisecond)
 		synctest.Wait()
 		assert.Equal(t, "successor", holder(s))
-		released := s.history[slices.IndexFunc(s.history, func(e kube.WatchEvent) bool { return e.Lease.Holder == "" && e.ResourceVersion != "1" })]
+		puts := s.Requests("put")
+		released := puts[slices.IndexFunc(puts, func(r apiserver.Request) bool { return r.Lease.Holder == "" })]
 		assert.Equal(t, yield.Successor, released.Lease.Annotations[api.SuccessorAnnotation])
 		assert.Equal(t, []string{"held"}, named.states())
 		assert.Empty(t, waits.states())
@@ -287,11 +289,11 @@ func TestYieldAnnotationSetsTheHoldStateToAsked(t *testing.T) {
 // The yield names no successor. So any other pod may come first, also a pod whose watch has ended.
 func TestYieldDelaysThePodsOwnNextHold(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		p := start(t, s, "first", "lock/a")
 		number := p.hold("?heartbeat=5m")
 		again := p.stream(http.MethodPost, "/v1/lock/a/holds?wait=1h&stream=true")
-		s.edit("lock.a", func(l *kube.Lease) { l.Annotations[api.YieldAnnotation] = api.Yield{Hold: number}.String() })
+		s.Edit("lock.a", func(l *kube.Lease) { l.Annotations[api.YieldAnnotation] = api.Yield{Hold: number}.String() })
 		<-time.After(time.Second)
 		budget, err := api.NewBudget(api.DefaultLeaseDuration)
 		require.NoError(t, err)
@@ -308,7 +310,7 @@ func TestYieldDelaysThePodsOwnNextHold(t *testing.T) {
 
 func TestStoppedAgentNeverReleasesSlotsThatProgramsHold(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a", "lock.b")
+		s := newServer(t, "lock.a", "lock.b")
 		p := start(t, s, "first", "lock/a,lock/b")
 		p.hold("?heartbeat=5m")
 		code, body := p.call(http.MethodPost, "/v1/lock/b/holds?heartbeat=5m")
@@ -317,7 +319,7 @@ func TestStoppedAgentNeverReleasesSlotsThatProgramsHold(t *testing.T) {
 		close(p.stop)
 		require.NoError(t, <-p.ended)
 		assert.Equal(t, "first", holder(s))
-		assert.Empty(t, s.lease("lock.b").Holder)
+		assert.Empty(t, s.Lease("lock.b").Holder)
 		code, body = p.call(http.MethodPost, "/v1/lock/b/holds")
 		assert.Equal(t, http.StatusServiceUnavailable, code)
 		assert.Equal(t, "Stopping", body["reason"])
@@ -328,7 +330,7 @@ func TestStoppedAgentNeverReleasesSlotsThatProgramsHold(t *testing.T) {
 
 func TestIdleLocalAPINeverSendsRequests(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		p := start(t, s, "first", "lock/a")
 		<-time.After(time.Hour)
 		assert.Zero(t, s.count())
@@ -346,7 +348,7 @@ func TestIdleLocalAPINeverSendsRequests(t *testing.T) {
 
 func TestSemaphoreOfSizeThreeAdmitsOnlyThreeHolders(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("semaphore.pool.0", "semaphore.pool.1", "semaphore.pool.2")
+		s := newServer(t, "semaphore.pool.0", "semaphore.pool.1", "semaphore.pool.2")
 		var held []*lines
 		for i := range 5 {
 			p := start(t, s, "pod-"+strconv.Itoa(i)+"-x"[:i%2], "semaphore/pool=3")

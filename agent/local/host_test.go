@@ -16,7 +16,7 @@ import (
 
 func TestRequestWithAForeignHostHeaderIsRefused(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		p := start(t, s, "pod", "lock/a")
 		call := func(host, path string) (code int, reason any) {
 			w, r := httptest.NewRecorder(), request(t.Context(), http.MethodPost, path)
@@ -33,7 +33,7 @@ func TestRequestWithAForeignHostHeaderIsRefused(t *testing.T) {
 				assert.Equal(t, hostProblem.Reason, reason, host)
 			}
 		}
-		assert.Empty(t, s.lease("lock.a").Holder)
+		assert.Empty(t, s.Lease("lock.a").Holder)
 		for _, host := range []string{"localhost:13131", "127.0.0.1:13131", "[::1]:13131", "LOCALHOST", "127.0.0.1", "::1", "[::1]"} {
 			code, reason := call(host, "/")
 			assert.Equal(t, http.StatusNotFound, code, host)
@@ -44,6 +44,6 @@ func TestRequestWithAForeignHostHeaderIsRefused(t *testing.T) {
 		p.handler.ServeHTTP(w, r)
 		assert.Equal(t, http.StatusForbidden, w.Code, "a web page sends calls to localhost, too")
 		<-time.After(time.Second)
-		assert.Empty(t, s.lease("lock.a").Holder)
+		assert.Empty(t, s.Lease("lock.a").Holder)
 	})
 }

@@ -32,7 +32,7 @@ func TestAnswerThatNoProgramReadsEndsInTime(t *testing.T) {
 // Package url drops the malformed parts of a query. Without its fence, a write would take effect.
 func TestCallWithAnAmbiguousQueryIsRefused(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		p := start(t, newServer("lock.a"), "first", "lock/a,variable/hits")
+		p := start(t, newServer(t, "lock.a"), "first", "lock/a,variable/hits")
 		number := p.hold("?heartbeat=5m")
 		for _, call := range [][2]string{
 			{http.MethodPut, hits + "?type=text;fence=" + number},
@@ -59,7 +59,7 @@ func TestCallWithAnAmbiguousQueryIsRefused(t *testing.T) {
 // The answer Stopping would order the program to stop its work.
 func TestHalfClosedFollowerIsNotToldToStop(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		p, a := startFor(t, newServer("lock.a"), "first", 0)
+		p, a := startFor(t, newServer(t, "lock.a"), "first", 0)
 		number := p.hold("?heartbeat=5m")
 		resume := stall(a.keepers[0])
 		defer resume()
@@ -75,7 +75,7 @@ func TestHalfClosedFollowerIsNotToldToStop(t *testing.T) {
 
 func TestIntegerMayEndWithALineBreak(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		p := start(t, newServer(), "first", "variable/hits")
+		p := start(t, newServer(t), "first", "variable/hits")
 		_, body := p.send(http.MethodPut, hits+"?type=integer", "6\n")
 		require.Equal(t, "6", body["value"])
 		_, body = p.send(http.MethodPut, hits, "7\n")
@@ -85,7 +85,7 @@ func TestIntegerMayEndWithALineBreak(t *testing.T) {
 
 func TestValueOfMostBytesIsStored(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		p := start(t, newServer(), "first", "variable/hits")
+		p := start(t, newServer(t), "first", "variable/hits")
 		value := strings.Repeat("x", api.MaxValue)
 		code, body := p.send(http.MethodPut, hits, value)
 		assert.Equal(t, http.StatusOK, code)
@@ -96,7 +96,7 @@ func TestValueOfMostBytesIsStored(t *testing.T) {
 // The answer Lost would order the program to stop its work, although the pod still has the hold.
 func TestHalfClosedFencedWriteIsNotToldLost(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		p := start(t, newServer("lock.a"), "first", "lock/a,variable/hits")
+		p := start(t, newServer(t, "lock.a"), "first", "lock/a,variable/hits")
 		number := p.hold("?heartbeat=5m")
 		for range 20 {
 			ctx, end := context.WithCancel(t.Context())
@@ -112,7 +112,7 @@ func TestHalfClosedFencedWriteIsNotToldLost(t *testing.T) {
 
 func TestFencedWriteLearnsThatItsAgentStops(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		p := start(t, newServer("lock.a"), "first", "lock/a,variable/hits")
+		p := start(t, newServer(t, "lock.a"), "first", "lock/a,variable/hits")
 		number := p.hold("?heartbeat=5m")
 		close(p.stop)
 		require.NoError(t, <-p.ended)
@@ -125,7 +125,7 @@ func TestFencedWriteLearnsThatItsAgentStops(t *testing.T) {
 // The write of a program may wait for the API server while another program of the pod gets the lock.
 func TestWriteNeverHasFenceOfNextHold(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		p, a := startFor(t, newServer("lock.a"), "first", 0)
+		p, a := startFor(t, newServer(t, "lock.a"), "first", 0)
 		number := p.hold("?heartbeat=5m")
 		of := calls{a.keepers[0]}
 		fence, refusal := of.fence(t.Context(), number)
@@ -146,7 +146,7 @@ func TestWriteNeverHasFenceOfNextHold(t *testing.T) {
 
 func TestLongestIdempotencyKeyPreventsASecondAddition(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		p := start(t, newServer(), "first", "variable/hits")
+		p := start(t, newServer(t), "first", "variable/hits")
 		for _, key := range []string{strings.Repeat("k", api.MaxIdempotencyKey), `"` + strings.Repeat("k", api.MaxIdempotencyKey) + `"`} {
 			_, body := p.send(http.MethodPost, hits+"/add", "", "Idempotency-Key", key)
 			assert.Equal(t, "1", body["value"], body)
@@ -156,7 +156,7 @@ func TestLongestIdempotencyKeyPreventsASecondAddition(t *testing.T) {
 
 func TestTooManyCallsForAVariableAreRefused(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		p := start(t, newServer(), "first", "variable/hits")
+		p := start(t, newServer(t), "first", "variable/hits")
 		var watches []*lines
 		for range 256 {
 			watches = append(watches, p.stream(http.MethodGet, hits+"?watch=true"))

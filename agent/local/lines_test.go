@@ -24,7 +24,7 @@ func (l *lines) all() []string {
 // A program that reads the stream can work without a break.
 func TestStreamSendsALineAtEachRenewal(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		p := start(t, newServer("lock.a"), "first", "lock/a")
+		p := start(t, newServer(t, "lock.a"), "first", "lock/a")
 		began := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 		stream := p.stream(http.MethodPost, "/v1/lock/a/holds?stream=true")
 		after(time.Second)
@@ -42,7 +42,7 @@ func TestStreamSendsALineAtEachRenewal(t *testing.T) {
 
 func TestWatchSendsEachStateOnlyOnce(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		first, second := start(t, s, "first", "lock/a"), start(t, s, "second", "lock/a")
 		watch := second.stream(http.MethodGet, "/v1/lock/a?watch=true")
 		after(10 * time.Minute)
@@ -62,15 +62,15 @@ func TestSeveralClaimsAnswerEndsWithFirstHold(t *testing.T) {
 		after(time.Second)
 		waits := two.stream(http.MethodPost, both+"&wait=10m")
 		after(time.Minute)
-		for before := s.lease("lock.a").RenewTime; s.lease("lock.a").RenewTime.Equal(before); {
+		for before := s.Lease("lock.a").RenewTime; s.Lease("lock.a").RenewTime.Equal(before); {
 			after(10 * time.Millisecond)
 		}
 		after(budget.Renew - time.Second)
 		one.call(http.MethodDelete, "/v1/lock/b/holds/"+numberIn(other))
 		after(time.Millisecond / 2) // the release is under way, and takes a millisecond
-		s.change(func() { s.slow = 2 * time.Second })
+		s.slow(2 * time.Second)
 		after(time.Second / 2)
-		s.change(func() { s.slow = 0 })
+		s.slow(0)
 		<-waits.done
 		var answer holdings
 		require.NoError(t, json.Unmarshal(waits.text.Bytes(), &answer))
@@ -84,9 +84,9 @@ func TestSeveralClaimsAnswerEndsWithFirstHold(t *testing.T) {
 func TestCallWithoutWaitEndsSoonDuringOutage(t *testing.T) {
 	for _, d := range []time.Duration{10 * time.Second, 30 * time.Second, time.Hour} {
 		bubble(t, func(t *testing.T) {
-			s := newServer("lock.a")
+			s := newServer(t, "lock.a")
 			p, _ := startFor(t, s, "first", d)
-			s.change(func() { s.away = true })
+			s.SetAway(true)
 			for _, call := range [][2]string{{http.MethodGet, "/v1/lock/a"}, {http.MethodPost, "/v1/lock/a/holds"}} {
 				began := time.Now()
 				code, _ := p.call(call[0], call[1])

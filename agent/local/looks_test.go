@@ -4,7 +4,6 @@
 package local
 
 import (
-	"context"
 	"net/http"
 	"testing"
 	"time"
@@ -36,19 +35,11 @@ func TestConcurrentReadsOfABarrierShareRequests(t *testing.T) {
 	})
 }
 
-// distant is an API server whose answers take long to arrive.
-type distant struct{ *server }
-
-func (d distant) GetLease(ctx context.Context, name string) (*kube.Lease, error) {
-	l, err := d.server.GetLease(ctx, name)
-	<-time.After(time.Second)
-	return l, err
-}
-
 func TestSharedReadIsNeverOlderThanItsCalls(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s, _ := atBarrier(t)
-		a, _ := beginWith(t, s, "a", "barrier/warm=3", func(c *Config) { c.Barriers = distant{s} })
+		s, pod := atBarrier(t)
+		s.Answers = time.Second
+		a := pod("a")
 		first, second := make(chan any, 1), make(chan any, 1)
 		read := func(to chan<- any) {
 			_, body := a.call(http.MethodGet, "/v1/barrier/warm")
@@ -56,7 +47,7 @@ func TestSharedReadIsNeverOlderThanItsCalls(t *testing.T) {
 		}
 		go read(first)
 		<-time.After(time.Second / 2) // the answer to the first read is under way
-		s.edit(meets.Leases("run-1")[0], func(l *kube.Lease) { l.Annotations = map[string]string{api.OpenedAnnotation: "3"} })
+		s.Edit(meets.Leases("run-1")[0], func(l *kube.Lease) { l.Annotations = map[string]string{api.OpenedAnnotation: "3"} })
 		go read(second)
 		assert.Equal(t, "closed", <-first)
 		assert.Equal(t, "open", <-second, "the barrier opened before this call")

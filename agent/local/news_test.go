@@ -4,10 +4,8 @@
 package local
 
 import (
-	"context"
 	"net/http"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,36 +20,14 @@ import (
 
 // The tests of this file are about the news that a program gets of its hold.
 
-// hung is an API server that accepts requests. While the field "hangs" is true, the server answers none.
-type hung struct {
-	*server
-	hangs *atomic.Bool
-}
-
-func (h hung) GetLease(ctx context.Context, name string) (*kube.Lease, error) {
-	if h.hangs.Load() {
-		<-ctx.Done()
-		return nil, ctx.Err()
-	}
-	return h.server.GetLease(ctx, name)
-}
-
-func (h hung) UpdateLease(ctx context.Context, l *kube.Lease) (*kube.Lease, error) {
-	if h.hangs.Load() {
-		<-ctx.Done()
-		return nil, ctx.Err()
-	}
-	return h.server.UpdateLease(ctx, l)
-}
-
 func TestHungServerNeverDelaysNewsOfALoss(t *testing.T) {
 	for offset := range 5 {
 		bubble(t, func(t *testing.T) {
-			s := hung{newServer("lock.a"), new(atomic.Bool)}
-			p, _ := beginWith(t, s.server, "first", "lock/a", func(c *Config) { c.Leases = s })
+			s := newServer(t, "lock.a")
+			p, _ := beginWith(t, s, "first", "lock/a", func(*Config) {})
 			stream := p.stream(http.MethodPost, holdPath+"?stream=true")
 			after(time.Minute + time.Duration(offset)*time.Second)
-			renewed := s.lease("lock.a").RenewTime
+			renewed := s.Lease("lock.a").RenewTime
 			s.hangs.Store(true)
 			after(budget.Deadline() + 10*time.Millisecond - time.Since(renewed))
 			synctest.Wait()
@@ -62,11 +38,11 @@ func TestHungServerNeverDelaysNewsOfALoss(t *testing.T) {
 
 func TestLostHoldIsGoodForNoTime(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		p := start(t, s, "first", "lock/a")
 		stream := p.stream(http.MethodPost, holdPath+"?stream=true")
 		after(time.Second)
-		s.edit("lock.a", func(l *kube.Lease) { l.Holder = "thief" })
+		s.Edit("lock.a", func(l *kube.Lease) { l.Holder = "thief" })
 		<-stream.done
 		lines := strings.Split(strings.TrimSpace(stream.text.String()), "\n")
 		last := lines[len(lines)-1]
@@ -78,7 +54,7 @@ func TestLostHoldIsGoodForNoTime(t *testing.T) {
 func TestHeartbeatAfterTheDeadlineGetsLost(t *testing.T) {
 	for range 10 { // the loop may first take the heartbeat, or first look at the clock
 		bubble(t, func(t *testing.T) {
-			p, block := blockable(t, newServer("lock.a"))
+			p, block := blockable(t, newServer(t, "lock.a"))
 			number := p.hold("?heartbeat=5m")
 			after(time.Second)
 			unblock := block()
@@ -102,7 +78,7 @@ func TestAskedProgramSendsHeartbeatsMoreOften(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
-				s := newServer("lock.a")
+				s := newServer(t, "lock.a")
 				p := start(t, s, "first", "lock/a")
 				number := p.hold("?heartbeat=5m")
 				after(time.Minute)
@@ -111,7 +87,7 @@ func TestAskedProgramSendsHeartbeatsMoreOften(t *testing.T) {
 					return code, body["state"]
 				}
 				beats()
-				s.edit("lock.a", ask)
+				s.Edit("lock.a", ask)
 				for range 4 {
 					after(defaultBeats - time.Second)
 					code, state := beats()
@@ -129,12 +105,12 @@ func TestAskedProgramSendsHeartbeatsMoreOften(t *testing.T) {
 // The first hold ends after the call has got the last one.
 func TestCallWithALostHoldGetsNoSuccess(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a", "lock.b")
+		s := newServer(t, "lock.a", "lock.b")
 		_, a := beginWith(t, s, "one", "lock/a,lock/b", func(*Config) {})
 		call, problem := a.several(request(t.Context(), http.MethodPost, both).URL.Query())
 		require.Nil(t, problem)
 		require.Nil(t, call.acquire(t.Context()))
-		s.edit("lock.a", func(l *kube.Lease) { l.Holder, l.Annotations = "thief", nil })
+		s.Edit("lock.a", func(l *kube.Lease) { l.Holder, l.Annotations = "thief", nil })
 		after(time.Second)
 		_, problem = call.tell()
 		assert.Equal(t, lostProblem, problem)
@@ -165,12 +141,12 @@ func (l lateReader) Write(b []byte) (int, error) {
 // acquisition. So the time in the second line is shorter than that in the first line, but ends later.
 func TestLateReaderLearnsOfRenewalAtOnce(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		p := start(t, s, "first", "lock/a")
 		reader := lateReader{&lines{}, make(chan struct{})}
 		go p.handler.ServeHTTP(reader, request(t.Context(), http.MethodPost, holdPath+"?stream=true"))
 		after(time.Second)
-		s.change(func() { s.slow = time.Second })
+		s.slow(time.Second)
 		after(budget.Renew + time.Second)
 		close(reader.turn)
 		synctest.Wait()
@@ -184,11 +160,11 @@ func TestHeartbeatNeverDelaysNewsOfTheEnd(t *testing.T) {
 		budget.RenewDeadline: {"held", "ending"}, budget.Deadline(): {"held", "ending", "lost"},
 	} {
 		bubble(t, func(t *testing.T) {
-			s := hung{newServer("lock.a"), new(atomic.Bool)}
-			p, a := beginWith(t, s.server, "first", "lock/a", func(c *Config) { c.Leases = s })
+			s := newServer(t, "lock.a")
+			p, a := beginWith(t, s, "first", "lock/a", func(*Config) {})
 			stream := p.stream(http.MethodPost, holdPath+"?stream=true")
 			after(time.Minute)
-			renewed := s.lease("lock.a").RenewTime
+			renewed := s.Lease("lock.a").RenewTime
 			s.hangs.Store(true)
 			after(at - time.Millisecond - time.Since(renewed))
 			k, resume := a.keepers[0], make(chan struct{})
@@ -208,11 +184,11 @@ func TestHeartbeatNeverDelaysNewsOfTheEnd(t *testing.T) {
 
 func TestUncertainHoldIsNeverCalledEnding(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		p := start(t, s, "first", "lock/a")
 		stream := p.stream(http.MethodPost, holdPath+"?stream=true")
 		after(time.Second)
-		s.change(func() { s.away = true })
+		s.SetAway(true)
 		p.leaps <- struct{}{}
 		after(time.Minute)
 		assert.Equal(t, []string{"held", "uncertain", "lost"}, stream.states())
@@ -222,13 +198,13 @@ func TestUncertainHoldIsNeverCalledEnding(t *testing.T) {
 // A program with the state asked may go on for a while. With the state ending it must stop.
 func TestOutageEndsAnAskedHold(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		p := start(t, s, "first", "lock/a")
 		stream := p.stream(http.MethodPost, holdPath+"?stream=true")
 		after(time.Second)
-		s.edit("lock.a", func(l *kube.Lease) { l.Annotations[api.YieldAnnotation] = numberIn(stream) })
+		s.Edit("lock.a", func(l *kube.Lease) { l.Annotations[api.YieldAnnotation] = numberIn(stream) })
 		after(time.Second)
-		s.change(func() { s.away = true })
+		s.SetAway(true)
 		after(time.Minute)
 		assert.Equal(t, []string{"held", "asked", "ending", "lost"}, stream.states())
 	})

@@ -19,7 +19,7 @@ import (
 // A slot for a second reader is free, but the writer has the intent.
 func TestReaderLearnsAtOnceOfWaitingWriter(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newRWServer()
+		s := newRWServer(t)
 		first, writer, third := start(t, s, "first", "rwlock/c=2"), start(t, s, "writer", "rwlock/c=2"), start(t, s, "third", "rwlock/c=2")
 		code, body := first.call(http.MethodPost, readPath)
 		require.Equal(t, http.StatusCreated, code, body)
@@ -35,8 +35,8 @@ func TestReaderLearnsAtOnceOfWaitingWriter(t *testing.T) {
 
 func TestPausedIntentNeverRefusesReaders(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newRWServer()
-		s.edit("rwlock.c.intent", pauseLease)
+		s := newRWServer(t)
+		s.Edit("rwlock.c.intent", pauseLease)
 		p := start(t, s, "first", "rwlock/c=2")
 		code, body := p.call(http.MethodPost, readPath)
 		assert.Equal(t, http.StatusCreated, code, body)
@@ -46,11 +46,11 @@ func TestPausedIntentNeverRefusesReaders(t *testing.T) {
 // The Lease still names the dead holder.
 func TestBidForExpiredPausedSlotReturnsReasonPaused(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		dead, p := start(t, s, "dead", "lock/a"), start(t, s, "first", "lock/a")
 		dead.hold("")
 		dead.kill()
-		s.edit("lock.a", func(l *kube.Lease) {
+		s.Edit("lock.a", func(l *kube.Lease) {
 			l.Annotations = maps.Clone(l.Annotations)
 			l.Annotations[api.PausedAnnotation] = ""
 		})

@@ -168,7 +168,7 @@ func states(t *testing.T) (found []string) {
 func anyCall(t *testing.T, method, path string) (code int, header http.Header, reason any) {
 	t.Helper()
 	bubble(t, func(t *testing.T) {
-		p := start(t, newServer("lock.a"), "pod", "lock/a")
+		p := start(t, newServer(t, "lock.a"), "pod", "lock/a")
 		w := httptest.NewRecorder()
 		path := strings.NewReplacer("{kind}", "lock", "{name}", "a", "{hold}", "none").Replace(path)
 		p.handler.ServeHTTP(w, request(t.Context(), method, path))

@@ -21,7 +21,7 @@ const holdPath = "/v1/lock/a/holds"
 // got the next hold.
 func TestLostHoldsNumberNeverActsOnNextHold(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		p := start(t, s, "first", "lock/a")
 		earlier := p.hold("?heartbeat=10s")
 		after(time.Minute)
@@ -44,7 +44,7 @@ func TestLostHoldsNumberNeverActsOnNextHold(t *testing.T) {
 // The holder has sent no heartbeat yet.
 func TestWithdrawnBidNeverEndsAnotherProgramsHold(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		p := start(t, s, "first", "lock/a")
 		number := p.hold("?heartbeat=5m")
 		code, body := p.call(http.MethodPost, holdPath+"?wait=10s")
@@ -58,7 +58,7 @@ func TestWithdrawnBidNeverEndsAnotherProgramsHold(t *testing.T) {
 
 func TestWithdrawnBidLeavesOtherBidsInPlace(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		p := start(t, s, "first", "lock/a")
 		number := p.hold("?heartbeat=5m")
 		waits := []*lines{p.stream(http.MethodPost, holdPath+"?wait=1h&stream=true"), p.stream(http.MethodPost, holdPath+"?wait=1h&stream=true")}
@@ -76,7 +76,7 @@ func TestWithdrawnBidLeavesOtherBidsInPlace(t *testing.T) {
 func TestHoldOfBidThatGivesUpIsReleased(t *testing.T) {
 	for _, told := range []bool{false, true} {
 		bubble(t, func(t *testing.T) {
-			s := newServer("lock.a")
+			s := newServer(t, "lock.a")
 			p, a := beginWith(t, s, "first", "lock/a", func(*Config) {})
 			k := calls{a.keepers[0]}
 			b := &bid{now: true, every: defaultBeats}
@@ -95,7 +95,7 @@ func TestHoldOfBidThatGivesUpIsReleased(t *testing.T) {
 
 func TestClaimKeepsOnlySoManyBids(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		p := start(t, newServer("lock.a"), "first", "lock/a")
+		p := start(t, newServer(t, "lock.a"), "first", "lock/a")
 		p.hold("?heartbeat=5m")
 		for range mostBids {
 			p.stream(http.MethodPost, holdPath+"?wait=1h")
@@ -111,7 +111,7 @@ func TestClaimKeepsOnlySoManyBids(t *testing.T) {
 // The agent cannot end, because a program's stream supports a hold.
 func TestBidIsRefusedWhileAnotherProgramDelaysStop(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		p := start(t, newServer("lock.a"), "first", "lock/a")
+		p := start(t, newServer(t, "lock.a"), "first", "lock/a")
 		held := p.stream(http.MethodPost, holdPath+"?stream=true")
 		after(time.Second)
 		waits := p.stream(http.MethodPost, holdPath+"?wait=1h")
@@ -131,7 +131,7 @@ func TestBidIsRefusedWhileAnotherProgramDelaysStop(t *testing.T) {
 
 func TestStreamOfAPresentHoldReplacesHeartbeats(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		p := start(t, s, "first", "lock/a")
 		number := p.hold("?heartbeat=10s")
 		follows := p.stream(http.MethodGet, holdPath+"/"+number)

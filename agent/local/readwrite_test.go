@@ -24,19 +24,19 @@ const (
 )
 
 // newRWServer returns an API server with the Leases of the read-write lock c, and with other Leases.
-func newRWServer(others ...string) *server {
-	return newServer(append(api.Claim{Kind: api.RWLock, Name: "c", Size: 1}.Slots(api.Workload{}), others...)...)
+func newRWServer(t *testing.T, others ...string) *server {
+	return newServer(t, append(api.Claim{Kind: api.RWLock, Name: "c", Size: 1}.Slots(api.Workload{}), others...)...)
 }
 
 // heldOf returns the number of Leases that name the pod.
 func (s *server) heldOf(name string) (n int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, l := range s.leases {
-		if api.PodOf(l.Holder) == name {
-			n++
+	s.Do(func() {
+		for _, lease := range s.Names("Lease") {
+			if l, _ := s.Objects.Lease(lease); api.PodOf(l.Holder) == name {
+				n++
+			}
 		}
-	}
+	})
 	return n
 }
 
@@ -53,7 +53,7 @@ func tokenIn(body map[string]any) int {
 
 func TestReadersShareTheLockButWritersDoNot(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newRWServer()
+		s := newRWServer(t)
 		first, second := start(t, s, "first", "rwlock/c=2"), start(t, s, "second", "rwlock/c=2")
 		third, writer := start(t, s, "third", "rwlock/c=2"), start(t, s, "writer", "rwlock/c=2")
 		code, one := first.call(http.MethodPost, readPath)
@@ -100,7 +100,7 @@ func TestReadersShareTheLockButWritersDoNot(t *testing.T) {
 
 func TestTokensOfReadersAndWritersAlwaysIncrease(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newRWServer()
+		s := newRWServer(t)
 		a, b := start(t, s, "a", "rwlock/c=3"), start(t, s, "b", "rwlock/c=3")
 		last := 0
 		for i := range 6 {
@@ -114,7 +114,7 @@ func TestTokensOfReadersAndWritersAlwaysIncrease(t *testing.T) {
 			assert.Greater(t, tokenIn(body), last)
 			if last = tokenIn(body); word == "writer" {
 				for _, slot := range (api.Claim{Kind: api.RWLock, Name: "c", Size: 3}).Slots(api.Workload{}) {
-					version, _ := strconv.Atoi(s.lease(slot).ResourceVersion)
+					version, _ := strconv.Atoi(s.Lease(slot).ResourceVersion)
 					assert.LessOrEqual(t, version, last, "the token is that of the last slot")
 				}
 			}
@@ -132,7 +132,7 @@ func TestWriterReleasesAllSlotsWhenItStopsWaiting(t *testing.T) {
 	for name, end := range ends {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
-				s := newRWServer()
+				s := newRWServer(t)
 				first, writer := start(t, s, "first", "rwlock/c=2"), start(t, s, "writer", "rwlock/c=2")
 				code, body := first.call(http.MethodPost, readPath)
 				require.Equal(t, http.StatusCreated, code, body)
@@ -160,7 +160,7 @@ func TestWriterReleasesAllSlotsWhenItStopsWaiting(t *testing.T) {
 
 func TestPodWithReaderHoldCannotBidAsWriter(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newRWServer()
+		s := newRWServer(t)
 		p := start(t, s, "first", "rwlock/c=2")
 		_, body := p.call(http.MethodPost, readPath)
 		began := time.Now()
@@ -179,13 +179,13 @@ func TestPodWithReaderHoldCannotBidAsWriter(t *testing.T) {
 
 func TestWriterExcludesReadersDespiteClaimsOfDifferentSizes(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newRWServer()
+		s := newRWServer(t)
 		wide, narrow := start(t, s, "wide", "rwlock/c=16"), start(t, s, "narrow", "rwlock/c=1")
-		s.edit("rwlock.c.0", pauseLease) // so the reader in the pod "wide" takes rwlock.c.1 or a later slot
+		s.Edit("rwlock.c.0", pauseLease) // so the reader in the pod "wide" takes rwlock.c.1 or a later slot
 		code, body := wide.call(http.MethodPost, readPath+"&wait=10s")
 		require.Equal(t, http.StatusCreated, code, body)
 		assert.NotEqual(t, "rwlock.c.0", body["slot"])
-		s.edit("rwlock.c.0", resumeLease)
+		s.Edit("rwlock.c.0", resumeLease)
 		code, refused := narrow.call(http.MethodPost, writePath+"&wait=1m")
 		assert.Equal(t, http.StatusConflict, code, refused)
 		wide.call(http.MethodDelete, "/v1/rwlock/c/holds/"+body["hold"].(string))
@@ -198,8 +198,8 @@ func TestWriterExcludesReadersDespiteClaimsOfDifferentSizes(t *testing.T) {
 
 func TestPausedSlotPreventsWriterFromAcquiringAnySlot(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newRWServer()
-		s.edit("rwlock.c.7", pauseLease)
+		s := newRWServer(t)
+		s.Edit("rwlock.c.7", pauseLease)
 		reader, writer := start(t, s, "reader", "rwlock/c=2"), start(t, s, "writer", "rwlock/c=2")
 		waits := writer.stream(http.MethodPost, writePath+"&wait=1h")
 		after(time.Minute)
@@ -207,7 +207,7 @@ func TestPausedSlotPreventsWriterFromAcquiringAnySlot(t *testing.T) {
 		code, body := reader.call(http.MethodPost, readPath)
 		assert.Equal(t, http.StatusCreated, code, body)
 		reader.call(http.MethodDelete, "/v1/rwlock/c/holds/"+body["hold"].(string))
-		s.edit("rwlock.c.7", resumeLease)
+		s.Edit("rwlock.c.7", resumeLease)
 		<-waits.done
 		assert.Equal(t, 1+api.RWLockSlots, s.heldOf("writer"))
 	})
@@ -217,7 +217,7 @@ func TestWriterWaitsOneLeaseDurationForDeadHolder(t *testing.T) {
 	for _, dead := range []string{readPath, writePath} {
 		t.Run(dead, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
-				s := newRWServer()
+				s := newRWServer(t)
 				first, writer := start(t, s, "first", "rwlock/c=2"), start(t, s, "writer", "rwlock/c=2")
 				code, body := first.call(http.MethodPost, dead)
 				require.Equal(t, http.StatusCreated, code, body)
@@ -236,7 +236,7 @@ func TestWriterWaitsOneLeaseDurationForDeadHolder(t *testing.T) {
 
 func TestTwoWritersAmongReadersNeverDeadlock(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newRWServer()
+		s := newRWServer(t)
 		var writes []*lines
 		var pods []*pod
 		for i := range 4 {
@@ -270,7 +270,7 @@ func TestTwoWritersAmongReadersNeverDeadlock(t *testing.T) {
 
 func TestRWLockStateListsIntentAndReaderSlots(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newRWServer()
+		s := newRWServer(t)
 		p, other := start(t, s, "first", "rwlock/c=2"), start(t, s, "other", "rwlock/c=2")
 		_, body := p.call(http.MethodPost, writePath)
 		require.Equal(t, "held", body["state"])
@@ -288,7 +288,7 @@ func TestRWLockStateListsIntentAndReaderSlots(t *testing.T) {
 
 func TestRWLockBidMustNameReaderOrWriter(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		p := start(t, newServer("lock.a"), "first", "lock/a,rwlock/c=2")
+		p := start(t, newServer(t, "lock.a"), "first", "lock/a,rwlock/c=2")
 		for _, path := range []string{
 			"/v1/rwlock/c/holds", "/v1/rwlock/c/holds?as=owner", "/v1/rwlock/c/holds?as=", "/v1/lock/a/holds?as=reader",
 		} {
@@ -311,7 +311,7 @@ func resumeLease(l *kube.Lease) { delete(l.Annotations, api.PausedAnnotation) }
 
 func TestSecondWriterOfAPodAwaitsTheFirst(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		p := start(t, newRWServer(), "pod", "rwlock/c=2")
+		p := start(t, newRWServer(t), "pod", "rwlock/c=2")
 		code, body := p.call(http.MethodPost, writePath+"&heartbeat=5m")
 		require.Equal(t, http.StatusCreated, code, body)
 		waits := p.stream(http.MethodPost, writePath+"&wait=1h&stream=true")

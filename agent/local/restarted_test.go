@@ -47,7 +47,7 @@ func TestRestartedProgramDiesWithHoldItLearnedOf(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
-				s := newServer("lock.a")
+				s := newServer(t, "lock.a")
 				p, g := startLeashed(t, s, "first", "lock/a,variable/hits")
 				number := p.hold("?heartbeat=5m")
 				after(9 * time.Second)
@@ -56,7 +56,7 @@ func TestRestartedProgramDiesWithHoldItLearnedOf(t *testing.T) {
 					learns(t, p, number)
 				}
 				require.True(t, g.runs())
-				s.change(func() { s.away = true })
+				s.SetAway(true)
 				after(budget.Deadline() + time.Second)
 				assert.Equal(t, learns == nil, g.runs())
 			})
@@ -67,7 +67,7 @@ func TestRestartedProgramDiesWithHoldItLearnedOf(t *testing.T) {
 // A program starts while a call for several claims waits. The call already has one of the holds.
 func TestProgramStartedDuringCallDiesWithItsHold(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a", "lock.b")
+		s := newServer(t, "lock.a", "lock.b")
 		p, g := startLeashed(t, s, "first", "lock/a,lock/b")
 		other := start(t, s, "other", "lock/b")
 		code, body := other.call(http.MethodPost, "/v1/lock/b/holds?heartbeat=5m")
@@ -79,7 +79,7 @@ func TestProgramStartedDuringCallDiesWithItsHold(t *testing.T) {
 		<-waits.done
 		require.Equal(t, http.StatusCreated, waits.code)
 		after(time.Second)
-		s.edit("lock.a", func(l *kube.Lease) { l.Holder = "thief_u" })
+		s.Edit("lock.a", func(l *kube.Lease) { l.Holder = "thief_u" })
 		after(time.Second)
 		assert.False(t, g.runs())
 	})
@@ -91,7 +91,7 @@ func untold(t *testing.T, s *server) (p *pod, g *shim, bid *lines) {
 	t.Helper()
 	p, g = startLeashed(t, s, "first", "lock/a")
 	after(5 * time.Second)
-	s.change(func() { s.slow = 2 * time.Second })
+	s.slow(2 * time.Second)
 	bid = p.stream(http.MethodPost, holdPath+"?wait=10m&heartbeat=5m")
 	for holder(s) == "" {
 		<-time.After(100 * time.Millisecond)
@@ -107,12 +107,13 @@ func untold(t *testing.T, s *server) (p *pod, g *shim, bid *lines) {
 
 func TestBidSurvivesLossOfHoldItNeverGot(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		p, g, bid := untold(t, s)
 		later := p.stream(http.MethodPost, holdPath+"?wait=1h")
-		s.change(func() { s.away, s.slow = true, 0 })
+		s.slow(0)
+		s.SetAway(true)
 		after(budget.Duration)
-		s.change(func() { s.away = false })
+		s.SetAway(false)
 		after(budget.Duration)
 		select {
 		case <-bid.done:
@@ -129,7 +130,7 @@ func TestBidSurvivesLossOfHoldItNeverGot(t *testing.T) {
 
 func TestStopEndsBidWhoseHoldIsUntold(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		p, g, bid := untold(t, s)
 		close(p.stop)
 		<-bid.done
@@ -143,7 +144,7 @@ func TestStopEndsBidWhoseHoldIsUntold(t *testing.T) {
 
 func TestUntoldHoldOfWithdrawnBidIsReleased(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		_, g, bid := untold(t, s)
 		bid.end()
 		<-bid.done
@@ -156,7 +157,7 @@ func TestUntoldHoldOfWithdrawnBidIsReleased(t *testing.T) {
 // The loop stands still just after the keeper has learned of a leap.
 func TestProgramStaysFrozenWhileItsKeeperIsBlocked(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		began := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 		g := &shim{reports: make(chan gate.Report), clock: func() time.Duration { return time.Since(began) }}
 		l := leash.New(leash.Config{Gate: g, Budget: budget, BootID: "boot", Clock: g.clock, Random: rand.NewPCG(1, 2)})

@@ -7,12 +7,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,155 +24,49 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/leash"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 )
 
-var errAway = errors.New("connection refused")
-
-// server is a fake API server with some Leases. Each request takes a millisecond.
+// server is the API server with some Leases and the Variable "hits". Each request takes a millisecond.
 type server struct {
-	mu       sync.Mutex
-	changed  chan struct{} // closed and replaced at each change
-	history  []kube.WatchEvent
-	leases   map[string]*kube.Lease
-	requests []string
-	// away makes the server refuse all requests. If the field "loses" is set, the server stores
-	// each write, but the answer is lost. In that case no held Lease can be read, either.
-	away, loses bool
-	// slow is the time by which the server delays each write.
-	slow      time.Duration
-	variables variables
+	*apiserver.Scripted
+	// While the field "hangs" is true, no read and no write of a Lease gets an answer. While the field
+	// "refusesWatches" is true, each watch gets the status 429.
+	hangs, refusesWatches atomic.Bool
+	// loses makes the server store each write without an answer. Then no held Lease can be read, either.
+	loses atomic.Bool
 }
 
-func newServer(leases ...string) *server {
-	s := &server{changed: make(chan struct{}), leases: map[string]*kube.Lease{}}
-	for _, name := range leases {
-		s.store(&kube.Lease{Name: name, UID: "uid-" + name})
+func newServer(t *testing.T, leases ...string) *server {
+	s := &server{Scripted: apiserver.NewScripted(t.Context(), leases...)}
+	s.Takes = time.Millisecond
+	s.SetVariable(&kube.Variable{Name: "hits", UID: "u"})
+	s.Refuse = func(ctx context.Context, r apiserver.Request) error {
+		switch {
+		case r.Verb == "watch" && s.refusesWatches.Load():
+			return &kube.StatusError{Code: 429}
+		case r.Verb != "watch" && s.hangs.Load() && !strings.HasPrefix(r.Name, "variable."):
+			<-ctx.Done()
+			return ctx.Err()
+		case r.Verb == "get" && s.loses.Load() && !strings.HasPrefix(r.Name, "variable.") && s.Lease(r.Name).Holder != "":
+			return apiserver.ErrUnreachable
+		}
+		return nil
+	}
+	s.Answer = func(r apiserver.Request, err error) error {
+		if r.Verb == "put" && err == nil && s.loses.Load() {
+			return apiserver.ErrUnreachable
+		}
+		return err
 	}
 	return s
 }
 
-func (s *server) store(l *kube.Lease) *kube.Lease {
-	l.ResourceVersion = strconv.Itoa(len(s.history) + 1)
-	s.leases[l.Name] = l
-	s.history = append(s.history, kube.WatchEvent{Type: kube.Modified, Lease: l.Clone(), ResourceVersion: l.ResourceVersion})
-	close(s.changed)
-	s.changed = make(chan struct{})
-	return l.Clone()
-}
+// slow sets the time by which the server delays each write.
+func (s *server) slow(d time.Duration) { s.Do(func() { s.Writes = d }) }
 
-func (s *server) begin(verb, name string) error {
-	<-time.After(time.Millisecond)
-	s.mu.Lock()
-	s.requests = append(s.requests, verb+" "+name)
-	if s.away {
-		return errAway
-	}
-	return nil
-}
-
-func (s *server) GetLease(_ context.Context, name string) (*kube.Lease, error) {
-	err := s.begin("get", name)
-	defer s.mu.Unlock()
-	if err != nil {
-		return nil, err
-	}
-	if s.leases[name] == nil {
-		return nil, &kube.StatusError{Code: 404, Reason: "NotFound"}
-	}
-	if s.loses && s.leases[name].Holder != "" {
-		return nil, errAway
-	}
-	return s.leases[name].Clone(), nil
-}
-
-func (s *server) UpdateLease(_ context.Context, l *kube.Lease) (*kube.Lease, error) {
-	s.mu.Lock()
-	slow := s.slow
-	s.mu.Unlock()
-	if slow > 0 {
-		// The race detector crashes if goroutines of one bubble receive from timers of zero at once (Go 1.26).
-		<-time.After(slow)
-	}
-	err := s.begin("put", l.Name)
-	defer s.mu.Unlock()
-	if err != nil {
-		return nil, err
-	}
-	if s.leases[l.Name] == nil {
-		return nil, &kube.StatusError{Code: 404, Reason: "NotFound"}
-	}
-	if s.leases[l.Name].ResourceVersion != l.ResourceVersion || s.leases[l.Name].UID != l.UID {
-		return nil, &kube.StatusError{Code: 409}
-	}
-	stored := s.store(l.Clone())
-	if s.loses {
-		return nil, errAway
-	}
-	return stored, nil
-}
-
-func (s *server) CreateEvent(context.Context, kube.Event) error {
-	err := s.begin("create", "event")
-	s.mu.Unlock()
-	return err
-}
-
-func (s *server) WatchLease(ctx context.Context, name, from string, fn func(kube.WatchEvent)) error {
-	err := s.begin("watch", name)
-	s.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	next, _ := strconv.Atoi(from)
-	for {
-		s.mu.Lock()
-		events, changed, away := s.history[next:], s.changed, s.away
-		next = len(s.history)
-		s.mu.Unlock()
-		if away {
-			return errAway
-		}
-		for _, e := range events {
-			if e.Lease.Name == name {
-				fn(kube.WatchEvent{Type: e.Type, Lease: e.Lease.Clone(), ResourceVersion: e.ResourceVersion})
-			}
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return nil
-		}
-	}
-}
-
-// change changes the server, and wakes all watches.
-func (s *server) change(f func()) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	f()
-	close(s.changed)
-	s.changed = make(chan struct{})
-}
-
-func (s *server) edit(name string, edit func(*kube.Lease)) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	l := s.leases[name].Clone()
-	edit(l)
-	s.store(l)
-}
-
-func (s *server) lease(name string) *kube.Lease {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.leases[name].Clone()
-}
-
-func (s *server) count() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.requests)
-}
+// count returns the number of requests so far.
+func (s *server) count() int { return len(s.Requests()) }
 
 // pod is the local API of one pod. The API runs until the test ends, or until the call of kill.
 type pod struct {
@@ -222,9 +114,10 @@ func beginWith(t *testing.T, s *server, name, claims string, set func(*Config)) 
 	require.NoError(t, err)
 	began := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC) // the time at which each bubble of synctest begins
 	p := &pod{t: t, name: name, leaps: make(chan struct{}), stop: make(chan struct{}), ended: make(chan error, 1)}
+	client := s.Client(name)
 	config := Config{
 		PodName: name, PodUID: "u", PodIP: "10.0.0.1", Claims: args.Claims, BootID: "boot",
-		Leases: s, Variables: &s.variables, Run: args.Run, Barriers: s, Leaps: p.leaps, Clock: func() time.Duration { return time.Since(began) },
+		Leases: client, Variables: client, Run: args.Run, Barriers: client, Leaps: p.leaps, Clock: func() time.Duration { return time.Since(began) },
 		Random: func() rand.Source { return rand.NewPCG(1, starts.Add(1)) },
 	}
 	set(&config)
@@ -326,10 +219,10 @@ func bubble(t *testing.T, f func(t *testing.T)) {
 
 func TestDeletionOfHoldPassesSlotToWaitingPod(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		first, second := start(t, s, "first", "lock/a"), start(t, s, "second", "lock/a")
 		number := first.hold("")
-		l := s.lease("lock.a")
+		l := s.Lease("lock.a")
 		assert.Equal(t, api.Identity("first", "u"), l.Holder)
 		assert.Equal(t, "10.0.0.1", l.Annotations[api.AddressAnnotation])
 		code, body := second.call(http.MethodPost, "/v1/lock/a/holds")
@@ -346,7 +239,7 @@ func TestDeletionOfHoldPassesSlotToWaitingPod(t *testing.T) {
 		<-time.After(20 * time.Millisecond)
 		synctest.Wait()
 		assert.Equal(t, []string{"held"}, waits.states())
-		assert.Equal(t, api.Identity("second", "u"), s.lease("lock.a").Holder)
+		assert.Equal(t, api.Identity("second", "u"), s.Lease("lock.a").Holder)
 		assert.Less(t, time.Since(began), time.Second)
 	})
 }

@@ -21,7 +21,7 @@ const both = "/v1/holds?claims=lock/b,lock/a"
 // startPair starts two pods. Each pod may bid for the locks a and b.
 func startPair(t *testing.T) (s *server, one, two *pod) {
 	t.Helper()
-	s = newServer("lock.a", "lock.b")
+	s = newServer(t, "lock.a", "lock.b")
 	return s, start(t, s, "one", "lock/a,lock/b"), start(t, s, "two", "lock/a,lock/b")
 }
 
@@ -136,14 +136,14 @@ func TestRefusedCallForSeveralClaimsKeepsNoHold(t *testing.T) {
 		"a person asks for the first": func(t *testing.T, s *server, two *pod) {
 			waits := two.stream(http.MethodPost, both+"&wait=1h")
 			after(time.Minute)
-			s.edit("lock.a", func(l *kube.Lease) { l.Annotations[api.YieldAnnotation] = l.Annotations[api.HoldAnnotation] })
+			s.Edit("lock.a", func(l *kube.Lease) { l.Annotations[api.YieldAnnotation] = l.Annotations[api.HoldAnnotation] })
 			<-waits.done
 			assert.Equal(t, http.StatusGone, waits.code)
 		},
 		"the first is lost": func(t *testing.T, s *server, two *pod) {
 			waits := two.stream(http.MethodPost, both+"&wait=1h")
 			after(time.Minute)
-			s.edit("lock.a", func(l *kube.Lease) { l.Holder, l.Annotations = "thief", nil })
+			s.Edit("lock.a", func(l *kube.Lease) { l.Holder, l.Annotations = "thief", nil })
 			<-waits.done
 			assert.Equal(t, http.StatusGone, waits.code)
 		},
@@ -176,7 +176,7 @@ func TestCallsThatSortClaimsDifferentlyNeverDeadlock(t *testing.T) {
 
 func TestCallForSeveralClaimsMayIncludeAWriter(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer(append(api.Claim{Kind: api.RWLock, Name: "c", Size: 2}.Slots(api.Workload{}), "lock.a")...)
+		s := newServer(t, append(api.Claim{Kind: api.RWLock, Name: "c", Size: 2}.Slots(api.Workload{}), "lock.a")...)
 		one, two := start(t, s, "one", "lock/a,rwlock/c=2"), start(t, s, "two", "lock/a,rwlock/c=2")
 		code, body := one.call(http.MethodPost, "/v1/holds?claims=rwlock/c,lock/a&as=writer")
 		require.Equal(t, http.StatusCreated, code, body)
@@ -188,7 +188,7 @@ func TestCallForSeveralClaimsMayIncludeAWriter(t *testing.T) {
 
 func TestMalformedCallForSeveralClaimsIsRefused(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		p := start(t, newServer("lock.a"), "pod", "lock/a,rwlock/c=2")
+		p := start(t, newServer(t, "lock.a"), "pod", "lock/a,rwlock/c=2")
 		for query, reason := range map[string]string{
 			"":                                    "BadRequest",
 			"?claims=lock/a,":                     "BadRequest",

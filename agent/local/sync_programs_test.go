@@ -19,7 +19,7 @@ import (
 // program of its pod gets the lock by the paths under /v1.
 func TestSyncClientLearnsOfLossToAnotherProgram(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		p := start(t, newServer("lock.a"), "first", "lock/a")
+		p := start(t, newServer(t, "lock.a"), "first", "lock/a")
 		require.Equal(t, 200, p.status(http.MethodPut))
 		after(time.Minute)
 		p.hold("?wait=5m&heartbeat=5m")
@@ -31,7 +31,7 @@ func TestSyncClientLearnsOfLossToAnotherProgram(t *testing.T) {
 
 func TestSyncClientNeverGetsHoldOfAnotherProgram(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		p := start(t, newServer("lock.a"), "first", "lock/a")
+		p := start(t, newServer(t, "lock.a"), "first", "lock/a")
 		number := p.hold("?heartbeat=10s")
 		for range 3 {
 			after(4 * time.Second)
@@ -51,13 +51,13 @@ func TestRestartedSyncClientDiesWithItsLostHold(t *testing.T) {
 	for _, method := range []string{http.MethodPut, http.MethodGet} {
 		t.Run(method, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
-				s := newServer("lock.a")
+				s := newServer(t, "lock.a")
 				p, g := startLeashed(t, s, "first", "lock/a")
 				require.Equal(t, 200, p.status(http.MethodPut))
 				after(9 * time.Second)
 				g.restart()
 				require.Equal(t, 200, p.status(method), "the pod has not lost the lock")
-				s.change(func() { s.away = true })
+				s.SetAway(true)
 				after(budget.Deadline() + time.Second)
 				assert.False(t, g.runs())
 			})
@@ -67,10 +67,10 @@ func TestRestartedSyncClientDiesWithItsLostHold(t *testing.T) {
 
 func TestSyncCallAwaitsRenewalOnlyBriefly(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		p, g := startLeashed(t, s, "first", "lock/a")
 		require.Equal(t, 200, p.status(http.MethodPut))
-		s.change(func() { s.away = true })
+		s.SetAway(true)
 		g.reports <- gate.Report{Shim: "shim", Container: "app", Phase: gate.Running, Hold: g.last().Hold, Connected: true, Leap: 1}
 		synctest.Wait()
 		for method, status := range map[string]int{http.MethodPut: 409, http.MethodGet: 404} {

@@ -31,16 +31,16 @@ func rustHolder(p *pod) (beats int) {
 func TestSyncClientLearnsOfLossAfterAgentRestart(t *testing.T) {
 	for _, away := range []bool{false, true} {
 		bubble(t, func(t *testing.T) {
-			s := newServer("lock.a")
+			s := newServer(t, "lock.a")
 			first, second := start(t, s, "first", "lock/a"), start(t, s, "second", "lock/a")
 			require.Equal(t, 200, first.status(http.MethodPut))
 			second.stream(http.MethodPost, "/v1/lock/a/holds?wait=10m&stream=true")
 			first.kill()
-			s.change(func() { s.away = away })
+			s.SetAway(away)
 			again := start(t, s, "first", "lock/a")
 			after(time.Second)
 			assert.Equal(t, 1, rustHolder(again), "the Lease names the pod, or the agent cannot see the Lease")
-			s.change(func() { s.away = false })
+			s.SetAway(false)
 			for range 12 {
 				after(10 * time.Second)
 				holds := again.status(http.MethodPut) == 200
@@ -54,7 +54,7 @@ func TestSyncClientLearnsOfLossAfterAgentRestart(t *testing.T) {
 // Before the second process, another pod acquires the lock.
 func TestSyncClientLearnsOfLossAfterLateRestart(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		first, second := start(t, s, "first", "lock/a"), start(t, s, "second", "lock/a")
 		require.Equal(t, 200, first.status(http.MethodPut))
 		second.stream(http.MethodPost, "/v1/lock/a/holds?wait=10m&stream=true")
@@ -71,7 +71,7 @@ func TestSyncClientLearnsOfLossAfterLateRestart(t *testing.T) {
 // While the client in Rust waits, this client sends a PUT only after a GET with the answer 200.
 func TestWaitingSyncClientGetsLockAfterAgentRestart(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		first, second := start(t, s, "first", "lock/a"), start(t, s, "second", "lock/a")
 		require.Equal(t, 200, first.status(http.MethodPut))
 		require.Equal(t, 409, second.status(http.MethodPut))
@@ -93,7 +93,7 @@ func TestWaitingSyncClientGetsLockAfterAgentRestart(t *testing.T) {
 
 func TestFirstAgentProcessReportsNoLossBeforeHold(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		first, second := start(t, s, "first", "lock/a"), start(t, s, "second", "lock/a")
 		require.Equal(t, 200, first.status(http.MethodPut))
 		for range 12 {
@@ -111,7 +111,7 @@ func TestFirstAgentProcessReportsNoLossBeforeHold(t *testing.T) {
 func TestHoldOfAnotherSyncCallContinues(t *testing.T) {
 	for _, told := range []bool{false, true} {
 		bubble(t, func(t *testing.T) {
-			s := newServer("lock.a")
+			s := newServer(t, "lock.a")
 			p, a := beginWith(t, s, "first", "lock/a", func(*Config) {})
 			k := calls{a.keepers[0]}
 			o := k.bidFor(t.Context(), &bid{now: true, every: defaultBeats, anyProgram: true}, 0)
@@ -132,16 +132,16 @@ func TestSyncClientLearnsOfEachLoss(t *testing.T) {
 	const short = 15 * time.Second // after this time without renewals the hold is too short
 	for _, notices := range []string{http.MethodGet, http.MethodPut} {
 		bubble(t, func(t *testing.T) {
-			s := newServer("lock.a")
+			s := newServer(t, "lock.a")
 			p := start(t, s, "first", "lock/a")
 			require.Equal(t, 200, p.status(http.MethodPut))
-			s.change(func() { s.away = true })
+			s.SetAway(true)
 			after(short)
 			require.Equal(t, 404, p.status(http.MethodGet))
-			s.change(func() { s.away = false })
+			s.SetAway(false)
 			after(5 * time.Second)
 			require.Equal(t, 200, p.status(notices))
-			s.change(func() { s.away = true })
+			s.SetAway(true)
 			after(short)
 			if notices == http.MethodPut {
 				require.Equal(t, 409, p.status(http.MethodPut))
@@ -155,10 +155,10 @@ func TestSyncClientLearnsOfEachLoss(t *testing.T) {
 // A client that has no hold waits for the lock, and sends a PUT only after a GET with the answer 200.
 func TestOutageIsNoLossForWaitingSyncClient(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		p := start(t, s, "first", "lock/a")
 		require.Equal(t, 200, p.status(http.MethodGet))
-		s.change(func() { s.away = true })
+		s.SetAway(true)
 		after(10 * time.Minute)
 		sent, began := s.count(), time.Now()
 		assert.Equal(t, 200, p.status(http.MethodGet))
@@ -170,10 +170,10 @@ func TestOutageIsNoLossForWaitingSyncClient(t *testing.T) {
 // The client got its hold before the first GET, so this process has looked at no Lease for a GET.
 func TestGetAfterALossAwaitsNoServer(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		p := start(t, s, "first", "lock/a")
 		require.Equal(t, 200, p.status(http.MethodPut))
-		s.change(func() { s.away = true })
+		s.SetAway(true)
 		after(time.Minute)
 		began := time.Now()
 		assert.Equal(t, 404, p.status(http.MethodGet))

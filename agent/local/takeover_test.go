@@ -94,7 +94,7 @@ func TestProblemAfterTakeoverHasItsStatus(t *testing.T) {
 }
 
 func TestHeadRequestIsRefused(t *testing.T) {
-	_, _, address := listening(t, newServer("lock.a"))
+	_, _, address := listening(t, newServer(t, "lock.a"))
 	c := send(t, address, "HEAD /v1/lock/a?watch=true HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
 	defer c.Close()
 	text, err := io.ReadAll(c)
@@ -193,7 +193,7 @@ func TestDeadProgramsBidGetsNoHold(t *testing.T) {
 		"one claim": "/v1/lock/a/holds?wait=1h&heartbeat=5m", "several claims": "/v1/holds?claims=lock/a&wait=1h&heartbeat=5m",
 	} {
 		t.Run(name, func(t *testing.T) {
-			p, a, address := listening(t, newServer("lock.a"))
+			p, a, address := listening(t, newServer(t, "lock.a"))
 			p.hold("?heartbeat=5m")
 			bids := func() (n int) {
 				_ = calls{a.keepers[0]}.call(t.Context(), func(time.Duration) { n = len(a.keepers[0].bids) })
@@ -260,7 +260,7 @@ func TestHoldThatNoWriteTellsIsReleased(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
-				s := newServer("lock.a")
+				s := newServer(t, "lock.a")
 				_, a := beginWith(t, s, "first", "lock/a", func(*Config) {})
 				to, program := piped(t)
 				require.NoError(t, program.Close())
@@ -275,7 +275,7 @@ func TestHoldThatNoWriteTellsIsReleased(t *testing.T) {
 // The program may know its hold from the bytes that it has read.
 func TestHoldOfACutAnswerIsNotReleased(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		_, a := beginWith(t, s, "first", "lock/a", func(*Config) {})
 		to, program := piped(t)
 		go func() {

@@ -84,7 +84,7 @@ func (s *shim) restart() {
 
 func TestRestartedMetaparticleSyncClientKeepsItsLock(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		p, g := startLeashed(t, s, "first", "lock/a")
 		put := func() {
 			code, _ := p.call(http.MethodPut, "/locks/a")
@@ -104,10 +104,10 @@ func TestRestartedMetaparticleSyncClientKeepsItsLock(t *testing.T) {
 func TestRepeatedMetaparticleSyncCallLeavesNoPendingBid(t *testing.T) {
 	for offset := range 8 {
 		bubble(t, func(t *testing.T) {
-			s := newServer("lock.a")
+			s := newServer(t, "lock.a")
 			p, g := startLeashed(t, s, "first", "lock/a")
 			<-time.After(time.Duration(offset) * 900 * time.Millisecond)
-			s.change(func() { s.slow = 2 * time.Second })
+			s.slow(2 * time.Second)
 			first := make(chan int)
 			go func() {
 				code, _ := p.call(http.MethodPut, "/locks/a")
@@ -116,28 +116,28 @@ func TestRepeatedMetaparticleSyncCallLeavesNoPendingBid(t *testing.T) {
 			<-time.After(3 * time.Second)
 			_, _ = p.call(http.MethodPut, "/locks/a")
 			assert.Equal(t, http.StatusOK, <-first)
-			s.change(func() { s.slow = 0 })
+			s.slow(0)
 			<-time.After(2 * time.Minute) // without heartbeats the hold is lost, and its program is killed
 			require.False(t, g.runs())
-			renewed := s.lease("lock.a").ResourceVersion
+			renewed := s.Lease("lock.a").ResourceVersion
 			<-time.After(5 * time.Minute)
-			assert.Equal(t, renewed, s.lease("lock.a").ResourceVersion, "no bid is left that gets a hold")
+			assert.Equal(t, renewed, s.Lease("lock.a").ResourceVersion, "no bid is left that gets a hold")
 		})
 	}
 }
 
 func TestBidWithShortHeartbeatsSucceedsDespiteSlowServer(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		p, g := startLeashed(t, s, "first", "lock/a")
 		for range 30 {
 			<-time.After(317 * time.Millisecond)
-			s.change(func() { s.slow = 2300 * time.Millisecond })
+			s.slow(2300 * time.Millisecond)
 			began := time.Now()
 			code, body := p.call(http.MethodPost, "/v1/lock/a/holds?wait=1m&heartbeat=2s")
 			require.Equal(t, http.StatusCreated, code, body)
 			assert.Less(t, time.Since(began), 10*time.Second)
-			s.change(func() { s.slow = 0 })
+			s.slow(0)
 			code, _ = p.call(http.MethodDelete, "/v1/lock/a/holds/"+body["hold"].(string))
 			require.Equal(t, http.StatusNoContent, code)
 			require.True(t, g.runs())
@@ -147,13 +147,13 @@ func TestBidWithShortHeartbeatsSucceedsDespiteSlowServer(t *testing.T) {
 
 func TestFrozenProgramNeedsNoHeartbeat(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		p, g := startLeashed(t, s, "first", "lock/a")
 		p.hold("?heartbeat=10s")
-		s.change(func() { s.away = true })
+		s.SetAway(true)
 		g.reports <- gate.Report{Shim: "shim", Container: "app", Phase: gate.Running, Hold: g.last().Hold, Connected: true, Leap: 1}
 		<-time.After(12 * time.Second)
-		s.change(func() { s.away = false })
+		s.SetAway(false)
 		<-time.After(3 * time.Second)
 		assert.Equal(t, 1, g.last().Leap, "the program goes on")
 		assert.True(t, g.runs())
@@ -163,13 +163,13 @@ func TestFrozenProgramNeedsNoHeartbeat(t *testing.T) {
 // The outage takes most of the time between two heartbeats. After the thaw the program has that whole time.
 func TestThawedProgramGetsWholeTimeForHeartbeat(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		p, g := startLeashed(t, s, "first", "lock/a")
 		number := p.hold("?heartbeat=20s")
-		s.change(func() { s.away = true })
+		s.SetAway(true)
 		g.reports <- gate.Report{Shim: "shim", Container: "app", Phase: gate.Running, Hold: g.last().Hold, Connected: true, Leap: 1}
 		<-time.After(19 * time.Second)
-		s.change(func() { s.away = false })
+		s.SetAway(false)
 		<-time.After(2 * time.Second)
 		require.Equal(t, 1, g.last().Leap, "the program goes on")
 		<-time.After(17 * time.Second)
@@ -182,9 +182,9 @@ func TestThawedProgramGetsWholeTimeForHeartbeat(t *testing.T) {
 
 func TestProgramWithoutHoldSurvivesAnOutage(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		_, g := startLeashed(t, s, "first", "lock/a")
-		s.change(func() { s.away = true })
+		s.SetAway(true)
 		<-time.After(10 * time.Minute)
 		assert.True(t, g.runs())
 		assert.Zero(t, s.count())
@@ -193,7 +193,7 @@ func TestProgramWithoutHoldSurvivesAnOutage(t *testing.T) {
 
 func TestRenewalsOfAHoldKeepItsProgramAlive(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		p, g := startLeashed(t, s, "first", "lock/a")
 		stream := p.stream(http.MethodPost, "/v1/lock/a/holds?stream=true")
 		<-time.After(10 * time.Minute)
@@ -204,7 +204,7 @@ func TestRenewalsOfAHoldKeepItsProgramAlive(t *testing.T) {
 
 func TestProgramDiesBeforeItsLostSlotIsTaken(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		p, g := startLeashed(t, s, "first", "lock/a")
 		second := start(t, s, "second", "lock/a")
 		p.hold("?heartbeat=10s")
@@ -225,11 +225,11 @@ func TestProgramDiesBeforeItsLostSlotIsTaken(t *testing.T) {
 
 func TestHeartbeatAnswerPredictsWhenShimKillsProgram(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		p, g := startLeashed(t, s, "first", "lock/a")
 		number := p.hold("?heartbeat=5m")
 		<-time.After(7 * time.Second)
-		s.change(func() { s.away = true })
+		s.SetAway(true)
 		code, body := p.call(http.MethodPut, "/v1/lock/a/holds/"+number)
 		require.Equal(t, http.StatusOK, code)
 		good, _ := body["goodForSeconds"].(float64)
@@ -242,7 +242,7 @@ func TestHeartbeatAnswerPredictsWhenShimKillsProgram(t *testing.T) {
 
 func TestProgramKeepsRunningAfterReleasingAHold(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		p, g := startLeashed(t, s, "first", "lock/a")
 		for range 3 {
 			number := p.hold("?heartbeat=10s")
@@ -257,12 +257,12 @@ func TestProgramKeepsRunningAfterReleasingAHold(t *testing.T) {
 
 func TestStolenLeaseKillsProgramAtOnce(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		p, g := startLeashed(t, s, "first", "lock/a")
 		p.hold("?heartbeat=5m")
 		<-time.After(time.Second)
-		s.edit("lock.a", func(l *kube.Lease) { l.Holder = "thief_u" })
-		<-time.After(time.Millisecond)
+		s.Edit("lock.a", func(l *kube.Lease) { l.Holder = "thief_u" })
+		<-time.After(10 * time.Millisecond)
 		synctest.Wait()
 		assert.False(t, g.runs())
 	})
@@ -270,16 +270,16 @@ func TestStolenLeaseKillsProgramAtOnce(t *testing.T) {
 
 func TestProgramThawsOnlyAfterItsHoldIsRenewed(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a", "lock.b")
+		s := newServer(t, "lock.a", "lock.b")
 		p, g := startLeashed(t, s, "first", "lock/a,lock/b")
 		p.hold("?heartbeat=5m")
 		<-time.After(7 * time.Second)
-		s.change(func() { s.away = true })
+		s.SetAway(true)
 		g.reports <- gate.Report{Shim: "shim", Container: "app", Phase: gate.Running, Hold: g.last().Hold, Connected: true, Leap: 1}
 		<-time.After(3 * time.Second)
 		synctest.Wait()
 		assert.Zero(t, g.last().Leap, "the hold is in doubt")
-		s.change(func() { s.away = false })
+		s.SetAway(false)
 		<-time.After(3 * time.Second)
 		synctest.Wait()
 		assert.Equal(t, 1, g.last().Leap)
@@ -289,14 +289,14 @@ func TestProgramThawsOnlyAfterItsHoldIsRenewed(t *testing.T) {
 
 func TestGrantOfProgramsShimNeverOutlastsNewHold(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		p, g := startLeashed(t, s, "first", "lock/a")
 		for range 50 {
 			<-time.After(317 * time.Millisecond)
-			s.change(func() { s.slow = 2 * time.Second })
+			s.slow(2 * time.Second)
 			code, body := p.call(http.MethodPost, "/v1/lock/a/holds?wait=1m&heartbeat=30s")
 			require.Equal(t, http.StatusCreated, code, body)
-			s.change(func() { s.slow = 0 })
+			s.slow(0)
 			assert.Equal(t, "held", body["state"])
 			until, _ := body["goodUntil"].(float64)
 			assert.LessOrEqual(t, new(g.last()).KillAt().Seconds(), until+.001)
@@ -310,7 +310,7 @@ func TestGrantOfProgramsShimNeverOutlastsNewHold(t *testing.T) {
 // renewal, so the answer waits for the renewal, too.
 func TestLeapDuringBidDelaysAnswerUntilRenewal(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a")
+		s := newServer(t, "lock.a")
 		p, _ := startLeashed(t, s, "first", "lock/a")
 		p.call(http.MethodGet, "/v1/lock/a")
 		bid := p.stream(http.MethodPost, "/v1/lock/a/holds")

@@ -4,13 +4,11 @@
 package local
 
 import (
-	"context"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,82 +16,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 )
-
-// variables is a fake API server with one Variable, whose name is "hits". Each request takes a
-// millisecond.
-type variables struct {
-	mu      sync.Mutex
-	version int
-	of      kube.Variable
-	changed chan struct{}
-	// The field "loses" makes the server store a write without an answer. If the field "others" is
-	// set, another pod writes right after each stored write.
-	loses, others bool
-}
-
-// begin waits for the duration of a request, and then locks the mutex.
-func (v *variables) begin() {
-	<-time.After(time.Millisecond)
-	v.mu.Lock()
-	if v.changed == nil {
-		v.changed = make(chan struct{})
-		v.of = kube.Variable{Name: "hits", UID: "u", ResourceVersion: "0"}
-	}
-}
-
-func (v *variables) GetVariable(ctx context.Context, _ string) (*kube.Variable, error) {
-	v.begin()
-	defer v.mu.Unlock()
-	return v.of.Clone(), ctx.Err()
-}
-
-func (v *variables) UpdateVariable(_ context.Context, next *kube.Variable) (*kube.Variable, error) {
-	v.begin()
-	defer v.mu.Unlock()
-	if next.ResourceVersion != v.of.ResourceVersion {
-		return nil, &kube.StatusError{Code: 409}
-	}
-	v.store(next)
-	if v.others {
-		other := next.Clone()
-		other.Integer, other.Write = new(*next.Integer+100), "other"
-		v.store(other)
-	}
-	if v.loses {
-		return nil, errAway
-	}
-	return v.of.Clone(), nil
-}
-
-func (v *variables) store(next *kube.Variable) {
-	v.version++
-	v.of = *next.Clone()
-	v.of.ResourceVersion = strconv.Itoa(v.version)
-	close(v.changed)
-	v.changed = make(chan struct{})
-}
-
-func (v *variables) WatchVariable(ctx context.Context, _, from string, fn func(v *kube.Variable, gone bool)) error {
-	v.begin()
-	v.mu.Unlock()
-	for {
-		v.mu.Lock()
-		now, changed := v.of.Clone(), v.changed
-		v.mu.Unlock()
-		if now.ResourceVersion != from {
-			from = now.ResourceVersion
-			fn(now, false)
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
 
 // send sends a request with a body. The argument "headers" has the name and the value of each
 // header, in turn.
@@ -117,27 +42,27 @@ const hits = "/v1/variable/hits"
 
 func TestProgramCanGetSetAndIncrementVariables(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer()
+		s := newServer(t)
 		p, other := start(t, s, "first", "variable/hits"), start(t, s, "second", "variable/hits")
 		_, body := p.send(http.MethodGet, hits, "")
-		assert.Equal(t, map[string]any{"variable": "variable/hits", "type": "none", "value": "", "version": "0"}, body)
+		assert.Equal(t, map[string]any{"variable": "variable/hits", "type": "none", "value": "", "version": "1"}, body)
 		_, body = p.send(http.MethodPost, hits+"/add", "")
 		assert.Equal(t, map[string]any{"variable": "variable/hits", "type": "integer", "value": "1"}, body)
 		_, body = other.send(http.MethodPost, hits+"/add?by=-5", "")
 		assert.Equal(t, "-4", body["value"])
 		_, body = p.send(http.MethodPut, hits, " 9223372036854775807\n", "If-None-Match", "*")
 		assert.Equal(t, "Mismatch", body["reason"])
-		_, body = p.send(http.MethodPut, hits+"?type=integer", " 9223372036854775807\n", "If-Match", `"2"`)
+		_, body = p.send(http.MethodPut, hits+"?type=integer", " 9223372036854775807\n", "If-Match", `"3"`)
 		assert.Equal(t, "9223372036854775807", body["value"])
-		assert.Equal(t, "3", body["version"])
-		_, body = other.send(http.MethodPut, hits, "7", "If-Match", `"2"`)
+		assert.Equal(t, "4", body["version"])
+		_, body = other.send(http.MethodPut, hits, "7", "If-Match", `"3"`)
 		assert.Equal(t, "Mismatch", body["reason"])
 	})
 }
 
 func TestRefusedVariableCallReturnsStatusAndReason(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer()
+		s := newServer(t)
 		p := start(t, s, "first", "variable/hits")
 		_, body := p.send(http.MethodPost, hits+"/add?by=9223372036854775807", "", "Idempotency-Key", "k")
 		require.Equal(t, "9223372036854775807", body["value"])
@@ -192,27 +117,36 @@ func TestRefusedVariableCallReturnsStatusAndReason(t *testing.T) {
 
 func TestUnansweredAdditionReturnsUnknownIfVariableIsOverwritten(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer()
+		s := newServer(t)
 		p := start(t, s, "first", "variable/hits")
 		_, _ = p.send(http.MethodPost, hits+"/add", "")
-		s.variables.mu.Lock()
-		s.variables.loses = true
-		s.variables.mu.Unlock()
+		s.loses.Store(true)
 		code, body := p.send(http.MethodPost, hits+"/add", "")
 		assert.Equal(t, http.StatusOK, code, "the Variable names the write")
 		assert.Equal(t, "2", body["value"])
-		s.variables.mu.Lock()
-		s.variables.others = true
-		s.variables.mu.Unlock()
+		s.Do(func() { s.Answer = overwritten(s) })
 		code, body = p.send(http.MethodPost, hits+"/add", "")
 		assert.Equal(t, http.StatusGatewayTimeout, code)
 		assert.Equal(t, "Unknown", body["reason"])
 	})
 }
 
+// overwritten is an Answer after which another pod has written, and which the agent does not get.
+func overwritten(s *server) func(apiserver.Request, error) error {
+	return func(r apiserver.Request, err error) error {
+		if r.Verb != "put" {
+			return err
+		}
+		other := s.Variable("hits")
+		other.Write, other.Integer = "other", new(*other.Integer+100)
+		s.SetVariable(other)
+		return apiserver.ErrUnreachable
+	}
+}
+
 func TestFencedWriteCarriesTheTokenOfItsHold(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer("lock.a", "semaphore.p.0", "semaphore.p.1")
+		s := newServer(t, "lock.a", "semaphore.p.0", "semaphore.p.1")
 		first, second := start(t, s, "first", "lock/a,variable/hits,semaphore/p=2"), start(t, s, "second", "lock/a,variable/hits")
 		number := first.hold("?heartbeat=5m")
 		code, body := first.send(http.MethodPut, hits+"?fence="+number, "mine")
@@ -242,7 +176,7 @@ func TestFencedWriteCarriesTheTokenOfItsHold(t *testing.T) {
 
 		// From the leap until the next stored renewal, the hold is not good.
 		<-time.After(time.Second)
-		s.change(func() { s.away = true })
+		s.hangs.Store(true)
 		second.leaps <- struct{}{}
 		<-time.After(time.Millisecond)
 		_, body = second.send(http.MethodPut, hits+"?fence="+number, "uncertain")
@@ -257,7 +191,7 @@ func TestFencedWriteCarriesTheTokenOfItsHold(t *testing.T) {
 
 func TestVariableWatchDeliversValueAndEachChange(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		s := newServer()
+		s := newServer(t)
 		p, other := start(t, s, "first", "variable/hits"), start(t, s, "second", "variable/hits")
 		stream := p.stream(http.MethodGet, hits+"?watch=true")
 		<-time.After(time.Second)
@@ -284,7 +218,7 @@ func TestVariableWatchDeliversValueAndEachChange(t *testing.T) {
 
 func TestStoppingAgentRefusesCallsForVariables(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		p := start(t, newServer(), "first", "variable/hits")
+		p := start(t, newServer(t), "first", "variable/hits")
 		close(p.stop)
 		synctest.Wait()
 		assert.NoError(t, <-p.ended)
