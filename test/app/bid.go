@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -34,9 +33,8 @@ type line struct {
 	GoodUntil    float64 `json:"goodUntil"`
 }
 
-// bidAndFollow bids for the claim, or for all claims of a list. Further connections follow the
-// state of the claim. The returned function gives the holds back. If a stop signal ends the wait,
-// the error is nil.
+// bidAndFollow bids for the claim. Further connections follow the state of the claim. The returned
+// function gives the hold back. If a stop signal ends the wait, the error is nil.
 func bidAndFollow(ctx context.Context, c config) (giveBack func() error, err error) {
 	if c.socket != "" {
 		callBy(c.socket)
@@ -44,11 +42,7 @@ func bidAndFollow(ctx context.Context, c config) (giveBack func() error, err err
 	for range c.follow {
 		go follow(c.bid)
 	}
-	if strings.Contains(c.bid, ",") {
-		giveBack, err = bidForAll(ctx, c.bid)
-	} else {
-		giveBack, err = bid(ctx, c.bid, c.as)
-	}
+	giveBack, err = bid(ctx, c.bid)
 	if ctx.Err() != nil {
 		err = nil
 	}
@@ -64,15 +58,11 @@ func callBy(socket string) {
 
 // bid waits until the local API gives the program a hold of the claim. From then on, the end of the
 // hold ends the program immediately. The returned function gives the hold back.
-func bid(ctx context.Context, claim, as string) (giveBack func() error, err error) {
+func bid(ctx context.Context, claim string) (giveBack func() error, err error) {
 	waiting, cancel := context.WithCancel(context.Background())
 	stop := context.AfterFunc(ctx, cancel) // a stop signal ends the wait for the answer
 	// The stream stays open for as long as the program runs.
-	query := "/holds?stream=true&wait=24h"
-	if as != "" {
-		query += "&as=" + as
-	}
-	answer, err := send(waiting, http.MethodPost, claim+query) //nolint:bodyclose // see above
+	answer, err := send(waiting, http.MethodPost, claim+"/holds?stream=true&wait=24h") //nolint:bodyclose // see above
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +89,7 @@ func send(ctx context.Context, method, path string) (*http.Response, error) {
 	return http.DefaultClient.Do(request)
 }
 
-// returning reports that the program gives its holds back.
+// returning reports that the program gives its hold back.
 var returning atomic.Bool
 
 // disobeys reports that the program ignores the end of its hold.
@@ -122,7 +112,7 @@ func obey(lines *json.Decoder, first line) {
 		var next line
 		err := lines.Decode(&next)
 		if returning.Load() {
-			return // the program gives its other holds back, too, and then ends
+			return // the program ends by itself
 		}
 		if err != nil || next.State != "held" {
 			fmt.Fprintf(os.Stderr, "app: the hold ends: %+v, %v\n", next, err)
@@ -142,6 +132,16 @@ func follow(claim string) {
 	}
 	defer answer.Body.Close()
 	_, _ = io.Copy(io.Discard, answer.Body)
+}
+
+// release gives a hold back.
+func release(claim, hold string) error {
+	returning.Store(true)
+	answer, err := send(context.Background(), http.MethodDelete, claim+"/holds/"+hold)
+	if err != nil {
+		return err
+	}
+	return answer.Body.Close()
 }
 
 // deadline returns the instant by which the program needs the next line.

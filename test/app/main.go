@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command app is the application in the end-to-end tests. With the flag -bid or -meet the
-// application calls the local API. Without these flags the application uses nothing of
+// Command app is the application in the end-to-end tests. With the flag -bid the
+// application calls the local API. Without this flag the application uses nothing of
 // Metaparticle. The application records its life (package record) and serves HTTP. The flags decide
 // when and how the application stops:
 //
@@ -50,10 +50,8 @@ type config struct {
 	eat        bool
 	echo       bool
 	bid        string
-	as         string
 	follow     int
 	socket     string
-	meet       string
 	starts     string
 }
 
@@ -84,12 +82,10 @@ func main() {
 	flag.BoolVar(&c.echo, "echo", false, "echo standard input; without -listen, end with it")
 	flag.StringVar(&c.tcp, "tcp", "", "ports that are open while a probe is healthy, with -listen: NAME=ADDRESS, separated by commas")
 	flag.StringVar(&c.https, "https", "", "address to serve the same as -listen by HTTPS")
-	flag.StringVar(&c.bid, "bid", "", "run only while the local API gives a hold of this claim: KIND/NAME, or of several, separated by commas")
+	flag.StringVar(&c.bid, "bid", "", "run only while the local API gives a hold of this claim: KIND/NAME")
 	flag.BoolVar(&disobeys, "disobey", false, "with -bid: run on after the loss of the hold")
-	flag.StringVar(&c.as, "as", "", "with -bid: reader or writer, for a read-write lock")
 	flag.IntVar(&c.follow, "follow", 0, "with -bid: follow the state of the claim by so many connections")
 	flag.StringVar(&c.socket, "socket", "", "with -bid: the path of the local API's socket, instead of its port")
-	flag.StringVar(&c.meet, "meet", "", "run only after the local API has opened this barrier")
 	flag.StringVar(&c.starts, "starts", "", "with -listen: be alone under this name until the application serves")
 	flag.Parse()
 	code, err := run(c)
@@ -117,9 +113,6 @@ func run(c config) (int, error) {
 	}
 	terminated, stop := askedToStop(c)
 	defer stop()
-	if over, err := meets(terminated, c); over {
-		return c.stopCode, err
-	}
 	if c.bid != "" {
 		giveBack, err := bidAndFollow(terminated, c)
 		if err != nil {

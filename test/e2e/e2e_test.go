@@ -31,19 +31,14 @@ var serial = []string{
 	"TestForceDeletedHolderKeepsTheSlotUntilExpiry",
 	"TestChildDiesSoonAfterASuspendedNodeResumes",
 	"TestStandbyTakesOverFromACrashedNode",
-	"TestProgramOnDisconnectedNodeEndsBeforeTakeover",
 	"TestDisobedientProgramDiesBeforeTakeover",
-	"TestReadersAndWritersNeverRunTogetherDespiteKills",
 	"TestSemaphoreLetsThreeOfFivePodsRun",
-	"TestThreeOfFivePodsHoldOneShardEach",
-	"TestPodsWithDifferentShardCountsNeverRunTogether",
 	"TestNewShardCountTakesEffectDespiteDisconnectedNode",
 	"TestStartLockLetsPodsStartOneByOne",
 	"TestPodGateStopsApplicationOnADisconnectedNode",
 	"TestHolderDeletedWithMinimalGraceReleasesTheSlot",
 	"TestClusterAlertsFireUntilFaultsAreRepaired",
 	"TestCheckCommandReportsAPolicyThatDeniesNothing",
-	"TestCheckCommandWarnsOfForeignWebhooksForLeases",
 	"TestRenewalsArePunctualWhileAnotherAccountFloodsTheAPIServer",
 	"TestHelmCommandsNeverStopARunningApplication",
 	"TestHelmUpgradesToAReleaseAndRollsBack",
@@ -68,7 +63,6 @@ var parallel = []string{
 	"TestGateKeepsCronExclusiveAndUnchanged",
 	"TestProgramsOfTheSyncLibraryNeverHoldTogether",
 	"TestExampleCounterCountsExactlyDespiteKills",
-	"TestVariableKeepsEachAcknowledgedAdditionDespiteKills",
 	"TestNightlyExampleFinishesOneBackupDespiteDeletion",
 	"TestLicenceExampleRunsThreeTasksAtMost",
 	"TestWarmupExampleStartsOneReplicaAtATime",
@@ -76,29 +70,22 @@ var parallel = []string{
 	"TestLeaderExampleRunsOneWorkerAndThreeServers",
 	"TestElectionExampleElectsOneLeaderAtATime",
 	"TestWordcountExampleCountsExactlyDespiteDeletionsAndKills",
-	"TestDeletedStandbyReturnsASlotAcquiredByMistake",
-	"TestProgramsWithTwoLocksRunOneByOne",
 	"TestLockIsExclusiveAmongDifferentTypesOfWorkloads",
-	"TestPodsWithOppositeListsOfLocksNeverDeadlock",
 	"TestPodAndClientGoElectorExcludeEachOther",
 	"TestByDefaultALostHoldRestartsNoContainer",
 	"TestLostHoldRestartsContainerIfAnnotationSaysRestart",
 	"TestContainerReturnsTheChildsExitCode",
 	"TestStandbyTakesOverFromACrashingHolder",
-	"TestRecreatedDeploymentWaitsForTheOldHolder",
 	"TestDeletedHolderUsesPodGraceThenReleasesSlot",
 	"TestDeletionOfAHeldLeaseIsRefused",
 	"TestRecreatedLeaseStaysUnavailableForALeaseDuration",
 	"TestShimDrainsByDeadlineWhileAgentIsFrozen",
 	"TestAgentNeverReleasesWhileTheShimIsFrozen",
 	"TestElectionLetsProgramsLeadOneByOne",
-	"TestLeashNeverKillsAnObedientProgram",
 	"TestProgramsOnHostNetworkReachAgentBySocket",
 	"TestHundredConnectionsToLocalAPICostFewMegabytes",
 	"TestApplicationStaysExclusiveDespiteDeletionsAndKills",
-	"TestStartLockLetsSingletonsStartOneByOne",
 	"TestPodGateRunsImagesThatMustBePID1",
-	"TestPodGateIsRefusedBeforeKubernetes136",
 	"TestPodGateRestartsOnlyTheKilledContainer",
 	"TestUnreadableHoldRecordMakesPodGateStopApplication",
 	"TestReadinessGateLetsOnePodServe",
@@ -117,7 +104,6 @@ var parallel = []string{
 	"TestPodStartsAfterTheAwaitedKeyIsDone",
 	"TestPodStartsAfterTheAwaitedHolderServes",
 	"TestPodsOfAJobStartTogether",
-	"TestProgramsOfAJobPassTheBarrierTogether",
 	"TestJobSkipsWorkOnlyIfHolderIsAlive",
 	"TestJobFailsWhenTheMaximumWaitIsOver",
 	"TestPodDeletionKeepsExitCodeOfStartingApplication",
@@ -132,7 +118,6 @@ var parallel = []string{
 	"TestGatedInitContainerAndApplicationShareOneHold",
 	"TestRestartRulesApplyToTheApplicationsExitCodes",
 	"TestInitContainerCompletesWorkOfAKeyOnce",
-	"TestJobsWithEqualKeysRunTheWorkOnce",
 	"TestStartupProbeBeginsAnewWithEachChild",
 	"TestLivenessFailureRestartsContainerAsWithoutTheGate",
 	"TestFailedStartupProbeRestartsContainerAsWithoutGate",
@@ -161,11 +146,9 @@ var parallel = []string{
 	"TestPodsOfACustomControllerShareOneSlot",
 	"TestKubectlCommandsSucceedOnHolderAndStandby",
 	"TestChildKeepsTheContainersUserAndCapabilities",
-	"TestWebhookKeepsAppArmorProfiles",
 	"TestGatedContainerIsResizedInPlace",
 	"TestDisruptionBudgetAllowsOneEvictionAtATime",
 	"TestGatedPodsRunInARestrictedNamespace",
-	"TestGateKeepsTheQualityOfServiceClass",
 	"TestAdministratorFreesSlotBlockedByAUsersLease",
 	"TestPodWithConditionsMayOnlyReadAwaitedLeases",
 	"TestDeletionCheckNeverChangesThePod",
@@ -179,7 +162,6 @@ var parallel = []string{
 	"TestWaitingWorkloadTakesLockFromACrashingHolder",
 	"TestRolloutFinishesDespiteDisruptionBudgetAndAutoscaler",
 	"TestRolloutOfABrokenRevisionStalls",
-	"TestBrokenRevisionStallsARolloutOfOneReplica",
 	"TestRolloutOfHoldersFinishesWithTheRemedyOfItsWarning",
 	"TestRolloutWithoutSurgeStopsApplicationAtMostTwice",
 	"TestTwoRolloutsReplaceAClaimWithoutOverlap",
@@ -193,10 +175,7 @@ var parallel = []string{
 	"TestStandbyOnHostNetworkForwardsToTheHolder",
 	"TestStandbysForwardUndeclaredAndUDPPorts",
 	"TestStandbyRefusesThePortThatIsLeftOut",
-	"TestRolloutGivesPodsAHigherRevisionNumber",
 	"TestClaimAdditionAndRemovalRollOutTheDeployment",
-	"TestOnlyHolderIsReadyIfAnnotationSaysHolder",
-	"TestServiceAnswersDuringAHandover",
 	"TestWorkerTutorialShowsTheRealOutputs",
 	"TestNightlyJobTutorialShowsTheRealOutputs",
 	"TestElectionLibraryTutorialShowsTheRealOutputs",
@@ -236,9 +215,6 @@ func TestProgramsOfTheSyncLibraryNeverHoldTogether(t *testing.T) {
 func TestExampleCounterCountsExactlyDespiteKills(t *testing.T) {
 	examples.TestExampleCounterCountsExactlyDespiteKills(t)
 }
-func TestVariableKeepsEachAcknowledgedAdditionDespiteKills(t *testing.T) {
-	examples.TestVariableKeepsEachAcknowledgedAdditionDespiteKills(t)
-}
 func TestNightlyExampleFinishesOneBackupDespiteDeletion(t *testing.T) {
 	examples.TestNightlyExampleFinishesOneBackupDespiteDeletion(t)
 }
@@ -272,17 +248,8 @@ func TestApplicationSurvivesAControlPlaneRestart(t *testing.T) {
 func TestApplicationSurvivesKubeletAndContainerdRestarts(t *testing.T) {
 	exclusive.TestApplicationSurvivesKubeletAndContainerdRestarts(t)
 }
-func TestDeletedStandbyReturnsASlotAcquiredByMistake(t *testing.T) {
-	exclusive.TestDeletedStandbyReturnsASlotAcquiredByMistake(t)
-}
-func TestProgramsWithTwoLocksRunOneByOne(t *testing.T) {
-	exclusive.TestProgramsWithTwoLocksRunOneByOne(t)
-}
 func TestLockIsExclusiveAmongDifferentTypesOfWorkloads(t *testing.T) {
 	exclusive.TestLockIsExclusiveAmongDifferentTypesOfWorkloads(t)
-}
-func TestPodsWithOppositeListsOfLocksNeverDeadlock(t *testing.T) {
-	exclusive.TestPodsWithOppositeListsOfLocksNeverDeadlock(t)
 }
 func TestPodAndClientGoElectorExcludeEachOther(t *testing.T) {
 	exclusive.TestPodAndClientGoElectorExcludeEachOther(t)
@@ -298,9 +265,6 @@ func TestContainerReturnsTheChildsExitCode(t *testing.T) {
 }
 func TestStandbyTakesOverFromACrashingHolder(t *testing.T) {
 	exclusive.TestStandbyTakesOverFromACrashingHolder(t)
-}
-func TestRecreatedDeploymentWaitsForTheOldHolder(t *testing.T) {
-	exclusive.TestRecreatedDeploymentWaitsForTheOldHolder(t)
 }
 func TestDeletedHolderUsesPodGraceThenReleasesSlot(t *testing.T) {
 	exclusive.TestDeletedHolderUsesPodGraceThenReleasesSlot(t)
@@ -330,14 +294,8 @@ func TestAgentNeverReleasesWhileTheShimIsFrozen(t *testing.T) {
 func TestElectionLetsProgramsLeadOneByOne(t *testing.T) {
 	exclusive.TestElectionLetsProgramsLeadOneByOne(t)
 }
-func TestProgramOnDisconnectedNodeEndsBeforeTakeover(t *testing.T) {
-	exclusive.TestProgramOnDisconnectedNodeEndsBeforeTakeover(t)
-}
 func TestDisobedientProgramDiesBeforeTakeover(t *testing.T) {
 	exclusive.TestDisobedientProgramDiesBeforeTakeover(t)
-}
-func TestLeashNeverKillsAnObedientProgram(t *testing.T) {
-	exclusive.TestLeashNeverKillsAnObedientProgram(t)
 }
 func TestProgramsOnHostNetworkReachAgentBySocket(t *testing.T) {
 	exclusive.TestProgramsOnHostNetworkReachAgentBySocket(t)
@@ -345,17 +303,8 @@ func TestProgramsOnHostNetworkReachAgentBySocket(t *testing.T) {
 func TestHundredConnectionsToLocalAPICostFewMegabytes(t *testing.T) {
 	exclusive.TestHundredConnectionsToLocalAPICostFewMegabytes(t)
 }
-func TestReadersAndWritersNeverRunTogetherDespiteKills(t *testing.T) {
-	exclusive.TestReadersAndWritersNeverRunTogetherDespiteKills(t)
-}
 func TestSemaphoreLetsThreeOfFivePodsRun(t *testing.T) {
 	exclusive.TestSemaphoreLetsThreeOfFivePodsRun(t)
-}
-func TestThreeOfFivePodsHoldOneShardEach(t *testing.T) {
-	exclusive.TestThreeOfFivePodsHoldOneShardEach(t)
-}
-func TestPodsWithDifferentShardCountsNeverRunTogether(t *testing.T) {
-	exclusive.TestPodsWithDifferentShardCountsNeverRunTogether(t)
 }
 func TestNewShardCountTakesEffectDespiteDisconnectedNode(t *testing.T) {
 	exclusive.TestNewShardCountTakesEffectDespiteDisconnectedNode(t)
@@ -366,16 +315,10 @@ func TestApplicationStaysExclusiveDespiteDeletionsAndKills(t *testing.T) {
 func TestStartLockLetsPodsStartOneByOne(t *testing.T) {
 	exclusive.TestStartLockLetsPodsStartOneByOne(t)
 }
-func TestStartLockLetsSingletonsStartOneByOne(t *testing.T) {
-	exclusive.TestStartLockLetsSingletonsStartOneByOne(t)
-}
 
 // Tests of package gates.
 
 func TestPodGateRunsImagesThatMustBePID1(t *testing.T) { gates.TestPodGateRunsImagesThatMustBePID1(t) }
-func TestPodGateIsRefusedBeforeKubernetes136(t *testing.T) {
-	gates.TestPodGateIsRefusedBeforeKubernetes136(t)
-}
 func TestPodGateRestartsOnlyTheKilledContainer(t *testing.T) {
 	gates.TestPodGateRestartsOnlyTheKilledContainer(t)
 }
@@ -427,9 +370,6 @@ func TestPodStartsAfterTheAwaitedHolderServes(t *testing.T) {
 	lifecycle.TestPodStartsAfterTheAwaitedHolderServes(t)
 }
 func TestPodsOfAJobStartTogether(t *testing.T) { lifecycle.TestPodsOfAJobStartTogether(t) }
-func TestProgramsOfAJobPassTheBarrierTogether(t *testing.T) {
-	lifecycle.TestProgramsOfAJobPassTheBarrierTogether(t)
-}
 func TestJobSkipsWorkOnlyIfHolderIsAlive(t *testing.T) {
 	lifecycle.TestJobSkipsWorkOnlyIfHolderIsAlive(t)
 }
@@ -473,9 +413,6 @@ func TestRestartRulesApplyToTheApplicationsExitCodes(t *testing.T) {
 func TestInitContainerCompletesWorkOfAKeyOnce(t *testing.T) {
 	lifecycle.TestInitContainerCompletesWorkOfAKeyOnce(t)
 }
-func TestJobsWithEqualKeysRunTheWorkOnce(t *testing.T) {
-	lifecycle.TestJobsWithEqualKeysRunTheWorkOnce(t)
-}
 func TestStartupProbeBeginsAnewWithEachChild(t *testing.T) {
 	lifecycle.TestStartupProbeBeginsAnewWithEachChild(t)
 }
@@ -518,9 +455,6 @@ func TestPodsAreAdmittedDuringCertificateRenewal(t *testing.T) {
 }
 func TestCheckCommandReportsAPolicyThatDeniesNothing(t *testing.T) {
 	operations.TestCheckCommandReportsAPolicyThatDeniesNothing(t)
-}
-func TestCheckCommandWarnsOfForeignWebhooksForLeases(t *testing.T) {
-	operations.TestCheckCommandWarnsOfForeignWebhooksForLeases(t)
 }
 func TestConsoleShowsTheCauseOfAHandover(t *testing.T) {
 	operations.TestConsoleShowsTheCauseOfAHandover(t)
@@ -591,16 +525,12 @@ func TestKubectlCommandsSucceedOnHolderAndStandby(t *testing.T) {
 func TestChildKeepsTheContainersUserAndCapabilities(t *testing.T) {
 	pods.TestChildKeepsTheContainersUserAndCapabilities(t)
 }
-func TestWebhookKeepsAppArmorProfiles(t *testing.T)   { pods.TestWebhookKeepsAppArmorProfiles(t) }
 func TestGatedContainerIsResizedInPlace(t *testing.T) { pods.TestGatedContainerIsResizedInPlace(t) }
 func TestDisruptionBudgetAllowsOneEvictionAtATime(t *testing.T) {
 	pods.TestDisruptionBudgetAllowsOneEvictionAtATime(t)
 }
 func TestGatedPodsRunInARestrictedNamespace(t *testing.T) {
 	pods.TestGatedPodsRunInARestrictedNamespace(t)
-}
-func TestGateKeepsTheQualityOfServiceClass(t *testing.T) {
-	pods.TestGateKeepsTheQualityOfServiceClass(t)
 }
 
 // Tests of package rights.
@@ -641,9 +571,6 @@ func TestRolloutFinishesDespiteDisruptionBudgetAndAutoscaler(t *testing.T) {
 	rollouts.TestRolloutFinishesDespiteDisruptionBudgetAndAutoscaler(t)
 }
 func TestRolloutOfABrokenRevisionStalls(t *testing.T) { rollouts.TestRolloutOfABrokenRevisionStalls(t) }
-func TestBrokenRevisionStallsARolloutOfOneReplica(t *testing.T) {
-	rollouts.TestBrokenRevisionStallsARolloutOfOneReplica(t)
-}
 func TestRolloutOfHoldersFinishesWithTheRemedyOfItsWarning(t *testing.T) {
 	rollouts.TestRolloutOfHoldersFinishesWithTheRemedyOfItsWarning(t)
 }
@@ -695,16 +622,9 @@ func TestStandbysForwardUndeclaredAndUDPPorts(t *testing.T) {
 func TestStandbyRefusesThePortThatIsLeftOut(t *testing.T) {
 	traffic.TestStandbyRefusesThePortThatIsLeftOut(t)
 }
-func TestRolloutGivesPodsAHigherRevisionNumber(t *testing.T) {
-	traffic.TestRolloutGivesPodsAHigherRevisionNumber(t)
-}
 func TestClaimAdditionAndRemovalRollOutTheDeployment(t *testing.T) {
 	traffic.TestClaimAdditionAndRemovalRollOutTheDeployment(t)
 }
-func TestOnlyHolderIsReadyIfAnnotationSaysHolder(t *testing.T) {
-	traffic.TestOnlyHolderIsReadyIfAnnotationSaysHolder(t)
-}
-func TestServiceAnswersDuringAHandover(t *testing.T) { traffic.TestServiceAnswersDuringAHandover(t) }
 
 // Tests of package tutorials.
 

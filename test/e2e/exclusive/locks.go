@@ -5,6 +5,8 @@ package exclusive
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -23,17 +25,6 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
-
-// ran reports whether a pod of a workload has run under a lock. The argument "app" is the
-// workload's name.
-func ran(s *space.Space, lock, app string) bool {
-	for _, p := range s.Record(lock) {
-		if pod := p.Pod; len(pod) > len(app) && pod[:len(app)+1] == app+"-" {
-			return true
-		}
-	}
-	return false
-}
 
 // docs/compatibility.md: kinds/cron-job kinds/stateful-set-parallel kinds/job carried
 func TestLockIsExclusiveAmongDifferentTypesOfWorkloads(t *testing.T) {
@@ -64,34 +55,15 @@ func TestLockIsExclusiveAmongDifferentTypesOfWorkloads(t *testing.T) {
 		})
 	}
 	s.Await(space.StartTimeout, "each has had its turn", func() bool {
-		return ran(s, lock, "web") && ran(s, lock, "db") && ran(s, lock, "nightly-1") && ran(s, lock, "nightly-2")
+		for _, name := range append(jobs, "web", "db") {
+			if !slices.ContainsFunc(s.Record(lock), func(p record.Process) bool { return strings.HasPrefix(p.Pod, name+"-") }) {
+				return false
+			}
+		}
+		return true
 	})
 	for _, p := range s.Record(lock) {
 		assert.Equal(t, api.LockLease(lock), p.Slot)
-	}
-}
-
-func TestPodsWithOppositeListsOfLocksNeverDeadlock(t *testing.T) {
-	cluster.NeedLab(t, "it needs the record")
-	t.Parallel()
-	s := space.New(t)
-	both := func(name, locks string) app.App {
-		return app.App{Name: name, Record: "left,right", Replicas: 2, Annotations: app.Claim(api.LockAnnotation, locks),
-			Args: []string{"-run-for=500ms"}}
-	}
-	apps := []app.App{both("ab", "left,right"), both("ba", "right,left"), app.Locked("a", "left"), app.Locked("b", "right")}
-	apps[2].Args, apps[3].Args = []string{"-run-for=500ms"}, []string{"-run-for=500ms"}
-	for _, a := range apps {
-		app.Create(s, a)
-	}
-	s.Await(space.StartTimeout, "each of them has had both its locks", func() bool {
-		return ran(s, "left", "ab") && ran(s, "right", "ab") && ran(s, "left", "ba") && ran(s, "right", "ba") &&
-			ran(s, "left", "a") && ran(s, "right", "b")
-	})
-	for _, p := range s.Record("left") {
-		if p.Pod[:2] == "ab" || p.Pod[:2] == "ba" {
-			assert.Equal(t, api.LockLease("left")+","+api.LockLease("right"), p.Slot)
-		}
 	}
 }
 

@@ -108,29 +108,6 @@ func TestStandbyTakesOverFromACrashingHolder(t *testing.T) {
 	}
 }
 
-func TestRecreatedDeploymentWaitsForTheOldHolder(t *testing.T) {
-	t.Parallel()
-	a := app.Lasting("recreated")
-	a.Grace = 8
-	a.Args = []string{"-ignore-term"}
-	h := holder.Deploy(t, a, "it needs the record")
-	deployments := h.Client.AppsV1().Deployments(h.Namespace)
-	at := record.Now()
-	require.NoError(t, deployments.Delete(t.Context(), a.Name, metav1.DeleteOptions{}))
-	require.Eventually(t, func() bool {
-		_, err := deployments.Create(t.Context(), app.Deployment(h.Space, a), metav1.CreateOptions{})
-		return err == nil
-	}, space.Soon, space.CheckInterval)
-	grace := time.Duration(a.Grace) * time.Second
-	h.Await(space.StartTimeout, "a new pod runs", func() bool { return app.After(h.Space, a, h.Before) != nil })
-	old := h.Process(h.Before.ID)
-	assert.GreaterOrEqual(t, old.Last, at+grace-time.Second, "the old one had its whole grace period")
-	// The kubelet may kill the agent before the agent knows that the child is dead. Then the
-	// slot expires.
-	app.VacantFor(h.Space, a, h.Before, lease.Lasting+lease.Released, "by a release, or by the expiry")
-	t.Logf("vacant for %v after a grace that ran out", app.VacancyAfter(h.Space, a, h.Before))
-}
-
 // docs/compatibility.md: lifecycle/grace carried
 func TestDeletedHolderUsesPodGraceThenReleasesSlot(t *testing.T) {
 	t.Parallel()

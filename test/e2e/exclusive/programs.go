@@ -105,13 +105,6 @@ func endsBeforeTakeover(s *space.Space, l *lab.Cluster, a app.App) (before *reco
 	return before
 }
 
-func TestProgramOnDisconnectedNodeEndsBeforeTakeover(t *testing.T) {
-	l := cluster.NeedLab(t, "it cuts a node off")
-	s, a := space.New(t), voters("cut-voters")
-	app.Deploy(s, a)
-	endsBeforeTakeover(s, l, a)
-}
-
 // leashedVoters returns an application of three programs that bid for an election, and that ignore
 // the end of a hold. Shims kill these programs.
 func leashedVoters(name string) app.App {
@@ -141,26 +134,6 @@ func TestDisobedientProgramDiesBeforeTakeover(t *testing.T) {
 		ended := pod.Status.ContainerStatuses[0].LastTerminationState.Terminated
 		return ended != nil && ended.ExitCode == api.ExitLost
 	})
-}
-
-func TestLeashNeverKillsAnObedientProgram(t *testing.T) {
-	t.Parallel()
-	cluster.NeedLab(t, "it needs the record")
-	s, a := space.New(t), leashedVoters("obedient")
-	a.Args = voters(a.Name).Args
-	app.Deploy(s, a)
-	first := app.AwaitRunning(s, a, space.Soon)
-	app.DeletePod(s, s.Pod(first.Pod))
-	second := leads(s, a, first)
-	app.VacantFor(s, a, first, givenBack, "the hold was given back")
-	renewed := lease.Renewed(s, electionSlot)
-	s.Await(3*lease.Fault, "two lease durations pass", func() bool { return lease.Renewed(s, electionSlot) > renewed+2*lease.Fault })
-	assert.Equal(t, second.ID, app.AwaitRunning(s, a, space.Soon).ID)
-	for _, pod := range s.Pods(a.Name) {
-		for _, c := range pod.Status.ContainerStatuses {
-			assert.Zero(t, c.RestartCount, "%s waits without a hold", pod.Name)
-		}
-	}
 }
 
 // onNode returns an application of two programs on one node, on that node's network. The programs

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/metaparticle-io/metaparticle/api"
@@ -21,7 +20,6 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/kubectl"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/lease"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
-	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
@@ -83,78 +81,6 @@ func (p partitioned) awaitAll(bound time.Duration, shards int, former string) (n
 }
 
 // docs/compatibility.md: lifecycle/shards carried
-func TestThreeOfFivePodsHoldOneShardEach(t *testing.T) {
-	l := cluster.NeedLab(t, "it cuts a node off")
-	p := partitioned{space.New(t)}
-	a := worker(3)
-	app.Create(p.Space, a)
-	app.AwaitGated(p.Space, a)
-	now := p.awaitAll(space.StartTimeout, 3, "")
-	p.Await(space.Soon, "all pods are Ready, because they declare no ports", func() bool {
-		return !slices.ContainsFunc(p.Pods(a.Name), func(pod *corev1.Pod) bool { return !status.Condition(pod, corev1.PodReady) })
-	})
-	p.Await(space.Soon, "each holder has the label of its shard", func() bool {
-		return !slices.ContainsFunc(now, func(r record.Process) bool {
-			return slotOf(0)[:len(slotOf(0))-1]+p.Pod(r.Pod).Labels[api.ShardLabel] != r.Slot
-		})
-	})
-
-	for _, f := range fault.OfPods() {
-		victim := now[0]
-		f.Strike(p.Space, p.Pod(victim.Pod))
-		former := victim.ID
-		if f.Survivable {
-			former = ""
-		}
-		now = p.awaitAll(lease.Fault+f.Vacancy+space.Soon, 3, former)
-		t.Logf("%s: %v", f.Name, now)
-	}
-
-	victim := now[1]
-	heal := fault.Node(t, victim.Node, l.Cut, l.Heal)
-	cut := record.Now()
-	budget := lease.Budget(t, lease.Fault)
-	now = p.awaitAll(budget.Duration+budget.Duration/2+space.Soon, 3, victim.ID)
-	mine := p.ever(3)[1]
-	i := slices.IndexFunc(mine, func(r record.Process) bool { return r.ID == victim.ID })
-	require.GreaterOrEqual(t, i, 0)
-	assert.LessOrEqual(t, mine[i].Last, cut+budget.Deadline(), "the child is dead at the deadline")
-	heal()
-	before := now
-	p.Never(lease.Handover, "the healed pods disturb somebody", func() bool { return len(p.now(3)) > 3 })
-	for j, r := range p.awaitAll(space.Soon, 3, "") {
-		assert.Equal(t, before[j].ID, r.ID)
-	}
-	for shard := range 3 {
-		assert.Empty(t, p.Record(slotOf(shard)).Overlaps(), "never two processes under shard %d", shard)
-	}
-}
-
-func TestPodsWithDifferentShardCountsNeverRunTogether(t *testing.T) {
-	cluster.NeedLab(t, "its record shows the processes of all nodes")
-	p := partitioned{space.New(t)}
-	a := worker(3)
-	app.Create(p.Space, a)
-	app.AwaitGated(p.Space, a)
-	p.awaitAll(space.StartTimeout, 3, "")
-	for _, stamp := range []string{"=9/5", "-"} {
-		said, err := kubectl.Run(p.Space, "", "annotate", "--overwrite", "lease/"+slotOf(0), api.StampAnnotation+stamp)
-		require.Error(t, err)
-		assert.Contains(t, said, "EnrollStamps", "not even an administrator stamps")
-	}
-	numbers := []int{3, 5, 2, 3}
-	for _, to := range numbers[1:] {
-		since := record.Now()
-		kubectl.Must(p.Space, "", "annotate", "--overwrite", "deployment/"+a.Name, api.ShardsAnnotation+"="+strconv.Itoa(to))
-		now := p.awaitAll(space.StartTimeout+2*lease.Fault, to, "")
-		first := slices.MinFunc(now, func(a, b record.Process) int { return int(a.Start - b.Start) })
-		t.Logf("%d shards: the first runs after %v, all after %v", to, first.Start-since, record.Now()-since)
-	}
-	kubectl.Must(p.Space, "", "rollout", "status", "deployment/"+a.Name, "--timeout=120s")
-
-	p.neverMixed(2, 3, 5)
-}
-
 func TestNewShardCountTakesEffectDespiteDisconnectedNode(t *testing.T) {
 	l := cluster.NeedLab(t, "it cuts a node off")
 	p := partitioned{space.New(t)}

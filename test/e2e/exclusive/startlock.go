@@ -102,31 +102,3 @@ func TestStartLockLetsPodsStartOneByOne(t *testing.T) {
 	heal()
 	awaitReady(s, a, 5)
 }
-
-func TestStartLockLetsSingletonsStartOneByOne(t *testing.T) {
-	t.Parallel()
-	s := space.New(t)
-	var all []app.App
-	for _, name := range []string{"one", "two", "three"} {
-		a := warming(name, 2)
-		a.Record = name
-		a.Annotations[api.SingletonAnnotation] = "true"
-		a.Annotations[api.LeaseDurationAnnotation] = lease.Lasting.String()
-		app.Create(s, a)
-		all = append(all, a)
-	}
-	for _, a := range all {
-		app.AwaitRunning(s, a, space.StartTimeout)
-	}
-	s.Await(space.StartTimeout, "all starts are over", func() bool {
-		over := slices.DeleteFunc(s.Record(starts).Mains(), func(p record.Process) bool { return !p.Ended })
-		return len(over) == len(all) && s.Identity(warm) == ""
-	})
-	// A handover starts the application again, under the start lock.
-	before := app.AwaitRunning(s, all[0], space.Soon)
-	app.DeletePod(s, s.AwaitHolder(lease.OfDeployment(all[0].Name)))
-	s.Await(space.StartTimeout, "the application runs again", func() bool { return app.After(s, all[0], before) != nil })
-	s.Await(space.StartTimeout, "the fourth start is over", func() bool {
-		return len(s.Record(starts).Mains()) == len(all)+1 && s.Identity(warm) == ""
-	})
-}

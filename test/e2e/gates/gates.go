@@ -25,7 +25,6 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/process"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
-	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
@@ -149,22 +148,6 @@ func TestPodGateRunsImagesThatMustBePID1(t *testing.T) {
 	app.DeletePod(h.Space, h.Victim)
 	h.Await(lease.Fault+space.Soon, "another takes over", func() bool { return app.After(h.Space, h.App, h.Before) != nil })
 	assert.Greater(t, app.VacancyAfter(h.Space, h.App, h.Before), lease.Fault/2, "nothing proves a death, so the slot expires")
-}
-
-// On an older Kubernetes the kubelet could not restart all containers after the loss of a slot. So
-// the webhook refuses the pod.
-//
-// docs/compatibility.md: gates/too-old refused KubernetesTooOld
-func TestPodGateIsRefusedBeforeKubernetes136(t *testing.T) {
-	t.Parallel()
-	s := space.New(t)
-	pod := app.Bare(s, "either", map[string]string{api.SingletonAnnotation: "true", api.GateAnnotation: string(api.GatePod)})
-	if !cluster.Has(cluster.RestartAllContainers) {
-		webhook.Refused(s, pod, "KubernetesTooOld: ")
-		return
-	}
-	_, err := webhook.Try(s, pod)
-	assert.NoError(t, err)
 }
 
 // If the agent is killed, the kubelet restarts only the agent's container, and the hold

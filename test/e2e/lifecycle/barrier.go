@@ -19,8 +19,6 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/kubectl"
-	"github.com/metaparticle-io/metaparticle/test/e2e/harness/lease"
-	"github.com/metaparticle-io/metaparticle/test/e2e/harness/process"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
@@ -147,45 +145,6 @@ func TestPodsOfAJobStartTogether(t *testing.T) {
 	early = startsOf(s, pods)
 	release(s, pods[2])
 	awaitStarts(s, pods, early)
-}
-
-// docs/compatibility.md: pod/local-api-barrier carried
-func TestProgramsOfAJobPassTheBarrierTogether(t *testing.T) {
-	cluster.NeedLab(t, "it needs the record")
-	t.Parallel()
-	s, a := space.New(t), gathered()
-	a.Annotations, a.Args = app.Claim(api.LocalAnnotation, "barrier/warm=3"), append(a.Args, "-meet=warm")
-	job, leases := startJob(s, a)
-	pods := podsOf(s, job)
-	release(s, pods[0], pods[1])
-	awaitTwoArrivals(s, leases)
-	for _, pod := range pods[:2] {
-		assert.Nil(t, process.Find(s.Pod(pod.Name), process.Shim), "the containers stay unchanged")
-	}
-
-	// A deleted pod does not count, so the third pod does not open the barrier.
-	app.DeletePod(s, pods[1])
-	s.Await(space.Soon, "the deleted pod releases its Lease", func() bool {
-		return !slices.ContainsFunc(leases, func(name string) bool { return strings.HasPrefix(s.Identity(name), pods[1].Name+"_") })
-	})
-	release(s, pods[2])
-	awaitTwoArrivals(s, leases)
-	s.Await(space.StartTimeout, "an Event says so", func() bool {
-		return s.Event("Pod", pods[2].Name, "WaitsForCondition") != nil
-	})
-	s.Never(lease.Handover, "a program goes on before the third pod came", func() bool { return len(startsOf(s, pods)) > 0 })
-	fourth := replacement(s, job)
-	release(s, fourth)
-	awaitStarts(s, []*corev1.Pod{pods[0], pods[2], fourth}, nil)
-	awaitOpened(s, leases)
-	assert.Empty(t, startsOf(s, pods[1:2]))
-
-	// The pod that replaces the deleted one finds the barrier open.
-	app.DeletePod(s, pods[0])
-	later := replacement(s, job)
-	release(s, later)
-	s.Await(space.StartTimeout, "the program goes on", func() bool { return s.Running(later.Name) != nil })
-	assert.Empty(t, s.Identity(leases[0]))
 }
 
 // replacement waits for the Job's new pod, which still has its scheduling gate.

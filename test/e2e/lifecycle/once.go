@@ -10,9 +10,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
@@ -109,31 +107,6 @@ func TestInitContainerCompletesWorkOfAKeyOnce(t *testing.T) {
 
 	kubectl.Must(s, "", "annotate", "--overwrite", "deployment", a.Name, api.OnceAnnotation+"="+work+"=2")
 	kubectl.Must(s, "", "rollout", "status", "deployment/"+a.Name, kubectl.RolloutTimeout)
-	assert.Len(t, successes(s), 2)
-	assert.Equal(t, api.Done("1,2"), done(s))
-}
-
-// docs/compatibility.md: lifecycle/once carried
-func TestJobsWithEqualKeysRunTheWorkOnce(t *testing.T) {
-	cluster.NeedLab(t, "it needs the record")
-	t.Parallel()
-	s := space.New(t)
-	run := func(name, key string) *corev1.Pod {
-		a := app.App{Name: name, Record: work, Annotations: app.Claim(api.OnceAnnotation, work+"="+key), Args: []string{"-run-for=300ms"}}
-		a.Annotations[api.LeaseDurationAnnotation] = lease.Lasting.String()
-		spec := app.Job(s, a).Spec
-		_, err := s.Client.BatchV1().Jobs(s.Namespace).Create(s.Context(), &batchv1.Job{ObjectMeta: app.Meta(s, a), Spec: spec}, metav1.CreateOptions{})
-		require.NoError(s, err)
-		pod := ended(s, name, batchv1.JobComplete)
-		assert.Zero(t, exitCode(s, pod))
-		return pod
-	}
-	run("first", "1")
-	assert.Len(t, successes(s), 1)
-	again := run("again", "1")
-	assert.Len(t, successes(s), 1)
-	s.Await(space.Soon, "an Event says so", func() bool { return s.Event("Pod", again.Name, "AlreadyDone") != nil })
-	run("next", "2")
 	assert.Len(t, successes(s), 2)
 	assert.Equal(t, api.Done("1,2"), done(s))
 }

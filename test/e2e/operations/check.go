@@ -6,7 +6,6 @@ package operations
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -44,22 +43,4 @@ func TestCheckCommandReportsAPolicyThatDeniesNothing(t *testing.T) {
 	t.Cleanup(func() { action("Deny") })
 	action("Audit")
 	assert.Contains(t, p.run(1, "check"), "policies have no effect, because they are not bound: metaparticle-variable")
-}
-
-// guard is a webhook of another project. The API server calls this webhook for each write in one
-// namespace, and goes on without an answer, because the service does not exist.
-const guard = `{"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration", "metadata": {"name": %[1]q},
-"webhooks": [{"name": "guard.e2e.example", "failurePolicy": "Ignore", "sideEffects": "None", "admissionReviewVersions": ["v1"],
-	"clientConfig": {"service": {"namespace": %[1]q, "name": "absent"}},
-	"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": %[1]q}},
-	"rules": [{"operations": ["*"], "apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*/*"]}]}]}`
-
-func TestCheckCommandWarnsOfForeignWebhooksForLeases(t *testing.T) {
-	p := newPlugin(space.New(t))
-	kubectl.Must(p.Space, fmt.Sprintf(guard, p.Namespace), "apply", "-f", "-")
-	t.Cleanup(func() {
-		out, err := kubectl.Command(context.Background(), "", "delete", "validatingwebhookconfiguration", p.Namespace).CombinedOutput()
-		assert.NoError(t, err, "%s", out)
-	})
-	assert.Contains(t, p.run(0, "check"), "each renewal of a hold waits for these webhooks: guard.e2e.example")
 }

@@ -15,14 +15,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
-	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/holder"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/kubectl"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/lease"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
-	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
 // docs/compatibility.md: identity/user identity/fs-group identity/capabilities identity/seccomp identity/read-only-root carried
@@ -70,27 +68,6 @@ func TestChildKeepsTheContainersUserAndCapabilities(t *testing.T) {
 	}
 	assert.Equal(t, 2345, plain["root"].Volume)
 	assert.Contains(t, plain["restricted"].Root, "read-only")
-}
-
-// The machine's kernel may lack AppArmor, so the test compares only the profiles in the
-// pod's spec.
-//
-// docs/compatibility.md: identity/apparmor carried
-func TestWebhookKeepsAppArmorProfiles(t *testing.T) {
-	t.Parallel()
-	s := space.New(t)
-	profile := &corev1.AppArmorProfile{Type: corev1.AppArmorProfileTypeRuntimeDefault}
-	pod := app.Bare(s, "profiled", webhook.Claims)
-	pod.Spec.SecurityContext = &corev1.PodSecurityContext{AppArmorProfile: profile}
-	pod.Spec.Containers[0].SecurityContext = &corev1.SecurityContext{AppArmorProfile: &corev1.AppArmorProfile{Type: corev1.AppArmorProfileTypeUnconfined}}
-	gated, err := webhook.Try(s, pod)
-	require.NoError(t, err)
-	require.Equal(t, api.Gated, gated.Labels[api.GatedLabel])
-	assert.Equal(t, profile, gated.Spec.SecurityContext.AppArmorProfile)
-	assert.Equal(t, pod.Spec.Containers[0].SecurityContext, gated.Spec.Containers[0].SecurityContext)
-	for _, c := range gated.Spec.InitContainers {
-		assert.Nil(t, c.SecurityContext.AppArmorProfile, "the pod's holds for ours")
-	}
 }
 
 // docs/compatibility.md: identity/resize carried

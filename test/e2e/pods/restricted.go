@@ -13,13 +13,11 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/kubectl"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/lease"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
-	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
 // secured returns an application for a restricted namespace. The application has the
@@ -106,25 +104,4 @@ func TestGatedPodsRunInARestrictedNamespace(t *testing.T) {
 func answers(s *space.Space, pod *corev1.Pod) bool {
 	_, err := s.Client.CoreV1().Pods(s.Namespace).ProxyGet("http", pod.Name, "8080", "/", nil).DoRaw(s.Context())
 	return err == nil
-}
-
-// docs/compatibility.md: identity/qos carried
-func TestGateKeepsTheQualityOfServiceClass(t *testing.T) {
-	t.Parallel()
-	s := space.New(t)
-	some := app.Quantities("20m", "32Mi")
-	for class, resources := range map[corev1.PodQOSClass]corev1.ResourceRequirements{
-		corev1.PodQOSBestEffort: {},
-		corev1.PodQOSBurstable:  {Requests: some},
-		corev1.PodQOSGuaranteed: {Requests: some, Limits: some},
-	} {
-		t.Run(string(class), func(t *testing.T) {
-			pod := app.Bare(s, "quality", webhook.Claims)
-			pod.Spec.Containers[0].Resources = resources
-			pod, err := webhook.Try(s, pod)
-			require.NoError(t, err)
-			require.Equal(t, api.Gated, pod.Labels[api.GatedLabel])
-			assert.Equal(t, class, pod.Status.QOSClass)
-		})
-	}
 }

@@ -86,24 +86,14 @@ func names(pods []*corev1.Pod) (names []string) {
 // TestRolloutOfABrokenRevisionStalls applies a version that exits immediately, and then a good one.
 func TestRolloutOfABrokenRevisionStalls(t *testing.T) {
 	t.Parallel()
-	stalls(t, "stalled", 3)
-}
-
-// TestBrokenRevisionStallsARolloutOfOneReplica applies a version that exits immediately, and then a
-// good one, to a Deployment of one replica.
-func TestBrokenRevisionStallsARolloutOfOneReplica(t *testing.T) {
-	t.Parallel()
-	stalls(t, "alone", 1)
-}
-
-func stalls(t *testing.T, name string, replicas int32) {
+	const name, replicas = "stalled", 3
 	a := app.Lasting(name)
 	a.Replicas = replicas
 	deployed := holder.Deploy(t, a, "it needs the record")
 	h := &deployed
 	kubectl.Must(h.Space, "", "rollout", "status", "deployment/"+name, kubectl.RolloutTimeout)
 	olds := names(h.Pods(name))
-	require.Len(t, olds, int(replicas))
+	require.Len(t, olds, replicas)
 	service := app.Service(h.Space, a)
 
 	requests := connect(h, service)
@@ -129,7 +119,7 @@ func stalls(t *testing.T, name string, replicas int32) {
 	kubectl.Must(h.Space, "", "rollout", "status", "deployment/"+name, kubectl.RolloutTimeout)
 	good := slices.DeleteFunc(started(h, mended), func(p record.Process) bool { return slices.Contains(olds, p.Pod) })
 	assert.Len(t, good, 1, "the application was stopped once")
-	h.Await(space.StartTimeout, "the old pods are gone", func() bool { return len(h.Pods(name)) == int(replicas) })
+	h.Await(space.StartTimeout, "the old pods are gone", func() bool { return len(h.Pods(name)) == replicas })
 	assert.Equal(t, good[0].ID, app.AwaitRunning(h.Space, a, space.Soon).ID)
 	assert.NotEmpty(t, lease.Hold(h.Space, lease.OfDeployment(name)))
 	seen = requests.Stop()
