@@ -15,7 +15,7 @@ import (
 
 func TestMistakenLocalAPICallIsRefusedWithReason(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		p := start(t, newServer(t, "lock.a"), "first", "lock/a")
+		p := start(t, newServer(t, "lock.a"), "first", "lock/a,rwlock/c=2")
 		for call, reason := range map[[2]string]string{
 			{http.MethodGet, "/v1/lock/b"}:                                  "NotDeclared",
 			{http.MethodGet, "/v1/election/a"}:                              "NotDeclared",
@@ -33,6 +33,10 @@ func TestMistakenLocalAPICallIsRefusedWithReason(t *testing.T) {
 			{http.MethodPost, "/locks/a"}:                                   "BadRequest",
 			{http.MethodPost, "/v1/lock/a/holds?wait=9999999999999999h"}:    "BadRequest",
 			{http.MethodPost, "/v1/lock/a/holds?heartbeat=%00&stream=1"}:    "BadRequest",
+			{http.MethodPost, "/v1/rwlock/c/holds"}:                         "BadRequest",
+			{http.MethodPost, "/v1/rwlock/c/holds?as="}:                     "BadRequest",
+			{http.MethodPost, "/v1/rwlock/c/holds?as=owner"}:                "BadRequest",
+			{http.MethodPost, "/v1/lock/a/holds?as=reader"}:                 "BadRequest",
 			{http.MethodGet, "/v1/lock/a?watch=yes"}:                        "BadRequest",
 			{http.MethodDelete, "/v1/lock/%2e%2e%2fa/holds/0123"}:           "NotDeclared",
 			{http.MethodPut, "/v1/lock/a/holds/" + string(make([]byte, 0))}: "NoSuchPath",
@@ -152,6 +156,7 @@ func TestCallWhoseAgentStopsGetsNoSuccess(t *testing.T) {
 			{http.MethodGet, hits},
 			{http.MethodGet, hits + "?watch=true"},
 			{http.MethodPut, hits},
+			{http.MethodPut, hits + "?fence=" + number},
 			{http.MethodPost, hits + "/add"},
 		} {
 			code, body := p.call(call[0], call[1])

@@ -6,7 +6,6 @@ package local
 import (
 	"net/http"
 	"slices"
-	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -49,28 +48,6 @@ func TestClosingHoldStreamStopsRenewalsWithoutReleasingSlot(t *testing.T) {
 	})
 }
 
-func TestAbsenceOfHeartbeatsEndsTheHold(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		s := newServer(t, "lock.a")
-		first, second := start(t, s, "first", "lock/a"), start(t, s, "second", "lock/a")
-		number := first.hold("?heartbeat=10s")
-		for range 20 {
-			<-time.After(9 * time.Second)
-			code, body := first.call(http.MethodPut, "/v1/lock/a/holds/"+number)
-			require.Equal(t, http.StatusOK, code, body)
-			assert.Equal(t, "held", body["state"])
-			assert.Greater(t, body["goodForSeconds"], 10.0)
-		}
-		<-time.After(10*time.Second + budget.Duration + time.Second)
-		code, _ := first.call(http.MethodPut, "/v1/lock/a/holds/"+number)
-		assert.Equal(t, http.StatusGone, code)
-		began := time.Now()
-		second.hold("?wait=5m")
-		assert.Equal(t, "second", holder(s))
-		assert.GreaterOrEqual(t, time.Since(began), budget.Duration, "a pod that did not watch before sees no expiry before")
-	})
-}
-
 func TestBidStreamReportsHoldLostAtTheDeadline(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer(t, "lock.a")
@@ -96,27 +73,6 @@ func TestBidStreamReportsHoldLostAtTheDeadline(t *testing.T) {
 		}
 		assert.GreaterOrEqual(t, time.Since(renewed), budget.Deadline()-100*time.Millisecond)
 		assert.Equal(t, []string{"held", "ending", "lost"}, stream.states())
-	})
-}
-
-func TestProgramMustBidAgainAfterOutageEndsHold(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		s := newServer(t, "lock.a")
-		p := start(t, s, "first", "lock/a")
-		number := p.hold("?heartbeat=5m")
-		token := s.Lease("lock.a").ResourceVersion
-		s.SetAway(true)
-		<-time.After(budget.Deadline() + time.Second)
-		s.SetAway(false)
-		code, body := p.call(http.MethodPut, "/v1/lock/a/holds/"+number)
-		assert.Equal(t, http.StatusGone, code, "the Lease still names the pod, but the hold is over")
-		assert.Equal(t, "Lost", body["reason"])
-		code, body = p.call(http.MethodPost, "/v1/lock/a/holds?wait=2m")
-		require.Equal(t, http.StatusCreated, code, body)
-		before, _ := strconv.Atoi(token)
-		after, _ := strconv.Atoi(body["fencingToken"].(string))
-		assert.Greater(t, after, before)
-		assert.NotEqual(t, number, body["hold"])
 	})
 }
 
@@ -242,19 +198,67 @@ func TestSlotIsReleasedIfAcquisitionGetsNoAnswer(t *testing.T) {
 	})
 }
 
-func TestStolenLeaseEndsTheHoldAtOnce(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		s := newServer(t, "lock.a")
-		p := start(t, s, "first", "lock/a")
-		stream := p.stream(http.MethodPost, "/v1/lock/a/holds?stream=true")
-		<-time.After(time.Second)
-		s.Edit("lock.a", func(l *kube.Lease) { l.Holder = "thief" })
-		<-time.After(100 * time.Millisecond)
-		synctest.Wait()
-		assert.Equal(t, []string{"held", "lost"}, stream.states())
-		<-stream.done
-		assert.Equal(t, "thief", holder(s))
-	})
+func TestStolenOrRecreatedLeaseEndsTheHoldAtOnce(t *testing.T) {
+	for name, edit := range map[string]func(l *kube.Lease){
+		"stolen":    func(l *kube.Lease) { l.Holder = "thief" },
+		"recreated": func(l *kube.Lease) { l.UID, l.Holder, l.Annotations, l.DurationSeconds = "new", "unknown", nil, 30 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				s := newServer(t, "lock.a")
+				p := start(t, s, "first", "lock/a")
+				stream := p.stream(http.MethodPost, holdPath+"?stream=true")
+				after(time.Second)
+				s.Edit("lock.a", edit)
+				after(100 * time.Millisecond)
+				<-stream.done
+				assert.Equal(t, []string{"held", "lost"}, stream.states())
+				lines := stream.all()
+				assert.Contains(t, lines[len(lines)-1], `"state":"lost","goodForSeconds":0,"goodUntil":0`)
+				began := time.Now()
+				p.hold("?wait=5m")
+				assert.GreaterOrEqual(t, time.Since(began), 28*time.Second, "another pod may work")
+			})
+		})
+	}
+}
+
+// The first program sends heartbeats, and the second one follows the stream of its hold. Once a program
+// stops, its hold ends.
+func TestSilentProgramsHoldEnds(t *testing.T) {
+	for name, supports := range map[string]func(t *testing.T, p *pod, number string){
+		"heartbeats": func(t *testing.T, p *pod, number string) {
+			for range 20 {
+				after(9 * time.Second)
+				code, body := p.call(http.MethodPut, holdPath+"/"+number)
+				require.Equal(t, http.StatusOK, code, body)
+				assert.Equal(t, "held", body["state"])
+				assert.Greater(t, body["goodForSeconds"], 10.0)
+			}
+		},
+		"stream": func(t *testing.T, p *pod, number string) {
+			follows := p.stream(http.MethodGet, holdPath+"/"+number)
+			after(5 * time.Minute)
+			assert.Equal(t, []string{"held"}, follows.states())
+			follows.end()
+			<-follows.done
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				s := newServer(t, "lock.a")
+				first, second := start(t, s, "first", "lock/a"), start(t, s, "second", "lock/a")
+				number := first.hold("?heartbeat=10s")
+				supports(t, first, number)
+				after(10*time.Second + budget.Duration + time.Second)
+				code, _ := first.call(http.MethodPut, holdPath+"/"+number)
+				assert.Equal(t, http.StatusGone, code)
+				began := time.Now()
+				second.hold("?wait=5m")
+				assert.GreaterOrEqual(t, time.Since(began), budget.Duration, "a pod that did not watch before sees no expiry before")
+			})
+		})
+	}
 }
 
 func TestYieldAnnotationSetsTheHoldStateToAsked(t *testing.T) {
@@ -343,30 +347,5 @@ func TestIdleLocalAPINeverSendsRequests(t *testing.T) {
 		assert.Equal(t, 2, s.count(), "one read and one watch serve all calls")
 		<-time.After(24 * time.Hour)
 		assert.Equal(t, 2, s.count())
-	})
-}
-
-func TestSemaphoreOfSizeThreeAdmitsOnlyThreeHolders(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		s := newServer(t, "semaphore.pool.0", "semaphore.pool.1", "semaphore.pool.2")
-		var held []*lines
-		for i := range 5 {
-			p := start(t, s, "pod-"+strconv.Itoa(i)+"-x"[:i%2], "semaphore/pool=3")
-			held = append(held, p.stream(http.MethodPost, "/v1/semaphore/pool/holds?stream=true&wait=1h"))
-			<-time.After(time.Second)
-		}
-		count := func() (n int) {
-			synctest.Wait()
-			for _, l := range held {
-				if states := l.states(); len(states) > 0 && states[len(states)-1] == "held" {
-					n++
-				}
-			}
-			return n
-		}
-		assert.Equal(t, 3, count())
-		held[0].end()
-		<-time.After(budget.Duration + 2*time.Second)
-		assert.Equal(t, 4, count(), "the last line of the ended stream is still there")
 	})
 }

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
-	"strings"
 	"testing"
 	"time"
 
@@ -16,7 +15,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/metaparticle-io/metaparticle/agent/variable"
-	"github.com/metaparticle-io/metaparticle/api"
 )
 
 func TestAnswerThatNoProgramReadsEndsInTime(t *testing.T) {
@@ -73,26 +71,6 @@ func TestHalfClosedFollowerIsNotToldToStop(t *testing.T) {
 	})
 }
 
-func TestIntegerMayEndWithALineBreak(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		p := start(t, newServer(t), "first", "variable/hits")
-		_, body := p.send(http.MethodPut, hits+"?type=integer", "6\n")
-		require.Equal(t, "6", body["value"])
-		_, body = p.send(http.MethodPut, hits, "7\n")
-		assert.Equal(t, "7", body["value"], body)
-	})
-}
-
-func TestValueOfMostBytesIsStored(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		p := start(t, newServer(t), "first", "variable/hits")
-		value := strings.Repeat("x", api.MaxValue)
-		code, body := p.send(http.MethodPut, hits, value)
-		assert.Equal(t, http.StatusOK, code)
-		assert.Equal(t, value, body["value"])
-	})
-}
-
 // The answer Lost would order the program to stop its work, although the pod still has the hold.
 func TestHalfClosedFencedWriteIsNotToldLost(t *testing.T) {
 	bubble(t, func(t *testing.T) {
@@ -107,18 +85,6 @@ func TestHalfClosedFencedWriteIsNotToldLost(t *testing.T) {
 			require.NoError(t, json.Unmarshal(w.Body.Bytes(), &body))
 			assert.NotEqual(t, "Lost", body["reason"])
 		}
-	})
-}
-
-func TestFencedWriteLearnsThatItsAgentStops(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		p := start(t, newServer(t, "lock.a"), "first", "lock/a,variable/hits")
-		number := p.hold("?heartbeat=5m")
-		close(p.stop)
-		require.NoError(t, <-p.ended)
-		code, body := p.send(http.MethodPut, hits+"?fence="+number, "x")
-		assert.Equal(t, http.StatusServiceUnavailable, code)
-		assert.Equal(t, "Stopping", body["reason"])
 	})
 }
 
@@ -141,16 +107,6 @@ func TestWriteNeverHasFenceOfNextHold(t *testing.T) {
 		later, refusal := of.fence(t.Context(), next)
 		assert.Empty(t, refusal)
 		assert.Greater(t, later.Token, fence.Token)
-	})
-}
-
-func TestLongestIdempotencyKeyPreventsASecondAddition(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		p := start(t, newServer(t), "first", "variable/hits")
-		for _, key := range []string{strings.Repeat("k", api.MaxIdempotencyKey), `"` + strings.Repeat("k", api.MaxIdempotencyKey) + `"`} {
-			_, body := p.send(http.MethodPost, hits+"/add", "", "Idempotency-Key", key)
-			assert.Equal(t, "1", body["value"], body)
-		}
 	})
 }
 

@@ -80,19 +80,3 @@ func TestSeveralClaimsAnswerEndsWithFirstHold(t *testing.T) {
 		assert.InDelta(t, answer.Holds[1].GoodForSeconds, answer.GoodForSeconds, 0)
 	})
 }
-
-func TestCallWithoutWaitEndsSoonDuringOutage(t *testing.T) {
-	for _, d := range []time.Duration{10 * time.Second, 30 * time.Second, time.Hour} {
-		bubble(t, func(t *testing.T) {
-			s := newServer(t, "lock.a")
-			p, _ := startFor(t, s, "first", d)
-			s.SetAway(true)
-			for _, call := range [][2]string{{http.MethodGet, "/v1/lock/a"}, {http.MethodPost, "/v1/lock/a/holds"}} {
-				began := time.Now()
-				code, _ := p.call(call[0], call[1])
-				assert.Equal(t, http.StatusServiceUnavailable, code)
-				assert.LessOrEqual(t, time.Since(began), min(d/3, 10*time.Second), d)
-			}
-		})
-	}
-}

@@ -36,20 +36,6 @@ func TestHungServerNeverDelaysNewsOfALoss(t *testing.T) {
 	}
 }
 
-func TestLostHoldIsGoodForNoTime(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		s := newServer(t, "lock.a")
-		p := start(t, s, "first", "lock/a")
-		stream := p.stream(http.MethodPost, holdPath+"?stream=true")
-		after(time.Second)
-		s.Edit("lock.a", func(l *kube.Lease) { l.Holder = "thief" })
-		<-stream.done
-		lines := strings.Split(strings.TrimSpace(stream.text.String()), "\n")
-		last := lines[len(lines)-1]
-		assert.Contains(t, last, `"state":"lost","goodForSeconds":0,"goodUntil":0`)
-	})
-}
-
 // While the loop of the claim stands still, the deadline passes.
 func TestHeartbeatAfterTheDeadlineGetsLost(t *testing.T) {
 	for range 10 { // the loop may first take the heartbeat, or first look at the clock

@@ -4,16 +4,12 @@
 package local
 
 import (
-	"maps"
 	"net/http"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"github.com/metaparticle-io/metaparticle/agent/kube"
-	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // A slot for a second reader is free, but the writer has the intent.
@@ -33,6 +29,27 @@ func TestReaderLearnsAtOnceOfWaitingWriter(t *testing.T) {
 	})
 }
 
+// After its expiry, the paused Lease still names the dead holder.
+func TestBidForAPausedSlotReturnsReasonPaused(t *testing.T) {
+	for name, expired := range map[string]bool{"free": false, "expired": true} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				s := newServer(t, "lock.a")
+				if expired {
+					dead := start(t, s, "dead", "lock/a")
+					dead.hold("")
+					dead.kill()
+				}
+				s.Edit("lock.a", pauseLease)
+				code, body := start(t, s, "first", "lock/a").call(http.MethodPost, holdPath+"?wait=1m")
+				assert.Equal(t, http.StatusConflict, code)
+				assert.Equal(t, "Paused", body["reason"])
+				assert.Nil(t, body["holder"])
+			})
+		})
+	}
+}
+
 func TestPausedIntentNeverRefusesReaders(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newRWServer(t)
@@ -40,23 +57,5 @@ func TestPausedIntentNeverRefusesReaders(t *testing.T) {
 		p := start(t, s, "first", "rwlock/c=2")
 		code, body := p.call(http.MethodPost, readPath)
 		assert.Equal(t, http.StatusCreated, code, body)
-	})
-}
-
-// The Lease still names the dead holder.
-func TestBidForExpiredPausedSlotReturnsReasonPaused(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		s := newServer(t, "lock.a")
-		dead, p := start(t, s, "dead", "lock/a"), start(t, s, "first", "lock/a")
-		dead.hold("")
-		dead.kill()
-		s.Edit("lock.a", func(l *kube.Lease) {
-			l.Annotations = maps.Clone(l.Annotations)
-			l.Annotations[api.PausedAnnotation] = ""
-		})
-		code, body := p.call(http.MethodPost, holdPath+"?wait=1m")
-		assert.Equal(t, http.StatusConflict, code)
-		assert.Equal(t, "Paused", body["reason"])
-		assert.Nil(t, body["holder"])
 	})
 }

@@ -56,21 +56,6 @@ func TestWithdrawnBidNeverEndsAnotherProgramsHold(t *testing.T) {
 	})
 }
 
-func TestWithdrawnBidLeavesOtherBidsInPlace(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		s := newServer(t, "lock.a")
-		p := start(t, s, "first", "lock/a")
-		number := p.hold("?heartbeat=5m")
-		waits := []*lines{p.stream(http.MethodPost, holdPath+"?wait=1h&stream=true"), p.stream(http.MethodPost, holdPath+"?wait=1h&stream=true")}
-		after(time.Second)
-		waits[0].end()
-		<-waits[0].done
-		p.call(http.MethodDelete, holdPath+"/"+number)
-		after(time.Second)
-		assert.Equal(t, []string{"held"}, waits[1].states())
-	})
-}
-
 // The outcome of the bid and the end of the call come at the same instant, and the call takes notice of
 // its end.
 func TestHoldOfBidThatGivesUpIsReleased(t *testing.T) {
@@ -129,18 +114,17 @@ func TestBidIsRefusedWhileAnotherProgramDelaysStop(t *testing.T) {
 	})
 }
 
-func TestStreamOfAPresentHoldReplacesHeartbeats(t *testing.T) {
+func TestWithdrawnBidLeavesOtherBidsInPlace(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer(t, "lock.a")
 		p := start(t, s, "first", "lock/a")
-		number := p.hold("?heartbeat=10s")
-		follows := p.stream(http.MethodGet, holdPath+"/"+number)
-		after(5 * time.Minute)
-		assert.Equal(t, []string{"held"}, follows.states())
-		follows.end()
-		<-follows.done
-		after(budget.Duration)
-		code, _ := p.call(http.MethodPut, holdPath+"/"+number)
-		assert.Equal(t, http.StatusGone, code)
+		number := p.hold("?heartbeat=5m")
+		waits := []*lines{p.stream(http.MethodPost, holdPath+"?wait=1h&stream=true"), p.stream(http.MethodPost, holdPath+"?wait=1h&stream=true")}
+		after(time.Second)
+		waits[0].end()
+		<-waits[0].done
+		p.call(http.MethodDelete, holdPath+"/"+number)
+		after(time.Second)
+		assert.Equal(t, []string{"held"}, waits[1].states())
 	})
 }

@@ -6,7 +6,6 @@ package local
 import (
 	"maps"
 	"net/http"
-	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -44,11 +43,6 @@ func (s *server) heldOf(name string) (n int) {
 func after(d time.Duration) {
 	<-time.After(d)
 	synctest.Wait()
-}
-
-func tokenIn(body map[string]any) int {
-	n, _ := strconv.Atoi(body["fencingToken"].(string))
-	return n
 }
 
 func TestReadersShareTheLockButWritersDoNot(t *testing.T) {
@@ -95,31 +89,6 @@ func TestReadersShareTheLockButWritersDoNot(t *testing.T) {
 		after(time.Second)
 		assert.Equal(t, []string{"held"}, reads.states())
 		assert.Zero(t, s.heldOf("writer"))
-	})
-}
-
-func TestTokensOfReadersAndWritersAlwaysIncrease(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		s := newRWServer(t)
-		a, b := start(t, s, "a", "rwlock/c=3"), start(t, s, "b", "rwlock/c=3")
-		last := 0
-		for i := range 6 {
-			p, path, word := []*pod{a, b}[i%2], writePath, "writer"
-			if i%3 == 1 {
-				path, word = readPath, "reader"
-			}
-			code, body := p.call(http.MethodPost, path+"&wait=1m")
-			require.Equal(t, http.StatusCreated, code, body)
-			assert.Equal(t, word, body["as"])
-			assert.Greater(t, tokenIn(body), last)
-			if last = tokenIn(body); word == "writer" {
-				for _, slot := range (api.Claim{Kind: api.RWLock, Name: "c", Size: 3}).Slots(api.Workload{}) {
-					version, _ := strconv.Atoi(s.Lease(slot).ResourceVersion)
-					assert.LessOrEqual(t, version, last, "the token is that of the last slot")
-				}
-			}
-			p.call(http.MethodDelete, "/v1/rwlock/c/holds/"+body["hold"].(string))
-		}
 	})
 }
 
@@ -177,25 +146,6 @@ func TestPodWithReaderHoldCannotBidAsWriter(t *testing.T) {
 	})
 }
 
-func TestWriterExcludesReadersDespiteClaimsOfDifferentSizes(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		s := newRWServer(t)
-		wide, narrow := start(t, s, "wide", "rwlock/c=16"), start(t, s, "narrow", "rwlock/c=1")
-		s.Edit("rwlock.c.0", pauseLease) // so the reader in the pod "wide" takes rwlock.c.1 or a later slot
-		code, body := wide.call(http.MethodPost, readPath+"&wait=10s")
-		require.Equal(t, http.StatusCreated, code, body)
-		assert.NotEqual(t, "rwlock.c.0", body["slot"])
-		s.Edit("rwlock.c.0", resumeLease)
-		code, refused := narrow.call(http.MethodPost, writePath+"&wait=1m")
-		assert.Equal(t, http.StatusConflict, code, refused)
-		wide.call(http.MethodDelete, "/v1/rwlock/c/holds/"+body["hold"].(string))
-		code, body = narrow.call(http.MethodPost, writePath+"&wait=1m")
-		require.Equal(t, http.StatusCreated, code, body)
-		code, refused = wide.call(http.MethodPost, readPath+"&wait=1m")
-		assert.Equal(t, http.StatusConflict, code, refused)
-	})
-}
-
 func TestPausedSlotPreventsWriterFromAcquiringAnySlot(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newRWServer(t)
@@ -213,61 +163,6 @@ func TestPausedSlotPreventsWriterFromAcquiringAnySlot(t *testing.T) {
 	})
 }
 
-func TestWriterWaitsOneLeaseDurationForDeadHolder(t *testing.T) {
-	for _, dead := range []string{readPath, writePath} {
-		t.Run(dead, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
-				s := newRWServer(t)
-				first, writer := start(t, s, "first", "rwlock/c=2"), start(t, s, "writer", "rwlock/c=2")
-				code, body := first.call(http.MethodPost, dead)
-				require.Equal(t, http.StatusCreated, code, body)
-				waits := writer.stream(http.MethodPost, writePath+"&wait=1h")
-				after(time.Minute)
-				began := time.Now()
-				first.kill()
-				<-waits.done
-				assert.Equal(t, 1+api.RWLockSlots, s.heldOf("writer"))
-				assert.Greater(t, time.Since(began), budget.Deadline()-budget.Renew, "the program may work until its answer ends")
-				assert.Less(t, time.Since(began), budget.Duration+5*time.Second)
-			})
-		})
-	}
-}
-
-func TestTwoWritersAmongReadersNeverDeadlock(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		s := newRWServer(t)
-		var writes []*lines
-		var pods []*pod
-		for i := range 4 {
-			p := start(t, s, "pod-"+strconv.Itoa(i), "rwlock/c=2")
-			path := writePath
-			if i > 1 {
-				path = readPath
-			}
-			pods, writes = append(pods, p), append(writes, p.stream(http.MethodPost, path+"&wait=1h"))
-		}
-		for range pods {
-			after(5 * time.Second)
-			done := 0
-			for i, l := range writes {
-				select {
-				case <-l.done:
-				default:
-					continue
-				}
-				done++
-				number := numberIn(l)
-				pods[i].call(http.MethodDelete, "/v1/rwlock/c/holds/"+number)
-			}
-			if done == len(writes) {
-				return
-			}
-		}
-		assert.Fail(t, "some bid never held")
-	})
-}
-
 func TestRWLockStateListsIntentAndReaderSlots(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newRWServer(t)
@@ -282,19 +177,6 @@ func TestRWLockStateListsIntentAndReaderSlots(t *testing.T) {
 				assert.Equal(t, "held", slot.(map[string]any)["state"], slot)
 				assert.Equal(t, "first", slot.(map[string]any)["holder"])
 			}
-		}
-	})
-}
-
-func TestRWLockBidMustNameReaderOrWriter(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		p := start(t, newServer(t, "lock.a"), "first", "lock/a,rwlock/c=2")
-		for _, path := range []string{
-			"/v1/rwlock/c/holds", "/v1/rwlock/c/holds?as=owner", "/v1/rwlock/c/holds?as=", "/v1/lock/a/holds?as=reader",
-		} {
-			code, body := p.call(http.MethodPost, path)
-			assert.Equal(t, http.StatusBadRequest, code, path)
-			assert.Equal(t, "BadRequest", body["reason"])
 		}
 	})
 }

@@ -57,6 +57,18 @@ func TestProgramCanGetSetAndIncrementVariables(t *testing.T) {
 		assert.Equal(t, "4", body["version"])
 		_, body = other.send(http.MethodPut, hits, "7", "If-Match", `"3"`)
 		assert.Equal(t, "Mismatch", body["reason"])
+		_, body = other.send(http.MethodPut, hits, "7\n")
+		assert.Equal(t, "7", body["value"], "a line break may follow an integer")
+		longest := strings.Repeat("k", api.MaxIdempotencyKey)
+		for _, key := range []string{longest, `"` + longest + `"`} {
+			_, body = p.send(http.MethodPost, hits+"/add", "", "Idempotency-Key", key)
+			assert.Equal(t, "8", body["value"], "the key prevents a second addition")
+		}
+	})
+	bubble(t, func(t *testing.T) {
+		value := strings.Repeat("x", api.MaxValue)
+		_, body := start(t, newServer(t), "first", "variable/hits").send(http.MethodPut, hits, value)
+		assert.Equal(t, value, body["value"])
 	})
 }
 
@@ -213,16 +225,5 @@ func TestVariableWatchDeliversValueAndEachChange(t *testing.T) {
 		stream.end()
 		<-stream.done
 		<-time.After(time.Second)
-	})
-}
-
-func TestStoppingAgentRefusesCallsForVariables(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		p := start(t, newServer(t), "first", "variable/hits")
-		close(p.stop)
-		synctest.Wait()
-		assert.NoError(t, <-p.ended)
-		_, body := p.send(http.MethodPost, hits+"/add", "")
-		assert.Equal(t, "Stopping", body["reason"])
 	})
 }
