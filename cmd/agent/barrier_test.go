@@ -4,14 +4,7 @@
 package main
 
 import (
-	"encoding/pem"
-	"fmt"
-	"net"
-	"net/http"
-	"net/http/httptest"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -19,55 +12,34 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// leaseAtBarrier is the first Lease of a barrier, as a format string. The argument of the
-// format is the value of the annotation metaparticle.io/opened; empty while the barrier is not
-// open.
-const leaseAtBarrier = `{"apiVersion":"coordination.k8s.io/v1","kind":"Lease","metadata":{"name":"barrier.warm.run-1.0","namespace":"shop",` +
-	`"uid":"u","resourceVersion":"5","annotations":{"metaparticle.io/opened":"%s"}},"spec":{"holderIdentity":"other_1","leaseDurationSeconds":30}}`
-
-// atBarrier returns a command that runs the agent's role "barrier" against a fake API server. The
-// argument "opened" is the value of the annotation metaparticle.io/opened on the server's Lease.
-// Each read of the Lease sends a value to the channel "reads".
-func atBarrier(t *testing.T, opened string, wait time.Duration) (c *exec.Cmd, reads <-chan struct{}) {
+// atBarrier returns a command that runs the agent's role "barrier". The argument "opened" is the value of
+// the annotation metaparticle.io/opened. Another pod holds the Lease of the barrier.
+func atBarrier(t *testing.T, opened string, wait time.Duration) (*apiServer, *exec.Cmd) {
 	t.Helper()
-	read := make(chan struct{}, 1000)
-	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.FormValue("watch") != "" {
-			w.(http.Flusher).Flush()
-			<-r.Context().Done()
-			return
-		}
-		fmt.Fprintf(w, leaseAtBarrier, opened)
-		read <- struct{}{}
-	}))
-	t.Cleanup(s.Close)
-	credentials := t.TempDir()
-	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
-	require.NoError(t, os.WriteFile(filepath.Join(credentials, "ca.crt"), ca, 0o600))
-	require.NoError(t, os.WriteFile(filepath.Join(credentials, "token"), []byte("secret"), 0o600))
+	const lease = "barrier.warm.run-1.0"
+	s := newAPIServer(t, lease)
+	s.Edit(lease, func(l *kube.Lease) {
+		l.Holder, l.DurationSeconds, l.Annotations[api.OpenedAnnotation] = "other_1", 30, opened
+	})
 	args := api.BarrierArgs{
-		Barrier: api.Barrier{Name: "warm", Size: 1}, Run: "run-1", LeaseDuration: 30 * time.Second, WaitAtMost: wait, Credentials: credentials,
+		Barrier: api.Barrier{Name: "warm", Size: 1}, Run: "run-1", LeaseDuration: 30 * time.Second, WaitAtMost: wait, Credentials: s.dir,
 	}
-	host, port, err := net.SplitHostPort(s.Listener.Addr().String())
-	require.NoError(t, err)
-	c = exec.CommandContext(t.Context(), "agent", args.Args()...)
-	c.Env = append(os.Environ(), "KUBERNETES_SERVICE_HOST="+host, "KUBERNETES_SERVICE_PORT="+port,
-		api.PodNamespaceEnv+"=shop", api.PodNameEnv+"=train-1", api.PodUIDEnv+"=u-1")
-	return c, read
+	return s, s.command(t, args.Args()...)
 }
 
 func TestBarrierContainerSucceedsAtAnOpenBarrier(t *testing.T) {
-	c, _ := atBarrier(t, "1", 0)
+	_, c := atBarrier(t, "1", 0)
 	out, err := c.CombinedOutput()
 	require.NoError(t, err, string(out))
 	assert.Empty(t, string(out))
 }
 
 func TestBarrierContainerFailsAfterItsBoundedWait(t *testing.T) {
-	c, _ := atBarrier(t, "", time.Second)
+	_, c := atBarrier(t, "", time.Second)
 	out, err := c.CombinedOutput()
 	require.Error(t, err)
 	assert.Equal(t, api.ExitWaited, c.ProcessState.ExitCode(), string(out))
@@ -75,9 +47,9 @@ func TestBarrierContainerFailsAfterItsBoundedWait(t *testing.T) {
 }
 
 func TestStopSignalEndsTheBarrierContainer(t *testing.T) {
-	c, reads := atBarrier(t, "", time.Hour)
+	s, c := atBarrier(t, "", time.Hour)
 	require.NoError(t, c.Start())
-	<-reads
+	s.awaits(t, "get")
 	require.NoError(t, c.Process.Signal(syscall.SIGTERM))
 	require.Error(t, c.Wait())
 	assert.Equal(t, exitTerminated, c.ProcessState.ExitCode())

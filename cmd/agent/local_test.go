@@ -7,19 +7,16 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 
@@ -29,65 +26,13 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// lockServer serves the Lease of one lock. A watch delivers no event, because only the agent
-// changes this Lease.
-type lockServer struct {
-	mu      sync.Mutex
-	lease   map[string]any
-	version int
-	dir     string
-	address string
-}
+// lockServer is an API server with the Lease of one lock.
+type lockServer struct{ *apiServer }
 
-const lockPath = "/apis/coordination.k8s.io/v1/namespaces/shop/leases"
-
-func newLockServer(t *testing.T) *lockServer {
-	t.Helper()
-	s := &lockServer{dir: t.TempDir(), version: 1, lease: map[string]any{
-		"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "spec": map[string]any{},
-		"metadata": map[string]any{"name": "lock.a", "namespace": "shop", "uid": "u", "resourceVersion": "1"},
-	}}
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+lockPath+"/lock.a", func(w http.ResponseWriter, _ *http.Request) { s.answer(w) })
-	mux.HandleFunc("PUT "+lockPath+"/lock.a", func(w http.ResponseWriter, r *http.Request) {
-		var next map[string]any
-		if err := json.NewDecoder(r.Body).Decode(&next); err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
-		}
-		s.mu.Lock()
-		s.version++
-		next["metadata"].(map[string]any)["resourceVersion"] = strconv.Itoa(s.version)
-		s.lease = next
-		s.mu.Unlock()
-		s.answer(w)
-	})
-	mux.HandleFunc("GET "+lockPath, func(w http.ResponseWriter, r *http.Request) {
-		w.(http.Flusher).Flush()
-		<-r.Context().Done()
-	})
-	of := httptest.NewTLSServer(mux)
-	t.Cleanup(of.Close)
-	t.Cleanup(of.CloseClientConnections)
-	s.address = of.Listener.Addr().String()
-	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: of.Certificate().Raw})
-	require.NoError(t, os.WriteFile(filepath.Join(s.dir, "ca.crt"), ca, 0o600))
-	require.NoError(t, os.WriteFile(filepath.Join(s.dir, "token"), []byte("secret"), 0o600))
-	return s
-}
-
-func (s *lockServer) answer(w http.ResponseWriter) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	_ = json.NewEncoder(w).Encode(s.lease)
-}
+func newLockServer(t *testing.T) *lockServer { return &lockServer{newAPIServer(t, "lock.a")} }
 
 // holder returns the holder in the Lease.
-func (s *lockServer) holder() any {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.lease["spec"].(map[string]any)["holderIdentity"]
-}
+func (s *lockServer) holder() string { return s.Lease("lock.a").Holder }
 
 // freePort returns a port on which no process listens at 127.0.0.1. This port is below the range from
 // which the kernel chooses ports for other programs.
@@ -108,13 +53,9 @@ func freePort(t *testing.T) string {
 // in "more".
 func (s *lockServer) start(t *testing.T, port string, output *bytes.Buffer, more ...string) *exec.Cmd {
 	t.Helper()
-	host, of, err := net.SplitHostPort(s.address)
-	require.NoError(t, err)
 	args := append([]string{api.LocalRole, "-claims=lock/a", "-lease-duration=30s", "-port=" + port, "-credentials=" + s.dir}, more...)
-	c := exec.CommandContext(t.Context(), "agent", args...)
+	c := s.command(t, args...)
 	c.Stdout, c.Stderr = output, output
-	c.Env = append(os.Environ(), "KUBERNETES_SERVICE_HOST="+host, "KUBERNETES_SERVICE_PORT="+of,
-		api.PodNamespaceEnv+"=shop", api.PodNameEnv+"=web-0", api.PodUIDEnv+"=u-1", api.PodIPEnv+"=10.0.0.1")
 	require.NoError(t, c.Start())
 	return c
 }
@@ -267,12 +208,10 @@ func TestLocalAPIPortAnswersWhileSocketIsFull(t *testing.T) {
 func TestLocalAPIAgentFailsIfPortIsTaken(t *testing.T) {
 	s := newLockServer(t)
 	var output bytes.Buffer
-	_, port, err := net.SplitHostPort(s.address)
-	require.NoError(t, err)
-	c := s.start(t, port, &output)
+	c := s.start(t, s.port, &output)
 	require.Error(t, c.Wait())
 	assert.Equal(t, 1, c.ProcessState.ExitCode())
-	assert.Contains(t, output.String(), "serve the local API: listen tcp 127.0.0.1:"+port)
+	assert.Contains(t, output.String(), "serve the local API: listen tcp 127.0.0.1:"+s.port)
 }
 
 func TestLocalAPIAgentRefusesMalformedArguments(t *testing.T) {
