@@ -52,8 +52,8 @@ type Subject struct {
 	// Pod is the decoded form of Raw. If Pod is nil, Inject decodes Raw.
 	Pod       *corev1.Pod
 	Namespace string
-	// Owners are asked only about a pod that needs an injected container and that nothing refuses yet. With nil,
-	// Origin has the facts.
+	// Owners are asked only about a pod that needs an injected container and that nothing refuses yet. They are
+	// not asked if Origin has a workload already.
 	Owners Owners
 	feature.Origin
 	// Limits returns the namespace's LimitRanges, as far as they are known. The resources of
@@ -123,7 +123,7 @@ func Inject(ctx context.Context, s Subject, agentImage string, images image.Imag
 // or whose owner no object can be. A pod with neither a claim nor a barrier needs no facts about its owner. The
 // error is [load.ErrOverloaded].
 func (s Subject) learn(ctx context.Context, f *feature.Facts) (reason.Refusals, error) {
-	if s.Owners == nil {
+	if s.Workload.Kind != "" {
 		return judgeOrigin(s.Pod, f.Workload), nil
 	}
 	unknown, err := s.runs(ctx, &f.Request)
