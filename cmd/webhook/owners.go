@@ -100,52 +100,70 @@ func (o owners) Origin(ctx context.Context, namespace string, pod *corev1.Pod) (
 	switch kind.Group + "/" + owner.Kind {
 	case "apps/ReplicaSet":
 		return o.replicaSet(ctx, namespace, owner)
-	case "apps/StatefulSet":
-		return o.statefulSet(ctx, namespace, owner, pod)
-	case "apps/DaemonSet":
-		return o.daemonSet(ctx, namespace, owner, pod)
+	case "apps/StatefulSet", "apps/DaemonSet":
+		return o.numbered(ctx, namespace, owner, pod)
 	case "batch/Job":
 		return o.job(ctx, namespace, owner)
 	}
 	return feature.Origin{Workload: podspec.WorkloadOf(owner)}, o.verify(ctx, namespace, owner)
 }
 
-// numbered has the fields that the webhook reads of a StatefulSet or a DaemonSet.
-type numbered struct {
-	identity
-	Spec struct {
-		MinReadySeconds     int32                          `json:"minReadySeconds"`
-		PodManagementPolicy appsv1.PodManagementPolicyType `json:"podManagementPolicy"`
-		UpdateStrategy      struct {
-			Type string `json:"type"`
-		} `json:"updateStrategy"`
-	} `json:"spec"`
-}
-
-func (o owners) statefulSet(ctx context.Context, namespace string, owner *metav1.OwnerReference, pod *corev1.Pod) (feature.Origin, error) {
-	var set numbered
-	if err := o.get(ctx, appsv1.SchemeGroupVersion.WithKind("StatefulSet"), namespace, owner, &set); err != nil {
+// numbered returns the origin of a pod of a StatefulSet or a DaemonSet, by the template from which the set made
+// the pod. The controllers store a template and its number before they make the first pod from it. The template
+// of a pod without a revision's name is unknown, because no controller made the pod.
+func (o owners) numbered(ctx context.Context, namespace string, owner *metav1.OwnerReference, pod *corev1.Pod) (feature.Origin, error) {
+	var set struct {
+		identity
+		Spec struct {
+			MinReadySeconds     int32                          `json:"minReadySeconds"`
+			PodManagementPolicy appsv1.PodManagementPolicyType `json:"podManagementPolicy"`
+			UpdateStrategy      struct {
+				Type string `json:"type"`
+			} `json:"updateStrategy"`
+		} `json:"spec"`
+	}
+	if err := o.get(ctx, appsv1.SchemeGroupVersion.WithKind(owner.Kind), namespace, owner, &set); err != nil {
 		return feature.Origin{}, err
 	}
-	// The label's value is the whole name of the ControllerRevision.
+	origin := feature.Origin{Workload: podspec.WorkloadOf(owner)}
+	// The author of the pod writes the hash, and no user validates the hash before the webhook.
 	hash := pod.Labels[appsv1.ControllerRevisionHashLabelKey]
-	origin, err := o.controllerRevision(ctx, revisionOf{namespace: namespace, owner: owner, name: hash, hash: hash, minReadySeconds: set.Spec.MinReadySeconds})
-	origin.ReplacesUnready = origin.Revision.Valid() && set.Spec.PodManagementPolicy == appsv1.ParallelPodManagement &&
-		set.Spec.UpdateStrategy.Type == string(appsv1.RollingUpdateStatefulSetStrategyType)
-	return origin, err
-}
-
-func (o owners) daemonSet(ctx context.Context, namespace string, owner *metav1.OwnerReference, pod *corev1.Pod) (feature.Origin, error) {
-	var set numbered
-	if err := o.get(ctx, appsv1.SchemeGroupVersion.WithKind("DaemonSet"), namespace, owner, &set); err != nil {
-		return feature.Origin{}, err
+	if !revision(owner, 1, hash).Valid() {
+		return origin, nil
 	}
-	// The label's value is the last part of the ControllerRevision's name.
-	hash := pod.Labels[appsv1.ControllerRevisionHashLabelKey]
-	name := owner.Name + "-" + hash
-	origin, err := o.controllerRevision(ctx, revisionOf{namespace: namespace, owner: owner, name: name, hash: hash, minReadySeconds: set.Spec.MinReadySeconds})
-	origin.ReplacesUnready = origin.Revision.Valid() && set.Spec.UpdateStrategy.Type == string(appsv1.RollingUpdateDaemonSetStrategyType)
-	return origin, err
+	name := hash // of a StatefulSet, the label has the whole name of the ControllerRevision
+	if owner.Kind == "DaemonSet" {
+		name = owner.Name + "-" + hash
+	}
+	var stored struct {
+		identity
+		Revision int64           `json:"revision"`
+		Data     json.RawMessage `json:"data"`
+	}
+	err := o.live.read(ctx, appsv1.SchemeGroupVersion.WithKind("ControllerRevision"), namespace, name, &stored)
+	if client.IgnoreNotFound(err) != nil {
+		return feature.Origin{}, fmt.Errorf("read revision: %w", err)
+	}
+	// If the ControllerRevision does not exist, stored is empty, and has no controller.
+	if by := stored.controller(); by == nil || by.UID != owner.UID {
+		return origin, nil
+	}
+	var data struct {
+		Spec struct {
+			Template podTemplate `json:"template"`
+		} `json:"spec"`
+	}
+	if err := json.Unmarshal(stored.Data, &data); err != nil {
+		return feature.Origin{}, fmt.Errorf("read revision %s: %w", name, err)
+	}
+	origin.Template, origin.Revision = data.Spec.Template.podSpec(), revision(owner, stored.Revision, hash)
+	if origin.Revision.Valid() {
+		origin.MinReady = time.Duration(set.Spec.MinReadySeconds) * time.Second
+		// Both kinds have a strategy of this name. Only a StatefulSet has a policy.
+		parallel := owner.Kind == "DaemonSet" || set.Spec.PodManagementPolicy == appsv1.ParallelPodManagement
+		origin.ReplacesUnready = parallel && set.Spec.UpdateStrategy.Type == string(appsv1.RollingUpdateStatefulSetStrategyType)
+	}
+	return origin, nil
 }
 
 func (o owners) replicaSet(ctx context.Context, namespace string, owner *metav1.OwnerReference) (feature.Origin, error) {
@@ -225,56 +243,6 @@ func (o owners) JobUID(ctx context.Context, namespace, job string) (string, erro
 	var found identity
 	err := o.live.read(ctx, batchv1.SchemeGroupVersion.WithKind("Job"), namespace, job, &found)
 	return string(found.Metadata.UID), client.IgnoreNotFound(err)
-}
-
-// revisionOf names the ControllerRevision of a pod.
-type revisionOf struct {
-	namespace string
-	// owner is the StatefulSet or the DaemonSet that made the pod.
-	owner *metav1.OwnerReference
-	// The field "name" is the name of the ControllerRevision. The field "hash" is the hash of the
-	// revision, from the pod's label.
-	name, hash string
-	// minReadySeconds comes from the spec of the owner.
-	minReadySeconds int32
-}
-
-// controllerRevision reads the template from which a StatefulSet or DaemonSet made a pod.
-// The controllers store a template and its number before they make the first pod from it.
-// The template of a pod without a revision's name is unknown, because no controller made
-// the pod.
-func (o owners) controllerRevision(ctx context.Context, of revisionOf) (feature.Origin, error) {
-	origin := feature.Origin{Workload: podspec.WorkloadOf(of.owner)}
-	// The author of the pod writes the hash, and no user validates the hash before the webhook.
-	if !revision(of.owner, 1, of.hash).Valid() {
-		return origin, nil
-	}
-	var stored struct {
-		identity
-		Revision int64           `json:"revision"`
-		Data     json.RawMessage `json:"data"`
-	}
-	err := o.live.read(ctx, appsv1.SchemeGroupVersion.WithKind("ControllerRevision"), of.namespace, of.name, &stored)
-	if client.IgnoreNotFound(err) != nil {
-		return feature.Origin{}, fmt.Errorf("read revision: %w", err)
-	}
-	// If the ControllerRevision does not exist, stored is empty, and has no controller.
-	if by := stored.controller(); by == nil || by.UID != of.owner.UID {
-		return origin, nil
-	}
-	var data struct {
-		Spec struct {
-			Template podTemplate `json:"template"`
-		} `json:"spec"`
-	}
-	if err := json.Unmarshal(stored.Data, &data); err != nil {
-		return feature.Origin{}, fmt.Errorf("read revision %s: %w", of.name, err)
-	}
-	origin.Template, origin.Revision = data.Spec.Template.podSpec(), revision(of.owner, stored.Revision, of.hash)
-	if origin.Revision.Valid() {
-		origin.MinReady = time.Duration(of.minReadySeconds) * time.Second
-	}
-	return origin, nil
 }
 
 // verify reports an error if an owner is not the object that its reference means. An object
