@@ -174,7 +174,7 @@ func word(object any, key string) string {
 			return ""
 		}
 		for k, member := range members(object) {
-			if unquoted(k) == key {
+			if string(k) == key || !simple(k) && unquoted(k) == key {
 				found = json.RawMessage(member)
 			}
 		}
