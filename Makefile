@@ -54,7 +54,6 @@ HUGE := ^($(subst $(SPACE),|,$(strip \
 	TestManyEmptyJSONObjectsAreRefusedBeforeDecoding \
 	TestMemoryEstimateCoversEmptyJSONObjects \
 	TestMemoryEstimateCoversThePatch \
-	TestHugeJSONInGateArgumentsIsNeverDecoded \
 	TestLargeValidObjectsFitIntoTheLoadLimit \
 	TestBytesOfOneImageLookUpAreBounded \
 	TestServiceAccountAndSecretTakeLittleMemory \

@@ -5,7 +5,6 @@ package mutate_test
 
 import (
 	"encoding/json"
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -20,7 +19,6 @@ import (
 	"github.com/metaparticle-io/metaparticle/api/podspec"
 	"github.com/metaparticle-io/metaparticle/mutate"
 	"github.com/metaparticle-io/metaparticle/mutate/feature"
-	"github.com/metaparticle-io/metaparticle/mutate/image"
 	"github.com/metaparticle-io/metaparticle/mutate/mutatetest"
 )
 
@@ -108,34 +106,15 @@ func TestInvalidStartupProbeInAgentsArgumentsIsRefused(t *testing.T) {
 	}
 }
 
-func FuzzClaimingPodIsGatedCompletelyOrRefused(f *testing.F) {
-	f.Add(uint64(1))
-	f.Fuzz(func(t *testing.T, seed uint64) { checkGate(t, seed) })
-}
-
 // checkGate requires that an admitted pod with a claim has the gate that the policies
 // require. A second pass must change nothing. The agent and the shims must be able to parse
 // their arguments.
 func checkGate(t *testing.T, seed uint64) bool {
 	t.Helper()
-	raw, err := json.Marshal(randomPod{rand.New(rand.NewPCG(seed, 1))}.oddPod())
-	require.NoError(t, err)
-	said := fmt.Sprintf("seed %d: %s", seed, raw)
-	subject := mutate.Subject{Raw: raw, Namespace: "shop", Origin: feature.Origin{Workload: api.Workload{Group: "apps", Kind: "Deployment", Name: "d"}}, Kubernetes: feature.RestartsAll}
-	images := mutatetest.Facts{Images: map[string]mutatetest.Image{
-		"a:1": {Command: image.Command{Entrypoint: []string{"e"}, Cmd: []string{"$(c)"}, StopSignal: "SIGQUIT"}},
-		"b:1": {},
-		"c:1": {Command: image.Command{Platforms: map[string]image.Command{"amd64": {Entrypoint: []string{"$x"}}, "arm64": {Cmd: []string{"y"}}}}},
-	}}
-	ops, _, err := mutate.Inject(t.Context(), subject, mutatetest.AgentImage, images)
-	if err != nil {
+	_, once, said := injected(t, seed, randomPod{rand.New(rand.NewPCG(seed, 1))}.oddPod())
+	if once == nil {
 		return false
 	}
-	once := mutatetest.Apply(t, raw, ops)
-	subject.Raw = once
-	again, _, err := mutate.Inject(t.Context(), subject, mutatetest.AgentImage, images)
-	require.NoError(t, err, said)
-	require.Empty(t, again, said)
 	var pod corev1.Pod
 	require.NoError(t, json.Unmarshal(once, &pod))
 	request, err := api.Parse(pod.Annotations)
@@ -151,12 +130,12 @@ func checkGate(t *testing.T, seed uint64) bool {
 		local, err := api.ParseLocalArgs(expanded(args[1:]))
 		require.NoError(t, err, said)
 		require.Equal(t, request.Claimed, local.Claims, said)
-		require.Equal(t, strings.Join(request.Slots(subject.Workload), ","), pod.Annotations[api.SlotsAnnotation], said)
+		require.Equal(t, strings.Join(request.Slots(randomWorkload), ","), pod.Annotations[api.SlotsAnnotation], said)
 		return true
 	}
 	run, err := api.ParseRunArgs(expanded(args[1:]))
 	require.NoError(t, err, said)
-	require.Equal(t, request.Slots(subject.Workload), run.Slots, said)
+	require.Equal(t, request.Slots(randomWorkload), run.Slots, said)
 	require.Equal(t, strings.Join(run.Slots, ","), pod.Annotations[api.SlotsAnnotation], said)
 	for _, probes := range run.Probes {
 		// The webhook has moved the startup probe into the agent's arguments, which the API server does not

@@ -27,8 +27,8 @@ const (
 // available pods are then the old holders. A controller deletes an available old pod only while
 // more pods are available than replicas minus maxUnavailable. That makes the bound of each kind:
 // with n slots the rollout goes on if n + maxUnavailable exceeds the replicas. A pod that takes its
-// turn is available beside the old pod that yielded, and so counts like one more slot. rollout_test.go
-// compares the bounds with the steps of the controllers.
+// turn is available beside the old pod that yielded, and so counts like one more slot. stalls_test.go
+// compares the bound of Deployments with the steps of their controller.
 func (r rollout) stalls(kubernetes int, kind string, request api.Request, template *corev1.PodSpec) reason.Refusals {
 	n := readyPods(request, template)
 	if n == 0 || r.count() == 0 {

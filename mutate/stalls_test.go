@@ -194,223 +194,47 @@ func TestWarningReadsLimitsOfADeployment(t *testing.T) {
 	}
 }
 
-// statefulSet has the settings of a StatefulSet. With counts, the cluster counts unavailable pods,
-// as by default since Kubernetes 1.37. The field revision is the revision of pods that are made: o
-// or n.
-type statefulSet struct {
-	replicas, unavailable, slots    int
-	parallel, counts, turns, update bool
-}
-
-// next has the changes that can come next. A state has a letter for each pod: o for an old pod, n
-// for a new one, a capital for a Ready one, and a dot for none. A last T means that a new pod
-// has had its turn.
-func (set statefulSet) next(state string) []string {
-	var all []string
-	with := func(state string, i int, letter string) string { return state[:i] + letter + state[i+1:] }
-	ready := strings.Count(state, "O") + strings.Count(state, "N")
-	for i := range set.replicas {
-		one := state[i : i+1]
-		if ready < set.slots && strings.Contains("on", one) {
-			all = append(all, with(state, i, strings.ToUpper(one)))
+// The rows are the boundaries that a model of each controller's steps has found.
+func TestWarningReadsStrategyOfStatefulSetsAndDaemonSets(t *testing.T) {
+	const fewExist, notReplaced, atMost = "ever exist", "replaces no pod until all", "and a StatefulSet replaces one pod after the other"
+	for _, c := range []struct {
+		kind              string
+		minor, slots      int // zero slots: an init container of a singleton that takes turns
+		replicas          int
+		limit, spec, want string
+		fitting           string // the limit that the warning names, or the pods from which a DaemonSet stalls
+	}{
+		{"StatefulSet", 37, 1, 1, "1", `"podManagementPolicy":"OrderedReady"`, "", ""},
+		{"StatefulSet", 37, 1, 2, "1", `"podManagementPolicy":"OrderedReady"`, notReplaced, ""},
+		{"StatefulSet", 37, 1, 3, "1", `"podManagementPolicy":"OrderedReady"`, fewExist, ""},
+		{"StatefulSet", 37, 3, 3, "1", `"podManagementPolicy":"OrderedReady"`, "", ""},
+		{"StatefulSet", 36, 2, 4, "1", `"podManagementPolicy":"OrderedReady"`, fewExist, ""},
+		{"StatefulSet", 36, 1, 2, "1", `"podManagementPolicy":"Parallel"`, atMost, ""},
+		{"StatefulSet", 36, 1, 2, "2", `"podManagementPolicy":"Parallel"`, atMost, ""},
+		{"StatefulSet", 36, 2, 2, "1", `"podManagementPolicy":"Parallel"`, "", ""},
+		{"StatefulSet", 36, 0, 2, "1", `"podManagementPolicy":"Parallel"`, neverReady, ""},
+		{"StatefulSet", 37, 1, 3, "2", `"podManagementPolicy":"Parallel"`, forEver, "at least 3 "},
+		{"StatefulSet", 37, 1, 3, "3", `"podManagementPolicy":"Parallel"`, neverReady, ""},
+		{"StatefulSet", 37, 0, 3, "1", `"podManagementPolicy":"Parallel"`, forEver, "at least 2 "},
+		{"StatefulSet", 37, 0, 3, "2", `"podManagementPolicy":"Parallel"`, neverReady, ""},
+		{"DaemonSet", 37, 1, 1, "1", "", forEver, "more pods than 1."},
+		{"DaemonSet", 37, 2, 1, "3", "", forEver, "more pods than 4."},
+		{"DaemonSet", 37, 1, 1, `"1%"`, "", forEver, "more pods than 1."},
+		{"DaemonSet", 37, 1, 1, `"67%"`, "", forEver, "more pods than 3."},
+		{"DaemonSet", 37, 1, 1, `"99%"`, "", forEver, "more pods than 99."},
+		{"DaemonSet", 37, 1, 1, `"100%"`, "", neverReady, ""},
+		{"DaemonSet", 37, 1, 1, `"x%"`, "", forEver, ""},
+		{"DaemonSet", 37, 5, 1, `0,"maxSurge":1`, "", "with maxSurge", ""},
+	} {
+		text := fmt.Sprintf(`{"replicas":%d,"updateStrategy":{"rollingUpdate":{"maxUnavailable":%s}}`, c.replicas, c.limit)
+		if c.spec != "" {
+			text += "," + c.spec
 		}
-		if set.turns && one == "n" && !strings.ContainsAny(state, "NT") && strings.Contains(state, "O") {
-			taken := with(state, i, "N") + "T"
-			all = append(all, taken, strings.Replace(taken, "O", "o", 1))
-		}
-	}
-	if synced := set.sync(state); synced != state {
-		all = append(all, synced)
-	}
-	return all
-}
-
-func (set statefulSet) sync(state string) string {
-	pods, made := []byte(state), byte('o')
-	if set.update {
-		made = 'n'
-	}
-	available := func(i int) bool { return pods[i] == 'O' || pods[i] == 'N' }
-	old := func(i int) bool { return pods[i] == 'O' || pods[i] == 'o' }
-	for i := range set.replicas {
-		if pods[i] == '.' {
-			pods[i] = made
-			if !set.parallel {
-				return string(pods)
-			}
-		}
-		if !available(i) && !set.parallel {
-			return string(pods)
-		}
-	}
-	if !set.update || string(pods) != state {
-		return string(pods)
-	}
-	if !set.counts {
-		for i := set.replicas - 1; i >= 0; i-- {
-			switch {
-			case old(i):
-				pods[i] = '.'
-				return string(pods)
-			case !available(i):
-				return string(pods)
-			}
-		}
-		return string(pods)
-	}
-	left := set.unavailable
-	for i := range set.replicas {
-		if !available(i) {
-			left--
-		}
-	}
-	for i := set.replicas - 1; i >= 0; i-- {
-		if old(i) && !available(i) {
-			pods[i] = '.'
-		}
-	}
-	for i := set.replicas - 1; i >= 0 && left > 0; i-- {
-		if old(i) && available(i) {
-			pods[i] = '.'
-			left--
-		}
-	}
-	return string(pods)
-}
-
-func TestWarningPredictsTheStatefulSetController(t *testing.T) {
-	for replicas := 1; replicas <= 4; replicas++ {
-		for unavailable := 1; unavailable <= replicas; unavailable++ {
-			for slots := range 6 {
-				for bits := range 4 {
-					set := statefulSet{replicas, unavailable, max(1, slots), bits&1 > 0, bits&2 > 0, slots == 0, false}
-					policy, minor := "OrderedReady", 36
-					if set.parallel {
-						policy = "Parallel"
-					}
-					if set.counts {
-						minor = 37
-					}
-					said := carried(t, minor, "StatefulSet", slots, map[string]any{
-						"replicas": replicas, "podManagementPolicy": policy,
-						"updateStrategy": map[string]any{"rollingUpdate": map[string]any{"maxUnavailable": unavailable}},
-					})
-					made := ends(set.next, strings.Repeat(".", replicas))
-					missing := false
-					for _, end := range made {
-						missing = missing || strings.Contains(end, ".") || strings.Count(end, "o")+strings.Count(end, "O") < replicas
-					}
-					require.Equal(t, missing, strings.Contains(said, "ever exist"), "%+v: %s", set, said)
-					set.update = true
-					stalls := false
-					for _, end := range ends(set.next, made...) {
-						stalls = stalls || strings.ContainsAny(end, ".oO")
-					}
-					require.Equal(t, stalls, said != "" && !strings.Contains(said, neverReady), "%+v: %s", set, said)
-					if found := least.FindStringSubmatch(said); found != nil {
-						var err error
-						set.unavailable, err = strconv.Atoi(found[1])
-						require.NoError(t, err)
-						for _, end := range ends(set.next, made...) {
-							require.NotContains(t, strings.ToLower(end), "o", "the remedy: %+v: %s", set, said)
-						}
-					}
-				}
-			}
-		}
-	}
-}
-
-// daemonSet has a DaemonSet's limits, and its number of nodes.
-type daemonSet struct {
-	nodes, surge, unavailable, slots int
-}
-
-// next has the changes that can come next. A state has two letters for each node, for the old pod
-// and for the new one.
-func (set daemonSet) next(state string) []string {
-	var all []string
-	ready := strings.Count(state, "O") + strings.Count(state, "N")
-	for i, one := range state {
-		if ready < set.slots && one != '.' {
-			if taken := state[:i] + strings.ToUpper(state[i:i+1]) + state[i+1:]; taken != state {
-				all = append(all, taken)
-			}
-		}
-	}
-	if synced := set.sync(state); synced != state {
-		all = append(all, synced)
-	}
-	return all
-}
-
-func (set daemonSet) sync(state string) string {
-	pods := []byte(state)
-	for i := 0; i < len(pods); i += 2 {
-		switch before, now := state[i], state[i+1]; {
-		case before == '.' && now == '.':
-			pods[i+1] = 'n'
-		case before == 'o' && now != '.', before == 'O' && now == 'N':
-			pods[i] = '.'
-		}
-	}
-	if string(pods) != state {
-		return string(pods)
-	}
-	left := set.unavailable + set.surge
-	for i := 0; i < len(pods); i += 2 {
-		switch nodes := state[i : i+2]; {
-		case nodes == ".n" && set.surge == 0, nodes == "On":
-			left--
-		case nodes == "o." && set.surge == 0:
-			pods[i] = '.'
-			left--
-		case nodes == "o.":
-			pods[i+1] = 'n'
-		}
-	}
-	for i := 0; i < len(pods) && left > 0; i += 2 {
-		if state[i:i+2] == "O." {
-			left--
-			if set.surge > 0 {
-				pods[i+1] = 'n'
-			} else {
-				pods[i] = '.'
-			}
-		}
-	}
-	return string(pods)
-}
-
-var mostNodes = regexp.MustCompile(`more pods than (\d+)`)
-
-func TestWarningPredictsTheDaemonSetController(t *testing.T) {
-	stalls := func(set daemonSet) bool {
-		start := strings.Repeat("O.", min(set.slots, set.nodes)) + strings.Repeat("o.", max(0, set.nodes-set.slots))
-		for _, end := range ends(set.next, start) {
-			if strings.ContainsAny(end, "oO") {
-				return true
-			}
-		}
-		return false
-	}
-	for nodes := 1; nodes <= 4; nodes++ {
-		for slots := 1; slots <= 6; slots++ {
-			for limit := 1; limit <= 4; limit++ {
-				surge := carried(t, 37, "DaemonSet", slots, map[string]any{"updateStrategy": map[string]any{"rollingUpdate": map[string]any{"maxSurge": limit, "maxUnavailable": 0}}})
-				require.Contains(t, surge, "with maxSurge")
-				require.Equal(t, nodes >= slots, stalls(daemonSet{nodes: nodes, surge: limit, slots: slots}), "%d nodes, %d slots", nodes, slots)
-
-				said := carried(t, 37, "DaemonSet", slots, map[string]any{"updateStrategy": map[string]any{"rollingUpdate": map[string]any{"maxUnavailable": limit}}})
-				most, err := strconv.Atoi(mostNodes.FindStringSubmatch(said)[1])
-				require.NoError(t, err)
-				require.Equal(t, nodes > most, stalls(daemonSet{nodes: nodes, unavailable: limit, slots: slots}), "%d nodes, %d slots: %s", nodes, slots, said)
-				require.False(t, stalls(daemonSet{nodes: nodes, unavailable: nodes, slots: slots}), "the remedy")
-			}
-		}
-	}
-	for limit, want := range map[string]string{"1%": "more pods than 1", "67%": "more pods than 3", "99%": "more pods than 99", "100%": neverReady, "x%": forEver} {
-		said := carried(t, 37, "DaemonSet", 1, map[string]any{"updateStrategy": map[string]any{"rollingUpdate": map[string]any{"maxUnavailable": limit}}})
-		assert.Contains(t, said, want, limit)
+		spec := map[string]any{}
+		require.NoError(t, json.Unmarshal([]byte(text+"}"), &spec))
+		said := carried(t, c.minor, c.kind, c.slots, spec)
+		assert.Equal(t, c.want != "", said != "", "%+v: %s", c, said)
+		assert.Contains(t, said, c.want, "%+v", c)
+		assert.Contains(t, said, c.fitting, "%+v", c)
 	}
 }

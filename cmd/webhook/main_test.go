@@ -30,7 +30,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/leaderelection"
@@ -147,59 +146,11 @@ func (r recorder) Eventf(regarding, _ runtime.Object, _, reason, _, note string,
 	r <- regarding.GetObjectKind().GroupVersionKind().Kind + "/" + regarding.(client.Object).GetName() + " " + reason + " " + args[0].(string)
 }
 
-// biller is the Deployment of the refused pods.
-var biller = &appsv1.Deployment{ObjectMeta: named("biller")}
-
-func TestDeploymentGetsTheEventOfARefusedPod(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		set := &appsv1.ReplicaSet{ObjectMeta: named("biller-1", controlledBy("apps/v1", "Deployment", "biller"))}
-		events := make(recorder, 10)
-		r := reporterOf(fake.NewClientBuilder().WithObjects(set, biller).Build(), events)
-		ctx, cancel := context.WithCancel(t.Context())
-		go func() { _ = r.Start(ctx) }()
-		refused := admit.Outcome{
-			Resource: "pods", Namespace: "shop", Owner: new(controlledBy("apps/v1", "ReplicaSet", "biller-1")),
-			Denied: true, Reasons: []reason.Reason{reason.Probes}, Message: "Probes: …",
-		}
-		dry := refused
-		dry.DryRun = true
-		let := refused
-		let.Denied, let.Reasons = false, nil
-		bare := refused
-		bare.Owner = nil
-		for _, o := range []admit.Outcome{dry, let, bare, refused} {
-			r.observe(o)
-		}
-		synctest.Wait()
-		require.Len(t, events, 1)
-		assert.Equal(t, "Deployment/biller Probes Probes: …", <-events)
-		cancel()
-		synctest.Wait()
-	})
-}
-
-func TestPodWithForgedOwnerCausesNoEvent(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		set := &appsv1.ReplicaSet{ObjectMeta: named("biller-1", controlledBy("apps/v1", "Deployment", "biller"))}
-		set.UID = "the ReplicaSet's own"
-		events := make(recorder, 10)
-		r := reporterOf(fake.NewClientBuilder().WithObjects(set, biller).Build(), events)
-		ctx, cancel := context.WithCancel(t.Context())
-		go func() { _ = r.Start(ctx) }()
-		for _, uid := range []types.UID{"made up", ""} {
-			owner := controlledBy("apps/v1", "ReplicaSet", "biller-1")
-			owner.UID = uid
-			r.observe(admit.Outcome{
-				Resource: "pods", Namespace: "shop", Owner: &owner,
-				Denied: true, Reasons: []reason.Reason{reason.Probes}, Message: "Probes: …",
-			})
-		}
-		synctest.Wait()
-		assert.Empty(t, events)
-		cancel()
-		synctest.Wait()
-	})
-}
+// biller is the Deployment of the refused pods, and billerSet its ReplicaSet.
+var (
+	biller    = &appsv1.Deployment{ObjectMeta: named("biller")}
+	billerSet = &appsv1.ReplicaSet{ObjectMeta: named("biller-1", controlledBy("apps/v1", "Deployment", "biller"))}
+)
 
 // notes keeps the text of each Event.
 type notes chan string
@@ -210,48 +161,36 @@ func (n notes) Eventf(_, _ runtime.Object, _, _, _, note string, args ...any) {
 
 func TestEventOfALongRefusalIsShortened(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		set := &appsv1.ReplicaSet{ObjectMeta: named("biller-1", controlledBy("apps/v1", "Deployment", "biller"))}
 		events := make(notes, 1)
-		r := reporterOf(fake.NewClientBuilder().WithObjects(set, biller).Build(), events)
-		ctx, cancel := context.WithCancel(t.Context())
-		go func() { _ = r.Start(ctx) }()
+		r := begin(t, events, billerSet, biller)
 		for length := 990; length < 1100; length++ {
-			r.observe(admit.Outcome{
-				Resource: "pods", Namespace: "shop", Owner: new(controlledBy("apps/v1", "ReplicaSet", "biller-1")),
-				Denied: true, Reasons: []reason.Reason{reason.Probes}, Message: "Probes: " + strings.Repeat("ä", length/2),
-			})
+			refused := refusedPod(controlledBy("apps/v1", "ReplicaSet", "biller-1"))
+			refused.Message = "Probes: " + strings.Repeat("ä", length/2)
+			r.observe(refused)
 			note := <-events
 			assert.LessOrEqual(t, len(note), 1024)
 			assert.True(t, utf8.ValidString(note))
 			assert.True(t, strings.HasPrefix(note, "A pod was refused: Probes: ää"))
 			<-time.After(refusedPause)
 		}
-		cancel()
-		synctest.Wait()
 	})
 }
 
 func TestEventAndMetricOfRefusalHaveSameReason(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		admissions.Reset()
-		set := &appsv1.ReplicaSet{ObjectMeta: named("biller-1", controlledBy("apps/v1", "Deployment", "biller"))}
 		events := make(recorder, 1)
-		r := reporterOf(fake.NewClientBuilder().WithObjects(set, biller).Build(), events)
-		ctx, cancel := context.WithCancel(t.Context())
-		go func() { _ = r.Start(ctx) }()
+		r := begin(t, events, billerSet, biller)
 		for _, e := range reason.All {
-			r.observe(admit.Outcome{
-				Resource: "pods", Namespace: "shop", Owner: new(controlledBy("apps/v1", "ReplicaSet", "biller-1")),
-				Denied: true, Reasons: []reason.Reason{e.Reason}, Message: reason.Refusal{Reason: e.Reason}.Error(),
-			})
+			refused := refusedPod(controlledBy("apps/v1", "ReplicaSet", "biller-1"))
+			refused.Reasons, refused.Message = []reason.Reason{e.Reason}, reason.Refusal{Reason: e.Reason}.Error()
+			r.observe(refused)
 			assert.True(t, strings.HasPrefix(<-events, "Deployment/biller "+string(e.Reason)+" "+string(e.Reason)+": "), e.Reason)
 			var counted dto.Metric
 			require.NoError(t, admissions.WithLabelValues("pods", "denied", string(e.Reason)).Write(&counted))
 			assert.EqualValues(t, 1, counted.GetCounter().GetValue(), e.Reason)
 			<-time.After(refusedPause)
 		}
-		cancel()
-		synctest.Wait()
 	})
 }
 

@@ -24,11 +24,12 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
+	"github.com/metaparticle-io/metaparticle/enroll"
 	"github.com/metaparticle-io/metaparticle/mutate/admit"
 )
 
 // begin starts a reporter until the end of the bubble's function.
-func begin(t *testing.T, events regarded, exist ...client.Object) *reporter {
+func begin(t *testing.T, events enroll.Recorder, exist ...client.Object) *reporter {
 	r := reporterOf(fake.NewClientBuilder().WithObjects(exist...).Build(), events)
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { _ = r.Start(ctx) }()

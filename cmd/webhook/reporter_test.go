@@ -4,7 +4,6 @@
 package main
 
 import (
-	"context"
 	"testing"
 	"testing/synctest"
 
@@ -17,8 +16,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"github.com/metaparticle-io/metaparticle/mutate/admit"
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
@@ -109,12 +108,7 @@ func TestWorkloadOfARefusedPodGetsTheEvent(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				events := make(regarded, 10)
-				r := reporterOf(fake.NewClientBuilder().WithObjects(c.exist...).Build(), events)
-				ctx, cancel := context.WithCancel(t.Context())
-				go func() { _ = r.Start(ctx) }()
-				r.observe(refusedPod(c.owner))
-				synctest.Wait()
-				cancel()
+				begin(t, events, c.exist...).observe(refusedPod(c.owner))
 				synctest.Wait()
 				if c.event == "" {
 					assert.Empty(t, events)
@@ -134,16 +128,16 @@ func TestWorkloadOfARefusedPodGetsTheEvent(t *testing.T) {
 func TestWorkloadOfAWarnedPodGetsTheEvent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		events := make(notes, 10)
-		r := reporterOf(fake.NewClientBuilder().WithObjects(&appsv1.StatefulSet{ObjectMeta: named("db")}).Build(), events)
-		ctx, cancel := context.WithCancel(t.Context())
-		go func() { _ = r.Start(ctx) }()
+		r := begin(t, events, &appsv1.StatefulSet{ObjectMeta: named("db")})
 		warned := refusedPod(controlledBy("apps/v1", "StatefulSet", "db"))
 		warned.Denied, warned.Changed, warned.Reasons, warned.Message = false, true, []reason.Reason{reason.NeedsPID1}, "NeedsPID1: …"
 		r.observe(warned)
+		dry, bare := warned, warned
+		dry.DryRun, bare.Owner = true, nil
+		r.observe(dry)
+		r.observe(bare)
 		warned.Reasons, warned.Message = nil, ""
 		r.observe(warned)
-		synctest.Wait()
-		cancel()
 		synctest.Wait()
 		require.Len(t, events, 1)
 		assert.Equal(t, "A pod was admitted with a warning: NeedsPID1: …", <-events)
@@ -155,23 +149,19 @@ func TestWorkloadOfAWarnedPodGetsTheEvent(t *testing.T) {
 func TestOwnerReferenceWithForgedUIDCausesNoEvent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		events := make(regarded, 10)
-		r := reporterOf(fake.NewClientBuilder().WithObjects(
-			&appsv1.StatefulSet{ObjectMeta: named("a")}, &appsv1.DaemonSet{ObjectMeta: named("a")},
-			&appsv1.ReplicaSet{ObjectMeta: named("a")}, &batchv1.Job{ObjectMeta: named("a")}, &corev1.Pod{ObjectMeta: named("a")},
-		).Build(), events)
-		ctx, cancel := context.WithCancel(t.Context())
-		go func() { _ = r.Start(ctx) }()
+		r := begin(t, events, &appsv1.StatefulSet{ObjectMeta: named("a")}, &appsv1.DaemonSet{ObjectMeta: named("a")},
+			&appsv1.ReplicaSet{ObjectMeta: named("a")}, &batchv1.Job{ObjectMeta: named("a")}, &corev1.Pod{ObjectMeta: named("a")})
 		for version, kinds := range map[string][]string{"apps/v1": {"StatefulSet", "DaemonSet", "ReplicaSet"}, "batch/v1": {"Job"}, "v1": {"Pod"}} {
 			for _, kind := range kinds {
-				forged := controlledBy(version, kind, "a")
-				forged.UID = "made up"
-				r.observe(refusedPod(forged))
+				for _, uid := range []types.UID{"made up", ""} {
+					forged := controlledBy(version, kind, "a")
+					forged.UID = uid
+					r.observe(refusedPod(forged))
+				}
 			}
 		}
 		synctest.Wait()
 		assert.Empty(t, events)
-		cancel()
-		synctest.Wait()
 	})
 }
 

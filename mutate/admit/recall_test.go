@@ -5,13 +5,7 @@ package admit
 
 import (
 	"encoding/json"
-	"net/http"
 	"strings"
-	"testing"
-
-	"github.com/stretchr/testify/assert"
-
-	"github.com/metaparticle-io/metaparticle/mutate/mutatetest"
 )
 
 // recalled returns pods that seem to have passed the webhook before. Each pod has an
@@ -48,28 +42,4 @@ func recalled(bytes int) map[string]string {
 	pods["escaped dash"] = strings.ReplaceAll(pods["hook"], `"-post`, `"\u002dpost`)
 	pods["escaped field"] = strings.ReplaceAll(pods["hook"], `"command"`, `"\u0063ommand"`)
 	return pods
-}
-
-func TestMemoryEstimateCoversJSONInGateArguments(t *testing.T) {
-	f := mutatetest.Facts{}
-	handler := NewPodHandler(Options{AgentImage: mutatetest.AgentImage, Images: f, Owners: f})
-	for name, object := range recalled(48 << 10) {
-		t.Run(name, func(t *testing.T) {
-			checkEstimate(t, handler, object)
-		})
-	}
-}
-
-func TestHugeJSONInGateArgumentsIsNeverDecoded(t *testing.T) {
-	for name, object := range recalled(1536 << 10) {
-		if name == "probes of many" {
-			continue
-		}
-		t.Run(name, func(t *testing.T) {
-			body := review(t, mutatetest.Request(object))
-			bytes, code := allocated(t, NewPodHandler(Options{}), body)
-			assert.Equal(t, http.StatusBadRequest, code)
-			assert.Less(t, bytes, int64(8*len(body)), "the body is read, but not decoded")
-		})
-	}
 }

@@ -124,20 +124,6 @@ func TestConcurrentImageLookUpsAreBounded(t *testing.T) {
 	}
 }
 
-func TestHostileNamespaceCannotTakeAllImageLookUps(t *testing.T) {
-	b, f := newBusy(t), newRegistry(t, false)
-	f.push(t, "app:1", redis)
-	r := f.resolver(Options{PlainHTTP: []string{b.host()}, Budget: time.Minute})
-	ctx, cancel := context.WithCancel(t.Context())
-	wait := b.askMany(ctx, r, 1, 200)
-	require.Eventually(t, func() bool { return b.now.Load() >= 8 }, 20*time.Second, time.Millisecond)
-	command, err := r.Command(t.Context(), f.host()+"/app:1", image.PullRights{Namespace: "shop"})
-	require.NoError(t, err)
-	assert.Equal(t, redisCommand, command)
-	cancel()
-	wait.Wait()
-}
-
 func TestImageLookUpEndsWhenNoPodWaits(t *testing.T) {
 	b := newBusy(t)
 	r := New(Options{PlainHTTP: []string{b.host()}, Budget: time.Minute})
