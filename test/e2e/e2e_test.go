@@ -111,7 +111,6 @@ var parallel = []string{
 	"TestHolderEvictedByTheKubeletReleasesTheSlot",
 	"TestApplicationThatChangesUserGetsTheStopSignal",
 	"TestGateKeepsTheTerminationReasonAndMessage",
-	"TestGraceOfDeletionOverridesGraceOfPod",
 	"TestHooksRunInHoldersAndNeverInStandbys",
 	"TestGatedHooksRunLikeUngatedHooks",
 	"TestGatedHooksFailLikeUngatedHooks",
@@ -131,7 +130,6 @@ var parallel = []string{
 	"TestKubectlPluginHandsOverAndPausesASlot",
 	"TestPodsAreAdmittedDuringCertificateRenewal",
 	"TestConsoleShowsTheCauseOfAHandover",
-	"TestWebhookAdmitsPodsDespiteALostLeaderElection",
 	"TestRefusedLeaseIsShownToTheUser",
 	"TestSlotStaysExclusiveInARecreatedNamespace",
 	"TestViewShowsSlotsAndEditMovesThem",
@@ -139,7 +137,7 @@ var parallel = []string{
 	"TestNativeSidecarOfUserStartsBeforeTheAgent",
 	"TestKubectlCopiesFilesToHolderAndStandby",
 	"TestChildStartsExactlyLikeTheUngatedProcess",
-	"TestEachTypeOfWorkloadRollsOutWithoutOverlap",
+	"TestPodsOfAReplicaSetRunOneByOne",
 	"TestYieldOfAJobsPodIsNoFailureOfTheJob",
 	"TestRunByHandWaitsForTheCronJobsSlot",
 	"TestPodsOfJobsCompleteOneAtATime",
@@ -147,7 +145,7 @@ var parallel = []string{
 	"TestKubectlCommandsSucceedOnHolderAndStandby",
 	"TestChildKeepsTheContainersUserAndCapabilities",
 	"TestGatedContainerIsResizedInPlace",
-	"TestDisruptionBudgetAllowsOneEvictionAtATime",
+	"TestRolloutFinishesDespiteDisruptionBudgetAndAutoscaler",
 	"TestGatedPodsRunInARestrictedNamespace",
 	"TestAdministratorFreesSlotBlockedByAUsersLease",
 	"TestPodWithConditionsMayOnlyReadAwaitedLeases",
@@ -160,7 +158,6 @@ var parallel = []string{
 	"TestWebhookAccountHasOnlyTheRightsOfEnroll",
 	"TestUnreachableHolderMakesStandbysNotReady",
 	"TestWaitingWorkloadTakesLockFromACrashingHolder",
-	"TestRolloutFinishesDespiteDisruptionBudgetAndAutoscaler",
 	"TestRolloutOfABrokenRevisionStalls",
 	"TestRolloutOfHoldersFinishesWithTheRemedyOfItsWarning",
 	"TestRolloutWithoutSurgeStopsApplicationAtMostTwice",
@@ -394,9 +391,6 @@ func TestApplicationThatChangesUserGetsTheStopSignal(t *testing.T) {
 func TestGateKeepsTheTerminationReasonAndMessage(t *testing.T) {
 	lifecycle.TestGateKeepsTheTerminationReasonAndMessage(t)
 }
-func TestGraceOfDeletionOverridesGraceOfPod(t *testing.T) {
-	lifecycle.TestGraceOfDeletionOverridesGraceOfPod(t)
-}
 func TestHooksRunInHoldersAndNeverInStandbys(t *testing.T) {
 	lifecycle.TestHooksRunInHoldersAndNeverInStandbys(t)
 }
@@ -459,9 +453,6 @@ func TestCheckCommandReportsAPolicyThatDeniesNothing(t *testing.T) {
 func TestConsoleShowsTheCauseOfAHandover(t *testing.T) {
 	operations.TestConsoleShowsTheCauseOfAHandover(t)
 }
-func TestWebhookAdmitsPodsDespiteALostLeaderElection(t *testing.T) {
-	operations.TestWebhookAdmitsPodsDespiteALostLeaderElection(t)
-}
 func TestRefusedLeaseIsShownToTheUser(t *testing.T) { operations.TestRefusedLeaseIsShownToTheUser(t) }
 func TestRenewalsArePunctualWhileAnotherAccountFloodsTheAPIServer(t *testing.T) {
 	operations.TestRenewalsArePunctualWhileAnotherAccountFloodsTheAPIServer(t)
@@ -508,9 +499,7 @@ func TestKubectlCopiesFilesToHolderAndStandby(t *testing.T) {
 func TestChildStartsExactlyLikeTheUngatedProcess(t *testing.T) {
 	pods.TestChildStartsExactlyLikeTheUngatedProcess(t)
 }
-func TestEachTypeOfWorkloadRollsOutWithoutOverlap(t *testing.T) {
-	pods.TestEachTypeOfWorkloadRollsOutWithoutOverlap(t)
-}
+func TestPodsOfAReplicaSetRunOneByOne(t *testing.T) { pods.TestPodsOfAReplicaSetRunOneByOne(t) }
 func TestYieldOfAJobsPodIsNoFailureOfTheJob(t *testing.T) {
 	pods.TestYieldOfAJobsPodIsNoFailureOfTheJob(t)
 }
@@ -526,8 +515,8 @@ func TestChildKeepsTheContainersUserAndCapabilities(t *testing.T) {
 	pods.TestChildKeepsTheContainersUserAndCapabilities(t)
 }
 func TestGatedContainerIsResizedInPlace(t *testing.T) { pods.TestGatedContainerIsResizedInPlace(t) }
-func TestDisruptionBudgetAllowsOneEvictionAtATime(t *testing.T) {
-	pods.TestDisruptionBudgetAllowsOneEvictionAtATime(t)
+func TestRolloutFinishesDespiteDisruptionBudgetAndAutoscaler(t *testing.T) {
+	pods.TestRolloutFinishesDespiteDisruptionBudgetAndAutoscaler(t)
 }
 func TestGatedPodsRunInARestrictedNamespace(t *testing.T) {
 	pods.TestGatedPodsRunInARestrictedNamespace(t)
@@ -566,9 +555,6 @@ func TestUnreachableHolderMakesStandbysNotReady(t *testing.T) {
 }
 func TestWaitingWorkloadTakesLockFromACrashingHolder(t *testing.T) {
 	rollouts.TestWaitingWorkloadTakesLockFromACrashingHolder(t)
-}
-func TestRolloutFinishesDespiteDisruptionBudgetAndAutoscaler(t *testing.T) {
-	rollouts.TestRolloutFinishesDespiteDisruptionBudgetAndAutoscaler(t)
 }
 func TestRolloutOfABrokenRevisionStalls(t *testing.T) { rollouts.TestRolloutOfABrokenRevisionStalls(t) }
 func TestRolloutOfHoldersFinishesWithTheRemedyOfItsWarning(t *testing.T) {

@@ -22,65 +22,20 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/kubectl"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
-	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// fresher reports whether the application now runs in another pod than before. A pod that is
-// being deleted does not count.
-func fresher(s *space.Space, a app.App, before *record.Process) bool {
-	now := app.After(s, a, before)
-	if now == nil {
-		return false
-	}
-	pod := s.Pod(now.Pod)
-	return pod != nil && pod.DeletionTimestamp == nil && string(pod.UID) != before.UID
-}
-
-// All workloads share one namespace, and each has a slot and a record of its own.
-//
-// docs/compatibility.md: kinds/replica-set kinds/deployment-recreate kinds/stateful-set kinds/stateful-set-parallel kinds/daemon-set carried
-func TestEachTypeOfWorkloadRollsOutWithoutOverlap(t *testing.T) {
+// docs/compatibility.md: kinds/replica-set carried
+func TestPodsOfAReplicaSetRunOneByOne(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
-	s := space.New(t)
-	ctx := t.Context()
-	two := func(name string) app.App { a := app.Lasting(name); a.Replicas = 2; return a }
-	set, recreate, ordered, parallel, daemon := two("set"), two("recreate"), two("ordered"), two("parallel"), app.Lasting("daemon")
-
-	_, err := s.Client.AppsV1().ReplicaSets(s.Namespace).Create(ctx, &appsv1.ReplicaSet{ObjectMeta: app.Meta(s, set),
-		Spec: appsv1.ReplicaSetSpec{Replicas: set.Count(), Selector: set.Selector(), Template: app.Template(s, set)}}, metav1.CreateOptions{})
+	s, a := space.New(t), app.Lasting("set")
+	a.Replicas = 2
+	_, err := s.Client.AppsV1().ReplicaSets(s.Namespace).Create(t.Context(), &appsv1.ReplicaSet{ObjectMeta: app.Meta(s, a),
+		Spec: appsv1.ReplicaSetSpec{Replicas: a.Count(), Selector: a.Selector(), Template: app.Template(s, a)}}, metav1.CreateOptions{})
 	require.NoError(t, err)
-	deployment := app.Deployment(s, recreate)
-	deployment.Spec.Strategy.Type = appsv1.RecreateDeploymentStrategyType
-	_, err = s.Client.AppsV1().Deployments(s.Namespace).Create(ctx, deployment, metav1.CreateOptions{})
-	require.NoError(t, err)
-	one := app.StatefulSet(s, ordered)
-	one.Spec.PodManagementPolicy = appsv1.OrderedReadyPodManagement
-	for _, stateful := range []*appsv1.StatefulSet{one, app.StatefulSet(s, parallel)} {
-		_, err = s.Client.AppsV1().StatefulSets(s.Namespace).Create(ctx, stateful, metav1.CreateOptions{})
-		require.NoError(t, err)
-	}
-	_, err = s.Client.AppsV1().DaemonSets(s.Namespace).Create(ctx, &appsv1.DaemonSet{ObjectMeta: app.Meta(s, daemon),
-		Spec: appsv1.DaemonSetSpec{Selector: daemon.Selector(), Template: app.Template(s, daemon)}}, metav1.CreateOptions{})
-	require.NoError(t, err)
-
-	all := []app.App{set, recreate, ordered, parallel, daemon}
-	for _, a := range all {
-		app.AwaitGated(s, a)
-	}
-	rolls := map[string]string{"recreate": "deployment", "ordered": "statefulset", "parallel": "statefulset", "daemon": "daemonset"}
-	before := map[string]*record.Process{}
-	for _, a := range all {
-		before[a.Name] = app.AwaitRunning(s, a, space.StartTimeout)
-		if kind := rolls[a.Name]; kind != "" {
-			kubectl.Must(s, "", "rollout", "restart", kind+"/"+a.Name)
-		}
-	}
-	app.HandsOver(s, set)
-	for _, a := range all[1:] {
-		kubectl.Must(s, "", "rollout", "status", rolls[a.Name]+"/"+a.Name, kubectl.RolloutTimeout)
-		s.Await(space.StartTimeout, a.Name+" runs in a new pod", func() bool { return fresher(s, a, before[a.Name]) })
-	}
+	app.AwaitGated(s, a)
+	app.AwaitRunning(s, a, space.StartTimeout)
+	app.HandsOver(s, a)
 }
 
 // short creates a Job that runs an application, and returns the application. The function "edit"

@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -88,16 +89,24 @@ func TestGatedContainerIsResizedInPlace(t *testing.T) {
 	assert.Equal(t, h.Before.ID, app.AwaitRunning(h.Space, h.App, space.Soon).ID, "the application ran on")
 }
 
+// A disruption budget lets one pod go at a time. A rollout then finishes despite the budget, an autoscaler
+// and a strict topology spread.
+//
 // docs/compatibility.md: identity/pdb carried
-func TestDisruptionBudgetAllowsOneEvictionAtATime(t *testing.T) {
+func TestRolloutFinishesDespiteDisruptionBudgetAndAutoscaler(t *testing.T) {
 	t.Parallel()
-	h := holder.Deploy(t, app.Lasting("budgeted"), "it needs the record")
+	a := app.Lasting("budgeted")
+	a.Edit = func(template *corev1.PodTemplateSpec) {
+		template.Spec.TopologySpreadConstraints[0].WhenUnsatisfiable = corev1.DoNotSchedule
+	}
+	h := holder.Deploy(t, a, "it needs the record")
 	two := intstr.FromInt32(2)
 	_, err := h.Client.PolicyV1().PodDisruptionBudgets(h.Namespace).Create(t.Context(), &policyv1.PodDisruptionBudget{
 		ObjectMeta: metav1.ObjectMeta{Name: "budgeted"},
 		Spec:       policyv1.PodDisruptionBudgetSpec{MinAvailable: &two, Selector: h.App.Selector()},
 	}, metav1.CreateOptions{})
 	require.NoError(t, err)
+	autoscale(h)
 	h.Await(space.StartTimeout, "one of three Ready pods may go", func() bool {
 		budget, err := h.Client.PolicyV1().PodDisruptionBudgets(h.Namespace).Get(t.Context(), "budgeted", metav1.GetOptions{})
 		return err == nil && budget.Status.CurrentHealthy == 3 && budget.Status.DisruptionsAllowed == 1
@@ -124,4 +133,24 @@ func TestDisruptionBudgetAllowsOneEvictionAtATime(t *testing.T) {
 		return false
 	})
 	app.AwaitRunning(h.Space, h.App, space.StartTimeout)
+
+	kubectl.Must(h.Space, "", "set", "env", "deployment/"+a.Name, "RELEASE=2")
+	kubectl.Must(h.Space, "", "rollout", "status", "deployment/"+a.Name, kubectl.RolloutTimeout)
+}
+
+// autoscale makes an autoscaler whose target is higher than any CPU use.
+func autoscale(h holder.Holder) {
+	h.Helper()
+	beyondReach, replicas := int32(10_000), *h.App.Count()
+	_, err := h.Client.AutoscalingV2().HorizontalPodAutoscalers(h.Namespace).Create(h.Context(), &autoscalingv2.HorizontalPodAutoscaler{
+		ObjectMeta: metav1.ObjectMeta{Name: h.App.Name},
+		Spec: autoscalingv2.HorizontalPodAutoscalerSpec{
+			ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{APIVersion: "apps/v1", Kind: "Deployment", Name: h.App.Name},
+			MinReplicas:    &replicas, MaxReplicas: replicas + 1,
+			Metrics: []autoscalingv2.MetricSpec{{Type: autoscalingv2.ResourceMetricSourceType, Resource: &autoscalingv2.ResourceMetricSource{
+				Name: corev1.ResourceCPU, Target: autoscalingv2.MetricTarget{Type: autoscalingv2.UtilizationMetricType, AverageUtilization: &beyondReach},
+			}}},
+		},
+	}, metav1.CreateOptions{})
+	require.NoError(h, err)
 }

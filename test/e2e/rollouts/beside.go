@@ -13,12 +13,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	appsv1 "k8s.io/api/apps/v1"
-	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
-	policyv1 "k8s.io/api/policy/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
@@ -162,77 +157,4 @@ func TestWaitingWorkloadTakesLockFromACrashingHolder(t *testing.T) {
 // ranIn reports whether the process ran in a pod of the application's Deployment.
 func ranIn(a app.App, p record.Process) bool {
 	return len(p.Pod) > len(a.Name) && p.Pod[:len(a.Name)+1] == a.Name+"-"
-}
-
-// budgeted makes a PodDisruptionBudget that keeps one pod available, and an autoscaler
-// whose target is higher than any CPU use.
-func budgeted(h *holder.Holder) {
-	h.Helper()
-	one, beyondReach, replicas := intstr.FromInt32(1), int32(10_000), *h.App.Count()
-	_, err := h.Client.PolicyV1().PodDisruptionBudgets(h.Namespace).Create(h.Context(), &policyv1.PodDisruptionBudget{
-		ObjectMeta: metav1.ObjectMeta{Name: h.App.Name},
-		Spec:       policyv1.PodDisruptionBudgetSpec{MinAvailable: &one, Selector: h.App.Selector()},
-	}, metav1.CreateOptions{})
-	require.NoError(h, err)
-	_, err = h.Client.AutoscalingV2().HorizontalPodAutoscalers(h.Namespace).Create(h.Context(), &autoscalingv2.HorizontalPodAutoscaler{
-		ObjectMeta: metav1.ObjectMeta{Name: h.App.Name},
-		Spec: autoscalingv2.HorizontalPodAutoscalerSpec{
-			ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{APIVersion: "apps/v1", Kind: "Deployment", Name: h.App.Name},
-			MinReplicas:    &replicas, MaxReplicas: replicas + 1,
-			Metrics: []autoscalingv2.MetricSpec{{Type: autoscalingv2.ResourceMetricSourceType, Resource: &autoscalingv2.ResourceMetricSource{
-				Name: corev1.ResourceCPU, Target: autoscalingv2.MetricTarget{Type: autoscalingv2.UtilizationMetricType, AverageUtilization: &beyondReach},
-			}}},
-		},
-	}, metav1.CreateOptions{})
-	require.NoError(h, err)
-}
-
-// evicts evicts a pod as kubectl drain does. The function repeats its request until the
-// PodDisruptionBudget allows the eviction, and then waits until the pod is gone.
-func evicts(h *holder.Holder, pod *corev1.Pod) {
-	h.Helper()
-	h.Await(space.StartTimeout, "the budget allows the eviction of "+pod.Name, func() bool {
-		return h.Client.PolicyV1().Evictions(h.Namespace).Evict(h.Context(), &policyv1.Eviction{
-			ObjectMeta: metav1.ObjectMeta{Name: pod.Name, Namespace: h.Namespace},
-		}) == nil
-	})
-	h.Await(space.StartTimeout, pod.Name+" is gone", func() bool { return h.Pod(pod.Name) == nil })
-}
-
-// installed reports whether Helm would end its wait for the Deployment. Helm waits until
-// the controller has seen the pod template, and enough pods of the newest ReplicaSet are
-// Ready.
-func installed(h *holder.Holder) bool {
-	d, err := h.Client.AppsV1().Deployments(h.Namespace).Get(h.Context(), h.App.Name, metav1.GetOptions{})
-	require.NoError(h, err)
-	unavailable, err := intstr.GetScaledValueFromIntOrPercent(d.Spec.Strategy.RollingUpdate.MaxUnavailable, int(*d.Spec.Replicas), false)
-	require.NoError(h, err)
-	sets, err := h.Client.AppsV1().ReplicaSets(h.Namespace).List(h.Context(), metav1.ListOptions{LabelSelector: "app=" + h.App.Name})
-	require.NoError(h, err)
-	const number = "deployment.kubernetes.io/revision"
-	return d.Status.ObservedGeneration >= d.Generation && slices.ContainsFunc(sets.Items, func(rs appsv1.ReplicaSet) bool {
-		return rs.Annotations[number] == d.Annotations[number] && int(rs.Status.ReadyReplicas) >= int(*d.Spec.Replicas)-unavailable
-	})
-}
-
-// The test evicts two holders, one after the other, as kubectl drain does. Then a rollout finishes
-// despite a PodDisruptionBudget, an autoscaler and a strict topology spread.
-func TestRolloutFinishesDespiteDisruptionBudgetAndAutoscaler(t *testing.T) {
-	t.Parallel()
-	a := app.Lasting("budgeted")
-	a.Replicas = 2
-	a.Edit = strictly
-	deployed := holder.Deploy(t, a, "it needs the record")
-	h := &deployed
-	budgeted(h)
-	evicts(h, h.Victim)
-	next := app.AwaitRunning(h.Space, a, space.StartTimeout)
-	evicts(h, h.Pod(next.Pod))
-	h.Await(space.StartTimeout, "a third pod runs the application", func() bool { return app.After(h.Space, a, next) != nil })
-
-	before := record.Now()
-	args(h, "-start-delay=200ms")
-	kubectl.Must(h.Space, "", "rollout", "status", "deployment/"+a.Name, kubectl.RolloutTimeout)
-	h.Await(space.Soon, "Helm ends its wait", func() bool { return installed(h) })
-	assert.Len(t, started(h, before), 1, "the application was stopped once")
 }

@@ -24,14 +24,18 @@ import (
 
 // TestRolloutWithoutSurgeStopsApplicationAtMostTwice rolls a good version out with Recreate, and
 // with other strategies that delete an old pod before they make a new one.
+//
+// docs/compatibility.md: kinds/deployment-recreate kinds/stateful-set kinds/stateful-set-parallel kinds/daemon-set carried
 func TestRolloutWithoutSurgeStopsApplicationAtMostTwice(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
-	for _, name := range []string{"deployment-3-recreate", "deployment-3-no-surge", "statefulset-3", "statefulset-3-parallel"} {
+	for name, replicas := range map[string]int32{
+		"deployment-3-recreate": 2, "deployment-3-no-surge": 2, "statefulset-3": 2, "statefulset-3-parallel": 2, "daemonset": 3,
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := space.New(t)
-			w := workload.Start(s, workload.Named(s, name, 2), first, grace)
+			w := workload.Start(s, workload.Named(s, name, replicas), first, grace)
 			began := record.Now()
 			w.Apply(good)
 			require.NoError(t, w.Finishes(goes))
