@@ -13,7 +13,6 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apiserver/pkg/authentication/user"
 
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -45,9 +44,7 @@ func reported(t *testing.T, change func(*corev1.Event)) []string {
 		change(event)
 	}
 	return refusals(t, request{
-		by: &user.DefaultInfo{Name: "system:serviceaccount:shop:web", Extra: map[string][]string{
-			"authentication.kubernetes.io/pod-name": {"web-0"}, "authentication.kubernetes.io/pod-uid": {"1"},
-		}},
+		by:  pod("web-0", "1"),
 		may: isAgent, resource: corev1.SchemeGroupVersion.WithResource("events"), in: namespace(shop, true), object: event,
 	})
 }

@@ -114,9 +114,7 @@ func TestAgentNeverFillsALease(t *testing.T) {
 		after := before.DeepCopy()
 		edit(after)
 		return refusals(t, request{
-			by: &user.DefaultInfo{Name: "system:serviceaccount:shop:web", Extra: map[string][]string{
-				"authentication.kubernetes.io/pod-name": {"web-0"}, "authentication.kubernetes.io/pod-uid": {"1"},
-			}},
+			by:  pod("web-0", "1"),
 			may: isAgent, resource: coordinationv1.SchemeGroupVersion.WithResource("leases"), in: namespace(shop, true), object: after, old: before,
 		})
 	}
@@ -164,9 +162,7 @@ func TestAgentNeverMakesALeaseUnreadable(t *testing.T) {
 		after := before.DeepCopy()
 		after.ManagedFields = list
 		return after, refusals(t, request{
-			by: &user.DefaultInfo{Name: "system:serviceaccount:shop:web", Extra: map[string][]string{
-				"authentication.kubernetes.io/pod-name": {"web-0"}, "authentication.kubernetes.io/pod-uid": {"1"},
-			}},
+			by:  pod("web-0", "1"),
 			may: isAgent, resource: coordinationv1.SchemeGroupVersion.WithResource("leases"), in: namespace(shop, true), object: after, old: before,
 		})
 	}
@@ -231,9 +227,7 @@ func TestAnnotationsOfAgentsFitIntoMemoryOfAgents(t *testing.T) {
 		l := old.DeepCopy()
 		l.Annotations = after
 		return refusals(t, request{
-			by: &user.DefaultInfo{Name: "system:serviceaccount:shop:web", Extra: map[string][]string{
-				"authentication.kubernetes.io/pod-name": {"web-0"}, "authentication.kubernetes.io/pod-uid": {"1"},
-			}},
+			by:  pod("web-0", "1"),
 			may: isAgent, resource: coordinationv1.SchemeGroupVersion.WithResource("leases"), in: namespace(shop, true), object: l, old: old,
 		})
 	}
@@ -330,9 +324,7 @@ func BenchmarkPoliciesOfARelease(b *testing.B) {
 	released.Spec.HolderIdentity = new("")
 	delete(released.Annotations, api.ServingAnnotation)
 	write := request{
-		by: &user.DefaultInfo{Name: "system:serviceaccount:shop:web", Extra: map[string][]string{
-			"authentication.kubernetes.io/pod-name": {"web-0"}, "authentication.kubernetes.io/pod-uid": {"0b3b7a0e-1111-2222-3333-444455556666"},
-		}},
+		by:  pod("web-0", "0b3b7a0e-1111-2222-3333-444455556666"),
 		may: isAgent, resource: coordinationv1.SchemeGroupVersion.WithResource("leases"), in: namespace(shop, true), object: released, old: held,
 	}
 	for b.Loop() {

@@ -13,7 +13,6 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
 	"github.com/metaparticle-io/metaparticle/agent/show"
@@ -33,15 +32,12 @@ func isAgent(a authorizer.Attributes) bool {
 
 // byAgent returns the messages of the policies that refuse a change of a pod's status by the agent
 // of the same pod.
-func byAgent(t *testing.T, pod *corev1.Pod, change func(*corev1.Pod)) []string {
+func byAgent(t *testing.T, of *corev1.Pod, change func(*corev1.Pod)) []string {
 	t.Helper()
-	changed := pod.DeepCopy()
+	changed := of.DeepCopy()
 	change(changed)
-	by := &user.DefaultInfo{Name: "system:serviceaccount:shop:till", Extra: map[string][]string{
-		"authentication.kubernetes.io/pod-name": {pod.Name}, "authentication.kubernetes.io/pod-uid": {string(pod.UID)},
-	}}
 	return refusals(t, request{
-		by: by, may: isAgent, resource: podResource, subresource: "status", in: namespace(shop, true), object: changed, old: pod,
+		by: pod(of.Name, string(of.UID)), may: isAgent, resource: podResource, subresource: "status", in: namespace(shop, true), object: changed, old: of,
 	})
 }
 

@@ -46,9 +46,7 @@ func variable(pod string, records ...record) *unstructured.Unstructured {
 func written(t testing.TB, before, after *unstructured.Unstructured) []string {
 	t.Helper()
 	return refusals(t, request{
-		by: &user.DefaultInfo{Name: "system:serviceaccount:shop:till", Extra: map[string][]string{
-			"authentication.kubernetes.io/pod-name": {"till-b"}, "authentication.kubernetes.io/pod-uid": {"b"},
-		}},
+		by:       pod("till-b", "b"),
 		may:      isAgent,
 		resource: schema.GroupVersionResource{Group: api.VariableGroup, Version: api.VariableVersion, Resource: api.VariableResource},
 		in:       namespace(shop, true), object: after, old: before,
