@@ -8,7 +8,6 @@ import (
 	"context"
 	"encoding/json"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -225,18 +224,10 @@ func TestSemaphoreHolderNeverWatchesOtherSlots(t *testing.T) {
 // is the address of the server.
 func listening(t *testing.T, s *server) (*pod, *API, string) {
 	t.Helper()
-	claims, err := api.ParseLocalArgs([]string{"-claims=lock/a"})
-	require.NoError(t, err)
-	began := time.Now()
-	a, err := New(Config{
-		PodName: "first", PodUID: "u", Claims: claims.Claims, BootID: "boot", Leases: s.Client("first"),
-		Clock: func() time.Duration { return time.Since(began) }, Random: func() rand.Source { return rand.NewPCG(1, starts.Add(1)) },
-	})
-	require.NoError(t, err)
-	go func() { _ = a.Run(t.Context(), nil) }()
+	p, a := beginWith(t, s, "first", "lock/a", func(*Config) {})
 	web := httptest.NewServer(a.Handler())
 	t.Cleanup(web.CloseClientConnections)
-	return &pod{t: t, handler: a.Handler()}, a, strings.TrimPrefix(web.URL, "http://")
+	return p, a, strings.TrimPrefix(web.URL, "http://")
 }
 
 // send opens a connection, and sends the text.
@@ -247,20 +238,6 @@ func send(t *testing.T, address, text string) net.Conn {
 	_, err = io.WriteString(c, text)
 	require.NoError(t, err)
 	return c
-}
-
-func TestClosedConnectionEndsBidWhoseRequestHasBody(t *testing.T) {
-	s := newServer(t, "lock.a")
-	p, a, address := listening(t, s)
-	p.hold("?heartbeat=5m")
-	bids := func() (n int) {
-		_ = calls{a.keepers[0]}.call(t.Context(), func(time.Duration) { n = len(a.keepers[0].bids) })
-		return n
-	}
-	c := send(t, address, "POST /v1/lock/a/holds?wait=1h HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}")
-	require.Eventually(t, func() bool { return bids() == 1 }, time.Minute, time.Millisecond)
-	require.NoError(t, c.Close())
-	require.Eventually(t, func() bool { return bids() == 0 }, time.Minute, time.Millisecond)
 }
 
 func TestRequestWithoutItsAnnouncedBodyIsRefused(t *testing.T) {

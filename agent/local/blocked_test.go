@@ -4,8 +4,6 @@
 package local
 
 import (
-	"context"
-	"math/rand/v2"
 	"net/http"
 	"sync/atomic"
 	"testing"
@@ -13,10 +11,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 
 	"github.com/metaparticle-io/metaparticle/agent/instant"
-	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // blockable starts the local API of a pod. From the call of block until the call of unblock, the
@@ -27,25 +23,14 @@ func blockable(t *testing.T, s *server) (p *pod, block func() (unblock func())) 
 	close(open)
 	var gate atomic.Value
 	gate.Store(open)
-	began := time.Now()
-	args, err := api.ParseLocalArgs([]string{"-claims=lock/a"})
-	require.NoError(t, err)
-	a, err := New(Config{
-		PodName: "blocked", PodUID: "u", PodIP: "10.0.0.1", Claims: args.Claims, BootID: "boot", Leases: s.Client("first"),
-		Clock: func() time.Duration {
+	p, _ = beginWith(t, s, "blocked", "lock/a", func(c *Config) {
+		clock := c.Clock
+		c.Clock = func() time.Duration {
 			<-gate.Load().(chan struct{})
-			return time.Since(began)
-		},
-		Random: func() rand.Source { return rand.NewPCG(1, 2) },
+			return clock()
+		}
 	})
-	require.NoError(t, err)
-	ctx, kill := context.WithCancel(t.Context())
-	go func() { _ = a.Run(ctx, nil) }()
-	t.Cleanup(func() {
-		kill()
-		synctest.Wait()
-	})
-	return &pod{t: t, name: "blocked", handler: a.Handler()}, func() func() {
+	return p, func() func() {
 		closed := make(chan struct{})
 		gate.Store(closed)
 		return func() {

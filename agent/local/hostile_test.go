@@ -17,16 +17,6 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/variable"
 )
 
-func TestAnswerThatNoProgramReadsEndsInTime(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		to, _ := piped(t)
-		began := time.Now()
-		reply(to, http.StatusCreated, holding{})
-		assert.False(t, to.end())
-		assert.LessOrEqual(t, time.Since(began), lineTimeout)
-	})
-}
-
 // Package url drops the malformed parts of a query. Without its fence, a write would take effect.
 func TestCallWithAnAmbiguousQueryIsRefused(t *testing.T) {
 	bubble(t, func(t *testing.T) {

@@ -40,19 +40,6 @@ func TestStreamSendsALineAtEachRenewal(t *testing.T) {
 	})
 }
 
-func TestWatchSendsEachStateOnlyOnce(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		s := newServer(t, "lock.a")
-		first, second := start(t, s, "first", "lock/a"), start(t, s, "second", "lock/a")
-		watch := second.stream(http.MethodGet, "/v1/lock/a?watch=true")
-		after(10 * time.Minute)
-		assert.Len(t, watch.all(), 1)
-		first.stream(http.MethodPost, "/v1/lock/a/holds?stream=true")
-		after(10 * time.Minute)
-		assert.LessOrEqual(t, len(watch.all()), 3, "the first renewal adds the token to the Lease")
-	})
-}
-
 // The agent sends the acquisition of the second claim before a renewal of the first claim. So the hold
 // of the second claim ends first.
 func TestSeveralClaimsAnswerEndsWithFirstHold(t *testing.T) {

@@ -4,7 +4,6 @@
 package local
 
 import (
-	"math/rand/v2"
 	"net/http"
 	"testing"
 	"testing/synctest"
@@ -15,7 +14,6 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
-	"github.com/metaparticle-io/metaparticle/agent/leash"
 )
 
 // A program starts after the acquisition. By each of the calls below that program learns of the hold, so
@@ -128,42 +126,32 @@ func TestBidSurvivesLossOfHoldItNeverGot(t *testing.T) {
 	})
 }
 
-func TestStopEndsBidWhoseHoldIsUntold(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		s := newServer(t, "lock.a")
-		p, g, bid := untold(t, s)
-		close(p.stop)
-		<-bid.done
-		assert.Equal(t, http.StatusServiceUnavailable, bid.code)
-		assert.Contains(t, bid.text.String(), "Stopping")
-		require.NoError(t, <-p.ended)
-		assert.Empty(t, holder(s), "no program has the hold")
-		assert.True(t, g.runs())
-	})
-}
-
-func TestUntoldHoldOfWithdrawnBidIsReleased(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		s := newServer(t, "lock.a")
-		_, g, bid := untold(t, s)
-		bid.end()
-		<-bid.done
-		after(10 * time.Second)
-		assert.Empty(t, holder(s))
-		assert.True(t, g.runs())
-	})
+func TestUntoldHoldIsReleased(t *testing.T) {
+	for name, end := range map[string]func(p *pod, bid *lines){
+		"its agent stops":      func(p *pod, _ *lines) { close(p.stop) },
+		"its bid is withdrawn": func(_ *pod, bid *lines) { bid.end() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				s := newServer(t, "lock.a")
+				p, g, bid := untold(t, s)
+				end(p, bid)
+				<-bid.done
+				assert.NotEqual(t, http.StatusCreated, bid.code)
+				after(10 * time.Second)
+				assert.Empty(t, holder(s), "no program has the hold")
+				assert.True(t, g.runs())
+			})
+		})
+	}
 }
 
 // The loop stands still just after the keeper has learned of a leap.
 func TestProgramStaysFrozenWhileItsKeeperIsBlocked(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer(t, "lock.a")
-		began := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
-		g := &shim{reports: make(chan gate.Report), clock: func() time.Duration { return time.Since(began) }}
-		l := leash.New(leash.Config{Gate: g, Budget: budget, BootID: "boot", Clock: g.clock, Random: rand.NewPCG(1, 2)})
 		wall := make(chan (<-chan struct{}), 1)
-		p, _ := beginWith(t, s, "first", "lock/a", func(c *Config) {
-			c.LeaseDuration, c.Leash = budget.Duration, l
+		p, g := startLeashedWith(t, s, "first", "lock/a", func(c *Config) {
 			c.Wall = func() time.Time {
 				select {
 				case blocked := <-wall:
@@ -173,10 +161,6 @@ func TestProgramStaysFrozenWhileItsKeeperIsBlocked(t *testing.T) {
 				return time.Now()
 			}
 		})
-		go l.Run(t.Context())
-		g.reports <- gate.Report{Shim: "shim", Container: "app", Phase: gate.Waiting, Connected: true}
-		synctest.Wait()
-		g.reports <- gate.Report{Shim: "shim", Container: "app", Phase: gate.Running, Hold: g.last().Hold, Connected: true}
 		p.hold("?heartbeat=5m")
 		after(7 * time.Second)
 		unblock := make(chan struct{})

@@ -22,7 +22,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
-	"github.com/metaparticle-io/metaparticle/agent/leash"
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 )
@@ -85,26 +84,14 @@ var starts atomic.Uint64
 // start starts the local API of a pod with the claims.
 func start(t *testing.T, s *server, name, claims string) *pod {
 	t.Helper()
-	p, _ := begin(t, s, name, claims, 0)
+	p, _ := beginWith(t, s, name, claims, func(*Config) {})
 	return p
 }
 
 // startFor starts the local API of a pod with the claim lock/a and the given lease duration.
 func startFor(t *testing.T, s *server, name string, duration time.Duration) (*pod, *API) {
 	t.Helper()
-	return begin(t, s, name, "lock/a", duration)
-}
-
-func begin(t *testing.T, s *server, name, claims string, duration time.Duration) (*pod, *API) {
-	t.Helper()
-	return beginLeashed(t, s, name, claims, duration, nil)
-}
-
-// beginLeashed starts the local API of a pod. The leash kills the programs of lost holds; nil lets
-// these programs run on.
-func beginLeashed(t *testing.T, s *server, name, claims string, duration time.Duration, l *leash.Leash) (*pod, *API) {
-	t.Helper()
-	return beginWith(t, s, name, claims, func(c *Config) { c.LeaseDuration, c.Leash = duration, l })
+	return beginWith(t, s, name, "lock/a", func(c *Config) { c.LeaseDuration = duration })
 }
 
 // beginWith starts the local API of a pod. The function "set" changes the settings.

@@ -80,17 +80,42 @@ func TestClosedConnectionEndsAnswer(t *testing.T) {
 	<-ended
 }
 
-func TestProblemAfterTakeoverHasItsStatus(t *testing.T) {
-	address := answering(t, func(_ context.Context, w http.ResponseWriter) { stoppingProblem.write(w) })
-	c := send(t, address, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-	defer c.Close()
-	answer, err := http.ReadResponse(bufio.NewReader(c), nil)
-	require.NoError(t, err)
-	defer answer.Body.Close()
-	assert.Equal(t, http.StatusServiceUnavailable, answer.StatusCode)
-	text, err := io.ReadAll(answer.Body)
-	require.NoError(t, err)
-	assert.Contains(t, string(text), `"reason":"Stopping"`)
+func TestAnswerAfterTakeoverIsWhole(t *testing.T) {
+	for name, test := range map[string]struct {
+		answer func(w http.ResponseWriter)
+		sent   string
+		status int
+		ends   string
+	}{
+		"a problem": {func(w http.ResponseWriter) { stoppingProblem.write(w) }, "", http.StatusServiceUnavailable, ""},
+		"no line":   {func(http.ResponseWriter) {}, "", http.StatusOK, ""},
+		"the last line, although the program sends": {func(w http.ResponseWriter) {
+			assert.NoError(t, newStream(w).line(strings.Repeat("x", 1<<20)))
+			assert.NoError(t, newStream(w).line("last"))
+		}, "GET / HTTP/1.1\r\n\r\n", http.StatusOK, "\"last\"\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			address := answering(t, func(_ context.Context, w http.ResponseWriter) { test.answer(w) })
+			c := send(t, address, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+			defer c.Close()
+			answer, err := http.ReadResponse(bufio.NewReader(c), nil)
+			require.NoError(t, err)
+			defer answer.Body.Close()
+			assert.Equal(t, test.status, answer.StatusCode)
+			_, err = io.WriteString(c, test.sent)
+			require.NoError(t, err)
+			text, err := io.ReadAll(answer.Body)
+			require.NoError(t, err, "the end is no failure")
+			switch {
+			case test.status != http.StatusOK:
+				assert.Contains(t, string(text), `"reason":"Stopping"`)
+			case test.ends == "":
+				assert.Empty(t, text)
+			default:
+				assert.True(t, strings.HasSuffix(string(text), test.ends))
+			}
+		})
+	}
 }
 
 func TestHeadRequestIsRefused(t *testing.T) {
@@ -158,6 +183,7 @@ func TestResponseToStalledProgramEndsInTime(t *testing.T) {
 	for name, answer := range map[string]func(t *testing.T, to *taken){
 		"a line has failed": func(t *testing.T, to *taken) { assert.Error(t, newStream(to).line("x")) },
 		"nothing is sent":   func(*testing.T, *taken) {},
+		"nothing is read":   func(_ *testing.T, to *taken) { reply(to, http.StatusCreated, holding{}) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
@@ -171,26 +197,12 @@ func TestResponseToStalledProgramEndsInTime(t *testing.T) {
 	}
 }
 
-func TestProgramThatSendsGetsTheLastLine(t *testing.T) {
-	address := answering(t, func(_ context.Context, w http.ResponseWriter) {
-		assert.NoError(t, newStream(w).line(strings.Repeat("x", 1<<20)))
-		assert.NoError(t, newStream(w).line("last"))
-	})
-	c := send(t, address, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n\r\n")
-	defer c.Close()
-	answer, err := http.ReadResponse(bufio.NewReader(c), nil)
-	require.NoError(t, err)
-	defer answer.Body.Close()
-	_, err = io.WriteString(c, "GET / HTTP/1.1\r\n\r\n")
-	require.NoError(t, err)
-	text, err := io.ReadAll(answer.Body)
-	require.NoError(t, err)
-	assert.True(t, strings.HasSuffix(string(text), "\"last\"\n"))
-}
-
 func TestDeadProgramsBidGetsNoHold(t *testing.T) {
-	for name, path := range map[string]string{
-		"one claim": "/v1/lock/a/holds?wait=1h&heartbeat=5m", "several claims": "/v1/holds?claims=lock/a&wait=1h&heartbeat=5m",
+	for name, call := range map[string]string{
+		// Some programs send an empty line after a request.
+		"one claim":      "/v1/lock/a/holds?wait=1h&heartbeat=5m HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n\r\n",
+		"several claims": "/v1/holds?claims=lock/a&wait=1h&heartbeat=5m HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n\r\n",
+		"a body":         "/v1/lock/a/holds?wait=1h HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}",
 	} {
 		t.Run(name, func(t *testing.T) {
 			p, a, address := listening(t, newServer(t, "lock.a"))
@@ -199,10 +211,8 @@ func TestDeadProgramsBidGetsNoHold(t *testing.T) {
 				_ = calls{a.keepers[0]}.call(t.Context(), func(time.Duration) { n = len(a.keepers[0].bids) })
 				return n
 			}
-			c := send(t, address, "POST "+path+" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
+			c := send(t, address, "POST "+call)
 			require.Eventually(t, func() bool { return bids() == 1 }, time.Minute, time.Millisecond)
-			_, err := io.WriteString(c, "\r\n") // some programs send an empty line after a request
-			require.NoError(t, err)
 			require.NoError(t, c.Close())
 			require.Eventually(t, func() bool { return bids() == 0 }, time.Minute, time.Millisecond)
 		})
@@ -231,18 +241,6 @@ func TestConnectionEndsAlthoughProgramKeepsItOpen(t *testing.T) {
 		_, err := io.WriteString(program, "more")
 		assert.ErrorIs(t, err, io.ErrClosedPipe)
 	})
-}
-
-func TestStreamWithoutALineIsAnEmptySuccess(t *testing.T) {
-	address := answering(t, func(context.Context, http.ResponseWriter) {})
-	c := send(t, address, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-	defer c.Close()
-	answer, err := http.ReadResponse(bufio.NewReader(c), nil)
-	require.NoError(t, err)
-	defer answer.Body.Close()
-	text, err := io.ReadAll(answer.Body)
-	require.NoError(t, err, "the end is no failure")
-	assert.Empty(t, text)
 }
 
 // The program has closed the connection, and the agent notices this only by the failure of its write.

@@ -61,10 +61,18 @@ func (s *shim) runs() bool {
 // startLeashed starts a pod with the claims. The program of the pod runs through a shim.
 func startLeashed(t *testing.T, s *server, name, claims string) (*pod, *shim) {
 	t.Helper()
+	return startLeashedWith(t, s, name, claims, func(*Config) {})
+}
+
+func startLeashedWith(t *testing.T, s *server, name, claims string, set func(*Config)) (*pod, *shim) {
+	t.Helper()
 	began := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 	g := &shim{reports: make(chan gate.Report), clock: func() time.Duration { return time.Since(began) }}
 	l := leash.New(leash.Config{Gate: g, Budget: budget, BootID: "boot", Clock: g.clock, Random: rand.NewPCG(1, 2)})
-	p, _ := beginLeashed(t, s, name, claims, budget.Duration, l)
+	p, _ := beginWith(t, s, name, claims, func(c *Config) {
+		c.LeaseDuration, c.Leash = budget.Duration, l
+		set(c)
+	})
 	go l.Run(t.Context())
 	g.reports <- gate.Report{Shim: "shim", Container: "app", Phase: gate.Waiting, Connected: true}
 	synctest.Wait()
