@@ -118,7 +118,6 @@ var parallel = []string{
 	"TestRestartRulesApplyToTheApplicationsExitCodes",
 	"TestInitContainerCompletesWorkOfAKeyOnce",
 	"TestStartupProbeBeginsAnewWithEachChild",
-	"TestLivenessFailureRestartsContainerAsWithoutTheGate",
 	"TestFailedStartupProbeRestartsContainerAsWithoutGate",
 	"TestStandbysAreReadyOnlyWhileHolderIsReady",
 	"TestEachGatedProbeActsLikeAnUngatedProbe",
@@ -409,9 +408,6 @@ func TestInitContainerCompletesWorkOfAKeyOnce(t *testing.T) {
 }
 func TestStartupProbeBeginsAnewWithEachChild(t *testing.T) {
 	lifecycle.TestStartupProbeBeginsAnewWithEachChild(t)
-}
-func TestLivenessFailureRestartsContainerAsWithoutTheGate(t *testing.T) {
-	lifecycle.TestLivenessFailureRestartsContainerAsWithoutTheGate(t)
 }
 func TestFailedStartupProbeRestartsContainerAsWithoutGate(t *testing.T) {
 	lifecycle.TestFailedStartupProbeRestartsContainerAsWithoutGate(t)

@@ -151,51 +151,6 @@ func TestStartupProbeBeginsAnewWithEachChild(t *testing.T) {
 	}
 }
 
-// docs/compatibility.md: probes/liveness-exec probes/liveness-http probes/message lifecycle/grace-of-probe lifecycle/ignores-term carried
-func TestLivenessFailureRestartsContainerAsWithoutTheGate(t *testing.T) {
-	t.Parallel()
-	s := space.New(t)
-	for name, tt := range map[string]struct {
-		handler corev1.ProbeHandler
-		code    int
-		message string
-	}{
-		"status":  {byHTTP("live"), 500, "Liveness probe failed: HTTP probe failed with statuscode: 500"},
-		"silence": {byHTTP("live"), 0, `Liveness probe failed: Get "http://IP:8080/health/live": context deadline exceeded (Client.Timeout exceeded while awaiting headers)`},
-		"command": {byExec("live"), 500, "Liveness probe failed: live is 500\n"},
-	} {
-		grace := int64(3)
-		edit := probed(nil, nil, eagerly(tt.handler, thrice, func(p *corev1.Probe) {
-			p.TerminationGracePeriodSeconds = &grace
-			if tt.code == 0 {
-				p.TimeoutSeconds = 1
-			}
-		}))
-		plain, gated := twins(s, name, edit, "-ignore-term")
-		began := time.Now()
-		for _, pod := range []*corev1.Pod{plain, gated} {
-			set(s, pod, "live", tt.code)
-		}
-		for _, pod := range []*corev1.Pod{plain, gated} {
-			var last *corev1.ContainerStateTerminated
-			s.Await(space.StartTimeout, "restarted: "+pod.Name, func() bool {
-				last = status.LastEnd(s, pod)
-				return last != nil && status.Restarted(s, pod) == 1
-			})
-			assert.Equal(t, int32(137), last.ExitCode, "the probe's own grace was too short for it")
-			assert.Less(t, last.FinishedAt.Sub(began), 30*time.Second, "that of the pod would have been longer")
-		}
-		s.Within(space.Soon, func() bool { // Events may come after the status
-			return slices.Equal([]string{tt.message}, unhealthy(s, plain)) &&
-				slices.Equal(unhealthy(s, plain), unhealthy(s, gated)) &&
-				slices.Equal(s.EventMessages(plain, "Killing"), s.EventMessages(gated, "Killing"))
-		})
-		assert.Equal(t, []string{tt.message}, unhealthy(s, plain))
-		assert.Equal(t, unhealthy(s, plain), unhealthy(s, gated))
-		assert.Equal(t, s.EventMessages(plain, "Killing"), s.EventMessages(gated, "Killing"))
-	}
-}
-
 // docs/compatibility.md: probes/startup-exec probes/message lifecycle/exit-codes carried
 func TestFailedStartupProbeRestartsContainerAsWithoutGate(t *testing.T) {
 	t.Parallel()
@@ -281,8 +236,10 @@ func byHTTPS(name string) corev1.ProbeHandler {
 }
 
 // A probe of each sort (exec, HTTP, HTTPS, TCP or gRPC) has the same effect on a gated container as
-// without the gate. The Events about a failed probe name the same cause, too.
+// without the gate. The Events about a failed probe name the same cause, too. The application ignores
+// SIGTERM, and the grace of the liveness probe is shorter than that of the pod.
 //
+// docs/compatibility.md: lifecycle/grace-of-probe lifecycle/ignores-term carried
 // docs/compatibility.md: probes/liveness-exec probes/liveness-http probes/liveness-tcp probes/liveness-grpc carried
 // docs/compatibility.md: probes/readiness-exec probes/readiness-http probes/readiness-tcp probes/readiness-grpc carried
 // docs/compatibility.md: probes/startup-exec probes/startup-http probes/startup-tcp probes/startup-grpc carried
@@ -299,8 +256,8 @@ func TestEachGatedProbeActsLikeAnUngatedProbe(t *testing.T) {
 		"grpc": {byGRPC("start"), byGRPC("ready"), byGRPC("live"), []string{"-grpc=:9000"}},
 	} {
 		edit := probed(eagerly(tt.startup, func(p *corev1.Probe) { p.FailureThreshold = 30 }),
-			eagerly(tt.readiness), eagerly(tt.liveness, thrice))
-		plain, gated := twins(s, name, edit, append(tt.args, "-start-delay=3s")...)
+			eagerly(tt.readiness), eagerly(tt.liveness, thrice, func(p *corev1.Probe) { p.TerminationGracePeriodSeconds = new(int64(3)) }))
+		plain, gated := twins(s, name, edit, append(tt.args, "-start-delay=3s", "-ignore-term")...)
 		for _, pod := range []*corev1.Pod{plain, gated} {
 			assert.Zero(t, status.Restarted(s, pod), "%s starts slowly", name)
 			set(s, pod, "ready", 500)
@@ -310,8 +267,15 @@ func TestEachGatedProbeActsLikeAnUngatedProbe(t *testing.T) {
 			assert.Zero(t, status.Restarted(s, pod))
 			set(s, pod, "live", 500)
 		}
+		began := time.Now()
 		for _, pod := range []*corev1.Pod{plain, gated} {
-			s.Await(space.StartTimeout, name+" is restarted: "+pod.Name, func() bool { return status.Restarted(s, pod) == 1 })
+			var last *corev1.ContainerStateTerminated
+			s.Await(space.StartTimeout, name+" is restarted: "+pod.Name, func() bool {
+				last = status.LastEnd(s, pod)
+				return last != nil && status.Restarted(s, pod) == 1
+			})
+			assert.Equal(t, int32(137), last.ExitCode, "the probe's own grace was too short for it")
+			assert.Less(t, last.FinishedAt.Sub(began), 30*time.Second, "that of the pod would have been longer")
 		}
 		sameWords(s, name, plain, gated, "Readiness")
 		sameWords(s, name, plain, gated, "Liveness")
