@@ -35,12 +35,19 @@ func TestManyAnnotationsOfALeaseDelayNoRenewal(t *testing.T) {
 	acquire := func(l *coordinationv1.Lease) { l.Annotations[api.HoldAnnotation] = "h2" }
 	assert.Empty(t, write(2000, acquire))
 	assert.Empty(t, write(1, renew))
-	began := time.Now()
-	assert.Empty(t, write(32_000, renew))
-	assert.Less(t, time.Since(began), time.Second)
-	began = time.Now()
-	refused := write(32_000, acquire)
+	// Other load of the machine may delay one write, but not each of five.
+	fastest := func(edit func(*coordinationv1.Lease)) (refused []string) {
+		took := time.Hour
+		for range 5 {
+			began := time.Now()
+			refused = write(32_000, edit)
+			took = min(took, time.Since(began))
+		}
+		assert.Less(t, took, time.Second)
+		return refused
+	}
+	assert.Empty(t, fastest(renew))
+	refused := fastest(acquire)
 	require.Len(t, refused, 1)
 	assert.Contains(t, refused[0], "none into a Lease with more than 2000 annotations")
-	assert.Less(t, time.Since(began), time.Second)
 }
