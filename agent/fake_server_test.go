@@ -7,7 +7,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -16,17 +15,15 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/show"
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 )
 
-// server is an API server in memory, with the Leases of one namespace. Each write of a
-// Lease is a compare-and-swap.
+// server is the API server with the Leases of one namespace, the status of pods, and Events.
 type server struct {
+	*apiserver.Scripted
+	client   *apiserver.Client
 	mu       sync.Mutex
-	version  int
-	leases   map[string]*kube.Lease
 	watchers map[*watcher]bool
-	// removed has the watch event of each deleted Lease.
-	removed map[string]kube.WatchEvent
 	// longest, if set, is the longest duration in seconds that the server stores, because a webhook
 	// shortens longer durations.
 	longest int
@@ -37,40 +34,29 @@ type server struct {
 	watches int
 }
 
-type watcher struct {
-	name   string
-	events chan kube.WatchEvent
-	ended  chan struct{}
-}
+// watcher is an open watch. The function "end" ends the watch with an error.
+type watcher struct{ end context.CancelCauseFunc }
 
-func newServer() *server {
-	return &server{version: 100, leases: map[string]*kube.Lease{}, watchers: map[*watcher]bool{}, removed: map[string]kube.WatchEvent{}}
+func newServer(ctx context.Context) *server {
+	s := &server{Scripted: apiserver.NewScripted(ctx), watchers: map[*watcher]bool{}}
+	s.client = s.Client("agent")
+	return s
 }
 
 // put creates or replaces a Lease, as enroll or a person does.
 func (s *server) put(l *kube.Lease) *kube.Lease {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if l.UID == "" {
-		l.UID = fmt.Sprintf("uid-%d", s.version)
-	}
-	return s.store(l)
+	s.Set(s.shortened(l))
+	return s.Scripted.Lease(l.Name)
 }
 
-func (s *server) store(l *kube.Lease) *kube.Lease {
-	s.version++
-	l = l.Clone()
-	l.ResourceVersion = strconv.Itoa(s.version)
-	if s.longest > 0 {
+// shortened returns the Lease as the webhook changes it.
+func (s *server) shortened(l *kube.Lease) *kube.Lease {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l = l.Clone(); s.longest > 0 {
 		l.DurationSeconds = min(l.DurationSeconds, s.longest)
 	}
-	s.leases[l.Name] = l
-	for w := range s.watchers {
-		if w.name == l.Name {
-			w.events <- kube.WatchEvent{Type: kube.Modified, Lease: l.Clone(), ResourceVersion: l.ResourceVersion}
-		}
-	}
-	return l.Clone()
+	return l
 }
 
 // shortens sets the longest duration in seconds that the server stores; zero for any.
@@ -80,24 +66,11 @@ func (s *server) shortens(seconds int) {
 	s.longest = seconds
 }
 
-func (s *server) remove(name string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.version++
-	s.removed[name] = kube.WatchEvent{Type: kube.Deleted, Lease: s.leases[name].Clone(), ResourceVersion: strconv.Itoa(s.version)}
-	delete(s.leases, name)
-	for w := range s.watchers {
-		if w.name == name {
-			w.events <- s.removed[name]
-		}
-	}
-}
+func (s *server) remove(name string) { s.Delete(name) }
 
 func (s *server) lease(name string) kube.Lease {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if l := s.leases[name]; l != nil {
-		return *l.Clone()
+	if l := s.Scripted.Lease(name); l != nil {
+		return *l
 	}
 	return kube.Lease{}
 }
@@ -180,7 +153,7 @@ func (l *link) set(f func(l *link)) {
 		l.server.mu.Lock()
 		defer l.server.mu.Unlock()
 		for w := range l.server.watchers {
-			close(w.ended)
+			w.end(apiserver.ErrBroken)
 			delete(l.server.watchers, w)
 		}
 	}
@@ -223,12 +196,9 @@ func (l *link) GetLease(ctx context.Context, name string) (*kube.Lease, error) {
 		return nil, &kube.StatusError{Code: http.StatusForbidden}
 	}
 	l.server.mu.Lock()
-	defer l.server.mu.Unlock()
 	l.server.reads++
-	if found := l.server.leases[name]; found != nil {
-		return found.Clone(), nil
-	}
-	return nil, &kube.StatusError{Code: 404, Reason: "NotFound"}
+	l.server.mu.Unlock()
+	return l.server.client.GetLease(ctx, name)
 }
 
 func (l *link) UpdateLease(ctx context.Context, next *kube.Lease) (*kube.Lease, error) {
@@ -294,43 +264,31 @@ func (s *server) updateLater(ctx context.Context, next *kube.Lease, delay time.D
 
 func (s *server) update(next *kube.Lease) (*kube.Lease, error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.writes++
-	found := s.leases[next.Name]
-	switch {
-	case next.UID == "":
+	s.mu.Unlock()
+	if next.UID == "" {
 		panic("a PUT without uid")
-	case found == nil:
-		return nil, &kube.StatusError{Code: 404, Reason: "NotFound"}
-	case found.UID != next.UID || found.ResourceVersion != next.ResourceVersion:
-		return nil, &kube.StatusError{Code: 409}
 	}
-	return s.store(next), nil
+	return s.client.UpdateLease(context.Background(), s.shortened(next))
 }
 
 func (l *link) WatchLease(ctx context.Context, name, version string, fn func(kube.WatchEvent)) error {
 	if err := l.leave(ctx); err != nil {
 		return err
 	}
-	w := &watcher{name: name, events: make(chan kube.WatchEvent, 1000), ended: make(chan struct{})}
 	l.mu.Lock()
 	unwatched, idle, orderly, forgetful := l.unwatched, l.idle, l.orderly, l.forgetful
 	l.mu.Unlock()
-	l.server.mu.Lock()
-	l.server.watches++
 	if forgetful && version != "" {
 		unwatched = &kube.StatusError{Code: http.StatusGone}
 	}
-	if unwatched != nil {
-		l.server.mu.Unlock()
-		return unwatched
-	}
-	l.server.watchers[w] = true
-	switch found := l.server.leases[name]; {
-	case found == nil && version != "":
-		w.events <- l.server.removed[name] // the Lease with that version has been deleted
-	case found != nil && found.ResourceVersion != version:
-		w.events <- kube.WatchEvent{Type: kube.Modified, Lease: found.Clone(), ResourceVersion: found.ResourceVersion}
+	watch, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	w := &watcher{end: end}
+	l.server.mu.Lock()
+	l.server.watches++
+	if unwatched == nil {
+		l.server.watchers[w] = true
 	}
 	l.server.mu.Unlock()
 	defer func() {
@@ -338,29 +296,28 @@ func (l *link) WatchLease(ctx context.Context, name, version string, fn func(kub
 		delete(l.server.watchers, w)
 		l.server.mu.Unlock()
 	}()
-	var over <-chan time.Time
-	if idle != 0 {
-		over = time.After(idle)
+	if unwatched != nil {
+		return unwatched
 	}
-	for {
-		select {
-		case e := <-w.events:
-			l.mu.Lock()
-			mute := l.mute
-			l.mu.Unlock()
-			if !mute {
-				fn(e)
-			}
-		case <-over:
-			if orderly {
-				return nil
-			}
-			return errors.New("cut by a load balancer")
-		case <-w.ended:
-			return errors.New("connection reset")
-		case <-ctx.Done():
-			return ctx.Err()
+	over := errors.New("cut by a load balancer")
+	if idle != 0 {
+		defer time.AfterFunc(idle, func() { end(over) }).Stop()
+	}
+	err := l.server.client.WatchLease(watch, name, version, func(e kube.WatchEvent) {
+		l.mu.Lock()
+		mute := l.mute
+		l.mu.Unlock()
+		if !mute {
+			fn(e)
 		}
+	})
+	switch cause := context.Cause(watch); {
+	case ctx.Err() != nil || cause == nil:
+		return err
+	case orderly && errors.Is(cause, over):
+		return nil
+	default:
+		return cause
 	}
 }
 

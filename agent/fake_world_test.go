@@ -52,7 +52,7 @@ type pod struct {
 func simulate(t *testing.T, f func(w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{t: t, server: newServer(), began: time.Now(), pods: map[string]*pod{}}
+		w := &world{t: t, server: newServer(t.Context()), began: time.Now(), pods: map[string]*pod{}}
 		f(w)
 		// After the agent's end, the watchdog of a fake shim goes on until the deadline of the
 		// shim's grant. The clock of the bubble stops at the end of this function. So simulate

@@ -15,6 +15,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 )
 
 // watching counts the open watches of Leases.
@@ -29,7 +30,7 @@ func (w *world) breaks() {
 	w.server.mu.Lock()
 	defer w.server.mu.Unlock()
 	for one := range w.server.watchers {
-		close(one.ended)
+		one.end(apiserver.ErrBroken)
 		delete(w.server.watchers, one)
 	}
 }

@@ -64,7 +64,11 @@ func (s *Watch) move() {
 	}
 	s.moving = true
 	f := s.c.net.Weather
-	delay := s.trip()
+	if s.scripted {
+		s.arrive(false, false)
+		return
+	}
+	delay := trip(s.rng, f)
 	if engine.Chance(s.rng, f.stall) {
 		delay += engine.Between(s.rng, 0, max(time.Minute, s.c.net.Latest))
 	}
@@ -77,14 +81,6 @@ func (s *Watch) move() {
 			s.Mute = s.Mute || mute
 		}
 	})
-}
-
-// trip returns the time of an event's way to the client.
-func (s *Watch) trip() time.Duration {
-	if s.scripted {
-		return 0
-	}
-	return trip(s.rng, s.c.net.Weather)
 }
 
 // hurry delivers a delayed event with a new delay, which is short because the weather has become
