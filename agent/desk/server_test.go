@@ -382,17 +382,6 @@ func TestDeskRefusesAShimWithoutPidfd(t *testing.T) {
 	joined(t, dir, waiting("two"), int(null.Fd())).hungUp()
 }
 
-func TestReportContainsTheShimsStartTime(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	s, _ := served(t, Config{Dir: dir})
-	st := waiting("one")
-	st.Began = time.Minute
-	joined(t, dir, st)
-	r := reported(t, s, func(r gate.Report) bool { return r.Connected })
-	assert.Equal(t, time.Minute, r.Began)
-}
-
 // dialled connects to the desk, and sends no message.
 func dialled(t *testing.T, dir string) net.Conn {
 	t.Helper()

@@ -12,7 +12,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -76,21 +75,6 @@ func TestProgramStartsWithoutAHold(t *testing.T) {
 	assert.Empty(t, b.act(), "the grant is fresh")
 }
 
-func TestGrantWithoutHoldIsProlongedAgainAndAgain(t *testing.T) {
-	t.Parallel()
-	b := newBench(t, 1)
-	last := b.start("a")
-	for range 20 {
-		_, at := b.next(b.now)
-		require.Less(t, at, last.deadline-b.budget.Kill, "the next grant comes before the kill")
-		b.now = at
-		o := b.act()["a"]
-		require.Equal(t, last.number, o.number)
-		require.Greater(t, o.deadline, last.deadline)
-		last = o
-	}
-}
-
 func TestNoGrantOutlastsTheHoldOfAProgram(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, 2)
@@ -120,16 +104,6 @@ func TestLeashReportsAGrantThatOutlastsTheHold(t *testing.T) {
 	require.False(t, b.tie(0, Tie{Deadline: sent + b.budget.Deadline()}, false))
 	assert.Empty(t, b.act())
 	assert.True(t, b.tie(0, Tie{Deadline: b.now + b.budget.Deadline()}, false), "a renewal covers the grant")
-}
-
-func TestRenewalMovesDeadlineOfEachGrant(t *testing.T) {
-	t.Parallel()
-	b := newBench(t, 1)
-	b.start("a")
-	require.True(t, b.tie(0, Tie{Deadline: b.now + b.budget.Deadline()}, false))
-	b.now += b.budget.Renew
-	require.True(t, b.tie(0, Tie{Deadline: b.now + b.budget.Deadline()}, false))
-	assert.Equal(t, b.now+b.budget.Deadline(), b.act()["a"].deadline)
 }
 
 func TestEarliestDeadlineOfSeveralHoldsBoundsTheGrant(t *testing.T) {
@@ -172,60 +146,6 @@ func TestShimThatJoinsAHoldIsTied(t *testing.T) {
 	require.False(t, b.tie(0, Tie{Deadline: deadline}, true), "the grant of the fresh shim ends later")
 	b.breaks(0)
 	assert.Len(t, b.act(), 2)
-}
-
-func TestShimGetsNewGrantAfterProgramsDeath(t *testing.T) {
-	t.Parallel()
-	b := newBench(t, 1)
-	first := b.start("a")
-	b.tie(0, Tie{Deadline: b.now + b.budget.Deadline()}, false)
-	b.breaks(0)
-	b.act()
-	b.learn(gate.Report{Shim: "a", Container: "of-a", Phase: gate.Waiting, Hold: first.number, Connected: true})
-	again := b.act()["a"]
-	assert.NotEmpty(t, again.number)
-	assert.NotEqual(t, first.number, again.number)
-}
-
-func TestGrantOfEarlierAgentProcessIsNeverProlonged(t *testing.T) {
-	t.Parallel()
-	b := newBench(t, 1)
-	b.learn(gate.Report{Shim: "a", Container: "app", Phase: gate.Running, Hold: "earlier", Connected: true})
-	for range 50 {
-		b.now += time.Second
-		require.Empty(t, b.act())
-	}
-}
-
-func TestLeashProlongsGrantsOfTheNewestShimOnly(t *testing.T) {
-	t.Parallel()
-	b := newBench(t, 1)
-	b.learn(gate.Report{Shim: "old", Container: "app", Phase: gate.Waiting, Connected: true, Began: 1})
-	b.act()
-	b.runs("old")
-	b.learn(gate.Report{Shim: "new", Container: "app", Phase: gate.Waiting, Connected: true, Began: 2})
-	b.now += 10 * time.Second
-	assert.Equal(t, []gate.ShimID{"new"}, keys(b.act()))
-}
-
-func TestFrozenProgramThawsWhenAllHoldsAreRenewed(t *testing.T) {
-	t.Parallel()
-	b := newBench(t, 2)
-	b.start("a")
-	deadline := b.now + b.budget.Deadline()
-	require.True(t, b.tie(0, Tie{Deadline: deadline}, false))
-	r := b.shims["a"].report
-	r.Leap = 1
-	require.True(t, b.learn(r))
-	assert.False(t, b.learn(r), "the same leap counts once")
-	assert.Empty(t, b.act())
-	b.tie(0, Tie{Deadline: deadline, Unrenewed: true, Leaps: 1}, false)
-	b.tie(1, Tie{Deadline: instant.Never, Leaps: 1}, false)
-	assert.Empty(t, b.act(), "the hold is not renewed yet")
-	b.now += time.Second
-	b.tie(0, Tie{Deadline: b.now + b.budget.Deadline(), Leaps: 1}, false)
-	assert.Equal(t, 1, b.act()["a"].leap)
-	assert.Empty(t, b.act())
 }
 
 func TestFailedOrderIsSentAgain(t *testing.T) {
@@ -277,6 +197,13 @@ func TestShimThatConnectsAgainGetsItsGrantAgain(t *testing.T) {
 	assert.Equal(t, o.number, b.act()["a"].number)
 }
 
+func keys(orders map[gate.ShimID]order) (ids []gate.ShimID) {
+	for id := range orders {
+		ids = append(ids, id)
+	}
+	return ids
+}
+
 func TestLeashForgetsADeadShim(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, 1)
@@ -284,11 +211,4 @@ func TestLeashForgetsADeadShim(t *testing.T) {
 	b.learn(gate.Report{Shim: "a", Container: "of-a", Phase: gate.Running, Dead: true})
 	assert.Empty(t, b.shims)
 	assert.True(t, b.tie(0, Tie{Deadline: b.now + time.Second}, false))
-}
-
-func keys(orders map[gate.ShimID]order) (ids []gate.ShimID) {
-	for id := range orders {
-		ids = append(ids, id)
-	}
-	return ids
 }

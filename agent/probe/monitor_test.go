@@ -221,16 +221,6 @@ func TestChildGetsGraceOfItsFailedStartupProbe(t *testing.T) {
 	}
 }
 
-func TestStartupProbeWithUnknownOutcomeNeverEndsChild(t *testing.T) {
-	bubble(t, api.Probes{Startup: declared("startup", nil)}, func(a *app) {
-		a.answer("startup", Result{Outcome: Unknown, Output: "no such file"})
-		a.runs("h1")
-		a.pass(time.Hour)
-		assert.Equal(t, []string{"Unhealthy: Startup probe errored and resulted in unknown state: no such file"}, a.notices())
-		assert.False(t, a.Ready())
-	})
-}
-
 func TestStartupProbeFailureInFirstSecondIsIgnored(t *testing.T) {
 	bubble(t, api.Probes{Startup: declared("startup", func(p *api.Probe) { p.FailureThreshold = 1 })}, func(a *app) {
 		a.runs("h1")
@@ -503,5 +493,15 @@ func TestUndeclaredProbeIsAnsweredWithNotFound(t *testing.T) {
 		for _, path := range []string{"/probe/app/readiness", "/probe/app/startup", "/probe/other/liveness", "/probe/", "/"} {
 			assert.Equal(t, 404, a.serve(a.Handler(), httptest.NewRequest(http.MethodGet, path, nil)).Code, path)
 		}
+	})
+}
+
+func TestStartupProbeWithUnknownOutcomeNeverEndsChild(t *testing.T) {
+	bubble(t, api.Probes{Startup: declared("startup", nil)}, func(a *app) {
+		a.answer("startup", Result{Outcome: Unknown, Output: "no such file"})
+		a.runs("h1")
+		a.pass(time.Hour)
+		assert.Equal(t, []string{"Unhealthy: Startup probe errored and resulted in unknown state: no such file"}, a.notices())
+		assert.False(t, a.Ready())
 	})
 }

@@ -54,9 +54,7 @@ func TestAsideRunsOnlyBesideAChild(t *testing.T) {
 
 func TestShimKillsAnAsideThatRunsTooLong(t *testing.T) {
 	t.Parallel()
-	a := supervised(t, os.Stderr, "sleep", "1000")
-	a.grants("h1", time.Hour)
-	a.until(gate.Running, "h1")
+	a := held(t, time.Hour, "sleep", "1000")
 	began := host.Now()
 	const timeout = 3 * time.Second // the shell must print its line in time, even on a busy machine
 	r := a.runs(timeout, "sh", "-c", "trap '' TERM; echo begun; sleep 1000; sleep 1000")
@@ -70,9 +68,7 @@ func TestShimKillsAnAsideThatRunsTooLong(t *testing.T) {
 
 func TestShimTruncatesTheOutputOfAnAside(t *testing.T) {
 	t.Parallel()
-	a := supervised(t, os.Stderr, "sleep", "1000")
-	a.grants("h1", time.Hour)
-	a.until(gate.Running, "h1")
+	a := held(t, time.Hour, "sleep", "1000")
 	r := a.runs(time.Minute, "sh", "-c", "head -c 1000000 /dev/zero; exit 4")
 	assert.Equal(t, 4, r.Code)
 	assert.Equal(t, make([]byte, gate.MostOutput), r.Output)
@@ -85,9 +81,7 @@ func TestShimTruncatesTheOutputOfAnAside(t *testing.T) {
 
 func TestShimKillsAsidesWhenTheChildEnds(t *testing.T) {
 	t.Parallel()
-	a := supervised(t, os.Stderr, "sleep", "1000")
-	a.grants("h1", time.Hour)
-	a.until(gate.Running, "h1")
+	a := held(t, time.Hour, "sleep", "1000")
 	require.NoError(t, a.send(gate.Order{Aside: &gate.Aside{ID: "first", Command: []string{"sleep", "1000"}, Timeout: time.Hour}}))
 	for i := range 2 * mostOrdered {
 		require.NoError(t, a.send(gate.Order{Aside: &gate.Aside{ID: fmt.Sprint(i), Command: []string{"sleep", "1000"}, Timeout: time.Hour}}))
@@ -101,9 +95,7 @@ func TestShimKillsAsidesWhenTheChildEnds(t *testing.T) {
 
 func TestShimEndsItsContainerOnTheDesksOrder(t *testing.T) {
 	t.Parallel()
-	a := supervised(t, os.Stderr, "sh", "-c", "trap 'exit 5' TERM; echo deaf; while :; do sleep 1000 & wait; done")
-	a.grants("h1", time.Hour)
-	a.until(gate.Running, "h1")
+	a := held(t, time.Hour, "sh", "-c", "trap 'exit 5' TERM; echo deaf; while :; do sleep 1000 & wait; done")
 	a.deaf()
 	require.NoError(t, a.send(gate.Order{Drain: &gate.Drain{Hold: "h1", Reason: "test", Grace: time.Minute, End: true}}))
 	a.until(gate.Draining, "h1")

@@ -41,9 +41,7 @@ func TestExitAfterPossibleStopSignalNeverMeansSuccess(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			a := supervised(t, os.Stderr, "sh", "-c", "trap 'exit 0' TERM INT QUIT USR1 WINCH CONT; echo deaf; while :; do sleep 1000 & wait; done")
-			a.grants("h1", time.Hour)
-			a.until(gate.Running, "h1")
+			a := held(t, time.Hour, "sh", "-c", "trap 'exit 0' TERM INT QUIT USR1 WINCH CONT; echo deaf; while :; do sleep 1000 & wait; done")
 			a.deaf()
 			require.NoError(t, a.cmd.Process.Signal(c.signal))
 			assert.Equal(t, c.completed, a.ended().Completed)
@@ -90,9 +88,7 @@ func TestShimAwaitsNewAgentAfterItsChildSucceeded(t *testing.T) {
 	t.Setenv("GATE_RECORDS", "yes")
 	gone := filepath.Join(t.TempDir(), "done")
 	require.NoError(t, unix.Mkfifo(gone, 0o600))
-	a := supervised(t, os.Stderr, "sh", "-c", `read x < "$0"`, gone)
-	a.grants("h1", time.Hour)
-	a.until(gate.Running, "h1")
+	a := held(t, time.Hour, "sh", "-c", `read x < "$0"`, gone)
 	socket := strings.TrimSuffix(a.listener.Addr().String(), ".new")
 	require.NoError(t, a.listener.Close())
 	require.NoError(t, a.Close())

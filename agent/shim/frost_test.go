@@ -19,7 +19,6 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
-	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
@@ -57,9 +56,7 @@ func threadsStand(t *testing.T, pid string) bool {
 
 func TestLeapFreezesAProcessWhoseFirstThreadEnded(t *testing.T) {
 	t.Parallel()
-	a := supervised(t, os.Stderr, os.Args[0], "headless")
-	a.grants("h1", time.Hour)
-	a.until(gate.Running, "h1")
+	a := held(t, time.Hour, os.Args[0], "headless")
 	line, err := bufio.NewReader(a.stdout).ReadString('\n')
 	require.NoError(t, err)
 	pid := strings.TrimSpace(line)
@@ -79,9 +76,7 @@ func (a *fakeAgent) beats(n int) {
 // A tool that stops and continues a whole container also signals the shim.
 func TestShimThatGetsSIGCONTKeepsItsChildFrozen(t *testing.T) {
 	t.Parallel()
-	a := supervised(t, os.Stderr, os.Args[0], "quiet")
-	a.grants("h1", time.Hour)
-	a.until(gate.Running, "h1")
+	a := held(t, time.Hour, os.Args[0], "quiet")
 	pid := a.pids(1)[0]
 	a.leapt(time.Minute)
 	stand(t, true, pid)
@@ -94,9 +89,7 @@ func TestShimThatGetsSIGCONTKeepsItsChildFrozen(t *testing.T) {
 // child.
 func TestShimRefreezesAChildThatReceivedSIGCONT(t *testing.T) {
 	t.Parallel()
-	a := supervised(t, os.Stderr, os.Args[0], "quiet")
-	a.grants("h1", time.Hour)
-	a.until(gate.Running, "h1")
+	a := held(t, time.Hour, os.Args[0], "quiet")
 	pid := a.pids(1)[0]
 	a.leapt(time.Minute)
 	stand(t, true, pid)

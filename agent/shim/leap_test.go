@@ -105,9 +105,7 @@ func stand(t *testing.T, stand bool, pids ...int) {
 
 func TestLeapFreezesTheChildUntilTheAgentAnswers(t *testing.T) {
 	t.Parallel()
-	a := supervised(t, os.Stderr, family...)
-	a.grants("h1", time.Hour)
-	a.until(gate.Running, "h1")
+	a := held(t, time.Hour, family...)
 	pids := a.pids(3)
 	stand(t, true, pids[2])
 
@@ -134,9 +132,7 @@ func TestLeapFreezesTheChildUntilTheAgentAnswers(t *testing.T) {
 
 func TestShimKillsFrozenChildOnceSlotIsLost(t *testing.T) {
 	t.Parallel()
-	a := supervised(t, os.Stderr, family...)
-	a.grants("h1", time.Hour)
-	a.until(gate.Running, "h1")
+	a := held(t, time.Hour, family...)
 	pids := a.pids(3)
 	a.leapt(time.Minute)
 	began := host.Now()
@@ -155,9 +151,7 @@ var asked = []string{"sh", "-c", `trap 'echo asked; kill $!; stop=1' TERM; sleep
 
 func TestFrozenChildGetsNoStopSignalAtDeadline(t *testing.T) {
 	t.Parallel()
-	a := supervised(t, os.Stderr, asked...)
-	a.grants("h1", kill+unstopped)
-	a.until(gate.Running, "h1")
+	a := held(t, kill+unstopped, asked...)
 	out := bufio.NewReader(a.stdout)
 	_, err := out.ReadString('\n')
 	require.NoError(t, err)
@@ -170,9 +164,7 @@ func TestFrozenChildGetsNoStopSignalAtDeadline(t *testing.T) {
 
 func TestStopSignalWaitsForTheThaw(t *testing.T) {
 	t.Parallel()
-	a := supervised(t, os.Stderr, asked...)
-	a.grants("h1", time.Hour)
-	a.until(gate.Running, "h1")
+	a := held(t, time.Hour, asked...)
 	pid := a.pids(1)[0]
 	leap, _ := a.leapt(time.Minute)
 	assert.NotEmpty(t, a.runs(time.Second, "true").Error, "nothing is run beside a frozen child")

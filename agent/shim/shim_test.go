@@ -113,6 +113,15 @@ func supervised(t *testing.T, stderr *os.File, command ...string) *fakeAgent {
 	return a
 }
 
+// held starts a shim with the command, and lets a child of the shim run under the hold h1.
+func held(t *testing.T, within time.Duration, command ...string) *fakeAgent {
+	t.Helper()
+	a := supervised(t, os.Stderr, command...)
+	a.grants("h1", within)
+	a.until(gate.Running, "h1")
+	return a
+}
+
 // The method "exits" waits until the shim ends, and checks the exit code.
 func (a *fakeAgent) exits(code int) {
 	a.t.Helper()
@@ -221,9 +230,7 @@ func (a *fakeAgent) starts() (holds []string) {
 
 func TestShimIgnoresAGrantOfAnEndedHold(t *testing.T) {
 	t.Parallel()
-	a := supervised(t, os.Stderr, "sleep", "1000")
-	a.grants("h1", time.Hour)
-	a.until(gate.Running, "h1")
+	a := held(t, time.Hour, "sleep", "1000")
 	a.drains("h1")
 	a.grants("h1", time.Hour) // the agent sends this grant before it knows that the hold is over
 	a.until(gate.Waiting, "h1")
@@ -346,9 +353,7 @@ func TestOnlyGrantsOfChildsHoldMoveTheDeadline(t *testing.T) {
 
 func TestRenewalProlongsTheDeadlineWithoutCancelingTheDrain(t *testing.T) {
 	t.Parallel()
-	a := supervised(t, os.Stderr, deaf...)
-	a.grants("h1", kill+2*time.Second)
-	a.until(gate.Running, "h1")
+	a := held(t, kill+2*time.Second, deaf...)
 	a.deaf()
 	began := host.Now()
 	require.NoError(t, a.send(gate.Order{Drain: &gate.Drain{Hold: "h1", Reason: "slow", Grace: 3 * time.Second}}))

@@ -36,10 +36,15 @@ type served struct {
 
 func serve(t *testing.T, dir string) *served {
 	t.Helper()
-	p, err := OpenPod(t.Context(), PodConfig{Dir: dir})
+	return serveOn(t, PodConfig{Dir: dir})
+}
+
+func serveOn(t *testing.T, config PodConfig) *served {
+	t.Helper()
+	p, err := OpenPod(t.Context(), config)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
-	s := &served{Pod: p, t: t, dir: dir, cancel: cancel, stop: make(chan struct{}), done: make(chan error, 1)}
+	s := &served{Pod: p, t: t, dir: config.Dir, cancel: cancel, stop: make(chan struct{}), done: make(chan error, 1)}
 	go func() { s.done <- p.Run(ctx, s.stop) }()
 	t.Cleanup(s.kill)
 	return s
@@ -152,18 +157,6 @@ func TestApplicationStartsOnlyAfterTheGrant(t *testing.T) {
 	assert.Equal(t, "h1", r.Hold)
 }
 
-func TestWaitContainerSurvivesARestartOfTheAgent(t *testing.T) {
-	dir := t.TempDir()
-	done := make(chan error, 1)
-	go func() { done <- Wait(t.Context(), Socket(filepath.Join(dir, "wait.sock"))) }()
-	first := serve(t, dir)
-	first.next()
-	first.kill()
-	second := serve(t, dir)
-	require.NoError(t, second.Grant(second.next().Shim, granting("h1", time.Hour)))
-	require.NoError(t, <-done)
-}
-
 func TestStandInRefusesGrantWhenNoContainerWaits(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	s := serve(t, t.TempDir())
@@ -175,22 +168,6 @@ func TestStandInRefusesGrantWhenNoContainerWaits(t *testing.T) {
 	assert.False(t, s.next().Connected, "nobody waits any more")
 	require.ErrorIs(t, s.Grant(r.Shim, granting("h1", time.Hour)), gate.ErrNotNoted)
 	assert.False(t, exists(filepath.Join(s.dir, letStart)), "and nothing may run")
-}
-
-func TestStandInResumesTheHoldAfterAgentRestart(t *testing.T) {
-	dir := t.TempDir()
-	s, before := letGo(t, dir, "h1", time.Hour)
-	s.kill()
-	again := serve(t, dir)
-	after := again.next()
-	again.mu.Lock()
-	assert.Equal(t, s.endsAt, again.endsAt, "the restart of the agent neither shortens nor prolongs the hold")
-	again.mu.Unlock()
-	assert.Equal(t, gate.Running, after.Phase)
-	assert.Equal(t, before.Shim, after.Shim)
-	assert.Equal(t, "h1", after.Hold)
-	assert.Equal(t, before.Slots, after.Slots)
-	assert.True(t, after.Connected)
 }
 
 // The kubelet restarts all containers, but the restart does not prove that the earlier
@@ -251,17 +228,6 @@ func TestPodGateRestartsAllContainersOnADrain(t *testing.T) {
 	assert.True(t, exists(filepath.Join(s.dir, letStart)))
 }
 
-func TestPodGateWithoutAnyGrantRestartsNoContainer(t *testing.T) {
-	s := serve(t, t.TempDir())
-	s.wait()
-	r := s.next()
-	require.NoError(t, s.Drain(r.Shim, "Yielded", time.Minute))
-	require.ErrorIs(t, s.Drain("another", "Yielded", time.Minute), gate.ErrUnknown)
-	require.NoError(t, s.Grant(r.Shim, granting("h1", time.Hour)))
-	s.kill()
-	require.NoError(t, s.ended())
-}
-
 func TestPodGateRestartsContainersBeforeTheRenewedDeadline(t *testing.T) {
 	s, r := letGo(t, t.TempDir(), "h1", 50*time.Millisecond)
 	extended := granting("h1", 300*time.Millisecond)
@@ -279,29 +245,6 @@ func TestRestartedAgentEnforcesDeadlineThatEarlierProcessWrote(t *testing.T) {
 	s, _ := letGo(t, dir, "h1", 100*time.Millisecond)
 	s.kill()
 	require.ErrorIs(t, serve(t, dir).ended(), ErrRestart)
-}
-
-func TestRenewedDeadlineIsNotedForNextAgentProcess(t *testing.T) {
-	dir := t.TempDir()
-	s, r := letGo(t, dir, "h1", time.Minute)
-	require.NoError(t, s.Grant(r.Shim, granting("h1", time.Hour)))
-	s.kill()
-	n, err := readNote(Dir(dir), letStart)
-	require.NoError(t, err)
-	assert.InDelta(t, time.Hour, n.EndsAt-host.Now(), float64(time.Minute/2))
-}
-
-func TestSecondStartOfWaitContainerRestartsAllContainers(t *testing.T) {
-	s, _ := letGo(t, t.TempDir(), "h1", time.Hour)
-	s.wait()
-	require.ErrorIs(t, s.ended(), ErrRestart)
-}
-
-func TestStandInStopsWithoutReportingTheApplicationsDeath(t *testing.T) {
-	s, _ := letGo(t, t.TempDir(), "h1", time.Hour)
-	close(s.stop)
-	require.NoError(t, s.ended())
-	assert.Equal(t, 2, s.reported(), "a SIGTERM is no proof")
 }
 
 func TestPodGateRefusesGrantsOnceTheAgentStops(t *testing.T) {
@@ -406,23 +349,18 @@ func (v slowVolume) Write(name string, text []byte) error {
 	return v.kernel.Write(name, text)
 }
 
-func serveOn(t *testing.T, dir string, write func()) *served {
+// serveSlowly serves a gate whose volume calls the function at each write.
+func serveSlowly(t *testing.T, write func()) *served {
 	t.Helper()
-	m := slowVolume{kernel: kernel{Dir(dir)}, write: write}
-	p, err := OpenPod(t.Context(), PodConfig{Dir: dir, Machine: m})
-	require.NoError(t, err)
-	ctx, cancel := context.WithCancel(t.Context())
-	s := &served{Pod: p, t: t, dir: dir, cancel: cancel, stop: make(chan struct{}), done: make(chan error, 1)}
-	go func() { s.done <- p.Run(ctx, s.stop) }()
-	t.Cleanup(s.kill)
-	return s
+	dir := t.TempDir()
+	return serveOn(t, PodConfig{Dir: dir, Machine: slowVolume{kernel: kernel{Dir(dir)}, write: write}})
 }
 
 // The write of the note may take longer than the Lease lasts. When the write ends, another pod
 // may already hold the slot.
 func TestApplicationNeverStartsAfterItsDeadline(t *testing.T) {
 	leave := 200 * time.Millisecond
-	s := serveOn(t, t.TempDir(), func() { <-time.After(2 * leave) })
+	s := serveSlowly(t, func() { <-time.After(2 * leave) })
 	in := s.wait()
 	assert.ErrorIs(t, s.Grant(s.next().Shim, granting("h1", leave)), gate.ErrNotNoted)
 	s.cancel()
@@ -433,7 +371,7 @@ func TestApplicationNeverStartsAfterItsDeadline(t *testing.T) {
 // A disk that hangs must not keep the watchdog from its work.
 func TestStandInRestartsContainersPromptlyDespiteHangingDisk(t *testing.T) {
 	writes, hang := 0, make(chan struct{})
-	s := serveOn(t, t.TempDir(), func() {
+	s := serveSlowly(t, func() {
 		if writes++; writes > 1 {
 			<-hang
 		}
@@ -459,7 +397,7 @@ func TestStandInRestartsContainersPromptlyDespiteHangingDisk(t *testing.T) {
 // While the write of the first note hangs, the gate still reacts to a stop.
 func TestStandInObeysStopSignalDespiteHangingDisk(t *testing.T) {
 	begun, hang := make(chan struct{}), make(chan struct{})
-	s := serveOn(t, t.TempDir(), func() {
+	s := serveSlowly(t, func() {
 		close(begun)
 		<-hang
 	})
@@ -485,4 +423,10 @@ func TestStandInObeysStopSignalDespiteHangingDisk(t *testing.T) {
 	s.cancel()
 	word, _ := in.ReadString('\n')
 	assert.Empty(t, word)
+}
+
+func TestSecondStartOfWaitContainerRestartsAllContainers(t *testing.T) {
+	s, _ := letGo(t, t.TempDir(), "h1", time.Hour)
+	s.wait()
+	require.ErrorIs(t, s.ended(), ErrRestart)
 }

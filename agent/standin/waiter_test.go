@@ -7,19 +7,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/host"
 )
-
-// The agent grants once, and then never again.
-func TestFirstGrantAloneBoundsTheApplication(t *testing.T) {
-	s, _ := letGo(t, t.TempDir(), "h1", 100*time.Millisecond)
-	require.ErrorIs(t, s.ended(), ErrRestart)
-	assert.Less(t, host.Now(), s.endsAt+time.Second)
-}
 
 func TestPodGateRefusesGrantsForUnknownShims(t *testing.T) {
 	s := serve(t, t.TempDir())
