@@ -15,6 +15,9 @@
 // late or refused, or loses its answer. The function [Client.Allowed] decides about rights. A client
 // that sends too many requests within a minute violates the invariant [Chatter].
 //
+// A [Scripted] server has no weather. The tests of the agent's packages use it instead of fakes of their
+// own: the test decides about each request, and [Scripted.ServeHTTP] serves a real agent.
+//
 // # Clocks
 //
 // All instants are true time. The clients measure no time of their own, so the caller's context
