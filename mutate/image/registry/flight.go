@@ -11,8 +11,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/image"
 )
 
-// flights joins concurrent look-ups of the same image. One look-up serves all waiting callers. If
-// the last of these callers gives up, [flights.leave] cancels the look-up.
+// flights joins concurrent look-ups of the same image. One look-up serves all waiting callers, and ends when the
+// last of them gives up. With golang.org/x/sync/singleflight it would go on: then hung-up calls could queue
+// look-ups and credentials without a share of the load.
 type flights struct {
 	mu    sync.Mutex
 	going map[string]*flight
@@ -30,19 +31,7 @@ type lookUp func(context.Context) (image.Command, error)
 
 // join waits for the look-up of a key, and begins the look-up if no caller has begun it.
 func (f *flights) join(ctx context.Context, key string, budget time.Duration, begin lookUp) (image.Command, error) {
-	one := f.enter(ctx, key, budget, begin)
-	select {
-	case <-one.done:
-		return one.command, one.err
-	case <-ctx.Done():
-		f.leave(key, one)
-		return image.Command{}, context.Cause(ctx)
-	}
-}
-
-func (f *flights) enter(ctx context.Context, key string, budget time.Duration, begin lookUp) *flight {
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	one, ok := f.going[key]
 	if !ok {
 		// The first caller may give up while others wait. So the look-up does not end
@@ -56,32 +45,30 @@ func (f *flights) enter(ctx context.Context, key string, budget time.Duration, b
 		go func() {
 			defer cancel()
 			one.command, one.err = begin(its)
-			f.end(key, one)
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.forget(key, one)
 			close(one.done)
 		}()
 	}
 	one.waiting++
-	return one
-}
-
-func (f *flights) leave(key string, one *flight) {
+	f.mu.Unlock()
+	select {
+	case <-one.done:
+		return one.command, one.err
+	case <-ctx.Done():
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if one.waiting--; one.waiting == 0 {
-		f.close(key, one)
+		f.forget(key, one)
 		one.cancel()
 	}
+	return image.Command{}, context.Cause(ctx)
 }
 
-func (f *flights) end(key string, one *flight) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.close(key, one)
-}
-
-// close removes a look-up from the map, so that no further caller joins the look-up. The caller of
-// close must hold f.mu.
-func (f *flights) close(key string, one *flight) {
+// forget lets no further caller join a look-up. The caller holds f.mu.
+func (f *flights) forget(key string, one *flight) {
 	if f.going[key] == one {
 		delete(f.going, key)
 	}
