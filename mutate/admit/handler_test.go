@@ -205,16 +205,6 @@ func TestMalformedObjectsGetStatusBadRequest(t *testing.T) {
 	assert.EqualValues(t, http.StatusBadRequest, response.Result.Code)
 }
 
-// The webhook never refuses a workload for its claim, so that people can repair the
-// workload.
-func TestWorkloadsGetWarningsInsteadOfRefusals(t *testing.T) {
-	response := NewWorkloadHandler(Options{}).Handle(t.Context(), mutatetest.Request(
-		`{"metadata":{"annotations":{"metaparticle.io/singleton":"?","metaparticle.io/x":"","metaparticle.io/inject":"false"}},
-		"spec":{"template":{"spec":{"hostNetwork":true,"containers":[]}}}}`))
-	assert.True(t, response.Allowed)
-	assert.Len(t, response.Warnings, 2)
-}
-
 func TestWorkloadSubresourcesAreNotPatched(t *testing.T) {
 	r := mutatetest.Request(`{"metadata":{"annotations":{"metaparticle.io/lock":"a"}}}`)
 	r.SubResource = "scale"

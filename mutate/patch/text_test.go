@@ -5,6 +5,7 @@ package patch
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 
@@ -30,11 +31,11 @@ func openAll(d *Document, path ...any) {
 	switch at := d.at(path...).(type) {
 	case map[string]any:
 		for key := range at {
-			openAll(d, append(path[:len(path):len(path)], key)...)
+			openAll(d, append(slices.Clip(path), key)...)
 		}
 	case *array:
 		for i := range at.elements {
-			openAll(d, append(path[:len(path):len(path)], i)...)
+			openAll(d, append(slices.Clip(path), i)...)
 		}
 	}
 }
