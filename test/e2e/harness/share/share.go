@@ -86,7 +86,6 @@ var Soak = map[string]string{
 	"TestWorkloadAlertsFireUntilFaultsAreRepaired":              "monitoring: promtool tests of each rule",
 	"TestRecoverCommandRaisesTokensAfterARestore":               "cmd/kubectl-metaparticle: tests of recover",
 	"TestHelmUpgradesToAReleaseAndRollsBack":                    "TestHelmCommandsNeverStopARunningApplication, tools/release: its tests",
-	"TestPodAndClientGoElectorExcludeEachOther":                 "TestClientGoTutorialShowsTheRealOutputs",
 	"TestLicenceExampleRunsThreeTasksAtMost":                    "TestSemaphoreLetsThreeOfFivePodsRun",
 	"TestWarmupExampleStartsOneReplicaAtATime":                  "TestStartLockLetsPodsStartOneByOne",
 	"TestLeaderExampleRunsOneWorkerAndThreeServers":             "TestReadinessGateLetsOnePodServe",
