@@ -71,6 +71,10 @@ const (
 	// smallCall is the share up to which a call counts as small. An ordinary pod has a few containers,
 	// each with about twenty JSON objects and fifty members, and takes several times less.
 	smallCall = 2 << 20
+	// smallBody is the size up to which a call counts as small while its body arrives: several times the
+	// body of a call for an ordinary pod. Otherwise a few dozen callers with unfinished bodies could fill what
+	// is kept free for small calls.
+	smallBody = 64 << 10
 	// forSmall divides the bound of the load: large calls leave a quarter of this bound to
 	// small calls. That quarter has room for the calls of at least 50 ordinary pods.
 	forSmall = 4
@@ -138,23 +142,26 @@ func (s *Share) Fits(length int64) bool {
 	}
 	s.limit.mu.Lock()
 	defer s.limit.mu.Unlock()
-	return s.room(perByte * length)
+	return s.room(perByte*length, perByte*smallBody)
 }
 
 // Meter returns a reader that adds a body to the share as the body arrives. A length that
 // is only announced reserves nothing.
-func (s *Share) Meter(body io.Reader) io.Reader { return metered{body, s, perByte} }
+func (s *Share) Meter(body io.Reader) io.Reader {
+	return metered{body, s, perByte, perByte * smallBody}
+}
 
 type metered struct {
 	io.Reader
 
 	share   *Share
 	perByte int64
+	small   int64
 }
 
 func (m metered) Read(p []byte) (int, error) {
 	n, err := m.Reader.Read(p)
-	if full := m.share.add(m.perByte * int64(n)); full != nil {
+	if full := m.share.add(m.perByte*int64(n), m.small); full != nil {
 		return n, full
 	}
 	return n, err
@@ -166,7 +173,7 @@ func (s *Share) Decode(body []byte) error {
 	if size > maxDecoded {
 		return errTooManyObjects
 	}
-	return s.add(perCall + size)
+	return s.add(perCall+size, smallCall)
 }
 
 // estimate returns the memory that a decoded text takes beside the text. The length alone says little: an
@@ -234,7 +241,7 @@ func (s *Share) Join(namespace string) error {
 	s.limit.count(s.namespace, -s.size)
 	s.limit.count(namespace, s.size)
 	s.namespace = namespace
-	if !s.room(0) {
+	if !s.room(0, smallCall) {
 		return ErrOverloaded
 	}
 	return nil
@@ -256,26 +263,31 @@ func of(ctx context.Context) *Share {
 
 // AddCommand adds the command of an image to the share of the context's call. The argument is the
 // number of bytes that the command may have in the patch.
-func AddCommand(ctx context.Context, bytes int) error { return of(ctx).add(perCommand * int64(bytes)) }
+func AddCommand(ctx context.Context, bytes int) error {
+	return of(ctx).add(perCommand*int64(bytes), smallCall)
+}
 
 // AddPatch adds the encoding of an answer to the share of the context's call. The argument is the
 // number of bytes of the operations.
-func AddPatch(ctx context.Context, bytes int) error { return of(ctx).add(perPatch * int64(bytes)) }
+func AddPatch(ctx context.Context, bytes int) error {
+	return of(ctx).add(perPatch*int64(bytes), smallCall)
+}
 
 // MeterObject returns a reader that adds an object of the API server to the share of the context's
 // call, as the object's text arrives.
 func MeterObject(ctx context.Context, text io.Reader) io.Reader {
-	return metered{text, of(ctx), perRead}
+	return metered{text, of(ctx), perRead, smallCall}
 }
 
-// add adds bytes to the share if the load has room for them.
-func (s *Share) add(by int64) error {
+// add adds bytes to the share if the load has room for them. A share above "small" must leave a quarter of the
+// load's bound to small calls.
+func (s *Share) add(by, small int64) error {
 	if s == nil {
 		return nil
 	}
 	s.limit.mu.Lock()
 	defer s.limit.mu.Unlock()
-	if !s.room(by) {
+	if !s.room(by, small) {
 		return ErrOverloaded
 	}
 	s.limit.used += by
@@ -288,12 +300,12 @@ func (s *Share) add(by int64) error {
 // always has room. The calls of a namespace leave as much of the load free as they use. So one
 // namespace uses at most half of the load, and a second namespace at most half of the rest. A call
 // that is alone in its namespace need not leave so much. The caller has locked limit.mu.
-func (s *Share) room(by int64) bool {
+func (s *Share) room(by, small int64) bool {
 	if s.limit.used == s.size {
 		return true
 	}
 	free := cmp.Or(s.limit.Max, defaultLoad) - s.limit.used - by
-	if s.size+by > smallCall {
+	if s.size+by > small {
 		free -= cmp.Or(s.limit.Max, defaultLoad) / forSmall
 	}
 	its := s.limit.namespaces[s.namespace]
