@@ -37,17 +37,42 @@ func TestConditionIsFulfilledDuringTheWait(t *testing.T) {
 		stored     []leases
 		within     time.Duration // zero means at once
 	}{
-		"a done key":                     {[]api.Condition{key7}, []leases{{schema("7")}}, 0},
-		"a Lease that appears":           {[]api.Condition{key7}, []leases{nil, {schema("")}, {schema("7")}}, 0},
-		"a serving holder's renewal":     {[]api.Condition{serves}, []leases{{unserving(1)}, {unserving(2)}, {held(3)}}, 0},
-		"one condition after the other":  {[]api.Condition{key7, serves}, []leases{{schema(""), held(1)}, {held(2)}, {schema("7")}, {schema(""), held(3)}}, 0},
-		"one shard after the other":      {[]api.Condition{mapped}, []leases{nil, {shard(0, "1/3/a", "a"), shard(1, "1/3/a", "")}, {shard(1, "1/3/a", "a")}, {shard(2, "1/3/a", "b")}, {shard(2, "1/3/a closed", "b,a")}}, 0},
-		"the first shard at last":        {[]api.Condition{mapped}, []leases{{shard(0, "1/2/a", ""), shard(1, "1/2/a", "a")}, {shard(0, "1/2/a", "a")}}, 0},
-		"a new run, whose shards follow": {[]api.Condition{mapped}, []leases{{shard(0, "1/2/a", "a"), shard(1, "1/2/a", "")}, {shard(0, "2/2/b", "a"), shard(1, "2/2/b", "a,b")}, {shard(0, "2/2/b", "a,b")}}, 15 * time.Second},
-		"another number of shards":       {[]api.Condition{mapped}, []leases{{shard(0, "1/3/a", "a"), shard(1, "1/3/a", "")}, {shard(0, "2/2/a", ""), shard(1, "2/2/a", "a")}, {shard(0, "2/2/a", "a")}}, 15 * time.Second},
+		"a done key":                 {[]api.Condition{key7}, []leases{{schema("7")}}, 0},
+		"a Lease that appears":       {[]api.Condition{key7}, []leases{nil, {schema("")}, {schema("7")}}, 0},
+		"a serving holder's renewal": {[]api.Condition{serves}, []leases{{unserving(1)}, {unserving(2)}, {held(3)}}, 0},
+		"one condition after the other": {[]api.Condition{key7, serves}, []leases{
+			{schema(""), held(1)},
+			{held(2)},
+			{schema("7")},
+			{schema(""), held(3)},
+		}, 0},
+		"one shard after the other": {[]api.Condition{mapped}, []leases{
+			nil,
+			{shard(0, "1/3/a", "a"), shard(1, "1/3/a", "")},
+			{shard(1, "1/3/a", "a")},
+			{shard(2, "1/3/a", "b")},
+			{shard(2, "1/3/a closed", "b,a")},
+		}, 0},
+		"the first shard at last": {[]api.Condition{mapped}, []leases{
+			{shard(0, "1/2/a", ""), shard(1, "1/2/a", "a")},
+			{shard(0, "1/2/a", "a")},
+		}, 0},
+		"a new run, whose shards follow": {[]api.Condition{mapped}, []leases{
+			{shard(0, "1/2/a", "a"), shard(1, "1/2/a", "")},
+			{shard(0, "2/2/b", "a"), shard(1, "2/2/b", "a,b")},
+			{shard(0, "2/2/b", "a,b")},
+		}, 15 * time.Second},
+		"another number of shards": {[]api.Condition{mapped}, []leases{
+			{shard(0, "1/3/a", "a"), shard(1, "1/3/a", "")},
+			{shard(0, "2/2/a", ""), shard(1, "2/2/a", "a")},
+			{shard(0, "2/2/a", "a")},
+		}, 15 * time.Second},
 		// If a person deletes the Leases of the shards, or restores etcd, the epoch in their stamps is then
 		// smaller than before.
-		"shards that enroll creates again": {[]api.Condition{mapped}, []leases{{shard(0, "5/2/a", "a"), shard(1, "5/2/a", "")}, {shard(0, "1/2/b", "b"), shard(1, "1/2/b", "b")}}, 24 * time.Hour},
+		"shards that enroll creates again": {[]api.Condition{mapped}, []leases{
+			{shard(0, "5/2/a", "a"), shard(1, "5/2/a", "")},
+			{shard(0, "1/2/b", "b"), shard(1, "1/2/b", "b")},
+		}, 24 * time.Hour},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, s *server) {

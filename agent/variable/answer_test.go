@@ -50,63 +50,78 @@ func TestWriteNeverReplacesTheRecordOfAKey(t *testing.T) {
 	assert.False(t, kept)
 }
 
+// fault is what happens to the first write. The result reports whether its answer arrives.
+type fault func(s *server, next *kube.Variable) (answered bool)
+
+// adds lets another pod carry out the actions.
+func adds(s *server, actions ...Action) {
+	s.edit(func(v *kube.Variable) {
+		for _, a := range actions {
+			_, _, _ = a.apply(v, "other", "")
+		}
+	})
+}
+
+func others(s *server) { adds(s, Action{Add: 100}) }
+
+// failingReads lets the next four reads fail.
+func failingReads(s *server) {
+	reads := 0
+	s.get = func() error {
+		if reads++; reads < 5 {
+			return errAway
+		}
+		return nil
+	}
+}
+
+// lost is a write that never arrives, and stored one that arrives without its answer. Then come the
+// effects.
+func lost(effects ...func(*server)) fault {
+	return func(s *server, _ *kube.Variable) bool {
+		for _, effect := range effects {
+			effect(s)
+		}
+		return false
+	}
+}
+
+func stored(effects ...func(*server)) fault {
+	return func(s *server, next *kube.Variable) bool {
+		s.SetVariable(next)
+		return lost(effects...)(s, next)
+	}
+}
+
+// twice is a write that a proxy sends twice, and late one that arrives just before the second write.
+func twice(effects ...func(*server)) fault {
+	return func(s *server, next *kube.Variable) bool { return !stored(effects...)(s, next) }
+}
+
+func late(effects ...func(*server)) fault {
+	return func(s *server, first *kube.Variable) bool {
+		first = first.Clone()
+		s.put = func(*kube.Variable) (bool, bool) {
+			s.put = nil
+			stored(effects...)(s, first)
+			return true, true
+		}
+		return false
+	}
+}
+
 // Each case has a fault of the first write: its answer is lost, it arrives late, or a proxy sends it
 // twice. Other pods write, too.
 func TestLostAnswersNeverCorruptSumOfVariableAdditions(t *testing.T) {
-	adds := func(s *server, actions ...Action) {
-		s.edit(func(v *kube.Variable) {
-			for _, a := range actions {
-				_, _, _ = a.apply(v, "other", "")
-			}
-		})
-	}
-	others := func(s *server) { adds(s, Action{Add: 100}) }
-	lost := func(effects ...func(*server)) func(*server, *kube.Variable) bool {
-		return func(s *server, _ *kube.Variable) bool {
-			for _, effect := range effects {
-				effect(s)
-			}
-			return false
-		}
-	}
-	stored := func(effects ...func(*server)) func(*server, *kube.Variable) bool {
-		return func(s *server, next *kube.Variable) bool {
-			s.SetVariable(next)
-			return lost(effects...)(s, next)
-		}
-	}
-	twice := func(effects ...func(*server)) func(*server, *kube.Variable) bool {
-		return func(s *server, next *kube.Variable) bool { return !stored(effects...)(s, next) }
-	}
-	fail := func(s *server) {
-		reads := 0
-		s.get = func() error {
-			if reads++; reads < 5 {
-				return errAway
-			}
-			return nil
-		}
-	}
-	late := func(effects ...func(*server)) func(*server, *kube.Variable) bool {
-		return func(s *server, first *kube.Variable) bool {
-			first = first.Clone()
-			s.put = func(*kube.Variable) (bool, bool) {
-				s.put = nil
-				stored(effects...)(s, first)
-				return true, true
-			}
-			return false
-		}
-	}
 	for name, test := range map[string]struct {
-		first func(s *server, next *kube.Variable) (answered bool)
+		first fault
 		key   string
 		want  Answer
 		sum   int64
 	}{
 		"stored, alone":                    {stored(), "", Answer{Result: 1}, 1},
 		"stored, alone, with a key":        {stored(), "k", Answer{Result: 1}, 1},
-		"stored, reads fail":               {stored(fail), "", Answer{Result: 1}, 1},
+		"stored, reads fail":               {stored(failingReads), "", Answer{Result: 1}, 1},
 		"not stored, alone":                {lost(), "", Answer{Result: 1}, 1},
 		"not stored, alone, with a key":    {lost(), "k", Answer{Result: 1}, 1},
 		"stored, beside others":            {stored(others), "", Answer{Refusal: Unknown}, 101},
