@@ -48,8 +48,6 @@ WITH_RACE = $$(go list $(RACY) | grep -v '/agent/quiet$$')
 # code with the race detector.
 SPACE := $(subst ,, )
 HUGE := ^($(subst $(SPACE),|,$(strip \
-	TestPreviousHolderReacquiresSlotAfterLongOutage \
-	TestPreviousHolderReacquiresSlotEvenIfWatchesFail \
 	TestManifestWithUsualAliasesIsRead \
 	TestManyEmptyJSONObjectsAreRefusedBeforeDecoding \
 	TestMemoryEstimateCoversEmptyJSONObjects \
