@@ -3,7 +3,11 @@
 
 package api
 
-import "strings"
+import (
+	"slices"
+	"strings"
+	"time"
+)
 
 // Prefix starts the keys of this project's annotations and labels, and the types of this project's
 // pod conditions.
@@ -274,4 +278,41 @@ func PodOf(identity string) string {
 		return identity[:i]
 	}
 	return identity
+}
+
+// Marks returns the entries of [SlotsAnnotation] for a pod of the workload. The entries are the
+// slots of [Request.Slots], and a text for each Variable and each barrier that the pod's program
+// uses. No Lease of a slot has such a text as its name.
+func (r Request) Marks(of Workload) []string {
+	marks := r.Slots(of)
+	for _, name := range r.Variables() {
+		marks = append(marks, variableMark(name))
+	}
+	for _, b := range BarriersOf(r.Claimed) {
+		marks = append(marks, localBarrier(b))
+	}
+	slices.Sort(marks)
+	return marks
+}
+
+// BarriersOf returns the barriers at which the pod's program waits by the local API.
+func BarriersOf(claims []Claim) (barriers []Barrier) {
+	for _, c := range claims {
+		if c.Kind == Arrivals {
+			barriers = append(barriers, Barrier{Name: c.Name, Size: c.Size})
+		}
+	}
+	return barriers
+}
+
+// localBarrier returns the text of the barrier in the annotation of the local API.
+func localBarrier(b Barrier) string { return "barrier/" + b.String() }
+
+// ServesInHold reports whether the value of [ServingAnnotation] belongs to the hold that began at
+// the time "acquired". A client that is no agent can acquire the Lease, and leave the annotation
+// unchanged. So a time before the acquisition belongs to an earlier hold. The value may lack
+// fractions of a second, so ServesInHold ignores the fraction in the time of the acquisition.
+func ServesInHold(serving string, acquired time.Time) bool {
+	since, err := time.Parse(time.RFC3339, serving)
+	return err == nil && !acquired.IsZero() && !since.Before(acquired.Truncate(time.Second))
 }
