@@ -139,3 +139,54 @@ func (c claims) addWorkload(w workload, request api.Request) {
 		}
 	}
 }
+
+// needs has, for each service account, the names of the objects that its pods need. The value of
+// each name is the first pod or workload that needs the object.
+type needs map[string]map[string]client.Object
+
+func (n needs) add(by client.Object, account string, names []string) {
+	account = cmp.Or(account, "default")
+	for _, name := range names {
+		if n[account] == nil {
+			n[account] = map[string]client.Object{}
+		}
+		if n[account][name] == nil {
+			n[account][name] = by
+		}
+	}
+}
+
+// awaitedBy returns the names of the Leases in the conditions of a gated pod. Users can change
+// the labels and annotations of a living pod, but not its spec. The names come from the spec, so
+// enroll uses them in every namespace. A condition is no claim, so enroll creates no Lease for a
+// condition, and sweeps a Lease that only conditions name.
+func awaitedBy(pod *corev1.Pod) []string {
+	if ended(pod) {
+		return nil
+	}
+	return leasesOf(podspec.ConditionsOf(&pod.Spec))
+}
+
+// leasesOf returns the Leases of the conditions, except each Lease that no claim can name. A person
+// may write the init container of the conditions by hand, with the name of a foreign Lease. Enroll
+// must give no right on that Lease.
+func leasesOf(conditions []api.Condition) (leases []string) {
+	for _, c := range conditions {
+		for _, lease := range c.Leases() {
+			if api.IsSlot(lease) {
+				leases = append(leases, lease)
+			}
+		}
+	}
+	return leases
+}
+
+// variablesOf returns the Variables of a gated pod, from the annotation that the webhook wrote.
+func variablesOf(pod *corev1.Pod) (names []string) {
+	for _, mark := range slotsOf(pod) {
+		if name, ok := api.VariableOf(mark); ok {
+			names = append(names, name)
+		}
+	}
+	return names
+}

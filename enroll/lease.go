@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/api/podspec"
 )
 
 // admission gives each slot a Lease, and the slot's claimants the right to compete for that Lease.
@@ -198,4 +199,17 @@ func (a *admission) find(ctx context.Context, slot string) (*coordinationv1.Leas
 		return nil, nil
 	}
 	return lease, err
+}
+
+// ownersOf returns the owners of the Lease of a slot. If the slot is at a barrier of the claimant's
+// own Job, the Job owns the Lease. So after the deletion of the Job the garbage collector deletes
+// the Lease, with the record that the barrier is open. Any other Lease has no owner, because the
+// Lease must outlive the workload.
+func ownersOf(slot string, claimant client.Object) []metav1.OwnerReference {
+	run := podspec.Run(claimant)
+	if run == "" || api.RunOf(slot) != run {
+		return nil
+	}
+	owner := metav1.GetControllerOf(claimant)
+	return []metav1.OwnerReference{{APIVersion: "batch/v1", Kind: owner.Kind, Name: owner.Name, UID: owner.UID}}
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -14,7 +15,13 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/listing"
@@ -221,4 +228,147 @@ func (r *Reconciler) now() time.Time {
 		return time.Now()
 	}
 	return r.Now()
+}
+
+const (
+	// maxRetry bounds how long a new pod waits because of an earlier failure.
+	maxRetry = 5 * time.Second
+	// maxConcurrent bounds the namespaces that are reconciled at the same time.
+	maxConcurrent = 4
+)
+
+// SetupWithManager registers the reconciler with the manager. The manager calls the
+// reconciler for a namespace after each relevant change there.
+func (r *Reconciler) SetupWithManager(m ctrl.Manager) error {
+	r.pager = process
+	toNamespace := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []reconcile.Request {
+		return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: o.GetNamespace()}}}
+	})
+	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](minRetry, maxRetry)
+	b := ctrl.NewControllerManagedBy(m).
+		Named("enroll").
+		For(&corev1.Namespace{}, builder.WithPredicates(changes(sameNamespace)))
+	for _, w := range watched() {
+		b = b.Watches(w.kind, toNamespace, builder.WithPredicates(w.changes))
+	}
+	return b.
+		WithOptions(controller.Options{
+			MaxConcurrentReconciles: maxConcurrent, RateLimiter: limiter,
+			// A process that becomes the leader again registers another controller of the same
+			// name.
+			SkipNameValidation: new(true),
+		}).
+		Complete(reconcile.Func(func(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+			again, err := r.Namespace(ctx, request.Name)
+			if raced(err) {
+				// A race is normal: another process, or an agent, was faster.
+				return reconcile.Result{RequeueAfter: minRetry}, nil
+			}
+			return reconcile.Result{RequeueAfter: again}, err
+		}))
+}
+
+// patience is the time after which a reconciliation creates no further Lease. Each slot takes two or
+// three writes, and few namespaces are reconciled at the same time. So without this bound, a user
+// with thousands of slots would delay the slots of all other namespaces.
+const patience = time.Second
+
+// stintTime bounds one of the smaller steps of a reconciliation. A reconciliation has five such
+// steps beside the admission of slots and the sweep, and each of these two has [patience].
+const stintTime = patience / 4
+
+// stint bounds the time of a step. A user can make thousands of objects that need a write each. So
+// without the bound, a few namespaces would keep all workers of enroll busy.
+type stint struct {
+	now func() time.Time
+	// until is the end of the stint. Before the first call of the method "over", until is zero.
+	until time.Time
+	// postponed reports that the step has left work for the next reconciliation.
+	postponed bool
+}
+
+// newStint returns a stint that begins with the first call of the method "over".
+func newStint(now func() time.Time) *stint { return &stint{now: now} }
+
+// over reports whether the step must leave the next piece of work for the next reconciliation. The
+// first call returns false, so each reconciliation does something.
+func (s *stint) over() bool {
+	if s.until.IsZero() {
+		s.until = s.now().Add(stintTime)
+		return false
+	}
+	s.postponed = s.postponed || !s.now().Before(s.until)
+	return s.postponed
+}
+
+// anyFirst returns the elements in their order, but begins with a random element. So elements that
+// fail never keep others waiting.
+func anyFirst[T any](all []T) []T {
+	if len(all) == 0 {
+		return nil
+	}
+	first := rand.IntN(len(all)) //nolint:gosec // no secret
+	return slices.Concat(all[first:], all[:first])
+}
+
+var (
+	// ErrForeign means that an object has a name that enroll needs, although enroll did not make
+	// the object.
+	ErrForeign = errors.New("exists and is not ours: remove this object, because enroll needs its name")
+
+	// errAgain means that a step is half done, or that the cache is stale. The next attempt does
+	// the rest.
+	errAgain = errors.New("to be done again")
+
+	// errFinalizers means that somebody's finalizers keep an object that enroll has deleted. A new
+	// attempt is not enough, so the attempts become rarer.
+	errFinalizers = errors.New("finalizers keep the deleted object: remove them, because enroll needs its name")
+)
+
+// raced reports whether each part of the error is a failed compare-and-swap, a failed creation of
+// an object that exists already, or errAgain. A new attempt is then enough.
+func raced(err error) bool {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		return !slices.ContainsFunc(joined.Unwrap(), func(err error) bool { return !raced(err) })
+	}
+	return apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || errors.Is(err, errAgain)
+}
+
+// A reconciliation has these steps. A metric has a label whose values are the names of the steps.
+const (
+	stepRead        = "read"
+	stepSlots       = "slots"
+	stepConditions  = "conditions"
+	stepVariables   = "variables"
+	stepPullSecrets = "pull-secrets"
+	stepBindings    = "bindings"
+	stepSweep       = "sweep"
+	stepEvents      = "events"
+	stepStamps      = "stamps"
+)
+
+var steps = []string{
+	stepRead, stepSlots, stepConditions, stepVariables, stepPullSecrets, stepBindings, stepSweep, stepEvents, stepStamps,
+}
+
+// outcome has the errors of a reconciliation, and the steps that have failed.
+type outcome struct {
+	errs   []error
+	failed map[string]bool
+}
+
+// add keeps the error of a step, unless the error is nil. If the step lost a race, the step does not
+// count as failed, because the next attempt comes soon.
+func (o *outcome) add(step string, err error) {
+	if err == nil {
+		return
+	}
+	o.errs = append(o.errs, err)
+	if raced(err) {
+		return
+	}
+	if o.failed == nil {
+		o.failed = map[string]bool{}
+	}
+	o.failed[step] = true
 }

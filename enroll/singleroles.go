@@ -15,6 +15,7 @@ import (
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
@@ -158,4 +159,40 @@ func namesFor(role *rbacv1.Role, objects map[string]client.Object) (names, left 
 	all := append(first, rest...)
 	names = slices.Sorted(slices.Values(all[:maxSlotsPerRole]))
 	return names, all[maxSlotsPerRole:]
+}
+
+// newVariableRoles returns the [singleRoles] that lets accounts use the Variables of their pods. Enroll creates
+// a Variable once, before a Role first names the Variable. So a Variable that a person deletes is
+// not created again, and the programs that use the Variable get errors. Agents have no right to
+// create Variables, because RBAC cannot restrict a creation to a name.
+func newVariableRoles(s store, seen *snapshot, now func() time.Time) *singleRoles {
+	return &singleRoles{
+		store: s, seen: seen, prefix: variablePrefix, rules: VariableRules, objects: seen.used, giving: newStint(now), taking: newStint(now),
+		waits: "Variable %s waits: the pods of its service account name more than %d Variables in this namespace",
+		prepare: func(ctx context.Context, name string) error {
+			return createVariable(ctx, s, seen.namespace, name)
+		},
+	}
+}
+
+// PullSecretsRole is the ClusterRole that lets the webhook read Secrets. Its binding
+// in each namespace that opted in has the same name.
+const PullSecretsRole = "metaparticle-pull-secrets"
+
+// pullSecrets lets the webhook's account read the Secrets of a namespace that opted in.
+// With an empty account, enroll grants nothing, and the namespace's owner may grant that
+// right.
+func (s store) pullSecrets(ctx context.Context, account types.NamespacedName, seen *snapshot) error {
+	switch {
+	case account.Name == "":
+		return nil
+	case seen.optedIn:
+		return s.bind(ctx, &rbacv1.RoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Namespace: seen.namespace, Name: PullSecretsRole},
+			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: PullSecretsRole},
+			Subjects:   []rbacv1.Subject{subject(account.Namespace, account.Name)},
+		})
+	default:
+		return s.unbind(ctx, seen.namespace, PullSecretsRole)
+	}
 }

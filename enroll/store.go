@@ -11,11 +11,14 @@ import (
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -203,4 +206,119 @@ func eachPage(ctx context.Context, s store, list client.ObjectList, visit func()
 		list.SetContinue("")
 		return next, meta.SetList(list, nil)
 	})
+}
+
+// liveShards reads from the API server, not from the cache, and returns the Leases of shards that
+// enroll made. Of each Lease, only that stays in memory which the cache would keep. Any user who may
+// create Leases can make very many huge Leases.
+func liveShards(ctx context.Context, s store, namespace string) (map[string]*coordinationv1.Lease, error) {
+	leases := map[string]*coordinationv1.Lease{}
+	var list coordinationv1.LeaseList
+	err := eachPage(ctx, s, &list, func() {
+		for _, lease := range list.Items {
+			if _, _, shard := api.ReadShard(lease.Name); shard && ours(&lease) {
+				stripLease(&lease)
+				leases[lease.Name] = &lease
+			}
+		}
+	}, client.InNamespace(namespace), client.HasLabels{api.ManagedLabel})
+	if err != nil {
+		return nil, fmt.Errorf("list leases: %w", err)
+	}
+	return leases, nil
+}
+
+// liveRoles reads from the API server, not from the cache, and returns the Roles that enroll made.
+// Of each Role, only that stays in memory which the cache would keep.
+func (s store) liveRoles(ctx context.Context, namespace string) (*agentRoles, error) {
+	var list rbacv1.RoleList
+	var all []rbacv1.Role
+	err := eachPage(ctx, s, &list, func() {
+		for _, role := range list.Items {
+			role.ManagedFields = nil
+			if stripRole(&role); role.Name != "" {
+				all = append(all, role)
+			}
+		}
+	}, client.InNamespace(namespace), client.HasLabels{api.ManagedLabel})
+	if err != nil {
+		return nil, fmt.Errorf("list roles: %w", err)
+	}
+	return rolesOf(all), nil
+}
+
+// cachedPods calls the function "visit" with each gated pod in the cache.
+func (s store) cachedPods(ctx context.Context, namespace string, visit func(*corev1.Pod)) error {
+	var pods corev1.PodList
+	selected, err := gatedIn(namespace)
+	if err == nil {
+		err = s.client.List(ctx, &pods, append(selected, client.UnsafeDisableDeepCopy)...)
+	}
+	if err != nil {
+		return fmt.Errorf("list gated pods: %w", err)
+	}
+	for i := range pods.Items {
+		visit(&pods.Items[i])
+	}
+	return nil
+}
+
+// livePods lists all gated pods consistently, and returns their claims, whether or not the
+// namespace is opted in.
+func (s store) livePods(ctx context.Context, namespace string) (claims, error) {
+	wanted := claims{}
+	var pods corev1.PodList
+	selected, err := gatedIn(namespace)
+	if err == nil {
+		err = eachPage(ctx, s, &pods, func() {
+			for i := range pods.Items {
+				wanted.addPod(&pods.Items[i], true)
+				wanted.addBarriers(&pods.Items[i])
+			}
+		}, selected...)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list gated pods: %w", err)
+	}
+	return wanted, nil
+}
+
+func gatedIn(namespace string) ([]client.ListOption, error) {
+	gated, err := gatedPods()
+	return []client.ListOption{client.InNamespace(namespace), client.MatchingLabelsSelector{Selector: gated}}, err
+}
+
+// gatedPods returns a selector for the pods that claim, and for the pods that only have conditions
+// or a barrier.
+func gatedPods() (labels.Selector, error) {
+	gated, err := labels.NewRequirement(api.GatedLabel, selection.In, []string{api.Gated, api.GatedAfter})
+	if err != nil {
+		return nil, fmt.Errorf("select gated pods: %w", err)
+	}
+	return labels.NewSelector().Add(*gated), nil
+}
+
+// selectUngated reports for each selector whether it selects a pod that claims and has no gate. The
+// function keeps no labels, because a pod may have megabytes of them.
+func (s store) selectUngated(ctx context.Context, namespace string, selectors []labels.Selector) (selected []bool, err error) {
+	without, err := labels.NewRequirement(api.GatedLabel, selection.DoesNotExist, nil)
+	if err != nil {
+		return nil, fmt.Errorf("select pods without a gate: %w", err)
+	}
+	var pods metav1.PartialObjectMetadataList
+	pods.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("PodList"))
+	selected = make([]bool, len(selectors))
+	err = eachPage(ctx, s, &pods, func() {
+		for i := range pods.Items {
+			if claiming(pods.Items[i].Annotations) {
+				for j, selector := range selectors {
+					selected[j] = selected[j] || selector.Matches(labels.Set(pods.Items[i].Labels))
+				}
+			}
+		}
+	}, client.InNamespace(namespace), client.MatchingLabelsSelector{Selector: labels.NewSelector().Add(*without)})
+	if err != nil {
+		return nil, fmt.Errorf("list pods without a gate: %w", err)
+	}
+	return selected, nil
 }

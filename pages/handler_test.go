@@ -6,6 +6,7 @@ package pages
 import (
 	"encoding/json"
 	"fmt"
+	"html"
 	"math"
 	"net/http"
 	"net/http/httptest"
@@ -14,9 +15,12 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle"
 )
 
 func ask(method, path string, header ...string) *httptest.ResponseRecorder {
@@ -133,4 +137,124 @@ func TestPagesPackageHasNoDependencyOnTextTemplate(t *testing.T) {
 	require.NoError(t, err)
 	assert.Contains(t, strings.Fields(string(out)), "github.com/gomarkdown/markdown")
 	assert.NotContains(t, strings.Fields(string(out)), "text/template")
+}
+
+// tag matches each HTML tag that the page of a Markdown file may have in its body. The attributes
+// have a fixed order, and their values have neither quotes nor angle brackets.
+var tag = regexp.MustCompile(`<(?:/(?:a|blockquote|code|dd|del|div|dl|dt|em|h[1-6]|li|ol|p|pre|strong|table|tbody|td|th|thead|tr|ul)|` +
+	`blockquote|br|dd|del|dl|dt|em|hr|li|ol(?: start="[0-9]+")?|p|strong|table|tbody|thead|tr|ul|` +
+	`div class="table" tabindex="0"|pre tabindex="0"|code(?: class="language-[a-z]+")?|` +
+	`t[dh](?: scope="col")?(?: class="(?:left|right|center)")?|` +
+	`h[1-6] id="[^"<>]*"|a href="[^"<>]*"|a class="anchor" href="#[^"<>]*" aria-label="[^"<>]*"|` +
+	`img src="[^"<>]*" alt="[^"<>]*" loading="lazy")>`)
+
+var (
+	address = regexp.MustCompile(`(?:href|src)="([^"]*)"`)
+	// harmless matches an address of a page, of an anchor, or of another host. A relative address
+	// has no colon, so it has no scheme.
+	harmless = regexp.MustCompile(`^(?:https?://[^/]+|mailto:|#|[^:/?#]+(?:/|#|$)|$)`)
+)
+
+// assertHarmless fails the test if the body has a tag that the pattern "tag" does not match, or an
+// address that is not harmless.
+func assertHarmless(t *testing.T, body string) {
+	t.Helper()
+	rest := tag.ReplaceAllString(body, "")
+	if strings.ContainsAny(rest, "<>") {
+		t.Fatalf("an element that is not listed: %q in %q", rest, body)
+	}
+	for _, match := range address.FindAllStringSubmatch(body, -1) {
+		if to := html.UnescapeString(match[1]); !harmless.MatchString(to) {
+			t.Fatalf("the address %q in %q", to, body)
+		}
+	}
+}
+
+// bodies returns the body of the page of a Markdown file with the text, or the first mistake.
+func bodies(text string) (string, error) {
+	documents := fstest.MapFS{"docs/a.md": {Data: []byte(text)}, "docs/b.md": {Data: []byte("# B\n")}, "docs/c.png": {}}
+	s := &site{bySource: map[string]*page{}, pictures: map[string][]byte{}}
+	if err := s.read(documents); err != nil {
+		return "", err
+	}
+	p := s.bySource["docs/a.md"]
+	if all := p.check(s); len(all) > 0 {
+		return "", all[0]
+	}
+	return string(s.body(p)), nil
+}
+
+func TestRepositoryDocumentsBecomeOnlyAllowedHTMLElements(t *testing.T) {
+	files, err := Files()
+	require.NoError(t, err)
+	pages := 0
+	for name, text := range files {
+		if strings.HasSuffix(name, ".html") {
+			pages++
+			assertHarmless(t, bodyOf(t, text))
+		}
+	}
+	assert.Greater(t, pages, 30)
+}
+
+// hostile are texts that try to become HTML or a script.
+var hostile = []string{
+	"<script>alert(1)</script>", "<!-- --><script>alert(1)</script><!-- -->", "<!--><img src=x onerror=alert(1)>-->",
+	"[x](javascript:alert(1))", "[x](JaVaScRiPt:alert(1))", "[x](java\nscript:alert(1))", "[x](&#106;avascript:alert(1))",
+	"[x]( javascript:alert(1))", "[x](<javascript:alert(1)>)", "[x][1]\n\n[1]: javascript:alert(1)", "<javascript:alert(1)>",
+	"[x](b.md#\" onclick=\"alert(1))", "[\"><script>alert(1)</script>](b.md)", "![\" onerror=\"alert(1)](c.png)",
+	"![x](c.png \"title\" onload=\"alert(1)\")", "# <img src=x> {#id onclick=alert(1)}", "{onclick=alert(1)}\n# A", "{.a onclick=x}\n\nb",
+	"```\" onclick=\"alert(1)\nx\n```", "```{.go onclick=x}\nx\n```", "| <b> |\n|---|\n| <script> |", "&lt;script&gt;", "&amp;lt;", "&#60;script&#62;",
+	"$$<script>$$", "$<b>$", "[^1]\n\n[^1]: <script>", "[@x](b.md)", "<<1>>", "{{include.md}}", "\\<script\\>", "[x](data:text/html;base64,PHNjcmlwdD4=)",
+	"http://example.com/\"onmouseover=alert(1)", "https://example.com/<script>", "<https://example.com/\"><script>", "<a@b.c\" onclick=x>",
+	"[x](https:javascript:alert(1))", "[x](https://user@example.com/)", "[x](vbscript:x)", "[x](file:///etc/passwd)", "[x](b.md?x)", "<?php ?>", "<![CDATA[<script>]]>", "<!DOCTYPE html>",
+	"* a\n  <b>\n", "> <b>", "a\n: <b>", "Term\n: [x](javascript:1)", "\x00<script>", "[a](#\"\")", "# \" onclick=x", "![a](javascript:1 \"x\")",
+}
+
+func TestHostileTextIsRefusedOrBecomesAllowedElements(t *testing.T) {
+	refused := 0
+	for _, text := range hostile {
+		body, err := bodies(text)
+		if err != nil {
+			refused++
+			continue
+		}
+		assertHarmless(t, body)
+	}
+	assert.Greater(t, refused, len(hostile)/3, "most of these texts are refused")
+	assert.Less(t, refused, len(hostile), "some of these texts are harmless")
+}
+
+func FuzzMarkdownBecomesAllowedHTMLElementsOnly(f *testing.F) {
+	for _, text := range hostile {
+		f.Add(text)
+	}
+	entries, err := metaparticle.Documents.ReadDir("docs")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, entry := range entries[:5] {
+		if text, err := metaparticle.Documents.ReadFile("docs/" + entry.Name()); err == nil {
+			f.Add(string(text[:min(len(text), 2000)]))
+		}
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		if len(text) > 4000 {
+			t.Skip("long texts are slow, and find nothing more")
+		}
+		if body, err := bodies(text); err == nil {
+			assertHarmless(t, body)
+		}
+	})
+}
+
+func TestHostileHTMLFailsTheHarmlessnessCheck(t *testing.T) {
+	for _, body := range []string{"<script>", "<p onclick=\"x\">", "<a href=\"javascript:x\">", "<a href=\"JAVASCRIPT:x\">", "<a href=\"//example.com\">", "<img src=\"data:x\" alt=\"\" loading=\"lazy\">"} {
+		rest := tag.ReplaceAllString(body, "")
+		bad := strings.ContainsAny(rest, "<>")
+		for _, match := range address.FindAllStringSubmatch(body, -1) {
+			bad = bad || !harmless.MatchString(html.UnescapeString(match[1]))
+		}
+		assert.True(t, bad, body)
+	}
 }

@@ -4,10 +4,16 @@
 package pages
 
 import (
+	"errors"
 	"fmt"
 	"html"
+	"net/url"
+	"path"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/gomarkdown/markdown"
 	"github.com/gomarkdown/markdown/ast"
@@ -151,3 +157,162 @@ func (r *reader) pass(part string) int {
 	}
 	return line
 }
+
+// comment matches HTML that consists of comments alone.
+var comment = regexp.MustCompile(`(?s)^\s*(?:<!--.*?-->\s*)+$`)
+
+// check returns the mistakes of a page. Before the call, [site.read] must have read all pages.
+func (p *page) check(s *site) (all []error) {
+	r := &reader{text: p.text}
+	ast.WalkFunc(p.root, func(node ast.Node, entering bool) ast.WalkStatus {
+		if !entering {
+			return ast.GoToNext
+		}
+		what, part := "", ""
+		switch node := node.(type) {
+		case *ast.Text, *ast.Code, *ast.CodeBlock:
+			part = string(node.AsLeaf().Literal)
+		case *ast.HTMLBlock, *ast.HTMLSpan:
+			part = string(node.AsLeaf().Literal)
+			if !comment.MatchString(part) {
+				what = fmt.Sprintf("HTML is refused: %q", firstLine(part))
+			}
+		case *ast.Link:
+			part = string(node.Destination)
+			if _, err := s.resolve(p, part); err != nil {
+				what = fmt.Sprintf("the link to %q %v", part, err)
+			}
+		case *ast.Image:
+			part = string(node.Destination)
+			if _, err := s.resolve(p, part); err != nil {
+				what = fmt.Sprintf("the image %q %v", part, err)
+			} else if textOf(node) == "" {
+				what = fmt.Sprintf("the image %q has no text that describes it", part)
+			}
+		default:
+			if !known(node) {
+				what = fmt.Sprintf("pages have no %s", strings.TrimPrefix(fmt.Sprintf("%T", node), "*ast."))
+			}
+		}
+		line := r.pass(part)
+		if what != "" {
+			all = append(all, mistake{p.source, line, what})
+		}
+		return ast.GoToNext
+	})
+	return all
+}
+
+func firstLine(text string) string {
+	text, _, _ = strings.Cut(strings.TrimSpace(text), "\n")
+	return text
+}
+
+// known reports whether a page may have nodes of the argument's type. Texts, code, links, images
+// and HTML are not listed here, because [page.check] inspects them.
+func known(node ast.Node) bool {
+	switch node.(type) {
+	case *ast.Document, *ast.Heading, *ast.Paragraph, *ast.List, *ast.ListItem, *ast.BlockQuote, *ast.HorizontalRule,
+		*ast.Table, *ast.TableHeader, *ast.TableBody, *ast.TableRow, *ast.TableCell,
+		*ast.Emph, *ast.Strong, *ast.Del, *ast.Softbreak, *ast.Hardbreak:
+		return true
+	}
+	return false
+}
+
+// target returns the path of the page that a Markdown file becomes. The path loses the folder
+// docs. The repository's README.md becomes index.html, and a README.md in another folder
+// becomes a page with that folder's name. An image keeps its name.
+func target(source string) string {
+	dir, file := path.Split(strings.TrimPrefix(source, "docs/"))
+	switch {
+	case source == "README.md":
+		return "index.html"
+	case file == "README.md":
+		return strings.TrimSuffix(dir, "/") + ".html"
+	}
+	if name, document := strings.CutSuffix(file, ".md"); document {
+		return dir + strings.ToLower(name) + ".html"
+	}
+	return dir + file
+}
+
+// anchors is the set of the anchors on one page.
+type anchors map[string]bool
+
+// add returns the anchor that GitHub gives to a heading. If headings have the same text, the
+// anchor of each further heading ends with a number.
+func (a anchors) add(heading string) string {
+	plain := slug(heading)
+	anchor := plain
+	for n := 1; a[anchor]; n++ {
+		anchor = plain + "-" + strconv.Itoa(n)
+	}
+	a[anchor] = true
+	return anchor
+}
+
+// slug returns the text in lower case, without punctuation, and with hyphens for spaces.
+func slug(text string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == ' ':
+			return '-'
+		case r == '-' || r == '_' || unicode.IsLetter(r) || unicode.IsNumber(r) || unicode.IsMark(r):
+			return unicode.ToLower(r)
+		}
+		return -1
+	}, text)
+}
+
+// Repository is the address of the repository's files. A link to a file without a page leads to
+// the file below this address.
+const Repository = "https://github.com/metaparticle-io/metaparticle/blob/main/"
+
+// link is the destination of a link or an image.
+type link struct {
+	href string
+	// shown reports that the link leads to an image which the site has.
+	shown bool
+}
+
+// resolve returns where a link of a page leads. The text of the error completes a sentence that
+// begins with the link.
+func (s *site) resolve(from *page, destination string) (link, error) {
+	to, err := url.Parse(destination)
+	switch {
+	case err != nil || destination == "" || strings.ContainsAny(destination, "\\\x00\n\r\t "):
+		return link{}, errors.New("is no address")
+	case slices.Contains([]string{"https", "http"}, to.Scheme) && to.Host != "" && to.User == nil, to.Scheme == "mailto" && to.Opaque != "":
+		return link{href: to.String()}, nil
+	case to.Scheme != "" || to.Host != "" || to.RawQuery != "" || strings.HasPrefix(to.Path, "/"):
+		return link{}, errors.New("is neither of https, http or mailto, nor of this repository")
+	}
+	name := from.source
+	if to.Path != "" {
+		name = path.Join(path.Dir(from.source), to.Path)
+	}
+	anchor := ""
+	if to.Fragment != "" {
+		anchor = "#" + to.EscapedFragment()
+	}
+	if page := s.bySource[name]; page != nil {
+		if to.Fragment != "" && !page.anchors[to.Fragment] {
+			return link{}, fmt.Errorf("names no heading of %s", name)
+		}
+		if page == from {
+			return link{href: anchor}, nil
+		}
+		return link{href: from.up() + page.path + anchor}, nil
+	}
+	if name == ".." || strings.HasPrefix(name, "../") || !s.exists(name) {
+		return link{}, errors.New("names no file of this repository")
+	}
+	if s.pictures[name] != nil {
+		return link{href: from.up() + target(name), shown: true}, nil
+	}
+	return link{href: Repository + (&url.URL{Path: name}).EscapedPath() + anchor}, nil
+}
+
+// up returns the relative path from the folder of the page to the top of the site.
+func (p *page) up() string { return strings.Repeat("../", strings.Count(p.path, "/")) }

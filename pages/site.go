@@ -1,14 +1,44 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
+// Package pages renders the Markdown files of the repository as HTML pages, with one navigation and
+// a search. [Build] makes the pages, and [Handler] serves the same bytes.
+//
+// Guarantee: the text of a Markdown file becomes only listed elements and attributes
+// (hostile_test.go has the list). HTML in a Markdown file is an error, except for comments, which
+// the pages leave out. A link has the scheme https, http or mailto, or leads to a page, or to a
+// file of the repository. Each link to a page leads to a page that exists, and to a heading that
+// exists. An error names the file and the line. Equal Markdown files make equal bytes.
+//
+// A browser that opens a page sends no request to another host. The policy in each page
+// ([Policy]) forbids all requests but those for the page's own style, script and images.
+//
+// Not guaranteed: that links to other hosts work. Each heading has the anchor that GitHub gives to
+// the heading, unless the heading has emoji or HTML. The parser knows no source positions, so the
+// package finds the line of an error by a search for the offending text. The package has no clock.
+//
+// Rejected: a static site generator, which needs a theme and further programs; rendered pages in
+// the repository.
 package pages
 
 import (
 	"bytes"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
 	"io/fs"
+	"net/http"
 	"path"
 	"slices"
+	"strings"
+	"sync"
+	"time"
 	"unicode/utf8"
+
+	"github.com/metaparticle-io/metaparticle"
 )
 
 // pictures are the file extensions of the images that a page can show.
@@ -58,4 +88,171 @@ func (s *site) exists(name string) bool {
 	}
 	_, err := fs.Stat(s.repository, name)
 	return err == nil
+}
+
+var (
+	//go:embed style.css
+	style []byte
+	//go:embed search.js
+	script []byte
+)
+
+// Files returns the files of the site by their paths. The site has a page for each embedded
+// Markdown file.
+var Files = sync.OnceValues(func() (map[string][]byte, error) { return Build(metaparticle.Documents, nil) })
+
+// Build renders the Markdown files in "documents", and returns the files of the site by their
+// paths. Each path in "documents" is also a path in the repository. Build checks links to other
+// files of the repository, unless the argument "repository" is nil.
+func Build(documents, repository fs.FS) (map[string][]byte, error) {
+	s := &site{repository: repository, bySource: map[string]*page{}, pictures: map[string][]byte{}}
+	if err := s.read(documents); err != nil {
+		return nil, err
+	}
+	var all []error
+	for _, p := range s.pages {
+		all = append(all, p.check(s)...)
+	}
+	if err := errors.Join(all...); err != nil {
+		return nil, err
+	}
+	files := map[string][]byte{"style.css": style, "search.js": script}
+	for name, picture := range s.pictures {
+		files[target(name)] = picture
+	}
+	groups := arrange(s.pages)
+	for _, p := range s.pages {
+		if files[p.path] != nil {
+			return nil, fmt.Errorf("%s: another document has the page %s, too", p.source, p.path)
+		}
+		files[p.path] = s.render(p, groups)
+	}
+	index, err := index(groups)
+	files["search-index.js"] = index
+	return files, err
+}
+
+// found is a section in the index of the search. The JSON names are short, because the index
+// repeats these names for each section.
+type found struct {
+	Page    string `json:"p"`
+	Title   string `json:"t"`
+	Anchor  string `json:"a"`
+	Heading string `json:"h"`
+	Text    string `json:"x"`
+}
+
+// index returns a script with the index of the search. A browser refuses to fetch a JSON file
+// for a page that it has opened from the disk, so the JSON is in a script.
+func index(groups [][]*page) ([]byte, error) {
+	var all []found
+	for _, p := range slices.Concat(groups...) {
+		for _, s := range p.sections {
+			all = append(all, found{p.path, p.title, s.anchor, s.title, strings.Join(strings.Fields(s.text.String()), " ")})
+		}
+	}
+	text, err := json.Marshal(all)
+	return slices.Concat([]byte("var searchIndex = "), text, []byte(";\n")), err
+}
+
+// types are the media types of the site's files, by their extensions. The operating system's own
+// table of types may lack one of them.
+var types = map[string]string{
+	".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8",
+	".png": "image/png", ".svg": "image/svg+xml", ".jpg": "image/jpeg", ".webp": "image/webp",
+}
+
+// Handler serves the pages of the embedded Markdown files. All links are relative, so the pages can
+// have any prefix: mux.Handle("/docs/", http.StripPrefix("/docs", pages.Handler())). The first
+// request renders all pages.
+func Handler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		files, err := Files()
+		if err != nil {
+			http.Error(w, "the documentation has a mistake", http.StatusInternalServerError)
+			return
+		}
+		name := strings.TrimPrefix(r.URL.Path, "/")
+		if name == "" {
+			name = "index.html"
+		}
+		file, known := files[name]
+		switch {
+		case r.Method != http.MethodGet && r.Method != http.MethodHead:
+			w.Header().Set("Allow", "GET, HEAD")
+			http.Error(w, "only GET and HEAD", http.StatusMethodNotAllowed)
+			return
+		case !known:
+			http.NotFound(w, r)
+			return
+		}
+		sum := sha256.Sum256(file)
+		header := w.Header()
+		header.Set("Content-Type", types[path.Ext(name)])
+		header.Set("Content-Security-Policy", Policy)
+		header.Set("X-Content-Type-Options", "nosniff")
+		header.Set("Referrer-Policy", "no-referrer")
+		header.Set("Cache-Control", "no-cache")
+		header.Set("ETag", `"`+hex.EncodeToString(sum[:16])+`"`)
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(file))
+	})
+}
+
+// group is a group of pages in the navigation.
+type group struct {
+	title string
+	// sources are the first Markdown files of the group, in the order of the navigation. The other
+	// Markdown files of the folder follow, sorted by path.
+	sources []string
+	folder  string
+}
+
+// order is the navigation. If no group names a Markdown file, the file belongs to the group
+// of its folder.
+var order = []group{
+	{title: "Start", sources: []string{"README.md", "docs/install.md"}},
+	{title: "Tutorials", folder: "docs/tutorials", sources: []string{
+		"docs/tutorials/worker-runs-once.md", "docs/tutorials/nightly-job.md", "docs/tutorials/election-library.md",
+		"docs/tutorials/client-go-leases.md", "docs/tutorials/await-election.md",
+	}},
+	{title: "Guides", sources: []string{
+		"docs/library.md", "examples/README.md", "docs/rollouts.md", "docs/api.md", "docs/alerts.md", "docs/disaster.md", "docs/security.md",
+	}},
+	{title: "Reference", folder: "docs", sources: []string{
+		"docs/annotations.md", "docs/guarantees.md", "docs/compatibility.md", "docs/reasons.md", "docs/pods.md", "docs/metrics.md",
+		"docs/benchmarks.md", "docs/architecture.md",
+	}},
+	{title: "Project", folder: ".", sources: []string{"CONTRIBUTING.md", "CHANGELOG.md"}},
+	{title: "Decisions", folder: "docs/decisions"},
+}
+
+// arrange returns the pages of each group, in the order of the navigation. The function leaves
+// out a file that a group names, but that does not exist.
+func arrange(all []*page) [][]*page {
+	arranged := make([][]*page, len(order))
+	placed := map[*page]bool{}
+	for i, g := range order {
+		for _, source := range g.sources {
+			if j := slices.IndexFunc(all, func(p *page) bool { return p.source == source }); j >= 0 {
+				arranged[i] = append(arranged[i], all[j])
+				placed[all[j]] = true
+			}
+		}
+	}
+	for _, p := range all {
+		if !placed[p] {
+			i := folderOf(p.source)
+			arranged[i] = append(arranged[i], p)
+		}
+	}
+	return arranged
+}
+
+// folderOf returns the index of the group whose folder is the nearest folder above a Markdown file.
+func folderOf(source string) int {
+	for dir := path.Dir(source); ; dir = path.Dir(dir) {
+		if i := slices.IndexFunc(order, func(g group) bool { return g.folder == dir }); i >= 0 {
+			return i
+		}
+	}
 }

@@ -5,10 +5,16 @@ package host
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
+	"strings"
+	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -129,4 +135,138 @@ func Descendants(all []Process, root int) []Process {
 		next = children
 	}
 	return found
+}
+
+// AwaitDeath returns nil once the pidfd's process is dead. AwaitDeath returns an error
+// if ctx ends first, or if the pidfd cannot be watched.
+func AwaitDeath(ctx context.Context, pidfd *os.File) error {
+	stop := context.AfterFunc(ctx, func() { _ = pidfd.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	raw, err := pidfd.SyscallConn()
+	if err == nil {
+		err = raw.Read(readable)
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// readable reports to the Go runtime's poller whether a pidfd's process is dead. The poller calls
+// readable once more when the process may have died.
+func readable(fd uintptr) bool {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	n, err := unix.Poll(fds, 0)
+	return err == nil && n == 1 && fds[0].Revents&unix.POLLIN != 0
+}
+
+// SameProcess reports whether both pidfds are of one process. Since Linux 6.9 the pidfds of a process
+// have an inode of their own. On an older kernel all pidfds have the same inode, so the result is
+// true. The result is also true if the inodes cannot be read.
+func SameProcess(a, b *os.File) bool {
+	of, errOf := a.Stat()
+	and, errAnd := b.Stat()
+	return errOf != nil || errAnd != nil || os.SameFile(of, and)
+}
+
+// IsPidfd reports whether the file is a pidfd.
+func IsPidfd(f *os.File) bool {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return false
+	}
+	var link string
+	errControl := raw.Control(func(fd uintptr) {
+		link, err = os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
+	})
+	// The link of a pidfd is anon_inode:[pidfd], or pidfd:[inode] since Linux 6.9.
+	return errors.Join(err, errControl) == nil && strings.Contains(link, "pidfd") && !strings.HasPrefix(link, "/")
+}
+
+// Status has the user of a process, and how the process treats signals, as read from /proc.
+type Status struct {
+	// UID is the real user id.
+	UID int
+	// blocked, ignored and caught have one bit for each signal.
+	blocked, ignored, caught uint64
+}
+
+// Expects reports whether the process blocks, ignores or catches the signal.
+func (s Status) Expects(sig syscall.Signal) bool {
+	return (s.blocked|s.ignored|s.caught)&(1<<(sig-1)) != 0
+}
+
+// ReadStatus reads the status of a process.
+func ReadStatus(pid int) (Status, error) {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		return Status{}, fmt.Errorf("read the status of process %d: %w", pid, err)
+	}
+	return parseStatus(string(text))
+}
+
+// parseStatus reads lines of "Name:\tvalue". The kernel escapes a newline in the name of the
+// process, so the name cannot add a line.
+func parseStatus(text string) (s Status, err error) {
+	s.UID = -1
+	masks := map[string]*uint64{"SigBlk": &s.blocked, "SigIgn": &s.ignored, "SigCgt": &s.caught}
+	for line := range strings.Lines(text) {
+		name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ":\t")
+		if mask := masks[name]; mask != nil {
+			if *mask, err = strconv.ParseUint(value, 16, 64); err != nil {
+				return s, fmt.Errorf("read %s: %w", name, err)
+			}
+			delete(masks, name)
+		}
+		if name == "Uid" {
+			own, _, _ := strings.Cut(value, "\t")
+			if s.UID, err = strconv.Atoi(own); err != nil {
+				return s, fmt.Errorf("read %s: %w", name, err)
+			}
+		}
+	}
+	if s.UID < 0 || len(masks) > 0 {
+		return s, fmt.Errorf("read a status: %w", os.ErrInvalid)
+	}
+	return s, nil
+}
+
+// LookPath finds the executable as container runtimes do: in PATH, unless the name has
+// a slash. Unlike os/exec, LookPath also accepts a file that it finds through "." in
+// PATH.
+func LookPath(name, path string) (string, error) {
+	if strings.Contains(name, "/") {
+		if err := executable(name); err != nil {
+			return "", fmt.Errorf("start %s: %w", name, err)
+		}
+		return name, nil
+	}
+	found := fmt.Errorf("start %s: not found in PATH: %w", name, fs.ErrNotExist)
+	if name == "" {
+		return "", found
+	}
+	for _, dir := range filepath.SplitList(path) {
+		file := filepath.Join(dir, name)
+		if dir == "" || dir == "." {
+			file = "./" + name
+		}
+		switch err := executable(file); {
+		case err == nil:
+			return file, nil
+		case errors.Is(err, fs.ErrPermission):
+			found = fmt.Errorf("start %s: %w", file, err)
+		}
+	}
+	return "", found
+}
+
+func executable(file string) error {
+	info, err := os.Stat(file)
+	if err != nil {
+		return errors.Unwrap(err)
+	}
+	if info.IsDir() {
+		return unix.EISDIR
+	}
+	return unix.Faccessat(unix.AT_FDCWD, file, unix.X_OK, unix.AT_EACCESS)
 }

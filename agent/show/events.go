@@ -6,6 +6,8 @@ package show
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -13,6 +15,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/pace"
+	"github.com/metaparticle-io/metaparticle/agent/probe"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -164,4 +167,132 @@ func (e *Events) NotReleased(slots []string) {
 	}
 	e.add(kube.Warning, eventNotReleased,
 		strings.Join(slots, ", ")+" has to expire: nothing proves that every child is dead")
+}
+
+// cause adds an Event that the application can cause, for example by a false report of a shim. Beyond the
+// pace, the Event is left out. One line in the log then stands for all such Events until the next
+// Event.
+func (e *Events) cause(now time.Duration, event kube.Event) {
+	if e.pace.TrySpend(now) && e.caused.put(event) {
+		e.dry = false
+		return
+	}
+	e.leftOut++
+	if !e.dry {
+		e.dry = true
+		e.config.Log.Warn("an Event is left out: the application, or requests of probes, cause too many",
+			"reason", event.Reason, "container", event.Container, "leftOut", e.leftOut)
+	}
+}
+
+// Probed adds the Event of a probe, as the kubelet would. The output of a probe may have several lines,
+// and kubectl shows the lines of the kubelet's Events, too.
+func (e *Events) Probed(now time.Duration, n probe.Notice) {
+	kind := kube.Normal
+	if n.Warning {
+		kind = kube.Warning
+	}
+	e.cause(now, kube.Event{Container: n.Container, Type: kind, Reason: n.Reason, Message: printableLines(n.Message)})
+}
+
+// Trouble adds the Event of a shim's failure. If a postStart hook has failed, the function
+// also adds the Event Killing, as the kubelet does.
+func (e *Events) Trouble(now time.Duration, t gate.Trouble) {
+	e.cause(now, plain(kube.Warning, t.Reason, t.Message))
+	if t.Reason == gate.ReasonPostStart {
+		e.cause(now, plain(kube.Normal, eventKilling, t.Reason))
+	}
+}
+
+// Silent adds the Event that a shim sends no heartbeats.
+func (e *Events) Silent(now time.Duration, container string) {
+	e.cause(now, plain(kube.Warning, eventShimSilent,
+		"the shim of container "+container+" sends no heartbeats: it is frozen or starved and guards no deadline"))
+}
+
+// AlreadyDone adds the Event that a container ends because its work is done.
+func (e *Events) AlreadyDone(now time.Duration, container, reason string) {
+	e.cause(now, plain(kube.Normal, eventDone, reason+": container "+container+" ends with exit code 0 and does not run"))
+}
+
+// WaitedTooLong adds the Event that a container has waited for as long as it may.
+func (e *Events) WaitedTooLong(now time.Duration, container, reason string) {
+	e.cause(now, plain(kube.Warning, eventWaited, reason+": container "+container+" ends with exit code "+strconv.Itoa(api.ExitWaited)))
+}
+
+// queue sends Events one after the other. A slow Event delays only the Events of the same queue.
+type queue struct {
+	config Config
+	events chan kube.Event
+	// news contains a value if an Event was queued after the method "run" last read the queue.
+	news chan struct{}
+	// sending is full while a goroutine sends an Event.
+	sending chan struct{}
+}
+
+// newQueue returns an empty queue with room for so many Events.
+func newQueue(config Config, room int) *queue {
+	return &queue{
+		config: config, events: make(chan kube.Event, room),
+		news: make(chan struct{}, 1), sending: make(chan struct{}, 1),
+	}
+}
+
+// put adds an Event. The result is false if the queue is full, and the Event is dropped.
+func (q *queue) put(event kube.Event) (queued bool) {
+	event.PodName, event.PodUID, event.Time = q.config.PodName, q.config.PodUID, q.config.Wall()
+	select {
+	case q.events <- event:
+		queued = true
+	default:
+	}
+	select {
+	case q.news <- struct{}{}:
+	default:
+	}
+	return queued
+}
+
+// run sends the Events until ctx ends.
+func (q *queue) run(ctx context.Context) {
+	for {
+		select {
+		case <-q.news:
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case <-time.After(Calm):
+		case <-ctx.Done():
+			return
+		}
+		q.flush(ctx)
+		q.config.Idle()
+	}
+}
+
+// flush sends the queued Events. Flush also waits for an Event that is being sent.
+func (q *queue) flush(ctx context.Context) {
+	select {
+	case q.sending <- struct{}{}:
+	case <-ctx.Done():
+		return
+	}
+	defer func() { <-q.sending }()
+	for ctx.Err() == nil {
+		select {
+		case event := <-q.events:
+			q.send(ctx, event)
+		default:
+			return
+		}
+	}
+}
+
+func (q *queue) send(ctx context.Context, event kube.Event) {
+	ctx, cancel := context.WithTimeout(ctx, q.config.Timeout)
+	defer cancel()
+	if err := q.config.API.CreateEvent(ctx, event); err != nil {
+		q.config.Log.Log(ctx, slog.LevelDebug, "no event", "reason", event.Reason, "err", err)
+	}
 }

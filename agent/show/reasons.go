@@ -3,7 +3,13 @@
 
 package show
 
-import "github.com/metaparticle-io/metaparticle/api"
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
 
 // These are the reasons for which a hold ends. They appear in logs, Events and metrics, and in
 // orders to shims.
@@ -78,3 +84,56 @@ const (
 	eventSlowStart   = "StartsSlowly"
 	eventDone        = "AlreadyDone"
 )
+
+// PauseOf describes, for people, the pause of a slot; empty if the slot is not paused. If the
+// value of the annotation is unknown, the text repeats it, because the person may have expected
+// another effect.
+func PauseOf(slot string, p api.Pause) string {
+	switch {
+	case p == "":
+		return ""
+	case !p.Known():
+		return fmt.Sprintf("the slot %s is paused by hand (%s=%q is neither %s nor %s, and counts as %s)",
+			slot, api.PausedAnnotation, cut(string(p)), api.PauseHold, api.PauseStop, api.PauseHold)
+	case p == api.PauseRecover:
+		return "the slot " + slot + " is paused by kubectl metaparticle recover, until that command succeeds"
+	}
+	return "the slot " + slot + " is paused by hand"
+}
+
+// mostOfValue is the number of bytes of an annotation's unknown value that a message repeats at
+// most. Each known value is shorter.
+const mostOfValue = 32
+
+func cut(value string) string { return value[:min(len(value), mostOfValue)] }
+
+// longest is the largest number of characters in the message of a pod condition or of an Event. The
+// policy on Events admits no longer message.
+const longest = 1024
+
+// printable returns the text as people may see it. Texts of other programs can be part of a message,
+// such as the identity of another program's elector. So printable replaces each character that cannot
+// be printed by a space, and cuts a text that is too long.
+func printable(text string) string { return clean(text, "") }
+
+// printableLines returns the text as printable does, but keeps the ends of lines.
+func printableLines(text string) string { return clean(text, "\n") }
+
+// clean replaces each character that can neither be printed nor is to be kept, and cuts a text that is
+// too long.
+func clean(text, keep string) string {
+	text = strings.Map(func(r rune) rune {
+		if strconv.IsPrint(r) || strings.ContainsRune(keep, r) {
+			return r
+		}
+		return ' '
+	}, text)
+	if len(text) <= longest {
+		return text
+	}
+	characters := []rune(text)
+	if len(characters) <= longest {
+		return text
+	}
+	return string(characters[:longest-1]) + "…"
+}

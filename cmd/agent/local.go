@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -15,7 +16,10 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/metaparticle-io/metaparticle/agent"
+	"github.com/metaparticle-io/metaparticle/agent/desk"
 	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/agent/leash"
 	"github.com/metaparticle-io/metaparticle/agent/local"
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/crowd"
@@ -166,4 +170,99 @@ func answer(ctx context.Context, l net.Listener, handler http.Handler, bound *cr
 		bound.End()
 	})
 	go func() { _ = server.Serve(bound.Door(l)) }()
+}
+
+// leashed is the leash of a pod, and the desk of its shims. In a pod without shims both fields are
+// nil.
+type leashed struct {
+	leash *leash.Leash
+	desk  *desk.Server
+}
+
+// openLeash installs the program of the shims, and opens their socket. In a pod without containers
+// that start through shims, openLeash does nothing. openLeash may wait until another agent process
+// of the pod has ended. If the agent is stopped during that wait, the error is [context.Canceled].
+func openLeash(ctx context.Context, a api.LocalArgs, stop <-chan struct{}, boot string, log *slog.Logger) (leashed, error) {
+	if len(a.Containers) == 0 {
+		return leashed{}, nil
+	}
+	ctx, cancel := untilStopped(ctx, stop)
+	defer cancel()
+	budget, err := api.NewBudget(a.LeaseDuration)
+	if err != nil {
+		return leashed{}, err
+	}
+	if err := prepare(a.RunDir, a.Install); err != nil {
+		return leashed{}, err
+	}
+	d, err := desk.Listen(ctx, desk.Config{Dir: a.RunDir, RequirePID1: true, OwnKernel: a.OwnKernel, Log: log})
+	if err != nil {
+		return leashed{}, err
+	}
+	return leashed{
+		desk:  d,
+		leash: leash.New(leash.Config{Gate: d, Budget: budget, BootID: boot, Clock: host.Now, Random: newRandom(), Log: log}),
+	}, nil
+}
+
+// run runs the desk, the leash and f until one of them ends. In a pod without shims, run runs only
+// f.
+func (l leashed) run(ctx context.Context, f func(context.Context) error) error {
+	if l.leash == nil {
+		return f(ctx)
+	}
+	return agent.Serve(ctx, l.desk.Run, func(ctx context.Context) error {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		go l.leash.Run(ctx)
+		return f(ctx)
+	})
+}
+
+func (l leashed) close() error {
+	if l.desk == nil {
+		return nil
+	}
+	return l.desk.Close()
+}
+
+// readyWithin bounds the wait for the local API. The agent opens the port and the socket before
+// it sends its first request to the API server. So a longer wait means that another process has
+// the port, or that the socket cannot be created.
+const readyWithin = 30 * time.Second
+
+// readyAgain is the time between two attempts to connect. A process cannot wait for another
+// process to listen on a port or a socket, so this process polls.
+const readyAgain = 5 * time.Millisecond
+
+// readyCommand runs as the postStart hook of the local API's sidecar. The kubelet starts no
+// further container before the hook has ended, so the program always finds the local API.
+func readyCommand(ctx context.Context, args []string) (int, error) {
+	network, address := "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(api.LocalPort))
+	if len(args) > 0 {
+		own, err := strconv.ParseUint(args[0], 10, 16)
+		switch {
+		case len(args) == 1 && filepath.IsAbs(args[0]):
+			network, address = "unix", args[0]
+		case err != nil || len(args) > 1:
+			return api.ExitUsage, fmt.Errorf("usage: agent %s [PORT | SOCKET]", api.ReadyRole)
+		default:
+			address = net.JoinHostPort("127.0.0.1", strconv.Itoa(int(own)))
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, readyWithin)
+	defer cancel()
+	again := time.NewTicker(readyAgain)
+	defer again.Stop()
+	for {
+		connection, err := new(net.Dialer).DialContext(ctx, network, address)
+		if err == nil {
+			return 0, connection.Close()
+		}
+		select {
+		case <-ctx.Done():
+			return 1, fmt.Errorf("the local API does not listen: %w", err)
+		case <-again.C:
+		}
+	}
 }

@@ -5,12 +5,18 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
 const (
@@ -105,4 +111,110 @@ func (l *lines) flush() error {
 	case <-late:
 		return fmt.Errorf("flush log: not written within %v", parting)
 	}
+}
+
+const (
+	// repeatAfter is the time after which the log may have the same failure again.
+	repeatAfter = 10 * time.Minute
+	// mostRepeats bounds the number of remembered lines. Each slot has a few lines, and a pod has at
+	// most some dozens of slots. If the handler has no room to remember a new failure, the log does
+	// not get that failure.
+	mostRepeats = 256
+)
+
+// newLog returns a log whose lines never block the caller, and the writer of that log.
+func newLog(to io.Writer) (*slog.Logger, *lines) {
+	out := newLines(to)
+	json := slog.NewJSONHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: shorten})
+	return slog.New(repeats{json, &passed{at: map[string]time.Time{}}}), out
+}
+
+// repeats is a log handler for lines of the level Debug. The agent uses that level for failures that
+// can occur at each attempt, such as a Lease that the agent may not read. The first such line is a
+// warning, from which a person learns why a pod waits. Its repetitions, and failures that belong to
+// an ordinary life, are dropped.
+type repeats struct {
+	slog.Handler
+	passed *passed
+}
+
+// passed maps the text that [sameness] returns for a line to the instant at which the log got the
+// line.
+type passed struct {
+	mu sync.Mutex
+	at map[string]time.Time
+}
+
+// Handle passes the record to the log. But Handle drops a failure that is ordinary, that repeats a
+// recent one, or that has no room in the memory of recent failures.
+func (h repeats) Handle(ctx context.Context, r slog.Record) error {
+	if r.Level == slog.LevelDebug {
+		if ordinary(r) || !h.passed.first(sameness(r), r.Time) {
+			return nil
+		}
+		r.Level = slog.LevelWarn
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
+// ordinary reports whether the agent itself has ended the attempt, or another writer was first.
+func ordinary(r slog.Record) (is bool) {
+	r.Attrs(func(a slog.Attr) bool {
+		err, _ := a.Value.Any().(error)
+		is = is || errors.Is(err, context.Canceled) || errors.Is(err, kube.ErrConflict)
+		return true
+	})
+	return is
+}
+
+// WithAttrs returns a handler whose lines have further attributes.
+func (h repeats) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return repeats{h.Handler.WithAttrs(attrs), h.passed}
+}
+
+// WithGroup returns a handler whose attributes belong to a group.
+func (h repeats) WithGroup(name string) slog.Handler {
+	return repeats{h.Handler.WithGroup(name), h.passed}
+}
+
+// first reports whether a line may pass, and stores the instant of a line that may pass. The line
+// may not pass if the same line has passed within [repeatAfter], or if the map has no room.
+func (p *passed) first(line string, now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.at) >= mostRepeats {
+		for other, at := range p.at {
+			if now.Sub(at) >= repeatAfter {
+				delete(p.at, other)
+			}
+		}
+	}
+	at, known := p.at[line]
+	if known && now.Sub(at) < repeatAfter || !known && len(p.at) >= mostRepeats {
+		return false
+	}
+	p.at[line] = now
+	return true
+}
+
+// sameness returns a text that equal records have in common: the message and the attributes. Of an
+// error of the API server, only the status counts. Other errors do not count, because the texts of
+// network errors have changing ports. The numbers of holds and the attributes of [slog.Logger.With]
+// do not count, either.
+func sameness(r slog.Record) string {
+	var text strings.Builder
+	text.WriteString(r.Message)
+	r.Attrs(func(a slog.Attr) bool {
+		err, isError := a.Value.Any().(error)
+		var status *kube.StatusError
+		switch {
+		case a.Key == "hold", isError && !errors.As(err, &status):
+		case isError:
+			text.WriteString(" " + strconv.Itoa(status.Code) + status.Reason)
+		default:
+			text.WriteString(" " + a.Value.String())
+		}
+		return true
+	})
+	return text.String()
 }

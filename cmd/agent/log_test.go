@@ -5,7 +5,13 @@ package main
 
 import (
 	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
 	"log/slog"
+	"net/url"
 	"os"
 	"strings"
 	"testing"
@@ -14,6 +20,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
 func TestLoggerDoesNotWaitForAFullPipe(t *testing.T) {
@@ -71,3 +80,123 @@ func TestUnreadLogDelaysProcessEndOnlyOneSecond(t *testing.T) {
 type writerFunc func(p []byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// logged returns the lines that a log writes while f uses the log.
+func logged(t *testing.T, f func(*slog.Logger)) (all []string) {
+	t.Helper()
+	var written bytes.Buffer
+	log, out := newLog(&written)
+	f(log)
+	require.NoError(t, out.flush())
+	close(out.queue)
+	return strings.Split(strings.TrimSuffix(written.String(), "\n"), "\n")
+}
+
+func TestRepeatedFailureIsLoggedEveryTenMinutes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		forbidden := &kube.StatusError{Code: 403, Reason: "Forbidden"}
+		all := logged(t, func(log *slog.Logger) {
+			for range 21 * 60 {
+				log.Debug("lease is out of sight", "lease", "a", "err", fmt.Errorf("read: %w", forbidden))
+				<-time.After(time.Second)
+			}
+		})
+		assert.Len(t, all, 3)
+		assert.Contains(t, all[0], `"lease":"a"`)
+		assert.Contains(t, all[0], "Forbidden", "a person reads why the pod waits")
+		assert.Contains(t, all[0], `"level":"WARN"`)
+	})
+}
+
+func TestRepeatedDebugErrorIsLoggedOncePerLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		all := logged(t, func(log *slog.Logger) {
+			for port := range 3 {
+				for _, lease := range []string{"a", "b"} {
+					for _, err := range []error{
+						&kube.StatusError{Code: 403, Reason: "Forbidden"}, &kube.StatusError{Code: 404, Reason: "NotFound"},
+						fmt.Errorf("read tcp 127.0.0.1:%d: %w", port, errors.ErrUnsupported),
+					} {
+						log.With("shim", "s").Debug("lease is out of sight", "lease", lease, "hold", port, "err", err)
+					}
+				}
+			}
+		})
+		assert.Len(t, all, 6, "two Leases with three kinds of failures")
+	})
+}
+
+// A watch ends with its pod, and of several standbys only one acquires a Lease.
+func TestOrdinaryEndsAndLostRacesAreNotLogged(t *testing.T) {
+	assert.Equal(t, []string{""}, logged(t, func(log *slog.Logger) {
+		log.Debug("lease is out of sight", "lease", "a", "err", &url.Error{Op: "Get", URL: "leases/a", Err: context.Canceled})
+		log.Debug("write was not stored", "lease", "a", "err", fmt.Errorf("write: %w", &kube.StatusError{Code: 409, Reason: "Conflict"}))
+	}))
+}
+
+func TestLoggerNeverSuppressesRepeatedWarnings(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		assert.Len(t, logged(t, func(log *slog.Logger) {
+			for range 20 {
+				log.Warn("not renewed", "lease", "a")
+			}
+		}), 20)
+	})
+}
+
+func TestFilterOfRepeatedLogLinesUsesBoundedMemory(t *testing.T) {
+	p := &passed{at: map[string]time.Time{}}
+	now := time.Now()
+	for i := range 2 * mostRepeats {
+		assert.Equal(t, i < mostRepeats, p.first(fmt.Sprint(i), now))
+	}
+	assert.Len(t, p.at, mostRepeats)
+	assert.True(t, p.first("new", now.Add(repeatAfter)), "old lines make room")
+	assert.Len(t, p.at, 1)
+}
+
+// hostile returns the error about a message that any program of a gated container can send.
+func hostile(t *testing.T) error {
+	t.Helper()
+	text := strings.Repeat("\x7f", gate.MaxMessage-100)
+	_, _, err := gate.DecodeMessage([]byte(`{"shim":"s","container":"` + text + `","phase":"waiting"}`))
+	require.ErrorIs(t, err, gate.ErrMessage)
+	return err
+}
+
+func TestHostileMessagesNeverFillTheLogsQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		read, stuck := 0, make(chan struct{})
+		log, out := newLog(writerFunc(func(p []byte) (int, error) {
+			<-stuck
+			read += len(p)
+			return len(p), nil
+		}))
+		err := hostile(t)
+		for range mostLines / 2 {
+			log.Warn("shim refused", "err", err)
+			log.With("text", err.Error()).Info(err.Error(), slog.Group("a", slog.String("b", err.Error())))
+		}
+		close(stuck)
+		synctest.Wait()
+		require.NoError(t, out.flush())
+		close(out.queue)
+		assert.Less(t, read, 2<<20, "the memory limit is 64 MiB")
+	})
+}
+
+func TestLongTextInALogLineIsCut(t *testing.T) {
+	var text bytes.Buffer
+	log, out := newLog(&text)
+	log.Warn("shim refused", "err", hostile(t))
+	log.Warn("short", "text", "whole")
+	require.NoError(t, out.flush())
+	var line struct{ Msg, Err, Text string }
+	decoder := json.NewDecoder(&text)
+	require.NoError(t, decoder.Decode(&line))
+	assert.Equal(t, "shim refused", line.Msg)
+	assert.True(t, strings.HasPrefix(line.Err, `malformed message: container "\x7f`), line.Err)
+	assert.True(t, strings.HasSuffix(line.Err, "…"), line.Err)
+	require.NoError(t, decoder.Decode(&line))
+	assert.Equal(t, "whole", line.Text)
+}

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/metaparticle-io/metaparticle/agent"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/host"
 	"github.com/metaparticle-io/metaparticle/api"
@@ -89,4 +90,25 @@ func TestHostileNoteOfBootsNeverStopsTheAgent(t *testing.T) {
 	text, err := os.ReadFile(secret)
 	require.NoError(t, err)
 	assert.Equal(t, "token", string(text), "the agent writes through no link")
+}
+
+func TestCourseOutlivesTheAgentProcess(t *testing.T) {
+	for _, c := range []agent.Course{agent.CourseRun, agent.CourseSkip} {
+		dir := t.TempDir()
+		assert.Empty(t, courseNote(dir).read())
+		require.NoError(t, courseNote(dir).write(c))
+		assert.Equal(t, c, courseNote(dir).read())
+	}
+}
+
+func TestPodWithUnreadableCourseNeverSkips(t *testing.T) {
+	dir := t.TempDir()
+	for _, text := range []string{"", "ski", "skip\x00"} {
+		require.NoError(t, os.WriteFile(courseNote(dir).path(), []byte(text), 0o600))
+		assert.Equal(t, agent.CourseRun, courseNote(dir).read(), "%q", text)
+	}
+}
+
+func TestCourseCannotBeStoredWithoutTheVolume(t *testing.T) {
+	assert.ErrorContains(t, courseNote(t.TempDir()+"/none").write(agent.CourseRun), "note the course")
 }

@@ -6,6 +6,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -14,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/json"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
@@ -143,4 +145,181 @@ func (s *subject) gates() string {
 	name := strings.ToLower(w.Kind) + "/" + w.Name
 	return fmt.Sprintf("kubectl rollout restart -n %s %s replaces them by gated pods (kubectl metaparticle explain -n %s %s tells more)",
 		s.namespace, name, s.namespace, name)
+}
+
+// mostStrays bounds the messages about one object.
+const mostStrays = 10
+
+// lost returns what the webhook does not understand of the object: annotations that a person wrote for
+// it, at places or in objects where they have no effect.
+func (d document) lost() []string {
+	if string(d.raw) == "null" {
+		return nil // the document has only comments
+	}
+	group, _ := schema.ParseGroupVersion(d.APIVersion)
+	switch {
+	case d.Kind == "" || d.APIVersion == "":
+		return []string{"it has no apiVersion or no kind, so it is no object of Kubernetes"}
+	case group.Group == "kustomize.config.k8s.io":
+		return []string{"it is an instruction for kustomize: kubectl kustomize DIR | kubectl metaparticle inject -f -"}
+	}
+	var content any
+	if json.Unmarshal(d.raw, &content) != nil {
+		return nil
+	}
+	found := strays{document: d, old: d.old(), annotations: map[string]bool{}}
+	walk(content, nil, func(key string, path []string) {
+		if path[len(path)-1] == "annotations" {
+			found.annotations[key] = true
+		}
+	})
+	walk(content, nil, found.judge)
+	return found.texts
+}
+
+// old reports whether the object is a workload in an API version from before the one that the webhook
+// sees, such as a Deployment of extensions/v1beta1.
+func (d document) old() bool {
+	group, _, _ := strings.Cut(d.APIVersion, "/")
+	now, _, _ := strings.Cut(kinds[d.Kind], "/")
+	return kinds[d.Kind] != "" && kinds[d.Kind] != d.APIVersion && (group == now || group == "extensions")
+}
+
+// strays collects the annotations of an object that have no effect.
+type strays struct {
+	document
+	old bool
+	// annotations are the keys of all annotations in the object.
+	annotations map[string]bool
+	texts       []string
+}
+
+func (s *strays) add(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	if len(s.texts) < mostStrays && !slices.Contains(s.texts, text) {
+		s.texts = append(s.texts, text)
+	}
+}
+
+// walk calls the function with each key that has a text as its value, and the path to the key's map.
+func walk(at any, path []string, do func(key string, path []string)) {
+	switch at := at.(type) {
+	case []any:
+		for _, element := range at {
+			walk(element, path, do)
+		}
+	case map[string]any:
+		for _, key := range slices.Sorted(maps.Keys(at)) {
+			if _, text := at[key].(string); !text {
+				walk(at[key], append(slices.Clip(path), key), do)
+			} else if path != nil {
+				do(key, path)
+			}
+		}
+	}
+}
+
+// judge judges a key with a text as its value.
+func (s *strays) judge(key string, path []string) {
+	place, last := strings.Join(path, "."), path[len(path)-1]
+	meant := misspelt(key)
+	own := api.Carried(key) && api.Known(key)
+	switch {
+	case !own && meant == "", strings.HasSuffix(strings.ToLower(last), "selector"), last == "matchLabels":
+	case meant != "":
+		s.add("%s in %s has another prefix, and has no effect: did you mean %s?", key, place, meant)
+	case last == "labels" && s.annotations[key]:
+	case last == "labels":
+		s.add("%s in %s is a label, and only an annotation counts", key, place)
+	case s.old:
+		s.add("Kubernetes has removed %s, and the webhook sees only %s: write apiVersion: %s", s.APIVersion, kinds[s.Kind], kinds[s.Kind])
+	case s.understood(path):
+	case place == "metadata.annotations" && len(templates(s.raw)) > 0:
+		s.add("%s has an effect only on the pod template of a %s: write it into the annotations of the template", key, s.Kind)
+	case place == "metadata.annotations":
+		s.add("%s has no effect, because a %s has no pod template that the webhook knows: write it on the workload or its pods", key, s.Kind)
+	default:
+		s.add("%s in %s has no effect there: write it into metadata.annotations of the workload or of its pod template", key, place)
+	}
+}
+
+// understood reports whether the webhook reads the annotations at the path.
+func (s *strays) understood(path []string) bool {
+	place := strings.Join(path, ".")
+	switch {
+	case s.pod():
+		return place == "metadata.annotations"
+	case s.workload() && s.Kind == "CronJob":
+		return slices.Contains([]string{"metadata.annotations", "spec.jobTemplate.metadata.annotations", "spec.jobTemplate.spec.template.metadata.annotations"}, place)
+	case s.workload():
+		return place == "metadata.annotations" || place == "spec.template.metadata.annotations"
+	}
+	return strings.HasSuffix(place, "template.metadata.annotations") && len(templates(s.raw)) > 0
+}
+
+// templates returns the pod templates in an object of a kind that the webhook does not know, such as a
+// Rollout. A template has containers.
+func templates(raw []byte) []template {
+	var content any
+	if json.Unmarshal(raw, &content) != nil {
+		return nil
+	}
+	var all []template
+	var walk func(at any)
+	walk = func(at any) {
+		switch at := at.(type) {
+		case []any:
+			for _, element := range at {
+				walk(element)
+			}
+		case map[string]any:
+			for _, key := range slices.Sorted(maps.Keys(at)) {
+				if t, ok := templateOf(at[key]); ok && strings.EqualFold(key, "template") {
+					all = append(all, t)
+					continue
+				}
+				walk(at[key])
+			}
+		}
+	}
+	walk(content)
+	return all
+}
+
+// templateOf returns the value as a pod template; false if it is none.
+func templateOf(value any) (t template, ok bool) {
+	fields, _ := value.(map[string]any)
+	t.Spec, _ = fields["spec"].(map[string]any)
+	t.Metadata, _ = fields["metadata"].(map[string]any)
+	containers, _ := t.Spec["containers"].([]any)
+	return t, len(containers) > 0
+}
+
+// foreignPod is a pod of a template in an object of a kind that the webhook does not know.
+type foreignPod struct {
+	document
+	of owner
+}
+
+// foreignPods returns a pod for each pod template of such an object that claims. The function leaves
+// out a template whose claim depends on the Job or on the revision of its pods, because only the
+// object's controller knows them.
+func (d document) foreignPods() (pods []foreignPod, err error) {
+	for _, t := range templates(d.raw) {
+		annotations := map[string]string{}
+		written, _ := t.Metadata["annotations"].(map[string]any)
+		for key, value := range written {
+			annotations[key], _ = value.(string)
+		}
+		request, err := api.Parse(annotations)
+		if _, once := request.Once(); err == nil && (!request.Injects() || once || request.Shards() > 0 || request.Barrier.Size > 0) {
+			continue
+		}
+		var p foreignPod
+		if p.document, p.of, err = t.pod(d); err != nil {
+			return nil, err
+		}
+		pods = append(pods, p)
+	}
+	return pods, nil
 }

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -322,4 +323,11 @@ semaphore.pool.10: paused; nobody holds
 	assert.Empty(t, b.lease(t, "semaphore.pool.x.0").Annotations)
 	assert.Equal(t, exitRefused, b.pause(t, pausing{pause: api.PauseHold}, "lock/other"))
 	assert.Equal(t, "refused: lock/other has no Lease in the namespace shop, and no pod claims it: check the name, and the namespace (-n)\n", b.err.String())
+}
+
+func TestCommandsWaitForPodsWithAHugeGrace(t *testing.T) {
+	s := subject{pods: []corev1.Pod{{}, {}}}
+	assert.Equal(t, 30*time.Second, s.stopsWithin())
+	s.pods[1].Spec.TerminationGracePeriodSeconds = new(int64(math.MaxInt64))
+	assert.Greater(t, s.stopsWithin(), 24*time.Hour)
 }

@@ -7,7 +7,17 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/api/podspec"
+	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
 const explainUsage = `Tells why a pod or workload is gated or not, and which pods hold its slots. What
@@ -71,4 +81,106 @@ func explain(ctx context.Context, e *explainer, out io.Writer, output, kind, nam
 		return exitRefused, nil
 	}
 	return exitOK, nil
+}
+
+// conditionLines returns a line for each condition. A condition gets no line if the command could
+// not read the condition's first Lease.
+func conditionLines(e *explainer) [][]string {
+	var lines [][]string
+	for _, c := range conditionsOf(e) {
+		lease, read := e.leases[c.Leases()[0]]
+		if !read {
+			continue // the section "not readable" names this Lease
+		}
+		if c.Sharded() {
+			lines = append(lines, []string{c.String(), shardsState(e, c, lease)})
+			continue
+		}
+		lines = append(lines, []string{c.String(), leaseState(e, c, lease)})
+	}
+	return lines
+}
+
+// leaseState returns the text about a condition on one Lease: whether the condition is met, and why
+// not. The Lease is nil if it does not exist.
+func leaseState(e *explainer, c api.Condition, lease *coordinationv1.Lease) string {
+	switch {
+	case lease == nil:
+		return "not met: no Lease, so no pod has claimed it yet"
+	case c.Key == "":
+		return holderState(e, lease)
+	}
+	switch done := api.Done(lease.Annotations[api.DoneAnnotation]); {
+	case done.Has(c.Key):
+		return "met: the key is done"
+	case len(done.Keys()) >= api.MaxDone:
+		return fmt.Sprintf("not met: the key is not among the last %d done keys", api.MaxDone)
+	}
+	return "not met: the key is not done"
+}
+
+// shardsState returns the text about a condition on the shards of a Job. The argument "first" is
+// the first shard's Lease, or nil if that Lease does not exist.
+func shardsState(e *explainer, c api.Condition, first *coordinationv1.Lease) string {
+	if first == nil {
+		return "not met: no Lease, so no Job has had these shards yet"
+	}
+	stamp := api.ParseStamp(first.Annotations[api.StampAnnotation])
+	switch {
+	case stamp.Run == "":
+		return "not met: no run of a Job has begun"
+	case c.Key != "" && stamp.Run != c.Key:
+		return "not met: the Leases are for the run " + stamp.Run
+	}
+	done := 0
+	for _, name := range c.Leases()[:stamp.Count] {
+		lease := e.leases[name]
+		if lease != nil && api.ParseStamp(lease.Annotations[api.StampAnnotation]).Epoch == stamp.Epoch && api.Done(lease.Annotations[api.DoneAnnotation]).Has(stamp.Run) {
+			done++
+		}
+	}
+	if done < stamp.Count {
+		return fmt.Sprintf("not met: %d of %d shards are done", done, stamp.Count)
+	}
+	return "met: all shards are done"
+}
+
+// holderState returns the text about a condition that is met while the holder of the Lease serves.
+// The container that waits for the condition must also see a renewal of the holder. This command
+// does not know whether the container has seen one.
+func holderState(e *explainer, lease *coordinationv1.Lease) string {
+	identity := view.HolderOf(lease)
+	name := api.PodOf(identity)
+	renewed := lease.Spec.RenewTime
+	lasts := time.Duration(ptr.Deref(lease.Spec.LeaseDurationSeconds, 0)) * time.Second
+	switch {
+	case identity == "" || name == identity:
+		return "not met: no pod holds"
+	case !ours(lease):
+		return "not met: the holder " + name + " is no gated pod"
+	case e.others[identity] == "":
+		return "not met: the holder " + name + " is gone"
+	case !api.ServesInHold(lease.Annotations[api.ServingAnnotation], ptr.Deref(lease.Spec.AcquireTime, metav1.MicroTime{}).Time):
+		return "not met: the application of " + name + " does not serve"
+	case renewed == nil || e.now.Sub(renewed.Time) > lasts:
+		return "not met: the holder " + name + " does not renew"
+	}
+	return "met with the next renewal: " + name + " serves"
+}
+
+// waitsForConditions reports whether the pod still waits for conditions.
+func waitsForConditions(pod corev1.Pod) bool {
+	return len(podspec.ConditionsOf(&pod.Spec)) > 0 && !succeeded(pod, api.AfterContainer)
+}
+
+// waitsAtBarrier reports whether the pod still waits at a barrier.
+func waitsAtBarrier(pod corev1.Pod) bool {
+	return len(podspec.BarrierOf(&pod.Spec).Leases()) > 0 && !succeeded(pod, api.BarrierContainer)
+}
+
+// succeeded reports whether an init container of the pod has ended with code 0.
+func succeeded(pod corev1.Pod, name string) bool {
+	return slices.ContainsFunc(pod.Status.InitContainerStatuses, func(s corev1.ContainerStatus) bool {
+		return s.Name == name && s.State.Terminated != nil && s.State.Terminated.ExitCode == 0
+	})
 }

@@ -5,8 +5,20 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
 	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/retry"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
 const recoverUsage = `Makes fencing tokens grow again after a restore of etcd without --bump-revision, or
@@ -122,4 +134,169 @@ func (r recovering) refuses(before state, floor uint64) refusal {
 			floor, before.foreign[0], floor-near, near, floor, before.ignoring(near)))
 	}
 	return ""
+}
+
+// failures has each refusal of the API server to change a Lease, by the Lease's namespace and name.
+type failures map[types.NamespacedName]error
+
+// without returns the Leases that could be changed.
+func (f failures) without(leases []coordinationv1.Lease) []coordinationv1.Lease {
+	return slices.DeleteFunc(leases, func(l coordinationv1.Lease) bool { return f[client.ObjectKeyFromObject(&l)] != nil })
+}
+
+// report names the Leases that the API server refuses to change, with the effect and the remedy. Of
+// many such Leases, report names some.
+func (r recovering) report(failed failures, effect string) {
+	keys := slices.SortedFunc(maps.Keys(failed), func(a, b types.NamespacedName) int { return strings.Compare(a.String(), b.String()) })
+	for i, key := range keys {
+		if i == mostReported {
+			say(r.std.err, "%d more Leases could not be changed: %s", len(keys)-i, effect)
+			return
+		}
+		say(r.std.err, "%s in %s: %s: %s; %s", key.Name, key.Namespace, effect, bounded(failed[key].Error()), remedy(key, failed[key]))
+	}
+}
+
+// remedy returns what a person does about a refusal to change a Lease.
+func remedy(key types.NamespacedName, err error) string {
+	switch {
+	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), "cannot patch resource"):
+		return "get the right to patch Leases in this namespace"
+	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), "cannot get resource"):
+		return "get the right to read Leases in this namespace"
+	case apierrors.IsForbidden(err):
+		return "change the policy that refuses the patch"
+	case apierrors.IsConflict(err):
+		return fmt.Sprintf("find the client that changes the Lease all the time: kubectl -n %s get lease %s -o yaml --show-managed-fields", key.Namespace, key.Name)
+	}
+	return fmt.Sprintf("delete the annotations and labels that no agent needs: kubectl -n %s edit lease %s", key.Namespace, key.Name)
+}
+
+// mostReported is the largest number of Leases that [recovering.report] names in one step. A tenant
+// can make many Leases that nobody can change.
+const mostReported = 50
+
+// change changes the annotations of all Leases, and returns the refusals by Lease. An error that is
+// no such refusal ends the changes, because the next Lease would have the same error. The end of
+// ctx is such an error, too.
+func (r recovering) change(ctx context.Context, leases []coordinationv1.Lease, wants func(*coordinationv1.Lease) map[string]any) (failures, error) {
+	failed := failures{}
+	for _, l := range leases {
+		err := r.annotate(ctx, l, wants)
+		switch {
+		case ctx.Err() != nil:
+			return failed, ctx.Err()
+		case err != nil && !refusesLease(err):
+			return failed, err
+		case err != nil:
+			failed[client.ObjectKeyFromObject(&l)] = err
+		}
+	}
+	return failed, nil
+}
+
+// annotate changes the annotations of a Lease. The function "wants" returns the annotations to
+// change, or none. The patch names the resourceVersion of the Lease that "wants" has seen. So a
+// pause that a person writes meanwhile stays. A Lease that is gone needs no change.
+func (r recovering) annotate(ctx context.Context, of coordinationv1.Lease, wants func(*coordinationv1.Lease) map[string]any) error {
+	l := &of
+	stays := func(err error) bool { return refusesLease(err) || apierrors.IsNotFound(err) }
+	err := patiently(ctx, stays, func(ctx context.Context) error {
+		// A tenant can change many Leases all the time, so that each patch has a conflict. With
+		// the whole [patience] for each such Lease, the command would take too long. So the
+		// command gives up a Lease after a few conflicts.
+		return retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+			return r.patch(ctx, l, wants(l))
+		})
+	})
+	if client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("patch lease %s in %s: %w", of.Name, of.Namespace, err)
+	}
+	return nil
+}
+
+// patch changes the annotations of a Lease. After a conflict, patch reads the Lease anew.
+func (r recovering) patch(ctx context.Context, l *coordinationv1.Lease, annotations map[string]any) error {
+	if len(annotations) == 0 {
+		return nil
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"resourceVersion": l.ResourceVersion, "annotations": annotations}})
+	if err != nil {
+		return err
+	}
+	err = r.cluster.Patch(ctx, l.DeepCopy(), client.RawPatch(types.MergePatchType, patch))
+	if apierrors.IsConflict(err) {
+		if missed := r.cluster.Get(ctx, client.ObjectKeyFromObject(l), l); missed != nil {
+			return missed
+		}
+	}
+	return err
+}
+
+// patience is the time for which the command repeats a change after errors that can end soon. The
+// election of another leader of etcd takes less time, and so does the restart of one of several API
+// servers. The time includes requests without an answer.
+const patience = 25 * time.Second
+
+// The time between two attempts begins with firstPause, and doubles up to longestPause. So the next
+// attempt follows at most longestPause after the return of an API server.
+const (
+	firstPause   = 200 * time.Millisecond
+	longestPause = 2 * time.Second
+)
+
+// patiently repeats an attempt until its success or an error that stays. The function "stays"
+// recognizes such an error. All other errors end the attempts after [patience].
+func patiently(ctx context.Context, stays func(error) bool, attempt func(context.Context) error) error {
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	var last error
+	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+		err := attempt(limited)
+		if err == nil || stays(err) {
+			return err
+		}
+		// After the end of the patience, an error shows only this end. Such an error must not
+		// replace the earlier error, which shows the cause.
+		if last == nil || limited.Err() == nil {
+			last = err
+		}
+		select {
+		case <-time.After(pause):
+		case <-limited.Done():
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return fmt.Errorf("no success for %v: %w", patience, last)
+		}
+	}
+}
+
+// refusesLease reports whether the API server refuses a change because of this Lease alone. Later
+// attempts have the same result, but attempts for other Leases can succeed.
+//
+// A user of a namespace can fill a Lease up to etcd's limit. The API server passes etcd's error on
+// as an internal error, so only the text tells this error from an error of the cluster.
+func refusesLease(err error) bool {
+	if apierrors.IsInternalError(err) {
+		return strings.Contains(err.Error(), "etcdserver: request is too large") || strings.Contains(err.Error(), "message larger than max")
+	}
+	return apierrors.IsInvalid(err) || apierrors.IsForbidden(err) || apierrors.IsRequestEntityTooLargeError(err) || apierrors.IsConflict(err)
+}
+
+// refusesWrites reports whether the error is an answer by which the API server refuses a write
+// for good. An error without an answer can end soon, so the result is false. The result is also
+// false for an answer that asks for a repetition. An answer that does not recognize the user
+// gives false, too, because a starting API server can send such an answer.
+func refusesWrites(err error) bool {
+	var answer apierrors.APIStatus
+	if !errors.As(err, &answer) {
+		return false
+	}
+	code := answer.Status().Code
+	switch code {
+	case http.StatusUnauthorized, http.StatusRequestTimeout, http.StatusConflict, http.StatusTooManyRequests:
+		return false
+	}
+	return code >= 400 && code < 500
 }

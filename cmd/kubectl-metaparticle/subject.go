@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -241,4 +243,113 @@ func ours(l *coordinationv1.Lease) bool { return l.Annotations[api.HoldAnnotatio
 func graceOf(pod corev1.Pod) time.Duration {
 	seconds := ptr.Deref(pod.Spec.TerminationGracePeriodSeconds, corev1.DefaultTerminationGracePeriodSeconds)
 	return time.Duration(min(seconds, math.MaxInt32)) * time.Second
+}
+
+// kindsByName maps the names that kubectl accepts, such as "deploy", to kinds of objects.
+var kindsByName = map[string]string{
+	"pod": "Pod", "po": "Pod", "deployment": "Deployment", "deploy": "Deployment",
+	"statefulset": "StatefulSet", "sts": "StatefulSet", "daemonset": "DaemonSet", "ds": "DaemonSet",
+	"replicaset": "ReplicaSet", "rs": "ReplicaSet", "job": "Job", "cronjob": "CronJob", "cj": "CronJob",
+}
+
+// target parses KIND/NAME, or KIND NAME as kubectl does. The name of a slot stands for the workload
+// in that name.
+func target(args []string) (kind, name string, err error) {
+	written := strings.Join(args, "/")
+	if slot := slotName(args); slot != "" {
+		if written = targetOf(slot); written == "" || api.ScopeOf(slot) == api.ScopeNamespace {
+			return "", "", fmt.Errorf("%q names no workload: name the workload or one of its pods, as deployment/biller or pod/NAME", strings.Join(args, " "))
+		}
+	}
+	kind, name, ok := strings.Cut(written, "/")
+	if written == "" {
+		return "", "", errors.New("name a workload or a pod, such as deployment/biller")
+	}
+	if !ok || name == "" || strings.Contains(name, "/") {
+		return "", "", fmt.Errorf("%q: write KIND/NAME, as deployment/biller", strings.Join(args, " "))
+	}
+	// A person may add the API group to the kind, as in deployments.apps.
+	short, _, _ := strings.Cut(strings.ToLower(kind), ".")
+	known := kindsByName[short]
+	if known == "" {
+		known = kindsByName[strings.TrimSuffix(short, "s")]
+	}
+	if known == "" {
+		return "", "", fmt.Errorf("%q is no kind of workload that this command knows: name one of its pods, as pod/NAME", kind)
+	}
+	return known, name, nil
+}
+
+// slotName returns the slot whose Lease the arguments name: NAME or lease/NAME, as kubectl and the
+// output of "status" write it. The result is empty for other arguments. Of a read-write lock, the
+// command "status" writes the name without a number, so the result is then one of the lock's slots.
+func slotName(args []string) string {
+	name := strings.Join(args, "/")
+	if kind, rest, ok := strings.Cut(name, "/"); ok {
+		kind, _, _ = strings.Cut(strings.ToLower(kind), ".")
+		if kind != "lease" && kind != "leases" {
+			return ""
+		}
+		name = rest
+	}
+	switch {
+	case api.IsSlot(name):
+		return name
+	case strings.HasPrefix(name, view.RWLock+".") && api.IsSlot(name+".0"):
+		return name + ".0"
+	}
+	return ""
+}
+
+// betweenWatches is the time between two watches. Even if an API server ends each watch
+// immediately, a command must not send more requests than an agent.
+const betweenWatches = time.Second
+
+// await watches the Lease until the function "wanted" returns true. If ctx ends before
+// that, the result is the error of ctx.
+func (c cluster) await(ctx context.Context, key types.NamespacedName, wanted func(*coordinationv1.Lease) bool) error {
+	for {
+		done, err := c.watchOnce(ctx, key, wanted)
+		if done || err != nil {
+			return err
+		}
+		select {
+		case <-time.After(betweenWatches):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// watchOnce watches the Lease until the function "wanted" returns true, or the watch ends.
+// The Lease is read after the start of the watch, so no change is missed.
+func (c cluster) watchOnce(ctx context.Context, key types.NamespacedName, wanted func(*coordinationv1.Lease) bool) (bool, error) {
+	changes, err := c.Watch(ctx, &coordinationv1.LeaseList{}, client.InNamespace(key.Namespace),
+		client.MatchingFieldsSelector{Selector: fields.OneTermEqualSelector("metadata.name", key.Name)})
+	if err != nil {
+		return false, fmt.Errorf("watch lease %s: %w", key.Name, err)
+	}
+	defer changes.Stop()
+	lease := new(coordinationv1.Lease)
+	switch err := c.Get(ctx, key, lease); {
+	case apierrors.IsNotFound(err): // enroll can make the Lease later
+	case err != nil:
+		return false, fmt.Errorf("read lease %s: %w", key.Name, err)
+	case wanted(lease):
+		return true, nil
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return false, ctx.Err()
+		case change, open := <-changes.ResultChan():
+			if !open {
+				return false, ctx.Err()
+			}
+			lease, ok := change.Object.(*coordinationv1.Lease)
+			if ok && lease.Name == key.Name && wanted(lease) {
+				return true, nil
+			}
+		}
+	}
 }

@@ -1,6 +1,21 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
+// Package serve shows slots to browsers: a page, and a stream of server-sent events.
+//
+// Each stream begins with the state of all slots. Afterwards the stream has the slots that changed.
+// A browser that connects again gets the whole state again, so no change is missed. The number of
+// streams is bounded, and so is the queue of each stream. A browser that does not keep up is
+// dropped, and connects again. The bytes of all slots are bounded, and each namespace has a share
+// of them. From a namespace that exceeds its share, the page omits first the earlier handovers, and
+// then whole slots. A sentence on the page has the number of omitted slots.
+//
+// The handler authenticates nobody. The caller listens on the loopback of a pod, and the API server
+// decides on each port-forward. The handler answers only requests for a loopback name. So no page
+// of another site reads the stream under a name of its own (DNS rebinding).
+//
+// The page does not guarantee that the shown slots are current. The page shows the slots of the
+// caller's last publication.
 package serve
 
 import (
@@ -208,4 +223,49 @@ func (s *Server) leave(one *stream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.streams, one)
+}
+
+// sign is the message of an idle stream.
+type sign struct {
+	Now     time.Time `json:"now"`
+	Trouble string    `json:"trouble"`
+}
+
+// Warn tells the streams why the slots may be old. With an empty argument, Warn tells that the
+// slots are not old. Warn changes no slot. Streams get the warning even before the first state.
+func (s *Server) Warn(trouble string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	trouble = sentences(trouble, s.left)
+	if trouble == s.trouble {
+		return nil
+	}
+	s.trouble = trouble
+	if s.slots == nil {
+		return s.send(s.sign())
+	}
+	s.number++
+	return s.send(s.changed(change{Now: s.Now(), Trouble: trouble}))
+}
+
+// alive returns the message by which a browser sees that its connection still works. Each stream
+// sends this message even while no slot changes.
+func (s *Server) alive() message {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m, err := s.sign()
+	if err != nil {
+		return nil
+	}
+	return m
+}
+
+// sign encodes the message of an idle stream. The message has no id, because no state belongs to
+// it. The caller holds the mutex.
+func (s *Server) sign() (message, error) {
+	text, err := json.Marshal(sign{s.Now(), s.trouble})
+	if err != nil {
+		return nil, fmt.Errorf("encode alive: %w", err)
+	}
+	return message{fmt.Appendf(nil, "event: alive\ndata: %s\n\n", text)}, nil
 }

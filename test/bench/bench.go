@@ -4,17 +4,21 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	_ "embed"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -171,4 +175,104 @@ func (b *bench) pods(ctx context.Context) ([]corev1.Pod, error) {
 		return nil, err
 	}
 	return list.Items, nil
+}
+
+// audited is a line of the API server's audit log about an answered request. Each watch has two
+// lines: one line for the beginning of the watch, and one line for the end.
+type audited struct {
+	Verb, Stage                              string
+	RequestReceivedTimestamp, StageTimestamp time.Time
+	User                                     struct{ Extra map[string][]string }
+	ObjectRef                                struct{ Name string }
+	ResponseStatus                           struct{ Code int }
+}
+
+// pod returns the name and the UID of the pod that sent the request. Both are empty if the sender
+// is no pod.
+func (a audited) pod() (name, uid string) {
+	one := func(key string) string {
+		for _, value := range a.User.Extra["authentication.kubernetes.io/pod-"+key] {
+			return value
+		}
+		return ""
+	}
+	return one("name"), one("uid")
+}
+
+// auditEnd returns the present length of the audit log.
+func (b *bench) auditEnd() (int64, error) {
+	log, err := os.Stat(b.cluster.AuditLog())
+	if err != nil {
+		return 0, err
+	}
+	return log.Size(), nil
+}
+
+// audit calls each for every request that was answered since the audit log had the given length in
+// bytes. Of the two lines about a watch, it skips the line for the end.
+func (b *bench) audit(from int64, each func(audited)) error {
+	log, err := os.Open(b.cluster.AuditLog())
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	if _, err := log.Seek(from, io.SeekStart); err != nil {
+		return err
+	}
+	lines := bufio.NewScanner(log)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		var event audited
+		if json.Unmarshal(lines.Bytes(), &event) != nil {
+			continue // the last line may be half written
+		}
+		if began := event.Stage == "ResponseStarted"; began == (event.Verb == "watch") {
+			each(event)
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return fmt.Errorf("read the audit log: %w", err)
+	}
+	return nil
+}
+
+// printSpent prints the processor time of agents and shims between two measurements.
+func printSpent(span time.Duration, roles map[string][]corev1.Pod, of map[string]processes, before, after map[int]time.Duration) {
+	fmt.Printf("\nProcessor time in milliseconds, user and system, in %v without an event; a lease of 30 s. The median and the maximum of all pods.\n", span)
+	fmt.Println("\n| | pods | agent | shim |\n|---|---|---|---|")
+	for _, role := range []string{"holder", "standby"} {
+		var agents, shims []time.Duration
+		for _, pod := range roles[role] {
+			p := of[string(pod.UID)]
+			agents = append(agents, after[p.agent]-before[p.agent])
+			shims = append(shims, after[p.shim]-before[p.shim])
+		}
+		fmt.Printf("| %s | %d | %s | %s |\n", role, len(agents), median(agents), median(shims))
+	}
+}
+
+// median returns the text of the median and of the maximum.
+func median(all []time.Duration) string {
+	slices.Sort(all)
+	if len(all) == 0 {
+		return "-"
+	}
+	ms := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+	return fmt.Sprintf("%.0f (%.0f)", ms(all[len(all)/2]), ms(all[len(all)-1]))
+}
+
+// spent returns the processor time that each process has used since its start, by its PID.
+func spent(pods map[string]processes) (map[int]time.Duration, error) {
+	found := map[int]time.Duration{}
+	for _, p := range pods {
+		for _, pid := range []int{p.agent, p.shim} {
+			var t unix.Timespec
+			// The kernel derives the id of a process's clock from its PID (clock_getcpuclockid(3)).
+			if err := unix.ClockGettime(int32(^pid)<<3|2, &t); err != nil {
+				return nil, fmt.Errorf("processor time of a process of pod %s: %w", p.pod, err)
+			}
+			found[pid] = time.Duration(t.Nano())
+		}
+	}
+	return found, nil
 }

@@ -19,6 +19,11 @@ import (
 	"syscall"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab"
 	"github.com/metaparticle-io/metaparticle/test/image/oci"
 	"github.com/metaparticle-io/metaparticle/test/image/public"
@@ -150,3 +155,119 @@ func (d *demo) annotate(ctx context.Context) error {
 }
 
 var errNoHolder = errors.New("nobody holds the slot")
+
+// demo is the cluster with two clients: kubectl for the steps that a person sees, and a Go
+// client for the measurements.
+type demo struct {
+	cluster *lab.Cluster
+	client  kubernetes.Interface
+	step    int
+}
+
+func newDemo() (*demo, error) {
+	cluster, err := lab.Open("")
+	if err != nil {
+		return nil, err
+	}
+	config, err := clientcmd.BuildConfigFromFlags("", cluster.Kubeconfig())
+	if err != nil {
+		return nil, fmt.Errorf("the demo cuts nodes off, so it runs on the project's own cluster (make cluster): %w", err)
+	}
+	config.QPS = -1
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	return &demo{cluster: cluster, client: client}, nil
+}
+
+func (d *demo) title(text string) {
+	d.step++
+	fmt.Printf("\n%d. %s\n", d.step, text)
+}
+
+// kubectl runs a command that a person could run, and prints the command and its output.
+func (d *demo) kubectl(ctx context.Context, stdin []byte, args ...string) error {
+	fmt.Printf("  $ kubectl %s\n", strings.Join(args, " "))
+	cmd := d.cluster.Kubectl(ctx, args...)
+	cmd.Stdin = bytes.NewReader(stdin)
+	cmd.Stdout, cmd.Stderr = indent{}, indent{}
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("kubectl %s: %w", strings.Join(args, " "), err)
+	}
+	return nil
+}
+
+// The method "quietly" runs a kubectl command, and prints neither the command nor its output.
+func (d *demo) quietly(ctx context.Context, args ...string) error {
+	if out, err := d.cluster.Kubectl(ctx, args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("kubectl %s: %w\n%s", strings.Join(args, " "), err, out)
+	}
+	return nil
+}
+
+// indent prints indented lines, below the command that wrote them.
+type indent struct{}
+
+func (indent) Write(p []byte) (int, error) {
+	for line := range strings.Lines(string(p)) {
+		fmt.Print("    ", line)
+	}
+	return len(p), nil
+}
+
+// live redraws the table of pods in place with each change of a pod or of the Lease,
+// until the caller calls the returned function. Without a terminal the method draws
+// nothing, because the caller prints the first and the last table.
+func (d *demo) live(ctx context.Context) (stop func(), err error) {
+	if !terminal(os.Stdout) {
+		return func() {}, nil
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	pods, err := d.client.CoreV1().Pods(namespace).Watch(ctx, metav1.ListOptions{LabelSelector: "app=redis"})
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	leases, err := d.client.CoordinationV1().Leases(namespace).Watch(ctx,
+		metav1.ListOptions{FieldSelector: "metadata.name=" + slot})
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		d.redraw(ctx, pods, leases)
+	}()
+	return func() { cancel(); <-done }, nil
+}
+
+func (d *demo) redraw(ctx context.Context, pods, leases watch.Interface) {
+	drawn := 0
+	for {
+		text, err := d.podTable(ctx)
+		if err != nil {
+			return // the demo's next request reports the error
+		}
+		if drawn > 0 {
+			fmt.Printf("\033[%dA\033[J", drawn)
+		}
+		fmt.Print(text)
+		drawn = strings.Count(text, "\n")
+		select {
+		case <-pods.ResultChan():
+		case <-leases.ResultChan():
+		case <-ctx.Done():
+		}
+		if ctx.Err() != nil {
+			fmt.Printf("\033[%dA\033[J", drawn)
+			return
+		}
+	}
+}
+
+func terminal(file *os.File) bool {
+	info, err := file.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}

@@ -3,7 +3,15 @@
 
 package main
 
-import "slices"
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"sigs.k8s.io/kustomize/kyaml/yaml"
+
+	"github.com/metaparticle-io/metaparticle/monitoring"
+)
 
 // place is a field of an object. The chart sets this field from the chart's values.
 type place struct {
@@ -119,3 +127,98 @@ func monitored(kind, text string, path ...string) place {
 
 // of returns the path with further elements.
 func of(base []string, path ...string) []string { return slices.Concat(base, path) }
+
+// placeholder returns the placeholder of the place with this number. The function "expand" replaces the
+// placeholder. A placeholder needs a line of its own, but the first key of a map may be on the line
+// of a list element's dash. So a placeholder that is a key sorts behind all other keys of its map.
+func placeholder(number int) string { return fmt.Sprintf("zPLACE%03d", number) }
+
+// sign writes the placeholders of all places into one object. If the object lacks a
+// place, sign skips that place, because only a Kustomize component may add the place.
+func sign(object *yaml.RNode) error {
+	for number, p := range places {
+		if object.GetKind() != p.kind || p.name != "" && object.GetName() != p.name {
+			continue
+		}
+		if err := p.sign(object, placeholder(number)); err != nil {
+			return fmt.Errorf("%s %s: %w", p.kind, strings.Join(p.path, "."), err)
+		}
+	}
+	return nil
+}
+
+func (p place) sign(object *yaml.RNode, placeholder string) error {
+	last := len(p.path) - 1
+	parent, err := object.Pipe(yaml.Lookup(p.path[:last]...))
+	if err != nil || parent == nil {
+		return err
+	}
+	switch p.path[last] {
+	case "-":
+		parent.YNode().Style &^= yaml.FlowStyle // the text of a place may have several lines
+		return parent.PipeE(yaml.Append(yaml.NewStringRNode(placeholder).YNode()))
+	case "+":
+		return parent.PipeE(yaml.SetField(placeholder, yaml.NewStringRNode("")))
+	}
+	node, err := parent.Pipe(yaml.Get(p.path[last]))
+	if err != nil || node == nil {
+		return err
+	}
+	node.SetYNode(yaml.NewStringRNode(placeholder).YNode())
+	return nil
+}
+
+// expand replaces the placeholders by the texts of their places.
+func expand(text string) (string, error) {
+	var out []string
+	for line := range strings.Lines(text) {
+		for number, p := range places {
+			if !strings.Contains(line, placeholder(number)) {
+				continue
+			}
+			indent := len(line) - len(strings.TrimLeft(line, " "))
+			block := p.text
+			for more := range 4 {
+				block = strings.ReplaceAll(block, fmt.Sprintf("@%d", more), fmt.Sprint(indent+more))
+			}
+			if lines, ok := strings.CutPrefix(block, "\n"); ok {
+				line = strings.Repeat(" ", indent) + strings.ReplaceAll(lines, "\n", "\n"+strings.Repeat(" ", indent)) + "\n"
+			} else {
+				line = strings.Replace(line, placeholder(number), block, 1)
+			}
+			break
+		}
+		out = append(out, line)
+	}
+	text = strings.Join(out, "")
+	if strings.Contains(text, "zPLACE") {
+		return "", fmt.Errorf("a placeholder is left: %s", text)
+	}
+	return text, nil
+}
+
+// rulesFile is the path of the template with the alerts.
+const rulesFile = "templates/prometheusrule.yaml"
+
+// partOf is the label after which the chart adds the labels from its values.
+const partOf = "    app.kubernetes.io/part-of: metaparticle\n"
+
+// moreLabels adds the labels by which the user's Prometheus selects rules.
+const moreLabels = `    {{- with omit (merge (dict) .Values.monitoring.prometheusRule.labels .Values.monitoring.labels) "app.kubernetes.io/part-of" }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+`
+
+// rules returns the template of the alerts. The file monitoring/rules.yaml is the source of the
+// alerts. Their texts contain actions for Prometheus, so the template prints the braces of these
+// actions.
+func rules() (string, error) {
+	text := strings.ReplaceAll(monitoring.Object(monitoring.Rules), "{{", `{{ "{{" }}`)
+	text = strings.TrimPrefix(text, "# Generated from rules.yaml by make golden. Do not edit.\n")
+	text, err := replaceOnce(text, partOf, partOf+moreLabels)
+	if err != nil {
+		return "", fmt.Errorf("labels of the alerts: %w", err)
+	}
+	return "# Made from monitoring/rules.yaml by tools/chart (make chart).\n" +
+		"{{- if .Values.monitoring.prometheusRule.enabled }}\n" + text + "{{- end }}\n", nil
+}

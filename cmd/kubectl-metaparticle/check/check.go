@@ -1,13 +1,28 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
+// Package check judges an installation, and a cluster before an installation. Each check reads
+// objects or sends a dry run, and changes nothing. The outcome of a check is a [Finding], which
+// says what to do. If a person may not read the objects of a check, the [Result] is "unknown".
+//
+// The checks compare times with the API server's own clock, and never with the clock of the
+// person's computer.
 package check
 
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/version"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // errAbsent means that nothing of Metaparticle is installed, so no further check can say more.
@@ -61,4 +76,96 @@ func run(ctx context.Context, c Cluster, checks []check) []Finding {
 		all = append(all, f)
 	}
 	return all
+}
+
+// Result is the grade of a finding: ok, warning, failed or unknown.
+type Result string
+
+const (
+	// OK means that nothing is to be done.
+	OK Result = "ok"
+	// Warning means that the installation works now, but can soon have a problem.
+	Warning Result = "warning"
+	// Failed means that claims are not protected, or that their pods cannot start.
+	Failed Result = "failed"
+	// Unknown means that the API server did not return what the check needs.
+	Unknown Result = "unknown"
+)
+
+// Finding is the outcome of one check.
+type Finding struct {
+	Check  string `json:"check"`
+	Result Result `json:"result"`
+	// Says is one sentence about the state of the checked part of the cluster.
+	Says string `json:"says"`
+	// Do is a command or an instruction; empty if nothing is to be done.
+	Do string `json:"do,omitempty"`
+}
+
+// Cluster is the cluster that is judged.
+type Cluster struct {
+	client.Client
+	// Version is the API server's version.
+	Version version.Info
+	// Now is the API server's time.
+	Now time.Time
+	// Fair reports whether the API server uses API Priority and Fairness: its answers name a FlowSchema.
+	Fair bool
+	// Image, if not empty, is an image whose command the webhook is to read.
+	Image string
+	// Release is the version of this plugin, as v1.2.3; empty if this build belongs to no release.
+	Release string
+	// Target returns the argument by which a person names a slot to a command; empty for none.
+	Target func(slot string) string
+}
+
+func ok(format string, args ...any) (Finding, error) {
+	return Finding{Result: OK, Says: fmt.Sprintf(format, args...)}, nil
+}
+
+// found returns a finding that is not OK.
+func found(r Result, do, format string, args ...any) (Finding, error) {
+	return Finding{Result: r, Says: fmt.Sprintf(format, args...), Do: do}, nil
+}
+
+// object returns an object of a kind for which the plugin has no Go type.
+func object(version, kind, namespace, name string) *unstructured.Unstructured {
+	o := new(unstructured.Unstructured)
+	o.SetAPIVersion(version)
+	o.SetKind(kind)
+	o.SetNamespace(namespace)
+	o.SetName(name)
+	return o
+}
+
+// most is the largest number of names in one sentence.
+const most = 5
+
+// some sorts the names, and returns a text with the names. If there are more than [most] names, the
+// text ends with the number of the names that the text leaves out.
+func some(names []string) string {
+	slices.Sort(names)
+	if len(names) <= most {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+}
+
+// claims reports whether an annotation of the object asks for a gate. If an annotation has a mistake,
+// nothing but its key tells what a person wanted. Then a key counts that makes a claim, and so does a
+// key with our prefix that this version does not know, as in the policy "gate".
+func claims(annotations map[string]string) bool {
+	request, err := api.Parse(annotations)
+	if err == nil {
+		return request.Injects() && !request.OptOut
+	}
+	for key, value := range annotations {
+		setting := slices.ContainsFunc(api.Annotations, func(a api.Annotation) bool {
+			return a.Key == key && a.Kind == nil && key != api.LocalAnnotation && key != api.AfterAnnotation
+		})
+		if api.Carried(key) && !setting && value != "false" {
+			return annotations[api.InjectAnnotation] != "false"
+		}
+	}
+	return false
 }

@@ -5,6 +5,7 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -12,8 +13,11 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab/addons"
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab/build"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/cgroup"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/config"
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab/control"
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab/daemon"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab/kubectl"
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab/process"
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab/state"
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab/wait"
@@ -117,4 +121,97 @@ export METAPARTICLE_NODES=%q
 export METAPARTICLE_KUBECTL=%q
 `, c.Kubeconfig(), c.Registry(), state.RegistryInCluster, c.SharedDir(), strings.Join(c.Nodes(), " "), c.Path("bin", "kubectl"))
 	return os.WriteFile(c.Path("env"), []byte(env), 0o644)
+}
+
+// Down ends the cluster and removes its processes, mounts, namespaces, links, cgroups and
+// state. Only its logs and its lock file stay.
+func (c *Cluster) Down(ctx context.Context) error {
+	unlock, err := c.lockState(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := c.clear(ctx); err != nil {
+		return err
+	}
+	c.Say("the cluster is down")
+	return nil
+}
+
+// clear ends all processes, and removes all files except the lock file and the logs. The
+// next start removes the logs.
+func (c *Cluster) clear(ctx context.Context) error {
+	groups, err := cgroup.Open()
+	if err != nil {
+		return err
+	}
+	if err := process.Recall(c.Lab); err != nil {
+		return err
+	}
+	// With version 1 of cgroups a frozen process cannot be killed, so all processes are thawed
+	// first.
+	thaw := groups.ThawAll(ctx, c.Cgroup())
+	if err := errors.Join(thaw, process.End(ctx, c.Lab, state.ControlPlane, state.Holder)); err != nil {
+		return err
+	}
+	if err := groups.Drop(ctx, c.Cgroup()); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(c.Root)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if name := entry.Name(); name != "lock" && name != "log" {
+			if err := os.RemoveAll(c.Path(name)); err != nil {
+				return err
+			}
+		}
+	}
+	c.Saved = state.Saved{}
+	return nil
+}
+
+// AddMetrics adds metrics-server to a cluster that is up, and first builds the program if
+// necessary. AddMetrics returns when the API server serves metrics. Up adds no metrics-server,
+// because that program takes as long to compile as all other small programs together.
+func (c *Cluster) AddMetrics(ctx context.Context) error {
+	unlock, err := c.lockState(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := c.Load(); err != nil {
+		return err
+	}
+	if process.PID(c.Lab, state.ControlPlane, state.Holder) == 0 {
+		return state.ErrDown
+	}
+	if c.Saved.Metrics {
+		c.Say("the cluster has metrics already")
+		return nil
+	}
+	if err := build.Make(ctx, c.Lab, []build.Program{build.MetricsServer}); err != nil {
+		return err
+	}
+	manifest, err := config.Render("metrics.yaml", config.Values(c.Lab, state.Node{}))
+	if err != nil {
+		return err
+	}
+	// Metrics-server already has its rights: the start of the control plane has created the
+	// bindings in rbac.yaml.
+	if err := daemon.Start(ctx, c.Lab, state.Node{Name: state.ControlPlane}, daemon.Metrics); err != nil {
+		return err
+	}
+	if err := kubectl.Run(ctx, c.Lab, manifest, "apply", "--server-side", "--validate=false", "-f", "-"); err != nil {
+		return err
+	}
+	err = kubectl.Run(ctx, c.Lab, nil, "wait", "--for=condition=Available", "--timeout="+wait.ReadyLimit.String(),
+		"apiservice/v1beta1.metrics.k8s.io")
+	if err != nil {
+		return err
+	}
+	c.Saved.Metrics = true
+	c.Say("the cluster has metrics")
+	return c.Save()
 }

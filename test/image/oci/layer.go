@@ -6,12 +6,14 @@ package oci
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -155,4 +157,17 @@ func entries(r io.Reader, take func(*tar.Header, []byte) error) error {
 func fingerprint(header *tar.Header, data []byte) [sha256.Size]byte {
 	return sha256.Sum256(fmt.Appendf(nil, "%c %o %d %d %s %d %d %d\n%s", header.Typeflag, header.Mode, header.Uid,
 		header.Gid, header.Linkname, header.ModTime.Unix(), header.Devmajor, header.Devminor, data))
+}
+
+// TestApp is the application of the tests and benchmarks, for [Compile].
+const TestApp = "github.com/metaparticle-io/metaparticle/test/app"
+
+// Compile builds a command of this module as one static executable file, for [Static].
+func Compile(ctx context.Context, command, out string) error {
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", out, command)
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if said, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build %s: %w\n%s", command, err, said)
+	}
+	return nil
 }

@@ -76,3 +76,12 @@ func TestProgressLineShowsCompiledAndExpectedPackages(t *testing.T) {
 	p.done = 9
 	assert.Equal(t, "building x: 9 of 9 packages compiled, linking, 65 s", p.line(65*time.Second))
 }
+
+func TestMissingToolsAreMappedToDebianPackages(t *testing.T) {
+	assert.Equal(t, []string{"nftables", "runc"}, missingPackages(func(name string) (string, error) {
+		if name == "nft" || name == "runc" {
+			return "", os.ErrNotExist
+		}
+		return "/bin/" + name, nil
+	}))
+}

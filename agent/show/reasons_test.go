@@ -19,6 +19,18 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
+func TestPodStatusTellsIfRecoverCommandPausedSlot(t *testing.T) {
+	for pause, want := range map[api.Pause]string{
+		"":               "",
+		api.PauseHold:    "the slot lock.a is paused by hand",
+		api.PauseStop:    "the slot lock.a is paused by hand",
+		api.PauseRecover: "the slot lock.a is paused by kubectl metaparticle recover, until that command succeeds",
+		"later":          `the slot lock.a is paused by hand (metaparticle.io/paused="later" is neither hold nor stop, and counts as hold)`,
+	} {
+		assert.Equal(t, want, PauseOf("lock.a", pause), pause)
+	}
+}
+
 // written returns the message of the pod condition that the agent writes for an Appearance.
 func written(t *testing.T, a Appearance) string {
 	t.Helper()
