@@ -18,7 +18,7 @@ import (
 var long = map[string]int{
 	"TestHelmCommandsNeverStopARunningApplication":        150,
 	"TestClusterAlertsFireUntilFaultsAreRepaired":         140,
-	"TestWebhookOutageBlocksOnlyNewAnnotatedObjects":      90,
+	"TestWebhookOutageBlocksOnlyNewAnnotatedObjects":      135,
 	"TestRecoverCommandRaisesTokensAfterARestore":         100,
 	"TestUninstallationKeepsDoneKeysAndVariables":         65,
 	"TestSemaphoreLetsThreeOfFivePodsRun":                 65,
