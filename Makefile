@@ -51,6 +51,7 @@ HUGE := ^($(subst $(SPACE),|,$(strip \
 	TestManifestWithUsualAliasesIsRead \
 	TestManyEmptyJSONObjectsAreRefusedBeforeDecoding \
 	TestMemoryEstimateCoversEmptyJSONObjects \
+	TestMemoryEstimateCoversShortArguments \
 	TestMemoryEstimateCoversThePatch \
 	TestLargeValidObjectsFitIntoTheLoadLimit \
 	TestBytesOfOneImageLookUpAreBounded \
@@ -130,7 +131,7 @@ unit: $(AXE) ## Run the unit, golden and real-binary tests and the fuzz seeds; t
 	go test -race -vet=off -timeout 20m -skip '$(HUGE)' $(WITH_RACE)
 	go test -vet=off -timeout 20m $$(go list ./... | grep -vxF -e "$(WITH_RACE)" | grep -v '/sim')
 	go test -run TestPlantedBugsQuoteTodaysSource ./sim ./sim/enrolled
-	go test -vet=off -timeout 10m -run '$(HUGE)' ./agent ./enroll ./mutate/... ./cmd/webhook
+	go test -vet=off -timeout 10m -run '$(HUGE)' ./enroll ./mutate/... ./cmd/webhook
 	cd test && go test -vet=off -timeout 15m $$(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./... | grep -v '/e2e$$')
 	cd test/helm && go test -count=1 -timeout 15m ./... # the cache ignores what the tests start
 	cd test/browser && go test -count=1 -timeout 15m ./...

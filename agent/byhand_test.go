@@ -4,6 +4,7 @@
 package agent
 
 import (
+	"fmt"
 	"maps"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/metaparticle-io/metaparticle/agent/courier"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -141,4 +143,63 @@ func TestHolderObeysYieldRequestOnlyAfterPauseEnds(t *testing.T) {
 		w.annotate(theSlot, api.PausedAnnotation, "")
 		w.within(time.Second, "yielded", func() bool { return b.running("s2") })
 	})
+}
+
+func TestVanishedSuccessorDelaysOtherStandbysByOneSecond(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a, b := w.pair()
+		w.annotate(theSlot, api.YieldAnnotation, api.Yield{Hold: a.gates.hold("s1"), Successor: "gone_u"}.String())
+		w.within(time.Second, "released", func() bool { return w.holder() == "" })
+		took := w.within(3*time.Second, "taken", func() bool { return b.running("s2") })
+		// The other standby sees the release a moment late, and then lets the successor compete alone.
+		assert.InDelta(t, time.Second+courier.EventsWait, took, float64(100*time.Millisecond))
+	})
+}
+
+func TestVanishedSuccessorDelaysForwardingStandbysNoLonger(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a, b := w.pair(func(c *Config) { forwarding(&ports{})(c) })
+		w.annotate(theSlot, api.YieldAnnotation, api.Yield{Hold: a.gates.hold("s1"), Successor: "gone_u"}.String())
+		w.within(time.Second, "released", func() bool { return w.holder() == "" })
+		took := w.within(3*time.Second, "taken", func() bool { return b.running("s2") })
+		// A standby that forwards connections sees each event at once.
+		assert.InDelta(t, time.Second, took, float64(50*time.Millisecond))
+	})
+}
+
+// The holder stops its child for an ask, and meanwhile the pod that asked is deleted. The release still
+// names that pod. Another pod gives the named pod a second, and the old holder two seconds.
+func TestDeletedAskerDelaysTheNextChildOnlyBriefly(t *testing.T) {
+	for name, end := range map[string]func(asker *pod){
+		"its shim has ended": func(asker *pod) {
+			asker.gates.report("new", func(r *gate.Report) { r.Connected, r.Dead, r.Phase = false, true, gate.Ended })
+		},
+		"its machine has vanished": func(asker *pod) { asker.kill() },
+		"its agent is stopping":    func(asker *pod) { close(asker.stop) },
+		// The named pod learns of its deletion before it acquires the slot, or gives the slot back.
+		"its stop signal was lost": func(*pod) {},
+	} {
+		for standbys := range 2 {
+			t.Run(fmt.Sprintf("%s, %d standbys", name, standbys), func(t *testing.T) {
+				simulate(t, func(w *world) {
+					s := w.serve(standbys)
+					s.holder.gates.shims["s1"].stop = 10 * time.Second
+					n := w.start("n", of(newRevision), lingering(&ports{}))
+					n.connect("new")
+					w.within(5*time.Second, "the child stops", func() bool { return s.holder.gates.phase("s1") == gate.Draining })
+					w.pass(time.Second)
+					n.delete()
+					end(n)
+					w.within(10*time.Second, "the child has ended", s.holder.stopped)
+					took := w.within(3*time.Second, "another child runs", func() bool {
+						return s.holder.running("s1") || standbys == 1 && s.others[0].running("b")
+					})
+					assert.LessOrEqual(t, took, time.Duration(2-standbys)*time.Second+200*time.Millisecond)
+					assert.Empty(t, n.gates.shim("new").ran, "the deleted pod starts no child")
+				})
+			})
+		}
+	}
 }

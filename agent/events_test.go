@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -151,5 +152,46 @@ func TestFailedStartupProbesCauseFewEvents(t *testing.T) {
 		reasons := w.eventsSince(n)
 		assert.Contains(t, reasons, "Unhealthy")
 		assert.Less(t, len(reasons), mostCaused)
+	})
+}
+
+func TestShimOfInitContainerReportsItsFailure(t *testing.T) {
+	simulate(t, func(w *world) {
+		a, n := w.holding(func(c *Config) { c.InitContainers = []string{"migrate"} })
+		a.gates.connect(gate.Report{Shim: "i1", Container: "migrate", Phase: gate.Ended,
+			Trouble: gate.Trouble{Serial: 1, Reason: gate.ReasonNotPermitted, Message: "no right"}})
+		w.pass(time.Second)
+		assert.Equal(t, []string{gate.ReasonNotPermitted}, w.eventsSince(n))
+	})
+}
+
+// The agent does not call Idle before a handover is over. The work that Idle does, such as a
+// garbage collection, would delay the handover.
+func TestAgentCollectsNoGarbageDuringAHandover(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		var calmA, calmB atomic.Int32
+		counted := func(n *atomic.Int32) func(*Config) {
+			return func(c *Config) { c.Idle = func() { n.Add(1) } }
+		}
+		a, b := w.start("a", counted(&calmA)), w.start("b", counted(&calmB))
+		calms := func() [2]int32 { return [2]int32{calmA.Load(), calmB.Load()} }
+
+		a.connect("s1")
+		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
+		b.connect("s2")
+		w.pass(time.Minute)
+		before := calms()
+		w.pass(time.Minute)
+		assert.Equal(t, before, calms(), "renewals, and what a standby sees of them, are no busy moments")
+
+		a.gates.end("s1")
+		w.pass(0)
+		assert.True(t, b.running("s2"))
+		assert.Equal(t, before, calms())
+		w.pass(time.Second)
+		after := calms()
+		assert.Greater(t, after[0], before[0])
+		assert.Greater(t, after[1], before[1])
 	})
 }

@@ -75,6 +75,12 @@ func (s *server) lease(name string) kube.Lease {
 	return kube.Lease{}
 }
 
+func (s *server) patched() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.patches
+}
+
 // requests returns the number of requests so far, including watches, but without Events.
 func (s *server) requests() int {
 	s.mu.Lock()

@@ -522,3 +522,82 @@ func TestStatefulSetAndDaemonSetYieldWithoutLeaving(t *testing.T) {
 		}))
 	}
 }
+
+func TestHolderServesConnectionsDuringItsPreStopHook(t *testing.T) {
+	simulate(t, func(w *world) {
+		s := w.serve(2, func(c *Config) { c.Grace = 2 * time.Minute })
+		s.holder.delete()
+		s.holder.gates.report("s1", func(r *gate.Report) { r.Stopping, r.PreStop = true, true })
+		_, other := s.follower()
+		for range 600 {
+			w.pass(100 * time.Millisecond)
+			_, target := s.ports[other].state()
+			require.Equal(t, s.holder.config.PodIP, target, "the application serves while the hook runs")
+		}
+		require.NotZero(t, s.delay())
+		s.holder.gates.report("s1", func(r *gate.Report) { r.PreStop = false })
+		w.within(100*time.Millisecond, "the standbys hold", func() bool { _, target := s.ports[other].state(); return target == "" })
+		assert.NotZero(t, s.delay(), "connections are held before the application stops")
+		w.within(leave.Passing+20*time.Millisecond, "the signal may go", func() bool { return s.delay() == 0 })
+		assert.Equal(t, []string{"True"}, other.readiness(), "throughout")
+	})
+}
+
+// A holder of an earlier version takes the offer of a prepared pod for an unknown text, which ends the ask of the
+// newer revision. Then that holder gives up its leave.
+func TestStandbyTellsNothingToEarlierAgentVersion(t *testing.T) {
+	for name, end := range map[string]string{"an earlier version": "", "this version": api.Awaits} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				b, _ := w.outlive()
+				announce := func(says string, change func(annotations map[string]string)) {
+					l := w.server.lease(theSlot)
+					l.RenewTime = time.Now()
+					l.Annotations[api.LeavingAnnotation] = l.Annotations[api.HoldAnnotation] + end + " " + says
+					change(l.Annotations)
+					w.server.put(&l)
+					w.pass(200 * time.Millisecond)
+				}
+				offers := func() api.Offers { return api.ParseOffers(w.server.lease(nextLease).Annotations[api.OffersAnnotation]) }
+				announce(api.LeavingSoon, func(map[string]string) {})
+				require.True(t, offers().Of(b.identity()))
+				announce("n_u", func(annotations map[string]string) { delete(annotations, api.ServingAnnotation) })
+				assert.Equal(t, end != "", offers().Pods[0].Prepared)
+			})
+		})
+	}
+}
+
+// The successor tells that it is prepared, and the API server refuses this write for a moment.
+func TestPreparedStandbyRepeatsAFailedWrite(t *testing.T) {
+	simulate(t, func(w *world) {
+		s := w.serve(2)
+		s.holder.agent.Yield()
+		next, _ := s.follower()
+		w.pass(endpointDelay - 200*time.Millisecond)
+		next.link.set(func(l *link) { l.unwritten = &kube.StatusError{Code: 500} })
+		w.pass(400 * time.Millisecond)
+		next.link.set(func(l *link) { l.unwritten = nil })
+		w.within(leave.Patience/2, "the application stops", func() bool { return !s.holder.running("s1") })
+	})
+}
+
+// The endpoint delay in this test is longer than the time for which an ask is fresh. So the asking
+// pod must write its ask again while the holder leaves.
+func TestPodSoonRepeatsAnAskWhoseWriteFailed(t *testing.T) {
+	simulate(t, func(w *world) {
+		long := func(c *Config) { c.EndpointDelay = time.Minute }
+		s := w.serve(2, long)
+		n := w.start("n", of(newRevision), lingering(&ports{}), long)
+		n.connect("new")
+		w.within(time.Second, "the holder is out", func() bool { return s.holder.ready() == "False Leaving" })
+		w.pass(2 * time.Second)
+		n.link.set(func(l *link) { l.unwritten = &kube.StatusError{Code: 500} })
+		w.pass(9 * time.Second)
+		n.link.set(func(l *link) { l.unwritten = nil })
+		w.within(70*time.Second, "the turn begins", func() bool {
+			require.NotEqual(t, "True Holding", s.holder.ready(), "the leave goes on")
+			return n.running("new")
+		})
+	})
+}

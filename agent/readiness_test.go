@@ -18,6 +18,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/show"
+	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -398,5 +399,143 @@ func TestStandbyThatCannotReachHolderIsNotReady(t *testing.T) {
 		of.mu.Unlock()
 		w.pass(10 * time.Second)
 		assert.Equal(t, "True StandingBy", b.ready())
+	})
+}
+
+// replacing gives the pod a strict controller.
+func replacing(c *Config) { c.ReplacesUnready = true }
+
+// The method "returning" starts an old holder, and waits until its revision is proven. From then on
+// the old application fails its readiness probe, even after a restart. Then the method adds a
+// new pod, and waits until that pod's child runs in its turn. The caller ends the turn.
+func (w *world) returning(change ...func(c *Config)) (a, b *pod, app *patient) {
+	w.free(theSlot, nextLease)
+	app = newPatient()
+	a = w.start("a", append(change, of(oldRevision), app.probed("readiness"), replacing)...)
+	a.connect("s1")
+	w.pass(turn.Rest + time.Second)
+	require.Equal(w.t, "True Holding", a.ready())
+	app.be(true, "readiness")
+	b = w.start("b", of(newRevision), replacing, newPatient("readiness").probed("readiness"))
+	b.connect("s3")
+	w.within(4*time.Second, "the new child runs", func() bool { return b.running("s3") })
+	return a, b, app
+}
+
+// The start of the old revision's application takes longer than the shortest turn.
+func TestStandbyStaysReadyDuringASlowApplicationStart(t *testing.T) {
+	const starts = 4 * time.Minute
+	simulate(t, func(w *world) {
+		w.free(theSlot, nextLease)
+		app := newPatient("readiness")
+		a := w.start("a", of(oldRevision), app.probed("readiness"), replacing)
+		a.connect("s1")
+		w.within(time.Second, "the child runs", func() bool { return a.running("s1") })
+		w.pass(starts)
+		app.be(false, "readiness")
+		w.pass(turn.Rest + time.Second)
+		require.Equal(t, "True Holding", a.ready())
+		standby := w.start("a2", of(oldRevision), replacing)
+		standby.connect("s2")
+		w.pass(time.Second)
+		seen := len(standby.link.patches) - 1
+		app.be(true, "readiness")
+		b := w.start("b", of(newRevision), replacing)
+		b.connect("s3")
+		w.within(4*time.Second, "the new child runs", func() bool { return b.running("s3") })
+		b.gates.end("s3")
+		w.within(time.Second, "the old child runs again", func() bool { return a.running("s1") })
+		w.pass(starts)
+		app.be(false, "readiness")
+		w.pass(turn.Rest)
+		standby.link.patches = standby.link.patches[seen:]
+		assert.Equal(t, []string{"True"}, standby.readiness())
+	})
+}
+
+// The application's stop and its start each take longer than show.Handover.
+func TestOldPodsStayReadyDespiteASlowApplication(t *testing.T) {
+	const stops, starts = 110 * time.Second, 45 * time.Second
+	simulate(t, func(w *world) {
+		w.free(theSlot, nextLease)
+		app := newPatient()
+		a := w.start("a", of(oldRevision), app.probed("readiness"), replacing, func(c *Config) { c.Grace = 2 * time.Minute })
+		a.connect("s1").stop = stops
+		w.within(time.Second, "the old child runs", func() bool { return a.running("s1") })
+		standby := w.start("a2", of(oldRevision), replacing, func(c *Config) { c.Grace = 2 * time.Minute })
+		standby.connect("s2")
+		w.pass(turn.Rest + time.Second)
+		seen := len(a.link.patches) - 1
+		app.be(true, "readiness")
+		b := w.start("b", of(newRevision), replacing)
+		b.connect("s3")
+		w.within(stops+time.Second, "the new child runs", func() bool { return b.running("s3") })
+		late := w.start("a3", of(oldRevision), replacing, func(c *Config) { c.Grace = time.Second })
+		w.pass(time.Second)
+		require.Equal(t, "True", late.readiness()[len(late.readiness())-1])
+		b.gates.end("s3")
+		w.within(time.Second, "the old child runs again", func() bool { return a.running("s1") })
+		w.pass(starts)
+		app.be(false, "readiness")
+		w.pass(turn.Rest / 2)
+		a.link.patches = a.link.patches[seen:]
+		assert.Equal(t, []string{"True"}, a.readiness())
+		assert.Equal(t, []string{"True"}, standby.readiness())
+		assert.Equal(t, []string{"True"}, late.readiness())
+	})
+}
+
+// Under a strict controller, only a pod that takes turns and whose revision is proven may be Ready
+// without an application.
+func TestUnsparedPodIsUnreadyWhileItStops(t *testing.T) {
+	const stops = 5 * time.Minute
+	slow := func(c *Config) { c.Grace = 2 * stops }
+	for name, start := range map[string]func(w *world) *pod{
+		"in its turn": func(w *world) *pod {
+			w.start("a", of(oldRevision), replacing).connect("s1")
+			w.pass(turn.Rest + time.Second)
+			return w.start("b", of(newRevision), replacing, slow, func(c *Config) { c.MinReady = 30 * time.Second })
+		},
+		"readiness is holder": func(w *world) *pod {
+			return w.start("b", of(oldRevision), replacing, slow, func(c *Config) { c.Readiness = api.ReadinessHolder })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				w.free(theSlot, nextLease)
+				b := start(w)
+				b.connect("s3").stop = stops
+				w.within(4*time.Second, "the child runs", func() bool { return b.running("s3") })
+				w.pass(turn.Proof + 2*time.Second)
+				require.Equal(t, "True Holding", b.ready())
+				b.agent.Yield()
+				w.pass(stops / 2)
+				assert.Equal(t, "False Draining", b.ready())
+				w.pass(stops)
+			})
+		})
+	}
+}
+
+// If only the status message changes, the agent writes just the last message, after a delay.
+func TestStandbyWritesChangedStatusMessageAfterADelay(t *testing.T) {
+	simulate(t, func(w *world) {
+		l := &link{server: w.server}
+		s := l.status(w)
+		say := func(message string) {
+			s.Show(show.Appearance{Ready: true, Reason: show.ReadyStandingBy, Message: message})
+		}
+		say("first")
+		w.pass(time.Second)
+		require.Len(t, l.patches, 1)
+		for range 10 {
+			say("second")
+			w.pass(show.WordsDelay / 25)
+			say("third")
+			w.pass(show.WordsDelay / 25)
+		}
+		w.pass(show.WordsDelay / 5)
+		require.Len(t, l.patches, 2, "changes do not put the write off")
+		assert.Contains(t, l.patches[1], "third")
 	})
 }

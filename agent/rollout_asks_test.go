@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/metaparticle-io/metaparticle/agent/claim"
+	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/agent/turn"
@@ -146,4 +147,29 @@ func TestPodWithoutTurnsEndsRolloutOfItsWorkload(t *testing.T) {
 			assert.Equal(t, c.want, turn.Parse(got))
 		})
 	}
+}
+
+// An agent of an earlier version of Metaparticle ignores the successor in a release. So such an
+// agent may take the slot before the successor does.
+func TestRolloutContinuesOnceTheOutdatedAgentIsGone(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot, nextLease)
+		a := w.up("a", of(oldRevision))
+		w.pass(turn.Rest + 2*time.Second)
+		b := w.up("b", of(newRevision))
+		w.within(time.Second, "the turn begins", b.runs)
+		b.gates.end("b")
+		w.within(time.Second, "the turn is over", func() bool { return w.holder() != b.identity() })
+		a.remove()
+		o := w.up("o", of(unordered))
+		w.within(time.Second, "the older agent holds", o.runs)
+		require.NotEmpty(t, w.rollout().Turns, "the older agent leaves the text")
+		b.gates.report("b", func(r *gate.Report) { r.Dead = true })
+		b.connect("b2")
+		w.pass(2 * time.Second)
+		assert.Equal(t, "True StandingBy", b.ready(), "the pods take no turns")
+		o.remove()
+		w.within(2*turn.LastResort, "the new pod runs", func() bool { return b.running("b2") })
+		w.within(2*turn.Proof, "the new pod is Ready", func() bool { return b.ready() == "True Holding" })
+	})
 }

@@ -356,3 +356,72 @@ func TestPausedSlotDelaysRolloutUntilThePauseEnds(t *testing.T) {
 		w.within(20*time.Second, "the turn begins", func() bool { return b.running("s3") })
 	})
 }
+
+// fails ends the shim's child, so that the turn fails. Then the shim of the restarted container
+// connects, with the id in the argument "next".
+func (p *pod) fails(shim, next gate.ShimID) {
+	p.gates.end(shim)
+	p.world.within(time.Second, "the turn is over", func() bool { return p.world.holder() != p.identity() })
+	p.gates.report(shim, func(r *gate.Report) { r.Dead = true })
+	p.connect(next)
+}
+
+// proven starts two old pods, and lets the first one serve for longer than [turn.Rest]. By then the
+// revision of both pods is proven.
+func (w *world) proven() (a, a2 *pod) {
+	w.free(theSlot, nextLease)
+	a = w.up("a", of(oldRevision))
+	w.within(time.Second, "the old child runs", a.runs)
+	a2 = w.up("a2", of(oldRevision))
+	w.pass(turn.Rest + time.Second)
+	return a, a2
+}
+
+// Two Deployments share a lock. The revision of one Deployment is broken, and a pod of the
+// other Deployment stands by.
+func TestBrokenWorkloadLosesItsLockToAnotherWorkload(t *testing.T) {
+	another := func(c *Config) {
+		c.Workload, c.Revision = "Deployment/other", api.Revision{Workload: "2d7a", Number: 3, Hash: "other"}
+	}
+	t.Run("its only pod ends", func(t *testing.T) {
+		simulate(t, func(w *world) {
+			w.free(theSlot, nextLease)
+			b := w.up("b", of(newRevision))
+			w.within(time.Second, "the broken application runs", b.runs)
+			other := w.up("o", another)
+			w.pass(time.Second)
+			b.fails("b", "b2")
+			w.within(100*time.Millisecond, "the other one runs", other.runs)
+			w.pass(time.Hour)
+			assert.True(t, other.runs())
+			assert.Equal(t, 2, w.starts())
+		})
+	})
+	t.Run("its turn ends, and no old pod is left", func(t *testing.T) {
+		simulate(t, func(w *world) {
+			a, a2 := w.proven()
+			other := w.up("o", another)
+			b := w.up("b", of(newRevision))
+			w.within(time.Second, "the turn begins", b.runs)
+			a.remove()
+			a2.remove()
+			b.fails("b", "b2")
+			w.within(2*time.Second, "the other one runs", other.runs)
+			w.pass(time.Hour)
+			assert.True(t, other.runs())
+		})
+	})
+	t.Run("its turn ends, and the old version serves again", func(t *testing.T) {
+		simulate(t, func(w *world) {
+			a, a2 := w.proven()
+			other := w.up("o", another)
+			b := w.up("b", of(newRevision))
+			w.within(time.Second, "the turn begins", b.runs)
+			b.fails("b", "b2")
+			w.within(200*time.Millisecond, "the old child runs again", a.runs)
+			a2.remove()
+			a.remove()
+			w.within(2*time.Second, "the other one runs", other.runs)
+		})
+	})
+}

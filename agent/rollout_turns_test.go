@@ -16,6 +16,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/agent/probe"
 	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -211,4 +212,22 @@ func (w *world) stalled(newer ...func(c *Config)) (a, b *pod) {
 func (p *pod) crash(shim gate.ShimID) {
 	p.gates.end(shim)
 	p.gates.report(shim, func(r *gate.Report) { r.Dead = true })
+}
+
+func TestTurnOutlastsInitialDelayOfReadinessProbe(t *testing.T) {
+	simulate(t, func(w *world) {
+		_, b := w.rolling(func(c *Config) {
+			c.Probes = map[string]api.Probes{"app": {Readiness: &api.Probe{Handler: api.Handler{TCPSocket: &api.TCPSocketAction{Port: 80}}, InitialDelaySeconds: 75, PeriodSeconds: 10, TimeoutSeconds: 1, SuccessThreshold: 1, FailureThreshold: 3}}}
+			c.Probe = func(context.Context, api.Handler, string, time.Duration) probe.Result {
+				return probe.Result{Outcome: probe.Success}
+			}
+		})
+		b.connect("s3")
+		for range 3 * 60 * 60 {
+			if w.pass(time.Second); b.ready() == "True Holding" {
+				break
+			}
+		}
+		assert.Equal(t, "True Holding", b.ready(), "%q", b.gates.told())
+	})
 }

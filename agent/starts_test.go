@@ -266,3 +266,25 @@ func TestChildThatDiesUnconnectedFreesStartLock(t *testing.T) {
 		w.within(3*time.Second, "start lock is free", func() bool { return w.starting() == "" })
 	})
 }
+
+func TestStartTimeoutBeginsAnewForEachContainer(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a := w.start("a", migrates, func(c *Config) {
+			c.InitContainers = []string{"migrate", "seed"}
+		})
+		a.gates.connect(gate.Report{Shim: "s1", Container: "migrate"})
+		w.within(time.Second, "first runs", func() bool { return a.running("s1") })
+		a.gates.succeed("s1")
+		w.pass(startsWithin - time.Second)
+		a.gates.connect(gate.Report{Shim: "s2", Container: "seed"})
+		w.within(time.Second, "second runs", func() bool { return a.running("s2") })
+		hold := a.gates.hold("s2")
+		w.pass(time.Minute)
+		a.gates.succeed("s2")
+		w.pass(startsWithin - time.Second)
+		a.connect("s3")
+		w.within(time.Second, "application runs", func() bool { return a.running("s3") })
+		assert.Equal(t, hold, a.gates.hold("s3"))
+	})
+}

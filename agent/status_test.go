@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/show"
@@ -112,5 +113,21 @@ func TestPodWithVeryManyLabelsBecomesReady(t *testing.T) {
 		w.pass(time.Second)
 		p := &pod{world: w, link: l}
 		assert.Equal(t, "True Holding", p.ready())
+	})
+}
+
+// The second hold's status equals that of the first hold, so the API server stores nothing for
+// the second hold.
+func TestNewHoldStoresNoUnchangedPodStatus(t *testing.T) {
+	simulate(t, func(w *world) {
+		l := &link{server: w.server}
+		s := l.status(w)
+		s.Show(show.Appearance{Ready: true, Reason: show.ReadyHolding, Hold: "first"})
+		w.pass(time.Minute)
+		require.Len(t, l.patches, 1)
+		s.Show(show.Appearance{Ready: true, Reason: show.ReadyHolding, Hold: "second"})
+		w.pass(time.Minute)
+		assert.Len(t, l.patches, 1)
+		assert.Equal(t, 4, w.server.patched(), "two for each hold")
 	})
 }

@@ -254,3 +254,53 @@ func TestPodSkipsOrRunsOnlyAfterStoringDecision(t *testing.T) {
 		assert.Empty(t, b.gates.given())
 	}))
 }
+
+func TestNewAgentProcessKeepsTheDecisionToSkip(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		b := w.start("b", skips, func(c *Config) { c.Course = CourseSkip })
+		b.connect("s2")
+		w.within(time.Second, "the pod skips", b.dismissed)
+		w.pass(time.Second)
+		b.connect("s3")
+		w.pass(time.Second)
+		assert.Len(t, b.gates.codes(), 2)
+		assert.Empty(t, b.gates.given())
+		assert.Zero(t, w.server.writes, "a pod that skips takes no slot")
+	})
+}
+
+// elector lets a leader election outside of Metaparticle take the slot, and renew the Lease. The
+// returned function ends the election.
+func (w *world) elector() (stop func()) {
+	done := make(chan struct{})
+	l := w.server.lease(theSlot)
+	l.Holder, l.Annotations, l.DurationSeconds = "elector", nil, 15
+	renew := func() {
+		l.RenewTime = time.Now()
+		l = *w.server.put(&l)
+	}
+	renew()
+	go func() {
+		for {
+			select {
+			case <-time.After(2 * time.Second):
+				renew()
+			case <-done:
+				return
+			}
+		}
+	}()
+	return func() { close(done) }
+}
+
+func TestPodSkipsWhileALeaderElectionClientHolds(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		stop := w.elector()
+		b := w.start("b", skips)
+		b.connect("s2")
+		w.within(10*time.Second, "the pod skips", b.dismissed)
+		stop()
+	})
+}

@@ -17,8 +17,8 @@
 // explicit command. The package reads such an image only if the container has a preStop hook
 // and sets no stop signal. Otherwise the shim takes the container's own stop signal, or SIGTERM.
 //
-// [Inject] gates pods, [Carry] serves workloads, and [Keep] serves updates of pods. Only
-// Inject does I/O: the look-ups of images. The parts are packages of their own:
+// [Inject] gates pods, [Carry] serves workloads, and [Keep] serves updates of pods. Inject and Carry look
+// up images, and Inject reads the pod's owners. The parts are packages of their own:
 //
 //   - feature lists what a gate touches in a pod, judges the pod and patches it;
 //   - patch makes the operations, reason names the refusals;

@@ -270,3 +270,21 @@ func TestPodAcquiresTheOnlyFreeSlotOfMany(t *testing.T) {
 		}
 	}
 }
+
+func TestHolderEndsNeedlessWatchesOneByOne(t *testing.T) {
+	m, p := crowded(t, func(*modelPod) {}, occupied)
+	m.advance(time.Millisecond)
+	m.settle()
+	require.Len(t, p.looks, 32)
+	m.free(0, "")
+	for m.running() == "" {
+		m.advance(apart / 5)
+		m.settle()
+	}
+	require.GreaterOrEqual(t, len(p.looks), 30, "the watches outlast the start of the child")
+	for open := len(p.looks); open > 1; open = len(p.looks) {
+		m.advance(apart)
+		m.settle()
+		require.Equal(t, open-1, len(p.looks))
+	}
+}

@@ -191,3 +191,12 @@ func TestPodReadsOtherSlotsSoonAfterItsRelease(t *testing.T) {
 	r.now += time.Millisecond
 	assert.NotEmpty(t, r.of(Look))
 }
+
+func TestNamedSuccessorWritesAtOnceDespiteConflicts(t *testing.T) {
+	for seed := range uint64(100) {
+		r := newRival(t, seed)
+		r.loses(time.Second)
+		_, waited := r.writes(r.need.Self.Identity)
+		assert.Zero(t, waited)
+	}
+}

@@ -86,6 +86,15 @@ func checkEstimate(t *testing.T, handler admission.Handler, object string) {
 	assert.LessOrEqual(t, bytes, 3*limit.Used())
 }
 
+// An argument that the patch cannot copy as it stands is decoded.
+func TestMemoryEstimateCoversShortArguments(t *testing.T) {
+	f := mutatetest.Facts{}
+	handler := NewPodHandler(Options{AgentImage: mutatetest.AgentImage, Images: f, Owners: f})
+	for _, word := range []string{`"é",`, `"\/",`, `"a",`} {
+		checkEstimate(t, handler, claiming(`"containers":[{"name":"a","image":"a","command":["x"],"args":[`+repeated(word, 250_000*len(word))+`]}]`))
+	}
+}
+
 func TestMemoryEstimateCoversEmptyJSONObjects(t *testing.T) {
 	f := mutatetest.Facts{}
 	o := Options{AgentImage: mutatetest.AgentImage, Images: f, Owners: f}

@@ -130,13 +130,27 @@ func decoded(value any) any {
 func (d *Document) Operations() []jsonpatch.Operation { return d.operations }
 
 // Get returns the value at a path, or nil.
-func (d *Document) Get(path ...any) any { return decoded(d.at(path...)) }
+func (d *Document) Get(path ...any) any { return decoded(d.peek(path...)) }
+
+// peek returns the value at a path. If no path has led into the value, it stays text: an opened list of
+// short arguments takes more memory than the webhook's estimate has for them.
+func (d *Document) peek(path ...any) any {
+	if len(path) == 0 {
+		return d.root
+	}
+	key, ok := path[len(path)-1].(string)
+	if !ok {
+		return d.at(path...)
+	}
+	object, _ := d.at(path[:len(path)-1]...).(map[string]any)
+	return object[key]
+}
 
 // Set sets the member at a path to a value, and adds each JSON object that is missing on
 // the path. The path must end in a key, and every array element on the path must exist.
 func (d *Document) Set(value any, path ...any) {
 	text := marshal(value)
-	if there := d.at(path...); absent(there) || !reflect.DeepEqual(decoded(there), decode(text)) {
+	if there := d.peek(path...); absent(there) || !reflect.DeepEqual(decoded(there), decode(text)) {
 		d.write(text, path...)
 	}
 }
