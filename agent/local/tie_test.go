@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/leash"
 )
 
@@ -244,5 +245,17 @@ func TestRenewalsOfAHoldKeepItsProgramAlive(t *testing.T) {
 		<-time.After(10 * time.Minute)
 		assert.Equal(t, []string{"held"}, stream.states())
 		assert.True(t, g.runs())
+	})
+}
+
+func TestStolenLeaseKillsProgramAtOnce(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer(t, "lock.a")
+		p, g := startLeashed(t, s, "first", "lock/a")
+		p.hold("?heartbeat=5m")
+		after(time.Second)
+		s.Edit("lock.a", func(l *kube.Lease) { l.Holder = "thief_u" })
+		after(time.Millisecond)
+		assert.False(t, g.runs())
 	})
 }
