@@ -366,7 +366,8 @@ func (h *hold) appear(ctx context.Context, s claim.State) time.Duration {
 func (u *unit) spared() bool { return u.config.ReplacesUnready && u.stored.ready }
 
 // letGo ends the hold, and the claim waits for the slots again. If all children are proven
-// dead, the claim releases the slots at once, unless this pod is to hold the slots again.
+// dead, the claim releases the slots at once, in its next decision (claim/waiting.go), unless this pod is to hold
+// the slots again.
 // Without that proof the claim keeps the slots until the proof comes, or until the Leases
 // expire.
 func (h *hold) letGo(end ending) {
