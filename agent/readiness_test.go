@@ -405,23 +405,6 @@ func TestStandbyThatCannotReachHolderIsNotReady(t *testing.T) {
 // replacing gives the pod a strict controller.
 func replacing(c *Config) { c.ReplacesUnready = true }
 
-// The method "returning" starts an old holder, and waits until its revision is proven. From then on
-// the old application fails its readiness probe, even after a restart. Then the method adds a
-// new pod, and waits until that pod's child runs in its turn. The caller ends the turn.
-func (w *world) returning(change ...func(c *Config)) (a, b *pod, app *patient) {
-	w.free(theSlot, nextLease)
-	app = newPatient()
-	a = w.start("a", append(change, of(oldRevision), app.probed("readiness"), replacing)...)
-	a.connect("s1")
-	w.pass(turn.Rest + time.Second)
-	require.Equal(w.t, "True Holding", a.ready())
-	app.be(true, "readiness")
-	b = w.start("b", of(newRevision), replacing, newPatient("readiness").probed("readiness"))
-	b.connect("s3")
-	w.within(4*time.Second, "the new child runs", func() bool { return b.running("s3") })
-	return a, b, app
-}
-
 // The start of the old revision's application takes longer than the shortest turn.
 func TestStandbyStaysReadyDuringASlowApplicationStart(t *testing.T) {
 	const starts = 4 * time.Minute
