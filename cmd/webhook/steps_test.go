@@ -33,7 +33,7 @@ import (
 func TestHelmHooksUseOnlyCommandsOfTheWebhook(t *testing.T) {
 	var named []string
 	for _, file := range []string{"test.yaml", "uninstall.yaml"} {
-		text, err := os.ReadFile("../../manifests/chart/templates/" + file)
+		text, err := os.ReadFile("../../charts/metaparticle/templates/" + file)
 		require.NoError(t, err)
 		for _, match := range regexp.MustCompile(`"args" \(list "([^"]*)"`).FindAllSubmatch(text, -1) {
 			named = append(named, string(match[1]))

@@ -90,7 +90,7 @@ func TestExpandedChartTemplateKeepsTheManifestsIndentation(t *testing.T) {
 	require.NoError(t, sign(object))
 	text, err := expand(object.MustString())
 	require.NoError(t, err)
-	assert.Contains(t, text, "  replicas: {{ .Values.replicas }}\n")
+	assert.Contains(t, text, "  replicas: {{ include \"metaparticle.replicas\" . }}\n")
 	assert.Contains(t, text, "\n      nodeSelector:\n      {{- toYaml .Values.nodeSelector | nindent 8 }}\n")
 	_, err = expand("zPLACE999")
 	assert.Error(t, err)
@@ -109,7 +109,7 @@ func TestSemanticVersionDerivesFromTagOrCommit(t *testing.T) {
 func TestProposedInstallationNamesARegistry(t *testing.T) {
 	for registry, names := range map[string]bool{"": true, "r.example/m": false} {
 		var said strings.Builder
-		require.NoError(t, run([]string{"-manifests", "../../manifests", "-out", t.TempDir(), "-registry", registry}, &said))
+		require.NoError(t, run([]string{"-manifests", "../../manifests", "-chart", "../../charts/metaparticle", "-out", t.TempDir(), "-registry", registry}, &said))
 		assert.Equal(t, names, strings.Contains(said.String(), " --wait --set image.registry=HOST/PREFIX\n"), said.String())
 	}
 }
@@ -119,7 +119,7 @@ func TestChartHasTheGivenImagesAndVersion(t *testing.T) {
 	stale := filepath.Join(directory, "metaparticle", "templates", "stale.yaml")
 	require.NoError(t, os.MkdirAll(filepath.Dir(stale), 0o755))
 	require.NoError(t, os.WriteFile(stale, []byte("a: b"), 0o600))
-	require.NoError(t, run([]string{"-manifests", "../../manifests", "-out", directory, "-version", "v1.2.3", "-registry", "r.example/m",
+	require.NoError(t, run([]string{"-manifests", "../../manifests", "-chart", "../../charts/metaparticle", "-out", directory, "-version", "v1.2.3", "-registry", "r.example/m",
 		"-webhook-digest", "sha256:1", "-agent-digest", "sha256:2"}, new(strings.Builder)))
 	assert.NoFileExists(t, stale)
 	text := func(name string) string {

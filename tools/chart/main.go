@@ -1,12 +1,14 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command chart writes the Helm chart into a directory. The manifests are the only source of
-// the chart's objects. Each Kustomize component of the manifests becomes an {{ if }} block of the
-// chart's templates. The table in places.go lists the places at which a template refers to a value.
-// The alerts come from monitoring/rules.yaml.
-// The directory manifests/chart has the files that no manifest contains: values, their schema, and
-// hooks.
+// Command chart writes the Helm chart, with a version and images, into a directory. The manifests
+// are the only source of the chart's objects. Each Kustomize component of the manifests becomes an
+// {{ if }} block of the chart's templates. The table in places.go lists the places at which a
+// template refers to a value. The alerts come from monitoring/rules.yaml.
+//
+// The directory charts/metaparticle has the same chart without a version. Its values, their schema,
+// the hooks and the text of README.md are written by hand there. The tests of this package keep the
+// other templates, and the table of values in README.md, as this command makes them (make golden).
 //
 //	go run ./tools/chart -out out/chart [-version V] [-registry HOST/PREFIX -webhook-digest sha256:… -agent-digest sha256:…]
 package main
@@ -33,6 +35,7 @@ func main() {
 // settings are the values of the flags.
 type settings struct {
 	manifests     string
+	chart         string
 	out           string
 	version       string
 	registry      string
@@ -44,6 +47,7 @@ func run(args []string, out io.Writer) error {
 	var s settings
 	flags := flag.NewFlagSet("chart", flag.ContinueOnError)
 	flags.StringVar(&s.manifests, "manifests", "manifests", "directory of the manifests")
+	flags.StringVar(&s.chart, "chart", "charts/metaparticle", "directory of the chart in the repository")
 	flags.StringVar(&s.out, "out", "out/chart", "directory to write the chart's folder to")
 	flags.StringVar(&s.version, "version", "dev", "version of the images")
 	flags.StringVar(&s.registry, "registry", "", "HOST/PREFIX from which nodes pull the images; the chart's default")
@@ -52,14 +56,8 @@ func run(args []string, out io.Writer) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	files, err := templates(s.manifests)
+	files, err := s.files()
 	if err != nil {
-		return err
-	}
-	if files[rulesFile], err = rules(); err != nil {
-		return err
-	}
-	if err := s.addWritten(files); err != nil {
 		return err
 	}
 	directory := filepath.Join(s.out, "metaparticle")
@@ -84,27 +82,58 @@ func run(args []string, out io.Writer) error {
 	return nil
 }
 
-// addWritten adds the files of manifests/chart, with the version and the images.
-func (s settings) addWritten(files map[string]string) error {
-	source := filepath.Join(s.manifests, "chart")
-	return filepath.WalkDir(source, func(path string, entry os.DirEntry, err error) error {
+// files returns all files of the chart, by their paths in the chart.
+func (s settings) files() (map[string]string, error) {
+	files, err := templates(s.manifests)
+	if err != nil {
+		return nil, err
+	}
+	if files[rulesFile], err = rules(); err != nil {
+		return nil, err
+	}
+	written, err := inRepository(s.chart)
+	if err != nil {
+		return nil, err
+	}
+	for name, text := range written {
+		if strings.HasPrefix(text, madeFrom) {
+			continue
+		}
+		if _, ok := files[name]; ok {
+			return nil, fmt.Errorf("%s is written by hand, and made from a manifest, too", name)
+		}
+		if files[name], err = s.stamp(name, text); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	if files[readmeFile], err = withTable(files[readmeFile], written["values.yaml"], written["values.schema.json"]); err != nil {
+		return nil, fmt.Errorf("%s: %w", readmeFile, err)
+	}
+	return files, nil
+}
+
+// madeFrom begins each template that this command makes.
+const madeFrom = "# Made from "
+
+// inRepository returns the files of the chart in the repository, by their paths in the chart.
+func inRepository(chart string) (map[string]string, error) {
+	files := map[string]string{}
+	err := filepath.WalkDir(chart, func(path string, entry os.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err
 		}
 		text, err := os.ReadFile(path)
 		if err != nil {
-			return fmt.Errorf("read chart: %w", err)
+			return err
 		}
-		name, err := filepath.Rel(source, path)
-		if err != nil {
-			return fmt.Errorf("read chart: %w", err)
-		}
-		if _, ok := files[name]; ok {
-			return fmt.Errorf("%s is written by hand, and made from a manifest, too", name)
-		}
-		files[name], err = s.stamp(name, string(text))
+		name, err := filepath.Rel(chart, path)
+		files[filepath.ToSlash(name)] = string(text)
 		return err
 	})
+	if err != nil {
+		return nil, fmt.Errorf("read chart: %w", err)
+	}
+	return files, nil
 }
 
 // stamp writes the version into Chart.yaml, and the images into values.yaml. Other texts stay as

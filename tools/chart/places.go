@@ -34,7 +34,7 @@ var (
 
 // places lists all fields of objects into which the chart puts values.
 var places = []place{
-	in("{{ .Values.replicas }}", "spec", "replicas"),
+	in("{{ include \"metaparticle.replicas\" . }}", "spec", "replicas"),
 	in("\n{{- with omit .Values.podLabels \"app.kubernetes.io/name\" }}\n{{- toYaml . | nindent @0 }}\n{{- end }}", of(pod[:2], "metadata", "labels", "+")...),
 	in("\n{{- with .Values.podAnnotations }}\n{{- toYaml . | nindent @0 }}\n{{- end }}", of(pod[:2], "metadata", "annotations", "+")...),
 	in("\n{{- with .Values.priorityClassName }}\npriorityClassName: {{ . }}\n{{- end }}", of(pod, "priorityClassName")...),
@@ -219,6 +219,6 @@ func rules() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("labels of the alerts: %w", err)
 	}
-	return "# Made from monitoring/rules.yaml by tools/chart (make chart).\n" +
+	return "# Made from monitoring/rules.yaml by tools/chart (make golden).\n" +
 		"{{- if .Values.monitoring.prometheusRule.enabled }}\n" + text + "{{- end }}\n", nil
 }

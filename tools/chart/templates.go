@@ -102,7 +102,7 @@ func templates(manifests string) (map[string]string, error) {
 		files[object.file] = text
 	}
 	for name, text := range files {
-		files[name] = "# Made from the manifests by tools/chart (make chart).\n" + text
+		files[name] = "# Made from the manifests by tools/chart (make golden).\n" + text
 	}
 	return files, nil
 }

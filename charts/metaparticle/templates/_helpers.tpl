@@ -5,6 +5,17 @@
 {{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ default .Chart.AppVersion $image.tag }}{{ end }}
 {{- end }}
 
+{{- /* "replicas" returns the number of the webhook's pods. Both names for the number are in use; two
+is the default of the first. */}}
+{{- define "metaparticle.replicas" -}}
+{{- $replicas := int .Values.replicas }}
+{{- $count := int (default $replicas .Values.replicaCount) }}
+{{- if and (ne $replicas 2) (ne $replicas $count) }}
+{{- fail (printf "TwoReplicaCounts: replicas is %d, and replicaCount is %d: set only one of them" $replicas $count) }}
+{{- end }}
+{{- $count }}
+{{- end }}
+
 {{- /* "hook" returns the labels and annotations of an object that exists during a hook only. A
 failed Job or Pod stays, because its log names the cause. */}}
 {{- define "metaparticle.hook" -}}
