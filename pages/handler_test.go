@@ -73,10 +73,10 @@ func TestPagesLoadOnlyTheirOwnFiles(t *testing.T) {
 		}
 		loads := request.FindAllStringSubmatch(string(text), -1)
 		for _, match := range loads {
-			assert.Contains(t, []string{"style.css", "search.js"}, strings.TrimLeft(match[1], "./"), name)
+			assert.Contains(t, []string{"style.css", "search.js", "page.js", "icon.svg"}, strings.TrimLeft(match[1], "./"), name)
 		}
 		if strings.HasSuffix(name, ".html") {
-			assert.Len(t, loads, 2, name)
+			assert.Len(t, loads, 5, name)
 			assert.NotContains(t, string(text), " style=", name)
 			assert.NotContains(t, string(text), "<style", name)
 		}
@@ -123,6 +123,9 @@ func TestTextOfPagesHasEnoughContrast(t *testing.T) {
 				assert.GreaterOrEqual(t, contrast(colours[text], colours[background]), 4.5, fmt.Sprint(i, text, background))
 			}
 		}
+		for _, code := range []string{"key", "string", "number", "word"} {
+			assert.GreaterOrEqual(t, contrast(colours[code], colours["shade"]), 4.5, fmt.Sprint(i, code))
+		}
 		assert.GreaterOrEqual(t, contrast(colours["ink"], colours["mark"]), 4.5, i)
 		assert.GreaterOrEqual(t, contrast(colours["soft"], colours["paper"]), 3.0, "the border of a field")
 	}
@@ -141,10 +144,10 @@ func TestPagesPackageHasNoDependencyOnTextTemplate(t *testing.T) {
 
 // tag matches each HTML tag that the page of a Markdown file may have in its body. The attributes
 // have a fixed order, and their values have neither quotes nor angle brackets.
-var tag = regexp.MustCompile(`<(?:/(?:a|blockquote|code|dd|del|div|dl|dt|em|h[1-6]|li|ol|p|pre|strong|table|tbody|td|th|thead|tr|ul)|` +
+var tag = regexp.MustCompile(`<(?:/(?:a|blockquote|code|dd|del|div|dl|dt|em|h[1-6]|li|ol|p|pre|span|strong|table|tbody|td|th|thead|tr|ul)|` +
 	`blockquote|br|dd|del|dl|dt|em|hr|li|ol(?: start="[0-9]+")?|p|strong|table|tbody|thead|tr|ul|` +
-	`div class="table" tabindex="0"|pre tabindex="0"|code(?: class="language-[a-z]+")?|` +
-	`t[dh](?: scope="col")?(?: class="(?:left|right|center)")?|` +
+	`div class="table(?: stack)?" tabindex="0"|div class="code"|pre tabindex="0"|code(?: class="language-[a-z]+")?|span class="[a-z]"|` +
+	`t[dh](?: scope="col")?(?: class="(?:left|right|center)")?(?: data-label="[^"<>]*")?|` +
 	`h[1-6] id="[^"<>]*"|a href="[^"<>]*"|a class="anchor" href="#[^"<>]*" aria-label="[^"<>]*"|` +
 	`img src="[^"<>]*" alt="[^"<>]*" loading="lazy")>`)
 
@@ -173,7 +176,10 @@ func assertHarmless(t *testing.T, body string) {
 // bodies returns the body of the page of a Markdown file with the text, or the first mistake.
 func bodies(text string) (string, error) {
 	documents := fstest.MapFS{"docs/a.md": {Data: []byte(text)}, "docs/b.md": {Data: []byte("# B\n")}, "docs/c.png": {}}
-	s := &site{bySource: map[string]*page{}, pictures: map[string][]byte{}}
+	colours := func(language, code string) []Span {
+		return []Span{{language, code}, {"k", code}, {`k" onclick="x`, code}}
+	}
+	s := &site{bySource: map[string]*page{}, pictures: map[string][]byte{}, colours: colours}
 	if err := s.read(documents); err != nil {
 		return "", err
 	}

@@ -47,10 +47,10 @@ func TestPageBuiltFromSampleEqualsItsGoldenFile(t *testing.T) {
 	sample, err := txtar.ParseFile(file)
 	require.NoError(t, err)
 	sources := slices.DeleteFunc(slices.Clone(sample.Files), func(f txtar.File) bool { return f.Name == "sample.html" })
-	files, err := Build(archive(sources), nil)
+	files, err := Build(archive(sources), nil, nil)
 	require.NoError(t, err)
 	assert.Equal(t, []string{
-		"decisions/a.html", "images/a.png", "index.html", "sample.html", "search-index.js", "search.js", "style.css",
+		"decisions/a.html", "icon.svg", "images/a.png", "index.html", "page.js", "sample.html", "search-index.js", "search.js", "style.css",
 	}, slices.Sorted(maps.Keys(files)))
 	sample.Files = append(sources, txtar.File{Name: "sample.html", Data: []byte(bodyOf(t, files["sample.html"]))})
 	if *update {
@@ -84,7 +84,7 @@ func TestMarkdownMistakesAreReportedWithFileAndLine(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			documents := fstest.MapFS{"docs/a.md": {Data: []byte(c.text)}, "README.md": {Data: []byte("# Readme\n")}}
-			_, err := Build(documents, fstest.MapFS{"docs/a.png": {}})
+			_, err := Build(documents, fstest.MapFS{"docs/a.png": {}}, nil)
 			require.Error(t, err)
 			assert.Contains(t, err.Error(), c.want)
 		})
@@ -92,7 +92,7 @@ func TestMarkdownMistakesAreReportedWithFileAndLine(t *testing.T) {
 }
 
 func TestTwoMarkdownFilesForOnePageAreRefused(t *testing.T) {
-	_, err := Build(fstest.MapFS{"docs/a.md": {}, "a.md": {}}, nil)
+	_, err := Build(fstest.MapFS{"docs/a.md": {}, "a.md": {}}, nil, nil)
 	assert.ErrorContains(t, err, "another document has the page a.html, too")
 }
 
@@ -115,7 +115,7 @@ func TestHeadingsHaveGitHubsAnchors(t *testing.T) {
 
 // The files about the project itself, such as SECURITY.md, have no page: their readers are in the repository.
 func TestEachDocumentOfTheRepositoryHasAPage(t *testing.T) {
-	files, err := Build(metaparticle.Documents, os.DirFS(".."))
+	files, err := Build(metaparticle.Documents, os.DirFS(".."), nil)
 	require.NoError(t, err)
 	for _, pattern := range []string{"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/*.md", "docs/*/*.md"} {
 		found, err := filepath.Glob(filepath.Join("..", pattern))
@@ -139,9 +139,9 @@ func TestEachNavigationLinkNamesAnExistingMarkdownFile(t *testing.T) {
 }
 
 func TestEqualMarkdownFilesMakeEqualPages(t *testing.T) {
-	once, err := Build(metaparticle.Documents, nil)
+	once, err := Build(metaparticle.Documents, nil, nil)
 	require.NoError(t, err)
-	checked, err := Build(metaparticle.Documents, os.DirFS(".."))
+	checked, err := Build(metaparticle.Documents, os.DirFS(".."), nil)
 	require.NoError(t, err)
 	served, err := Files()
 	require.NoError(t, err)
@@ -154,7 +154,7 @@ func TestEqualMarkdownFilesMakeEqualPages(t *testing.T) {
 func BenchmarkBuildOfAllPages(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
-		_, err := Build(metaparticle.Documents, nil)
+		_, err := Build(metaparticle.Documents, nil, nil)
 		require.NoError(b, err)
 	}
 }

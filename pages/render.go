@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"html"
 	"io"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -47,17 +46,9 @@ func (s *site) write(p *page, w io.Writer, node ast.Node, entering bool) (ast.Wa
 	case *ast.Image:
 		return s.image(p, w, node, entering), true
 	case *ast.CodeBlock:
-		class := ""
-		if name := language.Find(node.Info); name != nil {
-			class = fmt.Sprintf(" class=\"language-%s\"", name)
-		}
-		fmt.Fprintf(w, "\n<pre tabindex=\"0\"><code%s>%s</code></pre>\n", class, html.EscapeString(string(node.Literal)))
+		s.code(w, node)
 	case *ast.Table:
-		if entering {
-			fmt.Fprint(w, "\n<div class=\"table\" tabindex=\"0\"><table>\n")
-		} else {
-			fmt.Fprint(w, "</table></div>\n")
-		}
+		s.table(w, node, entering)
 	case *ast.TableCell:
 		s.cell(w, node, entering)
 	case *ast.HorizontalRule:
@@ -67,9 +58,6 @@ func (s *site) write(p *page, w io.Writer, node ast.Node, entering bool) (ast.Wa
 	}
 	return ast.GoToNext, true
 }
-
-// language matches the name of a language at the beginning of a code block's info string.
-var language = regexp.MustCompile(`^[a-z]+`)
 
 func (s *site) link(p *page, w io.Writer, node *ast.Link, entering bool) {
 	if !entering {
@@ -101,26 +89,6 @@ func (s *site) image(p *page, w io.Writer, node *ast.Image, entering bool) ast.W
 	return ast.SkipChildren
 }
 
-// cell writes a cell. A header without text is an ordinary cell, because assistive software would
-// announce an empty header.
-func (s *site) cell(w io.Writer, node *ast.TableCell, entering bool) {
-	name, class := "td", ""
-	if node.IsHeader && textOf(node) != "" {
-		name = "th"
-	}
-	if align := node.Align.String(); align != "" {
-		class = fmt.Sprintf(" class=\"%s\"", align)
-	}
-	switch {
-	case !entering:
-		fmt.Fprintf(w, "</%s>", name)
-	case name == "th":
-		fmt.Fprintf(w, "<th scope=\"col\"%s>", class)
-	default:
-		fmt.Fprintf(w, "<td%s>", class)
-	}
-}
-
 // Policy is the Content-Security-Policy of each page.
 const Policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'"
 
@@ -138,9 +106,10 @@ func (s *site) render(p *page, groups [][]*page) []byte {
 	if title != name {
 		title += " – " + name
 	}
+	button, table := contents(p)
 	return []byte(strings.NewReplacer(
 		"[[title]]", html.EscapeString(title), "[[up]]", p.up(), "[[policy]]", html.EscapeString(Policy),
-		"[[pages]]", navigation(p, groups), "[[contents]]", contents(p),
+		"[[pages]]", navigation(p, groups), "[[contents-button]]", button, "[[contents]]", table,
 		"[[body]]", string(bytes.TrimSpace(s.body(p)))+"\n", "[[neighbours]]", neighbours(p, slices.Concat(groups...)),
 	).Replace(layout))
 }
@@ -169,8 +138,9 @@ func navigation(p *page, groups [][]*page) string {
 	return b.String()
 }
 
-// contents returns the table of contents of a page with three headings or more below its title.
-func contents(p *page) string {
+// contents returns the table of contents of a page with three headings or more below its title, and the button that
+// opens the table on a narrow screen. On a wide screen the table is beside the text, and the button is hidden.
+func contents(p *page) (button, table string) {
 	var items strings.Builder
 	count := 0
 	for _, s := range p.sections {
@@ -185,10 +155,11 @@ func contents(p *page) string {
 		fmt.Fprintf(&items, "<li%s><a href=\"#%s\">%s</a></li>\n", class, html.EscapeString(s.anchor), html.EscapeString(s.title))
 	}
 	if count < 3 {
-		return ""
+		return "", ""
 	}
-	return "<nav class=\"contents\" aria-label=\"On this page\">\n<details>\n<summary>On this page</summary>\n<ul>\n" +
-		items.String() + "</ul>\n</details>\n</nav>\n"
+	return "<button class=\"opens contents-button\" popovertarget=\"contents\">On this page</button>\n",
+		"<nav id=\"contents\" popover aria-labelledby=\"contents-title\">\n<p id=\"contents-title\">On this page</p>\n<ul>\n" +
+			items.String() + "</ul>\n</nav>\n"
 }
 
 // neighbours returns links to the pages before and after the page p, in the order of the
@@ -197,11 +168,11 @@ func neighbours(p *page, line []*page) string {
 	var b strings.Builder
 	write := func(rel, word string, i int) {
 		if i >= 0 && i < len(line) {
-			fmt.Fprintf(&b, "<a rel=\"%s\" href=\"%s\">%s: %s</a>\n", rel, html.EscapeString(p.up()+line[i].path), word, html.EscapeString(line[i].title))
+			fmt.Fprintf(&b, "<a rel=\"%s\" href=\"%s\"><span>%s</span> %s</a>\n", rel, html.EscapeString(p.up()+line[i].path), word, html.EscapeString(line[i].title))
 		}
 	}
 	here := slices.Index(line, p)
-	write("prev", "Before", here-1)
+	write("prev", "Previous", here-1)
 	write("next", "Next", here+1)
 	return b.String()
 }

@@ -11,6 +11,7 @@
   var base = document.currentScript.src.replace(/search\.js$/, "");
   var box = document.getElementById("search");
   var input = document.getElementById("words");
+  var found = document.getElementById("found");
   var count = document.getElementById("count");
   var results = document.getElementById("results");
   var requested = false;
@@ -22,25 +23,39 @@
     var script = document.createElement("script");
     script.src = base + "search-index.js";
     script.onload = show;
-    script.onerror = function () { requested = false; count.textContent = "The index of the search is missing."; };
+    script.onerror = function () { requested = false; found.hidden = false; count.textContent = "The index of the search is missing."; };
     document.head.appendChild(script);
   }
 
-  // score returns how well a section fits, or 0. Each word must be in the section.
+  // begins reports whether a word of the text begins with the argument: "lease" fits "leases", and not "release".
+  function begins(text, word) {
+    for (var at = text.indexOf(word); at >= 0; at = text.indexOf(word, at + 1)) {
+      if (at === 0 || !/[\p{L}\p{N}]/u.test(text[at - 1])) return true;
+    }
+    return false;
+  }
+
+  // score returns how well a section fits, or 0. Each word must be in the section. A word in a heading or in the title of
+  // the page counts most, and a page outside the menu (evidence, decisions) half.
   function score(section, words) {
     var title = section.t.toLowerCase(), heading = section.h.toLowerCase(), text = section.x.toLowerCase();
     var sum = 0;
     for (var i = 0; i < words.length; i++) {
       var word = words[i];
-      var fits = (heading.indexOf(word) >= 0 ? 10 : 0) + (title.indexOf(word) >= 0 ? 5 : 0) +
-        Math.min(4, text.split(word).length - 1);
+      var fits = (begins(heading, word) ? 12 : heading.indexOf(word) >= 0 ? 6 : 0) +
+        (begins(title, word) ? 8 : title.indexOf(word) >= 0 ? 4 : 0) +
+        (begins(text, word) ? 2 : 0) + Math.min(3, text.split(word).length - 1);
       if (fits === 0) return 0;
       sum += fits;
     }
-    return sum;
+    var all = words.join(" ");
+    if (heading === all || title === all) sum += 30;
+    if (words.length > 1) sum += heading.indexOf(all) >= 0 ? 15 : text.indexOf(all) >= 0 ? 6 : 0;
+    if (heading === title) sum += 3;
+    return section.o ? sum / 2 : sum;
   }
 
-  // excerpt returns the text around the first word, with that word marked.
+  // excerpt returns the text around all words, or else around the first that it has, and marks them.
   function excerpt(text, words) {
     var p = document.createElement("p");
     for (var i = 0; i < words.length; i++) {
@@ -60,7 +75,7 @@
     var li = document.createElement("li"), a = document.createElement("a");
     a.href = base + section.p + "#" + section.a;
     a.textContent = section.t === section.h ? section.t : section.t + ": " + section.h;
-    li.append(a, excerpt(section.x, words));
+    li.append(a, excerpt(section.x, [words.join(" ")].concat(words)));
     return li;
   }
 
@@ -68,7 +83,8 @@
     var words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
     results.replaceChildren();
     count.textContent = "";
-    if (words.length === 0 || typeof searchIndex === "undefined") return;
+    found.hidden = words.length === 0 || typeof searchIndex === "undefined";
+    if (found.hidden) return;
     var fitting = searchIndex.map(function (section, i) { return { section: section, score: score(section, words), i: i }; })
       .filter(function (f) { return f.score > 0; })
       .sort(function (a, b) { return b.score - a.score || a.i - b.i; });
@@ -76,8 +92,19 @@
     count.textContent = fitting.length === 1 ? "1 result" : fitting.length + " results" + (fitting.length > most ? ", the best " + most : "");
   }
 
-  input.addEventListener("focus", load);
+  input.addEventListener("focus", function () { load(); show(); });
   input.addEventListener("input", function () { load(); show(); });
+  input.addEventListener("keydown", function (event) {
+    var first = results.querySelector("a");
+    if (event.key === "Enter" && first) first.click();
+  });
+  // The results lie over the page, so they vanish once the focus or a click goes elsewhere.
+  box.addEventListener("focusout", function (event) {
+    if (event.relatedTarget && !box.contains(event.relatedTarget)) found.hidden = true;
+  });
+  document.addEventListener("click", function (event) {
+    found.hidden = !box.contains(event.target) || event.target.closest("#results a") !== null || input.value.trim() === "";
+  });
   document.addEventListener("keydown", function (event) {
     var typing = /^(INPUT|TEXTAREA|SELECT)$/.test(document.activeElement.tagName);
     if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey && !event.altKey) {

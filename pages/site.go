@@ -51,6 +51,7 @@ type site struct {
 	bySource   map[string]*page
 	// pictures are the images that pages can show, by their paths in the repository.
 	pictures map[string][]byte
+	colours  Colours
 }
 
 // read parses all Markdown files, in the order of their paths, and keeps the images that pages can
@@ -95,17 +96,21 @@ var (
 	style []byte
 	//go:embed search.js
 	script []byte
+	//go:embed page.js
+	pageScript []byte
+	//go:embed icon.svg
+	icon []byte
 )
 
 // Files returns the files of the site by their paths. The site has a page for each embedded
 // Markdown file.
-var Files = sync.OnceValues(func() (map[string][]byte, error) { return Build(metaparticle.Documents, nil) })
+var Files = sync.OnceValues(func() (map[string][]byte, error) { return Build(metaparticle.Documents, nil, nil) })
 
 // Build renders the Markdown files in "documents", and returns the files of the site by their
 // paths. Each path in "documents" is also a path in the repository. Build checks links to other
-// files of the repository, unless the argument "repository" is nil.
-func Build(documents, repository fs.FS) (map[string][]byte, error) {
-	s := &site{repository: repository, bySource: map[string]*page{}, pictures: map[string][]byte{}}
+// files of the repository, unless the argument "repository" is nil. Without colours, code has one colour.
+func Build(documents, repository fs.FS, colours Colours) (map[string][]byte, error) {
+	s := &site{repository: repository, colours: colours, bySource: map[string]*page{}, pictures: map[string][]byte{}}
 	if err := s.read(documents); err != nil {
 		return nil, err
 	}
@@ -116,7 +121,7 @@ func Build(documents, repository fs.FS) (map[string][]byte, error) {
 	if err := errors.Join(all...); err != nil {
 		return nil, err
 	}
-	files := map[string][]byte{"style.css": style, "search.js": script}
+	files := map[string][]byte{"style.css": style, "search.js": script, "page.js": pageScript, "icon.svg": icon}
 	for name, picture := range s.pictures {
 		files[target(name)] = picture
 	}

@@ -28,7 +28,7 @@ func main() {
 
 // run writes the pages of the repository whose files are in the folder "root".
 func run(root, out string) error {
-	files, err := pages.Build(metaparticle.Documents, os.DirFS(root))
+	files, err := pages.Build(metaparticle.Documents, os.DirFS(root), colours)
 	if err != nil {
 		return err
 	}

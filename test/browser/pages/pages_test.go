@@ -5,27 +5,46 @@ package pages
 
 import (
 	"fmt"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
 
+	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/metaparticle-io/metaparticle/pages"
 	"github.com/metaparticle-io/metaparticle/test/browser/tab"
 )
 
 func TestMain(m *testing.M) { tab.Main(m) }
 
-// serve serves the pages, and returns their address.
+// site writes the site as "make site" does, once for all tests, and returns its folder.
+var site = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "site")
+	if err != nil {
+		return "", err
+	}
+	build := exec.Command("go", "run", "./tools/site", "-out", dir)
+	build.Dir = filepath.Join("..", "..", "..")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w: %s", err, out)
+	}
+	return dir, nil
+})
+
+// serve serves the site, and returns its address.
 func serve(t *testing.T) string {
 	t.Helper()
+	dir, err := site()
+	require.NoError(t, err)
 	mux := http.NewServeMux()
-	mux.Handle("/docs/", http.StripPrefix("/docs", pages.Handler()))
+	mux.Handle("/docs/", http.StripPrefix("/docs", http.FileServer(http.Dir(dir))))
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)
 	t.Cleanup(server.CloseClientConnections)
@@ -36,7 +55,7 @@ func TestPagesOfMarkdownFilesObeyAccessibilityRules(t *testing.T) {
 	address := serve(t)
 	for _, page := range []string{"", "tutorials/worker-runs-once.html", "guarantees.html", "annotations.html", "compatibility.html", "api.html", "decisions/20261123-chart.html"} {
 		for _, prefers := range []tab.Scheme{tab.Light, tab.Dark} {
-			for _, width := range []int64{1280, 320} {
+			for _, width := range []int64{1280, 390} {
 				t.Run(fmt.Sprint(page, " ", prefers, " ", width), func(t *testing.T) {
 					p := tab.Open(t, address+page, width, prefers)
 					tab.Value[bool](p, `document.querySelectorAll("details").forEach((d) => d.open = true); true`)
@@ -95,17 +114,65 @@ func TestFirstTabKeyReachesTheSkipLink(t *testing.T) {
 }
 
 func TestPagesFromTheDiskCanBeSearched(t *testing.T) {
-	files, err := pages.Files()
+	dir, err := site()
 	require.NoError(t, err)
-	dir := t.TempDir()
-	for name, text := range files {
-		file := filepath.Join(dir, name)
-		require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o755))
-		require.NoError(t, os.WriteFile(file, text, 0o644))
-	}
 	p := tab.Open(t, "file://"+filepath.Join(dir, "decisions", "20261123-chart.html"), 320, tab.Dark)
 	assert.NotEqual(t, "rgb(0, 0, 0)", tab.Value[string](p, "getComputedStyle(document.body).color"), "the style is in force")
 	p.Press("/")
 	p.Press("semaphore")
 	p.Await(`document.querySelectorAll("#results a").length > 3`)
+}
+
+func TestCopyButtonCopiesCommandsWithoutTheirOutput(t *testing.T) {
+	p := tab.Open(t, serve(t)+"tutorials/worker-runs-once.html", 1280, tab.Light)
+	p.Script(`navigator.clipboard.writeText = (text) => { window.copied = text; return Promise.resolve() }`)
+	copies := func(language string) string {
+		block := fmt.Sprintf(`document.querySelector(".code:has(.language-%s)")`, language)
+		p.Script(block + `.querySelector(".copy").click()`)
+		p.Await(block + `.querySelector(".copy").textContent === "Copied"`)
+		return tab.Value[string](p, "copied")
+	}
+	assert.Regexp(t, `^# worker.yaml\napiVersion: apps/v1\n(?s:.*)[^\n]$`, copies("yaml"))
+	assert.Regexp(t, `^(kubectl [^\n]+\n)*kubectl [^\n]+$`, copies("console"))
+}
+
+func TestMenusAreColumnsOnWideScreensAndPopoversOnNarrowOnes(t *testing.T) {
+	const page = "tutorials/worker-runs-once.html"
+	const shown = `document.getElementById("%s").checkVisibility()`
+	wide := tab.Open(t, serve(t)+page, 1280, tab.Light)
+	narrow := tab.Open(t, serve(t)+page, 390, tab.Light)
+	for _, menu := range []string{"pages", "contents"} {
+		visible := fmt.Sprintf(shown, menu)
+		assert.True(t, tab.Value[bool](wide, visible), menu)
+		assert.False(t, tab.Value[bool](narrow, visible), menu)
+		narrow.Script(fmt.Sprintf(`document.querySelector("[popovertarget=%s]").click()`, menu))
+		narrow.Await(visible)
+		assert.Empty(t, narrow.Violations())
+		narrow.Press(kb.Escape)
+		narrow.Await("!" + visible)
+	}
+	narrow.Script(`document.querySelector("[popovertarget=contents]").click(); document.querySelector("#contents a").click()`)
+	narrow.Await("!" + fmt.Sprintf(shown, "contents"))
+}
+
+// 320 pixels are what a screen of 1,280 shows at a zoom of 400 percent, which WCAG asks for.
+func TestNoPageIsWiderThanANarrowScreen(t *testing.T) {
+	dir, err := site()
+	require.NoError(t, err)
+	address := serve(t)
+	p := tab.Open(t, address, 320, tab.Light)
+	require.NoError(t, fs.WalkDir(os.DirFS(dir), ".", func(name string, _ fs.DirEntry, err error) error {
+		if filepath.Ext(name) == ".html" {
+			p.Do(chromedp.Navigate(address + name))
+			assert.LessOrEqual(t, tab.Value[int](p, "document.scrollingElement.scrollWidth"), 320, name)
+			assert.Equal(t, 0, tab.Value[int](p, `[...document.querySelectorAll(".stack")].filter((e) => e.scrollWidth > e.clientWidth).length`), name)
+		}
+		return err
+	}))
+}
+
+func TestTableOfProseBecomesBlocksOnANarrowScreen(t *testing.T) {
+	p := tab.Open(t, serve(t)+"annotations.html", 390, tab.Light)
+	assert.Equal(t, "block", tab.Value[string](p, `getComputedStyle(document.querySelector(".stack td")).display`))
+	assert.Equal(t, `"value"`, tab.Value[string](p, `getComputedStyle(document.querySelector(".stack td:nth-child(2)"), "::before").content`))
 }

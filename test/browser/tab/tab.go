@@ -215,3 +215,11 @@ func (p *Tab) Picture() []byte {
 	require.NoError(p, err)
 	return image
 }
+
+// View returns a picture of what the window shows of the page, as PNG.
+func (p *Tab) View() []byte {
+	p.Helper()
+	image, err := chromedp.Run(p.ctx, chromedp.CaptureScreenshot())
+	require.NoError(p, err)
+	return image
+}
