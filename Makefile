@@ -176,7 +176,7 @@ matrix: ## Run the end-to-end tests on the oldest Kubernetes, on one between, an
 	done; [ -z "$$failed" ] || { echo "failed on$$failed"; exit 1; }
 
 .PHONY: rollouts
-rollouts: install ## Measure the table of docs/rollouts.md on the cluster; ROWS=regexp chooses workloads (deployment-3).
+rollouts: install ## Measure the table of docs/operate/rollouts.md on the cluster; ROWS=regexp chooses workloads (deployment-3).
 	@mkdir -p out/e2e
 	cd test/e2e && $(GO_TEST) -count=1 -timeout 60m $(V) -artifacts -outputdir $(ROOT)/out/e2e -run '^TestEachTypeOfWorkloadRollsOutAsDocumented$$' -rows='$(ROWS)'
 
@@ -204,7 +204,7 @@ lint: $(CACHE)/golangci-lint ## Run gofmt, vet and golangci-lint over all module
 	cd test/browser && $(CACHE)/golangci-lint run --allow-parallel-runners --config ../../.golangci.yaml ./...
 
 .PHONY: bench
-bench: bench-admission bench-forward install images ## Measure most figures of docs/benchmarks.md, with ROUNDS=n handovers; the targets below measure single tables, or what is left.
+bench: bench-admission bench-forward install images ## Measure most figures of docs/evidence/benchmarks.md, with ROUNDS=n handovers; the targets below measure single tables, or what is left.
 	cd test && $(GO_RUN) ./bench -rounds $(ROUNDS)
 
 .PHONY: bench-admission

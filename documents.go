@@ -11,5 +11,5 @@ import "embed"
 // Documents has the embedded Markdown pages. A new folder of such pages needs a pattern
 // in the directive go:embed.
 //
-//go:embed README.md CHANGELOG.md CONTRIBUTING.md examples/README.md docs/*.md docs/decisions/*.md docs/tutorials/*.md
+//go:embed README.md CHANGELOG.md CONTRIBUTING.md examples/README.md docs/*.md docs/*/*.md
 var Documents embed.FS

@@ -59,7 +59,7 @@ func (a Annotation) valid(value string) bool {
 type table []Annotation
 
 // Annotations are all annotations that this version of Metaparticle supports. Parsing, hints for a
-// misspelt key, docs/annotations.md and the tests of the policies come from this table.
+// misspelt key, docs/reference/annotations.md and the tests of the policies come from this table.
 // A new annotation needs one row here, and its effect in the webhook or the agent.
 var Annotations = table{
 	{
@@ -124,7 +124,7 @@ var Annotations = table{
 			"must stop its work when it loses a claim, or the pod has `metaparticle.io/on-api-loss: kill`. Beside the annotation only " +
 			"this one, `metaparticle.io/lease-duration`, " +
 			"`metaparticle.io/after` and `metaparticle.io/barrier` have an effect. A pod with hostNetwork needs an emptyDir volume `metaparticle-api`, " +
-			"in which its programs find the socket (docs/api.md). At most 8 claims.",
+			"in which its programs find the socket (docs/reference/api.md). At most 8 claims.",
 		Examples: []string{"lock/a", "lock/a, election/main, semaphore/pool=3", "election/db.main", "rwlock/catalog=8", "barrier/warm=5", "variable/hits"}, parse: parseLocals,
 	},
 	{
@@ -172,7 +172,7 @@ var Annotations = table{
 		Meaning: "The consequence when a program loses a hold of `metaparticle.io/api`, or does not give the hold back in time. With `tell` the local API " +
 			"tells the program, and the program must stop itself. With `kill` each main container starts through a shim, and the shim kills " +
 			"all processes of its container before another pod can acquire the slot. The container ends with the exit code 75. " +
-			"The loss of one hold kills the programs of all these containers, and so does the end of the agent's process (docs/api.md). " +
+			"The loss of one hold kills the programs of all these containers, and so does the end of the agent's process (docs/reference/api.md). " +
 			"Well-known proxies, init containers, and containers of other injectors have no shim.",
 		Examples: []string{"tell", "kill"}, Local: true,
 		set: oneOf(func(r *Request) *OnAPILoss { return &r.OnAPILoss }, OnAPILossTell, OnAPILossKill),
@@ -199,7 +199,7 @@ var Annotations = table{
 		Key: ReadinessAnnotation, Value: "`forward` or `holder`", Default: "`forward`",
 		Meaning: "With `forward` a standby is Ready while a holder serves and answers it, and forwards its " +
 			"ports (`metaparticle.io/ports`) to the holder. So the application sees the address of the standby instead of the client's " +
-			"(docs/rollouts.md has the ways out). The standbys of a StatefulSet forward only if this annotation or `metaparticle.io/ports` is written out. " +
+			"(docs/operate/rollouts.md has the ways out). The standbys of a StatefulSet forward only if this annotation or `metaparticle.io/ports` is written out. " +
 			"With `holder` only the holder is Ready.",
 		Examples: []string{"forward", "holder"},
 		set:      oneOf(func(r *Request) *Readiness { return &r.Readiness }, ReadinessForward, ReadinessHolder),
@@ -215,7 +215,7 @@ var Annotations = table{
 		Meaning: "How long the cluster's proxies and load balancers may need to stop routing to a pod, from `0s` to `5m`. " +
 			"A deleted standby that forwards accepts new connections until none has come for that time. The standby forwards " +
 			"open connections until they end. Two seconds before the end of the pod's grace period, the standby closes all connections. A holder that " +
-			"is to stop leaves its Services first, and then serves for the same time (docs/rollouts.md). While new connections " +
+			"is to stop leaves its Services first, and then serves for the same time (docs/operate/rollouts.md). While new connections " +
 			"reach its successor, the holder serves for up to five seconds more. A deleted holder serves for at most half of its grace period.",
 		Examples: []string{"2s", "500ms", "0s", "0"}, set: setEndpointDelay,
 	},

@@ -12,7 +12,7 @@ import (
 )
 
 // TestBudgetMatchesTheDocumentedTable compares NewBudget with the table in
-// docs/annotations.md.
+// docs/reference/annotations.md.
 func TestBudgetMatchesTheDocumentedTable(t *testing.T) {
 	const s = time.Second
 	tests := []struct {

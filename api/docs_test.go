@@ -15,10 +15,10 @@ import (
 
 var update = flag.Bool("update", false, "rewrite golden files")
 
-// TestAnnotationsAreDocumented checks that docs/annotations.md describes the parser's table. With
+// TestAnnotationsAreDocumented checks that docs/reference/annotations.md describes the parser's table. With
 // -update the test rewrites the file.
 func TestAnnotationsAreDocumented(t *testing.T) {
-	const path = "../docs/annotations.md"
+	const path = "../docs/reference/annotations.md"
 	want := annotationsDoc(t)
 	if *update {
 		require.NoError(t, os.WriteFile(path, []byte(want), 0o644))
@@ -77,7 +77,7 @@ func annotationsDoc(t *testing.T) string {
 	return b.String()
 }
 
-// byHand are the annotations that a person writes on a Lease, as docs/annotations.md
+// byHand are the annotations that a person writes on a Lease, as docs/reference/annotations.md
 // describes them.
 var byHand = []Annotation{
 	{

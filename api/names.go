@@ -78,8 +78,8 @@ const (
 
 	// AgentProgram is the path of the agent's program in the agent's image.
 	AgentProgram = "/agent"
-	// ShimProgram is the path of the shim's program in gated containers. In version 0.1.0 the
-	// shim was a role of the agent's program, hence the name of the file.
+	// ShimProgram is the path of the shim's program in gated containers. The name
+	// of the file is the agent's, because pods of earlier versions have it in their commands.
 	ShimProgram = MountPath + "/bin/agent"
 	// HookProgram is the name of the agent's program beside [ShimProgram]. Only hooks that send
 	// HTTP requests need that program, so in most pods the file does not exist.

@@ -39,7 +39,7 @@ func alerts(t *testing.T) (all []alert) {
 func TestAlertsPageHasASectionForEachAlert(t *testing.T) {
 	var sections, names []string
 	parts := map[string][]string{}
-	for _, node := range parse(t, "alerts.md").GetChildren() {
+	for _, node := range parse(t, "troubleshoot/alerts.md").GetChildren() {
 		if heading, ok := node.(*ast.Heading); ok && heading.Level == 2 {
 			sections = append(sections, text(heading))
 		} else if len(sections) > 0 {
@@ -61,7 +61,7 @@ func TestAlertsPageHasASectionForEachAlert(t *testing.T) {
 
 func TestEachAlertNamesItsRunbook(t *testing.T) {
 	for _, a := range alerts(t) {
-		assert.Equal(t, "https://github.com/metaparticle-io/metaparticle/blob/main/docs/alerts.md#"+strings.ToLower(a.Alert), a.Annotations["runbook_url"])
+		assert.Equal(t, "https://github.com/metaparticle-io/metaparticle/blob/main/docs/troubleshoot/alerts.md#"+strings.ToLower(a.Alert), a.Annotations["runbook_url"])
 		assert.Contains(t, []string{"critical", "warning"}, a.Labels["severity"], a.Alert)
 		assert.NotEmpty(t, a.For, a.Alert)
 		assert.NotEmpty(t, a.Annotations["summary"], a.Alert)

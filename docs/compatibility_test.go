@@ -27,17 +27,17 @@ import (
 
 var update = flag.Bool("update", false, "rewrite generated documents")
 
-// A directive in a test's comment names rows of docs/compatibility.md. A row is a field or a
+// A directive in a test's comment names rows of docs/reference/compatibility.md. A row is a field or a
 // behaviour of pods. The test shows that a gated pod keeps this field or behaviour ("carried"), or
 // that the webhook refuses the pod, or warns of its workload, with a reason:
 //
-//	docs/compatibility.md: lifecycle/exit-codes lifecycle/crash-loop carried
-//	docs/compatibility.md: pod/host-pid refused SharedProcesses
-//	docs/compatibility.md: kinds/only-holders-ready warned RolloutStalls
-var directive = regexp.MustCompile(`(?m)^(?:// |# )?docs/compatibility\.md: ((?:[a-z0-9]+/[a-z0-9-]+ )+)(carried|(refused|warned) ([A-Z]\w+))$`)
+//	docs/reference/compatibility.md: lifecycle/exit-codes lifecycle/crash-loop carried
+//	docs/reference/compatibility.md: pod/host-pid refused SharedProcesses
+//	docs/reference/compatibility.md: kinds/only-holders-ready warned RolloutStalls
+var directive = regexp.MustCompile(`(?m)^(?:// |# )?docs/reference/compatibility\.md: ((?:[a-z0-9]+/[a-z0-9-]+ )+)(carried|(refused|warned) ([A-Z]\w+))$`)
 
 // mention matches every directive, also a misspelt one.
-var mention = regexp.MustCompile(`(?m)^(?:// |# )?(?:docs/)?compat[a-z]*(?:\.md)?:`)
+var mention = regexp.MustCompile(`(?m)^(?:// |# )?(?:docs/(?:[a-z]+/)?)?compat[a-z]*(?:\.md)?:`)
 
 // evidence is one test of one row.
 type evidence struct{ row, how, test string }
@@ -49,11 +49,11 @@ var archives = map[string]string{
 	"../cmd/shim/testdata/*.txtar": "TestShimFulfillsEachScriptInTestdata/",
 }
 
-// TestCompatibilityPageIsGeneratedFromTests checks that docs/compatibility.md lists every row that
+// TestCompatibilityPageIsGeneratedFromTests checks that docs/reference/compatibility.md lists every row that
 // the comments of tests name, with the names of these tests. With -update the test rewrites this
 // page.
 func TestCompatibilityPageIsGeneratedFromTests(t *testing.T) {
-	const file = "compatibility.md"
+	const file = "reference/compatibility.md"
 	found := append(ofFunctions(t), ofArchives(t)...)
 	text, missing := compatibility(t, found)
 	if *update {
@@ -74,7 +74,7 @@ func compatibility(t *testing.T, found []evidence) (text string, missing []strin
 	var b strings.Builder
 	b.WriteString("<!-- Generated from the tests by make golden. Do not edit. -->\n\n# Compatibility\n\n" +
 		"A gated pod behaves as without the annotation, except that only one pod runs at a time. A pod for which that\n" +
-		"is impossible is refused at admission, with a [reason](reasons.md) that names the field and a solution. Where\n" +
+		"is impossible is refused at admission, with a [reason](../troubleshoot/reasons.md) that names the field and a solution. Where\n" +
 		"the webhook only warns when the workload is applied, the row says warned. Each row names its tests. Tests of `test/e2e` run on the real cluster. `TestGoldenFilesMatchTheWebhooksAnswers/…` are pods before and after\n" +
 		"admission (`mutate/testdata`). `TestShimFulfillsEachScriptInTestdata/…` run the real binary (`cmd/shim/testdata`).\n")
 	known := map[string]bool{}

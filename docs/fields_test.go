@@ -33,7 +33,7 @@ type structure struct {
 	// that has no structure of its own is kept or not as a whole.
 	kept string
 	// other says of each other field what becomes of it. "carried ROW" names a row of
-	// docs/compatibility.md, and a test that shows it: the application behaves as with the field
+	// docs/reference/compatibility.md, and a test that shows it: the application behaves as with the field
 	// unchanged. "refused REASON" and "warned REASON" name what a person reads about the values that
 	// a gated pod cannot have, and a test shows that, too. "part" is a field with a structure of its
 	// own. "server" is a field that the API server sets, or that no new pod may have.
@@ -161,7 +161,7 @@ func names(of any) []string {
 	return all
 }
 
-// fieldsSection returns the section of docs/compatibility.md about the fields of a pod.
+// fieldsSection returns the section of docs/reference/compatibility.md about the fields of a pod.
 func fieldsSection() string {
 	var b strings.Builder
 	b.WriteString("\n## 11. Fields of a pod\n\nA field with a reason has values that a gated pod cannot have. `TestGatedPodKeepsFieldsUnchanged` shows the unchanged fields,\n" +

@@ -29,7 +29,7 @@ func recipes(t *testing.T) []recipe {
 	t.Helper()
 	var found []recipe
 	inside := false
-	for _, node := range parse(t, "library.md").GetChildren() {
+	for _, node := range parse(t, "how-to/recipes.md").GetChildren() {
 		heading, ok := node.(*ast.Heading)
 		switch {
 		case ok && heading.Level < 3:
@@ -74,11 +74,11 @@ func (r recipe) annotations(t *testing.T) []map[string]string {
 
 func TestLibraryPageCitesOnlyExistingTests(t *testing.T) {
 	exist := tests(t)
-	assert.NotEmpty(t, namedTests(t, "library.md", parse(t, "library.md"), exist))
+	assert.NotEmpty(t, namedTests(t, "how-to/recipes.md", parse(t, "how-to/recipes.md"), exist))
 	for _, r := range recipes(t) {
 		named := 0
 		for _, node := range r.nodes {
-			named += len(namedTests(t, "library.md", node, exist))
+			named += len(namedTests(t, "how-to/recipes.md", node, exist))
 		}
 		assert.NotZero(t, named, "recipe without a test: %s", r.title)
 	}
@@ -105,7 +105,7 @@ func TestEachRecipeStatesLimitsAndHasValidAnnotations(t *testing.T) {
 
 // The first version of Metaparticle knows only singletons and locks.
 func TestUpgradePageListsAnnotationsTheFirstReleaseLacks(t *testing.T) {
-	page, err := os.ReadFile("upgrade.md")
+	page, err := os.ReadFile("operate/upgrade.md")
 	require.NoError(t, err)
 	list := regexp.MustCompile(`(?s)annotations (` + "`" + `metaparticle\.io/once.*?)\.\s`).FindStringSubmatch(string(page))
 	require.NotEmpty(t, list)
@@ -136,13 +136,13 @@ func TestEachClaimKindAndExampleHasLibraryRecipe(t *testing.T) {
 	}
 	for _, a := range api.Annotations {
 		if a.Kind != nil {
-			assert.True(t, claims[a.Key], "library.md has no recipe with %s", a.Key)
+			assert.True(t, claims[a.Key], "recipes.md has no recipe with %s", a.Key)
 		}
 	}
 	folders, err := filepath.Glob(filepath.Join(root, "examples", "*", "*.yaml"))
 	require.NoError(t, err)
 	require.NotEmpty(t, folders)
 	for _, file := range folders {
-		assert.True(t, examples[filepath.Dir(file)], "library.md has no recipe with a link to %s", file)
+		assert.True(t, examples[filepath.Join("..", filepath.Dir(file))], "recipes.md has no recipe with a link to %s", file)
 	}
 }

@@ -46,7 +46,7 @@ type label struct {
 	meaning string
 }
 
-// programs lists the sections of docs/metrics.md. The code in the folders of a section declares the
+// programs lists the sections of docs/reference/metrics.md. The code in the folders of a section declares the
 // metrics of that section. Each value of a label must be a string in this code.
 var programs = []struct {
 	title, serves string
@@ -57,9 +57,7 @@ var programs = []struct {
 		"Agent", fmt.Sprintf("Each agent serves its metrics on port %d of its pod. The agent of a pod on its node's network\n"+
 			"serves none, and neither does the agent of a pod with the [local API](api.md).\n\n"+
 			"With `metaparticle.io/gate: pod` the agent's process ends at each drain. Prometheus does not see what a counter\n"+
-			"counted after the last scrape of that process. So `metaparticle_holds_ended_total` misses most ends of holds.\n\n"+
-			"An agent of [version 0.1.0](upgrade.md) does not have the metrics `metaparticle_renewal_seconds_total`,\n"+
-			"`metaparticle_renewals_late_total`, `metaparticle_vacant_seconds` and `metaparticle_workload_info`.", api.AgentPort), []string{"agent", "cmd/agent"},
+			"counted after the last scrape of that process. So `metaparticle_holds_ended_total` misses most ends of holds.", api.AgentPort), []string{"agent", "cmd/agent"},
 		[]label{
 			{"result", []string{"stored", "conflict", "refused", "unanswered"}, "`conflict`: another write came first. `refused`: " +
 				"the API server refused the write. `unanswered`: the agent does not know yet whether the write was stored"},
@@ -73,20 +71,20 @@ var programs = []struct {
 			"(`controller_runtime_…`, `workqueue_…`, `go_…`, `process_…`).", []string{"cmd/webhook", "enroll", "mutate"},
 		[]label{
 			{"result", []string{"unchanged", "patched", "denied"}, "The answer to the API server"},
-			{"reason", nil, "A name of [reasons](reasons.md), or nothing"},
+			{"reason", nil, "A name of [reasons](../troubleshoot/reasons.md), or nothing"},
 			{"namespace", nil, "A namespace with pods that claim slots. Prometheus calls this label `exported_namespace`, " +
-				"because the label `namespace` is that of the webhook's own pod. [The alerts](alerts.md) need both labels, so do not scrape with `honor_labels`"},
+				"because the label `namespace` is that of the webhook's own pod. [The alerts](../troubleshoot/alerts.md) need both labels, so do not scrape with `honor_labels`"},
 			{"step", []string{"read", "slots", "conditions", "variables", "pull-secrets", "bindings", "sweep", "events", "stamps"},
-				"A step of enrolling a namespace. [The alert](alerts.md#metaparticleenrollfails) says what each step does"},
+				"A step of enrolling a namespace. [The alert](../troubleshoot/alerts.md#metaparticleenrollfails) says what each step does"},
 			{"pause", nil, "`hold`, `stop` or `recover`, as `kubectl metaparticle status` shows it. Any other text in the annotation counts as `hold`"},
 		},
 	},
 }
 
-// TestMetricsAreDocumented checks that docs/metrics.md lists all metrics in the code. With
+// TestMetricsAreDocumented checks that docs/reference/metrics.md lists all metrics in the code. With
 // -update the test rewrites the page.
 func TestMetricsAreDocumented(t *testing.T) {
-	const file = "metrics.md"
+	const file = "reference/metrics.md"
 	var b strings.Builder
 	b.WriteString("<!-- Generated from the code by make golden. Do not edit. -->\n\n# Metrics\n\n" +
 		"All metrics are in Prometheus' text format at `/metrics`. A counter begins at zero with its process.\n")

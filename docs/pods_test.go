@@ -19,7 +19,7 @@ import (
 
 // reported are the files whose constants are the reasons of pod conditions and Events. The value is
 // the pattern of the names of these constants. The reasons of a standby in a rollout are in
-// docs/rollouts.md instead.
+// docs/operate/rollouts.md instead.
 var reported = map[string]string{
 	"agent/show/reasons.go":  `^(Reason|Ready|event)`,
 	"agent/after/notices.go": `^event(Waits|NotMet)$`,
@@ -28,7 +28,7 @@ var reported = map[string]string{
 }
 
 func TestPodsPageListsEachReasonOfAgents(t *testing.T) {
-	page, err := os.ReadFile("pods.md")
+	page, err := os.ReadFile("troubleshoot/pods.md")
 	require.NoError(t, err)
 	listed := map[string]bool{}
 	for _, row := range regexp.MustCompile("(?m)^\\| (`.*?`) \\|").FindAllStringSubmatch(string(page), -1) {
@@ -40,11 +40,11 @@ func TestPodsPageListsEachReasonOfAgents(t *testing.T) {
 	for file, names := range reported {
 		for _, reason := range texts(t, filepath.Join(root, file), regexp.MustCompile(names)) {
 			exist[reason] = true
-			assert.True(t, listed[reason], "docs/pods.md lacks a row for %s of %s", reason, file)
+			assert.True(t, listed[reason], "docs/troubleshoot/pods.md lacks a row for %s of %s", reason, file)
 		}
 	}
 	for reason := range listed {
-		assert.True(t, exist[reason], "docs/pods.md has a row for %s, which no agent reports", reason)
+		assert.True(t, exist[reason], "docs/troubleshoot/pods.md has a row for %s, which no agent reports", reason)
 	}
 }
 

@@ -3,7 +3,7 @@
 
 package docs
 
-// section is a part of docs/compatibility.md.
+// section is a part of docs/reference/compatibility.md.
 type section struct {
 	title string
 	rows  []row
@@ -16,7 +16,7 @@ type row struct{ id, text string }
 // notShown is the number of rows without a test. The number must not increase.
 const notShown = 0
 
-// sections lists all rows of docs/compatibility.md. A test may name no other row.
+// sections lists all rows of docs/reference/compatibility.md. A test may name no other row.
 var sections = map[string]section{
 	"1 command": {"Where the command comes from", []row{
 		{"command", "`command`"},

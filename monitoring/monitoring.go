@@ -5,7 +5,7 @@
 // Prometheus, and a dashboard for Grafana. The file rules.yaml is the source of the alerts.
 //
 // Guarantee: for each alert, rules_test.yaml has cases in which the alert fires, ends and stays
-// silent. Each alert has a section in docs/alerts.md. All durations are those of Prometheus' clock.
+// silent. Each alert has a section in docs/troubleshoot/alerts.md. All durations are those of Prometheus' clock.
 // If Prometheus does not scrape a pod, no alert about that pod fires.
 package monitoring
 

@@ -236,7 +236,7 @@ func TestPrometheusLimitsAndFiltersMetricsFromAgents(t *testing.T) {
 	assert.Positive(t, job.LabelValueLengthLimit)
 	assert.NotEmpty(t, job.BodySizeLimit)
 	assert.False(t, job.HonorLabels || job.HonorTimestamps || job.FollowRedirects)
-	page, err := os.ReadFile("../docs/metrics.md")
+	page, err := os.ReadFile("../docs/reference/metrics.md")
 	require.NoError(t, err)
 	agent, webhook, ok := strings.Cut(string(page), "\n## Webhook\n")
 	require.True(t, ok)
@@ -251,7 +251,7 @@ func TestPrometheusLimitsAndFiltersMetricsFromAgents(t *testing.T) {
 }
 
 func TestDashboardShowsDocumentedMetricsOnly(t *testing.T) {
-	page, err := os.ReadFile("../docs/metrics.md")
+	page, err := os.ReadFile("../docs/reference/metrics.md")
 	require.NoError(t, err)
 	documented := map[string]bool{}
 	for _, found := range regexp.MustCompile("`(metaparticle_\\w+)`").FindAllStringSubmatch(string(page), -1) {
@@ -261,7 +261,7 @@ func TestDashboardShowsDocumentedMetricsOnly(t *testing.T) {
 		names := regexp.MustCompile(`\bmetaparticle_\w+`).FindAllString(text, -1)
 		assert.NotEmpty(t, names, text)
 		for _, name := range names {
-			assert.True(t, documented[name], "%s is not in docs/metrics.md: %s", name, text)
+			assert.True(t, documented[name], "%s is not in docs/reference/metrics.md: %s", name, text)
 		}
 	}
 }

@@ -215,19 +215,20 @@ type group struct {
 // order is the navigation. If no group names a Markdown file, the file belongs to the group
 // of its folder.
 var order = []group{
-	{title: "Start", sources: []string{"README.md", "docs/install.md"}},
+	{title: "Start", sources: []string{"README.md"}, folder: "docs/start"},
 	{title: "Tutorials", folder: "docs/tutorials", sources: []string{
 		"docs/tutorials/worker-runs-once.md", "docs/tutorials/nightly-job.md", "docs/tutorials/election-library.md",
 		"docs/tutorials/client-go-leases.md", "docs/tutorials/await-election.md",
 	}},
-	{title: "Guides", sources: []string{
-		"docs/library.md", "examples/README.md", "docs/rollouts.md", "docs/api.md", "docs/alerts.md", "docs/disaster.md", "docs/security.md",
+	{title: "How to", folder: "docs/how-to", sources: []string{"docs/how-to/recipes.md", "examples/README.md"}},
+	{title: "Operate", folder: "docs/operate", sources: []string{
+		"docs/operate/install.md", "docs/operate/upgrade.md", "docs/operate/rollouts.md",
 	}},
-	{title: "Reference", folder: "docs", sources: []string{
-		"docs/annotations.md", "docs/guarantees.md", "docs/compatibility.md", "docs/reasons.md", "docs/pods.md", "docs/metrics.md",
-		"docs/benchmarks.md", "docs/architecture.md",
-	}},
-	{title: "Project", folder: ".", sources: []string{"CONTRIBUTING.md", "CHANGELOG.md"}},
+	{title: "Troubleshoot", folder: "docs/troubleshoot", sources: []string{"docs/troubleshoot/reasons.md", "docs/troubleshoot/pods.md"}},
+	{title: "Reference", folder: "docs/reference", sources: []string{"docs/reference/annotations.md"}},
+	{title: "Guarantees and security", folder: "docs/security", sources: []string{"docs/guarantees.md", "docs/security.md"}},
+	{title: "Project", folder: ".", sources: []string{"CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md"}},
+	{title: "Evidence", folder: "docs/evidence"},
 	{title: "Decisions", folder: "docs/decisions"},
 }
 

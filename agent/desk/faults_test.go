@@ -250,7 +250,7 @@ func TestDeskIgnoresFailuresWithUnknownReasons(t *testing.T) {
 	for _, reason := range []string{"Acquired", "Released", "Anything", ""} {
 		assert.Zero(t, fails(1, reason), reason)
 	}
-	// These are the reasons of all shims since version 0.1.0.
+	// These are the reasons of all shims.
 	for i, reason := range []string{"FailedPostStartHook", "FailedPreStopHook", "SignalNotPermitted"} {
 		told := fails(i+2, reason)
 		assert.Equal(t, gate.Trouble{Serial: i + 2, Reason: reason, Message: "the text"}, told)

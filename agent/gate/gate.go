@@ -191,9 +191,8 @@ const (
 	ReasonNotPermitted = "SignalNotPermitted"
 )
 
-// Known reports whether shims send Trouble with this reason. The shims of each version since 0.1.0
-// send no other reasons. Another reason comes from a program that is no shim, or from a shim of a
-// later version.
+// Known reports whether shims send Trouble with this reason. Another reason comes from a program
+// that is no shim, or from a shim of a later version.
 func (t Trouble) Known() bool {
 	return t.Reason == ReasonPostStart || t.Reason == ReasonPreStop || t.Reason == ReasonNotPermitted
 }

@@ -52,7 +52,7 @@ func status(code int) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }
 }
 
-// docs/compatibility.md: lifecycle/post-start-http lifecycle/pre-stop-http carried
+// docs/reference/compatibility.md: lifecycle/post-start-http lifecycle/pre-stop-http carried
 func TestHTTPHookSucceedsWithAnyAnswer(t *testing.T) {
 	for _, code := range []int{200, 204, 404, 503} {
 		port, requests := answering(t, false, status(code))

@@ -103,7 +103,7 @@ func (s *server) arrived() (names []string) {
 	return names
 }
 
-// docs/compatibility.md: pod/local-api-barrier carried
+// docs/reference/compatibility.md: pod/local-api-barrier carried
 func TestProgramsOfAJobWaitForEachOther(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, pod := atBarrier(t)

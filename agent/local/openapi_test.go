@@ -27,7 +27,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// openAPI is the part of docs/openapi.json that the tests compare with the handlers.
+// openAPI is the part of docs/reference/openapi.json that the tests compare with the handlers.
 type openAPI struct {
 	Servers []struct {
 		URL string `json:"url"`
@@ -62,13 +62,13 @@ type schema struct {
 
 func readOpenAPI(t *testing.T) (doc openAPI) {
 	t.Helper()
-	text, err := os.ReadFile("../../docs/openapi.json")
+	text, err := os.ReadFile("../../docs/reference/openapi.json")
 	require.NoError(t, err)
 	require.NoError(t, json.Unmarshal(text, &doc))
 	return doc
 }
 
-// operations returns each operation in docs/openapi.json, by the operation's method and path.
+// operations returns each operation in docs/reference/openapi.json, by the operation's method and path.
 func (doc openAPI) operations(t *testing.T) map[string]operation {
 	t.Helper()
 	found := map[string]operation{}
@@ -163,7 +163,7 @@ func states(t *testing.T) (found []string) {
 	return found
 }
 
-// anyCall starts a pod, sends the pod a request for a path of docs/openapi.json, and returns the
+// anyCall starts a pod, sends the pod a request for a path of docs/reference/openapi.json, and returns the
 // answer.
 func anyCall(t *testing.T, method, path string) (code int, header http.Header, reason any) {
 	t.Helper()
@@ -289,19 +289,19 @@ func assertSchema(t *testing.T, name string, s schema, answer reflect.Type) {
 
 func TestLocalAPIDocsListEachStateAndReason(t *testing.T) {
 	schemas := readOpenAPI(t).Components.Schemas
-	page, err := os.ReadFile("../../docs/api.md")
+	page, err := os.ReadFile("../../docs/reference/api.md")
 	require.NoError(t, err)
 	reasons := words(t, "newProblem", 1)
 	require.NotEmpty(t, reasons)
 	assert.ElementsMatch(t, states(t), schemas["State"].Enum)
 	assert.ElementsMatch(t, reasons, schemas["Problem"].Properties["reason"].Enum)
 	for _, word := range slices.Concat(states(t), reasons) {
-		assert.Contains(t, string(page), "`"+word+"`", "docs/api.md lacks the word")
+		assert.Contains(t, string(page), "`"+word+"`", "docs/reference/api.md lacks the word")
 	}
 	for name := range readOpenAPI(t).operations(t) {
 		_, path, _ := strings.Cut(name, " ")
 		path = strings.NewReplacer("{kind}", "KIND", "{name}", "NAME", "{hold}", "HOLD").Replace(path)
-		assert.Contains(t, string(page), path, "docs/api.md lacks the path")
+		assert.Contains(t, string(page), path, "docs/reference/api.md lacks the path")
 	}
 }
 
@@ -327,7 +327,7 @@ var problems = []*problem{
 	unknownProblem, mismatchProblem, typeProblem, overflowProblem, reusedProblem, fencedProblem, uncertainProblem, callsProblem,
 }
 
-// docs/api.md promises that the field "detail" says what to do.
+// docs/reference/api.md promises that the field "detail" says what to do.
 func TestEachProblemTellsTheProgramWhatToDo(t *testing.T) {
 	details := words(t, "usageProblem", 0)
 	for _, p := range problems {
@@ -357,10 +357,10 @@ func TestDocumentedHTTPStatusesEqualThoseOfTheCode(t *testing.T) {
 	}
 }
 
-// The listed numbers in docs/api.md are values of constants, or belong to the budget of the default
+// The listed numbers in docs/reference/api.md are values of constants, or belong to the budget of the default
 // lease duration.
 func TestNumbersInAPIDocumentationMatchTheCode(t *testing.T) {
-	text, err := os.ReadFile("../../docs/api.md")
+	text, err := os.ReadFile("../../docs/reference/api.md")
 	require.NoError(t, err)
 	page := strings.Join(strings.Fields(string(text)), " ")
 	b, err := api.NewBudget(api.DefaultLeaseDuration)

@@ -96,7 +96,7 @@ func allowed(silence bool) time.Duration {
 	return long
 }
 
-// docs/compatibility.md: probes/headers probes/host probes/https carried
+// docs/reference/compatibility.md: probes/headers probes/host probes/https carried
 func TestHTTPProbeResultEqualsTheKubeletsResult(t *testing.T) {
 	plain, secure := httptest.NewServer(application(t)), httptest.NewTLSServer(application(t))
 	defer plain.Close()
@@ -162,7 +162,7 @@ func TestProbeOfClosedPortReportsARefusedConnection(t *testing.T) {
 	}
 }
 
-// docs/compatibility.md: probes/readiness-tcp carried
+// docs/reference/compatibility.md: probes/readiness-tcp carried
 func TestTCPProbePassesIfTheConnectionOpens(t *testing.T) {
 	open := Do(t.Context(), api.Handler{TCPSocket: &api.TCPSocketAction{Port: deaf(t)}}, loopback, long)
 	assert.Equal(t, Result{Outcome: Success}, open)
@@ -217,7 +217,7 @@ func healthServer(t *testing.T, secure bool, status byte) int {
 	return portOf(t, server.Listener.Addr().String())
 }
 
-// docs/compatibility.md: probes/liveness-grpc probes/startup-grpc probes/readiness-grpc carried
+// docs/reference/compatibility.md: probes/liveness-grpc probes/startup-grpc probes/readiness-grpc carried
 func TestGRPCProbePassesOnlyForAHealthyService(t *testing.T) {
 	for _, tt := range []struct {
 		name    string

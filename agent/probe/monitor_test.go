@@ -140,7 +140,7 @@ func (a *app) notices() []string {
 	return all
 }
 
-// docs/compatibility.md: probes/standby carried
+// docs/reference/compatibility.md: probes/standby carried
 func TestProbesOfAStandbyPassWithoutItsApplication(t *testing.T) {
 	probes := api.Probes{Startup: declared("startup", nil), Readiness: declared("readiness", nil), Liveness: declared("liveness", nil)}
 	bubble(t, probes, func(a *app) {
@@ -157,7 +157,7 @@ func TestProbesOfAStandbyPassWithoutItsApplication(t *testing.T) {
 	})
 }
 
-// docs/compatibility.md: probes/timings probes/startup-anew carried
+// docs/reference/compatibility.md: probes/timings probes/startup-anew carried
 func TestStartupProbeStartsAnewForEachChild(t *testing.T) {
 	probes := api.Probes{Startup: declared("startup", func(p *api.Probe) {
 		p.InitialDelaySeconds, p.FailureThreshold = 5, 4
@@ -190,7 +190,7 @@ func TestStartupProbeStartsAnewForEachChild(t *testing.T) {
 	})
 }
 
-// docs/compatibility.md: lifecycle/grace-of-probe carried
+// docs/reference/compatibility.md: lifecycle/grace-of-probe carried
 func TestChildGetsGraceOfItsFailedStartupProbe(t *testing.T) {
 	own := int64(7)
 	for name, tt := range map[string]struct {
@@ -292,7 +292,7 @@ func TestNewAgentProcessKeepsAServingChildReady(t *testing.T) {
 	})
 }
 
-// docs/compatibility.md: probes/timings carried
+// docs/reference/compatibility.md: probes/timings carried
 func TestInitialProbeDelayBeginsAtTheChildsStart(t *testing.T) {
 	bubble(t, api.Probes{Liveness: declared("liveness", func(p *api.Probe) { p.InitialDelaySeconds = 20 })}, func(a *app) {
 		assert.False(t, a.Waits())

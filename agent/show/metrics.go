@@ -120,7 +120,7 @@ func resultOf(err error) string {
 }
 
 // family describes one metric. A metric without a label has one value. A metric with a label has a
-// count for each value of the label. The file docs/metrics.md is generated from the list
+// count for each value of the label. The file docs/reference/metrics.md is generated from the list
 // [families].
 type family struct {
 	name, kind, label, help string

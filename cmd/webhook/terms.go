@@ -49,7 +49,7 @@ const (
 // With these times, enrolling survives an overloaded API server.
 const (
 	// enrollFill bounds the time in which an elected replica fills its caches. Ten thousand
-	// gated pods take some seconds (docs/benchmarks.md); an overloaded API server may take
+	// gated pods take some seconds (docs/evidence/benchmarks.md); an overloaded API server may take
 	// much longer.
 	enrollFill = 2 * time.Minute
 	// enrollLastRetry is the longest time that a replica waits between two of its terms. After

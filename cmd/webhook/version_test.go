@@ -60,7 +60,7 @@ func TestWebhookRegularlyRereadsTheClustersKubernetesVersion(t *testing.T) {
 	})
 }
 
-// docs/compatibility.md: gates/too-old refused KubernetesTooOld
+// docs/reference/compatibility.md: gates/too-old refused KubernetesTooOld
 func TestPodGateNeedsAKnownRecentKubernetesVersion(t *testing.T) {
 	k := &kubernetes{log: slog.New(slog.DiscardHandler)}
 	handler := admit.NewPodHandler(admit.Options{AgentImage: "agent:1", Kubernetes: k.minor})

@@ -53,7 +53,7 @@ func updated(t *testing.T, before, now *corev1.Pod) (admission.Response, *corev1
 	return response, pod
 }
 
-// docs/compatibility.md: pod/labels-replaced carried
+// docs/reference/compatibility.md: pod/labels-replaced carried
 func TestWebhookRestoresMarksThatAPodUpdateRemoves(t *testing.T) {
 	for _, pair := range []string{"deployment-pod", "gate-pod", "gate-readiness"} {
 		before := living(t, pair)

@@ -10,7 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 )
 
-// These are the resources of an injected container. The agent needs 11 MB (docs/benchmarks.md), and
+// These are the resources of an injected container. The agent needs 11 MB (docs/evidence/benchmarks.md), and
 // the limits leave room for a burst of watch events. A CPU limit of 100m lets the agent run
 // 10 ms in every 100 ms, so a renewal never waits for long.
 var (

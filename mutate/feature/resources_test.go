@@ -14,7 +14,7 @@ import (
 )
 
 func TestInstallPageStatesResourcesOfInjectedContainers(t *testing.T) {
-	page, err := os.ReadFile("../../docs/install.md")
+	page, err := os.ReadFile("../../docs/operate/install.md")
 	require.NoError(t, err)
 	text := func(list corev1.ResourceList) string {
 		return fmt.Sprintf("cpu %s, memory %s", list.Cpu(), list.Memory())

@@ -19,10 +19,10 @@ import (
 
 var update = flag.Bool("update", false, "rewrite golden files")
 
-// TestReasonsAreDocumented requires that docs/reasons.md lists all reasons. With -update
+// TestReasonsAreDocumented requires that docs/troubleshoot/reasons.md lists all reasons. With -update
 // the test rewrites the page.
 func TestReasonsAreDocumented(t *testing.T) {
-	const path = "../../docs/reasons.md"
+	const path = "../../docs/troubleshoot/reasons.md"
 	var b strings.Builder
 	b.WriteString("<!-- Generated from mutate/reason/webhook.go by make golden. Do not edit. -->\n\n# Reasons\n\n" +
 		"Every refusal and warning of the webhook begins with the name of its reason. The name is the same in the warning\n" +

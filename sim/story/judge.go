@@ -200,7 +200,7 @@ func (j *judge) noteTaking() {
 	}
 }
 
-// pauses are the waits between two turns that docs/rollouts.md promises. Each later wait is also an
+// pauses are the waits between two turns that docs/operate/rollouts.md promises. Each later wait is also an
 // hour.
 var pauses = []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour}
 

@@ -31,7 +31,7 @@ type Behaviour struct {
 // even the fastest clock counts less than turn.Proof, so the version is never proven.
 const mostBroken = 9 * time.Second
 
-// Broken reports whether docs/rollouts.md calls the version broken.
+// Broken reports whether docs/operate/rollouts.md calls the version broken.
 func (v Behaviour) Broken() bool {
 	return v.Imageless || v.Starts < 0 || v.Lasts > 0 && v.Lasts <= mostBroken
 }

@@ -18,7 +18,7 @@ import (
 )
 
 // countsOn is the time for which a pod still counts at its barrier after the end of its last call
-// (docs/api.md).
+// (docs/reference/api.md).
 const countsOn = 2 * time.Second
 
 // caller is a program that waits at the barrier of its pod through the local API. The program and

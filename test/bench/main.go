@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command bench prints figures of docs/benchmarks.md, measured on the test cluster: handovers beside
+// Command bench prints figures of docs/evidence/benchmarks.md, measured on the test cluster: handovers beside
 // the floor and client-go's elector, starts with and without a gate, and what idle pods cost.
 package main
 

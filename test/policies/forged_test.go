@@ -269,7 +269,7 @@ func TestClaimWithAnIncompleteGateIsRefused(t *testing.T) {
 // A person wrote or copied the pod, and no webhook has seen it. The pod would start immediately, or
 // would wait without the right to read the Leases of its conditions.
 //
-// docs/compatibility.md: impossible/conditions-by-hand refused NotInjected
+// docs/reference/compatibility.md: impossible/conditions-by-hand refused NotInjected
 func TestPodWithForgedConditionsIsRefused(t *testing.T) {
 	conditioned := map[string]string{api.AfterAnnotation: "once.schema=7, lock.a"}
 	whole := gated(t, bare("later", conditioned))
@@ -301,7 +301,7 @@ func jobs() (own, other metav1.OwnerReference) {
 
 // A pod that arrives at the barrier of another Job would open that barrier too early.
 //
-// docs/compatibility.md: impossible/barrier-by-hand refused NotInjected
+// docs/reference/compatibility.md: impossible/barrier-by-hand refused NotInjected
 func TestPodWithAForgedBarrierIsRefused(t *testing.T) {
 	own, other := jobs()
 	pod := bare("train", map[string]string{api.BarrierAnnotation: "warm=3"})
@@ -351,7 +351,7 @@ func TestLocalAPIPodWithForgedBarrierIsRefused(t *testing.T) {
 // A person wrote the gated pod by hand, or changed a copy of a gated pod: its agent is missing, or
 // serves other claims than those in the pod's annotation.
 //
-// docs/compatibility.md: impossible/local-api-by-hand refused NotInjected
+// docs/reference/compatibility.md: impossible/local-api-by-hand refused NotInjected
 func TestPodWithAForgedProgramGateIsRefused(t *testing.T) {
 	asking := map[string]string{api.LocalAnnotation: "lock/a, semaphore/pool=3"}
 	whole := gated(t, bare("asker", asking))

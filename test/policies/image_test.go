@@ -92,7 +92,7 @@ func gatedPod(name string) *corev1.Pod {
 // The command of a gated container contains the image's command, so with a new image the container would
 // run the old image's command. An injected container with another image would not hold the slot.
 //
-// docs/compatibility.md: impossible/image-in-place refused ImageChangedInPlace
+// docs/reference/compatibility.md: impossible/image-in-place refused ImageChangedInPlace
 func TestImageOfGatedContainerNeverChangesInPlace(t *testing.T) {
 	own, _ := jobs()
 	train := bare("train", map[string]string{api.BarrierAnnotation: "warm=3"})

@@ -21,7 +21,7 @@ import (
 )
 
 // oldest is the first version of Kubernetes in which gates and policies work
-// (docs/compatibility.md).
+// (docs/reference/compatibility.md).
 var oldest = version.MustParseGeneric("1.33.0")
 
 func (c Cluster) apiServer(context.Context) (Finding, error) {
@@ -165,5 +165,5 @@ func (c Cluster) absent(ctx context.Context) (Finding, error) {
 	case err != nil:
 		return Finding{}, err
 	}
-	return found(Warning, "read docs/install.md, \"Upgrade\"", "Metaparticle is installed: %s", imageOf(d))
+	return found(Warning, "read docs/operate/install.md, \"Upgrade\"", "Metaparticle is installed: %s", imageOf(d))
 }

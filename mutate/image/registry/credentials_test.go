@@ -67,7 +67,7 @@ func pullSecret(t *testing.T, key, password string) *corev1.Secret {
 	return &corev1.Secret{Type: corev1.SecretTypeDockerConfigJson, Data: map[string][]byte{corev1.DockerConfigJsonKey: text}}
 }
 
-// docs/compatibility.md: command/secret-of-pod command/secret-of-account carried
+// docs/reference/compatibility.md: command/secret-of-pod command/secret-of-account carried
 func TestPullSecretsGiveAccessToAPrivateImage(t *testing.T) {
 	f := newRegistry(t, false)
 	f.passwords["private"] = "swordfish"

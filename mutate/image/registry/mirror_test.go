@@ -14,7 +14,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/image"
 )
 
-// docs/compatibility.md: command/mirror carried
+// docs/reference/compatibility.md: command/mirror carried
 func TestMirrorIsReadBeforeTheRegistry(t *testing.T) {
 	hang := make(chan struct{})
 	defer close(hang)

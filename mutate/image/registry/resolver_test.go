@@ -27,7 +27,7 @@ var redis = v1.Config{Entrypoint: []string{"docker-entrypoint.sh"}, Cmd: []strin
 
 var redisCommand = image.Command{Entrypoint: redis.Entrypoint, Cmd: redis.Cmd, StopSignal: "SIGQUIT"}
 
-// docs/compatibility.md: command/entrypoint command/cmd carried
+// docs/reference/compatibility.md: command/entrypoint command/cmd carried
 func TestResolverReturnsTheCommandOfTheImage(t *testing.T) {
 	f := newRegistry(t, false)
 	f.push(t, "library/redis:7", redis)
@@ -36,7 +36,7 @@ func TestResolverReturnsTheCommandOfTheImage(t *testing.T) {
 	assert.Equal(t, redisCommand, command)
 }
 
-// docs/compatibility.md: command/pull-always command/tag carried
+// docs/reference/compatibility.md: command/pull-always command/tag carried
 func TestEachImageLookUpResolvesATagAnew(t *testing.T) {
 	f := newRegistry(t, false)
 	r := f.resolver(Options{})
@@ -73,7 +73,7 @@ func TestUnchangedTagCostsOneHeadRequest(t *testing.T) {
 	assert.Equal(t, 1, manifests, "a pull is counted against a limit")
 }
 
-// docs/compatibility.md: command/digest carried
+// docs/reference/compatibility.md: command/digest carried
 func TestPublicImageNamedByDigestIsReadOnce(t *testing.T) {
 	f := newRegistry(t, false)
 	f.passwords["private"] = "swordfish"
@@ -115,7 +115,7 @@ func TestRefusedHeadRequestIsFollowedByGet(t *testing.T) {
 	assert.Equal(t, redisCommand, command)
 }
 
-// docs/compatibility.md: command/registry-away carried
+// docs/reference/compatibility.md: command/registry-away carried
 func TestResolverUsesLastAnswerWhileRegistryIsDown(t *testing.T) {
 	f := newRegistry(t, false)
 	r := f.resolver(Options{})
@@ -155,7 +155,7 @@ func TestResolverFindsNoCommandForADeletedTag(t *testing.T) {
 	require.ErrorIs(t, err, errAbsent)
 }
 
-// docs/compatibility.md: command/registry-away carried
+// docs/reference/compatibility.md: command/registry-away carried
 func TestResolverGivesUpOnAHangingRegistry(t *testing.T) {
 	f := newRegistry(t, false)
 	r := f.resolver(Options{Budget: 100 * time.Millisecond})
@@ -194,7 +194,7 @@ func TestResolverReturnsCommandSharedByAllPlatforms(t *testing.T) {
 	assert.Equal(t, redisCommand, command)
 }
 
-// docs/compatibility.md: command/platforms carried
+// docs/reference/compatibility.md: command/platforms carried
 func TestResolverReturnsTheDifferingCommandsOfAllPlatforms(t *testing.T) {
 	f := newRegistry(t, false)
 	differ := map[string]v1.Config{
@@ -215,7 +215,7 @@ func TestResolverReturnsTheDifferingCommandsOfAllPlatforms(t *testing.T) {
 	}
 }
 
-// docs/compatibility.md: command/platforms refused ImagePlatforms
+// docs/reference/compatibility.md: command/platforms refused ImagePlatforms
 func TestImageWithTwoCommandsPerArchitectureIsRefused(t *testing.T) {
 	f := newRegistry(t, false)
 	other := v1.Config{Entrypoint: []string{"other"}}
@@ -242,7 +242,7 @@ func TestPlainHTTPRegistryIsRefusedUnlessAllowed(t *testing.T) {
 	require.ErrorIs(t, err, errPlainHTTP)
 }
 
-// docs/compatibility.md: command/private-ca carried
+// docs/reference/compatibility.md: command/private-ca carried
 func TestResolverTrustsTheConfiguredPrivateCA(t *testing.T) {
 	f := newRegistry(t, true)
 	f.push(t, "app:1", redis)

@@ -25,7 +25,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 )
 
-// docs/compatibility.md: applications/nginx carried
+// docs/reference/compatibility.md: applications/nginx carried
 func TestGateKeepsNginxExclusiveAndUnchanged(t *testing.T) {
 	// If two workers of nginx end at once, nginx gets and logs one signal or two. So the
 	// number of its log lines about signals varies.
@@ -34,14 +34,14 @@ func TestGateKeepsNginxExclusiveAndUnchanged(t *testing.T) {
 		Reloaded: "signal 1 (SIGHUP) received", Unordered: true, Noise: noise}.Test(t)
 }
 
-// docs/compatibility.md: applications/python carried
+// docs/reference/compatibility.md: applications/python carried
 func TestGateKeepsGunicornExclusiveAndUnchanged(t *testing.T) {
 	software.Software{Name: "gunicorn", Port: 8000, Serves: software.Contains("/", "served by gunicorn"),
 		Started: "Booting worker", Boots: 3, Reloaded: "Hang up: Master", Unordered: true,
 		Noise: regexp.MustCompile("was terminated due to signal")}.Test(t) // gunicorn logs this line only sometimes
 }
 
-// docs/compatibility.md: applications/postgresql carried
+// docs/reference/compatibility.md: applications/postgresql carried
 func TestGateKeepsPostgreSQLExclusiveAndUnchanged(t *testing.T) {
 	// During its recovery PostgreSQL logs each client that connects. The other log lines about
 	// the recovery depend on how long the recovery takes. So the test compares none of these
@@ -62,7 +62,7 @@ func TestGateKeepsPostgreSQLExclusiveAndUnchanged(t *testing.T) {
 		Reloaded: "received SIGHUP", Unordered: true, Noise: noise}.Test(t)
 }
 
-// docs/compatibility.md: applications/redis carried
+// docs/reference/compatibility.md: applications/redis carried
 func TestGateKeepsRedisExclusiveAndUnchanged(t *testing.T) {
 	ping := func(s *space.Space, pod *corev1.Pod) bool {
 		out, err := kubectl.Run(s, "", "exec", pod.Name, "-c", "app", "--", "redis-cli", "ping")
@@ -83,7 +83,7 @@ func TestGateKeepsRedisExclusiveAndUnchanged(t *testing.T) {
 		}}.Test(t)
 }
 
-// docs/compatibility.md: applications/jvm carried
+// docs/reference/compatibility.md: applications/jvm carried
 func TestGateKeepsTomcatExclusiveAndUnchanged(t *testing.T) {
 	get := corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/", Port: intstr.FromString("app")}}
 	// A standby may wait for longer than this probe allows. So the test fails if the agent counts
@@ -99,7 +99,7 @@ func TestGateKeepsTomcatExclusiveAndUnchanged(t *testing.T) {
 		Noise: regexp.MustCompile("SecureRandom|did not stop cleanly")}.Test(t)
 }
 
-// docs/compatibility.md: applications/shell carried
+// docs/reference/compatibility.md: applications/shell carried
 func TestGateKeepsShellScriptExclusiveAndUnchanged(t *testing.T) {
 	// The script writes this file once its traps are set. From then on the script serves.
 	locked := func(s *space.Space, pod *corev1.Pod) bool {
@@ -113,7 +113,7 @@ func TestGateKeepsShellScriptExclusiveAndUnchanged(t *testing.T) {
 		}}.Test(t)
 }
 
-// docs/compatibility.md: applications/cron carried
+// docs/reference/compatibility.md: applications/cron carried
 func TestGateKeepsCronExclusiveAndUnchanged(t *testing.T) {
 	serves := func(s *space.Space, pod *corev1.Pod) bool {
 		p := process.Main(pod)

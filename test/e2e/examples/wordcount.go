@@ -46,7 +46,7 @@ func (e example) awaitMapper(but ...int) (found *corev1.Pod, shard int) {
 	return found, shard
 }
 
-// docs/compatibility.md: lifecycle/shards carried
+// docs/reference/compatibility.md: lifecycle/shards carried
 func TestWordcountExampleCountsExactlyDespiteDeletionsAndKills(t *testing.T) {
 	e := apply(t, "wordcount", "wordcount")
 	deleted, first := e.awaitMapper()

@@ -26,7 +26,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// docs/compatibility.md: kinds/cron-job kinds/stateful-set-parallel kinds/job carried
+// docs/reference/compatibility.md: kinds/cron-job kinds/stateful-set-parallel kinds/job carried
 func TestLockIsExclusiveAmongDifferentTypesOfWorkloads(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()

@@ -60,7 +60,7 @@ func TestLostHoldRestartsContainerIfAnnotationSaysRestart(t *testing.T) {
 	h.Await(space.StartTimeout, "somebody takes the slot again", func() bool { return app.After(h.Space, a, h.Before) != nil })
 }
 
-// docs/compatibility.md: lifecycle/exit-codes carried
+// docs/reference/compatibility.md: lifecycle/exit-codes carried
 func TestContainerReturnsTheChildsExitCode(t *testing.T) {
 	t.Parallel()
 	h := holder.Deploy(t, app.Lasting("ends"), "it needs the record")
@@ -87,7 +87,7 @@ func TestContainerReturnsTheChildsExitCode(t *testing.T) {
 	})
 }
 
-// docs/compatibility.md: lifecycle/crash-loop lifecycle/restart-always carried
+// docs/reference/compatibility.md: lifecycle/crash-loop lifecycle/restart-always carried
 func TestStandbyTakesOverFromACrashingHolder(t *testing.T) {
 	t.Parallel()
 	h := holder.Deploy(t, app.Lasting("crashes"), "it needs the record")
@@ -108,7 +108,7 @@ func TestStandbyTakesOverFromACrashingHolder(t *testing.T) {
 	}
 }
 
-// docs/compatibility.md: lifecycle/grace carried
+// docs/reference/compatibility.md: lifecycle/grace carried
 func TestDeletedHolderUsesPodGraceThenReleasesSlot(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("graceful")

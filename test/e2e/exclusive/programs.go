@@ -116,7 +116,7 @@ func leashedVoters(name string) app.App {
 
 // The program ignores each answer of the local API, so only its shim ends the program.
 //
-// docs/compatibility.md: pod/local-api-kill carried
+// docs/reference/compatibility.md: pod/local-api-kill carried
 func TestDisobedientProgramDiesBeforeTakeover(t *testing.T) {
 	l := cluster.NeedLab(t, "it cuts a node off")
 	s, a := space.New(t), leashedVoters("disobedient")
@@ -157,7 +157,7 @@ func onNode(name, election, node string) app.App {
 // Four agents serve on one node, and none of them takes a port. If a program called an agent of the
 // other application, that agent would refuse the undeclared claim, and the program would end.
 //
-// docs/compatibility.md: pod/local-api-socket carried
+// docs/reference/compatibility.md: pod/local-api-socket carried
 func TestProgramsOnHostNetworkReachAgentBySocket(t *testing.T) {
 	t.Parallel()
 	cluster.NeedLab(t, "it needs the record, and reads the ports of a node")

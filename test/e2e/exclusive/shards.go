@@ -80,7 +80,7 @@ func (p partitioned) awaitAll(bound time.Duration, shards int, former string) (n
 	return now
 }
 
-// docs/compatibility.md: lifecycle/shards carried
+// docs/reference/compatibility.md: lifecycle/shards carried
 func TestNewShardCountTakesEffectDespiteDisconnectedNode(t *testing.T) {
 	l := cluster.NeedLab(t, "it cuts a node off")
 	p := partitioned{space.New(t)}

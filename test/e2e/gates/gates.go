@@ -92,7 +92,7 @@ func agentRestarts(pod *corev1.Pod) int32 {
 // holder, and deletes a holder. At the end of the test, the cleanup of its space searches the whole
 // record for two applications at once.
 //
-// docs/compatibility.md: gates/pid-1 gates/loss-restarts-all carried
+// docs/reference/compatibility.md: gates/pid-1 gates/loss-restarts-all carried
 func TestPodGateRunsImagesThatMustBePID1(t *testing.T) {
 	cluster.NeedFeature(t, cluster.RestartAllContainers)
 	t.Parallel()
@@ -231,7 +231,7 @@ func TestPodGateStopsApplicationOnADisconnectedNode(t *testing.T) {
 
 // The application runs in every pod, and one pod serves.
 //
-// docs/compatibility.md: gates/readiness carried
+// docs/reference/compatibility.md: gates/readiness carried
 func TestReadinessGateLetsOnePodServe(t *testing.T) {
 	cluster.NeedLab(t, "it signals processes of pods")
 	t.Parallel()

@@ -48,7 +48,7 @@ func copies() map[string][]string {
 	}
 }
 
-// docs/compatibility.md: impossible/copies refused Leftover
+// docs/reference/compatibility.md: impossible/copies refused Leftover
 func TestCopyOfAGatedPodIsRefused(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()

@@ -21,7 +21,7 @@ import (
 // Another injector adds a container to the pod, and an environment variable to all containers. The
 // injector's name decides whether the API server calls it before our webhook or after ours.
 //
-// docs/compatibility.md: pod/injector-before pod/injector-after carried
+// docs/reference/compatibility.md: pod/injector-before pod/injector-after carried
 func TestPodIsGatedCompletelyDespiteAForeignInjector(t *testing.T) {
 	cluster.NeedLab(t, "its webhook is an image of the tests")
 	t.Parallel()

@@ -131,8 +131,8 @@ func refusesToRead(s *space.Space, t *testing.T, img private) {
 // credentials do not count, not even those with which the webhook has read the image
 // before.
 //
-// docs/compatibility.md: command/secret-of-pod command/secret-of-account carried
-// docs/compatibility.md: command/no-secret refused ImageUnreadable
+// docs/reference/compatibility.md: command/secret-of-pod command/secret-of-account carried
+// docs/reference/compatibility.md: command/no-secret refused ImageUnreadable
 func TestPrivateImageNeedsThePodsOwnCredentials(t *testing.T) {
 	cluster.NeedLab(t, "its registry is one that demands a login")
 	t.Parallel()

@@ -39,7 +39,7 @@ func waits(s *space.Space, a app.App) bool {
 	return false
 }
 
-// docs/compatibility.md: pod/conditions carried
+// docs/reference/compatibility.md: pod/conditions carried
 func TestPodStartsAfterTheAwaitedKeyIsDone(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
@@ -66,7 +66,7 @@ func TestPodStartsAfterTheAwaitedKeyIsDone(t *testing.T) {
 	})
 }
 
-// docs/compatibility.md: pod/conditions carried
+// docs/reference/compatibility.md: pod/conditions carried
 func TestPodStartsAfterTheAwaitedHolderServes(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()

@@ -105,7 +105,7 @@ func startsOf(s *space.Space, pods []*corev1.Pod) (all record.Record) {
 	return all
 }
 
-// docs/compatibility.md: pod/barrier carried
+// docs/reference/compatibility.md: pod/barrier carried
 func TestPodsOfAJobStartTogether(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()

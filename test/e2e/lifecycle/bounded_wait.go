@@ -84,7 +84,7 @@ func runs(s *space.Space, lock, name string) []string {
 	return found
 }
 
-// docs/compatibility.md: lifecycle/bounded-wait carried
+// docs/reference/compatibility.md: lifecycle/bounded-wait carried
 func TestJobSkipsWorkOnlyIfHolderIsAlive(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()

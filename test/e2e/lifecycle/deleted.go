@@ -26,7 +26,7 @@ import (
 // The agent and the kubelet may learn of the pod's deletion at the same instant. Then both of them
 // stop an application that started milliseconds ago.
 //
-// docs/compatibility.md: lifecycle/exit-codes carried
+// docs/reference/compatibility.md: lifecycle/exit-codes carried
 func TestPodDeletionKeepsExitCodeOfStartingApplication(t *testing.T) {
 	cluster.NeedLab(t, "it kills processes of pods")
 	t.Parallel()

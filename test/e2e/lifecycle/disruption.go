@@ -68,7 +68,7 @@ const evictionTimeout = 3 * time.Minute
 // agent must release the slot, because the slot would otherwise have to expire. The test runs alone,
 // because on an overloaded machine the release would take longer than that second.
 //
-// docs/compatibility.md: lifecycle/grace-of-deletion lifecycle/ignores-term carried
+// docs/reference/compatibility.md: lifecycle/grace-of-deletion lifecycle/ignores-term carried
 func TestHolderDeletedWithMinimalGraceReleasesTheSlot(t *testing.T) {
 	for name, args := range map[string][]string{"obeys": nil, "ignores": {"-ignore-term"}} {
 		t.Run(name, func(t *testing.T) {

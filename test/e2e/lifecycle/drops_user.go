@@ -51,7 +51,7 @@ var dropping = map[string]struct {
 // application.
 func begun(*space.Space, *corev1.Pod) bool { return true }
 
-// docs/compatibility.md: lifecycle/drops-user carried
+// docs/reference/compatibility.md: lifecycle/drops-user carried
 func TestApplicationThatChangesUserGetsTheStopSignal(t *testing.T) {
 	cluster.NeedLab(t, "it makes an image")
 	t.Parallel()

@@ -67,7 +67,7 @@ func endsWith(s *space.Space, pod *corev1.Pod, code int32, what string) {
 	assert.LessOrEqual(s, len(missed), mayMiss, what)
 }
 
-// docs/compatibility.md: lifecycle/termination-messages lifecycle/out-of-memory carried
+// docs/reference/compatibility.md: lifecycle/termination-messages lifecycle/out-of-memory carried
 func TestGateKeepsTheTerminationReasonAndMessage(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)

@@ -106,7 +106,7 @@ func pair(s *space.Space, name string, edit func(*corev1.PodTemplateSpec), args 
 	return plain, gated
 }
 
-// docs/compatibility.md: lifecycle/post-start-exec lifecycle/pre-stop-exec lifecycle/hooks-of-a-standby lifecycle/term-of-a-standby carried
+// docs/reference/compatibility.md: lifecycle/post-start-exec lifecycle/pre-stop-exec lifecycle/hooks-of-a-standby lifecycle/term-of-a-standby carried
 func TestHooksRunInHoldersAndNeverInStandbys(t *testing.T) {
 	cluster.NeedLab(t, "it reads the hooks' notes")
 	t.Parallel()
@@ -145,7 +145,7 @@ func TestHooksRunInHoldersAndNeverInStandbys(t *testing.T) {
 	noted(first, lives(there+1)...)
 }
 
-// docs/compatibility.md: lifecycle/post-start-http lifecycle/pre-stop-http lifecycle/post-start-sleep lifecycle/pre-stop-sleep carried
+// docs/reference/compatibility.md: lifecycle/post-start-http lifecycle/pre-stop-http lifecycle/post-start-sleep lifecycle/pre-stop-sleep carried
 func TestGatedHooksRunLikeUngatedHooks(t *testing.T) {
 	cluster.NeedLab(t, "it reads the hooks' notes")
 	t.Parallel()
@@ -191,7 +191,7 @@ func TestGatedHooksRunLikeUngatedHooks(t *testing.T) {
 
 // Kubernetes accepts hooks with tcpSocket, but each call of such a hook fails.
 //
-// docs/compatibility.md: lifecycle/post-start-tcp lifecycle/pre-stop-tcp carried
+// docs/reference/compatibility.md: lifecycle/post-start-tcp lifecycle/pre-stop-tcp carried
 func TestGatedHooksFailLikeUngatedHooks(t *testing.T) {
 	cluster.NeedLab(t, "it reads the hooks' notes")
 	t.Parallel()

@@ -32,7 +32,7 @@ func of(s *space.Space, name, pod string) (found []record.Process) {
 
 // The init container prepares the application's data, as a migration does.
 //
-// docs/compatibility.md: pod/init-gated carried
+// docs/reference/compatibility.md: pod/init-gated carried
 func TestGatedInitContainerAndApplicationShareOneHold(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
@@ -83,7 +83,7 @@ func TestGatedInitContainerAndApplicationShareOneHold(t *testing.T) {
 	assert.NotEqual(t, processes[0].Token, after[0].Token)
 }
 
-// docs/compatibility.md: lifecycle/restart-rules lifecycle/restart-never carried
+// docs/reference/compatibility.md: lifecycle/restart-rules lifecycle/restart-never carried
 func TestRestartRulesApplyToTheApplicationsExitCodes(t *testing.T) {
 	cluster.NeedFeature(t, cluster.ContainerRestartRules)
 	t.Parallel()

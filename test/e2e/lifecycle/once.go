@@ -73,7 +73,7 @@ func awaitReady(s *space.Space, a app.App, n int) {
 	})
 }
 
-// docs/compatibility.md: lifecycle/once pod/init carried
+// docs/reference/compatibility.md: lifecycle/once pod/init carried
 func TestInitContainerCompletesWorkOfAKeyOnce(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()

@@ -104,7 +104,7 @@ func becameReady(pod *corev1.Pod) time.Time {
 // A pod may stand by for longer than its startup probe allows. The probe's failures are
 // counted anew at each start of the child, even in the same container.
 //
-// docs/compatibility.md: probes/startup-http probes/readiness-http probes/liveness-http probes/named-port probes/startup-anew probes/standby carried
+// docs/reference/compatibility.md: probes/startup-http probes/readiness-http probes/liveness-http probes/named-port probes/startup-anew probes/standby carried
 func TestStartupProbeBeginsAnewWithEachChild(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
@@ -151,7 +151,7 @@ func TestStartupProbeBeginsAnewWithEachChild(t *testing.T) {
 	}
 }
 
-// docs/compatibility.md: probes/startup-exec probes/message lifecycle/exit-codes carried
+// docs/reference/compatibility.md: probes/startup-exec probes/message lifecycle/exit-codes carried
 func TestFailedStartupProbeRestartsContainerAsWithoutGate(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
@@ -183,7 +183,7 @@ func TestFailedStartupProbeRestartsContainerAsWithoutGate(t *testing.T) {
 // While the probe of the holder fails, neither the holder nor a standby is Ready. The Event
 // about the failed probe quotes the output of the probe's command unchanged.
 //
-// docs/compatibility.md: probes/readiness-exec probes/message probes/standby carried
+// docs/reference/compatibility.md: probes/readiness-exec probes/message probes/standby carried
 func TestStandbysAreReadyOnlyWhileHolderIsReady(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
@@ -239,11 +239,11 @@ func byHTTPS(name string) corev1.ProbeHandler {
 // without the gate. The Events about a failed probe name the same cause, too. The application ignores
 // SIGTERM, and the grace of the liveness probe is shorter than that of the pod.
 //
-// docs/compatibility.md: lifecycle/grace-of-probe lifecycle/ignores-term carried
-// docs/compatibility.md: probes/liveness-exec probes/liveness-http probes/liveness-tcp probes/liveness-grpc carried
-// docs/compatibility.md: probes/readiness-exec probes/readiness-http probes/readiness-tcp probes/readiness-grpc carried
-// docs/compatibility.md: probes/startup-exec probes/startup-http probes/startup-tcp probes/startup-grpc carried
-// docs/compatibility.md: probes/named-port probes/headers probes/https probes/timings probes/message carried
+// docs/reference/compatibility.md: lifecycle/grace-of-probe lifecycle/ignores-term carried
+// docs/reference/compatibility.md: probes/liveness-exec probes/liveness-http probes/liveness-tcp probes/liveness-grpc carried
+// docs/reference/compatibility.md: probes/readiness-exec probes/readiness-http probes/readiness-tcp probes/readiness-grpc carried
+// docs/reference/compatibility.md: probes/startup-exec probes/startup-http probes/startup-tcp probes/startup-grpc carried
+// docs/reference/compatibility.md: probes/named-port probes/headers probes/https probes/timings probes/message carried
 func TestEachGatedProbeActsLikeAnUngatedProbe(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
@@ -315,7 +315,7 @@ func sameWords(s *space.Space, name string, plain, gated *corev1.Pod, probe stri
 
 // On the host network an agent opens no port, so the kubelet's probes are exec probes.
 //
-// docs/compatibility.md: pod/host-network carried
+// docs/reference/compatibility.md: pod/host-network carried
 func TestKubeletProbesTheApplicationOnTheHostNetwork(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)

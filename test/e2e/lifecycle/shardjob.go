@@ -105,7 +105,7 @@ func checkParts(s *space.Space, reduce string, runs ...string) {
 	}
 }
 
-// docs/compatibility.md: lifecycle/shards carried
+// docs/reference/compatibility.md: lifecycle/shards carried
 func TestEachShardOfAJobSucceedsOnce(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()

@@ -33,7 +33,7 @@ func stoppedBy(image string, own corev1.Signal) func(*corev1.PodTemplateSpec) {
 // The application gets its own stop signal, once, and no other signal. At a deletion the kubelet
 // sends this signal, as without the gate. At a yield the shim sends this signal.
 //
-// docs/compatibility.md: lifecycle/stop-signal lifecycle/image-stop-signal carried
+// docs/reference/compatibility.md: lifecycle/stop-signal lifecycle/image-stop-signal carried
 func TestApplicationGetsOnlyTheDeclaredStopSignal(t *testing.T) {
 	cluster.NeedLab(t, "it needs a feature gate, and reads the signals' notes")
 	t.Parallel()

@@ -243,7 +243,7 @@ func (u *upgrading) handsOver(name string) {
 }
 
 // mostInRollout bounds the failed requests in a rollout from version 0.1.0, or back to 0.1.0. The client
-// sends about a hundred requests a second. docs/upgrade.md tells of failures for up to two seconds.
+// sends about a hundred requests a second. docs/operate/upgrade.md tells of failures for up to two seconds.
 const mostInRollout = 500
 
 // rolls replaces all pods, so that all of them have the agent of the version.

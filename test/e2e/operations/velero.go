@@ -114,7 +114,7 @@ func (v velero) restoredPod(o unstructured.Unstructured) map[string]any {
 
 // The cleanup of the space checks that no two pods run the application at once.
 //
-// docs/compatibility.md: kinds/restored carried
+// docs/reference/compatibility.md: kinds/restored carried
 func TestVeleroRestoresPodsBeforeTheirControllers(t *testing.T) {
 	t.Parallel()
 	a := app.Singleton("restored")

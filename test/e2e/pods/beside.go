@@ -21,7 +21,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 )
 
-// docs/compatibility.md: pod/native-sidecars pod/ungated carried
+// docs/reference/compatibility.md: pod/native-sidecars pod/ungated carried
 func TestNativeSidecarOfUserStartsBeforeTheAgent(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
@@ -47,7 +47,7 @@ func TestNativeSidecarOfUserStartsBeforeTheAgent(t *testing.T) {
 	app.HandsOver(s, a)
 }
 
-// docs/compatibility.md: pod/cp carried
+// docs/reference/compatibility.md: pod/cp carried
 func TestKubectlCopiesFilesToHolderAndStandby(t *testing.T) {
 	cluster.NeedLab(t, "it pushes an image")
 	t.Parallel()

@@ -138,9 +138,9 @@ func layered(s *space.Space, configs map[string]v1.Config) map[string]string {
 // The containers of the pod have their commands in different places: in the pod, in the image, or
 // in both.
 //
-// docs/compatibility.md: command/command command/args command/entrypoint command/cmd command/shell-form command/expansion carried
-// docs/compatibility.md: command/path command/working-dir command/environment command/tag command/digest carried
-// docs/compatibility.md: kinds/pod lifecycle/restart-never pod/several pod/logs carried
+// docs/reference/compatibility.md: command/command command/args command/entrypoint command/cmd command/shell-form command/expansion carried
+// docs/reference/compatibility.md: command/path command/working-dir command/environment command/tag command/digest carried
+// docs/reference/compatibility.md: kinds/pod lifecycle/restart-never pod/several pod/logs carried
 func TestChildStartsExactlyLikeTheUngatedProcess(t *testing.T) {
 	cluster.NeedLab(t, "it pushes images")
 	t.Parallel()

@@ -24,7 +24,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
 )
 
-// docs/compatibility.md: kinds/replica-set carried
+// docs/reference/compatibility.md: kinds/replica-set carried
 func TestPodsOfAReplicaSetRunOneByOne(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
@@ -60,7 +60,7 @@ func jobNow(s *space.Space, name string) *batchv1.Job {
 
 // A yielded slot ends the pod, and the Job's policy must not take that end for a failure.
 //
-// docs/compatibility.md: kinds/job-failure-policy carried
+// docs/reference/compatibility.md: kinds/job-failure-policy carried
 func TestYieldOfAJobsPodIsNoFailureOfTheJob(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
@@ -89,7 +89,7 @@ func TestYieldOfAJobsPodIsNoFailureOfTheJob(t *testing.T) {
 // Of the clients that make a Job from a CronJob, kubectl claims to be the Job's controller, and others
 // only name the CronJob as an owner.
 //
-// docs/compatibility.md: kinds/cron-job-by-hand carried
+// docs/reference/compatibility.md: kinds/cron-job-by-hand carried
 func TestRunByHandWaitsForTheCronJobsSlot(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
@@ -123,7 +123,7 @@ func TestRunByHandWaitsForTheCronJobsSlot(t *testing.T) {
 	s.Await(space.StartTimeout, "the second run follows", func() bool { return app.After(s, a, first) != nil })
 }
 
-// docs/compatibility.md: kinds/job kinds/job-parallel kinds/job-indexed kinds/job-failure-policy kinds/job-suspend lifecycle/restart-on-failure carried
+// docs/reference/compatibility.md: kinds/job kinds/job-parallel kinds/job-indexed kinds/job-failure-policy kinds/job-suspend lifecycle/restart-on-failure carried
 func TestPodsOfJobsCompleteOneAtATime(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
@@ -176,7 +176,7 @@ func TestPodsOfJobsCompleteOneAtATime(t *testing.T) {
 // The owner of the pods is a custom resource, which no code of Metaparticle mentions. The test
 // itself creates the owner's pods, as a custom controller would.
 //
-// docs/compatibility.md: kinds/custom carried
+// docs/reference/compatibility.md: kinds/custom carried
 func TestPodsOfACustomControllerShareOneSlot(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()

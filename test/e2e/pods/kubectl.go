@@ -28,7 +28,7 @@ import (
 // People use kubectl on the holder and on a standby. No command names a container,
 // because the application's container is the default.
 //
-// docs/compatibility.md: pod/exec pod/logs pod/port-forward pod/debug pod/attach pod/default-container carried
+// docs/reference/compatibility.md: pod/exec pod/logs pod/port-forward pod/debug pod/attach pod/default-container carried
 func TestKubectlCommandsSucceedOnHolderAndStandby(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()

@@ -24,7 +24,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 )
 
-// docs/compatibility.md: identity/user identity/fs-group identity/capabilities identity/seccomp identity/read-only-root carried
+// docs/reference/compatibility.md: identity/user identity/fs-group identity/capabilities identity/seccomp identity/read-only-root carried
 func TestChildKeepsTheContainersUserAndCapabilities(t *testing.T) {
 	cluster.NeedLab(t, "it needs an image of a numeric user")
 	t.Parallel()
@@ -71,7 +71,7 @@ func TestChildKeepsTheContainersUserAndCapabilities(t *testing.T) {
 	assert.Contains(t, plain["restricted"].Root, "read-only")
 }
 
-// docs/compatibility.md: identity/resize carried
+// docs/reference/compatibility.md: identity/resize carried
 func TestGatedContainerIsResizedInPlace(t *testing.T) {
 	t.Parallel()
 	h := holder.Deploy(t, app.Lasting("resized"), "it needs the record")
@@ -92,7 +92,7 @@ func TestGatedContainerIsResizedInPlace(t *testing.T) {
 // A disruption budget lets one pod go at a time. A rollout then finishes despite the budget, an autoscaler
 // and a strict topology spread.
 //
-// docs/compatibility.md: identity/pdb carried
+// docs/reference/compatibility.md: identity/pdb carried
 func TestRolloutFinishesDespiteDisruptionBudgetAndAutoscaler(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("budgeted")

@@ -40,7 +40,7 @@ func secured(name string, resources corev1.ResourceRequirements) app.App {
 	return a
 }
 
-// docs/compatibility.md: identity/restricted identity/quota identity/limit-range identity/seccomp identity/capabilities identity/read-only-root carried
+// docs/reference/compatibility.md: identity/restricted identity/quota identity/limit-range identity/seccomp identity/capabilities identity/read-only-root carried
 func TestGatedPodsRunInARestrictedNamespace(t *testing.T) {
 	cluster.NeedLab(t, "it needs an image of a numeric user")
 	t.Parallel()

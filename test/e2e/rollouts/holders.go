@@ -26,7 +26,7 @@ import (
 // TestRolloutOfHoldersFinishesWithTheRemedyOfItsWarning stalls a rollout of which the webhook has
 // warned, and then applies the maxUnavailable that the warning names.
 //
-// docs/compatibility.md: kinds/only-holders-ready warned RolloutStalls
+// docs/reference/compatibility.md: kinds/only-holders-ready warned RolloutStalls
 func TestRolloutOfHoldersFinishesWithTheRemedyOfItsWarning(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()

@@ -25,7 +25,7 @@ import (
 // TestRolloutWithoutSurgeStopsApplicationAtMostTwice rolls a good version out with Recreate, and
 // with other strategies that delete an old pod before they make a new one.
 //
-// docs/compatibility.md: kinds/deployment-recreate kinds/stateful-set kinds/stateful-set-parallel kinds/daemon-set carried
+// docs/reference/compatibility.md: kinds/deployment-recreate kinds/stateful-set kinds/stateful-set-parallel kinds/daemon-set carried
 func TestRolloutWithoutSurgeStopsApplicationAtMostTwice(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()

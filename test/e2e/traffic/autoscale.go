@@ -212,7 +212,7 @@ func uses(top string) map[string]float64 {
 // of the holder's use. When the work is done, the autoscaler removes a standby and not
 // the holder.
 //
-// docs/compatibility.md: identity/hpa identity/hpa-container carried
+// docs/reference/compatibility.md: identity/hpa identity/hpa-container carried
 func TestAutoscalersAverageIncludesIdleStandbys(t *testing.T) {
 	t.Parallel()
 	s := scale(t, app.Lasting("scaled"),

@@ -21,7 +21,7 @@ import (
 // ports of the holder's node. The agent opens no port of its own there, so the
 // application may declare even the agent's usual port.
 //
-// docs/compatibility.md: pod/host-network carried
+// docs/reference/compatibility.md: pod/host-network carried
 func TestStandbyOnHostNetworkForwardsToTheHolder(t *testing.T) {
 	cluster.NeedLab(t, "it needs two nodes of its own")
 	t.Parallel()

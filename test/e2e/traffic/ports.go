@@ -59,8 +59,8 @@ func answersAll(h holder.Holder, kind, address string) {
 // Many pods declare no port, and only a probe names the port. Resolvers use UDP, with a port of their own for
 // each query.
 //
-// docs/compatibility.md: pod/ports-udp carried
-// docs/compatibility.md: pod/ports-undeclared carried
+// docs/reference/compatibility.md: pod/ports-udp carried
+// docs/reference/compatibility.md: pod/ports-undeclared carried
 func TestStandbysForwardUndeclaredAndUDPPorts(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("resolver")
@@ -83,7 +83,7 @@ func TestStandbysForwardUndeclaredAndUDPPorts(t *testing.T) {
 // A port that the list leaves out refuses connections in a standby, so Prometheus does not get the holder's
 // series from it. A Service of such a port gets an Event.
 //
-// docs/compatibility.md: pod/ports-listed carried
+// docs/reference/compatibility.md: pod/ports-listed carried
 func TestStandbyRefusesThePortThatIsLeftOut(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("scraped")

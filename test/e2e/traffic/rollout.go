@@ -23,7 +23,7 @@ import (
 // A Deployment of three replicas rolls out when its claim is added, and again when the claim is
 // removed.
 //
-// docs/compatibility.md: kinds/deployment carried
+// docs/reference/compatibility.md: kinds/deployment carried
 func TestClaimAdditionAndRemovalRollOutTheDeployment(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
