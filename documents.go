@@ -8,8 +8,8 @@ package metaparticle
 
 import "embed"
 
-// Documents has the embedded Markdown pages. A new folder of such pages needs a pattern
+// Documents has the embedded Markdown pages and their pictures. A new folder of them needs a pattern
 // in the directive go:embed.
 //
-//go:embed README.md CHANGELOG.md CONTRIBUTING.md examples/README.md docs/*.md docs/*/*.md
+//go:embed README.md CHANGELOG.md CONTRIBUTING.md examples/README.md docs/*.md docs/*.png docs/*/*.md
 var Documents embed.FS

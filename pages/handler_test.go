@@ -73,10 +73,10 @@ func TestPagesLoadOnlyTheirOwnFiles(t *testing.T) {
 		}
 		loads := request.FindAllStringSubmatch(string(text), -1)
 		for _, match := range loads {
-			assert.Contains(t, []string{"style.css", "search.js", "page.js", "icon.svg"}, strings.TrimLeft(match[1], "./"), name)
+			assert.Contains(t, files, strings.TrimLeft(match[1], "./"), name)
 		}
 		if strings.HasSuffix(name, ".html") {
-			assert.Len(t, loads, 5, name)
+			assert.GreaterOrEqual(t, len(loads), 5, name)
 			assert.NotContains(t, string(text), " style=", name)
 			assert.NotContains(t, string(text), "<style", name)
 		}

@@ -221,14 +221,10 @@ func known(node ast.Node) bool {
 }
 
 // target returns the path of the page that a Markdown file becomes. The path loses the folder
-// docs. The repository's README.md becomes index.html, and a README.md in another folder
-// becomes a page with that folder's name. An image keeps its name.
+// docs. The README.md of a folder becomes a page with that folder's name. An image keeps its name.
 func target(source string) string {
 	dir, file := path.Split(strings.TrimPrefix(source, "docs/"))
-	switch {
-	case source == "README.md":
-		return "index.html"
-	case file == "README.md":
+	if file == "README.md" && dir != "" {
 		return strings.TrimSuffix(dir, "/") + ".html"
 	}
 	if name, document := strings.CutSuffix(file, ".md"); document {
@@ -277,7 +273,7 @@ type link struct {
 }
 
 // resolve returns where a link of a page leads. The text of the error completes a sentence that
-// begins with the link.
+// begins with the link. A link to a folder of the menu leads to the folder's first page.
 func (s *site) resolve(from *page, destination string) (link, error) {
 	to, err := url.Parse(destination)
 	switch {
@@ -295,6 +291,9 @@ func (s *site) resolve(from *page, destination string) (link, error) {
 	anchor := ""
 	if to.Fragment != "" {
 		anchor = "#" + to.EscapedFragment()
+	}
+	if i := slices.IndexFunc(s.groups, func(g placed) bool { return g.folder == strings.TrimSuffix(name, "/") }); i >= 0 && name != "." {
+		name = s.groups[i].pages[0].source
 	}
 	if page := s.bySource[name]; page != nil {
 		if to.Fragment != "" && !page.anchors[to.Fragment] {

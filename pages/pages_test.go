@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -50,7 +51,7 @@ func TestPageBuiltFromSampleEqualsItsGoldenFile(t *testing.T) {
 	files, err := Build(archive(sources), nil, nil)
 	require.NoError(t, err)
 	assert.Equal(t, []string{
-		"decisions/a.html", "icon.svg", "images/a.png", "index.html", "page.js", "sample.html", "search-index.js", "search.js", "style.css",
+		"decisions/a.html", "icon.svg", "images/a.png", "index.html", "page.js", "readme.html", "sample.html", "search-index.js", "search.js", "style.css",
 	}, slices.Sorted(maps.Keys(files)))
 	sample.Files = append(sources, txtar.File{Name: "sample.html", Data: []byte(bodyOf(t, files["sample.html"]))})
 	if *update {
@@ -131,7 +132,7 @@ func TestEachDocumentOfTheRepositoryHasAPage(t *testing.T) {
 
 func TestEachNavigationLinkNamesAnExistingMarkdownFile(t *testing.T) {
 	for _, g := range order {
-		for _, source := range g.sources {
+		for _, source := range g.first {
 			_, err := fs.Stat(metaparticle.Documents, source)
 			assert.NoError(t, err)
 		}
@@ -157,4 +158,30 @@ func BenchmarkBuildOfAllPages(b *testing.B) {
 		_, err := Build(metaparticle.Documents, nil, nil)
 		require.NoError(b, err)
 	}
+}
+
+func TestMenuHasEachFolderAndNamesPagesApartOnce(t *testing.T) {
+	files, err := Build(fstest.MapFS{
+		"docs/index.md": {Data: []byte("# Hello\n\n[begin](tutorials) [check](decisions)\n")}, "README.md": {Data: []byte("# Readme\n")},
+		"docs/tutorials/z.md": {Data: []byte("# An early title\n")}, "docs/tutorials/b.md": {Data: []byte("# Later\n")},
+		"docs/tutorials/nightly-job.md": {Data: []byte("# Named first\n")}, "docs/security.md": {Data: []byte("# Security\n")},
+		"docs/security/a.md": {Data: []byte("# Callers\n")}, "docs/evidence/README.md": {Data: []byte("# Evidence\n")},
+		"docs/evidence/b.md": {Data: []byte("# Benchmarks\n")}, "docs/decisions/a.md": {Data: []byte("# Why\n")},
+	}, nil, nil)
+	require.NoError(t, err)
+	titles := func(page string) (all []string) {
+		_, menu, _ := strings.Cut(string(files[page]), `aria-label="Pages">`)
+		menu, _, _ = strings.Cut(menu, "</nav>")
+		for _, match := range regexp.MustCompile(`(?:<summary>|<a [^>]*>)([^<]*)`).FindAllStringSubmatch(menu, -1) {
+			all = append(all, match[1])
+		}
+		return all
+	}
+	want := []string{"Start", "Overview", "Tutorials", "Named first", "An early title", "Later", "Security", "Security", "Callers", "Evidence and decisions"}
+	assert.Equal(t, want, titles("index.html"))
+	assert.Equal(t, want, titles("decisions/a.html"))
+	assert.Contains(t, string(files["index.html"]), `<a href="tutorials/nightly-job.html">begin</a> <a href="decisions/a.html">check</a>`)
+	assert.Contains(t, string(files["evidence.html"]), "<h2 id=\"decisions\">Decisions</h2>\n<ul>\n<li><a href=\"decisions/a.html\">Why</a></li>\n</ul>")
+	assert.NotContains(t, string(files["security.html"]), "Decisions</h2>")
+	assert.Contains(t, string(files["search-index.js"]), `"t":"Why","a":"why","h":"Why","x":"","o":true`)
 }

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"html"
 	"io"
-	"slices"
 	"strings"
 
 	"github.com/gomarkdown/markdown"
@@ -101,41 +100,21 @@ const name = "Metaparticle"
 // render returns the whole page: the file layout.html as a frame around the HTML of the page.
 // The method does not use package html/template, which calls methods by name. So that package
 // would link all methods of all types into the webhook, and add 10 MB.
-func (s *site) render(p *page, groups [][]*page) []byte {
+func (s *site) render(p *page) []byte {
 	title := p.title
 	if title != name {
 		title += " – " + name
 	}
 	button, table := contents(p)
-	return []byte(strings.NewReplacer(
-		"[[title]]", html.EscapeString(title), "[[up]]", p.up(), "[[policy]]", html.EscapeString(Policy),
-		"[[pages]]", navigation(p, groups), "[[contents-button]]", button, "[[contents]]", table,
-		"[[body]]", string(bytes.TrimSpace(s.body(p)))+"\n", "[[neighbours]]", neighbours(p, slices.Concat(groups...)),
-	).Replace(layout))
-}
-
-// navigation returns a list of all pages, with the group of the page p unfolded.
-func navigation(p *page, groups [][]*page) string {
-	var b strings.Builder
-	for i, pages := range groups {
-		if len(pages) == 0 {
-			continue
-		}
-		open := ""
-		if slices.Contains(pages, p) {
-			open = " open"
-		}
-		fmt.Fprintf(&b, "<details%s>\n<summary>%s</summary>\n<ul>\n", open, html.EscapeString(order[i].title))
-		for _, other := range pages {
-			here := ""
-			if other == p {
-				here = ` aria-current="page"`
-			}
-			fmt.Fprintf(&b, "<li><a href=\"%s\"%s>%s</a></li>\n", html.EscapeString(p.up()+other.path), here, html.EscapeString(other.title))
-		}
-		b.WriteString("</ul>\n</details>\n")
+	class := ""
+	if p.source == start {
+		class, button, table = ` class="start"`, "", ""
 	}
-	return b.String()
+	return []byte(strings.NewReplacer(
+		"[[class]]", class, "[[title]]", html.EscapeString(title), "[[up]]", p.up(), "[[policy]]", html.EscapeString(Policy),
+		"[[pages]]", s.menu(p), "[[contents-button]]", button, "[[contents]]", table,
+		"[[body]]", string(bytes.TrimSpace(s.body(p)))+"\n"+s.lists(p), "[[neighbours]]", s.neighbours(p),
+	).Replace(layout))
 }
 
 // contents returns the table of contents of a page with three headings or more below its title, and the button that
@@ -160,19 +139,4 @@ func contents(p *page) (button, table string) {
 	return "<button class=\"opens contents-button\" popovertarget=\"contents\">On this page</button>\n",
 		"<nav id=\"contents\" popover aria-labelledby=\"contents-title\">\n<p id=\"contents-title\">On this page</p>\n<ul>\n" +
 			items.String() + "</ul>\n</nav>\n"
-}
-
-// neighbours returns links to the pages before and after the page p, in the order of the
-// navigation. The argument "line" has all pages in that order.
-func neighbours(p *page, line []*page) string {
-	var b strings.Builder
-	write := func(rel, word string, i int) {
-		if i >= 0 && i < len(line) {
-			fmt.Fprintf(&b, "<a rel=\"%s\" href=\"%s\"><span>%s</span> %s</a>\n", rel, html.EscapeString(p.up()+line[i].path), word, html.EscapeString(line[i].title))
-		}
-	}
-	here := slices.Index(line, p)
-	write("prev", "Previous", here-1)
-	write("next", "Next", here+1)
-	return b.String()
 }

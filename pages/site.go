@@ -52,6 +52,7 @@ type site struct {
 	// pictures are the images that pages can show, by their paths in the repository.
 	pictures map[string][]byte
 	colours  Colours
+	groups   []placed
 }
 
 // read parses all Markdown files, in the order of their paths, and keeps the images that pages can
@@ -76,6 +77,9 @@ func (s *site) read(documents fs.FS) error {
 			return mistake{name, 1, "the document is not UTF-8, or larger than 1 MiB"}
 		}
 		p := parse(name, text)
+		if name == "README.md" {
+			p.title = "Overview" // the site's own name says nothing in the menu
+		}
 		s.pages, s.bySource[name] = append(s.pages, p), p
 		return nil
 	})
@@ -114,6 +118,7 @@ func Build(documents, repository fs.FS, colours Colours) (map[string][]byte, err
 	if err := s.read(documents); err != nil {
 		return nil, err
 	}
+	s.groups = arrange(s.pages)
 	var all []error
 	for _, p := range s.pages {
 		all = append(all, p.check(s)...)
@@ -125,14 +130,13 @@ func Build(documents, repository fs.FS, colours Colours) (map[string][]byte, err
 	for name, picture := range s.pictures {
 		files[target(name)] = picture
 	}
-	groups := arrange(s.pages)
 	for _, p := range s.pages {
 		if files[p.path] != nil {
 			return nil, fmt.Errorf("%s: another document has the page %s, too", p.source, p.path)
 		}
-		files[p.path] = s.render(p, groups)
+		files[p.path] = s.render(p)
 	}
-	index, err := index(groups)
+	index, err := s.index()
 	files["search-index.js"] = index
 	return files, err
 }
@@ -145,15 +149,24 @@ type found struct {
 	Anchor  string `json:"a"`
 	Heading string `json:"h"`
 	Text    string `json:"x"`
+	// Apart reports that the page is not in the menu.
+	Apart bool `json:"o,omitempty"`
 }
 
 // index returns a script with the index of the search. A browser refuses to fetch a JSON file
 // for a page that it has opened from the disk, so the JSON is in a script.
-func index(groups [][]*page) ([]byte, error) {
+func (s *site) index() ([]byte, error) {
+	groups := s.groups
+	if first := s.bySource[start]; first != nil {
+		groups = slices.Insert(slices.Clone(groups), 0, placed{pages: []*page{first}})
+	}
 	var all []found
-	for _, p := range slices.Concat(groups...) {
-		for _, s := range p.sections {
-			all = append(all, found{p.path, p.title, s.anchor, s.title, strings.Join(strings.Fields(s.text.String()), " ")})
+	for _, g := range groups {
+		for _, p := range g.pages {
+			for _, part := range p.sections {
+				text := strings.Join(strings.Fields(part.text.String()), " ")
+				all = append(all, found{p.path, p.title, part.anchor, part.title, text, g.apart})
+			}
 		}
 	}
 	text, err := json.Marshal(all)
@@ -201,64 +214,4 @@ func Handler() http.Handler {
 		header.Set("ETag", `"`+hex.EncodeToString(sum[:16])+`"`)
 		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(file))
 	})
-}
-
-// group is a group of pages in the navigation.
-type group struct {
-	title string
-	// sources are the first Markdown files of the group, in the order of the navigation. The other
-	// Markdown files of the folder follow, sorted by path.
-	sources []string
-	folder  string
-}
-
-// order is the navigation. If no group names a Markdown file, the file belongs to the group
-// of its folder.
-var order = []group{
-	{title: "Start", sources: []string{"README.md"}, folder: "docs/start"},
-	{title: "Tutorials", folder: "docs/tutorials", sources: []string{
-		"docs/tutorials/worker-runs-once.md", "docs/tutorials/nightly-job.md", "docs/tutorials/election-library.md",
-		"docs/tutorials/client-go-leases.md", "docs/tutorials/await-election.md",
-	}},
-	{title: "How to", folder: "docs/how-to", sources: []string{"docs/how-to/recipes.md", "examples/README.md"}},
-	{title: "Operate", folder: "docs/operate", sources: []string{
-		"docs/operate/install.md", "docs/operate/upgrade.md", "docs/operate/rollouts.md",
-	}},
-	{title: "Troubleshoot", folder: "docs/troubleshoot", sources: []string{"docs/troubleshoot/reasons.md", "docs/troubleshoot/pods.md"}},
-	{title: "Reference", folder: "docs/reference", sources: []string{"docs/reference/annotations.md"}},
-	{title: "Guarantees and security", folder: "docs/security", sources: []string{"docs/guarantees.md", "docs/security.md"}},
-	{title: "Project", folder: ".", sources: []string{"CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md"}},
-	{title: "Evidence", folder: "docs/evidence"},
-	{title: "Decisions", folder: "docs/decisions"},
-}
-
-// arrange returns the pages of each group, in the order of the navigation. The function leaves
-// out a file that a group names, but that does not exist.
-func arrange(all []*page) [][]*page {
-	arranged := make([][]*page, len(order))
-	placed := map[*page]bool{}
-	for i, g := range order {
-		for _, source := range g.sources {
-			if j := slices.IndexFunc(all, func(p *page) bool { return p.source == source }); j >= 0 {
-				arranged[i] = append(arranged[i], all[j])
-				placed[all[j]] = true
-			}
-		}
-	}
-	for _, p := range all {
-		if !placed[p] {
-			i := folderOf(p.source)
-			arranged[i] = append(arranged[i], p)
-		}
-	}
-	return arranged
-}
-
-// folderOf returns the index of the group whose folder is the nearest folder above a Markdown file.
-func folderOf(source string) int {
-	for dir := path.Dir(source); ; dir = path.Dir(dir) {
-		if i := slices.IndexFunc(order, func(g group) bool { return g.folder == dir }); i >= 0 {
-			return i
-		}
-	}
 }

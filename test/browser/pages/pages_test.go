@@ -53,7 +53,7 @@ func serve(t *testing.T) string {
 
 func TestPagesOfMarkdownFilesObeyAccessibilityRules(t *testing.T) {
 	address := serve(t)
-	for _, page := range []string{"", "tutorials/worker-runs-once.html", "guarantees.html", "annotations.html", "compatibility.html", "api.html", "decisions/20261123-chart.html"} {
+	for _, page := range []string{"", "tutorials/worker-runs-once.html", "reference/annotations.html", "reference/compatibility.html", "evidence.html", "decisions/20261123-chart.html"} {
 		for _, prefers := range []tab.Scheme{tab.Light, tab.Dark} {
 			for _, width := range []int64{1280, 390} {
 				t.Run(fmt.Sprint(page, " ", prefers, " ", width), func(t *testing.T) {
@@ -90,7 +90,7 @@ func TestKeyboardUserCanSearchAndReachResults(t *testing.T) {
 	p.Press("a nightly job never overlaps")
 	p.Await(`document.querySelectorAll("#results a").length > 0`)
 	p.Press(kb.Tab)
-	assert.Regexp(t, `/docs/library\.html#a-nightly-job-never-overlaps$`, tab.Value[string](p, "document.activeElement.href"))
+	assert.Regexp(t, `/docs/how-to/recipes\.html#a-nightly-job-never-overlaps$`, tab.Value[string](p, "document.activeElement.href"))
 }
 
 func TestSearchResultsObeyAccessibilityRules(t *testing.T) {
@@ -172,7 +172,7 @@ func TestNoPageIsWiderThanANarrowScreen(t *testing.T) {
 }
 
 func TestTableOfProseBecomesBlocksOnANarrowScreen(t *testing.T) {
-	p := tab.Open(t, serve(t)+"annotations.html", 390, tab.Light)
+	p := tab.Open(t, serve(t)+"reference/annotations.html", 390, tab.Light)
 	assert.Equal(t, "block", tab.Value[string](p, `getComputedStyle(document.querySelector(".stack td")).display`))
 	assert.Equal(t, `"value"`, tab.Value[string](p, `getComputedStyle(document.querySelector(".stack td:nth-child(2)"), "::before").content`))
 }

@@ -26,7 +26,7 @@ func TestScreenshotsOfPages(t *testing.T) {
 	if os.Getenv("DARK") != "" {
 		prefers = tab.Dark
 	}
-	for _, page := range strings.FieldsSeq(os.Getenv("PAGES")) {
+	for page := range strings.FieldsSeq(os.Getenv("PAGES")) {
 		for _, width := range []int64{1280, 390} {
 			p := tab.Open(t, address+page, width, prefers)
 			p.Script(os.Getenv("JS"))
