@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -18,31 +19,41 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// recipe is a part of library.md. The part begins with a heading of the third level, and ends
-// before the next heading of that level or of a higher level.
+// recipe is a page of docs/how-to to which the table in recipes.md links.
 type recipe struct {
-	title string
-	nodes []ast.Node
+	file string
+	page ast.Node
 }
+
+// wholePrograms are the pages of recipes.md's table that show no annotations.
+var wholePrograms = []string{"how-to/local-api-examples.md"}
 
 func recipes(t *testing.T) []recipe {
 	t.Helper()
 	var found []recipe
-	inside := false
-	for _, node := range parse(t, "how-to/recipes.md").GetChildren() {
-		heading, ok := node.(*ast.Heading)
-		switch {
-		case ok && heading.Level < 3:
-			inside = false
-		case ok && heading.Level == 3:
-			inside = true
-			found = append(found, recipe{title: text(heading)})
-		case inside:
-			last := &found[len(found)-1]
-			last.nodes = append(last.nodes, node)
+	ast.WalkFunc(parse(t, "how-to/recipes.md"), func(node ast.Node, entering bool) ast.WalkStatus {
+		if _, ok := node.(*ast.Table); !ok || !entering {
+			return ast.GoToNext
 		}
-	}
+		for _, target := range links(node) {
+			if file := filepath.Join("how-to", target); !slices.Contains(wholePrograms, file) {
+				found = append(found, recipe{file: file, page: parse(t, file)})
+			}
+		}
+		return ast.SkipChildren
+	})
 	require.NotEmpty(t, found)
+	return found
+}
+
+// links returns the targets of all links in the node.
+func links(node ast.Node) (found []string) {
+	ast.WalkFunc(node, func(node ast.Node, entering bool) ast.WalkStatus {
+		if link, ok := node.(*ast.Link); ok && entering {
+			found = append(found, string(link.Destination))
+		}
+		return ast.GoToNext
+	})
 	return found
 }
 
@@ -58,48 +69,60 @@ func text(node ast.Node) string {
 	return b.String()
 }
 
-// annotations returns the annotations that the blocks of YAML in the recipe have.
-func (r recipe) annotations(t *testing.T) []map[string]string {
+// annotations returns the annotations that the recipe's blocks of YAML have. A block is of
+// annotations if it begins with one.
+func (r recipe) annotations(t *testing.T) (all []map[string]string) {
 	t.Helper()
-	var all []map[string]string
-	for _, node := range r.nodes {
-		if block, ok := node.(*ast.CodeBlock); ok && string(block.Info) == "yaml" {
+	ast.WalkFunc(r.page, func(node ast.Node, entering bool) ast.WalkStatus {
+		block, ok := node.(*ast.CodeBlock)
+		if ok && entering && string(block.Info) == "yaml" && strings.HasPrefix(string(block.Literal), "metaparticle.io/") {
 			var annotations map[string]string
-			require.NoError(t, yaml.UnmarshalStrict(block.Literal, &annotations), r.title)
+			require.NoError(t, yaml.UnmarshalStrict(block.Literal, &annotations), r.file)
 			all = append(all, annotations)
 		}
-	}
+		return ast.GoToNext
+	})
 	return all
 }
 
-func TestLibraryPageCitesOnlyExistingTests(t *testing.T) {
+// The rows of docs/evidence/recipes.md name the tests of each recipe.
+func TestEvidencePageNamesTestsOfEachRecipe(t *testing.T) {
 	exist := tests(t)
-	assert.NotEmpty(t, namedTests(t, "how-to/recipes.md", parse(t, "how-to/recipes.md"), exist))
-	for _, r := range recipes(t) {
-		named := 0
-		for _, node := range r.nodes {
-			named += len(namedTests(t, "how-to/recipes.md", node, exist))
+	shown := map[string]bool{}
+	ast.WalkFunc(parse(t, "evidence/recipes.md"), func(node ast.Node, entering bool) ast.WalkStatus {
+		row, ok := node.(*ast.TableRow)
+		if !ok || !entering {
+			return ast.GoToNext
 		}
-		assert.NotZero(t, named, "recipe without a test: %s", r.title)
+		if named := namedTests(t, "evidence/recipes.md", row, exist); len(named) > 0 {
+			for _, target := range links(row) {
+				shown[filepath.Join("evidence", target)] = true
+			}
+		}
+		return ast.SkipChildren
+	})
+	for _, r := range recipes(t) {
+		assert.True(t, shown[r.file], "recipe without a test in docs/evidence/recipes.md: %s", r.file)
 	}
 }
 
 func TestEachRecipeStatesLimitsAndHasValidAnnotations(t *testing.T) {
 	for _, r := range recipes(t) {
 		blocks := r.annotations(t)
-		assert.NotEmpty(t, blocks, "recipe without annotations: %s", r.title)
+		assert.NotEmpty(t, blocks, "recipe without annotations: %s", r.file)
 		for _, annotations := range blocks {
 			request, err := api.Parse(annotations)
-			require.NoError(t, err, r.title)
-			assert.True(t, request.Injects(), r.title)
+			require.NoError(t, err, r.file)
+			assert.True(t, request.Injects(), r.file)
 		}
-		words := ""
-		for _, node := range r.nodes {
-			words += text(node) + "\n"
+		var headings []string
+		for _, node := range r.page.GetChildren() {
+			if heading, ok := node.(*ast.Heading); ok {
+				headings = append(headings, text(heading))
+			}
 		}
-		for _, part := range []string{"Guaranteed: ", "Limits: ", "Tests: "} {
-			assert.Contains(t, words, part, r.title)
-		}
+		assert.Contains(t, headings, "What you get", r.file)
+		assert.Contains(t, headings, "What to know", r.file)
 	}
 }
 
@@ -116,8 +139,8 @@ func TestUpgradePageListsAnnotationsTheFirstReleaseLacks(t *testing.T) {
 	}
 }
 
-// The page library.md needs a recipe for each kind of claim, and for each example.
-func TestEachClaimKindAndExampleHasLibraryRecipe(t *testing.T) {
+// Each kind of claim, and each example, needs a recipe.
+func TestEachClaimKindAndExampleHasARecipe(t *testing.T) {
 	claims, examples := map[string]bool{}, map[string]bool{}
 	for _, r := range recipes(t) {
 		for _, annotations := range r.annotations(t) {
@@ -125,24 +148,19 @@ func TestEachClaimKindAndExampleHasLibraryRecipe(t *testing.T) {
 				claims[key] = true
 			}
 		}
-		for _, node := range r.nodes {
-			ast.WalkFunc(node, func(node ast.Node, entering bool) ast.WalkStatus {
-				if link, ok := node.(*ast.Link); ok && entering {
-					examples[filepath.Dir(string(link.Destination))] = true
-				}
-				return ast.GoToNext
-			})
+		for _, target := range links(r.page) {
+			examples[filepath.Dir(target)] = true
 		}
 	}
 	for _, a := range api.Annotations {
 		if a.Kind != nil {
-			assert.True(t, claims[a.Key], "recipes.md has no recipe with %s", a.Key)
+			assert.True(t, claims[a.Key], "docs/how-to has no recipe with %s", a.Key)
 		}
 	}
 	folders, err := filepath.Glob(filepath.Join(root, "examples", "*", "*.yaml"))
 	require.NoError(t, err)
 	require.NotEmpty(t, folders)
 	for _, file := range folders {
-		assert.True(t, examples[filepath.Join("..", filepath.Dir(file))], "recipes.md has no recipe with a link to %s", file)
+		assert.True(t, examples[filepath.Join("..", filepath.Dir(file))], "docs/how-to has no recipe with a link to %s", file)
 	}
 }

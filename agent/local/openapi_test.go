@@ -357,12 +357,15 @@ func TestDocumentedHTTPStatusesEqualThoseOfTheCode(t *testing.T) {
 	}
 }
 
-// The listed numbers in docs/reference/api.md are values of constants, or belong to the budget of the default
-// lease duration.
+// The listed numbers in the pages about the local API are values of constants, or belong to the budget of
+// the default lease duration.
 func TestNumbersInAPIDocumentationMatchTheCode(t *testing.T) {
-	text, err := os.ReadFile("../../docs/reference/api.md")
-	require.NoError(t, err)
-	page := strings.Join(strings.Fields(string(text)), " ")
+	var page string
+	for _, name := range []string{"reference/api.md", "how-to/local-api.md", "how-to/sync-clients.md"} {
+		text, err := os.ReadFile("../../docs/" + name)
+		require.NoError(t, err)
+		page += strings.Join(strings.Fields(string(text)), " ") + "\n"
+	}
 	b, err := api.NewBudget(api.DefaultLeaseDuration)
 	require.NoError(t, err)
 	short := func(d time.Duration) string { return fmt.Sprintf("%.0f s", d.Seconds()) }
