@@ -138,13 +138,13 @@ func TestStatusCommandRefusesNamesThatNothingHas(t *testing.T) {
 			if c.target != "" {
 				args = []string{c.target}
 			}
-			assert.Equal(t, exitRefused, b.status(t, screen{output: output}, c.namespace, args...), c.target)
-			assert.Equal(t, "refused: "+c.said+"\n", b.err.String())
+			assert.Equal(t, exitNot, b.status(t, screen{output: output}, c.namespace, args...), c.target)
+			assert.Equal(t, c.said+"\n", b.err.String())
 			assert.Empty(t, b.out.String())
 		}
 	}
 	b := newByHand(team(nil)...)
-	assert.Equal(t, exitRefused, b.status(t, screen{watch: true}, "nope"))
+	assert.Equal(t, exitNot, b.status(t, screen{watch: true}, "nope"))
 }
 
 func TestStatusCommandCountsUngatedAndRefusedPods(t *testing.T) {
@@ -156,24 +156,24 @@ func TestStatusCommandCountsUngatedAndRefusedPods(t *testing.T) {
 		Message: `admission webhook "pods.metaparticle.io" denied the request: ImageUnreadable: app: no such host`,
 	}}
 	b := newByHand(there...)
-	assert.Equal(t, exitRefused, b.status(t, screen{}, "shop"))
+	assert.Equal(t, exitNot, b.status(t, screen{words: true}, "shop"))
 	const shown = slot + ": singleton, nobody holds, 0 standbys, 2 pods of Deployment/biller without a gate\n" +
 		"  ungated  Deployment/biller  2 pods    run the application without a gate, whoever holds the slot: restart the workload\n" +
 		"  refused  Deployment/biller  its pods  admission webhook \"pods.metaparticle.io\" denied the request: ImageUnreadable: app: no such host\n"
 	assert.Equal(t, shown, b.out.String())
 	assert.Empty(t, b.err.String())
 	b.out.Reset()
-	assert.Equal(t, exitRefused, b.status(t, screen{}, "shop", "deployment/biller"))
+	assert.Equal(t, exitNot, b.status(t, screen{words: true}, "shop", "deployment/biller"))
 	assert.Equal(t, shown, b.out.String())
 	b.out.Reset()
-	assert.Equal(t, exitRefused, b.status(t, screen{output: "json"}, "shop"))
+	assert.Equal(t, exitNot, b.status(t, screen{output: "json"}, "shop"))
 	assert.Contains(t, b.out.String(), `"ungated": 2`)
 
 	synctest.Test(t, func(t *testing.T) {
 		b := newByHand(there...)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		_, err := screen{std: stdio{out: &b.out, err: &b.err}, watch: true, now: func() time.Time { return noon }}.run(ctx, cluster{WithWatch: b}, "shop", nil)
+		_, err := screen{words: true, std: stdio{out: &b.out, err: &b.err}, watch: true, now: func() time.Time { return noon }}.run(ctx, cluster{WithWatch: b}, "shop", nil)
 		assert.ErrorIs(t, err, context.DeadlineExceeded)
 		assert.Contains(t, b.out.String(), shown)
 	})
@@ -189,7 +189,7 @@ func TestStatusCommandSaysWhichPodsItCannotCount(t *testing.T) {
 			return c.List(ctx, list, options...)
 		},
 	})
-	assert.Equal(t, exitOK, b.status(t, screen{}, "shop"))
+	assert.Equal(t, exitOK, b.status(t, screen{words: true}, "shop"))
 	assert.Contains(t, b.out.String(), "held by a")
 	assert.Contains(t, b.err.String(), "note: ungated or refused pods of statefulsets do not count: read statefulsets: ")
 }

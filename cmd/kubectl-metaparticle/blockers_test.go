@@ -81,7 +81,7 @@ func TestExplainCommandShowsTroubleOfPodBeforeItsAgentsWords(t *testing.T) {
 			assert.Contains(t, shown, "not Ready  "+c.line+"; StandingBy: a holder of "+slot+" serves")
 			first, _, _ := strings.Cut(shown, "namespace:")
 			assert.Equal(t, !c.calm, strings.Contains(first, "gated, 1 pod, 1 in trouble:\n  - pod a: "+c.line+"\n"), shown)
-			assert.Equal(t, !c.calm, code == exitRefused)
+			assert.Equal(t, !c.calm, code == exitNot)
 			assert.Equal(t, c.calm, strings.Contains(shown, "a  stands by"), shown)
 		})
 	}
@@ -96,7 +96,7 @@ func TestExplainCommandShowsBlockerFirst(t *testing.T) {
 	refused := event("Deployment", "biller", "ImageUnreadable", `A pod was refused: ImageUnreadable: container "app", image "app:1": not found`)
 	old := plainPod("a", nil)
 	shown, code := explainedAs(t, "", "Deployment/biller", together(deployment(claim, claim), leaseOf(""), old, refused)...)
-	assert.Equal(t, exitRefused, code)
+	assert.Equal(t, exitNot, code)
 	assert.True(t, strings.HasPrefix(shown, "Deployment/biller in shop: not gated, 1 pod\n"+
 		`  - new pods are refused: ImageUnreadable: container "app", image "app:1": not found (60s ago)`+"\n"+
 		"  - pods from before the annotation"), shown)
@@ -110,7 +110,7 @@ func TestExplainCommandShowsBlockerFirst(t *testing.T) {
 
 	quota := event("ReplicaSet", "biller-1", "FailedCreate", `Error creating: pods "biller-1-x" is forbidden: exceeded quota: pods`)
 	shown, code = explainedAs(t, "", "Deployment/biller", together(deployment(claim, claim), leaseOf(""), quota)...)
-	assert.Equal(t, exitRefused, code)
+	assert.Equal(t, exitNot, code)
 	assert.Contains(t, shown, "  - new pods are refused: Error creating: exceeded quota: pods (60s ago)\n", "whoever refuses")
 }
 
@@ -124,9 +124,9 @@ func TestExplainCommandExitsWithOneIfAClaimIsNotInForce(t *testing.T) {
 		"no pods":            {exitOK, together(deployment(claim, claim))},
 		"claims nothing":     {exitOK, together(deployment(nil, nil), plainPod("a", nil))},
 		"only a warning":     {exitOK, together(deployment(map[string]string{api.SingletonAnnotation: "true", api.ReadinessAnnotation: "holder"}, map[string]string{api.SingletonAnnotation: "true", api.ReadinessAnnotation: "holder"}), leaseOf("a"), holder)},
-		"misspelt":           {exitRefused, together(deployment(map[string]string{"metaparticle.io/singelton": "true"}, nil))},
-		"another prefix":     {exitRefused, together(deployment(map[string]string{"metaparticles.io/singleton": "true"}, nil))},
-		"pod without a gate": {exitRefused, together(deployment(claim, claim), leaseOf("a"), holder, plainPod("b", nil))},
+		"misspelt":           {exitNot, together(deployment(map[string]string{"metaparticle.io/singelton": "true"}, nil))},
+		"another prefix":     {exitNot, together(deployment(map[string]string{"metaparticles.io/singleton": "true"}, nil))},
+		"pod without a gate": {exitNot, together(deployment(claim, claim), leaseOf("a"), holder, plainPod("b", nil))},
 		"one of two crashes": {exitOK, together(deployment(claim, claim), leaseOf("b"), gatedPod("b", corev1.ConditionTrue, "Holding", ""), troubled(func(s *corev1.PodStatus) {
 			s.ContainerStatuses = []corev1.ContainerStatus{{Name: "app", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}}}}
 		}))},
@@ -140,7 +140,7 @@ func TestExplainCommandAnswersInJSON(t *testing.T) {
 	there := together(deployment(claim, claim), leaseOf("a"), gatedPod("a", corev1.ConditionTrue, "Holding", "two\nlines"),
 		event("ReplicaSet", "biller-1", "FailedCreate", `admission webhook "pods.metaparticle.io" denied the request: Probes: …`))
 	text, code := explainedAs(t, "json", "Deployment/biller", there...)
-	assert.Equal(t, exitRefused, code)
+	assert.Equal(t, exitNot, code)
 	var got explanation
 	require.NoError(t, json.Unmarshal([]byte(text), &got))
 	assert.Equal(t, explanation{
@@ -184,7 +184,7 @@ func TestExplainCommandIsAboutTheJobThatWasAskedFor(t *testing.T) {
 	assert.NotContains(t, shown, "wed-x")
 
 	shown, code = explainedAs(t, "", "Job/mon", there...)
-	assert.Equal(t, exitRefused, code)
+	assert.Equal(t, exitNot, code)
 	assert.Contains(t, shown, "  - it is older than the claim of CronJob/nightly, and its pods run without a gate; the next Job is gated\n")
 	shown, _ = explainedAs(t, "", "CronJob/nightly", there...)
 	assert.Contains(t, shown, "wed-x  stands by")

@@ -138,10 +138,10 @@ func TestYieldCommandPrintsWhichPodAcquiresTheSlot(t *testing.T) {
 		"any standby":     {"", "b", exitOK, slot + ": b holds, 2s after the request\n", ""},
 		"the named one":   {"b", "b", exitOK, slot + ": b holds, 2s after the request\n", ""},
 		"by its kind":     {"pod/b", "b", exitOK, slot + ": b holds, 2s after the request\n", ""},
-		"another":         {"b", "c", exitUnreached, slot + ": c holds, 2s after the request\n", "b did not take the slot within its head start\n"},
-		"the same again":  {"", "a", exitUnreached, slot + ": a holds, 2s after the request\n", "no other pod took the slot\n"},
-		"nobody":          {"", "", exitUnreached, "", slot + ": a released after 1s, and nobody holds after 1m12s\n"},
-		"an agent of old": {"", "deaf", exitUnreached, "", slot + ": a still holds after 1m12s; it yields when its agent reads the Lease, unless that is of an earlier version\n"},
+		"another":         {"b", "c", exitNot, slot + ": c holds, 2s after the request\n", "b did not take the slot within its head start\n"},
+		"the same again":  {"", "a", exitNot, slot + ": a holds, 2s after the request\n", "no other pod took the slot\n"},
+		"nobody":          {"", "", exitNot, "", slot + ": a released after 1s, and nobody holds after 1m12s\n"},
+		"an agent of old": {"", "deaf", exitNot, "", slot + ": a still holds after 1m12s; it yields when its agent reads the Lease, unless that is of an earlier version\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -302,7 +302,7 @@ func TestPauseCommandWithStopFlagAwaitsRelease(t *testing.T) {
 	})
 	synctest.Test(t, func(t *testing.T) {
 		b := newByHand(team(nil)...)
-		assert.Equal(t, exitUnreached, b.pause(t, pausing{pause: api.PauseStop}, "deployment/biller"))
+		assert.Equal(t, exitNot, b.pause(t, pausing{pause: api.PauseStop}, "deployment/biller"))
 		assert.Equal(t, slot+": paused; a still holds after 1m0s, and has not renewed for 1m0s\n", b.err.String())
 	})
 }

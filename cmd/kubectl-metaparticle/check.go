@@ -14,55 +14,54 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/spf13/cobra"
 	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	"k8s.io/client-go/rest"
 
 	"github.com/metaparticle-io/metaparticle/cmd/kubectl-metaparticle/check"
 )
 
-const checkUsage = `Judges an installation, or with --before a cluster before an installation. The
+const checkLong = `Judges an installation, or with --before a cluster before an installation. The
 command only reads objects and sends dry runs, so the cluster stays as it is. For
 each failed check and each warning, the command says what to do. With --image, the
 webhook also reads the image's command, as for a pod without a command.
 
 Exit codes: 0 no check failed, but some may have warned; 1 a check failed; 2 no
-check failed, but some are unknown, for example because you lack a right; or an error.
+check failed, but some are unknown, for example because you lack a right; or an error.`
 
-  kubectl metaparticle check [--before] [--image IMAGE] [-o json|yaml]
-`
-
-func checkCommand(ctx context.Context, args []string, std stdio) (int, error) {
-	flags, connection := newFlags("check", checkUsage, std)
+func (p *plugin) checkCommand() *cobra.Command {
 	var before bool
 	var output string
-	c := check.Cluster{Release: release, Target: targetOf}
-	flags.BoolVar(&before, "before", false, "judge a cluster before an installation")
-	flags.StringVar(&c.Image, "image", "", "an image that the webhook is to read")
-	flags.StringVar(&output, "o", "", "json or yaml; default: text for people")
-	rest, err := parse(flags, args)
-	switch {
-	case err != nil:
-		return exitError, err
-	case len(rest) > 0:
-		return exitError, fmt.Errorf("check takes no argument: leave out %q", rest[0])
-	case output != "" && output != "json" && output != "yaml":
-		return exitError, fmt.Errorf("-o is %q: write json or yaml", output)
+	of := check.Cluster{Release: release, Target: targetOf}
+	c := &cobra.Command{
+		Use: "check", Short: "Judge an installation, or a cluster before an installation", Long: checkLong, Args: noArguments,
+		Example: `  kubectl metaparticle check --before
+  kubectl metaparticle check --image registry.example/team/app:1`,
 	}
-	opened, _, err := connection.open()
-	if err != nil {
-		return exitError, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
-	defer cancel()
-	c.Client = opened
-	if err := connection.greet(ctx, &c); err != nil {
-		return exitError, fmt.Errorf("the API server does not answer: %w", err)
-	}
-	judge := check.After
-	if before {
-		judge = check.Before
-	}
-	return tell(std.out, judge(ctx, c), output)
+	c.Flags().BoolVar(&before, "before", false, "judge a cluster before an installation")
+	c.Flags().StringVar(&of.Image, "image", "", "an image that the webhook is to read")
+	outputFlag(c, &output)
+	c.RunE = p.runs(func(ctx context.Context, _ []string) (int, error) {
+		if err := judgeOutput(output); err != nil {
+			return exitError, err
+		}
+		opened, _, err := p.open()
+		if err != nil {
+			return exitError, err
+		}
+		ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+		defer cancel()
+		of.Client = opened
+		if err := p.greet(ctx, &of); err != nil {
+			return exitError, fmt.Errorf("the API server does not answer: %w", err)
+		}
+		judge := check.After
+		if before {
+			judge = check.Before
+		}
+		return tell(p.std.out, judge(ctx, of), output)
+	})
+	return c
 }
 
 // checkTimeout bounds the time of all checks together. If the webhook does not answer, a check
@@ -71,8 +70,8 @@ const checkTimeout = time.Minute
 
 // greet asks the API server for its version, and notes this version, the API server's time, and whether
 // API Priority and Fairness has judged the request.
-func (c connection) greet(ctx context.Context, of *check.Cluster) error {
-	config, err := c.config()
+func (p *plugin) greet(ctx context.Context, of *check.Cluster) error {
+	config, err := p.config()
 	if err != nil {
 		return err
 	}
@@ -104,7 +103,7 @@ func (c connection) greet(ctx context.Context, of *check.Cluster) error {
 	return err
 }
 
-// tell writes the findings. The result is exitRefused if one of the checks failed. Otherwise the result
+// tell writes the findings. The result is exitNot if one of the checks failed. Otherwise the result
 // is exitError if the command could not do one of the checks.
 func tell(out io.Writer, findings []check.Finding, output string) (int, error) {
 	counts := map[check.Result]int{}
@@ -114,13 +113,13 @@ func tell(out io.Writer, findings []check.Finding, output string) (int, error) {
 	code := exitOK
 	switch {
 	case counts[check.Failed] > 0:
-		code = exitRefused
+		code = exitNot
 	case counts[check.Unknown] > 0:
 		code = exitError
 	}
 	shown := func(text string) string { return inOneLine(strings.ReplaceAll(text, "\n", "; ")) }
 	if output != "" {
-		if output == "yaml" {
+		if output != "json" {
 			findings = slices.Clone(findings)
 			for i, f := range findings {
 				findings[i].Says, findings[i].Do = shown(f.Says), shown(f.Do)

@@ -5,92 +5,51 @@ package main
 
 import (
 	"context"
-	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/console/view"
 )
-
-// completer is the name under which kubectl calls this program to complete a command line
-// (kubectl help plugin). The last argument is the word that the person is writing.
-const completer = "kubectl_complete-metaparticle"
 
 // completeTimeout bounds the time for which a person waits after the tab key.
 const completeTimeout = 2 * time.Second
 
-// The last line of the output tells the shell whether to propose files.
-const (
-	// onlyThese means that the shell proposes no file.
-	onlyThese = ":4"
-	// files means that the shell proposes files.
-	files = ":0"
-)
+// proposes returns the words from the cluster that can stand after the arguments.
+type proposes func(ctx context.Context, p *plugin, c cluster, namespace string, args []string) []string
 
-// complete proposes words for the last argument of the command line. If the last argument is also
-// the first one, complete proposes the commands. If the cluster does not answer, complete proposes
-// no names from the cluster.
-func complete(ctx context.Context, commands, args []string, out io.Writer) {
-	ctx, cancel := context.WithTimeout(ctx, completeTimeout)
-	defer cancel()
-	last, before := "", args
-	if len(args) > 0 {
-		last, before = args[len(args)-1], args[:len(args)-1]
-	}
-	previous := ""
-	if len(before) > 0 {
-		previous = before[len(before)-1]
-	}
-	var words []string
-	directive := onlyThese
-	switch {
-	case len(before) == 0:
-		words = commands
-	case (previous == "-n" || previous == "--namespace") && !slices.Contains(wholeCluster, before[0]):
-		words = namespaces(ctx, before)
-	case previous == "-o":
-		words = []string{"json", "yaml"}
-		if before[0] == "inject" {
-			words = []string{"yaml", "diff"}
+// completion proposes those words that begin as the person has begun. Without an answer of the cluster
+// there are none.
+func (p *plugin) completion(words proposes) cobra.CompletionFunc {
+	return func(c *cobra.Command, args []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		ctx, cancel := context.WithTimeout(c.Context(), completeTimeout)
+		defer cancel()
+		opened, namespace, err := p.open()
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-	case slices.Contains([]string{"-f", "--kubeconfig", "--registry-ca", "-registry-ca"}, previous):
-		directive = files
-	case strings.HasPrefix(previous, "-") && !slices.Contains([]string{"-w", "--watch", "--stop"}, previous):
-		// The last word is the value of another flag, such as --to. In this case complete proposes
-		// nothing.
-	case slices.Contains([]string{"explain", "status", "yield", "pause", "resume"}, before[0]):
-		words = targets(ctx, before)
+		all := words(ctx, p, opened, namespace, args)
+		all = slices.DeleteFunc(all, func(word string) bool { return !strings.HasPrefix(word, begun) })
+		slices.Sort(all)
+		return slices.Compact(all), cobra.ShellCompDirectiveNoFileComp
 	}
-	for _, word := range words {
-		if strings.HasPrefix(word, last) {
-			say(out, "%s", word)
-		}
-	}
-	say(out, "%s", directive)
 }
 
-// connect opens the cluster that the flags of the command line name.
-func connect(args []string) (cluster, string, error) {
-	flags, connection := newNamespaceFlags("complete", "", stdio{nil, io.Discard, io.Discard})
-	known := []string{}
-	for i, arg := range args {
-		if slices.Contains([]string{"-n", "--namespace", "--context", "--kubeconfig"}, arg) && i+1 < len(args) {
-			known = append(known, arg, args[i+1])
-		}
-	}
-	opened, namespace, _, err := connection.begin(flags, known, func([]string) error { return nil })
-	return opened, namespace, err
+// completeFlag proposes values of a flag. Cobra refuses only a second function for one flag.
+func (p *plugin) completeFlag(c *cobra.Command, flag string, words proposes) {
+	_ = c.RegisterFlagCompletionFunc(flag, p.completion(words))
 }
 
-func namespaces(ctx context.Context, args []string) (words []string) {
-	c, _, err := connect(args[:len(args)-1])
+func namespaces(ctx context.Context, _ *plugin, c cluster, _ string, _ []string) (words []string) {
 	var list corev1.NamespaceList
-	if err != nil || c.List(ctx, &list) != nil {
+	if c.List(ctx, &list) != nil {
 		return nil
 	}
 	for _, n := range list.Items {
@@ -99,30 +58,76 @@ func namespaces(ctx context.Context, args []string) (words []string) {
 	return words
 }
 
-// targets returns the slots of the namespace, as a person names them.
-func targets(ctx context.Context, args []string) []string {
-	c, namespace, err := connect(args)
+func contexts(_ context.Context, p *plugin, _ cluster, _ string, _ []string) []string {
+	raw, err := p.kube.ToRawKubeConfigLoader().RawConfig()
 	if err != nil {
 		return nil
 	}
-	return c.targets(ctx, namespace)
+	return slices.Collect(maps.Keys(raw.Contexts))
 }
 
-func (c cluster) targets(ctx context.Context, namespace string) (words []string) {
-	var leases coordinationv1.LeaseList
-	if c.List(ctx, &leases, client.InNamespace(namespace), client.HasLabels{api.ManagedLabel}) != nil {
+// targets returns the slots of the namespace, as a person names them.
+func targets(ctx context.Context, _ *plugin, c cluster, namespace string, args []string) (words []string) {
+	if len(args) > 0 {
 		return nil
 	}
-	for _, l := range leases.Items {
-		if !api.IsSlot(l.Name) {
-			continue
-		}
+	for _, l := range c.slots(ctx, namespace) {
 		if word := targetOf(l.Name); word != "" {
 			words = append(words, word)
 		}
 	}
-	slices.Sort(words)
-	return slices.Compact(words)
+	return words
+}
+
+// slots returns the Leases of slots in the namespace; none after an error.
+func (c cluster) slots(ctx context.Context, namespace string) []coordinationv1.Lease {
+	var leases coordinationv1.LeaseList
+	if c.List(ctx, &leases, client.InNamespace(namespace), client.HasLabels{api.ManagedLabel}) != nil {
+		return nil
+	}
+	return slices.DeleteFunc(leases.Items, func(l coordinationv1.Lease) bool { return !api.IsSlot(l.Name) })
+}
+
+// successors returns the pods that can hold next: with a slot, those that stand by for it.
+func successors(ctx context.Context, _ *plugin, c cluster, namespace string, args []string) (words []string) {
+	var pods corev1.PodList
+	if c.List(ctx, &pods, client.InNamespace(namespace), gatedPods) != nil {
+		return nil
+	}
+	named := func(corev1.Pod) bool { return true }
+	if len(args) > 0 {
+		if s, err := findSlots(ctx, c, namespace, args); err == nil {
+			named = func(pod corev1.Pod) bool { return slices.ContainsFunc(view.Claimed(pod), s.has) }
+		}
+	}
+	held := map[string]bool{}
+	for _, l := range c.slots(ctx, namespace) {
+		held[view.HolderOf(&l)] = true
+	}
+	for _, pod := range pods.Items {
+		if named(pod) && unfit(pod, nil) == "" && !held[view.IdentityOf(pod)] {
+			words = append(words, pod.Name)
+		}
+	}
+	return words
+}
+
+// works returns what "forget" can forget: work with done keys and open barriers, and then the keys.
+func works(ctx context.Context, _ *plugin, c cluster, namespace string, args []string) (words []string) {
+	for _, l := range c.slots(ctx, namespace) {
+		done := api.Done(l.Annotations[api.DoneAnnotation]).Keys()
+		word := strings.Replace(l.Name, ".", "/", 1)
+		if _, _, shard := api.ReadShard(l.Name); !shard && !strings.HasPrefix(l.Name, "once.") && len(done) > 0 {
+			word = targetOf(l.Name)
+		}
+		switch {
+		case len(args) == 0 && (len(done) > 0 || l.Annotations[api.OpenedAnnotation] != ""):
+			words = append(words, word)
+		case len(args) == 1 && (args[0] == word || args[0] == targetOf(l.Name) || leaseOfWork(args[0]) == l.Name):
+			words = append(words, done...)
+		}
+	}
+	return words
 }
 
 // targetOf returns the argument that names the slot: KIND/NAME of a workload, or of the claim. The

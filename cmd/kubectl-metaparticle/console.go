@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
@@ -30,15 +31,12 @@ import (
 	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
-const consoleUsage = `Shows all slots in the browser, live: holders, standbys and why they wait,
+const consoleLong = `Shows all slots in the browser, live: holders, standbys and why they wait,
 handovers and their causes. The page comes through a port-forward to a pod of the
 console. You need these rights in the namespace metaparticle-system: get, list and
 watch pods; get and create pods/portforward. Ctrl-C ends the command.
 
-Until then, every process that can connect to this computer's loopback sees the page.
-
-  kubectl metaparticle console [--port PORT]
-`
+Until then, every process that can connect to this computer's loopback sees the page.`
 
 const (
 	// consoleNamespace is the namespace of every installation of Metaparticle.
@@ -62,27 +60,28 @@ const (
 	consoleRetry = time.Second
 )
 
-func consoleCommand(ctx context.Context, args []string, std stdio) (int, error) {
-	flags, connection := newFlags("console", consoleUsage, std)
-	f := forwarding{std: std}
-	numberFlag(flags, &f.port, "port", "local `PORT`; default: any free one", "write the number of a port, such as 8080")
-	c, _, _, err := connection.begin(flags, args, func(rest []string) error {
-		if len(rest) > 0 {
-			return fmt.Errorf("console takes no argument: leave out %q", rest[0])
+func (p *plugin) consoleCommand() *cobra.Command {
+	f := forwarding{std: p.std}
+	c := &cobra.Command{
+		Use: "console", Short: "Show all slots in the browser", Long: consoleLong, Args: noArguments,
+		Example: `  kubectl metaparticle console --port 8080`,
+	}
+	numberFlag(c.Flags(), &f.port, "port", "local `PORT`; default: any free one", "write the number of a port, such as 8080")
+	c.RunE = p.runs(func(ctx context.Context, _ []string) (int, error) {
+		opened, _, err := p.open()
+		if err != nil {
+			return exitError, err
 		}
-		return nil
+		config, err := p.config()
+		if err != nil {
+			return exitError, err
+		}
+		f.forward = func(ctx context.Context, pod string, port localPort, ready func()) error {
+			return forward(ctx, config, types.NamespacedName{Namespace: consoleNamespace, Name: pod}, port, ready)
+		}
+		return exitOK, f.run(ctx, opened)
 	})
-	if err != nil {
-		return exitError, err
-	}
-	config, err := connection.config()
-	if err != nil {
-		return exitError, err
-	}
-	f.forward = func(ctx context.Context, pod string, port localPort, ready func()) error {
-		return forward(ctx, config, types.NamespacedName{Namespace: consoleNamespace, Name: pod}, port, ready)
-	}
-	return exitOK, f.run(ctx, c)
+	return c
 }
 
 // forwarding keeps a local port connected to the console.

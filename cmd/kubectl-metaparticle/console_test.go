@@ -134,7 +134,7 @@ func TestConsoleCommandReportsARefusedPortForward(t *testing.T) {
 func TestConsoleCommandRefusesArguments(t *testing.T) {
 	var out, errs bytes.Buffer
 	assert.Equal(t, exitError, run(t.Context(), []string{"console", "--port", "many"}, stdio{nil, &out, &errs}))
-	assert.Contains(t, errs.String(), "invalid value")
+	assert.Contains(t, errs.String(), "invalid argument")
 }
 
 // kubelet acts as an API server that forwards by SPDY only, and as the pod behind the API server.

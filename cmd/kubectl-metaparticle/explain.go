@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/spf13/cobra"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -20,43 +21,49 @@ import (
 	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
-const explainUsage = `Tells why a pod or workload is gated or not, and which pods hold its slots. What
+const explainLong = `Tells why a pod or workload is gated or not, and which pods hold its slots. What
 keeps a claim from being in force comes first. The command only reads. KIND is
 pod, deployment, statefulset, daemonset, replicaset, job or cronjob, or
 kubectl's short name of the kind.
 
 Exit codes: 0 each claim is in force, or nothing claims; 1 a claim is not in
 force: new pods get no gate or are refused, a pod runs without its gate, or no
-pod can run; 2 error.
-
-  kubectl metaparticle explain [-n NAMESPACE] [-o json|yaml] KIND/NAME
-`
+pod can run; 2 error.`
 
 // readTimeout bounds the time of all reads, because a person waits.
 const readTimeout = 30 * time.Second
 
-func explainCommand(ctx context.Context, args []string, std stdio) (int, error) {
-	flags, connection := newNamespaceFlags("explain", explainUsage, std)
+func (p *plugin) explainCommand() *cobra.Command {
 	output := ""
-	flags.StringVar(&output, "o", "", "json or yaml; default: text for people")
-	rest, err := parse(flags, args)
-	switch {
-	case err != nil:
-		return exitError, err
-	case output != "" && output != "json" && output != "yaml":
-		return exitError, fmt.Errorf("-o is %q: write json or yaml", output)
+	c := &cobra.Command{
+		Use: "explain KIND/NAME", Short: "Tell why a pod or workload is gated or not", Long: explainLong,
+		Example: `  kubectl metaparticle explain deployment/biller
+  kubectl metaparticle explain pod biller-7d4f9-x2x8z -o json`,
+		ValidArgsFunction: p.completion(targets),
 	}
-	kind, name, err := target(rest)
-	if err != nil {
-		return exitError, err
-	}
-	cluster, namespace, err := connection.open()
-	if err != nil {
-		return exitError, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
-	defer cancel()
-	return explain(ctx, &explainer{cluster: cluster, namespace: namespace, now: time.Now()}, std.out, output, kind, name)
+	outputFlag(c, &output)
+	c.RunE = p.runs(func(ctx context.Context, args []string) (int, error) {
+		if err := judgeOutput(output); err != nil {
+			return exitError, err
+		}
+		kind, name, err := target(args)
+		if err != nil {
+			return exitError, err
+		}
+		opened, namespace, err := p.open()
+		if err != nil {
+			return exitError, err
+		}
+		config, err := p.config()
+		if err != nil {
+			return exitError, err
+		}
+		opened.minor = minor(config)
+		ctx, cancel := context.WithTimeout(ctx, readTimeout)
+		defer cancel()
+		return explain(ctx, &explainer{cluster: opened, namespace: namespace, now: time.Now()}, p.std.out, output, kind, name)
+	})
+	return c
 }
 
 // explain reads the cluster's state and writes the answer about the object with the given kind and
@@ -78,7 +85,7 @@ func explain(ctx context.Context, e *explainer, out io.Writer, output, kind, nam
 		return exitError, err
 	}
 	if !e.inForce() {
-		return exitRefused, nil
+		return exitNot, nil
 	}
 	return exitOK, nil
 }

@@ -5,10 +5,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
+	"github.com/spf13/cobra"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
@@ -19,30 +21,37 @@ import (
 	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
-const forgetUsage = `Forgets that the work of a key has succeeded. A new pod that claims the key does
+const forgetLong = `Forgets that the work of a key has succeeded. A new pod that claims the key does
 the work again, but a pod that already exists does not. To make new pods, run
 kubectl rollout restart, or create a new Job.
 
-Exit codes: 0 forgotten; 1 refused, and nothing is written; 2 error.
-
-SLOT is once/NAME, a slot as status prints it, or KIND/NAME of a workload with metaparticle.io/once: "true", such
-as deployment/web. For all shards of a Job, SLOT is shards/job.NAME, and KEY is the UID of
-the Job.
+SLOT is once/NAME, a slot as status prints it, or KIND/NAME of a workload with
+metaparticle.io/once: "true", such as deployment/web. For all shards of a Job, SLOT
+is shards/job.NAME, and KEY is the UID of the Job.
 
 The Lease barrier/NAME.UID.0 records that the barrier of a Job is open. If the command
 forgets that record, later pods of the Job wait at the barrier again.
 
-  kubectl metaparticle forget [-n NAMESPACE] SLOT KEY
-  kubectl metaparticle forget [-n NAMESPACE] barrier/NAME.UID.0
-`
+Exit codes: 0 forgotten; 2 error; 3 refused, and nothing is written.`
 
-func forgetCommand(ctx context.Context, args []string, std stdio) (int, error) {
-	flags, connection := newNamespaceFlags("forget", forgetUsage, std)
-	c, namespace, rest, err := connection.begin(flags, args, nameWork)
-	if err != nil {
-		return exitError, err
+func (p *plugin) forgetCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "forget SLOT KEY|barrier/NAME.UID.0", Short: "Let pods do the work of a key again", Long: forgetLong,
+		Example: `  kubectl metaparticle forget once/schema 7
+  kubectl metaparticle forget deployment/web 5d9c7b
+  kubectl metaparticle forget barrier/warm.0a1b2c3d-1111-2222-3333-444455556666.0`,
+		ValidArgsFunction: p.completion(works),
+		RunE: p.runs(func(ctx context.Context, args []string) (int, error) {
+			if err := nameWork(args); err != nil {
+				return exitError, err
+			}
+			opened, namespace, err := p.open()
+			if err != nil {
+				return exitError, err
+			}
+			return forget(ctx, opened, namespace, args, p.std)
+		}),
 	}
-	return forget(ctx, c, namespace, rest, std)
 }
 
 // leaseOfWork returns the Lease of an argument such as once/schema, shards/job.map.0 or lease/NAME.
@@ -59,7 +68,7 @@ func nameWork(args []string) error {
 		return nil
 	}
 	if len(args) != 2 {
-		return refusal("name the work and its key, as in once/schema 7")
+		return errors.New("name the work and its key, as in once/schema 7")
 	}
 	work, named := strings.CutPrefix(args[0], "once/")
 	lease := leaseOfWork(args[0])

@@ -104,14 +104,14 @@ func TestStatusCommandShowsOpenBarriersAndArrivals(t *testing.T) {
 	delete(arrived.Annotations, api.HoldAnnotation)
 	delete(arrived.Annotations, api.ServingAnnotation)
 	b := newByHand(slotLease(openLease, "", map[string]string{api.OpenedAnnotation: "2"}), arrived, slotLease("lock.a", "", nil))
-	assert.Equal(t, exitOK, b.status(t, screen{}, "shop", "barrier/warm"))
+	assert.Equal(t, exitOK, b.status(t, screen{words: true}, "shop", "barrier/warm"))
 	assert.Contains(t, b.out.String(), openLease+": barrier, nobody holds, open for 2 pods, 0 standbys\n")
 	assert.Contains(t, b.out.String(), second+": barrier, held by a, for 10m")
 	assert.NotContains(t, b.out.String(), "lock.a")
 	assert.NotContains(t, b.out.String(), "gone")
 	assert.Equal(t, exitRefused, b.yield(t, yielding{}, "barrier/warm"))
 	assert.Contains(t, b.err.String(), "barrier/warm is a barrier, at which pods wait")
-	assert.Equal(t, exitRefused, b.status(t, screen{}, "shop", "barrier/other"))
+	assert.Equal(t, exitNot, b.status(t, screen{words: true}, "shop", "barrier/other"))
 }
 
 func TestStatusCommandListsDoneKeysAndWaitingPods(t *testing.T) {

@@ -15,10 +15,13 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
 	admissionv1 "k8s.io/api/admission/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+	"k8s.io/cli-runtime/pkg/resource"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/metaparticle-io/metaparticle/mutate/admit"
@@ -32,20 +35,17 @@ import (
 // webhook's 2.5 s, because no pod waits for the answer.
 const registryTimeout = 10 * time.Second
 
-const injectUsage = `Shows the webhook's changes to a manifest. The webhook carries the annotations of
+const injectLong = `Shows the webhook's changes to a manifest. The webhook carries the annotations of
 a workload to its pod template, and gates a bare pod. All other objects stay as
 they are. On stderr, the command tells which pods the webhook would refuse, and
 which annotations it does not understand: in objects of an old API version, with
 a misspelt prefix, or at a place where they have no effect.
 The command itself asks registries for the commands of images. So the command
-needs the registry flags of the webhook: -plain-http-registry, -registry-ca,
--registry-mirror and -registry-network.
+needs the registry flags of the webhook: --plain-http-registry, --registry-ca,
+--registry-mirror and --registry-network.
 
 Exit codes: 0 done; 1 the webhook would refuse a pod, or an annotation has no
-effect; 2 error.
-
-  kubectl metaparticle inject -f FILE|- [flags]
-`
+effect; 2 error.`
 
 type injector struct {
 	output     string
@@ -66,41 +66,70 @@ type injector struct {
 	changed bool
 }
 
-func injectCommand(ctx context.Context, args []string, std stdio) (int, error) {
-	var files []string
-	i := &injector{std: std, kubernetes: feature.RestartsAll, images: offline{}}
+func (p *plugin) injectCommand() *cobra.Command {
+	i := &injector{std: p.std, kubernetes: feature.RestartsAll, images: offline{}}
+	from := genericclioptions.FileNameFlags{Usage: "manifest `FILE` or directory to read, - for stdin; may be repeated", Filenames: &[]string{}, Recursive: new(bool)}
 	options := registry.Options{
 		Budget: registryTimeout, ByPerson: true, Failed: func(_, image string, cause error) { i.failed(image, cause) },
 	}
-	flags := flag.NewFlagSet("inject", flag.ContinueOnError)
-	flags.SetOutput(std.out)
-	flags.Usage = func() {
-		fmt.Fprint(std.out, injectUsage)
-		flags.PrintDefaults()
+	c := &cobra.Command{
+		Use: "inject -f FILE", Short: "Show the webhook's changes to a manifest", Long: injectLong,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("unexpected argument %q; name manifests with -f", args[0])
+			}
+			return nil
+		},
+		Example: `  kubectl metaparticle inject -f biller.yaml -o diff
+  kubectl metaparticle inject -R -f deploy/ --offline
+  helm template biller ./chart | kubectl metaparticle inject -f - | kubectl apply -f -`,
 	}
-	flags.Func("f", "manifest `FILE` to read, - for stdin; may be repeated", func(value string) error {
-		files = append(files, value)
-		return nil
-	})
-	flags.StringVar(&i.output, "o", "yaml", "yaml, or diff against the input")
-	flags.BoolVar(&i.pods, "pods", false, "show also a gated pod of each workload")
-	flags.StringVar(&i.agentImage, "agent-image", "metaparticle-agent", "image of the agent")
-	flags.BoolVar(&i.offline, "offline", false, "read no image from a registry; a container without a command is then refused")
-	numberFlag(flags, &i.kubernetes, "kubernetes", fmt.Sprintf("`MINOR` version of the cluster's Kubernetes, such as 37 for 1.37; default: %d", feature.RestartsAll),
+	from.AddFlags(c.Flags())
+	c.Flags().StringVarP(&i.output, "output", "o", "yaml", "yaml, or diff against the input")
+	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"yaml", "diff"}, cobra.ShellCompDirectiveNoFileComp))
+	c.Flags().BoolVar(&i.pods, "pods", false, "show also a gated pod of each workload")
+	c.Flags().StringVar(&i.agentImage, "agent-image", "metaparticle-agent", "image of the agent")
+	c.Flags().BoolVar(&i.offline, "offline", false, "read no image from a registry; a container without a command is then refused")
+	numberFlag(c.Flags(), &i.kubernetes, "kubernetes", fmt.Sprintf("`MINOR` version of the cluster's Kubernetes, such as 37 for 1.37; default: %d", feature.RestartsAll),
 		"write the minor version alone, such as 37 for 1.37")
-	registry.Flags(flags, &options)
-	rest, err := parse(flags, args)
-	switch {
-	case err != nil:
-		return exitError, err
-	case len(rest) > 0:
-		return exitError, fmt.Errorf("unexpected argument %q; name manifests with -f", rest[0])
-	case len(files) == 0:
-		return exitError, fmt.Errorf("no manifest: name one with -f, or -f - for stdin")
-	case i.output != "yaml" && i.output != "diff":
-		return exitError, fmt.Errorf("-o is %q: write yaml or diff", i.output)
+	images := flag.NewFlagSet("", flag.ContinueOnError)
+	registry.Flags(images, &options)
+	c.Flags().AddGoFlagSet(images)
+	c.RunE = p.runs(func(ctx context.Context, _ []string) (int, error) {
+		files, err := manifestFiles(*from.Filenames, *from.Recursive)
+		switch {
+		case err != nil:
+			return exitError, err
+		case len(files) == 0:
+			return exitError, errors.New("no manifest: name one with -f, or -f - for stdin")
+		case i.output != "yaml" && i.output != "diff":
+			return exitError, fmt.Errorf("-o is %q: write yaml or diff", i.output)
+		}
+		return i.run(ctx, files, options)
+	})
+	return c
+}
+
+// manifestFiles returns the files that kubectl reads for its flag -f: of a directory those with the
+// endings of manifests.
+func manifestFiles(names []string, recursive bool) (files []string, err error) {
+	for _, name := range names {
+		if name == "-" {
+			files = append(files, name)
+			continue
+		}
+		found, err := resource.ExpandPathsToFileVisitors(nil, name, recursive, resource.FileExtensions, nil)
+		if err != nil {
+			return nil, err
+		}
+		if len(found) == 0 {
+			return nil, fmt.Errorf("%s has no manifest: its files end with none of %s", name, strings.Join(resource.FileExtensions, ", "))
+		}
+		for _, file := range found {
+			files = append(files, file.(*resource.FileVisitor).Path)
+		}
 	}
-	return i.run(ctx, files, options)
+	return files, nil
 }
 
 // failed writes why an image could not be read. The cause may quote the registry, so failed writes
@@ -141,7 +170,7 @@ func (i *injector) end() int {
 			" the webhook has the cluster's network and Secrets, and may have other registry flags (-h for help)")
 	}
 	if i.refused {
-		return exitRefused
+		return exitNot
 	}
 	if !i.changed {
 		say(i.std.err, "note: nothing in the manifests claims a slot, so the webhook would change nothing")

@@ -1,124 +1,159 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command kubectl-metaparticle is a plugin of kubectl. Its command "inject"
-// shows, without a cluster, the webhook's changes to a manifest. The command
-// "explain" shows why a pod or workload of a cluster is, or is not, gated. Both
-// commands run the webhook's own code, so that their messages are the webhook's.
+// Command kubectl-metaparticle is a plugin of kubectl. "inject" shows, without a cluster, what the
+// webhook changes in a manifest, and "explain" why a pod or workload of a cluster is gated or not. Both
+// run the webhook's own code, so their messages are the webhook's.
 //
-// The commands "status" and "console" show slots. The commands "yield", "pause", "resume", "forget"
-// and "recover" write annotations on the Leases of slots, which agents watch. If a command refuses,
-// the command writes nothing. The command "check" judges an installation. The commands measure
-// durations by the clock of this computer. Times in "status" come from the clocks of the cluster's
-// nodes.
+// "status" and "console" show slots. "yield", "pause", "resume", "forget" and "recover" write
+// annotations on the Leases of slots, which agents watch; a command that refuses has written nothing.
+// "check" judges an installation. Durations are measured by the clock of this computer. Times in
+// "status" come from the clocks of the cluster's nodes.
 //
-// A cluster may change a pod in ways that the command "inject" cannot know. A manifest does
-// not contain the cluster's defaults, LimitRanges, namespace labels and other webhooks.
+// A cluster may change a pod in ways that "inject" cannot know, because a manifest contains neither
+// the cluster's defaults, LimitRanges and namespace labels, nor other webhooks.
 package main
 
 import (
 	"cmp"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
 )
 
-var usage = `Usage:
-  kubectl metaparticle inject -f FILE|- [--pods] [-o yaml|diff] [--offline]
-  kubectl metaparticle explain [-n NAMESPACE] [-o json|yaml] KIND/NAME
-  kubectl metaparticle status [-n NAMESPACE|-A] [-w] [-o json|yaml] [SLOTS]
-  kubectl metaparticle yield [-n NAMESPACE] [--to POD] SLOTS
-  kubectl metaparticle pause [-n NAMESPACE] [--stop] SLOTS
-  kubectl metaparticle resume [-n NAMESPACE] SLOTS
-  kubectl metaparticle forget [-n NAMESPACE] SLOT KEY|barrier/NAME.UID.0
-  kubectl metaparticle console [--port PORT]
-  kubectl metaparticle recover [--floor N] [--ignore NAMESPACE[/NAME]] [--dry-run]
-  kubectl metaparticle check [--before] [--image IMAGE] [-o json|yaml]
-  kubectl metaparticle version
+const rootLong = `Shows which pod holds which slot, and tells why; hands slots over; judges an installation.
 
-inject   shows the webhook's changes to a manifest
-explain  tells why a pod or workload is gated or not
-status   shows slots with their holders and standbys
-yield    hands a slot over to another pod
-pause    keeps pods from acquiring a slot
-resume   ends a pause
-forget   lets pods do the work of a key again
-console  shows all slots in the browser
-recover  makes fencing tokens grow again after a restore of etcd
-check    judges an installation, or a cluster before an installation
-version  prints the version of this plugin
-Each command has more help: kubectl metaparticle COMMAND -h
+Exit codes of all commands:
+  0  yes: in force, done, or nothing to complain about
+  1  no: not in force, a check failed, or a request was written and did not come true in time
+  2  the command could not tell: wrong usage, no access, an error
+  3  refused: the command has written nothing, and says what to do`
 
-SLOTS names a workload or a pod, such as deployment/biller or pod/biller-0, or a
-slot as status prints it, such as singleton.deployment.biller; or
-barrier/NAME, ` + shared() + `.
-
-Exit codes: 0 done; 1 refused, or of explain: a claim is not in force, or of
-check: a check failed, or of status: a claimed slot is not paused, and has no
-holder that serves or starts; 2 error, or of check: a check is unknown;
-3 the command has written the request, but the wanted state did not follow in time.
-`
+const rootExamples = `  kubectl metaparticle help yield
+  kubectl metaparticle status -A
+  kubectl metaparticle explain deployment/biller
+  kubectl metaparticle inject -f biller.yaml
+  kubectl metaparticle yield deployment/biller --to biller-7d4f9-x2x8z
+  kubectl metaparticle pause --stop lock/migrate
+  kubectl metaparticle resume lock/migrate
+  kubectl metaparticle forget once/schema 7
+  kubectl metaparticle console
+  kubectl metaparticle recover --floor 48000 --dry-run
+  kubectl metaparticle check
+  kubectl metaparticle version`
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	if filepath.Base(os.Args[0]) == completer {
-		complete(ctx, slices.Sorted(maps.Keys(command)), os.Args[1:], os.Stdout)
-		os.Exit(exitOK)
+	args := os.Args[1:]
+	// kubectl completes a command line by a program of this name, which can be a link to the plugin.
+	if filepath.Base(os.Args[0]) == "kubectl_complete-metaparticle" && (len(args) == 0 || args[0] != cobra.ShellCompRequestCmd) {
+		args = append([]string{cobra.ShellCompRequestCmd}, args...)
 	}
-	code := run(ctx, os.Args[1:], stdio{os.Stdin, os.Stdout, os.Stderr}.harmless())
+	code := run(ctx, args, stdio{os.Stdin, os.Stdout, os.Stderr}.harmless())
 	stop()
 	os.Exit(code)
 }
 
-var command = map[string]func(context.Context, []string, stdio) (int, error){
-	"inject": injectCommand, "explain": explainCommand, "status": statusCommand,
-	"yield": yieldCommand, "pause": pauseCommand, "resume": resumeCommand, "forget": forgetCommand,
-	"check": checkCommand, "console": consoleCommand, "recover": recoverCommand, "version": versionCommand,
+// plugin is one call of the program. The field "code" is the exit code of a command without an error.
+type plugin struct {
+	std  stdio
+	kube *genericclioptions.ConfigFlags
+	code int
+}
+
+func newPlugin(std stdio) *plugin {
+	return &plugin{std: std, kube: genericclioptions.NewConfigFlags(true)}
 }
 
 func run(ctx context.Context, args []string, std stdio) int {
-	if len(args) > 0 && (args[0] == "-h" || args[0] == "--help" || args[0] == "help") {
-		fmt.Fprint(std.out, usage)
-		return exitOK
+	p := newPlugin(std)
+	root := p.root()
+	root.SetArgs(withTwoDashes(root, args))
+	err := root.ExecuteContext(ctx)
+	return exitCode(p.code, err, std.err)
+}
+
+// root returns the command with all others below it.
+func (p *plugin) root() *cobra.Command {
+	root := &cobra.Command{
+		Use: "kubectl-metaparticle", Annotations: map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl metaparticle"},
+		Short: "Metaparticle's slots", Long: rootLong, Example: rootExamples,
+		SilenceErrors: true, SilenceUsage: true,
 	}
-	if len(args) == 0 {
-		fmt.Fprint(std.err, usage)
-		return exitError
+	p.kube.CacheDir = nil // nothing is discovered
+	p.kube.AddFlags(root.PersistentFlags())
+	p.completeFlag(root, "namespace", namespaces)
+	p.completeFlag(root, "context", contexts)
+	root.SetIn(p.std.in)
+	root.SetOut(p.std.out)
+	root.SetErr(p.std.err)
+	root.SetFlagErrorFunc(explained)
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SetUsageTemplate(strings.NewReplacer(
+		`{{if .HasAvailableInheritedFlags}}
+
+Global Flags:
+{{.InheritedFlags.FlagUsages | trimTrailingWhitespaces}}{{end}}`, `{{if .HasAvailableInheritedFlags}}
+
+Use "kubectl metaparticle options" for the flags of kubectl, such as --namespace, --context and --as.{{end}}`,
+		"{{.LocalFlags.FlagUsages", "{{.LocalNonPersistentFlags.FlagUsages").Replace(root.UsageTemplate()))
+	root.AddCommand(
+		p.statusCommand(), p.explainCommand(), p.injectCommand(), p.yieldCommand(), p.pauseCommand(), p.resumeCommand(),
+		p.forgetCommand(), p.consoleCommand(), p.recoverCommand(), p.checkCommand(),
+		&cobra.Command{
+			Use: "version", Short: "Print the version of this plugin", Args: noArguments,
+			Long: "Prints the version of this plugin. Only a cluster knows the version of an installation: see\nkubectl metaparticle check.",
+			RunE: p.runs(func(context.Context, []string) (int, error) {
+				say(p.std.out, "%s", versionOfBuild())
+				return exitOK, nil
+			}),
+		},
+		&cobra.Command{
+			Use: "options", Short: "List the flags of kubectl that all commands have", Args: noArguments, Hidden: true,
+			RunE: func(c *cobra.Command, _ []string) error {
+				c.Printf("Each command has these flags of kubectl:\n\n%s", c.InheritedFlags().FlagUsages())
+				return nil
+			},
+		})
+	return root
+}
+
+// runs returns a function for the field RunE, which keeps the exit code. A command for the whole
+// cluster refuses a namespace, because a person would expect an answer about this namespace alone.
+func (p *plugin) runs(f func(ctx context.Context, args []string) (int, error)) func(*cobra.Command, []string) error {
+	return func(c *cobra.Command, args []string) (err error) {
+		if flag := c.Flags().Lookup("namespace"); flag.Changed && slices.Contains(wholeCluster, c.Name()) {
+			return fmt.Errorf("%s acts on the whole cluster: leave out -n", c.Name())
+		}
+		p.code, err = f(c.Context(), args)
+		return err
 	}
-	if strings.HasPrefix(args[0], "-") {
-		return exitCode(exitError, fmt.Errorf("%q is no command: write the command first, and then its flags", args[0]), std.err)
-	}
-	if command[args[0]] == nil {
-		known := strings.Join(slices.Sorted(maps.Keys(command)), ", ")
-		return exitCode(exitError, fmt.Errorf("%q is no command: write one of %s", args[0], known), std.err)
-	}
-	code, err := command[args[0]](ctx, args[1:], std)
-	return exitCode(code, err, std.err)
 }
 
 const (
 	exitOK = iota
-	// exitRefused means that the webhook would refuse a pod, or that the command refused to
-	// write. For "explain", the code means that a claim is not in force. For "status", the code means that a slot lacks a holder that serves. For "check", the
-	// code means that a check failed.
-	exitRefused
-	// exitError means that the command could not answer, or for "check", could not do a check.
+	// exitNot is the answer "no": a claim or a slot is not in force, a check failed, or the wanted state
+	// did not follow a written request in time.
+	exitNot
+	// exitError means that the command could not answer: wrong usage, no access, or another error.
 	exitError
-	// exitUnreached means that the command has written the request, but that the
-	// wanted state did not follow in time.
-	exitUnreached
+	// exitRefused means that the command has written nothing, and says what to do.
+	exitRefused
 )
 
 // refusal is the sentence by which a command refuses to write.
@@ -134,63 +169,67 @@ func exitCode(code int, err error, out io.Writer) int {
 	case ok:
 		say(out, "refused: %s", refused)
 		return exitRefused
-	case errors.Is(err, flag.ErrHelp):
-		return exitOK
 	case err != nil:
-		say(out, "error: %s", strings.ReplaceAll(err.Error(), "\n", "; "))
+		say(out, "error: %s", inOneSentence(err.Error()))
 		return exitError
 	}
 	return code
 }
 
-// wholeCluster has the commands that act on the whole cluster, and so have no flag -n.
-var wholeCluster = []string{"check", "console", "recover"}
-
-// oneNamespace has the commands that act on one namespace, and so have no flag -A.
-var oneNamespace = []string{"explain", "forget", "pause", "resume", "yield"}
-
-// parse reads flags before and after the arguments, as kubectl does. The result has the
-// arguments without the flags. Only -h prints the help, because a long help would hide an error.
-func parse(flags *flag.FlagSet, args []string) ([]string, error) {
-	help, out := flags.Usage, flags.Output()
-	flags.Usage = func() {}
-	flags.SetOutput(io.Discard)
-	var rest []string
-	for {
-		err := flags.Parse(args)
-		if errors.Is(err, flag.ErrHelp) {
-			flags.SetOutput(out)
-			help()
-			return nil, err
-		}
-		if err != nil {
-			return nil, explained(flags.Name(), err)
-		}
-		if flags.NArg() == 0 {
-			return rest, nil
-		}
-		rest, args = append(rest, flags.Arg(0)), flags.Args()[1:]
+// inOneSentence makes one line of an error. Cobra suggests commands in further lines.
+func inOneSentence(text string) string {
+	text, suggested, _ := strings.Cut(text, "\n\nDid you mean this?\n\t")
+	if suggested != "" {
+		text += ": did you mean " + strings.Join(strings.Fields(suggested), ", ") + "?"
 	}
+	return strings.ReplaceAll(text, "\n", "; ")
 }
 
-// explained returns the error about the flags of a command, with a hint at the command's help. If a
-// command acts on the whole cluster, the error about the flag -n says so. If a command acts on one
-// namespace, the error about the flag -A says so.
-func explained(command string, err error) error {
-	_, unknown, _ := strings.Cut(err.Error(), "flag provided but not defined: ")
-	one, all := unknown == "-n" || unknown == "-namespace", unknown == "-A" || unknown == "-all-namespaces"
-	switch {
-	case slices.Contains(wholeCluster, command) && (one || all):
-		return fmt.Errorf("%s acts on the whole cluster: leave out %s", command, unknown)
-	case slices.Contains(oneNamespace, command) && all:
-		return fmt.Errorf("%s acts on one namespace: leave out %s, and name the namespace by -n", command, unknown)
+// wholeCluster has the commands that act on the whole cluster.
+var wholeCluster = []string{"check", "console", "recover"}
+
+// explained returns the error about a flag, with a hint at the command's help.
+func explained(c *cobra.Command, err error) error {
+	text := err.Error()
+	if strings.Contains(text, "unknown shorthand flag: 'A'") || strings.HasSuffix(text, "unknown flag: --all-namespaces") {
+		if slices.Contains(wholeCluster, c.Name()) {
+			return fmt.Errorf("%s acts on the whole cluster: leave out -A", c.Name())
+		}
+		return fmt.Errorf("%s acts on one namespace: leave out -A, and name the namespace by -n", c.Name())
 	}
 	return fmt.Errorf("%w (-h for help)", err)
 }
 
+func noArguments(c *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("%s takes no argument: leave out %q", c.Name(), args[0])
+	}
+	return nil
+}
+
+var oneDash = regexp.MustCompile(`^-([a-z][a-z0-9-]+)(=.*)?$`)
+
+// withTwoDashes writes the long flags of earlier versions, such as -stop, as --stop. Scripts have them.
+func withTwoDashes(root *cobra.Command, args []string) []string {
+	args = slices.Clone(args)
+	for i, arg := range args {
+		if arg == "--" {
+			break
+		}
+		m := oneDash.FindStringSubmatch(arg)
+		known := func(c *cobra.Command) bool {
+			return c.Flags().Lookup(m[1]) != nil || c.PersistentFlags().Lookup(m[1]) != nil
+		}
+		if m != nil && (known(root) || slices.ContainsFunc(root.Commands(), known)) {
+			args[i] = "-" + arg
+		}
+	}
+	return args
+}
+
 // durationFlag defines a flag with a duration. The error about a wrong value says how to write a
 // duration.
-func durationFlag(flags *flag.FlagSet, to *time.Duration, name, usage string) {
+func durationFlag(flags *pflag.FlagSet, to *time.Duration, name, usage string) {
 	flags.Func(name, usage, func(value string) error {
 		read, err := time.ParseDuration(value)
 		if err != nil || read < 0 {
@@ -203,7 +242,7 @@ func durationFlag(flags *flag.FlagSet, to *time.Duration, name, usage string) {
 
 // numberFlag defines a flag with a number that is not negative. The error about a wrong value has the
 // text "write", which says how to write the number.
-func numberFlag[N int | uint64](flags *flag.FlagSet, to *N, name, usage, write string) {
+func numberFlag[N int | uint64](flags *pflag.FlagSet, to *N, name, usage, write string) {
 	flags.Func(name, usage, func(value string) error {
 		read, err := strconv.ParseUint(value, 0, 63)
 		if err != nil {
@@ -226,25 +265,4 @@ func versionOfBuild() string {
 		return built.Main.Version
 	}
 	return cmp.Or(release, "unknown")
-}
-
-const versionUsage = `Prints the version of this plugin. Without a cluster, the command cannot tell the
-version of the installation: see kubectl metaparticle check.
-
-  kubectl metaparticle version
-`
-
-func versionCommand(_ context.Context, args []string, std stdio) (int, error) {
-	flags := flag.NewFlagSet("version", flag.ContinueOnError)
-	flags.SetOutput(std.out)
-	flags.Usage = func() { fmt.Fprint(std.out, versionUsage) }
-	rest, err := parse(flags, args)
-	switch {
-	case err != nil:
-		return exitError, err
-	case len(rest) > 0:
-		return exitError, fmt.Errorf("version takes no argument: leave out %q", rest[0])
-	}
-	say(std.out, "%s", versionOfBuild())
-	return exitOK, nil
 }

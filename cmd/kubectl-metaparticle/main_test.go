@@ -5,13 +5,13 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"flag"
 	"io"
 	"io/fs"
 	"log"
-	"maps"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -27,6 +27,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/spf13/cobra"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -69,7 +70,7 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 {
 		ts.Fatalf("usage: exits CODE ARGUMENT…")
 	}
-	codes := map[string]int{"0": exitOK, "1": exitRefused, "2": exitError}
+	codes := map[string]int{"0": exitOK, "1": exitNot, "2": exitError}
 	for i, arg := range args {
 		if i > 1 && args[i-1] == "-f" && arg != "-" {
 			args[i] = ts.MkAbs(arg)
@@ -138,23 +139,51 @@ func TestVersionOfAReleaseComesFromTheLinker(t *testing.T) {
 	assert.Equal(t, "v1.2.3\n", out.String())
 }
 
-func TestHelpAndInvalidCommandsPrintAMessage(t *testing.T) {
-	for _, c := range []struct {
-		args []string
-		code int
-	}{
-		{nil, exitError},
-		{[]string{"help"}, exitOK},
-		{[]string{"inject", "-h"}, exitOK},
-		{[]string{"injct"}, exitError},
-		{[]string{"explain"}, exitError},
-		{[]string{"explain", "service/x"}, exitError},
-	} {
-		var out, errs bytes.Buffer
-		code := run(t.Context(), c.args, stdio{os.Stdin, &out, &errs})
-		assert.Equal(t, c.code, code, "%v: %s", c.args, errs.String())
-		assert.NotEmpty(t, out.String()+errs.String(), "%v", c.args)
+func TestCommandsRefuseTheNamespaceThatTheyDoNotHave(t *testing.T) {
+	t.Setenv("KUBECONFIG", "/nowhere")
+	for _, name := range wholeCluster {
+		for _, args := range [][]string{{"-n", "shop"}, {"-n=shop"}, {"--namespace", "shop"}, {"--namespace=shop"}} {
+			var out, errs bytes.Buffer
+			assert.Equal(t, exitError, run(t.Context(), append([]string{name}, args...), stdio{os.Stdin, &out, &errs}), "%s %v", name, args)
+			assert.Equal(t, "error: "+name+" acts on the whole cluster: leave out -n\n", errs.String(), "%v", args)
+			assert.Empty(t, out.String(), "%s %v", name, args)
+		}
 	}
+}
+
+// The help of each command has an example, and is the same however a person asks.
+func TestHelpOfEachCommandGoesToStandardOutput(t *testing.T) {
+	var whole bytes.Buffer
+	assert.Equal(t, exitOK, run(t.Context(), nil, stdio{os.Stdin, &whole, io.Discard}))
+	for _, c := range commands() {
+		first := ""
+		for _, args := range [][]string{{c.Name(), "-h"}, {c.Name(), "x", "--help"}, {"help", c.Name()}} {
+			var out, errs bytes.Buffer
+			assert.Equal(t, exitOK, run(t.Context(), args, stdio{os.Stdin, &out, &errs}), args)
+			assert.Empty(t, errs.String(), args)
+			assert.Contains(t, out.String(), "\n  kubectl metaparticle "+c.Name(), args)
+			first = cmp.Or(first, out.String())
+			assert.Equal(t, first, out.String(), args)
+		}
+		assert.Regexp(t, `(?m)^  `+c.Name()+` +`+regexp.QuoteMeta(c.Short)+`$`, whole.String(), "the help of the plugin lists each command")
+		assert.True(t, c.Name() == "version" || c.Example != "", c.Name())
+		assert.Contains(t, rootExamples, "kubectl metaparticle "+c.Name())
+	}
+	var options bytes.Buffer
+	assert.Equal(t, exitOK, run(t.Context(), []string{"options"}, stdio{os.Stdin, &options, io.Discard}))
+	for _, flag := range []string{"--as ", "--context ", "--namespace ", "--request-timeout ", "--kubeconfig "} {
+		assert.Contains(t, options.String(), flag)
+	}
+}
+
+// commands returns the commands that a person sees in the help.
+func commands() (all []*cobra.Command) {
+	for _, c := range newPlugin(stdio{}).root().Commands() {
+		if c.IsAvailableCommand() {
+			all = append(all, c)
+		}
+	}
+	return all
 }
 
 func TestCommandsAcceptWorkloadKindNamesLikeKubectl(t *testing.T) {
@@ -164,34 +193,6 @@ func TestCommandsAcceptWorkloadKindNamesLikeKubectl(t *testing.T) {
 		kind, name, err := target(args)
 		require.NoError(t, err, "%v", args)
 		assert.Equal(t, "Deployment x", kind+" "+name, "%v", args)
-	}
-}
-
-func TestCommandsForTheWholeClusterRefuseANamespace(t *testing.T) {
-	t.Setenv("KUBECONFIG", "/nowhere")
-	for _, name := range wholeCluster {
-		for _, args := range [][]string{{"-n", "shop"}, {"-n=shop"}, {"--namespace", "shop"}, {"--namespace=shop"}} {
-			var out, errs bytes.Buffer
-			code := run(t.Context(), append([]string{name}, args...), stdio{os.Stdin, &out, &errs})
-			assert.Equal(t, exitError, code, "%s %v", name, args)
-			assert.Contains(t, errs.String(), "error: "+name+" acts on the whole cluster: leave out -n", "%v", args)
-			assert.Empty(t, out.String(), "%s %v", name, args)
-		}
-		var help bytes.Buffer
-		run(t.Context(), []string{name, "-h"}, stdio{os.Stdin, &help, &help})
-		assert.Contains(t, help.String(), "  -context ")
-		assert.NotRegexp(t, `(?m)^  -n`, help.String())
-	}
-}
-
-func TestOnlyCommandsForOneNamespaceHaveItsFlag(t *testing.T) {
-	for name := range command {
-		var help bytes.Buffer
-		run(t.Context(), []string{name, "-h"}, stdio{os.Stdin, &help, &help})
-		offline := name == "inject" || name == "version"
-		has := strings.Contains(help.String(), "\n  -n string\n")
-		assert.Equal(t, !offline && !slices.Contains(wholeCluster, name), has, name)
-		assert.Equal(t, has, strings.Contains(usage, name+" [-n NAMESPACE"), name)
 	}
 }
 
@@ -206,33 +207,38 @@ func TestCommandsJudgeTheirArgumentsBeforeTheyConnect(t *testing.T) {
 		"pause -stop service/x":                   `error: "service" is no kind`,
 		"resume biller":                           `error: "biller": write KIND/NAME`,
 		"status biller":                           `error: "biller": write KIND/NAME`,
-		"forget":                                  "refused: name the work and its key, as in once/schema 7",
-		"forget once/schema":                      "refused: name the work and its key, as in once/schema 7",
+		"forget":                                  "error: name the work and its key, as in once/schema 7",
+		"forget once/schema":                      "error: name the work and its key, as in once/schema 7",
 		"forget once/ 7":                          `error: "once/": write KIND/NAME`,
 		"forget service/x 7":                      `error: "service" is no kind`,
 		"console x":                               `error: console takes no argument: leave out "x"`,
 		"check x":                                 `error: check takes no argument: leave out "x"`,
-		"injct":                                   `error: "injct" is no command: write one of check, console, explain, `,
-		"-n shop status":                          `error: "-n" is no command: write the command first, and then its flags`,
-		"yield -timeout 10 lock/x":                `error: invalid value "10" for flag -timeout: write a duration with its unit, such as 30s or 5m`,
-		"pause -timeout -1s x":                    `error: invalid value "-1s" for flag -timeout: write a duration`,
-		"recover -floor 1e9":                      `error: invalid value "1e9" for flag -floor: write the revision as a whole number`,
-		"console -port http":                      `error: invalid value "http" for flag -port: write the number of a port, such as 8080`,
-		"inject -kubernetes 1.37":                 `error: invalid value "1.37" for flag -kubernetes: write the minor version alone, such as 37 for 1.37`,
-		"inject -registry-mirror docker.io":       `error: invalid value "docker.io" for flag -registry-mirror: write REGISTRY=MIRROR, such as docker.io=mirror.example:5000`,
-		"inject -registry-mirror a=http://m":      `error: invalid value "a=http://m" for flag -registry-mirror: write the mirror as HOST[:PORT][/PATH], without http://`,
-		"inject -plain-http-registry http://m":    `error: invalid value "http://m" for flag -plain-http-registry: write HOST or HOST:PORT, without http://`,
-		"inject -registry-network 10.1.0.0":       `error: invalid value "10.1.0.0" for flag -registry-network: write a network with its prefix length, such as 10.0.0.0/8`,
-		"inject -registry-ca testdata/absent.pem": `error: invalid value "testdata/absent.pem" for flag -registry-ca: open testdata/absent.pem: `,
+		"injct":                                   `error: unknown command "injct" for "kubectl metaparticle": did you mean inject?`,
+		"-n shop status":                          noCluster,
+		"statsu":                                  `error: unknown command "statsu" for "kubectl metaparticle": did you mean status?`,
+		"status -o yml":                           `error: -o is "yml": write one of table, wide, name, json, yaml, jsonpath=TEMPLATE`,
+		"explain -o wide pod/x":                   `error: -o is "wide": write one of `,
+		"status -v -o json":                       "error: -v has no other format: leave out -o",
+		"status -A lock/x":                        `error: -A shows all slots of all namespaces: leave out "lock/x"`,
+		"yield -timeout 10 lock/x":                `error: invalid argument "10" for "--timeout" flag: write a duration with its unit, such as 30s or 5m`,
+		"pause -timeout -1s x":                    `error: invalid argument "-1s" for "--timeout" flag: write a duration`,
+		"recover -floor 1e9":                      `error: invalid argument "1e9" for "--floor" flag: write the revision as a whole number`,
+		"console -port http":                      `error: invalid argument "http" for "--port" flag: write the number of a port, such as 8080`,
+		"inject -kubernetes 1.37":                 `error: invalid argument "1.37" for "--kubernetes" flag: write the minor version alone, such as 37 for 1.37`,
+		"inject -registry-mirror docker.io":       `error: invalid argument "docker.io" for "--registry-mirror" flag: write REGISTRY=MIRROR, such as docker.io=mirror.example:5000`,
+		"inject -registry-mirror a=http://m":      `error: invalid argument "a=http://m" for "--registry-mirror" flag: write the mirror as HOST[:PORT][/PATH], without http://`,
+		"inject -plain-http-registry http://m":    `error: invalid argument "http://m" for "--plain-http-registry" flag: write HOST or HOST:PORT, without http://`,
+		"inject -registry-network 10.1.0.0":       `error: invalid argument "10.1.0.0" for "--registry-network" flag: write a network with its prefix length, such as 10.0.0.0/8`,
+		"inject -registry-ca testdata/absent.pem": `error: invalid argument "testdata/absent.pem" for "--registry-ca" flag: open testdata/absent.pem: `,
 		"pause locks/x":                           `error: "locks" is no kind of workload that this command knows: name one of its pods, as pod/NAME; or name lock/NAME, `,
 		"pause lock/x y":                          `error: "lock/x y": write KIND/NAME`,
 		"resume -A lock/x":                        "error: resume acts on one namespace: leave out -A, and name the namespace by -n",
 		"recover -A":                              "error: recover acts on the whole cluster: leave out -A",
-		"recover x":                               `refused: recover takes no arguments, because the command covers all namespaces: leave out "x"`,
+		"recover x":                               `error: recover takes no argument: leave out "x"`,
 		"explain lock.a":                          `error: "lock.a" names no workload: name the workload or one of its pods, as deployment/biller or pod/NAME`,
 		"explain lease/metaparticle-enroll":       `error: "lease" is no kind of workload that this command knows`,
 		"status lease/kube-scheduler":             `error: "lease" is no kind of workload that this command knows`,
-		"forget lease/lock.a":                     "refused: name the work and its key, as in once/schema 7",
+		"forget lease/lock.a":                     "error: name the work and its key, as in once/schema 7",
 		"yield lock/x":                            noCluster,
 		"yield singleton.deployment.biller":       noCluster,
 		"pause lease/singleton.deployment.biller": noCluster,
@@ -268,26 +274,14 @@ func TestCommandsJudgeTheirArgumentsBeforeTheyConnect(t *testing.T) {
 }
 
 // noCluster is the output of a command that finds no cluster.
-const noCluster = "error: no kubeconfig names a cluster: set KUBECONFIG, or name a file by -kubeconfig\n"
+const noCluster = "error: no kubeconfig names a cluster: set KUBECONFIG, or name a file by --kubeconfig\n"
 
 func TestErrorAboutAFlagPrintsNoHelp(t *testing.T) {
-	for name := range command {
+	for _, c := range commands() {
 		var out, errs bytes.Buffer
-		assert.Equal(t, exitError, run(t.Context(), []string{name, "-unknown"}, stdio{os.Stdin, &out, &errs}), name)
-		assert.Equal(t, "error: flag provided but not defined: -unknown (-h for help)\n", errs.String(), name)
-		assert.Empty(t, out.String(), name)
-	}
-}
-
-// A person can send the help through a pager.
-func TestHelpOfEachCommandGoesToStandardOutput(t *testing.T) {
-	for name := range command {
-		var out, errs bytes.Buffer
-		assert.Equal(t, exitOK, run(t.Context(), []string{name, "x", "-h"}, stdio{os.Stdin, &out, &errs}), name)
-		assert.Contains(t, out.String(), "\n  kubectl metaparticle "+name)
-		assert.Equal(t, name != "version", regexp.MustCompile(`(?m)^  -`).MatchString(out.String()), name)
-		assert.Contains(t, usage, "\n"+name+" ", "the help of the plugin lists each command")
-		assert.Empty(t, errs.String(), name)
+		assert.Equal(t, exitError, run(t.Context(), []string{c.Name(), "--unknown"}, stdio{os.Stdin, &out, &errs}), c.Name())
+		assert.Equal(t, "error: unknown flag: --unknown (-h for help)\n", errs.String(), c.Name())
+		assert.Empty(t, out.String(), c.Name())
 	}
 }
 
@@ -299,27 +293,56 @@ func TestConnectionErrorsAppearOnlyOnceInALine(t *testing.T) {
 	assert.Regexp(t, `\Aerror: find the cluster: [^;\n]*\n\z`, errs.String())
 }
 
+// completed returns what the program proposes for the last word of a command line.
+func completed(t *testing.T, words ...string) string {
+	t.Helper()
+	var out bytes.Buffer
+	require.Equal(t, exitOK, run(t.Context(), append([]string{cobra.ShellCompNoDescRequestCmd}, words...), stdio{os.Stdin, &out, io.Discard}))
+	return out.String()
+}
+
 func TestCompletionProposesCommandsAndOutputFormats(t *testing.T) {
 	t.Setenv("KUBECONFIG", "/nowhere")
-	commands := slices.Sorted(maps.Keys(command))
 	for line, proposed := range map[string]string{
-		"":                          "check\nconsole\nexplain\nforget\ninject\npause\nrecover\nresume\nstatus\nversion\nyield\n:4\n",
-		"re":                        "recover\nresume\n:4\n",
-		"nothing":                   ":4\n",
-		"status -o j":               "json\n:4\n",
-		"inject -o ":                "yaml\ndiff\n:4\n",
-		"inject -f ":                ":0\n",
-		"inject --registry-ca ":     ":0\n",
-		"inject --registry-mirror ": ":4\n",
-		"status -n ":                ":4\n",
-		"status lock/":              ":4\n",
-		"yield --to ":               ":4\n",
-		"forget ":                   ":4\n",
-		"recover -n ":               ":4\n",
+		"re":                 "recover\nresume\n:4\n",
+		"status -o j":        "wide\nname\njson\nyaml\njsonpath=\n:4\n",
+		"inject -o ":         "yaml\ndiff\n:4\n",
+		"inject -f ":         ".json",
+		"inject --registry-": "--registry-ca",
+		"yield --t":          "--to",
+		"status -n ":         ":4\n",
+		"status lock/":       ":4\n",
+		"yield --to ":        ":4\n",
+		"forget ":            ":4\n",
 	} {
-		var out bytes.Buffer
-		complete(t.Context(), commands, strings.Split(line, " "), &out)
-		assert.Equal(t, proposed, out.String(), "%q", line)
+		if strings.HasPrefix(proposed, "-") || strings.HasPrefix(proposed, ".") {
+			assert.Contains(t, completed(t, strings.Split(line, " ")...), strings.TrimPrefix(proposed, "."), line)
+			continue
+		}
+		assert.Equal(t, proposed, completed(t, strings.Split(line, " ")...), line)
+	}
+}
+
+func TestCompletionProposesPodsAndKeys(t *testing.T) {
+	b := newByHand(append(team(nil), slotLease(api.OnceLease("schema"), "", map[string]string{api.DoneAnnotation: "7,8"}),
+		slotLease("shards.job.map.0", "", map[string]string{api.DoneAnnotation: "1-a"}),
+		slotLease("once-revision.deployment.web", "", map[string]string{api.DoneAnnotation: "5d9c7b"}),
+		waiting("d", "lock.other"))...)
+	for _, c := range []struct {
+		words proposes
+		args  []string
+		want  []string
+	}{
+		{successors, nil, []string{"b", "c", "d"}},
+		{successors, []string{slot}, []string{"b", "c"}},
+		{successors, []string{"lock/other"}, []string{"d"}},
+		{works, nil, []string{"once/schema", "shards/job.map.0", "deployment/web"}},
+		{works, []string{"once/schema"}, []string{"7", "8"}},
+		{works, []string{"deployment/web"}, []string{"5d9c7b"}},
+		{works, []string{"shards/job.map.0"}, []string{"1-a"}},
+		{targets, []string{"lock/a"}, nil},
+	} {
+		assert.ElementsMatch(t, c.want, c.words(t.Context(), nil, cluster{WithWatch: b}, "shop", c.args), "%v", c.args)
 	}
 }
 
@@ -332,7 +355,7 @@ func TestCommandsAcceptClaimsOfEachNamespaceScopedKind(t *testing.T) {
 			continue
 		}
 		name := kind.Name() + "/a.b"
-		assert.Contains(t, usage, " "+kind.Name()+"/NAME")
+		assert.Contains(t, slotsHelp, " "+kind.Name()+"/NAME")
 		var there []client.Object
 		for _, slot := range slots {
 			assert.Equal(t, name, targetOf(slot))
@@ -353,7 +376,9 @@ func TestCompletionProposesArgumentsThatNameSlots(t *testing.T) {
 		slotLease(api.SingletonLease(api.Workload{Group: "argoproj.io", Kind: "Rollout", Name: "x"}, ""), "", nil),
 		slotLease(api.Barrier{Name: "warm.a", Size: 1}.Leases("0a-1")[0], "", nil), slotLease("next.lock.a", "", nil), leaseOf("foreign"),
 		slotLease(api.RWLockLease("catalog", 3), "", nil), slotLease(api.IntentLease("catalog"), "", nil))
-	proposed := cluster{WithWatch: b}.targets(t.Context(), "shop")
+	proposed := targets(t.Context(), nil, cluster{WithWatch: b}, "shop", nil)
+	slices.Sort(proposed)
+	proposed = slices.Compact(proposed)
 	assert.Equal(t, []string{
 		"barrier/warm.a", "deployment/till.v2", "election/main", "lock/a.b", "once/schema", "rwlock/catalog", "semaphore/pool", "start-lock/db",
 	}, proposed)
@@ -387,7 +412,7 @@ func TestCheckCommandPrintsFindingsAndRemedies(t *testing.T) {
 		more   []check.Finding
 		code   int
 	}{
-		{check.Failed, nil, exitRefused}, {check.Unknown, nil, exitError}, {check.Unknown, []check.Finding{{Result: check.Failed}}, exitRefused},
+		{check.Failed, nil, exitNot}, {check.Unknown, nil, exitError}, {check.Unknown, []check.Finding{{Result: check.Failed}}, exitNot},
 	} {
 		findings[1].Result = c.result
 		for _, output := range []string{"", "json"} {

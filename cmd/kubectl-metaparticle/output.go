@@ -8,10 +8,16 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"unicode"
 
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"sigs.k8s.io/yaml"
 
 	"github.com/metaparticle-io/metaparticle/api"
@@ -26,6 +32,16 @@ type stdio struct {
 // write some of the texts, and such characters could change what a person sees.
 func (s stdio) harmless() stdio {
 	return stdio{s.in, printable{out: s.out}, printable{out: s.err}}
+}
+
+// terminal returns the terminal that shows the output, for control characters of our own; nil if the
+// output is no terminal.
+func (s stdio) terminal() io.Writer {
+	p, _ := s.out.(printable)
+	if f, ok := p.out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		return f
+	}
+	return nil
 }
 
 // printable replaces the control characters of a text, except line feeds and tabs. The writer also
@@ -104,17 +120,60 @@ const mostForeign = 500
 // bounded returns the text with at most [mostForeign] bytes.
 func bounded(text string) string { return api.Brief(text, mostForeign) }
 
-// encoded returns the value as JSON or YAML for a program. Tenants write some of the texts, and a CI
-// job may print the output. So no text is a command to a CI system ([inOneLine]). JSON has an escape
-// for the second character of such a command, so a program reads the same text. YAML has no escape in
-// plain texts, so the character becomes a question mark. A text for YAML must be one line.
+// outputFlag defines -o for a command whose data a program can read. The formats "own" are the
+// command's, beside json, yaml and jsonpath.
+func outputFlag(c *cobra.Command, to *string, own ...string) {
+	formats := append(own, "json", "yaml", "jsonpath=TEMPLATE")
+	c.Flags().StringVarP(to, "output", "o", "", "one of "+strings.Join(formats, ", ")+"; default: text for people")
+	_ = c.RegisterFlagCompletionFunc("output", func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		return append(own, "json", "yaml", "jsonpath="), cobra.ShellCompDirectiveNoFileComp
+	})
+}
+
+// judgeOutput returns an error for a format that the command does not have.
+func judgeOutput(output string, own ...string) error {
+	if output == "" || isData(output) || slices.Contains(own, output) {
+		return nil
+	}
+	return fmt.Errorf("-o is %q: write one of %s, json, yaml, jsonpath=TEMPLATE", output, strings.Join(append([]string{"table"}, own...), ", "))
+}
+
+// isData reports whether a program reads the output.
+func isData(output string) bool {
+	return output == "json" || output == "yaml" || strings.HasPrefix(output, "jsonpath")
+}
+
+// encoded returns the value for a program. Tenants write some of the texts, and a CI job may print the
+// output. So no text is a command to a CI system ([inOneLine]). JSON has an escape for the second
+// character of such a command, so a program reads the same text. Elsewhere the character becomes a
+// question mark. A text for YAML must be one line.
 func encoded(value any, output string) ([]byte, error) {
-	if output == "yaml" {
+	switch output {
+	case "yaml":
 		text, err := yaml.Marshal(value)
 		return withoutCommands(text, "?"), err
+	case "json":
+		text, err := json.MarshalIndent(value, "", "  ")
+		return append(withoutCommands(text, `\u0023`), '\n'), err
 	}
-	text, err := json.MarshalIndent(value, "", "  ")
-	return append(withoutCommands(text, `\u0023`), '\n'), err
+	printer, err := genericclioptions.NewJSONPathPrintFlags("", false).ToPrinter(output)
+	if err != nil {
+		return nil, err
+	}
+	var object unstructured.Unstructured
+	text, err := json.Marshal(value)
+	if err == nil {
+		err = json.Unmarshal(text, &object.Object)
+	}
+	var out bytes.Buffer
+	if err == nil {
+		err = printer.PrintObj(&object, &out)
+	}
+	var lines bytes.Buffer
+	for line := range strings.Lines(out.String()) {
+		say(&lines, "%s", strings.TrimSuffix(line, "\n"))
+	}
+	return lines.Bytes(), err
 }
 
 // withoutCommands replaces the second character of each command to a CI system.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/spf13/cobra"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -18,50 +19,48 @@ import (
 	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
-var pauseUsage = `Keeps pods from acquiring a slot until a resume. The holder continues. If its
+const pauseLong = `Keeps pods from acquiring a slot until a resume. The holder continues. If its
 application ends, no pod starts the application again. With --stop the holder
 drains with its pod's grace, and releases. The command waits for that release. A
 pause reaches no pod without a gate: --stop refuses if such a pod of the workload runs.
-SLOTS is KIND/NAME, such as deployment/biller or pod/biller-0, or a slot as status
-prints it, or one of ` + shared() + `.
 If SLOTS names several slots, the command pauses all of them.
 
-Exit codes: 0 paused; 1 refused, and nothing is written; 2 error; 3 paused, but a
-pod still holds.
+Exit codes: 0 paused; 1 paused, but a pod still holds; 2 error; 3 refused, and
+nothing is written.`
 
-  kubectl metaparticle pause [-n NAMESPACE] [--stop] [--timeout D] SLOTS
-`
+const resumeLong = `Ends a pause. If no pod holds the slot, a standby acquires the slot.
 
-const resumeUsage = `Ends a pause. If no pod holds the slot, a standby acquires the slot.
+Exit codes: 0 resumed; 2 error; 3 refused.`
 
-Exit codes: 0 resumed; 1 refused; 2 error.
-
-  kubectl metaparticle resume [-n NAMESPACE] SLOTS
-`
-
-func pauseCommand(ctx context.Context, args []string, std stdio) (int, error) {
-	flags, connection := newNamespaceFlags("pause", pauseUsage, std)
-	stop := flags.Bool("stop", false, "stop the holder, too")
-	var timeout time.Duration
-	durationFlag(flags, &timeout, "timeout", "`DURATION` of the wait for --stop at most; default: the lease duration and the pod's grace")
-	c, namespace, rest, err := connection.begin(flags, args, nameSlots)
-	if err != nil {
-		return exitError, err
+func (p *plugin) pauseCommand() *cobra.Command {
+	stop, timeout := false, time.Duration(0)
+	c := &cobra.Command{
+		Use: "pause SLOTS", Short: "Keep pods from acquiring a slot", Long: pauseLong + slotsHelp,
+		Example: `  kubectl metaparticle pause lock/migrate
+  kubectl metaparticle pause --stop deployment/biller`,
+		ValidArgsFunction: p.completion(targets),
 	}
-	p := pausing{std: std, pause: api.PauseHold, timeout: timeout}
-	if *stop {
-		p.pause = api.PauseStop
-	}
-	return p.run(ctx, c, namespace, rest)
+	c.Flags().BoolVar(&stop, "stop", false, "stop the holder, too")
+	durationFlag(c.Flags(), &timeout, "timeout", "`DURATION` of the wait for --stop at most; default: the lease duration and the pod's grace")
+	c.RunE = p.runs(func(ctx context.Context, args []string) (int, error) {
+		pause := api.PauseHold
+		if stop {
+			pause = api.PauseStop
+		}
+		return p.onSlots(ctx, args, pausing{std: p.std, pause: pause, timeout: timeout}.run)
+	})
+	return c
 }
 
-func resumeCommand(ctx context.Context, args []string, std stdio) (int, error) {
-	flags, connection := newNamespaceFlags("resume", resumeUsage, std)
-	c, namespace, rest, err := connection.begin(flags, args, nameSlots)
-	if err != nil {
-		return exitError, err
+func (p *plugin) resumeCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "resume SLOTS", Short: "End a pause", Long: resumeLong + slotsHelp,
+		Example:           `  kubectl metaparticle resume lock/migrate`,
+		ValidArgsFunction: p.completion(targets),
+		RunE: p.runs(func(ctx context.Context, args []string) (int, error) {
+			return p.onSlots(ctx, args, pausing{std: p.std}.run)
+		}),
 	}
-	return pausing{std: std}.run(ctx, c, namespace, rest)
 }
 
 // pausing is a person's request to pause slots, or to resume slots.
@@ -151,7 +150,7 @@ func (p pausing) await(ctx context.Context, s *subject, began time.Time) (int, e
 			// Lease expires.
 			say(p.std.err, "%s: paused; %s still holds after %s, and has not renewed for %s",
 				slot, api.PodOf(holder), took, round(time.Since(seen)))
-			code = exitUnreached
+			code = exitNot
 		case err != nil:
 			return exitError, err
 		case view.HolderOf(s.leases[slot]) == "":

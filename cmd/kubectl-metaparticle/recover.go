@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
@@ -21,7 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-const recoverUsage = `Makes fencing tokens grow again after a restore of etcd without --bump-revision, or
+const recoverLong = `Makes fencing tokens grow again after a restore of etcd without --bump-revision, or
 after a restore of Leases into another cluster. A token is the API server's revision after
 a write. So the command pauses all slots, and writes until the revision is above
 the floor. Then each holder with a token up to the floor yields, and the pauses end.
@@ -43,11 +44,8 @@ Before this command, wait for the longest lease duration without an API server, 
 docs/operate/disaster.md describes. The command does not replace that wait. If the command was
 interrupted, run the command again.
 
-Exit codes: 0 all holders have tokens above the floor; 1 refused, and nothing is written;
-2 error; 3 a holder has not yielded in time, and the command prints that holder.
-
-  kubectl metaparticle recover [--floor N] [--ignore NAMESPACE[/NAME]] [--dry-run] [--timeout D]
-`
+Exit codes: 0 all holders have tokens above the floor; 1 a holder has not yielded in
+time, and the command prints that holder; 2 error; 3 refused, and nothing is written.`
 
 // mostWrites bounds the writes that raise etcd's revision above the floor. The floor is the value
 // of --floor, or a greater token in the cluster. At 400 writes per second, the writes take 21
@@ -55,29 +53,25 @@ Exit codes: 0 all holders have tokens above the floor; 1 refused, and nothing is
 // together take 250 MB in etcd. At two gigabytes, etcd would refuse every write.
 const mostWrites = 500_000
 
-func recoverCommand(ctx context.Context, args []string, std stdio) (int, error) {
-	flags, connection := newFlags("recover", recoverUsage, std)
-	timeout, floor := 5*time.Minute, uint64(0)
-	numberFlag(flags, &floor, "floor", "greatest `REVISION` that the lost API server can have had", "write the revision as a whole number")
-	dryRun := flags.Bool("dry-run", false, "print the figures, and write nothing")
-	durationFlag(flags, &timeout, "timeout", "`DURATION` of the wait for the holders at most; default: 5m")
-	var ignored []string
-	flags.Func("ignore", "`NAMESPACE[/NAME]` of a Lease or Variable, or of all in a namespace, whose token no storage can have seen; may be repeated", func(value string) error {
-		ignored = append(ignored, value)
-		return nil
+func (p *plugin) recoverCommand() *cobra.Command {
+	r := recovering{std: p.std, timeout: 5 * time.Minute}
+	c := &cobra.Command{
+		Use: "recover", Short: "Make fencing tokens grow again after a restore of etcd", Long: recoverLong, Args: noArguments,
+		Example: `  kubectl metaparticle recover --floor 48000 --dry-run
+  kubectl metaparticle recover --floor 48000 --ignore till/lock.migrate`,
+	}
+	flags := c.Flags()
+	numberFlag(flags, &r.floor, "floor", "greatest `REVISION` that the lost API server can have had", "write the revision as a whole number")
+	flags.BoolVar(&r.dryRun, "dry-run", false, "print the figures, and write nothing")
+	durationFlag(flags, &r.timeout, "timeout", "`DURATION` of the wait for the holders at most; default: 5m")
+	flags.StringArrayVar(&r.ignored, "ignore", nil, "`NAMESPACE[/NAME]` of a Lease or Variable, or of all in a namespace, whose token no storage can have seen; may be repeated")
+	c.RunE = p.runs(func(ctx context.Context, _ []string) (code int, err error) {
+		if r.cluster, err = p.unlimited(); err != nil {
+			return exitError, err
+		}
+		return r.run(ctx)
 	})
-	rest, err := parse(flags, args)
-	if err != nil {
-		return exitError, err
-	}
-	if len(rest) > 0 {
-		return exitError, refusal(fmt.Sprintf("recover takes no arguments, because the command covers all namespaces: leave out %q", rest[0]))
-	}
-	c, err := connection.unlimited()
-	if err != nil {
-		return exitError, err
-	}
-	return recovering{cluster: c, std: std, floor: floor, ignored: ignored, dryRun: *dryRun, timeout: timeout}.run(ctx)
+	return c
 }
 
 func (r recovering) run(ctx context.Context) (int, error) {

@@ -246,7 +246,7 @@ func (r recovering) await(ctx context.Context, floor uint64, failed failures) (i
 		case <-ctx.Done():
 			waited := time.Since(began)
 			r.name(left, func(l *coordinationv1.Lease) string { return stubborn(l, versions[l.UID] == l.ResourceVersion, waited) })
-			return exitUnreached, nil
+			return exitNot, nil
 		}
 	}
 }

@@ -180,7 +180,7 @@ func TestRecoverCommandReportsHoldersThatDoNotYield(t *testing.T) {
 				assert.NoError(t, w.objects.Update(t.Context(), l))
 			}
 		})
-		assert.Equal(t, exitUnreached, w.recover(6000))
+		assert.Equal(t, exitNot, w.recover(6000))
 		assert.Equal(t, "lock.a in shop: a still holds with token 4711: delete the pod\n"+
 			"lock.b in shop: b still holds with token 4711: the slot is paused, and the holder yields at the end of the pause\n"+
 			"lock.dead in shop: dead still holds with token 4711: the holder has not renewed for longer than the lease duration; the next holder gets a greater token\n",

@@ -60,7 +60,7 @@ func TestStatusCommandShowsHolderAndStandbys(t *testing.T) {
 		told(10*time.Minute, "a", "Acquired", "this pod holds "+slot+" (token 4711)"),
 		told(time.Minute, "b", "Acquired", "this pod holds "+slot+"-2 (token 1)"))
 	b := newByHand(there...)
-	assert.Equal(t, exitOK, b.status(t, screen{}, "shop"))
+	assert.Equal(t, exitOK, b.status(t, screen{words: true}, "shop"))
 	assert.Equal(t, `singleton.deployment.biller: singleton, held by a, for 10m, token 4711, renewed 3s ago, serves for 9m, 2 standbys
   standby   b  Ready    StandingBy: a holds it
   standby   c  Ready    StandingBy: a holds it
@@ -70,11 +70,56 @@ func TestStatusCommandShowsHolderAndStandbys(t *testing.T) {
 	assert.Empty(t, b.err.String())
 }
 
+func TestStatusCommandShowsSlotsInATable(t *testing.T) {
+	other := slotLease("lock.gone", "x", nil)
+	other.Namespace = "till"
+	there := append(team(nil), other, slotLease("lock.free", "", nil), slotLease("lock.stopped", "", map[string]string{api.PausedAnnotation: "stop"}),
+		slotLease("once.schema", "", map[string]string{api.DoneAnnotation: "7"}), waiting("s", "lock.missing"),
+		slotLease(api.RWLockLease("catalog", 0), "r", nil), slotLease(api.RWLockLease("catalog", 1), "q", nil), slotLease(api.IntentLease("catalog"), "", nil),
+		told(10*time.Minute+3*time.Second, "c", "Yielded", "draining to hand over "+slot),
+		told(10*time.Minute+2*time.Second, "c", "Released", slot+" is free again"),
+		told(10*time.Minute, "a", "Acquired", "this pod holds "+slot+" (token 4711)"))
+	for _, o := range there {
+		if pod, ok := o.(*corev1.Pod); ok {
+			pod.Spec.NodeName = "node-" + pod.Name
+		}
+	}
+	const table = `SLOT                          HOLDER   NODE     HELD   STANDBYS   STATUS
+lock.free                     <none>                   0          Free
+lock.missing                  <none>                   1          NoLease
+lock.stopped                  <none>                   0          Paused(stop)
+once.schema                   <none>                   0          Done
+rwlock.catalog                r                 10m    0          Reads
+rwlock.catalog                q                 10m    0          Reads
+singleton.deployment.biller   a        node-a   10m    2          Serving
+`
+	b := newByHand(there...)
+	assert.Equal(t, exitNot, b.status(t, screen{}, "shop"))
+	assert.Equal(t, table, b.out.String())
+
+	b.out.Reset()
+	b.status(t, screen{}, "")
+	assert.Contains(t, b.out.String(), "NAMESPACE   SLOT   ")
+	assert.Regexp(t, `(?m)^till +lock.gone +x +10m +0 +HolderGone$`, b.out.String())
+
+	b.out.Reset()
+	assert.Equal(t, exitOK, b.status(t, screen{output: "wide", bare: true}, "shop", slot))
+	assert.Regexp(t, `^singleton.deployment.biller +a +node-a +10m +2 +Serving +9m +3s ago +4711 +from c \(Yielded\), 2s after its release, 10m ago\n$`, b.out.String())
+
+	b.out.Reset()
+	b.status(t, screen{output: "name"}, "shop", "rwlock/catalog")
+	assert.Equal(t, "lease/rwlock.catalog.0\nlease/rwlock.catalog.1\nlease/rwlock.catalog.intent\n", b.out.String())
+
+	b.out.Reset()
+	b.status(t, screen{output: "jsonpath={.slots[*].holder.pod}"}, "shop", slot)
+	assert.Equal(t, "a\n", b.out.String())
+}
+
 // A program of the local API may want no slot, so a slot without a holder is no problem.
 func TestStatusCommandShowsWhichPodsUseLocalAPI(t *testing.T) {
 	b := newByHand(slotLease("lock.a", "a", nil), slotLease("election.main", "", nil),
 		localPod("a", corev1.ConditionTrue, "election.main", "lock.a"), localPod("b", corev1.ConditionFalse, "election.main", "lock.a"))
-	assert.Equal(t, exitOK, b.status(t, screen{}, "shop"))
+	assert.Equal(t, exitOK, b.status(t, screen{words: true}, "shop"))
 	assert.Equal(t, `election.main: election, nobody holds, 2 standbys
   standby  a  Ready      LocalAPI: the program asks by the local API
   standby  b  not Ready  LocalAPI: the program asks by the local API
@@ -86,7 +131,7 @@ lock.a: lock, held by a, for 10m, token 4711, renewed 3s ago, serves for 9m, 1 s
 	assert.Contains(t, b.out.String(), "program: true")
 	assert.Empty(t, unfit(*localPod("b", corev1.ConditionFalse, "lock.a"), nil), "the program may ask")
 	b = newByHand(slotLease("lock.a", "", nil), localPod("a", corev1.ConditionTrue, "lock.a"), waiting("b", "lock.a"))
-	assert.Equal(t, exitRefused, b.status(t, screen{}, "shop"), "the other pod waits")
+	assert.Equal(t, exitNot, b.status(t, screen{words: true}, "shop"), "the other pod waits")
 }
 
 func TestStatusCommandShowsPodsThatWaitToStart(t *testing.T) {
@@ -96,7 +141,7 @@ func TestStatusCommandShowsPodsThatWaitToStart(t *testing.T) {
 		waits.Status.Conditions[i].Status = corev1.ConditionFalse
 	}
 	b := newByHand(slotLease(slot, "a", nil), waiting("a", slot), waits, waiting("c", slot))
-	assert.Equal(t, exitOK, b.status(t, screen{}, "shop", "start-lock/db"))
+	assert.Equal(t, exitOK, b.status(t, screen{words: true}, "shop", "start-lock/db"))
 	assert.Contains(t, b.out.String(), "start-lock.db: start-lock, held by a, for 10m")
 	assert.Contains(t, b.out.String(), "1 standby")
 	assert.NotContains(t, b.out.String(), "  standby  c")
@@ -115,7 +160,7 @@ func TestStatusCommandReportsEachProblemOfASlot(t *testing.T) {
 	foreign.Name, foreign.UID = "not-ours", "not-ours"
 	silent := edited(waiting("s", "lock.a", "lock.missing"), func(p *corev1.Pod) { p.Status.Conditions = nil })
 	b := newByHand(changed, gone, paused, asked, idle, foreign, silent, waiting("a", "lock.d"), waiting("c", "lock.c"))
-	assert.Equal(t, exitRefused, b.status(t, screen{}, "shop"))
+	assert.Equal(t, exitNot, b.status(t, screen{words: true}, "shop"))
 	assert.Equal(t, `lock.a: lock, nobody holds, b is to hold next, 1 standby
   standby  s  not Ready  Unknown: its agent has said nothing yet
   the holder has changed 7 times; no Event tells more
@@ -128,9 +173,9 @@ lock.missing: a lock without a Lease of enroll
   standby  s  not Ready  Unknown: its agent has said nothing yet
 `, b.out.String())
 
-	for target, code := range map[string]int{"lock/c": exitOK, "lock/d": exitOK, "pod/c": exitOK, "lock/b": exitRefused, "pod/s": exitRefused} {
+	for target, code := range map[string]int{"lock/c": exitOK, "lock/d": exitOK, "pod/c": exitOK, "lock/b": exitNot, "pod/s": exitNot} {
 		b.out.Reset()
-		assert.Equal(t, code, b.status(t, screen{}, "shop", target), target)
+		assert.Equal(t, code, b.status(t, screen{words: true}, "shop", target), target)
 		assert.NotContains(t, b.out.String(), "lock.e", target)
 	}
 }
@@ -155,22 +200,22 @@ func TestStatusCommandShowsTheStampOfEachShard(t *testing.T) {
 	all := []string{"shards.deployment.web.0", "shards.deployment.web.1"}
 	b := newByHand(slotLease(all[0], "a", map[string]string{api.StampAnnotation: "4/2"}), slotLease(all[1], "", map[string]string{api.StampAnnotation: "5/3 closed"}),
 		waiting("a", all...), waiting("b", all...))
-	assert.Equal(t, exitRefused, b.status(t, screen{}, "shop"), "nobody holds a shard")
+	assert.Equal(t, exitNot, b.status(t, screen{words: true}, "shop"), "nobody holds a shard")
 	assert.Contains(t, b.out.String(), "shards.deployment.web.0: shards, held by a, for 10m, token 4711, renewed 3s ago, serves for 9m, for 2 shards, 1 standby\n")
 	assert.Contains(t, b.out.String(), "shards.deployment.web.1: shards, nobody holds, closed for a change to 3 shards, 1 standby\n")
 
 	b = newByHand(slotLease("shards.job.map.0", "", map[string]string{api.StampAnnotation: "2/1/1-a", api.DoneAnnotation: "2-b,1-a"}))
-	assert.Equal(t, exitOK, b.status(t, screen{}, "shop"), "a done shard needs no holder")
+	assert.Equal(t, exitOK, b.status(t, screen{words: true}, "shop"), "a done shard needs no holder")
 	assert.Contains(t, b.out.String(), "shards.job.map.0: shards, for 1 shard in the run 1-a, done: 2-b 1-a, 0 standbys\n")
 
 	b = newByHand(slotLease("once.schema", "", map[string]string{api.DoneAnnotation: "7"}))
-	assert.Equal(t, exitOK, b.status(t, screen{}, "shop"))
+	assert.Equal(t, exitOK, b.status(t, screen{words: true}, "shop"))
 	assert.Equal(t, "once.schema: once, done: 7, 0 standbys\n", b.out.String())
 }
 
 func TestStatusCommandShowsTheFailuresOfEachKey(t *testing.T) {
 	b := newByHand(slotLease("once.schema", "", map[string]string{api.FailuresAnnotation: "8 1,7 3,-9 4", api.DoneAnnotation: "6"}))
-	assert.Equal(t, exitOK, b.status(t, screen{}, "shop"))
+	assert.Equal(t, exitOK, b.status(t, screen{words: true}, "shop"))
 	assert.Equal(t, "once.schema: once, nobody holds, failed for 7: 3 times in a row, failed for 8: 1 time, done: 6, 0 standbys\n", b.out.String())
 	b.out.Reset()
 	assert.Equal(t, exitOK, b.status(t, screen{output: "json"}, "shop"))
@@ -210,7 +255,7 @@ func TestStatusCommandNamesTheNamespaceOfEachSlot(t *testing.T) {
 	other := slotLease("lock.a", "", nil)
 	other.Namespace = "till"
 	b := newByHand(append(team(nil), other)...)
-	assert.Equal(t, exitOK, b.status(t, screen{}, ""))
+	assert.Equal(t, exitOK, b.status(t, screen{words: true}, ""))
 	assert.Contains(t, b.out.String(), "shop/"+slot+": singleton, held by a")
 	assert.Contains(t, b.out.String(), "till/lock.a: lock, nobody holds")
 }
@@ -225,7 +270,7 @@ func TestStatusCommandNamesControllersOfRefusedPods(t *testing.T) {
 		refused("new", `pods "new-x1" is forbidden: ValidatingAdmissionPolicy 'metaparticle-gate' denied request: OptedOut: remove it`, time.Minute),
 		refused("new", `admission webhook "pods.metaparticle.io" denied the request: BadAnnotation: old news`, time.Hour),
 		refused("other", `exceeded quota: pods`, time.Minute))...)
-	assert.Equal(t, exitOK, b.status(t, screen{}, "shop"))
+	assert.Equal(t, exitOK, b.status(t, screen{words: true}, "shop"))
 	assert.Equal(t, "note: a pod of ReplicaSet/new in shop was refused 60s ago: "+
 		"ValidatingAdmissionPolicy 'metaparticle-gate' denied request: OptedOut: remove it\n", b.err.String())
 
@@ -233,7 +278,7 @@ func TestStatusCommandNamesControllersOfRefusedPods(t *testing.T) {
 	for i := range mostRefusals + 3 {
 		require.NoError(t, b.Create(t.Context(), refused(fmt.Sprint("many-", i), "metaparticle- "+strings.Repeat("x", 5000), time.Second)))
 	}
-	assert.Equal(t, exitOK, b.status(t, screen{}, "shop"))
+	assert.Equal(t, exitOK, b.status(t, screen{words: true}, "shop"))
 	assert.Equal(t, mostRefusals+1, strings.Count(b.err.String(), "note: "))
 	assert.Less(t, b.err.Len(), (mostRefusals+1)*(mostRefusal+200))
 }
@@ -248,12 +293,12 @@ func TestStatusCommandShowsSlotsDespiteUnreadableEvents(t *testing.T) {
 			return c.List(ctx, list, options...)
 		},
 	})
-	assert.Equal(t, exitOK, b.status(t, screen{}, "shop"))
+	assert.Equal(t, exitOK, b.status(t, screen{words: true}, "shop"))
 	assert.Contains(t, b.out.String(), "held by a")
 	assert.Contains(t, b.err.String(), "note: no handovers: read events")
 
 	b = newByHand()
-	assert.Equal(t, exitOK, b.status(t, screen{}, "shop"))
+	assert.Equal(t, exitOK, b.status(t, screen{words: true}, "shop"))
 	assert.Equal(t, "no slots\n", b.err.String())
 }
 
@@ -263,7 +308,7 @@ func TestStatusCommandWithWatchPrintsOnlyChangedSlots(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan int)
 		go func() {
-			v := screen{std: stdio{out: &b.out, err: &b.err}, watch: true, now: func() time.Time { return noon }}
+			v := screen{words: true, std: stdio{out: &b.out, err: &b.err}, watch: true, now: func() time.Time { return noon }}
 			code, err := v.run(ctx, cluster{WithWatch: b}, "shop", nil)
 			done <- exitCode(code, err, &b.err)
 		}()
@@ -390,7 +435,7 @@ func TestStatusCommandShowsReadersOrWriterOfLock(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newByHand(catalog(c.holders...)...)
-			assert.Equal(t, exitOK, b.status(t, screen{}, "shop"))
+			assert.Equal(t, exitOK, b.status(t, screen{words: true}, "shop"))
 			assert.Equal(t, c.shown, b.out.String())
 		})
 	}

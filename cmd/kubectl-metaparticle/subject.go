@@ -42,6 +42,13 @@ type subject struct {
 	unread error
 }
 
+// slotsHelp ends the help of the commands with the argument SLOTS.
+var slotsHelp = `
+
+SLOTS is KIND/NAME of a workload or a pod, such as deployment/biller or
+pod/biller-0; a slot as status prints it, such as singleton.deployment.biller;
+or barrier/NAME, ` + shared() + `.`
+
 // nameSlots returns an error if the arguments cannot name slots in any cluster. The error lists the
 // claims that a person can name.
 func nameSlots(args []string) error {

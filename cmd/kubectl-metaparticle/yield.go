@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -22,32 +23,44 @@ import (
 	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
-var yieldUsage = `Hands a slot over: the holder drains with its pod's grace, and releases. The
+const yieldLong = `Hands a slot over: the holder drains with its pod's grace, and releases. The
 command waits until another pod holds, and prints that pod and the duration.
-SLOTS is KIND/NAME, such as deployment/biller or pod/biller-0, or a slot as status
-prints it, or one of ` + shared() + `.
 The command refuses a start lock. If several pods hold, name one of them as pod/NAME.
-
-Exit codes: 0 another pod holds; 1 refused, and nothing is written; 2 error;
-3 the request is written, but in time no pod, or a pod other than POD, holds.
 
 In a rollout that stalls, pods of the new version do not acquire a slot that all
 pods may acquire. With --to POD, the turn of such a pod begins.
 
-  kubectl metaparticle yield [-n NAMESPACE] [--to POD] [--timeout D] SLOTS
-`
+Exit codes: 0 another pod holds; 1 the request is written, but in time no pod, or a
+pod other than POD, holds; 2 error; 3 refused, and nothing is written.`
 
-func yieldCommand(ctx context.Context, args []string, std stdio) (int, error) {
-	flags, connection := newNamespaceFlags("yield", yieldUsage, std)
-	to := flags.String("to", "", "pod that is to hold next; default: any standby")
-	var timeout time.Duration
-	durationFlag(flags, &timeout, "timeout", "`DURATION` of the wait at most; default: the lease duration, the pod's grace, the endpoint delay and 10s")
-	c, namespace, rest, err := connection.begin(flags, args, nameSlots)
+func (p *plugin) yieldCommand() *cobra.Command {
+	y := yielding{std: p.std}
+	c := &cobra.Command{
+		Use: "yield SLOTS", Short: "Hand a slot over to another pod", Long: yieldLong + slotsHelp,
+		Example: `  kubectl metaparticle yield deployment/biller
+  kubectl metaparticle yield lock/migrate --to biller-7d4f9-x2x8z`,
+		ValidArgsFunction: p.completion(targets),
+	}
+	c.Flags().StringVar(&y.to, "to", "", "`POD` that is to hold next; default: any standby")
+	durationFlag(c.Flags(), &y.timeout, "timeout", "`DURATION` of the wait at most; default: the lease duration, the pod's grace, the endpoint delay and 10s")
+	p.completeFlag(c, "to", successors)
+	c.RunE = p.runs(func(ctx context.Context, args []string) (int, error) {
+		y.to = strings.TrimPrefix(y.to, "pod/")
+		return p.onSlots(ctx, args, y.run)
+	})
+	return c
+}
+
+// onSlots runs a command about the slots that the arguments name.
+func (p *plugin) onSlots(ctx context.Context, args []string, run func(context.Context, cluster, string, []string) (int, error)) (int, error) {
+	if err := nameSlots(args); err != nil {
+		return exitError, err
+	}
+	opened, namespace, err := p.open()
 	if err != nil {
 		return exitError, err
 	}
-	y := yielding{std: std, to: strings.TrimPrefix(*to, "pod/"), timeout: timeout}
-	return y.run(ctx, c, namespace, rest)
+	return run(ctx, opened, namespace, args)
 }
 
 // yielding is one yield that a person asks for.
@@ -129,11 +142,11 @@ func (y yielding) await(ctx context.Context, s *subject, held hold, slot string,
 	switch {
 	case errors.Is(err, context.DeadlineExceeded) && released > 0:
 		say(y.std.err, "%s: %s released after %s, and nobody holds after %s", slot, api.PodOf(held.identity), round(released), took)
-		return exitUnreached, nil
+		return exitNot, nil
 	case errors.Is(err, context.DeadlineExceeded):
 		say(y.std.err, "%s: %s still holds after %s; it yields when its agent reads the Lease, unless that is of an earlier version",
 			slot, api.PodOf(held.identity), took)
-		return exitUnreached, nil
+		return exitNot, nil
 	case err != nil:
 		return exitError, err
 	}
@@ -144,11 +157,11 @@ func (y yielding) await(ctx context.Context, s *subject, held hold, slot string,
 	say(y.std.out, "%s: %s holds, %s after the request", slot, api.PodOf(next), took)
 	if next == held.identity {
 		say(y.std.err, "no other pod took the slot")
-		return exitUnreached, nil
+		return exitNot, nil
 	}
 	if y.to != "" && api.PodOf(next) != y.to {
 		say(y.std.err, "%s did not take the slot within its head start", y.to)
-		return exitUnreached, nil
+		return exitNot, nil
 	}
 	return exitOK, nil
 }

@@ -78,7 +78,7 @@ func TestKubectlPluginHandsOverAndPausesASlot(t *testing.T) {
 		}
 		return ready == int(a.Replicas)
 	})
-	shown := p.run(0, "status")
+	shown := p.run(0, "status", "-v")
 	assert.Contains(t, shown, slot+": singleton, held by "+first.Name)
 	assert.Contains(t, shown, "2 standbys")
 	assert.Contains(t, shown, "StandingBy: a holder of "+slot+" serves")
@@ -89,7 +89,7 @@ func TestKubectlPluginHandsOverAndPausesASlot(t *testing.T) {
 			named = pod.Name
 		}
 	}
-	assert.Contains(t, p.run(1, "yield", "--to", first.Name, "deployment/clerk"), "it holds already")
+	assert.Contains(t, p.run(3, "yield", "--to", first.Name, "deployment/clerk"), "it holds already")
 	assert.Contains(t, p.run(0, "yield", "--to", named, "deployment/clerk"), slot+": "+named+" holds, ")
 	s.Await(space.Soon, "the test's watch shows "+named, func() bool { return api.PodOf(s.Identity(slot)) == named })
 	second := s.AwaitHolder(slot)
@@ -112,8 +112,8 @@ func TestKubectlPluginHandsOverAndPausesASlot(t *testing.T) {
 		}
 		return false
 	})
-	assert.Contains(t, p.run(0, "status", "deployment/clerk"), slot+": singleton, nobody holds, paused (hold)")
-	p.run(1, "yield", "deployment/clerk")
+	assert.Contains(t, p.run(0, "status", "-v", "deployment/clerk"), slot+": singleton, nobody holds, paused (hold)")
+	p.run(3, "yield", "deployment/clerk")
 
 	p.run(0, "resume", "deployment/clerk")
 	third := s.AwaitHolder(slot)

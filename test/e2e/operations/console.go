@@ -136,7 +136,7 @@ func TestConsoleShowsTheCauseOfAHandover(t *testing.T) {
 	s, a := space.New(t), app.Lasting("watched")
 	a.Replicas = 2
 	p, slot := newPlugin(s), lease.OfDeployment(a.Name)
-	assert.Contains(t, p.run(1, "console"), "no console is installed: run helm upgrade")
+	assert.Contains(t, p.run(3, "console"), "no console is installed: run helm upgrade")
 	installConsole(s)
 	app.Deploy(s, a)
 	first := s.AwaitHolder(slot)

@@ -15,74 +15,98 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
-const statusUsage = `Shows slots. For each slot, the command shows the holder and its token, the times
-of the acquisition and of the last renewal, and the time since which the
-application serves. The command also shows pauses, standbys with the reasons why
-they wait, and the last handovers. Without SLOTS, the command shows all slots of
-the namespace, and names on standard error the controllers whose pods were
-refused. The command only reads.
+const statusLong = `Shows slots in a table: the holder and its node, how long it has held, and how many
+pods stand by. Without SLOTS, the command shows all slots of the namespace, and names
+on standard error the controllers whose pods were refused. -o wide adds the token and
+the last handover. -v tells all in words: pauses, standbys with the reasons why they
+wait, and handovers. The command only reads.
 
-The times come from the clocks of the pods' nodes. The duration of a handover is
-the time between the Events of release and acquisition, in whole seconds. Without
-these Events the command shows no duration. With -w the command continues, and
-shows each slot that changes. A renewal does not count as a change.
+STATUS is Serving, Starting, NotServing, Free, Done, NoLease (enroll has made no Lease),
+HolderGone, HolderEnds (its pod is being deleted), Paused, Yielding, Ungated (pods run
+without a gate) or Refused (new pods are refused).
+
+The times come from the clocks of the pods' nodes. The duration of a handover is the
+time between the Events of release and acquisition, in whole seconds. With -w the
+command continues: on a terminal it draws the table again, elsewhere it prints each
+slot that changes. A renewal does not count as a change.
 
 Exit codes: 0 each claimed slot is paused, or has a holder that serves or starts
 (for a once claim, any holder); 1 a claimed slot has no such holder, or pods of its
 workload run without a gate, or are refused, or nothing has the name; 2 error. A
-holder that renews counts as starting for a third of the lease duration.
+holder that renews counts as starting for a third of the lease duration.`
 
-  kubectl metaparticle status [-n NAMESPACE|-A] [-w] [-o json|yaml] [SLOTS]
-`
-
-func statusCommand(ctx context.Context, args []string, std stdio) (int, error) {
-	flags, connection := newNamespaceFlags("status", statusUsage, std)
-	v := screen{std: std, now: time.Now}
+func (p *plugin) statusCommand() *cobra.Command {
+	v := screen{std: p.std, now: time.Now}
 	var all bool
-	flags.BoolVar(&all, "A", false, "all namespaces")
-	flags.BoolVar(&all, "all-namespaces", false, "all namespaces")
-	flags.BoolVar(&v.watch, "w", false, "continue, and show each slot that changes")
-	flags.BoolVar(&v.watch, "watch", false, "continue, and show each slot that changes")
-	flags.StringVar(&v.output, "o", "", "json or yaml; default: text for people")
-	rest, err := parse(flags, args)
-	switch {
-	case err != nil:
-		return exitError, err
-	case v.output != "" && v.output != "json" && v.output != "yaml":
-		return exitError, fmt.Errorf("-o is %q: write json or yaml", v.output)
-	case all && len(rest) > 0:
-		return exitError, fmt.Errorf("-A shows all slots of all namespaces: leave out %q", strings.Join(rest, " "))
+	c := &cobra.Command{
+		Use: "status [SLOTS]", Short: "Show slots with their holders and standbys", Long: statusLong + slotsHelp,
+		Example: `  kubectl metaparticle status -A -o wide
+  kubectl metaparticle status deployment/biller -v
+  kubectl metaparticle status lock/migrate -o jsonpath='{.slots[0].holder.pod}'`,
+		ValidArgsFunction: p.completion(targets),
 	}
-	if len(rest) > 0 {
-		if err := nameSlots(rest); err != nil {
+	c.Flags().BoolVarP(&all, "all-namespaces", "A", false, "all namespaces")
+	c.Flags().BoolVarP(&v.watch, "watch", "w", false, "continue, and show what changes")
+	c.Flags().BoolVarP(&v.words, "verbose", "v", false, "words instead of a table: standbys, handovers, and why")
+	c.Flags().BoolVar(&v.bare, "no-headers", false, "a table without its first line")
+	outputFlag(c, &v.output, "wide", "name")
+	c.RunE = p.runs(func(ctx context.Context, args []string) (int, error) {
+		if v.output == "table" {
+			v.output = ""
+		}
+		err := judgeOutput(v.output, "wide", "name")
+		switch {
+		case err != nil:
+			return exitError, err
+		case v.words && v.output != "":
+			return exitError, errors.New("-v has no other format: leave out -o")
+		case all && len(args) > 0:
+			return exitError, fmt.Errorf("-A shows all slots of all namespaces: leave out %q", strings.Join(args, " "))
+		}
+		if len(args) > 0 {
+			if err := nameSlots(args); err != nil {
+				return exitError, err
+			}
+		}
+		opened, namespace, err := p.open()
+		if err != nil {
 			return exitError, err
 		}
-	}
-	c, namespace, err := connection.open()
-	if err != nil {
-		return exitError, err
-	}
-	if all {
-		namespace = ""
-	}
-	return v.run(ctx, c, namespace, rest)
+		if all {
+			namespace = ""
+		}
+		return v.run(ctx, opened, namespace, args)
+	})
+	return c
 }
 
 // screen shows slots, once or as they change.
 type screen struct {
 	std    stdio
 	output string
-	watch  bool
-	now    func() time.Time
+	// words selects sentences instead of a table. The field "bare" leaves the table's first line out.
+	watch, words, bare bool
+	now                func() time.Time
 }
 
+// run shows the slots. That nothing has a name is an answer, so a refusal has the exit code 1 here.
 func (v screen) run(ctx context.Context, c cluster, namespace string, args []string) (int, error) {
+	code, err := v.show(ctx, c, namespace, args)
+	if refused, ok := errors.AsType[refusal](err); ok {
+		say(v.std.err, "%s", refused)
+		return exitNot, nil
+	}
+	return code, err
+}
+
+func (v screen) show(ctx context.Context, c cluster, namespace string, args []string) (int, error) {
 	var only []string
 	if len(args) > 0 {
 		s, err := findSoon(ctx, c, namespace, args)
@@ -115,27 +139,38 @@ func (v screen) run(ctx context.Context, c cluster, namespace string, args []str
 	code := exitOK
 	for _, s := range slots {
 		if !s.Healthy() {
-			code = exitRefused
+			code = exitNot
 		}
 	}
 	if len(slots) == 0 {
 		if err := c.hasNamespace(bounded, namespace); err != nil {
 			return exitError, err
 		}
-		if v.output == "" {
+		if !isData(v.output) {
 			say(v.std.err, "no slots")
 			return code, nil
 		}
 	}
-	return code, v.write(slots, namespace == "")
+	return code, v.write(slots, state, namespace == "")
 }
 
-// follow shows the slots, and then each slot that changes, until ctx ends.
+// clear makes a terminal empty, with the cursor in its first line.
+const clear = "\x1b[H\x1b[2J\x1b[3J"
+
+// follow shows the slots, and then each slot that changes, until ctx ends. On a terminal, a table is
+// drawn again with each change.
 func (v screen) follow(ctx context.Context, c cluster, namespace string, only []string) error {
+	terminal := v.std.terminal()
 	shown := map[types.NamespacedName]view.Slot{}
 	err := c.follow(ctx, namespace, func(state objects) error {
 		var changed []view.Slot
 		all := state.slots(only, v.now())
+		if terminal != nil && !v.words && !isData(v.output) && v.output != "name" {
+			if _, err := io.WriteString(terminal, clear); err != nil {
+				return err
+			}
+			return v.write(all, state, namespace == "")
+		}
 		for _, s := range all {
 			key := types.NamespacedName{Namespace: s.Namespace, Name: s.Slot}
 			if before, ok := shown[key]; !ok || !reflect.DeepEqual(lasting(before), lasting(s)) {
@@ -146,11 +181,15 @@ func (v screen) follow(ctx context.Context, c cluster, namespace string, only []
 		if len(changed) == 0 {
 			return nil
 		}
-		if v.output == "" {
+		if !isData(v.output) {
 			changed = whole(changed, all)
+		}
+		if v.words {
 			say(v.std.out, "%s", v.now().Format(time.TimeOnly))
 		}
-		return v.write(changed, namespace == "")
+		err := v.write(changed, state, namespace == "")
+		v.bare = true // as in kubectl, only the first table has a heading
+		return err
 	})
 	if errors.Is(err, context.Canceled) {
 		return nil
@@ -168,8 +207,10 @@ func lasting(s view.Slot) view.Slot {
 	return s
 }
 
-func (v screen) write(slots []view.Slot, namespaces bool) error {
-	if v.output != "" {
+func (v screen) write(slots []view.Slot, state objects, namespaces bool) error {
+	var b strings.Builder
+	switch {
+	case isData(v.output):
 		text, err := encoded(map[string]any{"slots": slots}, v.output)
 		if err != nil {
 			return err
@@ -179,25 +220,31 @@ func (v screen) write(slots []view.Slot, namespaces bool) error {
 		}
 		_, err = v.std.out.Write(text)
 		return err
-	}
-	var b strings.Builder
-	// A tenant can make thousands of locks, so the slots are sorted into locks only once.
-	locks := map[string][]view.Slot{}
-	for _, s := range slots {
-		if s.Kind == view.RWLock {
-			locks[s.Group()] = append(locks[s.Group()], s)
+	case v.output == "name":
+		for _, s := range slots {
+			say(&b, "lease/%s", s.Slot)
 		}
-	}
-	for _, s := range slots {
-		if s.Kind != view.RWLock {
-			v.text(&b, s, namespaces)
-		} else if lock := locks[s.Group()]; lock != nil {
-			v.lock(&b, lock, namespaces)
-			delete(locks, s.Group())
+	case !v.words:
+		if err := v.table(&b, slots, state, namespaces); err != nil {
+			return err
 		}
+	default:
+		v.sentences(&b, slots, namespaces)
 	}
 	_, err := io.WriteString(v.std.out, b.String())
 	return err
+}
+
+func (v screen) sentences(b *strings.Builder, slots []view.Slot, namespaces bool) {
+	locks := locksOf(slots)
+	for _, s := range slots {
+		if s.Kind != view.RWLock {
+			v.text(b, s, namespaces)
+		} else if lock := locks[s.Group()]; lock != nil {
+			v.lock(b, lock, namespaces)
+			delete(locks, s.Group())
+		}
+	}
 }
 
 // text writes one slot for people: a line, and below it a line for each standby and
@@ -251,15 +298,10 @@ func (v screen) lock(b *strings.Builder, lock []view.Slot, namespaces bool) {
 		}
 	}
 	parts := []string{fmt.Sprintf("%d read", readers), writer}
-	var standbys []*view.Standby
+	standbys := standbysOf(lock)
 	for _, s := range lock {
 		if s.Paused != "" {
 			parts = append(parts, fmt.Sprintf("%s is paused (%s)", s.Slot, s.Paused))
-		}
-		for _, p := range s.Standbys {
-			if !slices.ContainsFunc(standbys, func(o *view.Standby) bool { return o.Identity == p.Identity }) {
-				standbys = append(standbys, p)
-			}
 		}
 	}
 	say(b, "%s: %s, %s, %s", name, view.RWLock, strings.Join(parts, ", "), standing(len(standbys)))
@@ -270,6 +312,18 @@ func (v screen) lock(b *strings.Builder, lock []view.Slot, namespaces bool) {
 	writeStandbys(table, standbys)
 	writeGaps(table, lock[0].Gaps)
 	table.Flush()
+}
+
+// standbysOf returns the standbys of all slots of a lock, each once.
+func standbysOf(lock []view.Slot) (all []*view.Standby) {
+	for _, s := range lock {
+		for _, p := range s.Standbys {
+			if !slices.ContainsFunc(all, func(o *view.Standby) bool { return o.Identity == p.Identity }) {
+				all = append(all, p)
+			}
+		}
+	}
+	return all
 }
 
 // writeStandbys writes a line for each standby.
