@@ -98,7 +98,7 @@ func TestExplainCommandShowsBlockerFirst(t *testing.T) {
 	shown, code := explainedAs(t, "", "Deployment/biller", together(deployment(claim, claim), leaseOf(""), old, refused)...)
 	assert.Equal(t, exitNot, code)
 	assert.True(t, strings.HasPrefix(shown, "Deployment/biller in shop: not gated, 1 pod\n"+
-		`  - new pods are refused: ImageUnreadable: container "app", image "app:1": not found (60s ago)`+"\n"+
+		`  - new pods are refused: ImageUnreadable: container "app", image "app:1": not found (60s ago)`+"\n    run: kubectl metaparticle explain ImageUnreadable\n"+
 		"  - pods from before the annotation"), shown)
 
 	// A pod from after the refusal shows that pods are admitted again.
@@ -112,6 +112,33 @@ func TestExplainCommandShowsBlockerFirst(t *testing.T) {
 	shown, code = explainedAs(t, "", "Deployment/biller", together(deployment(claim, claim), leaseOf(""), quota)...)
 	assert.Equal(t, exitNot, code)
 	assert.Contains(t, shown, "  - new pods are refused: Error creating: exceeded quota: pods (60s ago)\n", "whoever refuses")
+}
+
+func TestExplainCommandNamesTheCommandThatHelps(t *testing.T) {
+	stopped := leaseOf("")
+	stopped.Annotations = map[string]string{api.PausedAnnotation: "stop"}
+	for name, c := range map[string]struct {
+		optedIn bool
+		run     string
+		there   []client.Object
+	}{
+		"namespace": {false, "kubectl label namespace shop metaparticle.io/injection=enabled", together(deployment(claim, claim))},
+		"older pod": {true, "kubectl -n shop rollout restart deployment/biller", together(deployment(claim, claim), leaseOf(""), plainPod("a", nil))},
+		"template":  {true, "kubectl -n shop rollout restart deployment/biller", together(deployment(claim, nil))},
+		"paused":    {true, "kubectl metaparticle resume -n shop " + slot, together(deployment(claim, claim), stopped, waiting("a"))},
+		"crash": {true, "kubectl -n shop describe pod a", together(deployment(claim, claim), leaseOf(""), troubled(func(s *corev1.PodStatus) {
+			s.ContainerStatuses = []corev1.ContainerStatus{{Name: "app", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}}}}
+		}))},
+	} {
+		lines := strings.Split(answer(t, c.optedIn, "Deployment/biller", c.there...), "\n")
+		assert.True(t, strings.HasPrefix(lines[1], "  - "), name)
+		assert.Equal(t, "    run: "+c.run, lines[2], name)
+	}
+	assert.NotContains(t, answer(t, true, "Deployment/biller", together(deployment(claim, claim), leaseOf("a"), gatedPod("a", corev1.ConditionTrue, "Holding", ""))...), "run: ")
+
+	var out bytes.Buffer
+	assert.Equal(t, exitOK, run(t.Context(), []string{"explain", "imageunreadable"}, stdio{nil, &out, &out}))
+	assert.Regexp(t, `\AImageUnreadable: .+\nDo: .+\n\z`, out.String())
 }
 
 func TestExplainCommandExitsWithOneIfAClaimIsNotInForce(t *testing.T) {
@@ -146,6 +173,7 @@ func TestExplainCommandAnswersInJSON(t *testing.T) {
 	assert.Equal(t, explanation{
 		Subject: "Deployment/biller", Namespace: "shop", OptedIn: true, Verdict: "gated, 1 pod; of those to come:",
 		Blockers:    []string{"new pods are refused: Probes: … (60s ago)"},
+		Remedy:      "kubectl metaparticle explain Probes",
 		Annotations: []map[string]string{{"annotation": "metaparticle.io/singleton=true", "where": "on the workload and its template"}},
 		Slots:       []map[string]string{{"slot": slot, "state": "held by a, token 4711, since 2026-01-02T11:50:00Z (10m), renewed 3s ago"}},
 		Pods:        []map[string]string{{"pod": "a", "state": "holds " + slot, "ready": "Ready", "message": "Holding: two?lines"}},

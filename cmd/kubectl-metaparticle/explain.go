@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,9 +23,10 @@ import (
 )
 
 const explainLong = `Tells why a pod or workload is gated or not, and which pods hold its slots. What
-keeps a claim from being in force comes first. The command only reads. KIND is
-pod, deployment, statefulset, daemonset, replicaset, job or cronjob, or
-kubectl's short name of the kind.
+keeps a claim from being in force comes first, with the command that helps. The
+command only reads. KIND is pod, deployment, statefulset, daemonset, replicaset, job
+or cronjob, or kubectl's short name of the kind. For the name of a REASON in a
+refusal or an Event, the command tells what it means, and what to do.
 
 Exit codes: 0 each claim is in force, or nothing claims; 1 a claim is not in
 force: new pods get no gate or are refused, a pod runs without its gate, or no
@@ -36,15 +38,21 @@ const readTimeout = 30 * time.Second
 func (p *plugin) explainCommand() *cobra.Command {
 	output := ""
 	c := &cobra.Command{
-		Use: "explain KIND/NAME", Short: "Tell why a pod or workload is gated or not", Long: explainLong,
+		Use: "explain KIND/NAME|REASON", Short: "Tell why a pod or workload is gated or not", Long: explainLong,
 		Example: `  kubectl metaparticle explain deployment/biller
-  kubectl metaparticle explain pod biller-7d4f9-x2x8z -o json`,
+  kubectl metaparticle explain pod biller-7d4f9-x2x8z -o json
+  kubectl metaparticle explain ImageUnreadable`,
 		ValidArgsFunction: p.completion(targets),
 	}
 	outputFlag(c, &output)
 	c.RunE = p.runs(func(ctx context.Context, args []string) (int, error) {
 		if err := judgeOutput(output); err != nil {
 			return exitError, err
+		}
+		if known := explanationOf(strings.Join(args, "/")); known != nil {
+			say(p.std.out, "%s: %s", known.Reason, known.Meaning)
+			say(p.std.out, "Do: %s", known.Do)
+			return exitOK, nil
 		}
 		kind, name, err := target(args)
 		if err != nil {

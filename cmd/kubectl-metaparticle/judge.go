@@ -38,6 +38,9 @@ func (e *explainer) judge() {
 			e.notes = append([]string{text}, e.notes...)
 		}
 	}
+	if slot := e.paused(); slot != "" {
+		e.notes = append([]string{slot + " is paused by hand, so no pod acquires it"}, e.notes...)
+	}
 	refused := e.refused()
 	gated := 0
 	for _, pod := range e.pods {
@@ -79,6 +82,58 @@ func (e *explainer) judge() {
 	if !whole {
 		e.blockers = append(e.blockers, e.ungated(claims)...)
 	}
+}
+
+// reasonIn matches the name of a reason in a blocker.
+var reasonIn = regexp.MustCompile(`(?:^|: )([A-Z][A-Za-z]+): `)
+
+// remedy returns the one command that helps against the first obstacle; empty if none does.
+func (e *explainer) remedy() string {
+	first := slices.Concat(e.trouble, e.blockers, e.notes, []string{""})[0]
+	kubectl := "kubectl -n " + e.namespace + " "
+	named := ""
+	if m := reasonIn.FindStringSubmatch(first); m != nil && explanationOf(m[1]) != nil {
+		named = m[1]
+	}
+	restarts := e.workload != nil && restart(e.workload.GetKind()) != ""
+	switch {
+	case first == "":
+		return ""
+	case len(e.trouble) > 0:
+		pod, _, _ := strings.Cut(strings.TrimPrefix(first, "pod "), ":")
+		return kubectl + "describe pod " + pod
+	case e.paused() != "" && strings.HasPrefix(first, e.paused()):
+		return "kubectl metaparticle resume -n " + e.namespace + " " + e.paused()
+	case e.missing:
+		return "kubectl metaparticle check"
+	case named == "NamespaceNotOptedIn":
+		return fmt.Sprintf("kubectl label namespace %s %s=%s", e.namespace, api.InjectionLabel, api.InjectionEnabled)
+	case restarts && (named == "NotGated" || strings.Contains(first, "until a rollout has replaced them") || strings.HasPrefix(first, "the template lacks")):
+		return kubectl + "rollout restart " + strings.ToLower(e.group.Kind) + "/" + e.group.Name
+	case named != "":
+		return "kubectl metaparticle explain " + named
+	}
+	return ""
+}
+
+// paused returns the first slot that nobody holds and no pod can acquire, because a person has paused it.
+func (e *explainer) paused() string {
+	for _, slot := range e.slots {
+		if l := e.leases[slot]; l != nil && api.PauseOf(l.Annotations) != "" && view.HolderOf(l) == "" {
+			return slot
+		}
+	}
+	return ""
+}
+
+// explanationOf returns what a reason means and what to do about it; nil for a text that is no reason.
+func explanationOf(name string) *reason.Explanation {
+	for _, known := range slices.Concat(reason.All, reason.Elsewhere) {
+		if strings.EqualFold(string(known.Reason), name) {
+			return &known
+		}
+	}
+	return nil
 }
 
 // inForce reports whether each claim is in force: nothing keeps the pods to come from their gates, no

@@ -55,7 +55,8 @@ const rootExamples = `  kubectl metaparticle help yield
   kubectl metaparticle console
   kubectl metaparticle recover --floor 48000 --dry-run
   kubectl metaparticle check
-  kubectl metaparticle version`
+  kubectl metaparticle version
+  kubectl metaparticle options`
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"io/fs"
 	"log"
@@ -28,6 +29,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -291,6 +293,39 @@ func TestConnectionErrorsAppearOnlyOnceInALine(t *testing.T) {
 	var errs bytes.Buffer
 	assert.Equal(t, exitError, run(t.Context(), []string{"status", "-kubeconfig", file}, stdio{os.Stdin, io.Discard, &errs}))
 	assert.Regexp(t, `\Aerror: find the cluster: [^;\n]*\n\z`, errs.String())
+}
+
+// The page lists each command with its own flags, as the help does.
+func TestReferencePageListsEachCommandAndFlag(t *testing.T) {
+	const page, begin, end = "../../docs/reference/plugin.md", "<!-- commands -->\n", "<!-- /commands -->"
+	var table strings.Builder
+	table.WriteString("\n| command | what it does | flags |\n|---|---|---|\n")
+	for _, c := range commands() {
+		var flags []string
+		c.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
+			text := "`--" + f.Name + "`"
+			if f.Shorthand != "" {
+				text = "`-" + f.Shorthand + "`"
+			}
+			if f.Name != "help" {
+				flags = append(flags, text)
+			}
+		})
+		fmt.Fprintf(&table, "| `%s` | %s | %s |\n", strings.TrimSuffix(strings.ReplaceAll(c.Use, "|", "\\|"), " [flags]"), c.Short, strings.Join(flags, " "))
+	}
+	table.WriteString("\n")
+	text, err := os.ReadFile(page)
+	require.NoError(t, err)
+	head, rest, ok := strings.Cut(string(text), begin)
+	require.True(t, ok)
+	_, tail, ok := strings.Cut(rest, end)
+	require.True(t, ok)
+	want := head + begin + table.String() + end + tail
+	if *update {
+		require.NoError(t, os.WriteFile(page, []byte(want), 0o644))
+		return
+	}
+	assert.Equal(t, want, string(text), "rewrite the page with -update")
 }
 
 // completed returns what the program proposes for the last word of a command line.

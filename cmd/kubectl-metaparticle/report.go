@@ -41,8 +41,11 @@ func (e *explainer) subject() string {
 func (e *explainer) report() string {
 	var b strings.Builder
 	say(&b, "%s in %s: %s", e.subject(), e.namespace, e.verdict)
-	for _, reason := range slices.Concat(e.trouble, e.blockers, e.notes) {
+	for i, reason := range slices.Concat(e.trouble, e.blockers, e.notes) {
 		say(&b, "  - %s", reason)
+		if command := e.remedy(); i == 0 && command != "" {
+			say(&b, "    run: %s", command)
+		}
 	}
 	optedIn := "opted in"
 	if !e.optedIn() {
@@ -67,8 +70,10 @@ type explanation struct {
 	Verdict   string `json:"verdict"`
 	// Trouble names pods that do not run, Blockers what keeps claims from being in force, and Notes
 	// warnings about claims that are in force.
-	Trouble     []string            `json:"trouble,omitempty"`
-	Blockers    []string            `json:"blockers,omitempty"`
+	Trouble  []string `json:"trouble,omitempty"`
+	Blockers []string `json:"blockers,omitempty"`
+	// Remedy is the command that helps against the first of them, if one does.
+	Remedy      string              `json:"remedy,omitempty"`
 	Notes       []string            `json:"notes,omitempty"`
 	Annotations []map[string]string `json:"annotations,omitempty"`
 	Slots       []map[string]string `json:"slots,omitempty"`
@@ -98,7 +103,7 @@ func (e *explainer) explanation() explanation {
 	}
 	return explanation{
 		Subject: inOneLine(e.subject()), Namespace: e.namespace, OptedIn: e.optedIn(), InForce: e.inForce(), Verdict: e.verdict,
-		Trouble: clean(e.trouble), Blockers: clean(e.blockers), Notes: clean(e.notes),
+		Trouble: clean(e.trouble), Blockers: clean(e.blockers), Notes: clean(e.notes), Remedy: inOneLine(e.remedy()),
 		Annotations: named(e.annotationLines(), "annotation", "where"),
 		Slots:       named(e.slotLines(), "slot", "state"),
 		Conditions:  named(conditionLines(e), "condition", "state"),
