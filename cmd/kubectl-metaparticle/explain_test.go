@@ -335,7 +335,7 @@ func TestExplainCommandShowsWhyAPodIsUngated(t *testing.T) {
 				event("ReplicaSet", "biller-1", "FailedCreate", `admission webhook "pods.metaparticle.io" denied the request: BadAnnotation: …`),
 				event("ReplicaSet", "biller-1", "FailedMount", "of no concern")),
 			[]string{
-				": no pods\n", "- BadAnnotation: metaparticle.io/singelton is not known: did you mean metaparticle.io/singleton?\n",
+				": no pods\n", "- BadAnnotation: metaparticle.io/singelton is not known: did you mean metaparticle.io/singleton? (",
 				`60s ago  ReplicaSet/biller-1: FailedCreate: admission webhook "pods.metaparticle.io" denied`,
 			},
 			[]string{"of no concern", "gated"},

@@ -148,7 +148,7 @@ func TestObserverGetsTheOutcomeOfEachAdmission(t *testing.T) {
 	assert.Equal(t, Outcome{
 		Resource: "deployments", Namespace: "shop", Name: "biller", Changed: true,
 		Reasons: []reason.Reason{reason.BadAnnotation},
-		Message: `BadAnnotation: metaparticle.io/on-loss is "x": write "standby" or "restart"`,
+		Message: `BadAnnotation: metaparticle.io/on-loss is "x": write "standby" or "restart" (` + reason.Link(reason.BadAnnotation) + ")",
 	}, seen[2])
 }
 

@@ -24,15 +24,27 @@ var update = flag.Bool("update", false, "rewrite golden files")
 func TestReasonsAreDocumented(t *testing.T) {
 	const path = "../../docs/troubleshoot/reasons.md"
 	var b strings.Builder
-	b.WriteString("<!-- Generated from mutate/reason/webhook.go by make golden. Do not edit. -->\n\n# Reasons\n\n" +
-		"Every refusal and warning of the webhook begins with the name of its reason. The name is the same in the warning\n" +
-		"when a workload is applied, in the error at its pods, in the Event, and in the metric. The page [pods](pods.md) has the\n" +
-		"reasons that pods report after their admission.\n\n" +
-		"| reason | meaning | remedy |\n|---|---|---|\n")
-	table(&b, All)
-	b.WriteString("\nThe admission policies, which apply without the webhook, too, and enroll have these reasons:\n\n" +
-		"| reason | meaning | remedy |\n|---|---|---|\n")
-	table(&b, Elsewhere)
+	b.WriteString("<!-- Generated from mutate/reason/webhook.go and elsewhere.go by make golden. Do not edit. -->\n\n# Reasons\n\n" +
+		"Every refusal and warning begins with the name of its reason, which is a heading of this page. The name is the same\n" +
+		"in the warning when a workload is applied, in the error at its pods, in the Event, and in the metric. If your pod was\n" +
+		"admitted and waits, look at [pods](pods.md) instead.\n")
+	groups := []struct {
+		title, text string
+		has         func(Explanation) bool
+		in          []Explanation
+	}{
+		{"Refusals", "The webhook refuses the pod. When the workload is applied, it warns with the same words.", func(e Explanation) bool { return !e.WarnOnly }, All},
+		{"Warnings", "The webhook admits the workload or the pod, and warns.", func(e Explanation) bool { return e.WarnOnly }, All},
+		{"Policies and Events", "The API server itself refuses or warns, by an admission policy, even while the webhook is down. Or Metaparticle\nwrites an Event at a workload.", func(Explanation) bool { return true }, Elsewhere},
+	}
+	for _, group := range groups {
+		fmt.Fprintf(&b, "\n## %s\n\n%s\n", group.title, group.text)
+		for _, e := range slices.SortedFunc(slices.Values(group.in), func(x, y Explanation) int { return strings.Compare(string(x.Reason), string(y.Reason)) }) {
+			if group.has(e) {
+				write(&b, e)
+			}
+		}
+	}
 	want := b.String()
 	if *update {
 		require.NoError(t, os.WriteFile(path, []byte(want), 0o644))
@@ -66,18 +78,17 @@ func TestEveryWebhookReasonHasAGoldenFile(t *testing.T) {
 	}
 }
 
-func table(b *strings.Builder, reasons []Explanation) {
-	for _, e := range reasons {
-		does := "Follow the message"
-		if e.Do != "" {
-			does = strings.ToUpper(e.Do[:1]) + e.Do[1:]
-		}
-		meaning := e.Meaning
-		if e.WarnOnly {
-			meaning += " This is only a warning."
-		}
-		fmt.Fprintf(b, "| `%s` | %s | %s. |\n", e.Reason, meaning, does)
+func write(b *strings.Builder, e Explanation) {
+	do := "follow the message"
+	if e.Do != "" {
+		do = e.Do
 	}
+	fmt.Fprintf(b, "\n### %s\n\n%s\n\n**Do:** %s.", e.Reason, e.Meaning, do)
+	if e.See != "" {
+		name, _, _ := strings.Cut(filepath.Base(e.See), ".md")
+		fmt.Fprintf(b, " See [%s](%s).", name, e.See)
+	}
+	b.WriteString("\n")
 }
 
 // TestReasonsOfPoliciesAreDocumented requires that each message of manifests/policies begins

@@ -8,6 +8,8 @@
 // arrive before the API server has validated them.
 package reason
 
+import "strings"
+
 // Reason names the cause of a refusal or a warning. Warnings, errors, Events and metrics
 // use the same name for one cause. [All] lists all reasons of the webhook.
 type Reason string
@@ -72,6 +74,14 @@ type Explanation struct {
 	Reason  Reason
 	Meaning string
 	Do      string
+	// See is a further page to read, as a link from the page of reasons.
+	See string
 	// WarnOnly is true for a reason that never refuses an object.
 	WarnOnly bool
 }
+
+// page explains all reasons. A reason has the heading with its name there.
+const page = "https://github.com/metaparticle-io/metaparticle/blob/main/docs/troubleshoot/reasons.md"
+
+// Link returns the address of the explanation of a reason. The messages of the webhook end with it.
+func Link(r Reason) string { return page + "#" + strings.ToLower(string(r)) }

@@ -31,7 +31,10 @@ type Refusal struct {
 	Detail string
 }
 
-func (r Refusal) Error() string {
+func (r Refusal) Error() string { return r.brief() + " (" + Link(r.Reason) + ")" }
+
+// brief is the error without the link.
+func (r Refusal) brief() string {
 	text := fmt.Sprintf("%s: %s", r.Reason, r.Detail)
 	if do := explain(r.Reason).Do; do != "" {
 		text += ": " + do
@@ -59,14 +62,20 @@ type Refusals []Refusal
 func (r Refusals) Error() string { return strings.Join(r.Lines(), "; ") }
 
 // Lines returns a sentence for each of the first refusals, and a line with the number of
-// further refusals.
+// further refusals. Of the refusals with one reason, only the first has the link.
 func (r Refusals) Lines() []string {
 	var lines []string
+	linked := map[Reason]bool{}
 	for i, refusal := range r {
-		if i == maxRefusals {
+		switch {
+		case i == maxRefusals:
 			return append(lines, fmt.Sprintf("and %d more", len(r)-maxRefusals))
+		case linked[refusal.Reason]:
+			lines = append(lines, refusal.brief())
+		default:
+			lines = append(lines, refusal.Error())
 		}
-		lines = append(lines, refusal.Error())
+		linked[refusal.Reason] = true
 	}
 	return lines
 }

@@ -5,10 +5,13 @@ package reason
 
 import (
 	"errors"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -25,6 +28,31 @@ func TestRefusalTextsBeginWithTheirReason(t *testing.T) {
 		said := refusals.Error()
 		assert.True(t, strings.HasPrefix(said, string(e.Reason)+": it"), said)
 		assert.Contains(t, said, e.Do)
+		assert.True(t, strings.HasSuffix(said, " ("+Link(e.Reason)+")"), said)
+		assert.Equal(t, 1, strings.Count(said, ".md"), "one link: %s", said)
+	}
+}
+
+func TestOnlyFirstRefusalOfAReasonHasTheLink(t *testing.T) {
+	var refusals Refusals
+	refusals.Add(Probes, "a")
+	refusals.Add(Probes, "b")
+	refusals.Add(Hooks, "c")
+	for i, linked := range []bool{true, false, true} {
+		assert.Equal(t, linked, strings.Contains(refusals.Lines()[i], "reasons.md#"), i)
+	}
+}
+
+// The links of messages lead to headings of the page, and the anchor of a heading is its text in small
+// letters.
+func TestEachReasonIsAHeadingOfItsPage(t *testing.T) {
+	_, path, ok := strings.Cut(page, "/blob/main/")
+	require.True(t, ok)
+	text, err := os.ReadFile("../../" + path)
+	require.NoError(t, err)
+	for _, e := range slices.Concat(All, Elsewhere) {
+		assert.Equal(t, page+"#"+strings.ToLower(string(e.Reason)), Link(e.Reason))
+		assert.Equal(t, 1, strings.Count(string(text), "\n### "+string(e.Reason)+"\n"), e.Reason)
 	}
 }
 

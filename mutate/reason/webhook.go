@@ -18,7 +18,8 @@ var All = []Explanation{
 	{
 		Reason:  LocalAPIOnNode,
 		Meaning: "The pod has `metaparticle.io/api`, uses its node's network, and has no volume for a socket. The local API would take its port from the node, and serve every process of the node.",
-		Do:      "add an emptyDir volume metaparticle-api, in which the program finds the socket api.sock (docs/reference/api.md), or leave hostNetwork out",
+		Do:      "add an emptyDir volume metaparticle-api, in which the program finds the socket api.sock, or leave hostNetwork out",
+		See:     "../reference/api.md",
 	},
 	{
 		Reason:  SharedProcesses,
@@ -260,6 +261,7 @@ var All = []Explanation{
 	{
 		Reason: MetricsForwarded, WarnOnly: true,
 		Meaning: "Standbys forward the port of the metrics, as the name of the port or the annotation prometheus.io/scrape says. Prometheus scrapes each pod, and gets the holder's series from each of them. So sums over the pods are too high.",
-		Do:      "name the other ports in metaparticle.io/ports, so that standbys do not forward this one; if clients use it, too, let Prometheus drop standbys (docs/operate/rollouts.md#metrics-of-each-pod)",
+		Do:      "name the other ports in metaparticle.io/ports, so that standbys do not forward this one; if clients use it, too, let Prometheus drop standbys",
+		See:     "../operate/rollouts.md#metrics-of-each-pod",
 	},
 }
