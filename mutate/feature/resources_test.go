@@ -13,8 +13,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-func TestInstallPageStatesResourcesOfInjectedContainers(t *testing.T) {
-	page, err := os.ReadFile("../../docs/operate/install.md")
+func TestResourcesPageStatesResourcesOfInjectedContainers(t *testing.T) {
+	page, err := os.ReadFile("../../docs/operate/resources.md")
 	require.NoError(t, err)
 	text := func(list corev1.ResourceList) string {
 		return fmt.Sprintf("cpu %s, memory %s", list.Cpu(), list.Memory())

@@ -16,7 +16,7 @@ import (
 
 // breakRows has the cases of the story "table" in which a held Lease gets a state that does not follow
 // from its last state. A person or a GitOps tool has created the Lease again, or etcd was
-// restored without the wait of docs/operate/disaster.md. The standbys have seen the holder, so they must wait
+// restored without the wait of docs/operate/restore-etcd.md. The standbys have seen the holder, so they must wait
 // until the holder's lease expires. The rows have a random source of their own.
 type breakRows struct {
 	*demands

@@ -11,7 +11,7 @@ import (
 )
 
 // restoring causes the faults of the story "chaos". At the end of each time of faults, a person
-// restores the API server's objects, as docs/operate/disaster.md describes. The snapshot is from a random
+// restores the API server's objects, as docs/operate/restore-etcd.md describes. The snapshot is from a random
 // instant of that time. All leases are short, because the person waits for the longest one.
 type restoring struct{ *chaos }
 

@@ -165,5 +165,5 @@ func (c Cluster) absent(ctx context.Context) (Finding, error) {
 	case err != nil:
 		return Finding{}, err
 	}
-	return found(Warning, "read docs/operate/install.md, \"Upgrade\"", "Metaparticle is installed: %s", imageOf(d))
+	return found(Warning, "read docs/operate/upgrade.md", "Metaparticle is installed: %s", imageOf(d))
 }

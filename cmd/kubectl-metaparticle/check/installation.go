@@ -100,7 +100,7 @@ func (c Cluster) withoutWebhook(ctx context.Context) (Finding, error) {
 		absent, _ := found(Failed, "read docs/operate/install.md", "Metaparticle is not installed: deployment %s/%s does not exist", home, name)
 		return absent, errAbsent
 	}
-	return found(Failed, again+"; or uninstall the rest (docs/operate/install.md, \"Uninstall\")",
+	return found(Failed, again+"; or uninstall the rest (docs/operate/uninstall.md)",
 		"each pod that claims is refused: deployment %s/%s is not installed, but these objects exist: %s", home, name, some(left))
 }
 

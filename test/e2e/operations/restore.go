@@ -69,7 +69,7 @@ func restore(t *testing.T, l *lab.Cluster, tool, snapshot string, more ...string
 	require.NoError(t, os.Rename(restored, l.Path("etcd")))
 }
 
-// restoration is an application, and a restore of etcd as docs/operate/disaster.md describes. The snapshot
+// restoration is an application, and a restore of etcd as docs/operate/restore-etcd.md describes. The snapshot
 // of etcd is older than the application's latest hold.
 type restoration struct {
 	holder.Holder
@@ -140,7 +140,7 @@ func lose(t *testing.T, writes int) {
 // number of writes may be only in etcd's log, and not in its database.
 const batch = 10_000
 
-// lostRevision returns the revision in etcd's database file before the restore. docs/operate/disaster.md
+// lostRevision returns the revision in etcd's database file before the restore. docs/operate/recover.md
 // tells a person to compute the floor for the command "recover" from this revision.
 func lostRevision(t *testing.T, tool string, l *lab.Cluster) int {
 	t.Helper()
