@@ -34,6 +34,9 @@ export KUBECONFIG
 
 # The version of Kubernetes in the test cluster; empty for the newest one.
 KUBERNETES ?=
+# The version of cert-manager there: oldest, or empty for the newest one.
+CERTMANAGER ?=
+export METAPARTICLE_CERTMANAGER = $(CERTMANAGER)
 # The versions of make matrix.
 VERSIONS := 1.33 1.35 1.37
 export METAPARTICLE_KUBERNETES := $(KUBERNETES)
@@ -164,11 +167,12 @@ flood: ## Flood the API server with another account for ten minutes, and for two
 
 # The first run compiles two more versions of Kubernetes, each in half an hour.
 .PHONY: matrix
-matrix: ## Run the end-to-end tests on the oldest Kubernetes, on one between, and on the newest; RUN=regexp chooses.
+matrix: ## Run the end-to-end tests on the oldest Kubernetes with the oldest cert-manager, on one between, and on the newest; RUN=regexp chooses.
 	$(if $(OWN_CLUSTER),@echo "make matrix brings up clusters of its own: leave KUBECONFIG out" >&2; exit 2)
 	@mkdir -p out; failed=; for version in $(VERSIONS); do \
 		$(MAKE) --no-print-directory cluster-down; \
-		$(MAKE) --no-print-directory e2e KUBERNETES=$$version V=-v 2>&1 | tee out/matrix-$$version.txt || failed+=" $$version"; \
+		[ $$version = $(firstword $(VERSIONS)) ] && certmanager=oldest || certmanager=; \
+		$(MAKE) --no-print-directory e2e KUBERNETES=$$version CERTMANAGER=$$certmanager V=-v 2>&1 | tee out/matrix-$$version.txt || failed+=" $$version"; \
 	done; $(MAKE) --no-print-directory cluster-down; \
 	for version in $(VERSIONS); do \
 		echo "Kubernetes $$version: $$(grep -c '^--- PASS' out/matrix-$$version.txt) tests passed. These did not:"; \
@@ -231,7 +235,7 @@ bench-held: install ## Measure waits of connections during handovers, beyond the
 ##@ The cluster
 
 .PHONY: cluster
-cluster: packages ## Bring up a real Kubernetes of three nodes, from Go modules; kubeconfig in .cluster/; KUBERNETES=1.33 an older one.
+cluster: packages ## Bring up a real Kubernetes of three nodes, from Go modules; kubeconfig in .cluster/; KUBERNETES=1.33 an older one, CERTMANAGER=oldest an older cert-manager.
 ifndef OWN_CLUSTER
 	cd test && $(GO_RUN) ./cluster up
 endif

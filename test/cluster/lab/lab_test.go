@@ -37,7 +37,7 @@ func TestGoModFilesAgreeOnEachModulesVersion(t *testing.T) {
 	versions := map[string]map[string][]string{}
 	for _, dir := range []string{
 		".", "test", "test/cluster/programs/kubernetes", "test/cluster/programs/containerd",
-		"test/cluster/programs/chart", "test/cluster/programs/cainjector", "test/cluster/programs/coredns",
+		"test/cluster/programs/chart", "test/cluster/programs/certmanager", "test/cluster/programs/coredns",
 	} {
 		for module, version := range requirements(t, filepath.Join(root, dir, "go.mod")) {
 			if versions[module] == nil {

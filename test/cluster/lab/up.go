@@ -45,6 +45,9 @@ func (c *Cluster) Up(ctx context.Context) error {
 		if c.Saved.Kubernetes != c.Kubernetes {
 			return fmt.Errorf("the cluster has Kubernetes %s: remove it by make cluster-down, before one with %s", c.Saved.Kubernetes, c.Kubernetes)
 		}
+		if c.Saved.CertManager != c.CertManager {
+			return fmt.Errorf("the cluster has cert-manager %s: remove it by make cluster-down, before one with %s", c.Saved.CertManager, c.CertManager)
+		}
 		c.Say("the cluster is up already")
 		return control.MirrorOthers(c.Lab)
 	}
@@ -71,7 +74,7 @@ func (c *Cluster) Up(ctx context.Context) error {
 
 // bringUp starts the parts of the cluster one after the other.
 func (c *Cluster) bringUp(ctx context.Context) error {
-	c.Saved = state.Saved{Workers: c.Workers, Kubernetes: c.Kubernetes}
+	c.Saved = state.Saved{Workers: c.Workers, Kubernetes: c.Kubernetes, CertManager: c.CertManager}
 	if c.Saved.Workers == 0 {
 		c.Saved.Workers = defaultWorkers
 	}

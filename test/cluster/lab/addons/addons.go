@@ -33,9 +33,9 @@ func images(l *state.Lab) map[string]func() (v1.Image, error) {
 		"pause:1":                         static("pause", "pause", "65535:65535"),
 		"coredns:" + state.CoreDNSVersion: static("coredns", "coredns", ""),
 		// cert-manager's chart requires images that name a user other than root.
-		"cert-manager-controller:" + state.CertManagerVersion: static("controller", "controller", "1000"),
-		"cert-manager-webhook:" + state.CertManagerVersion:    static("webhook", "webhook", "1000"),
-		"cert-manager-cainjector:" + state.CertManagerVersion: static("cainjector", "cainjector", "1000"),
+		"cert-manager-controller:" + l.CertManager: static("certmanager", "controller", "1000"),
+		"cert-manager-webhook:" + l.CertManager:    static("certmanager", "webhook", "1000"),
+		"cert-manager-cainjector:" + l.CertManager: static("certmanager", "cainjector", "1000"),
 	}
 }
 

@@ -10,6 +10,7 @@ package build
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -37,15 +38,16 @@ type Program struct {
 	version string   // the version that the module must have; "" for any version
 	dir     string   // the directory of the sources; "" for the directory programs/NAME
 	target  string   // "." for the main package of the program's module, "tool" for the tool lines in the module's go.mod
+	gomod   string   // the file that go.mod's requirements are in; "" for go.mod
 	flags   []string // arguments for go build
 	ldflags string
-	inputs  []string                                                          // other facts that change the result
-	after   func(ctx context.Context, l *state.Lab, source, dir string) error // makes further files beside the built programs
+	inputs  []string                                                             // other facts that change the result
+	after   func(ctx context.Context, l *state.Lab, p Program, dir string) error // makes further files beside the built programs
 }
 
 // Programs returns the programs in the order of their builds. The long build of Kubernetes is
-// last, so that a mistake in a short build shows early. All modules but cert-manager's require the
-// same versions of shared packages, so that each package is compiled once.
+// last, so that a mistake in a short build shows early. All modules require the same versions of
+// shared packages, so that each package is compiled once.
 func Programs(l *state.Lab) []Program {
 	older := ""
 	if l.Kubernetes != state.KubernetesVersion {
@@ -58,6 +60,13 @@ func Programs(l *state.Lab) []Program {
 		fmt.Fprintf(&versions, " -X %[1]s.gitVersion=%[2]s -X %[1]s.gitMajor=%[3]s -X %[1]s.gitMinor=%[4]s",
 			pkg, l.Kubernetes, major, minor)
 	}
+	certManager := Program{
+		name: "certmanager", module: "github.com/cert-manager/cert-manager", version: l.CertManager, target: ".",
+		inputs: []string{state.RegistryInCluster, config.CertManagerValues()}, after: renderCertManager,
+	}
+	if l.CertManager == state.OldestCertManager {
+		certManager.gomod, certManager.flags = "oldest.mod", []string{"-modfile=oldest.mod", "-tags=oldest"}
+	}
 	return []Program{
 		{name: "node", target: "."},
 		{
@@ -65,11 +74,7 @@ func Programs(l *state.Lab) []Program {
 			flags: []string{"-tags=no_btrfs,no_devmapper,no_zfs,no_aufs"},
 		},
 		{name: "chart", module: "helm.sh/helm/v3", target: "."},
-		{
-			name: "certmanager", module: "github.com/cert-manager/cert-manager", version: state.CertManagerVersion, target: "tool",
-			inputs: []string{state.RegistryInCluster, config.CertManagerValues()}, after: renderCertManager,
-		},
-		{name: "cainjector", module: "github.com/cert-manager/cert-manager", target: "."},
+		certManager,
 		{name: "coredns", module: "github.com/coredns/coredns", version: state.CoreDNSVersion, target: "."},
 		{
 			name: "kubernetes", module: "k8s.io/kubernetes", version: l.Kubernetes, dir: older, target: ".",
@@ -166,7 +171,7 @@ func cached(ctx context.Context, l *state.Lab, cache string, p Program, step str
 		return "", err
 	}
 	if p.after != nil {
-		if err := p.after(ctx, l, source, temp); err != nil {
+		if err := p.after(ctx, l, p, temp); err != nil {
 			return "", err
 		}
 	}
@@ -188,7 +193,8 @@ func (p Program) source(l *state.Lab) string {
 
 // key returns the name of a build. The name depends on everything that decides the build's outcome.
 func (p Program) key(source string) (string, error) {
-	gomod, err := os.ReadFile(filepath.Join(source, "go.mod"))
+	name := cmp.Or(p.gomod, "go.mod")
+	gomod, err := os.ReadFile(filepath.Join(source, name))
 	if err != nil {
 		return "", err
 	}
@@ -196,12 +202,12 @@ func (p Program) key(source string) (string, error) {
 	if p.module != "" {
 		found := regexp.MustCompile(`(?m)^\s*(?:require )?` + regexp.QuoteMeta(p.module) + ` (v\S+)`).FindSubmatch(gomod)
 		if found == nil {
-			return "", fmt.Errorf("%s/go.mod does not require %s", source, p.module)
+			return "", fmt.Errorf("%s/%s does not require %s", source, name, p.module)
 		}
 		version = string(found[1])
 	}
 	if p.version != "" && p.version != version {
-		return "", fmt.Errorf("%s/go.mod requires %s %s, but this is for %s", source, p.module, version, p.version)
+		return "", fmt.Errorf("%s/%s requires %s %s, but this is for %s", source, name, p.module, version, p.version)
 	}
 	files, err := filepath.Glob(filepath.Join(source, "*"))
 	if err != nil {
@@ -300,8 +306,8 @@ func relink(to, name string) error {
 }
 
 // renderCertManager renders the chart that is in cert-manager's own module.
-func renderCertManager(ctx context.Context, l *state.Lab, source, dir string) error {
-	out, err := goCommand(ctx, source, "list", "-m", "-f={{.Dir}}", "github.com/cert-manager/cert-manager").Output()
+func renderCertManager(ctx context.Context, l *state.Lab, p Program, dir string) error {
+	out, err := goCommand(ctx, p.source(l), slices.Concat([]string{"list", "-m", "-f={{.Dir}}"}, p.flags, []string{p.module})...).Output()
 	if err != nil {
 		return fmt.Errorf("find cert-manager's module: %w", err)
 	}
@@ -310,20 +316,8 @@ func renderCertManager(ctx context.Context, l *state.Lab, source, dir string) er
 		return err
 	}
 	defer os.RemoveAll(chart)
-	// In a published chart this file has the name Chart.yaml.
-	if err := os.Rename(filepath.Join(chart, "Chart.template.yaml"), filepath.Join(chart, "Chart.yaml")); err != nil {
-		return err
-	}
-	crds, err := filepath.Glob(filepath.Join(module, "deploy", "crds", "*.yaml"))
-	if err != nil {
-		return err
-	}
-	for _, crd := range crds {
-		data, err := os.ReadFile(crd)
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(filepath.Join(chart, "templates", filepath.Base(crd)), data, 0o644); err != nil {
+	if p.version == state.OldestCertManager {
+		if err := publish(module, chart); err != nil {
 			return err
 		}
 	}
@@ -332,7 +326,7 @@ func renderCertManager(ctx context.Context, l *state.Lab, source, dir string) er
 		return err
 	}
 	cmd := exec.CommandContext(ctx, l.Path("bin", "chart"), chart, "cert-manager", "cert-manager",
-		state.CertManagerVersion, state.KubernetesVersion, settings)
+		p.version, state.KubernetesVersion, settings)
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	manifests, err := cmd.Output()
@@ -340,4 +334,13 @@ func renderCertManager(ctx context.Context, l *state.Lab, source, dir string) er
 		return fmt.Errorf("render cert-manager's chart: %w: %s", err, errs.String())
 	}
 	return os.WriteFile(filepath.Join(dir, "certmanager.yaml"), manifests, 0o644)
+}
+
+// publish makes a chart of an old module's sources, as its release did: it gets its CRDs, and Chart.yaml
+// its name. Newer modules have the chart as it is published.
+func publish(module, chart string) error {
+	if err := os.Rename(filepath.Join(chart, "Chart.template.yaml"), filepath.Join(chart, "Chart.yaml")); err != nil {
+		return err
+	}
+	return os.CopyFS(filepath.Join(chart, "templates", "crds"), os.DirFS(filepath.Join(module, "deploy", "crds")))
 }

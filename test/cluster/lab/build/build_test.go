@@ -20,8 +20,9 @@ import (
 func TestGoModFilesRequireThePinnedVersions(t *testing.T) {
 	l, err := state.Open(t.TempDir())
 	require.NoError(t, err)
-	for _, version := range []string{"", "1.33", "v1.35"} {
+	for version, certManager := range map[string]string{"": "", "1.33": "oldest", "v1.35": ""} {
 		t.Setenv("METAPARTICLE_KUBERNETES", version)
+		t.Setenv("METAPARTICLE_CERTMANAGER", certManager)
 		l, err := state.Open(l.Root)
 		require.NoError(t, err)
 		assert.Contains(t, l.Kubernetes, version)
@@ -31,6 +32,10 @@ func TestGoModFilesRequireThePinnedVersions(t *testing.T) {
 			assert.Contains(t, key, p.version, p.name)
 		}
 	}
+	t.Setenv("METAPARTICLE_CERTMANAGER", "1.12")
+	_, err = state.Open(l.Root)
+	assert.ErrorContains(t, err, `no cert-manager "1.12": choose oldest (v1.13.0), or nothing for v1.`)
+	t.Setenv("METAPARTICLE_CERTMANAGER", "")
 	t.Setenv("METAPARTICLE_KUBERNETES", "1.3")
 	_, err = state.Open(l.Root)
 	assert.ErrorContains(t, err, "no Kubernetes v1.3: choose one of "+state.KubernetesVersion+", v1.33.")

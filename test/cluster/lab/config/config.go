@@ -45,7 +45,7 @@ func Values(l *state.Lab, n state.Node) Variables {
 		Dir: l.Root, Name: n.Name, Subnet: n.Subnet(), Cgroup: l.NodeCgroup(n.Name), Runc: l.Path("bin", "runc"),
 		ControlAddress: state.ControlAddress, Registry: state.RegistryInCluster,
 		Pods: state.PodNetwork, Services: state.ServiceNetwork, DNS: state.DNSAddress, MetricsPort: state.MetricsPort,
-		KubernetesVersion: l.Kubernetes, CertManagerVersion: state.CertManagerVersion, CoreDNSVersion: state.CoreDNSVersion,
+		KubernetesVersion: l.Kubernetes, CertManagerVersion: l.CertManager, CoreDNSVersion: state.CoreDNSVersion,
 	}
 }
 

@@ -31,10 +31,12 @@ import (
 // another version.
 const KubernetesVersion = "v1.37.1"
 
-// CertManagerVersion is the last version with all programs in cert-manager's module.
-// Later versions have their programs in nested modules, which no proxy serves. Only the
-// cainjector is of a later version (programs/cainjector says why).
-const CertManagerVersion = "v1.11.5"
+// These are the versions of cert-manager that the cluster can run: the newest one, and with
+// METAPARTICLE_CERTMANAGER=oldest the oldest one that README.md promises.
+const (
+	CertManagerVersion = "v1.21.2"
+	OldestCertManager  = "v1.13.0"
+)
 
 // CoreDNSVersion is the tag of CoreDNS and of its image.
 const CoreDNSVersion = "v1.14.7"
@@ -92,14 +94,17 @@ type Lab struct {
 	Versions string // this repository's test/cluster/versions
 	// Kubernetes is the version of the Kubernetes programs that Up starts.
 	Kubernetes string
-	Began      time.Time
-	Saved      Saved
+	// CertManager is the version of cert-manager that Up installs.
+	CertManager string
+	Began       time.Time
+	Saved       Saved
 }
 
 // Saved has the facts that a later process must know of a running cluster.
 type Saved struct {
 	Workers      int    `json:"workers"`
 	Kubernetes   string `json:"kubernetes"`
+	CertManager  string `json:"certManager"`
 	APIPort      int    `json:"apiPort"`
 	RegistryPort int    `json:"registryPort"`
 	Metrics      bool   `json:"metrics"` // whether AddMetrics has finished
@@ -138,6 +143,14 @@ func Open(dir string) (*Lab, error) {
 	}
 	if err := l.choose(os.Getenv("METAPARTICLE_KUBERNETES")); err != nil {
 		return nil, err
+	}
+	switch text := os.Getenv("METAPARTICLE_CERTMANAGER"); text {
+	case "":
+		l.CertManager = CertManagerVersion
+	case "oldest":
+		l.CertManager = OldestCertManager
+	default:
+		return nil, fmt.Errorf("no cert-manager %q: choose oldest (%s), or nothing for %s", text, OldestCertManager, CertManagerVersion)
 	}
 	if err := l.Load(); err != nil {
 		return nil, err
