@@ -101,7 +101,8 @@ demo: ## Bring up a real cluster, run redis under one annotation, fail it over t
 	@test -d 'examples/$(EXAMPLE)' || { echo "no example '$(EXAMPLE)': choose one of $(notdir $(patsubst %/,%,$(wildcard examples/*/)))"; exit 2; }
 	@./tools/announce $(CACHE)
 	@$(MAKE) --no-print-directory install
-	cd test && $(GO_RUN) ./demo $(if $(EXAMPLE),example $(EXAMPLE))
+	$(if $(OWN_CLUSTER),,@CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o $(CLUSTER)/bin/ ./cmd/kubectl-metaparticle)
+	@cd test && $(GO_RUN) ./demo $(if $(EXAMPLE),example $(EXAMPLE))
 
 .PHONY: test
 test: ## Run the tests that each commit must pass: lint, unit, simulation, end to end on real clusters (CLUSTERS=n).

@@ -76,7 +76,7 @@ func runExample(ctx context.Context, name string) error {
 // steps runs kubectl commands that a person could run, up to the first that fails.
 func (d *demo) steps(ctx context.Context, all ...[]string) error {
 	for _, step := range all {
-		if err := d.kubectl(ctx, nil, step...); err != nil {
+		if err := d.kubectl(ctx, indent{}, nil, step...); err != nil {
 			return err
 		}
 	}

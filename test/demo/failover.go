@@ -28,19 +28,22 @@ import (
 // fault is one way to end the holder.
 type fault struct {
 	title string
+	note  string // explains the times to come; "" for none
 	strike,
 	mend func(ctx context.Context, d *demo, holder corev1.Pod, redis witness.Process) error
 }
 
 var podDeletion = fault{
 	title: "The holder's pod is deleted",
+	note: fmt.Sprintf("For %v (metaparticle.io/endpoint-delay) it still serves, until no node sends it connections:",
+		api.DefaultEndpointDelay),
 	strike: func(ctx context.Context, d *demo, holder corev1.Pod, _ witness.Process) error {
-		return d.kubectl(ctx, nil, "-n", namespace, "delete", "pod", holder.Name, "--wait=false")
+		return d.kubectl(ctx, io.Discard, nil, "-n", namespace, "delete", "pod", holder.Name, "--wait=false")
 	},
 }
 
 var childKilled = fault{
-	title: "redis-server itself gets SIGKILL",
+	title: "redis-server gets SIGKILL",
 	strike: func(_ context.Context, _ *demo, holder corev1.Pod, redis witness.Process) error {
 		fmt.Printf("  kill -KILL %d, on %s\n", redis.PID, holder.Spec.NodeName)
 		return syscall.Kill(redis.PID, syscall.SIGKILL)
@@ -48,18 +51,17 @@ var childKilled = fault{
 }
 
 var nodeCut = fault{
-	title: "The holder's node is cut off: nobody can tell it to stop",
+	title: "The holder's node is cut off",
+	note:  "Nobody can tell redis there to stop. It must end by itself, before the lease of 30 s has run out:",
 	strike: func(ctx context.Context, d *demo, holder corev1.Pod, _ witness.Process) error {
 		fmt.Printf("  $ go run ./cluster cut %s      (in test/)\n", holder.Spec.NodeName)
-		fmt.Println("  redis there must end by itself before the lease of 30 s has run out. Nothing to see until then:")
 		return d.cluster.Cut(ctx, holder.Spec.NodeName)
 	},
 	mend: func(ctx context.Context, d *demo, holder corev1.Pod, _ witness.Process) error {
-		fmt.Printf("  $ go run ./cluster heal %s\n", holder.Spec.NodeName)
 		if err := d.cluster.Heal(ctx, holder.Spec.NodeName); err != nil {
 			return err
 		}
-		return d.kubectl(ctx, nil, "wait", "--for=condition=Ready", "node/"+holder.Spec.NodeName, "--timeout=60s")
+		return d.quietly(ctx, "wait", "--for=condition=Ready", "node/"+holder.Spec.NodeName, "--timeout=60s")
 	},
 }
 
@@ -89,6 +91,9 @@ func (d *demo) failOver(ctx context.Context, f fault) (outcome, error) {
 	if err := f.strike(bounded, d, old, redis); err != nil {
 		return outcome{}, err
 	}
+	if f.note != "" {
+		fmt.Println("  " + f.note)
+	}
 	stop, err := d.live(bounded)
 	if err != nil {
 		return outcome{}, err
@@ -101,16 +106,13 @@ func (d *demo) failOver(ctx context.Context, f fault) (outcome, error) {
 	if err := scene.stamp(); err != nil {
 		return outcome{}, err
 	}
-	scene.print()
+	fmt.Println("  " + scene.timeline())
 	if f.mend != nil {
 		if err := f.mend(ctx, d, old, redis); err != nil {
 			return outcome{}, err
 		}
 	}
-	if err := d.settled(ctx); err != nil {
-		return outcome{}, err
-	}
-	return scene.outcome(f.title), d.showPods(ctx)
+	return scene.outcome(f.title), d.settled(ctx)
 }
 
 // holderPod returns the pod that the Lease names.
@@ -251,12 +253,12 @@ func (s *scene) play(ctx context.Context, old corev1.Pod) error {
 			switch {
 			case e.Kind == witness.Exit && e.Process.Pod == string(old.UID):
 				s.dead = e.At
-				s.note(e.At, "old redis-server is dead, on "+old.Spec.NodeName)
+				s.note(e.At, "old redis dead")
 			case e.Kind == witness.Exec && s.dead == 0:
 				return errors.New("a second redis-server started while the first was alive")
 			case e.Kind == witness.Exec:
 				s.started = e.At
-				s.note(e.At, "new redis-server started")
+				s.note(e.At, "next redis started")
 			}
 		case e, ok := <-s.leases.ResultChan():
 			if !ok {
@@ -271,7 +273,7 @@ func (s *scene) play(ctx context.Context, old corev1.Pod) error {
 				released = true
 				s.noteWrite("slot released")
 			case now != "" && !strings.HasSuffix(now, "_"+string(old.UID)) && !s.noted("acquired"):
-				s.noteWrite(fmt.Sprintf("slot acquired by %s, token %s", api.PodOf(now), lease.ResourceVersion))
+				s.noteWrite("slot acquired")
 			}
 			s.version = lease.ResourceVersion
 		case a, ok := <-s.answers:
@@ -280,7 +282,7 @@ func (s *scene) play(ctx context.Context, old corev1.Pod) error {
 			}
 			if s.started != 0 && a.ended > s.started {
 				s.silent = a.ended - max(s.answered, s.struck)
-				s.note(a.ended, "first answer through the Service, to a client that "+waited(a))
+				s.note(a.ended, "client answered")
 				return nil
 			}
 			s.answered = max(s.answered, a.ended)
@@ -290,8 +292,4 @@ func (s *scene) play(ctx context.Context, old corev1.Pod) error {
 			return fmt.Errorf("not over in time, after %v: %w", s.lines, ctx.Err())
 		}
 	}
-}
-
-func waited(a answer) string {
-	return fmt.Sprintf("had come %d ms before", (a.ended - a.began).Milliseconds())
 }

@@ -13,11 +13,11 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"strings"
 	"syscall"
-	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
@@ -73,30 +73,23 @@ func run(ctx context.Context) error {
 		}
 		outcomes = append(outcomes, o)
 	}
-	d.title("Images for the tutorials: " + strings.Join(public.Tutorials, ", "))
 	if err := public.Push(ctx, d.cluster.Registry(), public.Tutorials...); err != nil {
 		return err
 	}
-	d.title("The verdict: when each process ended and started, by the kernel's record")
-	fmt.Print("\n" + verdict(outcomes))
-	d.title("The cluster stays up. Try next")
-	fmt.Printf(`  export KUBECONFIG=%s
-  alias kubectl='%s'
-  kubectl -n demo get pods -L metaparticle.io/role -o wide
-  kubectl -n demo get lease %s -o yaml
-  kubectl -n demo describe pod -l metaparticle.io/role=holder
-  kubectl -n demo delete pod -l metaparticle.io/role=holder
-  kubectl -n demo annotate deployment/redis metaparticle.io/singleton-   # and all three run again
+	d.title("The verdict")
+	fmt.Print(verdict(outcomes))
+	d.title("The cluster stays up. Try next, or a tutorial: docs/tutorials/worker-runs-once.md")
+	fmt.Printf(`  export KUBECONFIG=%s PATH=$PATH:%s
+  kubectl metaparticle status -n %[3]s
+  kubectl -n %[3]s annotate deployment/redis metaparticle.io/singleton-   # and all three run again
   make cluster-down                                                     # nothing is left behind
-The first tutorial runs on this cluster, too, and so do the others: docs/tutorials/worker-runs-once.md
-`, d.cluster.Kubeconfig(), d.cluster.Dir()+"/bin/kubectl", slot)
+`, d.cluster.Kubeconfig(), d.cluster.Dir()+"/bin", namespace)
 	return nil
 }
 
 // prepare deploys redis without any setting of Metaparticle.
 func (d *demo) prepare(ctx context.Context) error {
-	d.title("redis-server from Debian, three replicas and a Service, nothing prepared for us")
-	started := time.Now()
+	d.title("Three replicas of Debian's redis-server and a Service, nothing prepared for us")
 	image, err := oci.Debian(ctx, []string{"redis-server"}, oci.Config{
 		Entrypoint: []string{program},
 		Cmd:        []string{"--protected-mode", "no", "--save", ""},
@@ -108,21 +101,17 @@ func (d *demo) prepare(ctx context.Context) error {
 	if err := oci.Push(ctx, d.cluster.Registry()+"/demo/redis:7", image); err != nil {
 		return err
 	}
-	fmt.Printf("  image demo/redis:7, entrypoint %s, pushed (%.1f s)\n", program, time.Since(started).Seconds())
 	if err := d.clear(ctx, namespace); err != nil {
 		return err
 	}
-	yaml := bytes.ReplaceAll(manifest, []byte("IMAGE"), []byte(lab.RegistryInCluster+"/demo/redis:7"))
-	for _, step := range [][]string{
-		{"create", "namespace", namespace},
-		{"-n", namespace, "apply", "-f", "-"},
-		{"-n", namespace, "rollout", "status", "deployment/redis", "--timeout=120s"},
-	} {
-		if err := d.kubectl(ctx, yaml, step...); err != nil {
-			return err
-		}
+	if err := d.quietly(ctx, "create", "namespace", namespace); err != nil {
+		return err
 	}
-	return d.showPods(ctx)
+	yaml := bytes.ReplaceAll(manifest, []byte("IMAGE"), []byte(lab.RegistryInCluster+"/demo/redis:7"))
+	if err := d.kubectl(ctx, io.Discard, yaml, "-n", namespace, "apply", "-f", "-"); err != nil {
+		return err
+	}
+	return d.quietly(ctx, "-n", namespace, "rollout", "status", "deployment/redis", "--timeout=120s")
 }
 
 // clear heals the links of all nodes, and deletes the namespace. An interrupted demo may have left
@@ -142,11 +131,14 @@ func (d *demo) annotate(ctx context.Context) error {
 	for _, step := range [][]string{
 		{"label", "namespace", namespace, "metaparticle.io/injection=enabled"},
 		{"-n", namespace, "annotate", "deployment/redis", "metaparticle.io/singleton=true"},
-		{"-n", namespace, "rollout", "status", "deployment/redis", "--timeout=180s"},
 	} {
-		if err := d.kubectl(ctx, nil, step...); err != nil {
+		if err := d.kubectl(ctx, io.Discard, nil, step...); err != nil {
 			return err
 		}
+	}
+	fmt.Println("  So it warns: the three old pods run redis until this rollout has replaced them. From then on, one pod at a time.")
+	if err := d.quietly(ctx, "-n", namespace, "rollout", "status", "deployment/redis", "--timeout=180s"); err != nil {
+		return err
 	}
 	if err := d.settled(ctx); err != nil {
 		return err
@@ -186,12 +178,13 @@ func (d *demo) title(text string) {
 	fmt.Printf("\n%d. %s\n", d.step, text)
 }
 
-// kubectl runs a command that a person could run, and prints the command and its output.
-func (d *demo) kubectl(ctx context.Context, stdin []byte, args ...string) error {
+// kubectl runs a command that a person could run, and prints the command and its warnings. The
+// argument "out" gets its output.
+func (d *demo) kubectl(ctx context.Context, out io.Writer, stdin []byte, args ...string) error {
 	fmt.Printf("  $ kubectl %s\n", strings.Join(args, " "))
 	cmd := d.cluster.Kubectl(ctx, args...)
 	cmd.Stdin = bytes.NewReader(stdin)
-	cmd.Stdout, cmd.Stderr = indent{}, indent{}
+	cmd.Stdout, cmd.Stderr = out, indent{}
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("kubectl %s: %w", strings.Join(args, " "), err)
 	}

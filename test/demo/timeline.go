@@ -65,14 +65,13 @@ func (s *scene) ordered() []line {
 	return slices.SortedStableFunc(slices.Values(s.lines), func(a, b line) int { return cmp.Compare(a.at, b.at) })
 }
 
-// print prints the timeline.
-func (s *scene) print() {
-	fmt.Println("\n    Processes: when the kernel started or ended them. Slot: when the write reached the API server.")
-	before := s.struck
+// timeline returns one line with each event and its time since the fault.
+func (s *scene) timeline() string {
+	var events []string
 	for _, l := range s.ordered() {
-		fmt.Printf("    %9.1f ms  (+%.1f)  %s\n", milliseconds(l.at-s.struck), milliseconds(l.at-before), l.text)
-		before = l.at
+		events = append(events, fmt.Sprintf("%.0f ms %s", milliseconds(l.at-s.struck), l.text))
 	}
+	return strings.Join(events, ", ")
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
@@ -87,17 +86,17 @@ func (s *scene) outcome(title string) outcome {
 	return outcome{title: title, dead: s.dead - s.struck, started: s.started - s.struck, silent: s.silent}
 }
 
-// verdict returns the table of all faults. The overlap is the time in which both processes were alive,
-// by the kernel's record.
+// verdict returns the table of all faults, and what its columns mean.
 func verdict(all []outcome) string {
 	var text strings.Builder
 	w := tabwriter.NewWriter(&text, 0, 0, 3, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "EVENT\tOLD PROCESS DEAD\tNEXT STARTED\tNO ANSWER FOR\tBOTH ALIVE\t")
+	fmt.Fprintln(w, "WHAT HAPPENED\tOLD PROCESS DEAD\tNEXT STARTED\tCLIENTS WAITED\tOVERLAP\t")
 	for _, o := range all {
 		fmt.Fprintf(w, "%s\t%.1f ms\t%.1f ms\t%.0f ms\t%.0f ms\t\n",
 			o.title, milliseconds(o.dead), milliseconds(o.started), milliseconds(o.silent), milliseconds(max(0, o.dead-o.started)))
 	}
 	w.Flush()
+	text.WriteString("  Clients connect every 10 ms, and wait. Overlap: how long both processes lived, by the kernel's record.\n")
 	return text.String()
 }
 
@@ -118,7 +117,7 @@ func (d *demo) podTable(ctx context.Context) (string, error) {
 	if err != nil && !errors.IsNotFound(err) {
 		return "", err
 	}
-	return "\n" + table(pods.Items, lease), nil
+	return table(pods.Items, lease), nil
 }
 
 // settled waits until all three pods are Ready and none is being deleted.

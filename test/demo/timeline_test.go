@@ -54,6 +54,8 @@ func TestDemoTimelineTakesTimesFromTheAuditLog(t *testing.T) {
 		order = append(order, l.text)
 	}
 	assert.Equal(t, []string{"dead", "released", "acquired", "started"}, order)
+	s.struck = now - 200*time.Millisecond
+	assert.Regexp(t, `^120 ms dead, 1\d\d ms released, 1\d\d ms acquired, 160 ms started$`, s.timeline())
 
 	s.version = "9"
 	s.noteWrite("never stored")
@@ -63,9 +65,10 @@ func TestDemoTimelineTakesTimesFromTheAuditLog(t *testing.T) {
 func TestDemoEndsWithAVerdictOnEachEvent(t *testing.T) {
 	at := func(ms float64) time.Duration { return time.Duration(ms * float64(time.Millisecond)) }
 	s := &scene{struck: at(1000), dead: at(1250.5), started: at(1300.25), silent: at(90)}
-	assert.Equal(t, "         EVENT   OLD PROCESS DEAD   NEXT STARTED   NO ANSWER FOR   BOTH ALIVE\n"+
-		"   pod deleted           250.5 ms       300.2 ms           90 ms         0 ms\n"+
-		"        beside             2.0 ms         1.0 ms            0 ms         1 ms\n",
+	assert.Equal(t, "   WHAT HAPPENED   OLD PROCESS DEAD   NEXT STARTED   CLIENTS WAITED   OVERLAP\n"+
+		"     pod deleted           250.5 ms       300.2 ms            90 ms      0 ms\n"+
+		"          beside             2.0 ms         1.0 ms             0 ms      1 ms\n"+
+		"  Clients connect every 10 ms, and wait. Overlap: how long both processes lived, by the kernel's record.\n",
 		verdict([]outcome{s.outcome("pod deleted"), {title: "beside", dead: at(2), started: at(1)}}))
 }
 
