@@ -6,6 +6,7 @@ package build
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"testing"
 	"time"
 
@@ -39,6 +40,16 @@ func TestGoModFilesRequireThePinnedVersions(t *testing.T) {
 	t.Setenv("METAPARTICLE_KUBERNETES", "1.3")
 	_, err = state.Open(l.Root)
 	assert.ErrorContains(t, err, "no Kubernetes v1.3: choose one of "+state.KubernetesVersion+", v1.33.")
+}
+
+func TestOldestCertManagerIsTheOnePromised(t *testing.T) {
+	root, err := state.Repository()
+	require.NoError(t, err)
+	text, err := os.ReadFile(filepath.Join(root, "manifests", "kustomization.yaml"))
+	require.NoError(t, err)
+	promised := regexp.MustCompile(`cert-manager (\d+\.\d+) or later`).FindStringSubmatch(string(text))
+	require.NotEmpty(t, promised)
+	assert.Equal(t, "v"+promised[1]+".0", state.OldestCertManager)
 }
 
 func TestBuildCacheFolderChangesWithSourcesAndFlags(t *testing.T) {
