@@ -114,8 +114,9 @@ const kubernetes = `
 ` + "`make matrix`" + ` runs the end-to-end tests on these versions. If a version of Kubernetes lacks a function, the test of this
 function skips itself, and names the function. Three further tests run only by commands of their own (` + "`make upgrade`,\n`make rollouts`, and `make e2e SYNC=…`" + `). No test has run on versions that are missing in the table.
 
-The cluster of these tests has cert-manager 1.21.2. With ` + "`CERTMANAGER=oldest`" + ` it has 1.13.0, the oldest one that Metaparticle
-supports; ` + "`make matrix`" + ` takes it on the oldest Kubernetes.
+Since 2026-11-30 the test cluster has cert-manager 1.21.2; before, only its cainjector was of that version. With
+` + "`CERTMANAGER=oldest`" + ` the cluster has 1.13.0, the oldest version that Metaparticle supports. ` + "`make matrix`" + ` takes it on the
+oldest Kubernetes.
 
 All these runs used version 1 of cgroups, because the test machine has no memory controller for version 2. With version
 2, the kernel kills all processes of a container that runs out of memory, with the shim, as without a gate.
