@@ -1,4 +1,4 @@
-module github.com/cert-manager/cert-manager/lab
+module github.com/cert-manager/cert-manager/lab/certmanager
 
 go 1.26.0
 
