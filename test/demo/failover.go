@@ -35,7 +35,7 @@ type fault struct {
 
 var podDeletion = fault{
 	title: "The holder's pod is deleted",
-	note: fmt.Sprintf("For %v (metaparticle.io/endpoint-delay) it still serves, until no node sends it connections:",
+	note: fmt.Sprintf("It serves until its endpoint is gone, and %v longer, for nodes that learn late (metaparticle.io/endpoint-delay):",
 		api.DefaultEndpointDelay),
 	strike: func(ctx context.Context, d *demo, holder corev1.Pod, _ witness.Process) error {
 		return d.kubectl(ctx, io.Discard, nil, "-n", namespace, "delete", "pod", holder.Name, "--wait=false")

@@ -31,11 +31,12 @@ func main() {
 	logf.InitLogs()
 	ctrl.SetLogger(klog.Background())
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
 	ctx = logf.NewContext(ctx, logf.Log)
-	if err := run(ctx, filepath.Base(os.Args[0]), os.Args[1:]); err != nil {
+	err := run(ctx, filepath.Base(os.Args[0]), os.Args[1:])
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1) //nolint:gocritic // the program's end also ends the signal's handler
+		os.Exit(1)
 	}
 }
 
