@@ -21,7 +21,8 @@ GO_TEST := CGO_ENABLED=0 go test -trimpath -vet=off
 
 # Only the command line can name a cluster of your own (make e2e KUBECONFIG=…). A
 # KUBECONFIG in the environment is ignored, because the demo deletes pods and cuts nodes
-# off.
+# off. minikube has its contexts there.
+PERSONAL := $(KUBECONFIG)
 ifeq ($(origin KUBECONFIG),command line)
 OWN_CLUSTER := 1
 else
@@ -115,7 +116,7 @@ soak: ## Run what proves a promise again, or takes long, before a release: 1,000
 	$(MAKE) lint race
 	$(MAKE) sim SEEDS=1000 DRAWN=100 ENROLLED=100 RACED=40
 	$(MAKE) e2e FAULTS=every
-	$(MAKE) lab
+	$(MAKE) lab laptop
 
 .PHONY: beside
 beside:
@@ -290,6 +291,32 @@ install: cluster
 	@local=$$(cd test && $(GO_RUN) ./cluster registry); registry=$$(cd test && $(GO_RUN) ./cluster registry -in-cluster); private=$$(cd test && $(GO_RUN) ./cluster registry -private); \
 	$(call INSTALL,-out out/lab/$(notdir $(CLUSTER)) -platforms linux/$$(go env GOARCH) -push $$local/metaparticle -insecure,$$registry/metaparticle,-plain-http-registry $$registry -plain-http-registry $$private)
 endif
+
+# A laptop's cluster pulls from no registry of yours: its own command loads the images into its nodes.
+LAPTOP := out/laptop
+kind: NAME = kind
+kind: LOAD = kind load image-archive $(LAPTOP)/images.tar --name '$(NAME)'
+kind: ACCESS = kind get kubeconfig --name '$(NAME)'
+k3d: NAME = k3s-default
+k3d: LOAD = k3d image import $(LAPTOP)/images.tar --cluster '$(NAME)'
+k3d: ACCESS = k3d kubeconfig get '$(NAME)'
+minikube: NAME = minikube
+minikube: LOAD = minikube image load $(LAPTOP)/images.tar --profile '$(NAME)'
+minikube: ACCESS = KUBECONFIG='$(PERSONAL)' kubectl config view --minify --flatten --context '$(NAME)'
+
+.PHONY: kind k3d minikube
+kind: ## Install into a cluster of kind, or by make k3d and make minikube into theirs; NAME=cluster; needs no registry.
+kind k3d minikube:
+	@mkdir -p $(LAPTOP)
+	@(umask 077; $(ACCESS) >$(LAPTOP)/kubeconfig) || { echo "$@ has no cluster $(NAME): create it, or name another by NAME=cluster" >&2; exit 1; }
+	@built=$$($(GO_RUN) ./tools/images -version $(VERSION) -out $(LAPTOP) -platforms linux/$$(go env GOARCH) -archive $(LAPTOP)/images.tar); echo "$$built"; \
+	image() { awk -v name=$$1 '$$1 == name && $$2 == "loaded" {print $$3}' <<<"$$built"; }; \
+	$(LOAD); \
+	KUBECONFIG=$(LAPTOP)/kubeconfig $(GO_RUN) ./tools/install -webhook-image $$(image webhook) -agent-image $$(image agent) $(COMPONENT_FLAGS)
+
+.PHONY: laptop
+laptop: packages ## Follow docs/how-to/laptop.md on a test cluster of one node, without a registry; removes the cluster.
+	cd test && METAPARTICLE_CLUSTER_TEST=1 go test -count=1 -timeout 30m -v ./laptop
 
 .PHONY: uninstall
 uninstall: ## Uninstall Metaparticle; refuses, with a list, while gated pods exist.

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -24,6 +25,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -256,6 +258,33 @@ func TestTarballContainsTheImageLayout(t *testing.T) {
 	assert.Equal(t, want, got)
 }
 
+// The program "docker load" and its likes find each image by a name, which differs for other content.
+func TestArchiveHasEachImageUnderANameOfItsContent(t *testing.T) {
+	names := map[string]string{}
+	for _, version := range []string{"one", "two"} {
+		file := filepath.Join(t.TempDir(), "new", "images.tar")
+		directory, table := build(t, "-platforms", "linux/amd64", "-version", version, "-archive", file)
+		match := regexp.MustCompile(`hello +loaded +(localhost/metaparticle/hello:` + version + `-([0-9a-f]{12})) `).FindStringSubmatch(table)
+		require.NotNil(t, match, table)
+		names[version] = match[2]
+		tag, err := name.NewTag(match[1])
+		require.NoError(t, err)
+		image, err := tarball.ImageFromPath(file, &tag)
+		require.NoError(t, err)
+		loaded, err := image.ConfigName()
+		require.NoError(t, err)
+		manifest, err := open(t, filepath.Join(directory, "hello")).IndexManifest()
+		require.NoError(t, err)
+		assert.Equal(t, match[2], manifest.Manifests[0].Digest.Hex[:12])
+		built, err := open(t, filepath.Join(directory, "hello")).Image(manifest.Manifests[0].Digest)
+		require.NoError(t, err)
+		config, err := built.ConfigName()
+		require.NoError(t, err)
+		assert.Equal(t, config, loaded)
+	}
+	assert.NotEqual(t, names["one"], names["two"])
+}
+
 func TestPushedImageIndexEqualsBuiltIndex(t *testing.T) {
 	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	defer server.Close()
@@ -285,6 +314,7 @@ func TestImagesCommandRefusesInvalidArguments(t *testing.T) {
 		"unknown flag":        {[]string{"-colour"}, "colour"},
 		"unknown image":       {[]string{"-only", "hullo"}, `no image is called "hullo"`},
 		"surplus argument":    {[]string{"now"}, "now"},
+		"two to load":         {[]string{"-archive", "a.tar"}, "-archive takes the images of one platform, and -platforms names 2"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := run(t.Context(), append([]string{"-out", t.TempDir()}, c.args...), hello, io.Discard)

@@ -4,11 +4,12 @@
 // Command images builds the product's container images for each platform, without
 // a container engine:
 //
-//	go run ./tools/images -out out/images [-push HOST/PREFIX [-insecure]] [-version V]
+//	go run ./tools/images -out out/images [-push HOST/PREFIX [-insecure]] [-archive FILE] [-version V]
 //
 // The command writes each image as an OCI layout (out/images/agent) and as a tarball of
 // the layout (out/images/agent.tar). With -push the command pushes to
-// HOST/PREFIX/agent:V, with the credentials from `docker login`.
+// HOST/PREFIX/agent:V, with the credentials from `docker login`. With -archive the command
+// writes all images into one file, for nodes that pull from no registry.
 //
 // Equal sources, version and Go release make equal digests, on any machine and at
 // any time. An image contains only static binaries, and the image's user is not root. The
@@ -57,6 +58,7 @@ func run(ctx context.Context, args []string, products []product, out io.Writer) 
 	only := flags.String("only", "", "build this image alone")
 	registry := flags.String("push", "", "push to this `HOST/PREFIX`")
 	insecure := flags.Bool("insecure", false, "push over plain HTTP")
+	archive := flags.String("archive", "", "write all images of the only platform into this `file`, which nodes load without a registry")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -73,6 +75,10 @@ func run(ctx context.Context, args []string, products []product, out io.Writer) 
 			return fmt.Errorf("no image is called %q", *only)
 		}
 	}
+	if *archive != "" && len(platforms) != 1 {
+		return fmt.Errorf("-archive takes the images of one platform, and -platforms names %d", len(platforms))
+	}
+	archived := loadable{}
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, p := range products {
 		index, err := p.index(ctx, *version, platforms)
@@ -90,6 +96,19 @@ func run(ctx context.Context, args []string, products []product, out io.Writer) 
 		}
 		if err := describe(table, p.name, index); err != nil {
 			return fmt.Errorf("%s: %w", p.name, err)
+		}
+		if *archive == "" {
+			continue
+		}
+		name, err := archived.add(p.name, *version, index)
+		if err != nil {
+			return fmt.Errorf("%s: %w", p.name, err)
+		}
+		fmt.Fprintf(table, "%s\tloaded\t%s\t\n", p.name, name)
+	}
+	if *archive != "" {
+		if err := archived.write(*archive); err != nil {
+			return fmt.Errorf("write %s: %w", *archive, err)
 		}
 	}
 	return table.Flush()
