@@ -101,7 +101,7 @@ var Annotations = table{
 			"A Deployment, StatefulSet, DaemonSet and Rollout (argoproj.io) have revisions. For pods of a Job, the Job itself " +
 			"is the key. Other pods need a name and a key. `\"false\"` claims nothing. " +
 			"A success (exit code 0) makes the key done in the Lease. From then on every pod of that key skips the container. " +
-			"A failure is repeated, and the work may run more than once (docs/guarantees.md). The claim gates one ordinary init " +
+			"A failure is repeated, and the work may run more than once (docs/guarantees.md#23-work-once). The claim gates one ordinary init " +
 			"container, which `metaparticle.io/containers` names, or the one container of a pod that ends. The pod's readiness " +
 			"stays as it was. A pod of a once claim has no other claim. `kubectl metaparticle forget` lets the work run again.",
 		Examples: []string{"true", "schema=7", "db.migrate=v1.2_a", "a=" + strings.Repeat("z", maxLabel)},
@@ -225,7 +225,7 @@ var Annotations = table{
 			"the slot is held, and is proven dead before the slot is released. With `pod` the application's containers " +
 			"stay unchanged. All of them start once the slot is held, and restart when the slot is lost " +
 			"(for images that must be PID 1; Kubernetes 1.36). With `readiness` the application runs in all pods, and only " +
-			"the holder is Ready. The last two gates guarantee less (docs/guarantees.md).",
+			"the holder is Ready. The last two gates guarantee less (docs/guarantees/gates.md).",
 		Examples: []string{"container", "pod", "readiness"},
 		set:      oneOf(func(r *Request) *Gate { return &r.Gate }, GateContainer, GatePod, GateReadiness),
 	},

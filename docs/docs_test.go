@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -73,23 +74,45 @@ func TestCodeBlocksBeginOnLinesOfTheirOwn(t *testing.T) {
 
 var testName = regexp.MustCompile(`^(Test|Fuzz)[A-Z]\w*$`)
 
-// Each item of a numbered list is a guarantee. At least one of its tests runs at each commit, so not
-// only in make soak.
+// Each item of a numbered list of the page of evidence is a guarantee, and has a heading with this
+// number on the page guarantees.md. At least one of its tests runs at each commit, so not only in
+// make soak.
 func TestEachGuaranteeNamesATestOfMakeTest(t *testing.T) {
+	const page = "evidence/guarantees.md"
 	exist := tests(t)
 	later := soak(t)
 	items := 0
-	ast.WalkFunc(parse(t, "guarantees.md"), func(node ast.Node, entering bool) ast.WalkStatus {
+	ast.WalkFunc(parse(t, page), func(node ast.Node, entering bool) ast.WalkStatus {
 		item, ok := node.(*ast.ListItem)
 		if !ok || !entering || item.ListFlags&ast.ListTypeOrdered == 0 {
 			return ast.GoToNext
 		}
 		items++
-		named := namedTests(t, "guarantees.md", item, exist)
+		named := namedTests(t, page, item, exist)
 		assert.NotEmpty(t, slices.DeleteFunc(named, func(name string) bool { return later[name] }), "guarantee without a test of make test: %s", ast.GetFirstChild(item))
 		return ast.SkipChildren
 	})
+	var numbers []string
+	for _, heading := range headings(t, "guarantees.md") {
+		if number, _, ok := strings.Cut(heading, ". "); ok {
+			numbers = append(numbers, number)
+			assert.Equal(t, strconv.Itoa(len(numbers)), number, heading)
+		}
+	}
 	assert.NotZero(t, items)
+	assert.Len(t, numbers, items, "each guarantee has a heading, and an item in %s", page)
+}
+
+// headings returns the texts of the headings of a page.
+func headings(t *testing.T, file string) (found []string) {
+	t.Helper()
+	ast.WalkFunc(parse(t, file), func(node ast.Node, entering bool) ast.WalkStatus {
+		if heading, ok := node.(*ast.Heading); ok && entering {
+			found = append(found, text(heading))
+		}
+		return ast.GoToNext
+	})
+	return found
 }
 
 // soak returns the tests that only make soak runs.
