@@ -49,6 +49,9 @@ func Run(ctx context.Context, c Config) error {
 	if a.open {
 		err = nil
 	}
+	if err == nil && c.Opened != nil {
+		c.Opened()
+	}
 	if ctx.Err() != nil && err != nil {
 		err = fmt.Errorf("wait at the barrier: %w", context.Cause(ctx))
 	}

@@ -4,6 +4,7 @@
 package barrier
 
 import (
+	"context"
 	"math"
 	"testing"
 	"time"
@@ -29,6 +30,30 @@ func TestBarrierOpensWhenTheLastPodArrives(t *testing.T) {
 		ends(t, soon, a, b, c)
 		assert.Equal(t, pods, s.opened())
 		assert.Equal(t, [pods]string{}, s.holders(), "each pod releases its Lease")
+	})
+}
+
+// The pods of a large Job write their releases at the same time, so their programs must not wait for these
+// writes.
+func TestBarrierReportsItsOpeningBeforeTheReleaseIsStored(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		s.Refuse = func(ctx context.Context, r apiserver.Request) error {
+			if r.Verb == "put" && r.Lease.Holder == "" && r.Lease.Annotations[api.OpenedAnnotation] == "" {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			return nil
+		}
+		all := []*waiting{s.arrive(t, "a"), s.arrive(t, "b"), s.arrive(t, "c")}
+		for _, w := range all {
+			select {
+			case <-w.opened:
+			case <-time.After(soon):
+				require.FailNow(t, "the barrier did not open")
+			}
+		}
+		lasts(t, time.Second, all[1])
+		ends(t, soon, all...)
 	})
 }
 

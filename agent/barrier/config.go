@@ -36,6 +36,9 @@ type Config struct {
 	// Counts reports whether the pod waits at the instant "now". A pod that does not wait sends no
 	// write but its release. Nil means that the pod waits for as long as [Run] runs.
 	Counts func(now time.Duration) bool
+	// Opened is called once the barrier is known to be open, before the pod releases its Lease. So a
+	// program begins without waiting for that write. Nil means that nobody asks.
+	Opened func()
 	// Log receives a line for each notice. Its Write may be called concurrently, and must not
 	// block.
 	Log io.Writer

@@ -92,6 +92,8 @@ type waiting struct {
 	stop context.CancelFunc
 	done chan struct{}
 	err  error
+	// opened is closed when the pod knows that the barrier is open.
+	opened chan struct{}
 	// away makes [Config.Counts] return false for the pod.
 	away atomic.Bool
 }
@@ -106,13 +108,14 @@ func (s *server) arrive(t *testing.T, pod string) *waiting {
 func (s *server) arriveAt(t *testing.T, pod string, leases []string, duration time.Duration) *waiting {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
-	w := &waiting{stop: stop, done: make(chan struct{})}
+	w := &waiting{stop: stop, done: make(chan struct{}), opened: make(chan struct{})}
 	began := time.Now()
 	go func() {
 		defer close(w.done)
 		w.err = Run(ctx, Config{
 			API: s.Client(pod), Leases: leases, Duration: duration, PodName: pod, PodUID: "uid", Log: io.Discard,
 			Clock: func() time.Duration { return time.Since(began) }, Counts: func(time.Duration) bool { return !w.away.Load() },
+			Opened: func() { close(w.opened) },
 			Random: rand.NewPCG(uint64(len(pod)), uint64(pod[len(pod)-1])),
 		})
 	}()

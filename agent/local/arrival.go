@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -34,6 +35,7 @@ type arrival struct {
 	// The channel "opened" is closed once the barrier is open. The channel "ended" is closed at the
 	// end of the method run.
 	opened, ended chan struct{}
+	openedOnce    sync.Once
 	// The field "until" is the instant until which the pod counts at the barrier, by
 	// CLOCK_BOOTTIME. Package barrier reads this field before each write, because Go's timers stop
 	// while the machine sleeps.
@@ -102,18 +104,19 @@ func (a *arrival) arrive(ctx context.Context) {
 	ctx, a.leave = context.WithCancel(ctx)
 	config := barrier.Config{
 		API: a.config.Barriers, Leases: a.leases, Duration: a.config.LeaseDuration, PodName: a.config.PodName, PodUID: a.config.PodUID,
-		Clock: a.config.Clock, Counts: func(now time.Duration) bool { return now < time.Duration(a.until.Load()) }, Log: notices{a.config.Log, a.of.String()}, Random: rand.NewPCG(a.random.Uint64(), a.random.Uint64()),
+		Clock: a.config.Clock, Counts: func(now time.Duration) bool { return now < time.Duration(a.until.Load()) }, Opened: a.open,
+		Log: notices{a.config.Log, a.of.String()}, Random: rand.NewPCG(a.random.Uint64(), a.random.Uint64()),
 	}
 	go func() { a.over <- barrier.Run(ctx, config) }()
 }
 
 // open remembers that the barrier is open. From now on no program's call causes a request to the API
-// server.
+// server. It may be called concurrently.
 func (a *arrival) open() {
-	if !a.isOpen() {
+	a.openedOnce.Do(func() {
 		a.config.Log.Info("open", "barrier", a.of.String())
 		close(a.opened)
-	}
+	})
 }
 
 // isOpen reports whether this process has seen the record of the open barrier.

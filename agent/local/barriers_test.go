@@ -116,6 +116,7 @@ func TestProgramsOfAJobWaitForEachOther(t *testing.T) {
 		assert.Equal(t, map[string]any{"barrier": "barrier/warm=3", "state": "closed"}, body)
 		c := pod("c")
 		opens(t, soon, c.wait("?wait=1m"), first, second)
+		<-time.After(time.Second) // the programs go on before the pods' releases are stored
 		assert.Empty(t, s.arrived(), "each pod releases its Lease")
 
 		opens(t, time.Second, pod("d").wait("?wait=1m"), pod("e").wait(""))

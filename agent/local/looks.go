@@ -76,6 +76,6 @@ func (a *arrival) look(ctx context.Context) (open bool, p *problem) {
 		a.looks.closed = number
 		return false, nil
 	}
-	a.post(a.open)
+	a.open()
 	return true, nil
 }
