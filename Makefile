@@ -234,6 +234,10 @@ bench-idle: install ## Measure requests and processor time of idle pods; STANDBY
 bench-held: install ## Measure waits of connections during handovers, beyond the application's own stop and start.
 	cd test && $(GO_RUN) ./bench -only-held -rounds $(ROUNDS) -named=$(NAMED)
 
+.PHONY: bench-load
+bench-load: install ## Measure how far apart 4 and 32 pods of a load test (examples/load) send their first requests.
+	cd test && $(GO_RUN) ./bench -only-load
+
 ##@ The cluster
 
 .PHONY: cluster

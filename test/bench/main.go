@@ -49,6 +49,7 @@ func run(ctx context.Context) error {
 	handovers := flag.Bool("only-handovers", false, "measure nothing but handovers")
 	held := flag.Bool("only-held", false, "measure nothing but connections that wait during handovers")
 	idle := flag.Bool("only-idle", false, "measure nothing but requests and processor time of a minute without an event")
+	load := flag.Bool("only-load", false, "measure nothing but the first requests of the pods of a load test")
 	images := flag.String("images", "../out/images", "the OCI layouts that make images wrote")
 	flag.Parse()
 	if *standbys < fewestStandbys {
@@ -67,6 +68,9 @@ func run(ctx context.Context) error {
 	fmt.Printf("Kubernetes %s, etcd without fsync, 3 nodes in one machine of %d CPUs, %s\n\n",
 		lab.KubernetesVersion, runtime.NumCPU(), time.Now().UTC().Format(time.DateOnly))
 	began := time.Now()
+	if *load {
+		return b.together(ctx)
+	}
 	if *held {
 		return b.held(ctx, *rounds)
 	}

@@ -20,7 +20,7 @@ import (
 
 // plays has for each example a function, which shows the example after its files are applied.
 var plays = map[string]func(*example, context.Context) error{
-	"counter": (*example).counter, "election": (*example).election, "leader": (*example).leader, "licence": (*example).licence, "migration": (*example).migration,
+	"counter": (*example).counter, "election": (*example).election, "leader": (*example).leader, "licence": (*example).licence, "load": (*example).load, "migration": (*example).migration,
 	"nightly": (*example).nightly, "warmup": (*example).warmup, "wordcount": (*example).wordcount,
 }
 
@@ -211,6 +211,30 @@ func (e *example) counter(ctx context.Context) error {
 	}
 	e.title("A thousand adds are in the sum")
 	return e.steps(ctx, e.in("wait --for=condition=complete job/counter --timeout=170s"), sum)
+}
+
+// load shows that the sums are exact although a pod of the load test is deleted, and that the rollout
+// of a singleton fails no request.
+func (e *example) load(ctx context.Context) error {
+	e.title("Three replicas of a singleton serve, and four pods ask them together")
+	sums := e.in("get variables sent failed slow")
+	// The shop moves to a pod of the new version after it has served for a minute, so the run is longer.
+	err := e.steps(ctx, e.in("rollout status deployment/shop --timeout=170s"),
+		e.in("set env cronjob/load SECONDS=120 P99_MS=2000"), e.in("create job --from=cronjob/load first"))
+	if err != nil {
+		return err
+	}
+	err = e.poll(ctx, e.in("get variable sent -o jsonpath={.spec.integer}"), func(sent string) bool { return sent != "" && sent != "0" })
+	if err != nil {
+		return err
+	}
+	e.title("One of the four is deleted in the middle, and the singleton is rolled out under the load")
+	return e.steps(ctx, sums,
+		e.in("delete pod -l app=load,batch.kubernetes.io/job-completion-index=2"),
+		e.in("rollout restart deployment/shop"),
+		e.in("rollout status deployment/shop --timeout=170s"), sums,
+		e.in("wait --for=condition=complete job/first --timeout=170s"), sums,
+		e.in("logs -l app=load,batch.kubernetes.io/job-completion-index=0 -c load"))
 }
 
 // wordcount shows that the shard of a deleted pod runs again, and that the sum is complete.

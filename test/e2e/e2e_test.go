@@ -24,6 +24,7 @@ import (
 
 // serial has the tests without t.Parallel.
 var serial = []string{
+	"TestSingletonRollsOutUnderLoadWithoutAFailedRequest",
 	"TestHoldSurvivesOnlyShortAPIServerOutages",
 	"TestApplicationSurvivesAControlPlaneRestart",
 	"TestApplicationSurvivesKubeletAndContainerdRestarts",
@@ -69,6 +70,7 @@ var parallel = []string{
 	"TestMigrationExampleMigratesOnceDespiteDeletionAndKill",
 	"TestLeaderExampleRunsOneWorkerAndThreeServers",
 	"TestElectionExampleElectsOneLeaderAtATime",
+	"TestLoadExampleCountsExactlyDespiteKills",
 	"TestWordcountExampleCountsExactlyDespiteDeletionsAndKills",
 	"TestLockIsExclusiveAmongDifferentTypesOfWorkloads",
 	"TestPodAndClientGoElectorExcludeEachOther",
@@ -176,6 +178,7 @@ var parallel = []string{
 	"TestNightlyJobTutorialShowsTheRealOutputs",
 	"TestElectionLibraryTutorialShowsTheRealOutputs",
 	"TestClientGoTutorialShowsTheRealOutputs",
+	"TestLoadTestTutorialShowsTheRealOutputs",
 	"TestK8sAwaitElectionTutorialShowsTheRealOutputs",
 }
 
@@ -228,6 +231,12 @@ func TestLeaderExampleRunsOneWorkerAndThreeServers(t *testing.T) {
 }
 func TestElectionExampleElectsOneLeaderAtATime(t *testing.T) {
 	examples.TestElectionExampleElectsOneLeaderAtATime(t)
+}
+func TestLoadExampleCountsExactlyDespiteKills(t *testing.T) {
+	examples.TestLoadExampleCountsExactlyDespiteKills(t)
+}
+func TestSingletonRollsOutUnderLoadWithoutAFailedRequest(t *testing.T) {
+	examples.TestSingletonRollsOutUnderLoadWithoutAFailedRequest(t)
 }
 func TestWordcountExampleCountsExactlyDespiteDeletionsAndKills(t *testing.T) {
 	examples.TestWordcountExampleCountsExactlyDespiteDeletionsAndKills(t)
@@ -621,6 +630,9 @@ func TestElectionLibraryTutorialShowsTheRealOutputs(t *testing.T) {
 }
 func TestClientGoTutorialShowsTheRealOutputs(t *testing.T) {
 	tutorials.TestClientGoTutorialShowsTheRealOutputs(t)
+}
+func TestLoadTestTutorialShowsTheRealOutputs(t *testing.T) {
+	tutorials.TestLoadTestTutorialShowsTheRealOutputs(t)
 }
 func TestK8sAwaitElectionTutorialShowsTheRealOutputs(t *testing.T) {
 	tutorials.TestK8sAwaitElectionTutorialShowsTheRealOutputs(t)

@@ -19,9 +19,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
 )
 
-// hits returns the integer of the Variable "hits", or 0 if the Variable has no value.
-func (e example) hits() int {
-	out, err := kubectl.Run(e.Space, "", "get", "variable", "hits", "-o", "jsonpath={.spec.integer}")
+// integer returns the integer of a Variable, or 0 if the Variable has no value.
+func (e example) integer(variable string) int {
+	out, err := kubectl.Run(e.Space, "", "get", "variable", variable, "-o", "jsonpath={.spec.integer}")
 	if err != nil {
 		return 0 // enroll has not created the Variable yet
 	}
@@ -44,7 +44,7 @@ func TestExampleCounterCountsExactlyDespiteKills(t *testing.T) {
 	e := apply(t, "counter", "counter")
 	reach := func(n int) {
 		t.Helper()
-		e.Await(space.StartTimeout, "the sum reaches "+strconv.Itoa(n), func() bool { return e.hits() >= n })
+		e.Await(space.StartTimeout, "the sum reaches "+strconv.Itoa(n), func() bool { return e.integer("hits") >= n })
 	}
 	reach(100)
 	pods := e.running("counter")
@@ -60,6 +60,6 @@ func TestExampleCounterCountsExactlyDespiteKills(t *testing.T) {
 		process.Signal(e.Space, pod, "python3", unix.SIGKILL)
 	}
 	e.complete("counter")
-	assert.Equal(t, 1000, e.hits())
+	assert.Equal(t, 1000, e.integer("hits"))
 	assert.Equal(t, "1000", kubectl.Must(e.Space, "", "get", "variable", "hits", "-o", "jsonpath={.spec.keyed}"))
 }

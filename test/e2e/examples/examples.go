@@ -48,8 +48,14 @@ type example struct {
 // "app" of the example's pods.
 func apply(t *testing.T, name, app string) example {
 	t.Helper()
-	cluster.NeedLab(t, "its registry has the images, and its machine shows the processes")
 	t.Parallel()
+	return applyAlone(t, name, app)
+}
+
+// applyAlone is apply for a test that fails beside other tests.
+func applyAlone(t *testing.T, name, app string) example {
+	t.Helper()
+	cluster.NeedLab(t, "its registry has the images, and its machine shows the processes")
 	require.NoError(t, images())
 	s := space.New(t)
 	e := example{s, software.NewFamilies(s, app)}

@@ -62,6 +62,10 @@ func follow(t *testing.T, name string) {
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
 	dir := t.TempDir()
+	// The shell stands in a clone of the repository as far as a page needs it.
+	examples, err := filepath.Abs(filepath.Join("..", "..", "examples"))
+	require.NoError(t, err)
+	require.NoError(t, os.Symlink(examples, filepath.Join(dir, "examples")))
 	shell, err := tutorial.Start(ctx, dir, environment(s))
 	require.NoError(t, err)
 	code := 0
@@ -106,4 +110,5 @@ func TestWorkerTutorialShowsTheRealOutputs(t *testing.T)           { follow(t, "
 func TestNightlyJobTutorialShowsTheRealOutputs(t *testing.T)       { follow(t, "nightly-job") }
 func TestElectionLibraryTutorialShowsTheRealOutputs(t *testing.T)  { follow(t, "election-library") }
 func TestClientGoTutorialShowsTheRealOutputs(t *testing.T)         { follow(t, "client-go-leases") }
+func TestLoadTestTutorialShowsTheRealOutputs(t *testing.T)         { follow(t, "load-test") }
 func TestK8sAwaitElectionTutorialShowsTheRealOutputs(t *testing.T) { follow(t, "await-election") }

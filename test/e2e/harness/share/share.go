@@ -90,6 +90,7 @@ var Soak = map[string]string{
 	"TestWarmupExampleStartsOneReplicaAtATime":                  "TestStartLockLetsPodsStartOneByOne",
 	"TestLeaderExampleRunsOneWorkerAndThreeServers":             "TestReadinessGateLetsOnePodServe",
 	"TestWordcountExampleCountsExactlyDespiteDeletionsAndKills": "TestEachShardOfAJobSucceedsOnce",
+	"TestSingletonRollsOutUnderLoadWithoutAFailedRequest":       "TestConnectionsAreNeverRefusedDuringAHandover",
 	"TestAutoscalersAverageOmitsUnreadyStandbys":                "TestAutoscalersAverageIncludesIdleStandbys",
 	"TestHundredConnectionsToLocalAPICostFewMegabytes":          "agent/local: tests of its bounds",
 }
