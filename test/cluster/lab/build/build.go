@@ -342,5 +342,9 @@ func publish(module, chart string) error {
 	if err := os.Rename(filepath.Join(chart, "Chart.template.yaml"), filepath.Join(chart, "Chart.yaml")); err != nil {
 		return err
 	}
-	return os.CopyFS(filepath.Join(chart, "templates", "crds"), os.DirFS(filepath.Join(module, "deploy", "crds")))
+	crds := filepath.Join(chart, "templates", "crds")
+	if err := os.CopyFS(crds, os.DirFS(filepath.Join(module, "deploy", "crds"))); err != nil {
+		return err
+	}
+	return os.Remove(filepath.Join(crds, "README.md")) // it would be a template, too
 }
