@@ -97,6 +97,11 @@ func up(t *testing.T) *lab.Cluster {
 	c.Workers, c.Progress = 1, t.Output()
 	t.Cleanup(func() { assert.NoError(t, c.Down(context.WithoutCancel(t.Context()))) })
 	require.NoError(t, c.Up(t.Context()))
+	// No other test needs ctr, so the cluster does not have it.
+	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", c.Path("bin", "ctr"), "github.com/containerd/containerd/v2/cmd/ctr")
+	build.Dir, build.Env = "../cluster/programs/containerd", append(os.Environ(), "CGO_ENABLED=0")
+	out, err := build.CombinedOutput()
+	require.NoError(t, err, string(out))
 	return c
 }
 

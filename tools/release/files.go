@@ -12,7 +12,9 @@ import (
 	"crypto/sha256"
 	"debug/buildinfo"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,6 +26,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"sigs.k8s.io/yaml"
 )
 
 // sums is the name of the file with the checksums.
@@ -131,6 +134,16 @@ func (r *release) monitoring(context.Context) error {
 	return nil
 }
 
+// references writes the images and the chart by their digests, one a line. They are what a person
+// mirrors, verifies or signs.
+func (r *release) references(context.Context) error {
+	var text strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(r.digests)) {
+		fmt.Fprintln(&text, r.image(name))
+	}
+	return r.write("references.txt", []byte(text.String()))
+}
+
 // checksums writes the SHA-256 of each file, in the format that sha256sum checks.
 func (r *release) checksums(context.Context) error {
 	entries, err := os.ReadDir(r.directory)
@@ -160,15 +173,34 @@ const (
 type artefact struct {
 	config []byte
 	layer  v1.Layer
+	about  map[string]string
 }
 
-// helmArtefact returns the chart as Helm pushes it.
-func helmArtefact(version string, packed []byte) (v1.Image, error) {
-	config, err := json.Marshal(map[string]string{"name": "metaparticle", "version": version, "apiVersion": "v2"})
+// helmArtefact returns the chart as Helm pushes it: the configuration has all fields of Chart.yaml,
+// and the manifest has the most important ones. Helm also writes the time, which would make equal
+// charts differ.
+func helmArtefact(metadata, packed []byte) (v1.Image, error) {
+	config, err := yaml.YAMLToJSON(metadata)
 	if err != nil {
 		return nil, err
 	}
-	return partial.CompressedToImage(artefact{config, static.NewLayer(packed, helmChart)})
+	var chart struct {
+		Name, Version, Description, Home string
+		Sources                          []string
+		Maintainers                      []struct{ Name string }
+	}
+	if err := json.Unmarshal(config, &chart); err != nil {
+		return nil, err
+	}
+	if len(chart.Sources) == 0 || len(chart.Maintainers) == 0 {
+		return nil, errors.New("no sources or maintainers in Chart.yaml")
+	}
+	about := map[string]string{
+		"org.opencontainers.image.title": chart.Name, "org.opencontainers.image.version": chart.Version,
+		"org.opencontainers.image.description": chart.Description, "org.opencontainers.image.url": chart.Home,
+		"org.opencontainers.image.source": chart.Sources[0], "org.opencontainers.image.authors": chart.Maintainers[0].Name,
+	}
+	return partial.CompressedToImage(artefact{config, static.NewLayer(packed, helmChart), about})
 }
 
 // MediaType implements partial.CompressedImageCore.
@@ -187,7 +219,7 @@ func (a artefact) RawManifest() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return json.Marshal(v1.Manifest{SchemaVersion: 2, MediaType: types.OCIManifestSchema1, Config: *config, Layers: []v1.Descriptor{*layer}})
+	return json.Marshal(v1.Manifest{SchemaVersion: 2, MediaType: types.OCIManifestSchema1, Config: *config, Layers: []v1.Descriptor{*layer}, Annotations: a.about})
 }
 
 // LayerByDigest implements partial.CompressedImageCore.

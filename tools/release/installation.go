@@ -163,18 +163,27 @@ func (r *release) chart(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := r.write("metaparticle-"+r.number()+".tgz", packed); err != nil || r.pushTo == "" {
-		return err
-	}
-	return r.pushChart(ctx, packed)
-}
-
-// pushChart pushes the chart as Helm does: https://helm.sh/docs/topics/registries/.
-func (r *release) pushChart(ctx context.Context, packed []byte) error {
-	artefact, err := helmArtefact(r.number(), packed)
+	metadata, err := os.ReadFile(filepath.Join(directory, "metaparticle", "Chart.yaml"))
 	if err != nil {
 		return err
 	}
+	artefact, err := helmArtefact(metadata, packed)
+	if err != nil {
+		return err
+	}
+	digest, err := artefact.Digest()
+	if err != nil {
+		return err
+	}
+	r.digests["metaparticle"] = digest.String()
+	if err := r.write("metaparticle-"+r.number()+".tgz", packed); err != nil || r.pushTo == "" {
+		return err
+	}
+	return r.pushChart(ctx, artefact)
+}
+
+// pushChart pushes the chart as Helm does: https://helm.sh/docs/topics/registries/.
+func (r *release) pushChart(ctx context.Context, artefact v1.Image) error {
 	var options []name.Option
 	if r.insecure {
 		options = append(options, name.Insecure)

@@ -15,6 +15,7 @@
 //	rules.yaml, prometheusrule.yaml     the alerts, for Prometheus and for its operator
 //	dashboard.json                      the dashboard for Grafana
 //	*.cdx.json                          the modules in each binary (CycloneDX)
+//	references.txt                      the images and the chart in the registry, by digest
 //	checksums.txt                       the SHA-256 of each file
 //
 // Equal sources, version, registry and Go release make equal files, on any machine and at any time.
@@ -59,7 +60,7 @@ type release struct {
 	// address is the place from which people download the plugin's archives; empty if the release
 	// has no manifest for krew.
 	address string
-	// digests are the digests of the images, by the names of the images.
+	// digests are the digests of the images and the chart, by their names in the registry.
 	digests map[string]string
 }
 
@@ -112,7 +113,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		do   func(context.Context) error
 	}{
 		{"images", r.images}, {"install.yaml", r.manifests}, {"chart", r.chart}, {"plugin", r.plugin},
-		{"monitoring", r.monitoring}, {"checksums", r.checksums},
+		{"monitoring", r.monitoring}, {"references", r.references}, {"checksums", r.checksums},
 	} {
 		if err := step.do(ctx); err != nil {
 			return fmt.Errorf("%s: %w", step.name, err)

@@ -98,7 +98,7 @@ func TestBuiltReleasesOfEqualSourcesAreEqual(t *testing.T) {
 	arch := "linux_" + runtime.GOARCH
 	assert.ElementsMatch(t, []string{
 		"webhook.tar", "agent.tar", "install.yaml", "metaparticle-1.2.3.tgz", "kubectl-metaparticle_" + arch + ".tar.gz", "metaparticle.yaml",
-		"rules.yaml", "prometheusrule.yaml", "dashboard.json", "webhook_" + arch + ".cdx.json", "agent_" + arch + ".cdx.json", "kubectl-metaparticle_" + arch + ".cdx.json", sums,
+		"references.txt", "rules.yaml", "prometheusrule.yaml", "dashboard.json", "webhook_" + arch + ".cdx.json", "agent_" + arch + ".cdx.json", "kubectl-metaparticle_" + arch + ".cdx.json", sums,
 	}, names)
 	assert.Equal(t, len(names), 1+strings.Count(string(first[sums]), "\n"))
 
@@ -124,6 +124,17 @@ func TestBuiltReleasesOfEqualSourcesAreEqual(t *testing.T) {
 	var manifest v1.Manifest
 	require.NoError(t, json.Unmarshal(raw, &manifest))
 	assert.Equal(t, helmConfig, manifest.Config.MediaType)
+	assert.Equal(t, "https://github.com/metaparticle-io/metaparticle", manifest.Annotations["org.opencontainers.image.source"])
+	digest, err := pushed.Digest()
+	require.NoError(t, err)
+	references := strings.Split(strings.TrimSpace(string(first["references.txt"])), "\n")
+	require.Len(t, references, 3)
+	assert.Equal(t, where+"/metaparticle@"+digest.String(), references[1])
+	assert.Contains(t, string(first["install.yaml"]), references[0])
+	assert.Contains(t, string(first["install.yaml"]), references[2])
+	config, err := pushed.RawConfigFile()
+	require.NoError(t, err)
+	assert.Contains(t, string(config), `"kubeVersion":"\u003e=1.33.0-0"`)
 	require.Len(t, manifest.Layers, 1)
 	assert.Equal(t, helmChart, manifest.Layers[0].MediaType)
 	layer, err := remote.Layer(tag.Digest(manifest.Layers[0].Digest.String()))

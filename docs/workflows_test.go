@@ -1,0 +1,118 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package docs
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"sigs.k8s.io/yaml"
+)
+
+// step is a step of a job in .github/workflows.
+type step struct {
+	Name, Uses, Run string
+}
+
+// workflows returns the steps of all jobs, by the name of the workflow's file and of the job.
+func workflows(t *testing.T) map[string][]step {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(root, ".github/workflows/*.yaml"))
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	found := map[string][]step{}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		var workflow struct {
+			Jobs map[string]struct{ Steps []step }
+		}
+		require.NoError(t, yaml.Unmarshal(text, &workflow))
+		for name, job := range workflow.Jobs {
+			found[filepath.Base(file)+" "+name] = job.Steps
+		}
+	}
+	return found
+}
+
+// A tag of an action can move to a commit of a stranger.
+func TestWorkflowsPinActionsByCommit(t *testing.T) {
+	pinned := regexp.MustCompile(`^[\w-]+/[\w-]+@[0-9a-f]{40}$`)
+	for job, steps := range workflows(t) {
+		for _, s := range steps {
+			assert.True(t, s.Uses == "" || pinned.MatchString(s.Uses), "%s uses %s", job, s.Uses)
+			assert.NotContains(t, s.Run, "${{", "%s: pass the value by env, because a tag's name can be a command", job)
+		}
+	}
+}
+
+// make -n reads the whole Makefile and runs nothing but the recursive calls, which are dry, too.
+func TestWorkflowsCallExistingTargets(t *testing.T) {
+	called := 0
+	for job, steps := range workflows(t) {
+		for _, s := range steps {
+			for _, match := range regexp.MustCompile(`(?m)\bmake (.+)$`).FindAllStringSubmatch(s.Run, -1) {
+				called++
+				command := exec.CommandContext(t.Context(), "bash", "-ec", "make -n "+match[1])
+				command.Dir = root
+				command.Env = append(os.Environ(), "SHARE=1/2", "VERSION=v1.2.3", "REGISTRY=r.example/m", "MAKEFLAGS=")
+				out, err := command.CombinedOutput()
+				assert.NoError(t, err, "%s: %s\n%s", job, match[0], out)
+			}
+		}
+	}
+	assert.GreaterOrEqual(t, called, 5)
+}
+
+// The steps of the release run in a folder of their own, with stand-ins for what reaches the internet.
+func TestReleaseWorkflowSignsEverythingThatItPublishes(t *testing.T) {
+	dir := t.TempDir()
+	files := filepath.Join(dir, "out/release/v1.0.0-rc.1")
+	tool := func(name, script string) {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/bash\necho \"${0##*/} $*\" >>calls\n"+script), 0o700))
+	}
+	tool("docker", "cat >/dev/null\n")
+	tool("gh", "")
+	tool("go", "if [ \"$1\" = env ]; then echo /go; fi\n")
+	tool("cosign", `for word; do case $word in --bundle) bundle=1;; *) if [ -n "$bundle" ]; then touch "$word"; bundle=; fi;; esac; done`+"\n")
+	tool("make", `mkdir -p "$FILES" && cd "$FILES"
+for name in agent metaparticle webhook; do echo "$REGISTRY/$name@sha256:$name"; done >references.txt
+touch checksums.txt agent_linux_amd64.cdx.json webhook_linux_amd64.cdx.json install.yaml
+`)
+	for _, s := range workflows(t)["release.yaml release"] {
+		if s.Run == "" {
+			continue
+		}
+		command := exec.CommandContext(t.Context(), "bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", s.Run)
+		command.Dir = dir
+		command.Env = []string{
+			"PATH=" + dir + ":" + os.Getenv("PATH"), "VERSION=v1.0.0-rc.1", "REGISTRY=r.example/m", "FILES=" + files, "TOKEN=t",
+			"GITHUB_ACTOR=a", "GITHUB_OUTPUT=" + filepath.Join(dir, "output"), "GITHUB_SERVER_URL=https://g.example", "GITHUB_REPOSITORY=o/r",
+		}
+		out, err := command.CombinedOutput()
+		require.NoError(t, err, "%s\n%s", s.Name, out)
+	}
+	text, err := os.ReadFile(filepath.Join(dir, "calls"))
+	require.NoError(t, err)
+	calls := strings.ReplaceAll(string(text), files+"/", "")
+	for _, want := range []string{
+		"make release VERSION=v1.0.0-rc.1 REGISTRY=r.example/m PUSH=1 ADDRESS=https://g.example/o/r/releases/download\n",
+		"cosign sign --yes r.example/m/agent@sha256:agent\n", "cosign sign --yes r.example/m/webhook@sha256:webhook\n",
+		"cosign sign --yes r.example/m/metaparticle@sha256:metaparticle\n",
+		"cosign attest --yes --type cyclonedx --predicate webhook_linux_amd64.cdx.json r.example/m/webhook@sha256:webhook\n",
+		"cosign sign-blob --yes --bundle checksums.txt.sigstore.json checksums.txt\n",
+		"gh release create v1.0.0-rc.1 --verify-tag --generate-notes --prerelease agent_linux_amd64.cdx.json checksums.txt checksums.txt.sigstore.json install.yaml",
+	} {
+		assert.Contains(t, calls, want)
+	}
+	output, err := os.ReadFile(filepath.Join(dir, "output"))
+	require.NoError(t, err)
+	assert.Equal(t, "agent=sha256:agent\nmetaparticle=sha256:metaparticle\nwebhook=sha256:webhook\n", string(output))
+}
