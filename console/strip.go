@@ -207,7 +207,7 @@ func some(all map[string]string, keys ...string) (kept map[string]string) {
 // agent's arguments in the returned spec still state the key.
 func keepSpec(spec *corev1.PodSpec) corev1.PodSpec {
 	kept := podspec.Strip(spec)
-	kept.ServiceAccountName = ""
+	kept.ServiceAccountName, kept.NodeName = "", api.Shortened(spec.NodeName, view.MaxIdentity)
 	for i := range kept.InitContainers {
 		part := &kept.InitContainers[i]
 		c := spec.InitContainers[slices.IndexFunc(spec.InitContainers, func(c corev1.Container) bool { return c.Name == part.Name })]

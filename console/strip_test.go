@@ -65,6 +65,7 @@ func whole() view.State {
 		p.Spec.Containers = []corev1.Container{{
 			Name: "app", Image: secret, Command: []string{api.ShimProgram, "exec", "--", secret}, Args: []string{secret}, Env: []corev1.EnvVar{{Name: "A", Value: secret}},
 		}}
+		p.Spec.NodeName = "worker-1"
 		p.Spec.Volumes = []corev1.Volume{{Name: secret}}
 		p.Status = corev1.PodStatus{
 			Phase: corev1.PodRunning, StartTime: &at, Message: secret,

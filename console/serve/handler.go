@@ -262,10 +262,10 @@ func sizeOf(s view.Slot) int {
 		n += textsOf(key) + len("1000000,")
 	}
 	if h := s.Holder; h != nil {
-		n += object + textsOf(h.Pod, h.Identity, h.Workload, h.Hold, h.Token)
+		n += object + textsOf(h.Pod, h.Node, h.Identity, h.Workload, h.Hold, h.Token)
 	}
 	for _, p := range s.Standbys {
-		n += item + textsOf(p.Pod, p.Reason, p.Message)
+		n += item + textsOf(p.Pod, p.Node, p.Reason, p.Message)
 	}
 	for _, g := range s.Gaps {
 		n += item + textsOf(g.Workload, g.Refused)

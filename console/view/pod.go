@@ -201,6 +201,7 @@ func onceKey(pod corev1.Pod) string {
 // Standby is a gated pod that claims a slot, and does not hold it.
 type Standby struct {
 	Pod     string `json:"pod"`
+	Node    string `json:"node,omitempty"`
 	Ready   bool   `json:"ready"`
 	Reason  string `json:"reason"`
 	Message string `json:"message"`
@@ -223,6 +224,7 @@ type Standby struct {
 // tenant can make pods that claim thousands of slots, so the facts are computed once for each pod.
 type claimant struct {
 	identity string
+	node     string
 	deleted  bool
 	// standby is nil if the pod has ended.
 	standby *Standby
@@ -236,7 +238,7 @@ type claimant struct {
 }
 
 func claimantOf(pod *corev1.Pod) claimant {
-	c := claimant{identity: IdentityOf(*pod), deleted: pod.DeletionTimestamp != nil, onceKey: onceKey(*pod)}
+	c := claimant{identity: IdentityOf(*pod), node: api.Shortened(pod.Spec.NodeName, MaxIdentity), deleted: pod.DeletionTimestamp != nil, onceKey: onceKey(*pod)}
 	said, ok := Condition(*pod)
 	c.started = ok && said.Status == corev1.ConditionTrue
 	waits := slices.ContainsFunc(pod.Spec.Containers, func(c corev1.Container) bool { return api.IsShim(c.Command) })
@@ -251,7 +253,10 @@ func claimantOf(pod *corev1.Pod) claimant {
 
 // standbyOf returns the pod as a standby.
 func standbyOf(pod *corev1.Pod) *Standby {
-	standby := &Standby{Pod: pod.Name, Identity: IdentityOf(*pod), Reason: "Unknown", Message: "its agent has said nothing yet", uid: pod.UID}
+	standby := &Standby{
+		Pod: pod.Name, Node: api.Shortened(pod.Spec.NodeName, MaxIdentity), Identity: IdentityOf(*pod),
+		Reason: "Unknown", Message: "its agent has said nothing yet", uid: pod.UID,
+	}
 	switch said, ok := Condition(*pod); {
 	case podspec.ServesLocal(&pod.Spec):
 		standby.Program, standby.Ready = true, Ready(*pod)

@@ -83,6 +83,8 @@ type Gap struct {
 type Holder struct {
 	Pod      string `json:"pod"`
 	Identity string `json:"identity"`
+	// Node is the node of the pod; empty if the pod is gone.
+	Node     string `json:"node,omitempty"`
 	Workload string `json:"workload,omitempty"`
 	Hold     string `json:"hold,omitempty"`
 	Token    string `json:"token,omitempty"`
@@ -302,7 +304,7 @@ func (s *Slot) serves() bool { return s.Kind != Once && s.Kind != Barrier && s.K
 func (s *Slot) join(c claimant) {
 	switch {
 	case s.Holder != nil && s.Holder.Identity == c.identity:
-		s.Holder.Gone, s.Holder.Deleted = false, c.deleted
+		s.Holder.Gone, s.Holder.Deleted, s.Holder.Node = false, c.deleted, c.node
 	case c.standby != nil && !s.finished(c):
 		s.Standbys = append(s.Standbys, c.standby)
 	}

@@ -41,11 +41,16 @@
     return Math.floor(s / 86400) + "d";
   };
 
+  // when returns an instant in the words of the reader's computer, with the zone. The short form has no date.
+  const when = (at, short) => new Date(at).toLocaleString(undefined, {
+    ...(short ? {} : {year: "numeric", month: "short", day: "numeric"}), hour: "2-digit", minute: "2-digit", second: "2-digit", timeZoneName: "short",
+  });
+
   // since returns an element whose age grows.
   const since = (at, before, after) => {
     const element = make("time", "age");
     element.dateTime = at;
-    element.title = new Date(at).toLocaleString();
+    element.title = when(at);
     element.dataset.before = before || "";
     element.dataset.after = after || "";
     tick(element);
@@ -115,28 +120,51 @@
     if (element.textContent !== text) element.textContent = text;
   };
 
-  // problems returns what a person should look at. A slot that nobody wants is no problem.
+  // command returns a command that a person can paste into a shell. Tenants write some of the words, so any word that a
+  // shell or kubectl could take for more than a name makes the command empty.
+  const command = (...words) => words.every((word) => word === "-n" || /^[a-z0-9][a-z0-9./-]*$/.test(word)) ? "kubectl " + words.join(" ") : "";
+
+  // problems returns what a person should look at, the worst first: its severity, a sentence, and the command that mends
+  // it or tells more. A slot that nobody wants is no problem.
   const problems = (g) => {
-    const texts = [];
-    const waiting = g.standbys.filter((s) => !s.program).length;
+    const all = [];
+    const add = (severity, text, ...words) => all.push({severity, text, command: command(...words.slice(0, -1), "-n", g.namespace, words.at(-1))});
+    const explain = (of) => ["metaparticle", "explain", of];
+    const waiting = g.standbys.filter((s) => !s.program);
     for (const slot of g.list) {
-      const h = slot.holder;
-      if (slot.missing) texts.push(slot.slot + " has no Lease of enroll");
-      if (slot.paused) texts.push(slot.slot + " is paused by hand (" + slot.paused + ")");
-      if (h && h.silentSince) texts.push("the holder " + h.pod + " of " + slot.slot + " does not renew: the slot is free once its lease expires");
+      const h = slot.holder, status = ["metaparticle", "status", slot.slot];
       for (const gap of slot.gaps || []) {
-        if (gap.ungated) texts.push(plural(gap.ungated, "pod") + " of " + gap.workload + (gap.ungated === 1 ? " runs" : " run") + " the application without a gate, whoever holds " + slot.slot);
-        if (gap.refused) texts.push("pods of " + gap.workload + " are refused: " + gap.refused);
+        const of = gap.workload.toLowerCase(), restarts = /^(deployment|statefulset|daemonset)\//.test(of);
+        if (gap.ungated) add("critical", plural(gap.ungated, "pod") + " of " + gap.workload + (gap.ungated === 1 ? " runs" : " run") + " the application without a gate, whoever holds " + slot.slot, ...(restarts ? ["rollout", "restart", of] : explain(of)));
+        if (gap.refused) add("warning", "pods of " + gap.workload + " are refused: " + gap.refused, ...explain(of));
       }
+      if (slot.missing) add("warning", slot.slot + " has no Lease of enroll", ...status);
+      if (slot.paused) add("note", slot.slot + " is paused by hand (" + slot.paused + ")", "metaparticle", "resume", slot.slot);
+      if (h && h.silentSince) add("warning", "the holder " + h.pod + " of " + slot.slot + " does not renew: the slot is free once its lease expires", ...explain("pod/" + h.pod));
+      for (const key of Object.keys(slot.failures || {})) add("warning", "the work " + key + " failed " + plural(slot.failures[key], "time") + " in a row", ...status);
       if (slot.healthy || slot.missing) continue;
-      if (!h && waiting) texts.push("nobody holds " + slot.slot + ", and " + plural(waiting, "pod") + " wait" + (waiting === 1 ? "s" : ""));
-      else if (h && h.gone) texts.push("the holder " + h.pod + " of " + slot.slot + " is gone: the slot is free once its lease expires");
-      else if (h && !h.silentSince && !h.servingSince && !h.starting && !["once", "barrier", "rwlock"].includes(g.kind)) texts.push("the holder " + h.pod + " of " + slot.slot + " does not serve");
+      if (!h && waiting.length) add("critical", "nobody holds " + slot.slot + ", and " + plural(waiting.length, "pod") + " wait" + (waiting.length === 1 ? "s" : ""), ...explain("pod/" + waiting[0].pod));
+      else if (h && h.gone) add("warning", "the holder " + h.pod + " of " + slot.slot + " is gone: the slot is free once its lease expires", ...status);
+      else if (h && !h.silentSince && !h.servingSince && !h.starting && !["once", "barrier", "rwlock"].includes(g.kind)) add("critical", "the holder " + h.pod + " of " + slot.slot + " does not serve", ...explain("pod/" + h.pod));
     }
-    for (const slot of g.list) {
-      for (const key of Object.keys(slot.failures || {})) texts.push("the work " + key + " failed " + plural(slot.failures[key], "time") + " in a row");
-    }
-    return texts;
+    return all.sort((a, b) => rank(a) - rank(b));
+  };
+  const rank = (problem) => ["critical", "warning", "note"].indexOf(problem.severity);
+
+  // problemLine shows a problem, with a button that copies its command.
+  const problemLine = (g, problem, i) => {
+    const line = make("div", "problem", make("span", "tag " + problem.severity, problem.severity), make("span", "why", problem.text));
+    if (!problem.command) return line;
+    const button = make("button", "copy", "Copy");
+    button.type = "button";
+    button.dataset.key = g.key + i;
+    button.title = problem.command;
+    button.addEventListener("click", () => navigator.clipboard.writeText(problem.command).then(() => "Copied", () => "Not copied").then((said) => {
+      by("said").textContent = button.textContent = said;
+      setTimeout(() => { button.textContent = "Copy"; }, 2000);
+    }));
+    line.append(make("span", "command", make("code", "", problem.command), navigator.clipboard ? button : ""));
+    return line;
   };
 
   // holderCell fills the cell that answers: who holds, since when.
@@ -162,6 +190,7 @@
     } else {
       parts.push(make("span", "pod", h.pod));
       parts.push(make("span", "more", h.since ? since(h.since, "for ") : "", h.token ? ", token " + h.token : ""));
+      if (h.node) parts.push(make("span", "more", "on " + h.node));
       if (h.gone) parts.push(make("span", "tag bad", "pod is gone"));
       if (h.silentSince) parts.push(make("span", "tag bad", since(h.silentSince, "no renewal for ")));
       if (h.beingDeleted) parts.push(make("span", "tag", "being deleted"));
@@ -199,6 +228,7 @@
     item.append(make("span", "why", cause(h) + (h.cause ? ": " + h.cause : "")));
     const more = make("span", "more", since(h.at, "", " ago"));
     if (gap(h)) more.append(", " + gap(h));
+    more.append(", at " + when(h.at, true));
     item.append(more);
     return item;
   };
@@ -213,7 +243,8 @@
       const fact = (name, value) => { if (value) facts.append(make("dt", "", name), make("dd", "", value)); };
       if (h) {
         fact("workload", h.workload);
-        fact("held since", h.since && new Date(h.since).toLocaleString());
+        fact("node", h.node);
+        fact("held since", h.since && when(h.since));
         fact("serves", h.servingSince ? since(h.servingSince, "for ") : "");
         fact("token", h.token);
       }
@@ -225,7 +256,7 @@
       const list = make("ul", "");
       for (const s of g.list) {
         const item = make("li", "", make("span", "pod", s.slot), " ");
-        item.append(s.holder ? make("span", "why", s.holder.pod, s.holder.since ? since(s.holder.since, " for ") : "") : make("span", "why", "free"));
+        item.append(s.holder ? make("span", "why", s.holder.pod, s.holder.node ? " on " + s.holder.node : "", s.holder.since ? since(s.holder.since, " for ") : "") : make("span", "why", "free"));
         list.append(item);
       }
       cell.append(make("h3", "", "Slots"), list);
@@ -233,7 +264,7 @@
     cell.append(make("h3", "", "Pods that wait, and why"));
     const waiting = make("ul", "");
     for (const s of g.standbys) {
-      const item = make("li", "", make("span", "pod", s.pod), s.waitsSince ? since(s.waitsSince, " for ") : "", s.ready ? " (Ready)" : "");
+      const item = make("li", "", make("span", "pod", s.pod), s.node ? " on " + s.node : "", s.waitsSince ? since(s.waitsSince, " for ") : "", s.ready ? " (Ready)" : "");
       item.append(make("span", "why", s.reason + ": " + s.message));
       waiting.append(item);
     }
@@ -313,11 +344,11 @@
   };
 
   const drawAttention = (all) => {
-    const items = all.map((g) => [g.key, problems(g), g]).filter(([, texts]) => texts.length);
+    const items = all.map((g) => [g.key, problems(g), g]).filter(([, found]) => found.length).sort((a, b) => rank(a[1][0]) - rank(b[1][0]));
     const shown = share(items, mostProblems, ([, , g]) => g.namespace);
     by("attention").hidden = !items.length;
     omit("attention", items.length - shown.length, "row");
-    fill(by("attention-list"), shown, (g, texts) => make("li", "", link(g), make("span", "where", g.kind + " in " + g.namespace), ...texts.map((text) => make("span", "why", text))));
+    fill(by("attention-list"), shown, (g, found) => make("li", found[0].severity, link(g), make("span", "where", g.kind + " in " + g.namespace), ...found.map((problem, i) => problemLine(g, problem, i))));
     document.title = (items.length ? "(" + items.length + ") " : "") + "Slots – Metaparticle";
   };
 

@@ -14,6 +14,8 @@ import (
 	"github.com/chromedp/chromedp/kb"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/metaparticle-io/metaparticle/api"
@@ -24,11 +26,11 @@ import (
 func TestOpenConsolePageShowsANewHandover(t *testing.T) {
 	p := open(t, afternoon(), 1280, tab.Light)
 	row := fmt.Sprintf(`[...document.querySelectorAll("#rows tr")].find((r) => r.innerText.includes(%q))`, biller)
-	assert.Contains(t, tab.Value[string](p.Tab, row+".innerText"), "biller-7d9f-x2x4q\nfor 5h, token 4711")
+	assert.Contains(t, tab.Value[string](p.Tab, row+".innerText"), "biller-7d9f-x2x4q\nfor 5h, token 4711\non worker-q")
 	p.Script(row + ".querySelector('button').focus()")
 	p.Press(kb.Enter)
 	p.Await(`document.querySelector(".detail") !== null`)
-	assert.Contains(t, p.Text(".detail"), "biller-7d9f-k8w2n for 3h (Ready)\nStandingBy: biller-7d9f-x2x4q holds "+biller)
+	assert.Contains(t, p.Text(".detail"), "biller-7d9f-k8w2n on worker-n for 3h (Ready)\nStandingBy: biller-7d9f-x2x4q holds "+biller)
 
 	p.handsOver()
 	p.publish()
@@ -36,7 +38,7 @@ func TestOpenConsolePageShowsANewHandover(t *testing.T) {
 	assert.Contains(t, tab.Value[string](p.Tab, row+".innerText"), "for 0s")
 	assert.Contains(t, p.Text("#handovers li:first-child"), "biller-7d9f-k8w2n from biller-7d9f-x2x4q")
 	assert.Contains(t, p.Text("#handovers li:first-child"), "PodDeleted: draining to hand over "+biller+": this pod is being deleted")
-	assert.Contains(t, p.Text("#handovers li:first-child"), "1s ago, 1s after the release")
+	assert.Contains(t, p.Text("#handovers li:first-child"), "1s ago, 1s after the release, at 11:59:59 AM UTC")
 	assert.Equal(t, biller+" is now held by biller-7d9f-k8w2n, from biller-7d9f-x2x4q. PodDeleted.", tab.Value[string](p.Tab, `document.getElementById("said").textContent`))
 	assert.Equal(t, biller, tab.Value[string](p.Tab, "document.activeElement.textContent"), "the focus stays")
 }
@@ -66,6 +68,42 @@ func TestConsoleWarnsOfUnheldSlotsAndSilentHolders(t *testing.T) {
 	p.trouble = ""
 	p.publish()
 	p.Await(`document.getElementById("connection").textContent === "live"`)
+}
+
+func TestWorstProblemComesFirstWithACommandToCopy(t *testing.T) {
+	s := afternoon()
+	s.lease("shop", "lock.paused", "", 0)
+	s.state.Leases[len(s.state.Leases)-1].Annotations[api.PausedAnnotation] = "acquire"
+	s.lease("shop", "lock.evil", "x;reboot", time.Hour)
+	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "web", Name: "front", Annotations: map[string]string{api.SingletonAnnotation: "true"}}}
+	d.Status.Replicas = 2
+	d.Status.Conditions = []appsv1.DeploymentCondition{{Type: appsv1.DeploymentReplicaFailure, Status: "True", Reason: "FailedCreate", Message: "exceeded quota"}}
+	s.state.Workloads = append(s.state.Workloads, d)
+	p := open(t, s, 1280, tab.Light)
+	p.Script(`navigator.clipboard.writeText = (text) => { window.copied = text; return Promise.resolve() }`)
+	assert.Equal(t, []string{
+		"critical\nnobody holds singleton.statefulset.ledger, and 1 pod waits\nkubectl metaparticle explain -n payments pod/ledger-0\nCopy",
+		"critical\n2 pods of Deployment/front run the application without a gate, whoever holds singleton.deployment.front\nkubectl rollout restart -n web deployment/front\nCopy",
+		"warning\npods of Deployment/front are refused: exceeded quota\nkubectl metaparticle explain -n web deployment/front\nCopy",
+		"warning\nsingleton.deployment.front has no Lease of enroll\nkubectl metaparticle status -n web singleton.deployment.front\nCopy",
+		"warning\nthe holder x;reboot of lock.evil is gone: the slot is free once its lease expires\nkubectl metaparticle status -n shop lock.evil\nCopy",
+		"note\nlock.paused is paused by hand (acquire)\nkubectl metaparticle resume -n shop lock.paused\nCopy",
+	}, tab.Value[[]string](p.Tab, `[...document.querySelectorAll(".problem")].map((e) => e.innerText.replace(/\n+/g, "\n"))`))
+	p.Script(`document.querySelector(".copy").click()`)
+	p.Await(`copied === "kubectl metaparticle explain -n payments pod/ledger-0" && document.querySelector(".copy").textContent === "Copied"`)
+	assert.Empty(t, p.Violations())
+}
+
+// The names in a Lease come from whoever may write it, and a person pastes a command into a shell.
+func TestNoCommandContainsAWordThatAShellReads(t *testing.T) {
+	s := afternoon()
+	s.lease("shop", "lock.evil", "$(reboot)", time.Hour)
+	s.pod("shop", "$(reboot)", time.Hour, "Holding", "holds lock.evil", "lock.evil")
+	delete(s.state.Leases[len(s.state.Leases)-1].Annotations, api.ServingAnnotation)
+	p := open(t, s, 1280, tab.Light)
+	assert.Contains(t, p.Text("#attention-list"), "the holder $(reboot) of lock.evil does not serve")
+	assert.NotContains(t, p.Text(".command"), "reboot")
+	assert.Contains(t, p.Text(".command"), "pod/ledger-0")
 }
 
 // The namespace "aaa" is the first in alphabetical order, has the longest waits, and forges the
@@ -209,15 +247,14 @@ func TestKeyboardReachesEachControlOfTheConsolePage(t *testing.T) {
 	p.Await(`document.activeElement.id === "slots"`)
 }
 
-// TestConsoleScreenshotIsWrittenIfEnvironmentNamesFile writes a picture of the page, if the environment names
-// a file.
-func TestConsoleScreenshotIsWrittenIfEnvironmentNamesFile(t *testing.T) {
-	file := os.Getenv("PICTURE")
-	if file == "" {
-		t.Skip("no file is named")
+// TestConsoleScreenshotIsWritten writes a picture of a real cluster's console: start "kubectl metaparticle console", and
+// name its address in CONSOLE and the file in PICTURE.
+func TestConsoleScreenshotIsWritten(t *testing.T) {
+	file, address := os.Getenv("PICTURE"), os.Getenv("CONSOLE")
+	if file == "" || address == "" {
+		t.Skip("no file and no console are named")
 	}
-	s := afternoon()
-	s.handsOver()
-	p := open(t, s, 1280, tab.Light)
+	p := tab.Open(t, address, 1280, tab.Light)
+	p.Await(`document.getElementById("connection").textContent === "live"`)
 	require.NoError(t, os.WriteFile(file, p.Picture(), 0o600))
 }

@@ -63,6 +63,7 @@ func (s *story) pod(namespace, name string, waits time.Duration, reason, message
 	}}
 	p.Spec.InitContainers = []corev1.Container{{Name: api.AgentContainer, RestartPolicy: &always, Args: []string{"run"}}}
 	p.Spec.Containers = []corev1.Container{{Name: "app", Command: []string{api.ShimProgram, "exec"}}}
+	p.Spec.NodeName = "worker-" + name[len(name)-1:]
 	p.Status.Phase = corev1.PodRunning
 	p.Status.StartTime = &metav1.Time{Time: noon.Add(-waits)}
 	p.Status.Conditions = []corev1.PodCondition{{Type: api.ReadyCondition, Status: corev1.ConditionTrue, Reason: reason, Message: message}}
