@@ -43,7 +43,7 @@
 
   // when returns an instant in the words of the reader's computer, with the zone. The short form has no date.
   const when = (at, short) => new Date(at).toLocaleString(undefined, {
-    ...(short ? {} : {year: "numeric", month: "short", day: "numeric"}), hour: "2-digit", minute: "2-digit", second: "2-digit", timeZoneName: "short",
+    ...(short ? {} : {year: "numeric", month: "short", day: "numeric"}), hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23", timeZoneName: "short",
   });
 
   // since returns an element whose age grows.
@@ -134,11 +134,12 @@
     for (const slot of g.list) {
       const h = slot.holder, status = ["metaparticle", "status", slot.slot];
       for (const gap of slot.gaps || []) {
+        // Without a Lease the namespace has not opted in, and new pods would get no gate either.
         const of = gap.workload.toLowerCase(), restarts = /^(deployment|statefulset|daemonset)\//.test(of);
-        if (gap.ungated) add("critical", plural(gap.ungated, "pod") + " of " + gap.workload + (gap.ungated === 1 ? " runs" : " run") + " the application without a gate, whoever holds " + slot.slot, ...(restarts ? ["rollout", "restart", of] : explain(of)));
+        if (gap.ungated) add("critical", plural(gap.ungated, "pod") + " of " + gap.workload + (gap.ungated === 1 ? " runs" : " run") + " the application without a gate, whoever holds " + slot.slot, ...(restarts && !slot.missing ? ["rollout", "restart", of] : explain(of)));
         if (gap.refused) add("warning", "pods of " + gap.workload + " are refused: " + gap.refused, ...explain(of));
       }
-      if (slot.missing) add("warning", slot.slot + " has no Lease of enroll", ...status);
+      if (slot.missing && (waiting.length || slot.gaps)) add("warning", slot.slot + " has no Lease of enroll", ...status);
       if (slot.paused) add("note", slot.slot + " is paused by hand (" + slot.paused + ")", "metaparticle", "resume", slot.slot);
       if (h && h.silentSince) add("warning", "the holder " + h.pod + " of " + slot.slot + " does not renew: the slot is free once its lease expires", ...explain("pod/" + h.pod));
       for (const key of Object.keys(slot.failures || {})) add("warning", "the work " + key + " failed " + plural(slot.failures[key], "time") + " in a row", ...status);

@@ -38,7 +38,7 @@ func TestOpenConsolePageShowsANewHandover(t *testing.T) {
 	assert.Contains(t, tab.Value[string](p.Tab, row+".innerText"), "for 0s")
 	assert.Contains(t, p.Text("#handovers li:first-child"), "biller-7d9f-k8w2n from biller-7d9f-x2x4q")
 	assert.Contains(t, p.Text("#handovers li:first-child"), "PodDeleted: draining to hand over "+biller+": this pod is being deleted")
-	assert.Contains(t, p.Text("#handovers li:first-child"), "1s ago, 1s after the release, at 11:59:59 AM UTC")
+	assert.Contains(t, p.Text("#handovers li:first-child"), "1s ago, 1s after the release, at 11:59:59 UTC")
 	assert.Equal(t, biller+" is now held by biller-7d9f-k8w2n, from biller-7d9f-x2x4q. PodDeleted.", tab.Value[string](p.Tab, `document.getElementById("said").textContent`))
 	assert.Equal(t, biller, tab.Value[string](p.Tab, "document.activeElement.textContent"), "the focus stays")
 }
@@ -78,12 +78,15 @@ func TestWorstProblemComesFirstWithACommandToCopy(t *testing.T) {
 	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "web", Name: "front", Annotations: map[string]string{api.SingletonAnnotation: "true"}}}
 	d.Status.Replicas = 2
 	d.Status.Conditions = []appsv1.DeploymentCondition{{Type: appsv1.DeploymentReplicaFailure, Status: "True", Reason: "FailedCreate", Message: "exceeded quota"}}
-	s.state.Workloads = append(s.state.Workloads, d)
+	old := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "biller", Annotations: d.Annotations}}
+	old.Status.Replicas = 1
+	s.state.Workloads = append(s.state.Workloads, d, old)
 	p := open(t, s, 1280, tab.Light)
 	p.Script(`navigator.clipboard.writeText = (text) => { window.copied = text; return Promise.resolve() }`)
 	assert.Equal(t, []string{
 		"critical\nnobody holds singleton.statefulset.ledger, and 1 pod waits\nkubectl metaparticle explain -n payments pod/ledger-0\nCopy",
-		"critical\n2 pods of Deployment/front run the application without a gate, whoever holds singleton.deployment.front\nkubectl rollout restart -n web deployment/front\nCopy",
+		"critical\n1 pod of Deployment/biller runs the application without a gate, whoever holds singleton.deployment.biller\nkubectl rollout restart -n shop deployment/biller\nCopy",
+		"critical\n2 pods of Deployment/front run the application without a gate, whoever holds singleton.deployment.front\nkubectl metaparticle explain -n web deployment/front\nCopy",
 		"warning\npods of Deployment/front are refused: exceeded quota\nkubectl metaparticle explain -n web deployment/front\nCopy",
 		"warning\nsingleton.deployment.front has no Lease of enroll\nkubectl metaparticle status -n web singleton.deployment.front\nCopy",
 		"warning\nthe holder x;reboot of lock.evil is gone: the slot is free once its lease expires\nkubectl metaparticle status -n shop lock.evil\nCopy",
@@ -256,5 +259,5 @@ func TestConsoleScreenshotIsWritten(t *testing.T) {
 	}
 	p := tab.Open(t, address, 1280, tab.Light)
 	p.Await(`document.getElementById("connection").textContent === "live"`)
-	require.NoError(t, os.WriteFile(file, p.Picture(), 0o600))
+	require.NoError(t, os.WriteFile(file, p.View(), 0o600))
 }

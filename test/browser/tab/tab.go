@@ -208,14 +208,6 @@ func (p *Tab) Violations() []string {
 	return Value[[]string](p, check)
 }
 
-// Picture returns a picture of the whole page, as PNG.
-func (p *Tab) Picture() []byte {
-	p.Helper()
-	image, err := chromedp.Run(p.ctx, chromedp.FullScreenshot(100))
-	require.NoError(p, err)
-	return image
-}
-
 // View returns a picture of what the window shows of the page, as PNG.
 func (p *Tab) View() []byte {
 	p.Helper()
