@@ -90,7 +90,7 @@ func TestKeyboardUserCanSearchAndReachResults(t *testing.T) {
 	p.Press("a nightly job never overlaps")
 	p.Await(`document.querySelectorAll("#results a").length > 0`)
 	p.Press(kb.Tab)
-	assert.Regexp(t, `/docs/how-to/recipes\.html#a-nightly-job-never-overlaps$`, tab.Value[string](p, "document.activeElement.href"))
+	assert.Regexp(t, `/docs/how-to/nightly-job\.html#a-nightly-job-never-overlaps$`, tab.Value[string](p, "document.activeElement.href"))
 }
 
 func TestSearchResultsObeyAccessibilityRules(t *testing.T) {
