@@ -271,9 +271,28 @@ func Identity(podName, podUID string) string { return podName + "_" + podUID }
 // Lease, and for the empty text of a release.
 func IsIdentity(holder string) bool { return strings.Contains(holder, "_") }
 
-// PodOf returns the pod's name in an identity. An identity without an underscore belongs to
-// no agent, and stays unchanged.
+// personPrefix begins the identity of a person who holds a lock by the plugin. No pod's name has a
+// colon, so no identity is that of a pod and of a person. The policy metaparticle-person has the same
+// form.
+const personPrefix = "person:"
+
+// PersonIdentity returns the holderIdentity of a person. The process is random, because one person can
+// run several commands, and on several machines. It has 16 hexadecimal digits.
+func PersonIdentity(process, user string) string { return Identity(personPrefix+process, user) }
+
+// PersonOf returns the name of the person in an identity; false for any other identity.
+func PersonOf(identity string) (user string, ok bool) {
+	rest, ok := strings.CutPrefix(identity, personPrefix)
+	_, user, named := strings.Cut(rest, "_")
+	return user, ok && named
+}
+
+// PodOf returns the pod's name in an identity, or "person" and the name of a person. Any other identity
+// without an underscore belongs to no agent, and stays unchanged.
 func PodOf(identity string) string {
+	if user, ok := PersonOf(identity); ok {
+		return "person " + user
+	}
 	if i := strings.LastIndex(identity, "_"); i > 0 {
 		return identity[:i]
 	}

@@ -47,6 +47,29 @@ func TestUnclaimedLeaseIsSweptAfterWholeLeaseDuration(t *testing.T) {
 	assert.Empty(t, holder(w.lease("lock.x")), "a swept Lease must be created free")
 }
 
+// A living hold by a person stays, too, and an expired one goes like a pod's.
+func TestSweepTreatsAPersonsHoldLikeAPods(t *testing.T) {
+	pod, person := gated("a", "till", "lock.x"), api.PersonIdentity("0123456789abcdef", "ann")
+	w := newWorld(t, pod)
+	r := w.process()
+	w.settle(r)
+	w.holds("lock.x", person)
+	w.remove(pod)
+	wait := w.settle(r)
+	for range 5 {
+		w.now = w.now.Add(wait - time.Second)
+		w.holds("lock.x", person)
+		assert.Equal(t, wait, w.settle(r), "a renewal restarts the wait")
+	}
+	w.now = w.now.Add(wait - time.Second)
+	w.settle(r)
+	require.NotNil(t, w.lease("lock.x"))
+	assert.Equal(t, person, holder(w.lease("lock.x")))
+	w.now = w.now.Add(time.Second)
+	w.settle(r)
+	assert.Nil(t, w.lease("lock.x"))
+}
+
 func TestEnrollKeepsAPausedLeaseWithoutPods(t *testing.T) {
 	pod := gated("a", "till", "lock.x")
 	w := newWorld(t, pod)

@@ -52,6 +52,7 @@ const rootExamples = `  kubectl metaparticle help yield
   kubectl metaparticle pause --stop lock/migrate
   kubectl metaparticle resume lock/migrate
   kubectl metaparticle forget once/schema 7
+  kubectl metaparticle hold lock/migrate -- ./migrate.sh
   kubectl metaparticle console
   kubectl metaparticle recover --floor 48000 --dry-run
   kubectl metaparticle check
@@ -59,6 +60,9 @@ const rootExamples = `  kubectl metaparticle help yield
   kubectl metaparticle options`
 
 func main() {
+	if len(os.Args) > 2 && os.Args[1] == guardName {
+		guardMain()
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	args := os.Args[1:]
 	// kubectl completes a command line by a program of this name, which can be a link to the plugin.
@@ -115,7 +119,7 @@ Use "kubectl metaparticle options" for the flags of kubectl, such as --namespace
 		"{{.LocalFlags.FlagUsages", "{{.LocalNonPersistentFlags.FlagUsages").Replace(root.UsageTemplate()))
 	root.AddCommand(
 		p.statusCommand(), p.explainCommand(), p.injectCommand(), p.yieldCommand(), p.pauseCommand(), p.resumeCommand(),
-		p.forgetCommand(), p.consoleCommand(), p.recoverCommand(), p.checkCommand(),
+		p.forgetCommand(), p.holdCommand(), p.consoleCommand(), p.recoverCommand(), p.checkCommand(),
 		&cobra.Command{
 			Use: "version", Short: "Print the version of this plugin", Args: noArguments,
 			Long: "Prints the version of this plugin. Only a cluster knows the version of an installation: see\nkubectl metaparticle check.",

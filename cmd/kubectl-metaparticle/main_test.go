@@ -41,6 +41,9 @@ import (
 var update = flag.Bool("update", false, "rewrite golden files")
 
 func TestMain(m *testing.M) {
+	if len(os.Args) > 2 && os.Args[1] == guardName {
+		guardMain() // TestGuard starts this program as the watchdog
+	}
 	testscript.Main(m, map[string]func(){"kubectl-metaparticle": main})
 }
 

@@ -210,7 +210,10 @@ func (e *explainer) holding(lease *coordinationv1.Lease) string {
 		text += fmt.Sprintf(", renewed %s ago", age(e.now, renewed.Time))
 	}
 	seconds := ptr.Deref(lease.Spec.LeaseDurationSeconds, 0)
+	_, person := api.PersonOf(identity)
 	switch {
+	case person:
+		text += fmt.Sprintf(", by kubectl metaparticle hold: free when that ends, or when it has not been renewed for %d s", seconds)
 	case !ours:
 		text += fmt.Sprintf(", which is no pod: free when it has not changed for %d s", seconds)
 	case e.others[identity] == "":

@@ -232,7 +232,10 @@ func (s *subject) held() (hold, error) {
 
 // yields returns a refusal if the holder of the slot cannot hand the slot over.
 func (s *subject) yields(slot string, l *coordinationv1.Lease) error {
+	_, person := api.PersonOf(view.HolderOf(l))
 	switch {
+	case person:
+		return refusal(fmt.Sprintf("%s is held by %s, by kubectl metaparticle hold: ask that person, or pause --stop the slot", slot, api.PodOf(view.HolderOf(l))))
 	case !ours(l):
 		return refusal(fmt.Sprintf("%s is held by %s, which is no agent of a gated pod: let that program release the slot itself", slot, view.HolderOf(l)))
 	case api.PauseOf(l.Annotations) != "":

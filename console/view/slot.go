@@ -252,12 +252,13 @@ func (s *Slot) fill(l *coordinationv1.Lease, now time.Time, old bool) {
 	s.Successor, s.Opened = note(api.SuccessorAnnotation), api.Opened(l.Annotations[api.OpenedAnnotation])
 	s.Transitions = ptr.Deref(l.Spec.LeaseTransitions, 0)
 	identity := api.Shortened(HolderOf(l), MaxIdentity)
+	_, person := api.PersonOf(identity)
 	if identity == "" {
 		return
 	}
 	s.Holder = &Holder{
 		Pod: api.PodOf(identity), Identity: identity, Workload: note(api.WorkloadAnnotation),
-		Hold: note(api.HoldAnnotation), Token: note(api.TokenAnnotation), Gone: s.Kind != Barrier,
+		Hold: note(api.HoldAnnotation), Token: note(api.TokenAnnotation), Gone: s.Kind != Barrier && !person,
 	}
 	if l.Spec.AcquireTime != nil {
 		s.Holder.Since = instant(l.Spec.AcquireTime.Time)

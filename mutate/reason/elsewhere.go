@@ -138,6 +138,11 @@ var Elsewhere = []Explanation{
 		Do:      "leave the annotations metaparticle.io/hold and metaparticle.io/boot-id as they are; to free a slot, delete the pod that holds it",
 	},
 	{
+		Reason:  "PersonForged",
+		Meaning: "A user tried to hold a slot in another's name: in that of another user, in that of a pod, or a slot that is no lock.",
+		Do:      "hold the lock in your own name by kubectl metaparticle hold",
+	},
+	{
 		Reason:  "NotYours",
 		Meaning: "A client tried to write an object or a field that is not its own. The client has the rights of an agent, or of the webhook's service account. The message names the objects and fields that the client may write. A policy also refuses an agent's write if a webhook of another project adds labels to each updated Lease.",
 		Do:      "use an account of your own that has the right to write it; exempt Leases from the other webhook",

@@ -260,7 +260,13 @@ func (r ruled) verdicts() map[string]verdict {
 			}),
 			r.leases(func(l *coordinationv1.Lease) { *l.Spec.LeaseDurationSeconds = math.MaxInt32 }), "DurationTooLong: ",
 		},
-		"metaparticle-hold":              {r.holds("a"), r.holds(api.HoldAnnotation), "HoldForged: "},
+		"metaparticle-hold": {r.holds("a"), r.holds(api.HoldAnnotation), "HoldForged: "},
+		"metaparticle-person": {
+			r.leases(func(*coordinationv1.Lease) {}),
+			r.leases(func(l *coordinationv1.Lease) {
+				l.Spec.HolderIdentity = new(api.PersonIdentity("0123456789abcdef", "another"))
+			}), "PersonForged: ",
+		},
 		"metaparticle-lease-deletion":    {r.deletes("lock.free"), r.deletes("lock.held"), "SlotHeld: "},
 		"metaparticle-ineffective":       {r.proposes(app.Bare(r.Space, "plain", nil)), r.proposes(misspelt), "PrefixMisspelt: "},
 		"metaparticle-ineffective-label": {r.opensIn("enabled"), r.opensIn("true"), "InjectionNotEnabled: "},

@@ -1,0 +1,344 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+
+	claims "github.com/metaparticle-io/metaparticle/agent/claim"
+	"github.com/metaparticle-io/metaparticle/agent/courier"
+	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/agent/instant"
+	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// run holds the lock while the command runs. The claim decides as in an agent, and the guard is the
+// shim.
+func (h holding) run(ctx context.Context, c cluster) (int, error) {
+	budget, err := api.NewBudget(h.leaseDuration)
+	if err != nil {
+		return exitError, fmt.Errorf("--lease-duration: %w", err)
+	}
+	user, err := h.identify(ctx, c)
+	if err != nil {
+		return exitError, err
+	}
+	boot, err := host.BootID()
+	if err != nil {
+		return exitError, err
+	}
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return exitError, fmt.Errorf("become the parent of orphans: %w", err)
+	}
+	process := make([]byte, 8)
+	_, _ = rand.Read(process) // never fails
+	now := host.Now()
+	d := &driver{
+		holding: h, budget: budget, now: host.Now, start: startGuard, orphans: killOrphans,
+		events: make(chan func(time.Duration), 16), signals: make(chan os.Signal, 8),
+		claim: claims.New(claims.Config{
+			Slots: []string{h.slot}, First: true, OwnProofs: true, Random: random{},
+			Self: lease.Self{Identity: api.PersonIdentity(hex.EncodeToString(process), user), BootID: boot, Budget: budget},
+		}, now),
+	}
+	if h.wait > 0 {
+		d.waitUntil = now + h.wait
+	}
+	signal.Notify(d.signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
+	signal.Notify(make(chan os.Signal, 1), unix.SIGTTOU) // for the terminal's return
+	return d.run(context.WithoutCancel(ctx), leases{c, h.namespace})
+}
+
+// identify returns the person's name, as the API server knows it, if the lock has a Lease.
+func (h holding) identify(ctx context.Context, c cluster) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	review := new(authenticationv1.SelfSubjectReview)
+	if err := c.Create(ctx, review); err != nil {
+		return "", fmt.Errorf("ask the API server for your name: %w", err)
+	}
+	err := c.Get(ctx, types.NamespacedName{Namespace: h.namespace, Name: h.slot}, newLease())
+	if apierrors.IsNotFound(err) {
+		return "", refusal(fmt.Sprintf("there is no Lease %s in the namespace %s: check the name and the namespace (-n); enroll makes the Lease of a lock that a pod claims", h.slot, h.namespace))
+	}
+	return review.Status.UserInfo.Username, err
+}
+
+// random implements the source of randomness of a claim.
+type random struct{}
+
+func (random) Uint64() uint64 {
+	var b [8]byte
+	_, _ = rand.Read(b[:])
+	return binary.NativeEndian.Uint64(b[:])
+}
+
+// process is a guard with its command. The guard ends after the last process of the command.
+type process interface {
+	send(message string, numbers ...int64)
+	// ended delivers the exit code.
+	ended() <-chan int
+}
+
+// driver is the loop that owns the claim.
+type driver struct {
+	holding
+	budget    api.Budget
+	claim     *claims.Claim
+	now       func() time.Duration
+	start     func(h holding, token string, drainAt, killAt int64) (process, error)
+	orphans   func()
+	events    chan func(time.Duration)
+	signals   chan os.Signal
+	waitUntil time.Duration
+
+	child process
+	// hold is the number of the hold under which the command runs or ran, and serving the time of its
+	// start. dead reports that all its processes are dead.
+	hold    string
+	serving time.Time
+	dead    bool
+	granted int64
+	// over reports that no hold begins any more. lost reports that the lock was lost under the command.
+	over, lost bool
+	code       int
+	err        error
+	denied     error
+}
+
+func (d *driver) run(ctx context.Context, requests courier.Leases) (int, error) {
+	var group sync.WaitGroup
+	ctx, cancel := context.WithCancel(ctx)
+	defer group.Wait()
+	defer cancel()
+	deliver := courier.New(courier.Config{
+		Leases: requests, Claim: d.claim, Timeout: d.budget.RequestTimeout, Group: &group, Prompt: true, Log: slog.New(slog.DiscardHandler),
+		Post: func(ctx context.Context, f func(time.Duration)) {
+			select {
+			case d.events <- f:
+			case <-ctx.Done():
+			}
+		},
+		Answered: func(a claims.Action, err, _ error) {
+			if err != nil && a.Kind == claims.Acquire && forbids(err) {
+				d.denied = err
+			}
+		},
+	})
+	for {
+		now := d.now()
+		actions, wake := d.claim.Next(now, d.facts())
+		for _, a := range actions {
+			deliver.Execute(ctx, a)
+		}
+		state := d.claim.State()
+		if state.Stage == claims.Done {
+			return d.code, d.err
+		}
+		if again := d.act(now, state); again {
+			continue
+		}
+		if d.waitUntil > 0 && d.hold == "" {
+			wake = min(wake, d.waitUntil)
+		}
+		var ended <-chan int
+		if d.child != nil && !d.dead {
+			ended = d.child.ended()
+		}
+		timer := time.NewTimer(instant.Sleep(now, wake))
+		select {
+		case f := <-d.events:
+			f(d.now())
+		case <-timer.C:
+		case s := <-d.signals:
+			d.signalled(s)
+		case d.code = <-ended:
+			d.orphans()
+			d.dead = true
+		}
+		timer.Stop()
+	}
+}
+
+// facts are what the claim must know. A hold is proven dead if its command never started, or is dead
+// with all its processes.
+func (d *driver) facts() claims.Facts {
+	runs := d.hold != "" && !d.dead
+	return claims.Facts{
+		Wall: time.Now(), Compete: !d.over && d.hold == "", Alive: runs, Renew: runs, Guard: runs,
+		Proven:  func(hold string) bool { return hold != d.hold || d.dead },
+		Profile: lease.Profile{Serving: d.serving},
+	}
+}
+
+// act does what the state of the claim demands, and reports whether the claim must decide again.
+func (d *driver) act(now time.Duration, s claims.State) (again bool) {
+	switch {
+	case d.dead && !d.over:
+		d.over = true
+		if d.lost {
+			d.code = exitNot
+		}
+		if s.Stage == claims.Held {
+			d.claim.LetGo(now, claims.Parting{})
+		}
+		d.claim.Stop(now)
+		return true
+	case d.hold == "" && !d.over && d.denied != nil:
+		return d.giveUp(now, s, exitError, d.denied)
+	case d.hold == "" && !d.over && s.Stage == claims.Held:
+		return d.begin(s)
+	case d.hold == "" && !d.over && d.waitUntil > 0 && now >= d.waitUntil:
+		say(d.std.err, "%s was not free within %s", d.slot, d.wait)
+		return d.giveUp(now, s, exitNot, nil)
+	case d.child != nil && !d.dead:
+		d.renewed(s)
+	}
+	return false
+}
+
+// begin starts the command under a hold that has just begun.
+func (d *driver) begin(s claims.State) bool {
+	d.hold, d.serving, d.granted = s.Hold, time.Now(), int64(s.Deadline)
+	var err error
+	if d.child, err = d.start(d.holding, s.Tokens[0].Token, int64(s.DrainAt), int64(s.Deadline-d.budget.Kill)); err != nil {
+		d.dead = true
+		d.err, d.code = fmt.Errorf("start the command: %w", err), exitError
+	}
+	return true
+}
+
+// renewed passes the present deadline on. A lost or paused lock ends the command.
+func (d *driver) renewed(s claims.State) {
+	switch {
+	case s.Stage != claims.Held || s.Hold != d.hold || s.Lost != nil:
+		if !d.lost {
+			d.lost = true
+			say(d.std.err, "%s is lost: the command is killed", d.slot)
+			d.child.send(killMessage)
+		}
+	case s.Paused.Pause == api.PauseStop || s.Yield.Hold == d.hold:
+		if d.granted != 0 {
+			d.granted = 0
+			say(d.std.err, "%s is to be released: the command is stopped", d.slot)
+			d.child.send(drainMessage)
+		}
+	case d.granted != 0 && d.granted != int64(s.Deadline):
+		d.granted = int64(s.Deadline)
+		d.child.send(grantMessage, int64(s.DrainAt), int64(s.Deadline-d.budget.Kill))
+	}
+}
+
+// giveUp ends the claim before the command has started.
+func (d *driver) giveUp(now time.Duration, s claims.State, code int, err error) bool {
+	d.over, d.code, d.err = true, code, err
+	if s.Stage == claims.Held {
+		d.claim.LetGo(now, claims.Parting{})
+	}
+	d.claim.Stop(now)
+	return true
+}
+
+// signalled passes a signal on, or ends the wait for the lock.
+func (d *driver) signalled(s os.Signal) {
+	number := s.(syscall.Signal)
+	if d.child != nil {
+		d.child.send(signalMessage, int64(number))
+		return
+	}
+	d.giveUp(d.now(), d.claim.State(), 128+int(number), nil)
+}
+
+// guarded is the guard's process.
+type guarded struct {
+	grants io.WriteCloser
+	code   chan int
+}
+
+func (g guarded) ended() <-chan int { return g.code }
+
+// send never blocks for long: a pipe takes more than a hundred messages, and a guard that reads none
+// lets its last grant end.
+func (g guarded) send(message string, numbers ...int64) {
+	for _, n := range numbers {
+		message += fmt.Sprintf(" %d", n)
+	}
+	_, _ = io.WriteString(g.grants, message+"\n")
+}
+
+// startGuard starts the guard in a process group of its own, so that no key of the terminal stops it.
+func startGuard(h holding, token string, drainAt, killAt int64) (process, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	read, write, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer read.Close()
+	c := exec.CommandContext(context.Background(), self, append([]string{guardName}, h.command...)...)
+	c.Stdin, c.Stdout, c.Stderr, c.ExtraFiles = os.Stdin, os.Stdout, os.Stderr, []*os.File{read}
+	c.Env = append(os.Environ(), api.FencingTokenEnv+"="+token)
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	foreground, terminal := unix.IoctlGetInt(0, unix.TIOCGPGRP)
+	if err := c.Start(); err != nil {
+		return nil, errors.Join(err, write.Close())
+	}
+	g := guarded{grants: write, code: make(chan int, 1)}
+	g.send(grantMessage, drainAt, killAt)
+	go func() {
+		_ = c.Wait()
+		write.Close()
+		if terminal == nil {
+			_ = unix.IoctlSetPointerInt(0, unix.TIOCSPGRP, foreground)
+		}
+		code := c.ProcessState.ExitCode()
+		if code < 0 { // the guard itself was killed
+			code = 128 + int(c.ProcessState.Sys().(syscall.WaitStatus).Signal())
+		}
+		g.code <- code
+	}()
+	return g, nil
+}
+
+// killOrphans kills what a killed guard has left behind, and returns once all of it is dead.
+func killOrphans() {
+	for {
+		for {
+			if pid, _, none := host.Reap(); none {
+				return
+			} else if pid == 0 {
+				break
+			}
+		}
+		all, err := host.OwnDescendants()
+		for _, p := range all {
+			_ = unix.Kill(p.PID, unix.SIGKILL)
+		}
+		if err == nil && len(all) == 0 {
+			return
+		}
+		<-time.After(killAgain)
+	}
+}

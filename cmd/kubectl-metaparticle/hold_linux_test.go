@@ -1,0 +1,297 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+
+	claims "github.com/metaparticle-io/metaparticle/agent/claim"
+	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// fakeGuard stands for the watchdog: its command lasts until a kill, or until the last grant ends.
+type fakeGuard struct {
+	timer *time.Timer
+	now   func() time.Duration
+	code  chan int
+	end   func(code int)
+}
+
+func (g *fakeGuard) ended() <-chan int { return g.code }
+
+func (g *fakeGuard) send(message string, numbers ...int64) {
+	switch message {
+	case grantMessage:
+		g.timer.Reset(time.Duration(numbers[1]) - g.now())
+	case killMessage:
+		g.end(137)
+	case drainMessage, signalMessage:
+		g.end(143)
+	}
+}
+
+// person runs a hold in a bubble. The command lasts for the given time; zero means until it is stopped.
+type person struct {
+	name           string
+	began, stopped time.Duration
+	token          string
+	code           int
+	said           bytes.Buffer
+}
+
+func (p *person) hold(t *testing.T, c client.WithWatch, now func() time.Duration, lasts, wait time.Duration, done func()) {
+	budget, err := api.NewBudget(30 * time.Second)
+	require.NoError(t, err)
+	d := &driver{
+		holding: holding{std: stdio{out: &p.said, err: &p.said}, namespace: "shop", slot: "lock.a", wait: wait}, budget: budget, now: now,
+		events: make(chan func(time.Duration), 16), signals: make(chan os.Signal), orphans: func() {},
+		claim: claims.New(claims.Config{
+			Slots: []string{"lock.a"}, First: true, OwnProofs: true, Random: random{},
+			Self: lease.Self{Identity: api.PersonIdentity("0123456789abcdef", p.name), BootID: "boot-" + p.name, Budget: budget},
+		}, now()),
+		start: func(_ holding, token string, _, killAt int64) (process, error) {
+			p.began, p.token = now(), token
+			g := &fakeGuard{now: now, code: make(chan int, 1)}
+			var once sync.Once
+			g.end = func(code int) { once.Do(func() { p.stopped = now(); g.code <- code }) }
+			g.timer = time.AfterFunc(time.Duration(killAt)-now(), func() { g.end(137) })
+			if lasts > 0 {
+				time.AfterFunc(lasts, func() { g.end(7) })
+			}
+			return g, nil
+		},
+	}
+	if wait > 0 {
+		d.waitUntil = now() + wait
+	}
+	go func() {
+		defer done()
+		p.code, _ = d.run(context.WithoutCancel(t.Context()), leases{cluster{WithWatch: c}, "shop"})
+	}()
+}
+
+func clock() func() time.Duration {
+	start := time.Now()
+	return func() time.Duration { return time.Hour + time.Since(start) }
+}
+
+func TestHoldRunsTheCommandUnderTheLock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, now, ann := newByHand(slotLease("lock.a", "", nil)), clock(), &person{name: "ann"}
+		var group sync.WaitGroup
+		group.Add(1)
+		ann.hold(t, b, now, 2*time.Minute, 0, group.Done)
+		<-time.After(time.Minute)
+		l := b.lease(t, "lock.a")
+		assert.Equal(t, "person:0123456789abcdef_ann", *l.Spec.HolderIdentity)
+		assert.NotEmpty(t, ann.token)
+		assert.Equal(t, ann.token, l.Annotations[api.TokenAnnotation])
+		assert.Less(t, time.Since(l.Spec.RenewTime.Time), 6*time.Second)
+		var out byHand
+		out.WithWatch = b.WithWatch
+		assert.Equal(t, exitOK, out.exitCode(t, func(std stdio, c cluster) (int, error) {
+			return screen{std: std, now: time.Now}.run(t.Context(), c, "shop", []string{"lock/a"})
+		}))
+		assert.Contains(t, out.out.String(), "person ann")
+		assert.Contains(t, out.out.String(), "Serving")
+		assert.Equal(t, exitRefused, out.yield(t, yielding{}, "lock/a"))
+		group.Wait()
+		assert.Equal(t, 7, ann.code, ann.said.String())
+		assert.Empty(t, *b.lease(t, "lock.a").Spec.HolderIdentity, "released")
+	})
+}
+
+func TestHoldWaitsForALivingHolder(t *testing.T) {
+	for name, c := range map[string]struct {
+		wait, pause time.Duration
+		code        int
+	}{"it is released": {0, 0, 7}, "the wait ends": {time.Minute, 0, exitNot}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				held := slotLease("lock.a", "web", nil)
+				held.Spec.LeaseDurationSeconds = new(int32(30))
+				b, now, ann := newByHand(held), clock(), &person{name: "ann"}
+				renewing, stop := context.WithCancel(t.Context())
+				var group sync.WaitGroup
+				group.Add(1)
+				ann.hold(t, b, now, time.Second, c.wait, group.Done)
+				for range 20 {
+					<-time.After(5 * time.Second)
+					l := b.lease(t, "lock.a")
+					if l.Annotations[api.HoldAnnotation] != "hold-web" || renewing.Err() != nil {
+						break
+					}
+					l.Spec.RenewTime = &metav1.MicroTime{Time: time.Now()}
+					require.NoError(t, b.Update(t.Context(), l))
+				}
+				assert.Zero(t, ann.began, "the pod still renews")
+				stop()
+				b.after(t, time.Nanosecond, "lock.a", "")
+				group.Wait()
+				assert.Equal(t, c.code, ann.code)
+			})
+		})
+	}
+}
+
+// While the API server refuses all writes of one person, the command ends before another begins.
+func TestTwoHoldsNeverRunAtOnce(t *testing.T) {
+	for name, cut := range map[string]time.Duration{"in turn": 0, "cut off": 20 * time.Second} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b, now := newByHand(slotLease("lock.a", "", nil)), clock()
+				broken := false
+				away := interceptor.NewClient(b, interceptor.Funcs{
+					Update: func(ctx context.Context, c client.WithWatch, o client.Object, options ...client.UpdateOption) error {
+						if broken {
+							return errors.New("no route to host")
+						}
+						return c.Update(ctx, o, options...)
+					},
+					Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, options ...client.GetOption) error {
+						if broken {
+							return errors.New("no route to host")
+						}
+						return c.Get(ctx, key, o, options...)
+					},
+				})
+				ann, pat := &person{name: "ann"}, &person{name: "pat"}
+				var group sync.WaitGroup
+				group.Add(2)
+				lasts := time.Minute
+				if cut > 0 {
+					lasts = 0
+					time.AfterFunc(cut, func() { broken = true })
+				}
+				ann.hold(t, away, now, lasts, 0, group.Done)
+				<-time.After(10 * time.Second)
+				pat.hold(t, b, now, time.Minute, 0, group.Done)
+				group.Wait()
+				require.NotZero(t, pat.began)
+				assert.Less(t, ann.stopped, pat.began)
+				if cut > 0 {
+					assert.GreaterOrEqual(t, pat.began-ann.stopped, 5*time.Second, "the margin of the lease")
+				}
+				first, _ := strconv.Atoi(ann.token)
+				second, _ := strconv.Atoi(pat.token)
+				assert.Greater(t, second, first)
+			})
+		})
+	}
+}
+
+// A pause that stops, or a Lease that names another holder, ends the command.
+func TestHoldObeysPauseAndLoss(t *testing.T) {
+	for name, change := range map[string]func(*coordinationv1.Lease){
+		"pause --stop": func(l *coordinationv1.Lease) { l.Annotations[api.PausedAnnotation] = "stop" },
+		"another":      func(l *coordinationv1.Lease) { l.Spec.HolderIdentity = new("web_1") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b, now, ann := newByHand(slotLease("lock.a", "", nil)), clock(), &person{name: "ann"}
+				var group sync.WaitGroup
+				group.Add(1)
+				ann.hold(t, b, now, 0, 0, group.Done)
+				<-time.After(12 * time.Second)
+				require.NotZero(t, ann.began)
+				l := b.lease(t, "lock.a")
+				change(l)
+				require.NoError(t, b.Update(t.Context(), l))
+				changed := now()
+				group.Wait()
+				assert.Less(t, ann.stopped-changed, 2*time.Second)
+			})
+		})
+	}
+}
+
+// guardOf starts a real guard with a script, which gets the folder as $1.
+func guardOf(t *testing.T, script string, drain, kill time.Duration) (process, string) {
+	t.Helper()
+	dir := t.TempDir()
+	now := host.Now()
+	p, err := startGuard(holding{command: []string{"/bin/sh", "-c", script, "sh", dir}}, "4711", int64(now+drain), int64(now+kill))
+	require.NoError(t, err)
+	return p, dir
+}
+
+// textOf waits for a file of the script, and returns its text.
+func textOf(t *testing.T, file string) (text string) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		b, err := os.ReadFile(file)
+		text = strings.TrimSpace(string(b))
+		return err == nil && strings.HasSuffix(string(b), "\n")
+	}, 20*time.Second, 5*time.Millisecond)
+	return text
+}
+
+// escapes begins a process in a session of its own, whose parent ends.
+const escapes = `setsid sh -c 'trap "" TERM; echo $$ > '$1'/pid; exec sleep 600' & while [ ! -s $1/pid ]; do sleep 0.01; done; `
+
+func TestGuard(t *testing.T) {
+	const long = time.Hour
+	for name, c := range map[string]struct {
+		script      string
+		drain, kill time.Duration
+		do          func(p process)
+		code        int
+	}{
+		"own end":              {escapes + "exit 7", long, long, nil, 7},
+		"killed by a signal":   {escapes + "kill -KILL $$", long, long, nil, 137},
+		"end of the grant":     {escapes + `trap "" TERM; sleep 600`, long, 300 * time.Millisecond, nil, 137},
+		"drain":                {escapes + `trap "exit 9" TERM; while :; do sleep 0.01; done`, 300 * time.Millisecond, long, nil, 9},
+		"signal":               {escapes + `trap "exit 5" USR1; echo > $1/ready; while :; do sleep 0.01; done`, long, long, func(p process) { p.send(signalMessage, 10) }, 5},
+		"a kill":               {escapes + "sleep 600", long, long, func(p process) { p.send(killMessage) }, 137},
+		"the death of hold":    {escapes + "sleep 600", long, long, func(p process) { p.(guarded).grants.Close() }, 137},
+		"the token":            {escapes + `exit $((METAPARTICLE_FENCING_TOKEN - 4700))`, long, long, nil, 11},
+		"a grant in the past":  {"echo > $1/pid", -time.Second, -time.Second, nil, exitError},
+		"a command not found":  {escapes + "exec /no/such", long, long, nil, 127},
+		"a stopped descendant": {escapes + `kill -STOP $(cat $1/pid); exit 3`, long, long, nil, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p, dir := guardOf(t, c.script, c.drain, c.kill)
+			if c.drain > 0 {
+				pid := textOf(t, filepath.Join(dir, "pid"))
+				if name == "signal" {
+					textOf(t, filepath.Join(dir, "ready"))
+				}
+				if c.do != nil {
+					c.do(p)
+				}
+				defer func() { assert.NoDirExists(t, "/proc/"+pid, "the escaped process is dead") }()
+			}
+			select {
+			case code := <-p.ended():
+				assert.Equal(t, c.code, code)
+			case <-time.After(30 * time.Second):
+				require.Fail(t, "the command does not end", fmt.Sprint(c))
+			}
+			if c.drain < 0 {
+				assert.NoFileExists(t, filepath.Join(dir, "pid"), "the command did not start")
+			}
+		})
+	}
+}
