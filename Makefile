@@ -182,7 +182,7 @@ matrix: ## Run the end-to-end tests on the oldest Kubernetes with the oldest cer
 	done; [ -z "$$failed" ] || { echo "failed on$$failed"; exit 1; }
 
 .PHONY: rollouts
-rollouts: install ## Measure the table of docs/operate/rollouts.md on the cluster; ROWS=regexp chooses workloads (deployment-3).
+rollouts: install ## Measure the table of docs/evidence/rollouts.md on the cluster; ROWS=regexp chooses workloads (deployment-3).
 	@mkdir -p out/e2e
 	cd test/e2e && $(GO_TEST) -count=1 -timeout 60m $(V) -artifacts -outputdir $(ROOT)/out/e2e -run '^TestEachTypeOfWorkloadRollsOutAsDocumented$$' -rows='$(ROWS)'
 

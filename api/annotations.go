@@ -199,7 +199,7 @@ var Annotations = table{
 		Key: ReadinessAnnotation, Value: "`forward` or `holder`", Default: "`forward`",
 		Meaning: "With `forward` a standby is Ready while a holder serves and answers it, and forwards its " +
 			"ports (`metaparticle.io/ports`) to the holder. So the application sees the address of the standby instead of the client's " +
-			"(docs/operate/rollouts.md has the ways out). The standbys of a StatefulSet forward only if this annotation or `metaparticle.io/ports` is written out. " +
+			"(docs/operate/traffic.md has the ways out). The standbys of a StatefulSet forward only if this annotation or `metaparticle.io/ports` is written out. " +
 			"With `holder` only the holder is Ready.",
 		Examples: []string{"forward", "holder"},
 		set:      oneOf(func(r *Request) *Readiness { return &r.Readiness }, ReadinessForward, ReadinessHolder),
@@ -215,7 +215,7 @@ var Annotations = table{
 		Meaning: "How long the cluster's proxies and load balancers may need to stop routing to a pod, from `0s` to `5m`. " +
 			"A deleted standby that forwards accepts new connections until none has come for that time. The standby forwards " +
 			"open connections until they end. Two seconds before the end of the pod's grace period, the standby closes all connections. A holder that " +
-			"is to stop leaves its Services first, and then serves for the same time (docs/operate/rollouts.md). While new connections " +
+			"is to stop leaves its Services first, and then serves for the same time (docs/operate/traffic.md). While new connections " +
 			"reach its successor, the holder serves for up to five seconds more. A deleted holder serves for at most half of its grace period.",
 		Examples: []string{"2s", "500ms", "0s", "0"}, set: setEndpointDelay,
 	},

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -112,4 +113,21 @@ var byHand = []Annotation{
 		Meaning: "The holder's application runs and passes its probes since that time. While the application does not serve, the Lease " +
 			"lacks the annotation. Only the holder's agent writes it. A person or a script waits for it with `kubectl wait --for=jsonpath`.",
 	},
+}
+
+// The table of docs/how-to/lease-duration.md is computed from the budgets.
+func TestLeaseDurationPageShowsTheBudgets(t *testing.T) {
+	page, err := os.ReadFile("../docs/how-to/lease-duration.md")
+	require.NoError(t, err)
+	rows := 0
+	for _, d := range []string{"10s", "15s", "30s", "60s", "2m", "10m"} {
+		r, err := Parse(map[string]string{SingletonAnnotation: "true", LeaseDurationAnnotation: d})
+		require.NoError(t, err)
+		b, err := NewBudget(r.LeaseDuration)
+		require.NoError(t, err)
+		rows++
+		require.Contains(t, string(page), fmt.Sprintf("| `%s` | %v | %v | %v | %.2g |\n", d, b.Duration,
+			b.Outage().Round(time.Millisecond), b.Drain.Round(time.Millisecond), time.Minute.Seconds()/b.Renew.Seconds()))
+	}
+	require.Equal(t, rows, strings.Count(string(page), "\n| `"), "each row of the table")
 }

@@ -126,6 +126,18 @@ func TestEachRecipeStatesLimitsAndHasValidAnnotations(t *testing.T) {
 	}
 }
 
+// Somebody copies these annotations into a chart's values.
+func TestPatchesOfOtherPeoplesChartsAreValid(t *testing.T) {
+	r := recipe{file: "how-to/charts.md", page: parse(t, "how-to/charts.md")}
+	blocks := r.annotations(t)
+	assert.NotEmpty(t, blocks)
+	for _, annotations := range blocks {
+		request, err := api.Parse(annotations)
+		require.NoError(t, err)
+		assert.True(t, request.Injects())
+	}
+}
+
 // The first version of Metaparticle knows only singletons and locks.
 func TestUpgradePageListsAnnotationsTheFirstReleaseLacks(t *testing.T) {
 	page, err := os.ReadFile("operate/upgrade.md")

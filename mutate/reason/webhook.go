@@ -262,6 +262,6 @@ var All = []Explanation{
 		Reason: MetricsForwarded, WarnOnly: true,
 		Meaning: "Standbys forward the port of the metrics, as the name of the port or the annotation prometheus.io/scrape says. Prometheus scrapes each pod, and gets the holder's series from each of them. So sums over the pods are too high.",
 		Do:      "name the other ports in metaparticle.io/ports, so that standbys do not forward this one; if clients use it, too, let Prometheus drop standbys",
-		See:     "../operate/rollouts.md#metrics-of-each-pod",
+		See:     "../operate/traffic.md#metrics-of-each-pod",
 	},
 }

@@ -34,7 +34,7 @@ type Kind struct {
 	object    func(s *space.Space, a app.App) any
 }
 
-// Kinds returns all kinds of the table in docs/operate/rollouts.md.
+// Kinds returns all kinds of the table in docs/evidence/rollouts.md.
 func Kinds() []Kind {
 	all := []Kind{
 		deployment(1, "", true, func(*appsv1.DeploymentSpec) {}),
