@@ -8,7 +8,6 @@ import (
 	goparser "go/parser"
 	"go/token"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -30,20 +29,6 @@ func TestLeaseNamesBeginWithKindOfTheClaim(t *testing.T) {
 			assert.Equal(t, kind.AnyOne, AnyOne(slot), slot)
 		}
 		assert.True(t, !kind.AnyOne || len(slots) == 2, "%s has as many slots as its size", kind.Name())
-	}
-}
-
-// The tables in the README are written by hand.
-func TestReadmeListsEachAnnotation(t *testing.T) {
-	readme, err := os.ReadFile("../README.md")
-	require.NoError(t, err)
-	for _, a := range Annotations {
-		end := "[`:]"
-		if a.Kind != nil {
-			end = ": " // the row of a claim also shows a value
-		}
-		row := regexp.MustCompile("(?m)^\\| `" + regexp.QuoteMeta(a.Key) + end)
-		assert.True(t, row.Match(readme), "README.md lacks a row for %s", a.Key)
 	}
 }
 
