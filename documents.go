@@ -11,5 +11,5 @@ import "embed"
 // Documents has the embedded Markdown pages and their pictures. A new folder of them needs a pattern
 // in the directive go:embed.
 //
-//go:embed README.md CHANGELOG.md CONTRIBUTING.md examples/README.md docs/*.md docs/*.png docs/*/*.md
+//go:embed README.md CHANGELOG.md CONTRIBUTING.md examples/README.md docs/*.md docs/*.png docs/*.svg docs/*/*.md
 var Documents embed.FS
