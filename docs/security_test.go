@@ -19,7 +19,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-const securityPage = "security.md"
+// actorsPage has a row for each threat, and boundsPage one for each bound.
+const (
+	actorsPage = "evidence/security-actors.md"
+	boundsPage = "evidence/security-bounds.md"
+)
 
 // rowsOf returns the cells of all tables of a page, by row, without the head of each table.
 func rowsOf(t *testing.T, file string) [][]string {
@@ -45,7 +49,7 @@ var namedTest = regexp.MustCompile("`((?:Test|Fuzz)[A-Z]\\w*)`")
 func TestSecurityPageCitesOnlyExistingTests(t *testing.T) {
 	exist := tests(t)
 	threats := 0
-	for _, row := range rowsOf(t, securityPage) {
+	for _, row := range rowsOf(t, actorsPage) {
 		if len(row) != 5 {
 			continue
 		}
@@ -53,13 +57,13 @@ func TestSecurityPageCitesOnlyExistingTests(t *testing.T) {
 		named := namedTest.FindAllStringSubmatch(row[4], -1)
 		assert.NotEmpty(t, named, "no test of: %s may %s", row[0], row[1])
 		for _, match := range named {
-			assert.True(t, exist[match[1]], "security.md names %s, which does not exist", match[1])
+			assert.True(t, exist[match[1]], "security-actors.md names %s, which does not exist", match[1])
 		}
 	}
 	assert.NotZero(t, threats)
 }
 
-// packages has the folders of some packages. The page security.md names constants of these
+// packages has the folders of some packages. The page of bounds names constants of these
 // packages.
 var packages = map[string]string{
 	"api": "../api", "admit": "../mutate/admit", "console": "../console", "enroll": "../enroll", "feature": "../mutate/feature", "listing": "../listing", "load": "../mutate/load",
@@ -98,7 +102,7 @@ func constants(t *testing.T) map[string]constant.Value {
 }
 
 // clock is an importer for the type checker. The package "time" of this importer has only the type
-// Duration and the units, because the constants that security.md names need nothing else.
+// Duration and the units, because the constants that the page of bounds names need nothing else.
 type clock struct{}
 
 // Import implements [types.Importer].
@@ -136,13 +140,13 @@ func written(t *testing.T, cell string) float64 {
 func TestBoundsOnSecurityPageEqualConstantsInCode(t *testing.T) {
 	all := constants(t)
 	named, derived := map[string]bool{}, 0
-	for _, row := range rowsOf(t, securityPage) {
+	for _, row := range rowsOf(t, boundsPage) {
 		if len(row) != 3 {
 			continue
 		}
 		if bound := strings.Trim(row[0], "`"); qualified.FindString(bound) == bound && bound != "" {
 			named[bound] = true
-			if assert.Contains(t, all, bound, "security.md names a constant that does not exist") {
+			if assert.Contains(t, all, bound, boundsPage+" names a constant that does not exist") {
 				is, _ := constant.Float64Val(constant.ToFloat(all[bound]))
 				assert.InDelta(t, is, written(t, row[1]), 0.5, bound)
 			}
@@ -165,7 +169,7 @@ func TestBoundsOnSecurityPageEqualConstantsInCode(t *testing.T) {
 	assert.NotZero(t, derived)
 	for name := range all {
 		if its, ok := strings.CutPrefix(name, "registry."); ok && regexp.MustCompile(`^max[A-Z]`).MatchString(its) {
-			assert.True(t, named[name], "security.md lacks the bound %s", name)
+			assert.True(t, named[name], "security-bounds.md lacks the bound %s", name)
 		}
 	}
 }

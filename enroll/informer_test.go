@@ -187,7 +187,7 @@ func TestManagersReconcilerReadsPagesInTurn(t *testing.T) {
 	assert.Same(t, process, r.pager)
 }
 
-// The table of docs/security.md counts ten times the size of a page, with its text and a buffer that
+// The table of docs/evidence/security-bounds.md counts ten times the size of a page, with its text and a buffer that
 // grows.
 func TestDecodedPageFitsIntoTenTimesItsSize(t *testing.T) {
 	for _, pods := range []int{2, 32} {

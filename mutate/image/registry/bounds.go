@@ -5,7 +5,7 @@ package registry
 
 import "time"
 
-// These constants bound one look-up, and all look-ups of a process. The page docs/security.md
+// These constants bound one look-up, and all look-ups of a process. The page docs/evidence/security-bounds.md
 // derives the cost of look-ups from these constants, and a test compares the page with them.
 const (
 	// defaultBudget bounds a look-up. The creation of a pod waits for the look-up, and the
