@@ -291,8 +291,9 @@ func TestHoldIsNeverForgedInTwoWrites(t *testing.T) {
 	}
 	person := &user.DefaultInfo{Name: "person"}
 	refused := write(person, "web-0_1", "_", nil, forged)
-	require.Len(t, refused, 1, "a person has the identity of no pod")
+	require.Len(t, refused, 2, "a person has the identity of no pod")
 	assert.Contains(t, refused[0], "HoldForged: ")
+	assert.Contains(t, refused[1], "PersonForged: ", "and the text reads like one")
 	refused = write(person, "other-0_2", "web-0_1", forged, forged)
 	require.Len(t, refused, 2, "the annotations of another pod become those of web-0")
 	assert.Contains(t, refused[0], "HoldForged: ")

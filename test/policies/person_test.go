@@ -30,27 +30,33 @@ func TestPeopleHoldLocksInTheirOwnNames(t *testing.T) {
 		annotations  map[string]string
 		refused      string
 	}{
-		"a free lock":                  {ann, nil, "lock.a", "", own(ann), hold, ""},
-		"an expired pod's lock":        {ann, nil, "lock.a", "web-0_1", own(ann), hold, ""},
-		"a renewal":                    {ann, nil, "lock.a", own(ann), own(ann), hold, ""},
-		"a release":                    {ann, nil, "lock.a", own(ann), "", nil, ""},
-		"a service account":            {account, nil, "lock.a", "", own(account), hold, ""},
-		"an administrator":             {masters, nil, "lock.a", "", own(masters), hold, ""},
-		"a pod after a person":         {pod("web-0", "1"), isAgent, "lock.a", own(ann), "web-0_1", hold, ""},
-		"another's name":               {pat, nil, "lock.a", "", own(ann), nil, "PersonForged: a user names only itself"},
-		"another's name and hold":      {pat, nil, "lock.a", "", own(ann), hold, "HoldForged: "},
-		"another's hold":               {pat, nil, "lock.a", own(ann), own(ann), hold, "HoldForged: "},
-		"the end of another's name":    {&user.DefaultInfo{Name: "lee@example.com"}, nil, "lock.a", "", own(ann), nil, "PersonForged: a user names only itself"},
-		"no process":                   {ann, nil, "lock.a", "", "person:_" + ann.Name, nil, "PersonForged: a user names only itself"},
-		"a short text":                 {ann, nil, "lock.a", "", "person:", hold, "HoldForged: "},
-		"an administrator for another": {masters, nil, "lock.a", "", own(ann), nil, "PersonForged: a user names only itself"},
-		"a singleton":                  {ann, nil, "singleton.deployment.web", "", own(ann), hold, "PersonForged: a user names only itself"},
-		"a pod's name":                 {ann, nil, "lock.a", "", "web-0_1", nil, "PersonForged: only a pod holds"},
-		"a pod's name after one's own": {ann, nil, "lock.a", own(ann), "web-0_1", nil, "PersonForged: only a pod holds"},
-		"an agent as a person":         {pod("web-0", "1"), isAgent, "lock.a", "", own(account), hold, "NotYourIdentity: "},
-		"an agent frees a person's":    {pod("web-0", "1"), isAgent, "lock.a", own(ann), "", nil, "NotYourIdentity: "},
-		"an elector in a pod":          {pod("app-0", "3"), nil, "lock.a", "", "app-0_0a1b2c3d-1111-2222-3333-444455556666", nil, ""},
-		"an elector of another kind":   {ann, nil, "election.main", "", "host_0a1b2c3d-1111", nil, ""},
+		"a free lock":                   {ann, nil, "lock.a", "", own(ann), hold, ""},
+		"an expired pod's lock":         {ann, nil, "lock.a", "web-0_1", own(ann), hold, ""},
+		"a renewal":                     {ann, nil, "lock.a", own(ann), own(ann), hold, ""},
+		"a release":                     {ann, nil, "lock.a", own(ann), "", nil, ""},
+		"a service account":             {account, nil, "lock.a", "", own(account), hold, ""},
+		"an administrator":              {masters, nil, "lock.a", "", own(masters), hold, ""},
+		"a pod after a person":          {pod("web-0", "1"), isAgent, "lock.a", own(ann), "web-0_1", hold, ""},
+		"another's name":                {pat, nil, "lock.a", "", own(ann), nil, "PersonForged: a user names only itself"},
+		"another's name and hold":       {pat, nil, "lock.a", "", own(ann), hold, "HoldForged: "},
+		"another's hold":                {pat, nil, "lock.a", own(ann), own(ann), hold, "HoldForged: "},
+		"the end of another's name":     {&user.DefaultInfo{Name: "lee@example.com"}, nil, "lock.a", "", own(ann), nil, "PersonForged: a user names only itself"},
+		"no process":                    {ann, nil, "lock.a", "", "person:_" + ann.Name, nil, "PersonForged: a user names only itself"},
+		"a short text":                  {ann, nil, "lock.a", "", "person:", hold, "HoldForged: "},
+		"an administrator for another":  {masters, nil, "lock.a", "", own(ann), nil, "PersonForged: a user names only itself"},
+		"a singleton":                   {ann, nil, "singleton.deployment.web", "", own(ann), hold, "PersonForged: a user names only itself"},
+		"a pod's name":                  {ann, nil, "lock.a", "", "web-0_1", nil, "PersonForged: only a pod holds"},
+		"a pod's name after one's own":  {ann, nil, "lock.a", own(ann), "web-0_1", nil, "PersonForged: only a pod holds"},
+		"an agent as a person":          {pod("web-0", "1"), isAgent, "lock.a", "", own(account), hold, "NotYourIdentity: "},
+		"an agent frees a person's":     {pod("web-0", "1"), isAgent, "lock.a", own(ann), "", nil, "NotYourIdentity: "},
+		"text that reads like a person": {pat, nil, "lock.a", "", "person ann_lee@example.com", nil, "PersonForged: a user names only itself"},
+		"an odd space, in a pod":        {pod("evil", "9"), nil, "lock.a", "", "person\u00a0" + ann.Name + "_1", nil, "PersonForged: a user names only itself"},
+		"on a singleton, too":           {pat, nil, "singleton.deployment.web", "", "person " + ann.Name + "_1", nil, "PersonForged: a user names only itself"},
+		"a text that reads like a pod":  {pat, nil, "lock.a", "", "web-0_X", nil, "PersonForged: only a pod holds"},
+		"a pod's name, and a space":     {pat, nil, "lock.a", "", "web-0_1 ", nil, "PersonForged: "},
+		"a name of no pod":              {ann, nil, "lock.a", "", "gone", nil, ""},
+		"an elector in a pod":           {pod("app-0", "3"), nil, "lock.a", "", "app-0_0a1b2c3d-1111-2222-3333-444455556666", nil, ""},
+		"an elector of another kind":    {ann, nil, "election.main", "", "host_0a1b2c3d-1111", nil, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			old := lease("true")
@@ -70,4 +76,8 @@ func TestPeopleHoldLocksInTheirOwnNames(t *testing.T) {
 	made.Spec.HolderIdentity = new(own(ann))
 	assert.Len(t, refusals(t, request{by: pat, resource: coordinationv1.SchemeGroupVersion.WithResource("leases"), in: namespace(shop, true), object: made}), 1, "a new Lease in another's name")
 	assert.Empty(t, refusals(t, request{by: ann, resource: coordinationv1.SchemeGroupVersion.WithResource("leases"), in: namespace(shop, true), object: made}))
+
+	unmanaged := made.DeepCopy()
+	delete(unmanaged.Labels, api.ManagedLabel)
+	assert.Len(t, refusals(t, request{by: pat, resource: coordinationv1.SchemeGroupVersion.WithResource("leases"), in: namespace(shop, true), object: made, old: unmanaged}), 1, "another's name from before the label")
 }
