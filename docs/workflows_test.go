@@ -4,6 +4,7 @@
 package docs
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -71,15 +72,16 @@ func TestWorkflowsCallExistingTargets(t *testing.T) {
 	assert.GreaterOrEqual(t, called, 5)
 }
 
-// The steps of the release run in a folder of their own, with stand-ins for what reaches the internet.
-func TestReleaseWorkflowSignsEverythingThatItPublishes(t *testing.T) {
-	dir := t.TempDir()
-	files := filepath.Join(dir, "out/release/v1.0.0-rc.1")
+// released runs the steps of the release for a tag until one fails, in a folder of their own, with stand-ins for what
+// reaches the internet. It returns the folder, and the failure.
+func released(t *testing.T, tag, released string) (dir string, failed error) {
+	dir = t.TempDir()
+	files := filepath.Join(dir, "out/release", tag)
 	tool := func(name, script string) {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/bash\necho \"${0##*/} $*\" >>calls\n"+script), 0o700))
 	}
 	tool("docker", "cat >/dev/null\n")
-	tool("gh", "")
+	tool("gh", "[[ $2 != view || $3 == "+released+" ]]\n")
 	tool("go", "if [ \"$1\" = env ]; then echo /go; fi\n")
 	tool("cosign", `for word; do case $word in --bundle) bundle=1;; *) if [ -n "$bundle" ]; then touch "$word"; bundle=; fi;; esac; done`+"\n")
 	tool("make", `mkdir -p "$FILES" && cd "$FILES"
@@ -93,12 +95,35 @@ touch checksums.txt agent_linux_amd64.cdx.json webhook_linux_amd64.cdx.json inst
 		command := exec.CommandContext(t.Context(), "bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", s.Run)
 		command.Dir = dir
 		command.Env = []string{
-			"PATH=" + dir + ":" + os.Getenv("PATH"), "VERSION=v1.0.0-rc.1", "REGISTRY=r.example/m", "FILES=" + files, "TOKEN=t",
+			"PATH=" + dir + ":" + os.Getenv("PATH"), "VERSION=" + tag, "REGISTRY=r.example/m", "FILES=" + files, "TOKEN=t",
 			"GITHUB_ACTOR=a", "GITHUB_OUTPUT=" + filepath.Join(dir, "output"), "GITHUB_SERVER_URL=https://g.example", "GITHUB_REPOSITORY=o/r",
 		}
-		out, err := command.CombinedOutput()
-		require.NoError(t, err, "%s\n%s", s.Name, out)
+		if out, err := command.CombinedOutput(); err != nil {
+			return dir, fmt.Errorf("%s: %w\n%s", s.Name, err, out)
+		}
 	}
+	return dir, nil
+}
+
+// make and the shell would run a command in the name of a tag.
+func TestReleaseWorkflowRefusesOddAndReleasedTags(t *testing.T) {
+	for name, tag := range map[string]string{
+		"command": "v1.0.0;{touch,pwned}", "command after a hyphen": "v1.0.0-`id`", "variable of make": "v1.0.0-$(SHELL)", "two lines": "v1.0.0\nid", "moved": "v0.9.0",
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, err := released(t, tag, "v0.9.0")
+			require.Error(t, err)
+			calls, _ := os.ReadFile(filepath.Join(dir, "calls"))
+			assert.NotContains(t, string(calls), "docker")
+			assert.NotContains(t, string(calls), "make")
+		})
+	}
+}
+
+func TestReleaseWorkflowSignsEverythingThatItPublishes(t *testing.T) {
+	dir, err := released(t, "v1.0.0-rc.1", "v0.9.0")
+	require.NoError(t, err)
+	files := filepath.Join(dir, "out/release/v1.0.0-rc.1")
 	text, err := os.ReadFile(filepath.Join(dir, "calls"))
 	require.NoError(t, err)
 	calls := strings.ReplaceAll(string(text), files+"/", "")
