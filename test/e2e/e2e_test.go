@@ -132,6 +132,7 @@ var parallel = []string{
 	"TestPodsAreAdmittedDuringCertificateRenewal",
 	"TestConsoleShowsTheCauseOfAHandover",
 	"TestRefusedLeaseIsShownToTheUser",
+	"TestPersonsCommandWaitsForPodsAndOtherPeople",
 	"TestSlotStaysExclusiveInARecreatedNamespace",
 	"TestViewShowsSlotsAndEditMovesThem",
 	"TestVeleroRestoresPodsBeforeTheirControllers",
@@ -467,6 +468,9 @@ func TestHelmCommandsNeverStopARunningApplication(t *testing.T) {
 }
 func TestHelmUpgradesToAReleaseAndRollsBack(t *testing.T) {
 	operations.TestHelmUpgradesToAReleaseAndRollsBack(t)
+}
+func TestPersonsCommandWaitsForPodsAndOtherPeople(t *testing.T) {
+	operations.TestPersonsCommandWaitsForPodsAndOtherPeople(t)
 }
 func TestSlotStaysExclusiveInARecreatedNamespace(t *testing.T) {
 	operations.TestSlotStaysExclusiveInARecreatedNamespace(t)

@@ -17,7 +17,8 @@ import (
 // Family is one process that a shim started, with all its descendants: the application
 // with every thread and orphan.
 type Family struct {
-	// Pod is the UID of the pod.
+	// Pod is the UID of the pod, or the path of the kubectl plugin that runs the family under a
+	// person's hold.
 	Pod string
 	// Start is the instant at which the shim forked the process.
 	Start time.Duration
@@ -145,10 +146,14 @@ func (f *Families) exec(n notice) {
 		return
 	}
 	args := strings.Split(string(line), "\x00")
-	if len(args) > 1 && path.Base(args[0]) == "agent" && args[1] == "exec" {
+	switch {
+	case len(args) < 2:
+	case path.Base(args[0]) == "agent" && args[1] == "exec":
 		if pod := podAt(n.pid); pod != "" {
 			f.gates[n.pid] = &gate{pod: pod}
 		}
+	case args[1] == "hold-guard": // of "kubectl metaparticle hold"
+		f.gates[n.pid] = &gate{pod: args[0]}
 	}
 }
 

@@ -51,7 +51,7 @@ func TestViewShowsSlotsAndEditMovesThem(t *testing.T) {
 	app.AwaitRunning(s, a, space.Soon)
 	app.AwaitStandby(s, a)
 	viewer, editor := p.as("view"), p.as("edit")
-	shown := viewer.run(0, "status")
+	shown := viewer.run(0, "status", "-v")
 	assert.Contains(t, shown, slot+": singleton, held by "+first.Name)
 	assert.NotContains(t, shown, "note: ")
 	assert.Contains(t, viewer.run(0, "explain", slot), "gated, 2 pods")

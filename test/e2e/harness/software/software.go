@@ -207,6 +207,9 @@ func NewFamilies(s *space.Space, app string) *Families {
 	return &Families{Space: s, heard: heard, app: app, pods: map[string]string{}}
 }
 
+// Include adds the commands that an executable file of the kubectl plugin runs under people's holds.
+func (f *Families) Include(plugin string) { f.pods[plugin] = "" }
+
 // All returns the families so far, in the order of their starts.
 func (f *Families) All() []witness.Family {
 	uids := []string{}
