@@ -24,10 +24,13 @@ If the renewals fail, COMMAND gets SIGTERM, and all its processes are killed bef
 another holder can begin; so it is if hold itself is killed. kubectl metaparticle
 pause --stop ends COMMAND, too.
 
-Limits. A paused or suspended machine runs nothing, also no watchdog: after it wakes,
-COMMAND is killed at once if the lock is lost, but a write that was on its way can
-still arrive. Storage that must not see it compares the fencing token. Kill hold and
-its watchdog (hold-guard) at the same instant, and descendants of COMMAND can survive.
+Limits. hold finds the processes that COMMAND starts on this machine as its descendants:
+a container of docker run, a program behind ssh or kubectl exec, and a statement in a
+database's server go on. A paused or suspended machine runs nothing, also no watchdog:
+after it wakes, COMMAND is killed at once if the lock is lost, but a write that was on
+its way can still arrive. Storage that must not see it compares the fencing token. Kill
+hold and its watchdog (hold-guard) at the same instant, and descendants of COMMAND can
+survive.
 COMMAND must run as you: hold may not kill a program of another user, as sudo starts.
 hold needs Linux, where it can find all descendants of COMMAND.
 
