@@ -124,7 +124,7 @@ func TestCommandsPrintHostileTextsOnSingleLines(t *testing.T) {
 // writers are the functions that may write to an output. The function "say" writes lines, and
 // each other function writes a usage, an object as JSON or YAML, or cells that [inOneLine] has
 // cleaned.
-var writers = []string{"say", "row", "tell", "write", "show", "encoded"}
+var writers = []string{"say", "row", "tell", "write", "show", "encoded", "usage"}
 
 func TestPluginCommandsPrintOnlyThroughListedFunctions(t *testing.T) {
 	paths, err := filepath.Glob("*.go")

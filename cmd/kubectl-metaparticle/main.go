@@ -109,14 +109,7 @@ func (p *plugin) root() *cobra.Command {
 	root.SetErr(p.std.err)
 	root.SetFlagErrorFunc(explained)
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.SetUsageTemplate(strings.NewReplacer(
-		`{{if .HasAvailableInheritedFlags}}
-
-Global Flags:
-{{.InheritedFlags.FlagUsages | trimTrailingWhitespaces}}{{end}}`, `{{if .HasAvailableInheritedFlags}}
-
-Use "kubectl metaparticle options" for the flags of kubectl, such as --namespace, --context and --as.{{end}}`,
-		"{{.LocalFlags.FlagUsages", "{{.LocalNonPersistentFlags.FlagUsages").Replace(root.UsageTemplate()))
+	root.SetUsageFunc(usage)
 	root.AddCommand(
 		p.statusCommand(), p.explainCommand(), p.injectCommand(), p.yieldCommand(), p.pauseCommand(), p.resumeCommand(),
 		p.forgetCommand(), p.holdCommand(), p.consoleCommand(), p.recoverCommand(), p.checkCommand(),
@@ -270,4 +263,38 @@ func versionOfBuild() string {
 		return built.Main.Version
 	}
 	return cmp.Or(release, "unknown")
+}
+
+// usage prints what cobra's usage template prints, but without kubectl's flags, which are many. A
+// template would double the size of the program: the linker then keeps every exported method.
+func usage(c *cobra.Command) error {
+	w := c.OutOrStderr()
+	fmt.Fprintf(w, "Usage:\n")
+	if c.Runnable() {
+		fmt.Fprintf(w, "  %s\n", c.UseLine())
+	}
+	if c.HasAvailableSubCommands() {
+		fmt.Fprintf(w, "  %s [command]\n", c.CommandPath())
+	}
+	if c.HasExample() {
+		fmt.Fprintf(w, "\nExamples:\n%s\n", c.Example)
+	}
+	if c.HasAvailableSubCommands() {
+		fmt.Fprintf(w, "\nAvailable Commands:\n")
+	}
+	for _, below := range c.Commands() {
+		if below.IsAvailableCommand() || below.Name() == "help" {
+			fmt.Fprintf(w, "  %-*s %s\n", below.NamePadding(), below.Name(), below.Short)
+		}
+	}
+	if flags := c.LocalNonPersistentFlags(); flags.HasAvailableFlags() {
+		fmt.Fprintf(w, "\nFlags:\n%s\n", strings.TrimRight(flags.FlagUsages(), "\n"))
+	}
+	if c.HasAvailableInheritedFlags() {
+		fmt.Fprintf(w, "\nUse \"kubectl metaparticle options\" for the flags of kubectl, such as --namespace, --context and --as.\n")
+	}
+	if c.HasAvailableSubCommands() {
+		fmt.Fprintf(w, "\nUse \"%s [command] --help\" for more information about a command.\n", c.CommandPath())
+	}
+	return nil
 }

@@ -28,7 +28,7 @@ a write. So the command pauses all slots, and writes until the revision is above
 the floor. Then each holder with a token up to the floor yields, and the pauses end.
 
 The value of --floor is the greatest revision that the lost API server can have had.
-The page docs/operate/disaster.md tells where to read that revision. If the token of a Lease or
+The page docs/operate/recover.md tells where to read that revision. If the token of a Lease or
 Variable is greater than both --floor and the present revision, that token is the floor.
 After a restore of etcd no such token exists, because Leases go back with the revision.
 Each pod can write any token into its own Lease. So the command prints the Lease whose
@@ -41,7 +41,7 @@ the others. After other errors, such as those of a connection, the command tries
 25 s. Then the command ends with exit code 2, and the pauses stay.
 
 Before this command, wait for the longest lease duration without an API server, as
-docs/operate/disaster.md describes. The command does not replace that wait. If the command was
+docs/operate/recover.md describes. The command does not replace that wait. If the command was
 interrupted, run the command again.
 
 Exit codes: 0 all holders have tokens above the floor; 1 a holder has not yielded in

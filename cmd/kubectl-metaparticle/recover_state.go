@@ -51,7 +51,7 @@ type state struct {
 // that floor is greater. The command writes until etcd's revision is above the floor. So a
 // token in a Lease causes at most half a minute of writes. A person who reads the last revision
 // in etcd's database misses the writes in etcd's log, but these are at most mostAbove
-// (docs/operate/disaster.md).
+// (docs/operate/recover.md).
 const mostAbove = 10_000
 
 // bearer is a Lease or Variable with its token.
