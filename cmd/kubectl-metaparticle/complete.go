@@ -115,7 +115,9 @@ func successors(ctx context.Context, _ *plugin, c cluster, namespace string, arg
 // works returns what "forget" can forget: work with done keys and open barriers, and then the keys.
 func works(ctx context.Context, _ *plugin, c cluster, namespace string, args []string) (words []string) {
 	for _, l := range c.slots(ctx, namespace) {
-		done := api.Done(l.Annotations[api.DoneAnnotation]).Keys()
+		// Bash executes a word such as $(id), if the completion of kubectl is older than 1.33. Who may patch a
+		// Lease writes such a key.
+		done := slices.DeleteFunc(api.Done(l.Annotations[api.DoneAnnotation]).Keys(), func(key string) bool { return !api.IsKey(key) })
 		word := strings.Replace(l.Name, ".", "/", 1)
 		if _, _, shard := api.ReadShard(l.Name); !shard && !strings.HasPrefix(l.Name, "once.") && len(done) > 0 {
 			word = targetOf(l.Name)

@@ -362,7 +362,7 @@ func TestCompletionProposesCommandsAndOutputFormats(t *testing.T) {
 }
 
 func TestCompletionProposesPodsAndKeys(t *testing.T) {
-	b := newByHand(append(team(nil), slotLease(api.OnceLease("schema"), "", map[string]string{api.DoneAnnotation: "7,8"}),
+	b := newByHand(append(team(nil), slotLease(api.OnceLease("schema"), "", map[string]string{api.DoneAnnotation: "7,$(id),`id`,-n,8\n:0"}), slotLease(api.OnceLease("odd"), "", map[string]string{api.DoneAnnotation: "$(id)"}),
 		slotLease("shards.job.map.0", "", map[string]string{api.DoneAnnotation: "1-a"}),
 		slotLease("once-revision.deployment.web", "", map[string]string{api.DoneAnnotation: "5d9c7b"}),
 		waiting("d", "lock.other"))...)
@@ -375,7 +375,7 @@ func TestCompletionProposesPodsAndKeys(t *testing.T) {
 		{successors, []string{slot}, []string{"b", "c"}},
 		{successors, []string{"lock/other"}, []string{"d"}},
 		{works, nil, []string{"once/schema", "shards/job.map.0", "deployment/web"}},
-		{works, []string{"once/schema"}, []string{"7", "8"}},
+		{works, []string{"once/schema"}, []string{"7"}},
 		{works, []string{"deployment/web"}, []string{"5d9c7b"}},
 		{works, []string{"shards/job.map.0"}, []string{"1-a"}},
 		{targets, []string{"lock/a"}, nil},
