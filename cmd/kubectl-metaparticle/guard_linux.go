@@ -36,8 +36,10 @@ type guard struct {
 	child           *exec.Cmd
 	drainAt, killAt time.Duration
 	drained, killed bool
-	status          unix.WaitStatus
-	ended           bool
+	// terminal reports that the command has the terminal, as hold had it.
+	terminal bool
+	status   unix.WaitStatus
+	ended    bool
 }
 
 // guardMain is the main function of the watchdog.
@@ -107,11 +109,25 @@ func (g *guard) start(command []string) error {
 	}
 	g.child = &exec.Cmd{Path: path, Args: command, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
 	g.child.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL}
-	parent, _ := unix.Getpgid(os.Getppid())
-	if foreground, err := unix.IoctlGetInt(0, unix.TIOCGPGRP); err == nil && foreground == parent {
-		g.child.SysProcAttr.Foreground, g.child.SysProcAttr.Ctty = true, 0
+	hold, _ := unix.Getpgid(os.Getppid())
+	foreground, err := unix.IoctlGetInt(0, unix.TIOCGPGRP)
+	g.terminal = err == nil && foreground == hold
+	if err := g.child.Start(); err != nil {
+		return err
 	}
-	return g.child.Start()
+	g.bringForward()
+	return nil
+}
+
+// bringForward gives the terminal to the command, and continues the command if it has stopped because it
+// used the terminal too early, or at Ctrl-Z. A stopped command would keep the lock, and nobody could
+// type "fg": the shell waits for hold, which has not stopped.
+func (g *guard) bringForward() {
+	if g.terminal {
+		signal.Ignore(unix.SIGTTOU) // the command, which is started already, has the default
+		_ = unix.IoctlSetPointerInt(0, unix.TIOCSPGRP, g.child.Process.Pid)
+		_ = unix.Kill(-g.child.Process.Pid, unix.SIGCONT)
+	}
 }
 
 // take obeys a message. Once a stop has begun, no grant ends it.
@@ -183,8 +199,18 @@ func (g *guard) next() time.Duration {
 	return min(g.drainAt, g.killAt)
 }
 
-// reap reaps what has ended, and reports whether no process is left.
+// reap reaps what has ended, and reports whether no process is left. It learns of the stops of the
+// command alone.
 func (g *guard) reap() (none bool) {
+	var status unix.WaitStatus
+	if pid, _ := unix.Wait4(g.child.Process.Pid, &status, unix.WNOHANG|unix.WUNTRACED, nil); pid > 0 && !g.ended {
+		switch {
+		case !status.Stopped():
+			g.status, g.ended = status, true
+		case status.StopSignal() != unix.SIGSTOP: // nobody but a terminal sends the others
+			g.bringForward()
+		}
+	}
 	for {
 		pid, status, none := host.Reap()
 		switch {

@@ -65,7 +65,6 @@ func (h holding) run(ctx context.Context, c cluster) (int, error) {
 		d.waitUntil = now + h.wait
 	}
 	signal.Notify(d.signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
-	signal.Notify(make(chan os.Signal, 1), unix.SIGTTOU) // for the terminal's return
 	return d.run(context.WithoutCancel(ctx), leases{c, h.namespace})
 }
 
@@ -301,7 +300,7 @@ func startGuard(h holding, token string, drainAt, killAt int64) (process, error)
 	c.Stdin, c.Stdout, c.Stderr, c.ExtraFiles = os.Stdin, os.Stdout, os.Stderr, []*os.File{read}
 	c.Env = append(os.Environ(), api.FencingTokenEnv+"="+token)
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	foreground, terminal := unix.IoctlGetInt(0, unix.TIOCGPGRP)
+	foreground, noTerminal := unix.IoctlGetInt(0, unix.TIOCGPGRP)
 	if err := c.Start(); err != nil {
 		return nil, errors.Join(err, write.Close())
 	}
@@ -310,7 +309,8 @@ func startGuard(h holding, token string, drainAt, killAt int64) (process, error)
 	go func() {
 		_ = c.Wait()
 		write.Close()
-		if terminal == nil {
+		if noTerminal == nil && foreground == unix.Getpgrp() {
+			signal.Ignore(unix.SIGTTOU) // hold takes the terminal back from the background
 			_ = unix.IoctlSetPointerInt(0, unix.TIOCSPGRP, foreground)
 		}
 		code := c.ProcessState.ExitCode()
