@@ -39,6 +39,9 @@ func (h holding) run(ctx context.Context, c cluster) (int, error) {
 	if err != nil {
 		return exitError, fmt.Errorf("--lease-duration: %w", err)
 	}
+	if _, err := exec.LookPath(h.command[0]); err != nil { // not only after the wait
+		return exitError, err
+	}
 	user, err := h.identify(ctx, c)
 	if err != nil {
 		return exitError, err
@@ -123,6 +126,8 @@ type driver struct {
 	code       int
 	err        error
 	denied     error
+	// told is the last message about what hold waits for.
+	told string
 }
 
 func (d *driver) run(ctx context.Context, requests courier.Leases) (int, error) {
@@ -157,6 +162,7 @@ func (d *driver) run(ctx context.Context, requests courier.Leases) (int, error) 
 		if again := d.act(now, state); again {
 			continue
 		}
+		d.tell()
 		if d.waitUntil > 0 && d.hold == "" {
 			wake = min(wake, d.waitUntil)
 		}
@@ -214,6 +220,25 @@ func (d *driver) act(now time.Duration, s claims.State) (again bool) {
 		d.renewed(s)
 	}
 	return false
+}
+
+// tell says what hold waits for, once for each holder.
+func (d *driver) tell() {
+	seen := d.claim.Views()[0]
+	if d.hold != "" || d.over || !seen.Known {
+		return
+	}
+	why := ""
+	switch {
+	case seen.Record.Paused != "":
+		why = fmt.Sprintf("waiting: %s is paused: kubectl metaparticle resume -n %s %s", d.slot, d.namespace, d.slot)
+	case seen.Record.Holder != "" && !seen.Mine:
+		why = fmt.Sprintf("waiting: %s holds %s", api.PodOf(seen.Record.Holder), d.slot)
+	}
+	if why != "" && why != d.told {
+		d.told = why
+		say(d.std.err, "%s", why)
+	}
 }
 
 // begin starts the command under a hold that has just begun.

@@ -150,9 +150,29 @@ func TestHoldWaitsForALivingHolder(t *testing.T) {
 				b.after(t, time.Nanosecond, "lock.a", "")
 				group.Wait()
 				assert.Equal(t, c.code, ann.code)
+				assert.Equal(t, 1, strings.Count(ann.said.String(), "waiting: web holds lock.a\n"), ann.said.String())
 			})
 		})
 	}
+}
+
+func TestHoldOfAMissingCommandEndsBeforeTheWait(t *testing.T) {
+	code, err := holding{command: []string{"no-such-command"}, leaseDuration: api.DefaultLeaseDuration}.run(t.Context(), cluster{})
+	assert.Equal(t, exitError, code)
+	assert.ErrorContains(t, err, "no-such-command")
+}
+
+func TestHoldSaysThatTheLockIsPaused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		paused := slotLease("lock.a", "", map[string]string{api.PausedAnnotation: "hold"})
+		b, now, ann := newByHand(paused), clock(), &person{name: "ann"}
+		var group sync.WaitGroup
+		group.Add(1)
+		ann.hold(t, b, now, time.Second, time.Minute, group.Done)
+		group.Wait()
+		assert.Equal(t, exitNot, ann.code)
+		assert.Equal(t, "waiting: lock.a is paused: kubectl metaparticle resume -n shop lock.a\nlock.a was not free within 1m0s\n", ann.said.String())
+	})
 }
 
 // While the API server refuses all writes of one person, the command ends before another begins.

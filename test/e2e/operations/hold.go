@@ -65,7 +65,9 @@ func TestPersonsCommandWaitsForPodsAndOtherPeople(t *testing.T) {
 	program := filepath.Join(t.TempDir(), "app")
 	require.NoError(t, oci.Compile(t.Context(), oci.TestApp, program))
 
-	assert.Contains(t, editor.run(1, "hold", "lock/"+lock, "--wait", "3s", "--", program, "-facts"), slot+" was not free within 3s")
+	said := editor.run(1, "hold", "lock/"+lock, "--wait", "3s", "--", program, "-facts")
+	assert.Contains(t, said, "waiting: "+s.Holder(slot).Name+" holds "+slot)
+	assert.Contains(t, said, slot+" was not free within 3s")
 	runs := func(name string) func() bool {
 		return func() bool { now := s.Running(lock); return now != nil && now.Pod == name }
 	}
