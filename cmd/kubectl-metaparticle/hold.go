@@ -17,8 +17,9 @@ import (
 
 const holdLong = `Runs COMMAND while you hold a lock, beside the pods that claim it: neither a pod nor
 another hold of the lock runs at the same time. The command waits for the lock, renews
-it, and releases it once COMMAND and all processes that it started are dead. COMMAND
-finds the fencing token in METAPARTICLE_FENCING_TOKEN.
+it, and releases it once COMMAND and all processes that it started are dead: what COMMAND
+leaves in the background is killed at its end. COMMAND finds the fencing token in
+METAPARTICLE_FENCING_TOKEN.
 
 If the renewals fail, COMMAND gets SIGTERM, and all its processes are killed before
 another holder can begin; so it is if hold itself is killed. kubectl metaparticle
@@ -26,11 +27,13 @@ pause --stop ends COMMAND, too.
 
 Limits. hold finds the processes that COMMAND starts on this machine as its descendants:
 a container of docker run, a program behind ssh or kubectl exec, and a statement in a
-database's server go on. A paused or suspended machine runs nothing, also no watchdog:
-after it wakes, COMMAND is killed at once if the lock is lost, but a write that was on
-its way can still arrive. Storage that must not see it compares the fencing token. Kill
-hold and its watchdog (hold-guard) at the same instant, and descendants of COMMAND can
-survive.
+database's server go on. A suspended computer runs nothing, also no watchdog: after it
+wakes, COMMAND is killed at once if its time is over. A paused virtual machine does not
+know how long it was paused: COMMAND runs on until a renewal is refused, or until its
+time is over as the machine counts it. In both cases a write that was on its way can
+still arrive. Storage that must not see it compares the fencing token. Kill or stop
+both hold and its watchdog (hold-guard), and processes of COMMAND can run on beside the
+next holder.
 COMMAND must run as you: hold may not kill a program of another user, as sudo starts.
 hold needs Linux, where it can find all descendants of COMMAND.
 
@@ -38,7 +41,8 @@ You need the right to get, watch and update Leases. The Lease names you as its h
 
 Exit codes: that of COMMAND, or 128 and the number of the signal that ended it. Before
 COMMAND starts: 1 the lock was not free within --wait; 2 error; 3 refused. If the lock
-is lost while COMMAND runs: 1.`
+is lost while COMMAND runs: 1. A signal while hold waits for the lock ends the wait; a
+second one ends hold even if the API server has not stored the release.`
 
 // guardName is the first argument of the watchdog. It is a process of its own, and the parent of the
 // command, so that neither a SIGKILL nor a SIGSTOP of "hold" leaves the command alone.

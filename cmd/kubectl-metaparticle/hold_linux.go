@@ -68,7 +68,9 @@ func (h holding) run(ctx context.Context, c cluster) (int, error) {
 		d.waitUntil = now + h.wait
 	}
 	signal.Notify(d.signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
-	return d.run(context.WithoutCancel(ctx), leases{c, h.namespace})
+	ctx = context.WithoutCancel(ctx) // a signal is for the command
+	d.leaps = host.NewLeaps().Watch(ctx)
+	return d.run(ctx, leases{c, h.namespace})
 }
 
 // identify returns the person's name, as the API server knows it, if the lock has a Lease.
@@ -98,6 +100,8 @@ func (random) Uint64() uint64 {
 // process is a guard with its command. The guard ends after the last process of the command.
 type process interface {
 	send(message string, numbers ...int64)
+	// resume continues a guard that somebody has stopped, so that it enforces its grant.
+	resume()
 	// ended delivers the exit code.
 	ended() <-chan int
 }
@@ -113,6 +117,8 @@ type driver struct {
 	events    chan func(time.Duration)
 	signals   chan os.Signal
 	waitUntil time.Duration
+	// leaps delivers a value after each leap of the wall clock, because the machine may have been paused.
+	leaps <-chan struct{}
 
 	child process
 	// hold is the number of the hold under which the command runs or ran, and serving the time of its
@@ -122,10 +128,11 @@ type driver struct {
 	dead    bool
 	granted int64
 	// over reports that no hold begins any more. lost reports that the lock was lost under the command.
-	over, lost bool
-	code       int
-	err        error
-	denied     error
+	// abandoned reports that the user does not wait for the release: the Lease expires.
+	over, lost, abandoned bool
+	code                  int
+	err                   error
+	denied                error
 	// told is the last message about what hold waits for.
 	told string
 }
@@ -156,7 +163,7 @@ func (d *driver) run(ctx context.Context, requests courier.Leases) (int, error) 
 			deliver.Execute(ctx, a)
 		}
 		state := d.claim.State()
-		if state.Stage == claims.Done {
+		if state.Stage == claims.Done || d.abandoned {
 			return d.code, d.err
 		}
 		if again := d.act(now, state); again {
@@ -177,6 +184,8 @@ func (d *driver) run(ctx context.Context, requests courier.Leases) (int, error) 
 		case <-timer.C:
 		case s := <-d.signals:
 			d.signalled(s)
+		case <-d.leaps:
+			d.claim.Leapt(d.now())
 		case d.code = <-ended:
 			d.orphans()
 			d.dead = true
@@ -254,6 +263,7 @@ func (d *driver) begin(s claims.State) bool {
 
 // renewed passes the present deadline on. A lost or paused lock ends the command.
 func (d *driver) renewed(s claims.State) {
+	d.child.resume()
 	switch {
 	case s.Stage != claims.Held || s.Hold != d.hold || s.Lost != nil:
 		if !d.lost {
@@ -283,23 +293,31 @@ func (d *driver) giveUp(now time.Duration, s claims.State, code int, err error) 
 	return true
 }
 
-// signalled passes a signal on, or ends the wait for the lock.
+// signalled passes a signal on, or ends the wait for the lock, or the wait for the API server to store
+// the release.
 func (d *driver) signalled(s os.Signal) {
 	number := s.(syscall.Signal)
-	if d.child != nil {
+	switch {
+	case d.child != nil && !d.dead:
 		d.child.send(signalMessage, int64(number))
-		return
+	case d.over:
+		say(d.std.err, "%s is not released: if its Lease names you, it expires within %s", d.slot, d.budget.Duration)
+		d.abandoned = true
+	default:
+		d.giveUp(d.now(), d.claim.State(), 128+int(number), nil)
 	}
-	d.giveUp(d.now(), d.claim.State(), 128+int(number), nil)
 }
 
 // guarded is the guard's process.
 type guarded struct {
+	guard  *os.Process
 	grants io.WriteCloser
 	code   chan int
 }
 
 func (g guarded) ended() <-chan int { return g.code }
+
+func (g guarded) resume() { _ = g.guard.Signal(unix.SIGCONT) }
 
 // send never blocks for long: a pipe takes more than a hundred messages, and a guard that reads none
 // lets its last grant end.
@@ -329,7 +347,7 @@ func startGuard(h holding, token string, drainAt, killAt int64) (process, error)
 	if err := c.Start(); err != nil {
 		return nil, errors.Join(err, write.Close())
 	}
-	g := guarded{grants: write, code: make(chan int, 1)}
+	g := guarded{guard: c.Process, grants: write, code: make(chan int, 1)}
 	g.send(grantMessage, drainAt, killAt)
 	go func() {
 		_ = c.Wait()

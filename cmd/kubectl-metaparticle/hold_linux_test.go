@@ -19,6 +19,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -36,9 +37,13 @@ type fakeGuard struct {
 	now   func() time.Duration
 	code  chan int
 	end   func(code int)
+	// resumed is the time of the last call of resume.
+	resumed *time.Duration
 }
 
 func (g *fakeGuard) ended() <-chan int { return g.code }
+
+func (g *fakeGuard) resume() { *g.resumed = g.now() }
 
 func (g *fakeGuard) send(message string, numbers ...int64) {
 	switch message {
@@ -55,6 +60,9 @@ func (g *fakeGuard) send(message string, numbers ...int64) {
 type person struct {
 	name           string
 	began, stopped time.Duration
+	resumed        time.Duration
+	leaps          chan struct{}
+	signals        chan os.Signal
 	token          string
 	code           int
 	said           bytes.Buffer
@@ -65,14 +73,14 @@ func (p *person) hold(t *testing.T, c client.WithWatch, now func() time.Duration
 	require.NoError(t, err)
 	d := &driver{
 		holding: holding{std: stdio{out: &p.said, err: &p.said}, namespace: "shop", slot: "lock.a", wait: wait}, budget: budget, now: now,
-		events: make(chan func(time.Duration), 16), signals: make(chan os.Signal), orphans: func() {},
+		events: make(chan func(time.Duration), 16), signals: p.signals, orphans: func() {}, leaps: p.leaps,
 		claim: claims.New(claims.Config{
 			Slots: []string{"lock.a"}, First: true, OwnProofs: true, Random: random{},
 			Self: lease.Self{Identity: api.PersonIdentity("0123456789abcdef", p.name), BootID: "boot-" + p.name, Budget: budget},
 		}, now()),
 		start: func(_ holding, token string, _, killAt int64) (process, error) {
 			p.began, p.token = now(), token
-			g := &fakeGuard{now: now, code: make(chan int, 1)}
+			g := &fakeGuard{now: now, resumed: &p.resumed, code: make(chan int, 1)}
 			var once sync.Once
 			g.end = func(code int) { once.Do(func() { p.stopped = now(); g.code <- code }) }
 			g.timer = time.AfterFunc(time.Duration(killAt)-now(), func() { g.end(137) })
@@ -212,6 +220,7 @@ func TestTwoHoldsNeverRunAtOnce(t *testing.T) {
 				assert.Less(t, ann.stopped, pat.began)
 				if cut > 0 {
 					assert.GreaterOrEqual(t, pat.began-ann.stopped, 5*time.Second, "the margin of the lease")
+					assert.LessOrEqual(t, ann.stopped-ann.resumed, time.Second, "a guard that somebody has stopped is continued during the outage, too")
 				}
 				first, _ := strconv.Atoi(ann.token)
 				second, _ := strconv.Atoi(pat.token)
@@ -246,6 +255,55 @@ func TestHoldObeysPauseAndLoss(t *testing.T) {
 	}
 }
 
+// A paused machine does not know how long it was paused, so hold asks whether the lock is still its own.
+func TestHoldRenewsAfterALeap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, now, ann := newByHand(slotLease("lock.a", "", nil)), clock(), &person{name: "ann", leaps: make(chan struct{})}
+		var group sync.WaitGroup
+		group.Add(1)
+		ann.hold(t, b, now, time.Minute, 0, group.Done)
+		<-time.After(12 * time.Second)
+		before := time.Now()
+		ann.leaps <- struct{}{}
+		<-time.After(time.Millisecond)
+		assert.False(t, b.lease(t, "lock.a").Spec.RenewTime.Time.Before(before.Truncate(time.Microsecond)), "renewed at once")
+		group.Wait()
+	})
+}
+
+// A second signal ends the wait for an API server that does not store the release.
+func TestSecondSignalEndsTheWaitForTheRelease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, now, ann := newByHand(slotLease("lock.a", "", nil)), clock(), &person{name: "ann", signals: make(chan os.Signal)}
+		broken := false
+		away := interceptor.NewClient(b, interceptor.Funcs{
+			Update: func(context.Context, client.WithWatch, client.Object, ...client.UpdateOption) error {
+				broken = true
+				return errors.New("no route to host")
+			},
+			Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, options ...client.GetOption) error {
+				if broken {
+					return errors.New("no route to host")
+				}
+				return c.Get(ctx, key, o, options...)
+			},
+		})
+		var group sync.WaitGroup
+		group.Add(1)
+		ann.hold(t, away, now, 0, 0, group.Done)
+		<-time.After(5 * time.Second)
+		ann.signals <- unix.SIGINT
+		<-time.After(2 * time.Second)
+		ann.signals <- unix.SIGINT // blocks for ever if hold has ended
+		second := now()
+		group.Wait()
+		assert.Zero(t, now()-second)
+		assert.Zero(t, ann.began)
+		assert.Equal(t, 130, ann.code)
+		assert.Contains(t, ann.said.String(), "expires within 30s")
+	})
+}
+
 // guardOf starts a real guard with a script, which gets the folder as $1.
 func guardOf(t *testing.T, script string, drain, kill time.Duration) (process, string) {
 	t.Helper()
@@ -278,16 +336,22 @@ func TestGuard(t *testing.T) {
 		do          func(p process)
 		code        int
 	}{
-		"own end":              {escapes + "exit 7", long, long, nil, 7},
-		"killed by a signal":   {escapes + "kill -KILL $$", long, long, nil, 137},
-		"end of the grant":     {escapes + `trap "" TERM; sleep 600`, long, 300 * time.Millisecond, nil, 137},
-		"drain":                {escapes + `trap "exit 9" TERM; while :; do sleep 0.01; done`, 300 * time.Millisecond, long, nil, 9},
-		"signal":               {escapes + `trap "exit 5" USR1; echo > $1/ready; while :; do sleep 0.01; done`, long, long, func(p process) { p.send(signalMessage, 10) }, 5},
-		"a kill":               {escapes + "sleep 600", long, long, func(p process) { p.send(killMessage) }, 137},
-		"the death of hold":    {escapes + "sleep 600", long, long, func(p process) { p.(guarded).grants.Close() }, 137},
-		"the token":            {escapes + `exit $((METAPARTICLE_FENCING_TOKEN - 4700))`, long, long, nil, 11},
-		"a grant in the past":  {"echo > $1/pid", -time.Second, -time.Second, nil, exitError},
-		"a command not found":  {escapes + "exec /no/such", long, long, nil, 127},
+		"own end":             {escapes + "exit 7", long, long, nil, 7},
+		"killed by a signal":  {escapes + "kill -KILL $$", long, long, nil, 137},
+		"end of the grant":    {escapes + `trap "" TERM; sleep 600`, long, 2 * time.Second, nil, 137},
+		"drain":               {escapes + `trap "exit 9" TERM; while :; do sleep 0.01; done`, 2 * time.Second, long, nil, 9},
+		"signal":              {escapes + `trap "exit 5" USR1; echo > $1/ready; while :; do sleep 0.01; done`, long, long, func(p process) { p.send(signalMessage, 10) }, 5},
+		"a kill":              {escapes + "sleep 600", long, long, func(p process) { p.send(killMessage) }, 137},
+		"the death of hold":   {escapes + "sleep 600", long, long, func(p process) { p.(guarded).grants.Close() }, 137},
+		"the token":           {escapes + `exit $((METAPARTICLE_FENCING_TOKEN - 4700))`, long, long, nil, 11},
+		"a grant in the past": {"echo > $1/pid", -time.Second, -time.Second, nil, exitError},
+		"a command not found": {escapes + "exec /no/such", long, long, nil, 127},
+		"a stopped guard": {escapes + "sleep 600", long, 3 * time.Second, func(p process) {
+			g := p.(guarded)
+			_ = g.guard.Signal(unix.SIGSTOP)
+			<-time.After(4 * time.Second)
+			g.resume()
+		}, 137},
 		"a stopped descendant": {escapes + `kill -STOP $(cat $1/pid); exit 3`, long, long, nil, 3},
 	} {
 		t.Run(name, func(t *testing.T) {
