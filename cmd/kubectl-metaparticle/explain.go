@@ -54,6 +54,9 @@ func (p *plugin) explainCommand() *cobra.Command {
 			say(p.std.out, "Do: %s", known.Do)
 			return exitOK, nil
 		}
+		if len(args) == 1 && !strings.Contains(args[0], "/") && slotName(args) == "" {
+			return exitError, fmt.Errorf("%q is no reason that this plugin knows: write KIND/NAME, as deployment/biller, or a reason, as ImageUnreadable", args[0])
+		}
 		kind, name, err := target(args)
 		if err != nil {
 			return exitError, err

@@ -240,6 +240,7 @@ func TestCommandsJudgeTheirArgumentsBeforeTheyConnect(t *testing.T) {
 		"resume -A lock/x":                        "error: resume acts on one namespace: leave out -A, and name the namespace by -n",
 		"recover -A":                              "error: recover acts on the whole cluster: leave out -A",
 		"recover x":                               `error: recover takes no argument: leave out "x"`,
+		"explain BadAnotation":                    `error: "BadAnotation" is no reason that this plugin knows: write KIND/NAME, as deployment/biller, or a reason, as ImageUnreadable`,
 		"explain lock.a":                          `error: "lock.a" names no workload: name the workload or one of its pods, as deployment/biller or pod/NAME`,
 		"explain lease/metaparticle-enroll":       `error: "lease" is no kind of workload that this command knows`,
 		"status lease/kube-scheduler":             `error: "lease" is no kind of workload that this command knows`,
