@@ -58,7 +58,7 @@ func TestPersonsCommandWaitsForPodsAndOtherPeople(t *testing.T) {
 	a.Annotations[api.LeaseDurationAnnotation] = lease.Lasting.String()
 	families := software.NewFamilies(s, a.Name)
 	app.Deploy(s, a)
-	require.Len(t, families.All(), 1)
+	s.Await(space.StartTimeout, "the pod runs the application", func() bool { return len(families.All()) == 1 })
 	admin := newPlugin(s)
 	families.Include(admin.binary)
 	editor := admin.as("edit")
