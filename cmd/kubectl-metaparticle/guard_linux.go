@@ -143,7 +143,9 @@ func (g *guard) take(message string) bool {
 	}
 	switch {
 	case len(words) == 3 && words[0] == grantMessage:
-		g.drainAt, g.killAt = time.Duration(numbers[0]), time.Duration(numbers[1])
+		if !g.drained {
+			g.drainAt, g.killAt = time.Duration(numbers[0]), time.Duration(numbers[1])
+		}
 	case len(words) == 2 && words[0] == signalMessage && !g.ended:
 		_ = unix.Kill(-g.child.Process.Pid, unix.Signal(numbers[0]))
 	case len(words) == 1 && words[0] == drainMessage:

@@ -5,13 +5,11 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -53,15 +51,13 @@ func (h holding) run(ctx context.Context, c cluster) (int, error) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return exitError, fmt.Errorf("become the parent of orphans: %w", err)
 	}
-	process := make([]byte, 8)
-	_, _ = rand.Read(process) // never fails
 	now := host.Now()
 	d := &driver{
 		holding: h, budget: budget, now: host.Now, start: startGuard, orphans: killOrphans,
 		events: make(chan func(time.Duration), 16), signals: make(chan os.Signal, 8),
 		claim: claims.New(claims.Config{
-			Slots: []string{h.slot}, First: true, OwnProofs: true, Random: random{},
-			Self: lease.Self{Identity: api.PersonIdentity(hex.EncodeToString(process), user), BootID: boot, Budget: budget},
+			Slots: []string{h.slot}, First: true, OwnProofs: true, Random: rand.NewPCG(rand.Uint64(), rand.Uint64()),
+			Self: lease.Self{Identity: api.PersonIdentity(fmt.Sprintf("%016x", rand.Uint64()), user), BootID: boot, Budget: budget},
 		}, now),
 	}
 	if h.wait > 0 {
@@ -83,18 +79,9 @@ func (h holding) identify(ctx context.Context, c cluster) (string, error) {
 	}
 	err := c.Get(ctx, types.NamespacedName{Namespace: h.namespace, Name: h.slot}, newLease())
 	if apierrors.IsNotFound(err) {
-		return "", refusal(fmt.Sprintf("there is no Lease %s in the namespace %s: check the name and the namespace (-n); enroll makes the Lease of a lock that a pod claims", h.slot, h.namespace))
+		return "", refusal(fmt.Sprintf("there is no Lease %s in the namespace %s: check the name and the namespace (-n), or let a pod claim the lock once: metaparticle.io/lock", h.slot, h.namespace))
 	}
 	return review.Status.UserInfo.Username, err
-}
-
-// random implements the source of randomness of a claim.
-type random struct{}
-
-func (random) Uint64() uint64 {
-	var b [8]byte
-	_, _ = rand.Read(b[:])
-	return binary.NativeEndian.Uint64(b[:])
 }
 
 // process is a guard with its command. The guard ends after the last process of the command.

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -75,7 +76,7 @@ func (p *person) hold(t *testing.T, c client.WithWatch, now func() time.Duration
 		holding: holding{std: stdio{out: &p.said, err: &p.said}, namespace: "shop", slot: "lock.a", wait: wait}, budget: budget, now: now,
 		events: make(chan func(time.Duration), 16), signals: p.signals, orphans: func() {}, leaps: p.leaps,
 		claim: claims.New(claims.Config{
-			Slots: []string{"lock.a"}, First: true, OwnProofs: true, Random: random{},
+			Slots: []string{"lock.a"}, First: true, OwnProofs: true, Random: rand.NewPCG(rand.Uint64(), rand.Uint64()),
 			Self: lease.Self{Identity: api.PersonIdentity("0123456789abcdef", p.name), BootID: "boot-" + p.name, Budget: budget},
 		}, now()),
 		start: func(_ holding, token string, _, killAt int64) (process, error) {
@@ -352,6 +353,9 @@ func TestGuard(t *testing.T) {
 			<-time.After(4 * time.Second)
 			g.resume()
 		}, 137},
+		"a grant after the drain": {escapes + `trap "echo > $1/ready" TERM; while :; do sleep 0.01; done`, 2 * time.Second, 6 * time.Second, func(p process) {
+			p.send(grantMessage, int64(host.Now()+long), int64(host.Now()+long))
+		}, 137},
 		"a stopped descendant": {escapes + `kill -STOP $(cat $1/pid); exit 3`, long, long, nil, 3},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -359,7 +363,7 @@ func TestGuard(t *testing.T) {
 			p, dir := guardOf(t, c.script, c.drain, c.kill)
 			if c.drain > 0 {
 				pid := textOf(t, filepath.Join(dir, "pid"))
-				if name == "signal" {
+				if strings.Contains(c.script, "/ready") {
 					textOf(t, filepath.Join(dir, "ready"))
 				}
 				if c.do != nil {
