@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -195,7 +196,7 @@ func TestTakeoverTimeIsBoundedEvenIfWatchesFail(t *testing.T) {
 			a.link.set(c.trouble)
 			a.connect("s1")
 			began := w.clock()
-			w.within(c.duration*7/6+2*slowest, "taken", func() bool { return a.running("s1") })
+			w.within(c.duration*7/6+2*pace.Slowest, "taken", func() bool { return a.running("s1") })
 			assert.GreaterOrEqual(t, w.clock()-began, c.duration, "the holder may have lived until then")
 			// After the agent's end, the fake shim's watchdog kills the child at the deadline
 			// of the last grant.

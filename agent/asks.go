@@ -9,10 +9,10 @@ import (
 	"maps"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/claim"
 	"github.com/metaparticle-io/metaparticle/agent/courier"
 	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -46,7 +46,7 @@ func (q *requests) watchAsks(ctx context.Context, slot string) (end func()) {
 			if time.Since(began) >= goodWatch {
 				misses = 0
 			}
-			pause := claim.Backoff(misses)
+			pause := pace.Backoff(misses)
 			if errors.Is(err, kube.ErrForbidden) {
 				pause = forbiddenPause
 			} else {

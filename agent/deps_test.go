@@ -86,9 +86,9 @@ func TestPackagesImportOnlyWhatTheyMay(t *testing.T) {
 			packages: []string{"agent/forward"}, may: []string{"api/addresses"},
 		},
 		{why: "a probe can neither begin nor end a hold", packages: []string{"agent/probe"}, may: []string{"api"}},
-		{why: "a condition can neither begin nor end a hold", packages: []string{"agent/after"}, may: []string{"api", "agent/kube"}},
-		{why: "no hold depends on an arrival", packages: []string{"agent/barrier"}, may: []string{"api", "agent/kube", "agent/after"}},
-		{why: "a Variable cannot make up a token", packages: []string{"agent/variable"}, may: []string{"api", "agent/kube"}},
+		{why: "a condition can neither begin nor end a hold", packages: []string{"agent/after"}, may: []string{"api", "agent/kube", "agent/pace"}},
+		{why: "no hold depends on an arrival", packages: []string{"agent/barrier"}, may: []string{"api", "agent/kube", "agent/pace", "agent/after"}},
+		{why: "a Variable cannot make up a token", packages: []string{"agent/variable"}, may: []string{"api", "agent/kube", "agent/pace"}},
 		{
 			why:      "agent and local write Leases by the same code",
 			packages: []string{"agent/courier"},

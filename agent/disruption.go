@@ -9,8 +9,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/claim"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/agent/show"
 )
 
@@ -43,7 +43,7 @@ func (l *loop) disrupt(ctx context.Context, reason string, slots []string) {
 			}
 			l.config.Log.Debug("condition is not written", "err", err)
 			select {
-			case <-time.After(claim.Backoff(misses)):
+			case <-time.After(pace.Backoff(misses)):
 			case <-ctx.Done():
 				return
 			}

@@ -14,7 +14,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/metaparticle-io/metaparticle/agent/claim"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
@@ -174,6 +173,3 @@ func (w *world) holder() string { return w.server.lease(theSlot).Holder }
 
 // running reports whether the shim has a child that is not draining.
 func (p *pod) running(id gate.ShimID) bool { return p.gates.phase(id) == gate.Running }
-
-// slowest is the longest time that a standby waits between two reads of a Lease.
-var slowest = claim.Backoff(10)

@@ -10,6 +10,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/claim"
 	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 )
 
 const (
@@ -96,7 +97,7 @@ func (l *loop) readGrace(ctx context.Context, learn func(sent time.Duration, pod
 			l.posts.post(ctx, func(time.Duration) { learn(sent, pod) })
 			return
 		}
-		sleep(ctx, max(budget.Retry, claim.Backoff(misses)))
+		sleep(ctx, max(budget.Retry, pace.Backoff(misses)))
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/agent/probe"
 	"github.com/metaparticle-io/metaparticle/agent/proof"
 	"github.com/metaparticle-io/metaparticle/agent/show"
@@ -95,7 +96,7 @@ func newUnit(c Config, b api.Budget, p posts) *unit {
 func showConfig(c Config, b api.Budget, random *rand.Rand) show.Config {
 	return show.Config{
 		PodName: c.PodName, PodUID: c.PodUID, Shards: c.Shards, API: c.API, Timeout: b.RequestTimeout, StartsWithin: startsWithin,
-		Backoff: func(misses int) time.Duration { return jitter(random, claim.Backoff(misses)) },
+		Backoff: func(misses int) time.Duration { return jitter(random, pace.Backoff(misses)) },
 		Delay:   func() time.Duration { return jitter(random, show.WordsDelay) },
 		Stored: func(_ context.Context, ready bool) {
 			if g, ok := c.Gate.(ReadinessGate); ok {

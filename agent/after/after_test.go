@@ -160,99 +160,16 @@ func TestFailedReadOfAConditionsLeaseIsRepeated(t *testing.T) {
 	}
 }
 
-// busiest returns the largest number of requests within one minute, apart from the earliest requests.
-func (s *server) busiest(earliest int) (most int) {
-	all := s.Requests("get", "watch")[earliest:]
-	for i, first := range all {
-		n := 0
-		for _, r := range all[i:] {
-			if r.At.Sub(first.At) < time.Minute {
-				n++
-			}
-		}
-		most = max(most, n)
-	}
-	return most
-}
-
-func TestFailingWatchesCauseFewRequests(t *testing.T) {
-	for name, fail := range map[string]func(s *server){
-		"refused":          func(s *server) { s.fail("watch", status(403)) },
-		"too old at once":  func(s *server) { s.fail("watch", status(410)) },
-		"ended after 1 ms": func(s *server) { s.Ends = time.Millisecond },
-		"ended after 2 s":  func(s *server) { s.Ends = 2 * time.Second },
-		"refused after 20 s": func(s *server) {
-			s.fail("watch", func(ctx context.Context) error {
-				select {
-				case <-time.After(20 * time.Second):
-				case <-ctx.Done():
-				}
-				return &kube.StatusError{Code: 503}
-			})
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T, s *server) {
-				s.put(schema(""))
-				fail(s)
-				r := start(t, s, key7)
-				r.lasts(t, time.Minute)
-				early, reads := len(s.Requests("get", "watch")), len(s.Requests("get"))
-				r.lasts(t, time.Hour)
-				// By now 10 s to 15 s pass between two looks. Each look sends a read and a watch, so a
-				// minute has at most 12 requests.
-				assert.LessOrEqual(t, s.busiest(early), 12)
-				assert.LessOrEqual(t, len(s.Requests("get", "watch"))-early, 10*60)
-				assert.GreaterOrEqual(t, len(s.Requests("get"))-reads, 60)
-				s.put(schema("7"))
-				r.ends(t, 20*time.Second+longestPause*3/2)
-			})
-		})
-	}
-}
-
-func TestLongWatchOfAConditionIsRepeatedImmediately(t *testing.T) {
-	bubble(t, func(t *testing.T, s *server) {
-		s.put(schema(""))
-		s.fail("watch", status(403))
-		r := start(t, s, key7)
-		r.lasts(t, time.Minute)
-		s.fail("watch", nil)
-		s.Do(func() { s.Ends = 20 * time.Second })
-		r.lasts(t, 80*time.Second)
-		before := len(s.Requests("get"))
-		r.lasts(t, 10*time.Minute)
-		assert.Greater(t, len(s.Requests("get"))-before, 25, "each watch is followed by another one at once")
-	})
-}
-
 func TestConditionIsReadAgainAfterASilentWatch(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		s.put(schema(""))
 		s.Weather.Silent = true
 		r := start(t, s, key7)
 		s.put(schema("7"))
-		r.ends(t, watchMin+watchSpread+time.Second)
-		assert.Greater(t, r.took, watchMin)
+		r.ends(t, longestWatch+time.Second)
+		assert.Greater(t, r.took, longestWatch/2)
 		assert.Len(t, s.Requests("get"), 2)
 	})
-}
-
-func TestPodObeysRetryAfterHeaderWhileAwaitingConditions(t *testing.T) {
-	for asked, want := range map[time.Duration]time.Duration{20 * time.Second: 20 * time.Second, time.Hour: time.Minute} {
-		bubble(t, func(t *testing.T, s *server) {
-			s.put(schema("7"))
-			s.fail("get", func(context.Context) error {
-				if len(s.Requests("get")) > 1 {
-					return nil
-				}
-				return &kube.StatusError{Code: 429, RetryAfter: asked}
-			})
-			r := start(t, s, key7)
-			r.ends(t, 2*want)
-			assert.GreaterOrEqual(t, r.took, want)
-		})
-	}
 }
 
 func TestStoppedWaitForConditionReturnsCauseOfStop(t *testing.T) {
@@ -318,7 +235,7 @@ func TestEndOfAWatchNeverFulfillsTheCondition(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		r := start(t, s, serves)
 		s.put(annotated(held(1), api.ServingAnnotation, ""))
-		r.lasts(t, 2*(watchMin+watchSpread))
+		r.lasts(t, 2*longestWatch)
 		assert.Greater(t, len(s.Requests("get")), 1)
 	})
 }

@@ -114,7 +114,7 @@ func (r *running) lasts(t *testing.T, d time.Duration) {
 	synctest.Wait()
 }
 
-// atOnce is long enough for the wait to react to an event, and shorter than [shortestPause].
+// atOnce is long enough for the wait to react to an event, and shorter than any pause.
 const atOnce = time.Millisecond
 
 // ends requires that all conditions are met within the duration.

@@ -4,6 +4,7 @@
 package after
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -17,13 +18,8 @@ import (
 const (
 	// readTimeout bounds a read: 5 s to connect, and 15 s in a queue of the API server.
 	readTimeout = 20 * time.Second
-
-	// A watch lasts between watchMin and watchMin+watchSpread. The time is bounded because a
-	// watch may fall silent: the pod then waits at most 24 minutes too long. Besides, the API
-	// server checks the right to watch only at the start of a watch. The spread keeps watches
-	// that began together from ending together.
-	watchMin    = 12 * time.Minute
-	watchSpread = 12 * time.Minute
+	// longestWatch bounds a watch: a pod whose watch is silent waits at most 24 minutes too long.
+	longestWatch = 24 * time.Minute
 )
 
 // wait is the wait for one condition.
@@ -32,7 +28,6 @@ type wait struct {
 	condition api.Condition
 	random    *rand.Rand
 	judge     judge
-	pace      pace
 	notices   *notices
 	met       bool
 	// uid is the UID of the Lease in the last state; empty if the Lease did not exist.
@@ -45,53 +40,25 @@ type wait struct {
 func newWait(c Config, condition api.Condition, random *rand.Rand) *wait {
 	return &wait{
 		api: c.API, condition: condition, random: random, judge: judge{condition: condition},
-		pace: pace{random: random}, notices: newNotices(c, condition),
+		notices: newNotices(c, condition),
 	}
 }
 
 // run looks at the Lease until the condition is met, or until ctx ends.
 func (w *wait) run(ctx context.Context) error {
-	ctx, stop := context.WithCancel(ctx)
+	telling, stop := context.WithCancel(ctx)
 	var notices sync.WaitGroup
-	notices.Go(func() { w.notices.run(ctx) })
+	notices.Go(func() { w.notices.run(telling) })
 	defer notices.Wait()
-	defer stop() // stop ends the notices
-	for {
-		lasted, err := w.look(ctx)
-		switch {
-		case w.met:
-			w.notices.met()
-			return nil
-		case ctx.Err() != nil:
-			return context.Cause(ctx)
-		case err != nil:
-			w.notices.because(failure(err))
-		case w.moved:
-			w.moved = false
-			continue
-		}
-		select {
-		case <-time.After(w.pace.pause(lasted, err)):
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
+	defer stop()
+	err := kube.Follow(ctx, kube.Following{
+		Read: w.read, Watch: w.watch, Longest: longestWatch, Random: w.random,
+		Failed: func(err error) { w.notices.because(failure(err)) },
+	})
+	if err == nil {
+		w.notices.met()
 	}
-}
-
-// look reads the Lease, and watches the Lease from the version of that read. The result is
-// the duration of the watch.
-func (w *wait) look(ctx context.Context) (time.Duration, error) {
-	lease := w.judge.lease()
-	version, err := w.read(ctx, lease)
-	if err != nil || w.met || lease != w.judge.lease() {
-		return 0, err
-	}
-	began := time.Now()
-	err = w.watch(ctx, lease, version)
-	if w.met && version == "" && w.judge.needsHolder() {
-		err = w.confirm(ctx, lease)
-	}
-	return time.Since(began), err
+	return err
 }
 
 // confirm reads the Lease again, because a watch without a version may begin with old states. Those
@@ -110,46 +77,63 @@ func (w *wait) confirm(ctx context.Context, lease string) error {
 	return err
 }
 
-// read judges the present state of the Lease, and returns its version. If the Lease does not
-// exist, the version is empty. A watch from the empty version first reports the state at
-// the start of the watch. So the wait does not miss a Lease that appears after the read.
-func (w *wait) read(ctx context.Context, lease string) (string, error) {
+// read judges the present state of the Lease, and returns its version; empty if the Lease does not
+// exist. From an empty version a watch first reports the state at its start, so the wait does not miss a
+// Lease that appears after the read.
+func (w *wait) read(ctx context.Context) (version string, err error) {
+	lease := w.judge.lease()
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	l, err := w.api.GetLease(ctx, lease)
 	switch {
 	case errors.Is(err, kube.ErrNotFound):
 		w.see(nil)
-		return "", nil
+		return "", w.after(lease)
 	case err != nil:
 		return "", err
 	}
 	w.see(l)
-	return l.ResourceVersion, nil
+	return l.ResourceVersion, w.after(lease)
 }
 
 // watch judges each state after the version. The watch ends once the condition is met, or once
-// another Lease is to be read. If the watch ends because its version is too old, or its time is
-// over, watch returns no error. A new read is enough then.
-func (w *wait) watch(ctx context.Context, lease, version string) error {
-	ctx, cancel := context.WithTimeout(ctx, watchMin+upTo(w.random, watchSpread))
-	defer cancel()
-	err := w.api.WatchLease(ctx, lease, version, func(e kube.WatchEvent) {
+// another Lease is to be read.
+func (w *wait) watch(ctx context.Context, version string) error {
+	lease := w.judge.lease()
+	watching, end := context.WithCancel(ctx)
+	defer end()
+	err := w.api.WatchLease(watching, lease, version, func(e kube.WatchEvent) {
 		switch {
-		case w.met || lease != w.judge.lease() || e.Type == kube.Bookmark:
+		case w.after(lease) != nil || e.Type == kube.Bookmark:
 		case e.Type == kube.Deleted:
 			w.see(nil)
 		default:
 			w.see(e.Lease)
 		}
-		if w.met || lease != w.judge.lease() {
-			cancel()
+		if w.after(lease) != nil {
+			end()
 		}
 	})
-	if errors.Is(err, kube.ErrGone) || ctx.Err() != nil {
-		return nil
+	if w.met && version == "" && w.judge.needsHolder() {
+		err = w.confirm(ctx, lease)
 	}
-	return err
+	return cmp.Or(w.after(lease), err)
+}
+
+// after says how [kube.Follow] goes on after a state of the Lease.
+func (w *wait) after(lease string) error {
+	switch {
+	case w.met:
+		return kube.ErrDone
+	case w.judge.lease() == lease:
+		return nil
+	case w.moved:
+		return kube.ErrAgain
+	default:
+		// A stamp has named another run, so the wait is back at shard 0. Two shards that disagree would send
+		// it to and fro, so a pause comes first. What the wait has read is of no use.
+		return kube.ErrGone
+	}
 }
 
 // see judges one state of the Lease; l is nil if the Lease does not exist.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 )
 
 // current reports whether the action's look is the one that is under way for its slot.
@@ -191,7 +192,8 @@ func (s *slot) released(now time.Duration, a Action, answer Answer) error {
 	s.view.Learn(now, answer.Record)
 	// The next looks wait a moment, and come one after the other. So their requests do not slow down
 	// the pod that acquires the slot now.
-	s.look.at, s.looks.quietUntil, s.looks.spaced = now+quick, now+quick, true
+	calm := now + pace.Backoff(0)
+	s.look.at, s.looks.quietUntil, s.looks.spaced = calm, calm, true
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/instant"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 )
 
 // beginLook begins a look of the slot, if the next look is due.
@@ -27,7 +28,7 @@ func (s *slot) beginLook(p *plan) {
 	s.look.begin(p.now)
 	spendOnLook(s, p.now)
 	if s.look.denied {
-		s.looks.knock(p.now + s.jitter(min(Backoff(s.looks.denials), slowest, s.Self.Budget.Renew)))
+		s.looks.knock(p.now + s.jitter(min(pace.Backoff(s.looks.denials), s.Self.Budget.Renew)))
 	}
 	p.add(Action{Kind: Look, slot: s, look: s.look.number, From: s.look.from})
 }
@@ -143,7 +144,7 @@ func missRead(s *slot, now, retryAfter time.Duration) {
 	}
 	bound := min(slowest, s.Self.Budget.Renew)
 	s.looks.missedAt = now
-	s.looks.miss(now + s.jitter(max(min(Backoff(s.looks.misses), bound), min(retryAfter, bound))))
+	s.looks.miss(now + s.jitter(max(min(pace.Backoff(s.looks.misses), bound), min(retryAfter, bound))))
 }
 
 // reads returns the number of looks that wait for the answers to their reads.

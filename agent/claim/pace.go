@@ -36,13 +36,9 @@ func newPace(more int) pace.Pace {
 func spareAt(p *pace.Pace) time.Duration { return p.NextAt() + Burst/2*p.Every }
 
 const (
-	// quick is the first delay after a failure. The delay is short because enroll may create a
-	// pod's Role and Leases only moments after the pod has started.
-	quick = 100 * time.Millisecond
-	// slowest bounds the delay of a standby after a failure. With this bound, a standby burdens an
-	// API server after an outage about as much as a holder does. A holder of a 60 s lease renews
-	// every 10 s. If the lease is shorter, the time between two renewals is the bound instead.
-	slowest = 10 * time.Second
+	// slowest bounds the delay of a standby after a failure. If the lease is so short that a holder renews
+	// more often, the time between two renewals is the bound instead.
+	slowest = pace.Slowest
 	// lasts is the shortest duration of a look that resets the count of failures. If each look
 	// failed after that time, a standby would send two requests in 10 s. A holder of a 30 s
 	// lease sends two renewals in 10 s, so the standby burdens the API server no more than that
@@ -50,7 +46,3 @@ const (
 	// refuse watches.
 	lasts = slowest
 )
-
-// Backoff returns the delay after a failed request. The argument "misses" is the number of requests
-// that failed before this one.
-func Backoff(misses int) time.Duration { return min(quick<<min(misses, 10), slowest) }

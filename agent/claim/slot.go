@@ -227,7 +227,7 @@ func (s *slot) backoff(now, retryAfter time.Duration) time.Duration {
 	if now-s.look.began >= lasts {
 		s.look.misses = 0
 	}
-	pause := min(Backoff(s.look.misses), bound)
+	pause := min(pace.Backoff(s.look.misses), bound)
 	s.look.misses++
 	return s.jitter(max(pause, min(retryAfter, bound)))
 }

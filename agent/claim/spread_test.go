@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 )
 
 // rival is a claim of one slot, for which another pod also competes.
@@ -185,7 +186,7 @@ func TestPodReadsOtherSlotsSoonAfterItsRelease(t *testing.T) {
 	r.of(Look)
 	assert.Zero(t, r.looks, "the release is not stored yet")
 	r.stored(release, "3")
-	r.now += quick - time.Millisecond
+	r.now += pace.Backoff(0) - time.Millisecond
 	r.of(Look)
 	assert.Zero(t, r.looks)
 	r.now += time.Millisecond

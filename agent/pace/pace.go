@@ -2,11 +2,24 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package pace bounds how often an agent does something: a burst at once, and then one action in each
-// period. The package counts as the generic cell rate algorithm does (ITU-T I.371), so a Pace needs no
-// timer and stores one instant.
+// period; after failures, the pauses of [Backoff]. A [Pace] counts as the generic cell rate algorithm does
+// (ITU-T I.371), so it needs no timer and stores one instant.
 package pace
 
 import "time"
+
+const (
+	// quickest is short because most failures end within a second: enroll may create a pod's Role and
+	// Leases only moments after the pod has started.
+	quickest = 100 * time.Millisecond
+	// Slowest lets a standby burden an API server after an outage about as much as a holder does. A holder
+	// of a 60 s lease renews every 10 s.
+	Slowest = 10 * time.Second
+)
+
+// Backoff returns the pause after a failure. The argument "misses" is the number of failures in a row
+// before this one; each doubles the pause, up to [Slowest]. The caller adds its own jitter.
+func Backoff(misses int) time.Duration { return min(quickest<<min(misses, 10), Slowest) }
 
 // Pace bounds the rate of one type of action. Instants are durations since any common beginning.
 type Pace struct {

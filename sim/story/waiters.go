@@ -131,8 +131,7 @@ func (ws *waiters) looking() time.Duration {
 	})
 }
 
-// longestWatch is the longest time for which the code of agent/after keeps a watch: the sum of the
-// constants watchMin and watchSpread there.
+// longestWatch is the constant of agent/after: the longest time for which a pod that waits keeps a watch.
 const longestWatch = 24 * time.Minute
 
 // proceed demands that no waiter is due for longer than the bound. A waiter is due if the function
