@@ -88,6 +88,8 @@ V ?=
 ROUNDS ?= 1000
 STANDBYS ?= 2
 NAMED ?= false
+# PLATFORMS are those of the nodes that pull the images; empty for linux/amd64,linux/arm64.
+PLATFORMS ?=
 # APART is the wait between two handovers of bench-handover.
 APART ?= 2s
 SHARE ?=
@@ -255,14 +257,16 @@ cluster-down: ## Remove the cluster, and those that make test adds, without a tr
 
 ##@ The product
 
+ONLY_FOR = $(if $(PLATFORMS),-platforms $(PLATFORMS))
+
 .PHONY: images
-images: ## Make OCI images for amd64 and arm64 in out/images, without Docker.
-	$(GO_RUN) ./tools/images -out out/images -version $(VERSION)
+images: ## Make OCI images for amd64 and arm64 in out/images, without Docker; PLATFORMS=linux/amd64 for one alone.
+	$(GO_RUN) ./tools/images -out out/images -version $(VERSION) $(ONLY_FOR)
 
 .PHONY: chart
-chart: ## Make the Helm chart in out/chart; REGISTRY=host/prefix pushes the images, and makes them the chart's defaults.
+chart: ## Make the Helm chart in out/chart; REGISTRY=host/prefix pushes the images, and makes them the chart's defaults; PLATFORMS=linux/amd64 builds for one platform.
 ifdef REGISTRY
-	@built=$$($(GO_RUN) ./tools/images -version $(VERSION) -out out/images -push $(REGISTRY)); echo "$$built"; \
+	@built=$$($(GO_RUN) ./tools/images -version $(VERSION) -out out/images $(ONLY_FOR) -push $(REGISTRY)); echo "$$built"; \
 	digest() { awk -v name=$$1 '$$1 == name && $$2 == "all" {print $$3}' <<<"$$built"; }; \
 	$(GO_RUN) ./tools/chart -version $(VERSION) -registry $(REGISTRY) -webhook-digest $$(digest webhook) -agent-digest $$(digest agent)
 else
@@ -290,9 +294,9 @@ endef
 
 .PHONY: install
 ifdef OWN_CLUSTER
-install: ## Install into the cluster; with KUBECONFIG=… REGISTRY=host/prefix into one of yours; COMPONENTS="console".
+install: ## Install into the cluster; with KUBECONFIG=… REGISTRY=host/prefix into one of yours; COMPONENTS="console" PLATFORMS=linux/amd64.
 	@test -n "$(REGISTRY)" || { echo "name a registry that your nodes pull from: make install KUBECONFIG=$(KUBECONFIG) REGISTRY=host/prefix" >&2; exit 1; }
-	@$(call INSTALL,-out out/images -push $(REGISTRY),$(REGISTRY))
+	@$(call INSTALL,-out out/images $(ONLY_FOR) -push $(REGISTRY),$(REGISTRY))
 else
 install: cluster
 	@local=$$(cd test && $(GO_RUN) ./cluster registry); registry=$$(cd test && $(GO_RUN) ./cluster registry -in-cluster); private=$$(cd test && $(GO_RUN) ./cluster registry -private); \

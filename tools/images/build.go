@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -228,15 +229,37 @@ func pack(directory, file string) (err error) {
 	return w.Close()
 }
 
-// push pushes the index and all its images to a registry.
-func push(ctx context.Context, reference string, insecure bool, index v1.ImageIndex) error {
+// pushTimeout bounds the look at one repository of the registry. A registry that answers does so in a second.
+const pushTimeout = 20 * time.Second
+
+// pushable returns the place of the product's image in the registry, or an error if the registry does
+// not answer, or lets nobody push there with the credentials of this machine.
+func (p product) pushable(ctx context.Context, registry, version string, insecure bool) (tag name.Tag, err error) {
 	var options []name.Option
 	if insecure {
 		options = append(options, name.Insecure)
 	}
-	tag, err := name.NewTag(reference, options...)
-	if err != nil {
-		return err
+	reference := strings.TrimSuffix(registry, "/") + "/" + p.name + ":" + version
+	if tag, err = name.NewTag(reference, options...); err != nil {
+		return tag, fmt.Errorf("push %s: %w", reference, err)
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, pushTimeout, fmt.Errorf("the registry has not answered within %s", pushTimeout))
+	defer cancel()
+	answer := make(chan error, 1)
+	// The check takes no context: without an answer it ends with the program.
+	go func() { answer <- remote.CheckPushPermission(tag, authn.DefaultKeychain, remote.DefaultTransport) }()
+	select {
+	case err = <-answer:
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		return tag, fmt.Errorf("nothing was built, because %s takes no push: %w", reference, err)
+	}
+	return tag, nil
+}
+
+// push pushes the index and all its images to a registry.
+func push(ctx context.Context, tag name.Tag, index v1.ImageIndex) error {
 	return remote.WriteIndex(tag, index, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain))
 }

@@ -6,10 +6,13 @@ package main
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"debug/elf"
 	"errors"
 	"io"
 	"log"
+	"net"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -19,6 +22,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
@@ -300,6 +304,35 @@ func TestPushedImageIndexEqualsBuiltIndex(t *testing.T) {
 	want, err := open(t, filepath.Join(directory, "hello")).Digest()
 	require.NoError(t, err)
 	assert.Equal(t, want, got)
+}
+
+// The first build of the real images takes minutes.
+func TestRegistryThatTakesNoPushIsRefusedBeforeTheBuild(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // the kernel takes connections, and nobody answers
+	require.NoError(t, err)
+	defer silent.Close()
+	closed := httptest.NewServer(http.NotFoundHandler())
+	closed.Close()
+	denied := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost {
+			http.Error(w, `{"errors":[{"code":"DENIED","message":"not yours"}]}`, http.StatusForbidden)
+		}
+	}))
+	defer denied.Close()
+	for name, c := range map[string]struct{ registry, want string }{
+		"no answer": {silent.Addr().String(), "the deadline of this test"},
+		"no server": {strings.TrimPrefix(closed.URL, "http://"), "connection refused"},
+		"no right":  {strings.TrimPrefix(denied.URL, "http://"), "DENIED: not yours"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeoutCause(t.Context(), 5*time.Second, errors.New("the deadline of this test"))
+			defer cancel()
+			// Go cannot compile for this platform, so a build would fail with another error.
+			err := run(ctx, []string{"-out", t.TempDir(), "-platforms", "linux/abacus", "-push", c.registry + "/prefix", "-insecure"}, hello, io.Discard)
+			require.ErrorContains(t, err, "nothing was built, because "+c.registry+"/prefix/hello:dev takes no push: ")
+			assert.ErrorContains(t, err, c.want)
+		})
+	}
 }
 
 func TestImagesCommandRefusesInvalidArguments(t *testing.T) {

@@ -8,8 +8,9 @@
 //
 // The command writes each image as an OCI layout (out/images/agent) and as a tarball of
 // the layout (out/images/agent.tar). With -push the command pushes to
-// HOST/PREFIX/agent:V, with the credentials from `docker login`. With -archive the command
-// writes all images into one file, for nodes that pull from no registry.
+// HOST/PREFIX/agent:V, with the credentials from `docker login`; it refuses a registry that takes
+// no push before it compiles anything. With -archive the command writes all images into one file,
+// for nodes that pull from no registry.
 //
 // Equal sources, version and Go release make equal digests, on any machine and at
 // any time. An image contains only static binaries, and the image's user is not root. The
@@ -30,6 +31,7 @@ import (
 	"syscall"
 	"text/tabwriter"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/metaparticle-io/metaparticle/tools/gobuild"
@@ -78,6 +80,16 @@ func run(ctx context.Context, args []string, products []product, out io.Writer) 
 	if *archive != "" && len(platforms) != 1 {
 		return fmt.Errorf("-archive takes the images of one platform, and -platforms names %d", len(platforms))
 	}
+	// A registry that is wrong must not show only after minutes of compilation.
+	tags := map[string]name.Tag{}
+	for _, p := range products {
+		if *registry == "" {
+			break
+		}
+		if tags[p.name], err = p.pushable(ctx, *registry, *version, *insecure); err != nil {
+			return err
+		}
+	}
 	archived := loadable{}
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, p := range products {
@@ -88,10 +100,9 @@ func run(ctx context.Context, args []string, products []product, out io.Writer) 
 		if err := write(filepath.Join(*directory, p.name), *version, index); err != nil {
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
-		if *registry != "" {
-			reference := strings.TrimSuffix(*registry, "/") + "/" + p.name + ":" + *version
-			if err := push(ctx, reference, *insecure, index); err != nil {
-				return fmt.Errorf("push %s: %w", reference, err)
+		if tag, ok := tags[p.name]; ok {
+			if err := push(ctx, tag, index); err != nil {
+				return fmt.Errorf("push %s: %w", tag, err)
 			}
 		}
 		if err := describe(table, p.name, index); err != nil {
@@ -100,11 +111,11 @@ func run(ctx context.Context, args []string, products []product, out io.Writer) 
 		if *archive == "" {
 			continue
 		}
-		name, err := archived.add(p.name, *version, index)
+		loaded, err := archived.add(p.name, *version, index)
 		if err != nil {
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
-		fmt.Fprintf(table, "%s\tloaded\t%s\t\n", p.name, name)
+		fmt.Fprintf(table, "%s\tloaded\t%s\t\n", p.name, loaded)
 	}
 	if *archive != "" {
 		if err := archived.write(*archive); err != nil {
