@@ -41,11 +41,14 @@ func (p *plugin) config() (*rest.Config, error) {
 	return config, nil
 }
 
-// open returns the cluster and the namespace.
-func (p *plugin) open() (cluster, string, error) {
+// open returns the cluster and the namespace. The functions change the client's configuration.
+func (p *plugin) open(changes ...func(*rest.Config)) (cluster, string, error) {
 	config, err := p.config()
 	if err != nil {
 		return cluster{}, "", err
+	}
+	for _, change := range changes {
+		change(config)
 	}
 	namespace, _, err := p.kube.ToRawKubeConfigLoader().Namespace()
 	if err != nil {
@@ -58,20 +61,13 @@ func (p *plugin) open() (cluster, string, error) {
 	return cluster{WithWatch: withWatch}, namespace, nil
 }
 
-// unlimited returns the cluster with a client that sends requests as fast as the API server
-// answers.
-func (p *plugin) unlimited() (cluster, error) {
-	config, err := p.config()
-	if err != nil {
-		return cluster{}, err
-	}
-	config.QPS = -1
-	withWatch, err := client.NewWithWatch(config, client.Options{Scheme: clientgoscheme.Scheme})
-	if err != nil {
-		return cluster{}, fmt.Errorf("reach the cluster: %w", err)
-	}
-	return cluster{WithWatch: withWatch}, nil
-}
+// unlimited lets a client send requests as fast as the API server answers.
+func unlimited(config *rest.Config) { config.QPS = -1 }
+
+// apart gives each request in flight a connection of its own, which closes if the request times out.
+// With HTTP/2 all requests share one connection. If it stalls, client-go finds out only after 45 s,
+// and a lease has expired before.
+func apart(config *rest.Config) { config.NextProtos = []string{"http/1.1"} }
 
 // minor returns the cluster's minor version, such as 35 for Kubernetes 1.35. If the version
 // is unknown, the result is a version with which every gate works. The webhook, however,

@@ -8,12 +8,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -382,4 +387,104 @@ func TestGuard(t *testing.T) {
 			}
 		})
 	}
+}
+
+// stalling forwards connections to a server. Once stalled, it loses what the connections of that time send.
+type stalling struct {
+	net.Listener
+	to string
+
+	mu   sync.Mutex
+	open []*atomic.Bool
+	// lost gets a value when something was lost.
+	lost chan struct{}
+}
+
+func (s *stalling) serve() {
+	for {
+		from, err := s.Accept()
+		if err != nil {
+			return
+		}
+		to, err := net.Dial("tcp", s.to)
+		if err != nil {
+			from.Close()
+			continue
+		}
+		stalled := new(atomic.Bool)
+		s.mu.Lock()
+		s.open = append(s.open, stalled)
+		s.mu.Unlock()
+		go func() { _, _ = io.Copy(from, to) }()
+		go func() {
+			defer to.Close()
+			buffer := make([]byte, 64<<10)
+			for {
+				n, err := from.Read(buffer)
+				if err != nil {
+					return
+				}
+				if !stalled.Load() {
+					_, _ = to.Write(buffer[:n])
+					continue
+				}
+				select {
+				case s.lost <- struct{}{}:
+				default:
+				}
+			}
+		}()
+	}
+}
+
+func (s *stalling) stall() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, stalled := range s.open {
+		stalled.Store(true)
+	}
+}
+
+// A connection can lose everything without an error, as behind a firewall that has forgotten it.
+func TestHoldRenewsByAnotherConnectionThanAStalledOne(t *testing.T) {
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		answer := `{"kind":"APIResourceList","apiVersion":"v1","groupVersion":"coordination.k8s.io/v1","resources":[{"name":"leases","kind":"Lease","namespaced":true,"verbs":["get"]}]}`
+		if strings.HasSuffix(r.URL.Path, "/leases/lock.a") {
+			answer = `{"kind":"Lease","apiVersion":"coordination.k8s.io/v1","metadata":{"name":"lock.a","namespace":"shop","uid":"u","resourceVersion":"7"},"spec":{}}`
+		}
+		_, _ = io.WriteString(w, answer)
+	}))
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	defer server.Close()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	between := &stalling{Listener: listener, to: server.Listener.Addr().String(), lost: make(chan struct{}, 1)}
+	defer between.Close()
+	go between.serve()
+	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
+	require.NoError(t, os.WriteFile(kubeconfig, fmt.Appendf(nil, `{"apiVersion":"v1","kind":"Config","current-context":"c",
+"contexts":[{"name":"c","context":{"cluster":"c","user":"u","namespace":"shop"}}],"users":[{"name":"u","user":{"token":"t"}}],
+"clusters":[{"name":"c","cluster":{"server":"https://%s","insecure-skip-tls-verify":true}}]}`, listener.Addr()), 0o600))
+	p := newPlugin(stdio{})
+	p.kube.KubeConfig = &kubeconfig
+	c, namespace, err := p.open(apart)
+	require.NoError(t, err)
+	requests := leases{c, namespace}
+	_, err = requests.GetLease(t.Context(), "lock.a")
+	require.NoError(t, err)
+
+	between.stall()
+	ctx, timeOut := context.WithCancel(t.Context())
+	go func() {
+		<-between.lost
+		timeOut()
+	}()
+	_, err = requests.GetLease(ctx, "lock.a")
+	require.ErrorIs(t, err, context.Canceled)
+	ctx, end := context.WithTimeout(t.Context(), 10*time.Second)
+	defer end()
+	_, err = requests.GetLease(ctx, "lock.a")
+	assert.NoError(t, err, "the next request needs another connection")
 }

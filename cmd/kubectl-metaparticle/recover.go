@@ -66,7 +66,7 @@ func (p *plugin) recoverCommand() *cobra.Command {
 	durationFlag(flags, &r.timeout, "timeout", "`DURATION` of the wait for the holders at most; default: 5m")
 	flags.StringArrayVar(&r.ignored, "ignore", nil, "`NAMESPACE[/NAME]` of a Lease or Variable, or of all in a namespace, whose token no storage can have seen; may be repeated")
 	c.RunE = p.runs(func(ctx context.Context, _ []string) (code int, err error) {
-		if r.cluster, err = p.unlimited(); err != nil {
+		if r.cluster, _, err = p.open(unlimited); err != nil {
 			return exitError, err
 		}
 		return r.run(ctx)
