@@ -123,7 +123,7 @@ func answer(t *testing.T, optedIn bool, target string, there ...client.Object) s
 		namespace.Labels[api.InjectionLabel] = api.InjectionEnabled
 	}
 	installed := &admissionregistrationv1.MutatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: webhookName}}
-	reader := fake.NewClientBuilder().WithObjects(namespace, installed).WithObjects(there...).Build()
+	reader := fake.NewClientBuilder().WithReturnManagedFields().WithObjects(namespace, installed).WithObjects(there...).Build()
 	kind, name, _ := strings.Cut(target, "/")
 	var out strings.Builder
 	_, err := explain(t.Context(), explainerOf(reader), &out, "", kind, name)
@@ -482,6 +482,55 @@ func TestExplainCommandPromisesNoGateAfterRefusals(t *testing.T) {
 	refused := event("ReplicaSet", "biller-1", "FailedCreate", `admission webhook "pods.metaparticle.io" denied the request: ImageUnreadable`)
 	shown := answer(t, true, "Deployment/biller", append(there, refused)...)
 	assert.Contains(t, shown, "biller in shop: no pods, because new ones are refused\n  - new pods are refused: ImageUnreadable (60s ago)\n")
+}
+
+func TestExplainCommandShowsRefusalsOnlyWhileTheyConcernPodsToCome(t *testing.T) {
+	const denied = `admission webhook "pods.metaparticle.io" denied the request: Probes`
+	at := noon.Add(-time.Minute) // the time of each refusal
+	part := func(name, revision string, made time.Duration) *appsv1.ReplicaSet {
+		r := &appsv1.ReplicaSet{ObjectMeta: owned(meta(name, map[string]string{"deployment.kubernetes.io/revision": revision}), "apps/v1", "Deployment", "biller")}
+		r.CreationTimestamp.Time = at.Add(made)
+		return r
+	}
+	pod := func(of string, made time.Duration) *corev1.Pod {
+		p := gatedPod("a", corev1.ConditionTrue, "Holding", "")
+		p.OwnerReferences[0].Name, p.OwnerReferences[0].UID = of, types.UID(of+"-uid")
+		p.CreationTimestamp.Time = at.Add(made)
+		return p
+	}
+	set := func(subresource string, changed time.Duration) *appsv1.StatefulSet {
+		s := &appsv1.StatefulSet{ObjectMeta: meta("biller", claim), Spec: appsv1.StatefulSetSpec{Template: deployment(claim, claim)[0].(*appsv1.Deployment).Spec.Template}}
+		s.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "m", Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: "apps/v1",
+			Subresource: subresource, Time: &metav1.Time{Time: at.Add(changed)}, FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1("{}")}}
+		return s
+	}
+	refused := func(name string) *corev1.Event { return event("ReplicaSet", name, "FailedCreate", denied) }
+	reported := event("Deployment", "biller", "Probes", "A pod was refused: Probes")
+	biller := deployment(claim, claim)[0]
+	for name, c := range map[string]struct {
+		target string
+		there  []client.Object
+		shown  bool
+	}{
+		"the rollout of the mend has not scaled the refused one down": {"Deployment/biller", together(biller, part("biller-1", "1", -time.Hour), part("biller-2", "2", -time.Second),
+			pod("biller-2", -time.Second), refused("biller-1"), reported), false},
+		"the mend has made no pod yet":         {"Deployment/biller", together(biller, part("biller-1", "1", -time.Hour), part("biller-2", "2", time.Second), refused("biller-1"), reported), false},
+		"the present one is refused":           {"Deployment/biller", together(biller, part("biller-1", "1", -time.Hour), part("biller-2", "2", -time.Second), pod("biller-1", time.Second), refused("biller-2"), reported), true},
+		"a rollback to the refused one":        {"Deployment/biller", together(biller, part("biller-1", "3", -time.Hour), part("biller-2", "2", -time.Second), refused("biller-1")), true},
+		"only the webhook has reported it":     {"Deployment/biller", together(biller, part("biller-2", "2", -time.Second), reported), true},
+		"the webhook reported an earlier one":  {"Deployment/biller", together(biller, part("biller-2", "2", time.Second), reported), false},
+		"a pod in the same second":             {"Deployment/biller", together(biller, part("biller-2", "2", -time.Hour), pod("biller-2", 0), refused("biller-2")), false},
+		"a pod before":                         {"Deployment/biller", together(biller, part("biller-2", "2", -time.Hour), pod("biller-2", -time.Second), refused("biller-2")), true},
+		"a changed template, and no pod yet":   {"StatefulSet/biller", together(set("", time.Second), event("StatefulSet", "biller", "FailedCreate", denied)), false},
+		"a template that was changed before":   {"StatefulSet/biller", together(set("", -time.Second), event("StatefulSet", "biller", "FailedCreate", denied)), true},
+		"a status that the controller changed": {"StatefulSet/biller", together(set("status", time.Second), event("StatefulSet", "biller", "FailedCreate", denied)), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			shown := answer(t, true, c.target, c.there...)
+			assert.Equal(t, c.shown, strings.Contains(shown, "new pods are refused: Probes (60s ago)"), shown)
+			assert.Contains(t, shown, "60s ago", "the Event is still listed with its age")
+		})
+	}
 }
 
 func TestExplainCommandNamesLabelInPlaceOfAnnotation(t *testing.T) {

@@ -4,11 +4,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -56,9 +58,12 @@ type explainer struct {
 	owners map[types.UID]bool
 	// makers are those owners that make pods, each with the selector of its pods.
 	makers makers
-	pods   []corev1.Pod // the pods of the owners, and the pod that the user named
-	others map[string]string
-	slots  []string
+	// current is the object that makes the pods to come: of a Deployment the ReplicaSet of its present
+	// template, of a CronJob the newest Job, otherwise the workload; nil if there is only a pod.
+	current *unstructured.Unstructured
+	pods    []corev1.Pod // the pods of the owners, and the pod that the user named
+	others  map[string]string
+	slots   []string
 	// leases has the Leases of the slots and of the conditions, by name. The value for a missing
 	// Lease is nil. A Lease that the command cannot read has no entry.
 	leases map[string]*coordinationv1.Lease
@@ -219,7 +224,7 @@ func (e *explainer) readTemplate() error {
 // the method also finds that pod and the other pods of its controller. Of a Job or a ReplicaSet that
 // the user named, the method finds its own pods, and those that have ended, too.
 func (e *explainer) readPods(ctx context.Context) error {
-	e.owners, e.makers = map[types.UID]bool{}, makers{}
+	e.owners, e.makers, e.current = map[types.UID]bool{}, makers{}, e.of()
 	between := ""
 	switch {
 	case e.part != nil:
@@ -243,6 +248,9 @@ func (e *explainer) readPods(ctx context.Context) error {
 			if above := podspec.Above(between, &item); above != nil && above.UID == e.workload.GetUID() {
 				e.owners[item.GetUID()] = true
 				e.makers[item.GetUID()] = selectorOf(&item)
+				if e.current == e.workload || newer(&item, e.current) {
+					e.current = &item
+				}
 			}
 		}
 	}
@@ -268,6 +276,17 @@ func (e *explainer) readPods(ctx context.Context) error {
 	}
 	slices.SortFunc(e.pods, func(a, b corev1.Pod) int { return strings.Compare(a.Name, b.Name) })
 	return nil
+}
+
+// newer reports whether a Deployment or CronJob made or took up the object later than the other. A
+// rollback gives an old ReplicaSet the newest revision.
+func newer(object, other *unstructured.Unstructured) bool {
+	revision := func(o *unstructured.Unstructured) int {
+		n, _ := strconv.Atoi(o.GetAnnotations()["deployment.kubernetes.io/revision"])
+		return n
+	}
+	made, before := object.GetCreationTimestamp(), other.GetCreationTimestamp()
+	return cmp.Or(cmp.Compare(revision(object), revision(other)), made.Compare(before.Time)) > 0
 }
 
 // readLeases reads the Leases of the slots that the existing pods claim, and that pods created from

@@ -149,22 +149,49 @@ func (e *explainer) inForce() bool {
 // refusalPrefix matches what the API server and controllers write before the words of a refusal.
 var refusalPrefix = regexp.MustCompile(`^(A pod was refused: |.*denied (the )?request: )`)
 
-// refused returns the newest refusal of a pod, unless the workload has got a pod since then, or
-// another reason already names the cause.
+// refused returns the newest refusal of a pod that may concern the pods to come, unless another reason
+// already names the cause.
 func (e *explainer) refused() string {
 	for _, event := range e.events { // the newest is the first
-		if event.InvolvedObject.Kind == "Pod" || event.Reason != failedCreate && !refusalPrefix.MatchString(event.Message) {
+		if event.Reason != failedCreate && !refusalPrefix.MatchString(event.Message) || e.outdated(event) {
 			continue
 		}
-		later := func(pod corev1.Pod) bool { return pod.CreationTimestamp.After(view.Last(event)) }
 		named := func(reason string) bool { return strings.Contains(event.Message, reason) }
-		if slices.ContainsFunc(e.pods, later) || slices.ContainsFunc(e.blockers, named) {
+		if slices.ContainsFunc(e.blockers, named) {
 			return ""
 		}
 		text := refusalPrefix.ReplaceAllString(withoutPod(event.Message), "")
 		return fmt.Sprintf("new pods are refused: %s (%s ago)", api.Shortened(text, mostCell), age(e.now, view.Last(event)))
 	}
 	return ""
+}
+
+// outdated reports that a refusal says nothing about the pods to come: it concerns an earlier template,
+// or the controller has made a pod since then, or tries anew at once, because the object was changed. An
+// earlier ReplicaSet goes on to be refused until the rollout has scaled it down, and an Event of the
+// webhook, which is about the workload, does not tell whose pod was refused.
+func (e *explainer) outdated(refusal corev1.Event) bool {
+	if e.current == nil {
+		return true
+	}
+	current, of := e.current.GetUID(), refusal.InvolvedObject.UID
+	earlier := func(about types.UID) bool { return about != current && about != e.workload.GetUID() }
+	if earlier(of) || of != current && slices.ContainsFunc(e.events, func(other corev1.Event) bool {
+		return other.Reason == failedCreate && earlier(other.InvolvedObject.UID)
+	}) {
+		return true
+	}
+	at := view.Last(refusal).Truncate(time.Second) // as the times of objects are
+	changed := e.current.GetCreationTimestamp().Time
+	for _, by := range e.current.GetManagedFields() {
+		if by.Subresource == "" && by.Time != nil && by.Time.After(changed) {
+			changed = by.Time.Time
+		}
+	}
+	return changed.After(at) || slices.ContainsFunc(e.pods, func(pod corev1.Pod) bool {
+		by := metav1.GetControllerOf(&pod)
+		return by != nil && by.UID == current && !pod.CreationTimestamp.Time.Before(at)
+	})
 }
 
 func count(n int) string {
