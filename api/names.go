@@ -13,6 +13,10 @@ import (
 // pod conditions.
 const Prefix = "metaparticle.io/"
 
+// Repository is the address below which people read the repository's files. Messages name documents
+// by it, because who reads a message has no checkout.
+const Repository = "https://github.com/metaparticle-io/metaparticle/blob/main/"
+
 // InjectionLabel is the label by which a namespace opts in. InjectionEnabled is the label's value.
 const (
 	InjectionLabel   = Prefix + "injection"

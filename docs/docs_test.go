@@ -72,6 +72,34 @@ func TestCodeBlocksBeginOnLinesOfTheirOwn(t *testing.T) {
 	}
 }
 
+// Messages name a page by its address. Everything that a program says is in the code that this test reads.
+func TestMessagesNameExistingPagesAndHeadings(t *testing.T) {
+	named := regexp.MustCompile(`api\.Repository ?\+ ?"([^"#):. ]+\.md)(?:#([a-z0-9-]+))?`)
+	found := 0
+	require.NoError(t, filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir() && path != root && strings.HasPrefix(entry.Name(), "."):
+			return fs.SkipDir
+		case entry.IsDir() || filepath.Ext(path) != ".go":
+			return nil
+		}
+		source, err := os.ReadFile(path)
+		for _, match := range named.FindAllStringSubmatch(string(source), -1) {
+			found++
+			page := filepath.Join(root, match[1])
+			if assert.FileExists(t, page, path) && match[2] != "" {
+				assert.True(t, slices.ContainsFunc(headings(t, page), func(heading string) bool {
+					return strings.ReplaceAll(strings.ToLower(heading), " ", "-") == match[2]
+				}), "%s: %s has no heading %s", path, match[1], match[2])
+			}
+		}
+		return err
+	}))
+	assert.GreaterOrEqual(t, found, 10)
+}
+
 var testName = regexp.MustCompile(`^(Test|Fuzz)[A-Z]\w*$`)
 
 // Each item of a numbered list of the page of evidence is a guarantee, and has a heading with this

@@ -18,6 +18,8 @@ import (
 	"github.com/gomarkdown/markdown"
 	"github.com/gomarkdown/markdown/ast"
 	"github.com/gomarkdown/markdown/parser"
+
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // extensions are the extensions of Markdown that the repository uses. GitHub knows all of them
@@ -261,10 +263,6 @@ func slug(text string) string {
 	}, text)
 }
 
-// Repository is the address of the repository's files. A link to a file without a page leads to
-// the file below this address.
-const Repository = "https://github.com/metaparticle-io/metaparticle/blob/main/"
-
 // link is the destination of a link or an image.
 type link struct {
 	href string
@@ -310,7 +308,7 @@ func (s *site) resolve(from *page, destination string) (link, error) {
 	if s.pictures[name] != nil {
 		return link{href: from.up() + target(name), shown: true}, nil
 	}
-	return link{href: Repository + (&url.URL{Path: name}).EscapedPath() + anchor}, nil
+	return link{href: api.Repository + (&url.URL{Path: name}).EscapedPath() + anchor}, nil
 }
 
 // up returns the relative path from the folder of the page to the top of the site.

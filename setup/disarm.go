@@ -40,10 +40,10 @@ const RemovedAnnotation = api.Prefix + "removed-webhooks"
 
 // ErrLost means that a removal cannot restore the webhook configuration.
 var ErrLost = errors.New("the webhook configuration is missing or empty, and no annotation has its webhooks, so new pods that claim are refused; " +
-	"roll back the release, or install Metaparticle again (docs/operate/uninstall.md)")
+	"roll back the release, or install Metaparticle again (" + api.Repository + "docs/operate/uninstall.md)")
 
 var errTooLarge = errors.New("the webhook configuration is too large to be saved in an annotation, so nothing was deleted; " +
-	"remove the webhooks that you added, or uninstall without this check (docs/operate/uninstall.md)")
+	"remove the webhooks that you added, or uninstall without this check (" + api.Repository + "docs/operate/uninstall.md)")
 
 // maxSaved bounds the bytes of [RemovedAnnotation]. The API server stores at most 256 KiB of
 // annotations for each object.

@@ -182,12 +182,12 @@ func undeleted(left []*remainder) error {
 
 // ErrGated means that a removal has deleted nothing, because gated pods would lose their Leases.
 var ErrGated = errors.New("gated pods exist, so nothing was deleted; scale their workloads to 0 (without the claims all replicas run at once), " +
-	"wait until the pods are gone, remove the claims, and then uninstall again (docs/operate/uninstall.md#end-the-gated-pods)")
+	"wait until the pods are gone, remove the claims, and then uninstall again (" + api.Repository + "docs/operate/uninstall.md#end-the-gated-pods)")
 
 // ErrUsed means that a removal has deleted the webhook, but not the objects that enroll made,
 // because gated pods still use these objects.
 var ErrUsed = errors.New("gated pods exist, so they keep their Leases, Roles and RoleBindings, and keep running, but the webhook is gone; " +
-	"install Metaparticle again, end the gated pods, and then uninstall again (docs/operate/uninstall.md#end-the-gated-pods)")
+	"install Metaparticle again, end the gated pods, and then uninstall again (" + api.Repository + "docs/operate/uninstall.md#end-the-gated-pods)")
 
 // latest is the longest time from the end of gating until the API server has stored the last gated
 // pod. The API server ends each creation after 34 s (requestTimeoutUpperBound). One more second is

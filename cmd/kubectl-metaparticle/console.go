@@ -49,7 +49,7 @@ var consoleLabels = client.MatchingLabels{"app.kubernetes.io/name": consoleName}
 
 // noConsole tells how to install the console.
 const noConsole = refusal("no console is installed: run helm upgrade with --reset-then-reuse-values --set console.enabled=true," +
-	" or add the component console to the kustomization (docs/operate/console.md)")
+	" or add the component console to the kustomization (" + api.Repository + "docs/operate/console.md)")
 
 const (
 	// consoleWait bounds the wait for a Ready pod. In this time a node pulls the image and starts

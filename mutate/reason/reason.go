@@ -8,7 +8,11 @@
 // arrive before the API server has validated them.
 package reason
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
 
 // Reason names the cause of a refusal or a warning. Warnings, errors, Events and metrics
 // use the same name for one cause. [All] lists all reasons of the webhook.
@@ -81,7 +85,7 @@ type Explanation struct {
 }
 
 // page explains all reasons. A reason has the heading with its name there.
-const page = "https://github.com/metaparticle-io/metaparticle/blob/main/docs/troubleshoot/reasons.md"
+const page = api.Repository + "docs/troubleshoot/reasons.md"
 
 // Link returns the address of the explanation of a reason. The messages of the webhook end with it.
 func Link(r Reason) string { return page + "#" + strings.ToLower(string(r)) }

@@ -18,6 +18,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/version"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // oldest is the first version of Kubernetes in which gates and policies work
@@ -165,5 +167,5 @@ func (c Cluster) absent(ctx context.Context) (Finding, error) {
 	case err != nil:
 		return Finding{}, err
 	}
-	return found(Warning, "read docs/operate/upgrade.md", "Metaparticle is installed: %s", imageOf(d))
+	return found(Warning, "read "+api.Repository+"docs/operate/upgrade.md", "Metaparticle is installed: %s", imageOf(d))
 }

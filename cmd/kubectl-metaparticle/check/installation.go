@@ -95,12 +95,12 @@ func (c Cluster) withoutWebhook(ctx context.Context) (Finding, error) {
 	left, err := leftovers(ctx, c)
 	switch {
 	case err != nil:
-		return found(Failed, "read docs/operate/install.md", "Metaparticle is not installed, or not completely: deployment %s/%s does not exist", home, name)
+		return found(Failed, "read "+api.Repository+"docs/operate/install.md", "Metaparticle is not installed, or not completely: deployment %s/%s does not exist", home, name)
 	case len(left) == 0:
-		absent, _ := found(Failed, "read docs/operate/install.md", "Metaparticle is not installed: deployment %s/%s does not exist", home, name)
+		absent, _ := found(Failed, "read "+api.Repository+"docs/operate/install.md", "Metaparticle is not installed: deployment %s/%s does not exist", home, name)
 		return absent, errAbsent
 	}
-	return found(Failed, again+"; or uninstall the rest (docs/operate/uninstall.md)",
+	return found(Failed, again+"; or uninstall the rest ("+api.Repository+"docs/operate/uninstall.md)",
 		"each pod that claims is refused: deployment %s/%s is not installed, but these objects exist: %s", home, name, some(left))
 }
 

@@ -274,7 +274,7 @@ func (c Cluster) version(ctx context.Context) (Finding, error) {
 	for _, image := range []string{imageOf(d), agentOf(d.Spec.Template.Spec)} {
 		tag := tagOf(image)
 		if released.MatchString(tag) && released.MatchString(c.Release) && tag != c.Release {
-			return found(Warning, "use the plugin of version "+tag+", or upgrade the installation (docs/operate/upgrade.md)",
+			return found(Warning, "use the plugin of version "+tag+", or upgrade the installation ("+api.Repository+"docs/operate/upgrade.md)",
 				"the installation has the image %s, but this plugin has the version %s", image, c.Release)
 		}
 	}

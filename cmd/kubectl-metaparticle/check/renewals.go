@@ -188,7 +188,7 @@ func (c Cluster) pauses(ctx context.Context) (Finding, error) {
 	case recovering > 0:
 		// Any user who may patch a Lease can write this value. A recovery makes holders of all namespaces
 		// yield, so a person must not begin one for the pause of a single user.
-		return found(Warning, "if somebody has begun kubectl metaparticle recover and it does not run any more, repeat it with its --floor (docs/operate/recover.md); "+
+		return found(Warning, "if somebody has begun kubectl metaparticle recover and it does not run any more, repeat it with its --floor ("+api.Repository+"docs/operate/recover.md); "+
 			"if nobody has, a user wrote the pause: "+end,
 			"%s: %s; %d of all %d slots have the value recover, which a recovery gives to all slots", blocked, some(paused), recovering, slots)
 	}
@@ -240,7 +240,7 @@ func (c Cluster) tokens(ctx context.Context) (Finding, error) {
 	}
 	if len(foreign) > 0 {
 		l := foreign[at]
-		return found(Failed, fmt.Sprintf("read docs/operate/recover.md. If storage can have seen this token: kubectl metaparticle recover --floor %d. "+
+		return found(Failed, fmt.Sprintf("read "+api.Repository+"docs/operate/recover.md. If storage can have seen this token: kubectl metaparticle recover --floor %d. "+
 			"If not, a pod wrote any number: kubectl -n %s annotate lease %s %s-", greatest, l.Namespace, l.Name, api.TokenAnnotation),
 			"the Lease %s/%s has the token %d above the API server's revision %d (such Leases: %d): "+
 				"the Leases come from another time or cluster, and new tokens are smaller, or a pod of the namespace %s wrote this number",
