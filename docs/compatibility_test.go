@@ -49,55 +49,64 @@ var archives = map[string]string{
 	"../cmd/shim/testdata/*.txtar": "TestShimFulfillsEachScriptInTestdata/",
 }
 
-// TestCompatibilityPageIsGeneratedFromTests checks that docs/reference/compatibility.md lists every row that
-// the comments of tests name, with the names of these tests. With -update the test rewrites this
-// page.
-func TestCompatibilityPageIsGeneratedFromTests(t *testing.T) {
-	const file = "reference/compatibility.md"
+// TestCompatibilityPagesAreGeneratedFromTests checks that docs/reference/compatibility.md lists every row
+// that the comments of tests name, and docs/evidence/compatibility.md the names of these tests. With
+// -update the test rewrites both pages.
+func TestCompatibilityPagesAreGeneratedFromTests(t *testing.T) {
 	found := append(ofFunctions(t), ofArchives(t)...)
-	text, missing := compatibility(t, found)
-	if *update {
-		require.NoError(t, os.WriteFile(file, []byte(text), 0o644))
+	reference, shown, missing := compatibility(t, found)
+	for file, text := range map[string]string{"reference/compatibility.md": reference, "evidence/compatibility.md": shown} {
+		if *update {
+			require.NoError(t, os.WriteFile(file, []byte(text), 0o644))
+		}
+		is, err := os.ReadFile(file)
+		require.NoError(t, err)
+		require.Equal(t, text, string(is), "run make golden")
 	}
-	is, err := os.ReadFile(file)
-	require.NoError(t, err)
-	require.Equal(t, text, string(is), "run make golden")
 	assert.Len(t, missing, notShown, "rows that no test names; notShown may only get smaller: %v", missing)
 }
 
-func compatibility(t *testing.T, found []evidence) (text string, missing []string) {
+// compatibility returns both pages, and the rows that no test names.
+func compatibility(t *testing.T, found []evidence) (reference, shown string, missing []string) {
 	t.Helper()
 	by := map[string][]evidence{}
 	for _, e := range found {
 		by[e.row] = append(by[e.row], e)
 	}
-	var b strings.Builder
-	b.WriteString("<!-- Generated from the tests by make golden. Do not edit. -->\n\n# Compatibility\n\n" +
+	var r, s strings.Builder
+	r.WriteString("<!-- Generated from the tests by make golden. Do not edit. -->\n\n# Compatibility\n\n" +
 		"A gated pod behaves as without the annotation, except that only one pod runs at a time. A pod for which that\n" +
 		"is impossible is refused at admission, with a [reason](../troubleshoot/reasons.md) that names the field and a solution. Where\n" +
-		"the webhook only warns when the workload is applied, the row says warned. Each row names its tests. Tests of `test/e2e` run on the real cluster. `TestGoldenFilesMatchTheWebhooksAnswers/…` are pods before and after\n" +
-		"admission (`mutate/testdata`). `TestShimFulfillsEachScriptInTestdata/…` run the real binary (`cmd/shim/testdata`).\n")
+		"the webhook only warns when the workload is applied, the row says warned. [Each row has its tests](../evidence/compatibility.md).\n")
+	s.WriteString("<!-- Generated from the tests by make golden. Do not edit. -->\n\n# What shows the compatibility\n\n" +
+		"Each row of [Compatibility](../reference/compatibility.md), with the tests that show it. `git grep 'func TestName('` finds a\n" +
+		"test, and `make e2e RUN=TestName` runs one of `test/e2e` on the real cluster. `TestGoldenFilesMatchTheWebhooksAnswers/…` are\n" +
+		"pods before and after admission (`mutate/testdata`). `TestShimFulfillsEachScriptInTestdata/…` run the real binary\n" +
+		"(`cmd/shim/testdata`). `TestGatedPodKeepsFieldsUnchanged` shows the unchanged fields, and `TestEachFieldOfAPodIsDecided`\n" +
+		"requires a decision about each new field of Kubernetes.\n")
 	known := map[string]bool{}
 	for _, key := range slices.Sorted(maps.Keys(sections)) {
 		number, name, _ := strings.Cut(key, " ")
-		fmt.Fprintf(&b, "\n## %s. %s\n\n| | | shown by |\n|---|---|---|\n", number, sections[key].title)
-		for _, r := range sections[key].rows {
-			id := name + "/" + r.id
+		fmt.Fprintf(&r, "\n## %s. %s\n\n| | |\n|---|---|\n", number, sections[key].title)
+		fmt.Fprintf(&s, "\n## %s. %s\n\n| | shown by |\n|---|---|\n", number, sections[key].title)
+		for _, line := range sections[key].rows {
+			id := name + "/" + line.id
 			assert.False(t, known[id], "%s is listed twice", id)
 			known[id] = true
 			how, tests := verdict(by[id])
 			if len(tests) == 0 {
 				missing = append(missing, id)
 			}
-			fmt.Fprintf(&b, "| %s | %s | %s |\n", r.text, how, strings.Join(tests, " "))
+			fmt.Fprintf(&r, "| %s | %s |\n", line.text, how)
+			fmt.Fprintf(&s, "| %s | %s |\n", line.text, strings.Join(tests, " "))
 		}
 	}
 	for id, e := range by {
 		assert.True(t, known[id], "%s names %s, which is no row", e[0].test, id)
 	}
-	b.WriteString(kubernetes)
-	b.WriteString(fieldsSection())
-	return b.String(), missing
+	r.WriteString(kubernetes)
+	r.WriteString(fieldsSection())
+	return r.String(), s.String(), missing
 }
 
 // kubernetes is the section about versions of Kubernetes. People write its figures, from the output
