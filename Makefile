@@ -278,9 +278,9 @@ site: ## Write the documentation as static pages to out/site; a broken link is a
 	@$(GO_RUN) ./tools/site
 
 .PHONY: release
-release: ## Make all files of a release in out/release, with VERSION=v1.2.3 and REGISTRY=host/prefix; PUSH=1 pushes, ADDRESS=url makes the krew manifest.
+release: ## Make all files of a release in out/release, with VERSION=v1.2.3 and REGISTRY=host/prefix; PUSH=1 pushes, PUSH=only pushes what was made, ADDRESS=url makes the krew manifest.
 	@test -n "$(REGISTRY)" || { echo "name the registry that nodes pull from: make release VERSION=v1.2.3 REGISTRY=host/prefix" >&2; exit 2; }
-	@$(GO_RUN) ./tools/release -version $(VERSION) -registry $(REGISTRY) $(if $(PUSH),-push) $(if $(ADDRESS),-address $(ADDRESS))
+	@$(GO_RUN) ./tools/release -version $(VERSION) -registry $(REGISTRY) $(if $(filter only,$(PUSH)),-publish,$(if $(PUSH),-push)) $(if $(ADDRESS),-address $(ADDRESS))
 
 COMPONENT_FLAGS = $(foreach name,$(COMPONENTS),-component $(name))
 

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -72,7 +73,7 @@ func TestWorkflowsCallExistingTargets(t *testing.T) {
 	assert.GreaterOrEqual(t, called, 5)
 }
 
-// released runs the steps of the release for a tag until one fails, in a folder of their own, with stand-ins for what
+// released runs the steps of the release's jobs for a tag until one fails, in one folder, with stand-ins for what
 // reaches the internet. It returns the folder, and the failure.
 func released(t *testing.T, tag, released string) (dir string, failed error) {
 	dir = t.TempDir()
@@ -88,7 +89,8 @@ func released(t *testing.T, tag, released string) (dir string, failed error) {
 for name in agent metaparticle webhook; do echo "$REGISTRY/$name@sha256:$name"; done >references.txt
 touch checksums.txt agent_linux_amd64.cdx.json webhook_linux_amd64.cdx.json install.yaml
 `)
-	for _, s := range workflows(t)["release.yaml release"] {
+	all := workflows(t)
+	for _, s := range slices.Concat(all["release.yaml build"], all["release.yaml publish"], all["release.yaml sign"], all["release.yaml release"]) {
 		if s.Run == "" {
 			continue
 		}
@@ -103,6 +105,35 @@ touch checksums.txt agent_linux_amd64.cdx.json webhook_linux_amd64.cdx.json inst
 		}
 	}
 	return dir, nil
+}
+
+// A job runs only what its rights are for: a dependency that runs while the product is built can write nowhere.
+func TestReleaseWorkflowSplitsTheRightsToWrite(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(root, ".github/workflows/release.yaml"))
+	require.NoError(t, err)
+	type rights map[string]string
+	var workflow struct {
+		Permissions rights
+		Jobs        map[string]struct {
+			Needs       string
+			Permissions rights
+		}
+	}
+	require.NoError(t, yaml.Unmarshal(text, &workflow))
+	assert.Equal(t, rights{"contents": "read"}, workflow.Permissions)
+	for name, want := range map[string]struct {
+		after  string
+		rights rights
+	}{
+		"build":   {"", nil},
+		"publish": {"build", rights{"contents": "read", "packages": "write"}},
+		"sign":    {"publish", rights{"packages": "write", "id-token": "write", "attestations": "write"}},
+		"release": {"sign", rights{"contents": "write"}},
+	} {
+		assert.Equal(t, want.after, workflow.Jobs[name].Needs, name)
+		assert.Equal(t, want.rights, workflow.Jobs[name].Permissions, name)
+	}
+	assert.Len(t, workflow.Jobs, 4)
 }
 
 // make and the shell would run a command in the name of a tag.
@@ -128,7 +159,8 @@ func TestReleaseWorkflowSignsEverythingThatItPublishes(t *testing.T) {
 	require.NoError(t, err)
 	calls := strings.ReplaceAll(string(text), files+"/", "")
 	for _, want := range []string{
-		"make release VERSION=v1.0.0-rc.1 REGISTRY=r.example/m PUSH=1 ADDRESS=https://g.example/o/r/releases/download\n",
+		"make release VERSION=v1.0.0-rc.1 REGISTRY=r.example/m ADDRESS=https://g.example/o/r/releases/download\n",
+		"make release VERSION=v1.0.0-rc.1 REGISTRY=r.example/m PUSH=only\n",
 		"cosign sign --yes r.example/m/agent@sha256:agent\n", "cosign sign --yes r.example/m/webhook@sha256:webhook\n",
 		"cosign sign --yes r.example/m/metaparticle@sha256:metaparticle\n",
 		"cosign attest --yes --type cyclonedx --predicate webhook_linux_amd64.cdx.json r.example/m/webhook@sha256:webhook\n",

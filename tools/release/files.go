@@ -134,6 +134,8 @@ func (r *release) monitoring(context.Context) error {
 	return nil
 }
 
+const referencesFile = "references.txt"
+
 // references writes the images and the chart by their digests, one a line. They are what a person
 // mirrors, verifies or signs.
 func (r *release) references(context.Context) error {
@@ -141,7 +143,7 @@ func (r *release) references(context.Context) error {
 	for _, name := range slices.Sorted(maps.Keys(r.digests)) {
 		fmt.Fprintln(&text, r.image(name))
 	}
-	return r.write("references.txt", []byte(text.String()))
+	return r.write(referencesFile, []byte(text.String()))
 }
 
 // checksums writes the SHA-256 of each file, in the format that sha256sum checks.
@@ -176,7 +178,7 @@ type artefact struct {
 	about  map[string]string
 }
 
-// helmArtefact returns the chart as Helm pushes it: the configuration has all fields of Chart.yaml,
+// helmArtefact returns the chart as Helm pushes it (https://helm.sh/docs/topics/registries/): the configuration has all fields of Chart.yaml,
 // and the manifest has the most important ones. Helm also writes the time, which would make equal
 // charts differ.
 func helmArtefact(metadata, packed []byte) (v1.Image, error) {

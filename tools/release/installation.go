@@ -18,28 +18,16 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/go-containerregistry/pkg/authn"
-	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/layout"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"sigs.k8s.io/yaml"
 
 	"github.com/metaparticle-io/metaparticle/tools/gobuild"
 	"github.com/metaparticle-io/metaparticle/tools/render"
 )
 
-// images builds the images, and writes the lists of their modules. If pushTo is not empty, images
-// also pushes the images.
+// images builds the images, and writes the lists of their modules.
 func (r *release) images(ctx context.Context) error {
-	args := []string{"./tools/images", "-out", r.directory, "-version", r.version, "-platforms", strings.Join(r.platforms, ",")}
-	if r.pushTo != "" {
-		args = append(args, "-push", r.pushTo)
-	}
-	if r.insecure {
-		args = append(args, "-insecure")
-	}
-	table, err := tool(ctx, args...)
+	table, err := tool(ctx, "./tools/images", "-out", r.directory, "-version", r.version, "-platforms", strings.Join(r.platforms, ","))
 	if err != nil {
 		return err
 	}
@@ -63,15 +51,7 @@ func (r *release) images(ctx context.Context) error {
 
 // listModules writes a list of the modules of the image's binary, for each platform.
 func (r *release) listModules(image, folder string) error {
-	index, err := layout.ImageIndexFromPath(folder)
-	if err != nil {
-		return err
-	}
-	top, err := index.IndexManifest()
-	if err != nil || len(top.Manifests) != 1 {
-		return errors.Join(err, errors.New("not one index in the layout"))
-	}
-	platforms, err := index.ImageIndex(top.Manifests[0].Digest)
+	platforms, err := onlyIndex(folder)
 	if err != nil {
 		return err
 	}
@@ -132,7 +112,7 @@ func (r *release) manifests(context.Context) error {
 	return r.write("install.yaml", text.Bytes())
 }
 
-// chart packs the Helm chart. If pushTo is not empty, chart also pushes the chart.
+// chart packs the Helm chart.
 func (r *release) chart(ctx context.Context) error {
 	directory, err := os.MkdirTemp("", "release-")
 	if err != nil {
@@ -163,11 +143,10 @@ func (r *release) chart(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	metadata, err := os.ReadFile(filepath.Join(directory, "metaparticle", "Chart.yaml"))
-	if err != nil {
+	if err := r.write(r.chartFile(), packed); err != nil {
 		return err
 	}
-	artefact, err := helmArtefact(metadata, packed)
+	artefact, err := r.packedChart()
 	if err != nil {
 		return err
 	}
@@ -175,25 +154,14 @@ func (r *release) chart(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.digests["metaparticle"] = digest.String()
-	if err := r.write("metaparticle-"+r.number()+".tgz", packed); err != nil || r.pushTo == "" {
-		return err
-	}
-	return r.pushChart(ctx, artefact)
+	r.digests[chartName] = digest.String()
+	return nil
 }
 
-// pushChart pushes the chart as Helm does: https://helm.sh/docs/topics/registries/.
-func (r *release) pushChart(ctx context.Context, artefact v1.Image) error {
-	var options []name.Option
-	if r.insecure {
-		options = append(options, name.Insecure)
-	}
-	tag, err := name.NewTag(r.pushTo+"/metaparticle:"+r.number(), options...)
-	if err != nil {
-		return err
-	}
-	return remote.Write(tag, artefact, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain))
-}
+// chartName is the chart's name in the registry, and of its folder in the packed file.
+const chartName = "metaparticle"
+
+func (r *release) chartFile() string { return chartName + "-" + r.number() + ".tgz" }
 
 func (r *release) write(name string, content []byte) error {
 	return os.WriteFile(filepath.Join(r.directory, name), content, 0o644)

@@ -3,7 +3,7 @@
 
 // Command release makes all files of a release, and pushes the images and the chart:
 //
-//	go run ./tools/release -version v1.2.3 -registry HOST/PREFIX [-push|-push-to HOST/PREFIX] [-insecure] [-out out/release]
+//	go run ./tools/release -version v1.2.3 -registry HOST/PREFIX [-push|-publish|-push-to HOST/PREFIX] [-insecure] [-out out/release]
 //
 // The directory out/release/v1.2.3 then has:
 //
@@ -75,6 +75,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flags.StringVar(&r.version, "version", "", "version of the release, as v1.2.3")
 	flags.StringVar(&r.registry, "registry", "", "HOST/PREFIX from which nodes pull the images")
 	push := flags.Bool("push", false, "push the images and the chart to the registry")
+	publish := flags.Bool("publish", false, "make nothing, and push the images and the chart that an earlier run has written")
 	flags.StringVar(&r.pushTo, "push-to", "", "push to this `HOST/PREFIX`, which nodes call by -registry")
 	flags.BoolVar(&r.insecure, "insecure", false, "push over plain HTTP")
 	flags.StringVar(&r.address, "address", "", "`URL` below which people find the folder of the release; without it there is no manifest for krew")
@@ -96,12 +97,15 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		if err := committed(ctx); err != nil {
 			return err
 		}
-		if r.pushTo == "" {
-			r.pushTo = r.registry
-		}
+	}
+	if (*push || *publish) && r.pushTo == "" {
+		r.pushTo = r.registry
 	}
 	r.platforms, r.plugins = strings.Split(*platforms, ","), strings.Split(*plugins, ",")
 	r.directory = filepath.Join(*directory, r.version)
+	if *publish {
+		return r.push(ctx)
+	}
 	if err := os.RemoveAll(r.directory); err != nil {
 		return err
 	}
@@ -117,6 +121,11 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	} {
 		if err := step.do(ctx); err != nil {
 			return fmt.Errorf("%s: %w", step.name, err)
+		}
+	}
+	if r.pushTo != "" {
+		if err := r.push(ctx); err != nil {
+			return fmt.Errorf("push: %w", err)
 		}
 	}
 	text, err := os.ReadFile(filepath.Join(r.directory, sums))

@@ -15,6 +15,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -90,6 +91,7 @@ func TestBuiltReleasesOfEqualSourcesAreEqual(t *testing.T) {
 	t.Setenv("GOENV", settings)
 	require.NoError(t, os.WriteFile("go.work", []byte("go 1.26.0\n"), 0o600))
 	second := made(t, "-registry", where, "-address", "https://downloads.example")
+	t.Run("made files are pushed later", func(t *testing.T) { pushesMadeFiles(t, second) })
 	var names []string
 	for name := range first {
 		names = append(names, name)
@@ -150,6 +152,33 @@ func TestBuiltReleasesOfEqualSourcesAreEqual(t *testing.T) {
 		assert.Equal(t, string(text), string(first[name]))
 	}
 	t.Run("the files name their parts", func(t *testing.T) { namesItsParts(t, first) })
+}
+
+// pushesMadeFiles requires that -publish pushes the files of an earlier run, and none that is another than
+// the release names.
+func pushesMadeFiles(t *testing.T, files map[string][]byte) {
+	out := t.TempDir()
+	folder := filepath.Join(out, "v1.2.3")
+	require.NoError(t, os.Mkdir(folder, 0o700))
+	for name, content := range files {
+		require.NoError(t, os.WriteFile(filepath.Join(folder, name), content, 0o600))
+	}
+	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	t.Cleanup(server.Close)
+	to := strings.TrimPrefix(server.URL, "http://") + "/later"
+	publish := []string{"-version", "v1.2.3", "-registry", "r.example/m", "-publish", "-push-to", to, "-insecure", "-out", out}
+	require.NoError(t, run(t.Context(), publish, io.Discard))
+	for line := range strings.Lines(string(files[referencesFile])) {
+		place, digest, _ := strings.Cut(strings.TrimSpace(line), "@")
+		version := map[bool]string{true: "1.2.3", false: "v1.2.3"}[path.Base(place) == chartName]
+		tag, err := name.NewTag(to+"/"+path.Base(place)+":"+version, name.Insecure)
+		require.NoError(t, err)
+		pushed, err := remote.Head(tag)
+		require.NoError(t, err)
+		assert.Equal(t, digest, pushed.Digest.String())
+	}
+	require.NoError(t, os.WriteFile(filepath.Join(folder, "agent.tar"), files["webhook.tar"], 0o600))
+	assert.ErrorContains(t, run(t.Context(), publish, io.Discard), "and references.txt names sha256:")
 }
 
 // namesItsParts requires that the files name the plugin, and the modules of the binaries.
