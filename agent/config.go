@@ -30,7 +30,7 @@ type API interface {
 }
 
 // Gate is the agent's end of the connections to the pod's shims, or the stand-in for the whole pod.
-// agent/desk and agent/standin implement Gate.
+// agent/gate and agent/standin implement Gate.
 type Gate interface {
 	// Reports delivers the whole state of a shim whenever that state changes.
 	Reports() <-chan gate.Report
@@ -38,7 +38,7 @@ type Gate interface {
 	Drain(shim gate.ShimID, reason string, grace time.Duration) error
 }
 
-// Shims has the orders and commands that only shims understand, and no stand-in. agent/desk
+// Shims has the orders and commands that only shims understand, and no stand-in. agent/gate
 // implements Shims.
 type Shims interface {
 	// End orders the shim to stop its child as Drain does, and then to end its container.

@@ -49,7 +49,7 @@ func standard(pkg string) bool {
 func TestPackagesImportOnlyWhatTheyMay(t *testing.T) {
 	io := []string{"net", "net/http", "log/slog", "context", "os/exec", "math/rand", "math/rand/v2"}
 	heavy := []string{"k8s.io/", "sigs.k8s.io/", "github.com/prometheus/", "google.golang.org/"}
-	gate := []string{"agent/gate", "agent/desk", "agent/shim", "agent/host"}
+	gate := []string{"agent/gate", "agent/shim", "agent/host"}
 	for _, rule := range []struct {
 		why      string
 		packages []string
@@ -74,12 +74,8 @@ func TestPackagesImportOnlyWhatTheyMay(t *testing.T) {
 		{why: "a decision", packages: []string{"agent/claim"}, may: []string{"api", "agent/instant", "agent/lease", "agent/pace"}, never: io},
 		{why: "a decision", packages: []string{"agent/turn", "agent/leave"}, may: []string{"api", "agent/instant"}, never: io},
 		{
-			why:      "proof decides about deaths by reports alone, so a test can list the reports in a table",
-			packages: []string{"agent/proof"}, never: []string{"agent/kube", "agent/lease"},
-		},
-		{
 			why:      "show makes the pod's status from plain values, and can neither begin nor end a hold",
-			packages: []string{"agent/show"}, never: []string{"agent/claim", "agent/proof", "agent/desk", "agent/turn", "agent/leave"},
+			packages: []string{"agent/show"}, never: []string{"agent/claim", "agent/turn", "agent/leave"},
 		},
 		{
 			why:      "a forwarder knows no slot, so nothing that a client sends can change a decision about a slot",
@@ -96,14 +92,14 @@ func TestPackagesImportOnlyWhatTheyMay(t *testing.T) {
 		},
 		{why: "a Lease proves no death: only package agent combines both", packages: []string{"agent/lease"}, never: gate},
 		{why: "a Lease proves no death: only package agent combines both", packages: gate, never: []string{"agent/lease"}},
-		{why: "a Lease proves no death: only package agent combines both", packages: []string{"agent/claim"}, never: []string{"agent/proof"}},
+		{why: "a Lease proves no death: only package agent combines both", packages: []string{"agent/claim"}, never: []string{"agent/gate"}},
 		{
-			why:      "gate is the contract of desk and shim, and consists of data",
-			packages: []string{"agent/gate"}, may: []string{}, never: []string{"net", "os/exec", "os/signal"},
+			why:      "no call may bypass the connection between agent and shim, and reports alone prove a death",
+			packages: []string{"agent/gate"}, may: []string{"agent/host", "api"}, never: []string{"net/http", "os/exec", "os/signal"},
 		},
 		{
-			why:      "no call may bypass the connection between desk and shim",
-			packages: []string{"agent/desk", "agent/shim"}, may: []string{"agent/gate", "agent/host", "api"},
+			why:      "no call may bypass the connection between agent and shim",
+			packages: []string{"agent/shim"}, may: []string{"agent/gate", "agent/host", "api"},
 		},
 		{why: "host knows no slot, no grant and no child", packages: []string{"agent/host"}, may: []string{}},
 		{why: "quiet consists of mere system calls", packages: []string{"agent/quiet"}, may: []string{}},

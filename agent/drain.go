@@ -10,7 +10,6 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/claim"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/instant"
-	"github.com/metaparticle-io/metaparticle/agent/proof"
 	"github.com/metaparticle-io/metaparticle/agent/show"
 )
 
@@ -68,7 +67,7 @@ func (d *drain) stop(s claim.State) {
 // with the child's own exit code. Otherwise the shim would wait for another grant, and would later
 // end as if the kubelet's signal had killed the application.
 func (d *drain) stopChild(r gate.Report) {
-	if d.reason == show.ReasonPodDeleted && proof.HasChild(r) && d.unit.config.Shims != nil {
+	if d.reason == show.ReasonPodDeleted && r.HasChild() && d.unit.config.Shims != nil {
 		d.unit.orders.end(r, d.id, d.reason, d.grace)
 		return
 	}

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/proof"
 )
 
 // orders sends grants and other orders to the shims. For each connection, orders remembers the
@@ -17,7 +16,7 @@ import (
 type orders struct {
 	gate  Gate
 	shims Shims
-	proof *proof.Shims
+	proof *gate.Proof
 	log   *slog.Logger
 	sent  map[gate.ShimID]*sent
 }
@@ -44,7 +43,7 @@ type sent struct {
 	dismissed, dismissAt time.Duration
 }
 
-func newOrders(c Config, p *proof.Shims) *orders {
+func newOrders(c Config, p *gate.Proof) *orders {
 	return &orders{gate: c.Gate, shims: c.Shims, proof: p, log: c.Log, sent: map[gate.ShimID]*sent{}}
 }
 

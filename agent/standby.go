@@ -12,7 +12,6 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/leave"
-	"github.com/metaparticle-io/metaparticle/agent/proof"
 	"github.com/metaparticle-io/metaparticle/agent/show"
 	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
@@ -223,7 +222,7 @@ func (u *unit) readyBeyond(views []claim.View) time.Duration {
 func (s standby) drainOrphans() {
 	u := s.unit
 	for _, r := range u.shims.Reports() {
-		if !proof.HasChild(r) {
+		if !r.HasChild() {
 			continue
 		}
 		reason := ""

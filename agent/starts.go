@@ -15,7 +15,6 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
-	"github.com/metaparticle-io/metaparticle/agent/proof"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -104,7 +103,7 @@ func (s *starts) act(ctx context.Context, now time.Duration, f startFacts) time.
 		return instant.Never
 	}
 	s.follow(now)
-	f.serves = f.serves && !slices.ContainsFunc(s.unit.shims.Reports(), func(r gate.Report) bool { return proof.HasChild(r) && r.Starting })
+	f.serves = f.serves && !slices.ContainsFunc(s.unit.shims.Reports(), func(r gate.Report) bool { return r.HasChild() && r.Starting })
 	s.adopt(s.claim.State())
 	s.forgetStarted(f.serves)
 	s.fresh = s.fresh || s.hold != "" || s.sawOther()
@@ -163,7 +162,7 @@ func (s *starts) forgetStarted(serves bool) {
 			// refused the grant, or the child is already dead. Only in the last case the start
 			// is over, and the shim has reported that the grant's hold is over. That report may
 			// have come over a later connection than the grant's.
-			return !proof.MayHaveChild(s.unit.shims, id)
+			return !s.unit.shims.MayHaveChild(id)
 		}
 		return serves && r.Phase == gate.Running && !r.Starting
 	})
@@ -206,7 +205,7 @@ func (s *starts) sawOther() bool {
 
 // hasChild reports whether a shim of the pod has a child.
 func (s *starts) hasChild() bool {
-	return slices.ContainsFunc(s.unit.shims.Reports(), proof.HasChild)
+	return slices.ContainsFunc(s.unit.shims.Reports(), gate.Report.HasChild)
 }
 
 // proven reports whether no child can be starting under the hold.
@@ -223,7 +222,7 @@ func (s *starts) proven(now time.Duration, hold string, serves bool) bool {
 }
 
 // heard reports whether a shim of each container has reported to this agent process. No grant names
-// a hold of the start lock, so no report names such a hold, either. So package proof counts the
+// a hold of the start lock, so no report names such a hold, either. So package gate counts the
 // hold as proven once all these reports have arrived. Once the agent is older than a lease
 // duration, the result is always true, because the kubelet may never start a container.
 func (s *starts) heard(now time.Duration, hold string) bool {
@@ -246,7 +245,7 @@ func (s *starts) begin(now time.Duration, state claim.State) {
 // one.
 func (s *starts) adopt(state claim.State) {
 	for _, r := range s.unit.shims.Reports() {
-		if state.Stage == claim.Held && state.Resumed && proof.HasChild(r) {
+		if state.Stage == claim.Held && state.Resumed && r.HasChild() {
 			s.starting[r.Shim] = state.Hold
 		}
 	}

@@ -15,7 +15,6 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/agent/probe"
-	"github.com/metaparticle-io/metaparticle/agent/proof"
 	"github.com/metaparticle-io/metaparticle/agent/show"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -28,7 +27,7 @@ type unit struct {
 	random *rand.Rand
 
 	claim  *claim.Claim
-	shims  *proof.Shims
+	shims  *gate.Proof
 	orders *orders
 	probes *probe.Monitor
 
@@ -65,7 +64,7 @@ func newUnit(c Config, b api.Budget, p posts) *unit {
 		self:    lease.Self{Identity: api.Identity(c.PodName, c.PodUID), BootID: c.BootID, Boots: c.Boots, Budget: b},
 		random:  rand.New(c.Random),
 		began:   c.Clock(),
-		shims:   proof.New(proof.Config{Containers: c.Containers, InitContainers: c.InitContainers, Granted: c.Granted, Unbounded: c.slotless()}),
+		shims:   gate.NewProof(gate.ProofConfig{Containers: c.Containers, InitContainers: c.InitContainers, Granted: c.Granted, Unbounded: c.slotless()}),
 		probes:  newProbes(c),
 		rollout: newRollout(c),
 	}
@@ -259,7 +258,7 @@ func (u *unit) owesRecord(views []claim.View) bool {
 func (u *unit) resumable() []claim.Child {
 	var children []claim.Child
 	for _, r := range u.shims.Reports() {
-		if r.Connected && proof.HasChild(r) && u.orders.to(r.Shim).drained != r.Hold && !u.shims.Doubted(r.Hold) {
+		if r.Connected && r.HasChild() && u.orders.to(r.Shim).drained != r.Hold && !u.shims.Doubted(r.Hold) {
 			children = append(children, childOf(r))
 		}
 	}

@@ -13,7 +13,6 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/claim"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/instant"
-	"github.com/metaparticle-io/metaparticle/agent/proof"
 	"github.com/metaparticle-io/metaparticle/agent/show"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -22,7 +21,7 @@ import (
 // [Config.WaitAtMost] has passed, or if the work is done.
 type waits struct {
 	config Config
-	shims  *proof.Shims
+	shims  *gate.Proof
 	orders *orders
 	events *show.Events
 	// course is the pod's decision; empty until a pod that may skip has decided. The field

@@ -129,7 +129,7 @@ func TestPlantedBugsAreCaughtByLeashTests(t *testing.T) { play.PlantedIn(t, "age
 // these bugs, because it seldom deletes a holder while another pod asks for a turn.
 func TestPlantedBugsAreCaughtByTurnTests(t *testing.T) { play.PlantedIn(t, "agent/turn") }
 
-func TestPlantedBugsAreCaughtByDeskTests(t *testing.T) { play.PlantedIn(t, "agent/desk") }
+func TestPlantedBugsAreCaughtByDeskTests(t *testing.T) { play.PlantedIn(t, "agent/gate") }
 
 func TestPlantedBugsAreCaughtByShimTests(t *testing.T) { play.PlantedIn(t, "agent/shim") }
 

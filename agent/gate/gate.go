@@ -72,17 +72,17 @@ func (g *Grant) KillAt() time.Duration { return g.Deadline - g.Kill }
 // then left for the kernel, which kills the processes of the namespace together with PID 1.
 func (g *Grant) LastResort() time.Duration { return g.Deadline - g.Kill*2/5 }
 
-// Check refuses a grant without a hold, a boot id or a deadline. Check also refuses a grant with a
+// check refuses a grant without a hold, a boot id or a deadline. It also refuses a grant with a
 // negative duration, and a grant whose instants could overflow.
-func (g *Grant) Check() error {
+func (g *Grant) check() error {
 	switch {
 	case g.Hold == "" || g.BootID == "":
 		return fmt.Errorf("%w: grant without hold or boot id", ErrMessage)
-	case g.Deadline <= 0 || g.Drain < 0 || g.Kill < 0 || g.Drain > Longest || g.Kill > Longest:
+	case g.Deadline <= 0 || g.Drain < 0 || g.Kill < 0 || g.Drain > longest || g.Kill > longest:
 		return fmt.Errorf("%w: grant until %v, drain %v, kill %v", ErrMessage, g.Deadline, g.Drain, g.Kill)
 	case g.StartBy < 0:
 		return fmt.Errorf("%w: grant with a start by %v", ErrMessage, g.StartBy)
-	case g.StopDelay < 0 || g.StopDelay > Longest:
+	case g.StopDelay < 0 || g.StopDelay > longest:
 		return fmt.Errorf("%w: grant with a delay of %v", ErrMessage, g.StopDelay)
 	}
 	return nil

@@ -22,9 +22,9 @@ const MaxMessage = 48 << 10
 // for the output of a probe.
 const MostOutput = 10 << 10
 
-// Longest bounds each duration in a message, so that no sum of durations overflows. No pod has
+// longest bounds each duration in a message, so that no sum of durations overflows. No pod has
 // a grace of a year.
-const Longest = 365 * 24 * time.Hour
+const longest = 365 * 24 * time.Hour
 
 // Message is a message of a shim: its state, or the answer to an Aside.
 type Message struct {
@@ -171,28 +171,28 @@ func DecodeOrder(b []byte) (Order, error) {
 		return Order{}, fmt.Errorf("%w: %w", ErrMessage, err)
 	}
 	if o.Grant != nil {
-		if err := o.Grant.Check(); err != nil {
+		if err := o.Grant.check(); err != nil {
 			return Order{}, err
 		}
 	}
-	if o.Drain != nil && (o.Drain.Hold == "" || o.Drain.Grace < 0 || o.Drain.Grace > Longest) {
+	if o.Drain != nil && (o.Drain.Hold == "" || o.Drain.Grace < 0 || o.Drain.Grace > longest) {
 		return Order{}, fmt.Errorf("%w: drain of %q in %v", ErrMessage, o.Drain.Hold, o.Drain.Grace)
 	}
 	if o.Dismiss != nil && (o.Dismiss.Code < 0 || o.Dismiss.Code > 255) {
 		return Order{}, fmt.Errorf("%w: dismiss with code %d", ErrMessage, o.Dismiss.Code)
 	}
 	if o.Aside != nil {
-		if err := o.Aside.Check(); err != nil {
+		if err := o.Aside.check(); err != nil {
 			return Order{}, err
 		}
 	}
 	return o, nil
 }
 
-// Check refuses an Aside without an id, a command or a timeout. Check also refuses an id of more
-// than 64 bytes, and a timeout above [Longest].
-func (a *Aside) Check() error {
-	if a.ID == "" || len(a.ID) > mostID || len(a.Command) == 0 || a.Timeout <= 0 || a.Timeout > Longest {
+// check refuses an Aside without an id, a command or a timeout. It also refuses an id of more
+// than 64 bytes, and a timeout above [longest].
+func (a *Aside) check() error {
+	if a.ID == "" || len(a.ID) > mostID || len(a.Command) == 0 || a.Timeout <= 0 || a.Timeout > longest {
 		return fmt.Errorf("%w: run %d words in %v", ErrMessage, len(a.Command), a.Timeout)
 	}
 	return nil

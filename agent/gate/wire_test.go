@@ -103,11 +103,11 @@ func FuzzTimesOfADecodedOrderStayWithinBounds(f *testing.F) {
 			assert.LessOrEqual(t, g.LastResort(), g.Deadline)
 		}
 		if d := o.Drain; d != nil {
-			assert.LessOrEqual(t, d.Grace, Longest)
+			assert.LessOrEqual(t, d.Grace, longest)
 		}
 		if r := o.Aside; r != nil {
 			assert.NotEmpty(t, r.Command)
-			assert.LessOrEqual(t, r.Timeout, Longest)
+			assert.LessOrEqual(t, r.Timeout, longest)
 		}
 	})
 }

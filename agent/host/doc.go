@@ -3,7 +3,7 @@
 
 // Package host has the calls of the agent and the shim to the kernel beneath them: clocks and
 // timers, flocks, sockets, processes and signals. The package knows no slot, no grant and no
-// child. The packages agent/desk, agent/shim and agent/standin make all decisions about those.
+// child. The packages agent/gate, agent/shim and agent/standin make all decisions about those.
 //
 // # The guarantee
 //

@@ -16,7 +16,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// Gate is the agent's end of the connections to the pod's shims. agent/desk implements Gate.
+// Gate is the agent's end of the connections to the pod's shims. agent/gate implements Gate.
 type Gate interface {
 	// Reports delivers the whole state of a shim whenever that state changes.
 	Reports() <-chan gate.Report

@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/metaparticle-io/metaparticle/agent"
-	"github.com/metaparticle-io/metaparticle/agent/desk"
+	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/host"
 	"github.com/metaparticle-io/metaparticle/agent/install"
 	"github.com/metaparticle-io/metaparticle/agent/standin"
@@ -50,7 +50,7 @@ func (s runSettings) openGate(ctx context.Context, stop <-chan struct{}, log *sl
 }
 
 func (s runSettings) openShims(ctx context.Context, _ <-chan struct{}, log *slog.Logger) (opened, error) {
-	g, err := desk.Listen(ctx, desk.Config{
+	g, err := gate.Listen(ctx, gate.Config{
 		Dir: s.RunDir, RequirePID1: true, OwnKernel: s.config.OwnKernel, Unbounded: len(s.config.Slots) == 0,
 		InstallHTTP: func() error { return install.Program(self, filepath.Join(filepath.Dir(s.Install), api.HookProgram)) }, Log: log,
 	})

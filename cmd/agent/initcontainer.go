@@ -18,7 +18,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/after"
 	"github.com/metaparticle-io/metaparticle/agent/barrier"
-	"github.com/metaparticle-io/metaparticle/agent/desk"
+	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/host"
 	"github.com/metaparticle-io/metaparticle/agent/install"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
@@ -168,7 +168,7 @@ const self = "/proc/self/exe"
 // calls prepare, because a kubelet that restarts before the hook never runs the hook. Two
 // concurrent calls do the work only once.
 func prepare(runDir, binary string) error {
-	if err := install.Dirs(runDir, filepath.Join(runDir, desk.GrantedDir)); err != nil || binary == "" {
+	if err := install.Dirs(runDir, filepath.Join(runDir, gate.GrantedDir)); err != nil || binary == "" {
 		return err
 	}
 	agent, err := os.Executable()

@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent"
-	"github.com/metaparticle-io/metaparticle/agent/desk"
+	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/host"
 	"github.com/metaparticle-io/metaparticle/agent/leash"
 	"github.com/metaparticle-io/metaparticle/agent/local"
@@ -176,7 +176,7 @@ func answer(ctx context.Context, l net.Listener, handler http.Handler, bound *cr
 // nil.
 type leashed struct {
 	leash *leash.Leash
-	desk  *desk.Server
+	desk  *gate.Server
 }
 
 // openLeash installs the program of the shims, and opens their socket. In a pod without containers
@@ -195,7 +195,7 @@ func openLeash(ctx context.Context, a api.LocalArgs, stop <-chan struct{}, boot 
 	if err := prepare(a.RunDir, a.Install); err != nil {
 		return leashed{}, err
 	}
-	d, err := desk.Listen(ctx, desk.Config{Dir: a.RunDir, RequirePID1: true, OwnKernel: a.OwnKernel, Log: log})
+	d, err := gate.Listen(ctx, gate.Config{Dir: a.RunDir, RequirePID1: true, OwnKernel: a.OwnKernel, Log: log})
 	if err != nil {
 		return leashed{}, err
 	}

@@ -21,7 +21,6 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
 
-	"github.com/metaparticle-io/metaparticle/agent/desk"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/host"
 	"github.com/metaparticle-io/metaparticle/agent/install"
@@ -147,7 +146,7 @@ func shimCommand(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	// The shim runs a copy of the binary that every user may execute, installed as in a pod.
 	if _, err := os.Stat(filepath.Join(w.env.WorkDir, "bin", "agent")); err != nil {
-		ts.Check(install.Dirs(w.run, filepath.Join(w.run, desk.GrantedDir)))
+		ts.Check(install.Dirs(w.run, filepath.Join(w.run, gate.GrantedDir)))
 		ts.Check(install.Program(self, filepath.Join(w.env.WorkDir, "bin", "agent")))
 	}
 	o.path = ts.Getenv("PATH")

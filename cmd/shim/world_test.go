@@ -21,7 +21,6 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
 
-	"github.com/metaparticle-io/metaparticle/agent/desk"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/install"
 	"github.com/metaparticle-io/metaparticle/api"
@@ -50,7 +49,7 @@ type world struct {
 
 type agentEnd struct {
 	name   string
-	server *desk.Server
+	server *gate.Server
 	cancel context.CancelFunc
 	done   chan struct{}
 }
@@ -116,7 +115,7 @@ func (w *world) startAgent(name string) {
 	w.mu.Unlock()
 	go func() {
 		defer close(a.done)
-		server, err := desk.Listen(ctx, desk.Config{
+		server, err := gate.Listen(ctx, gate.Config{
 			Dir: w.run, Silence: 2500 * time.Millisecond,
 			InstallHTTP: func() error { return install.Program(self, filepath.Join(w.env.WorkDir, "bin", api.HookProgram)) },
 		})

@@ -11,7 +11,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/desk"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
@@ -21,7 +20,7 @@ import (
 // process sends no orders through its gateway.
 type gateway struct {
 	agent  *AgentProcess
-	server *desk.Server
+	server *gate.Server
 	// reports is the channel from the desk to the agent's loop. In some worlds the reports are
 	// delayed.
 	reports <-chan gate.Report
@@ -31,9 +30,9 @@ type gateway struct {
 // the mutex.
 func openGateway(a *AgentProcess) (*gateway, error) {
 	beat := a.Pod.beat()
-	server, err := desk.New(
-		desk.Config{RequirePID1: true, OwnKernel: a.Pod.w.OwnKernel, Silence: beat * 5 / 2, Unbounded: a.Pod.StartsOnly()},
-		desk.Machine{BootID: a.Pod.Node.boot, Now: a.now, Shims: listener{a}, Notes: notes{a}},
+	server, err := gate.NewServer(
+		gate.Config{RequirePID1: true, OwnKernel: a.Pod.w.OwnKernel, Silence: beat * 5 / 2, Unbounded: a.Pod.StartsOnly()},
+		gate.Machine{BootID: a.Pod.Node.boot, Now: a.now, Shims: listener{a}, Notes: notes{a}},
 	)
 	if err != nil {
 		return nil, err
@@ -174,8 +173,8 @@ func (a *AgentProcess) now() time.Duration {
 // listener is the agent's socket.
 type listener struct{ *AgentProcess }
 
-// Accept implements desk.Listener.
-func (l listener) Accept() (desk.Conn, error) {
+// Accept implements gate.Listener.
+func (l listener) Accept() (gate.Conn, error) {
 	var next *link
 	ready := func() bool {
 		if l.unlistened {
@@ -192,7 +191,7 @@ func (l listener) Accept() (desk.Conn, error) {
 	return agentEnd{next}, nil
 }
 
-// Close implements desk.Listener.
+// Close implements gate.Listener.
 func (l listener) Close() error {
 	l.Pod.w.Lock()
 	defer l.Pod.w.Unlock()
@@ -204,13 +203,13 @@ func (l listener) Close() error {
 // notes are the files in the pod's volume, which survive the agent.
 type notes struct{ *AgentProcess }
 
-// Read implements desk.Notes.
+// Read implements gate.Notes.
 func (n notes) Read() (all map[string][]byte, err error) {
 	err = n.touch(func(pod *Pod) { all = maps.Clone(pod.notes) })
 	return all, err
 }
 
-// Write implements desk.Notes.
+// Write implements gate.Notes.
 func (n notes) Write(name string, note []byte) error {
 	full := false
 	err := n.touch(func(pod *Pod) {
@@ -224,7 +223,7 @@ func (n notes) Write(name string, note []byte) error {
 	return err
 }
 
-// Remove implements desk.Notes.
+// Remove implements gate.Notes.
 func (n notes) Remove(name string) error {
 	return n.touch(func(pod *Pod) { delete(pod.notes, name) })
 }

@@ -13,7 +13,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/desk"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/shim"
 	"github.com/metaparticle-io/metaparticle/sim/apiserver"
@@ -113,7 +112,7 @@ func (l shimEnd) Send(message []byte) error {
 // agentEnd is the agent's end of a link.
 type agentEnd struct{ *link }
 
-// Send implements desk.Conn.
+// Send implements gate.Conn.
 func (l agentEnd) Send(message []byte) error {
 	w := l.shim.w
 	w.Lock()
@@ -138,7 +137,7 @@ func (l agentEnd) Send(message []byte) error {
 	return nil
 }
 
-// Receive implements desk.Conn. The last messages of a dead shim may still arrive.
+// Receive implements gate.Conn. The last messages of a dead shim may still arrive.
 func (l agentEnd) Receive() (message []byte, err error) {
 	ready := func() bool {
 		switch {
@@ -159,10 +158,10 @@ func (l agentEnd) Receive() (message []byte, err error) {
 	return message, err
 }
 
-// Process implements desk.Conn.
-func (l agentEnd) Process() (desk.Process, error) { return pidfd{l.agent, l.shim}, nil }
+// Process implements gate.Conn.
+func (l agentEnd) Process() (gate.Process, error) { return pidfd{l.agent, l.shim}, nil }
 
-// Close implements desk.Conn.
+// Close implements gate.Conn.
 func (l agentEnd) Close() error {
 	w := l.shim.w
 	w.Lock()
@@ -184,7 +183,7 @@ type pidfd struct {
 	shim  *ShimProcess
 }
 
-// AwaitDeath implements desk.Process.
+// AwaitDeath implements gate.Process.
 func (p pidfd) AwaitDeath(ctx context.Context) error {
 	select {
 	case <-p.shim.empty:
@@ -198,11 +197,11 @@ func (p pidfd) AwaitDeath(ctx context.Context) error {
 	return nil
 }
 
-// Same implements desk.Process.
-func (p pidfd) Same(other desk.Process) bool {
+// Same implements gate.Process.
+func (p pidfd) Same(other gate.Process) bool {
 	o, ok := other.(pidfd)
 	return ok && o.shim == p.shim
 }
 
-// Close implements desk.Process.
+// Close implements gate.Process.
 func (pidfd) Close() error { return nil }

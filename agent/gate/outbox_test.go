@@ -1,26 +1,24 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package desk
+package gate
 
 import (
 	"reflect"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
-
-	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// TestAChangeOfAnyFieldMakesAnotherReport fails if same leaves out a field of [gate.Report]. The
+// TestAChangeOfAnyFieldMakesAnotherReport fails if same leaves out a field of [Report]. The
 // outbox would keep back a report in which only that field has changed.
 func TestAChangeOfAnyFieldMakesAnotherReport(t *testing.T) {
 	t.Parallel()
-	fields := reflect.TypeFor[gate.Report]()
+	fields := reflect.TypeFor[Report]()
 	for i := range fields.NumField() {
-		var changed gate.Report
+		var changed Report
 		fill(t, reflect.ValueOf(&changed).Elem().Field(i))
-		assert.Falsef(t, same(gate.Report{}, changed), "the field %s", fields.Field(i).Name)
+		assert.Falsef(t, same(Report{}, changed), "the field %s", fields.Field(i).Name)
 	}
 }
 

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package desk
+package gate
 
 import (
 	"context"
@@ -11,8 +11,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
 func TestDeskReturnsTheOutcomeOfAnAside(t *testing.T) {
@@ -20,20 +18,20 @@ func TestDeskReturnsTheOutcomeOfAnAside(t *testing.T) {
 	dir := t.TempDir()
 	pidfd, _ := ofSleeper(t)
 	s, _ := served(t, Config{Dir: dir})
-	f := joined(t, dir, gate.State{Shim: "s", Container: "app", Phase: gate.Waiting}, pidfd)
-	reported(t, s, func(r gate.Report) bool { return r.Phase == gate.Waiting })
+	f := joined(t, dir, State{Shim: "s", Container: "app", Phase: Waiting}, pidfd)
+	reported(t, s, func(r Report) bool { return r.Phase == Waiting })
 
 	_, err := s.RunAside(t.Context(), "s", []string{"true"}, time.Second)
-	require.ErrorIs(t, err, gate.ErrNotRunning)
+	require.ErrorIs(t, err, ErrNotRunning)
 	_, err = s.RunAside(t.Context(), "other", []string{"true"}, time.Second)
-	require.ErrorIs(t, err, gate.ErrUnknown)
+	require.ErrorIs(t, err, ErrUnknown)
 	_, err = s.RunAside(t.Context(), "s", nil, time.Second)
-	require.ErrorIs(t, err, gate.ErrMessage)
+	require.ErrorIs(t, err, ErrMessage)
 
-	f.is(gate.Running, "h")
-	reported(t, s, func(r gate.Report) bool { return r.Phase == gate.Running })
+	f.is(Running, "h")
+	reported(t, s, func(r Report) bool { return r.Phase == Running })
 	type answer struct {
-		gate.Result
+		Result
 		error
 	}
 	ask := func(ctx context.Context) chan answer {
@@ -49,13 +47,13 @@ func TestDeskReturnsTheOutcomeOfAnAside(t *testing.T) {
 	o := f.order()
 	assert.Equal(t, []string{"check", "it"}, o.Aside.Command)
 	assert.Equal(t, time.Minute, o.Aside.Timeout)
-	require.NoError(t, f.send(gate.Message{Ran: &gate.Outcome{ID: "another"}}))
-	require.NoError(t, f.send(gate.Message{Ran: &gate.Outcome{ID: o.Aside.ID, Code: 2, Output: []byte("no"), TimedOut: true}}))
-	assert.Equal(t, answer{gate.Result{Code: 2, Output: []byte("no"), TimedOut: true}, nil}, <-answers)
+	require.NoError(t, f.send(Message{Ran: &Outcome{ID: "another"}}))
+	require.NoError(t, f.send(Message{Ran: &Outcome{ID: o.Aside.ID, Code: 2, Output: []byte("no"), TimedOut: true}}))
+	assert.Equal(t, answer{Result{Code: 2, Output: []byte("no"), TimedOut: true}, nil}, <-answers)
 
 	answers = ask(t.Context())
-	require.NoError(t, f.send(gate.Message{Ran: &gate.Outcome{ID: f.order().Aside.ID, Error: "not found"}}))
-	assert.ErrorIs(t, (<-answers).error, gate.ErrNotRun)
+	require.NoError(t, f.send(Message{Ran: &Outcome{ID: f.order().Aside.ID, Error: "not found"}}))
+	assert.ErrorIs(t, (<-answers).error, ErrNotRun)
 
 	ctx, cancel := context.WithCancelCause(t.Context())
 	answers = ask(ctx)
@@ -66,7 +64,7 @@ func TestDeskReturnsTheOutcomeOfAnAside(t *testing.T) {
 	answers = ask(t.Context())
 	f.order()
 	require.NoError(t, f.Close())
-	assert.ErrorIs(t, (<-answers).error, gate.ErrNotConnected)
+	assert.ErrorIs(t, (<-answers).error, ErrNotConnected)
 	assert.Empty(t, s.register.asides)
 }
 
@@ -75,8 +73,8 @@ func TestDrainAfterAnEndOrderStillEndsContainer(t *testing.T) {
 	dir := t.TempDir()
 	pidfd, _ := ofSleeper(t)
 	s, _ := served(t, Config{Dir: dir})
-	f := joined(t, dir, gate.State{Shim: "s", Container: "app", Phase: gate.Running, Hold: "h"}, pidfd)
-	reported(t, s, func(r gate.Report) bool { return r.Phase == gate.Running })
+	f := joined(t, dir, State{Shim: "s", Container: "app", Phase: Running, Hold: "h"}, pidfd)
+	reported(t, s, func(r Report) bool { return r.Phase == Running })
 	require.NoError(t, s.End("s", "probe", time.Minute))
 	assert.True(t, f.order().Drain.End)
 	require.NoError(t, s.Drain("s", "yield", time.Second))
@@ -85,8 +83,8 @@ func TestDrainAfterAnEndOrderStillEndsContainer(t *testing.T) {
 	assert.LessOrEqual(t, o.Drain.Grace, time.Second)
 	f.connect(dir, pidfd)
 	assert.True(t, f.order().Drain.End)
-	f.is(gate.Waiting, "h")
-	reported(t, s, func(r gate.Report) bool { return r.Phase == gate.Waiting })
+	f.is(Waiting, "h")
+	reported(t, s, func(r Report) bool { return r.Phase == Waiting })
 	require.NoError(t, s.End("s", "probe", time.Minute))
 	assert.Empty(t, f.orders, "nothing runs that could end")
 }

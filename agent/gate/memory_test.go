@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package desk
+package gate
 
 import (
 	"fmt"
@@ -17,7 +17,6 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
-	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
@@ -35,7 +34,7 @@ func TestLongMessagesOfFalseShimsTakeLittleMemory(t *testing.T) {
 	require.NoError(t, err)
 	for what, field := range map[string]string{
 		"slots":   `"slots":[{}` + strings.Repeat(",{}", 16_000) + `]`,
-		"trouble": fmt.Sprintf(`"trouble":{"serial":1,"reason":%q,"message":%q}`, gate.ReasonPreStop, strings.Repeat("x", 48_000)),
+		"trouble": fmt.Sprintf(`"trouble":{"serial":1,"reason":%q,"message":%q}`, ReasonPreStop, strings.Repeat("x", 48_000)),
 	} {
 		t.Run(what, func(t *testing.T) {
 			dir := t.TempDir()

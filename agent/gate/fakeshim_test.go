@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package desk
+package gate
 
 import (
 	"context"
@@ -15,7 +15,6 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
-	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
@@ -42,11 +41,11 @@ func served(t *testing.T, cfg Config) (s *Server, end func()) {
 type fakeShim struct {
 	t *testing.T
 	*host.Conn
-	gate.State
-	orders chan gate.Order
+	State
+	orders chan Order
 }
 
-func joined(t *testing.T, dir string, st gate.State, fds ...int) *fakeShim {
+func joined(t *testing.T, dir string, st State, fds ...int) *fakeShim {
 	t.Helper()
 	f := &fakeShim{t: t, State: st}
 	f.BootID, _ = host.BootID()
@@ -59,9 +58,9 @@ func (f *fakeShim) connect(dir string, fds ...int) {
 	u, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: filepath.Join(dir, "agent.sock"), Net: "unixpacket"})
 	require.NoError(f.t, err)
 	f.t.Cleanup(func() { u.Close() })
-	f.Conn, err = host.NewConn(u, gate.MaxMessage)
+	f.Conn, err = host.NewConn(u, MaxMessage)
 	require.NoError(f.t, err)
-	f.orders = make(chan gate.Order, 10)
+	f.orders = make(chan Order, 10)
 	c, orders := f.Conn, f.orders
 	go func() {
 		defer close(orders)
@@ -70,7 +69,7 @@ func (f *fakeShim) connect(dir string, fds ...int) {
 			if err != nil {
 				return
 			}
-			o, err := gate.DecodeOrder(b)
+			o, err := DecodeOrder(b)
 			assert.NoError(f.t, err)
 			orders <- o
 		}
@@ -79,18 +78,18 @@ func (f *fakeShim) connect(dir string, fds ...int) {
 }
 
 func (f *fakeShim) send(message any, fds ...int) error {
-	b, err := gate.Encode(message)
+	b, err := Encode(message)
 	require.NoError(f.t, err)
 	return f.Send(b, fds...)
 }
 
-func (f *fakeShim) is(p gate.Phase, hold string) {
+func (f *fakeShim) is(p Phase, hold string) {
 	f.t.Helper()
 	f.Phase, f.Hold = p, hold
 	require.NoError(f.t, f.send(f.State))
 }
 
-func (f *fakeShim) order() gate.Order {
+func (f *fakeShim) order() Order {
 	f.t.Helper()
 	select {
 	case o, ok := <-f.orders:
@@ -98,7 +97,7 @@ func (f *fakeShim) order() gate.Order {
 		return o
 	case <-time.After(patience):
 		f.t.Fatal("no order")
-		return gate.Order{}
+		return Order{}
 	}
 }
 
@@ -113,10 +112,10 @@ func (f *fakeShim) hungUp() {
 }
 
 // reported waits for a report for which the function "cond" returns true.
-func reported(t *testing.T, s *Server, cond func(gate.Report) bool) gate.Report {
+func reported(t *testing.T, s *Server, cond func(Report) bool) Report {
 	t.Helper()
 	late := time.After(patience)
-	var last gate.Report
+	var last Report
 	for {
 		select {
 		case last = <-s.Reports():
@@ -129,12 +128,12 @@ func reported(t *testing.T, s *Server, cond func(gate.Report) bool) gate.Report 
 	}
 }
 
-func waiting(id string) gate.State {
-	return gate.State{Shim: gate.ShimID(id), Container: "app", PID1: true, Phase: gate.Waiting}
+func waiting(id string) State {
+	return State{Shim: ShimID(id), Container: "app", PID1: true, Phase: Waiting}
 }
 
-func grantOf(hold string) gate.Grant {
-	return gate.Grant{Hold: hold, Deadline: host.Now() + time.Hour, Drain: time.Second, Kill: time.Second}
+func grantOf(hold string) Grant {
+	return Grant{Hold: hold, Deadline: host.Now() + time.Hour, Drain: time.Second, Kill: time.Second}
 }
 
 // ofSleeper starts a sleeping process, and returns its pidfd. A test passes that pidfd as the pidfd

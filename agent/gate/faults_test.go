@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package desk
+package gate
 
 import (
 	"bytes"
@@ -20,7 +20,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
@@ -47,9 +46,9 @@ type pipe struct {
 	broken error
 }
 
-func newPipe(t *testing.T, p Process, st gate.State) *pipe {
+func newPipe(t *testing.T, p Process, st State) *pipe {
 	t.Helper()
-	b, err := gate.Encode(st)
+	b, err := Encode(st)
 	require.NoError(t, err)
 	c := &pipe{said: make(chan []byte, 1), process: p, closed: make(chan struct{})}
 	c.said <- b
@@ -101,7 +100,7 @@ func (noNotes) Remove(string) error              { return nil }
 func serving(t *testing.T) (*Server, pipes) {
 	t.Helper()
 	l := make(pipes)
-	s, err := New(Config{}, Machine{BootID: "boot", Now: host.Now, Shims: l, Notes: noNotes{}})
+	s, err := NewServer(Config{}, Machine{BootID: "boot", Now: host.Now, Shims: l, Notes: noNotes{}})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -115,9 +114,9 @@ func serving(t *testing.T) (*Server, pipes) {
 }
 
 // runningWith returns the state of a shim whose child runs under the hold.
-func runningWith(hold string) gate.State {
+func runningWith(hold string) State {
 	st := waiting("one")
-	st.BootID, st.Phase, st.Hold = "boot", gate.Running, hold
+	st.BootID, st.Phase, st.Hold = "boot", Running, hold
 	return st
 }
 
@@ -128,15 +127,15 @@ func TestDeskReportsTheDeathOfAReconnectedShim(t *testing.T) {
 	s, l := serving(t)
 	shim, st := mortal{dead: make(chan struct{})}, runningWith("h1")
 	l <- newPipe(t, shim, st)
-	reported(t, s, func(r gate.Report) bool { return r.Connected })
+	reported(t, s, func(r Report) bool { return r.Connected })
 	close(shim.dead)
 	<-time.After(50 * time.Millisecond) // the server has seen the death, and waits for the shim's last messages
 	st.Since = 1
 	second := newPipe(t, shim, st)
 	l <- second
-	reported(t, s, func(r gate.Report) bool { return r.Since == 1 })
+	reported(t, s, func(r Report) bool { return r.Since == 1 })
 	second.Close()
-	reported(t, s, func(r gate.Report) bool { return r.Dead })
+	reported(t, s, func(r Report) bool { return r.Dead })
 }
 
 // A process that has learned the id of a shim could send the message that the shim's child is dead.
@@ -145,9 +144,9 @@ func TestDeskRejectsAProcessThatImpersonatesAShim(t *testing.T) {
 	s, l := serving(t)
 	shim, st := mortal{dead: make(chan struct{})}, runningWith("h1")
 	l <- newPipe(t, shim, st)
-	reported(t, s, func(r gate.Report) bool { return r.Connected })
+	reported(t, s, func(r Report) bool { return r.Connected })
 	lie := st
-	lie.Phase, lie.Since = gate.Waiting, 1
+	lie.Phase, lie.Since = Waiting, 1
 	other := newPipe(t, mortal{dead: make(chan struct{})}, lie)
 	l <- other
 	select {
@@ -157,8 +156,8 @@ func TestDeskRejectsAProcessThatImpersonatesAShim(t *testing.T) {
 	}
 	st.Since = 2
 	l <- newPipe(t, shim, st)
-	r := reported(t, s, func(r gate.Report) bool { return r.Since != 0 })
-	assert.Equal(t, gate.Running, r.Phase)
+	r := reported(t, s, func(r Report) bool { return r.Since != 0 })
+	assert.Equal(t, Running, r.Phase)
 }
 
 // While the agent's process is suspended, a shim's child may succeed, and the shim may end. When
@@ -174,14 +173,14 @@ func TestDeskReportsChildsSuccessDespiteUndeliverableDrainOrder(t *testing.T) {
 			c := newPipe(t, shim, st)
 			c.broken = broken
 			l <- c
-			reported(t, s, func(r gate.Report) bool { return r.Connected })
+			reported(t, s, func(r Report) bool { return r.Connected })
 			require.ErrorIs(t, s.Drain("one", "why", time.Second), broken)
-			st.Phase, st.Completed = gate.Ended, true
-			b, err := gate.Encode(st)
+			st.Phase, st.Completed = Ended, true
+			b, err := Encode(st)
 			require.NoError(t, err)
 			c.said <- b
 			close(shim.dead)
-			r := reported(t, s, func(r gate.Report) bool { return r.Dead })
+			r := reported(t, s, func(r Report) bool { return r.Dead })
 			require.True(t, r.Completed)
 		})
 	}
@@ -196,14 +195,14 @@ func TestShimGetsDrainAfterItsSocketWasFull(t *testing.T) {
 	u, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: filepath.Join(dir, "agent.sock"), Net: "unixpacket"})
 	require.NoError(t, err)
 	defer u.Close()
-	frozen, err := host.NewConn(u, gate.MaxMessage)
+	frozen, err := host.NewConn(u, MaxMessage)
 	require.NoError(t, err)
 	st := waiting("one")
 	st.BootID, _ = host.BootID()
-	b, err := gate.Encode(st)
+	b, err := Encode(st)
 	require.NoError(t, err)
 	require.NoError(t, frozen.Send(b, pidfdOfSelf(t)))
-	reported(t, s, func(r gate.Report) bool { return r.Connected })
+	reported(t, s, func(r Report) bool { return r.Connected })
 	grants, full := 0, error(nil)
 	for g := grantOf("h1"); full == nil && grants < 100_000; grants++ {
 		g.Deadline++
@@ -222,7 +221,7 @@ func TestShimGetsDrainAfterItsSocketWasFull(t *testing.T) {
 			require.NotErrorIs(t, err, os.ErrDeadlineExceeded, "neither told nor hung up on")
 			break
 		}
-		o, err := gate.DecodeOrder(b)
+		o, err := DecodeOrder(b)
 		require.NoError(t, err)
 		if o.Drain != nil {
 			return
@@ -241,11 +240,11 @@ func TestDeskIgnoresFailuresWithUnknownReasons(t *testing.T) {
 	var lines bytes.Buffer
 	s, end := served(t, Config{Dir: dir, Log: slog.New(slog.NewTextHandler(&lines, nil))})
 	shim := joined(t, dir, waiting("one"))
-	fails := func(serial int, reason string) gate.Trouble {
+	fails := func(serial int, reason string) Trouble {
 		shim.Since++
-		shim.Trouble = gate.Trouble{Serial: serial, Reason: reason, Message: "the text"}
+		shim.Trouble = Trouble{Serial: serial, Reason: reason, Message: "the text"}
 		require.NoError(t, shim.send(shim.State))
-		return reported(t, s, func(r gate.Report) bool { return r.Since == shim.Since }).Trouble
+		return reported(t, s, func(r Report) bool { return r.Since == shim.Since }).Trouble
 	}
 	for _, reason := range []string{"Acquired", "Released", "Anything", ""} {
 		assert.Zero(t, fails(1, reason), reason)
@@ -253,7 +252,7 @@ func TestDeskIgnoresFailuresWithUnknownReasons(t *testing.T) {
 	// These are the reasons of all shims.
 	for i, reason := range []string{"FailedPostStartHook", "FailedPreStopHook", "SignalNotPermitted"} {
 		told := fails(i+2, reason)
-		assert.Equal(t, gate.Trouble{Serial: i + 2, Reason: reason, Message: "the text"}, told)
+		assert.Equal(t, Trouble{Serial: i + 2, Reason: reason, Message: "the text"}, told)
 	}
 	known := shim.Trouble
 	assert.Equal(t, known, fails(9, "Acquired"), "the report must keep the last known failure")

@@ -1,18 +1,16 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package desk
+package gate
 
 import (
 	"context"
 	"time"
-
-	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
 // silence is the time without a message after which a shim counts as Silent: two and a half
 // times the time between two beats.
-const silence = 5 * gate.BeatEvery / 2
+const silence = 5 * BeatEvery / 2
 
 // listenForSilence reports the connected shims that have sent no message for the time in
 // [Config.Silence]. After a suspension of the agent's own process, that time starts anew.

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package desk
+package gate
 
 import (
 	"context"
@@ -14,7 +14,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/host"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -39,7 +38,7 @@ type Config struct {
 	// other pod, so the Server keeps no notes of grants.
 	Unbounded bool
 	// Silence is the time without a message after which a shim is reported Silent; zero means
-	// two and a half times [gate.BeatEvery].
+	// two and a half times [BeatEvery].
 	Silence time.Duration
 	// InstallHTTP installs the program of hooks that send HTTP requests. The Server calls
 	// InstallHTTP when a shim with such a hook connects. Nil means that no shim has such a hook.
@@ -56,7 +55,7 @@ type Server struct {
 	machine Machine
 	lock    io.Closer // the flock; nil if the caller excludes other agents
 	outbox  *outbox
-	reports chan gate.Report
+	reports chan Report
 
 	mu       sync.Mutex
 	register register
@@ -70,12 +69,12 @@ func Listen(ctx context.Context, cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	lock, err := host.Lock(ctx, filepath.Join(cfg.Dir, gate.LockName), cfg.Log)
+	lock, err := host.Lock(ctx, filepath.Join(cfg.Dir, LockName), cfg.Log)
 	if err != nil {
 		return nil, err
 	}
 	m := Machine{BootID: bootID, Now: host.Now, Notes: directory(filepath.Join(cfg.Dir, GrantedDir))}
-	s, err := New(cfg, m)
+	s, err := NewServer(cfg, m)
 	if err == nil {
 		var l *net.UnixListener
 		l, err = host.Socket(host.Network, filepath.Join(cfg.Dir, api.SocketName), 0o777)
@@ -90,9 +89,9 @@ func Listen(ctx context.Context, cfg Config) (*Server, error) {
 
 // New makes a Server on the machine. The caller ensures that no other agent process
 // acts for the pod.
-func New(cfg Config, m Machine) (*Server, error) {
+func NewServer(cfg Config, m Machine) (*Server, error) {
 	cfg = cfg.withDefaults()
-	s := &Server{cfg: cfg, machine: m, outbox: newOutbox(), reports: make(chan gate.Report)}
+	s := &Server{cfg: cfg, machine: m, outbox: newOutbox(), reports: make(chan Report)}
 	s.register = register{outbox: s.outbox, asides: asides{}, log: cfg.Log}
 	var err error
 	notes := m.Notes
@@ -115,7 +114,7 @@ func (c Config) withDefaults() Config {
 
 // Reports returns a channel with the last Report of each shim whose state has changed. A slow
 // reader receives fewer reports, but no outdated one, and delays no shim.
-func (s *Server) Reports() <-chan gate.Report { return s.reports }
+func (s *Server) Reports() <-chan Report { return s.reports }
 
 // Run serves until ctx ends, then hangs up on every shim and gives up the flock. A
 // child whose shim has lost its connection runs on until the deadline of its grant.
@@ -178,11 +177,11 @@ func (s *Server) Granted(container, hold string) bool {
 
 // Grant permits the shim to run its child, or moves the deadline of a running child.
 // Before Grant sends the order to the shim, Grant notes the shim and the hold in the ledger.
-func (s *Server) Grant(id gate.ShimID, g gate.Grant) error {
+func (s *Server) Grant(id ShimID, g Grant) error {
 	if g.BootID == "" {
 		g.BootID = s.machine.BootID
 	}
-	if err := g.Check(); err != nil {
+	if err := g.check(); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -191,20 +190,20 @@ func (s *Server) Grant(id gate.ShimID, g gate.Grant) error {
 	p := r.find(id)
 	switch {
 	case p == nil:
-		return gate.ErrUnknown
+		return ErrUnknown
 	case p.conn == nil:
-		return gate.ErrNotConnected
+		return ErrNotConnected
 	case r.ledger.unproven(p.report.Container, id) == g.Hold:
-		return gate.ErrUnproven
+		return ErrUnproven
 	case p.over(g.Hold):
-		return gate.ErrOver
+		return ErrOver
 	}
 	if err := r.ledger.record(p.report.Container, id, g.Hold); err != nil {
-		return fmt.Errorf("%w: %w", gate.ErrNotNoted, err)
+		return fmt.Errorf("%w: %w", ErrNotNoted, err)
 	}
 	p.granted = g.Hold
 	r.review(p.report.Container)
-	if err := p.send(gate.Order{Grant: &g}); err != nil {
+	if err := p.send(Order{Grant: &g}); err != nil {
 		return fmt.Errorf("send grant: %w", err)
 	}
 	return nil
@@ -214,45 +213,45 @@ func (s *Server) Grant(id gate.ShimID, g gate.Grant) error {
 // deadline, whichever comes first. After that order the shim starts no child under the same hold.
 // The server never cancels a drain, and repeats the drain to a shim that connects again. Once the
 // hold is over, the shim's Report shows that.
-func (s *Server) Drain(id gate.ShimID, reason string, grace time.Duration) error {
-	return s.orderDrain(id, gate.Drain{Reason: reason, Grace: grace})
+func (s *Server) Drain(id ShimID, reason string, grace time.Duration) error {
+	return s.orderDrain(id, Drain{Reason: reason, Grace: grace})
 }
 
 // End orders a shim to stop its child, as Drain does. Then the shim waits for no further grant, and
 // the container ends with the child's exit code.
-func (s *Server) End(id gate.ShimID, reason string, grace time.Duration) error {
-	return s.orderDrain(id, gate.Drain{Reason: reason, Grace: grace, End: true})
+func (s *Server) End(id ShimID, reason string, grace time.Duration) error {
+	return s.orderDrain(id, Drain{Reason: reason, Grace: grace, End: true})
 }
 
 // Dismiss orders a waiting shim to end its container without a child. The server never repeats this
 // order. So the caller must repeat the order while the shim still reports that it waits.
-func (s *Server) Dismiss(id gate.ShimID, d gate.Dismiss) error {
+func (s *Server) Dismiss(id ShimID, d Dismiss) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.register.find(id)
 	switch {
 	case p == nil:
-		return gate.ErrUnknown
+		return ErrUnknown
 	case p.conn == nil:
-		return gate.ErrNotConnected
+		return ErrNotConnected
 	}
-	if err := p.send(gate.Order{Dismiss: &d}); err != nil {
+	if err := p.send(Order{Dismiss: &d}); err != nil {
 		p.hangUpAfter(err)
 		return fmt.Errorf("send dismissal: %w", err)
 	}
 	return nil
 }
 
-func (s *Server) orderDrain(id gate.ShimID, drain gate.Drain) error {
+func (s *Server) orderDrain(id ShimID, drain Drain) error {
 	now := s.machine.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.register.find(id)
 	if p == nil {
-		return gate.ErrUnknown
+		return ErrUnknown
 	}
 	hold := p.holdToDrain()
-	if hold == "" || p.over(hold) || drain.End && p.report.Phase == gate.Waiting {
+	if hold == "" || p.over(hold) || drain.End && p.report.Phase == Waiting {
 		return nil // no child is to be stopped, or End was called for a shim that waits
 	}
 	p.keep(hold, drain, now)
@@ -260,4 +259,145 @@ func (s *Server) orderDrain(id gate.ShimID, drain gate.Drain) error {
 		return nil
 	}
 	return p.sendDrain(now)
+}
+
+var errNotPID1 = errors.New("the shim is not PID 1 of its namespace: is it shared?")
+
+// serve reads the messages of one connection until its end.
+func (s *Server) serve(ctx context.Context, tasks *sync.WaitGroup, c Conn) {
+	defer c.Close()
+	stop := context.AfterFunc(ctx, func() { c.Close() })
+	defer stop()
+	log := s.cfg.Log
+	p, process, err := s.welcome(c)
+	if errors.Is(err, io.EOF) {
+		// After a hang-up a shim connects again at once, and may end before its first message.
+		return
+	}
+	if err != nil {
+		log.Warn("shim refused", "err", err)
+		return
+	}
+	if process != nil {
+		tasks.Go(func() { s.watch(ctx, p, process) })
+	}
+	for s.wants(p, c) {
+		b, err := c.Receive()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err == nil {
+			err = s.hear(p, c, b)
+		}
+		if err != nil {
+			log.Info("shim hung up on", "err", err)
+			break
+		}
+	}
+	c.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.register.hangUp(p, c)
+}
+
+// wants reports whether the server reads a further message of the connection. The result is
+// false if the shim has another connection by now, or if the shim's phase is [Ended]. In that
+// phase the hang-up shows the shim that its last message has arrived.
+func (s *Server) wants(p *peer, c Conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return p.conn == c && p.report.Phase != Ended
+}
+
+// welcome processes the first message of a connection. If the desk did not know the shim
+// before, welcome also returns the shim's process.
+func (s *Server) welcome(c Conn) (*peer, Process, error) {
+	b, err := c.Receive()
+	if err != nil {
+		return nil, nil, err
+	}
+	process, err := c.Process()
+	if err != nil {
+		return nil, nil, err
+	}
+	p, unknown, err := s.meet(c, process, b)
+	if err != nil || !unknown {
+		process.Close() // the server already watches the process, or has refused the shim
+		return p, nil, err
+	}
+	return p, process, nil
+}
+
+func (s *Server) meet(c Conn, process Process, b []byte) (p *peer, unknown bool, err error) {
+	st, _, err := DecodeMessage(b)
+	switch {
+	case err != nil:
+		return nil, false, err
+	case st.BootID != s.machine.BootID:
+		return nil, false, fmt.Errorf("%w: boot id %q", ErrMessage, st.BootID)
+	case s.cfg.RequirePID1 && !st.PID1:
+		return nil, false, errNotPID1
+	}
+	if st.HTTP && s.cfg.InstallHTTP != nil {
+		if err := s.cfg.InstallHTTP(); err != nil {
+			s.cfg.Log.Error("hooks that send HTTP requests will fail", "container", st.Container, "err", err)
+		}
+	}
+	now := s.machine.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.register.meet(c, process, st, now)
+}
+
+// hear processes each message after the first one.
+func (s *Server) hear(p *peer, c Conn, b []byte) error {
+	st, answer, err := DecodeMessage(b)
+	if err != nil {
+		return err
+	}
+	now := s.machine.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if answer != nil {
+		s.register.asides.answered(p, answer)
+		return nil
+	}
+	if st.Shim != p.report.Shim || st.Container != p.report.Container {
+		return fmt.Errorf("%w: shim of %q says %q", ErrMessage, p.report.Container, st.Container)
+	}
+	if p.conn == c {
+		s.register.learn(p, st, now)
+	}
+	return nil
+}
+
+// watch waits for the shim's death, whether or not the shim is connected, and reports the death.
+func (s *Server) watch(ctx context.Context, p *peer, process Process) {
+	defer process.Close()
+	err := process.AwaitDeath(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	if err != nil {
+		s.cfg.Log.Error("shim's death cannot be seen", "shim", p.report.Shim, "err", err)
+		return
+	}
+	// The last messages of a dead shim may still be in the socket. So the server first waits
+	// until every connection of the shim has been read to its end. The shim may have connected
+	// again before its death.
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for p.conn != nil {
+		hungUp := p.hungUp
+		s.mu.Unlock()
+		select {
+		case <-hungUp:
+		case <-ctx.Done():
+		}
+		s.mu.Lock()
+		if ctx.Err() != nil {
+			return
+		}
+	}
+	s.register.bury(p)
 }

@@ -1,15 +1,13 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package desk
+package gate
 
 import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-
-	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
 // ledger has the last grant of each container: the shim and the hold. The ledger outlives the
@@ -30,13 +28,13 @@ type entry struct {
 }
 
 // digest returns the text by which a note names a shim.
-func digest(id gate.ShimID) string {
+func digest(id ShimID) string {
 	sum := sha256.Sum256([]byte(id))
 	return hex.EncodeToString(sum[:])
 }
 
 // names reports whether the note is about the shim.
-func (e entry) names(id gate.ShimID) bool { return e.Shim == digest(id) }
+func (e entry) names(id ShimID) bool { return e.Shim == digest(id) }
 
 func openLedger(notes Notes, bootID string, ownKernel bool) (*ledger, error) {
 	all, err := notes.Read()
@@ -61,13 +59,13 @@ func openLedger(notes Notes, bootID string, ownKernel bool) (*ledger, error) {
 func parseEntry(note []byte) entry {
 	var e entry
 	if json.Unmarshal(note, &e) != nil || e.Hold == "" {
-		return entry{Hold: gate.Unreadable}
+		return entry{Hold: Unreadable}
 	}
 	return e
 }
 
 // record writes the note of a grant that the desk is about to send.
-func (l *ledger) record(container string, shim gate.ShimID, hold string) error {
+func (l *ledger) record(container string, shim ShimID, hold string) error {
 	e := entry{Shim: digest(shim), Hold: hold, BootID: l.bootID}
 	if l.entries[container] == e {
 		return nil
@@ -95,7 +93,7 @@ func (l *ledger) clear(container string) error {
 
 // unproven returns the hold that the ledger has noted for another shim of the container; empty
 // for none. The server refuses to grant that hold to the shim in the argument.
-func (l *ledger) unproven(container string, shim gate.ShimID) string {
+func (l *ledger) unproven(container string, shim ShimID) string {
 	e := l.entries[container]
 	if e.names(shim) {
 		return ""
@@ -107,5 +105,5 @@ func (l *ledger) unproven(container string, shim gate.ShimID) string {
 // the desk knows to be dead does not count.
 func (l *ledger) granted(container, hold string) bool {
 	noted := l.entries[container].Hold
-	return noted == hold || noted == gate.Unreadable
+	return noted == hold || noted == Unreadable
 }

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package desk
+package gate
 
 import (
 	"bytes"
@@ -22,7 +22,6 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
-	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/host"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -35,7 +34,7 @@ func TestDeskSendsOnlyGrantsWhoseHoldIsStored(t *testing.T) {
 	dir := t.TempDir()
 	s, _ := served(t, Config{Dir: dir})
 	shim := joined(t, dir, waiting("one"))
-	reported(t, s, func(r gate.Report) bool { return r.Connected })
+	reported(t, s, func(r Report) bool { return r.Connected })
 	require.NoError(t, s.Grant("one", grantOf("h1")))
 	assert.Equal(t, "h1", shim.order().Grant.Hold)
 	var e entry
@@ -49,9 +48,9 @@ func TestDeskSendsOnlyGrantsWhoseHoldIsStored(t *testing.T) {
 	require.NoError(t, os.Remove(filepath.Join(dir, "granted", "app")))
 	require.NoError(t, os.Remove(filepath.Join(dir, "granted")))
 	err = s.Grant("one", grantOf("h2"))
-	assert.ErrorIs(t, err, gate.ErrNotNoted)
+	assert.ErrorIs(t, err, ErrNotNoted)
 	assert.ErrorIs(t, err, os.ErrNotExist)
-	assert.True(t, gate.Unsent(err))
+	assert.True(t, Unsent(err))
 	require.NoError(t, s.Grant("one", grantOf("h1")))
 	assert.Equal(t, "h1", shim.order().Grant.Hold, "the refused one was not sent")
 }
@@ -67,10 +66,10 @@ func TestDeskReportsUnprovenHoldsFoundInItsNotes(t *testing.T) {
 		"another shim":        {note: `{"shim":"old","hold":"h1","bootID":"` + boot + `"}`, unproven: "h1"},
 		"the same shim":       {note: `{"shim":"` + digest("one") + `","hold":"h1","bootID":"` + boot + `"}`, unproven: ""},
 		"of another boot":     {note: `{"shim":"old","hold":"h1","bootID":"other"}`, unproven: ""},
-		"cannot be read":      {note: `{"shim":"o`, unproven: gate.Unreadable},
-		"empty":               {note: ``, unproven: gate.Unreadable},
+		"cannot be read":      {note: `{"shim":"o`, unproven: Unreadable},
+		"empty":               {note: ``, unproven: Unreadable},
 		"of no boot":          {note: `{"shim":"old","hold":"h1"}`, unproven: "h1"},
-		"of another boot, no": {note: `{"shim":"old","bootID":"other"}`, unproven: gate.Unreadable},
+		"of another boot, no": {note: `{"shim":"old","bootID":"other"}`, unproven: Unreadable},
 		"of a machine of the pod's own": {
 			note: `{"shim":"old","hold":"h1","bootID":"other"}`, unproven: "h1", ownKernel: true,
 		},
@@ -82,14 +81,14 @@ func TestDeskReportsUnprovenHoldsFoundInItsNotes(t *testing.T) {
 			require.NoError(t, os.WriteFile(filepath.Join(dir, "granted", "app"), []byte(test.note), 0o644))
 			s, _ := served(t, Config{Dir: dir, OwnKernel: test.ownKernel})
 			shim := joined(t, dir, waiting("one"))
-			r := reported(t, s, func(r gate.Report) bool { return r.Connected })
+			r := reported(t, s, func(r Report) bool { return r.Connected })
 			assert.Equal(t, test.unproven, r.Unproven)
 			if test.unproven != "" {
-				assert.ErrorIs(t, s.Grant("one", grantOf(test.unproven)), gate.ErrUnproven)
+				assert.ErrorIs(t, s.Grant("one", grantOf(test.unproven)), ErrUnproven)
 			}
 			require.NoError(t, s.Grant("one", grantOf("h2")), "another hold needs no proof")
 			assert.Equal(t, "h2", shim.order().Grant.Hold)
-			reported(t, s, func(r gate.Report) bool { return r.Unproven == "" })
+			reported(t, s, func(r Report) bool { return r.Unproven == "" })
 		})
 	}
 }
@@ -157,14 +156,14 @@ func TestDrainIsRepeatedToAShimThatReconnects(t *testing.T) {
 	dir := t.TempDir()
 	s, _ := served(t, Config{Dir: dir})
 	shim := joined(t, dir, waiting("one"))
-	reported(t, s, func(r gate.Report) bool { return r.Connected })
+	reported(t, s, func(r Report) bool { return r.Connected })
 	require.NoError(t, s.Drain("one", "nothing is granted", time.Hour), "nothing to drain")
 	require.NoError(t, s.Grant("one", grantOf("h1")))
 	shim.order()
 
 	shim.Close()
-	reported(t, s, func(r gate.Report) bool { return !r.Connected })
-	assert.ErrorIs(t, s.Grant("one", grantOf("h1")), gate.ErrNotConnected)
+	reported(t, s, func(r Report) bool { return !r.Connected })
+	assert.ErrorIs(t, s.Grant("one", grantOf("h1")), ErrNotConnected)
 	require.NoError(t, s.Drain("one", "yield", time.Minute))
 	require.NoError(t, s.Drain("one", "in a hurry", time.Second))
 	require.NoError(t, s.Drain("one", "longer", time.Hour))
@@ -176,15 +175,15 @@ func TestDrainIsRepeatedToAShimThatReconnects(t *testing.T) {
 	assert.Equal(t, "h1", d.Hold)
 	assert.Equal(t, "in a hurry", d.Reason)
 	assert.LessOrEqual(t, d.Grace, time.Second)
-	shim.is(gate.Waiting, "h1")
-	reported(t, s, func(r gate.Report) bool { return r.Hold == "h1" })
-	assert.ErrorIs(t, s.Grant("one", grantOf("h1")), gate.ErrOver)
+	shim.is(Waiting, "h1")
+	reported(t, s, func(r Report) bool { return r.Hold == "h1" })
+	assert.ErrorIs(t, s.Grant("one", grantOf("h1")), ErrOver)
 	assert.NoFileExists(t, filepath.Join(dir, "granted", "app"))
 
 	// A drain of h1 does not apply to h2.
 	require.NoError(t, s.Grant("one", grantOf("h2")))
 	assert.Equal(t, "h2", shim.order().Grant.Hold)
-	shim.is(gate.Running, "h2")
+	shim.is(Running, "h2")
 	shim.connect(dir)
 	require.NoError(t, s.Drain("one", "again", time.Second))
 	assert.Equal(t, "h2", shim.order().Drain.Hold)
@@ -197,17 +196,17 @@ func TestSlowAgentLoopGetsEachShimsLastReport(t *testing.T) {
 	one := joined(t, dir, waiting("one"))
 	two := joined(t, dir, waiting("two"))
 	for range 100 {
-		one.is(gate.Running, "h1")
-		two.is(gate.Running, "h2")
-		one.is(gate.Waiting, "h1")
-		two.is(gate.Draining, "h2")
+		one.is(Running, "h1")
+		two.is(Running, "h2")
+		one.is(Waiting, "h1")
+		two.is(Draining, "h2")
 	}
-	one.is(gate.Ended, "h1")
+	one.is(Ended, "h1")
 	one.hungUp()
-	last := map[gate.ShimID]gate.Report{}
-	for last["one"].Phase != gate.Ended || last["one"].Connected || last["two"].Phase != gate.Draining {
-		r := reported(t, s, func(gate.Report) bool { return true })
-		assert.False(t, last[r.Shim].Phase == gate.Ended && r.Phase != gate.Ended, "older after newer")
+	last := map[ShimID]Report{}
+	for last["one"].Phase != Ended || last["one"].Connected || last["two"].Phase != Draining {
+		r := reported(t, s, func(Report) bool { return true })
+		assert.False(t, last[r.Shim].Phase == Ended && r.Phase != Ended, "older after newer")
 		last[r.Shim] = r
 	}
 }
@@ -217,13 +216,13 @@ func TestSilentShimIsNotReportedDead(t *testing.T) {
 	dir := t.TempDir()
 	s, _ := served(t, Config{Dir: dir, Silence: 200 * time.Millisecond})
 	st := waiting("one")
-	st.Phase, st.Hold = gate.Running, "h1"
+	st.Phase, st.Hold = Running, "h1"
 	shim := joined(t, dir, st)
-	r := reported(t, s, func(r gate.Report) bool { return r.Silent })
+	r := reported(t, s, func(r Report) bool { return r.Silent })
 	assert.True(t, r.Connected)
 	assert.False(t, r.Dead)
-	shim.is(gate.Running, "h1")
-	reported(t, s, func(r gate.Report) bool { return !r.Silent })
+	shim.is(Running, "h1")
+	reported(t, s, func(r Report) bool { return !r.Silent })
 }
 
 func TestDeskDisconnectsAShimWithAnInvalidState(t *testing.T) {
@@ -239,16 +238,16 @@ func TestDeskDisconnectsAShimWithAnInvalidState(t *testing.T) {
 	joined(t, dir, st).hungUp()
 
 	known := joined(t, dir, waiting("three"))
-	reported(t, s, func(r gate.Report) bool { return r.Connected })
+	reported(t, s, func(r Report) bool { return r.Connected })
 	known.Container = "other"
-	known.is(gate.Waiting, "")
+	known.is(Waiting, "")
 	known.hungUp()
-	reported(t, s, func(r gate.Report) bool { return r.Shim == "three" && !r.Connected })
+	reported(t, s, func(r Report) bool { return r.Shim == "three" && !r.Connected })
 
 	rebooted := joined(t, dir, waiting("four"))
 	rebooted.hungUpAfter(func() { rebooted.BootID = "other"; rebooted.connect(dir) })
-	assert.ErrorIs(t, s.Grant("nobody", grantOf("h1")), gate.ErrUnknown)
-	assert.ErrorIs(t, s.Drain("nobody", "", 0), gate.ErrUnknown)
+	assert.ErrorIs(t, s.Grant("nobody", grantOf("h1")), ErrUnknown)
+	assert.ErrorIs(t, s.Drain("nobody", "", 0), ErrUnknown)
 }
 
 func TestSecondAgentProcessOpensDeskAfterFirstEnds(t *testing.T) {
@@ -291,19 +290,19 @@ func TestDeskReportsAShimsDeathOnlyOnProof(t *testing.T) {
 	for name, test := range map[string]struct {
 		pid1    bool
 		granted string
-		phase   gate.Phase
+		phase   Phase
 		hold    string
 		dead    bool
 	}{
-		"PID 1 of a running child":       {pid1: true, granted: "h1", phase: gate.Running, hold: "h1", dead: true},
-		"PID 1 with a grant on its way":  {pid1: true, granted: "h1", phase: gate.Waiting, dead: true},
-		"no PID 1, child running":        {granted: "h1", phase: gate.Running, hold: "h1"},
-		"no PID 1, child draining":       {granted: "h1", phase: gate.Draining, hold: "h1"},
-		"no PID 1, grant on its way":     {granted: "h2", phase: gate.Waiting, hold: "h1"},
-		"no PID 1, never granted":        {phase: gate.Waiting, dead: true},
-		"no PID 1, hold is over":         {granted: "h1", phase: gate.Waiting, hold: "h1", dead: true},
-		"no PID 1, came to its end":      {granted: "h1", phase: gate.Ended, hold: "h1", dead: true},
-		"no PID 1, hold is not this one": {phase: gate.Running, hold: "h1"},
+		"PID 1 of a running child":       {pid1: true, granted: "h1", phase: Running, hold: "h1", dead: true},
+		"PID 1 with a grant on its way":  {pid1: true, granted: "h1", phase: Waiting, dead: true},
+		"no PID 1, child running":        {granted: "h1", phase: Running, hold: "h1"},
+		"no PID 1, child draining":       {granted: "h1", phase: Draining, hold: "h1"},
+		"no PID 1, grant on its way":     {granted: "h2", phase: Waiting, hold: "h1"},
+		"no PID 1, never granted":        {phase: Waiting, dead: true},
+		"no PID 1, hold is over":         {granted: "h1", phase: Waiting, hold: "h1", dead: true},
+		"no PID 1, came to its end":      {granted: "h1", phase: Ended, hold: "h1", dead: true},
+		"no PID 1, hold is not this one": {phase: Running, hold: "h1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -314,29 +313,29 @@ func TestDeskReportsAShimsDeathOnlyOnProof(t *testing.T) {
 			st.PID1 = test.pid1
 			shim := joined(t, dir, st, pidfd)
 			heir := joined(t, dir, waiting("two"), pidfdOfSelf(t))
-			reported(t, s, func(r gate.Report) bool { return r.Shim == "one" && r.Connected })
+			reported(t, s, func(r Report) bool { return r.Shim == "one" && r.Connected })
 			if test.granted != "" {
 				require.NoError(t, s.Grant("one", grantOf(test.granted)))
-				reported(t, s, func(r gate.Report) bool { return r.Shim == "two" && r.Unproven == test.granted })
+				reported(t, s, func(r Report) bool { return r.Shim == "two" && r.Unproven == test.granted })
 			}
 			shim.is(test.phase, test.hold)
-			reported(t, s, func(r gate.Report) bool { return r.Phase == test.phase && r.Hold == test.hold })
+			reported(t, s, func(r Report) bool { return r.Phase == test.phase && r.Hold == test.hold })
 			kill()
 			shim.Close() // the kernel closes the connection of a dead shim, too
-			r := reported(t, s, func(r gate.Report) bool { return r.Shim == "one" && (r.Dead || !r.Connected) })
+			r := reported(t, s, func(r Report) bool { return r.Shim == "one" && (r.Dead || !r.Connected) })
 			if test.dead {
 				if !r.Dead {
-					reported(t, s, func(r gate.Report) bool { return r.Shim == "one" && r.Dead })
+					reported(t, s, func(r Report) bool { return r.Shim == "one" && r.Dead })
 				}
 				assert.NoFileExists(t, filepath.Join(dir, "granted", "app"))
 				return
 			}
 			// If the server wrongly reported the death of the shim "one", that report would
 			// come before the next report of the shim "two".
-			heir.is(gate.Draining, "h9")
-			reported(t, s, func(r gate.Report) bool {
+			heir.is(Draining, "h9")
+			reported(t, s, func(r Report) bool {
 				assert.False(t, r.Dead)
-				return r.Shim == "two" && r.Phase == gate.Draining
+				return r.Shim == "two" && r.Phase == Draining
 			})
 		})
 	}
@@ -356,18 +355,18 @@ func TestDeathReportContainsLastMessageOfTheShim(t *testing.T) {
 	s, _ := served(t, Config{Dir: dir, oldKernel: true})
 	pidfd, kill := ofSleeper(t)
 	shim := joined(t, dir, waiting("one"), pidfd)
-	reported(t, s, func(r gate.Report) bool { return r.Connected })
+	reported(t, s, func(r Report) bool { return r.Connected })
 	// The shim never reads these grants. So when the shim closes the connection, the kernel
 	// reports a reset of the connection to the desk.
 	for range 100 {
 		require.NoError(t, s.Grant("one", grantOf("h1")))
 	}
 	kill()
-	shim.is(gate.Running, "h1")
-	shim.is(gate.Ended, "h1")
+	shim.is(Running, "h1")
+	shim.is(Ended, "h1")
 	shim.Close()
-	r := reported(t, s, func(r gate.Report) bool { return r.Dead })
-	assert.Equal(t, gate.Ended, r.Phase)
+	r := reported(t, s, func(r Report) bool { return r.Dead })
+	assert.Equal(t, Ended, r.Phase)
 	assert.False(t, r.Connected)
 }
 
