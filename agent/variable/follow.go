@@ -15,11 +15,10 @@ import (
 )
 
 const (
-	// mostWatched bounds the duration of one watch, because a watch may stop delivering events
-	// without an error.
+	// mostWatched bounds the duration of one watch.
 	mostWatched = 5 * time.Minute
-	// watchPause is the shortest pause after a watch that failed.
-	watchPause = time.Second
+	// slowestLook bounds the pauses while the watch is broken, because a person may look at a stream of values.
+	slowestLook = 2 * time.Second
 )
 
 // follow is the one watch that all followers of the Variable share.
@@ -28,6 +27,7 @@ type follow struct {
 	tasks *tasks
 
 	mu        sync.Mutex
+	random    *rand.Rand
 	followers int
 	cancel    context.CancelFunc
 	// state is the last state of the Variable. The field "gone" reports that somebody has deleted
@@ -69,7 +69,8 @@ func (f *follow) begin(first *kube.Variable) {
 	}
 	ctx, end := context.WithCancel(f.tasks.ctx)
 	f.state, f.gone, f.changed, f.cancel = first, false, make(chan struct{}), end
-	f.tasks.start(func(context.Context) { f.watch(ctx, first) })
+	random := rand.New(rand.NewPCG(f.random.Uint64(), f.random.Uint64())) // the watch before may still use its own
+	f.tasks.start(func(context.Context) { f.watch(ctx, first, random) })
 }
 
 // The method "end" removes one follower, and ends the watch if no follower is left.
@@ -82,42 +83,30 @@ func (f *follow) end() {
 }
 
 // watch follows the Variable from the given state on, until ctx ends or the Variable is gone.
-func (f *follow) watch(ctx context.Context, state *kube.Variable) {
-	for ctx.Err() == nil {
-		if state == nil {
-			read, err := f.read(ctx)
+func (f *follow) watch(ctx context.Context, first *kube.Variable, random *rand.Rand) {
+	_ = kube.Follow(ctx, kube.Following{ // the error is that of ctx
+		Read: func(ctx context.Context) (string, error) {
+			if state := first; state != nil {
+				first = nil
+				return state.ResourceVersion, nil
+			}
+			state, err := f.read(ctx)
 			if errors.Is(err, kube.ErrNotFound) {
 				f.tell(ctx, nil, true)
-				return
+				return "", kube.ErrDone
 			}
-			if err == nil {
-				state = read
-				f.tell(ctx, read, false)
+			if err != nil {
+				return "", err
 			}
-		}
-		began := time.Now()
-		if state != nil {
-			bounded, cancel := context.WithTimeout(ctx, mostWatched)
-			err := f.Requests.WatchVariable(bounded, f.Name, state.ResourceVersion, func(now *kube.Variable, gone bool) {
-				state = now
-				f.tell(ctx, now, gone)
-			})
-			over := bounded.Err() != nil
-			cancel()
-			if err != nil && !over {
-				f.Log.Debug("variable is out of sight", "variable", f.Name, "err", err)
-			}
-			state = nil // events may be lost, so a read comes before the next watch
-		}
-		if time.Since(began) < watchPause {
-			timer := time.NewTimer(watchPause + rand.N(watchPause)) //nolint:gosec // only jitter
-			select {
-			case <-timer.C:
-			case <-ctx.Done():
-			}
-			timer.Stop()
-		}
-	}
+			f.tell(ctx, state, false)
+			return state.ResourceVersion, nil
+		},
+		Watch: func(watching context.Context, version string) error {
+			return f.Requests.WatchVariable(watching, f.Name, version, func(now *kube.Variable, gone bool) { f.tell(ctx, now, gone) })
+		},
+		Longest: mostWatched, Slowest: slowestLook, Random: random,
+		Failed: func(err error) { f.Log.Debug("variable is out of sight", "variable", f.Name, "err", err) },
+	})
 }
 
 // tell passes a state to all followers, unless the watch with this ctx has ended.

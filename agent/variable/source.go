@@ -44,7 +44,7 @@ type Config struct {
 	Requests Requests
 	// PodUID is the uid of the agent's pod. Process identifies this process of the agent.
 	PodUID, Process string
-	// Random is used only by [Variable.Run].
+	// Random is the only source of randomness. It is used only by [New] and [Variable.Run].
 	Random rand.Source
 	Log    *slog.Logger
 }

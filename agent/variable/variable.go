@@ -44,9 +44,11 @@ type reads struct {
 // [Variable.Run].
 func New(config Config) *Variable {
 	beside := newTasks()
+	random := rand.New(config.Random) //nolint:gosec // only jitter
 	return &Variable{
-		config: config, tasks: beside, follow: follow{source: source{config}, tasks: beside}, random: rand.New(config.Random), //nolint:gosec // only jitter
-		calls: make(chan *call), ended: make(chan struct{}),
+		config: config, tasks: beside, random: random,
+		follow: follow{source: source{config}, tasks: beside, random: rand.New(rand.NewPCG(random.Uint64(), random.Uint64()))},
+		calls:  make(chan *call), ended: make(chan struct{}),
 	}
 }
 
