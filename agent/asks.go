@@ -12,7 +12,6 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/courier"
 	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
-	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -21,14 +20,8 @@ import (
 // next Lease. Roles from earlier versions of enroll give no right to next Leases.
 const forbiddenPause = time.Minute
 
-// longestWatch is the longest time of one watch of a next Lease. The server of a watch may vanish
-// without an error. After that, only a new watch shows the holder an ask.
+// longestWatch is the longest time of one watch of a next Lease.
 const longestWatch = 5 * time.Minute
-
-// goodWatch is the time that a watch must last for the next watch to begin soon. After each shorter
-// watch the holder waits longer, because a server that ends each watch at once must not receive
-// many requests.
-const goodWatch = 10 * time.Second
 
 // watchAfter is the time from the beginning of a hold until the holder watches the next Lease.
 // Earlier, the work of the API server for that watch would delay the start of the application.
@@ -38,47 +31,44 @@ const watchAfter = 40 * time.Millisecond
 // that the end of the watch does not delay the release of the slot.
 func (q *requests) watchAsks(ctx context.Context, slot string) (end func()) {
 	ctx, cancel := context.WithCancel(ctx)
-	q.group.Go(func() {
-		sleep(ctx, watchAfter)
-		for misses := 0; ctx.Err() == nil; misses++ {
-			began := time.Now()
-			err := q.followAsks(ctx, slot)
-			if time.Since(began) >= goodWatch {
-				misses = 0
-			}
-			pause := pace.Backoff(misses)
-			if errors.Is(err, kube.ErrForbidden) {
-				pause = forbiddenPause
-			} else {
-				q.readAsk(ctx, slot)
-			}
-			sleep(ctx, pause)
-		}
-	})
-	return func() { time.AfterFunc(courier.WatchEndsAfter, cancel) }
-}
-
-// followAsks watches the next Lease of the slot from its present state until the watch ends. The
-// watch begins without a read of that Lease. A next Lease is seldom written, so the server may have
-// forgotten that Lease's version. A watch from a forgotten version ends at once.
-func (q *requests) followAsks(ctx context.Context, slot string) error {
-	ctx, end := context.WithTimeout(ctx, longestWatch)
-	defer end()
-	return q.unit.config.API.WatchLease(ctx, api.NextLease(slot), "", func(e kube.WatchEvent) {
-		if e.Lease != nil && e.Type != kube.Deleted {
-			q.posts.post(ctx, func(now time.Duration) { q.unit.rollout.asks.see(now, e.Lease, q.unit.claim.Record(slot).Version) })
-		}
-	})
-}
-
-// readAsk reads the next Lease of the slot after the end of a watch. An API server may refuse all
-// watches, and still answer reads. A proxy may end all watches without an error and without an event.
-func (q *requests) readAsk(ctx context.Context, slot string) {
-	ctx, cancel := context.WithTimeout(ctx, q.timeout)
-	defer cancel()
-	if l, err := q.unit.config.API.GetLease(ctx, api.NextLease(slot)); err == nil {
+	next, begun := api.NextLease(slot), false
+	see := func(l *kube.Lease) {
 		q.posts.post(ctx, func(now time.Duration) { q.unit.rollout.asks.see(now, l, q.unit.claim.Record(slot).Version) })
 	}
+	q.group.Go(func() {
+		sleep(ctx, watchAfter)
+		_ = kube.Follow(ctx, kube.Following{ // the error is that of ctx
+			// The first watch begins without a read, and no watch names a version: a next Lease is seldom
+			// written, so the server may have forgotten the version, and the watch would end at once. The later
+			// reads are for an API server that refuses all watches, and a proxy that ends all watches without an
+			// error and without an event.
+			Read: func(ctx context.Context) (string, error) {
+				if !begun {
+					begun = true
+					return "", nil
+				}
+				ctx, cancel := context.WithTimeout(ctx, q.timeout)
+				defer cancel()
+				l, err := q.unit.config.API.GetLease(ctx, next)
+				if err == nil {
+					see(l)
+				} else if errors.Is(err, kube.ErrNotFound) {
+					err = nil
+				}
+				return "", err
+			},
+			Watch: func(ctx context.Context, version string) error {
+				return q.unit.config.API.WatchLease(ctx, next, version, func(e kube.WatchEvent) {
+					if e.Lease != nil && e.Type != kube.Deleted {
+						see(e.Lease)
+					}
+				})
+			},
+			Longest: longestWatch, Forbidden: forbiddenPause,
+			Failed: func(err error) { q.unit.config.Log.Debug("next lease is out of sight", "lease", next, "err", err) },
+		})
+	})
+	return func() { time.AfterFunc(courier.WatchEndsAfter, cancel) }
 }
 
 // sleep returns after the time in the argument "pause", or earlier at the end of ctx.
