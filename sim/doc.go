@@ -15,6 +15,9 @@
 //	story      the workloads, the faults, and what must hold after the faults
 //	play       one test for each seed, and the planted bugs
 //
+// Only apiserver, which serves the agent's client, and the models of world import the agent. Stories and
+// checks read what the API server stored and what processes did, so they stay when the agent changes.
+//
 // # Replay
 //
 // A seed replays its story:
@@ -28,12 +31,13 @@
 //
 // # Planted bugs
 //
-// planted/NAME.txtar has a comment that states the rule, a line "caught by:" with the invariant, and
-// pairs of texts, "PATH was" and "PATH is", which do not overlap with those of another bug. PLANTED in
-// the second text is true while the bug is switched on. A line "played by: TEST" or "played by:
-// PACKAGE/TEST" before "caught by:" names the test that must catch it, if it is not
-// TestSimulationBreaksNoInvariant. `go test ./sim -run Planted/NAME -update` writes the line "first
-// seed:", which later runs play first. Bugs of enroll are in enrolled/planted.
+// A simulation that misses planted bugs would also miss real bugs. planted/NAME.txtar has a comment that
+// states the rule, a line "caught by:" with the invariant, and pairs of texts, "PATH was" and "PATH is",
+// which do not overlap with those of another bug. PLANTED in the second text is true while the bug is
+// switched on. A line "played by: TEST" or "played by: PACKAGE/TEST" before "caught by:" names the test
+// that must catch it, if it is not TestSimulationBreaksNoInvariant. `go test ./sim -run Planted/NAME
+// -update` writes the line "first seed:", which later runs play first. Bugs of enroll are in
+// enrolled/planted.
 //
 // # Strange faults
 //
@@ -67,9 +71,4 @@
 // as far as the policies admit such edits.
 //
 // The seeds of all other tests have no such fault, so their random draws stay as they are.
-//
-// # Planted bugs
-//
-// The simulation must catch planted bugs. A simulation that misses planted bugs would also miss
-// real bugs. TestPlantedBugsAreCaught plants a bug for each invariant, from the files of planted/.
 package sim

@@ -4,8 +4,11 @@
 package sim
 
 import (
+	"go/parser"
+	"go/token"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -111,57 +114,10 @@ func TestRandomSchedulesOfClaimsCatchPlantedBugs(t *testing.T) {
 		"paused-taken", "polling", "read-makes-pauses-short", "stands-aside-for-ever")
 }
 
-// The test plants the bugs that belong to tests of agent/claim. The simulation seldom reaches the
-// state that shows these bugs. In that state a watch is silent, and a writer waits for a reader.
-// The lease duration of the writer is short, and that of the reader is long.
-func TestPlantedBugsAreCaughtByClaimTests(t *testing.T) { play.PlantedIn(t, "agent/claim") }
-
-// The test plants the bugs that belong to tests of agent/local. The simulation misses these bugs.
-// For example, a bug may let a call wait for too long. But each fault of the simulation ends, and
-// then each wait ends.
-func TestPlantedBugsAreCaughtByLocalAPITests(t *testing.T) { play.PlantedIn(t, "agent/local") }
-
-// The test plants the bugs that belong to tests of agent/leash. In the simulation no program joins
-// the hold of an earlier program, and two holds of one program seldom end shortly after each other.
-func TestPlantedBugsAreCaughtByLeashTests(t *testing.T) { play.PlantedIn(t, "agent/leash") }
-
-// The test plants the bugs that belong to tests of agent/turn. The simulation seldom catches
-// these bugs, because it seldom deletes a holder while another pod asks for a turn.
-func TestPlantedBugsAreCaughtByTurnTests(t *testing.T) { play.PlantedIn(t, "agent/turn") }
-
-func TestPlantedBugsAreCaughtByDeskTests(t *testing.T) { play.PlantedIn(t, "agent/gate") }
-
-func TestPlantedBugsAreCaughtByShimTests(t *testing.T) { play.PlantedIn(t, "agent/shim") }
-
-// The test plants the bugs that belong to tests of enroll/stamp. The simulation seldom reaches
-// the state that shows these bugs. In that state the number of shards has become smaller. The
-// holder of a surplus shard is out of reach, and the shard's Lease is gone.
-func TestPlantedBugsAreCaughtByStampTests(t *testing.T) { play.PlantedIn(t, "enroll/stamp") }
-
-// The test plants the bugs that belong to tests of agent/after. The simulation misses these bugs.
-// In the stories with conditions no person writes a Lease, no key is forgotten, and each new Lease
-// has a UID of its own.
-func TestPlantedBugsAreCaughtByConditionTests(t *testing.T) { play.PlantedIn(t, "agent/after") }
-
-// The test plants the bugs that belong to tests of agent/barrier. The simulation misses these
-// bugs, because in the simulation nothing triggers them. No simulated person writes the Lease of a
-// pod that waits at a barrier, for example.
-func TestPlantedBugsAreCaughtByBarrierTests(t *testing.T) { play.PlantedIn(t, "agent/barrier") }
-
-// The test plants the bugs that belong to tests of agent/lease. These bugs show only if two
-// states of a Lease have the same resourceVersion. The simulation misses the bugs: each
-// simulated restore raises etcd's revision, so no two states have the same resourceVersion.
-func TestPlantedBugsAreCaughtByLeaseTests(t *testing.T) { play.PlantedIn(t, "agent/lease") }
-
-// The test plants the bugs that belong to tests of agent/variable. The simulation misses these
-// bugs, because few simulated calls wait at the same time, and each simulated Variable has room for
-// all keys.
-func TestPlantedBugsAreCaughtByVariableTests(t *testing.T) { play.PlantedIn(t, "agent/variable") }
-
-// The test plants the bugs that belong to tests of package agent. The simulation misses these
-// bugs, because no invariant of the simulation forbids that a deleted pod starts its
-// application.
-func TestPlantedBugsAreCaughtByAgentTests(t *testing.T) { play.PlantedIn(t, "agent") }
+// The simulation seldom reaches the states that show these bugs, or has nothing that triggers them: no
+// simulated client opens a connection, each fault ends, and each restore raises etcd's revision. So tests
+// of other packages must catch them ("played by: PACKAGE/TEST").
+func TestPlantedBugsAreCaughtInTheirPackages(t *testing.T) { play.PlantedInPackages(t) }
 
 // Package sim compiles in less than a minute without the libraries of Kubernetes, and in four
 // minutes with them.
@@ -173,13 +129,24 @@ func TestSimulationNeverImportsKubernetesLibraries(t *testing.T) {
 	}
 }
 
-// The test plants the bugs that belong to tests of agent/show. The simulation misses these bugs,
-// because its writes of a pod's status delay no other request.
-func TestPlantedBugsAreCaughtByStatusTests(t *testing.T) { play.PlantedIn(t, "agent/show") }
-
-// The test plants the bugs that belong to tests of agent/forward. No simulated client opens a
-// connection.
-func TestPlantedBugsAreCaughtByForwarderTests(t *testing.T) { play.PlantedIn(t, "agent/forward") }
+// Stories and checks read what the API server stored and what processes did, so that they stay the same
+// while the agent changes beneath them.
+func TestStoriesAndChecksImportNoAgent(t *testing.T) {
+	var files []string
+	for _, of := range []string{"engine/*", "controller/*", "story/*", "world/*check", "world/excuse", "world/facts", "world/leases", "world/waittimes"} {
+		found, err := filepath.Glob(of + ".go")
+		require.NoError(t, err)
+		require.NotEmpty(t, found, of)
+		files = append(files, found...)
+	}
+	for _, file := range files {
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
+		require.NoError(t, err)
+		for _, i := range parsed.Imports {
+			assert.NotContains(t, i.Path.Value, "/metaparticle/agent", file)
+		}
+	}
+}
 
 // `make unit` runs this test, so a developer notices a plant without its source before the simulation.
 func TestPlantedBugsQuoteTodaysSource(t *testing.T) { play.PlantsFit(t) }

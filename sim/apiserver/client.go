@@ -44,6 +44,13 @@ func (c *Client) send(ctx context.Context, r Request, effect func() ([]byte, err
 	return c.Do(ctx, r.op(), effect)
 }
 
+// agentsLease decodes the JSON of a Lease as the agent does.
+func agentsLease(raw []byte) *kube.Lease {
+	l := new(kube.Lease)
+	engine.Must(l.UnmarshalJSON(raw))
+	return l
+}
+
 // GetLease implements agent.API.
 func (c *Client) GetLease(ctx context.Context, name string) (*kube.Lease, error) {
 	raw, err := c.send(ctx, Request{Verb: "get", Name: name}, func() ([]byte, error) {
@@ -55,7 +62,7 @@ func (c *Client) GetLease(ctx context.Context, name string) (*kube.Lease, error)
 	if err != nil {
 		return nil, err
 	}
-	return LeaseFrom(raw), nil
+	return agentsLease(raw), nil
 }
 
 // UpdateLease implements agent.API. Like agent/kube, the method returns kube.ErrUnchanged if the
@@ -80,7 +87,7 @@ func (c *Client) UpdateLease(ctx context.Context, lease *kube.Lease) (*kube.Leas
 	if err != nil {
 		return nil, err
 	}
-	stored := LeaseFrom(raw)
+	stored := agentsLease(raw)
 	if stored.ResourceVersion == lease.ResourceVersion {
 		return nil, kube.ErrUnchanged
 	}

@@ -35,7 +35,7 @@ type Version struct {
 	// canon is the body without the resourceVersion, for comparison.
 	canon []byte
 	// Lease is the decoded body, if the object is a Lease.
-	Lease *kube.Lease
+	Lease *Lease
 }
 
 // Last returns the current state.
@@ -62,10 +62,42 @@ func (o *Object) Since(at time.Duration) []Version {
 	return o.versions[max(0, later-1):]
 }
 
+// Lease is a Lease as the server stores it. Checks and stories read this type, and not the agent's, so
+// that they stay as they are when the agent changes.
+type Lease struct {
+	LeaseMeta `json:"metadata"`
+	LeaseSpec `json:"spec"`
+}
+
+// LeaseMeta has the fields of a Lease's metadata.
+type LeaseMeta struct {
+	Name            string            `json:"name"`
+	ResourceVersion string            `json:"resourceVersion"`
+	Labels          map[string]string `json:"labels,omitempty"`
+	Annotations     map[string]string `json:"annotations,omitempty"`
+}
+
+// LeaseSpec has the fields of a Lease's spec.
+type LeaseSpec struct {
+	Holder          string    `json:"holderIdentity"` // empty if the Lease is released
+	DurationSeconds int       `json:"leaseDurationSeconds,omitempty"`
+	AcquireTime     MicroTime `json:"acquireTime,omitzero"`
+	RenewTime       MicroTime `json:"renewTime,omitzero"`
+	Transitions     int       `json:"leaseTransitions"`
+}
+
+// MicroTime is a time as Kubernetes writes it into a Lease.
+type MicroTime struct{ time.Time }
+
+// MarshalJSON implements json.Marshaler.
+func (t MicroTime) MarshalJSON() ([]byte, error) {
+	return []byte(t.UTC().Format(`"2006-01-02T15:04:05.000000Z07:00"`)), nil
+}
+
 // LeaseFrom decodes the JSON of a Lease.
-func LeaseFrom(raw []byte) *kube.Lease {
-	l := new(kube.Lease)
-	engine.Must(l.UnmarshalJSON(raw))
+func LeaseFrom(raw []byte) *Lease {
+	l := &Lease{LeaseMeta: LeaseMeta{Labels: map[string]string{}, Annotations: map[string]string{}}}
+	engine.Must(json.Unmarshal(raw, l))
 	return l
 }
 

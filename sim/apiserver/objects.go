@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"slices"
 
-	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
@@ -55,7 +54,7 @@ func (s *Objects) Names(kind string) (names []string) {
 }
 
 // Lease returns the current state of a Lease. If the Lease does not exist, the result is false.
-func (s *Objects) Lease(name string) (*kube.Lease, bool) {
+func (s *Objects) Lease(name string) (*Lease, bool) {
 	v := s.Object("Lease", name).Last()
 	if v.Body == nil {
 		return nil, false

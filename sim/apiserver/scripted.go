@@ -168,7 +168,7 @@ func (s *Scripted) set(l *kube.Lease) {
 // Edit changes the Lease, as another client's write does.
 func (s *Scripted) Edit(name string, edit func(l *kube.Lease)) {
 	s.Do(func() {
-		v := LeaseFrom(s.Object("Lease", name).Last().Raw)
+		v := agentsLease(s.Object("Lease", name).Last().Raw)
 		if v.Annotations == nil {
 			v.Annotations = map[string]string{}
 		}
@@ -185,8 +185,8 @@ func (s *Scripted) Delete(name string) {
 // Lease returns a copy of the Lease, or nil.
 func (s *Scripted) Lease(name string) (l *kube.Lease) {
 	s.Do(func() {
-		if now, ok := s.Objects.Lease(name); ok {
-			l = now.Clone()
+		if raw, err := s.Get("Lease", name); err == nil {
+			l = agentsLease(raw)
 		}
 	})
 	return l

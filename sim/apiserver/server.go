@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -85,6 +86,23 @@ func (s *Server) Put(by, kind, name string, raw []byte) ([]byte, error) {
 		return before.Raw, nil
 	}
 	return s.store(by, o, body, before.UID), nil
+}
+
+// Rewrite changes a Lease in the name of a person; without the Lease it does nothing.
+func (s *Server) Rewrite(by, name string, change func(*Lease)) {
+	raw, err := s.Get("Lease", name)
+	if err != nil {
+		return
+	}
+	l, body := LeaseFrom(raw), Decode(raw)
+	change(l)
+	is, m := Decode(Encode(l)), Metadata(body)
+	delete(m, "labels")
+	delete(m, "annotations")
+	maps.Copy(m, Metadata(is))
+	body["apiVersion"], body["kind"], body["spec"] = "coordination.k8s.io/v1", "Lease", is["spec"]
+	_, err = s.Put(by, "Lease", name, Encode(body))
+	engine.Must(err)
 }
 
 // Remove deletes the object if uid and resourceVersion match. An empty uid or resourceVersion matches

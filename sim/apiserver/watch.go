@@ -21,7 +21,7 @@ type change struct {
 
 // event returns the change as a watch shows it.
 func (c change) event() kube.WatchEvent {
-	lease := LeaseFrom(c.raw)
+	lease := agentsLease(c.raw)
 	return kube.WatchEvent{Type: c.kind, Lease: lease, ResourceVersion: lease.ResourceVersion}
 }
 

@@ -61,7 +61,7 @@ var caught = regexp.MustCompile(`seed (\d+) at \S+: .*?invariant ([a-z-]+): .*`)
 var firstSeed = regexp.MustCompile(`(?m)^first seed: (\d+)\n`)
 
 // Planted shows that each bug of the folder planted/ is caught by the test that the bug's file
-// names. For bugs whose test is in a package of the product, call [PlantedIn]. Planted compiles the
+// names. For bugs whose test is in a package of the product, call [PlantedInPackages]. Planted compiles the
 // package of the calling test with all bugs of the folder planted/, and switches on one bug at a
 // time. The overlay of go build replaces the sources, so the product has no trace of the bugs.
 func Planted(t *testing.T) {
@@ -135,18 +135,25 @@ func PlantedClaims(t *testing.T, names ...string) {
 	plantedIn(t, "agent/claim", plants)
 }
 
-// PlantedIn shows that tests of the product's package pkg catch the planted bugs whose files name
+// PlantedInPackages shows that tests of the product's packages catch the planted bugs whose files name
 // these tests.
-func PlantedIn(t *testing.T, pkg string) {
-	plants, tests := map[string]string{}, []string{}
+func PlantedInPackages(t *testing.T) {
+	packages := map[string]map[string]string{}
 	for _, p := range readPlants(t) {
-		if p.pkg == pkg {
-			plants[p.name], tests = p.test+"$", append(tests, p.test)
+		if p.pkg == "" {
+			continue
 		}
+		if packages[p.pkg] == nil {
+			packages[p.pkg] = map[string]string{}
+		}
+		packages[p.pkg][p.name] = p.test + "$"
 	}
-	require.NotEmpty(t, plants)
-	plants[""] = "(" + strings.Join(tests, "|") + ")$"
-	plantedIn(t, pkg, plants)
+	require.NotEmpty(t, packages)
+	for _, pkg := range slices.Sorted(maps.Keys(packages)) {
+		tests := packages[pkg]
+		tests[""] = "(" + strings.Join(slices.Sorted(maps.Values(tests)), "|") + ")"
+		t.Run(pkg, func(t *testing.T) { plantedIn(t, pkg, tests) })
+	}
 }
 
 // plantedIn compiles the tests of the package, and runs the tests for each bug. In the argument

@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"slices"
 
-	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
@@ -61,7 +60,7 @@ func (r breakRows) recreate(lease map[string]any) {
 
 // earlier returns the last state of the Lease that has another hold than the child's, and for which the
 // argument "fits" returns true. The second result is false if there is no such state.
-func (r breakRows) earlier(c *world.Child, fits func(*kube.Lease) bool) (apiserver.Version, bool) {
+func (r breakRows) earlier(c *world.Child, fits func(*apiserver.Lease) bool) (apiserver.Version, bool) {
 	for _, v := range slices.Backward(r.API.Object("Lease", r.slot).Since(0)) {
 		if v.Lease != nil && v.Lease.Annotations[api.HoldAnnotation] != c.Hold && fits(v.Lease) {
 			return v, true
@@ -73,7 +72,7 @@ func (r breakRows) earlier(c *world.Child, fits func(*kube.Lease) bool) (apiserv
 // reapply replaces the Lease by a copy from the time before the holder. The copy names another pod,
 // whose child is dead.
 func (r breakRows) reapply(c *world.Child) {
-	other := func(l *kube.Lease) bool { return l.Holder != "" && l.Holder != c.Pod().Identity() }
+	other := func(l *apiserver.Lease) bool { return l.Holder != "" && l.Holder != c.Pod().Identity() }
 	if old, ok := r.earlier(c, other); ok {
 		r.recreate(apiserver.Decode(old.Raw))
 		return
@@ -83,7 +82,7 @@ func (r breakRows) reapply(c *world.Child) {
 
 // rollBack restores the objects from the time before the holder.
 func (r breakRows) rollBack(c *world.Child) {
-	if old, ok := r.earlier(c, func(*kube.Lease) bool { return true }); ok {
+	if old, ok := r.earlier(c, func(*apiserver.Lease) bool { return true }); ok {
 		r.API.Restore(old.At)
 		return
 	}

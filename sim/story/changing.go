@@ -9,7 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/sim/controller"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
@@ -174,7 +173,7 @@ func (c *changing) finished() bool {
 		return c.Complete()
 	}
 	lease, ok := c.API.Lease(rolled)
-	return ok && turn.Parse(lease.Annotations[api.RolloutAnnotation]).Proven.Same(c.Newest.Stamp)
+	return ok && world.RolloutOf(lease).Proven.Same(c.Newest.Stamp)
 }
 
 // ending bounds the time in which the rollout of a good version ends.
@@ -189,7 +188,7 @@ func (c *changing) ending() time.Duration {
 	return sum([]part{
 		{"a pod holds again", c.settling()},
 		{"the turn of an earlier revision ends", c.judge.turn()},
-		{"each holder serves before it yields, at most to two revisions", 3 * world.Slow(turn.Rest+turn.Proof+turn.Again)},
+		{"each holder serves before it yields, at most to two revisions", 3 * world.Slow(world.Rest+world.Proof+world.Again)},
 		{"the pods are replaced", time.Duration(rounds) * step},
 	})
 }
@@ -281,7 +280,7 @@ func (c *changing) abandons() bool {
 		for _, p := range c.judge.olds() {
 			p.Shown.Delete()
 		}
-		bound = c.ending() + world.Slow(turn.LastResort)
+		bound = c.ending() + world.Slow(world.LastResort)
 	})
 	began := func(one *world.Child) bool { return one.Began > from && one.Pod().Behaviour.Broken() }
 	taken := func() bool {

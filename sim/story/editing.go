@@ -4,13 +4,14 @@
 package story
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 	"github.com/metaparticle-io/metaparticle/sim/world"
 )
@@ -52,7 +53,7 @@ func (e *editor) edit(name string) {
 	if slices.ContainsFunc(e.Pods, func(p *world.Pod) bool { return p.OnBusy != "" }) {
 		at = time.Unix(0, 0) // a forged later time looks like a renewal, so a pod would skip
 	}
-	rewrite(e.World, "an editor", name, func(l *kube.Lease) {
+	e.API.Rewrite("an editor", name, func(l *apiserver.Lease) {
 		switch kind {
 		case 0:
 			for _, key := range ofHolder {
@@ -61,9 +62,9 @@ func (e *editor) edit(name string) {
 		case 1:
 			delete(l.Annotations, one)
 		case 2:
-			l.RenewTime = at
+			l.RenewTime.Time = at
 		case 3:
-			l.AcquireTime, l.RenewTime = at, at
+			l.AcquireTime.Time, l.RenewTime.Time = at, at
 		case 4:
 			l.Transitions = most
 		case 5:
@@ -73,5 +74,37 @@ func (e *editor) edit(name string) {
 			l.DurationSeconds = max(l.DurationSeconds, e.durations[name]*3/2)
 		}
 		e.Note("an editor", "edits %s of %s (%d)", name, l.Holder, kind)
+	})
+}
+
+// forger replaces the boot ids in held Leases by ids that no machine has, beside the faults of a story.
+// A person with the right to patch Leases can do so where the policy "hold" is absent. The random
+// source of the forger is separate, so the draws of the story stay the same.
+type forger struct {
+	*world.World
+	rng *rand.Rand
+}
+
+func newForger(w *world.World) *forger { return &forger{w, w.Source("forger")} }
+
+// later plans the forger's next write, and calls itself after that write.
+func (f *forger) later() {
+	f.After(engine.Between(f.rng, 0, 2*rhythm(f.World)), func() {
+		held := slices.DeleteFunc(f.API.Names("Lease"), func(name string) bool {
+			l, ok := f.API.Lease(name)
+			return !ok || l.Holder == "" || l.Annotations[api.BootAnnotation] == ""
+		})
+		if !f.Calm && len(held) > 0 {
+			f.forge(engine.Pick(f.rng, held))
+		}
+		f.later()
+	})
+}
+
+// forge replaces the boot id in a Lease.
+func (f *forger) forge(name string) {
+	f.API.Rewrite("a forger", name, func(l *apiserver.Lease) {
+		l.Annotations[api.BootAnnotation] = fmt.Sprintf("forged-%d", f.rng.IntN(3))
+		f.Note("a forger", "replaces the boot id of %s", name)
 	})
 }

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/sim/controller"
 	"github.com/metaparticle-io/metaparticle/sim/world"
@@ -157,7 +156,7 @@ func (j *judge) turn() time.Duration {
 	return sum([]part{
 		{"the old application stops", j.Template.Grace + world.Left},
 		{"the turn ends without serving", world.Slow(shortestTurn)},
-		{"the new application begins to serve at the end, and then fails", world.Slow(turn.Proof)},
+		{"the new application begins to serve at the end, and then fails", world.Slow(world.Proof)},
 		{"the new application stops", j.Template.Grace + world.Left},
 		{"the old pod's container is in its back-off", world.MostBackOff + time.Second},
 		{"the old application starts", world.MostStart + time.Second},
@@ -194,7 +193,7 @@ func (j *judge) noteTaking() {
 	lease, ok := j.API.Lease(j.slot)
 	if text := lease.Annotations[api.RolloutAnnotation]; ok && text != j.text {
 		j.text = text
-		if r := turn.Parse(text); r.Hold != "" && r.Yielder == "" {
+		if r := world.RolloutOf(lease); r.Hold != "" && r.Yielder == "" {
 			j.took[r.Hold] = true
 		}
 	}

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
@@ -80,7 +79,7 @@ func (r leaseRows) blocked() {
 		c.Pod().Node.Crash()
 		r.API.Weather.Gets, r.API.Weather.Watches = apiserver.Forbidden, apiserver.Forbidden
 		r.API.Watches.Cut()
-		hands.edit(r.slot, func(l *kube.Lease) {
+		hands.edit(r.slot, func(l *apiserver.Lease) {
 			l.Holder, l.DurationSeconds = "ghost_1", int(api.MaxLeaseDuration/time.Second)
 		})
 	})
@@ -92,7 +91,7 @@ func (r leaseRows) blocked() {
 		return
 	}
 	r.Do(func() {
-		hands.edit(r.slot, func(l *kube.Lease) { l.DurationSeconds = int(r.budget.Duration / time.Second) })
+		hands.edit(r.slot, func(l *apiserver.Lease) { l.DurationSeconds = int(r.budget.Duration / time.Second) })
 	})
 	bound := world.Slow(r.budget.Duration) + world.Late + world.Quick*time.Duration(len(r.slots))
 	if !r.Until(bound, r.free(c)) {

@@ -4,14 +4,12 @@
 package story
 
 import (
-	"encoding/json"
 	"math/rand/v2"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
-	"github.com/metaparticle-io/metaparticle/sim/world"
 )
 
 // person changes Leases by hand. In three of ten seeds of the story "chaos", a person writes while
@@ -72,33 +70,14 @@ func (p *person) resume() {
 
 // annotate changes the annotations of a slot's Lease.
 func (p *person) annotate(slot string, change func(annotations map[string]string)) {
-	p.edit(slot, func(l *kube.Lease) {
-		if l.Annotations == nil {
-			l.Annotations = map[string]string{}
-		}
-		change(l.Annotations)
-	})
+	p.edit(slot, func(l *apiserver.Lease) { change(l.Annotations) })
 }
 
 // edit changes a slot's Lease.
-func (p *person) edit(slot string, change func(*kube.Lease)) {
-	rewrite(p.World, "a person", slot, func(next *kube.Lease) {
+func (p *person) edit(slot string, change func(*apiserver.Lease)) {
+	p.API.Rewrite("a person", slot, func(next *apiserver.Lease) {
 		change(next)
 		p.Note("a person", "writes on %s: paused %q, yield %q, %d s", slot, next.Annotations[api.PausedAnnotation],
 			next.Annotations[api.YieldAnnotation], next.DurationSeconds)
 	})
-}
-
-// rewrite changes a Lease in the name of a person; without the Lease it does nothing.
-func rewrite(w *world.World, by, name string, change func(*kube.Lease)) {
-	lease, ok := w.API.Lease(name)
-	if !ok {
-		return
-	}
-	next := lease.Clone()
-	change(next)
-	raw, err := json.Marshal(next)
-	engine.Must(err)
-	_, err = w.API.Put(by, "Lease", name, raw)
-	engine.Must(err)
 }

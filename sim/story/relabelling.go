@@ -9,9 +9,8 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/kube"
-	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 	"github.com/metaparticle-io/metaparticle/sim/world"
 )
@@ -53,10 +52,7 @@ func rhythm(w *world.World) time.Duration {
 
 // label writes a label of the Lease, which gets another resourceVersion.
 func (c *clerk) label(name string) {
-	rewrite(c.World, "a clerk", name, func(l *kube.Lease) {
-		if l.Labels == nil {
-			l.Labels = map[string]string{}
-		}
+	c.API.Rewrite("a clerk", name, func(l *apiserver.Lease) {
 		l.Labels["team"] = strconv.Itoa(c.rng.IntN(1000))
 		c.Note("a clerk", "labels %s", name)
 	})
@@ -71,7 +67,7 @@ type asking struct {
 
 // run plays the story of one seed.
 func (a asking) run() {
-	bound := a.settling() + world.Slow(turn.LastResort) + time.Minute
+	bound := a.settling() + world.Slow(world.LastResort) + time.Minute
 	for range 2 {
 		if !a.rolls(engine.Between(a.Rng, time.Minute, 3*time.Minute)) {
 			return
@@ -103,10 +99,10 @@ func (a asking) restart() {
 }
 
 // diesAsking lets two pods of a newer revision ask and die. An old pod holds again, and serves for
-// longer than [turn.Rest]. Then the clerk labels the next Lease, and no child may end. Sometimes the
+// longer than [world.Rest]. Then the clerk labels the next Lease, and no child may end. Sometimes the
 // agents have restarted before.
 func (a asking) diesAsking() bool {
-	if !a.Pass(world.Slow(turn.Rest)) || !a.asked() || !a.Pass(world.Slow(turn.Fresh+turn.Rest)+a.settling()) {
+	if !a.Pass(world.Slow(world.Rest)) || !a.asked() || !a.Pass(world.Slow(world.Fresh+world.Rest)+a.settling()) {
 		return false
 	}
 	ends := a.ends()
@@ -136,7 +132,7 @@ func (a asking) asked() bool {
 		a.apply(&next)
 		askers = append(askers, a.NewPod(next, a.place()), a.NewPod(next, a.place()))
 	})
-	a.Until(world.Slow(2*turn.Rest), func() bool {
+	a.Until(world.Slow(2*world.Rest), func() bool {
 		l, ok := a.API.Lease(api.NextLease(a.slots[0]))
 		return ok && slices.ContainsFunc(askers, func(p *world.Pod) bool { return l.Holder == p.Identity() })
 	})

@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 	"github.com/metaparticle-io/metaparticle/sim/world"
@@ -68,7 +67,7 @@ func (r *rolling) roll() {
 
 // run plays the whole story of one seed.
 func (r *rolling) run() {
-	bound := r.settling() + world.Slow(turn.LastResort) + time.Minute
+	bound := r.settling() + world.Slow(world.LastResort) + time.Minute
 	for range 3 {
 		if !r.rolls(engine.Between(r.Rng, 2*time.Minute, 6*time.Minute)) {
 			return
@@ -84,10 +83,10 @@ func (r *rolling) run() {
 		r.apply(&r.templates[0])
 		r.NewPod(r.templates[0], r.place())
 	})
-	// The revision is new, so no failed turn delays its first turn. The holder yields only after
-	// it has served for the time turn.Rest, and may still be in its own turn. If the holder's
+	// The revision is new, so no failed turn delays its first world. The holder yields only after
+	// it has served for the time world.Rest, and may still be in its own turn. If the holder's
 	// watch of the next Lease is mute, the holder sees the ask five minutes late.
-	last := r.settling() + world.Slow(turn.Rest+turn.Proof+5*time.Minute) + 2*time.Minute
+	last := r.settling() + world.Slow(world.Rest+world.Proof+5*time.Minute) + 2*time.Minute
 	if !r.Until(last, r.proven) {
 		r.Do(func() { r.Violate(world.Nobody, "%v after the last rollout revision %d is not proven", last, r.number) })
 	}
@@ -108,5 +107,5 @@ func (r *rolling) rolls(last time.Duration) bool {
 // proven reports whether the Lease names the newest revision as proven.
 func (r *rolling) proven() bool {
 	lease, ok := r.API.Lease(r.slots[0])
-	return ok && turn.Parse(lease.Annotations[api.RolloutAnnotation]).Proven == r.templates[0].Revision
+	return ok && world.RolloutOf(lease).Proven == r.templates[0].Revision
 }

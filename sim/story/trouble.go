@@ -32,8 +32,8 @@ func (c *trouble) troubles() []func() {
 	if c.Strange {
 		all = append(all, requests.strange()...)
 	}
-	if s := (shortages{c.workloads}); len(c.Pods) > 0 && c.Scarce {
-		all = append(all, s.cause, s.cause, s.cause)
+	if len(c.Pods) > 0 && c.Scarce {
+		all = append(all, c.shortage, c.shortage, c.shortage)
 	}
 	if c.takesLeases {
 		all = append(all, c.takeLease)
@@ -219,9 +219,9 @@ func disturbProcess(w *world.World, p *world.Pod, r *rand.Rand, longest time.Dur
 	case n == 7 && s != nil && len(s.Container.Shims) == 1:
 		s.Forgotten = forgotten
 		s.Container.StartShim()
-	case n == 8 && a != nil && a.Agent != nil:
+	case n == 8 && a != nil && a.Up():
 		w.Note(p.Name, "yield")
-		a.Agent.Yield()
+		a.Yield()
 	case n == 9 && s != nil && s.Child != nil && s.Child.Alive:
 		s.Child.Stuck, s.Child.Excused = w.Now()+pause, true
 		w.Note(s.Name, "%s is in uninterruptible sleep for %v", s.Child.Name, pause)
@@ -245,4 +245,20 @@ func disturbProcess(w *world.World, p *world.Pod, r *rand.Rand, longest time.Dur
 		p.Order.EndWait()
 		p.Order.Soon()
 	}
+}
+
+// shortage lets a pod run out of something for a while: of space in its volume, of processes, or of
+// buffers of its sockets. A pod whose application ends keeps its buffers. Its agent reads all the
+// time, so a real socket of that agent is full for an instant only.
+func (c *trouble) shortage() {
+	p := engine.Pick(c.Rng, c.Pods)
+	last := engine.Between(c.Rng, 100*time.Millisecond, 2*c.longest)
+	which := c.Rng.IntN(3)
+	if p.Ends > 0 {
+		which %= 2
+	}
+	lacks := []*bool{&p.Full, &p.Unforkable, &p.Clogged}[which]
+	*lacks = true
+	c.Note(p.Name, "%s for %v", []string{"its volume is full", "no child can start", "its sockets are full"}[which], last)
+	c.After(last, func() { *lacks = false })
 }

@@ -27,10 +27,9 @@ type AgentProcess struct {
 	Pod *Pod
 	// Name is the name of the process in the history of events.
 	Name    string
-	gateway *gateway // nil until the process listens
-	// Agent is the code of the agent; nil until the code runs.
-	Agent *agent.Agent
-	stop  chan struct{}
+	gateway *gateway     // nil until the process listens
+	agent   *agent.Agent // the code of the agent; nil until the code runs
+	stop    chan struct{}
 	// Stopped reports that the process got SIGTERM.
 	Stopped bool
 	// FrozenAlone reports that the process is frozen, but not its node.
@@ -155,7 +154,7 @@ func (a *AgentProcess) runShims(config agent.Config) error {
 	a.Pod.w.Do(func() { config.Course = a.Pod.course })
 	made, err := agent.New(config)
 	engine.Must(err)
-	a.Pod.w.Do(func() { a.gateway, a.Agent = g, made })
+	a.Pod.w.Do(func() { a.gateway, a.agent = g, made })
 	return made.Run(a.Process.Ctx, a.stop)
 }
 
@@ -193,7 +192,7 @@ func (a *AgentProcess) yieldWhenStopped() {
 		select {
 		case <-a.stop:
 			if a.Enter() {
-				made := a.Agent
+				made := a.agent
 				a.Leave()
 				if made != nil {
 					made.Yield()
@@ -322,6 +321,12 @@ func (a *AgentProcess) Terminate() {
 		close(a.stop)
 	}
 }
+
+// Up reports whether the process runs the agent's code, so that [AgentProcess.Yield] may be called.
+func (a *AgentProcess) Up() bool { return a.agent != nil }
+
+// Yield makes the agent give up its slots, so that another pod can hold.
+func (a *AgentProcess) Yield() { a.agent.Yield() }
 
 // FreezeAlone freezes the process, but not its node.
 func (a *AgentProcess) FreezeAlone() {

@@ -8,8 +8,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/show"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -129,7 +127,7 @@ func (l *checks) checkCrowd(c *Child) {
 	}
 	holds := map[string]bool{}
 	for _, other := range l.Alive {
-		absent := slices.ContainsFunc(other.Slots, func(t gate.SlotToken) bool { return l.absent(other, t.Slot) })
+		absent := slices.ContainsFunc(other.Slots, func(t SlotToken) bool { return l.absent(other, t.Slot) })
 		if other.Pod().Any && other.Pod().Shards == c.Pod().Shards && !absent {
 			holds[other.Hold] = true
 		}
@@ -147,7 +145,7 @@ func (l *checks) checkCrowd(c *Child) {
 
 // checkToken demands that the token grows from hold to hold, and does not change within
 // one hold.
-func (l *checks) checkToken(t gate.SlotToken, hold string) {
+func (l *checks) checkToken(t SlotToken, hold string) {
 	value, err := strconv.ParseInt(t.Token, 10, 64)
 	if err != nil {
 		l.Violate(tokenOrder, "token %q of %s is no number", t.Token, t.Slot)
@@ -165,9 +163,9 @@ func (l *checks) checkToken(t gate.SlotToken, hold string) {
 
 // checkExtended demands that a later grant of a hold repeats the tokens of the first
 // grant.
-func (l *checks) checkExtended(c *Child, g *gate.Grant) {
-	if c != nil && !slices.Equal(c.Slots, g.Slots) {
-		l.Violate(tokenChanged, "%s has %v, its grant goes on with %v", c.Name, c.Slots, g.Slots)
+func (l *checks) checkExtended(c *Child, slots []SlotToken) {
+	if c != nil && !slices.Equal(c.Slots, slots) {
+		l.Violate(tokenChanged, "%s has %v, its grant goes on with %v", c.Name, c.Slots, slots)
 	}
 }
 
@@ -238,13 +236,16 @@ func (l *checks) InUse(slot string) bool {
 	return slices.ContainsFunc(l.electors, func(e *Elector) bool { return e.slot == slot && e.working })
 }
 
+// yielded is the reason of a drain for a yield, as the Event shows it.
+const yielded = "Yielded"
+
 // checkRouted judges the drain for a yield. If the holder has left its Services, the API server
 // must have stored that the pod is not Ready. A pod whose status cannot be stored is excused,
 // because a holder waits only for a limited time until its status is stored.
-func (l *checks) checkRouted(c *Child, d *gate.Drain) {
+func (l *checks) checkRouted(c *Child, reason string) {
 	p := c.Pod()
 	lease, ok := p.w.API.Lease(p.Slots[0])
-	if !ok || d.Reason != show.ReasonYield || lease.Annotations[api.HoldAnnotation] != c.Hold {
+	if !ok || reason != yielded || lease.Annotations[api.HoldAnnotation] != c.Hold {
 		return
 	}
 	left := lease.Annotations[api.LeavingAnnotation] != "" && lease.Annotations[api.ServingAnnotation] == ""

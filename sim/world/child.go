@@ -29,7 +29,7 @@ type Child struct {
 	Name string
 	// Hold and Slots are the hold and the slots of the grant under which the child began.
 	Hold  string
-	Slots []gate.SlotToken
+	Slots []SlotToken
 	// grant is the last grant that the shim accepted for the child.
 	grant gate.Grant
 	// Alive reports that the child, or one of its descendants, is not dead.
@@ -74,7 +74,7 @@ func (p *containerProcess) seen() host.Process {
 }
 
 // bear makes a child of the shim, under the grant that the shim accepted last.
-func (s *ShimProcess) bear(slots []gate.SlotToken) *Child {
+func (s *ShimProcess) bear(slots []SlotToken) *Child {
 	p := s.Container.pod
 	s.w.Number()
 	pid := s.w.Number()
@@ -249,7 +249,7 @@ func (c *Child) unwatched() bool {
 	if c.Shim == nil {
 		// The agent of a pod without shims notices the pause only when the pause is over. By
 		// then the slot may have expired.
-		return slices.ContainsFunc(c.Slots, func(t gate.SlotToken) bool { return c.Pod().w.Checks.expired(c, t.Slot) })
+		return slices.ContainsFunc(c.Slots, func(t SlotToken) bool { return c.Pod().w.Checks.expired(c, t.Slot) })
 	}
 	return c.Shim.frozen
 }

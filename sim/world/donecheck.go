@@ -7,9 +7,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
@@ -33,7 +32,7 @@ const (
 )
 
 // DoneOf returns the done keys in a Lease, which may be nil.
-func DoneOf(l *kube.Lease) api.Done {
+func DoneOf(l *apiserver.Lease) api.Done {
 	if l == nil {
 		return ""
 	}
@@ -65,7 +64,7 @@ func newDoneCheck(e *engine.Engine) doneCheck {
 
 // begins demands that no child does work that is recorded as done, or whose delay after a failure
 // is not over. The argument "speed" is the rate of the fastest clock.
-func (d doneCheck) begins(child, key string, l *kube.Lease, speed float64) {
+func (d doneCheck) begins(child, key string, l *apiserver.Lease, speed float64) {
 	if key != "" && d.has(l, key) {
 		d.Violate(repeated, "%s begins the work %s, which is done", child, key)
 	}
@@ -80,7 +79,9 @@ func (d doneCheck) begins(child, key string, l *kube.Lease, speed float64) {
 
 // has reports whether the key is done. The check does not call api.Done.Has, because a bug in
 // that method must not deceive the check.
-func (doneCheck) has(l *kube.Lease, key string) bool { return slices.Contains(DoneOf(l).Keys(), key) }
+func (doneCheck) has(l *apiserver.Lease, key string) bool {
+	return slices.Contains(DoneOf(l).Keys(), key)
+}
 
 // ends notes that the work of a hold has ended without a stop signal.
 func (d doneCheck) ends(hold, key string, succeeded bool) {
@@ -94,13 +95,11 @@ func (d doneCheck) ends(hold, key string, succeeded bool) {
 // asks notes that a signal asks the child of a hold to stop.
 func (d doneCheck) asks(hold string) { d.asked[hold] = true }
 
-// arrives notes the success or the failure in a shim's message. The caller calls the method when
-// the message reaches an agent process.
-func (d doneCheck) arrives(died func() bool, message []byte) {
-	st, answer, err := gate.DecodeMessage(message)
-	engine.Must(err)
-	if answer == nil && (st.Completed && d.earned[st.Hold] != "" || st.Failed && d.failed[st.Hold] != "") {
-		d.reported[st.Hold] = died
+// arrives notes the success or the failure in a shim's message about a hold. The caller calls the method
+// when the message reaches an agent process.
+func (d doneCheck) arrives(died func() bool, hold string, completed, failed bool) {
+	if completed && d.earned[hold] != "" || failed && d.failed[hold] != "" {
+		d.reported[hold] = died
 	}
 }
 
@@ -108,7 +107,7 @@ func (d doneCheck) arrives(died func() bool, message []byte) {
 // only the key whose work has succeeded under the hold that the write releases. If the
 // agent has a report of the success, that release must add the key. Without such a report
 // the work runs again.
-func (d doneCheck) stored(by, slot string, was, is *kube.Lease) {
+func (d doneCheck) stored(by, slot string, was, is *apiserver.Lease) {
 	before, after := DoneOf(was).Keys(), DoneOf(is).Keys()
 	hold := was.Annotations[api.HoldAnnotation]
 	for _, key := range before {

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
@@ -42,6 +41,9 @@ type checks struct {
 	// sharded has, by identity, the pods of the workload whose claim has shards.
 	sharded map[string]*Pod
 }
+
+// SlotToken is a slot, and the token of its hold.
+type SlotToken struct{ Slot, Token string }
 
 type token struct {
 	hold  string
@@ -102,7 +104,7 @@ func (c *Child) Pod() *Pod { return c.Container.pod }
 
 // Has reports whether the child runs under the slot.
 func (c *Child) Has(slot string) bool {
-	return slices.ContainsFunc(c.Slots, func(t gate.SlotToken) bool { return t.Slot == slot })
+	return slices.ContainsFunc(c.Slots, func(t SlotToken) bool { return t.Slot == slot })
 }
 
 // Holder returns the child that runs under the slot; nil if no child does.

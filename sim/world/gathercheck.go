@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 )
@@ -31,9 +30,9 @@ const (
 
 // checkOpened judges a stored write of a barrier's Lease. The argument "was" is the state before
 // the write; nil for a new Lease.
-func checkOpened(w *World, by, lease string, sent time.Duration, was, is *kube.Lease) {
+func checkOpened(w *World, by, lease string, sent time.Duration, was, is *apiserver.Lease) {
 	if was == nil {
-		was = new(kube.Lease)
+		was = new(apiserver.Lease)
 	}
 	before, after := api.Opened(was.Annotations[api.OpenedAnnotation]), api.Opened(is.Annotations[api.OpenedAnnotation])
 	i := slices.IndexFunc(w.Gathered, func(r *Run) bool { return slices.Contains(r.Leases, lease) })
@@ -98,12 +97,12 @@ func lived(p *Comer) time.Duration {
 // renewedSince returns the identity of the last pod that has written the Lease as its holder since
 // the instant "at"; empty for none. A write that keeps the renew time comes from a person.
 func renewedSince(o *apiserver.Object, at time.Duration) (holder string) {
-	var last kube.Lease
+	var last apiserver.Lease
 	for _, v := range o.Since(at) {
 		if v.Lease == nil {
 			continue
 		}
-		if v.At >= at && strings.Contains(v.Lease.Holder, "_") && !v.Lease.RenewTime.Equal(last.RenewTime) {
+		if v.At >= at && strings.Contains(v.Lease.Holder, "_") && !v.Lease.RenewTime.Equal(last.RenewTime.Time) {
 			holder = v.Lease.Holder
 		}
 		last = *v.Lease

@@ -6,7 +6,6 @@ package world
 import (
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 )
@@ -17,29 +16,28 @@ const passing = "passing"
 // leaseStored checks the invariants at each stored write of a Lease. The argument "sent" is the
 // instant at which an agent or an elector sent its write.
 func (l *checks) leaseStored(by, slot string, sent time.Duration, before, after apiserver.Version) {
-	var was, is kube.Lease
-	if before.Raw != nil {
-		was = *before.Lease
+	was, is := before.Lease, after.Lease
+	if was == nil {
+		was = new(apiserver.Lease)
 	}
-	is = *after.Lease
 	if api.IsNextLease(slot) {
 		l.Note(by, "writes %s of %q (version %d)", slot, is.Holder, after.RV)
 		return // a next Lease gives no pod the slot
 	}
-	l.done.stored(by, slot, &was, &is)
+	l.done.stored(by, slot, was, is)
 	hold, held := is.Annotations[api.HoldAnnotation], was.Annotations[api.HoldAnnotation]
 	// A person may remove the annotation of the hold, or name another pod as the holder.
 	acquires := is.Holder != "" && by == is.Holder && (is.Holder != was.Holder || hold != held && hold != "")
 	switch {
 	case acquires:
 		l.Note(by, "ACQUIRES %s as %s (hold %s, version %d)", slot, is.Holder, hold, after.RV)
-		l.checkAcquired(slot, &is, hold)
-		l.checkPaused(slot, &was, &is)
-		checkStamp(l, slot, &was, &is)
-		checkPassing(l, slot, &is, sent)
+		l.checkAcquired(slot, is, hold)
+		l.checkPaused(slot, was, is)
+		checkStamp(l, slot, was, is)
+		checkPassing(l, slot, is, sent)
 	case is.Holder == "" && was.Holder != "":
 		l.Note(by, "RELEASES %s of %s (hold %s, version %d)", slot, was.Holder, held, after.RV)
-		l.checkReleased(by, slot, &was, held)
+		l.checkReleased(by, slot, was, held)
 		checkStartReleased(l, slot, was.Holder)
 	case is.Holder == Unknown && was.Holder == "":
 		l.Note(by, "creates %s held by %s for %ds", slot, is.Holder, is.DurationSeconds)
@@ -58,12 +56,12 @@ func (l *checks) leaseStored(by, slot string, sent time.Duration, before, after 
 		if acquires {
 			l.acquired[slot] = acquisition{at: l.Now(), holder: is.Holder, hold: hold, sent: sent}
 		} else if by == is.Holder {
-			l.checkOrder(slot, &is, sent)
+			l.checkOrder(slot, is, sent)
 		}
 	}
 }
 
-func (l *checks) checkAcquired(slot string, is *kube.Lease, hold string) {
+func (l *checks) checkAcquired(slot string, is *apiserver.Lease, hold string) {
 	// A pod may release the slot before the hold's first grant, and later acquire the slot
 	// again under the same hold. So the earlier release must no longer count.
 	delete(l.released, Key(slot, is.Holder, hold))
@@ -83,14 +81,14 @@ func (l *checks) checkAcquired(slot string, is *kube.Lease, hold string) {
 
 // checkPaused demands that no pod acquires a paused slot. The check ignores an [Elector], because
 // client-go's leader election knows no pauses and writes no hold.
-func (l *checks) checkPaused(slot string, was, is *kube.Lease) {
+func (l *checks) checkPaused(slot string, was, is *apiserver.Lease) {
 	hold := is.Annotations[api.HoldAnnotation]
 	if _, paused := was.Annotations[api.PausedAnnotation]; paused && hold != was.Annotations[api.HoldAnnotation] {
 		l.Violate(pausedTaken, "%s takes %s (hold %s), which is paused", is.Holder, slot, hold)
 	}
 }
 
-func (l *checks) checkReleased(by, slot string, was *kube.Lease, hold string) {
+func (l *checks) checkReleased(by, slot string, was *apiserver.Lease, hold string) {
 	if was.Holder != Unknown && by != was.Holder && StampOf(was).Closed {
 		checkFreed(l, by, slot, was, hold)
 		return
@@ -124,7 +122,7 @@ func (l *checks) checkReleased(by, slot string, was *kube.Lease, hold string) {
 // can give such a pod a second slot, which the pod then gives back. Separate claims have no order,
 // either. The check ignores renewals of the start lock, too. A pod that has lost its other slots
 // does not renew the start lock, so other pods wait only for a while.
-func (l *checks) checkOrder(slot string, is *kube.Lease, sent time.Duration) {
+func (l *checks) checkOrder(slot string, is *apiserver.Lease, sent time.Duration) {
 	if api.AnyOne(slot) || slot == StartSlot || api.RunOf(slot) != "" || l.apart[is.Holder] {
 		return
 	}
@@ -147,7 +145,7 @@ func (l *checks) checkSwept(slot string) {
 // than a second after another pod has acquired the intent. A reader with a mute watch is excused,
 // because that reader may not know of the intent. A write soon after the end of the faults is
 // excused, because a request from the time of the faults may hang until its timeout.
-func checkPassing(l *checks, slot string, is *kube.Lease, sent time.Duration) {
+func checkPassing(l *checks, slot string, is *apiserver.Lease, sent time.Duration) {
 	if !api.IsRWLockSlot(slot) {
 		return
 	}

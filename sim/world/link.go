@@ -100,10 +100,12 @@ func (l shimEnd) Send(message []byte) error {
 	if l.shim.Container.pod.Clogged {
 		return syscall.EAGAIN
 	}
-	l.shim.tells(message)
+	st, _, err := gate.DecodeMessage(message)
+	engine.Must(err)
+	l.shim.tells(st)
 	l.later("up", &l.toAgent, func() {
 		l.arrived = append(l.arrived, message)
-		w.Checks.done.arrives(func() bool { return l.agent.Dead }, message)
+		w.Checks.done.arrives(func() bool { return l.agent.Dead }, st.Hold, st.Completed, st.Failed)
 		l.changed.Give()
 	})
 	return nil

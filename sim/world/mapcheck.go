@@ -6,7 +6,6 @@ package world
 import (
 	"slices"
 
-	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 )
@@ -90,7 +89,7 @@ func shardsDone(w *World, c api.Condition) bool {
 }
 
 // leaseUnder returns the Lease of the child's first slot; nil if no such Lease exists.
-func leaseUnder(c *Child) *kube.Lease {
+func leaseUnder(c *Child) *apiserver.Lease {
 	if len(c.Slots) == 0 {
 		return leaseOf(c.Pod())
 	}
@@ -99,7 +98,7 @@ func leaseUnder(c *Child) *kube.Lease {
 }
 
 // leaseOf returns the Lease of the pod's first slot; nil if there is none.
-func leaseOf(p *Pod) *kube.Lease {
+func leaseOf(p *Pod) *apiserver.Lease {
 	l, _ := p.w.API.Lease(p.Slots[0])
 	return l
 }

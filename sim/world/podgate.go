@@ -60,7 +60,7 @@ func (a *AgentProcess) runPod(config agent.Config) error {
 // granted notes a grant: the hold under which the application may start, and the deadline.
 func (p *Pod) granted(g gate.Grant) {
 	for _, c := range p.Containers {
-		p.w.Checks.checkExtended(c.App, &g)
+		p.w.Checks.checkExtended(c.App, slotTokens(&g))
 	}
 	p.grant = g
 	if p.Gate == api.GatePod {
@@ -228,7 +228,7 @@ func (c *container) startApp() {
 	c.starts++
 	app := &Child{
 		Container: c, where: fmt.Sprintf("%s/%s#%d", p.Name, c.name, c.starts), Name: fmt.Sprintf("child-%d", p.w.Number()),
-		Hold: p.grant.Hold, Slots: p.grant.Slots, Alive: true, Began: p.w.Now(), Stops: p.stops(p.rng),
+		Hold: p.grant.Hold, Slots: slotTokens(&p.grant), Alive: true, Began: p.w.Now(), Stops: p.stops(p.rng),
 	}
 	app.Excused = app.Hold != "" && app.Hold == p.Order.unwatched
 	c.App = app

@@ -16,7 +16,6 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/standin"
-	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
@@ -119,7 +118,7 @@ func (s *shown) setReady(ready bool) {
 	case ready && s.ready == nil:
 		s.ready = &Child{
 			Container: p.Containers[0], where: p.Name, Name: fmt.Sprintf("endpoint-%d", p.w.Number()),
-			Hold: p.grant.Hold, Slots: p.grant.Slots, Alive: true, Began: p.w.Now(),
+			Hold: p.grant.Hold, Slots: slotTokens(&p.grant), Alive: true, Began: p.w.Now(),
 		}
 		p.w.Checks.childBegins(s.ready)
 	case !ready && s.ready != nil:
@@ -179,7 +178,7 @@ func (c *container) seemsReady() bool {
 // proven reports whether the Lease of the pod's slot names the pod's revision as proven.
 func (c *container) proven() bool {
 	l, ok := c.pod.w.API.Lease(c.pod.Slots[0])
-	return ok && c.pod.Revision.Same(turn.Parse(l.Annotations[api.RolloutAnnotation]).Proven)
+	return ok && c.pod.Revision.Same(RolloutOf(l).Proven)
 }
 
 // IsPending reports whether no container has started yet.
@@ -201,6 +200,6 @@ func (a *AgentProcess) serve(config agent.Config, gate func(context.Context) err
 	config.Containers, config.InitContainers, config.Granted = []string{standin.Container}, nil, nil
 	made, err := agent.New(config)
 	engine.Must(err)
-	a.Pod.w.Do(func() { a.Agent = made })
+	a.Pod.w.Do(func() { a.agent = made })
 	return agent.Serve(a.Process.Ctx, gate, func(ctx context.Context) error { return made.Run(ctx, a.stop) })
 }

@@ -4,8 +4,8 @@
 package world
 
 import (
-	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 )
 
 // These are the names of the invariants about shards. Each comment describes the violation.
@@ -40,7 +40,7 @@ func checkNumbers(l *checks, event string, p *Pod) {
 }
 
 // checkStamp demands that a pod acquires a shard only by a stamp that admits the pod.
-func checkStamp(l *checks, slot string, was, is *kube.Lease) {
+func checkStamp(l *checks, slot string, was, is *apiserver.Lease) {
 	p := l.sharded[is.Holder]
 	if p == nil || is.Annotations[api.HoldAnnotation] == was.Annotations[api.HoldAnnotation] {
 		return
@@ -53,7 +53,7 @@ func checkStamp(l *checks, slot string, was, is *kube.Lease) {
 
 // checkFreed demands that enroll frees a closed Lease only after its expiry, and after the
 // death of the holder's child.
-func checkFreed(l *checks, by, slot string, was *kube.Lease, hold string) {
+func checkFreed(l *checks, by, slot string, was *apiserver.Lease, hold string) {
 	r, ok := l.Renewals[Key(slot, was.Holder, hold)]
 	if ok && l.Now() < r.At+r.duration {
 		l.Violate(Freed, "%s frees %s of %s, which has not expired", by, slot, was.Holder)

@@ -137,10 +137,10 @@ func environment(slots []gate.SlotToken) (env []string) {
 }
 
 // slotsOf returns the slots of a child's environment.
-func slotsOf(env []string) (slots []gate.SlotToken) {
+func slotsOf(env []string) (slots []SlotToken) {
 	for _, e := range env {
 		slot, token, _ := strings.Cut(e, "=")
-		slots = append(slots, gate.SlotToken{Slot: slot, Token: token})
+		slots = append(slots, SlotToken{Slot: slot, Token: token})
 	}
 	return slots
 }
@@ -225,8 +225,8 @@ func (s *ShimProcess) takes(in shim.Input) {
 			s.extends(s.Child, in.Grant)
 		}
 		if d := in.Drain; d != nil && s.Child != nil && s.Child.Hold == d.Hold {
-			s.w.Checks.checkRouted(s.Child, d)
-			checkUnstopped(s.w.Checks, s.Child, d)
+			s.w.Checks.checkRouted(s.Child, d.Reason)
+			checkUnstopped(s.w.Checks, s.Child, d.Reason)
 			s.Child.drainWithin(d.Grace)
 		}
 	}
@@ -237,8 +237,16 @@ func (s *ShimProcess) extends(c *Child, g *gate.Grant) {
 	if c == nil || c.Hold != g.Hold || g.Deadline <= c.grant.Deadline {
 		return
 	}
-	s.w.Checks.checkExtended(c, g)
+	s.w.Checks.checkExtended(c, slotTokens(g))
 	s.watches(c, *g)
+}
+
+// slotTokens returns the slots of a grant.
+func slotTokens(g *gate.Grant) (slots []SlotToken) {
+	for _, t := range g.Slots {
+		slots = append(slots, SlotToken(t))
+	}
+	return slots
 }
 
 // watches follows the deadline of a grant. If the shim is frozen at the instant of the
@@ -259,10 +267,8 @@ func (s *ShimProcess) watches(c *Child, g gate.Grant) {
 
 // tells passes a message of the shim on to the checks. So the invariants also judge a drain that
 // the shim begins without an order.
-func (s *ShimProcess) tells(message []byte) {
-	st, answer, err := gate.DecodeMessage(message)
-	engine.Must(err)
-	if c := s.Child; answer == nil && st.Phase == gate.Draining && c != nil && c.Hold == st.Hold && c.drainBy == 0 && !s.frozen {
+func (s *ShimProcess) tells(st gate.State) {
+	if c := s.Child; st.Phase == gate.Draining && c != nil && c.Hold == st.Hold && c.drainBy == 0 && !s.frozen {
 		// After a freeze the shim goes on with an earlier drain. The grace of that drain may be
 		// longer than the grace of the grant.
 		c.drainWithin(max(c.grant.Drain, c.drainGrace))

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/enroll/stamp"
 	"github.com/metaparticle-io/metaparticle/sim/apiserver"
@@ -166,7 +165,7 @@ func (s *stamper) orders(shards []stamp.Shard) []stamp.Action {
 // expired reports whether this process has seen a closed Lease unchanged for the Lease's
 // duration. The second result is the time that is left of that duration. If the Lease is not
 // closed, or has no holder, the results are false and 0.
-func (s *stamper) expired(l *kube.Lease) (bool, time.Duration) {
+func (s *stamper) expired(l *apiserver.Lease) (bool, time.Duration) {
 	if !StampOf(l).Closed || l.Holder == "" {
 		delete(s.seen, l.Name)
 		return false, 0

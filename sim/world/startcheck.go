@@ -6,7 +6,6 @@ package world
 import (
 	"slices"
 
-	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -56,8 +55,8 @@ func startsNow(c *Child) bool {
 
 // checkUnstopped demands that no agent stops an application that needs no slot. The check ignores
 // deleted pods, and containers that the kubelet has replaced.
-func checkUnstopped(l *checks, c *Child, d *gate.Drain) {
+func checkUnstopped(l *checks, c *Child, reason string) {
 	if p := c.Pod(); p.StartsOnly() && !p.Stopping && !p.Shown.deleted && c.Current() {
-		l.Violate(Stopped, "%s is to stop, because %s", c.Name, d.Reason)
+		l.Violate(Stopped, "%s is to stop, because %s", c.Name, reason)
 	}
 }

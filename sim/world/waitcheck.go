@@ -75,7 +75,7 @@ func renews(before, after apiserver.Version) bool {
 		return false
 	}
 	same := was.Holder == is.Holder && was.Annotations[api.HoldAnnotation] == is.Annotations[api.HoldAnnotation]
-	return same && !is.RenewTime.Equal(was.RenewTime)
+	return same && !is.RenewTime.Equal(was.RenewTime.Time)
 }
 
 // KeysDone reports whether the keys and shards of all conditions are done now. If a condition is

@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -29,7 +28,7 @@ func workBegins(l *checks, k *work) {
 		workBeginsUnder(l, k, slot)
 	}
 	if !workAbsent(k) {
-		l.checkToken(gate.SlotToken{Slot: k.slot, Token: k.token}, k.hold)
+		l.checkToken(SlotToken{Slot: k.slot, Token: k.token}, k.hold)
 		checkReadWrite(l, k)
 	}
 	l.works = append(l.works, k)

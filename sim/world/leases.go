@@ -1,0 +1,41 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"encoding/json"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
+)
+
+// StampOf returns the stamp of a Lease.
+func StampOf(l *apiserver.Lease) api.Stamp { return api.ParseStamp(l.Annotations[api.StampAnnotation]) }
+
+// Rollout is a part of what a Lease says about turns.
+type Rollout struct {
+	// Hold is the hold that wrote this; without a Yielder it is no turn.
+	Hold, Yielder string
+	Proven        api.Revision
+}
+
+// RolloutOf returns what a Lease says about turns; zero if it says nothing that can be read.
+func RolloutOf(l *apiserver.Lease) Rollout {
+	var text struct{ Hold, Yielder, Proven string }
+	if json.Unmarshal([]byte(l.Annotations[api.RolloutAnnotation]), &text) != nil {
+		return Rollout{}
+	}
+	proven, err := api.ParseRevision(text.Proven)
+	if err != nil {
+		return Rollout{}
+	}
+	return Rollout{text.Hold, text.Yielder, proven}
+}
+
+// restamped reports whether the update of a Lease matters to enroll. Such an update
+// changes the stamp, or the holder of a Lease whose stamp is closed.
+func restamped(was, is *apiserver.Lease) bool {
+	before, after := StampOf(was), StampOf(is)
+	return before != after || after.Closed && was.Holder != is.Holder
+}
