@@ -62,7 +62,7 @@ func NewScripted(ctx context.Context, leases ...string) *Scripted {
 	e := engine.New(ctx, 1)
 	s := &Scripted{Engine: e, Server: New(e, func(string, string, time.Duration, Version, Version) {})}
 	s.Server.script, s.Server.rng, s.rv = s, nil, 0
-	s.Variables = NewVariables(e, nil, func(*kube.Variable) {})
+	s.Variables = NewVariables(e, nil, func(string, *Variable) {})
 	s.Variables.rng, s.Variables.rv = nil, 0
 	for _, name := range leases {
 		s.Set(&kube.Lease{Name: name})

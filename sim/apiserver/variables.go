@@ -5,6 +5,7 @@ package apiserver
 
 import (
 	"cmp"
+	"encoding/json"
 	"math/rand/v2"
 	"strconv"
 
@@ -22,16 +23,30 @@ type Variables struct {
 	// gone has the last state of each deleted Variable, as a watch shows it.
 	gone map[string]*kube.Variable
 	// stored is called at each stored write of a Variable.
-	stored func(*kube.Variable)
+	stored func(name string, v *Variable)
 	// changed is a channel. Each change of a Variable closes this channel and makes a new channel.
 	changed chan struct{}
 	// Repeated has, for each Variable, the name of the last write whose PUT arrived twice.
 	Repeated map[string]string
 }
 
+// Variable is the part of a stored Variable that the checks read.
+type Variable struct {
+	Integer *int64
+	Fence   *Fence
+	Write   string
+	Keyed   int64
+}
+
+// Fence names the hold under which a Variable was written.
+type Fence struct {
+	Lock         string
+	Epoch, Token int64
+}
+
 // NewVariables returns Variables of the names. At each stored write of a Variable the function
 // "stored" is called.
-func NewVariables(e *engine.Engine, names []string, stored func(*kube.Variable)) *Variables {
+func NewVariables(e *engine.Engine, names []string, stored func(name string, v *Variable)) *Variables {
 	v := &Variables{
 		rng: e.Source("variables"), rv: 990, of: map[string]*kube.Variable{}, gone: map[string]*kube.Variable{}, stored: stored, changed: make(chan struct{}),
 		Repeated: map[string]string{},
@@ -76,7 +91,9 @@ func (v *Variables) store(next *kube.Variable) *kube.Variable {
 	stored := next.Clone()
 	stored.ResourceVersion = text(v.rv)
 	v.of[next.Name] = stored
-	v.stored(stored)
+	var is struct{ Spec Variable }
+	engine.Must(json.Unmarshal(Encode(stored), &is))
+	v.stored(next.Name, &is.Spec)
 	v.wake()
 	return stored.Clone()
 }

@@ -10,8 +10,8 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
@@ -152,7 +152,7 @@ func (a *adder) write() {
 	}
 	l := a.pod.w.ledgers["fenced"]
 	token, _ := strconv.ParseInt(of.FencingToken, 10, 64)
-	l.holds[a.pod.uid] = append(l.holds[a.pod.uid], kube.Fence{Lock: of.Slot, Epoch: api.FirstEpoch, Token: token})
+	l.holds[a.pod.uid] = append(l.holds[a.pod.uid], apiserver.Fence{Lock: of.Slot, Epoch: api.FirstEpoch, Token: token})
 	a.ask(http.MethodPut, "/v1/variable/fenced?type=text&fence="+of.Hold, "", func(int, told) { a.later(a.write) })
 }
 

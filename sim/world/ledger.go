@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 )
@@ -35,10 +34,10 @@ type ledger struct {
 	// sums has each acknowledged sum as a key, and the program that got this answer as its value.
 	sums map[string]string
 	// last is the last stored write, and "before" is the integer before this write.
-	last   *kube.Variable
+	last   *apiserver.Variable
 	before int64
 	// holds has, for each pod, the fences of the holds that the programs of this pod have named.
-	holds map[string][]kube.Fence
+	holds map[string][]apiserver.Fence
 }
 
 // KeepLedgers gives the API server the Variables, and the world a ledger of each Variable.
@@ -47,16 +46,16 @@ func KeepLedgers(w *World) {
 	w.ledgers = map[string]*ledger{}
 	for _, c := range shared {
 		names = append(names, c.Name)
-		w.ledgers[c.Name] = &ledger{w: w, name: c.Name, sums: map[string]string{}, holds: map[string][]kube.Fence{}}
+		w.ledgers[c.Name] = &ledger{w: w, name: c.Name, sums: map[string]string{}, holds: map[string][]apiserver.Fence{}}
 	}
-	w.API.Variables = apiserver.NewVariables(w.Engine, names, func(v *kube.Variable) { w.ledgers[v.Name].stored(v) })
+	w.API.Variables = apiserver.NewVariables(w.Engine, names, func(name string, v *apiserver.Variable) { w.ledgers[name].stored(v) })
 }
 
 // value returns the integer of the Variable.
 func (l *ledger) value() int64 { return l.w.API.Variables.Integer(l.name) }
 
 // stored checks the invariants when a write is stored.
-func (l *ledger) stored(v *kube.Variable) {
+func (l *ledger) stored(v *apiserver.Variable) {
 	l.w.Note("API", "stores %s = %d of write %s", l.name, l.value(), v.Write)
 	pod, _, _ := strings.Cut(v.Write, ".")
 	l.excuse(pod, v)
@@ -68,7 +67,7 @@ func (l *ledger) stored(v *kube.Variable) {
 
 // excuse lets the adds of a repeated PUT count twice, if another pod writes next. The Variable then
 // does not prove that the adds were stored. But an add with an idempotency key must count once.
-func (l *ledger) excuse(pod string, next *kube.Variable) {
+func (l *ledger) excuse(pod string, next *apiserver.Variable) {
 	sum := int64(0)
 	if v := l.last; v != nil {
 		sum = *v.Integer
