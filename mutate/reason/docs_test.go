@@ -91,8 +91,8 @@ func write(b *strings.Builder, e Explanation) {
 	b.WriteString("\n")
 }
 
-// TestReasonsOfPoliciesAreDocumented requires that each message of manifests/policies begins
-// with a listed reason.
+// TestReasonsOfPoliciesAreDocumented requires that each message of manifests/policies begins with a listed
+// reason, and ends with the address of its explanation.
 func TestReasonsOfPoliciesAreDocumented(t *testing.T) {
 	files, err := filepath.Glob("../../manifests/policies/*.yaml")
 	require.NoError(t, err)
@@ -105,9 +105,17 @@ func TestReasonsOfPoliciesAreDocumented(t *testing.T) {
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		require.NoError(t, err)
-		for _, match := range regexp.MustCompile(`['"]([A-Z][A-Za-z]+): `).FindAllStringSubmatch(string(text), -1) {
+		all := regexp.MustCompile(`['"]([A-Z][A-Za-z]+): `).FindAllStringSubmatchIndex(string(text), -1)
+		for i, at := range all {
 			found++
-			assert.True(t, listed[Reason(match[1])], "%s of %s", match[1], file)
+			name, until := Reason(text[at[2]:at[3]]), len(text)
+			if i+1 < len(all) {
+				until = all[i+1][0]
+			}
+			assert.True(t, listed[name], "%s of %s", name, file)
+			said := string(text[at[0]:until])
+			assert.Equal(t, 1, strings.Count(said, page), "one link: %s of %s", said, file)
+			assert.Regexp(t, regexp.QuoteMeta(" ("+Link(name)+")")+`['"]( :)?\n`, said, "%s ends with its link", file)
 		}
 	}
 	assert.GreaterOrEqual(t, found, len(Elsewhere)-1, "all but enroll's are in a policy")

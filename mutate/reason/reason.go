@@ -87,5 +87,5 @@ type Explanation struct {
 // page explains all reasons. A reason has the heading with its name there.
 const page = api.Repository + "docs/troubleshoot/reasons.md"
 
-// Link returns the address of the explanation of a reason. The messages of the webhook end with it.
+// Link returns the address of the explanation of a reason. The messages of the webhook and of the policies end with it.
 func Link(r Reason) string { return page + "#" + strings.ToLower(string(r)) }
