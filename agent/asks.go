@@ -9,7 +9,7 @@ import (
 	"maps"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/courier"
+	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/turn"
@@ -68,7 +68,7 @@ func (q *requests) watchAsks(ctx context.Context, slot string) (end func()) {
 			Failed: func(err error) { q.unit.config.Log.Debug("next lease is out of sight", "lease", next, "err", err) },
 		})
 	})
-	return func() { time.AfterFunc(courier.WatchEndsAfter, cancel) }
+	return func() { time.AfterFunc(elector.WatchEndsAfter, cancel) }
 }
 
 // sleep returns after the time in the argument "pause", or earlier at the end of ctx.

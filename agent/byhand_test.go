@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/metaparticle-io/metaparticle/agent/courier"
+	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -153,7 +153,7 @@ func TestVanishedSuccessorDelaysOtherStandbysByOneSecond(t *testing.T) {
 		w.within(time.Second, "released", func() bool { return w.holder() == "" })
 		took := w.within(3*time.Second, "taken", func() bool { return b.running("s2") })
 		// The other standby sees the release a moment late, and then lets the successor compete alone.
-		assert.InDelta(t, time.Second+courier.EventsWait, took, float64(100*time.Millisecond))
+		assert.InDelta(t, time.Second+elector.EventsWait, took, float64(100*time.Millisecond))
 	})
 }
 

@@ -12,7 +12,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/courier"
+	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/probe"
@@ -21,7 +21,7 @@ import (
 
 // API has the requests that the agent sends to the API server. agent/kube implements API.
 type API interface {
-	courier.Leases
+	elector.Leases
 	// PatchPodStatus patches the pod's status, and returns the pod as it is after the patch.
 	PatchPodStatus(ctx context.Context, pod string, patch []byte) (kube.Pod, error)
 	// ReadDeletion returns the pod as the API server has it now.

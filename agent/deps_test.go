@@ -87,7 +87,7 @@ func TestPackagesImportOnlyWhatTheyMay(t *testing.T) {
 		{why: "a Variable cannot make up a token", packages: []string{"agent/variable"}, may: []string{"api", "agent/kube", "agent/pace"}},
 		{
 			why:      "agent and local write Leases by the same code",
-			packages: []string{"agent/courier"},
+			packages: []string{"agent/elector"},
 			may:      []string{"api", "agent/claim", "agent/instant", "agent/kube", "agent/lease", "agent/pace"},
 		},
 		{why: "a Lease proves no death: only package agent combines both", packages: []string{"agent/lease"}, never: gate},

@@ -88,7 +88,7 @@ const ungrantedPause = 5 * time.Second
 // mayGrant reports whether the agent may send a first grant. The start lock must permit the
 // grant, too, but mayGrant does not check that lock.
 func (h grants) mayGrant(s claim.State) bool {
-	return h.unit.mayHold() && s.Confirmed >= h.unit.leaps && !h.unit.deletion.checking()
+	return h.unit.mayHold() && s.Renewed() && !h.unit.deletion.checking()
 }
 
 // extend sends another grant to each shim with a grant of the hold, if the deadline or the delay
@@ -153,7 +153,7 @@ func (h grants) answers(s claim.State, r gate.Report) int {
 // unanswered reports whether a first grant waits for the renewal that must follow the last
 // leap.
 func (h grants) unanswered(s claim.State) bool {
-	return s.Confirmed < h.unit.leaps && len(h.grantable()) > 0
+	return !s.Renewed() && len(h.grantable()) > 0
 }
 
 // slotsOf returns the slots that are held, in the order of acquisition.

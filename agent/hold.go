@@ -110,7 +110,7 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 		u.events.Acquired(slotTokens(state))
 	}
 	if h.loop.requests.checked != h.id && !h.resumed && !u.config.slotless() {
-		h.loop.requests.checkDeletion(ctx, h.id) // the answer to the acquiring write was lost
+		h.loop.requests.checkDeletion(ctx, h.id)
 	}
 	running, stop := context.WithCancel(ctx)
 	defer stop()
@@ -238,7 +238,7 @@ func (h *hold) ends(s claim.State) (ending, time.Duration) {
 // follows the leap, the drain begins earlier by the possible length of the pause.
 func (h *hold) drainAt(s claim.State) time.Duration {
 	u := h.unit
-	if !u.config.KubeletStops || s.Confirmed >= u.leaps {
+	if !u.config.KubeletStops || s.Renewed() {
 		return s.DrainAt
 	}
 	return u.lapse.drainAt(s.DrainAt, u.self.Budget.RequestTimeout)
@@ -306,7 +306,8 @@ func (h *hold) renew(ctx context.Context, s claim.State, guard bool) time.Durati
 	if h.unit.rollout.takesTurns() {
 		f.Rollout = func(_ claim.Kind, r lease.Record, _ string) string { return h.rollout.text(r) }
 	}
-	return h.loop.act(ctx, f)
+	_, wake := h.unit.claim.Step(ctx, h.loop.now, f)
+	return wake
 }
 
 // servesSince returns the instant at which the application began to serve, for a caller that learns

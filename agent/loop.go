@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/claim"
 	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/show"
 )
@@ -52,16 +51,6 @@ func newLoop(c Config, u *unit, p posts) *loop {
 
 // begin sets the instant at which the agent begins, and the channel that stops the agent.
 func (l *loop) begin(stop <-chan struct{}) { l.now, l.stop = l.config.Clock(), stop }
-
-// act passes the facts to the claim, and sends the requests that the claim then demands. The
-// result is the instant of the next decision.
-func (l *loop) act(ctx context.Context, f claim.Facts) (wake time.Duration) {
-	actions, wake := l.unit.claim.Next(l.now, f)
-	for _, a := range actions {
-		l.requests.execute(ctx, a)
-	}
-	return wake
-}
 
 // appear writes the pod's status, unless d.Keep reports that the status stays as it is. If the
 // status depends on whether the holder's pod answers connections, appear also checks that pod. The

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/claim"
-	"github.com/metaparticle-io/metaparticle/agent/courier"
+	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/show"
 )
 
@@ -25,14 +25,12 @@ func (p posts) post(ctx context.Context, f func(now time.Duration)) {
 	}
 }
 
-// requests sends the requests of the agent's loop. If a request comes from an action of the
-// claim, requests passes that action to the courier, which sends the request.
+// requests sends the requests about the pod's deletion, and learns of the main claim's writes.
 type requests struct {
 	unit    *unit
 	posts   posts
 	group   *sync.WaitGroup
 	timeout time.Duration
-	courier *courier.Courier
 	// checked is the last hold that needs no further check for the pod's deletion: the check has
 	// begun, or the hold needs none.
 	checked string
@@ -40,42 +38,42 @@ type requests struct {
 
 func newRequests(u *unit, p posts, group *sync.WaitGroup) *requests {
 	q := &requests{unit: u, posts: p, group: group, timeout: u.self.Budget.RequestTimeout}
-	q.courier = courier.New(courier.Config{
-		Leases: u.config.API, Claim: u.claim, Timeout: q.timeout, Post: p.post, Group: group, Answered: q.answered, Log: u.config.Log,
-		Prompt: u.config.Forwarder != nil,
+	c := u.config
+	u.claim = q.elector(elector.Config{
+		Claim:  claim.Config{Slots: c.Slots, Any: c.Any, First: c.First, Shards: c.Shards, Run: c.run(), Self: u.self, OwnKernel: c.OwnKernel, Random: u.random},
+		Prompt: c.Forwarder != nil, Sends: q.sends, Answered: q.answered,
 	})
 	return q
 }
 
-// execute sends the request that an action of the claim needs.
-func (q *requests) execute(ctx context.Context, a claim.Action) {
-	if a.Kind != claim.Acquire {
-		q.courier.Execute(ctx, a)
-		return
-	}
-	if !a.Resumed {
-		q.unit.shims.Begin(a.Record.Hold)
-		q.unit.shims.Forget(q.unit.claim.Named)
-	}
-	q.acquire(ctx, a)
+// elector returns the driver of a claim of the pod, for a configuration that has what differs between
+// the claims.
+func (q *requests) elector(c elector.Config) *elector.Elector {
+	of := q.unit.config
+	c.Leases, c.Post, c.Group, c.Log = of.API, q.posts.post, q.group, of.Log
+	e := elector.New(c, of.Clock())
+	q.unit.claims = append(q.unit.claims, e)
+	return e
 }
 
-// acquire sends an acquiring write. For a new hold, acquire also checks whether this pod is being
-// deleted. If the last release names this pod as successor, the check does not delay the grant.
-// Either [requests.checkAhead] has just found that the pod is not being deleted, or acquire sends
-// the write and the check at the same time. If the release does not name this pod, several
-// standbys may send the write, and only the pod whose write is stored sends the check.
-func (q *requests) acquire(ctx context.Context, a claim.Action) {
-	check := func() { q.checkDeletion(ctx, a.Record.Hold) }
-	switch named := q.unit.claim.Record(a.Slot).Successor == q.unit.self.Identity; {
-	case a.Resumed, named && q.unit.deletion.clearedAhead(q.unit.config.Clock()):
-		q.checked = a.Record.Hold
-		q.courier.Execute(ctx, a)
+// sends prepares an acquiring write of the main claim. A new hold also needs a check whether this pod
+// is being deleted. If the last release names this pod as successor, the check does not delay the
+// grant: either [requests.checkAhead] has just found that the pod is not being deleted, or the check is
+// sent with the write. If the release does not name this pod, several standbys may send the write,
+// and only the pod that then holds sends the check ([hold.run]).
+func (q *requests) sends(ctx context.Context, a claim.Action) {
+	u, hold := q.unit, a.Record.Hold
+	if !a.Resumed {
+		u.shims.Begin(hold)
+		u.shims.Forget(u.claim.Named)
+	}
+	switch named := u.claim.Record(a.Slot).Successor == u.self.Identity; {
+	case a.Resumed, named && u.deletion.clearedAhead(u.config.Clock()):
+		q.checked = hold
 	case named:
-		q.courier.Execute(ctx, a)
-		check()
+		q.checkDeletion(ctx, hold)
 	default:
-		q.courier.Write(ctx, a, check)
+		q.checked = ""
 	}
 }
 

@@ -94,8 +94,8 @@ func (s standby) facts(views []claim.View, standing turn.StandbyDecision) claim.
 // act sends the requests for the slots and for the start lock, and the pod's ask. The result is the
 // instant of the next decision.
 func (s standby) act(ctx context.Context, f claim.Facts, d standbyDecision) (wake time.Duration) {
-	wake = min(d.standing.Wake, s.loop.act(ctx, f))
-	wake = min(wake, s.loop.starts.act(ctx, s.loop.now, startFacts{asks: d.watchesStart}))
+	_, wake = s.unit.claim.Step(ctx, s.loop.now, f)
+	wake = min(wake, d.standing.Wake, s.loop.starts.act(ctx, s.loop.now, startFacts{asks: d.watchesStart}))
 	return min(wake, s.loop.asker.ask(ctx, s.loop.now, d.standing.Asks))
 }
 

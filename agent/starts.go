@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/claim"
-	"github.com/metaparticle-io/metaparticle/agent/courier"
+	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
@@ -28,26 +28,17 @@ const slowStart = 10 * time.Minute
 //
 // A nil *starts belongs to a pod without a start lock.
 type starts struct {
-	unit    *unit
-	claim   *claim.Claim
-	courier *courier.Courier
+	unit  *unit
+	claim *elector.Elector
 	// starting has the shims whose child is starting. The value is the hold of the start lock
 	// under which that child starts.
 	starting map[gate.ShimID]string
-	// own has the holds of the start lock that this agent process began or resumed. A Lease may still
-	// name each of these holds. The value reports whether this process began the hold. Until every shim
-	// has reported, the agent does not know all children of a resumed hold.
-	own map[string]bool
 	// hold is the present hold of the start lock; empty without such a hold. The field "since"
 	// is the instant at which that hold began.
 	hold  string
 	since time.Duration
 	// told reports that an Event has reported the slow start.
 	told bool
-	// leaps is the number of leaps of the wall clock that the method "follow" has reported to
-	// the claim. The field "stopped" reports that the claim has been ordered to end.
-	leaps   int
-	stopped bool
 	// fresh reports that the Lease names no hold that an earlier agent process of the pod
 	// began.
 	fresh bool
@@ -62,10 +53,9 @@ func newStarts(u *unit, q *requests) *starts {
 	if len(c.StartSlots) == 0 {
 		return nil
 	}
-	s := &starts{unit: u, starting: map[gate.ShimID]string{}, own: map[string]bool{}}
-	s.claim = claim.New(claim.Config{Slots: c.StartSlots, Self: u.self, OwnKernel: c.OwnKernel, Random: u.random}, c.Clock())
-	s.courier = courier.New(courier.Config{
-		Leases: c.API, Claim: s.claim, Timeout: q.timeout, Post: q.posts.post, Group: q.group, Answered: s.answered, Log: c.Log,
+	s := &starts{unit: u, starting: map[gate.ShimID]string{}}
+	s.claim = q.elector(elector.Config{
+		Claim: claim.Config{Slots: c.StartSlots, Self: u.self, OwnKernel: c.OwnKernel, Random: u.random}, Answered: s.answered,
 	})
 	return s
 }
@@ -102,7 +92,6 @@ func (s *starts) act(ctx context.Context, now time.Duration, f startFacts) time.
 	if s == nil {
 		return instant.Never
 	}
-	s.follow(now)
 	f.serves = f.serves && !slices.ContainsFunc(s.unit.shims.Reports(), func(r gate.Report) bool { return r.HasChild() && r.Starting })
 	s.adopt(s.claim.State())
 	s.forgetStarted(f.serves)
@@ -114,15 +103,7 @@ func (s *starts) act(ctx context.Context, now time.Duration, f startFacts) time.
 		s.watched = now
 	}
 	for {
-		actions, wake := s.claim.Next(now, s.facts(now, f))
-		for _, a := range actions {
-			if a.Kind == claim.Acquire {
-				s.own[a.Record.Hold] = !a.Resumed
-			}
-			s.courier.Execute(ctx, a)
-		}
-		maps.DeleteFunc(s.own, func(hold string, _ bool) bool { return hold != s.hold && !s.claim.Named(hold) })
-		state := s.claim.State()
+		state, wake := s.claim.Step(ctx, now, s.facts(now, f))
 		if state.Stage != claim.Held {
 			return wake
 		}
@@ -134,19 +115,6 @@ func (s *starts) act(ctx context.Context, now time.Duration, f startFacts) time.
 		s.unit.config.Log.Info("start lock ends", "lease", state.Tokens[0].Slot, "hold", s.hold, "released", part.GiveBack)
 		s.hold = ""
 		s.claim.LetGo(now, part)
-	}
-}
-
-// follow reports leaps of the wall clock to the claim. A leap may mean that the machine was
-// paused, and that the Lease expired meanwhile. If the agent is stopping, follow also ends the
-// claim.
-func (s *starts) follow(now time.Duration) {
-	for ; s.leaps < s.unit.leaps; s.leaps++ {
-		s.claim.Leapt(now)
-	}
-	if s.unit.stopping && !s.stopped {
-		s.claim.Stop(now)
-		s.stopped = true
 	}
 }
 
@@ -208,15 +176,12 @@ func (s *starts) hasChild() bool {
 	return slices.ContainsFunc(s.unit.shims.Reports(), gate.Report.HasChild)
 }
 
-// proven reports whether no child can be starting under the hold.
+// proven reports whether no child can be starting under the hold. Until every shim has reported, the
+// agent does not know all children of a resumed hold.
 func (s *starts) proven(now time.Duration, hold string, serves bool) bool {
-	if began, own := s.own[hold]; own {
-		for _, of := range s.starting {
-			if of == hold {
-				return false
-			}
-		}
-		return began || s.heard(now, hold)
+	if own := s.claim.Own(hold); own != nil {
+		starting := slices.Contains(slices.Collect(maps.Values(s.starting)), hold)
+		return !starting && (!own.Resumed || s.heard(now, hold))
 	}
 	return s.heard(now, hold) && (serves || !s.hasChild())
 }
@@ -236,7 +201,6 @@ func (s *starts) begin(now time.Duration, state claim.State) {
 		return
 	}
 	s.hold, s.since, s.told = state.Hold, now, false
-	s.own[s.hold] = !state.Resumed
 	s.adopt(state)
 	s.unit.config.Log.Info("start lock acquired", "lease", state.Tokens[0].Slot, "hold", s.hold, "resumed", state.Resumed)
 }
@@ -297,7 +261,7 @@ func (s *starts) open() bool {
 		return true
 	}
 	state := s.claim.State()
-	return s.hold != "" && state.Stage == claim.Held && state.Lost == nil && state.Confirmed >= s.unit.leaps
+	return s.hold != "" && state.Stage == claim.Held && state.Lost == nil && state.Renewed()
 }
 
 // begins remembers that a first grant is sent to the shim.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/claim"
+	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
@@ -26,7 +27,9 @@ type unit struct {
 	self   lease.Self
 	random *rand.Rand
 
-	claim  *claim.Claim
+	// claim is the main claim, and claims are all claims of the pod: also that of the start lock.
+	claim  *elector.Elector
+	claims []*elector.Elector
 	shims  *gate.Proof
 	orders *orders
 	probes *probe.Monitor
@@ -42,8 +45,6 @@ type unit struct {
 	stored   stored
 	// began is the instant at which this agent process began.
 	began time.Duration
-	// leaps counts the leaps of the wall clock that the agent has noticed.
-	leaps int
 	// lapse estimates for how long the machine was paused. Only pods whose KubeletStops is true use
 	// this estimate, because a shim freezes its child instead.
 	lapse lapse
@@ -72,7 +73,6 @@ func newUnit(c Config, b api.Budget, p posts) *unit {
 		u.lapse.last = c.Ahead()
 	}
 	u.orders = newOrders(c, u.shims)
-	u.claim = claim.New(claim.Config{Slots: c.Slots, Any: c.Any, First: c.First, Shards: c.Shards, Run: c.run(), Self: u.self, OwnKernel: c.OwnKernel, Random: u.random}, c.Clock())
 	settings := showConfig(c, b, rand.New(rand.NewPCG(u.random.Uint64(), 0)))
 	toGate := settings.Stored
 	settings.Stored = func(ctx context.Context, ready bool) {
@@ -153,16 +153,21 @@ func (u *unit) leapt(now time.Duration) int {
 	// If the machine was paused, the API server may have closed the open connections meanwhile.
 	u.config.Reconnect()
 	if u.config.Ahead != nil {
-		u.lapse.leapt(now, u.config.Ahead(), u.claim.State().Confirmed >= u.leaps)
+		u.lapse.leapt(now, u.config.Ahead(), u.claim.State().Renewed())
 	}
-	u.leaps = u.claim.Leapt(now)
-	return u.leaps
+	leaps := 0
+	for _, c := range u.claims {
+		leaps = c.Leapt(now)
+	}
+	return leaps
 }
 
 // stop remembers that the agent is about to end.
 func (u *unit) stop(now time.Duration) {
 	u.stopping = true
-	u.claim.Stop(now)
+	for _, c := range u.claims {
+		c.Stop(now)
+	}
 }
 
 // mayHold reports whether the pod may begin a hold. The result is false if the agent is stopping, or

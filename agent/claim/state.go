@@ -20,6 +20,8 @@ type State struct {
 	// "Resumed" reports that an earlier agent process began the hold.
 	Hold    string
 	Resumed bool
+	// Leaps counts the leaps of the wall clock that the claim knows of.
+	Leaps int
 	// The fields below are zero unless the claim is held.
 
 	// Writes reports that the hold is that of a writer.
@@ -63,6 +65,9 @@ func (s State) ServesSince(wall time.Time) time.Time {
 	return wall
 }
 
+// Renewed reports whether a renewal of every slot has followed the last leap of the wall clock.
+func (s State) Renewed() bool { return s.Confirmed >= s.Leaps }
+
 // Loss names a slot that was lost, and the error that reported the loss.
 type Loss struct {
 	Slot string
@@ -77,7 +82,7 @@ type Pause struct {
 
 // State returns the state of the claim.
 func (c *Claim) State() State {
-	s := State{Stage: c.stage, Hold: c.campaign.hold, Resumed: c.campaign.resumed}
+	s := State{Stage: c.stage, Hold: c.campaign.hold, Resumed: c.campaign.resumed, Leaps: c.need.leaps}
 	if c.stage != Held {
 		return s
 	}

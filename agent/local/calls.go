@@ -146,10 +146,10 @@ func (k calls) beat(ctx context.Context, number string) (answer holding, has boo
 // agent now releases the slot immediately, because the work under the hold has ended, too.
 func (k calls) giveBack(ctx context.Context, number string) error {
 	return k.call(ctx, func(time.Duration) {
-		if _, ours := k.numbers[number]; k.hold != nil && k.hold.number == number {
+		if k.hold != nil && k.hold.number == number {
 			k.hold.returned = true
-		} else if ours {
-			k.numbers[number] = false // the hold ended earlier, and now its work has ended, too
+		} else if own := k.claim.Own(number); own != nil {
+			own.Live = false // the hold ended earlier, and now its work has ended, too
 		}
 	})
 }

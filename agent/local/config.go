@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/barrier"
-	"github.com/metaparticle-io/metaparticle/agent/courier"
+	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/leash"
 	"github.com/metaparticle-io/metaparticle/agent/variable"
 	"github.com/metaparticle-io/metaparticle/api"
@@ -38,7 +38,7 @@ type Config struct {
 	// Restarted reports that an earlier agent process of the pod has served the local API. If the
 	// pod keeps no note of earlier processes, Restarted is false.
 	Restarted bool
-	Leases    courier.Leases
+	Leases    elector.Leases
 	// Variables sends the requests about Variables. Variables may be nil only if no claim names
 	// a Variable.
 	Variables variable.Requests

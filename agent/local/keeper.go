@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/claim"
-	"github.com/metaparticle-io/metaparticle/agent/courier"
+	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/api"
@@ -33,26 +33,19 @@ type keeper struct {
 	// the loop any more.
 	ended chan struct{}
 
-	claim    *claim.Claim
-	courier  *courier.Courier
+	claim    *elector.Elector
 	group    sync.WaitGroup
 	now      time.Duration
 	stopping bool
 	bids     []*bid
 	// hold is nil while the pod does not hold.
 	hold *hold
-	// numbers has, by number, each hold of this process that a Lease may still name. The value is
-	// true if a program may be working under the hold.
-	numbers map[string]bool
 	// interestedUntil is the instant until which the agent watches although no bid waits.
 	interestedUntil time.Duration
 	// watchers counts the waiting calls that bid for several claims, one after the other, and
 	// for another claim first. During such a call the agent watches this claim's Leases even
 	// while the call bids for another claim.
 	watchers int
-	// The field "rechecks" counts the renewals that must confirm the hold again: after each leap of the
-	// wall clock, and at each request by [keeper.tie].
-	rechecks int
 	// synced decides how a GET of metaparticle/sync is answered after a loss of the lock.
 	synced synced
 	// The channel "changed" is closed, and replaced, when the state of a Lease or of the hold may
@@ -75,18 +68,18 @@ func newKeeper(c Config, budget api.Budget, of api.Claim) *keeper {
 		config: c, of: of,
 		self:  lease.Self{Identity: api.Identity(c.PodName, c.PodUID), BootID: c.BootID, Boots: c.Boots, Budget: budget},
 		posts: make(chan func(time.Duration)), ended: make(chan struct{}),
-		numbers: map[string]bool{}, changed: make(chan struct{}), index: c.Leash.Add(), synced: synced{held: c.Restarted},
+		changed: make(chan struct{}), index: c.Leash.Add(), synced: synced{held: c.Restarted},
 	}
 	readers := 0
 	if of.Kind == api.RWLock {
 		readers = of.Size
 	}
-	k.claim = claim.New(claim.Config{
-		Slots: of.Slots(api.Workload{}), Any: of.Size > 1 && readers == 0, Readers: readers, Self: k.self, OwnKernel: c.OwnKernel, OwnProofs: true, Random: c.Random(),
+	k.claim = elector.New(elector.Config{
+		Claim: claim.Config{
+			Slots: of.Slots(api.Workload{}), Any: of.Size > 1 && readers == 0, Readers: readers, Self: k.self, OwnKernel: c.OwnKernel, OwnProofs: true, Random: c.Random(),
+		},
+		Leases: c.Leases, Post: k.post, Group: &k.group, Answered: k.answered, Log: c.Log,
 	}, c.Clock())
-	k.courier = courier.New(courier.Config{
-		Leases: c.Leases, Claim: k.claim, Timeout: budget.RequestTimeout, Post: k.post, Group: &k.group, Answered: k.answered, Log: c.Log,
-	})
 	return k
 }
 
@@ -145,19 +138,7 @@ func (k *keeper) decide(ctx context.Context) time.Duration {
 	for {
 		k.renews = false
 		f := k.facts()
-		actions, wake := k.claim.Next(k.now, f)
-		for _, a := range actions {
-			if a.Kind == claim.Acquire {
-				k.numbers[a.Record.Hold] = false // no program has the hold yet
-			}
-			k.courier.Execute(ctx, a)
-		}
-		for number := range k.numbers {
-			if !k.claim.Named(number) && (k.hold == nil || k.hold.number != number) {
-				delete(k.numbers, number)
-			}
-		}
-		state := k.claim.State()
+		state, wake := k.claim.Step(ctx, k.now, f)
 		switch {
 		case state.Stage == claim.Held && k.hold == nil:
 			k.begin(state)
@@ -207,8 +188,8 @@ func (k *keeper) facts() claim.Facts {
 // proven reports whether no program can be working under the hold. For a hold of an earlier
 // agent process the result is false.
 func (k *keeper) proven(number string) bool {
-	works, ours := k.numbers[number]
-	return ours && !works
+	own := k.claim.Own(number)
+	return own != nil && !own.Live
 }
 
 // The method "answered" logs each release, and each request that failed.
@@ -234,7 +215,7 @@ func (k *keeper) begin(s claim.State) {
 	k.bids = k.bids[1:]
 	h := &hold{
 		number: s.Hold, tokens: s.Tokens, bid: first, since: s.ServesSince(k.config.Wall()),
-		deadline: s.Deadline, drainAt: s.DrainAt, unrenewed: s.Confirmed < k.rechecks, beats: first.every, beatAt: k.now,
+		deadline: s.Deadline, drainAt: s.DrainAt, unrenewed: !s.Renewed(), beats: first.every, beatAt: k.now,
 	}
 	h.slot, h.token = latest(s.Tokens)
 	if first.stream {
@@ -253,7 +234,7 @@ func (k *keeper) begin(s claim.State) {
 // deliver gives the hold to the program whose bid got it.
 func (k *keeper) deliver() {
 	h := k.hold
-	h.owed, k.numbers[h.number] = false, true
+	h.owed, k.claim.Own(h.number).Live = false, true
 	h.beatAt = k.now
 	if h.bid.anyProgram {
 		k.synced.holds()
@@ -265,10 +246,10 @@ func (k *keeper) deliver() {
 // caller decides again. If not, the first result is the instant of the next decision.
 func (k *keeper) keep(s claim.State) (at time.Duration, over bool) {
 	h := k.hold
-	if unrenewed := s.Confirmed < k.rechecks; h.unrenewed && !unrenewed && h.kill > 0 {
+	if h.unrenewed && s.Renewed() && h.kill > 0 {
 		h.beatAt = k.now // the frozen program could send no heartbeat
 	}
-	h.deadline, h.drainAt, h.unrenewed = s.Deadline, s.DrainAt, s.Confirmed < k.rechecks
+	h.deadline, h.drainAt, h.unrenewed = s.Deadline, s.DrainAt, !s.Renewed()
 	h.asked = s.Yield.Hold != "" || s.Paused.Pause == api.PauseStop
 	if ends := h.phase(k.now) == ending; ends != h.ends {
 		// The instant drainAt is over, so no timer wakes the loop for the news any more. The posted
@@ -279,7 +260,7 @@ func (k *keeper) keep(s claim.State) (at time.Duration, over bool) {
 	part := claim.Parting{}
 	switch {
 	case h.returned:
-		k.numbers[h.number] = false
+		k.claim.Own(h.number).Live = false
 		part.GiveBack = true
 		if s.Yield.Hold != "" {
 			// The other pods get a head start, as they do when a shim's child yields.

@@ -91,7 +91,7 @@ func (k calls) getSync(w http.ResponseWriter, r *http.Request) {
 // must learn that the lock is lost. The same applies if the API server does not answer.
 func recall(ctx context.Context, k calls) {
 	known := false
-	_ = k.call(ctx, func(time.Duration) { known = k.synced.known || len(k.numbers) > 0 })
+	_ = k.call(ctx, func(time.Duration) { known = k.synced.known || k.claim.Owns() })
 	if known {
 		return
 	}
@@ -101,8 +101,7 @@ func recall(ctx context.Context, k calls) {
 	_ = k.call(ctx, func(time.Duration) {
 		k.synced.known = seen
 		k.synced.held = k.synced.held || !seen || slices.ContainsFunc(k.claim.Views(), func(v claim.View) bool {
-			_, ours := k.numbers[v.Record.Hold]
-			return v.Mine && !ours
+			return v.Mine && k.claim.Own(v.Record.Hold) == nil
 		})
 	})
 }

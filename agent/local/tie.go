@@ -54,7 +54,7 @@ func (k *keeper) untie(h *hold) {
 // The method "leapt" makes the claim renew immediately, as after a leap of the wall clock.
 // Until that renewal is stored, the agent tells no program that its hold is good.
 func (k *keeper) leapt(now time.Duration) {
-	k.rechecks = k.claim.Leapt(now)
+	k.claim.Leapt(now)
 }
 
 // learnLeap makes the claim renew its hold, because shims have reported a leap. The argument

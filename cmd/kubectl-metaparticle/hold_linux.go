@@ -23,7 +23,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	claims "github.com/metaparticle-io/metaparticle/agent/claim"
-	"github.com/metaparticle-io/metaparticle/agent/courier"
+	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/host"
 	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
@@ -51,17 +51,10 @@ func (h holding) run(ctx context.Context, c cluster) (int, error) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return exitError, fmt.Errorf("become the parent of orphans: %w", err)
 	}
-	now := host.Now()
 	d := &driver{
-		holding: h, budget: budget, now: host.Now, start: startGuard, orphans: killOrphans,
+		holding: h, now: host.Now, start: startGuard, orphans: killOrphans,
 		events: make(chan func(time.Duration), 16), signals: make(chan os.Signal, 8),
-		claim: claims.New(claims.Config{
-			Slots: []string{h.slot}, First: true, OwnProofs: true, Random: rand.NewPCG(rand.Uint64(), rand.Uint64()),
-			Self: lease.Self{Identity: api.PersonIdentity(fmt.Sprintf("%016x", rand.Uint64()), user), BootID: boot, Budget: budget},
-		}, now),
-	}
-	if h.wait > 0 {
-		d.waitUntil = now + h.wait
+		self: lease.Self{Identity: api.PersonIdentity(fmt.Sprintf("%016x", rand.Uint64()), user), BootID: boot, Budget: budget},
 	}
 	signal.Notify(d.signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
 	ctx = context.WithoutCancel(ctx) // a signal is for the command
@@ -96,8 +89,8 @@ type process interface {
 // driver is the loop that owns the claim.
 type driver struct {
 	holding
-	budget    api.Budget
-	claim     *claims.Claim
+	self      lease.Self
+	claim     *elector.Elector
 	now       func() time.Duration
 	start     func(h holding, token string, drainAt, killAt int64) (process, error)
 	orphans   func()
@@ -124,13 +117,14 @@ type driver struct {
 	told string
 }
 
-func (d *driver) run(ctx context.Context, requests courier.Leases) (int, error) {
+func (d *driver) run(ctx context.Context, requests elector.Leases) (int, error) {
 	var group sync.WaitGroup
 	ctx, cancel := context.WithCancel(ctx)
 	defer group.Wait()
 	defer cancel()
-	deliver := courier.New(courier.Config{
-		Leases: requests, Claim: d.claim, Timeout: d.budget.RequestTimeout, Group: &group, Prompt: true, Log: slog.New(slog.DiscardHandler),
+	d.claim = elector.New(elector.Config{
+		Claim:  claims.Config{Slots: []string{d.slot}, First: true, OwnProofs: true, Random: rand.NewPCG(rand.Uint64(), rand.Uint64()), Self: d.self},
+		Leases: requests, Group: &group, Prompt: true, Log: slog.New(slog.DiscardHandler),
 		Post: func(ctx context.Context, f func(time.Duration)) {
 			select {
 			case d.events <- f:
@@ -142,14 +136,13 @@ func (d *driver) run(ctx context.Context, requests courier.Leases) (int, error) 
 				d.denied = err
 			}
 		},
-	})
+	}, d.now())
+	if d.wait > 0 {
+		d.waitUntil = d.now() + d.wait
+	}
 	for {
 		now := d.now()
-		actions, wake := d.claim.Next(now, d.facts())
-		for _, a := range actions {
-			deliver.Execute(ctx, a)
-		}
-		state := d.claim.State()
+		state, wake := d.claim.Step(ctx, now, d.facts())
 		if state.Stage == claims.Done || d.abandoned {
 			return d.code, d.err
 		}
@@ -241,7 +234,7 @@ func (d *driver) tell() {
 func (d *driver) begin(s claims.State) bool {
 	d.hold, d.serving, d.granted = s.Hold, time.Now(), int64(s.Deadline)
 	var err error
-	if d.child, err = d.start(d.holding, s.Tokens[0].Token, int64(s.DrainAt), int64(s.Deadline-d.budget.Kill)); err != nil {
+	if d.child, err = d.start(d.holding, s.Tokens[0].Token, int64(s.DrainAt), int64(s.Deadline-d.self.Budget.Kill)); err != nil {
 		d.dead = true
 		d.err, d.code = fmt.Errorf("start the command: %w", err), exitError
 	}
@@ -266,7 +259,7 @@ func (d *driver) renewed(s claims.State) {
 		}
 	case d.granted != 0 && d.granted != int64(s.Deadline):
 		d.granted = int64(s.Deadline)
-		d.child.send(grantMessage, int64(s.DrainAt), int64(s.Deadline-d.budget.Kill))
+		d.child.send(grantMessage, int64(s.DrainAt), int64(s.Deadline-d.self.Budget.Kill))
 	}
 }
 
@@ -288,7 +281,7 @@ func (d *driver) signalled(s os.Signal) {
 	case d.child != nil && !d.dead:
 		d.child.send(signalMessage, int64(number))
 	case d.over:
-		say(d.std.err, "%s is not released: if its Lease names you, it expires within %s", d.slot, d.budget.Duration)
+		say(d.std.err, "%s is not released: if its Lease names you, it expires within %s", d.slot, d.self.Budget.Duration)
 		d.abandoned = true
 	default:
 		d.giveUp(d.now(), d.claim.State(), 128+int(number), nil)

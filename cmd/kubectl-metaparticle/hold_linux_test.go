@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -31,7 +30,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
-	claims "github.com/metaparticle-io/metaparticle/agent/claim"
 	"github.com/metaparticle-io/metaparticle/agent/host"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/api"
@@ -78,12 +76,9 @@ func (p *person) hold(t *testing.T, c client.WithWatch, now func() time.Duration
 	budget, err := api.NewBudget(30 * time.Second)
 	require.NoError(t, err)
 	d := &driver{
-		holding: holding{std: stdio{out: &p.said, err: &p.said}, namespace: "shop", slot: "lock.a", wait: wait}, budget: budget, now: now,
+		holding: holding{std: stdio{out: &p.said, err: &p.said}, namespace: "shop", slot: "lock.a", wait: wait}, now: now,
 		events: make(chan func(time.Duration), 16), signals: p.signals, orphans: func() {}, leaps: p.leaps,
-		claim: claims.New(claims.Config{
-			Slots: []string{"lock.a"}, First: true, OwnProofs: true, Random: rand.NewPCG(rand.Uint64(), rand.Uint64()),
-			Self: lease.Self{Identity: api.PersonIdentity("0123456789abcdef", p.name), BootID: "boot-" + p.name, Budget: budget},
-		}, now()),
+		self: lease.Self{Identity: api.PersonIdentity("0123456789abcdef", p.name), BootID: "boot-" + p.name, Budget: budget},
 		start: func(_ holding, token string, _, killAt int64) (process, error) {
 			p.began, p.token = now(), token
 			g := &fakeGuard{now: now, resumed: &p.resumed, code: make(chan int, 1)}
@@ -95,9 +90,6 @@ func (p *person) hold(t *testing.T, c client.WithWatch, now func() time.Duration
 			}
 			return g, nil
 		},
-	}
-	if wait > 0 {
-		d.waitUntil = now() + wait
 	}
 	go func() {
 		defer done()

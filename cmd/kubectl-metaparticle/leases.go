@@ -23,7 +23,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
-// leases implements courier.Leases with the person's connection to the API server. An unstructured
+// leases implements elector.Leases with the person's connection to the API server. An unstructured
 // object keeps each field that this version does not know.
 type leases struct {
 	cluster
@@ -36,7 +36,7 @@ func newLease() *unstructured.Unstructured {
 	return l
 }
 
-// GetLease implements courier.Leases.
+// GetLease implements elector.Leases.
 func (l leases) GetLease(ctx context.Context, name string) (*kube.Lease, error) {
 	read := newLease()
 	if err := l.Get(ctx, types.NamespacedName{Namespace: l.namespace, Name: name}, read); err != nil {
@@ -45,7 +45,7 @@ func (l leases) GetLease(ctx context.Context, name string) (*kube.Lease, error) 
 	return leaseOfObject(read)
 }
 
-// UpdateLease implements courier.Leases.
+// UpdateLease implements elector.Leases.
 func (l leases) UpdateLease(ctx context.Context, lease *kube.Lease) (*kube.Lease, error) {
 	if lease.UID == "" || lease.ResourceVersion == "" {
 		return nil, kube.ErrNoUID
@@ -75,7 +75,7 @@ func (l leases) UpdateLease(ctx context.Context, lease *kube.Lease) (*kube.Lease
 	return stored, nil
 }
 
-// WatchLease implements courier.Leases.
+// WatchLease implements elector.Leases.
 func (l leases) WatchLease(ctx context.Context, name, resourceVersion string, fn func(kube.WatchEvent)) error {
 	list := new(unstructured.UnstructuredList)
 	list.SetGroupVersionKind(coordinationv1.SchemeGroupVersion.WithKind("LeaseList"))

@@ -14,7 +14,7 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 	"github.com/stretchr/testify/require"
 
-	"github.com/metaparticle-io/metaparticle/agent/courier"
+	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/agent/turn"
@@ -62,7 +62,7 @@ func TestAgentsOfThisVersionWriteTheGoldenLeases(t *testing.T) {
 	}{{"held.json", held()}, {"released.json", released()}} {
 		base := &kube.Lease{Name: "singleton.deployment.biller", Namespace: "shop", Labels: map[string]string{api.ManagedLabel: "true"}}
 		base.Annotations = map[string]string{api.PausedAnnotation: string(one.Paused)}
-		text, err := json.MarshalIndent(courier.LeaseOf(base, one.Record), "", "  ")
+		text, err := json.MarshalIndent(elector.LeaseOf(base, one.Record), "", "  ")
 		require.NoError(t, err)
 		archive.Files = append(archive.Files, txtar.File{Name: one.name, Data: append(text, '\n')})
 	}

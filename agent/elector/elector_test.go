@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package courier
+package elector
 
 import (
 	"context"
@@ -51,24 +51,24 @@ func event(holder, key, value string) kube.WatchEvent {
 	}}
 }
 
-// follow returns the times at which a courier of the pod "self" posts each event, counted from the
+// follow returns the times at which an Elector of the pod "self" posts each event, counted from the
 // beginning of the watch.
 func follow(t *testing.T, prompt bool, until, apart time.Duration, events ...kube.WatchEvent) (posted []time.Duration) {
 	t.Helper()
 	began := time.Now()
 	var group sync.WaitGroup
-	c := New(Config{
+	e := New(Config{
 		Leases: server{apart: apart, events: events}, Group: &group, Prompt: prompt, Log: slog.New(slog.DiscardHandler),
-		Claim: claim.New(claim.Config{Slots: []string{"a"}, Self: lease.Self{Identity: "self"}}, 0),
+		Claim: claim.Config{Slots: []string{"a"}, Self: lease.Self{Identity: "self"}},
 		Post: func(ctx context.Context, _ func(time.Duration)) {
 			if ctx.Err() == nil {
 				posted = append(posted, time.Since(began))
 			}
 		},
-	})
+	}, 0)
 	ctx, end := context.WithTimeout(t.Context(), until)
 	defer end()
-	c.Execute(ctx, claim.Action{Kind: claim.Look, Slot: "a", From: "1"})
+	e.execute(ctx, claim.Action{Kind: claim.Look, Slot: "a", From: "1"})
 	group.Wait()
 	return posted
 }

@@ -1,0 +1,272 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package elector keeps a claim's Leases. An [Elector] lets the pure claim decide, sends the requests
+// that the claim demands, each in a goroutine of its own, and posts the answers to the loop that owns
+// the claim.
+//
+// Guarantee: a write replaces exactly the object that the claim read, and keeps every field that the
+// claim does not know, except managedFields. No goroutine of an Elector touches the claim.
+//
+// The agent's first write clears the Lease's managedFields, which are half of its bytes in each
+// renewal and each event. Rejected: clearing them in enroll, which would need a second write for
+// each Lease.
+package elector
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/claim"
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/lease"
+)
+
+// Leases has the requests about Leases. agent/kube implements Leases.
+type Leases interface {
+	// GetLease reads a Lease consistently.
+	GetLease(ctx context.Context, name string) (*kube.Lease, error)
+	// UpdateLease replaces the Lease only in the state that the agent has read.
+	UpdateLease(ctx context.Context, lease *kube.Lease) (*kube.Lease, error)
+	// WatchLease calls fn with each event until the watch ends. WatchLease returns nil if
+	// the watch ends without an error.
+	WatchLease(ctx context.Context, name, resourceVersion string, fn func(kube.WatchEvent)) error
+}
+
+// Config has the settings of an Elector. Prompt, Sends and Answered may be left out.
+type Config struct {
+	Claim  claim.Config
+	Leases Leases
+	// Post passes a function to the loop, or drops the function if ctx ends first. The loop calls
+	// the function with the instant at which the loop received it.
+	Post func(ctx context.Context, f func(now time.Duration))
+	// Prompt reports that the pod needs each event at once. A pod that forwards connections needs the
+	// address of the next holder.
+	Prompt bool
+	// Group counts the goroutines of the Elector.
+	Group *sync.WaitGroup
+	// Sends is called on the loop before each acquiring write.
+	Sends func(ctx context.Context, a claim.Action)
+	// Answered is called on the loop for each answer, except the answers to a look. The argument
+	// "err" is the API server's error. The argument "refusal" is the result of
+	// [claim.Claim.Answered].
+	Answered func(a claim.Action, err, refusal error)
+	Log      *slog.Logger
+}
+
+// WatchEndsAfter is the time from the end of a look until the Elector ends the watch of that look.
+// A claim ends looks when the pod acquires or releases a slot. The API server does work for each
+// watch that ends, and this work would delay the handover.
+const WatchEndsAfter = 200 * time.Millisecond
+
+// EventsWait is the time for which events wait while another pod is to hold next. In a handover of a
+// hundred pods all agents would otherwise decide at once, just when the next holder needs the
+// processors. After a release, only the successor may acquire the slot for longer than EventsWait.
+const EventsWait = 200 * time.Millisecond
+
+// Elector keeps one claim. Only the loop that runs the functions of the field Post calls its methods.
+type Elector struct {
+	*claim.Claim
+	config Config
+	// leases has, for each slot, the Lease that the claim's next write replaces. A
+	// write keeps the fields that the claim does not know.
+	leases map[string]*kube.Lease
+	// looks has, for each slot, the function that ends the present look.
+	looks map[string]context.CancelFunc
+	own   map[string]*Own
+}
+
+// Own is a hold that this process began or resumed, and that a Lease may still name.
+type Own struct {
+	// Resumed reports that an earlier process of the pod began the hold.
+	Resumed bool
+	// Live reports that somebody may be at work under the hold. Only the caller sets Live.
+	Live bool
+}
+
+// New returns an Elector that has sent no request yet.
+func New(c Config, now time.Duration) *Elector {
+	return &Elector{
+		Claim: claim.New(c.Claim, now), config: c,
+		leases: map[string]*kube.Lease{}, looks: map[string]context.CancelFunc{}, own: map[string]*Own{},
+	}
+}
+
+// Step lets the claim decide by the facts, and sends the requests that the claim then demands. The
+// caller calls Step again at the instant wake, or after an earlier event.
+func (e *Elector) Step(ctx context.Context, now time.Duration, f claim.Facts) (state claim.State, wake time.Duration) {
+	actions, wake := e.Next(now, f)
+	for _, a := range actions {
+		e.execute(ctx, a)
+	}
+	maps.DeleteFunc(e.own, func(hold string, _ *Own) bool { return !e.Named(hold) })
+	if state = e.State(); state.Stage == claim.Held {
+		e.record(state.Hold, state.Resumed)
+	}
+	return state, wake
+}
+
+// Own returns the hold with the number, if this process began or resumed it and a Lease may still name
+// it; otherwise nil. The present hold is always such a hold.
+func (e *Elector) Own(hold string) *Own { return e.own[hold] }
+
+// Owns reports whether a Lease may name a hold of this process.
+func (e *Elector) Owns() bool { return len(e.own) > 0 }
+
+func (e *Elector) record(hold string, resumed bool) {
+	if e.own[hold] == nil {
+		e.own[hold] = &Own{Resumed: resumed}
+	}
+}
+
+// execute does what an action demands.
+func (e *Elector) execute(ctx context.Context, a claim.Action) {
+	switch a.Kind {
+	case claim.Look:
+		e.look(ctx, a)
+	case claim.EndLook:
+		time.AfterFunc(WatchEndsAfter, e.looks[a.Slot])
+	case claim.StandBack:
+		e.config.Log.Info("giving slots back", "missing", a.Slot, "hold", a.Hold)
+	case claim.Read:
+		e.send(ctx, a, func(ctx context.Context) (*kube.Lease, error) { return e.config.Leases.GetLease(ctx, a.Slot) })
+	case claim.Acquire, claim.Renew, claim.Release:
+		if a.Kind == claim.Acquire {
+			e.record(a.Record.Hold, a.Resumed)
+			if e.config.Sends != nil {
+				e.config.Sends(ctx, a)
+			}
+		}
+		l := LeaseOf(e.leases[a.Slot], a.Record)
+		e.send(ctx, a, func(ctx context.Context) (*kube.Lease, error) { return e.config.Leases.UpdateLease(ctx, l) })
+	}
+}
+
+// send sends a request, and passes its answer to the claim.
+func (e *Elector) send(ctx context.Context, a claim.Action, request func(context.Context) (*kube.Lease, error)) {
+	e.config.Group.Go(func() {
+		bounded, cancel := context.WithTimeout(ctx, e.timeout())
+		defer cancel()
+		l, err := request(bounded)
+		e.config.Post(ctx, func(now time.Duration) {
+			refusal := e.Claim.Answered(now, a, answerOf(l, err))
+			e.keep(a.Slot, l)
+			if e.config.Answered != nil {
+				e.config.Answered(a, err, refusal)
+			}
+		})
+	})
+}
+
+// timeout bounds each request except a watch.
+func (e *Elector) timeout() time.Duration { return e.config.Claim.Self.Budget.RequestTimeout }
+
+// keep stores the Lease for the slot's next write, if the claim is going to replace this
+// version of the Lease.
+func (e *Elector) keep(slot string, l *kube.Lease) {
+	if l == nil {
+		return
+	}
+	if r := e.Record(slot); r.UID == l.UID && r.Version == l.ResourceVersion {
+		e.leases[slot] = l
+	}
+}
+
+// look reads the Lease, and then watches the Lease until the watch ends. If a.From has a
+// version, look skips the read, and the watch continues from that version.
+func (e *Elector) look(ctx context.Context, a claim.Action) {
+	ctx, cancel := context.WithCancel(ctx)
+	e.looks[a.Slot] = cancel
+	e.config.Group.Go(func() {
+		version, err := a.From, error(nil)
+		if version == "" {
+			version, err = e.read(ctx, a)
+		}
+		watch := func(from string) error {
+			var p patience
+			return e.config.Leases.WatchLease(ctx, a.Slot, from, func(event kube.WatchEvent) {
+				if !p.wait(ctx) {
+					return
+				}
+				version = event.ResourceVersion
+				var r lease.Record
+				if event.Lease != nil {
+					r = RecordOf(event.Lease)
+					p.patient = !e.config.Prompt && e.OtherIsNext(r)
+				}
+				e.config.Post(ctx, func(now time.Duration) { e.watched(now, a, event, r) })
+			})
+		}
+		read := err == nil
+		if read {
+			err = watch(version)
+		}
+		if errors.Is(err, kube.ErrGone) && read && a.From == "" {
+			// The server has forgotten the version, because the Lease was written long ago. A
+			// watch without a version begins with the present Lease. Only the answer to a watch
+			// says so: after the same answer to the read, the claim must read again.
+			e.config.Post(ctx, func(now time.Duration) { a.WatchSent(now) })
+			err = watch("")
+		}
+		e.config.Post(ctx, func(now time.Duration) {
+			cancel()
+			a.LookEnded(now, version, answerOf(nil, err))
+			if err != nil {
+				e.config.Log.Debug("lease is out of sight", "lease", a.Slot, "err", err)
+			}
+		})
+	})
+}
+
+// patience lets the events of a watch wait.
+type patience struct {
+	// patient reports that the next event may wait.
+	patient bool
+	// passing is the instant until which events pass. After a wait, all events of the time of that wait
+	// follow at once. So however many events come, each event waits for [EventsWait] at most.
+	passing time.Time
+}
+
+// wait lets an event wait, and reports whether ctx lasts.
+func (p *patience) wait(ctx context.Context) bool {
+	if p.patient && !time.Now().Before(p.passing) {
+		select {
+		case <-time.After(EventsWait):
+		case <-ctx.Done():
+		}
+		p.passing = time.Now().Add(EventsWait)
+	}
+	return ctx.Err() == nil
+}
+
+// read reads the Lease, and returns the version from which a watch can continue.
+func (e *Elector) read(ctx context.Context, a claim.Action) (version string, err error) {
+	bounded, cancel := context.WithTimeout(ctx, e.timeout())
+	defer cancel()
+	l, err := e.config.Leases.GetLease(bounded, a.Slot)
+	if err != nil {
+		return "", err
+	}
+	e.config.Post(ctx, func(now time.Duration) {
+		a.Read(now, RecordOf(l))
+		e.keep(a.Slot, l)
+	})
+	return l.ResourceVersion, nil
+}
+
+// watched passes an event of a watch to the claim. The record is that of the event's Lease.
+func (e *Elector) watched(now time.Duration, a claim.Action, event kube.WatchEvent, r lease.Record) {
+	switch {
+	case event.Lease == nil:
+	case event.Type == kube.Deleted:
+		e.config.Log.Warn("lease is gone", "lease", a.Slot)
+		a.Gone(now)
+	default:
+		a.Watched(now, r)
+		e.keep(a.Slot, event.Lease)
+	}
+}
