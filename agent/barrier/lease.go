@@ -11,12 +11,9 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/api"
 )
-
-// shortestPause is the first pause after a failure. Most failures end within a second, as soon as
-// enroll has granted the missing right.
-const shortestPause = 250 * time.Millisecond
 
 // arrival acquires one of the barrier's Leases, and renews that Lease. If that Lease is the first
 // Lease of the barrier, arrival also opens the barrier.
@@ -25,8 +22,7 @@ type arrival struct {
 	budget   api.Budget
 	random   *rand.Rand
 	identity string
-	// failures counts the failed requests since the last stored write, until [arrival.backOff]
-	// returns its longest pause.
+	// failures counts the failed requests since the last stored write.
 	failures int
 	// held is the last stored version of the Lease by which the pod has arrived; nil before the
 	// arrival. The field "renewed" is the instant at which the write of that version was sent. If
@@ -162,16 +158,10 @@ func (a *arrival) untilRenewal() time.Duration {
 	return max(a.budget.Renew-(a.Clock()-a.renewed), 0) + time.Millisecond
 }
 
-// backOff returns the pause after a failure. Each further failure doubles the pause, up to the time
-// between two renewals. [arrival.spread] then adds at most half of the pause.
+// backOff returns the pause after a failure: at most the time between two renewals, and half as much again.
 func (a *arrival) backOff() time.Duration {
-	pause := shortestPause
-	for range a.failures {
-		pause = min(2*pause, a.budget.Renew)
-	}
-	if pause < a.budget.Renew {
-		a.failures++
-	}
+	pause := min(pace.Backoff(a.failures), a.budget.Renew)
+	a.failures++
 	return a.spread(pause)
 }
 
