@@ -18,28 +18,34 @@ import (
 	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 )
 
-// server is the API server with the Leases of one namespace, the status of pods, and Events.
+// server is the API server with the Leases of one namespace, and Events. Each pod reaches it by a link.
 type server struct {
 	*apiserver.Scripted
-	client   *apiserver.Client
-	mu       sync.Mutex
-	watchers map[*watcher]bool
+	mu    sync.Mutex
+	links map[string]*link
 	// longest, if set, is the longest duration in seconds that the server stores, because a webhook
 	// shortens longer durations.
 	longest int
 	patches int
 	events  []kube.Event
-	writes  int
-	reads   int
-	watches int
 }
 
-// watcher is an open watch. The function "end" ends the watch with an error.
-type watcher struct{ end context.CancelCauseFunc }
-
 func newServer(ctx context.Context) *server {
-	s := &server{Scripted: apiserver.NewScripted(ctx), watchers: map[*watcher]bool{}}
-	s.client = s.Client("agent")
+	s := &server{Scripted: apiserver.NewScripted(ctx), links: map[string]*link{}}
+	s.Refuse = func(ctx context.Context, r apiserver.Request) error {
+		s.mu.Lock()
+		l := s.links[r.By]
+		s.mu.Unlock()
+		return l.fails(ctx, r)
+	}
+	s.Answer = func(r apiserver.Request, err error) error {
+		if r.Verb == "event" {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.events = append(s.events, r.Event)
+		}
+		return err
+	}
 	return s
 }
 
@@ -82,15 +88,13 @@ func (s *server) patched() int {
 }
 
 // requests returns the number of requests so far, including watches, but without Events.
-func (s *server) requests() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.writes + s.reads + s.watches + s.patches
-}
+func (s *server) requests() int { return len(s.Requests("get", "put", "watch")) + s.patched() }
 
-// link is the connection of one node to the server.
+// link is the connection of one pod to the server.
 type link struct {
+	*apiserver.Client
 	server *server
+	name   string
 	mu     sync.Mutex
 	// If "cut" is set, requests hang until they time out, and watches break. The field "refuse"
 	// is the error of all requests. If "lose" is set, the server stores the next write, but the
@@ -123,12 +127,8 @@ type link struct {
 	unwritten error
 	// meddle, if set, is called before each write of a Lease.
 	meddle func()
-	// sent counts the requests for Leases, with an answer or without.
-	sent int
 	// podReads counts the reads of the pod.
 	podReads int
-	// gets counts the agent's attempts to read a Lease.
-	gets int
 	// delay is the time that a patch of the status takes.
 	delay time.Duration
 	// If noStatus is set, the server refuses patches of the status.
@@ -150,86 +150,79 @@ type link struct {
 	edits int
 }
 
+// newLink returns the link of the pod with the name.
+func newLink(s *server, name string) *link {
+	l := &link{Client: s.Client(name), server: s, name: name}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.links[name] = l
+	return l
+}
+
 func (l *link) set(f func(l *link)) {
 	l.mu.Lock()
 	f(l)
 	cut := l.cut || l.refuse != nil
 	l.mu.Unlock()
 	if cut {
-		l.server.mu.Lock()
-		defer l.server.mu.Unlock()
-		for w := range l.server.watchers {
-			w.end(apiserver.ErrBroken)
-			delete(l.server.watchers, w)
-		}
+		l.server.Do(l.server.Watches.Cut)
 	}
 }
 
-func (l *link) pass(ctx context.Context) error {
+// fails returns the error of a request that does not pass, or lets that request hang.
+func (l *link) fails(ctx context.Context, r apiserver.Request) error {
 	l.mu.Lock()
-	cut, refuse := l.cut, l.refuse
-	l.mu.Unlock()
-	if refuse != nil {
-		return refuse
+	cut, refuse, meddle, slow := l.cut, l.refuse, l.meddle, l.slow
+	get, put, watch := r.Verb == "get", r.Verb == "put", r.Verb == "watch"
+	switch {
+	case refuse != nil || cut:
+	case get && (l.unread || l.hidden == r.Name):
+		refuse = &kube.StatusError{Code: http.StatusForbidden}
+	case put && r.Name == l.broken:
+		refuse = &kube.StatusError{Code: 500}
+	case put:
+		refuse = l.unwritten
+	case watch && l.forgetful && r.Version != "":
+		refuse = &kube.StatusError{Code: http.StatusGone}
+	case watch:
+		refuse = l.unwatched
 	}
-	if cut {
+	l.mu.Unlock()
+	if cut && refuse == nil {
 		<-ctx.Done()
 		return ctx.Err()
 	}
-	return ctx.Err()
+	if put && meddle != nil {
+		meddle()
+	}
+	if put && refuse == nil && slow > 0 {
+		// An API server with a slow etcd refuses an outdated write at once.
+		if l.server.lease(r.Name).ResourceVersion != r.Lease.ResourceVersion {
+			return &kube.StatusError{Code: http.StatusConflict}
+		}
+		<-time.After(slow)
+	}
+	return refuse
 }
 
-// leave counts a request for a Lease, and returns an error if the link does not let the request
-// pass.
-func (l *link) leave(ctx context.Context) error {
-	l.mu.Lock()
-	l.sent++
-	l.mu.Unlock()
-	return l.pass(ctx)
-}
-
-func (l *link) GetLease(ctx context.Context, name string) (*kube.Lease, error) {
-	l.mu.Lock()
-	l.gets++
-	l.mu.Unlock()
-	if err := l.leave(ctx); err != nil {
-		return nil, err
+// sent returns the number of the pod's requests with one of the verbs, with an answer or without.
+func (l *link) sent(verbs ...string) (n int) {
+	for _, r := range l.server.Requests(verbs...) {
+		if r.By == l.name {
+			n++
+		}
 	}
-	l.mu.Lock()
-	unread := l.unread || l.hidden == name
-	l.mu.Unlock()
-	if unread {
-		return nil, &kube.StatusError{Code: http.StatusForbidden}
-	}
-	l.server.mu.Lock()
-	l.server.reads++
-	l.server.mu.Unlock()
-	return l.server.client.GetLease(ctx, name)
+	return n
 }
 
 func (l *link) UpdateLease(ctx context.Context, next *kube.Lease) (*kube.Lease, error) {
-	if err := l.leave(ctx); err != nil {
+	if next.UID == "" {
+		panic("a PUT without uid")
+	}
+	stored, err := l.Client.UpdateLease(ctx, l.server.shortened(next))
+	if err != nil {
 		return nil, err
 	}
-	l.mu.Lock()
-	broken, unwritten, meddle, slow := l.broken, l.unwritten, l.meddle, l.slow
-	l.mu.Unlock()
-	if meddle != nil {
-		meddle()
-	}
-	if next.Name == broken {
-		return nil, &kube.StatusError{Code: 500}
-	}
-	if unwritten != nil {
-		l.server.mu.Lock()
-		defer l.server.mu.Unlock()
-		l.server.writes++
-		return nil, unwritten
-	}
-	if slow > 0 {
-		return l.server.updateLater(ctx, next, slow)
-	}
-	stored, err := l.server.update(next)
 	l.mu.Lock()
 	lose, withheld := l.lose, l.withheld
 	l.lose, l.withheld = false, nil
@@ -241,75 +234,21 @@ func (l *link) UpdateLease(ctx context.Context, next *kube.Lease) (*kube.Lease, 
 	if withheld != nil {
 		<-withheld
 	}
-	return stored, err
+	return stored, nil
 }
 
-// updateLater stores the write after the delay, as an API server with a slow etcd does. Such a server
-// refuses an outdated write at once.
-func (s *server) updateLater(ctx context.Context, next *kube.Lease, delay time.Duration) (*kube.Lease, error) {
-	if s.lease(next.Name).ResourceVersion != next.ResourceVersion {
-		return nil, &kube.StatusError{Code: 409}
-	}
-	type answer struct {
-		stored *kube.Lease
-		err    error
-	}
-	written, answered := next.Clone(), make(chan answer, 1)
-	go func() {
-		<-time.After(delay)
-		stored, err := s.update(written)
-		answered <- answer{stored, err}
-	}()
-	select {
-	case got := <-answered:
-		return got.stored, got.err
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-func (s *server) update(next *kube.Lease) (*kube.Lease, error) {
-	s.mu.Lock()
-	s.writes++
-	s.mu.Unlock()
-	if next.UID == "" {
-		panic("a PUT without uid")
-	}
-	return s.client.UpdateLease(context.Background(), s.shortened(next))
-}
+var errIdle = errors.New("cut by a load balancer")
 
 func (l *link) WatchLease(ctx context.Context, name, version string, fn func(kube.WatchEvent)) error {
-	if err := l.leave(ctx); err != nil {
-		return err
-	}
 	l.mu.Lock()
-	unwatched, idle, orderly, forgetful := l.unwatched, l.idle, l.orderly, l.forgetful
+	idle, orderly := l.idle, l.orderly
 	l.mu.Unlock()
-	if forgetful && version != "" {
-		unwatched = &kube.StatusError{Code: http.StatusGone}
-	}
 	watch, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	w := &watcher{end: end}
-	l.server.mu.Lock()
-	l.server.watches++
-	if unwatched == nil {
-		l.server.watchers[w] = true
-	}
-	l.server.mu.Unlock()
-	defer func() {
-		l.server.mu.Lock()
-		delete(l.server.watchers, w)
-		l.server.mu.Unlock()
-	}()
-	if unwatched != nil {
-		return unwatched
-	}
-	over := errors.New("cut by a load balancer")
 	if idle != 0 {
-		defer time.AfterFunc(idle, func() { end(over) }).Stop()
+		defer time.AfterFunc(idle, func() { end(errIdle) }).Stop()
 	}
-	err := l.server.client.WatchLease(watch, name, version, func(e kube.WatchEvent) {
+	err := l.Client.WatchLease(watch, name, version, func(e kube.WatchEvent) {
 		l.mu.Lock()
 		mute := l.mute
 		l.mu.Unlock()
@@ -317,18 +256,17 @@ func (l *link) WatchLease(ctx context.Context, name, version string, fn func(kub
 			fn(e)
 		}
 	})
-	switch cause := context.Cause(watch); {
-	case ctx.Err() != nil || cause == nil:
+	switch {
+	case ctx.Err() != nil || !errors.Is(context.Cause(watch), errIdle):
 		return err
-	case orderly && errors.Is(cause, over):
+	case orderly:
 		return nil
-	default:
-		return cause
 	}
+	return errIdle
 }
 
 func (l *link) PatchPodStatus(ctx context.Context, _ string, patch []byte) (kube.Pod, error) {
-	if err := l.pass(ctx); err != nil {
+	if err := l.fails(ctx, apiserver.Request{Verb: "patch"}); err != nil {
 		return kube.Pod{}, err
 	}
 	l.mu.Lock()
@@ -385,14 +323,4 @@ func (l *link) store(patch []byte) (kube.Pod, error) {
 	l.patches = append(l.patches, string(stripped))
 	is.ResourceVersion = strconv.Itoa(len(l.patches) + l.edits)
 	return is, nil
-}
-
-func (l *link) CreateEvent(ctx context.Context, e kube.Event) error {
-	if err := l.pass(ctx); err != nil {
-		return err
-	}
-	l.server.mu.Lock()
-	defer l.server.mu.Unlock()
-	l.server.events = append(l.server.events, e)
-	return nil
 }

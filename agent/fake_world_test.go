@@ -82,7 +82,7 @@ func (w *world) free(names ...string) {
 func (w *world) start(name string, change ...func(c *Config)) *pod {
 	p := w.pods[name]
 	if p == nil {
-		p = &pod{world: w, link: &link{server: w.server}, gates: newGates(w.clock)}
+		p = &pod{world: w, link: newLink(w.server, name), gates: newGates(w.clock)}
 		p.config = Config{
 			Pod: Pod{
 				PodName: name, PodUID: "u", PodIP: "10.0.0." + strconv.Itoa(len(w.pods)+1),

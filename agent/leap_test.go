@@ -32,11 +32,7 @@ func (p *pod) answer() (gate.Grant, bool) {
 }
 
 // The method "writes" returns the number of all writes to the fake API server so far.
-func (w *world) writes() int {
-	w.server.mu.Lock()
-	defer w.server.mu.Unlock()
-	return w.server.writes
-}
+func (w *world) writes() int { return len(w.server.Requests("put")) }
 
 // settled starts a pod, and waits until shortly after a renewal.
 func settled(w *world) *pod {

@@ -154,14 +154,11 @@ func TestOldEventKillsNoChildOfRestartedAgent(t *testing.T) {
 			if late {
 				w.pass(100 * time.Millisecond)
 			}
-			reads := 0
-			a.link.set(func(l *link) { reads = l.gets })
+			reads := a.sent("get")
 			a.gates.connect(a.gates.shim("s1").report)
 			w.pass(3 * time.Second)
-			a.link.set(func(l *link) {
-				l.unwritten, l.forgetful = nil, false
-				assert.LessOrEqual(t, l.gets-reads, 8, "the agent reads about twice a second")
-			})
+			assert.LessOrEqual(t, a.sent("get")-reads, 8, "the agent reads about twice a second")
+			a.link.set(func(l *link) { l.unwritten, l.forgetful = nil, false })
 			c.old.Store(nil)
 			w.pass(3 * time.Second)
 			assert.Empty(t, a.gates.told(), "the Lease has always named this pod (late %v)", late)

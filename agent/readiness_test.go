@@ -295,7 +295,7 @@ func TestStandbyIsUnreadyWhileItsPortsAreTaken(t *testing.T) {
 // A write of the status reaches the API server only after the agent has given that write up.
 func TestDelayedStatusWriteCannotOverwriteANewerStatus(t *testing.T) {
 	simulate(t, func(w *world) {
-		l := &link{server: w.server}
+		l := newLink(w.server, "a")
 		s := l.status(w)
 		standing := show.Appearance{Reason: show.ReadyStandingBy, Message: "b holds it"}
 		s.Show(standing)
@@ -503,7 +503,7 @@ func TestUnsparedPodIsUnreadyWhileItStops(t *testing.T) {
 // If only the status message changes, the agent writes just the last message, after a delay.
 func TestStandbyWritesChangedStatusMessageAfterADelay(t *testing.T) {
 	simulate(t, func(w *world) {
-		l := &link{server: w.server}
+		l := newLink(w.server, "a")
 		s := l.status(w)
 		say := func(message string) {
 			s.Show(show.Appearance{Ready: true, Reason: show.ReadyStandingBy, Message: message})

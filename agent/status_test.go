@@ -43,7 +43,8 @@ func TestAgentKeepsDeletionCostThatAPersonSet(t *testing.T) {
 		"0":                    {"absent", "absent"},
 	} {
 		simulate(t, func(w *world) {
-			l := &link{server: w.server, cost: cost}
+			l := newLink(w.server, "a")
+			l.cost = cost
 			p := &pod{world: w, link: l}
 			s := l.status(w)
 			for i, hold := range []string{"h", ""} {
@@ -81,7 +82,7 @@ func (r *repeating) PatchPodStatus(ctx context.Context, pod string, patch []byte
 // With the gate "readiness", the hold ends once the agent knows that the pod is not Ready.
 func TestConflictAfterStoredWriteNeverHidesTheReadiness(t *testing.T) {
 	simulate(t, func(w *world) {
-		r := &repeating{link: &link{server: w.server}}
+		r := &repeating{link: newLink(w.server, "a")}
 		s := statusBy(w, r)
 		s.Show(show.Appearance{Reason: show.ReadyStandingBy})
 		w.pass(time.Minute)
@@ -107,7 +108,7 @@ func (c crowded) PatchPodStatus(ctx context.Context, pod string, patch []byte) (
 // A user who may change pods could otherwise keep the holder out of its Services.
 func TestPodWithVeryManyLabelsBecomesReady(t *testing.T) {
 	simulate(t, func(w *world) {
-		l := &link{server: w.server}
+		l := newLink(w.server, "a")
 		s := statusBy(w, crowded{l})
 		s.Show(show.Appearance{Ready: true, Reason: show.ReadyHolding, Hold: "h"})
 		w.pass(time.Second)
@@ -120,7 +121,7 @@ func TestPodWithVeryManyLabelsBecomesReady(t *testing.T) {
 // the second hold.
 func TestNewHoldStoresNoUnchangedPodStatus(t *testing.T) {
 	simulate(t, func(w *world) {
-		l := &link{server: w.server}
+		l := newLink(w.server, "a")
 		s := l.status(w)
 		s.Show(show.Appearance{Ready: true, Reason: show.ReadyHolding, Hold: "first"})
 		w.pass(time.Minute)

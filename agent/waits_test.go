@@ -266,7 +266,7 @@ func TestNewAgentProcessKeepsTheDecisionToSkip(t *testing.T) {
 		w.pass(time.Second)
 		assert.Len(t, b.gates.codes(), 2)
 		assert.Empty(t, b.gates.given())
-		assert.Zero(t, w.server.writes, "a pod that skips takes no slot")
+		assert.Zero(t, w.writes(), "a pod that skips takes no slot")
 	})
 }
 

@@ -17,25 +17,24 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
-	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 )
 
 // watching counts the open watches of Leases.
-func (w *world) watching() int {
-	w.server.mu.Lock()
-	defer w.server.mu.Unlock()
-	return len(w.server.watchers)
+func (w *world) watching() (n int) {
+	w.server.Do(func() {
+		for _, l := range w.server.links {
+			for _, stream := range l.Watches() {
+				if !stream.Ended {
+					n++
+				}
+			}
+		}
+	})
+	return n
 }
 
 // breaks ends all watches.
-func (w *world) breaks() {
-	w.server.mu.Lock()
-	defer w.server.mu.Unlock()
-	for one := range w.server.watchers {
-		one.end(apiserver.ErrBroken)
-		delete(w.server.watchers, one)
-	}
-}
+func (w *world) breaks() { w.server.Do(w.server.Watches.Cut) }
 
 func TestHolderNoticesALostSlotBeforeNextRenewal(t *testing.T) {
 	for name, c := range map[string]struct{ before func(w *world, a *pod) }{
@@ -148,11 +147,7 @@ func TestStandbyReadsAgainAfterGone(t *testing.T) {
 	})
 }
 
-func (w *world) begun() int {
-	w.server.mu.Lock()
-	defer w.server.mu.Unlock()
-	return w.server.watches
-}
+func (w *world) begun() int { return len(w.server.Requests("watch")) }
 
 func TestHolderNeverBeginsWatchWhileItCannotRenew(t *testing.T) {
 	simulate(t, func(w *world) {
@@ -160,10 +155,9 @@ func TestHolderNeverBeginsWatchWhileItCannotRenew(t *testing.T) {
 		watches := w.begun()
 		a.link.set(func(l *link) { l.refuse = errors.New("refused") })
 		w.pass(7 * time.Second) // by now a renewal has been due for longer than Budget.Retry
-		tried := 0
-		a.link.set(func(l *link) { tried = l.gets })
+		tried := a.sent("get")
 		w.pass(4 * time.Second)
-		a.link.set(func(l *link) { assert.Equal(t, tried, l.gets) })
+		assert.Equal(t, tried, a.sent("get"))
 		a.link.set(func(l *link) { l.refuse = nil })
 		w.within(3*time.Second, "watched again", func() bool { return w.watching() == 1 })
 		assert.Equal(t, watches+1, w.begun())
