@@ -43,11 +43,12 @@ VERSIONS := 1.33 1.35 1.37
 export METAPARTICLE_KUBERNETES := $(KUBERNETES)
 
 # These packages have goroutines that share memory in the programs that users run; make race runs the
-# others with the race detector, too, but agent/quiet, which differs under the race detector.
+# others with the race detector, too. The brief system calls of agent/linux differ under the race detector,
+# so its tests run without it, too.
 RACY := ./api/... ./agent/... ./mutate/... ./enroll/... ./cmd/agent ./cmd/shim ./cmd/webhook
 # One processor: with two, the race detector crashes at a bubble of testing/synctest (golang/go#78156).
 RACE := -race -cpu 1
-WITH_RACE = $$(go list $(RACY) | grep -v '/agent/quiet$$')
+WITH_RACE = $$(go list $(RACY))
 
 # The race detector makes these tests up to twenty times as slow: they decode megabytes, make thousands
 # of objects, or play hundreds of requests and outages, one after the other. Other tests run the same
@@ -138,7 +139,7 @@ check: $(CACHE)/golangci-lint ## Vet, lint and test PKG=agent/lease (race detect
 unit: $(AXE) ## Run the unit, golden and real-binary tests and the fuzz seeds; the programs' own packages with the race detector.
 	@./tools/packages prometheus chromium
 	go test $(RACE) -vet=off -timeout 20m -skip '$(HUGE)' $(WITH_RACE)
-	go test -vet=off -timeout 20m $$(go list ./... | grep -vxF -e "$(WITH_RACE)" | grep -v '/sim')
+	go test -vet=off -timeout 20m $$(go list ./... | grep -vxF -e "$(WITH_RACE)" | grep -v '/sim') ./agent/linux
 	go test -run TestPlantedBugsQuoteTodaysSource ./sim ./sim/enrolled
 	go test -vet=off -timeout 10m -run '$(HUGE)' ./enroll ./mutate/... ./cmd/webhook
 	cd test && go test -vet=off -timeout 15m $$(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./... | grep -v '/e2e$$')
@@ -147,7 +148,7 @@ unit: $(AXE) ## Run the unit, golden and real-binary tests and the fuzz seeds; t
 
 .PHONY: race
 race: ## Run all unit tests with the race detector.
-	go test $(RACE) -vet=off -timeout 30m -skip '$(HUGE)' $$(go list ./... | grep -v '/sim\|/agent/quiet$$')
+	go test $(RACE) -vet=off -timeout 30m -skip '$(HUGE)' $$(go list ./... | grep -v '/sim')
 	cd test && go test $(RACE) -vet=off -timeout 30m $$(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./... | grep -v '/e2e$$')
 
 .PHONY: sim

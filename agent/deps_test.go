@@ -37,10 +37,10 @@ func dependencies(t *testing.T, patterns ...string) []string {
 }
 
 // standard reports whether the package belongs to the standard library: the first element of
-// its path contains no dot. Package quiet counts, because it only replaces calls of package syscall.
+// its path contains no dot.
 func standard(pkg string) bool {
 	first, _, _ := strings.Cut(pkg, "/")
-	return !strings.Contains(first, ".") || pkg == module+"agent/quiet"
+	return !strings.Contains(first, ".")
 }
 
 // The rules of imports. Within this module a package may import only the packages of the field "may",
@@ -49,7 +49,7 @@ func standard(pkg string) bool {
 func TestPackagesImportOnlyWhatTheyMay(t *testing.T) {
 	io := []string{"net", "net/http", "log/slog", "context", "os/exec", "math/rand", "math/rand/v2"}
 	heavy := []string{"k8s.io/", "sigs.k8s.io/", "github.com/prometheus/", "google.golang.org/"}
-	gate := []string{"agent/gate", "agent/shim", "agent/host"}
+	gate := []string{"agent/gate", "agent/shim", "agent/linux"}
 	for _, rule := range []struct {
 		why      string
 		packages []string
@@ -59,7 +59,7 @@ func TestPackagesImportOnlyWhatTheyMay(t *testing.T) {
 		{
 			why: "an agent runs in every gated pod, so its size counts: client-go takes 20 MB more on disk than net/http, and 14 MB " +
 				"more in memory; and if a holder is cut off, its leader election lets two pods hold for seconds",
-			packages: []string{"cmd/agent"}, never: append(heavy, "os/exec"), // agent/host starts processes, in 40 kB less
+			packages: []string{"cmd/agent"}, never: append(heavy, "os/exec"), // agent/linux starts processes, in 40 kB less
 		},
 		{
 			why:      "each gated pod has its own copy of the shim, whose memory counts against the application's limit",
@@ -82,27 +82,26 @@ func TestPackagesImportOnlyWhatTheyMay(t *testing.T) {
 			packages: []string{"agent/forward"}, may: []string{"api/addresses"},
 		},
 		{why: "a probe can neither begin nor end a hold", packages: []string{"agent/probe"}, may: []string{"api"}},
-		{why: "a condition can neither begin nor end a hold", packages: []string{"agent/after"}, may: []string{"api", "agent/kube", "agent/pace"}},
-		{why: "no hold depends on an arrival", packages: []string{"agent/barrier"}, may: []string{"api", "agent/kube", "agent/pace", "agent/after"}},
-		{why: "a Variable cannot make up a token", packages: []string{"agent/variable"}, may: []string{"api", "agent/kube", "agent/pace"}},
+		{why: "a condition can neither begin nor end a hold", packages: []string{"agent/after"}, may: []string{"api", "agent/kube", "agent/linux", "agent/pace"}},
+		{why: "no hold depends on an arrival", packages: []string{"agent/barrier"}, may: []string{"api", "agent/kube", "agent/linux", "agent/pace", "agent/after"}},
+		{why: "a Variable cannot make up a token", packages: []string{"agent/variable"}, may: []string{"api", "agent/kube", "agent/linux", "agent/pace"}},
 		{
 			why:      "agent and local write Leases by the same code",
 			packages: []string{"agent/elector"},
-			may:      []string{"api", "agent/claim", "agent/instant", "agent/kube", "agent/lease", "agent/pace"},
+			may:      []string{"api", "agent/claim", "agent/instant", "agent/kube", "agent/lease", "agent/linux", "agent/pace"},
 		},
 		{why: "a Lease proves no death: only package agent combines both", packages: []string{"agent/lease"}, never: gate},
 		{why: "a Lease proves no death: only package agent combines both", packages: gate, never: []string{"agent/lease"}},
 		{why: "a Lease proves no death: only package agent combines both", packages: []string{"agent/claim"}, never: []string{"agent/gate"}},
 		{
 			why:      "no call may bypass the connection between agent and shim, and reports alone prove a death",
-			packages: []string{"agent/gate"}, may: []string{"agent/host", "api"}, never: []string{"net/http", "os/exec", "os/signal"},
+			packages: []string{"agent/gate"}, may: []string{"agent/linux", "api"}, never: []string{"net/http", "os/exec", "os/signal"},
 		},
 		{
 			why:      "no call may bypass the connection between agent and shim",
-			packages: []string{"agent/shim"}, may: []string{"agent/gate", "agent/host", "api"},
+			packages: []string{"agent/shim"}, may: []string{"agent/gate", "agent/linux", "api"},
 		},
-		{why: "host knows no slot, no grant and no child", packages: []string{"agent/host"}, may: []string{}},
-		{why: "quiet consists of mere system calls", packages: []string{"agent/quiet"}, may: []string{}},
+		{why: "linux knows no slot, no grant and no child", packages: []string{"agent/linux"}, may: []string{}},
 	} {
 		for _, pkg := range rule.packages {
 			for _, d := range dependencies(t, module+pkg) {

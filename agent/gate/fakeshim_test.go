@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
-	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 )
 
 // served runs a Server until the test ends, or until the test calls the function "end".
@@ -40,7 +40,7 @@ func served(t *testing.T, cfg Config) (s *Server, end func()) {
 // fakeShim sends the messages of a test to the desk.
 type fakeShim struct {
 	t *testing.T
-	*host.Conn
+	*linux.Conn
 	State
 	orders chan Order
 }
@@ -48,7 +48,7 @@ type fakeShim struct {
 func joined(t *testing.T, dir string, st State, fds ...int) *fakeShim {
 	t.Helper()
 	f := &fakeShim{t: t, State: st}
-	f.BootID, _ = host.BootID()
+	f.BootID, _ = linux.BootID()
 	f.connect(dir, fds...)
 	return f
 }
@@ -58,7 +58,7 @@ func (f *fakeShim) connect(dir string, fds ...int) {
 	u, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: filepath.Join(dir, "agent.sock"), Net: "unixpacket"})
 	require.NoError(f.t, err)
 	f.t.Cleanup(func() { u.Close() })
-	f.Conn, err = host.NewConn(u, MaxMessage)
+	f.Conn, err = linux.NewConn(u, MaxMessage)
 	require.NoError(f.t, err)
 	f.orders = make(chan Order, 10)
 	c, orders := f.Conn, f.orders
@@ -133,7 +133,7 @@ func waiting(id string) State {
 }
 
 func grantOf(hold string) Grant {
-	return Grant{Hold: hold, Deadline: host.Now() + time.Hour, Drain: time.Second, Kill: time.Second}
+	return Grant{Hold: hold, Deadline: linux.Now() + time.Hour, Drain: time.Second, Kill: time.Second}
 }
 
 // ofSleeper starts a sleeping process, and returns its pidfd. A test passes that pidfd as the pidfd

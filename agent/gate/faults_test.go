@@ -20,7 +20,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 )
 
 // pipes is a Listener to which a test sends connections.
@@ -100,7 +100,7 @@ func (noNotes) Remove(string) error              { return nil }
 func serving(t *testing.T) (*Server, pipes) {
 	t.Helper()
 	l := make(pipes)
-	s, err := NewServer(Config{}, Machine{BootID: "boot", Now: host.Now, Shims: l, Notes: noNotes{}})
+	s, err := NewServer(Config{}, Machine{BootID: "boot", Now: linux.Now, Shims: l, Notes: noNotes{}})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -195,10 +195,10 @@ func TestShimGetsDrainAfterItsSocketWasFull(t *testing.T) {
 	u, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: filepath.Join(dir, "agent.sock"), Net: "unixpacket"})
 	require.NoError(t, err)
 	defer u.Close()
-	frozen, err := host.NewConn(u, MaxMessage)
+	frozen, err := linux.NewConn(u, MaxMessage)
 	require.NoError(t, err)
 	st := waiting("one")
-	st.BootID, _ = host.BootID()
+	st.BootID, _ = linux.BootID()
 	b, err := Encode(st)
 	require.NoError(t, err)
 	require.NoError(t, frozen.Send(b, pidfdOfSelf(t)))

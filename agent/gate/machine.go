@@ -13,7 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 )
 
 // Machine is the kernel beneath a Server ([Listen]), or the simulation's model of one.
@@ -95,7 +95,7 @@ func (s socket) Accept() (Conn, error) {
 		u.Close()
 		return nil, err
 	}
-	c, err := host.NewConn(u, MaxMessage)
+	c, err := linux.NewConn(u, MaxMessage)
 	if err != nil {
 		u.Close()
 		return nil, err
@@ -105,7 +105,7 @@ func (s socket) Accept() (Conn, error) {
 
 // socketConn implements [Conn] by a connection of a Unix socket.
 type socketConn struct {
-	*host.Conn
+	*linux.Conn
 	oldKernel bool
 	passed    *os.File // the pidfd that came with the first message
 	begun     bool
@@ -145,7 +145,7 @@ func (c *socketConn) Process() (Process, error) {
 	if c.passed == nil {
 		return nil, fmt.Errorf("%w: no pidfd", ErrMessage)
 	}
-	if !host.IsPidfd(c.passed) {
+	if !linux.IsPidfd(c.passed) {
 		c.passed.Close()
 		return nil, fmt.Errorf("%w: not a pidfd", ErrMessage)
 	}
@@ -155,12 +155,12 @@ func (c *socketConn) Process() (Process, error) {
 // pidfd implements [Process] by a pidfd of the kernel.
 type pidfd struct{ *os.File }
 
-func (p pidfd) AwaitDeath(ctx context.Context) error { return host.AwaitDeath(ctx, p.File) }
+func (p pidfd) AwaitDeath(ctx context.Context) error { return linux.AwaitDeath(ctx, p.File) }
 
 // Same implements [Process] by the inodes of the pidfds.
 func (p pidfd) Same(other Process) bool {
 	o, ok := other.(pidfd)
-	return !ok || host.SameProcess(p.File, o.File)
+	return !ok || linux.SameProcess(p.File, o.File)
 }
 
 // directory implements [Notes]: each note is a file in the directory.
@@ -177,7 +177,7 @@ func (d directory) Read() (map[string][]byte, error) {
 	notes := map[string][]byte{}
 	for _, f := range files {
 		// A note is named after its container, and no container's name ends with this suffix.
-		if !strings.HasSuffix(f.Name(), host.Unfinished) && !f.IsDir() {
+		if !strings.HasSuffix(f.Name(), linux.Unfinished) && !f.IsDir() {
 			notes[f.Name()], _ = os.ReadFile(filepath.Join(string(d), f.Name()))
 		}
 	}
@@ -185,7 +185,7 @@ func (d directory) Read() (map[string][]byte, error) {
 }
 
 func (d directory) Write(name string, note []byte) error {
-	return host.Replace(filepath.Join(string(d), name), note, 0o644)
+	return linux.Replace(filepath.Join(string(d), name), note, 0o644)
 }
 
 func (d directory) Remove(name string) error {

@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
-	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 )
 
 func heap() uint64 {
@@ -30,7 +30,7 @@ func heap() uint64 {
 // The agent's container has 64 MiB of memory. Every program of a gated container can connect as many
 // false shims as the desk accepts, and each of them can send the longest message.
 func TestLongMessagesOfFalseShimsTakeLittleMemory(t *testing.T) {
-	bootID, err := host.BootID()
+	bootID, err := linux.BootID()
 	require.NoError(t, err)
 	for what, field := range map[string]string{
 		"slots":   `"slots":[{}` + strings.Repeat(",{}", 16_000) + `]`,
@@ -65,13 +65,13 @@ func TestLongMessagesOfFalseShimsTakeLittleMemory(t *testing.T) {
 // message (firstWithin), so greets connects again.
 func greets(t *testing.T, dir, message string) net.Conn {
 	t.Helper()
-	for late := host.Now() + patience; ; {
+	for late := linux.Now() + patience; ; {
 		c := dialled(t, dir)
 		_, err := io.WriteString(c, message)
 		if err == nil {
 			return c
 		}
 		require.ErrorIs(t, err, unix.EPIPE)
-		require.Less(t, host.Now(), late)
+		require.Less(t, linux.Now(), late)
 	}
 }

@@ -14,7 +14,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -65,19 +65,19 @@ type Server struct {
 // a moment to end. Then Listen opens the socket for the shims.
 func Listen(ctx context.Context, cfg Config) (*Server, error) {
 	cfg = cfg.withDefaults()
-	bootID, err := host.BootID()
+	bootID, err := linux.BootID()
 	if err != nil {
 		return nil, err
 	}
-	lock, err := host.Lock(ctx, filepath.Join(cfg.Dir, LockName), cfg.Log)
+	lock, err := linux.Lock(ctx, filepath.Join(cfg.Dir, LockName), cfg.Log)
 	if err != nil {
 		return nil, err
 	}
-	m := Machine{BootID: bootID, Now: host.Now, Notes: directory(filepath.Join(cfg.Dir, GrantedDir))}
+	m := Machine{BootID: bootID, Now: linux.Now, Notes: directory(filepath.Join(cfg.Dir, GrantedDir))}
 	s, err := NewServer(cfg, m)
 	if err == nil {
 		var l *net.UnixListener
-		l, err = host.Socket(host.Network, filepath.Join(cfg.Dir, api.SocketName), 0o777)
+		l, err = linux.Socket(linux.Network, filepath.Join(cfg.Dir, api.SocketName), 0o777)
 		if err == nil {
 			s.machine.Shims, s.lock = socket{l, cfg.oldKernel}, lock
 			return s, nil
@@ -160,9 +160,9 @@ func (s *Server) Run(ctx context.Context) error {
 // Close closes the socket, and gives up the flock. Run calls Close at its end. A caller that does
 // not call Run calls Close itself.
 func (s *Server) Close() error {
-	err := host.IgnoreClosed(s.machine.Shims.Close())
+	err := linux.IgnoreClosed(s.machine.Shims.Close())
 	if s.lock != nil {
-		err = errors.Join(err, host.IgnoreClosed(s.lock.Close()))
+		err = errors.Join(err, linux.IgnoreClosed(s.lock.Close()))
 	}
 	return err
 }

@@ -22,7 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
-	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -57,7 +57,7 @@ func TestDeskSendsOnlyGrantsWhoseHoldIsStored(t *testing.T) {
 
 func TestDeskReportsUnprovenHoldsFoundInItsNotes(t *testing.T) {
 	t.Parallel()
-	boot, err := host.BootID()
+	boot, err := linux.BootID()
 	require.NoError(t, err)
 	for name, test := range map[string]struct {
 		note, unproven string
@@ -117,7 +117,7 @@ func TestShimDisconnectingBeforeFirstMessageCausesNoWarning(t *testing.T) {
 // had a grant of any hold.
 func TestDeskReadsGrantedHoldsFromItsNotes(t *testing.T) {
 	t.Parallel()
-	boot, err := host.BootID()
+	boot, err := linux.BootID()
 	require.NoError(t, err)
 	dir := t.TempDir()
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "granted"), 0o777))

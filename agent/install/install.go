@@ -21,7 +21,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 )
 
 var (
@@ -86,7 +86,7 @@ func alone(from string, f func() error) error {
 		return err
 	}
 	defer lock.Close()
-	if err := host.Flock(int(lock.Fd())); err != nil {
+	if err := linux.Flock(int(lock.Fd())); err != nil {
 		return &os.PathError{Op: "lock", Path: from, Err: err}
 	}
 	return f()
@@ -108,7 +108,7 @@ func copyOver(from, to string) error {
 	if _, err := program.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	fresh, err := os.OpenFile(to+host.Unfinished, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o700)
+	fresh, err := os.OpenFile(to+linux.Unfinished, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o700)
 	if err != nil {
 		return err
 	}

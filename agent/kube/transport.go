@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/quiet"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 )
 
 const (
@@ -79,7 +79,7 @@ func newTransport(ca *authority, host string) *http.Transport {
 			if err != nil {
 				return nil, err
 			}
-			conn := tls.Client(quiet.Conn(raw), &tls.Config{
+			conn := tls.Client(linux.Quiet(raw), &tls.Config{
 				RootCAs: trust.roots, ServerName: host, MinVersion: tls.VersionTLS12,
 				CurvePreferences: curves, ClientSessionCache: trust.sessions,
 			})

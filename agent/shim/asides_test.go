@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 )
 
 // The method "runs" orders the shim to run a command, and returns the outcome.
@@ -55,11 +55,11 @@ func TestAsideRunsOnlyBesideAChild(t *testing.T) {
 func TestShimKillsAnAsideThatRunsTooLong(t *testing.T) {
 	t.Parallel()
 	a := held(t, time.Hour, "sleep", "1000")
-	began := host.Now()
+	began := linux.Now()
 	const timeout = 3 * time.Second // the shell must print its line in time, even on a busy machine
 	r := a.runs(timeout, "sh", "-c", "trap '' TERM; echo begun; sleep 1000; sleep 1000")
 	assert.Equal(t, gate.Outcome{ID: "r", Code: 137, Output: []byte("begun\n"), TimedOut: true}, r)
-	assert.GreaterOrEqual(t, host.Now()-began, timeout)
+	assert.GreaterOrEqual(t, linux.Now()-began, timeout)
 	// The child still runs, so the shim accepts another command.
 	assert.Equal(t, gate.Outcome{ID: "r"}, a.runs(time.Minute, "true"))
 	a.drains("h1")

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 )
 
 // The method "ended" waits for the last state of the shim, and returns that state.
@@ -94,10 +94,10 @@ func TestShimAwaitsNewAgentAfterItsChildSucceeded(t *testing.T) {
 	require.NoError(t, a.Close())
 	require.NoError(t, os.WriteFile(gone, []byte("\n"), 0o600))
 	require.Eventually(t, func() bool {
-		processes, err := host.ReadProcesses()
-		return err == nil && len(host.Descendants(processes, a.cmd.Process.Pid)) == 0
+		processes, err := linux.ReadProcesses()
+		return err == nil && len(linux.Descendants(processes, a.cmd.Process.Pid)) == 0
 	}, patience, time.Millisecond)
-	l, err := host.Socket("unixpacket", socket, 0o777)
+	l, err := linux.Socket("unixpacket", socket, 0o777)
 	require.NoError(t, err)
 	t.Cleanup(func() { l.Close() })
 	a.listener = l

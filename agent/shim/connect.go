@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 )
 
 // A shim that cannot connect tries again as soon as a socket appears. If no socket appears, the
@@ -26,7 +26,7 @@ const (
 
 // socketConn implements [Conn] for the type kernel.
 type socketConn struct {
-	*host.Conn
+	*linux.Conn
 	pidfds []int // the first message carries these pidfds
 }
 
@@ -42,7 +42,7 @@ func connect(socket string, pidfd int, inputs chan<- Input) {
 	pause := redialFirst
 	for {
 		c := dial(socket, &pause)
-		began := host.Now()
+		began := linux.Now()
 		up := &socketConn{Conn: c}
 		if pidfd >= 0 {
 			up.pidfds = []int{pidfd}
@@ -57,7 +57,7 @@ func connect(socket string, pidfd int, inputs chan<- Input) {
 		}
 		inputs <- Connection{}
 		c.Close()
-		if host.Now()-began > redialMost {
+		if linux.Now()-began > redialMost {
 			pause = redialFirst
 		} else {
 			// The desk hung up after a short time, so the shim pauses before it connects again.
@@ -66,7 +66,7 @@ func connect(socket string, pidfd int, inputs chan<- Input) {
 	}
 }
 
-func receive(c *host.Conn) (gate.Order, error) {
+func receive(c *linux.Conn) (gate.Order, error) {
 	b, file, err := c.Receive()
 	if file != nil {
 		file.Close()
@@ -78,15 +78,15 @@ func receive(c *host.Conn) (gate.Order, error) {
 }
 
 // dial tries to connect to the desk until a connection is up.
-func dial(socket string, pause *time.Duration) *host.Conn {
+func dial(socket string, pause *time.Duration) *linux.Conn {
 	watch := watchDir(filepath.Dir(socket)) // the watch begins before the first try, so no socket is missed
 	if watch != nil {
 		defer watch.Close()
 	}
 	for {
-		u, err := net.DialUnix(host.Network, nil, &net.UnixAddr{Name: socket, Net: host.Network})
+		u, err := net.DialUnix(linux.Network, nil, &net.UnixAddr{Name: socket, Net: linux.Network})
 		if err == nil {
-			c, err := host.NewConn(u, gate.MaxMessage)
+			c, err := linux.NewConn(u, gate.MaxMessage)
 			if err == nil {
 				return c
 			}

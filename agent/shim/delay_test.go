@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 )
 
 // The method "delays" sends a grant by which the shim holds back the kubelet's stop signal for
@@ -22,18 +22,18 @@ import (
 func (a *fakeAgent) delays(within, delay time.Duration) {
 	a.t.Helper()
 	require.NoError(a.t, a.send(gate.Order{Grant: &gate.Grant{
-		Hold: "h1", BootID: a.boot, Deadline: host.Now() + within, Drain: time.Second, Kill: kill, StopDelay: delay,
+		Hold: "h1", BootID: a.boot, Deadline: linux.Now() + within, Drain: time.Second, Kill: kill, StopDelay: delay,
 	}}))
 }
 
 // The method "ends" waits until the application has ended, and returns how long that took.
 func (a *fakeAgent) ends() time.Duration {
 	a.t.Helper()
-	began := host.Now()
+	began := linux.Now()
 	a.until(gate.Ended, "h1")
 	require.NoError(a.t, a.Close())
 	a.exits(5)
-	return host.Now() - began
+	return linux.Now() - began
 }
 
 func TestShimTakesStopSignalDelayFromTheGrant(t *testing.T) {
@@ -86,7 +86,7 @@ func TestShimAwaitsTheAgentsAnswerAfterPreStop(t *testing.T) {
 			require.NoError(t, a.cmd.Process.Signal(unix.SIGTERM))
 			for !a.next().PreStop {
 			}
-			began := host.Now()
+			began := linux.Now()
 			require.NoError(t, os.WriteFile(path, []byte("\n"), 0))
 			for a.next().PreStop {
 			}
@@ -96,7 +96,7 @@ func TestShimAwaitsTheAgentsAnswerAfterPreStop(t *testing.T) {
 				return
 			}
 			a.ends()
-			assert.GreaterOrEqual(t, host.Now()-began, c.least)
+			assert.GreaterOrEqual(t, linux.Now()-began, c.least)
 		})
 	}
 }

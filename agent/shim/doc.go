@@ -29,7 +29,7 @@
 //   - If the machine, the container or the shim is frozen past the deadline, the
 //     shim kills the child only when the shim runs again.
 //   - While a machine is paused, all its clocks stand still. Its shims freeze the
-//     child once the wall clock is set right (host.Leaps), until the agent has
+//     child once the wall clock is set right (linux.Leaps), until the agent has
 //     renewed. If nobody sets that clock, only the agent's next renewal, or the
 //     agent's watch of the Lease, shows that the slot is lost.
 //   - A process in uninterruptible sleep is not dead, and the shim does not report

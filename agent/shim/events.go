@@ -5,13 +5,11 @@ package shim
 
 import (
 	"errors"
-	"fmt"
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 )
 
 // event has at most one of signal, grant, drain and dismiss. An empty event means that time has
@@ -157,16 +155,7 @@ func killDescendants(m Machine) error {
 	if err != nil {
 		return err
 	}
-	var denied error
-	for _, p := range processes {
-		// The process id almost certainly still belongs to the listed process, because the
-		// kernel uses all other ids before it reuses one.
-		err := m.Signal(p.PID, unix.SIGKILL)
-		if err != nil && !errors.Is(err, unix.ESRCH) && !p.Zombie {
-			denied = fmt.Errorf("kill process %d: %w", p.PID, err)
-		}
-	}
-	return denied
+	return linux.KillAll(processes, m.Signal)
 }
 
 // stop sends the child a stop signal. A frozen child gets the signal after the thaw. If the child

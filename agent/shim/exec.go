@@ -6,7 +6,7 @@ package shim
 import (
 	"os"
 
-	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -21,7 +21,7 @@ func Exec(cfg Config) (code int) {
 	k := newKernel(cfg.Stderr)
 	defer k.finishWriting()
 	said := link{machine: k}
-	path, err := host.LookPath(cfg.Command[0], os.Getenv("PATH"))
+	path, err := linux.LookPath(cfg.Command[0], os.Getenv("PATH"))
 	if err != nil {
 		// If the command does not exist, the pod needs no slot, so the shim ends before it
 		// waits for a grant.

@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 )
 
 // frost has the processes that the shim froze after a leap of the wall clock. The machine may
@@ -92,7 +92,7 @@ func (f *frost) freeze() {
 		// The child's own process comes first, because the shim finds it without a list of all
 		// processes.
 		if p, ok := f.machine.Find(f.child.pid); ok {
-			_, _ = f.freezeAll([]host.Process{p})
+			_, _ = f.freezeAll([]linux.Process{p})
 		}
 		f.link.say("the clock was set: the application stands still until the slot is known to be its own")
 	}
@@ -116,7 +116,7 @@ func (f *frost) freezeDescendants() (fresh int, denied error) {
 	return f.freezeAll(processes)
 }
 
-func (f *frost) freezeAll(processes []host.Process) (fresh int, denied error) {
+func (f *frost) freezeAll(processes []linux.Process) (fresh int, denied error) {
 	for _, p := range processes {
 		// A process whose first thread has ended never counts as Stopped, so such a process gets
 		// SIGSTOP in each round. A process that another process has continued gets SIGSTOP again.

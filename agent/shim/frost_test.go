@@ -19,7 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
-	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 )
 
 func init() {
@@ -47,7 +47,7 @@ func threadsStand(t *testing.T, pid string) bool {
 	require.NotEmpty(t, files)
 	for _, file := range files {
 		stat, _ := os.ReadFile(file)
-		if p, ok := host.ParseStat(stat); ok && !p.Stopped && !p.Zombie {
+		if p, ok := linux.ParseStat(stat); ok && !p.Stopped && !p.Zombie {
 			return false
 		}
 	}
@@ -99,14 +99,14 @@ func TestShimRefreezesAChildThatReceivedSIGCONT(t *testing.T) {
 
 func TestChildsAgeExcludesItsFrozenTime(t *testing.T) {
 	s := newShim(Config{}, Identity{}, newKernel(io.Discard))
-	now := host.Now()
+	now := linux.Now()
 	s.child.pid, s.child.began = os.Getpid(), now-11*time.Second
 	s.link.state.Leap, s.frost.since = 1, now-10*time.Second
 	s.signals.early = []syscall.Signal{unix.SIGURG}
 	s.take(Rang)
 	assert.NotEmpty(t, s.signals.early, "a frozen child is asked nothing")
 	s.frost.thaw()
-	age := host.Now() - s.child.began
+	age := linux.Now() - s.child.began
 	assert.GreaterOrEqual(t, age, time.Second)
 	assert.Less(t, age, youngFor)
 }

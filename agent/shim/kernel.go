@@ -16,17 +16,17 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 )
 
 // kernel implements [Machine] by the real Linux kernel. [Exec] uses this Machine.
 type kernel struct {
-	*host.Leaps
+	*linux.Leaps
 	lines   chan string // the lines for the container's log
 	written chan struct{}
-	tty     host.Terminal
+	tty     linux.Terminal
 	ignored []os.Signal // SIGHUP and SIGINT, if they were ignored at the start
-	alarm   *host.Alarm
+	alarm   *linux.Alarm
 	beat    *time.Ticker
 
 	signals  chan os.Signal
@@ -51,11 +51,11 @@ func newKernel(log io.Writer) *kernel {
 // open makes the shim the reaper of all its descendants, and starts the inputs of the machine.
 func (k *kernel) open(cfg Config) (id Identity, err error) {
 	id = Identity{Shim: gate.ShimID(rand.Text()), PID1: os.Getpid() == 1}
-	if id.BootID, err = host.BootID(); err != nil {
+	if id.BootID, err = linux.BootID(); err != nil {
 		return id, err
 	}
 	if id.PID1 {
-		host.SpreadNumbers()
+		linux.SpreadNumbers()
 	} else {
 		// By default the kernel gives orphans to PID 1. From now on the kernel gives the orphans
 		// among the shim's descendants to the shim.
@@ -63,11 +63,11 @@ func (k *kernel) open(cfg Config) (id Identity, err error) {
 			return id, fmt.Errorf("become the reaper: %w", err)
 		}
 	}
-	if k.alarm, err = host.NewAlarm(); err != nil {
+	if k.alarm, err = linux.NewAlarm(); err != nil {
 		return id, err
 	}
 	if k.Leaps = cfg.Leaps; k.Leaps == nil {
-		k.Leaps = host.NewLeaps()
+		k.Leaps = linux.NewLeaps()
 	}
 	// PidfdOpen fails on Linux before 5.3, or if seccomp forbids it. From Linux 6.5 on, the desk
 	// does not need this pidfd, because the kernel gives the desk a pidfd of the shim. A desk
@@ -84,7 +84,7 @@ func (k *kernel) open(cfg Config) (id Identity, err error) {
 	k.children = make(chan os.Signal, 1)
 	k.started = make(chan Start)
 	k.finished = make(chan Result)
-	k.tty = host.FindTerminal()
+	k.tty = linux.FindTerminal()
 	for _, sig := range []os.Signal{unix.SIGHUP, unix.SIGINT} {
 		if signal.Ignored(sig) {
 			k.ignored = append(k.ignored, sig)
@@ -94,7 +94,7 @@ func (k *kernel) open(cfg Config) (id Identity, err error) {
 	catch(k.signals)
 	go k.alarm.Run()
 	go k.Leaps.Run()
-	go host.Trim(context.Background())
+	go linux.Trim(context.Background())
 	go connect(cfg.Socket, pidfd, k.links)
 	return id, nil
 }
@@ -112,7 +112,7 @@ func catch(c chan os.Signal) {
 	}
 }
 
-func (k *kernel) Now() time.Duration { return host.Now() }
+func (k *kernel) Now() time.Duration { return linux.Now() }
 
 func (k *kernel) Wake(at time.Duration) { k.alarm.Set(at) }
 

@@ -20,17 +20,17 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 )
 
 // testLeaps returns the leaps of a fake wall clock; nil for an empty path. Each line of the file at
 // that path moves the clock, as a correction after a pause of the machine does.
-func testLeaps(path string) *host.Leaps {
+func testLeaps(path string) *linux.Leaps {
 	if path == "" {
 		return nil
 	}
 	var ahead atomic.Int64
-	l := host.LeapsOf(host.Now, func() time.Duration { return host.Wall() + time.Duration(ahead.Load()) })
+	l := linux.LeapsOf(linux.Now, func() time.Duration { return linux.Wall() + time.Duration(ahead.Load()) })
 	go func() {
 		f, err := os.Open(path)
 		if err != nil {
@@ -52,20 +52,20 @@ func testLeaps(path string) *host.Leaps {
 // results are the number of the leap, and how long the wait took.
 func (a *fakeAgent) leapt(by time.Duration) (leap int, took time.Duration) {
 	a.t.Helper()
-	began := host.Now()
+	began := linux.Now()
 	_, err := fmt.Fprintln(a.leaps, by)
 	require.NoError(a.t, err)
 	st := a.next()
-	for late := host.Now() + patience; st.Leap == 0; st = a.next() {
-		require.Less(a.t, host.Now(), late)
+	for late := linux.Now() + patience; st.Leap == 0; st = a.next() {
+		require.Less(a.t, linux.Now(), late)
 	}
-	return st.Leap, host.Now() - began
+	return st.Leap, linux.Now() - began
 }
 
 func (a *fakeAgent) confirms(hold string, leap int) {
 	a.t.Helper()
 	require.NoError(a.t, a.send(gate.Order{Grant: &gate.Grant{
-		Hold: hold, BootID: a.boot, Deadline: host.Now() + time.Hour, Drain: 100 * time.Millisecond, Kill: kill, Leap: leap,
+		Hold: hold, BootID: a.boot, Deadline: linux.Now() + time.Hour, Drain: 100 * time.Millisecond, Kill: kill, Leap: leap,
 	}}))
 }
 
@@ -91,7 +91,7 @@ func (a *fakeAgent) pids(n int) []int {
 // the result is false.
 func stands(pid int) bool {
 	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	p, ok := host.ParseStat(stat)
+	p, ok := linux.ParseStat(stat)
 	return ok && p.Stopped
 }
 
@@ -135,10 +135,10 @@ func TestShimKillsFrozenChildOnceSlotIsLost(t *testing.T) {
 	a := held(t, time.Hour, family...)
 	pids := a.pids(3)
 	a.leapt(time.Minute)
-	began := host.Now()
+	began := linux.Now()
 	require.NoError(t, a.send(gate.Order{Drain: &gate.Drain{Hold: "h1", Reason: "Lost"}}))
 	a.until(gate.Waiting, "h1")
-	t.Logf("told that the slot is lost, and %v later nothing lived", (host.Now() - began).Round(10*time.Microsecond))
+	t.Logf("told that the slot is lost, and %v later nothing lived", (linux.Now() - began).Round(10*time.Microsecond))
 	for _, pid := range pids {
 		assert.ErrorIs(t, syscall.Kill(pid, 0), unix.ESRCH)
 	}
@@ -208,18 +208,18 @@ const unstopped = 4 * time.Second
 func TestShimResumedAfterItsDeadlineKillsItsChild(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, os.Args[0], "quiet")
-	killAt := host.Now() + unstopped
-	a.grants("h1", killAt+kill-host.Now())
+	killAt := linux.Now() + unstopped
+	a.grants("h1", killAt+kill-linux.Now())
 	a.until(gate.Running, "h1")
 	pid := a.pids(1)[0]
 	require.NoError(t, a.cmd.Process.Signal(unix.SIGSTOP))
 	require.NoError(t, syscall.Kill(pid, unix.SIGSTOP))
-	<-time.After(killAt - host.Now())
+	<-time.After(killAt - linux.Now())
 	assert.NoError(t, syscall.Kill(pid, 0))
-	woken := host.Now()
+	woken := linux.Now()
 	require.NoError(t, syscall.Kill(pid, unix.SIGCONT))
 	require.NoError(t, a.cmd.Process.Signal(unix.SIGCONT))
 	a.until(gate.Waiting, "h1")
-	t.Logf("the container ran again, and %v later nothing lived", (host.Now() - woken).Round(10*time.Microsecond))
+	t.Logf("the container ran again, and %v later nothing lived", (linux.Now() - woken).Round(10*time.Microsecond))
 	assert.ErrorIs(t, syscall.Kill(pid, 0), unix.ESRCH)
 }

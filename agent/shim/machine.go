@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 )
 
 // Machine is the machine on which a shim runs: the kernel in the product ([Exec]), or the
@@ -41,10 +41,10 @@ type Machine interface {
 	// Signal sends a signal to a process, or to a process group if pid is negative.
 	Signal(pid int, sig syscall.Signal) error
 	// Descendants returns all descendants of the shim, parents first.
-	Descendants() ([]host.Process, error)
+	Descendants() ([]linux.Process, error)
 	// Find returns the process with the given process id. If no such process exists, the second
 	// result is false.
-	Find(pid int) (host.Process, bool)
+	Find(pid int) (linux.Process, bool)
 	// Expects reports whether the process blocks, ignores or catches the signal. If the machine
 	// cannot find that out, the result is true.
 	Expects(pid int, sig syscall.Signal) bool

@@ -19,7 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 )
 
 // inMachine runs the tests as the first process of a virtual machine, and then ends the virtual
@@ -60,38 +60,38 @@ func pause(t *testing.T, a *fakeAgent, from *bufio.Reader, taken bool) {
 	a.grants("h1", time.Hour)
 	a.until(gate.Running, "h1")
 	pid := a.pids(1)[0]
-	before, wallBefore := host.Now(), host.Wall()
+	before, wallBefore := linux.Now(), linux.Wall()
 	fmt.Println("pause me")
 	line, err := from.ReadString('\n')
 	require.NoError(t, err)
 	woken, err := strconv.ParseInt(strings.TrimSpace(line), 10, 64)
 	require.NoError(t, err)
-	missing := time.Duration(woken) - host.Wall()
+	missing := time.Duration(woken) - linux.Wall()
 	require.Greater(t, missing, 4*time.Second, "the wall clock stood still for the pause")
 	t.Logf("CLOCK_BOOTTIME went on by %v, CLOCK_REALTIME by %v, and the pause is missing: %v",
-		(host.Now() - before).Round(time.Millisecond), (host.Wall() - wallBefore).Round(time.Millisecond), missing.Round(time.Millisecond))
+		(linux.Now() - before).Round(time.Millisecond), (linux.Wall() - wallBefore).Round(time.Millisecond), missing.Round(time.Millisecond))
 	require.False(t, stands(pid), "nothing tells of the pause before the clock is set")
 
-	set := host.Now()
+	set := linux.Now()
 	now := unix.NsecToTimespec(woken)
 	require.NoError(t, unix.ClockSettime(unix.CLOCK_REALTIME, &now))
 	// The test does not poll, because polling would occupy the machine's only processor.
 	st := a.next()
 	for ; st.Leap == 0; st = a.next() {
 	}
-	told := host.Now() - set
+	told := linux.Now() - set
 	stand(t, true, pid)
 	if taken {
 		require.NoError(t, a.send(gate.Order{Drain: &gate.Drain{Hold: "h1", Reason: "Lost"}}))
 		a.until(gate.Waiting, "h1")
 		assert.ErrorIs(t, syscall.Kill(pid, 0), unix.ESRCH)
-		t.Logf("clock set → child stopped and agent told %v, → child killed, of another holder at once, %v", told, host.Now()-set)
+		t.Logf("clock set → child stopped and agent told %v, → child killed, of another holder at once, %v", told, linux.Now()-set)
 		return
 	}
 	a.confirms("h1", st.Leap)
 	for ; st.Leap != 0; st = a.next() {
 	}
-	t.Logf("clock set → child stopped and agent told %v, → child goes on, answered at once, %v", told, host.Now()-set)
+	t.Logf("clock set → child stopped and agent told %v, → child goes on, answered at once, %v", told, linux.Now()-set)
 	stand(t, false, pid)
 	a.drains("h1")
 	a.until(gate.Waiting, "h1")

@@ -13,19 +13,19 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 )
 
-func (k *kernel) Reap() (int, unix.WaitStatus, bool) { return host.Reap() }
+func (k *kernel) Reap() (int, unix.WaitStatus, bool) { return linux.Reap() }
 
-func (k *kernel) Signal(pid int, sig syscall.Signal) error { return host.Signal(pid, sig) }
+func (k *kernel) Signal(pid int, sig syscall.Signal) error { return linux.Signal(pid, sig) }
 
-func (k *kernel) Descendants() ([]host.Process, error) { return host.OwnDescendants() }
+func (k *kernel) Descendants() ([]linux.Process, error) { return linux.OwnDescendants() }
 
-func (k *kernel) Find(pid int) (host.Process, bool) { return host.FindProcess(pid) }
+func (k *kernel) Find(pid int) (linux.Process, bool) { return linux.FindProcess(pid) }
 
 func (k *kernel) Expects(pid int, sig syscall.Signal) bool {
-	status, err := host.ReadStatus(pid)
+	status, err := linux.ReadStatus(pid)
 	return err != nil || status.Expects(sig)
 }
 
@@ -62,7 +62,7 @@ func (k *kernel) startChild(c *Command) (pid int, err error) {
 		attr.Sys.Setctty, attr.Sys.Ctty = true, k.tty.FD
 	}
 	defer k.ignoreAsFound()()
-	pid, err = host.Fork(c.Path, c.Argv, attr)
+	pid, err = linux.Fork(c.Path, c.Argv, attr)
 	if err != nil {
 		return 0, fmt.Errorf("start %s: %w", c.Argv[0], err)
 	}
@@ -97,7 +97,7 @@ func (k *kernel) ignoreAsFound() (undo func()) {
 // startAside starts a command without input. The results are the command's PID, and a reader of the
 // command's output.
 func startAside(c *Command) (pid int, out *output, err error) {
-	file, err := host.LookPath(c.Argv[0], os.Getenv("PATH"))
+	file, err := linux.LookPath(c.Argv[0], os.Getenv("PATH"))
 	if err != nil {
 		return 0, nil, err
 	}
@@ -109,7 +109,7 @@ func startAside(c *Command) (pid int, out *output, err error) {
 	null, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err == nil {
 		defer unix.Close(null)
-		pid, err = host.Fork(file, c.Argv, &syscall.ProcAttr{
+		pid, err = linux.Fork(file, c.Argv, &syscall.ProcAttr{
 			Env:   c.Env,
 			Files: []uintptr{uintptr(null), uintptr(pipe[1]), uintptr(pipe[1])},
 			Sys:   &syscall.SysProcAttr{Setsid: true},

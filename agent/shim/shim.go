@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -57,7 +57,7 @@ type Config struct {
 	// Socket is the path of the agent's socket.
 	Socket string
 	// Leaps reports leaps of the wall clock. Nil means the leaps of the machine's own clock.
-	Leaps *host.Leaps
+	Leaps *linux.Leaps
 	// Stderr is the output for the shim's lines. Nil means the standard error of the process.
 	Stderr io.Writer
 }

@@ -20,7 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 )
 
 // The tests start their own test binary as a shim in another process, and act as the desk. The
@@ -50,7 +50,7 @@ func TestMain(m *testing.M) {
 type fakeAgent struct {
 	t        *testing.T
 	listener *net.UnixListener
-	*host.Conn
+	*linux.Conn
 	boot   string
 	states chan gate.State
 	// answers has the outcomes of asides. The channel has room for all outcomes of a test.
@@ -78,7 +78,7 @@ func (a *fakeAgent) deaf() {
 func supervised(t *testing.T, stderr *os.File, command ...string) *fakeAgent {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "agent.sock")
-	l, err := host.Socket("unixpacket", socket, 0o777)
+	l, err := linux.Socket("unixpacket", socket, 0o777)
 	require.NoError(t, err)
 	t.Cleanup(func() { l.Close() })
 	cmd := exec.Command(os.Args[0], command...)
@@ -92,8 +92,8 @@ func supervised(t *testing.T, stderr *os.File, command ...string) *fakeAgent {
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() {
 		// No descendant of the shim may outlive the test.
-		processes, _ := host.ReadProcesses()
-		for _, p := range host.Descendants(processes, cmd.Process.Pid) {
+		processes, _ := linux.ReadProcesses()
+		for _, p := range linux.Descendants(processes, cmd.Process.Pid) {
 			_ = unix.Kill(p.PID, unix.SIGKILL)
 		}
 		_ = cmd.Process.Kill()
@@ -107,7 +107,7 @@ func supervised(t *testing.T, stderr *os.File, command ...string) *fakeAgent {
 		require.NoError(t, err)
 		t.Cleanup(func() { a.leaps.Close() })
 	}
-	a.boot, err = host.BootID()
+	a.boot, err = linux.BootID()
 	require.NoError(t, err)
 	a.accept()
 	return a
@@ -135,7 +135,7 @@ func (a *fakeAgent) accept() {
 	u, err := a.listener.AcceptUnix()
 	require.NoError(a.t, err)
 	a.t.Cleanup(func() { u.Close() })
-	a.Conn, err = host.NewConn(u, gate.MaxMessage)
+	a.Conn, err = linux.NewConn(u, gate.MaxMessage)
 	require.NoError(a.t, err)
 	states := make(chan gate.State)
 	a.states, a.answers = states, make(chan gate.Outcome, 100)
@@ -186,9 +186,9 @@ func (a *fakeAgent) next() gate.State {
 // The method "until" waits for a state with the phase and the hold, and ignores all other states.
 func (a *fakeAgent) until(p gate.Phase, hold string) {
 	a.t.Helper()
-	late := host.Now() + patience
+	late := linux.Now() + patience
 	for st := a.next(); st.Phase != p || st.Hold != hold; st = a.next() {
-		require.Less(a.t, host.Now(), late, "last state: %+v", st)
+		require.Less(a.t, linux.Now(), late, "last state: %+v", st)
 	}
 }
 
@@ -198,7 +198,7 @@ const kill = 3 * time.Second
 func (a *fakeAgent) grants(hold string, within time.Duration) {
 	a.t.Helper()
 	require.NoError(a.t, a.send(gate.Order{Grant: &gate.Grant{
-		Hold: hold, BootID: a.boot, Deadline: host.Now() + within, Drain: 100 * time.Millisecond, Kill: kill,
+		Hold: hold, BootID: a.boot, Deadline: linux.Now() + within, Drain: 100 * time.Millisecond, Kill: kill,
 	}}))
 }
 
@@ -212,9 +212,9 @@ func (a *fakeAgent) drains(hold string) {
 func (a *fakeAgent) starts() (holds []string) {
 	a.t.Helper()
 	a.grants("last", time.Hour)
-	late := host.Now() + patience
+	late := linux.Now() + patience
 	for st := a.next(); ; st = a.next() {
-		require.Less(a.t, host.Now(), late, "last state: %+v", st)
+		require.Less(a.t, linux.Now(), late, "last state: %+v", st)
 		if st.Phase == gate.Running && !slices.Contains(holds, st.Hold) {
 			holds = append(holds, st.Hold)
 			if st.Hold == "last" {
@@ -287,20 +287,20 @@ func TestShimIgnoresAGrantWithTooLittleTime(t *testing.T) {
 	a := supervised(t, os.Stderr, "sleep", "1000")
 	a.grants("short", 250*time.Millisecond)
 	a.grants("past", -time.Second)
-	require.NoError(t, a.send(gate.Order{Grant: &gate.Grant{Hold: "other boot", BootID: "other", Deadline: host.Now() + time.Hour}}))
+	require.NoError(t, a.send(gate.Order{Grant: &gate.Grant{Hold: "other boot", BootID: "other", Deadline: linux.Now() + time.Hour}}))
 	assert.Equal(t, []string{"last"}, a.starts())
 }
 
 func TestShimIgnoresGrantWhoseStartDeadlineHasPassed(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, "sleep", "1000")
-	for i, startBy := range []time.Duration{1, host.Now() - time.Second} {
+	for i, startBy := range []time.Duration{1, linux.Now() - time.Second} {
 		require.NoError(t, a.send(gate.Order{Grant: &gate.Grant{
-			Hold: "late" + strconv.Itoa(i), BootID: a.boot, Deadline: host.Now() + time.Hour, Drain: time.Second, Kill: kill, StartBy: startBy,
+			Hold: "late" + strconv.Itoa(i), BootID: a.boot, Deadline: linux.Now() + time.Hour, Drain: time.Second, Kill: kill, StartBy: startBy,
 		}}))
 	}
 	require.NoError(t, a.send(gate.Order{Grant: &gate.Grant{
-		Hold: "in time", BootID: a.boot, Deadline: host.Now() + time.Hour, Drain: time.Second, Kill: kill, StartBy: host.Now() + time.Minute,
+		Hold: "in time", BootID: a.boot, Deadline: linux.Now() + time.Hour, Drain: time.Second, Kill: kill, StartBy: linux.Now() + time.Minute,
 	}}))
 	a.until(gate.Running, "in time")
 	a.drains("in time")
@@ -313,7 +313,7 @@ func TestShimAcceptsUnboundedDeadlineOnlyIfConfigured(t *testing.T) {
 	}
 	a := supervised(t, os.Stderr, "sleep", "1000")
 	far(a, "unbounded", gate.Unbounded)
-	far(a, "two hours", host.Now()+2*time.Hour)
+	far(a, "two hours", linux.Now()+2*time.Hour)
 	a.grants("h1", kill+time.Second)
 	a.until(gate.Running, "h1")
 	far(a, "h1", gate.Unbounded) // this grant does not prolong the deadline
@@ -333,21 +333,21 @@ func TestOnlyGrantsOfChildsHoldMoveTheDeadline(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, "sleep", "1000")
 	a.grants("h1", kill+time.Second)
-	deadline := host.Now() + kill + time.Second
+	deadline := linux.Now() + kill + time.Second
 	a.until(gate.Running, "h1")
 	a.grants("h2", time.Hour)
 	a.drains("h2")
-	require.NoError(t, a.send(gate.Order{Grant: &gate.Grant{Hold: "h1", BootID: "other", Deadline: host.Now() + time.Hour}}))
+	require.NoError(t, a.send(gate.Order{Grant: &gate.Grant{Hold: "h1", BootID: "other", Deadline: linux.Now() + time.Hour}}))
 	a.until(gate.Waiting, "h1")
-	assert.Less(t, host.Now(), deadline)
+	assert.Less(t, linux.Now(), deadline)
 
 	// A grant never moves the deadline to an earlier instant, even under the same hold.
 	a.grants("h3", kill+3*time.Second)
-	early := host.Now() + 2*time.Second
+	early := linux.Now() + 2*time.Second
 	a.until(gate.Running, "h3")
 	a.grants("h3", 500*time.Millisecond)
 	a.until(gate.Draining, "h3")
-	assert.Greater(t, host.Now(), early)
+	assert.Greater(t, linux.Now(), early)
 	a.until(gate.Waiting, "h3")
 }
 
@@ -355,11 +355,11 @@ func TestRenewalProlongsTheDeadlineWithoutCancelingTheDrain(t *testing.T) {
 	t.Parallel()
 	a := held(t, kill+2*time.Second, deaf...)
 	a.deaf()
-	began := host.Now()
+	began := linux.Now()
 	require.NoError(t, a.send(gate.Order{Drain: &gate.Drain{Hold: "h1", Reason: "slow", Grace: 3 * time.Second}}))
 	a.grants("h1", time.Hour)
 	a.until(gate.Waiting, "h1")
-	took := host.Now() - began
+	took := linux.Now() - began
 	assert.GreaterOrEqual(t, took, 3*time.Second, "the deadline cut the grace that renewals had made room for")
 	assert.Less(t, took, 6*time.Second, "the renewal called the drain off")
 }
@@ -367,13 +367,13 @@ func TestRenewalProlongsTheDeadlineWithoutCancelingTheDrain(t *testing.T) {
 func TestDeadlineCutsTheGraceOfADrain(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, deaf...)
-	deadline := host.Now() + kill + 2*time.Second
+	deadline := linux.Now() + kill + 2*time.Second
 	a.grants("h1", kill+2*time.Second)
 	a.until(gate.Running, "h1")
 	a.deaf()
 	require.NoError(t, a.send(gate.Order{Drain: &gate.Drain{Hold: "h1", Reason: "slow", Grace: time.Minute}}))
 	a.until(gate.Waiting, "h1")
-	assert.Less(t, host.Now(), deadline)
+	assert.Less(t, linux.Now(), deadline)
 }
 
 func TestUnreadLogDoesNotStopTheWatchdog(t *testing.T) {
@@ -391,10 +391,10 @@ func TestUnreadLogDoesNotStopTheWatchdog(t *testing.T) {
 	a := supervised(t, w, "sleep", "1000")
 	w.Close()
 	a.grants("h1", kill+time.Second)
-	deadline := host.Now() + kill + time.Second
+	deadline := linux.Now() + kill + time.Second
 	a.until(gate.Running, "h1")
 	a.until(gate.Waiting, "h1")
-	assert.Less(t, host.Now(), deadline)
+	assert.Less(t, linux.Now(), deadline)
 }
 
 func TestClosedLogPipeDoesNotShortenTheGrace(t *testing.T) {
@@ -407,10 +407,10 @@ func TestClosedLogPipeDoesNotShortenTheGrace(t *testing.T) {
 	a.grants("h1", time.Hour)
 	a.until(gate.Running, "h1")
 	a.deaf()
-	began := host.Now()
+	began := linux.Now()
 	a.drains("h1") // the shim logs the drain, and gets SIGPIPE; the grace is a second
 	a.until(gate.Waiting, "h1")
-	assert.GreaterOrEqual(t, host.Now()-began, time.Second)
+	assert.GreaterOrEqual(t, linux.Now()-began, time.Second)
 }
 
 func TestShimReconnectsAfterAMalformedMessage(t *testing.T) {
@@ -427,10 +427,10 @@ func TestDrainOrderDoesNotProlongShimsBoundedWait(t *testing.T) {
 	began := a.next()
 	require.Equal(t, gate.Waiting, began.Phase)
 	a.drains("h1")
-	late := host.Now() + patience
+	late := linux.Now() + patience
 	st := a.next()
 	for ; st.Hold != "h1"; st = a.next() {
-		require.Less(t, host.Now(), late)
+		require.Less(t, linux.Now(), late)
 	}
 	assert.Equal(t, began.Since, st.Since)
 }

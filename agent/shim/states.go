@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -26,10 +27,6 @@ const standbyNotice = 10 * time.Second
 // frees the memory of a process of 16 GB (1.5 GB took 0.33 s). After that the shim ends itself,
 // because the end of PID 1 also stops processes that fork faster than the shim kills them.
 const killPatience = 5 * time.Second
-
-// killAgain is the time between two rounds of SIGKILL. Each round reaches the processes that
-// were forked since the round before.
-const killAgain = 10 * time.Millisecond
 
 // wait keeps the gate closed until a grant, a Dismiss or a stop signal ends the wait.
 func (s *shim) wait() (step, int) {
@@ -344,7 +341,7 @@ func (s *shim) killAll() bool {
 			s.link.say("ending the container, because killing what is left in it took too long")
 			return false
 		}
-		s.wakeAt(min(last, s.machine.Now()+killAgain))
+		s.wakeAt(min(last, s.machine.Now()+linux.KillAgain))
 		e := s.next()
 		s.pass(e.signal)
 		s.extend(e.grant)

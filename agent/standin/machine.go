@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -62,7 +62,7 @@ func (d Dir) Read(name string) ([]byte, error) { return os.ReadFile(d.path(name)
 
 // Write implements Volume.
 func (d Dir) Write(name string, text []byte) error {
-	return host.Replace(d.path(name), text, 0o600)
+	return linux.Replace(d.path(name), text, 0o600)
 }
 
 // Rename implements Volume.
@@ -73,16 +73,16 @@ func (d Dir) path(name string) string { return filepath.Join(string(d), name) }
 // kernel is the Machine of a real pod: the Linux kernel, and a directory for the notes.
 type kernel struct{ Dir }
 
-func (kernel) Now() time.Duration { return host.Now() }
+func (kernel) Now() time.Duration { return linux.Now() }
 
-func (kernel) BootID() (string, error) { return host.BootID() }
+func (kernel) BootID() (string, error) { return linux.BootID() }
 
 func (k kernel) Lock(ctx context.Context, log *slog.Logger) (io.Closer, error) {
-	return host.Lock(ctx, k.path(gate.LockName), log)
+	return linux.Lock(ctx, k.path(gate.LockName), log)
 }
 
 func (kernel) Alarm() (Alarm, error) {
-	a, err := host.NewAlarm()
+	a, err := linux.NewAlarm()
 	if err != nil {
 		return nil, fmt.Errorf("open alarm: %w", err)
 	}
@@ -90,9 +90,9 @@ func (kernel) Alarm() (Alarm, error) {
 }
 
 func (k kernel) Listen() (net.Listener, error) {
-	return host.Socket("unix", k.path(api.WaitSocketName), 0o755)
+	return linux.Socket("unix", k.path(api.WaitSocketName), 0o755)
 }
 
-type timer struct{ *host.Alarm }
+type timer struct{ *linux.Alarm }
 
 func (t timer) Rings() <-chan struct{} { return t.C }

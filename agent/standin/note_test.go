@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 )
 
 // damagedNotes are the texts of notes that lack the shim, the hold or the boot.
@@ -29,7 +29,7 @@ func TestRebootEndsTheContainersDeadline(t *testing.T) {
 	}{"the node's": {false, gate.Waiting}, "its own": {true, gate.Running}} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			require.NoError(t, (&note{Shim: "s", Hold: "h1", BootID: "yesterday", EndsAt: host.Now() + time.Hour}).write(Dir(dir)))
+			require.NoError(t, (&note{Shim: "s", Hold: "h1", BootID: "yesterday", EndsAt: linux.Now() + time.Hour}).write(Dir(dir)))
 			p, err := OpenPod(t.Context(), PodConfig{Dir: dir, OwnKernel: test.ownKernel})
 			require.NoError(t, err)
 			defer p.Close()

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 )
 
 // ErrRestart means that the kubelet must restart all containers of the pod. The agent's process
@@ -174,7 +174,7 @@ func (p *Pod) Run(ctx context.Context, stop <-chan struct{}) error {
 // Close closes the socket and the alarm, and releases the flock. The method Run calls Close at its
 // end.
 func (p *Pod) Close() error {
-	return errors.Join(host.IgnoreClosed(p.listener.Close()), host.IgnoreClosed(p.alarm.Close()), host.IgnoreClosed(p.lock.Close()))
+	return errors.Join(linux.IgnoreClosed(p.listener.Close()), linux.IgnoreClosed(p.alarm.Close()), linux.IgnoreClosed(p.lock.Close()))
 }
 
 // stop refuses all further grants, and reports whether a container may still be running.

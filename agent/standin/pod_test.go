@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 )
 
 // patience bounds every wait. The bound is far above the longest wait of a
@@ -106,7 +106,7 @@ func (s *served) wait() *bufio.Reader {
 func granting(hold string, leave time.Duration) gate.Grant {
 	return gate.Grant{
 		Hold: hold, Slots: []gate.SlotToken{{Slot: "lock.a", Token: "7"}},
-		Deadline: host.Now() + leave + 3*time.Second, Drain: 2 * time.Second, Kill: time.Second,
+		Deadline: linux.Now() + leave + 3*time.Second, Drain: 2 * time.Second, Kill: time.Second,
 	}
 }
 
@@ -207,7 +207,7 @@ func TestRebootProvesDeathUnlessPodHasOwnKernel(t *testing.T) {
 	}{"the node's": {false, ""}, "its own": {true, "h1"}} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			require.NoError(t, (&note{Shim: "s", Hold: "h1", BootID: "yesterday", EndsAt: host.Now() + time.Hour}).write(Dir(dir)))
+			require.NoError(t, (&note{Shim: "s", Hold: "h1", BootID: "yesterday", EndsAt: linux.Now() + time.Hour}).write(Dir(dir)))
 			require.NoError(t, MoveNote(Dir(dir)))
 			p, err := OpenPod(t.Context(), PodConfig{Dir: dir, OwnKernel: test.ownKernel})
 			require.NoError(t, err)
@@ -233,9 +233,9 @@ func TestPodGateRestartsContainersBeforeTheRenewedDeadline(t *testing.T) {
 	extended := granting("h1", 300*time.Millisecond)
 	require.NoError(t, s.Grant(r.Shim, extended))
 	require.ErrorIs(t, s.ended(), ErrRestart)
-	early := host.Now() - (extended.Deadline - extended.Drain - extended.Kill)
+	early := linux.Now() - (extended.Deadline - extended.Drain - extended.Kill)
 	assert.GreaterOrEqual(t, early, time.Duration(0), "not before what the renewal allows")
-	assert.Less(t, host.Now(), extended.Deadline, "and early, because killing is the kubelet's")
+	assert.Less(t, linux.Now(), extended.Deadline, "and early, because killing is the kubelet's")
 }
 
 // An earlier agent process has let the containers start. Only the next agent process can

@@ -11,11 +11,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 )
 
 func TestReadinessGateDrainsUntilUnreadyStatusIsStored(t *testing.T) {
-	r := NewReadiness(host.Now)
+	r := NewReadiness(linux.Now)
 	last := func() gate.Report { return r.box.last }
 	id := r.report.Shim
 	r.Shown(true) // an earlier agent process stored that the pod is Ready
@@ -48,13 +48,13 @@ func TestReadinessGateDrainsUntilUnreadyStatusIsStored(t *testing.T) {
 }
 
 func TestReadinessStandInRejectsOrdersForUnknownShims(t *testing.T) {
-	r := NewReadiness(host.Now)
+	r := NewReadiness(linux.Now)
 	require.ErrorIs(t, r.Grant("another", granting("h1", time.Hour)), gate.ErrUnknown)
 	require.ErrorIs(t, r.Drain("another", "", 0), gate.ErrUnknown)
 }
 
 func TestReadinessStandInDeliversItsLastReport(t *testing.T) {
-	r := NewReadiness(host.Now)
+	r := NewReadiness(linux.Now)
 	id := r.report.Shim
 	r.Shown(false)
 	go func() { _ = r.Run(t.Context()) }()

@@ -11,8 +11,8 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/host"
 	"github.com/metaparticle-io/metaparticle/agent/install"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 	"github.com/metaparticle-io/metaparticle/agent/standin"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -33,7 +33,7 @@ type opened struct {
 // the agent is stopped during that wait, openGate returns neither a gate nor an error.
 func (s runSettings) openGate(ctx context.Context, stop <-chan struct{}, log *slog.Logger) (opened, error) {
 	if s.Gate == api.GateReadiness {
-		g := standin.NewReadiness(host.Now)
+		g := standin.NewReadiness(linux.Now)
 		return opened{Gate: g, run: g.Run, close: func() error { return nil }}, nil
 	}
 	ctx, cancel := untilStopped(ctx, stop)

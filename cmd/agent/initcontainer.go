@@ -19,9 +19,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/after"
 	"github.com/metaparticle-io/metaparticle/agent/barrier"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/host"
 	"github.com/metaparticle-io/metaparticle/agent/install"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 	"github.com/metaparticle-io/metaparticle/agent/standin"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -86,7 +86,7 @@ func barrierCommand(ctx context.Context, args []string) (int, error) {
 			defer cancel()
 		}
 		err := barrier.Run(ctx, barrier.Config{
-			API: client, Leases: a.Leases(), Duration: a.LeaseDuration, Clock: host.Now, Log: log, Random: newRandom(),
+			API: client, Leases: a.Leases(), Duration: a.LeaseDuration, Clock: linux.Now, Log: log, Random: newRandom(),
 			PodName: os.Getenv(api.PodNameEnv), PodUID: os.Getenv(api.PodUIDEnv),
 		})
 		if errors.Is(err, errWaited) {

@@ -18,8 +18,8 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/host"
 	"github.com/metaparticle-io/metaparticle/agent/leash"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 	"github.com/metaparticle-io/metaparticle/agent/local"
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/crowd"
@@ -59,7 +59,7 @@ func serveLocal(ctx context.Context, a api.LocalArgs, stop <-chan struct{}) erro
 		return err
 	}
 	defer client.Close()
-	boot, err := host.BootID()
+	boot, err := linux.BootID()
 	if err != nil {
 		return err
 	}
@@ -80,12 +80,12 @@ func serveLocal(ctx context.Context, a api.LocalArgs, stop <-chan struct{}) erro
 	if dir := volumeOf(a); dir != "" {
 		boots = noteBoot(dir, boot, log)
 	}
-	leaps := host.NewLeaps()
+	leaps := linux.NewLeaps()
 	defer leaps.Close()
 	serves, err := local.New(local.Config{
 		PodName: os.Getenv(api.PodNameEnv), PodUID: os.Getenv(api.PodUIDEnv), PodIP: os.Getenv(api.PodIPEnv),
 		Claims: a.Claims, LeaseDuration: a.LeaseDuration, BootID: boot, Boots: boots, OwnKernel: a.OwnKernel, Restarted: restarted,
-		Leases: client, Variables: client, Run: a.Run, Barriers: client, Leash: shims.leash, Leaps: leaps.Watch(ctx), Clock: host.Now, Random: newRandom,
+		Leases: client, Variables: client, Run: a.Run, Barriers: client, Leash: shims.leash, Leaps: leaps.Watch(ctx), Clock: linux.Now, Random: newRandom,
 		Log: log,
 	})
 	if err != nil {
@@ -94,7 +94,7 @@ func serveLocal(ctx context.Context, a api.LocalArgs, stop <-chan struct{}) erro
 	if err := listenLocal(ctx, a, serves.Handler()); err != nil {
 		return errors.Join(fmt.Errorf("serve the local API: %w", err), shims.close())
 	}
-	go host.Trim(ctx)
+	go linux.Trim(ctx)
 	return shims.run(ctx, func(ctx context.Context) error { return serves.Run(ctx, stop) })
 }
 
@@ -130,7 +130,7 @@ const anyUser = 0o666
 // last. So once "agent ready" can connect to the port, a program can connect to the socket, too.
 func listenLocal(ctx context.Context, a api.LocalArgs, handler http.Handler) error {
 	if a.Socket != "" {
-		l, err := host.Socket("unix", a.Socket, anyUser)
+		l, err := linux.Socket("unix", a.Socket, anyUser)
 		if err != nil {
 			return err
 		}
@@ -201,7 +201,7 @@ func openLeash(ctx context.Context, a api.LocalArgs, stop <-chan struct{}, boot 
 	}
 	return leashed{
 		desk:  d,
-		leash: leash.New(leash.Config{Gate: d, Budget: budget, BootID: boot, Clock: host.Now, Random: newRandom(), Log: log}),
+		leash: leash.New(leash.Config{Gate: d, Budget: budget, BootID: boot, Clock: linux.Now, Random: newRandom(), Log: log}),
 	}, nil
 }
 

@@ -22,7 +22,7 @@ import (
 	"syscall"
 
 	"github.com/metaparticle-io/metaparticle/agent"
-	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 )
 
 // saveMemory saves memory rather than time, because the process runs beside an application, and
@@ -162,7 +162,7 @@ func (n courseNote) read() agent.Course {
 // write replaces the note in one step, and waits until the note is on the disk. Unlike a grant,
 // the course must outlive a crash of the node.
 func (n courseNote) write(c agent.Course) error {
-	fresh := n.path() + host.Unfinished
+	fresh := n.path() + linux.Unfinished
 	err := writeThrough(fresh, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, []byte(c))
 	if err == nil {
 		err = os.Rename(fresh, n.path())

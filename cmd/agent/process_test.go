@@ -18,7 +18,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -39,7 +39,7 @@ func TestAgentFailsIfSharedVolumesDirectoryIsMissing(t *testing.T) {
 
 func TestStopSignalEndsAgentThatAwaitsAnotherAgent(t *testing.T) {
 	dir := t.TempDir()
-	lock, err := host.Lock(t.Context(), filepath.Join(dir, gate.LockName), slog.New(slog.DiscardHandler))
+	lock, err := linux.Lock(t.Context(), filepath.Join(dir, gate.LockName), slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	defer lock.Close()
 	stop := make(chan struct{})

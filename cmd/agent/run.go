@@ -20,7 +20,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent"
 	"github.com/metaparticle-io/metaparticle/agent/forward"
-	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 	"github.com/metaparticle-io/metaparticle/agent/standin"
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/crowd"
@@ -116,10 +116,10 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 		note := courseNote(s.RunDir)
 		c.Course, c.NoteCourse = note.read(), note.write
 	}
-	c.Clock, c.Log, c.Reconnect = host.Now, log, client.Close
-	leaps := host.NewLeaps()
+	c.Clock, c.Log, c.Reconnect = linux.Now, log, client.Close
+	leaps := linux.NewLeaps()
 	defer leaps.Close()
-	c.Leaps, c.Ahead = leaps.Watch(ctx), host.Ahead
+	c.Leaps, c.Ahead = leaps.Watch(ctx), linux.Ahead
 	c.Random = newRandom()
 	// By itself, the Go runtime collects garbage only after a megabyte of new objects. Most of that
 	// megabyte would stay in use, because living objects are spread over its pages. So the agent
@@ -128,7 +128,7 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 	if len(c.Ports) > 0 && c.Readiness == api.ReadinessForward {
 		c.Forwarder = forward.New(forwarding(c, os.Environ()))
 	}
-	if c.BootID, err = host.BootID(); err != nil {
+	if c.BootID, err = linux.BootID(); err != nil {
 		return errors.Join(err, server.close())
 	}
 	if s.Gate != api.GateReadiness {
@@ -144,7 +144,7 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 	signal.Notify(yields, yieldSignal)
 	defer signal.Stop(yields)
 	go s.passYields(ctx, a, stop, yields)
-	go host.Trim(ctx)
+	go linux.Trim(ctx)
 
 	return agent.Serve(ctx, server.run, func(ctx context.Context) error { return a.Run(ctx, stop) })
 }
@@ -223,7 +223,7 @@ func (s runSettings) serve(ctx context.Context, a *agent.Agent, log *slog.Logger
 	if len(s.config.Probes) == 0 {
 		return
 	}
-	if l, err := host.Socket("unix", filepath.Join(s.RunDir, api.ProbeSocketName), 0o777); err != nil {
+	if l, err := linux.Socket("unix", filepath.Join(s.RunDir, api.ProbeSocketName), 0o777); err != nil {
 		log.Warn("no exec probes", "err", err)
 	} else {
 		serveHTTP(ctx, l, a.ExecProbes())

@@ -19,7 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 )
 
 // The messages to the guard, one in a line. Both numbers of a grant are instants of CLOCK_BOOTTIME, in
@@ -57,7 +57,7 @@ func runGuard(grants io.Reader, command []string) int {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return fail(fmt.Errorf("become the parent of orphans: %w", err))
 	}
-	alarm, err := host.NewAlarm()
+	alarm, err := linux.NewAlarm()
 	if err != nil {
 		return fail(err)
 	}
@@ -75,7 +75,7 @@ func runGuard(grants io.Reader, command []string) int {
 	}()
 	g := &guard{}
 	first, ok := <-messages
-	if !ok || !g.take(first) || host.Now() >= g.drainAt {
+	if !ok || !g.take(first) || linux.Now() >= g.drainAt {
 		return fail(errors.New("the lock was lost before the command started"))
 	}
 	if err := g.start(command); err != nil {
@@ -85,7 +85,7 @@ func runGuard(grants io.Reader, command []string) int {
 		if g.reap() {
 			return g.code()
 		}
-		g.enforce(host.Now())
+		g.enforce(linux.Now())
 		alarm.Set(g.next())
 		select {
 		case <-alarm.C:
@@ -178,23 +178,20 @@ func (g *guard) kill() {
 	if !g.ended {
 		_ = unix.Kill(-g.child.Process.Pid, unix.SIGKILL)
 	}
-	all, err := host.OwnDescendants()
-	if err != nil {
-		return
-	}
-	for _, p := range all {
-		_ = unix.Kill(p.PID, unix.SIGKILL)
-	}
+	killDescendants()
 }
 
-// killAgain is the time between two searches for descendants that are to die.
-const killAgain = 10 * time.Millisecond
+// killDescendants kills the descendants of this process, as far as the kernel permits.
+func killDescendants() {
+	all, _ := linux.OwnDescendants()
+	_ = linux.KillAll(all, unix.Kill)
+}
 
 // next returns the instant at which the guard must act again.
 func (g *guard) next() time.Duration {
 	switch {
 	case g.killed:
-		return host.Now() + killAgain
+		return linux.Now() + linux.KillAgain
 	case g.drained:
 		return g.killAt
 	}
@@ -214,7 +211,7 @@ func (g *guard) reap() (none bool) {
 		}
 	}
 	for {
-		pid, status, none := host.Reap()
+		pid, status, none := linux.Reap()
 		switch {
 		case none:
 			return true

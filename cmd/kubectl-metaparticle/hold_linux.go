@@ -24,9 +24,9 @@ import (
 
 	claims "github.com/metaparticle-io/metaparticle/agent/claim"
 	"github.com/metaparticle-io/metaparticle/agent/elector"
-	"github.com/metaparticle-io/metaparticle/agent/host"
 	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -44,7 +44,7 @@ func (h holding) run(ctx context.Context, c cluster) (int, error) {
 	if err != nil {
 		return exitError, err
 	}
-	boot, err := host.BootID()
+	boot, err := linux.BootID()
 	if err != nil {
 		return exitError, err
 	}
@@ -52,13 +52,13 @@ func (h holding) run(ctx context.Context, c cluster) (int, error) {
 		return exitError, fmt.Errorf("become the parent of orphans: %w", err)
 	}
 	d := &driver{
-		holding: h, now: host.Now, start: startGuard, orphans: killOrphans,
+		holding: h, now: linux.Now, start: startGuard, orphans: killOrphans,
 		events: make(chan func(time.Duration), 16), signals: make(chan os.Signal, 8),
 		self: lease.Self{Identity: api.PersonIdentity(fmt.Sprintf("%016x", rand.Uint64()), user), BootID: boot, Budget: budget},
 	}
 	signal.Notify(d.signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
 	ctx = context.WithoutCancel(ctx) // a signal is for the command
-	d.leaps = host.NewLeaps().Watch(ctx)
+	d.leaps = linux.NewLeaps().Watch(ctx)
 	return d.run(ctx, leases{c, h.namespace})
 }
 
@@ -349,19 +349,13 @@ func startGuard(h holding, token string, drainAt, killAt int64) (process, error)
 func killOrphans() {
 	for {
 		for {
-			if pid, _, none := host.Reap(); none {
+			if pid, _, none := linux.Reap(); none {
 				return
 			} else if pid == 0 {
 				break
 			}
 		}
-		all, err := host.OwnDescendants()
-		for _, p := range all {
-			_ = unix.Kill(p.PID, unix.SIGKILL)
-		}
-		if err == nil && len(all) == 0 {
-			return
-		}
-		<-time.After(killAgain)
+		killDescendants()
+		<-time.After(linux.KillAgain)
 	}
 }

@@ -30,8 +30,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
-	"github.com/metaparticle-io/metaparticle/agent/host"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -306,7 +306,7 @@ func TestSecondSignalEndsTheWaitForTheRelease(t *testing.T) {
 func guardOf(t *testing.T, script string, drain, kill time.Duration) (process, string) {
 	t.Helper()
 	dir := t.TempDir()
-	now := host.Now()
+	now := linux.Now()
 	p, err := startGuard(holding{command: []string{"/bin/sh", "-c", script, "sh", dir}}, "4711", int64(now+drain), int64(now+kill))
 	require.NoError(t, err)
 	return p, dir
@@ -351,7 +351,7 @@ func TestGuard(t *testing.T) {
 			g.resume()
 		}, 137},
 		"a grant after the drain": {escapes + `trap "echo > $1/ready" TERM; while :; do sleep 0.01; done`, 2 * time.Second, 6 * time.Second, func(p process) {
-			p.send(grantMessage, int64(host.Now()+long), int64(host.Now()+long))
+			p.send(grantMessage, int64(linux.Now()+long), int64(linux.Now()+long))
 		}, 137},
 		"a stopped descendant": {escapes + `kill -STOP $(cat $1/pid); exit 3`, long, long, nil, 3},
 	} {

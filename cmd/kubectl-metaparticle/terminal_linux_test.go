@@ -19,7 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
-	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 )
 
 // notReturned is the exit code of [holdInTerminal] if the terminal is left to a dead command.
@@ -33,7 +33,7 @@ func init() {
 
 // holdInTerminal runs a command as hold does once it has the lock.
 func holdInTerminal(command []string) {
-	never := int64(host.Now() + time.Hour)
+	never := int64(linux.Now() + time.Hour)
 	p, err := startGuard(holding{command: command}, "4711", never, never)
 	if err != nil {
 		panic(err)

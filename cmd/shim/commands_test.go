@@ -22,8 +22,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/host"
 	"github.com/metaparticle-io/metaparticle/agent/install"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 )
 
 // The commands of scripts, besides testscript's own:
@@ -83,12 +83,12 @@ var commandsOfScripts = map[string]func(ts *testscript.TestScript, neg bool, arg
 	"alive":  alive,
 	"dies":   dies,
 	"intime": func(ts *testscript.TestScript, _ bool, args []string) {
-		if late := host.Now() - worldOf(ts).grants[args[0]]; late > 0 {
+		if late := linux.Now() - worldOf(ts).grants[args[0]]; late > 0 {
 			ts.Fatalf("%v past the deadline", late)
 		}
 	},
 	"past": func(ts *testscript.TestScript, _ bool, args []string) {
-		<-time.After(worldOf(ts).grants[args[0]] - host.Now())
+		<-time.After(worldOf(ts).grants[args[0]] - linux.Now())
 	},
 	"hang": hang,
 }
@@ -163,7 +163,7 @@ func grantCommand(ts *testscript.TestScript, neg bool, args []string) {
 		d[i], err = time.ParseDuration(args[2+i])
 		ts.Check(err)
 	}
-	g := gate.Grant{Hold: args[1], Deadline: host.Now() + d[0], Drain: d[1], Kill: d[2], PodIP: "127.0.0.1"}
+	g := gate.Grant{Hold: args[1], Deadline: linux.Now() + d[0], Drain: d[1], Kill: d[2], PodIP: "127.0.0.1"}
 	for _, a := range args[5:] {
 		slot, token, _ := strings.Cut(a, "=")
 		g.Slots = append(g.Slots, gate.SlotToken{Slot: slot, Token: token})

@@ -12,7 +12,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 )
 
 func leapCommand(ts *testscript.TestScript, _ bool, args []string) {
@@ -28,7 +28,7 @@ func answerCommand(ts *testscript.TestScript, _ bool, args []string) {
 	leap := s.report.Leap
 	w.mu.Unlock()
 	ts.Check(w.actingAgent().server.Grant(w.idOf(s), gate.Grant{
-		Hold: args[1], Deadline: host.Now() + within, Drain: time.Second, Kill: time.Second, Leap: leap,
+		Hold: args[1], Deadline: linux.Now() + within, Drain: time.Second, Kill: time.Second, Leap: leap,
 	}))
 }
 

@@ -11,7 +11,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 	"github.com/metaparticle-io/metaparticle/agent/probe"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -61,7 +61,7 @@ var commandsOfProbes = map[string]func(ts *testscript.TestScript, neg bool, args
 		}
 	},
 	"silence": func(ts *testscript.TestScript, _ bool, args []string) {
-		l, err := host.Socket("unix", ts.MkAbs(args[0]), 0o777)
+		l, err := linux.Socket("unix", ts.MkAbs(args[0]), 0o777)
 		ts.Check(err)
 		ts.Defer(func() { l.Close() })
 	},
@@ -99,7 +99,7 @@ func proberCommand(ts *testscript.TestScript, _ bool, args []string) {
 			return probe.Exited(r.Code, string(r.Output))
 		},
 	})
-	l, err := host.Socket("unix", ts.MkAbs(args[0]), 0o777)
+	l, err := linux.Socket("unix", ts.MkAbs(args[0]), 0o777)
 	ts.Check(err)
 	server := &http.Server{Handler: o.monitor.ExecHandler(), ReadHeaderTimeout: patience}
 	go func() { _ = server.Serve(l) }()

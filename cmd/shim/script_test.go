@@ -18,8 +18,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/metaparticle-io/metaparticle/agent/gated"
-	"github.com/metaparticle-io/metaparticle/agent/host"
 	"github.com/metaparticle-io/metaparticle/agent/httphook"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 	"github.com/metaparticle-io/metaparticle/agent/shim"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -64,9 +64,9 @@ func shimOfScripts() {
 
 // leapsOf returns the leaps of a fake wall clock. Each line of the file "path" moves that clock by
 // a duration.
-func leapsOf(path string) *host.Leaps {
+func leapsOf(path string) *linux.Leaps {
 	var ahead atomic.Int64
-	l := host.LeapsOf(host.Now, func() time.Duration { return time.Duration(time.Now().UnixNano() + ahead.Load()) })
+	l := linux.LeapsOf(linux.Now, func() time.Duration { return time.Duration(time.Now().UnixNano() + ahead.Load()) })
 	go func() {
 		f, err := os.Open(path)
 		if err != nil {

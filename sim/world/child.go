@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 	"github.com/metaparticle-io/metaparticle/agent/shim"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
@@ -69,8 +69,8 @@ type containerProcess struct {
 }
 
 // seen returns the process as the kernel shows it.
-func (p *containerProcess) seen() host.Process {
-	return host.Process{PID: p.pid, Parent: 1, Zombie: !p.alive, Stopped: p.stopped}
+func (p *containerProcess) seen() linux.Process {
+	return linux.Process{PID: p.pid, Parent: 1, Zombie: !p.alive, Stopped: p.stopped}
 }
 
 // bear makes a child of the shim, under the grant that the shim accepted last.

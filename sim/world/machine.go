@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 	"github.com/metaparticle-io/metaparticle/agent/shim"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
@@ -21,12 +21,12 @@ import (
 // container. Only the shim's goroutine calls the methods of machine. This goroutine does not hold
 // the mutex of the World, so the methods of shim.Machine lock that mutex.
 type machine struct {
-	*host.Leaps
+	*linux.Leaps
 	*ShimProcess
 }
 
 // newMachine makes a machine that detects leaps of the wall clock by the product's own
-// rule, host.Leaps. If a time daemon slews CLOCK_BOOTTIME, the wall clock runs at the
+// rule, linux.Leaps. If a time daemon slews CLOCK_BOOTTIME, the wall clock runs at the
 // same rate. So a slewed clock is no leap.
 func newMachine(s *ShimProcess) machine {
 	n := s.Container.pod.Node
@@ -37,7 +37,7 @@ func newMachine(s *ShimProcess) machine {
 			return read()
 		}
 	}
-	return machine{host.LeapsOf(locked(n.Now), locked(func() time.Duration { return n.Now() + n.set })), s}
+	return machine{linux.LeapsOf(locked(n.Now), locked(func() time.Duration { return n.Now() + n.set })), s}
 }
 
 // Now implements shim.Machine.
@@ -169,7 +169,7 @@ func (m machine) Signal(pid int, sig syscall.Signal) error {
 }
 
 // Descendants implements shim.Machine.
-func (m machine) Descendants() (all []host.Process, err error) {
+func (m machine) Descendants() (all []linux.Process, err error) {
 	m.w.Lock()
 	defer m.w.Unlock()
 	if m.Child != nil {
@@ -181,13 +181,13 @@ func (m machine) Descendants() (all []host.Process, err error) {
 }
 
 // Find implements shim.Machine.
-func (m machine) Find(pid int) (host.Process, bool) {
+func (m machine) Find(pid int) (linux.Process, bool) {
 	m.w.Lock()
 	defer m.w.Unlock()
 	if p := m.process(pid); p != nil {
 		return p.seen(), true
 	}
-	return host.Process{}, false
+	return linux.Process{}, false
 }
 
 func (m machine) process(pid int) *containerProcess {

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package host
+package linux
 
 import (
 	"bytes"
@@ -45,6 +45,25 @@ func Reap() (pid int, status unix.WaitStatus, none bool) {
 			return pid, status, false
 		}
 	}
+}
+
+// KillAgain is the time between two rounds of [KillAll]. Each round reaches the processes that were forked
+// since the round before.
+const KillAgain = 10 * time.Millisecond
+
+// KillAll sends SIGKILL once to each process of the list. An error means that the kernel does not let this
+// process kill one of them.
+func KillAll(list []Process, signal func(pid int, sig syscall.Signal) error) error {
+	var denied error
+	for _, p := range list {
+		// The process id almost certainly still belongs to the listed process, because the
+		// kernel uses all other ids before it reuses one.
+		err := signal(p.PID, unix.SIGKILL)
+		if err != nil && !errors.Is(err, unix.ESRCH) && !p.Zombie {
+			denied = fmt.Errorf("kill process %d: %w", p.PID, err)
+		}
+	}
+	return denied
 }
 
 // FindProcess returns the process with that process id, if there is one.

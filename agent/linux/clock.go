@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package host
+package linux
 
 import (
 	"fmt"
@@ -10,18 +10,16 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/metaparticle-io/metaparticle/agent/quiet"
 )
 
 // Now returns the instant of CLOCK_BOOTTIME: the time since boot, suspend included.
 func Now() time.Duration {
-	return quiet.Clock(unix.CLOCK_BOOTTIME) // Linux has had this clock since 2.6.39
+	return clock(unix.CLOCK_BOOTTIME) // Linux has had this clock since 2.6.39
 }
 
 // Wall returns the instant of CLOCK_REALTIME: the time since 1970.
 func Wall() time.Duration {
-	return quiet.Clock(unix.CLOCK_REALTIME)
+	return clock(unix.CLOCK_REALTIME)
 }
 
 // Ahead returns how far the wall clock is ahead of CLOCK_BOOTTIME.

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package host
+package linux
 
 import (
 	"crypto/rand"
@@ -13,8 +13,6 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/metaparticle-io/metaparticle/agent/quiet"
 )
 
 var errNotSocket = errors.New("not a socket")
@@ -118,18 +116,18 @@ func (c *Conn) Send(message []byte, fds ...int) error {
 	if len(fds) > 0 {
 		oob = unix.UnixRights(fds...)
 	}
-	return quiet.Send(c.raw, message, oob)
+	return send(c.raw, message, oob)
 }
 
 // Receive returns the next message, and the file that came with it, if any. The message is
 // valid until the next call.
 func (c *Conn) Receive() (message []byte, file *os.File, err error) {
 	oob := make([]byte, unix.CmsgSpace(4*4))
-	n, oobn, flags, err := quiet.Receive(c.raw, c.in, oob)
+	n, oobn, flags, err := receive(c.raw, c.in, oob)
 	if errors.Is(err, unix.ECONNRESET) {
 		// The other end is gone, and has not read all messages of this end. The kernel reports
 		// this reset once, before it returns the last messages of the other end.
-		n, oobn, flags, err = quiet.Receive(c.raw, c.in, oob)
+		n, oobn, flags, err = receive(c.raw, c.in, oob)
 	}
 	if err != nil {
 		return nil, nil, err

@@ -1,21 +1,95 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-//go:build linux && !race
+//go:build !race
 
-package quiet
+package linux
 
 import (
+	"io"
 	"net"
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
+
+// pair returns two ends of a TCP connection over loopback. The second end is the usual one.
+func pair(t testing.TB) (quiet, other net.Conn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	usual, err := net.Dial("tcp", l.Addr().String())
+	require.NoError(t, err)
+	other, err = l.Accept()
+	require.NoError(t, err)
+	t.Cleanup(func() { usual.Close(); other.Close() })
+	return Quiet(usual), other
+}
+
+func TestReadReturnsEachByteAndTheEnd(t *testing.T) {
+	c, other := pair(t)
+	require.IsType(t, quietConn{}, c)
+	text := strings.Repeat("abcdefg", 1<<17)
+	go func() {
+		_, _ = io.Copy(other, strings.NewReader(text))
+		other.Close()
+	}()
+	got, err := io.ReadAll(c)
+	assert.NoError(t, err)
+	assert.Equal(t, text, string(got))
+	n, err := c.Read(make([]byte, 1))
+	assert.Zero(t, n)
+	assert.Equal(t, io.EOF, err)
+}
+
+func TestReadFailsLikeTheUsualRead(t *testing.T) {
+	for name, row := range map[string]struct {
+		happens func(c, other net.Conn)
+		want    error
+	}{
+		"deadline": {func(c, _ net.Conn) { _ = c.SetReadDeadline(time.Now()) }, os.ErrDeadlineExceeded},
+		"closed":   {func(c, _ net.Conn) { c.Close() }, net.ErrClosed},
+		"reset": {func(_, other net.Conn) {
+			_ = other.(*net.TCPConn).SetLinger(0)
+			other.Close()
+		}, syscall.ECONNRESET},
+	} {
+		for moment, before := range map[string]bool{"before the read": true, "during the read": false} {
+			t.Run(name+" "+moment, func(t *testing.T) {
+				c, other := pair(t)
+				failed := make(chan error, 1)
+				read := func() {
+					_, err := c.Read(make([]byte, 1))
+					failed <- err
+				}
+				if before {
+					row.happens(c, other)
+					read()
+				} else {
+					go read()
+					<-time.After(10 * time.Millisecond)
+					row.happens(c, other)
+				}
+				assert.ErrorIs(t, <-failed, row.want)
+			})
+		}
+	}
+}
+
+func TestConnWithoutDescriptorStaysUnchanged(t *testing.T) {
+	c, other := net.Pipe()
+	defer other.Close()
+	assert.Equal(t, c, Quiet(c))
+}
 
 // reader is the environment variable that makes the test's program a reader. Its value is the
 // reader's sort.
@@ -38,7 +112,7 @@ func readAll(quiet bool) {
 		panic(err)
 	}
 	if quiet {
-		c = Conn(c)
+		c = Quiet(c)
 	}
 	for p := make([]byte, 1500); err == nil; {
 		_, err = c.Read(p)
@@ -51,7 +125,7 @@ func BenchmarkWakeUp(b *testing.B) {
 	for _, sort := range []string{"usual", "quiet"} {
 		b.Run(sort, func(b *testing.B) {
 			peer, mine := pair(b)
-			file, err := peer.(conn).Conn.(*net.TCPConn).File()
+			file, err := peer.(quietConn).Conn.(*net.TCPConn).File()
 			require.NoError(b, err)
 			child := exec.CommandContext(b.Context(), os.Args[0])
 			child.Env = append(os.Environ(), reader+"="+sort)
