@@ -9,7 +9,7 @@ import (
 	"net/http"
 	"sync"
 
-	"github.com/metaparticle-io/metaparticle/agent/show"
+	"github.com/metaparticle-io/metaparticle/agent/status"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -93,7 +93,7 @@ func (a *Agent) Yield() {
 }
 
 // Metrics returns the agent's metrics.
-func (a *Agent) Metrics() *show.Metrics { return a.unit.metrics }
+func (a *Agent) Metrics() *status.Metrics { return a.unit.metrics }
 
 // Probes returns the handler of the kubelet's HTTP probes, which the agent serves on a port.
 func (a *Agent) Probes() http.Handler { return a.unit.probes.Handler() }

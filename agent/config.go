@@ -30,7 +30,7 @@ type API interface {
 }
 
 // Gate is the agent's end of the connections to the pod's shims, or the stand-in for the whole pod.
-// agent/gate and agent/standin implement Gate.
+// agent/gate and agent/podgate implement Gate.
 type Gate interface {
 	// Reports delivers the whole state of a shim whenever that state changes.
 	Reports() <-chan gate.Report
@@ -55,7 +55,7 @@ type ReadinessGate interface {
 	Shown(ready bool)
 }
 
-// Forwarder forwards connections from a standby's ports to the holder. Only Reachable blocks. agent/forward implements Forwarder.
+// Forwarder forwards connections from a standby's ports to the holder. Only Reachable blocks. agent/proxy implements Forwarder.
 type Forwarder interface {
 	// Open listens on the ports. After a successful Open, Open does nothing until Close is called.
 	Open() error

@@ -75,11 +75,11 @@ func TestPackagesImportOnlyWhatTheyMay(t *testing.T) {
 		{why: "a decision", packages: []string{"agent/turn", "agent/leave"}, may: []string{"api", "agent/instant"}, never: io},
 		{
 			why:      "show makes the pod's status from plain values, and can neither begin nor end a hold",
-			packages: []string{"agent/show"}, never: []string{"agent/claim", "agent/turn", "agent/leave"},
+			packages: []string{"agent/status"}, never: []string{"agent/claim", "agent/turn", "agent/leave"},
 		},
 		{
 			why:      "a forwarder knows no slot, so nothing that a client sends can change a decision about a slot",
-			packages: []string{"agent/forward"}, may: []string{"api/addresses"},
+			packages: []string{"agent/proxy"}, may: []string{"api/addresses"},
 		},
 		{why: "a probe can neither begin nor end a hold", packages: []string{"agent/probe"}, may: []string{"api"}},
 		{why: "a condition can neither begin nor end a hold", packages: []string{"agent/after"}, may: []string{"api", "agent/kube", "agent/linux", "agent/pace"}},

@@ -11,7 +11,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/pace"
-	"github.com/metaparticle-io/metaparticle/agent/show"
+	"github.com/metaparticle-io/metaparticle/agent/status"
 )
 
 // disruptionPatience bounds how long a stopping agent tries to store the condition. The kubelet reports
@@ -24,8 +24,8 @@ const disruptionPatience = 10 * time.Second
 // from a failure. The drain does not wait for the condition.
 func (l *loop) disrupt(ctx context.Context, reason string, slots []string) {
 	switch reason {
-	case show.ReasonYield, show.ReasonPaused, show.ReasonShardsChanged, show.ReasonLost, show.ReasonCutOff,
-		show.ReasonUnproven, show.ReasonDrained, show.ReasonTurnFailed:
+	case status.ReasonYield, status.ReasonPaused, status.ReasonShardsChanged, status.ReasonLost, status.ReasonCutOff,
+		status.ReasonUnproven, status.ReasonDrained, status.ReasonTurnFailed:
 	default:
 		return // the application has ended by itself, or a person deletes the pod
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/claim"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/instant"
-	"github.com/metaparticle-io/metaparticle/agent/show"
+	"github.com/metaparticle-io/metaparticle/agent/status"
 )
 
 // drain is the state of an agent whose hold ends.
@@ -58,7 +58,7 @@ func (d *drain) stop(s claim.State) {
 	for _, r := range d.unit.shims.Grantees(d.id) {
 		d.stopChild(r)
 		if s.Taken && r.Phase == gate.Draining {
-			d.unit.orders.kill(r, show.ReasonLost)
+			d.unit.orders.kill(r, status.ReasonLost)
 		}
 	}
 }
@@ -67,7 +67,7 @@ func (d *drain) stop(s claim.State) {
 // with the child's own exit code. Otherwise the shim would wait for another grant, and would later
 // end as if the kubelet's signal had killed the application.
 func (d *drain) stopChild(r gate.Report) {
-	if d.reason == show.ReasonPodDeleted && r.HasChild() && d.unit.config.Shims != nil {
+	if d.reason == status.ReasonPodDeleted && r.HasChild() && d.unit.config.Shims != nil {
 		d.unit.orders.end(r, d.id, d.reason, d.grace)
 		return
 	}
@@ -77,7 +77,7 @@ func (d *drain) stopChild(r gate.Report) {
 // spared reports whether the pod stays Ready while its child stops. Only a pod that yields, and
 // whose revision is proven, can be spared.
 func (d *drain) spared() bool {
-	return d.reason == show.ReasonYield && d.hold.turn.Proven && d.unit.spared()
+	return d.reason == status.ReasonYield && d.hold.turn.Proven && d.unit.spared()
 }
 
 // labelled returns the hold because of which the pod has a holder's label; empty for a hold without
@@ -92,7 +92,7 @@ func (d *drain) labelled() string {
 // renews reports whether the agent renews the hold during the drain. A hold that is lost or in
 // doubt is not renewed: the sooner that hold expires, the sooner another pod may run.
 func (d *drain) renews() bool {
-	return d.reason != show.ReasonLost && d.reason != show.ReasonUnproven
+	return d.reason != status.ReasonLost && d.reason != status.ReasonUnproven
 }
 
 // renewOn renews the hold while its children stop, and remembers whether the children still serve.

@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
-	"github.com/metaparticle-io/metaparticle/agent/show"
+	"github.com/metaparticle-io/metaparticle/agent/status"
 	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 )
 
@@ -288,7 +288,7 @@ func (l *link) PatchPodStatus(ctx context.Context, _ string, patch []byte) (kube
 	l.server.mu.Lock()
 	defer l.server.mu.Unlock()
 	l.server.patches++
-	if l.lateStatus && string(patch) != string(show.Anything) {
+	if l.lateStatus && string(patch) != string(status.Anything) {
 		l.lateStatus, l.late = false, patch
 		return kube.Pod{}, context.DeadlineExceeded
 	}
@@ -297,7 +297,7 @@ func (l *link) PatchPodStatus(ctx context.Context, _ string, patch []byte) (kube
 
 func (l *link) ReadDeletion(ctx context.Context, pod string) (kube.Pod, error) {
 	l.set(func(l *link) { l.podReads++ })
-	return l.PatchPodStatus(ctx, pod, show.Anything)
+	return l.PatchPodStatus(ctx, pod, status.Anything)
 }
 
 // store handles a patch as the API server does. A patch that names another resourceVersion than the

@@ -11,7 +11,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/claim"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/instant"
-	"github.com/metaparticle-io/metaparticle/agent/show"
+	"github.com/metaparticle-io/metaparticle/agent/status"
 )
 
 // grants sends the grants of a hold. A shim starts its child when it receives its first grant of
@@ -72,7 +72,7 @@ func (h grants) grant(s claim.State) time.Duration {
 // stopSuperseded drains a shim whose container has a later shim. If the pod has only a start
 // lock, the drained shim could get no further grant, so the order also ends its container.
 func (h grants) stopSuperseded(r gate.Report) {
-	reason, grace := show.ReasonUnproven, h.unit.self.Budget.Drain
+	reason, grace := status.ReasonUnproven, h.unit.self.Budget.Drain
 	if h.unit.config.slotless() {
 		h.unit.orders.end(r, r.Hold, reason, grace)
 		return

@@ -12,7 +12,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
-	"github.com/metaparticle-io/metaparticle/agent/show"
+	"github.com/metaparticle-io/metaparticle/agent/status"
 	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -167,10 +167,10 @@ func (h *hold) beginUnbounded() { h.unit.shims.Begin(h.id) }
 func (h *hold) tellEnd(ctx context.Context, state claim.State, end ending) {
 	u := h.unit
 	switch end.reason {
-	case show.ReasonEnded:
+	case status.ReasonEnded:
 		u.ended = h.id
 		h.loop.requests.learnDeletion(ctx)
-	case show.ReasonNotGranted:
+	case status.ReasonNotGranted:
 		u.grantsAt = h.loop.now + ungrantedPause
 	}
 	if state.Lost != nil {
@@ -191,7 +191,7 @@ func (h *hold) tellPause(state claim.State) {
 }
 
 // pauseOf describes the pause of a slot for people; empty without a pause.
-func pauseOf(s claim.State) string { return show.PauseOf(s.Paused.Slot, s.Paused.Pause) }
+func pauseOf(s claim.State) string { return status.PauseOf(s.Paused.Slot, s.Paused.Pause) }
 
 // ends returns the reason why the hold must end now. If the hold goes on, the reason is empty,
 // and the second result is the instant of the next decision.
@@ -202,31 +202,31 @@ func (h *hold) ends(s claim.State) (ending, time.Duration) {
 	switch {
 	case s.Taken:
 		// The child gets no grace, because another pod may run now.
-		return ending{reason: show.ReasonLost}, 0
+		return ending{reason: status.ReasonLost}, 0
 	case s.Lost != nil:
-		return ending{reason: show.ReasonLost, grace: drain}, 0
+		return ending{reason: status.ReasonLost, grace: drain}, 0
 	case now >= drainAt:
-		return ending{reason: show.ReasonCutOff, grace: drain}, 0
+		return ending{reason: status.ReasonCutOff, grace: drain}, 0
 	case u.shims.Doubted(h.id):
-		return ending{reason: show.ReasonUnproven, grace: drain}, 0
+		return ending{reason: status.ReasonUnproven, grace: drain}, 0
 	case u.shims.Drained(h.id):
-		return ending{reason: show.ReasonDrained, grace: drain}, 0
+		return ending{reason: status.ReasonDrained, grace: drain}, 0
 	case !u.shims.Outstanding(h.id) && h.refused:
-		return ending{reason: show.ReasonNotGranted, grace: drain}, 0
+		return ending{reason: status.ReasonNotGranted, grace: drain}, 0
 	case h.deletedEarly():
-		return ending{reason: show.ReasonPodDeleted, grace: u.config.Grace}, 0
+		return ending{reason: status.ReasonPodDeleted, grace: u.config.Grace}, 0
 	case u.doneKey(h.id) != "":
-		return ending{reason: show.ReasonSucceeded, grace: drain}, 0
+		return ending{reason: status.ReasonSucceeded, grace: drain}, 0
 	case u.failedKey(h.id) != "":
-		return ending{reason: show.ReasonEnded, grace: drain}, 0
+		return ending{reason: status.ReasonEnded, grace: drain}, 0
 	case u.shims.Succeeded(h.id) && u.mayHold() && wished.reason == "":
 		startsBy := h.gap + startsWithin
 		if now >= startsBy {
-			return ending{reason: show.ReasonNotStarted, grace: drain}, 0
+			return ending{reason: status.ReasonNotStarted, grace: drain}, 0
 		}
 		wake = min(wake, startsBy)
 	case !u.shims.Outstanding(h.id) && (!u.mayHold() || len(grants{h}.grantable()) == 0):
-		return ending{reason: show.ReasonEnded, grace: drain}, 0
+		return ending{reason: status.ReasonEnded, grace: drain}, 0
 	case wished.reason != "":
 		return wished, 0
 	}
@@ -254,18 +254,18 @@ func (h *hold) wish(s claim.State) ending {
 	switch {
 	case u.deletion.known && u.config.KubeletStops:
 	case s.Closed != "":
-		return ending{reason: show.ReasonShardsChanged, grace: grace}
+		return ending{reason: status.ReasonShardsChanged, grace: grace}
 	case s.Paused.Pause == api.PauseStop:
-		return ending{reason: show.ReasonPaused, grace: grace}
+		return ending{reason: status.ReasonPaused, grace: grace}
 	case s.Paused.Slot != "":
 	case s.Yield.Hold != "":
-		return ending{reason: show.ReasonYield, grace: grace, successor: s.Yield.Successor}
+		return ending{reason: status.ReasonYield, grace: grace, successor: s.Yield.Successor}
 	case u.yielding && !u.config.slotless():
-		return ending{reason: show.ReasonYield, grace: grace}
+		return ending{reason: status.ReasonYield, grace: grace}
 	case h.turn.To != "":
-		return ending{reason: show.ReasonYield, grace: grace, successor: h.turn.To, turn: h.turn.Turn}
+		return ending{reason: status.ReasonYield, grace: grace, successor: h.turn.To, turn: h.turn.Turn}
 	case h.turn.Failed && u.mayHold():
-		return ending{reason: show.ReasonTurnFailed, grace: grace}
+		return ending{reason: status.ReasonTurnFailed, grace: grace}
 	}
 	return ending{}
 }
@@ -352,9 +352,9 @@ func (h *hold) appear(ctx context.Context, s claim.State) time.Duration {
 		start = h.loop.starts.obstacle(h.loop.now)
 	}
 	if u.config.slotless() {
-		return h.loop.appear(ctx, show.Starts(u.shims.Running(h.id), h.serves(), start))
+		return h.loop.appear(ctx, status.Starts(u.shims.Running(h.id), h.serves(), start))
 	}
-	return h.loop.appear(ctx, u.readiness.Holder(h.loop.now, show.Holder{
+	return h.loop.appear(ctx, u.readiness.Holder(h.loop.now, status.Holder{
 		Start: start,
 		Hold:  h.id, Slots: h.slots, Since: h.since, Running: u.shims.Running(h.id), Serves: h.serves(), Waits: u.probes.Waits(), Paused: pauseOf(s),
 		Turn: h.turn.Message, Leaves: h.leaving.Out, Spared: h.turn.Starting && u.spared(),
@@ -384,17 +384,17 @@ func (h *hold) letGo(end ending) {
 	case !u.shims.Proven(h.id):
 		u.config.Log.Warn("not released: no proof that all children are dead", "hold", h.id)
 		u.events.NotReleased(h.slots)
-	case reason == show.ReasonYield:
+	case reason == status.ReasonYield:
 		// Until the head start is over, this pod does not acquire. A standby acts within
 		// milliseconds, or within Budget.Retry if its watch has ended.
 		part.GiveBack, part.HeadStart = true, budget.Retry
-	case reason == show.ReasonNotGranted:
+	case reason == status.ReasonNotGranted:
 		// The grant could not be stored on disk, and the disk does not recover in a moment. So
 		// other pods may acquire first. If no other pod acquires, this pod acquires again no more
 		// often than a holder renews.
 		part.GiveBack, part.HeadStart = true, budget.Renew
-	case reason == show.ReasonEnded, reason == show.ReasonSucceeded, reason == show.ReasonNotStarted, reason == show.ReasonPaused,
-		reason == show.ReasonShardsChanged, reason == show.ReasonTurnFailed:
+	case reason == status.ReasonEnded, reason == status.ReasonSucceeded, reason == status.ReasonNotStarted, reason == status.ReasonPaused,
+		reason == status.ReasonShardsChanged, reason == status.ReasonTurnFailed:
 		part.GiveBack = true
 	}
 	u.claim.LetGo(h.loop.now, part)

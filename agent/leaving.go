@@ -14,7 +14,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/leave"
-	"github.com/metaparticle-io/metaparticle/agent/show"
+	"github.com/metaparticle-io/metaparticle/agent/status"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -80,7 +80,7 @@ func (l *leaving) restarts() bool { return l.known && !l.deleted }
 // due returns the argument "wish" if the wished end is due now; otherwise the zero value. A yield
 // is due once the pod has left its Services. Every other end is due immediately.
 func (l *leaving) due(wish ending) ending {
-	if wish.reason == show.ReasonYield && !l.Over {
+	if wish.reason == status.ReasonYield && !l.Over {
 		return ending{}
 	}
 	return wish
@@ -166,7 +166,7 @@ type ending struct {
 // cause returns the [leave.Cause] of an end by a yield, and [leave.None] for every other end.
 func (e ending) cause() leave.Cause {
 	switch {
-	case e.reason != show.ReasonYield:
+	case e.reason != status.ReasonYield:
 		return leave.None
 	case e.turn.Valid():
 		return leave.Turn

@@ -14,7 +14,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/leave"
-	"github.com/metaparticle-io/metaparticle/agent/show"
+	"github.com/metaparticle-io/metaparticle/agent/status"
 	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -100,7 +100,7 @@ func TestYieldingHolderLeavesItsServicesBeforeItStops(t *testing.T) {
 		assert.Equal(t, "True Holding", next.ready())
 		assert.Equal(t, []string{"True", "False", "True"}, next.readiness(), "not Ready until its child serves")
 		assert.Equal(t, []string{"True"}, other.readiness(), "throughout")
-		w.pass(show.WordsDelay)
+		w.pass(status.WordsDelay)
 		assert.Equal(t, "True StandingBy", s.holder.ready())
 		open, target := s.ports[s.holder].state()
 		assert.True(t, open)
@@ -449,7 +449,7 @@ func TestSuccessorThatStopsSoonLeavesItsServicesToo(t *testing.T) {
 			return ip
 		}
 		w.within(5*time.Second, "the standbys forward to the next holder", func() bool { return next.running(shim) && target() == next.config.PodIP })
-		w.pass(show.Calm / 2)
+		w.pass(status.Calm / 2)
 		next.agent.Yield()
 		waited := false
 		w.within(10*time.Second, "the next holder stops", func() bool {

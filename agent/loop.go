@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/instant"
-	"github.com/metaparticle-io/metaparticle/agent/show"
+	"github.com/metaparticle-io/metaparticle/agent/status"
 )
 
 // errGateClosed means that the gate ended before the agent did.
@@ -55,7 +55,7 @@ func (l *loop) begin(stop <-chan struct{}) { l.now, l.stop = l.config.Clock(), s
 // appear writes the pod's status, unless d.Keep reports that the status stays as it is. If the
 // status depends on whether the holder's pod answers connections, appear also checks that pod. The
 // result is the instant of the next decision.
-func (l *loop) appear(ctx context.Context, d show.Decision) (wake time.Duration) {
+func (l *loop) appear(ctx context.Context, d status.Decision) (wake time.Duration) {
 	if !d.Keep {
 		l.unit.status.Show(d.Appearance)
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/show"
+	"github.com/metaparticle-io/metaparticle/agent/status"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -108,7 +108,7 @@ func TestAgentReleasesSlotIfApplicationNeverStarts(t *testing.T) {
 		assert.False(t, b.running("s9"))
 		w.within(2*time.Second, "given up", func() bool { return b.running("s9") })
 		w.pass(time.Second)
-		assert.Contains(t, w.server.told(), show.ReasonNotStarted)
+		assert.Contains(t, w.server.told(), status.ReasonNotStarted)
 	})
 }
 

@@ -12,16 +12,16 @@ import (
 
 	"github.com/stretchr/testify/assert"
 
-	"github.com/metaparticle-io/metaparticle/agent/standin"
+	"github.com/metaparticle-io/metaparticle/agent/podgate"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // The function "serving" starts a pod with the gate "readiness".
 func serving(w *world, name string, change ...func(c *Config)) *pod {
-	r := standin.NewReadiness(w.clock)
+	r := podgate.NewReadiness(w.clock)
 	ctx, cancel := context.WithCancel(w.t.Context())
 	p := w.start(name, append(change, func(c *Config) {
-		c.Gate, c.Shims, c.Readiness, c.Containers = r, nil, api.ReadinessHolder, []string{standin.Container}
+		c.Gate, c.Shims, c.Readiness, c.Containers = r, nil, api.ReadinessHolder, []string{podgate.Container}
 	})...)
 	go func() { _ = r.Run(ctx) }()
 	kill := p.cancel

@@ -17,7 +17,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
-	"github.com/metaparticle-io/metaparticle/agent/show"
+	"github.com/metaparticle-io/metaparticle/agent/status"
 	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -187,7 +187,7 @@ func TestStandbyForwardsToTheHolderThatServes(t *testing.T) {
 		assert.Equal(t, a.config.PodIP, target)
 
 		a.gates.end("s1")
-		w.pass(show.WordsDelay)
+		w.pass(status.WordsDelay)
 		assert.Equal(t, "True HandingOver", b.ready())
 		open, target = of.state()
 		assert.True(t, open)
@@ -282,7 +282,7 @@ func TestStandbyIsUnreadyWhileItsPortsAreTaken(t *testing.T) {
 		of := ports{busy: errors.New("port 6379 is in use")}
 		a, b := w.start("a"), w.start("b", forwarding(&of))
 		a.connect("s1")
-		w.pass(show.WordsDelay)
+		w.pass(status.WordsDelay)
 		assert.Equal(t, "False PortsInUse", b.ready())
 		of.mu.Lock()
 		of.busy = nil
@@ -297,17 +297,17 @@ func TestDelayedStatusWriteCannotOverwriteANewerStatus(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := newLink(w.server, "a")
 		s := l.status(w)
-		standing := show.Appearance{Reason: show.ReadyStandingBy, Message: "b holds it"}
+		standing := status.Appearance{Reason: status.ReadyStandingBy, Message: "b holds it"}
 		s.Show(standing)
 		w.pass(time.Second)
 		l.set(func(l *link) { l.lateStatus = true })
-		s.Show(show.Appearance{Ready: true, Hold: "h", Reason: show.ReadyHolding})
+		s.Show(status.Appearance{Ready: true, Hold: "h", Reason: status.ReadyHolding})
 		w.pass(time.Millisecond)
 		s.Show(standing)
 		w.pass(2 * time.Second)
 		require.NotEmpty(t, l.late)
 		l.set(func(l *link) { _, _ = l.store(l.late) })
-		assert.Contains(t, l.patches[len(l.patches)-1], show.ReadyStandingBy)
+		assert.Contains(t, l.patches[len(l.patches)-1], status.ReadyStandingBy)
 	})
 }
 
@@ -436,7 +436,7 @@ func TestStandbyStaysReadyDuringASlowApplicationStart(t *testing.T) {
 	})
 }
 
-// The application's stop and its start each take longer than show.Handover.
+// The application's stop and its start each take longer than status.Handover.
 func TestOldPodsStayReadyDespiteASlowApplication(t *testing.T) {
 	const stops, starts = 110 * time.Second, 45 * time.Second
 	simulate(t, func(w *world) {
@@ -506,18 +506,18 @@ func TestStandbyWritesChangedStatusMessageAfterADelay(t *testing.T) {
 		l := newLink(w.server, "a")
 		s := l.status(w)
 		say := func(message string) {
-			s.Show(show.Appearance{Ready: true, Reason: show.ReadyStandingBy, Message: message})
+			s.Show(status.Appearance{Ready: true, Reason: status.ReadyStandingBy, Message: message})
 		}
 		say("first")
 		w.pass(time.Second)
 		require.Len(t, l.patches, 1)
 		for range 10 {
 			say("second")
-			w.pass(show.WordsDelay / 25)
+			w.pass(status.WordsDelay / 25)
 			say("third")
-			w.pass(show.WordsDelay / 25)
+			w.pass(status.WordsDelay / 25)
 		}
-		w.pass(show.WordsDelay / 5)
+		w.pass(status.WordsDelay / 5)
 		require.Len(t, l.patches, 2, "changes do not put the write off")
 		assert.Contains(t, l.patches[1], "third")
 	})

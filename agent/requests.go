@@ -10,7 +10,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/claim"
 	"github.com/metaparticle-io/metaparticle/agent/elector"
-	"github.com/metaparticle-io/metaparticle/agent/show"
+	"github.com/metaparticle-io/metaparticle/agent/status"
 )
 
 // posts carries functions from other goroutines to the loop. The loop calls each function with
@@ -170,7 +170,7 @@ func (q *requests) causeOfEnd(hold string) string {
 }
 
 // count counts the answer to a write in the metrics.
-func count(m *show.Metrics, a claim.Action, err error) {
+func count(m *status.Metrics, a claim.Action, err error) {
 	switch a.Kind {
 	case claim.Renew:
 		m.Renewed(a.Sent(), err)

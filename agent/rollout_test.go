@@ -16,7 +16,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
-	"github.com/metaparticle-io/metaparticle/agent/show"
+	"github.com/metaparticle-io/metaparticle/agent/status"
 	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -206,7 +206,7 @@ func TestTurnEndsIfTheApplicationNeverServes(t *testing.T) {
 		assert.Equal(t, b.identity(), w.holder())
 		assert.Equal(t, []string{"True"}, w.pods["a2"].readiness(), "while nobody serves, too")
 		w.pass(2 * time.Second)
-		assert.Equal(t, []string{show.ReasonTurnFailed}, b.gates.told())
+		assert.Equal(t, []string{status.ReasonTurnFailed}, b.gates.told())
 		b.gates.report("s3", func(r *gate.Report) { r.Phase, r.Hold = gate.Waiting, b.gates.grants[0].Hold })
 		w.within(3*time.Second, "the old child runs again", func() bool { return a.running("s1") })
 		assert.Equal(t, []string{"False"}, b.readiness())

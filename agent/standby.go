@@ -12,7 +12,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/leave"
-	"github.com/metaparticle-io/metaparticle/agent/show"
+	"github.com/metaparticle-io/metaparticle/agent/status"
 	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -109,9 +109,9 @@ func (s standby) show(ctx context.Context, standing turn.StandbyDecision, settle
 	effect.Beyond = u.readyBeyond(views)
 	decided := u.readiness.Standby(now, seen(views), effect, !u.shims.Alive())
 	if settled {
-		decided = show.Done(u.waits.work())
+		decided = status.Done(u.waits.work())
 	} else if now < u.waits.retryAt {
-		decided, wake = show.Failed(u.waits.failed()), u.waits.retryAt
+		decided, wake = status.Failed(u.waits.failed()), u.waits.retryAt
 	}
 	wake = min(wake, s.offer(ctx, decided, standing, views))
 	return min(wake, u.waits.dismiss(now), s.loop.appear(ctx, decided))
@@ -149,10 +149,10 @@ func (s standby) named(v claim.View) bool {
 }
 
 // seen converts the views of a standby's slots for the status.
-func seen(views []claim.View) []show.Slot {
-	seen := make([]show.Slot, 0, len(views))
+func seen(views []claim.View) []status.Slot {
+	seen := make([]status.Slot, 0, len(views))
 	for _, v := range views {
-		seen = append(seen, show.Slot{Name: v.Slot, Record: v.Record, Known: v.Known, Mine: v.Mine, ExpiresAt: v.ExpiresAt})
+		seen = append(seen, status.Slot{Name: v.Slot, Record: v.Record, Known: v.Known, Mine: v.Mine, ExpiresAt: v.ExpiresAt})
 	}
 	return seen
 }
@@ -196,15 +196,15 @@ func (s standby) unheard(v claim.View) bool {
 // effectOf converts the decision of package turn about a standby into its effect on the pod's
 // readiness. The argument "unwritten" is the error of the last write of the pod's ask; nil for none.
 // The message contains that error.
-func effectOf(s turn.StandbyDecision, unwritten error) show.Turn {
-	t := show.Turn{Ready: s.Ruling == turn.Ready, NotReady: s.Ruling == turn.NotReady, Reason: s.Reason, Message: s.Message}
+func effectOf(s turn.StandbyDecision, unwritten error) status.Turn {
+	t := status.Turn{Ready: s.Ruling == turn.Ready, NotReady: s.Ruling == turn.NotReady, Reason: s.Reason, Message: s.Message}
 	if s.Asks && unwritten != nil {
 		t.Message += ", but cannot write that: " + unwritten.Error()
 	}
 	return t
 }
 
-// readyBeyond returns how much longer than [show.Handover] a standby of a strict controller stays
+// readyBeyond returns how much longer than [status.Handover] a standby of a strict controller stays
 // Ready while no holder serves. The result is the longer of two times: the pod's grace, and the
 // time that an application has in a turn to start. Without a strict controller, or without
 // turns, the result is zero.
@@ -227,11 +227,11 @@ func (s standby) drainOrphans() {
 		}
 		reason := ""
 		if u.shims.Doubted(r.Hold) {
-			reason = show.ReasonUnproven
+			reason = status.ReasonUnproven
 		}
 		lost, taken := u.claim.Lost(childOf(r))
 		if lost {
-			reason = show.ReasonLost
+			reason = status.ReasonLost
 		}
 		switch {
 		case taken:
@@ -245,7 +245,7 @@ func (s standby) drainOrphans() {
 // offer sends the pod's offer to stay Ready, if the holder is leaving its Services and this
 // standby is Ready. A standby offers once for each leave. Later, offer tells the holder that the
 // standby is prepared. The result is the instant of the next decision.
-func (s standby) offer(ctx context.Context, d show.Decision, standing turn.StandbyDecision, views []claim.View) (wake time.Duration) {
+func (s standby) offer(ctx context.Context, d status.Decision, standing turn.StandbyDecision, views []claim.View) (wake time.Duration) {
 	u, o := s.unit, s.loop.offerer
 	if !u.rollout.takesTurns() {
 		return instant.Never

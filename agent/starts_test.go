@@ -12,7 +12,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
-	"github.com/metaparticle-io/metaparticle/agent/show"
+	"github.com/metaparticle-io/metaparticle/agent/status"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -66,7 +66,7 @@ func TestStartLockLastsUntilApplicationIsReady(t *testing.T) {
 		w.within(6*time.Second, "second child runs", func() bool { return b.running("s2") })
 		w.within(6*time.Second, "start lock is free", func() bool { return w.starting() == "" })
 		assert.True(t, a.running("s1"), "the application goes on without the slot")
-		assert.Contains(t, a.status(), `"reason":"`+show.ReadyStarted)
+		assert.Contains(t, a.status(), `"reason":"`+status.ReadyStarted)
 		assert.Contains(t, a.status(), `"metaparticle.io/role":null`, "no pod holds a slot for life")
 
 		// From here on, neither pod sends a request to the API server.

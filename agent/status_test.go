@@ -16,21 +16,21 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
-	"github.com/metaparticle-io/metaparticle/agent/show"
+	"github.com/metaparticle-io/metaparticle/agent/status"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // status returns the writer of a pod's status, without an agent.
-func (l *link) status(w *world) *show.Status { return statusBy(w, l) }
+func (l *link) status(w *world) *status.Status { return statusBy(w, l) }
 
-func statusBy(w *world, a API) *show.Status {
+func statusBy(w *world, a API) *status.Status {
 	c := Config{
 		Pod:     Pod{PodName: "a"},
 		Outside: Outside{API: a, Wall: time.Now, Idle: func() {}, Log: slog.New(slog.DiscardHandler)},
 	}
 	shown := showConfig(c, api.Budget{RequestTimeout: time.Second}, rand.New(rand.NewPCG(1, 1)))
 	shown.Answered = func(context.Context, string, bool) {}
-	s := show.NewStatus(shown)
+	s := status.NewStatus(shown)
 	go s.Run(w.t.Context())
 	return s
 }
@@ -48,7 +48,7 @@ func TestAgentKeepsDeletionCostThatAPersonSet(t *testing.T) {
 			p := &pod{world: w, link: l}
 			s := l.status(w)
 			for i, hold := range []string{"h", ""} {
-				s.Show(show.Appearance{Ready: hold != "", Reason: "any", Hold: hold})
+				s.Show(status.Appearance{Ready: hold != "", Reason: "any", Hold: hold})
 				w.pass(time.Second)
 				is := "absent"
 				if written, ok := p.looks().Metadata.Annotations[api.DeletionCostAnnotation]; ok {
@@ -71,7 +71,7 @@ type repeating struct {
 
 func (r *repeating) PatchPodStatus(ctx context.Context, pod string, patch []byte) (kube.Pod, error) {
 	stored, err := r.link.PatchPodStatus(ctx, pod, patch)
-	if err == nil && r.conflicts > 0 && string(patch) != string(show.Anything) {
+	if err == nil && r.conflicts > 0 && string(patch) != string(status.Anything) {
 		r.conflicts--
 		r.set(func(l *link) { l.edits++ })
 		return kube.Pod{}, &kube.StatusError{Code: http.StatusConflict}
@@ -84,12 +84,12 @@ func TestConflictAfterStoredWriteNeverHidesTheReadiness(t *testing.T) {
 	simulate(t, func(w *world) {
 		r := &repeating{link: newLink(w.server, "a")}
 		s := statusBy(w, r)
-		s.Show(show.Appearance{Reason: show.ReadyStandingBy})
+		s.Show(status.Appearance{Reason: status.ReadyStandingBy})
 		w.pass(time.Minute)
 		r.conflicts = 1
-		s.Show(show.Appearance{Ready: true, Reason: show.ReadyHolding, Hold: "h"})
+		s.Show(status.Appearance{Ready: true, Reason: status.ReadyHolding, Hold: "h"})
 		w.pass(10 * time.Millisecond)
-		s.Show(show.Appearance{Reason: show.ReadyStandingBy})
+		s.Show(status.Appearance{Reason: status.ReadyStandingBy})
 		w.pass(time.Minute)
 		assert.Contains(t, r.patches[len(r.patches)-1], `"status":"False"`)
 	})
@@ -110,7 +110,7 @@ func TestPodWithVeryManyLabelsBecomesReady(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := newLink(w.server, "a")
 		s := statusBy(w, crowded{l})
-		s.Show(show.Appearance{Ready: true, Reason: show.ReadyHolding, Hold: "h"})
+		s.Show(status.Appearance{Ready: true, Reason: status.ReadyHolding, Hold: "h"})
 		w.pass(time.Second)
 		p := &pod{world: w, link: l}
 		assert.Equal(t, "True Holding", p.ready())
@@ -123,10 +123,10 @@ func TestNewHoldStoresNoUnchangedPodStatus(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := newLink(w.server, "a")
 		s := l.status(w)
-		s.Show(show.Appearance{Ready: true, Reason: show.ReadyHolding, Hold: "first"})
+		s.Show(status.Appearance{Ready: true, Reason: status.ReadyHolding, Hold: "first"})
 		w.pass(time.Minute)
 		require.Len(t, l.patches, 1)
-		s.Show(show.Appearance{Ready: true, Reason: show.ReadyHolding, Hold: "second"})
+		s.Show(status.Appearance{Ready: true, Reason: status.ReadyHolding, Hold: "second"})
 		w.pass(time.Minute)
 		assert.Len(t, l.patches, 1)
 		assert.Equal(t, 4, w.server.patched(), "two for each hold")

@@ -16,7 +16,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/agent/probe"
-	"github.com/metaparticle-io/metaparticle/agent/show"
+	"github.com/metaparticle-io/metaparticle/agent/status"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -34,10 +34,10 @@ type unit struct {
 	orders *orders
 	probes *probe.Monitor
 
-	readiness *show.Readiness
-	status    *show.Status
-	events    *show.Events
-	metrics   *show.Metrics
+	readiness *status.Readiness
+	status    *status.Status
+	events    *status.Events
+	metrics   *status.Metrics
 
 	rollout  *rollout
 	deletion deletion
@@ -82,21 +82,21 @@ func newUnit(c Config, b api.Budget, p posts) *unit {
 	settings.Answered = func(ctx context.Context, hold string, deleted bool) {
 		p.post(ctx, func(time.Duration) { u.deletion.learn(hold, deleted) })
 	}
-	u.status, u.events = show.NewStatus(settings), show.NewEvents(settings)
+	u.status, u.events = status.NewStatus(settings), status.NewEvents(settings)
 	u.waits = &waits{config: c, shims: u.shims, orders: u.orders, events: u.events, course: c.Course}
 	seen := readinessConfig(c, b)
 	seen.Jitter = u.jitter
-	u.readiness = show.NewReadiness(seen)
-	u.metrics = show.NewMetrics(c.Clock, instant.LongestSleep, c.Workload, b)
+	u.readiness = status.NewReadiness(seen)
+	u.metrics = status.NewMetrics(c.Clock, instant.LongestSleep, c.Workload, b)
 	return u
 }
 
 // showConfig returns the settings of package show.
-func showConfig(c Config, b api.Budget, random *rand.Rand) show.Config {
-	return show.Config{
+func showConfig(c Config, b api.Budget, random *rand.Rand) status.Config {
+	return status.Config{
 		PodName: c.PodName, PodUID: c.PodUID, Shards: c.Shards, API: c.API, Timeout: b.RequestTimeout, StartsWithin: startsWithin,
 		Backoff: func(misses int) time.Duration { return jitter(random, pace.Backoff(misses)) },
-		Delay:   func() time.Duration { return jitter(random, show.WordsDelay) },
+		Delay:   func() time.Duration { return jitter(random, status.WordsDelay) },
 		Stored: func(_ context.Context, ready bool) {
 			if g, ok := c.Gate.(ReadinessGate); ok {
 				g.Shown(ready)
@@ -106,8 +106,8 @@ func showConfig(c Config, b api.Budget, random *rand.Rand) show.Config {
 	}
 }
 
-func readinessConfig(c Config, b api.Budget) show.ReadinessConfig {
-	r := show.ReadinessConfig{
+func readinessConfig(c Config, b api.Budget) status.ReadinessConfig {
+	r := status.ReadinessConfig{
 		Slots: c.Slots, Any: c.Any, Identity: api.Identity(c.PodName, c.PodUID), Workload: c.Workload, Mode: c.Readiness,
 		Shards: c.Shards, Run: c.run(), Budget: b, Ports: c.Ports.Declared(), Gate: c.gatesReadiness(),
 	}

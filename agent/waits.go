@@ -13,7 +13,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/claim"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/instant"
-	"github.com/metaparticle-io/metaparticle/agent/show"
+	"github.com/metaparticle-io/metaparticle/agent/status"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -23,7 +23,7 @@ type waits struct {
 	config Config
 	shims  *gate.Proof
 	orders *orders
-	events *show.Events
+	events *status.Events
 	// course is the pod's decision; empty until a pod that may skip has decided. The field
 	// "because" describes the holder that made this agent process skip. That field is empty if
 	// an earlier process decided.

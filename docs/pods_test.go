@@ -21,10 +21,10 @@ import (
 // the pattern of the names of these constants. The reasons of a standby in a rollout are in
 // docs/operate/rollouts.md instead.
 var reported = map[string]string{
-	"agent/show/reasons.go":  `^(Reason|Ready|event)`,
-	"agent/after/notices.go": `^event(Waits|NotMet)$`,
-	"agent/gate/gate.go":     `^Reason`,
-	"api/names.go":           `^Reason(Acquired|Released|ChildRunning|InTurn)$`,
+	"agent/status/reasons.go": `^(Reason|Ready|event)`,
+	"agent/after/notices.go":  `^event(Waits|NotMet)$`,
+	"agent/gate/gate.go":      `^Reason`,
+	"api/names.go":            `^Reason(Acquired|Released|ChildRunning|InTurn)$`,
 }
 
 func TestPodsPageListsEachReasonOfAgents(t *testing.T) {

@@ -13,7 +13,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/install"
 	"github.com/metaparticle-io/metaparticle/agent/linux"
-	"github.com/metaparticle-io/metaparticle/agent/standin"
+	"github.com/metaparticle-io/metaparticle/agent/podgate"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -33,7 +33,7 @@ type opened struct {
 // the agent is stopped during that wait, openGate returns neither a gate nor an error.
 func (s runSettings) openGate(ctx context.Context, stop <-chan struct{}, log *slog.Logger) (opened, error) {
 	if s.Gate == api.GateReadiness {
-		g := standin.NewReadiness(linux.Now)
+		g := podgate.NewReadiness(linux.Now)
 		return opened{Gate: g, run: g.Run, close: func() error { return nil }}, nil
 	}
 	ctx, cancel := untilStopped(ctx, stop)
@@ -61,7 +61,7 @@ func (s runSettings) openShims(ctx context.Context, _ <-chan struct{}, log *slog
 }
 
 func (s runSettings) openPod(ctx context.Context, stop <-chan struct{}, log *slog.Logger) (opened, error) {
-	g, err := standin.OpenPod(ctx, standin.PodConfig{Dir: s.RunDir, OwnKernel: s.config.OwnKernel, Log: log})
+	g, err := podgate.OpenPod(ctx, podgate.PodConfig{Dir: s.RunDir, OwnKernel: s.config.OwnKernel, Log: log})
 	if err != nil {
 		return opened{}, err
 	}

@@ -22,7 +22,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/install"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/linux"
-	"github.com/metaparticle-io/metaparticle/agent/standin"
+	"github.com/metaparticle-io/metaparticle/agent/podgate"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -119,7 +119,7 @@ func waitCommand(ctx context.Context, args []string) (int, error) {
 		fmt.Fprintln(os.Stderr, "metaparticle: standing by: the application's containers start when this pod gets the slot")
 	})
 	defer notice.Stop()
-	if standin.Wait(ctx, standin.Socket(*socket)) != nil {
+	if podgate.Wait(ctx, podgate.Socket(*socket)) != nil {
 		return exitTerminated, nil
 	}
 	return 0, nil
@@ -135,7 +135,7 @@ func turnCommand(_ context.Context, args []string) (int, error) {
 	if err := flags.Parse(args); err != nil {
 		return api.ExitUsage, err
 	}
-	if err := standin.MoveNote(standin.Dir(*runDir)); err != nil {
+	if err := podgate.MoveNote(podgate.Dir(*runDir)); err != nil {
 		return 1, err
 	}
 	return 0, nil

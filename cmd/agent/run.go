@@ -19,9 +19,9 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent"
-	"github.com/metaparticle-io/metaparticle/agent/forward"
 	"github.com/metaparticle-io/metaparticle/agent/linux"
-	"github.com/metaparticle-io/metaparticle/agent/standin"
+	"github.com/metaparticle-io/metaparticle/agent/podgate"
+	"github.com/metaparticle-io/metaparticle/agent/proxy"
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/crowd"
 )
@@ -41,7 +41,7 @@ func runCommand(ctx context.Context, args []string) (int, error) {
 	}
 	saveMemory()
 	switch err := s.run(ctx, toldToStop()); {
-	case errors.Is(err, standin.ErrRestart):
+	case errors.Is(err, podgate.ErrRestart):
 		return api.RestartCode, err
 	case err != nil:
 		return 1, err
@@ -69,7 +69,7 @@ func parseRun(args []string, env func(string) string) (runSettings, error) {
 		c.Slots = ownShard(life, r.Shard)
 	}
 	if r.Gate != api.GateContainer {
-		c.Containers = []string{standin.Container}
+		c.Containers = []string{podgate.Container}
 		c.KubeletStops = r.Gate == api.GatePod
 	}
 	return runSettings{RunArgs: r, namespace: env(api.PodNamespaceEnv), config: c}, err
@@ -126,7 +126,7 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 	// also collects garbage after each burst of requests.
 	c.Idle = runtime.GC
 	if len(c.Ports) > 0 && c.Readiness == api.ReadinessForward {
-		c.Forwarder = forward.New(forwarding(c, os.Environ()))
+		c.Forwarder = proxy.New(forwarding(c, os.Environ()))
 	}
 	if c.BootID, err = linux.BootID(); err != nil {
 		return errors.Join(err, server.close())
@@ -153,14 +153,14 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 // cluster IPs of the Services that exist at the start of the pod. A Service leads back to its own pods.
 // So if a forged Lease names such an address, a connection would run in circles through the standbys.
 // The API server's address can be that of a node, which is also the address of pods on the host network.
-func forwarding(c agent.Config, environment []string) forward.Config {
+func forwarding(c agent.Config, environment []string) proxy.Config {
 	self := []string{c.PodIP}
 	for _, variable := range environment {
 		if name, value, _ := strings.Cut(variable, "="); strings.HasSuffix(name, "_SERVICE_HOST") && name != "KUBERNETES_SERVICE_HOST" {
 			self = append(self, value)
 		}
 	}
-	config := forward.Config{Self: self, Wait: c.LeaseDuration}
+	config := proxy.Config{Self: self, Wait: c.LeaseDuration}
 	for _, p := range c.Ports {
 		switch {
 		case p.UDP:

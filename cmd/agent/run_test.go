@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/metaparticle-io/metaparticle/agent/forward"
-	"github.com/metaparticle-io/metaparticle/agent/standin"
+	"github.com/metaparticle-io/metaparticle/agent/podgate"
+	"github.com/metaparticle-io/metaparticle/agent/proxy"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -44,7 +44,7 @@ func TestAgentSidecarReadsItsArgumentsAndEnvironment(t *testing.T) {
 func TestStandbyNeverForwardsToServiceOfItsNamespace(t *testing.T) {
 	s, err := parseRun([]string{"-slots=lock.a"}, func(string) string { return "10.0.0.1" })
 	require.NoError(t, err)
-	f := forward.New(forwarding(s.config, []string{"HOME=/", "TILL_SERVICE_HOST=10.96.0.7", "TILL_SERVICE_PORT=80", "KUBERNETES_SERVICE_HOST=10.0.0.2"}))
+	f := proxy.New(forwarding(s.config, []string{"HOME=/", "TILL_SERVICE_HOST=10.96.0.7", "TILL_SERVICE_PORT=80", "KUBERNETES_SERVICE_HOST=10.0.0.2"}))
 	for _, address := range []string{"10.0.0.1", "10.96.0.7"} {
 		assert.ErrorContains(t, f.Reachable(t.Context(), address), "no target", address)
 	}
@@ -55,7 +55,7 @@ func TestGatesWithoutShimsHaveOnlyOneStandIn(t *testing.T) {
 	for _, name := range []string{"pod", "readiness"} {
 		s, err := parseRun([]string{"-slots=a", "-containers=app,helper", "-gate=" + name}, func(string) string { return "" })
 		require.NoError(t, err)
-		assert.Equal(t, []string{standin.Container}, s.config.Containers, name)
+		assert.Equal(t, []string{podgate.Container}, s.config.Containers, name)
 	}
 	s, err := parseRun([]string{"-slots=a", "-containers=app,helper"}, func(string) string { return "" })
 	require.NoError(t, err)

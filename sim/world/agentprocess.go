@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent"
+	"github.com/metaparticle-io/metaparticle/agent/podgate"
 	"github.com/metaparticle-io/metaparticle/agent/probe"
-	"github.com/metaparticle-io/metaparticle/agent/standin"
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
@@ -274,7 +274,7 @@ func (a *AgentProcess) exited(err error) {
 		p.w.Note(a.Name, "agent exits: %v", err)
 		a.Kill()
 		switch {
-		case errors.Is(err, standin.ErrRestart):
+		case errors.Is(err, podgate.ErrRestart):
 			p.Order.restartAll()
 		case !p.Stopping:
 			p.RestartAgent()

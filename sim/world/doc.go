@@ -8,7 +8,7 @@
 //
 // # What is real and what is not
 //
-// The agent is real: agent.Agent with agent/lease, agent/kube's Lease, and agent/standin for the
+// The agent is real: agent.Agent with agent/lease, agent/kube's Lease, and agent/podgate for the
 // gates "pod" and "readiness". Both ends of the shim's gate are real, too: desk.Server, and the
 // state machine of agent/shim with host.Leaps. In the stories of Jobs, of once claims and of Jobs
 // with shards, pods with conditions run the real agent/after. In the story of barriers, pods run

@@ -12,7 +12,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/standin"
+	"github.com/metaparticle-io/metaparticle/agent/podgate"
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
@@ -32,9 +32,9 @@ type inOrder struct {
 	unwatched string
 }
 
-// podGate is the real gate [standin.Pod], and also notes each grant in the simulated pod.
+// podGate is the real gate [podgate.Pod], and also notes each grant in the simulated pod.
 type podGate struct {
-	*standin.Pod
+	*podgate.Pod
 	a *AgentProcess
 }
 
@@ -49,7 +49,7 @@ func (g podGate) Grant(id gate.ShimID, grant gate.Grant) error {
 
 // runPod runs the agent's process in a pod of the gate "pod".
 func (a *AgentProcess) runPod(config agent.Config) error {
-	g, err := standin.OpenPod(a.Process.Ctx, standin.PodConfig{Machine: agentMachine{a}, OwnKernel: a.Pod.w.OwnKernel})
+	g, err := podgate.OpenPod(a.Process.Ctx, podgate.PodConfig{Machine: agentMachine{a}, OwnKernel: a.Pod.w.OwnKernel})
 	if err != nil {
 		return err
 	}
@@ -111,7 +111,7 @@ func (o *inOrder) next() {
 	case o.restarting:
 	case !o.turned:
 		o.turned = true
-		engine.Must(standin.MoveNote(p.volume))
+		engine.Must(podgate.MoveNote(p.volume))
 		p.w.Note(p.Name, "agent turn ends")
 		o.Soon()
 	case len(p.Agents) == 0:
@@ -145,7 +145,7 @@ func (o *inOrder) startWait() {
 	}
 	w.Note(p.Name, "agent wait starts")
 	w.Group.Go(func() {
-		err := standin.Wait(proc.Ctx, p.sockets.dial(proc))
+		err := podgate.Wait(proc.Ctx, p.sockets.dial(proc))
 		w.Do(func() {
 			if proc.Dead {
 				return

@@ -13,7 +13,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/standin"
+	"github.com/metaparticle-io/metaparticle/agent/podgate"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
@@ -21,7 +21,7 @@ import (
 // node. The callers of the methods hold the world's mutex.
 type volume map[string][]byte
 
-// Read implements standin.Volume.
+// Read implements podgate.Volume.
 func (v volume) Read(name string) ([]byte, error) {
 	text, ok := v[name]
 	if !ok {
@@ -30,13 +30,13 @@ func (v volume) Read(name string) ([]byte, error) {
 	return slices.Clone(text), nil
 }
 
-// Write implements standin.Volume.
+// Write implements podgate.Volume.
 func (v volume) Write(name string, text []byte) error {
 	v[name] = slices.Clone(text)
 	return nil
 }
 
-// Rename implements standin.Volume.
+// Rename implements podgate.Volume.
 func (v volume) Rename(from, to string) error {
 	text, ok := v[from]
 	if !ok {
@@ -60,13 +60,13 @@ func (m agentMachine) inside(f func() error) error {
 	return f()
 }
 
-// Read implements standin.Volume.
+// Read implements podgate.Volume.
 func (m agentMachine) Read(name string) (text []byte, err error) {
 	err = m.inside(func() error { text, err = m.a.Pod.volume.Read(name); return err })
 	return text, err
 }
 
-// Write implements standin.Volume.
+// Write implements podgate.Volume.
 func (m agentMachine) Write(name string, text []byte) error {
 	return m.inside(func() error {
 		if m.a.Pod.Full {
@@ -76,12 +76,12 @@ func (m agentMachine) Write(name string, text []byte) error {
 	})
 }
 
-// Rename implements standin.Volume.
+// Rename implements podgate.Volume.
 func (m agentMachine) Rename(from, to string) error {
 	return m.inside(func() error { return m.a.Pod.volume.Rename(from, to) })
 }
 
-// Now implements standin.Machine. The gate can read the clock while the agent's loop is blocked.
+// Now implements podgate.Machine. The gate can read the clock while the agent's loop is blocked.
 // Now waits while the process is frozen. Even for a dead process Now returns the node's time.
 func (m agentMachine) Now() (now time.Duration) {
 	if m.inside(func() error { now = m.a.Pod.Node.Now(); return nil }) != nil {
@@ -90,21 +90,21 @@ func (m agentMachine) Now() (now time.Duration) {
 	return now
 }
 
-// BootID implements standin.Machine.
+// BootID implements podgate.Machine.
 func (m agentMachine) BootID() (string, error) { return m.a.Pod.Node.boot, nil }
 
-// Lock implements standin.Machine, and takes no flock: the simulated process runs the agent only
+// Lock implements podgate.Machine, and takes no flock: the simulated process runs the agent only
 // once the process has the pod's flock.
 func (m agentMachine) Lock(context.Context, *slog.Logger) (io.Closer, error) {
 	return io.NopCloser(nil), nil
 }
 
-// Alarm implements standin.Machine.
-func (m agentMachine) Alarm() (standin.Alarm, error) {
+// Alarm implements podgate.Machine.
+func (m agentMachine) Alarm() (podgate.Alarm, error) {
 	return &ringing{machine: m, rings: make(chan struct{}, 1)}, nil
 }
 
-// Listen implements standin.Machine.
+// Listen implements podgate.Machine.
 func (m agentMachine) Listen() (l net.Listener, err error) {
 	err = m.inside(func() error {
 		m.a.Pod.sockets.listening = newWaitSocket(m.a.Process, m.a.Pod)
@@ -121,13 +121,13 @@ type ringing struct {
 	set     int
 }
 
-// Run implements standin.Alarm. The method is empty, because the world rings the alarm.
+// Run implements podgate.Alarm. The method is empty, because the world rings the alarm.
 func (r *ringing) Run() {}
 
-// Rings implements standin.Alarm.
+// Rings implements podgate.Alarm.
 func (r *ringing) Rings() <-chan struct{} { return r.rings }
 
-// Set implements standin.Alarm.
+// Set implements podgate.Alarm.
 func (r *ringing) Set(at time.Duration) {
 	a := r.machine.a
 	_ = r.machine.inside(func() error {
@@ -148,7 +148,7 @@ func (r *ringing) Set(at time.Duration) {
 	})
 }
 
-// Close implements standin.Alarm.
+// Close implements podgate.Alarm.
 func (r *ringing) Close() error {
 	return r.machine.inside(func() error { r.set++; return nil })
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
-	"github.com/metaparticle-io/metaparticle/agent/standin"
+	"github.com/metaparticle-io/metaparticle/agent/podgate"
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
@@ -39,9 +39,9 @@ type shown struct {
 	deletedAt time.Duration
 }
 
-// readyGate is the real gate [standin.Readiness], and also notes each grant in the simulated pod.
+// readyGate is the real gate [podgate.Readiness], and also notes each grant in the simulated pod.
 type readyGate struct {
-	*standin.Readiness
+	*podgate.Readiness
 	a *AgentProcess
 }
 
@@ -56,7 +56,7 @@ func (g readyGate) Grant(id gate.ShimID, grant gate.Grant) error {
 
 // runReadiness runs the agent's process in a pod of the gate "readiness".
 func (a *AgentProcess) runReadiness(config agent.Config) error {
-	g := standin.NewReadiness(agentMachine{a}.Now)
+	g := podgate.NewReadiness(agentMachine{a}.Now)
 	config.Gate = readyGate{g, a}
 	return a.serve(config, g.Run)
 }
@@ -197,7 +197,7 @@ func (s *shown) Restarts() int {
 
 // serve runs a gate without shims, and the agent, as cmd/agent does.
 func (a *AgentProcess) serve(config agent.Config, gate func(context.Context) error) error {
-	config.Containers, config.InitContainers, config.Granted = []string{standin.Container}, nil, nil
+	config.Containers, config.InitContainers, config.Granted = []string{podgate.Container}, nil, nil
 	made, err := agent.New(config)
 	engine.Must(err)
 	a.Pod.w.Do(func() { a.agent = made })

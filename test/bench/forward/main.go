@@ -25,7 +25,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/forward"
+	"github.com/metaparticle-io/metaparticle/agent/proxy"
 )
 
 // settings are the values of the flags.
@@ -255,7 +255,7 @@ func (p *processes) await(ways []way) error {
 func runForwarder() error {
 	debug.SetGCPercent(20)
 	runtime.GOMAXPROCS(1)
-	f := forward.New(forward.Config{Ports: []int{holderPort}})
+	f := proxy.New(proxy.Config{Ports: []int{holderPort}})
 	if err := f.Open(); err != nil {
 		return err
 	}
