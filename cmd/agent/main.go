@@ -31,8 +31,8 @@ import (
 	"syscall"
 
 	"github.com/metaparticle-io/metaparticle/agent/gated"
-	"github.com/metaparticle-io/metaparticle/agent/httphook"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/probe"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -54,7 +54,7 @@ var commands = gated.Roles{
 // out all other hooks.
 func handleCommand(ctx context.Context, args []string) (int, error) {
 	return gated.Handle(ctx, args, func(ctx context.Context, get api.HTTPGetAction, podIP string) error {
-		return httphook.Send(ctx, get, podIP, version)
+		return probe.SendHook(ctx, get, podIP, version)
 	})
 }
 

@@ -18,8 +18,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/metaparticle-io/metaparticle/agent/gated"
-	"github.com/metaparticle-io/metaparticle/agent/httphook"
 	"github.com/metaparticle-io/metaparticle/agent/linux"
+	"github.com/metaparticle-io/metaparticle/agent/probe"
 	"github.com/metaparticle-io/metaparticle/agent/shim"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 // sendHook sends the HTTP request of a hook, as the agent's program does.
 func sendHook() {
 	code, err := gated.Handle(context.Background(), os.Args[2:], func(ctx context.Context, get api.HTTPGetAction, podIP string) error {
-		return httphook.Send(ctx, get, podIP, "v1.2.3")
+		return probe.SendHook(ctx, get, podIP, "v1.2.3")
 	})
 	if err != nil {
 		panic(err)

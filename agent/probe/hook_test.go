@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package httphook
+package probe
 
 import (
 	"net"
@@ -57,7 +57,7 @@ func TestHTTPHookSucceedsWithAnyAnswer(t *testing.T) {
 	for _, code := range []int{200, 204, 404, 503} {
 		port, requests := answering(t, false, status(code))
 		h := api.Handler{HTTPGet: &api.HTTPGetAction{Port: port, Path: "/warm?x=1"}}
-		require.NoError(t, Send(t.Context(), *h.HTTPGet, loopback, "v1.2.3"))
+		require.NoError(t, SendHook(t.Context(), *h.HTTPGet, loopback, "v1.2.3"))
 		r := <-requests
 		assert.Equal(t, "/warm?x=1", r.URL.String())
 		assert.Equal(t, "GET", r.Method)
@@ -72,7 +72,7 @@ func TestAnHTTPHookSendsItsHeaders(t *testing.T) {
 		{Name: "Host", Value: "shop.example"}, {Name: "x-a", Value: "1"}, {Name: "X-A", Value: "2"},
 		{Name: "User-Agent", Value: "mine"}, {Name: "Accept", Value: ""},
 	}}}
-	require.NoError(t, Send(t.Context(), *h.HTTPGet, "192.0.2.1", "v1.2.3"), "its own host counts before the pod's address")
+	require.NoError(t, SendHook(t.Context(), *h.HTTPGet, "192.0.2.1", "v1.2.3"), "its own host counts before the pod's address")
 	r := <-requests
 	assert.Equal(t, "shop.example", r.Host)
 	assert.Equal(t, []string{"1", "2"}, r.Header["X-A"])
@@ -83,13 +83,13 @@ func TestAnHTTPHookSendsItsHeaders(t *testing.T) {
 func TestHTTPSHookIgnoresTheCertificate(t *testing.T) {
 	port, requests := answering(t, true, status(200))
 	h := api.Handler{HTTPGet: &api.HTTPGetAction{Port: port, Scheme: "HTTPS"}}
-	require.NoError(t, Send(t.Context(), *h.HTTPGet, loopback, "v1.2.3"))
+	require.NoError(t, SendHook(t.Context(), *h.HTTPGet, loopback, "v1.2.3"))
 	assert.NotNil(t, (<-requests).TLS)
 	// A server that speaks only HTTP gets the request again by HTTP, without credentials.
 	port, requests = answering(t, false, status(200))
 	h.HTTPGet.Port = port
 	h.HTTPGet.HTTPHeaders = []api.HTTPHeader{{Name: "Authorization", Value: "secret"}}
-	require.NoError(t, Send(t.Context(), *h.HTTPGet, loopback, "v1.2.3"))
+	require.NoError(t, SendHook(t.Context(), *h.HTTPGet, loopback, "v1.2.3"))
 	r := <-requests
 	assert.Nil(t, r.TLS)
 	assert.NotContains(t, r.Header, "Authorization")
@@ -106,7 +106,7 @@ func TestHTTPHookNeverFollowsRedirectsToAnotherHost(t *testing.T) {
 		http.Redirect(w, r, to.String(), http.StatusFound)
 	})
 	h := api.Handler{HTTPGet: &api.HTTPGetAction{Port: first, Path: "/away"}}
-	require.NoError(t, Send(t.Context(), *h.HTTPGet, loopback, "v1.2.3"))
+	require.NoError(t, SendHook(t.Context(), *h.HTTPGet, loopback, "v1.2.3"))
 	assert.Len(t, seen, 1)
 	assert.Empty(t, requests)
 
@@ -114,7 +114,7 @@ func TestHTTPHookNeverFollowsRedirectsToAnotherHost(t *testing.T) {
 		http.Redirect(w, r, "/again", http.StatusFound)
 	})
 	h.HTTPGet.Port = loop
-	require.ErrorContains(t, Send(t.Context(), *h.HTTPGet, loopback, "v1.2.3"), "stopped after 10 redirects")
+	require.ErrorContains(t, SendHook(t.Context(), *h.HTTPGet, loopback, "v1.2.3"), "stopped after 10 redirects")
 	assert.Len(t, rounds, 10)
 }
 
@@ -124,6 +124,6 @@ func TestInvalidOrUnreachableHookFails(t *testing.T) {
 	port := closed.Addr().(*net.TCPAddr).Port
 	require.NoError(t, closed.Close())
 	get := api.HTTPGetAction{Port: port}
-	assert.ErrorContains(t, Send(t.Context(), get, loopback, "v1.2.3"), "connection refused")
-	assert.ErrorContains(t, Send(t.Context(), get, "", "v1.2.3"), "no address")
+	assert.ErrorContains(t, SendHook(t.Context(), get, loopback, "v1.2.3"), "connection refused")
+	assert.ErrorContains(t, SendHook(t.Context(), get, "", "v1.2.3"), "no address")
 }

@@ -3,7 +3,7 @@
 
 // Package httphook sends the HTTP request of a lifecycle hook. The shim's program has no package
 // http, so another program sends these requests for the shim.
-package httphook
+package probe
 
 import (
 	"cmp"
@@ -29,7 +29,7 @@ const hookBody = 10 << 10
 // the Authorization header. Send checks no certificate, and follows no redirect to another host. The
 // argument "podIP" is the host of a request that names no host. The argument "version" is the
 // version of the program.
-func Send(ctx context.Context, get api.HTTPGetAction, podIP, version string) error {
+func SendHook(ctx context.Context, get api.HTTPGetAction, podIP, version string) error {
 	host := cmp.Or(get.Host, podIP)
 	if host == "" {
 		return errors.New("the pod has no address")
