@@ -4,15 +4,15 @@
 // Package agent runs the agent of a gated pod. The agent stands by, holds, drains, and
 // stands by again.
 //
-// Package claim decides about the Leases, package gate about children, package show about the
+// Package claim decides about the Leases, package gate about children, package status about the
 // pod's status. Package agent connects these packages by a loop. Only the loop waits for events,
-// and only the loop and package show start requests. The loop's states are standby, hold and drain.
+// and only the loop and package status start requests. The loop's states are standby, hold and drain.
 //
 // # The guarantee
 //
 // The agent gives a grant only while the pod holds every slot by the rules of package lease. No
 // grant outlasts the possession of these slots. The agent releases a slot only when no child of
-// the hold can be alive. Package proof defines which reports prove that. If a Lease of
+// the hold can be alive. [gate.Proof] defines which reports prove that. If a Lease of
 // this pod has the id of an earlier boot, that id is proof as well, because a boot ends all
 // processes. In a pod that may have a kernel of its own, such an id proves nothing.
 //

@@ -17,7 +17,7 @@ import (
 var errGateClosed = errors.New("agent: the gate is closed")
 
 // loop is the only part of the agent that waits for events. The loop also starts all requests of
-// the agent, except those of package show.
+// the agent, except those of package status.
 type loop struct {
 	config   Config
 	unit     *unit

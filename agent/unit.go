@@ -91,7 +91,7 @@ func newUnit(c Config, b api.Budget, p posts) *unit {
 	return u
 }
 
-// showConfig returns the settings of package show.
+// showConfig returns the settings of package status.
 func showConfig(c Config, b api.Budget, random *rand.Rand) status.Config {
 	return status.Config{
 		PodName: c.PodName, PodUID: c.PodUID, Shards: c.Shards, API: c.API, Timeout: b.RequestTimeout, StartsWithin: startsWithin,

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package standin contains the gates outside of the application's containers. One
+// Package podgate contains the gates outside of the application's containers. One
 // stand-in receives grants and sends reports for the whole pod, instead of the shims.
 // The agent's loop is the same as with shims.
 //

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package httphook sends the HTTP request of a lifecycle hook. The shim's program has no package
-// http, so another program sends these requests for the shim.
 package probe
 
 import (
@@ -24,11 +22,11 @@ import (
 // hookBody bounds the bytes of an answer that the agent reads, as in the kubelet.
 const hookBody = 10 << 10
 
-// Send sends a request as the kubelet does in other pods, and waits for an answer. Any answer is a
-// success. If the server of an HTTPS hook speaks only HTTP, Send repeats the request by HTTP, without
-// the Authorization header. Send checks no certificate, and follows no redirect to another host. The
-// argument "podIP" is the host of a request that names no host. The argument "version" is the
-// version of the program.
+// SendHook sends the HTTP request of a lifecycle hook as the kubelet does in other pods, and waits for an
+// answer. (The shim's program has no package http.) Any answer is a success. If the server of an HTTPS hook
+// speaks only HTTP, SendHook repeats the request by HTTP, without the Authorization header. It checks no
+// certificate, and follows no redirect to another host. The argument "podIP" is the host of a request that
+// names no host. The argument "version" is the version of the program.
 func SendHook(ctx context.Context, get api.HTTPGetAction, podIP, version string) error {
 	host := cmp.Or(get.Host, podIP)
 	if host == "" {

@@ -46,8 +46,6 @@ func answering(t *testing.T, tls bool, answer http.HandlerFunc) (port int, reque
 	return port, requests
 }
 
-const loopback = "127.0.0.1"
-
 func status(code int) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }
 }

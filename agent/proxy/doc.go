@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package forward lets a standby accept connections on behalf of the holder. The
+// Package proxy lets a standby accept connections on behalf of the holder. The
 // standby listens on the application's ports, and forwards each connection to the
 // same port of the holder's pod. So any pod behind a Service can take requests. A
 // connection that arrives during a handover waits until there is a new holder. Datagrams (UDP) pass

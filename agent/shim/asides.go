@@ -7,9 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
 // aside is a command that runs beside the child: a hook, or a command that the agent orders. An
@@ -169,3 +172,139 @@ func (s *asides) killLate() {
 
 // killable reports whether the aside runs, has a time limit, and has not been killed by killLate.
 func (a *aside) killable() bool { return a.until != 0 && !a.late && a.pid != 0 }
+
+// Hook is a command that the shim runs when the child starts or stops. The kubelet itself would
+// run the command only when the container starts or stops.
+type Hook struct {
+	Command []string
+	// Env returns the variables that the hook gets in addition to those of the child. The
+	// argument is the pod's address. A nil Env adds none.
+	Env func(podIP string) []string
+}
+
+// The kubelet writes the same messages into its Events. The cause of a failure could contain a
+// secret, so only the container's log has the cause.
+const (
+	postStartFailed = "PostStartHook failed"
+	preStopFailed   = "PreStopHook failed"
+)
+
+// hooks runs the hooks of one child.
+type hooks struct {
+	link            *link
+	child           *child
+	asides          *asides
+	onStart, onStop *Hook
+
+	postStart, preStop *aside // nil unless the hook runs
+	// The field "failed" reports that the shim must stop the child, because its postStart hook
+	// failed.
+	failed bool
+}
+
+// reset forgets the hooks of a child that is dead.
+func (h *hooks) reset() {
+	h.postStart, h.preStop, h.failed = nil, nil, false
+	h.link.state.Starting, h.link.state.PreStop = false, false
+}
+
+// run starts a hook beside the child.
+func (h *hooks) run(hook *Hook, done func(*aside, outcome)) *aside {
+	env := h.child.env()
+	if hook.Env != nil {
+		env = override(env, hook.Env(h.child.grant.PodIP))
+	}
+	a := &aside{Command: Command{Argv: hook.Command, Env: env}}
+	a.done = func(o outcome) { done(a, o) }
+	h.asides.launch(a)
+	return a
+}
+
+// start runs the postStart hook of a child that has started.
+func (h *hooks) start() {
+	if h.onStart == nil {
+		return
+	}
+	h.link.state.Starting = true
+	h.postStart = h.run(h.onStart, h.postStartEnds)
+}
+
+func (h *hooks) postStartEnds(a *aside, o outcome) {
+	if h.postStart != a {
+		return
+	}
+	h.postStart, h.link.state.Starting = nil, false
+	if err := o.problem(); err != nil && h.child.pid != 0 && !h.child.killing {
+		h.failed = true
+		h.link.say("the postStart hook failed: %v", err)
+		h.link.trouble(gate.ReasonPostStart, postStartFailed)
+		return
+	}
+	h.link.tell()
+}
+
+// stop runs the preStop hook of a child, and calls the function "done" once the hook has ended.
+func (h *hooks) stop(done func()) {
+	h.preStop = h.run(h.onStop, func(a *aside, o outcome) {
+		if h.preStop != a {
+			return // the stop signal no longer waits for this hook
+		}
+		if err := o.problem(); err != nil && h.child.pid != 0 && !h.child.killing {
+			h.link.say("the preStop hook failed: %v", err)
+			h.link.trouble(gate.ReasonPreStop, preStopFailed)
+		}
+		done()
+	})
+	h.link.state.PreStop = true
+	h.link.tell()
+}
+
+// leavePreStop ends the wait for the preStop hook. A hook that still runs continues.
+func (h *hooks) leavePreStop() {
+	h.preStop, h.link.state.PreStop = nil, false
+	h.link.tell()
+}
+
+// expandAll expands $(NAME) in the words of a command as the kubelet does.
+func expandAll(words, env []string) []string {
+	values := map[string]string{}
+	for _, v := range slices.Backward(env) {
+		name, value, _ := strings.Cut(v, "=")
+		values[name] = value
+	}
+	out := make([]string, len(words))
+	for i, word := range words {
+		out[i] = expand(word, values)
+	}
+	return out
+}
+
+// expand replaces $(NAME) by its value, if there is one, and $$ by one dollar sign.
+func expand(word string, values map[string]string) string {
+	var out strings.Builder
+	for {
+		before, after, found := strings.Cut(word, "$")
+		out.WriteString(before)
+		switch {
+		case !found:
+			return out.String()
+		case strings.HasPrefix(after, "$"):
+			out.WriteByte('$')
+			word = after[1:]
+			continue
+		}
+		word = after
+		name, rest, closed := strings.Cut(strings.TrimPrefix(after, "("), ")")
+		value, known := values[name]
+		if closed && strings.HasPrefix(after, "(") {
+			word = rest
+			if known {
+				out.WriteString(value)
+			} else {
+				out.WriteString("$(" + name + ")")
+			}
+			continue
+		}
+		out.WriteByte('$')
+	}
+}

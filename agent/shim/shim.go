@@ -4,7 +4,12 @@
 package shim
 
 import (
+	"errors"
+	"fmt"
 	"io"
+	"io/fs"
+	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -115,4 +120,145 @@ func newShim(cfg Config, id Identity, m Machine) *shim {
 		machine: m, link: &s.link, child: &s.child, hooks: &s.hooks, signals: &s.signals, stopSignal: cfg.StopSignal,
 	}
 	return s
+}
+
+// Exec runs the command under each grant, and returns the exit code of the container. The
+// caller must immediately end the process with that code. The end of PID 1 kills the processes
+// that the shim could not kill.
+func Exec(cfg Config) (code int) {
+	if cfg.Stderr == nil {
+		cfg.Stderr = os.Stderr
+	}
+	cfg.Environ = os.Environ()
+	k := newKernel(cfg.Stderr)
+	defer k.finishWriting()
+	said := link{machine: k}
+	path, err := linux.LookPath(cfg.Command[0], os.Getenv("PATH"))
+	if err != nil {
+		// If the command does not exist, the pod needs no slot, so the shim ends before it
+		// waits for a grant.
+		said.say("%v", err)
+		return startCode(err)
+	}
+	cfg.Path = path
+	id, err := k.open(cfg)
+	if err != nil {
+		said.say("%v", err)
+		return api.ExitBroken
+	}
+	return Run(cfg, id, k)
+}
+
+// Run runs the command on any machine, as Exec does on the kernel. When Run ends, the machine
+// must kill all its processes.
+func Run(cfg Config, id Identity, m Machine) (code int) {
+	s := newShim(cfg, id, m)
+	for do := s.wait; do != nil; {
+		do, code = do()
+	}
+	return code
+}
+
+// link sends the shim's state to the desk, and writes lines for people.
+type link struct {
+	machine Machine
+	state   gate.State
+	conn    Conn // nil without a connection
+	// unsent reports that the last message was not sent.
+	unsent bool
+}
+
+// tell sends the state. If the state cannot be sent now, the next beat or the next
+// connection sends it.
+func (l *link) tell() { l.send(gate.Message{State: &l.state}) }
+
+// answer sends the outcome of a command that the agent ordered.
+func (l *link) answer(r gate.Outcome) { l.send(gate.Message{Ran: &r}) }
+
+func (l *link) send(m gate.Message) {
+	l.unsent = true
+	if l.conn == nil {
+		return
+	}
+	if b, err := gate.Encode(m); err == nil {
+		l.unsent = l.conn.Send(b) != nil
+	}
+}
+
+// enter changes the phase, and sends the state.
+func (l *link) enter(p gate.Phase) {
+	l.state.Phase, l.state.Since = p, l.machine.Now()
+	l.tell()
+}
+
+// trouble makes the agent write an Event about a failure.
+func (l *link) trouble(reason, message string) {
+	l.state.Trouble = gate.Trouble{Serial: l.state.Trouble.Serial + 1, Reason: reason, Message: message}
+	l.tell()
+}
+
+// say writes a line for people into the container's log.
+func (l *link) say(format string, args ...any) {
+	l.machine.Say(fmt.Sprintf("metaparticle: "+format+"\n", args...))
+}
+
+// child is the application's process, and the grant under which it runs.
+type child struct {
+	grant  gate.Grant
+	pid    int // 0 if no child lives
+	status unix.WaitStatus
+	// began is the instant at which the child started. A thaw adds the duration of the freeze to
+	// this instant, because a frozen child sets no signal handlers (see youngFor).
+	began time.Duration
+	// The field "killing" reports that the shim is killing all remaining processes.
+	killing bool
+	environ []string // the shim's own environment
+	ours    func([]gate.SlotToken) []string
+}
+
+// env returns the variables of the grant, and then those variables of the shim's own
+// environment that have other names. If a name came twice, a program could read the wrong value.
+func (c *child) env() []string {
+	if c.ours == nil {
+		return c.environ
+	}
+	return override(c.environ, c.ours(c.grant.Slots))
+}
+
+// override returns the variables in the argument "ours", and then those variables in the argument
+// "environ" that have other names.
+func override(environ, ours []string) []string {
+	env := ours
+	for _, v := range environ {
+		name, _, _ := strings.Cut(v, "=")
+		if !has(ours, name) {
+			env = append(env, v)
+		}
+	}
+	return env
+}
+
+func has(env []string, name string) bool {
+	for _, v := range env {
+		if n, _, _ := strings.Cut(v, "="); n == name {
+			return true
+		}
+	}
+	return false
+}
+
+// startCode returns the exit code for a child that could not be started.
+func startCode(err error) int {
+	if errors.Is(err, fs.ErrNotExist) {
+		return api.ExitNotFound
+	}
+	return api.ExitNotExecutable
+}
+
+// exitCode returns the child's own exit code, or 128+n if the child died of signal n.
+func exitCode(status unix.WaitStatus) int {
+	if status.Signaled() {
+		return 128 + int(status.Signal())
+	}
+	return status.ExitStatus()
 }

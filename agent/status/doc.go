@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package show publishes the state of an agent for people, Services and rollouts. The package
+// Package status publishes the state of an agent for people, Services and rollouts. The package
 // writes the pod's condition, label and deletion cost, sends Events, and serves metrics.
 //
 // # The guarantee

@@ -11,9 +11,9 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/install"
 	"github.com/metaparticle-io/metaparticle/agent/linux"
 	"github.com/metaparticle-io/metaparticle/agent/podgate"
+	"github.com/metaparticle-io/metaparticle/agent/shim"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -52,7 +52,7 @@ func (s runSettings) openGate(ctx context.Context, stop <-chan struct{}, log *sl
 func (s runSettings) openShims(ctx context.Context, _ <-chan struct{}, log *slog.Logger) (opened, error) {
 	g, err := gate.Listen(ctx, gate.Config{
 		Dir: s.RunDir, RequirePID1: true, OwnKernel: s.config.OwnKernel, Unbounded: len(s.config.Slots) == 0,
-		InstallHTTP: func() error { return install.Program(self, filepath.Join(filepath.Dir(s.Install), api.HookProgram)) }, Log: log,
+		InstallHTTP: func() error { return shim.Install(self, filepath.Join(filepath.Dir(s.Install), api.HookProgram)) }, Log: log,
 	})
 	if err != nil {
 		return opened{}, err

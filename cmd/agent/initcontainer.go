@@ -19,10 +19,10 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/after"
 	"github.com/metaparticle-io/metaparticle/agent/barrier"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/install"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/linux"
 	"github.com/metaparticle-io/metaparticle/agent/podgate"
+	"github.com/metaparticle-io/metaparticle/agent/shim"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -168,12 +168,12 @@ const self = "/proc/self/exe"
 // calls prepare, because a kubelet that restarts before the hook never runs the hook. Two
 // concurrent calls do the work only once.
 func prepare(runDir, binary string) error {
-	if err := install.Dirs(runDir, filepath.Join(runDir, gate.GrantedDir)); err != nil || binary == "" {
+	if err := shim.OpenDirs(runDir, filepath.Join(runDir, gate.GrantedDir)); err != nil || binary == "" {
 		return err
 	}
 	agent, err := os.Executable()
 	if err == nil {
-		err = install.Program(filepath.Join(filepath.Dir(agent), shimProgram), binary)
+		err = shim.Install(filepath.Join(filepath.Dir(agent), shimProgram), binary)
 	}
 	if err == nil {
 		return nil

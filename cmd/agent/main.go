@@ -30,14 +30,14 @@ import (
 	"strconv"
 	"syscall"
 
-	"github.com/metaparticle-io/metaparticle/agent/gated"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/probe"
+	"github.com/metaparticle-io/metaparticle/agent/shim"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // commands has the function of each role.
-var commands = gated.Roles{
+var commands = shim.Roles{
 	api.InstallRole: installCommand,
 	api.RunRole:     runCommand,
 	api.HandleRole:  handleCommand,
@@ -53,7 +53,7 @@ var commands = gated.Roles{
 // handleCommand carries out one lifecycle hook that sends an HTTP request. The shim's program carries
 // out all other hooks.
 func handleCommand(ctx context.Context, args []string) (int, error) {
-	return gated.Handle(ctx, args, func(ctx context.Context, get api.HTTPGetAction, podIP string) error {
+	return shim.HandleRole(ctx, args, func(ctx context.Context, get api.HTTPGetAction, podIP string) error {
 		return probe.SendHook(ctx, get, podIP, version)
 	})
 }

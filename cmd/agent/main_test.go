@@ -13,12 +13,12 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/metaparticle-io/metaparticle/agent/gated"
+	"github.com/metaparticle-io/metaparticle/agent/shim"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // shimRoles are the roles of the shim's program (cmd/shim).
-var shimRoles = gated.Roles{api.ExecRole: gated.Exec, api.ProbeRole: gated.Probe}
+var shimRoles = shim.Roles{api.ExecRole: shim.ExecRole, api.ProbeRole: shim.ProbeRole}
 
 // As in the image, the shim's program lies beside the agent's program.
 func TestMain(m *testing.M) {

@@ -22,8 +22,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/install"
 	"github.com/metaparticle-io/metaparticle/agent/linux"
+	"github.com/metaparticle-io/metaparticle/agent/shim"
 )
 
 // The commands of scripts, besides testscript's own:
@@ -146,8 +146,8 @@ func shimCommand(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	// The shim runs a copy of the binary that every user may execute, installed as in a pod.
 	if _, err := os.Stat(filepath.Join(w.env.WorkDir, "bin", "agent")); err != nil {
-		ts.Check(install.Dirs(w.run, filepath.Join(w.run, gate.GrantedDir)))
-		ts.Check(install.Program(self, filepath.Join(w.env.WorkDir, "bin", "agent")))
+		ts.Check(shim.OpenDirs(w.run, filepath.Join(w.run, gate.GrantedDir)))
+		ts.Check(shim.Install(self, filepath.Join(w.env.WorkDir, "bin", "agent")))
 	}
 	o.path = ts.Getenv("PATH")
 	ts.Check(w.startShim(args[0], o, append([]string{

@@ -12,14 +12,14 @@ import (
 	"os"
 	"runtime"
 
-	"github.com/metaparticle-io/metaparticle/agent/gated"
+	"github.com/metaparticle-io/metaparticle/agent/shim"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // commands has the function of each role.
-var commands = gated.Roles{
-	api.ExecRole:   gated.Exec,
-	api.ProbeRole:  gated.Probe,
+var commands = shim.Roles{
+	api.ExecRole:   shim.ExecRole,
+	api.ProbeRole:  shim.ProbeRole,
 	api.HandleRole: handleCommand,
 }
 
@@ -34,5 +34,5 @@ func main() {
 var errNoHTTP = errors.New("this program sends no HTTP requests")
 
 func handleCommand(ctx context.Context, args []string) (int, error) {
-	return gated.Handle(ctx, args, func(context.Context, api.HTTPGetAction, string) error { return errNoHTTP })
+	return shim.HandleRole(ctx, args, func(context.Context, api.HTTPGetAction, string) error { return errNoHTTP })
 }

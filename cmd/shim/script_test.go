@@ -17,7 +17,6 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/stretchr/testify/require"
 
-	"github.com/metaparticle-io/metaparticle/agent/gated"
 	"github.com/metaparticle-io/metaparticle/agent/linux"
 	"github.com/metaparticle-io/metaparticle/agent/probe"
 	"github.com/metaparticle-io/metaparticle/agent/shim"
@@ -37,7 +36,7 @@ func TestMain(m *testing.M) {
 
 // sendHook sends the HTTP request of a hook, as the agent's program does.
 func sendHook() {
-	code, err := gated.Handle(context.Background(), os.Args[2:], func(ctx context.Context, get api.HTTPGetAction, podIP string) error {
+	code, err := shim.HandleRole(context.Background(), os.Args[2:], func(ctx context.Context, get api.HTTPGetAction, podIP string) error {
 		return probe.SendHook(ctx, get, podIP, "v1.2.3")
 	})
 	if err != nil {
@@ -54,7 +53,7 @@ func shimOfScripts() {
 		main()
 		return
 	}
-	cfg, err := gated.ShimConfig(os.Args[2:])
+	cfg, err := shim.ParseConfig(os.Args[2:])
 	if err != nil {
 		panic(err)
 	}

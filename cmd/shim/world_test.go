@@ -22,7 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/install"
+	"github.com/metaparticle-io/metaparticle/agent/shim"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -117,7 +117,7 @@ func (w *world) startAgent(name string) {
 		defer close(a.done)
 		server, err := gate.Listen(ctx, gate.Config{
 			Dir: w.run, Silence: 2500 * time.Millisecond,
-			InstallHTTP: func() error { return install.Program(self, filepath.Join(w.env.WorkDir, "bin", api.HookProgram)) },
+			InstallHTTP: func() error { return shim.Install(self, filepath.Join(w.env.WorkDir, "bin", api.HookProgram)) },
 		})
 		if err != nil {
 			if ctx.Err() == nil {

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package gated
+package shim
 
 import (
 	"context"
@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/metaparticle-io/metaparticle/agent/shim"
+	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -30,15 +30,15 @@ func TestHookIsHandledAsByTheKubelet(t *testing.T) {
 		`{}`:                           1,
 		`{`:                            api.ExitUsage,
 	} {
-		code, _ := Handle(t.Context(), []string{hook}, get)
+		code, _ := HandleRole(t.Context(), []string{hook}, get)
 		assert.Equal(t, want, code, hook)
 	}
-	_, err := Handle(t.Context(), nil, get)
+	_, err := HandleRole(t.Context(), nil, get)
 	assert.Error(t, err)
 }
 
 func TestShimRunsSleepHookWithAgentsHandleCommand(t *testing.T) {
-	cfg, err := ShimConfig([]string{
+	cfg, err := ParseConfig([]string{
 		"-container", "app", "-grace", "7s",
 		"-post-start", `{"exec":{"command":["warm","up"]}}`, "-pre-stop", `{"sleep":{"seconds":1}}`, "--", "app",
 	})
@@ -48,15 +48,15 @@ func TestShimRunsSleepHookWithAgentsHandleCommand(t *testing.T) {
 	assert.Equal(t, []string{"handle", `{"sleep":{"seconds":1}}`}, cfg.PreStop.Command[1:])
 	assert.Equal(t, []string{"METAPARTICLE_POD_IP=192.0.2.1"}, cfg.PreStop.Env("192.0.2.1"))
 	for _, bad := range []string{`{`, `{"exec":{}}`} {
-		_, err := ShimConfig([]string{"-container", "app", "-post-start", bad, "--", "app"})
+		_, err := ParseConfig([]string{"-container", "app", "-post-start", bad, "--", "app"})
 		assert.Error(t, err, bad)
 	}
 }
 
 func TestShimOfHTTPHooksNeedsAnotherProgram(t *testing.T) {
-	config := func(hook string) shim.Config {
+	config := func(hook string) Config {
 		t.Helper()
-		cfg, err := ShimConfig([]string{"-container", "app", "-pre-stop", hook, "--", "app"})
+		cfg, err := ParseConfig([]string{"-container", "app", "-pre-stop", hook, "--", "app"})
 		require.NoError(t, err)
 		return cfg
 	}
@@ -68,4 +68,19 @@ func TestShimOfHTTPHooksNeedsAnotherProgram(t *testing.T) {
 	cfg = config(`{"sleep":{"seconds":1}}`)
 	assert.False(t, cfg.HTTP)
 	assert.Equal(t, self, cfg.PreStop.Command[0])
+}
+
+func TestEnvironmentOfTheApplicationContainsItsShard(t *testing.T) {
+	held := []gate.SlotToken{{Slot: "shards.deployment.web.11", Token: "4711"}}
+	exec := api.DefaultExecArgs()
+	exec.Container, exec.Shards = "app", 12
+	cfg, err := ParseConfig(append(exec.Args()[1:], "serve"))
+	require.NoError(t, err)
+	assert.Equal(t, []string{
+		"METAPARTICLE_SLOT=shards.deployment.web.11", "METAPARTICLE_FENCING_TOKEN=4711", "METAPARTICLE_SHARD=11", "METAPARTICLE_SHARDS=12",
+	}, cfg.Env(held))
+	exec.Shards = 0
+	cfg, err = ParseConfig(append(exec.Args()[1:], "serve"))
+	require.NoError(t, err)
+	assert.Len(t, cfg.Env([]gate.SlotToken{{Slot: "lock.a", Token: "1"}}), 2)
 }

@@ -1,11 +1,12 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package gated
+package shim
 
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -14,38 +15,56 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/shim"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// Exec runs the shim until its application has ended, and returns the exit code.
-func Exec(_ context.Context, args []string) (int, error) {
+// Roles has the function of each role of a program. The function returns the exit code, and the
+// error to print, if any.
+type Roles map[string]func(ctx context.Context, args []string) (int, error)
+
+// Run runs the role that the first argument names, and returns the exit code. If no role has that
+// name, Run prints the usage.
+func (r Roles) Run(ctx context.Context, args []string, usage string) int {
+	if len(args) == 0 || r[args[0]] == nil {
+		fmt.Fprintln(os.Stderr, "usage: "+usage)
+		return api.ExitUsage
+	}
+	code, err := r[args[0]](ctx, args[1:])
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "metaparticle: %v\n", err)
+	}
+	return code
+}
+
+// ExecRole runs the shim until its application has ended, and returns the exit code.
+func ExecRole(_ context.Context, args []string) (int, error) {
 	// The memory of the shim counts against the application's limit. So the shim collects
 	// garbage early, and has few threads. Two threads run Go code, because one of them can hang
 	// in the application's exec, and the watchdog must go on.
 	debug.SetGCPercent(20)
 	runtime.GOMAXPROCS(2)
 
-	cfg, err := ShimConfig(args)
+	cfg, err := ParseConfig(args)
 	if err != nil {
 		return api.ExitUsage, err
 	}
-	return shim.Exec(cfg), nil
+	return Exec(cfg), nil
 }
 
-// ShimConfig returns the settings that the arguments of a shim contain.
-func ShimConfig(args []string) (shim.Config, error) {
+// ParseConfig returns the settings that the arguments of a shim contain.
+func ParseConfig(args []string) (Config, error) {
 	e, child, err := api.ParseExecArgs(args)
 	if err != nil {
-		return shim.Config{}, err
+		return Config{}, err
 	}
 	image, err := onThisPlatform(e.Platforms)
 	if err != nil {
-		return shim.Config{}, err
+		return Config{}, err
 	}
-	cfg := shim.Config{
+	cfg := Config{
 		Container: e.Container,
 		Socket:    e.Socket,
 		Command:   append(image.Command, child...),
@@ -91,14 +110,14 @@ func sendsHTTP(h *api.Handler) bool { return h != nil && h.HTTPGet != nil }
 // hook returns the command of a hook. The command is that of the container, or a program in the role
 // "handle". A hook that sends an HTTP request needs the program [api.HookProgram] beside this
 // program. If the container declares no such hook, the result is nil.
-func hook(name string, h *api.Handler) (*shim.Hook, error) {
+func hook(name string, h *api.Handler) (*Hook, error) {
 	switch {
 	case h == nil:
 		return nil, nil
 	case h.Exec != nil && len(h.Exec.Command) == 0:
 		return nil, fmt.Errorf("agent exec: -%s: no command", name)
 	case h.Exec != nil:
-		return &shim.Hook{Command: h.Exec.Command}, nil
+		return &Hook{Command: h.Exec.Command}, nil
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -107,7 +126,7 @@ func hook(name string, h *api.Handler) (*shim.Hook, error) {
 	if h.HTTPGet != nil {
 		self = filepath.Join(filepath.Dir(self), api.HookProgram)
 	}
-	return &shim.Hook{
+	return &Hook{
 		Command: []string{self, api.HandleRole, h.String()},
 		Env:     func(podIP string) []string { return []string{api.PodIPEnv + "=" + podIP} },
 	}, nil
@@ -134,4 +153,43 @@ func environment(slots []gate.SlotToken, shards int) []string {
 	}
 	_, shard, _ := api.ReadShard(names[0])
 	return append(all, api.ShardEnv+"="+strconv.Itoa(shard), api.ShardsEnv+"="+strconv.Itoa(shards))
+}
+
+// HTTPHook carries out a hook that sends an HTTP request. The argument "podIP" is the address of the
+// pod.
+type HTTPHook func(ctx context.Context, get api.HTTPGetAction, podIP string) error
+
+// HandleRole carries out one lifecycle hook that is no command, as the kubelet does in other pods. The
+// hook runs in a separate process, so that the shim neither waits for the hook nor needs more memory.
+func HandleRole(ctx context.Context, args []string, get HTTPHook) (int, error) {
+	var h api.Handler
+	if len(args) != 1 {
+		return api.ExitUsage, errors.New("usage: agent handle JSON")
+	}
+	if err := json.Unmarshal([]byte(args[0]), &h); err != nil {
+		return api.ExitUsage, fmt.Errorf("agent handle: %w", err)
+	}
+	if err := handle(ctx, h, get); err != nil {
+		fmt.Println(err)
+		return 1, nil
+	}
+	return 0, nil
+}
+
+func handle(ctx context.Context, h api.Handler, get HTTPHook) error {
+	switch {
+	case h.HTTPGet != nil:
+		return get(ctx, *h.HTTPGet, os.Getenv(api.PodIPEnv))
+	case h.Sleep != nil:
+		select {
+		case <-time.After(time.Duration(h.Sleep.Seconds) * time.Second):
+		case <-ctx.Done():
+		}
+		return ctx.Err()
+	case h.TCPSocket != nil:
+		// Kubernetes accepts a tcpSocket hook, but the kubelet has never carried one out. So
+		// the hook fails here, as it does in the kubelet.
+		return errors.New("invalid handler: tcpSocket")
+	}
+	return errors.New("invalid handler")
 }

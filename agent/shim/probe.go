@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package gated
+package shim
 
 import (
 	"bufio"
@@ -31,10 +31,10 @@ type asker struct {
 	hasCommand bool
 }
 
-// Probe requests the agent's answer to a probe. The kubelet gets the exit code and the output. If the
+// ProbeRole requests the agent's answer to a probe. The kubelet gets the exit code and the output. If the
 // application's own probe is a command, the shim runs that command, so the command dies with the
 // child.
-func Probe(ctx context.Context, args []string) (int, error) {
+func ProbeRole(ctx context.Context, args []string) (int, error) {
 	// The kubelet starts this process once in each period of the probe, within the application's
 	// limits. So only one thread runs Go code.
 	runtime.GOMAXPROCS(1)

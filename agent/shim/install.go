@@ -1,15 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package install copies the program of the shims into the volume that the containers of a pod
-// share. A repeated installation changes nothing. At the path of the program, each process finds the
-// whole program or no file.
-//
-// Rejected: an init container that installs the shim's program, which costs each pod a second
-// because the kubelet polls for its end; a startup probe on the sidecar, behind which crashed
-// containers never start again after a restart of the kubelet (kubernetes#137146); an image volume
-// (KEP-4639), which nodes with an older runtime lack.
-package install
+package shim
 
 import (
 	"bytes"
@@ -25,15 +17,15 @@ import (
 )
 
 var (
-	// ErrFull means that the volume has no room for the program.
-	ErrFull = errors.New("the shared volume is full")
-	// ErrReadOnly means that the volume is mounted read-only in this container.
-	ErrReadOnly = errors.New("the shared volume is read-only")
+	// errFull means that the volume has no room for the program.
+	errFull = errors.New("the shared volume is full")
+	// errReadOnly means that the volume is mounted read-only in this container.
+	errReadOnly = errors.New("the shared volume is read-only")
 )
 
-// Dirs makes directories that all users may write to, because gated containers
+// OpenDirs makes directories that all users may write to, because gated containers
 // and the agent may each run as any user.
-func Dirs(dirs ...string) error {
+func OpenDirs(dirs ...string) error {
 	for _, dir := range dirs {
 		if err := openDir(dir); err != nil {
 			return explain(err)
@@ -42,8 +34,15 @@ func Dirs(dirs ...string) error {
 	return nil
 }
 
-// Program copies the program in the file "from" to the given path, where all users may execute it.
-func Program(from, to string) error { return explain(place(from, to)) }
+// Install copies the program in the file "from" to the given path, in the volume that the containers of a
+// pod share, where all users may execute it. A repeated installation changes nothing. At the path, each
+// process finds the whole program or no file.
+//
+// Rejected: an init container that installs the shim's program, which costs each pod a second
+// because the kubelet polls for its end; a startup probe on the sidecar, behind which crashed
+// containers never start again after a restart of the kubelet (kubernetes#137146); an image volume
+// (KEP-4639), which nodes with an older runtime lack.
+func Install(from, to string) error { return explain(place(from, to)) }
 
 func place(from, to string) error {
 	// The directory's mode is not 0777, because only the program's owner may replace the
@@ -147,9 +146,9 @@ func same(f *os.File, path string) bool {
 func explain(err error) error {
 	switch {
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
-		return fmt.Errorf("%w: %w", ErrFull, err)
+		return fmt.Errorf("%w: %w", errFull, err)
 	case errors.Is(err, unix.EROFS):
-		return fmt.Errorf("%w: %w", ErrReadOnly, err)
+		return fmt.Errorf("%w: %w", errReadOnly, err)
 	}
 	return err
 }

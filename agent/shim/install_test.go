@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package install
+package shim
 
 import (
 	"bytes"
@@ -22,8 +22,8 @@ func TestInstalledBinaryIsWholeAndExecutableByAll(t *testing.T) {
 	dir := t.TempDir()
 	to, run := filepath.Join(dir, "bin", "agent"), filepath.Join(dir, "run")
 	for range 2 {
-		require.NoError(t, Dirs(run, filepath.Join(run, "granted")))
-		require.NoError(t, Program("/proc/self/exe", to))
+		require.NoError(t, OpenDirs(run, filepath.Join(run, "granted")))
+		require.NoError(t, Install("/proc/self/exe", to))
 	}
 	self, err := os.ReadFile("/proc/self/exe")
 	require.NoError(t, err)
@@ -43,10 +43,10 @@ func TestInstalledBinaryIsWholeAndExecutableByAll(t *testing.T) {
 func TestInstallRewritesOnlyADifferentProgram(t *testing.T) {
 	t.Parallel()
 	to := filepath.Join(t.TempDir(), "bin", "agent")
-	require.NoError(t, Program("/proc/self/exe", to))
+	require.NoError(t, Install("/proc/self/exe", to))
 	first, err := os.Stat(to)
 	require.NoError(t, err)
-	require.NoError(t, Program("/proc/self/exe", to))
+	require.NoError(t, Install("/proc/self/exe", to))
 	again, err := os.Stat(to)
 	require.NoError(t, err)
 	assert.True(t, os.SameFile(first, again))
@@ -58,7 +58,7 @@ func TestInstallRewritesOnlyADifferentProgram(t *testing.T) {
 	for _, other := range [][]byte{nil, whole[:len(whole)-1], append(bytes.Clone(whole), 0), changed} {
 		require.NoError(t, os.Remove(to))
 		require.NoError(t, os.WriteFile(to, other, 0o555))
-		require.NoError(t, Program("/proc/self/exe", to))
+		require.NoError(t, Install("/proc/self/exe", to))
 		now, err := os.ReadFile(to)
 		require.NoError(t, err)
 		assert.True(t, bytes.Equal(whole, now))
@@ -72,7 +72,7 @@ func TestOnlyBinaryRemainsAfterConcurrentAndKilledInstalls(t *testing.T) {
 	require.NoError(t, os.WriteFile(to+".new", []byte("half"), 0o700))
 	var all sync.WaitGroup
 	for range 4 {
-		all.Go(func() { assert.NoError(t, Program("/proc/self/exe", to)) })
+		all.Go(func() { assert.NoError(t, Install("/proc/self/exe", to)) })
 	}
 	all.Wait()
 	self, err := os.ReadFile("/proc/self/exe")
@@ -93,7 +93,7 @@ func TestFlockInSharedVolumeNeverBlocksInstall(t *testing.T) {
 	for _, program := range []string{"old", "old", "new"} {
 		require.NoError(t, os.WriteFile(from, []byte(program), 0o755)) //nolint:gosec // a program
 		ended := make(chan error, 1)
-		go func() { ended <- Program(from, to) }()
+		go func() { ended <- Install(from, to) }()
 		select {
 		case err := <-ended:
 			require.NoError(t, err)
@@ -139,7 +139,7 @@ func TestInstallKeepsTheSetgidBitOfAVolume(t *testing.T) {
 func TestInstallErrorExplainsFullOrReadOnlyVolume(t *testing.T) {
 	t.Parallel()
 	for cause, want := range map[unix.Errno]error{
-		unix.ENOSPC: ErrFull, unix.EDQUOT: ErrFull, unix.EROFS: ErrReadOnly,
+		unix.ENOSPC: errFull, unix.EDQUOT: errFull, unix.EROFS: errReadOnly,
 	} {
 		err := explain(fmt.Errorf("install program: %w", &os.PathError{Op: "write", Path: "x", Err: cause}))
 		assert.ErrorIs(t, err, want)
