@@ -84,7 +84,7 @@ func (s store) unbind(ctx context.Context, namespace, name string) error {
 func (s store) unbindOrphans(ctx context.Context, known *agentRoles, bindings []rbacv1.RoleBinding, until *stint) error {
 	roles := make(map[string]bool, len(known.all)+len(known.singles))
 	for _, r := range known.all {
-		roles[r.role.Name] = true
+		roles[r.Name] = true
 	}
 	for name := range known.singles {
 		roles[name] = true

@@ -14,40 +14,26 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/api/podspec"
+	"github.com/metaparticle-io/metaparticle/enroll/step"
 )
 
-// claim combines all claims on one Lease of a namespace.
-type claim struct {
-	// duration is the longest lease duration that a pod asks for.
-	duration time.Duration
-	// accounts are the service accounts of the claimants. Each key is the account's roleKey.
-	accounts map[string]string
-	// first is the first claimant: a workload, if one claims. Enroll writes the Events about the slot
-	// on this object.
-	first client.Object
+// claims are the claims of a namespace, by the names of the Leases.
+type claims struct {
+	step.Claims
+	// first has the first claimant of each Lease: a workload, if one claims. Enroll writes the Events
+	// about the slot on this object. If nil, nobody asks for the claimants.
+	first map[string]client.Object
 }
 
-// claims are the claims of a namespace, by the names of the Leases.
-type claims map[string]*claim
+func newClaims() claims { return claims{step.Claims{}, map[string]client.Object{}} }
 
 func (c claims) add(by client.Object, account string, duration time.Duration, slots ...string) {
-	if account == "" {
-		account = "default"
-	}
-	key := roleKey(account)
+	account = cmp.Or(account, "default")
+	c.Add(roleKey(account), account, duration, slots...)
 	for _, slot := range slots {
-		if !api.IsSlot(slot) {
-			// No claim can name this Lease, so enroll gives no right on it.
-			continue
+		if c.Claims[slot] != nil && c.first != nil && c.first[slot] == nil {
+			c.first[slot] = by
 		}
-		if c[slot] == nil {
-			c[slot] = &claim{accounts: map[string]string{}, first: by}
-		}
-		// A user can change an annotation of a living pod to a value that the webhook would refuse.
-		// So this function enforces the bounds of the webhook.
-		asked := min(max(cmp.Or(duration, api.DurationOf(slot)), api.MinLeaseDuration), api.MaxLeaseDuration)
-		c[slot].duration = max(c[slot].duration, asked)
-		c[slot].accounts[key] = account
 	}
 }
 
@@ -132,10 +118,8 @@ func (c claims) addWorkload(w workload, request api.Request) {
 	slots := request.Slots(w.group)
 	c.add(w.object, w.template.Spec.ServiceAccountName, request.LeaseDuration, slots...)
 	for _, slot := range slots {
-		if of := c[slot]; of != nil {
-			if _, pod := of.first.(*corev1.Pod); pod {
-				of.first = w.object
-			}
+		if _, pod := c.first[slot].(*corev1.Pod); pod {
+			c.first[slot] = w.object
 		}
 	}
 }

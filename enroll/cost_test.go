@@ -168,7 +168,7 @@ func TestEnrollListsPodsPageByPage(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, []int64{listing.PerPage, listing.PerPage, listing.PerPage}, pages)
 	assert.ElementsMatch(t, []string{"lock.0", "lock.1", "lock.2", "lock.4"}, slices.Collect(maps.Keys(live)))
-	assert.Equal(t, map[string]string{"biller": "biller"}, live["lock.4"].accounts)
+	assert.Equal(t, map[string]string{"biller": "biller"}, live["lock.4"].Accounts)
 }
 
 // Each event costs a snapshot of the namespace, so an irrelevant update must not

@@ -14,8 +14,10 @@
 // creates a Variable without a value before a Role first names it, and never changes or deletes a
 // Variable.
 //
+// Package step decides; this package reads, and carries the decisions out.
+//
 // Guarantee: enroll never frees a slot that an agent may hold. Enroll creates the Lease of each
-// slot with the holder [Unknown] and the longest duration ever claimed under the Lease's name. So
+// slot with the holder [step.Unknown] and the longest duration ever claimed under the Lease's name. So
 // all pods wait for this duration. Enroll immediately frees a new Lease, but only if no Role ever
 // named the Lease: then no agent can have held the Lease. Enroll decides this by a consistent list
 // of the Roles, made after the Lease exists.
@@ -31,12 +33,6 @@
 // deletes the Lease, and the next Lease with it, before enroll removes the names from the Roles. An
 // account that no longer claims a Lease also loses its right only after a lease duration. While
 // other accounts claim the Lease, at least one Role remembers the Lease and its longest duration.
-//
-// Shards: the Leases of a workload's shards have stamps, and a closed stamp lets no pod acquire its
-// Lease. Package enroll/stamp decides which stamps enroll writes. So two pods that expect different
-// numbers of shards never hold shards at the same time. Enroll removes the holder of a closed Lease
-// once this process has seen the Lease unchanged for its whole duration. A standby waits for the
-// same time before it takes a Lease.
 //
 // Cost: a snapshot takes time and memory in proportion to the namespace's pods,
 // workloads and slots. If nothing is to be done, enroll sends the API server no

@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/enroll/step"
 )
 
 const (
@@ -40,7 +41,7 @@ func (a *admission) entitle(ctx context.Context, roles *agentRoles, leases []*co
 	claimed := map[string][]*coordinationv1.Lease{}
 	accounts := map[string]string{}
 	for _, lease := range leases {
-		for key, account := range a.seen.wanted[lease.Name].accounts {
+		for key, account := range a.seen.Claims[lease.Name].Accounts {
 			claimed[key] = append(claimed[key], lease)
 			accounts[key] = account
 		}
@@ -52,7 +53,7 @@ func (a *admission) entitle(ctx context.Context, roles *agentRoles, leases []*co
 		for _, to := range assignments {
 			if err := a.entitleRole(ctx, to, accounts[key]); err != nil {
 				for _, lease := range claimed[key] {
-					a.refused.add(err, a.first(lease.Name))
+					a.refused.add(err, a.seen.wanted.first[lease.Name])
 				}
 				errs = append(errs, err)
 			}
@@ -92,7 +93,7 @@ func (rs *agentRoles) assign(key, account string, seen *snapshot, leases []*coor
 	)
 	known := map[*agentRole]*assignment{}
 	for _, lease := range leases {
-		m := memory{Seconds: max(rs.longest[lease.Name], seconds(seen.wanted[lease.Name].duration)), UID: lease.UID}
+		m := rs.Memory(lease.Name, string(lease.UID), seen.Claims[lease.Name])
 		roles := rs.of(key, lease.Name)
 		if len(roles) == 0 {
 			role := rs.makeRoom(key, account, seen.namespace)
@@ -109,8 +110,8 @@ func (rs *agentRoles) assign(key, account string, seen *snapshot, leases []*coor
 				known[role] = to
 				assignments = append(assignments, to)
 			}
-			to.changed = to.changed || role.memories[lease.Name] != m
-			role.memories[lease.Name] = m
+			to.changed = to.changed || role.Memories[lease.Name] != m
+			role.Memories[lease.Name] = m
 		}
 	}
 	return assignments, left
@@ -121,7 +122,7 @@ func (rs *agentRoles) assign(key, account string, seen *snapshot, leases []*coor
 func (rs *agentRoles) makeRoom(key, account, namespace string) *agentRole {
 	roles := rs.byKey[key]
 	for _, r := range roles {
-		if len(r.memories) < maxSlotsPerRole {
+		if len(r.Memories) < maxSlotsPerRole {
 			return r
 		}
 	}
@@ -129,7 +130,7 @@ func (rs *agentRoles) makeRoom(key, account, namespace string) *agentRole {
 	if len(names) == 0 {
 		return nil
 	}
-	r := &agentRole{key: key, memories: map[string]memory{}, role: &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{
+	r := &agentRole{Role: step.Role{Name: names[0], Key: key, Memories: map[string]step.Memory{}}, role: &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{
 		Namespace: namespace,
 		Name:      names[0],
 		Labels:    map[string]string{api.ManagedLabel: managed},
@@ -143,7 +144,7 @@ func (rs *agentRoles) room(key, account string) int {
 	roles := rs.byKey[key]
 	room := maxSlotsPerRole * len(unusedNames(roles, account))
 	for _, r := range roles {
-		room += max(maxSlotsPerRole-len(r.memories), 0)
+		room += max(maxSlotsPerRole-len(r.Memories), 0)
 	}
 	return room
 }
@@ -154,7 +155,7 @@ func unusedNames(roles []*agentRole, account string) []string {
 	var names []string
 	for n := range maxRolesPerAccount {
 		name := roleName(account, n)
-		if !slices.ContainsFunc(roles, func(r *agentRole) bool { return r.role.Name == name }) {
+		if !slices.ContainsFunc(roles, func(r *agentRole) bool { return r.Name == name }) {
 			names = append(names, name)
 		}
 	}
@@ -169,8 +170,8 @@ func unusedNames(roles []*agentRole, account string) []string {
 // changes cause a new snapshot, so no slot waits for a check by the clock.
 func (s *snapshot) incomplete() (slots, left []string) {
 	var lacking []string
-	for slot, c := range s.wanted {
-		if !s.complete(slot, c.accounts) {
+	for slot, c := range s.Claims {
+		if !s.complete(slot, c.Accounts) {
 			lacking = append(lacking, slot)
 		}
 	}
@@ -178,7 +179,7 @@ func (s *snapshot) incomplete() (slots, left []string) {
 	room := map[string]int{}
 	for _, slot := range lacking {
 		entitled := s.entitled(slot, room)
-		if len(entitled) < len(s.wanted[slot].accounts) {
+		if len(entitled) < len(s.Claims[slot].Accounts) {
 			left = append(left, slot)
 		}
 		if !s.complete(slot, entitled) {
@@ -192,7 +193,7 @@ func (s *snapshot) incomplete() (slots, left []string) {
 // The map "room" has the remaining room of each account, and loses the room that the slot takes.
 func (s *snapshot) entitled(slot string, room map[string]int) map[string]string {
 	entitled := map[string]string{}
-	for key, account := range s.wanted[slot].accounts {
+	for key, account := range s.Claims[slot].Accounts {
 		if len(s.roles.of(key, slot)) == 0 {
 			if _, ok := room[key]; !ok {
 				room[key] = s.roles.room(key, account)

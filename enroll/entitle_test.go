@@ -15,11 +15,11 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/enroll/step"
 )
 
 // roles lists the Roles from the API server.
@@ -60,7 +60,7 @@ func TestManySlotsOfOneAccountNeedFewRoles(t *testing.T) {
 	w.holds(last, "a_1")
 	w.vanish(last)
 	w.settle(r)
-	assert.Equal(t, Unknown, holder(w.lease(last)))
+	assert.Equal(t, step.Unknown, holder(w.lease(last)))
 
 	w.remove(pod)
 	w.settle(r)
@@ -77,11 +77,11 @@ func TestManySlotsOfOneAccountNeedFewRoles(t *testing.T) {
 func (w *world) crowd(account string, free int) {
 	w.t.Helper()
 	for n := range maxRolesPerAccount {
-		full := agentRole{memories: map[string]memory{}, role: &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{
+		full := agentRole{Role: step.Role{Memories: map[string]step.Memory{}}, role: &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{
 			Namespace: shop, Name: roleName(account, n), Labels: map[string]string{api.ManagedLabel: managed},
 		}}}
 		for i := range maxSlotsPerRole - free {
-			full.memories["lock."+strconv.Itoa(n)+"."+strconv.Itoa(i)] = memory{Seconds: 3600, UID: types.UID("u")}
+			full.Memories["lock."+strconv.Itoa(n)+"."+strconv.Itoa(i)] = step.Memory{Seconds: 3600, UID: "u"}
 		}
 		free = 0
 		require.NoError(w.t, full.remember())
@@ -193,7 +193,7 @@ func TestMissingLeaseOfRolesReturnsWithoutRoom(t *testing.T) {
 	w.create(gated("a", "till", "lock.x"))
 	w.vanish("lock.x")
 	w.settle(r)
-	assert.Equal(t, Unknown, holder(w.lease("lock.x")))
+	assert.Equal(t, step.Unknown, holder(w.lease("lock.x")))
 	w.idle(r)
 	w.now = w.now.Add(w.settle(r))
 	w.settle(r)

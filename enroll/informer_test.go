@@ -30,6 +30,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/enroll/step"
 	"github.com/metaparticle-io/metaparticle/listing"
 	"github.com/metaparticle-io/metaparticle/listing/listingtest"
 )
@@ -231,7 +232,7 @@ func TestOverwrittenRoleAnnotationDoesNotFreeRecreatedLease(t *testing.T) {
 			w.named = map[string]bool{} // otherwise the world fails the test before the assertions below
 			assert.NotPanics(t, func() { w.settle(r) })
 			require.NotNil(t, w.lease("lock.x"))
-			assert.Equal(t, Unknown, holder(w.lease("lock.x")), "enroll freed the Lease while a_1 may still run")
+			assert.Equal(t, step.Unknown, holder(w.lease("lock.x")), "enroll freed the Lease while a_1 may still run")
 		})
 	}
 }
@@ -251,7 +252,7 @@ func TestForgedMemoryOfARoleTakesLittleMemory(t *testing.T) {
 		goruntime.ReadMemStats(&before)
 		roles := rolesOf([]rbacv1.Role{*role})
 		goruntime.ReadMemStats(&after)
-		assert.Empty(t, roles.longest, form)
+		assert.Empty(t, roles.Longest, form)
 		assert.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(256<<10), form)
 		kept, err := strip(role.DeepCopy())
 		require.NoError(t, err)
@@ -260,11 +261,11 @@ func TestForgedMemoryOfARoleTakesLittleMemory(t *testing.T) {
 }
 
 func TestMemoryOfAFullRoleStaysWhole(t *testing.T) {
-	memories := map[string]memory{}
+	memories := map[string]step.Memory{}
 	for i := range 2470 {
-		memories[fmt.Sprintf("lock.%d", i)] = memory{Seconds: 30, UID: "0a1b2c3d-1111-2222-3333-444455556666"}
+		memories[fmt.Sprintf("lock.%d", i)] = step.Memory{Seconds: 30, UID: "0a1b2c3d-1111-2222-3333-444455556666"}
 	}
-	full := &agentRole{role: &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: "metaparticle:till"}}, memories: memories}
+	full := &agentRole{role: &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: "metaparticle:till"}}, Role: step.Role{Memories: memories}}
 	require.NoError(t, full.remember())
 	kept, err := strip(full.role.DeepCopy())
 	require.NoError(t, err)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/api/podspec"
+	"github.com/metaparticle-io/metaparticle/enroll/step"
 )
 
 // admission gives each slot a Lease, and the slot's claimants the right to compete for that Lease.
@@ -60,7 +61,7 @@ func union(a, b []string) []string {
 // admit creates the Leases and lets their claimants compete for them. The order
 // of the steps makes that safe:
 //
-//  1. Each Lease exists, and the holder of a new one is [Unknown]. A crash here is
+//  1. Each Lease exists, and the holder of a new one is [step.Unknown]. A crash here is
 //     harmless: no agent may write a Lease that no Role names, and all agents wait if a
 //     Role names the Lease.
 //  2. A consistent list of the Roles is read. If the slot ever had a holder, a Role
@@ -81,7 +82,7 @@ func union(a, b []string) []string {
 func (a *admission) admit(ctx context.Context, slots []string) error {
 	leases, errs := a.ensure(ctx, slots)
 	leases = slices.DeleteFunc(leases, func(lease *coordinationv1.Lease) bool {
-		return a.seen.sufficient(lease, a.seen.wanted[lease.Name].accounts)
+		return a.seen.sufficient(lease.Name, string(lease.UID), a.seen.Claims[lease.Name].Accounts)
 	})
 	if len(leases) == 0 {
 		return errors.Join(errs...)
@@ -91,7 +92,7 @@ func (a *admission) admit(ctx context.Context, slots []string) error {
 		return errors.Join(append(errs, err)...)
 	}
 	leases = slices.DeleteFunc(leases, func(lease *coordinationv1.Lease) bool {
-		if !ours(lease) || holder(lease) != Unknown || roles.named(lease.Name) {
+		if !ours(lease) || !seenLease(lease).Fresh(&roles.Roles) {
 			return false
 		}
 		lease.Spec.HolderIdentity = new("")
@@ -100,7 +101,7 @@ func (a *admission) admit(ctx context.Context, slots []string) error {
 		// have held the deleted one.
 		if err := a.client.Update(ctx, lease); err != nil {
 			err = fmt.Errorf("free new lease %s: %w", lease.Name, err)
-			a.refused.add(err, a.first(lease.Name))
+			a.refused.add(err, a.seen.wanted.first[lease.Name])
 			errs = append(errs, err)
 			return true
 		}
@@ -111,19 +112,11 @@ func (a *admission) admit(ctx context.Context, slots []string) error {
 	return errors.Join(append(errs, err)...)
 }
 
-// first returns the first claimant of a slot, or nil if only a Role names the slot.
-func (a *admission) first(slot string) client.Object {
-	if wanted := a.seen.wanted[slot]; wanted != nil {
-		return wanted.first
-	}
-	return nil
-}
-
 // excess returns the slots for which an account has no room, with their first claimants.
 func (a *admission) excess() []excess {
 	var all []excess
 	for _, slot := range a.left {
-		all = append(all, excess{first: a.seen.wanted[slot].first, problem: fmt.Sprintf(
+		all = append(all, excess{first: a.seen.wanted.first[slot], problem: fmt.Sprintf(
 			"Slot %s waits: its service account claims more than %d slots in this namespace", slot, maxSlotsPerRole*maxRolesPerAccount)})
 	}
 	return all
@@ -134,7 +127,7 @@ func (a *admission) excess() []excess {
 // slot, because a pod can hold without a next Lease.
 func (a *admission) createNextLease(ctx context.Context, slot string) error {
 	for _, name := range nextLeases([]string{slot}) {
-		if a.seen.leases[name] != nil {
+		if a.seen.Leases[name] != nil {
 			continue
 		}
 		err := a.client.Create(ctx, &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{
@@ -171,13 +164,12 @@ func (a *admission) ensure(ctx context.Context, slots []string) ([]*coordination
 			before, err = a.liveRoles(ctx, a.seen.namespace)
 		}
 		if err == nil && lease == nil {
-			wanted := a.seen.wanted[slot]
-			made := newLease(a.seen.namespace, slot, max(wanted.duration, before.duration(slot)), a.began)
-			made.OwnerReferences = ownersOf(slot, wanted.first) // only the Lease of a barrier has an owner
+			made := newLease(a.seen.namespace, step.NewLease(slot, a.seen.Claims[slot], &before.Roles), a.began)
+			made.OwnerReferences = ownersOf(slot, a.seen.wanted.first[slot]) // only the Lease of a barrier has an owner
 			lease, err = a.createLease(ctx, made)
 		}
-		a.refused.add(err, a.first(slot))
-		a.refused.add(nextErr, a.first(slot)) // the slot's own Lease says more
+		a.refused.add(err, a.seen.wanted.first[slot])
+		a.refused.add(nextErr, a.seen.wanted.first[slot]) // the slot's own Lease says more
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -191,7 +183,7 @@ func (a *admission) ensure(ctx context.Context, slots []string) ([]*coordination
 // find reads a Lease, and returns nil if the Lease does not exist. If the Lease is not in the cache
 // and no Role names the Lease, the function returns nil without a request.
 func (a *admission) find(ctx context.Context, slot string) (*coordinationv1.Lease, error) {
-	if a.seen.leases[slot] == nil && !a.seen.roles.named(slot) {
+	if a.seen.Leases[slot] == nil && !a.seen.Roles.Named(slot) {
 		return nil, nil
 	}
 	lease, err := a.lease(ctx, a.seen.namespace, slot)

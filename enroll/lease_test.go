@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/enroll/step"
 )
 
 func TestPodMayAcquireNewLeaseWithoutDelay(t *testing.T) {
@@ -33,9 +34,9 @@ func TestEnrollRecreatesLeaseWithLongestRememberedDuration(t *testing.T) {
 	w.remove(long)
 	w.vanish("lock.x")
 	w.settle(w.process())
-	assert.Equal(t, Unknown, holder(w.lease("lock.x")))
+	assert.Equal(t, step.Unknown, holder(w.lease("lock.x")))
 	assert.EqualValues(t, 90, *w.lease("lock.x").Spec.LeaseDurationSeconds)
-	assert.Equal(t, memory{Seconds: 90, UID: w.lease("lock.x").UID}, remembered(w.role("till"))["lock.x"])
+	assert.Equal(t, step.Memory{Seconds: 90, UID: string(w.lease("lock.x").UID)}, remembered(w.role("till"))["lock.x"])
 }
 
 func TestEnrollDoesNotWriteAHeldLease(t *testing.T) {
@@ -112,28 +113,16 @@ func TestTwoEnrollProcessesNeverFreeAHeldLease(t *testing.T) {
 	}
 }
 
-func TestRoleRemembersTheLongestLeaseDuration(t *testing.T) {
-	long := lasting(gated("a", "till", "lock.x"), "2m")
-	w := newWorld(t, long, gated("b", "till", "lock.x"))
-	w.settle(w.process())
-	w.remove(long)
-	w.settle(w.process())
-	assert.EqualValues(t, 120, remembered(w.role("till"))["lock.x"].Seconds)
-	w.create(lasting(gated("c", "till", "lock.x"), "3m"))
-	w.settle(w.process())
-	assert.EqualValues(t, 180, remembered(w.role("till"))["lock.x"].Seconds)
-}
-
 func TestEnrollNeverChangesForeignLeases(t *testing.T) {
 	theirs := &coordinationv1.Lease{
 		ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: "lock.x"},
-		Spec:       coordinationv1.LeaseSpec{HolderIdentity: new(Unknown), LeaseDurationSeconds: new(int32(15))},
+		Spec:       coordinationv1.LeaseSpec{HolderIdentity: new(step.Unknown), LeaseDurationSeconds: new(int32(15))},
 	}
 	pod := gated("a", "till", "lock.x")
 	w := newWorld(t, theirs, pod)
 	r := w.process()
 	w.settle(r)
-	assert.Equal(t, Unknown, holder(w.lease("lock.x")), "freed")
+	assert.Equal(t, step.Unknown, holder(w.lease("lock.x")), "freed")
 	assert.NotContains(t, w.lease("lock.x").Labels, api.ManagedLabel)
 	assert.Equal(t, withNext("lock.x"), w.role("till").Rules[0].ResourceNames)
 
@@ -174,6 +163,6 @@ func TestEnrollPeriodicallyChecksLeasesItDidNotMake(t *testing.T) {
 	w.remove(theirs)
 	again, err = r.Namespace(t.Context(), shop)
 	require.NoError(t, err)
-	assert.Equal(t, Unknown, holder(w.lease("lock.x")), "an agent may have held a Lease that a Role names")
+	assert.Equal(t, step.Unknown, holder(w.lease("lock.x")), "an agent may have held a Lease that a Role names")
 	assert.Zero(t, again)
 }

@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/enroll/step"
 )
 
 // A user who may annotate a pod must not choose the rights of its service account.
@@ -112,7 +113,7 @@ func TestRoleAnnotationGrantsNoRightsOnForeignLeases(t *testing.T) {
 }
 
 func TestRoleWithoutSlotsGrantsNoRightOnLeases(t *testing.T) {
-	given := append(AgentRules(), rules(map[string]memory{"somebodys-elector": {}})...)
+	given := append(AgentRules(), rules(map[string]step.Memory{"somebodys-elector": {}})...)
 	for _, rule := range given {
 		assert.NotContains(t, rule.Resources, "leases", "a rule without names applies to all Leases")
 	}

@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/enroll/step"
 )
 
 // leaseNames returns the names of all Leases.
@@ -74,7 +75,7 @@ func TestEnrollRemovesUnknownHolderDespiteExistingNextLease(t *testing.T) {
 	w.holds("lock.x", "a_1")
 	w.vanish("lock.x")
 	w.settle(r)
-	assert.Equal(t, Unknown, holder(w.lease("lock.x")))
+	assert.Equal(t, step.Unknown, holder(w.lease("lock.x")))
 	assert.Equal(t, "b_2", holder(w.lease("next.lock.x")), "the ask stays")
 }
 

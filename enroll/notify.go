@@ -28,49 +28,42 @@ type Recorder interface {
 	Eventf(regarding, related runtime.Object, kind, reason, action, note string, args ...any)
 }
 
-// notified remembers, by namespace, the objects that have an Event already.
-// Objects that no longer exist are forgotten.
-type notified struct {
+// byNamespace keeps a map for each namespace. At most one worker reconciles a namespace at a time, so
+// a map needs no lock, once the worker has it.
+type byNamespace[K comparable, V any] struct {
 	mu  sync.Mutex
-	all map[string]map[types.UID]bool
+	all map[string]map[K]V
 }
 
-// in returns the notified objects of a namespace. The caller may read the map without a lock,
-// because [notified.set] stores another map, and never changes a stored map.
-func (n *notified) in(namespace string) map[types.UID]bool {
+func (n *byNamespace[K, V]) in(namespace string) map[K]V {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.all[namespace]
 }
 
-// set replaces the notified objects of a namespace.
-func (n *notified) set(namespace string, uids map[types.UID]bool) {
-	if len(uids) == 0 {
-		n.forget(namespace)
-		return
-	}
+// set replaces the map of a namespace.
+func (n *byNamespace[K, V]) set(namespace string, of map[K]V) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.all == nil {
-		n.all = map[string]map[types.UID]bool{}
+		n.all = map[string]map[K]V{}
 	}
-	n.all[namespace] = uids
+	if n.all[namespace] = of; len(of) == 0 {
+		delete(n.all, namespace)
+	}
 }
 
-func (n *notified) forget(namespace string) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	delete(n.all, namespace)
-}
+func (n *byNamespace[K, V]) forget(namespace string) { n.set(namespace, nil) }
 
-// notifier writes Events for users, if there is a Recorder.
+// notifier writes Events for users, if there is a Recorder. It remembers the objects that have an Event
+// already, until they no longer exist.
 type notifier struct {
 	// notGated are the workloads that have an Event NotGated.
-	notGated notified
+	notGated byNamespace[types.UID, bool]
 	// tooMany are the pods and workloads that have an Event TooManySlots.
-	tooMany notified
+	tooMany byNamespace[types.UID, bool]
 	// notForwarded are the Services that have an Event ServiceNotForwarded.
-	notForwarded notified
+	notForwarded byNamespace[types.UID, bool]
 }
 
 func (n *notifier) forget(namespace string) {

@@ -24,6 +24,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/enroll/step"
 	"github.com/metaparticle-io/metaparticle/listing"
 )
 
@@ -58,10 +59,10 @@ type Reconciler struct {
 
 	// pager is the one of the process if a manager runs the Reconciler. A caller without a manager
 	// needs no bound. In a test with simulated time, the channel of another bubble would stop the clock.
-	pager        *listing.Pager
-	observations observations
-	// shut observes the shards' Leases with both a closed stamp and a holder.
-	shut      observations
+	pager *listing.Pager
+	// unclaimed has the sightings of unclaimed rights, and shut those of [step.Shut].
+	unclaimed, shut byNamespace[step.Right, step.Sighting]
+
 	shortages spells
 	refused   spells
 	notifier  notifier
@@ -137,14 +138,14 @@ func (r *Reconciler) enroll(ctx context.Context, s store, seen *snapshot) (time.
 	r.notifier.notifyTooMany(r.Events, seen.namespace, slices.Concat(a.excess(), conditions.left, variables.left))
 	stamps := &stamping{store: s, seen: seen, left: a.left, shut: &r.shut, now: r.now, until: newStint(r.now)}
 	o.add(stepStamps, stamps.stamp(ctx))
-	again = sooner(again, stamps.again)
+	again = step.Sooner(again, stamps.again)
 	lacking, next := r.shortages.notifyShortages(r.Events, seen, r.now())
 	r.reportShortage(seen.namespace, lacking)
-	again = sooner(again, next)
+	again = step.Sooner(again, next)
 	refused := slices.Concat(a.refused, conditions.refused, variables.refused, stamps.refused)
-	again = sooner(again, r.refused.notifyRefused(r.Events, seen.namespace, refused, r.now()))
+	again = step.Sooner(again, r.refused.notifyRefused(r.Events, seen.namespace, refused, r.now()))
 	if a.foreign {
-		again = sooner(again, foreignRecheck)
+		again = step.Sooner(again, foreignRecheck)
 	}
 	if a.postponed > 0 || conditions.postponed() || variables.postponed() || unbinding.postponed || stamps.until.postponed {
 		again = minRetry
@@ -158,12 +159,16 @@ func (r *Reconciler) enroll(ctx context.Context, s store, seen *snapshot) (time.
 // returns the time until the next sweep.
 func (r *Reconciler) sweep(ctx context.Context, s store, seen *snapshot) (time.Duration, error) {
 	now := r.now()
-	expired, again := expire(seen, r.observations.observe(seen.namespace, seen.unclaimed(), now), now)
-	if expired.empty() {
+	unclaimed := step.Observe(r.unclaimed.in(seen.namespace), seen.Unclaimed(), now)
+	r.unclaimed.set(seen.namespace, unclaimed)
+	due, again := seen.Expire(unclaimed, now)
+	if due.Empty() {
 		return again, nil
 	}
-	done, postponed, err := s.remove(ctx, seen, expired, r.now)
-	r.observations.drop(seen.namespace, done)
+	done, postponed, err := s.remove(ctx, seen, due, r.now)
+	for _, of := range done { // swept, or claimed again
+		delete(unclaimed, of)
+	}
 	if postponed {
 		again = minRetry
 	}
@@ -172,7 +177,7 @@ func (r *Reconciler) sweep(ctx context.Context, s store, seen *snapshot) (time.D
 
 // forget drops everything that this process remembers of a namespace that is gone.
 func (r *Reconciler) forget(namespace string) {
-	r.observations.forget(namespace)
+	r.unclaimed.forget(namespace)
 	r.shut.forget(namespace)
 	r.shortages.forget(namespace)
 	r.refused.forget(namespace)

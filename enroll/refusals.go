@@ -7,7 +7,6 @@ import (
 	"errors"
 	"maps"
 	"slices"
-	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -15,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/enroll/step"
 )
 
 // EnrollRefused is the reason of the Event on a workload or pod for which the API server refuses a
@@ -87,10 +87,7 @@ func (n *spells) notifyRefused(events Recorder, namespace string, all refusals, 
 }
 
 // spells remembers, by namespace, since when each fault has lasted, and which faults have an Event.
-type spells struct {
-	mu  sync.Mutex
-	all map[string]map[string]spell
-}
+type spells struct{ byNamespace[string, spell] }
 
 // spell is the time of one fault without interruption.
 type spell struct {
@@ -102,34 +99,20 @@ type spell struct {
 // faults that have lasted for the time "notice", each once. The result "again" is the time until the
 // next fault is due, or zero.
 func (n *spells) observe(namespace string, faults []string, notice time.Duration, now time.Time) (due []string, again time.Duration) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	before, after := n.all[namespace], map[string]spell{}
+	before, after := n.in(namespace), map[string]spell{}
 	for _, fault := range faults {
 		s, known := before[fault]
 		if !known {
 			s.since = now
 		}
 		if left := s.since.Add(notice).Sub(now); left > 0 {
-			again = sooner(again, left)
+			again = step.Sooner(again, left)
 		} else if !s.notified {
 			s.notified = true
 			due = append(due, fault)
 		}
 		after[fault] = s
 	}
-	if n.all == nil {
-		n.all = map[string]map[string]spell{}
-	}
-	if n.all[namespace] = after; len(after) == 0 {
-		delete(n.all, namespace)
-	}
+	n.set(namespace, after)
 	return due, again
-}
-
-// forget drops all faults of a namespace that is gone.
-func (n *spells) forget(namespace string) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	delete(n.all, namespace)
 }

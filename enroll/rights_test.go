@@ -12,7 +12,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	coordinationv1 "k8s.io/api/coordination/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/validate/content"
 	"k8s.io/apimachinery/pkg/api/validation"
@@ -22,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/enroll/step"
 )
 
 func TestAccountWithoutClaimsLosesItsLeaseRights(t *testing.T) {
@@ -48,7 +48,7 @@ func TestAccountWithoutClaimsLosesItsLeaseRights(t *testing.T) {
 	// longest duration ever claimed: 60 s, by the removed pod of the account "till".
 	w.vanish("lock.x")
 	w.settle(r)
-	assert.Equal(t, Unknown, holder(w.lease("lock.x")))
+	assert.Equal(t, step.Unknown, holder(w.lease("lock.x")))
 	assert.EqualValues(t, 60, *w.lease("lock.x").Spec.LeaseDurationSeconds)
 }
 
@@ -212,7 +212,7 @@ func TestRoleFromAnOldWebhookVersionIsReplaced(t *testing.T) {
 	assert.Equal(t, []string{RoleName("till")}, w.bindings())
 	w.vanish("lock.x")
 	w.settle(r)
-	assert.Equal(t, Unknown, holder(w.lease("lock.x")))
+	assert.Equal(t, step.Unknown, holder(w.lease("lock.x")))
 	assert.EqualValues(t, 60, *w.lease("lock.x").Spec.LeaseDurationSeconds)
 }
 
@@ -280,34 +280,6 @@ func longLock(i int) string {
 	return "lock." + strings.Repeat("x", 253-len("lock.")-len(name)) + name
 }
 
-// The Role of an account without a claim has the only record of the Lease's duration. The Role
-// of the account that still claims the Lease lacks this record, because a write of that Role
-// failed.
-func TestEnrollKeepsLastDurationRecordOfClaimedLease(t *testing.T) {
-	const slot = "once.schema"
-	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: slot, Annotations: map[string]string{api.DoneAnnotation: "7"}}}
-	for name, test := range map[string]struct {
-		wanted claims
-		left   int
-	}{
-		"claimed by another account": {claims{slot: {accounts: map[string]string{"other": "biller"}}}, 1},
-		"unclaimed":                  {nil, 0},
-	} {
-		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			known := &agentRole{role: &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: "r"}}, key: "till", memories: map[string]memory{slot: {Seconds: 60}}}
-			r := &removal{
-				store:   store{client: w.server},
-				seen:    &snapshot{wanted: test.wanted, leases: map[string]*coordinationv1.Lease{slot: lease}},
-				expired: expired{rights: map[right]bool{{lease: slot, role: "r"}: true}},
-				roles:   &agentRoles{all: []*agentRole{known}},
-			}
-			r.reduceRole(t.Context(), known, r.seen.claimantsLongest(r.roles))
-			assert.Len(t, known.memories, test.left)
-		})
-	}
-}
-
 func TestNamesOfRolesAreShortAndDiffer(t *testing.T) {
 	long := strings.Repeat("a", 253)
 	accounts := []string{
@@ -358,10 +330,10 @@ func TestClaimWithoutDurationGetsDefaultOfItsKind(t *testing.T) {
 		request, err := api.Parse(map[string]string{a.Key: a.Examples[0]})
 		require.NoError(t, err)
 		for _, slot := range request.Slots(api.Workload{Group: "apps", Kind: "Deployment", Name: "biller"}) {
-			c := claims{}
+			c := newClaims()
 			c.addPod(gated("a", "till", slot), true)
-			require.Contains(t, c, slot)
-			assert.Equal(t, request.Duration(), c[slot].duration, slot)
+			require.Contains(t, c.Claims, slot)
+			assert.Equal(t, request.Duration(), c.Claims[slot].Duration, slot)
 		}
 	}
 }

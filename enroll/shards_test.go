@@ -33,6 +33,9 @@ func sharding(shards int) map[string]string {
 	return map[string]string{api.ShardsAnnotation: strconv.Itoa(shards)}
 }
 
+// stampOf returns the stamp of a Lease.
+func stampOf(lease *coordinationv1.Lease) api.Stamp { return seenLease(lease).Stamp() }
+
 // stamps returns the stamps of the Leases, by shard.
 func (w *world) stamps() []string {
 	w.t.Helper()
@@ -175,31 +178,6 @@ func TestRacingEnrollProcessesNeverAllowTwoShardCounts(t *testing.T) {
 	}
 }
 
-func TestShardCountFollowsTheTemplateOfRunningPods(t *testing.T) {
-	at := func(s int) time.Time { return time.Unix(int64(s), 0) }
-	for name, test := range map[string]struct {
-		template, current, want int
-		pods                    []shardedPod
-	}{
-		"no pod yet":                     {3, 0, 3, nil},
-		"no pod any more":                {3, 5, 3, nil},
-		"the template's pod runs":        {5, 3, 5, []shardedPod{{count: 3, created: at(1), runs: true}, {count: 5, created: at(2), runs: true}}},
-		"the template's pod is to come":  {5, 3, 3, []shardedPod{{count: 3, created: at(1), runs: true}}},
-		"the template's pod is broken":   {5, 3, 3, []shardedPod{{count: 3, created: at(1), runs: true}, {count: 5, created: at(2), runs: false}}},
-		"an undo":                        {3, 5, 3, []shardedPod{{count: 3, created: at(1), runs: true}, {count: 5, created: at(2), runs: true}}},
-		"pods of a third number":         {5, 0, 4, []shardedPod{{count: 4, created: at(1), runs: true}, {count: 5, created: at(2), runs: false}}},
-		"no template, the youngest":      {0, 3, 5, []shardedPod{{count: 3, created: at(1), runs: true}, {count: 5, created: at(2), runs: true}}},
-		"no template, the youngest runs": {0, 3, 3, []shardedPod{{count: 3, created: at(1), runs: true}, {count: 5, created: at(2), runs: false}}},
-		"no template, of one age":        {0, 3, 5, []shardedPod{{count: 5, created: at(1), runs: true}, {count: 3, created: at(1), runs: true}}},
-		"no template, nobody runs":       {0, 0, 5, []shardedPod{{count: 3, created: at(1), runs: false}, {count: 5, created: at(2), runs: false}}},
-	} {
-		s := sharded{template: test.template, pods: test.pods}
-		count, run := s.number(api.Stamp{Count: test.current})
-		assert.Equal(t, test.want, count, name)
-		assert.Empty(t, run, name)
-	}
-}
-
 func TestNewJobGetsShardsAfterHoldersReleaseThem(t *testing.T) {
 	of := func(name, run string) *corev1.Pod {
 		pod := worker(name, 2)
@@ -234,28 +212,6 @@ func TestNewJobGetsShardsAfterHoldersReleaseThem(t *testing.T) {
 	assert.Empty(t, w.events, "the pods of a Job take the shards one after the other")
 }
 
-func TestNewRunWaitsForDeletionOfCurrentPods(t *testing.T) {
-	pod := func(run string, age int, stays bool) shardedPod {
-		return shardedPod{count: 3, run: run, stays: stays, created: time.Unix(int64(-age), 0)}
-	}
-	for name, test := range map[string]struct {
-		current, want string
-		pods          []shardedPod
-	}{
-		"the first run":             {"", "a", []shardedPod{pod("a", 1, true)}},
-		"a younger run waits":       {"a", "a", []shardedPod{pod("a", 2, true), pod("b", 1, true)}},
-		"a deleted pod is no vote":  {"a", "b", []shardedPod{pod("a", 2, false), pod("b", 3, true)}},
-		"the youngest run is next":  {"x", "b", []shardedPod{pod("a", 2, true), pod("b", 1, true)}},
-		"all pods are deleted":      {"x", "x", []shardedPod{pod("a", 2, false)}},
-		"no run, and a deleted pod": {"", "a", []shardedPod{pod("a", 2, false)}},
-	} {
-		s := sharded{pods: test.pods}
-		count, run := s.number(api.Stamp{Count: 3, Run: test.current})
-		assert.Equal(t, test.want, run, name)
-		assert.Equal(t, 3, count, name)
-	}
-}
-
 func TestPendingPodRunsShardOnlyInInitContainer(t *testing.T) {
 	pod := worker("a", 3)
 	assert.True(t, runsShard(pod))
@@ -265,78 +221,6 @@ func TestPendingPodRunsShardOnlyInInitContainer(t *testing.T) {
 	assert.True(t, runsShard(pod))
 	pod.DeletionTimestamp = &metav1.Time{Time: time.Unix(1, 0)}
 	assert.False(t, runsShard(pod))
-}
-
-func TestShardReleaseWakesEnrollOnlyUnderClosedStamp(t *testing.T) {
-	lease := func(stamp, holder string) *coordinationv1.Lease {
-		l := &coordinationv1.Lease{Spec: coordinationv1.LeaseSpec{HolderIdentity: &holder}}
-		l.Annotations = map[string]string{api.StampAnnotation: stamp}
-		return l
-	}
-	assert.True(t, sameStamp(lease("1/3", "a"), lease("1/3", "")), "an open Lease changes hands without enroll")
-	assert.True(t, sameStamp(lease("1/3 closed", "a"), lease("1/3 closed", "a")), "a renewal")
-	assert.False(t, sameStamp(lease("1/3 closed", "a"), lease("1/3 closed", "")))
-	assert.False(t, sameStamp(lease("1/3", ""), lease("1/3 closed", "")))
-	assert.False(t, sameStamp(lease("1/3", ""), lease("", "")), "somebody has removed the stamp")
-}
-
-// ofRun returns a pod as [worker] does. The Job with the given UID has made this pod.
-func ofRun(name string, shards int, run types.UID) *corev1.Pod {
-	pod := worker(name, shards)
-	pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "batch/v1", Kind: "Job", Name: "map", UID: run, Controller: new(true)}}
-	return pod
-}
-
-// A person has deleted the Job, and not its pods (--cascade=orphan).
-func TestOrphanedPodDoesNotChangeTheStampedRun(t *testing.T) {
-	w := newWorld(t, ofRun("a", 2, "1-a"))
-	r := w.process()
-	w.settle(r)
-	w.holds(api.ShardLease(web, 0), "a")
-	w.remove(ofRun("a", 2, "1-a"))
-	w.create(worker("a", 2))
-	w.settle(r)
-	assert.Equal(t, []string{"0: 1/2/1-a", "1: 1/2/1-a"}, w.stamps())
-	w.releases(api.ShardLease(web, 0))
-	w.now = w.now.Add(time.Minute)
-	w.settle(r)
-	assert.Equal(t, []string{"0: 1/2/1-a", "1: 1/2/1-a"}, w.stamps())
-}
-
-// Kubernetes lets a person change the template of a suspended Job. Shard 0 of 3 is other work than
-// shard 0 of 2.
-func TestShardCountOfAStampedRunNeverChanges(t *testing.T) {
-	w := newWorld(t, ofRun("a", 2, "1-a"))
-	r := w.process()
-	w.settle(r)
-	w.remove(ofRun("a", 2, "1-a"))
-	w.settle(r)
-	w.create(ofRun("b", 3, "1-a"))
-	w.settle(r)
-	w.now = w.now.Add(time.Minute)
-	w.settle(r)
-	assert.Equal(t, []string{"0: 1/2/1-a", "1: 1/2/1-a", "2: "}, w.stamps(), "no pod with another number gets a shard of the run")
-}
-
-func TestHugeLeaseDurationDoesNotBlockShardsForever(t *testing.T) {
-	w := newWorld(t, worker("a", 2), worker("b", 2))
-	r := w.process()
-	w.settle(r)
-	slot := api.ShardLease(web, 1)
-	w.holds(slot, "a")
-	l := w.lease(slot)
-	l.Spec.LeaseDurationSeconds = new(int32(1<<31 - 1))
-	require.NoError(t, w.server.Update(t.Context(), l))
-	w.remove(worker("a", 2))
-	w.remove(worker("b", 2))
-	w.create(worker("c", 3))
-	for range 200 {
-		_, _ = r.Namespace(t.Context(), shop)
-		w.now = w.now.Add(time.Minute)
-	}
-	for _, s := range w.stamps() {
-		assert.NotContains(t, s, "closed", "after more than three hours")
-	}
 }
 
 func TestLongShortageOfShardPodsIsReportedOnce(t *testing.T) {

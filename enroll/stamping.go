@@ -11,11 +11,8 @@ import (
 	"slices"
 	"time"
 
-	coordinationv1 "k8s.io/api/coordination/v1"
-	"k8s.io/utils/ptr"
-
 	"github.com/metaparticle-io/metaparticle/api"
-	"github.com/metaparticle-io/metaparticle/enroll/stamp"
+	"github.com/metaparticle-io/metaparticle/enroll/step"
 )
 
 // stampRounds bounds the rounds of one reconciliation; each round lists the Leases, and writes
@@ -23,16 +20,14 @@ import (
 // close and to open. In a fourth round nothing is left to write.
 const stampRounds = 4
 
-// stamping writes the stamps of the Leases of shards. Package stamp decides which stamps to write.
+// stamping writes the stamps of the Leases of shards. Package step decides which stamps to write.
 type stamping struct {
 	store
 	seen *snapshot
 	// left are the slots for which an account's Roles have no room. Enroll makes no new Leases for
 	// these slots.
 	left []string
-	// shut are the closed Leases that have a holder, and the instants since which this
-	// process has seen their versions.
-	shut *observations
+	shut *byNamespace[step.Right, step.Sighting]
 	now  func() time.Time
 	// again is the time until a closed Lease expires; zero if this process waits for no closed
 	// Lease.
@@ -46,14 +41,14 @@ type stamping struct {
 // stamp sends no request.
 func (s *stamping) stamp(ctx context.Context) error {
 	var groups []string
-	cached := map[string][]stamp.Shard{}
+	cached := map[string][]step.Shard{}
 	if len(s.seen.shards) > 0 {
-		cached = byGroup(s.seen.leases)
+		cached = step.Groups(s.seen.Leases)
 	}
 	crowded := s.crowded()
 	for _, group := range slices.Sorted(maps.Keys(s.seen.shards)) {
 		shards, of := cached[group], s.seen.shards[group]
-		if !of.inOrder(shards) && (!crowded[group] || of.due(shards)) {
+		if !of.InOrder(shards) && (!crowded[group] || of.Due(shards)) {
 			groups = append(groups, group)
 		}
 	}
@@ -89,18 +84,20 @@ func (s *stamping) round(ctx context.Context, groups []string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	waiting := s.observe(leases)
+	shut := step.Observe(s.shut.in(s.seen.namespace), step.Shut(leases), s.now())
+	s.shut.set(s.seen.namespace, shut)
 	s.again = 0
 	wrote := false
 	var errs []error
-	live := byGroup(leases)
+	live := step.Groups(leases)
 	for _, group := range anyFirst(groups) {
 		if s.until.over() {
 			break
 		}
 		shards := live[group]
 		for i, shard := range shards {
-			shards[i].Expired = s.expired(waiting, leases[api.ShardLease(group, shard.Number)])
+			expired, left := s.seen.Expired(shut, leases[api.ShardLease(group, shard.Number)], s.now())
+			shards[i].Expired, s.again = expired, step.Sooner(s.again, left)
 		}
 		orders, err := s.orders(ctx, group, shards)
 		errs = append(errs, err)
@@ -117,66 +114,31 @@ func (s *stamping) round(ctx context.Context, groups []string) (bool, error) {
 // orders returns the writes to the Leases of a group. The result opens no Lease while one of the
 // group's Leases is missing, but still named by a Role. The last holder of the missing Lease may be
 // alive. A consistent list of the Roles shows which Leases the Roles name.
-func (s *stamping) orders(ctx context.Context, group string, shards []stamp.Shard) ([]stamp.Action, error) {
-	count, run := s.seen.shards[group].number(decided(shards))
-	if orders := stamp.Next(shards, count, run, true); len(orders) > 0 {
+func (s *stamping) orders(ctx context.Context, group string, shards []step.Shard) ([]step.Action, error) {
+	count, run := s.seen.shards[group].Number(step.Decided(shards))
+	if orders := step.Next(shards, count, run, true); len(orders) > 0 {
 		return orders, nil
 	}
-	orders := stamp.Next(shards, count, run, false)
+	orders := step.Next(shards, count, run, false)
 	if len(orders) == 0 {
 		return nil, nil
 	}
 	roles, err := s.liveRoles(ctx, s.seen.namespace)
-	if err != nil {
-		return nil, err
-	}
-	for name := range roles.longest {
-		of, n, ok := api.ReadShard(name)
-		if ok && of == group && !slices.ContainsFunc(shards, func(known stamp.Shard) bool { return known.Number == n }) {
-			return nil, nil // soon this Lease exists again, or no Role names this Lease any more
-		}
+	if err != nil || roles.Absent(group, shards) {
+		return nil, err // soon the absent Lease exists again, or no Role names it any more
 	}
 	return orders, nil
 }
 
-// observe remembers the version of each closed Lease that has a holder, and the instant since which
-// this process has seen that version.
-func (s *stamping) observe(leases map[string]*coordinationv1.Lease) map[right]observation {
-	waiting := map[right]*coordinationv1.Lease{}
-	for name, lease := range leases {
-		if stampOf(lease).Closed && holder(lease) != "" {
-			waiting[right{lease: name}] = lease
-		}
-	}
-	return s.shut.observe(s.seen.namespace, waiting, s.now())
-}
-
-// expired reports whether this process has seen a closed Lease unchanged for the Lease's whole
-// duration. A standby measures a Lease's age in the same way.
-func (s *stamping) expired(waiting map[right]observation, lease *coordinationv1.Lease) bool {
-	seen, ok := waiting[right{lease: lease.Name}]
-	if !ok {
-		return false
-	}
-	// Without a renewal no hold lasts longer than api.MaxLeaseDuration, whatever duration a user
-	// has written.
-	duration := min(max(s.seen.sweepAfter(lease.Name), time.Duration(ptr.Deref(lease.Spec.LeaseDurationSeconds, 0))*time.Second), api.MaxLeaseDuration)
-	left := seen.since.Add(duration).Sub(s.now())
-	if left > 0 {
-		s.again = sooner(s.again, left)
-	}
-	return left <= 0
-}
-
-// write carries out one write that package stamp has decided. The argument "listed" lacks the fields
+// write carries out one write that package step has decided. The argument "listed" lacks the fields
 // that enroll never reads, so write reads the whole Lease again. If the Lease has changed since enroll
 // listed the Leases, write returns an error.
-func (s *stamping) write(ctx context.Context, listed *coordinationv1.Lease, order stamp.Action) error {
-	lease, err := s.lease(ctx, listed.Namespace, listed.Name)
+func (s *stamping) write(ctx context.Context, listed *step.Lease, order step.Action) error {
+	lease, err := s.lease(ctx, s.seen.namespace, listed.Name)
 	if err != nil {
 		return fmt.Errorf("stamp: %w", err)
 	}
-	if lease.UID != listed.UID || lease.ResourceVersion != listed.ResourceVersion {
+	if string(lease.UID) != listed.UID || lease.ResourceVersion != listed.Version {
 		return fmt.Errorf("lease %s has changed: %w", listed.Name, errAgain)
 	}
 	lease.ManagedFields = nil // a write without managedFields leaves them as they are

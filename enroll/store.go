@@ -24,12 +24,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/enroll/step"
 	"github.com/metaparticle-io/metaparticle/listing"
 )
-
-// Unknown is the holder with which enroll creates the Lease of a slot. No pod has this identity,
-// because a pod's identity contains an underscore.
-const Unknown = "unknown"
 
 // managed is the value of the label on each object that enroll makes.
 const managed = "true"
@@ -44,19 +41,28 @@ type store struct {
 }
 
 // leases reads the cache, and returns the Leases that enroll made, by name.
-func (s store) leases(ctx context.Context, namespace string) (map[string]*coordinationv1.Lease, error) {
+func (s store) leases(ctx context.Context, namespace string) (map[string]*step.Lease, error) {
 	var list coordinationv1.LeaseList
 	err := s.client.List(ctx, &list, client.InNamespace(namespace), client.HasLabels{api.ManagedLabel}, client.UnsafeDisableDeepCopy)
 	if err != nil {
 		return nil, fmt.Errorf("list leases: %w", err)
 	}
-	leases := make(map[string]*coordinationv1.Lease, len(list.Items))
+	leases := make(map[string]*step.Lease, len(list.Items))
 	for i := range list.Items {
 		if lease := &list.Items[i]; ours(lease) {
-			leases[lease.Name] = lease
+			leases[lease.Name] = seenLease(lease)
 		}
 	}
 	return leases, nil
+}
+
+// seenLease returns what the decisions need of a Lease.
+func seenLease(lease *coordinationv1.Lease) *step.Lease {
+	return &step.Lease{
+		Name: lease.Name, UID: string(lease.UID), Version: lease.ResourceVersion, Holder: holder(lease),
+		Duration:    time.Duration(ptr.Deref(lease.Spec.LeaseDurationSeconds, 0)) * time.Second,
+		Annotations: lease.Annotations, Owned: len(lease.OwnerReferences) > 0,
+	}
 }
 
 // bindings reads the cache, and returns the RoleBindings that enroll made.
@@ -81,7 +87,7 @@ func (s store) cachedRoles(ctx context.Context, namespace string) (*agentRoles, 
 
 // rolesOf decodes the memories of Roles.
 func rolesOf(list []rbacv1.Role) *agentRoles {
-	roles := &agentRoles{byKey: map[string][]*agentRole{}, singles: map[string]*singleRole{}, longest: map[string]int32{}}
+	roles := &agentRoles{byKey: map[string][]*agentRole{}, singles: map[string]*singleRole{}}
 	for i := range list {
 		role := &list[i]
 		if isSingle(role.Name) {
@@ -90,7 +96,7 @@ func rolesOf(list []rbacv1.Role) *agentRoles {
 		}
 		memories := remembered(role)
 		roles.add(&agentRole{
-			role: role, key: keyOf(role.Name), memories: memories,
+			Role: step.Role{Name: role.Name, Key: keyOf(role.Name), Memories: memories}, role: role,
 			sound: reflect.DeepEqual(role.Rules, rules(memories)),
 		})
 	}
@@ -106,18 +112,18 @@ func (s store) lease(ctx context.Context, namespace, slot string) (*coordination
 	return lease, nil
 }
 
-// newLease returns a Lease for the slot, whose holder is [Unknown].
-func newLease(namespace, slot string, duration time.Duration, now time.Time) *coordinationv1.Lease {
+// newLease returns a decided Lease as the API server takes it.
+func newLease(namespace string, of step.Lease, now time.Time) *coordinationv1.Lease {
 	at := metav1.NewMicroTime(now)
 	return &coordinationv1.Lease{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: namespace,
-			Name:      slot,
+			Name:      of.Name,
 			Labels:    map[string]string{api.ManagedLabel: managed},
 		},
 		Spec: coordinationv1.LeaseSpec{
-			HolderIdentity:       new(Unknown),
-			LeaseDurationSeconds: new(seconds(duration)),
+			HolderIdentity:       new(of.Holder),
+			LeaseDurationSeconds: new(step.Seconds(of.Duration)),
 			AcquireTime:          &at,
 			RenewTime:            &at,
 			LeaseTransitions:     new(int32),
@@ -184,6 +190,14 @@ func holder(lease *coordinationv1.Lease) string { return ptr.Deref(lease.Spec.Ho
 // ours reports whether enroll made the Lease.
 func ours(lease *coordinationv1.Lease) bool { return lease.Labels[api.ManagedLabel] == managed }
 
+// deleteSeen deletes a Lease, unless it has changed since the snapshot.
+func (s store) deleteSeen(ctx context.Context, namespace string, lease *step.Lease) error {
+	of := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{
+		Namespace: namespace, Name: lease.Name, UID: types.UID(lease.UID), ResourceVersion: lease.Version,
+	}}
+	return s.client.Delete(ctx, of, unchanged(of))
+}
+
 // unchanged restricts a deletion to the version of the object that enroll read.
 func unchanged(object client.Object) client.Preconditions {
 	return client.Preconditions{
@@ -211,14 +225,14 @@ func eachPage(ctx context.Context, s store, list client.ObjectList, visit func()
 // liveShards reads from the API server, not from the cache, and returns the Leases of shards that
 // enroll made. Of each Lease, only that stays in memory which the cache would keep. Any user who may
 // create Leases can make very many huge Leases.
-func liveShards(ctx context.Context, s store, namespace string) (map[string]*coordinationv1.Lease, error) {
-	leases := map[string]*coordinationv1.Lease{}
+func liveShards(ctx context.Context, s store, namespace string) (map[string]*step.Lease, error) {
+	leases := map[string]*step.Lease{}
 	var list coordinationv1.LeaseList
 	err := eachPage(ctx, s, &list, func() {
 		for _, lease := range list.Items {
 			if _, _, shard := api.ReadShard(lease.Name); shard && ours(&lease) {
 				stripLease(&lease)
-				leases[lease.Name] = &lease
+				leases[lease.Name] = seenLease(&lease)
 			}
 		}
 	}, client.InNamespace(namespace), client.HasLabels{api.ManagedLabel})
@@ -265,8 +279,8 @@ func (s store) cachedPods(ctx context.Context, namespace string, visit func(*cor
 
 // livePods lists all gated pods consistently, and returns their claims, whether or not the
 // namespace is opted in.
-func (s store) livePods(ctx context.Context, namespace string) (claims, error) {
-	wanted := claims{}
+func (s store) livePods(ctx context.Context, namespace string) (step.Claims, error) {
+	wanted := claims{Claims: step.Claims{}} // without the pods, which may be huge
 	var pods corev1.PodList
 	selected, err := gatedIn(namespace)
 	if err == nil {
@@ -280,7 +294,7 @@ func (s store) livePods(ctx context.Context, namespace string) (claims, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list gated pods: %w", err)
 	}
-	return wanted, nil
+	return wanted.Claims, nil
 }
 
 func gatedIn(namespace string) ([]client.ListOption, error) {

@@ -5,6 +5,7 @@ package enroll
 
 import (
 	"encoding/json"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,6 +28,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/api/podspec"
+	"github.com/metaparticle-io/metaparticle/enroll/step"
 )
 
 // heavy returns a Lease of the given name with long texts in its metadata and its spec.
@@ -87,14 +89,13 @@ func TestStrippedLeaseKeepsAllFactsThatEnrollReads(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			whole := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: "once.a", UID: "uid", ResourceVersion: "7", Labels: map[string]string{api.ManagedLabel: managed}}}
-			whole.Spec.HolderIdentity, whole.Spec.LeaseDurationSeconds = new(Unknown), new(int32(30))
+			whole.Spec.HolderIdentity, whole.Spec.LeaseDurationSeconds = new(step.Unknown), new(int32(30))
 			change(whole)
 			kept, err := strip(whole.DeepCopy())
 			require.NoError(t, err)
 			lease := kept.(*coordinationv1.Lease)
 			for fact, of := range map[string]func(*coordinationv1.Lease) any{
-				"ours": func(l *coordinationv1.Lease) any { return ours(l) }, "recorded": func(l *coordinationv1.Lease) any { return recorded(l) },
-				"stays": func(l *coordinationv1.Lease) any { return stays(l) }, "stamp": func(l *coordinationv1.Lease) any { return stampOf(l) },
+				"ours": func(l *coordinationv1.Lease) any { return ours(l) }, "fate": fate, "stamp": func(l *coordinationv1.Lease) any { return stampOf(l) },
 				"holder": func(l *coordinationv1.Lease) any { return holder(l) }, "version": func(l *coordinationv1.Lease) any { return unchanged(l) },
 				"duration": func(l *coordinationv1.Lease) any { return *l.Spec.LeaseDurationSeconds },
 			} {
@@ -102,6 +103,14 @@ func TestStrippedLeaseKeepsAllFactsThatEnrollReads(t *testing.T) {
 			}
 		})
 	}
+}
+
+// fate returns what is unclaimed of a Lease that a Role names, and no pod claims.
+func fate(l *coordinationv1.Lease) any {
+	roles := &step.Roles{}
+	roles.Add(&step.Role{Name: "r", Memories: map[string]step.Memory{l.Name: {}}})
+	f := step.Facts{Leases: map[string]*step.Lease{l.Name: seenLease(l)}, Roles: roles}
+	return slices.Collect(maps.Keys(f.Unclaimed()))
 }
 
 // hostile returns objects of 1.4 MB, which the API server admits. Each user who may create workloads
@@ -169,9 +178,9 @@ func TestStrippedAnnotationsClaimNoMoreThanBefore(t *testing.T) {
 
 // The Role of an account with all its slots stays whole, because enroll writes this Role back.
 func TestStrippedRoleKeepsAllThatEnrollHasWritten(t *testing.T) {
-	slots := map[string]memory{}
+	slots := map[string]step.Memory{}
 	for i := range maxSlotsPerRole {
-		slots["lock."+strconv.Itoa(i)] = memory{Seconds: 30}
+		slots["lock."+strconv.Itoa(i)] = step.Memory{Seconds: 30}
 	}
 	role := &rbacv1.Role{
 		ObjectMeta: metav1.ObjectMeta{Name: "r", Labels: map[string]string{api.ManagedLabel: managed, "team": "a"}, Annotations: map[string]string{"note": "a"}},
@@ -287,10 +296,10 @@ func TestEnrollsCacheBoundsTheTextsOfRoles(t *testing.T) {
 
 // Enroll writes Roles and RoleBindings of the cache back, so ordinary ones stay whole.
 func TestStrippedRoleKeepsTheLongestNamesOfEnroll(t *testing.T) {
-	slots := map[string]memory{}
+	slots := map[string]step.Memory{}
 	for i := range maxSlotsPerRole {
 		name := "lock." + strconv.Itoa(i) + "."
-		slots[name+strings.Repeat("a", 253-len(name))] = memory{Seconds: 30}
+		slots[name+strings.Repeat("a", 253-len(name))] = step.Memory{Seconds: 30}
 	}
 	meta := metav1.ObjectMeta{Name: "r", Labels: map[string]string{api.ManagedLabel: managed}, OwnerReferences: []metav1.OwnerReference{{Kind: "Job", Name: "a"}}}
 	meta.Annotations = map[string]string{leasesAnnotation: strings.Repeat("x", 200<<10)}

@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/enroll/step"
 )
 
 func TestUnclaimedLeaseIsSweptAfterWholeLeaseDuration(t *testing.T) {
@@ -45,105 +46,6 @@ func TestUnclaimedLeaseIsSweptAfterWholeLeaseDuration(t *testing.T) {
 	w.create(gated("b", "till", "lock.x"))
 	w.settle(r)
 	assert.Empty(t, holder(w.lease("lock.x")), "a swept Lease must be created free")
-}
-
-// A living hold by a person stays, too, and an expired one goes like a pod's.
-func TestSweepTreatsAPersonsHoldLikeAPods(t *testing.T) {
-	pod, person := gated("a", "till", "lock.x"), api.PersonIdentity("0123456789abcdef", "ann")
-	w := newWorld(t, pod)
-	r := w.process()
-	w.settle(r)
-	w.holds("lock.x", person)
-	w.remove(pod)
-	wait := w.settle(r)
-	for range 5 {
-		w.now = w.now.Add(wait - time.Second)
-		w.holds("lock.x", person)
-		assert.Equal(t, wait, w.settle(r), "a renewal restarts the wait")
-	}
-	w.now = w.now.Add(wait - time.Second)
-	w.settle(r)
-	require.NotNil(t, w.lease("lock.x"))
-	assert.Equal(t, person, holder(w.lease("lock.x")))
-	w.now = w.now.Add(time.Second)
-	w.settle(r)
-	assert.Nil(t, w.lease("lock.x"))
-}
-
-func TestEnrollKeepsAPausedLeaseWithoutPods(t *testing.T) {
-	pod := gated("a", "till", "lock.x")
-	w := newWorld(t, pod)
-	r := w.process()
-	w.settle(r)
-	lease := w.lease("lock.x")
-	lease.Annotations = map[string]string{api.PausedAnnotation: string(api.PauseHold)}
-	require.NoError(t, w.server.Update(t.Context(), lease))
-	w.remove(pod)
-	w.settle(r)
-	w.now = w.now.Add(time.Hour)
-	assert.Zero(t, w.settle(r))
-	require.NotNil(t, w.lease("lock.x"))
-	assert.NotNil(t, w.role("till"))
-
-	w.create(gated("b", "till", "lock.x"))
-	w.settle(r)
-	lease = w.lease("lock.x")
-	assert.NotEmpty(t, lease.Annotations, "the new pod finds its slot paused")
-	lease.Annotations = nil
-	require.NoError(t, w.server.Update(t.Context(), lease))
-	w.remove(gated("b", "till", "lock.x"))
-	w.settle(r)
-	w.now = w.now.Add(time.Hour)
-	w.settle(r)
-	assert.Nil(t, w.lease("lock.x"))
-}
-
-// leaveBehind makes a Lease with a done key, deletes the only pod that claims it, and lets an
-// hour pass.
-func leaveBehind(t *testing.T, slot, key string) (*world, *Reconciler) {
-	t.Helper()
-	pod := gated("a", "till", slot)
-	w := newWorld(t, pod)
-	r := w.process()
-	w.settle(r)
-	lease := w.lease(slot)
-	lease.Annotations = map[string]string{api.DoneAnnotation: key}
-	require.NoError(t, w.server.Update(t.Context(), lease))
-	w.remove(pod)
-	w.settle(r)
-	w.now = w.now.Add(time.Hour)
-	w.settle(r)
-	return w, r
-}
-
-func TestEnrollKeepsALeaseWithDoneKeys(t *testing.T) {
-	w, r := leaveBehind(t, "once.schema", "7")
-	w.now = w.now.Add(time.Hour)
-	assert.Zero(t, w.settle(r))
-	require.NotNil(t, w.lease("once.schema"))
-	assert.Nil(t, w.role("till"), "the account keeps no right")
-	w.create(gated("b", "other", "once.schema"))
-	w.settle(r)
-	assert.Equal(t, "7", w.lease("once.schema").Annotations[api.DoneAnnotation], "a later workload finds the record")
-}
-
-// A workload that is created again has other revisions. So the done keys of the deleted workload
-// have no use.
-func TestEnrollSweepsRevisionRecordsOfDeletedWorkloads(t *testing.T) {
-	const slot = "once-revision.deployment.shop"
-	w, _ := leaveBehind(t, slot, "6d4b.5b7e0a11")
-	assert.Nil(t, w.lease(slot))
-}
-
-func TestNewEnrollProcessWaitsLeaseDurationBeforeSweeping(t *testing.T) {
-	pod := gated("a", "till", "lock.x")
-	w := newWorld(t, pod)
-	w.settle(w.process())
-	w.remove(pod)
-	w.settle(w.process())
-	w.now = w.now.Add(time.Hour)
-	assert.Equal(t, 30*time.Second, w.settle(w.process()), "a new process has not seen the Lease before")
-	assert.NotNil(t, w.lease("lock.x"))
 }
 
 func TestSweepDeletesOnlyLeasesThatNoPodClaims(t *testing.T) {
@@ -174,7 +76,7 @@ func TestLeaseRecreatedBeforeExpiryHasUnknownHolder(t *testing.T) {
 	w.now = w.now.Add(29 * time.Second)
 	w.create(gated("b", "till", "lock.x"))
 	w.settle(r)
-	assert.Equal(t, Unknown, holder(w.lease("lock.x")))
+	assert.Equal(t, step.Unknown, holder(w.lease("lock.x")))
 }
 
 func TestEnrollDeletesRoleOfVanishedLeaseAfterExpiry(t *testing.T) {
@@ -255,7 +157,7 @@ func sweepAgainstANewPod(t *testing.T, at int, account string) {
 	w.settle(sweeper)
 	require.NotNil(t, w.lease("lock.x"), "write %d", at)
 	require.Contains(t, remembered(w.role("till")), "lock.x", "write %d", at)
-	assert.Equal(t, w.lease("lock.x").UID, remembered(w.role("till"))["lock.x"].UID, "write %d", at)
+	assert.EqualValues(t, w.lease("lock.x").UID, remembered(w.role("till"))["lock.x"].UID, "write %d", at)
 }
 
 // crashedSweep returns a world whose enroll crashed at a write of its sweep of lock.x.

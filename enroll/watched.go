@@ -20,6 +20,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/api/podspec"
+	"github.com/metaparticle-io/metaparticle/enroll/step"
 )
 
 // watch has a kind of object, and a predicate. The predicate selects the changes that matter to
@@ -67,20 +68,12 @@ func annotatedChanges() predicate.Predicate {
 	}
 }
 
-// sameLease reports whether an update of a Lease changes neither the stamp, as [sameStamp] judges,
-// nor the pause. The pause matters, because enroll counts the paused slots.
+// sameLease reports whether an update of a Lease changes neither the stamp, as [step.SameStamp] judges,
+// nor the pause. The pause matters, because enroll counts the paused slots. The sweep of unclaimed
+// Leases needs no events of updates, because enroll repeats that sweep by the clock.
 func sameLease(before, after client.Object) bool {
-	return sameStamp(before, after) && api.PauseOf(before.GetAnnotations()) == api.PauseOf(after.GetAnnotations())
-}
-
-// sameStamp returns false for an update of a stamp. For a closed Lease, sameStamp also returns
-// false if the update adds or removes the holder. For all other updates, such as the agents'
-// renewals, sameStamp returns true. The sweep of unclaimed Leases does not need the events of these
-// updates, because enroll repeats that sweep by the clock. The function judges no creations and
-// deletions, because [changes] lets all of them through.
-func sameStamp(before, after client.Object) bool {
-	was, is := before.(*coordinationv1.Lease), after.(*coordinationv1.Lease)
-	return stampOf(was) == stampOf(is) && (!stampOf(is).Closed || (holder(was) == "") == (holder(is) == ""))
+	was, is := seenLease(before.(*coordinationv1.Lease)), seenLease(after.(*coordinationv1.Lease))
+	return step.SameStamp(was, is) && api.PauseOf(was.Annotations) == api.PauseOf(is.Annotations)
 }
 
 // sameService reports whether an update of a Service changes nothing that enroll reads.

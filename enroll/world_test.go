@@ -32,6 +32,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/enroll/step"
 )
 
 const shop = "shop"
@@ -108,7 +109,7 @@ func (w *world) process() *Reconciler {
 				return err
 			}
 			if lease, ok := object.(*coordinationv1.Lease); ok {
-				wanted := Unknown
+				wanted := step.Unknown
 				if api.IsNextLease(lease.Name) {
 					wanted = "" // a new next Lease has no holder
 				}

@@ -37,7 +37,7 @@
 // switched on. A line "played by: TEST" or "played by: PACKAGE/TEST" before "caught by:" names the test
 // that must catch it, if it is not TestSimulationBreaksNoInvariant. `go test ./sim -run Planted/NAME
 // -update` writes the line "first seed:", which later runs play first. Bugs of enroll are in
-// enrolled/planted.
+// enrolled/planted; package sim also plays those of enroll/step.
 //
 // # Strange faults
 //

@@ -32,11 +32,13 @@ var (
 // begins at the module's root. A line "played by: TEST" before "caught by:" names the
 // test that plays the bug. The default is TestSimulationBreaksNoInvariant. With
 // "played by: PACKAGE/TEST" a test of that package of the product plays the bug. A line
-// "first seed: N" saves time: that seed is played before all others.
+// "first seed: N" saves time: that seed is played before all others. If package sim plays a bug of
+// package enrolled, the line begins with "first seed of the model: ".
 type plant struct {
 	name   string
 	file   string
 	first  uint64 // the seed to play first; zero if unknown
+	line   string // begins the line of that seed
 	pkg    string // the package of the test; empty for the simulation's own
 	test   string
 	caught []string
@@ -58,7 +60,7 @@ var playedBy = regexp.MustCompile(`played by: (?:(\S+)/)?(\w+)`)
 var caught = regexp.MustCompile(`seed (\d+) at \S+: .*?invariant ([a-z-]+): .*`)
 
 // firstSeed matches the line of the seed that is played first.
-var firstSeed = regexp.MustCompile(`(?m)^first seed: (\d+)\n`)
+func (p plant) firstSeed() *regexp.Regexp { return regexp.MustCompile(`(?m)^` + p.line + `(\d+)\n`) }
 
 // Planted shows that each bug of the folder planted/ is caught by the test that the bug's file
 // names. For bugs whose test is in a package of the product, call [PlantedInPackages]. Planted compiles the
@@ -180,15 +182,22 @@ func plantedIn(t *testing.T, pkg string, tests map[string]string) {
 	}
 }
 
+// readPlants returns the plants of the folder planted/. For package sim, the result also has those
+// plants of package enrolled that edit only enroll/step, because the model of enroll runs that package.
 func readPlants(t *testing.T) []plant {
 	files, err := filepath.Glob("planted/*.txtar")
 	require.NoError(t, err)
+	shared, err := filepath.Glob("enrolled/planted/*.txtar")
+	require.NoError(t, err)
 	var plants []plant
-	for _, file := range files {
+	for _, file := range append(files, shared...) {
 		archive, err := txtar.ParseFile(file)
 		require.NoError(t, err)
-		p := plant{name: strings.TrimSuffix(filepath.Base(file), ".txtar"), file: file, test: defaultTest}
-		if found := firstSeed.FindSubmatch(archive.Comment); found != nil {
+		p := plant{name: strings.TrimSuffix(filepath.Base(file), ".txtar"), file: file, test: defaultTest, line: "first seed: "}
+		if slices.Contains(shared, file) {
+			p.line = "first seed of the model: "
+		}
+		if found := p.firstSeed().FindSubmatch(archive.Comment); found != nil {
 			p.first, err = strconv.ParseUint(string(found[1]), 10, 64)
 			require.NoError(t, err, file)
 		}
@@ -205,6 +214,10 @@ func readPlants(t *testing.T) []plant {
 			path, was := strings.CutSuffix(pair[0].Name, " was")
 			require.True(t, was && pair[1].Name == path+" is", "%s: %q and %q", file, pair[0].Name, pair[1].Name)
 			p.edits = append(p.edits, edit{path: path, was: string(pair[0].Data), is: string(pair[1].Data)})
+		}
+		beyond := func(e edit) bool { return filepath.Dir(e.path) != "enroll/step" }
+		if slices.Contains(shared, file) && slices.ContainsFunc(p.edits, beyond) {
+			continue
 		}
 		plants = append(plants, p)
 	}
@@ -282,8 +295,8 @@ func write(t *testing.T, dir, path, text string) string {
 func (p plant) rewrite(t *testing.T, first string) {
 	archive, err := txtar.ParseFile(p.file)
 	require.NoError(t, err)
-	comment := firstSeed.ReplaceAllString(string(archive.Comment), "")
-	archive.Comment = []byte(comment + "first seed: " + first + "\n")
+	comment := p.firstSeed().ReplaceAllString(string(archive.Comment), "")
+	archive.Comment = []byte(comment + p.line + first + "\n")
 	require.NoError(t, os.WriteFile(p.file, txtar.Format(archive), 0o644))
 }
 

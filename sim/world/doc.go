@@ -61,8 +61,8 @@
 // # Shards
 //
 // Pods for different numbers of shards must never hold or run together (shardcheck.go). The model
-// of enroll decides by the real package enroll/stamp, and writes over the network (stamping.go).
-// A process of that model may believe in another number of shards for a while.
+// of enroll decides by the real package enroll/step, and writes stamps over the network (model.go).
+// Only a process of the model can be confused: it believes in another number of shards for a while.
 //
 // # What the world does not judge
 //

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/metaparticle-io/metaparticle/enroll/step"
 	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
@@ -37,11 +38,8 @@ func (w *World) rightsOf(role string) func(verb, lease string) error {
 // account is the service account of all pods.
 const account = "default"
 
-// Unknown is the holder that enroll writes into a new Lease. All pods wait until this holder's
-// lease has expired, because a pod may still hold the slot under a deleted Lease. In
-// contrast, the model of enroll writes no holder into the first Lease of a slot: no pod can have
-// held this slot before.
-const Unknown = "unknown"
+// Unknown is the holder that enroll writes into a Lease under whose name a pod may still hold.
+const Unknown = step.Unknown
 
 // Reconciler gives the namespace the Leases and rights that its pods need. enroll.Reconciler and
 // the model of enroll implement this interface.
@@ -87,7 +85,7 @@ func (w *World) NewEnroller(name string) *Enroller {
 	p := w.NewProcess()
 	e := &Enroller{w: w, Process: p, client: w.newClient(p, name, nil), Name: name, rng: w.Source(name), wake: make(chan struct{}, 1)}
 	r := w.reconciler(e)
-	_, isModel := r.(model)
+	_, isModel := r.(*model)
 	w.Real = !isModel
 	w.Enrolls = append(w.Enrolls, e)
 	w.API.Subscribe(e.Nudge)
@@ -220,11 +218,16 @@ func (e *Enroller) Update(ctx context.Context, kind, name string, body []byte) (
 // matches any object.
 func (e *Enroller) Delete(ctx context.Context, kind, name, uid, rv string) error {
 	_, err := e.client.Do(ctx, "delete "+kind+name, func() ([]byte, error) {
-		err := e.w.API.Remove(e.Name, kind, name, uid, rv)
-		if err == nil && kind == "Lease" {
-			e.w.Checks.checkSwept(name)
-		}
-		return nil, err
+		return nil, e.remove(kind, name, uid, rv)
 	})
+	return err
+}
+
+// remove deletes an object at once, without a request.
+func (e *Enroller) remove(kind, name, uid, rv string) error {
+	err := e.w.API.Remove(e.Name, kind, name, uid, rv)
+	if err == nil && kind == "Lease" {
+		e.w.Checks.checkSwept(name)
+	}
 	return err
 }

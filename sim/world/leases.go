@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/enroll/step"
 	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 )
 
@@ -33,9 +34,5 @@ func RolloutOf(l *apiserver.Lease) Rollout {
 	return Rollout{text.Hold, text.Yielder, proven}
 }
 
-// restamped reports whether the update of a Lease matters to enroll. Such an update
-// changes the stamp, or the holder of a Lease whose stamp is closed.
-func restamped(was, is *apiserver.Lease) bool {
-	before, after := StampOf(was), StampOf(is)
-	return before != after || after.Closed && was.Holder != is.Holder
-}
+// restamped reports whether the update of a Lease wakes enroll.
+func restamped(was, is *apiserver.Lease) bool { return !step.SameStamp(seenLease(was), seenLease(is)) }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/enroll/step"
 	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
@@ -32,8 +33,9 @@ type World struct {
 	// reconciler makes the Reconciler of an Enroller.
 	reconciler func(*Enroller) Reconciler
 	// Real reports that the Reconciler is the real enroll.
-	Real       bool
-	remembered remembered // the slots that the model of enroll remembers
+	Real bool
+	// role is the Role of the agents, as all models of enroll remember it.
+	role step.Role
 	// Read has the Leases that conditions of pods name.
 	Read map[string]bool
 	// Gathered has the runs whose pods wait at a barrier.
@@ -67,14 +69,11 @@ type World struct {
 	Stored func(by string, handover bool)
 }
 
-// remembered has the slots that had a Lease. Each value is the longest lease duration of all pods
-// that ever claimed the slot. The method stamper.forget removes shards.
-type remembered map[string]time.Duration
-
 // New returns the world of a seed. The caller must be in a synctest bubble. For each [Enroller] the
 // function "enroll" returns the Reconciler that the Enroller runs.
 func New(ctx context.Context, seed uint64, enroll func(*Enroller) Reconciler) *World {
-	w := &World{Engine: engine.New(ctx, seed), reconciler: enroll, remembered: remembered{}, Read: map[string]bool{}}
+	w := &World{Engine: engine.New(ctx, seed), reconciler: enroll, Read: map[string]bool{}}
+	w.role = step.Role{Name: RoleName, Key: account, Memories: map[string]step.Memory{}}
 	w.API = apiserver.New(w.Engine, w.stored)
 	w.Checks = newChecks(w.Engine)
 	w.Calm = true

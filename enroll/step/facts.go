@@ -1,0 +1,192 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package step decides what enroll writes: which Leases it frees, which Leases and rights it sweeps,
+// and which stamps it writes on the Leases of shards. Facts and the time go in, decisions come out. The
+// package sends nothing, reads no clock, and knows no type of Kubernetes. Package enroll carries the
+// decisions out through controller-runtime; the model of package sim/world, by the simulated network.
+//
+// The caller promises that facts are as fresh as each function demands, and that each write replaces
+// exactly the version of the object that the facts show.
+//
+// # Shards
+//
+// Two pods that expect different numbers of shards never hold shards at the same time. An agent
+// acquires a Lease only while the Lease's stamp is open, and has the number and the run that the
+// agent's pod expects. The caller reads all Leases of the group in one consistent list.
+//
+//   - The stamp of shard 0 is the decision of the group: a number of shards, a run, and an
+//     epoch. A change of the number or of the run begins with a closed stamp of the next epoch
+//     on the Lease of shard 0.
+//   - Then each other Lease of the group gets the same closed stamp, even the Lease of a shard
+//     beyond the new number. Each such write changes the version of its Lease. So
+//     a delayed write of an agent, or of another enroll with an older list, fails.
+//   - The holder of a closed Lease drains, and releases. If a closed Lease has expired, enroll
+//     removes its holder, and leaves the stamp closed. The last holder cannot come back,
+//     because no agent acquires a closed Lease.
+//   - A Lease is opened only if each Lease of the list has the epoch of shard 0, and each
+//     closed Lease has no holder. A closed Lease without a holder stays without a holder, so
+//     the list may be old.
+//
+// Two processes may want different numbers at the same time. Suppose that one process opens a Lease
+// by a delayed write. The write fails if the other process has already closed that Lease for its
+// own decision. Otherwise, the other process finds the Lease open, closes it, and waits until the
+// Lease has no holder. So two such processes delay each other, and break no rule.
+//
+// Not guaranteed: if a person removes the stamp of shard 0, all holders of the group release once,
+// and enroll then opens the Leases again. The same happens if a person deletes the Lease of shard 0
+// while no pod holds that Lease.
+package step
+
+import (
+	"cmp"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// Facts are what the caches of enroll show of a namespace.
+type Facts struct {
+	Claims Claims
+	// Leases are the Leases that enroll made, by name.
+	Leases map[string]*Lease
+	Roles  *Roles
+}
+
+// Unknown is the holder with which enroll creates the Lease of a slot. No pod has this identity,
+// because a pod's identity contains an underscore.
+const Unknown = "unknown"
+
+// Lease is what the decisions need of a Lease that enroll made.
+type Lease struct {
+	Name, UID, Version string
+	// Holder is empty for a free Lease.
+	Holder      string
+	Duration    time.Duration
+	Annotations map[string]string
+	// Owned reports that the garbage collector deletes the Lease after its Job.
+	Owned bool
+}
+
+// NewLease returns the Lease that enroll creates for a claimed slot. All pods wait for the longest
+// duration ever claimed under its name, because an agent may hold the slot by an earlier Lease.
+func NewLease(slot string, claim *Claim, roles *Roles) Lease {
+	longest := max(claim.Duration, roles.Duration(slot))
+	return Lease{Name: slot, Holder: Unknown, Duration: longest}
+}
+
+// Fresh reports whether no agent can have held the Lease, so that enroll may free it at once. The
+// Roles must come from a consistent list, made after the Lease existed.
+func (l *Lease) Fresh(roles *Roles) bool { return l.Holder == Unknown && !roles.Named(l.Name) }
+
+// Stamp returns the stamp of the Lease.
+func (l *Lease) Stamp() api.Stamp { return api.ParseStamp(l.Annotations[api.StampAnnotation]) }
+
+// recorded reports whether a Lease that is not paused has done keys, or the record of an open
+// barrier. Done keys do not count in the Lease of a once claim without a name. The record of a
+// barrier counts only in a Lease that the garbage collector deletes after the Job.
+func (l *Lease) recorded() bool {
+	if l == nil || api.PauseOf(l.Annotations) != "" {
+		return false
+	}
+	done := l.Annotations[api.DoneAnnotation] != "" && !api.IsRevisionSlot(l.Name)
+	return done || api.Opened(l.Annotations[api.OpenedAnnotation]) > 0 && l.Owned
+}
+
+// stays reports whether enroll keeps an unclaimed Lease, because a person has paused the slot, or
+// because of a record.
+func (l *Lease) stays() bool {
+	return l != nil && api.PauseOf(l.Annotations) != "" || l.recorded()
+}
+
+// Claim combines all claims on one Lease.
+type Claim struct {
+	// Duration is the longest lease duration that a claimant asks for.
+	Duration time.Duration
+	// Accounts are the service accounts of the claimants, by the key that their Roles have.
+	Accounts map[string]string
+}
+
+// Claims are the claims of a namespace, by the names of the Leases.
+type Claims map[string]*Claim
+
+// Add adds the claims of a pod or workload. A Lease that no claim can name is left out, so enroll
+// gives no right on it.
+func (c Claims) Add(key, account string, duration time.Duration, slots ...string) {
+	for _, slot := range slots {
+		if !api.IsSlot(slot) {
+			continue
+		}
+		if c[slot] == nil {
+			c[slot] = &Claim{Accounts: map[string]string{}}
+		}
+		// A user can change an annotation of a living pod to a value that the webhook would refuse.
+		asked := min(max(cmp.Or(duration, api.DurationOf(slot)), api.MinLeaseDuration), api.MaxLeaseDuration)
+		c[slot].Duration = max(c[slot].Duration, asked)
+		c[slot].Accounts[key] = account
+	}
+}
+
+// Memory is a Role's record of one Lease.
+type Memory struct {
+	// Seconds is the longest duration ever claimed under the Lease's name.
+	Seconds int32 `json:"seconds"`
+	// UID is the UID of the last Lease with the recorded name. If the Lease is created again,
+	// enroll writes the new UID into the Role. That write changes the Role's version. So a sweep
+	// that judged the earlier Lease fails to write the Role.
+	UID string `json:"uid"`
+}
+
+// Seconds rounds up, because a Lease stores whole seconds.
+func Seconds(d time.Duration) int32 { return int32((d + time.Second - 1) / time.Second) }
+
+// Role is a Role that lets agents of one service account hold Leases.
+type Role struct {
+	Name string
+	// Key identifies the service account. If the Role's name tells none, Key is empty.
+	Key      string
+	Memories map[string]Memory
+}
+
+// Roles are the Roles of a namespace that let agents hold Leases.
+type Roles struct {
+	All []*Role
+	// Longest are the longest lease durations, in seconds, that any Role remembers for
+	// each Lease. Every Lease that a Role names has an entry.
+	Longest map[string]int32
+}
+
+// Add adds a Role with all its memories.
+func (rs *Roles) Add(r *Role) {
+	rs.All = append(rs.All, r)
+	if rs.Longest == nil {
+		rs.Longest = map[string]int32{}
+	}
+	for lease, m := range r.Memories {
+		rs.Longest[lease] = max(rs.Longest[lease], m.Seconds)
+	}
+}
+
+// Named reports whether a Role remembers the Lease.
+func (rs *Roles) Named(lease string) bool {
+	_, ok := rs.Longest[lease]
+	return ok
+}
+
+// Memory returns what each Role of the slot's claimants must remember of the slot's Lease.
+func (rs *Roles) Memory(slot, uid string, claim *Claim) Memory {
+	return Memory{Seconds: max(rs.Longest[slot], Seconds(claim.Duration)), UID: uid}
+}
+
+// Duration returns the longest lease duration that any Role remembers for the Lease.
+func (rs *Roles) Duration(lease string) time.Duration {
+	return time.Duration(rs.Longest[lease]) * time.Second
+}
+
+// Sooner returns the shorter of two times. Zero stands for a time that never ends.
+func Sooner(a, b time.Duration) time.Duration {
+	if a == 0 || b > 0 && b < a {
+		return b
+	}
+	return a
+}
