@@ -4,6 +4,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -155,10 +156,10 @@ type Claims struct {
 	// Shards is the number of shards into which the work is divided; zero for slots without a
 	// stamp.
 	Shards int
-	// OnceKey is the key of the pod's once claim. A once claim needs exactly one gated container.
-	// If the pod works through shards and then ends, OnceKey is the run: a shard is done once its
-	// work has succeeded in that run. For all other claims OnceKey is empty.
-	OnceKey string
+	// OnceKey is the key of the pod's once claim; empty for other claims. A once claim needs exactly
+	// one gated container. Run is the run of a pod that works through shards and then ends: a shard is
+	// done once its work has succeeded in that run; empty for other pods.
+	OnceKey, Run string
 	// LeaseDuration is the duration that the agent writes into its Leases. Zero means
 	// api.DefaultLeaseDuration.
 	LeaseDuration time.Duration
@@ -225,14 +226,8 @@ type Outside struct {
 	Log    *slog.Logger
 }
 
-// run returns the run whose shards the pod works through. For a pod that does not work
-// through the shards of a run, the result is empty.
-func (c Config) run() string {
-	if c.Shards == 0 {
-		return ""
-	}
-	return c.OnceKey
-}
+// work returns the key under which a Lease records that its work is done; empty for none.
+func (c Config) work() string { return cmp.Or(c.OnceKey, c.Run) }
 
 // slotless reports whether the pod has only a start lock. A hold of such a pod has no deadline, and
 // ends only when its children are dead.
@@ -270,7 +265,7 @@ func (c Config) check() error {
 		return errors.New("agent: an API, a gate, a clock, its leaps and a random source are needed")
 	case len(c.Probes) > 0 && c.Shims == nil:
 		return errors.New("agent: probes, and no shims to run their commands")
-	case c.OnBusy == api.OnBusySkip && (c.Shims == nil || c.NoteCourse == nil), (c.WaitAtMost > 0 || c.OnceKey != "") && c.Shims == nil:
+	case c.OnBusy == api.OnBusySkip && (c.Shims == nil || c.NoteCourse == nil), (c.WaitAtMost > 0 || c.work() != "") && c.Shims == nil:
 		return errors.New("agent: a wait that may end, and no shims whose wait could end")
 	}
 	return nil

@@ -198,7 +198,7 @@ func pauseOf(s claim.State) string { return status.PauseOf(s.Paused.Slot, s.Paus
 func (h *hold) ends(s claim.State) (ending, time.Duration) {
 	u, now, drain := h.unit, h.loop.now, h.unit.self.Budget.Drain
 	drainAt := h.drainAt(s)
-	wake, wished := drainAt, h.leaving.due(h.wish(s))
+	wake, wished, outcome := drainAt, h.leaving.due(h.wish(s)), u.outcome(h.id)
 	switch {
 	case s.Taken:
 		// The child gets no grace, because another pod may run now.
@@ -215,9 +215,9 @@ func (h *hold) ends(s claim.State) (ending, time.Duration) {
 		return ending{reason: status.ReasonNotGranted, grace: drain}, 0
 	case h.deletedEarly():
 		return ending{reason: status.ReasonPodDeleted, grace: u.config.Grace}, 0
-	case u.doneKey(h.id) != "":
+	case outcome.Done != "":
 		return ending{reason: status.ReasonSucceeded, grace: drain}, 0
-	case u.failedKey(h.id) != "":
+	case outcome.Failed != "":
 		return ending{reason: status.ReasonEnded, grace: drain}, 0
 	case u.shims.Succeeded(h.id) && u.mayHold() && wished.reason == "":
 		startsBy := h.gap + startsWithin
@@ -304,9 +304,10 @@ func (h *hold) renew(ctx context.Context, s claim.State, guard bool) time.Durati
 	f.Renew, f.Guard = h.needed(s), guard
 	f.Profile.Serving, f.Profile.Leaving, f.Profile.Leave = h.serving, h.leaving.Says, h.leaving.id
 	if h.unit.rollout.takesTurns() {
-		f.Rollout = func(_ claim.Kind, r lease.Record, _ string) string { return h.rollout.text(r) }
+		text := h.rollout.text(h.record())
+		f.Rollout = &text
 	}
-	_, wake := h.unit.claim.Step(ctx, h.loop.now, f)
+	_, wake := h.unit.claim.Step(ctx, h.loop.now, f, h.unit.outcome)
 	return wake
 }
 

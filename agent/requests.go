@@ -40,7 +40,7 @@ func newRequests(u *unit, p posts, group *sync.WaitGroup) *requests {
 	q := &requests{unit: u, posts: p, group: group, timeout: u.self.Budget.RequestTimeout}
 	c := u.config
 	u.claim = q.elector(elector.Config{
-		Claim:  claim.Config{Slots: c.Slots, Any: c.Any, First: c.First, Shards: c.Shards, Run: c.run(), Self: u.self, OwnKernel: c.OwnKernel, Random: u.random},
+		Claim:  claim.Config{Slots: c.Slots, Any: c.Any, First: c.First, Shards: c.Shards, Run: c.Run, Self: u.self, OwnKernel: c.OwnKernel, Random: u.random},
 		Prompt: c.Forwarder != nil, Sends: q.sends, Answered: q.answered,
 	})
 	return q
@@ -56,19 +56,25 @@ func (q *requests) elector(c elector.Config) *elector.Elector {
 	return e
 }
 
-// sends prepares an acquiring write of the main claim. A new hold also needs a check whether this pod
+// sends prepares an acquiring or releasing write of the main claim. A new hold also needs a check whether this pod
 // is being deleted. If the last release names this pod as successor, the check does not delay the
 // grant: either [requests.checkAhead] has just found that the pod is not being deleted, or the check is
 // sent with the write. If the release does not name this pod, several standbys may send the write,
 // and only the pod that then holds sends the check ([hold.run]).
-func (q *requests) sends(ctx context.Context, a claim.Action) {
-	u, hold := q.unit, a.Record.Hold
-	if !a.Resumed {
-		u.shims.Begin(hold)
-		u.shims.Forget(u.claim.Named)
+func (q *requests) sends(ctx context.Context, now time.Duration, a *claim.Action) {
+	u, hold, last := q.unit, a.Record.Hold, q.unit.claim.Record(a.Slot)
+	if a.Resumed {
+		q.checked = hold
+		return
 	}
-	switch named := u.claim.Record(a.Slot).Successor == u.self.Identity; {
-	case a.Resumed, named && u.deletion.clearedAhead(u.config.Clock()):
+	a.Record.Rollout = u.rollout.text(now, u.config.Wall(), *a, last)
+	if a.Kind == claim.Release {
+		return
+	}
+	u.shims.Begin(hold)
+	u.shims.Forget(u.claim.Named)
+	switch named := last.Successor == u.self.Identity; {
+	case named && u.deletion.clearedAhead(u.config.Clock()):
 		q.checked = hold
 	case named:
 		q.checkDeletion(ctx, hold)

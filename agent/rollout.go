@@ -138,23 +138,19 @@ func (r *rollout) learn(now time.Duration, s turn.StandbyDecision) {
 	}
 }
 
-// text returns a function for [claim.Facts]. That function returns the value of
-// [api.RolloutAnnotation] for a standby's write.
-func (r *rollout) text(now time.Duration, wall time.Time) func(claim.Kind, lease.Record, string) string {
-	return func(kind claim.Kind, record lease.Record, hold string) string {
-		switch {
-		case kind == claim.Acquire && r.workload != "":
-			return r.acquired(now, wall, record, hold).String()
-		case !r.takesTurns():
-			return record.Rollout
-		case kind == claim.Release && r.released.hold == record.Hold:
-			return r.released.text
-		case kind == claim.Release:
-			left, _ := r.pod.Released(slotOf(record), "", api.Revision{})
-			return left.String()
-		}
+// text returns the value of [api.RolloutAnnotation] for an acquiring or releasing write, which replaces
+// the record.
+func (r *rollout) text(now time.Duration, wall time.Time, a claim.Action, record lease.Record) string {
+	switch {
+	case a.Kind == claim.Acquire && r.workload != "":
+		return r.acquired(now, wall, record, a.Record.Hold).String()
+	case a.Kind == claim.Acquire, !r.takesTurns():
 		return record.Rollout
+	case r.released.hold == a.Hold:
+		return r.released.text
 	}
+	left, _ := r.pod.Released(slotOf(record), "", api.Revision{})
+	return left.String()
 }
 
 // acquired returns the rollout that the acquiring write of the hold stores. A pod that takes no turns

@@ -142,8 +142,8 @@ func TestPodWithoutTurnsEndsRolloutOfItsWorkload(t *testing.T) {
 			config := Config{}
 			config.Readiness, config.Slots = api.ReadinessHolder, []string{theSlot}
 			config.Revision = api.Revision{Workload: c.workload, Number: 7, Hash: "new"}
-			write := newRollout(config).text(0, time.Now())
-			got := write(claim.Acquire, lease.Record{UID: "u", Transitions: c.transitions, Rollout: text}, "hold")
+			last := lease.Record{UID: "u", Transitions: c.transitions, Rollout: text}
+			got := newRollout(config).text(0, time.Now(), claim.Action{Kind: claim.Acquire, Record: lease.Record{Hold: "hold"}}, last)
 			assert.Equal(t, c.want, turn.Parse(got))
 		})
 	}

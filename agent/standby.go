@@ -87,14 +87,13 @@ func (s standby) facts(views []claim.View, standing turn.StandbyDecision) claim.
 	f.Compete = f.Compete && !standing.Failed && !u.waits.skips() && !u.waits.done && !u.owesRecord(views)
 	f.Settled = u.waits.done && !f.Alive
 	f.TakeFrom = max(standing.TakeFrom, u.waits.retryAt, u.grantsAt)
-	f.Rollout = u.rollout.text(s.loop.now, f.Wall)
 	return f
 }
 
 // act sends the requests for the slots and for the start lock, and the pod's ask. The result is the
 // instant of the next decision.
 func (s standby) act(ctx context.Context, f claim.Facts, d standbyDecision) (wake time.Duration) {
-	_, wake = s.unit.claim.Step(ctx, s.loop.now, f)
+	_, wake = s.unit.claim.Step(ctx, s.loop.now, f, s.unit.outcome)
 	wake = min(wake, d.standing.Wake, s.loop.starts.act(ctx, s.loop.now, startFacts{asks: d.watchesStart}))
 	return min(wake, s.loop.asker.ask(ctx, s.loop.now, d.standing.Asks))
 }

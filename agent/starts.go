@@ -103,7 +103,9 @@ func (s *starts) act(ctx context.Context, now time.Duration, f startFacts) time.
 		s.watched = now
 	}
 	for {
-		state, wake := s.claim.Step(ctx, now, s.facts(now, f))
+		state, wake := s.claim.Step(ctx, now, s.facts(f), func(hold string) claim.Outcome {
+			return claim.Outcome{Proven: s.proven(now, hold, f.serves)}
+		})
 		if state.Stage != claim.Held {
 			return wake
 		}
@@ -137,13 +139,12 @@ func (s *starts) forgetStarted(serves bool) {
 }
 
 // facts returns the inputs of the claim's next decision.
-func (s *starts) facts(now time.Duration, f startFacts) claim.Facts {
+func (s *starts) facts(f startFacts) claim.Facts {
 	u := s.unit
 	needed := f.waits || len(s.starting) > 0
 	facts := claim.Facts{
 		Wall:    u.config.Wall(),
 		Compete: f.waits && s.hold == "" && u.mayHold(),
-		Proven:  func(hold string) bool { return s.proven(now, hold, f.serves) },
 		Profile: lease.Profile{Address: u.config.PodIP, Workload: u.config.Workload},
 		Settled: s.hold == "" && !needed && !f.asks && !s.inherits(),
 		Renew:   s.hold != "" && needed && f.holds, Guard: true,

@@ -109,7 +109,7 @@ func showConfig(c Config, b api.Budget, random *rand.Rand) status.Config {
 func readinessConfig(c Config, b api.Budget) status.ReadinessConfig {
 	r := status.ReadinessConfig{
 		Slots: c.Slots, Any: c.Any, Identity: api.Identity(c.PodName, c.PodUID), Workload: c.Workload, Mode: c.Readiness,
-		Shards: c.Shards, Run: c.run(), Budget: b, Ports: c.Ports.Declared(), Gate: c.gatesReadiness(),
+		Shards: c.Shards, Run: c.Run, Budget: b, Ports: c.Ports.Declared(), Gate: c.gatesReadiness(),
 	}
 	if c.Forwarder != nil {
 		r.Forwarder = c.Forwarder
@@ -221,32 +221,22 @@ func (u *unit) facts() claim.Facts {
 		Lingers:  u.linger.on,
 		Alive:    u.shims.Alive(),
 		Children: u.resumable(),
-		Proven:   u.shims.Proven,
-		DoneKey:  u.doneKey, FailedKey: u.failedKey,
-		Profile: lease.Profile{Address: u.config.PodIP, Workload: u.config.Workload, Job: u.config.Job, Revision: u.config.Revision},
+		Profile:  lease.Profile{Address: u.config.PodIP, Workload: u.config.Workload, Job: u.config.Job, Revision: u.config.Revision},
 	}
 }
 
-// doneKey returns the key of the pod's once claim if its work has succeeded under the hold;
-// otherwise empty.
-func (u *unit) doneKey(hold string) string {
-	if completed, _ := u.shims.Outcome(hold); completed {
-		return u.config.OnceKey
+// outcome returns what the pod knows about the end of its hold. The failure of a shard counts nowhere,
+// because the Job itself counts its failures and delays its next pod.
+func (u *unit) outcome(hold string) claim.Outcome {
+	completed, failed := u.shims.Outcome(hold)
+	o := claim.Outcome{Proven: u.shims.Proven(hold)}
+	if completed {
+		o.Done = u.config.work()
 	}
-	return ""
-}
-
-// failedKey returns the key of the pod's once claim if its work has failed under the hold;
-// otherwise empty. For shards the result is empty, because the Job itself counts their failures
-// and delays its next pod.
-func (u *unit) failedKey(hold string) string {
-	if u.config.run() != "" {
-		return ""
+	if failed {
+		o.Failed = u.config.OnceKey
 	}
-	if _, failed := u.shims.Outcome(hold); failed {
-		return u.config.OnceKey
-	}
-	return ""
+	return o
 }
 
 // owesRecord reports whether a Lease still names an ended hold of this pod, under which the work has
@@ -254,8 +244,8 @@ func (u *unit) failedKey(hold string) string {
 // that release is stored, the pod must not acquire the slot again.
 func (u *unit) owesRecord(views []claim.View) bool {
 	return slices.ContainsFunc(views, func(v claim.View) bool {
-		hold := v.Record.Hold
-		return v.Mine && (u.doneKey(hold) != "" || u.failedKey(hold) != "") && u.shims.Proven(hold)
+		o := u.outcome(v.Record.Hold)
+		return v.Mine && o.Proven && (o.Done != "" || o.Failed != "")
 	})
 }
 

@@ -43,8 +43,8 @@ func (w *waits) skips() bool { return w.course == CourseSkip }
 
 // learn remembers whether the pod's key is done, and whether the key's work has failed.
 func (w *waits) learn(now time.Duration, views []claim.View) {
-	w.done = w.done || w.config.OnceKey != "" && !slices.ContainsFunc(views, func(v claim.View) bool {
-		return !v.Known || !v.Record.Done.Has(w.config.OnceKey)
+	w.done = w.done || w.config.work() != "" && !slices.ContainsFunc(views, func(v claim.View) bool {
+		return !v.Known || !v.Record.Done.Has(w.config.work())
 	})
 	for _, v := range views {
 		if v.Known {
@@ -154,9 +154,9 @@ func (w *waits) living(now time.Duration, v claim.View) bool {
 
 // work names the work that is done, for [gate.Dismiss.Reason].
 func (w *waits) work() string {
-	if w.config.run() != "" {
+	if run := w.config.Run; run != "" {
 		group, _, _ := api.ReadShard(w.config.Slots[0])
-		return fmt.Sprintf("each shard of %s that this pod can take is done in the run %s", group, w.config.run())
+		return fmt.Sprintf("each shard of %s that this pod can take is done in the run %s", group, run)
 	}
 	return fmt.Sprintf("the work of %s is done for the key %s", w.config.Slots[0], w.config.OnceKey)
 }

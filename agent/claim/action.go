@@ -26,30 +26,33 @@ type Facts struct {
 	Alive bool
 	// Children are the children whose hold this claim may resume.
 	Children []Child
-	// Proven reports whether no child of the hold can be alive.
-	Proven func(hold string) bool
+	// Outcomes has, by its number, the outcome of each hold of this pod that [Claim.Holds] names.
+	Outcomes map[string]Outcome
 	// Profile is that which the next write records in the Lease.
 	Profile lease.Profile
 	// TakeFrom is the earliest instant at which the pod may acquire a free slot; zero permits any
 	// instant.
 	TakeFrom time.Duration
-	// Rollout returns the value of [api.RolloutAnnotation] that one write stores. The arguments
-	// are the write's kind, the record that the write replaces, and the hold. If Rollout is nil,
-	// each write keeps the value in the record.
-	Rollout func(kind Kind, r lease.Record, hold string) string
-	// DoneKey returns the key whose work has succeeded under the hold; empty for none. The
-	// release of that hold adds the key to the done keys of the Lease. If DoneKey is nil,
-	// no release adds a key.
-	DoneKey func(hold string) string
-	// FailedKey returns the key whose work has failed under the hold; empty for none. The
-	// release of that hold counts the failure. If FailedKey is nil, no release counts one.
-	FailedKey func(hold string) string
+	// Rollout is the value of [api.RolloutAnnotation] that each renewal stores. If Rollout is nil, a
+	// renewal keeps the value in the Lease. The other writes always keep the value: their value
+	// depends on the write itself, so the caller may change it in the action.
+	Rollout *string
 	// Settled reports that the pod needs no slot any more. From then on the claim looks only at
 	// slots that it must release.
 	Settled bool
 	// Renew requests renewals of the slots of a held claim. The field "Guard" requests a new
 	// watch of each slot whose watch has ended.
 	Renew, Guard bool
+}
+
+// Outcome is what the pod knows about the end of one of its holds.
+type Outcome struct {
+	// Proven reports that no child of the hold can be alive.
+	Proven bool
+	// Done is the key whose work has succeeded under the hold, and Failed the key whose work has failed;
+	// empty for none. The release of the hold adds Done to the done keys of the Lease, and counts the
+	// failure of Failed.
+	Done, Failed string
 }
 
 // runs reports whether one of the children in Children has a token of the slot.
@@ -135,14 +138,6 @@ type plan struct {
 	// "releases" reports that a slot of the last hold is not released yet.
 	successor string
 	releases  bool
-}
-
-// rollout returns the value of [api.RolloutAnnotation] for a write that replaces the record.
-func (f Facts) rollout(kind Kind, r lease.Record, hold string) string {
-	if f.Rollout == nil {
-		return r.Rollout
-	}
-	return f.Rollout(kind, r, hold)
 }
 
 func (p *plan) add(a Action) {

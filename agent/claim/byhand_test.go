@@ -17,7 +17,7 @@ import (
 // kinds lets the claim decide. The results are the kinds of the claim's actions, and the instant of
 // the next decision.
 func kinds(c *Claim, now time.Duration, f Facts) (all []Kind, wake time.Duration) {
-	actions, wake := c.Next(now, f)
+	actions, wake := next(c, now, f)
 	for _, a := range actions {
 		all = append(all, a.Kind)
 	}

@@ -133,7 +133,6 @@ func (c campaign) acquire(p *plan, s *slot, r lease.Record) {
 		next, err = self.Resume(r, c.hold, c.token(s.name), profile, p.facts.Wall)
 	} else {
 		next, err = self.Acquire(r, c.hold, profile, p.facts.Wall)
-		next.Rollout = p.facts.rollout(Acquire, r, c.hold)
 	}
 	if err != nil {
 		s.lookAgain(p.now, 0) // the record has no UID or no version, which a write must name

@@ -34,7 +34,7 @@ type Config struct {
 	// machine of the pod may still run. So a Lease with another boot id does not prove that the
 	// children of that boot are dead.
 	OwnKernel bool
-	// OwnProofs reports that [Facts.Proven] is true only for holds that the present agent
+	// OwnProofs reports that [Outcome.Proven] is true only for holds that the present agent
 	// process began. So a later process never wrongly takes an unproven hold of this process
 	// for a proven one.
 	OwnProofs bool

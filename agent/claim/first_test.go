@@ -38,7 +38,7 @@ func newFirst(t *testing.T, is bool, free func(slot string) bool) *first {
 // acquiring writes.
 func (f *first) settle(now time.Duration) (acquired []string) {
 	for {
-		actions, _ := f.Next(now, competing(now))
+		actions, _ := next(f.Claim, now, competing(now))
 		looks := 0
 		for _, a := range actions {
 			switch a.Kind {

@@ -15,19 +15,27 @@ import (
 )
 
 // claimOfOneSlot returns a new claim of one slot, and a record of its free Lease, which the
-// claim has not read yet. The returned facts prove that no child of any hold is alive.
+// claim has not read yet.
 func claimOfOneSlot(t *testing.T) (*Claim, Facts, lease.Record) {
 	t.Helper()
 	random := modelRandom(1)
 	c := New(Config{Slots: []string{"slot"}, Self: self(t, "a", 30*time.Second), Random: &random}, 0)
-	f := Facts{Wall: time.Now(), Compete: true, Proven: func(string) bool { return true }}
+	f := Facts{Wall: time.Now(), Compete: true}
 	return c, f, lease.Record{UID: "uid", Version: "1"}
+}
+
+// next lets the claim decide. Unless the facts have outcomes, no child of any hold can be alive.
+func next(c *Claim, now time.Duration, f Facts) ([]Action, time.Duration) {
+	if f.Outcomes == nil {
+		f.Outcomes = outcomes(c, func(string) bool { return true })
+	}
+	return c.Next(now, f)
 }
 
 // The function "only" lets the claim decide, and returns the first action of the kind.
 func only(t *testing.T, c *Claim, now time.Duration, f Facts, kind Kind) Action {
 	t.Helper()
-	actions, _ := c.Next(now, f)
+	actions, _ := next(c, now, f)
 	for _, a := range actions {
 		if a.Kind == kind {
 			return a
@@ -46,7 +54,7 @@ func TestEndingPodReleasesSlotAcquiredByUnansweredWrite(t *testing.T) {
 	acquire := only(t, c, 0, f, Acquire)
 	c.Stop(time.Second)
 	require.Error(t, c.Answered(5*time.Second, acquire, Answer{Err: errTimeout}))
-	c.Next(5*time.Second, f)
+	next(c, 5*time.Second, f)
 	require.Equal(t, Waiting, c.State().Stage, "the write may have been stored")
 	look = only(t, c, 6*time.Second, f, Look)
 	stored := acquire.Record
@@ -56,7 +64,7 @@ func TestEndingPodReleasesSlotAcquiredByUnansweredWrite(t *testing.T) {
 	freed := release.Record
 	freed.Version = "3"
 	require.NoError(t, c.Answered(6*time.Second, release, Answer{Record: freed}))
-	c.Next(6*time.Second, f)
+	next(c, 6*time.Second, f)
 	assert.Equal(t, Done, c.State().Stage)
 }
 
@@ -84,7 +92,7 @@ func TestDeadlineOfFoundHoldCountsFromSending(t *testing.T) {
 			stored.Version = "2"
 			test.edit(&stored)
 			look.Read(test.read, stored)
-			c.Next(test.read, f)
+			next(c, test.read, f)
 			assert.Equal(t, test.held, c.State().Stage == Held)
 			if test.held {
 				assert.Equal(t, time.Second+c.need.Self.Budget.Deadline(), c.State().Deadline)
@@ -112,7 +120,7 @@ func TestUnansweredReleaseEndsTheFoundHold(t *testing.T) {
 	sent, _ := kinds(c, 5*time.Second, f)
 	require.Empty(t, sent, "the release is under way")
 	require.Error(t, c.Answered(6*time.Second, release, Answer{Err: errTimeout}))
-	_, now := c.Next(6*time.Second, f)
+	_, now := next(c, 6*time.Second, f)
 	require.Equal(t, Waiting, c.State().Stage, "the release may be stored later")
 	only(t, c, now, f, Look).Read(now, stored)
 	again := only(t, c, now, f, Acquire)

@@ -209,6 +209,14 @@ func (p *modelPod) lease(name string) *modelLease {
 	return p.model.leases[number]
 }
 
+func outcomes(c *Claim, proven func(hold string) bool) map[string]Outcome {
+	all := map[string]Outcome{}
+	for _, hold := range c.Holds() {
+		all[hold] = Outcome{Proven: proven(hold)}
+	}
+	return all
+}
+
 // programFacts returns the facts of an agent process that serves a program. That process knows
 // nothing about a child that an earlier process started.
 func (p *modelPod) programFacts() Facts {
@@ -216,9 +224,9 @@ func (p *modelPod) programFacts() Facts {
 	return Facts{
 		Wall:    p.model.began.Add(p.model.now + p.skew),
 		Compete: p.waiting && !p.leaving && !own, Alive: own, Writes: p.writes,
-		Proven: func(hold string) bool {
+		Outcomes: outcomes(p.claim, func(hold string) bool {
 			return slices.Contains(p.begun, hold) && (p.child == nil || p.child.hold != hold)
-		},
+		}),
 		Renew: own, Guard: p.drains == 0,
 	}
 }
@@ -232,7 +240,7 @@ func (p *modelPod) facts() Facts {
 	f := Facts{
 		Wall:    p.model.began.Add(p.model.now + p.skew),
 		Compete: p.waiting && !p.leaving && (p.heard || p.fresh), Alive: alive,
-		Proven: p.proven, Profile: lease.Profile{Workload: "w"},
+		Outcomes: outcomes(p.claim, p.proven), Profile: lease.Profile{Workload: "w"},
 		Renew: p.child != nil, Guard: p.drains == 0,
 	}
 	if alive {

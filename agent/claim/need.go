@@ -203,11 +203,11 @@ func (n need) unwanted(c campaign, f Facts) bool {
 	return n.Readers > 0 && c.hold != "" && c.writes != f.Writes
 }
 
-// limitProofs stores the only holds for which the claim believes [Facts.Proven] from now on. These are
+// limitProofs stores the only holds for which the claim believes [Outcome.Proven] from now on. These are
 // the campaign's hold, the holds of unanswered writes, and the holds whose children are already
 // proven dead. Any other hold has only expired, without proof. The claim stores these holds before
 // the grant of the campaign's hold, because that grant ends the doubts of the shims. After the
-// doubts end, [Facts.Proven] could wrongly be true for a hold that has only expired.
+// doubts end, [Outcome.Proven] could wrongly be true for a hold that has only expired.
 func (n need) limitProofs(p *plan, hold string) {
 	known := map[string]bool{hold: true}
 	for _, s := range n.slots {

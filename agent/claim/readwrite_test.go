@@ -71,7 +71,7 @@ func readWriteClaim(t *testing.T, f Facts) (c *Claim, looks map[string]Action) {
 	t.Helper()
 	random := modelRandom(1)
 	c = New(Config{Slots: []string{"intent", "0", "1"}, Readers: 1, Self: self(t, "a", 12*time.Second), OwnProofs: true, Random: &random}, 0)
-	actions, _ := c.Next(0, f)
+	actions, _ := next(c, 0, f)
 	return c, looksOf(actions)
 }
 
@@ -87,8 +87,8 @@ func looksOf(actions []Action) map[string]Action {
 }
 
 var (
-	byReader  = Facts{Wall: time.Now(), Compete: true, Proven: func(string) bool { return false }}
-	byWriter  = Facts{Wall: time.Now(), Compete: true, Proven: func(string) bool { return false }, Writes: true}
+	byReader  = Facts{Wall: time.Now(), Compete: true, Outcomes: map[string]Outcome{}}
+	byWriter  = Facts{Wall: time.Now(), Compete: true, Outcomes: map[string]Outcome{}, Writes: true}
 	ofAnother = lease.Record{UID: "uid", Version: "7", Holder: "b_u", Hold: "b", Duration: 30 * time.Second}
 )
 
@@ -106,7 +106,7 @@ func TestReaderReadsIntentAgainIfWatchIsSilent(t *testing.T) {
 	sent, wake := kinds(c, 21*time.Second, byReader)
 	require.Empty(t, sent)
 	require.Equal(t, 30*time.Second, wake, "the intent may expire")
-	actions, _ := c.Next(wake, byReader)
+	actions, _ := next(c, wake, byReader)
 	again := looksOf(actions)
 	require.Len(t, again, 1, "the writer may have renewed unseen")
 	renewed := ofAnother
@@ -116,7 +116,7 @@ func TestReaderReadsIntentAgainIfWatchIsSilent(t *testing.T) {
 	require.Empty(t, sent, "the writer lives")
 	var acquired []Action
 	for at := wake; at < 80*time.Second && len(acquired) == 0; at += time.Second / 2 {
-		actions, _ = c.Next(at, byReader)
+		actions, _ = next(c, at, byReader)
 		for _, a := range actions {
 			if a.Kind == Acquire {
 				acquired = append(acquired, a)
@@ -124,7 +124,7 @@ func TestReaderReadsIntentAgainIfWatchIsSilent(t *testing.T) {
 		}
 		if look, ok := looksOf(actions)["intent"]; ok && len(acquired) == 0 {
 			look.Read(at, renewed)
-			acquired, _ = c.Next(at, byReader)
+			acquired, _ = next(c, at, byReader)
 		}
 	}
 	require.Len(t, acquired, 1, "the writer is dead")
@@ -165,7 +165,7 @@ func TestWriterReadsSlotAgainIfWatchIsSilent(t *testing.T) {
 // begun a look.
 func renewStored(t *testing.T, c *Claim, at time.Duration, shown *lease.Record) (looked bool) {
 	t.Helper()
-	actions, _ := c.Next(at, byWriter)
+	actions, _ := next(c, at, byWriter)
 	for _, a := range actions {
 		looked = looked || a.Kind == Look
 		if a.Kind == Look && shown != nil {
@@ -193,7 +193,7 @@ func TestReaderAcquiresASlotDespiteRefusedWatches(t *testing.T) {
 	acquired := false
 	last := map[string]time.Duration{}
 	for at := time.Duration(0); at < time.Hour && !acquired; at += 250 * time.Millisecond {
-		actions, _ := c.Next(at, byReader)
+		actions, _ := next(c, at, byReader)
 		for _, a := range actions {
 			acquired = acquired || a.Kind == Acquire
 			if a.Kind != Look {
@@ -201,7 +201,7 @@ func TestReaderAcquiresASlotDespiteRefusedWatches(t *testing.T) {
 			}
 			last[a.Slot] = at
 			a.Read(at, free)
-			next, _ := c.Next(at, byReader)
+			next, _ := next(c, at, byReader)
 			for _, n := range next {
 				acquired = acquired || n.Kind == Acquire
 			}

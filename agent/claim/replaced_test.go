@@ -26,7 +26,7 @@ func TestProofNeverFreesAReplacedLease(t *testing.T) {
 	only(t, c, 11*time.Second, f, Look).Read(11*time.Second, old)
 	writes := func(a Action) bool { return a.Kind == Acquire || a.Kind == Release }
 	for now := 11 * time.Second; now < 30*time.Second; now += time.Second {
-		actions, wake := c.Next(now, f)
+		actions, wake := next(c, now, f)
 		require.False(t, slices.ContainsFunc(actions, writes), "%v: %v", now, actions)
 		require.LessOrEqual(t, wake, 30*time.Second)
 		f.Compete = !f.Compete // a pod that does not compete must not release the Lease, either

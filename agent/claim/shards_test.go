@@ -31,7 +31,7 @@ func claimIn(t *testing.T, run string, shards int, stamp string, done api.Done) 
 	now = time.Hour
 	c = New(Config{Slots: []string{"s.0", "s.1"}, Any: true, Shards: shards, Run: run, Self: self, Random: rand.New(rand.NewPCG(1, 2))}, now)
 	for range 2 { // the claim looks at the second slot after the first answer
-		looks, _ := c.Next(now, competing(now))
+		looks, _ := next(c, now, competing(now))
 		for _, a := range looks {
 			if a.Kind == Look {
 				a.Read(now, lease.Record{UID: a.Slot, Version: "1", Stamp: api.ParseStamp(stamp), Done: done})
@@ -40,12 +40,12 @@ func claimIn(t *testing.T, run string, shards int, stamp string, done api.Done) 
 		}
 	}
 	now += time.Second
-	actions, _ = c.Next(now, competing(now))
+	actions, _ = next(c, now, competing(now))
 	return c, now, actions
 }
 
 func competing(now time.Duration) Facts {
-	return Facts{Wall: time.Unix(0, 0).Add(now), Compete: true, Proven: func(string) bool { return true }}
+	return Facts{Wall: time.Unix(0, 0).Add(now), Compete: true}
 }
 
 func TestClaimAcquiresShardOnlyWithAMatchingStamp(t *testing.T) {
@@ -92,7 +92,7 @@ func TestHolderNoticesThatEnrollClosedTheShardsStamp(t *testing.T) {
 			require.NoError(t, c.Answered(now, a, Answer{Record: stored}))
 		}
 	}
-	_, _ = c.Next(now, competing(now))
+	_, _ = next(c, now, competing(now))
 	held := c.State()
 	require.Equal(t, Held, held.Stage)
 	assert.Empty(t, held.Closed)
@@ -102,7 +102,7 @@ func TestHolderNoticesThatEnrollClosedTheShardsStamp(t *testing.T) {
 	f := competing(now)
 	f.Renew = true
 	for range 3 {
-		actions, _ = c.Next(now, f)
+		actions, _ = next(c, now, f)
 		for _, a := range actions {
 			switch a.Kind {
 			case Renew:

@@ -17,8 +17,8 @@ type shared struct {
 	Config
 	// leaps is the number of leaps of the wall clock that the caller has reported.
 	leaps int
-	// known has the only holds for which the claim believes [Facts.Proven]. If known is nil, the
-	// claim believes [Facts.Proven] for every hold.
+	// known has the only holds for which the claim believes [Outcome.Proven]. If known is nil, the
+	// claim believes [Outcome.Proven] for every hold.
 	known map[string]bool
 	// looks bounds the looks at all slots together. The bound applies only to a claim that
 	// needs any one of its slots.
@@ -52,7 +52,7 @@ func (c *shared) proven(f Facts, r lease.Record) bool {
 	if c.Self.Rebooted(r) && c.OwnKernel && c.Self.Boots != nil {
 		return false
 	}
-	return rebooted || f.Proven(r.Hold)
+	return rebooted || f.Outcomes[r.Hold].Proven
 }
 
 // shut reports whether the claim may not acquire the slot even if its Lease is free. Either a

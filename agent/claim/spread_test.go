@@ -29,7 +29,7 @@ type rival struct {
 func newRival(t *testing.T, seed uint64) *rival {
 	r := &rival{t: t, now: time.Second}
 	r.Claim = New(Config{Slots: []string{"s"}, Self: self(t, "a", 30*time.Second), Random: rand.NewPCG(seed, 2)}, 0)
-	actions, _ := r.Next(r.now, competing(r.now))
+	actions, _ := next(r.Claim, r.now, competing(r.now))
 	require.Len(t, actions, 1)
 	r.look = actions[0]
 	r.look.Read(r.now, r.record("z_1"))
@@ -54,7 +54,7 @@ func (r *rival) writes(successor string) (Action, time.Duration) {
 	free.Successor = successor
 	r.look.Watched(r.now, free)
 	for from := r.now; r.now < from+time.Second; {
-		actions, wake := r.Next(r.now, competing(r.now))
+		actions, wake := next(r.Claim, r.now, competing(r.now))
 		for _, a := range actions {
 			if a.Kind == Acquire {
 				return a, r.now - from
@@ -158,7 +158,7 @@ func newReleaser(t *testing.T, stays bool) *releaser {
 func (r *releaser) of(kind Kind) (found []Action) {
 	facts := competing(r.now)
 	facts.Compete = r.stays
-	actions, _ := r.Next(r.now, facts)
+	actions, _ := next(r.Claim, r.now, facts)
 	for _, a := range actions {
 		if a.Kind == kind {
 			found = append(found, a)

@@ -21,11 +21,11 @@ func TestPodStandsAsideBrieflyDespiteLongLeases(t *testing.T) {
 	random := modelRandom(1)
 	c := New(Config{Slots: []string{"a", "b"}, Self: self(t, "p", time.Hour), Random: &random}, 0)
 	leases := map[string]lease.Record{"a": {UID: "a", Version: "1"}, "b": {UID: "b", Version: "1"}}
-	facts := Facts{Compete: true, Proven: func(string) bool { return true }}
+	facts := Facts{Compete: true}
 	version, backAt := 1, time.Duration(0)
 	for now := time.Second; now < 2*time.Hour; {
 		facts.Wall = time.Unix(0, int64(now))
-		actions, wake := c.Next(now, facts)
+		actions, wake := next(c, now, facts)
 		for _, a := range actions {
 			switch {
 			case a.Kind == Look:

@@ -192,6 +192,19 @@ func (c *Claim) OtherIsNext(r lease.Record) bool {
 	return next != "" && next != self && r.Holder != self
 }
 
+// Holds returns the holds of this pod that the claim's Leases name.
+func (c *Claim) Holds() (all []string) {
+	for _, s := range c.need.slots {
+		if r := s.view.Shown(); s.Self.Mine(*r) {
+			all = append(all, r.Hold)
+		}
+		if s.held != nil {
+			all = append(all, s.held.ID())
+		}
+	}
+	return all
+}
+
 // Named reports whether a Lease names the hold, or may name the hold after a write without an
 // answer.
 func (c *Claim) Named(hold string) bool {

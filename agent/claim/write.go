@@ -21,7 +21,10 @@ func (s *slot) renew(p *plan, profile lease.Profile) {
 		return
 	}
 	due, last := s.held.RenewAt(), s.held.Record()
-	rollout := p.facts.rollout(Renew, last, s.held.ID())
+	rollout := last.Rollout
+	if p.facts.Rollout != nil {
+		rollout = *p.facts.Rollout
+	}
 	if s.reread || s.confirmed < s.leaps || !same(s.held.Profile(), profile) || last.Rollout != rollout {
 		due = p.now
 	}
@@ -110,19 +113,14 @@ func (s *slot) release(p *plan, r lease.Record) {
 		s.lookAgain(p.now, 0) // the record has no UID or no version, which a write must name
 		return
 	}
-	next.Rollout = p.facts.rollout(Release, r, r.Hold)
 	// The API server may store the release after the pod has given up. So from here on only a write
 	// begins the hold that this release ends, because both writes replace the same version.
 	s.requests.unanswered = Action{}
-	if p.facts.DoneKey != nil {
-		done := p.facts.DoneKey(r.Hold)
-		next.Done = r.Done.With(done)
-		if r.Failures.Count(done) > 0 {
-			next.Failures = r.Failures.Without(done)
-		}
+	outcome := p.facts.Outcomes[r.Hold]
+	next.Done = r.Done.With(outcome.Done)
+	if r.Failures.Count(outcome.Done) > 0 {
+		next.Failures = r.Failures.Without(outcome.Done)
 	}
-	if p.facts.FailedKey != nil {
-		next.Failures = next.Failures.With(p.facts.FailedKey(r.Hold))
-	}
+	next.Failures = next.Failures.With(outcome.Failed)
 	s.send(p, Action{Kind: Release, Record: next, Hold: r.Hold}, "")
 }

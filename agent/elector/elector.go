@@ -49,8 +49,9 @@ type Config struct {
 	Prompt bool
 	// Group counts the goroutines of the Elector.
 	Group *sync.WaitGroup
-	// Sends is called on the loop before each acquiring write.
-	Sends func(ctx context.Context, a claim.Action)
+	// Sends is called on the loop before each acquiring or releasing write, and may change the
+	// rollout that the write stores.
+	Sends func(ctx context.Context, now time.Duration, a *claim.Action)
 	// Answered is called on the loop for each answer, except the answers to a look. The argument
 	// "err" is the API server's error. The argument "refusal" is the result of
 	// [claim.Claim.Answered].
@@ -97,11 +98,16 @@ func New(c Config, now time.Duration) *Elector {
 }
 
 // Step lets the claim decide by the facts, and sends the requests that the claim then demands. The
-// caller calls Step again at the instant wake, or after an earlier event.
-func (e *Elector) Step(ctx context.Context, now time.Duration, f claim.Facts) (state claim.State, wake time.Duration) {
+// function "outcome" fills in the outcomes of the holds that Leases name. The caller calls Step again at
+// the instant wake, or after an earlier event.
+func (e *Elector) Step(ctx context.Context, now time.Duration, f claim.Facts, outcome func(hold string) claim.Outcome) (state claim.State, wake time.Duration) {
+	f.Outcomes = map[string]claim.Outcome{}
+	for _, hold := range e.Holds() {
+		f.Outcomes[hold] = outcome(hold)
+	}
 	actions, wake := e.Next(now, f)
 	for _, a := range actions {
-		e.execute(ctx, a)
+		e.execute(ctx, now, a)
 	}
 	maps.DeleteFunc(e.own, func(hold string, _ *Own) bool { return !e.Named(hold) })
 	if state = e.State(); state.Stage == claim.Held {
@@ -124,7 +130,7 @@ func (e *Elector) record(hold string, resumed bool) {
 }
 
 // execute does what an action demands.
-func (e *Elector) execute(ctx context.Context, a claim.Action) {
+func (e *Elector) execute(ctx context.Context, now time.Duration, a claim.Action) {
 	switch a.Kind {
 	case claim.Look:
 		e.look(ctx, a)
@@ -137,9 +143,9 @@ func (e *Elector) execute(ctx context.Context, a claim.Action) {
 	case claim.Acquire, claim.Renew, claim.Release:
 		if a.Kind == claim.Acquire {
 			e.record(a.Record.Hold, a.Resumed)
-			if e.config.Sends != nil {
-				e.config.Sends(ctx, a)
-			}
+		}
+		if a.Kind != claim.Renew && e.config.Sends != nil {
+			e.config.Sends(ctx, now, &a)
 		}
 		l := LeaseOf(e.leases[a.Slot], a.Record)
 		e.send(ctx, a, func(ctx context.Context) (*kube.Lease, error) { return e.config.Leases.UpdateLease(ctx, l) })

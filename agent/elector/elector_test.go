@@ -68,7 +68,7 @@ func follow(t *testing.T, prompt bool, until, apart time.Duration, events ...kub
 	}, 0)
 	ctx, end := context.WithTimeout(t.Context(), until)
 	defer end()
-	e.execute(ctx, claim.Action{Kind: claim.Look, Slot: "a", From: "1"})
+	e.execute(ctx, 0, claim.Action{Kind: claim.Look, Slot: "a", From: "1"})
 	group.Wait()
 	return posted
 }

@@ -138,7 +138,7 @@ func (k *keeper) decide(ctx context.Context) time.Duration {
 	for {
 		k.renews = false
 		f := k.facts()
-		state, wake := k.claim.Step(ctx, k.now, f)
+		state, wake := k.claim.Step(ctx, k.now, f, func(hold string) claim.Outcome { return claim.Outcome{Proven: k.proven(hold)} })
 		switch {
 		case state.Stage == claim.Held && k.hold == nil:
 			k.begin(state)
@@ -174,7 +174,6 @@ func (k *keeper) facts() claim.Facts {
 		Writes:  k.hasWaiting() && k.bids[0].writes,
 		Wall:    k.config.Wall(),
 		Compete: k.hasWaiting() && k.hold == nil && !k.stopping,
-		Proven:  k.proven,
 		Profile: lease.Profile{Address: k.config.PodIP},
 		Settled: k.hold == nil && !k.watches() && k.now >= k.interestedUntil,
 	}

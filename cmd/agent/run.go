@@ -64,7 +64,9 @@ func parseRun(args []string, env func(string) string) (runSettings, error) {
 			OnBusy: r.OnBusy, WaitAtMost: r.WaitAtMost, Readiness: r.Readiness, EndpointDelay: r.EndpointDelay,
 		},
 	}
-	_, c.Shards = api.ShardsOf(r.Slots)
+	if _, c.Shards = api.ShardsOf(r.Slots); c.Shards > 0 {
+		c.OnceKey, c.Run = "", r.OnceKey
+	}
 	if r.Shard != "" {
 		c.Slots = ownShard(life, r.Shard)
 	}

@@ -142,7 +142,7 @@ func (d *driver) run(ctx context.Context, requests elector.Leases) (int, error) 
 	}
 	for {
 		now := d.now()
-		state, wake := d.claim.Step(ctx, now, d.facts())
+		state, wake := d.claim.Step(ctx, now, d.facts(), d.outcome)
 		if state.Stage == claims.Done || d.abandoned {
 			return d.code, d.err
 		}
@@ -174,13 +174,17 @@ func (d *driver) run(ctx context.Context, requests elector.Leases) (int, error) 
 	}
 }
 
-// facts are what the claim must know. A hold is proven dead if its command never started, or is dead
-// with all its processes.
+// outcome reports that a hold is proven dead if its command never started, or is dead with all its
+// processes.
+func (d *driver) outcome(hold string) claims.Outcome {
+	return claims.Outcome{Proven: hold != d.hold || d.dead}
+}
+
+// facts are what the claim must know.
 func (d *driver) facts() claims.Facts {
 	runs := d.hold != "" && !d.dead
 	return claims.Facts{
 		Wall: time.Now(), Compete: !d.over && d.hold == "", Alive: runs, Renew: runs, Guard: runs,
-		Proven:  func(hold string) bool { return hold != d.hold || d.dead },
 		Profile: lease.Profile{Serving: d.serving},
 	}
 }

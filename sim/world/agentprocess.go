@@ -150,7 +150,10 @@ func (a *AgentProcess) runShims(config agent.Config) error {
 	}
 	config.Gate, config.Granted, config.Shims = g, g.granted, g
 	config.OnBusy, config.WaitAtMost, config.NoteCourse = a.Pod.OnBusy, a.Pod.WaitAtMost, a.noteCourse
-	config.Job, config.OnceKey = a.Pod.Job, a.Pod.Key
+	config.Job = a.Pod.Job
+	if config.OnceKey = a.Pod.Key; config.Shards > 0 {
+		config.OnceKey, config.Run = "", a.Pod.Key
+	}
 	a.Pod.w.Do(func() { config.Course = a.Pod.course })
 	made, err := agent.New(config)
 	engine.Must(err)
