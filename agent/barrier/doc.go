@@ -41,4 +41,7 @@
 // Lease, whose writes conflict and speak for other pods; barriers of Deployments, which would delay
 // nothing after the first opening; a barrier that closes again, whose every answer needs a round: a
 // pod can have eight barriers instead.
+//
+// The package does not use agent/elector. An arrival never runs an application, so a pod may take a Lease
+// that names itself at once; in an elector that would be a bug, because a child could live under it.
 package barrier
