@@ -6,6 +6,8 @@ package local
 import (
 	"net/http"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,6 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/sim/apiserver"
@@ -347,5 +350,236 @@ func TestIdleLocalAPINeverSendsRequests(t *testing.T) {
 		assert.Equal(t, 2, s.count(), "one read and one watch serve all calls")
 		<-time.After(24 * time.Hour)
 		assert.Equal(t, 2, s.count())
+	})
+}
+
+// A pod has one hold of a claim at most. After a restart of the agent, the program of the earlier hold may
+// work on. So another slot that is free does not help the next bid.
+func TestOwnEarlierHoldRefusesBidAtOnce(t *testing.T) {
+	for claims, path := range map[string]string{
+		"semaphore/pool=2": "/v1/semaphore/pool/holds?", "rwlock/c=2": "/v1/rwlock/c/holds?as=reader&",
+	} {
+		t.Run(claims, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				s := newRWServer(t, "semaphore.pool.0", "semaphore.pool.1")
+				first := start(t, s, "first", claims)
+				code, body := first.call(http.MethodPost, path+"heartbeat=5m")
+				require.Equal(t, http.StatusCreated, code, body)
+				first.kill()
+				again, began := start(t, s, "first", claims), time.Now()
+				code, body = again.call(http.MethodPost, path)
+				assert.Equal(t, http.StatusConflict, code, body)
+				assert.Equal(t, "first", body["holder"])
+				assert.Less(t, time.Since(began), time.Second)
+				code, body = again.call(http.MethodPost, path+"wait=1m")
+				assert.Equal(t, http.StatusCreated, code, body)
+			})
+		})
+	}
+}
+
+// Since the loss of its hold the agent has watched no Lease, and meanwhile the Lease has expired.
+func TestForgottenLossNeverRefusesBid(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := start(t, newServer(t, "semaphore.pool.0", "semaphore.pool.1"), "first", "semaphore/pool=2")
+		code, body := p.call(http.MethodPost, "/v1/semaphore/pool/holds?heartbeat=10s")
+		require.Equal(t, http.StatusCreated, code, body)
+		<-time.After(time.Hour)
+		code, body = p.call(http.MethodPost, "/v1/semaphore/pool/holds")
+		assert.Equal(t, http.StatusCreated, code, body)
+	})
+}
+
+// The API server refuses watches, but answers all reads and writes.
+func TestRefusedWatchesDelayAWaitingBidOnlyBriefly(t *testing.T) {
+	for _, claim := range []struct{ name, first, then string }{
+		{"lock/a", "/v1/lock/a/holds?heartbeat=5m", "/v1/lock/a/holds?heartbeat=5m"},
+		{"rwlock/c=1", writePath, readPath}, {"rwlock/c=16", writePath, readPath}, {"rwlock/c=2", readPath, writePath},
+	} {
+		t.Run(claim.name+claim.then, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				s := newServer(t, append((api.Claim{Kind: api.RWLock, Name: "c", Size: 1}).Slots(api.Workload{}), "lock.a")...)
+				s.refusesWatches.Store(true)
+				first, next := start(t, s, "first", claim.name), start(t, s, "next", claim.name)
+				code, body := first.call(http.MethodPost, claim.first+"&wait=10m")
+				require.Equal(t, http.StatusCreated, code, body)
+				waits := next.stream(http.MethodPost, claim.then+"&wait=24h")
+				after(100 * time.Second)
+				number := body["hold"].(string)
+				path := "/v1/" + claim.name[:len("lock/a")] + "/holds/"
+				if claim.name != "lock/a" {
+					path = "/v1/rwlock/c/holds/"
+				}
+				code, _ = first.call(http.MethodDelete, path+number)
+				require.Equal(t, http.StatusNoContent, code)
+				began := time.Now()
+				select {
+				case <-waits.done:
+				case <-time.After(23 * time.Hour):
+				}
+				assert.Less(t, time.Since(began), 15*time.Second+time.Minute)
+			})
+		})
+	}
+}
+
+// The Lease of a slot is gone, and enroll does not run. So no writer can acquire all slots.
+func TestReadersAcquireSlotsWhileWriterAwaitsMissingLease(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newRWServer(t)
+		s.Delete(api.RWLockLease("c", 15))
+		writer, reader := start(t, s, "writer", "rwlock/c=2"), start(t, s, "reader", "rwlock/c=2")
+		writer.stream(http.MethodPost, writePath+"&wait=24h")
+		after(time.Second)
+		refused := 0
+		for range 200 {
+			after(3 * time.Second)
+			code, body := reader.call(http.MethodPost, readPath)
+			if code != http.StatusCreated {
+				refused++
+				continue
+			}
+			reader.call(http.MethodDelete, "/v1/rwlock/c/holds/"+body["hold"].(string))
+		}
+		assert.Less(t, refused, 20)
+	})
+}
+
+// blockable starts the local API of a pod. From the call of block until the call of unblock, the
+// loops of that API stand still, as they do while no processor runs them.
+func blockable(t *testing.T, s *server) (p *pod, block func() (unblock func())) {
+	t.Helper()
+	open := make(chan struct{})
+	close(open)
+	var gate atomic.Value
+	gate.Store(open)
+	p, _ = beginWith(t, s, "blocked", "lock/a", func(c *Config) {
+		clock := c.Clock
+		c.Clock = func() time.Duration {
+			<-gate.Load().(chan struct{})
+			return clock()
+		}
+	})
+	return p, func() func() {
+		closed := make(chan struct{})
+		gate.Store(closed)
+		return func() {
+			gate.Store(open)
+			close(closed)
+		}
+	}
+}
+
+func TestWithdrawnBidNeverAcquiresSlotDespiteBlockedLoop(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer(t, "lock.a")
+		first := start(t, s, "first", "lock/a")
+		number := first.hold("?heartbeat=5m")
+		p, block := blockable(t, s)
+		waits := p.stream(http.MethodPost, "/v1/lock/a/holds?wait=1h&stream=true")
+		<-time.After(time.Minute)
+		unblock := block()
+		<-time.After(2 * instant.LongestSleep)
+		waits.end()
+		<-time.After(time.Minute)
+		unblock()
+		first.call(http.MethodDelete, "/v1/lock/a/holds/"+number)
+		<-time.After(5 * time.Minute)
+		synctest.Wait()
+		assert.Empty(t, s.Lease("lock.a").Holder)
+	})
+}
+
+func TestEndedProgramStreamStopsRenewalsDespiteBlockedLoop(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer(t, "lock.a")
+		p, block := blockable(t, s)
+		number := p.hold("?heartbeat=10s")
+		unblock := block()
+		follows := p.stream(http.MethodGet, "/v1/lock/a/holds/"+number)
+		synctest.Wait()
+		follows.end()
+		<-time.After(time.Second)
+		unblock()
+		<-time.After(time.Minute)
+		before := s.count()
+		<-time.After(time.Minute)
+		assert.Equal(t, before, s.count(), "nobody supports the hold, so the agent does not renew")
+	})
+}
+
+// Each call ends soon after the time that it requests, however long a lease lasts. A wait of 1 ms is shorter
+// than one request to the API server.
+func TestCallEndsInItsTime(t *testing.T) {
+	for name, test := range map[string]struct {
+		away   bool // no request succeeds; otherwise, the other pod may hold the locks
+		held   bool
+		call   string
+		status int
+	}{
+		"free":                           {call: "POST " + holdPath, status: http.StatusCreated},
+		"free, short wait":               {call: "POST " + holdPath + "?wait=1ms", status: http.StatusCreated},
+		"free, short wait, several":      {call: "POST " + both + "&wait=1ms", status: http.StatusCreated},
+		"held":                           {held: true, call: "POST " + holdPath, status: http.StatusConflict},
+		"held, wait":                     {held: true, call: "POST " + holdPath + "?wait=1s", status: http.StatusConflict},
+		"held, short wait":               {held: true, call: "POST " + holdPath + "?wait=1ms", status: http.StatusConflict},
+		"held, short wait, several":      {held: true, call: "POST " + both + "&wait=1ms", status: http.StatusConflict},
+		"outage":                         {away: true, call: "POST " + holdPath, status: http.StatusServiceUnavailable},
+		"outage, look":                   {away: true, call: "GET /v1/lock/a", status: http.StatusServiceUnavailable},
+		"outage, short wait":             {away: true, call: "POST " + holdPath + "?wait=1ms", status: http.StatusServiceUnavailable},
+		"outage, short wait, two claims": {away: true, call: "POST " + both + "&wait=1ms", status: http.StatusServiceUnavailable},
+	} {
+		for _, d := range []time.Duration{10 * time.Second, 30 * time.Second, time.Hour} {
+			t.Run(name+" "+d.String(), func(t *testing.T) {
+				bubble(t, func(t *testing.T) {
+					s := newServer(t, "lock.a", "lock.b")
+					set := func(c *Config) { c.LeaseDuration = d }
+					one, _ := beginWith(t, s, "one", "lock/a,lock/b", set)
+					two, _ := beginWith(t, s, "two", "lock/a,lock/b", set)
+					if test.held {
+						code, body := one.call(http.MethodPost, both+"&heartbeat=5m")
+						require.Equal(t, http.StatusCreated, code, body)
+					}
+					s.SetAway(test.away)
+					method, path, _ := strings.Cut(test.call, " ")
+					began, most := time.Now(), 3*time.Second
+					if test.away {
+						most = min(d/3, mostPatience)
+					}
+					code, body := two.call(method, path)
+					assert.Equal(t, test.status, code, body)
+					assert.LessOrEqual(t, time.Since(began), most)
+					if test.held {
+						assert.Equal(t, "one", body["holder"])
+					}
+				})
+			})
+		}
+	}
+}
+
+// The second lock becomes free at the end of the wait, and the API server stores each write late. The whole
+// call takes no longer than a call without a wait.
+func TestShortWaitBoundsCallForSeveralClaims(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, one, two := startPair(t)
+		s.slow(2 * time.Second)
+		began := time.Now()
+		code, body := one.call(http.MethodPost, both+"&wait=1ms")
+		require.Equal(t, http.StatusCreated, code, body)
+		assert.Less(t, time.Since(began), patienceOf(budget))
+		s.slow(0)
+		for _, h := range holdsIn(body) {
+			one.call(http.MethodDelete, "/v1/"+h["claim"].(string)+"/holds/"+h["hold"].(string))
+		}
+		after(time.Minute)
+		s.slow(6 * time.Second) // no write has an answer in time
+		began = time.Now()
+		code, body = one.call(http.MethodPost, both+"&wait=1ms")
+		assert.Equal(t, http.StatusServiceUnavailable, code, body)
+		assert.LessOrEqual(t, time.Since(began), patienceOf(budget))
+		s.slow(0)
+		code, body = two.call(http.MethodPost, both+"&wait=1m")
+		assert.Equal(t, http.StatusCreated, code, body)
 	})
 }

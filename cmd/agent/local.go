@@ -18,7 +18,6 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/leash"
 	"github.com/metaparticle-io/metaparticle/agent/linux"
 	"github.com/metaparticle-io/metaparticle/agent/local"
 	"github.com/metaparticle-io/metaparticle/api"
@@ -175,7 +174,7 @@ func answer(ctx context.Context, l net.Listener, handler http.Handler, bound *cr
 // leashed is the leash of a pod, and the desk of its shims. In a pod without shims both fields are
 // nil.
 type leashed struct {
-	leash *leash.Leash
+	leash *local.Leash
 	desk  *gate.Server
 }
 
@@ -201,7 +200,7 @@ func openLeash(ctx context.Context, a api.LocalArgs, stop <-chan struct{}, boot 
 	}
 	return leashed{
 		desk:  d,
-		leash: leash.New(leash.Config{Gate: d, Budget: budget, BootID: boot, Clock: linux.Now, Random: newRandom(), Log: log}),
+		leash: local.NewLeash(local.LeashConfig{Gate: d, Budget: budget, BootID: boot, Clock: linux.Now, Random: newRandom(), Log: log}),
 	}, nil
 }
 

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/leash"
 	"github.com/metaparticle-io/metaparticle/agent/local"
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
@@ -73,7 +72,7 @@ func (l *leashShims) attach(a *LocalAgent, config *local.Config) {
 	l.gate = newLeashGate(a, l)
 	budget, err := api.NewBudget(config.LeaseDuration)
 	engine.Must(err)
-	of := leash.New(leash.Config{Gate: l.gate, Budget: budget, BootID: config.BootID, Clock: config.Clock, Random: config.Random()})
+	of := local.NewLeash(local.LeashConfig{Gate: l.gate, Budget: budget, BootID: config.BootID, Clock: config.Clock, Random: config.Random()})
 	config.Leash = of
 	a.begin = func() { of.Run(a.Ctx) }
 }
@@ -219,7 +218,7 @@ func (s *leashShim) end() {
 	s.report()
 }
 
-// leashGate implements [leash.Gate]: the agent's end of the connections to the pod's shims.
+// leashGate implements [local.LeashGate]: the agent's end of the connections to the pod's shims.
 type leashGate struct {
 	agent   *LocalAgent
 	shims   *leashShims
@@ -263,15 +262,15 @@ func (g *leashGate) pump() {
 	}
 }
 
-// Reports implements leash.Gate.
+// Reports implements local.LeashGate.
 func (g *leashGate) Reports() <-chan gate.Report { return g.reports }
 
-// Grant implements leash.Gate.
+// Grant implements local.LeashGate.
 func (g *leashGate) Grant(id gate.ShimID, grant gate.Grant) error {
 	return g.send(id, func(s *leashShim) { s.takes(grant) })
 }
 
-// Drain implements leash.Gate.
+// Drain implements local.LeashGate.
 func (g *leashGate) Drain(id gate.ShimID, reason string, _ time.Duration) error {
 	return g.send(id, func(s *leashShim) { s.kill("kills the program: " + reason) })
 }
