@@ -177,7 +177,7 @@ type Claims struct {
 
 // Past has the notes of the pod's earlier agent processes.
 type Past struct {
-	// First reports that no earlier agent process of the pod has competed ([claim.Config.First]).
+	// First reports that no earlier agent process of the pod has competed ([elector.Claim.First]).
 	First bool
 	// Granted reports whether a note on disk names the hold as granted to a shim of the init
 	// container. The agent needs the note, because an init container that has succeeded gets no

@@ -4,8 +4,12 @@
 package agent
 
 import (
+	"go/parser"
+	"go/token"
 	"os/exec"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -43,11 +47,34 @@ func standard(pkg string) bool {
 	return !strings.Contains(first, ".")
 }
 
+// io are packages that a pure decision does not import.
+var io = []string{"net", "net/http", "log/slog", "context", "os/exec", "math/rand", "math/rand/v2"}
+
+// A simulation and a fuzz test can drive a claim alone, although its driver is in the same package.
+func TestClaimDecidesWithoutIO(t *testing.T) {
+	files, err := filepath.Glob("elector/*.go")
+	require.NoError(t, err)
+	require.Contains(t, files, "elector/waiting.go")
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") || file == "elector/elector.go" || file == "elector/record.go" {
+			continue
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
+		require.NoError(t, err)
+		for _, i := range parsed.Imports {
+			path, err := strconv.Unquote(i.Path.Value)
+			require.NoError(t, err)
+			name, ours := strings.CutPrefix(path, module)
+			pure := slices.Contains([]string{"api", "agent/instant", "agent/lease", "agent/pace"}, name)
+			assert.True(t, ours && pure || standard(path) && !slices.Contains(io, path), "%s imports %s", file, path)
+		}
+	}
+}
+
 // The rules of imports. Within this module a package may import only the packages of the field "may",
 // if that field is set, and never those of the field "never". In both, a path that ends with a slash
 // stands for all packages below it. The rules count imports through other packages, too.
 func TestPackagesImportOnlyWhatTheyMay(t *testing.T) {
-	io := []string{"net", "net/http", "log/slog", "context", "os/exec", "math/rand", "math/rand/v2"}
 	heavy := []string{"k8s.io/", "sigs.k8s.io/", "github.com/prometheus/", "google.golang.org/"}
 	gate := []string{"agent/gate", "agent/shim", "agent/linux"}
 	for _, rule := range []struct {
@@ -71,11 +98,10 @@ func TestPackagesImportOnlyWhatTheyMay(t *testing.T) {
 			why:      "a decision takes the time as an argument and does no I/O, so a simulation and a fuzz test can drive it",
 			packages: []string{"agent/lease"}, may: []string{"api"}, never: io,
 		},
-		{why: "a decision", packages: []string{"agent/claim"}, may: []string{"api", "agent/instant", "agent/lease", "agent/pace"}, never: io},
 		{why: "a decision", packages: []string{"agent/turn", "agent/leave"}, may: []string{"api", "agent/instant"}, never: io},
 		{
 			why:      "show makes the pod's status from plain values, and can neither begin nor end a hold",
-			packages: []string{"agent/status"}, never: []string{"agent/claim", "agent/turn", "agent/leave"},
+			packages: []string{"agent/status"}, never: []string{"agent/elector", "agent/turn", "agent/leave"},
 		},
 		{
 			why:      "a forwarder knows no slot, so nothing that a client sends can change a decision about a slot",
@@ -88,11 +114,11 @@ func TestPackagesImportOnlyWhatTheyMay(t *testing.T) {
 		{
 			why:      "agent and local write Leases by the same code",
 			packages: []string{"agent/elector"},
-			may:      []string{"api", "agent/claim", "agent/instant", "agent/kube", "agent/lease", "agent/linux", "agent/pace"},
+			may:      []string{"api", "agent/instant", "agent/kube", "agent/lease", "agent/linux", "agent/pace"},
 		},
 		{why: "a Lease proves no death: only package agent combines both", packages: []string{"agent/lease"}, never: gate},
 		{why: "a Lease proves no death: only package agent combines both", packages: gate, never: []string{"agent/lease"}},
-		{why: "a Lease proves no death: only package agent combines both", packages: []string{"agent/claim"}, never: []string{"agent/gate"}},
+		{why: "a Lease proves no death: only package agent combines both", packages: []string{"agent/elector"}, never: []string{"agent/gate"}},
 		{
 			why:      "no call may bypass the connection between agent and shim, and reports alone prove a death",
 			packages: []string{"agent/gate"}, may: []string{"agent/linux", "api"}, never: []string{"net/http", "os/exec", "os/signal"},

@@ -4,7 +4,7 @@
 // Package agent runs the agent of a gated pod. The agent stands by, holds, drains, and
 // stands by again.
 //
-// Package claim decides about the Leases, package gate about children, package status about the
+// Package elector decides about the Leases, package gate about children, package status about the
 // pod's status. Package agent connects these packages by a loop. Only the loop waits for events,
 // and only the loop and package status start requests. The loop's states are standby, hold and drain.
 //

@@ -7,7 +7,7 @@ import (
 	"context"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/claim"
+	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/status"
@@ -54,7 +54,7 @@ func (d *drain) run(ctx context.Context) error {
 
 // stop orders the shims of the hold to drain. Once another pod may run under a slot of the
 // hold, stop also orders these shims to kill their children.
-func (d *drain) stop(s claim.State) {
+func (d *drain) stop(s elector.State) {
 	for _, r := range d.unit.shims.Grantees(d.id) {
 		d.stopChild(r)
 		if s.Taken && r.Phase == gate.Draining {
@@ -97,7 +97,7 @@ func (d *drain) renews() bool {
 
 // renewOn renews the hold while its children stop, and remembers whether the children still serve.
 // The result is the instant of the next renewal.
-func (d *drain) renewOn(ctx context.Context, s claim.State) time.Duration {
+func (d *drain) renewOn(ctx context.Context, s elector.State) time.Duration {
 	wake := instant.Never
 	switch soon := d.began + stopsAtOnce; {
 	case !d.needed(s):

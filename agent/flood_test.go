@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/metaparticle-io/metaparticle/agent/claim"
+	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -105,7 +105,7 @@ func TestAgentBoundsItsRequestsDuringEveryFault(t *testing.T) {
 					a.connect("s1")
 					w.pass(time.Minute)
 					for range 3 {
-						assert.LessOrEqual(t, a.requested(time.Minute), claim.PerMinute+claim.Burst)
+						assert.LessOrEqual(t, a.requested(time.Minute), elector.PerMinute+elector.Burst)
 					}
 				}))
 			}
@@ -128,6 +128,6 @@ func TestHolderBoundsItsRequestsDespiteConflictingWrites(t *testing.T) {
 				w.server.put(&l)
 			}
 		})
-		assert.LessOrEqual(t, a.requested(time.Minute), claim.PerMinute+claim.Burst)
+		assert.LessOrEqual(t, a.requested(time.Minute), elector.PerMinute+elector.Burst)
 	})
 }

@@ -8,7 +8,7 @@ import (
 	"errors"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/claim"
+	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/status"
@@ -21,7 +21,7 @@ type grants struct{ *hold }
 // start lets the claim of the start lock decide, and sends that claim's requests. Then start
 // dismisses each container whose wait for the start lock has reached its bound. The result is the
 // instant of the next decision.
-func (h grants) start(ctx context.Context, s claim.State) time.Duration {
+func (h grants) start(ctx context.Context, s elector.State) time.Duration {
 	waits := h.mayGrant(s) && len(h.grantable()) > 0
 	return min(h.loop.starts.act(ctx, h.loop.now, startFacts{holds: true, waits: waits, serves: h.serves()}), h.dismiss())
 }
@@ -41,7 +41,7 @@ func (h grants) waitsToStart() bool { return !h.loop.starts.open() && len(h.gran
 // grant sends a first grant to each waiting shim of the pod, and extends the other grants as
 // far as the renewals allow. If a container has two shims, grant drains the earlier shim. The
 // result is the instant of the next attempt.
-func (h grants) grant(s claim.State) time.Duration {
+func (h grants) grant(s elector.State) time.Duration {
 	h.refused = false
 	wake := instant.Never
 	// After a leap, a first grant waits for a renewal that follows the leap. The leap may mean
@@ -87,7 +87,7 @@ const ungrantedPause = 5 * time.Second
 
 // mayGrant reports whether the agent may send a first grant. The start lock must permit the
 // grant, too, but mayGrant does not check that lock.
-func (h grants) mayGrant(s claim.State) bool {
+func (h grants) mayGrant(s elector.State) bool {
 	return h.unit.mayHold() && s.Renewed() && !h.unit.deletion.checking()
 }
 
@@ -95,7 +95,7 @@ func (h grants) mayGrant(s claim.State) bool {
 // of a stop signal has changed. The function also sends the grant that thaws the child after a
 // leap. If a grant could not be sent, the next attempt follows after Budget.Retry. The result is the
 // instant of that attempt.
-func (h grants) extend(s claim.State) time.Duration {
+func (h grants) extend(s elector.State) time.Duration {
 	wake := instant.Never
 	for _, r := range h.unit.shims.Grantees(h.id) {
 		if !r.Connected {
@@ -119,7 +119,7 @@ func (h grants) grantable() []gate.Report { return h.unit.grantable(h.id) }
 
 // give sends a grant. If the gate refuses the grant, the result is the instant of the next
 // attempt; otherwise [instant.Never].
-func (h grants) give(s claim.State, r gate.Report) time.Duration {
+func (h grants) give(s elector.State, r gate.Report) time.Duration {
 	b := h.unit.self.Budget
 	again := h.loop.now + b.Retry
 	err := h.unit.orders.grant(r.Shim, gate.Grant{
@@ -143,7 +143,7 @@ func (h grants) give(s claim.State, r gate.Report) time.Duration {
 
 // answers returns the number of the shim's last leap, if a grant may thaw the child after that
 // leap; otherwise zero.
-func (h grants) answers(s claim.State, r gate.Report) int {
+func (h grants) answers(s elector.State, r gate.Report) int {
 	if s.Confirmed < h.unit.orders.to(r.Shim).leaps {
 		return 0
 	}
@@ -152,12 +152,12 @@ func (h grants) answers(s claim.State, r gate.Report) int {
 
 // unanswered reports whether a first grant waits for the renewal that must follow the last
 // leap.
-func (h grants) unanswered(s claim.State) bool {
+func (h grants) unanswered(s elector.State) bool {
 	return !s.Renewed() && len(h.grantable()) > 0
 }
 
 // slotsOf returns the slots that are held, in the order of acquisition.
-func slotsOf(s claim.State) []string {
+func slotsOf(s elector.State) []string {
 	var all []string
 	for _, t := range s.Tokens {
 		all = append(all, t.Slot)
@@ -166,7 +166,7 @@ func slotsOf(s claim.State) []string {
 }
 
 // slotTokens returns the slots and their fencing tokens, in the order of acquisition.
-func slotTokens(s claim.State) []gate.SlotToken {
+func slotTokens(s elector.State) []gate.SlotToken {
 	var all []gate.SlotToken
 	for _, t := range s.Tokens {
 		all = append(all, gate.SlotToken{Slot: t.Slot, Token: t.Token})

@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/claim"
+	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
@@ -46,7 +46,7 @@ type hold struct {
 	// init container has succeeded; zero without such a wait.
 	gap time.Duration
 	// paused is the pause about which the agent has already written an Event.
-	paused claim.Pause
+	paused elector.Pause
 	// rollout has the hold's part in a rollout. The field "turn" has the last decision of
 	// package turn about this hold.
 	rollout holdRollout
@@ -57,7 +57,7 @@ type hold struct {
 
 // newHold returns the hold of the slots that the claim has acquired or resumed. The caller begins the
 // hold by [hold.begin].
-func newHold(u *unit, l *loop, s claim.State) *hold {
+func newHold(u *unit, l *loop, s elector.State) *hold {
 	h := &hold{unit: u, loop: l, id: s.Hold, slots: slotsOf(s), since: l.now, resumed: s.Resumed}
 	h.leaving.unit, h.leaving.loop, h.leaving.hold, h.leaving.rollout = u, l, h.id, &h.rollout
 	h.leaving.id = h.id
@@ -135,7 +135,7 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 // decide decides about the hold's part in a rollout, and then how the pod leaves its Services. Both
 // decisions depend on the probes, and the second one depends on the first one. The result is the
 // instant of the next decision.
-func (h *hold) decide(ctx context.Context, s claim.State) time.Duration {
+func (h *hold) decide(ctx context.Context, s elector.State) time.Duration {
 	u, now := h.unit, h.loop.now
 	h.learnGap()
 	h.followChildren()
@@ -147,7 +147,7 @@ func (h *hold) decide(ctx context.Context, s claim.State) time.Duration {
 // act sends the requests for the start lock, the grants, and then the renewals, in which the holder
 // says since when the application serves. Then act shows the status, and removes an ask that the pod
 // wrote as a standby. The result is the instant of the next action.
-func (h *hold) act(ctx context.Context, s claim.State) time.Duration {
+func (h *hold) act(ctx context.Context, s elector.State) time.Duration {
 	g := grants{h}
 	wake := min(g.start(ctx, s), g.grant(s))
 	if h.needed(s) {
@@ -164,7 +164,7 @@ func (h *hold) beginUnbounded() { h.unit.shims.Begin(h.id) }
 
 // tellEnd reports, in the log, the metrics and an Event, why the hold ends. If the application has
 // ended by itself, the Event of the release tells why.
-func (h *hold) tellEnd(ctx context.Context, state claim.State, end ending) {
+func (h *hold) tellEnd(ctx context.Context, state elector.State, end ending) {
 	u := h.unit
 	switch end.reason {
 	case status.ReasonEnded:
@@ -183,7 +183,7 @@ func (h *hold) tellEnd(ctx context.Context, state claim.State, end ending) {
 }
 
 // tellPause adds one Event for each pause of a slot of the hold.
-func (h *hold) tellPause(state claim.State) {
+func (h *hold) tellPause(state elector.State) {
 	if state.Paused != h.paused && state.Paused.Slot != "" {
 		h.unit.events.Paused(pauseOf(state), state.Paused.Pause == api.PauseStop)
 	}
@@ -191,11 +191,11 @@ func (h *hold) tellPause(state claim.State) {
 }
 
 // pauseOf describes the pause of a slot for people; empty without a pause.
-func pauseOf(s claim.State) string { return status.PauseOf(s.Paused.Slot, s.Paused.Pause) }
+func pauseOf(s elector.State) string { return status.PauseOf(s.Paused.Slot, s.Paused.Pause) }
 
 // ends returns the reason why the hold must end now. If the hold goes on, the reason is empty,
 // and the second result is the instant of the next decision.
-func (h *hold) ends(s claim.State) (ending, time.Duration) {
+func (h *hold) ends(s elector.State) (ending, time.Duration) {
 	u, now, drain := h.unit, h.loop.now, h.unit.self.Budget.Drain
 	drainAt := h.drainAt(s)
 	wake, wished, outcome := drainAt, h.leaving.due(h.wish(s)), u.outcome(h.id)
@@ -236,7 +236,7 @@ func (h *hold) ends(s claim.State) (ending, time.Duration) {
 // drainAt returns the instant at which the drain begins, unless a renewal succeeds before that
 // instant. With the gate "pod" no shim freezes the application after a leap. So until a renewal
 // follows the leap, the drain begins earlier by the possible length of the pause.
-func (h *hold) drainAt(s claim.State) time.Duration {
+func (h *hold) drainAt(s elector.State) time.Duration {
 	u := h.unit
 	if !u.config.KubeletStops || s.Renewed() {
 		return s.DrainAt
@@ -248,7 +248,7 @@ func (h *hold) drainAt(s claim.State) time.Duration {
 // paused slot, so a yield waits for the end of the pause. With the gate "pod", only a restart by
 // the kubelet stops the application. The kubelet restarts nothing in a deleted pod, so a deleted
 // pod with that gate keeps its hold in any case.
-func (h *hold) wish(s claim.State) ending {
+func (h *hold) wish(s elector.State) ending {
 	u := h.unit
 	grace := u.config.Grace
 	switch {
@@ -293,13 +293,13 @@ func (h *hold) learnGap() {
 // may have a child of the hold. After the success of an init container, the hold needs renewals
 // until the next container gets a grant. The hold also needs renewals while a first grant waits
 // for the start lock, or for a renewal after a leap.
-func (h *hold) needed(s claim.State) bool {
+func (h *hold) needed(s elector.State) bool {
 	return h.unit.shims.Supported(h.id) || grants{h}.unanswered(s) || grants{h}.waitsToStart()
 }
 
 // renew renews each slot whose renewal is due, while the hold needs renewals. The result is the
 // instant of the next renewal.
-func (h *hold) renew(ctx context.Context, s claim.State, guard bool) time.Duration {
+func (h *hold) renew(ctx context.Context, s elector.State, guard bool) time.Duration {
 	f := h.unit.facts()
 	f.Renew, f.Guard = h.needed(s), guard
 	f.Profile.Serving, f.Profile.Leaving, f.Profile.Leave = h.serving, h.leaving.Says, h.leaving.id
@@ -331,7 +331,7 @@ func servesSince(h *hold) time.Duration {
 }
 
 // learnServing stores the wall clock's time at which the application began to serve.
-func (h *hold) learnServing(s claim.State) {
+func (h *hold) learnServing(s elector.State) {
 	switch {
 	case !h.serves(), h.leaving.Closed:
 		h.serving = time.Time{}
@@ -343,7 +343,7 @@ func (h *hold) learnServing(s claim.State) {
 // appear shows the pod as a holder in its status. Until the check for the pod's deletion has
 // ended, the status stays as it is. Most applications start within milliseconds after that check,
 // so a status "Starting" would soon be out of date.
-func (h *hold) appear(ctx context.Context, s claim.State) time.Duration {
+func (h *hold) appear(ctx context.Context, s elector.State) time.Duration {
 	u := h.unit
 	if u.deletion.checking() {
 		return instant.Never
@@ -380,7 +380,7 @@ func (h *hold) letGo(end ending) {
 		end.successor, end.turn = h.leaving.Successor, h.leaving.turn
 	}
 	successor := h.rollout.release(h.loop.now, h.record(), end.successor, end.turn, u.mayHold())
-	part := claim.Parting{Successor: successor}
+	part := elector.Parting{Successor: successor}
 	switch reason := end.reason; {
 	case !u.shims.Proven(h.id):
 		u.config.Log.Warn("not released: no proof that all children are dead", "hold", h.id)

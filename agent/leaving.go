@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/claim"
+	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
@@ -88,7 +88,7 @@ func (l *leaving) due(wish ending) ending {
 
 // next decides how the pod leaves its Services before the wished end. The result is the
 // instant of the next decision.
-func (l *leaving) next(ctx context.Context, s claim.State, wish ending, serves bool) time.Duration {
+func (l *leaving) next(ctx context.Context, s elector.State, wish ending, serves bool) time.Duration {
 	u, now := l.unit, l.loop.now
 	cause, successor, turn := wish.cause(), wish.successor, wish.turn
 	signalled, preStop := l.reported()

@@ -7,7 +7,7 @@ import (
 	"context"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/claim"
+	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/pace"
@@ -33,7 +33,7 @@ const (
 // linger makes a stopping standby continue to forward, if its ports are open. A lingering standby
 // competes for no slot, because its claim is stopped before the linger begins. While the standby
 // lingers, the result is the instant at which the linger ends; otherwise [instant.Never].
-func (l *loop) linger(ctx context.Context, views []claim.View) time.Duration {
+func (l *loop) linger(ctx context.Context, views []elector.View) time.Duration {
 	u, now := l.unit, l.now
 	if u.stopping && !u.linger.begun {
 		u.linger.begun = true
@@ -56,7 +56,7 @@ func (l *loop) linger(ctx context.Context, views []claim.View) time.Duration {
 
 // emptiedAt returns the instant from which this pod expects no other pod to take the free slots.
 // While a pod may hold one of the slots, the result is [instant.Never].
-func emptiedAt(views []claim.View) time.Duration {
+func emptiedAt(views []elector.View) time.Duration {
 	at := time.Duration(0)
 	for _, v := range views {
 		if !v.Known || v.Record.Holder != "" || v.FreeAt == instant.Never {

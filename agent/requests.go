@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/claim"
 	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/status"
 )
@@ -40,7 +39,7 @@ func newRequests(u *unit, p posts, group *sync.WaitGroup) *requests {
 	q := &requests{unit: u, posts: p, group: group, timeout: u.self.Budget.RequestTimeout}
 	c := u.config
 	u.claim = q.elector(elector.Config{
-		Claim:  claim.Config{Slots: c.Slots, Any: c.Any, First: c.First, Shards: c.Shards, Run: c.Run, Self: u.self, OwnKernel: c.OwnKernel, Random: u.random},
+		Claim:  elector.Claim{Slots: c.Slots, Any: c.Any, First: c.First, Shards: c.Shards, Run: c.Run, Self: u.self, OwnKernel: c.OwnKernel, Random: u.random},
 		Prompt: c.Forwarder != nil, Sends: q.sends, Answered: q.answered,
 	})
 	return q
@@ -61,14 +60,14 @@ func (q *requests) elector(c elector.Config) *elector.Elector {
 // grant: either [requests.checkAhead] has just found that the pod is not being deleted, or the check is
 // sent with the write. If the release does not name this pod, several standbys may send the write,
 // and only the pod that then holds sends the check ([hold.run]).
-func (q *requests) sends(ctx context.Context, now time.Duration, a *claim.Action) {
+func (q *requests) sends(ctx context.Context, now time.Duration, a *elector.Action) {
 	u, hold, last := q.unit, a.Record.Hold, q.unit.claim.Record(a.Slot)
 	if a.Resumed {
 		q.checked = hold
 		return
 	}
 	a.Record.Rollout = u.rollout.text(now, u.config.Wall(), *a, last)
-	if a.Kind == claim.Release {
+	if a.Kind == elector.Release {
 		return
 	}
 	u.shims.Begin(hold)
@@ -137,17 +136,17 @@ func (q *requests) learnDeletion(ctx context.Context) {
 
 // answered counts a write in the metrics, and reports a release, or the failure of any request, in
 // the log. A release also causes an Event.
-func (q *requests) answered(a claim.Action, err, refusal error) {
+func (q *requests) answered(a elector.Action, err, refusal error) {
 	count(q.unit.metrics, a, err)
 	log := q.unit.config.Log
 	switch {
-	case a.Kind == claim.Release && refusal == nil:
+	case a.Kind == elector.Release && refusal == nil:
 		log.Info("released", "lease", a.Slot, "hold", a.Hold)
 		q.unit.events.Released(a.Slot, q.causeOfEnd(a.Hold))
 	case refusal == nil:
-	case a.Kind == claim.Renew:
+	case a.Kind == elector.Renew:
 		log.Warn("not renewed", "lease", a.Slot, "hold", a.Record.Hold, "err", refusal)
-	case a.Kind == claim.Read:
+	case a.Kind == elector.Read:
 		log.Warn("not read", "lease", a.Slot, "err", refusal)
 	default:
 		log.Debug("write was not stored", "lease", a.Slot, "err", refusal)
@@ -176,11 +175,11 @@ func (q *requests) causeOfEnd(hold string) string {
 }
 
 // count counts the answer to a write in the metrics.
-func count(m *status.Metrics, a claim.Action, err error) {
+func count(m *status.Metrics, a elector.Action, err error) {
 	switch a.Kind {
-	case claim.Renew:
+	case elector.Renew:
 		m.Renewed(a.Sent(), err)
-	case claim.Acquire, claim.Release:
+	case elector.Acquire, elector.Release:
 		m.Wrote(err)
 	default: // the metrics count only writes
 	}

@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/claim"
+	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
@@ -89,7 +89,7 @@ func slotOf(r lease.Record) turn.Slot {
 
 // standing returns package turn's decision about a standby that sees these views of its slots.
 // The argument "begun" lists the holds that this agent process has begun.
-func (r *rollout) standing(now time.Duration, views []claim.View, begun []string) turn.StandbyDecision {
+func (r *rollout) standing(now time.Duration, views []elector.View, begun []string) turn.StandbyDecision {
 	if !r.takesTurns() {
 		return turn.StandbyDecision{Wake: instant.Never}
 	}
@@ -112,7 +112,7 @@ func (r *rollout) turnSince(now time.Duration, of turn.Rollout) time.Duration {
 // see stores the hold that the standby sees, and whether a grant would start the whole application.
 // If the hold has changed, see also stores the present instant, and clears waiting.Due. If the Lease
 // does not name this pod, the pod's turn has ended.
-func (r *rollout) see(now time.Duration, views []claim.View, whole bool) {
+func (r *rollout) see(now time.Duration, views []elector.View, whole bool) {
 	hold := ""
 	if len(views) > 0 {
 		hold = views[0].Record.Hold
@@ -140,11 +140,11 @@ func (r *rollout) learn(now time.Duration, s turn.StandbyDecision) {
 
 // text returns the value of [api.RolloutAnnotation] for an acquiring or releasing write, which replaces
 // the record.
-func (r *rollout) text(now time.Duration, wall time.Time, a claim.Action, record lease.Record) string {
+func (r *rollout) text(now time.Duration, wall time.Time, a elector.Action, record lease.Record) string {
 	switch {
-	case a.Kind == claim.Acquire && r.workload != "":
+	case a.Kind == elector.Acquire && r.workload != "":
 		return r.acquired(now, wall, record, a.Record.Hold).String()
-	case a.Kind == claim.Acquire, !r.takesTurns():
+	case a.Kind == elector.Acquire, !r.takesTurns():
 		return record.Rollout
 	case r.released.hold == a.Hold:
 		return r.released.text

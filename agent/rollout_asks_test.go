@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/metaparticle-io/metaparticle/agent/claim"
+	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
@@ -143,7 +143,7 @@ func TestPodWithoutTurnsEndsRolloutOfItsWorkload(t *testing.T) {
 			config.Readiness, config.Slots = api.ReadinessHolder, []string{theSlot}
 			config.Revision = api.Revision{Workload: c.workload, Number: 7, Hash: "new"}
 			last := lease.Record{UID: "u", Transitions: c.transitions, Rollout: text}
-			got := newRollout(config).text(0, time.Now(), claim.Action{Kind: claim.Acquire, Record: lease.Record{Hold: "hold"}}, last)
+			got := newRollout(config).text(0, time.Now(), elector.Action{Kind: elector.Acquire, Record: lease.Record{Hold: "hold"}}, last)
 			assert.Equal(t, c.want, turn.Parse(got))
 		})
 	}

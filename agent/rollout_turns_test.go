@@ -12,7 +12,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 
-	"github.com/metaparticle-io/metaparticle/agent/claim"
+	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
@@ -53,7 +53,7 @@ func TestHolderLimitsItsRequestsAboutTheNextLease(t *testing.T) {
 		w.pass(time.Minute)
 		before := int(c.n.Load())
 		w.pass(10 * time.Minute)
-		assert.LessOrEqual(t, int(c.n.Load())-before, 10*claim.PerMinute)
+		assert.LessOrEqual(t, int(c.n.Load())-before, 10*elector.PerMinute)
 	})
 }
 
@@ -69,7 +69,7 @@ func TestPodAsksEvenIfReadinessOfHolderFlaps(t *testing.T) {
 		if i%50 >= 47 { // the holder does not serve for the last 3 s of each 50 s
 			yields = turn.Now
 		}
-		v := []claim.View{{Slot: theSlot, Known: true, FreeAt: now + 30*time.Second, Record: &lease.Record{
+		v := []elector.View{{Slot: theSlot, Known: true, FreeAt: now + 30*time.Second, Record: &lease.Record{
 			UID: "u", Version: "1", Holder: "a_u", Hold: "h", Profile: lease.Profile{Revision: oldRevision},
 			Rollout: turn.Rollout{Hold: "h", Yields: yields, Proven: oldRevision}.String(),
 		}}}

@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/claim"
+	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/leave"
@@ -43,13 +43,13 @@ func (s standby) run(ctx context.Context) (*hold, error) {
 		u.metrics.Vacant(s.vacant(facts, views))
 		wake := s.act(ctx, facts, d)
 		switch state := u.claim.State(); state.Stage {
-		case claim.Held:
+		case elector.Held:
 			return newHold(u, s.loop, state), nil
-		case claim.Done:
+		case elector.Done:
 			if s.loop.starts.done() {
 				return nil, nil
 			}
-		case claim.Waiting:
+		case elector.Waiting:
 		}
 		wake = min(wake, lingersUntil, s.show(ctx, d.standing, facts.Settled))
 		if err := s.loop.wait(ctx, wake); err != nil {
@@ -70,7 +70,7 @@ type standbyDecision struct {
 
 // decide decides about the pod's part in the rollout, by these views of the pod's slots. The method
 // sends no request.
-func (s standby) decide(views []claim.View) standbyDecision {
+func (s standby) decide(views []elector.View) standbyDecision {
 	r, now := s.unit.rollout, s.loop.now
 	r.see(now, views, s.unit.startsWhole())
 	standing := r.standing(now, views, s.unit.shims.Begun())
@@ -81,7 +81,7 @@ func (s standby) decide(views []claim.View) standbyDecision {
 // facts returns the inputs of the claim's next decision. A standby competes for no slot after a
 // failed turn, or once the pod has decided to skip. The same applies once the work is done, and until
 // the release that records a success or a failure is stored.
-func (s standby) facts(views []claim.View, standing turn.StandbyDecision) claim.Facts {
+func (s standby) facts(views []elector.View, standing turn.StandbyDecision) elector.Facts {
 	u := s.unit
 	f := u.facts()
 	f.Compete = f.Compete && !standing.Failed && !u.waits.skips() && !u.waits.done && !u.owesRecord(views)
@@ -92,7 +92,7 @@ func (s standby) facts(views []claim.View, standing turn.StandbyDecision) claim.
 
 // act sends the requests for the slots and for the start lock, and the pod's ask. The result is the
 // instant of the next decision.
-func (s standby) act(ctx context.Context, f claim.Facts, d standbyDecision) (wake time.Duration) {
+func (s standby) act(ctx context.Context, f elector.Facts, d standbyDecision) (wake time.Duration) {
 	_, wake = s.unit.claim.Step(ctx, s.loop.now, f, s.unit.outcome)
 	wake = min(wake, d.standing.Wake, s.loop.starts.act(ctx, s.loop.now, startFacts{asks: d.watchesStart}))
 	return min(wake, s.loop.asker.ask(ctx, s.loop.now, d.standing.Asks))
@@ -118,7 +118,7 @@ func (s standby) show(ctx context.Context, standing turn.StandbyDecision, settle
 
 // hindered returns the decision of package turn, changed if the start lock keeps the pod from
 // starting. The pod then does not ask. Otherwise the holder would yield, and no pod could start.
-func (s standby) hindered(standing turn.StandbyDecision, views []claim.View) turn.StandbyDecision {
+func (s standby) hindered(standing turn.StandbyDecision, views []elector.View) turn.StandbyDecision {
 	if !standing.Asks {
 		return standing
 	}
@@ -132,7 +132,7 @@ func (s standby) hindered(standing turn.StandbyDecision, views []claim.View) tur
 // checkAhead checks for the pod's deletion, if this standby expects a slot after the present hold. A
 // standby expects the slot while the standby asks for its turn. A standby also expects the slot once
 // a person, or the leaving holder, has named the standby as successor.
-func (s standby) checkAhead(ctx context.Context, views []claim.View, standing turn.StandbyDecision) {
+func (s standby) checkAhead(ctx context.Context, views []elector.View, standing turn.StandbyDecision) {
 	u := s.unit
 	for _, v := range views {
 		if (s.named(v) || standing.Asks) && !v.Mine && u.deletion.expect(v.Slot, v.Record.Hold, s.loop.now) {
@@ -142,13 +142,13 @@ func (s standby) checkAhead(ctx context.Context, views []claim.View, standing tu
 }
 
 // named reports whether a person, or the leaving holder, has named this pod as successor.
-func (s standby) named(v claim.View) bool {
+func (s standby) named(v elector.View) bool {
 	yield, own := v.Record.Yield, s.unit.self.Identity
 	return yield.Hold == v.Record.Hold && yield.Successor == own || v.Record.Profile.Leaving == own
 }
 
 // seen converts the views of a standby's slots for the status.
-func seen(views []claim.View) []status.Slot {
+func seen(views []elector.View) []status.Slot {
 	seen := make([]status.Slot, 0, len(views))
 	for _, v := range views {
 		seen = append(seen, status.Slot{Name: v.Slot, Record: v.Record, Known: v.Known, Mine: v.Mine, ExpiresAt: v.ExpiresAt})
@@ -160,9 +160,9 @@ func seen(views []claim.View) []status.Slot {
 // holds. A holder counts as living until its Lease expires. If the pod needs all of several slots,
 // all must be vacant; otherwise one vacant slot is enough. A shut slot is not vacant. While a child
 // of this pod lives, or the pod waits after a failure, the result is false.
-func (s standby) vacant(f claim.Facts, views []claim.View) bool {
+func (s standby) vacant(f elector.Facts, views []elector.View) bool {
 	u, now := s.unit, s.loop.now
-	taken := func(v claim.View) bool {
+	taken := func(v elector.View) bool {
 		return v.Shut || s.unheard(v) || v.Known && v.Record.Holder != "" && !v.Mine && now < v.ExpiresAt
 	}
 	free := 0
@@ -184,7 +184,7 @@ const lookTime = 5 * time.Second
 // for a lease duration. Without a connection to the API server a pod sees no renewals, so the
 // holder may be alive. If the Lease states a shorter duration than that of this pod, the shorter
 // duration counts.
-func (s standby) unheard(v claim.View) bool {
+func (s standby) unheard(v elector.View) bool {
 	duration := s.unit.self.Budget.Duration
 	if v.Record.Duration > 0 {
 		duration = min(duration, v.Record.Duration)
@@ -207,7 +207,7 @@ func effectOf(s turn.StandbyDecision, unwritten error) status.Turn {
 // Ready while no holder serves. The result is the longer of two times: the pod's grace, and the
 // time that an application has in a turn to start. Without a strict controller, or without
 // turns, the result is zero.
-func (u *unit) readyBeyond(views []claim.View) time.Duration {
+func (u *unit) readyBeyond(views []elector.View) time.Duration {
 	if !u.config.ReplacesUnready || !u.rollout.takesTurns() {
 		return 0
 	}
@@ -244,7 +244,7 @@ func (s standby) drainOrphans() {
 // offer sends the pod's offer to stay Ready, if the holder is leaving its Services and this
 // standby is Ready. A standby offers once for each leave. Later, offer tells the holder that the
 // standby is prepared. The result is the instant of the next decision.
-func (s standby) offer(ctx context.Context, d status.Decision, standing turn.StandbyDecision, views []claim.View) (wake time.Duration) {
+func (s standby) offer(ctx context.Context, d status.Decision, standing turn.StandbyDecision, views []elector.View) (wake time.Duration) {
 	u, o := s.unit, s.loop.offerer
 	if !u.rollout.takesTurns() {
 		return instant.Never

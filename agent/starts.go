@@ -10,7 +10,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/claim"
 	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/instant"
@@ -55,13 +54,13 @@ func newStarts(u *unit, q *requests) *starts {
 	}
 	s := &starts{unit: u, starting: map[gate.ShimID]string{}}
 	s.claim = q.elector(elector.Config{
-		Claim: claim.Config{Slots: c.StartSlots, Self: u.self, OwnKernel: c.OwnKernel, Random: u.random}, Answered: s.answered,
+		Claim: elector.Claim{Slots: c.StartSlots, Self: u.self, OwnKernel: c.OwnKernel, Random: u.random}, Answered: s.answered,
 	})
 	return s
 }
 
 // answered counts a write in the metrics, and reports a failure of any request in the log.
-func (s *starts) answered(a claim.Action, err, refusal error) {
+func (s *starts) answered(a elector.Action, err, refusal error) {
 	count(s.unit.metrics, a, err)
 	if refusal != nil {
 		s.unit.config.Log.Debug("request for the start lock failed", "lease", a.Slot, "err", refusal)
@@ -103,10 +102,10 @@ func (s *starts) act(ctx context.Context, now time.Duration, f startFacts) time.
 		s.watched = now
 	}
 	for {
-		state, wake := s.claim.Step(ctx, now, s.facts(f), func(hold string) claim.Outcome {
-			return claim.Outcome{Proven: s.proven(now, hold, f.serves)}
+		state, wake := s.claim.Step(ctx, now, s.facts(f), func(hold string) elector.Outcome {
+			return elector.Outcome{Proven: s.proven(now, hold, f.serves)}
 		})
-		if state.Stage != claim.Held {
+		if state.Stage != elector.Held {
 			return wake
 		}
 		s.begin(now, state)
@@ -139,10 +138,10 @@ func (s *starts) forgetStarted(serves bool) {
 }
 
 // facts returns the inputs of the claim's next decision.
-func (s *starts) facts(f startFacts) claim.Facts {
+func (s *starts) facts(f startFacts) elector.Facts {
 	u := s.unit
 	needed := f.waits || len(s.starting) > 0
-	facts := claim.Facts{
+	facts := elector.Facts{
 		Wall:    u.config.Wall(),
 		Compete: f.waits && s.hold == "" && u.mayHold(),
 		Profile: lease.Profile{Address: u.config.PodIP, Workload: u.config.Workload},
@@ -152,8 +151,8 @@ func (s *starts) facts(f startFacts) claim.Facts {
 	if s.inherits() && !f.serves {
 		for _, v := range s.claim.Views() {
 			if v.Mine && v.Known {
-				facts.Children = append(facts.Children, claim.Child{
-					Hold: v.Record.Hold, Tokens: []claim.Token{{Slot: v.Slot, Token: cmp.Or(v.Record.Token, v.Record.Version)}},
+				facts.Children = append(facts.Children, elector.Child{
+					Hold: v.Record.Hold, Tokens: []elector.Token{{Slot: v.Slot, Token: cmp.Or(v.Record.Token, v.Record.Version)}},
 				})
 			}
 		}
@@ -169,7 +168,7 @@ func (s *starts) inherits() bool { return !s.fresh && s.hasChild() }
 // sawOther returns true if the agent has seen every Lease of the start lock, and none of these
 // Leases names this pod.
 func (s *starts) sawOther() bool {
-	return !slices.ContainsFunc(s.claim.Views(), func(v claim.View) bool { return !v.Known || v.Mine })
+	return !slices.ContainsFunc(s.claim.Views(), func(v elector.View) bool { return !v.Known || v.Mine })
 }
 
 // hasChild reports whether a shim of the pod has a child.
@@ -197,7 +196,7 @@ func (s *starts) heard(now time.Duration, hold string) bool {
 
 // begin remembers that a hold has begun. Under a resumed hold, each child of the pod counts as
 // starting.
-func (s *starts) begin(now time.Duration, state claim.State) {
+func (s *starts) begin(now time.Duration, state elector.State) {
 	if s.hold == state.Hold {
 		return
 	}
@@ -208,9 +207,9 @@ func (s *starts) begin(now time.Duration, state claim.State) {
 
 // adopt counts each child of the pod as starting under the present hold, if that hold is a resumed
 // one.
-func (s *starts) adopt(state claim.State) {
+func (s *starts) adopt(state elector.State) {
 	for _, r := range s.unit.shims.Reports() {
-		if state.Stage == claim.Held && state.Resumed && r.HasChild() {
+		if state.Stage == elector.Held && state.Resumed && r.HasChild() {
 			s.starting[r.Shim] = state.Hold
 		}
 	}
@@ -218,15 +217,15 @@ func (s *starts) adopt(state claim.State) {
 
 // ends reports whether the hold of the start lock ends now. The result named "part" tells
 // in which way the claim then gives up its slot.
-func (s *starts) ends(now time.Duration, state claim.State, f startFacts) (part claim.Parting, over bool) {
+func (s *starts) ends(now time.Duration, state elector.State, f startFacts) (part elector.Parting, over bool) {
 	switch {
 	case state.Lost != nil, now >= state.Deadline:
-		return claim.Parting{}, true
+		return elector.Parting{}, true
 	case state.Resumed && !s.heard(now, s.hold):
 	case len(s.starting) == 0 && (!f.waits || !s.unit.mayHold()):
-		return claim.Parting{GiveBack: true}, true
+		return elector.Parting{GiveBack: true}, true
 	}
-	return claim.Parting{}, false
+	return elector.Parting{}, false
 }
 
 // tellSlow adds an Event if a start takes too long. The result is the instant of the next
@@ -262,7 +261,7 @@ func (s *starts) open() bool {
 		return true
 	}
 	state := s.claim.State()
-	return s.hold != "" && state.Stage == claim.Held && state.Lost == nil && state.Renewed()
+	return s.hold != "" && state.Stage == elector.Held && state.Lost == nil && state.Renewed()
 }
 
 // begins remembers that a first grant is sent to the shim.
@@ -273,7 +272,7 @@ func (s *starts) begins(id gate.ShimID) {
 }
 
 // done reports whether no start lock is left to release.
-func (s *starts) done() bool { return s == nil || s.claim.State().Stage == claim.Done }
+func (s *starts) done() bool { return s == nil || s.claim.State().Stage == elector.Done }
 
 // obstacle describes, for people, what keeps the pod from its start lock; empty without an
 // obstacle.

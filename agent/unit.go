@@ -9,7 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/claim"
 	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/instant"
@@ -204,18 +203,18 @@ func (u *unit) grantable(hold string) []gate.Report {
 }
 
 // shimWaits reports whether a shim waits for a hold. In a pod without slots, all holds have the same
-// id, [claim.Slotless]. So a shim that was ordered to drain one hold gets no grant of a later
+// id, [elector.Slotless]. So a shim that was ordered to drain one hold gets no grant of a later
 // hold, and does not count.
 func (u *unit) shimWaits() bool {
 	if u.config.slotless() {
-		return len(u.grantable(claim.Slotless)) > 0
+		return len(u.grantable(elector.Slotless)) > 0
 	}
 	return len(u.shims.Waiting()) > 0
 }
 
 // facts returns the inputs of the claim's next decision.
-func (u *unit) facts() claim.Facts {
-	return claim.Facts{
+func (u *unit) facts() elector.Facts {
+	return elector.Facts{
 		Wall:     u.config.Wall(),
 		Compete:  u.mayHold() && u.shimWaits(),
 		Lingers:  u.linger.on,
@@ -227,9 +226,9 @@ func (u *unit) facts() claim.Facts {
 
 // outcome returns what the pod knows about the end of its hold. The failure of a shard counts nowhere,
 // because the Job itself counts its failures and delays its next pod.
-func (u *unit) outcome(hold string) claim.Outcome {
+func (u *unit) outcome(hold string) elector.Outcome {
 	completed, failed := u.shims.Outcome(hold)
-	o := claim.Outcome{Proven: u.shims.Proven(hold)}
+	o := elector.Outcome{Proven: u.shims.Proven(hold)}
 	if completed {
 		o.Done = u.config.work()
 	}
@@ -242,16 +241,16 @@ func (u *unit) outcome(hold string) claim.Outcome {
 // owesRecord reports whether a Lease still names an ended hold of this pod, under which the work has
 // succeeded or failed. The release of that hold must record the success, or count the failure. Until
 // that release is stored, the pod must not acquire the slot again.
-func (u *unit) owesRecord(views []claim.View) bool {
-	return slices.ContainsFunc(views, func(v claim.View) bool {
+func (u *unit) owesRecord(views []elector.View) bool {
+	return slices.ContainsFunc(views, func(v elector.View) bool {
 		o := u.outcome(v.Record.Hold)
 		return v.Mine && o.Proven && (o.Done != "" || o.Failed != "")
 	})
 }
 
 // resumable returns the children whose hold this agent may resume.
-func (u *unit) resumable() []claim.Child {
-	var children []claim.Child
+func (u *unit) resumable() []elector.Child {
+	var children []elector.Child
 	for _, r := range u.shims.Reports() {
 		if r.Connected && r.HasChild() && u.orders.to(r.Shim).drained != r.Hold && !u.shims.Doubted(r.Hold) {
 			children = append(children, childOf(r))
@@ -260,11 +259,11 @@ func (u *unit) resumable() []claim.Child {
 	return children
 }
 
-// childOf converts a shim's report about its child for package claim.
-func childOf(r gate.Report) claim.Child {
-	c := claim.Child{Hold: r.Hold}
+// childOf converts a shim's report about its child for package elector.
+func childOf(r gate.Report) elector.Child {
+	c := elector.Child{Hold: r.Hold}
 	for _, t := range r.Slots {
-		c.Tokens = append(c.Tokens, claim.Token{Slot: t.Slot, Token: t.Token})
+		c.Tokens = append(c.Tokens, elector.Token{Slot: t.Slot, Token: t.Token})
 	}
 	return c
 }

@@ -10,7 +10,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/claim"
+	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/status"
@@ -42,8 +42,8 @@ type waits struct {
 func (w *waits) skips() bool { return w.course == CourseSkip }
 
 // learn remembers whether the pod's key is done, and whether the key's work has failed.
-func (w *waits) learn(now time.Duration, views []claim.View) {
-	w.done = w.done || w.config.work() != "" && !slices.ContainsFunc(views, func(v claim.View) bool {
+func (w *waits) learn(now time.Duration, views []elector.View) {
+	w.done = w.done || w.config.work() != "" && !slices.ContainsFunc(views, func(v elector.View) bool {
 		return !v.Known || !v.Record.Done.Has(w.config.work())
 	})
 	for _, v := range views {
@@ -55,7 +55,7 @@ func (w *waits) learn(now time.Duration, views []claim.View) {
 
 // skipIfBusy makes a pod that may skip decide to skip, if a shim waits and living holders keep the pod
 // from running. If the decision cannot be stored on disk, the pod does not skip.
-func (w *waits) skipIfBusy(now time.Duration, views []claim.View) {
+func (w *waits) skipIfBusy(now time.Duration, views []elector.View) {
 	if w.config.OnBusy != api.OnBusySkip || w.course != "" || len(w.shims.Waiting()) == 0 {
 		return
 	}
@@ -123,7 +123,7 @@ func (w *waits) note(c Course) error {
 // livingHolder describes, for people, the living holder that keeps the pod from running; empty
 // without such a holder. A vanished holder does not count: its Lease expires, and this pod
 // takes over.
-func (w *waits) livingHolder(now time.Duration, views []claim.View) string {
+func (w *waits) livingHolder(now time.Duration, views []elector.View) string {
 	text := ""
 	for _, v := range views {
 		switch {
@@ -143,7 +143,7 @@ func (w *waits) livingHolder(now time.Duration, views []claim.View) string {
 // does not count, because a Job's next pod must not skip because of the pod that it replaces. A
 // holder whose application does not run, or fails its probes, does not count, either. If a
 // leader election outside of Metaparticle holds the slot, renewals of the Lease are enough.
-func (w *waits) living(now time.Duration, v claim.View) bool {
+func (w *waits) living(now time.Duration, v elector.View) bool {
 	r := v.Record
 	if !v.Known || r.Holder == "" || v.Mine || now >= v.AliveUntil {
 		return false

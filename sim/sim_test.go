@@ -105,7 +105,7 @@ func TestForgedBootIDsBreakNoInvariant(t *testing.T) {
 
 func TestPlantedBugsAreCaught(t *testing.T) { play.Planted(t) }
 
-// The bugs named below are in code that the tests of agent/claim also run. The random schedules of
+// The bugs named below are in code that the tests of agent/elector also run. The random schedules of
 // those tests must catch these bugs without package world.
 func TestRandomSchedulesOfClaimsCatchPlantedBugs(t *testing.T) {
 	play.PlantedClaims(t, "boot-id-always-proof", "deadline-from-the-answer", "deadline-from-the-last-attempt", "equal-bytes",

@@ -1,16 +1,6 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package elector keeps a claim's Leases. An [Elector] lets the pure claim decide, sends the requests
-// that the claim demands, each in a goroutine of its own, and posts the answers to the loop that owns
-// the claim.
-//
-// Guarantee: a write replaces exactly the object that the claim read, and keeps every field that the
-// claim does not know, except managedFields. No goroutine of an Elector touches the claim.
-//
-// The agent's first write clears the Lease's managedFields, which are half of its bytes in each
-// renewal and each event. Rejected: clearing them in enroll, which would need a second write for
-// each Lease.
 package elector
 
 import (
@@ -21,7 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/claim"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 )
@@ -39,7 +28,7 @@ type Leases interface {
 
 // Config has the settings of an Elector. Prompt, Sends and Answered may be left out.
 type Config struct {
-	Claim  claim.Config
+	Claim  Claim
 	Leases Leases
 	// Post passes a function to the loop, or drops the function if ctx ends first. The loop calls
 	// the function with the instant at which the loop received it.
@@ -51,11 +40,11 @@ type Config struct {
 	Group *sync.WaitGroup
 	// Sends is called on the loop before each acquiring or releasing write, and may change the
 	// rollout that the write stores.
-	Sends func(ctx context.Context, now time.Duration, a *claim.Action)
+	Sends func(ctx context.Context, now time.Duration, a *Action)
 	// Answered is called on the loop for each answer, except the answers to a look. The argument
 	// "err" is the API server's error. The argument "refusal" is the result of
-	// [claim.Claim.Answered].
-	Answered func(a claim.Action, err, refusal error)
+	// [Elector.Answered].
+	Answered func(a Action, err, refusal error)
 	Log      *slog.Logger
 }
 
@@ -71,7 +60,7 @@ const EventsWait = 200 * time.Millisecond
 
 // Elector keeps one claim. Only the loop that runs the functions of the field Post calls its methods.
 type Elector struct {
-	*claim.Claim
+	*claim
 	config Config
 	// leases has, for each slot, the Lease that the claim's next write replaces. A
 	// write keeps the fields that the claim does not know.
@@ -92,7 +81,7 @@ type Own struct {
 // New returns an Elector that has sent no request yet.
 func New(c Config, now time.Duration) *Elector {
 	return &Elector{
-		Claim: claim.New(c.Claim, now), config: c,
+		claim: newClaim(c.Claim, now), config: c,
 		leases: map[string]*kube.Lease{}, looks: map[string]context.CancelFunc{}, own: map[string]*Own{},
 	}
 }
@@ -100,8 +89,8 @@ func New(c Config, now time.Duration) *Elector {
 // Step lets the claim decide by the facts, and sends the requests that the claim then demands. The
 // function "outcome" fills in the outcomes of the holds that Leases name. The caller calls Step again at
 // the instant wake, or after an earlier event.
-func (e *Elector) Step(ctx context.Context, now time.Duration, f claim.Facts, outcome func(hold string) claim.Outcome) (state claim.State, wake time.Duration) {
-	f.Outcomes = map[string]claim.Outcome{}
+func (e *Elector) Step(ctx context.Context, now time.Duration, f Facts, outcome func(hold string) Outcome) (state State, wake time.Duration) {
+	f.Outcomes = map[string]Outcome{}
 	for _, hold := range e.Holds() {
 		f.Outcomes[hold] = outcome(hold)
 	}
@@ -110,7 +99,7 @@ func (e *Elector) Step(ctx context.Context, now time.Duration, f claim.Facts, ou
 		e.execute(ctx, now, a)
 	}
 	maps.DeleteFunc(e.own, func(hold string, _ *Own) bool { return !e.Named(hold) })
-	if state = e.State(); state.Stage == claim.Held {
+	if state = e.State(); state.Stage == Held {
 		e.record(state.Hold, state.Resumed)
 	}
 	return state, wake
@@ -130,21 +119,21 @@ func (e *Elector) record(hold string, resumed bool) {
 }
 
 // execute does what an action demands.
-func (e *Elector) execute(ctx context.Context, now time.Duration, a claim.Action) {
+func (e *Elector) execute(ctx context.Context, now time.Duration, a Action) {
 	switch a.Kind {
-	case claim.Look:
+	case Look:
 		e.look(ctx, a)
-	case claim.EndLook:
+	case EndLook:
 		time.AfterFunc(WatchEndsAfter, e.looks[a.Slot])
-	case claim.StandBack:
+	case StandBack:
 		e.config.Log.Info("giving slots back", "missing", a.Slot, "hold", a.Hold)
-	case claim.Read:
+	case Read:
 		e.send(ctx, a, func(ctx context.Context) (*kube.Lease, error) { return e.config.Leases.GetLease(ctx, a.Slot) })
-	case claim.Acquire, claim.Renew, claim.Release:
-		if a.Kind == claim.Acquire {
+	case Acquire, Renew, Release:
+		if a.Kind == Acquire {
 			e.record(a.Record.Hold, a.Resumed)
 		}
-		if a.Kind != claim.Renew && e.config.Sends != nil {
+		if a.Kind != Renew && e.config.Sends != nil {
 			e.config.Sends(ctx, now, &a)
 		}
 		l := LeaseOf(e.leases[a.Slot], a.Record)
@@ -153,14 +142,14 @@ func (e *Elector) execute(ctx context.Context, now time.Duration, a claim.Action
 }
 
 // send sends a request, and passes its answer to the claim.
-func (e *Elector) send(ctx context.Context, a claim.Action, request func(context.Context) (*kube.Lease, error)) {
+func (e *Elector) send(ctx context.Context, a Action, request func(context.Context) (*kube.Lease, error)) {
 	e.config.Group.Go(func() {
 		bounded, cancel := context.WithTimeout(ctx, e.timeout())
 		defer cancel()
 		l, err := request(bounded)
 		e.config.Post(ctx, func(now time.Duration) {
-			refusal := e.Claim.Answered(now, a, answerOf(l, err))
-			e.keep(a.Slot, l)
+			refusal := e.claim.Answered(now, a, answerOf(l, err))
+			e.remember(a.Slot, l)
 			if e.config.Answered != nil {
 				e.config.Answered(a, err, refusal)
 			}
@@ -171,9 +160,9 @@ func (e *Elector) send(ctx context.Context, a claim.Action, request func(context
 // timeout bounds each request except a watch.
 func (e *Elector) timeout() time.Duration { return e.config.Claim.Self.Budget.RequestTimeout }
 
-// keep stores the Lease for the slot's next write, if the claim is going to replace this
+// remember stores the Lease for the slot's next write, if the claim is going to replace this
 // version of the Lease.
-func (e *Elector) keep(slot string, l *kube.Lease) {
+func (e *Elector) remember(slot string, l *kube.Lease) {
 	if l == nil {
 		return
 	}
@@ -184,7 +173,7 @@ func (e *Elector) keep(slot string, l *kube.Lease) {
 
 // look reads the Lease, and then watches the Lease until the watch ends. If a.From has a
 // version, look skips the read, and the watch continues from that version.
-func (e *Elector) look(ctx context.Context, a claim.Action) {
+func (e *Elector) look(ctx context.Context, a Action) {
 	ctx, cancel := context.WithCancel(ctx)
 	e.looks[a.Slot] = cancel
 	e.config.Group.Go(func() {
@@ -250,7 +239,7 @@ func (p *patience) wait(ctx context.Context) bool {
 }
 
 // read reads the Lease, and returns the version from which a watch can continue.
-func (e *Elector) read(ctx context.Context, a claim.Action) (version string, err error) {
+func (e *Elector) read(ctx context.Context, a Action) (version string, err error) {
 	bounded, cancel := context.WithTimeout(ctx, e.timeout())
 	defer cancel()
 	l, err := e.config.Leases.GetLease(bounded, a.Slot)
@@ -259,13 +248,13 @@ func (e *Elector) read(ctx context.Context, a claim.Action) (version string, err
 	}
 	e.config.Post(ctx, func(now time.Duration) {
 		a.Read(now, RecordOf(l))
-		e.keep(a.Slot, l)
+		e.remember(a.Slot, l)
 	})
 	return l.ResourceVersion, nil
 }
 
 // watched passes an event of a watch to the claim. The record is that of the event's Lease.
-func (e *Elector) watched(now time.Duration, a claim.Action, event kube.WatchEvent, r lease.Record) {
+func (e *Elector) watched(now time.Duration, a Action, event kube.WatchEvent, r lease.Record) {
 	switch {
 	case event.Lease == nil:
 	case event.Type == kube.Deleted:
@@ -273,6 +262,6 @@ func (e *Elector) watched(now time.Duration, a claim.Action, event kube.WatchEve
 		a.Gone(now)
 	default:
 		a.Watched(now, r)
-		e.keep(a.Slot, event.Lease)
+		e.remember(a.Slot, event.Lease)
 	}
 }

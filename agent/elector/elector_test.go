@@ -15,7 +15,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/metaparticle-io/metaparticle/agent/claim"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/api"
@@ -59,7 +58,7 @@ func follow(t *testing.T, prompt bool, until, apart time.Duration, events ...kub
 	var group sync.WaitGroup
 	e := New(Config{
 		Leases: server{apart: apart, events: events}, Group: &group, Prompt: prompt, Log: slog.New(slog.DiscardHandler),
-		Claim: claim.Config{Slots: []string{"a"}, Self: lease.Self{Identity: "self"}},
+		Claim: Claim{Slots: []string{"a"}, Self: lease.Self{Identity: "self"}},
 		Post: func(ctx context.Context, _ func(time.Duration)) {
 			if ctx.Err() == nil {
 				posted = append(posted, time.Since(began))
@@ -68,7 +67,7 @@ func follow(t *testing.T, prompt bool, until, apart time.Duration, events ...kub
 	}, 0)
 	ctx, end := context.WithTimeout(t.Context(), until)
 	defer end()
-	e.execute(ctx, 0, claim.Action{Kind: claim.Look, Slot: "a", From: "1"})
+	e.execute(ctx, 0, Action{Kind: Look, Slot: "a", From: "1"})
 	group.Wait()
 	return posted
 }

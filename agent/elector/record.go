@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/claim"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/api"
@@ -129,11 +128,11 @@ func LeaseOf(base *kube.Lease, r lease.Record) *kube.Lease {
 }
 
 // answerOf returns the answer to a request in the form that the claim expects.
-func answerOf(l *kube.Lease, err error) claim.Answer {
+func answerOf(l *kube.Lease, err error) Answer {
 	if err == nil && l != nil {
-		return claim.Answer{Record: RecordOf(l)}
+		return Answer{Record: RecordOf(l)}
 	}
-	a := claim.Answer{Err: err, Conflict: errors.Is(err, kube.ErrConflict), Missing: errors.Is(err, kube.ErrNotFound), Forbidden: errors.Is(err, kube.ErrForbidden)}
+	a := Answer{Err: err, Conflict: errors.Is(err, kube.ErrConflict), Missing: errors.Is(err, kube.ErrNotFound), Forbidden: errors.Is(err, kube.ErrForbidden)}
 	if status, ok := errors.AsType[*kube.StatusError](err); ok {
 		a.RetryAfter = status.RetryAfter
 	}

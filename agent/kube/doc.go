@@ -3,7 +3,7 @@
 
 // Package kube is the agent's client of the Kubernetes API. The client reads, writes and watches
 // Leases and Variables, patches the status of the agent's pod, and creates Events. [Follow] is the one
-// loop that reads and watches; only a claim decides about its own looks (package claim). Beside
+// loop that reads and watches; only a claim decides about its own looks (package elector). Beside
 // packages api and pace, the package imports only the standard library, because it runs next to every gated
 // application. For the requests to Leases, pods and Events, client-go takes 26 MB on disk and 20 MB
 // of memory. This package takes about 6 MB on disk and 6 MB of memory, most of both for TLS.

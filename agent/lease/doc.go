@@ -39,7 +39,7 @@
 // leader election may release the Lease before its work has ended. If another client writes the
 // Lease, but leaves the holder and the duration unchanged, the standbys only wait longer. If
 // another client shortens the duration, a standby may acquire the slot before the deadline of a
-// living holder. Package claim follows the annotations that a person writes: [Record.Paused] and
+// living holder. Package elector follows the annotations that a person writes: [Record.Paused] and
 // [Record.Yield]. Package lease does not know whether a child is dead. An agent needs proof of
 // death before it releases, or before it takes its own Lease back without waiting.
 package lease

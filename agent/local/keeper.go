@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/claim"
 	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
@@ -75,7 +74,7 @@ func newKeeper(c Config, budget api.Budget, of api.Claim) *keeper {
 		readers = of.Size
 	}
 	k.claim = elector.New(elector.Config{
-		Claim: claim.Config{
+		Claim: elector.Claim{
 			Slots: of.Slots(api.Workload{}), Any: of.Size > 1 && readers == 0, Readers: readers, Self: k.self, OwnKernel: c.OwnKernel, OwnProofs: true, Random: c.Random(),
 		},
 		Leases: c.Leases, Post: k.post, Group: &k.group, Answered: k.answered, Log: c.Log,
@@ -93,7 +92,7 @@ func (k *keeper) run(ctx context.Context, stop <-chan struct{}) error {
 	k.now = k.config.Clock()
 	for {
 		wake := k.decide(ctx)
-		if k.claim.State().Stage == claim.Done {
+		if k.claim.State().Stage == elector.Done {
 			k.config.Leash.Retire(k.index)
 			return nil
 		}
@@ -138,9 +137,9 @@ func (k *keeper) decide(ctx context.Context) time.Duration {
 	for {
 		k.renews = false
 		f := k.facts()
-		state, wake := k.claim.Step(ctx, k.now, f, func(hold string) claim.Outcome { return claim.Outcome{Proven: k.proven(hold)} })
+		state, wake := k.claim.Step(ctx, k.now, f, func(hold string) elector.Outcome { return elector.Outcome{Proven: k.proven(hold)} })
 		switch {
-		case state.Stage == claim.Held && k.hold == nil:
+		case state.Stage == elector.Held && k.hold == nil:
 			k.begin(state)
 		case k.hold != nil:
 			at, over := k.keep(state)
@@ -169,8 +168,8 @@ func (k *keeper) hasWaiting() bool { return len(k.bids) > 0 }
 func (k *keeper) watches() bool { return k.hasWaiting() || k.watchers > 0 }
 
 // facts returns the inputs of the claim's next decision.
-func (k *keeper) facts() claim.Facts {
-	f := claim.Facts{
+func (k *keeper) facts() elector.Facts {
+	f := elector.Facts{
 		Writes:  k.hasWaiting() && k.bids[0].writes,
 		Wall:    k.config.Wall(),
 		Compete: k.hasWaiting() && k.hold == nil && !k.stopping,
@@ -192,11 +191,11 @@ func (k *keeper) proven(number string) bool {
 }
 
 // The method "answered" logs each release, and each request that failed.
-func (k *keeper) answered(a claim.Action, _, refusal error) {
+func (k *keeper) answered(a elector.Action, _, refusal error) {
 	switch {
-	case refusal == nil && a.Kind == claim.Release:
+	case refusal == nil && a.Kind == elector.Release:
 		k.config.Log.Info("released", "lease", a.Slot, "hold", a.Hold)
-	case refusal != nil && a.Kind == claim.Renew:
+	case refusal != nil && a.Kind == elector.Renew:
 		k.config.Log.Warn("not renewed", "lease", a.Slot, "hold", a.Record.Hold, "err", refusal)
 	case refusal != nil:
 		k.config.Log.Debug("request failed", "lease", a.Slot, "err", refusal)
@@ -205,9 +204,9 @@ func (k *keeper) answered(a claim.Action, _, refusal error) {
 
 // begin gives the hold to the first bid. If that bid cannot take the hold, or no bid waits, the
 // agent releases the slot.
-func (k *keeper) begin(s claim.State) {
+func (k *keeper) begin(s elector.State) {
 	if !k.hasWaiting() || k.stopping || k.bids[0].writes != s.Writes {
-		k.claim.LetGo(k.now, claim.Parting{GiveBack: true})
+		k.claim.LetGo(k.now, elector.Parting{GiveBack: true})
 		return
 	}
 	first := k.bids[0]
@@ -243,7 +242,7 @@ func (k *keeper) deliver() {
 
 // keep decides about the present hold. If the hold has ended, the second result is true, and the
 // caller decides again. If not, the first result is the instant of the next decision.
-func (k *keeper) keep(s claim.State) (at time.Duration, over bool) {
+func (k *keeper) keep(s elector.State) (at time.Duration, over bool) {
 	h := k.hold
 	if h.unrenewed && s.Renewed() && h.kill > 0 {
 		h.beatAt = k.now // the frozen program could send no heartbeat
@@ -256,7 +255,7 @@ func (k *keeper) keep(s claim.State) (at time.Duration, over bool) {
 		h.ends = ends
 		k.tell()
 	}
-	part := claim.Parting{}
+	part := elector.Parting{}
 	switch {
 	case h.returned:
 		k.claim.Own(h.number).Live = false
@@ -317,7 +316,7 @@ func (k *keeper) obstacle(b *bid) *problem {
 		return busyProblem(k.config.PodName)
 	}
 	// A slot of this pod counts as free if no program can be working under the slot's hold.
-	free := func(v claim.View) bool { return v.FreeAt <= k.now || v.Mine && k.proven(v.Record.Hold) }
+	free := func(v elector.View) bool { return v.FreeAt <= k.now || v.Mine && k.proven(v.Record.Hold) }
 	views := k.claim.Views()
 	if k.of.Kind == api.RWLock && !b.writes {
 		views = views[:1+k.of.Size]

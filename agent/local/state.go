@@ -12,7 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/claim"
+	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/pace"
@@ -158,7 +158,7 @@ func (k calls) glance(now time.Duration) glance {
 
 // The function "shown" returns the slots that the answers show. For a read-write lock the result
 // has the intent, and one slot for each reader that may hold at the same time.
-func shown(k calls) []claim.View {
+func shown(k calls) []elector.View {
 	views := k.claim.Views()
 	if k.of.Kind == api.RWLock {
 		return views[:1+k.of.Size]
@@ -168,15 +168,15 @@ func shown(k calls) []claim.View {
 
 // remembersHold reports whether some Lease still names an ended hold of this pod under which a program
 // may be working. Until that Lease expires, the pod acquires no other slot of the claim.
-func remembersHold(views []claim.View, now time.Duration, proven func(hold string) bool) bool {
-	return slices.ContainsFunc(views, func(v claim.View) bool {
+func remembersHold(views []elector.View, now time.Duration, proven func(hold string) bool) bool {
+	return slices.ContainsFunc(views, func(v elector.View) bool {
 		return v.Mine && v.FreeAt != instant.Never && now < v.ExpiresAt && !proven(v.Record.Hold)
 	})
 }
 
 // allTaken returns the problem of a bid that needs any one of the slots; nil if one of them may
 // be free.
-func allTaken(views []claim.View, available func(claim.View) bool) *problem {
+func allTaken(views []elector.View, available func(elector.View) bool) *problem {
 	holder := ""
 	for _, v := range views {
 		free := available(v)
@@ -195,7 +195,7 @@ func allTaken(views []claim.View, available func(claim.View) bool) *problem {
 
 // anyTaken returns the problem of a bid that needs all of the slots; nil if all of them may be
 // free.
-func anyTaken(views []claim.View, available func(claim.View) bool) *problem {
+func anyTaken(views []elector.View, available func(elector.View) bool) *problem {
 	for _, v := range views {
 		switch {
 		case v.FreeAt == instant.Never:

@@ -9,7 +9,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/claim"
+	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -100,7 +100,7 @@ func recall(ctx context.Context, k calls) {
 	_, seen := k.seen(looking)
 	_ = k.call(ctx, func(time.Duration) {
 		k.synced.known = seen
-		k.synced.held = k.synced.held || !seen || slices.ContainsFunc(k.claim.Views(), func(v claim.View) bool {
+		k.synced.held = k.synced.held || !seen || slices.ContainsFunc(k.claim.Views(), func(v elector.View) bool {
 			return v.Mine && k.claim.Own(v.Record.Hold) == nil
 		})
 	})

@@ -26,7 +26,7 @@
 //
 // # What is not guaranteed
 //
-// The package decides whether an agent tries to acquire a slot. Packages claim and lease decide
+// The package decides whether an agent tries to acquire a slot. Packages elector and lease decide
 // whether the agent may have that slot. The package also decides whether a pod may be Ready. The
 // controller continues the rollout only if the new pods are Ready. Once no old pod is left, nothing
 // protects a rollout. Pods of two workloads take no turns with each other, and neither do pods of

@@ -22,7 +22,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 
-	claims "github.com/metaparticle-io/metaparticle/agent/claim"
 	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
@@ -123,7 +122,7 @@ func (d *driver) run(ctx context.Context, requests elector.Leases) (int, error) 
 	defer group.Wait()
 	defer cancel()
 	d.claim = elector.New(elector.Config{
-		Claim:  claims.Config{Slots: []string{d.slot}, First: true, OwnProofs: true, Random: rand.NewPCG(rand.Uint64(), rand.Uint64()), Self: d.self},
+		Claim:  elector.Claim{Slots: []string{d.slot}, First: true, OwnProofs: true, Random: rand.NewPCG(rand.Uint64(), rand.Uint64()), Self: d.self},
 		Leases: requests, Group: &group, Prompt: true, Log: slog.New(slog.DiscardHandler),
 		Post: func(ctx context.Context, f func(time.Duration)) {
 			select {
@@ -131,8 +130,8 @@ func (d *driver) run(ctx context.Context, requests elector.Leases) (int, error) 
 			case <-ctx.Done():
 			}
 		},
-		Answered: func(a claims.Action, err, _ error) {
-			if err != nil && a.Kind == claims.Acquire && forbids(err) {
+		Answered: func(a elector.Action, err, _ error) {
+			if err != nil && a.Kind == elector.Acquire && forbids(err) {
 				d.denied = err
 			}
 		},
@@ -143,7 +142,7 @@ func (d *driver) run(ctx context.Context, requests elector.Leases) (int, error) 
 	for {
 		now := d.now()
 		state, wake := d.claim.Step(ctx, now, d.facts(), d.outcome)
-		if state.Stage == claims.Done || d.abandoned {
+		if state.Stage == elector.Done || d.abandoned {
 			return d.code, d.err
 		}
 		if again := d.act(now, state); again {
@@ -176,35 +175,35 @@ func (d *driver) run(ctx context.Context, requests elector.Leases) (int, error) 
 
 // outcome reports that a hold is proven dead if its command never started, or is dead with all its
 // processes.
-func (d *driver) outcome(hold string) claims.Outcome {
-	return claims.Outcome{Proven: hold != d.hold || d.dead}
+func (d *driver) outcome(hold string) elector.Outcome {
+	return elector.Outcome{Proven: hold != d.hold || d.dead}
 }
 
 // facts are what the claim must know.
-func (d *driver) facts() claims.Facts {
+func (d *driver) facts() elector.Facts {
 	runs := d.hold != "" && !d.dead
-	return claims.Facts{
+	return elector.Facts{
 		Wall: time.Now(), Compete: !d.over && d.hold == "", Alive: runs, Renew: runs, Guard: runs,
 		Profile: lease.Profile{Serving: d.serving},
 	}
 }
 
 // act does what the state of the claim demands, and reports whether the claim must decide again.
-func (d *driver) act(now time.Duration, s claims.State) (again bool) {
+func (d *driver) act(now time.Duration, s elector.State) (again bool) {
 	switch {
 	case d.dead && !d.over:
 		d.over = true
 		if d.lost {
 			d.code = exitNot
 		}
-		if s.Stage == claims.Held {
-			d.claim.LetGo(now, claims.Parting{})
+		if s.Stage == elector.Held {
+			d.claim.LetGo(now, elector.Parting{})
 		}
 		d.claim.Stop(now)
 		return true
 	case d.hold == "" && !d.over && d.denied != nil:
 		return d.giveUp(now, s, exitError, d.denied)
-	case d.hold == "" && !d.over && s.Stage == claims.Held:
+	case d.hold == "" && !d.over && s.Stage == elector.Held:
 		return d.begin(s)
 	case d.hold == "" && !d.over && d.waitUntil > 0 && now >= d.waitUntil:
 		say(d.std.err, "%s was not free within %s", d.slot, d.wait)
@@ -235,7 +234,7 @@ func (d *driver) tell() {
 }
 
 // begin starts the command under a hold that has just begun.
-func (d *driver) begin(s claims.State) bool {
+func (d *driver) begin(s elector.State) bool {
 	d.hold, d.serving, d.granted = s.Hold, time.Now(), int64(s.Deadline)
 	var err error
 	if d.child, err = d.start(d.holding, s.Tokens[0].Token, int64(s.DrainAt), int64(s.Deadline-d.self.Budget.Kill)); err != nil {
@@ -246,10 +245,10 @@ func (d *driver) begin(s claims.State) bool {
 }
 
 // renewed passes the present deadline on. A lost or paused lock ends the command.
-func (d *driver) renewed(s claims.State) {
+func (d *driver) renewed(s elector.State) {
 	d.child.resume()
 	switch {
-	case s.Stage != claims.Held || s.Hold != d.hold || s.Lost != nil:
+	case s.Stage != elector.Held || s.Hold != d.hold || s.Lost != nil:
 		if !d.lost {
 			d.lost = true
 			say(d.std.err, "%s is lost: the command is killed", d.slot)
@@ -268,10 +267,10 @@ func (d *driver) renewed(s claims.State) {
 }
 
 // giveUp ends the claim before the command has started.
-func (d *driver) giveUp(now time.Duration, s claims.State, code int, err error) bool {
+func (d *driver) giveUp(now time.Duration, s elector.State, code int, err error) bool {
 	d.over, d.code, d.err = true, code, err
-	if s.Stage == claims.Held {
-		d.claim.LetGo(now, claims.Parting{})
+	if s.Stage == elector.Held {
+		d.claim.LetGo(now, elector.Parting{})
 	}
 	d.claim.Stop(now)
 	return true

@@ -127,14 +127,14 @@ func (p plant) search(t *testing.T, binary string) []string {
 	return nil
 }
 
-// PlantedClaims shows that TestClaimsKeepInvariantsInRandomSchedules of agent/claim catches
+// PlantedClaims shows that TestClaimsKeepInvariantsInRandomSchedules of agent/elector catches
 // the named bugs.
 func PlantedClaims(t *testing.T, names ...string) {
 	plants := map[string]string{"": "TestClaimsKeepInvariantsInRandomSchedules$"}
 	for _, name := range names {
 		plants[name] = "TestClaimsKeepInvariantsInRandomSchedules$"
 	}
-	plantedIn(t, "agent/claim", plants)
+	plantedIn(t, "agent/elector", plants)
 }
 
 // PlantedInPackages shows that tests of the product's packages catch the planted bugs whose files name
