@@ -4,9 +4,11 @@
 package elector
 
 import (
+	"slices"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/instant"
+	"github.com/metaparticle-io/metaparticle/agent/lease"
 )
 
 // Stage is a stage in the life of a claim.
@@ -114,4 +116,99 @@ func (c *claim) Leapt(now time.Duration) int {
 		}
 	}
 	return c.need.leaps
+}
+
+// Claim has the slots of a claim, and the pod that claims them.
+type Claim struct {
+	// Slots are the names of the Leases, in the order in which they are acquired. The list may be
+	// empty.
+	Slots []string
+	// Any reports that the claim needs only one of the slots. If Any is false, the claim needs
+	// all slots.
+	Any bool
+	// First reports that no earlier agent process has competed with the pod's volume. So no child of
+	// this machine has a slot, and a claim with Any may acquire a slot before the claim has read all
+	// Leases.
+	First bool
+	// Readers is the size n of a read-write lock: at most n readers may hold the lock at once.
+	// Readers is zero for any other claim. The first slot is the intent. Each reader needs any
+	// one of the first n slots after the intent. A writer ([Facts.Writes]) needs the intent and
+	// all other slots, even if these are more than n.
+	Readers int
+	// Shards is the number of shards into which the work is divided; zero for slots without a
+	// stamp. The claim acquires and keeps only slots whose stamp admits this number.
+	Shards int
+	// Run is the run whose shards the pod works through, each until its success; empty for other
+	// pods. The claim acquires no slot whose Lease has this run among its done keys.
+	Run string
+	// Self describes the pod that claims.
+	Self lease.Self
+	// OwnKernel reports that the pod may run in a virtual machine of its own. An earlier virtual
+	// machine of the pod may still run. So a Lease with another boot id does not prove that the
+	// children of that boot are dead.
+	OwnKernel bool
+	// OwnProofs reports that [Outcome.Proven] is true only for holds that the present agent
+	// process began. So a later process never wrongly takes an unproven hold of this process
+	// for a proven one.
+	OwnProofs bool
+	// Random is the only source of randomness.
+	Random interface{ Uint64() uint64 }
+}
+
+// keep adds the due actions of a held claim to the plan.
+func (c *claim) keep(p *plan) {
+	if p.facts.Renew {
+		for _, s := range c.campaign.slots {
+			s.renew(p, p.facts.Profile)
+		}
+	}
+	if p.facts.Guard {
+		for _, s := range c.campaign.slots {
+			s.guard(p)
+		}
+	}
+	c.tidy(p)
+}
+
+// tidy ends the looks of the slots that the hold does not need. If many looks ended at once, the API
+// server would be busy with the ends of their watches when the pod starts the application. So the time
+// [apart] or more lies between the ends of two looks.
+func (c *claim) tidy(p *plan) {
+	for _, s := range c.need.slots.except(c.campaign.slots).giveUp(p) {
+		if at := c.tidied + apart; p.now < at {
+			p.wakeAt(at)
+			return
+		}
+		c.tidied = p.now
+		unsee(s, p.now)
+	}
+}
+
+// except returns the slots that are not among the needed ones.
+func (all slots) except(needed slots) slots {
+	return slices.DeleteFunc(slices.Clone(all), func(s *slot) bool { return slices.Contains(needed, s) })
+}
+
+// endLooks ends the looks of slots that the pod does not need.
+func (all slots) endLooks(p *plan) {
+	for _, s := range all.giveUp(p) {
+		unsee(s, p.now)
+	}
+}
+
+// giveUp releases slots that the pod does not need, and returns those slots whose looks can end. An
+// acquiring write whose answer was lost may have taken a slot. The claim first reads the Lease of
+// such a slot, and then releases the slot.
+func (all slots) giveUp(p *plan) (seen slots) {
+	for _, s := range all {
+		s.giveBack(p)
+		r, ok := s.view.Record()
+		switch {
+		case s.requests.unread != "" || ok && s.proven(p.facts, r):
+			slots{s}.lookAll(p)
+		case s.look.on || !s.view.IsBlind():
+			seen = append(seen, s)
+		}
+	}
+	return seen
 }

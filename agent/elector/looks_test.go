@@ -5,13 +5,15 @@ package elector
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"strconv"
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/assert"
-
 	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // readsOf returns a map that has the link l for each of the first n slots. The keys are the names
@@ -121,4 +123,60 @@ func TestAcquisitionNeedsBoundedTimeDespiteManyRefusedWatches(t *testing.T) {
 	t.Logf("a free slot is acquired after %v at most, an expired slot after %v", free, expired)
 	assert.LessOrEqual(t, free, 35*time.Second)
 	assert.LessOrEqual(t, expired, 100*time.Second)
+}
+
+// The holder is dead, and no fault follows. The standby itself ends its silent watch, and reads the
+// Lease again. No outage has kept the holder from its renewals, so the holder needs no head start.
+func TestSilentWatchNeverDelaysTakeoverFromDeadHolder(t *testing.T) {
+	for _, duration := range []time.Duration{30 * time.Second, 10 * time.Minute, 16 * time.Minute, 22 * time.Minute, 25*time.Minute + 30*time.Second, time.Hour} {
+		t.Run(duration.String(), func(t *testing.T) {
+			m := semaphore(t, 0, 1)
+			m.store(m.leases[0], lease.Record{UID: "uid-0", Holder: "z_u", Hold: "h", Duration: duration})
+			p := &modelPod{name: "a", self: self(t, "a", duration), names: []string{"slot-0"}}
+			m.join(p)
+			assert.LessOrEqual(t, p.until(2*time.Hour), duration+time.Second)
+		})
+	}
+}
+
+// A reader never writes the intent. So the reader reads the intent again when the Lease of a dead
+// writer has expired.
+func TestDeadWritersIntentBlocksReadersOneLeaseDuration(t *testing.T) {
+	for _, duration := range []time.Duration{15 * time.Second, 30 * time.Second, 10 * time.Minute} {
+		t.Run(duration.String(), func(t *testing.T) {
+			m := semaphore(t, 0, 3)
+			names := []string{"slot-0", "slot-1", "slot-2"}
+			for _, l := range m.leases {
+				m.store(l, lease.Record{UID: l.record.UID, Holder: "z_u", Hold: "h", Duration: duration})
+			}
+			p := &modelPod{model: m, name: "a", self: self(t, "a", duration), names: names, readers: 2, rate: 12, waiting: true}
+			m.pods = append(m.pods, p)
+			p.start()
+			assert.LessOrEqual(t, p.until(2*time.Hour), duration+time.Second)
+		})
+	}
+}
+
+// self describes a pod with this name and lease duration.
+func self(t testing.TB, name string, duration time.Duration) lease.Self {
+	b, err := api.NewBudget(duration)
+	require.NoError(t, err)
+	return lease.Self{Identity: api.Identity(name, "u"), BootID: "boot-1", Budget: b}
+}
+
+func TestPreviousHolderRetriesRequestsWithinItsHeadStart(t *testing.T) {
+	c := newClaim(Claim{Slots: []string{"lock.a"}, Self: self(t, "a", api.DefaultLeaseDuration), Random: rand.NewPCG(1, 1)}, 0)
+	s := c.need.slots[0]
+	s.look.misses = 20
+	worst := func() (d time.Duration) {
+		for range 100 {
+			d = max(d, s.backoff(0, 0))
+		}
+		return d
+	}
+	b := c.need.Self.Budget
+	assert.Greater(t, worst(), b.Renew/2)
+	assert.LessOrEqual(t, worst(), b.Renew)
+	s.view.Read(1, lease.Record{UID: "u", Version: "1", Holder: c.need.Self.Identity})
+	assert.LessOrEqual(t, worst()+b.RequestTimeout, b.Renew, "within the time that the standbys leave")
 }

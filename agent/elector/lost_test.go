@@ -5,13 +5,14 @@ package elector
 
 import (
 	"errors"
+	"slices"
+	"strconv"
 	"testing"
 	"time"
 
+	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"github.com/metaparticle-io/metaparticle/agent/lease"
 )
 
 // claimOfOneSlot returns a new claim of one slot, and a record of its free Lease, which the
@@ -147,4 +148,62 @@ func TestRefusedReleaseIsRepeatedOnlyAfterARead(t *testing.T) {
 	look := c.need.slots[0].look.number
 	Action{slot: c.need.slots[0], look: look}.Read(wake+time.Minute, mine)
 	only(t, c, wake+time.Minute, f, Release)
+}
+
+// An old manifest of a Lease can name a hold of this pod that is over. Another pod may have held the
+// deleted Lease since then.
+func TestProofNeverFreesAReplacedLease(t *testing.T) {
+	c, f, free := claimOfOneSlot(t)
+	held := lease.Record{UID: free.UID, Version: "5", Holder: "z_u", Hold: "h5", Duration: 30 * time.Second}
+	old := lease.Record{UID: "uid-2", Version: "9", Holder: c.need.Self.Identity, Hold: "h3", Duration: 30 * time.Second}
+	look := only(t, c, 0, f, Look)
+	look.Read(0, held)
+	look.Gone(10 * time.Second)
+	only(t, c, 11*time.Second, f, Look).Read(11*time.Second, old)
+	writes := func(a Action) bool { return a.Kind == Acquire || a.Kind == Release }
+	for now := 11 * time.Second; now < 30*time.Second; now += time.Second {
+		actions, wake := next(c, now, f)
+		require.False(t, slices.ContainsFunc(actions, writes), "%v: %v", now, actions)
+		require.LessOrEqual(t, wake, 30*time.Second)
+		f.Compete = !f.Compete // a pod that does not compete must not release the Lease, either
+	}
+	f.Compete = true
+	assert.Equal(t, "9", only(t, c, 30*time.Second, f, Acquire).Record.Version)
+}
+
+// With a lease of an hour, a pod keeps its first slot for an hour while it cannot get the second. Then
+// the pod gives the first slot back. If no other pod wants that slot, the pod must soon try again.
+func TestPodStandsAsideBrieflyDespiteLongLeases(t *testing.T) {
+	random := modelRandom(1)
+	c := newClaim(Claim{Slots: []string{"a", "b"}, Self: self(t, "p", time.Hour), Random: &random}, 0)
+	leases := map[string]lease.Record{"a": {UID: "a", Version: "1"}, "b": {UID: "b", Version: "1"}}
+	facts := Facts{Compete: true}
+	version, backAt := 1, time.Duration(0)
+	for now := time.Second; now < 2*time.Hour; {
+		facts.Wall = time.Unix(0, int64(now))
+		actions, wake := next(c, now, facts)
+		for _, a := range actions {
+			switch {
+			case a.Kind == Look:
+				a.Read(now, leases[a.Slot])
+			case a.Kind == Acquire && a.Slot == "b":
+				require.Error(t, c.Answered(now, a, Answer{Err: errors.New("no right"), Forbidden: true}))
+			case a.Kind == Acquire && backAt > 0:
+				assert.GreaterOrEqual(t, now-backAt, slowest, "a standby without a watch needs the time of a read")
+				assert.LessOrEqual(t, now-backAt, 30*time.Second)
+				return
+			case a.Kind == Acquire, a.Kind == Renew, a.Kind == Release:
+				version++
+				a.Record.Version = strconv.Itoa(version)
+				leases[a.Slot] = a.Record
+				require.NoError(t, c.Answered(now, a, Answer{Record: leases[a.Slot]}))
+			case a.Kind == StandBack:
+				backAt = now
+			}
+		}
+		if len(actions) == 0 {
+			now = max(now+time.Millisecond, wake)
+		}
+	}
+	assert.Fail(t, "the pod does not try again", "it stood back at %v", backAt)
 }
