@@ -82,8 +82,8 @@ func (s store) unbind(ctx context.Context, namespace, name string) error {
 // A user can make thousands of such RoleBindings, and can keep them by finalizers. So unbindOrphans
 // ends with its stint, and deletes each RoleBinding only once.
 func (s store) unbindOrphans(ctx context.Context, known *agentRoles, bindings []rbacv1.RoleBinding, until *stint) error {
-	roles := make(map[string]bool, len(known.all)+len(known.singles))
-	for _, r := range known.all {
+	roles := make(map[string]bool, len(known.All)+len(known.singles))
+	for _, r := range known.All {
 		roles[r.Name] = true
 	}
 	for name := range known.singles {

@@ -29,7 +29,7 @@ func newClaims() claims { return claims{step.Claims{}, map[string]client.Object{
 
 func (c claims) add(by client.Object, account string, duration time.Duration, slots ...string) {
 	account = cmp.Or(account, "default")
-	c.Add(roleKey(account), account, duration, slots...)
+	c.Add(step.RoleKey(account), account, duration, slots...)
 	for _, slot := range slots {
 		if c.Claims[slot] != nil && c.first != nil && c.first[slot] == nil {
 			c.first[slot] = by

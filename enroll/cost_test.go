@@ -23,6 +23,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/enroll/step"
 	"github.com/metaparticle-io/metaparticle/listing"
 )
 
@@ -50,7 +51,7 @@ func TestEnrollAllocatesMemoryInProportionToSlots(t *testing.T) {
 }
 
 func TestEnrollsRequestsGrowInProportionToNewSlots(t *testing.T) {
-	for _, n := range []int{10, 100, maxSlotsPerRole} {
+	for _, n := range []int{10, 100, step.MaxSlotsPerRole} {
 		t.Run(strconv.Itoa(n), func(t *testing.T) {
 			w := newWorld(t, podsWithSlots(n)...)
 			r := w.process()
@@ -76,7 +77,7 @@ func TestEnrollsRequestsGrowInProportionToNewSlots(t *testing.T) {
 }
 
 func TestEnrollsRequestsGrowInProportionToSweptSlots(t *testing.T) {
-	for _, n := range []int{10, 100, maxSlotsPerRole} {
+	for _, n := range []int{10, 100, step.MaxSlotsPerRole} {
 		t.Run(strconv.Itoa(n), func(t *testing.T) {
 			pods := podsWithSlots(n)
 			w := newWorld(t, pods...)

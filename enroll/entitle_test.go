@@ -31,7 +31,7 @@ func (w *world) roles() []rbacv1.Role {
 }
 
 func TestManySlotsOfOneAccountNeedFewRoles(t *testing.T) {
-	const many = 2*maxSlotsPerRole + 1
+	const many = 2*step.MaxSlotsPerRole + 1
 	pod := gated("a", "till", locks(many))
 	w := newWorld(t, pod)
 	r := w.process()
@@ -76,16 +76,16 @@ func TestManySlotsOfOneAccountNeedFewRoles(t *testing.T) {
 // other Roles have none. Enroll sweeps the slots of these Roles after an hour.
 func (w *world) crowd(account string, free int) {
 	w.t.Helper()
-	for n := range maxRolesPerAccount {
-		full := agentRole{Role: step.Role{Memories: map[string]step.Memory{}}, role: &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{
-			Namespace: shop, Name: roleName(account, n), Labels: map[string]string{api.ManagedLabel: managed},
-		}}}
-		for i := range maxSlotsPerRole - free {
-			full.Memories["lock."+strconv.Itoa(n)+"."+strconv.Itoa(i)] = step.Memory{Seconds: 3600, UID: "u"}
+	for n := range step.MaxRolesPerAccount {
+		role, full := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{
+			Namespace: shop, Name: step.RoleName(account, n), Labels: map[string]string{api.ManagedLabel: managed},
+		}}, map[string]step.Memory{}
+		for i := range step.MaxSlotsPerRole - free {
+			full["lock."+strconv.Itoa(n)+"."+strconv.Itoa(i)] = step.Memory{Seconds: 3600, UID: "u"}
 		}
 		free = 0
-		require.NoError(w.t, full.remember())
-		w.create(full.role)
+		require.NoError(w.t, remember(role, full))
+		w.create(role)
 	}
 }
 
@@ -174,7 +174,7 @@ func TestSlotsShareTheLastRoomOfTheirAccount(t *testing.T) {
 	w.remove(first)
 	w.now = w.now.Add(w.settle(r))
 	w.settle(r)
-	assert.Len(t, w.roles(), maxRolesPerAccount, "enroll has swept no other slots yet")
+	assert.Len(t, w.roles(), step.MaxRolesPerAccount, "enroll has swept no other slots yet")
 	assert.Zero(t, all.behind, "the sweep of the deleted pod's slots makes room")
 	assert.Empty(t, holder(w.lease("lock.2")))
 	assert.Subset(t, w.role("till").Rules[0].ResourceNames, withNext("lock.0", "lock.1", "lock.2"))

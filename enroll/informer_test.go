@@ -265,9 +265,9 @@ func TestMemoryOfAFullRoleStaysWhole(t *testing.T) {
 	for i := range 2470 {
 		memories[fmt.Sprintf("lock.%d", i)] = step.Memory{Seconds: 30, UID: "0a1b2c3d-1111-2222-3333-444455556666"}
 	}
-	full := &agentRole{role: &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: "metaparticle:till"}}, Role: step.Role{Memories: memories}}
-	require.NoError(t, full.remember())
-	kept, err := strip(full.role.DeepCopy())
+	full := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: "metaparticle:till"}}
+	require.NoError(t, remember(full, memories))
+	kept, err := strip(full.DeepCopy())
 	require.NoError(t, err)
 	assert.Equal(t, memories, remembered(kept.(*rbacv1.Role)))
 }

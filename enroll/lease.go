@@ -40,7 +40,7 @@ type admission struct {
 // no request, so even many such slots do not delay the slots of other namespaces. The result
 // "behind" is the number of claimed slots that still lack their Leases or rights.
 func (a *admission) admitIncomplete(ctx context.Context) (behind int, err error) {
-	slots, left := a.seen.incomplete()
+	slots, left := a.seen.Incomplete()
 	a.left = left
 	if len(slots) == 0 {
 		return len(left), nil
@@ -82,7 +82,7 @@ func union(a, b []string) []string {
 func (a *admission) admit(ctx context.Context, slots []string) error {
 	leases, errs := a.ensure(ctx, slots)
 	leases = slices.DeleteFunc(leases, func(lease *coordinationv1.Lease) bool {
-		return a.seen.sufficient(lease.Name, string(lease.UID), a.seen.Claims[lease.Name].Accounts)
+		return a.seen.Sufficient(lease.Name, string(lease.UID), a.seen.Claims[lease.Name].Accounts)
 	})
 	if len(leases) == 0 {
 		return errors.Join(errs...)
@@ -117,7 +117,7 @@ func (a *admission) excess() []excess {
 	var all []excess
 	for _, slot := range a.left {
 		all = append(all, excess{first: a.seen.wanted.first[slot], problem: fmt.Sprintf(
-			"Slot %s waits: its service account claims more than %d slots in this namespace", slot, maxSlotsPerRole*maxRolesPerAccount)})
+			"Slot %s waits: its service account claims more than %d slots in this namespace", slot, step.MaxSlotsPerRole*step.MaxRolesPerAccount)})
 	}
 	return all
 }

@@ -24,18 +24,6 @@ const leasesAnnotation = api.Prefix + "leases"
 // versions wrote 2,470.
 const maxMemories = 2500
 
-// agentRole is a Role that enroll made, with its memory decoded.
-type agentRole struct {
-	// Role has the memory. Its key is the result of [roleKey] for the Role's account.
-	step.Role
-	role *rbacv1.Role
-	// sound reports that the Role's rules are exactly those that enroll would write for the Role's
-	// memory.
-	sound bool
-	// bound reports that the Role is bound to its account alone.
-	bound bool
-}
-
 // singleRole is the Role by which an account reads the Leases of its pods' conditions, or uses the
 // Variables of its pods.
 type singleRole struct {
@@ -48,21 +36,11 @@ type singleRole struct {
 // agentRoles are the Roles that enroll made in a namespace.
 type agentRoles struct {
 	step.Roles
-	// all has the Roles of the field Roles, in the same order.
-	all []*agentRole
-	// byKey are the Roles of each account, by the account's roleKey.
-	byKey map[string][]*agentRole
+	// objects has the Roles as they were read, by name.
+	objects map[string]*rbacv1.Role
 	// singles are the Roles for conditions and for Variables, by name. No agent can hold a Lease by
 	// such a Role. So enroll treats a Lease that only these Roles name as a Lease without a Role.
 	singles map[string]*singleRole
-}
-
-func (rs *agentRoles) add(r *agentRole) {
-	rs.all = append(rs.all, r)
-	rs.Add(&r.Role)
-	if r.Key != "" {
-		rs.byKey[r.Key] = append(rs.byKey[r.Key], r)
-	}
 }
 
 // markBound notes which Roles are bound correctly.
@@ -71,8 +49,8 @@ func (rs *agentRoles) markBound(bindings []rbacv1.RoleBinding) {
 	for i := range bindings {
 		byName[bindings[i].Name] = &bindings[i]
 	}
-	for _, r := range rs.all {
-		r.bound = r.Key != "" && roleKey(boundTo(byName[r.Name], r.role)) == r.Key
+	for _, r := range rs.All {
+		r.Bound = r.Key != "" && step.RoleKey(boundTo(byName[r.Name], rs.objects[r.Name])) == r.Key
 	}
 	for name, r := range rs.singles {
 		r.account = boundTo(byName[name], r.role)
@@ -87,18 +65,6 @@ func boundTo(b *rbacv1.RoleBinding, role *rbacv1.Role) string {
 		return ""
 	}
 	return b.Subjects[0].Name
-}
-
-// of returns the Roles of an account that remember the Lease. After a race of two
-// processes, several Roles may remember the Lease.
-func (rs *agentRoles) of(key, lease string) []*agentRole {
-	var found []*agentRole
-	for _, r := range rs.byKey[key] {
-		if _, ok := r.Memories[lease]; ok {
-			found = append(found, r)
-		}
-	}
-	return found
 }
 
 // remembered decodes a Role's memory from the Role's annotation. If the Role's rules name a
@@ -134,17 +100,17 @@ func isForged(annotation string) bool {
 	return leases > maxMemories || strings.Count(annotation, ":") > 3*leases
 }
 
-// remember writes the memory into the Role's annotation and rules.
-func (r *agentRole) remember() error {
-	text, err := json.Marshal(r.Memories)
+// remember writes a memory into a Role's annotation and rules.
+func remember(role *rbacv1.Role, memories map[string]step.Memory) error {
+	text, err := json.Marshal(memories)
 	if err != nil {
-		return fmt.Errorf("write memory of role %s: %w", r.role.Name, err)
+		return fmt.Errorf("write memory of role %s: %w", role.Name, err)
 	}
-	if r.role.Annotations == nil {
-		r.role.Annotations = map[string]string{}
+	if role.Annotations == nil {
+		role.Annotations = map[string]string{}
 	}
-	r.role.Annotations[leasesAnnotation] = string(text)
-	r.role.Rules = rules(r.Memories)
+	role.Annotations[leasesAnnotation] = string(text)
+	role.Rules = rules(memories)
 	return nil
 }
 

@@ -282,26 +282,27 @@ func longLock(i int) string {
 
 func TestNamesOfRolesAreShortAndDiffer(t *testing.T) {
 	long := strings.Repeat("a", 253)
+	maxKey := len(step.RoleKey(long))
 	accounts := []string{
 		"default", "pull-secrets", "1", "default.1", long, long[:252] + "b",
 		long[:maxKey], long[:maxKey+1], long[:maxKey+2],
 		// These accounts are named like the shortened form of another account's name.
-		strings.ReplaceAll(roleKey(long), ":", "-"), strings.ReplaceAll(roleKey(long), ":", "."),
+		strings.ReplaceAll(step.RoleKey(long), ":", "-"), strings.ReplaceAll(step.RoleKey(long), ":", "."),
 	}
 	names := map[string]bool{PullSecretsRole: true}
 	for _, account := range accounts {
-		for n := range maxRolesPerAccount {
-			name := roleName(account, n)
+		for n := range step.MaxRolesPerAccount {
+			name := step.RoleName(account, n)
 			assert.False(t, names[name], name)
 			assert.LessOrEqual(t, len(name), 253)
 			assert.Empty(t, content.IsPathSegmentName(name), "the API server rejects the Role's name")
 			assert.NotEmpty(t, validation.NameIsDNSSubdomain(name, false), "a service account could have that name")
-			assert.Equal(t, roleKey(account), keyOf(name))
+			assert.Equal(t, step.RoleKey(account), step.KeyOf(name))
 			names[name] = true
 		}
 	}
 	assert.Equal(t, "metaparticle:default", RoleName("default"))
-	assert.Empty(t, keyOf("metaparticle-default"), "a name of an earlier version")
+	assert.Empty(t, step.KeyOf("metaparticle-default"), "a name of an earlier version")
 }
 
 func TestNoRoleNameCollidesWithPullSecretsRole(t *testing.T) {

@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/enroll/step"
 )
 
 // singleRoles gives accounts rights on objects by the names of the objects. Each account has one Role
@@ -35,7 +36,7 @@ type singleRoles struct {
 	// prepare, if not nil, is called for each object before a Role first names the object.
 	prepare func(ctx context.Context, name string) error
 	// waits is the format of the message about an object for which a Role has no room. The two
-	// arguments of the format are the object's name and [maxSlotsPerRole]. The field "left" has
+	// arguments of the format are the object's name and [step.MaxSlotsPerRole]. The field "left" has
 	// these messages.
 	waits   string
 	left    []excess
@@ -48,7 +49,7 @@ type singleRoles struct {
 // newConditionRoles returns the [singleRoles] that lets accounts read the Leases of their pods' conditions.
 func newConditionRoles(s store, seen *snapshot, now func() time.Time) *singleRoles {
 	return &singleRoles{
-		store: s, seen: seen, prefix: conditionPrefix, giving: newStint(now), taking: newStint(now), rules: ConditionRules, objects: seen.awaited,
+		store: s, seen: seen, prefix: step.ConditionPrefix, giving: newStint(now), taking: newStint(now), rules: ConditionRules, objects: seen.awaited,
 		waits: "A condition on %s waits: its service account has conditions on more than %d Leases in this namespace",
 	}
 }
@@ -63,7 +64,7 @@ func (r *singleRoles) entitle(ctx context.Context) error {
 	var errs []error
 	needed := make(map[string]bool, len(r.objects))
 	for _, account := range anyFirst(slices.Sorted(maps.Keys(r.objects))) {
-		needed[singleRoleName(r.prefix, account)] = true
+		needed[step.SingleRoleName(r.prefix, account)] = true
 		err := r.entitleTo(ctx, account, r.objects[account])
 		for _, first := range r.objects[account] {
 			r.refused.add(err, first)
@@ -87,7 +88,7 @@ func (r *singleRoles) postponed() bool { return r.giving.postponed || r.taking.p
 func (r *singleRoles) entitleTo(ctx context.Context, account string, objects map[string]client.Object) error {
 	role := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{
 		Namespace: r.seen.namespace,
-		Name:      singleRoleName(r.prefix, account),
+		Name:      step.SingleRoleName(r.prefix, account),
 		Labels:    map[string]string{api.ManagedLabel: managed},
 	}}
 	bound := ""
@@ -96,7 +97,7 @@ func (r *singleRoles) entitleTo(ctx context.Context, account string, objects map
 	}
 	names, left := namesFor(role, objects)
 	for _, name := range left {
-		r.left = append(r.left, excess{first: objects[name], problem: fmt.Sprintf(r.waits, name, maxSlotsPerRole)})
+		r.left = append(r.left, excess{first: objects[name], problem: fmt.Sprintf(r.waits, name, step.MaxSlotsPerRole)})
 	}
 	wanted := r.rules(names...)
 	complete := reflect.DeepEqual(role.Rules, wanted)
@@ -150,15 +151,15 @@ func namedBy(role *rbacv1.Role) map[string]bool {
 // never takes the place of an earlier pod.
 func namesFor(role *rbacv1.Role, objects map[string]client.Object) (names, left []string) {
 	names = slices.Sorted(maps.Keys(objects))
-	if len(names) <= maxSlotsPerRole {
+	if len(names) <= step.MaxSlotsPerRole {
 		return names, nil
 	}
 	already := namedBy(role)
 	first := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return !already[name] })
 	rest := slices.DeleteFunc(names, func(name string) bool { return already[name] })
 	all := append(first, rest...)
-	names = slices.Sorted(slices.Values(all[:maxSlotsPerRole]))
-	return names, all[maxSlotsPerRole:]
+	names = slices.Sorted(slices.Values(all[:step.MaxSlotsPerRole]))
+	return names, all[step.MaxSlotsPerRole:]
 }
 
 // newVariableRoles returns the [singleRoles] that lets accounts use the Variables of their pods. Enroll creates
@@ -167,7 +168,7 @@ func namesFor(role *rbacv1.Role, objects map[string]client.Object) (names, left 
 // create Variables, because RBAC cannot restrict a creation to a name.
 func newVariableRoles(s store, seen *snapshot, now func() time.Time) *singleRoles {
 	return &singleRoles{
-		store: s, seen: seen, prefix: variablePrefix, rules: VariableRules, objects: seen.used, giving: newStint(now), taking: newStint(now),
+		store: s, seen: seen, prefix: step.VariablePrefix, rules: VariableRules, objects: seen.used, giving: newStint(now), taking: newStint(now),
 		waits: "Variable %s waits: the pods of its service account name more than %d Variables in this namespace",
 		prepare: func(ctx context.Context, name string) error {
 			return createVariable(ctx, s, seen.namespace, name)

@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/enroll/step"
 )
 
 // podsWithConditions returns pods of one account with n conditions in all.
@@ -36,7 +37,7 @@ func podsWithConditions(name string, n int) []client.Object {
 }
 
 func TestNewConditionsNeverDisplaceOthersFromFullRole(t *testing.T) {
-	w := newWorld(t, podsWithConditions("b", maxSlotsPerRole-5)...)
+	w := newWorld(t, podsWithConditions("b", step.MaxSlotsPerRole-5)...)
 	r := w.process()
 	w.settle(r)
 	late := podsWithConditions("a", 10) // the Leases of these pods come first in sorted order
@@ -48,7 +49,7 @@ func TestNewConditionsNeverDisplaceOthersFromFullRole(t *testing.T) {
 	assert.Equal(t, map[string]int{"update Role": 1}, w.requests)
 	w.settle(r)
 	named := w.readable("till")
-	require.Len(t, named, maxSlotsPerRole)
+	require.Len(t, named, step.MaxSlotsPerRole)
 	assert.IsIncreasing(t, named)
 	assert.Equal(t, []string{"lock.a-000", "lock.a-001", "lock.a-002", "lock.a-003", "lock.a-004", "lock.b-000"}, named[:6])
 	require.Len(t, w.events, 1)
@@ -64,26 +65,27 @@ func TestNewConditionsNeverDisplaceOthersFromFullRole(t *testing.T) {
 }
 
 func TestConditionRolesNeverShareNamesWithSlotRoles(t *testing.T) {
-	const maxConditionKey = maxRoleName - len(conditionPrefix)
 	long := strings.Repeat("a", 253)
+	short := strings.TrimPrefix(ConditionRoleName(long), step.ConditionPrefix)
+	maxConditionKey, maxKey := len(short), len(step.RoleKey(long))
 	accounts := []string{
 		"after", "default", "1", "after.1", "after-after", "metaparticle-after", "pull-secrets", long, long[:252] + "b",
 		long[:maxConditionKey], long[:maxConditionKey+1], long[:maxKey], long[:maxKey+1],
 		// These accounts are named like the shortened form of another account's name.
-		strings.ReplaceAll(shortened(long, maxConditionKey), ":", "-"), strings.ReplaceAll(shortened(long, maxConditionKey), ":", "."),
+		strings.ReplaceAll(short, ":", "-"), strings.ReplaceAll(short, ":", "."),
 	}
 	w := newWorld(t)
 	names := map[string]bool{PullSecretsRole: true}
 	for i, account := range accounts {
 		name := ConditionRoleName(account)
 		assert.False(t, names[name], name)
-		assert.LessOrEqual(t, len(name), maxRoleName)
-		assert.Empty(t, keyOf(name), "a Role for conditions is no agent's Role")
-		assert.True(t, isSingle(name))
+		assert.LessOrEqual(t, len(name), step.MaxRoleName)
+		assert.Empty(t, step.KeyOf(name), "a Role for conditions is no agent's Role")
+		assert.True(t, step.IsSingle(name))
 		names[name] = true
-		for n := range maxRolesPerAccount {
-			assert.False(t, isSingle(roleName(account, n)))
-			names[roleName(account, n)] = true
+		for n := range step.MaxRolesPerAccount {
+			assert.False(t, step.IsSingle(step.RoleName(account, n)))
+			names[step.RoleName(account, n)] = true
 		}
 		w.create(after(gated("pod-"+strconv.Itoa(i), account, "lock.x-"+strconv.Itoa(i)), "lock.y-"+strconv.Itoa(i)))
 	}
@@ -256,13 +258,13 @@ func TestEndedPodsAndInvalidVariablesGiveNoRights(t *testing.T) {
 
 func TestTooManyVariablesOfAccountCauseOneEvent(t *testing.T) {
 	w := newWorld(t)
-	for i := range maxSlotsPerRole + 1 {
+	for i := range step.MaxSlotsPerRole + 1 {
 		w.create(gated(fmt.Sprintf("p-%03d", i), "till", fmt.Sprintf("variable.v-%03d", i)))
 	}
 	r := w.process()
 	r.Events = w
 	w.settle(r)
-	assert.Len(t, w.usable("till"), maxSlotsPerRole)
+	assert.Len(t, w.usable("till"), step.MaxSlotsPerRole)
 	assert.Len(t, w.events, 1)
 	assert.Contains(t, w.events[0], "Variable v-500 waits: the pods of its service account name more than 500 Variables")
 }

@@ -5,7 +5,6 @@ package enroll
 
 import (
 	"context"
-	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -97,37 +96,6 @@ func (s *snapshot) addWorkloads() {
 		s.awaited.add(w.object, w.template.Spec.ServiceAccountName, leasesOf(request.After))
 		s.used.add(w.object, w.template.Spec.ServiceAccountName, request.Variables())
 	}
-}
-
-// complete reports whether the slot lacks nothing for the given accounts, as [snapshot.sufficient]
-// judges. Without these accounts, the slot needs a Lease only if a Role names the Lease. An agent
-// may have held such a Lease, so enroll makes the Lease again, with the holder [step.Unknown].
-func (s *snapshot) complete(slot string, accounts map[string]string) bool {
-	lease := s.Leases[slot]
-	if lease == nil {
-		return len(accounts) == 0 && !s.Roles.Named(slot)
-	}
-	return s.sufficient(slot, lease.UID, accounts)
-}
-
-// sufficient reports whether each of the accounts may write the Lease of a claimed slot. If the
-// slot needs a next Lease, that Lease must exist, too. The account's Role must be bound, and must
-// name this very Lease. The Role must also remember the longest lease duration that a claim of the
-// slot names, or that any Role remembers.
-func (s *snapshot) sufficient(slot, uid string, accounts map[string]string) bool {
-	if api.HasNextLease(slot) && s.Leases[api.NextLease(slot)] == nil {
-		return false
-	}
-	m := s.Roles.Memory(slot, uid, s.Claims[slot])
-	for key := range accounts {
-		at := s.roles.of(key, slot)
-		if len(at) == 0 || slices.ContainsFunc(at, func(known *agentRole) bool {
-			return !known.sound || !known.bound || known.Memories[slot] != m
-		}) {
-			return false
-		}
-	}
-	return true
 }
 
 // paused returns for each value of [api.Pause] how many slots have this pause. A value that this

@@ -87,17 +87,17 @@ func (s store) cachedRoles(ctx context.Context, namespace string) (*agentRoles, 
 
 // rolesOf decodes the memories of Roles.
 func rolesOf(list []rbacv1.Role) *agentRoles {
-	roles := &agentRoles{byKey: map[string][]*agentRole{}, singles: map[string]*singleRole{}}
+	roles := &agentRoles{objects: map[string]*rbacv1.Role{}, singles: map[string]*singleRole{}}
 	for i := range list {
 		role := &list[i]
-		if isSingle(role.Name) {
+		if step.IsSingle(role.Name) {
 			roles.singles[role.Name] = &singleRole{role: role}
 			continue
 		}
 		memories := remembered(role)
-		roles.add(&agentRole{
-			Role: step.Role{Name: role.Name, Key: keyOf(role.Name), Memories: memories}, role: role,
-			sound: reflect.DeepEqual(role.Rules, rules(memories)),
+		roles.objects[role.Name] = role
+		roles.Add(&step.Role{
+			Name: role.Name, Key: step.KeyOf(role.Name), Memories: memories, Sound: reflect.DeepEqual(role.Rules, rules(memories)),
 		})
 	}
 	return roles

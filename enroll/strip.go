@@ -21,6 +21,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/api/podspec"
+	"github.com/metaparticle-io/metaparticle/enroll/step"
 	"github.com/metaparticle-io/metaparticle/listing"
 )
 
@@ -159,7 +160,7 @@ func nameless(m *metav1.ObjectMeta) metav1.ObjectMeta {
 // very long texts. Enroll writes Roles of the cache back to the API server, so the next write repairs
 // such a Role.
 func stripRole(r *rbacv1.Role) {
-	if len(r.Name) > maxRoleName {
+	if len(r.Name) > step.MaxRoleName {
 		*r = rbacv1.Role{ObjectMeta: nameless(&r.ObjectMeta)}
 		return
 	}
@@ -177,7 +178,7 @@ func stripRole(r *rbacv1.Role) {
 			}
 		}
 	}
-	if names > 8*maxSlotsPerRole || bytes > maxRules || longest > maxWord {
+	if names > 8*step.MaxSlotsPerRole || bytes > maxRules || longest > maxWord {
 		r.Rules = nil
 	}
 }
@@ -185,7 +186,7 @@ func stripRole(r *rbacv1.Role) {
 // stripRoleBinding drops all subjects but the first two, and cuts long texts. Enroll trusts no
 // RoleBinding with two subjects. A cut text equals no name that enroll writes.
 func stripRoleBinding(b *rbacv1.RoleBinding) {
-	if len(b.Name) > maxRoleName {
+	if len(b.Name) > step.MaxRoleName {
 		*b = rbacv1.RoleBinding{ObjectMeta: nameless(&b.ObjectMeta)}
 		return
 	}

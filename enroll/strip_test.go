@@ -179,7 +179,7 @@ func TestStrippedAnnotationsClaimNoMoreThanBefore(t *testing.T) {
 // The Role of an account with all its slots stays whole, because enroll writes this Role back.
 func TestStrippedRoleKeepsAllThatEnrollHasWritten(t *testing.T) {
 	slots := map[string]step.Memory{}
-	for i := range maxSlotsPerRole {
+	for i := range step.MaxSlotsPerRole {
 		slots["lock."+strconv.Itoa(i)] = step.Memory{Seconds: 30}
 	}
 	role := &rbacv1.Role{
@@ -266,7 +266,7 @@ func TestEnrollsCacheBoundsTheTextsOfRoles(t *testing.T) {
 	prefixed, noted, named := meta, meta, meta
 	named.Name = megabytes
 	prefixed.GenerateName, noted.Annotations = megabytes, map[string]string{"note": strings.Repeat("x", 256<<10)}
-	many := make([]string, 4*maxSlotsPerRole)
+	many := make([]string, 4*step.MaxSlotsPerRole)
 	for i := range many {
 		many[i] = strings.Repeat("x", 250) + strconv.Itoa(i)
 	}
@@ -297,14 +297,14 @@ func TestEnrollsCacheBoundsTheTextsOfRoles(t *testing.T) {
 // Enroll writes Roles and RoleBindings of the cache back, so ordinary ones stay whole.
 func TestStrippedRoleKeepsTheLongestNamesOfEnroll(t *testing.T) {
 	slots := map[string]step.Memory{}
-	for i := range maxSlotsPerRole {
+	for i := range step.MaxSlotsPerRole {
 		name := "lock." + strconv.Itoa(i) + "."
 		slots[name+strings.Repeat("a", 253-len(name))] = step.Memory{Seconds: 30}
 	}
 	meta := metav1.ObjectMeta{Name: "r", Labels: map[string]string{api.ManagedLabel: managed}, OwnerReferences: []metav1.OwnerReference{{Kind: "Job", Name: "a"}}}
 	meta.Annotations = map[string]string{leasesAnnotation: strings.Repeat("x", 200<<10)}
 	role := &rbacv1.Role{ObjectMeta: meta, Rules: rules(slots)}
-	require.Greater(t, len(role.Rules[0].ResourceNames), maxSlotsPerRole)
+	require.Greater(t, len(role.Rules[0].ResourceNames), step.MaxSlotsPerRole)
 	binding := &rbacv1.RoleBinding{ObjectMeta: meta, RoleRef: roleRef(strings.Repeat("r", 253)), Subjects: []rbacv1.Subject{subject(shop, strings.Repeat("a", 253))}}
 	for _, whole := range []client.Object{role, binding} {
 		kept, err := strip(whole.DeepCopyObject())

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	rbacv1 "k8s.io/api/rbac/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
@@ -50,8 +51,8 @@ func (s store) remove(ctx context.Context, seen *snapshot, due step.Due, now fun
 	}
 	removals, claimed := seen.Remove(due, live, &roles.Roles)
 	r := &removal{store: s, seen: seen, done: claimed, gone: map[string]bool{}, kept: map[string]bool{}, now: now, until: now().Add(patience)}
-	for i, known := range roles.all {
-		r.reduceRole(ctx, known, removals[i])
+	for i, known := range roles.All {
+		r.reduceRole(ctx, roles.objects[known.Name], known, removals[i])
 	}
 	// The function reduceRole has handled the Leases that a Role names.
 	for _, name := range slices.Sorted(maps.Keys(due.Leases)) {
@@ -64,7 +65,7 @@ func (s store) remove(ctx context.Context, seen *snapshot, due step.Due, now fun
 
 // reduceRole deletes the Leases of the removal. Then reduceRole removes from the Role, in one write,
 // the names of these Leases and of the rights.
-func (r *removal) reduceRole(ctx context.Context, known *agentRole, of step.Removal) {
+func (r *removal) reduceRole(ctx context.Context, role *rbacv1.Role, known *step.Role, of step.Removal) {
 	var done []step.Right
 	for _, name := range of.Leases {
 		if r.deleteLease(ctx, name) {
@@ -79,7 +80,7 @@ func (r *removal) reduceRole(ctx context.Context, known *agentRole, of step.Remo
 	if len(done) == 0 {
 		return
 	}
-	if err := r.rewriteRole(ctx, known); err != nil {
+	if err := r.rewriteRole(ctx, role, known.Memories); err != nil {
 		r.errs = append(r.errs, err)
 		return
 	}
@@ -89,13 +90,13 @@ func (r *removal) reduceRole(ctx context.Context, known *agentRole, of step.Remo
 // rewriteRole stores a Role from which Leases were removed. If the Role names no Lease any more,
 // rewriteRole deletes the Role. If the process crashes before the update or the deletion, the
 // stored Role still remembers the removed Leases. So a later sweep finds the Role.
-func (r *removal) rewriteRole(ctx context.Context, known *agentRole) error {
-	if len(known.Memories) == 0 {
-		return r.deleteRole(ctx, known.role)
+func (r *removal) rewriteRole(ctx context.Context, role *rbacv1.Role, memories map[string]step.Memory) error {
+	if len(memories) == 0 {
+		return r.deleteRole(ctx, role)
 	}
-	err := known.remember()
+	err := remember(role, memories)
 	if err == nil {
-		err = r.client.Update(ctx, known.role)
+		err = r.client.Update(ctx, role)
 	}
 	if err != nil {
 		return fmt.Errorf("revoke leases: %w", err)

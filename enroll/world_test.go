@@ -241,7 +241,7 @@ func (w *world) wrote(before, lease *coordinationv1.Lease) {
 // note records the Leases that Roles have named.
 func (w *world) note(object client.Object, err error) {
 	role, ok := object.(*rbacv1.Role)
-	if !ok || err != nil || isSingle(role.Name) {
+	if !ok || err != nil || step.IsSingle(role.Name) {
 		return // an agent cannot hold a Lease by a Role for conditions
 	}
 	for name := range remembered(role) {

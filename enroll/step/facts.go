@@ -127,62 +127,6 @@ func (c Claims) Add(key, account string, duration time.Duration, slots ...string
 	}
 }
 
-// Memory is a Role's record of one Lease.
-type Memory struct {
-	// Seconds is the longest duration ever claimed under the Lease's name.
-	Seconds int32 `json:"seconds"`
-	// UID is the UID of the last Lease with the recorded name. If the Lease is created again,
-	// enroll writes the new UID into the Role. That write changes the Role's version. So a sweep
-	// that judged the earlier Lease fails to write the Role.
-	UID string `json:"uid"`
-}
-
-// Seconds rounds up, because a Lease stores whole seconds.
-func Seconds(d time.Duration) int32 { return int32((d + time.Second - 1) / time.Second) }
-
-// Role is a Role that lets agents of one service account hold Leases.
-type Role struct {
-	Name string
-	// Key identifies the service account. If the Role's name tells none, Key is empty.
-	Key      string
-	Memories map[string]Memory
-}
-
-// Roles are the Roles of a namespace that let agents hold Leases.
-type Roles struct {
-	All []*Role
-	// Longest are the longest lease durations, in seconds, that any Role remembers for
-	// each Lease. Every Lease that a Role names has an entry.
-	Longest map[string]int32
-}
-
-// Add adds a Role with all its memories.
-func (rs *Roles) Add(r *Role) {
-	rs.All = append(rs.All, r)
-	if rs.Longest == nil {
-		rs.Longest = map[string]int32{}
-	}
-	for lease, m := range r.Memories {
-		rs.Longest[lease] = max(rs.Longest[lease], m.Seconds)
-	}
-}
-
-// Named reports whether a Role remembers the Lease.
-func (rs *Roles) Named(lease string) bool {
-	_, ok := rs.Longest[lease]
-	return ok
-}
-
-// Memory returns what each Role of the slot's claimants must remember of the slot's Lease.
-func (rs *Roles) Memory(slot, uid string, claim *Claim) Memory {
-	return Memory{Seconds: max(rs.Longest[slot], Seconds(claim.Duration)), UID: uid}
-}
-
-// Duration returns the longest lease duration that any Role remembers for the Lease.
-func (rs *Roles) Duration(lease string) time.Duration {
-	return time.Duration(rs.Longest[lease]) * time.Second
-}
-
 // Sooner returns the shorter of two times. Zero stands for a time that never ends.
 func Sooner(a, b time.Duration) time.Duration {
 	if a == 0 || b > 0 && b < a {

@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/assert"
-
 	"github.com/metaparticle-io/metaparticle/enroll"
 	"github.com/metaparticle-io/metaparticle/sim/play"
 	"github.com/metaparticle-io/metaparticle/sim/story"
@@ -53,12 +51,6 @@ func TestPlantedBugsAreCaught(t *testing.T) { play.Planted(t) }
 // realEnroll returns an enroll.Reconciler whose requests go through the world's network.
 func realEnroll(e *world.Enroller) world.Reconciler {
 	return &enroll.Reconciler{Client: &kubeClient{to: e, cached: true}, Reader: &kubeClient{to: e}, Now: time.Now}
-}
-
-// Package world repeats two names of package enroll, because world must not link enroll.
-func TestNamesCopiedIntoSimulationEqualThoseOfEnroll(t *testing.T) {
-	assert.Equal(t, enroll.RoleName("default"), world.RoleName)
-	assert.Equal(t, enroll.ConditionRoleName("default"), world.ConditionRoleName)
 }
 
 // `make unit` runs this test, so a developer notices a plant without its source before the simulation.

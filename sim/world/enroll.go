@@ -19,10 +19,10 @@ const Namespace = "shop"
 
 // RoleName is the name of the Role that gives rights to the account of all pods. The RoleBinding of
 // that Role has the same name.
-const RoleName = "metaparticle:" + account
+var RoleName = step.RoleName(account, 0)
 
 // ConditionRoleName is the name of the Role by which pods read the Leases of their conditions.
-const ConditionRoleName = "metaparticle-after:" + account
+var ConditionRoleName = step.SingleRoleName(step.ConditionPrefix, account)
 
 // rightsOf returns the function by which the API server authorizes requests for Leases of a pod that
 // has only the rights of the named Role. See [apiserver.Client].

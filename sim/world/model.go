@@ -51,11 +51,8 @@ func (m *model) provide() (time.Duration, error) {
 		return 0, apiserver.ErrUnreachable
 	}
 	facts := m.facts()
-	for _, slot := range slices.Sorted(maps.Keys(facts.Claims)) {
-		m.present(slot, facts)
-	}
-	swept, again := m.sweep(facts)
-	m.grant(swept)
+	m.admit(facts)
+	again := m.sweep(facts)
 	m.grantReads()
 	return again, nil
 }
@@ -63,7 +60,12 @@ func (m *model) provide() (time.Duration, error) {
 // facts returns what enroll knows of the world.
 func (m *model) facts() *step.Facts {
 	f := &step.Facts{Claims: step.Claims{}, Leases: map[string]*step.Lease{}, Roles: &step.Roles{}}
-	f.Roles.Add(&m.w.role)
+	role := &m.w.role
+	role.Sound, role.Bound = true, m.w.API.Exists("RoleBinding", RoleName)
+	for slot := range role.Memories {
+		role.Sound = role.Sound && m.w.API.Granted(RoleName, "get", slot)
+	}
+	f.Roles.Add(role)
 	for _, p := range m.w.Pods {
 		if p.Object {
 			f.Claims.Add(account, account, p.Duration, p.claimed()...)
@@ -94,31 +96,41 @@ func seenLease(l *apiserver.Lease) *step.Lease {
 	}
 }
 
-// present remembers a claimed slot, and creates its Leases unless they exist.
-func (m *model) present(slot string, facts *step.Facts) {
-	if next := api.NextLease(slot); api.HasNextLease(slot) && !m.w.API.Exists("Lease", next) {
-		m.create("Lease", next, map[string]any{"spec": map[string]any{}})
+// admit creates the Leases that claimed slots lack, and lets the Role name them.
+func (m *model) admit(facts *step.Facts) {
+	slots, _ := facts.Incomplete()
+	var leases []*step.Lease
+	for _, slot := range slots {
+		if next := api.NextLease(slot); api.HasNextLease(slot) && !m.w.API.Exists("Lease", next) {
+			m.create("Lease", next, map[string]any{"spec": map[string]any{}})
+		}
+		lease := step.NewLease(slot, facts.Claims[slot], facts.Roles)
+		leases = append(leases, &lease)
+		if m.w.API.Exists("Lease", slot) {
+			continue
+		}
+		if lease.Fresh(facts.Roles) {
+			lease.Holder = ""
+		}
+		m.create("Lease", slot, map[string]any{"spec": map[string]any{
+			"holderIdentity": lease.Holder, "leaseDurationSeconds": step.Seconds(lease.Duration), "leaseTransitions": 0,
+		}})
 	}
-	m.w.role.Memories[slot] = facts.Roles.Memory(slot, "", facts.Claims[slot])
-	if m.w.API.Exists("Lease", slot) {
-		return
+	assigned, _ := facts.Roles.Assign(account, account, facts.Claims, leases)
+	for _, to := range assigned {
+		if to.Changed || !to.Bound {
+			m.grant()
+		}
 	}
-	lease := step.NewLease(slot, facts.Claims[slot], facts.Roles)
-	if lease.Fresh(facts.Roles) {
-		lease.Holder = ""
-	}
-	m.create("Lease", slot, map[string]any{"spec": map[string]any{
-		"holderIdentity": lease.Holder, "leaseDurationSeconds": step.Seconds(lease.Duration), "leaseTransitions": 0,
-	}})
 }
 
-// sweep removes what has been unclaimed for a whole lease duration, and reports whether it did.
-func (m *model) sweep(facts *step.Facts) (swept bool, again time.Duration) {
+// sweep removes what has been unclaimed for a whole lease duration.
+func (m *model) sweep(facts *step.Facts) (again time.Duration) {
 	now := time.Now()
 	m.unclaimed = step.Observe(m.unclaimed, facts.Unclaimed(), now)
 	due, again := facts.Expire(m.unclaimed, now)
 	if due.Empty() {
-		return false, again
+		return again
 	}
 	removals, _ := facts.Remove(due, facts.Claims, facts.Roles)
 	for _, name := range slices.Sorted(maps.Keys(due.Leases)) {
@@ -132,7 +144,8 @@ func (m *model) sweep(facts *step.Facts) (swept bool, again time.Duration) {
 	for _, name := range removals[0].Rights {
 		delete(m.w.role.Memories, name)
 	}
-	return true, again
+	m.grant()
+	return again
 }
 
 // stampRounds bounds the rounds of one call, as in enroll.
@@ -231,14 +244,9 @@ func (m *model) write(ctx context.Context, raw json.RawMessage, order step.Actio
 	return err
 }
 
-// grant writes and binds the Role that names the Leases of each remembered slot, if the Role lacks one,
-// or if the model has swept.
-func (m *model) grant(swept bool) {
-	missing := func(slot string) bool { return !m.w.API.Granted(RoleName, "get", slot) }
+// grant writes and binds the Role that names the Leases of each remembered slot.
+func (m *model) grant() {
 	names := slices.Sorted(maps.Keys(m.w.role.Memories))
-	if !swept && !slices.ContainsFunc(names, missing) {
-		return
-	}
 	for _, slot := range names {
 		if api.HasNextLease(slot) {
 			names = append(names, api.NextLease(slot))
