@@ -32,6 +32,9 @@ func (j *judge) lease() string {
 func (s *shards) see(c api.Condition, l *kube.Lease) string {
 	name := api.ShardLease(c.Lease, s.next)
 	if l == nil {
+		// Enroll sweeps the Lease of a shard that no pod claims any more. A later run may have fewer shards,
+		// and only shard 0 tells.
+		*s = shards{}
 		return fmt.Sprintf("The Lease %s does not exist. Check its name, and that a Job with shards claims it.", name)
 	}
 	stamp := api.ParseStamp(l.Annotations[api.StampAnnotation])

@@ -64,6 +64,18 @@ func TestStatesCountOnlyForTheirOwnShard(t *testing.T) {
 	})
 }
 
+// Enroll deletes the Lease of a shard that no pod claims, and a later run has fewer shards.
+func TestConditionLeavesAShardWhoseLeaseIsSwept(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		s.put(shard(0, "1/3/a", "a"), shard(1, "1/3/a", "a"), shard(2, "1/3/a", ""))
+		r := start(t, s, mapped)
+		r.lasts(t, time.Minute)
+		s.Delete(api.ShardLease(mapped.Lease, 2))
+		s.put(shard(0, "2/2/b", "a,b"), shard(1, "2/2/b", "a,b"))
+		r.ends(t, time.Minute)
+	})
+}
+
 func TestConditionWarningNamesAnUnfinishedShard(t *testing.T) {
 	for holder, want := range map[string]string{
 		"":        "Shard 1 of 2 is not done, and no pod holds it. Check the pods of the Job with the UID a. If that Job is complete",
