@@ -16,8 +16,7 @@ import (
 // Agent holds the slots of one pod. One goroutine, that of [Agent.Run], decides
 // everything; the other goroutines send requests and bring answers.
 type Agent struct {
-	loop *loop
-	unit *unit
+	state *state
 }
 
 // New makes an agent. No goroutine starts before [Agent.Run].
@@ -30,9 +29,7 @@ func New(config Config) (*Agent, error) {
 	if err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
 	}
-	posts := make(posts)
-	unit := newUnit(config, budget, posts)
-	return &Agent{loop: newLoop(config, unit, posts), unit: unit}, nil
+	return &Agent{state: newState(config, budget)}, nil
 }
 
 // Run stands by, holds, drains and releases, again and again, until stop is closed. After that, Run
@@ -41,18 +38,18 @@ func New(config Config) (*Agent, error) {
 // its child before the grant's deadline.
 func (a *Agent) Run(ctx context.Context, stop <-chan struct{}) error {
 	ctx, cancel := context.WithCancel(ctx)
-	defer a.loop.group.Wait()
+	defer a.state.group.Wait()
 	defer cancel()
-	defer a.unit.probes.Close()
-	a.loop.begin(stop)
-	a.loop.group.Go(func() { a.unit.status.Run(ctx) })
-	a.loop.group.Go(func() { a.unit.events.Run(ctx) })
+	defer a.state.probes.Close()
+	a.state.now, a.state.stops = a.state.config.Clock(), stop
+	a.state.group.Go(func() { a.state.status.Run(ctx) })
+	a.state.group.Go(func() { a.state.events.Run(ctx) })
 	for {
-		h, err := standby{unit: a.unit, loop: a.loop}.run(ctx)
+		h, err := standby{a.state}.run(ctx)
 		if h == nil || err != nil {
 			var last sync.WaitGroup // one beside the other, because either may use up the grace
-			last.Go(func() { a.unit.events.Flush(ctx) })
-			a.loop.awaitDisruption(ctx)
+			last.Go(func() { a.state.events.Flush(ctx) })
+			a.state.awaitDisruption(ctx)
 			last.Wait()
 			return err
 		}
@@ -68,16 +65,16 @@ func (a *Agent) hold(ctx context.Context, h *hold) error {
 	h.begin()
 	end := ending{}
 	defer func() { h.letGo(end) }()
-	if a.unit.rollout.takesTurns() { // a pod that takes turns has one slot
-		defer a.loop.requests.watchAsks(ctx, h.slots[0])()
+	if a.state.rollout.takesTurns() { // a pod that takes turns has one slot
+		defer a.state.watchAsks(ctx, h.slots[0])()
 	}
 	var err error
 	if end, err = h.run(ctx); err != nil {
 		return err
 	}
-	err = (&drain{hold: h, ending: end, began: a.loop.now}).run(ctx)
+	err = (&drain{hold: h, ending: end, began: a.state.now}).run(ctx)
 	if h.disrupts { // not before: after two minutes Kubernetes takes the condition back from a pod that still runs
-		a.loop.disrupt(ctx, end.reason, h.slots)
+		a.state.disrupt(ctx, end.reason, h.slots)
 	}
 	return err
 }
@@ -87,17 +84,17 @@ func (a *Agent) hold(ctx context.Context, h *hold) error {
 // Then this pod competes again.
 func (a *Agent) Yield() {
 	select {
-	case a.loop.yields <- struct{}{}:
+	case a.state.yields <- struct{}{}:
 	default:
 	}
 }
 
 // Metrics returns the agent's metrics.
-func (a *Agent) Metrics() *status.Metrics { return a.unit.metrics }
+func (a *Agent) Metrics() *status.Metrics { return a.state.metrics }
 
 // Probes returns the handler of the kubelet's HTTP probes, which the agent serves on a port.
-func (a *Agent) Probes() http.Handler { return a.unit.probes.Handler() }
+func (a *Agent) Probes() http.Handler { return a.state.probes.Handler() }
 
 // ExecProbes returns the handler of the kubelet's exec probes, which the agent serves on a
 // socket in the shared volume.
-func (a *Agent) ExecProbes() http.Handler { return a.unit.probes.ExecHandler() }
+func (a *Agent) ExecProbes() http.Handler { return a.state.probes.ExecHandler() }

@@ -29,13 +29,13 @@ const watchAfter = 40 * time.Millisecond
 
 // watchAsks watches the next Lease of the slot. The watch ends a moment after the call of end, so
 // that the end of the watch does not delay the release of the slot.
-func (q *requests) watchAsks(ctx context.Context, slot string) (end func()) {
+func (s *state) watchAsks(ctx context.Context, slot string) (end func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	next, begun := api.NextLease(slot), false
 	see := func(l *kube.Lease) {
-		q.posts.post(ctx, func(now time.Duration) { q.unit.rollout.asks.see(now, l, q.unit.claim.Record(slot).Version) })
+		s.posts.post(ctx, func(now time.Duration) { s.rollout.asks.see(now, l, s.claim.Record(slot).Version) })
 	}
-	q.group.Go(func() {
+	s.group.Go(func() {
 		sleep(ctx, watchAfter)
 		_ = kube.Follow(ctx, kube.Following{ // the error is that of ctx
 			// The first watch begins without a read, and no watch names a version: a next Lease is seldom
@@ -47,9 +47,9 @@ func (q *requests) watchAsks(ctx context.Context, slot string) (end func()) {
 					begun = true
 					return "", nil
 				}
-				ctx, cancel := context.WithTimeout(ctx, q.timeout)
+				ctx, cancel := context.WithTimeout(ctx, s.self.Budget.RequestTimeout)
 				defer cancel()
-				l, err := q.unit.config.API.GetLease(ctx, next)
+				l, err := s.config.API.GetLease(ctx, next)
 				if err == nil {
 					see(l)
 				} else if errors.Is(err, kube.ErrNotFound) {
@@ -58,14 +58,14 @@ func (q *requests) watchAsks(ctx context.Context, slot string) (end func()) {
 				return "", err
 			},
 			Watch: func(ctx context.Context, version string) error {
-				return q.unit.config.API.WatchLease(ctx, next, version, func(e kube.WatchEvent) {
+				return s.config.API.WatchLease(ctx, next, version, func(e kube.WatchEvent) {
 					if e.Lease != nil && e.Type != kube.Deleted {
 						see(e.Lease)
 					}
 				})
 			},
 			Longest: longestWatch, Forbidden: forbiddenPause,
-			Failed: func(err error) { q.unit.config.Log.Debug("next lease is out of sight", "lease", next, "err", err) },
+			Failed: func(err error) { s.config.Log.Debug("next lease is out of sight", "lease", next, "err", err) },
 		})
 	})
 	return func() { time.AfterFunc(elector.WatchEndsAfter, cancel) }
@@ -84,7 +84,7 @@ func sleep(ctx context.Context, pause time.Duration) {
 // asker writes the pod's ask into the next Lease of the pod's slot. Once the pod no longer asks, the
 // asker removes the ask.
 type asker struct {
-	requests *requests
+	*state
 	// lease is the next Lease from the last answer of the API server. The field is nil if the asker
 	// must read the next Lease before its next write.
 	lease *kube.Lease
@@ -123,14 +123,14 @@ func (a *asker) ask(ctx context.Context, now time.Duration, asks bool) (wake tim
 		a.at = now + turn.Again
 	}
 	a.writing, a.written = true, asks
-	base, q := a.lease, a.requests
-	q.group.Go(func() {
-		l, err := q.writeAsk(ctx, base, asks)
-		q.posts.post(ctx, func(now time.Duration) {
+	base := a.lease
+	a.group.Go(func() {
+		l, err := a.writeAsk(ctx, base, asks)
+		a.posts.post(ctx, func(now time.Duration) {
 			a.writing, a.lease, a.err = false, l, err
 			if err != nil {
-				a.at = min(a.at, now+q.pause(err))
-				q.unit.config.Log.Warn("next lease is not written", "asks", asks, "err", err)
+				a.at = min(a.at, now+a.pause(err))
+				a.config.Log.Warn("next lease is not written", "asks", asks, "err", err)
 			}
 		})
 	})
@@ -141,31 +141,31 @@ func (a *asker) ask(ctx context.Context, now time.Duration, asks bool) (wake tim
 // attempt must come while the last stored ask is fresh. A holder that has left its Services
 // yields only to a fresh ask. If the pod has no right to the next Lease, the pause is longer,
 // because enroll must grant that right first.
-func (q *requests) pause(err error) time.Duration {
+func (s *state) pause(err error) time.Duration {
 	if errors.Is(err, kube.ErrForbidden) {
 		return turn.Again
 	}
-	return q.unit.self.Budget.Retry
+	return s.self.Budget.Retry
 }
 
 // writeAsk writes the pod's ask into the next Lease, or removes the ask. The argument "base" is
 // the version of the Lease that the write replaces. Without a base, or after a conflict,
 // writeAsk reads the Lease first. A conflict means that another pod has asked or offered. A pod
 // does not remove the ask of another pod.
-func (q *requests) writeAsk(ctx context.Context, base *kube.Lease, asks bool) (l *kube.Lease, err error) {
-	ctx, cancel := context.WithTimeout(ctx, q.timeout)
+func (s *state) writeAsk(ctx context.Context, base *kube.Lease, asks bool) (l *kube.Lease, err error) {
+	ctx, cancel := context.WithTimeout(ctx, s.self.Budget.RequestTimeout)
 	defer cancel()
-	c := q.unit.config
+	c := s.config
 	for range 2 {
 		if base == nil {
 			if base, err = c.API.GetLease(ctx, api.NextLease(c.Slots[0])); err != nil {
 				return nil, err
 			}
 		}
-		if !asks && !mayCount(base, q.unit.self.Identity) {
+		if !asks && !mayCount(base, s.self.Identity) {
 			return base, nil
 		}
-		l, err = c.API.UpdateLease(ctx, askOf(base, q.unit.self.Identity, c, asks))
+		l, err = c.API.UpdateLease(ctx, askOf(base, s.self.Identity, c, asks))
 		if !errors.Is(err, kube.ErrConflict) {
 			return l, err
 		}

@@ -4,6 +4,7 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"time"
 
@@ -105,3 +106,52 @@ func (d *deletion) checking() bool { return d.ended < d.checks }
 // gone reports whether the pod no longer exists in the API server, because somebody deleted the
 // pod by force.
 func gone(err error) bool { return errors.Is(err, kube.ErrNotFound) }
+
+// checkAhead checks whether the pod is being deleted, while the hold of another pod still lasts.
+// The standby expects the slot after that hold. The method ReadDeletion sends a patch of the pod.
+// After the hold, this patch would compete with the acquiring write for the API server's
+// processors.
+func (s *state) checkAhead(ctx context.Context) {
+	began := s.deletion.aheadAt
+	s.group.Go(func() {
+		bounded, cancel := context.WithTimeout(ctx, s.self.Budget.RequestTimeout)
+		defer cancel()
+		pod, err := s.config.API.ReadDeletion(bounded, s.config.PodName)
+		s.posts.post(ctx, func(time.Duration) {
+			s.deletion.learn("", pod.Deleted || gone(err))
+			s.deletion.cleared = err == nil && !pod.Deleted && began == s.deletion.aheadAt
+		})
+	})
+}
+
+// checkDeletion checks whether the pod is being deleted. The grant waits for the answer, which
+// normally comes at about the same time as the answer to the acquiring write. Without an
+// answer, the grant waits no longer than Budget.Retry.
+func (s *state) checkDeletion(ctx context.Context, hold string) {
+	s.checked = hold
+	number := s.deletion.beginCheck()
+	s.group.Go(func() {
+		bounded, cancel := context.WithTimeout(ctx, min(s.self.Budget.RequestTimeout, s.self.Budget.Retry))
+		defer cancel()
+		pod, err := s.config.API.ReadDeletion(bounded, s.config.PodName)
+		if err != nil {
+			s.config.Log.Debug("deletion is not known", "hold", hold, "err", err)
+		}
+		s.posts.post(ctx, func(time.Duration) { s.deletion.endCheck(number, hold, pod.Deleted || gone(err)) })
+	})
+}
+
+// learnDeletion reads the pod once, if only the pod's deletion can explain the end of the
+// application. The release does not wait for the answer.
+func (s *state) learnDeletion(ctx context.Context) {
+	if s.causeOfEnd(s.ended) != stoppedFromOutside {
+		return
+	}
+	s.group.Go(func() {
+		bounded, cancel := context.WithTimeout(ctx, s.self.Budget.RequestTimeout)
+		defer cancel()
+		if pod, err := s.config.API.ReadDeletion(bounded, s.config.PodName); err == nil {
+			s.posts.post(ctx, func(time.Duration) { s.deletion.learn("", pod.Deleted) })
+		}
+	})
+}

@@ -159,7 +159,7 @@ func TestDeletedPodWithPodGateKeepsTheSlot(t *testing.T) {
 		a.link.set(func(l *link) { l.delay = 2 * time.Second }) // the check for the deletion takes longer than the agent delays the grant
 		a.connect("s1")
 		w.pass(time.Minute)
-		require.True(t, a.agent.unit.deletion.known)
+		require.True(t, a.agent.state.deletion.known)
 		a.agent.Yield()
 		w.pass(time.Minute)
 		assert.True(t, a.running("s1"))

@@ -22,26 +22,26 @@ const disruptionPatience = 10 * time.Second
 // disrupt begins to store the pod's condition DisruptionTarget. The end of the hold ends the pod with
 // an exit code that is none of the application's. By the condition a podFailurePolicy tells such an end
 // from a failure. The drain does not wait for the condition.
-func (l *loop) disrupt(ctx context.Context, reason string, slots []string) {
+func (s *state) disrupt(ctx context.Context, reason string, slots []string) {
 	switch reason {
 	case status.ReasonYield, status.ReasonPaused, status.ReasonShardsChanged, status.ReasonLost, status.ReasonCutOff,
 		status.ReasonUnproven, status.ReasonDrained, status.ReasonTurnFailed:
 	default:
 		return // the application has ended by itself, or a person deletes the pod
 	}
-	if l.disrupted != nil {
+	if s.disrupted != nil {
 		return
 	}
 	done, message := make(chan struct{}), "the pod's hold of "+strings.Join(slots, ", ")+" has ended"
-	l.disrupted = done
-	l.group.Go(func() {
+	s.disrupted = done
+	s.group.Go(func() {
 		defer close(done)
 		for misses := 0; ; misses++ {
-			err := l.unit.status.Disrupt(ctx, reason, message)
+			err := s.status.Disrupt(ctx, reason, message)
 			if err == nil || errors.Is(err, kube.ErrForbidden) || gone(err) {
 				return
 			}
-			l.config.Log.Debug("condition is not written", "err", err)
+			s.config.Log.Debug("condition is not written", "err", err)
 			select {
 			case <-time.After(pace.Backoff(misses)):
 			case <-ctx.Done():
@@ -52,16 +52,16 @@ func (l *loop) disrupt(ctx context.Context, reason string, slots []string) {
 }
 
 // awaitDisruption waits until the condition is stored, or the patience is over.
-func (l *loop) awaitDisruption(ctx context.Context) {
-	if l.disrupted == nil {
+func (s *state) awaitDisruption(ctx context.Context) {
+	if s.disrupted == nil {
 		return
 	}
-	timer := time.NewTimer(min(disruptionPatience, l.config.Grace/2))
+	timer := time.NewTimer(min(disruptionPatience, s.config.Grace/2))
 	defer timer.Stop()
 	select {
-	case <-l.disrupted:
+	case <-s.disrupted:
 	case <-timer.C:
-		l.config.Log.Warn("the pod ends without its condition DisruptionTarget: the API server did not store it in time")
+		s.config.Log.Warn("the pod ends without its condition DisruptionTarget: the API server did not store it in time")
 	case <-ctx.Done():
 	}
 }

@@ -29,24 +29,23 @@ const stopsAtOnce = 100 * time.Millisecond
 // the deadline has passed. Meanwhile the agent may continue to renew, so that the children get
 // their grace. A renewal that succeeds does not cancel the drain.
 func (d *drain) run(ctx context.Context) error {
-	u := d.unit
 	// The probes end before the order to drain, so that no probe meets a stopping child.
-	u.probes.Follow(nil)
+	d.probes.Follow(nil)
 	for {
-		state, now := u.claim.State(), d.loop.now
-		if u.shims.Proven(d.id) || now >= state.Deadline {
+		state, now := d.claim.State(), d.now
+		if d.shims.Proven(d.id) || now >= state.Deadline {
 			return nil
 		}
 		// The agent sends the order to drain before the pod's status. With the gate "readiness",
 		// the drain ends only by a status that is stored after that order.
 		d.stop(state)
-		wake := min(state.Deadline, d.loop.starts.act(ctx, now, startFacts{holds: true}))
-		shown := u.readiness.Draining(now, d.labelled(), d.reason, d.began, d.spared())
-		wake = min(wake, d.loop.appear(ctx, shown))
+		wake := min(state.Deadline, d.starts.act(ctx, now, startFacts{holds: true}))
+		shown := d.readiness.Draining(now, d.labelled(), d.reason, d.began, d.spared())
+		wake = min(wake, d.publish(ctx, shown))
 		if d.renews() {
-			wake = min(wake, d.renewOn(ctx, state), grants{d.hold}.extend(state))
+			wake = min(wake, d.renewOn(ctx, state), d.extend(state))
 		}
-		if err := d.loop.wait(ctx, wake); err != nil {
+		if err := d.wait(ctx, wake); err != nil {
 			return err
 		}
 	}
@@ -55,10 +54,10 @@ func (d *drain) run(ctx context.Context) error {
 // stop orders the shims of the hold to drain. Once another pod may run under a slot of the
 // hold, stop also orders these shims to kill their children.
 func (d *drain) stop(s elector.State) {
-	for _, r := range d.unit.shims.Grantees(d.id) {
+	for _, r := range d.shims.Grantees(d.id) {
 		d.stopChild(r)
 		if s.Taken && r.Phase == gate.Draining {
-			d.unit.orders.kill(r, status.ReasonLost)
+			d.orders.kill(r, status.ReasonLost)
 		}
 	}
 }
@@ -67,23 +66,23 @@ func (d *drain) stop(s elector.State) {
 // with the child's own exit code. Otherwise the shim would wait for another grant, and would later
 // end as if the kubelet's signal had killed the application.
 func (d *drain) stopChild(r gate.Report) {
-	if d.reason == status.ReasonPodDeleted && r.HasChild() && d.unit.config.Shims != nil {
-		d.unit.orders.end(r, d.id, d.reason, d.grace)
+	if d.reason == status.ReasonPodDeleted && r.HasChild() && d.config.Shims != nil {
+		d.orders.end(r, d.id, d.reason, d.grace)
 		return
 	}
-	d.unit.orders.drain(r, d.id, d.reason, d.grace)
+	d.orders.drain(r, d.id, d.reason, d.grace)
 }
 
 // spared reports whether the pod stays Ready while its child stops. Only a pod that yields, and
 // whose revision is proven, can be spared.
 func (d *drain) spared() bool {
-	return d.reason == status.ReasonYield && d.hold.turn.Proven && d.unit.spared()
+	return d.reason == status.ReasonYield && d.hold.turn.Proven && d.staysReady()
 }
 
 // labelled returns the hold because of which the pod has a holder's label; empty for a hold without
 // slots.
 func (d *drain) labelled() string {
-	if d.unit.config.slotless() {
+	if d.config.slotless() {
 		return ""
 	}
 	return d.id
@@ -101,7 +100,7 @@ func (d *drain) renewOn(ctx context.Context, s elector.State) time.Duration {
 	wake := instant.Never
 	switch soon := d.began + stopsAtOnce; {
 	case !d.needed(s):
-	case !d.serves() && d.loop.now < soon:
+	case !d.serves() && d.now < soon:
 		wake = soon
 	default:
 		d.learnServing(s)

@@ -14,56 +14,52 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/status"
 )
 
-// grants sends the grants of a hold. A shim starts its child when it receives its first grant of
-// the hold. A later grant moves the deadline, or thaws the child.
-type grants struct{ *hold }
-
-// start lets the claim of the start lock decide, and sends that claim's requests. Then start
+// driveStarts lets the claim of the start lock decide, and sends that claim's requests. Then driveStarts
 // dismisses each container whose wait for the start lock has reached its bound. The result is the
 // instant of the next decision.
-func (h grants) start(ctx context.Context, s elector.State) time.Duration {
+func (h *hold) driveStarts(ctx context.Context, s elector.State) time.Duration {
 	waits := h.mayGrant(s) && len(h.grantable()) > 0
-	return min(h.loop.starts.act(ctx, h.loop.now, startFacts{holds: true, waits: waits, serves: h.serves()}), h.dismiss())
+	return min(h.starts.act(ctx, h.now, startFacts{holds: true, waits: waits, serves: h.serves()}), h.dismissWaiting())
 }
 
-// dismiss ends the wait of each container that has waited for the start lock for as long as the
+// dismissWaiting ends the wait of each container that has waited for the start lock for as long as the
 // annotation metaparticle.io/wait-at-most permits. The result is the instant of the next decision.
-func (h grants) dismiss() time.Duration {
-	if h.loop.starts.open() {
+func (h *hold) dismissWaiting() time.Duration {
+	if h.starts.open() {
 		return instant.Never
 	}
-	return h.unit.waits.dismiss(h.loop.now)
+	return h.waits.dismiss(h.now)
 }
 
 // waitsToStart reports whether a shim waits for the start lock.
-func (h grants) waitsToStart() bool { return !h.loop.starts.open() && len(h.grantable()) > 0 }
+func (h *hold) waitsToStart() bool { return !h.starts.open() && len(h.grantable()) > 0 }
 
-// grant sends a first grant to each waiting shim of the pod, and extends the other grants as
-// far as the renewals allow. If a container has two shims, grant drains the earlier shim. The
+// grantWaiting sends a first grant to each waiting shim of the pod, and extends the other grants as
+// far as the renewals allow. If a container has two shims, it drains the earlier shim. The
 // result is the instant of the next attempt.
-func (h grants) grant(s elector.State) time.Duration {
+func (h *hold) grantWaiting(s elector.State) time.Duration {
 	h.refused = false
 	wake := instant.Never
 	// After a leap, a first grant waits for a renewal that follows the leap. The leap may mean
 	// that the virtual machine was paused, and that the Lease expired meanwhile. In a pod
 	// without shims, nothing could freeze the child until that renewal. A first grant also waits
 	// for the check of the pod's deletion.
-	if h.mayGrant(s) && h.loop.starts.open() {
+	if h.mayGrant(s) && h.starts.open() {
 		for _, r := range h.grantable() {
-			if err := h.unit.waits.run(); err != nil {
-				h.unit.config.Log.Warn("grant waits: the decision to run is not on the disk (is the disk full?)", "shim", r.Shim, "err", err)
-				h.refused, wake = true, min(wake, h.loop.now+h.unit.self.Budget.Retry)
+			if err := h.waits.run(); err != nil {
+				h.config.Log.Warn("grant waits: the decision to run is not on the disk (is the disk full?)", "shim", r.Shim, "err", err)
+				h.refused, wake = true, min(wake, h.now+h.self.Budget.Retry)
 				continue
 			}
 			again := h.give(s, r)
 			if again == instant.Never {
-				h.loop.starts.begins(r.Shim)
+				h.starts.begins(r.Shim)
 			}
 			wake = min(wake, again)
 		}
 	}
 	wake = min(wake, h.extend(s))
-	for _, r := range h.unit.shims.Superseded() {
+	for _, r := range h.shims.Superseded() {
 		h.stopSuperseded(r)
 	}
 	return wake
@@ -71,13 +67,13 @@ func (h grants) grant(s elector.State) time.Duration {
 
 // stopSuperseded drains a shim whose container has a later shim. If the pod has only a start
 // lock, the drained shim could get no further grant, so the order also ends its container.
-func (h grants) stopSuperseded(r gate.Report) {
-	reason, grace := status.ReasonUnproven, h.unit.self.Budget.Drain
-	if h.unit.config.slotless() {
-		h.unit.orders.end(r, r.Hold, reason, grace)
+func (h *hold) stopSuperseded(r gate.Report) {
+	reason, grace := status.ReasonUnproven, h.self.Budget.Drain
+	if h.config.slotless() {
+		h.orders.end(r, r.Hold, reason, grace)
 		return
 	}
-	h.unit.orders.drain(r, r.Hold, reason, grace)
+	h.orders.drain(r, r.Hold, reason, grace)
 }
 
 // ungrantedPause is the pause after a hold that ended without a first grant, usually because the disk is
@@ -87,27 +83,27 @@ const ungrantedPause = 5 * time.Second
 
 // mayGrant reports whether the agent may send a first grant. The start lock must permit the
 // grant, too, but mayGrant does not check that lock.
-func (h grants) mayGrant(s elector.State) bool {
-	return h.unit.mayHold() && s.Renewed() && !h.unit.deletion.checking()
+func (h *hold) mayGrant(s elector.State) bool {
+	return h.mayHold() && s.Renewed() && !h.deletion.checking()
 }
 
 // extend sends another grant to each shim with a grant of the hold, if the deadline or the delay
 // of a stop signal has changed. The function also sends the grant that thaws the child after a
 // leap. If a grant could not be sent, the next attempt follows after Budget.Retry. The result is the
 // instant of that attempt.
-func (h grants) extend(s elector.State) time.Duration {
+func (h *hold) extend(s elector.State) time.Duration {
 	wake := instant.Never
-	for _, r := range h.unit.shims.Grantees(h.id) {
+	for _, r := range h.shims.Grantees(h.id) {
 		if !r.Connected {
 			continue
 		}
-		last := h.unit.orders.to(r.Shim)
+		last := h.orders.to(r.Shim)
 		leap := h.answers(s, r)
-		changed := last.until != s.Deadline || last.stopDelay != h.leaving.stopDelay() || leap != 0 && leap != last.answered
-		if changed && h.loop.now >= last.retryAt {
+		changed := last.until != s.Deadline || last.stopDelay != h.stopDelay() || leap != 0 && leap != last.answered
+		if changed && h.now >= last.retryAt {
 			wake = min(wake, h.give(s, r))
 		}
-		if at := h.unit.orders.to(r.Shim).retryAt; at != 0 {
+		if at := h.orders.to(r.Shim).retryAt; at != 0 {
 			wake = min(wake, at)
 		}
 	}
@@ -115,24 +111,24 @@ func (h grants) extend(s elector.State) time.Duration {
 }
 
 // grantable returns the shims that may have a grant of the hold now.
-func (h grants) grantable() []gate.Report { return h.unit.grantable(h.id) }
+func (h *hold) grantable() []gate.Report { return h.grantableOf(h.id) }
 
 // give sends a grant. If the gate refuses the grant, the result is the instant of the next
 // attempt; otherwise [instant.Never].
-func (h grants) give(s elector.State, r gate.Report) time.Duration {
-	b := h.unit.self.Budget
-	again := h.loop.now + b.Retry
-	err := h.unit.orders.grant(r.Shim, gate.Grant{
+func (h *hold) give(s elector.State, r gate.Report) time.Duration {
+	b := h.self.Budget
+	again := h.now + b.Retry
+	err := h.orders.grant(r.Shim, gate.Grant{
 		Hold:      h.id,
 		Slots:     slotTokens(s),
 		Deadline:  s.Deadline,
-		BootID:    h.unit.self.BootID,
+		BootID:    h.self.BootID,
 		Drain:     b.Drain,
 		Kill:      b.Kill,
-		PodIP:     h.unit.config.PodIP,
-		StartBy:   h.loop.starts.startBy(),
+		PodIP:     h.config.PodIP,
+		StartBy:   h.starts.startBy(),
 		Leap:      h.answers(s, r),
-		StopDelay: h.leaving.stopDelay(),
+		StopDelay: h.stopDelay(),
 	}, again)
 	if err == nil {
 		return instant.Never
@@ -143,8 +139,8 @@ func (h grants) give(s elector.State, r gate.Report) time.Duration {
 
 // answers returns the number of the shim's last leap, if a grant may thaw the child after that
 // leap; otherwise zero.
-func (h grants) answers(s elector.State, r gate.Report) int {
-	if s.Confirmed < h.unit.orders.to(r.Shim).leaps {
+func (h *hold) answers(s elector.State, r gate.Report) int {
+	if s.Confirmed < h.orders.to(r.Shim).leaps {
 		return 0
 	}
 	return r.Leap
@@ -152,7 +148,7 @@ func (h grants) answers(s elector.State, r gate.Report) int {
 
 // unanswered reports whether a first grant waits for the renewal that must follow the last
 // leap.
-func (h grants) unanswered(s elector.State) bool {
+func (h *hold) unanswered(s elector.State) bool {
 	return !s.Renewed() && len(h.grantable()) > 0
 }
 

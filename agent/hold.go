@@ -24,8 +24,7 @@ const startsWithin = 5 * time.Minute
 
 // hold is the state of an agent that holds all slots that the pod needs.
 type hold struct {
-	unit *unit
-	loop *loop
+	*state
 
 	id    string
 	slots []string
@@ -47,77 +46,72 @@ type hold struct {
 	gap time.Duration
 	// paused is the pause about which the agent has already written an Event.
 	paused elector.Pause
-	// rollout has the hold's part in a rollout. The field "turn" has the last decision of
-	// package turn about this hold.
-	rollout holdRollout
-	turn    turn.HolderDecision
+	// turns are the inputs of package turn's decisions about this hold, of which the field "turn" is the last.
+	// The next renewal writes turns.Rollout.
+	turns turn.HolderFacts
+	turn  turn.HolderDecision
 	// leaving has the decisions about how the pod leaves its Services before the hold ends.
 	leaving leaving
 }
 
 // newHold returns the hold of the slots that the claim has acquired or resumed. The caller begins the
 // hold by [hold.begin].
-func newHold(u *unit, l *loop, s elector.State) *hold {
-	h := &hold{unit: u, loop: l, id: s.Hold, slots: slotsOf(s), since: l.now, resumed: s.Resumed}
-	h.leaving.unit, h.leaving.loop, h.leaving.hold, h.leaving.rollout = u, l, h.id, &h.rollout
+func newHold(u *state, s elector.State) *hold {
+	h := &hold{state: u, id: s.Hold, slots: slotsOf(s), since: u.now, resumed: s.Resumed}
 	h.leaving.id = h.id
 	if h.resumed {
-		h.leaving.id += "." + strconv.FormatInt(l.now.Milliseconds(), 10)
+		h.leaving.id += "." + strconv.FormatInt(u.now.Milliseconds(), 10)
 		h.serving = s.Serving
 		h.served = !h.serving.IsZero()
 	}
 	h.leaving.id += api.Awaits
-	h.rollout = holdRollout{rollout: u.rollout, facts: turn.HolderFacts{
-		ID: h.id, Since: h.since, Resumed: h.resumed, Rollout: slotOf(h.record()).Rollout,
-	}}
-	h.rollout.facts.TurnSince = u.rollout.turnSince(h.since, h.rollout.facts.Rollout)
+	h.turns = turn.HolderFacts{ID: h.id, Since: h.since, Resumed: h.resumed, Rollout: slotOf(h.record()).Rollout}
+	h.turns.TurnSince = u.rollout.turnSince(h.since, h.turns.Rollout)
 	return h
 }
 
-// begin stores in the unit what changes when the hold begins.
+// begin stores what changes when the hold begins.
 func (h *hold) begin() {
-	u := h.unit
 	if h.resumed {
-		u.deletion.answeredIn = h.id // the earlier agent process has checked whether the pod is being deleted
+		h.deletion.answeredIn = h.id // the earlier agent process has checked whether the pod is being deleted
 	}
-	u.rollout.turnBegan = h.rollout.facts.TurnSince
+	h.rollout.turnBegan = h.turns.TurnSince
 	// A yield that was requested before this hold began does not count.
-	u.yielding = false
+	h.yielding = false
 	// The holder answers only asks that it sees during the hold.
-	u.rollout.asks = asks{}
+	h.rollout.asks = asks{}
 }
 
 // record returns the Lease of the first slot; the zero value for a hold without slots.
 func (h *hold) record() lease.Record {
-	if h.unit.config.slotless() {
+	if h.config.slotless() {
 		return lease.Record{}
 	}
-	return h.unit.claim.Record(h.slots[0])
+	return h.claim.Record(h.slots[0])
 }
 
 // run grants and renews until something ends the hold, and returns the reason of the end.
 func (h *hold) run(ctx context.Context) (ending, error) {
-	u := h.unit
-	state := u.claim.State()
-	u.readiness.Close()
-	if u.config.slotless() {
+	state := h.claim.State()
+	h.readiness.Close()
+	if h.config.slotless() {
 		h.beginUnbounded()
 	} else if h.resumed {
-		u.config.Log.Info("resumed", "hold", h.id, "slots", slotTokens(state), "deadline", state.Deadline)
+		h.config.Log.Info("resumed", "hold", h.id, "slots", slotTokens(state), "deadline", state.Deadline)
 	} else {
-		u.metrics.Acquired()
-		u.config.Log.Info("acquired", "hold", h.id, "slots", slotTokens(state), "deadline", state.Deadline)
-		u.events.Acquired(slotTokens(state))
+		h.metrics.Acquired()
+		h.config.Log.Info("acquired", "hold", h.id, "slots", slotTokens(state), "deadline", state.Deadline)
+		h.events.Acquired(slotTokens(state))
 	}
-	if h.loop.requests.checked != h.id && !h.resumed && !u.config.slotless() {
-		h.loop.requests.checkDeletion(ctx, h.id)
+	if h.checked != h.id && !h.resumed && !h.config.slotless() {
+		h.checkDeletion(ctx, h.id)
 	}
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	for {
-		state = u.claim.State()
-		if !u.config.slotless() {
-			u.metrics.Holding(state.Deadline)
+		state = h.claim.State()
+		if !h.config.slotless() {
+			h.metrics.Holding(state.Deadline)
 		}
 		h.tellPause(state)
 		decideAt := h.decide(running, state)
@@ -126,7 +120,7 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 			h.tellEnd(ctx, state, end)
 			return end, nil
 		}
-		if err := h.loop.wait(ctx, min(decideAt, endsAt, h.act(ctx, state))); err != nil {
+		if err := h.wait(ctx, min(decideAt, endsAt, h.act(ctx, state))); err != nil {
 			return ending{}, err
 		}
 	}
@@ -136,56 +130,54 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 // decisions depend on the probes, and the second one depends on the first one. The result is the
 // instant of the next decision.
 func (h *hold) decide(ctx context.Context, s elector.State) time.Duration {
-	u, now := h.unit, h.loop.now
+	now := h.now
 	h.learnGap()
 	h.followChildren()
-	h.rollout.learn(now, servesSince(h), h.serves() && u.complete(h.id), s.Paused.Slot != "")
-	h.turn = h.rollout.decide(now, u.config.Wall())
-	return min(h.turn.Wake, h.leaving.next(ctx, s, h.wish(s), h.serves()))
+	h.learnTurn(now, servesSince(h), h.serves() && h.complete(h.id), s.Paused.Slot != "")
+	h.turn = h.decideTurn()
+	return min(h.turn.Wake, h.leave(ctx, s, h.wish(s), h.serves()))
 }
 
 // act sends the requests for the start lock, the grants, and then the renewals, in which the holder
 // says since when the application serves. Then act shows the status, and removes an ask that the pod
 // wrote as a standby. The result is the instant of the next action.
 func (h *hold) act(ctx context.Context, s elector.State) time.Duration {
-	g := grants{h}
-	wake := min(g.start(ctx, s), g.grant(s))
+	wake := min(h.driveStarts(ctx, s), h.grantWaiting(s))
 	if h.needed(s) {
 		h.learnServing(s)
 	}
 	wake = min(wake, h.renew(ctx, s, true), h.appear(ctx, s))
-	return min(wake, h.loop.asker.endHeld(ctx, h.loop.now))
+	return min(wake, h.asker.endHeld(ctx, h.now))
 }
 
 // beginUnbounded begins a hold without slots. Such a hold lasts for as long as the pod has a
 // child, or a shim that waits. The pod needs no proof that a child of an earlier agent process
 // is dead, because a hold without slots excludes no other pod.
-func (h *hold) beginUnbounded() { h.unit.shims.Begin(h.id) }
+func (h *hold) beginUnbounded() { h.shims.Begin(h.id) }
 
 // tellEnd reports, in the log, the metrics and an Event, why the hold ends. If the application has
 // ended by itself, the Event of the release tells why.
 func (h *hold) tellEnd(ctx context.Context, state elector.State, end ending) {
-	u := h.unit
 	switch end.reason {
 	case status.ReasonEnded:
-		u.ended = h.id
-		h.loop.requests.learnDeletion(ctx)
+		h.ended = h.id
+		h.learnDeletion(ctx)
 	case status.ReasonNotGranted:
-		u.grantsAt = h.loop.now + ungrantedPause
+		h.grantsAt = h.now + ungrantedPause
 	}
 	if state.Lost != nil {
-		u.config.Log.Warn("slot is lost", "lease", state.Lost.Slot, "hold", h.id, "err", state.Lost.Err)
+		h.config.Log.Warn("slot is lost", "lease", state.Lost.Slot, "hold", h.id, "err", state.Lost.Err)
 	}
-	u.config.Log.Info("hold ends", "hold", h.id, "reason", end.reason)
-	u.metrics.Ends(end.reason)
-	u.events.Ends(end.reason, h.slots)
-	h.disrupts = u.config.Ends && len(h.slots) > 0 && u.shims.Outstanding(h.id)
+	h.config.Log.Info("hold ends", "hold", h.id, "reason", end.reason)
+	h.metrics.Ends(end.reason)
+	h.events.Ends(end.reason, h.slots)
+	h.disrupts = h.config.Ends && len(h.slots) > 0 && h.shims.Outstanding(h.id)
 }
 
 // tellPause adds one Event for each pause of a slot of the hold.
 func (h *hold) tellPause(state elector.State) {
 	if state.Paused != h.paused && state.Paused.Slot != "" {
-		h.unit.events.Paused(pauseOf(state), state.Paused.Pause == api.PauseStop)
+		h.events.Paused(pauseOf(state), state.Paused.Pause == api.PauseStop)
 	}
 	h.paused = state.Paused
 }
@@ -196,9 +188,9 @@ func pauseOf(s elector.State) string { return status.PauseOf(s.Paused.Slot, s.Pa
 // ends returns the reason why the hold must end now. If the hold goes on, the reason is empty,
 // and the second result is the instant of the next decision.
 func (h *hold) ends(s elector.State) (ending, time.Duration) {
-	u, now, drain := h.unit, h.loop.now, h.unit.self.Budget.Drain
+	now, drain := h.now, h.self.Budget.Drain
 	drainAt := h.drainAt(s)
-	wake, wished, outcome := drainAt, h.leaving.due(h.wish(s)), u.outcome(h.id)
+	wake, wished, outcome := drainAt, h.due(h.wish(s)), h.outcome(h.id)
 	switch {
 	case s.Taken:
 		// The child gets no grace, because another pod may run now.
@@ -207,25 +199,25 @@ func (h *hold) ends(s elector.State) (ending, time.Duration) {
 		return ending{reason: status.ReasonLost, grace: drain}, 0
 	case now >= drainAt:
 		return ending{reason: status.ReasonCutOff, grace: drain}, 0
-	case u.shims.Doubted(h.id):
+	case h.shims.Doubted(h.id):
 		return ending{reason: status.ReasonUnproven, grace: drain}, 0
-	case u.shims.Drained(h.id):
+	case h.shims.Drained(h.id):
 		return ending{reason: status.ReasonDrained, grace: drain}, 0
-	case !u.shims.Outstanding(h.id) && h.refused:
+	case !h.shims.Outstanding(h.id) && h.refused:
 		return ending{reason: status.ReasonNotGranted, grace: drain}, 0
 	case h.deletedEarly():
-		return ending{reason: status.ReasonPodDeleted, grace: u.config.Grace}, 0
+		return ending{reason: status.ReasonPodDeleted, grace: h.config.Grace}, 0
 	case outcome.Done != "":
 		return ending{reason: status.ReasonSucceeded, grace: drain}, 0
 	case outcome.Failed != "":
 		return ending{reason: status.ReasonEnded, grace: drain}, 0
-	case u.shims.Succeeded(h.id) && u.mayHold() && wished.reason == "":
+	case h.shims.Succeeded(h.id) && h.mayHold() && wished.reason == "":
 		startsBy := h.gap + startsWithin
 		if now >= startsBy {
 			return ending{reason: status.ReasonNotStarted, grace: drain}, 0
 		}
 		wake = min(wake, startsBy)
-	case !u.shims.Outstanding(h.id) && (!u.mayHold() || len(grants{h}.grantable()) == 0):
+	case !h.shims.Outstanding(h.id) && (!h.mayHold() || len(h.grantable()) == 0):
 		return ending{reason: status.ReasonEnded, grace: drain}, 0
 	case wished.reason != "":
 		return wished, 0
@@ -237,11 +229,10 @@ func (h *hold) ends(s elector.State) (ending, time.Duration) {
 // instant. With the gate "pod" no shim freezes the application after a leap. So until a renewal
 // follows the leap, the drain begins earlier by the possible length of the pause.
 func (h *hold) drainAt(s elector.State) time.Duration {
-	u := h.unit
-	if !u.config.KubeletStops || s.Renewed() {
+	if !h.config.KubeletStops || s.Renewed() {
 		return s.DrainAt
 	}
-	return u.lapse.drainAt(s.DrainAt, u.self.Budget.RequestTimeout)
+	return h.lapse.drainAt(s.DrainAt, h.self.Budget.RequestTimeout)
 }
 
 // wish returns the end that a person, enroll, or package turn requests. No pod may take a
@@ -249,10 +240,9 @@ func (h *hold) drainAt(s elector.State) time.Duration {
 // the kubelet stops the application. The kubelet restarts nothing in a deleted pod, so a deleted
 // pod with that gate keeps its hold in any case.
 func (h *hold) wish(s elector.State) ending {
-	u := h.unit
-	grace := u.config.Grace
+	grace := h.config.Grace
 	switch {
-	case u.deletion.known && u.config.KubeletStops:
+	case h.deletion.known && h.config.KubeletStops:
 	case s.Closed != "":
 		return ending{reason: status.ReasonShardsChanged, grace: grace}
 	case s.Paused.Pause == api.PauseStop:
@@ -260,11 +250,11 @@ func (h *hold) wish(s elector.State) ending {
 	case s.Paused.Slot != "":
 	case s.Yield.Hold != "":
 		return ending{reason: status.ReasonYield, grace: grace, successor: s.Yield.Successor}
-	case u.yielding && !u.config.slotless():
+	case h.yielding && !h.config.slotless():
 		return ending{reason: status.ReasonYield, grace: grace}
 	case h.turn.To != "":
 		return ending{reason: status.ReasonYield, grace: grace, successor: h.turn.To, turn: h.turn.Turn}
-	case h.turn.Failed && u.mayHold():
+	case h.turn.Failed && h.mayHold():
 		return ending{reason: status.ReasonTurnFailed, grace: grace}
 	}
 	return ending{}
@@ -274,18 +264,17 @@ func (h *hold) wish(s elector.State) ending {
 // duration ago. With the gate "pod", only a restart by the kubelet stops the application. The
 // kubelet restarts nothing in a deleted pod, so with that gate the result is always false.
 func (h *hold) deletedEarly() bool {
-	u := h.unit
-	return u.deletion.deletedIn == h.id && !u.config.KubeletStops && h.loop.now < h.since+u.self.Budget.Duration
+	return h.deletion.deletedIn == h.id && !h.config.KubeletStops && h.now < h.since+h.self.Budget.Duration
 }
 
 // learnGap stores when an init container has succeeded under the hold. From that instant the hold
 // waits until the pod's next container starts.
 func (h *hold) learnGap() {
 	switch {
-	case !h.unit.shims.Succeeded(h.id):
+	case !h.shims.Succeeded(h.id):
 		h.gap = 0
 	case h.gap == 0:
-		h.gap = h.loop.now
+		h.gap = h.now
 	}
 }
 
@@ -294,20 +283,20 @@ func (h *hold) learnGap() {
 // until the next container gets a grant. The hold also needs renewals while a first grant waits
 // for the start lock, or for a renewal after a leap.
 func (h *hold) needed(s elector.State) bool {
-	return h.unit.shims.Supported(h.id) || grants{h}.unanswered(s) || grants{h}.waitsToStart()
+	return h.shims.Supported(h.id) || h.unanswered(s) || h.waitsToStart()
 }
 
 // renew renews each slot whose renewal is due, while the hold needs renewals. The result is the
 // instant of the next renewal.
 func (h *hold) renew(ctx context.Context, s elector.State, guard bool) time.Duration {
-	f := h.unit.facts()
+	f := h.facts()
 	f.Renew, f.Guard = h.needed(s), guard
 	f.Profile.Serving, f.Profile.Leaving, f.Profile.Leave = h.serving, h.leaving.Says, h.leaving.id
-	if h.unit.rollout.takesTurns() {
-		text := h.rollout.text(h.record())
+	if h.rollout.takesTurns() {
+		text := h.rolloutText(h.record())
 		f.Rollout = &text
 	}
-	_, wake := h.unit.claim.Step(ctx, h.loop.now, f, h.unit.outcome)
+	_, wake := h.claim.Step(ctx, h.now, f, h.outcome)
 	return wake
 }
 
@@ -317,12 +306,12 @@ func (h *hold) renew(ctx context.Context, s elector.State, guard bool) time.Dura
 // turn stays Ready. If the wall clock was set meanwhile, the time from the Lease may be wrong. So
 // the result is never before the start of the last child.
 func servesSince(h *hold) time.Duration {
-	now, known := h.loop.now, h.rollout.facts.Serving != 0
+	now, known := h.now, h.turns.Serving != 0
 	if known || !h.served || h.serving.IsZero() {
 		return now
 	}
-	since := now - h.unit.config.Wall().Sub(h.serving)
-	for _, r := range h.unit.shims.Reports() {
+	since := now - h.config.Wall().Sub(h.serving)
+	for _, r := range h.shims.Reports() {
 		if r.Phase == gate.Running && r.Hold == h.id {
 			since = max(since, r.Since)
 		}
@@ -336,7 +325,7 @@ func (h *hold) learnServing(s elector.State) {
 	case !h.serves(), h.leaving.Closed:
 		h.serving = time.Time{}
 	case h.serving.IsZero():
-		h.serving = s.ServesSince(h.unit.config.Wall())
+		h.serving = s.ServesSince(h.config.Wall())
 	}
 }
 
@@ -344,28 +333,27 @@ func (h *hold) learnServing(s elector.State) {
 // ended, the status stays as it is. Most applications start within milliseconds after that check,
 // so a status "Starting" would soon be out of date.
 func (h *hold) appear(ctx context.Context, s elector.State) time.Duration {
-	u := h.unit
-	if u.deletion.checking() {
+	if h.deletion.checking() {
 		return instant.Never
 	}
 	start := ""
-	if (grants{h}).waitsToStart() {
-		start = h.loop.starts.obstacle(h.loop.now)
+	if h.waitsToStart() {
+		start = h.starts.obstacle(h.now)
 	}
-	if u.config.slotless() {
-		return h.loop.appear(ctx, status.Starts(u.shims.Running(h.id), h.serves(), start))
+	if h.config.slotless() {
+		return h.publish(ctx, status.Starts(h.shims.Running(h.id), h.serves(), start))
 	}
-	return h.loop.appear(ctx, u.readiness.Holder(h.loop.now, status.Holder{
+	return h.publish(ctx, h.readiness.Holder(h.now, status.Holder{
 		Start: start,
-		Hold:  h.id, Slots: h.slots, Since: h.since, Running: u.shims.Running(h.id), Serves: h.serves(), Waits: u.probes.Waits(), Paused: pauseOf(s),
-		Turn: h.turn.Message, Leaves: h.leaving.Out, Spared: h.turn.Starting && u.spared(),
+		Hold:  h.id, Slots: h.slots, Since: h.since, Running: h.shims.Running(h.id), Serves: h.serves(), Waits: h.probes.Waits(), Paused: pauseOf(s),
+		Turn: h.turn.Message, Leaves: h.leaving.Out, Spared: h.turn.Starting && h.staysReady(),
 	}))
 }
 
-// spared reports whether a Ready pod stays Ready although its application does not serve. A
+// staysReady reports whether a Ready pod stays Ready although its application does not serve. A
 // strict controller replaces each unready pod. So in a rollout of a broken revision, such a
 // controller could replace all old pods. The caller must know that the pod's revision is proven.
-func (u *unit) spared() bool { return u.config.ReplacesUnready && u.stored.ready }
+func (s *state) staysReady() bool { return s.config.ReplacesUnready && s.stored.ready }
 
 // letGo ends the hold, and the claim waits for the slots again. If all children are proven
 // dead, the claim releases the slots at once, in its next decision (claim/waiting.go), unless this pod is to hold
@@ -373,18 +361,18 @@ func (u *unit) spared() bool { return u.config.ReplacesUnready && u.stored.ready
 // Without that proof the claim keeps the slots until the proof comes, or until the Leases
 // expire.
 func (h *hold) letGo(end ending) {
-	u, budget := h.unit, h.unit.self.Budget
-	u.metrics.Holding(0)
-	u.probes.Follow(nil)
+	budget := h.self.Budget
+	h.metrics.Holding(0)
+	h.probes.Follow(nil)
 	if end.successor == "" {
 		end.successor, end.turn = h.leaving.Successor, h.leaving.turn
 	}
-	successor := h.rollout.release(h.loop.now, h.record(), end.successor, end.turn, u.mayHold())
+	successor := h.releaseTo(end.successor, end.turn)
 	part := elector.Parting{Successor: successor}
 	switch reason := end.reason; {
-	case !u.shims.Proven(h.id):
-		u.config.Log.Warn("not released: no proof that all children are dead", "hold", h.id)
-		u.events.NotReleased(h.slots)
+	case !h.shims.Proven(h.id):
+		h.config.Log.Warn("not released: no proof that all children are dead", "hold", h.id)
+		h.events.NotReleased(h.slots)
 	case reason == status.ReasonYield:
 		// Until the head start is over, this pod does not acquire. A standby acts within
 		// milliseconds, or within Budget.Retry if its watch has ended.
@@ -398,5 +386,5 @@ func (h *hold) letGo(end ending) {
 		reason == status.ReasonShardsChanged, reason == status.ReasonTurnFailed:
 		part.GiveBack = true
 	}
-	u.claim.LetGo(h.loop.now, part)
+	h.claim.LetGo(h.now, part)
 }

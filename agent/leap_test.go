@@ -231,6 +231,6 @@ func TestLongPauseLeavesTimeForOneAnswer(t *testing.T) {
 		ahead = time.Hour
 		leaps <- struct{}{}
 		took := w.within(time.Minute, "drained", func() bool { return len(a.gates.told()) > 0 })
-		assert.InDelta(t, a.agent.unit.self.Budget.RequestTimeout.Seconds(), took.Seconds(), .1)
+		assert.InDelta(t, a.agent.state.self.Budget.RequestTimeout.Seconds(), took.Seconds(), .1)
 	})
 }

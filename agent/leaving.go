@@ -13,17 +13,15 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/agent/leave"
 	"github.com/metaparticle-io/metaparticle/agent/status"
+	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // leaving has what package leave needs to decide how a holder leaves the pod's Services.
 type leaving struct {
-	unit    *unit
-	loop    *loop
-	hold    string
-	rollout *holdRollout
 	// id identifies the leave. Each agent process of a hold uses another id, because the pods
 	// that offered to an earlier process may be gone.
 	id string
@@ -44,17 +42,17 @@ type leaving struct {
 
 // endpointDelay returns the time that a holder takes to leave its Services; zero for a pod
 // without ports, or without turns.
-func (u *unit) endpointDelay() time.Duration {
-	if !u.rollout.takesTurns() || len(u.config.Ports) == 0 {
+func (s *state) endpointDelay() time.Duration {
+	if !s.rollout.takesTurns() || len(s.config.Ports) == 0 {
 		return 0
 	}
-	return u.config.EndpointDelay
+	return s.config.EndpointDelay
 }
 
 // replaced reports whether the pod belongs to a StatefulSet or a DaemonSet. The controller of such
 // a pod may be strict ([Config.ReplacesUnready]), but a leave treats all such pods alike.
-func (u *unit) replaced() bool {
-	kind, _, _ := strings.Cut(u.config.Workload, "/")
+func (s *state) replaced() bool {
+	kind, _, _ := strings.Cut(s.config.Workload, "/")
 	return kind == "StatefulSet" || kind == "DaemonSet"
 }
 
@@ -62,72 +60,72 @@ func (u *unit) replaced() bool {
 // for no delay. A living agent ends the delay earlier, unless the API server stores none of its
 // writes. Then the shim stops the application a few seconds before the end of the leave. Until the
 // agent knows how much of the pod's grace is left, the delay is short.
-func (l *leaving) stopDelay() time.Duration {
-	delay := l.unit.endpointDelay()
-	if delay == 0 || l.Over || l.restarts() {
+func (h *hold) stopDelay() time.Duration {
+	l, delay := h.leaving, h.endpointDelay()
+	if delay == 0 || l.Over || h.restarts() {
 		return 0
 	}
 	if !l.known {
-		return min(gate.Heard, l.unit.config.Grace/2)
+		return min(gate.Heard, h.config.Grace/2)
 	}
 	return min(delay+leave.Patience+2*leave.Stored, max(0, l.ends-l.signalled)/2)
 }
 
 // restarts reports whether the kubelet's stop signal belongs to the restart of one container:
 // the API server has answered that nobody has deleted the pod.
-func (l *leaving) restarts() bool { return l.known && !l.deleted }
+func (h *hold) restarts() bool { return h.leaving.known && !h.leaving.deleted }
 
 // due returns the argument "wish" if the wished end is due now; otherwise the zero value. A yield
 // is due once the pod has left its Services. Every other end is due immediately.
-func (l *leaving) due(wish ending) ending {
-	if wish.reason == status.ReasonYield && !l.Over {
+func (h *hold) due(wish ending) ending {
+	if wish.reason == status.ReasonYield && !h.leaving.Over {
 		return ending{}
 	}
 	return wish
 }
 
-// next decides how the pod leaves its Services before the wished end. The result is the
+// leave decides how the pod leaves its Services before the wished end. The result is the
 // instant of the next decision.
-func (l *leaving) next(ctx context.Context, s elector.State, wish ending, serves bool) time.Duration {
-	u, now := l.unit, l.loop.now
+func (h *hold) leave(ctx context.Context, s elector.State, wish ending, serves bool) time.Duration {
+	now, l := h.now, &h.leaving
 	cause, successor, turn := wish.cause(), wish.successor, wish.turn
-	signalled, preStop := l.reported()
+	signalled, preStop := h.stopSignals()
 	readAt := instant.Never
 	if signalled && l.signalled == 0 {
-		readAt = l.lastRead + u.self.Budget.Retry
+		readAt = l.lastRead + h.self.Budget.Retry
 	}
 	if now >= readAt {
 		l.signalled, l.lastRead, readAt = now, now, instant.Never
-		l.readDeletion(ctx)
+		h.readDeletion(ctx)
 	}
-	if signalled && !l.restarts() {
+	if signalled && !h.restarts() {
 		cause = leave.Deletion
-		successor, turn = u.rollout.pod.Deleted(now, l.rollout.facts)
+		successor, turn = h.rollout.pod.Deleted(now, h.turns)
 	}
 	f := leave.Facts{
-		Cause: cause, Successor: successor, EndpointDelay: u.endpointDelay(),
-		Ready: serves && (u.stored.ready || u.readiness.Postponed(now)) && u.rollout.asks.version != "", Unready: u.stored.known && !u.stored.ready,
-		Replaced: u.replaced(), Offers: l.offers(),
+		Cause: cause, Successor: successor, EndpointDelay: h.endpointDelay(),
+		Ready: serves && (h.stored.ready || h.readiness.Postponed(now)) && h.rollout.asks.version != "", Unready: h.stored.known && !h.stored.ready,
+		Replaced: h.replaced(), Offers: h.offers(),
 		PreStop: preStop, Says: s.Leaving, Serving: !s.Serving.IsZero(),
 		Known: l.known, Deleted: l.deleted, Ends: l.ends,
 	}
 	out := l.Out
 	l.Decision = l.leave.Next(now, f)
-	if l.restarts() && !signalled {
+	if h.restarts() && !signalled {
 		l.signalled, l.known = 0, false // the next stop signal may belong to a deletion
 	}
 	if l.Out && !out {
 		l.turn = turn
-		u.config.Log.Info("leaving the Services", "hold", l.hold, "successor", l.Successor)
+		h.config.Log.Info("leaving the Services", "hold", h.id, "successor", l.Successor)
 	}
 	return min(l.Wake, readAt)
 }
 
-// reported reports whether the kubelet has signalled a shim of the hold, and whether a shim
+// stopSignals reports whether the kubelet has signalled a shim of the hold, and whether a shim
 // still runs the preStop hook.
-func (l *leaving) reported() (signalled, preStop bool) {
-	for _, r := range l.unit.shims.Reports() {
-		if r.Stopping && r.Phase == gate.Running && r.Hold == l.hold {
+func (h *hold) stopSignals() (signalled, preStop bool) {
+	for _, r := range h.shims.Reports() {
+		if r.Stopping && r.Phase == gate.Running && r.Hold == h.id {
 			signalled, preStop = true, preStop || r.PreStop
 		}
 	}
@@ -136,19 +134,19 @@ func (l *leaving) reported() (signalled, preStop bool) {
 
 // offers returns the offers of other pods. An offer in the holder's own name does not count,
 // because the holder could otherwise yield to itself.
-func (l *leaving) offers() []api.Offer {
-	own := func(o api.Offer) bool { return o.Identity == l.unit.self.Identity }
-	return slices.DeleteFunc(slices.Clone(l.unit.rollout.asks.offersTo(l.id)), own)
+func (h *hold) offers() []api.Offer {
+	own := func(o api.Offer) bool { return o.Identity == h.self.Identity }
+	return slices.DeleteFunc(slices.Clone(h.rollout.asks.offersTo(h.leaving.id)), own)
 }
 
 // readDeletion reads the pod until the API server answers. The answer states whether the pod is
 // being deleted, and how much of its grace is left. The stop signal alone does not prove a
 // deletion, because the kubelet also stops a container that fails its liveness probe.
-func (l *leaving) readDeletion(ctx context.Context) {
-	l.loop.group.Go(func() {
-		l.loop.readGrace(ctx, func(sent time.Duration, pod kube.Pod) {
-			l.known, l.deleted, l.ends = true, pod.Deleted, sent+pod.GraceLeft
-			l.unit.deletion.learn("", pod.Deleted)
+func (h *hold) readDeletion(ctx context.Context) {
+	h.group.Go(func() {
+		h.readGrace(ctx, func(sent time.Duration, pod kube.Pod) {
+			h.leaving.known, h.leaving.deleted, h.leaving.ends = true, pod.Deleted, sent+pod.GraceLeft
+			h.deletion.learn("", pod.Deleted)
 		})
 	})
 }
@@ -172,4 +170,55 @@ func (e ending) cause() leave.Cause {
 		return leave.Turn
 	}
 	return leave.Yield
+}
+
+// learnTurn stores whether the children serve, the instant since which they serve, whether a person has
+// paused the slot, and the last ask. If children that have served for at least [turn.Proof] stop
+// serving, it also stores the present instant.
+func (h *hold) learnTurn(now, since time.Duration, serves, paused bool) {
+	if serves && !h.turns.Serves {
+		h.turns.Serving = since
+	} else if !serves && h.turns.Serves && now >= h.turns.Serving+turn.Proof {
+		h.turns.Stopped = now
+	}
+	h.turns.Serves, h.turns.Paused, h.turns.Ask = serves, paused, h.rollout.asks.last
+}
+
+// decideTurn returns package turn's decision about the hold. For a pod that takes no turns, only the
+// field Wake is set, to [instant.Never].
+func (h *hold) decideTurn() turn.HolderDecision {
+	if !h.rollout.takesTurns() {
+		return turn.HolderDecision{Wake: instant.Never}
+	}
+	got := h.rollout.pod.Holder(h.now, h.config.Wall(), h.turns)
+	h.turns.Rollout = got.Rollout
+	return got
+}
+
+// rolloutText returns the value of [api.RolloutAnnotation] for a renewal that replaces the record. A person may
+// have changed the number of transitions during the hold. With another number than that of the Lease,
+// the text would count as outdated for the rest of the hold.
+func (h *hold) rolloutText(r lease.Record) string {
+	h.turns.Rollout.Transitions = r.Transitions
+	return h.turns.Rollout.String()
+}
+
+// releaseTo stores the value of [api.RolloutAnnotation] for the releasing write, and returns the pod
+// that the write names as successor. If the argument "to" names a pod, that pod is the
+// successor, and the argument "revision" is its revision. If "to" is empty, a pod that is about
+// to end yields to the pod that asks.
+func (h *hold) releaseTo(to string, revision api.Revision) (successor string) {
+	if !h.rollout.takesTurns() {
+		return to
+	}
+	slot := slotOf(h.record())
+	slot.Hold, slot.Rollout = h.turns.ID, h.turns.Rollout
+	if to == "" && !h.mayHold() {
+		h.turns.Ask = h.rollout.asks.last
+		to, revision = h.rollout.pod.Deleted(h.now, h.turns)
+	}
+	left, successor := h.rollout.pod.Released(slot, to, revision)
+	h.rollout.released = releaseText{hold: h.turns.ID, text: left.String()}
+	h.rollout.waiting = turn.StandbyFacts{Failed: h.turns.Rollout.Yielder != ""}
+	return successor
 }

@@ -430,7 +430,7 @@ func TestRepeatedStopSignalsCauseFewPodReads(t *testing.T) {
 			s.holder.gates.report("s1", func(r *gate.Report) { r.Stopping = false })
 			w.pass(50 * time.Millisecond)
 		}
-		retry := s.holder.agent.unit.self.Budget.Retry
+		retry := s.holder.agent.state.self.Budget.Retry
 		s.holder.link.set(func(l *link) { after = l.podReads })
 		assert.LessOrEqual(t, after-before, int(30*time.Second/retry)+1)
 	})

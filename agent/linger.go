@@ -30,27 +30,27 @@ const (
 	longestVacancy = 3 * time.Second
 )
 
-// linger makes a stopping standby continue to forward, if its ports are open. A lingering standby
+// lingerOn makes a stopping standby continue to forward, if its ports are open. A lingering standby
 // competes for no slot, because its claim is stopped before the linger begins. While the standby
 // lingers, the result is the instant at which the linger ends; otherwise [instant.Never].
-func (l *loop) linger(ctx context.Context, views []elector.View) time.Duration {
-	u, now := l.unit, l.now
-	if u.stopping && !u.linger.begun {
-		u.linger.begun = true
-		if left := u.readiness.Linger(u.config.EndpointDelay); left != nil {
-			u.linger.on, u.linger.until, u.linger.least = true, now+shortLinger, now+u.config.EndpointDelay
-			l.awaitLeft(ctx, left)
+func (s *state) lingerOn(ctx context.Context, views []elector.View) time.Duration {
+	now := s.now
+	if s.stopping && !s.linger.begun {
+		s.linger.begun = true
+		if left := s.readiness.Linger(s.config.EndpointDelay); left != nil {
+			s.linger.on, s.linger.until, s.linger.least = true, now+shortLinger, now+s.config.EndpointDelay
+			s.awaitLeft(ctx, left)
 		}
 	}
-	until := min(u.linger.until, max(u.linger.least, emptiedAt(views)))
+	until := min(s.linger.until, max(s.linger.least, emptiedAt(views)))
 	switch {
-	case !u.linger.on:
+	case !s.linger.on:
 		return instant.Never
 	case now < until:
 		return until
 	}
-	u.readiness.Close()
-	u.linger.on = false
+	s.readiness.Close()
+	s.linger.on = false
 	return instant.Never
 }
 
@@ -69,14 +69,14 @@ func emptiedAt(views []elector.View) time.Duration {
 
 // awaitLeft starts two goroutines. The first goroutine reads the pod for the end of the pod's grace.
 // The second goroutine waits until the last forwarded connection has ended.
-func (l *loop) awaitLeft(ctx context.Context, left <-chan struct{}) {
+func (s *state) awaitLeft(ctx context.Context, left <-chan struct{}) {
 	reading, cancel := context.WithCancel(ctx)
-	l.group.Go(func() { l.readGrace(reading, l.endLinger) })
-	l.group.Go(func() {
+	s.group.Go(func() { s.readGrace(reading, s.endLinger) })
+	s.group.Go(func() {
 		defer cancel()
 		select {
 		case <-left:
-			l.posts.post(ctx, func(time.Duration) { l.unit.linger.on = false })
+			s.posts.post(ctx, func(time.Duration) { s.linger.on = false })
 		case <-ctx.Done():
 		}
 	})
@@ -86,15 +86,15 @@ func (l *loop) awaitLeft(ctx context.Context, left <-chan struct{}) {
 // which states how much of a deleted pod's grace is left. Without the answer the agent knows only
 // the grace of the pod's spec. A deletion may shorten that grace, and the other containers of the
 // pod use a part of it before the kubelet signals the agent.
-func (l *loop) readGrace(ctx context.Context, learn func(sent time.Duration, pod kube.Pod)) {
-	c, budget := l.unit.config, l.unit.self.Budget
+func (s *state) readGrace(ctx context.Context, learn func(sent time.Duration, pod kube.Pod)) {
+	c, budget := s.config, s.self.Budget
 	for misses := 0; ctx.Err() == nil; misses++ {
 		sent := c.Clock()
 		bounded, cancel := context.WithTimeout(ctx, budget.RequestTimeout)
 		pod, err := c.API.ReadDeletion(bounded, c.PodName)
 		cancel()
 		if err == nil {
-			l.posts.post(ctx, func(time.Duration) { learn(sent, pod) })
+			s.posts.post(ctx, func(time.Duration) { learn(sent, pod) })
 			return
 		}
 		sleep(ctx, max(budget.Retry, pace.Backoff(misses)))
@@ -104,8 +104,8 @@ func (l *loop) readGrace(ctx context.Context, learn func(sent time.Duration, pod
 // endLinger sets the end of the linger by the API server's answer to a read of the pod. The argument
 // "sent" is the instant of that read. The kubelet also stops pods that nobody has deleted, for
 // example in an eviction. Then only the kubelet knows the grace, so the answer changes nothing.
-func (l *loop) endLinger(sent time.Duration, pod kube.Pod) {
+func (s *state) endLinger(sent time.Duration, pod kube.Pod) {
 	if pod.Deleted {
-		l.unit.linger.until = sent + pod.GraceLeft - lingerMargin
+		s.linger.until = sent + pod.GraceLeft - lingerMargin
 	}
 }

@@ -34,7 +34,7 @@ const (
 
 // offerer writes the pod's offers to stay Ready into the next Lease of the pod's slot.
 type offerer struct {
-	requests *requests
+	*state
 	// leave identifies the leave of the holder during which this pod has offered. The field is empty
 	// once the Lease of the slot shows another leave, or none.
 	leave string
@@ -51,8 +51,8 @@ type offerer struct {
 	pace pace.Pace
 }
 
-func newOfferer(q *requests) *offerer {
-	return &offerer{requests: q, pace: pace.Pace{Every: offerPause, Burst: offerBurst}}
+func newOfferer(q *state) *offerer {
+	return &offerer{state: q, pace: pace.Pace{Every: offerPause, Burst: offerBurst}}
 }
 
 // endExcept ends the attempts to write the pod's offer, unless the offer is for the given leave. The
@@ -78,25 +78,25 @@ func (o *offerer) send(ctx context.Context, leave string, offer api.Offer, pause
 // write of a prepared pod fails, write repeats the attempt a few times. The holder waits for that pod,
 // but not for long.
 func (o *offerer) write(ctx context.Context, offer api.Offer, pause time.Duration) {
-	q, leave := o.requests, o.leave
-	q.group.Go(func() {
+	leave := o.leave
+	o.group.Go(func() {
 		for range mostTries {
 			sleep(ctx, pause)
-			enough, err := q.writeOffer(ctx, leave, offer)
+			enough, err := o.writeOffer(ctx, leave, offer)
 			if err == nil {
 				if enough {
-					q.posts.post(ctx, func(time.Duration) { o.told = o.told || o.leave == leave })
+					o.posts.post(ctx, func(time.Duration) { o.told = o.told || o.leave == leave })
 				}
 				return
 			}
 			if ctx.Err() != nil {
 				return
 			}
-			q.unit.config.Log.Warn("offer is not written", "leave", leave, "err", err)
+			o.config.Log.Warn("offer is not written", "leave", leave, "err", err)
 			if !offer.Prepared {
 				return
 			}
-			pause = q.pause(err)
+			pause = o.pause(err)
 		}
 	})
 }
@@ -105,7 +105,7 @@ func (o *offerer) write(ctx context.Context, offer api.Offer, pause time.Duratio
 // successor. The argument "unready" reports whether the API server has stored that the pod is not
 // Ready. The result is the instant of the next decision.
 func (o *offerer) tellAsSuccessor(ctx context.Context, now time.Duration, unready bool) (wake time.Duration) {
-	c := o.requests.unit.config
+	c := o.config
 	switch {
 	case !unready:
 		o.unready = 0
@@ -133,15 +133,15 @@ func (o *offerer) tell(ctx context.Context) {
 	o.told = true
 	o.giveUp() // this write also contains the offer
 	ctx, o.giveUp = context.WithCancel(ctx)
-	o.write(ctx, api.Offer{Identity: o.requests.unit.self.Identity, Prepared: true}, 0)
+	o.write(ctx, api.Offer{Identity: o.self.Identity, Prepared: true}, 0)
 }
 
 // writeOffer adds the offer to the next Lease, unless the next Lease already has this offer, or enough
 // offers of other pods. The result "enough" reports that the next Lease has enough offers of others.
-func (q *requests) writeOffer(ctx context.Context, leave string, offer api.Offer) (enough bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, q.timeout)
+func (s *state) writeOffer(ctx context.Context, leave string, offer api.Offer) (enough bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, s.self.Budget.RequestTimeout)
 	defer cancel()
-	c := q.unit.config
+	c := s.config
 	for range mostTries {
 		var base *kube.Lease
 		if base, err = c.API.GetLease(ctx, api.NextLease(c.Slots[0])); err != nil {

@@ -35,38 +35,37 @@ func newProbes(c Config) *probe.Monitor {
 // followChildren tells the probe monitor which children to probe. A child of the hold is probed from the
 // end of its postStart hook until its drain begins.
 func (h *hold) followChildren() {
-	u := h.unit
 	// The decision in h.turn may be older than the rollout that the agent last read from the
 	// Lease. So here the rollout counts, and not that decision.
-	proven := u.rollout.takesTurns() && u.config.Revision.Same(h.rollout.facts.Rollout.Proven)
+	proven := h.rollout.takesTurns() && h.config.Revision.Same(h.turns.Rollout.Proven)
 	children := map[string]probe.Child{}
-	for _, r := range u.shims.Reports() {
+	for _, r := range h.shims.Reports() {
 		if r.Phase != gate.Running || r.Hold != h.id || r.Starting {
 			continue
 		}
 		children[r.Container] = probe.Child{
-			Shim: string(r.Shim), Hold: r.Hold, Age: max(h.loop.now-r.Since, 0),
-			Serving: h.served && r.Since < h.since, Adopted: u.config.slotless() && r.Since < u.began, Spared: proven && u.config.ReplacesUnready,
+			Shim: string(r.Shim), Hold: r.Hold, Age: max(h.now-r.Since, 0),
+			Serving: h.served && r.Since < h.since, Adopted: h.config.slotless() && r.Since < h.began, Spared: proven && h.config.ReplacesUnready,
 		}
 	}
-	u.probes.Follow(children)
+	h.probes.Follow(children)
 }
 
 // serves reports whether the children of the hold run and pass their readiness probes.
-func (h *hold) serves() bool { return h.unit.shims.Running(h.id) && h.unit.probes.Ready() }
+func (h *hold) serves() bool { return h.shims.Running(h.id) && h.probes.Ready() }
 
 // noticed writes Events about the results of probes, and ends each child whose startup probe
 // failed.
-func (u *unit) noticed(now time.Duration) {
-	for _, n := range u.probes.Take() {
-		u.events.Probed(now, n)
-		r, _ := u.shims.Last(gate.ShimID(n.Child.Shim))
+func (s *state) noticed(now time.Duration) {
+	for _, n := range s.probes.Take() {
+		s.events.Probed(now, n)
+		r, _ := s.shims.Last(gate.ShimID(n.Child.Shim))
 		if !n.End || r.Phase != gate.Running || r.Hold != n.Child.Hold {
 			continue
 		}
-		u.config.Log.Warn("child has not started in time", "shim", r.Shim, "hold", r.Hold)
-		if err := u.config.Shims.End(r.Shim, reasonProbeFailed, n.Grace); err != nil {
-			u.config.Log.Warn("end was not sent", "shim", r.Shim, "err", err)
+		s.config.Log.Warn("child has not started in time", "shim", r.Shim, "hold", r.Hold)
+		if err := s.config.Shims.End(r.Shim, reasonProbeFailed, n.Grace); err != nil {
+			s.config.Log.Warn("end was not sent", "shim", r.Shim, "err", err)
 		}
 	}
 }
@@ -74,9 +73,9 @@ func (u *unit) noticed(now time.Duration) {
 // complete reports whether every container of the application has a running child of the hold, and
 // the postStart hook of each such child has ended. A revision whose second container crashes is not
 // proven, although the first container serves.
-func (u *unit) complete(hold string) bool {
-	return !slices.ContainsFunc(u.config.Containers, func(container string) bool {
-		return !slices.ContainsFunc(u.shims.Reports(), func(r gate.Report) bool {
+func (s *state) complete(hold string) bool {
+	return !slices.ContainsFunc(s.config.Containers, func(container string) bool {
+		return !slices.ContainsFunc(s.shims.Reports(), func(r gate.Report) bool {
 			return r.Container == container && r.Phase == gate.Running && r.Hold == hold && !r.Starting
 		})
 	})

@@ -151,7 +151,7 @@ func TestHolderIsReadyOnlyWithAReadyApplication(t *testing.T) {
 		assert.Equal(t, "False ApplicationNotReady", a.ready())
 		assert.False(t, w.serving())
 		assert.Equal(t, "True HandingOver", b.ready())
-		w.pass(status.Handover(a.agent.unit.self.Budget))
+		w.pass(status.Handover(a.agent.state.self.Budget))
 		assert.Equal(t, "False HolderNotServing", b.ready())
 		assert.Equal(t, a.identity(), w.holder(), "not Ready is not dead")
 

@@ -57,6 +57,6 @@ func TestAgentForgetsHoldsThatAreOver(t *testing.T) {
 			a.agent.Yield()
 			w.within(5*time.Second, "drained", func() bool { return !a.running("s1") })
 		}
-		assert.LessOrEqual(t, len(a.agent.unit.shims.Begun()), 2)
+		assert.LessOrEqual(t, len(a.agent.state.shims.Begun()), 2)
 	})
 }

@@ -18,10 +18,7 @@ import (
 )
 
 // standby is the state of an agent that waits for its slots.
-type standby struct {
-	unit *unit
-	loop *loop
-}
+type standby struct{ *state }
 
 // run waits for the slots, and returns the hold once all slots are acquired. If a stopping
 // agent has nothing left to do, both results are nil.
@@ -29,30 +26,29 @@ type standby struct {
 // After each event the standby decides, acts and shows, in this order. The actions depend on the
 // decision, and the status also shows what the claim has just done.
 func (s standby) run(ctx context.Context) (*hold, error) {
-	u := s.unit
-	defer s.loop.offerer.endExcept("")
+	defer s.offerer.endExcept("")
 	for {
 		s.drainOrphans()
-		views := u.claim.Views()
-		lingersUntil := s.loop.linger(ctx, views) // a lingering standby competes for no slot, as the facts report
+		views := s.claim.Views()
+		lingersUntil := s.lingerOn(ctx, views) // a lingering standby competes for no slot, as the facts report
 		d := s.decide(views)
 		s.checkAhead(ctx, views, d.standing)
-		u.waits.learn(s.loop.now, views)
-		u.waits.skipIfBusy(s.loop.now, views)
+		s.waits.learn(s.now, views)
+		s.waits.skipIfBusy(s.now, views)
 		facts := s.facts(views, d.standing)
-		u.metrics.Vacant(s.vacant(facts, views))
+		s.metrics.Vacant(s.vacant(facts, views))
 		wake := s.act(ctx, facts, d)
-		switch state := u.claim.State(); state.Stage {
+		switch state := s.claim.State(); state.Stage {
 		case elector.Held:
-			return newHold(u, s.loop, state), nil
+			return newHold(s.state, state), nil
 		case elector.Done:
-			if s.loop.starts.done() {
+			if s.starts.done() {
 				return nil, nil
 			}
 		case elector.Waiting:
 		}
 		wake = min(wake, lingersUntil, s.show(ctx, d.standing, facts.Settled))
-		if err := s.loop.wait(ctx, wake); err != nil {
+		if err := s.wait(ctx, wake); err != nil {
 			return nil, err
 		}
 	}
@@ -71,9 +67,9 @@ type standbyDecision struct {
 // decide decides about the pod's part in the rollout, by these views of the pod's slots. The method
 // sends no request.
 func (s standby) decide(views []elector.View) standbyDecision {
-	r, now := s.unit.rollout, s.loop.now
-	r.see(now, views, s.unit.startsWhole())
-	standing := r.standing(now, views, s.unit.shims.Begun())
+	r, now := s.rollout, s.now
+	r.see(now, views, s.startsWhole())
+	standing := r.standing(now, views, s.shims.Begun())
 	r.learn(now, standing)
 	return standbyDecision{standing: s.hindered(standing, views), watchesStart: standing.Asks}
 }
@@ -82,38 +78,37 @@ func (s standby) decide(views []elector.View) standbyDecision {
 // failed turn, or once the pod has decided to skip. The same applies once the work is done, and until
 // the release that records a success or a failure is stored.
 func (s standby) facts(views []elector.View, standing turn.StandbyDecision) elector.Facts {
-	u := s.unit
-	f := u.facts()
-	f.Compete = f.Compete && !standing.Failed && !u.waits.skips() && !u.waits.done && !u.owesRecord(views)
-	f.Settled = u.waits.done && !f.Alive
-	f.TakeFrom = max(standing.TakeFrom, u.waits.retryAt, u.grantsAt)
+	f := s.state.facts()
+	f.Compete = f.Compete && !standing.Failed && !s.waits.skips() && !s.waits.done && !s.owesRecord(views)
+	f.Settled = s.waits.done && !f.Alive
+	f.TakeFrom = max(standing.TakeFrom, s.waits.retryAt, s.grantsAt)
 	return f
 }
 
 // act sends the requests for the slots and for the start lock, and the pod's ask. The result is the
 // instant of the next decision.
 func (s standby) act(ctx context.Context, f elector.Facts, d standbyDecision) (wake time.Duration) {
-	_, wake = s.unit.claim.Step(ctx, s.loop.now, f, s.unit.outcome)
-	wake = min(wake, d.standing.Wake, s.loop.starts.act(ctx, s.loop.now, startFacts{asks: d.watchesStart}))
-	return min(wake, s.loop.asker.ask(ctx, s.loop.now, d.standing.Asks))
+	_, wake = s.claim.Step(ctx, s.now, f, s.outcome)
+	wake = min(wake, d.standing.Wake, s.starts.act(ctx, s.now, startFacts{asks: d.watchesStart}))
+	return min(wake, s.asker.ask(ctx, s.now, d.standing.Asks))
 }
 
 // show writes the pod's status and the pod's offer to the holder. Then show dismisses the shims that
 // have waited for long enough. The views come from after the requests, because act may have changed
 // them. The result is the instant of the next decision.
 func (s standby) show(ctx context.Context, standing turn.StandbyDecision, settled bool) (wake time.Duration) {
-	u, now, wake := s.unit, s.loop.now, instant.Never
-	views := u.claim.Views()
-	effect := effectOf(standing, s.loop.asker.err)
-	effect.Beyond = u.readyBeyond(views)
-	decided := u.readiness.Standby(now, seen(views), effect, !u.shims.Alive())
+	now, wake := s.now, instant.Never
+	views := s.claim.Views()
+	effect := effectOf(standing, s.asker.err)
+	effect.Beyond = s.readyBeyond(views)
+	decided := s.readiness.Standby(now, seen(views), effect, !s.shims.Alive())
 	if settled {
-		decided = status.Done(u.waits.work())
-	} else if now < u.waits.retryAt {
-		decided, wake = status.Failed(u.waits.failed()), u.waits.retryAt
+		decided = status.Done(s.waits.work())
+	} else if now < s.waits.retryAt {
+		decided, wake = status.Failed(s.waits.failed()), s.waits.retryAt
 	}
 	wake = min(wake, s.offer(ctx, decided, standing, views))
-	return min(wake, u.waits.dismiss(now), s.loop.appear(ctx, decided))
+	return min(wake, s.waits.dismiss(now), s.publish(ctx, decided))
 }
 
 // hindered returns the decision of package turn, changed if the start lock keeps the pod from
@@ -122,9 +117,9 @@ func (s standby) hindered(standing turn.StandbyDecision, views []elector.View) t
 	if !standing.Asks {
 		return standing
 	}
-	if why := s.loop.starts.hinders(s.loop.now, views[0].Record.Holder); why != "" {
+	if why := s.starts.hinders(s.now, views[0].Record.Holder); why != "" {
 		standing.Asks, standing.Reason = false, api.ReasonWaitsForItsTurn
-		standing.Message = fmt.Sprintf("%s, so revision %d does not ask yet", why, s.unit.rollout.pod.Revision.Number)
+		standing.Message = fmt.Sprintf("%s, so revision %d does not ask yet", why, s.rollout.pod.Revision.Number)
 	}
 	return standing
 }
@@ -133,17 +128,16 @@ func (s standby) hindered(standing turn.StandbyDecision, views []elector.View) t
 // standby expects the slot while the standby asks for its turn. A standby also expects the slot once
 // a person, or the leaving holder, has named the standby as successor.
 func (s standby) checkAhead(ctx context.Context, views []elector.View, standing turn.StandbyDecision) {
-	u := s.unit
 	for _, v := range views {
-		if (s.named(v) || standing.Asks) && !v.Mine && u.deletion.expect(v.Slot, v.Record.Hold, s.loop.now) {
-			s.loop.requests.checkAhead(ctx)
+		if (s.named(v) || standing.Asks) && !v.Mine && s.deletion.expect(v.Slot, v.Record.Hold, s.now) {
+			s.state.checkAhead(ctx)
 		}
 	}
 }
 
 // named reports whether a person, or the leaving holder, has named this pod as successor.
 func (s standby) named(v elector.View) bool {
-	yield, own := v.Record.Yield, s.unit.self.Identity
+	yield, own := v.Record.Yield, s.self.Identity
 	return yield.Hold == v.Record.Hold && yield.Successor == own || v.Record.Profile.Leaving == own
 }
 
@@ -161,7 +155,7 @@ func seen(views []elector.View) []status.Slot {
 // all must be vacant; otherwise one vacant slot is enough. A shut slot is not vacant. While a child
 // of this pod lives, or the pod waits after a failure, the result is false.
 func (s standby) vacant(f elector.Facts, views []elector.View) bool {
-	u, now := s.unit, s.loop.now
+	now := s.now
 	taken := func(v elector.View) bool {
 		return v.Shut || s.unheard(v) || v.Known && v.Record.Holder != "" && !v.Mine && now < v.ExpiresAt
 	}
@@ -171,8 +165,8 @@ func (s standby) vacant(f elector.Facts, views []elector.View) bool {
 			free++
 		}
 	}
-	enough := free == len(views) || u.config.Any
-	return f.Compete && !f.Alive && now >= u.waits.retryAt && free > 0 && enough
+	enough := free == len(views) || s.config.Any
+	return f.Compete && !f.Alive && now >= s.waits.retryAt && free > 0 && enough
 }
 
 // lookTime is the time that a look gets for its answer after a lease duration without news.
@@ -185,11 +179,11 @@ const lookTime = 5 * time.Second
 // holder may be alive. If the Lease states a shorter duration than that of this pod, the shorter
 // duration counts.
 func (s standby) unheard(v elector.View) bool {
-	duration := s.unit.self.Budget.Duration
+	duration := s.self.Budget.Duration
 	if v.Record.Duration > 0 {
 		duration = min(duration, v.Record.Duration)
 	}
-	return v.FreeAt == instant.Never && s.loop.now >= v.Heard+duration+lookTime
+	return v.FreeAt == instant.Never && s.now >= v.Heard+duration+lookTime
 }
 
 // effectOf converts the decision of package turn about a standby into its effect on the pod's
@@ -207,11 +201,11 @@ func effectOf(s turn.StandbyDecision, unwritten error) status.Turn {
 // Ready while no holder serves. The result is the longer of two times: the pod's grace, and the
 // time that an application has in a turn to start. Without a strict controller, or without
 // turns, the result is zero.
-func (u *unit) readyBeyond(views []elector.View) time.Duration {
-	if !u.config.ReplacesUnready || !u.rollout.takesTurns() {
+func (s *state) readyBeyond(views []elector.View) time.Duration {
+	if !s.config.ReplacesUnready || !s.rollout.takesTurns() {
 		return 0
 	}
-	return max(u.config.Grace, u.rollout.pod.Lasts(slotOf(*views[0].Record).Rollout.Start))
+	return max(s.config.Grace, s.rollout.pod.Lasts(slotOf(*views[0].Record).Rollout.Start))
 }
 
 // drainOrphans drains the children whose hold is lost or in doubt. A hold is lost if the Lease
@@ -219,24 +213,23 @@ func (u *unit) readyBeyond(views []elector.View) time.Duration {
 // the agent does not see the Lease, no hold counts as lost, because each child dies at its
 // deadline anyway.
 func (s standby) drainOrphans() {
-	u := s.unit
-	for _, r := range u.shims.Reports() {
+	for _, r := range s.shims.Reports() {
 		if !r.HasChild() {
 			continue
 		}
 		reason := ""
-		if u.shims.Doubted(r.Hold) {
+		if s.shims.Doubted(r.Hold) {
 			reason = status.ReasonUnproven
 		}
-		lost, taken := u.claim.Lost(childOf(r))
+		lost, taken := s.claim.Lost(childOf(r))
 		if lost {
 			reason = status.ReasonLost
 		}
 		switch {
 		case taken:
-			u.orders.kill(r, reason)
+			s.orders.kill(r, reason)
 		case reason != "" && r.Phase == gate.Running:
-			u.orders.drain(r, r.Hold, reason, u.self.Budget.Drain)
+			s.orders.drain(r, r.Hold, reason, s.self.Budget.Drain)
 		}
 	}
 }
@@ -245,42 +238,42 @@ func (s standby) drainOrphans() {
 // standby is Ready. A standby offers once for each leave. Later, offer tells the holder that the
 // standby is prepared. The result is the instant of the next decision.
 func (s standby) offer(ctx context.Context, d status.Decision, standing turn.StandbyDecision, views []elector.View) (wake time.Duration) {
-	u, o := s.unit, s.loop.offerer
-	if !u.rollout.takesTurns() {
+	o := s.offerer
+	if !s.rollout.takesTurns() {
 		return instant.Never
 	}
 	v := views[0]
 	holder := v.Record.Profile
 	o.endExcept(holder.Leave)
-	ours := v.Known && !v.Mine && holder.Workload == u.config.Workload && s.loop.now < v.ExpiresAt
-	follows, serves := holder.Leaving == u.self.Identity, !holder.Serving.IsZero()
+	ours := v.Known && !v.Mine && holder.Workload == s.config.Workload && s.now < v.ExpiresAt
+	follows, serves := holder.Leaving == s.self.Identity, !holder.Serving.IsZero()
 	switch {
 	case !ours || holder.Leaving == "":
 		return instant.Never
 	case o.leave != "" && follows:
-		return o.tellAsSuccessor(ctx, s.loop.now, u.stored.known && !u.stored.ready)
+		return o.tellAsSuccessor(ctx, s.now, s.stored.known && !s.stored.ready)
 	case o.leave != "" && !serves:
 		o.tell(ctx) // the decision d has made the forwarder let new connections wait
 		return instant.Never
 	}
-	stays := u.stored.ready && (d.Ready || d.Keep) && u.mayHold()
+	stays := s.stored.ready && (d.Ready || d.Keep) && s.mayHold()
 	// A deleted standby that forwards does not stay, but must let connections wait. So this standby offers
 	// after the holder has named its successor. Then no offer counts for a pod that stays.
-	forwards := u.linger.on && holder.Leaving != api.LeavingSoon && !follows
-	if len(u.config.Ports) == 0 || !stays && !forwards || !serves || o.leave != "" {
+	forwards := s.linger.on && holder.Leaving != api.LeavingSoon && !follows
+	if len(s.config.Ports) == 0 || !stays && !forwards || !serves || o.leave != "" {
 		return instant.Never
 	}
-	if !o.pace.TrySpend(s.loop.now) {
+	if !o.pace.TrySpend(s.now) {
 		return instant.Never
 	}
-	takes := u.startsWhole() && standing.TakeFrom == 0 && holder.Revision.Same(u.config.Revision)
+	takes := s.startsWhole() && standing.TakeFrom == 0 && holder.Revision.Same(s.config.Revision)
 	// A standby writes no offer if the next Lease already has [api.MostOffers] offers. A random
 	// pause spreads the offers of many standbys, so most of them need not write. A pod that a person has
 	// named offers first, because the holder waits only for a successor that has made an offer.
-	pause := time.Duration(u.random.Int64N(int64(leave.Spread)))
+	pause := time.Duration(s.random.Int64N(int64(leave.Spread)))
 	if s.named(v) {
 		pause = 0
 	}
-	o.send(ctx, holder.Leave, api.Offer{Identity: u.self.Identity, Takes: takes}, pause)
+	o.send(ctx, holder.Leave, api.Offer{Identity: s.self.Identity, Takes: takes}, pause)
 	return instant.Never
 }

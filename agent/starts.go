@@ -27,7 +27,7 @@ const slowStart = 10 * time.Minute
 //
 // A nil *starts belongs to a pod without a start lock.
 type starts struct {
-	unit  *unit
+	*state
 	claim *elector.Elector
 	// starting has the shims whose child is starting. The value is the hold of the start lock
 	// under which that child starts.
@@ -46,14 +46,14 @@ type starts struct {
 	watched time.Duration
 }
 
-// newStarts returns the start lock of the unit; nil for a pod without one.
-func newStarts(u *unit, q *requests) *starts {
+// newStarts returns the start lock of the pod; nil for a pod without one.
+func newStarts(u *state) *starts {
 	c := u.config
 	if len(c.StartSlots) == 0 {
 		return nil
 	}
-	s := &starts{unit: u, starting: map[gate.ShimID]string{}}
-	s.claim = q.elector(elector.Config{
+	s := &starts{state: u, starting: map[gate.ShimID]string{}}
+	s.claim = u.elector(elector.Config{
 		Claim: elector.Claim{Slots: c.StartSlots, Self: u.self, OwnKernel: c.OwnKernel, Random: u.random}, Answered: s.answered,
 	})
 	return s
@@ -61,9 +61,9 @@ func newStarts(u *unit, q *requests) *starts {
 
 // answered counts a write in the metrics, and reports a failure of any request in the log.
 func (s *starts) answered(a elector.Action, err, refusal error) {
-	count(s.unit.metrics, a, err)
+	count(s.metrics, a, err)
 	if refusal != nil {
-		s.unit.config.Log.Debug("request for the start lock failed", "lease", a.Slot, "err", refusal)
+		s.config.Log.Debug("request for the start lock failed", "lease", a.Slot, "err", refusal)
 	}
 }
 
@@ -91,7 +91,7 @@ func (s *starts) act(ctx context.Context, now time.Duration, f startFacts) time.
 	if s == nil {
 		return instant.Never
 	}
-	f.serves = f.serves && !slices.ContainsFunc(s.unit.shims.Reports(), func(r gate.Report) bool { return r.HasChild() && r.Starting })
+	f.serves = f.serves && !slices.ContainsFunc(s.shims.Reports(), func(r gate.Report) bool { return r.HasChild() && r.Starting })
 	s.adopt(s.claim.State())
 	s.forgetStarted(f.serves)
 	s.fresh = s.fresh || s.hold != "" || s.sawOther()
@@ -113,7 +113,7 @@ func (s *starts) act(ctx context.Context, now time.Duration, f startFacts) time.
 		if !over {
 			return min(wake, state.Deadline, s.tellSlow(now))
 		}
-		s.unit.config.Log.Info("start lock ends", "lease", state.Tokens[0].Slot, "hold", s.hold, "released", part.GiveBack)
+		s.config.Log.Info("start lock ends", "lease", state.Tokens[0].Slot, "hold", s.hold, "released", part.GiveBack)
 		s.hold = ""
 		s.claim.LetGo(now, part)
 	}
@@ -122,7 +122,7 @@ func (s *starts) act(ctx context.Context, now time.Duration, f startFacts) time.
 // forgetStarted forgets each child whose start is over: the child is ready, or proven dead.
 func (s *starts) forgetStarted(serves bool) {
 	maps.DeleteFunc(s.starting, func(id gate.ShimID, _ string) bool {
-		r, known := s.unit.shims.Last(id)
+		r, known := s.shims.Last(id)
 		switch {
 		case !known || r.Phase == gate.Ended:
 			return true
@@ -131,7 +131,7 @@ func (s *starts) forgetStarted(serves bool) {
 			// refused the grant, or the child is already dead. Only in the last case the start
 			// is over, and the shim has reported that the grant's hold is over. That report may
 			// have come over a later connection than the grant's.
-			return !s.unit.shims.MayHaveChild(id)
+			return !s.shims.MayHaveChild(id)
 		}
 		return serves && r.Phase == gate.Running && !r.Starting
 	})
@@ -139,12 +139,11 @@ func (s *starts) forgetStarted(serves bool) {
 
 // facts returns the inputs of the claim's next decision.
 func (s *starts) facts(f startFacts) elector.Facts {
-	u := s.unit
 	needed := f.waits || len(s.starting) > 0
 	facts := elector.Facts{
-		Wall:    u.config.Wall(),
-		Compete: f.waits && s.hold == "" && u.mayHold(),
-		Profile: lease.Profile{Address: u.config.PodIP, Workload: u.config.Workload},
+		Wall:    s.config.Wall(),
+		Compete: f.waits && s.hold == "" && s.mayHold(),
+		Profile: lease.Profile{Address: s.config.PodIP, Workload: s.config.Workload},
 		Settled: s.hold == "" && !needed && !f.asks && !s.inherits(),
 		Renew:   s.hold != "" && needed && f.holds, Guard: true,
 	}
@@ -173,7 +172,7 @@ func (s *starts) sawOther() bool {
 
 // hasChild reports whether a shim of the pod has a child.
 func (s *starts) hasChild() bool {
-	return slices.ContainsFunc(s.unit.shims.Reports(), gate.Report.HasChild)
+	return slices.ContainsFunc(s.shims.Reports(), gate.Report.HasChild)
 }
 
 // proven reports whether no child can be starting under the hold. Until every shim has reported, the
@@ -191,7 +190,7 @@ func (s *starts) proven(now time.Duration, hold string, serves bool) bool {
 // hold as proven once all these reports have arrived. Once the agent is older than a lease
 // duration, the result is always true, because the kubelet may never start a container.
 func (s *starts) heard(now time.Duration, hold string) bool {
-	return s.unit.shims.Proven(hold) || now >= s.unit.began+s.unit.self.Budget.Duration
+	return s.shims.Proven(hold) || now >= s.began+s.self.Budget.Duration
 }
 
 // begin remembers that a hold has begun. Under a resumed hold, each child of the pod counts as
@@ -202,13 +201,13 @@ func (s *starts) begin(now time.Duration, state elector.State) {
 	}
 	s.hold, s.since, s.told = state.Hold, now, false
 	s.adopt(state)
-	s.unit.config.Log.Info("start lock acquired", "lease", state.Tokens[0].Slot, "hold", s.hold, "resumed", state.Resumed)
+	s.config.Log.Info("start lock acquired", "lease", state.Tokens[0].Slot, "hold", s.hold, "resumed", state.Resumed)
 }
 
 // adopt counts each child of the pod as starting under the present hold, if that hold is a resumed
 // one.
 func (s *starts) adopt(state elector.State) {
-	for _, r := range s.unit.shims.Reports() {
+	for _, r := range s.shims.Reports() {
 		if state.Stage == elector.Held && state.Resumed && r.HasChild() {
 			s.starting[r.Shim] = state.Hold
 		}
@@ -222,7 +221,7 @@ func (s *starts) ends(now time.Duration, state elector.State, f startFacts) (par
 	case state.Lost != nil, now >= state.Deadline:
 		return elector.Parting{}, true
 	case state.Resumed && !s.heard(now, s.hold):
-	case len(s.starting) == 0 && (!f.waits || !s.unit.mayHold()):
+	case len(s.starting) == 0 && (!f.waits || !s.mayHold()):
 		return elector.Parting{GiveBack: true}, true
 	}
 	return elector.Parting{}, false
@@ -239,7 +238,7 @@ func (s *starts) tellSlow(now time.Duration) time.Duration {
 		return at
 	}
 	s.told = true
-	s.unit.events.StartsSlowly(s.unit.config.StartSlots[0], slowStart)
+	s.events.StartsSlowly(s.config.StartSlots[0], slowStart)
 	return instant.Never
 }
 
@@ -289,7 +288,7 @@ func (s *starts) obstacle(now time.Duration) string {
 			return v.Slot + " is held by " + cmp.Or(holder, v.Record.Holder) + ", whose application starts"
 		}
 	}
-	return "waiting for " + s.unit.config.StartSlots[0]
+	return "waiting for " + s.config.StartSlots[0]
 }
 
 // hinders describes, for people, why the pod could not start soon if the pod held its slot; empty
@@ -304,7 +303,7 @@ func (s *starts) hinders(now time.Duration, holder string) string {
 	for _, v := range s.claim.Views() {
 		r := v.Record
 		other := r.Holder != "" && r.Holder != holder && !v.Mine && now < v.ExpiresAt
-		slow := !r.AcquireTime.IsZero() && s.unit.config.Wall().Sub(r.AcquireTime) >= slowStart
+		slow := !r.AcquireTime.IsZero() && s.config.Wall().Sub(r.AcquireTime) >= slowStart
 		switch {
 		case !v.Known, v.FreeAt == instant.Never && (s.watched == 0 || v.Heard < s.watched):
 			// The pod neither sees the Lease, nor has read the Lease since this watch began.

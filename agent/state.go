@@ -7,6 +7,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/elector"
@@ -19,19 +20,24 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// unit is the agent's knowledge of its pod: the claim, the reports of shims and what they
-// prove, and the pod's status. A unit itself waits for no event.
-type unit struct {
+// state is everything that the agent knows of its pod, and what it sends requests by. Only the goroutine
+// of [Agent.Run] touches it; the other goroutines post what they learn. A state of the agent (standby,
+// hold, drain) is the function that it is in.
+type state struct {
 	config Config
 	self   lease.Self
 	random *rand.Rand
+	// now is the instant of the last event.
+	now time.Duration
 
 	// claim is the main claim, and claims are all claims of the pod: also that of the start lock.
 	claim  *elector.Elector
 	claims []*elector.Elector
+	starts *starts
 	shims  *gate.Proof
 	orders *orders
 	probes *probe.Monitor
+	waits  *waits
 
 	readiness *status.Readiness
 	status    *status.Status
@@ -39,6 +45,8 @@ type unit struct {
 	metrics   *status.Metrics
 
 	rollout  *rollout
+	asker    *asker
+	offerer  *offerer
 	deletion deletion
 	linger   linger
 	stored   stored
@@ -47,47 +55,75 @@ type unit struct {
 	// lapse estimates for how long the machine was paused. Only pods whose KubeletStops is true use
 	// this estimate, because a shim freezes its child instead.
 	lapse lapse
-	waits *waits
 	// ended is the last hold that ended without an order of the agent; empty if there is none.
 	ended string
+	// checked is the last hold that needs no further check for the pod's deletion: the check has
+	// begun, or the hold needs none.
+	checked string
 	// Until the instant grantsAt the pod takes no free slot, because the pod could not send a first
 	// grant in its last hold.
 	grantsAt time.Duration
 	// stopping reports that the agent is about to end. The field "yielding" reports that
 	// somebody has requested a yield of the present hold.
 	stopping, yielding bool
+
+	// group counts the goroutines that send requests, and posts is their way back to the loop.
+	group  sync.WaitGroup
+	posts  posts
+	yields chan struct{}
+	stops  <-chan struct{}
+	// mute delivers the address of a pod that did not answer a forwarded connection.
+	mute <-chan string
+	// disrupted is closed once the pod's condition DisruptionTarget is stored or refused; nil if the
+	// agent has not ended the pod.
+	disrupted chan struct{}
 }
 
-func newUnit(c Config, b api.Budget, p posts) *unit {
-	u := &unit{
-		config:  c,
-		self:    lease.Self{Identity: api.Identity(c.PodName, c.PodUID), BootID: c.BootID, Boots: c.Boots, Budget: b},
-		random:  rand.New(c.Random),
-		began:   c.Clock(),
-		shims:   gate.NewProof(gate.ProofConfig{Containers: c.Containers, InitContainers: c.InitContainers, Granted: c.Granted, Unbounded: c.slotless()}),
-		probes:  newProbes(c),
-		rollout: newRollout(c),
+func newState(c Config, b api.Budget) *state {
+	s := &state{
+		config: c,
+		self:   lease.Self{Identity: api.Identity(c.PodName, c.PodUID), BootID: c.BootID, Boots: c.Boots, Budget: b},
+		random: rand.New(c.Random),
+		began:  c.Clock(),
+		shims:  gate.NewProof(gate.ProofConfig{Containers: c.Containers, InitContainers: c.InitContainers, Granted: c.Granted, Unbounded: c.slotless()}),
+		probes: newProbes(c), rollout: newRollout(c),
+		posts: make(posts), yields: make(chan struct{}, 1),
 	}
 	if c.Ahead != nil {
-		u.lapse.last = c.Ahead()
+		s.lapse.last = c.Ahead()
 	}
-	u.orders = newOrders(c, u.shims)
-	settings := showConfig(c, b, rand.New(rand.NewPCG(u.random.Uint64(), 0)))
+	s.orders = newOrders(c, s.shims)
+	s.makeOutputs(b)
+	s.waits = &waits{config: c, shims: s.shims, orders: s.orders, events: s.events, course: c.Course}
+	s.claim = s.elector(elector.Config{
+		Claim:  elector.Claim{Slots: c.Slots, Any: c.Any, First: c.First, Shards: c.Shards, Run: c.Run, Self: s.self, OwnKernel: c.OwnKernel, Random: s.random},
+		Prompt: c.Forwarder != nil, Sends: s.sends, Answered: s.answered,
+	})
+	s.starts = newStarts(s)
+	s.asker, s.offerer = &asker{state: s}, newOfferer(s)
+	if c.Forwarder != nil {
+		s.mute = c.Forwarder.Unanswered()
+	}
+	return s
+}
+
+// makeOutputs makes what the agent tells people by: the pod's status and readiness, Events and metrics.
+func (s *state) makeOutputs(b api.Budget) {
+	c := s.config
+	settings := showConfig(c, b, rand.New(rand.NewPCG(s.random.Uint64(), 0)))
 	toGate := settings.Stored
 	settings.Stored = func(ctx context.Context, ready bool) {
 		toGate(ctx, ready)
-		p.post(ctx, func(time.Duration) { u.stored = stored{known: true, ready: ready} })
+		s.posts.post(ctx, func(time.Duration) { s.stored = stored{known: true, ready: ready} })
 	}
 	settings.Answered = func(ctx context.Context, hold string, deleted bool) {
-		p.post(ctx, func(time.Duration) { u.deletion.learn(hold, deleted) })
+		s.posts.post(ctx, func(time.Duration) { s.deletion.learn(hold, deleted) })
 	}
-	u.status, u.events = status.NewStatus(settings), status.NewEvents(settings)
-	u.waits = &waits{config: c, shims: u.shims, orders: u.orders, events: u.events, course: c.Course}
+	s.status, s.events = status.NewStatus(settings), status.NewEvents(settings)
 	seen := readinessConfig(c, b)
-	seen.Jitter = u.jitter
-	u.readiness = status.NewReadiness(seen)
-	u.metrics = status.NewMetrics(c.Clock, instant.LongestSleep, c.Workload, b)
-	return u
+	seen.Jitter = s.jitter
+	s.readiness = status.NewReadiness(seen)
+	s.metrics = status.NewMetrics(c.Clock, instant.LongestSleep, c.Workload, b)
 }
 
 // showConfig returns the settings of package status.
@@ -116,21 +152,21 @@ func readinessConfig(c Config, b api.Budget) status.ReadinessConfig {
 	return r
 }
 
-// reported stores a shim's report in the unit, and adds an Event for each new problem in the
+// reported stores a shim's report, and adds an Event for each new problem in the
 // report. A false shim of a container without a gate causes no such Event. If the report contains a
 // new leap, the method also remembers the leap.
-func (u *unit) reported(now time.Duration, r gate.Report) {
-	last, known := u.shims.Last(r.Shim)
-	if r.Silent && !last.Silent && u.config.gates(r.Container) {
-		u.events.Silent(now, r.Container)
+func (s *state) reported(now time.Duration, r gate.Report) {
+	last, known := s.shims.Last(r.Shim)
+	if r.Silent && !last.Silent && s.config.gates(r.Container) {
+		s.events.Silent(now, r.Container)
 	}
-	if r.Trouble.Serial != 0 && last.Trouble != r.Trouble && u.config.gates(r.Container) {
-		u.events.Trouble(now, r.Trouble)
+	if r.Trouble.Serial != 0 && last.Trouble != r.Trouble && s.config.gates(r.Container) {
+		s.events.Trouble(now, r.Trouble)
 	}
-	u.shims.Learn(r)
-	u.orders.learn(last, r)
+	s.shims.Learn(r)
+	s.orders.learn(last, r)
 	if tellsOfLeap(last, known, r) {
-		u.orders.leapt(r.Shim, u.leapt(now))
+		s.orders.leapt(r.Shim, s.leapt(now))
 	}
 }
 
@@ -147,93 +183,93 @@ func tellsOfLeap(last gate.Report, known bool, r gate.Report) bool {
 // proves little, because a standby may be about to take the expired Lease. So the agent renews
 // at once. The hold is safe again only after a renewal that the agent sent after it had noticed
 // the leap. Every standby that sees this renewal waits anew.
-func (u *unit) leapt(now time.Duration) int {
-	u.config.Log.Info("the clock was set: renewing at once")
+func (s *state) leapt(now time.Duration) int {
+	s.config.Log.Info("the clock was set: renewing at once")
 	// If the machine was paused, the API server may have closed the open connections meanwhile.
-	u.config.Reconnect()
-	if u.config.Ahead != nil {
-		u.lapse.leapt(now, u.config.Ahead(), u.claim.State().Renewed())
+	s.config.Reconnect()
+	if s.config.Ahead != nil {
+		s.lapse.leapt(now, s.config.Ahead(), s.claim.State().Renewed())
 	}
 	leaps := 0
-	for _, c := range u.claims {
+	for _, c := range s.claims {
 		leaps = c.Leapt(now)
 	}
 	return leaps
 }
 
 // stop remembers that the agent is about to end.
-func (u *unit) stop(now time.Duration) {
-	u.stopping = true
-	for _, c := range u.claims {
+func (s *state) stop(now time.Duration) {
+	s.stopping = true
+	for _, c := range s.claims {
 		c.Stop(now)
 	}
 }
 
 // mayHold reports whether the pod may begin a hold. The result is false if the agent is stopping, or
 // if the pod is being deleted.
-func (u *unit) mayHold() bool { return !u.stopping && !u.deletion.known }
+func (s *state) mayHold() bool { return !s.stopping && !s.deletion.known }
 
 // startsWhole reports whether each gated container waits for a grant, so that a grant would start the
 // pod's whole application. In a pod with gated init containers one waiting container is enough,
 // because the others start later. If a child still lives, or the pod may not begin a hold, the
 // result is false.
-func (u *unit) startsWhole() bool {
-	waiting := u.shims.Waiting()
+func (s *state) startsWhole() bool {
+	waiting := s.shims.Waiting()
 	containers := map[string]bool{}
 	for _, r := range waiting {
 		containers[r.Container] = true
 	}
-	if !u.mayHold() || u.shims.Alive() {
+	if !s.mayHold() || s.shims.Alive() {
 		return false
 	}
-	for _, container := range u.config.Containers {
-		if !containers[container] && len(u.config.InitContainers) == 0 {
+	for _, container := range s.config.Containers {
+		if !containers[container] && len(s.config.InitContainers) == 0 {
 			return false
 		}
 	}
 	return len(waiting) > 0
 }
 
-// grantable returns the shims that may have a grant of the hold now. A shim that has been
+// grantableOf returns the shims that may have a grant of the hold now. A shim that has been
 // ordered to drain the hold gets no grant of that hold.
-func (u *unit) grantable(hold string) []gate.Report {
-	return slices.DeleteFunc(u.shims.Grantable(hold), func(r gate.Report) bool {
-		return u.orders.to(r.Shim).drained == hold
+func (s *state) grantableOf(hold string) []gate.Report {
+	return slices.DeleteFunc(s.shims.Grantable(hold), func(r gate.Report) bool {
+		return s.orders.to(r.Shim).drained == hold
 	})
 }
 
 // shimWaits reports whether a shim waits for a hold. In a pod without slots, all holds have the same
 // id, [elector.Slotless]. So a shim that was ordered to drain one hold gets no grant of a later
 // hold, and does not count.
-func (u *unit) shimWaits() bool {
-	if u.config.slotless() {
-		return len(u.grantable(elector.Slotless)) > 0
+func (s *state) shimWaits() bool {
+	if s.config.slotless() {
+		return len(s.grantableOf(elector.Slotless)) > 0
 	}
-	return len(u.shims.Waiting()) > 0
+	return len(s.shims.Waiting()) > 0
 }
 
 // facts returns the inputs of the claim's next decision.
-func (u *unit) facts() elector.Facts {
+func (s *state) facts() elector.Facts {
 	return elector.Facts{
-		Wall:     u.config.Wall(),
-		Compete:  u.mayHold() && u.shimWaits(),
-		Lingers:  u.linger.on,
-		Alive:    u.shims.Alive(),
-		Children: u.resumable(),
-		Profile:  lease.Profile{Address: u.config.PodIP, Workload: u.config.Workload, Job: u.config.Job, Revision: u.config.Revision},
+		Wall:     s.config.Wall(),
+		Compete:  s.mayHold() && s.shimWaits(),
+		Lingers:  s.linger.on,
+		Alive:    s.shims.Alive(),
+		Children: s.resumable(),
+		Profile:  lease.Profile{Address: s.config.PodIP, Workload: s.config.Workload, Job: s.config.Job, Revision: s.config.Revision},
 	}
 }
 
 // outcome returns what the pod knows about the end of its hold. The failure of a shard counts nowhere,
 // because the Job itself counts its failures and delays its next pod.
-func (u *unit) outcome(hold string) elector.Outcome {
-	completed, failed := u.shims.Outcome(hold)
-	o := elector.Outcome{Proven: u.shims.Proven(hold)}
+func (s *state) outcome(hold string) elector.Outcome {
+	completed, failed := s.shims.Outcome(hold)
+	o := elector.Outcome{Proven: s.shims.Proven(hold)}
 	if completed {
-		o.Done = u.config.work()
+		o.Done = s.config.work()
 	}
 	if failed {
-		o.Failed = u.config.OnceKey
+		o.Failed = s.config.OnceKey
 	}
 	return o
 }
@@ -241,18 +277,18 @@ func (u *unit) outcome(hold string) elector.Outcome {
 // owesRecord reports whether a Lease still names an ended hold of this pod, under which the work has
 // succeeded or failed. The release of that hold must record the success, or count the failure. Until
 // that release is stored, the pod must not acquire the slot again.
-func (u *unit) owesRecord(views []elector.View) bool {
+func (s *state) owesRecord(views []elector.View) bool {
 	return slices.ContainsFunc(views, func(v elector.View) bool {
-		o := u.outcome(v.Record.Hold)
+		o := s.outcome(v.Record.Hold)
 		return v.Mine && o.Proven && (o.Done != "" || o.Failed != "")
 	})
 }
 
 // resumable returns the children whose hold this agent may resume.
-func (u *unit) resumable() []elector.Child {
+func (s *state) resumable() []elector.Child {
 	var children []elector.Child
-	for _, r := range u.shims.Reports() {
-		if r.Connected && r.HasChild() && u.orders.to(r.Shim).drained != r.Hold && !u.shims.Doubted(r.Hold) {
+	for _, r := range s.shims.Reports() {
+		if r.Connected && r.HasChild() && s.orders.to(r.Shim).drained != r.Hold && !s.shims.Doubted(r.Hold) {
 			children = append(children, childOf(r))
 		}
 	}
@@ -269,7 +305,7 @@ func childOf(r gate.Report) elector.Child {
 }
 
 // jitter returns a random duration between half of d and d.
-func (u *unit) jitter(d time.Duration) time.Duration { return jitter(u.random, d) }
+func (s *state) jitter(d time.Duration) time.Duration { return jitter(s.random, d) }
 
 func jitter(random *rand.Rand, d time.Duration) time.Duration {
 	return d/2 + time.Duration(random.Int64N(int64(d/2)+1))
