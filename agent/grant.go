@@ -120,7 +120,7 @@ func (h *hold) give(s elector.State, r gate.Report) time.Duration {
 	again := h.now + b.Retry
 	err := h.orders.grant(r.Shim, gate.Grant{
 		Hold:      h.id,
-		Slots:     slotTokens(s),
+		Slots:     gate.SlotsOf(slotTokens(s)),
 		Deadline:  s.Deadline,
 		BootID:    h.self.BootID,
 		Drain:     b.Drain,

@@ -29,13 +29,13 @@ func TestSlotIsReleasedWhenTheChildEnds(t *testing.T) {
 		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
 		assert.Equal(t, a.identity(), w.holder())
 		grant := a.gates.given()[0]
-		require.Len(t, grant.Slots, 1)
+		require.Len(t, grant.Slots.List(), 1)
 		assert.Equal(t, boot, grant.BootID)
 		assert.Equal(t, grant.Hold, w.server.lease(theSlot).Annotations[api.HoldAnnotation])
 
 		w.pass(5 * time.Minute)
 		l := w.server.lease(theSlot)
-		assert.Equal(t, grant.Slots[0].Token, l.Annotations[api.TokenAnnotation], "the token stays the acquiring write's")
+		assert.Equal(t, grant.Slots.List()[0].Token, l.Annotations[api.TokenAnnotation], "the token stays the acquiring write's")
 		assert.True(t, a.running("s1"))
 		assert.Equal(t, 1, l.Transitions)
 

@@ -162,7 +162,7 @@ func TestPodTakesTheStartLockAfterItsSingleton(t *testing.T) {
 		grants := a.gates.given()
 		assert.NotEqual(t, gate.Unbounded, grants[0].Deadline)
 		assert.NotZero(t, grants[0].StartBy)
-		require.Len(t, grants[0].Slots, 1, "the start lock has no token for the application")
+		require.Len(t, grants[0].Slots.List(), 1, "the start lock has no token for the application")
 
 		app.be(false, "readiness")
 		w.within(6*time.Second, "start lock is free", func() bool { return w.starting() == "" })

@@ -298,8 +298,8 @@ func (s *state) resumable() []elector.Child {
 // childOf converts a shim's report about its child for package elector.
 func childOf(r gate.Report) elector.Child {
 	c := elector.Child{Hold: r.Hold}
-	for _, t := range r.Slots {
-		c.Tokens = append(c.Tokens, elector.Token{Slot: t.Slot, Token: t.Token})
+	for _, t := range r.Slots.List() {
+		c.Tokens = append(c.Tokens, elector.Token(t))
 	}
 	return c
 }

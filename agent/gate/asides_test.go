@@ -18,7 +18,7 @@ func TestDeskReturnsTheOutcomeOfAnAside(t *testing.T) {
 	dir := t.TempDir()
 	pidfd, _ := ofSleeper(t)
 	s, _ := served(t, Config{Dir: dir})
-	f := joined(t, dir, State{Shim: "s", Container: "app", Phase: Waiting}, pidfd)
+	f := joined(t, dir, Report{Shim: "s", Container: "app", Phase: Waiting}, pidfd)
 	reported(t, s, func(r Report) bool { return r.Phase == Waiting })
 
 	_, err := s.RunAside(t.Context(), "s", []string{"true"}, time.Second)
@@ -73,7 +73,7 @@ func TestDrainAfterAnEndOrderStillEndsContainer(t *testing.T) {
 	dir := t.TempDir()
 	pidfd, _ := ofSleeper(t)
 	s, _ := served(t, Config{Dir: dir})
-	f := joined(t, dir, State{Shim: "s", Container: "app", Phase: Running, Hold: "h"}, pidfd)
+	f := joined(t, dir, Report{Shim: "s", Container: "app", Phase: Running, Hold: "h"}, pidfd)
 	reported(t, s, func(r Report) bool { return r.Phase == Running })
 	require.NoError(t, s.End("s", "probe", time.Minute))
 	assert.True(t, f.order().Drain.End)

@@ -41,13 +41,13 @@ func served(t *testing.T, cfg Config) (s *Server, end func()) {
 type fakeShim struct {
 	t *testing.T
 	*linux.Conn
-	State
+	Report
 	orders chan Order
 }
 
-func joined(t *testing.T, dir string, st State, fds ...int) *fakeShim {
+func joined(t *testing.T, dir string, st Report, fds ...int) *fakeShim {
 	t.Helper()
-	f := &fakeShim{t: t, State: st}
+	f := &fakeShim{t: t, Report: st}
 	f.BootID, _ = linux.BootID()
 	f.connect(dir, fds...)
 	return f
@@ -74,7 +74,7 @@ func (f *fakeShim) connect(dir string, fds ...int) {
 			orders <- o
 		}
 	}()
-	require.NoError(f.t, f.send(f.State, fds...))
+	require.NoError(f.t, f.send(f.Report, fds...))
 }
 
 func (f *fakeShim) send(message any, fds ...int) error {
@@ -86,7 +86,7 @@ func (f *fakeShim) send(message any, fds ...int) error {
 func (f *fakeShim) is(p Phase, hold string) {
 	f.t.Helper()
 	f.Phase, f.Hold = p, hold
-	require.NoError(f.t, f.send(f.State))
+	require.NoError(f.t, f.send(f.Report))
 }
 
 func (f *fakeShim) order() Order {
@@ -128,8 +128,8 @@ func reported(t *testing.T, s *Server, cond func(Report) bool) Report {
 	}
 }
 
-func waiting(id string) State {
-	return State{Shim: ShimID(id), Container: "app", PID1: true, Phase: Waiting}
+func waiting(id string) Report {
+	return Report{Shim: ShimID(id), Container: "app", PID1: true, Phase: Waiting}
 }
 
 func grantOf(hold string) Grant {

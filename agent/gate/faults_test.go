@@ -46,7 +46,7 @@ type pipe struct {
 	broken error
 }
 
-func newPipe(t *testing.T, p Process, st State) *pipe {
+func newPipe(t *testing.T, p Process, st Report) *pipe {
 	t.Helper()
 	b, err := Encode(st)
 	require.NoError(t, err)
@@ -114,7 +114,7 @@ func serving(t *testing.T) (*Server, pipes) {
 }
 
 // runningWith returns the state of a shim whose child runs under the hold.
-func runningWith(hold string) State {
+func runningWith(hold string) Report {
 	st := waiting("one")
 	st.BootID, st.Phase, st.Hold = "boot", Running, hold
 	return st
@@ -243,7 +243,7 @@ func TestDeskIgnoresFailuresWithUnknownReasons(t *testing.T) {
 	fails := func(serial int, reason string) Trouble {
 		shim.Since++
 		shim.Trouble = Trouble{Serial: serial, Reason: reason, Message: "the text"}
-		require.NoError(t, shim.send(shim.State))
+		require.NoError(t, shim.send(shim.Report))
 		return reported(t, s, func(r Report) bool { return r.Since == shim.Since }).Trouble
 	}
 	for _, reason := range []string{"Acquired", "Released", "Anything", ""} {

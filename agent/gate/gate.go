@@ -4,6 +4,7 @@
 package gate
 
 import (
+	"encoding/json"
 	"fmt"
 	"time"
 )
@@ -19,7 +20,7 @@ type Grant struct {
 	Hold string `json:"hold"`
 	// Slots are the slots of the hold with their fencing tokens, in the order of
 	// acquisition.
-	Slots []SlotToken `json:"slots"`
+	Slots Slots `json:"slots"`
 	// Deadline is the CLOCK_BOOTTIME instant (since boot) by which the child must be dead;
 	// [Unbounded] for a child without a deadline.
 	Deadline time.Duration `json:"deadline"`
@@ -94,6 +95,45 @@ type SlotToken struct {
 	Token string `json:"token"`
 }
 
+// Slots is a list of slots as its JSON text, because two reports are compared by ==. [SlotsOf] makes it.
+type Slots string
+
+// SlotsOf returns the slots of the list, in the same order.
+func SlotsOf(list []SlotToken) Slots {
+	if len(list) == 0 {
+		return ""
+	}
+	b, _ := json.Marshal(list) // strings alone cause no error
+	return Slots(b)
+}
+
+// List returns the slots in their order.
+func (s Slots) List() (list []SlotToken) {
+	_ = json.Unmarshal([]byte(s), &list) // of SlotsOf
+	return list
+}
+
+// MarshalJSON returns the list.
+func (s Slots) MarshalJSON() ([]byte, error) {
+	if s == "" {
+		return []byte("null"), nil
+	}
+	return []byte(s), nil
+}
+
+// UnmarshalJSON refuses a longer list than a pod can hold.
+func (s *Slots) UnmarshalJSON(b []byte) error {
+	var list []SlotToken
+	if err := json.Unmarshal(b, &list); err != nil {
+		return err
+	}
+	if len(list) > mostSlots {
+		return fmt.Errorf("%d slots", len(list))
+	}
+	*s = SlotsOf(list)
+	return nil
+}
+
 // Phase is what a shim does now: wait, run its child, drain, or end.
 type Phase string
 
@@ -110,64 +150,76 @@ const (
 	Ended Phase = "ended"
 )
 
-// Report is everything that the desk knows about one shim. Each change causes a new, complete
-// Report, so the reader needs only the last Report of each shim.
+// Report is everything that the server knows about one shim. Each message of a shim but an [Outcome] is
+// its Report: at each change, at each beat, and first on each connection, together with the shim's pidfd.
+// The server adds the fields that are in no message. Reports are compared by ==, and each change causes a
+// new, complete Report, so the reader needs only the last Report of each shim.
 type Report struct {
-	Shim      ShimID
-	Container string
-	Phase     Phase
+	Shim      ShimID `json:"shim"`
+	Container string `json:"container"`
+	BootID    string `json:"bootID"`
+	// PID1 reports that the shim is the first process of its PID namespace.
+	PID1  bool  `json:"pid1"`
+	Phase Phase `json:"phase"`
 	// Hold is the hold of the shim's child while Phase is Running or Draining. In any other
 	// Phase, Hold is the last hold that is over for this shim; empty before the first hold. No
 	// descendant lives under that hold, and the shim starts no child under it, even if a grant
 	// of that hold still arrives. If the agent has sent a grant to a Waiting shim, the grant may
 	// still be on its way. So the hold of a sent grant is over only once this field names that
 	// hold. After a Drain of a hold, the shim's next message names that hold in this field.
-	Hold string
+	Hold string `json:"hold,omitempty"`
 	// Slots are the slots of the grant under which the child runs. From these slots a new agent
 	// process learns which hold to resume.
-	Slots []SlotToken
+	Slots Slots `json:"slots,omitempty"`
 	// Began is the CLOCK_BOOTTIME instant at which the shim started. Of several shims of one
 	// container, the shim that started last is the current one.
-	Began time.Duration
+	Began time.Duration `json:"began"`
 	// Since is the CLOCK_BOOTTIME instant at which Phase began.
-	Since time.Duration
+	Since time.Duration `json:"since"`
 	// Starting reports that the child's postStart hook has not ended. Until the end of the
 	// hook, no probe counts.
-	Starting bool
+	Starting bool `json:"starting,omitempty"`
 	// Stopping reports that the kubelet has sent a stop signal to the shim. The shim holds that
 	// signal back, or has held it back, for the StopDelay of the grant.
-	Stopping bool
+	Stopping bool `json:"stopping,omitempty"`
 	// PreStop reports that the preStop hook runs, so the shim has not sent the stop signal to
 	// the child yet.
-	PreStop bool
+	PreStop bool `json:"preStop,omitempty"`
 	// Trouble is the last failure of this shim; zero if there was none.
-	Trouble Trouble
+	Trouble Trouble `json:"trouble,omitzero"`
+	// Completed reports that the child ended with exit code 0 before anything had ordered it to
+	// stop. An application that gets a stop signal often exits with 0 before its work is done.
+	Completed bool `json:"completed,omitempty"`
+	// Failed reports that the child ended with an exit code other than 0, or by a signal, before
+	// anything had ordered it to stop.
+	Failed bool `json:"failed,omitempty"`
 	// Leap is the number of the last leap of the wall clock that no Grant has answered yet;
 	// zero if each leap is answered. A leap may mean that the node was paused. So the child stays
 	// frozen until a Grant answers the leap.
-	Leap int
-	// Completed reports that the child ended with exit code 0 before anything had ordered it to
-	// stop. An application that gets a stop signal often exits with 0 before its work is done.
-	Completed bool
-	// Failed reports that the child ended with an exit code other than 0, or by a signal, before
-	// anything had ordered it to stop.
-	Failed bool
+	Leap int `json:"leap,omitempty"`
+	// HTTP reports that a hook of the shim sends HTTP requests. Such a hook needs the agent's
+	// program, which the server installs before the shim gets a grant.
+	HTTP bool `json:"http,omitempty"`
+
 	// Connected reports that the shim is connected, so that grants and drains reach it.
-	Connected bool
+	Connected bool `json:"-"`
 	// Dead reports that the shim's pidfd became readable. The shim was PID 1 of its namespace,
 	// so every process of that namespace is dead. In tests a shim need not be PID 1. For such a
 	// shim, Dead also means that its last message reported that no descendant lives. Phase and
 	// Hold come from the shim's last message. This Report is the last one about the shim.
-	Dead bool
+	Dead bool `json:"-"`
 	// Silent reports that a connected shim no longer sends its beats, one each [BeatEvery]. The
 	// shim is suspended, or gets no processor time.
-	Silent bool
+	Silent bool `json:"-"`
 	// Unproven is the hold that was granted to another shim of the container, if that shim is
 	// not proven dead; empty if there is none. If the note of that grant cannot be read,
 	// Unproven is Unreadable. The agent may still grant a later hold to this shim, because the
 	// rules of package lease permitted the acquisition of that later hold.
-	Unproven string
+	Unproven string `json:"-"`
 }
+
+// HasChild reports whether the shim of the report has, or may have, a child.
+func (r Report) HasChild() bool { return r.Phase == Running || r.Phase == Draining }
 
 // Unreadable stands for the hold in a note if the note cannot be read. Such a note may name any
 // hold that an earlier agent process granted.

@@ -309,9 +309,6 @@ func (s *Proof) Alive() bool {
 	return slices.ContainsFunc(s.list, func(r Report) bool { return r.Connected && r.HasChild() })
 }
 
-// HasChild reports whether the shim of the report has, or may have, a child.
-func (r Report) HasChild() bool { return r.Phase == Running || r.Phase == Draining }
-
 // Waiting returns the waiting shims that would accept a grant: each is connected, not silent,
 // and the freshest shim of its container.
 func (s *Proof) Waiting() []Report {

@@ -47,14 +47,14 @@ func (r *register) find(id ShimID) *peer {
 // meet processes a shim's first message on a connection, and reports whether the shim was unknown
 // before. If a known shim names another container than before, or if another process speaks for it,
 // meet returns an error.
-func (r *register) meet(c Conn, process Process, st State, now time.Duration) (p *peer, unknown bool, err error) {
+func (r *register) meet(c Conn, process Process, st Report, now time.Duration) (p *peer, unknown bool, err error) {
 	p = r.find(st.Shim)
 	switch {
 	case p == nil && len(r.peers) == mostConns:
 		return nil, false, fmt.Errorf("%w: one shim too many, of %q", ErrMessage, st.Container)
 	case p == nil:
 		unknown = true
-		p = &peer{pid1: st.PID1, process: process}
+		p = &peer{process: process}
 		if e := r.ledger.entries[st.Container]; e.names(st.Shim) {
 			p.granted = e.Hold
 		}
@@ -80,22 +80,18 @@ func (r *register) meet(c Conn, process Process, st State, now time.Duration) (p
 // learn stores the shim's state, and puts a report with that state into the outbox. A Trouble with
 // an unknown reason stays out of the report, because any program of the pod can send any text as a
 // reason. Then the report keeps the shim's last known Trouble.
-func (r *register) learn(p *peer, st State, now time.Duration) {
+func (r *register) learn(p *peer, st Report, now time.Duration) {
 	p.heard = now
-	trouble := st.Trouble
-	if trouble != (Trouble{}) && !trouble.Known() {
-		trouble = p.report.Trouble
+	if st.Trouble != (Trouble{}) && !st.Trouble.Known() {
+		st.Trouble = p.report.Trouble
 		if !p.invents {
 			p.invents = true
 			r.log.Warn("a failure with an unknown reason is ignored, and so is each later one of this shim", "container", st.Container)
 		}
 	}
-	trouble.Message = api.Brief(trouble.Message, mostTrouble)
-	p.report = Report{
-		Shim: st.Shim, Container: st.Container, Phase: st.Phase, Hold: st.Hold,
-		Slots: st.Slots, Began: st.Began, Since: st.Since, Starting: st.Starting, Stopping: st.Stopping, PreStop: st.PreStop,
-		Trouble: trouble, Completed: st.Completed, Failed: st.Failed, Leap: st.Leap, Connected: true,
-	}
+	st.Trouble.Message = api.Brief(st.Trouble.Message, mostTrouble)
+	st.Connected = true
+	p.report = st
 	if p.drain != nil && p.over(p.drain.hold) {
 		p.drain = nil
 	}
@@ -120,7 +116,7 @@ func (r *register) hangUp(p *peer, c Conn) {
 // bury reports that the shim is dead, if the end of its process proves that none of its
 // descendants lives.
 func (r *register) bury(p *peer) {
-	if !p.pid1 && !p.empty() {
+	if !p.report.PID1 && !p.empty() {
 		r.log.Warn("shim ended, which proves nothing: it was not PID 1 of its namespace",
 			"shim", p.report.Shim, "container", p.report.Container)
 		return
@@ -167,7 +163,6 @@ func (r *register) report(p *peer) {
 // peer is the agent's end of one shim's connection, with the shim's last state.
 type peer struct {
 	report  Report
-	pid1    bool
 	process Process
 	conn    Conn          // nil without a connection
 	hungUp  chan struct{} // closed when conn was read to its end, or another connection has replaced conn
@@ -198,7 +193,7 @@ func (p *peer) empty() bool {
 
 // holdToDrain returns the hold under which the shim has a child, or may still start one.
 func (p *peer) holdToDrain() string {
-	if p.report.Phase == Running || p.report.Phase == Draining {
+	if p.report.HasChild() {
 		return p.report.Hold
 	}
 	return p.granted
@@ -267,7 +262,7 @@ func newOutbox() *outbox {
 func (o *outbox) put(r Report) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if last, known := o.last[r.Shim]; known && same(last, r) {
+	if last, known := o.last[r.Shim]; known && last == r {
 		return
 	}
 	o.last[r.Shim] = r
@@ -278,16 +273,6 @@ func (o *outbox) put(r Report) {
 	case o.changed <- struct{}{}:
 	default:
 	}
-}
-
-func same(a, b Report) bool {
-	slots := slices.Equal(a.Slots, b.Slots)
-	a.Slots, b.Slots = nil, nil
-	return slots && a.Shim == b.Shim && a.Container == b.Container && a.Phase == b.Phase &&
-		a.Hold == b.Hold && a.Began == b.Began && a.Since == b.Since && a.Completed == b.Completed && a.Failed == b.Failed &&
-		a.Leap == b.Leap && a.Connected == b.Connected &&
-		a.Starting == b.Starting && a.Stopping == b.Stopping && a.PreStop == b.PreStop &&
-		a.Trouble == b.Trouble && a.Dead == b.Dead && a.Silent == b.Silent && a.Unproven == b.Unproven
 }
 
 func (o *outbox) deliver(ctx context.Context, to chan<- Report) {
@@ -320,7 +305,7 @@ func (o *outbox) first() (Report, bool) {
 func (o *outbox) taken(r Report) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if !same(o.last[r.Shim], r) {
+	if o.last[r.Shim] != r {
 		return
 	}
 	o.waiting = o.waiting[1:]

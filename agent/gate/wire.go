@@ -26,34 +26,10 @@ const MostOutput = 10 << 10
 // a grace of a year.
 const longest = 365 * 24 * time.Hour
 
-// Message is a message of a shim: its state, or the answer to an Aside.
+// Message is a message of a shim: its Report, or the answer to an Aside.
 type Message struct {
-	*State
+	*Report
 	Ran *Outcome `json:"ran,omitempty"`
-}
-
-// State is the whole state of a shim. The shim sends its state at each change and at each beat.
-// The first message on each connection is also the state, together with the shim's pidfd.
-type State struct {
-	Shim      ShimID        `json:"shim"`
-	Container string        `json:"container"`
-	BootID    string        `json:"bootID"`
-	PID1      bool          `json:"pid1"`
-	Phase     Phase         `json:"phase"`
-	Hold      string        `json:"hold,omitempty"`
-	Slots     []SlotToken   `json:"slots,omitempty"`
-	Began     time.Duration `json:"began"`
-	Since     time.Duration `json:"since"`
-	Starting  bool          `json:"starting,omitempty"`
-	Stopping  bool          `json:"stopping,omitempty"`
-	PreStop   bool          `json:"preStop,omitempty"`
-	Trouble   Trouble       `json:"trouble,omitzero"`
-	Completed bool          `json:"completed,omitempty"`
-	Failed    bool          `json:"failed,omitempty"`
-	Leap      int           `json:"leap,omitempty"`
-	// HTTP reports that a hook of the shim sends HTTP requests. Such a hook needs the agent's
-	// program, which the desk installs before the shim gets a grant.
-	HTTP bool `json:"http,omitempty"`
 }
 
 // Outcome answers an Aside. Error is empty if there is an exit code.
@@ -114,34 +90,34 @@ func Encode(message any) ([]byte, error) {
 }
 
 // DecodeMessage checks a message of a shim. If the message is the answer to an Aside, the Outcome is
-// that answer, and the State has the zero value. For any other message, the State is the shim's
-// state, and the Outcome is nil.
-func DecodeMessage(b []byte) (State, *Outcome, error) {
-	m := Message{State: new(State)}
+// that answer, and the Report has the zero value. For any other message, the Report is the shim's,
+// and the Outcome is nil.
+func DecodeMessage(b []byte) (Report, *Outcome, error) {
+	m := Message{Report: new(Report)}
 	if err := json.Unmarshal(b, &m); err != nil {
-		return State{}, nil, fmt.Errorf("%w: %w", ErrMessage, err)
+		return Report{}, nil, fmt.Errorf("%w: %w", ErrMessage, err)
 	}
 	if m.Ran != nil {
 		if m.Ran.ID == "" || len(m.Ran.Output) > MostOutput {
-			return State{}, nil, fmt.Errorf("%w: answer %q of %d bytes", ErrMessage, m.Ran.ID, len(m.Ran.Output))
+			return Report{}, nil, fmt.Errorf("%w: answer %q of %d bytes", ErrMessage, m.Ran.ID, len(m.Ran.Output))
 		}
-		return State{}, m.Ran, nil
+		return Report{}, m.Ran, nil
 	}
-	if err := m.State.check(); err != nil {
-		return State{}, nil, err
+	if err := m.Report.check(); err != nil {
+		return Report{}, nil, err
 	}
-	return *m.State, nil, nil
+	return *m.Report, nil, nil
 }
 
 // mostID is the largest length of the id of a shim, a hold or an aside, in bytes. The agent keeps these
 // ids, and any program of a gated container can invent them.
 const mostID = 64
 
-// mostSlots is the largest number of slots in a message. A pod holds fewer slots at once. A slot of three
-// bytes in a message takes 32 bytes of memory, and the agent keeps the slots of each shim.
+// mostSlots is the largest number of slots in a message. A pod holds fewer slots at once. The agent
+// keeps the slots of each shim, and a slot of three bytes in a message takes 23 bytes of memory.
 const mostSlots = 256
 
-func (s *State) check() error {
+func (s *Report) check() error {
 	switch s.Phase {
 	case Waiting, Running, Draining, Ended:
 	default:
@@ -154,8 +130,6 @@ func (s *State) check() error {
 		return fmt.Errorf("%w: container %q", ErrMessage, s.Container)
 	case len(s.Hold) > mostID:
 		return fmt.Errorf("%w: hold of %d bytes", ErrMessage, len(s.Hold))
-	case len(s.Slots) > mostSlots:
-		return fmt.Errorf("%w: %d slots", ErrMessage, len(s.Slots))
 	case s.Leap < 0:
 		return fmt.Errorf("%w: leap %d", ErrMessage, s.Leap)
 	case s.Hold == "" && (s.Phase == Running || s.Phase == Draining):

@@ -26,9 +26,9 @@ const (
 
 // note records the hold under which the application's containers may run.
 type note struct {
-	Shim  gate.ShimID      `json:"shim"`
-	Hold  string           `json:"hold"`
-	Slots []gate.SlotToken `json:"slots"`
+	Shim  gate.ShimID `json:"shim"`
+	Hold  string      `json:"hold"`
+	Slots gate.Slots  `json:"slots"`
 	// EndsAt is the CLOCK_BOOTTIME instant at which the agent's process ends, so that the
 	// kubelet restarts the containers. Each renewal moves this instant to a later one.
 	EndsAt time.Duration `json:"leave"`

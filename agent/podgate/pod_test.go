@@ -105,7 +105,7 @@ func (s *served) wait() *bufio.Reader {
 
 func granting(hold string, leave time.Duration) gate.Grant {
 	return gate.Grant{
-		Hold: hold, Slots: []gate.SlotToken{{Slot: "lock.a", Token: "7"}},
+		Hold: hold, Slots: gate.SlotsOf([]gate.SlotToken{{Slot: "lock.a", Token: "7"}}),
 		Deadline: linux.Now() + leave + 3*time.Second, Drain: 2 * time.Second, Kill: time.Second,
 	}
 }

@@ -19,7 +19,7 @@ import (
 )
 
 // The method "ended" waits for the last state of the shim, and returns that state.
-func (a *fakeAgent) ended() gate.State {
+func (a *fakeAgent) ended() gate.Report {
 	a.t.Helper()
 	st := a.next()
 	for st.Phase != gate.Ended {

@@ -107,7 +107,7 @@ func newShim(cfg Config, id Identity, m Machine) *shim {
 	}
 	s := &shim{cfg: cfg, machine: m}
 	now := m.Now()
-	s.link = link{machine: m, state: gate.State{
+	s.link = link{machine: m, state: gate.Report{
 		Shim: id.Shim, Container: cfg.Container, BootID: id.BootID, PID1: id.PID1,
 		Phase: gate.Waiting, Began: now, Since: now, HTTP: cfg.HTTP,
 	}}
@@ -162,7 +162,7 @@ func Run(cfg Config, id Identity, m Machine) (code int) {
 // link sends the shim's state to the desk, and writes lines for people.
 type link struct {
 	machine Machine
-	state   gate.State
+	state   gate.Report
 	conn    Conn // nil without a connection
 	// unsent reports that the last message was not sent.
 	unsent bool
@@ -170,7 +170,7 @@ type link struct {
 
 // tell sends the state. If the state cannot be sent now, the next beat or the next
 // connection sends it.
-func (l *link) tell() { l.send(gate.Message{State: &l.state}) }
+func (l *link) tell() { l.send(gate.Message{Report: &l.state}) }
 
 // answer sends the outcome of a command that the agent ordered.
 func (l *link) answer(r gate.Outcome) { l.send(gate.Message{Ran: &r}) }
@@ -222,7 +222,7 @@ func (c *child) env() []string {
 	if c.ours == nil {
 		return c.environ
 	}
-	return override(c.environ, c.ours(c.grant.Slots))
+	return override(c.environ, c.ours(c.grant.Slots.List()))
 }
 
 // override returns the variables in the argument "ours", and then those variables in the argument

@@ -52,7 +52,7 @@ type fakeAgent struct {
 	listener *net.UnixListener
 	*linux.Conn
 	boot   string
-	states chan gate.State
+	states chan gate.Report
 	// answers has the outcomes of asides. The channel has room for all outcomes of a test.
 	answers chan gate.Outcome
 	cmd     *exec.Cmd
@@ -137,7 +137,7 @@ func (a *fakeAgent) accept() {
 	a.t.Cleanup(func() { u.Close() })
 	a.Conn, err = linux.NewConn(u, gate.MaxMessage)
 	require.NoError(a.t, err)
-	states := make(chan gate.State)
+	states := make(chan gate.Report)
 	a.states, a.answers = states, make(chan gate.Outcome, 100)
 	c, done := a.Conn, a.t.Context().Done()
 	go func() {
@@ -171,7 +171,7 @@ func (a *fakeAgent) send(message any) error {
 	return a.Send(b)
 }
 
-func (a *fakeAgent) next() gate.State {
+func (a *fakeAgent) next() gate.Report {
 	a.t.Helper()
 	select {
 	case st, ok := <-a.states:
@@ -179,7 +179,7 @@ func (a *fakeAgent) next() gate.State {
 		return st
 	case <-time.After(patience):
 		a.t.Fatal("nothing is heard")
-		return gate.State{}
+		return gate.Report{}
 	}
 }
 

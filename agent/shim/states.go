@@ -81,7 +81,7 @@ func (s *shim) ends(sig syscall.Signal) bool {
 // shim starts no further child under that hold.
 func (s *shim) over(hold string) {
 	s.noChild()
-	s.link.state.Hold, s.link.state.Slots = hold, nil
+	s.link.state.Hold, s.link.state.Slots = hold, ""
 	if s.link.state.Phase == gate.Waiting {
 		s.link.tell() // the shim still waits for a grant
 		return

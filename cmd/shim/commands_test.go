@@ -164,10 +164,12 @@ func grantCommand(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(err)
 	}
 	g := gate.Grant{Hold: args[1], Deadline: linux.Now() + d[0], Drain: d[1], Kill: d[2], PodIP: "127.0.0.1"}
+	var slots []gate.SlotToken
 	for _, a := range args[5:] {
 		slot, token, _ := strings.Cut(a, "=")
-		g.Slots = append(g.Slots, gate.SlotToken{Slot: slot, Token: token})
+		slots = append(slots, gate.SlotToken{Slot: slot, Token: token})
 	}
+	g.Slots = gate.SlotsOf(slots)
 	if !w.until(func() bool { return s.report.Connected && s.heardBy == w.acting.name }) {
 		ts.Fatalf("%s is not connected; its last report, to %q: %+v\n%s", args[0], s.heardBy, s.report, s.output.String())
 	}
@@ -218,7 +220,7 @@ func report(ts *testscript.TestScript, _ bool, args []string) {
 		is := map[string]string{
 			"phase": string(r.Phase), "hold": r.Hold, "unproven": r.Unproven, "by": s.heardBy,
 			"connected": strconv.FormatBool(r.Connected), "dead": strconv.FormatBool(r.Dead),
-			"silent": strconv.FormatBool(r.Silent), "slots": fmt.Sprint(r.Slots),
+			"silent": strconv.FormatBool(r.Silent), "slots": fmt.Sprint(r.Slots.List()),
 			"leap":     strconv.FormatBool(r.Leap != 0),
 			"starting": strconv.FormatBool(r.Starting), "trouble": r.Trouble.Reason,
 		}

@@ -243,7 +243,7 @@ func (s *ShimProcess) extends(c *Child, g *gate.Grant) {
 
 // slotTokens returns the slots of a grant.
 func slotTokens(g *gate.Grant) (slots []SlotToken) {
-	for _, t := range g.Slots {
+	for _, t := range g.Slots.List() {
 		slots = append(slots, SlotToken(t))
 	}
 	return slots
@@ -267,7 +267,7 @@ func (s *ShimProcess) watches(c *Child, g gate.Grant) {
 
 // tells passes a message of the shim on to the checks. So the invariants also judge a drain that
 // the shim begins without an order.
-func (s *ShimProcess) tells(st gate.State) {
+func (s *ShimProcess) tells(st gate.Report) {
 	if c := s.Child; st.Phase == gate.Draining && c != nil && c.Hold == st.Hold && c.drainBy == 0 && !s.frozen {
 		// After a freeze the shim goes on with an earlier drain. The grace of that drain may be
 		// longer than the grace of the grant.
