@@ -108,8 +108,7 @@ func TestPackagesImportOnlyWhatTheyMay(t *testing.T) {
 			packages: []string{"agent/proxy"}, may: []string{"api/addresses"},
 		},
 		{why: "a probe can neither begin nor end a hold", packages: []string{"agent/probe"}, may: []string{"api"}},
-		{why: "a condition can neither begin nor end a hold", packages: []string{"agent/after"}, may: []string{"api", "agent/kube", "agent/linux", "agent/pace"}},
-		{why: "no hold depends on an arrival", packages: []string{"agent/barrier"}, may: []string{"api", "agent/kube", "agent/linux", "agent/pace", "agent/after"}},
+		{why: "no hold depends on a condition or an arrival", packages: []string{"agent/wait"}, may: []string{"api", "agent/kube", "agent/linux", "agent/pace"}},
 		{why: "a Variable cannot make up a token", packages: []string{"agent/variable"}, may: []string{"api", "agent/kube", "agent/linux", "agent/pace"}},
 		{
 			why:      "agent and local write Leases by the same code",

@@ -22,7 +22,7 @@ import (
 // docs/operate/rollouts.md instead.
 var reported = map[string]string{
 	"agent/status/reasons.go": `^(Reason|Ready|event)`,
-	"agent/after/notices.go":  `^event(Waits|NotMet)$`,
+	"agent/wait/notices.go":   `^event(Waits|NotMet)$`,
 	"agent/gate/gate.go":      `^Reason`,
 	"api/names.go":            `^Reason(Acquired|Released|ChildRunning|InTurn)$`,
 }

@@ -12,9 +12,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/barrier"
 	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/pace"
+	"github.com/metaparticle-io/metaparticle/agent/wait"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -102,12 +102,12 @@ func (a *arrival) run(ctx context.Context, stop <-chan struct{}) {
 // arrive begins a wait of package barrier. During that wait the pod counts at the barrier.
 func (a *arrival) arrive(ctx context.Context) {
 	ctx, a.leave = context.WithCancel(ctx)
-	config := barrier.Config{
+	config := wait.BarrierConfig{
 		API: a.config.Barriers, Leases: a.leases, Duration: a.config.LeaseDuration, PodName: a.config.PodName, PodUID: a.config.PodUID,
 		Clock: a.config.Clock, Counts: func(now time.Duration) bool { return now < time.Duration(a.until.Load()) }, Opened: a.open,
 		Log: notices{a.config.Log, a.of.String()}, Random: rand.NewPCG(a.random.Uint64(), a.random.Uint64()),
 	}
-	go func() { a.over <- barrier.Run(ctx, config) }()
+	go func() { a.over <- wait.Barrier(ctx, config) }()
 }
 
 // open remembers that the barrier is open. From now on no program's call causes a request to the API

@@ -12,9 +12,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/barrier"
 	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/variable"
+	"github.com/metaparticle-io/metaparticle/agent/wait"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -160,7 +160,7 @@ type Config struct {
 	// Run is the UID of the pod's Job. Barriers sends the requests about the Leases of barriers. If
 	// no claim names a barrier, Run may be empty, and Barriers may be nil.
 	Run      string
-	Barriers barrier.API
+	Barriers wait.BarrierAPI
 	// Leash kills the programs of lost holds; nil lets the programs run on.
 	Leash *Leash
 	// Leaps delivers a value after each leap of the wall clock; nil delivers none.

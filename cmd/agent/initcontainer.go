@@ -16,13 +16,12 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/after"
-	"github.com/metaparticle-io/metaparticle/agent/barrier"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/linux"
 	"github.com/metaparticle-io/metaparticle/agent/podgate"
 	"github.com/metaparticle-io/metaparticle/agent/shim"
+	"github.com/metaparticle-io/metaparticle/agent/wait"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -65,7 +64,7 @@ func afterCommand(ctx context.Context, args []string) (int, error) {
 		return api.ExitUsage, err
 	}
 	return runInInitContainer(ctx, a.Credentials, func(ctx context.Context, client *kube.Client, log *lines) error {
-		return after.Run(ctx, after.Config{
+		return wait.Conditions(ctx, wait.Config{
 			API: client, Conditions: a.Conditions, Log: log, Random: newRandom(),
 			PodName: os.Getenv(api.PodNameEnv), PodUID: os.Getenv(api.PodUIDEnv),
 		})
@@ -85,7 +84,7 @@ func barrierCommand(ctx context.Context, args []string) (int, error) {
 			ctx, cancel = context.WithTimeoutCause(ctx, a.WaitAtMost, errWaited)
 			defer cancel()
 		}
-		err := barrier.Run(ctx, barrier.Config{
+		err := wait.Barrier(ctx, wait.BarrierConfig{
 			API: client, Leases: a.Leases(), Duration: a.LeaseDuration, Clock: linux.Now, Log: log, Random: newRandom(),
 			PodName: os.Getenv(api.PodNameEnv), PodUID: os.Getenv(api.PodUIDEnv),
 		})

@@ -17,7 +17,7 @@ import (
 type lagging struct{ *gathering }
 
 // lag is a size of a barrier, with a delay of answers at which the barrier must open. The delays are
-// those of TestBarrierOpensDespiteSlowAnswers in package agent/barrier.
+// those of TestBarrierOpensDespiteSlowAnswers in package agent/wait.
 type lag struct {
 	size   int
 	answer time.Duration

@@ -131,7 +131,7 @@ func (ws *waiters) looking() time.Duration {
 	})
 }
 
-// longestWatch is the constant of agent/after: the longest time for which a pod that waits keeps a watch.
+// longestWatch is the constant of agent/wait: the longest time for which a pod that waits keeps a watch.
 const longestWatch = 24 * time.Minute
 
 // proceed demands that no waiter is due for longer than the bound. A waiter is due if the function

@@ -11,8 +11,8 @@ import (
 	"net/http/httptest"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/barrier"
 	"github.com/metaparticle-io/metaparticle/agent/local"
+	"github.com/metaparticle-io/metaparticle/agent/wait"
 	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
@@ -29,7 +29,7 @@ type caller struct {
 }
 
 // run serves the local API, and calls it until the barrier is open, or until ctx ends.
-func (p caller) run(ctx context.Context, with barrier.Config) error {
+func (p caller) run(ctx context.Context, with wait.BarrierConfig) error {
 	random := rand.New(with.Random)
 	made, err := local.New(local.Config{
 		PodName: with.PodName, PodUID: with.PodUID, Claims: arrivals(p.of.Barrier), LeaseDuration: with.Duration,

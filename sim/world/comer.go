@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/barrier"
+	"github.com/metaparticle-io/metaparticle/agent/wait"
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
@@ -121,13 +121,13 @@ func (p *Comer) start() {
 		c.Process.Freeze()
 	}
 	p.w.Note(p.Name, "agent barrier starts")
-	config := barrier.Config{
+	config := wait.BarrierConfig{
 		API: c, Leases: p.of.Leases, Duration: p.of.Duration, PodName: p.Name, PodUID: "uid-of-" + p.Name, Log: p, Random: random,
 		Clock: func() time.Duration { return p.clock(c) },
 	}
 	p.w.Group.Go(func() {
 		defer stop()
-		wait := barrier.Run
+		wait := wait.Barrier
 		if p.of.Programs {
 			wait = caller{p, c}.run
 		}

@@ -11,8 +11,8 @@
 // The agent is real: agent.Agent with agent/lease, agent/kube's Lease, and agent/podgate for the
 // gates "pod" and "readiness". Both ends of the shim's gate are real, too: desk.Server, and the
 // state machine of agent/shim with host.Leaps. In the stories of Jobs, of once claims and of Jobs
-// with shards, pods with conditions run the real agent/after. In the story of barriers, pods run
-// the real agent/barrier. Package sim/enrolled adds enroll.Reconciler. The world has a model of
+// with shards, pods with conditions run the real agent/wait. In the story of barriers, pods run
+// the real agent/wait. Package sim/enrolled adds enroll.Reconciler. The world has a model of
 // enroll (model.go), because enroll links controller-runtime, which takes minutes to compile. The
 // real enroll reads the objects of pods (podobject.go).
 //

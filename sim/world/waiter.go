@@ -9,13 +9,13 @@ import (
 	"strings"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/after"
+	"github.com/metaparticle-io/metaparticle/agent/wait"
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
-// Waiter is a pod with conditions. The pod's init container runs the code of agent/after. The
+// Waiter is a pod with conditions. The pod's init container runs the code of agent/wait. The
 // world judges only that container, so the pod is gone as soon as the container succeeds.
 type Waiter struct {
 	w *World
@@ -74,12 +74,12 @@ func (p *Waiter) start() {
 		c.Process.Freeze()
 	}
 	p.w.Note(name, "agent after starts")
-	config := after.Config{
+	config := wait.Config{
 		API: c, Conditions: p.Conditions, PodName: p.Name, PodUID: "uid-of-" + p.Name, Log: p,
 		Random: rand.NewPCG(p.w.Seed, p.w.Source(name).Uint64()),
 	}
 	p.w.Group.Go(func() {
-		err := after.Run(c.Ctx, config)
+		err := wait.Conditions(c.Ctx, config)
 		p.w.Do(func() { p.exited(c, err) })
 	})
 }
@@ -170,7 +170,7 @@ func (p *Waiter) crash() {
 	}
 }
 
-// leapt implements Tenant. The method does nothing, because agent/after needs no wall clock.
+// leapt implements Tenant. The method does nothing, because agent/wait needs no wall clock.
 func (p *Waiter) leapt() {}
 
 // Boot implements Tenant.

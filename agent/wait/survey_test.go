@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package barrier
+package wait
 
 import (
 	"context"
@@ -44,7 +44,7 @@ func surveying(t *testing.T) (*arrival, *apiserver.Scripted) {
 	began := time.Now()
 	budget, err := api.NewBudget(10 * time.Second)
 	require.NoError(t, err)
-	config := Config{
+	config := BarrierConfig{
 		API: s.Client("a"), Leases: names, Duration: 10 * time.Second, PodName: "a", PodUID: "uid",
 		Clock: func() time.Duration { return time.Since(began) }, Log: io.Discard,
 	}
@@ -75,7 +75,7 @@ func TestSurveyEndsAfterAFailedRead(t *testing.T) {
 		s.SetAway(true)
 		take := reader(s)
 		assert.Positive(t, a.survey(t.Context()))
-		assert.Len(t, take(), atOnce)
+		assert.Len(t, take(), surveysAtOnce)
 		a.renewed = a.Clock()
 		ctx, end := context.WithCancel(t.Context())
 		end()

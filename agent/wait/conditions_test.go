@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package after
+package wait
 
 import (
 	"context"
@@ -196,7 +196,7 @@ func TestStoppedWaitForConditionReturnsCauseOfStop(t *testing.T) {
 }
 
 func TestPodNeedsAnAPIClientToAwaitConditions(t *testing.T) {
-	assert.Error(t, Run(t.Context(), Config{Conditions: []api.Condition{key7}}))
+	assert.Error(t, Conditions(t.Context(), Config{Conditions: []api.Condition{key7}}))
 }
 
 // An API server that lags behind may begin a watch without a version with states from before the

@@ -1,12 +1,14 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package after
+package wait
 
 import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -14,6 +16,44 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
 )
+
+// API has the requests that a wait sends. [kube.Client] documents them.
+type API interface {
+	GetLease(ctx context.Context, name string) (*kube.Lease, error)
+	// WatchLease calls fn for each event, one call at a time, and makes no call after WatchLease
+	// has returned.
+	WatchLease(ctx context.Context, name, resourceVersion string, fn func(kube.WatchEvent)) error
+	// CreateEvent may be called concurrently with the other requests.
+	CreateEvent(ctx context.Context, event kube.Event) error
+}
+
+// Config has the conditions for which the pod waits, and what the wait needs.
+type Config struct {
+	API        API
+	Conditions []api.Condition
+	// PodName and PodUID identify the pod, for its Events.
+	PodName, PodUID string
+	// Log receives a line for each notice. Its Write may be called concurrently, and must not
+	// block.
+	Log io.Writer
+	// Random is the only source of randomness.
+	Random rand.Source
+}
+
+// Conditions waits until each condition has been met once. If ctx ends first, it returns the cause of
+// that end.
+func Conditions(ctx context.Context, c Config) error {
+	if c.API == nil || c.Log == nil || c.Random == nil {
+		return errors.New("after: no API, no log or no randomness")
+	}
+	random := rand.New(c.Random)
+	for _, condition := range c.Conditions {
+		if err := newWait(c, condition, random).run(ctx); err != nil {
+			return fmt.Errorf("wait until %s: %w", goal(condition), err)
+		}
+	}
+	return nil
+}
 
 const (
 	// readTimeout bounds a read: 5 s to connect, and 15 s in a queue of the API server.
@@ -148,3 +188,7 @@ func (w *wait) see(l *kube.Lease) {
 	w.moved = w.judge.shards.next > before
 	w.notices.because(missing)
 }
+
+// holder returns the name of the holder's pod, for people. Any client may have written that name,
+// so holder quotes the name and bounds its length.
+func holder(l *kube.Lease) string { return fmt.Sprintf("%.253q", api.PodOf(l.Holder)) }

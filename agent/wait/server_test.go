@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package after
+package wait
 
 import (
 	"context"
@@ -90,7 +90,7 @@ func start(t *testing.T, s *server, conditions ...api.Condition) *running {
 	r := &running{began: time.Now(), stop: stop, done: make(chan struct{})}
 	go func() {
 		defer close(r.done)
-		r.err = Run(ctx, Config{
+		r.err = Conditions(ctx, Config{
 			API: s.Client("web-0"), Conditions: conditions, PodName: "web-0", PodUID: "u-1", Log: s, Random: rand.NewPCG(1, 2),
 		})
 		r.took = time.Since(r.began)

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package barrier
+package wait
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -23,10 +24,10 @@ const (
 	readsPerSecond = 8
 )
 
-// atOnce is the number of Leases that a survey reads at the same time. The proof that a holder lives
+// surveysAtOnce is the number of Leases that a survey reads at the same time. The proof that a holder lives
 // is as old as the previous read of its Lease. So a survey must not take long, even if each answer
 // does. Eight connections more cost the pod less than a megabyte.
-const atOnce = 8
+const surveysAtOnce = 8
 
 // survey reads all other Leases of the barrier, and opens the barrier if all pods have arrived.
 // If the pod's own Lease needs a renewal meanwhile, survey stops for the renewal, and the next
@@ -49,14 +50,14 @@ func (a *arrival) survey(ctx context.Context) time.Duration {
 	return a.spread(max(surveyPause, time.Duration(len(a.Leases))*time.Second/readsPerSecond))
 }
 
-// readAll reads the Leases, at most [atOnce] at the same time. After an error, or when the pod's own
+// readAll reads the Leases, at most [surveysAtOnce] at the same time. After an error, or when the pod's own
 // Lease needs a renewal, readAll sends no further reads.
 func (a *arrival) readAll(ctx context.Context, names []string) []reading {
 	all := make([]reading, len(names))
 	var next atomic.Int64
 	var failed atomic.Bool
 	var group sync.WaitGroup
-	for range min(atOnce, len(names)) {
+	for range min(surveysAtOnce, len(names)) {
 		group.Go(func() {
 			for ctx.Err() == nil && !failed.Load() && a.Clock()-a.renewed < a.budget.Renew {
 				i := int(next.Add(1)) - 1
@@ -103,4 +104,44 @@ func (a *arrival) record(ctx context.Context) time.Duration {
 	}
 	a.held, a.open = nil, true
 	return 0
+}
+
+// sight has the facts that the reads of one Lease prove. Each read is consistent: the answer is at
+// least as new as the instant at which the read was sent.
+type sight struct {
+	// known reports that the pod has read the Lease.
+	known       bool
+	uid, holder string
+	version     string
+	renewed     time.Time
+	// asked is the instant at which the last read was sent. The field "since" is the instant of the
+	// first answer with the present version.
+	asked, since time.Duration
+	// lives reports that the holder certainly wrote the Lease. The field "wrote" is the earliest
+	// possible instant of that write.
+	lives bool
+	wrote time.Duration
+}
+
+// next returns the sight after a read that was sent and answered at the given instants. If this
+// read shows a new write, the API server stored that write after the pod had sent the previous
+// read. A write by a person keeps the holder and the time of renewal, and does not count.
+func (s sight) next(l *kube.Lease, sent, answered time.Duration) sight {
+	n := sight{
+		known: true, uid: l.UID, holder: l.Holder, version: l.ResourceVersion, renewed: l.RenewTime,
+		asked: sent, since: answered, lives: s.lives, wrote: s.wrote,
+	}
+	if s.known && s.uid == n.uid && s.version == n.version {
+		n.since = s.since
+	}
+	if s.uid != n.uid || s.holder != n.holder {
+		n.lives = false
+	}
+	// Agents create no Lease. So a new UID does not come from a write of the holder.
+	// A restore of etcd brings a state with an earlier renew time back, although the holder may be dead.
+	wrote := s.uid == n.uid && (s.holder != n.holder || n.renewed.After(s.renewed))
+	if s.known && wrote && api.IsIdentity(n.holder) {
+		n.lives, n.wrote = true, s.asked
+	}
+	return n
 }
