@@ -36,8 +36,6 @@ func (s *state) sends(ctx context.Context, now time.Duration, a *elector.Action)
 	if a.Kind == elector.Release {
 		return
 	}
-	s.shims.Begin(hold)
-	s.shims.Forget(s.claim.Named)
 	switch named := last.Successor == s.self.Identity; {
 	case named && s.deletion.clearedAhead(s.config.Clock()):
 		s.checked = hold

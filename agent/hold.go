@@ -94,11 +94,11 @@ func (h *hold) record() lease.Record {
 func (h *hold) run(ctx context.Context) (ending, error) {
 	state := h.claim.State()
 	h.readiness.Close()
-	if h.config.slotless() {
-		h.beginUnbounded()
-	} else if h.resumed {
+	switch {
+	case h.config.slotless():
+	case h.resumed:
 		h.config.Log.Info("resumed", "hold", h.id, "slots", slotTokens(state), "deadline", state.Deadline)
-	} else {
+	default:
 		h.metrics.Acquired()
 		h.config.Log.Info("acquired", "hold", h.id, "slots", slotTokens(state), "deadline", state.Deadline)
 		h.events.Acquired(slotTokens(state))
@@ -149,11 +149,6 @@ func (h *hold) act(ctx context.Context, s elector.State) time.Duration {
 	wake = min(wake, h.renew(ctx, s, true), h.appear(ctx, s))
 	return min(wake, h.asker.endHeld(ctx, h.now))
 }
-
-// beginUnbounded begins a hold without slots. Such a hold lasts for as long as the pod has a
-// child, or a shim that waits. The pod needs no proof that a child of an earlier agent process
-// is dead, because a hold without slots excludes no other pod.
-func (h *hold) beginUnbounded() { h.shims.Begin(h.id) }
 
 // tellEnd reports, in the log, the metrics and an Event, why the hold ends. If the application has
 // ended by itself, the Event of the release tells why.

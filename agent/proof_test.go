@@ -46,17 +46,3 @@ func TestPodTakesItsEarlierHoldOnlyWithProof(t *testing.T) {
 		}))
 	}
 }
-
-func TestAgentForgetsHoldsThatAreOver(t *testing.T) {
-	simulate(t, func(w *world) {
-		w.free(theSlot)
-		a := w.start("a")
-		a.connect("s1")
-		for range 20 {
-			w.within(5*time.Second, "child runs", func() bool { return a.running("s1") })
-			a.agent.Yield()
-			w.within(5*time.Second, "drained", func() bool { return !a.running("s1") })
-		}
-		assert.LessOrEqual(t, len(a.agent.state.shims.Begun()), 2)
-	})
-}

@@ -4,7 +4,6 @@
 package agent
 
 import (
-	"slices"
 	"strconv"
 	"time"
 
@@ -88,14 +87,14 @@ func slotOf(r lease.Record) turn.Slot {
 }
 
 // standing returns package turn's decision about a standby that sees these views of its slots.
-// The argument "begun" lists the holds that this agent process has begun.
-func (r *rollout) standing(now time.Duration, views []elector.View, begun []string) turn.StandbyDecision {
+// The argument "began" reports whether this agent process has begun a hold.
+func (r *rollout) standing(now time.Duration, views []elector.View, began func(hold string) bool) turn.StandbyDecision {
 	if !r.takesTurns() {
 		return turn.StandbyDecision{Wake: instant.Never}
 	}
 	s := slotOf(*views[0].Record)
 	s.Known, s.FreeAt, s.Since = views[0].Known, views[0].FreeAt, r.since
-	s.Earlier = !slices.Contains(begun, s.Hold) && s.Hold != r.released.hold
+	s.Earlier = !began(s.Hold) && s.Hold != r.released.hold
 	return r.pod.Standby(now, s, r.waiting)
 }
 

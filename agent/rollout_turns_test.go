@@ -74,7 +74,7 @@ func TestPodAsksEvenIfReadinessOfHolderFlaps(t *testing.T) {
 			Rollout: turn.Rollout{Hold: "h", Yields: yields, Proven: oldRevision}.String(),
 		}}}
 		r.see(now, v, true)
-		s := r.standing(now, v, nil)
+		s := r.standing(now, v, func(string) bool { return false })
 		r.learn(now, s)
 		asked = asked || s.Asks
 	}

@@ -69,7 +69,7 @@ type standbyDecision struct {
 func (s standby) decide(views []elector.View) standbyDecision {
 	r, now := s.rollout, s.now
 	r.see(now, views, s.startsWhole())
-	standing := r.standing(now, views, s.shims.Begun())
+	standing := r.standing(now, views, s.claim.Began)
 	r.learn(now, standing)
 	return standbyDecision{standing: s.hindered(standing, views), watchesStart: standing.Asks}
 }

@@ -178,9 +178,9 @@ func (s *starts) hasChild() bool {
 // proven reports whether no child can be starting under the hold. Until every shim has reported, the
 // agent does not know all children of a resumed hold.
 func (s *starts) proven(now time.Duration, hold string, serves bool) bool {
-	if own := s.claim.Own(hold); own != nil {
+	if s.claim.Own(hold) != nil {
 		starting := slices.Contains(slices.Collect(maps.Values(s.starting)), hold)
-		return !starting && (!own.Resumed || s.heard(now, hold))
+		return !starting && (s.claim.Began(hold) || s.heard(now, hold))
 	}
 	return s.heard(now, hold) && (serves || !s.hasChild())
 }

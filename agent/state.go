@@ -85,20 +85,22 @@ func newState(c Config, b api.Budget) *state {
 		self:   lease.Self{Identity: api.Identity(c.PodName, c.PodUID), BootID: c.BootID, Boots: c.Boots, Budget: b},
 		random: rand.New(c.Random),
 		began:  c.Clock(),
-		shims:  gate.NewProof(gate.ProofConfig{Containers: c.Containers, InitContainers: c.InitContainers, Granted: c.Granted, Unbounded: c.slotless()}),
 		probes: newProbes(c), rollout: newRollout(c),
 		posts: make(posts), yields: make(chan struct{}, 1),
 	}
 	if c.Ahead != nil {
 		s.lapse.last = c.Ahead()
 	}
-	s.orders = newOrders(c, s.shims)
-	s.makeOutputs(b)
-	s.waits = &waits{config: c, shims: s.shims, orders: s.orders, events: s.events, course: c.Course}
 	s.claim = s.elector(elector.Config{
 		Claim:  elector.Claim{Slots: c.Slots, Any: c.Any, First: c.First, Shards: c.Shards, Run: c.Run, Self: s.self, OwnKernel: c.OwnKernel, Random: s.random},
 		Prompt: c.Forwarder != nil, Sends: s.sends, Answered: s.answered,
 	})
+	s.shims = gate.NewProof(gate.ProofConfig{
+		Containers: c.Containers, InitContainers: c.InitContainers, Granted: c.Granted, Unbounded: c.slotless(), Began: s.claim.Began,
+	})
+	s.orders = newOrders(c, s.shims)
+	s.makeOutputs(b)
+	s.waits = &waits{config: c, shims: s.shims, orders: s.orders, events: s.events, course: c.Course}
 	s.starts = newStarts(s)
 	s.asker, s.offerer = &asker{state: s}, newOfferer(s)
 	if c.Forwarder != nil {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -70,7 +71,8 @@ type Elector struct {
 	own   map[string]*Own
 }
 
-// Own is a hold that this process began or resumed, and that a Lease may still name.
+// Own is a hold that this process began or resumed. If a late write stores a hold that is already
+// forgotten, that hold counts as one of an earlier process.
 type Own struct {
 	// Resumed reports that an earlier process of the pod began the hold.
 	Resumed bool
@@ -98,22 +100,30 @@ func (e *Elector) Step(ctx context.Context, now time.Duration, f Facts, outcome 
 	for _, a := range actions {
 		e.execute(ctx, now, a)
 	}
-	maps.DeleteFunc(e.own, func(hold string, _ *Own) bool { return !e.Named(hold) })
 	if state = e.State(); state.Stage == Held {
 		e.record(state.Hold, state.Resumed)
 	}
 	return state, wake
 }
 
-// Own returns the hold with the number, if this process began or resumed it and a Lease may still name
-// it; otherwise nil. The present hold is always such a hold.
+// Own returns the hold with the number, if this process began or resumed it, and a Lease may name it or
+// no later hold has begun; otherwise nil. The present hold is always such a hold.
 func (e *Elector) Own(hold string) *Own { return e.own[hold] }
 
-// Owns reports whether a Lease may name a hold of this process.
-func (e *Elector) Owns() bool { return len(e.own) > 0 }
+// Began reports whether this process itself began the hold, so that no other process can have given a
+// grant of it. A hold without slots excludes no other pod, so it counts as begun.
+func (e *Elector) Began(hold string) bool {
+	own := e.own[hold]
+	return hold == Slotless || own != nil && !own.Resumed
+}
 
+// Owns reports whether a Lease may name a hold of this process.
+func (e *Elector) Owns() bool { return slices.ContainsFunc(slices.Collect(maps.Keys(e.own)), e.Named) }
+
+// record remembers a hold, and forgets the earlier holds that no Lease names.
 func (e *Elector) record(hold string, resumed bool) {
 	if e.own[hold] == nil {
+		maps.DeleteFunc(e.own, func(hold string, _ *Own) bool { return !e.Named(hold) })
 		e.own[hold] = &Own{Resumed: resumed}
 	}
 }

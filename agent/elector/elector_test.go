@@ -7,6 +7,7 @@ import (
 	"context"
 	"log/slog"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -121,4 +122,15 @@ func TestManyEventsWaitNoLongerThanOne(t *testing.T) {
 			assert.LessOrEqual(t, at, time.Duration(i+1)*apart+EventsWait)
 		}
 	})
+}
+
+func TestElectorForgetsHoldsThatNoLeaseNames(t *testing.T) {
+	e := New(Config{Claim: Claim{Slots: []string{"a"}}}, 0)
+	for i := range 20 {
+		e.record(strconv.Itoa(i), i == 19)
+		require.NotNil(t, e.Own(strconv.Itoa(i)))
+	}
+	assert.Len(t, e.own, 1)
+	assert.False(t, e.Owns())
+	assert.False(t, e.Began("19"), "resumed")
 }

@@ -4,7 +4,6 @@
 package gate
 
 import (
-	"maps"
 	"slices"
 )
 
@@ -21,6 +20,9 @@ type ProofConfig struct {
 	// Granted reports whether a note names a grant of the hold to a shim of the init container.
 	// If Granted is nil, any shim may have had such a grant.
 	Granted func(container, hold string) bool
+	// Began reports whether this agent process itself began the hold. No other process can have granted
+	// such a hold.
+	Began func(hold string) bool
 }
 
 // Proof judges from the reports of a pod's shims which holds are over. It sends nothing, reads no clock,
@@ -38,9 +40,6 @@ type Proof struct {
 	// claimed has, for each shim, the hold that is outstanding only because of the shim's own reports.
 	// Any program of a gated container can send false reports. So each shim has one such hold at most.
 	claimed map[ShimID]string
-	// begun has the holds that this process itself began. No other process can have granted
-	// such a hold.
-	begun map[string]bool
 	// The field "heard" has the containers of which a shim has connected to this process.
 	heard map[string]bool
 	// doubts has, for each container, the doubt of its fresh shim.
@@ -71,20 +70,9 @@ func NewProof(c ProofConfig) *Proof {
 		containers:  slices.Concat(c.InitContainers, c.Containers),
 		outstanding: grants{},
 		claimed:     map[ShimID]string{},
-		begun:       map[string]bool{},
 		heard:       map[string]bool{},
 		doubts:      map[string]doubt{},
 	}
-}
-
-// Begin remembers that this agent process begins the hold.
-func (s *Proof) Begin(hold string) { s.begun[hold] = true }
-
-// Forget drops each hold that no Lease names, and of which no shim can have a child. No decision
-// needs the proof of such a hold any more. If a late write still stores a dropped hold, the hold
-// counts as that of an earlier agent process.
-func (s *Proof) Forget(named func(hold string) bool) {
-	maps.DeleteFunc(s.begun, func(hold string, _ bool) bool { return !s.outstanding.of(hold) && !named(hold) })
 }
 
 // Grant remembers that the agent sends a grant of the hold to the shim. From now on the shim may
@@ -190,15 +178,12 @@ func (s *Proof) Last(id ShimID) (Report, bool) { return s.list.last(id) }
 // started.
 func (s *Proof) Reports() []Report { return slices.Clone(s.list) }
 
-// Begun returns the holds that this agent process began and has not forgotten.
-func (s *Proof) Begun() []string { return slices.Collect(maps.Keys(s.begun)) }
-
 // Proven reports whether no child of the hold can be alive.
 func (s *Proof) Proven(hold string) bool {
 	switch {
 	case hold == "" || s.Outstanding(hold) || s.Doubted(hold):
 		return false
-	case s.begun[hold]:
+	case s.began(hold):
 		return true
 	}
 	// An earlier agent process gave the grants of this hold. The fresh shim of each container
@@ -206,6 +191,8 @@ func (s *Proof) Proven(hold string) bool {
 	// about the earlier shims.
 	return len(s.containers) > 0 && !slices.ContainsFunc(s.containers, func(name string) bool { return !s.accounted(name, hold) })
 }
+
+func (s *Proof) began(hold string) bool { return s.of.Began != nil && s.of.Began(hold) }
 
 // accounted reports whether it is certain that the container's earlier shims have no child of
 // the hold. After the success of an init container, the kubelet does not start that container
@@ -236,7 +223,7 @@ func (s *Proof) Doubted(hold string) bool {
 // mayMean reports whether the hold in a note may be the given hold. An unreadable note may name
 // any hold, except one that this process itself began.
 func (s *Proof) mayMean(noted, hold string) bool {
-	return noted == hold || noted == Unreadable && !s.begun[hold]
+	return noted == hold || noted == Unreadable && !s.began(hold)
 }
 
 // The method "connected" reports whether a connected shim of the container may have a child of

@@ -61,7 +61,7 @@ func TestReportsOfShimsDecideWhetherHoldIsProven(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := NewProof(ProofConfig{Containers: []string{"app"}})
 			if c.begun {
-				s.Begin(hold)
+				s.of.Began = func(of string) bool { return of == hold }
 			}
 			for _, id := range c.granted {
 				s.Grant(hold, id)
@@ -323,7 +323,6 @@ func TestShimNeverSupersedesShimWithEqualStartTime(t *testing.T) {
 // Any program of a gated container can send messages as a shim.
 func TestFalseShimsNeverFillTheAgentsMemory(t *testing.T) {
 	s := NewProof(ProofConfig{Containers: []string{"app"}})
-	s.Begin("h")
 	s.Grant("h", "false")
 	for i := range 1000 {
 		hold := fmt.Sprint("hold-", i)
