@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/elector"
-	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -116,7 +116,7 @@ func (a *asker) endHeld(ctx context.Context, now time.Duration) (wake time.Durat
 func (a *asker) ask(ctx context.Context, now time.Duration, asks bool) (wake time.Duration) {
 	switch {
 	case a.writing || !asks && !a.written:
-		return instant.Never
+		return pace.Never
 	case asks && now < a.at:
 		return a.at
 	case asks:
@@ -134,7 +134,7 @@ func (a *asker) ask(ctx context.Context, now time.Duration, asks bool) (wake tim
 			}
 		})
 	})
-	return instant.Never
+	return pace.Never
 }
 
 // pause returns the time from a failed write of the ask until the next attempt. The next

@@ -65,7 +65,7 @@ func TestClaimDecidesWithoutIO(t *testing.T) {
 			path, err := strconv.Unquote(i.Path.Value)
 			require.NoError(t, err)
 			name, ours := strings.CutPrefix(path, module)
-			pure := slices.Contains([]string{"api", "agent/instant", "agent/lease", "agent/pace"}, name)
+			pure := slices.Contains([]string{"api", "agent/lease", "agent/pace"}, name)
 			assert.True(t, ours && pure || standard(path) && !slices.Contains(io, path), "%s imports %s", file, path)
 		}
 	}
@@ -98,7 +98,7 @@ func TestPackagesImportOnlyWhatTheyMay(t *testing.T) {
 			why:      "a decision takes the time as an argument and does no I/O, so a simulation and a fuzz test can drive it",
 			packages: []string{"agent/lease"}, may: []string{"api"}, never: io,
 		},
-		{why: "a decision", packages: []string{"agent/turn", "agent/leave"}, may: []string{"api", "agent/instant"}, never: io},
+		{why: "a decision", packages: []string{"agent/turn", "agent/leave"}, may: []string{"api", "agent/pace"}, never: io},
 		{
 			why:      "show makes the pod's status from plain values, and can neither begin nor end a hold",
 			packages: []string{"agent/status"}, never: []string{"agent/elector", "agent/turn", "agent/leave"},
@@ -113,7 +113,7 @@ func TestPackagesImportOnlyWhatTheyMay(t *testing.T) {
 		{
 			why:      "agent and local write Leases by the same code",
 			packages: []string{"agent/elector"},
-			may:      []string{"api", "agent/instant", "agent/kube", "agent/lease", "agent/linux", "agent/pace"},
+			may:      []string{"api", "agent/kube", "agent/lease", "agent/linux", "agent/pace"},
 		},
 		{why: "a Lease proves no death: only package agent combines both", packages: []string{"agent/lease"}, never: gate},
 		{why: "a Lease proves no death: only package agent combines both", packages: gate, never: []string{"agent/lease"}},

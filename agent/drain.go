@@ -9,7 +9,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/instant"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/agent/status"
 )
 
@@ -97,7 +97,7 @@ func (d *drain) renews() bool {
 // renewOn renews the hold while its children stop, and remembers whether the children still serve.
 // The result is the instant of the next renewal.
 func (d *drain) renewOn(ctx context.Context, s elector.State) time.Duration {
-	wake := instant.Never
+	wake := pace.Never
 	switch soon := d.began + stopsAtOnce; {
 	case !d.needed(s):
 	case !d.serves() && d.now < soon:

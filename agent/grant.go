@@ -10,7 +10,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/instant"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/agent/status"
 )
 
@@ -26,7 +26,7 @@ func (h *hold) driveStarts(ctx context.Context, s elector.State) time.Duration {
 // annotation metaparticle.io/wait-at-most permits. The result is the instant of the next decision.
 func (h *hold) dismissWaiting() time.Duration {
 	if h.starts.open() {
-		return instant.Never
+		return pace.Never
 	}
 	return h.waits.dismiss(h.now)
 }
@@ -39,7 +39,7 @@ func (h *hold) waitsToStart() bool { return !h.starts.open() && len(h.grantable(
 // result is the instant of the next attempt.
 func (h *hold) grantWaiting(s elector.State) time.Duration {
 	h.refused = false
-	wake := instant.Never
+	wake := pace.Never
 	// After a leap, a first grant waits for a renewal that follows the leap. The leap may mean
 	// that the virtual machine was paused, and that the Lease expired meanwhile. In a pod
 	// without shims, nothing could freeze the child until that renewal. A first grant also waits
@@ -52,7 +52,7 @@ func (h *hold) grantWaiting(s elector.State) time.Duration {
 				continue
 			}
 			again := h.give(s, r)
-			if again == instant.Never {
+			if again == pace.Never {
 				h.starts.begins(r.Shim)
 			}
 			wake = min(wake, again)
@@ -92,7 +92,7 @@ func (h *hold) mayGrant(s elector.State) bool {
 // leap. If a grant could not be sent, the next attempt follows after Budget.Retry. The result is the
 // instant of that attempt.
 func (h *hold) extend(s elector.State) time.Duration {
-	wake := instant.Never
+	wake := pace.Never
 	for _, r := range h.shims.Grantees(h.id) {
 		if !r.Connected {
 			continue
@@ -114,7 +114,7 @@ func (h *hold) extend(s elector.State) time.Duration {
 func (h *hold) grantable() []gate.Report { return h.grantableOf(h.id) }
 
 // give sends a grant. If the gate refuses the grant, the result is the instant of the next
-// attempt; otherwise [instant.Never].
+// attempt; otherwise [pace.Never].
 func (h *hold) give(s elector.State, r gate.Report) time.Duration {
 	b := h.self.Budget
 	again := h.now + b.Retry
@@ -131,7 +131,7 @@ func (h *hold) give(s elector.State, r gate.Report) time.Duration {
 		StopDelay: h.stopDelay(),
 	}, again)
 	if err == nil {
-		return instant.Never
+		return pace.Never
 	}
 	h.refused = h.refused || errors.Is(err, gate.ErrNotNoted)
 	return again

@@ -10,8 +10,8 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/agent/status"
 	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
@@ -329,7 +329,7 @@ func (h *hold) learnServing(s elector.State) {
 // so a status "Starting" would soon be out of date.
 func (h *hold) appear(ctx context.Context, s elector.State) time.Duration {
 	if h.deletion.checking() {
-		return instant.Never
+		return pace.Never
 	}
 	start := ""
 	if h.waitsToStart() {

@@ -11,10 +11,10 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/agent/leave"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/agent/status"
 	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
@@ -90,12 +90,12 @@ func (h *hold) leave(ctx context.Context, s elector.State, wish ending, serves b
 	now, l := h.now, &h.leaving
 	cause, successor, turn := wish.cause(), wish.successor, wish.turn
 	signalled, preStop := h.stopSignals()
-	readAt := instant.Never
+	readAt := pace.Never
 	if signalled && l.signalled == 0 {
 		readAt = l.lastRead + h.self.Budget.Retry
 	}
 	if now >= readAt {
-		l.signalled, l.lastRead, readAt = now, now, instant.Never
+		l.signalled, l.lastRead, readAt = now, now, pace.Never
 		h.readDeletion(ctx)
 	}
 	if signalled && !h.restarts() {
@@ -185,10 +185,10 @@ func (h *hold) learnTurn(now, since time.Duration, serves, paused bool) {
 }
 
 // decideTurn returns package turn's decision about the hold. For a pod that takes no turns, only the
-// field Wake is set, to [instant.Never].
+// field Wake is set, to [pace.Never].
 func (h *hold) decideTurn() turn.HolderDecision {
 	if !h.rollout.takesTurns() {
-		return turn.HolderDecision{Wake: instant.Never}
+		return turn.HolderDecision{Wake: pace.Never}
 	}
 	got := h.rollout.pod.Holder(h.now, h.config.Wall(), h.turns)
 	h.turns.Rollout = got.Rollout

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/elector"
-	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/pace"
 )
@@ -32,7 +31,7 @@ const (
 
 // lingerOn makes a stopping standby continue to forward, if its ports are open. A lingering standby
 // competes for no slot, because its claim is stopped before the linger begins. While the standby
-// lingers, the result is the instant at which the linger ends; otherwise [instant.Never].
+// lingers, the result is the instant at which the linger ends; otherwise [pace.Never].
 func (s *state) lingerOn(ctx context.Context, views []elector.View) time.Duration {
 	now := s.now
 	if s.stopping && !s.linger.begun {
@@ -45,22 +44,22 @@ func (s *state) lingerOn(ctx context.Context, views []elector.View) time.Duratio
 	until := min(s.linger.until, max(s.linger.least, emptiedAt(views)))
 	switch {
 	case !s.linger.on:
-		return instant.Never
+		return pace.Never
 	case now < until:
 		return until
 	}
 	s.readiness.Close()
 	s.linger.on = false
-	return instant.Never
+	return pace.Never
 }
 
 // emptiedAt returns the instant from which this pod expects no other pod to take the free slots.
-// While a pod may hold one of the slots, the result is [instant.Never].
+// While a pod may hold one of the slots, the result is [pace.Never].
 func emptiedAt(views []elector.View) time.Duration {
 	at := time.Duration(0)
 	for _, v := range views {
-		if !v.Known || v.Record.Holder != "" || v.FreeAt == instant.Never {
-			return instant.Never
+		if !v.Known || v.Record.Holder != "" || v.FreeAt == pace.Never {
+			return pace.Never
 		}
 		at = max(at, v.FreeAt+longestVacancy)
 	}

@@ -8,7 +8,7 @@ import (
 	"errors"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/instant"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/agent/status"
 )
 
@@ -51,7 +51,7 @@ func (s *state) checkHolder(ctx context.Context, address string) {
 // Timers only wake the loop; only the clock tells the time.
 func (s *state) wait(ctx context.Context, wake time.Duration) error {
 	s.metrics.Looked()
-	timer := time.NewTimer(instant.Sleep(s.config.Clock(), wake))
+	timer := time.NewTimer(pace.Sleep(s.config.Clock(), wake))
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():

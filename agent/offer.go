@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/leave"
 	"github.com/metaparticle-io/metaparticle/agent/pace"
@@ -109,7 +108,7 @@ func (o *offerer) tellAsSuccessor(ctx context.Context, now time.Duration, unread
 	switch {
 	case !unready:
 		o.unready = 0
-		return instant.Never
+		return pace.Never
 	case o.unready == 0:
 		o.unready = now
 	}
@@ -121,7 +120,7 @@ func (o *offerer) tellAsSuccessor(ctx context.Context, now time.Duration, unread
 		return at
 	}
 	o.tell(ctx)
-	return instant.Never
+	return pace.Never
 }
 
 // tell tells the holder, once for each leave, that this pod is prepared for the stop of the holder's

@@ -8,9 +8,9 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/elector"
-	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -90,7 +90,7 @@ func slotOf(r lease.Record) turn.Slot {
 // The argument "began" reports whether this agent process has begun a hold.
 func (r *rollout) standing(now time.Duration, views []elector.View, began func(hold string) bool) turn.StandbyDecision {
 	if !r.takesTurns() {
-		return turn.StandbyDecision{Wake: instant.Never}
+		return turn.StandbyDecision{Wake: pace.Never}
 	}
 	s := slotOf(*views[0].Record)
 	s.Known, s.FreeAt, s.Since = views[0].Known, views[0].FreeAt, r.since

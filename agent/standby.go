@@ -10,8 +10,8 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/leave"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/agent/status"
 	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
@@ -97,7 +97,7 @@ func (s standby) act(ctx context.Context, f elector.Facts, d standbyDecision) (w
 // have waited for long enough. The views come from after the requests, because act may have changed
 // them. The result is the instant of the next decision.
 func (s standby) show(ctx context.Context, standing turn.StandbyDecision, settled bool) (wake time.Duration) {
-	now, wake := s.now, instant.Never
+	now, wake := s.now, pace.Never
 	views := s.claim.Views()
 	effect := effectOf(standing, s.asker.err)
 	effect.Beyond = s.readyBeyond(views)
@@ -183,7 +183,7 @@ func (s standby) unheard(v elector.View) bool {
 	if v.Record.Duration > 0 {
 		duration = min(duration, v.Record.Duration)
 	}
-	return v.FreeAt == instant.Never && s.now >= v.Heard+duration+lookTime
+	return v.FreeAt == pace.Never && s.now >= v.Heard+duration+lookTime
 }
 
 // effectOf converts the decision of package turn about a standby into its effect on the pod's
@@ -240,7 +240,7 @@ func (s standby) drainOrphans() {
 func (s standby) offer(ctx context.Context, d status.Decision, standing turn.StandbyDecision, views []elector.View) (wake time.Duration) {
 	o := s.offerer
 	if !s.rollout.takesTurns() {
-		return instant.Never
+		return pace.Never
 	}
 	v := views[0]
 	holder := v.Record.Profile
@@ -249,22 +249,22 @@ func (s standby) offer(ctx context.Context, d status.Decision, standing turn.Sta
 	follows, serves := holder.Leaving == s.self.Identity, !holder.Serving.IsZero()
 	switch {
 	case !ours || holder.Leaving == "":
-		return instant.Never
+		return pace.Never
 	case o.leave != "" && follows:
 		return o.tellAsSuccessor(ctx, s.now, s.stored.known && !s.stored.ready)
 	case o.leave != "" && !serves:
 		o.tell(ctx) // the decision d has made the forwarder let new connections wait
-		return instant.Never
+		return pace.Never
 	}
 	stays := s.stored.ready && (d.Ready || d.Keep) && s.mayHold()
 	// A deleted standby that forwards does not stay, but must let connections wait. So this standby offers
 	// after the holder has named its successor. Then no offer counts for a pod that stays.
 	forwards := s.linger.on && holder.Leaving != api.LeavingSoon && !follows
 	if len(s.config.Ports) == 0 || !stays && !forwards || !serves || o.leave != "" {
-		return instant.Never
+		return pace.Never
 	}
 	if !o.pace.TrySpend(s.now) {
-		return instant.Never
+		return pace.Never
 	}
 	takes := s.startsWhole() && standing.TakeFrom == 0 && holder.Revision.Same(s.config.Revision)
 	// A standby writes no offer if the next Lease already has [api.MostOffers] offers. A random
@@ -275,5 +275,5 @@ func (s standby) offer(ctx context.Context, d status.Decision, standing turn.Sta
 		pause = 0
 	}
 	o.send(ctx, holder.Leave, api.Offer{Identity: s.self.Identity, Takes: takes}, pause)
-	return instant.Never
+	return pace.Never
 }

@@ -12,8 +12,8 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -89,7 +89,7 @@ type startFacts struct {
 // instant of the next decision.
 func (s *starts) act(ctx context.Context, now time.Duration, f startFacts) time.Duration {
 	if s == nil {
-		return instant.Never
+		return pace.Never
 	}
 	f.serves = f.serves && !slices.ContainsFunc(s.shims.Reports(), func(r gate.Report) bool { return r.HasChild() && r.Starting })
 	s.adopt(s.claim.State())
@@ -233,13 +233,13 @@ func (s *starts) tellSlow(now time.Duration) time.Duration {
 	at := s.since + slowStart
 	switch {
 	case s.told || len(s.starting) == 0:
-		return instant.Never
+		return pace.Never
 	case now < at:
 		return at
 	}
 	s.told = true
 	s.events.StartsSlowly(s.config.StartSlots[0], slowStart)
-	return instant.Never
+	return pace.Never
 }
 
 // startBy returns the instant from which no shim may start a child; zero for a pod without a
@@ -305,7 +305,7 @@ func (s *starts) hinders(now time.Duration, holder string) string {
 		other := r.Holder != "" && r.Holder != holder && !v.Mine && now < v.ExpiresAt
 		slow := !r.AcquireTime.IsZero() && s.config.Wall().Sub(r.AcquireTime) >= slowStart
 		switch {
-		case !v.Known, v.FreeAt == instant.Never && (s.watched == 0 || v.Heard < s.watched):
+		case !v.Known, v.FreeAt == pace.Never && (s.watched == 0 || v.Heard < s.watched):
 			// The pod neither sees the Lease, nor has read the Lease since this watch began.
 			return v.Slot + " is not known"
 		case r.Paused != "":

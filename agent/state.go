@@ -12,7 +12,6 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/agent/probe"
@@ -125,7 +124,7 @@ func (s *state) makeOutputs(b api.Budget) {
 	seen := readinessConfig(c, b)
 	seen.Jitter = s.jitter
 	s.readiness = status.NewReadiness(seen)
-	s.metrics = status.NewMetrics(c.Clock, instant.LongestSleep, c.Workload, b)
+	s.metrics = status.NewMetrics(c.Clock, pace.LongestSleep, c.Workload, b)
 }
 
 // showConfig returns the settings of package status.

@@ -12,7 +12,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/instant"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/agent/status"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -164,7 +164,7 @@ func (w *waits) work() string {
 // dismiss sends a dismissal to each shim whose wait is over. The result is the instant of the
 // next decision.
 func (w *waits) dismiss(now time.Duration) time.Duration {
-	wake := instant.Never
+	wake := pace.Never
 	for _, r := range w.shims.Waiting() {
 		order, at := w.dismissal(now, r)
 		if order == nil {
@@ -192,15 +192,15 @@ func (w *waits) dismissal(now time.Duration, r gate.Report) (*gate.Dismiss, time
 	most := w.config.WaitAtMost
 	switch at := max(r.Since, w.retryAt) + most; {
 	case w.done:
-		return &gate.Dismiss{Reason: w.work()}, instant.Never
+		return &gate.Dismiss{Reason: w.work()}, pace.Never
 	case w.skips():
 		because := cmp.Or(w.because, "another pod held the slot")
-		return &gate.Dismiss{Reason: fmt.Sprintf("%s (%s)", because, api.OnBusyAnnotation)}, instant.Never
+		return &gate.Dismiss{Reason: fmt.Sprintf("%s (%s)", because, api.OnBusyAnnotation)}, pace.Never
 	case most == 0:
-		return nil, instant.Never
+		return nil, pace.Never
 	case now < at:
 		return nil, at
 	}
 	reason := fmt.Sprintf("the slot was not free within %v (%s)", most, api.WaitAtMostAnnotation)
-	return &gate.Dismiss{Code: api.ExitWaited, Reason: reason}, instant.Never
+	return &gate.Dismiss{Code: api.ExitWaited, Reason: reason}, pace.Never
 }

@@ -6,8 +6,8 @@ package elector
 import (
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 )
 
 // campaign is a hold that the claim acquires or has. No grant names the hold before the pod has all
@@ -155,12 +155,12 @@ func (c campaign) acquire(p *plan, s *slot, r lease.Record) {
 func (c campaign) patientUntil(s *slot) time.Duration {
 	duration := s.Self.Budget.Duration
 	if c.resumed {
-		return instant.Never
+		return pace.Never
 	}
 	_, sees := s.view.FreeAt(duration)
 	switch {
 	case c.writes && sees:
-		return instant.Never
+		return pace.Never
 	case c.writes:
 		return max(c.since, s.unseenAt) + duration
 	}

@@ -7,8 +7,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 )
 
 // Stage is a stage in the life of a claim.
@@ -58,7 +58,7 @@ func newClaim(c Claim, now time.Duration) *claim {
 // Next returns the actions that are due now, and the instant at which the caller must call Next
 // again. The caller also calls Next after each answer that comes earlier.
 func (c *claim) Next(now time.Duration, f Facts) (actions []Action, wake time.Duration) {
-	p := &plan{now: now, facts: f, wake: instant.Never}
+	p := &plan{now: now, facts: f, wake: pace.Never}
 	switch c.stage {
 	case Waiting:
 		c.wait(p)

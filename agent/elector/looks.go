@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/pace"
 )
 
@@ -56,7 +55,7 @@ func silentUntil(s *slot) time.Duration {
 			return at
 		}
 	}
-	return instant.Never
+	return pace.Never
 }
 
 // lookAgain ends the present look, and sets the earliest instant of the next look.

@@ -10,8 +10,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -106,8 +106,8 @@ func (p *modelPod) local() time.Duration { return p.boot + p.model.now*p.rate/12
 // The method "at" returns the instant of the model's clock at which the pod's clock shows the
 // local instant.
 func (p *modelPod) at(local time.Duration) time.Duration {
-	if local == instant.Never {
-		return instant.Never
+	if local == pace.Never {
+		return pace.Never
 	}
 	return ((local-p.boot)*12 + p.rate - 1) / p.rate
 }
@@ -125,7 +125,7 @@ func (p *modelPod) start() {
 
 // next returns the instant of the pod's next event, by the model's clock.
 func (p *modelPod) next() time.Duration {
-	next := instant.Never
+	next := pace.Never
 	if p.child != nil {
 		next = p.at(p.child.deadline)
 	}
@@ -270,7 +270,7 @@ func (p *modelPod) step() {
 		switch state := p.claim.State(); {
 		case state.Stage == Held && p.hold != state.Hold:
 		case state.Stage == Done:
-			p.wake = instant.Never
+			p.wake = pace.Never
 			return
 		case wake > p.local():
 			return

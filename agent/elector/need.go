@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/instant"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 )
 
 // need decides which slots a campaign may acquire now.
@@ -244,7 +244,7 @@ func (n need) soleAt(p *plan) time.Duration {
 			// unproven hold. If the pod took another slot, the grant for that other slot would end
 			// the doubts of the shims. Then a later process of the pod would wrongly take the
 			// unproven hold for a proven one.
-			return instant.Never
+			return pace.Never
 		case n.Self.Mine(r) && !s.proven(p.facts, r):
 			at = max(at, s.view.ExpiresAt(duration))
 		case r.Holder != "" && r.Hold == "":

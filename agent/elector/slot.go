@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/agent/pace"
 )
@@ -261,14 +260,14 @@ func (s *slot) obtainableAt(p *plan) time.Duration {
 	case ok && s.proven(p.facts, r):
 		return max(p.now, s.view.DoubtedUntil())
 	case !ok || !sees && !recent:
-		return instant.Never
+		return pace.Never
 	}
 	return at
 }
 
 // choosableAt returns the instant from which a campaign may choose the slot. For a shut slot, or
-// for a Lease that the claim does not see, the result is [instant.Never]. While a request for the
-// slot is under way, the result is [instant.Never], too. If the Lease
+// for a Lease that the claim does not see, the result is [pace.Never]. While a request for the
+// slot is under way, the result is [pace.Never], too. If the Lease
 // names this pod, and no child of the Lease's hold can be alive, the pod may choose at once. If
 // the API server has refused to replace the present version of the Lease, the result is the
 // instant "tryAt" or later.
@@ -282,7 +281,7 @@ func choosable(s *slot, p *plan, at time.Duration, sees bool) time.Duration {
 	r, ok := s.view.Record()
 	switch {
 	case !ok || !sees || s.requests.any() || s.shut(r):
-		return instant.Never
+		return pace.Never
 	case s.proven(p.facts, r):
 		at = max(p.now, s.view.DoubtedUntil())
 	}
@@ -326,10 +325,10 @@ func (all slots) drop(now time.Duration) {
 }
 
 // earliest calls the given function for the hold of each slot, and returns the earliest result;
-// [instant.Never] without slots. Each of the slots must be held.
+// [pace.Never] without slots. Each of the slots must be held.
 func (all slots) earliest(of func(*lease.Hold) time.Duration) time.Duration {
 	if len(all) == 0 {
-		return instant.Never
+		return pace.Never
 	}
 	at := of(all[0].held)
 	for _, s := range all[1:] {

@@ -8,8 +8,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -30,7 +30,7 @@ type State struct {
 	Tokens []Token
 	// DrainAt is the instant at which the drain begins, unless a renewal succeeds before that.
 	// Deadline is the deadline of grants. Each of these two fields is the earliest such instant
-	// of all slots; [instant.Never] without slots.
+	// of all slots; [pace.Never] without slots.
 	DrainAt, Deadline time.Duration
 	// Lost is the lost slot that comes first in the order of acquisition; nil for none. The field
 	// "Taken" reports that another pod may hold a lost slot.
@@ -152,7 +152,7 @@ type View struct {
 	// the pod may not read the Lease, also counts. Every other failed request does not count.
 	Heard time.Duration
 	// ExpiresAt is the instant at which the Lease expires, unless the claim sees a renewal
-	// before that. FreeAt is the instant from which the slot is free; [instant.Never] while the
+	// before that. FreeAt is the instant from which the slot is free; [pace.Never] while the
 	// claim does not see the Lease.
 	ExpiresAt, FreeAt time.Duration
 }
@@ -164,7 +164,7 @@ func (c *claim) Views() []View {
 		r := s.view.Shown()
 		free, sees := s.view.FreeAt(s.Self.Budget.Duration)
 		if !sees {
-			free = instant.Never
+			free = pace.Never
 		}
 		views = append(views, View{
 			Slot: s.name, Record: r, Known: r.UID != "", Mine: s.Self.Mine(*r), Shut: s.shut(*r),

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/instant"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -154,13 +154,13 @@ func (l *Leave) Next(now time.Duration, f Facts) Decision {
 		l.enter(stays, now)
 		fallthrough
 	case f.Cause == None:
-		return Decision{Wake: instant.Never}
+		return Decision{Wake: pace.Never}
 	}
 	if l.hooked && !f.PreStop && l.signalled != 0 {
 		l.signalled = now
 	}
 	l.hooked = f.PreStop
-	wake := instant.Never
+	wake := pace.Never
 	for ended := true; ended; {
 		switch l.stage {
 		case before:
@@ -172,7 +172,7 @@ func (l *Leave) Next(now time.Duration, f Facts) Decision {
 		case closing:
 			ended, wake = l.close(now, f)
 		default:
-			ended, wake = false, instant.Never
+			ended, wake = false, pace.Never
 		}
 	}
 	return l.decision(wake)
@@ -218,10 +218,10 @@ func (l *Leave) by(wait time.Duration, f Facts) time.Duration {
 
 // half returns the instant at which half of the grace that remains after the preStop hook is over. By
 // then the application must get its stop signal. Without a known deletion, the result is
-// [instant.Never].
+// [pace.Never].
 func (l *Leave) half(f Facts) time.Duration {
 	if l.signalled == 0 || !f.Known {
-		return instant.Never
+		return pace.Never
 	}
 	return l.signalled + max(0, f.Ends-l.signalled)/2
 }
@@ -330,7 +330,7 @@ func (l *Leave) out(now time.Duration, f Facts) (ended bool, wake time.Duration)
 	case f.PreStop && f.Known && now < f.Ends:
 		return false, f.Ends
 	case f.PreStop && !f.Known:
-		return false, instant.Never
+		return false, pace.Never
 	}
 	l.enter(closing, now)
 	return true, 0

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/metaparticle-io/metaparticle/agent/instant"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -283,11 +283,11 @@ func TestSlowAPIServerProlongsTheWaitForOffers(t *testing.T) {
 func TestHolderBecomesReadyIfNewerRevisionStopsAsking(t *testing.T) {
 	var l Leave
 	f := Facts{Cause: Turn, Successor: "n", EndpointDelay: delay, Ready: true, Serving: true, Offers: two}
-	assert.Equal(t, Decision{Wake: instant.Never}, l.Next(began, Facts{}))
+	assert.Equal(t, Decision{Wake: pace.Never}, l.Next(began, Facts{}))
 	got := l.Next(began, f)
 	assert.True(t, got.Out)
 	assert.Equal(t, "n", got.Says)
-	assert.Equal(t, Decision{Wake: instant.Never}, l.Next(began+time.Second, Facts{Ready: true}), "the asker is gone")
+	assert.Equal(t, Decision{Wake: pace.Never}, l.Next(began+time.Second, Facts{Ready: true}), "the asker is gone")
 	got = l.Next(began+time.Minute, f)
 	assert.True(t, got.Over, "a hold leaves once")
 	assert.False(t, got.Out)
@@ -321,8 +321,8 @@ func TestHolderAbandonsLeaveIfOnlyAContainerRestarts(t *testing.T) {
 			unknown.Cause, unknown.Successor, unknown.Offers = Deletion, "", none
 			known.Cause, known.Successor, known.Known = None, "", true
 			l.Next(at, unknown)
-			assert.Equal(t, Decision{Wake: instant.Never}, l.Next(at+written, known), "the application goes on")
-			assert.Equal(t, Decision{Wake: instant.Never}, l.Next(at+time.Hour, Facts{EndpointDelay: delay, Ready: true}))
+			assert.Equal(t, Decision{Wake: pace.Never}, l.Next(at+written, known), "the application goes on")
+			assert.Equal(t, Decision{Wake: pace.Never}, l.Next(at+time.Hour, Facts{EndpointDelay: delay, Ready: true}))
 		})
 	}
 }
@@ -346,7 +346,7 @@ func TestLeaveForATurnContinuesDespiteContainerRestart(t *testing.T) {
 func TestUnreadyHolderStopsWithoutALeave(t *testing.T) {
 	var l Leave
 	got := l.Next(began, Facts{Cause: Yield, EndpointDelay: delay, Offers: two})
-	assert.Equal(t, Decision{Over: true, Wake: instant.Never}, got)
+	assert.Equal(t, Decision{Over: true, Wake: pace.Never}, got)
 }
 
 // A person has requested a yield. While the holder leaves, the kubelet signals the pod, and the API server

@@ -12,7 +12,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/agent/wait"
 	"github.com/metaparticle-io/metaparticle/api"
@@ -156,7 +155,7 @@ func (a *arrival) wait(ctx context.Context) *problem {
 		}
 		a.calls++
 		a.idle = nil
-		a.until.Store(int64(instant.Never))
+		a.until.Store(int64(pace.Never))
 	}
 	switch {
 	case !a.post(come):

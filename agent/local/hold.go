@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/elector"
-	"github.com/metaparticle-io/metaparticle/agent/instant"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 )
 
 // defaultBeats is the longest time between two heartbeats of a program that states no other time.
@@ -149,7 +149,7 @@ func (h *hold) expect(now, every time.Duration) { h.beatAt, h.beats, h.told = no
 // wake returns the instant at which the answers about the hold may change without an
 // event.
 func (h *hold) wake(now time.Duration) time.Duration {
-	at := time.Duration(instant.Never)
+	at := time.Duration(pace.Never)
 	for _, next := range []time.Duration{h.drainAt, h.beatBy()} {
 		if now < next {
 			at = min(at, next)

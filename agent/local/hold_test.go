@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 )
@@ -479,7 +479,7 @@ func TestWithdrawnBidNeverAcquiresSlotDespiteBlockedLoop(t *testing.T) {
 		waits := p.stream(http.MethodPost, "/v1/lock/a/holds?wait=1h&stream=true")
 		<-time.After(time.Minute)
 		unblock := block()
-		<-time.After(2 * instant.LongestSleep)
+		<-time.After(2 * pace.LongestSleep)
 		waits.end()
 		<-time.After(time.Minute)
 		unblock()

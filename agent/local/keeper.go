@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/elector"
-	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -122,11 +122,11 @@ func (k *keeper) run(ctx context.Context, stop <-chan struct{}) error {
 // pause returns the time until the loop must decide again, or check the clock.
 func (k *keeper) pause(wake time.Duration) time.Duration {
 	if k.hold != nil || k.watches() {
-		return instant.Sleep(k.config.Clock(), wake)
+		return pace.Sleep(k.config.Clock(), wake)
 	}
 	// Without a hold or a bid, a late decision harms no program. So the sleep needs no bound.
-	if wake == instant.Never {
-		return instant.Never
+	if wake == pace.Never {
+		return pace.Never
 	}
 	return max(wake-k.config.Clock(), time.Nanosecond)
 }

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/instant"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -202,7 +202,7 @@ func (l *Leash) act() time.Duration {
 			at = min(at, now+l.config.Budget.Retry)
 		}
 	}
-	return instant.Sleep(l.config.Clock(), at)
+	return pace.Sleep(l.config.Clock(), at)
 }
 
 func (l *Leash) send(o order) error {
@@ -219,7 +219,7 @@ func (l *Leash) send(o order) error {
 // claim's hold.
 type Tie struct {
 	// Deadline is the instant by which the tied programs must be dead, unless the hold is renewed;
-	// [instant.Never] while no program has a hold.
+	// [pace.Never] while no program has a hold.
 	Deadline time.Duration
 	// Unrenewed reports that the hold has not been renewed since the last leap of the wall clock.
 	Unrenewed bool
@@ -282,7 +282,7 @@ func newLeashes(b api.Budget, name func() string) leashes {
 
 // add adds a claim without a hold, and returns its index.
 func (s *leashes) add() (claim int) {
-	s.claims = append(s.claims, tied{Tie: Tie{Deadline: instant.Never}})
+	s.claims = append(s.claims, tied{Tie: Tie{Deadline: pace.Never}})
 	return len(s.claims) - 1
 }
 
@@ -290,7 +290,7 @@ func (s *leashes) add() (claim int) {
 // the deadline of the claim's hold.
 func (s *leashes) tie(claim int, t Tie, join bool) (covered bool) {
 	of := &s.claims[claim]
-	if join || of.Deadline == instant.Never {
+	if join || of.Deadline == pace.Never {
 		of.upTo = s.serials
 	}
 	of.Tie = t
@@ -307,17 +307,17 @@ func (s *leashes) tie(claim int, t Tie, join bool) (covered bool) {
 func (s *leashes) breaks(claim int) {
 	of := &s.claims[claim]
 	for _, its := range s.shims {
-		if of.Deadline != instant.Never && its.number != "" && its.serial <= of.upTo {
+		if of.Deadline != pace.Never && its.number != "" && its.serial <= of.upTo {
 			its.broken = true
 		}
 	}
-	of.Deadline, of.Unrenewed = instant.Never, false
+	of.Deadline, of.Unrenewed = pace.Never, false
 }
 
 // retire forgets a claim whose loop has ended without a hold. After a leap, the grant that thaws a
 // program waits until each claim knows of the leap. That grant does not wait for a retired claim.
 func (s *leashes) retire(claim int) {
-	s.claims[claim].Tie = Tie{Deadline: instant.Never, Leaps: math.MaxInt}
+	s.claims[claim].Tie = Tie{Deadline: pace.Never, Leaps: math.MaxInt}
 }
 
 // learn stores the report of a shim, and reports whether the report contains a new leap.
@@ -347,7 +347,7 @@ func (s *leashes) learn(r gate.Report) (leapt bool) {
 
 // next returns the orders that are due, and the instant of the next ones.
 func (s *leashes) next(now time.Duration) (orders []order, at time.Duration) {
-	at = instant.Never
+	at = pace.Never
 	for id, its := range s.shims {
 		switch {
 		case !its.report.Connected:
@@ -396,10 +396,10 @@ func (s *leashes) grant(now time.Duration, its *leashed) (o order, at time.Durat
 	step := s.budget.Deadline() / 4
 	switch {
 	case first && its.report.Leap != 0 && !thawable:
-		return order{}, instant.Never // the loop wakes when a claim knows of the leap
+		return order{}, pace.Never // the loop wakes when a claim knows of the leap
 	case first, thaws, its.resend:
 	case bounded && deadline <= its.until:
-		return order{}, instant.Never // a renewal of the hold wakes the loop
+		return order{}, pace.Never // a renewal of the hold wakes the loop
 	case !bounded && deadline < its.until+step:
 		return order{}, its.until + step - s.budget.Deadline()
 	}
@@ -413,7 +413,7 @@ func (s *leashes) grant(now time.Duration, its *leashed) (o order, at time.Durat
 		o.leap, its.answered = its.report.Leap, its.report.Leap
 	}
 	if bounded {
-		return o, instant.Never
+		return o, pace.Never
 	}
 	return o, its.until + step - s.budget.Deadline()
 }
@@ -425,7 +425,7 @@ func (s *leashes) bound(now time.Duration, its *leashed) (deadline time.Duration
 	deadline, thawable = now+s.budget.Deadline(), true
 	for _, of := range s.claims {
 		thawable = thawable && of.Leaps >= s.leaps
-		if its.number == "" || its.serial > of.upTo || of.Deadline == instant.Never {
+		if its.number == "" || its.serial > of.upTo || of.Deadline == pace.Never {
 			continue
 		}
 		thawable = thawable && !of.Unrenewed
@@ -457,7 +457,7 @@ func (s *leashes) missed(o order, unsent bool, now time.Duration) {
 // of a shim may end after the hold's deadline. In this case tie requests a renewal. Until the
 // renewal is stored, the agent tells no program that the program has the hold.
 func (k *keeper) tie(join bool) (covered bool) {
-	t := Tie{Deadline: instant.Never, Leaps: k.leaps}
+	t := Tie{Deadline: pace.Never, Leaps: k.leaps}
 	if k.hold != nil {
 		t.Deadline, t.Unrenewed = k.hold.deadline, k.hold.unrenewed
 	}

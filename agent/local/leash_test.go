@@ -16,8 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -237,7 +237,7 @@ func FuzzGrantNeverOutlastsAKnownHold(f *testing.F) {
 	f.Add([]byte{0, 1, 2, 40, 48, 200, 41, 49, 201, 202, 203, 60, 204, 205, 206})
 	f.Fuzz(func(t *testing.T, steps []byte) {
 		b := newBench(t, 2)
-		claims := [2]claimOf{{Tie: Tie{Deadline: instant.Never}}, {Tie: Tie{Deadline: instant.Never}}}
+		claims := [2]claimOf{{Tie: Tie{Deadline: pace.Never}}, {Tie: Tie{Deadline: pace.Never}}}
 		sent := map[gate.ShimID]order{}
 		firsts := map[gate.ShimID]order{} // by shim: the last order, if that is a first grant
 		for _, step := range steps {
@@ -259,11 +259,11 @@ func FuzzGrantNeverOutlastsAKnownHold(f *testing.F) {
 				if b.tie(of, c.Tie, join) && join {
 					c.remember(b)
 				}
-			case what < 10 && c.Deadline != instant.Never:
+			case what < 10 && c.Deadline != pace.Never:
 				b.breaks(of)
-				c.Deadline, c.good, c.knows = instant.Never, false, nil
+				c.Deadline, c.good, c.knows = pace.Never, false, nil
 			case what < 11:
-				c.Deadline, c.good, c.knows = instant.Never, false, nil
+				c.Deadline, c.good, c.knows = pace.Never, false, nil
 				b.tie(of, c.Tie, false)
 			case what < 12 && firsts[id].number != "" && step%2 == 0:
 				b.missed(firsts[id], true, b.now)

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/elector"
-	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/api"
@@ -141,7 +140,7 @@ func (k calls) glance(now time.Duration) glance {
 		case own:
 			since := k.hold.since.UTC()
 			slot = slotState{Slot: v.Slot, State: isHeld, Holder: k.config.PodName, Address: k.config.PodIP, FencingToken: k.hold.tokenOf(v.Slot), Since: &since}
-		case v.FreeAt == instant.Never:
+		case v.FreeAt == pace.Never:
 			slot.State = isUnseen
 			g.seen = g.seen && k.hold != nil
 		case r.Holder != "" && v.FreeAt > now:
@@ -170,7 +169,7 @@ func shown(k calls) []elector.View {
 // may be working. Until that Lease expires, the pod acquires no other slot of the claim.
 func remembersHold(views []elector.View, now time.Duration, proven func(hold string) bool) bool {
 	return slices.ContainsFunc(views, func(v elector.View) bool {
-		return v.Mine && v.FreeAt != instant.Never && now < v.ExpiresAt && !proven(v.Record.Hold)
+		return v.Mine && v.FreeAt != pace.Never && now < v.ExpiresAt && !proven(v.Record.Hold)
 	})
 }
 
@@ -181,7 +180,7 @@ func allTaken(views []elector.View, available func(elector.View) bool) *problem 
 	for _, v := range views {
 		free := available(v)
 		switch {
-		case v.FreeAt == instant.Never || free && v.Record.Paused == "":
+		case v.FreeAt == pace.Never || free && v.Record.Paused == "":
 			return nil
 		case !free && holder == "":
 			holder = api.PodOf(v.Record.Holder)
@@ -198,7 +197,7 @@ func allTaken(views []elector.View, available func(elector.View) bool) *problem 
 func anyTaken(views []elector.View, available func(elector.View) bool) *problem {
 	for _, v := range views {
 		switch {
-		case v.FreeAt == instant.Never:
+		case v.FreeAt == pace.Never:
 		case !available(v):
 			return busyProblem(api.PodOf(v.Record.Holder))
 		case v.Record.Paused != "" && len(views) > 1:

@@ -3,10 +3,14 @@
 
 // Package pace bounds how often an agent does something: a burst at once, and then one action in each
 // period; after failures, the pauses of [Backoff]. A [Pace] counts as the generic cell rate algorithm does
-// (ITU-T I.371), so it needs no timer and stores one instant.
+// (ITU-T I.371), so it needs no timer and stores one instant: the time since boot (CLOCK_BOOTTIME).
+// [Never] is the instant that does not come, and [Sleep] bounds the sleeps of loops.
 package pace
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 const (
 	// quickest is short because most failures end within a second: enroll may create a pod's Role and
@@ -48,4 +52,22 @@ func (p *Pace) TrySpend(now time.Duration) (within bool) {
 	}
 	p.Spend(now)
 	return true
+}
+
+// Never is the instant that does not come.
+const Never = time.Duration(math.MaxInt64)
+
+// LongestSleep bounds each sleep of a loop. Go's timers stop while the machine sleeps. So after the
+// machine wakes, a loop reads the clock within this time, and a renewal may be late by as much. A
+// shim's deadline does not depend on any loop.
+const LongestSleep = 10 * time.Second
+
+// Sleep returns the length of a sleep from the instant "now" until the instant "wake", within the
+// bound [LongestSleep]. The result is positive. In a test with a fake clock, several goroutines that
+// wait for timers of length zero can crash the race detector of Go 1.26.
+func Sleep(now, wake time.Duration) time.Duration {
+	if wake == Never {
+		return LongestSleep
+	}
+	return min(max(wake-now, time.Nanosecond), LongestSleep)
 }

@@ -9,8 +9,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -112,7 +112,7 @@ func Starts(running, serves bool, start string) Decision {
 func (r *Readiness) Draining(now time.Duration, hold, reason string, since time.Duration, spared bool) Decision {
 	if spared {
 		r.served = true // so the method "learn" keeps the pod Ready for a while after the drain
-		return keep(instant.Never)
+		return keep(pace.Never)
 	}
 	if soon := since + r.config.Budget.Retry; now < soon && !r.config.Gate {
 		// Most children end within Budget.Retry, and then the pod is a standby, which may be Ready.

@@ -6,7 +6,6 @@ package status
 import (
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/pace"
 )
 
@@ -90,18 +89,18 @@ func (t *target) reaches() (ready, known bool) {
 }
 
 // check returns the address of the holder's pod if the caller must check that pod now. If not, the
-// second result is the instant of the next check; [instant.Never] for none.
+// second result is the instant of the next check; [pace.Never] for none.
 func (t *target) check(now time.Duration) (address string, at time.Duration) {
 	switch {
 	case !t.due || t.checking:
-		return "", instant.Never
+		return "", pace.Never
 	case now < t.checkAt:
 		return "", t.checkAt
 	case !t.pace.TrySpend(now):
 		return "", t.pace.NextAt()
 	}
 	t.checking = true
-	return t.address, instant.Never
+	return t.address, pace.Never
 }
 
 // learn stores the result of a check. The argument "err" is nil if the pod has answered.

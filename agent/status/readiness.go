@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/api"
@@ -57,7 +56,7 @@ type Decision struct {
 	// Check is the address of the holder's pod if the caller must now check whether that pod
 	// answers; empty for no check.
 	Check string
-	// Wake is the instant of the next decision; [instant.Never] for none.
+	// Wake is the instant of the next decision; [pace.Never] for none.
 	Wake time.Duration
 }
 
@@ -65,7 +64,7 @@ type Decision struct {
 func keep(until time.Duration) Decision { return Decision{Keep: true, Wake: until} }
 
 func decision(ready bool, reason, message string) Decision {
-	return Decision{Appearance: Appearance{Ready: ready, Reason: reason, Message: message}, Wake: instant.Never}
+	return Decision{Appearance: Appearance{Ready: ready, Reason: reason, Message: message}, Wake: pace.Never}
 }
 
 // Handover returns how long a standby stays Ready while no holder serves. A vanished holder
@@ -106,10 +105,10 @@ type holders struct {
 // holders returns the facts about the pods that hold the slots.
 func (r *Readiness) holders(now time.Duration, slots []Slot) holders {
 	held := slices.ContainsFunc(slots, func(s Slot) bool { return s.Record.Holder != "" })
-	h := holders{known: true, serving: held, until: instant.Never}
+	h := holders{known: true, serving: held, until: pace.Never}
 	for _, s := range slots {
 		if !s.Known {
-			return holders{until: instant.Never}
+			return holders{until: pace.Never}
 		}
 		if h.slot == "" || s.Record.Holder != "" && !s.Mine {
 			h.holder, h.slot = holderName(*s.Record), s.Name
@@ -218,7 +217,7 @@ func (r *Readiness) decide(now time.Duration, slots []Slot, turn Turn, childless
 		// "readiness" that old status must not stay.
 		return decision(false, ReadyNoHolder, "the Leases of "+r.names()+" have not been read")
 	case !h.known:
-		return keep(instant.Never) // the last status is the best one known
+		return keep(pace.Never) // the last status is the best one known
 	case h.mine && now < soon && !r.config.Gate:
 		return keep(soon) // an earlier agent process held the slots, and this process resumes that hold within milliseconds
 	case h.closed != "" && r.config.Mode == api.ReadinessHolder:
@@ -275,7 +274,7 @@ func (r *Readiness) standby(now time.Duration, h holders, turn Turn, childless b
 	case now < r.until || turn.Ready:
 		until := r.until
 		if turn.Ready {
-			until = instant.Never // package turn decides how long the turn may last
+			until = pace.Never // package turn decides how long the turn may last
 		}
 		h.address = ""
 		return r.forward(now, h, r.orFollows(decision(true, ReadyHandingOver, "waiting for a holder of "+h.slot+" that serves"))).noLaterThan(until)
@@ -321,7 +320,7 @@ func (r *Readiness) forward(now time.Duration, h holders, ready Decision) Decisi
 		return ready
 	}
 	if r.lingers && !r.open {
-		return keep(instant.Never)
+		return keep(pace.Never)
 	}
 	if err := r.config.Forwarder.Open(); err != nil {
 		return decision(false, ReadyPortsInUse, err.Error()).noLaterThan(now + r.config.Budget.Retry)
@@ -346,7 +345,7 @@ func (r *Readiness) reach(now time.Duration, h holders, ready Decision) Decision
 	case !known:
 		// The status stays only briefly, because most pods answer the first check within
 		// milliseconds.
-		ready = keep(instant.Never)
+		ready = keep(pace.Never)
 	case !well:
 		ready = decision(false, ReadyUnreachable, h.message()+", and does not answer: "+r.target.err.Error())
 	}

@@ -9,8 +9,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 
-	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -20,7 +20,7 @@ func status(c ReadinessConfig, holders ...string) Appearance {
 	var slots []Slot
 	for i, holder := range holders {
 		c.Slots = append(c.Slots, string(rune('a'+i)))
-		slots = append(slots, Slot{Name: c.Slots[i], Known: true, ExpiresAt: instant.Never, Record: &lease.Record{
+		slots = append(slots, Slot{Name: c.Slots[i], Known: true, ExpiresAt: pace.Never, Record: &lease.Record{
 			UID: "u", Holder: holder, Hold: "h", Profile: lease.Profile{Workload: c.Workload},
 		}})
 	}
@@ -80,7 +80,7 @@ func seen(holder, next string, serving bool) []Slot {
 	if serving {
 		profile.Serving = time.Unix(1, 0)
 	}
-	return []Slot{{Name: "s", Known: true, Mine: holder == "me_1", ExpiresAt: instant.Never, Record: &lease.Record{
+	return []Slot{{Name: "s", Known: true, Mine: holder == "me_1", ExpiresAt: pace.Never, Record: &lease.Record{
 		UID: "u", Holder: holder, Hold: "h", Profile: profile,
 	}}}
 }

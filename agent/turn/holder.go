@@ -8,7 +8,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/instant"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -70,7 +70,7 @@ type HolderDecision struct {
 // Holder returns the decision about a holder. A holder without a revision leaves the rollout in
 // the Lease unchanged.
 func (p Pod) Holder(now time.Duration, wall time.Time, h HolderFacts) HolderDecision {
-	holding := HolderDecision{Rollout: h.Rollout, Wake: instant.Never}
+	holding := HolderDecision{Rollout: h.Rollout, Wake: pace.Never}
 	if !p.Revision.Valid() {
 		return holding
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/metaparticle-io/metaparticle/agent/instant"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -155,7 +155,7 @@ func (p *play) take() {
 		p.turns[a.Revision] = append(p.turns[a.Revision], p.now)
 		a.hold = HolderFacts{ID: hold, Since: p.now, Rollout: rollout}
 		p.slot = Slot{
-			Known: true, Holder: a.Identity, Hold: hold, Revision: a.Revision, Rollout: rollout, FreeAt: instant.Never, Since: p.now,
+			Known: true, Holder: a.Identity, Hold: hold, Revision: a.Revision, Rollout: rollout, FreeAt: pace.Never, Since: p.now,
 		}
 		return
 	}

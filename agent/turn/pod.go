@@ -46,7 +46,7 @@ type Slot struct {
 	// Successor is the pod that the release names; empty for none.
 	Successor string
 	// FreeAt is the instant from which the slot is free, as far as the agent sees;
-	// [instant.Never] while the agent does not see the Lease.
+	// [pace.Never] while the agent does not see the Lease.
 	FreeAt time.Duration
 	// Since is the instant at which the agent first saw the present value of Hold, which is
 	// empty after a release.

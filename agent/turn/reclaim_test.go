@@ -9,7 +9,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 
-	"github.com/metaparticle-io/metaparticle/agent/instant"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -92,5 +92,5 @@ func TestUnprovenHolderIsReadyOnceItHasServed(t *testing.T) {
 
 	h.Rollout.Proven = api.Revision{}
 	assert.False(t, b1.Holder(10*time.Second, wall, h).Proving, "the first revision of a workload needs no proof")
-	assert.NotEqual(t, instant.Never, early.Wake)
+	assert.NotEqual(t, pace.Never, early.Wake)
 }

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/instant"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -62,7 +62,7 @@ type StandbyDecision struct {
 // Standby returns the decision about a standby that sees the slot s. The argument "w" has
 // the other facts.
 func (p Pod) Standby(now time.Duration, s Slot, w StandbyFacts) StandbyDecision {
-	standing := StandbyDecision{Wake: instant.Never}
+	standing := StandbyDecision{Wake: pace.Never}
 	switch {
 	case !p.Revision.Valid() || !s.Known:
 		return standing
@@ -87,7 +87,7 @@ func (p Pod) takeFrom(s Slot) time.Duration {
 		from = min(from, s.Since) // another client's write after the release must not delay the pod
 	}
 	switch {
-	case named || s.FreeAt == instant.Never || !p.Revision.NewerThan(s.Rollout.Proven):
+	case named || s.FreeAt == pace.Never || !p.Revision.NewerThan(s.Rollout.Proven):
 		return 0
 	case s.Rollout.of(p.Revision).Count == 0:
 		return from + oldFirst

@@ -9,7 +9,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 
-	"github.com/metaparticle-io/metaparticle/agent/instant"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -80,18 +80,18 @@ func TestStandbyAsksOnlyHolderOfAnOlderRevision(t *testing.T) {
 		waiting StandbyFacts
 		want    StandbyDecision
 	}{
-		"same revision":               {pod: pod("a2", old), slot: heldBy(a1, Later), want: StandbyDecision{Ruling: Free, Wake: instant.Never}},
-		"same revision after an undo": {pod: pod("a2", undone), slot: heldBy(a1, Later), want: StandbyDecision{Ruling: Free, Wake: instant.Never}},
+		"same revision":               {pod: pod("a2", old), slot: heldBy(a1, Later), want: StandbyDecision{Ruling: Free, Wake: pace.Never}},
+		"same revision after an undo": {pod: pod("a2", undone), slot: heldBy(a1, Later), want: StandbyDecision{Ruling: Free, Wake: pace.Never}},
 		"same revision, holder in its turn": {pod: b2, slot: inTurn(b1), want: StandbyDecision{
 			Ruling: NotReady, Reason: reasonWaits, Message: "b1 has turn 1 of revision 7",
-			TakeFrom: 1030 * time.Second, Wake: instant.Never,
+			TakeFrom: 1030 * time.Second, Wake: pace.Never,
 		}},
 		"newer, holder yields": {pod: b1, slot: heldBy(a1, Now), waiting: whole, want: StandbyDecision{
 			Ruling: NotReady, Reason: reasonAsks, Message: "asks a1 for turn 1 of revision 7", Asks: true, Due: true,
-			TakeFrom: expiry, Wake: instant.Never,
+			TakeFrom: expiry, Wake: pace.Never,
 		}},
 		"newer, image missing": {pod: b1, slot: heldBy(a1, Now), want: StandbyDecision{
-			Ruling: NotReady, Reason: reasonWaits, TakeFrom: expiry, Wake: instant.Never,
+			Ruling: NotReady, Reason: reasonWaits, TakeFrom: expiry, Wake: pace.Never,
 			Message: "not every gated container waits for the slot, so revision 7 does not ask a1 yet",
 		}},
 		"newer, after a turn of this pod": {pod: b1, slot: heldBy(a1, Now).turns(1), waiting: StandbyFacts{Whole: true, Failed: true}, want: StandbyDecision{
@@ -102,51 +102,51 @@ func TestStandbyAsksOnlyHolderOfAnOlderRevision(t *testing.T) {
 			pod: b1, slot: heldBy(a1, Now).turns(1), waiting: StandbyFacts{Whole: true, Failed: true, Due: 15 * time.Second},
 			want: StandbyDecision{
 				Ruling: NotReady, Reason: reasonAsks, Message: "asks a1 for turn 2 of revision 7", Asks: true, Due: true,
-				TakeFrom: 1030 * time.Second, Wake: instant.Never,
+				TakeFrom: 1030 * time.Second, Wake: pace.Never,
 			},
 		},
 		"newer, holder has not rested": {pod: b1, slot: heldBy(a1, Later), waiting: whole, want: StandbyDecision{
-			Ruling: NotReady, Reason: reasonWaits, Message: "a1 yields to revision 7 once it has served for 1m0s", TakeFrom: expiry, Wake: instant.Never,
+			Ruling: NotReady, Reason: reasonWaits, Message: "a1 yields to revision 7 once it has served for 1m0s", TakeFrom: expiry, Wake: pace.Never,
 		}},
 		"newer, next turn noted": {pod: b1, slot: next, waiting: whole, want: StandbyDecision{
 			Ruling: NotReady, Reason: reasonWaits, Message: "turn 2 of revision 7 failed; turn 3 comes at 2026-01-02T03:09:05Z",
-			TakeFrom: 1030 * time.Second, Wake: instant.Never,
+			TakeFrom: 1030 * time.Second, Wake: pace.Never,
 		}},
 		"newer, same template applied again": {
 			pod: pod("b3", api.Revision{Workload: workload, Number: 9, Hash: "new"}), slot: next, waiting: whole,
-			want: StandbyDecision{Ruling: NotReady, Reason: reasonAsks, Message: "asks a1 for turn 1 of revision 9", Asks: true, Due: true, TakeFrom: expiry, Wake: instant.Never},
+			want: StandbyDecision{Ruling: NotReady, Reason: reasonAsks, Message: "asks a1 for turn 1 of revision 9", Asks: true, Due: true, TakeFrom: expiry, Wake: pace.Never},
 		},
 		"newer, paused": {pod: b1, slot: heldBy(a1, "no"), waiting: whole, want: StandbyDecision{
-			Ruling: NotReady, Reason: reasonWaits, Message: "a1 holds the slot, which is paused", TakeFrom: expiry, Wake: instant.Never,
+			Ruling: NotReady, Reason: reasonWaits, Message: "a1 holds the slot, which is paused", TakeFrom: expiry, Wake: pace.Never,
 		}},
 		"older, holder in its turn": {pod: pod("a2", old), slot: inTurn(b1), want: StandbyDecision{Ruling: Ready, Wake: longestStartup}},
 		"older, not proven itself": {pod: b1, slot: inTurn(pod("c1", newest)), want: StandbyDecision{
-			Ruling: NotReady, Reason: reasonWaits, Message: "revision 7 has not served yet, and c1 has its turn", TakeFrom: 1030 * time.Second, Wake: instant.Never,
+			Ruling: NotReady, Reason: reasonWaits, Message: "revision 7 has not served yet, and c1 has its turn", TakeFrom: 1030 * time.Second, Wake: pace.Never,
 		}},
-		"older, holder proven":           {pod: pod("a2", old), slot: heldBy(b1, Now), want: StandbyDecision{Ruling: Free, Wake: instant.Never}},
-		"free, own revision proven":      {pod: pod("a2", old), slot: freed(""), want: StandbyDecision{Ruling: Free, Wake: instant.Never}},
-		"free, named":                    {pod: b1, slot: freed("b1_u").turns(2), want: StandbyDecision{Ruling: NotReady, Reason: reasonWaits, Message: unproven, Wake: instant.Never}},
-		"free, newer without a turn":     {pod: b1, slot: freed(""), want: StandbyDecision{Ruling: NotReady, Reason: reasonWaits, Message: unproven, TakeFrom: 101 * time.Second, Wake: instant.Never}},
-		"free, newer after failed turns": {pod: b1, slot: freed("").turns(1), want: StandbyDecision{Ruling: NotReady, Reason: reasonWaits, Message: unproven, TakeFrom: 130 * time.Second, Wake: instant.Never}},
-		"free, nothing proven":           {pod: b1, slot: Slot{Known: true}, want: StandbyDecision{Ruling: Free, Wake: instant.Never}},
+		"older, holder proven":           {pod: pod("a2", old), slot: heldBy(b1, Now), want: StandbyDecision{Ruling: Free, Wake: pace.Never}},
+		"free, own revision proven":      {pod: pod("a2", old), slot: freed(""), want: StandbyDecision{Ruling: Free, Wake: pace.Never}},
+		"free, named":                    {pod: b1, slot: freed("b1_u").turns(2), want: StandbyDecision{Ruling: NotReady, Reason: reasonWaits, Message: unproven, Wake: pace.Never}},
+		"free, newer without a turn":     {pod: b1, slot: freed(""), want: StandbyDecision{Ruling: NotReady, Reason: reasonWaits, Message: unproven, TakeFrom: 101 * time.Second, Wake: pace.Never}},
+		"free, newer after failed turns": {pod: b1, slot: freed("").turns(1), want: StandbyDecision{Ruling: NotReady, Reason: reasonWaits, Message: unproven, TakeFrom: 130 * time.Second, Wake: pace.Never}},
+		"free, nothing proven":           {pod: b1, slot: Slot{Known: true}, want: StandbyDecision{Ruling: Free, Wake: pace.Never}},
 		"own failed turn, not released": {pod: b1, slot: inTurn(b1), want: StandbyDecision{
 			Ruling: NotReady, Reason: reasonInTurn, Message: "turn 1 of revision 7 has ended before it was proven",
-			TakeFrom: 1030 * time.Second, Wake: instant.Never,
+			TakeFrom: 1030 * time.Second, Wake: pace.Never,
 		}},
 		"own turn of an earlier process": {pod: b1, slot: earlier(inTurn(b1)), want: StandbyDecision{
 			Ruling: NotReady, Reason: reasonInTurn, Message: "turn 1 of revision 7 has ended before it was proven",
-			Failed: true, TakeFrom: 1030 * time.Second, Wake: instant.Never,
+			Failed: true, TakeFrom: 1030 * time.Second, Wake: pace.Never,
 		}},
 		"own hold that was no turn": {pod: b1, slot: heldBy(b1, Now), want: StandbyDecision{
 			Ruling: NotReady, Reason: reasonWaits, Message: "revision 7 has ended before it was proven",
-			TakeFrom: expiry, Wake: instant.Never,
+			TakeFrom: expiry, Wake: pace.Never,
 		}},
-		"own proven hold":           {pod: pod("a1", old), slot: heldBy(pod("a1", old), Now), want: StandbyDecision{Ruling: Free, Wake: instant.Never}},
-		"another workload holds":    {pod: pod("x", other), slot: heldBy(a1, Now), waiting: whole, want: StandbyDecision{Ruling: Free, Wake: instant.Never}},
-		"unknown revision":          {pod: pod("x", api.Revision{}), slot: heldBy(a1, Now), waiting: whole, want: StandbyDecision{Ruling: Free, Wake: instant.Never}},
-		"holder's agent is older":   {pod: b1, slot: unwritten, waiting: whole, want: StandbyDecision{Ruling: Free, TakeFrom: expiry, Wake: instant.Never}},
-		"Lease was not read":        {pod: b1, slot: unread, waiting: whole, want: StandbyDecision{Ruling: Free, Wake: instant.Never}},
-		"holder's revision unknown": {pod: b1, slot: heldBy(pod("x", api.Revision{}), Now), waiting: whole, want: StandbyDecision{Ruling: Free, TakeFrom: expiry, Wake: instant.Never}},
+		"own proven hold":           {pod: pod("a1", old), slot: heldBy(pod("a1", old), Now), want: StandbyDecision{Ruling: Free, Wake: pace.Never}},
+		"another workload holds":    {pod: pod("x", other), slot: heldBy(a1, Now), waiting: whole, want: StandbyDecision{Ruling: Free, Wake: pace.Never}},
+		"unknown revision":          {pod: pod("x", api.Revision{}), slot: heldBy(a1, Now), waiting: whole, want: StandbyDecision{Ruling: Free, Wake: pace.Never}},
+		"holder's agent is older":   {pod: b1, slot: unwritten, waiting: whole, want: StandbyDecision{Ruling: Free, TakeFrom: expiry, Wake: pace.Never}},
+		"Lease was not read":        {pod: b1, slot: unread, waiting: whole, want: StandbyDecision{Ruling: Free, Wake: pace.Never}},
+		"holder's revision unknown": {pod: b1, slot: heldBy(pod("x", api.Revision{}), Now), waiting: whole, want: StandbyDecision{Ruling: Free, TakeFrom: expiry, Wake: pace.Never}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			assert.Equal(t, c.want, c.pod.Standby(20*time.Second, c.slot, c.waiting))
@@ -158,7 +158,7 @@ const unproven = "revision 7 has not served yet, and nobody holds the slot"
 
 func TestStandbyTreatsAnExpiredSlotAsFree(t *testing.T) {
 	got := pod("b1", newer).Standby(1001*time.Second, heldBy(pod("a1", old), Now).turns(1), StandbyFacts{Whole: true})
-	assert.Equal(t, StandbyDecision{Ruling: NotReady, Reason: reasonWaits, Message: unproven, TakeFrom: 1030 * time.Second, Wake: instant.Never}, got)
+	assert.Equal(t, StandbyDecision{Ruling: NotReady, Reason: reasonWaits, Message: unproven, TakeFrom: 1030 * time.Second, Wake: pace.Never}, got)
 }
 
 func TestStandbyOfOldRevisionStaysReadyDuringTurn(t *testing.T) {
@@ -238,7 +238,7 @@ func TestServingTimeDecidesWhetherAHolderYields(t *testing.T) {
 			assert.Equal(t, c.to, got.To)
 			assert.Equal(t, c.proving, got.Proving)
 			assert.Equal(t, c.failed, got.Failed)
-			wake := instant.Never
+			wake := pace.Never
 			if c.wake != 0 {
 				wake = began + c.wake
 			}
@@ -374,7 +374,7 @@ func TestPodWithoutRevisionNeverChangesTheRolloutRecord(t *testing.T) {
 	r, successor := p.Released(s, "y_u", api.Revision{})
 	assert.Equal(t, s.Rollout, r)
 	assert.Equal(t, "y_u", successor)
-	assert.Equal(t, HolderDecision{Rollout: s.Rollout, Wake: instant.Never}, p.Holder(0, wall, HolderFacts{ID: "h2", Rollout: s.Rollout}))
+	assert.Equal(t, HolderDecision{Rollout: s.Rollout, Wake: pace.Never}, p.Holder(0, wall, HolderFacts{ID: "h2", Rollout: s.Rollout}))
 }
 
 func TestRolloutRecordSurvivesARoundTrip(t *testing.T) {

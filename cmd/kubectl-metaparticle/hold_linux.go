@@ -23,9 +23,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/metaparticle-io/metaparticle/agent/elector"
-	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/agent/linux"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -156,7 +156,7 @@ func (d *driver) run(ctx context.Context, requests elector.Leases) (int, error) 
 		if d.child != nil && !d.dead {
 			ended = d.child.ended()
 		}
-		timer := time.NewTimer(instant.Sleep(now, wake))
+		timer := time.NewTimer(pace.Sleep(now, wake))
 		select {
 		case f := <-d.events:
 			f(d.now())
