@@ -109,7 +109,6 @@ func TestPackagesImportOnlyWhatTheyMay(t *testing.T) {
 		},
 		{why: "a probe can neither begin nor end a hold", packages: []string{"agent/probe"}, may: []string{"api"}},
 		{why: "no hold depends on a condition or an arrival", packages: []string{"agent/wait"}, may: []string{"api", "agent/kube", "agent/linux", "agent/pace"}},
-		{why: "a Variable cannot make up a token", packages: []string{"agent/variable"}, may: []string{"api", "agent/kube", "agent/linux", "agent/pace"}},
 		{
 			why:      "agent and local write Leases by the same code",
 			packages: []string{"agent/elector"},

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/variable"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -123,29 +122,29 @@ var (
 )
 
 // problemOf returns the problem for a refusal of an action on a Variable.
-func problemOf(refusal variable.Refusal) *problem {
+func problemOf(refusal Refusal) *problem {
 	switch refusal {
-	case variable.Unknown:
+	case Unknown:
 		return unknownProblem
-	case variable.Mismatch:
+	case Mismatch:
 		return mismatchProblem
-	case variable.WrongType:
+	case WrongType:
 		return typeProblem
-	case variable.Overflow:
+	case Overflow:
 		return overflowProblem
-	case variable.KeyReused:
+	case KeyReused:
 		return reusedProblem
-	case variable.Fenced:
+	case Fenced:
 		return fencedProblem
-	case variable.LostHold:
+	case LostHold:
 		return lostProblem
-	case variable.UncertainHold:
+	case UncertainHold:
 		return uncertainProblem
-	case variable.TooMany:
+	case TooMany:
 		return callsProblem
-	case variable.Stopping:
+	case Stopping:
 		return stoppingProblem
-	case variable.Unavailable, variable.Absent:
+	case Unavailable, Absent:
 	}
 	return unavailableProblem
 }

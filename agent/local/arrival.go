@@ -36,7 +36,7 @@ type arrival struct {
 	opened, ended chan struct{}
 	openedOnce    sync.Once
 	// The field "until" is the instant until which the pod counts at the barrier, by
-	// CLOCK_BOOTTIME. Package barrier reads this field before each write, because Go's timers stop
+	// CLOCK_BOOTTIME. [wait.Barrier] reads this field before each write, because Go's timers stop
 	// while the machine sleeps.
 	until atomic.Int64
 	looks looks
@@ -46,7 +46,7 @@ type arrival struct {
 	// value at the end of the time [countsOn].
 	calls int
 	idle  <-chan time.Time
-	// The function "leave" ends the present wait of package barrier; nil without such a wait. At
+	// The function "leave" ends the present wait of [wait.Barrier]; nil without such a wait. At
 	// the end of the wait, the channel "over" delivers the result.
 	leave context.CancelFunc
 	over  chan error
@@ -98,7 +98,7 @@ func (a *arrival) run(ctx context.Context, stop <-chan struct{}) {
 	}
 }
 
-// arrive begins a wait of package barrier. During that wait the pod counts at the barrier.
+// arrive begins a [wait.Barrier]. During that wait the pod counts at the barrier.
 func (a *arrival) arrive(ctx context.Context) {
 	ctx, a.leave = context.WithCancel(ctx)
 	config := wait.BarrierConfig{
@@ -186,7 +186,7 @@ func (a *arrival) depart() {
 	}
 }
 
-// notices is a writer that logs each line that package barrier writes.
+// notices is a writer that logs each line that [wait.Barrier] writes.
 type notices struct {
 	log     *slog.Logger
 	barrier string

@@ -27,7 +27,7 @@ const waitPath = "/v1/barrier/warm/wait"
 var meets = api.Barrier{Name: "warm", Size: 3}
 
 // The constant "soon" bounds the time from the last arrival until the barrier is open, as in the
-// tests of package barrier.
+// tests of package wait.
 const soon = api.DefaultLeaseDuration/6 + 5*time.Second
 
 // waiting is a call that waits at the barrier, and its answer.

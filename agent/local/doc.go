@@ -34,12 +34,12 @@
 //
 // # Variables
 //
-// Package variable reads and writes the Variables. For a write under a hold, the hold's keeper
+// A [Variable] reads and writes one Variable object. For a write under a hold, the hold's keeper
 // supplies the fence before each attempt. A hold that is not good has no fence.
 //
 // # Barriers
 //
-// While calls of programs wait at a barrier, package barrier makes the pod arrive. The pod makes
+// While calls of programs wait at a barrier, [wait.Barrier] makes the pod arrive. The pod makes
 // one arrival, however many of its calls wait. After the last call, the pod still counts for the
 // time [countsOn]. The answer that a barrier is open has no deadline, because no agent closes
 // a barrier.
@@ -48,7 +48,7 @@
 //
 // If there has been no bid, no hold and no call within the last minute, the agent sends no
 // request, and watches no Lease. All requests of a claim stay within the bounds of package
-// claim.
+// elector.
 //
 // Rejected for readers and a writer: a fair queue of the waiting pods, in which a dead pod delays
 // all behind it by a lease duration. No claim has a queue.

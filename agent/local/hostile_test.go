@@ -13,8 +13,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"github.com/metaparticle-io/metaparticle/agent/variable"
 )
 
 // Package url drops the malformed parts of a query. Without its fence, a write would take effect.
@@ -89,11 +87,11 @@ func TestWriteNeverHasFenceOfNextHold(t *testing.T) {
 		assert.Equal(t, "lock.a", fence.Lock)
 		p.call(http.MethodDelete, "/v1/lock/a/holds/"+number)
 		_, refusal = of.fence(t.Context(), number)
-		assert.Equal(t, variable.LostHold, refusal)
+		assert.Equal(t, LostHold, refusal)
 		after(time.Second)
 		next := p.hold("?heartbeat=5m")
 		_, refusal = of.fence(t.Context(), number)
-		assert.Equal(t, variable.LostHold, refusal)
+		assert.Equal(t, LostHold, refusal)
 		later, refusal := of.fence(t.Context(), next)
 		assert.Empty(t, refusal)
 		assert.Greater(t, later.Token, fence.Token)

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/elector"
-	"github.com/metaparticle-io/metaparticle/agent/variable"
 	"github.com/metaparticle-io/metaparticle/agent/wait"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -22,7 +21,7 @@ import (
 type API struct {
 	config    Config
 	keepers   []*keeper
-	variables []*variable.Variable
+	variables []*Variable
 	arrivals  []*arrival
 }
 
@@ -40,7 +39,7 @@ func New(config Config) (*API, error) {
 	for _, claim := range config.Claims {
 		switch claim.Kind {
 		case api.Variable:
-			a.variables = append(a.variables, newVariable(config, claim))
+			a.variables = append(a.variables, variableOf(config, claim))
 		case api.Arrivals:
 			a.arrivals = append(a.arrivals, newArrival(config, budget, config.barrier(claim)))
 		default:
@@ -50,11 +49,11 @@ func New(config Config) (*API, error) {
 	return a, nil
 }
 
-// newVariable returns the object by which the agent reads and writes a Variable. Each write has an
+// variableOf returns the object by which the agent reads and writes a Variable. Each write has an
 // id, which differs from the ids of all writes of an earlier agent process.
-func newVariable(c Config, of api.Claim) *variable.Variable {
+func variableOf(c Config, of api.Claim) *Variable {
 	random := c.Random()
-	return variable.New(variable.Config{
+	return newVariable(variableConfig{
 		Name: of.Name, Requests: c.Variables, PodUID: c.PodUID, Process: fmt.Sprintf("%08x", uint32(random.Uint64())),
 		Random: random, Log: c.Log,
 	})
@@ -156,7 +155,7 @@ type Config struct {
 	Leases    elector.Leases
 	// Variables sends the requests about Variables. Variables may be nil only if no claim names
 	// a Variable.
-	Variables variable.Requests
+	Variables VariableAPI
 	// Run is the UID of the pod's Job. Barriers sends the requests about the Leases of barriers. If
 	// no claim names a barrier, Run may be empty, and Barriers may be nil.
 	Run      string

@@ -15,7 +15,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
-	"github.com/metaparticle-io/metaparticle/agent/variable"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -61,7 +60,7 @@ func newVariableState(v *kube.Variable) variableState {
 
 // withVariable returns a handler that finds the Variable which the request's path names. The
 // handler passes that Variable to the function "handle".
-func (a *API) withVariable(handle func(*variable.Variable, http.ResponseWriter, *http.Request)) http.HandlerFunc {
+func (a *API) withVariable(handle func(*Variable, http.ResponseWriter, *http.Request)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		name := r.PathValue("name")
 		for _, v := range a.variables {
@@ -75,7 +74,7 @@ func (a *API) withVariable(handle func(*variable.Variable, http.ResponseWriter, 
 }
 
 // getVariable answers with the value: once, or at each change (?watch=true).
-func getVariable(v *variable.Variable, w http.ResponseWriter, r *http.Request) {
+func getVariable(v *Variable, w http.ResponseWriter, r *http.Request) {
 	watch, problem := flagOf(r.URL.Query().Get("watch"), "watch")
 	if problem != nil {
 		problem.write(w)
@@ -93,7 +92,7 @@ func getVariable(v *variable.Variable, w http.ResponseWriter, r *http.Request) {
 }
 
 // followVariable writes a line with the present state, and a line with each later state.
-func followVariable(ctx context.Context, v *variable.Variable, w http.ResponseWriter, first *kube.Variable) {
+func followVariable(ctx context.Context, v *Variable, w http.ResponseWriter, first *kube.Variable) {
 	var lines *stream
 	refusal := v.Follow(ctx, first, func(now *kube.Variable) bool {
 		if lines == nil {
@@ -113,7 +112,7 @@ func replyVariable(w http.ResponseWriter, state *kube.Variable) {
 }
 
 // putVariable sets the value.
-func (a *API) putVariable(v *variable.Variable, w http.ResponseWriter, r *http.Request) {
+func (a *API) putVariable(v *Variable, w http.ResponseWriter, r *http.Request) {
 	if answer, done := a.writeVariable(v, w, r, setValue); done {
 		replyVariable(w, answer.State)
 	}
@@ -123,8 +122,8 @@ func (a *API) putVariable(v *variable.Variable, w http.ResponseWriter, r *http.R
 // request that only some writes have, such as an addend. If the result "done" is false,
 // writeVariable has already answered with a problem.
 func (a *API) writeVariable(
-	v *variable.Variable, w http.ResponseWriter, r *http.Request, set func(*variable.Action, *http.Request) *problem,
-) (answer variable.Answer, done bool) {
+	v *Variable, w http.ResponseWriter, r *http.Request, set func(*Action, *http.Request) *problem,
+) (answer Answer, done bool) {
 	action, problem := a.actionOf(r)
 	if problem == nil {
 		problem = set(action, r)
@@ -140,7 +139,7 @@ func (a *API) writeVariable(
 }
 
 // setValue reads the new value from the body.
-func setValue(action *variable.Action, r *http.Request) *problem {
+func setValue(action *Action, r *http.Request) *problem {
 	text, err := io.ReadAll(r.Body)
 	value := string(text)
 	switch {
@@ -167,14 +166,14 @@ func setValue(action *variable.Action, r *http.Request) *problem {
 }
 
 // addVariable adds the number in ?by to the integer of the Variable.
-func (a *API) addVariable(v *variable.Variable, w http.ResponseWriter, r *http.Request) {
+func (a *API) addVariable(v *Variable, w http.ResponseWriter, r *http.Request) {
 	if answer, done := a.writeVariable(v, w, r, setAddend); done {
 		reply(w, http.StatusOK, variableState{Variable: "variable/" + v.Name(), Type: isInteger, Value: strconv.FormatInt(answer.Result, 10)})
 	}
 }
 
 // setAddend reads the addend and the idempotency key of an add.
-func setAddend(action *variable.Action, r *http.Request) *problem {
+func setAddend(action *Action, r *http.Request) *problem {
 	action.Add = 1
 	if query := r.URL.Query(); query.Has("by") { // an empty text is a mistake of the program, such as an unset variable of a shell
 		n, err := strconv.ParseInt(query.Get("by"), 10, 64)
@@ -208,8 +207,8 @@ func unquoted(header string) (text string, ok bool) {
 
 // actionOf reads those parts of a request that all writes can have: the version, and the hold that
 // fences the write.
-func (a *API) actionOf(r *http.Request) (*variable.Action, *problem) {
-	action := new(variable.Action)
+func (a *API) actionOf(r *http.Request) (*Action, *problem) {
+	action := new(Action)
 	match, none := r.Header.Values("If-Match"), r.Header.Values("If-None-Match")
 	switch {
 	case len(match)+len(none) > 1:
@@ -244,7 +243,7 @@ func (a *API) actionOf(r *http.Request) (*variable.Action, *problem) {
 	case k.of.Kind.Sized:
 		return nil, usageProblem("A semaphore, or a read-write lock, has several slots, so its hold is no fence. Use a lock or an election.")
 	}
-	action.Fence = func() (kube.Fence, variable.Refusal) { return calls{k}.fence(ctx, number) }
+	action.Fence = func() (kube.Fence, Refusal) { return calls{k}.fence(ctx, number) }
 	return action, nil
 }
 
@@ -268,7 +267,7 @@ func (a *API) keeperOfHold(ctx context.Context, number string) (found *keeper, e
 
 // fence returns the fence for a write under the hold with the number. If that hold is not good,
 // the result is a refusal.
-func (k calls) fence(ctx context.Context, number string) (fence kube.Fence, refusal variable.Refusal) {
+func (k calls) fence(ctx context.Context, number string) (fence kube.Fence, refusal Refusal) {
 	err := k.call(ctx, func(now time.Duration) {
 		k.quiet = true
 		has := k.hold != nil && k.hold.number == number && k.hold.phase(now) != lost
@@ -277,19 +276,19 @@ func (k calls) fence(ctx context.Context, number string) (fence kube.Fence, refu
 		}
 		switch {
 		case !has:
-			refusal = variable.LostHold
+			refusal = LostHold
 		case k.hold.good(now) <= 0:
-			refusal = variable.UncertainHold
+			refusal = UncertainHold
 		default:
 			token, err := strconv.ParseInt(k.hold.token, 10, 64)
 			if err != nil || token < 1 {
-				refusal = variable.Unavailable
+				refusal = Unavailable
 			}
 			fence = kube.Fence{Lock: k.hold.slot, Epoch: api.FirstEpoch, Token: token}
 		}
 	})
 	if err != nil {
-		return fence, variable.Stopping
+		return fence, Stopping
 	}
 	return fence, refusal
 }

@@ -35,7 +35,7 @@ type Run struct {
 	Programs bool
 }
 
-// Comer is a pod with a barrier. Either its init container runs package barrier, or its program
+// Comer is a pod with a barrier. Either its init container waits at the barrier, or its program
 // waits at the barrier through the local API. The world judges only the container that waits, and
 // removes the pod a while after that container has succeeded.
 type Comer struct {
@@ -262,7 +262,7 @@ func (p *Comer) crash() {
 	}
 }
 
-// leapt implements Tenant. Package barrier reads no wall clock.
+// leapt implements Tenant. A barrier reads no wall clock.
 func (p *Comer) leapt() {}
 
 // Boot implements Tenant.
