@@ -28,7 +28,7 @@ const slowStart = 10 * time.Minute
 // A nil *starts belongs to a pod without a start lock.
 type starts struct {
 	*state
-	claim *elector.Elector
+	lock *elector.Elector
 	// starting has the shims whose child is starting. The value is the hold of the start lock
 	// under which that child starts.
 	starting map[gate.ShimID]string
@@ -53,14 +53,14 @@ func newStarts(u *state) *starts {
 		return nil
 	}
 	s := &starts{state: u, starting: map[gate.ShimID]string{}}
-	s.claim = u.elector(elector.Config{
-		Claim: elector.Claim{Slots: c.StartSlots, Self: u.self, OwnKernel: c.OwnKernel, Random: u.random}, Answered: s.answered,
+	s.lock = u.elector(elector.Config{
+		Claim: elector.Claim{Slots: c.StartSlots, Self: u.self, OwnKernel: c.OwnKernel, Random: u.random}, Answered: s.lockAnswered,
 	})
 	return s
 }
 
-// answered counts a write in the metrics, and reports a failure of any request in the log.
-func (s *starts) answered(a elector.Action, err, refusal error) {
+// lockAnswered counts a write in the metrics, and reports a failure of any request in the log.
+func (s *starts) lockAnswered(a elector.Action, err, refusal error) {
 	count(s.metrics, a, err)
 	if refusal != nil {
 		s.config.Log.Debug("request for the start lock failed", "lease", a.Slot, "err", refusal)
@@ -92,7 +92,7 @@ func (s *starts) act(ctx context.Context, now time.Duration, f startFacts) time.
 		return pace.Never
 	}
 	f.serves = f.serves && !slices.ContainsFunc(s.shims.Reports(), func(r gate.Report) bool { return r.HasChild() && r.Starting })
-	s.adopt(s.claim.State())
+	s.adopt(s.lock.State())
 	s.forgetStarted(f.serves)
 	s.fresh = s.fresh || s.hold != "" || s.sawOther()
 	switch {
@@ -102,7 +102,7 @@ func (s *starts) act(ctx context.Context, now time.Duration, f startFacts) time.
 		s.watched = now
 	}
 	for {
-		state, wake := s.claim.Step(ctx, now, s.facts(f), func(hold string) elector.Outcome {
+		state, wake := s.lock.Step(ctx, now, s.lockFacts(f), func(hold string) elector.Outcome {
 			return elector.Outcome{Proven: s.proven(now, hold, f.serves)}
 		})
 		if state.Stage != elector.Held {
@@ -115,7 +115,7 @@ func (s *starts) act(ctx context.Context, now time.Duration, f startFacts) time.
 		}
 		s.config.Log.Info("start lock ends", "lease", state.Tokens[0].Slot, "hold", s.hold, "released", part.GiveBack)
 		s.hold = ""
-		s.claim.LetGo(now, part)
+		s.lock.LetGo(now, part)
 	}
 }
 
@@ -137,8 +137,8 @@ func (s *starts) forgetStarted(serves bool) {
 	})
 }
 
-// facts returns the inputs of the claim's next decision.
-func (s *starts) facts(f startFacts) elector.Facts {
+// lockFacts returns the inputs of the next decision about the start lock.
+func (s *starts) lockFacts(f startFacts) elector.Facts {
 	needed := f.waits || len(s.starting) > 0
 	facts := elector.Facts{
 		Wall:    s.config.Wall(),
@@ -148,7 +148,7 @@ func (s *starts) facts(f startFacts) elector.Facts {
 		Renew:   s.hold != "" && needed && f.holds, Guard: true,
 	}
 	if s.inherits() && !f.serves {
-		for _, v := range s.claim.Views() {
+		for _, v := range s.lock.Views() {
 			if v.Mine && v.Known {
 				facts.Children = append(facts.Children, elector.Child{
 					Hold: v.Record.Hold, Tokens: []elector.Token{{Slot: v.Slot, Token: cmp.Or(v.Record.Token, v.Record.Version)}},
@@ -167,7 +167,7 @@ func (s *starts) inherits() bool { return !s.fresh && s.hasChild() }
 // sawOther returns true if the agent has seen every Lease of the start lock, and none of these
 // Leases names this pod.
 func (s *starts) sawOther() bool {
-	return !slices.ContainsFunc(s.claim.Views(), func(v elector.View) bool { return !v.Known || v.Mine })
+	return !slices.ContainsFunc(s.lock.Views(), func(v elector.View) bool { return !v.Known || v.Mine })
 }
 
 // hasChild reports whether a shim of the pod has a child.
@@ -178,9 +178,9 @@ func (s *starts) hasChild() bool {
 // proven reports whether no child can be starting under the hold. Until every shim has reported, the
 // agent does not know all children of a resumed hold.
 func (s *starts) proven(now time.Duration, hold string, serves bool) bool {
-	if s.claim.Own(hold) != nil {
+	if s.lock.Own(hold) != nil {
 		starting := slices.Contains(slices.Collect(maps.Values(s.starting)), hold)
-		return !starting && (s.claim.Began(hold) || s.heard(now, hold))
+		return !starting && (s.lock.Began(hold) || s.heard(now, hold))
 	}
 	return s.heard(now, hold) && (serves || !s.hasChild())
 }
@@ -251,7 +251,7 @@ func (s *starts) startBy() time.Duration {
 	case !s.open():
 		return 1
 	}
-	return s.claim.State().DrainAt
+	return s.lock.State().DrainAt
 }
 
 // open reports whether the start lock permits a first grant now.
@@ -259,7 +259,7 @@ func (s *starts) open() bool {
 	if s == nil {
 		return true
 	}
-	state := s.claim.State()
+	state := s.lock.State()
 	return s.hold != "" && state.Stage == elector.Held && state.Lost == nil && state.Renewed()
 }
 
@@ -271,7 +271,7 @@ func (s *starts) begins(id gate.ShimID) {
 }
 
 // done reports whether no start lock is left to release.
-func (s *starts) done() bool { return s == nil || s.claim.State().Stage == elector.Done }
+func (s *starts) done() bool { return s == nil || s.lock.State().Stage == elector.Done }
 
 // obstacle describes, for people, what keeps the pod from its start lock; empty without an
 // obstacle.
@@ -279,7 +279,7 @@ func (s *starts) obstacle(now time.Duration) string {
 	if s == nil || s.open() {
 		return ""
 	}
-	for _, v := range s.claim.Views() {
+	for _, v := range s.lock.Views() {
 		holder := api.PodOf(v.Record.Holder)
 		switch {
 		case v.Known && v.Record.Paused != "":
@@ -300,7 +300,7 @@ func (s *starts) hinders(now time.Duration, holder string) string {
 	if s == nil {
 		return ""
 	}
-	for _, v := range s.claim.Views() {
+	for _, v := range s.lock.Views() {
 		r := v.Record
 		other := r.Holder != "" && r.Holder != holder && !v.Mine && now < v.ExpiresAt
 		slow := !r.AcquireTime.IsZero() && s.config.Wall().Sub(r.AcquireTime) >= slowStart
