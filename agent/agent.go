@@ -72,7 +72,7 @@ func (a *Agent) hold(ctx context.Context, h *hold) error {
 	if end, err = h.run(ctx); err != nil {
 		return err
 	}
-	err = (&drain{hold: h, ending: end, began: a.state.now}).run(ctx)
+	err = (&drain{hold: h, end: end, orderedAt: a.state.now}).run(ctx)
 	if h.disrupts { // not before: after two minutes Kubernetes takes the condition back from a pod that still runs
 		a.state.disrupt(ctx, end.reason, h.slots)
 	}

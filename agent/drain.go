@@ -16,9 +16,9 @@ import (
 // drain is the state of an agent whose hold ends.
 type drain struct {
 	*hold
-	ending
-	// began is the instant at which the drain began.
-	began time.Duration
+	end ending
+	// orderedAt is the instant at which the drain began.
+	orderedAt time.Duration
 }
 
 // stopsAtOnce is the time from the order to drain until the write that makes the pod not Ready.
@@ -38,9 +38,9 @@ func (d *drain) run(ctx context.Context) error {
 		}
 		// The agent sends the order to drain before the pod's status. With the gate "readiness",
 		// the drain ends only by a status that is stored after that order.
-		d.stop(state)
+		d.stopChildren(state)
 		wake := min(state.Deadline, d.starts.act(ctx, now, startFacts{holds: true}))
-		shown := d.readiness.Draining(now, d.labelled(), d.reason, d.began, d.spared())
+		shown := d.readiness.Draining(now, d.labelled(), d.end.reason, d.orderedAt, d.spared())
 		wake = min(wake, d.publish(ctx, shown))
 		if d.renews() {
 			wake = min(wake, d.renewOn(ctx, state), d.extend(state))
@@ -51,9 +51,9 @@ func (d *drain) run(ctx context.Context) error {
 	}
 }
 
-// stop orders the shims of the hold to drain. Once another pod may run under a slot of the
-// hold, stop also orders these shims to kill their children.
-func (d *drain) stop(s elector.State) {
+// stopChildren orders the shims of the hold to drain. Once another pod may run under a slot of the
+// hold, stopChildren also orders these shims to kill their children.
+func (d *drain) stopChildren(s elector.State) {
 	for _, r := range d.shims.Grantees(d.id) {
 		d.stopChild(r)
 		if s.Taken && r.Phase == gate.Draining {
@@ -66,17 +66,17 @@ func (d *drain) stop(s elector.State) {
 // with the child's own exit code. Otherwise the shim would wait for another grant, and would later
 // end as if the kubelet's signal had killed the application.
 func (d *drain) stopChild(r gate.Report) {
-	if d.reason == status.ReasonPodDeleted && r.HasChild() && d.config.Shims != nil {
-		d.orders.end(r, d.id, d.reason, d.grace)
+	if d.end.reason == status.ReasonPodDeleted && r.HasChild() && d.config.Shims != nil {
+		d.orders.end(r, d.id, d.end.reason, d.end.grace)
 		return
 	}
-	d.orders.drain(r, d.id, d.reason, d.grace)
+	d.orders.drain(r, d.id, d.end.reason, d.end.grace)
 }
 
 // spared reports whether the pod stays Ready while its child stops. Only a pod that yields, and
 // whose revision is proven, can be spared.
 func (d *drain) spared() bool {
-	return d.reason == status.ReasonYield && d.hold.turn.Proven && d.staysReady()
+	return d.end.reason == status.ReasonYield && d.turn.Proven && d.staysReady()
 }
 
 // labelled returns the hold because of which the pod has a holder's label; empty for a hold without
@@ -91,14 +91,14 @@ func (d *drain) labelled() string {
 // renews reports whether the agent renews the hold during the drain. A hold that is lost or in
 // doubt is not renewed: the sooner that hold expires, the sooner another pod may run.
 func (d *drain) renews() bool {
-	return d.reason != status.ReasonLost && d.reason != status.ReasonUnproven
+	return d.end.reason != status.ReasonLost && d.end.reason != status.ReasonUnproven
 }
 
 // renewOn renews the hold while its children stop, and remembers whether the children still serve.
 // The result is the instant of the next renewal.
 func (d *drain) renewOn(ctx context.Context, s elector.State) time.Duration {
 	wake := pace.Never
-	switch soon := d.began + stopsAtOnce; {
+	switch soon := d.orderedAt + stopsAtOnce; {
 	case !d.needed(s):
 	case !d.serves() && d.now < soon:
 		wake = soon
