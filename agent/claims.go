@@ -23,7 +23,7 @@ func (s *state) elector(c elector.Config) *elector.Elector {
 
 // sends prepares an acquiring or releasing write of the main claim. A new hold also needs a check whether this pod
 // is being deleted. If the last release names this pod as successor, the check does not delay the
-// grant: either [state.checkAhead] has just found that the pod is not being deleted, or the check is
+// grant: either [state.sendCheckAhead] has just found that the pod is not being deleted, or the check is
 // sent with the write. If the release does not name this pod, several standbys may send the write,
 // and only the pod that then holds sends the check ([hold.run]).
 func (s *state) sends(ctx context.Context, now time.Duration, a *elector.Action) {

@@ -107,11 +107,11 @@ func (d *deletion) checking() bool { return d.ended < d.checks }
 // pod by force.
 func gone(err error) bool { return errors.Is(err, kube.ErrNotFound) }
 
-// checkAhead checks whether the pod is being deleted, while the hold of another pod still lasts.
+// sendCheckAhead checks whether the pod is being deleted, while the hold of another pod still lasts.
 // The standby expects the slot after that hold. The method ReadDeletion sends a patch of the pod.
 // After the hold, this patch would compete with the acquiring write for the API server's
 // processors.
-func (s *state) checkAhead(ctx context.Context) {
+func (s *state) sendCheckAhead(ctx context.Context) {
 	began := s.deletion.aheadAt
 	s.group.Go(func() {
 		bounded, cancel := context.WithTimeout(ctx, s.self.Budget.RequestTimeout)

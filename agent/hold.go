@@ -284,7 +284,7 @@ func (h *hold) needed(s elector.State) bool {
 // renew renews each slot whose renewal is due, while the hold needs renewals. The result is the
 // instant of the next renewal.
 func (h *hold) renew(ctx context.Context, s elector.State, guard bool) time.Duration {
-	f := h.facts()
+	f := h.baseFacts()
 	f.Renew, f.Guard = h.needed(s), guard
 	f.Profile.Serving, f.Profile.Leaving, f.Profile.Leave = h.serving, h.leaving.Says, h.leaving.id
 	if h.rollout.takesTurns() {

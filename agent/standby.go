@@ -78,7 +78,7 @@ func (s standby) decide(views []elector.View) standbyDecision {
 // failed turn, or once the pod has decided to skip. The same applies once the work is done, and until
 // the release that records a success or a failure is stored.
 func (s standby) facts(views []elector.View, standing turn.StandbyDecision) elector.Facts {
-	f := s.state.facts()
+	f := s.baseFacts()
 	f.Compete = f.Compete && !standing.Failed && !s.waits.skips() && !s.waits.done && !s.owesRecord(views)
 	f.Settled = s.waits.done && !f.Alive
 	f.TakeFrom = max(standing.TakeFrom, s.waits.retryAt, s.grantsAt)
@@ -130,7 +130,7 @@ func (s standby) hindered(standing turn.StandbyDecision, views []elector.View) t
 func (s standby) checkAhead(ctx context.Context, views []elector.View, standing turn.StandbyDecision) {
 	for _, v := range views {
 		if (s.named(v) || standing.Asks) && !v.Mine && s.deletion.expect(v.Slot, v.Record.Hold, s.now) {
-			s.state.checkAhead(ctx)
+			s.sendCheckAhead(ctx)
 		}
 	}
 }

@@ -249,8 +249,8 @@ func (s *state) shimWaits() bool {
 	return len(s.shims.Waiting()) > 0
 }
 
-// facts returns the inputs of the claim's next decision.
-func (s *state) facts() elector.Facts {
+// baseFacts returns those inputs of the claim's next decision that a standby and a holder have in common.
+func (s *state) baseFacts() elector.Facts {
 	return elector.Facts{
 		Wall:     s.config.Wall(),
 		Compete:  s.mayHold() && s.shimWaits(),
