@@ -11,9 +11,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/status"
 )
 
-// elector returns the driver of a claim of the pod, for a configuration that has what differs between
+// newClaim returns the driver of a claim of the pod, for a configuration that has what differs between
 // the claims.
-func (s *state) elector(c elector.Config) *elector.Elector {
+func (s *state) newClaim(c elector.Config) *elector.Elector {
 	of := s.config
 	c.Leases, c.Post, c.Group, c.Log = of.API, s.posts.post, &s.group, of.Log
 	e := elector.New(c, of.Clock())

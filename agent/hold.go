@@ -56,17 +56,17 @@ type hold struct {
 
 // newHold returns the hold of the slots that the claim has acquired or resumed. The caller begins the
 // hold by [hold.begin].
-func newHold(u *state, s elector.State) *hold {
-	h := &hold{state: u, id: s.Hold, slots: slotsOf(s), since: u.now, resumed: s.Resumed}
+func newHold(s *state, claimed elector.State) *hold {
+	h := &hold{state: s, id: claimed.Hold, slots: slotsOf(claimed), since: s.now, resumed: claimed.Resumed}
 	h.leaving.id = h.id
 	if h.resumed {
-		h.leaving.id += "." + strconv.FormatInt(u.now.Milliseconds(), 10)
-		h.serving = s.Serving
+		h.leaving.id += "." + strconv.FormatInt(s.now.Milliseconds(), 10)
+		h.serving = claimed.Serving
 		h.served = !h.serving.IsZero()
 	}
 	h.leaving.id += api.Awaits
 	h.turns = turn.HolderFacts{ID: h.id, Since: h.since, Resumed: h.resumed, Rollout: slotOf(h.record()).Rollout}
-	h.turns.TurnSince = u.rollout.turnSince(h.since, h.turns.Rollout)
+	h.turns.TurnSince = s.rollout.turnSince(h.since, h.turns.Rollout)
 	return h
 }
 

@@ -50,8 +50,8 @@ type offerer struct {
 	pace pace.Pace
 }
 
-func newOfferer(q *state) *offerer {
-	return &offerer{state: q, pace: pace.Pace{Every: offerPause, Burst: offerBurst}}
+func newOfferer(s *state) *offerer {
+	return &offerer{state: s, pace: pace.Pace{Every: offerPause, Burst: offerBurst}}
 }
 
 // endExcept ends the attempts to write the pod's offer, unless the offer is for the given leave. The

@@ -47,14 +47,14 @@ type starts struct {
 }
 
 // newStarts returns the start lock of the pod; nil for a pod without one.
-func newStarts(u *state) *starts {
-	c := u.config
+func newStarts(of *state) *starts {
+	c := of.config
 	if len(c.StartSlots) == 0 {
 		return nil
 	}
-	s := &starts{state: u, starting: map[gate.ShimID]string{}}
-	s.lock = u.elector(elector.Config{
-		Claim: elector.Claim{Slots: c.StartSlots, Self: u.self, OwnKernel: c.OwnKernel, Random: u.random}, Answered: s.lockAnswered,
+	s := &starts{state: of, starting: map[gate.ShimID]string{}}
+	s.lock = s.newClaim(elector.Config{
+		Claim: elector.Claim{Slots: c.StartSlots, Self: s.self, OwnKernel: c.OwnKernel, Random: s.random}, Answered: s.lockAnswered,
 	})
 	return s
 }

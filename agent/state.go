@@ -90,7 +90,7 @@ func newState(c Config, b api.Budget) *state {
 	if c.Ahead != nil {
 		s.lapse.last = c.Ahead()
 	}
-	s.claim = s.elector(elector.Config{
+	s.claim = s.newClaim(elector.Config{
 		Claim:  elector.Claim{Slots: c.Slots, Any: c.Any, First: c.First, Shards: c.Shards, Run: c.Run, Self: s.self, OwnKernel: c.OwnKernel, Random: s.random},
 		Prompt: c.Forwarder != nil, Sends: s.sends, Answered: s.answered,
 	})
