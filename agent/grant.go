@@ -146,9 +146,9 @@ func (h *hold) answers(s elector.State, r gate.Report) int {
 	return r.Leap
 }
 
-// unanswered reports whether a first grant waits for the renewal that must follow the last
+// awaitsRenewal reports whether a first grant waits for the renewal that must follow the last
 // leap.
-func (h *hold) unanswered(s elector.State) bool {
+func (h *hold) awaitsRenewal(s elector.State) bool {
 	return !s.Renewed() && len(h.grantable()) > 0
 }
 

@@ -278,7 +278,7 @@ func (h *hold) learnGap() {
 // until the next container gets a grant. The hold also needs renewals while a first grant waits
 // for the start lock, or for a renewal after a leap.
 func (h *hold) needed(s elector.State) bool {
-	return h.shims.Supported(h.id) || h.unanswered(s) || h.waitsToStart()
+	return h.shims.Supported(h.id) || h.awaitsRenewal(s) || h.waitsToStart()
 }
 
 // renew renews each slot whose renewal is due, while the hold needs renewals. The result is the

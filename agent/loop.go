@@ -65,7 +65,7 @@ func (s *state) wait(ctx context.Context, wake time.Duration) error {
 	case f := <-s.posts:
 		s.now = s.config.Clock()
 		f(s.now)
-	case address := <-s.mute:
+	case address := <-s.noAnswer:
 		s.now = s.config.Clock()
 		s.readiness.Unanswered(address)
 	case <-s.probes.News():

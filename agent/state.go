@@ -71,8 +71,8 @@ type state struct {
 	posts  posts
 	yields chan struct{}
 	stops  <-chan struct{}
-	// mute delivers the address of a pod that did not answer a forwarded connection.
-	mute <-chan string
+	// noAnswer delivers the address of a pod that did not answer a forwarded connection.
+	noAnswer <-chan string
 	// disrupted is closed once the pod's condition DisruptionTarget is stored or refused; nil if the
 	// agent has not ended the pod.
 	disrupted chan struct{}
@@ -103,7 +103,7 @@ func newState(c Config, b api.Budget) *state {
 	s.starts = newStarts(s)
 	s.asker, s.offerer = &asker{state: s}, newOfferer(s)
 	if c.Forwarder != nil {
-		s.mute = c.Forwarder.Unanswered()
+		s.noAnswer = c.Forwarder.Unanswered()
 	}
 	return s
 }
