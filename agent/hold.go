@@ -117,7 +117,7 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 		decideAt := h.decide(running, state)
 		end, endsAt := h.ends(state)
 		if end.reason != "" {
-			h.tellEnd(ctx, state, end)
+			h.conclude(ctx, state, end)
 			return end, nil
 		}
 		if err := h.wait(ctx, min(decideAt, endsAt, h.act(ctx, state))); err != nil {
@@ -150,9 +150,10 @@ func (h *hold) act(ctx context.Context, s elector.State) time.Duration {
 	return min(wake, h.asker.endHeld(ctx, h.now))
 }
 
-// tellEnd reports, in the log, the metrics and an Event, why the hold ends. If the application has
-// ended by itself, the Event of the release tells why.
-func (h *hold) tellEnd(ctx context.Context, state elector.State, end ending) {
+// conclude stores what outlasts the hold, and reports, in the log, the metrics and an Event, why the hold
+// ends. If the application has ended by itself, conclude also asks whether the pod is being deleted, and
+// the Event of the release tells why.
+func (h *hold) conclude(ctx context.Context, state elector.State, end ending) {
 	switch end.reason {
 	case status.ReasonEnded:
 		h.ended = h.id
@@ -350,11 +351,9 @@ func (h *hold) appear(ctx context.Context, s elector.State) time.Duration {
 // controller could replace all old pods. The caller must know that the pod's revision is proven.
 func (s *state) staysReady() bool { return s.config.ReplacesUnready && s.stored.ready }
 
-// letGo ends the hold, and the claim waits for the slots again. If all children are proven
-// dead, the claim releases the slots at once, in its next decision (claim/waiting.go), unless this pod is to hold
-// the slots again.
-// Without that proof the claim keeps the slots until the proof comes, or until the Leases
-// expire.
+// letGo ends the hold, and the claim waits for the slots again. If all children are proven dead, the
+// claim releases the slots in its next decision, unless this pod is to hold the slots again. Without that
+// proof the claim keeps the slots until the proof comes, or until the Leases expire.
 func (h *hold) letGo(end ending) {
 	budget := h.self.Budget
 	h.metrics.Holding(0)
