@@ -192,7 +192,7 @@ func (n need) widen(p *plan) {
 		return !s.look.failed && (!s.look.looked() || s.requests.any() || p.now >= choosable(s, p, at, sees))
 	}
 	for n.width > 0 && n.width < len(n.slots) && !slices.ContainsFunc(n.inView(p.facts), perhaps) {
-		n.width *= 2
+		n.shared.width *= 2
 	}
 }
 
@@ -219,7 +219,7 @@ func (n need) limitProofs(p *plan, hold string) {
 			known[written] = true
 		}
 	}
-	n.known = known
+	n.shared.known = known
 }
 
 // soleAt returns the instant from which no child of an earlier agent process can be alive. Until
