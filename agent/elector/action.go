@@ -91,8 +91,8 @@ const (
 	StandBack
 )
 
-// Action is one step for the caller. After the API server's answer to a read or a write, the
-// caller calls [Elector.Answered] with the action and that answer.
+// Action is one step for the [Elector], which passes the API server's answer to a read or a write back to
+// the claim, together with the action.
 type Action struct {
 	Kind Kind
 	Slot string

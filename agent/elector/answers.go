@@ -144,10 +144,10 @@ func (a Action) LookEnded(now time.Duration, version string, end Answer) {
 	}
 }
 
-// Answered processes the answer to a read or a write. The result is the error of the answer, or the
+// answered processes the answer to a read or a write. The result is the error of the answer, or the
 // reason why the answer does not count. For an answer that comes too late to matter, the result is
 // nil.
-func (c *claim) Answered(now time.Duration, a Action, answer Answer) error {
+func (c *claim) answered(now time.Duration, a Action, answer Answer) error {
 	s := a.slot
 	s.requests.answered(a.Record.Hold)
 	switch a.Kind {
@@ -161,7 +161,7 @@ func (c *claim) Answered(now time.Duration, a Action, answer Answer) error {
 		return err
 	case Read:
 		return s.readAgain(now, a, answer)
-	default: // Answered gets no answer for the other kinds
+	default: // no answer comes for the other kinds
 		return nil
 	}
 }

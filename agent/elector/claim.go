@@ -55,9 +55,9 @@ func newClaim(c Claim, now time.Duration) *claim {
 	return made
 }
 
-// Next returns the actions that are due now, and the instant at which the caller must call Next
-// again. The caller also calls Next after each answer that comes earlier.
-func (c *claim) Next(now time.Duration, f Facts) (actions []Action, wake time.Duration) {
+// next returns the actions that are due now, and the instant at which the caller must call next
+// again. The caller also calls next after each answer that comes earlier.
+func (c *claim) next(now time.Duration, f Facts) (actions []Action, wake time.Duration) {
 	p := &plan{now: now, facts: f, wake: pace.Never}
 	switch c.stage {
 	case Waiting:

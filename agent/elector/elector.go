@@ -43,8 +43,8 @@ type Config struct {
 	// rollout that the write stores.
 	Sends func(ctx context.Context, now time.Duration, a *Action)
 	// Answered is called on the loop for each answer, except the answers to a look. The argument
-	// "err" is the API server's error. The argument "refusal" is the result of
-	// [Elector.Answered].
+	// "err" is the API server's error. The argument "refusal" is that error, or the reason why the
+	// answer does not count.
 	Answered func(a Action, err, refusal error)
 	Log      *slog.Logger
 }
@@ -96,12 +96,12 @@ func (e *Elector) Step(ctx context.Context, now time.Duration, f Facts, outcome 
 	for _, hold := range e.Holds() {
 		f.Outcomes[hold] = outcome(hold)
 	}
-	actions, wake := e.Next(now, f)
+	actions, wake := e.next(now, f)
 	for _, a := range actions {
 		e.execute(ctx, now, a)
 	}
 	if state = e.State(); state.Stage == Held {
-		e.record(state.Hold, state.Resumed)
+		e.addOwn(state.Hold, state.Resumed)
 	}
 	return state, wake
 }
@@ -120,8 +120,8 @@ func (e *Elector) Began(hold string) bool {
 // Owns reports whether a Lease may name a hold of this process.
 func (e *Elector) Owns() bool { return slices.ContainsFunc(slices.Collect(maps.Keys(e.own)), e.Named) }
 
-// record remembers a hold, and forgets the earlier holds that no Lease names.
-func (e *Elector) record(hold string, resumed bool) {
+// addOwn remembers a hold, and forgets the earlier holds that no Lease names.
+func (e *Elector) addOwn(hold string, resumed bool) {
 	if e.own[hold] == nil {
 		maps.DeleteFunc(e.own, func(hold string, _ *Own) bool { return !e.Named(hold) })
 		e.own[hold] = &Own{Resumed: resumed}
@@ -141,7 +141,7 @@ func (e *Elector) execute(ctx context.Context, now time.Duration, a Action) {
 		e.send(ctx, a, func(ctx context.Context) (*kube.Lease, error) { return e.config.Leases.GetLease(ctx, a.Slot) })
 	case Acquire, Renew, Release:
 		if a.Kind == Acquire {
-			e.record(a.Record.Hold, a.Resumed)
+			e.addOwn(a.Record.Hold, a.Resumed)
 		}
 		if a.Kind != Renew && e.config.Sends != nil {
 			e.config.Sends(ctx, now, &a)
@@ -158,7 +158,7 @@ func (e *Elector) send(ctx context.Context, a Action, request func(context.Conte
 		defer cancel()
 		l, err := request(bounded)
 		e.config.Post(ctx, func(now time.Duration) {
-			refusal := e.claim.Answered(now, a, answerOf(l, err))
+			refusal := e.claim.answered(now, a, answerOf(l, err))
 			e.remember(a.Slot, l)
 			if e.config.Answered != nil {
 				e.config.Answered(a, err, refusal)

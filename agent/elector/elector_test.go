@@ -127,7 +127,7 @@ func TestManyEventsWaitNoLongerThanOne(t *testing.T) {
 func TestElectorForgetsHoldsThatNoLeaseNames(t *testing.T) {
 	e := New(Config{Claim: Claim{Slots: []string{"a"}}}, 0)
 	for i := range 20 {
-		e.record(strconv.Itoa(i), i == 19)
+		e.addOwn(strconv.Itoa(i), i == 19)
 		require.NotNil(t, e.Own(strconv.Itoa(i)))
 	}
 	assert.Len(t, e.own, 1)

@@ -30,7 +30,7 @@ func next(c *claim, now time.Duration, f Facts) ([]Action, time.Duration) {
 	if f.Outcomes == nil {
 		f.Outcomes = outcomes(c, func(string) bool { return true })
 	}
-	return c.Next(now, f)
+	return c.next(now, f)
 }
 
 // The function "only" lets the claim decide, and returns the first action of the kind.
@@ -54,7 +54,7 @@ func TestEndingPodReleasesSlotAcquiredByUnansweredWrite(t *testing.T) {
 	look.Read(0, free)
 	acquire := only(t, c, 0, f, Acquire)
 	c.Stop(time.Second)
-	require.Error(t, c.Answered(5*time.Second, acquire, Answer{Err: errTimeout}))
+	require.Error(t, c.answered(5*time.Second, acquire, Answer{Err: errTimeout}))
 	next(c, 5*time.Second, f)
 	require.Equal(t, Waiting, c.State().Stage, "the write may have been stored")
 	look = only(t, c, 6*time.Second, f, Look)
@@ -64,7 +64,7 @@ func TestEndingPodReleasesSlotAcquiredByUnansweredWrite(t *testing.T) {
 	release := only(t, c, 6*time.Second, f, Release)
 	freed := release.Record
 	freed.Version = "3"
-	require.NoError(t, c.Answered(6*time.Second, release, Answer{Record: freed}))
+	require.NoError(t, c.answered(6*time.Second, release, Answer{Record: freed}))
 	next(c, 6*time.Second, f)
 	assert.Equal(t, Done, c.State().Stage)
 }
@@ -87,7 +87,7 @@ func TestDeadlineOfFoundHoldCountsFromSending(t *testing.T) {
 			c, f, free := claimOfOneSlot(t)
 			only(t, c, 0, f, Look).Read(0, free)
 			acquire := only(t, c, time.Second, f, Acquire)
-			require.Error(t, c.Answered(3*time.Second, acquire, Answer{Err: errTimeout}))
+			require.Error(t, c.answered(3*time.Second, acquire, Answer{Err: errTimeout}))
 			look := only(t, c, test.read, f, Look)
 			stored := acquire.Record
 			stored.Version = "2"
@@ -110,7 +110,7 @@ func TestUnansweredReleaseEndsTheFoundHold(t *testing.T) {
 	c, f, free := claimOfOneSlot(t)
 	only(t, c, 0, f, Look).Read(0, free)
 	acquire := only(t, c, time.Second, f, Acquire)
-	require.Error(t, c.Answered(3*time.Second, acquire, Answer{Err: errTimeout}))
+	require.Error(t, c.answered(3*time.Second, acquire, Answer{Err: errTimeout}))
 	look := only(t, c, 4*time.Second, f, Look)
 	f.Compete = false
 	stored := acquire.Record
@@ -120,7 +120,7 @@ func TestUnansweredReleaseEndsTheFoundHold(t *testing.T) {
 	f.Compete = true
 	sent, _ := kinds(c, 5*time.Second, f)
 	require.Empty(t, sent, "the release is under way")
-	require.Error(t, c.Answered(6*time.Second, release, Answer{Err: errTimeout}))
+	require.Error(t, c.answered(6*time.Second, release, Answer{Err: errTimeout}))
 	_, now := next(c, 6*time.Second, f)
 	require.Equal(t, Waiting, c.State().Stage, "the release may be stored later")
 	only(t, c, now, f, Look).Read(now, stored)
@@ -138,7 +138,7 @@ func TestRefusedReleaseIsRepeatedOnlyAfterARead(t *testing.T) {
 	mine := lease.Record{UID: free.UID, Version: "1", Holder: "a_u", Hold: "1", Duration: 30 * time.Second}
 	only(t, c, 0, f, Look).Read(0, mine)
 	release := only(t, c, 0, f, Release)
-	require.Error(t, c.Answered(time.Second, release, Answer{Err: errors.New("old"), Conflict: true}))
+	require.Error(t, c.answered(time.Second, release, Answer{Err: errors.New("old"), Conflict: true}))
 	sent, wake := kinds(c, time.Second, f)
 	require.Empty(t, sent)
 	sent, _ = kinds(c, wake, f)
@@ -187,7 +187,7 @@ func TestPodStandsAsideBrieflyDespiteLongLeases(t *testing.T) {
 			case a.Kind == Look:
 				a.Read(now, leases[a.Slot])
 			case a.Kind == Acquire && a.Slot == "b":
-				require.Error(t, c.Answered(now, a, Answer{Err: errors.New("no right"), Forbidden: true}))
+				require.Error(t, c.answered(now, a, Answer{Err: errors.New("no right"), Forbidden: true}))
 			case a.Kind == Acquire && backAt > 0:
 				assert.GreaterOrEqual(t, now-backAt, slowest, "a standby without a watch needs the time of a read")
 				assert.LessOrEqual(t, now-backAt, 30*time.Second)
@@ -196,7 +196,7 @@ func TestPodStandsAsideBrieflyDespiteLongLeases(t *testing.T) {
 				version++
 				a.Record.Version = strconv.Itoa(version)
 				leases[a.Slot] = a.Record
-				require.NoError(t, c.Answered(now, a, Answer{Record: leases[a.Slot]}))
+				require.NoError(t, c.answered(now, a, Answer{Record: leases[a.Slot]}))
 			case a.Kind == StandBack:
 				backAt = now
 			}

@@ -262,7 +262,7 @@ func (p *modelPod) proven(hold string) bool {
 func (p *modelPod) step() {
 	for range 20 {
 		p.keep()
-		actions, wake := p.claim.Next(p.local(), p.facts())
+		actions, wake := p.claim.next(p.local(), p.facts())
 		for _, a := range actions {
 			p.execute(a)
 		}

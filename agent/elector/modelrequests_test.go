@@ -32,7 +32,7 @@ type modelLook struct {
 
 func (p *modelPod) answered(r *modelRequest, answer Answer) {
 	p.requests = slices.DeleteFunc(p.requests, func(o *modelRequest) bool { return o == r })
-	_ = p.claim.Answered(p.local(), r.action, answer)
+	_ = p.claim.answered(p.local(), r.action, answer)
 }
 
 func (p *modelPod) endLook(l *modelLook, end Answer) {

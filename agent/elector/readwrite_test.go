@@ -141,13 +141,13 @@ func TestWriterReadsSlotAgainIfWatchIsSilent(t *testing.T) {
 	intent := only(t, c, 0, byWriter, Acquire)
 	stored := intent.Record
 	stored.Version = "2"
-	require.NoError(t, c.Answered(0, intent, Answer{Record: stored}))
+	require.NoError(t, c.answered(0, intent, Answer{Record: stored}))
 	for at := time.Duration(0); at < 29*time.Second; at += time.Second {
 		renewStored(t, c, at, &ofAnother)
 	}
 	acquire := only(t, c, 30*time.Second, byWriter, Acquire)
 	require.Equal(t, "0", acquire.Slot)
-	require.Error(t, c.Answered(30*time.Second, acquire, Answer{Err: errors.New("old"), Conflict: true}))
+	require.Error(t, c.answered(30*time.Second, acquire, Answer{Err: errors.New("old"), Conflict: true}))
 	var looked bool
 	for at := 30 * time.Second; at < 36*time.Second; at += time.Second {
 		looked = renewStored(t, c, at, nil) || looked
@@ -174,7 +174,7 @@ func renewStored(t *testing.T, c *claim, at time.Duration, shown *lease.Record) 
 		if a.Kind == Renew {
 			stored := a.Record
 			stored.Version += "0"
-			require.NoError(t, c.Answered(at, a, Answer{Record: stored}))
+			require.NoError(t, c.answered(at, a, Answer{Record: stored}))
 		}
 	}
 	return looked

@@ -89,7 +89,7 @@ func TestHolderNoticesThatEnrollClosedTheShardsStamp(t *testing.T) {
 		if a.Kind == Acquire {
 			stored := a.Record
 			stored.Version = "2"
-			require.NoError(t, c.Answered(now, a, Answer{Record: stored}))
+			require.NoError(t, c.answered(now, a, Answer{Record: stored}))
 		}
 	}
 	_, _ = next(c, now, competing(now))
@@ -106,11 +106,11 @@ func TestHolderNoticesThatEnrollClosedTheShardsStamp(t *testing.T) {
 		for _, a := range actions {
 			switch a.Kind {
 			case Renew:
-				_ = c.Answered(now, a, Answer{Err: lease.ErrNotStored, Conflict: true})
+				_ = c.answered(now, a, Answer{Err: lease.ErrNotStored, Conflict: true})
 			case Read:
 				r := c.Record(a.Slot)
 				r.Version, r.Stamp = "3", api.ParseStamp("2/5 closed")
-				require.NoError(t, c.Answered(now, a, Answer{Record: r}))
+				require.NoError(t, c.answered(now, a, Answer{Record: r}))
 			default:
 			}
 		}

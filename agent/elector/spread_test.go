@@ -71,7 +71,7 @@ func (r *rival) writes(successor string) (Action, time.Duration) {
 func (r *rival) loses(took time.Duration) time.Duration {
 	a, waited := r.writes("")
 	r.now += took
-	_ = r.Answered(r.now, a, Answer{Err: errors.New("conflict"), Conflict: true})
+	_ = r.answered(r.now, a, Answer{Err: errors.New("conflict"), Conflict: true})
 	r.look.Watched(r.now, r.record("z_1"))
 	return waited
 }
@@ -174,7 +174,7 @@ func (r *releaser) of(kind Kind) (found []Action) {
 func (r *releaser) stored(a Action, version string) {
 	record := a.Record
 	record.Version = version
-	require.NoError(r.t, r.Answered(r.now, a, Answer{Record: record}))
+	require.NoError(r.t, r.answered(r.now, a, Answer{Record: record}))
 }
 
 // After a release, another pod is about to acquire the slot. Reads of the pod that has released the
