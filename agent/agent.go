@@ -89,7 +89,6 @@ func (a *Agent) Yield() {
 	}
 }
 
-// Metrics returns the agent's metrics.
 func (a *Agent) Metrics() *status.Metrics { return a.state.metrics }
 
 // Probes returns the handler of the kubelet's HTTP probes, which the agent serves on a port.

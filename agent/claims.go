@@ -85,7 +85,6 @@ func (s *state) causeOfEnd(hold string) string {
 	return stoppedFromOutside
 }
 
-// count counts the answer to a write in the metrics.
 func count(m *status.Metrics, a elector.Action, err error) {
 	switch a.Kind {
 	case elector.Renew:

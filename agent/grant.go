@@ -110,7 +110,6 @@ func (h *hold) extend(s elector.State) time.Duration {
 	return wake
 }
 
-// grantable returns the shims that may have a grant of the hold now.
 func (h *hold) grantable() []gate.Report { return h.grantableOf(h.id) }
 
 // give sends a grant. If the gate refuses the grant, the result is the instant of the next

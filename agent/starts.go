@@ -170,7 +170,6 @@ func (s *starts) sawOther() bool {
 	return !slices.ContainsFunc(s.lock.Views(), func(v elector.View) bool { return !v.Known || v.Mine })
 }
 
-// hasChild reports whether a shim of the pod has a child.
 func (s *starts) hasChild() bool {
 	return slices.ContainsFunc(s.shims.Reports(), gate.Report.HasChild)
 }

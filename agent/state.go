@@ -198,7 +198,6 @@ func (s *state) leapt(now time.Duration) int {
 	return leaps
 }
 
-// stop remembers that the agent is about to end.
 func (s *state) stop(now time.Duration) {
 	s.stopping = true
 	for _, c := range s.claims {

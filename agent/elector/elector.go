@@ -128,7 +128,6 @@ func (e *Elector) addOwn(hold string, resumed bool) {
 	}
 }
 
-// execute does what an action demands.
 func (e *Elector) execute(ctx context.Context, now time.Duration, a Action) {
 	switch a.Kind {
 	case Look:

@@ -80,7 +80,6 @@ type Pause struct {
 	Pause api.Pause
 }
 
-// State returns the state of the claim.
 func (c *claim) State() State {
 	s := State{Stage: c.stage, Hold: c.campaign.hold, Resumed: c.campaign.resumed, Leaps: c.need.leaps}
 	if c.stage != Held {

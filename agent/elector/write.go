@@ -64,8 +64,6 @@ func (s *slot) guard(p *plan) {
 	}
 }
 
-// giveBack releases each slot whose Lease still names this pod, if no child of that Lease's hold
-// can be alive.
 func (all slots) giveBack(p *plan) {
 	for _, s := range all {
 		s.giveBack(p)
