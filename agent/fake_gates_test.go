@@ -11,7 +11,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// gates is a fake desk with the fake shims of one pod.
+// gates is a fake server with the fake shims of one pod.
 type gates struct {
 	clock   func() time.Duration
 	reports chan gate.Report
@@ -94,7 +94,7 @@ func (g *gates) change(s *fakeShim, f func(r *gate.Report)) {
 			s.ran[n-1][1] = g.clock()
 		}
 	}
-	// About a shim without a connection the desk reports only the death, which the pidfd proves.
+	// About a shim without a connection the server reports only the death, which the pidfd proves.
 	if connected || s.report.Connected || s.report.Dead {
 		g.reports <- s.report
 	}

@@ -25,7 +25,7 @@
 //	go test ./sim -run Simulation -seed=K -v
 //
 // Two replays of a seed differ in the order in which the Go scheduler runs an agent's
-// goroutines within one instant. So the desk sends a grant some microseconds later in one
+// goroutines within one instant. So the server sends a grant some microseconds later in one
 // replay than in the other, and later events differ, too. The pauses between two watches of a
 // Variable also differ. If the first replay shows no failure, repeat the command with -count=10.
 //

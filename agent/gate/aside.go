@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// answerSlack is how long after a command's timeout the desk still waits for the answer. At the
+// answerSlack is how long after a command's timeout the server still waits for the answer. At the
 // timeout the shim kills the command and reaps it within a few milliseconds. A shim that gets no
 // processor time takes longer, but then its beats ([BeatEvery]) are late as well. So the slack
 // equals the time after which a shim without beats counts as silent.

@@ -22,7 +22,7 @@ var (
 	// ErrUnknown means that no shim has the id of the order, or that the shim is dead.
 	ErrUnknown = errors.New("unknown shim")
 	// ErrNotConnected means that the shim cannot be reached now. An order to drain never causes
-	// this error, because the desk keeps that order for the shim's next connection.
+	// this error, because the server keeps that order for the shim's next connection.
 	ErrNotConnected = errors.New("shim is not connected")
 	// ErrOver means that the shim has drained under the hold of the order, or that its
 	// container ends. The shim starts no further child under this hold.
@@ -30,7 +30,7 @@ var (
 	// ErrUnproven means that an earlier shim of the container had a grant of the same
 	// hold, and that nothing proves the earlier shim dead.
 	ErrUnproven = errors.New("an earlier shim of the container is not known to be dead")
-	// ErrNotNoted means that the grant was not sent. Usually the desk cannot write the
+	// ErrNotNoted means that the grant was not sent. Usually the server cannot write the
 	// grant's note, because the disk is full or read-only. The gate "pod" also returns
 	// ErrNotNoted if no container may start now.
 	ErrNotNoted = errors.New("no note of the grant can be written, or no container may start now")
@@ -40,7 +40,7 @@ var (
 	// ErrNotRun means that the command could not be started, or that its exit code
 	// is unknown.
 	ErrNotRun = errors.New("the command was not run")
-	// ErrMessage means that no desk would send such an order, or that no shim would send such a
+	// ErrMessage means that no server would send such an order, or that no shim would send such a
 	// message.
 	ErrMessage = errors.New("malformed message")
 )

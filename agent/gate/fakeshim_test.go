@@ -37,7 +37,7 @@ func served(t *testing.T, cfg Config) (s *Server, end func()) {
 	return s, end
 }
 
-// fakeShim sends the messages of a test to the desk.
+// fakeShim sends the messages of a test to the server.
 type fakeShim struct {
 	t *testing.T
 	*linux.Conn

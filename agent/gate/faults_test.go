@@ -152,7 +152,7 @@ func TestDeskRejectsAProcessThatImpersonatesAShim(t *testing.T) {
 	select {
 	case <-other.closed:
 	case <-time.After(10 * time.Second):
-		require.Fail(t, "the desk reads what another process says for the shim")
+		require.Fail(t, "the server reads what another process says for the shim")
 	}
 	st.Since = 2
 	l <- newPipe(t, shim, st)
@@ -212,7 +212,7 @@ func TestShimGetsDrainAfterItsSocketWasFull(t *testing.T) {
 	t.Logf("no room after %d grants", grants)
 	require.Error(t, s.Drain("one", "why", time.Second))
 
-	// The shim reads again. Either the shim receives the drain order, or the desk has hung up.
+	// The shim reads again. Either the shim receives the drain order, or the server has hung up.
 	// After a hang-up the shim connects again, and receives the drain order then.
 	require.NoError(t, frozen.SetReadDeadline(time.Now().Add(2*time.Second)))
 	for {

@@ -64,7 +64,7 @@ func parseEntry(note []byte) entry {
 	return e
 }
 
-// record writes the note of a grant that the desk is about to send.
+// record writes the note of a grant that the server is about to send.
 func (l *ledger) record(container string, shim ShimID, hold string) error {
 	e := entry{Shim: digest(shim), Hold: hold, BootID: l.bootID}
 	if l.entries[container] == e {
@@ -102,7 +102,7 @@ func (l *ledger) unproven(container string, shim ShimID) string {
 }
 
 // granted reports whether a shim of the container may have had a grant of the hold. A shim that
-// the desk knows to be dead does not count.
+// the server knows to be dead does not count.
 func (l *ledger) granted(container, hold string) bool {
 	noted := l.entries[container].Hold
 	return noted == hold || noted == Unreadable

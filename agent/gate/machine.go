@@ -47,7 +47,7 @@ type Conn interface {
 	Close() error
 }
 
-// Process is the process of a shim. The desk learns of the death of this process even without a
+// Process is the process of a shim. The server learns of the death of this process even without a
 // connection.
 type Process interface {
 	// AwaitDeath returns nil once the process is dead. If the process was PID 1, all of

@@ -28,7 +28,7 @@ func heap() uint64 {
 }
 
 // The agent's container has 64 MiB of memory. Every program of a gated container can connect as many
-// false shims as the desk accepts, and each of them can send the longest message.
+// false shims as the server accepts, and each of them can send the longest message.
 func TestLongMessagesOfFalseShimsTakeLittleMemory(t *testing.T) {
 	bootID, err := linux.BootID()
 	require.NoError(t, err)
@@ -45,7 +45,7 @@ func TestLongMessagesOfFalseShimsTakeLittleMemory(t *testing.T) {
 			for i := range shims {
 				c := greets(t, dir, fmt.Sprintf(`{"shim":"false-%d","container":"app","bootID":%q,"pid1":true,"phase":"waiting",%s}`, i, bootID, field))
 				go func() {
-					_, _ = c.Read(make([]byte, 1)) // until the desk hangs up
+					_, _ = c.Read(make([]byte, 1)) // until the server hangs up
 					refused.Add(1)
 				}()
 			}
@@ -61,7 +61,7 @@ func TestLongMessagesOfFalseShimsTakeLittleMemory(t *testing.T) {
 	}
 }
 
-// greets connects to the desk, and sends the message. On a busy machine the desk may hang up before the
+// greets connects to the server, and sends the message. On a busy machine the server may hang up before the
 // message (firstWithin), so greets connects again.
 func greets(t *testing.T, dir, message string) net.Conn {
 	t.Helper()

@@ -283,7 +283,7 @@ func TestShimNeverSupersedesShimWithEqualStartTime(t *testing.T) {
 	for seed := range uint64(5000) {
 		random := rand.New(rand.NewPCG(seed, 1))
 		s := NewProof(ProofConfig{Containers: []string{"app"}})
-		// The desk has a note of the first shim's grant, so the second shim's report names the
+		// The server has a note of the first shim's grant, so the second shim's report names the
 		// hold of that grant as unproven.
 		first := Report{Shim: "1", Container: "app", Phase: Running, Hold: "h", Began: time.Hour, Connected: true}
 		second := Report{Shim: "2", Container: "app", Phase: Waiting, Began: time.Hour, Connected: true, Unproven: "h"}

@@ -18,13 +18,13 @@ import (
 
 // mostConns bounds the connections of all containers together. A pod has one shim for each gated
 // container, and a shim has one connection. Each connection takes about 50 KiB of the agent's
-// memory limit of 64 MiB. The same number bounds the living shims that the desk knows.
+// memory limit of 64 MiB. The same number bounds the living shims that the server knows.
 const mostConns = 256
 
-// mostTrouble bounds the bytes of a shim's failure that the desk keeps. An Event shows less.
+// mostTrouble bounds the bytes of a shim's failure that the server keeps. An Event shows less.
 const mostTrouble = 4 << 10
 
-// register has what the desk knows about all shims of the pod. The server holds its own mutex
+// register has what the server knows about all shims of the pod. The server holds its own mutex
 // during each call.
 type register struct {
 	peers  []*peer
@@ -34,7 +34,7 @@ type register struct {
 	log    *slog.Logger
 }
 
-// find returns the shim with this id; nil if the desk knows none.
+// find returns the shim with this id; nil if the server knows none.
 func (r *register) find(id ShimID) *peer {
 	for _, p := range r.peers {
 		if p.report.Shim == id {

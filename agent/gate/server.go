@@ -168,7 +168,7 @@ func (s *Server) Close() error {
 }
 
 // Granted reports whether a shim of the container may have had a grant of the hold. Grants of
-// earlier agent processes count. A shim that the desk knows to be dead does not count.
+// earlier agent processes count. A shim that the server knows to be dead does not count.
 func (s *Server) Granted(container, hold string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -309,7 +309,7 @@ func (s *Server) wants(p *peer, c Conn) bool {
 	return p.conn == c && p.report.Phase != Ended
 }
 
-// welcome processes the first message of a connection. If the desk did not know the shim
+// welcome processes the first message of a connection. If the server did not know the shim
 // before, welcome also returns the shim's process.
 func (s *Server) welcome(c Conn) (*peer, Process, error) {
 	b, err := c.Receive()

@@ -113,7 +113,7 @@ func TestShimDisconnectingBeforeFirstMessageCausesNoWarning(t *testing.T) {
 	assert.Equal(t, 1, strings.Count(log.String(), "WARN"), "%s", log.String())
 }
 
-// If the desk cannot read a container's note, the desk must assume that the container may have
+// If the server cannot read a container's note, the server must assume that the container may have
 // had a grant of any hold.
 func TestDeskReadsGrantedHoldsFromItsNotes(t *testing.T) {
 	t.Parallel()
@@ -357,7 +357,7 @@ func TestDeathReportContainsLastMessageOfTheShim(t *testing.T) {
 	shim := joined(t, dir, waiting("one"), pidfd)
 	reported(t, s, func(r Report) bool { return r.Connected })
 	// The shim never reads these grants. So when the shim closes the connection, the kernel
-	// reports a reset of the connection to the desk.
+	// reports a reset of the connection to the server.
 	for range 100 {
 		require.NoError(t, s.Grant("one", grantOf("h1")))
 	}
@@ -381,7 +381,7 @@ func TestDeskRefusesAShimWithoutPidfd(t *testing.T) {
 	joined(t, dir, waiting("two"), int(null.Fd())).hungUp()
 }
 
-// dialled connects to the desk, and sends no message.
+// dialled connects to the server, and sends no message.
 func dialled(t *testing.T, dir string) net.Conn {
 	t.Helper()
 	c, err := net.Dial("unixpacket", filepath.Join(dir, api.SocketName))

@@ -41,7 +41,7 @@ type Outcome struct {
 	Error    string `json:"error,omitempty"`
 }
 
-// Order is an instruction from the desk to a shim. Each order has one of these fields set.
+// Order is an instruction from the server to a shim. Each order has one of these fields set.
 type Order struct {
 	Grant *Grant `json:"grant,omitempty"`
 	Drain *Drain `json:"drain,omitempty"`

@@ -170,7 +170,7 @@ func TestFailedOrderIsSentAgain(t *testing.T) {
 	assert.True(t, b.act()["a"].kill)
 }
 
-// If the desk cannot write the note of a first grant, the desk does not send that grant. So the
+// If the server cannot write the note of a first grant, the server does not send that grant. So the
 // shim has started no child that the leash must kill after the loss of the hold.
 func TestLostHoldKillsOnlyShimsWithSentGrant(t *testing.T) {
 	t.Parallel()

@@ -69,8 +69,8 @@ func (s *shim) tick(t Tick) {
 	}
 }
 
-// order returns the desk's order as an event. The function itself carries out an order to run a
-// command, and returns an empty event. The event is also empty if the connection to the desk has
+// order returns the server's order as an event. The function itself carries out an order to run a
+// command, and returns an empty event. The event is also empty if the connection to the server has
 // ended.
 func (s *shim) order(o gate.Order) event {
 	switch {

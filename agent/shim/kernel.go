@@ -71,8 +71,8 @@ func (k *kernel) open(cfg Config) (id Identity, err error) {
 	if k.Leaps = cfg.Leaps; k.Leaps == nil {
 		k.Leaps = linux.NewLeaps()
 	}
-	// PidfdOpen fails on Linux before 5.3, or if seccomp forbids it. From Linux 6.5 on, the desk
-	// does not need this pidfd, because the kernel gives the desk a pidfd of the shim. A desk
+	// PidfdOpen fails on Linux before 5.3, or if seccomp forbids it. From Linux 6.5 on, the server
+	// does not need this pidfd, because the kernel gives the server a pidfd of the shim. A server
 	// without any pidfd refuses the shim, and logs why.
 	pidfd, err := unix.PidfdOpen(os.Getpid(), 0)
 	if err != nil {
@@ -341,8 +341,8 @@ func (c *socketConn) Send(message []byte) error {
 	return c.Conn.Send(message, fds...)
 }
 
-// connect keeps a connection to the desk for as long as the process lives. The channel "inputs"
-// receives each connection, its end, and the desk's orders.
+// connect keeps a connection to the server for as long as the process lives. The channel "inputs"
+// receives each connection, its end, and the server's orders.
 func connect(socket string, pidfd int, inputs chan<- Input) {
 	pause := redialFirst
 	for {
@@ -365,7 +365,7 @@ func connect(socket string, pidfd int, inputs chan<- Input) {
 		if linux.Now()-began > redialMost {
 			pause = redialFirst
 		} else {
-			// The desk hung up after a short time, so the shim pauses before it connects again.
+			// The server hung up after a short time, so the shim pauses before it connects again.
 			pauseFor(nil, &pause)
 		}
 	}
@@ -382,7 +382,7 @@ func receive(c *linux.Conn) (gate.Order, error) {
 	return gate.DecodeOrder(b)
 }
 
-// dial tries to connect to the desk until a connection is up.
+// dial tries to connect to the server until a connection is up.
 func dial(socket string, pause *time.Duration) *linux.Conn {
 	watch := watchDir(filepath.Dir(socket)) // the watch begins before the first try, so no socket is missed
 	if watch != nil {

@@ -104,18 +104,18 @@ type Result struct {
 	Output  []byte
 }
 
-// Connection reports a new connection to the desk. If Conn is nil, Connection reports the end
+// Connection reports a new connection to the server. If Conn is nil, Connection reports the end
 // of the connection. After a new connection, no order of an old connection comes.
 type Connection struct{ Conn Conn }
 
-// Conn is the connection to the desk.
+// Conn is the connection to the server.
 type Conn interface {
-	// Send sends a message without waiting for the desk. The first message carries the shim's
+	// Send sends a message without waiting for the server. The first message carries the shim's
 	// pidfd.
 	Send(message []byte) error
 }
 
-// Identity identifies a shim to the desk.
+// Identity identifies a shim to the server.
 type Identity struct {
 	Shim   gate.ShimID
 	BootID string

@@ -159,7 +159,7 @@ func Run(cfg Config, id Identity, m Machine) (code int) {
 	return code
 }
 
-// link sends the shim's state to the desk, and writes lines for people.
+// link sends the shim's state to the server, and writes lines for people.
 type link struct {
 	machine Machine
 	state   gate.Report

@@ -23,9 +23,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/linux"
 )
 
-// The tests start their own test binary as a shim in another process, and act as the desk. The
-// tests also send orders that a real desk never sends. The scripts of cmd/shim test a shim with
-// a real desk.
+// The tests start their own test binary as a shim in another process, and act as the server. The
+// tests also send orders that a real server never sends. The scripts of cmd/shim test a shim with
+// a real server.
 func TestMain(m *testing.M) {
 	switch socket := os.Getenv("GATE_SHIM"); {
 	case len(os.Args) == 2 && os.Args[1] == "quiet":

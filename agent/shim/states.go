@@ -77,7 +77,7 @@ func (s *shim) ends(sig syscall.Signal) bool {
 	}
 }
 
-// The method "over" reports to the desk that no descendant lives under the hold, and that this
+// The method "over" reports to the server that no descendant lives under the hold, and that this
 // shim starts no further child under that hold.
 func (s *shim) over(hold string) {
 	s.noChild()
@@ -301,8 +301,8 @@ func (s *shim) ended() (step, int) {
 	return s.end(code)
 }
 
-// The method "end" reports that no process is left, and waits a moment for the desk to hang up.
-// The hang-up shows that the desk has the message. If the message is lost, the shim's pidfd proves
+// The method "end" reports that no process is left, and waits a moment for the server to hang up.
+// The hang-up shows that the server has the message. If the message is lost, the shim's pidfd proves
 // the child's death a little later.
 func (s *shim) end(code int) (step, int) {
 	s.noChild()

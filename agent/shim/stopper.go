@@ -45,7 +45,7 @@ type stopState struct {
 func (s *stopper) reset() { s.stopState, s.link.state.Stopping = stopState{}, false }
 
 // delay holds back the child's first stop signal for the given time, and reports the wait to the
-// desk. The preStop hook still begins immediately. A call for a later signal ends the wait.
+// server. The preStop hook still begins immediately. A call for a later signal ends the wait.
 func (s *stopper) delay(wait time.Duration) {
 	if wait > 0 && s.last == 0 && s.child.pid != 0 {
 		s.until = s.machine.Now() + wait

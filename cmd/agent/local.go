@@ -171,11 +171,11 @@ func answer(ctx context.Context, l net.Listener, handler http.Handler, bound *cr
 	go func() { _ = server.Serve(bound.Door(l)) }()
 }
 
-// leashed is the leash of a pod, and the desk of its shims. In a pod without shims both fields are
+// leashed is the leash of a pod, and the server of its shims. In a pod without shims both fields are
 // nil.
 type leashed struct {
-	leash *local.Leash
-	desk  *gate.Server
+	leash  *local.Leash
+	server *gate.Server
 }
 
 // openLeash installs the program of the shims, and opens their socket. In a pod without containers
@@ -199,18 +199,18 @@ func openLeash(ctx context.Context, a api.LocalArgs, stop <-chan struct{}, boot 
 		return leashed{}, err
 	}
 	return leashed{
-		desk:  d,
-		leash: local.NewLeash(local.LeashConfig{Gate: d, Budget: budget, BootID: boot, Clock: linux.Now, Random: newRandom(), Log: log}),
+		server: d,
+		leash:  local.NewLeash(local.LeashConfig{Gate: d, Budget: budget, BootID: boot, Clock: linux.Now, Random: newRandom(), Log: log}),
 	}, nil
 }
 
-// run runs the desk, the leash and f until one of them ends. In a pod without shims, run runs only
+// run runs the server, the leash and f until one of them ends. In a pod without shims, run runs only
 // f.
 func (l leashed) run(ctx context.Context, f func(context.Context) error) error {
 	if l.leash == nil {
 		return f(ctx)
 	}
-	return agent.Serve(ctx, l.desk.Run, func(ctx context.Context) error {
+	return agent.Serve(ctx, l.server.Run, func(ctx context.Context) error {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		go l.leash.Run(ctx)
@@ -219,10 +219,10 @@ func (l leashed) run(ctx context.Context, f func(context.Context) error) error {
 }
 
 func (l leashed) close() error {
-	if l.desk == nil {
+	if l.server == nil {
 		return nil
 	}
-	return l.desk.Close()
+	return l.server.Close()
 }
 
 // readyWithin bounds the wait for the local API. The agent opens the port and the socket before

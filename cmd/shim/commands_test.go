@@ -28,9 +28,9 @@ import (
 
 // The commands of scripts, besides testscript's own:
 //
-//	serve NAME                        start a desk; the desk acts once it has the flock
-//	hangup NAME                       end the desk, as if killed
-//	acting NAME, ! acting NAME        wait until the desk acts; require that it does not yet
+//	serve NAME                        start a server; the server acts once it has the flock
+//	hangup NAME                       end the server, as if killed
+//	acting NAME, ! acting NAME        wait until the server acts; require that it does not yet
 //	shim [-pid1 -tty -uid N -caps NAMES -container C] NAME [exec's flags] -- COMMAND…
 //	grant SHIM HOLD DEADLINE DRAIN KILL [SLOT=TOKEN…]   DEADLINE from now
 //	drain SHIM GRACE [REASON]

@@ -106,7 +106,7 @@ func (w *world) until(cond func() bool) bool {
 	}
 }
 
-// startAgent starts a desk, which acts once it has the flock.
+// startAgent starts a server, which acts once it has the flock.
 func (w *world) startAgent(name string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	a := &agentEnd{name: name, cancel: cancel, done: make(chan struct{})}
@@ -121,7 +121,7 @@ func (w *world) startAgent(name string) {
 		})
 		if err != nil {
 			if ctx.Err() == nil {
-				fmt.Fprintf(os.Stderr, "the desk %s does not listen: %v\n", name, err)
+				fmt.Fprintf(os.Stderr, "the server %s does not listen: %v\n", name, err)
 			}
 			return
 		}

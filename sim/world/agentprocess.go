@@ -38,7 +38,7 @@ type AgentProcess struct {
 	// first reports that the process is the first one of the pod.
 	first bool
 	leaps chan struct{} // signals each leap of the wall clock
-	// backlog has the connections that the desk has yet to accept.
+	// backlog has the connections that the server has yet to accept.
 	backlog    []*link
 	connected  engine.Signal
 	unlistened bool

@@ -9,15 +9,15 @@
 // # What is real and what is not
 //
 // The agent is real: agent.Agent with agent/lease, agent/kube's Lease, and agent/podgate for the
-// gates "pod" and "readiness". Both ends of the shim's gate are real, too: desk.Server, and the
+// gates "pod" and "readiness". Both ends of the shim's gate are real, too: gate.Server, and the
 // state machine of agent/shim with host.Leaps. In the stories of Jobs, of once claims and of Jobs
 // with shards, pods with conditions run the real agent/wait. In the story of barriers, pods run
 // the real agent/wait. Package sim/enrolled adds enroll.Reconciler. The world has a model of
 // enroll (model.go), because enroll links controller-runtime, which takes minutes to compile. The
 // real enroll reads the objects of pods (podobject.go).
 //
-// The world models the kubelet, and the kernel beneath desk and shim. The modelled kernel connects
-// desk and shim (link.go). The agent's flock, socket and notes are in gate.go. The shim's alarm,
+// The world models the kubelet, and the kernel beneath server and shim. The modelled kernel connects
+// server and shim (link.go). The agent's flock, socket and notes are in gate.go. The shim's alarm,
 // processes and signals are in machine.go. A frozen shim or agent waits at its next call of that
 // kernel.
 //

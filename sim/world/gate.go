@@ -16,17 +16,17 @@ import (
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
-// gateway is the real desk of an agent process, on a modelled machine. A frozen or dead
+// gateway is the real server of an agent process, on a modelled machine. A frozen or dead
 // process sends no orders through its gateway.
 type gateway struct {
 	agent  *AgentProcess
 	server *gate.Server
-	// reports is the channel from the desk to the agent's loop. In some worlds the reports are
+	// reports is the channel from the server to the agent's loop. In some worlds the reports are
 	// delayed.
 	reports <-chan gate.Report
 }
 
-// openGateway makes the desk of a process that has the flock. The caller does not hold
+// openGateway makes the server of a process that has the flock. The caller does not hold
 // the mutex.
 func openGateway(a *AgentProcess) (*gateway, error) {
 	beat := a.Pod.beat()
@@ -229,7 +229,7 @@ func (n notes) Remove(name string) error {
 }
 
 // touch applies the function to the pod. Unlike other methods, touch does not wait while the
-// process is frozen, because the desk calls touch with the desk's mutex locked. Goroutines that
+// process is frozen, because the server calls touch with the server's mutex locked. Goroutines that
 // wait for a mutex stop the time of the synctest bubble.
 func (n notes) touch(do func(*Pod)) error {
 	n.Pod.w.Lock()

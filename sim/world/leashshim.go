@@ -17,7 +17,7 @@ import (
 // leashShim is a shim of a pod whose program is killed when a hold is lost. The shim keeps the
 // contract of agent/gate. The shim starts the program under a grant, and kills the program before
 // the deadline. After a leap the shim freezes the program. A [Pod] has the real shim and the real
-// desk instead.
+// server instead.
 type leashShim struct {
 	of    *leashShims
 	pod   *LocalPod
@@ -104,7 +104,7 @@ func (l *leashShims) leapt() {
 	l.last.report()
 }
 
-// dial connects to the agent, as soon as the agent's desk listens.
+// dial connects to the agent, as soon as the agent's server listens.
 func (s *leashShim) dial() {
 	s.pod.w.After(engine.Between(s.rng, time.Millisecond, 100*time.Millisecond), func() {
 		s.whenAwake(func() {

@@ -41,7 +41,7 @@ type link struct {
 	toAgent, toShim time.Duration
 }
 
-// connect makes a connection that the desk has yet to accept.
+// connect makes a connection that the server has yet to accept.
 func (s *ShimProcess) connect(a *AgentProcess) {
 	s.link = &link{agent: a, shim: s, changed: engine.NewSignal()}
 	a.backlog = append(a.backlog, s.link)

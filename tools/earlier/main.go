@@ -10,7 +10,7 @@
 // version yet. The directory tools/earlier/testdata/v1.0.0-rc.1 then has:
 //
 //	pods.txtar      the gated pods of that version's golden pairs, with each pair's facts.yaml
-//	frames.txtar    one frame of each kind between the desk and the shims of that version
+//	frames.txtar    one frame of each kind between the server and the shims of that version
 //	leases.txtar    the Lease of a slot at each step of two holds, and the objects of enroll
 //	manifests.yaml  the manifests of that version, in the order in which they are applied
 //
