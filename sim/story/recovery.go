@@ -180,21 +180,23 @@ func (r *recovery) checkRightful(child *world.Child) {
 const silence = 5 * time.Minute
 
 // checkChatter demands that an agent has sent no more requests than the renewals of its slots. So a
-// standby must have sent none, unless two renewals lie further apart than it trusts a silent watch:
-// then it may read and watch each slot anew.
+// standby must have sent none, unless two renewals of the holder, whose lease may be longer than the
+// standby's own, lie further apart than the standby trusts a silent watch: then it may read and watch the
+// slot anew.
 func (r *recovery) checkChatter(a *world.AgentProcess, sent int, last time.Duration) {
-	held := 0
+	held, silent := 0, 0
 	for _, slot := range a.Pod.Slots {
-		if lease, ok := r.API.Lease(slot); ok && lease.Holder == a.Pod.Identity() {
+		switch lease, ok := r.API.Lease(slot); {
+		case !ok:
+		case lease.Holder == a.Pod.Identity():
 			held++
+		case float64(api.RenewPeriod(time.Duration(lease.DurationSeconds)*time.Second))*(1+world.Skew) > float64(silence):
+			silent++
 		}
 	}
 	budget, err := api.NewBudget(a.Pod.Duration)
 	engine.Must(err)
-	most := held * (int(float64(last)*(1+world.Skew)/float64(budget.Renew)) + 1)
-	if float64(budget.Renew)*(1+world.Skew) > float64(silence) {
-		most += 2 * (len(a.Pod.Slots) - held)
-	}
+	most := held*(int(float64(last)*(1+world.Skew)/float64(budget.Renew))+1) + 2*silent
 	if sent > most {
 		r.Violate(apiserver.Chatter, "%s holds %d slots and sent %d requests in %v, not %d: in all %v", a.Name, held, sent, last, most, a.Sent)
 	}
