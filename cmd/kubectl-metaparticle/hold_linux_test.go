@@ -187,16 +187,16 @@ func TestTwoHoldsNeverRunAtOnce(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b, now := newByHand(slotLease("lock.a", "", nil)), clock()
-				broken := false
+				var broken atomic.Bool
 				away := interceptor.NewClient(b, interceptor.Funcs{
 					Update: func(ctx context.Context, c client.WithWatch, o client.Object, options ...client.UpdateOption) error {
-						if broken {
+						if broken.Load() {
 							return errors.New("no route to host")
 						}
 						return c.Update(ctx, o, options...)
 					},
 					Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, options ...client.GetOption) error {
-						if broken {
+						if broken.Load() {
 							return errors.New("no route to host")
 						}
 						return c.Get(ctx, key, o, options...)
@@ -208,7 +208,7 @@ func TestTwoHoldsNeverRunAtOnce(t *testing.T) {
 				lasts := time.Minute
 				if cut > 0 {
 					lasts = 0
-					time.AfterFunc(cut, func() { broken = true })
+					time.AfterFunc(cut, func() { broken.Store(true) })
 				}
 				ann.hold(t, away, now, lasts, 0, group.Done)
 				<-time.After(10 * time.Second)
