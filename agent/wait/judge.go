@@ -123,10 +123,11 @@ func notServing(l *kube.Lease) string {
 
 // shards judges the shards of a workload one after the other, until all are done in one run. The
 // field "stamp" is the stamp of shard 0. The field "next" is the number of the shard to judge next.
-// Each shard with a smaller number is done in the run of that stamp.
+// Each shard with a smaller number is done in the run of that stamp. So is each shard with a smaller number
+// than "gone", which is the number of the shard whose Lease was missing; zero for none.
 type shards struct {
-	next  int
-	stamp api.Stamp
+	next, gone int
+	stamp      api.Stamp
 }
 
 // lease returns the name of the Lease that the wait reads next.
@@ -144,14 +145,14 @@ func (s *shards) see(c api.Condition, l *kube.Lease) string {
 	name := api.ShardLease(c.Lease, s.next)
 	if l == nil {
 		// Enroll sweeps the Lease of a shard that no pod claims any more. A later run may have fewer shards,
-		// and only shard 0 tells.
-		*s = shards{}
+		// and only shard 0 tells. As long as shard 0 tells of the same run, the shards between are not read again.
+		s.next, s.gone = 0, s.next
 		return fmt.Sprintf("The Lease %s does not exist. Check its name, and that a Job with shards claims it.", name)
 	}
 	stamp := api.ParseStamp(l.Annotations[api.StampAnnotation])
 	stamp.Closed = false // a shard that is done counts even if its stamp is closed
-	if s.next == 0 {
-		s.stamp = stamp
+	if s.next == 0 && stamp != s.stamp {
+		s.stamp, s.gone = stamp, 0
 	}
 	switch {
 	case stamp.Run == "":
@@ -166,7 +167,7 @@ func (s *shards) see(c api.Condition, l *kube.Lease) string {
 	case !api.Done(l.Annotations[api.DoneAnnotation]).Has(stamp.Run):
 		return undone(l, s.next, stamp)
 	}
-	if s.next++; s.next < stamp.Count {
+	if s.next = max(s.next+1, s.gone); s.next < stamp.Count {
 		return fmt.Sprintf("Shard %d of %d has not been read yet.", s.next, stamp.Count)
 	}
 	return ""

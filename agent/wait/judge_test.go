@@ -209,6 +209,23 @@ func TestConditionLeavesAShardWhoseLeaseIsSwept(t *testing.T) {
 	})
 }
 
+// A Lease can be missing for ever, and many pods may wait for it.
+func TestMissingLeaseOfAShardCostsFewRequests(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		const count = 64
+		for n := range count - 1 {
+			s.put(shard(n, "1/64/a", "a"))
+		}
+		r := start(t, s, mapped)
+		r.lasts(t, time.Minute)
+		before := len(s.Requests())
+		r.lasts(t, time.Hour)
+		assert.LessOrEqual(t, len(s.Requests())-before, 2*360, "a read of shard 0 and one of the missing Lease in 10 s")
+		s.put(shard(count-1, "1/64/a", "a"))
+		r.ends(t, 15*time.Second)
+	})
+}
+
 func TestConditionWarningNamesAnUnfinishedShard(t *testing.T) {
 	for holder, want := range map[string]string{
 		"":        "Shard 1 of 2 is not done, and no pod holds it. Check the pods of the Job with the UID a. If that Job is complete",
