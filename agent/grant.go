@@ -119,7 +119,7 @@ func (h *hold) give(s elector.State, r gate.Report) time.Duration {
 	again := h.now + b.Retry
 	err := h.orders.grant(r.Shim, gate.Grant{
 		Hold:      h.id,
-		Slots:     gate.SlotsOf(slotTokens(s)),
+		Slots:     gate.SlotsOf(s.Tokens),
 		Deadline:  s.Deadline,
 		BootID:    h.self.BootID,
 		Drain:     b.Drain,
@@ -156,15 +156,6 @@ func slotsOf(s elector.State) []string {
 	var all []string
 	for _, t := range s.Tokens {
 		all = append(all, t.Slot)
-	}
-	return all
-}
-
-// slotTokens returns the slots and their fencing tokens, in the order of acquisition.
-func slotTokens(s elector.State) []gate.SlotToken {
-	var all []gate.SlotToken
-	for _, t := range s.Tokens {
-		all = append(all, gate.SlotToken{Slot: t.Slot, Token: t.Token})
 	}
 	return all
 }

@@ -97,11 +97,11 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 	switch {
 	case h.config.slotless():
 	case h.resumed:
-		h.config.Log.Info("resumed", "hold", h.id, "slots", slotTokens(state), "deadline", state.Deadline)
+		h.config.Log.Info("resumed", "hold", h.id, "slots", state.Tokens, "deadline", state.Deadline)
 	default:
 		h.metrics.Acquired()
-		h.config.Log.Info("acquired", "hold", h.id, "slots", slotTokens(state), "deadline", state.Deadline)
-		h.events.Acquired(slotTokens(state))
+		h.config.Log.Info("acquired", "hold", h.id, "slots", state.Tokens, "deadline", state.Deadline)
+		h.events.Acquired(state.Tokens)
 	}
 	if h.checked != h.id && !h.resumed && !h.config.slotless() {
 		h.checkDeletion(ctx, h.id)

@@ -151,7 +151,7 @@ func (s *starts) lockFacts(f startFacts) elector.Facts {
 		for _, v := range s.lock.Views() {
 			if v.Mine && v.Known {
 				facts.Children = append(facts.Children, elector.Child{
-					Hold: v.Record.Hold, Tokens: []elector.Token{{Slot: v.Slot, Token: cmp.Or(v.Record.Token, v.Record.Version)}},
+					Hold: v.Record.Hold, Tokens: []api.Token{{Slot: v.Slot, Token: cmp.Or(v.Record.Token, v.Record.Version)}},
 				})
 			}
 		}

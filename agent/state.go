@@ -295,13 +295,8 @@ func (s *state) resumable() []elector.Child {
 	return children
 }
 
-// childOf converts a shim's report about its child for package elector.
 func childOf(r gate.Report) elector.Child {
-	c := elector.Child{Hold: r.Hold}
-	for _, t := range r.Slots.List() {
-		c.Tokens = append(c.Tokens, elector.Token(t))
-	}
-	return c
+	return elector.Child{Hold: r.Hold, Tokens: r.Slots.List()}
 }
 
 // jitter returns a random duration between half of d and d.

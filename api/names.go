@@ -339,3 +339,9 @@ func ServesInHold(serving string, acquired time.Time) bool {
 	since, err := time.Parse(time.RFC3339, serving)
 	return err == nil && !acquired.IsZero() && !since.Before(acquired.Truncate(time.Second))
 }
+
+// Token is one slot (a Lease's name) and the fencing token of its hold.
+type Token struct {
+	Slot  string `json:"slot"`
+	Token string `json:"token"`
+}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // Facts are the inputs of a decision, apart from the Leases.
@@ -58,18 +59,15 @@ type Outcome struct {
 // runs reports whether one of the children in Children has a token of the slot.
 func (f Facts) runs(slot string) bool {
 	return slices.ContainsFunc(f.Children, func(c Child) bool {
-		return slices.ContainsFunc(c.Tokens, func(t Token) bool { return t.Slot == slot })
+		return slices.ContainsFunc(c.Tokens, func(t api.Token) bool { return t.Slot == slot })
 	})
 }
 
 // Child is a child whose hold the claim may resume, with the tokens of the child's grant.
 type Child struct {
 	Hold   string
-	Tokens []Token
+	Tokens []api.Token
 }
-
-// Token is the fencing token of one slot.
-type Token struct{ Slot, Token string }
 
 // Kind says what an action does.
 type Kind int

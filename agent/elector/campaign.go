@@ -8,6 +8,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/agent/pace"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // campaign is a hold that the claim acquires or has. No grant names the hold before the pod has all
@@ -22,7 +23,7 @@ type campaign struct {
 	// slots are the slots that the campaign needs, in the order of acquisition.
 	slots slots
 	// tokens are the fencing tokens of a resumed hold.
-	tokens []Token
+	tokens []api.Token
 	// since is the instant at which the campaign began, or last acquired a slot.
 	since time.Duration
 }

@@ -83,7 +83,7 @@ type modelPod struct {
 // modelChild is an application that runs with the tokens of its slots until the deadline.
 type modelChild struct {
 	hold     string
-	tokens   []Token
+	tokens   []api.Token
 	deadline time.Duration
 	writes   bool
 }
@@ -357,7 +357,7 @@ func (p *modelPod) run(s State) {
 			p.model.violate("%s and %s run, and one of them writes", p.name, o.name)
 		}
 		for _, t := range s.Tokens {
-			if slices.ContainsFunc(o.child.tokens, func(u Token) bool { return u.Slot == t.Slot }) {
+			if slices.ContainsFunc(o.child.tokens, func(u api.Token) bool { return u.Slot == t.Slot }) {
 				p.model.violate("%s and %s run under %s", p.name, o.name, t.Slot)
 			}
 		}

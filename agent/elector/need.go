@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/pace"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // need decides which slots a campaign may acquire now.
@@ -275,7 +276,7 @@ func (n need) slotsOf(child Child) slots {
 	}
 	for _, s := range n.slots {
 		r, _ := s.view.Record()
-		if slices.ContainsFunc(child.Tokens, func(t Token) bool { return t.Slot == s.name }) || n.Self.Holds(r, child.Hold) {
+		if slices.ContainsFunc(child.Tokens, func(t api.Token) bool { return t.Slot == s.name }) || n.Self.Holds(r, child.Hold) {
 			return slots{s}
 		}
 	}
@@ -285,8 +286,8 @@ func (n need) slotsOf(child Child) slots {
 // tokensOf returns the tokens of the child's hold. If the child lacks a token, tokensOf takes the
 // token from the Lease. The second result is true if the claim sees that every needed Lease names
 // that hold, and if tokensOf has found every token.
-func (n need) tokensOf(child Child, needed slots) ([]Token, bool) {
-	var tokens []Token
+func (n need) tokensOf(child Child, needed slots) ([]api.Token, bool) {
+	var tokens []api.Token
 	for _, s := range needed {
 		r, ok := s.view.Record()
 		if !ok || !n.Self.Holds(r, child.Hold) {
@@ -299,7 +300,7 @@ func (n need) tokensOf(child Child, needed slots) ([]Token, bool) {
 		if token == "" {
 			return nil, false
 		}
-		tokens = append(tokens, Token{Slot: s.name, Token: token})
+		tokens = append(tokens, api.Token{Slot: s.name, Token: token})
 	}
 	return tokens, true
 }

@@ -27,7 +27,7 @@ type State struct {
 	// Writes reports that the hold is that of a writer.
 	Writes bool
 	// Tokens are the slots and their fencing tokens, in the order of acquisition.
-	Tokens []Token
+	Tokens []api.Token
 	// DrainAt is the instant at which the drain begins, unless a renewal succeeds before that.
 	// Deadline is the deadline of grants. Each of these two fields is the earliest such instant
 	// of all slots; [pace.Never] without slots.
@@ -93,7 +93,7 @@ func (c *claim) State() State {
 	first := c.campaign.slots[0].held.Record()
 	s.Serving, s.Leaving = first.Profile.Serving, first.Profile.Leaving
 	for _, slot := range c.campaign.slots {
-		s.Tokens = append(s.Tokens, Token{Slot: slot.name, Token: slot.held.Token()})
+		s.Tokens = append(s.Tokens, api.Token{Slot: slot.name, Token: slot.held.Token()})
 		s.Confirmed = min(s.Confirmed, slot.confirmed)
 		s.learn(slot.name, slot.held.Record())
 		if slot.unstamped(slot.held.Record()) {

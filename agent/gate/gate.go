@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // ShimID identifies one shim process, by a random string that the shim draws at its start.
@@ -89,17 +91,11 @@ func (g *Grant) check() error {
 	return nil
 }
 
-// SlotToken is one slot (a Lease's name) and the fencing token of its hold.
-type SlotToken struct {
-	Slot  string `json:"slot"`
-	Token string `json:"token"`
-}
-
 // Slots is a list of slots as its JSON text, because two reports are compared by ==. [SlotsOf] makes it.
 type Slots string
 
 // SlotsOf returns the slots of the list, in the same order.
-func SlotsOf(list []SlotToken) Slots {
+func SlotsOf(list []api.Token) Slots {
 	if len(list) == 0 {
 		return ""
 	}
@@ -108,7 +104,7 @@ func SlotsOf(list []SlotToken) Slots {
 }
 
 // List returns the slots in their order.
-func (s Slots) List() (list []SlotToken) {
+func (s Slots) List() (list []api.Token) {
 	_ = json.Unmarshal([]byte(s), &list) // of SlotsOf
 	return list
 }
@@ -123,7 +119,7 @@ func (s Slots) MarshalJSON() ([]byte, error) {
 
 // UnmarshalJSON refuses a longer list than a pod can hold.
 func (s *Slots) UnmarshalJSON(b []byte) error {
-	var list []SlotToken
+	var list []api.Token
 	if err := json.Unmarshal(b, &list); err != nil {
 		return err
 	}

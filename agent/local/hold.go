@@ -7,8 +7,8 @@ import (
 	"cmp"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/pace"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // defaultBeats is the longest time between two heartbeats of a program that states no other time.
@@ -47,7 +47,7 @@ type hold struct {
 	number, token, slot string
 	bid                 *bid
 	// tokens are the slots of the hold, each with its token. A writer has several slots.
-	tokens []elector.Token
+	tokens []api.Token
 	// The field "since" is the time at which the hold began, by the wall clock.
 	since time.Time
 	// deadline is the instant by which the program must have stopped. From the instant drainAt
@@ -82,7 +82,7 @@ type hold struct {
 
 // latest returns the slot with the greatest token, and that token. Each earlier hold of any of
 // the slots has a smaller token than this result, because the tokens of each slot grow.
-func latest(tokens []elector.Token) (slot, token string) {
+func latest(tokens []api.Token) (slot, token string) {
 	for _, t := range tokens {
 		if len(t.Token) > len(token) || len(t.Token) == len(token) && t.Token > token {
 			slot, token = t.Slot, t.Token

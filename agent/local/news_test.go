@@ -13,7 +13,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -107,7 +106,7 @@ func TestCallWithALostHoldGetsNoSuccess(t *testing.T) {
 }
 
 func TestTokenOfSeveralSlotsIsTheGreatest(t *testing.T) {
-	tokens := []elector.Token{{Slot: "a", Token: "9"}, {Slot: "b", Token: "102"}, {Slot: "c", Token: "101"}, {Slot: "d", Token: "20"}}
+	tokens := []api.Token{{Slot: "a", Token: "9"}, {Slot: "b", Token: "102"}, {Slot: "c", Token: "101"}, {Slot: "d", Token: "20"}}
 	slot, token := latest(tokens)
 	assert.Equal(t, "b 102", slot+" "+token)
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/linux"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // patience bounds every wait. The bound is far above the longest wait of a
@@ -105,7 +106,7 @@ func (s *served) wait() *bufio.Reader {
 
 func granting(hold string, leave time.Duration) gate.Grant {
 	return gate.Grant{
-		Hold: hold, Slots: gate.SlotsOf([]gate.SlotToken{{Slot: "lock.a", Token: "7"}}),
+		Hold: hold, Slots: gate.SlotsOf([]api.Token{{Slot: "lock.a", Token: "7"}}),
 		Deadline: linux.Now() + leave + 3*time.Second, Drain: 2 * time.Second, Kill: time.Second,
 	}
 }

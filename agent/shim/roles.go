@@ -17,7 +17,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -75,7 +74,7 @@ func ParseConfig(args []string) (Config, error) {
 		MayEndWait: e.WaitAtMost > 0,
 		Records:    e.MayBeDone,
 		Unbounded:  e.Unbounded,
-		Env:        func(slots []gate.SlotToken) []string { return environment(slots, e.Shards) },
+		Env:        func(slots []api.Token) []string { return environment(slots, e.Shards) },
 		Grace:      e.Grace,
 	}
 	stopSignal := cmp.Or(e.StopSignal, image.StopSignal, "SIGTERM")
@@ -136,7 +135,7 @@ func hook(name string, h *api.Handler) (*Hook, error) {
 // Without slots, the result is empty, so an application keeps its own variables of the same names.
 // The argument "shards" is the number of shards into which the work is divided; zero for other
 // claims.
-func environment(slots []gate.SlotToken, shards int) []string {
+func environment(slots []api.Token, shards int) []string {
 	if len(slots) == 0 {
 		return nil
 	}

@@ -12,7 +12,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -71,7 +70,7 @@ func TestShimOfHTTPHooksNeedsAnotherProgram(t *testing.T) {
 }
 
 func TestEnvironmentOfTheApplicationContainsItsShard(t *testing.T) {
-	held := []gate.SlotToken{{Slot: "shards.deployment.web.11", Token: "4711"}}
+	held := []api.Token{{Slot: "shards.deployment.web.11", Token: "4711"}}
 	exec := api.DefaultExecArgs()
 	exec.Container, exec.Shards = "app", 12
 	cfg, err := ParseConfig(append(exec.Args()[1:], "serve"))
@@ -82,5 +81,5 @@ func TestEnvironmentOfTheApplicationContainsItsShard(t *testing.T) {
 	exec.Shards = 0
 	cfg, err = ParseConfig(append(exec.Args()[1:], "serve"))
 	require.NoError(t, err)
-	assert.Len(t, cfg.Env([]gate.SlotToken{{Slot: "lock.a", Token: "1"}}), 2)
+	assert.Len(t, cfg.Env([]api.Token{{Slot: "lock.a", Token: "1"}}), 2)
 }

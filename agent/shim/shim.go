@@ -54,7 +54,7 @@ type Config struct {
 	Grace time.Duration
 	// Env returns further variables (name=value) for the environment of the child; nil means
 	// none. Environ is the shim's own environment.
-	Env     func([]gate.SlotToken) []string
+	Env     func([]api.Token) []string
 	Environ []string
 
 	// Only Exec reads the fields below.
@@ -213,7 +213,7 @@ type child struct {
 	// The field "killing" reports that the shim is killing all remaining processes.
 	killing bool
 	environ []string // the shim's own environment
-	ours    func([]gate.SlotToken) []string
+	ours    func([]api.Token) []string
 }
 
 // env returns the variables of the grant, and then those variables of the shim's own

@@ -88,7 +88,7 @@ func plain(kind kube.EventType, reason, message string) kube.Event {
 }
 
 // Acquired adds the Event about the beginning of a hold.
-func (e *Events) Acquired(tokens []gate.SlotToken) {
+func (e *Events) Acquired(tokens []api.Token) {
 	var parts []string
 	for _, t := range tokens {
 		parts = append(parts, fmt.Sprintf("%s (token %s)", t.Slot, t.Token))

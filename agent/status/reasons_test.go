@@ -14,7 +14,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -47,10 +46,10 @@ func written(t *testing.T, a Appearance) string {
 // A policy refuses a longer message. The pod of an agent that names many slots would never be Ready.
 func TestMessageOfManyLongSlotsFitsThePolicies(t *testing.T) {
 	var slots []string
-	var tokens []gate.SlotToken
+	var tokens []api.Token
 	for i := range 32 {
 		slots = append(slots, api.LockLease(fmt.Sprintf("%s%02d", strings.Repeat("é", 240), i)))
-		tokens = append(tokens, gate.SlotToken{Slot: slots[i], Token: "4711"})
+		tokens = append(tokens, api.Token{Slot: slots[i], Token: "4711"})
 	}
 	budget, err := api.NewBudget(api.DefaultLeaseDuration)
 	require.NoError(t, err)

@@ -24,6 +24,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/linux"
 	"github.com/metaparticle-io/metaparticle/agent/shim"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // The commands of scripts, besides testscript's own:
@@ -164,10 +165,10 @@ func grantCommand(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(err)
 	}
 	g := gate.Grant{Hold: args[1], Deadline: linux.Now() + d[0], Drain: d[1], Kill: d[2], PodIP: "127.0.0.1"}
-	var slots []gate.SlotToken
+	var slots []api.Token
 	for _, a := range args[5:] {
 		slot, token, _ := strings.Cut(a, "=")
-		slots = append(slots, gate.SlotToken{Slot: slot, Token: token})
+		slots = append(slots, api.Token{Slot: slot, Token: token})
 	}
 	g.Slots = gate.SlotsOf(slots)
 	if !w.until(func() bool { return s.report.Connected && s.heardBy == w.acting.name }) {

@@ -129,7 +129,7 @@ func checkSkipped(s *ShimProcess) {
 }
 
 // environment returns the child's environment, which has each slot with its token.
-func environment(slots []gate.SlotToken) (env []string) {
+func environment(slots []api.Token) (env []string) {
 	for _, t := range slots {
 		env = append(env, t.Slot+"="+t.Token)
 	}
