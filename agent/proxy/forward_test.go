@@ -349,10 +349,11 @@ func TestForwarderReportsASilentTarget(t *testing.T) {
 	const unroutable = "255.255.255.255" // the kernel refuses this address, and sends nothing
 	for name, c := range map[string]struct {
 		target string
+		wait   time.Duration // on a busy machine, even a refusal takes a while
 		want   bool
-	}{"no path": {unroutable, true}, "a refused connection": {holder, false}} {
+	}{"no path": {unroutable, 50 * time.Millisecond, true}, "a refused connection": {holder, 500 * time.Millisecond, false}} {
 		t.Run(name, func(t *testing.T) {
-			f := standby(t, Config{Ports: []int{0}, Wait: 50 * time.Millisecond})
+			f := standby(t, Config{Ports: []int{0}, Wait: c.wait})
 			if f.SetTarget(c.target); c.target == unroutable { // SetTarget refuses this address
 				f.mu.Lock()
 				f.lacking, f.route = false, newRoute(netip.MustParseAddr(unroutable))
