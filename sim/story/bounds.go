@@ -4,6 +4,7 @@
 package story
 
 import (
+	"slices"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/api"
@@ -123,11 +124,21 @@ func (c *workloads) handingOver() time.Duration {
 			{"a standby waits until the state that it saw last expires", world.Slow(c.longest)},
 			{"a refused standby waits until the state that it then reads expires", c.unmuting() + c.unseeing()},
 			{"the kubelet restarts the containers of the last holder", c.restarting()},
+			{"a pod that has given its slots back stands aside", c.standingAside()},
 		})
 	case c.climate != apiserver.Fair:
-		return 3*time.Second + c.unseeing() + c.restarting()
+		return 3*time.Second + c.unseeing() + c.restarting() + c.standingAside()
 	}
-	return 3*time.Second + c.restarting()
+	return 3*time.Second + c.restarting() + c.standingAside()
+}
+
+// standingAside bounds the time for which a pod that needs several slots does not compete, after it has
+// waited in vain for the rest of them. The pod for which it made room may end at once.
+func (c *workloads) standingAside() time.Duration {
+	if !slices.ContainsFunc(c.templates, func(t world.Template) bool { return !t.Any && len(t.Slots) > 1 }) {
+		return 0
+	}
+	return world.Slow(min(api.RenewPeriod(c.longest), 20*time.Second))
 }
 
 // climates returns the sets of request faults that may last for the whole story of a seed. In each
