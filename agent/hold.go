@@ -186,7 +186,7 @@ func pauseOf(s elector.State) string { return status.PauseOf(s.Paused.Slot, s.Pa
 func (h *hold) ends(s elector.State) (ending, time.Duration) {
 	now, drain := h.now, h.self.Budget.Drain
 	drainAt := h.drainAt(s)
-	wake, wished, outcome := drainAt, h.due(h.wish(s)), h.outcome(h.id)
+	wake, wished, outcome := drainAt, h.leaving.due(h.wish(s)), h.outcome(h.id)
 	switch {
 	case s.Taken:
 		// The child gets no grace, because another pod may run now.

@@ -61,8 +61,8 @@ func (s *state) replaced() bool {
 // writes. Then the shim stops the application a few seconds before the end of the leave. Until the
 // agent knows how much of the pod's grace is left, the delay is short.
 func (h *hold) stopDelay() time.Duration {
-	l, delay := h.leaving, h.endpointDelay()
-	if delay == 0 || l.Over || h.restarts() {
+	l, delay := &h.leaving, h.endpointDelay()
+	if delay == 0 || l.Over || l.restarts() {
 		return 0
 	}
 	if !l.known {
@@ -73,12 +73,12 @@ func (h *hold) stopDelay() time.Duration {
 
 // restarts reports whether the kubelet's stop signal belongs to the restart of one container:
 // the API server has answered that nobody has deleted the pod.
-func (h *hold) restarts() bool { return h.leaving.known && !h.leaving.deleted }
+func (l *leaving) restarts() bool { return l.known && !l.deleted }
 
 // due returns the argument "wish" if the wished end is due now; otherwise the zero value. A yield
 // is due once the pod has left its Services. Every other end is due immediately.
-func (h *hold) due(wish ending) ending {
-	if wish.reason == status.ReasonYield && !h.leaving.Over {
+func (l *leaving) due(wish ending) ending {
+	if wish.reason == status.ReasonYield && !l.Over {
 		return ending{}
 	}
 	return wish
@@ -98,7 +98,7 @@ func (h *hold) leave(ctx context.Context, s elector.State, wish ending, serves b
 		l.signalled, l.lastRead, readAt = now, now, pace.Never
 		h.readDeletion(ctx)
 	}
-	if signalled && !h.restarts() {
+	if signalled && !l.restarts() {
 		cause = leave.Deletion
 		successor, turn = h.rollout.pod.Deleted(now, h.turns)
 	}
@@ -111,7 +111,7 @@ func (h *hold) leave(ctx context.Context, s elector.State, wish ending, serves b
 	}
 	out := l.Out
 	l.Decision = l.leave.Next(now, f)
-	if h.restarts() && !signalled {
+	if l.restarts() && !signalled {
 		l.signalled, l.known = 0, false // the next stop signal may belong to a deletion
 	}
 	if l.Out && !out {

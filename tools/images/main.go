@@ -80,15 +80,9 @@ func run(ctx context.Context, args []string, products []product, out io.Writer) 
 	if *archive != "" && len(platforms) != 1 {
 		return fmt.Errorf("-archive takes the images of one platform, and -platforms names %d", len(platforms))
 	}
-	// A registry that is wrong must not show only after minutes of compilation.
-	tags := map[string]name.Tag{}
-	for _, p := range products {
-		if *registry == "" {
-			break
-		}
-		if tags[p.name], err = p.pushable(ctx, *registry, *version, *insecure); err != nil {
-			return err
-		}
+	tags, err := targets(ctx, products, *registry, *version, *insecure)
+	if err != nil {
+		return err
 	}
 	archived := loadable{}
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
@@ -123,6 +117,23 @@ func run(ctx context.Context, args []string, products []product, out io.Writer) 
 		}
 	}
 	return table.Flush()
+}
+
+// targets returns the tag of each product that is to be pushed; none without a registry. A registry that is
+// wrong must not show only after minutes of compilation.
+func targets(ctx context.Context, products []product, registry, version string, insecure bool) (map[string]name.Tag, error) {
+	tags := map[string]name.Tag{}
+	if registry == "" {
+		return tags, nil
+	}
+	for _, p := range products {
+		tag, err := p.pushable(ctx, registry, version, insecure)
+		if err != nil {
+			return nil, err
+		}
+		tags[p.name] = tag
+	}
+	return tags, nil
 }
 
 // parsePlatforms parses a list such as linux/amd64,linux/arm64.
