@@ -64,10 +64,12 @@ func (p *plugin) open(changes ...func(*rest.Config)) (cluster, string, error) {
 // unlimited lets a client send requests as fast as the API server answers.
 func unlimited(config *rest.Config) { config.QPS = -1 }
 
-// apart gives each request in flight a connection of its own, which closes if the request times out.
+// openApart opens the cluster with a connection for each request in flight, which closes if the request times out.
 // With HTTP/2 all requests share one connection. If it stalls, client-go finds out only after 45 s,
 // and a lease has expired before.
-func apart(config *rest.Config) { config.NextProtos = []string{"http/1.1"} }
+func (p *plugin) openApart() (c cluster, namespace string, err error) {
+	return p.open(func(config *rest.Config) { config.NextProtos = []string{"http/1.1"} })
+}
 
 // minor returns the cluster's minor version, such as 35 for Kubernetes 1.35. If the version
 // is unknown, the result is a version with which every gate works. The webhook, however,

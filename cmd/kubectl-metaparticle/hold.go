@@ -86,7 +86,7 @@ func (p *plugin) holdCommand() *cobra.Command {
 			return exitError, fmt.Errorf("%q is no lock: write lock/NAME", args[0])
 		}
 		h.command = args[1:]
-		opened, namespace, err := p.open(apart)
+		opened, namespace, err := p.openApart()
 		if err != nil {
 			return exitError, err
 		}

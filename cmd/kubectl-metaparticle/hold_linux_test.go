@@ -461,7 +461,7 @@ func TestHoldRenewsByAnotherConnectionThanAStalledOne(t *testing.T) {
 "clusters":[{"name":"c","cluster":{"server":"https://%s","insecure-skip-tls-verify":true}}]}`, listener.Addr()), 0o600))
 	p := newPlugin(stdio{})
 	p.kube.KubeConfig = &kubeconfig
-	c, namespace, err := p.open(apart)
+	c, namespace, err := p.openApart()
 	require.NoError(t, err)
 	requests := leases{c, namespace}
 	_, err = requests.GetLease(t.Context(), "lock.a")
