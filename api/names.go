@@ -197,19 +197,19 @@ const (
 	// waits for one second after that standby has seen the release, so that the named pod can
 	// acquire first. The next acquiring write removes the annotation.
 	SuccessorAnnotation = Prefix + "successor"
-	// LeavingAnnotation shows that the holder leaves its Services. The first word of the value
-	// identifies the occasion, as the field Leave of [Offers] does. The second word is
-	// [LeavingSoon] while the holder asks for offers, or if the holder leaves without a successor.
-	// Otherwise, the second word is the identity of the successor. The successor leaves its own
-	// Services, too.
+	// LeavingAnnotation is the holder's announcement that its hold ends. The first word of the value
+	// identifies the announcement: the number of the hold, a dot, and a number. The second word is
+	// [LeavingSoon] until enough pods have answered, or if the holder leaves its Services without a
+	// successor; [LeavingSoon], a colon and an identity if only the answer of that pod counts; and
+	// then the identity of the successor, which leaves its Services, too.
 	LeavingAnnotation = Prefix + "leaving"
 	LeavingSoon       = "soon"
 	// StampAnnotation is on the Lease of a shard. Enroll alone writes the annotation, whose
 	// value is a [Stamp].
 	StampAnnotation = Prefix + "stamp"
-	// OffersAnnotation is on a next Lease, and names pods that stay Ready while a holder
-	// leaves its Services. Its value is [Offers].
-	OffersAnnotation = Prefix + "offers"
+	// WordsAnnotation is on a next Lease, and has what the pods of the slot say to the holder. Its
+	// value is [Words].
+	WordsAnnotation = Prefix + "words"
 )
 
 // Other tools read these words in the agent's Events, and in [ReadyCondition] on the pod. An
