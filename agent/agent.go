@@ -65,8 +65,8 @@ func (a *Agent) hold(ctx context.Context, h *hold) error {
 	h.begin()
 	end := ending{}
 	defer func() { h.letGo(end) }()
-	if a.state.rollout.takesTurns() { // a pod that takes turns has one slot
-		defer a.state.watchAsks(ctx, h.slots[0])()
+	if r := a.state.rollout; r.takesTurns() || r.speaks && a.state.config.YieldAfter > 0 { // such a pod has one slot
+		defer a.state.watchWords(ctx, h)()
 	}
 	var err error
 	if end, err = h.run(ctx); err != nil {

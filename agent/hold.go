@@ -5,7 +5,6 @@ package agent
 
 import (
 	"context"
-	"strconv"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/elector"
@@ -58,14 +57,16 @@ type hold struct {
 // hold by [hold.begin].
 func newHold(s *state, claimed elector.State) *hold {
 	h := &hold{state: s, id: claimed.Hold, slots: slotsOf(claimed), since: s.now, resumed: claimed.Resumed}
-	h.leaving.id = h.id
-	if h.resumed {
-		h.leaving.id += "." + strconv.FormatInt(s.now.Milliseconds(), 10)
-		h.serving = claimed.Serving
-		h.served = !h.serving.IsZero()
+	h.turns = turn.HolderFacts{
+		ID: h.id, Since: h.since, Resumed: h.resumed, Rollout: slotOf(h.record()).Rollout,
+		YieldAfter: s.config.YieldAfter, Prefers: s.config.Prefers == PrefersOthers,
 	}
-	h.leaving.id += api.Awaits
-	h.turns = turn.HolderFacts{ID: h.id, Since: h.since, Resumed: h.resumed, Rollout: slotOf(h.record()).Rollout}
+	if h.resumed {
+		h.serving = claimed.Serving
+		if h.served = !h.serving.IsZero(); h.served {
+			h.turns.Failing = s.now // until the first answer of a probe
+		}
+	}
 	h.turns.TurnSince = s.rollout.turnSince(h.since, h.turns.Rollout)
 	return h
 }
@@ -78,8 +79,7 @@ func (h *hold) begin() {
 	h.rollout.turnBegan = h.turns.TurnSince
 	// A yield that was requested before this hold began does not count.
 	h.yielding = false
-	// The holder answers only asks that it sees during the hold.
-	h.rollout.asks = asks{}
+	h.rollout.heard = heard{}
 }
 
 // record returns the Lease of the first slot; the zero value for a hold without slots.
@@ -139,15 +139,14 @@ func (h *hold) decide(ctx context.Context, s elector.State) time.Duration {
 }
 
 // act sends the requests for the start lock, the grants, and then the renewals, in which the holder
-// says since when the application serves. Then act shows the status, and removes an ask that the pod
-// wrote as a standby. The result is the instant of the next action.
+// says since when the application serves. Then act shows the status. The result is the instant of the
+// next action.
 func (h *hold) act(ctx context.Context, s elector.State) time.Duration {
 	wake := min(h.driveStarts(ctx, s), h.grantWaiting(s))
 	if h.needed(s) {
 		h.learnServing(s)
 	}
-	wake = min(wake, h.renew(ctx, s, true), h.appear(ctx, s))
-	return min(wake, h.asker.endHeld(ctx, h.now))
+	return min(wake, h.renew(ctx, s, true), h.appear(ctx, s))
 }
 
 // conclude stores what outlasts the hold, and reports, in the log, the metrics and an Event, why the hold
@@ -248,8 +247,10 @@ func (h *hold) wish(s elector.State) ending {
 		return ending{reason: status.ReasonYield, grace: grace, successor: s.Yield.Successor}
 	case h.yielding && !h.config.slotless():
 		return ending{reason: status.ReasonYield, grace: grace}
-	case h.turn.To != "":
-		return ending{reason: status.ReasonYield, grace: grace, successor: h.turn.To, turn: h.turn.Turn}
+	case h.turn.To.Identity != "" && h.now >= h.leaving.announcesAt:
+		return ending{reason: status.ReasonYield, grace: grace, successor: h.turn.To.Identity, wish: h.turn.To}
+	case h.turn.Hangs && h.now >= h.leaving.announcesAt:
+		return ending{reason: status.ReasonHung, grace: grace}
 	case h.turn.Failed && h.mayHold():
 		return ending{reason: status.ReasonTurnFailed, grace: grace}
 	}
@@ -287,7 +288,9 @@ func (h *hold) needed(s elector.State) bool {
 func (h *hold) renew(ctx context.Context, s elector.State, guard bool) time.Duration {
 	f := h.baseFacts()
 	f.Renew, f.Guard = h.needed(s), guard
-	f.Profile.Serving, f.Profile.Leaving, f.Profile.Leave = h.serving, h.leaving.Says, h.leaving.id
+	if f.Profile.Serving, f.Profile.Leaving = h.serving, h.leaving.Says; f.Profile.Leaving != "" {
+		f.Profile.Leave = h.leaving.id
+	}
 	if h.rollout.takesTurns() {
 		text := h.rolloutText(h.record())
 		f.Rollout = &text
@@ -359,9 +362,9 @@ func (h *hold) letGo(end ending) {
 	h.metrics.Holding(0)
 	h.probes.Follow(nil)
 	if end.successor == "" {
-		end.successor, end.turn = h.leaving.Successor, h.leaving.turn
+		end.successor, end.wish = h.leaving.Successor, h.leaving.wish
 	}
-	successor := h.releaseTo(end.successor, end.turn)
+	successor := h.releaseTo(end)
 	part := elector.Parting{Successor: successor}
 	switch reason := end.reason; {
 	case !h.shims.Proven(h.id):
@@ -371,6 +374,9 @@ func (h *hold) letGo(end ending) {
 		// Until the head start is over, this pod does not acquire. A standby acts within
 		// milliseconds, or within Budget.Retry if its watch has ended.
 		part.GiveBack, part.HeadStart = true, budget.Retry
+	case reason == status.ReasonHung:
+		part.GiveBack, part.HeadStart = true, 2*h.config.YieldAfter
+		h.rollout.hungUntil = h.now + part.HeadStart
 	case reason == status.ReasonNotGranted:
 		// The grant could not be stored on disk, and the disk does not recover in a moment. So
 		// other pods may acquire first. If no other pod acquires, this pod acquires again no more

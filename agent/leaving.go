@@ -5,7 +5,7 @@ package agent
 
 import (
 	"context"
-	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -22,14 +22,19 @@ import (
 
 // leaving has what package leave needs to decide how a holder leaves the pod's Services.
 type leaving struct {
-	// id identifies the leave. Each agent process of a hold uses another id, because the pods
-	// that offered to an earlier process may be gone.
+	// id identifies the present announcement; empty without one. Answers to earlier announcements do not
+	// count, because their pods may be gone.
 	id string
+	// wish is the wish because of which the hold ends, or names its successor; zero for none.
+	wish api.Word
+	// unanswered are the wishes to which the holder has announced its end in vain, and withdrawals counts
+	// these announcements. Before the instant announcesAt the holder announces nothing that needs an answer.
+	unanswered  api.Words
+	withdrawals int
+	announcesAt time.Duration
 
 	leave leave.Leave
 	leave.Decision
-	// turn is the revision of the successor; zero if no turn begins with the successor.
-	turn api.Revision
 	// signalled is the instant of the agent's first read of the pod after a stop signal of the
 	// kubelet; zero without such a signal. The answer to that read is in the fields "ends",
 	// "known" and "deleted", as in [leave.Facts].
@@ -76,19 +81,32 @@ func (h *hold) stopDelay() time.Duration {
 func (l *leaving) restarts() bool { return l.known && !l.deleted }
 
 // due returns the argument "wish" if the wished end is due now; otherwise the zero value. A yield
-// is due once the pod has left its Services. Every other end is due immediately.
+// is due once the pod has left its Services, and the successor has answered if the yield is not a
+// person's. Every other end is due immediately.
 func (l *leaving) due(wish ending) ending {
-	if wish.reason == status.ReasonYield && !l.Over {
+	cause := wish.cause()
+	if cause != leave.None && !l.Over || (cause == leave.Turn || cause == leave.Hang) && !l.Answered {
 		return ending{}
 	}
 	return wish
+}
+
+// withdrawn learns that nobody has answered the announcement. The holder announces its end for the same
+// wish only once, and the next announcement waits: ten seconds, and each time twice as long, for at most five minutes.
+func (l *leaving) withdrawn(now time.Duration) {
+	if l.wish.Identity != "" {
+		l.unanswered = append(l.unanswered, l.wish)
+		l.unanswered = l.unanswered[max(0, len(l.unanswered)-api.MostWords):]
+	}
+	l.announcesAt = now + min(10*time.Second<<min(l.withdrawals, 5), 5*time.Minute)
+	l.withdrawals++
 }
 
 // leave decides how the pod leaves its Services before the wished end. The result is the
 // instant of the next decision.
 func (h *hold) leave(ctx context.Context, s elector.State, wish ending, serves bool) time.Duration {
 	now, l := h.now, &h.leaving
-	cause, successor, turn := wish.cause(), wish.successor, wish.turn
+	cause, successor := wish.cause(), wish.successor
 	signalled, preStop := h.stopSignals()
 	readAt := pace.Never
 	if signalled && l.signalled == 0 {
@@ -100,23 +118,36 @@ func (h *hold) leave(ctx context.Context, s elector.State, wish ending, serves b
 	}
 	if signalled && !l.restarts() {
 		cause = leave.Deletion
-		successor, turn = h.rollout.pod.Deleted(now, h.turns)
+		wish.wish = h.rollout.pod.Deleted(now, h.turns)
+		successor = wish.wish.Identity
 	}
 	f := leave.Facts{
 		Cause: cause, Successor: successor, EndpointDelay: h.endpointDelay(),
-		Ready: serves && (h.stored.ready || h.readiness.Postponed(now)) && h.rollout.asks.version != "", Unready: h.stored.known && !h.stored.ready,
-		Replaced: h.replaced(), Offers: h.offers(),
-		PreStop: preStop, Says: s.Leaving, Serving: !s.Serving.IsZero(),
+		Ready: serves && (h.stored.ready || h.readiness.Postponed(now)) && h.rollout.heard.sees, Unready: h.stored.known && !h.stored.ready,
+		Replaced: h.replaced(), Alone: h.rollout.heard.alone, Answers: h.rollout.heard.answers(l.id),
+		PreStop: preStop, Serving: !s.Serving.IsZero(),
 		Known: l.known, Deleted: l.deleted, Ends: l.ends,
 	}
+	if l.id == s.Leave {
+		f.Says = s.Leaving
+	}
 	out := l.Out
+	if l.Says == "" {
+		l.id, l.wish = h.id+"."+strconv.FormatInt(now.Milliseconds(), 10), wish.wish
+	}
 	l.Decision = l.leave.Next(now, f)
+	if l.Withdrawn {
+		h.config.Log.Info("nobody answered, so the hold goes on", "hold", h.id, "successor", successor)
+		l.withdrawn(now)
+	}
 	if l.restarts() && !signalled {
 		l.signalled, l.known = 0, false // the next stop signal may belong to a deletion
 	}
 	if l.Out && !out {
-		l.turn = turn
 		h.config.Log.Info("leaving the Services", "hold", h.id, "successor", l.Successor)
+	}
+	if l.announcesAt > now {
+		readAt = min(readAt, l.announcesAt)
 	}
 	return min(l.Wake, readAt)
 }
@@ -130,13 +161,6 @@ func (h *hold) stopSignals() (signalled, preStop bool) {
 		}
 	}
 	return signalled, preStop
-}
-
-// offers returns the offers of other pods. An offer in the holder's own name does not count,
-// because the holder could otherwise yield to itself.
-func (h *hold) offers() []api.Offer {
-	own := func(o api.Offer) bool { return o.Identity == h.self.Identity }
-	return slices.DeleteFunc(slices.Clone(h.rollout.asks.offersTo(h.leaving.id)), own)
 }
 
 // readDeletion reads the pod until the API server answers. The answer states whether the pod is
@@ -157,39 +181,45 @@ type ending struct {
 	reason    string
 	grace     time.Duration
 	successor string
-	// turn is the revision that has its turn next; zero for none.
-	turn api.Revision
+	// wish is the successor's wish for the slot; zero for a successor that a person has named.
+	wish api.Word
 }
 
-// cause returns the [leave.Cause] of an end by a yield, and [leave.None] for every other end.
+// cause returns the [leave.Cause] of an end that the holder announces, and [leave.None] for every other.
 func (e ending) cause() leave.Cause {
 	switch {
+	case e.reason == status.ReasonHung:
+		return leave.Hang
 	case e.reason != status.ReasonYield:
 		return leave.None
-	case e.turn.Valid():
+	case e.wish.Identity != "":
 		return leave.Turn
 	}
 	return leave.Yield
 }
 
 // learnTurn stores whether the children serve, the instant since which they serve, whether a person has
-// paused the slot, and the last ask. If children that have served for at least [turn.Proof] stop
-// serving, it also stores the present instant.
+// paused the slot, and the wishes of other pods. If children that have served stop serving, it also stores the
+// present instant. The wish for which the holder has announced its end stays until the announcement is
+// withdrawn, although the answer has replaced it.
 func (h *hold) learnTurn(now, since time.Duration, serves, paused bool) {
 	if serves && !h.turns.Serves {
-		h.turns.Serving = since
-	} else if !serves && h.turns.Serves && now >= h.turns.Serving+turn.Proof {
-		h.turns.Stopped = now
+		h.turns.Serving, h.turns.Failing = since, 0
+	} else if !serves && h.turns.Serves {
+		h.turns.Failing = now
+		if now >= h.turns.Serving+turn.Proof {
+			h.turns.Stopped = now
+		}
 	}
-	h.turns.Serves, h.turns.Paused, h.turns.Ask = serves, paused, h.rollout.asks.last
+	h.turns.Serves, h.turns.Paused, h.turns.Alone = serves, paused, h.rollout.heard.alone
+	h.turns.Wishes = h.rollout.heard.wishes(h.id, h.leaving.unanswered)
+	if h.leaving.Says != "" && h.leaving.wish.Identity != "" && !h.turns.Wishes.Of(h.leaving.wish.Identity) {
+		h.turns.Wishes = append(h.turns.Wishes, h.leaving.wish)
+	}
 }
 
-// decideTurn returns package turn's decision about the hold. For a pod that takes no turns, only the
-// field Wake is set, to [pace.Never].
+// decideTurn returns package turn's decision about the hold.
 func (h *hold) decideTurn() turn.HolderDecision {
-	if !h.rollout.takesTurns() {
-		return turn.HolderDecision{Wake: pace.Never}
-	}
 	got := h.rollout.pod.Holder(h.now, h.config.Wall(), h.turns)
 	h.turns.Rollout = got.Rollout
 	return got
@@ -204,18 +234,25 @@ func (h *hold) rolloutText(r lease.Record) string {
 }
 
 // releaseTo stores the value of [api.RolloutAnnotation] for the releasing write, and returns the pod
-// that the write names as successor. If the argument "to" names a pod, that pod is the
-// successor, and the argument "revision" is its revision. If "to" is empty, a pod that is about
-// to end yields to the pod that asks.
-func (h *hold) releaseTo(to string, revision api.Revision) (successor string) {
-	if !h.rollout.takesTurns() {
-		return to
+// that the write names as successor. If the end has no successor, a pod that is about to end yields to a
+// pod that wishes for the slot.
+func (h *hold) releaseTo(end ending) (successor string) {
+	if !h.rollout.takesTurns() && end.reason != status.ReasonHung {
+		return end.successor
 	}
 	slot := slotOf(h.record())
 	slot.Hold, slot.Rollout = h.turns.ID, h.turns.Rollout
+	slot.Rollout.Transitions = h.record().Transitions
+	if end.reason == status.ReasonHung {
+		slot.Rollout = h.rollout.pod.Hung(h.turns)
+	}
+	to, revision := end.successor, end.wish.Revision
 	if to == "" && !h.mayHold() {
-		h.turns.Ask = h.rollout.asks.last
-		to, revision = h.rollout.pod.Deleted(h.now, h.turns)
+		wish := h.rollout.pod.Deleted(h.now, h.turns)
+		to, revision = wish.Identity, wish.Revision
+	}
+	if revision.Same(h.rollout.pod.Revision) {
+		revision = api.Revision{} // a preference is no turn
 	}
 	left, successor := h.rollout.pod.Released(slot, to, revision)
 	h.rollout.released = releaseText{hold: h.turns.ID, text: left.String()}

@@ -4,11 +4,9 @@
 package agent
 
 import (
-	"strconv"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/elector"
-	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/agent/turn"
@@ -28,8 +26,15 @@ type rollout struct {
 	since time.Duration
 	// waiting has the facts by which a standby decides whether the pod asks for its turn.
 	waiting turn.StandbyFacts
-	// asks has the asks and the offers of other pods.
-	asks asks
+	// heard is what the holder has heard from other pods.
+	heard heard
+	// Until the instant hungUntil this pod answers no holder that it can take the slot, because its own
+	// application has hung.
+	hungUntil time.Duration
+	// speaks reports that the pod may speak to the holder of its slot: it has one slot, and that slot has a next Lease.
+	speaks bool
+	// preferred reports that a preference names this pod.
+	preferred bool
 	// released has the value of [api.RolloutAnnotation] for the release of the last hold.
 	released releaseText
 	// turnBegan is the instant at which this process began, or resumed, the turn; zero if the Lease
@@ -47,8 +52,10 @@ func newRollout(c Config) *rollout {
 	// for some slots. The gates "pod" and "readiness" cannot give the slot back within a turn.
 	// With the readiness "holder" no standby is Ready, so no pod needs a turn.
 	one := len(c.Slots) == 1 && api.HasNextLease(c.Slots[0])
-	if one && c.Readiness == api.ReadinessForward && !c.KubeletStops && !c.gatesReadiness() {
+	r.speaks = one && !c.KubeletStops && !c.gatesReadiness()
+	if r.speaks && c.Readiness == api.ReadinessForward {
 		r.pod.Revision, r.pod.Startup, r.pod.MinReady = c.Revision, startup(c.Probes), c.MinReady
+		r.preferred = c.Prefers == PrefersThis
 	}
 	return r
 }
@@ -108,10 +115,11 @@ func (r *rollout) turnSince(now time.Duration, of turn.Rollout) time.Duration {
 	return r.turnBegan
 }
 
-// see stores the hold that the standby sees, and whether a grant would start the whole application.
+// see stores the hold that the standby sees, whether a grant would start the whole application, and
+// since when the pod is Ready.
 // If the hold has changed, see also stores the present instant, and clears waiting.Due. If the Lease
 // does not name this pod, the pod's turn has ended.
-func (r *rollout) see(now time.Duration, views []elector.View, whole bool) {
+func (r *rollout) see(now time.Duration, views []elector.View, whole bool, s stored) {
 	hold := ""
 	if len(views) > 0 {
 		hold = views[0].Record.Hold
@@ -122,7 +130,10 @@ func (r *rollout) see(now time.Duration, views []elector.View, whole bool) {
 	if hold != r.hold || r.since == 0 {
 		r.hold, r.since, r.waiting.Due = hold, now, 0
 	}
-	r.waiting.Whole = whole
+	r.waiting.Whole, r.waiting.Preferred, r.waiting.ReadySince = whole, r.preferred, 0
+	if s.ready {
+		r.waiting.ReadySince = s.since
+	}
 }
 
 // learn stores whether this pod's turn has failed, and the first instant at which the holder would
@@ -143,10 +154,12 @@ func (r *rollout) text(now time.Duration, wall time.Time, a elector.Action, reco
 	switch {
 	case a.Kind == elector.Acquire && r.workload != "":
 		return r.acquired(now, wall, record, a.Record.Hold).String()
-	case a.Kind == elector.Acquire, !r.takesTurns():
+	case a.Kind == elector.Acquire:
 		return record.Rollout
 	case r.released.hold == a.Hold:
 		return r.released.text
+	case !r.takesTurns():
+		return record.Rollout
 	}
 	left, _ := r.pod.Released(slotOf(record), "", api.Revision{})
 	return left.String()
@@ -161,72 +174,11 @@ func (r *rollout) acquired(now time.Duration, wall time.Time, record lease.Recor
 	switch {
 	case r.takesTurns():
 		next = r.pod.Acquired(now, wall, slot, hold)
+	case next.Hangs > 0:
+		next = turn.Rollout{Hangs: next.Hangs, Hung: next.Hung}
 	case next.String() == "" || next.Proven.Workload == r.workload:
 		return turn.Rollout{}
 	}
 	next.Transitions = lease.Self{Identity: r.pod.Identity}.Transitions(record)
 	return next
-}
-
-// asks has the ask and the offers that the next Lease contains.
-type asks struct {
-	// version is the last resourceVersion of the next Lease that the agent has seen.
-	version string
-	// asker is the pod of the last ask that the agent has seen, even if that ask did not count. The
-	// field "renewed" is the renew time of that ask.
-	asker   string
-	renewed time.Time
-	last    turn.Ask
-	offers  api.Offers
-}
-
-// see stores the ask and the offers that the next Lease contains. If the agent has not seen the
-// next Lease before, an ask in that Lease does not count, because the ask may be old. A pod that
-// still asks writes its ask again, with another renew time. So a write that keeps the asker and the
-// renew time does not renew the ask. Such a write comes from a person, or encrypts etcd anew. The
-// argument "own" is the resourceVersion of the holder's own Lease.
-func (a *asks) see(now time.Duration, l *kube.Lease, own string) {
-	if l.ResourceVersion == a.version {
-		return
-	}
-	first := a.version == ""
-	if !first && precedes(l.ResourceVersion, a.version) {
-		// A watch without a version may begin with old states. But after a restore of etcd, each
-		// version may be smaller than before. Then the holder's renewals soon have smaller versions, too.
-		if !precedes(own, a.version) {
-			return
-		}
-		first = true
-	}
-	a.version = l.ResourceVersion
-	a.offers = api.ParseOffers(l.Annotations[api.OffersAnnotation])
-	if l.Annotations[api.RevisionAnnotation] == "" && l.Holder != "" && a.offers.Of(l.Holder) {
-		return // an offer replaces the ask in the Lease, but does not end the ask
-	}
-	repeated := l.Holder == a.asker && l.RenewTime.Equal(a.renewed)
-	a.asker, a.renewed = l.Holder, l.RenewTime
-	revision, err := api.ParseRevision(l.Annotations[api.RevisionAnnotation])
-	switch {
-	case err != nil || first || !revision.Valid():
-		a.last = turn.Ask{}
-	case !repeated:
-		a.last = turn.Ask{Identity: l.Holder, Revision: revision, Seen: now}
-	}
-}
-
-// precedes reports whether the first resourceVersion is certainly older than the second one. If one
-// of the two is not a number, the result is false.
-func precedes(version, other string) bool {
-	v, err := strconv.ParseUint(version, 10, 64)
-	o, otherErr := strconv.ParseUint(other, 10, 64)
-	return err == nil && otherErr == nil && v < o
-}
-
-// offersTo returns the offers that other pods made for the leave with the given id; nil if the
-// known offers are for another leave.
-func (a *asks) offersTo(leave string) []api.Offer {
-	if a.offers.Leave != leave {
-		return nil
-	}
-	return a.offers.Pods
 }

@@ -6,6 +6,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/elector"
@@ -26,7 +27,7 @@ type standby struct{ *state }
 // After each event the standby decides, acts and shows, in this order. The actions depend on the
 // decision, and the status also shows what the claim has just done.
 func (s standby) run(ctx context.Context) (*hold, error) {
-	defer s.offerer.endExcept("")
+	defer s.speaker.silent()
 	for {
 		s.drainOrphans()
 		views := s.claim.Views()
@@ -68,10 +69,10 @@ type standbyDecision struct {
 // sends no request.
 func (s standby) decide(views []elector.View) standbyDecision {
 	r, now := s.rollout, s.now
-	r.see(now, views, s.startsWhole())
+	r.see(now, views, s.startsWhole(), s.stored)
 	standing := r.standing(now, views, s.claim.Began)
 	r.learn(now, standing)
-	return standbyDecision{standing: s.hindered(standing, views), watchesStart: standing.Asks}
+	return standbyDecision{standing: s.hindered(standing, views), watchesStart: standing.Wish != ""}
 }
 
 // facts returns the inputs of the claim's next decision. A standby competes for no slot after a
@@ -85,21 +86,20 @@ func (s standby) facts(views []elector.View, standing turn.StandbyDecision) elec
 	return f
 }
 
-// act sends the requests for the slots and for the start lock, and the pod's ask. The result is the
-// instant of the next decision.
+// act sends the requests for the slots and for the start lock. The result is the instant of the next
+// decision.
 func (s standby) act(ctx context.Context, f elector.Facts, d standbyDecision) (wake time.Duration) {
 	_, wake = s.claim.Step(ctx, s.now, f, s.outcome)
-	wake = min(wake, d.standing.Wake, s.starts.act(ctx, s.now, startFacts{asks: d.watchesStart}))
-	return min(wake, s.asker.ask(ctx, s.now, d.standing.Asks))
+	return min(wake, d.standing.Wake, s.starts.act(ctx, s.now, startFacts{asks: d.watchesStart}))
 }
 
-// show writes the pod's status and the pod's offer to the holder. Then show dismisses the shims that
+// show writes the pod's status, and what the pod says to the holder. Then show dismisses the shims that
 // have waited for long enough. The views come from after the requests, because act may have changed
 // them. The result is the instant of the next decision.
 func (s standby) show(ctx context.Context, standing turn.StandbyDecision, settled bool) (wake time.Duration) {
 	now, wake := s.now, pace.Never
 	views := s.claim.Views()
-	effect := effectOf(standing, s.asker.err)
+	effect := effectOf(standing, s.speaker.err)
 	effect.Beyond = s.readyBeyond(views)
 	decided := s.readiness.Standby(now, seen(views), effect, !s.shims.Alive())
 	if settled {
@@ -107,38 +107,49 @@ func (s standby) show(ctx context.Context, standing turn.StandbyDecision, settle
 	} else if now < s.waits.retryAt {
 		decided, wake = status.Failed(s.waits.failed()), s.waits.retryAt
 	}
-	wake = min(wake, s.offer(ctx, decided, standing, views))
+	wake = min(wake, s.speak(ctx, decided, standing, views))
 	return min(wake, s.waits.dismiss(now), s.publish(ctx, decided))
 }
 
 // hindered returns the decision of package turn, changed if the start lock keeps the pod from
-// starting. The pod then does not ask. Otherwise the holder would yield, and no pod could start.
+// starting. The pod then has no wish, and answers no announcement that asks it.
 func (s standby) hindered(standing turn.StandbyDecision, views []elector.View) turn.StandbyDecision {
-	if !standing.Asks {
+	if standing.Wish == "" {
 		return standing
 	}
 	if why := s.starts.hinders(s.now, views[0].Record.Holder); why != "" {
-		standing.Asks, standing.Reason = false, api.ReasonWaitsForItsTurn
+		standing.Wish, standing.Reason = "", api.ReasonWaitsForItsTurn
 		standing.Message = fmt.Sprintf("%s, so revision %d does not ask yet", why, s.rollout.pod.Revision.Number)
 	}
 	return standing
 }
 
 // checkAhead checks for the pod's deletion, if this standby expects a slot after the present hold. A
-// standby expects the slot while the standby asks for its turn. A standby also expects the slot once
-// a person, or the leaving holder, has named the standby as successor.
+// standby expects the slot while the standby wishes for it. A standby also expects the slot once a person, or the
+// leaving holder, has named the standby as successor, or asked it. The check for an announcement comes after
+// that for the wish, which may be old by then.
 func (s standby) checkAhead(ctx context.Context, views []elector.View, standing turn.StandbyDecision) {
 	for _, v := range views {
-		if (s.named(v) || standing.Asks) && !v.Mine && s.deletion.expect(v.Slot, v.Record.Hold, s.now) {
+		occasion := v.Record.Hold
+		if asked, _ := api.Asked(v.Record.Profile.Leaving); asked == s.self.Identity {
+			occasion = v.Record.Profile.Leave
+		}
+		if (s.named(v) || standing.Wish != "") && !v.Mine && s.deletion.expect(v.Slot, occasion, s.now) {
 			s.sendCheckAhead(ctx)
 		}
 	}
 }
 
-// named reports whether a person, or the leaving holder, has named this pod as successor.
+// named reports whether a person, or the leaving holder, has named this pod as successor, or asked it.
 func (s standby) named(v elector.View) bool {
-	yield, own := v.Record.Yield, s.self.Identity
-	return yield.Hold == v.Record.Hold && yield.Successor == own || v.Record.Profile.Leaving == own
+	own, leaving := s.self.Identity, v.Record.Profile.Leaving
+	asked, _ := api.Asked(leaving)
+	return s.byPerson(v) || leaving == own || asked == own
+}
+
+// byPerson reports whether a person has named this pod as the successor of the present hold.
+func (s standby) byPerson(v elector.View) bool {
+	return v.Record.Yield.Hold == v.Record.Hold && v.Record.Yield.Successor == s.self.Identity
 }
 
 // seen converts the views of a standby's slots for the status.
@@ -187,11 +198,11 @@ func (s standby) unheard(v elector.View) bool {
 }
 
 // effectOf converts the decision of package turn about a standby into its effect on the pod's
-// readiness. The argument "unwritten" is the error of the last write of the pod's ask; nil for none.
+// readiness. The argument "unwritten" is the error of the last write of the pod's wish; nil for none.
 // The message contains that error.
 func effectOf(s turn.StandbyDecision, unwritten error) status.Turn {
 	t := status.Turn{Ready: s.Ruling == turn.Ready, NotReady: s.Ruling == turn.NotReady, Reason: s.Reason, Message: s.Message}
-	if s.Asks && unwritten != nil {
+	if s.Wish != "" && unwritten != nil {
 		t.Message += ", but cannot write that: " + unwritten.Error()
 	}
 	return t
@@ -234,46 +245,89 @@ func (s standby) drainOrphans() {
 	}
 }
 
-// offer sends the pod's offer to stay Ready, if the holder is leaving its Services and this
-// standby is Ready. A standby offers once for each leave. Later, offer tells the holder that the
-// standby is prepared. The result is the instant of the next decision.
-func (s standby) offer(ctx context.Context, d status.Decision, standing turn.StandbyDecision, views []elector.View) (wake time.Duration) {
-	o := s.offerer
-	if !s.rollout.takesTurns() {
+// speak says to the holder of the slot what this standby has to say now: a wish for the slot, or an answer
+// to the holder's announcement. The result is the instant of the next decision.
+func (s standby) speak(ctx context.Context, d status.Decision, standing turn.StandbyDecision, views []elector.View) (wake time.Duration) {
+	if !s.rollout.speaks {
 		return pace.Never
 	}
 	v := views[0]
-	holder := v.Record.Profile
-	o.endExcept(holder.Leave)
-	ours := v.Known && !v.Mine && holder.Workload == s.config.Workload && s.now < v.ExpiresAt
-	follows, serves := holder.Leaving == s.self.Identity, !holder.Serving.IsZero()
+	to, say, wake := v.Record.Profile.Leave, api.Say(""), pace.Never
 	switch {
-	case !ours || holder.Leaving == "":
-		return pace.Never
-	case o.leave != "" && follows:
-		return o.tellAsSuccessor(ctx, s.now, s.stored.known && !s.stored.ready)
-	case o.leave != "" && !serves:
-		o.tell(ctx) // the decision d has made the forwarder let new connections wait
+	case !v.Known || v.Mine || v.Record.Holder == "" || s.now >= v.ExpiresAt:
+	case to == "":
+		to, say = v.Record.Hold, standing.Wish
+	default:
+		say, wake = s.answer(d, standing, v)
+	}
+	// A random pause spreads the answers of many standbys, so most of them find enough answers and need
+	// not write. A pod that is asked answers first, because the holder waits for it.
+	pause := time.Duration(0)
+	if !say.Wish() && say != api.Prepared && !s.named(v) {
+		pause = time.Duration(s.random.Int64N(int64(leave.Spread)))
+	}
+	return min(wake, s.speaker.say(ctx, say, to, pause))
+}
+
+// answer returns what this standby says to the announcement of the holder; empty for nothing.
+func (s standby) answer(d status.Decision, standing turn.StandbyDecision, v elector.View) (say api.Say, wake time.Duration) {
+	holder := v.Record.Profile
+	asked, soon := api.Asked(holder.Leaving)
+	serves, ours, said := !holder.Serving.IsZero(), holder.Workload == s.config.Workload, s.speaker.answer(holder.Leave)
+	follows := holder.Leaving == s.self.Identity
+	stays := ours && s.stored.ready && (d.Ready || d.Keep) && s.mayHold() && len(s.config.Ports) > 0
+	able := s.startsWhole() && s.now >= s.rollout.hungUntil
+	takes := able && standing.TakeFrom == 0
+	switch {
+	case asked == s.self.Identity && !s.byPerson(v):
+		// The pod must still wish for the slot, and must know that it is not being deleted.
+		if takes = able && standing.Wish != "" && s.deletion.clearedAhead(s.now); !takes {
+			return said, pace.Never
+		}
+		fallthrough
+	case asked == s.self.Identity, follows && said != "":
+		at := s.preparedAt()
+		switch {
+		case s.now >= at || said == api.Prepared:
+			return api.Prepared, pace.Never
+		case said == "" && stays && takes:
+			return api.Either, at
+		case said == "" && takes:
+			return api.Takes, at
+		}
+		return said, at
+	case said == api.Stays || said == api.Either, said == api.Prepared:
+		if !serves {
+			return api.Prepared, pace.Never // the decision d has made the forwarder let new connections wait
+		}
+		return said, pace.Never
+	case said != "", follows:
+		return said, pace.Never
+	case !serves:
+		// The application hangs, so whoever can take the slot says so.
+		if soon && asked == "" && takes && (holder.Revision.Same(s.config.Revision) || !holder.Revision.Valid()) {
+			return api.Takes, pace.Never
+		}
+		return "", pace.Never
+	case stays && takes && holder.Revision.Same(s.config.Revision):
+		return api.Either, pace.Never
+	// A deleted standby that forwards does not stay, but must let connections wait. So this standby answers
+	// after the holder has named its successor. Then no answer counts for a pod that stays.
+	case stays, ours && len(s.config.Ports) > 0 && s.linger.on && !soon:
+		return api.Stays, pace.Never
+	}
+	return "", pace.Never
+}
+
+// preparedAt returns the instant at which no node sends connections to this pod any more; [pace.Never]
+// while the pod is Ready.
+func (s standby) preparedAt() time.Duration {
+	if !s.stored.known || s.stored.ready {
 		return pace.Never
 	}
-	stays := s.stored.ready && (d.Ready || d.Keep) && s.mayHold()
-	// A deleted standby that forwards does not stay, but must let connections wait. So this standby offers
-	// after the holder has named its successor. Then no offer counts for a pod that stays.
-	forwards := s.linger.on && holder.Leaving != api.LeavingSoon && !follows
-	if len(s.config.Ports) == 0 || !stays && !forwards || !serves || o.leave != "" {
-		return pace.Never
+	idle := time.Duration(math.MaxInt64)
+	if s.config.Forwarder != nil {
+		idle = s.config.Forwarder.Idle()
 	}
-	if !o.pace.TrySpend(s.now) {
-		return pace.Never
-	}
-	takes := s.startsWhole() && standing.TakeFrom == 0 && holder.Revision.Same(s.config.Revision)
-	// A standby writes no offer if the next Lease already has [api.MostOffers] offers. A random
-	// pause spreads the offers of many standbys, so most of them need not write. A pod that a person has
-	// named offers first, because the holder waits only for a successor that has made an offer.
-	pause := time.Duration(s.random.Int64N(int64(leave.Spread)))
-	if s.named(v) {
-		pause = 0
-	}
-	o.send(ctx, holder.Leave, api.Offer{Identity: s.self.Identity, Takes: takes}, pause)
-	return pace.Never
+	return leave.PreparedAt(s.stored.since, s.now-idle, s.config.EndpointDelay)
 }

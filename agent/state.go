@@ -44,8 +44,7 @@ type state struct {
 	metrics   *status.Metrics
 
 	rollout  *rollout
-	asker    *asker
-	offerer  *offerer
+	speaker  *speaker
 	deletion deletion
 	linger   linger
 	stored   stored
@@ -101,7 +100,7 @@ func newState(c Config, b api.Budget) *state {
 	s.makeOutputs(b)
 	s.waits = &waits{config: c, shims: s.shims, orders: s.orders, events: s.events, course: c.Course}
 	s.starts = newStarts(s)
-	s.asker, s.offerer = &asker{state: s}, newOfferer(s)
+	s.speaker = newSpeaker(s)
 	if c.Forwarder != nil {
 		s.noAnswer = c.Forwarder.Unanswered()
 	}
@@ -115,7 +114,11 @@ func (s *state) makeOutputs(b api.Budget) {
 	toGate := settings.Stored
 	settings.Stored = func(ctx context.Context, ready bool) {
 		toGate(ctx, ready)
-		s.posts.post(ctx, func(time.Duration) { s.stored = stored{known: true, ready: ready} })
+		s.posts.post(ctx, func(now time.Duration) {
+			if !s.stored.known || s.stored.ready != ready {
+				s.stored = stored{known: true, ready: ready, since: now}
+			}
+		})
 	}
 	settings.Answered = func(ctx context.Context, hold string, deleted bool) {
 		s.posts.post(ctx, func(time.Duration) { s.deletion.learn(hold, deleted) })
@@ -306,9 +309,12 @@ func jitter(random *rand.Rand, d time.Duration) time.Duration {
 	return d/2 + time.Duration(random.Int64N(int64(d/2)+1))
 }
 
-// stored is the pod's readiness, as the API server has stored it. The field "known" is false before
-// the first answer.
-type stored struct{ known, ready bool }
+// stored is the pod's readiness, as the API server has stored it, and the instant since which the
+// agent knows that. The field "known" is false before the first answer.
+type stored struct {
+	known, ready bool
+	since        time.Duration
+}
 
 // linger is the state of a stopping standby that continues to forward. Nodes send connections
 // to a deleted pod until all of them know of its deletion.

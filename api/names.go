@@ -210,6 +210,9 @@ const (
 	// WordsAnnotation is on a next Lease, and has what the pods of the slot say to the holder. Its
 	// value is [Words].
 	WordsAnnotation = Prefix + "words"
+	// AloneAnnotation is on a next Lease while no other pod than the holder claims the slot. Enroll alone
+	// writes the annotation.
+	AloneAnnotation = Prefix + "alone"
 )
 
 // Other tools read these words in the agent's Events, and in [ReadyCondition] on the pod. An

@@ -22,12 +22,13 @@ const (
 	WantsPreferred Say = "preferred"
 	// Stays answers that the pod stays Ready, and forwards connections while the holder leaves.
 	Stays Say = "stays"
-	// Takes answers that the pod can take the slot now. A Ready pod also stays, if it is not the
-	// successor.
+	// Takes answers that the pod can take the slot now.
 	Takes Say = "takes"
+	// Either answers that the pod can take the slot, and that it stays if another pod takes the slot.
+	Either Say = "either"
 	// Prepared answers that the holder's application may stop, as far as this pod is concerned. The
 	// successor is prepared once no node sends it connections. Every other pod is prepared once it
-	// lets new connections wait. A pod is never prepared before the holder has named its successor.
+	// lets new connections wait, after the holder has named its successor.
 	Prepared Say = "prepared"
 )
 
@@ -45,9 +46,10 @@ type Word struct {
 	// To is what the word is about: a wish names the holder's hold, and an answer names the first word
 	// of the holder's [LeavingAnnotation]. A word for an earlier hold or announcement is void.
 	To string
-	// Revision is the revision of a pod with a wish. Count tells two wishes of one pod apart.
+	// Revision is the revision of a pod with a wish. At is the time of the wish, in milliseconds since
+	// 1970, by that pod's clock: it tells two wishes of one pod apart.
 	Revision Revision
-	Count    int
+	At       int64
 }
 
 // Void reports whether the word is no longer about the hold with the given number.
@@ -59,6 +61,9 @@ func (w Word) Void(hold string) bool {
 // MostWords bounds the words of a next Lease, and MostAnswers those that answer one announcement. Even
 // if one of the pods that answer becomes the successor, two others forward.
 const MostWords, MostAnswers = 5, 3
+
+// mostWishes bounds the wishes of other pods beside which a pod adds its own.
+const mostWishes = 2
 
 // LongestLeave bounds the first word of [LeavingAnnotation], in bytes. The text of each agent fits: 16
 // digits of a hold, a dot, and a number of milliseconds.
@@ -72,13 +77,13 @@ const longestWords = 3072
 type Words []Word
 
 // String returns the value of [WordsAnnotation]: words with a space between them. A word has the form
-// SAY:IDENTITY:TO, and a wish has the form SAY:IDENTITY:TO:REVISION:COUNT.
+// SAY:IDENTITY:TO, and a wish has the form SAY:IDENTITY:TO:REVISION:AT.
 func (ws Words) String() string {
 	var all []string
 	for _, w := range ws {
 		text := string(w.Say) + ":" + w.Identity + ":" + w.To
 		if w.Say.Wish() {
-			text += ":" + w.Revision.String() + ":" + strconv.Itoa(w.Count)
+			text += ":" + w.Revision.String() + ":" + strconv.FormatInt(w.At, 10)
 		}
 		all = append(all, text)
 	}
@@ -108,20 +113,54 @@ func parseWord(text string) (w Word, ok bool) {
 	}
 	w = Word{Say: Say(parts[0]), Identity: parts[1], To: parts[2]}
 	if !w.Say.Wish() {
-		return w, len(parts) == 3 && slices.Contains([]Say{Stays, Takes, Prepared}, w.Say)
+		return w, len(parts) == 3 && slices.Contains([]Say{Stays, Takes, Either, Prepared}, w.Say)
 	}
 	if len(parts) != 5 {
 		return Word{}, false
 	}
 	revision, err := ParseRevision(parts[3])
-	count, errCount := strconv.Atoi(parts[4])
-	w.Revision, w.Count = revision, count
-	return w, err == nil && errCount == nil
+	at, errAt := strconv.ParseInt(parts[4], 10, 64)
+	w.Revision, w.At = revision, at
+	return w, err == nil && errAt == nil
 }
 
 // Of reports whether the pod is among those that speak.
 func (ws Words) Of(identity string) bool {
 	return slices.ContainsFunc(ws, func(w Word) bool { return w.Identity == identity })
+}
+
+// With returns the words with one more, and without those that it voids: every other word of the same
+// pod, and every word for another hold. An answer also voids the answers to other announcements. The result "more" is false if the
+// words have that word already, a later word of that pod about the same announcement, or enough words of
+// other pods. An argument "insists" that is true means that a wish replaces the first of other pods' wishes,
+// which may be the words of dead pods.
+func (ws Words) With(w Word, insists bool) (with Words, more bool) {
+	hold, _, _ := strings.Cut(w.To, ".")
+	answers, wishes := 0, 0
+	for _, other := range ws {
+		switch {
+		case other == w, other.Identity == w.Identity && other.To == w.To && other.Say == Prepared:
+			return ws, false
+		case other.Identity == w.Identity, other.Void(hold), !w.Say.Wish() && !other.Say.Wish() && other.To != w.To:
+			continue
+		case other.Say.Wish():
+			wishes++
+		default:
+			answers++
+		}
+		with = append(with, other)
+	}
+	known := len(with) < len(ws) && ws.Of(w.Identity)
+	switch {
+	case w.Say.Wish() && wishes >= mostWishes && !insists, w.Say == Stays && answers >= MostAnswers && !known:
+		return ws, false
+	}
+	isWish := func(o Word) bool { return o.Say.Wish() }
+	for len(with) >= MostWords || w.Say.Wish() && wishes >= mostWishes {
+		first := max(0, slices.IndexFunc(with, isWish))
+		with, wishes = slices.Delete(with, first, first+1), wishes-1
+	}
+	return append(with, w), true
 }
 
 // Asked returns the pod whose answer the holder waits for, by the second word of [LeavingAnnotation];

@@ -11,7 +11,7 @@ import (
 )
 
 func TestWordsSurviveARoundTrip(t *testing.T) {
-	newer := Word{Say: WantsNewer, Identity: "a_u", To: "h1", Revision: Revision{Workload: "w", Number: 2, Hash: "x"}, Count: 3}
+	newer := Word{Say: WantsNewer, Identity: "a_u", To: "h1", Revision: Revision{Workload: "w", Number: 2, Hash: "x"}, At: 3}
 	for text, want := range map[string]Words{
 		"":                          nil,
 		"newer:a_u:h1:w/2/x:3":      {newer},
@@ -19,7 +19,7 @@ func TestWordsSurviveARoundTrip(t *testing.T) {
 		"takes:a_u:h1.7 stays:b:h1": {{Say: Takes, Identity: "a_u", To: "h1.7"}, {Say: Stays, Identity: "b", To: "h1"}},
 		"prepared:a_u:h1.7 newer:b_u:h1:w/2/x:3": {
 			{Say: Prepared, Identity: "a_u", To: "h1.7"},
-			{Say: WantsNewer, Identity: "b_u", To: "h1", Revision: newer.Revision, Count: 3},
+			{Say: WantsNewer, Identity: "b_u", To: "h1", Revision: newer.Revision, At: 3},
 		},
 	} {
 		got := ParseWords(text)

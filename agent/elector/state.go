@@ -49,10 +49,10 @@ type State struct {
 	Confirmed int
 	// Acquired is the latest acquire time in the Leases of the hold, by the wall clock. Serving
 	// and Leaving come from the Lease of the first slot. Serving is the time since which the
-	// application serves. Leaving is the second word of [api.LeavingAnnotation]; empty
-	// while the holder does not leave.
+	// application serves. Leaving is the second word of [api.LeavingAnnotation], and Leave the
+	// first; both are empty while the holder does not leave.
 	Acquired, Serving time.Time
-	Leaving           string
+	Leaving, Leave    string
 }
 
 // ServesSince returns the time from which the holder serves, if the holder begins to serve now. The
@@ -91,7 +91,7 @@ func (c *claim) State() State {
 		return s
 	}
 	first := c.campaign.slots[0].held.Record()
-	s.Serving, s.Leaving = first.Profile.Serving, first.Profile.Leaving
+	s.Serving, s.Leaving, s.Leave = first.Profile.Serving, first.Profile.Leaving, first.Profile.Leave
 	for _, slot := range c.campaign.slots {
 		s.Tokens = append(s.Tokens, api.Token{Slot: slot.name, Token: slot.held.Token()})
 		s.Confirmed = min(s.Confirmed, slot.confirmed)

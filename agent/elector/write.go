@@ -46,11 +46,11 @@ func (s *slot) renew(p *plan, profile lease.Profile) {
 	s.send(p, Action{Kind: Renew, held: s.held, attempt: attempt, Record: attempt.Record}, attempt.Record.Hold)
 }
 
-// same reports whether the profiles agree in all facts that standbys need at once. The Job and the id
-// of a leave are left out, because neither changes while one agent process holds.
+// same reports whether the profiles agree in all facts that standbys need at once. The Job is left out,
+// because it does not change while one agent process holds.
 func same(a, b lease.Profile) bool {
 	return a.Address == b.Address && a.Workload == b.Workload && a.Revision == b.Revision &&
-		a.Serving.Equal(b.Serving) && a.Leaving == b.Leaving
+		a.Serving.Equal(b.Serving) && a.Leaving == b.Leaving && a.Leave == b.Leave
 }
 
 // guard begins a new watch after the watch of a held slot has ended. So a holder learns at once

@@ -12,19 +12,19 @@ import (
 )
 
 const (
-	// The constant "Answers" is the time that the standbys have for an offer. A standby needs the
-	// time [Spread] and two requests for its offer. If no standby exists, the holder waits for this
-	// time in vain, so the time is short.
+	// Answers is the time that the standbys have for an answer. A standby needs the time [Spread] and
+	// two requests for its answer. If no standby exists, the holder waits for this time in vain, so
+	// the time is short.
 	Answers = 500 * time.Millisecond
-	// The constant "Another" replaces [Answers] once a standby has made an offer. Both times have the
-	// same beginning. The first offer shows that the workload has standbys, so the holder gives the
-	// other standbys more time. Their nodes may be busy.
+	// Another replaces [Answers] once a standby has answered, and if only one pod's answer counts. Both
+	// times have the same beginning. The first answer shows that the workload has standbys, so the
+	// holder gives the other standbys more time. Their nodes may be busy.
 	Another = 2 * time.Second
-	// slower is the factor by which an offer may take longer than the holder's own write. An offer
-	// takes a read, a write and two watch events. In any case the holder waits for offers no longer
-	// than [Stored] after its own write. A standby that is prepared writes its offer again.
+	// slower is the factor by which an answer may take longer than the holder's own write. An answer
+	// takes a read, a write and two watch events. In any case the holder waits for answers no longer
+	// than [Stored] after its own write.
 	slower = 4
-	// Spread is the time over which the offers of many standbys are spread.
+	// Spread is the time over which the answers of many standbys are spread.
 	Spread = 100 * time.Millisecond
 	// Stored bounds the wait until the API server has stored what the holder writes. The time
 	// is enough for a second attempt: a write takes milliseconds, and another attempt follows
@@ -53,8 +53,10 @@ const (
 	None Cause = iota
 	// Yield means that a person has requested a yield.
 	Yield
-	// Turn means that a newer revision gets its turn.
+	// Turn means that another pod has wished for the slot, and gets it if it answers.
 	Turn
+	// Hang means that the application hangs, and any pod that answers gets the slot.
+	Hang
 	// Deletion means that the kubelet has sent its stop signal.
 	Deletion
 )
@@ -67,17 +69,19 @@ type Facts struct {
 	// EndpointDelay is the time until no node sends connections to a pod that leaves its Services.
 	EndpointDelay time.Duration
 	// Ready reports that the application serves, and that the API server has stored that the
-	// pod is Ready, or soon will be. Ready also means that the agent can see offers.
+	// pod is Ready, or soon will be. Ready also means that the agent can see answers.
 	Ready bool
+	// Alone reports that no other pod claims the slot, as far as enroll knows.
+	Alone bool
 	// Unready reports that the API server has stored that the pod is not Ready.
 	Unready bool
 	// Replaced reports that the pod belongs to a StatefulSet or DaemonSet. The controller of such
 	// a pod may be strict.
 	Replaced bool
-	// Offers are the offers of other pods to this leave.
-	Offers []api.Offer
-	// Says is the text about the leave in the stored Lease, as [Decision.Says]. The field "Serving"
-	// reports that, by the stored Lease, the application serves.
+	// Answers are the words of other pods about this announcement.
+	Answers api.Words
+	// Says is the text of this announcement in the stored Lease, as [Decision.Says]. The field
+	// "Serving" reports that, by the stored Lease, the application serves.
 	Says    string
 	Serving bool
 	// PreStop reports that a preStop hook runs: the application still serves, and has not got a
@@ -91,11 +95,18 @@ type Facts struct {
 	Ends           time.Duration
 }
 
+// needsAnswer reports whether the hold goes on unless the successor answers. A person's yield, and a
+// deletion, end the hold in any case.
+func (f Facts) needsAnswer() bool { return f.Cause == Turn || f.Cause == Hang }
+
 // Decision is what the Lease and the pod's status must show, and whether the application may
 // stop.
 type Decision struct {
-	// Says is the text about the leave that the Lease must show; empty without a leave.
+	// Says is the second word of the announcement that the Lease must show; empty for none.
 	Says string
+	// Withdrawn reports that nobody has answered, so the hold goes on. Answered reports that the
+	// successor has answered.
+	Withdrawn, Answered bool
 	// The field "Out" reports that the pod must be not Ready. The field "Closed" reports that the
 	// Lease must show that the application no longer serves.
 	Out, Closed bool
@@ -107,10 +118,18 @@ type Decision struct {
 	Wake time.Duration
 }
 
-// Leave is the leave of one hold. The zero value has not begun. A hold leaves at most once: if
-// the application goes on after a leave, no second leave delays the next stop.
+// Leave is the end of one hold, from its announcement to the stop of the application. The zero value
+// has not begun. A hold leaves its Services at most once: if the application goes on after that, no
+// second leave delays the next stop.
 type Leave struct {
 	stage stage
+	// leaves reports that the pod leaves its Services once enough pods have answered. The field "once"
+	// reports that it has already left them, or decided against that.
+	leaves, once bool
+	// answered reports that the successor has answered. The field "asked" is the pod whose answer counts;
+	// empty if any answer counts.
+	answered bool
+	asked    string
 	// entered is the instant at which the stage began. The field "stored" is the instant at
 	// which the agent learned that the stage's write was stored; zero before that.
 	entered, stored time.Duration
@@ -121,7 +140,7 @@ type Leave struct {
 	hooked    bool
 	successor string
 	// failed reports that the Lease showed, before the stage "closing", that the application did not
-	// serve. Meanwhile standbys may have let connections wait. Their offers stay prepared, although
+	// serve. Meanwhile standbys may have let connections wait. Their words stay [api.Prepared], although
 	// these standbys forward again once the application serves.
 	failed bool
 }
@@ -150,23 +169,29 @@ func (l *Leave) Next(now time.Duration, f Facts) Decision {
 		f.Cause = Deletion // the kubelet never withdraws its signal
 	case f.Cause == Deletion:
 		l.signalled = now
+	case f.Cause == None && l.stage == awaiting:
+		l.enter(before, now)
+		return Decision{Wake: pace.Never}
 	case f.Cause == None && l.stage != before:
 		l.enter(stays, now)
 		fallthrough
 	case f.Cause == None:
 		return Decision{Wake: pace.Never}
+	case f.needsAnswer() && l.stage == stays && !l.answered:
+		l.enter(before, now)
+		l.once = true
 	}
 	if l.hooked && !f.PreStop && l.signalled != 0 {
 		l.signalled = now
 	}
 	l.hooked = f.PreStop
-	wake := pace.Never
+	wake, announced := pace.Never, l.stage
 	for ended := true; ended; {
 		switch l.stage {
 		case before:
 			ended = l.begin(now, f)
 		case awaiting:
-			ended, wake = l.awaitOffers(now, f)
+			ended, wake = l.await(now, f)
 		case leaving:
 			ended, wake = l.out(now, f)
 		case closing:
@@ -175,7 +200,9 @@ func (l *Leave) Next(now time.Duration, f Facts) Decision {
 			ended, wake = false, pace.Never
 		}
 	}
-	return l.decision(wake)
+	d := l.decision(wake)
+	d.Withdrawn = announced == awaiting && l.stage == before
+	return d
 }
 
 func (l *Leave) enter(s stage, now time.Duration) {
@@ -190,7 +217,9 @@ func (l *Leave) says() string {
 	switch {
 	case l.stage == before || l.stage == stays:
 		return ""
-	case l.successor == "" || l.stage == awaiting:
+	case l.stage == awaiting && l.asked != "":
+		return api.LeavingSoon + ":" + l.asked
+	case l.stage == awaiting || l.successor == "":
 		return api.LeavingSoon
 	}
 	return l.successor
@@ -200,7 +229,7 @@ func (l *Leave) decision(wake time.Duration) Decision {
 	return Decision{
 		Says: l.says(), Out: l.stage == leaving || l.stage == closing || l.stage == left,
 		Closed: l.stage == closing || l.stage == left, Over: l.stage == left || l.stage == stays,
-		Successor: l.successor, Wake: wake,
+		Answered: l.answered, Successor: l.successor, Wake: wake,
 	}
 }
 
@@ -249,56 +278,87 @@ func (l *Leave) learn(now time.Duration, stored bool) {
 	}
 }
 
-// begin decides whether the holder requests offers at all. A holder that belongs to a StatefulSet
-// or DaemonSet leaves only at its deletion, because the controller may be strict. At a yield, a
-// strict controller would delete the holder and its successor while they are not Ready.
+// begin decides whether the holder announces its end, and whether its pod leaves its Services. A holder
+// that belongs to a StatefulSet or DaemonSet leaves them only at its deletion, because the controller
+// may be strict. At a yield, a strict controller would delete the holder and its successor while they
+// are not Ready. An application that hangs serves no client that could notice.
 func (l *Leave) begin(now time.Duration, f Facts) (ended bool) {
+	l.leaves = !l.once && f.EndpointDelay != 0 && f.Ready && (f.Cause == Deletion || !f.Replaced && f.Cause != Hang)
 	l.enter(awaiting, now)
-	if f.EndpointDelay == 0 || !f.Ready || f.Cause != Deletion && f.Replaced {
+	l.asked = f.Successor
+	if !f.needsAnswer() && (!l.leaves || f.Alone && f.Successor == "") {
 		l.enter(stays, now)
 	}
 	return true
 }
 
-// awaitOffers decides whether the stage "awaiting" ends now. In this stage the holder waits for offers. The
-// stage "leaving" follows if enough pods have offered. If the time for offers is over, the stage
-// "stays" follows. If the cause is [Deletion], the stage "leaving" also needs the API server's
-// answer in [Facts.Known]. The result "wake" is the instant of the next decision.
-func (l *Leave) awaitOffers(now time.Duration, f Facts) (ended bool, wake time.Duration) {
-	l.learn(now, f.Says == api.LeavingSoon)
+// await decides whether the stage "awaiting" ends now. In this stage the holder waits for answers. If
+// the hold needs an answer, and none comes in time, the holder withdraws its announcement. The stage
+// "leaving" follows if enough pods have answered. If the time for answers is over, or the pod does not
+// leave its Services, the stage "stays" follows. If the cause is [Deletion], the stage "leaving" also
+// needs the API server's answer in [Facts.Known]. The result "wake" is the instant of the next decision.
+func (l *Leave) await(now time.Duration, f Facts) (ended bool, wake time.Duration) {
+	l.learn(now, f.Says == l.says())
 	l.failed = l.failed || !f.Serving
 	wait := Answers
-	if len(f.Offers) > 0 {
+	if len(f.Answers) > 0 || f.needsAnswer() {
 		wait = Another
 	}
 	at := l.by(min(max(wait, slower*l.took()), Stored), f)
+	taker := f.taker()
+	l.answered = taker != ""
 	successor, enough := f.follows(now >= at)
 	switch {
-	case enough && (f.Cause != Deletion || f.Known):
+	case f.needsAnswer() && !l.answered && now >= at:
+		l.enter(before, now)
+		return false, pace.Never
+	case f.needsAnswer() && !l.answered:
+		return false, at
+	case l.leaves && enough && (f.Cause != Deletion || f.Known):
 		l.enter(leaving, now)
 		l.successor = successor
-	case now >= at:
+	case now >= at, !l.leaves:
 		l.enter(stays, now)
+		if f.needsAnswer() {
+			l.successor = taker
+		}
 	default:
 		return false, at
 	}
 	return true, 0
 }
 
-// follows returns the successor, and whether enough pods have offered. Enough means that one Ready
+// taker returns the pod that has answered that it can take the slot; empty if there is none. Of an
+// asked pod, only its own answer counts.
+func (f Facts) taker() string {
+	for _, w := range f.Answers {
+		if w.Say != api.Stays && (f.Successor == "" || f.Successor == w.Identity) {
+			return w.Identity
+		}
+	}
+	return ""
+}
+
+// follows returns the successor, and whether enough pods have answered. Enough means that one Ready
 // pod stays beside the successor. But no node sends connections to a deleted pod anyway. So for a
-// deleted pod without a [Facts.Successor], one offer is enough in two cases. The pod is Replaced,
-// or the argument "last" reports that the time for offers is over. In both cases the result
-// "successor" is empty, so that no standby leaves its Services.
+// deleted pod without a [Facts.Successor] that answers, one pod that stays is enough in two cases. The
+// pod is Replaced, or the argument "last" reports that the time for answers is over. In both cases the
+// result "successor" is empty, so that no standby leaves its Services.
 func (f Facts) follows(last bool) (successor string, enough bool) {
+	if f.Cause == Deletion && f.Successor != "" && f.taker() == "" {
+		if !last {
+			return "", false
+		}
+		f.Successor = ""
+	}
 	stay := 0
-	for _, o := range f.Offers {
+	for _, w := range f.Answers {
 		switch {
-		case o.Identity == f.Successor:
+		case w.Identity == f.Successor:
 			continue
-		case f.Successor == "" && successor == "" && o.Takes && (f.Cause != Deletion || !f.Replaced):
-			successor = o.Identity
-		default:
+		case f.Successor == "" && successor == "" && w.Say == api.Either && (f.Cause != Deletion || !f.Replaced):
+			successor = w.Identity
+		case forwards(w):
 			stay++
 		}
 	}
@@ -307,11 +367,14 @@ func (f Facts) follows(last bool) (successor string, enough bool) {
 		return f.Successor, stay > 0
 	case successor != "" && stay > 0:
 		return successor, true
-	case f.Cause == Deletion && (last || f.Replaced) && len(f.Offers) > 0:
+	case f.Cause == Deletion && (last || f.Replaced) && (stay > 0 || successor != ""):
 		return "", true
 	}
 	return "", false
 }
+
+// forwards reports whether a pod that says this stays Ready, and is not prepared.
+func forwards(w api.Word) bool { return w.Say == api.Stays || w.Say == api.Either }
 
 // The method "out" decides whether the stage "leaving" ends now. In this stage the pod is not
 // Ready, but its application serves. The stage ends when no node sends connections to the pod, or to
@@ -336,24 +399,29 @@ func (l *Leave) out(now time.Duration, f Facts) (ended bool, wake time.Duration)
 	return true, 0
 }
 
-// unpreparedSuccessor reports whether the successor has made an offer, and is not prepared. Then a node
-// may still send the successor connections. A successor without an offer was not Ready, so no node does.
+// unpreparedSuccessor reports whether the successor has answered, and is not prepared. Then a node may
+// still send the successor connections. A successor without an answer was not Ready, so no node does.
 func (f Facts) unpreparedSuccessor(successor string) bool {
-	return slices.ContainsFunc(f.Offers, func(o api.Offer) bool { return o.Identity == successor && !o.Prepared })
+	return slices.ContainsFunc(f.Answers, func(w api.Word) bool { return w.Identity == successor && w.Say != api.Prepared })
 }
 
-// unpreparedStandby reports whether another pod than the successor has made an offer, and is not
-// prepared. Such a pod may still forward connections.
+// unpreparedStandby reports whether another pod than the successor stays, and is not prepared. Such a
+// pod may still forward connections.
 func (f Facts) unpreparedStandby(successor string) bool {
-	return slices.ContainsFunc(f.Offers, func(o api.Offer) bool { return o.Identity != successor && !o.Prepared })
+	return slices.ContainsFunc(f.Answers, func(w api.Word) bool { return w.Identity != successor && forwards(w) })
 }
 
 // knowsStandbys reports whether the holder knows each standby that may forward connections. After
-// [api.MostOffers] offers, further standbys offer nothing. Without an offer of another pod than the
-// successor, the offers are lost, because no holder leaves without such an offer.
+// [api.MostAnswers] answers, further standbys do not answer. Without an answer of another pod than the
+// successor, the answers are lost, because no holder leaves without such an answer.
 func (f Facts) knowsStandbys(successor string) bool {
-	other := func(o api.Offer) bool { return o.Identity != successor }
-	return len(f.Offers) < api.MostOffers && slices.ContainsFunc(f.Offers, other)
+	others := 0
+	for _, w := range f.Answers {
+		if w.Identity != successor {
+			others++
+		}
+	}
+	return others > 0 && len(f.Answers) < api.MostAnswers
 }
 
 // PreparedAt returns the instant at which a successor is prepared, because no node sends it

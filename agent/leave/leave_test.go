@@ -6,6 +6,7 @@ package leave
 import (
 	"math"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -26,9 +27,12 @@ const (
 )
 
 var (
-	two  = []api.Offer{{Identity: "b", Takes: true}, {Identity: "c", Takes: true}}
+	two  = api.Words{{Identity: "b", Say: api.Either}, {Identity: "c", Say: api.Either}}
 	one  = two[:1]
-	none = []api.Offer(nil)
+	none = api.Words(nil)
+	// asked is the answer of the pod that has wished for the slot, and was never Ready.
+	asked = api.Words{{Identity: "n", Say: api.Prepared}}
+	three = append(asked[:1:1], two...)
 )
 
 // play has the inputs and the results of one simulated Leave. The simulated API server stores each
@@ -37,7 +41,7 @@ type play struct {
 	facts Facts
 	// The field "after" is the time from the beginning of the simulation until the offers arrive.
 	// If mute is true, the API server stores no write.
-	offers  []api.Offer
+	offers  api.Words
 	after   time.Duration
 	mute    bool
 	elapsed time.Duration
@@ -73,7 +77,7 @@ func (p *play) run(t *testing.T) time.Duration {
 		f := p.facts
 		f.Ready, f.Serving, f.PreStop = !p.last.Out, true, p.elapsed < p.hook
 		if p.elapsed >= p.after {
-			f.Offers = p.offering(since)
+			f.Answers = p.answering(since)
 		}
 		if stored("says "+p.last.Says, p.last.Says != "") {
 			f.Says = p.last.Says
@@ -96,26 +100,27 @@ func (p *play) run(t *testing.T) time.Duration {
 	return 0
 }
 
-// offering returns the offers. Once the holder has named one of the pods as its successor, that pod
+// answering returns the answers. Once the holder has named one of the pods as its successor, that pod
 // is prepared after the delay. The other pods are prepared once the application no longer serves.
-func (p *play) offering(since map[string]time.Duration) []api.Offer {
+func (p *play) answering(since map[string]time.Duration) api.Words {
 	offers := slices.Clone(p.offers)
 	for i, o := range offers {
 		event, after := "held", p.hears
 		if p.last.Says == o.Identity {
 			event, after = "says "+o.Identity, delay+p.late
 		}
-		at, known := since[event]
-		offers[i].Prepared = known && p.elapsed >= at+2*max(p.slow, written)+after
+		if at, known := since[event]; known && p.elapsed >= at+2*max(p.slow, written)+after {
+			offers[i].Say = api.Prepared
+		}
 	}
 	return offers
 }
 
-func TestHolderLeavesOnlyIfEnoughStandbysMakeOffers(t *testing.T) {
+func TestHolderLeavesOnlyIfEnoughStandbysMakeAnswers(t *testing.T) {
 	whole := delay + Passing + 4*written
 	for name, c := range map[string]struct {
 		facts     Facts
-		offers    []api.Offer
+		offers    api.Words
 		successor string
 		out       bool
 		most      time.Duration
@@ -125,15 +130,19 @@ func TestHolderLeavesOnlyIfEnoughStandbysMakeOffers(t *testing.T) {
 		"yield, two pods offer":             {Facts{Cause: Yield}, two, "b", true, whole},
 		"yield to c, two pods offer":        {Facts{Cause: Yield, Successor: "c"}, two, "c", true, whole},
 		"yield to b, which alone offers":    {Facts{Cause: Yield, Successor: "b"}, one, "", false, Another + 2*written},
-		"turn, nobody offers":               {Facts{Cause: Turn, Successor: "n"}, none, "", false, Answers + 2*written},
-		"turn, one pod offers":              {Facts{Cause: Turn, Successor: "n"}, one, "n", true, whole},
-		"turn of a DaemonSet":               {Facts{Cause: Turn, Successor: "n", Replaced: true}, two, "", false, 0},
+		"turn, nobody else answers":         {Facts{Cause: Turn, Successor: "n"}, asked, "n", false, Another + 2*written},
+		"turn, one pod answers":             {Facts{Cause: Turn, Successor: "n"}, three[:2], "n", true, whole},
+		"turn of a DaemonSet":               {Facts{Cause: Turn, Successor: "n", Replaced: true}, three, "n", false, 0},
+		"hang":                              {Facts{Cause: Hang}, two, "b", false, 0},
+		"hang, a pod only forwards":         {Facts{Cause: Hang}, append(api.Words{{Identity: "c", Say: api.Stays}}, asked...), "n", false, 0},
+		"deletion, enroll knows of nobody":  {Facts{Cause: Deletion, Alone: true, Known: true, Deleted: true, Ends: began + 30*time.Second}, none, "", false, 0},
 		"yield in a DaemonSet":              {Facts{Cause: Yield, Replaced: true}, two, "", false, 0},
 		"deletion, two pods offer":          {Facts{Cause: Deletion, Known: true, Deleted: true, Ends: began + 30*time.Second}, two, "b", true, whole},
 		"deletion, one pod offers":          {Facts{Cause: Deletion, Known: true, Deleted: true, Ends: began + 30*time.Second}, one, "", true, Another + whole},
 		"deletion, nobody offers":           {Facts{Cause: Deletion, Known: true, Deleted: true, Ends: began + 30*time.Second}, none, "", false, Answers + 2*written},
 		"deletion in a DaemonSet":           {Facts{Cause: Deletion, Known: true, Deleted: true, Ends: began + 30*time.Second, Replaced: true}, two, "", true, whole},
-		"deletion, one asks and one offers": {Facts{Cause: Deletion, Successor: "n", Known: true, Deleted: true, Ends: began + 30*time.Second}, one, "n", true, whole},
+		"deletion, one asks and one offers": {Facts{Cause: Deletion, Successor: "n", Known: true, Deleted: true, Ends: began + 30*time.Second}, three[:2], "n", true, whole},
+		"deletion, the asker is dead":       {Facts{Cause: Deletion, Successor: "n", Known: true, Deleted: true, Ends: began + 30*time.Second}, two, "b", true, Another + whole},
 		"no endpoint delay":                 {Facts{Cause: Yield}, two, "", false, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -165,14 +174,14 @@ func TestEndpointDelayBeginsOnceUnreadyStatusIsStored(t *testing.T) {
 func TestHolderServesUntilNoConnectionReachesSuccessor(t *testing.T) {
 	for name, c := range map[string]struct {
 		facts       Facts
-		offers      []api.Offer
+		offers      api.Words
 		late        time.Duration
 		least, most time.Duration
 	}{
 		"a late node":                    {Facts{Cause: Yield}, two, time.Second, delay + time.Second, delay + time.Second},
 		"a named pod":                    {Facts{Cause: Yield, Successor: "c"}, two, time.Second, delay + time.Second, delay + time.Second},
 		"clients of the pod's address":   {Facts{Cause: Yield}, two, time.Hour, delay + Patience, delay + Patience},
-		"the successor was never Ready":  {Facts{Cause: Turn, Successor: "n"}, two, time.Hour, delay, delay},
+		"the successor was never Ready":  {Facts{Cause: Turn, Successor: "n"}, three, time.Hour, delay, delay},
 		"a deletion":                     {Facts{Cause: Deletion, Known: true, Deleted: true, Ends: began + 30*time.Second}, two, time.Hour, delay + Patience, delay + Patience},
 		"a deletion with a short grace":  {Facts{Cause: Deletion, Known: true, Deleted: true, Ends: began + 6*time.Second}, two, time.Hour, delay, 3 * time.Second},
 		"a deletion without a successor": {Facts{Cause: Deletion, Known: true, Deleted: true, Ends: began + 30*time.Second}, one, time.Hour, Another + delay, Another + delay},
@@ -190,9 +199,9 @@ func TestHolderServesUntilNoConnectionReachesSuccessor(t *testing.T) {
 
 // A standby that is still to let new connections wait would forward them to an application that stops.
 func TestHolderStopsOnceAllStandbysArePrepared(t *testing.T) {
-	three := []api.Offer{{Identity: "b", Takes: true}, {Identity: "c"}, {Identity: "d"}}
+	more := api.Words{{Identity: "b", Say: api.Either}, {Identity: "c", Say: api.Stays}, {Identity: "d", Say: api.Stays}}
 	for name, c := range map[string]struct {
-		offers      []api.Offer
+		offers      api.Words
 		hears, slow time.Duration
 		least, most time.Duration
 	}{
@@ -200,7 +209,7 @@ func TestHolderStopsOnceAllStandbysArePrepared(t *testing.T) {
 		"late":                          {two, 25 * time.Millisecond, 0, 25 * time.Millisecond, 30 * time.Millisecond},
 		"never":                         {two, time.Hour, 0, Passing, slower * (written + tick)},
 		"never, and the server is slow": {two, time.Hour, 300 * time.Millisecond, slower * 300 * time.Millisecond, slower * 305 * time.Millisecond},
-		"at once, further standbys":     {three, 0, 0, Passing, Passing},
+		"at once, further standbys":     {more, 0, 0, Passing, Passing},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := play{offers: c.offers, hears: c.hears, slow: c.slow, facts: Facts{Cause: Yield, EndpointDelay: delay}}
@@ -268,7 +277,7 @@ func TestHolderLeavesWithinABoundedTime(t *testing.T) {
 
 // A standby needs a read and a write for an offer. So the offer comes late if the API server is
 // slow.
-func TestSlowAPIServerProlongsTheWaitForOffers(t *testing.T) {
+func TestSlowAPIServerProlongsTheWaitForAnswers(t *testing.T) {
 	const slow = 400 * time.Millisecond
 	p := play{slow: slow, after: 3*slow + Spread, offers: two, facts: Facts{Cause: Yield, EndpointDelay: delay}}
 	took := p.run(t)
@@ -282,7 +291,7 @@ func TestSlowAPIServerProlongsTheWaitForOffers(t *testing.T) {
 
 func TestHolderBecomesReadyIfNewerRevisionStopsAsking(t *testing.T) {
 	var l Leave
-	f := Facts{Cause: Turn, Successor: "n", EndpointDelay: delay, Ready: true, Serving: true, Offers: two}
+	f := Facts{Cause: Turn, Successor: "n", EndpointDelay: delay, Ready: true, Serving: true, Answers: three}
 	assert.Equal(t, Decision{Wake: pace.Never}, l.Next(began, Facts{}))
 	got := l.Next(began, f)
 	assert.True(t, got.Out)
@@ -295,9 +304,9 @@ func TestHolderBecomesReadyIfNewerRevisionStopsAsking(t *testing.T) {
 }
 
 func TestHolderAbandonsLeaveIfOnlyAContainerRestarts(t *testing.T) {
-	turn := Facts{Cause: Turn, Successor: "n", EndpointDelay: delay, Ready: true, Serving: true, Offers: two}
+	turn := Facts{Cause: Turn, Successor: "n", EndpointDelay: delay, Ready: true, Serving: true, Answers: three}
 	unoffered := turn
-	unoffered.Offers = none
+	unoffered.Answers = none
 	for name, c := range map[string]struct {
 		begun Facts
 		stage stage
@@ -318,7 +327,7 @@ func TestHolderAbandonsLeaveIfOnlyAContainerRestarts(t *testing.T) {
 			}
 			require.Equal(t, c.stage, l.stage)
 			unknown, known := turn, turn
-			unknown.Cause, unknown.Successor, unknown.Offers = Deletion, "", none
+			unknown.Cause, unknown.Successor, unknown.Answers = Deletion, "", none
 			known.Cause, known.Successor, known.Known = None, "", true
 			l.Next(at, unknown)
 			assert.Equal(t, Decision{Wake: pace.Never}, l.Next(at+written, known), "the application goes on")
@@ -329,7 +338,7 @@ func TestHolderAbandonsLeaveIfOnlyAContainerRestarts(t *testing.T) {
 
 func TestLeaveForATurnContinuesDespiteContainerRestart(t *testing.T) {
 	var l Leave
-	f := Facts{Cause: Turn, Successor: "n", EndpointDelay: delay, Ready: true, Serving: true, Offers: two}
+	f := Facts{Cause: Turn, Successor: "n", EndpointDelay: delay, Ready: true, Serving: true, Answers: three}
 	l.Next(began, f)
 	signalled := f
 	signalled.Cause = Deletion
@@ -343,9 +352,42 @@ func TestLeaveForATurnContinuesDespiteContainerRestart(t *testing.T) {
 	assert.True(t, l.Next(began+time.Minute, f).Over)
 }
 
+// A candidate dies between its wish and the end, or nobody can take the slot of an application that hangs.
+func TestHoldGoesOnUnlessItsSuccessorAnswers(t *testing.T) {
+	for name, f := range map[string]Facts{
+		"turn":                              {Cause: Turn, Successor: "n", EndpointDelay: delay, Ready: true, Answers: two},
+		"turn without ports":                {Cause: Turn, Successor: "n", Answers: two},
+		"turn, an earlier end was given up": {Cause: Turn, Successor: "n", EndpointDelay: delay, Ready: true},
+		"hang":                              {Cause: Hang, EndpointDelay: delay, Answers: api.Words{{Identity: "b", Say: api.Stays}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var l Leave
+			f.Serving = true
+			if strings.Contains(name, "earlier") {
+				l.enter(stays, began)
+			}
+			got := l.Next(began, f)
+			require.Equal(t, api.LeavingSoon, strings.TrimSuffix(got.Says, ":n"))
+			f.Says = got.Says
+			got = l.Next(began+written, f)
+			require.Equal(t, began+written+Another, got.Wake)
+			assert.False(t, got.Over || got.Out || got.Withdrawn)
+			got = l.Next(got.Wake, f)
+			assert.Equal(t, Decision{Withdrawn: true, Wake: pace.Never}, got)
+
+			again := l.Next(began+time.Minute, f)
+			assert.Equal(t, f.Says, again.Says, "the next announcement")
+			f.Answers = append(f.Answers, asked...)
+			got = l.Next(began+time.Minute+written, f)
+			assert.True(t, got.Answered)
+			assert.Equal(t, "n", got.Successor)
+		})
+	}
+}
+
 func TestUnreadyHolderStopsWithoutALeave(t *testing.T) {
 	var l Leave
-	got := l.Next(began, Facts{Cause: Yield, EndpointDelay: delay, Offers: two})
+	got := l.Next(began, Facts{Cause: Yield, EndpointDelay: delay, Answers: two})
 	assert.Equal(t, Decision{Over: true, Wake: pace.Never}, got)
 }
 
@@ -353,7 +395,7 @@ func TestUnreadyHolderStopsWithoutALeave(t *testing.T) {
 // does not answer whether the pod is being deleted.
 func TestUnknownGraceKeepsHookedHolderServing(t *testing.T) {
 	var l Leave
-	f := Facts{Cause: Yield, EndpointDelay: 2 * time.Second, Ready: true, Serving: true, Offers: []api.Offer{{Identity: "b_u", Takes: true}, {Identity: "c_u"}}}
+	f := Facts{Cause: Yield, EndpointDelay: 2 * time.Second, Ready: true, Serving: true, Answers: api.Words{{Identity: "b_u", Say: api.Either}, {Identity: "c_u", Say: api.Stays}}}
 	require.True(t, l.Next(time.Second, f).Out)
 	f.Cause, f.PreStop = Deletion, true
 	got := l.Next(time.Minute, f)

@@ -16,20 +16,20 @@ import (
 // The application stops serving for a moment in the stage "leaving". Meanwhile the other standby lets
 // connections wait, and is prepared. Then the standby forwards again, and its offer stays prepared.
 func TestEarlyPreparationOfStandbysDoesNotCount(t *testing.T) {
-	prepared := []api.Offer{{Identity: "b", Prepared: true}, {Identity: "c", Prepared: true}}
+	prepared := api.Words{{Identity: "b", Say: api.Prepared}, {Identity: "c", Say: api.Prepared}}
 	for name, c := range map[string]struct {
 		serves bool
 		wait   time.Duration
 	}{"the application serves throughout": {true, Accepting}, "the application fails for a moment": {false, Passing}} {
 		t.Run(name, func(t *testing.T) {
 			var l Leave
-			f := Facts{Cause: Yield, EndpointDelay: delay, Ready: true, Serving: true, Offers: two}
+			f := Facts{Cause: Yield, EndpointDelay: delay, Ready: true, Serving: true, Answers: two}
 			require.Equal(t, "b", l.Next(began, f).Says)
 			f.Says, f.Unready = "b", true
 			l.Next(began+tick, f)
 			f.Serving = c.serves
 			l.Next(began+2*tick, f)
-			f.Serving, f.Offers = true, prepared
+			f.Serving, f.Answers = true, prepared
 			closes := began + tick + delay
 			require.True(t, l.Next(closes, f).Closed)
 			f.Serving = false
@@ -40,13 +40,13 @@ func TestEarlyPreparationOfStandbysDoesNotCount(t *testing.T) {
 
 // Another program overwrites the next Lease after the holder has named its successor. The standbys
 // whose offers are lost still exist.
-func TestLostOffersDoNotShortenTheLeave(t *testing.T) {
-	for name, left := range map[string][]api.Offer{"no offer": none, "the successor's offer": {{Identity: "b", Prepared: true}}} {
+func TestLostAnswersDoNotShortenTheLeave(t *testing.T) {
+	for name, left := range map[string]api.Words{"no answer": none, "the successor's answer": {{Identity: "b", Say: api.Prepared}}} {
 		t.Run(name, func(t *testing.T) {
 			var l Leave
-			f := Facts{Cause: Yield, EndpointDelay: delay, Ready: true, Serving: true, Offers: two}
+			f := Facts{Cause: Yield, EndpointDelay: delay, Ready: true, Serving: true, Answers: two}
 			require.Equal(t, "b", l.Next(began, f).Says)
-			f.Says, f.Unready, f.Offers = "b", true, left
+			f.Says, f.Unready, f.Answers = "b", true, left
 			l.Next(began, f)
 			require.True(t, l.Next(began+delay, f).Closed)
 			f.Serving = false

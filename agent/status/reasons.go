@@ -18,7 +18,10 @@ const (
 	// ReasonSucceeded ends the hold of a once claim whose work has succeeded.
 	ReasonSucceeded = "Succeeded"
 	ReasonYield     = "Yielded"
-	ReasonPaused    = "Paused"
+	// ReasonHung ends the hold of an application that has failed its readiness probe for the time in
+	// [api.YieldAfterAnnotation], after another pod has answered that it can take the slot.
+	ReasonHung   = "Hung"
+	ReasonPaused = "Paused"
 	// ReasonShardsChanged ends the hold of a shard, because the number of shards changes.
 	ReasonShardsChanged = "ShardsChanged"
 	ReasonLost          = "Lost"

@@ -12,15 +12,6 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// Ask is the ask of another pod, as the holder sees it in the next Lease.
-type Ask struct {
-	// Identity is the identity of the pod that asks; empty if no pod asks.
-	Identity string
-	Revision api.Revision
-	// Seen is the instant at which the holder last saw this ask change.
-	Seen time.Duration
-}
-
 // HolderFacts has the facts on which the decision about a holder depends.
 type HolderFacts struct {
 	ID string
@@ -41,8 +32,19 @@ type HolderFacts struct {
 	// the application had served for at least [Proof] before. The value is zero without such a
 	// stop.
 	Stopped time.Duration
+	// Failing is the instant at which the application last stopped serving, whether or not it still
+	// runs. The value is zero while the application serves, and before it has served in this hold.
+	Failing time.Duration
+	// YieldAfter is the time after which an application that fails its readiness probe hangs; zero for
+	// none. Alone reports that no other pod claims the slot, as far as enroll knows.
+	YieldAfter time.Duration
+	Alone      bool
+	// Prefers reports that other pods than this one are preferred.
+	Prefers bool
 	Paused  bool
-	Ask     Ask
+	// Wishes are the other pods' wishes for the slot of this hold. Wishes to which the holder has
+	// announced its end in vain are left out.
+	Wishes api.Words
 }
 
 // HolderDecision is the decision about a holder.
@@ -53,10 +55,11 @@ type HolderDecision struct {
 	// and its application has not served for [Proof].
 	Proving bool
 	Message string
-	// To is the pod to which the holder must yield now; empty if the holder must not yield.
-	// Turn is the revision of that pod.
-	To   string
-	Turn api.Revision
+	// To is the wish of the pod to which the holder must yield now, if that pod answers; the zero value
+	// if the holder must not yield.
+	To api.Word
+	// Hangs reports that the application hangs, so the holder must yield to any pod that answers.
+	Hangs bool
 	// Failed reports that the turn has failed, so the hold must end.
 	Failed bool
 	// Proven reports that the holder's own revision is proven. Starting reports that the
@@ -71,12 +74,18 @@ type HolderDecision struct {
 // the Lease unchanged.
 func (p Pod) Holder(now time.Duration, wall time.Time, h HolderFacts) HolderDecision {
 	holding := HolderDecision{Rollout: h.Rollout, Wake: pace.Never}
+	if at := h.hangsAt(); now >= at {
+		holding.Hangs = true
+	} else {
+		holding.Wake = at
+	}
 	if !p.Revision.Valid() {
 		return holding
 	}
 	r := p.proven(now, h)
 	r.Hold = h.ID
 	r.Yields = yields(now, h)
+	r.Prefers = p.prefersNow(now, h, r)
 	r = p.timed(now, wall, h, r)
 	holding.Rollout = r
 	if holding.Proving = r.unproven(h.ID, p.Revision) && !h.passed(now, Proof); holding.Proving {
@@ -90,15 +99,24 @@ func (p Pod) Holder(now time.Duration, wall time.Time, h HolderFacts) HolderDeci
 			holding.Wake = min(holding.Wake, at)
 		}
 	}
-	if h.Ask.fresh(now, h.Since) && p.yieldsTo(now, h, h.Ask.Revision) && r.Yields == Now {
-		holding.To, holding.Turn = h.Ask.Identity, h.Ask.Revision
+	if r.Yields == Now {
+		holding.To = p.wished(now, h)
 	}
 	return holding
 }
 
-// instants returns the instants at which the decision may change without a new fact. An ask
-// causes no such instant, because the asker repeats its write, and each write is a new fact. The
-// argument "r" is the present rollout.
+// wished returns the first wish to which the holder would yield; the zero value if there is none.
+func (p Pod) wished(now time.Duration, h HolderFacts) api.Word {
+	for _, w := range h.Wishes {
+		if w.Say == api.WantsPreferred && p.yieldsToPreferred(now, h, w) || w.Say != api.WantsPreferred && p.yieldsTo(now, h, w.Revision) {
+			return w
+		}
+	}
+	return api.Word{}
+}
+
+// instants returns the instants at which the decision may change without a new fact. The argument
+// "r" is the present rollout.
 func (h HolderFacts) instants(p Pod, r Rollout) []time.Duration {
 	var all []time.Duration
 	if h.Serves {
@@ -106,6 +124,12 @@ func (h HolderFacts) instants(p Pod, r Rollout) []time.Duration {
 		if !h.Paused {
 			all = append(all, h.Serving+Rest)
 		}
+		if h.Prefers {
+			all = append(all, h.Serving+Settled)
+		}
+	}
+	if len(h.Wishes) > 0 && !h.Serves {
+		all = append(all, h.failsAt(p), h.endsAt(p), h.Since+p.Lasts(h.Rollout.Start))
 	}
 	if r.inTurn(h.ID) {
 		if at := h.failsAt(p); h.servedBy(at) {
@@ -243,11 +267,6 @@ func (h HolderFacts) unserved(p Pod) bool {
 // startsBy returns the instant by which the application must begin to serve in this hold.
 func (h HolderFacts) startsBy(p Pod) time.Duration { return h.Since + p.Lasts(h.Rollout.Start) }
 
-// fresh reports whether the holder saw the ask change during this hold, and less than [Fresh] ago.
-func (a Ask) fresh(now, since time.Duration) bool {
-	return a.Identity != "" && a.Seen >= since && now < a.Seen+Fresh
-}
-
 // Acquired returns the rollout that the acquiring write of the hold stores. The argument "s" is
 // the slot before that write. The hold is a turn if an older revision's release names this pod.
 // The hold is also a turn if this pod takes back the slot of its own unfinished turn.
@@ -292,13 +311,12 @@ func (p Pod) Released(s Slot, to string, turn api.Revision) (r Rollout, successo
 	return r, to
 }
 
-// Deleted returns the successor that the release of a deleted pod names, and the successor's
-// revision. The successor is the pod that asks. Both results are empty if the deleted pod has no
-// revision, or if the slot is paused. Both are also empty if no pod asks, or if the asking revision
-// must wait for its next turn.
-func (p Pod) Deleted(now time.Duration, h HolderFacts) (to string, turn api.Revision) {
-	if p.Revision.Valid() && !h.Paused && h.Ask.fresh(now, h.Since) && p.yieldsTo(now, h, h.Ask.Revision) {
-		return h.Ask.Identity, h.Ask.Revision
+// Deleted returns the wish of the successor that the release of a deleted pod names. The result is
+// the zero value if the deleted pod has no revision, if the slot is paused, or if no pod that wishes
+// for the slot may have it now.
+func (p Pod) Deleted(now time.Duration, h HolderFacts) api.Word {
+	if !p.Revision.Valid() || h.Paused {
+		return api.Word{}
 	}
-	return "", api.Revision{}
+	return p.wished(now, h)
 }

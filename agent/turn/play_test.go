@@ -26,7 +26,7 @@ type play struct {
 	// othersAt is the instant until which only the named successor may acquire the slot.
 	othersAt time.Duration
 	holds    int
-	ask      Ask
+	ask      api.Word
 	pods     []*actor
 	// The field "turns" has, for each revision, the instants at which a pod of that revision
 	// acquired the slot.
@@ -43,7 +43,6 @@ type actor struct {
 	restarts time.Duration
 	hold     HolderFacts
 	waiting  StandbyFacts
-	asked    time.Duration
 	// ready reports that a rollout counts the pod as Ready now. The field readyOnce reports that
 	// a rollout has counted the pod as Ready at least once.
 	ready, readyOnce bool
@@ -91,7 +90,7 @@ func (p *play) act(a *actor) {
 	age := p.now - a.hold.Since
 	a.hold.Serves = a.starts != 0 && age >= a.starts
 	a.hold.Serving = a.hold.Since + a.starts
-	a.hold.Ask = p.ask
+	a.hold.Wishes = api.Words{p.ask}
 	got := a.Holder(p.now, wall, a.hold)
 	a.hold.Rollout, p.slot.Rollout = got.Rollout, got.Rollout
 	a.ready = a.hold.Serves && !got.Proving
@@ -104,8 +103,8 @@ func (p *play) act(a *actor) {
 	case got.Failed:
 		a.waiting.Failed = true
 		p.release(a, "", api.Revision{})
-	case got.To != "":
-		p.release(a, got.To, got.Turn)
+	case got.To.Identity != "":
+		p.release(a, got.To.Identity, got.To.Revision)
 	}
 }
 
@@ -130,10 +129,10 @@ func (p *play) standBy(a *actor) {
 	a.ready = got.Ruling == Ready || got.Ruling == Free && p.holder() != nil && p.holder().hold.Serves
 	a.readyOnce = a.readyOnce || a.ready
 	switch {
-	case got.Asks && p.now >= a.asked+Again:
-		a.asked, p.ask = p.now, Ask{Identity: a.Identity, Revision: a.Revision, Seen: p.now}
-	case !got.Asks && p.ask.Identity == a.Identity:
-		p.ask = Ask{}
+	case got.Wish != "":
+		p.ask = api.Word{Say: got.Wish, Identity: a.Identity, Revision: a.Revision}
+	case p.ask.Identity == a.Identity:
+		p.ask = api.Word{}
 	}
 }
 

@@ -33,7 +33,7 @@ func TestOldStandbyAsksUnprovenHolderWithoutATurn(t *testing.T) {
 		"revision of another workload":     {pod("x", other), free, true, false},
 		"holder's agent writes no rollout": {pod("a2", old), Slot{Known: true, Holder: "b1_u", Hold: "h1", Revision: newer, FreeAt: time.Hour}, true, false},
 	} {
-		assert.Equal(t, c.asks, c.pod.Standby(20*time.Second, c.slot, StandbyFacts{Whole: c.whole}).Asks, name)
+		assert.Equal(t, c.asks, c.pod.Standby(20*time.Second, c.slot, StandbyFacts{Whole: c.whole}).Wish == api.WantsBack, name)
 	}
 }
 
@@ -44,25 +44,25 @@ func TestStandbyOfUnprovenHoldersRevisionIsNotReady(t *testing.T) {
 }
 
 // askedBy returns the facts of a hold without a turn, which began 2 s after the boot.
-func askedBy(revision api.Revision, now time.Duration) HolderFacts {
-	return HolderFacts{ID: "h1", Since: 2 * time.Second, Rollout: Rollout{Hold: "h1", Proven: old}, Ask: Ask{Identity: "a2_u", Revision: revision, Seen: now}}
+func askedBy(revision api.Revision) HolderFacts {
+	return HolderFacts{ID: "h1", Since: 2 * time.Second, Rollout: Rollout{Hold: "h1", Proven: old}, Wishes: wish("a2_u", revision)}
 }
 
 func TestServinglessUnprovenHolderYieldsToProvenRevision(t *testing.T) {
 	b1 := pod("b1", newer)
-	at := askedBy(old, 0).failsAt(b1)
-	yields := func(now time.Duration, h HolderFacts) string { return b1.Holder(now, wall, h).To }
-	assert.Empty(t, yields(at-1, askedBy(old, at-1)), "the application has time to start")
-	assert.Equal(t, "a2_u", yields(at, askedBy(old, at)))
+	at := askedBy(old).failsAt(b1)
+	yields := func(now time.Duration, h HolderFacts) string { return b1.Holder(now, wall, h).To.Identity }
+	assert.Empty(t, yields(at-1, askedBy(old)), "the application has time to start")
+	assert.Equal(t, "a2_u", yields(at, askedBy(old)))
 
-	serves := askedBy(old, at)
+	serves := askedBy(old)
 	serves.Serves, serves.Serving = true, at-time.Second
 	assert.Empty(t, yields(at, serves))
-	paused := askedBy(old, at)
+	paused := askedBy(old)
 	paused.Paused = true
 	assert.Empty(t, yields(at, paused))
 
-	turns := askedBy(old, at)
+	turns := askedBy(old)
 	turns.Rollout.Yielder, turns.Rollout.From = "a1_u", old
 	assert.True(t, b1.Holder(at, wall, turns).Failed, "a turn ends by itself")
 }
@@ -82,7 +82,7 @@ func TestYieldToProvenRevisionCountsAsFailedTurn(t *testing.T) {
 
 func TestUnprovenHolderIsReadyOnceItHasServed(t *testing.T) {
 	b1 := pod("b1", newer)
-	h := askedBy(old, 0)
+	h := askedBy(old)
 	h.Serves, h.Serving = true, 10*time.Second
 	early := b1.Holder(10*time.Second, wall, h)
 	assert.True(t, early.Proving)

@@ -45,6 +45,12 @@ type Rollout struct {
 	// until it served; zero if that is unknown.
 	Proven api.Revision
 	Start  time.Duration
+	// Prefers reports that the holder yields to a preferred pod of its revision now.
+	Prefers bool
+	// Hangs is the number of holds that have ended because their application hung, since an application
+	// last served for [Forget]. Hung is the pod whose application hung last.
+	Hangs int
+	Hung  string
 	// Turns has one count of turns for each revision, in the order of their last turns. When a
 	// revision has been proven for [Forget], its count and those of older revisions are
 	// removed.
@@ -79,6 +85,9 @@ type text struct {
 	From        string  `json:"from,omitempty"`
 	Proven      string  `json:"proven,omitempty"`
 	Start       int64   `json:"startMilliseconds,omitempty"`
+	Prefers     bool    `json:"prefers,omitempty"`
+	Hangs       int     `json:"hangs,omitempty"`
+	Hung        string  `json:"hung,omitempty"`
 	Turns       []count `json:"turns,omitempty"`
 }
 
@@ -92,7 +101,7 @@ type count struct {
 func (r Rollout) String() string {
 	t := text{
 		Hold: r.Hold, Transitions: r.Transitions, Yields: r.Yields, Yielder: r.Yielder, From: r.From.String(),
-		Proven: r.Proven.String(), Start: r.Start.Milliseconds(),
+		Proven: r.Proven.String(), Start: r.Start.Milliseconds(), Prefers: r.Prefers, Hangs: r.Hangs, Hung: r.Hung,
 	}
 	for _, one := range r.Turns {
 		c := count{Revision: one.Revision.String(), Count: one.Count}
@@ -124,6 +133,7 @@ func Parse(s string) Rollout {
 	r := Rollout{
 		Hold: t.Hold, Transitions: t.Transitions, Yields: t.Yields, Yielder: t.Yielder, From: from,
 		Proven: proven, Start: time.Duration(t.Start) * time.Millisecond,
+		Prefers: t.Prefers, Hangs: min(max(0, t.Hangs), mostTurns), Hung: t.Hung,
 	}
 	for _, c := range t.Turns {
 		revision, err := api.ParseRevision(c.Revision)
@@ -156,9 +166,10 @@ func (r Rollout) counted(revision api.Revision) Rollout {
 	return r
 }
 
-// forgotten returns the rollout without the turns of the proven revision, and without those of
-// older revisions of the same workload.
+// forgotten returns the rollout without hangs, without the turns of the proven revision, and without
+// those of older revisions of the same workload.
 func (r Rollout) forgotten(proven api.Revision) Rollout {
+	r.Hangs, r.Hung = 0, ""
 	r.Turns = slices.DeleteFunc(slices.Clone(r.Turns), func(t Turns) bool {
 		return t.Revision.Workload == proven.Workload && t.Revision.Number <= proven.Number
 	})
@@ -183,7 +194,9 @@ func (r Rollout) reclaimed(hold string, holder, by api.Revision) bool {
 
 // lasting returns the part of the rollout that outlasts a hold.
 func (r Rollout) lasting() Rollout {
-	last := Rollout{Transitions: r.Transitions, Proven: r.Proven, Start: r.Start, Turns: slices.Clone(r.Turns)}
+	last := Rollout{
+		Transitions: r.Transitions, Proven: r.Proven, Start: r.Start, Hangs: r.Hangs, Hung: r.Hung, Turns: slices.Clone(r.Turns),
+	}
 	for i := range last.Turns {
 		last.Turns[i].Next = time.Time{}
 	}

@@ -46,6 +46,10 @@ const (
 	slower = 3
 )
 
+// Settled is how long a holder serves before it yields to a preferred pod, and how long a preferred pod
+// must be Ready before it wishes for the slot. So preferences move a slot at most once in that time.
+const Settled = 5 * time.Minute
+
 // waits are the times for which a revision waits for its next turn, by the number of its turns
 // so far. The last time applies to all later turns.
 var waits = []time.Duration{0, time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour}
@@ -53,10 +57,7 @@ var waits = []time.Duration{0, time.Minute, 5 * time.Minute, 15 * time.Minute, t
 // wait returns how long a revision that has had this number of turns waits for its next turn.
 func wait(count int) time.Duration { return waits[min(count, len(waits)-1)] }
 
-const (
-	// Again is the time after which an asker that still waits writes its ask again.
-	Again = 10 * time.Second
-	// Fresh is the greatest age at which an ask counts. Fresh is longer than Again, because the
-	// next write of the ask may take a while.
-	Fresh = Again + 5*time.Second
-)
+// hangWait returns how long a hold lasts before it ends because its application hangs, by the number
+// of such ends so far: a minute, and each time twice as long, up to an hour. So a cause that is behind
+// all pods, such as a dead database, does not make the slot wander.
+func hangWait(count int) time.Duration { return min(time.Minute<<min(count, 6), time.Hour) }

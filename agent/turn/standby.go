@@ -39,6 +39,10 @@ type StandbyFacts struct {
 	// Failed reports that the last turn of this pod failed. An earlier agent process may have begun
 	// that turn.
 	Failed bool
+	// Preferred reports that this pod is preferred. ReadySince is the instant since which this pod is
+	// Ready; zero while it is not.
+	Preferred  bool
+	ReadySince time.Duration
 	// Due is the first instant of the present hold at which the holder would yield to this pod;
 	// zero before that instant.
 	Due time.Duration
@@ -50,9 +54,10 @@ type StandbyDecision struct {
 	Reason, Message string
 	// TakeFrom is the instant from which the pod may take the slot, if it is free then.
 	TakeFrom time.Duration
-	// Asks reports that the pod asks for its turn. Due reports that the holder would yield to
-	// the pod.
-	Asks, Due bool
+	// Wish is the pod's wish for the slot; empty without a wish. Due reports that the holder would
+	// yield to the pod.
+	Wish api.Say
+	Due  bool
 	// Failed reports that the turn of the pod has failed, so the pod gives the slot back.
 	Failed bool
 	// Wake is the instant of the next decision, unless the agent sees a change before that.
@@ -128,7 +133,11 @@ func (p Pod) behind(now time.Duration, to StandbyDecision, s Slot, w StandbyFact
 	case p.Revision.NewerThan(s.Revision):
 		return p.newer(now, to, s, w)
 	case s.Rollout.reclaimed(s.Hold, s.Revision, p.Revision):
-		to.Asks = w.Whole // the holder yields only if its application does not begin to serve in time
+		if w.Whole { // the holder yields only if its application does not begin to serve in time
+			to.Wish = api.WantsBack
+		}
+	case p.Revision.Same(s.Revision):
+		return p.preferred(now, to, s, w)
 	case s.Revision.NewerThan(p.Revision) && s.Rollout.inTurn(s.Hold):
 		if p.Revision.NewerThan(s.Rollout.Proven) {
 			return to.notReady(reasonWaits, p.name()+" has not served yet, and "+holder+" has its turn")
@@ -164,7 +173,7 @@ func (p Pod) newer(now time.Duration, to StandbyDecision, s Slot, w StandbyFacts
 		to.Wake = from
 		return to.notReady(reasonWaits, "another pod of "+p.name()+" may ask "+holder+" first")
 	}
-	to.Asks = true
+	to.Wish = api.WantsNewer
 	return to.notReady(reasonAsks, fmt.Sprintf("asks %s for turn %d of %s", holder, turns.Count+1, p.name()))
 }
 

@@ -87,7 +87,7 @@ func TestStandbyAsksOnlyHolderOfAnOlderRevision(t *testing.T) {
 			TakeFrom: 1030 * time.Second, Wake: pace.Never,
 		}},
 		"newer, holder yields": {pod: b1, slot: heldBy(a1, Now), waiting: whole, want: StandbyDecision{
-			Ruling: NotReady, Reason: reasonAsks, Message: "asks a1 for turn 1 of revision 7", Asks: true, Due: true,
+			Ruling: NotReady, Reason: reasonAsks, Message: "asks a1 for turn 1 of revision 7", Wish: api.WantsNewer, Due: true,
 			TakeFrom: expiry, Wake: pace.Never,
 		}},
 		"newer, image missing": {pod: b1, slot: heldBy(a1, Now), want: StandbyDecision{
@@ -101,7 +101,7 @@ func TestStandbyAsksOnlyHolderOfAnOlderRevision(t *testing.T) {
 		"newer, no other pod asked": {
 			pod: b1, slot: heldBy(a1, Now).turns(1), waiting: StandbyFacts{Whole: true, Failed: true, Due: 15 * time.Second},
 			want: StandbyDecision{
-				Ruling: NotReady, Reason: reasonAsks, Message: "asks a1 for turn 2 of revision 7", Asks: true, Due: true,
+				Ruling: NotReady, Reason: reasonAsks, Message: "asks a1 for turn 2 of revision 7", Wish: api.WantsNewer, Due: true,
 				TakeFrom: 1030 * time.Second, Wake: pace.Never,
 			},
 		},
@@ -114,7 +114,7 @@ func TestStandbyAsksOnlyHolderOfAnOlderRevision(t *testing.T) {
 		}},
 		"newer, same template applied again": {
 			pod: pod("b3", api.Revision{Workload: workload, Number: 9, Hash: "new"}), slot: next, waiting: whole,
-			want: StandbyDecision{Ruling: NotReady, Reason: reasonAsks, Message: "asks a1 for turn 1 of revision 9", Asks: true, Due: true, TakeFrom: expiry, Wake: pace.Never},
+			want: StandbyDecision{Ruling: NotReady, Reason: reasonAsks, Message: "asks a1 for turn 1 of revision 9", Wish: api.WantsNewer, Due: true, TakeFrom: expiry, Wake: pace.Never},
 		},
 		"newer, paused": {pod: b1, slot: heldBy(a1, "no"), waiting: whole, want: StandbyDecision{
 			Ruling: NotReady, Reason: reasonWaits, Message: "a1 holds the slot, which is paused", TakeFrom: expiry, Wake: pace.Never,
@@ -176,7 +176,7 @@ func TestServingTimeDecidesWhetherAHolderYields(t *testing.T) {
 	const s = time.Second
 	const began = time.Hour
 	ready := Pod{Identity: "b1_u", Revision: newer, MinReady: 30 * s}
-	asks := Ask{Identity: "b1_u", Revision: newer}
+	asks := wish("b1_u", newer)
 	counted := func(count int) Rollout { return Rollout{Hold: "h1", Proven: old}.with(count) }
 	turn := Rollout{Hold: "h1", Proven: old, Yielder: "a1_u", From: old}.with(1)
 	for name, c := range map[string]struct {
@@ -184,8 +184,7 @@ func TestServingTimeDecidesWhetherAHolderYields(t *testing.T) {
 		hold    HolderFacts
 		now     time.Duration // the time since the hold began
 		serving time.Duration // the time from the beginning of the hold until the application serves; zero if it never serves
-		ask     Ask
-		seen    time.Duration // the time since the holder last saw the ask change
+		ask     api.Words
 		// The fields below are the expected result.
 		yields  Yields
 		to      string
@@ -196,16 +195,14 @@ func TestServingTimeDecidesWhetherAHolderYields(t *testing.T) {
 		"serves for an instant":          {pod: pod("a1", old), serving: 1 * s, now: 2 * s, yields: Later, wake: 11 * s},
 		"is proven, has not rested":      {pod: pod("a1", old), serving: 1 * s, now: 30 * s, ask: asks, yields: Later, wake: 61 * s},
 		"has rested":                     {pod: pod("a1", old), serving: 1 * s, now: 61 * s, ask: asks, yields: Now, to: "b1_u", wake: 611 * s},
-		"ask is stale":                   {pod: pod("a1", old), serving: 1 * s, now: 99 * s, ask: asks, seen: 16 * s, yields: Now, wake: 611 * s},
-		"ask is of an earlier hold":      {pod: pod("a1", old), serving: 1 * s, now: 61 * s, ask: asks, seen: 62 * s, yields: Now, wake: 611 * s},
 		"same revision asks":             {pod: pod("a1", newer), serving: 1 * s, now: 99 * s, ask: asks, yields: Now, wake: 611 * s},
 		"older revision asks":            {pod: pod("a1", newest), serving: 1 * s, now: 99 * s, ask: asks, yields: Now, wake: 611 * s},
 		"another workload asks":          {pod: pod("a1", other), serving: 1 * s, now: 99 * s, ask: asks, yields: Now, wake: 611 * s},
 		"asker waits after one turn":     {pod: pod("a1", old), hold: HolderFacts{Rollout: counted(2)}, serving: 1 * s, now: 299 * s, ask: asks, yields: Now, wake: 300 * s},
 		"asker has waited":               {pod: pod("a1", old), hold: HolderFacts{Rollout: counted(2)}, serving: 1 * s, now: 300 * s, ask: asks, yields: Now, to: "b1_u", wake: 611 * s},
 		"asker waits an hour":            {pod: pod("a1", old), hold: HolderFacts{Rollout: counted(9)}, serving: 1 * s, now: 3599 * s, ask: asks, yields: Now, wake: 3600 * s},
-		"newest asks meanwhile":          {pod: pod("a1", old), hold: HolderFacts{Rollout: counted(9)}, serving: 1 * s, now: 700 * s, ask: Ask{Identity: "c_u", Revision: newest}, yields: Now, to: "c_u", wake: 3600 * s},
-		"hangs":                          {pod: pod("a1", old), now: 2 * s, ask: asks, yields: Now, to: "b1_u"},
+		"newest asks meanwhile":          {pod: pod("a1", old), hold: HolderFacts{Rollout: counted(9)}, serving: 1 * s, now: 700 * s, ask: wish("c_u", newest), yields: Now, to: "c_u", wake: 3600 * s},
+		"hangs":                          {pod: pod("a1", old), now: 2 * s, ask: asks, yields: Now, to: "b1_u", wake: 60 * s},
 		"hangs, its probes wait long":    {pod: Pod{Identity: "a1_u", Revision: old, Startup: 3600 * s}, hold: HolderFacts{Rollout: counted(1)}, now: 600 * s, ask: asks, yields: Now, to: "b1_u", wake: 3600 * s},
 		"hangs, asker has failed":        {pod: pod("a1", old), hold: HolderFacts{Rollout: counted(1)}, now: 59 * s, ask: asks, yields: Now, wake: 60 * s},
 		"is paused":                      {pod: pod("a1", old), hold: HolderFacts{Paused: true}, serving: 1 * s, now: 99 * s, ask: asks, yields: Not, wake: 611 * s},
@@ -224,18 +221,17 @@ func TestServingTimeDecidesWhetherAHolderYields(t *testing.T) {
 		"turn, not Ready for too long":   {pod: ready, hold: HolderFacts{Rollout: turn, Stopped: began + 31*s}, now: 91 * s, yields: Now, proving: true, failed: true},
 		"turn, Ready once more":          {pod: ready, hold: HolderFacts{Rollout: turn, Stopped: began + 31*s}, serving: 85 * s, now: 96 * s, yields: Later, wake: 125 * s},
 		"turn, serves in time again":     {pod: ready, hold: HolderFacts{Rollout: turn, Stopped: began + 31*s}, serving: 85 * s, now: 92 * s, yields: Later, proving: true, wake: 95 * s},
-		"turn, two rollouts":             {pod: pod("b1", newer), hold: HolderFacts{Rollout: turn}, now: 5 * s, ask: Ask{Identity: "c_u", Revision: newest}, yields: Now, to: "c_u", proving: true, wake: 60 * s},
+		"turn, two rollouts":             {pod: pod("b1", newer), hold: HolderFacts{Rollout: turn}, now: 5 * s, ask: wish("c_u", newest), yields: Now, to: "c_u", proving: true, wake: 60 * s},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := c.hold
-			h.ID, h.Since, h.Ask = "h1", began, c.ask
-			h.Ask.Seen = began + c.now - c.seen
+			h.ID, h.Since, h.Wishes = "h1", began, c.ask
 			if c.serving != 0 {
 				h.Serves, h.Serving = true, began+c.serving
 			}
 			got := c.pod.Holder(began+c.now, wall, h)
 			assert.Equal(t, c.yields, got.Rollout.Yields)
-			assert.Equal(t, c.to, got.To)
+			assert.Equal(t, c.to, got.To.Identity)
 			assert.Equal(t, c.proving, got.Proving)
 			assert.Equal(t, c.failed, got.Failed)
 			wake := pace.Never
@@ -245,6 +241,10 @@ func TestServingTimeDecidesWhetherAHolderYields(t *testing.T) {
 			assert.Equal(t, wake, got.Wake)
 		})
 	}
+}
+
+func wish(identity string, revision api.Revision) api.Words {
+	return api.Words{{Say: api.WantsNewer, Identity: identity, Revision: revision}}
 }
 
 func (r Rollout) with(count int) Rollout {
@@ -356,16 +356,12 @@ func TestAcquisitionBeginsATurnOnlyAfterAYield(t *testing.T) {
 
 func TestDeletedHolderMakesAskerItsSuccessorAtOnce(t *testing.T) {
 	a1 := pod("a1", old)
-	h := HolderFacts{ID: "h1", Serves: true, Rollout: Rollout{Hold: "h1"}, Ask: Ask{Identity: "b1_u", Revision: newer, Seen: time.Second}}
-	to, turn := a1.Deleted(5*time.Second, h)
-	assert.Equal(t, "b1_u", to)
-	assert.Equal(t, newer, turn)
+	h := HolderFacts{ID: "h1", Serves: true, Rollout: Rollout{Hold: "h1"}, Wishes: wish("b1_u", newer)}
+	assert.Equal(t, h.Wishes[0], a1.Deleted(5*time.Second, h))
 	h.Rollout = h.Rollout.with(1)
-	to, _ = a1.Deleted(5*time.Second, h)
-	assert.Empty(t, to)
+	assert.Zero(t, a1.Deleted(5*time.Second, h))
 	h.Rollout, h.Paused = Rollout{}, true
-	to, _ = a1.Deleted(5*time.Second, h)
-	assert.Empty(t, to)
+	assert.Zero(t, a1.Deleted(5*time.Second, h))
 }
 
 func TestPodWithoutRevisionNeverChangesTheRolloutRecord(t *testing.T) {
@@ -379,11 +375,11 @@ func TestPodWithoutRevisionNeverChangesTheRolloutRecord(t *testing.T) {
 
 func TestRolloutRecordSurvivesARoundTrip(t *testing.T) {
 	r := inTurn(pod("b1", newer)).Rollout
-	r.Start = 1500 * time.Millisecond
+	r.Start, r.Prefers, r.Hangs, r.Hung = 1500*time.Millisecond, true, 2, "a1_u"
 	r.Turns = append(r.Turns, Turns{Revision: other, Count: 3, Next: wall})
 	assert.Equal(t, r, Parse(r.String()))
 	assert.Equal(t,
-		`{"hold":"h1","yields":"now","yielder":"a1_u","from":"`+workload+`/6/old","proven":"`+workload+`/6/old","startMilliseconds":1500,`+
+		`{"hold":"h1","yields":"now","yielder":"a1_u","from":"`+workload+`/6/old","proven":"`+workload+`/6/old","startMilliseconds":1500,"prefers":true,"hangs":2,"hung":"a1_u",`+
 			`"turns":[{"revision":"`+workload+`/7/new","count":1},{"revision":"another/9/new","count":3,"next":"2026-01-02T03:04:05Z"}]}`,
 		r.String())
 	assert.Empty(t, Rollout{}.String())
