@@ -362,7 +362,9 @@ func (h *hold) letGo(end ending) {
 	h.metrics.Holding(0)
 	h.probes.Follow(nil)
 	if end.successor == "" {
-		end.successor, end.wish = h.leaving.Successor, h.leaving.wish
+		if end.successor = h.leaving.Successor; end.successor == h.leaving.wish.Identity {
+			end.wish = h.leaving.wish
+		}
 	}
 	successor := h.releaseTo(end)
 	part := elector.Parting{Successor: successor}

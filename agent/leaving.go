@@ -5,6 +5,7 @@ package agent
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,9 +28,9 @@ type leaving struct {
 	id string
 	// wish is the wish because of which the hold ends, or names its successor; zero for none.
 	wish api.Word
-	// unanswered are the wishes to which the holder has announced its end in vain, and withdrawals counts
-	// these announcements. Before the instant announcesAt the holder announces nothing that needs an answer.
-	unanswered  api.Words
+	// unanswered is the last wish to which the holder has announced its end in vain, and withdrawals counts
+	// such announcements. Before the instant announcesAt the holder announces nothing that needs an answer.
+	unanswered  api.Word
 	withdrawals int
 	announcesAt time.Duration
 
@@ -91,13 +92,10 @@ func (l *leaving) due(wish ending) ending {
 	return wish
 }
 
-// withdrawn learns that nobody has answered the announcement. The holder announces its end for the same
-// wish only once, and the next announcement waits: ten seconds, and each time twice as long, for at most five minutes.
+// withdrawn learns that nobody has answered the announcement. The next one waits: ten seconds, and each time
+// twice as long, for at most five minutes.
 func (l *leaving) withdrawn(now time.Duration) {
-	if l.wish.Identity != "" {
-		l.unanswered = append(l.unanswered, l.wish)
-		l.unanswered = l.unanswered[max(0, len(l.unanswered)-api.MostWords):]
-	}
+	l.unanswered = l.wish
 	l.announcesAt = now + min(10*time.Second<<min(l.withdrawals, 5), 5*time.Minute)
 	l.withdrawals++
 }
@@ -124,7 +122,7 @@ func (h *hold) leave(ctx context.Context, s elector.State, wish ending, serves b
 	f := leave.Facts{
 		Cause: cause, Successor: successor, EndpointDelay: h.endpointDelay(),
 		Ready: serves && (h.stored.ready || h.readiness.Postponed(now)) && h.rollout.heard.sees, Unready: h.stored.known && !h.stored.ready,
-		Replaced: h.replaced(), Alone: h.rollout.heard.alone, Answers: h.rollout.heard.answers(l.id),
+		Replaced: h.replaced(), Alone: h.rollout.heard.aloneIn(h.id), Answers: h.rollout.heard.answers(l.id),
 		PreStop: preStop, Serving: !s.Serving.IsZero(),
 		Known: l.known, Deleted: l.deleted, Ends: l.ends,
 	}
@@ -200,8 +198,8 @@ func (e ending) cause() leave.Cause {
 
 // learnTurn stores whether the children serve, the instant since which they serve, whether a person has
 // paused the slot, and the wishes of other pods. If children that have served stop serving, it also stores the
-// present instant. The wish for which the holder has announced its end stays until the announcement is
-// withdrawn, although the answer has replaced it.
+// present instant. The wish for which the holder has announced its end comes first until the announcement is
+// withdrawn, although the answer has replaced it. The last wish that had no answer comes last.
 func (h *hold) learnTurn(now, since time.Duration, serves, paused bool) {
 	if serves && !h.turns.Serves {
 		h.turns.Serving, h.turns.Failing = since, 0
@@ -211,10 +209,14 @@ func (h *hold) learnTurn(now, since time.Duration, serves, paused bool) {
 			h.turns.Stopped = now
 		}
 	}
-	h.turns.Serves, h.turns.Paused, h.turns.Alone = serves, paused, h.rollout.heard.alone
-	h.turns.Wishes = h.rollout.heard.wishes(h.id, h.leaving.unanswered)
-	if h.leaving.Says != "" && h.leaving.wish.Identity != "" && !h.turns.Wishes.Of(h.leaving.wish.Identity) {
-		h.turns.Wishes = append(h.turns.Wishes, h.leaving.wish)
+	h.turns.Serves, h.turns.Paused, h.turns.Alone = serves, paused, h.rollout.heard.aloneIn(h.id)
+	h.turns.Wishes = h.rollout.heard.wishes(h.id)
+	last := func(w api.Word) bool { return w == h.leaving.unanswered }
+	if i := slices.IndexFunc(h.turns.Wishes, last); i >= 0 {
+		h.turns.Wishes = append(slices.Delete(h.turns.Wishes, i, i+1), h.leaving.unanswered)
+	}
+	if h.leaving.Says != "" && h.leaving.wish.Identity != "" {
+		h.turns.Wishes = slices.Insert(h.turns.Wishes, 0, h.leaving.wish)
 	}
 }
 
@@ -242,10 +244,10 @@ func (h *hold) releaseTo(end ending) (successor string) {
 	}
 	slot := slotOf(h.record())
 	slot.Hold, slot.Rollout = h.turns.ID, h.turns.Rollout
-	slot.Rollout.Transitions = h.record().Transitions
 	if end.reason == status.ReasonHung {
 		slot.Rollout = h.rollout.pod.Hung(h.turns)
 	}
+	slot.Rollout.Transitions = h.record().Transitions
 	to, revision := end.successor, end.wish.Revision
 	if to == "" && !h.mayHold() {
 		wish := h.rollout.pod.Deleted(h.now, h.turns)

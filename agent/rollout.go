@@ -174,10 +174,10 @@ func (r *rollout) acquired(now time.Duration, wall time.Time, record lease.Recor
 	switch {
 	case r.takesTurns():
 		next = r.pod.Acquired(now, wall, slot, hold)
-	case next.Hangs > 0:
-		next = turn.Rollout{Hangs: next.Hangs, Hung: next.Hung}
-	case next.String() == "" || next.Proven.Workload == r.workload:
-		return turn.Rollout{}
+	case next.Proven.Workload == r.workload || !next.Proven.Valid():
+		if next = (turn.Rollout{Hangs: next.Hangs, Hung: next.Hung}); next.Hangs == 0 {
+			return turn.Rollout{}
+		}
 	}
 	next.Transitions = lease.Self{Identity: r.pod.Identity}.Transitions(record)
 	return next

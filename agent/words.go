@@ -36,22 +36,25 @@ type heard struct {
 	alone bool
 }
 
+// aloneIn reports whether no other pod claims the slot of this hold, and none has said anything about it.
+func (h *heard) aloneIn(hold string) bool {
+	return h.alone && !slices.ContainsFunc(h.words, func(w api.Word) bool { return !w.Void(hold) })
+}
+
 // hear stores what the next Lease says. A word in the holder's own name does not count, because the
 // holder could otherwise yield to itself. Each word names the hold or the announcement that it is about,
 // so an old state of the next Lease does no harm.
 func (h *heard) hear(l *kube.Lease, own string) {
 	h.sees = true
 	h.words = slices.DeleteFunc(api.ParseWords(l.Annotations[api.WordsAnnotation]), func(w api.Word) bool { return w.Identity == own })
-	h.alone = len(h.words) == 0 && l.Annotations[api.AloneAnnotation] != ""
+	h.alone = l.Annotations[api.AloneAnnotation] != ""
 }
 
 // answers returns the answers to the announcement with this id.
 func (h *heard) answers(id string) api.Words { return h.about(id, false) }
 
-// wishes returns the wishes for the slot of this hold, without the given ones.
-func (h *heard) wishes(hold string, but api.Words) api.Words {
-	return slices.DeleteFunc(h.about(hold, true), func(w api.Word) bool { return slices.Contains(but, w) })
-}
+// wishes returns the wishes for the slot of this hold.
+func (h *heard) wishes(hold string) api.Words { return h.about(hold, true) }
 
 func (h *heard) about(to string, wish bool) (words api.Words) {
 	for _, w := range h.words {

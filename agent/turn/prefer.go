@@ -59,7 +59,7 @@ func (h HolderFacts) hangs() int {
 
 // Hung returns the rollout of a hold that ends because its application hangs.
 func (p Pod) Hung(h HolderFacts) Rollout {
-	r := h.Rollout
+	r := h.Rollout.lasting()
 	r.Hangs, r.Hung = min(h.hangs()+1, mostTurns), p.Identity
 	return r
 }
