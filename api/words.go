@@ -101,6 +101,8 @@ func ParseWords(s string) Words {
 	return all
 }
 
+// parseWord accepts a word only in the form of [Words.String]. The policy on Leases lets a pod keep the
+// words of other pods only as they are.
 func parseWord(text string) (w Word, ok bool) {
 	parts := strings.Split(text, ":")
 	if len(parts) < 3 || parts[1] == "" || parts[2] == "" || len(parts[2]) > LongestLeave {
@@ -116,7 +118,7 @@ func parseWord(text string) (w Word, ok bool) {
 	revision, err := ParseRevision(parts[3])
 	count, errCount := strconv.Atoi(parts[4])
 	w.Revision, w.Count = revision, count
-	return w, err == nil && errCount == nil
+	return w, err == nil && errCount == nil && Words{w}.String() == text
 }
 
 // Of reports whether the pod is among those that speak.
