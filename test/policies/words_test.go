@@ -34,10 +34,8 @@ func speaks(t *testing.T, name, before, after string) []string {
 func TestAgentForgesNoWordOfAnotherPod(t *testing.T) {
 	next := api.NextLease("lock.a")
 	const own, wish, other, third = "takes:web-0_1:00ff.17", "newer:web-0_1:00ff:a-1/2/web-5d4f:3", "stays:web-1_2:00ff.17", "back:web-2_3:00ff:a-1/2/5d4f:0"
-	longest := api.Word{
-		Say: api.WantsPreferred, Identity: "web-0_1", To: strings.Repeat("f", api.LongestLeave), Count: 1 << 60,
-		Revision: api.Revision{Workload: strings.Repeat("a", 63), Number: 1 << 60, Hash: strings.Repeat("b", 63)},
-	}
+	longest := api.ParseWords("preferred:web-0_1:" + strings.Repeat("f", api.LongestLeave) + ":" +
+		strings.Repeat("a", 63) + "/1152921504606846976/" + strings.Repeat("b", 63) + ":1152921504606846976")[0]
 	most := api.Words{longest}
 	for i := range api.MostWords - 1 {
 		w := longest
