@@ -101,7 +101,7 @@ func (a asking) restart() {
 // serves for longer than [world.Rest]. Then the clerk labels the next Lease, and no child may end.
 // Sometimes the agents have restarted before.
 func (a asking) diesAsking() bool {
-	if !a.Pass(world.Slow(world.Rest)) || !a.asked() || !a.Pass(world.Slow(world.Fresh+world.Rest)+a.settling()) {
+	if !a.Pass(world.Slow(world.Rest)) || !a.asked() || !a.Pass(world.Slow(world.Again+world.Rest)+a.settling()) {
 		return false
 	}
 	ends := a.ends()
