@@ -266,7 +266,7 @@ func (s standby) speak(ctx context.Context, d status.Decision, standing turn.Sta
 	if !say.Wish() && say != api.Prepared && !s.named(v) {
 		pause = time.Duration(s.random.Int64N(int64(leave.Spread)))
 	}
-	return min(wake, s.speaker.say(ctx, say, to, pause))
+	return min(wake, s.speaker.say(ctx, say, to, pause, s.named(v)))
 }
 
 // answer returns what this standby says to the announcement of the holder; empty for nothing.

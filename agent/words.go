@@ -171,9 +171,9 @@ func (s *speaker) silent() {
 	s.word, s.said, s.endNow, s.err = api.Word{}, false, nil, nil
 }
 
-// say says one thing about the hold or announcement "to", or nothing if the argument "say" is empty. The result is
-// the instant of the next decision.
-func (s *speaker) say(ctx context.Context, say api.Say, to string, pause time.Duration) (wake time.Duration) {
+// say says one thing about the hold or announcement "to", or nothing if the argument "say" is empty. The
+// argument "insists" is that of [api.Words.With]. The result is the instant of the next decision.
+func (s *speaker) say(ctx context.Context, say api.Say, to string, pause time.Duration, insists bool) (wake time.Duration) {
 	again := s.word.Say == say && s.word.To == to
 	switch {
 	case say == "" || to == "":
@@ -208,7 +208,7 @@ func (s *speaker) say(ctx context.Context, say api.Say, to string, pause time.Du
 	}
 	s.said = false
 	ctx, s.endNow = context.WithCancel(ctx)
-	w, insists := s.word, s.looks > 0
+	w, insists := s.word, insists || s.looks > 0
 	s.group.Go(func() { s.write(ctx, w, insists, pause) })
 	return wake
 }

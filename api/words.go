@@ -106,6 +106,8 @@ func ParseWords(s string) Words {
 	return all
 }
 
+// parseWord accepts a word only in the form of [Words.String]. The policy on Leases lets a pod keep the
+// words of other pods only as they are.
 func parseWord(text string) (w Word, ok bool) {
 	parts := strings.Split(text, ":")
 	if len(parts) < 3 || parts[1] == "" || parts[2] == "" || len(parts[2]) > LongestLeave {
@@ -121,7 +123,7 @@ func parseWord(text string) (w Word, ok bool) {
 	revision, err := ParseRevision(parts[3])
 	at, errAt := strconv.ParseInt(parts[4], 10, 64)
 	w.Revision, w.At = revision, at
-	return w, err == nil && errAt == nil
+	return w, err == nil && errAt == nil && Words{w}.String() == text
 }
 
 // Of reports whether the pod is among those that speak.
@@ -130,18 +132,22 @@ func (ws Words) Of(identity string) bool {
 }
 
 // With returns the words with one more, and without those that it voids: every other word of the same
-// pod, and every word for another hold. An answer also voids the answers to other announcements. The result "more" is false if the
-// words have that word already, a later word of that pod about the same announcement, or enough words of
-// other pods. An argument "insists" that is true means that a wish replaces the first of other pods' wishes,
-// which may be the words of dead pods.
+// pod, and every word for another hold. An answer also voids the answers to other announcements. The
+// result "more" is false if the words have that word already, a later word of that pod about the same
+// announcement, or enough words of other pods. The argument "insists" means that the words of others are
+// never enough: an answer of the pod whose answer counts, and a wish that replaces the first of other
+// pods' wishes, which may be dead.
 func (ws Words) With(w Word, insists bool) (with Words, more bool) {
 	hold, _, _ := strings.Cut(w.To, ".")
 	answers, wishes := 0, 0
 	for _, other := range ws {
-		switch {
-		case other == w, other.Identity == w.Identity && other.To == w.To && other.Say == Prepared:
+		switch own := other.Identity == w.Identity; {
+		case other == w, own && other.To == w.To && other.Say == Prepared:
 			return ws, false
-		case other.Identity == w.Identity, other.Void(hold), !w.Say.Wish() && !other.Say.Wish() && other.To != w.To:
+		case own:
+			insists = insists || other.To == w.To
+			continue
+		case other.Void(hold), !w.Say.Wish() && !other.Say.Wish() && other.To != w.To:
 			continue
 		case other.Say.Wish():
 			wishes++
@@ -150,14 +156,11 @@ func (ws Words) With(w Word, insists bool) (with Words, more bool) {
 		}
 		with = append(with, other)
 	}
-	known := len(with) < len(ws) && ws.Of(w.Identity)
-	switch {
-	case w.Say.Wish() && wishes >= mostWishes && !insists, w.Say == Stays && answers >= MostAnswers && !known:
+	if !insists && (w.Say.Wish() && wishes >= mostWishes || !w.Say.Wish() && answers >= MostAnswers) {
 		return ws, false
 	}
-	isWish := func(o Word) bool { return o.Say.Wish() }
 	for len(with) >= MostWords || w.Say.Wish() && wishes >= mostWishes {
-		first := max(0, slices.IndexFunc(with, isWish))
+		first := max(0, slices.IndexFunc(with, func(o Word) bool { return o.Say.Wish() }))
 		with, wishes = slices.Delete(with, first, first+1), wishes-1
 	}
 	return append(with, w), true

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func TestWordsSurviveARoundTrip(t *testing.T) {
@@ -31,7 +32,7 @@ func TestWordsSurviveARoundTrip(t *testing.T) {
 func TestMalformedWordsAreLeftOut(t *testing.T) {
 	kept := Words{{Say: Stays, Identity: "b_u", To: "h1"}}
 	for _, text := range []string{
-		"newer:a_u:h1", "newer:a_u:h1:w/2/x", "newer:a_u:h1:w/x:1", "newer:a_u:h1:w/2/x:many", "stays:a_u:h1:w/2/x:1", "stays:a_u",
+		"newer:a_u:h1", "newer:a_u:h1:w/2/x", "newer:a_u:h1:w/x:1", "newer:a_u:h1:w/2/x:many", "newer:a_u:h1:w/2/x:03", "newer:a_u:h1:w/2/x:+3", "stays:a_u:h1:w/2/x:1", "stays:a_u",
 		"stays::h1", "stays:a_u:", "shouts:a_u:h1", "h1", "", "stays:a_u:" + strings.Repeat("h", LongestLeave+1),
 	} {
 		assert.Equal(t, kept, ParseWords(text+" stays:b_u:h1"), text)
@@ -68,4 +69,21 @@ func TestAnnouncementTellsWhoseAnswerCounts(t *testing.T) {
 		assert.Equal(t, want.asked, asked, leaving)
 		assert.Equal(t, want.soon, soon, leaving)
 	}
+}
+
+// An agent writes the words of other pods again, and the policy on Leases admits them only as they were.
+func FuzzWordsOfOthersAreKeptAsTheyAre(f *testing.F) {
+	f.Add("takes:a_u:h1.7 newer:b_u:h1:w/2/x:3")
+	f.Add("newer:b_u:h1:w/02/x:+3  back:\x00:\u0085::0 stays:a_u:h1 takes:a_u:h1")
+	f.Fuzz(func(t *testing.T, s string) {
+		words := ParseWords(s)
+		require.LessOrEqual(t, len(words), MostWords)
+		require.Equal(t, words, ParseWords(words.String()))
+		identities := map[string]bool{}
+		for _, w := range words {
+			require.Contains(t, strings.Split(s, " "), Words{w}.String())
+			identities[w.Identity] = true
+		}
+		require.Len(t, identities, len(words))
+	})
 }

@@ -66,8 +66,8 @@
 //
 // Rejected for shards: the number of shards in the Leases' names, because pods of two numbers would
 // have no Lease in common; to open the Leases when no old pod exists, because a pod deleted by
-// force is gone from the API before its application ends. Rejected for asks: the slot's own Lease
-// instead of the next Lease, because an ask would conflict with renewals, and make all standbys
+// force is gone from the API before its application ends. Rejected for words: the slot's own Lease
+// instead of the next Lease, because a word would conflict with renewals, and make all standbys
 // wait anew. Rejected for pull secrets: a cluster-wide right to read Secrets, the most valuable
 // target of the cluster; no right by default, with which the first private image of every namespace
 // fails.

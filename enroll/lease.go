@@ -123,7 +123,7 @@ func (a *admission) excess() []excess {
 }
 
 // createNextLease creates the next Lease of a slot, if the slot has a next Lease that the cache does
-// not contain. A new next Lease has no holder, because no pod asks yet. An error does not delay the
+// not contain. A new next Lease has no holder, because no pod speaks yet. An error does not delay the
 // slot, because a pod can hold without a next Lease.
 func (a *admission) createNextLease(ctx context.Context, slot string) error {
 	for _, name := range nextLeases([]string{slot}) {

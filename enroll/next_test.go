@@ -76,7 +76,7 @@ func TestEnrollRemovesUnknownHolderDespiteExistingNextLease(t *testing.T) {
 	w.vanish("lock.x")
 	w.settle(r)
 	assert.Equal(t, step.Unknown, holder(w.lease("lock.x")))
-	assert.Equal(t, "b_2", holder(w.lease("next.lock.x")), "the ask stays")
+	assert.Equal(t, "b_2", holder(w.lease("next.lock.x")), "the pod that spoke stays")
 }
 
 func TestEnrollRecreatesNextLeaseWithoutChangingTheSlot(t *testing.T) {

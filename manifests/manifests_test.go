@@ -127,7 +127,7 @@ func texts(t *testing.T) map[string]string {
 var onLeases = []string{
 	api.HoldAnnotation, api.TokenAnnotation, api.BootAnnotation, api.AddressAnnotation, api.WorkloadAnnotation,
 	api.JobAnnotation, api.RevisionAnnotation, api.RolloutAnnotation, api.ServingAnnotation, api.SuccessorAnnotation,
-	api.LeavingAnnotation, api.OffersAnnotation, api.YieldAnnotation, api.DoneAnnotation, api.FailuresAnnotation, api.OpenedAnnotation,
+	api.LeavingAnnotation, api.WordsAnnotation, api.YieldAnnotation, api.DoneAnnotation, api.FailuresAnnotation, api.OpenedAnnotation,
 }
 
 func TestMetaparticleNamesInManifestsExistInPackageAPI(t *testing.T) {

@@ -94,7 +94,7 @@ var Elsewhere = []Explanation{
 	},
 	{
 		Reason:  "NotYourIdentity",
-		Meaning: "An agent may write only its own identity into a Lease, and remove only its own identity. An agent offers to stay Ready only in its own name, and names its own pod in each write of a Variable.",
+		Meaning: "An agent may write only its own identity into a Lease, and remove only its own identity. An agent says one word to the holder of its slot, only in its own name and only on a next Lease, and names its own pod in each write of a Variable.",
 		Do:      "nothing, if it was an agent, which stands by; to free a slot yourself, delete the pod that holds it",
 	},
 	{

@@ -138,7 +138,7 @@ func (c persons) suffers() bool {
 		c.Apply(world.GoodVersion(c.Rng))
 		c.unblock()
 	})
-	// The holder's watch of the next Lease may be mute, so the holder may see an ask five minutes
+	// The holder's watch of the next Lease may be mute, so the holder may see a wish five minutes
 	// late.
 	return c.finishes("the trouble", world.Slow(5*time.Minute))
 }

@@ -58,8 +58,9 @@ func (c *clerk) label(name string) {
 	})
 }
 
-// asking is a story of dead pods that had asked for their turns. After each time of faults, pods of a
-// newer revision ask and die. Then the clerk labels the next Lease, and the holder must not yield.
+// asking is a story of dead pods that had wished for their turns. After each time of faults, pods of a
+// newer revision say their wish and die. Then the clerk labels the next Lease, and the holder must not
+// yield.
 type asking struct {
 	*rolling
 	clerk *clerk
@@ -88,21 +89,19 @@ func (a asking) run() {
 	}
 }
 
-// restart replaces all pods by pods of the newest revision. These pods leave no Services, because an
-// offer would replace the ask of a dead pod in the next Lease.
+// restart replaces all pods by pods of the newest revision.
 func (a asking) restart() {
-	a.templates[0].EndpointDelay = 0
 	for _, p := range a.Pods {
 		p.Stop()
 	}
 	a.refill()
 }
 
-// diesAsking lets two pods of a newer revision ask and die. An old pod holds again, and serves for
-// longer than [world.Rest]. Then the clerk labels the next Lease, and no child may end. Sometimes the
-// agents have restarted before.
+// diesAsking lets two pods of a newer revision say their wish and die. An old pod holds again, and
+// serves for longer than [world.Rest]. Then the clerk labels the next Lease, and no child may end.
+// Sometimes the agents have restarted before.
 func (a asking) diesAsking() bool {
-	if !a.Pass(world.Slow(world.Rest)) || !a.asked() || !a.Pass(world.Slow(world.Fresh+world.Rest)+a.settling()) {
+	if !a.Pass(world.Slow(world.Rest)) || !a.asked() || !a.Pass(world.Slow(world.Again+world.Rest)+a.settling()) {
 		return false
 	}
 	ends := a.ends()
@@ -117,14 +116,15 @@ func (a asking) diesAsking() bool {
 	}
 	if a.ends() > ends {
 		a.Do(func() {
-			a.Violate(world.Stopped, "%s ended, and only a dead pod had asked", a.Checks.Ends[ends].Child.Name)
+			a.Violate(world.Stopped, "%s ended, and only a dead pod had wished for it", a.Checks.Ends[ends].Child.Name)
 		})
 		return false
 	}
 	return true
 }
 
-// asked starts two pods of a newer revision, and ends both by force once one of them has asked.
+// asked starts two pods of a newer revision, and ends both by force once the next Lease has a wish of
+// one of them.
 func (a asking) asked() bool {
 	var askers []*world.Pod
 	a.Do(func() {
@@ -134,7 +134,11 @@ func (a asking) asked() bool {
 	})
 	a.Until(world.Slow(2*world.Rest), func() bool {
 		l, ok := a.API.Lease(api.NextLease(a.slots[0]))
-		return ok && slices.ContainsFunc(askers, func(p *world.Pod) bool { return l.Holder == p.Identity() })
+		if !ok {
+			return false
+		}
+		words := api.ParseWords(l.Annotations[api.WordsAnnotation])
+		return slices.ContainsFunc(askers, func(p *world.Pod) bool { return words.Of(p.Identity()) })
 	})
 	a.Do(func() {
 		for _, p := range askers {

@@ -85,7 +85,7 @@ func (r *rolling) run() {
 	})
 	// The revision is new, so no failed turn delays its first world. The holder yields only after
 	// it has served for the time world.Rest, and may still be in its own turn. If the holder's
-	// watch of the next Lease is mute, the holder sees the ask five minutes late.
+	// watch of the next Lease is mute, the holder sees the wish five minutes late.
 	last := r.settling() + world.Slow(world.Rest+world.Proof+5*time.Minute) + 2*time.Minute
 	if !r.Until(last, r.proven) {
 		r.Do(func() { r.Violate(world.Nobody, "%v after the last rollout revision %d is not proven", last, r.number) })

@@ -21,7 +21,7 @@ func (l *checks) leaseStored(by, slot string, sent time.Duration, before, after 
 		was = new(apiserver.Lease)
 	}
 	if api.IsNextLease(slot) {
-		l.Note(by, "writes %s of %q (version %d)", slot, is.Holder, after.RV)
+		l.Note(by, "writes %s of %q: %q (version %d)", slot, is.Holder, is.Annotations[api.WordsAnnotation], after.RV)
 		return // a next Lease gives no pod the slot
 	}
 	l.done.stored(by, slot, was, is)

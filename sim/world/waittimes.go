@@ -37,12 +37,11 @@ const Slowest = 10 * time.Second
 
 // These are the times of rollouts, as docs/operate/rollouts.md promises them: how long a holder serves
 // between two yields, and how long a new revision serves until it is proven. After LastResort a
-// revision whose turn has failed takes a free slot. A pod that asks the holder to yield asks again
-// after the time Again, and its ask counts for the time Fresh.
+// revision whose turn has failed takes a free slot. After the time Again a pod looks whether the next
+// Lease still has its wish for the slot.
 const (
 	Rest       = time.Minute
 	Proof      = 10 * time.Second
 	LastResort = 30 * time.Second
 	Again      = 10 * time.Second
-	Fresh      = Again + 5*time.Second
 )

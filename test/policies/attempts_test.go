@@ -53,13 +53,12 @@ func TestStandbyWritesOnlyWhatItsAgentWrites(t *testing.T) {
 	hold := []string{api.HoldAnnotation, api.BootAnnotation}
 	for what, a := range map[string]attempt{
 		"take a slot":                         {slot, identified(me, hold...), nil},
-		"ask":                                 {next, identified(me, hold...), nil},
-		"offer":                               {next, word(api.OffersAnnotation, "leave +till-b_b"), nil},
-		"tell that it is prepared":            {next, word(api.OffersAnnotation, "leave =till-b_b"), nil},
+		"wish":                                {next, word(api.WordsAnnotation, "newer:till-b_b:h1:a/2/b:1"), nil},
+		"answer":                              {next, word(api.WordsAnnotation, "takes:till-b_b:h1.7"), nil},
 		"take a slot in another's name":       {slot, identified(ghost, hold...), []string{identity}},
 		"take a slot and keep its hold":       {slot, identified(ghost), []string{"HoldForged: ", identity}},
 		"free another's slot":                 {slot, identified("", hold...), []string{identity}},
-		"ask in another's name":               {next, identified(ghost, hold...), []string{identity}},
+		"speak and name another holder":       {next, identified(ghost, hold...), []string{identity}},
 		"a label of a Lease":                  {slot, func(l *coordinationv1.Lease) { word("", "")(l); l.Labels["a"] = "b"; delete(l.Annotations, "") }, []string{notYours}},
 		"pause a slot in its own name":        {slot, word(api.PausedAnnotation, string(api.PauseHold)), []string{notYours, notYours}},
 		"count a failure that it has not had": {slot, word(api.FailuresAnnotation, "7 9"), []string{once}},
@@ -71,10 +70,9 @@ func TestStandbyWritesOnlyWhatItsAgentWrites(t *testing.T) {
 		"an annotation of a Lease, not ours":  {slot, word("example.com/word", "a"), []string{notYours}},
 		"a Lease full of text":                {slot, word(api.AddressAnnotation, strings.Repeat("a", 100_000)), []string{notYours, notYours}},
 		"a Lease full of long characters":     {slot, word(api.AddressAnnotation, strings.Repeat("𝄞", 8000)), []string{notYours, notYours}},
-		"offers of words that name nobody":    {next, word(api.OffersAnnotation, "leave +x y z"), []string{identity}},
-		"offers that are the leave itself":    {next, word(api.OffersAnnotation, "leave leave"), []string{identity}},
-		"prepared in another's name":          {next, word(api.OffersAnnotation, "leave =ghost_1"), []string{identity}},
-		"offer in another's name":             {next, word(api.OffersAnnotation, "leave +ghost_1"), []string{identity}},
+		"a wish in another's name":            {next, word(api.WordsAnnotation, "newer:ghost_1:h1:a/2/b:1"), []string{identity}},
+		"an answer in another's name":         {next, word(api.WordsAnnotation, "prepared:ghost_1:h1.7"), []string{identity}},
+		"a word on a slot's own Lease":        {slot, word(api.WordsAnnotation, "takes:till-b_b:h1.7"), []string{identity}},
 		"the last possible transition": {slot, func(l *coordinationv1.Lease) {
 			identified(me, hold...)(l)
 			l.Spec.LeaseTransitions = new(int32(math.MaxInt32))

@@ -82,8 +82,7 @@ func TestPodsAccountHasOnlyTheAgentsRights(t *testing.T) {
 		}
 	}
 	r.client = as(s, r.standby)
-	t.Run("asks in its own next Lease", r.asks)
-	t.Run("offers in its own name", r.offers)
+	t.Run("speaks in its own next Lease", r.speaks)
 	for name, test := range r.attempts() {
 		t.Run(name, func(t *testing.T) {
 			// The holder may renew the Lease between the read and the write of an attempt. So the
@@ -98,31 +97,31 @@ func TestPodsAccountHasOnlyTheAgentsRights(t *testing.T) {
 	assert.Equal(t, r.holder.Name, before.Pod, "nothing came of it")
 }
 
-// asks checks that a standby may write its ask into the next Lease. The holder can read the ask,
-// but cannot withdraw it.
-func (r rights) asks(t *testing.T) {
+// speaks checks that a standby may write its wish, and its answers, into the next Lease. The holder can
+// read the word, but cannot withdraw the standby's name, nor speak for the standby.
+func (r rights) speaks(t *testing.T) {
 	next, me := api.NextLease(r.slot), api.Identity(r.standby.Name, string(r.standby.UID))
-	require.NoError(t, write(t.Context(), r.client, r.Namespace, next, me))
-	holder := as(r.Space, r.holder)
-	asked, err := holder.CoordinationV1().Leases(r.Namespace).Get(t.Context(), next, metav1.GetOptions{})
-	require.NoError(t, err)
-	assert.Equal(t, me, space.IdentityOf(asked))
-	err = write(t.Context(), holder, r.Namespace, next, "")
-	assert.ErrorContains(t, err, "NotYourIdentity")
-	assert.NoError(t, write(t.Context(), r.client, r.Namespace, next, ""), "the asker withdraws its ask")
-}
-
-// offers checks that a standby may write its offer into the next Lease, and tell afterwards that the
-// standby is prepared.
-func (r rights) offers(t *testing.T) {
-	offer := api.Offer{Identity: api.Identity(r.standby.Name, string(r.standby.UID)), Takes: true}
-	told := api.Offer{Identity: offer.Identity, Prepared: true}
-	for _, o := range []api.Offer{offer, told} {
-		text := api.Offers{Leave: "leave", Pods: []api.Offer{o}}.String()
-		require.NoError(t, retry.RetryOnConflict(retry.DefaultBackoff, func() error {
-			return r.word(api.NextLease(r.slot), api.OffersAnnotation, text)(t.Context())
-		}), text)
+	text := func(word api.Word) string {
+		word.Identity, word.To = me, "h1.7"
+		return api.Words{word}.String()
 	}
+	say := func(by rights, text string) error {
+		return retry.RetryOnConflict(retry.DefaultBackoff, func() error { return by.word(next, api.WordsAnnotation, text)(t.Context()) })
+	}
+	for _, word := range []api.Word{
+		{Say: api.WantsNewer, Revision: api.Revision{Workload: "w", Number: 2, Hash: "x"}}, {Say: api.Takes}, {Say: api.Prepared},
+	} {
+		require.NoError(t, say(r, text(word)))
+	}
+	holder := rights{Space: r.Space, client: as(r.Space, r.holder), standby: r.holder}
+	said, err := holder.client.CoordinationV1().Leases(r.Namespace).Get(t.Context(), next, metav1.GetOptions{})
+	require.NoError(t, err)
+	assert.Equal(t, text(api.Word{Say: api.Prepared}), said.Annotations[api.WordsAnnotation])
+	assert.Equal(t, me, space.IdentityOf(said))
+	assert.ErrorContains(t, write(t.Context(), holder.client, r.Namespace, next, ""), "NotYourIdentity")
+	assert.ErrorContains(t, say(holder, text(api.Word{Say: api.Stays})), "NotYourIdentity")
+	require.NoError(t, say(r, ""))
+	assert.NoError(t, write(t.Context(), r.client, r.Namespace, next, ""), "the standby withdraws its name")
 }
 
 // write writes an identity into a Lease, with the rights of the client, and removes the given
@@ -167,8 +166,9 @@ func (r rights) attempts() map[string]attempt {
 		"take a slot and keep its hold":       {identity(r.Namespace, r.slot, ghost), "denied request"}, // by two policies, in any order
 		"a Lease that is not its workload's":  {identity(r.Namespace, r.foreign, me), none},
 		"a Lease of another namespace":        {identity(r.elsewhere.Namespace, r.slot, me), none},
-		"ask in another's name":               {identity(r.Namespace, api.NextLease(r.slot), ghost), "NotYourIdentity"},
-		"ask another workload's holder":       {identity(r.Namespace, api.NextLease(r.foreign), me), none},
+		"a word with another's name":          {identity(r.Namespace, api.NextLease(r.slot), ghost), "NotYourIdentity"},
+		"a word in another's name":            {r.word(api.NextLease(r.slot), api.WordsAnnotation, "takes:"+ghost+":h1.7"), "NotYourIdentity"},
+		"a word to another workload's holder": {identity(r.Namespace, api.NextLease(r.foreign), me), none},
 		"delete a Lease":                      {r.deleteLease, none},
 		"create a Lease":                      {r.createLease, none},
 		"list Leases":                         {r.listLeases, none},
