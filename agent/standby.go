@@ -216,7 +216,7 @@ func (s *state) readyBeyond(views []elector.View) time.Duration {
 	if !s.config.ReplacesUnready || !s.rollout.takesTurns() {
 		return 0
 	}
-	return max(s.config.Grace, s.rollout.pod.Lasts(slotOf(*views[0].Record).Rollout.Start))
+	return max(s.config.Grace, s.rollout.pod.Lasts(slotOf(*views[0].Record).Rollout.Start()))
 }
 
 // drainOrphans drains the children whose hold is lost or in doubt. A hold is lost if the Lease

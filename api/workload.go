@@ -135,6 +135,15 @@ func (r Revision) String() string {
 	return r.Workload + "/" + strconv.FormatInt(r.Number, 10) + "/" + r.Hash
 }
 
+// MarshalText returns the text of String.
+func (r Revision) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+// UnmarshalText reads the text as [ParseRevision] does.
+func (r *Revision) UnmarshalText(text []byte) (err error) {
+	*r, err = ParseRevision(string(text))
+	return err
+}
+
 // Valid reports whether [ParseRevision] can read the text of String.
 func (r Revision) Valid() bool {
 	return isIdentifier(r.Workload) && isIdentifier(r.Hash) && r.Number > 0

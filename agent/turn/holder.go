@@ -129,7 +129,7 @@ func (h HolderFacts) instants(p Pod, r Rollout) []time.Duration {
 		}
 	}
 	if len(h.Wishes) > 0 && !h.Serves {
-		all = append(all, h.failsAt(p), h.endsAt(p), h.Since+p.Lasts(h.Rollout.Start))
+		all = append(all, h.failsAt(p), h.endsAt(p), h.Since+p.Lasts(h.Rollout.Start()))
 	}
 	if r.inTurn(h.ID) {
 		if at := h.failsAt(p); h.servedBy(at) {
@@ -166,9 +166,9 @@ func (p Pod) proven(now time.Duration, h HolderFacts) Rollout {
 	}
 	r.Yielder, r.From = "", api.Revision{}
 	if r.Proven != p.Revision {
-		r.Proven, r.Start = p.Revision, 0
+		r.Proven, r.StartMilliseconds = p.Revision, 0
 		if !h.Resumed {
-			r.Start = min(h.Serving-h.Since, longestTurn).Truncate(time.Millisecond)
+			r.StartMilliseconds = min(h.Serving-h.Since, longestTurn).Milliseconds()
 		}
 	}
 	if h.passed(now, p.provenAfter()+Forget) {
@@ -204,7 +204,7 @@ func (p Pod) yieldsTo(now time.Duration, h HolderFacts, revision api.Revision) b
 		// After a failed turn, the holder's application starts again, and gets time for its
 		// start. That time is bounded, because the failed turn may have changed the data so
 		// that only a newer revision can serve.
-		from = max(from, h.Since+min(p.Lasts(h.Rollout.Start), longestTurn))
+		from = max(from, h.Since+min(p.Lasts(h.Rollout.Start()), longestTurn))
 	}
 	return revision.NewerThan(p.Revision) && now >= from
 }
@@ -237,7 +237,7 @@ func (p Pod) failed(now time.Duration, h HolderFacts) bool {
 // failsAt returns the instant at which the turn fails, unless the application begins to serve
 // before that.
 func (h HolderFacts) failsAt(p Pod) time.Duration {
-	return max(h.turnSince(), h.Stopped) + p.Lasts(h.Rollout.Start)
+	return max(h.turnSince(), h.Stopped) + p.Lasts(h.Rollout.Start())
 }
 
 // proofs is the number of proofs for which a turn has time. After a short failure the application
@@ -247,7 +247,7 @@ const proofs = 3
 // endsAt returns the instant at which the turn fails in any case, unless the revision is proven
 // before that. An application that serves again and again, but never for long enough, is broken.
 func (h HolderFacts) endsAt(p Pod) time.Duration {
-	return h.turnSince() + p.Lasts(h.Rollout.Start) + proofs*p.provenAfter()
+	return h.turnSince() + p.Lasts(h.Rollout.Start()) + proofs*p.provenAfter()
 }
 
 func (h HolderFacts) turnSince() time.Duration { return cmp.Or(h.TurnSince, h.Since) }
@@ -265,7 +265,7 @@ func (h HolderFacts) unserved(p Pod) bool {
 }
 
 // startsBy returns the instant by which the application must begin to serve in this hold.
-func (h HolderFacts) startsBy(p Pod) time.Duration { return h.Since + p.Lasts(h.Rollout.Start) }
+func (h HolderFacts) startsBy(p Pod) time.Duration { return h.Since + p.Lasts(h.Rollout.Start()) }
 
 // Acquired returns the rollout that the acquiring write of the hold stores. The argument "s" is
 // the slot before that write. The hold is a turn if an older revision's release names this pod.

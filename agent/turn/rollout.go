@@ -30,41 +30,41 @@ type Rollout struct {
 	// Hold is the hold whose agent wrote this text; empty while the slot is released. An agent of
 	// an earlier version of Metaparticle does not write the text, and leaves the text of an earlier
 	// hold in the Lease. So the text counts only if its Hold is the present hold.
-	Hold string
+	Hold string `json:"hold,omitempty"`
 	// Transitions is the number of the Lease's transitions (leaseTransitions) at the write of this
 	// text; zero if unknown. A later holder without turns makes a transition, and keeps this text.
 	// Such a text is outdated.
-	Transitions int
+	Transitions int `json:"transitions,omitempty"`
 	// Yields states whether the holder yields to a newer revision.
-	Yields Yields
+	Yields Yields `json:"yields,omitempty"`
 	// Yielder is the pod that gets the slot back if the turn fails; empty if the hold is not a
 	// turn. The field From is the revision of that pod.
-	Yielder string
-	From    api.Revision
-	// Proven is the last proven revision. The field Start is the time that this revision needed
-	// until it served; zero if that is unknown.
-	Proven api.Revision
-	Start  time.Duration
+	Yielder string       `json:"yielder,omitempty"`
+	From    api.Revision `json:"from,omitzero"`
+	// Proven is the last proven revision. StartMilliseconds is the time that this revision needed until
+	// it served; zero if that is unknown.
+	Proven            api.Revision `json:"proven,omitzero"`
+	StartMilliseconds int64        `json:"startMilliseconds,omitempty"`
 	// Prefers reports that the holder yields to a preferred pod of its revision now.
-	Prefers bool
+	Prefers bool `json:"prefers,omitempty"`
 	// Hangs is the number of holds that have ended because their application hung, since an application
 	// last served for [Forget]. Hung is the pod whose application hung last.
-	Hangs int
-	Hung  string
+	Hangs int    `json:"hangs,omitempty"`
+	Hung  string `json:"hung,omitempty"`
 	// Turns has one count of turns for each revision, in the order of their last turns. When a
 	// revision has been proven for [Forget], its count and those of older revisions are
 	// removed.
-	Turns []Turns
+	Turns []Turns `json:"turns,omitempty"`
 }
 
 // Turns is the number of turns of one revision.
 type Turns struct {
 	// Revision is the counted revision. If a person applies an old template again, its revision has
 	// a new number, so its count begins at zero.
-	Revision api.Revision
-	Count    int
+	Revision api.Revision `json:"revision"`
+	Count    int          `json:"count"`
 	// Next is the time of the next turn, by the wall clock; zero if the revision need not wait.
-	Next time.Time
+	Next time.Time `json:"next,omitzero"`
 }
 
 // remembered bounds the number of revisions whose turns a Lease counts. Four are enough for two
@@ -76,41 +76,9 @@ const remembered = 4
 // unreadable.
 const mostTurns = 1_000_000
 
-// text is the JSON form of a rollout.
-type text struct {
-	Hold        string  `json:"hold,omitempty"`
-	Transitions int     `json:"transitions,omitempty"`
-	Yields      Yields  `json:"yields,omitempty"`
-	Yielder     string  `json:"yielder,omitempty"`
-	From        string  `json:"from,omitempty"`
-	Proven      string  `json:"proven,omitempty"`
-	Start       int64   `json:"startMilliseconds,omitempty"`
-	Prefers     bool    `json:"prefers,omitempty"`
-	Hangs       int     `json:"hangs,omitempty"`
-	Hung        string  `json:"hung,omitempty"`
-	Turns       []count `json:"turns,omitempty"`
-}
-
-type count struct {
-	Revision string `json:"revision"`
-	Count    int    `json:"count"`
-	Next     string `json:"next,omitempty"`
-}
-
 // String returns the text for the Lease; empty for the zero rollout.
 func (r Rollout) String() string {
-	t := text{
-		Hold: r.Hold, Transitions: r.Transitions, Yields: r.Yields, Yielder: r.Yielder, From: r.From.String(),
-		Proven: r.Proven.String(), Start: r.Start.Milliseconds(), Prefers: r.Prefers, Hangs: r.Hangs, Hung: r.Hung,
-	}
-	for _, one := range r.Turns {
-		c := count{Revision: one.Revision.String(), Count: one.Count}
-		if !one.Next.IsZero() {
-			c.Next = one.Next.UTC().Format(time.RFC3339)
-		}
-		t.Turns = append(t.Turns, c)
-	}
-	out, err := json.Marshal(t)
+	out, err := json.Marshal(r)
 	if err != nil || string(out) == "{}" {
 		return ""
 	}
@@ -120,31 +88,23 @@ func (r Rollout) String() string {
 // Parse reads a text that [Rollout.String] has written. For any other text Parse returns the zero
 // rollout. With the zero rollout, pods take no turns.
 func Parse(s string) Rollout {
-	var t text
-	if s == "" || json.Unmarshal([]byte(s), &t) != nil {
+	var r Rollout
+	if s == "" || json.Unmarshal([]byte(s), &r) != nil || r.StartMilliseconds < 0 || r.StartMilliseconds > longestTurn.Milliseconds() ||
+		r.Transitions < 0 || len(r.Turns) > remembered {
 		return Rollout{}
 	}
-	from, errFrom := api.ParseRevision(t.From)
-	proven, errProven := api.ParseRevision(t.Proven)
-	if errFrom != nil || errProven != nil || t.Start < 0 || t.Start > longestTurn.Milliseconds() ||
-		t.Transitions < 0 || len(t.Turns) > remembered {
-		return Rollout{}
-	}
-	r := Rollout{
-		Hold: t.Hold, Transitions: t.Transitions, Yields: t.Yields, Yielder: t.Yielder, From: from,
-		Proven: proven, Start: time.Duration(t.Start) * time.Millisecond,
-		Prefers: t.Prefers, Hangs: min(max(0, t.Hangs), mostTurns), Hung: t.Hung,
-	}
-	for _, c := range t.Turns {
-		revision, err := api.ParseRevision(c.Revision)
-		next, errNext := time.Parse(time.RFC3339, c.Next)
-		if err != nil || c.Count < 1 || errNext != nil && c.Next != "" {
+	r.Hangs = min(max(0, r.Hangs), mostTurns)
+	for i, c := range r.Turns {
+		if c.Count < 1 {
 			return Rollout{}
 		}
-		r.Turns = append(r.Turns, Turns{Revision: revision, Count: min(c.Count, mostTurns), Next: next})
+		r.Turns[i].Count = min(c.Count, mostTurns)
 	}
 	return r
 }
+
+// Start returns the time that the proven revision needed until it served; zero if that is unknown.
+func (r Rollout) Start() time.Duration { return time.Duration(r.StartMilliseconds) * time.Millisecond }
 
 // The method "of" returns the turns of the revision. If the rollout does not list the revision,
 // the count of the result is zero.
@@ -195,7 +155,7 @@ func (r Rollout) reclaimed(hold string, holder, by api.Revision) bool {
 // lasting returns the part of the rollout that outlasts a hold.
 func (r Rollout) lasting() Rollout {
 	last := Rollout{
-		Transitions: r.Transitions, Proven: r.Proven, Start: r.Start, Hangs: r.Hangs, Hung: r.Hung, Turns: slices.Clone(r.Turns),
+		Transitions: r.Transitions, Proven: r.Proven, StartMilliseconds: r.StartMilliseconds, Hangs: r.Hangs, Hung: r.Hung, Turns: slices.Clone(r.Turns),
 	}
 	for i := range last.Turns {
 		last.Turns[i].Next = time.Time{}

@@ -253,7 +253,7 @@ func (r Rollout) with(count int) Rollout {
 }
 
 func (r Rollout) startedIn(d time.Duration) Rollout {
-	r.Start = d
+	r.StartMilliseconds = d.Milliseconds()
 	return r
 }
 
@@ -285,10 +285,10 @@ func TestStartingHolderIsSparedForALimitedTime(t *testing.T) {
 
 func TestProvenRevisionForgetsItsTurnsAfterTenMinutes(t *testing.T) {
 	p := pod("b1", newer)
-	turn := Rollout{Hold: "h1", Proven: old, Yielder: "a1_u", From: old, Start: time.Second}.with(2)
+	turn := Rollout{Hold: "h1", Proven: old, Yielder: "a1_u", From: old, StartMilliseconds: 1000}.with(2)
 	h := HolderFacts{ID: "h1", Serves: true, Serving: 3 * time.Second, Rollout: turn}
 	h.Rollout = p.Holder(13*time.Second, wall, h).Rollout
-	assert.Equal(t, Rollout{Hold: "h1", Yields: Later, Proven: newer, Start: 3 * time.Second}.with(2), h.Rollout)
+	assert.Equal(t, Rollout{Hold: "h1", Yields: Later, Proven: newer, StartMilliseconds: 3000}.with(2), h.Rollout)
 	h.Rollout = p.Holder(612*time.Second, wall, h).Rollout
 	assert.Equal(t, 2, h.Rollout.of(newer).Count)
 	h.Rollout = p.Holder(613*time.Second, wall, h).Rollout
@@ -375,7 +375,7 @@ func TestPodWithoutRevisionNeverChangesTheRolloutRecord(t *testing.T) {
 
 func TestRolloutRecordSurvivesARoundTrip(t *testing.T) {
 	r := inTurn(pod("b1", newer)).Rollout
-	r.Start, r.Prefers, r.Hangs, r.Hung = 1500*time.Millisecond, true, 2, "a1_u"
+	r.StartMilliseconds, r.Prefers, r.Hangs, r.Hung = 1500, true, 2, "a1_u"
 	r.Turns = append(r.Turns, Turns{Revision: other, Count: 3, Next: wall})
 	assert.Equal(t, r, Parse(r.String()))
 	assert.Equal(t,
