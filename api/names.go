@@ -207,6 +207,12 @@ const (
 	// StampAnnotation is on the Lease of a shard. Enroll alone writes the annotation, whose
 	// value is a [Stamp].
 	StampAnnotation = Prefix + "stamp"
+	// AloneAnnotation, on a next Lease with the value [AloneTrue], is enroll's hint that the workloads of
+	// the slot declare one replica together. A second pod then lives only for a while, in a rollout, and
+	// speaks in the next Lease itself. So a holder to whom no pod speaks leaves without a wait for answers.
+	// A wrong hint costs those answers, and nothing else.
+	AloneAnnotation = Prefix + "alone"
+	AloneTrue       = "true"
 	// OffersAnnotation is on a next Lease, and names pods that stay Ready while a holder
 	// leaves its Services. Its value is [Offers].
 	OffersAnnotation = Prefix + "offers"
