@@ -236,6 +236,9 @@ func TestHintCostsAWriteOnlyWhenAWorkloadIsScaled(t *testing.T) {
 	first, second, third := podOf("a", "1"), podOf("b", "2"), podOf("c", "2")
 	costs("the first pod", nothing, func() { w.create(first) })
 	w.holds(api.NextLease(biller), "b_2")
+	says := w.lease(api.NextLease(biller))
+	says.Annotations[api.RevisionAnnotation] = "u/2/2"
+	require.NoError(t, w.server.Update(t.Context(), says))
 	costs("a rollout begins", nothing, func() { w.create(second) })
 	costs("a rollout ends", nothing, func() { w.remove(first) })
 	costs("the pod is deleted", nothing, func() { w.remove(second) })
@@ -252,7 +255,9 @@ func TestHintCostsAWriteOnlyWhenAWorkloadIsScaled(t *testing.T) {
 	assert.Empty(t, next())
 	costs("the other pod is gone", write, func() { w.remove(third) })
 	assert.Equal(t, api.AloneTrue, next())
-	assert.Equal(t, "b_2", holder(w.lease(api.NextLease(biller))), "what a pod says stays")
+	said := w.lease(api.NextLease(biller))
+	assert.Equal(t, "b_2", holder(said), "what a pod says stays")
+	assert.Equal(t, "u/2/2", said.Annotations[api.RevisionAnnotation], "what a pod says stays")
 	costs("the Deployment is deleted", nothing, func() { w.remove(d) })
 }
 
