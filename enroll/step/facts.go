@@ -161,7 +161,7 @@ func (c Claims) Add(key, account string, duration time.Duration, slots ...string
 	}
 }
 
-// Count adds pods of a workload to the claims on the slots.
+// Count adds pods of a workload to the claims on those of the slots that have next Leases.
 func (c Claims) Count(workload string, pods Replicas, slots ...string) {
 	for _, slot := range slots {
 		claim := c[slot]
@@ -183,9 +183,6 @@ func (c Claims) Count(workload string, pods Replicas, slots ...string) {
 func (f *Facts) Hints() map[string]bool {
 	hints := map[string]bool{}
 	for slot, claim := range f.Claims {
-		if !api.HasNextLease(slot) {
-			continue
-		}
 		if next := f.Leases[api.NextLease(slot)]; next != nil {
 			hint := next.Annotations[api.AloneAnnotation] == api.AloneTrue
 			if alone := claim.Alone(hint); alone != hint {
