@@ -47,7 +47,7 @@ func (h *heard) aloneIn(hold string) bool {
 func (h *heard) hear(l *kube.Lease, own string) {
 	h.sees = true
 	h.words = slices.DeleteFunc(api.ParseWords(l.Annotations[api.WordsAnnotation]), func(w api.Word) bool { return w.Identity == own })
-	h.alone = l.Annotations[api.AloneAnnotation] != ""
+	h.alone = l.Annotations[api.AloneAnnotation] == api.AloneTrue
 }
 
 // answers returns the answers to the announcement with this id.

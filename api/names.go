@@ -210,9 +210,12 @@ const (
 	// WordsAnnotation is on a next Lease, and has what the pods of the slot say to the holder. Its
 	// value is [Words].
 	WordsAnnotation = Prefix + "words"
-	// AloneAnnotation is on a next Lease while no other pod than the holder claims the slot. Enroll alone
-	// writes the annotation.
+	// AloneAnnotation, on a next Lease with the value [AloneTrue], is enroll's hint that the workloads of
+	// the slot declare one replica together. A second pod then lives only for a while, in a rollout, and
+	// speaks in the next Lease itself. So a holder to whom no pod speaks leaves without a wait for answers.
+	// A wrong hint costs those answers, and nothing else.
 	AloneAnnotation = Prefix + "alone"
+	AloneTrue       = "true"
 )
 
 // Other tools read these words in the agent's Events, and in [ReadyCondition] on the pod. An

@@ -74,7 +74,7 @@ var programs = []struct {
 			{"reason", nil, "A name of [reasons](../troubleshoot/reasons.md), or nothing"},
 			{"namespace", nil, "A namespace with pods that claim slots. Prometheus calls this label `exported_namespace`, " +
 				"because the label `namespace` is that of the webhook's own pod. [The alerts](../troubleshoot/alerts.md) need both labels, so do not scrape with `honor_labels`"},
-			{"step", []string{"read", "slots", "conditions", "variables", "pull-secrets", "bindings", "sweep", "events", "stamps"},
+			{"step", []string{"read", "slots", "conditions", "variables", "pull-secrets", "bindings", "sweep", "events", "stamps", "hints"},
 				"A step of enrolling a namespace. [The alert](../troubleshoot/alerts.md#metaparticleenrollfails) says what each step does"},
 			{"pause", nil, "`hold`, `stop` or `recover`, as `kubectl metaparticle status` shows it. Any other text in the annotation counts as `hold`"},
 		},

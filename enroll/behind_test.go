@@ -112,6 +112,18 @@ func TestEnrollReportsEachStepThatFails(t *testing.T) {
 			lease, ok := object.(*coordinationv1.Lease)
 			return ok && lease.Annotations[api.StampAnnotation] != ""
 		}),
+		"hints": func(w *world, r *Reconciler) (repair func()) {
+			single := deployment(singleton, singleton)
+			single.Name = "single"
+			w.create(single)
+			w.create(&coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{
+				Namespace: shop, Name: "next.singleton.deployment.single", Labels: map[string]string{api.ManagedLabel: managed},
+			}})
+			return breaking(func(object any) bool {
+				lease, ok := object.(*coordinationv1.Lease)
+				return ok && lease.Annotations[api.AloneAnnotation] != ""
+			})(w, r)
+		},
 		"read": breaking(func(object any) bool { _, ok := object.(*corev1.PodList); return ok }),
 	} {
 		t.Run(step, func(t *testing.T) {

@@ -49,7 +49,9 @@ func (c claims) addPod(pod *corev1.Pod, optedIn bool) {
 	// Without the annotation of the lease duration, the default of the slot's kind applies. The
 	// agent uses the same default. A value that does not parse has no effect.
 	duration, _ := time.ParseDuration(a.duration)
-	c.add(pod, a.account, duration, slotsOf(pod)...)
+	slots := slotsOf(pod)
+	c.add(pod, a.account, duration, slots...)
+	c.Count(madeBy(pod), step.Replicas{Living: 1}, slots...)
 }
 
 // addBarriers adds the Leases of the barriers at which a gated pod can arrive. The names come from
@@ -117,6 +119,7 @@ func (c claims) addWorkload(w workload, request api.Request) {
 	}
 	slots := request.Slots(w.group)
 	c.add(w.object, w.template.Spec.ServiceAccountName, request.LeaseDuration, slots...)
+	c.Count(w.group.String(), step.Replicas{Declared: true, Wanted: replicas(w.object)}, slots...)
 	for _, slot := range slots {
 		if _, pod := c.first[slot].(*corev1.Pod); pod {
 			c.first[slot] = w.object

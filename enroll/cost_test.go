@@ -193,6 +193,8 @@ func TestEnrollActsOnlyOnUpdatesThatChangeClaims(t *testing.T) {
 	scaled, moved, claimed, lost := deployment(singleton, nil), deployment(singleton, nil), deployment(nil, nil), deployment(singleton, nil)
 	foreign, awaiting := deployment(nil, nil), deployment(nil, nil)
 	renewed := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{api.ManagedLabel: managed}}}
+	scaled.Spec.Replicas = new(int32(3))
+	single := deployment(singleton, nil)
 	set := &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Annotations: singleton}}
 	tests := map[string]struct {
 		update event.UpdateEvent
@@ -209,9 +211,10 @@ func TestEnrollActsOnlyOnUpdatesThatChangeClaims(t *testing.T) {
 		}), false},
 		"a pod with other conditions follows": {change(replaced, func() { replaced.Spec = waiting("a", "till", "lock.b").Spec }), true},
 		"a workload is scaled": {change(scaled, func() {
-			scaled.Spec.Replicas, scaled.Status.Replicas, scaled.Generation = new(int32(3)), 3, 2
+			scaled.Spec.Replicas, scaled.Status.Replicas, scaled.Generation = new(int32(5)), 3, 2
 			scaled.Annotations = map[string]string{api.SingletonAnnotation: "true", "deployment.kubernetes.io/revision": "2"}
 		}), false},
+		"a second replica is declared":    {change(single, func() { single.Spec.Replicas = new(int32(2)) }), true},
 		"a workload changes its account":  {change(moved, func() { moved.Spec.Template.Spec.ServiceAccountName = "biller" }), true},
 		"a workload begins to wait":       {change(awaiting, func() { awaiting.Annotations = map[string]string{api.AfterAnnotation: "lock.a"} }), true},
 		"a workload begins to claim":      {change(claimed, func() { claimed.Annotations = singleton }), true},

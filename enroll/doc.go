@@ -27,6 +27,12 @@
 // absence of a next Lease says nothing about the holder of the slot. The name of a next Lease
 // follows from the name of the slot, so a Role that remembers the slot names both Leases.
 //
+// Hints: enroll writes [api.AloneAnnotation] on the next Lease of a slot whose workloads declare one
+// replica together, so that a leaving holder waits for nobody's answer. The hint follows the declared
+// number and not the living pods, because a rollout of one replica would otherwise cost two writes. So
+// during such a rollout the hint stays, although two pods live: the pod of the other revision writes a
+// word of its own. A wrong or late hint costs answers, and no rule of safety reads it.
+//
 // Sweep: enroll deletes an unclaimed Lease once this process has seen the Lease unchanged for a
 // whole lease duration. A paused Lease stays, and so does a Lease with a lasting record. Such a
 // record has the done keys of a once claim with a name, or shows that a barrier is open. Enroll
@@ -38,7 +44,8 @@
 // workloads and slots. If nothing is to be done, enroll sends the API server no
 // request. If the Roles of an account have no room for a slot, the slot costs no request either.
 // Enroll makes no Lease for such a slot, unless a Role names the Lease. A new Lease costs two
-// writes, and a new next Lease one write. Each Role that is to name new Leases costs one write,
+// writes, and a new next Lease one write, with its hint. A hint costs a write when a workload is scaled
+// from one replica to more, or back. Each Role that is to name new Leases costs one write,
 // too. A Role for conditions costs one write whenever the conditions of its account change.
 //
 // Fairness: a reconciliation ends soon after [patience], and the next reconciliation continues the

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -130,14 +131,50 @@ func (a *admission) createNextLease(ctx context.Context, slot string) error {
 		if a.seen.Leases[name] != nil {
 			continue
 		}
-		err := a.client.Create(ctx, &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{
+		next := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{
 			Namespace: a.seen.namespace, Name: name, Labels: map[string]string{api.ManagedLabel: managed},
-		}})
+		}}
+		if a.seen.Claims[slot].Alone(false) {
+			next.Annotations = map[string]string{api.AloneAnnotation: api.AloneTrue}
+		}
+		err := a.client.Create(ctx, next)
 		if err != nil && !apierrors.IsAlreadyExists(err) {
 			return fmt.Errorf("create next lease %s: %w", name, err)
 		}
 	}
 	return nil
+}
+
+// hint writes the hints of next Leases that package step has decided, or removes them. A pod may have
+// written its word meanwhile, so each write replaces the newest version of the next Lease.
+func (s store) hint(ctx context.Context, seen *snapshot, until *stint) error {
+	var errs []error
+	hints := seen.Hints()
+	for _, slot := range anyFirst(slices.Sorted(maps.Keys(hints))) {
+		if until.over() {
+			break
+		}
+		if err := s.writeHint(ctx, seen.namespace, api.NextLease(slot), hints[slot]); err != nil {
+			errs = append(errs, fmt.Errorf("hint on %s: %w", api.NextLease(slot), err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// writeHint sends no write if the next Lease already is as it shall be: the cache may be behind.
+func (s store) writeHint(ctx context.Context, namespace, next string, alone bool) error {
+	lease, err := s.lease(ctx, namespace, next)
+	if err != nil || !ours(lease) || alone == (lease.Annotations[api.AloneAnnotation] == api.AloneTrue) {
+		return client.IgnoreNotFound(err)
+	}
+	lease.ManagedFields = nil // a write without managedFields leaves them as they are
+	if lease.Annotations == nil {
+		lease.Annotations = map[string]string{}
+	}
+	if lease.Annotations[api.AloneAnnotation] = api.AloneTrue; !alone {
+		delete(lease.Annotations, api.AloneAnnotation)
+	}
+	return s.client.Update(ctx, lease)
 }
 
 // ensure reads the Leases, and creates those that do not exist. After [patience], ensure postpones

@@ -11,8 +11,12 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
@@ -185,4 +189,113 @@ func TestEnrollNeverChangesForeignNextLeases(t *testing.T) {
 	w.settle(r)
 	assert.Equal(t, []string{"next.lock.x"}, w.leaseNames())
 	assert.Empty(t, w.lease("next.lock.x").Labels)
+}
+
+// podOf returns a pod of the Deployment "biller", from a template with the given hash.
+func podOf(name, hash string) *corev1.Pod {
+	pod := gated(name, "till", biller)
+	pod.Labels[appsv1.DefaultDeploymentUniqueLabelKey] = hash
+	pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "biller-" + hash, UID: "u", Controller: new(true)}}
+	return pod
+}
+
+const biller = "singleton.deployment.biller"
+
+func TestHintCostsAWriteOnlyWhenAWorkloadIsScaled(t *testing.T) {
+	d := deployment(singleton, singleton)
+	w := newWorld(t, d)
+	r := w.process()
+	w.settle(r)
+	next := func() string {
+		t.Helper()
+		return w.lease(api.NextLease(biller)).Annotations[api.AloneAnnotation]
+	}
+	assert.Equal(t, api.AloneTrue, next(), "the hint comes with the next Lease")
+	assert.Equal(t, 2, w.requests["create Lease"])
+	assert.Equal(t, 1, w.requests["update Lease"], "enroll frees the slot's own Lease")
+
+	costs := func(what string, requests map[string]int, do func()) {
+		t.Helper()
+		clear(w.requests)
+		do()
+		w.settle(r)
+		assert.Equal(t, requests, w.requests, what)
+		again := w.process()
+		again.Events = nil
+		w.settle(again)
+		assert.Equal(t, requests, w.requests, "%s, and a new process", what)
+	}
+	scale := func(replicas int32) func() {
+		return func() {
+			require.NoError(t, w.server.Get(t.Context(), client.ObjectKeyFromObject(d), d))
+			d.Spec.Replicas = &replicas
+			require.NoError(t, w.server.Update(t.Context(), d))
+		}
+	}
+	nothing, write := map[string]int{}, map[string]int{"get Lease": 1, "update Lease": 1}
+	first, second, third := podOf("a", "1"), podOf("b", "2"), podOf("c", "2")
+	costs("the first pod", nothing, func() { w.create(first) })
+	w.holds(api.NextLease(biller), "b_2")
+	says := w.lease(api.NextLease(biller))
+	says.Annotations[api.RevisionAnnotation] = "u/2/2"
+	require.NoError(t, w.server.Update(t.Context(), says))
+	costs("a rollout begins", nothing, func() { w.create(second) })
+	costs("a rollout ends", nothing, func() { w.remove(first) })
+	costs("the pod is deleted", nothing, func() { w.remove(second) })
+	costs("and made anew", nothing, func() { w.create(podOf("b", "2")) })
+	costs("to zero", nothing, scale(0))
+	costs("and back", nothing, scale(1))
+	assert.Equal(t, api.AloneTrue, next())
+
+	costs("a second replica is declared", write, scale(2))
+	assert.Empty(t, next())
+	costs("its pod", nothing, func() { w.create(third) })
+	costs("more replicas", nothing, scale(5))
+	costs("one replica is declared, and two pods live", nothing, scale(1))
+	assert.Empty(t, next())
+	costs("the other pod is gone", write, func() { w.remove(third) })
+	assert.Equal(t, api.AloneTrue, next())
+	said := w.lease(api.NextLease(biller))
+	assert.Equal(t, "b_2", holder(said), "what a pod says stays")
+	assert.Equal(t, "u/2/2", said.Annotations[api.RevisionAnnotation], "what a pod says stays")
+	costs("the Deployment is deleted", nothing, func() { w.remove(d) })
+}
+
+// The workloads of a namespace that has not opted in, and Argo Rollouts, have no declared replicas.
+func TestUnknownWorkloadGetsNoHint(t *testing.T) {
+	w := newWorld(t, gated("a", "till", "singleton.rollout-argoproj-io.x"), podOf("b", "1"), gated("c", "till", "lock.x"))
+	w.settle(w.process())
+	for _, slot := range []string{"singleton.rollout-argoproj-io.x", biller, "lock.x"} {
+		assert.Empty(t, w.lease(api.NextLease(slot)).Annotations, slot)
+	}
+}
+
+func TestPodOfAnotherWorkloadAtALockRemovesItsHint(t *testing.T) {
+	locks := map[string]string{api.LockAnnotation: "x"}
+	own, other := podOf("a", "1"), podOf("b", "1")
+	own.Annotations[api.SlotsAnnotation], other.Annotations[api.SlotsAnnotation] = "lock.x", "lock.x"
+	other.OwnerReferences[0].Name = "biller-2"
+	w := newWorld(t, deployment(locks, locks), own)
+	r := w.process()
+	w.settle(r)
+	assert.Equal(t, api.AloneTrue, w.lease("next.lock.x").Annotations[api.AloneAnnotation])
+	w.create(other)
+	w.settle(r)
+	assert.Empty(t, w.lease("next.lock.x").Annotations, "the pod's ReplicaSet is not that of the Deployment")
+}
+
+// A pod writes its word between the read of the next Lease and the write of the hint.
+func TestLostRaceForTheHintIsRepeated(t *testing.T) {
+	d := deployment(singleton, singleton)
+	w := newWorld(t, d)
+	r := w.process()
+	w.settle(r)
+	d.Spec.Replicas = new(int32(2))
+	require.NoError(t, w.server.Update(t.Context(), d))
+	w.before = func(int) error { return apierrors.NewConflict(schema.GroupResource{}, api.NextLease(biller), errCrash) }
+	_, err := r.Namespace(t.Context(), shop)
+	require.True(t, raced(err))
+	w.before = nil
+	w.settle(r)
+	assert.Empty(t, w.lease(api.NextLease(biller)).Annotations)
 }

@@ -123,6 +123,8 @@ func (r *Reconciler) enroll(ctx context.Context, s store, seen *snapshot) (time.
 	behind, err := a.admitIncomplete(ctx)
 	o.add(stepSlots, err)
 	r.reportBehind(seen.namespace, behind)
+	hinting := newStint(r.now)
+	o.add(stepHints, s.hint(ctx, seen, hinting))
 	conditions, variables := newConditionRoles(s, seen, r.now), newVariableRoles(s, seen, r.now)
 	o.add(stepConditions, conditions.entitle(ctx))
 	o.add(stepVariables, variables.entitle(ctx))
@@ -147,7 +149,7 @@ func (r *Reconciler) enroll(ctx context.Context, s store, seen *snapshot) (time.
 	if a.foreign {
 		again = step.Sooner(again, foreignRecheck)
 	}
-	if a.postponed > 0 || conditions.postponed() || variables.postponed() || unbinding.postponed || stamps.until.postponed {
+	if a.postponed > 0 || conditions.postponed() || variables.postponed() || hinting.postponed || unbinding.postponed || stamps.until.postponed {
 		again = minRetry
 	}
 	r.reportFailed(seen.namespace, o)
@@ -278,7 +280,7 @@ func (r *Reconciler) SetupWithManager(m ctrl.Manager) error {
 // with thousands of slots would delay the slots of all other namespaces.
 const patience = time.Second
 
-// stintTime bounds one of the smaller steps of a reconciliation. A reconciliation has five such
+// stintTime bounds one of the smaller steps of a reconciliation. A reconciliation has six such
 // steps beside the admission of slots and the sweep, and each of these two has [patience].
 const stintTime = patience / 4
 
@@ -350,10 +352,11 @@ const (
 	stepSweep       = "sweep"
 	stepEvents      = "events"
 	stepStamps      = "stamps"
+	stepHints       = "hints"
 )
 
 var steps = []string{
-	stepRead, stepSlots, stepConditions, stepVariables, stepPullSecrets, stepBindings, stepSweep, stepEvents, stepStamps,
+	stepRead, stepSlots, stepConditions, stepVariables, stepPullSecrets, stepBindings, stepSweep, stepEvents, stepStamps, stepHints,
 }
 
 // outcome has the errors of a reconciliation, and the steps that have failed.

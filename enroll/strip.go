@@ -245,7 +245,7 @@ func foreignBytes(m *metav1.ObjectMeta) int {
 const maxNote = 512
 
 // notes are the annotations that enroll reads in a Lease.
-var notes = []string{api.PausedAnnotation, api.DoneAnnotation, api.OpenedAnnotation, api.StampAnnotation}
+var notes = []string{api.PausedAnnotation, api.DoneAnnotation, api.OpenedAnnotation, api.StampAnnotation, api.AloneAnnotation}
 
 // owned replaces the owner references of each Lease that has owners, because enroll reads only
 // whether a Lease has owners. These Leases share the value, so no caller may change it.
@@ -342,11 +342,11 @@ func strip(in any) (any, error) {
 		o.Labels = labels
 	case *appsv1.Deployment:
 		meta, selector, template := stripWorkload(o)
-		o.ObjectMeta, o.Spec = meta, appsv1.DeploymentSpec{Selector: selector, Template: template}
+		o.ObjectMeta, o.Spec = meta, appsv1.DeploymentSpec{Replicas: o.Spec.Replicas, Selector: selector, Template: template}
 		o.Status = appsv1.DeploymentStatus{}
 	case *appsv1.StatefulSet:
 		meta, selector, template := stripWorkload(o)
-		o.ObjectMeta, o.Spec = meta, appsv1.StatefulSetSpec{Selector: selector, Template: template}
+		o.ObjectMeta, o.Spec = meta, appsv1.StatefulSetSpec{Replicas: o.Spec.Replicas, Selector: selector, Template: template}
 		o.Status = appsv1.StatefulSetStatus{}
 	case *appsv1.DaemonSet:
 		meta, selector, template := stripWorkload(o)

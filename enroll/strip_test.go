@@ -85,6 +85,7 @@ func TestStrippedLeaseKeepsAllFactsThatEnrollReads(t *testing.T) {
 		"stamped": func(l *coordinationv1.Lease) {
 			l.Annotations = map[string]string{api.StampAnnotation: api.Stamp{Epoch: 1 << 62, Count: 64, Run: strings.Repeat("r", 253), Closed: true}.String()}
 		},
+		"hinted":             func(l *coordinationv1.Lease) { l.Annotations = map[string]string{api.AloneAnnotation: api.AloneTrue} },
 		"of another program": func(l *coordinationv1.Lease) { l.Labels = map[string]string{api.ManagedLabel: "helm"} },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -96,6 +97,7 @@ func TestStrippedLeaseKeepsAllFactsThatEnrollReads(t *testing.T) {
 			lease := kept.(*coordinationv1.Lease)
 			for fact, of := range map[string]func(*coordinationv1.Lease) any{
 				"ours": func(l *coordinationv1.Lease) any { return ours(l) }, "fate": fate, "stamp": func(l *coordinationv1.Lease) any { return stampOf(l) },
+				"hint":   func(l *coordinationv1.Lease) any { return seenLease(l).Annotations[api.AloneAnnotation] },
 				"holder": func(l *coordinationv1.Lease) any { return holder(l) }, "version": func(l *coordinationv1.Lease) any { return unchanged(l) },
 				"duration": func(l *coordinationv1.Lease) any { return *l.Spec.LeaseDurationSeconds },
 			} {

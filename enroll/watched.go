@@ -103,7 +103,7 @@ func sameClaims(before, after client.Object) bool {
 // sameWorkload reports whether an update of a workload changes none of the fields that enroll
 // reads.
 func sameWorkload(before, after client.Object) bool {
-	return maps.Equal(onlyOurs(before.GetAnnotations()), onlyOurs(after.GetAnnotations())) &&
+	return replicas(before) == replicas(after) && maps.Equal(onlyOurs(before.GetAnnotations()), onlyOurs(after.GetAnnotations())) &&
 		equality.Semantic.DeepEqual(metav1.GetControllerOf(before), metav1.GetControllerOf(after)) &&
 		equality.Semantic.DeepEqual(template(before), template(after)) &&
 		equality.Semantic.DeepEqual(selector(before), selector(after))

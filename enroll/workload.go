@@ -12,9 +12,11 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/api/podspec"
 )
 
 // workload is a Deployment, StatefulSet, DaemonSet or CronJob with an annotation of Metaparticle.
@@ -107,6 +109,37 @@ func template(object client.Object) *corev1.PodTemplateSpec {
 	default:
 		return &corev1.PodTemplateSpec{}
 	}
+}
+
+// manyReplicas stands for each number of pods above one, of which enroll needs no more.
+const manyReplicas = 2
+
+// replicas returns how many pods a workload declares, at most manyReplicas. A DaemonSet has a pod for
+// each node, and a CronJob can have several Jobs.
+func replicas(object client.Object) int {
+	switch o := object.(type) {
+	case *appsv1.Deployment:
+		return int(min(ptr.Deref(o.Spec.Replicas, 1), manyReplicas))
+	case *appsv1.StatefulSet:
+		return int(min(ptr.Deref(o.Spec.Replicas, 1), manyReplicas))
+	default:
+		return manyReplicas
+	}
+}
+
+// madeBy returns the Deployment, StatefulSet or DaemonSet that made a pod, as the text of its
+// [api.Workload]; empty for any other pod. The name of a Deployment's ReplicaSet ends in the hash of the
+// pod's template.
+func madeBy(pod *corev1.Pod) string {
+	owner := metav1.GetControllerOf(pod)
+	if owner == nil {
+		return ""
+	}
+	of := podspec.WorkloadOf(owner)
+	if name, ok := strings.CutSuffix(of.Name, "-"+pod.Labels[appsv1.DefaultDeploymentUniqueLabelKey]); ok && of.Kind == "ReplicaSet" {
+		of.Kind, of.Name = "Deployment", name
+	}
+	return of.String()
 }
 
 // selector returns the selector of a workload's pods, or nil for a CronJob.

@@ -105,6 +105,40 @@ type Claim struct {
 	Duration time.Duration
 	// Accounts are the service accounts of the claimants, by the key that their Roles have.
 	Accounts map[string]string
+	// Replicas are the pods of each workload, for a slot with a next Lease. The key "" stands for pods
+	// that no known workload made.
+	Replicas map[string]Replicas
+}
+
+// Replicas are the pods of one workload that compete for a slot.
+type Replicas struct {
+	// Declared reports that the workload itself is known, and declares the number Wanted.
+	Declared bool
+	Wanted   int
+	// Living counts the pods that have not ended, even if somebody has deleted them.
+	Living int
+}
+
+// Alone decides whether the next Lease of the slot needs the hint [api.AloneAnnotation], by whether it
+// has the hint now. The hint follows what the workloads declare, not what lives: a rollout of one
+// replica, which has two pods for a while, or none, costs no write. The hint goes as soon as a second
+// replica is declared, before that pod exists. It comes once the other pods are gone, because the
+// standby that a smaller number leaves behind still answers.
+func (c *Claim) Alone(hint bool) bool {
+	wanted, living, strangers := 0, 0, 0
+	for _, r := range c.Replicas {
+		wanted, living = wanted+r.Wanted, living+r.Living
+		if !r.Declared {
+			strangers += r.Living
+		}
+	}
+	switch {
+	case wanted+strangers > 1:
+		return false
+	case wanted == 1 && living <= 1:
+		return true
+	}
+	return hint
 }
 
 // Claims are the claims of a namespace, by the names of the Leases.
@@ -125,6 +159,38 @@ func (c Claims) Add(key, account string, duration time.Duration, slots ...string
 		c[slot].Duration = max(c[slot].Duration, asked)
 		c[slot].Accounts[key] = account
 	}
+}
+
+// Count adds pods of a workload to the claims on those of the slots that have next Leases.
+func (c Claims) Count(workload string, pods Replicas, slots ...string) {
+	for _, slot := range slots {
+		claim := c[slot]
+		if claim == nil || !api.HasNextLease(slot) {
+			continue
+		}
+		if claim.Replicas == nil {
+			claim.Replicas = map[string]Replicas{}
+		}
+		all := claim.Replicas[workload]
+		claim.Replicas[workload] = Replicas{
+			Declared: all.Declared || pods.Declared, Wanted: all.Wanted + pods.Wanted, Living: all.Living + pods.Living,
+		}
+	}
+}
+
+// Hints returns the slots whose next Lease needs another hint [api.AloneAnnotation] than it has, with
+// the hint that it needs. A next Lease that does not exist yet gets its hint when it is created.
+func (f *Facts) Hints() map[string]bool {
+	hints := map[string]bool{}
+	for slot, claim := range f.Claims {
+		if next := f.Leases[api.NextLease(slot)]; next != nil {
+			hint := next.Annotations[api.AloneAnnotation] == api.AloneTrue
+			if alone := claim.Alone(hint); alone != hint {
+				hints[slot] = alone
+			}
+		}
+	}
+	return hints
 }
 
 // Sooner returns the shorter of two times. Zero stands for a time that never ends.

@@ -52,6 +52,7 @@ func (m *model) provide() (time.Duration, error) {
 	}
 	facts := m.facts()
 	m.admit(facts)
+	m.hint(facts)
 	again := m.sweep(facts)
 	m.grantReads()
 	return again, nil
@@ -69,10 +70,16 @@ func (m *model) facts() *step.Facts {
 	for _, p := range m.w.Pods {
 		if p.Object {
 			f.Claims.Add(account, account, p.Duration, p.claimed()...)
+			pods := step.Replicas{Declared: true, Living: 1}
+			if !p.Stopping {
+				pods.Wanted = 1
+			}
+			f.Claims.Count(p.Workload, pods, p.claimed()...)
 		}
 	}
 	for _, p := range m.w.Locals {
 		f.Claims.Add(account, account, p.Duration, p.Slots()...)
+		f.Claims.Count("", step.Replicas{Living: 1}, p.Slots()...)
 	}
 	for _, of := range m.w.Gathered {
 		if len(of.Pods) > 0 {
@@ -102,7 +109,7 @@ func (m *model) admit(facts *step.Facts) {
 	var leases []*step.Lease
 	for _, slot := range slots {
 		if next := api.NextLease(slot); api.HasNextLease(slot) && !m.w.API.Exists("Lease", next) {
-			m.create("Lease", next, map[string]any{"spec": map[string]any{}})
+			m.create("Lease", next, hinted(map[string]any{"spec": map[string]any{}}, facts.Claims[slot].Alone(false)))
 		}
 		lease := step.NewLease(slot, facts.Claims[slot], facts.Roles)
 		leases = append(leases, &lease)
@@ -122,6 +129,30 @@ func (m *model) admit(facts *step.Facts) {
 			m.grant()
 		}
 	}
+}
+
+// hint writes the hints of next Leases, or removes them.
+func (m *model) hint(facts *step.Facts) {
+	hints := facts.Hints()
+	for _, slot := range slices.Sorted(maps.Keys(hints)) {
+		raw, err := m.w.API.Get("Lease", api.NextLease(slot))
+		engine.Must(err)
+		_, err = m.w.API.Put(m.Name, "Lease", api.NextLease(slot), apiserver.Encode(hinted(apiserver.Decode(raw), hints[slot])))
+		engine.Must(err)
+	}
+}
+
+// hinted adds the hint to a next Lease, or removes it.
+func hinted(body map[string]any, alone bool) map[string]any {
+	annotations, _ := apiserver.Metadata(body)["annotations"].(map[string]any)
+	if annotations == nil {
+		annotations = map[string]any{}
+		apiserver.Metadata(body)["annotations"] = annotations
+	}
+	if annotations[api.AloneAnnotation] = api.AloneTrue; !alone {
+		delete(annotations, api.AloneAnnotation)
+	}
+	return body
 }
 
 // sweep removes what has been unclaimed for a whole lease duration.
