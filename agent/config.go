@@ -189,7 +189,24 @@ type Claims struct {
 	// its Services. During that time a standby that is about to end still accepts connections,
 	// and a holder still serves.
 	EndpointDelay time.Duration
+	// YieldAfter is the time for which the application may fail its readiness probe before the holder
+	// hands over; zero means for ever.
+	YieldAfter time.Duration
+	// Prefer says whether the pod is preferred as the holder.
+	Prefer Prefers
 }
+
+// Prefers says what the preference of a pod's template ([api.PreferAnnotation]) means for the pod.
+type Prefers int
+
+const (
+	// PrefersNobody means that the template states no preference.
+	PrefersNobody Prefers = iota
+	// PrefersSelf means that the pod has the preferred label.
+	PrefersSelf
+	// PrefersOthers means that the pod lacks the preferred label.
+	PrefersOthers
+)
 
 // Past has the notes of the pod's earlier agent processes.
 type Past struct {

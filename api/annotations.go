@@ -220,6 +220,27 @@ var Annotations = table{
 		Examples: []string{"2s", "500ms", "0s", "0"}, set: setEndpointDelay,
 	},
 	{
+		Key: YieldAfterAnnotation, Value: "`60s`, `5m`, …", Default: "a holder that hangs keeps its slot",
+		Meaning: "A holder that hangs hands over. If its application has served, and then fails its readiness probe for this time, from `5s` to `1h`, " +
+			"the holder asks the standbys. Once a standby answers, the application stops with its pod's grace, and the slot is free. " +
+			"For twice this time the pod takes no slot that another pod can take. Without an answer the application goes on. " +
+			"A slot moves in this way at most once a minute, and each time the wait doubles, up to an hour. So a " +
+			"database that fails for all pods does not make the slot wander. Only the readiness probes of gated containers count, and one of these containers must have one. " +
+			"Only for pods with one claim, a lock or the singleton of a Deployment, StatefulSet, DaemonSet or Rollout (argoproj.io), and with the gate `container`.",
+		Examples: []string{"60s", "5s", "1h"}, set: setYieldAfter,
+	},
+	{
+		Key: PreferAnnotation, Value: "`key=value`", Default: "no pod is preferred",
+		Meaning: "A label by which pods are preferred as the holder, such as `topology.kubernetes.io/zone=zone-a` or (for a StatefulSet) `apps.kubernetes.io/pod-index=0`. " +
+			"A standby with this label that has been Ready for five minutes gets the slot from a holder of the same pod template without it: " +
+			"at most once in five minutes, and never during a rollout. A standby without the label takes over as ever if the holder ends. " +
+			"The agent reads the labels of its pod once, when its container starts. The labels `topology.kubernetes.io/zone` and `topology.kubernetes.io/region` " +
+			"are those of the node, which pods carry since Kubernetes 1.35. In an older cluster no pod has them, so nobody is preferred. " +
+			"Only for pods with one claim, a singleton or a lock, of a Deployment, StatefulSet, DaemonSet or Rollout (argoproj.io), " +
+			"with the gate `container`, without gated init containers, and without `metaparticle.io/readiness: holder`.",
+		Examples: []string{"topology.kubernetes.io/zone=zone-a", "apps.kubernetes.io/pod-index=0", "tier=a_B.c"}, set: setPrefer,
+	},
+	{
 		Key: GateAnnotation, Value: "`container`, `pod` or `readiness`", Default: "`container`",
 		Meaning: "The gate that holds the application back. With `container` each gated container's program runs only while " +
 			"the slot is held, and is proven dead before the slot is released. With `pod` the application's containers " +

@@ -108,6 +108,9 @@ func (s source) run() RunArgs {
 	}
 	r.Readiness = []Readiness{ReadinessForward, ReadinessHolder}[s.IntN(2)]
 	r.Gate = []Gate{GateContainer, GatePod, GateReadiness}[s.IntN(3)]
+	if s.some() {
+		r.YieldAfter, r.Prefer = s.duration(), Preference{Key: "a.b/" + strings.Repeat("C", 1+s.IntN(maxLabel)), Value: strings.Repeat("9", 1+s.IntN(maxLabel))}
+	}
 	r.Any, r.OwnKernel, r.ReplacesUnready = s.some(), s.some(), s.some()
 	for _, field := range []*string{&r.Install, &r.Listen, &r.RunDir, &r.Credentials} {
 		if s.some() {
@@ -251,12 +254,12 @@ func TestAgentRunArgsStayTheSameAcrossVersions(t *testing.T) {
 	r.Revision = Revision{Workload: "0b9e-1", Number: 7, Hash: "5d4f"}
 	r.MinReady = 20 * time.Second
 	r.Workload, r.Install, r.Ports, r.Listen, r.OwnKernel = "Pod/$("+PodNameEnv+")", ShimProgram, Ports{{Number: 80}, {Number: 80, UDP: true}, {Number: 6379, Probed: true}}, "", true
-	r.EndpointDelay = 0
+	r.EndpointDelay, r.YieldAfter, r.Prefer = 0, time.Minute, Preference{"topology.kubernetes.io/zone", "zone-a"}
 	r.Probes = map[string]Probes{"app": {Startup: &Probe{Handler: Handler{Exec: &ExecAction{Command: []string{"$(X)"}}}}}}
 	assert.Equal(t, []string{
 		"run", "-slots=lock.a,lock.b", "-lease-duration=30s", "-readiness=forward", "-grace=30s", "-containers=app,helper",
 		"-workload=Pod/$(METAPARTICLE_POD_NAME)", "-revision=0b9e-1/7/5d4f", "-min-ready=20s", "-init-containers=migrate", "-install=/metaparticle/bin/agent", "-ports=80,80/udp,6379?",
-		"-endpoint-delay=0s",
+		"-endpoint-delay=0s", "-yield-after=1m0s", "-prefer=topology.kubernetes.io/zone=zone-a",
 		`-probes={"app":{"startup":{"exec":{"command":["$$(X)"]},"timeoutSeconds":0,"periodSeconds":0,"successThreshold":0,"failureThreshold":0}}}`,
 		"-listen=", "-own-kernel",
 	}, r.Args())
@@ -322,7 +325,7 @@ func TestParseAcceptsEverySpellingOfAFlag(t *testing.T) {
 
 func TestInvalidArgumentsOfTheAgentAreRefused(t *testing.T) {
 	for _, word := range []string{
-		"-ports=0", "-ports=x", "-ports=70000", "-readiness=maybe", "-gate=garden", "-lease-duration=soon", "-probes={", "-own-kernel=x", "-revision=7", "-unheard-of", "more",
+		"-ports=0", "-ports=x", "-ports=70000", "-readiness=maybe", "-gate=garden", "-lease-duration=soon", "-probes={", "-own-kernel=x", "-revision=7", "-prefer=x", "-unheard-of", "more",
 	} {
 		_, err := ParseRunArgs([]string{"-slots=a", word})
 		assert.ErrorContains(t, err, "agent run: ", word)

@@ -77,6 +77,10 @@ func HasNextLease(slot string) bool {
 	return kind.Scope == ScopeNamespace || slices.Contains(rolling, of)
 }
 
+// Rolls reports whether the workload gives each pod template a number, so that its pods have
+// revisions.
+func (w Workload) Rolls() bool { return slices.Contains(rolling, w.kindPart()) }
+
 // SingletonAnnotation is the key of the annotation for singletons.
 const SingletonAnnotation = Prefix + "singleton"
 

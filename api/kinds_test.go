@@ -191,3 +191,13 @@ func TestConditionOnACustomKindNamesItsGroup(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, []Condition{{Lease: "singleton.rollout-argoproj-io.db"}}, r.After)
 }
+
+func TestSingletonOfAWorkloadThatRollsHasANextLease(t *testing.T) {
+	for of, rolls := range map[Workload]bool{
+		{"apps", "Deployment", "a"}: true, {"apps", "StatefulSet", "a"}: true, {"apps", "DaemonSet", "a"}: true, {"argoproj.io", "Rollout", "a"}: true,
+		{"apps", "ReplicaSet", "a"}: false, {"batch", "Job", "a"}: false, {"", "Pod", "a"}: false, {"example.com", "Deployment", "a"}: false, {"example.com", "Rollout", "a"}: false,
+	} {
+		assert.Equal(t, rolls, of.Rolls(), of)
+		assert.Equal(t, rolls, HasNextLease(SingletonLease(of, "")), of)
+	}
+}

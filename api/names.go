@@ -38,6 +38,8 @@ const (
 	ReadinessAnnotation     = Prefix + "readiness"
 	PortsAnnotation         = Prefix + "ports"
 	EndpointDelayAnnotation = Prefix + "endpoint-delay"
+	YieldAfterAnnotation    = Prefix + "yield-after"
+	PreferAnnotation        = Prefix + "prefer"
 	GateAnnotation          = Prefix + "gate"
 	InjectAnnotation        = Prefix + "inject"
 )
@@ -270,6 +272,9 @@ const (
 	PodUIDEnv       = "METAPARTICLE_POD_UID"
 	PodIPEnv        = "METAPARTICLE_POD_IP"
 	PodNamespaceEnv = "METAPARTICLE_POD_NAMESPACE"
+	// PreferEnv has the pod's value of the label that [PreferAnnotation] names. It is empty if the
+	// pod had no such label when the agent's container started.
+	PreferEnv = "METAPARTICLE_PREFER"
 )
 
 // Identity returns the holderIdentity of a pod. The identity contains the UID, because a

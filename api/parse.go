@@ -162,6 +162,11 @@ func (p *parser) gated() {
 	if p.request.StartsInTurn() {
 		p.startsInTurn()
 	}
+	for _, key := range []string{YieldAfterAnnotation, PreferAnnotation} {
+		if p.has(key) && p.request.Claims() {
+			p.handsOver(key)
+		}
+	}
 	for _, a := range p.table {
 		if a.Local && p.has(a.Key) && p.request.Claims() {
 			p.wrong(a.Key, "has no effect without %s: add that annotation, or remove this one", LocalAnnotation)
@@ -225,6 +230,29 @@ func (p *parser) untilSuccess() {
 	}
 	if p.request.OnBusy == OnBusySkip {
 		p.wrong(OnBusyAnnotation, "is %q, but with %s a pod waits until the work is done: remove one of the two", OnBusySkip, OnceAnnotation)
+	}
+}
+
+// handsOver judges a setting about handovers. The pods of a slot agree on a handover in the next Lease
+// of the slot, which only a slot whose pods take turns has ([HasNextLease]). A pod of several slots has
+// no single holder to ask.
+func (p *parser) handsOver(key string) {
+	const only = "only the holder of one singleton or one lock hands over"
+	other := ""
+	if i := slices.IndexFunc(p.request.Claimed, func(c Claim) bool { return !c.Kind.TakesTurns }); i >= 0 {
+		other = p.request.Claimed[i].Kind.Key
+	} else if p.request.Barrier.Size > 0 {
+		other = BarrierAnnotation
+	}
+	switch {
+	case !p.request.Shims():
+		p.wrong(key, "has no effect with %s: %s, under which no shim stops the application: remove one of the two", GateAnnotation, p.request.Gate)
+	case other != "":
+		p.wrong(key, "has no effect with %s, because %s: remove one of the two", other, only)
+	case len(p.request.Claimed) > 1:
+		p.wrong(key, "has no effect in a pod of %d slots, because %s: leave one claim, or remove it", len(p.request.Claimed), only)
+	case key == PreferAnnotation && p.request.Readiness == ReadinessHolder:
+		p.wrong(key, "has no effect with %s: %s, because only a Ready standby is preferred: remove one of the two", ReadinessAnnotation, ReadinessHolder)
 	}
 }
 

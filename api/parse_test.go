@@ -69,6 +69,14 @@ func TestParseReadsEveryAnnotation(t *testing.T) {
 				EndpointDelay: new(DefaultEndpointDelay),
 			},
 		},
+		"handovers": {
+			map[string]string{LockAnnotation: "a", YieldAfterAnnotation: "60s", PreferAnnotation: "topology.kubernetes.io/zone=a"},
+			Request{Claimed: claimed(lock("a")), YieldAfter: time.Minute, Prefer: Preference{"topology.kubernetes.io/zone", "a"}},
+		},
+		"handovers left": {
+			map[string]string{SingletonAnnotation: "false", BarrierAnnotation: "warm=2", YieldAfterAnnotation: "5s", PreferAnnotation: "A_b=1"},
+			Request{Barrier: Barrier{"warm", 2}, YieldAfter: 5 * time.Second, Prefer: Preference{"A_b", "1"}},
+		},
 		"no delay": {
 			map[string]string{LockAnnotation: "a", EndpointDelayAnnotation: "0"},
 			Request{Claimed: claimed(lock("a")), EndpointDelay: new(time.Duration(0))},
@@ -136,6 +144,13 @@ func TestEachAnnotationMistakeHasAnExactErrorText(t *testing.T) {
 		{key: "metaparticle.io/endpoint-delay", value: "off", want: `metaparticle.io/endpoint-delay is "off": write a duration like "2s" or "0s"`},
 		{key: "metaparticle.io/endpoint-delay", value: "-1s", want: `metaparticle.io/endpoint-delay is "-1s": write a duration from 0s to 5m0s`},
 		{key: "metaparticle.io/endpoint-delay", value: "6m", want: `metaparticle.io/endpoint-delay is "6m": write a duration from 0s to 5m0s`},
+		{key: "metaparticle.io/yield-after", value: "60", want: `metaparticle.io/yield-after is "60": write 60s`},
+		{key: "metaparticle.io/yield-after", value: "never", want: `metaparticle.io/yield-after is "never": write a duration like "60s" or "5m"`},
+		{key: "metaparticle.io/yield-after", value: "4.9s", want: `metaparticle.io/yield-after is "4.9s": write a duration from 5s to 1h0m0s`},
+		{key: "metaparticle.io/yield-after", value: "61m", want: `metaparticle.io/yield-after is "61m": write a duration from 5s to 1h0m0s`},
+		{key: "metaparticle.io/yield-after", value: "1m", alone: true, want: `metaparticle.io/yield-after has no effect without a claim: add ` + asked() + `, or remove it`},
+		{key: "metaparticle.io/prefer", value: "a=b", alone: true, want: `metaparticle.io/prefer has no effect without a claim: add ` + asked() + `, or remove it`},
+		{key: "metaparticle.io/prefer", value: "metaparticle.io/role=holder", want: `metaparticle.io/prefer is "metaparticle.io/role=holder": no pod is preferred by a label that Metaparticle itself writes`},
 		{key: "metaparticle.io/leaseduration", value: "1m", want: `metaparticle.io/leaseduration is not known: did you mean metaparticle.io/lease-duration?`},
 		{key: "metaparticle.io/onloss", value: "restart", want: `metaparticle.io/onloss is not known: did you mean metaparticle.io/on-loss?`},
 		{key: "metaparticle.io/wibble", value: "", want: `metaparticle.io/wibble is not known: remove it`},
@@ -193,6 +208,12 @@ func TestParseRefusesSettingsThatAGateIgnores(t *testing.T) {
 		{"pod", EndpointDelayAnnotation, "1s", `metaparticle.io/endpoint-delay has no effect here, because standbys that are never Ready forward nothing: remove it`},
 		{"readiness", EndpointDelayAnnotation, "1s", `metaparticle.io/endpoint-delay has no effect here, because standbys that are never Ready forward nothing: remove it`},
 		{"container", ContainersAnnotation, "a", ""},
+		{"pod", YieldAfterAnnotation, "1m", `metaparticle.io/yield-after has no effect with metaparticle.io/gate: pod, under which no shim stops the application: remove one of the two`},
+		{"readiness", YieldAfterAnnotation, "1m", `metaparticle.io/yield-after has no effect with metaparticle.io/gate: readiness, under which no shim stops the application: remove one of the two`},
+		{"pod", PreferAnnotation, "a=b", `metaparticle.io/prefer has no effect with metaparticle.io/gate: pod, under which no shim stops the application: remove one of the two`},
+		{"readiness", PreferAnnotation, "a=b", `metaparticle.io/prefer has no effect with metaparticle.io/gate: readiness, under which no shim stops the application: remove one of the two`},
+		{"container", YieldAfterAnnotation, "1m", ""},
+		{"container", PreferAnnotation, "a=b", ""},
 	}
 	for _, test := range tests {
 		t.Run(test.gate+" "+test.key+"="+test.value, func(t *testing.T) {
@@ -204,6 +225,63 @@ func TestParseRefusesSettingsThatAGateIgnores(t *testing.T) {
 			}
 			require.EqualError(t, err, test.want)
 		})
+	}
+}
+
+// Only the pods of one singleton or one lock agree on a handover.
+func TestParseRefusesHandoverSettingsBesideOtherClaims(t *testing.T) {
+	other := func(key string) string {
+		return " has no effect with " + key + ", because only the holder of one singleton or one lock hands over: remove one of the two"
+	}
+	const several = " has no effect in a pod of 2 slots, because only the holder of one singleton or one lock hands over: leave one claim, or remove it"
+	for name, c := range map[string]struct {
+		beside map[string]string
+		// wants are the problems of yield-after and of prefer; empty for none.
+		wants [2]string
+	}{
+		"singleton":                {map[string]string{SingletonAnnotation: "writer"}, [2]string{}},
+		"readiness written out":    {map[string]string{LockAnnotation: "a", ReadinessAnnotation: "forward"}, [2]string{}},
+		"only the holder is Ready": {map[string]string{LockAnnotation: "a", ReadinessAnnotation: "holder"}, [2]string{"", " has no effect with metaparticle.io/readiness: holder, because only a Ready standby is preferred: remove one of the two"}},
+		"semaphore":                {map[string]string{SemaphoreAnnotation: "pool=3"}, [2]string{other(SemaphoreAnnotation), other(SemaphoreAnnotation)}},
+		"semaphore of one":         {map[string]string{SemaphoreAnnotation: "pool=1"}, [2]string{other(SemaphoreAnnotation), other(SemaphoreAnnotation)}},
+		"shards":                   {map[string]string{ShardsAnnotation: "1"}, [2]string{other(ShardsAnnotation), other(ShardsAnnotation)}},
+		"once":                     {map[string]string{OnceAnnotation: "true"}, [2]string{other(OnceAnnotation), other(OnceAnnotation)}},
+		"start lock":               {map[string]string{StartLockAnnotation: "db"}, [2]string{other(StartLockAnnotation), other(StartLockAnnotation)}},
+		"start lock and singleton": {map[string]string{StartLockAnnotation: "db", SingletonAnnotation: "true"}, [2]string{other(StartLockAnnotation), other(StartLockAnnotation)}},
+		"barrier":                  {map[string]string{BarrierAnnotation: "warm=2", LockAnnotation: "a"}, [2]string{other(BarrierAnnotation), other(BarrierAnnotation)}},
+		"two locks":                {map[string]string{LockAnnotation: "a,b"}, [2]string{several, several}},
+		"lock and singleton":       {map[string]string{LockAnnotation: "a", SingletonAnnotation: "true"}, [2]string{several, several}},
+		"local API":                {map[string]string{LocalAnnotation: "lock/a"}, [2]string{idle, idle}},
+	} {
+		for i, setting := range [][2]string{{YieldAfterAnnotation, "60s"}, {PreferAnnotation, "a=b"}} {
+			c.beside[setting[0]] = setting[1]
+			got, err := Parse(c.beside)
+			delete(c.beside, setting[0])
+			if c.wants[i] == "" {
+				require.NoError(t, err, name)
+				assert.Equal(t, i == 0, got.YieldAfter == time.Minute, name)
+				assert.Equal(t, i == 1, got.Prefer.String() == "a=b", name)
+				continue
+			}
+			require.EqualError(t, err, setting[0]+c.wants[i], name)
+		}
+	}
+}
+
+func TestPreferenceIsALabel(t *testing.T) {
+	long := strings.Repeat("x", 63)
+	for _, text := range []string{"a=b", "a.b-c/D.e_f-g=H.i_j-k", "apps.kubernetes.io/pod-index=0", long + "=" + long, strings.Repeat("x", 253) + "/" + long + "=1"} {
+		p, problem := parsePreference(text)
+		require.Empty(t, problem, text)
+		assert.Equal(t, text, p.String())
+	}
+	for _, text := range []string{"", "=", "=b", "/a=b", "a/=b", "a/b/c=d", "A.b/c=d", "a b=c", "-a=b", "a']=b", "ä=b", long + "x=a", strings.Repeat("x", 254) + "/a=b"} {
+		_, problem := parsePreference(text)
+		assert.Contains(t, problem, "write the key and the value of a label", text)
+	}
+	for _, text := range []string{"a", "a=", "a=b=c", "a=-b", "a=b c", "a=$(HOME)", "a=" + long + "x"} {
+		_, problem := parsePreference(text)
+		assert.Contains(t, problem, "after the = write the value of a label", text)
 	}
 }
 
@@ -272,8 +350,10 @@ func TestMalformedClaimsOfTheLocalAPIAreRefused(t *testing.T) {
 	}
 }
 
+// idle is the problem of a setting of gates in a pod with the local API.
+const idle = " has no effect with metaparticle.io/api, because the program itself asks for its slots: remove it"
+
 func TestParseRefusesGateAnnotationsBesideLocalAPIAnnotation(t *testing.T) {
-	const idle = " has no effect with metaparticle.io/api, because the program itself asks for its slots: remove it"
 	tests := []struct{ key, value, want string }{
 		{SingletonAnnotation, "true", `metaparticle.io/api cannot be in one pod with metaparticle.io/singleton: remove one of the two`},
 		{SingletonAnnotation, "false", ""},

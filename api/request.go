@@ -35,6 +35,10 @@ type Request struct {
 	// [WaitAtMostAnnotation].
 	OnBusy     OnBusy
 	WaitAtMost time.Duration
+	// YieldAfter is zero if the pod lacks [YieldAfterAnnotation].
+	YieldAfter time.Duration
+	// Prefer has the zero value if the pod lacks [PreferAnnotation].
+	Prefer Preference
 	// After are the conditions that must be met before the pod competes for its slots. For a pod
 	// without claims, the conditions must be met before the application starts. The conditions
 	// are sorted by their text, without duplicates.
@@ -127,6 +131,12 @@ type Barrier struct {
 
 // String returns the text of the barrier, as a person writes it.
 func (b Barrier) String() string { return b.Name + "=" + strconv.Itoa(b.Size) }
+
+// Preference is a label. Pods with this label are preferred as the holder.
+type Preference struct{ Key, Value string }
+
+// String returns the text of the preference, as a person writes it.
+func (p Preference) String() string { return p.Key + "=" + p.Value }
 
 // OnLoss selects how a container goes on after its pod has lost or yielded the slot.
 type OnLoss string

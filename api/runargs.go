@@ -66,6 +66,10 @@ type RunArgs struct {
 	// EndpointDelay is the time for which nodes may still send new connections to a pod
 	// that has left its Services.
 	EndpointDelay time.Duration
+	// YieldAfter is zero for a holder that hangs and keeps its slot.
+	YieldAfter time.Duration
+	// Prefer has the zero value if no pod is preferred. [PreferEnv] has the pod's own value of the label.
+	Prefer Preference
 	// Probes are the probes of the gated containers, by container.
 	Probes map[string]Probes
 	// Listen is the address at which the agent serves metrics and probes; empty means
@@ -187,6 +191,22 @@ var runArguments = arguments[RunArgs]{
 	durationArg("endpoint-delay", "how long a deleted standby still accepts connections",
 		func(r *RunArgs) *time.Duration { return &r.EndpointDelay }).
 		written(func(r RunArgs) bool { return r.EndpointDelay != DefaultEndpointDelay }),
+	durationArg("yield-after", "how long the application may fail its readiness probe before the holder hands over; 0: without a bound",
+		func(r *RunArgs) *time.Duration { return &r.YieldAfter }).
+		written(func(r RunArgs) bool { return r.YieldAfter != 0 }),
+	{
+		name: "prefer", meaning: "the label by which a pod is preferred as the holder, as KEY=VALUE",
+		where: func(r RunArgs) bool { return r.Prefer != (Preference{}) },
+		text:  func(r RunArgs) string { return r.Prefer.String() },
+		read: func(r *RunArgs, value string) error {
+			preference, problem := parsePreference(value)
+			if problem != "" {
+				return errors.New(problem)
+			}
+			r.Prefer = preference
+			return nil
+		},
+	},
 	{
 		name: "probes", meaning: "probes of the gated containers, by container, as JSON",
 		where: func(r RunArgs) bool { return len(r.Probes) > 0 },

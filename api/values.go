@@ -120,6 +120,50 @@ func setWaitAtMost(r *Request, value string) string {
 	return ""
 }
 
+// A handover costs seconds without service, so a pause of some seconds (a garbage collection, one
+// slow answer) is better waited out. Between two handovers of hung holders the wait grows to an hour,
+// so no longer patience is of use.
+const (
+	minYieldAfter = 5 * time.Second
+	maxYieldAfter = time.Hour
+)
+
+func setYieldAfter(r *Request, value string) string {
+	d, problem := duration(value, `"60s" or "5m"`)
+	switch {
+	case problem != "":
+		return problem
+	case d < minYieldAfter || d > maxYieldAfter:
+		return fmt.Sprintf("write a duration from %v to %v", minYieldAfter, maxYieldAfter)
+	}
+	r.YieldAfter = d
+	return ""
+}
+
+func setPrefer(r *Request, value string) (problem string) {
+	r.Prefer, problem = parsePreference(value)
+	return problem
+}
+
+// parsePreference reads the text of [Preference.String]. The value of the label must not be empty: the
+// downward API has an empty value for a missing label, too.
+func parsePreference(text string) (Preference, string) {
+	key, value, _ := strings.Cut(text, "=")
+	prefix, name, prefixed := strings.Cut(key, "/")
+	if !prefixed {
+		name = key
+	}
+	switch {
+	case !IsKey(name) || prefixed && (len(prefix) > maxName || !isSubdomain(prefix)):
+		return Preference{}, "write the key and the value of a label, as in topology.kubernetes.io/zone=zone-a"
+	case !IsKey(value):
+		return Preference{}, "after the = write the value of a label: at most 63 letters, digits, dashes, dots and underscores, with a letter or digit at both ends"
+	case strings.HasPrefix(key, Prefix):
+		return Preference{}, "no pod is preferred by a label that Metaparticle itself writes"
+	}
+	return Preference{Key: key, Value: value}, ""
+}
+
 // duration reads a duration, or says what is wrong with the value.
 func duration(value, examples string) (d time.Duration, problem string) {
 	d, err := time.ParseDuration(value)

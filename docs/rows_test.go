@@ -70,6 +70,8 @@ var sections = map[string]section{
 		{"start-lock", "starts one at a time: `start-lock`, for containers with a readiness or startup probe"},
 		{"shards", "one part of the work for each pod: `shards`, in Jobs, and in workloads whose pods keep running"},
 		{"bounded-wait", "an end instead of a wait: `on-busy: skip` and `wait-at-most`, in pods that end"},
+		{"yield-after", "a holder that hangs hands over: `yield-after`, for containers with a readiness probe"},
+		{"prefer", "a preferred holder: `prefer`, by a label that differs between the pods"},
 		{"crash-loop", "CrashLoopBackOff"},
 		{"exit-codes", "exit codes"},
 		{"termination-messages", "termination messages"},

@@ -45,6 +45,22 @@ func (r rollout) fewer(kind string, request api.Request) reason.Refusals {
 	return warnings
 }
 
+// alone warns of a workload with one pod that would hand over to a standby. Pods of other workloads can
+// stand by for a lock, but are never preferred.
+func (r rollout) alone(kind string, request api.Request) reason.Refusals {
+	var warnings reason.Refusals
+	if r.count() != 1 || kind != "Deployment" && kind != "StatefulSet" {
+		return nil
+	}
+	if _, own := request.Within(api.ScopeWorkload); own && request.YieldAfter > 0 {
+		warnings.Add(reason.NoStandby, "%s is set, and replicas is 1", api.YieldAfterAnnotation)
+	}
+	if request.Prefer != (api.Preference{}) {
+		warnings.Add(reason.NoStandby, "%s is set, and replicas is 1", api.PreferAnnotation)
+	}
+	return warnings
+}
+
 // beside warns of an update after which several pods can run the application at once. The argument
 // "old" is the rollout before the update. The arguments "before" and "now" are the slots without which a
 // pod does not run its application, before the update and after it. Some controllers delete every old pod

@@ -62,6 +62,7 @@ func parseRun(args []string, env func(string) string) (runSettings, error) {
 		Claims: agent.Claims{
 			Slots: life, StartSlots: start, Any: r.Any, OnceKey: r.OnceKey, LeaseDuration: r.LeaseDuration,
 			OnBusy: r.OnBusy, WaitAtMost: r.WaitAtMost, Readiness: r.Readiness, EndpointDelay: r.EndpointDelay,
+			YieldAfter: r.YieldAfter, Prefer: prefers(r.Prefer, env(api.PreferEnv)),
 		},
 	}
 	if _, c.Shards = api.ShardsOf(r.Slots); c.Shards > 0 {
@@ -174,6 +175,17 @@ func forwarding(c agent.Config, environment []string) proxy.Config {
 		}
 	}
 	return config
+}
+
+// prefers returns what a preference means for a pod whose label has the value.
+func prefers(p api.Preference, value string) agent.Prefers {
+	switch {
+	case p == (api.Preference{}):
+		return agent.PrefersNobody
+	case value == p.Value:
+		return agent.PrefersSelf
+	}
+	return agent.PrefersOthers
 }
 
 // passYields passes each request to yield on to the agent, until ctx ends. With the gate

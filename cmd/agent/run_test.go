@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/metaparticle-io/metaparticle/agent"
 	"github.com/metaparticle-io/metaparticle/agent/podgate"
 	"github.com/metaparticle-io/metaparticle/agent/proxy"
 	"github.com/metaparticle-io/metaparticle/api"
@@ -41,6 +42,25 @@ func TestAgentSidecarReadsItsArgumentsAndEnvironment(t *testing.T) {
 	assert.Equal(t, api.RunPath, s.RunDir)
 }
 
+func TestLabelOfThePodDecidesWhetherItIsPreferred(t *testing.T) {
+	for _, c := range []struct {
+		arg, label string
+		want       agent.Prefers
+	}{
+		{"-own-kernel", "", agent.PrefersNobody},
+		{"-own-kernel", "a", agent.PrefersNobody},
+		{"-prefer=topology.kubernetes.io/zone=a", "a", agent.PrefersSelf},
+		{"-prefer=topology.kubernetes.io/zone=a", "A", agent.PrefersOthers},
+		{"-prefer=topology.kubernetes.io/zone=a", "", agent.PrefersOthers},
+	} {
+		s, err := parseRun([]string{"-slots=lock.a", c.arg}, func(key string) string {
+			return map[string]string{api.PreferEnv: c.label}[key]
+		})
+		require.NoError(t, err)
+		assert.Equal(t, c.want, s.config.Prefer, "%s %q", c.arg, c.label)
+	}
+}
+
 func TestStandbyNeverForwardsToServiceOfItsNamespace(t *testing.T) {
 	s, err := parseRun([]string{"-slots=lock.a"}, func(string) string { return "10.0.0.1" })
 	require.NoError(t, err)
@@ -69,6 +89,7 @@ func TestAgentPassesEachArgumentToItsConfig(t *testing.T) {
 	args.Readiness, args.OnBusy, args.Job, args.OnceKey = api.ReadinessHolder, api.OnBusySkip, "job", "key"
 	args.LeaseDuration, args.WaitAtMost, args.Grace = time.Minute, time.Hour, 7*time.Second
 	args.MinReady, args.EndpointDelay = 8*time.Second, 9*time.Second
+	args.YieldAfter = 10 * time.Second
 	args.Workload, args.Revision = "Deployment/web", api.Revision{Workload: "u", Number: 2, Hash: "h"}
 	args.Ports, args.Probes = api.Ports{{Number: 80}}, map[string]api.Probes{"app": {}}
 	s, err := parseRun(args.Args()[1:], func(string) string { return "" })

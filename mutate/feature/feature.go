@@ -60,6 +60,7 @@ var features = []feature{
 	{name: "once", judge: judgeOnce, warn: warnOfFiles},
 	{name: "startlock", judge: judgeStartLock},
 	{name: "shards", judge: judgeShards},
+	{name: "handover", judge: judgeHandovers, warn: warnOfPreference},
 	{name: "after", judge: judgeAfter},
 	{name: "barrier", unclaimed: true, judge: judgeBarrier},
 	{name: "local", judge: judgeLocal},

@@ -132,11 +132,22 @@ func (s sidecar) agent() corev1.Container {
 		Args:               s.agentArgs(),
 		RestartPolicy:      &always,
 		RestartPolicyRules: s.restartRules(),
-		Env:                append(podFacts(), fromField(api.PodIPEnv, "status.podIP")),
+		Env:                s.environment(),
 		Resources:          resourcesOf(s.Pod),
 		SecurityContext:    s.security(),
 		VolumeMounts:       mounts,
 	}
+}
+
+// environment returns the variables of the agent's container. The labels of the pod are those at the
+// start of the container. The labels of the node's zone and region are there by then: the API
+// server adds them when it binds the pod to the node.
+func (s sidecar) environment() []corev1.EnvVar {
+	all := append(podFacts(), fromField(api.PodIPEnv, "status.podIP"))
+	if key := s.Request.Prefer.Key; key != "" {
+		all = append(all, fromField(api.PreferEnv, "metadata.labels['"+key+"']"))
+	}
+	return all
 }
 
 // hook returns the postStart hook of the agent's container. The kubelet starts no further
@@ -227,6 +238,7 @@ func (s sidecar) agentArgs() []string {
 	if delay := s.Request.EndpointDelay; delay != nil {
 		args.EndpointDelay = *delay
 	}
+	args.YieldAfter, args.Prefer = s.Request.YieldAfter, s.Request.Prefer
 	if s.Request.TakesTurns() {
 		args.Revision = s.Revision
 		args.MinReady = s.MinReady

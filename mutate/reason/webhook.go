@@ -153,6 +153,16 @@ var All = []Explanation{
 		Do:      "add a readiness or startup probe to the container, or leave the container out of metaparticle.io/containers",
 	},
 	{
+		Reason:  NoReadinessProbe,
+		Meaning: "With `metaparticle.io/yield-after` a holder hands over if its application fails its readiness probe. No gated container has a readiness probe, so the agent could not see that the application hangs. The probes of other containers do not count.",
+		Do:      "add a readiness probe to a gated container, or remove metaparticle.io/yield-after",
+	},
+	{
+		Reason:  NoHandover,
+		Meaning: "With `metaparticle.io/yield-after` and `metaparticle.io/prefer` a holder hands over to a standby that answers. It answers in a second Lease, which each lock has, and the singleton of a Deployment, StatefulSet, DaemonSet or Rollout (argoproj.io). `prefer` needs such a workload with a lock, too, and standbys that can be Ready. With a gated init container, or with a port that a standby cannot forward, only the holder is Ready.",
+		Do:      "remove the annotation, or put the pods into a Deployment, StatefulSet or DaemonSet whose standbys can be Ready",
+	},
+	{
 		Reason:  AfterItself,
 		Meaning: "`metaparticle.io/after` names a slot, or the key of a once claim, which the pod itself claims. The pod would wait for itself, for ever.",
 		Do:      "name the claim of another workload, or remove the condition",
@@ -216,6 +226,16 @@ var All = []Explanation{
 		Reason: FewerPods, WarnOnly: true,
 		Meaning: "`metaparticle.io/shards` divides the work into more shards than the workload has pods. A pod has one shard, so the other shards wait.",
 		Do:      "set replicas to the number of shards at least; one pod more stands by",
+	},
+	{
+		Reason: NoStandby, WarnOnly: true,
+		Meaning: "`metaparticle.io/yield-after` or `metaparticle.io/prefer` moves the slot to a standby of the same workload. With one replica there is none, except during a rollout.",
+		Do:      "set replicas to 2 at least",
+	},
+	{
+		Reason: NobodyPreferred, WarnOnly: true,
+		Meaning: "The label of `metaparticle.io/prefer` does not distinguish the pods of the workload, so the annotation has no effect. Either the pod template itself sets the label, to one value for all pods. Or the label is one of nodes. Pods have only two labels of their node, topology.kubernetes.io/zone and topology.kubernetes.io/region, and these only since Kubernetes 1.35.",
+		Do:      "name a label that differs between the pods, such as the apps.kubernetes.io/pod-index of a StatefulSet or, since Kubernetes 1.35, topology.kubernetes.io/zone; or remove metaparticle.io/prefer",
 	},
 	{
 		Reason: RolloutStalls, WarnOnly: true,

@@ -1,0 +1,62 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package feature
+
+import (
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/mutate/reason"
+)
+
+// judgeHandovers refuses [api.YieldAfterAnnotation] and [api.PreferAnnotation] in a pod with which they
+// would have no effect. The parser has refused every claim but one singleton or one lock already.
+func judgeHandovers(p *Pod) reason.Refusals {
+	var refusals reason.Refusals
+	kind := p.Workload.Kind
+	if p.Request.YieldAfter > 0 {
+		// A template has no name yet, and so no slot whose name tells ([api.HasNextLease]).
+		if _, own := p.Request.Within(api.ScopeWorkload); own && !p.Workload.Rolls() {
+			refusals.Add(reason.NoHandover, "%s is set, and a singleton of a %s has no Lease in which a standby could answer", api.YieldAfterAnnotation, kind)
+		}
+		probed := slices.ContainsFunc(p.probes, func(its carriedProbe) bool { return its.kind.name == api.ReadinessProbe })
+		if !probed {
+			refusals.Add(reason.NoReadinessProbe, "%s is set, and no gated container has a readiness probe", api.YieldAfterAnnotation)
+		}
+	}
+	switch {
+	case p.Request.Prefer == (api.Preference{}):
+	case !p.Workload.Rolls():
+		refusals.Add(reason.NoHandover, "%s is set, and the pods of a %s take no turns", api.PreferAnnotation, kind)
+	case len(p.inits) > 0:
+		refusals.Add(reason.NoHandover, "%s is set, and no standby is Ready while its init container %q waits", api.PreferAnnotation, p.Spec.InitContainers[p.inits[0]].Name)
+	case p.hindered != (corev1.ContainerPort{}):
+		refusals.Add(reason.NoHandover, "%s is set, and no standby is Ready because of port %d/%s", api.PreferAnnotation, p.hindered.ContainerPort, p.hindered.Protocol)
+	}
+	return refusals
+}
+
+// labelsTopology is the minor version of Kubernetes since which a pod has the labels of its node's zone
+// and region (PodTopologyLabelsAdmission).
+const labelsTopology = 35
+
+// warnOfPreference warns of a preference by which either all pods of the workload are preferred, or none.
+func warnOfPreference(p *Pod) reason.Refusals {
+	var warnings reason.Refusals
+	key := p.Request.Prefer.Key
+	_, has := p.Labels[key]
+	switch {
+	case has && p.isTemplate():
+		warnings.Add(reason.NobodyPreferred, "all pods of the template have the same label %s", key)
+	case has, key == "":
+	case key == corev1.LabelHostname, strings.HasPrefix(key, "node.kubernetes.io/"):
+		warnings.Add(reason.NobodyPreferred, "%s is a label of nodes, which their pods do not have", key)
+	case p.Kubernetes > 0 && p.Kubernetes < labelsTopology && (key == corev1.LabelTopologyZone || key == corev1.LabelTopologyRegion):
+		warnings.Add(reason.NobodyPreferred, "the cluster is 1.%d, and pods have the label %s since 1.%d", p.Kubernetes, key, labelsTopology)
+	}
+	return warnings
+}
