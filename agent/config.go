@@ -140,23 +140,7 @@ type Pod struct {
 	OwnKernel bool
 	// Ends reports that an ordered drain ends the pod, because the kubelet restarts no container.
 	Ends bool
-	// YieldAfter is the time after which an application that fails its readiness probe hangs, so that
-	// another pod may hold; zero for none.
-	YieldAfter time.Duration
-	// Prefers is what [api.PreferAnnotation] says of this pod.
-	Prefers Prefers
 }
-
-// Prefers is what a preference for some pods of a slot says of one pod.
-type Prefers int
-
-const (
-	// PrefersNobody means that there is no preference.
-	PrefersNobody Prefers = iota
-	// PrefersThis means that the pod is preferred. PrefersOthers means that other pods are.
-	PrefersThis
-	PrefersOthers
-)
 
 // Claims has the slots that the pod claims, and the rules by which the pod waits and is Ready.
 type Claims struct {

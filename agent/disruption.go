@@ -24,7 +24,7 @@ const disruptionPatience = 10 * time.Second
 // from a failure. The drain does not wait for the condition.
 func (s *state) disrupt(ctx context.Context, reason string, slots []string) {
 	switch reason {
-	case status.ReasonYield, status.ReasonPaused, status.ReasonShardsChanged, status.ReasonLost, status.ReasonCutOff,
+	case status.ReasonYield, status.ReasonHung, status.ReasonPaused, status.ReasonShardsChanged, status.ReasonLost, status.ReasonCutOff,
 		status.ReasonUnproven, status.ReasonDrained, status.ReasonTurnFailed:
 	default:
 		return // the application has ended by itself, or a person deletes the pod

@@ -55,7 +55,7 @@ func newRollout(c Config) *rollout {
 	r.speaks = one && !c.KubeletStops && !c.gatesReadiness()
 	if r.speaks && c.Readiness == api.ReadinessForward {
 		r.pod.Revision, r.pod.Startup, r.pod.MinReady = c.Revision, startup(c.Probes), c.MinReady
-		r.preferred = c.Prefers == PrefersThis
+		r.preferred = c.Prefer == PrefersSelf
 	}
 	return r
 }

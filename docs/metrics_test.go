@@ -61,7 +61,7 @@ var programs = []struct {
 		[]label{
 			{"result", []string{"stored", "conflict", "refused", "unanswered"}, "`conflict`: another write came first. `refused`: " +
 				"the API server refused the write. `unanswered`: the agent does not know yet whether the write was stored"},
-			{"reason", []string{"Ended", "Yielded", "Paused", "PodDeleted", "Lost", "RenewDeadlinePassed", "EarlierShimUnproven", "ShimDrained", "NotGranted", "NotStarted", "TurnFailed", "Succeeded", "ShardsChanged"},
+			{"reason", []string{"Ended", "Yielded", "Hung", "Paused", "PodDeleted", "Lost", "RenewDeadlinePassed", "EarlierShimUnproven", "ShimDrained", "NotGranted", "NotStarted", "TurnFailed", "Succeeded", "ShardsChanged"},
 				"`Ended`: the application ended by itself. All other values are also reasons of Events of the pod, which tell more"},
 			{"workload", nil, "Kind and name, such as `Deployment/web`; for other groups than Kubernetes' own `Kind.group/name`"},
 		},

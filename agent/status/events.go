@@ -116,6 +116,8 @@ func (e *Events) Ends(reason string, slots []string) {
 	switch reason {
 	case ReasonYield:
 		e.add(kube.Normal, reason, "draining to hand over "+names)
+	case ReasonHung:
+		e.add(kube.Warning, reason, "draining to hand over "+names+": the application has failed its readiness probe for too long")
 	case ReasonPaused: // the method Paused has already added an Event
 	case ReasonShardsChanged:
 		e.add(kube.Normal, reason, "draining to release "+names+": the number of shards changes")
