@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"strconv"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/pace"
@@ -19,6 +20,8 @@ var (
 	ErrDone = errors.New("nothing more is to be seen")
 	// ErrAgain begins with the next read at once: it is of another object.
 	ErrAgain = errors.New("another object is to be read")
+	// ErrBack begins with the next read after a pause: what was read is of no use. It is no failure.
+	ErrBack = errors.New("an earlier object is to be read")
 )
 
 const (
@@ -31,10 +34,10 @@ const (
 
 // Following is how [Follow] sees one object. Each field but Slowest, Forbidden and Random must be set.
 type Following struct {
-	// Read reads the object, and returns the version from which the watch begins. From an empty version,
-	// the watch first reports the present state.
+	// Read reads the object, and returns the version from which the watch begins; empty if there is none.
 	Read func(ctx context.Context) (version string, err error)
-	// Watch watches the object until the watch ends, or ctx does.
+	// Watch watches the object until the watch ends, or ctx does. From an empty version it begins with the
+	// present state, or with an older one, so Watch drops what is not [Later] than the last state.
 	Watch func(ctx context.Context, version string) error
 	// Longest bounds one watch, because a watch may fall silent without an error, and because the API
 	// server checks the right to watch only at the start.
@@ -47,7 +50,7 @@ type Following struct {
 	// Random, if not nil, spreads the pauses and the ends of watches, which otherwise come together in
 	// all pods. It is used only during the call.
 	Random *rand.Rand
-	// Failed gets each error but [ErrGone].
+	// Failed gets each error but [ErrBack].
 	Failed func(err error)
 }
 
@@ -57,9 +60,12 @@ type Following struct {
 // pauses grow from failure to failure ([pace.Backoff]), until a watch has lasted; a Retry-After of the API
 // server prolongs them. If ctx ends, Follow returns the cause of that end.
 //
-// After [ErrGone], Follow reads again. Rejected: to watch without a version then, because such a watch may
-// begin with states from before the read; and to go on from the last event of a watch that has ended,
-// because events may be lost.
+// An API server forgets the versions of an object that nobody writes: its watch cache begins anew with its
+// process, and is short. After [ErrGone], Follow watches without a version, because each further read would
+// return the same forgotten version, and the follower would read for ever. Only an object that is deleted
+// between the read and that watch is missed, until the next read. Rejected: to watch without a version from
+// the beginning, because such a watch misses the states between; and to go on from the last event of a watch
+// that has ended, because events may be lost.
 func Follow(ctx context.Context, f Following) error {
 	for misses := 0; ; {
 		lasted, err := f.look(ctx)
@@ -70,7 +76,7 @@ func Follow(ctx context.Context, f Following) error {
 			return context.Cause(ctx)
 		case errors.Is(err, ErrAgain):
 			continue
-		case err != nil && !errors.Is(err, ErrGone):
+		case err != nil && !errors.Is(err, ErrBack):
 			f.Failed(err)
 		}
 		if lasted >= goodWatch {
@@ -83,6 +89,16 @@ func Follow(ctx context.Context, f Following) error {
 		}
 		misses++
 	}
+}
+
+// Later reports whether the resourceVersion is later than the other, which may be empty. They are growing
+// numbers, even from a deleted object to the next one of the same name.
+func Later(version, than string) bool {
+	of := func(v string) uint64 {
+		n, _ := strconv.ParseUint(v, 10, 64) // n is zero if v is not a number
+		return n
+	}
+	return of(version) > of(than)
 }
 
 // look reads the object, and watches it. The end of the time for the watch is no error.
@@ -98,6 +114,9 @@ func (f Following) look(ctx context.Context) (lasted time.Duration, err error) {
 	bounded, cancel := context.WithTimeout(ctx, longest)
 	defer cancel()
 	err = f.Watch(bounded, version)
+	if errors.Is(err, ErrGone) && version != "" {
+		err = f.Watch(bounded, "")
+	}
 	if bounded.Err() != nil && !errors.Is(err, ErrDone) && !errors.Is(err, ErrAgain) {
 		err = nil
 	}

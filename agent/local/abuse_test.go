@@ -97,7 +97,7 @@ func TestLeapDuringABidMakesItsHoldUncertain(t *testing.T) {
 		p.call(http.MethodGet, "/v1/lock/a")
 		l := p.stream(http.MethodPost, "/v1/lock/a/holds")
 		synctest.Wait()
-		p.leaps <- struct{}{}
+		p.leap()
 		<-l.done
 		var body holding
 		require.NoError(t, json.Unmarshal(l.text.Bytes(), &body))

@@ -87,7 +87,7 @@ func TestHoldIsUncertainBetweenLeapAndRenewal(t *testing.T) {
 		stream := p.stream(http.MethodGet, "/v1/lock/a/holds/"+number)
 		<-time.After(7 * time.Second)
 		s.SetAway(true)
-		p.leaps <- struct{}{}
+		p.leap()
 		<-time.After(time.Millisecond)
 		code, body := p.call(http.MethodPut, "/v1/lock/a/holds/"+number)
 		assert.Equal(t, http.StatusOK, code)
@@ -104,6 +104,27 @@ func TestHoldIsUncertainBetweenLeapAndRenewal(t *testing.T) {
 	})
 }
 
+// Of an agent that was suspended, a heartbeat reaches the loop before the message about the leap.
+func TestAnswerJustAfterALeapIsUncertain(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer(t, "lock.a")
+		p := start(t, s, "first", "lock/a")
+		number := p.hold("?heartbeat=5m")
+		stream := p.stream(http.MethodGet, "/v1/lock/a/holds/"+number)
+		<-time.After(time.Second)
+		before := len(s.Requests("put"))
+		p.ahead.Store(int64(7 * time.Second))
+		_, body := p.call(http.MethodPut, "/v1/lock/a/holds/"+number)
+		assert.Equal(t, "uncertain", body["state"])
+		p.leaps <- struct{}{}
+		<-time.After(time.Second)
+		_, body = p.call(http.MethodPut, "/v1/lock/a/holds/"+number)
+		assert.Equal(t, "held", body["state"])
+		assert.Equal(t, []string{"held", "uncertain", "held"}, stream.states())
+		assert.Len(t, s.Requests("put"), before+1)
+	})
+}
+
 // No shim freezes the program, so the program can send heartbeats. The program is dead.
 func TestLeapNeverReplacesAHeartbeat(t *testing.T) {
 	for _, leap := range []time.Duration{9 * time.Second, 11 * time.Second} {
@@ -113,7 +134,7 @@ func TestLeapNeverReplacesAHeartbeat(t *testing.T) {
 			p.hold("?heartbeat=10s")
 			began := time.Now()
 			after(leap)
-			p.leaps <- struct{}{}
+			p.leap()
 			after(time.Minute)
 			assert.LessOrEqual(t, s.Lease("lock.a").RenewTime.Sub(began), 10*time.Second)
 		})

@@ -12,6 +12,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/agent/linux"
 	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -53,6 +54,10 @@ type keeper struct {
 	// index is the number by which the leash knows this claim. The field "leaps" is the number of
 	// leaps that shims had reported by the last call of [keeper.learnLeap].
 	index, leaps int
+	// clocks notice a leap of the wall clock. The field "noticed" reports that the message about the last
+	// such leap ([Config.Leaps]) is still to come.
+	clocks  *linux.Leaps
+	noticed bool
 	// The field "renews" reports that the loop must decide again at once, because a renewal is
 	// due.
 	renews bool
@@ -68,6 +73,7 @@ func newKeeper(c Config, budget api.Budget, of api.Claim) *keeper {
 		self:  lease.Self{Identity: api.Identity(c.PodName, c.PodUID), BootID: c.BootID, Boots: c.Boots, Budget: budget},
 		posts: make(chan func(time.Duration)), ended: make(chan struct{}),
 		changed: make(chan struct{}), index: c.Leash.Add(), synced: synced{held: c.Restarted},
+		clocks: linux.LeapsOf(c.Clock, func() time.Duration { return c.Clock() + c.Ahead() }),
 	}
 	readers := 0
 	if of.Kind == api.RWLock {
@@ -97,22 +103,29 @@ func (k *keeper) run(ctx context.Context, stop <-chan struct{}) error {
 			return nil
 		}
 		timer := time.NewTimer(k.pause(wake))
+		post := func(time.Duration) {}
 		select {
 		case <-ctx.Done():
 			timer.Stop()
 			return ctx.Err()
 		case <-stop:
 			stop = nil
-			k.now = k.config.Clock()
-			k.stop()
-		case f := <-k.posts:
-			k.now = k.config.Clock()
-			f(k.now)
+			post = func(time.Duration) { k.stop() }
+		case post = <-k.posts:
 		case <-timer.C:
-			k.now = k.config.Clock()
 		}
 		timer.Stop()
-		if !k.quiet {
+		k.now = k.config.Clock()
+		// Of an agent that was suspended, a call may reach the loop before the message about a leap. So the
+		// loop compares the clocks before each answer.
+		leapt := k.clocks.Leapt()
+		if leapt {
+			k.clocks.Rebase()
+			k.noticed = true
+			k.leapt(k.now)
+		}
+		post(k.now)
+		if !k.quiet || leapt {
 			k.tell()
 		}
 		k.quiet = false

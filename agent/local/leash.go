@@ -471,7 +471,7 @@ func (k *keeper) tie(join bool) (covered bool) {
 	// all tied grants.
 	k.now = k.config.Clock()
 	k.leapt(k.now)
-	k.hold.unrenewed, k.renews = true, true
+	k.renews = true
 	return false
 }
 
@@ -497,6 +497,17 @@ func (k *keeper) untie(h *hold) {
 // Until that renewal is stored, the agent tells no program that its hold is good.
 func (k *keeper) leapt(now time.Duration) {
 	k.claim.Leapt(now)
+	if k.hold != nil {
+		k.hold.unrenewed = true
+	}
+}
+
+// hearLeap reacts to the message about a leap, unless the loop has noticed the leap before.
+func (k *keeper) hearLeap(now time.Duration) {
+	if !k.noticed {
+		k.leapt(now)
+	}
+	k.noticed = false
 }
 
 // learnLeap makes the claim renew its hold, because shims have reported a leap. The argument
@@ -504,8 +515,5 @@ func (k *keeper) leapt(now time.Duration) {
 func (k *keeper) learnLeap(now time.Duration, leaps int) {
 	k.leapt(now)
 	k.leaps = leaps
-	if k.hold != nil {
-		k.hold.unrenewed = true
-	}
 	k.tie(false)
 }

@@ -522,7 +522,7 @@ func TestLeapDuringBidDelaysAnswerUntilRenewal(t *testing.T) {
 		p.call(http.MethodGet, "/v1/lock/a")
 		bid := p.stream(http.MethodPost, "/v1/lock/a/holds")
 		synctest.Wait()
-		p.leaps <- struct{}{}
+		p.leap()
 		<-bid.done
 		assert.Equal(t, []string{"held"}, bid.states())
 	})

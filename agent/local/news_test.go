@@ -174,7 +174,7 @@ func TestUncertainHoldIsNeverCalledEnding(t *testing.T) {
 		stream := p.stream(http.MethodPost, holdPath+"?stream=true")
 		after(time.Second)
 		s.SetAway(true)
-		p.leaps <- struct{}{}
+		p.leap()
 		after(time.Minute)
 		assert.Equal(t, []string{"held", "uncertain", "lost"}, stream.states())
 	})

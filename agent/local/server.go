@@ -100,7 +100,7 @@ func (a *API) passLeaps(ctx context.Context) {
 			return
 		case <-a.config.Leaps:
 			for _, k := range a.keepers {
-				k.post(ctx, k.leapt)
+				k.post(ctx, k.hearLeap)
 			}
 		}
 	}
@@ -162,8 +162,10 @@ type Config struct {
 	Barriers wait.BarrierAPI
 	// Leash kills the programs of lost holds; nil lets the programs run on.
 	Leash *Leash
-	// Leaps delivers a value after each leap of the wall clock; nil delivers none.
+	// Leaps delivers a value after each leap of the wall clock; nil delivers none. Ahead returns how far the
+	// wall clock is ahead of Clock; nil means that it never leaps.
 	Leaps <-chan struct{}
+	Ahead func() time.Duration
 	// Clock returns the time since boot (CLOCK_BOOTTIME). Wall returns the time that the
 	// agent writes into the Lease for people; time.Now is the default.
 	Clock func() time.Duration
@@ -198,6 +200,9 @@ func (c Config) check() (Config, error) {
 	}
 	if c.LeaseDuration == 0 {
 		c.LeaseDuration = api.DefaultLeaseDuration
+	}
+	if c.Ahead == nil {
+		c.Ahead = func() time.Duration { return 0 }
 	}
 	if c.Wall == nil {
 		c.Wall = time.Now

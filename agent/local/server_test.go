@@ -73,6 +73,7 @@ type pod struct {
 	name    string
 	handler http.Handler
 	leaps   chan struct{}
+	ahead   atomic.Int64 // of the wall clock
 	stop    chan struct{}
 	kill    context.CancelFunc
 	ended   chan error
@@ -104,7 +105,7 @@ func beginWith(t *testing.T, s *server, name, claims string, set func(*Config)) 
 	client := s.Client(name)
 	config := Config{
 		PodName: name, PodUID: "u", PodIP: "10.0.0.1", Claims: args.Claims, BootID: "boot",
-		Leases: client, Variables: client, Run: args.Run, Barriers: client, Leaps: p.leaps, Clock: func() time.Duration { return time.Since(began) },
+		Leases: client, Variables: client, Run: args.Run, Barriers: client, Leaps: p.leaps, Ahead: func() time.Duration { return time.Duration(p.ahead.Load()) }, Clock: func() time.Duration { return time.Since(began) },
 		Random: func() rand.Source { return rand.NewPCG(1, starts.Add(1)) },
 	}
 	set(&config)
@@ -123,6 +124,12 @@ func beginWith(t *testing.T, s *server, name, claims string, set func(*Config)) 
 		<-done
 	})
 	return p, a
+}
+
+// leap makes the pod's wall clock leap.
+func (p *pod) leap() {
+	p.ahead.Add(int64(time.Second))
+	p.leaps <- struct{}{}
 }
 
 // call sends one request, and returns the answer.

@@ -682,18 +682,9 @@ type follow struct {
 	changed chan struct{}
 }
 
-// The function "later" reports whether the first argument is a later state than the second
-// argument, which may be nil. The resourceVersions are growing numbers, even from a deleted Variable to
-// the next one of the same name.
+// The function "later" reports whether a state is later than the one before, which may be nil.
 func later(state, before *kube.Variable) bool {
-	if before == nil {
-		return true
-	}
-	of := func(v *kube.Variable) uint64 {
-		n, _ := strconv.ParseUint(v.ResourceVersion, 10, 64) // n is zero if the resourceVersion is not a number
-		return n
-	}
-	return of(state) > of(before)
+	return before == nil || kube.Later(state.ResourceVersion, before.ResourceVersion)
 }
 
 // The method "now" returns the last state, whether the Variable is gone, and the channel that is
@@ -747,7 +738,11 @@ func (f *follow) watch(ctx context.Context, first *kube.Variable, random *rand.R
 			return state.ResourceVersion, nil
 		},
 		Watch: func(watching context.Context, version string) error {
-			return f.Requests.WatchVariable(watching, f.Name, version, func(now *kube.Variable, gone bool) { f.tell(ctx, now, gone) })
+			return f.Requests.WatchVariable(watching, f.Name, version, func(now *kube.Variable, gone bool) {
+				if last, _, _ := f.now(); later(now, last) {
+					f.tell(ctx, now, gone)
+				}
+			})
 		},
 		Longest: mostWatched, Slowest: slowestLook, Random: random,
 		Failed: func(err error) { f.Log.Debug("variable is out of sight", "variable", f.Name, "err", err) },

@@ -862,6 +862,34 @@ func TestWatchEndsWithTheLastFollower(t *testing.T) {
 	})
 }
 
+// forgetful is an API server that has restarted, and has forgotten all versions. Without a version, its watch
+// begins with the deletion of an earlier Variable.
+type forgetful struct{ VariableAPI }
+
+func (f forgetful) WatchVariable(ctx context.Context, name, from string, fn func(*kube.Variable, bool)) error {
+	if from != "" {
+		return &kube.StatusError{Code: 410}
+	}
+	for _, gone := range []bool{false, true} {
+		fn(&kube.Variable{Name: name, UID: "earlier", ResourceVersion: "0", Integer: new(int64(9))}, gone)
+	}
+	return f.VariableAPI.WatchVariable(ctx, name, from, fn)
+}
+
+func TestIdleVariableIsNotPolledAfterARestart(t *testing.T) {
+	variableBubble(t, func(t *testing.T) {
+		s := newVariableServer(t)
+		v := startVariable(t, s, "pod")
+		v.follow.Requests = forgetful{v.follow.Requests}
+		seen, _ := follows(t.Context(), v, v.Get(t.Context()).State)
+		<-time.After(time.Hour)
+		assert.LessOrEqual(t, len(s.Requests()), 2+2*int(time.Hour/(mostWatched/2)))
+		s.edit(set(1))
+		synctest.Wait()
+		assert.Equal(t, []int64{-1, 1}, seen())
+	})
+}
+
 // No watch works, so only a read shows the deletion.
 func TestStreamEndsAfterADeletionWithoutAWatch(t *testing.T) {
 	variableBubble(t, func(t *testing.T) {

@@ -189,7 +189,7 @@ func TestFencedWriteCarriesTheTokenOfItsHold(t *testing.T) {
 		// From the leap until the next stored renewal, the hold is not good.
 		<-time.After(time.Second)
 		s.hangs.Store(true)
-		second.leaps <- struct{}{}
+		second.leap()
 		<-time.After(time.Millisecond)
 		_, body = second.send(http.MethodPut, hits+"?fence="+number, "uncertain")
 		assert.Equal(t, "Uncertain", body["reason"])

@@ -70,8 +70,9 @@ type wait struct {
 	judge     judge
 	notices   *notices
 	met       bool
-	// uid is the UID of the Lease in the last state; empty if the Lease did not exist.
-	uid string
+	// uid is the UID of the Lease in the last state; empty if the Lease did not exist. seen is the version
+	// of the last state that is not older than the last read.
+	uid, seen string
 	// moved reports that the last state showed a done shard. So the next look, at the Lease of the
 	// following shard, comes at once.
 	moved bool
@@ -127,11 +128,13 @@ func (w *wait) read(ctx context.Context) (version string, err error) {
 	l, err := w.api.GetLease(ctx, lease)
 	switch {
 	case errors.Is(err, kube.ErrNotFound):
+		w.seen = ""
 		w.see(nil)
 		return "", w.after(lease)
 	case err != nil:
 		return "", err
 	}
+	w.seen = l.ResourceVersion
 	w.see(l)
 	return l.ResourceVersion, w.after(lease)
 }
@@ -144,12 +147,14 @@ func (w *wait) watch(ctx context.Context, version string) error {
 	defer end()
 	err := w.api.WatchLease(watching, lease, version, func(e kube.WatchEvent) {
 		switch {
-		case w.after(lease) != nil || e.Type == kube.Bookmark:
+		case w.after(lease) != nil || e.Type == kube.Bookmark || !kube.Later(e.ResourceVersion, w.seen):
+			return
 		case e.Type == kube.Deleted:
 			w.see(nil)
 		default:
 			w.see(e.Lease)
 		}
+		w.seen = e.ResourceVersion
 		if w.after(lease) != nil {
 			end()
 		}
@@ -171,8 +176,8 @@ func (w *wait) after(lease string) error {
 		return kube.ErrAgain
 	default:
 		// A stamp has named another run, so the wait is back at shard 0. Two shards that disagree would send
-		// it to and fro, so a pause comes first. What the wait has read is of no use.
-		return kube.ErrGone
+		// it to and fro, so a pause comes first.
+		return kube.ErrBack
 	}
 }
 

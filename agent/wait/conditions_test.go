@@ -172,6 +172,25 @@ func TestConditionIsReadAgainAfterASilentWatch(t *testing.T) {
 	})
 }
 
+// The API server has restarted, so it has forgotten the version of a Lease that nobody writes. Its watch
+// begins with a state from before the read.
+func TestIdleConditionIsNotPolledAfterARestart(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		s.put(schema("7"), schema(""))
+		r := start(t, s, key7)
+		s.put(held(1))
+		s.Do(func() {
+			s.Behind = 1
+			s.Compact()
+			s.Watches.Cut()
+		})
+		r.lasts(t, time.Hour)
+		assert.LessOrEqual(t, len(s.Requests()), 2+3*int(time.Hour/(longestWatch/2)))
+		s.put(schema("7"))
+		r.ends(t, atOnce)
+	})
+}
+
 func TestStoppedWaitForConditionReturnsCauseOfStop(t *testing.T) {
 	stop := errors.New("stopped")
 	for name, prepare := range map[string]func(s *server){

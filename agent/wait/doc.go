@@ -10,8 +10,8 @@
 // served since its acquisition, and the wait has seen a renewal of that hold, because a dead holder leaves
 // its time of serving in the Lease. On the shards of a Job: the done keys of each shard contain the run in
 // the stamp of shard 0; if a stamp names another run or a later epoch, the wait begins again at shard 0.
-// Conditions are waited for one after the other. No state is missed between a read and a watch, and a
-// silent watch only delays. After a condition has been met, nothing watches it: the holder may die before
+// Conditions are waited for one after the other. No state is missed between a read and a watch, unless the
+// API server has forgotten the version of the read, and a silent watch only delays. After a condition has been met, nothing watches it: the holder may die before
 // the pod goes on. A client that is no agent may leave the annotations of an earlier hold in a Lease; if its
 // wall clock is behind, its own renewal then meets the condition.
 //

@@ -84,7 +84,7 @@ func serveLocal(ctx context.Context, a api.LocalArgs, stop <-chan struct{}) erro
 	serves, err := local.New(local.Config{
 		PodName: os.Getenv(api.PodNameEnv), PodUID: os.Getenv(api.PodUIDEnv), PodIP: os.Getenv(api.PodIPEnv),
 		Claims: a.Claims, LeaseDuration: a.LeaseDuration, BootID: boot, Boots: boots, OwnKernel: a.OwnKernel, Restarted: restarted,
-		Leases: client, Variables: client, Run: a.Run, Barriers: client, Leash: shims.leash, Leaps: leaps.Watch(ctx), Clock: linux.Now, Random: newRandom,
+		Leases: client, Variables: client, Run: a.Run, Barriers: client, Leash: shims.leash, Leaps: leaps.Watch(ctx), Ahead: linux.Ahead, Clock: linux.Now, Random: newRandom,
 		Log: log,
 	})
 	if err != nil {

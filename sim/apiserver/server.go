@@ -248,13 +248,18 @@ func (s *Server) follow(w *Watch, from int64) {
 	}
 }
 
-// BreakWatches ends all watches. This function may also compact the history. Then no watch can
-// resume from a resourceVersion that is below the present one.
+// Compact forgets the history, as a restart of the server does. Then no watch can begin at a
+// resourceVersion that is below the present one.
+func (s *Server) Compact() {
+	s.engine.Note("script", "history is compacted")
+	s.compacted = s.rv
+}
+
+// BreakWatches ends all watches. This function may also compact the history.
 func (s *Server) BreakWatches(r *rand.Rand) {
 	orderly := engine.Chance(r, .5)
 	if engine.Chance(r, .5) {
-		s.engine.Note("script", "history is compacted")
-		s.compacted = s.rv
+		s.Compact()
 	}
 	s.engine.Note("script", "all watches end (orderly %v)", orderly)
 	for _, stream := range slices.Clone(s.Watches.all) {

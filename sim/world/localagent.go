@@ -59,7 +59,7 @@ func (p *LocalPod) startAgent() {
 	p.w.Note(a.Where, "agent local starts")
 	config := local.Config{
 		PodName: p.Name, PodUID: p.uid, PodIP: "10.0.1." + p.uid[len("pod-uid-"):], Claims: slices.Concat(p.claims, shared), Variables: a.Client,
-		LeaseDuration: p.Duration, BootID: p.Node.boot, Boots: p.boots, Leases: a.Client, Leaps: a.leaps, Clock: a.clock, Wall: a.wall,
+		LeaseDuration: p.Duration, BootID: p.Node.boot, Boots: p.boots, Leases: a.Client, Leaps: a.leaps, Ahead: a.ahead, Clock: a.clock, Wall: a.wall,
 		Random: a.random(),
 	}
 	p.attach(a, &config)
@@ -93,6 +93,13 @@ func (a *LocalAgent) clock() time.Duration {
 	}
 	defer a.pod.w.Unlock()
 	return a.pod.Node.Now()
+}
+
+// ahead returns how far the node's wall clock was set ahead.
+func (a *LocalAgent) ahead() time.Duration {
+	a.pod.w.Lock()
+	defer a.pod.w.Unlock()
+	return a.pod.Node.set
 }
 
 // wall returns the node's wall clock.
