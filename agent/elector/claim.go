@@ -91,10 +91,10 @@ type Parting struct {
 // LetGo ends the claim's hold, and the claim waits again. The claim releases the slots once the
 // caller has proof that every child is dead.
 func (c *claim) LetGo(now time.Duration, part Parting) {
-	c.handback = handback{due: part.GiveBack, headStart: part.HeadStart, successor: part.Successor}
 	if part.Successor != "" {
-		c.handback.headStart += successorsHeadStart
+		part.HeadStart += successorsHeadStart
 	}
+	c.handback = handback{Parting: part}
 	for _, s := range c.need.slots {
 		if s.held != nil {
 			c.expiredBy = max(c.expiredBy, s.held.ExpiresAt())
@@ -174,13 +174,13 @@ func (c *claim) keep(p *plan) {
 // server would be busy with the ends of their watches when the pod starts the application. So the time
 // [apart] or more lies between the ends of two looks.
 func (c *claim) tidy(p *plan) {
-	for _, s := range c.need.slots.except(c.campaign.slots).giveUp(p) {
+	for _, s := range c.need.slots.except(c.campaign.slots).settle(p) {
 		if at := c.tidied + apart; p.now < at {
 			p.wakeAt(at)
 			return
 		}
 		c.tidied = p.now
-		unsee(s, p.now)
+		s.unsee(p.now)
 	}
 }
 
@@ -191,15 +191,15 @@ func (all slots) except(needed slots) slots {
 
 // endLooks ends the looks of slots that the pod does not need.
 func (all slots) endLooks(p *plan) {
-	for _, s := range all.giveUp(p) {
-		unsee(s, p.now)
+	for _, s := range all.settle(p) {
+		s.unsee(p.now)
 	}
 }
 
-// giveUp releases slots that the pod does not need, and returns those slots whose looks can end. An
+// settle gives back slots that the pod does not need, and returns those slots whose looks can end. An
 // acquiring write whose answer was lost may have taken a slot. The claim first reads the Lease of
 // such a slot, and then releases the slot.
-func (all slots) giveUp(p *plan) (seen slots) {
+func (all slots) settle(p *plan) (seen slots) {
 	for _, s := range all {
 		s.giveBack(p)
 		r, ok := s.view.Record()
