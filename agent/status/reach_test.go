@@ -44,7 +44,7 @@ func newScene(t *testing.T) *scene {
 	require.NoError(t, err)
 	s := &scene{t: t, budget: b, now: time.Hour}
 	s.r = NewReadiness(ReadinessConfig{
-		Slots: []string{"slot"}, Workload: "Deployment/biller", Mode: api.ReadinessForward, Budget: b,
+		Need: api.Need{Slots: []string{"slot"}}, Workload: "Deployment/biller", Mode: api.ReadinessForward, Budget: b,
 		Ports: api.Ports{{Number: 80}}, Forwarder: noPorts{},
 	})
 	s.held("a", "10.0.0.1")

@@ -30,7 +30,7 @@ func status(c ReadinessConfig, holders ...string) Appearance {
 // Each change of the status is a write of the pod. In a handover the standbys' writes would delay the
 // pod that acquires the slot.
 func TestSemaphoreHandoverNeverChangesStatusOfStandbys(t *testing.T) {
-	anySlot := ReadinessConfig{Any: true}
+	anySlot := ReadinessConfig{Need: api.Need{Any: true}}
 	assert.Equal(t, status(anySlot, "b_1", "c_1"), status(anySlot, "b_1", "d_1"))
 	assert.Equal(t, status(anySlot, "b_1", "c_1"), status(anySlot, "b_1", ""))
 	assert.False(t, status(anySlot, "b_1", "c_1").Ready)
@@ -55,7 +55,7 @@ func TestSlotAddedByRolloutNeverKeepsStandbyUnready(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, slots := range [][]Slot{append(c.added, c.old...), append(c.old, c.added...)} {
-				r := NewReadiness(ReadinessConfig{Slots: []string{"a", "b"}, Identity: "me_1", Workload: "Deployment/a",
+				r := NewReadiness(ReadinessConfig{Need: api.Need{Slots: []string{"a", "b"}}, Identity: "me_1", Workload: "Deployment/a",
 					Budget: api.Budget{Duration: 30 * time.Second}})
 				standing := r.Standby(time.Second, slots, Turn{}, true)
 				assert.Equal(t, c.ready, standing.Ready, standing.Message)
@@ -88,7 +88,7 @@ func seen(holder, next string, serving bool) []Slot {
 // After a leave another Ready pod forwards. So the old and the new holder's pods become Ready only
 // when the handover is over, because these writes would delay the handover.
 func TestHandoverIsOverBeforeItsPodsBecomeReady(t *testing.T) {
-	config := ReadinessConfig{Slots: []string{"s"}, Identity: "me_1", Workload: "Deployment/a", Budget: api.Budget{Duration: 30 * time.Second}}
+	config := ReadinessConfig{Need: api.Need{Slots: []string{"s"}}, Identity: "me_1", Workload: "Deployment/a", Budget: api.Budget{Duration: 30 * time.Second}}
 	holds := Holder{Hold: "h2", Slots: []string{"s"}, Running: true, Serves: true}
 	t.Run("new holder", func(t *testing.T) {
 		r := NewReadiness(config)
@@ -134,7 +134,7 @@ func TestPodWithoutPortsWritesStatusAfterTheHandover(t *testing.T) {
 		"the gate named readiness": {func(c *ReadinessConfig) { c.Gate = true }, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			config := ReadinessConfig{Slots: []string{"s"}, Identity: "me_1", Workload: "Deployment/a", Any: true, Mode: api.ReadinessHolder}
+			config := ReadinessConfig{Need: api.Need{Slots: []string{"s"}, Any: true}, Identity: "me_1", Workload: "Deployment/a", Mode: api.ReadinessHolder}
 			c.change(&config)
 			r := NewReadiness(config)
 			assert.True(t, r.Holder(1*time.Second, Holder{Hold: "h1", Slots: config.Slots, Running: true, Serves: true}).Ready)
@@ -151,7 +151,7 @@ func TestPodWithoutPortsWritesStatusAfterTheHandover(t *testing.T) {
 
 // A status that stays after each of many short holds would be wrong for long.
 func TestManyShortHoldsNeverKeepAnOldStatus(t *testing.T) {
-	r := NewReadiness(ReadinessConfig{Slots: []string{"s"}, Identity: "me_1", Workload: "Deployment/a", Any: true, Mode: api.ReadinessHolder})
+	r := NewReadiness(ReadinessConfig{Need: api.Need{Slots: []string{"s"}, Any: true}, Identity: "me_1", Workload: "Deployment/a", Mode: api.ReadinessHolder})
 	holds := Holder{Hold: "h1", Slots: []string{"s"}, Running: true, Serves: true}
 	r.Holder(time.Second, holds)
 	written := 0
