@@ -101,7 +101,7 @@ func (s standby) show(ctx context.Context, standing turn.StandbyDecision, settle
 	views := s.claim.Views()
 	effect := effectOf(standing, s.asker.err)
 	effect.Beyond = s.readyBeyond(views)
-	decided := s.readiness.Standby(now, seen(views), effect, !s.shims.Alive())
+	decided := s.readiness.Standby(now, views, effect, !s.shims.Alive())
 	if settled {
 		decided = status.Done(s.waits.work())
 	} else if now < s.waits.retryAt {
@@ -139,15 +139,6 @@ func (s standby) checkAhead(ctx context.Context, views []elector.View, standing 
 func (s standby) named(v elector.View) bool {
 	yield, own := v.Record.Yield, s.self.Identity
 	return yield.Hold == v.Record.Hold && yield.Successor == own || v.Record.Profile.Leaving == own
-}
-
-// seen converts the views of a standby's slots for the status.
-func seen(views []elector.View) []status.Slot {
-	seen := make([]status.Slot, 0, len(views))
-	for _, v := range views {
-		seen = append(seen, status.Slot{Name: v.Slot, Record: v.Record, Known: v.Known, Mine: v.Mine, ExpiresAt: v.ExpiresAt})
-	}
-	return seen
 }
 
 // vacant reports whether the pod competes for slots that, as far as the pod knows, no living pod

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/api"
@@ -19,10 +20,10 @@ import (
 const shardZero, shardOne = "shards.deployment.web.0", "shards.deployment.web.1"
 
 // shardsSeen returns two shards with a stamp, as a standby sees them.
-func shardsSeen(stamp string) []Slot {
-	var all []Slot
+func shardsSeen(stamp string) []elector.View {
+	var all []elector.View
 	for _, name := range []string{shardZero, shardOne} {
-		all = append(all, Slot{Name: name, Known: true, ExpiresAt: time.Minute, Record: &lease.Record{Holder: "b_1", Hold: "1", Stamp: api.ParseStamp(stamp), Profile: lease.Profile{Workload: "Deployment/web"}}})
+		all = append(all, elector.View{Slot: name, Known: true, ExpiresAt: time.Minute, Record: &lease.Record{Holder: "b_1", Hold: "1", Stamp: api.ParseStamp(stamp), Profile: lease.Profile{Workload: "Deployment/web"}}})
 	}
 	return all
 }
