@@ -142,8 +142,7 @@ func (s standby) named(v elector.View) bool {
 }
 
 // vacant reports whether the pod competes for slots that, as far as the pod knows, no living pod
-// holds. A holder counts as living until its Lease expires. If the pod needs all of several slots,
-// all must be vacant; otherwise one vacant slot is enough. A shut slot is not vacant. While a child
+// holds. A holder counts as living until its Lease expires. A shut slot is not vacant. While a child
 // of this pod lives, or the pod waits after a failure, the result is false.
 func (s standby) vacant(f elector.Facts, views []elector.View) bool {
 	now := s.now
@@ -156,8 +155,7 @@ func (s standby) vacant(f elector.Facts, views []elector.View) bool {
 			free++
 		}
 	}
-	enough := free == len(views) || s.config.Any
-	return f.Compete && !f.Alive && now >= s.waits.retryAt && free > 0 && enough
+	return f.Compete && !f.Alive && now >= s.waits.retryAt && free > 0 && s.config.Enough(free)
 }
 
 // lookTime is the time that a look gets for its answer after a lease duration without news.

@@ -72,6 +72,9 @@ type Need struct {
 	OnceKey, Run string
 }
 
+// Enough reports whether so many of the slots are enough for a hold.
+func (n Need) Enough(slots int) bool { return slots == len(n.Slots) || n.Any && slots > 0 }
+
 // Scope is a group of pods. Within the group, claims of one kind and one name mean the same slots.
 type Scope string
 
