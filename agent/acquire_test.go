@@ -161,12 +161,12 @@ var both = func(c *Config) { c.Slots = []string{"lock.a", "lock.b"} }
 // Without the number of shards, a claim would ignore the stamps of its Leases.
 func TestAgentRefusesShardsIfTheirCountIsMissing(t *testing.T) {
 	for _, slots := range [][]string{{"shards.deployment.web.1"}, {"lock.a", "shards.deployment.web.0"}} {
-		_, err := New(Config{Pod: Pod{PodName: "a", PodUID: "u", BootID: boot}, Claims: Claims{Slots: slots}})
+		_, err := New(Config{Pod: Pod{PodName: "a", PodUID: "u", BootID: boot}, Claims: Claims{Need: api.Need{Slots: slots}}})
 		assert.ErrorContains(t, err, "are not all shards of one workload")
 	}
-	_, err := New(Config{Pod: Pod{PodName: "a", PodUID: "u", BootID: boot}, Claims: Claims{Slots: []string{"shards.deployment.web.0"}, Shards: 1}})
+	_, err := New(Config{Pod: Pod{PodName: "a", PodUID: "u", BootID: boot}, Claims: Claims{Need: api.Need{Slots: []string{"shards.deployment.web.0"}, Shards: 1}}})
 	assert.ErrorContains(t, err, "a gate", "the next check")
-	_, err = New(Config{Pod: Pod{PodName: "a", PodUID: "u", BootID: boot}, Claims: Claims{Slots: []string{"lock.b", "lock.a"}}})
+	_, err = New(Config{Pod: Pod{PodName: "a", PodUID: "u", BootID: boot}, Claims: Claims{Need: api.Need{Slots: []string{"lock.b", "lock.a"}}}})
 	assert.ErrorContains(t, err, "not in the order of acquisition", "an order that is not everybody's")
 }
 

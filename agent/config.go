@@ -144,22 +144,12 @@ type Pod struct {
 
 // Claims has the slots that the pod claims, and the rules by which the pod waits and is Ready.
 type Claims struct {
-	// Slots are the Leases that the pod holds for as long as its application runs, in the order
-	// of acquisition. A pod that has only a start lock has no Slots.
-	Slots []string
-	// Any reports that the pod needs only one of the slots. If Any is false, the pod needs all
-	// slots.
-	Any bool
+	// Need has the slots that the pod holds for as long as its application runs. A once claim needs
+	// exactly one gated container.
+	api.Need
 	// StartSlots are the Leases of start locks, which the pod holds only during each start of a
 	// child.
 	StartSlots []string
-	// Shards is the number of shards into which the work is divided; zero for slots without a
-	// stamp.
-	Shards int
-	// OnceKey is the key of the pod's once claim; empty for other claims. A once claim needs exactly
-	// one gated container. Run is the run of a pod that works through shards and then ends: a shard is
-	// done once its work has succeeded in that run; empty for other pods.
-	OnceKey, Run string
 	// LeaseDuration is the duration that the agent writes into its Leases. Zero means
 	// api.DefaultLeaseDuration.
 	LeaseDuration time.Duration

@@ -100,8 +100,8 @@ func TestPackagesImportOnlyWhatTheyMay(t *testing.T) {
 		},
 		{why: "a decision", packages: []string{"agent/turn", "agent/leave"}, may: []string{"api", "agent/pace"}, never: io},
 		{
-			why:      "show makes the pod's status from plain values, and can neither begin nor end a hold",
-			packages: []string{"agent/status"}, never: []string{"agent/elector", "agent/turn", "agent/leave"},
+			why:      "status shows what the claim sees, and decides about no rollout and no leave",
+			packages: []string{"agent/status"}, never: []string{"agent/turn", "agent/leave"},
 		},
 		{
 			why:      "a forwarder knows no slot, so nothing that a client sends can change a decision about a slot",

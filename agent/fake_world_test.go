@@ -88,7 +88,7 @@ func (w *world) start(name string, change ...func(c *Config)) *pod {
 				PodName: name, PodUID: "u", PodIP: "10.0.0." + strconv.Itoa(len(w.pods)+1),
 				Containers: []string{"app"}, Workload: "Deployment/biller", BootID: boot,
 			},
-			Claims:  Claims{Slots: []string{theSlot}},
+			Claims:  Claims{Need: api.Need{Slots: []string{theSlot}}},
 			Outside: Outside{Clock: w.clock, Leaps: make(chan struct{}), Log: slog.New(slog.DiscardHandler)},
 		}
 		w.pods[name] = p

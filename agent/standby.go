@@ -101,7 +101,7 @@ func (s standby) show(ctx context.Context, standing turn.StandbyDecision, settle
 	views := s.claim.Views()
 	effect := effectOf(standing, s.speaker.err)
 	effect.Beyond = s.readyBeyond(views)
-	decided := s.readiness.Standby(now, seen(views), effect, !s.shims.Alive())
+	decided := s.readiness.Standby(now, views, effect, !s.shims.Alive())
 	if settled {
 		decided = status.Done(s.waits.work())
 	} else if now < s.waits.retryAt {
@@ -152,18 +152,8 @@ func (s standby) byPerson(v elector.View) bool {
 	return v.Record.Yield.Hold == v.Record.Hold && v.Record.Yield.Successor == s.self.Identity
 }
 
-// seen converts the views of a standby's slots for the status.
-func seen(views []elector.View) []status.Slot {
-	seen := make([]status.Slot, 0, len(views))
-	for _, v := range views {
-		seen = append(seen, status.Slot{Name: v.Slot, Record: v.Record, Known: v.Known, Mine: v.Mine, ExpiresAt: v.ExpiresAt})
-	}
-	return seen
-}
-
 // vacant reports whether the pod competes for slots that, as far as the pod knows, no living pod
-// holds. A holder counts as living until its Lease expires. If the pod needs all of several slots,
-// all must be vacant; otherwise one vacant slot is enough. A shut slot is not vacant. While a child
+// holds. A holder counts as living until its Lease expires. A shut slot is not vacant. While a child
 // of this pod lives, or the pod waits after a failure, the result is false.
 func (s standby) vacant(f elector.Facts, views []elector.View) bool {
 	now := s.now
@@ -176,8 +166,7 @@ func (s standby) vacant(f elector.Facts, views []elector.View) bool {
 			free++
 		}
 	}
-	enough := free == len(views) || s.config.Any
-	return f.Compete && !f.Alive && now >= s.waits.retryAt && free > 0 && enough
+	return f.Compete && !f.Alive && now >= s.waits.retryAt && free > 0 && s.config.Enough(free)
 }
 
 // lookTime is the time that a look gets for its answer after a lease duration without news.

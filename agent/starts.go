@@ -54,7 +54,7 @@ func newStarts(of *state) *starts {
 	}
 	s := &starts{state: of, starting: map[gate.ShimID]string{}}
 	s.lock = s.newClaim(elector.Config{
-		Claim: elector.Claim{Slots: c.StartSlots, Self: s.self, OwnKernel: c.OwnKernel, Random: s.random}, Answered: s.lockAnswered,
+		Claim: elector.Claim{Need: api.Need{Slots: c.StartSlots}, Self: s.self, OwnKernel: c.OwnKernel, Random: s.random}, Answered: s.lockAnswered,
 	})
 	return s
 }

@@ -90,7 +90,7 @@ func newState(c Config, b api.Budget) *state {
 		s.lapse.last = c.Ahead()
 	}
 	s.claim = s.newClaim(elector.Config{
-		Claim:  elector.Claim{Slots: c.Slots, Any: c.Any, First: c.First, Shards: c.Shards, Run: c.Run, Self: s.self, OwnKernel: c.OwnKernel, Random: s.random},
+		Claim:  elector.Claim{Need: c.Need, First: c.First, Self: s.self, OwnKernel: c.OwnKernel, Random: s.random},
 		Prompt: c.Forwarder != nil, Sends: s.sends, Answered: s.answered,
 	})
 	s.shims = gate.NewProof(gate.ProofConfig{
@@ -147,8 +147,8 @@ func showConfig(c Config, b api.Budget, random *rand.Rand) status.Config {
 
 func readinessConfig(c Config, b api.Budget) status.ReadinessConfig {
 	r := status.ReadinessConfig{
-		Slots: c.Slots, Any: c.Any, Identity: api.Identity(c.PodName, c.PodUID), Workload: c.Workload, Mode: c.Readiness,
-		Shards: c.Shards, Run: c.Run, Budget: b, Ports: c.Ports.Declared(), Gate: c.gatesReadiness(),
+		Need: c.Need, Identity: api.Identity(c.PodName, c.PodUID), Workload: c.Workload, Mode: c.Readiness,
+		Budget: b, Ports: c.Ports.Declared(), Gate: c.gatesReadiness(),
 	}
 	if c.Forwarder != nil {
 		r.Forwarder = c.Forwarder

@@ -124,19 +124,16 @@ func (w *waits) note(c Course) error {
 // without such a holder. A vanished holder does not count: its Lease expires, and this pod
 // takes over.
 func (w *waits) livingHolder(now time.Duration, views []elector.View) string {
-	text := ""
+	left := len(views)
 	for _, v := range views {
-		switch {
-		case w.living(now, v):
-			text = fmt.Sprintf("%s is held by %s", v.Slot, api.PodOf(v.Record.Holder))
-			if !w.config.Any {
-				return text
-			}
-		case w.config.Any:
-			return "" // the pod needs only one slot, and no other pod's application runs under this slot
+		if !w.living(now, v) {
+			continue
+		}
+		if left--; !w.config.Enough(left) {
+			return fmt.Sprintf("%s is held by %s", v.Slot, api.PodOf(v.Record.Holder))
 		}
 	}
-	return text
+	return ""
 }
 
 // living reports whether another pod's application runs under the slot. A pod of the same Job

@@ -37,6 +37,44 @@ func (c Claim) Scope() Scope {
 // Slots returns the names of the claim's Leases, for a pod of the given workload.
 func (c Claim) Slots(of Workload) []string { return c.Kind.slots(c, of) }
 
+// any reports whether a pod needs only one of the claim's slots. One slot of one is all of them.
+func (c Claim) any() bool { return c.Kind.AnyOne && c.Size > 1 }
+
+// Need returns what a program needs that bids for the claim by the local API.
+func (c Claim) Need() Need {
+	n := Need{Slots: c.Slots(Workload{}), Any: c.any()}
+	if c.Kind == RWLock {
+		n.Readers = c.Size
+	}
+	return n
+}
+
+// Need says which slots a pod needs for a hold. The packages of the agent pass the whole Need on, so a
+// further number of a kind of claim is a field here.
+type Need struct {
+	// Slots are the names of the Leases, in the order in which they are acquired. A pod that has only
+	// a start lock has no Slots.
+	Slots []string
+	// Any reports that the pod needs only one of the slots, whichever is free. If Any is false, the
+	// pod needs all slots.
+	Any bool
+	// Readers is the size n of a read-write lock: at most n readers may hold the lock at once.
+	// Readers is zero for any other claim. The first slot is the intent. Each reader needs any
+	// one of the first n slots after the intent. A writer needs the intent and all other slots, even
+	// if these are more than n.
+	Readers int
+	// Shards is the number of shards into which the work is divided; zero for slots without a
+	// stamp. A pod acquires and keeps only slots whose stamp admits this number.
+	Shards int
+	// OnceKey is the key of the pod's once claim; empty for other claims. Run is the run (a Job) whose
+	// shards the pod works through, each until its success in that run; empty for other pods. The pod
+	// acquires no slot whose Lease has this run among its done keys.
+	OnceKey, Run string
+}
+
+// Enough reports whether so many of the slots are enough for a hold.
+func (n Need) Enough(slots int) bool { return slots == len(n.Slots) || n.Any && slots > 0 }
+
 // Scope is a group of pods. Within the group, claims of one kind and one name mean the same slots.
 type Scope string
 

@@ -245,7 +245,7 @@ func (r Request) Duration() time.Duration {
 // Any reports whether the pod needs only one of its slots to run, whichever is free. The result is
 // false if the pod needs all of its slots.
 func (r Request) Any() bool {
-	return slices.ContainsFunc(r.Claimed, func(c Claim) bool { return c.Size > 1 })
+	return slices.ContainsFunc(r.Claimed, Claim.any)
 }
 
 // Within returns the first claim of the scope, if there is one.

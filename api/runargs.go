@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -124,6 +125,22 @@ func RecallRunArgs(words []string) RunArgs {
 	r := DefaultRunArgs()
 	runArguments.recall(&r, words)
 	return r
+}
+
+// Need returns what the pod needs while its application runs, and the slots of its start locks.
+func (r RunArgs) Need() (life Need, start []string) {
+	life = Need{Any: r.Any, OnceKey: r.OnceKey}
+	life.Slots, start = SplitSlots(r.Slots)
+	if _, life.Shards = ShardsOf(r.Slots); life.Shards > 0 {
+		life.OnceKey, life.Run = "", r.OnceKey
+	}
+	if r.Shard != "" { // the pod takes no other slot
+		life.Slots = slices.DeleteFunc(life.Slots, func(slot string) bool {
+			_, n, _ := ReadShard(slot)
+			return strconv.Itoa(n) != r.Shard
+		})
+	}
+	return life, start
 }
 
 var runArguments = arguments[RunArgs]{

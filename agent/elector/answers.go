@@ -21,7 +21,7 @@ func (a Action) Read(now time.Duration, r lease.Record) {
 		return
 	}
 	s := a.slot
-	spendOnLook(s, now) // the watch after the read is another request
+	s.spendOnLook(now) // the watch after the read is another request
 	s.look.read = true
 	s.looks.answer()
 	if s.look.denied {
@@ -41,7 +41,7 @@ func (a Action) Read(now time.Duration, r lease.Record) {
 // version from which the first watch began.
 func (a Action) WatchSent(now time.Duration) {
 	if a.current() {
-		spendOnLook(a.slot, now)
+		a.slot.spendOnLook(now)
 	}
 }
 
@@ -52,10 +52,10 @@ func (a Action) Watched(now time.Duration, r lease.Record) {
 	case !a.current():
 	case a.slot.held != nil:
 		a.slot.guarded(now, r)
-	case outdated(a.slot, now, r):
-		unsee(a.slot, now)
-	case doubtful(a.slot, r):
-		unsee(a.slot, now)
+	case a.slot.outdated(now, r):
+		a.slot.unsee(now)
+	case a.slot.doubtful(r):
+		a.slot.unsee(now)
 		// An API server that is behind may show the same old state again at the beginning of the next
 		// watch. So no look begins earlier than a holder retries.
 		a.slot.look.at = max(now, a.slot.look.began+a.slot.Self.Budget.Retry)
@@ -67,17 +67,17 @@ func (a Action) Watched(now time.Duration, r lease.Record) {
 // outdated reports whether the standby must read the Lease again instead of trusting the event r.
 // The standby has trusted its silent watch for too long, or the event renews an expired hold. The
 // agent may have been suspended since the event arrived, so the holder may be dead.
-func outdated(s *slot, now time.Duration, r lease.Record) bool {
+func (s *slot) outdated(now time.Duration, r lease.Record) bool {
 	last, _ := s.view.Record()
 	renews := r.Holder == last.Holder && r.Hold == last.Hold && r.RenewTime.After(last.RenewTime)
-	return now >= silentUntil(s) || renews && now >= s.view.ExpiresAt(s.Self.Budget.Duration)
+	return now >= s.silentUntil() || renews && now >= s.view.ExpiresAt(s.Self.Budget.Duration)
 }
 
 // doubtful reports whether the event r shows the end of the hold of this pod that the Lease named
 // before. The event may be old, and a child of the hold may live. So the standby must read the Lease
 // before the hold counts as lost. An event that shows this pod's own write, whose answer is still to
 // come, is never doubtful.
-func doubtful(s *slot, r lease.Record) bool {
+func (s *slot) doubtful(r lease.Record) bool {
 	last, _ := s.view.Record()
 	ends := !s.Self.Mine(r) || r.Hold != last.Hold
 	return s.Self.Mine(last) && ends && !slices.Contains(s.requests.underWay, r.Hold)
@@ -139,7 +139,7 @@ func (a Action) LookEnded(now time.Duration, version string, end Answer) {
 		if end.Missing {
 			s.looks.answer() // the API server has answered that it has no such Lease
 		} else {
-			missRead(s, now, end.RetryAfter)
+			s.missRead(now, end.RetryAfter)
 		}
 	}
 }
@@ -152,7 +152,7 @@ func (c *claim) answered(now time.Duration, a Action, answer Answer) error {
 	s.requests.answered(a.Record.Hold)
 	switch a.Kind {
 	case Acquire:
-		return acquired(s, now, a, answer)
+		return s.acquired(now, a, answer)
 	case Release:
 		return s.released(now, a, answer)
 	case Renew:
@@ -170,7 +170,7 @@ func (c *claim) answered(now time.Duration, a Action, answer Answer) error {
 // reads the Lease again. If the Lease then names the hold of that write, [campaign.find] may begin
 // the hold. The pod may also take the slot back or release the slot at once. No child of that hold
 // can be alive, because the pod has sent no grant for the hold.
-func acquired(s *slot, now time.Duration, a Action, answer Answer) error {
+func (s *slot) acquired(now time.Duration, a Action, answer Answer) error {
 	if answer.Err == nil {
 		held, err := s.Self.Begin(a.attempt, answer.Record, a.campaign.token(s.name))
 		if err == nil {

@@ -39,17 +39,11 @@ func (c campaign) token(slot string) string {
 	return ""
 }
 
-// handback describes what a claim does after a hold: whether the claim releases the slots, and for
-// how long only other pods compete.
+// handback is what is left to do after a hold. The field competeAt is the end of the head start, once
+// the head start has begun.
 type handback struct {
-	// due reports that the claim must release the slots of the last hold before it acquires any
-	// slot.
-	due bool
-	// headStart is the time after the release in which only other pods compete. The field
-	// competeAt is the end of that time.
-	headStart, competeAt time.Duration
-	// successor is the identity of the pod that the releases name; empty for none.
-	successor string
+	Parting
+	competeAt time.Duration
 }
 
 // take sends the acquiring write of one slot. In a campaign that resumes no hold, the result is
@@ -66,7 +60,7 @@ func (c campaign) take(p *plan, s *slot) bool {
 	if !c.resumed {
 		at := s.view.DoubtedUntil()
 		if !s.proven(p.facts, r) {
-			at, _ = takableAt(s, p.facts)
+			at, _ = s.takableAt(p.facts)
 		}
 		if p.now < at {
 			p.wakeAt(at)
@@ -85,7 +79,7 @@ func (c campaign) take(p *plan, s *slot) bool {
 		// The API server has refused to replace this version, because this version is outdated. But
 		// the watch still shows this version, so the watch is late or broken.
 		s.refused = ""
-		unsee(s, p.now)
+		s.unsee(p.now)
 		p.wakeAt(p.now)
 		return true
 	}
@@ -107,7 +101,7 @@ func (c campaign) find(p *plan, s *slot) {
 	}
 	if s.requests.readVersion != r.Version {
 		if !s.view.IsBlind() {
-			unsee(s, p.now)
+			s.unsee(p.now)
 			p.wakeAt(p.now)
 		}
 		return

@@ -9,6 +9,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/agent/pace"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // Stage is a stage in the life of a claim.
@@ -91,10 +92,10 @@ type Parting struct {
 // LetGo ends the claim's hold, and the claim waits again. The claim releases the slots once the
 // caller has proof that every child is dead.
 func (c *claim) LetGo(now time.Duration, part Parting) {
-	c.handback = handback{due: part.GiveBack, headStart: part.HeadStart, successor: part.Successor}
 	if part.Successor != "" {
-		c.handback.headStart += successorsHeadStart
+		part.HeadStart += successorsHeadStart
 	}
+	c.handback = handback{Parting: part}
 	for _, s := range c.need.slots {
 		if s.held != nil {
 			c.expiredBy = max(c.expiredBy, s.held.ExpiresAt())
@@ -120,27 +121,11 @@ func (c *claim) Leapt(now time.Duration) int {
 
 // Claim has the slots of a claim, and the pod that claims them.
 type Claim struct {
-	// Slots are the names of the Leases, in the order in which they are acquired. The list may be
-	// empty.
-	Slots []string
-	// Any reports that the claim needs only one of the slots. If Any is false, the claim needs
-	// all slots.
-	Any bool
+	api.Need
 	// First reports that no earlier agent process has competed with the pod's volume. So no child of
 	// this machine has a slot, and a claim with Any may acquire a slot before the claim has read all
 	// Leases.
 	First bool
-	// Readers is the size n of a read-write lock: at most n readers may hold the lock at once.
-	// Readers is zero for any other claim. The first slot is the intent. Each reader needs any
-	// one of the first n slots after the intent. A writer ([Facts.Writes]) needs the intent and
-	// all other slots, even if these are more than n.
-	Readers int
-	// Shards is the number of shards into which the work is divided; zero for slots without a
-	// stamp. The claim acquires and keeps only slots whose stamp admits this number.
-	Shards int
-	// Run is the run whose shards the pod works through, each until its success; empty for other
-	// pods. The claim acquires no slot whose Lease has this run among its done keys.
-	Run string
 	// Self describes the pod that claims.
 	Self lease.Self
 	// OwnKernel reports that the pod may run in a virtual machine of its own. An earlier virtual
@@ -174,13 +159,13 @@ func (c *claim) keep(p *plan) {
 // server would be busy with the ends of their watches when the pod starts the application. So the time
 // [apart] or more lies between the ends of two looks.
 func (c *claim) tidy(p *plan) {
-	for _, s := range c.need.slots.except(c.campaign.slots).giveUp(p) {
+	for _, s := range c.need.slots.except(c.campaign.slots).settle(p) {
 		if at := c.tidied + apart; p.now < at {
 			p.wakeAt(at)
 			return
 		}
 		c.tidied = p.now
-		unsee(s, p.now)
+		s.unsee(p.now)
 	}
 }
 
@@ -191,15 +176,15 @@ func (all slots) except(needed slots) slots {
 
 // endLooks ends the looks of slots that the pod does not need.
 func (all slots) endLooks(p *plan) {
-	for _, s := range all.giveUp(p) {
-		unsee(s, p.now)
+	for _, s := range all.settle(p) {
+		s.unsee(p.now)
 	}
 }
 
-// giveUp releases slots that the pod does not need, and returns those slots whose looks can end. An
+// settle gives back slots that the pod does not need, and returns those slots whose looks can end. An
 // acquiring write whose answer was lost may have taken a slot. The claim first reads the Lease of
 // such a slot, and then releases the slot.
-func (all slots) giveUp(p *plan) (seen slots) {
+func (all slots) settle(p *plan) (seen slots) {
 	for _, s := range all {
 		s.giveBack(p)
 		r, ok := s.view.Record()

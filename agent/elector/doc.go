@@ -30,6 +30,14 @@
 // outage of the API server does not end that hold. The pod of such a claim has only a start
 // lock: another claim, whose slots the pod holds only during each start of a child.
 //
+// # The end of a hold
+//
+// The caller lets go of a hold ([Elector.LetGo]), and the claim abandons a campaign. Both drop the
+// slots: the pod counts as their holder no more, but has not written anything. To give a slot back is to
+// write its release, which needs the proof that no child is alive. The handback says what is left to do,
+// until all slots of the last hold are released and the head start of the other pods has begun. The claim
+// settles the slots that it needs no more: it gives them back, and then ends their looks.
+//
 // # Readers and a writer
 //
 // The first slot of a read-write lock is its intent. A reader needs one of the other slots. A

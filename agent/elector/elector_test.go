@@ -59,7 +59,7 @@ func follow(t *testing.T, prompt bool, until, apart time.Duration, events ...kub
 	var group sync.WaitGroup
 	e := New(Config{
 		Leases: server{apart: apart, events: events}, Group: &group, Prompt: prompt, Log: slog.New(slog.DiscardHandler),
-		Claim: Claim{Slots: []string{"a"}, Self: lease.Self{Identity: "self"}},
+		Claim: Claim{Need: api.Need{Slots: []string{"a"}}, Self: lease.Self{Identity: "self"}},
 		Post: func(ctx context.Context, _ func(time.Duration)) {
 			if ctx.Err() == nil {
 				posted = append(posted, time.Since(began))
@@ -125,7 +125,7 @@ func TestManyEventsWaitNoLongerThanOne(t *testing.T) {
 }
 
 func TestElectorForgetsHoldsThatNoLeaseNames(t *testing.T) {
-	e := New(Config{Claim: Claim{Slots: []string{"a"}}}, 0)
+	e := New(Config{Claim: Claim{Need: api.Need{Slots: []string{"a"}}}}, 0)
 	for i := range 20 {
 		e.addOwn(strconv.Itoa(i), i == 19)
 		require.NotNil(t, e.Own(strconv.Itoa(i)))

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // first is a claim that needs any one of 64 slots. In most tests a pod's first agent process has
@@ -27,7 +28,7 @@ type first struct {
 }
 
 func newFirst(t *testing.T, is bool, free func(slot string) bool) *first {
-	c := Claim{Any: true, First: is, Self: self(t, "a", 30*time.Second), Random: rand.NewPCG(1, 2)}
+	c := Claim{Need: api.Need{Any: true}, First: is, Self: self(t, "a", 30*time.Second), Random: rand.NewPCG(1, 2)}
 	for i := range 64 {
 		c.Slots = append(c.Slots, fmt.Sprint("s.", i))
 	}

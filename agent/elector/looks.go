@@ -13,9 +13,9 @@ import (
 
 // beginLook begins a look of the slot, if the next look is due.
 func (s *slot) beginLook(p *plan) {
-	at := max(s.look.at, spareAt(&s.pace))
-	if sharesLooks(s) {
-		at = max(at, s.looks.nextAt(s.look.from == "", readsForAny(s) && !s.looks.answered()))
+	at := max(s.look.at, s.spareAt())
+	if s.sharesLooks() {
+		at = max(at, s.looks.nextAt(s.look.from == "", s.readsForAny() && !s.looks.answered()))
 		if s.look.denied {
 			at = max(at, s.looks.deniedUntil)
 		}
@@ -25,7 +25,7 @@ func (s *slot) beginLook(p *plan) {
 		return
 	}
 	s.look.begin(p.now)
-	spendOnLook(s, p.now)
+	s.spendOnLook(p.now)
 	if s.look.denied {
 		s.looks.knock(p.now + s.jitter(min(pace.Backoff(s.looks.denials), s.Self.Budget.Renew)))
 	}
@@ -44,7 +44,7 @@ const longestSilence = 5 * time.Minute
 // shown expires. A shut slot may have no holder that renews. The standby does not write the Lease of a
 // shut slot, so no conflict reveals a broken watch. If a slot is free, or its Lease expires before the
 // look, the standby then writes the Lease. So the watch of such a slot may be silent for ever.
-func silentUntil(s *slot) time.Duration {
+func (s *slot) silentUntil() time.Duration {
 	r, _ := s.view.Record()
 	if s.shut(r) {
 		return s.view.Heard() + longestSilence
@@ -60,7 +60,7 @@ func silentUntil(s *slot) time.Duration {
 
 // lookAgain ends the present look, and sets the earliest instant of the next look.
 func (s *slot) lookAgain(now, retryAfter time.Duration) {
-	unsee(s, now)
+	s.unsee(now)
 	s.look.failed = true
 	s.look.at = now + s.backoff(now, retryAfter)
 }
@@ -77,10 +77,10 @@ func (all slots) lookAll(p *plan) {
 		case s.held != nil:
 			// The watch of a held slot goes on.
 		case s.look.on || s.requests.any():
-		case p.releases && sharesLooks(s):
+		case p.releases && s.sharesLooks():
 			// While the claim releases its slots, no look begins, because the looks would slow
 			// down the pod that acquires a released slot.
-		case readsForAny(s) && all.reads() >= max(s.looks.atOnce, 1):
+		case s.readsForAny() && all.reads() >= max(s.looks.atOnce, 1):
 			// The reads of other looks are under way, and their answers lead to the next decision.
 		default:
 			s.beginLook(p)
@@ -91,19 +91,19 @@ func (all slots) lookAll(p *plan) {
 // endStaleLooks ends the look of each slot whose watch has been silent for too long.
 func (all slots) endStaleLooks(p *plan) {
 	for _, s := range all {
-		switch at := silentUntil(s); {
+		switch at := s.silentUntil(); {
 		case s.held != nil || !s.look.on || !s.look.read:
 		case p.now < at:
 			p.wakeAt(at)
 		default:
-			distrust(s, p.now)
+			s.distrust(p.now)
 		}
 	}
 }
 
 // distrust ends the look of the slot, because its watch has been silent for too long.
-func distrust(s *slot, now time.Duration) {
-	unsee(s, now)
+func (s *slot) distrust(now time.Duration) {
+	s.unsee(now)
 	s.view.Distrust(now)
 }
 
@@ -112,15 +112,15 @@ func distrust(s *slot, now time.Duration) {
 // other pods give the pod in such a Lease a short head start ([lease.Observer]). This pod must read
 // the Lease within that time. A Lease may name this pod after a write without an answer, or if a
 // child has a token of the slot.
-func sharesLooks(s *slot) bool {
+func (s *slot) sharesLooks() bool {
 	r, _ := s.view.Record()
 	return s.Any && s.held == nil && s.requests.unread == "" && !s.child && !s.Self.Mine(r)
 }
 
 // spendOnLook counts a request that a look sends.
-func spendOnLook(s *slot, now time.Duration) {
+func (s *slot) spendOnLook(now time.Duration) {
 	s.pace.Spend(now)
-	if sharesLooks(s) {
+	if s.sharesLooks() {
 		s.looks.pace.Spend(now)
 		s.looks.last = now
 	}
@@ -129,12 +129,12 @@ func spendOnLook(s *slot, now time.Duration) {
 // readsForAny reports whether the next look of the slot begins with a read that the bound on all looks
 // counts. A look that continues a watch sends no read. Such a look waits for no other look, because
 // its watch may show a release that names this pod.
-func readsForAny(s *slot) bool { return sharesLooks(s) && s.look.from == "" }
+func (s *slot) readsForAny() bool { return s.sharesLooks() && s.look.from == "" }
 
 // missRead remembers that a look's read has failed, so the next looks of all slots come later. If the
-// look has failed after its read, or if [sharesLooks] is false for the slot, missRead does nothing.
-func missRead(s *slot, now, retryAfter time.Duration) {
-	if s.look.read || !sharesLooks(s) {
+// look has failed after its read, or if sharesLooks is false for the slot, missRead does nothing.
+func (s *slot) missRead(now, retryAfter time.Duration) {
+	if s.look.read || !s.sharesLooks() {
 		return
 	}
 	if s.look.began < s.looks.missedAt {
@@ -322,10 +322,10 @@ func newPace(more int) pace.Pace {
 	return pace.Pace{Every: time.Minute / PerMinute, Burst: Burst + more}
 }
 
-// spareAt returns the instant from which a look at the slot of this pace may be sent. Half of the burst
+// spareAt returns the instant from which a look at the slot may be sent. Half of the burst
 // is kept for the writes that follow the look. Otherwise a look could see a free slot while the pod may
 // send no write.
-func spareAt(p *pace.Pace) time.Duration { return p.NextAt() + Burst/2*p.Every }
+func (s *slot) spareAt() time.Duration { return s.pace.NextAt() + Burst/2*s.pace.Every }
 
 const (
 	// slowest bounds the delay of a standby after a failure. If the lease is so short that a holder renews

@@ -165,7 +165,7 @@ func self(t testing.TB, name string, duration time.Duration) lease.Self {
 }
 
 func TestPreviousHolderRetriesRequestsWithinItsHeadStart(t *testing.T) {
-	c := newClaim(Claim{Slots: []string{"lock.a"}, Self: self(t, "a", api.DefaultLeaseDuration), Random: rand.NewPCG(1, 1)}, 0)
+	c := newClaim(Claim{Need: api.Need{Slots: []string{"lock.a"}}, Self: self(t, "a", api.DefaultLeaseDuration), Random: rand.NewPCG(1, 1)}, 0)
 	s := c.need.slots[0]
 	s.look.misses = 20
 	worst := func() (d time.Duration) {

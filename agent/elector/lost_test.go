@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -20,7 +21,7 @@ import (
 func claimOfOneSlot(t *testing.T) (*claim, Facts, lease.Record) {
 	t.Helper()
 	random := modelRandom(1)
-	c := newClaim(Claim{Slots: []string{"slot"}, Self: self(t, "a", 30*time.Second), Random: &random}, 0)
+	c := newClaim(Claim{Need: api.Need{Slots: []string{"slot"}}, Self: self(t, "a", 30*time.Second), Random: &random}, 0)
 	f := Facts{Wall: time.Now(), Compete: true}
 	return c, f, lease.Record{UID: "uid", Version: "1"}
 }
@@ -175,7 +176,7 @@ func TestProofNeverFreesAReplacedLease(t *testing.T) {
 // the pod gives the first slot back. If no other pod wants that slot, the pod must soon try again.
 func TestPodStandsAsideBrieflyDespiteLongLeases(t *testing.T) {
 	random := modelRandom(1)
-	c := newClaim(Claim{Slots: []string{"a", "b"}, Self: self(t, "p", time.Hour), Random: &random}, 0)
+	c := newClaim(Claim{Need: api.Need{Slots: []string{"a", "b"}}, Self: self(t, "p", time.Hour), Random: &random}, 0)
 	leases := map[string]lease.Record{"a": {UID: "a", Version: "1"}, "b": {UID: "b", Version: "1"}}
 	facts := Facts{Compete: true}
 	version, backAt := 1, time.Duration(0)

@@ -116,7 +116,7 @@ func (p *modelPod) at(local time.Duration) time.Duration {
 func (p *modelPod) start() {
 	p.processes++
 	p.random = modelRandom(p.processes*1000 + uint64(p.name[0])) //nolint:gosec // a seed
-	p.claim = newClaim(Claim{Slots: p.names, Any: p.any, First: p.processes == 1, Readers: p.readers, Self: p.self, OwnProofs: p.readers > 0, Random: &p.random}, p.local())
+	p.claim = newClaim(Claim{Need: api.Need{Slots: p.names, Any: p.any, Readers: p.readers}, First: p.processes == 1, Self: p.self, OwnProofs: p.readers > 0, Random: &p.random}, p.local())
 	p.requests, p.looks, p.begun, p.hold, p.drains = nil, nil, nil, "", 0
 	p.sent, p.stored = map[string][]time.Duration{}, map[string]time.Duration{}
 	p.heard = p.child == nil

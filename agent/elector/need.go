@@ -155,7 +155,7 @@ func (n need) makeSure(p *plan) {
 		return
 	}
 	if at, sees := n.slots[0].freeAt(p.facts, &n.slots[0].view); sees && p.now >= at && n.unsure(at) {
-		distrust(n.slots[0], p.now)
+		n.slots[0].distrust(p.now)
 	}
 }
 
@@ -190,7 +190,7 @@ func (n need) widen(p *plan) {
 	perhaps := func(s *slot) bool {
 		// A random delay of the claim's own write says nothing about the other pods.
 		at, sees := s.freeAt(p.facts, &s.view)
-		return !s.look.failed && (!s.look.looked() || s.requests.any() || p.now >= choosable(s, p, at, sees))
+		return !s.look.failed && (!s.look.looked() || s.requests.any() || p.now >= s.choosable(p, at, sees))
 	}
 	for n.width > 0 && n.width < len(n.slots) && !slices.ContainsFunc(n.inView(p.facts), perhaps) {
 		n.shared.width *= 2

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // newReadWriteModel returns a model of a read-write lock with an intent and three slots. The
@@ -70,7 +71,7 @@ func TestReadersAndWritersKeepInvariantsInRandomSchedules(t *testing.T) {
 func readWriteClaim(t *testing.T, f Facts) (c *claim, looks map[string]Action) {
 	t.Helper()
 	random := modelRandom(1)
-	c = newClaim(Claim{Slots: []string{"intent", "0", "1"}, Readers: 1, Self: self(t, "a", 12*time.Second), OwnProofs: true, Random: &random}, 0)
+	c = newClaim(Claim{Need: api.Need{Slots: []string{"intent", "0", "1"}, Readers: 1}, Self: self(t, "a", 12*time.Second), OwnProofs: true, Random: &random}, 0)
 	actions, _ := next(c, 0, f)
 	return c, looksOf(actions)
 }

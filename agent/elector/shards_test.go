@@ -29,7 +29,7 @@ func claimIn(t *testing.T, run string, shards int, stamp string, done api.Done) 
 	require.NoError(t, err)
 	self := lease.Self{Identity: "a_1", BootID: "boot", Budget: budget}
 	now = time.Hour
-	c = newClaim(Claim{Slots: []string{"s.0", "s.1"}, Any: true, Shards: shards, Run: run, Self: self, Random: rand.New(rand.NewPCG(1, 2))}, now)
+	c = newClaim(Claim{Need: api.Need{Slots: []string{"s.0", "s.1"}, Any: true, Shards: shards, Run: run}, Self: self, Random: rand.New(rand.NewPCG(1, 2))}, now)
 	for range 2 { // the claim looks at the second slot after the first answer
 		looks, _ := next(c, now, competing(now))
 		for _, a := range looks {

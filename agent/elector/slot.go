@@ -187,7 +187,7 @@ func (s *slot) record() lease.Record {
 
 // unsee ends the look of the slot. From then on the claim sees no change of the Lease, so until
 // the next read the slot does not count as free.
-func unsee(s *slot, now time.Duration) {
+func (s *slot) unsee(now time.Duration) {
 	if !s.view.IsBlind() {
 		s.unseenAt = now
 	}
@@ -199,7 +199,7 @@ func unsee(s *slot, now time.Duration) {
 // free.
 func (s *slot) drop(now time.Duration) {
 	s.view.Learn(now, s.held.Record())
-	unsee(s, now)
+	s.unsee(now)
 	s.held, s.lost, s.reread, s.refused, s.tryAt = nil, nil, false, "", 0
 }
 
@@ -234,7 +234,7 @@ func (s *slot) backoff(now, retryAfter time.Duration) time.Duration {
 // takableAt returns the instant from which this pod may write a slot that is not shut. That
 // instant comes a random delay after the slot is free, unless the release names this pod. The
 // second result is false while the claim does not see the Lease.
-func takableAt(s *slot, f Facts) (time.Duration, bool) {
+func (s *slot) takableAt(f Facts) (time.Duration, bool) {
 	at, sees := s.freeAt(f, &s.view)
 	if r, _ := s.view.Record(); sees && !s.named(&s.view) {
 		at += s.delay.before(r, &s.spread, s.Random.Uint64)
@@ -248,7 +248,7 @@ func takableAt(s *slot, f Facts) (time.Duration, bool) {
 func (s *slot) obtainableAt(p *plan) time.Duration {
 	r, ok := s.view.Record()
 	duration := s.Self.Budget.Duration
-	at, sees := takableAt(s, p.facts)
+	at, sees := s.takableAt(p.facts)
 	// If the API server refuses watches, the claim never sees all its Leases at the same time. So
 	// a campaign may begin if the claim has read each Lease within the last lease duration. The
 	// claim reads each Lease again before the acquiring write.
@@ -272,12 +272,12 @@ func (s *slot) obtainableAt(p *plan) time.Duration {
 // the API server has refused to replace the present version of the Lease, the result is the
 // instant "tryAt" or later.
 func (s *slot) choosableAt(p *plan) time.Duration {
-	at, sees := takableAt(s, p.facts)
-	return choosable(s, p, at, sees)
+	at, sees := s.takableAt(p.facts)
+	return s.choosable(p, at, sees)
 }
 
 // choosable returns the result of choosableAt, if the claim may take the slot from the instant "at".
-func choosable(s *slot, p *plan, at time.Duration, sees bool) time.Duration {
+func (s *slot) choosable(p *plan, at time.Duration, sees bool) time.Duration {
 	r, ok := s.view.Record()
 	switch {
 	case !ok || !sees || s.requests.any() || s.shut(r):

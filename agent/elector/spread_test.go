@@ -15,6 +15,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/agent/pace"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // rival is a claim of one slot, for which another pod also competes.
@@ -28,7 +29,7 @@ type rival struct {
 
 func newRival(t *testing.T, seed uint64) *rival {
 	r := &rival{t: t, now: time.Second}
-	r.claim = newClaim(Claim{Slots: []string{"s"}, Self: self(t, "a", 30*time.Second), Random: rand.NewPCG(seed, 2)}, 0)
+	r.claim = newClaim(Claim{Need: api.Need{Slots: []string{"s"}}, Self: self(t, "a", 30*time.Second), Random: rand.NewPCG(seed, 2)}, 0)
 	actions, _ := next(r.claim, r.now, competing(r.now))
 	require.Len(t, actions, 1)
 	r.look = actions[0]

@@ -11,8 +11,8 @@ import (
 // wait adds the due actions of a waiting claim to the plan.
 func (c *claim) wait(p *plan) {
 	c.beginHeadStart(p)
-	p.successor = c.handback.successor
-	p.releases = c.handback.due && (c.need.slots.mineProven(p.facts) || c.need.slots.requested())
+	p.successor = c.handback.Successor
+	p.releases = c.handback.GiveBack && (c.need.slots.mineProven(p.facts) || c.need.slots.requested())
 	c.need.makeSure(p)
 	if resumed, ok := c.need.resumable(p.facts); ok {
 		c.campaign, c.handback = resumed, handback{}
@@ -60,16 +60,16 @@ func (c *claim) finished(p *plan) bool {
 // beginHeadStart begins the head start of the other pods once all slots of the last hold are
 // released. If a later release names this pod, the head start ends at once.
 func (c *claim) beginHeadStart(p *plan) {
-	if !c.handback.due && c.need.slots.named() {
+	if !c.handback.GiveBack && c.need.slots.named() {
 		c.handback = handback{}
 		return
 	}
-	if !c.mayCompete(p.facts) || !c.handback.due || c.need.slots.mineProven(p.facts) {
+	if !c.mayCompete(p.facts) || !c.handback.GiveBack || c.need.slots.mineProven(p.facts) {
 		return
 	}
 	next := handback{competeAt: c.handback.competeAt}
-	if c.handback.headStart > 0 {
-		next.competeAt = p.now + c.handback.headStart
+	if c.handback.HeadStart > 0 {
+		next.competeAt = p.now + c.handback.HeadStart
 	}
 	c.handback = next
 }
@@ -85,7 +85,7 @@ const Slotless = "slotless"
 // nextCampaign returns the campaign to continue or to begin; false if this pod does not compete
 // now. A campaign keeps its number while it needs the same slots, and has given up none of them.
 func (c *claim) nextCampaign(p *plan) (campaign, bool) {
-	if !c.mayCompete(p.facts) || c.handback.due {
+	if !c.mayCompete(p.facts) || c.handback.GiveBack {
 		return campaign{}, false
 	}
 	if p.now < c.handback.competeAt {
@@ -93,8 +93,7 @@ func (c *claim) nextCampaign(p *plan) (campaign, bool) {
 		return campaign{}, false
 	}
 	if c.need.unwanted(c.campaign, p.facts) {
-		c.handback = handback{due: true}
-		c.abandon(p)
+		c.abandon(p, handback{Parting: Parting{GiveBack: true}})
 		return campaign{}, false
 	}
 	slots := c.need.candidates(p, c.campaign)
@@ -123,7 +122,7 @@ func (c *claim) run(p *plan) {
 		}
 		if s.held != nil {
 			if s.lost != nil || s.held.ID() != c.campaign.hold || p.now >= s.held.DrainAt() {
-				c.abandon(p)
+				c.abandon(p, c.handback)
 				return
 			}
 			c.campaign.since = max(c.campaign.since, s.obtainedAt)
@@ -132,7 +131,8 @@ func (c *claim) run(p *plan) {
 			continue
 		}
 		if until := c.campaign.patientUntil(s); i > 0 && p.now >= until {
-			c.standBack(p, s)
+			p.add(Action{Kind: StandBack, slot: s, Hold: c.campaign.hold})
+			c.abandon(p, handback{Parting: Parting{GiveBack: true, HeadStart: min(c.need.Self.Budget.Renew, standsAside)}})
 			return
 		} else if i > 0 {
 			p.wakeAt(until)
@@ -145,26 +145,17 @@ func (c *claim) run(p *plan) {
 	c.stage = Held
 }
 
-// abandon ends the campaign, and drops the slots that the campaign has acquired so far. A later
-// campaign may acquire these slots again. Otherwise the claim releases these slots once no child
-// of their hold can be alive.
-func (c *claim) abandon(p *plan) {
+// abandon ends the campaign, and drops the slots that the campaign has acquired so far. Unless they
+// must be given back first, a later campaign may acquire these slots again. Otherwise the claim
+// releases these slots once no child of their hold can be alive.
+func (c *claim) abandon(p *plan, left handback) {
 	c.need.slots.drop(p.now)
-	c.campaign = campaign{}
+	c.campaign, c.handback = campaign{}, left
 	p.wakeAt(p.now)
 }
 
-// standsAside bounds the time for which a pod that gave its slots back does not compete. With a lease of
-// an hour, the time between two renewals is ten minutes. If no other pod wants the slots, they would
-// stay free for all of that time. Without a watch, a standby reads each Lease within [slowest] and the
-// time of an answer.
+// standsAside bounds the time for which a pod that gave its slots back does not compete, because it could
+// not acquire the next slot. With a lease of an hour, the time between two renewals is ten minutes. If no
+// other pod wants the slots, they would stay free for all of that time. Without a watch, a standby reads
+// each Lease within [slowest] and the time of an answer.
 const standsAside = 2 * slowest
-
-// standBack gives up the slots that the campaign has acquired, because the campaign cannot acquire
-// the next slot. For the time between two renewals, but at most [standsAside], only other pods compete
-// for these slots.
-func (c *claim) standBack(p *plan, missing *slot) {
-	p.add(Action{Kind: StandBack, slot: missing, Hold: c.campaign.hold})
-	c.handback = handback{due: true, headStart: min(c.need.Self.Budget.Renew, standsAside)}
-	c.abandon(p)
-}

@@ -93,7 +93,7 @@ func (s *slot) giveBack(p *plan) {
 		// the claim still sees this version: the watch is late or broken, or the answer to an old
 		// read came late. So the claim reads the Lease again.
 		s.refused, s.reread = "", true
-		unsee(s, p.now)
+		s.unsee(p.now)
 		p.wakeAt(p.now)
 	}
 	if s.reread && s.view.IsBlind() {

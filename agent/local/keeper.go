@@ -75,14 +75,8 @@ func newKeeper(c Config, budget api.Budget, of api.Claim) *keeper {
 		changed: make(chan struct{}), index: c.Leash.Add(), synced: synced{held: c.Restarted},
 		clocks: linux.LeapsOf(c.Clock, func() time.Duration { return c.Clock() + c.Ahead() }),
 	}
-	readers := 0
-	if of.Kind == api.RWLock {
-		readers = of.Size
-	}
 	k.claim = elector.New(elector.Config{
-		Claim: elector.Claim{
-			Slots: of.Slots(api.Workload{}), Any: of.Size > 1 && readers == 0, Readers: readers, Self: k.self, OwnKernel: c.OwnKernel, OwnProofs: true, Random: c.Random(),
-		},
+		Claim:  elector.Claim{Need: of.Need(), Self: k.self, OwnKernel: c.OwnKernel, OwnProofs: true, Random: c.Random()},
 		Leases: c.Leases, Post: k.post, Group: &k.group, Answered: k.answered, Log: c.Log,
 	}, c.Clock())
 	return k

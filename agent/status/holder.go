@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -147,20 +146,6 @@ type Turn struct {
 	// Beyond is a time in addition to [Handover]. The standby of a strict controller stays Ready
 	// for the sum of both times while no holder serves.
 	Beyond time.Duration
-}
-
-// Slot is one slot as a standby sees it.
-type Slot struct {
-	Name string
-	// Record is the Lease as this pod last saw it, and is never nil. Known is false if the pod has not
-	// seen the Lease, or if the Lease is gone.
-	Record *lease.Record
-	Known  bool
-	// Mine reports that the Lease names this pod.
-	Mine bool
-	// ExpiresAt is the instant at which the holder's lease has certainly expired, unless the holder
-	// renews.
-	ExpiresAt time.Duration
 }
 
 // shardOf returns the number of the shard among the slots of a holder; empty if the holder has

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -29,7 +30,7 @@ type scene struct {
 	r      *Readiness
 	budget api.Budget
 	now    time.Duration
-	slot   Slot
+	slot   elector.View
 	turn   Turn
 	// ready is the readiness that the standby last decided on. The field "changes" counts the
 	// changes of that readiness.
@@ -44,7 +45,7 @@ func newScene(t *testing.T) *scene {
 	require.NoError(t, err)
 	s := &scene{t: t, budget: b, now: time.Hour}
 	s.r = NewReadiness(ReadinessConfig{
-		Slots: []string{"slot"}, Workload: "Deployment/biller", Mode: api.ReadinessForward, Budget: b,
+		Need: api.Need{Slots: []string{"slot"}}, Workload: "Deployment/biller", Mode: api.ReadinessForward, Budget: b,
 		Ports: api.Ports{{Number: 80}}, Forwarder: noPorts{},
 	})
 	s.held("a", "10.0.0.1")
@@ -53,7 +54,7 @@ func newScene(t *testing.T) *scene {
 
 // The method "held" makes the pod the holder. The application of that pod serves at the address.
 func (s *scene) held(pod, address string) {
-	s.slot = Slot{Name: "slot", Known: true, Record: &lease.Record{Holder: pod + "_u", Hold: "hold of " + pod, Profile: lease.Profile{
+	s.slot = elector.View{Slot: "slot", Known: true, Record: &lease.Record{Holder: pod + "_u", Hold: "hold of " + pod, Profile: lease.Profile{
 		Workload: "Deployment/biller", Address: address, Serving: time.Now(),
 	}}}
 	s.renewed()
@@ -64,7 +65,7 @@ func (s *scene) renewed() { s.slot.ExpiresAt = s.now + s.budget.Duration }
 
 // look returns the standby's decision, and counts a change of the standby's readiness.
 func (s *scene) look() Decision {
-	l := s.r.Standby(s.now, []Slot{s.slot}, s.turn, true)
+	l := s.r.Standby(s.now, []elector.View{s.slot}, s.turn, true)
 	if !l.Keep && l.Ready != s.ready {
 		s.ready = l.Ready
 		s.changes++

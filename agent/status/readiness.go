@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/api"
@@ -103,22 +104,22 @@ type holders struct {
 }
 
 // holders returns the facts about the pods that hold the slots.
-func (r *Readiness) holders(now time.Duration, slots []Slot) holders {
-	held := slices.ContainsFunc(slots, func(s Slot) bool { return s.Record.Holder != "" })
+func (r *Readiness) holders(now time.Duration, slots []elector.View) holders {
+	held := slices.ContainsFunc(slots, func(s elector.View) bool { return s.Record.Holder != "" })
 	h := holders{known: true, serving: held, until: pace.Never}
 	for _, s := range slots {
 		if !s.Known {
 			return holders{until: pace.Never}
 		}
 		if h.slot == "" || s.Record.Holder != "" && !s.Mine {
-			h.holder, h.slot = holderName(*s.Record), s.Name
+			h.holder, h.slot = holderName(*s.Record), s.Slot
 		}
 		h.mine = h.mine || s.Mine
 		if h.closed == "" && r.config.Shards > 0 && !s.Record.Stamp.Admits(r.config.Shards, r.config.Run) {
-			h.closed = closedOf(s.Name, s.Record.Stamp, r.config.Shards, r.config.Run)
+			h.closed = closedOf(s.Slot, s.Record.Stamp, r.config.Shards, r.config.Run)
 		}
 		if h.paused == "" {
-			h.paused = PauseOf(s.Name, s.Record.Paused)
+			h.paused = PauseOf(s.Slot, s.Record.Paused)
 		}
 		switch {
 		case s.Record.Holder == "" && held:
@@ -128,7 +129,7 @@ func (r *Readiness) holders(now time.Duration, slots []Slot) holders {
 		case s.Record.Profile.Workload != r.config.Workload || r.config.Workload == "":
 			h.serving, h.foreign = false, true
 			h.stranger = s.Record.Profile.Workload == ""
-			h.holder, h.slot = holderName(*s.Record), s.Name
+			h.holder, h.slot = holderName(*s.Record), s.Slot
 			return h
 		case s.Record.Profile.Serving.IsZero(), now >= s.ExpiresAt:
 			// After the expiry of the Lease, the address may belong to another pod.
@@ -189,7 +190,7 @@ func (r *Readiness) message(h holders) string {
 
 // Standby decides the status of a standby, from the slots as the pod sees them. If the argument
 // "childless" is false, a child of an earlier hold may still be alive.
-func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childless bool) Decision {
+func (r *Readiness) Standby(now time.Duration, slots []elector.View, turn Turn, childless bool) Decision {
 	r.calm.stands(now)
 	return r.calmly(now, r.decide(now, slots, turn, childless))
 }
@@ -206,7 +207,7 @@ func (r *Readiness) calmly(now time.Duration, d Decision) Decision {
 }
 
 // decide decides the status of a standby, as [Readiness.Standby], but never postpones it.
-func (r *Readiness) decide(now time.Duration, slots []Slot, turn Turn, childless bool) Decision {
+func (r *Readiness) decide(now time.Duration, slots []elector.View, turn Turn, childless bool) Decision {
 	h := r.holders(now, slots)
 	if r.began == 0 {
 		r.began = now

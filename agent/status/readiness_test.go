@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 
+	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/api"
@@ -17,10 +18,10 @@ import (
 // status returns the status of a standby that sees the holders of its slots.
 func status(c ReadinessConfig, holders ...string) Appearance {
 	c.Mode, c.Workload = api.ReadinessHolder, "Deployment/a"
-	var slots []Slot
+	var slots []elector.View
 	for i, holder := range holders {
 		c.Slots = append(c.Slots, string(rune('a'+i)))
-		slots = append(slots, Slot{Name: c.Slots[i], Known: true, ExpiresAt: pace.Never, Record: &lease.Record{
+		slots = append(slots, elector.View{Slot: c.Slots[i], Known: true, ExpiresAt: pace.Never, Record: &lease.Record{
 			UID: "u", Holder: holder, Hold: "h", Profile: lease.Profile{Workload: c.Workload},
 		}})
 	}
@@ -30,7 +31,7 @@ func status(c ReadinessConfig, holders ...string) Appearance {
 // Each change of the status is a write of the pod. In a handover the standbys' writes would delay the
 // pod that acquires the slot.
 func TestSemaphoreHandoverNeverChangesStatusOfStandbys(t *testing.T) {
-	anySlot := ReadinessConfig{Any: true}
+	anySlot := ReadinessConfig{Need: api.Need{Any: true}}
 	assert.Equal(t, status(anySlot, "b_1", "c_1"), status(anySlot, "b_1", "d_1"))
 	assert.Equal(t, status(anySlot, "b_1", "c_1"), status(anySlot, "b_1", ""))
 	assert.False(t, status(anySlot, "b_1", "c_1").Ready)
@@ -44,7 +45,7 @@ func TestSingletonStandbyWithReadinessHolderNamesTheHolder(t *testing.T) {
 // Ready beside the old holder, or the rollout would wait for ever.
 func TestSlotAddedByRolloutNeverKeepsStandbyUnready(t *testing.T) {
 	for name, c := range map[string]struct {
-		added, old []Slot
+		added, old []elector.View
 		ready      bool
 	}{
 		"added slot is free":               {named("a", seen("", "", false)), named("b", seen("old_1", "", true)), true},
@@ -54,8 +55,8 @@ func TestSlotAddedByRolloutNeverKeepsStandbyUnready(t *testing.T) {
 		"pod holds the added slot":         {named("a", seen("me_1", "", false)), named("b", seen("old_1", "", true)), false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for _, slots := range [][]Slot{append(c.added, c.old...), append(c.old, c.added...)} {
-				r := NewReadiness(ReadinessConfig{Slots: []string{"a", "b"}, Identity: "me_1", Workload: "Deployment/a",
+			for _, slots := range [][]elector.View{append(c.added, c.old...), append(c.old, c.added...)} {
+				r := NewReadiness(ReadinessConfig{Need: api.Need{Slots: []string{"a", "b"}}, Identity: "me_1", Workload: "Deployment/a",
 					Budget: api.Budget{Duration: 30 * time.Second}})
 				standing := r.Standby(time.Second, slots, Turn{}, true)
 				assert.Equal(t, c.ready, standing.Ready, standing.Message)
@@ -68,19 +69,19 @@ func TestSlotAddedByRolloutNeverKeepsStandbyUnready(t *testing.T) {
 	}
 }
 
-func named(name string, slots []Slot) []Slot {
-	slots[0].Name = name
+func named(name string, slots []elector.View) []elector.View {
+	slots[0].Slot = name
 	return slots
 }
 
 // seen returns the only slot as the watch shows it. The argument "next" is the successor that the
 // holder has named; empty for none.
-func seen(holder, next string, serving bool) []Slot {
+func seen(holder, next string, serving bool) []elector.View {
 	profile := lease.Profile{Workload: "Deployment/a", Leaving: next, Address: "10.0.0.1"}
 	if serving {
 		profile.Serving = time.Unix(1, 0)
 	}
-	return []Slot{{Name: "s", Known: true, Mine: holder == "me_1", ExpiresAt: pace.Never, Record: &lease.Record{
+	return []elector.View{{Slot: "s", Known: true, Mine: holder == "me_1", ExpiresAt: pace.Never, Record: &lease.Record{
 		UID: "u", Holder: holder, Hold: "h", Profile: profile,
 	}}}
 }
@@ -88,7 +89,7 @@ func seen(holder, next string, serving bool) []Slot {
 // After a leave another Ready pod forwards. So the old and the new holder's pods become Ready only
 // when the handover is over, because these writes would delay the handover.
 func TestHandoverIsOverBeforeItsPodsBecomeReady(t *testing.T) {
-	config := ReadinessConfig{Slots: []string{"s"}, Identity: "me_1", Workload: "Deployment/a", Budget: api.Budget{Duration: 30 * time.Second}}
+	config := ReadinessConfig{Need: api.Need{Slots: []string{"s"}}, Identity: "me_1", Workload: "Deployment/a", Budget: api.Budget{Duration: 30 * time.Second}}
 	holds := Holder{Hold: "h2", Slots: []string{"s"}, Running: true, Serves: true}
 	t.Run("new holder", func(t *testing.T) {
 		r := NewReadiness(config)
@@ -134,7 +135,7 @@ func TestPodWithoutPortsWritesStatusAfterTheHandover(t *testing.T) {
 		"the gate named readiness": {func(c *ReadinessConfig) { c.Gate = true }, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			config := ReadinessConfig{Slots: []string{"s"}, Identity: "me_1", Workload: "Deployment/a", Any: true, Mode: api.ReadinessHolder}
+			config := ReadinessConfig{Need: api.Need{Slots: []string{"s"}, Any: true}, Identity: "me_1", Workload: "Deployment/a", Mode: api.ReadinessHolder}
 			c.change(&config)
 			r := NewReadiness(config)
 			assert.True(t, r.Holder(1*time.Second, Holder{Hold: "h1", Slots: config.Slots, Running: true, Serves: true}).Ready)
@@ -151,7 +152,7 @@ func TestPodWithoutPortsWritesStatusAfterTheHandover(t *testing.T) {
 
 // A status that stays after each of many short holds would be wrong for long.
 func TestManyShortHoldsNeverKeepAnOldStatus(t *testing.T) {
-	r := NewReadiness(ReadinessConfig{Slots: []string{"s"}, Identity: "me_1", Workload: "Deployment/a", Any: true, Mode: api.ReadinessHolder})
+	r := NewReadiness(ReadinessConfig{Need: api.Need{Slots: []string{"s"}, Any: true}, Identity: "me_1", Workload: "Deployment/a", Mode: api.ReadinessHolder})
 	holds := Holder{Hold: "h1", Slots: []string{"s"}, Running: true, Serves: true}
 	r.Holder(time.Second, holds)
 	written := 0

@@ -19,21 +19,13 @@ type Forwarder interface {
 
 // ReadinessConfig has the settings on which a pod's status depends.
 type ReadinessConfig struct {
-	Slots []string
-	// Any reports that the pod needs only one of the slots.
-	Any bool
+	api.Need
 	// Identity is the identity of the pod.
 	Identity string
 	// Workload is the pod's workload, as Kind/name.
 	Workload string
 	// Mode decides whether a standby can be Ready.
-	Mode api.Readiness
-	// Shards is the number of shards into which the work is divided; zero if the pod claims no
-	// shard.
-	Shards int
-	// Run is the run (a Job) whose pods work on each shard until the shard succeeds; empty for
-	// other pods.
-	Run    string
+	Mode   api.Readiness
 	Budget api.Budget
 	// Ports are the ports on which clients rely: a standby that cannot forward them is not Ready.
 	// The Forwarder may have further ports, which only probes name.

@@ -53,7 +53,7 @@ func TestMessageOfManyLongSlotsFitsThePolicies(t *testing.T) {
 	}
 	budget, err := api.NewBudget(api.DefaultLeaseDuration)
 	require.NoError(t, err)
-	r := NewReadiness(ReadinessConfig{Slots: slots, Budget: budget})
+	r := NewReadiness(ReadinessConfig{Need: api.Need{Slots: slots}, Budget: budget})
 	message := written(t, r.Holder(time.Second, Holder{Hold: "1", Slots: slots, Serves: true}).Appearance)
 	assert.Equal(t, 1024, utf8.RuneCountInString(message))
 	assert.True(t, strings.HasPrefix(message, "this pod holds "+slots[0]+", ") && strings.HasSuffix(message, "…"), message)

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/api"
@@ -19,10 +20,10 @@ import (
 const shardZero, shardOne = "shards.deployment.web.0", "shards.deployment.web.1"
 
 // shardsSeen returns two shards with a stamp, as a standby sees them.
-func shardsSeen(stamp string) []Slot {
-	var all []Slot
+func shardsSeen(stamp string) []elector.View {
+	var all []elector.View
 	for _, name := range []string{shardZero, shardOne} {
-		all = append(all, Slot{Name: name, Known: true, ExpiresAt: time.Minute, Record: &lease.Record{Holder: "b_1", Hold: "1", Stamp: api.ParseStamp(stamp), Profile: lease.Profile{Workload: "Deployment/web"}}})
+		all = append(all, elector.View{Slot: name, Known: true, ExpiresAt: time.Minute, Record: &lease.Record{Holder: "b_1", Hold: "1", Stamp: api.ParseStamp(stamp), Profile: lease.Profile{Workload: "Deployment/web"}}})
 	}
 	return all
 }
@@ -46,7 +47,7 @@ func TestStandbyOfShardsIsReadyOnlyWithoutPorts(t *testing.T) {
 		"ports":                   {api.ReadinessHolder, "1/2", true, false, ReadyStandingBy, "b holds " + shardZero},
 		"ports, closed":           {api.ReadinessHolder, "2/3 closed", true, false, ReadyNumberWaits, shardZero + " is closed until no pod holds a shard of another number than 3"},
 	} {
-		r := NewReadiness(ReadinessConfig{Slots: []string{shardZero, shardOne}, Shards: 2, Mode: test.mode, Budget: budget, Workload: "Deployment/web", Identity: "a_1"})
+		r := NewReadiness(ReadinessConfig{Need: api.Need{Slots: []string{shardZero, shardOne}, Shards: 2}, Mode: test.mode, Budget: budget, Workload: "Deployment/web", Identity: "a_1"})
 		shown := r.Standby(time.Second, shardsSeen(test.stamp), Turn{}, test.childless)
 		assert.Equal(t, test.ready, shown.Ready, name)
 		assert.Equal(t, test.reason, shown.Reason, name)
@@ -79,7 +80,7 @@ func TestPodLabelContainsTheNumberOfItsShard(t *testing.T) {
 	}
 	budget, err := api.NewBudget(api.DefaultLeaseDuration)
 	require.NoError(t, err)
-	r := NewReadiness(ReadinessConfig{Slots: []string{shardZero, shardOne}, Shards: 2, Mode: api.ReadinessAll, Budget: budget})
+	r := NewReadiness(ReadinessConfig{Need: api.Need{Slots: []string{shardZero, shardOne}, Shards: 2}, Mode: api.ReadinessAll, Budget: budget})
 	holds := r.Holder(time.Second, Holder{Hold: "1", Slots: []string{shardOne}, Serves: true}).Appearance
 	assert.Equal(t, "1", holds.Shard)
 	assert.Equal(t, map[string]any{api.RoleLabel: api.RoleHolder, api.ShardLabel: "1"}, labels(holds, true))

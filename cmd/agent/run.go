@@ -13,8 +13,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -51,7 +49,7 @@ func runCommand(ctx context.Context, args []string) (int, error) {
 
 func parseRun(args []string, env func(string) string) (runSettings, error) {
 	r, err := api.ParseRunArgs(args)
-	life, start := api.SplitSlots(r.Slots)
+	need, start := r.Need()
 	c := agent.Config{
 		Pod: agent.Pod{
 			PodName: env(api.PodNameEnv), PodUID: env(api.PodUIDEnv), PodIP: env(api.PodIPEnv),
@@ -60,30 +58,16 @@ func parseRun(args []string, env func(string) string) (runSettings, error) {
 			OwnKernel: r.OwnKernel, Ends: r.Ends,
 		},
 		Claims: agent.Claims{
-			Slots: life, StartSlots: start, Any: r.Any, OnceKey: r.OnceKey, LeaseDuration: r.LeaseDuration,
+			Need: need, StartSlots: start, LeaseDuration: r.LeaseDuration,
 			OnBusy: r.OnBusy, WaitAtMost: r.WaitAtMost, Readiness: r.Readiness, EndpointDelay: r.EndpointDelay,
 			YieldAfter: r.YieldAfter, Prefer: prefers(r.Prefer, env(api.PreferEnv)),
 		},
-	}
-	if _, c.Shards = api.ShardsOf(r.Slots); c.Shards > 0 {
-		c.OnceKey, c.Run = "", r.OnceKey
-	}
-	if r.Shard != "" {
-		c.Slots = ownShard(life, r.Shard)
 	}
 	if r.Gate != api.GateContainer {
 		c.Containers = []string{podgate.Container}
 		c.KubeletStops = r.Gate == api.GatePod
 	}
 	return runSettings{RunArgs: r, namespace: env(api.PodNamespaceEnv), config: c}, err
-}
-
-// ownShard returns only the slot of the given shard, because the pod takes no other slot.
-func ownShard(slots []string, shard string) []string {
-	return slices.DeleteFunc(slots, func(slot string) bool {
-		_, n, _ := api.ReadShard(slot)
-		return strconv.Itoa(n) != shard
-	})
 }
 
 // run runs all parts of the agent. When one part ends, all parts end.

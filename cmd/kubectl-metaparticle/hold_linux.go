@@ -122,7 +122,7 @@ func (d *driver) run(ctx context.Context, requests elector.Leases) (int, error) 
 	defer group.Wait()
 	defer cancel()
 	d.claim = elector.New(elector.Config{
-		Claim:  elector.Claim{Slots: []string{d.slot}, First: true, OwnProofs: true, Random: rand.NewPCG(rand.Uint64(), rand.Uint64()), Self: d.self},
+		Claim:  elector.Claim{Need: api.Need{Slots: []string{d.slot}}, First: true, OwnProofs: true, Random: rand.NewPCG(rand.Uint64(), rand.Uint64()), Self: d.self},
 		Leases: requests, Group: &group, Prompt: true, Log: slog.New(slog.DiscardHandler),
 		Post: func(ctx context.Context, f func(time.Duration)) {
 			select {

@@ -94,7 +94,7 @@ func (a *AgentProcess) begin() {
 			Containers: p.Template.Containers, InitContainers: p.Inits, Grace: p.Grace, BootID: p.Node.boot, OwnKernel: w.OwnKernel,
 		},
 		Claims: agent.Claims{
-			Slots: life, StartSlots: start, Any: p.Any, Shards: p.Shards,
+			Need: api.Need{Slots: life, Any: p.Any, Shards: p.Shards}, StartSlots: start,
 			LeaseDuration: p.Duration, Readiness: api.ReadinessHolder,
 		},
 		Past: agent.Past{First: a.first},
