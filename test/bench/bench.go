@@ -183,7 +183,7 @@ type audited struct {
 	Verb, Stage                              string
 	RequestReceivedTimestamp, StageTimestamp time.Time
 	User                                     struct{ Extra map[string][]string }
-	ObjectRef                                struct{ Name string }
+	ObjectRef                                struct{ Name, Namespace string }
 	ResponseStatus                           struct{ Code int }
 }
 

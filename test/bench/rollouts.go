@@ -49,7 +49,7 @@ func (b *bench) rollouts(ctx context.Context, rounds int) error {
 	w := written{renewals: int(took / (api.DefaultLeaseDuration / 6))}
 	err = b.audit(begin, func(event audited) {
 		switch _, uid := event.pod(); {
-		case event.Verb != "update" || event.ResponseStatus.Code != http.StatusOK || uid == "":
+		case event.Verb != "update" || event.ResponseStatus.Code != http.StatusOK || uid == "" || event.ObjectRef.Namespace != namespace:
 		case api.IsNextLease(event.ObjectRef.Name):
 			w.next++
 		default:
