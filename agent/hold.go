@@ -377,8 +377,8 @@ func (h *hold) letGo(end ending) {
 		// milliseconds, or within Budget.Retry if its watch has ended.
 		part.GiveBack, part.HeadStart = true, budget.Retry
 	case reason == status.ReasonHung:
-		part.GiveBack, part.HeadStart = true, 2*h.config.YieldAfter
-		h.rollout.hungUntil = h.now + part.HeadStart
+		part.GiveBack, part.HeadStart = true, budget.Retry
+		h.rollout.hungUntil = h.now + 2*h.config.YieldAfter
 	case reason == status.ReasonNotGranted:
 		// The grant could not be stored on disk, and the disk does not recover in a moment. So
 		// other pods may acquire first. If no other pod acquires, this pod acquires again no more

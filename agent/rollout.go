@@ -28,8 +28,8 @@ type rollout struct {
 	waiting turn.StandbyFacts
 	// heard is what the holder has heard from other pods.
 	heard heard
-	// Until the instant hungUntil this pod answers no holder that it can take the slot, because its own
-	// application has hung.
+	// Until the instant hungUntil this pod answers no holder that it can take the slot, and takes the slot
+	// only if it is free for [turn.LastResort], because its own application has hung.
 	hungUntil time.Duration
 	// speaks reports that the pod may speak to the holder of its slot: it has one slot, and that slot has a next Lease.
 	speaks bool
