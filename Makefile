@@ -240,6 +240,10 @@ bench-idle: install ## Measure requests and processor time of idle pods; STANDBY
 bench-held: install ## Measure waits of connections during handovers, beyond the application's own stop and start.
 	cd test && $(GO_RUN) ./bench -only-held -rounds $(ROUNDS) -named=$(NAMED)
 
+.PHONY: bench-rollouts
+bench-rollouts: install ## Count the writes of Leases in rollouts, and measure deletions of a single replica.
+	cd test && $(GO_RUN) ./bench -only-rollouts -rounds $(ROUNDS)
+
 .PHONY: bench-load
 bench-load: install ## Measure how far apart 4 and 32 pods of a load test (examples/load) send their first requests.
 	cd test && $(GO_RUN) ./bench -only-load

@@ -270,18 +270,18 @@ func (s standby) answer(d status.Decision, standing turn.StandbyDecision, v elec
 	switch {
 	case asked == s.self.Identity && !s.byPerson(v):
 		// The pod must still wish for the slot, and must know that it is not being deleted.
-		if takes = able && standing.Wish != "" && s.deletion.clearedAhead(s.now); !takes {
-			return said, pace.Never
-		}
+		takes = able && standing.Wish != "" && s.deletion.clearedAhead(s.now)
 		fallthrough
 	case asked == s.self.Identity, follows && said != "":
 		at := s.preparedAt()
 		switch {
+		case said == "" && !takes:
+			return "", pace.Never
 		case s.now >= at || said == api.Prepared:
 			return api.Prepared, pace.Never
-		case said == "" && stays && takes:
+		case said == "" && stays:
 			return api.Either, at
-		case said == "" && takes:
+		case said == "":
 			return api.Takes, at
 		}
 		return said, at

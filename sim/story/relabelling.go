@@ -97,14 +97,17 @@ func (a asking) restart() {
 	a.refill()
 }
 
-// diesAsking lets two pods of a newer revision say their wish and die. An old pod holds again, and
-// serves for longer than [world.Rest]. Then the clerk labels the next Lease, and no child may end.
-// Sometimes the agents have restarted before.
+// diesAsking lets two pods of a newer revision say their wish and die. The holder serves for longer than
+// [world.Rest], and then the clerk labels the next Lease. From the death on no child may end. Sometimes
+// the agents restart in between.
 func (a asking) diesAsking() bool {
-	if !a.Pass(world.Slow(world.Rest)) || !a.asked() || !a.Pass(world.Slow(world.Again+world.Rest)+a.settling()) {
+	if !a.Pass(world.Slow(world.Rest)) || !a.asked() {
 		return false
 	}
 	ends := a.ends()
+	if !a.Pass(world.Slow(world.Again+world.Rest) + a.settling()) {
+		return false
+	}
 	if engine.Chance(a.clerk.rng, .5) {
 		a.Do(a.restartAgents)
 	}

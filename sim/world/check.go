@@ -6,6 +6,7 @@ package world
 import (
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/api"
@@ -248,8 +249,9 @@ func (l *checks) checkRouted(c *Child, reason string) {
 	if !ok || reason != yielded || lease.Annotations[api.HoldAnnotation] != c.Hold {
 		return
 	}
-	left := lease.Annotations[api.LeavingAnnotation] != "" && lease.Annotations[api.ServingAnnotation] == ""
-	if left && p.Shown.condition && !p.Shown.unstorable() {
+	_, says, _ := strings.Cut(lease.Annotations[api.LeavingAnnotation], " ")
+	asked, _ := api.Asked(says) // a holder that only waits for the answer of a pod has not left
+	if says != "" && asked == "" && lease.Annotations[api.ServingAnnotation] == "" && p.Shown.condition && !p.Shown.unstorable() {
 		l.Violate(routed, "%s is to stop, and %s is still Ready", c.Name, p.Name)
 	}
 }

@@ -137,6 +137,7 @@ func printHeld(rounds []handed, connections []connection, writes []write) error 
 	}
 	fmt.Printf("%d connections during %d handovers; %d of them failed. The application takes %v to stop and %v to start.\n",
 		len(connections), len(rounds), failed, stops, starts)
+	fmt.Printf("Pods wrote Leases %.1f times for each handover, regular renewals included.\n", float64(len(writes))/float64(len(rounds)))
 	fmt.Println("\n| | rounds | p50 | p99 | max |\n|---|---|---|---|---|")
 	for i, step := range heldSteps {
 		times[i].Print(step)

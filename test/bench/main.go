@@ -50,6 +50,7 @@ func run(ctx context.Context) error {
 	held := flag.Bool("only-held", false, "measure nothing but connections that wait during handovers")
 	idle := flag.Bool("only-idle", false, "measure nothing but requests and processor time of a minute without an event")
 	load := flag.Bool("only-load", false, "measure nothing but the first requests of the pods of a load test")
+	rolling := flag.Bool("only-rollouts", false, "count nothing but writes of Leases in rollouts, and measure deletions of a single replica")
 	images := flag.String("images", "../out/images", "the OCI layouts that make images wrote")
 	flag.Parse()
 	if *standbys < fewestStandbys {
@@ -70,6 +71,9 @@ func run(ctx context.Context) error {
 	began := time.Now()
 	if *load {
 		return b.together(ctx)
+	}
+	if *rolling {
+		return b.rollouts(ctx, *rounds)
 	}
 	if *held {
 		return b.held(ctx, *rounds)
