@@ -15,8 +15,8 @@
 // [Proof]. A turn that fails gives the slot back to the pod that yielded. So the rollout of a broken
 // revision stalls, and the old one serves.
 //
-// Guaranteed: the holder alone decides when it yields, after its application has served for [Rest], and it
-// counts each turn in its releasing write, even if the successor never acquires. So a revision stops another
+// Guaranteed: the holder alone decides when it yields, while its application does not serve or after it has
+// served for [Rest], and counts each turn in its releasing write, even if the successor never acquires. So a revision stops another
 // at most four times in the first hour, and once in each later hour, until it has been proven for [Forget].
 // Hangs move a slot after a minute, then after two, and up to an hour ([hangWait]); preferences, once in
 // [Settled] at most. No pod waits longer than [LastResort] for a free slot because of turns.
