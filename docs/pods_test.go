@@ -18,13 +18,13 @@ import (
 )
 
 // reported are the files whose constants are the reasons of pod conditions and Events. The value is
-// the pattern of the names of these constants. The reasons of a standby in a rollout are in
-// docs/operate/rollouts.md instead.
+// the pattern of the names of these constants.
 var reported = map[string]string{
 	"agent/status/reasons.go": `^(Reason|Ready|event)`,
 	"agent/wait/notices.go":   `^event(Waits|NotMet)$`,
+	"agent/turn/standby.go":   `^reasonAsks$`,
 	"agent/gate/gate.go":      `^Reason`,
-	"api/names.go":            `^Reason(Acquired|Released|ChildRunning|InTurn)$`,
+	"api/names.go":            `^Reason(Acquired|Released|ChildRunning|InTurn|WaitsForItsTurn)$`,
 }
 
 func TestPodsPageListsEachReasonOfAgents(t *testing.T) {

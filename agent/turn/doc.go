@@ -1,41 +1,35 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package turn decides which revision holds during a rollout. The package is pure: it sends
-// nothing, starts no goroutine, and takes the time as an argument.
+// Package turn decides why and when a hold ends in favour of another pod, and which pod may be Ready
+// meanwhile. It is pure: it sends nothing, and takes the time as an argument.
 //
-// If a pod's revision is newer than the holder's, the pod is not Ready, and asks for its turn.
-// The holder yields to that pod. The new holder is Ready only after its application has served
-// for [Proof]. A turn that fails gives the slot back to the pod that yielded. Then the newer
-// revision waits for its next turn, longer each time. So a rollout of a broken revision stalls,
-// and the old revision serves.
+// The pods of a slot hold one conversation. A standby says one word in the slot's next Lease: it wishes
+// for the slot because its revision is newer, because it is preferred, or because it is of the proven
+// revision behind a holder that is not. If the holder may yield to it, or if its own application hangs, it
+// announces in its slot's Lease that the hold will end (package leave), and ends only once that pod, or
+// for a hang any pod, answers. A word names the hold or the announcement that it is about, so an old one
+// is void, and a pod that has died costs no stop. A person's yield and a deletion need no answer.
 //
-// # The guarantee
+// A holder of a newer revision is in its turn, and not Ready, until its application has served for
+// [Proof]. A turn that fails gives the slot back to the pod that yielded. So the rollout of a broken
+// revision stalls, and the old one serves.
 //
-// A holder yields to a revision at most four times in the first hour, and once in each later
-// hour. The yielding pod counts each turn in its releasing write, even if the asker then cannot
-// acquire. After a revision has been proven for [Forget], its count begins at zero again.
+// Guaranteed: the holder alone decides when it yields, while its application does not serve or after it has
+// served for [Rest], and counts each turn in its releasing write, even if the successor never acquires. So a revision stops another
+// at most four times in the first hour, and once in each later hour, until it has been proven for [Forget].
+// Hangs move a slot after a minute, then after two, and up to an hour ([hangWait]); preferences, once in
+// [Settled] at most. No pod waits longer than [LastResort] for a free slot because of turns.
 //
-// No pod waits longer than [LastResort] for a free slot because of turns.
+// Clocks: each span is measured by one agent, on its own clock, from the beginning of its hold or since its
+// application serves or fails. A restart of the agent only prolongs it. Times in the Lease are for people.
 //
-// # Clocks
+// Not guaranteed: package elector, not this one, decides whether a pod may have a slot. Once no old pod is
+// left, nothing protects a rollout. Pods of two workloads, or of an unknown revision, take no turns, and
+// are Ready while the holder serves. A hung pod stops only if another can take its slot.
 //
-// Each span is measured by one agent, on its own clock. A holder measures the wait until the
-// next turn from the beginning of its hold, so a restart of the agent only prolongs the wait.
-// The times in the Lease are for people.
-//
-// # What is not guaranteed
-//
-// The package decides whether an agent tries to acquire a slot. Packages elector and lease decide
-// whether the agent may have that slot. The package also decides whether a pod may be Ready. The
-// controller continues the rollout only if the new pods are Ready. Once no old pod is left, nothing
-// protects a rollout. Pods of two workloads take no turns with each other, and neither do pods of
-// an unknown revision. A standby takes no turn if the holder's agent writes no [Rollout]. Without
-// turns each standby is Ready while the holder serves.
-//
-// Rejected: a yield without a named successor, because with two of three standbys old, an old pod
-// would take the slot back; a new pod that is Ready at first, for which the controller deletes an
-// old pod before its turn can fail; the field paused of a Deployment, for which agents would need
-// rights on workloads; a fixed end of a hold without a turn, from which nobody would gain anything
-// when no old pod is left.
+// Rejected: a planner in the controller, because nobody would end a turn while it is away, its facts are
+// older than an answer, and a drain evicts it together with the holders; a yield without a named successor,
+// because an old standby would take the slot back; a new pod that is Ready before its turn, because the
+// controller would delete the old one.
 package turn
