@@ -84,7 +84,7 @@ func (s standby) facts(views []elector.View, standing turn.StandbyDecision) elec
 	f.Settled = s.waits.done && !f.Alive
 	f.TakeFrom = max(standing.TakeFrom, s.waits.retryAt, s.grantsAt)
 	if s.now < s.rollout.hungUntil { // other pods go first, as after a turn that has failed
-		f.TakeFrom = max(f.TakeFrom, min(s.rollout.hungUntil, views[0].FreeAt+turn.LastResort))
+		f.TakeFrom = max(f.TakeFrom, min(s.rollout.hungUntil, min(views[0].FreeAt, s.rollout.hungUntil)+turn.LastResort))
 	}
 	return f
 }
