@@ -176,15 +176,14 @@ func TestHolderServesUntilStandbysLetConnectionsWait(t *testing.T) {
 
 // Only three of many standbys offer. A successor that a person has named must be among them, because
 // the holder waits only for a successor that has made an offer.
-func TestNamedSuccessorIsAlwaysAmongTheOffers(t *testing.T) {
+func TestNamedSuccessorIsAlwaysAmongTheAnswers(t *testing.T) {
 	simulate(t, func(w *world) {
 		s := w.serve(9)
 		named := s.others[8]
 		yield := api.Yield{Hold: s.holder.gates.hold("s1"), Successor: named.identity()}
 		w.annotate(theSlot, api.YieldAnnotation, yield.String())
 		w.within(time.Second, "the standby follows", func() bool { return named.ready() == "False FollowsTheHolder" })
-		next := w.server.lease(nextLease)
-		assert.True(t, api.ParseOffers(next.Annotations[api.OffersAnnotation]).Of(named.identity()), "%v", next.Annotations)
+		assert.True(t, w.words().Of(named.identity()))
 		for end := time.Now().Add(endpointDelay + time.Second); time.Now().Before(end); w.pass(50 * time.Millisecond) {
 			s.ports[named].connect()
 		}
@@ -350,17 +349,17 @@ func TestLeavingHolderStopsByItsDeadlineDuringOutage(t *testing.T) {
 	})
 }
 
-func TestOnlyReadyStandbysOfTheWorkloadMakeOffers(t *testing.T) {
+func TestOnlyReadyStandbysOfTheWorkloadAnswer(t *testing.T) {
 	for name, c := range map[string]struct {
-		change func(c *Config)
-		offers bool
+		change  func(c *Config)
+		answers bool
 	}{
 		"of the workload": {func(*Config) {}, true},
 		"not Ready":       {func(c *Config) { c.Forwarder.(*ports).busy = assert.AnError }, false},
 		"another workload": {func(c *Config) {
 			c.Workload = "Deployment/other"
 		}, false},
-		"without a revision": {func(c *Config) { c.Revision = api.Revision{} }, false},
+		"without a revision": {func(c *Config) { c.Revision = api.Revision{} }, true},
 		"without ports":      {func(c *Config) { c.Ports = nil }, false},
 	} {
 		t.Run(name, simulated(func(t *testing.T, w *world) {
@@ -370,52 +369,20 @@ func TestOnlyReadyStandbysOfTheWorkloadMakeOffers(t *testing.T) {
 			w.pass(10 * time.Second)
 			s.holder.agent.Yield()
 			w.pass(leave.Answers / 2)
-			offers := api.ParseOffers(w.server.lease(nextLease).Annotations[api.OffersAnnotation])
-			assert.Equal(t, c.offers, offers.Of(b.identity()))
+			assert.Equal(t, c.answers, w.words().Of(b.identity()))
 		}))
 	}
 }
 
-func TestHolderIgnoresOfferWithItsOwnIdentity(t *testing.T) {
+func TestHolderIgnoresWordsInItsOwnName(t *testing.T) {
 	simulate(t, func(w *world) {
 		s := w.serve(2)
-		hold := w.server.lease(theSlot).Annotations[api.HoldAnnotation]
-		l := w.server.lease(nextLease)
-		l.Annotations = map[string]string{api.OffersAnnotation: hold + api.Awaits + " +" + s.holder.identity() + " x_u"}
-		w.server.put(&l)
-		w.pass(100 * time.Millisecond)
 		s.holder.agent.Yield()
+		id := s.announced()
+		w.speak(api.Word{Say: api.Either, Identity: s.holder.identity(), To: id}, api.Word{Say: api.Stays, Identity: "x_u", To: id})
 		w.pass(endpointDelay + 10*time.Second)
 		assert.Contains(t, []string{s.others[0].identity(), s.others[1].identity()}, w.holder())
 	})
-}
-
-func TestOfferInNextLeaseNeverErasesAnAsk(t *testing.T) {
-	var seen asks
-	l := &kube.Lease{ResourceVersion: "5"}
-	seen.see(time.Second, l, "1")
-	l.ResourceVersion, l.Holder, l.Annotations = "6", "n_u", map[string]string{api.RevisionAnnotation: newRevision.String()}
-	seen.see(2*time.Second, l, "1")
-	ask := seen.last
-	require.NotZero(t, ask)
-	l, more := offerOn(l, "h", api.Offer{Identity: "b_u", Takes: true}, time.Now())
-	require.True(t, more)
-	assert.Equal(t, "b_u", l.Holder, "a pod writes only itself")
-	l.ResourceVersion = "7"
-	seen.see(3*time.Second, l, "1")
-	assert.Equal(t, ask, seen.last)
-	assert.Equal(t, []api.Offer{{Identity: "b_u", Takes: true}}, seen.offersTo("h"))
-	assert.Empty(t, seen.offersTo("another hold"))
-
-	for _, identity := range []string{"c_u", "d_u"} {
-		l, more = offerOn(l, "h", api.Offer{Identity: identity}, time.Now())
-		require.True(t, more)
-	}
-	_, more = offerOn(l, "h", api.Offer{Identity: "e_u"}, time.Now())
-	assert.False(t, more, "three are enough")
-	l, more = offerOn(l, "h2", api.Offer{Identity: "e_u"}, time.Now())
-	assert.True(t, more)
-	assert.Equal(t, "h2 e_u", l.Annotations[api.OffersAnnotation], "the offers to an earlier hold are void")
 }
 
 // A process of the application can make the shim report a stop signal again and again.
@@ -543,31 +510,6 @@ func TestHolderServesConnectionsDuringItsPreStopHook(t *testing.T) {
 	})
 }
 
-// A holder of an earlier version takes the offer of a prepared pod for an unknown text, which ends the ask of the
-// newer revision. Then that holder gives up its leave.
-func TestStandbyTellsNothingToEarlierAgentVersion(t *testing.T) {
-	for name, end := range map[string]string{"an earlier version": "", "this version": api.Awaits} {
-		t.Run(name, func(t *testing.T) {
-			simulate(t, func(w *world) {
-				b, _ := w.outlive()
-				announce := func(says string, change func(annotations map[string]string)) {
-					l := w.server.lease(theSlot)
-					l.RenewTime = time.Now()
-					l.Annotations[api.LeavingAnnotation] = l.Annotations[api.HoldAnnotation] + end + " " + says
-					change(l.Annotations)
-					w.server.put(&l)
-					w.pass(200 * time.Millisecond)
-				}
-				offers := func() api.Offers { return api.ParseOffers(w.server.lease(nextLease).Annotations[api.OffersAnnotation]) }
-				announce(api.LeavingSoon, func(map[string]string) {})
-				require.True(t, offers().Of(b.identity()))
-				announce("n_u", func(annotations map[string]string) { delete(annotations, api.ServingAnnotation) })
-				assert.Equal(t, end != "", offers().Pods[0].Prepared)
-			})
-		})
-	}
-}
-
 // The successor tells that it is prepared, and the API server refuses this write for a moment.
 func TestPreparedStandbyRepeatsAFailedWrite(t *testing.T) {
 	simulate(t, func(w *world) {
@@ -579,25 +521,5 @@ func TestPreparedStandbyRepeatsAFailedWrite(t *testing.T) {
 		w.pass(400 * time.Millisecond)
 		next.link.set(func(l *link) { l.unwritten = nil })
 		w.within(leave.Patience/2, "the application stops", func() bool { return !s.holder.running("s1") })
-	})
-}
-
-// The endpoint delay in this test is longer than the time for which an ask is fresh. So the asking
-// pod must write its ask again while the holder leaves.
-func TestPodSoonRepeatsAnAskWhoseWriteFailed(t *testing.T) {
-	simulate(t, func(w *world) {
-		long := func(c *Config) { c.EndpointDelay = time.Minute }
-		s := w.serve(2, long)
-		n := w.start("n", of(newRevision), lingering(&ports{}), long)
-		n.connect("new")
-		w.within(time.Second, "the holder is out", func() bool { return s.holder.ready() == "False Leaving" })
-		w.pass(2 * time.Second)
-		n.link.set(func(l *link) { l.unwritten = &kube.StatusError{Code: 500} })
-		w.pass(9 * time.Second)
-		n.link.set(func(l *link) { l.unwritten = nil })
-		w.within(70*time.Second, "the turn begins", func() bool {
-			require.NotEqual(t, "True Holding", s.holder.ready(), "the leave goes on")
-			return n.running("new")
-		})
 	})
 }

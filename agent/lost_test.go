@@ -4,6 +4,7 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -133,6 +134,21 @@ func TestLostGrantIsSentAgainSoon(t *testing.T) {
 			w.pass(2 * d)
 		}))
 	}
+}
+
+// staleStart is a client whose watches without a version begin with an old state, as from an API
+// server whose watch cache is behind.
+type staleStart struct {
+	*link
+	name string
+	old  atomic.Pointer[kube.Lease]
+}
+
+func (c *staleStart) WatchLease(ctx context.Context, name, v string, fn func(kube.WatchEvent)) error {
+	if old := c.old.Load(); name == c.name && v == "" && old != nil {
+		fn(kube.WatchEvent{Type: kube.Added, Lease: old.Clone(), ResourceVersion: old.ResourceVersion})
+	}
+	return c.link.WatchLease(ctx, name, v, fn)
 }
 
 // The agent restarts while an API server restarts. That API server stores no renewal, has forgotten

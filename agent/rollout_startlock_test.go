@@ -4,7 +4,6 @@
 package agent
 
 import (
-	"fmt"
 	"testing"
 	"time"
 
@@ -78,22 +77,6 @@ func TestPausedStartLockDelaysTheNextTurn(t *testing.T) {
 	})
 }
 
-func TestPodStopsAskingOncePersonPausesStartLock(t *testing.T) {
-	simulate(t, func(w *world) {
-		app := newPatient()
-		a, _ := w.lockedPods(app)
-		a.link.set(func(l *link) { l.mute, l.idle = true, time.Hour }) // the holder sees no ask
-		b := w.start("b", startLocked(app, newRevision))
-		b.connect("s3")
-		asks := func() bool { return w.server.lease(nextLease).Annotations[api.RevisionAnnotation] != "" }
-		w.within(time.Second, "the pod asks", asks)
-		w.lockStarts(pauseStarts)
-		w.pass(10 * time.Second)
-		assert.Equal(t, "False WaitsForItsTurn", b.ready())
-		assert.False(t, asks())
-	})
-}
-
 func TestPodDoesNotAskWhileAnotherStartsSlowly(t *testing.T) {
 	for name, c := range map[string]struct {
 		held time.Duration
@@ -160,44 +143,4 @@ func TestPodAsksOnceItsStuckChildHasEnded(t *testing.T) {
 		b.gates.report("s3", func(r *gate.Report) { r.Phase, r.Hold = gate.Waiting, lost })
 		w.within(10*time.Second, "the turn begins", func() bool { return w.holder() == b.identity() })
 	})
-}
-
-// An offer replaces the pod's ask in the next Lease, and the holder still counts the ask. Another
-// pod's ask stays.
-func TestPodEndsItsAskDespiteAnOffer(t *testing.T) {
-	for name, c := range map[string]struct {
-		change func(l *kube.Lease) *kube.Lease
-		left   string
-	}{
-		"offer": {func(l *kube.Lease) *kube.Lease {
-			l, _ = offerOn(l, "hold", api.Offer{Identity: "e_u"}, time.Now())
-			return l
-		}, ""},
-		"another pod's ask": {func(l *kube.Lease) *kube.Lease { return askFor(*l, "e_u") }, "e_u"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			simulate(t, func(w *world) {
-				app := newPatient()
-				a, _ := w.lockedPods(app)
-				a.link.set(func(l *link) { l.mute, l.idle = true, time.Hour }) // the holder sees no ask
-				b := w.start("b", startLocked(app, newRevision))
-				b.connect("s3")
-				w.within(time.Second, "the pod asks", func() bool { return w.server.lease(nextLease).Holder == b.identity() })
-				asked := w.server.lease(nextLease)
-				next := c.change(&asked)
-				w.server.put(next)
-				w.lockStarts(pauseStarts)
-				w.pass(time.Second)
-				ended := w.server.lease(nextLease)
-				assert.Equal(t, c.left, ended.Holder)
-				assert.Equal(t, next.Annotations[api.OffersAnnotation], ended.Annotations[api.OffersAnnotation])
-				var seen asks
-				for n, l := range []*kube.Lease{{}, &asked, next, &ended} {
-					l.ResourceVersion = fmt.Sprint(100 + n)
-					seen.see(time.Duration(n), l, "1")
-				}
-				assert.NotEqual(t, b.identity(), seen.last.Identity)
-			})
-		})
-	}
 }

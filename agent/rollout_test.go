@@ -14,8 +14,10 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/agent/status"
 	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
@@ -83,7 +85,6 @@ func TestPodOfNewRevisionIsReadyOnceProven(t *testing.T) {
 		assert.Equal(t, "False InItsTurn", b.ready())
 		w.within(2*time.Second, "the new pod is Ready", func() bool { return b.ready() == "True Holding" })
 		assert.Equal(t, newRevision, w.rollout().Proven)
-		assert.Empty(t, w.server.lease(nextLease).Holder, "the ask is cleared")
 
 		c := w.start("c", of(newRevision))
 		c.connect("s4")
@@ -212,21 +213,6 @@ func TestTurnEndsIfTheApplicationNeverServes(t *testing.T) {
 		assert.Equal(t, []string{"False"}, b.readiness())
 		assert.Equal(t, []string{"True"}, w.pods["a2"].readiness(), "while the old application starts, too")
 	})
-}
-
-func TestHolderIgnoresAskInAnUnchangedNextLease(t *testing.T) {
-	var seen asks
-	l := &kube.Lease{ResourceVersion: "5", Holder: "b_u", Annotations: map[string]string{api.RevisionAnnotation: newRevision.String()}}
-	seen.see(time.Second, l, "1")
-	assert.Zero(t, seen.last)
-	seen.see(2*time.Second, l, "1")
-	assert.Zero(t, seen.last, "a read of the same version")
-	l.ResourceVersion, l.RenewTime = "6", time.Now()
-	seen.see(3*time.Second, l, "1")
-	assert.Equal(t, turn.Ask{Identity: "b_u", Revision: newRevision, Seen: 3 * time.Second}, seen.last)
-	l.ResourceVersion, l.Annotations = "7", nil
-	seen.see(4*time.Second, l, "1")
-	assert.Zero(t, seen.last, "an ask without a revision")
 }
 
 func TestPodStatusExplainsWhyThePodCannotAsk(t *testing.T) {
@@ -423,5 +409,95 @@ func TestBrokenWorkloadLosesItsLockToAnotherWorkload(t *testing.T) {
 			a.remove()
 			w.within(2*time.Second, "the other one runs", other.runs)
 		})
+	})
+}
+
+// After a rollback to version 0.1.0 the Lease keeps the rollout of the newer agents. During the
+// rollback a pod of another revision holds the slot, so the revision in the Lease is outdated. After
+// the second upgrade no pod waits for pods of that revision.
+func TestRolloutFromBeforeARollbackIsForgotten(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot, nextLease)
+		a := w.up("a", of(oldRevision))
+		w.pass(turn.Rest)
+		require.Equal(t, oldRevision, w.rollout().Proven)
+		a.remove()
+		o := w.up("o", of(unordered))
+		w.within(time.Second, "the older agent holds", o.runs)
+		require.Equal(t, oldRevision, w.rollout().Proven, "the older agent keeps the text")
+		b1, b2 := w.up("b1", of(newRevision)), w.up("b2", of(newRevision))
+		w.pass(time.Second)
+		o.remove()
+		w.within(turn.Proof/2, "the new revision runs", func() bool { return b1.runs() || b2.runs() })
+		for _, b := range []*pod{b1, b2} {
+			w.within(time.Second, b.config.PodName+" is Ready", func() bool { return strings.HasPrefix(b.ready(), "True") })
+		}
+	})
+}
+
+// A person applies an old manifest of the Lease, or edits the number of transitions. A pod of a new
+// revision must still wait for its turn.
+func TestRolloutSurvivesChangedNumberOfTransitions(t *testing.T) {
+	simulate(t, func(w *world) {
+		a, b := w.rolling()
+		edited := w.server.lease(theSlot)
+		edited.Transitions = 0
+		w.server.put(&edited)
+		w.pass(10 * time.Second)
+		assert.Equal(t, "False WaitsForItsTurn", b.ready(), "its container has not started")
+		b.connect("s3")
+		w.within(time.Second, "the turn begins", func() bool { return b.running("s3") })
+		b.gates.end("s3")
+		w.within(time.Second, "the old child runs again", func() bool { return a.running("s1") })
+		assert.Equal(t, 1, w.rollout().Turns[0].Count)
+	})
+}
+
+func TestPodWithoutTurnsEndsRolloutOfItsWorkload(t *testing.T) {
+	text := turn.Rollout{Transitions: 5, Proven: oldRevision}.String()
+	for name, c := range map[string]struct {
+		workload    string
+		transitions int
+		want        turn.Rollout
+	}{
+		"its own workload":          {oldRevision.Workload, 5, turn.Rollout{}},
+		"another workload":          {"other", 5, turn.Rollout{Transitions: 6, Proven: oldRevision}},
+		"an outdated text":          {"other", 6, turn.Rollout{}},
+		"an unknown workload":       {"", 5, turn.Rollout{Transitions: 5, Proven: oldRevision}},
+		"its own, already outdated": {oldRevision.Workload, 7, turn.Rollout{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config := Config{}
+			config.Readiness, config.Slots = api.ReadinessHolder, []string{theSlot}
+			config.Revision = api.Revision{Workload: c.workload, Number: 7, Hash: "new"}
+			last := lease.Record{UID: "u", Transitions: c.transitions, Rollout: text}
+			got := newRollout(config).text(0, time.Now(), elector.Action{Kind: elector.Acquire, Record: lease.Record{Hold: "hold"}}, last)
+			assert.Equal(t, c.want, turn.Parse(got))
+		})
+	}
+}
+
+// An agent of an earlier version of Metaparticle ignores the successor in a release. So such an
+// agent may take the slot before the successor does.
+func TestRolloutContinuesOnceTheOutdatedAgentIsGone(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot, nextLease)
+		a := w.up("a", of(oldRevision))
+		w.pass(turn.Rest + 2*time.Second)
+		b := w.up("b", of(newRevision))
+		w.within(time.Second, "the turn begins", b.runs)
+		b.gates.end("b")
+		w.within(time.Second, "the turn is over", func() bool { return w.holder() != b.identity() })
+		a.remove()
+		o := w.up("o", of(unordered))
+		w.within(time.Second, "the older agent holds", o.runs)
+		require.NotEmpty(t, w.rollout().Turns, "the older agent leaves the text")
+		b.gates.report("b", func(r *gate.Report) { r.Dead = true })
+		b.connect("b2")
+		w.pass(2 * time.Second)
+		assert.Equal(t, "True StandingBy", b.ready(), "the pods take no turns")
+		o.remove()
+		w.within(2*turn.LastResort, "the new pod runs", func() bool { return b.running("b2") })
+		w.within(2*turn.Proof, "the new pod is Ready", func() bool { return b.ready() == "True Holding" })
 	})
 }
