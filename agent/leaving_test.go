@@ -246,6 +246,11 @@ func TestStopSignalComesSoonIfHolderCannotLeave(t *testing.T) {
 	}{
 		"the pod is not deleted": {2, func(*service) {}, 50 * time.Millisecond},
 		"no standby":             {0, func(s *service) { s.holder.delete() }, leave.Answers + 50*time.Millisecond},
+		"no standby, as enroll knows": {0, func(s *service) {
+			s.annotate(nextLease, api.AloneAnnotation, "true")
+			s.pass(10 * time.Millisecond)
+			s.holder.delete()
+		}, 50 * time.Millisecond},
 		"the grace is of one second": {2, func(s *service) {
 			s.holder.delete()
 			s.holder.link.set(func(l *link) { l.graceEnds = time.Now().Add(time.Second) })

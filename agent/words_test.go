@@ -14,8 +14,10 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/leave"
+	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -29,7 +31,7 @@ func (w *world) speak(words ...api.Word) {
 	w.annotate(nextLease, api.WordsAnnotation, api.Words(words).String())
 }
 
-// hold returns the number of the present hold.
+// holdID returns the number of the present hold.
 func (w *world) holdID() string { return w.server.lease(theSlot).Annotations[api.HoldAnnotation] }
 
 // announcement is a holder's announcement that its hold ends.
@@ -158,5 +160,191 @@ func TestStandbyRepeatsNoOverlongAnnouncement(t *testing.T) {
 		w.server.put(&l)
 		w.pass(time.Second)
 		assert.Empty(t, w.server.lease(nextLease).Annotations[api.WordsAnnotation])
+	})
+}
+
+// about returns the number of the pod's requests with this verb for the next Lease.
+func (p *pod) about(verb string) (n int) {
+	for _, r := range p.world.server.Requests(verb) {
+		if r.By == p.link.name && r.Name == nextLease {
+			n++
+		}
+	}
+	return n
+}
+
+// The holder hears the wish late, after something has happened to the pod that wishes.
+func TestCandidateThatCannotTakeTheSlotCostsNoStop(t *testing.T) {
+	for name, fail := range map[string]func(w *world, b *pod) (undo func()){
+		"its machine has vanished": func(_ *world, b *pod) func() { b.kill(); return nil },
+		"it is deleted":            func(_ *world, b *pod) func() { b.delete(); return nil },
+		"its container is down": func(_ *world, b *pod) func() {
+			b.gates.report("s3", func(r *gate.Report) { r.Connected, r.Dead, r.Phase = false, true, gate.Ended })
+			return nil
+		},
+		"its start lock is paused": func(w *world, _ *pod) func() {
+			w.lockStarts(pauseStarts)
+			return func() { w.lockStarts(resumeStarts) }
+		},
+		"its start lock is taken": func(w *world, _ *pod) func() {
+			w.lockStarts(func(l *kube.Lease) {
+				l.Holder, l.AcquireTime, l.RenewTime, l.DurationSeconds = "other_u", time.Now().Add(-2*slowStart), time.Now(), 60
+			})
+			return func() { w.lockStarts(func(l *kube.Lease) { l.Holder = "" }) }
+		},
+	} {
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			app := newPatient()
+			a, _ := w.lockedPods(app)
+			a.link.set(func(l *link) { l.mute = true })
+			b := w.start("b", startLocked(app, newRevision))
+			b.connect("s3")
+			w.within(time.Second, "the pod wishes", func() bool { return w.words().Of(b.identity()) })
+			w.pass(clearFor)
+			undo := fail(w, b)
+			w.pass(time.Second)
+			a.link.set(func(l *link) { l.mute = false })
+			w.speak(w.words()...)
+			w.announced()
+			w.pass(leave.Another + 100*time.Millisecond)
+			require.Equal(t, []string{"soon:b_u"}, a.says())
+			assert.Empty(t, w.server.lease(theSlot).Annotations[api.LeavingAnnotation], "the announcement is withdrawn")
+			assert.Empty(t, a.gates.told(), "the application never stops")
+
+			if undo == nil {
+				b = w.start("c", startLocked(app, newRevision))
+				b.connect("s3")
+			} else {
+				undo()
+			}
+			w.within(15*time.Second, "the next live candidate runs", func() bool { return b.running("s3") })
+			assert.Equal(t, "soon:"+b.identity(), a.says()[1])
+		}))
+	}
+}
+
+// says returns the second words of the pod's announcements.
+func (p *pod) says() (all []string) {
+	for _, one := range p.announcements() {
+		all = append(all, one.says)
+	}
+	return all
+}
+
+func TestHolderOfAnyKindAwaitsTheAnswer(t *testing.T) {
+	for name, c := range map[string]struct {
+		app    *patient
+		change func(c *Config)
+	}{
+		"with ports":     {newPatient(), lingering(&ports{})},
+		"without ports":  {newPatient(), func(*Config) {}},
+		"does not serve": {newPatient("readiness"), lingering(&ports{})},
+	} {
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			w.free(theSlot, nextLease)
+			a := w.up("a", of(oldRevision), c.app.probed("readiness"), c.change)
+			w.within(time.Second, "the old child runs", a.runs)
+			w.pass(turn.Rest + 10*time.Second)
+			w.speak(api.Word{Say: api.WantsNewer, Identity: "x_u", To: w.holdID(), Revision: newRevision})
+			w.pass(5 * time.Second)
+			assert.Equal(t, []string{"soon:x_u"}, a.says())
+			require.Empty(t, a.gates.told(), "nobody has answered")
+
+			b := w.up("b", of(newRevision))
+			w.within(15*time.Second, "the application stops", func() bool { return len(a.gates.told()) > 0 })
+			id := a.announcements()[1].id
+			answered := false
+			for _, r := range w.server.Requests("put") {
+				for _, word := range api.ParseWords(r.Lease.Annotations[api.WordsAnnotation]) {
+					answered = answered || r.By == "b" && word.To == id
+				}
+			}
+			assert.True(t, answered)
+			w.within(time.Second, "the turn begins", b.runs)
+		}))
+	}
+}
+
+// A dead pod's wish stays in the next Lease. A live pod's wish comes before it.
+func TestAnnouncementsWithoutAnAnswerBackOff(t *testing.T) {
+	simulate(t, func(w *world) {
+		a, b := w.rolling()
+		w.speak(api.Word{Say: api.WantsNewer, Identity: "x_u", To: w.holdID(), Revision: newRevision})
+		w.pass(time.Hour)
+		assert.Empty(t, a.gates.told())
+		all := a.announcements()
+		for i, pause := range []time.Duration{10, 20, 40, 80, 160, 300, 300, 300, 300} {
+			assert.InDelta(t, pause*time.Second+leave.Another, all[i+1].at.Sub(all[i].at), float64(time.Second), "%d", i)
+		}
+		assert.LessOrEqual(t, len(all), 16)
+		b.connect("s3")
+		w.within(5*time.Minute+5*time.Second, "the turn begins", func() bool { return b.running("s3") })
+		assert.Equal(t, "soon:"+b.identity(), a.says()[len(all)])
+	})
+}
+
+// The holder hears nothing, so the wish waits.
+func TestLostWishIsSaidAgain(t *testing.T) {
+	wish := func(w *world, identity string) api.Word {
+		return api.Word{Say: api.WantsNewer, Identity: identity, To: w.holdID(), Revision: newRevision}
+	}
+	for name, lose := range map[string]func(w *world){
+		"a person has removed it":                 func(w *world) { w.speak() },
+		"pods that are dead now have replaced it": func(w *world) { w.speak(wish(w, "x_u"), wish(w, "y_u")) },
+		"the next Lease is new": func(w *world) {
+			w.server.remove(nextLease)
+			w.free(nextLease)
+		},
+	} {
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			a, b := w.rolling()
+			a.link.set(func(l *link) { l.mute, l.hidden = true, nextLease })
+			b.connect("s3")
+			wishes := func() bool { return w.words().Of(b.identity()) }
+			w.within(time.Second, "the pod wishes", wishes)
+			lose(w)
+			w.within(wishPause, "the pod wishes again", wishes)
+			gets := b.about("get")
+			w.pass(time.Hour)
+			assert.Equal(t, 2, b.about("put"))
+			assert.LessOrEqual(t, b.about("get")-gets, 11, "at 10 s, 20 s, …, 10 min")
+			lose(w)
+			w.within(longestWishPause, "the pod wishes again", wishes)
+		}))
+	}
+}
+
+// A person restores an old state of the next Lease. Each of its words names the hold, or the announcement,
+// that it is about.
+func TestOldWordsEndNoHold(t *testing.T) {
+	simulate(t, func(w *world) {
+		a, b := w.rolling()
+		first := w.holdID()
+		a.link.set(func(l *link) { l.mute = true })
+		b.connect("s3")
+		w.within(time.Second, "the pod wishes", func() bool { return w.words().Of(b.identity()) })
+		wish := w.words()
+		a.link.set(func(l *link) { l.mute = false })
+		w.speak(wish...)
+		w.within(time.Second, "the turn begins", func() bool { return b.running("s3") })
+		answer := w.words()
+		require.Equal(t, first, strings.Split(answer[0].To, ".")[0])
+		b.crash("s3")
+		w.within(time.Second, "the old child runs again", func() bool { return a.running("s1") })
+		b.kill()
+		w.pass(2 * turn.Rest)
+		told := a.gates.told()
+		for _, old := range []api.Words{wish, answer} {
+			w.speak(old...)
+			w.pass(turn.Rest)
+		}
+		assert.Len(t, a.announcements(), 1)
+
+		w.speak(api.Word{Say: api.WantsNewer, Identity: b.identity(), To: w.holdID(), Revision: newRevision})
+		w.announced()
+		w.speak(answer[0], api.Word{Say: api.Takes, Identity: "x_u", To: w.holdID() + ".1"})
+		w.pass(time.Minute)
+		assert.Equal(t, told, a.gates.told())
+		assert.True(t, a.running("s1"))
 	})
 }
