@@ -296,8 +296,11 @@ func (s standby) answer(d status.Decision, standing turn.StandbyDecision, v elec
 	case said != "", follows:
 		return said, pace.Never
 	case !serves:
-		// The application hangs, so whoever can take the slot says so.
-		if soon && asked == "" && takes && (holder.Revision.Same(s.config.Revision) || !holder.Revision.Valid()) {
+		// The application hangs, so whoever can take the slot says so. Pods of two revisions of one workload
+		// take turns instead.
+		own := s.config.Revision
+		turns := s.rollout.takesTurns() && holder.Revision.Workload == own.Workload && !holder.Revision.Same(own)
+		if soon && asked == "" && takes && !turns {
 			return api.Takes, pace.Never
 		}
 		return "", pace.Never
