@@ -17,6 +17,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/leave"
+	"github.com/metaparticle-io/metaparticle/agent/status"
 	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -346,5 +347,148 @@ func TestOldWordsEndNoHold(t *testing.T) {
 		w.pass(time.Minute)
 		assert.Equal(t, told, a.gates.told())
 		assert.True(t, a.running("s1"))
+	})
+}
+
+// patients gives each pod an application of its own, with a readiness probe and the time after which it hangs.
+func patients(apps map[string]*patient, sick ...string) func(c *Config) {
+	return func(c *Config) {
+		if apps[c.PodName] == nil {
+			apps[c.PodName] = newPatient(sick...)
+		}
+		apps[c.PodName].probed("readiness")(c)
+		c.YieldAfter = time.Minute
+	}
+}
+
+// probing lets the time d pass, while the kubelet sends the readiness probes of the pods.
+func (w *world) probing(d time.Duration, pods ...*pod) {
+	for end := w.clock() + d; w.clock() < end; w.pass(5 * time.Second) {
+		for _, p := range pods {
+			p.kubelet("readiness")
+		}
+	}
+}
+
+// hangs lets the pod's application fail its readiness probe until the pod is not Ready.
+func (p *pod) hangs(app *patient) {
+	app.be(true, "readiness")
+	p.world.probing(15*time.Second, p)
+}
+
+func TestHolderThatHangsHandsOver(t *testing.T) {
+	for name, c := range map[string]struct{ all, other func(c *Config) }{
+		"with turns":            {of(oldRevision), of(oldRevision)},
+		"with ports":            {lingering(&ports{}), lingering(&ports{})},
+		"without a revision":    {of(unordered), of(unordered)},
+		"readiness of a holder": {func(c *Config) { c.Readiness = api.ReadinessHolder }, of(unordered)},
+		"another workload": {of(oldRevision), func(c *Config) {
+			c.Workload, c.Revision = "Deployment/other", api.Revision{Workload: "2d7a", Number: 3, Hash: "o"}
+		}},
+		"another template, without turns": {
+			func(c *Config) { c.Readiness, c.Revision = api.ReadinessHolder, oldRevision }, func(c *Config) { c.Readiness, c.Revision = api.ReadinessHolder, newRevision },
+		},
+	} {
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			w.free(theSlot, nextLease)
+			apps := map[string]*patient{}
+			a := w.up("a", c.all, patients(apps))
+			w.within(time.Second, "the child runs", a.runs)
+			b := w.up("b", c.all, c.other, patients(apps))
+			w.pass(turn.Rest + time.Second)
+			a.hangs(apps["a"])
+			took := w.within(time.Minute+time.Second, "the other pod runs", b.runs)
+			assert.GreaterOrEqual(t, took, 55*time.Second)
+			assert.Equal(t, []string{status.ReasonHung}, a.gates.told())
+			assert.Equal(t, []string{api.LeavingSoon}, a.says())
+			assert.Equal(t, a.identity(), w.rollout().Hung)
+
+			// For a while the pod whose application hung takes the slot only from nobody.
+			c := w.up("c", c.all, c.other, patients(apps))
+			w.pass(10 * time.Second)
+			b.crash("b")
+			w.within(2*time.Second, "the third pod runs", c.runs)
+			c.crash("c")
+			w.pass(time.Minute)
+			assert.False(t, a.runs())
+			w.within(time.Minute, "the first pod runs", a.runs)
+		}))
+	}
+}
+
+func TestHungHolderGoesOnWithoutAReasonToEnd(t *testing.T) {
+	for name, c := range map[string]struct {
+		sick  []string
+		other func(w *world, apps map[string]*patient)
+		most  int
+	}{
+		"it has never served": {[]string{"readiness"}, func(w *world, apps map[string]*patient) { w.up("b", patients(apps)) }, 0},
+		"a person has paused the slot": {nil, func(w *world, apps map[string]*patient) {
+			w.up("b", patients(apps))
+			w.annotate(theSlot, api.PausedAnnotation, "hold")
+		}, 0},
+		"enroll knows of no other pod": {nil, func(w *world, _ map[string]*patient) { w.annotate(nextLease, api.AloneAnnotation, "true") }, 0},
+		"no other pod exists":          {nil, func(*world, map[string]*patient) {}, 16},
+		"no other pod can start":       {nil, func(w *world, apps map[string]*patient) { w.start("b", patients(apps)) }, 16},
+	} {
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			w.free(theSlot, nextLease)
+			apps := map[string]*patient{}
+			a := w.up("a", patients(apps, c.sick...))
+			w.within(time.Second, "the child runs", a.runs)
+			c.other(w, apps)
+			w.pass(turn.Rest)
+			a.hangs(apps["a"])
+			w.pass(time.Hour)
+			assert.Empty(t, a.gates.told())
+			assert.LessOrEqual(t, len(a.announcements()), c.most)
+			assert.Equal(t, c.most > 0, len(a.announcements()) > 0)
+			if c.most > 0 {
+				b := w.pods["b"]
+				if b == nil {
+					b = w.start("b", patients(apps))
+				}
+				b.connect("b")
+				w.within(5*time.Minute+5*time.Second, "the other pod runs", b.runs)
+			}
+		}))
+	}
+}
+
+// A database behind all pods fails.
+func TestDeadDatabaseMovesSlotSeldom(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot, nextLease)
+		apps := map[string]*patient{}
+		pods := []*pod{}
+		for _, name := range []string{"a", "b", "c"} {
+			pods = append(pods, w.up(name, of(oldRevision), patients(apps)))
+			w.pass(time.Second)
+		}
+		w.pass(turn.Rest)
+		all := func(sick bool) {
+			for _, app := range apps {
+				app.be(sick, "readiness")
+			}
+		}
+		all(true)
+		w.probing(3*time.Hour, pods...)
+		assert.Equal(t, 2, w.starts(), "the slot moves once, to an application that never serves")
+		all(false)
+		w.probing(turn.Forget+time.Minute, pods...)
+		assert.Zero(t, w.rollout().Hangs)
+		w.pass(time.Minute)
+		began, moves := time.Now(), []time.Duration{}
+		for hold := w.holdID(); time.Since(began) < 3*time.Hour; { // the database works for half a minute, again and again
+			all(time.Since(began)%(3*time.Minute) > 30*time.Second)
+			w.probing(5*time.Second, pods...)
+			if now := w.holdID(); now != hold && now != "" {
+				hold, moves = now, append(moves, time.Since(began))
+			}
+		}
+		require.NotEmpty(t, moves)
+		for n := 1; n < len(moves); n++ {
+			assert.GreaterOrEqual(t, moves[n]-moves[n-1], min(time.Minute<<n, time.Hour), "%v", moves)
+		}
 	})
 }
