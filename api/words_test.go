@@ -87,3 +87,37 @@ func FuzzWordsOfOthersAreKeptAsTheyAre(f *testing.F) {
 		require.Len(t, identities, len(words))
 	})
 }
+
+func TestOneMoreWordVoidsWhatIsOld(t *testing.T) {
+	for name, c := range map[string]struct {
+		have, add string
+		insists   bool
+		want      string // empty if the next Lease needs no further word
+	}{
+		"the first word":                         {"", "newer:n:h1:w/2/x:1", false, "newer:n:h1:w/2/x:1"},
+		"the same word":                          {"newer:n:h1:w/2/x:1", "newer:n:h1:w/2/x:1", false, ""},
+		"a later wish":                           {"newer:n:h1:w/2/x:1", "newer:n:h1:w/2/x:2", false, "newer:n:h1:w/2/x:2"},
+		"an answer replaces the pod's wish":      {"newer:n:h1:w/2/x:1", "takes:n:h1.5", false, "takes:n:h1.5"},
+		"words for an earlier hold":              {"newer:m:h1:w/2/x:1 stays:o:h1.5", "back:n:h2:w/1/o:1", false, "back:n:h2:w/1/o:1"},
+		"answers to an earlier announcement":     {"stays:m:h1.5 newer:o:h1:w/2/x:1", "stays:n:h1.6", false, "newer:o:h1:w/2/x:1 stays:n:h1.6"},
+		"a wish keeps the answers":               {"stays:m:h1.5", "newer:n:h1:w/2/x:1", false, "stays:m:h1.5 newer:n:h1:w/2/x:1"},
+		"two other wishes":                       {"newer:m:h1:w/2/x:1 newer:o:h1:w/2/x:1", "newer:n:h1:w/2/x:1", false, ""},
+		"two other wishes, a pod insists":        {"newer:m:h1:w/2/x:1 newer:o:h1:w/2/x:1", "newer:n:h1:w/2/x:1", true, "newer:o:h1:w/2/x:1 newer:n:h1:w/2/x:1"},
+		"three answers":                          {"stays:m:h1.5 either:o:h1.5 takes:p:h1.5", "either:n:h1.5", false, ""},
+		"three answers, the holder has asked":    {"stays:m:h1.5 either:o:h1.5 takes:p:h1.5", "takes:n:h1.5", true, "stays:m:h1.5 either:o:h1.5 takes:p:h1.5 takes:n:h1.5"},
+		"three answers, and the pod is prepared": {"stays:m:h1.5 either:n:h1.5 takes:p:h1.5", "prepared:n:h1.5", false, "stays:m:h1.5 takes:p:h1.5 prepared:n:h1.5"},
+		"a prepared pod says nothing else":       {"prepared:n:h1.5", "stays:n:h1.5", true, ""},
+		"no room, a wish goes": {
+			"newer:m:h1:w/2/x:1 stays:o:h1.5 stays:p:h1.5 newer:q:h1:w/2/x:1 stays:r:h1.5", "takes:n:h1.5", true,
+			"stays:o:h1.5 stays:p:h1.5 newer:q:h1:w/2/x:1 stays:r:h1.5 takes:n:h1.5",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, more := ParseWords(c.have).With(ParseWords(c.add)[0], c.insists)
+			assert.Equal(t, c.want != "", more)
+			if more {
+				assert.Equal(t, c.want, got.String())
+			}
+		})
+	}
+}
