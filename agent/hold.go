@@ -247,7 +247,7 @@ func (h *hold) wish(s elector.State) ending {
 		return ending{reason: status.ReasonYield, grace: grace, successor: s.Yield.Successor}
 	case h.yielding && !h.config.slotless():
 		return ending{reason: status.ReasonYield, grace: grace}
-	case h.turn.To.Identity != "" && h.now >= h.leaving.announcesAt:
+	case h.turn.To.Identity != "" && h.now >= h.leaving.announcesAt && !h.hangsFirst():
 		return ending{reason: status.ReasonYield, grace: grace, successor: h.turn.To.Identity, wish: h.turn.To}
 	case h.turn.Hangs && h.now >= h.leaving.announcesAt:
 		return ending{reason: status.ReasonHung, grace: grace}

@@ -210,7 +210,7 @@ func (h *hold) learnTurn(now, since time.Duration, serves, paused bool) {
 		}
 	}
 	h.turns.Serves, h.turns.Paused, h.turns.Alone = serves, paused, h.rollout.heard.aloneIn(h.id)
-	h.turns.Wishes = h.rollout.heard.wishes(h.id)
+	h.turns.Wishes, h.turns.Unanswered = h.rollout.heard.wishes(h.id), h.leaving.unanswered
 	last := func(w api.Word) bool { return w == h.leaving.unanswered }
 	if i := slices.IndexFunc(h.turns.Wishes, last); i >= 0 {
 		h.turns.Wishes = append(slices.Delete(h.turns.Wishes, i, i+1), h.leaving.unanswered)
@@ -218,6 +218,13 @@ func (h *hold) learnTurn(now, since time.Duration, serves, paused bool) {
 	if h.leaving.Says != "" && h.leaving.wish.Identity != "" {
 		h.turns.Wishes = slices.Insert(h.turns.Wishes, 0, h.leaving.wish)
 	}
+}
+
+// hangsFirst reports whether the holder announces that its application hangs, and not that it yields to a
+// wish, because the last announcement for that wish had no answer.
+func (h *hold) hangsFirst() bool {
+	announces := h.leaving.Says != "" && h.leaving.wish == h.turn.To
+	return h.turn.Hangs && h.turn.To == h.leaving.unanswered && !announces
 }
 
 // decideTurn returns package turn's decision about the hold.

@@ -527,21 +527,24 @@ func TestPreferredPodGetsTheSlotBack(t *testing.T) {
 	})
 }
 
-// docs: a preference is about pods of one template, and a rollout comes first.
-func TestPreferenceWaitsForARollout(t *testing.T) {
-	simulate(t, func(w *world) {
-		prefer := func(this Prefers) func(c *Config) { return func(c *Config) { c.Prefers = this } }
-		w.free(theSlot, nextLease)
-		a := w.up("a", of(oldRevision), prefer(PrefersOthers))
-		w.within(time.Second, "the child runs", a.runs)
-		w.up("b", of(oldRevision), prefer(PrefersThis))
-		n := w.start("n", of(newRevision), prefer(PrefersThis))
-		w.speak(api.Word{Say: api.WantsNewer, Identity: "x_u", To: w.holdID(), Revision: newRevision})
-		w.pass(time.Hour)
-		require.True(t, a.runs(), "a newer revision wishes, and does not answer")
-		n.connect("n")
-		w.within(6*time.Minute, "the turn begins", n.runs)
-		w.pass(time.Hour)
-		assert.True(t, n.runs())
-	})
+// A pod of a newer revision has died after its wish, which stays in the next Lease.
+func TestDeadWishKeepsSlotNeitherFromPreferredPodNorAtAHungOne(t *testing.T) {
+	for name, hangs := range map[string]bool{"the holder hangs": true, "the holder is not preferred": false} {
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			apps := map[string]*patient{}
+			s := w.serve(1, patients(apps), func(c *Config) {
+				if c.Prefers = PrefersOthers; c.PodName == "b" {
+					c.Prefers = PrefersThis
+				}
+			})
+			w.speak(api.Word{Say: api.WantsNewer, Identity: "x_u", To: w.holdID(), Revision: newRevision})
+			w.pass(turn.Settled / 2)
+			limit := 2 * turn.Settled
+			if hangs {
+				s.holder.hangs(apps["a"])
+				limit = time.Minute + 6*time.Minute
+			}
+			w.within(limit, "the standby runs", func() bool { return s.others[0].running("b") })
+		}))
+	}
 }

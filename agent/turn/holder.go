@@ -42,9 +42,10 @@ type HolderFacts struct {
 	// Prefers reports that other pods than this one are preferred.
 	Prefers bool
 	Paused  bool
-	// Wishes are the other pods' wishes for the slot of this hold. Wishes to which the holder has
-	// announced its end in vain are left out.
-	Wishes api.Words
+	// Wishes are the other pods' wishes for the slot of this hold. Unanswered is the last one for which
+	// the holder has announced its end in vain.
+	Wishes     api.Words
+	Unanswered api.Word
 }
 
 // HolderDecision is the decision about a holder.
