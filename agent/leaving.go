@@ -26,6 +26,8 @@ type leaving struct {
 	// id identifies the present announcement; empty without one. Answers to earlier announcements do not
 	// count, because their pods may be gone.
 	id string
+	// lookAt is the instant at which the holder reads the next Lease, if it has no answer by then.
+	lookAt time.Duration
 	// wish is the wish because of which the hold ends, or names its successor; zero for none.
 	wish api.Word
 	// unanswered is the last wish to which the holder has announced its end in vain, and withdrawals counts
@@ -132,6 +134,7 @@ func (h *hold) leave(ctx context.Context, s elector.State, wish ending, serves b
 	out := l.Out
 	if l.Says == "" {
 		l.id, l.wish = h.id+"."+strconv.FormatInt(now.Milliseconds(), 10), wish.wish
+		l.lookAt = now + leave.Another/2
 	}
 	l.Decision = l.leave.Next(now, f)
 	if l.Withdrawn {
@@ -147,7 +150,7 @@ func (h *hold) leave(ctx context.Context, s elector.State, wish ending, serves b
 	if l.announcesAt > now {
 		readAt = min(readAt, l.announcesAt)
 	}
-	return min(l.Wake, readAt)
+	return min(l.Wake, readAt, h.lookForAnswer(ctx))
 }
 
 // stopSignals reports whether the kubelet has signalled a shim of the hold, and whether a shim

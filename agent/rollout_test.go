@@ -18,6 +18,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/agent/leave"
 	"github.com/metaparticle-io/metaparticle/agent/status"
 	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
@@ -97,10 +98,11 @@ func TestPodOfNewRevisionIsReadyOnceProven(t *testing.T) {
 	})
 }
 
-func TestHolderSeesAsksAlthoughWatchesAreRefused(t *testing.T) {
+func TestHolderHearsWordsWithoutWatches(t *testing.T) {
 	for name, broken := range map[string]func(l *link){
 		"refused": func(l *link) { l.unwatched = &kube.StatusError{Code: 429} },
 		"empty":   func(l *link) { l.mute, l.idle, l.orderly = true, 1, true },
+		"silent":  func(l *link) { l.mute = l.name == "a" },
 	} {
 		t.Run(name, simulated(func(t *testing.T, w *world) {
 			_, b := w.rolling()
@@ -109,7 +111,7 @@ func TestHolderSeesAsksAlthoughWatchesAreRefused(t *testing.T) {
 				p.set(func(l *link) { l.refuse = nil }) // the open watches have ended
 			}
 			b.connect("s3")
-			w.within(2*time.Minute, "the turn begins", func() bool { return b.running("s3") })
+			w.within(longestWatch+leave.Another, "the turn begins", func() bool { return b.running("s3") })
 		}))
 	}
 }

@@ -70,9 +70,6 @@ func (h *heard) about(to string, wish bool) (words api.Words) {
 func (s *state) watchWords(ctx context.Context, h *hold) (end func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	next, begun := api.NextLease(h.slots[0]), false
-	hear := func(l *kube.Lease) {
-		s.posts.post(ctx, func(time.Duration) { s.rollout.heard.hear(l, s.self.Identity) })
-	}
 	s.group.Go(func() {
 		sleep(ctx, watchAfter)
 		_ = kube.Follow(ctx, kube.Following{ // the error is that of ctx
@@ -85,12 +82,8 @@ func (s *state) watchWords(ctx context.Context, h *hold) (end func()) {
 					begun = true
 					return "", nil
 				}
-				ctx, cancel := context.WithTimeout(ctx, s.self.Budget.RequestTimeout)
-				defer cancel()
-				l, err := s.config.API.GetLease(ctx, next)
-				if err == nil {
-					hear(l)
-				} else if errors.Is(err, kube.ErrNotFound) {
+				err := s.readWords(ctx, next)
+				if errors.Is(err, kube.ErrNotFound) {
 					err = nil
 				}
 				return "", err
@@ -98,7 +91,7 @@ func (s *state) watchWords(ctx context.Context, h *hold) (end func()) {
 			Watch: func(ctx context.Context, version string) error {
 				return s.config.API.WatchLease(ctx, next, version, func(e kube.WatchEvent) {
 					if e.Lease != nil && e.Type != kube.Deleted {
-						hear(e.Lease)
+						s.hear(ctx, e.Lease)
 					}
 				})
 			},
@@ -107,6 +100,35 @@ func (s *state) watchWords(ctx context.Context, h *hold) (end func()) {
 		})
 	})
 	return func() { time.AfterFunc(elector.WatchEndsAfter, cancel) }
+}
+
+func (s *state) hear(ctx context.Context, l *kube.Lease) {
+	s.posts.post(ctx, func(time.Duration) { s.rollout.heard.hear(l, s.self.Identity) })
+}
+
+// readWords reads the next Lease once.
+func (s *state) readWords(ctx context.Context, next string) error {
+	bounded, cancel := context.WithTimeout(ctx, s.self.Budget.RequestTimeout)
+	defer cancel()
+	l, err := s.config.API.GetLease(bounded, next)
+	if err == nil {
+		s.hear(ctx, l)
+	}
+	return err
+}
+
+// lookForAnswer reads the next Lease once if nobody who can take the slot has answered in half of the time
+// for that, because the watch may be silent. The result is the instant of the next decision.
+func (h *hold) lookForAnswer(ctx context.Context) (wake time.Duration) {
+	l := &h.leaving
+	if _, soon := api.Asked(l.Says); !soon || l.Answered {
+		return pace.Never
+	}
+	if h.now >= l.lookAt {
+		l.lookAt = pace.Never
+		h.group.Go(func() { _ = h.readWords(ctx, api.NextLease(h.slots[0])) })
+	}
+	return l.lookAt
 }
 
 // sleep returns after the time in the argument "pause", or earlier at the end of ctx.
