@@ -152,7 +152,7 @@ func (r *rollout) learn(now time.Duration, s turn.StandbyDecision) {
 // the record.
 func (r *rollout) text(now time.Duration, wall time.Time, a elector.Action, record lease.Record) string {
 	switch {
-	case a.Kind == elector.Acquire && r.workload != "":
+	case a.Kind == elector.Acquire && (r.workload != "" || !turn.Parse(record.Rollout).Proven.Valid()):
 		return r.acquired(now, wall, record, a.Record.Hold).String()
 	case a.Kind == elector.Acquire:
 		return record.Rollout
