@@ -191,22 +191,6 @@ func TestNamedSuccessorIsAlwaysAmongTheAnswers(t *testing.T) {
 	})
 }
 
-// Other programs may connect to the successor's own address all the time, such as a monitor.
-func TestClientsOfSuccessorDelayTheStopOnlyBriefly(t *testing.T) {
-	simulate(t, func(w *world) {
-		s := w.serve(2)
-		s.holder.agent.Yield()
-		next, _ := s.follower()
-		began := time.Now()
-		for s.holder.running("s1") && time.Since(began) < time.Minute {
-			s.ports[next].connect()
-			w.pass(50 * time.Millisecond)
-		}
-		assert.InDelta(t, (endpointDelay + leave.Patience).Seconds(), time.Since(began).Seconds(), 0.3)
-		w.within(time.Second, "the named standby holds", func() bool { return next.running(next.shimOf()) })
-	})
-}
-
 // shimOf returns the pod's only shim.
 func (p *pod) shimOf() gate.ShimID {
 	p.gates.mu.Lock()

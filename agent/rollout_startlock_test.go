@@ -50,73 +50,49 @@ func (w *world) lockStarts(change func(l *kube.Lease)) {
 func pauseStarts(l *kube.Lease)  { l.Annotations[api.PausedAnnotation] = string(api.PauseHold) }
 func resumeStarts(l *kube.Lease) { delete(l.Annotations, api.PausedAnnotation) }
 
-func TestPausedStartLockDelaysTheNextTurn(t *testing.T) {
-	simulate(t, func(w *world) {
-		app := newPatient()
-		a, a2 := w.lockedPods(app)
-		w.lockStarts(pauseStarts)
-		w.pass(time.Second)
-		assert.Equal(t, gate.Running, a.gates.phase("s1"))
-		b := w.start("b", startLocked(app, newRevision))
-		b.connect("s3")
-		down := time.Duration(0)
-		for range 600 {
-			w.pass(time.Second)
-			if !a.running("s1") && !a2.running("s2") && !b.running("s3") {
-				down += time.Second
-			}
+func TestStartLockDelaysTheNextTurn(t *testing.T) {
+	free := func(w *world) { w.lockStarts(func(l *kube.Lease) { l.Holder = "" }) }
+	heldFor := func(d time.Duration) func(w *world) {
+		return func(w *world) {
+			w.lockStarts(func(l *kube.Lease) {
+				l.Holder, l.AcquireTime, l.RenewTime, l.DurationSeconds = "other_u", time.Now().Add(-d), time.Now(), 60
+			})
 		}
-		assert.Zero(t, down, "nobody serves")
-		assert.Equal(t, "False WaitsForItsTurn", b.ready())
-		assert.Equal(t, "start-lock.db is paused, so revision 7 does not ask yet", b.message())
-		assert.Empty(t, w.rollout().Turns)
-
-		w.lockStarts(resumeStarts)
-		w.within(5*time.Second, "the new child runs", func() bool { return b.running("s3") })
-		w.within(15*time.Second, "the new pod is ready", func() bool { return b.ready() == "True Holding" })
-	})
-}
-
-func TestPodDoesNotAskWhileAnotherStartsSlowly(t *testing.T) {
+	}
 	for name, c := range map[string]struct {
-		held time.Duration
-		asks bool
-	}{"for a minute": {time.Minute, true}, "for longer than slowStart": {slowStart + time.Second, false}} {
+		lock, unlock func(w *world)
+		message      string // empty if the turn begins
+	}{
+		"held for a minute": {heldFor(time.Minute), free, ""},
+		"held for longer than slowStart": {heldFor(slowStart + time.Second), free,
+			"start-lock.db is held by other, whose application starts slowly, so revision 7 does not ask yet"},
+		"paused": {func(w *world) { w.lockStarts(pauseStarts) }, func(w *world) { w.lockStarts(resumeStarts) },
+			"start-lock.db is paused, so revision 7 does not ask yet"},
+		"without a Lease": {func(w *world) { w.server.remove(startSlot) }, func(w *world) { w.free(startSlot) },
+			"start-lock.db is not known, so revision 7 does not ask yet"},
+	} {
 		t.Run(name, simulated(func(t *testing.T, w *world) {
 			app := newPatient()
-			a, _ := w.lockedPods(app)
-			w.lockStarts(func(l *kube.Lease) {
-				l.Holder, l.AcquireTime, l.RenewTime, l.DurationSeconds = "other_u", time.Now().Add(-c.held), time.Now(), 30
-			})
+			a, a2 := w.lockedPods(app)
+			c.lock(w)
+			w.pass(time.Second)
 			b := w.start("b", startLocked(app, newRevision))
 			b.connect("s3")
-			for range 10 {
-				w.pass(5 * time.Second)
-				w.lockStarts(func(l *kube.Lease) { l.RenewTime = time.Now() })
+			for range 50 {
+				w.pass(time.Second)
+				assert.True(t, c.message == "" || a.running("s1") || a2.running("s2"), "somebody serves")
 			}
-			assert.Equal(t, !c.asks, a.running("s1"))
-			if !c.asks {
-				assert.Equal(t, "start-lock.db is held by other, whose application starts slowly, so revision 7 does not ask yet", b.message())
+			assert.Equal(t, c.message == "", !a.running("s1"))
+			if c.message != "" {
+				assert.Equal(t, "False WaitsForItsTurn", b.ready())
+				assert.Equal(t, c.message, b.message())
+				assert.Empty(t, w.rollout().Turns)
 			}
-			w.lockStarts(func(l *kube.Lease) { l.Holder = "" })
-			w.within(5*time.Second, "the new child runs", func() bool { return b.running("s3") })
+			c.unlock(w)
+			w.within(15*time.Second, "the new child runs", func() bool { return b.running("s3") })
+			w.within(15*time.Second, "the new pod is ready", func() bool { return b.ready() == "True Holding" })
 		}))
 	}
-}
-
-func TestPodDoesNotAskWithoutStartLocksLease(t *testing.T) {
-	simulate(t, func(w *world) {
-		app := newPatient()
-		a, _ := w.lockedPods(app)
-		w.server.remove(startSlot)
-		b := w.start("b", startLocked(app, newRevision))
-		b.connect("s3")
-		w.pass(10 * time.Minute)
-		assert.True(t, a.running("s1"))
-		assert.Equal(t, "start-lock.db is not known, so revision 7 does not ask yet", b.message())
-		w.free(startSlot)
-		w.within(15*time.Second, "the new child runs", func() bool { return b.running("s3") })
-	})
 }
 
 // A child of a lost hold cannot be killed for a while, and still counts as starting. Meanwhile the

@@ -4,6 +4,8 @@
 package turn
 
 import (
+	"fmt"
+	"math"
 	"testing"
 	"time"
 
@@ -408,4 +410,12 @@ func FuzzRolloutAnnotationSurvivesARoundTrip(f *testing.F) {
 		r := Parse(s)
 		assert.Equal(t, r.String(), Parse(r.String()).String())
 	})
+}
+
+func TestLargestCountNeverMakesRolloutRecordUnreadable(t *testing.T) {
+	r := Parse(fmt.Sprintf(`{"proven":%q,"turns":[{"revision":%q,"count":%d}]}`, old.String(), newer.String(), math.MaxInt64))
+	assert.Equal(t, old, r.Proven)
+	again := Parse(r.counted(newer).String())
+	assert.Equal(t, old, again.Proven)
+	assert.Equal(t, mostTurns, again.of(newer).Count)
 }
