@@ -497,8 +497,8 @@ func TestPreferredPodGetsTheSlotBack(t *testing.T) {
 	simulate(t, func(w *world) {
 		apps := map[string]*patient{}
 		s := w.serve(2, patients(apps), func(c *Config) {
-			if c.Prefers = PrefersOthers; c.PodName == "b" {
-				c.Prefers = PrefersThis
+			if c.Prefer = PrefersOthers; c.PodName == "b" {
+				c.Prefer = PrefersSelf
 			}
 		})
 		b := s.others[0]
@@ -532,8 +532,8 @@ func TestDeadWishKeepsSlotNeitherFromPreferredPodNorAtAHungOne(t *testing.T) {
 		t.Run(name, simulated(func(t *testing.T, w *world) {
 			apps := map[string]*patient{}
 			s := w.serve(1, patients(apps), func(c *Config) {
-				if c.Prefers = PrefersOthers; c.PodName == "b" {
-					c.Prefers = PrefersThis
+				if c.Prefer = PrefersOthers; c.PodName == "b" {
+					c.Prefer = PrefersSelf
 				}
 			})
 			w.speak(api.Word{Say: api.WantsNewer, Identity: "x_u", To: w.holdID(), Revision: newRevision})
