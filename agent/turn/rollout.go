@@ -76,6 +76,11 @@ const remembered = 4
 // unreadable.
 const mostTurns = 1_000_000
 
+// longestText bounds the text of a rollout, in bytes. The policy on Leases lets a pod write more, and then
+// every write of an honest holder, which adds its own part, would be refused for ever. JSON may
+// need six bytes for one. The longest text of an agent has about 2,400 bytes.
+const longestText = 4096
+
 // String returns the text for the Lease; empty for the zero rollout.
 func (r Rollout) String() string {
 	out, err := json.Marshal(r)
@@ -89,8 +94,8 @@ func (r Rollout) String() string {
 // rollout. With the zero rollout, pods take no turns.
 func Parse(s string) Rollout {
 	var r Rollout
-	if s == "" || json.Unmarshal([]byte(s), &r) != nil || r.StartMilliseconds < 0 || r.StartMilliseconds > longestTurn.Milliseconds() ||
-		r.Transitions < 0 || len(r.Turns) > remembered {
+	if s == "" || len(s) > longestText || json.Unmarshal([]byte(s), &r) != nil || len(r.String()) > longestText ||
+		r.StartMilliseconds < 0 || r.StartMilliseconds > longestTurn.Milliseconds() || r.Transitions < 0 || len(r.Turns) > remembered {
 		return Rollout{}
 	}
 	r.Hangs = min(max(0, r.Hangs), mostTurns)

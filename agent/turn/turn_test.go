@@ -6,6 +6,7 @@ package turn
 import (
 	"fmt"
 	"math"
+	"strings"
 	"testing"
 	"time"
 
@@ -418,4 +419,32 @@ func TestLargestCountNeverMakesRolloutRecordUnreadable(t *testing.T) {
 	again := Parse(r.counted(newer).String())
 	assert.Equal(t, old, again.Proven)
 	assert.Equal(t, mostTurns, again.of(newer).Count)
+}
+
+// The policy on Leases refuses an annotation above 8,192 bytes. An honest pod adds its own part to a text, and
+// escapes characters, so a former holder's long text could make every later write invalid.
+func TestForgedTextNeverOutgrowsTheLease(t *testing.T) {
+	for name, text := range map[string]string{
+		"escaped": `{"hangs":1,"hung":"` + strings.Repeat("<", 8000) + `"}`,
+		"short":   `{"hangs":1,"hung":"` + strings.Repeat("<", 4000) + `"}`,
+		"long":    `{"hangs":1,"hung":"` + strings.Repeat("x", 8150) + `"}`,
+		"yielder": `{"hangs":1,"yielder":"` + strings.Repeat("x", 8140) + `"}`,
+	} {
+		for _, p := range []Pod{pod("b1", newer), {Identity: "c_u"}} {
+			r := p.Acquired(time.Second, wall, Slot{Known: true, Successor: p.Identity, Rollout: Parse(text)}, "h2")
+			assert.Less(t, len(r.String()), 1024, name)
+		}
+	}
+	longest := api.Revision{Workload: strings.Repeat("w", 63), Number: math.MaxInt64, Hash: strings.Repeat("h", 63)}
+	identity := api.Identity(strings.Repeat("p", 253), strings.Repeat("u", 36))
+	honest := Rollout{
+		Hold: strings.Repeat("f", api.LongestLeave), Transitions: math.MaxInt32, Yields: Later, Yielder: identity, From: longest, Proven: longest,
+		StartMilliseconds: longestTurn.Milliseconds(), Prefers: true, Hangs: mostTurns, Hung: identity,
+	}
+	for i := range remembered {
+		longest.Number--
+		honest.Turns = append(honest.Turns, Turns{Revision: longest, Count: mostTurns, Next: wall.Add(time.Duration(i))})
+	}
+	assert.Equal(t, honest.String(), Parse(honest.String()).String())
+	assert.Less(t, len(honest.String()), longestText*2/3)
 }
