@@ -214,9 +214,10 @@ func (h *hold) learnTurn(now, since time.Duration, serves, paused bool) {
 	}
 	h.turns.Serves, h.turns.Paused, h.turns.Alone = serves, paused, h.rollout.heard.aloneIn(h.id)
 	h.turns.Wishes, h.turns.Unanswered = h.rollout.heard.wishes(h.id), h.leaving.unanswered
-	last := func(w api.Word) bool { return w == h.leaving.unanswered }
+	last := func(w api.Word) bool { return w.Identity == h.leaving.unanswered.Identity }
 	if i := slices.IndexFunc(h.turns.Wishes, last); i >= 0 {
-		h.turns.Wishes = append(slices.Delete(h.turns.Wishes, i, i+1), h.leaving.unanswered)
+		w := h.turns.Wishes[i]
+		h.turns.Wishes = append(slices.Delete(h.turns.Wishes, i, i+1), w)
 	}
 	if h.leaving.Says != "" && h.leaving.wish.Identity != "" {
 		h.turns.Wishes = slices.Insert(h.turns.Wishes, 0, h.leaving.wish)
@@ -227,7 +228,7 @@ func (h *hold) learnTurn(now, since time.Duration, serves, paused bool) {
 // wish, because the last announcement for that wish had no answer.
 func (h *hold) hangsFirst() bool {
 	announces := h.leaving.Says != "" && h.leaving.wish == h.turn.To
-	return h.turn.Hangs && h.turn.To == h.leaving.unanswered && !announces
+	return h.turn.Hangs && h.turn.To.Identity == h.leaving.unanswered.Identity && !announces
 }
 
 // decideTurn returns package turn's decision about the hold.

@@ -304,15 +304,96 @@ func TestLostWishIsSaidAgain(t *testing.T) {
 			wishes := func() bool { return w.words().Of(b.identity()) }
 			w.within(time.Second, "the pod wishes", wishes)
 			lose(w)
-			w.within(wishPause, "the pod wishes again", wishes)
+			w.within(2*wishPause, "the pod wishes again", wishes)
 			gets := b.about("get")
 			w.pass(time.Hour)
 			assert.Equal(t, 2, b.about("put"))
 			assert.LessOrEqual(t, b.about("get")-gets, 11, "at 10 s, 20 s, …, 10 min")
 			lose(w)
-			w.within(longestWishPause, "the pod wishes again", wishes)
+			w.within(longestWishPause+wishPause, "the pod wishes again", wishes)
 		}))
 	}
+}
+
+// The holder hears nothing, so all wishes wait. If all pods looked at once, their writes would only conflict.
+func TestManyPodsThatWishSendFewRequests(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot, nextLease)
+		a := w.up("a", of(oldRevision))
+		w.within(time.Second, "the old child runs", a.runs)
+		w.pass(turn.Rest + 10*time.Second)
+		a.link.set(func(l *link) { l.mute, l.hidden = true, nextLease })
+		for i := range 100 {
+			w.up(fmt.Sprint("b", i), of(newRevision)).link.set(func(l *link) { l.slow = 5 * time.Millisecond })
+		}
+		w.pass(time.Second)
+		sent, most := w.about(), 0
+		require.Less(t, sent, 600)
+		for range 40 {
+			w.pass(time.Second)
+			now := w.about()
+			sent, most = now, max(most, now-sent)
+		}
+		assert.Less(t, most, 100)
+	})
+}
+
+// about returns the number of all requests about the next Lease.
+func (w *world) about() (n int) {
+	for _, r := range w.server.Requests("get", "put") {
+		if r.Name == nextLease {
+			n++
+		}
+	}
+	return n
+}
+
+// A liar puts a new wish before all others again and again, and never answers.
+func TestPodThatNeverAnswersHoldsNothingUp(t *testing.T) {
+	lie := func(w *world, until time.Duration, what string, done func() bool) {
+		w.t.Helper()
+		for at := range int64(until / time.Second) {
+			words := api.Words{{Say: api.WantsNewer, Identity: "x_u", To: w.holdID(), Revision: newRevision, At: at}}
+			for _, other := range w.words() {
+				if other.Identity != "x_u" {
+					words = append(words, other)
+				}
+			}
+			w.speak(words...)
+			if w.pass(time.Second); done() {
+				return
+			}
+		}
+		assert.Fail(w.t, "not within "+until.String(), what)
+	}
+	t.Run("a rollout", simulated(func(t *testing.T, w *world) {
+		_, b := w.rolling()
+		b.connect("s3")
+		lie(w, time.Minute, "the turn begins", func() bool { return b.running("s3") })
+	}))
+	t.Run("a holder that hangs", simulated(func(t *testing.T, w *world) {
+		w.free(theSlot, nextLease)
+		app := newPatient()
+		hangs := func(c *Config) { c.YieldAfter = 10 * time.Second }
+		a := w.up("a", of(oldRevision), app.probed("readiness"), hangs)
+		w.within(time.Second, "the child runs", a.runs)
+		b := w.up("b", of(oldRevision), hangs)
+		w.pass(2 * turn.Rest)
+		a.hangs(app)
+		lie(w, time.Minute, "the other pod takes the slot", b.runs)
+	}))
+	t.Run("the successor of a deleted holder", simulated(func(t *testing.T, w *world) {
+		w.free(theSlot, nextLease)
+		a := w.up("a", of(oldRevision))
+		w.within(time.Second, "the child runs", a.runs)
+		b := w.up("b", of(oldRevision))
+		w.pass(turn.Rest)
+		w.speak(api.Word{Say: api.WantsNewer, Identity: "x_u", To: w.holdID(), Revision: newRevision})
+		w.pass(time.Hour)
+		a.remove()
+		assert.Less(t, w.within(time.Second, "the other pod takes the slot", b.runs), 500*time.Millisecond)
+		assert.NotContains(t, w.server.lease(theSlot).Annotations[api.RolloutAnnotation], "turns", "no turn of that pod's revision has begun")
+	}))
 }
 
 // A person restores an old state of the next Lease. Each of its words names the hold, or the announcement,
