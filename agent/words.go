@@ -208,6 +208,7 @@ func (s *speaker) say(ctx context.Context, say api.Say, to string, pause time.Du
 	case again:
 		s.looks++
 		s.endNow()
+		pause = time.Duration(s.random.Int64N(int64(wishPause))) // many standbys that look at once would only conflict
 	case say.Wish() && s.now < s.wishAt:
 		s.silent()
 		return s.wishAt
