@@ -254,7 +254,7 @@ func (s *speaker) write(ctx context.Context, w api.Word, insists bool, pause tim
 			return
 		}
 		s.config.Log.Warn("word is not written", "say", w.Say, "to", w.To, "err", err)
-		pause = s.self.Budget.Retry
+		pause = min(s.self.Budget.Retry<<min(tries, 4), wishPause) // another pod may write all the time
 		if errors.Is(err, kube.ErrForbidden) {
 			pause = wishPause // enroll must grant the right first
 		}

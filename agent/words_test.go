@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/leave"
@@ -335,6 +336,25 @@ func TestManyPodsThatWishSendFewRequests(t *testing.T) {
 			sent, most = now, max(most, now-sent)
 		}
 		assert.Less(t, most, 100)
+	})
+}
+
+// Before each write of the pod, a liar writes the next Lease, so the pod's write conflicts.
+func TestPodThatWishesBoundsItsRequestsDespiteConflictingWrites(t *testing.T) {
+	simulate(t, func(w *world) {
+		_, b := w.rolling()
+		b.link.set(func(l *link) {
+			writes := 0
+			l.meddle = func() {
+				if writes++; writes > 1000 {
+					return // without this bound, the test would hang instead of failing
+				}
+				w.annotate(nextLease, api.WordsAnnotation, fmt.Sprint(writes))
+			}
+		})
+		b.connect("s3")
+		assert.LessOrEqual(t, b.requested(time.Minute), elector.PerMinute+elector.Burst)
+		assert.LessOrEqual(t, b.requested(time.Minute), elector.PerMinute)
 	})
 }
 
