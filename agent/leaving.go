@@ -30,9 +30,9 @@ type leaving struct {
 	lookAt time.Duration
 	// wish is the wish because of which the hold ends, or names its successor; zero for none.
 	wish api.Word
-	// unanswered is the last wish to which the holder has announced its end in vain, and withdrawals counts
+	// unanswered are the last pods to which the holder has announced its end in vain, and withdrawals counts
 	// such announcements. Before the instant announcesAt the holder announces nothing that needs an answer.
-	unanswered  api.Word
+	unanswered  []string
 	withdrawals int
 	announcesAt time.Duration
 
@@ -97,7 +97,12 @@ func (l *leaving) due(wish ending) ending {
 // withdrawn learns that nobody has answered the announcement. The next one waits: ten seconds, and each time
 // twice as long, for at most five minutes.
 func (l *leaving) withdrawn(now time.Duration) {
-	l.unanswered = l.wish
+	if who := l.wish.Identity; who == "" {
+		l.unanswered = nil
+	} else {
+		l.unanswered = append(slices.DeleteFunc(slices.Clone(l.unanswered), func(one string) bool { return one == who }), who)
+		l.unanswered = l.unanswered[max(0, len(l.unanswered)-api.MostWords):]
+	}
 	l.announcesAt = now + min(10*time.Second<<min(l.withdrawals, 5), 5*time.Minute)
 	l.withdrawals++
 }
@@ -202,7 +207,7 @@ func (e ending) cause() leave.Cause {
 // learnTurn stores whether the children serve, the instant since which they serve, whether a person has
 // paused the slot, and the wishes of other pods. If children that have served stop serving, it also stores the
 // present instant. The wish for which the holder has announced its end comes first until the announcement is
-// withdrawn, although the answer has replaced it. The last wish that had no answer comes last.
+// withdrawn, although the answer has replaced it. The wishes of pods that did not answer come last.
 func (h *hold) learnTurn(now, since time.Duration, serves, paused bool) {
 	if serves && !h.turns.Serves {
 		h.turns.Serving, h.turns.Failing = since, 0
@@ -214,11 +219,9 @@ func (h *hold) learnTurn(now, since time.Duration, serves, paused bool) {
 	}
 	h.turns.Serves, h.turns.Paused, h.turns.Alone = serves, paused, h.rollout.heard.aloneIn(h.id)
 	h.turns.Wishes, h.turns.Unanswered = h.rollout.heard.wishes(h.id), h.leaving.unanswered
-	last := func(w api.Word) bool { return w.Identity == h.leaving.unanswered.Identity }
-	if i := slices.IndexFunc(h.turns.Wishes, last); i >= 0 {
-		w := h.turns.Wishes[i]
-		h.turns.Wishes = append(slices.Delete(h.turns.Wishes, i, i+1), w)
-	}
+	slices.SortStableFunc(h.turns.Wishes, func(a, b api.Word) int {
+		return slices.Index(h.leaving.unanswered, a.Identity) - slices.Index(h.leaving.unanswered, b.Identity)
+	})
 	if h.leaving.Says != "" && h.leaving.wish.Identity != "" {
 		h.turns.Wishes = slices.Insert(h.turns.Wishes, 0, h.leaving.wish)
 	}
@@ -228,7 +231,7 @@ func (h *hold) learnTurn(now, since time.Duration, serves, paused bool) {
 // wish, because the last announcement for that wish had no answer.
 func (h *hold) hangsFirst() bool {
 	announces := h.leaving.Says != "" && h.leaving.wish == h.turn.To
-	return h.turn.Hangs && h.turn.To.Identity == h.leaving.unanswered.Identity && !announces
+	return h.turn.Hangs && slices.Contains(h.leaving.unanswered, h.turn.To.Identity) && !announces
 }
 
 // decideTurn returns package turn's decision about the hold.

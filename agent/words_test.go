@@ -368,14 +368,17 @@ func (w *world) about() (n int) {
 	return n
 }
 
-// A liar puts a new wish before all others again and again, and never answers.
+// Liars put new wishes before all others again and again, and never answer.
 func TestPodThatNeverAnswersHoldsNothingUp(t *testing.T) {
 	lie := func(w *world, until time.Duration, what string, done func() bool) {
 		w.t.Helper()
 		for at := range int64(until / time.Second) {
-			words := api.Words{{Say: api.WantsNewer, Identity: "x_u", To: w.holdID(), Revision: newRevision, At: at}}
+			x := api.Word{Say: api.WantsNewer, Identity: "x_u", To: w.holdID(), Revision: newRevision, At: at}
+			y := x
+			y.Identity = "y_u"
+			words := api.Words{x, y}
 			for _, other := range w.words() {
-				if other.Identity != "x_u" {
+				if !words.Of(other.Identity) {
 					words = append(words, other)
 				}
 			}
@@ -389,7 +392,7 @@ func TestPodThatNeverAnswersHoldsNothingUp(t *testing.T) {
 	t.Run("a rollout", simulated(func(t *testing.T, w *world) {
 		_, b := w.rolling()
 		b.connect("s3")
-		lie(w, time.Minute, "the turn begins", func() bool { return b.running("s3") })
+		lie(w, 2*time.Minute, "the turn begins", func() bool { return b.running("s3") })
 	}))
 	t.Run("a holder that hangs", simulated(func(t *testing.T, w *world) {
 		w.free(theSlot, nextLease)
@@ -400,7 +403,7 @@ func TestPodThatNeverAnswersHoldsNothingUp(t *testing.T) {
 		b := w.up("b", of(oldRevision), hangs)
 		w.pass(2 * turn.Rest)
 		a.hangs(app)
-		lie(w, time.Minute, "the other pod takes the slot", b.runs)
+		lie(w, 2*time.Minute, "the other pod takes the slot", b.runs)
 	}))
 	t.Run("the successor of a deleted holder", simulated(func(t *testing.T, w *world) {
 		w.free(theSlot, nextLease)
@@ -408,7 +411,10 @@ func TestPodThatNeverAnswersHoldsNothingUp(t *testing.T) {
 		w.within(time.Second, "the child runs", a.runs)
 		b := w.up("b", of(oldRevision))
 		w.pass(turn.Rest)
-		w.speak(api.Word{Say: api.WantsNewer, Identity: "x_u", To: w.holdID(), Revision: newRevision})
+		x := api.Word{Say: api.WantsNewer, Identity: "x_u", To: w.holdID(), Revision: newRevision}
+		y := x
+		y.Identity = "y_u"
+		w.speak(x, y)
 		w.pass(time.Hour)
 		a.remove()
 		assert.Less(t, w.within(time.Second, "the other pod takes the slot", b.runs), 500*time.Millisecond)

@@ -42,10 +42,10 @@ type HolderFacts struct {
 	// Prefers reports that other pods than this one are preferred.
 	Prefers bool
 	Paused  bool
-	// Wishes are the other pods' wishes for the slot of this hold. Unanswered is the last one for which
+	// Wishes are the other pods' wishes for the slot of this hold. Unanswered are the last pods for which
 	// the holder has announced its end in vain.
 	Wishes     api.Words
-	Unanswered api.Word
+	Unanswered []string
 }
 
 // HolderDecision is the decision about a holder.
@@ -320,6 +320,6 @@ func (p Pod) Deleted(now time.Duration, h HolderFacts) api.Word {
 	if !p.Revision.Valid() || h.Paused {
 		return api.Word{}
 	}
-	h.Wishes = slices.DeleteFunc(slices.Clone(h.Wishes), func(w api.Word) bool { return w.Identity == h.Unanswered.Identity })
+	h.Wishes = slices.DeleteFunc(slices.Clone(h.Wishes), func(w api.Word) bool { return slices.Contains(h.Unanswered, w.Identity) })
 	return p.wished(now, h)
 }
