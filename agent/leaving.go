@@ -131,7 +131,7 @@ func (h *hold) leave(ctx context.Context, s elector.State, wish ending, serves b
 	if l.id == s.Leave {
 		f.Says = s.Leaving
 	}
-	out := l.Out
+	out, says := l.Out, l.Says
 	if l.Says == "" {
 		l.id, l.wish = h.id+"."+strconv.FormatInt(now.Milliseconds(), 10), wish.wish
 		l.lookAt = now + leave.Another/2
@@ -140,6 +140,9 @@ func (h *hold) leave(ctx context.Context, s elector.State, wish ending, serves b
 	if l.Withdrawn {
 		h.config.Log.Info("nobody answered, so the hold goes on", "hold", h.id, "successor", successor)
 		l.withdrawn(now)
+	}
+	if asked, _ := api.Asked(says); cause == leave.Deletion && asked != "" && l.Says != says && !l.Answered {
+		l.unanswered = l.wish
 	}
 	if l.restarts() && !signalled {
 		l.signalled, l.known = 0, false // the next stop signal may belong to a deletion

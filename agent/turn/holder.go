@@ -314,10 +314,11 @@ func (p Pod) Released(s Slot, to string, turn api.Revision) (r Rollout, successo
 
 // Deleted returns the wish of the successor that the release of a deleted pod names. The result is
 // the zero value if the deleted pod has no revision, if the slot is paused, or if no pod that wishes
-// for the slot may have it now.
+// for the slot may have it now. A pod that did not answer may be dead, and others would wait for it.
 func (p Pod) Deleted(now time.Duration, h HolderFacts) api.Word {
 	if !p.Revision.Valid() || h.Paused {
 		return api.Word{}
 	}
+	h.Wishes = slices.DeleteFunc(slices.Clone(h.Wishes), func(w api.Word) bool { return w == h.Unanswered })
 	return p.wished(now, h)
 }
