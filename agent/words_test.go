@@ -547,3 +547,36 @@ func TestDeadWishKeepsSlotNeitherFromPreferredPodNorAtAHungOne(t *testing.T) {
 		}))
 	}
 }
+
+// The application hangs, and its agent restarts before the end of yield-after.
+func TestHangOutlastsARestartOfTheAgent(t *testing.T) {
+	for name, c := range map[string]struct {
+		revision api.Revision
+		after    time.Duration
+		hangs    bool
+	}{
+		"with turns":      {oldRevision, 20 * time.Second, true},
+		"without turns":   {unordered, 20 * time.Second, true},
+		"it is unready":   {unordered, 0, true},
+		"it serves again": {oldRevision, 20 * time.Second, false},
+	} {
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			w.free(theSlot, nextLease)
+			apps := map[string]*patient{}
+			a := w.up("a", of(c.revision), patients(apps))
+			w.within(time.Second, "the child runs", a.runs)
+			b := w.up("b", of(c.revision), patients(apps))
+			w.pass(turn.Rest + time.Second)
+			a.hangs(apps["a"])
+			w.probing(c.after, a)
+			a.kill()
+			a = w.start("a")
+			a.gates.connect(a.gates.shim("a").report)
+			w.probing(50*time.Second, a)
+			assert.True(t, a.runs(), "the application has time to start")
+			apps["a"].be(c.hangs, "readiness")
+			w.probing(2*time.Minute, a)
+			assert.Equal(t, c.hangs, b.runs())
+		}))
+	}
+}
