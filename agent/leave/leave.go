@@ -212,7 +212,10 @@ func (l *Leave) enter(s stage, now time.Duration) {
 // announced reports whether the holder has announced the end that the facts state, and still waits for an
 // answer, or has one.
 func (l *Leave) announced(f Facts) bool {
-	return l.asked == f.Successor && (l.stage == awaiting || l.answered)
+	if l.stage == awaiting {
+		return l.asked == f.Successor
+	}
+	return l.answered && (f.Successor == "" || f.Successor == l.successor)
 }
 
 // giveUp ends the leave, because the application goes on, or because another pod is to answer. An answer to
