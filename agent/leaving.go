@@ -30,9 +30,10 @@ type leaving struct {
 	lookAt time.Duration
 	// wish is the wish because of which the hold ends, or names its successor; zero for none.
 	wish api.Word
-	// unanswered is the last wish to which the holder has announced its end in vain, and withdrawals counts
-	// such announcements. Before the instant announcesAt the holder announces nothing that needs an answer.
-	unanswered  api.Word
+	// unanswered are the wishes to which the holder has announced its end in vain, the last one last, and
+	// withdrawals counts such announcements. Before the instant announcesAt the holder announces nothing that
+	// needs an answer.
+	unanswered  api.Words
 	withdrawals int
 	announcesAt time.Duration
 
@@ -97,9 +98,20 @@ func (l *leaving) due(wish ending) ending {
 // withdrawn learns that nobody has answered the announcement. The next one waits: ten seconds, and each time
 // twice as long, for at most five minutes.
 func (l *leaving) withdrawn(now time.Duration) {
-	l.unanswered = l.wish
+	l.notAnswered()
 	l.announcesAt = now + min(10*time.Second<<min(l.withdrawals, 5), 5*time.Minute)
 	l.withdrawals++
+}
+
+// notAnswered learns that the pod with the wish has not answered. Once nobody has answered that the
+// application hangs, all wishes count anew.
+func (l *leaving) notAnswered() {
+	if l.wish.Identity == "" {
+		l.unanswered = nil
+		return
+	}
+	l.unanswered = append(slices.DeleteFunc(l.unanswered, func(w api.Word) bool { return w == l.wish }), l.wish)
+	l.unanswered = l.unanswered[max(0, len(l.unanswered)-api.MostWords):]
 }
 
 // leave decides how the pod leaves its Services before the wished end. The result is the
@@ -142,7 +154,7 @@ func (h *hold) leave(ctx context.Context, s elector.State, wish ending, serves b
 		l.withdrawn(now)
 	}
 	if asked, _ := api.Asked(says); cause == leave.Deletion && asked != "" && l.Says != says && !l.Answered {
-		l.unanswered = l.wish
+		l.notAnswered()
 	}
 	if l.restarts() && !signalled {
 		l.signalled, l.known = 0, false // the next stop signal may belong to a deletion
@@ -205,7 +217,7 @@ func (e ending) cause() leave.Cause {
 // learnTurn stores whether the children serve, the instant since which they serve, whether a person has
 // paused the slot, and the wishes of other pods. If children that have served stop serving, it also stores the
 // present instant. The wish for which the holder has announced its end comes first until the announcement is
-// withdrawn, although the answer has replaced it. The last wish that had no answer comes last.
+// withdrawn, although the answer has replaced it. The wishes that had no answer come last.
 func (h *hold) learnTurn(now, since time.Duration, serves, paused bool) {
 	if serves && !h.turns.Serves {
 		h.turns.Serving, h.turns.Failing = since, 0
@@ -217,10 +229,9 @@ func (h *hold) learnTurn(now, since time.Duration, serves, paused bool) {
 	}
 	h.turns.Serves, h.turns.Paused, h.turns.Alone = serves, paused, h.rollout.heard.aloneIn(h.id)
 	h.turns.Wishes, h.turns.Unanswered = h.rollout.heard.wishes(h.id), h.leaving.unanswered
-	last := func(w api.Word) bool { return w == h.leaving.unanswered }
-	if i := slices.IndexFunc(h.turns.Wishes, last); i >= 0 {
-		h.turns.Wishes = append(slices.Delete(h.turns.Wishes, i, i+1), h.leaving.unanswered)
-	}
+	slices.SortStableFunc(h.turns.Wishes, func(a, b api.Word) int {
+		return slices.Index(h.leaving.unanswered, a) - slices.Index(h.leaving.unanswered, b)
+	})
 	if h.leaving.Says != "" && h.leaving.wish.Identity != "" {
 		h.turns.Wishes = slices.Insert(h.turns.Wishes, 0, h.leaving.wish)
 	}
@@ -230,7 +241,7 @@ func (h *hold) learnTurn(now, since time.Duration, serves, paused bool) {
 // wish, because the last announcement for that wish had no answer.
 func (h *hold) hangsFirst() bool {
 	announces := h.leaving.Says != "" && h.leaving.wish == h.turn.To
-	return h.turn.Hangs && h.turn.To == h.leaving.unanswered && !announces
+	return h.turn.Hangs && slices.Contains(h.leaving.unanswered, h.turn.To) && !announces
 }
 
 // decideTurn returns package turn's decision about the hold.

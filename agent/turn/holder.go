@@ -42,10 +42,9 @@ type HolderFacts struct {
 	// Prefers reports that other pods than this one are preferred.
 	Prefers bool
 	Paused  bool
-	// Wishes are the other pods' wishes for the slot of this hold. Unanswered is the last one for which
-	// the holder has announced its end in vain.
-	Wishes     api.Words
-	Unanswered api.Word
+	// Wishes are the other pods' wishes for the slot of this hold. Unanswered are those for which the
+	// holder has announced its end in vain.
+	Wishes, Unanswered api.Words
 }
 
 // HolderDecision is the decision about a holder.
@@ -319,6 +318,6 @@ func (p Pod) Deleted(now time.Duration, h HolderFacts) api.Word {
 	if !p.Revision.Valid() || h.Paused {
 		return api.Word{}
 	}
-	h.Wishes = slices.DeleteFunc(slices.Clone(h.Wishes), func(w api.Word) bool { return w == h.Unanswered })
+	h.Wishes = slices.DeleteFunc(slices.Clone(h.Wishes), func(w api.Word) bool { return slices.Contains(h.Unanswered, w) })
 	return p.wished(now, h)
 }

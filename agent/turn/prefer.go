@@ -15,7 +15,7 @@ import (
 // preferred itself, has served for [Settled], and no rollout is under way. Nobody has waited for a
 // preference while the application does not serve: then [HolderFacts.YieldAfter] decides.
 func (p Pod) prefersNow(now time.Duration, h HolderFacts, r Rollout) bool {
-	wished := func(w api.Word) bool { return w.Revision.NewerThan(p.Revision) && w != h.Unanswered }
+	wished := func(w api.Word) bool { return w.Revision.NewerThan(p.Revision) && !slices.Contains(h.Unanswered, w) }
 	tried := func(t Turns) bool { return t.Revision.NewerThan(p.Revision) }
 	return h.Prefers && !h.Paused && h.passed(now, Settled) && p.Revision.Same(r.Proven) &&
 		!slices.ContainsFunc(h.Wishes, wished) && !slices.ContainsFunc(r.Turns, tried)
