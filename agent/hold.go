@@ -63,8 +63,10 @@ func newHold(s *state, claimed elector.State) *hold {
 	}
 	if h.resumed {
 		h.serving = claimed.Serving
-		if h.served = !h.serving.IsZero(); h.served {
-			h.turns.Failing = s.now // until the first answer of a probe
+		h.turns.Failing = s.now // until the first answer of a probe
+		if h.served = !h.serving.IsZero(); !h.served {
+			// The application hung under the earlier agent process, or still has time to begin to serve.
+			h.turns.Failing += s.rollout.pod.Lasts(h.turns.Rollout.Start())
 		}
 	}
 	h.turns.TurnSince = s.rollout.turnSince(h.since, h.turns.Rollout)

@@ -97,14 +97,20 @@ func (l *leaving) due(wish ending) ending {
 // withdrawn learns that nobody has answered the announcement. The next one waits: ten seconds, and each time
 // twice as long, for at most five minutes.
 func (l *leaving) withdrawn(now time.Duration) {
-	if who := l.wish.Identity; who == "" {
-		l.unanswered = nil
-	} else {
-		l.unanswered = append(slices.DeleteFunc(slices.Clone(l.unanswered), func(one string) bool { return one == who }), who)
-		l.unanswered = l.unanswered[max(0, len(l.unanswered)-api.MostWords):]
-	}
+	l.notAnswered()
 	l.announcesAt = now + min(10*time.Second<<min(l.withdrawals, 5), 5*time.Minute)
 	l.withdrawals++
+}
+
+// notAnswered learns that the pod with the wish has not answered. Once nobody has answered that the
+// application hangs, all wishes count anew.
+func (l *leaving) notAnswered() {
+	if l.wish.Identity == "" {
+		l.unanswered = nil
+		return
+	}
+	l.unanswered = append(slices.DeleteFunc(slices.Clone(l.unanswered), func(one string) bool { return one == l.wish.Identity }), l.wish.Identity)
+	l.unanswered = l.unanswered[max(0, len(l.unanswered)-api.MostWords):]
 }
 
 // leave decides how the pod leaves its Services before the wished end. The result is the
@@ -136,7 +142,7 @@ func (h *hold) leave(ctx context.Context, s elector.State, wish ending, serves b
 	if l.id == s.Leave {
 		f.Says = s.Leaving
 	}
-	out := l.Out
+	out, says := l.Out, l.Says
 	if l.Says == "" {
 		l.id, l.wish = h.id+"."+strconv.FormatInt(now.Milliseconds(), 10), wish.wish
 		l.lookAt = now + leave.Another/2
@@ -145,6 +151,9 @@ func (h *hold) leave(ctx context.Context, s elector.State, wish ending, serves b
 	if l.Withdrawn {
 		h.config.Log.Info("nobody answered, so the hold goes on", "hold", h.id, "successor", successor)
 		l.withdrawn(now)
+	}
+	if asked, _ := api.Asked(says); cause == leave.Deletion && asked != "" && l.Says != says && !l.Answered {
+		l.notAnswered()
 	}
 	if l.restarts() && !signalled {
 		l.signalled, l.known = 0, false // the next stop signal may belong to a deletion

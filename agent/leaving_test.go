@@ -512,3 +512,69 @@ func TestPreparedStandbyRepeatsAFailedWrite(t *testing.T) {
 		w.within(leave.Patience/2, "the application stops", func() bool { return !s.holder.running("s1") })
 	})
 }
+
+// A person pauses the slot while the holder leaves. After the pause only the wish of a dead pod is left.
+func TestAnswerBeforeAPauseEndsNoHoldAfterIt(t *testing.T) {
+	simulate(t, func(w *world) {
+		s := w.serve(2)
+		b := w.start("n", of(newRevision), lingering(&ports{}))
+		b.connect("new")
+		w.within(time.Second, "the holder is out", func() bool { return s.holder.ready() == "False Leaving" })
+		w.annotate(theSlot, api.PausedAnnotation, string(api.PauseHold))
+		w.pass(10 * time.Second)
+		require.True(t, s.holder.running("s1"))
+		b.kill()
+		w.pass(time.Minute)
+		w.annotate(theSlot, api.PausedAnnotation, "")
+		w.speak(api.Word{Say: api.WantsNewer, Identity: b.identity(), To: w.holdID(), Revision: newRevision})
+		w.pass(time.Minute)
+		assert.Empty(t, s.holder.gates.told())
+	})
+}
+
+// The wish of a pod that is long dead is still in the next Lease when the holder is deleted.
+func TestDeletedHolderNamesNoPodThatDidNotAnswer(t *testing.T) {
+	for name, change := range map[string][]func(c *Config){"no ports": nil, "ports": {lingering(&ports{})}} {
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			w.free(theSlot, nextLease)
+			a := w.up("a", append(change, of(oldRevision))...)
+			w.within(time.Second, "the old child runs", a.runs)
+			a2 := w.up("a2", append(change, of(oldRevision))...)
+			w.pass(turn.Rest + time.Second)
+			w.speak(api.Word{Say: api.WantsNewer, Identity: "x_u", To: w.holdID(), Revision: newRevision})
+			w.pass(time.Hour)
+			require.Empty(t, a.gates.told())
+			require.NotEmpty(t, a.announcements())
+			a.delete()
+			a.gates.report("a", func(r *gate.Report) { r.Stopping = true })
+			w.pass(3 * time.Second)
+			a.gates.end("a")
+			took := w.within(5*time.Second, "the other old pod runs", a2.runs)
+			assert.Less(t, took, 200*time.Millisecond)
+			assert.Empty(t, w.rollout().Turns, "a dead pod has no turn")
+		}))
+	}
+}
+
+// The pod that wishes dies before it answers. Meanwhile the kubelet signals the holder.
+func TestDeletedHolderStopsWaitingForAPodThatDied(t *testing.T) {
+	simulate(t, func(w *world) {
+		s := w.serve(1)
+		a := s.holder
+		a.link.set(func(l *link) { l.mute, l.hidden = true, nextLease })
+		b := w.start("n", of(newRevision), lingering(&ports{}))
+		b.connect("new")
+		w.within(time.Second, "the pod wishes", func() bool { return w.words().Of(b.identity()) })
+		b.kill()
+		a.link.set(func(l *link) { l.mute, l.hidden = false, "" })
+		w.speak(w.words()...)
+		w.announced()
+		a.delete()
+		a.link.set(func(l *link) { l.graceEnds = time.Now().Add(time.Minute) })
+		s.asksToStop()
+		w.within(20*time.Second, "the signal may go", func() bool { return s.delay() == 0 })
+		a.gates.end("s1")
+		w.within(time.Second/2, "the standby runs", func() bool { return s.others[0].running("b") })
+		assert.Empty(t, w.rollout().Turns, "a dead pod has no turn")
+	})
+}

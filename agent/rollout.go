@@ -53,8 +53,9 @@ func newRollout(c Config) *rollout {
 	// With the readiness "holder" no standby is Ready, so no pod needs a turn.
 	one := len(c.Slots) == 1 && api.HasNextLease(c.Slots[0])
 	r.speaks = one && !c.KubeletStops && !c.gatesReadiness()
+	r.pod.Startup, r.pod.MinReady = startup(c.Probes), c.MinReady
 	if r.speaks && c.Readiness == api.ReadinessForward {
-		r.pod.Revision, r.pod.Startup, r.pod.MinReady = c.Revision, startup(c.Probes), c.MinReady
+		r.pod.Revision = c.Revision
 		r.preferred = c.Prefer == PrefersSelf
 	}
 	return r

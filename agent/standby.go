@@ -60,7 +60,7 @@ type standbyDecision struct {
 	// standing is the decision of package turn, changed if the start lock hinders the pod.
 	standing turn.StandbyDecision
 	// watchesStart reports that the pod watches its start lock, because only this lock can keep the
-	// pod from asking. The pod watches even while the lock hinders the ask. Only so the pod learns
+	// pod from asking, or from an answer to a holder that hangs. The pod watches even while the lock hinders the ask. Only so the pod learns
 	// that the lock no longer hinders.
 	watchesStart bool
 }
@@ -72,7 +72,14 @@ func (s standby) decide(views []elector.View) standbyDecision {
 	r.see(now, views, s.startsWhole(), s.stored)
 	standing := r.standing(now, views, s.claim.Began)
 	r.learn(now, standing)
-	return standbyDecision{standing: s.hindered(standing, views), watchesStart: standing.Wish != ""}
+	return standbyDecision{standing: s.hindered(standing, views), watchesStart: standing.Wish != "" || s.rollout.speaks && hangs(views[0])}
+}
+
+// hangs reports whether the holder announces that its application hangs, so that whoever can take the slot
+// answers.
+func hangs(v elector.View) bool {
+	asked, soon := api.Asked(v.Record.Profile.Leaving)
+	return soon && asked == "" && v.Record.Profile.Serving.IsZero()
 }
 
 // facts returns the inputs of the claim's next decision. A standby competes for no slot after a
@@ -300,7 +307,7 @@ func (s standby) answer(d status.Decision, standing turn.StandbyDecision, v elec
 		// take turns instead.
 		own := s.config.Revision
 		turns := s.rollout.takesTurns() && holder.Revision.Workload == own.Workload && !holder.Revision.Same(own)
-		if soon && asked == "" && takes && !turns {
+		if hangs(v) && takes && !turns && s.starts.hinders(s.now, v.Record.Holder) == "" {
 			return api.Takes, pace.Never
 		}
 		return "", pace.Never

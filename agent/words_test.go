@@ -635,7 +635,12 @@ func TestPreferredPodGetsTheSlotBack(t *testing.T) {
 
 // A pod of a newer revision has died after its wish, which stays in the next Lease.
 func TestDeadWishKeepsSlotNeitherFromPreferredPodNorAtAHungOne(t *testing.T) {
-	for name, hangs := range map[string]bool{"the holder hangs": true, "the holder is not preferred": false} {
+	for name, c := range map[string]struct {
+		hangs bool
+		dead  int
+	}{
+		"the holder hangs": {true, 1}, "the holder is not preferred": {false, 1}, "the holder hangs, two wishes": {true, 2}, "the holder is not preferred, two wishes": {false, 2},
+	} {
 		t.Run(name, simulated(func(t *testing.T, w *world) {
 			apps := map[string]*patient{}
 			s := w.serve(1, patients(apps), func(c *Config) {
@@ -643,14 +648,51 @@ func TestDeadWishKeepsSlotNeitherFromPreferredPodNorAtAHungOne(t *testing.T) {
 					c.Prefer = PrefersSelf
 				}
 			})
-			w.speak(api.Word{Say: api.WantsNewer, Identity: "x_u", To: w.holdID(), Revision: newRevision})
+			var dead api.Words
+			for _, identity := range []string{"x_u", "y_u"}[:c.dead] {
+				dead = append(dead, api.Word{Say: api.WantsNewer, Identity: identity, To: w.holdID(), Revision: newRevision})
+			}
+			w.speak(dead...)
 			w.pass(turn.Settled / 2)
 			limit := 2 * turn.Settled
-			if hangs {
+			if c.hangs {
 				s.holder.hangs(apps["a"])
-				limit = time.Minute + 6*time.Minute
+				limit = time.Minute + time.Duration(c.dead)*6*time.Minute
 			}
 			w.within(limit, "the standby runs", func() bool { return s.others[0].running("b") })
+		}))
+	}
+}
+
+// The application hangs, and its agent restarts before the end of yield-after.
+func TestHangOutlastsARestartOfTheAgent(t *testing.T) {
+	for name, c := range map[string]struct {
+		revision api.Revision
+		after    time.Duration
+		hangs    bool
+	}{
+		"with turns":      {oldRevision, 20 * time.Second, true},
+		"without turns":   {unordered, 20 * time.Second, true},
+		"it is unready":   {unordered, 0, true},
+		"it serves again": {oldRevision, 20 * time.Second, false},
+	} {
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			w.free(theSlot, nextLease)
+			apps := map[string]*patient{}
+			a := w.up("a", of(c.revision), patients(apps))
+			w.within(time.Second, "the child runs", a.runs)
+			b := w.up("b", of(c.revision), patients(apps))
+			w.pass(turn.Rest + time.Second)
+			a.hangs(apps["a"])
+			w.probing(c.after, a)
+			a.kill()
+			a = w.start("a")
+			a.gates.connect(a.gates.shim("a").report)
+			w.probing(50*time.Second, a)
+			assert.True(t, a.runs(), "the application has time to start")
+			apps["a"].be(c.hangs, "readiness")
+			w.probing(2*time.Minute, a)
+			assert.Equal(t, c.hangs, b.runs())
 		}))
 	}
 }

@@ -154,8 +154,7 @@ const (
 	leaving
 	closing
 	left
-	// The stage "stays" means that the holder does not leave, or has given up its leave because the
-	// application goes on.
+	// The stage "stays" means that the application may stop, and that the pod stays in its Services until then.
 	stays
 )
 
@@ -169,17 +168,15 @@ func (l *Leave) Next(now time.Duration, f Facts) Decision {
 		f.Cause = Deletion // the kubelet never withdraws its signal
 	case f.Cause == Deletion:
 		l.signalled = now
-	case f.Cause == None && l.stage == awaiting:
-		l.enter(before, now)
-		return Decision{Wake: pace.Never}
-	case f.Cause == None && l.stage != before:
-		l.enter(stays, now)
-		fallthrough
-	case f.Cause == None:
-		return Decision{Wake: pace.Never}
-	case f.needsAnswer() && l.stage == stays && !l.answered:
-		l.enter(before, now)
-		l.once = true
+	case f.Cause == None, f.needsAnswer() && l.stage != before && !l.announced(f):
+		said := l.says() != ""
+		l.giveUp(now)
+		switch {
+		case f.Cause == None:
+			return Decision{Wake: pace.Never}
+		case said:
+			return Decision{Wake: now} // the answers so far must not count for the next announcement
+		}
 	}
 	if l.hooked && !f.PreStop && l.signalled != 0 {
 		l.signalled = now
@@ -207,9 +204,25 @@ func (l *Leave) Next(now time.Duration, f Facts) Decision {
 
 func (l *Leave) enter(s stage, now time.Duration) {
 	l.stage, l.entered, l.stored = s, now, 0
-	if s == stays {
+	if s == before || s == stays {
 		l.successor = ""
 	}
+}
+
+// announced reports whether the holder has announced the end that the facts state, and still waits for an
+// answer, or has one.
+func (l *Leave) announced(f Facts) bool {
+	if l.stage == awaiting {
+		return l.asked == f.Successor
+	}
+	return l.answered && (f.Successor == "" || f.Successor == l.successor)
+}
+
+// giveUp ends the leave, because the application goes on, or because another pod is to answer. An answer to
+// this announcement does not end the hold later.
+func (l *Leave) giveUp(now time.Duration) {
+	l.once, l.answered = l.once || l.stage > awaiting, false
+	l.enter(before, now)
 }
 
 // says returns the text about the leave that the Lease must show in this stage.

@@ -300,7 +300,43 @@ func TestHolderBecomesReadyIfNewerRevisionStopsAsking(t *testing.T) {
 	got = l.Next(began+time.Minute, f)
 	assert.True(t, got.Over, "a hold leaves once")
 	assert.False(t, got.Out)
-	assert.Empty(t, got.Successor)
+	assert.Equal(t, "n", got.Successor, "it has answered again")
+}
+
+// The holder has given up an end to which a pod has answered, or that needed no answer. The next successor is
+// dead, so its wish ends nothing.
+func TestAnswerToAnEndGivenUpEndsNoHold(t *testing.T) {
+	stay := api.Words{{Identity: "b", Say: api.Stays}}
+	for name, c := range map[string]struct {
+		begun Facts
+		pause bool
+		next  Facts
+	}{
+		"after a pause":                 {Facts{Cause: Turn, Successor: "n", Answers: three}, true, Facts{Cause: Turn, Successor: "n"}},
+		"another wish comes first":      {Facts{Cause: Turn, Successor: "n", Answers: three}, false, Facts{Cause: Turn, Successor: "x"}},
+		"a person takes a yield back":   {Facts{Cause: Yield, Successor: "n", Answers: stay}, false, Facts{Cause: Turn, Successor: "n"}},
+		"only forwarders have answered": {Facts{Cause: Turn, Successor: "n", Answers: api.Words{{Identity: "b", Say: api.Prepared}}}, false, Facts{Cause: Hang}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var l Leave
+			f := c.begun
+			f.EndpointDelay, f.Ready, f.Serving = delay, true, true
+			said := l.Next(began, f).Says
+			require.NotEmpty(t, said)
+			if c.pause {
+				l.Next(began+time.Second, Facts{Ready: true})
+			}
+			c.next.EndpointDelay, c.next.Ready, c.next.Serving = delay, true, true
+			at, withdrawn := began+time.Second, c.pause
+			for ; at < began+time.Minute; at += tick {
+				got := l.Next(at, c.next)
+				assert.False(t, got.Out || got.Over, "%+v", got)
+				withdrawn = withdrawn || got.Says == ""
+				assert.True(t, withdrawn, "the next announcement is a new one")
+				c.next.Says = got.Says
+			}
+		})
+	}
 }
 
 func TestHolderAbandonsLeaveIfOnlyAContainerRestarts(t *testing.T) {

@@ -361,6 +361,9 @@ func TestDeletedHolderMakesAskerItsSuccessorAtOnce(t *testing.T) {
 	a1 := pod("a1", old)
 	h := HolderFacts{ID: "h1", Serves: true, Rollout: Rollout{Hold: "h1"}, Wishes: wish("b1_u", newer)}
 	assert.Equal(t, h.Wishes[0], a1.Deleted(5*time.Second, h))
+	h.Unanswered = []string{h.Wishes[0].Identity}
+	assert.Zero(t, a1.Deleted(5*time.Second, h))
+	h.Unanswered = nil
 	h.Rollout = h.Rollout.with(1)
 	assert.Zero(t, a1.Deleted(5*time.Second, h))
 	h.Rollout, h.Paused = Rollout{}, true
