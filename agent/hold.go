@@ -381,6 +381,7 @@ func (h *hold) letGo(end ending) {
 	case reason == status.ReasonHung:
 		part.GiveBack, part.HeadStart = true, budget.Retry
 		h.rollout.hungUntil = h.now + 2*h.config.YieldAfter
+		h.rollout.hangs++
 	case reason == status.ReasonNotGranted:
 		// The grant could not be stored on disk, and the disk does not recover in a moment. So
 		// other pods may acquire first. If no other pod acquires, this pod acquires again no more

@@ -31,6 +31,7 @@ type rollout struct {
 	// Until the instant hungUntil this pod answers no holder that it can take the slot, and takes the slot
 	// only if it is free for [turn.LastResort], because its own application has hung.
 	hungUntil time.Duration
+	hangs     int // holds of this process that have ended because the application hung
 	// speaks reports that the pod may speak to the holder of its slot: it has one slot, and that slot has a next Lease.
 	speaks bool
 	// preferred reports that a preference names this pod.
@@ -131,7 +132,7 @@ func (r *rollout) see(now time.Duration, views []elector.View, whole bool, s sto
 	if hold != r.hold || r.since == 0 {
 		r.hold, r.since, r.waiting.Due = hold, now, 0
 	}
-	r.waiting.Whole, r.waiting.Preferred, r.waiting.ReadySince = whole, r.preferred, 0
+	r.waiting.Whole, r.waiting.Preferred, r.waiting.Hangs, r.waiting.ReadySince = whole, r.preferred, r.hangs, 0
 	if s.ready {
 		r.waiting.ReadySince = s.since
 	}

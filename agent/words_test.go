@@ -627,8 +627,8 @@ func TestPreferredPodGetsTheSlotBack(t *testing.T) {
 		b.crash("b")
 		w.within(2*time.Second, "another pod runs", func() bool { return s.holder.running("s1") || s.others[1].running("c") })
 		b.connect("b2")
-		w.pass(turn.Settled - 5*time.Second)
-		require.Equal(t, 5, w.starts())
+		w.pass(2*turn.Settled - 5*time.Second)
+		require.Equal(t, 5, w.starts(), "a pod whose application has hung must be Ready for twice as long")
 		w.within(15*time.Second, "the preferred pod runs", func() bool { return b.running("b2") })
 	})
 }

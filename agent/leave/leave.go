@@ -225,14 +225,16 @@ func (l *Leave) giveUp(now time.Duration) {
 	l.enter(before, now)
 }
 
-// says returns the text about the leave that the Lease must show in this stage.
+// says returns the text about the leave that the Lease must show in this stage. After an answer the
+// announcement stays, also if the pod does not leave its Services: to remove it would cost a write.
 func (l *Leave) says() string {
+	waits := l.stage == awaiting || l.stage == stays && l.answered
 	switch {
-	case l.stage == before || l.stage == stays:
+	case l.stage == before || l.stage == stays && !l.answered:
 		return ""
-	case l.stage == awaiting && l.asked != "":
+	case waits && l.asked != "":
 		return api.LeavingSoon + ":" + l.asked
-	case l.stage == awaiting || l.successor == "":
+	case waits || l.successor == "":
 		return api.LeavingSoon
 	}
 	return l.successor

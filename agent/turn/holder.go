@@ -86,8 +86,9 @@ func (p Pod) Holder(now time.Duration, wall time.Time, h HolderFacts) HolderDeci
 	r := p.proven(now, h)
 	r.Hold = h.ID
 	r.Yields = yields(now, h)
-	r.Prefers = p.prefersNow(now, h, r)
 	r = p.timed(now, wall, h, r)
+	r.Prefers = p.prefersNow(now, h, r)
+	h.Rollout.Prefers = r.Prefers
 	holding.Rollout = r
 	if holding.Proving = r.unproven(h.ID, p.Revision) && !h.passed(now, Proof); holding.Proving {
 		holding.Message = p.holdFor(r, h.ID)
@@ -109,7 +110,7 @@ func (p Pod) Holder(now time.Duration, wall time.Time, h HolderFacts) HolderDeci
 // wished returns the first wish to which the holder would yield; the zero value if there is none.
 func (p Pod) wished(now time.Duration, h HolderFacts) api.Word {
 	for _, w := range h.Wishes {
-		if w.Say == api.WantsPreferred && p.yieldsToPreferred(now, h, w) || w.Say != api.WantsPreferred && p.yieldsTo(now, h, w.Revision) {
+		if w.Say == api.WantsPreferred && p.yieldsToPreferred(h, w) || w.Say != api.WantsPreferred && p.yieldsTo(now, h, w.Revision) {
 			return w
 		}
 	}

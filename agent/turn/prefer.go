@@ -18,20 +18,21 @@ func (p Pod) prefersNow(now time.Duration, h HolderFacts, r Rollout) bool {
 	wished := func(w api.Word) bool {
 		return w.Revision.NewerThan(p.Revision) && !slices.Contains(h.Unanswered, w.Identity)
 	}
-	tried := func(t Turns) bool { return t.Revision.NewerThan(p.Revision) }
+	tried := func(t Turns) bool { return t.Revision.NewerThan(p.Revision) && !t.Next.IsZero() }
 	return h.Prefers && !h.Paused && h.passed(now, Settled) && p.Revision.Same(r.Proven) &&
 		!slices.ContainsFunc(h.Wishes, wished) && !slices.ContainsFunc(r.Turns, tried)
 }
 
 // yieldsToPreferred reports whether the holder yields to this preferred pod.
-func (p Pod) yieldsToPreferred(now time.Duration, h HolderFacts, w api.Word) bool {
-	return p.prefersNow(now, h, h.Rollout) && w.Revision.Same(p.Revision) && w.Identity != h.Rollout.Hung
+func (p Pod) yieldsToPreferred(h HolderFacts, w api.Word) bool {
+	return h.Rollout.Prefers && w.Revision.Same(p.Revision) && w.Identity != h.Rollout.Hung
 }
 
 // preferred returns the decision about a standby of the holder's revision. A preferred standby wishes
-// for the slot once it has been Ready for [Settled], unless its own application was the last to hang.
+// for the slot once it has been Ready for [Settled], unless its own application was the last to hang. After
+// each hang of its application that time is twice as long.
 func (p Pod) preferred(now time.Duration, to StandbyDecision, s Slot, w StandbyFacts) StandbyDecision {
-	from := w.ReadySince + Settled
+	from := w.ReadySince + Settled<<min(w.Hangs, 6)
 	switch {
 	case !s.Rollout.Prefers || !w.Preferred || !w.Whole || w.ReadySince == 0 || s.Rollout.Hung == p.Identity:
 	case now < from:

@@ -43,6 +43,8 @@ type StandbyFacts struct {
 	// Ready; zero while it is not.
 	Preferred  bool
 	ReadySince time.Duration
+	// Hangs is the number of holds of this agent process that have ended because the application hung.
+	Hangs int
 	// Due is the first instant of the present hold at which the holder would yield to this pod;
 	// zero before that instant.
 	Due time.Duration
