@@ -31,6 +31,8 @@ func TestSimulationBreaksNoInvariant(t *testing.T) {
 
 func TestRolloutsBreakNoInvariant(t *testing.T) { play.Seeds(t, world.ModelOfEnroll, story.Rollouts) }
 
+func TestHangsBreakNoInvariant(t *testing.T) { play.Seeds(t, world.ModelOfEnroll, story.Hangs) }
+
 func TestJobsBreakNoInvariant(t *testing.T) { play.Seeds(t, world.ModelOfEnroll, story.Jobs) }
 
 func TestOnceClaimsBreakNoInvariant(t *testing.T) { play.Seeds(t, world.ModelOfEnroll, story.Works) }

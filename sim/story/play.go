@@ -47,6 +47,8 @@ var (
 	Rollouts     = oneOf(rollingStory, personal, personal)
 	rollingStory = plays(newRolling)
 	personal     = plays(func(w *world.World) persons { return persons{newChanging(w)} })
+	// Hangs has applications that hang.
+	Hangs = plays(newHanging)
 	// Jobs has pods of Jobs that compete for a lock.
 	Jobs = plays(newJobs)
 	// Works has pods that do work that is to run once.

@@ -23,6 +23,8 @@ type World struct {
 	API    *apiserver.Server
 	Calm   bool          // quiet times: no fault begins, and no child fails
 	Healed time.Duration // the instant at which all faults ended
+	// Down reports that a database is down without which no application passes its readiness probe.
+	Down bool
 	// OptedOut reports that the namespace has lost the label by which a namespace opts in.
 	OptedOut bool
 	// Nodes has all machines.
