@@ -253,6 +253,7 @@ func (h *hanging) suffers() bool {
 		switch c := h.Checks.Holder(rolled); {
 		case engine.Chance(h.Rng, .2):
 			h.Down = !h.Down
+			h.Note("script", "the database is dead: %v", h.Down)
 		case engine.Chance(h.Rng, .4) && c != nil:
 			h.hung(c, !c.Hung)
 		default:

@@ -116,9 +116,9 @@ func (a *AgentProcess) begin() {
 	}
 	config.YieldAfter = p.YieldAfter
 	if p.Preferred() {
-		config.Prefers = agent.PrefersThis
+		config.Prefer = agent.PrefersSelf
 	} else if p.Behaviour.Prefers != "" {
-		config.Prefers = agent.PrefersOthers
+		config.Prefer = agent.PrefersOthers
 	}
 	if p.EndpointDelay > 0 {
 		config.Ports, config.EndpointDelay = api.Ports{{Number: 80}}, p.EndpointDelay
