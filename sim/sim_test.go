@@ -33,6 +33,14 @@ func TestRolloutsBreakNoInvariant(t *testing.T) { play.Seeds(t, world.ModelOfEnr
 
 func TestHangsBreakNoInvariant(t *testing.T) { play.Seeds(t, world.ModelOfEnroll, story.Hangs) }
 
+func TestPreferencesBreakNoInvariant(t *testing.T) {
+	play.Seeds(t, world.ModelOfEnroll, story.Preferences)
+}
+
+func TestCandidatesThatDieBreakNoInvariant(t *testing.T) {
+	play.Seeds(t, world.ModelOfEnroll, story.Candidates)
+}
+
 func TestJobsBreakNoInvariant(t *testing.T) { play.Seeds(t, world.ModelOfEnroll, story.Jobs) }
 
 func TestOnceClaimsBreakNoInvariant(t *testing.T) { play.Seeds(t, world.ModelOfEnroll, story.Works) }

@@ -230,7 +230,7 @@ func (h *hanging) silences() (undo func()) {
 func (h *hanging) dies() bool {
 	last := engine.Between(h.Rng, 3*time.Minute, 20*time.Minute)
 	if h.Seed%8 == 3 {
-		last = 4 * time.Hour
+		last = 100 * time.Minute
 	}
 	before := 0
 	h.Do(func() {

@@ -56,10 +56,10 @@ func fast(d time.Duration) time.Duration { return time.Duration(float64(d) / (1 
 // rest returns how long a hold must last before a hang ends it.
 func (m *moves) rest() time.Duration { return min(time.Minute<<min(m.hangs, 6), time.Hour) }
 
-// held returns the time for which the present child has run.
+// held returns the time for which the present child has run under one agent process.
 func (m *moves) held() time.Duration {
 	if c := m.Checks.Holder(rolled); c != nil {
-		return m.Now() - c.Began
+		return c.Held()
 	}
 	return 0
 }

@@ -108,6 +108,15 @@ func (c *Child) Serves() bool {
 	return v.Serves(w.Now()-c.Began) && !(v.Probed && (c.Hung || w.Down))
 }
 
+// Held returns the time for which the child has run under one agent process.
+func (c *Child) Held() time.Duration {
+	from := c.Began
+	if a := c.Pod().Agent(); a != nil {
+		from = max(from, a.began)
+	}
+	return c.Pod().w.Now() - from
+}
+
 // Preferred reports whether the template of the pod prefers the pod's zone.
 func (p *Pod) Preferred() bool {
 	return p.Behaviour.Prefers != "" && p.Behaviour.Prefers == p.Node.Zone

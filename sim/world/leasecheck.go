@@ -46,7 +46,7 @@ func (l *checks) leaseStored(by, slot string, sent time.Duration, before, after 
 	case before.Raw == nil:
 		l.Note(by, "creates %s free", slot)
 	default:
-		l.Note(by, "renews %s (version %d) %s %s", slot, after.RV, is.Annotations[api.LeavingAnnotation], is.Annotations[api.RolloutAnnotation])
+		l.Note(by, "renews %s (version %d) %s", slot, after.RV, is.Annotations[api.LeavingAnnotation])
 	}
 	if is.Holder != "" {
 		for _, c := range l.Alive {
