@@ -73,7 +73,10 @@ func (p *preferring) run() {
 // disturb lets a node, a pod or a person do something for a while.
 func (p *preferring) disturb() {
 	last := engine.Between(p.Rng, time.Second, 5*time.Minute)
-	n := engine.Pick(p.Rng, p.Nodes)
+	n, holder := engine.Pick(p.Rng, p.Nodes), p.Checks.Holder(rolled)
+	if engine.Chance(p.Rng, .6) && holder != nil {
+		n = holder.Pod().Node
+	}
 	switch k := p.Rng.IntN(6); {
 	case k == 0 && n.Up:
 		n.Crash()
@@ -93,8 +96,10 @@ func (p *preferring) disturb() {
 			p.broken++
 		}
 		p.Note("script", "the holder hangs")
-	case len(p.Pods) > 0:
-		engine.Pick(p.Rng, p.Pods).Shown.Delete()
+	default:
+		for _, of := range n.Pods() {
+			of.Shown.Delete()
+		}
 	}
 }
 
