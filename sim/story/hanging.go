@@ -51,7 +51,7 @@ func (h *hanging) run() {
 	if !h.serves("the start") {
 		return
 	}
-	steps := []func() bool{h.hangs, h.hangs, h.flaps, h.unanswered, h.dies, h.suffers}
+	steps := []func() bool{h.hangs, h.hangs, h.flaps, h.unanswered, h.pauses, h.dies, h.suffers}
 	h.Rng.Shuffle(len(steps), func(i, j int) { steps[i], steps[j] = steps[j], steps[i] })
 	for _, step := range steps {
 		if !step() || !h.serves("a hang") {
@@ -223,6 +223,24 @@ func (h *hanging) silences() (undo func()) {
 		}
 		h.heal()
 	}
+}
+
+// pauses lets the holder's application hang while a person has paused the slot. The application must
+// run on until the end of the pause.
+func (h *hanging) pauses() bool {
+	hands := &person{workloads: h.workloads, rng: h.Source("person")}
+	h.Do(func() {
+		hands.annotate(rolled, func(a map[string]string) { a[api.PausedAnnotation] = string(api.PauseHold) })
+	})
+	if !h.Pass(time.Second) {
+		return false
+	}
+	c := h.hang()
+	if !h.Pass(world.Slow(h.templates[0].YieldAfter)+engine.Between(h.Rng, 70*time.Second, 4*time.Minute)) || !h.runsOn(c, "hangs, and the slot is paused") {
+		return false
+	}
+	h.Do(hands.resume)
+	return h.movesFrom(c, h.moving()+time.Second)
 }
 
 // dies lets all applications hang, because a database is dead. The slot may move once. Then it

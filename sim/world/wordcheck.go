@@ -19,6 +19,9 @@ const (
 	// Wanders means that a slot moves more often than hangs and preferences may move it, or to a pod
 	// that is not preferred.
 	Wanders = "wanders"
+	// prepared means that a pod says too early that the holder's application may stop: a node may still send
+	// the successor connections, or another pod still forwards them.
+	prepared = "prepared"
 )
 
 // hung is the reason of a drain because the application hangs, as the Event shows it.
@@ -51,9 +54,36 @@ type wordCheck struct {
 	heard func(step Step, identity string)
 }
 
+// checkPrepared judges, in quiet times, a pod that says that it is prepared. The successor must have been
+// not Ready for the endpoint delay. Any other pod must have seen that the holder serves no more.
+func checkPrepared(w *World, by, next string, is *apiserver.Lease) {
+	at := slices.IndexFunc(w.Pods, func(p *Pod) bool { return p.Identity() == by })
+	if !api.IsNextLease(next) || at < 0 || !w.Calm {
+		return
+	}
+	p := w.Pods[at]
+	lease, ok := w.API.Lease(p.Slots[0])
+	if !ok {
+		return
+	}
+	id, says, _ := strings.Cut(lease.Annotations[api.LeavingAnnotation], " ")
+	says = strings.TrimPrefix(says, api.LeavingSoon+":")
+	if !slices.Contains(api.ParseWords(is.Annotations[api.WordsAnnotation]), api.Word{Identity: by, Say: api.Prepared, To: id}) {
+		return
+	}
+	away := w.Now() - p.Shown.unreadyAt
+	switch {
+	case says == by && (p.Shown.condition || p.Shown.readyAt > 0 && away < time.Duration(float64(p.EndpointDelay)/(1+Skew))):
+		w.Checks.Violate(prepared, "%s is prepared, and was Ready %v ago", p.Name, away)
+	case says != by && lease.Annotations[api.ServingAnnotation] != "":
+		w.Checks.Violate(prepared, "%s is prepared, and the holder serves", p.Name)
+	}
+}
+
 // announcement is what a holder has announced: an id, and the pod that is asked or named, if any.
 type announcement struct {
 	id, asked string
+	at        time.Duration
 	// newer reports that a pod of a newer revision had wished for the slot a while before.
 	newer bool
 }
@@ -135,7 +165,7 @@ func (k *wordCheck) announced(l *checks, slot string, is *apiserver.Lease) {
 	if k.last[hold].id != id {
 		k.tell(Announced, asked)
 	}
-	k.last[hold] = announcement{id: id, asked: asked, newer: k.wishedNewer(l, slot, hold)}
+	k.last[hold] = announcement{id: id, asked: asked, at: l.Now(), newer: k.wishedNewer(l, slot, hold)}
 }
 
 // wishedNewer reports whether the next Lease has had the wish of a newer revision for more than a second.
@@ -181,4 +211,10 @@ func (l *checks) checkAnswered(c *Child, reason string) {
 		}
 	}
 	k.moves = append(k.moves, move)
+	// The agent learns within three seconds that the application serves.
+	served := last.at - c.Began - p.Behaviour.Starts
+	quiet := p.w.Calm && p.Healthy() && len(p.Containers) == 1 && p.YieldAfter == 0 && p.Agent() != nil && p.Agent().began < c.Began
+	if quiet && move.Wish == api.WantsNewer && c.Serves() && served > 3*time.Second && served < Rest-Rest/10 {
+		l.Violate(StopsOften, "%s has served for only %v, and yields to a newer revision", c.Name, served)
+	}
 }

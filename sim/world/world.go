@@ -85,6 +85,7 @@ func New(ctx context.Context, seed uint64, enroll func(*Enroller) Reconciler) *W
 // stored judges a stored write of a Lease. If the write matters to enroll, stored wakes enroll.
 func (w *World) stored(by, lease string, sent time.Duration, before, after apiserver.Version) {
 	w.Checks.leaseStored(by, lease, sent, before, after)
+	checkPrepared(w, by, lease, after.Lease)
 	checkOpened(w, by, lease, sent, before.Lease, after.Lease)
 	if before.Body != nil && restamped(before.Lease, after.Lease) {
 		w.API.Inform()
