@@ -35,7 +35,7 @@ type shown struct {
 	// unreadyAt is the instant at which that condition last became false, and readyAt the last one at which
 	// it was stored as true.
 	unreadyAt, readyAt time.Duration
-	Cost      int
+	Cost               int
 	// deleted reports that the pod has been deleted at the instant deletedAt. The pod's object
 	// stays until the kubelet has stopped the pod.
 	deleted   bool
