@@ -136,8 +136,27 @@ func (c *courting) finishes() bool {
 		return false
 	}
 	c.Do(c.stopOld)
-	verdict, _ := c.Verdict()
-	return verdict == ""
+	return c.leaves()
+}
+
+// leaves deletes the holder in quiet times, and demands that another pod holds again. The holder asks the
+// other pods for answers before that.
+func (c *courting) leaves() bool {
+	if !c.Pass(c.grace + world.Left + world.MostBackOff) {
+		return false
+	}
+	c.Do(func() {
+		if holder := c.Checks.Holder(c.slots[0]); holder != nil {
+			holder.Pod().Stop()
+		}
+		c.refill()
+	})
+	bound := c.settling() + world.Slow(world.LastResort) + time.Minute
+	if !c.Pass(c.grace+world.Left) || !c.Until(bound, c.inUse) {
+		c.Do(func() { c.stuckSlots("a deletion", bound) })
+		return false
+	}
+	return true
 }
 
 // stopOld stops the pods of earlier revisions, as a controller does at the end of a rollout.

@@ -40,9 +40,24 @@ func newPreferring(w *world.World) *preferring {
 	p.Steer(&controller.Deployment{Workload: p.Workload, Surge: 1})
 	w.NewEnroller("enroll-1")
 	w.API.Latest = max(w.API.Latest, all.longest)
+	if t.EndpointDelay == 0 && engine.Chance(w.Rng, .6) { // a pod with ports is not Ready behind another workload's holder
+		p.rivals(t)
+	}
 	p.moves = newMoves(all)
 	p.moves.watch()
 	return p
+}
+
+// rivals starts pods of another workload that compete for the same slot, and whose template prefers
+// another zone.
+func (p *preferring) rivals(t world.Template) {
+	t.Workload = "job"
+	p.add(t, 0)
+	other := controller.New(p.World, t, 2)
+	v := world.GoodVersion(p.Rng)
+	v.Probed, v.Prefers = true, "b"
+	other.Apply(v)
+	other.Steer(&controller.Deployment{Workload: other, Surge: 1})
 }
 
 // version applies a good version that prefers a zone.
@@ -57,6 +72,9 @@ func (p *preferring) version(zone string) {
 func (p *preferring) run() {
 	p.Do(func() { p.version("a") })
 	for range 2 {
+		if p.Workload.Template.YieldAfter > 0 && !p.hangs() {
+			return
+		}
 		for range 1 + p.Rng.IntN(3) {
 			p.Do(p.disturb)
 			if !p.Pass(engine.Between(p.Rng, time.Second, engine.Pick(p.Rng, []time.Duration{time.Minute, 8 * time.Minute}))) {
@@ -67,6 +85,25 @@ func (p *preferring) run() {
 		if !p.returns() {
 			return
 		}
+	}
+}
+
+// hangs lets the holder hang after a while, and waits until a preferred pod would get the slot, if it had not
+// hung itself.
+func (p *preferring) hangs() bool {
+	if !p.Pass(engine.Between(p.Rng, time.Minute, 2*time.Minute)) {
+		return false
+	}
+	p.Do(p.hang)
+	return p.Pass(world.Slow(world.Settled) + 3*time.Minute)
+}
+
+// hang lets the holder's application hang.
+func (p *preferring) hang() {
+	for _, c := range p.Checks.Alive {
+		c.Hung = true
+		p.broken++
+		p.Note("script", "%s of %s hangs", c.Name, c.Pod().Name)
 	}
 }
 
@@ -91,11 +128,7 @@ func (p *preferring) disturb() {
 	case k == 2:
 		p.version(engine.Pick(p.Rng, []string{"a", "b", "b"}))
 	case k == 3 && p.Workload.Template.YieldAfter > 0:
-		for _, c := range p.Checks.Alive {
-			c.Hung = true
-			p.broken++
-		}
-		p.Note("script", "the holder hangs")
+		p.hang()
 	default:
 		for _, of := range n.Pods() {
 			of.Shown.Delete()
@@ -139,5 +172,7 @@ func (p *preferring) returns() bool {
 func (p *preferring) settled() bool {
 	c := p.Checks.Holder(rolled)
 	return c != nil && !c.Asked && c.Serves() && p.Complete() &&
-		(c.Pod().Preferred() || !slices.ContainsFunc(p.All(), (*world.Pod).Preferred))
+		(c.Pod().Preferred() || !slices.ContainsFunc(p.Pods, func(other *world.Pod) bool {
+			return other.Preferred() && other.Shown.Stays() && other.Revision == c.Pod().Revision
+		}))
 }
