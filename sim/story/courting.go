@@ -114,7 +114,7 @@ func (c *courting) harms() bool {
 		return false
 	}
 	c.Do(func() {
-		if lone && !c.Checks.Answered(c.harmed.Identity()) && holder != nil && (!holder.Alive || holder.Asked) {
+		if lone && !c.Checks.Answered(c.harmed.Identity()) && holder != nil && (!holder.Alive || holder.Asked) && holder.Pod().Node != c.harmed.Node {
 			c.Violate(world.Stopped, "%s was stopped for %s, which has not answered", holder.Name, c.harmed.Name)
 		}
 	})

@@ -116,7 +116,7 @@ func (h *hanging) moving() (bound time.Duration) {
 			{"a pod answers", 2 * time.Second},
 			{"the application stops", t.Grace + world.Left},
 			{"a pod takes the slot", time.Second},
-			{"the hold has lasted long enough", max(0, world.Slow(h.moves.rest())-h.moves.held())},
+			{"the hold has lasted long enough", max(0, world.Slow(rest(h.moves.most))-h.moves.held())},
 		})
 		if len(h.Pods) == 2 {
 			bound += world.Slow(2 * t.YieldAfter) // the other pod may have hung itself

@@ -16,8 +16,9 @@ type moves struct {
 	*workloads
 	// seen counts the moves that are judged. The field "hangs" counts those because of a hang since an
 	// application has served for [world.Forget], and the field "hung" is the pod of the last one.
-	seen, hangs int
-	hung        *world.Pod
+	// The field "most" counts them by the slowest clock.
+	seen, hangs, most int
+	hung              *world.Pod
 	// child is the holder's child, which serves since the instant "since"; zero if it does not serve.
 	child *world.Child
 	since time.Duration
@@ -48,13 +49,16 @@ func (m *moves) learn() {
 	if m.since > 0 && m.Now()-m.since >= fast(world.Forget) {
 		m.hangs, m.hung = 0, nil
 	}
+	if m.since > 0 && m.Now()-m.since >= world.Slow(world.Forget+world.Proof)+5*time.Second {
+		m.most = 0
+	}
 }
 
 // fast returns the true time that passes while the fastest clock counts the duration.
 func fast(d time.Duration) time.Duration { return time.Duration(float64(d) / (1 + world.Skew)) }
 
-// rest returns how long a hold must last before a hang ends it.
-func (m *moves) rest() time.Duration { return min(time.Minute<<min(m.hangs, 6), time.Hour) }
+// rest returns how long a hold must last before a hang ends it, after this number of such ends.
+func rest(hangs int) time.Duration { return min(time.Minute<<min(hangs, 6), time.Hour) }
 
 // held returns the time for which the present child has run under one agent process.
 func (m *moves) held() time.Duration {
@@ -69,10 +73,10 @@ func (m *moves) judge() {
 	for _, move := range all[m.seen:] {
 		switch c := move.Child; {
 		case move.Hung:
-			if move.Held < fast(m.rest()) {
-				m.Violate(world.Wanders, "%s hangs, and stops after %v, not %v", c.Name, move.Held, m.rest())
+			if move.Held < fast(rest(m.hangs)) {
+				m.Violate(world.Wanders, "%s hangs, and stops after %v, not %v", c.Name, move.Held, rest(m.hangs))
 			}
-			m.hangs, m.hung = m.hangs+1, c.Pod()
+			m.hangs, m.most, m.hung = m.hangs+1, m.most+1, c.Pod()
 		case move.Wish == "preferred":
 			m.judgePreference(move)
 		}

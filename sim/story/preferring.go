@@ -143,7 +143,7 @@ func (p *preferring) returns() bool {
 		bound = sum([]part{
 			{"a pod holds again", p.settling()},
 			{"a rollout ends", 4 * world.Slow(world.Rest+world.Proof+world.Again+world.MostBackOff)},
-			{"the holder hangs", world.Slow(time.Minute << min(p.moves.hangs, 6))},
+			{"the holder hangs", world.Slow(rest(p.moves.most))},
 			{"a preferred pod is Ready, and the holder has served", 2 * world.Slow(world.Settled)},
 			{"the holder has announced its end in vain", world.Slow(world.Settled)},
 			{"the application stops", p.grace + world.Left},
