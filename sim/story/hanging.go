@@ -109,14 +109,17 @@ func (h *hanging) hung(c *world.Child, hung bool) {
 // weather.
 func (h *hanging) moving() (bound time.Duration) {
 	h.Do(func() {
-		t := h.templates[0]
+		t, hangs := h.templates[0], h.moves.most
+		if lease, ok := h.API.Lease(rolled); ok {
+			hangs = max(hangs, world.RolloutOf(lease).Hangs) // a hang in the trouble may have ended unseen
+		}
 		bound = sum([]part{
 			{"the probe fails three times", 5 * time.Second},
 			{"the application hangs", world.Slow(t.YieldAfter)},
 			{"a pod answers", 2 * time.Second},
 			{"the application stops", t.Grace + world.Left},
 			{"a pod takes the slot", time.Second},
-			{"the hold has lasted long enough", max(0, world.Slow(rest(h.moves.most))-h.moves.held())},
+			{"the hold has lasted long enough", max(0, world.Slow(rest(hangs))-h.moves.held())},
 		})
 		if len(h.Pods) == 2 {
 			bound += world.Slow(2 * t.YieldAfter) // the other pod may have hung itself
