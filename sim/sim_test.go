@@ -31,6 +31,16 @@ func TestSimulationBreaksNoInvariant(t *testing.T) {
 
 func TestRolloutsBreakNoInvariant(t *testing.T) { play.Seeds(t, world.ModelOfEnroll, story.Rollouts) }
 
+func TestHangsBreakNoInvariant(t *testing.T) { play.Seeds(t, world.ModelOfEnroll, story.Hangs) }
+
+func TestPreferencesBreakNoInvariant(t *testing.T) {
+	play.Seeds(t, world.ModelOfEnroll, story.Preferences)
+}
+
+func TestCandidatesThatDieBreakNoInvariant(t *testing.T) {
+	play.Seeds(t, world.ModelOfEnroll, story.Candidates)
+}
+
 func TestJobsBreakNoInvariant(t *testing.T) { play.Seeds(t, world.ModelOfEnroll, story.Jobs) }
 
 func TestOnceClaimsBreakNoInvariant(t *testing.T) { play.Seeds(t, world.ModelOfEnroll, story.Works) }

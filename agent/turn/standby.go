@@ -140,10 +140,9 @@ func (p Pod) behind(now time.Duration, to StandbyDecision, s Slot, w StandbyFact
 		}
 	case p.Revision.Same(s.Revision):
 		return p.preferred(now, to, s, w)
+	case s.Revision.NewerThan(p.Revision) && p.Revision.NewerThan(s.Rollout.Proven):
+		return to.notReady(reasonWaits, p.name()+" has not served yet, and "+holder+" holds the slot")
 	case s.Revision.NewerThan(p.Revision) && s.Rollout.inTurn(s.Hold):
-		if p.Revision.NewerThan(s.Rollout.Proven) {
-			return to.notReady(reasonWaits, p.name()+" has not served yet, and "+holder+" has its turn")
-		}
 		// The old pods stay Ready, because a strict controller deletes old pods that are not Ready.
 		// A deleted pod could not take the slot back after a failed turn.
 		if until := s.Since + longestStartup + p.MinReady; now < until {

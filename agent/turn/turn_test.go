@@ -124,7 +124,7 @@ func TestStandbyAsksOnlyHolderOfAnOlderRevision(t *testing.T) {
 		}},
 		"older, holder in its turn": {pod: pod("a2", old), slot: inTurn(b1), want: StandbyDecision{Ruling: Ready, Wake: longestStartup}},
 		"older, not proven itself": {pod: b1, slot: inTurn(pod("c1", newest)), want: StandbyDecision{
-			Ruling: NotReady, Reason: reasonWaits, Message: "revision 7 has not served yet, and c1 has its turn", TakeFrom: 1030 * time.Second, Wake: pace.Never,
+			Ruling: NotReady, Reason: reasonWaits, Message: "revision 7 has not served yet, and c1 holds the slot", TakeFrom: 1030 * time.Second, Wake: pace.Never,
 		}},
 		"older, holder proven":           {pod: pod("a2", old), slot: heldBy(b1, Now), want: StandbyDecision{Ruling: Free, Wake: pace.Never}},
 		"free, own revision proven":      {pod: pod("a2", old), slot: freed(""), want: StandbyDecision{Ruling: Free, Wake: pace.Never}},

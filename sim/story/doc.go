@@ -45,6 +45,14 @@
 // in times without faults (judge.go). During faults the world checks only the invariants of safety.
 // After the faults, the rollout of a good version must end.
 //
+// # Hangs and preferences
+//
+// In a story of its own, applications have served and then fail their probes (hanging.go). In another one, a
+// template prefers the pods of one zone (preferring.go). Both judge each move of the slot (moves.go): the
+// waits between hangs double, and preferences never chase each other. In a third story pods die, freeze,
+// are deleted or lose their images at one step of their conversation with the holder (courting.go). In all
+// stories the world demands that no application stops for a pod that has not answered.
+//
 // # Clocks
 //
 // All bounds count true time. A wait is longest for a pod with the slowest clock ([world.Slow]).

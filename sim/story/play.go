@@ -47,6 +47,12 @@ var (
 	Rollouts     = oneOf(rollingStory, personal, personal)
 	rollingStory = plays(newRolling)
 	personal     = plays(func(w *world.World) persons { return persons{newChanging(w)} })
+	// Hangs has applications that hang.
+	Hangs = plays(newHanging)
+	// Preferences has pods that their templates prefer. Candidates has pods that die, freeze, are
+	// deleted or lose their images while they speak to the holder.
+	Preferences = plays(newPreferring)
+	Candidates  = plays(newCourting)
 	// Jobs has pods of Jobs that compete for a lock.
 	Jobs = plays(newJobs)
 	// Works has pods that do work that is to run once.

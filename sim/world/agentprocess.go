@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"syscall"
 	"time"
@@ -37,7 +39,9 @@ type AgentProcess struct {
 	began       time.Duration
 	// first reports that the process is the first one of the pod.
 	first bool
-	leaps chan struct{} // signals each leap of the wall clock
+	// yieldedAt is the instant of the last call of [AgentProcess.Yield].
+	yieldedAt time.Duration
+	leaps     chan struct{} // signals each leap of the wall clock
 	// backlog has the connections that the server has yet to accept.
 	backlog    []*link
 	connected  engine.Signal
@@ -110,6 +114,12 @@ func (a *AgentProcess) begin() {
 	if p.Revision.Valid() {
 		config.Revision, config.Readiness, config.ReplacesUnready = p.Revision, api.ReadinessForward, p.Strict
 	}
+	config.YieldAfter = p.YieldAfter
+	if p.Preferred() {
+		config.Prefer = agent.PrefersSelf
+	} else if p.Behaviour.Prefers != "" {
+		config.Prefer = agent.PrefersOthers
+	}
 	if p.EndpointDelay > 0 {
 		config.Ports, config.EndpointDelay = api.Ports{{Number: 80}}, p.EndpointDelay
 	}
@@ -158,7 +168,25 @@ func (a *AgentProcess) runShims(config agent.Config) error {
 	made, err := agent.New(config)
 	engine.Must(err)
 	a.Pod.w.Do(func() { a.gateway, a.agent = g, made })
+	if a.Pod.YieldAfter > 0 {
+		a.Pod.w.Group.Go(func() { a.probed(made.Probes()) })
+	}
 	return made.Run(a.Process.Ctx, a.stop)
+}
+
+// probed sends the readiness probes of the kubelet, once a second. Only in a pod whose application may
+// hang do they matter: an agent probes the application itself until the application has passed once.
+func (a *AgentProcess) probed(handler http.Handler) {
+	path := "/probe/" + a.Pod.Template.Containers[0] + "/" + api.ReadinessProbe
+	for tick := time.NewTicker(time.Second); ; {
+		select {
+		case <-a.Process.Ctx.Done():
+			tick.Stop()
+			return
+		case <-tick.C:
+			handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(a.Process.Ctx, http.MethodGet, path, http.NoBody))
+		}
+	}
 }
 
 // noteCourse stores the course of the pod outside of the agent's process, because the course
@@ -329,7 +357,10 @@ func (a *AgentProcess) Terminate() {
 func (a *AgentProcess) Up() bool { return a.agent != nil }
 
 // Yield makes the agent give up its slots, so that another pod can hold.
-func (a *AgentProcess) Yield() { a.agent.Yield() }
+func (a *AgentProcess) Yield() {
+	a.yieldedAt = a.Pod.w.Now()
+	a.agent.Yield()
+}
 
 // FreezeAlone freezes the process, but not its node.
 func (a *AgentProcess) FreezeAlone() {

@@ -25,6 +25,8 @@ type Behaviour struct {
 	stubborn bool
 	// Imageless reports that no container starts, because its image is missing.
 	Imageless bool
+	// Prefers is the zone that the version's template prefers; empty for none.
+	Prefers string
 }
 
 // mostBroken is the longest life of the application of a broken version. In that time

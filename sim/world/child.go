@@ -44,6 +44,8 @@ type Child struct {
 	still bool
 	// later has the events that wait until the shim thaws the child.
 	later []func()
+	// Hung reports that the child runs, and fails its readiness probe.
+	Hung bool
 	// Stuck is the instant until which not even SIGKILL ends the child.
 	Stuck time.Duration
 	// Stops is the time that the child takes to stop after SIGTERM; negative if it ignores

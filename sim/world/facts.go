@@ -38,6 +38,8 @@ type checks struct {
 	apart map[string]bool
 	// rivals has, by identity, the pods whose first claim is a read-write lock.
 	rivals map[string]*LocalPod
+	// words is what the pods have said to their holders so far.
+	words wordCheck
 	// sharded has, by identity, the pods of the workload whose claim has shards.
 	sharded map[string]*Pod
 }
@@ -88,6 +90,7 @@ func newChecks(e *engine.Engine) *checks {
 	return &checks{
 		Engine: e, tokens: map[string]token{}, Renewals: map[string]renewal{}, released: map[string]bool{}, done: newDoneCheck(e), started: map[string]start{},
 		acquired: map[string]acquisition{}, apart: map[string]bool{}, rivals: map[string]*LocalPod{}, sharded: map[string]*Pod{},
+		words: newWordCheck(),
 	}
 }
 
@@ -98,6 +101,26 @@ func Key(slot, holder, hold string) string { return slot + " " + holder + " " + 
 func (p *Pod) Identity() string { return api.Identity(p.Name, p.uid) }
 
 func (p *LocalPod) identity() string { return api.Identity(p.Name, p.uid) }
+
+// Serves reports whether the child passes its readiness probe.
+func (c *Child) Serves() bool {
+	w, v := c.Pod().w, c.Pod().Behaviour
+	return v.Serves(w.Now()-c.Began) && !(v.Probed && (c.Hung || w.Down))
+}
+
+// Held returns the time for which the child has run under one agent process.
+func (c *Child) Held() time.Duration {
+	from := c.Began
+	if a := c.Pod().Agent(); a != nil {
+		from = max(from, a.began)
+	}
+	return c.Pod().w.Now() - from
+}
+
+// Preferred reports whether the template of the pod prefers the pod's zone.
+func (p *Pod) Preferred() bool {
+	return p.Behaviour.Prefers != "" && p.Behaviour.Prefers == p.Node.Zone
+}
 
 // Pod returns the pod of the child.
 func (c *Child) Pod() *Pod { return c.Container.pod }

@@ -152,7 +152,7 @@ func (c *container) ready() bool {
 		return false
 	}
 	s := c.Shims[len(c.Shims)-1]
-	return !s.Dead && (s.Child == nil || c.pod.Behaviour.Serves(c.pod.w.Now()-s.Child.Began))
+	return !s.Dead && (s.Child == nil || s.Child.Serves())
 }
 
 // complete notes the success of an init container. The next container starts once its image is
@@ -297,7 +297,7 @@ func (c *container) restart() {
 	again := func() {
 		c.Pending = false
 		switch {
-		case c.starts != n || p.Stopping || p.Gone || !p.Node.Up:
+		case c.starts != n || p.Stopping || p.Gone || !p.Node.Up || p.Behaviour.Imageless:
 		case p.Gate == api.GatePod:
 			p.startAll()
 		case !c.known():

@@ -22,9 +22,11 @@ func (l *checks) leaseStored(by, slot string, sent time.Duration, before, after 
 	}
 	if api.IsNextLease(slot) {
 		l.Note(by, "writes %s of %q: %q (version %d)", slot, is.Holder, is.Annotations[api.WordsAnnotation], after.RV)
+		l.words.said(l, is.Annotations[api.WordsAnnotation])
 		return // a next Lease gives no pod the slot
 	}
 	l.done.stored(by, slot, was, is)
+	l.words.announced(l, slot, is)
 	hold, held := is.Annotations[api.HoldAnnotation], was.Annotations[api.HoldAnnotation]
 	// A person may remove the annotation of the hold, or name another pod as the holder.
 	acquires := is.Holder != "" && by == is.Holder && (is.Holder != was.Holder || hold != held && hold != "")
@@ -44,7 +46,7 @@ func (l *checks) leaseStored(by, slot string, sent time.Duration, before, after 
 	case before.Raw == nil:
 		l.Note(by, "creates %s free", slot)
 	default:
-		l.Note(by, "renews %s (version %d)", slot, after.RV)
+		l.Note(by, "renews %s (version %d) %s", slot, after.RV, is.Annotations[api.LeavingAnnotation])
 	}
 	if is.Holder != "" {
 		for _, c := range l.Alive {

@@ -19,11 +19,16 @@ type Rollout struct {
 	// Hold is the hold that wrote this; without a Yielder it is no turn.
 	Hold, Yielder string
 	Proven        api.Revision
+	// Hangs counts the holds that have ended because their applications hung.
+	Hangs int
 }
 
 // RolloutOf returns what a Lease says about turns; zero if it says nothing that can be read.
 func RolloutOf(l *apiserver.Lease) Rollout {
-	var text struct{ Hold, Yielder, Proven string }
+	var text struct {
+		Hold, Yielder, Proven string
+		Hangs                 int
+	}
 	if json.Unmarshal([]byte(l.Annotations[api.RolloutAnnotation]), &text) != nil {
 		return Rollout{}
 	}
@@ -31,7 +36,7 @@ func RolloutOf(l *apiserver.Lease) Rollout {
 	if err != nil {
 		return Rollout{}
 	}
-	return Rollout{text.Hold, text.Yielder, proven}
+	return Rollout{text.Hold, text.Yielder, proven, text.Hangs}
 }
 
 // restamped reports whether the update of a Lease wakes enroll.

@@ -16,10 +16,10 @@ import (
 // Node is a machine with a clock, a network and pods.
 type Node struct {
 	w *World
-	// Name is the name of the node.
-	Name string
-	rng  *rand.Rand
-	boot string
+	// Name is the name of the node, and Zone its zone; empty in most worlds.
+	Name, Zone string
+	rng        *rand.Rand
+	boot       string
 	engine.Clock
 	// Up reports that the machine runs.
 	Up     bool

@@ -32,7 +32,10 @@ type shown struct {
 	// condition reports that the agent's pod condition in the stored status is true. The field Cost
 	// is the pod's deletion cost.
 	condition bool
-	Cost      int
+	// unreadyAt is the instant at which that condition last became false, and readyAt the last one at which
+	// it was stored as true.
+	unreadyAt, readyAt time.Duration
+	Cost               int
 	// deleted reports that the pod has been deleted at the instant deletedAt. The pod's object
 	// stays until the kubelet has stopped the pod.
 	deleted   bool
@@ -103,7 +106,11 @@ func (s *shown) show(raw []byte) {
 		if c.Type != api.ReadyCondition {
 			continue
 		}
-		s.condition = c.Status == "True"
+		if s.condition = c.Status == "True"; s.condition {
+			s.readyAt = s.pod.w.Now()
+		} else if s.unreadyAt < s.readyAt {
+			s.unreadyAt = s.pod.w.Now()
+		}
 		if s.pod.Gate == api.GateReadiness {
 			s.setReady(s.condition)
 		}

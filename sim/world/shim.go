@@ -226,6 +226,7 @@ func (s *ShimProcess) takes(in shim.Input) {
 		}
 		if d := in.Drain; d != nil && s.Child != nil && s.Child.Hold == d.Hold {
 			s.w.Checks.checkRouted(s.Child, d.Reason)
+			s.w.Checks.checkAnswered(s.Child, d.Reason)
 			checkUnstopped(s.w.Checks, s.Child, d.Reason)
 			s.Child.drainWithin(d.Grace)
 		}

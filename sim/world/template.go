@@ -53,6 +53,9 @@ type Template struct {
 	// EndpointDelay is the time that a holder takes to leave its Services; zero for a pod
 	// without ports.
 	EndpointDelay time.Duration
+	// YieldAfter is the time after which an application that fails its readiness probe hangs; zero
+	// for none.
+	YieldAfter time.Duration
 	// Strict reports that the controller is strict: during a rollout the controller deletes each
 	// old pod that is not Ready.
 	Strict bool

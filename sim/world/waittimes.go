@@ -38,10 +38,14 @@ const Slowest = 10 * time.Second
 // These are the times of rollouts, as docs/operate/rollouts.md promises them: how long a holder serves
 // between two yields, and how long a new revision serves until it is proven. After LastResort a
 // revision whose turn has failed takes a free slot. After the time Again a pod looks whether the next
-// Lease still has its wish for the slot.
+// Lease still has its wish for the slot. A holder that has served for the time Settled yields to a
+// preferred pod that has been Ready for that long. Once an application has served for the time Forget,
+// earlier hangs no longer count.
 const (
 	Rest       = time.Minute
 	Proof      = 10 * time.Second
 	LastResort = 30 * time.Second
 	Again      = 10 * time.Second
+	Settled    = 5 * time.Minute
+	Forget     = 10 * time.Minute
 )

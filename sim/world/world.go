@@ -23,6 +23,8 @@ type World struct {
 	API    *apiserver.Server
 	Calm   bool          // quiet times: no fault begins, and no child fails
 	Healed time.Duration // the instant at which all faults ended
+	// Down reports that a database is down without which no application passes its readiness probe.
+	Down bool
 	// OptedOut reports that the namespace has lost the label by which a namespace opts in.
 	OptedOut bool
 	// Nodes has all machines.
@@ -83,6 +85,7 @@ func New(ctx context.Context, seed uint64, enroll func(*Enroller) Reconciler) *W
 // stored judges a stored write of a Lease. If the write matters to enroll, stored wakes enroll.
 func (w *World) stored(by, lease string, sent time.Duration, before, after apiserver.Version) {
 	w.Checks.leaseStored(by, lease, sent, before, after)
+	checkPrepared(w, by, lease, after.Lease)
 	checkOpened(w, by, lease, sent, before.Lease, after.Lease)
 	if before.Body != nil && restamped(before.Lease, after.Lease) {
 		w.API.Inform()
