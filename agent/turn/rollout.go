@@ -51,11 +51,24 @@ type Rollout struct {
 	// last served for [Forget]. Hung is the pod whose application hung last.
 	Hangs int    `json:"hangs,omitempty"`
 	Hung  string `json:"hung,omitempty"`
+	// Moved tells people why the slot moved last; the zero value if its last holder has not released it.
+	Moved Moved `json:"moved,omitzero"`
 	// Turns has one count of turns for each revision, in the order of their last turns. When a
 	// revision has been proven for [Forget], its count and those of older revisions are
 	// removed.
 	Turns []Turns `json:"turns,omitempty"`
 }
+
+// Moved states which pod released the slot last, the reason for which its hold ended, and the wish to which it
+// yielded; empty without a wish.
+type Moved struct {
+	From string  `json:"from,omitempty"`
+	Why  string  `json:"why,omitempty"`
+	Wish api.Say `json:"wish,omitempty"`
+}
+
+// longestMoved bounds the bytes of a [Moved]: an identity has at most 290.
+const longestMoved = 400
 
 // Turns is the number of turns of one revision.
 type Turns struct {
@@ -99,6 +112,9 @@ func Parse(s string) Rollout {
 		return Rollout{}
 	}
 	r.Hangs = min(max(0, r.Hangs), mostTurns)
+	if len(r.Moved.From)+len(r.Moved.Why)+len(r.Moved.Wish) > longestMoved {
+		r.Moved = Moved{}
+	}
 	for i, c := range r.Turns {
 		if c.Count < 1 {
 			return Rollout{}
@@ -156,6 +172,9 @@ func (r Rollout) unproven(hold string, holder api.Revision) bool {
 func (r Rollout) reclaimed(hold string, holder, by api.Revision) bool {
 	return by.Same(r.Proven) && holder.NewerThan(by) && !r.inTurn(hold)
 }
+
+// HangWait returns how long a hold lasts at least before it ends because its application hangs.
+func (r Rollout) HangWait() time.Duration { return hangWait(r.Hangs) }
 
 // lasting returns the part of the rollout that outlasts a hold.
 func (r Rollout) lasting() Rollout {
