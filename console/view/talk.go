@@ -133,7 +133,7 @@ func (c conversation) ends() string {
 	}
 	switch {
 	case t.Asks != "":
-		return fmt.Sprintf("%s offers the slot to %s, and goes on unless that pod answers: %s. If it stays so, look at %s.", c.Holder.Pod, t.Asks, answers, c.at(t.Asks))
+		return fmt.Sprintf("%s has announced its end to %s, and goes on unless that pod answers: %s. If it stays so, look at %s.", c.Holder.Pod, t.Asks, answers, c.at(t.Asks))
 	case t.Follows != "":
 		return fmt.Sprintf("%s leaves, and %s follows: %s. There is nothing to do.", c.Holder.Pod, t.Follows, answers)
 	}
@@ -169,16 +169,16 @@ func (c conversation) waits() string {
 	case r.Yielder != "":
 		return fmt.Sprintf("The rollout waits: %s has had its turn since %s. Its revision is proven once the application has served for %v and the workload's minReadySeconds; "+
 			"if it fails, %s gets the slot back. If it does not serve, read its log: kubectl logs -n %s %s", h.Pod, clock(h.Since), turn.Proof, api.PodOf(r.Yielder), c.Namespace, h.Pod)
-	case wish != nil && wish.Say == api.WantsBack:
-		return fmt.Sprintf("%s has wished to have the slot back since %s. %s gives it back only if its application does not begin to serve in time: look at %s.", wish.Pod, clock(wish.Since), h.Pod, h.Pod)
-	case wish != nil:
-		return fmt.Sprintf("%s has wished for its turn since %s. %s offers it the slot, and goes on without an answer; the next offer then comes within 5 min. If it stays so, look at %s.",
-			wish.Pod, clock(wish.Since), h.Pod, c.at(wish.Pod))
-	case next != nil:
+	case next != nil && wish == nil:
 		return fmt.Sprintf("The rollout waits: turn %d of revision %d comes at %s, because turn %d failed. Read the log of that turn: kubectl logs -n %s %s; a newer version, or kubectl rollout undo, need not wait.",
 			next.Count+1, next.Revision.Number, clock(&next.Next), next.Count, c.Namespace, waiting.Pod)
+	case wish != nil && wish.Say == api.WantsBack:
+		return fmt.Sprintf("%s has wished to have the slot back since %s. %s gives it back only if its application does not begin to serve in time: look at %s.", wish.Pod, clock(wish.Since), h.Pod, h.Pod)
 	case r.Yields == turn.Later && h.ServingSince != nil:
 		return fmt.Sprintf("The rollout waits: %s has served since %s; it yields after a minute of service, at %s. There is nothing to do.", h.Pod, clock(h.ServingSince), clock(ptr.To(h.ServingSince.Add(turn.Rest))))
+	case wish != nil:
+		return fmt.Sprintf("%s has wished for its turn since %s. %s announces its end to that pod, and goes on without an answer; the next announcement then comes within 5 min. If it stays so, look at %s.",
+			wish.Pod, clock(wish.Since), h.Pod, c.at(wish.Pod))
 	}
 	return "The rollout waits for " + c.at(waiting.Pod) + "." + c.lock(waiting.Message)
 }
@@ -247,7 +247,7 @@ func (c conversation) prefers() string {
 		return fmt.Sprintf("%s is preferred, but its application was the last to hang, so it does not wish for the slot until an application has served for %v: read its log.", p.Pod, turn.Forget)
 	}
 	if wish := c.wished(api.WantsPreferred); wish != nil && wish.Pod == p.Pod {
-		return fmt.Sprintf("%s is preferred, and has wished for the slot since %s. %s offers it the slot, and goes on without an answer; the next offer then comes within 5 min. If it stays so, look at %s.",
+		return fmt.Sprintf("%s is preferred, and has wished for the slot since %s. %s announces its end to that pod, and goes on without an answer; the next announcement then comes within 5 min. If it stays so, look at %s.",
 			p.Pod, clock(wish.Since), h.Pod, c.at(p.Pod))
 	}
 	served, ready := "", ""
