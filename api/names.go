@@ -228,8 +228,6 @@ const (
 	// ReasonChildRunning means that a pod does not compete, because a child of an
 	// earlier hold may still run.
 	ReasonChildRunning = "ChildOfEarlierHold"
-	// ReasonAsksForItsTurn means that a pod of a newer revision wishes for its turn.
-	ReasonAsksForItsTurn = "AsksForItsTurn"
 	// ReasonWaitsForItsTurn means that a pod of a newer revision may not yet ask the holder to
 	// yield.
 	ReasonWaitsForItsTurn = "WaitsForItsTurn"

@@ -67,9 +67,6 @@ type Moved struct {
 	Wish api.Say `json:"wish,omitempty"`
 }
 
-// longestMoved bounds the bytes of a [Moved]: an identity has at most 290.
-const longestMoved = 400
-
 // Turns is the number of turns of one revision.
 type Turns struct {
 	// Revision is the counted revision. If a person applies an old template again, its revision has
@@ -91,7 +88,7 @@ const mostTurns = 1_000_000
 
 // longestText bounds the text of a rollout, in bytes. The policy on Leases lets a pod write more, and then
 // every write of an honest holder, which adds its own part, would be refused for ever. JSON may
-// need six bytes for one. The longest text of an agent has about 2,400 bytes.
+// need six bytes for one. The longest text of an agent has about 2,800 bytes.
 const longestText = 4096
 
 // String returns the text for the Lease; empty for the zero rollout.
@@ -112,9 +109,6 @@ func Parse(s string) Rollout {
 		return Rollout{}
 	}
 	r.Hangs = min(max(0, r.Hangs), mostTurns)
-	if len(r.Moved.From)+len(r.Moved.Why)+len(r.Moved.Wish) > longestMoved {
-		r.Moved = Moved{}
-	}
 	for i, c := range r.Turns {
 		if c.Count < 1 {
 			return Rollout{}

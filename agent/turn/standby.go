@@ -25,7 +25,7 @@ const (
 
 // These are the reasons in the readiness condition of a standby whose Ruling is [NotReady].
 const (
-	reasonAsks   = api.ReasonAsksForItsTurn
+	reasonAsks   = "AsksForItsTurn"
 	reasonWaits  = api.ReasonWaitsForItsTurn
 	reasonInTurn = api.ReasonInTurn
 )

@@ -176,7 +176,7 @@ func asked() []client.Object {
 	next := &coordinationv1.Lease{ObjectMeta: meta(api.NextLease(slot), map[string]string{api.WordsAnnotation: "takes:c_c-uid:h1.7"})}
 	next.Labels = held.Labels
 	return together(held, next, gatedPod("a", corev1.ConditionTrue, "Holding", "this pod holds it"),
-		gatedPod("c", corev1.ConditionFalse, api.ReasonAsksForItsTurn, "asks a for turn 1 of revision 5"))
+		gatedPod("c", corev1.ConditionFalse, "AsksForItsTurn", "asks a for turn 1 of revision 5"))
 }
 
 func TestExplainCommandSaysWhySlotMovedAndWaits(t *testing.T) {

@@ -35,8 +35,12 @@ var (
 // ReasonDone is the agent's reason in the condition of a pod whose work is done.
 const ReasonDone = "Done"
 
-// reasonFails is the agent's reason in the condition of a holder whose application runs and fails its probes.
-const reasonFails = "ApplicationNotReady"
+// These are agents' reasons in the conditions of a holder whose application runs and fails its probes, and of a pod
+// that wishes for its turn.
+const (
+	reasonFails = "ApplicationNotReady"
+	reasonAsks  = "AsksForItsTurn"
+)
 
 // These are the reason and the message of a pod whose program bids for slots by the local API.
 const (

@@ -115,6 +115,8 @@ type Holder struct {
 	failing    *time.Time
 	yieldAfter time.Duration
 	preferred  bool
+	// revision is the text of the holder's [api.Revision].
+	revision string
 }
 
 // State has the objects from which the slots are computed. The method Slots ignores ungated pods,
@@ -281,6 +283,7 @@ func (s *Slot) fill(l *coordinationv1.Lease, now time.Time, old bool) {
 	s.Holder = &Holder{
 		Pod: api.PodOf(identity), Identity: identity, Workload: note(api.WorkloadAnnotation),
 		Hold: note(api.HoldAnnotation), Token: note(api.TokenAnnotation), Gone: s.Kind != Barrier && !person,
+		revision: note(api.RevisionAnnotation),
 	}
 	if l.Spec.AcquireTime != nil {
 		s.Holder.Since = instant(l.Spec.AcquireTime.Time)
@@ -409,7 +412,7 @@ var Notes = map[string]int{
 	api.DoneAnnotation: maxDone, api.FailuresAnnotation: maxFailures, api.PausedAnnotation: MaxWord, api.YieldAnnotation: MaxIdentity,
 	api.StampAnnotation: MaxWord, api.OpenedAnnotation: MaxWord, api.SuccessorAnnotation: MaxIdentity, api.WorkloadAnnotation: MaxIdentity,
 	api.HoldAnnotation: MaxWord, api.TokenAnnotation: MaxWord, api.ServingAnnotation: MaxWord,
-	api.LeavingAnnotation: 2 * MaxIdentity, api.RolloutAnnotation: MaxWords,
+	api.LeavingAnnotation: 2 * MaxIdentity, api.RolloutAnnotation: MaxWords, api.RevisionAnnotation: MaxWord,
 }
 
 // instant returns an instant that another computer wrote, in UTC; nil if JSON cannot express it.

@@ -154,7 +154,7 @@ func (c conversation) at(pod string) string {
 func (c conversation) waits() string {
 	var waiting *Standby
 	for _, p := range c.Standbys {
-		if waiting == nil && !p.Deleted && (p.Reason == api.ReasonWaitsForItsTurn || p.Reason == api.ReasonAsksForItsTurn) {
+		if waiting == nil && !p.Deleted && (p.Reason == api.ReasonWaitsForItsTurn || p.Reason == reasonAsks) {
 			waiting = p
 		}
 	}
@@ -245,6 +245,12 @@ func (c conversation) prefers() string {
 	p := c.Standbys[i]
 	if c.rollout.Hung == p.Identity {
 		return fmt.Sprintf("%s is preferred, but its application was the last to hang, so it does not wish for the slot until an application has served for %v: read its log.", p.Pod, turn.Forget)
+	}
+	revision, _ := api.ParseRevision(h.revision)
+	for _, t := range c.rollout.Turns {
+		if t.Revision.NewerThan(revision) {
+			return fmt.Sprintf("%s is preferred, but a rollout has begun, and no preference moves the slot before it is over: revision %d has had a turn.", p.Pod, t.Revision.Number)
+		}
 	}
 	if wish := c.wished(api.WantsPreferred); wish != nil && wish.Pod == p.Pod {
 		return fmt.Sprintf("%s is preferred, and has wished for the slot since %s. %s announces its end to that pod, and goes on without an answer; the next announcement then comes within 5 min. If it stays so, look at %s.",

@@ -66,7 +66,7 @@ func TestSlotSaysWhyItsNextMoveWaits(t *testing.T) {
 	}
 	wish := func(say, pod string) string { return say + ":" + pod + "_" + pod + "-uid:h1:u/5/x:1795435203000" }
 	waits := func(message string) *corev1.Pod { return says("new", api.ReasonWaitsForItsTurn, message) }
-	asks := says("new", api.ReasonAsksForItsTurn, "asks old for turn 1 of revision 5")
+	asks := says("new", reasonAsks, "asks old for turn 1 of revision 5")
 	zoned := api.RunArgs{Prefer: api.Preference{Key: "zone", Value: "a"}}
 	preferred := says("b", "StandingBy", "a holder serves", ready, with(zoned, "a"))
 	hung := says("old", reasonFails, "old holds", with(api.RunArgs{YieldAfter: time.Minute}, ""))
@@ -156,6 +156,10 @@ func TestSlotSaysWhyItsNextMoveWaits(t *testing.T) {
 		"preferred, and has hung": {
 			annotations: rollout(`"yields":"now","hung":"b_b-uid"`), pods: []*corev1.Pod{preferred},
 			want: "b is preferred, but its application was the last to hang, so it does not wish for the slot until an application has served for 10m0s: read its log.",
+		},
+		"preferred during a rollout": {
+			annotations: and(rollout(`"yields":"now","turns":[{"revision":"u/5/x","count":1}]`), api.RevisionAnnotation, "u/4/y"), pods: []*corev1.Pod{preferred},
+			want: "b is preferred, but a rollout has begun, and no preference moves the slot before it is over: revision 5 has had a turn.",
 		},
 		"both preferred":           {annotations: rollout(`"yields":"now"`), pods: []*corev1.Pod{preferred, says("old", "Holding", "x", with(zoned, "a"))}},
 		"a record of another hold": {annotations: map[string]string{api.RolloutAnnotation: `{"hold":"h0","yields":"later"}`}, pods: []*corev1.Pod{waits("x")}},
