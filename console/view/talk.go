@@ -10,7 +10,6 @@ import (
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
-	"k8s.io/utils/ptr"
 
 	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
@@ -175,7 +174,7 @@ func (c conversation) waits() string {
 	case wish != nil && wish.Say == api.WantsBack:
 		return fmt.Sprintf("%s has wished to have the slot back since %s. %s gives it back only if its application does not begin to serve in time: look at %s.", wish.Pod, clock(wish.Since), h.Pod, h.Pod)
 	case r.Yields == turn.Later && h.ServingSince != nil:
-		return fmt.Sprintf("The rollout waits: %s has served since %s; it yields after a minute of service, at %s. There is nothing to do.", h.Pod, clock(h.ServingSince), clock(ptr.To(h.ServingSince.Add(turn.Rest))))
+		return fmt.Sprintf("The rollout waits: %s has served since %s; it yields after a minute of service, at %s. There is nothing to do.", h.Pod, clock(h.ServingSince), clock(new(h.ServingSince.Add(turn.Rest))))
 	case wish != nil:
 		return fmt.Sprintf("%s has wished for its turn since %s. %s announces its end to that pod, and goes on without an answer; the next announcement then comes within 5 min. If it stays so, look at %s.",
 			wish.Pod, clock(wish.Since), h.Pod, c.at(wish.Pod))
@@ -258,10 +257,10 @@ func (c conversation) prefers() string {
 	}
 	served, ready := "", ""
 	if h.ServingSince != nil {
-		served = ", at " + clock(ptr.To(h.ServingSince.Add(turn.Settled)))
+		served = ", at " + clock(new(h.ServingSince.Add(turn.Settled)))
 	}
 	if p.readySince != nil {
-		ready = ", at " + clock(ptr.To(p.readySince.Add(turn.Settled)))
+		ready = ", at " + clock(new(p.readySince.Add(turn.Settled)))
 	}
 	return fmt.Sprintf("%s is preferred: it gets the slot once %s has served for 5 min%s, and it has been Ready for 5 min%s. There is nothing to do.", p.Pod, h.Pod, served, ready)
 }
