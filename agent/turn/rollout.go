@@ -167,9 +167,6 @@ func (r Rollout) reclaimed(hold string, holder, by api.Revision) bool {
 	return by.Same(r.Proven) && holder.NewerThan(by) && !r.inTurn(hold)
 }
 
-// HangWait returns how long a hold lasts at least before it ends because its application hangs.
-func (r Rollout) HangWait() time.Duration { return hangWait(r.Hangs) }
-
 // lasting returns the part of the rollout that outlasts a hold.
 func (r Rollout) lasting() Rollout {
 	last := Rollout{

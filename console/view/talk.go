@@ -4,6 +4,7 @@
 package view
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,7 +12,6 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 
-	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -43,6 +43,39 @@ type Moved struct {
 	Wish   api.Say `json:"wish,omitempty"`
 }
 
+// record is what the holders' agents record of a rollout, as package agent/turn writes it. The webhook, which can serve
+// the console, imports no package of the agent.
+type record struct {
+	Hold        string
+	Transitions int
+	Yields      string
+	Yielder     string
+	Hangs       int
+	Hung        string
+	Moved       struct {
+		From, Why string
+		Wish      api.Say
+	}
+	Turns []struct {
+		Revision api.Revision
+		Count    int
+		Next     time.Time
+	}
+}
+
+// These are spans of package agent/turn: how long a holder serves before it yields, a revision before its pod is
+// Ready, a holder before it yields to a preferred pod, and an application before its hang is forgotten.
+const (
+	rest, proof, settled, forget = time.Minute, 10 * time.Second, 5 * time.Minute, 10 * time.Minute
+	// later is what a holder that has not served for the time "rest" writes about its yields.
+	later = "later"
+)
+
+// hangWait returns how long a hold lasts at least before it ends because its application hangs.
+func (r record) hangWait() time.Duration {
+	return min(time.Minute<<max(0, min(r.Hangs, 6)), time.Hour)
+}
+
 // String returns the text for people.
 func (m Moved) String() string {
 	to := map[api.Say]string{
@@ -59,7 +92,7 @@ type conversation struct {
 	alone bool
 	// rollout is zero if the Lease has none, or an outdated one. The field "turns" reports that the agent of the
 	// present hold has written it.
-	rollout turn.Rollout
+	rollout record
 	turns   bool
 }
 
@@ -67,12 +100,13 @@ type conversation struct {
 // is nil if the slot has no next Lease. The standbys must be known.
 func (s *Slot) converse(l, next *coordinationv1.Lease) {
 	note := func(key string) string { return api.Shortened(l.Annotations[key], Notes[key]) }
-	c := conversation{Slot: s, rollout: turn.Parse(note(api.RolloutAnnotation))}
-	if t := c.rollout.Transitions; t != 0 && t != int(s.Transitions) {
-		c.rollout = turn.Rollout{}
+	c := conversation{Slot: s}
+	err := json.Unmarshal([]byte(note(api.RolloutAnnotation)), &c.rollout)
+	if t := c.rollout.Transitions; err != nil || t != 0 && t != int(s.Transitions) {
+		c.rollout = record{}
 	}
 	if m := c.rollout.Moved; m.From != "" {
-		s.Moved = &Moved{From: api.PodOf(m.From), Reason: m.Why, Wish: m.Wish}
+		s.Moved = &Moved{From: api.PodOf(api.Shortened(m.From, MaxIdentity)), Reason: api.Shortened(m.Why, MaxWord), Wish: api.Say(api.Shortened(string(m.Wish), MaxWord))}
 	}
 	if s.Holder == nil || s.Holder.Hold == "" {
 		return
@@ -162,19 +196,20 @@ func (c conversation) waits() string {
 	if !c.turns || waiting == nil && wish == nil || c.Talk != nil && c.Talk.Leaves {
 		return ""
 	}
-	switch next := c.nextTurn(); {
+	switch next := r.nextTurn(); {
 	case c.Paused != "":
 		return fmt.Sprintf("The rollout waits: %s is paused by hand, so %s does not yield. To end that: kubectl metaparticle resume -n %s %s", c.Slot.Slot, h.Pod, c.Namespace, c.Slot.Slot)
 	case r.Yielder != "":
 		return fmt.Sprintf("The rollout waits: %s has had its turn since %s. Its revision is proven once the application has served for %v and the workload's minReadySeconds; "+
-			"if it fails, %s gets the slot back. If it does not serve, read its log: kubectl logs -n %s %s", h.Pod, clock(h.Since), turn.Proof, api.PodOf(r.Yielder), c.Namespace, h.Pod)
-	case next != nil && wish == nil:
+			"if it fails, %s gets the slot back. If it does not serve, read its log: kubectl logs -n %s %s", h.Pod, clock(h.Since), proof, api.PodOf(r.Yielder), c.Namespace, h.Pod)
+	case next >= 0 && wish == nil:
+		t := r.Turns[next]
 		return fmt.Sprintf("The rollout waits: turn %d of revision %d comes at %s, because turn %d failed. Read the log of that turn: kubectl logs -n %s %s; a newer version, or kubectl rollout undo, need not wait.",
-			next.Count+1, next.Revision.Number, clock(&next.Next), next.Count, c.Namespace, waiting.Pod)
+			t.Count+1, t.Revision.Number, clock(&t.Next), t.Count, c.Namespace, waiting.Pod)
 	case wish != nil && wish.Say == api.WantsBack:
 		return fmt.Sprintf("%s has wished to have the slot back since %s. %s gives it back only if its application does not begin to serve in time: look at %s.", wish.Pod, clock(wish.Since), h.Pod, h.Pod)
-	case r.Yields == turn.Later && h.ServingSince != nil:
-		return fmt.Sprintf("The rollout waits: %s has served since %s; it yields after a minute of service, at %s. There is nothing to do.", h.Pod, clock(h.ServingSince), clock(new(h.ServingSince.Add(turn.Rest))))
+	case r.Yields == later && h.ServingSince != nil:
+		return fmt.Sprintf("The rollout waits: %s has served since %s; it yields after a minute of service, at %s. There is nothing to do.", h.Pod, clock(h.ServingSince), clock(new(h.ServingSince.Add(rest))))
 	case wish != nil:
 		return fmt.Sprintf("%s has wished for its turn since %s. %s announces its end to that pod, and goes on without an answer; the next announcement then comes within 5 min. If it stays so, look at %s.",
 			wish.Pod, clock(wish.Since), h.Pod, c.at(wish.Pod))
@@ -203,14 +238,14 @@ func (c conversation) wished(says ...api.Say) *Said {
 	return nil
 }
 
-// nextTurn returns the last revision whose next turn has a time; nil for none.
-func (c conversation) nextTurn() *turn.Turns {
-	for _, t := range slices.Backward(c.rollout.Turns) {
+// nextTurn returns the place of the last revision whose next turn has a time; negative for none.
+func (r record) nextTurn() int {
+	for i, t := range slices.Backward(r.Turns) {
 		if !t.Next.IsZero() {
-			return &t
+			return i
 		}
 	}
-	return nil
+	return -1
 }
 
 // hangs says when a holder whose application fails its readiness probe hands over.
@@ -223,12 +258,12 @@ func (c conversation) hangs() string {
 		return fmt.Sprintf("%s has failed its readiness probe since %s, and keeps the slot, because no other pod claims it: read its log, or add a replica.", h.Pod, clock(h.failing))
 	}
 	at := h.failing.Add(h.yieldAfter)
-	if least := h.Since.Add(r.HangWait()); least.After(at) {
+	if least := h.Since.Add(r.hangWait()); least.After(at) {
 		at = least
 	}
 	last := ""
 	if r.Hangs > 0 {
-		last = fmt.Sprintf(" The last such hand-over was by %s; after %d of them a hold lasts for %v at least.", api.PodOf(r.Hung), r.Hangs, r.HangWait())
+		last = fmt.Sprintf(" The last such hand-over was by %s; after %d of them a hold lasts for %v at least.", api.PodOf(r.Hung), r.Hangs, r.hangWait())
 	}
 	return fmt.Sprintf("%s has failed its readiness probe since %s. If its application has served in this hold, it hands over from %s on, to a standby that answers.%s Read its log: kubectl logs -n %s %s",
 		h.Pod, clock(h.failing), clock(&at), last, c.Namespace, h.Pod)
@@ -243,7 +278,7 @@ func (c conversation) prefers() string {
 	}
 	p := c.Standbys[i]
 	if c.rollout.Hung == p.Identity {
-		return fmt.Sprintf("%s is preferred, but its application was the last to hang, so it does not wish for the slot until an application has served for %v: read its log.", p.Pod, turn.Forget)
+		return fmt.Sprintf("%s is preferred, but its application was the last to hang, so it does not wish for the slot until an application has served for %v: read its log.", p.Pod, forget)
 	}
 	revision, _ := api.ParseRevision(h.revision)
 	for _, t := range c.rollout.Turns {
@@ -257,10 +292,10 @@ func (c conversation) prefers() string {
 	}
 	served, ready := "", ""
 	if h.ServingSince != nil {
-		served = ", at " + clock(new(h.ServingSince.Add(turn.Settled)))
+		served = ", at " + clock(new(h.ServingSince.Add(settled)))
 	}
 	if p.readySince != nil {
-		ready = ", at " + clock(new(p.readySince.Add(turn.Settled)))
+		ready = ", at " + clock(new(p.readySince.Add(settled)))
 	}
 	return fmt.Sprintf("%s is preferred: it gets the slot once %s has served for 5 min%s, and it has been Ready for 5 min%s. There is nothing to do.", p.Pod, h.Pod, served, ready)
 }
