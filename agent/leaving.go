@@ -271,15 +271,17 @@ func (h *hold) releaseTo(end ending) (successor string) {
 		slot.Rollout = h.rollout.pod.Hung(h.turns)
 	}
 	slot.Rollout.Transitions = h.record().Transitions
-	to, revision := end.successor, end.wish.Revision
+	to, wish := end.successor, end.wish
 	if to == "" && !h.mayHold() {
-		wish := h.rollout.pod.Deleted(h.now, h.turns)
-		to, revision = wish.Identity, wish.Revision
+		wish = h.rollout.pod.Deleted(h.now, h.turns)
+		to = wish.Identity
 	}
+	revision := wish.Revision
 	if revision.Same(h.rollout.pod.Revision) {
 		revision = api.Revision{} // a preference is no turn
 	}
 	left, successor := h.rollout.pod.Released(slot, to, revision)
+	left.Moved = turn.Moved{From: h.self.Identity, Why: end.reason, Wish: wish.Say}
 	h.rollout.released = releaseText{hold: h.turns.ID, text: left.String()}
 	h.rollout.waiting = turn.StandbyFacts{Failed: h.turns.Rollout.Yielder != ""}
 	return successor

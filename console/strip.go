@@ -79,6 +79,13 @@ func strip(object any) (any, error) {
 // keepLease returns a copy of the Lease with only the fields that the cache keeps.
 func keepLease(l *coordinationv1.Lease) *coordinationv1.Lease {
 	kept := &coordinationv1.Lease{ObjectMeta: keepName(l.ObjectMeta)}
+	if api.IsNextLease(l.Name) {
+		kept.Labels = some(l.Labels, api.ManagedLabel)
+		for key, value := range some(l.Annotations, api.WordsAnnotation, api.AloneAnnotation) {
+			metav1.SetMetaDataAnnotation(&kept.ObjectMeta, key, api.Shortened(value, view.MaxWords))
+		}
+		return kept
+	}
 	if !api.IsSlot(l.Name) {
 		return kept
 	}
@@ -101,7 +108,7 @@ func keepLease(l *coordinationv1.Lease) *coordinationv1.Lease {
 // keepPod returns a copy of the pod with only the fields that the cache keeps.
 func keepPod(p *corev1.Pod) *corev1.Pod {
 	kept := &corev1.Pod{ObjectMeta: keepName(p.ObjectMeta), Spec: keepSpec(&p.Spec)}
-	kept.Labels, kept.OwnerReferences = some(p.Labels, api.GatedLabel), keepController(p)
+	kept.Labels, kept.OwnerReferences = some(p.Labels, api.GatedLabel, view.PreferKey(p)), keepController(p)
 	if slots := p.Annotations[api.SlotsAnnotation]; slots != "" {
 		kept.Annotations = map[string]string{api.SlotsAnnotation: api.Shortened(slots, view.MaxSlots)}
 	}
@@ -113,6 +120,7 @@ func keepPod(p *corev1.Pod) *corev1.Pod {
 		switch condition := (corev1.PodCondition{Type: c.Type, Status: c.Status}); c.Type {
 		case api.ReadyCondition:
 			condition.Reason, condition.Message = api.Shortened(c.Reason, view.MaxWord), api.Shortened(c.Message, view.MaxMessage)
+			condition.LastTransitionTime = c.LastTransitionTime
 			kept.Status.Conditions = append(kept.Status.Conditions, condition)
 		case corev1.PodReady, corev1.PodInitialized:
 			kept.Status.Conditions = append(kept.Status.Conditions, condition)
@@ -203,8 +211,8 @@ func some(all map[string]string, keys ...string) (kept map[string]string) {
 	return kept
 }
 
-// keepSpec returns a spec with only the parts of the gate. If the pod has a once claim, the
-// agent's arguments in the returned spec still state the key.
+// keepSpec returns a spec with only the parts of the gate. The agent's arguments in the returned spec still state
+// the key of a once claim, and when the slot moves to another pod.
 func keepSpec(spec *corev1.PodSpec) corev1.PodSpec {
 	kept := podspec.Strip(spec)
 	kept.ServiceAccountName, kept.NodeName = "", api.Shortened(spec.NodeName, view.MaxIdentity)
@@ -217,8 +225,11 @@ func keepSpec(spec *corev1.PodSpec) corev1.PodSpec {
 		case api.IsLocal(part.Args):
 			part.Args = []string{api.LocalRole}
 		default:
-			args := api.DefaultRunArgs()
-			if args.OnceKey = api.RecallRunArgs(c.Args).OnceKey; args.OnceKey != "" && len(args.OnceKey) <= view.MaxWord {
+			args, of := api.DefaultRunArgs(), api.RecallRunArgs(c.Args)
+			if args.YieldAfter, args.Prefer = of.YieldAfter, of.Prefer; len(of.OnceKey) <= view.MaxWord {
+				args.OnceKey = of.OnceKey
+			}
+			if args.OnceKey != "" || args.YieldAfter != 0 || args.Prefer != (api.Preference{}) {
 				part.Args = slices.Concat(part.Args, args.Args())
 			}
 		}

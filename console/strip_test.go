@@ -54,7 +54,12 @@ func whole() view.State {
 		HolderIdentity: new("holder_holder-uid"), LeaseDurationSeconds: new(int32(30)), LeaseTransitions: new(int32(4)),
 		AcquireTime: &metav1.MicroTime{Time: noon}, RenewTime: &metav1.MicroTime{Time: noon},
 	}
-	s := view.State{Leases: []*coordinationv1.Lease{l}, Seen: map[types.UID]time.Time{l.UID: noon}, Now: noon.Add(3 * time.Hour)}
+	talks, next := &coordinationv1.Lease{ObjectMeta: meta("lock.web"), Spec: l.Spec}, &coordinationv1.Lease{ObjectMeta: meta(api.NextLease("lock.web"))}
+	talks.Annotations[api.HoldAnnotation] = "h"
+	talks.Annotations[api.RolloutAnnotation] = `{"hold":"h","yields":"now","moved":{"from":"old_old-uid","why":"Yielded"}}`
+	next.Annotations[api.WordsAnnotation] = "preferred:preferred_preferred-uid:h:u/7/x:1"
+	talks.Spec.HolderIdentity = new("hangs_hangs-uid")
+	s := view.State{Leases: []*coordinationv1.Lease{l, talks, next}, Seen: map[types.UID]time.Time{l.UID: noon}, Now: noon.Add(3 * time.Hour)}
 	pod := func(name string, change func(*corev1.Pod)) {
 		p := &corev1.Pod{ObjectMeta: meta(name)}
 		p.Annotations[api.SlotsAnnotation] = "once.a,once.b"
@@ -103,6 +108,15 @@ func whole() view.State {
 	}
 	pod("holder", func(*corev1.Pod) {})
 	pod("standby", func(*corev1.Pod) {})
+	moves := api.RunArgs{YieldAfter: time.Minute, Prefer: api.Preference{Key: "zone", Value: "a"}}
+	pod("hangs", func(p *corev1.Pod) {
+		p.Annotations[api.SlotsAnnotation], p.Spec.InitContainers[1].Args = "lock.web", moves.Args()
+		p.Status.Conditions[0] = corev1.PodCondition{Type: api.ReadyCondition, Status: corev1.ConditionFalse, Reason: "ApplicationNotReady", LastTransitionTime: at}
+	})
+	pod("preferred", func(p *corev1.Pod) {
+		p.Annotations[api.SlotsAnnotation], p.Spec.InitContainers[1].Args = "lock.web", moves.Args()
+		p.Labels["zone"], p.DeletionTimestamp = "a", nil
+	})
 	pod("ended", func(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded })
 	pod("begun", func(p *corev1.Pod) { p.Spec.Containers[0].Command = []string{secret} })
 	waits := func(reason string) func(*corev1.Pod) {
@@ -140,6 +154,9 @@ func TestStrippingUnreadFieldsNeverChangesShownSlots(t *testing.T) {
 	require.Len(t, want, 6)
 	require.NotEmpty(t, want[3].Handovers)
 	require.NotEmpty(t, want[4].Standbys)
+	require.Len(t, want[2].Why, 2, want[2])
+	require.NotNil(t, want[2].Moved)
+	require.NotNil(t, want[2].Talk)
 	for i := range s.Workloads {
 		s.Workloads[i] = stripped(t, s.Workloads[i])
 	}

@@ -278,6 +278,9 @@ func (p Pod) Acquired(now time.Duration, wall time.Time, s Slot, hold string) Ro
 	}
 	r := s.Rollout.lasting()
 	r.Hold = hold
+	if s.Holder == "" {
+		r.Moved = s.Rollout.Moved
+	}
 	named := s.Holder == "" && s.Successor == p.Identity && p.Revision.NewerThan(s.Rollout.From)
 	again := s.Holder == p.Identity && s.Rollout.inTurn(s.Hold)
 	if named || again {

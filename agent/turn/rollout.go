@@ -51,10 +51,20 @@ type Rollout struct {
 	// last served for [Forget]. Hung is the pod whose application hung last.
 	Hangs int    `json:"hangs,omitempty"`
 	Hung  string `json:"hung,omitempty"`
+	// Moved tells people why the slot moved last; the zero value if its last holder has not released it.
+	Moved Moved `json:"moved,omitzero"`
 	// Turns has one count of turns for each revision, in the order of their last turns. When a
 	// revision has been proven for [Forget], its count and those of older revisions are
 	// removed.
 	Turns []Turns `json:"turns,omitempty"`
+}
+
+// Moved states which pod released the slot last, the reason for which its hold ended, and the wish to which it
+// yielded; empty without a wish.
+type Moved struct {
+	From string  `json:"from,omitempty"`
+	Why  string  `json:"why,omitempty"`
+	Wish api.Say `json:"wish,omitempty"`
 }
 
 // Turns is the number of turns of one revision.
@@ -78,7 +88,7 @@ const mostTurns = 1_000_000
 
 // longestText bounds the text of a rollout, in bytes. The policy on Leases lets a pod write more, and then
 // every write of an honest holder, which adds its own part, would be refused for ever. JSON may
-// need six bytes for one. The longest text of an agent has about 2,400 bytes.
+// need six bytes for one. The longest text of an agent has about 2,800 bytes.
 const longestText = 4096
 
 // String returns the text for the Lease; empty for the zero rollout.

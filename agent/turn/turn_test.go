@@ -443,6 +443,7 @@ func TestForgedTextNeverOutgrowsTheLease(t *testing.T) {
 	honest := Rollout{
 		Hold: strings.Repeat("f", api.LongestLeave), Transitions: math.MaxInt32, Yields: Later, Yielder: identity, From: longest, Proven: longest,
 		StartMilliseconds: longestTurn.Milliseconds(), Prefers: true, Hangs: mostTurns, Hung: identity,
+		Moved: Moved{From: identity, Why: "RenewDeadlinePassed", Wish: api.WantsPreferred},
 	}
 	for i := range remembered {
 		longest.Number--
@@ -450,4 +451,20 @@ func TestForgedTextNeverOutgrowsTheLease(t *testing.T) {
 	}
 	assert.Equal(t, honest.String(), Parse(honest.String()).String())
 	assert.Less(t, len(honest.String()), longestText*2/3)
+}
+
+// The next hold keeps what the release says for people, and later holds do not repeat it.
+func TestRolloutRecordTellsWhyTheSlotMovedLast(t *testing.T) {
+	a1, moved := pod("a1", old), Moved{From: "a2_u", Why: "Yielded", Wish: api.WantsPreferred}
+	s := freed("")
+	s.Rollout.Moved = moved
+	held := a1.Acquired(0, wall, s, "h2")
+	assert.Equal(t, moved, Parse(held.String()).Moved)
+	assert.Equal(t, moved, a1.Holder(1, wall, HolderFacts{ID: "h2", Rollout: held}).Rollout.Moved)
+
+	expired := heldBy(a1, Now)
+	expired.Rollout = held
+	assert.Zero(t, a1.Acquired(0, wall, expired, "h3").Moved, "the holder vanished")
+	left, _ := a1.Released(expired, "", api.Revision{})
+	assert.Zero(t, left.Moved, "the caller knows the reason")
 }

@@ -22,9 +22,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
-const explainLong = `Tells why a pod or workload is gated or not, and which pods hold its slots. What
-keeps a claim from being in force comes first, with the command that helps. The
-command only reads. KIND is pod, deployment, statefulset, daemonset, replicaset, job
+const explainLong = `Tells why a pod or workload is gated or not, which pods hold its slots, why a slot
+moved last, and what its next move waits for. What keeps a claim from being in force
+comes first, with the command that helps. The command only reads. KIND is pod, deployment, statefulset, daemonset, replicaset, job
 or cronjob, or kubectl's short name of the kind. For the name of a REASON in a
 refusal or an Event, the command tells what it means, and what to do.
 

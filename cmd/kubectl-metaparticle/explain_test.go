@@ -166,6 +166,37 @@ func TestExplainCommandNamesServicesThatStandbysRefuse(t *testing.T) {
 	assert.Contains(t, said, "  - Service bills, port 8080/TCP: ServiceNotForwarded: a Service sends connections to a port that the standbys of its pods do not forward.")
 }
 
+// asked returns the Leases of a slot whose holder a has announced its end to c, and the pods of the slot.
+func asked() []client.Object {
+	held := leaseOf("a")
+	held.Labels = map[string]string{api.ManagedLabel: "true"}
+	held.Annotations[api.ServingAnnotation] = noon.Add(-9 * time.Minute).Format(time.RFC3339)
+	held.Annotations[api.HoldAnnotation], held.Annotations[api.LeavingAnnotation] = "h1", "h1.7 soon:c_c-uid"
+	held.Annotations[api.RolloutAnnotation] = `{"hold":"h1","yields":"now","moved":{"from":"z_z-uid","why":"Yielded","wish":"newer"}}`
+	next := &coordinationv1.Lease{ObjectMeta: meta(api.NextLease(slot), map[string]string{api.WordsAnnotation: "takes:c_c-uid:h1.7"})}
+	next.Labels = held.Labels
+	return together(held, next, gatedPod("a", corev1.ConditionTrue, "Holding", "this pod holds it"),
+		gatedPod("c", corev1.ConditionFalse, "AsksForItsTurn", "asks a for turn 1 of revision 5"))
+}
+
+func TestExplainCommandSaysWhySlotMovedAndWaits(t *testing.T) {
+	there := together(deployment(claim, claim), asked())
+	const why = `why:
+  singleton.deployment.biller moved to a from z (Yielded to a newer revision).
+  a has announced its end to c, and goes on unless that pod answers: answers of c (takes). If it stays so, look at c (AsksForItsTurn: asks a for turn 1 of revision 5).
+pods:
+`
+	assert.Contains(t, answer(t, true, "Deployment/biller", there...), why)
+	assert.Contains(t, answer(t, true, "Pod/c", there...), why)
+
+	// Events tell why the slot of pods without turns moved.
+	there = together(deployment(claim, claim), leaseOf("a"), gatedPod("a", corev1.ConditionTrue, "Holding", "x"),
+		told(11*time.Minute, "z", api.ReasonAcquired, "this pod holds "+slot+" (token 1)"),
+		told(10*time.Minute+time.Second, "z", api.ReasonReleased, slot+" is free again: exit code 1"), told(10*time.Minute, "a", api.ReasonAcquired, "this pod holds "+slot+" (token 2)"))
+	there[2].SetLabels(map[string]string{api.ManagedLabel: "true"})
+	assert.Contains(t, answer(t, true, "Deployment/biller", there...), "why:\n  singleton.deployment.biller moved to a from z (exit code 1).\npods:\n")
+}
+
 // waitingPod returns a pod of the Deployment biller. The pod claims nothing, and has conditions.
 func waitingPod(name, conditions string, met bool) *corev1.Pod {
 	p := plainPod(name, map[string]string{api.AfterAnnotation: conditions})

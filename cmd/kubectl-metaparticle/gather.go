@@ -63,11 +63,14 @@ type explainer struct {
 	current *unstructured.Unstructured
 	pods    []corev1.Pod // the pods of the owners, and the pod that the user named
 	others  map[string]string
+	gated   []*corev1.Pod // all gated pods of the namespace
 	slots   []string
 	// leases has the Leases of the slots and of the conditions, by name. The value for a missing
 	// Lease is nil. A Lease that the command cannot read has no entry.
 	leases map[string]*coordinationv1.Lease
 	events []corev1.Event
+	// seen are the slots as the command "status" shows them.
+	seen []view.Slot
 	// modes has the access modes of the PersistentVolumeClaims that the template names, as far as the
 	// user may read them.
 	modes map[string][]corev1.PersistentVolumeAccessMode
@@ -95,7 +98,7 @@ func (e *explainer) gather(ctx context.Context, kind, name string) error {
 	if err := e.find(ctx, kind, name); err != nil {
 		return err
 	}
-	e.readEvents(ctx)
+	e.see(e.readEvents(ctx))
 	e.readClaims(ctx)
 	e.readServices(ctx)
 	return nil
@@ -267,7 +270,10 @@ func (e *explainer) readPods(ctx context.Context) error {
 		return fmt.Errorf("read pods: %w", err)
 	}
 	e.others = map[string]string{}
-	for _, pod := range pods.Items {
+	for i, pod := range pods.Items {
+		if view.Gated(pod) {
+			e.gated = append(e.gated, &pods.Items[i])
+		}
 		e.others[api.Identity(pod.Name, string(pod.UID))] = pod.Name
 		ended := pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
 		if e.asked != nil && pod.UID == e.asked.UID || e.makers.made(&pod, e.workload) && (!ended || e.part != nil) {
@@ -301,6 +307,11 @@ func (e *explainer) readLeases(ctx context.Context) {
 	slices.Sort(e.slots)
 	e.slots = slices.Compact(e.slots)
 	needed := slices.Clone(e.slots)
+	for _, slot := range e.slots {
+		if api.HasNextLease(slot) {
+			needed = append(needed, api.NextLease(slot))
+		}
+	}
 	for _, c := range conditionsOf(e) {
 		needed = append(needed, c.Leases()...)
 	}
@@ -320,6 +331,17 @@ func (e *explainer) readLeases(ctx context.Context) {
 			e.unread = append(e.unread, err.Error())
 		}
 	}
+}
+
+// see computes the slots as the command "status" does, from all Events of the namespace.
+func (e *explainer) see(events []*corev1.Event) {
+	state := view.State{Pods: e.gated, Events: events, Now: e.now}
+	for _, lease := range e.leases {
+		if lease != nil {
+			state.Leases = append(state.Leases, lease)
+		}
+	}
+	e.seen = state.Slots(e.slots, 1)
 }
 
 // conditionsOf returns the conditions of the existing gated pods, and the conditions that pods
@@ -347,8 +369,8 @@ func conditionsOf(e *explainer) []api.Condition {
 // readEvents finds the Events that report a refused or ungated pod, and the Events about pods that are
 // not Ready. Each Event is about the workload, one of its pods, or a controller between the two. If
 // the user named a pod, readEvents finds only the Events about that pod. The function compares uids,
-// because an Event may be about an earlier object of the same name.
-func (e *explainer) readEvents(ctx context.Context) {
+// because an Event may be about an earlier object of the same name. The result has the Events of agents.
+func (e *explainer) readEvents(ctx context.Context) (agents []*corev1.Event) {
 	about, unready := map[types.UID]bool{}, map[types.UID]bool{}
 	for uid := range e.owners {
 		about[uid] = true
@@ -363,15 +385,19 @@ func (e *explainer) readEvents(ctx context.Context) {
 	var events corev1.EventList
 	if err := e.cluster.List(ctx, &events, client.InNamespace(e.namespace)); err != nil {
 		e.unread = append(e.unread, fmt.Sprintf("read events: %v", err))
-		return
+		return nil
 	}
-	for _, event := range events.Items {
+	for i, event := range events.Items {
+		if event.Source.Component == api.AgentReporter {
+			agents = append(agents, &events.Items[i])
+		}
 		uid := event.InvolvedObject.UID
 		if about[uid] && event.Type == corev1.EventTypeWarning && (unready[uid] || event.Reason == failedCreate || refuses(event)) {
 			e.events = append(e.events, event)
 		}
 	}
 	slices.SortFunc(e.events, func(a, b corev1.Event) int { return view.Last(b).Compare(view.Last(a)) })
+	return agents
 }
 
 // failedCreate is the reason of a controller's Event about a pod that it could not create.

@@ -54,6 +54,7 @@ func (e *explainer) report() string {
 	section(&b, "namespace", [][]string{{e.namespace, optedIn}})
 	section(&b, "annotations", e.annotationLines())
 	section(&b, "slots", e.slotLines())
+	section(&b, "why", column(e.why()))
 	section(&b, "conditions", conditionLines(e))
 	section(&b, "pods", e.podLines())
 	section(&b, "events", e.eventLines())
@@ -77,6 +78,8 @@ type explanation struct {
 	Notes       []string            `json:"notes,omitempty"`
 	Annotations []map[string]string `json:"annotations,omitempty"`
 	Slots       []map[string]string `json:"slots,omitempty"`
+	// Why says why a slot moved last, and what its next move waits for.
+	Why         []string            `json:"why,omitempty"`
 	Conditions  []map[string]string `json:"conditions,omitempty"`
 	Pods        []map[string]string `json:"pods,omitempty"`
 	Events      []map[string]string `json:"events,omitempty"`
@@ -106,6 +109,7 @@ func (e *explainer) explanation() explanation {
 		Trouble: clean(e.trouble), Blockers: clean(e.blockers), Notes: clean(e.notes), Remedy: inOneLine(e.remedy()),
 		Annotations: named(e.annotationLines(), "annotation", "where"),
 		Slots:       named(e.slotLines(), "slot", "state"),
+		Why:         clean(e.why()),
 		Conditions:  named(conditionLines(e), "condition", "state"),
 		Pods:        named(e.podLines(), "pod", "state", "ready", "message"),
 		Events:      named(e.eventLines(), "age", "event"),
@@ -186,6 +190,38 @@ func (e *explainer) slotLines() [][]string {
 		lines = append(lines, []string{slot, text})
 	}
 	return lines
+}
+
+// mostWhy bounds the sentences about slots, so that they fit on a screen.
+const mostWhy = 12
+
+// why returns sentences about the slots: why each moved last, as far as its Lease or an Event tells, and what
+// its next move waits for.
+func (e *explainer) why() (all []string) {
+	for _, s := range e.seen {
+		if text := movedText(s); text != "" {
+			all = append(all, text)
+		}
+		all = append(all, s.Why...)
+	}
+	return all[:min(len(all), mostWhy)]
+}
+
+// movedText returns the sentence about the last move of a slot; empty if nothing tells about it.
+func movedText(s view.Slot) string {
+	to := " has been free since the release by "
+	if s.Holder != nil {
+		to = " moved to " + s.Holder.Pod + " from "
+	}
+	switch {
+	case s.Moved != nil:
+		return s.Slot + to + s.Moved.String() + "."
+	case s.Holder == nil || len(s.Handovers) == 0 || s.Handovers[0].Pod != s.Holder.Pod || s.Handovers[0].From == "":
+		return ""
+	case s.Handovers[0].Expired:
+		return s.Slot + to + s.Handovers[0].From + ", whose lease expired" + because(s.Handovers[0]) + "."
+	}
+	return s.Slot + to + s.Handovers[0].From + because(s.Handovers[0]) + "."
 }
 
 // holding returns the line about a slot's holder.

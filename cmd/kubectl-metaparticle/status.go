@@ -29,8 +29,9 @@ the last handover. -v tells all in words: pauses, standbys with the reasons why 
 wait, and handovers. The command only reads.
 
 STATUS is Serving, Starting, NotServing, Free, Done, NoLease (enroll has made no Lease),
-HolderGone, HolderEnds (its pod is being deleted), Paused, Yielding, Ungated (pods run
-without a gate) or Refused (new pods are refused).
+HolderGone, HolderEnds (its pod is being deleted), Paused, Yielding, Wished (a pod wishes
+for the slot), Leaving (the holder has announced its end), Ungated (pods run without a
+gate) or Refused (new pods are refused).
 
 The times come from the clocks of the pods' nodes. The duration of a handover is the
 time between the Events of release and acquisition, in whole seconds. With -w the
@@ -255,6 +256,9 @@ func (v screen) text(b *strings.Builder, s view.Slot, namespaces bool) {
 		name = s.Namespace + "/" + name
 	}
 	say(b, "%s: %s", name, v.summary(s))
+	for _, why := range s.Why {
+		say(b, "  %s", why)
+	}
 	table := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
 	writeStandbys(table, s.Standbys)
 	writeGaps(table, s.Gaps)
@@ -262,7 +266,11 @@ func (v screen) text(b *strings.Builder, s view.Slot, namespaces bool) {
 		row(table, "handover", h.Pod, age(v.now(), h.At)+" ago", handoverText(h))
 	}
 	table.Flush()
-	if len(s.Handovers) == 0 && s.Transitions > 0 {
+	switch {
+	case len(s.Handovers) > 0:
+	case s.Moved != nil:
+		say(b, "  %s", movedText(s))
+	case s.Transitions > 0:
 		say(b, "  the holder has changed %d times; no Event tells more", s.Transitions)
 	}
 }

@@ -70,6 +70,31 @@ func TestStatusCommandShowsHolderAndStandbys(t *testing.T) {
 	assert.Empty(t, b.err.String())
 }
 
+func TestStatusCommandShowsWhoAsksAndWhoAnswered(t *testing.T) {
+	b := newByHand(asked()...)
+	b.status(t, screen{bare: true}, "shop")
+	assert.Regexp(t, `^singleton.deployment.biller +a +10m +1 +Serving,Leaving\n$`, b.out.String())
+
+	b.out.Reset()
+	b.status(t, screen{words: true}, "shop")
+	assert.Equal(t, `singleton.deployment.biller: singleton, held by a, for 10m, token 4711, renewed 3s ago, serves for 9m, 1 standby
+  a has announced its end to c, and goes on unless that pod answers: answers of c (takes). If it stays so, look at c (AsksForItsTurn: asks a for turn 1 of revision 5).
+  standby  c  not Ready  AsksForItsTurn: asks a for turn 1 of revision 5
+  singleton.deployment.biller moved to a from z (Yielded to a newer revision).
+`, b.out.String())
+
+	b.out.Reset()
+	b.status(t, screen{output: "jsonpath={.slots[0].talk.asks} {.slots[0].talk.answers[0].say} {.slots[0].moved.from}"}, "shop")
+	assert.Equal(t, "c takes z\n", b.out.String())
+
+	waits := asked()
+	delete(waits[0].GetAnnotations(), api.LeavingAnnotation)
+	waits[1].GetAnnotations()[api.WordsAnnotation] = "newer:c_c-uid:h1:u/5/x:1767355203000"
+	b = newByHand(waits...)
+	b.status(t, screen{bare: true}, "shop")
+	assert.Contains(t, b.out.String(), "Serving,Wished\n")
+}
+
 func TestStatusCommandShowsSlotsInATable(t *testing.T) {
 	other := slotLease("lock.gone", "x", nil)
 	other.Namespace = "till"

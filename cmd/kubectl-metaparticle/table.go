@@ -153,6 +153,11 @@ func status(s view.Slot) string {
 	if s.Yield != "" && s.Holder != nil && api.ParseYield(s.Yield).Hold == s.Holder.Hold {
 		all = append(all, "Yielding")
 	}
+	if t := s.Talk; t != nil && t.Leaves {
+		all = append(all, "Leaving")
+	} else if t != nil {
+		all = append(all, "Wished")
+	}
 	for _, key := range slices.Sorted(maps.Keys(s.Failures)) {
 		all = append(all, fmt.Sprintf("Failed(%s)", key))
 	}

@@ -35,6 +35,13 @@ var (
 // ReasonDone is the agent's reason in the condition of a pod whose work is done.
 const ReasonDone = "Done"
 
+// These are agents' reasons in the conditions of a holder whose application runs and fails its probes, and of a pod
+// that wishes for its turn.
+const (
+	reasonFails = "ApplicationNotReady"
+	reasonAsks  = "AsksForItsTurn"
+)
+
 // These are the reason and the message of a pod whose program bids for slots by the local API.
 const (
 	localReason = "LocalAPI"
@@ -187,15 +194,22 @@ func waitsSince(pod corev1.Pod) (at time.Time) {
 	return at
 }
 
-// onceKey returns the key of a pod's once claim, from the arguments of the pod's agent. The key is
-// empty if these arguments have no key.
-func onceKey(pod corev1.Pod) string {
+// agentArgs returns the arguments of the pod's agent; the zero value for a pod without an agent.
+func agentArgs(pod *corev1.Pod) api.RunArgs {
 	for _, c := range pod.Spec.InitContainers {
 		if c.Name == api.AgentContainer {
-			return api.RecallRunArgs(c.Args).OnceKey
+			return api.RecallRunArgs(c.Args)
 		}
 	}
-	return ""
+	return api.RunArgs{}
+}
+
+// PreferKey returns the key of the label by which pods of the workload are preferred; empty for none.
+func PreferKey(pod *corev1.Pod) string { return agentArgs(pod).Prefer.Key }
+
+// preferred reports whether the preference of the pod's workload names the pod.
+func (c claimant) preferred() bool {
+	return c.args.Prefer != api.Preference{} && c.label == c.args.Prefer.Value
 }
 
 // Standby is a gated pod that claims a slot, and does not hold it.
@@ -218,6 +232,10 @@ type Standby struct {
 	Identity string `json:"-"`
 
 	uid types.UID
+	// The field "preferred" reports that a preference names the pod. readySince is the instant since which the
+	// standby has been Ready; nil if it is not.
+	preferred  bool
+	readySince *time.Time
 }
 
 // claimant has the facts about a gated pod that are the same for all slots that the pod claims. Any
@@ -226,20 +244,28 @@ type claimant struct {
 	identity string
 	node     string
 	deleted  bool
+	// args are the arguments of the pod's agent, and label is the pod's value of the label that its preference names.
+	args  api.RunArgs
+	label string
+	// failing is the instant since which the application runs and fails its probes; nil otherwise.
+	failing *time.Time
 	// standby is nil if the pod has ended.
 	standby *Standby
-	// onceKey is the key of the pod's once claim; empty without such a claim. The field "past" reports
-	// that no main container of the pod has a shim, and that all init containers have ended.
-	onceKey string
-	past    bool
+	// The field "past" reports that no main container of the pod has a shim, and that all init containers have ended.
+	past bool
 	// started reports that the agent's pod condition is True. If the pod has a start lock, the
 	// application has then started.
 	started bool
 }
 
 func claimantOf(pod *corev1.Pod) claimant {
-	c := claimant{identity: IdentityOf(*pod), node: api.Shortened(pod.Spec.NodeName, MaxIdentity), deleted: pod.DeletionTimestamp != nil, onceKey: onceKey(*pod)}
+	c := claimant{identity: IdentityOf(*pod), node: api.Shortened(pod.Spec.NodeName, MaxIdentity), deleted: pod.DeletionTimestamp != nil, args: agentArgs(pod)}
+	c.label = pod.Labels[c.args.Prefer.Key]
 	said, ok := Condition(*pod)
+	since := instant(said.LastTransitionTime.Time)
+	if said.Reason == reasonFails {
+		c.failing = since
+	}
 	c.started = ok && said.Status == corev1.ConditionTrue
 	waits := slices.ContainsFunc(pod.Spec.Containers, func(c corev1.Container) bool { return api.IsShim(c.Command) })
 	c.past = !waits && slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
@@ -247,6 +273,9 @@ func claimantOf(pod *corev1.Pod) claimant {
 	})
 	if pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed {
 		c.standby = standbyOf(pod)
+		if c.standby.preferred = c.preferred(); c.standby.Ready {
+			c.standby.readySince = since
+		}
 	}
 	return c
 }

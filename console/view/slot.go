@@ -47,6 +47,12 @@ type Slot struct {
 	Stamp string `json:"stamp,omitempty"`
 	// Successor is the identity that the last release names, until a pod holds.
 	Successor string `json:"successor,omitempty"`
+	// Moved is the last release of the slot, if its pods take turns.
+	Moved *Moved `json:"moved,omitempty"`
+	// Talk is what the pods say to each other about the end of the present hold; nil if they say nothing.
+	Talk *Talk `json:"talk,omitempty"`
+	// Why says, in sentences for people, what the slot's next move waits for, and what a person can do.
+	Why []string `json:"why,omitempty"`
 	// Done are the done keys of a once claim or of a shard, the oldest first.
 	Done []string `json:"done,omitempty"`
 	// Opened is the number of pods for which a barrier was opened. Only the first Lease of a
@@ -103,6 +109,14 @@ type Holder struct {
 	// Expired reports that the caller of [State.Slots] saw no change of the Lease for three lease
 	// durations.
 	Expired bool `json:"expired,omitempty"`
+
+	// failing is the instant since which the application runs and fails its probes; nil otherwise. After the time
+	// yieldAfter it hangs; zero for never. The field "preferred" reports that a preference names the pod.
+	failing    *time.Time
+	yieldAfter time.Duration
+	preferred  bool
+	// revision is the text of the holder's [api.Revision].
+	revision string
 }
 
 // State has the objects from which the slots are computed. The method Slots ignores ungated pods,
@@ -139,7 +153,7 @@ const mostMissing = 1 << 14
 // wanted slots; nil means all. Each slot has its last handovers, but not more than the given number.
 func (o State) Slots(only []string, most int) []Slot {
 	wanted := func(slot string) bool { return only == nil || slices.Contains(only, slot) }
-	slots := o.leased()
+	slots, leases := o.leased()
 	slots.claim(o.Pods, wanted)
 	slots.man(o, wanted)
 	histories := historiesOf(o.Events, o.Now, most)
@@ -158,6 +172,9 @@ func (o State) Slots(only []string, most int) []Slot {
 		s.Standbys = slices.DeleteFunc(s.Standbys, func(p *Standby) bool { return holders[member{group, p.Identity}] })
 		slices.SortFunc(s.Standbys, func(a, b *Standby) int { return strings.Compare(a.Pod, b.Pod) })
 		s.remember(histories[key])
+		if l := leases[key]; l != nil && api.HasNextLease(key.Name) {
+			s.converse(l, leases[types.NamespacedName{Namespace: key.Namespace, Name: api.NextLease(key.Name)}])
+		}
 		all = append(all, *s)
 	}
 	slices.SortFunc(all, func(a, b Slot) int {
@@ -169,11 +186,18 @@ func (o State) Slots(only []string, most int) []Slot {
 // found has the slots that a State shows, by namespace and name.
 type found map[types.NamespacedName]*Slot
 
-// leased returns the slots with a Lease, and their holders.
-func (o State) leased() found {
-	slots := found{}
+// leased returns the slots with a Lease, and their holders. The second result has the Leases of the slots that
+// have a next Lease, and these next Leases.
+func (o State) leased() (found, map[types.NamespacedName]*coordinationv1.Lease) {
+	slots, leases := found{}, map[types.NamespacedName]*coordinationv1.Lease{}
 	for _, l := range o.Leases {
-		if l.Labels[api.ManagedLabel] == "" || !api.IsSlot(l.Name) {
+		if l.Labels[api.ManagedLabel] == "" {
+			continue
+		}
+		if api.IsNextLease(l.Name) || api.HasNextLease(l.Name) {
+			leases[types.NamespacedName{Namespace: l.Namespace, Name: l.Name}] = l
+		}
+		if !api.IsSlot(l.Name) {
 			continue
 		}
 		s := slots.at(l.Namespace, l.Name)
@@ -183,7 +207,7 @@ func (o State) leased() found {
 			s.Holder.Expired = !Expired(l, seen).After(o.Now)
 		}
 	}
-	return slots
+	return slots, leases
 }
 
 // claim adds each pod to the slots that the pod claims. The method also adds wanted slots without a
@@ -259,6 +283,7 @@ func (s *Slot) fill(l *coordinationv1.Lease, now time.Time, old bool) {
 	s.Holder = &Holder{
 		Pod: api.PodOf(identity), Identity: identity, Workload: note(api.WorkloadAnnotation),
 		Hold: note(api.HoldAnnotation), Token: note(api.TokenAnnotation), Gone: s.Kind != Barrier && !person,
+		revision: note(api.RevisionAnnotation),
 	}
 	if l.Spec.AcquireTime != nil {
 		s.Holder.Since = instant(l.Spec.AcquireTime.Time)
@@ -306,6 +331,7 @@ func (s *Slot) join(c claimant) {
 	switch {
 	case s.Holder != nil && s.Holder.Identity == c.identity:
 		s.Holder.Gone, s.Holder.Deleted, s.Holder.Node = false, c.deleted, c.node
+		s.Holder.failing, s.Holder.yieldAfter, s.Holder.preferred = c.failing, c.args.YieldAfter, c.preferred()
 	case c.standby != nil && !s.finished(c):
 		s.Standbys = append(s.Standbys, c.standby)
 	}
@@ -349,7 +375,7 @@ func (s *Slot) finished(c claimant) bool {
 	if s.Kind == startLock {
 		return c.started
 	}
-	return c.onceKey != "" && (c.past || slices.Contains(s.Done, c.onceKey))
+	return c.args.OnceKey != "" && (c.past || slices.Contains(s.Done, c.args.OnceKey))
 }
 
 // Healthy reports whether the slot needs no attention. The slot is healthy if the holder is not
@@ -374,6 +400,8 @@ const (
 	MaxWord = 256
 	// maxDone and maxFailures bound a list of done keys, and a list of failures.
 	maxDone, maxFailures = 4096, 1024
+	// MaxWords bounds the words of a next Lease, and what a Lease tells of a rollout.
+	MaxWords = 4096
 	// MaxSlots bounds the list of the slots that a pod claims: 2048 slots, of 31 bytes each.
 	MaxSlots = 64 << 10
 )
@@ -384,6 +412,7 @@ var Notes = map[string]int{
 	api.DoneAnnotation: maxDone, api.FailuresAnnotation: maxFailures, api.PausedAnnotation: MaxWord, api.YieldAnnotation: MaxIdentity,
 	api.StampAnnotation: MaxWord, api.OpenedAnnotation: MaxWord, api.SuccessorAnnotation: MaxIdentity, api.WorkloadAnnotation: MaxIdentity,
 	api.HoldAnnotation: MaxWord, api.TokenAnnotation: MaxWord, api.ServingAnnotation: MaxWord,
+	api.LeavingAnnotation: 2 * MaxIdentity, api.RolloutAnnotation: MaxWords, api.RevisionAnnotation: MaxWord,
 }
 
 // instant returns an instant that another computer wrote, in UTC; nil if JSON cannot express it.

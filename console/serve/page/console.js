@@ -252,7 +252,7 @@
       fact("done", (slot.done || []).join(" "));
       fact("open for", slot.opened ? plural(slot.opened, "pod") : "");
       fact("handovers", String(slot.transitions));
-      cell.append(make("h3", "", "Hold"), facts);
+      cell.append(make("h3", "", "Hold"), facts, ...(slot.why || []).map((text) => make("p", "why", text)));
     } else {
       const list = make("ul", "");
       for (const s of g.list) {

@@ -1,0 +1,309 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package view
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// Talk is what the pods of a slot say to each other about the end of the present hold.
+type Talk struct {
+	// Wishes are the pods that wish for the slot.
+	Wishes []Said `json:"wishes,omitempty"`
+	// Leaves reports that the holder has announced its end. Asks is the pod without whose answer the hold goes
+	// on; empty if any answer counts, or none is needed any more. Follows is the successor.
+	Leaves  bool   `json:"leaves,omitempty"`
+	Asks    string `json:"asks,omitempty"`
+	Follows string `json:"follows,omitempty"`
+	// Answers are the answers to that announcement.
+	Answers []Said `json:"answers,omitempty"`
+}
+
+// Said is what one pod says.
+type Said struct {
+	Pod string  `json:"pod"`
+	Say api.Say `json:"say"`
+	// Since is the time of a wish, by the clock of that pod.
+	Since *time.Time `json:"since,omitempty"`
+}
+
+// Moved is the last release of a slot, as the Lease has it.
+type Moved struct {
+	From   string  `json:"from"`
+	Reason string  `json:"reason"`
+	Wish   api.Say `json:"wish,omitempty"`
+}
+
+// record is what the holders' agents record of a rollout, as package agent/turn writes it. The webhook, which can serve
+// the console, imports no package of the agent.
+type record struct {
+	Hold        string
+	Transitions int
+	Yields      string
+	Yielder     string
+	Hangs       int
+	Hung        string
+	Moved       struct {
+		From, Why string
+		Wish      api.Say
+	}
+	Turns []struct {
+		Revision api.Revision
+		Count    int
+		Next     time.Time
+	}
+}
+
+// These are spans of package agent/turn: how long a holder serves before it yields, a revision before its pod is
+// Ready, a holder before it yields to a preferred pod, and an application before its hang is forgotten.
+const (
+	rest, proof, settled, forget = time.Minute, 10 * time.Second, 5 * time.Minute, 10 * time.Minute
+	// later is what a holder that has not served for the time "rest" writes about its yields.
+	later = "later"
+)
+
+// hangWait returns how long a hold lasts at least before it ends because its application hangs.
+func (r record) hangWait() time.Duration {
+	return min(time.Minute<<max(0, min(r.Hangs, 6)), time.Hour)
+}
+
+// String returns the text for people.
+func (m Moved) String() string {
+	to := map[api.Say]string{
+		api.WantsNewer: " to a newer revision", api.WantsBack: " to the proven revision", api.WantsPreferred: " to a preferred pod",
+	}
+	return m.From + " (" + m.Reason + to[m.Wish] + ")"
+}
+
+// conversation has the facts from which the fields Talk, Moved and Why of a slot are computed.
+type conversation struct {
+	*Slot
+	words api.Words
+	// alone reports enroll's hint that no other pod claims the slot.
+	alone bool
+	// rollout is zero if the Lease has none, or an outdated one. The field "turns" reports that the agent of the
+	// present hold has written it.
+	rollout record
+	turns   bool
+}
+
+// converse stores what the pods of the slot say to each other, and why its next move waits. The Lease "next"
+// is nil if the slot has no next Lease. The standbys must be known.
+func (s *Slot) converse(l, next *coordinationv1.Lease) {
+	note := func(key string) string { return api.Shortened(l.Annotations[key], Notes[key]) }
+	c := conversation{Slot: s}
+	err := json.Unmarshal([]byte(note(api.RolloutAnnotation)), &c.rollout)
+	if t := c.rollout.Transitions; err != nil || t != 0 && t != int(s.Transitions) {
+		c.rollout = record{}
+	}
+	if m := c.rollout.Moved; m.From != "" {
+		s.Moved = &Moved{From: api.PodOf(api.Shortened(m.From, MaxIdentity)), Reason: api.Shortened(m.Why, MaxWord), Wish: api.Say(api.Shortened(string(m.Wish), MaxWord))}
+	}
+	if s.Holder == nil || s.Holder.Hold == "" {
+		return
+	}
+	c.turns = c.rollout.Hold == s.Holder.Hold && c.rollout.Yields != ""
+	if next != nil {
+		c.words = api.ParseWords(api.Shortened(next.Annotations[api.WordsAnnotation], MaxWords))
+		c.alone = next.Annotations[api.AloneAnnotation] == api.AloneTrue
+	}
+	c.listen(note(api.LeavingAnnotation))
+	for _, text := range []string{c.ends(), c.waits(), c.hangs(), c.prefers()} {
+		if text != "" {
+			s.Why = append(s.Why, text)
+		}
+	}
+}
+
+// listen stores the Talk of the slot. The argument is the holder's announcement.
+func (c conversation) listen(leaving string) {
+	var t Talk
+	announced, says, _ := strings.Cut(leaving, " ")
+	if of, _, _ := strings.Cut(announced, "."); of == c.Holder.Hold {
+		asked, soon := api.Asked(says)
+		t.Leaves, t.Asks = true, api.PodOf(asked)
+		if !soon {
+			t.Follows = api.PodOf(says)
+		}
+	}
+	for _, w := range c.words {
+		said := Said{Pod: api.PodOf(w.Identity), Say: w.Say}
+		switch {
+		case w.Say.Wish() && w.To == c.Holder.Hold:
+			said.Since = instant(time.UnixMilli(w.At))
+			t.Wishes = append(t.Wishes, said)
+		case !w.Say.Wish() && t.Leaves && w.To == announced:
+			t.Answers = append(t.Answers, said)
+		}
+	}
+	if t.Leaves || len(t.Wishes) > 0 {
+		c.Talk = &t
+	}
+}
+
+// ends says whom the holder has told that it leaves, and who has answered.
+func (c conversation) ends() string {
+	t := c.Talk
+	if t == nil || !t.Leaves {
+		return ""
+	}
+	var all []string
+	for _, said := range t.Answers {
+		all = append(all, fmt.Sprintf("%s (%s)", said.Pod, said.Say))
+	}
+	answers := "nobody has answered yet"
+	if len(all) > 0 {
+		answers = "answers of " + strings.Join(all, ", ")
+	}
+	switch {
+	case t.Asks != "":
+		return fmt.Sprintf("%s has announced its end to %s, and goes on unless that pod answers: %s. If it stays so, look at %s.", c.Holder.Pod, t.Asks, answers, c.at(t.Asks))
+	case t.Follows != "":
+		return fmt.Sprintf("%s leaves, and %s follows: %s. There is nothing to do.", c.Holder.Pod, t.Follows, answers)
+	}
+	return fmt.Sprintf("%s has told all pods that it leaves: %s. It waits for seconds at most, so there is nothing to do.", c.Holder.Pod, answers)
+}
+
+// at returns the name of a pod for a person who is to look at it, with what its agent says.
+func (c conversation) at(pod string) string {
+	for _, p := range c.Standbys {
+		if p.Pod == pod {
+			return fmt.Sprintf("%s (%s: %s)", pod, p.Reason, p.Message)
+		}
+	}
+	return pod + " (which is gone, or does not claim the slot)"
+}
+
+// waits says why a rollout waits.
+func (c conversation) waits() string {
+	var waiting *Standby
+	for _, p := range c.Standbys {
+		if waiting == nil && !p.Deleted && (p.Reason == api.ReasonWaitsForItsTurn || p.Reason == reasonAsks) {
+			waiting = p
+		}
+	}
+	wish := c.wished(api.WantsNewer, api.WantsBack)
+	r, h := c.rollout, c.Holder
+	if !c.turns || waiting == nil && wish == nil || c.Talk != nil && c.Talk.Leaves {
+		return ""
+	}
+	switch next := r.nextTurn(); {
+	case c.Paused != "":
+		return fmt.Sprintf("The rollout waits: %s is paused by hand, so %s does not yield. To end that: kubectl metaparticle resume -n %s %s", c.Slot.Slot, h.Pod, c.Namespace, c.Slot.Slot)
+	case r.Yielder != "":
+		return fmt.Sprintf("The rollout waits: %s has had its turn since %s. Its revision is proven once the application has served for %v and the workload's minReadySeconds; "+
+			"if it fails, %s gets the slot back. If it does not serve, read its log: kubectl logs -n %s %s", h.Pod, clock(h.Since), proof, api.PodOf(r.Yielder), c.Namespace, h.Pod)
+	case next >= 0 && wish == nil:
+		t := r.Turns[next]
+		return fmt.Sprintf("The rollout waits: turn %d of revision %d comes at %s, because turn %d failed. Read the log of that turn: kubectl logs -n %s %s; a newer version, or kubectl rollout undo, need not wait.",
+			t.Count+1, t.Revision.Number, clock(&t.Next), t.Count, c.Namespace, waiting.Pod)
+	case wish != nil && wish.Say == api.WantsBack:
+		return fmt.Sprintf("%s has wished to have the slot back since %s. %s gives it back only if its application does not begin to serve in time: look at %s.", wish.Pod, clock(wish.Since), h.Pod, h.Pod)
+	case r.Yields == later && h.ServingSince != nil:
+		return fmt.Sprintf("The rollout waits: %s has served since %s; it yields after a minute of service, at %s. There is nothing to do.", h.Pod, clock(h.ServingSince), clock(new(h.ServingSince.Add(rest))))
+	case wish != nil:
+		return fmt.Sprintf("%s has wished for its turn since %s. %s announces its end to that pod, and goes on without an answer; the next announcement then comes within 5 min. If it stays so, look at %s.",
+			wish.Pod, clock(wish.Since), h.Pod, c.at(wish.Pod))
+	}
+	return "The rollout waits for " + c.at(waiting.Pod) + "." + c.lock(waiting.Message)
+}
+
+// lock says how to look at the start lock that the message of a waiting pod begins with; empty for any other message.
+func (c conversation) lock(message string) string {
+	lock, _, _ := strings.Cut(message, " ")
+	if !api.IsSlot(lock) || KindOf(lock) != startLock {
+		return ""
+	}
+	return fmt.Sprintf(" Look at that lock: kubectl metaparticle status -v -n %s %s", c.Namespace, lock)
+}
+
+// wished returns the first of these wishes; nil without one.
+func (c conversation) wished(says ...api.Say) *Said {
+	if c.Talk != nil {
+		for i, w := range c.Talk.Wishes {
+			if slices.Contains(says, w.Say) {
+				return &c.Talk.Wishes[i]
+			}
+		}
+	}
+	return nil
+}
+
+// nextTurn returns the place of the last revision whose next turn has a time; negative for none.
+func (r record) nextTurn() int {
+	for i, t := range slices.Backward(r.Turns) {
+		if !t.Next.IsZero() {
+			return i
+		}
+	}
+	return -1
+}
+
+// hangs says when a holder whose application fails its readiness probe hands over.
+func (c conversation) hangs() string {
+	h, r := c.Holder, c.rollout
+	switch {
+	case h.yieldAfter == 0 || h.failing == nil || h.ServingSince != nil || h.Since == nil || r.Yielder != "" || c.Paused != "" || c.Talk != nil && c.Talk.Leaves:
+		return ""
+	case c.alone:
+		return fmt.Sprintf("%s has failed its readiness probe since %s, and keeps the slot, because no other pod claims it: read its log, or add a replica.", h.Pod, clock(h.failing))
+	}
+	at := h.failing.Add(h.yieldAfter)
+	if least := h.Since.Add(r.hangWait()); least.After(at) {
+		at = least
+	}
+	last := ""
+	if r.Hangs > 0 {
+		last = fmt.Sprintf(" The last such hand-over was by %s; after %d of them a hold lasts for %v at least.", api.PodOf(r.Hung), r.Hangs, r.hangWait())
+	}
+	return fmt.Sprintf("%s has failed its readiness probe since %s. If its application has served in this hold, it hands over from %s on, to a standby that answers.%s Read its log: kubectl logs -n %s %s",
+		h.Pod, clock(h.failing), clock(&at), last, c.Namespace, h.Pod)
+}
+
+// prefers says when a preferred standby gets the slot.
+func (c conversation) prefers() string {
+	i := slices.IndexFunc(c.Standbys, func(p *Standby) bool { return p.preferred && !p.Deleted && p.Ready })
+	h := c.Holder
+	if i < 0 || h.preferred || !c.turns || c.Paused != "" || c.Talk != nil && (c.Talk.Leaves || c.wished(api.WantsNewer, api.WantsBack) != nil) {
+		return ""
+	}
+	p := c.Standbys[i]
+	if c.rollout.Hung == p.Identity {
+		return fmt.Sprintf("%s is preferred, but its application was the last to hang, so it does not wish for the slot until an application has served for %v: read its log.", p.Pod, forget)
+	}
+	revision, _ := api.ParseRevision(h.revision)
+	for _, t := range c.rollout.Turns {
+		if t.Revision.NewerThan(revision) {
+			return fmt.Sprintf("%s is preferred, but a rollout has begun, and no preference moves the slot before it is over: revision %d has had a turn.", p.Pod, t.Revision.Number)
+		}
+	}
+	if wish := c.wished(api.WantsPreferred); wish != nil && wish.Pod == p.Pod {
+		return fmt.Sprintf("%s is preferred, and has wished for the slot since %s. %s announces its end to that pod, and goes on without an answer; the next announcement then comes within 5 min. If it stays so, look at %s.",
+			p.Pod, clock(wish.Since), h.Pod, c.at(p.Pod))
+	}
+	served, ready := "", ""
+	if h.ServingSince != nil {
+		served = ", at " + clock(new(h.ServingSince.Add(settled)))
+	}
+	if p.readySince != nil {
+		ready = ", at " + clock(new(p.readySince.Add(settled)))
+	}
+	return fmt.Sprintf("%s is preferred: it gets the slot once %s has served for 5 min%s, and it has been Ready for 5 min%s. There is nothing to do.", p.Pod, h.Pod, served, ready)
+}
+
+// clock returns an instant for people.
+func clock(at *time.Time) string {
+	if at == nil {
+		return "an unknown time"
+	}
+	return at.UTC().Format(time.RFC3339)
+}

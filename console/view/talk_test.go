@@ -1,0 +1,234 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package view
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/metaparticle-io/metaparticle/agent/turn"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+const web = "singleton.deployment.web"
+
+// talking returns the slot of the Deployment web. The pod "old" holds it by the hold h1. The arguments are the
+// annotations of the slot's Lease, words of its next Lease, and further pods.
+func talking(t *testing.T, annotations map[string]string, words string, pods ...*corev1.Pod) Slot {
+	t.Helper()
+	l := lease(web, "old", annotations)
+	l.Spec.LeaseDurationSeconds = new(int32(15))
+	if _, set := annotations[api.HoldAnnotation]; !set {
+		metav1.SetMetaDataAnnotation(&l.ObjectMeta, api.HoldAnnotation, "h1")
+	}
+	next := lease(api.NextLease(web), "", map[string]string{api.WordsAnnotation: words})
+	all := State{Leases: []*coordinationv1.Lease{l, next}, Pods: pods, Now: noon}.Slots([]string{web}, 1)
+	require.Len(t, all, 1)
+	return all[0]
+}
+
+// says returns a pod of the Deployment web with the agent's condition.
+func says(name, reason, message string, change ...func(*corev1.Pod)) *corev1.Pod {
+	return gated(name, web, append([]func(*corev1.Pod){func(p *corev1.Pod) {
+		p.Status.Conditions = []corev1.PodCondition{{
+			Type: api.ReadyCondition, Status: corev1.ConditionFalse, Reason: reason, Message: message,
+			LastTransitionTime: metav1.Time{Time: noon.Add(-40 * time.Second)},
+		}}
+	}}, change...)...)
+}
+
+// with returns a change of a pod to these arguments of its agent, and to this zone.
+func with(args api.RunArgs, zone string) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		p.Spec.InitContainers[0].Args = args.Args()
+		p.Labels["zone"] = zone
+	}
+}
+
+func ready(p *corev1.Pod) { p.Status.Conditions[0].Status = corev1.ConditionTrue }
+
+func TestSlotSaysWhyItsNextMoveWaits(t *testing.T) {
+	serves := noon.Add(-20 * time.Second).Format(time.RFC3339)
+	rollout := func(more string) map[string]string {
+		return map[string]string{api.ServingAnnotation: serves, api.RolloutAnnotation: `{"hold":"h1",` + more + `}`}
+	}
+	and := func(annotations map[string]string, key, value string) map[string]string {
+		annotations[key] = value
+		return annotations
+	}
+	wish := func(say, pod string) string { return say + ":" + pod + "_" + pod + "-uid:h1:u/5/x:1795435203000" }
+	waits := func(message string) *corev1.Pod { return says("new", api.ReasonWaitsForItsTurn, message) }
+	asks := says("new", reasonAsks, "asks old for turn 1 of revision 5")
+	zoned := api.RunArgs{Prefer: api.Preference{Key: "zone", Value: "a"}}
+	preferred := says("b", "StandingBy", "a holder serves", ready, with(zoned, "a"))
+	hung := says("old", reasonFails, "old holds", with(api.RunArgs{YieldAfter: time.Minute}, ""))
+	unserved := func(more string) map[string]string {
+		return map[string]string{api.RolloutAnnotation: `{"hold":"h1","yields":"now"` + more + `}`}
+	}
+	for name, c := range map[string]struct {
+		annotations map[string]string
+		words       string
+		pods        []*corev1.Pod
+		want        string
+	}{
+		"nobody waits": {annotations: rollout(`"yields":"now"`), pods: []*corev1.Pod{says("b", "StandingBy", "a holder serves", ready)}},
+		"holder serves for a moment": {
+			annotations: rollout(`"yields":"later"`), pods: []*corev1.Pod{waits("x")},
+			want: "The rollout waits: old has served since 2026-11-23T11:59:40Z; it yields after a minute of service, at 2026-11-23T12:00:40Z. There is nothing to do.",
+		},
+		"paused": {
+			annotations: and(rollout(`"yields":"no"`), api.PausedAnnotation, "hold"), pods: []*corev1.Pod{waits("x")},
+			want: "The rollout waits: singleton.deployment.web is paused by hand, so old does not yield. To end that: kubectl metaparticle resume -n shop singleton.deployment.web",
+		},
+		"a turn": {
+			annotations: rollout(`"yields":"later","yielder":"first_u","from":"u/4/y"`), pods: []*corev1.Pod{waits("x")},
+			want: "The rollout waits: old has had its turn since 2026-11-23T11:00:00Z. Its revision is proven once the application has served for 10s and the workload's minReadySeconds; " +
+				"if it fails, first gets the slot back. If it does not serve, read its log: kubectl logs -n shop old",
+		},
+		"a turn failed": {
+			annotations: rollout(`"yields":"later","turns":[{"revision":"u/4/y","count":1},{"revision":"u/5/x","count":1,"next":"2026-11-23T12:31:00Z"}]`), pods: []*corev1.Pod{waits("x")},
+			want: "The rollout waits: turn 2 of revision 5 comes at 2026-11-23T12:31:00Z, because turn 1 failed. Read the log of that turn: kubectl logs -n shop new; a newer version, or kubectl rollout undo, need not wait.",
+		},
+		"a start lock": {
+			annotations: rollout(`"yields":"now"`), pods: []*corev1.Pod{waits("start-lock.db is paused, so revision 5 does not ask yet")},
+			want: "The rollout waits for new (WaitsForItsTurn: start-lock.db is paused, so revision 5 does not ask yet). Look at that lock: kubectl metaparticle status -v -n shop start-lock.db",
+		},
+		"a wish": {
+			annotations: rollout(`"yields":"now"`), words: wish("newer", "new"), pods: []*corev1.Pod{asks},
+			want: "new has wished for its turn since 2026-11-23T12:00:03Z. old announces its end to that pod, and goes on without an answer; the next announcement then comes within 5 min. " +
+				"If it stays so, look at new (AsksForItsTurn: asks old for turn 1 of revision 5).",
+		},
+		"a wish, and the application began anew": {
+			annotations: rollout(`"yields":"later"`), words: wish("newer", "new"), pods: []*corev1.Pod{asks},
+			want: "The rollout waits: old has served since 2026-11-23T11:59:40Z; it yields after a minute of service, at 2026-11-23T12:00:40Z. There is nothing to do.",
+		},
+		"the wish of a pod that is gone": {
+			annotations: rollout(`"yields":"now"`), words: wish("newer", "dead"),
+			want: "dead has wished for its turn since 2026-11-23T12:00:03Z. old announces its end to that pod, and goes on without an answer; the next announcement then comes within 5 min. " +
+				"If it stays so, look at dead (which is gone, or does not claim the slot).",
+		},
+		"a wish of an earlier hold": {annotations: rollout(`"yields":"now"`), words: strings.Replace(wish("newer", "new"), ":h1:", ":h0:", 1)},
+		"the old revision wishes back": {
+			annotations: rollout(`"yields":"now"`), words: wish("back", "a"), pods: []*corev1.Pod{says("a", "HolderNotServing", "x")},
+			want: "a has wished to have the slot back since 2026-11-23T12:00:03Z. old gives it back only if its application does not begin to serve in time: look at old.",
+		},
+		"an announcement without an answer": {
+			annotations: and(rollout(`"yields":"now"`), api.LeavingAnnotation, "h1.7 soon:new_new-uid"), words: wish("newer", "new") + " takes:b_b-uid:h1.6", pods: []*corev1.Pod{asks},
+			want: "old has announced its end to new, and goes on unless that pod answers: nobody has answered yet. If it stays so, look at new (AsksForItsTurn: asks old for turn 1 of revision 5).",
+		},
+		"all are asked": {
+			annotations: and(rollout(`"yields":"now"`), api.LeavingAnnotation, "h1.7 soon"), words: "stays:b_b-uid:h1.7 either:c_c-uid:h1.7",
+			want: "old has told all pods that it leaves: answers of b (stays), c (either). It waits for seconds at most, so there is nothing to do.",
+		},
+		"a successor": {
+			annotations: and(rollout(`"yields":"now"`), api.LeavingAnnotation, "h1.7 new_new-uid"), words: "prepared:new_new-uid:h1.7", pods: []*corev1.Pod{asks},
+			want: "old leaves, and new follows: answers of new (prepared). There is nothing to do.",
+		},
+		"the announcement of an earlier hold": {annotations: and(rollout(`"yields":"now"`), api.LeavingAnnotation, "h0.7 soon")},
+		"the application fails its probe": {
+			annotations: unserved(""), pods: []*corev1.Pod{hung},
+			want: "old has failed its readiness probe since 2026-11-23T11:59:20Z. If its application has served in this hold, it hands over from 2026-11-23T12:00:20Z on, to a standby that answers. " +
+				"Read its log: kubectl logs -n shop old",
+		},
+		"applications have hung": {
+			annotations: unserved(`,"hangs":6,"hung":"c_c-uid"`), pods: []*corev1.Pod{hung},
+			want: "old has failed its readiness probe since 2026-11-23T11:59:20Z. If its application has served in this hold, it hands over from 2026-11-23T12:00:20Z on, to a standby that answers. " +
+				"The last such hand-over was by c; after 6 of them a hold lasts for 1h0m0s at least. Read its log: kubectl logs -n shop old",
+		},
+		"it fails its probe, and may": {annotations: unserved(""), pods: []*corev1.Pod{says("old", reasonFails, "old holds")}},
+		"preferred": {
+			annotations: rollout(`"yields":"later"`), pods: []*corev1.Pod{preferred, says("old", "Holding", "x", with(zoned, "b"))},
+			want: "b is preferred: it gets the slot once old has served for 5 min, at 2026-11-23T12:04:40Z, and it has been Ready for 5 min, at 2026-11-23T12:04:20Z. There is nothing to do.",
+		},
+		"preferred, and wishes": {
+			annotations: rollout(`"yields":"now","prefers":true`), words: wish("preferred", "b"), pods: []*corev1.Pod{preferred},
+			want: "b is preferred, and has wished for the slot since 2026-11-23T12:00:03Z. old announces its end to that pod, and goes on without an answer; the next announcement then comes within 5 min. " +
+				"If it stays so, look at b (StandingBy: a holder serves).",
+		},
+		"preferred, and has hung": {
+			annotations: rollout(`"yields":"now","hung":"b_b-uid"`), pods: []*corev1.Pod{preferred},
+			want: "b is preferred, but its application was the last to hang, so it does not wish for the slot until an application has served for 10m0s: read its log.",
+		},
+		"preferred during a rollout": {
+			annotations: and(rollout(`"yields":"now","turns":[{"revision":"u/5/x","count":1}]`), api.RevisionAnnotation, "u/4/y"), pods: []*corev1.Pod{preferred},
+			want: "b is preferred, but a rollout has begun, and no preference moves the slot before it is over: revision 5 has had a turn.",
+		},
+		"both preferred":           {annotations: rollout(`"yields":"now"`), pods: []*corev1.Pod{preferred, says("old", "Holding", "x", with(zoned, "a"))}},
+		"a record of another hold": {annotations: map[string]string{api.RolloutAnnotation: `{"hold":"h0","yields":"later"}`}, pods: []*corev1.Pod{waits("x")}},
+		"an outdated record":       {annotations: rollout(`"yields":"later","transitions":3`), pods: []*corev1.Pod{waits("x")}},
+		"no record":                {annotations: map[string]string{api.RolloutAnnotation: "{"}, pods: []*corev1.Pod{waits("x")}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			assert.Equal(t, c.want, strings.Join(talking(t, c.annotations, c.words, c.pods...).Why, "\n"))
+		})
+	}
+}
+
+func TestHolderWithoutOtherPodsDoesNotHandOver(t *testing.T) {
+	l, next := lease(web, "old", map[string]string{api.HoldAnnotation: "h1"}), lease(api.NextLease(web), "", map[string]string{api.AloneAnnotation: api.AloneTrue})
+	pods := []*corev1.Pod{says("old", reasonFails, "x", with(api.RunArgs{YieldAfter: time.Minute}, ""))}
+	got := State{Leases: []*coordinationv1.Lease{l, next}, Pods: pods, Now: noon}.Slots([]string{web}, 1)[0].Why
+	assert.Equal(t, []string{"old has failed its readiness probe since 2026-11-23T11:59:20Z, and keeps the slot, because no other pod claims it: read its log, or add a replica."}, got)
+}
+
+func TestSlotHasWhatPodsSayAsData(t *testing.T) {
+	s := talking(t, map[string]string{
+		api.LeavingAnnotation: "h1.7 soon:new_new-uid",
+		api.RolloutAnnotation: `{"hold":"h1","yields":"now","moved":{"from":"first_first-uid","why":"Yielded","wish":"newer"}}`,
+	}, "newer:new_new-uid:h1:u/5/x:1795435203000 takes:new2_u:h1.7 stays:b_b-uid:h1.6")
+	text, err := json.Marshal(map[string]any{"talk": s.Talk, "moved": s.Moved})
+	require.NoError(t, err)
+	assert.JSONEq(t, `{"moved": {"from": "first", "reason": "Yielded", "wish": "newer"}, "talk": {
+		"wishes": [{"pod": "new", "say": "newer", "since": "2026-11-23T12:00:03Z"}], "leaves": true, "asks": "new", "answers": [{"pod": "new2", "say": "takes"}]}}`, string(text))
+	assert.Equal(t, "first (Yielded to a newer revision)", s.Moved.String())
+
+	free := lease(web, "", map[string]string{api.RolloutAnnotation: `{"moved":{"from":"first_first-uid","why":"Ended"}}`, api.LeavingAnnotation: "h1.7 soon"})
+	s = State{Leases: []*coordinationv1.Lease{free}}.Slots([]string{web}, 1)[0]
+	assert.Equal(t, "first (Ended)", s.Moved.String())
+	assert.Nil(t, s.Talk)
+}
+
+// The package reads the agents' record of a rollout, and repeats some spans, without an import of their package.
+func TestRecordAndSpansAreThoseOfAgents(t *testing.T) {
+	assert.Equal(t, []time.Duration{turn.Rest, turn.Proof, turn.Settled, turn.Forget}, []time.Duration{rest, proof, settled, forget})
+	assert.EqualValues(t, turn.Later, later)
+	for hangs := range 9 {
+		of := turn.HolderFacts{ID: "h", YieldAfter: 1, Failing: 1, Rollout: turn.Rollout{Hangs: hangs}}
+		assert.Equal(t, turn.Pod{}.Holder(0, noon, of).Wake, record{Hangs: hangs}.hangWait(), hangs)
+	}
+	revision := api.Revision{Workload: "u", Number: 5, Hash: "x"}
+	written := turn.Rollout{
+		Hold: "h", Transitions: 3, Yields: turn.Later, Yielder: "y", Hangs: 2, Hung: "z",
+		Moved: turn.Moved{From: "f", Why: "w", Wish: api.WantsBack}, Turns: []turn.Turns{{Revision: revision, Count: 4, Next: noon}},
+	}
+	var read record
+	require.NoError(t, json.Unmarshal([]byte(written.String()), &read))
+	assert.Equal(t, fmt.Sprint(written.Hold, written.Transitions, written.Yields, written.Yielder, written.Hangs, written.Hung, written.Moved, written.Turns),
+		fmt.Sprint(read.Hold, read.Transitions, read.Yields, read.Yielder, read.Hangs, read.Hung, read.Moved, read.Turns))
+}
+
+// A tenant can write any text into the Leases of its slots.
+func TestForgedTalkIsShort(t *testing.T) {
+	huge := strings.Repeat("x", 1<<18)
+	for name, words := range map[string]string{
+		"a huge word": "newer:" + huge + ":h1:u/5/x:1", "many words": strings.Repeat("newer:a:h1:u/5/x:1 ", 10000),
+		"a long identity": "newer:" + huge[:3000] + ":h1:u/5/x:1",
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := talking(t, map[string]string{api.RolloutAnnotation: `{"hold":"h1","yields":"now","moved":{"from":"` + huge + `"}}`, api.LeavingAnnotation: "h1." + huge + " soon:" + huge}, words)
+			text, err := json.Marshal([]any{s.Talk, s.Moved, s.Why})
+			require.NoError(t, err)
+			assert.Less(t, len(text), 16<<10)
+		})
+	}
+}
