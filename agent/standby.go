@@ -259,13 +259,13 @@ func (s standby) speak(ctx context.Context, d status.Decision, standing turn.Sta
 	default:
 		say, wake = s.answer(d, standing, v)
 	}
-	// A random pause spreads the answers of many standbys, so most of them find enough answers and need
-	// not write. A pod that is asked answers first, because the holder waits for it.
-	pause := time.Duration(0)
+	// Most of many standbys find enough answers, and need not write. A pod that is asked answers first,
+	// because the holder waits for it.
+	spread := time.Duration(0)
 	if !say.Wish() && say != api.Prepared && !s.named(v) {
-		pause = time.Duration(s.random.Int64N(int64(leave.Spread)))
+		spread = leave.Spread
 	}
-	return min(wake, s.speaker.say(ctx, say, to, pause, s.named(v)))
+	return min(wake, s.speaker.say(ctx, say, to, spread, s.named(v)))
 }
 
 // answer returns what this standby says to the announcement of the holder; empty for nothing.

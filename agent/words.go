@@ -194,8 +194,8 @@ func (s *speaker) silent() {
 }
 
 // say says one thing about the hold or announcement "to", or nothing if the argument "say" is empty. The
-// argument "insists" is that of [api.Words.With]. The result is the instant of the next decision.
-func (s *speaker) say(ctx context.Context, say api.Say, to string, pause time.Duration, insists bool) (wake time.Duration) {
+// word is written after a random time below the argument "spread". The argument "insists" is that of [api.Words.With]. The result is the instant of the next decision.
+func (s *speaker) say(ctx context.Context, say api.Say, to string, spread time.Duration, insists bool) (wake time.Duration) {
 	again := s.word.Say == say && s.word.To == to
 	switch {
 	case say == "" || to == "":
@@ -208,7 +208,7 @@ func (s *speaker) say(ctx context.Context, say api.Say, to string, pause time.Du
 	case again:
 		s.looks++
 		s.endNow()
-		pause = time.Duration(s.random.Int64N(int64(wishPause))) // many standbys that look at once would only conflict
+		spread = wishPause // many standbys that look at once would only conflict
 	case say.Wish() && s.now < s.wishAt:
 		s.silent()
 		return s.wishAt
@@ -228,6 +228,10 @@ func (s *speaker) say(ctx context.Context, say api.Say, to string, pause time.Du
 		wake = s.lookAt
 	} else {
 		wake = pace.Never
+	}
+	pause := time.Duration(0)
+	if spread > 0 {
+		pause = time.Duration(s.random.Int64N(int64(spread)))
 	}
 	s.said = false
 	ctx, s.endNow = context.WithCancel(ctx)
