@@ -199,8 +199,7 @@ func (h hang) movesTheSlot(t *testing.T, replicas int32, served bool) {
 		})
 	}
 	app.DeletePod(s, s.Pod(next.Pod))
-	var third *record.Process
-	s.Await(space.StartTimeout, "the application runs again", func() bool { third = app.After(s, a, next); return third != nil })
+	third := moves(s, a, space.StartTimeout, next)
 	if replicas > 2 || third.Start < next.Start+2*yieldAfter-time.Second {
 		assert.NotEqual(t, victim.Name, third.Pod, "the pod that hung takes nothing that another pod can take")
 	}
@@ -216,12 +215,19 @@ func hangsAndMoves(s *space.Space, a app.App, before *record.Process, do func())
 	done := record.Now()
 	due := max(began+firstHang, done+detected+yieldAfter)
 	const stops = grace*time.Second + answered
-	s.Await(due-done+stops+space.Soon, "another pod runs "+a.Name, func() bool { next = app.After(s, a, before); return next != nil })
+	next = moves(s, a, due-done+stops+space.Soon, before)
 	assert.NotEqual(s, before.Pod, next.Pod)
 	assert.GreaterOrEqual(s, next.Start, max(began+firstHang, hung+yieldAfter))
 	stalled := space.Stalled(wall)
 	assert.LessOrEqual(s, next.Start, due+stops+stalled, "writes stalled for %v", stalled)
 	s.Logf("moved %v after the hold began, and %v after the application hung", next.Start-began, next.Start-done)
+	return next
+}
+
+// moves waits until another process than the one in the argument "before" runs the application.
+func moves(s *space.Space, a app.App, timeout time.Duration, before *record.Process) (next *record.Process) {
+	s.Helper()
+	s.Await(timeout, a.Name+" runs elsewhere", func() bool { next = app.After(s, a, before); return next != nil })
 	return next
 }
 

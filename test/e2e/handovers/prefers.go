@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -108,13 +109,6 @@ func (c choosy) deployNear() (before *record.Process) {
 	return before
 }
 
-// moves waits until another process runs the application.
-func (c choosy) moves(timeout time.Duration, before *record.Process) (next *record.Process) {
-	c.Helper()
-	c.Await(timeout, c.App.Name+" runs in another pod", func() bool { next = app.After(c.Space, c.App, before); return next != nil })
-	return next
-}
-
 // readyAt returns the second in which the agent of a pod on the node wrote that the pod is Ready; zero for none.
 func (c choosy) readyAt(node string) (at time.Duration) {
 	for _, pod := range ready(c.Space, c.App) {
@@ -139,6 +133,7 @@ func TestPreferredPodGetsTheSlotBack(t *testing.T) {
 		"once its node is back":      func(t *testing.T) { returns(newChoosy(t, l, "returns")) },
 		"not after it hung":          func(t *testing.T) { hung(newChoosy(t, l, "hung")) },
 		"in a rollout of preference": func(t *testing.T) { changes(newChoosy(t, l, "changes")) },
+		"by the index of its pod":    firstPodHolds,
 	})
 }
 
@@ -147,7 +142,7 @@ func returns(c choosy) {
 	before := c.deployNear()
 	c.shut(c.nodes[0])
 	app.DeletePod(c.Space, c.Pod(before.Pod))
-	next := c.moves(space.StartTimeout, before)
+	next := moves(c.Space, c.App, space.StartTimeout, before)
 	c.open(c.nodes[0])
 	c.comesBack(next)
 }
@@ -159,12 +154,32 @@ func (c choosy) comesBack(holder *record.Process) {
 	assert.NotEqual(c, c.nodes[0], holder.Node)
 	back := time.Duration(0)
 	c.Await(space.StartTimeout, "the preferred pod is back", func() bool { back = c.readyAt(c.nodes[0]); return back != 0 })
-	next := c.moves(settled+space.Soon, holder)
+	next := moves(c.Space, c.App, settled+space.Soon, holder)
 	assert.Equal(c, c.nodes[0], next.Node)
 	assert.GreaterOrEqual(c, next.Start, max(holder.Start, back)+settled)
 	app.VacantFor(c.Space, c.App, holder, answered, "by a release")
 	c.Logf("moved %v after the node was back", next.Start-back)
 	rests(c.Space, c.App, next, space.Soon)
+}
+
+// firstPodHolds lets the pods of a StatefulSet prefer the first of them, whose slot goes to another pod meanwhile.
+func firstPodHolds(t *testing.T) {
+	s := space.New(t)
+	a := impatient("indexed", "/health/ready", 2)
+	a.Annotations[api.PreferAnnotation] = appsv1.PodIndexLabel + "=0"
+	kubectl.Must(s, kubectl.Manifest(s, app.StatefulSet(s, a)), "create", "-f", "-")
+	awaitReady(s, a)
+	before := app.AwaitRunning(s, a, space.Soon)
+	const first = "indexed-0"
+	if before.Pod == first {
+		app.DeletePod(s, s.Pod(first))
+		before = moves(s, a, space.StartTimeout, before)
+		assert.NotEqual(t, first, before.Pod)
+	}
+	next := moves(s, a, settled+space.StartTimeout, before)
+	assert.Equal(t, first, next.Pod)
+	assert.GreaterOrEqual(t, next.Start, before.Start+settled)
+	rests(s, a, next, space.Soon)
 }
 
 // TestSlotReturnsWithACrashedNode crashes the preferred pod's node.
@@ -175,7 +190,7 @@ func TestSlotReturnsWithACrashedNode(t *testing.T) {
 	c := newChoosy(t, l, "crashed")
 	before := c.deployNear()
 	boot := fault.Node(t, c.nodes[0], l.Crash, l.Boot)
-	next := c.moves(lease.Lasting+space.Soon, before)
+	next := moves(c.Space, c.App, lease.Lasting+space.Soon, before)
 	boot()
 	pod := c.Pod(before.Pod)
 	c.Await(space.StartTimeout, "the pod has started again", func() bool { return status.Restarted(c.Space, pod) > 0 })
@@ -200,12 +215,12 @@ func changes(c choosy) {
 		c.shut(node)
 	}
 	kubectl.Must(c.Space, "", "annotate", "--overwrite", "deployment/"+c.App.Name, api.PreferAnnotation+"="+corev1.LabelTopologyZone+"="+far)
-	next := c.moves(space.StartTimeout, before)
+	next := moves(c.Space, c.App, space.StartTimeout, before)
 	assert.Equal(c, c.nodes[0], next.Node, "the new template has no other pod yet")
 	c.open(c.nodes[1:]...)
 	kubectl.Must(c.Space, "", "rollout", "status", "deployment/"+c.App.Name, kubectl.RolloutTimeout)
 	assert.Equal(c, next.ID, app.AwaitRunning(c.Space, c.App, space.Soon).ID, "the rollout stops the application once")
-	third := c.moves(settled+space.Soon, next)
+	third := moves(c.Space, c.App, settled+space.Soon, next)
 	assert.NotEqual(c, c.nodes[0], third.Node)
 	assert.GreaterOrEqual(c, third.Start, next.Start+settled)
 	rests(c.Space, c.App, third, space.Soon)
