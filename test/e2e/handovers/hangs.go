@@ -33,18 +33,20 @@ const (
 	yieldAfter = 10 * time.Second
 	// grace is the pods' grace period in seconds. A suspended process needs all of it.
 	grace = 5
-	// detected bounds the time until the probe has failed twice.
-	detected = 6 * time.Second
+	// detected bounds the time until the probe has failed.
+	detected = 8 * time.Second
 	// The first end of a hold whose application hangs comes at the earliest a minute after the beginning of the
 	// hold, and the second one two minutes after the beginning of its own.
 	firstHang, secondHang = time.Minute, 2 * time.Minute
-	// answered bounds the time in which standbys answer, and the next application starts.
-	answered = 2*time.Second + lease.Handover
+	// answered bounds the time in which standbys answer, and the next application starts. On a busy machine no
+	// answer may come within two seconds. Then the holder announces its end again ten seconds later.
+	answered = 2*time.Second + 10*time.Second + lease.Handover
 )
 
-// readiness returns a probe of the path, or the application's own health command if the path is empty.
+// readiness returns a probe of the path, or the application's own health command if the path is empty. A node
+// under load may delay an answer by up to 3 s, so the timeout is longer than that.
 func readiness(path string) *corev1.Probe {
-	p := &corev1.Probe{PeriodSeconds: 2, TimeoutSeconds: 2, FailureThreshold: 2}
+	p := &corev1.Probe{PeriodSeconds: 2, TimeoutSeconds: 5, FailureThreshold: 1}
 	p.HTTPGet = &corev1.HTTPGetAction{Path: path, Port: intstr.FromInt32(8080)}
 	if path == "" {
 		p.ProbeHandler = corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"/app", "-check", "ready"}}}
@@ -109,12 +111,18 @@ func answers(s *space.Space, pod *corev1.Pod, code string) {
 	get(s, pod, "set", map[string]string{"probe": "ready", "code": code})
 }
 
-// atOnce runs the subtests at once. They wait most of the time, so they take the place of one parallel test.
+// atOnce runs the subtests at once, but not more than five. They wait most of the time, so they take the place of
+// one parallel test.
 func atOnce(t *testing.T, tests map[string]func(*testing.T)) {
 	t.Helper()
 	var group sync.WaitGroup
+	room := make(chan struct{}, 5)
 	for name, test := range tests {
-		group.Go(func() { t.Run(name, test) })
+		group.Go(func() {
+			room <- struct{}{}
+			defer func() { <-room }()
+			t.Run(name, test)
+		})
 	}
 	group.Wait()
 }
@@ -131,7 +139,7 @@ var hangs = []hang{
 	{"deadlocked", func(s *space.Space, pod *corev1.Pod) { get(s, pod, "deadlock", nil) }, nil},
 	{"unready", func(s *space.Space, pod *corev1.Pod) { answers(s, pod, "503") }, func(c *corev1.Container) {
 		live := readiness("/health/live")
-		live.TimeoutSeconds, live.FailureThreshold = 10, 3
+		live.FailureThreshold = 5
 		c.LivenessProbe = live
 	}},
 }
@@ -200,7 +208,7 @@ func (h hang) movesTheSlot(t *testing.T, replicas int32, served bool) {
 	}
 	app.DeletePod(s, s.Pod(next.Pod))
 	third := moves(s, a, space.StartTimeout, next)
-	if replicas > 2 || third.Start < next.Start+2*yieldAfter-time.Second {
+	if third.Start < next.Start+2*yieldAfter-time.Second {
 		assert.NotEqual(t, victim.Name, third.Pod, "the pod that hung takes nothing that another pod can take")
 	}
 	assert.Zero(t, app.Restarts(s, a))
@@ -254,7 +262,7 @@ func slotRestsWhileADatabaseIsDead(t *testing.T) {
 		app.Scale(s, database, 0)
 		s.Await(space.Soon, "the database is gone", func() bool { return len(s.Pods(database.Name)) == 0 })
 	})
-	rests(s, a, next, secondHang+yieldAfter+detected+answered)
+	rests(s, a, next, secondHang+yieldAfter+answered)
 	assert.Empty(t, ready(s, a))
 
 	app.Scale(s, database, 1)

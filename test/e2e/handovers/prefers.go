@@ -28,9 +28,13 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// settled is how long a holder serves before it yields to a preferred pod, and how long a preferred pod is
-// Ready before it wishes for the slot.
-const settled = 5 * time.Minute
+const (
+	// settled is how long a holder serves before it yields to a preferred pod, and how long a preferred pod is
+	// Ready before it wishes for the slot.
+	settled = 5 * time.Minute
+	// prefers bounds the time until the slot moves to the preferred pod.
+	prefers = settled + time.Minute
+)
 
 // The zone near has one node, and the zone far has the others.
 const near, far = "near", "far"
@@ -64,14 +68,17 @@ type choosy struct {
 	nodes []string
 }
 
-func newChoosy(t *testing.T, l *lab.Cluster, name string) choosy {
+func newChoosy(t *testing.T, l *lab.Cluster, a app.App) choosy {
 	t.Helper()
-	c := choosy{space.New(t), impatient(name, "/health/ready", 3), l.Nodes()}
+	a.Replicas = 3
+	c := choosy{space.New(t), a, l.Nodes()}
 	require.Len(t, c.nodes, 3)
 	c.Annotations[api.PreferAnnotation] = corev1.LabelTopologyZone + "=" + near
-	probed := c.Edit
+	edit := c.Edit
 	c.Edit = func(template *corev1.PodTemplateSpec) {
-		probed(template)
+		if edit != nil {
+			edit(template)
+		}
 		template.Spec.NodeSelector = map[string]string{c.key(): "true"}
 		template.Spec.Affinity = &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{
 			RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{{
@@ -130,9 +137,9 @@ func TestPreferredPodGetsTheSlotBack(t *testing.T) {
 	t.Parallel()
 	zones(t, l)
 	atOnce(t, map[string]func(*testing.T){
-		"once its node is back":      func(t *testing.T) { returns(newChoosy(t, l, "returns")) },
-		"not after it hung":          func(t *testing.T) { hung(newChoosy(t, l, "hung")) },
-		"in a rollout of preference": func(t *testing.T) { changes(newChoosy(t, l, "changes")) },
+		"once its node is back":      func(t *testing.T) { returns(newChoosy(t, l, app.Lasting("returns"))) },
+		"not after it hung":          func(t *testing.T) { hung(newChoosy(t, l, impatient("hung", "/health/ready", 3))) },
+		"in a rollout of preference": func(t *testing.T) { changes(newChoosy(t, l, app.Lasting("changes"))) },
 		"by the index of its pod":    firstPodHolds,
 	})
 }
@@ -154,10 +161,10 @@ func (c choosy) comesBack(holder *record.Process) {
 	assert.NotEqual(c, c.nodes[0], holder.Node)
 	back := time.Duration(0)
 	c.Await(space.StartTimeout, "the preferred pod is back", func() bool { back = c.readyAt(c.nodes[0]); return back != 0 })
-	next := moves(c.Space, c.App, settled+space.Soon, holder)
+	next := moves(c.Space, c.App, prefers, holder)
 	assert.Equal(c, c.nodes[0], next.Node)
 	assert.GreaterOrEqual(c, next.Start, max(holder.Start, back)+settled)
-	app.VacantFor(c.Space, c.App, holder, answered, "by a release")
+	app.VacantFor(c.Space, c.App, holder, lease.Released, "by a release")
 	c.Logf("moved %v after the node was back", next.Start-back)
 	rests(c.Space, c.App, next, space.Soon)
 }
@@ -165,7 +172,8 @@ func (c choosy) comesBack(holder *record.Process) {
 // firstPodHolds lets the pods of a StatefulSet prefer the first of them, whose slot goes to another pod meanwhile.
 func firstPodHolds(t *testing.T) {
 	s := space.New(t)
-	a := impatient("indexed", "/health/ready", 2)
+	a := app.Lasting("indexed")
+	a.Replicas = 2
 	a.Annotations[api.PreferAnnotation] = appsv1.PodIndexLabel + "=0"
 	kubectl.Must(s, kubectl.Manifest(s, app.StatefulSet(s, a)), "create", "-f", "-")
 	awaitReady(s, a)
@@ -176,7 +184,7 @@ func firstPodHolds(t *testing.T) {
 		before = moves(s, a, space.StartTimeout, before)
 		assert.NotEqual(t, first, before.Pod)
 	}
-	next := moves(s, a, settled+space.StartTimeout, before)
+	next := moves(s, a, prefers, before)
 	assert.Equal(t, first, next.Pod)
 	assert.GreaterOrEqual(t, next.Start, before.Start+settled)
 	rests(s, a, next, space.Soon)
@@ -187,7 +195,7 @@ func TestSlotReturnsWithACrashedNode(t *testing.T) {
 	l := cluster.NeedLab(t, "it crashes a node")
 	cluster.NeedFeature(t, cluster.PodTopologyLabels)
 	zones(t, l)
-	c := newChoosy(t, l, "crashed")
+	c := newChoosy(t, l, app.Lasting("crashed"))
 	before := c.deployNear()
 	boot := fault.Node(t, c.nodes[0], l.Crash, l.Boot)
 	next := moves(c.Space, c.App, lease.Lasting+space.Soon, before)
@@ -203,7 +211,7 @@ func hung(c choosy) {
 	next := hangsAndMoves(c.Space, c.App, before, func() { answers(c.Space, c.Pod(before.Pod), "503") })
 	assert.NotEqual(c, c.nodes[0], next.Node)
 	awaitReady(c.Space, c.App)
-	rests(c.Space, c.App, next, settled+space.Soon)
+	rests(c.Space, c.App, next, prefers)
 	awaitReady(c.Space, c.App)
 }
 
@@ -220,7 +228,7 @@ func changes(c choosy) {
 	c.open(c.nodes[1:]...)
 	kubectl.Must(c.Space, "", "rollout", "status", "deployment/"+c.App.Name, kubectl.RolloutTimeout)
 	assert.Equal(c, next.ID, app.AwaitRunning(c.Space, c.App, space.Soon).ID, "the rollout stops the application once")
-	third := moves(c.Space, c.App, settled+space.Soon, next)
+	third := moves(c.Space, c.App, prefers, next)
 	assert.NotEqual(c, c.nodes[0], third.Node)
 	assert.GreaterOrEqual(c, third.Start, next.Start+settled)
 	rests(c.Space, c.App, third, space.Soon)
