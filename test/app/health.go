@@ -83,12 +83,16 @@ func (h *health) open(ports string) error {
 
 // handle serves GET /health/NAME, and GET /set?probe=NAME&code=N. While the code of a
 // probe is 0, the application does not answer that probe. A request with ?host=HOST gets
-// status 421 unless its Host header is HOST.
+// status 421 unless its Host header is HOST. A request with ?needs=ADDRESS gets status 503
+// while nothing listens at that address.
 func (h *health) handle(mux *http.ServeMux) {
 	mux.HandleFunc("GET /health/{probe}", func(w http.ResponseWriter, r *http.Request) {
 		code := h.code(r.PathValue("probe"))
 		if host := r.URL.Query().Get("host"); host != "" && r.Host != host {
 			code = http.StatusMisdirectedRequest
+		}
+		if needs := r.URL.Query().Get("needs"); needs != "" && !listens(r.Context(), needs) {
+			code = http.StatusServiceUnavailable
 		}
 		if code == 0 {
 			<-r.Context().Done()
@@ -107,6 +111,15 @@ func (h *health) handle(mux *http.ServeMux) {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 		}
 	})
+}
+
+// listens reports whether a process listens at the address.
+func listens(ctx context.Context, address string) bool {
+	c, err := (&net.Dialer{Timeout: 500 * time.Millisecond}).DialContext(ctx, "tcp", address)
+	if err == nil {
+		c.Close()
+	}
+	return err == nil
 }
 
 // serveTLS serves by HTTPS, with a self-signed certificate.

@@ -10,13 +10,14 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"sync/atomic"
 	"time"
 )
 
 // serve waits for the start delay, calls the function "serves", and then accepts requests. The
 // answer to GET / is the process's [record.Meta]. The application also answers probes. GET
 // /exit?code=N ends the application with the exit code N. GET /burn makes the application use
-// processor time.
+// processor time. After GET /deadlock the application accepts connections, and answers no request.
 func serve(c config, serves func(), asked chan<- int) {
 	if c.startDelay > 0 {
 		<-time.After(c.startDelay)
@@ -51,7 +52,14 @@ func serve(c config, serves func(), asked chan<- int) {
 		}
 		asked <- code
 	})
-	fail(http.ListenAndServe(c.listen, mux))
+	var deadlocked atomic.Bool
+	mux.HandleFunc("GET /deadlock", func(http.ResponseWriter, *http.Request) { deadlocked.Store(true) })
+	fail(http.ListenAndServe(c.listen, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if deadlocked.Load() {
+			select {}
+		}
+		mux.ServeHTTP(w, r)
+	})))
 }
 
 // echoDatagrams answers each datagram with the same datagram.

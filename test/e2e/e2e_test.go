@@ -12,6 +12,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/examples"
 	"github.com/metaparticle-io/metaparticle/test/e2e/exclusive"
 	"github.com/metaparticle-io/metaparticle/test/e2e/gates"
+	"github.com/metaparticle-io/metaparticle/test/e2e/handovers"
 	"github.com/metaparticle-io/metaparticle/test/e2e/injection"
 	"github.com/metaparticle-io/metaparticle/test/e2e/lifecycle"
 	"github.com/metaparticle-io/metaparticle/test/e2e/operations"
@@ -37,6 +38,7 @@ var serial = []string{
 	"TestNewShardCountTakesEffectDespiteDisconnectedNode",
 	"TestStartLockLetsPodsStartOneByOne",
 	"TestPodGateStopsApplicationOnADisconnectedNode",
+	"TestSlotReturnsWithACrashedNode",
 	"TestHolderDeletedWithMinimalGraceReleasesTheSlot",
 	"TestClusterAlertsFireUntilFaultsAreRepaired",
 	"TestCheckCommandReportsAPolicyThatDeniesNothing",
@@ -91,6 +93,8 @@ var parallel = []string{
 	"TestPodGateRestartsOnlyTheKilledContainer",
 	"TestUnreadableHoldRecordMakesPodGateStopApplication",
 	"TestReadinessGateLetsOnePodServe",
+	"TestHolderThatHangsHandsOver",
+	"TestPreferredPodGetsTheSlotBack",
 	"TestClaimFromMutatingPolicyIsGatedOrRefused",
 	"TestEventExplainsHowToGateRunningPods",
 	"TestUnannotatedPodsStayUnchanged",
@@ -335,6 +339,12 @@ func TestPodGateStopsApplicationOnADisconnectedNode(t *testing.T) {
 	gates.TestPodGateStopsApplicationOnADisconnectedNode(t)
 }
 func TestReadinessGateLetsOnePodServe(t *testing.T) { gates.TestReadinessGateLetsOnePodServe(t) }
+
+// Tests of package handovers.
+
+func TestHolderThatHangsHandsOver(t *testing.T)    { handovers.TestHolderThatHangsHandsOver(t) }
+func TestPreferredPodGetsTheSlotBack(t *testing.T) { handovers.TestPreferredPodGetsTheSlotBack(t) }
+func TestSlotReturnsWithACrashedNode(t *testing.T) { handovers.TestSlotReturnsWithACrashedNode(t) }
 
 // Tests of package injection.
 

@@ -15,12 +15,14 @@ const (
 	RestartAllContainers    = "RestartAllContainersOnContainerExits"
 	ContainerRestartRules   = "ContainerRestartRules"
 	MutatingAdmissionPolicy = "MutatingAdmissionPolicy"
+	PodTopologyLabels       = "PodTopologyLabelsAdmission"
 )
 
 // since has the first minor version of Kubernetes 1 in which each feature is on by default.
 var since = map[string]int{
 	RestartAllContainers:    feature.RestartsAll,
 	ContainerRestartRules:   35,
+	PodTopologyLabels:       35,
 	MutatingAdmissionPolicy: 36,
 }
 

@@ -92,5 +92,6 @@ var Soak = map[string]string{
 	"TestWordcountExampleCountsExactlyDespiteDeletionsAndKills": "TestEachShardOfAJobSucceedsOnce",
 	"TestSingletonRollsOutUnderLoadWithoutAFailedRequest":       "TestConnectionsAreNeverRefusedDuringAHandover",
 	"TestAutoscalersAverageOmitsUnreadyStandbys":                "TestAutoscalersAverageIncludesIdleStandbys",
+	"TestSlotReturnsWithACrashedNode":                           "TestPreferredPodGetsTheSlotBack",
 	"TestHundredConnectionsToLocalAPICostFewMegabytes":          "agent/local: tests of its bounds",
 }
