@@ -105,7 +105,7 @@ func (p *LocalPod) identity() string { return api.Identity(p.Name, p.uid) }
 // Serves reports whether the child passes its readiness probe.
 func (c *Child) Serves() bool {
 	w, v := c.Pod().w, c.Pod().Behaviour
-	return v.Serves(w.Now()-c.Began) && !(v.Probed && (c.Hung || w.Down))
+	return v.Serves(w.Now()-c.Began) && (!v.Probed || !c.Hung && !w.Down)
 }
 
 // Held returns the time for which the child has run under one agent process.
