@@ -315,11 +315,14 @@ func (l *Leave) begin(now time.Duration, f Facts) (ended bool) {
 func (l *Leave) await(now time.Duration, f Facts) (ended bool, wake time.Duration) {
 	l.learn(now, f.Says == l.says())
 	l.failed = l.failed || !f.Serving
-	wait := Answers
-	if len(f.Answers) > 0 || f.needsAnswer() {
+	wait, most := Answers, Stored
+	if len(f.Answers) > 0 {
 		wait = Another
 	}
-	at := l.by(min(max(wait, slower*l.took()), Stored), f)
+	if f.needsAnswer() {
+		wait, most = Another, 10*Stored // meanwhile the application goes on, however slow the API server is
+	}
+	at := l.by(min(max(wait, slower*l.took()), most), f)
 	taker := f.taker()
 	l.answered = taker != ""
 	successor, enough := f.follows(now >= at)
