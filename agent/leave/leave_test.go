@@ -287,6 +287,13 @@ func TestSlowAPIServerProlongsTheWaitForAnswers(t *testing.T) {
 	assert.LessOrEqual(t, p.run(t), slow+slower*slow+10*tick)
 	p = play{slow: 2 * time.Second, offers: none, facts: Facts{Cause: Yield, EndpointDelay: delay}}
 	assert.LessOrEqual(t, p.run(t), 2*time.Second+Stored+10*tick)
+
+	// An answer that the hold needs may take longer still, because the application goes on meanwhile.
+	var l Leave
+	f := Facts{Cause: Turn, Successor: "n", Serving: true}
+	f.Says = l.Next(began, f).Says
+	stored := began + 1500*time.Millisecond
+	assert.Equal(t, stored+slower*1500*time.Millisecond, l.Next(stored, f).Wake)
 }
 
 func TestHolderBecomesReadyIfNewerRevisionStopsAsking(t *testing.T) {
