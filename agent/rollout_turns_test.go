@@ -5,6 +5,8 @@ package agent
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -230,4 +232,103 @@ func TestTurnOutlastsInitialDelayOfReadinessProbe(t *testing.T) {
 		}
 		assert.Equal(t, "True Holding", b.ready(), "%q", b.gates.told())
 	})
+}
+
+// version is how the application of a revision fails. The zero value serves at once, and never exits.
+type version struct{ serves, exits time.Duration }
+
+// fragile is a pod whose application fails as its version does. The kubelet restarts the application after 20 s.
+type fragile struct {
+	*pod
+	version
+	shim gate.ShimID
+}
+
+func (w *world) fragile(name string, r api.Revision, v version) *fragile {
+	f := &fragile{pod: w.start(name, of(r)), version: v}
+	f.restart()
+	return f
+}
+
+func (f *fragile) restart() {
+	f.shim = gate.ShimID(fmt.Sprint(f.config.PodName, len(f.gates.shims)))
+	f.gates.connect(gate.Report{Shim: f.shim, Container: "app", Starting: f.serves > 0})
+}
+
+// step lets the application begin to serve, exit or start again, if it is time. The result is the time until the
+// next step.
+func (f *fragile) step() time.Duration {
+	shim := f.gates.shim(f.shim)
+	runs, age := shim.report.Phase == gate.Running, time.Duration(0)
+	if runs {
+		age = f.world.clock() - shim.ran[len(shim.ran)-1][0]
+	}
+	switch {
+	case shim.report.Dead && f.world.clock() >= shim.report.Since+20*time.Second:
+		f.restart()
+	case runs && f.exits > 0 && age >= f.exits:
+		f.crash(f.shim)
+	case runs && shim.report.Starting && age >= f.serves:
+		f.gates.report(f.shim, func(r *gate.Report) { r.Starting = false })
+	case shim.report.Phase == gate.Waiting && !shim.report.Starting && f.serves > 0:
+		f.gates.report(f.shim, func(r *gate.Report) { r.Starting = true })
+	}
+	if runs && f.exits > 0 {
+		return time.Second
+	}
+	return turn.Proof / 2
+}
+
+func TestBrokenRevisionRarelyStopsTheOldRevision(t *testing.T) {
+	const never = 24 * time.Hour
+	for name, c := range map[string]struct {
+		olds, news int
+		old, newer version
+		most       int // stops in the first hour
+		serves     bool
+	}{
+		"exits at once":                  {olds: 1, news: 1, newer: version{exits: time.Second}, most: 4},
+		"exits before it is proven":      {olds: 3, news: 1, newer: version{serves: time.Second, exits: 9 * time.Second}, most: 4},
+		"never serves":                   {olds: 1, news: 1, newer: version{serves: never}, most: 4},
+		"three pods":                     {olds: 3, news: 3, newer: version{exits: time.Second}, most: 4},
+		"serves late, exits":             {olds: 3, news: 2, newer: version{serves: 50 * time.Second, exits: 55 * time.Second}, most: 4},
+		"exits once it is proven":        {olds: 2, news: 2, newer: version{serves: time.Second, exits: time.Minute}, most: 5, serves: true},
+		"the old version is broken, too": {olds: 2, news: 2, old: version{serves: never}, newer: version{serves: never}, most: 4},
+	} {
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			w.free(theSlot, nextLease)
+			var olds, news []*fragile
+			for i := range c.olds {
+				olds = append(olds, w.fragile(fmt.Sprint("a", i), oldRevision, c.old))
+				w.pass(time.Second)
+			}
+			w.pass(turn.Rest)
+			for i := range c.news {
+				news = append(news, w.fragile(fmt.Sprint("b", i), newRevision, c.newer))
+			}
+			stopsWithin := func(d time.Duration) (stops int) {
+				for end := w.clock() + d; w.clock() < end; {
+					next := time.Minute
+					for _, one := range append(olds, news...) {
+						next = min(next, one.step())
+					}
+					w.pass(next)
+				}
+				for _, one := range olds {
+					stops += len(one.gates.told())
+				}
+				return stops
+			}
+			stops := stopsWithin(time.Hour)
+			assert.Positive(t, stops)
+			assert.LessOrEqual(t, stops, c.most)
+			assert.LessOrEqual(t, stopsWithin(time.Hour)-stops, 1)
+			for _, one := range news {
+				assert.Equal(t, c.serves, slices.Contains(one.readiness(), "True"), "a rollout would go on")
+			}
+			for _, one := range olds {
+				assert.True(t, c.old.serves > 0 || strings.HasPrefix(one.ready(), "True"), "the old version serves")
+			}
+		}))
+	}
 }
