@@ -39,6 +39,7 @@ var serial = []string{
 	"TestStartLockLetsPodsStartOneByOne",
 	"TestPodGateStopsApplicationOnADisconnectedNode",
 	"TestSlotReturnsWithACrashedNode",
+	"TestRolloutAndHandoverNeedNoWebhook",
 	"TestHolderDeletedWithMinimalGraceReleasesTheSlot",
 	"TestClusterAlertsFireUntilFaultsAreRepaired",
 	"TestCheckCommandReportsAPolicyThatDeniesNothing",
@@ -345,6 +346,9 @@ func TestReadinessGateLetsOnePodServe(t *testing.T) { gates.TestReadinessGateLet
 func TestHolderThatHangsHandsOver(t *testing.T)    { handovers.TestHolderThatHangsHandsOver(t) }
 func TestPreferredPodGetsTheSlotBack(t *testing.T) { handovers.TestPreferredPodGetsTheSlotBack(t) }
 func TestSlotReturnsWithACrashedNode(t *testing.T) { handovers.TestSlotReturnsWithACrashedNode(t) }
+func TestRolloutAndHandoverNeedNoWebhook(t *testing.T) {
+	handovers.TestRolloutAndHandoverNeedNoWebhook(t)
+}
 
 // Tests of package injection.
 

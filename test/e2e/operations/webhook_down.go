@@ -37,14 +37,7 @@ func TestWebhookOutageBlocksOnlyNewAnnotatedObjects(t *testing.T) {
 	h.Await(space.Soon, "the holder's pod is the last that is deleted", func() bool {
 		return h.Pod(h.Victim.Name).Annotations[api.DeletionCostAnnotation] == api.HolderDeletionCost
 	})
-	webhook.Scale(t, 0)
-	t.Cleanup(func() { webhook.Scale(t, 2) })
-	// A replica that is ending still answers on its open connections, so the test waits
-	// for its end.
-	h.Await(space.StartTimeout, "the webhook's pods are gone", func() bool {
-		pods, err := h.Client.CoreV1().Pods(webhook.Namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=" + webhook.Name})
-		return err == nil && len(pods.Items) == 0
-	})
+	webhook.TakeAway(t)
 
 	t.Run("new annotated pods are refused", func(t *testing.T) {
 		for range 10 {

@@ -20,6 +20,7 @@ var long = map[string]int{
 	"TestClusterAlertsFireUntilFaultsAreRepaired":         140,
 	"TestWebhookOutageBlocksOnlyNewAnnotatedObjects":      135,
 	"TestRecoverCommandRaisesTokensAfterARestore":         100,
+	"TestRolloutAndHandoverNeedNoWebhook":                 85,
 	"TestUninstallationKeepsDoneKeysAndVariables":         65,
 	"TestSemaphoreLetsThreeOfFivePodsRun":                 65,
 	"TestApplicationSurvivesAControlPlaneRestart":         60,

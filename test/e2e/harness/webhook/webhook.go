@@ -58,6 +58,18 @@ func Scale(t *testing.T, replicas int32) {
 	require.Eventually(t, func() bool { return endpoints(ctx) == int(replicas) }, space.StartTimeout, 10*space.CheckInterval)
 }
 
+// TakeAway removes the webhook's replicas until the test ends, and waits until they are gone, because a replica
+// that is ending still answers on its open connections.
+func TakeAway(t *testing.T) {
+	t.Helper()
+	Scale(t, 0)
+	t.Cleanup(func() { Scale(t, 2) })
+	require.Eventually(t, func() bool {
+		pods, err := cluster.Client.CoreV1().Pods(Namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=" + Name})
+		return err == nil && len(pods.Items) == 0
+	}, space.StartTimeout, 10*space.CheckInterval)
+}
+
 // endpoints returns the number of ready endpoints of the webhook's Service, or -1 after an error.
 func endpoints(ctx context.Context) (ready int) {
 	list, err := cluster.Client.DiscoveryV1().EndpointSlices(Namespace).
