@@ -532,19 +532,20 @@ func TestAnswerBeforeAPauseEndsNoHoldAfterIt(t *testing.T) {
 	})
 }
 
-// The wish of a pod that is long dead is still in the next Lease when the holder is deleted.
+// The wishes of pods that are long dead are still in the next Lease when the holder is deleted.
 func TestDeletedHolderNamesNoPodThatDidNotAnswer(t *testing.T) {
 	for name, change := range map[string][]func(c *Config){"no ports": nil, "ports": {lingering(&ports{})}} {
 		t.Run(name, simulated(func(t *testing.T, w *world) {
-			w.free(theSlot, nextLease)
-			a := w.up("a", append(change, of(oldRevision))...)
-			w.within(time.Second, "the old child runs", a.runs)
+			a := w.first(append(change, of(oldRevision))...)
 			a2 := w.up("a2", append(change, of(oldRevision))...)
 			w.pass(turn.Rest + time.Second)
-			w.speak(api.Word{Say: api.WantsNewer, Identity: "x_u", To: w.holdID(), Revision: newRevision})
+			x := api.Word{Say: api.WantsNewer, Identity: "x_u", To: w.holdID(), Revision: newRevision}
+			y := x
+			y.Identity = "y_u"
+			w.speak(x, y)
 			w.pass(time.Hour)
 			require.Empty(t, a.gates.told())
-			require.NotEmpty(t, a.announcements())
+			require.Subset(t, a.says(), []string{"soon:x_u", "soon:y_u"})
 			a.delete()
 			a.gates.report("a", func(r *gate.Report) { r.Stopping = true })
 			w.pass(3 * time.Second)

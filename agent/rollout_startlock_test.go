@@ -120,22 +120,3 @@ func TestPodAsksOnceItsStuckChildHasEnded(t *testing.T) {
 		w.within(10*time.Second, "the turn begins", func() bool { return w.holder() == b.identity() })
 	})
 }
-
-// A person has paused the start lock, so no other pod could start the application.
-func TestHungHolderGoesOnWhileTheStartLockIsPaused(t *testing.T) {
-	simulate(t, func(w *world) {
-		w.free(theSlot, nextLease, startSlot)
-		apps := map[string]*patient{}
-		locked := func(c *Config) { c.StartSlots = []string{startSlot} }
-		a := w.up("a", of(oldRevision), patients(apps), locked)
-		w.within(time.Minute, "the child runs", a.runs)
-		b := w.up("b", of(oldRevision), patients(apps), locked)
-		w.pass(turn.Rest)
-		w.lockStarts(pauseStarts)
-		a.hangs(apps["a"])
-		w.probing(10*time.Minute, a)
-		assert.Empty(t, a.gates.told())
-		w.lockStarts(resumeStarts)
-		w.within(6*time.Minute, "the other pod runs", b.runs)
-	})
-}

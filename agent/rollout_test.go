@@ -242,6 +242,14 @@ func (w *world) up(name string, change ...func(c *Config)) *pod {
 	return p
 }
 
+// first starts the first pod of a slot, and waits until that pod runs the application.
+func (w *world) first(change ...func(c *Config)) *pod {
+	w.free(theSlot, nextLease)
+	a := w.up("a", change...)
+	w.within(time.Second, "the child runs", a.runs)
+	return a
+}
+
 // runs reports whether the pod runs the application.
 func (p *pod) runs() bool {
 	phase := p.gates.phase(gate.ShimID(p.config.PodName))
@@ -357,9 +365,7 @@ func (p *pod) fails(shim, next gate.ShimID) {
 // proven starts two old pods, and lets the first one serve for longer than [turn.Rest]. By then the
 // revision of both pods is proven.
 func (w *world) proven() (a, a2 *pod) {
-	w.free(theSlot, nextLease)
-	a = w.up("a", of(oldRevision))
-	w.within(time.Second, "the old child runs", a.runs)
+	a = w.first(of(oldRevision))
 	a2 = w.up("a2", of(oldRevision))
 	w.pass(turn.Rest + time.Second)
 	return a, a2
@@ -373,12 +379,10 @@ func TestBrokenWorkloadLosesItsLockToAnotherWorkload(t *testing.T) {
 	}
 	t.Run("its only pod ends", func(t *testing.T) {
 		simulate(t, func(w *world) {
-			w.free(theSlot, nextLease)
-			b := w.up("b", of(newRevision))
-			w.within(time.Second, "the broken application runs", b.runs)
+			b := w.first(of(newRevision))
 			other := w.up("o", another)
 			w.pass(time.Second)
-			b.fails("b", "b2")
+			b.fails("a", "b2")
 			w.within(100*time.Millisecond, "the other one runs", other.runs)
 			w.pass(time.Hour)
 			assert.True(t, other.runs())
@@ -419,8 +423,7 @@ func TestBrokenWorkloadLosesItsLockToAnotherWorkload(t *testing.T) {
 // the second upgrade no pod waits for pods of that revision.
 func TestRolloutFromBeforeARollbackIsForgotten(t *testing.T) {
 	simulate(t, func(w *world) {
-		w.free(theSlot, nextLease)
-		a := w.up("a", of(oldRevision))
+		a := w.first(of(oldRevision))
 		w.pass(turn.Rest)
 		require.Equal(t, oldRevision, w.rollout().Proven)
 		a.remove()
@@ -483,8 +486,7 @@ func TestPodWithoutTurnsEndsRolloutOfItsWorkload(t *testing.T) {
 // agent may take the slot before the successor does.
 func TestRolloutContinuesOnceTheOutdatedAgentIsGone(t *testing.T) {
 	simulate(t, func(w *world) {
-		w.free(theSlot, nextLease)
-		a := w.up("a", of(oldRevision))
+		a := w.first(of(oldRevision))
 		w.pass(turn.Rest + 2*time.Second)
 		b := w.up("b", of(newRevision))
 		w.within(time.Second, "the turn begins", b.runs)

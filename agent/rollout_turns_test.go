@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,46 +15,19 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/agent/probe"
 	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// nextCounter counts the requests for the next Lease.
-type nextCounter struct {
-	*link
-	n atomic.Int32
-}
-
-func (c *nextCounter) count(name string) {
-	if strings.HasPrefix(name, "next") {
-		c.n.Add(1)
-	}
-}
-
-func (c *nextCounter) GetLease(ctx context.Context, name string) (*kube.Lease, error) {
-	c.count(name)
-	return c.link.GetLease(ctx, name)
-}
-
-func (c *nextCounter) WatchLease(ctx context.Context, name, v string, fn func(kube.WatchEvent)) error {
-	c.count(name)
-	return c.link.WatchLease(ctx, name, v, fn)
-}
-
 func TestHolderLimitsItsRequestsAboutTheNextLease(t *testing.T) {
 	simulate(t, func(w *world) {
-		w.free(theSlot, nextLease)
-		var c *nextCounter
-		a := w.start("a", of(oldRevision), func(cf *Config) { c = &nextCounter{link: cf.API.(*link)}; cf.API = c })
-		a.connect("s1")
-		a.link.set(func(l *link) { l.idle = 210 * time.Millisecond }) // a proxy ends each watch
+		w.first(of(oldRevision)).link.set(func(l *link) { l.idle = 210 * time.Millisecond }) // a proxy ends each watch
 		w.pass(time.Minute)
-		before := int(c.n.Load())
+		before := w.about()
 		w.pass(10 * time.Minute)
-		assert.LessOrEqual(t, int(c.n.Load())-before, 10*elector.PerMinute)
+		assert.LessOrEqual(t, w.about()-before, 10*elector.PerMinute)
 	})
 }
 
@@ -83,30 +55,34 @@ func TestPodAsksEvenIfReadinessOfHolderFlaps(t *testing.T) {
 	assert.True(t, asked)
 }
 
-// The controller's minReadySeconds are a minute. The application serves for 20 s, stops serving for
-// 40 s, and so on.
+// flaps lets the application serve for 20 s, stop serving for 40 s, and so on, until the hold ends. The
+// controller's minReadySeconds are a minute.
+func (p *pod) flaps(shim gate.ShimID) {
+	began := time.Now()
+	for p.running(shim) && time.Since(began) < time.Hour {
+		p.world.pass(20 * time.Second)
+		p.gates.report(shim, func(r *gate.Report) { r.Starting = true })
+		p.world.pass(40 * time.Second)
+		p.gates.report(shim, func(r *gate.Report) { r.Starting = false })
+	}
+	// A turn has a minute for the start, and then time for three proofs of 70 s.
+	assert.InDelta(p.world.t, (time.Minute + 3*70*time.Second).Seconds(), time.Since(began).Seconds(), 60)
+	p.gates.report(shim, func(r *gate.Report) { r.Phase, r.Hold = gate.Waiting, p.gates.grants[0].Hold })
+}
+
 func TestTurnOfAFlappingRevisionEnds(t *testing.T) {
 	simulate(t, func(w *world) {
 		a, b := w.rolling(func(c *Config) { c.MinReady = time.Minute })
 		b.connect("s3")
 		w.within(time.Second, "the new child runs", func() bool { return b.running("s3") })
-		began := time.Now()
-		for b.running("s3") && time.Since(began) < time.Hour {
-			w.pass(20 * time.Second)
-			b.gates.report("s3", func(r *gate.Report) { r.Starting = true })
-			w.pass(40 * time.Second)
-			b.gates.report("s3", func(r *gate.Report) { r.Starting = false })
-		}
-		// A turn has a minute for the start, and then time for three proofs of 70 s.
-		assert.InDelta(t, (time.Minute + 3*70*time.Second).Seconds(), time.Since(began).Seconds(), 60)
-		b.gates.report("s3", func(r *gate.Report) { r.Phase, r.Hold = gate.Waiting, b.gates.grants[0].Hold })
+		b.flaps("s3")
 		w.within(time.Minute, "the old child runs again", func() bool { return a.running("s1") })
 		assert.Equal(t, oldRevision, w.rollout().Proven)
 	})
 }
 
 // The only old pod crashes, and comes back after a pod of a newer version has taken the free slot. The
-// newer version serves for 20 s, stops serving for 40 s, and so on, so it is never proven.
+// newer version is never proven.
 func TestFlappingRevisionWithoutTurnYields(t *testing.T) {
 	simulate(t, func(w *world) {
 		a, b := w.stalled(func(c *Config) { c.MinReady = time.Minute })
@@ -114,15 +90,7 @@ func TestFlappingRevisionWithoutTurnYields(t *testing.T) {
 		w.pass(2 * time.Second)
 		assert.Equal(t, b.identity(), w.holder())
 		a.connect("s1b")
-		began := time.Now()
-		for b.running("s3") && time.Since(began) < time.Hour {
-			w.pass(20 * time.Second)
-			b.gates.report("s3", func(r *gate.Report) { r.Starting = true })
-			w.pass(40 * time.Second)
-			b.gates.report("s3", func(r *gate.Report) { r.Starting = false })
-		}
-		assert.InDelta(t, (time.Minute + 3*70*time.Second).Seconds(), time.Since(began).Seconds(), 60)
-		b.gates.report("s3", func(r *gate.Report) { r.Phase, r.Hold = gate.Waiting, b.gates.grants[0].Hold })
+		b.flaps("s3")
 		w.within(time.Minute, "the old child runs again", func() bool { return a.running("s1b") })
 		assert.Equal(t, 1, w.rollout().Turns[0].Count)
 	})

@@ -4,7 +4,6 @@
 package agent
 
 import (
-	"context"
 	"fmt"
 	"maps"
 	"strings"
@@ -63,24 +62,12 @@ func (w *world) announced() (id string) {
 	return id
 }
 
-// slowWords delays each write of the next Lease until the channel goOn is closed.
-type slowWords struct {
-	*link
-	goOn chan struct{}
-}
-
-func (o *slowWords) UpdateLease(ctx context.Context, l *kube.Lease) (*kube.Lease, error) {
-	if l.Name == nextLease {
-		<-o.goOn
-	}
-	return o.link.UpdateLease(ctx, l)
-}
-
 func TestDelayedAnswerNeverErasesAnswersToNextHolder(t *testing.T) {
 	simulate(t, func(w *world) {
 		s := w.serve(1)
-		slow := &slowWords{goOn: make(chan struct{})}
-		d := w.start("d", behind(&ports{}, func(c *Config) { slow.link = c.API.(*link); c.API = slow })...)
+		goOn := make(chan struct{})
+		d := w.start("d", behind(&ports{})...)
+		d.link.set(func(l *link) { l.meddle = func() { <-goOn } })
 		d.connect("late")
 		w.pass(10 * time.Second)
 		require.Equal(t, "True StandingBy", d.ready())
@@ -92,7 +79,7 @@ func TestDelayedAnswerNeverErasesAnswersToNextHolder(t *testing.T) {
 		answer := api.Word{Say: api.Stays, Identity: "e_u", To: "later.1"}
 		w.speak(answer)
 		w.pass(100 * time.Millisecond)
-		close(slow.goOn)
+		close(goOn)
 		w.pass(time.Second)
 		assert.Equal(t, api.Words{answer}, w.words())
 	})
@@ -233,40 +220,6 @@ func (p *pod) says() (all []string) {
 	return all
 }
 
-func TestHolderOfAnyKindAwaitsTheAnswer(t *testing.T) {
-	for name, c := range map[string]struct {
-		app    *patient
-		change func(c *Config)
-	}{
-		"with ports":     {newPatient(), lingering(&ports{})},
-		"without ports":  {newPatient(), func(*Config) {}},
-		"does not serve": {newPatient("readiness"), lingering(&ports{})},
-	} {
-		t.Run(name, simulated(func(t *testing.T, w *world) {
-			w.free(theSlot, nextLease)
-			a := w.up("a", of(oldRevision), c.app.probed("readiness"), c.change)
-			w.within(time.Second, "the old child runs", a.runs)
-			w.pass(turn.Rest + 10*time.Second)
-			w.speak(api.Word{Say: api.WantsNewer, Identity: "x_u", To: w.holdID(), Revision: newRevision})
-			w.pass(5 * time.Second)
-			assert.Equal(t, []string{"soon:x_u"}, a.says())
-			require.Empty(t, a.gates.told(), "nobody has answered")
-
-			b := w.up("b", of(newRevision))
-			w.within(15*time.Second, "the application stops", func() bool { return len(a.gates.told()) > 0 })
-			id := a.announcements()[1].id
-			answered := false
-			for _, r := range w.server.Requests("put") {
-				for _, word := range api.ParseWords(r.Lease.Annotations[api.WordsAnnotation]) {
-					answered = answered || r.By == "b" && word.To == id
-				}
-			}
-			assert.True(t, answered)
-			w.within(time.Second, "the turn begins", b.runs)
-		}))
-	}
-}
-
 // A dead pod's wish stays in the next Lease. A live pod's wish comes before it.
 func TestAnnouncementsWithoutAnAnswerBackOff(t *testing.T) {
 	simulate(t, func(w *world) {
@@ -319,9 +272,7 @@ func TestLostWishIsSaidAgain(t *testing.T) {
 // The holder hears nothing, so all wishes wait. If all pods looked at once, their writes would only conflict.
 func TestManyPodsThatWishSendFewRequests(t *testing.T) {
 	simulate(t, func(w *world) {
-		w.free(theSlot, nextLease)
-		a := w.up("a", of(oldRevision))
-		w.within(time.Second, "the old child runs", a.runs)
+		a := w.first(of(oldRevision))
 		w.pass(turn.Rest + 10*time.Second)
 		a.link.set(func(l *link) { l.mute, l.hidden = true, nextLease })
 		for i := range 100 {
@@ -360,7 +311,7 @@ func TestPodThatWishesBoundsItsRequestsDespiteConflictingWrites(t *testing.T) {
 
 // about returns the number of all requests about the next Lease.
 func (w *world) about() (n int) {
-	for _, r := range w.server.Requests("get", "put") {
+	for _, r := range w.server.Requests("get", "put", "watch") {
 		if r.Name == nextLease {
 			n++
 		}
@@ -395,30 +346,13 @@ func TestPodThatNeverAnswersHoldsNothingUp(t *testing.T) {
 		lie(w, 2*time.Minute, "the turn begins", func() bool { return b.running("s3") })
 	}))
 	t.Run("a holder that hangs", simulated(func(t *testing.T, w *world) {
-		w.free(theSlot, nextLease)
 		app := newPatient()
 		hangs := func(c *Config) { c.YieldAfter = 10 * time.Second }
-		a := w.up("a", of(oldRevision), app.probed("readiness"), hangs)
-		w.within(time.Second, "the child runs", a.runs)
+		a := w.first(of(oldRevision), app.probed("readiness"), hangs)
 		b := w.up("b", of(oldRevision), hangs)
 		w.pass(2 * turn.Rest)
 		a.hangs(app)
 		lie(w, 2*time.Minute, "the other pod takes the slot", b.runs)
-	}))
-	t.Run("the successor of a deleted holder", simulated(func(t *testing.T, w *world) {
-		w.free(theSlot, nextLease)
-		a := w.up("a", of(oldRevision))
-		w.within(time.Second, "the child runs", a.runs)
-		b := w.up("b", of(oldRevision))
-		w.pass(turn.Rest)
-		x := api.Word{Say: api.WantsNewer, Identity: "x_u", To: w.holdID(), Revision: newRevision}
-		y := x
-		y.Identity = "y_u"
-		w.speak(x, y)
-		w.pass(time.Hour)
-		a.remove()
-		assert.Less(t, w.within(time.Second, "the other pod takes the slot", b.runs), 500*time.Millisecond)
-		assert.NotContains(t, w.server.lease(theSlot).Annotations[api.RolloutAnnotation], "turns", "no turn of that pod's revision has begun")
 	}))
 }
 
@@ -497,10 +431,8 @@ func TestHolderThatHangsHandsOver(t *testing.T) {
 		},
 	} {
 		t.Run(name, simulated(func(t *testing.T, w *world) {
-			w.free(theSlot, nextLease)
 			apps := map[string]*patient{}
-			a := w.up("a", c.all, patients(apps))
-			w.within(time.Second, "the child runs", a.runs)
+			a := w.first(c.all, patients(apps))
 			b := w.up("b", c.all, c.other, patients(apps))
 			w.pass(turn.Rest + time.Second)
 			a.hangs(apps["a"])
@@ -523,41 +455,55 @@ func TestHolderThatHangsHandsOver(t *testing.T) {
 	}
 }
 
+// A row returns what enables another pod to run the application. Until then the holder announces its end in vain.
 func TestHungHolderGoesOnWithoutAReasonToEnd(t *testing.T) {
 	for name, c := range map[string]struct {
 		sick  []string
-		other func(w *world, apps map[string]*patient)
-		most  int
+		other func(w *world, apps map[string]*patient) (enable func())
 	}{
-		"it has never served": {[]string{"readiness"}, func(w *world, apps map[string]*patient) { w.up("b", patients(apps)) }, 0},
-		"a person has paused the slot": {nil, func(w *world, apps map[string]*patient) {
+		"it has never served": {[]string{"readiness"}, func(w *world, apps map[string]*patient) func() {
+			w.up("b", patients(apps))
+			return nil
+		}},
+		"a person has paused the slot": {nil, func(w *world, apps map[string]*patient) func() {
 			w.up("b", patients(apps))
 			w.annotate(theSlot, api.PausedAnnotation, "hold")
-		}, 0},
-		"enroll knows of no other pod": {nil, func(w *world, _ map[string]*patient) { w.annotate(nextLease, api.AloneAnnotation, "true") }, 0},
-		"no other pod exists":          {nil, func(*world, map[string]*patient) {}, 16},
-		"no other pod can start":       {nil, func(w *world, apps map[string]*patient) { w.start("b", patients(apps)) }, 16},
+			return nil
+		}},
+		"enroll knows of no other pod": {nil, func(w *world, _ map[string]*patient) func() {
+			w.annotate(nextLease, api.AloneAnnotation, "true")
+			return nil
+		}},
+		"no other pod exists": {nil, func(w *world, apps map[string]*patient) func() {
+			return func() { w.up("b", patients(apps)) }
+		}},
+		"no other pod can start": {nil, func(w *world, apps map[string]*patient) func() {
+			b := w.start("b", patients(apps))
+			return func() { b.connect("b") }
+		}},
+		"a person has paused the start lock": {nil, func(w *world, apps map[string]*patient) func() {
+			w.free(startSlot)
+			w.up("b", patients(apps), func(c *Config) { c.StartSlots = []string{startSlot} })
+			w.lockStarts(pauseStarts)
+			return func() { w.lockStarts(resumeStarts) }
+		}},
 	} {
 		t.Run(name, simulated(func(t *testing.T, w *world) {
-			w.free(theSlot, nextLease)
 			apps := map[string]*patient{}
-			a := w.up("a", patients(apps, c.sick...))
-			w.within(time.Second, "the child runs", a.runs)
-			c.other(w, apps)
+			a := w.first(patients(apps, c.sick...))
+			enable := c.other(w, apps)
 			w.pass(turn.Rest)
 			a.hangs(apps["a"])
 			w.pass(time.Hour)
 			assert.Empty(t, a.gates.told())
-			assert.LessOrEqual(t, len(a.announcements()), c.most)
-			assert.Equal(t, c.most > 0, len(a.announcements()) > 0)
-			if c.most > 0 {
-				b := w.pods["b"]
-				if b == nil {
-					b = w.start("b", patients(apps))
-				}
-				b.connect("b")
-				w.within(5*time.Minute+5*time.Second, "the other pod runs", b.runs)
+			if enable == nil {
+				assert.Empty(t, a.announcements())
+				return
 			}
+			assert.NotEmpty(t, a.announcements())
+			assert.LessOrEqual(t, len(a.announcements()), 16)
+			enable()
+			w.within(5*time.Minute+5*time.Second, "the other pod runs", func() bool { return w.pods["b"].runs() })
 		}))
 	}
 }
@@ -677,10 +623,8 @@ func TestHangOutlastsARestartOfTheAgent(t *testing.T) {
 		"it serves again": {oldRevision, 20 * time.Second, false},
 	} {
 		t.Run(name, simulated(func(t *testing.T, w *world) {
-			w.free(theSlot, nextLease)
 			apps := map[string]*patient{}
-			a := w.up("a", of(c.revision), patients(apps))
-			w.within(time.Second, "the child runs", a.runs)
+			a := w.first(of(c.revision), patients(apps))
 			b := w.up("b", of(c.revision), patients(apps))
 			w.pass(turn.Rest + time.Second)
 			a.hangs(apps["a"])
