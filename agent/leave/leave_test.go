@@ -161,14 +161,6 @@ func TestHolderLeavesOnlyIfEnoughStandbysMakeAnswers(t *testing.T) {
 	}
 }
 
-func TestEndpointDelayBeginsOnceUnreadyStatusIsStored(t *testing.T) {
-	p := play{facts: Facts{Cause: Yield, EndpointDelay: delay}, offers: two}
-	took := p.run(t)
-	require.NotZero(t, p.out)
-	assert.GreaterOrEqual(t, p.held, p.out+delay, "the standbys hold connections only then")
-	assert.GreaterOrEqual(t, took, p.held+Accepting)
-}
-
 // A slow node may send connections to the successor after the endpoint delay. The holder serves
 // meanwhile, for a bounded time.
 func TestHolderServesUntilNoConnectionReachesSuccessor(t *testing.T) {
@@ -214,6 +206,8 @@ func TestHolderStopsOnceAllStandbysArePrepared(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := play{offers: c.offers, hears: c.hears, slow: c.slow, facts: Facts{Cause: Yield, EndpointDelay: delay}}
 			took := p.run(t) - p.held
+			require.NotZero(t, p.out)
+			assert.GreaterOrEqual(t, p.held, p.out+delay, "the standbys hold connections only then")
 			assert.GreaterOrEqual(t, took, c.least-tick)
 			assert.LessOrEqual(t, took, c.most+max(c.slow, written)+2*tick)
 		})
@@ -448,14 +442,21 @@ func TestUnknownGraceKeepsHookedHolderServing(t *testing.T) {
 	assert.True(t, l.Next(2*time.Minute, f).Closed)
 }
 
-// The application stops serving for a moment in the stage "leaving". Meanwhile the other standby lets
-// connections wait, and is prepared. Then the standby forwards again, and its offer stays prepared.
-func TestEarlyPreparationOfStandbysDoesNotCount(t *testing.T) {
+// The answers after the holder has named its successor "b" do not show that all standbys let connections wait: in
+// the stage "leaving" the application stops serving for a moment, so a standby is prepared and then forwards again,
+// or another program overwrites the next Lease.
+func TestHolderAwaitsStandbysThatItDoesNotKnow(t *testing.T) {
 	prepared := api.Words{{Identity: "b", Say: api.Prepared}, {Identity: "c", Say: api.Prepared}}
 	for name, c := range map[string]struct {
-		serves bool
-		wait   time.Duration
-	}{"the application serves throughout": {true, Accepting}, "the application fails for a moment": {false, Passing}} {
+		serves  bool
+		answers api.Words
+		wait    time.Duration
+	}{
+		"the application serves throughout":  {true, prepared, Accepting},
+		"the application fails for a moment": {false, prepared, Passing},
+		"all answers are lost":               {true, none, Passing},
+		"only the successor's answer stays":  {true, prepared[:1], Passing},
+	} {
 		t.Run(name, func(t *testing.T) {
 			var l Leave
 			f := Facts{Cause: Yield, EndpointDelay: delay, Ready: true, Serving: true, Answers: two}
@@ -464,28 +465,11 @@ func TestEarlyPreparationOfStandbysDoesNotCount(t *testing.T) {
 			l.Next(began+tick, f)
 			f.Serving = c.serves
 			l.Next(began+2*tick, f)
-			f.Serving, f.Answers = true, prepared
+			f.Serving, f.Answers = true, c.answers
 			closes := began + tick + delay
 			require.True(t, l.Next(closes, f).Closed)
 			f.Serving = false
 			assert.Equal(t, closes+tick+c.wait, l.Next(closes+tick, f).Wake)
-		})
-	}
-}
-
-// Another program overwrites the next Lease after the holder has named its successor. The standbys
-// whose offers are lost still exist.
-func TestLostAnswersDoNotShortenTheLeave(t *testing.T) {
-	for name, left := range map[string]api.Words{"no answer": none, "the successor's answer": {{Identity: "b", Say: api.Prepared}}} {
-		t.Run(name, func(t *testing.T) {
-			var l Leave
-			f := Facts{Cause: Yield, EndpointDelay: delay, Ready: true, Serving: true, Answers: two}
-			require.Equal(t, "b", l.Next(began, f).Says)
-			f.Says, f.Unready, f.Answers = "b", true, left
-			l.Next(began, f)
-			require.True(t, l.Next(began+delay, f).Closed)
-			f.Serving = false
-			assert.Equal(t, began+delay+tick+Passing, l.Next(began+delay+tick, f).Wake)
 		})
 	}
 }

@@ -37,12 +37,6 @@ func TestOldStandbyAsksUnprovenHolderWithoutATurn(t *testing.T) {
 	}
 }
 
-func TestStandbyOfUnprovenHoldersRevisionIsNotReady(t *testing.T) {
-	got := pod("b2", newer).Standby(20*time.Second, heldBy(pod("b1", newer), Now), StandbyFacts{})
-	assert.Equal(t, NotReady, got.Ruling)
-	assert.Equal(t, "b1 has the slot for revision 7, which has not served yet", got.Message)
-}
-
 // askedBy returns the facts of a hold without a turn, which began 2 s after the boot.
 func askedBy(revision api.Revision) HolderFacts {
 	return HolderFacts{ID: "h1", Since: 2 * time.Second, Rollout: Rollout{Hold: "h1", Proven: old}, Wishes: wish("a2_u", revision)}
@@ -65,19 +59,6 @@ func TestServinglessUnprovenHolderYieldsToProvenRevision(t *testing.T) {
 	turns := askedBy(old)
 	turns.Rollout.Yielder, turns.Rollout.From = "a1_u", old
 	assert.True(t, b1.Holder(at, wall, turns).Failed, "a turn ends by itself")
-}
-
-func TestYieldToProvenRevisionCountsAsFailedTurn(t *testing.T) {
-	b1 := pod("b1", newer)
-	left, to := b1.Released(heldBy(b1, Now), "a2_u", old)
-	assert.Equal(t, "a2_u", to)
-	assert.Equal(t, []Turns{{Revision: newer, Count: 1}}, left.Turns)
-
-	back := freed("a2_u")
-	back.Rollout = left
-	held := pod("a2", old).Acquired(0, wall, back, "h2")
-	assert.Empty(t, held.Yielder, "the hold of the proven revision is no turn")
-	assert.Equal(t, wall.Add(wait(1)), held.Turns[0].Next)
 }
 
 func TestUnprovenHolderIsReadyOnceItHasServed(t *testing.T) {

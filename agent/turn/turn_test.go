@@ -76,6 +76,8 @@ func TestStandbyAsksOnlyHolderOfAnOlderRevision(t *testing.T) {
 	unread.Known = false
 	next := heldBy(a1, Now).turns(2)
 	next.Rollout.Turns[0].Next = wall.Add(5 * time.Minute)
+	expired := heldBy(a1, Now).turns(1)
+	expired.FreeAt = 20 * time.Second
 	whole := StandbyFacts{Whole: true}
 	for name, c := range map[string]struct {
 		pod     Pod
@@ -88,6 +90,10 @@ func TestStandbyAsksOnlyHolderOfAnOlderRevision(t *testing.T) {
 		"same revision, holder in its turn": {pod: b2, slot: inTurn(b1), want: StandbyDecision{
 			Ruling: NotReady, Reason: reasonWaits, Message: "b1 has turn 1 of revision 7",
 			TakeFrom: 1030 * time.Second, Wake: pace.Never,
+		}},
+		"same revision, holder not proven": {pod: b2, slot: heldBy(b1, Now), want: StandbyDecision{
+			Ruling: NotReady, Reason: reasonWaits, Message: "b1 has the slot for revision 7, which has not served yet",
+			TakeFrom: expiry, Wake: pace.Never,
 		}},
 		"newer, holder yields": {pod: b1, slot: heldBy(a1, Now), waiting: whole, want: StandbyDecision{
 			Ruling: NotReady, Reason: reasonAsks, Message: "asks a1 for turn 1 of revision 7", Wish: api.WantsNewer, Due: true,
@@ -131,6 +137,7 @@ func TestStandbyAsksOnlyHolderOfAnOlderRevision(t *testing.T) {
 		"free, named":                    {pod: b1, slot: freed("b1_u").turns(2), want: StandbyDecision{Ruling: NotReady, Reason: reasonWaits, Message: unproven, Wake: pace.Never}},
 		"free, newer without a turn":     {pod: b1, slot: freed(""), want: StandbyDecision{Ruling: NotReady, Reason: reasonWaits, Message: unproven, TakeFrom: 101 * time.Second, Wake: pace.Never}},
 		"free, newer after failed turns": {pod: b1, slot: freed("").turns(1), want: StandbyDecision{Ruling: NotReady, Reason: reasonWaits, Message: unproven, TakeFrom: 130 * time.Second, Wake: pace.Never}},
+		"expired":                        {pod: b1, slot: expired, waiting: whole, want: StandbyDecision{Ruling: NotReady, Reason: reasonWaits, Message: unproven, TakeFrom: 50 * time.Second, Wake: pace.Never}},
 		"free, nothing proven":           {pod: b1, slot: Slot{Known: true}, want: StandbyDecision{Ruling: Free, Wake: pace.Never}},
 		"own failed turn, not released": {pod: b1, slot: inTurn(b1), want: StandbyDecision{
 			Ruling: NotReady, Reason: reasonInTurn, Message: "turn 1 of revision 7 has ended before it was proven",
@@ -158,11 +165,6 @@ func TestStandbyAsksOnlyHolderOfAnOlderRevision(t *testing.T) {
 }
 
 const unproven = "revision 7 has not served yet, and nobody holds the slot"
-
-func TestStandbyTreatsAnExpiredSlotAsFree(t *testing.T) {
-	got := pod("b1", newer).Standby(1001*time.Second, heldBy(pod("a1", old), Now).turns(1), StandbyFacts{Whole: true})
-	assert.Equal(t, StandbyDecision{Ruling: NotReady, Reason: reasonWaits, Message: unproven, TakeFrom: 1030 * time.Second, Wake: pace.Never}, got)
-}
 
 func TestStandbyOfOldRevisionStaysReadyDuringTurn(t *testing.T) {
 	s := inTurn(pod("b1", newer))
@@ -308,35 +310,31 @@ func TestHolderWritesTimeOfNextTurnOnlyOnce(t *testing.T) {
 	assert.Zero(t, p.Holder(time.Minute, wall.Add(time.Minute), h).Rollout.of(newer).Next)
 }
 
-func TestYieldIncreasesTurnCountOfTheNewerRevision(t *testing.T) {
+func TestReleaseCountsTurnAndNamesSuccessor(t *testing.T) {
 	a1, b1 := pod("a1", old), pod("b1", newer)
-	s := heldBy(a1, Now)
-	r, successor := a1.Released(s, b1.Identity, newer)
-	assert.Equal(t, b1.Identity, successor)
-	assert.Equal(t, Rollout{Proven: old, Yielder: "a1_u", From: old}.with(1), r)
-
-	s = Slot{Known: true, Successor: successor, Rollout: r}
-	r = b1.Acquired(0, wall, s, "h2")
-	assert.Equal(t, Rollout{Hold: "h2", Yields: Now, Proven: old, Yielder: "a1_u", From: old}.with(1), r)
-
-	// The turn of b1 fails.
-	s = Slot{Known: true, Holder: b1.Identity, Hold: "h2", Revision: newer, Rollout: r}
-	r, successor = b1.Released(s, "", api.Revision{})
-	assert.Equal(t, a1.Identity, successor)
-	assert.Equal(t, Rollout{Proven: old, Yielder: "a1_u", From: old}.with(1), r)
-
-	r = a1.Acquired(0, wall, Slot{Known: true, Successor: successor, Rollout: r}, "h3")
-	assert.Empty(t, r.Yielder, "an old pod needs no turn")
-	assert.Equal(t, wall.Add(time.Minute), r.of(newer).Next)
-}
-
-func TestConsecutiveTurnsRememberOldPodThatYieldedFirst(t *testing.T) {
-	b1, c1 := pod("b1", newer), pod("c1", newest)
-	r, successor := b1.Released(inTurn(b1), c1.Identity, newest)
-	require := assert.New(t)
-	require.Equal(c1.Identity, successor)
-	require.Equal("a1_u", r.Yielder)
-	require.Equal(old, r.From)
+	yielded := Rollout{Proven: old, Yielder: "a1_u", From: old}.with(1)
+	second := yielded
+	second.Turns = append(second.Turns, Turns{Revision: newest, Count: 1})
+	for name, c := range map[string]struct {
+		pod       Pod
+		slot      Slot
+		to        string
+		turn      api.Revision
+		want      Rollout
+		successor string
+	}{
+		"an old pod yields":                {a1, heldBy(a1, Now), "b1_u", newer, yielded, "b1_u"},
+		"the turn fails":                   {b1, inTurn(b1), "", api.Revision{}, yielded, "a1_u"},
+		"a pod in its turn yields":         {b1, inTurn(b1), "c1_u", newest, second, "c1_u"},
+		"a pod without a turn yields back": {b1, heldBy(b1, Now), "a2_u", old, Rollout{Proven: old, Yielder: "b1_u", From: newer}.with(1), "a2_u"},
+		"a pod without a revision":         {pod("x", api.Revision{}), inTurn(b1), "y_u", api.Revision{}, inTurn(b1).Rollout, "y_u"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, successor := c.pod.Released(c.slot, c.to, c.turn)
+			assert.Equal(t, c.want, r)
+			assert.Equal(t, c.successor, successor)
+		})
+	}
 }
 
 func TestAcquisitionBeginsATurnOnlyAfterAYield(t *testing.T) {
@@ -355,6 +353,13 @@ func TestAcquisitionBeginsATurnOnlyAfterAYield(t *testing.T) {
 		assert.Empty(t, b1.Acquired(0, wall, s, "h2").Yielder, name)
 	}
 	assert.Equal(t, "a1_u", b1.Acquired(0, wall, inTurn(b1), "h2").Yielder, "the turn goes on after an outage")
+	turn := Rollout{Hold: "h2", Yields: Now, Proven: old, Yielder: "a1_u", From: old}.with(1)
+	assert.Equal(t, turn, b1.Acquired(0, wall, freed("b1_u").turns(1), "h2"))
+	for _, successor := range []string{"a1_u", "a2_u"} {
+		r := Pod{Identity: successor, Revision: old}.Acquired(0, wall, freed(successor).turns(1), "h3")
+		assert.Empty(t, r.Yielder, "an old pod needs no turn")
+		assert.Equal(t, wall.Add(time.Minute), r.of(newer).Next)
+	}
 }
 
 func TestDeletedHolderMakesAskerItsSuccessorAtOnce(t *testing.T) {
@@ -373,9 +378,6 @@ func TestDeletedHolderMakesAskerItsSuccessorAtOnce(t *testing.T) {
 func TestPodWithoutRevisionNeverChangesTheRolloutRecord(t *testing.T) {
 	p, s := pod("x", api.Revision{}), inTurn(pod("b1", newer))
 	assert.Equal(t, s.Rollout, p.Acquired(0, wall, s, "h2"))
-	r, successor := p.Released(s, "y_u", api.Revision{})
-	assert.Equal(t, s.Rollout, r)
-	assert.Equal(t, "y_u", successor)
 	assert.Equal(t, HolderDecision{Rollout: s.Rollout, Wake: pace.Never}, p.Holder(0, wall, HolderFacts{ID: "h2", Rollout: s.Rollout}))
 }
 
