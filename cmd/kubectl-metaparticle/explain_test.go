@@ -183,7 +183,7 @@ func TestExplainCommandSaysWhySlotMovedAndWaits(t *testing.T) {
 	there := together(deployment(claim, claim), asked())
 	const why = `why:
   singleton.deployment.biller moved to a from z (Yielded to a newer revision).
-  a has announced its end to c, and goes on unless that pod answers: answers of c (takes). If it stays so, look at c (AsksForItsTurn: asks a for turn 1 of revision 5).
+  a leaves, and c follows. Answers: c (can take the slot). Its application has its pod's grace to stop, so there is nothing to do.
 pods:
 `
 	assert.Contains(t, answer(t, true, "Deployment/biller", there...), why)
@@ -194,7 +194,10 @@ pods:
 		told(11*time.Minute, "z", api.ReasonAcquired, "this pod holds "+slot+" (token 1)"),
 		told(10*time.Minute+time.Second, "z", api.ReasonReleased, slot+" is free again: exit code 1"), told(10*time.Minute, "a", api.ReasonAcquired, "this pod holds "+slot+" (token 2)"))
 	there[2].SetLabels(map[string]string{api.ManagedLabel: "true"})
-	assert.Contains(t, answer(t, true, "Deployment/biller", there...), "why:\n  singleton.deployment.biller moved to a from z (exit code 1).\npods:\n")
+	delete(there[2].GetAnnotations(), api.ServingAnnotation)
+	said := answer(t, true, "Deployment/biller", there...)
+	assert.Contains(t, said, "why:\n  singleton.deployment.biller moved to a from z (exit code 1).\npods:\n")
+	assert.Contains(t, said, "renewed 3s ago, its application does not serve\n")
 }
 
 // waitingPod returns a pod of the Deployment biller. The pod claims nothing, and has conditions.

@@ -257,7 +257,7 @@ func (e *explainer) holding(lease *coordinationv1.Lease) string {
 	case lease.Annotations[api.ServingAnnotation] == "" && view.Young(lease, e.now):
 		text += ", its application starts"
 	case lease.Annotations[api.ServingAnnotation] == "":
-		text += ", its application does not run"
+		text += ", its application does not serve"
 	}
 	return text
 }

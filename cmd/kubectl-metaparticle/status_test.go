@@ -78,7 +78,7 @@ func TestStatusCommandShowsWhoAsksAndWhoAnswered(t *testing.T) {
 	b.out.Reset()
 	b.status(t, screen{words: true}, "shop")
 	assert.Equal(t, `singleton.deployment.biller: singleton, held by a, for 10m, token 4711, renewed 3s ago, serves for 9m, 1 standby
-  a has announced its end to c, and goes on unless that pod answers: answers of c (takes). If it stays so, look at c (AsksForItsTurn: asks a for turn 1 of revision 5).
+  a leaves, and c follows. Answers: c (can take the slot). Its application has its pod's grace to stop, so there is nothing to do.
   standby  c  not Ready  AsksForItsTurn: asks a for turn 1 of revision 5
   singleton.deployment.biller moved to a from z (Yielded to a newer revision).
 `, b.out.String())

@@ -236,6 +236,8 @@ type Standby struct {
 	// standby has been Ready; nil if it is not.
 	preferred  bool
 	readySince *time.Time
+	// revision identifies the pod's template; the zero value without turns.
+	revision api.Revision
 }
 
 // claimant has the facts about a gated pod that are the same for all slots that the pod claims. Any
@@ -273,6 +275,7 @@ func claimantOf(pod *corev1.Pod) claimant {
 	})
 	if pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed {
 		c.standby = standbyOf(pod)
+		c.standby.revision = c.args.Revision
 		if c.standby.preferred = c.preferred(); c.standby.Ready {
 			c.standby.readySince = since
 		}

@@ -4,6 +4,7 @@
 package view
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -41,6 +42,8 @@ type Moved struct {
 	From   string  `json:"from"`
 	Reason string  `json:"reason"`
 	Wish   api.Say `json:"wish,omitempty"`
+	// Cause is why the application ended, if Events tell, and no other reason does.
+	Cause string `json:"cause,omitempty"`
 }
 
 // record is what the holders' agents record of a rollout, as package agent/turn writes it. The webhook, which can serve
@@ -69,6 +72,8 @@ const (
 	rest, proof, settled, forget = time.Minute, 10 * time.Second, 5 * time.Minute, 10 * time.Minute
 	// later is what a holder that has not served for the time "rest" writes about its yields.
 	later = "later"
+	// ended is the reason of package agent/status for an application that ended by itself, also in a deleted pod.
+	ended = "Ended"
 )
 
 // hangWait returns how long a hold lasts at least before it ends because its application hangs.
@@ -81,7 +86,16 @@ func (m Moved) String() string {
 	to := map[api.Say]string{
 		api.WantsNewer: " to a newer revision", api.WantsBack: " to the proven revision", api.WantsPreferred: " to a preferred pod",
 	}
-	return m.From + " (" + m.Reason + to[m.Wish] + ")"
+	reason := m.Reason
+	if reason == ended {
+		reason = cmp.Or(m.Cause, "its application ended")
+	}
+	return m.From + " (" + reason + to[m.Wish] + ")"
+}
+
+// answers says for people what a pod answers.
+var answers = map[api.Say]string{
+	api.Takes: "can take the slot", api.Stays: "stays Ready", api.Either: "can take the slot, or stay Ready", api.Prepared: "is prepared",
 }
 
 // conversation has the facts from which the fields Talk, Moved and Why of a slot are computed.
@@ -107,6 +121,11 @@ func (s *Slot) converse(l, next *coordinationv1.Lease) {
 	}
 	if m := c.rollout.Moved; m.From != "" {
 		s.Moved = &Moved{From: api.PodOf(api.Shortened(m.From, MaxIdentity)), Reason: api.Shortened(m.Why, MaxWord), Wish: api.Say(api.Shortened(string(m.Wish), MaxWord))}
+		if m.Why == ended && s.Holder != nil && len(s.Handovers) > 0 {
+			if h := s.Handovers[0]; h.Pod == s.Holder.Pod && h.From == s.Moved.From {
+				s.Moved.Cause = h.Cause
+			}
+		}
 	}
 	if s.Holder == nil || s.Holder.Hold == "" {
 		return
@@ -156,21 +175,25 @@ func (c conversation) ends() string {
 	if t == nil || !t.Leaves {
 		return ""
 	}
+	follows := t.Follows
 	var all []string
 	for _, said := range t.Answers {
-		all = append(all, fmt.Sprintf("%s (%s)", said.Pod, said.Say))
+		all = append(all, fmt.Sprintf("%s (%s)", said.Pod, answers[said.Say]))
+		if said.Pod == t.Asks && said.Say != api.Stays {
+			follows = t.Asks
+		}
 	}
-	answers := "nobody has answered yet"
-	if len(all) > 0 {
-		answers = "answers of " + strings.Join(all, ", ")
-	}
+	said := cmp.Or(strings.Join(all, ", "), "nobody has answered yet")
+	const stops = "Its application has its pod's grace to stop, so there is nothing to do."
 	switch {
+	case follows != "":
+		return fmt.Sprintf("%s leaves, and %s follows. Answers: %s. %s", c.Holder.Pod, follows, said, stops)
 	case t.Asks != "":
-		return fmt.Sprintf("%s has announced its end to %s, and goes on unless that pod answers: %s. If it stays so, look at %s.", c.Holder.Pod, t.Asks, answers, c.at(t.Asks))
-	case t.Follows != "":
-		return fmt.Sprintf("%s leaves, and %s follows: %s. There is nothing to do.", c.Holder.Pod, t.Follows, answers)
+		return fmt.Sprintf("%s has announced its end to %s, and goes on unless that pod answers. Answers: %s. If it stays so, look at %s.", c.Holder.Pod, t.Asks, said, c.at(t.Asks))
+	case len(all) > 0:
+		return fmt.Sprintf("%s leaves. Answers: %s. %s", c.Holder.Pod, said, stops)
 	}
-	return fmt.Sprintf("%s has told all pods that it leaves: %s. It waits for seconds at most, so there is nothing to do.", c.Holder.Pod, answers)
+	return fmt.Sprintf("%s has told all pods that it leaves. Answers: %s. It waits for seconds at most, so there is nothing to do.", c.Holder.Pod, said)
 }
 
 // at returns the name of a pod for a person who is to look at it, with what its agent says.
@@ -185,18 +208,12 @@ func (c conversation) at(pod string) string {
 
 // waits says why a rollout waits.
 func (c conversation) waits() string {
-	var waiting *Standby
-	for _, p := range c.Standbys {
-		if waiting == nil && !p.Deleted && (p.Reason == api.ReasonWaitsForItsTurn || p.Reason == reasonAsks) {
-			waiting = p
-		}
-	}
-	wish := c.wished(api.WantsNewer, api.WantsBack)
+	waiting, wish := c.waiting(), c.wished(api.WantsNewer, api.WantsBack)
 	r, h := c.rollout, c.Holder
-	if !c.turns || waiting == nil && wish == nil || c.Talk != nil && c.Talk.Leaves {
+	if !c.turns || waiting == nil && wish == nil && r.Yielder == "" || c.Talk != nil && c.Talk.Leaves {
 		return ""
 	}
-	switch next := r.nextTurn(); {
+	switch next := r.nextTurn(waiting); {
 	case c.Paused != "":
 		return fmt.Sprintf("The rollout waits: %s is paused by hand, so %s does not yield. To end that: kubectl metaparticle resume -n %s %s", c.Slot.Slot, h.Pod, c.Namespace, c.Slot.Slot)
 	case r.Yielder != "":
@@ -204,7 +221,8 @@ func (c conversation) waits() string {
 			"if it fails, %s gets the slot back. If it does not serve, read its log: kubectl logs -n %s %s", h.Pod, clock(h.Since), proof, api.PodOf(r.Yielder), c.Namespace, h.Pod)
 	case next >= 0 && wish == nil:
 		t := r.Turns[next]
-		return fmt.Sprintf("The rollout waits: turn %d of revision %d comes at %s, because turn %d failed. Read the log of that turn: kubectl logs -n %s %s; a newer version, or kubectl rollout undo, need not wait.",
+		return fmt.Sprintf("The rollout waits: turn %d of revision %d comes at %s, because turn %d failed. A newer version, or kubectl rollout undo, need not wait. "+
+			"Read the log of that turn, with --previous if the container has restarted since: kubectl logs -n %s %s",
 			t.Count+1, t.Revision.Number, clock(&t.Next), t.Count, c.Namespace, waiting.Pod)
 	case wish != nil && wish.Say == api.WantsBack:
 		return fmt.Sprintf("%s has wished to have the slot back since %s. %s gives it back only if its application does not begin to serve in time: look at %s.", wish.Pod, clock(wish.Since), h.Pod, h.Pod)
@@ -215,6 +233,21 @@ func (c conversation) waits() string {
 			wish.Pod, clock(wish.Since), h.Pod, c.at(wish.Pod))
 	}
 	return "The rollout waits for " + c.at(waiting.Pod) + "." + c.lock(waiting.Message)
+}
+
+// waiting returns a pod of the newest revision that waits for a turn; nil if none does. A pod that has had one
+// comes first, because its log tells more.
+func (c conversation) waiting() (first *Standby) {
+	had := func(p *Standby) bool { return c.Moved != nil && c.Moved.From == p.Pod }
+	for _, p := range c.Standbys {
+		if p.Deleted || p.Reason != api.ReasonWaitsForItsTurn && p.Reason != reasonAsks {
+			continue
+		}
+		if first == nil || p.revision.NewerThan(first.revision) || !first.revision.NewerThan(p.revision) && had(p) {
+			first = p
+		}
+	}
+	return first
 }
 
 // lock says how to look at the start lock that the message of a waiting pod begins with; empty for any other message.
@@ -238,10 +271,11 @@ func (c conversation) wished(says ...api.Say) *Said {
 	return nil
 }
 
-// nextTurn returns the place of the last revision whose next turn has a time; negative for none.
-func (r record) nextTurn() int {
-	for i, t := range slices.Backward(r.Turns) {
-		if !t.Next.IsZero() {
+// nextTurn returns the place of the pod's revision among the turns if its next turn has a time; negative otherwise.
+// Earlier revisions may have such times, too.
+func (r record) nextTurn(waiting *Standby) int {
+	for i, t := range r.Turns {
+		if waiting != nil && t.Revision == waiting.revision && !t.Next.IsZero() {
 			return i
 		}
 	}

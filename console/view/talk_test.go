@@ -67,7 +67,12 @@ func TestSlotSaysWhyItsNextMoveWaits(t *testing.T) {
 		return annotations
 	}
 	wish := func(say, pod string) string { return say + ":" + pod + "_" + pod + "-uid:h1:u/5/x:1795435203000" }
-	waits := func(message string) *corev1.Pod { return says("new", api.ReasonWaitsForItsTurn, message) }
+	of := func(revision string) func(*corev1.Pod) {
+		r, err := api.ParseRevision(revision)
+		require.NoError(t, err)
+		return with(api.RunArgs{Revision: r}, "")
+	}
+	waits := func(message string) *corev1.Pod { return says("new", api.ReasonWaitsForItsTurn, message, of("u/5/x")) }
 	asks := says("new", reasonAsks, "asks old for turn 1 of revision 5")
 	zoned := api.RunArgs{Prefer: api.Preference{Key: "zone", Value: "a"}}
 	preferred := says("b", "StandingBy", "a holder serves", ready, with(zoned, "a"))
@@ -95,9 +100,26 @@ func TestSlotSaysWhyItsNextMoveWaits(t *testing.T) {
 			want: "The rollout waits: old has had its turn since 2026-11-23T11:00:00Z. Its revision is proven once the application has served for 10s and the workload's minReadySeconds; " +
 				"if it fails, first gets the slot back. If it does not serve, read its log: kubectl logs -n shop old",
 		},
+		"a turn, and nobody waits": {
+			annotations: rollout(`"yields":"now","yielder":"first_u","from":"u/4/y"`),
+			want: "The rollout waits: old has had its turn since 2026-11-23T11:00:00Z. Its revision is proven once the application has served for 10s and the workload's minReadySeconds; " +
+				"if it fails, first gets the slot back. If it does not serve, read its log: kubectl logs -n shop old",
+		},
 		"a turn failed": {
 			annotations: rollout(`"yields":"later","turns":[{"revision":"u/4/y","count":1},{"revision":"u/5/x","count":1,"next":"2026-11-23T12:31:00Z"}]`), pods: []*corev1.Pod{waits("x")},
-			want: "The rollout waits: turn 2 of revision 5 comes at 2026-11-23T12:31:00Z, because turn 1 failed. Read the log of that turn: kubectl logs -n shop new; a newer version, or kubectl rollout undo, need not wait.",
+			want: "The rollout waits: turn 2 of revision 5 comes at 2026-11-23T12:31:00Z, because turn 1 failed. A newer version, or kubectl rollout undo, need not wait. " +
+				"Read the log of that turn, with --previous if the container has restarted since: kubectl logs -n shop new",
+		},
+		"a turn of another pod failed": {
+			annotations: rollout(`"yields":"later","moved":{"from":"new2_new2-uid","why":"TurnFailed"},"turns":[{"revision":"u/5/x","count":1,"next":"2026-11-23T12:31:00Z"}]`),
+			pods:        []*corev1.Pod{waits("x"), says("new2", api.ReasonWaitsForItsTurn, "x", of("u/5/x")), says("new3", api.ReasonWaitsForItsTurn, "x", of("u/5/x"))},
+			want: "The rollout waits: turn 2 of revision 5 comes at 2026-11-23T12:31:00Z, because turn 1 failed. A newer version, or kubectl rollout undo, need not wait. " +
+				"Read the log of that turn, with --previous if the container has restarted since: kubectl logs -n shop new2",
+		},
+		"a turn failed, and a newer revision waits": {
+			annotations: rollout(`"yields":"later","moved":{"from":"new_new-uid","why":"TurnFailed"},"turns":[{"revision":"u/5/x","count":2,"next":"2026-11-23T12:31:00Z"}]`),
+			pods:        []*corev1.Pod{waits("x"), says("newer", api.ReasonWaitsForItsTurn, "x", of("u/6/z"))},
+			want:        "The rollout waits: old has served since 2026-11-23T11:59:40Z; it yields after a minute of service, at 2026-11-23T12:00:40Z. There is nothing to do.",
 		},
 		"a start lock": {
 			annotations: rollout(`"yields":"now"`), pods: []*corev1.Pod{waits("start-lock.db is paused, so revision 5 does not ask yet")},
@@ -124,15 +146,27 @@ func TestSlotSaysWhyItsNextMoveWaits(t *testing.T) {
 		},
 		"an announcement without an answer": {
 			annotations: and(rollout(`"yields":"now"`), api.LeavingAnnotation, "h1.7 soon:new_new-uid"), words: wish("newer", "new") + " takes:b_b-uid:h1.6", pods: []*corev1.Pod{asks},
-			want: "old has announced its end to new, and goes on unless that pod answers: nobody has answered yet. If it stays so, look at new (AsksForItsTurn: asks old for turn 1 of revision 5).",
+			want: "old has announced its end to new, and goes on unless that pod answers. Answers: nobody has answered yet. If it stays so, look at new (AsksForItsTurn: asks old for turn 1 of revision 5).",
+		},
+		"an announcement that others answer": {
+			annotations: and(rollout(`"yields":"now"`), api.LeavingAnnotation, "h1.7 soon:new_new-uid"), words: "takes:b_b-uid:h1.7 stays:new_new-uid:h1.7", pods: []*corev1.Pod{asks},
+			want: "old has announced its end to new, and goes on unless that pod answers. Answers: b (can take the slot), new (stays Ready). If it stays so, look at new (AsksForItsTurn: asks old for turn 1 of revision 5).",
+		},
+		"an announcement with an answer": {
+			annotations: and(rollout(`"yields":"now"`), api.LeavingAnnotation, "h1.7 soon:new_new-uid"), words: "takes:new_new-uid:h1.7", pods: []*corev1.Pod{asks},
+			want: "old leaves, and new follows. Answers: new (can take the slot). Its application has its pod's grace to stop, so there is nothing to do.",
 		},
 		"all are asked": {
+			annotations: and(rollout(`"yields":"now"`), api.LeavingAnnotation, "h1.7 soon"),
+			want:        "old has told all pods that it leaves. Answers: nobody has answered yet. It waits for seconds at most, so there is nothing to do.",
+		},
+		"all are asked, and some answer": {
 			annotations: and(rollout(`"yields":"now"`), api.LeavingAnnotation, "h1.7 soon"), words: "stays:b_b-uid:h1.7 either:c_c-uid:h1.7",
-			want: "old has told all pods that it leaves: answers of b (stays), c (either). It waits for seconds at most, so there is nothing to do.",
+			want: "old leaves. Answers: b (stays Ready), c (can take the slot, or stay Ready). Its application has its pod's grace to stop, so there is nothing to do.",
 		},
 		"a successor": {
 			annotations: and(rollout(`"yields":"now"`), api.LeavingAnnotation, "h1.7 new_new-uid"), words: "prepared:new_new-uid:h1.7", pods: []*corev1.Pod{asks},
-			want: "old leaves, and new follows: answers of new (prepared). There is nothing to do.",
+			want: "old leaves, and new follows. Answers: new (is prepared). Its application has its pod's grace to stop, so there is nothing to do.",
 		},
 		"the announcement of an earlier hold": {annotations: and(rollout(`"yields":"now"`), api.LeavingAnnotation, "h0.7 soon")},
 		"the application fails its probe": {
@@ -194,8 +228,20 @@ func TestSlotHasWhatPodsSayAsData(t *testing.T) {
 
 	free := lease(web, "", map[string]string{api.RolloutAnnotation: `{"moved":{"from":"first_first-uid","why":"Ended"}}`, api.LeavingAnnotation: "h1.7 soon"})
 	s = State{Leases: []*coordinationv1.Lease{free}}.Slots([]string{web}, 1)[0]
-	assert.Equal(t, "first (Ended)", s.Moved.String())
+	assert.Equal(t, "first (its application ended)", s.Moved.String())
 	assert.Nil(t, s.Talk)
+}
+
+// An application ends by itself, or with its pod. Only the Event of the release tells which.
+func TestEventTellsWhyApplicationEnded(t *testing.T) {
+	moved := func(why, from string) string {
+		l := lease(web, "a", map[string]string{api.RolloutAnnotation: `{"moved":{"from":"` + from + `_u","why":"` + why + `"}}`})
+		events := []*corev1.Event{event(9, "z", api.ReasonReleased, web+" is free again: exit code 1"), event(9, "a", api.ReasonAcquired, "this pod holds "+web+" (token 2)")}
+		return State{Leases: []*coordinationv1.Lease{l}, Events: events, Now: noon}.Slots([]string{web}, 1)[0].Moved.String()
+	}
+	assert.Equal(t, "z (exit code 1)", moved("Ended", "z"))
+	assert.Equal(t, "y (its application ended)", moved("Ended", "y"), "the Events are about another release")
+	assert.Equal(t, "z (Hung)", moved("Hung", "z"))
 }
 
 // The package reads the agents' record of a rollout, and repeats some spans, without an import of their package.
