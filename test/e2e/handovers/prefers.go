@@ -25,6 +25,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/lease"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
@@ -190,7 +191,7 @@ func firstPodHolds(t *testing.T) {
 	rests(s, a, next, space.Soon)
 }
 
-// TestSlotReturnsWithACrashedNode crashes the preferred pod's node.
+// TestSlotReturnsWithACrashedNode crashes the preferred pod's node. The webhook is away when the slot returns.
 func TestSlotReturnsWithACrashedNode(t *testing.T) {
 	l := cluster.NeedLab(t, "it crashes a node")
 	cluster.NeedFeature(t, cluster.PodTopologyLabels)
@@ -202,6 +203,7 @@ func TestSlotReturnsWithACrashedNode(t *testing.T) {
 	boot()
 	pod := c.Pod(before.Pod)
 	c.Await(space.StartTimeout, "the pod has started again", func() bool { return status.Restarted(c.Space, pod) > 0 })
+	webhook.TakeAway(t) // a preference needs no webhook either
 	c.comesBack(next)
 }
 
