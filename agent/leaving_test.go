@@ -526,7 +526,7 @@ func TestAnswerBeforeAPauseEndsNoHoldAfterIt(t *testing.T) {
 		b.kill()
 		w.pass(time.Minute)
 		w.annotate(theSlot, api.PausedAnnotation, "")
-		w.speak(api.Word{Say: api.WantsNewer, Identity: b.identity(), To: w.holdID(), Revision: newRevision})
+		w.speak(w.wishes(b.identity())...)
 		w.pass(time.Minute)
 		assert.Empty(t, s.holder.gates.told())
 	})
@@ -539,10 +539,7 @@ func TestDeletedHolderNamesNoPodThatDidNotAnswer(t *testing.T) {
 			a := w.first(append(change, of(oldRevision))...)
 			a2 := w.up("a2", append(change, of(oldRevision))...)
 			w.pass(turn.Rest + time.Second)
-			x := api.Word{Say: api.WantsNewer, Identity: "x_u", To: w.holdID(), Revision: newRevision}
-			y := x
-			y.Identity = "y_u"
-			w.speak(x, y)
+			w.speak(w.wishes("x_u", "y_u")...)
 			w.pass(time.Hour)
 			require.Empty(t, a.gates.told())
 			require.Subset(t, a.says(), []string{"soon:x_u", "soon:y_u"})

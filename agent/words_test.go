@@ -6,6 +6,7 @@ package agent
 import (
 	"fmt"
 	"maps"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -30,6 +31,14 @@ func (w *world) words() api.Words {
 // speak replaces all words of the next Lease.
 func (w *world) speak(words ...api.Word) {
 	w.annotate(nextLease, api.WordsAnnotation, api.Words(words).String())
+}
+
+// wishes returns the wishes of pods of the new revision for the slot of the present hold.
+func (w *world) wishes(identities ...string) (all api.Words) {
+	for _, identity := range identities {
+		all = append(all, api.Word{Say: api.WantsNewer, Identity: identity, To: w.holdID(), Revision: newRevision})
+	}
+	return all
 }
 
 // holdID returns the number of the present hold.
@@ -122,16 +131,21 @@ func TestNewAgentProcessIgnoresAnswersToEarlierAnnouncement(t *testing.T) {
 	}
 }
 
+// announce announces the end of the hold with this number, as a thief of the holder's rights may do.
+func (w *world) announce(number string) {
+	l := w.server.lease(theSlot)
+	l.RenewTime, l.Annotations = time.Now(), maps.Clone(l.Annotations)
+	l.Annotations[api.LeavingAnnotation] = w.holdID() + "." + number + " " + api.LeavingSoon
+	w.server.put(&l)
+}
+
 // A thief of the holder's rights announces a new end ten times a second.
 func TestStandbyBoundsItsAnswersDespiteFrequentAnnouncements(t *testing.T) {
 	simulate(t, func(w *world) {
 		b, _ := w.outlive()
 		sent := 0
 		for n := range 600 {
-			l := w.server.lease(theSlot)
-			l.RenewTime, l.Annotations = time.Now(), maps.Clone(l.Annotations)
-			l.Annotations[api.LeavingAnnotation] = fmt.Sprintf("%s.%d %s", w.holdID(), n, api.LeavingSoon)
-			w.server.put(&l)
+			w.announce(strconv.Itoa(n))
 			sent += b.requested(100 * time.Millisecond)
 		}
 		assert.Positive(t, sent)
@@ -143,10 +157,7 @@ func TestStandbyBoundsItsAnswersDespiteFrequentAnnouncements(t *testing.T) {
 func TestStandbyRepeatsNoOverlongAnnouncement(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.outlive()
-		l := w.server.lease(theSlot)
-		l.RenewTime, l.Annotations = time.Now(), maps.Clone(l.Annotations)
-		l.Annotations[api.LeavingAnnotation] = w.holdID() + "." + strings.Repeat("1", 200<<10) + " " + api.LeavingSoon
-		w.server.put(&l)
+		w.announce(strings.Repeat("1", 200<<10))
 		w.pass(time.Second)
 		assert.Empty(t, w.server.lease(nextLease).Annotations[api.WordsAnnotation])
 	})
@@ -224,7 +235,7 @@ func (p *pod) says() (all []string) {
 func TestAnnouncementsWithoutAnAnswerBackOff(t *testing.T) {
 	simulate(t, func(w *world) {
 		a, b := w.rolling()
-		w.speak(api.Word{Say: api.WantsNewer, Identity: "x_u", To: w.holdID(), Revision: newRevision})
+		w.speak(w.wishes("x_u")...)
 		w.pass(time.Hour)
 		assert.Empty(t, a.gates.told())
 		all := a.announcements()
@@ -240,12 +251,9 @@ func TestAnnouncementsWithoutAnAnswerBackOff(t *testing.T) {
 
 // The holder hears nothing, so the wish waits.
 func TestLostWishIsSaidAgain(t *testing.T) {
-	wish := func(w *world, identity string) api.Word {
-		return api.Word{Say: api.WantsNewer, Identity: identity, To: w.holdID(), Revision: newRevision}
-	}
 	for name, lose := range map[string]func(w *world){
 		"a person has removed it":                 func(w *world) { w.speak() },
-		"pods that are dead now have replaced it": func(w *world) { w.speak(wish(w, "x_u"), wish(w, "y_u")) },
+		"pods that are dead now have replaced it": func(w *world) { w.speak(w.wishes("x_u", "y_u")...) },
 		"the next Lease is new": func(w *world) {
 			w.server.remove(nextLease)
 			w.free(nextLease)
@@ -324,10 +332,8 @@ func TestPodThatNeverAnswersHoldsNothingUp(t *testing.T) {
 	lie := func(w *world, until time.Duration, what string, done func() bool) {
 		w.t.Helper()
 		for at := range int64(until / time.Second) {
-			x := api.Word{Say: api.WantsNewer, Identity: "x_u", To: w.holdID(), Revision: newRevision, At: at}
-			y := x
-			y.Identity = "y_u"
-			words := api.Words{x, y}
+			words := w.wishes("x_u", "y_u")
+			words[0].At, words[1].At = at, at
 			for _, other := range w.words() {
 				if !words.Of(other.Identity) {
 					words = append(words, other)
@@ -382,7 +388,7 @@ func TestOldWordsEndNoHold(t *testing.T) {
 		}
 		assert.Len(t, a.announcements(), 1)
 
-		w.speak(api.Word{Say: api.WantsNewer, Identity: b.identity(), To: w.holdID(), Revision: newRevision})
+		w.speak(w.wishes(b.identity())...)
 		w.announced()
 		w.speak(answer[0], api.Word{Say: api.Takes, Identity: "x_u", To: w.holdID() + ".1"})
 		w.pass(time.Minute)
@@ -594,11 +600,7 @@ func TestDeadWishKeepsSlotNeitherFromPreferredPodNorAtAHungOne(t *testing.T) {
 					c.Prefer = PrefersSelf
 				}
 			})
-			var dead api.Words
-			for _, identity := range []string{"x_u", "y_u"}[:c.dead] {
-				dead = append(dead, api.Word{Say: api.WantsNewer, Identity: identity, To: w.holdID(), Revision: newRevision})
-			}
-			w.speak(dead...)
+			w.speak(w.wishes("x_u", "y_u")[:c.dead]...)
 			w.pass(turn.Settled / 2)
 			limit := 2 * turn.Settled
 			if c.hangs {
