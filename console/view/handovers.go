@@ -4,7 +4,9 @@
 package view
 
 import (
+	"cmp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -85,7 +87,7 @@ func historiesOf(events []*corev1.Event, now time.Time, most int) map[types.Name
 		return e.InvolvedObject.Kind != "Pod" || len(e.Message) > MaxMessage || instant(last) == nil || !now.IsZero() && last.Sub(now) > ahead
 	})
 	slices.SortStableFunc(events, inOrder)
-	all, since := map[types.NamespacedName]history{}, map[types.NamespacedName]told{}
+	reports, all := map[types.NamespacedName][]*report{}, map[types.NamespacedName]history{}
 	for _, e := range events {
 		r := &report{
 			Event: e, at: Last(*e).UTC(), pod: api.Shortened(e.InvolvedObject.Name, MaxIdentity),
@@ -93,37 +95,89 @@ func historiesOf(events []*corev1.Event, now time.Time, most int) map[types.Name
 		}
 		for _, name := range slotsIn(e.Message) {
 			slot := types.NamespacedName{Namespace: e.Namespace, Name: name}
-			h, before := all[slot], since[slot]
-			switch {
-			case e.Reason == api.ReasonAcquired:
-				h.acquired++
-				h.handovers = append(h.handovers, handoverOf(r, before))
-				h.handovers = h.handovers[max(0, len(h.handovers)-most):]
-				next := told{acquired: r}
-				if before.released == nil {
-					next.unreleased = before.ending
-				}
-				before = next
-			case e.Reason == api.ReasonReleased:
-				if h.released == nil {
-					h.released = map[types.UID]time.Time{}
-				}
-				h.released[e.InvolvedObject.UID] = r.at
-				if last := len(h.handovers) - 1; last >= 0 && h.handovers[last].Seconds == nil && before.isLate(r) {
-					h.handovers[last] = handoverOf(before.acquired, told{ending: before.unreleased, released: r})
-				} else {
-					before.released = r
-				}
-			case strings.Contains(e.Message, api.Draining):
-				before.ending = r
-			}
-			all[slot], since[slot] = h, before
+			reports[slot] = append(reports[slot], r)
 		}
 	}
-	for _, h := range all {
-		slices.Reverse(h.handovers)
+	for slot, of := range reports {
+		all[slot] = historyOf(inTurn(slot.Name, of), most)
 	}
 	return all
+}
+
+// historyOf returns the history of one slot.
+func historyOf(reports []*report, most int) (h history) {
+	var before told
+	for _, r := range reports {
+		switch {
+		case r.Reason == api.ReasonAcquired:
+			h.acquired++
+			h.handovers = append(h.handovers, handoverOf(r, before))
+			h.handovers = h.handovers[max(0, len(h.handovers)-most):]
+			next := told{acquired: r}
+			if before.released == nil {
+				next.unreleased = before.ending
+			}
+			before = next
+		case r.Reason == api.ReasonReleased:
+			if h.released == nil {
+				h.released = map[types.UID]time.Time{}
+			}
+			h.released[r.InvolvedObject.UID] = r.at
+			if last := len(h.handovers) - 1; last >= 0 && h.handovers[last].Seconds == nil && before.isLate(r) {
+				h.handovers[last] = handoverOf(before.acquired, told{ending: before.unreleased, released: r})
+			} else {
+				before.released = r
+			}
+		case strings.Contains(r.Message, api.Draining):
+			before.ending = r
+		}
+	}
+	slices.Reverse(h.handovers)
+	return h
+}
+
+// inTurn orders the reports of each second anew if the slot moved more than once in it, as it does if an
+// application fails at once in its turn. The acquisitions come by their tokens, and what a pod says about its
+// end follows its acquisition.
+func inTurn(slot string, reports []*report) (all []*report) {
+	var holder types.UID
+	for len(reports) > 0 {
+		n := slices.IndexFunc(reports, func(r *report) bool { return !r.at.Equal(reports[0].at) })
+		if n < 0 {
+			n = len(reports)
+		}
+		var acquired, rest []*report
+		acquires := map[types.UID]bool{}
+		for _, r := range reports[:n] {
+			if r.Reason == api.ReasonAcquired {
+				acquired, acquires[r.InvolvedObject.UID] = append(acquired, r), true
+			} else {
+				rest = append(rest, r)
+			}
+		}
+		slices.SortStableFunc(acquired, func(a, b *report) int { return cmp.Compare(a.token(slot), b.token(slot)) })
+		for _, next := range acquired {
+			rest = slices.DeleteFunc(rest, func(r *report) bool {
+				first := r.InvolvedObject.UID == holder || !acquires[r.InvolvedObject.UID]
+				if first {
+					all = append(all, r)
+				}
+				return first
+			})
+			all, holder = append(all, next), next.InvolvedObject.UID
+		}
+		all, reports = append(all, rest...), reports[n:]
+	}
+	return all
+}
+
+// token returns the slot's token in the report of an acquisition; zero if there is none.
+func (r *report) token(slot string) (token uint64) {
+	if _, text, found := strings.Cut(r.Message, slot+" (token "); found {
+		text, _, _ = strings.Cut(text, ")")
+		token, _ = strconv.ParseUint(text, 10, 64)
+	}
+	return token
 }
 
 // inOrder orders Events by their times. Among the Events of one second, the end of

@@ -148,7 +148,16 @@ func TestListOfHandoversContainsCauseAndDuration(t *testing.T) {
 		"a release after an expiry":    {[]*corev1.Event{event(20, "b", api.ReasonAcquired, holds), event(14, "a", api.ReasonReleased, frees)}, []string{"b from :"}},
 		"a release by the holder":      {[]*corev1.Event{event(9, "b", api.ReasonAcquired, holds), event(8, "b", api.ReasonReleased, frees)}, []string{"b from :"}},
 		"a late and a further release": {[]*corev1.Event{event(9, "b", api.ReasonAcquired, holds), event(9, "a", "x", ""), event(8, "a", api.ReasonReleased, frees), event(7, "b", api.ReasonReleased, frees), event(6, "c", api.ReasonAcquired, holds)}, []string{"c from b: after 1s, ", "b from a: after 0s, "}},
-		"a pod that acquires again":    {[]*corev1.Event{event(9, "a", api.ReasonReleased, frees), event(8, "a", api.ReasonAcquired, holds)}, []string{"a from a: after 1s, "}},
+		"a turn that fails at once, and the slot goes back": {
+			[]*corev1.Event{event(30, "a", api.ReasonAcquired, holds), event(9, "a", "Yielded", drains), event(9, "a", api.ReasonReleased, frees), event(9, "a", api.ReasonAcquired, "this pod holds lock.a (token 12)"),
+				event(9, "b", api.ReasonReleased, frees+": the application has failed"), event(9, "b", api.ReasonAcquired, "this pod holds lock.a (token 9)")},
+			[]string{"a from b: Released after 0s, the application has failed", "b from a: Yielded after 0s, " + drains},
+		},
+		"a hold that is shorter than a second": {
+			[]*corev1.Event{event(30, "a", api.ReasonAcquired, holds), event(9, "a", api.ReasonReleased, frees), event(9, "b", api.ReasonReleased, frees+": exit code 1"), event(9, "b", api.ReasonAcquired, holds), event(7, "c", api.ReasonAcquired, holds)},
+			[]string{"c from b: Released after 2s, exit code 1", "b from a: after 0s, "},
+		},
+		"a pod that acquires again": {[]*corev1.Event{event(9, "a", api.ReasonReleased, frees), event(8, "a", api.ReasonAcquired, holds)}, []string{"a from a: after 1s, "}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var lines []string
