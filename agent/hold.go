@@ -4,12 +4,14 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/agent/leave"
 	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/agent/status"
 	"github.com/metaparticle-io/metaparticle/agent/turn"
@@ -69,7 +71,9 @@ func newHold(s *state, claimed elector.State) *hold {
 			h.turns.Failing += s.rollout.pod.Lasts(h.turns.Rollout.Start())
 		}
 	}
-	h.turns.TurnSince = s.rollout.turnSince(h.since, h.turns.Rollout)
+	if h.turns.Rollout.Yielder != "" {
+		h.turns.TurnSince = s.rollout.turnBegan
+	}
 	return h
 }
 
@@ -78,7 +82,7 @@ func (h *hold) begin() {
 	if h.resumed {
 		h.deletion.answeredIn = h.id // the earlier agent process has checked whether the pod is being deleted
 	}
-	h.rollout.turnBegan = h.turns.TurnSince
+	h.rollout.turnBegan = cmp.Or(h.turns.TurnSince, h.since)
 	// A yield that was requested before this hold began does not count.
 	h.yielding = false
 	h.rollout.heard = heard{}
@@ -136,7 +140,8 @@ func (h *hold) decide(ctx context.Context, s elector.State) time.Duration {
 	h.learnGap()
 	h.followChildren()
 	h.learnTurn(now, servesSince(h), h.serves() && h.complete(h.id), s.Paused.Slot != "")
-	h.turn = h.decideTurn()
+	h.turn = h.rollout.pod.Holder(now, h.config.Wall(), h.turns)
+	h.turns.Rollout = h.turn.Rollout
 	return min(h.turn.Wake, h.leave(ctx, s, h.wish(s), h.serves()))
 }
 
@@ -246,13 +251,13 @@ func (h *hold) wish(s elector.State) ending {
 		return ending{reason: status.ReasonPaused, grace: grace}
 	case s.Paused.Slot != "":
 	case s.Yield.Hold != "":
-		return ending{reason: status.ReasonYield, grace: grace, successor: s.Yield.Successor}
+		return ending{cause: leave.Yield, reason: status.ReasonYield, grace: grace, to: api.Word{Identity: s.Yield.Successor}}
 	case h.yielding && !h.config.slotless():
-		return ending{reason: status.ReasonYield, grace: grace}
+		return ending{cause: leave.Yield, reason: status.ReasonYield, grace: grace}
 	case h.turn.To.Identity != "" && h.now >= h.leaving.announcesAt && !h.hangsFirst():
-		return ending{reason: status.ReasonYield, grace: grace, successor: h.turn.To.Identity, wish: h.turn.To}
+		return ending{cause: leave.Turn, reason: status.ReasonYield, grace: grace, to: h.turn.To}
 	case h.turn.Hangs && h.now >= h.leaving.announcesAt:
-		return ending{reason: status.ReasonHung, grace: grace}
+		return ending{cause: leave.Hang, reason: status.ReasonHung, grace: grace}
 	case h.turn.Failed && h.mayHold():
 		return ending{reason: status.ReasonTurnFailed, grace: grace}
 	}
@@ -294,7 +299,10 @@ func (h *hold) renew(ctx context.Context, s elector.State, guard bool) time.Dura
 		f.Profile.Leave = h.leaving.id
 	}
 	if h.rollout.takesTurns() {
-		text := h.rolloutText(h.record())
+		// A person may have changed the number of transitions. With another number than that of the Lease, the text
+		// would count as outdated for the rest of the hold.
+		h.turns.Rollout.Transitions = h.record().Transitions
+		text := h.turns.Rollout.String()
 		f.Rollout = &text
 	}
 	_, wake := h.claim.Step(ctx, h.now, f, h.outcome)
@@ -363,9 +371,9 @@ func (h *hold) letGo(end ending) {
 	budget := h.self.Budget
 	h.metrics.Holding(0)
 	h.probes.Follow(nil)
-	if end.successor == "" {
-		if end.successor = h.leaving.Successor; end.successor == h.leaving.wish.Identity {
-			end.wish = h.leaving.wish
+	if end.to.Identity == "" {
+		if end.to.Identity = h.leaving.Successor; end.to.Identity == h.leaving.to.Identity {
+			end.to = h.leaving.to
 		}
 	}
 	successor := h.releaseTo(end)
@@ -381,7 +389,7 @@ func (h *hold) letGo(end ending) {
 	case reason == status.ReasonHung:
 		part.GiveBack, part.HeadStart = true, budget.Retry
 		h.rollout.hungUntil = h.now + 2*h.config.YieldAfter
-		h.rollout.hangs++
+		h.rollout.waiting.Hangs++
 	case reason == status.ReasonNotGranted:
 		// The grant could not be stored on disk, and the disk does not recover in a moment. So
 		// other pods may acquire first. If no other pod acquires, this pod acquires again no more

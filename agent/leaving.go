@@ -13,7 +13,6 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
-	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/agent/leave"
 	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/agent/status"
@@ -28,28 +27,23 @@ type leaving struct {
 	id string
 	// lookAt is the instant at which the holder reads the next Lease, if it has no answer by then.
 	lookAt time.Duration
-	// wish is the wish because of which the hold ends, or names its successor; zero for none.
-	wish api.Word
-	// unanswered are the last pods to which the holder has announced its end in vain, and withdrawals counts
-	// such announcements. Before the instant announcesAt the holder announces nothing that needs an answer.
-	unanswered  []string
-	withdrawals int
-	announcesAt time.Duration
+	// to is the wish because of which the hold ends, or names its successor, as in [ending].
+	to api.Word
+	// unanswered are the last pods to which the holder has announced its end in vain. Before the instant announcesAt,
+	// which comes the time "pause" after the last such announcement, it announces nothing that needs an answer.
+	unanswered         []string
+	pause, announcesAt time.Duration
 
 	leave leave.Leave
 	leave.Decision
-	// signalled is the instant of the agent's first read of the pod after a stop signal of the
-	// kubelet; zero without such a signal. The answer to that read is in the fields "ends",
-	// "known" and "deleted", as in [leave.Facts].
-	signalled, ends time.Duration
-	known, deleted  bool
-	// lastRead is the instant of the last read of the pod. A shim may report stop signals again
-	// and again, so the agent reads again only after Budget.Retry.
-	lastRead time.Duration
+	// signalled is the instant of the agent's first read of the pod after a stop signal of the kubelet; zero without
+	// one. Grace is the answer to that read. A shim may report stop signals again and again, so the agent reads
+	// again only Budget.Retry after the instant lastRead.
+	signalled, lastRead time.Duration
+	leave.Grace
 }
 
-// endpointDelay returns the time that a holder takes to leave its Services; zero for a pod
-// without ports, or without turns.
+// endpointDelay returns the time that a holder takes to leave its Services; zero without ports or turns.
 func (s *state) endpointDelay() time.Duration {
 	if !s.rollout.takesTurns() || len(s.config.Ports) == 0 {
 		return 0
@@ -57,67 +51,53 @@ func (s *state) endpointDelay() time.Duration {
 	return s.config.EndpointDelay
 }
 
-// replaced reports whether the pod belongs to a StatefulSet or a DaemonSet. The controller of such
-// a pod may be strict ([Config.ReplacesUnready]), but a leave treats all such pods alike.
+// replaced reports whether the pod belongs to a StatefulSet or a DaemonSet, also if its controller is not strict
+// ([Config.ReplacesUnready]).
 func (s *state) replaced() bool {
 	kind, _, _ := strings.Cut(s.config.Workload, "/")
 	return kind == "StatefulSet" || kind == "DaemonSet"
 }
 
-// stopDelay returns the longest time for which a shim may hold back a stop signal of the kubelet; zero
-// for no delay. A living agent ends the delay earlier, unless the API server stores none of its
-// writes. Then the shim stops the application a few seconds before the end of the leave. Until the
-// agent knows how much of the pod's grace is left, the delay is short.
+// stopDelay returns the longest time for which a shim may hold back a stop signal of the kubelet. A living agent
+// ends the delay earlier, unless the API server stores none of its writes. Then the shim stops the application a
+// few seconds before the end of the leave. Until the agent knows the pod's grace, the delay is short.
 func (h *hold) stopDelay() time.Duration {
 	l, delay := &h.leaving, h.endpointDelay()
-	if delay == 0 || l.Over || l.restarts() {
+	if delay == 0 || l.Over || l.Restarts() {
 		return 0
 	}
-	if !l.known {
+	if !l.Known {
 		return min(gate.Heard, h.config.Grace/2)
 	}
-	return min(delay+leave.Patience+2*leave.Stored, max(0, l.ends-l.signalled)/2)
+	return min(delay+leave.Patience+2*leave.Stored, max(0, l.Ends-l.signalled)/2)
 }
 
-// restarts reports whether the kubelet's stop signal belongs to the restart of one container:
-// the API server has answered that nobody has deleted the pod.
-func (l *leaving) restarts() bool { return l.known && !l.deleted }
-
-// due returns the argument "wish" if the wished end is due now; otherwise the zero value. A yield
-// is due once the pod has left its Services, and the successor has answered if the yield is not a
-// person's. Every other end is due immediately.
+// due returns the wished end if it is due now. An end that the holder announces is due once the pod has left its
+// Services, and the successor has answered if it must: a deletion, which needs no answer, may have ended the leave.
 func (l *leaving) due(wish ending) ending {
-	cause := wish.cause()
-	if cause != leave.None && !l.Over || (cause == leave.Turn || cause == leave.Hang) && !l.Answered {
+	if wish.cause != leave.None && !l.Over || (wish.cause == leave.Turn || wish.cause == leave.Hang) && !l.Answered {
 		return ending{}
 	}
 	return wish
 }
 
-// withdrawn learns that nobody has answered the announcement. The next one waits: ten seconds, and each time
-// twice as long, for at most five minutes.
-func (l *leaving) withdrawn(now time.Duration) {
-	l.notAnswered()
-	l.announcesAt = now + min(10*time.Second<<min(l.withdrawals, 5), 5*time.Minute)
-	l.withdrawals++
-}
-
-// notAnswered learns that the pod with the wish has not answered. Once nobody has answered that the
-// application hangs, all wishes count anew.
+// notAnswered learns that the pod with the wish has not answered. If nobody has answered to a hang, all wishes
+// count anew.
 func (l *leaving) notAnswered() {
-	if l.wish.Identity == "" {
+	if l.to.Say == "" {
 		l.unanswered = nil
 		return
 	}
-	l.unanswered = append(slices.DeleteFunc(slices.Clone(l.unanswered), func(one string) bool { return one == l.wish.Identity }), l.wish.Identity)
+	own := func(one string) bool { return one == l.to.Identity }
+	l.unanswered = append(slices.DeleteFunc(slices.Clone(l.unanswered), own), l.to.Identity)
 	l.unanswered = l.unanswered[max(0, len(l.unanswered)-api.MostWords):]
 }
 
-// leave decides how the pod leaves its Services before the wished end. The result is the
-// instant of the next decision.
+// leave decides how the pod leaves its Services before the wished end. The result is the instant of the next
+// decision.
 func (h *hold) leave(ctx context.Context, s elector.State, wish ending, serves bool) time.Duration {
 	now, l := h.now, &h.leaving
-	cause, successor := wish.cause(), wish.successor
+	cause, to := wish.cause, wish.to
 	signalled, preStop := h.stopSignals()
 	readAt := pace.Never
 	if signalled && l.signalled == 0 {
@@ -127,44 +107,52 @@ func (h *hold) leave(ctx context.Context, s elector.State, wish ending, serves b
 		l.signalled, l.lastRead, readAt = now, now, pace.Never
 		h.readDeletion(ctx)
 	}
-	if signalled && !l.restarts() {
+	if signalled && !l.Restarts() {
 		cause = leave.Deletion
-		wish.wish = h.rollout.pod.Deleted(now, h.turns)
-		successor = wish.wish.Identity
+		to = h.rollout.pod.Deleted(now, h.turns)
 	}
 	f := leave.Facts{
-		Cause: cause, Successor: successor, EndpointDelay: h.endpointDelay(),
+		Cause: cause, Successor: to.Identity, EndpointDelay: h.endpointDelay(),
 		Ready: serves && (h.stored.ready || h.readiness.Postponed(now)) && h.rollout.heard.sees, Unready: h.stored.known && !h.stored.ready,
-		Replaced: h.replaced(), Alone: h.rollout.heard.aloneIn(h.id), Answers: h.rollout.heard.answers(l.id),
-		PreStop: preStop, Serving: !s.Serving.IsZero(),
-		Known: l.known, Deleted: l.deleted, Ends: l.ends,
+		Replaced: h.replaced(), Alone: h.rollout.heard.aloneIn(h.id), Answers: h.rollout.heard.about(l.id, false),
+		PreStop: preStop, Serving: !s.Serving.IsZero(), Grace: l.Grace,
 	}
 	if l.id == s.Leave {
 		f.Says = s.Leaving
 	}
 	out, says := l.Out, l.Says
 	if l.Says == "" {
-		l.id, l.wish = h.id+"."+strconv.FormatInt(now.Milliseconds(), 10), wish.wish
+		l.id, l.to = h.id+"."+strconv.FormatInt(now.Milliseconds(), 10), to
 		l.lookAt = now + leave.Another/2
 	}
 	l.Decision = l.leave.Next(now, f)
 	if l.Withdrawn {
-		h.config.Log.Info("nobody answered, so the hold goes on", "hold", h.id, "successor", successor)
-		l.withdrawn(now)
+		h.config.Log.Info("nobody answered, so the hold goes on", "hold", h.id, "successor", to.Identity)
+		l.notAnswered()
+		l.pause = min(max(leave.Pause, 2*l.pause), leave.LongestPause)
+		l.announcesAt = now + l.pause
 	}
 	if asked, _ := api.Asked(says); cause == leave.Deletion && asked != "" && l.Says != says && !l.Answered {
 		l.notAnswered()
 	}
-	if l.restarts() && !signalled {
-		l.signalled, l.known = 0, false // the next stop signal may belong to a deletion
+	if l.Restarts() && !signalled {
+		l.signalled, l.Known = 0, false // the next stop signal may belong to a deletion
 	}
 	if l.Out && !out {
 		h.config.Log.Info("leaving the Services", "hold", h.id, "successor", l.Successor)
 	}
+	wake := min(l.Wake, readAt)
 	if l.announcesAt > now {
-		readAt = min(readAt, l.announcesAt)
+		wake = min(wake, l.announcesAt)
 	}
-	return min(l.Wake, readAt, h.lookForAnswer(ctx))
+	if _, soon := api.Asked(l.Says); soon && !l.Answered {
+		if now >= l.lookAt { // the watch may be silent
+			l.lookAt = pace.Never
+			h.group.Go(func() { _ = h.readWords(ctx, api.NextLease(h.slots[0])) })
+		}
+		wake = min(wake, l.lookAt)
+	}
+	return wake
 }
 
 // stopSignals reports whether the kubelet has signalled a shim of the hold, and whether a shim
@@ -178,44 +166,30 @@ func (h *hold) stopSignals() (signalled, preStop bool) {
 	return signalled, preStop
 }
 
-// readDeletion reads the pod until the API server answers. The answer states whether the pod is
-// being deleted, and how much of its grace is left. The stop signal alone does not prove a
-// deletion, because the kubelet also stops a container that fails its liveness probe.
+// readDeletion reads the pod until the API server answers. The stop signal alone does not prove a deletion,
+// because the kubelet also stops a container that fails its liveness probe.
 func (h *hold) readDeletion(ctx context.Context) {
 	h.group.Go(func() {
 		h.readGrace(ctx, func(sent time.Duration, pod kube.Pod) {
-			h.leaving.known, h.leaving.deleted, h.leaving.ends = true, pod.Deleted, sent+pod.GraceLeft
+			h.leaving.Grace = leave.Grace{Known: true, Deleted: pod.Deleted, Ends: sent + pod.GraceLeft}
 			h.deletion.learn("", pod.Deleted)
 		})
 	})
 }
 
-// ending has the reason for the end of a hold, the grace of the hold's children, and the
-// successor that the releases name.
+// ending is the end of a hold.
 type ending struct {
-	reason    string
-	grace     time.Duration
-	successor string
-	// wish is the successor's wish for the slot; zero for a successor that a person has named.
-	wish api.Word
+	// cause is the cause of an end that the holder announces; [leave.None] for every other.
+	cause  leave.Cause
+	reason string
+	// grace is the grace of the hold's children.
+	grace time.Duration
+	// to is the wish of the successor; only its identity if a person has named it, and zero for no successor.
+	to api.Word
 }
 
-// cause returns the [leave.Cause] of an end that the holder announces, and [leave.None] for every other.
-func (e ending) cause() leave.Cause {
-	switch {
-	case e.reason == status.ReasonHung:
-		return leave.Hang
-	case e.reason != status.ReasonYield:
-		return leave.None
-	case e.wish.Identity != "":
-		return leave.Turn
-	}
-	return leave.Yield
-}
-
-// learnTurn stores whether the children serve, the instant since which they serve, whether a person has
-// paused the slot, and the wishes of other pods. If children that have served stop serving, it also stores the
-// present instant. The wish for which the holder has announced its end comes first until the announcement is
+// learnTurn stores whether the children serve, since when, whether a person has paused the slot, and the wishes
+// of other pods. The wish for which the holder has announced its end comes first until the announcement is
 // withdrawn, although the answer has replaced it. The wishes of pods that did not answer come last.
 func (h *hold) learnTurn(now, since time.Duration, serves, paused bool) {
 	if serves && !h.turns.Serves {
@@ -227,43 +201,27 @@ func (h *hold) learnTurn(now, since time.Duration, serves, paused bool) {
 		}
 	}
 	h.turns.Serves, h.turns.Paused, h.turns.Alone = serves, paused, h.rollout.heard.aloneIn(h.id)
-	h.turns.Wishes, h.turns.Unanswered = h.rollout.heard.wishes(h.id), h.leaving.unanswered
+	h.turns.Wishes, h.turns.Unanswered = h.rollout.heard.about(h.id, true), h.leaving.unanswered
 	slices.SortStableFunc(h.turns.Wishes, func(a, b api.Word) int {
 		return slices.Index(h.leaving.unanswered, a.Identity) - slices.Index(h.leaving.unanswered, b.Identity)
 	})
-	if h.leaving.Says != "" && h.leaving.wish.Identity != "" {
-		h.turns.Wishes = slices.Insert(h.turns.Wishes, 0, h.leaving.wish)
+	if h.leaving.Says != "" && h.leaving.to.Say != "" {
+		h.turns.Wishes = slices.Insert(h.turns.Wishes, 0, h.leaving.to)
 	}
 }
 
 // hangsFirst reports whether the holder announces that its application hangs, and not that it yields to a
 // wish, because the last announcement for that wish had no answer.
 func (h *hold) hangsFirst() bool {
-	announces := h.leaving.Says != "" && h.leaving.wish == h.turn.To
+	announces := h.leaving.Says != "" && h.leaving.to == h.turn.To
 	return h.turn.Hangs && slices.Contains(h.leaving.unanswered, h.turn.To.Identity) && !announces
 }
 
-// decideTurn returns package turn's decision about the hold.
-func (h *hold) decideTurn() turn.HolderDecision {
-	got := h.rollout.pod.Holder(h.now, h.config.Wall(), h.turns)
-	h.turns.Rollout = got.Rollout
-	return got
-}
-
-// rolloutText returns the value of [api.RolloutAnnotation] for a renewal that replaces the record. A person may
-// have changed the number of transitions during the hold. With another number than that of the Lease,
-// the text would count as outdated for the rest of the hold.
-func (h *hold) rolloutText(r lease.Record) string {
-	h.turns.Rollout.Transitions = r.Transitions
-	return h.turns.Rollout.String()
-}
-
-// releaseTo stores the value of [api.RolloutAnnotation] for the releasing write, and returns the pod
-// that the write names as successor. If the end has no successor, a pod that is about to end yields to a
-// pod that wishes for the slot.
+// releaseTo stores the value of [api.RolloutAnnotation] for the releasing write, and returns the pod that the
+// write names as successor. Without a successor, a pod that is about to end yields to a pod that wishes for the slot.
 func (h *hold) releaseTo(end ending) (successor string) {
 	if !h.rollout.takesTurns() && end.reason != status.ReasonHung {
-		return end.successor
+		return end.to.Identity
 	}
 	slot := slotOf(h.record())
 	slot.Hold, slot.Rollout = h.turns.ID, h.turns.Rollout
@@ -271,18 +229,17 @@ func (h *hold) releaseTo(end ending) (successor string) {
 		slot.Rollout = h.rollout.pod.Hung(h.turns)
 	}
 	slot.Rollout.Transitions = h.record().Transitions
-	to, wish := end.successor, end.wish
-	if to == "" && !h.mayHold() {
-		wish = h.rollout.pod.Deleted(h.now, h.turns)
-		to = wish.Identity
+	to := end.to
+	if to.Identity == "" && !h.mayHold() {
+		to = h.rollout.pod.Deleted(h.now, h.turns)
 	}
-	revision := wish.Revision
+	revision := to.Revision
 	if revision.Same(h.rollout.pod.Revision) {
 		revision = api.Revision{} // a preference is no turn
 	}
-	left, successor := h.rollout.pod.Released(slot, to, revision)
-	left.Moved = turn.Moved{From: h.self.Identity, Why: end.reason, Wish: wish.Say}
-	h.rollout.released = releaseText{hold: h.turns.ID, text: left.String()}
-	h.rollout.waiting = turn.StandbyFacts{Failed: h.turns.Rollout.Yielder != ""}
+	left, successor := h.rollout.pod.Released(slot, to.Identity, revision)
+	left.Moved = turn.Moved{From: h.self.Identity, Why: end.reason, Wish: to.Say}
+	h.rollout.released, h.rollout.releasedText = h.turns.ID, left.String()
+	h.rollout.waiting.Failed = h.turns.Rollout.Yielder != ""
 	return successor
 }

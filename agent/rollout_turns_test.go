@@ -47,9 +47,7 @@ func TestPodAsksEvenIfReadinessOfHolderFlaps(t *testing.T) {
 			UID: "u", Version: "1", Holder: "a_u", Hold: "h", Profile: lease.Profile{Revision: oldRevision},
 			Rollout: turn.Rollout{Hold: "h", Yields: yields, Proven: oldRevision}.String(),
 		}}}
-		r.see(now, v, true, stored{})
-		s := r.standing(now, v, func(string) bool { return false })
-		r.learn(now, s)
+		s := r.standing(now, v, true, stored{}, func(string) bool { return false })
 		asked = asked || s.Wish == api.WantsNewer
 	}
 	assert.True(t, asked)

@@ -59,19 +59,16 @@ func (s standby) run(ctx context.Context) (*hold, error) {
 type standbyDecision struct {
 	// standing is the decision of package turn, changed if the start lock hinders the pod.
 	standing turn.StandbyDecision
-	// watchesStart reports that the pod watches its start lock, because only this lock can keep the
-	// pod from asking, or from an answer to a holder that hangs. The pod watches even while the lock hinders the ask. Only so the pod learns
-	// that the lock no longer hinders.
+	// watchesStart reports that the pod watches its start lock, because only this lock can keep the pod from
+	// asking, or from an answer to a holder that hangs. The pod watches even while the lock hinders the ask. Only
+	// so the pod learns that the lock no longer hinders.
 	watchesStart bool
 }
 
 // decide decides about the pod's part in the rollout, by these views of the pod's slots. The method
 // sends no request.
 func (s standby) decide(views []elector.View) standbyDecision {
-	r, now := s.rollout, s.now
-	r.see(now, views, s.startsWhole(), s.stored)
-	standing := r.standing(now, views, s.claim.Began)
-	r.learn(now, standing)
+	standing := s.rollout.standing(s.now, views, s.startsWhole(), s.stored, s.claim.Began)
 	return standbyDecision{standing: s.hindered(standing, views), watchesStart: standing.Wish != "" || s.rollout.speaks && hangs(views[0])}
 }
 
@@ -200,7 +197,7 @@ func (s standby) unheard(v elector.View) bool {
 // readiness. The argument "unwritten" is the error of the last write of the pod's wish; nil for none.
 // The message contains that error.
 func effectOf(s turn.StandbyDecision, unwritten error) status.Turn {
-	t := status.Turn{Ready: s.Ruling == turn.Ready, NotReady: s.Ruling == turn.NotReady, Reason: s.Reason, Message: s.Message}
+	t := status.Turn{Ready: s.Ready, NotReady: s.NotReady, Reason: s.Reason, Message: s.Message}
 	if s.Wish != "" && unwritten != nil {
 		t.Message += ", but cannot write that: " + unwritten.Error()
 	}
@@ -272,7 +269,10 @@ func (s standby) speak(ctx context.Context, d status.Decision, standing turn.Sta
 func (s standby) answer(d status.Decision, standing turn.StandbyDecision, v elector.View) (say api.Say, wake time.Duration) {
 	holder := v.Record.Profile
 	asked, soon := api.Asked(holder.Leaving)
-	serves, ours, said := !holder.Serving.IsZero(), holder.Workload == s.config.Workload, s.speaker.answer(holder.Leave)
+	serves, ours, said := !holder.Serving.IsZero(), holder.Workload == s.config.Workload, api.Say("")
+	if s.speaker.word.To == holder.Leave {
+		said = s.speaker.word.Say
+	}
 	follows := holder.Leaving == s.self.Identity
 	stays := ours && s.stored.ready && (d.Ready || d.Keep) && s.mayHold() && len(s.config.Ports) > 0
 	able := s.startsWhole() && s.now >= s.rollout.hungUntil
@@ -283,24 +283,21 @@ func (s standby) answer(d status.Decision, standing turn.StandbyDecision, v elec
 		takes = able && standing.Wish != "" && s.deletion.clearedAhead(s.now)
 		fallthrough
 	case asked == s.self.Identity, follows && said != "":
-		at := s.preparedAt()
-		switch {
+		switch wake = s.preparedAt(); {
 		case said == "" && !takes:
 			return "", pace.Never
-		case s.now >= at || said == api.Prepared:
+		case s.now >= wake || said == api.Prepared:
 			return api.Prepared, pace.Never
 		case said == "" && stays:
-			return api.Either, at
+			said = api.Either
 		case said == "":
-			return api.Takes, at
+			said = api.Takes
 		}
-		return said, at
-	case said == api.Stays || said == api.Either, said == api.Prepared:
-		if !serves {
-			return api.Prepared, pace.Never // the decision d has made the forwarder let new connections wait
-		}
-		return said, pace.Never
+		return said, wake
 	case said != "", follows:
+		if !serves && said != "" && said != api.Takes {
+			said = api.Prepared // the decision d has made the forwarder let new connections wait
+		}
 		return said, pace.Never
 	case !serves:
 		// The application hangs, so whoever can take the slot says so. Pods of two revisions of one workload

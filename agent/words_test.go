@@ -149,7 +149,7 @@ func TestStandbyBoundsItsAnswersDespiteFrequentAnnouncements(t *testing.T) {
 			sent += b.requested(100 * time.Millisecond)
 		}
 		assert.Positive(t, sent)
-		assert.LessOrEqual(t, sent, 2*(int(time.Minute/answerPause)+answerBurst))
+		assert.LessOrEqual(t, sent, 2*(int(time.Minute/wordPause)+wordBurst))
 	})
 }
 

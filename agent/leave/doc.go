@@ -4,23 +4,19 @@
 // Package leave decides how a hold ends, from its announcement to the stop of the application: whether
 // an answer permits the end, and how the pod leaves its Services. It is pure, as package turn is.
 //
-// A port refuses connections for a moment when it passes from an application to its agent, or back. So it
-// passes only in a pod to which no node sends connections any more. The holder announces the end, and
-// standbys answer that they stay Ready and forward, that they can take the slot, or either. With enough
-// answers the holder and its successor become not Ready, and still accept connections for the endpoint
-// delay. Then the successor says that it is prepared, and the holder announces that it no longer serves.
-// The other standbys let new connections wait, say that they are prepared, and the application stops.
+// A port refuses connections for a moment when it passes between an application and its agent. So it passes
+// only in a pod to which no node sends connections any more. The holder announces the end, and standbys answer
+// that they stay Ready and forward, that they can take the slot, or either. With enough answers the holder and
+// its successor become not Ready, and accept connections for the endpoint delay. Once the successor says that
+// it is prepared, the holder announces that it no longer serves. The other standbys let new connections wait,
+// say that they are prepared, and the application stops.
 //
 // Guaranteed: an end that needs an answer ([Turn], [Hang]) is withdrawn without one. A holder leaves its
-// Services only if a Ready pod stays. Each wait is bounded: [Answers], then [Another], for answers; [Stored]
-// for a write of the holder; [Patience] for the successor; half of the remaining grace in a deleted pod. A
-// deletion does not wait at all if enroll knows of no other pod.
+// Services only if a Ready pod stays. Each wait is bounded, also by half of the remaining grace of a deleted pod.
 //
-// Clocks: every instant is a time of the agent's own clock, and each wait begins once a write is stored.
+// Not guaranteed: a pod that has answered may vanish. A node that learns of the leave later than the endpoint
+// delay still sends connections. If the slot is lost, the hold ends at once, and the leave with it.
 //
-// Not guaranteed: a pod that has answered may vanish. A node that learns of the leave later than the
-// endpoint delay still sends connections. If the slot is lost, the hold ends at once, and the leave with it.
-//
-// Rejected: a preStop hook of the agent for a deleted standby, because it would take its time from the
-// agent's grace, and delay the release by a holder.
+// Rejected: a preStop hook of the agent for a deleted standby, because it would take its time from the agent's
+// grace, and delay the release by a holder.
 package leave

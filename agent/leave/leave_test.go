@@ -135,14 +135,14 @@ func TestHolderLeavesOnlyIfEnoughStandbysMakeAnswers(t *testing.T) {
 		"turn of a DaemonSet":               {Facts{Cause: Turn, Successor: "n", Replaced: true}, three, "n", false, 0},
 		"hang":                              {Facts{Cause: Hang}, two, "b", false, 0},
 		"hang, a pod only forwards":         {Facts{Cause: Hang}, append(api.Words{{Identity: "c", Say: api.Stays}}, asked...), "n", false, 0},
-		"deletion, enroll knows of nobody":  {Facts{Cause: Deletion, Alone: true, Known: true, Deleted: true, Ends: began + 30*time.Second}, none, "", false, 0},
+		"deletion, enroll knows of nobody":  {Facts{Cause: Deletion, Alone: true, Grace: Grace{Known: true, Deleted: true, Ends: began + 30*time.Second}}, none, "", false, 0},
 		"yield in a DaemonSet":              {Facts{Cause: Yield, Replaced: true}, two, "", false, 0},
-		"deletion, two pods offer":          {Facts{Cause: Deletion, Known: true, Deleted: true, Ends: began + 30*time.Second}, two, "b", true, whole},
-		"deletion, one pod offers":          {Facts{Cause: Deletion, Known: true, Deleted: true, Ends: began + 30*time.Second}, one, "", true, Another + whole},
-		"deletion, nobody offers":           {Facts{Cause: Deletion, Known: true, Deleted: true, Ends: began + 30*time.Second}, none, "", false, Answers + 2*written},
-		"deletion in a DaemonSet":           {Facts{Cause: Deletion, Known: true, Deleted: true, Ends: began + 30*time.Second, Replaced: true}, two, "", true, whole},
-		"deletion, one asks and one offers": {Facts{Cause: Deletion, Successor: "n", Known: true, Deleted: true, Ends: began + 30*time.Second}, three[:2], "n", true, whole},
-		"deletion, the asker is dead":       {Facts{Cause: Deletion, Successor: "n", Known: true, Deleted: true, Ends: began + 30*time.Second}, two, "b", true, Another + whole},
+		"deletion, two pods offer":          {Facts{Cause: Deletion, Grace: Grace{Known: true, Deleted: true, Ends: began + 30*time.Second}}, two, "b", true, whole},
+		"deletion, one pod offers":          {Facts{Cause: Deletion, Grace: Grace{Known: true, Deleted: true, Ends: began + 30*time.Second}}, one, "", true, Another + whole},
+		"deletion, nobody offers":           {Facts{Cause: Deletion, Grace: Grace{Known: true, Deleted: true, Ends: began + 30*time.Second}}, none, "", false, Answers + 2*written},
+		"deletion in a DaemonSet":           {Facts{Cause: Deletion, Grace: Grace{Known: true, Deleted: true, Ends: began + 30*time.Second}, Replaced: true}, two, "", true, whole},
+		"deletion, one asks and one offers": {Facts{Cause: Deletion, Successor: "n", Grace: Grace{Known: true, Deleted: true, Ends: began + 30*time.Second}}, three[:2], "n", true, whole},
+		"deletion, the asker is dead":       {Facts{Cause: Deletion, Successor: "n", Grace: Grace{Known: true, Deleted: true, Ends: began + 30*time.Second}}, two, "b", true, Another + whole},
 		"no endpoint delay":                 {Facts{Cause: Yield}, two, "", false, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -174,9 +174,9 @@ func TestHolderServesUntilNoConnectionReachesSuccessor(t *testing.T) {
 		"a named pod":                    {Facts{Cause: Yield, Successor: "c"}, two, time.Second, delay + time.Second, delay + time.Second},
 		"clients of the pod's address":   {Facts{Cause: Yield}, two, time.Hour, delay + Patience, delay + Patience},
 		"the successor was never Ready":  {Facts{Cause: Turn, Successor: "n"}, three, time.Hour, delay, delay},
-		"a deletion":                     {Facts{Cause: Deletion, Known: true, Deleted: true, Ends: began + 30*time.Second}, two, time.Hour, delay + Patience, delay + Patience},
-		"a deletion with a short grace":  {Facts{Cause: Deletion, Known: true, Deleted: true, Ends: began + 6*time.Second}, two, time.Hour, delay, 3 * time.Second},
-		"a deletion without a successor": {Facts{Cause: Deletion, Known: true, Deleted: true, Ends: began + 30*time.Second}, one, time.Hour, Another + delay, Another + delay},
+		"a deletion":                     {Facts{Cause: Deletion, Grace: Grace{Known: true, Deleted: true, Ends: began + 30*time.Second}}, two, time.Hour, delay + Patience, delay + Patience},
+		"a deletion with a short grace":  {Facts{Cause: Deletion, Grace: Grace{Known: true, Deleted: true, Ends: began + 6*time.Second}}, two, time.Hour, delay, 3 * time.Second},
+		"a deletion without a successor": {Facts{Cause: Deletion, Grace: Grace{Known: true, Deleted: true, Ends: began + 30*time.Second}}, one, time.Hour, Another + delay, Another + delay},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := play{facts: c.facts, offers: c.offers, late: c.late}
@@ -235,7 +235,7 @@ func TestPreStopHookProlongsTheLeave(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := play{offers: two, hook: c.hook, facts: Facts{
-				Cause: Deletion, EndpointDelay: c.delay, Known: true, Deleted: true, Ends: began + c.grace,
+				Cause: Deletion, EndpointDelay: c.delay, Grace: Grace{Known: true, Deleted: true, Ends: began + c.grace},
 			}}
 			took := p.run(t)
 			assert.GreaterOrEqual(t, took, c.least)
@@ -257,11 +257,11 @@ func TestHolderLeavesWithinABoundedTime(t *testing.T) {
 		"the API server does not tell of the deletion": {
 			play{facts: Facts{Cause: Deletion, EndpointDelay: delay}, offers: two}, Another + 2*written},
 		"the grace is short": {
-			play{facts: Facts{Cause: Deletion, EndpointDelay: delay, Known: true, Deleted: true, Ends: began + 2*time.Second}, offers: two}, time.Second},
+			play{facts: Facts{Cause: Deletion, EndpointDelay: delay, Grace: Grace{Known: true, Deleted: true, Ends: began + 2*time.Second}}, offers: two}, time.Second},
 		"the delay is longer than the grace": {
-			play{facts: Facts{Cause: Deletion, EndpointDelay: time.Minute, Known: true, Deleted: true, Ends: began + 30*time.Second}, offers: two}, 15 * time.Second},
+			play{facts: Facts{Cause: Deletion, EndpointDelay: time.Minute, Grace: Grace{Known: true, Deleted: true, Ends: began + 30*time.Second}}, offers: two}, 15 * time.Second},
 		"the grace is over": {
-			play{facts: Facts{Cause: Deletion, EndpointDelay: delay, Known: true, Deleted: true, Ends: began}, offers: none}, 0},
+			play{facts: Facts{Cause: Deletion, EndpointDelay: delay, Grace: Grace{Known: true, Deleted: true, Ends: began}}, offers: none}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			assert.LessOrEqual(t, c.play.run(t), c.most+tick)

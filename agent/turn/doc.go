@@ -4,29 +4,21 @@
 // Package turn decides why and when a hold ends in favour of another pod, and which pod may be Ready
 // meanwhile. It is pure: it sends nothing, and takes the time as an argument.
 //
-// The pods of a slot hold one conversation. A standby says one word in the slot's next Lease: it wishes
-// for the slot because its revision is newer, because it is preferred, or because it is of the proven
-// revision behind a holder that is not. If the holder may yield to it, or if its own application hangs, it
-// announces in its slot's Lease that the hold will end (package leave), and ends only once that pod, or
-// for a hang any pod, answers. A word names the hold or the announcement that it is about, so an old one
-// is void, and a pod that has died costs no stop. A person's yield and a deletion need no answer.
+// A standby says in the slot's next Lease that it wishes for the slot: its revision is newer, it is preferred,
+// or it is of the proven revision behind a holder that is not. A holder that may yield to it, or whose own
+// application hangs, announces its end in its slot's Lease (package leave), and ends only once that pod, or for
+// a hang any pod, answers. A word names the hold or the announcement that it is about, so an old one is void,
+// and a pod that has died costs no stop. A holder of a newer revision is in its turn, and not Ready, until its
+// application has served for [Proof]. A turn that fails gives the slot back to the pod that yielded.
 //
-// A holder of a newer revision is in its turn, and not Ready, until its application has served for
-// [Proof]. A turn that fails gives the slot back to the pod that yielded. So the rollout of a broken
-// revision stalls, and the old one serves.
+// Guaranteed: the holder alone decides when it yields, and counts each turn in its releasing write. So a
+// revision stops another at most four times in the first hour, and once in each later hour, until it has been
+// proven for [Forget]. Hangs move a slot seldom ([hangWait]); preferences, once in [Settled] at most. No pod
+// waits longer than [LastResort] for a free slot because of turns. Each span is measured by one agent, on its
+// own clock, so a restart of the agent only prolongs it.
 //
-// Guaranteed: the holder alone decides when it yields, while its application does not serve or after it has
-// served for [Rest], and counts each turn in its releasing write, even if the successor never acquires. So a revision stops another
-// at most four times in the first hour, and once in each later hour, until it has been proven for [Forget].
-// Hangs move a slot after a minute, then after two, and up to an hour ([hangWait]); preferences, once in
-// [Settled] at most. No pod waits longer than [LastResort] for a free slot because of turns.
-//
-// Clocks: each span is measured by one agent, on its own clock, from the beginning of its hold or since its
-// application serves or fails. A restart of the agent only prolongs it. Times in the Lease are for people.
-//
-// Not guaranteed: package elector, not this one, decides whether a pod may have a slot. Once no old pod is
-// left, nothing protects a rollout. Pods of two workloads, or of an unknown revision, take no turns, and
-// are Ready while the holder serves. A hung pod stops only if another can take its slot.
+// Not guaranteed: package elector decides whether a pod may have a slot. Once no old pod is left, nothing
+// protects a rollout. Pods of two workloads, or of an unknown revision, take no turns.
 //
 // Rejected: a planner in the controller, because nobody would end a turn while it is away, its facts are
 // older than an answer, and a drain evicts it together with the holders; a yield without a named successor,

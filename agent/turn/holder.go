@@ -17,24 +17,19 @@ type HolderFacts struct {
 	ID string
 	// Since is the instant at which this agent process began, or resumed, the hold.
 	Since time.Duration
-	// TurnSince is the instant at which this agent process began, or resumed, the turn. A turn may
-	// outlast a hold, if the pod takes its own slot back. If TurnSince is zero, Since counts.
+	// TurnSince replaces Since for a turn that outlasts a hold, because the pod took its own slot back.
 	TurnSince time.Duration
 	// Resumed reports that an earlier agent process began the hold.
 	Resumed bool
 	// Rollout is the state of the rollout, as the Lease has it.
 	Rollout Rollout
-	// Serves reports that the application runs and passes its probes. Serving is the instant at
-	// which the application last began to serve; zero if it has not served in this hold.
+	// Serves reports that the application runs and passes its probes. Serving is the instant at which it last
+	// began to serve; zero if it has not served in this hold.
 	Serves  bool
 	Serving time.Duration
-	// Stopped is the instant at which the application last stopped serving. A stop counts only if
-	// the application had served for at least [Proof] before. The value is zero without such a
-	// stop.
-	Stopped time.Duration
-	// Failing is the instant at which the application last stopped serving, whether or not it still
-	// runs. The value is zero while the application serves, and before it has served in this hold.
-	Failing time.Duration
+	// Stopped is the instant at which the application last stopped serving after at least [Proof]; zero without
+	// such a stop. Failing is the instant since which an application that has served serves no longer.
+	Stopped, Failing time.Duration
 	// YieldAfter is the time after which an application that fails its readiness probe hangs; zero for
 	// none. Alone reports that no other pod claims the slot, as far as enroll knows.
 	YieldAfter time.Duration
@@ -52,118 +47,82 @@ type HolderFacts struct {
 type HolderDecision struct {
 	// Rollout is the state of the rollout that the next renewal writes.
 	Rollout Rollout
-	// Proving reports that the pod must not be Ready yet. Its revision is newer than the proven one,
-	// and its application has not served for [Proof].
-	Proving bool
+	// Message says, for people, why the pod must not be Ready yet: its revision is newer than the proven one,
+	// and its application has not served for [Proof]. Empty if the pod may be Ready.
 	Message string
-	// To is the wish of the pod to which the holder must yield now, if that pod answers; the zero value
-	// if the holder must not yield.
+	// To is the wish of the pod to which the holder must yield now, if that pod answers.
 	To api.Word
 	// Hangs reports that the application hangs, so the holder must yield to any pod that answers.
 	Hangs bool
 	// Failed reports that the turn has failed, so the hold must end.
 	Failed bool
-	// Proven reports that the holder's own revision is proven. Starting reports that the
-	// application of a holder with a proven revision has not served yet in this hold, and still
-	// has time to begin.
+	// Proven reports that the holder's own revision is proven, and Starting that it is, and that its application
+	// has not served yet in this hold, and still has time to begin.
 	Proven, Starting bool
 	// Wake is the instant of the next decision, unless the facts change before that.
 	Wake time.Duration
 }
 
+// clock is the time of one decision. It learns when the decision may change without a new fact.
+type clock struct{ now, wake time.Duration }
+
+// passed reports whether the instant has come.
+func (c *clock) passed(at time.Duration) bool {
+	if c.now < at {
+		c.wake = min(c.wake, at)
+	}
+	return c.now >= at
+}
+
 // Holder returns the decision about a holder. A holder without a revision leaves the rollout in
 // the Lease unchanged.
 func (p Pod) Holder(now time.Duration, wall time.Time, h HolderFacts) HolderDecision {
-	holding := HolderDecision{Rollout: h.Rollout, Wake: pace.Never}
-	if at := h.hangsAt(); now >= at {
-		holding.Hangs = true
-	} else {
-		holding.Wake = at
-	}
+	c := &clock{now, pace.Never}
+	holding := HolderDecision{Rollout: h.Rollout, Hangs: h.hung(c)}
 	if !p.Revision.Valid() {
+		holding.Wake = c.wake
 		return holding
 	}
-	r := p.proven(now, h)
+	r := p.proven(c, h)
 	r.Hold = h.ID
-	r.Yields = yields(now, h)
-	r = p.timed(now, wall, h, r)
-	r.Prefers = p.prefersNow(now, h, r)
+	r.Yields = yields(c, h)
+	r = p.timed(c, wall, h, r)
+	r.Prefers = p.prefersNow(c, h, r)
 	h.Rollout.Prefers = r.Prefers
 	holding.Rollout = r
-	if holding.Proving = r.unproven(h.ID, p.Revision) && !h.passed(now, Proof); holding.Proving {
+	if r.unproven(h.ID, p.Revision) && !h.served(c, Proof) {
 		holding.Message = p.holdFor(r, h.ID)
 	}
-	holding.Failed = r.inTurn(h.ID) && p.failed(now, h)
+	holding.Failed = r.inTurn(h.ID) && p.failed(c, h)
 	holding.Proven = p.Revision.Same(r.Proven)
-	holding.Starting = p.starting(now, h)
-	for _, at := range h.instants(p, r) {
-		if now < at {
-			holding.Wake = min(holding.Wake, at)
-		}
-	}
+	holding.Starting = holding.Proven && h.Serving == 0 && !c.passed(h.Since+p.Lasts(h.Rollout.Start()))
 	if r.Yields == Now {
-		holding.To = p.wished(now, h)
+		holding.To = p.wished(c, h)
 	}
+	holding.Wake = c.wake
 	return holding
 }
 
 // wished returns the first wish to which the holder would yield; the zero value if there is none.
-func (p Pod) wished(now time.Duration, h HolderFacts) api.Word {
+func (p Pod) wished(c *clock, h HolderFacts) api.Word {
 	for _, w := range h.Wishes {
-		if w.Say == api.WantsPreferred && p.yieldsToPreferred(h, w) || w.Say != api.WantsPreferred && p.yieldsTo(now, h, w.Revision) {
+		if p.yieldsTo(c, h, w) {
 			return w
 		}
 	}
 	return api.Word{}
 }
 
-// instants returns the instants at which the decision may change without a new fact. The argument
-// "r" is the present rollout.
-func (h HolderFacts) instants(p Pod, r Rollout) []time.Duration {
-	var all []time.Duration
-	if h.Serves {
-		all = append(all, h.Serving+Proof, h.Serving+p.provenAfter(), h.Serving+p.provenAfter()+Forget)
-		if !h.Paused {
-			all = append(all, h.Serving+Rest)
-		}
-		if h.Prefers {
-			all = append(all, h.Serving+Settled)
-		}
-	}
-	if len(h.Wishes) > 0 && !h.Serves {
-		all = append(all, h.failsAt(p), h.endsAt(p), h.Since+p.Lasts(h.Rollout.Start()))
-	}
-	if r.inTurn(h.ID) {
-		if at := h.failsAt(p); h.servedBy(at) {
-			all = append(all, h.endsAt(p))
-		} else {
-			all = append(all, min(at, h.endsAt(p)))
-		}
-	}
-	if h.unserved(p) {
-		all = append(all, h.startsBy(p))
-	}
-	for _, one := range r.Turns {
-		if one.Revision.NewerThan(p.Revision) {
-			all = append(all, h.Since+wait(one.Count))
-		}
-	}
-	return all
+// served reports whether the application has served for the span.
+func (h HolderFacts) served(c *clock, span time.Duration) bool {
+	return h.Serves && c.passed(h.Serving+span)
 }
 
-// passed reports whether the application has served for the span.
-func (h HolderFacts) passed(now, span time.Duration) bool { return h.Serves && now >= h.Serving+span }
-
-// servedBy reports whether the application serves, and began to serve before the given instant.
-func (h HolderFacts) servedBy(at time.Duration) bool { return h.Serves && h.Serving < at }
-
-// proven returns the present rollout. Once the application has served for [Proof] and the
-// controller's MinReady, the rollout names the pod's revision as proven, and the turn is over.
-// The rollout keeps the count of turns for the span [Forget]. So the count does not begin again
-// for a revision that crashes some minutes after its start.
-func (p Pod) proven(now time.Duration, h HolderFacts) Rollout {
+// proven returns the present rollout. Once the application has served for [Proof] and the controller's MinReady,
+// the pod's revision is proven, and the turn is over.
+func (p Pod) proven(c *clock, h HolderFacts) Rollout {
 	r := h.Rollout
-	if !h.passed(now, p.provenAfter()) {
+	if !h.served(c, p.provenAfter()) {
 		return r
 	}
 	r.Yielder, r.From = "", api.Revision{}
@@ -173,34 +132,47 @@ func (p Pod) proven(now time.Duration, h HolderFacts) Rollout {
 			r.StartMilliseconds = min(h.Serving-h.Since, longestTurn).Milliseconds()
 		}
 	}
-	if h.passed(now, p.provenAfter()+Forget) {
+	if h.served(c, p.provenAfter()+Forget) {
 		r = r.forgotten(p.Revision)
 	}
 	return r
 }
 
-// yields returns whether the holder yields now, later or not at all. During a pause the holder does
-// not yield. Otherwise, if the application does not serve, no client loses anything, so the holder
-// yields at once.
-func yields(now time.Duration, h HolderFacts) Yields {
+// yields returns whether the holder yields to a newer revision. If the application does not serve, no client
+// loses anything, so the holder yields at once.
+func yields(c *clock, h HolderFacts) Yields {
 	switch {
 	case h.Paused:
 		return Not
-	case h.Serves && !h.passed(now, Rest):
+	case h.Serves && !h.served(c, Rest):
 		return Later
 	}
 	return Now
 }
 
-// yieldsTo reports whether the holder would yield to a pod of the given revision. A newer revision
-// must have waited long enough for its next turn. The wait counts from the beginning of the hold.
-func (p Pod) yieldsTo(now time.Duration, h HolderFacts, revision api.Revision) bool {
-	if h.Rollout.reclaimed(h.ID, p.Revision, revision) {
+// prefersNow reports whether the holder yields to a preferred pod now: it is not preferred itself, has served for
+// [Settled], and no rollout is under way. While it does not serve, [HolderFacts.YieldAfter] decides.
+func (p Pod) prefersNow(c *clock, h HolderFacts, r Rollout) bool {
+	wished := func(w api.Word) bool {
+		return w.Revision.NewerThan(p.Revision) && !slices.Contains(h.Unanswered, w.Identity)
+	}
+	tried := func(t Turns) bool { return t.Revision.NewerThan(p.Revision) && !t.Next.IsZero() }
+	return h.Prefers && !h.Paused && h.served(c, Settled) && p.Revision.Same(r.Proven) &&
+		!slices.ContainsFunc(h.Wishes, wished) && !slices.ContainsFunc(r.Turns, tried)
+}
+
+// yieldsTo reports whether the holder would yield to the pod with this wish. A newer revision must have
+// waited long enough for its next turn. The wait counts from the beginning of the hold.
+func (p Pod) yieldsTo(c *clock, h HolderFacts, w api.Word) bool {
+	switch fails, ends := p.turnEnds(h); {
+	case w.Say == api.WantsPreferred:
+		return h.Rollout.Prefers && w.Revision.Same(p.Revision) && w.Identity != h.Rollout.Hung
+	case h.Rollout.reclaimed(h.ID, p.Revision, w.Revision):
 		// An application that serves again and again gets as much time as in a turn. But no pod stops an
 		// application while it serves, because the pod that asks may have come back late.
-		return !h.Serves && now >= min(h.failsAt(p), h.endsAt(p))
+		return !h.Serves && c.passed(min(fails, ends))
 	}
-	count := h.Rollout.of(revision).Count
+	count := h.Rollout.of(w.Revision).Count
 	from := h.Since + wait(count)
 	if count > 0 && !h.Serves {
 		// After a failed turn, the holder's application starts again, and gets time for its
@@ -208,70 +180,72 @@ func (p Pod) yieldsTo(now time.Duration, h HolderFacts, revision api.Revision) b
 		// that only a newer revision can serve.
 		from = max(from, h.Since+min(p.Lasts(h.Rollout.Start()), longestTurn))
 	}
-	return revision.NewerThan(p.Revision) && now >= from
+	return w.Revision.NewerThan(p.Revision) && c.passed(from)
 }
 
-// timed returns the rollout with the times of the next turns, by the wall clock. If the Lease
-// already has a time for a turn, the rollout keeps that time until the turn may begin.
-func (p Pod) timed(now time.Duration, wall time.Time, h HolderFacts, r Rollout) Rollout {
+// timed returns the rollout with the times of the next turns, by the wall clock. A time that the Lease already
+// has stays until the turn may begin.
+func (p Pod) timed(c *clock, wall time.Time, h HolderFacts, r Rollout) Rollout {
 	r.Turns = slices.Clone(r.Turns)
 	for i, one := range r.Turns {
 		at := h.Since + wait(one.Count)
 		switch {
-		case !one.Revision.NewerThan(p.Revision) || now >= at:
+		case !one.Revision.NewerThan(p.Revision) || c.passed(at):
 			r.Turns[i].Next = time.Time{}
 		case one.Next.IsZero():
-			r.Turns[i].Next = wall.Add(at - now).Truncate(time.Second)
+			r.Turns[i].Next = wall.Add(at - c.now).Truncate(time.Second)
 		}
 	}
 	return r
 }
 
 // failed reports whether the turn has failed, because the application did not begin to serve in
-// time. If the application began in time, the turn may go on until the revision is proven. If the
-// pod was Ready and then stops serving, the time begins again, as the controller's minReadySeconds
-// do. But no turn lasts longer than [HolderFacts.endsAt].
-func (p Pod) failed(now time.Duration, h HolderFacts) bool {
-	at := h.failsAt(p)
-	return now >= at && !h.servedBy(at) || now >= h.endsAt(p)
-}
-
-// failsAt returns the instant at which the turn fails, unless the application begins to serve
-// before that.
-func (h HolderFacts) failsAt(p Pod) time.Duration {
-	return max(h.turnSince(), h.Stopped) + p.Lasts(h.Rollout.Start())
+// time. If the application began in time, the turn may go on until the revision is proven.
+func (p Pod) failed(c *clock, h HolderFacts) bool {
+	fails, ends := p.turnEnds(h)
+	served := h.Serves && h.Serving < fails
+	return !served && c.passed(fails) || c.passed(ends)
 }
 
 // proofs is the number of proofs for which a turn has time. After a short failure the application
 // gets time for another proof.
 const proofs = 3
 
-// endsAt returns the instant at which the turn fails in any case, unless the revision is proven
-// before that. An application that serves again and again, but never for long enough, is broken.
-func (h HolderFacts) endsAt(p Pod) time.Duration {
-	return h.turnSince() + p.Lasts(h.Rollout.Start()) + proofs*p.provenAfter()
+// turnEnds returns the instant at which the turn fails, unless the application begins to serve before that, and
+// the instant at which it fails in any case, unless the revision is proven before that. If the pod was Ready and
+// then stops serving, the first time begins again, as the controller's minReadySeconds do. But an application
+// that serves again and again, and never for long enough, is broken.
+func (p Pod) turnEnds(h HolderFacts) (fails, ends time.Duration) {
+	began, lasts := cmp.Or(h.TurnSince, h.Since), p.Lasts(h.Rollout.Start())
+	return max(began, h.Stopped) + lasts, began + lasts + proofs*p.provenAfter()
 }
 
-func (h HolderFacts) turnSince() time.Duration { return cmp.Or(h.TurnSince, h.Since) }
-
-// starting reports whether the application of a proven revision has not served yet in this
-// hold, and still has time to begin. That time is as long as in a turn.
-func (p Pod) starting(now time.Duration, h HolderFacts) bool {
-	return h.unserved(p) && now < h.startsBy(p)
+// hung reports whether the hold must end because its application hangs: it has served, and has failed its probes
+// for the time [HolderFacts.YieldAfter]. Such ends come seldom ([hangWait]). A turn ends by itself.
+func (h HolderFacts) hung(c *clock) bool {
+	return h.YieldAfter != 0 && h.Failing != 0 && !h.Paused && !h.Alone && !h.Rollout.inTurn(h.ID) &&
+		c.passed(max(h.Failing+h.YieldAfter, h.Since+hangWait(h.hangs())))
 }
 
-// unserved reports whether the revision of the pod p is proven, and the pod's application has not
-// served yet in this hold.
-func (h HolderFacts) unserved(p Pod) bool {
-	return !h.Serves && h.Serving == 0 && p.Revision.Same(h.Rollout.Proven)
+// hangs returns the number of holds whose application hung, before this one. An application that has served for
+// [Forget] before it hangs begins anew.
+func (h HolderFacts) hangs() int {
+	if h.Serving != 0 && h.Failing-h.Serving >= Forget {
+		return 0
+	}
+	return h.Rollout.Hangs
 }
 
-// startsBy returns the instant by which the application must begin to serve in this hold.
-func (h HolderFacts) startsBy(p Pod) time.Duration { return h.Since + p.Lasts(h.Rollout.Start()) }
+// Hung returns the rollout of a hold that ends because its application hangs.
+func (p Pod) Hung(h HolderFacts) Rollout {
+	r := h.Rollout.lasting()
+	r.Hangs, r.Hung = min(h.hangs()+1, mostTurns), p.Identity
+	return r
+}
 
-// Acquired returns the rollout that the acquiring write of the hold stores. The argument "s" is
-// the slot before that write. The hold is a turn if an older revision's release names this pod.
-// The hold is also a turn if this pod takes back the slot of its own unfinished turn.
+// Acquired returns the rollout that the acquiring write of the hold stores, by the slot before that write. The
+// hold is a turn if an older revision's release names this pod, or if this pod takes back the slot of its own
+// unfinished turn.
 func (p Pod) Acquired(now time.Duration, wall time.Time, s Slot, hold string) Rollout {
 	if !p.Revision.Valid() {
 		return s.Rollout
@@ -289,12 +263,10 @@ func (p Pod) Acquired(now time.Duration, wall time.Time, s Slot, hold string) Ro
 	return p.Holder(now, wall, HolderFacts{ID: hold, Since: now, Rollout: r}).Rollout
 }
 
-// Released returns the rollout that the releasing write stores, and the successor; empty for
-// none. If the argument "to" is not empty, the hold yields to that pod, whose revision is the
-// argument "turn". A yield to an older revision counts as a failed turn of this pod's revision. If
-// "to" is empty, and the hold is a turn whose revision is not proven, the
-// successor is the pod that yielded for the turn. The holder of a turn may itself yield to a third
-// pod. If the third pod's turn fails, the slot also goes back to the pod that yielded first.
+// Released returns the rollout that the releasing write stores, and the successor; empty for none. The hold
+// yields to the pod "to" of the revision "turn". A yield to an older revision counts as a failed turn of this
+// pod's revision. Without "to", a turn gives the slot back to the pod that yielded for it. The holder of a turn
+// may itself yield to a third pod. If the third pod's turn fails, the slot also goes back to the first one.
 func (p Pod) Released(s Slot, to string, turn api.Revision) (r Rollout, successor string) {
 	if !p.Revision.Valid() {
 		return s.Rollout, to
@@ -316,14 +288,13 @@ func (p Pod) Released(s Slot, to string, turn api.Revision) (r Rollout, successo
 	return r, to
 }
 
-// Deleted returns the wish of the successor that the release of a deleted pod names. The result is
-// the zero value if the deleted pod has no revision, if the slot is paused, or if no pod that wishes
-// for the slot may have it now. The wish of a pod that has not answered may be days old, so that pod would only
-// delay the others.
+// Deleted returns the wish of the successor that the release of a deleted pod names; the zero value for none. The
+// wish of a pod that has not answered may be days old, so that pod would only delay the others.
 func (p Pod) Deleted(now time.Duration, h HolderFacts) api.Word {
 	if !p.Revision.Valid() || h.Paused {
 		return api.Word{}
 	}
-	h.Wishes = slices.DeleteFunc(slices.Clone(h.Wishes), func(w api.Word) bool { return slices.Contains(h.Unanswered, w.Identity) })
-	return p.wished(now, h)
+	silent := func(w api.Word) bool { return slices.Contains(h.Unanswered, w.Identity) }
+	h.Wishes = slices.DeleteFunc(slices.Clone(h.Wishes), silent)
+	return p.wished(&clock{now: now}, h)
 }

@@ -14,21 +14,19 @@ type Pod struct {
 	Identity string
 	// Revision is zero for a pod that takes no turns.
 	Revision api.Revision
-	// Startup is the time that the startup and readiness probes give the application to start;
-	// zero without probes.
+	// Startup is the time that the startup and readiness probes give the application to start.
 	Startup time.Duration
-	// MinReady is the controller's minReadySeconds: how long a new pod must be Ready before the
-	// controller deletes an old one.
+	// MinReady is the controller's minReadySeconds: how long a new pod must be Ready before the controller deletes
+	// an old one.
 	MinReady time.Duration
 }
 
-// provenAfter returns how long the application must serve before the revision is proven. In a
-// turn, the pod is Ready after [Proof]. From that instant the controller counts MinReady.
+// provenAfter returns how long the application must serve before the revision is proven. In a turn, the pod is
+// Ready after [Proof], from when the controller counts MinReady.
 func (p Pod) provenAfter() time.Duration { return Proof + p.MinReady }
 
-// Lasts returns the time within which the application must begin to serve. The time applies to a
-// turn, and to a hold of the proven revision. The argument "start" is the time that the proven
-// revision needed until it served; zero if that is unknown.
+// Lasts returns the time within which the application must begin to serve, in a turn and in a hold of the proven
+// revision, which has needed the time "start" for that; zero if unknown.
 func (p Pod) Lasts(start time.Duration) time.Duration {
 	return max(shortestTurn, min(p.Startup, longestStartup), min(slower*start, longestTurn))
 }
@@ -45,17 +43,10 @@ type Slot struct {
 	Rollout Rollout
 	// Successor is the pod that the release names; empty for none.
 	Successor string
-	// FreeAt is the instant from which the slot is free, as far as the agent sees;
-	// [pace.Never] while the agent does not see the Lease.
+	// FreeAt is the instant from which the slot is free; [pace.Never] while the agent does not see the Lease.
 	FreeAt time.Duration
-	// Since is the instant at which the agent first saw the present value of Hold, which is
-	// empty after a release.
+	// Since is the instant at which the agent first saw the present value of Hold, also after a release.
 	Since time.Duration
 	// Earlier reports, for a hold of this pod, that an earlier agent process began the hold.
 	Earlier bool
-}
-
-// The method "current" reports whether the agent of the present hold wrote the field Rollout.
-func (s Slot) current() bool {
-	return s.Holder != "" && s.Hold != "" && s.Rollout.Hold == s.Hold && s.Rollout.Yields != ""
 }

@@ -109,7 +109,7 @@ func TestPreferredStandbyWishesForTheSlot(t *testing.T) {
 				c.wake = pace.Never
 			}
 			assert.Equal(t, c.wake, got.Wake)
-			assert.Equal(t, c.wish == api.WantsNewer, got.Ruling == NotReady, "a wish for a preference makes no pod unready")
+			assert.Equal(t, c.wish == api.WantsNewer, got.NotReady, "a wish for a preference makes no pod unready")
 		})
 	}
 }

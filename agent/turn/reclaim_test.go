@@ -44,7 +44,7 @@ func askedBy(revision api.Revision) HolderFacts {
 
 func TestServinglessUnprovenHolderYieldsToProvenRevision(t *testing.T) {
 	b1 := pod("b1", newer)
-	at := askedBy(old).failsAt(b1)
+	at, _ := b1.turnEnds(askedBy(old))
 	yields := func(now time.Duration, h HolderFacts) string { return b1.Holder(now, wall, h).To.Identity }
 	assert.Empty(t, yields(at-1, askedBy(old)), "the application has time to start")
 	assert.Equal(t, "a2_u", yields(at, askedBy(old)))
@@ -66,12 +66,12 @@ func TestUnprovenHolderIsReadyOnceItHasServed(t *testing.T) {
 	h := askedBy(old)
 	h.Serves, h.Serving = true, 10*time.Second
 	early := b1.Holder(10*time.Second, wall, h)
-	assert.True(t, early.Proving)
+	assert.NotEmpty(t, early.Message)
 	assert.Equal(t, "the slot for revision 7, which has not served yet", early.Message)
 	assert.Equal(t, 10*time.Second+Proof, early.Wake)
-	assert.False(t, b1.Holder(10*time.Second+Proof, wall, h).Proving)
+	assert.Empty(t, b1.Holder(10*time.Second+Proof, wall, h).Message)
 
 	h.Rollout.Proven = api.Revision{}
-	assert.False(t, b1.Holder(10*time.Second, wall, h).Proving, "the first revision of a workload needs no proof")
+	assert.Empty(t, b1.Holder(10*time.Second, wall, h).Message, "the first revision of a workload needs no proof")
 	assert.NotEqual(t, pace.Never, early.Wake)
 }

@@ -15,34 +15,28 @@ import (
 type Yields string
 
 const (
-	// Now means that the holder yields to a newer revision, unless [Turns.Next] names a later
-	// time for that revision.
-	Now Yields = "now"
-	// Later means that the holder has not served for [Rest] yet.
-	Later Yields = "later"
-	// Not means that the holder does not yield, because a person has paused the slot.
-	Not Yields = "no"
+	Now   Yields = "now"   // unless [Turns.Next] names a later time for that revision
+	Later Yields = "later" // the holder has not served for [Rest] yet
+	Not   Yields = "no"    // a person has paused the slot
 )
 
 // Rollout is what a Lease contains about turns, as text ([Rollout.String]). Each write of a
 // slot keeps the counts of turns, so the counts outlast a hold.
 type Rollout struct {
-	// Hold is the hold whose agent wrote this text; empty while the slot is released. An agent of
-	// an earlier version of Metaparticle does not write the text, and leaves the text of an earlier
-	// hold in the Lease. So the text counts only if its Hold is the present hold.
+	// Hold is the hold whose agent wrote this text; empty while the slot is released. An agent of an earlier
+	// version of Metaparticle leaves the text of an earlier hold in the Lease, so the text counts only if its Hold
+	// is the present hold.
 	Hold string `json:"hold,omitempty"`
-	// Transitions is the number of the Lease's transitions (leaseTransitions) at the write of this
-	// text; zero if unknown. A later holder without turns makes a transition, and keeps this text.
-	// Such a text is outdated.
+	// Transitions is the Lease's leaseTransitions at the write of this text; zero if unknown. A later holder
+	// without turns makes a transition, and keeps this text, which is outdated then.
 	Transitions int `json:"transitions,omitempty"`
 	// Yields states whether the holder yields to a newer revision.
 	Yields Yields `json:"yields,omitempty"`
-	// Yielder is the pod that gets the slot back if the turn fails; empty if the hold is not a
-	// turn. The field From is the revision of that pod.
+	// Yielder is the pod that gets the slot back if the turn fails, and From its revision; empty if the hold is
+	// not a turn.
 	Yielder string       `json:"yielder,omitempty"`
 	From    api.Revision `json:"from,omitzero"`
-	// Proven is the last proven revision. StartMilliseconds is the time that this revision needed until
-	// it served; zero if that is unknown.
+	// Proven is the last proven revision. StartMilliseconds is the time until it served; zero if unknown.
 	Proven            api.Revision `json:"proven,omitzero"`
 	StartMilliseconds int64        `json:"startMilliseconds,omitempty"`
 	// Prefers reports that the holder yields to a preferred pod of its revision now.
@@ -53,9 +47,7 @@ type Rollout struct {
 	Hung  string `json:"hung,omitempty"`
 	// Moved tells people why the slot moved last; the zero value if its last holder has not released it.
 	Moved Moved `json:"moved,omitzero"`
-	// Turns has one count of turns for each revision, in the order of their last turns. When a
-	// revision has been proven for [Forget], its count and those of older revisions are
-	// removed.
+	// Turns has one count of turns for each revision, in the order of their last turns.
 	Turns []Turns `json:"turns,omitempty"`
 }
 
@@ -69,8 +61,7 @@ type Moved struct {
 
 // Turns is the number of turns of one revision.
 type Turns struct {
-	// Revision is the counted revision. If a person applies an old template again, its revision has
-	// a new number, so its count begins at zero.
+	// If a person applies an old template again, its Revision has a new number, so its count begins at zero.
 	Revision api.Revision `json:"revision"`
 	Count    int          `json:"count"`
 	// Next is the time of the next turn, by the wall clock; zero if the revision need not wait.
@@ -81,14 +72,13 @@ type Turns struct {
 // workloads that share a lock, with two rollouts each.
 const remembered = 4
 
-// mostTurns bounds the count of turns that a text may state. A user can write any number into a
-// Lease. One more turn than the largest integer would be a negative count, which makes the text
-// unreadable.
+// mostTurns bounds the count of turns that a text may state: a user can write any number into a Lease, and one
+// more than the largest integer would be negative, which makes the text unreadable.
 const mostTurns = 1_000_000
 
-// longestText bounds the text of a rollout, in bytes. The policy on Leases lets a pod write more, and then
-// every write of an honest holder, which adds its own part, would be refused for ever. JSON may
-// need six bytes for one. The longest text of an agent has about 2,800 bytes.
+// longestText bounds the text of a rollout, in bytes. The policy on Leases lets a pod write more, and then every
+// write of an honest holder, which adds its own part, would be refused for ever. JSON may need six bytes for one.
+// The longest text of an agent has about 2,800 bytes.
 const longestText = 4096
 
 // String returns the text for the Lease; empty for the zero rollout.
@@ -100,8 +90,8 @@ func (r Rollout) String() string {
 	return string(out)
 }
 
-// Parse reads a text that [Rollout.String] has written. For any other text Parse returns the zero
-// rollout. With the zero rollout, pods take no turns.
+// Parse reads a text that [Rollout.String] has written. Any other text is the zero rollout, with which pods take
+// no turns.
 func Parse(s string) Rollout {
 	var r Rollout
 	if s == "" || len(s) > longestText || json.Unmarshal([]byte(s), &r) != nil || len(r.String()) > longestText ||
@@ -121,8 +111,7 @@ func Parse(s string) Rollout {
 // Start returns the time that the proven revision needed until it served; zero if that is unknown.
 func (r Rollout) Start() time.Duration { return time.Duration(r.StartMilliseconds) * time.Millisecond }
 
-// The method "of" returns the turns of the revision. If the rollout does not list the revision,
-// the count of the result is zero.
+// of returns the turns of the revision; none if the rollout does not list it.
 func (r Rollout) of(revision api.Revision) Turns {
 	for _, one := range r.Turns {
 		if one.Revision == revision {
@@ -141,8 +130,7 @@ func (r Rollout) counted(revision api.Revision) Rollout {
 	return r
 }
 
-// forgotten returns the rollout without hangs, without the turns of the proven revision, and without
-// those of older revisions of the same workload.
+// forgotten returns the rollout without hangs, and without the turns of the proven revision and of older ones.
 func (r Rollout) forgotten(proven api.Revision) Rollout {
 	r.Hangs, r.Hung = 0, ""
 	r.Turns = slices.DeleteFunc(slices.Clone(r.Turns), func(t Turns) bool {
@@ -160,9 +148,9 @@ func (r Rollout) unproven(hold string, holder api.Revision) bool {
 	return r.inTurn(hold) || holder.NewerThan(r.Proven)
 }
 
-// reclaimed reports whether a pod of the proven revision may ask for the slot of a holder whose
-// revision is newer. The holder has taken a free slot, so no old pod has yielded to it. An old pod,
-// if it was only late, would otherwise wait for ever behind a broken version.
+// reclaimed reports whether a pod of the proven revision may ask for the slot of a newer holder that has taken a
+// free slot, so that no old pod has yielded to it. An old pod that was only late would otherwise wait for ever
+// behind a broken version.
 func (r Rollout) reclaimed(hold string, holder, by api.Revision) bool {
 	return by.Same(r.Proven) && holder.NewerThan(by) && !r.inTurn(hold)
 }

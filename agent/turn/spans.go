@@ -3,55 +3,44 @@
 
 package turn
 
-import (
-	"time"
-)
+import "time"
 
 const (
 	// Proof is how long the application must serve in a turn before its pod is Ready. After a
 	// further [Pod.MinReady] the revision is proven. Proof is not zero: without a readiness
 	// probe, even an application that exits at once would serve for a moment.
 	Proof = 10 * time.Second
-	// Rest is how long a holder serves between two yields, whichever pod asks. If an asker dies
-	// after the yield, the holder's application has stopped for nothing. With Rest this can
-	// happen only once a minute.
+	// Rest is how long a holder serves between two yields, whichever pod asks. An application that stops for
+	// nothing, because its successor has died since its answer, does so once a minute at most.
 	Rest = time.Minute
-	// Forget is how long a revision must be proven before the count of its turns is removed.
-	// Until then each turn delays the next one. So while an old pod is left, a revision that
-	// crashes some minutes after its start still has to wait for its next turn.
+	// Settled is how long a holder serves before it yields to a preferred pod, and how long a preferred pod must be
+	// Ready before it wishes for the slot. So preferences move a slot at most once in that time.
+	Settled = 5 * time.Minute
+	// Forget is how long a revision must be proven before the count of its turns is removed. So while an old pod
+	// is left, a revision that crashes some minutes after its start still has to wait for its next turn.
 	Forget = 10 * time.Minute
-	// LastResort is how long a slot must be free before a revision whose turn has failed may
-	// take it. An old pod would take the slot within seconds, so no old pod is left then.
+	// LastResort is how long a slot must be free before a revision whose turn has failed may take it. An old pod
+	// would take it within seconds, so no old pod is left then.
 	LastResort = 30 * time.Second
-	// oldFirst is how long a slot must be free before a revision that is not proven may take
-	// it. The pods of the proven revision act within milliseconds, so they go first.
+	// oldFirst is how long a slot must be free before a revision that is not proven may take it. The pods of the
+	// proven revision act within milliseconds, so they go first.
 	oldFirst = time.Second
-	// The constant "elsewhere" is the delay before a pod whose turn has failed asks again. The
-	// delay begins when the pod sees that the holder would yield to an ask. The other pods of
-	// the same revision ask immediately, so they go first.
+	// elsewhere is the delay before a pod whose turn has failed asks again, once the holder would yield. The
+	// other pods of the same revision ask immediately, so they go first.
 	elsewhere = 5 * time.Second
 
-	// shortestTurn is the least time that an application has in its turn to begin to serve,
-	// however fast the proven revision started.
+	// shortestTurn is the least time that an application has in its turn to begin to serve, however fast the
+	// proven revision started, and longestTurn the most, unless its probes give more. A Deployment's
+	// progressDeadlineSeconds are ten minutes by default, too.
 	shortestTurn = time.Minute
-	// longestTurn is the most time that an application has in its turn to begin to serve,
-	// unless its probes give more. The default of a Deployment's progressDeadlineSeconds is ten
-	// minutes, too.
-	longestTurn = 10 * time.Minute
-	// longestStartup bounds the time that probes give the application to start. Without this
-	// bound, an application that hangs in its turn could keep all pods from serving.
+	longestTurn  = 10 * time.Minute
+	// longestStartup bounds the time that probes give the application to start. Otherwise an application that
+	// hangs in its turn could keep all pods from serving.
 	longestStartup = time.Hour
-	// The constant "slower" is a factor: a new revision may take three times as long to start as
-	// the proven revision took.
+	// slower is the factor by which a new revision may take longer to start than the proven one.
 	slower = 3
 )
 
-// Settled is how long a holder serves before it yields to a preferred pod, and how long a preferred pod
-// must be Ready before it wishes for the slot. So preferences move a slot at most once in that time.
-const Settled = 5 * time.Minute
-
-// waits are the times for which a revision waits for its next turn, by the number of its turns
-// so far. The last time applies to all later turns.
 var waits = []time.Duration{0, time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour}
 
 // wait returns how long a revision that has had this number of turns waits for its next turn.

@@ -4,6 +4,7 @@
 package turn
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -11,53 +12,37 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// Ruling is the decision about a standby's readiness.
-type Ruling int
-
-const (
-	// Free means that turns do not decide: the standby is Ready while the holder serves.
-	Free Ruling = iota
-	// Ready means that the standby stays Ready even if the holder does not serve yet.
-	Ready
-	// NotReady means that the standby is not Ready, so that a rollout does not count the pod.
-	NotReady
-)
-
-// These are the reasons in the readiness condition of a standby whose Ruling is [NotReady].
+// These are the reasons in the readiness condition of a standby that must not be Ready.
 const (
 	reasonAsks   = "AsksForItsTurn"
 	reasonWaits  = api.ReasonWaitsForItsTurn
 	reasonInTurn = api.ReasonInTurn
 )
 
-// StandbyFacts has facts on which the decision about a standby depends. The decision also depends on
-// the [Slot].
+// StandbyFacts has the facts, beside the [Slot], on which the decision about a standby depends.
 type StandbyFacts struct {
-	// Whole reports that a grant would start the whole application. Whole is false if, for
-	// example, a gated container lacks its image.
+	// Whole reports that a grant would start the whole application: no gated container lacks its image.
 	Whole bool
-	// Failed reports that the last turn of this pod failed. An earlier agent process may have begun
-	// that turn.
+	// Failed reports that the last turn of this pod failed, which an earlier agent process may have begun.
 	Failed bool
-	// Preferred reports that this pod is preferred. ReadySince is the instant since which this pod is
-	// Ready; zero while it is not.
+	// Preferred reports that this pod is preferred. It is Ready since ReadySince; zero while it is not.
 	Preferred  bool
 	ReadySince time.Duration
 	// Hangs is the number of holds of this agent process that have ended because the application hung.
 	Hangs int
-	// Due is the first instant of the present hold at which the holder would yield to this pod;
-	// zero before that instant.
+	// Due is the first instant of the present hold at which the holder would yield to this pod; zero before.
 	Due time.Duration
 }
 
 // StandbyDecision is the decision about a standby.
 type StandbyDecision struct {
-	Ruling          Ruling
+	// NotReady reports that the standby must not be Ready, so that a rollout does not count the pod, and Ready
+	// that it stays Ready even if the holder does not serve yet. Otherwise it is Ready while the holder serves.
+	Ready, NotReady bool
 	Reason, Message string
 	// TakeFrom is the instant from which the pod may take the slot, if it is free then.
 	TakeFrom time.Duration
-	// Wish is the pod's wish for the slot; empty without a wish. Due reports that the holder would
-	// yield to the pod.
+	// Wish is the pod's wish for the slot; empty for none. Due reports that the holder would yield to the pod.
 	Wish api.Say
 	Due  bool
 	// Failed reports that the turn of the pod has failed, so the pod gives the slot back.
@@ -67,27 +52,32 @@ type StandbyDecision struct {
 }
 
 // Standby returns the decision about a standby that sees the slot s. The argument "w" has
-// the other facts.
+// the other facts. Nothing has shown that a revision newer than the proven one serves.
 func (p Pod) Standby(now time.Duration, s Slot, w StandbyFacts) StandbyDecision {
-	standing := StandbyDecision{Wake: pace.Never}
+	c, standing := &clock{now, pace.Never}, StandbyDecision{}
+	free, unproven := s.Holder == "" || now >= s.FreeAt, p.Revision.NewerThan(s.Rollout.Proven)
 	switch {
 	case !p.Revision.Valid() || !s.Known:
-		return standing
-	case s.Holder == "" || now >= s.FreeAt:
-		standing = p.beforeFree(standing, s)
-	case s.Holder == p.Identity:
-		standing = p.afterOwn(standing, s)
-	case s.current():
-		standing = p.behind(now, standing, s, w)
+		return StandbyDecision{Wake: pace.Never}
+	case free && unproven:
+		standing = standing.notReady(reasonWaits, p.name()+" has not served yet, and nobody holds the slot")
+	case free:
+	case s.Holder == p.Identity && s.Rollout.inTurn(s.Hold):
+		// The hold has ended, but its Lease is not released yet. A turn that this process began goes on once the
+		// pod holds again, for example after an outage of the API server.
+		standing.Failed = s.Earlier
+		standing = standing.notReady(reasonInTurn, p.turnOf(s.Rollout)+" has ended before it was proven")
+	case s.Holder == p.Identity && unproven:
+		standing = standing.notReady(reasonWaits, p.name()+" has ended before it was proven")
+	case s.Holder != p.Identity && s.Hold != "" && s.Rollout.Hold == s.Hold && s.Rollout.Yields != "":
+		standing = p.behind(c, standing, s, w)
 	}
-	standing.TakeFrom = p.takeFrom(s)
+	standing.TakeFrom, standing.Wake = p.takeFrom(s), c.wake
 	return standing
 }
 
-// takeFrom returns the instant from which the pod may take a free slot; zero means at once. A
-// pod whose revision is newer than the proven one lets the pods of the proven revision go
-// first. If its revision has had a turn, the pod waits longer. A pod that the release names
-// does not wait.
+// takeFrom returns the instant from which the pod may take a free slot; zero means at once. A pod whose revision
+// is newer than the proven one lets the pods of the proven revision go first, unless the release names it.
 func (p Pod) takeFrom(s Slot) time.Duration {
 	named, from := s.Holder == "" && s.Successor == p.Identity, s.FreeAt
 	if s.Holder == "" && s.Since > 0 {
@@ -102,58 +92,34 @@ func (p Pod) takeFrom(s Slot) time.Duration {
 	return from + LastResort
 }
 
-// beforeFree decides for a slot that is free. If the pod's revision is newer than the proven
-// one, the pod is not Ready, because nothing has shown yet that its revision serves.
-func (p Pod) beforeFree(to StandbyDecision, s Slot) StandbyDecision {
-	if !p.Revision.NewerThan(s.Rollout.Proven) {
-		return to
-	}
-	return to.notReady(reasonWaits, p.name()+" has not served yet, and nobody holds the slot")
-}
-
-// afterOwn decides for a pod whose hold has ended, but whose Lease is not released yet. If the
-// pod's revision is newer than the proven one, the pod must not be Ready. A turn that an earlier
-// agent process began counts as failed. A turn that this process began goes on once the pod holds
-// again, for example after an outage of the API server.
-func (p Pod) afterOwn(to StandbyDecision, s Slot) StandbyDecision {
-	switch {
-	case s.Rollout.inTurn(s.Hold):
-		to.Failed = s.Earlier
-		return to.notReady(reasonInTurn, p.turnOf(s.Rollout)+" has ended before it was proven")
-	case p.Revision.NewerThan(s.Rollout.Proven):
-		return to.notReady(reasonWaits, p.name()+" has ended before it was proven")
-	}
-	return to
-}
-
-// behind returns the decision about a standby if the holder's agent writes a [Rollout].
-func (p Pod) behind(now time.Duration, to StandbyDecision, s Slot, w StandbyFacts) StandbyDecision {
+// behind returns the decision about a standby if the agent of the present hold wrote the [Rollout].
+func (p Pod) behind(c *clock, to StandbyDecision, s Slot, w StandbyFacts) StandbyDecision {
 	holder := api.PodOf(s.Holder)
 	switch {
 	case p.Revision.Same(s.Revision) && s.Rollout.unproven(s.Hold, p.Revision):
 		return to.notReady(reasonWaits, fmt.Sprintf("%s has %s", holder, p.holdFor(s.Rollout, s.Hold)))
 	case p.Revision.NewerThan(s.Revision):
-		return p.newer(now, to, s, w)
+		return p.newer(c, to, s, w)
 	case s.Rollout.reclaimed(s.Hold, s.Revision, p.Revision):
 		if w.Whole { // the holder yields only if its application does not begin to serve in time
 			to.Wish = api.WantsBack
 		}
 	case p.Revision.Same(s.Revision):
-		return p.preferred(now, to, s, w)
+		if p.wishesAsPreferred(c, s, w) {
+			to.Wish = api.WantsPreferred
+		}
 	case s.Revision.NewerThan(p.Revision) && p.Revision.NewerThan(s.Rollout.Proven):
 		return to.notReady(reasonWaits, p.name()+" has not served yet, and "+holder+" holds the slot")
 	case s.Revision.NewerThan(p.Revision) && s.Rollout.inTurn(s.Hold):
 		// The old pods stay Ready, because a strict controller deletes old pods that are not Ready.
 		// A deleted pod could not take the slot back after a failed turn.
-		if until := s.Since + longestStartup + p.MinReady; now < until {
-			to.Ruling, to.Wake = Ready, until
-		}
+		to.Ready = !c.passed(s.Since + longestStartup + p.MinReady)
 	}
 	return to
 }
 
 // newer returns the decision about a standby whose revision is newer than the holder's.
-func (p Pod) newer(now time.Duration, to StandbyDecision, s Slot, w StandbyFacts) StandbyDecision {
+func (p Pod) newer(c *clock, to StandbyDecision, s Slot, w StandbyFacts) StandbyDecision {
 	holder, turns := api.PodOf(s.Holder), s.Rollout.of(p.Revision)
 	switch {
 	case s.Rollout.Yields == Not:
@@ -167,23 +133,26 @@ func (p Pod) newer(now time.Duration, to StandbyDecision, s Slot, w StandbyFacts
 		return to.notReady(reasonWaits, "not every gated container waits for the slot, so "+p.name()+" does not ask "+holder+" yet")
 	}
 	to.Due = true
-	if from := w.Due + elsewhere; w.Failed && (w.Due == 0 || now < from) {
-		if w.Due == 0 {
-			from = now + elsewhere
-		}
-		to.Wake = from
+	if w.Failed && !c.passed(cmp.Or(w.Due, c.now)+elsewhere) {
 		return to.notReady(reasonWaits, "another pod of "+p.name()+" may ask "+holder+" first")
 	}
 	to.Wish = api.WantsNewer
 	return to.notReady(reasonAsks, fmt.Sprintf("asks %s for turn %d of %s", holder, turns.Count+1, p.name()))
 }
 
+// wishesAsPreferred reports whether a standby of the holder's revision wishes for the slot because it is
+// preferred: once it has been Ready for [Settled], unless its application was the last to hang. After each hang
+// of its application that time is twice as long.
+func (p Pod) wishesAsPreferred(c *clock, s Slot, w StandbyFacts) bool {
+	return s.Rollout.Prefers && w.Preferred && w.Whole && w.ReadySince != 0 && s.Rollout.Hung != p.Identity &&
+		c.passed(w.ReadySince+Settled<<min(w.Hangs, 6))
+}
+
 func (s StandbyDecision) notReady(reason, message string) StandbyDecision {
-	s.Ruling, s.Reason, s.Message = NotReady, reason, message
+	s.NotReady, s.Reason, s.Message = true, reason, message
 	return s
 }
 
-// name returns the name of the pod's revision for people.
 func (p Pod) name() string { return fmt.Sprintf("revision %d", p.Revision.Number) }
 
 // turnOf describes the last turn of the pod's revision for people.

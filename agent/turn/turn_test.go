@@ -85,78 +85,78 @@ func TestStandbyAsksOnlyHolderOfAnOlderRevision(t *testing.T) {
 		waiting StandbyFacts
 		want    StandbyDecision
 	}{
-		"same revision":               {pod: pod("a2", old), slot: heldBy(a1, Later), want: StandbyDecision{Ruling: Free, Wake: pace.Never}},
-		"same revision after an undo": {pod: pod("a2", undone), slot: heldBy(a1, Later), want: StandbyDecision{Ruling: Free, Wake: pace.Never}},
+		"same revision":               {pod: pod("a2", old), slot: heldBy(a1, Later), want: StandbyDecision{Wake: pace.Never}},
+		"same revision after an undo": {pod: pod("a2", undone), slot: heldBy(a1, Later), want: StandbyDecision{Wake: pace.Never}},
 		"same revision, holder in its turn": {pod: b2, slot: inTurn(b1), want: StandbyDecision{
-			Ruling: NotReady, Reason: reasonWaits, Message: "b1 has turn 1 of revision 7",
+			NotReady: true, Reason: reasonWaits, Message: "b1 has turn 1 of revision 7",
 			TakeFrom: 1030 * time.Second, Wake: pace.Never,
 		}},
 		"same revision, holder not proven": {pod: b2, slot: heldBy(b1, Now), want: StandbyDecision{
-			Ruling: NotReady, Reason: reasonWaits, Message: "b1 has the slot for revision 7, which has not served yet",
+			NotReady: true, Reason: reasonWaits, Message: "b1 has the slot for revision 7, which has not served yet",
 			TakeFrom: expiry, Wake: pace.Never,
 		}},
 		"newer, holder yields": {pod: b1, slot: heldBy(a1, Now), waiting: whole, want: StandbyDecision{
-			Ruling: NotReady, Reason: reasonAsks, Message: "asks a1 for turn 1 of revision 7", Wish: api.WantsNewer, Due: true,
+			NotReady: true, Reason: reasonAsks, Message: "asks a1 for turn 1 of revision 7", Wish: api.WantsNewer, Due: true,
 			TakeFrom: expiry, Wake: pace.Never,
 		}},
 		"newer, image missing": {pod: b1, slot: heldBy(a1, Now), want: StandbyDecision{
-			Ruling: NotReady, Reason: reasonWaits, TakeFrom: expiry, Wake: pace.Never,
+			NotReady: true, Reason: reasonWaits, TakeFrom: expiry, Wake: pace.Never,
 			Message: "not every gated container waits for the slot, so revision 7 does not ask a1 yet",
 		}},
 		"newer, after a turn of this pod": {pod: b1, slot: heldBy(a1, Now).turns(1), waiting: StandbyFacts{Whole: true, Failed: true}, want: StandbyDecision{
-			Ruling: NotReady, Reason: reasonWaits, Message: "another pod of revision 7 may ask a1 first", Due: true,
+			NotReady: true, Reason: reasonWaits, Message: "another pod of revision 7 may ask a1 first", Due: true,
 			TakeFrom: 1030 * time.Second, Wake: 25 * time.Second,
 		}},
 		"newer, no other pod asked": {
 			pod: b1, slot: heldBy(a1, Now).turns(1), waiting: StandbyFacts{Whole: true, Failed: true, Due: 15 * time.Second},
 			want: StandbyDecision{
-				Ruling: NotReady, Reason: reasonAsks, Message: "asks a1 for turn 2 of revision 7", Wish: api.WantsNewer, Due: true,
+				NotReady: true, Reason: reasonAsks, Message: "asks a1 for turn 2 of revision 7", Wish: api.WantsNewer, Due: true,
 				TakeFrom: 1030 * time.Second, Wake: pace.Never,
 			},
 		},
 		"newer, holder has not rested": {pod: b1, slot: heldBy(a1, Later), waiting: whole, want: StandbyDecision{
-			Ruling: NotReady, Reason: reasonWaits, Message: "a1 yields to revision 7 once it has served for 1m0s", TakeFrom: expiry, Wake: pace.Never,
+			NotReady: true, Reason: reasonWaits, Message: "a1 yields to revision 7 once it has served for 1m0s", TakeFrom: expiry, Wake: pace.Never,
 		}},
 		"newer, next turn noted": {pod: b1, slot: next, waiting: whole, want: StandbyDecision{
-			Ruling: NotReady, Reason: reasonWaits, Message: "turn 2 of revision 7 failed; turn 3 comes at 2026-01-02T03:09:05Z",
+			NotReady: true, Reason: reasonWaits, Message: "turn 2 of revision 7 failed; turn 3 comes at 2026-01-02T03:09:05Z",
 			TakeFrom: 1030 * time.Second, Wake: pace.Never,
 		}},
 		"newer, same template applied again": {
 			pod: pod("b3", api.Revision{Workload: workload, Number: 9, Hash: "new"}), slot: next, waiting: whole,
-			want: StandbyDecision{Ruling: NotReady, Reason: reasonAsks, Message: "asks a1 for turn 1 of revision 9", Wish: api.WantsNewer, Due: true, TakeFrom: expiry, Wake: pace.Never},
+			want: StandbyDecision{NotReady: true, Reason: reasonAsks, Message: "asks a1 for turn 1 of revision 9", Wish: api.WantsNewer, Due: true, TakeFrom: expiry, Wake: pace.Never},
 		},
 		"newer, paused": {pod: b1, slot: heldBy(a1, "no"), waiting: whole, want: StandbyDecision{
-			Ruling: NotReady, Reason: reasonWaits, Message: "a1 holds the slot, which is paused", TakeFrom: expiry, Wake: pace.Never,
+			NotReady: true, Reason: reasonWaits, Message: "a1 holds the slot, which is paused", TakeFrom: expiry, Wake: pace.Never,
 		}},
-		"older, holder in its turn": {pod: pod("a2", old), slot: inTurn(b1), want: StandbyDecision{Ruling: Ready, Wake: longestStartup}},
+		"older, holder in its turn": {pod: pod("a2", old), slot: inTurn(b1), want: StandbyDecision{Ready: true, Wake: longestStartup}},
 		"older, not proven itself": {pod: b1, slot: inTurn(pod("c1", newest)), want: StandbyDecision{
-			Ruling: NotReady, Reason: reasonWaits, Message: "revision 7 has not served yet, and c1 holds the slot", TakeFrom: 1030 * time.Second, Wake: pace.Never,
+			NotReady: true, Reason: reasonWaits, Message: "revision 7 has not served yet, and c1 holds the slot", TakeFrom: 1030 * time.Second, Wake: pace.Never,
 		}},
-		"older, holder proven":           {pod: pod("a2", old), slot: heldBy(b1, Now), want: StandbyDecision{Ruling: Free, Wake: pace.Never}},
-		"free, own revision proven":      {pod: pod("a2", old), slot: freed(""), want: StandbyDecision{Ruling: Free, Wake: pace.Never}},
-		"free, named":                    {pod: b1, slot: freed("b1_u").turns(2), want: StandbyDecision{Ruling: NotReady, Reason: reasonWaits, Message: unproven, Wake: pace.Never}},
-		"free, newer without a turn":     {pod: b1, slot: freed(""), want: StandbyDecision{Ruling: NotReady, Reason: reasonWaits, Message: unproven, TakeFrom: 101 * time.Second, Wake: pace.Never}},
-		"free, newer after failed turns": {pod: b1, slot: freed("").turns(1), want: StandbyDecision{Ruling: NotReady, Reason: reasonWaits, Message: unproven, TakeFrom: 130 * time.Second, Wake: pace.Never}},
-		"expired":                        {pod: b1, slot: expired, waiting: whole, want: StandbyDecision{Ruling: NotReady, Reason: reasonWaits, Message: unproven, TakeFrom: 50 * time.Second, Wake: pace.Never}},
-		"free, nothing proven":           {pod: b1, slot: Slot{Known: true}, want: StandbyDecision{Ruling: Free, Wake: pace.Never}},
+		"older, holder proven":           {pod: pod("a2", old), slot: heldBy(b1, Now), want: StandbyDecision{Wake: pace.Never}},
+		"free, own revision proven":      {pod: pod("a2", old), slot: freed(""), want: StandbyDecision{Wake: pace.Never}},
+		"free, named":                    {pod: b1, slot: freed("b1_u").turns(2), want: StandbyDecision{NotReady: true, Reason: reasonWaits, Message: unproven, Wake: pace.Never}},
+		"free, newer without a turn":     {pod: b1, slot: freed(""), want: StandbyDecision{NotReady: true, Reason: reasonWaits, Message: unproven, TakeFrom: 101 * time.Second, Wake: pace.Never}},
+		"free, newer after failed turns": {pod: b1, slot: freed("").turns(1), want: StandbyDecision{NotReady: true, Reason: reasonWaits, Message: unproven, TakeFrom: 130 * time.Second, Wake: pace.Never}},
+		"expired":                        {pod: b1, slot: expired, waiting: whole, want: StandbyDecision{NotReady: true, Reason: reasonWaits, Message: unproven, TakeFrom: 50 * time.Second, Wake: pace.Never}},
+		"free, nothing proven":           {pod: b1, slot: Slot{Known: true}, want: StandbyDecision{Wake: pace.Never}},
 		"own failed turn, not released": {pod: b1, slot: inTurn(b1), want: StandbyDecision{
-			Ruling: NotReady, Reason: reasonInTurn, Message: "turn 1 of revision 7 has ended before it was proven",
+			NotReady: true, Reason: reasonInTurn, Message: "turn 1 of revision 7 has ended before it was proven",
 			TakeFrom: 1030 * time.Second, Wake: pace.Never,
 		}},
 		"own turn of an earlier process": {pod: b1, slot: earlier(inTurn(b1)), want: StandbyDecision{
-			Ruling: NotReady, Reason: reasonInTurn, Message: "turn 1 of revision 7 has ended before it was proven",
+			NotReady: true, Reason: reasonInTurn, Message: "turn 1 of revision 7 has ended before it was proven",
 			Failed: true, TakeFrom: 1030 * time.Second, Wake: pace.Never,
 		}},
 		"own hold that was no turn": {pod: b1, slot: heldBy(b1, Now), want: StandbyDecision{
-			Ruling: NotReady, Reason: reasonWaits, Message: "revision 7 has ended before it was proven",
+			NotReady: true, Reason: reasonWaits, Message: "revision 7 has ended before it was proven",
 			TakeFrom: expiry, Wake: pace.Never,
 		}},
-		"own proven hold":           {pod: pod("a1", old), slot: heldBy(pod("a1", old), Now), want: StandbyDecision{Ruling: Free, Wake: pace.Never}},
-		"another workload holds":    {pod: pod("x", other), slot: heldBy(a1, Now), waiting: whole, want: StandbyDecision{Ruling: Free, Wake: pace.Never}},
-		"unknown revision":          {pod: pod("x", api.Revision{}), slot: heldBy(a1, Now), waiting: whole, want: StandbyDecision{Ruling: Free, Wake: pace.Never}},
-		"holder's agent is older":   {pod: b1, slot: unwritten, waiting: whole, want: StandbyDecision{Ruling: Free, TakeFrom: expiry, Wake: pace.Never}},
-		"Lease was not read":        {pod: b1, slot: unread, waiting: whole, want: StandbyDecision{Ruling: Free, Wake: pace.Never}},
-		"holder's revision unknown": {pod: b1, slot: heldBy(pod("x", api.Revision{}), Now), waiting: whole, want: StandbyDecision{Ruling: Free, TakeFrom: expiry, Wake: pace.Never}},
+		"own proven hold":           {pod: pod("a1", old), slot: heldBy(pod("a1", old), Now), want: StandbyDecision{Wake: pace.Never}},
+		"another workload holds":    {pod: pod("x", other), slot: heldBy(a1, Now), waiting: whole, want: StandbyDecision{Wake: pace.Never}},
+		"unknown revision":          {pod: pod("x", api.Revision{}), slot: heldBy(a1, Now), waiting: whole, want: StandbyDecision{Wake: pace.Never}},
+		"holder's agent is older":   {pod: b1, slot: unwritten, waiting: whole, want: StandbyDecision{TakeFrom: expiry, Wake: pace.Never}},
+		"Lease was not read":        {pod: b1, slot: unread, waiting: whole, want: StandbyDecision{Wake: pace.Never}},
+		"holder's revision unknown": {pod: b1, slot: heldBy(pod("x", api.Revision{}), Now), waiting: whole, want: StandbyDecision{TakeFrom: expiry, Wake: pace.Never}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			assert.Equal(t, c.want, c.pod.Standby(20*time.Second, c.slot, c.waiting))
@@ -170,11 +170,11 @@ func TestStandbyOfOldRevisionStaysReadyDuringTurn(t *testing.T) {
 	s := inTurn(pod("b1", newer))
 	s.Since, s.FreeAt = 10*time.Second, 2*longestStartup
 	at := 10*time.Second + longestStartup
-	assert.Equal(t, Ready, pod("a2", old).Standby(at-1, s, StandbyFacts{}).Ruling, "the probes of the newer revision may allow it an hour")
-	assert.Equal(t, Free, pod("a2", old).Standby(at, s, StandbyFacts{}).Ruling)
+	assert.True(t, pod("a2", old).Standby(at-1, s, StandbyFacts{}).Ready, "the probes of the newer revision may allow it an hour")
+	assert.Equal(t, StandbyDecision{Wake: pace.Never}, pod("a2", old).Standby(at, s, StandbyFacts{}))
 	patient := pod("a2", old)
 	patient.MinReady = time.Minute
-	assert.Equal(t, Ready, patient.Standby(at, s, StandbyFacts{}).Ruling)
+	assert.True(t, patient.Standby(at, s, StandbyFacts{}).Ready)
 }
 
 func TestServingTimeDecidesWhetherAHolderYields(t *testing.T) {
@@ -207,7 +207,7 @@ func TestServingTimeDecidesWhetherAHolderYields(t *testing.T) {
 		"asker has waited":               {pod: pod("a1", old), hold: HolderFacts{Rollout: counted(2)}, serving: 1 * s, now: 300 * s, ask: asks, yields: Now, to: "b1_u", wake: 611 * s},
 		"asker waits an hour":            {pod: pod("a1", old), hold: HolderFacts{Rollout: counted(9)}, serving: 1 * s, now: 3599 * s, ask: asks, yields: Now, wake: 3600 * s},
 		"newest asks meanwhile":          {pod: pod("a1", old), hold: HolderFacts{Rollout: counted(9)}, serving: 1 * s, now: 700 * s, ask: wish("c_u", newest), yields: Now, to: "c_u", wake: 3600 * s},
-		"hangs":                          {pod: pod("a1", old), now: 2 * s, ask: asks, yields: Now, to: "b1_u", wake: 60 * s},
+		"hangs":                          {pod: pod("a1", old), now: 2 * s, ask: asks, yields: Now, to: "b1_u"},
 		"hangs, its probes wait long":    {pod: Pod{Identity: "a1_u", Revision: old, Startup: 3600 * s}, hold: HolderFacts{Rollout: counted(1)}, now: 600 * s, ask: asks, yields: Now, to: "b1_u", wake: 3600 * s},
 		"hangs, asker has failed":        {pod: pod("a1", old), hold: HolderFacts{Rollout: counted(1)}, now: 59 * s, ask: asks, yields: Now, wake: 60 * s},
 		"is paused":                      {pod: pod("a1", old), hold: HolderFacts{Paused: true}, serving: 1 * s, now: 99 * s, ask: asks, yields: Not, wake: 611 * s},
@@ -237,7 +237,7 @@ func TestServingTimeDecidesWhetherAHolderYields(t *testing.T) {
 			got := c.pod.Holder(began+c.now, wall, h)
 			assert.Equal(t, c.yields, got.Rollout.Yields)
 			assert.Equal(t, c.to, got.To.Identity)
-			assert.Equal(t, c.proving, got.Proving)
+			assert.Equal(t, c.proving, got.Message != "")
 			assert.Equal(t, c.failed, got.Failed)
 			wake := pace.Never
 			if c.wake != 0 {
