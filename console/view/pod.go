@@ -236,8 +236,10 @@ type Standby struct {
 	// standby has been Ready; nil if it is not.
 	preferred  bool
 	readySince *time.Time
-	// revision identifies the pod's template; the zero value without turns.
+	// revision identifies the pod's template; the zero value without turns. The field "trouble" reports that
+	// something keeps the pod's containers from running.
 	revision api.Revision
+	trouble  bool
 }
 
 // claimant has the facts about a gated pod that are the same for all slots that the pod claims. Any
@@ -297,7 +299,7 @@ func standbyOf(pod *corev1.Pod) *Standby {
 		standby.Ready, standby.Reason, standby.Message = said.Status == corev1.ConditionTrue, api.Shortened(said.Reason, MaxWord), api.Shortened(said.Message, MaxMessage)
 	}
 	if trouble := Trouble(*pod); trouble != "" && !standby.Program {
-		standby.Ready = false
+		standby.Ready, standby.trouble = false, true
 		standby.Message += "; " + trouble
 	}
 	if pod.DeletionTimestamp != nil {

@@ -224,6 +224,7 @@ func (c conversation) waits() string {
 		return fmt.Sprintf("The rollout waits: turn %d of revision %d comes at %s, because turn %d failed. A newer version, or kubectl rollout undo, need not wait. "+
 			"Read the log of that turn, with --previous if the container has restarted since: kubectl logs -n %s %s",
 			t.Count+1, t.Revision.Number, clock(&t.Next), t.Count, c.Namespace, waiting.Pod)
+	case wish == nil && waiting.trouble: // it will not wish before somebody helps
 	case wish != nil && wish.Say == api.WantsBack:
 		return fmt.Sprintf("%s has wished to have the slot back since %s. %s gives it back only if its application does not begin to serve in time: look at %s.", wish.Pod, clock(wish.Since), h.Pod, h.Pod)
 	case r.Yields == later && h.ServingSince != nil:

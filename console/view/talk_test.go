@@ -91,6 +91,12 @@ func TestSlotSaysWhyItsNextMoveWaits(t *testing.T) {
 			annotations: rollout(`"yields":"later"`), pods: []*corev1.Pod{waits("x")},
 			want: "The rollout waits: old has served since 2026-11-23T11:59:40Z; it yields after a minute of service, at 2026-11-23T12:00:40Z. There is nothing to do.",
 		},
+		"holder serves for a moment, and the image is missing": {
+			annotations: rollout(`"yields":"later"`), pods: []*corev1.Pod{says("new", api.ReasonWaitsForItsTurn, "x", of("u/5/x"), func(p *corev1.Pod) {
+				p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "app", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff"}}}}
+			})},
+			want: "The rollout waits for new (WaitsForItsTurn: x; its container app does not run: ImagePullBackOff).",
+		},
 		"paused": {
 			annotations: and(rollout(`"yields":"no"`), api.PausedAnnotation, "hold"), pods: []*corev1.Pod{waits("x")},
 			want: "The rollout waits: singleton.deployment.web is paused by hand, so old does not yield. To end that: kubectl metaparticle resume -n shop singleton.deployment.web",
