@@ -307,7 +307,6 @@ func (s standby) answer(d status.Decision, standing turn.StandbyDecision, v elec
 		if hangs(v) && takes && !turns && s.starts.hinders(s.now, v.Record.Holder) == "" {
 			return api.Takes, pace.Never
 		}
-		return "", pace.Never
 	case stays && takes && holder.Revision.Same(s.config.Revision):
 		return api.Either, pace.Never
 	// A deleted standby that forwards does not stay, but must let connections wait. So this standby answers

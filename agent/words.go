@@ -120,12 +120,12 @@ const (
 	mostTries = 5
 	// wordPause is the least average time between the words of a pod about different things, and wordBurst
 	// the number of such words in direct succession: two wishes and their answers. Without these bounds, a
-	// thief of the holder's rights could cause many writes by announcing a new end many times a second.
+	// thief of the holder's rights could cause many writes by announcing a new end many times a second. After a
+	// failure, no further attempt comes later than wordPause.
 	wordPause = 10 * time.Second
 	wordBurst = 4
-	// After wishPause a pod looks whether the next Lease still has its wish. The later times are twice as
-	// long each, up to longestWishPause. After a failure, no further attempt comes later than wishPause.
-	wishPause        = 10 * time.Second
+	// After wordPause a pod also looks whether the next Lease still has its wish. The later times are twice as
+	// long each, up to longestWishPause.
 	longestWishPause = 10 * time.Minute
 )
 
@@ -171,7 +171,7 @@ func (s *speaker) say(ctx context.Context, say api.Say, to string, spread time.D
 		w.Revision, w.At = s.config.Revision, s.config.Wall().UnixMilli()
 	}
 	pause := time.Duration(s.random.Int64N(int64(max(1, spread))))
-	look := wishPause + time.Duration(s.random.Int64N(int64(wishPause))) // many standbys that look at once would only conflict
+	look := wordPause + time.Duration(s.random.Int64N(int64(wordPause))) // many standbys that look at once would only conflict
 	s.word = w
 	ctx, s.endNow = context.WithCancel(ctx)
 	s.group.Go(func() { s.write(ctx, w, insists, pause, look) })
@@ -191,14 +191,14 @@ func (s *speaker) write(ctx context.Context, w api.Word, insists bool, pause, lo
 				s.err = err
 			}
 		})
-		least, most := s.self.Budget.Retry, wishPause // another pod may write all the time
+		least, most := s.self.Budget.Retry, wordPause // another pod may write all the time
 		switch {
 		case err == nil && !w.Say.Wish():
 			return
 		case err == nil:
 			insists, least, most = true, look, longestWishPause
 		case errors.Is(err, kube.ErrForbidden):
-			least = wishPause // enroll must grant the right first
+			least = wordPause // enroll must grant the right first
 		}
 		if err != nil {
 			s.config.Log.Warn("word is not written", "say", w.Say, "to", w.To, "err", err)

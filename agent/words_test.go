@@ -266,13 +266,13 @@ func TestLostWishIsSaidAgain(t *testing.T) {
 			wishes := func() bool { return w.words().Of(b.identity()) }
 			w.within(time.Second, "the pod wishes", wishes)
 			lose(w)
-			w.within(2*wishPause, "the pod wishes again", wishes)
+			w.within(2*wordPause, "the pod wishes again", wishes)
 			gets := b.about("get")
 			w.pass(time.Hour)
 			assert.Equal(t, 2, b.about("put"))
 			assert.LessOrEqual(t, b.about("get")-gets, 11, "at 10 s, 20 s, …, 10 min")
 			lose(w)
-			w.within(longestWishPause+wishPause, "the pod wishes again", wishes)
+			w.within(longestWishPause+wordPause, "the pod wishes again", wishes)
 		}))
 	}
 }

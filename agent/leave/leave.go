@@ -246,12 +246,6 @@ func (l *Leave) half(f Facts) time.Duration {
 	return l.signalled + max(0, f.Ends-l.signalled)/2
 }
 
-// closesBy returns the instant by which the stage "closing" must begin, so that the standbys let new connections
-// wait before the application stops. That stage needs another write, as the stage "leaving" did.
-func (l *Leave) closesBy(f Facts) time.Duration {
-	return l.half(f) - max(2*Passing, (1+slower)*l.took())
-}
-
 // took returns the time that the stage's write took; zero while it is not stored.
 func (l *Leave) took() time.Duration {
 	if l.stored == 0 {
@@ -366,7 +360,9 @@ func (l *Leave) out(now time.Duration, f Facts) (ended bool, wake time.Duration)
 	// Without an answer the successor was not Ready, so no node sends it connections.
 	unprepared := func(w api.Word) bool { return w.Identity == l.successor && w.Say != api.Prepared }
 	if l.stored != 0 && slices.ContainsFunc(f.Answers, unprepared) {
-		at = max(at, min(l.by(f.EndpointDelay+Patience, f), l.closesBy(f)))
+		// The standbys must let new connections wait before half of the grace is over, after one more write.
+		closesBy := l.half(f) - max(2*Passing, (1+slower)*l.took())
+		at = max(at, min(l.by(f.EndpointDelay+Patience, f), closesBy))
 	}
 	switch {
 	case now < at:
