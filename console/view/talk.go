@@ -287,8 +287,10 @@ func (r record) nextTurn(waiting *Standby) int {
 func (c conversation) hangs() string {
 	h, r := c.Holder, c.rollout
 	switch {
-	case h.yieldAfter == 0 || h.failing == nil || h.ServingSince != nil || h.Since == nil || r.Yielder != "" || c.Paused != "" || c.Talk != nil && c.Talk.Leaves:
+	case h.yieldAfter == 0 || h.failing == nil || h.ServingSince != nil || h.Since == nil || r.Yielder != "" || c.Talk != nil && c.Talk.Leaves:
 		return ""
+	case c.Paused != "":
+		return fmt.Sprintf("%s has failed its readiness probe since %s, and keeps the slot, because %s is paused by hand. To end that: kubectl metaparticle resume -n %s %s", h.Pod, clock(h.failing), c.Slot.Slot, c.Namespace, c.Slot.Slot)
 	case c.alone:
 		return fmt.Sprintf("%s has failed its readiness probe since %s, and keeps the slot, because no other pod claims it: read its log, or add a replica.", h.Pod, clock(h.failing))
 	}

@@ -180,6 +180,11 @@ func TestSlotSaysWhyItsNextMoveWaits(t *testing.T) {
 			want: "old has failed its readiness probe since 2026-11-23T11:59:20Z. If its application has served in this hold, it hands over from 2026-11-23T12:00:20Z on, to a standby that answers. " +
 				"Read its log: kubectl logs -n shop old",
 		},
+		"it fails its probe, and is paused": {
+			annotations: and(unserved(""), api.PausedAnnotation, "hold"), pods: []*corev1.Pod{hung},
+			want: "old has failed its readiness probe since 2026-11-23T11:59:20Z, and keeps the slot, because singleton.deployment.web is paused by hand. " +
+				"To end that: kubectl metaparticle resume -n shop singleton.deployment.web",
+		},
 		"applications have hung": {
 			annotations: unserved(`,"hangs":6,"hung":"c_c-uid"`), pods: []*corev1.Pod{hung},
 			want: "old has failed its readiness probe since 2026-11-23T11:59:20Z. If its application has served in this hold, it hands over from 2026-11-23T12:00:20Z on, to a standby that answers. " +
