@@ -26,6 +26,9 @@ func New(config Config) (*Agent, error) {
 	}
 	config = config.withDefaults()
 	budget, err := api.NewBudget(config.LeaseDuration)
+	if err == nil {
+		budget, err = budget.Failsafe(config.Failsafe)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
 	}

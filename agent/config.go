@@ -163,6 +163,9 @@ type Claims struct {
 	// its Services. During that time a standby that is about to end still accepts connections,
 	// and a holder still serves.
 	EndpointDelay time.Duration
+	// Failsafe is the longest outage of the API server that the application survives ([api.Budget.Failsafe]);
+	// zero for what LeaseDuration gives.
+	Failsafe time.Duration
 	// YieldAfter is the time for which the application may fail its readiness probe before the holder
 	// hands over; zero means for ever.
 	YieldAfter time.Duration

@@ -59,7 +59,7 @@ func simulate(t *testing.T, f func(w *world)) {
 		for _, p := range w.pods {
 			p.kill()
 		}
-		w.pass(2 * time.Minute)
+		w.pass(15 * time.Minute) // longer than every grant
 	})
 }
 

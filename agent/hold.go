@@ -51,6 +51,8 @@ type hold struct {
 	// The next renewal writes turns.Rollout.
 	turns turn.HolderFacts
 	turn  turn.HolderDecision
+	// ride decides whether a planned end waits for the API server.
+	ride ride
 	// leaving has the decisions about how the pod leaves its Services before the hold ends.
 	leaving leaving
 }
@@ -63,6 +65,7 @@ func newHold(s *state, claimed elector.State) *hold {
 		ID: h.id, Since: h.since, Resumed: h.resumed, Rollout: slotOf(h.record()).Rollout,
 		YieldAfter: s.config.YieldAfter, Prefers: s.config.Prefer == PrefersOthers,
 	}
+	h.ride.waits = s.config.Failsafe != 0
 	if h.resumed {
 		h.serving = claimed.Serving
 		h.turns.Failing = s.now // until the first answer of a probe
@@ -193,6 +196,10 @@ func (h *hold) ends(s elector.State) (ending, time.Duration) {
 	now, drain := h.now, h.self.Budget.Drain
 	drainAt := h.drainAt(s)
 	wake, wished, outcome := drainAt, h.leaving.due(h.wish(s)), h.outcome(h.id)
+	over := !h.shims.Outstanding(h.id) && len(h.grantable()) == 0
+	if h.ride.on(now, s.From, h.mayHold() && (over || wished.reason != "")) {
+		over, wished = false, ending{}
+	}
 	switch {
 	case s.Taken:
 		// The child gets no grace, because another pod may run now.
@@ -219,7 +226,7 @@ func (h *hold) ends(s elector.State) (ending, time.Duration) {
 			return ending{reason: status.ReasonNotStarted, grace: drain}, 0
 		}
 		wake = min(wake, startsBy)
-	case !h.shims.Outstanding(h.id) && (!h.mayHold() || len(h.grantable()) == 0):
+	case !h.shims.Outstanding(h.id) && !h.mayHold(), over:
 		return ending{reason: status.ReasonEnded, grace: drain}, 0
 	case wished.reason != "":
 		return wished, 0
@@ -268,7 +275,7 @@ func (h *hold) wish(s elector.State) ending {
 // duration ago. With the gate "pod", only a restart by the kubelet stops the application. The
 // kubelet restarts nothing in a deleted pod, so with that gate the result is always false.
 func (h *hold) deletedEarly() bool {
-	return h.deletion.deletedIn == h.id && !h.config.KubeletStops && h.now < h.since+h.self.Budget.Duration
+	return h.deletion.deletedIn == h.id && !h.config.KubeletStops && h.now < h.since+h.self.Budget.LeaseDuration()
 }
 
 // learnGap stores when an init container has succeeded under the hold. From that instant the hold
@@ -285,16 +292,16 @@ func (h *hold) learnGap() {
 // needed reports whether the hold needs renewals. A hold needs renewals while a connected shim
 // may have a child of the hold. After the success of an init container, the hold needs renewals
 // until the next container gets a grant. The hold also needs renewals while a first grant waits
-// for the start lock, or for a renewal after a leap.
+// for the start lock, or for a renewal after a leap, and while the end of the hold waits for a renewal.
 func (h *hold) needed(s elector.State) bool {
-	return h.shims.Supported(h.id) || h.awaitsRenewal(s) || h.waitsToStart()
+	return h.shims.Supported(h.id) || h.awaitsRenewal(s) || h.waitsToStart() || h.ride.since != 0
 }
 
 // renew renews each slot whose renewal is due, while the hold needs renewals. The result is the
 // instant of the next renewal.
 func (h *hold) renew(ctx context.Context, s elector.State, guard bool) time.Duration {
 	f := h.baseFacts()
-	f.Renew, f.Guard = h.needed(s), guard
+	f.Renew, f.Guard, f.RenewedSince = h.needed(s), guard, h.ride.since
 	if f.Profile.Serving, f.Profile.Leaving = h.serving, h.leaving.Says; f.Profile.Leaving != "" {
 		f.Profile.Leave = h.leaving.id
 	}

@@ -18,7 +18,7 @@ const (
 	MaxLeaseDuration = time.Hour
 )
 
-// Budget divides a lease duration, counted from the instant at which the last
+// Budget divides the duration in a Lease, counted from the instant at which the last
 // successful renewal was sent:
 //
 //	|—— RenewDeadline ——|—— Drain ——|—— Kill ——|—— Margin ——|
@@ -29,9 +29,10 @@ const (
 // sending. So a standby starts its child a Margin after the deadline at the earliest. The Margin
 // covers two clocks that run at different rates, and a watchdog that is scheduled late.
 type Budget struct {
-	// Duration is the lease duration, as written into the Lease.
+	// Duration is the duration that the holder writes into the Lease: the lease duration, or a longer one
+	// with [Budget.Failsafe].
 	Duration time.Duration
-	// Renew is the period of a holder's renewals: a sixth of the duration.
+	// Renew is the period of a holder's renewals: a sixth of the lease duration.
 	Renew time.Duration
 	// RequestTimeout bounds one request: half a renewal period.
 	RequestTimeout time.Duration
@@ -85,6 +86,30 @@ func NewBudget(d time.Duration) (Budget, error) {
 	b.RenewDeadline = d - b.Margin - b.Kill - b.Drain
 	return b, nil
 }
+
+// failsafeSlack is the time for the first requests after an outage, of which some may still fail.
+const failsafeSlack = 10 * time.Second
+
+// Failsafe returns the budget of a holder that rides out an outage of the API server of the given length.
+// Only the duration in the Lease becomes longer, and with it the time until the drain and the Margin.
+// Requests, renewals and the drain keep their times. An outage that the lease duration covers anyway changes
+// nothing. If the Lease would get a duration above [MaxLeaseDuration], the result is an error.
+func (b Budget) Failsafe(outage time.Duration) (Budget, error) {
+	if outage <= b.Outage() {
+		return b, nil
+	}
+	deadline := outage + b.Renew + failsafeSlack + b.Drain + b.Kill
+	d := (deadline*marginPart/(marginPart-1) + time.Second - 1).Truncate(time.Second)
+	if d > MaxLeaseDuration {
+		return Budget{}, fmt.Errorf("to survive an outage of %v, the Lease would need a duration of %v, and the longest is %v", outage, d, MaxLeaseDuration)
+	}
+	b.Duration, b.Margin = d, d/marginPart
+	b.RenewDeadline = d - b.Margin - b.Kill - b.Drain
+	return b, nil
+}
+
+// LeaseDuration returns the lease duration without [Budget.Failsafe].
+func (b Budget) LeaseDuration() time.Duration { return (6 * b.Renew).Round(time.Second) }
 
 // RenewPeriod returns the time between two renewals of a Lease with the duration d: a sixth of d.
 func RenewPeriod(d time.Duration) time.Duration { return d / 6 }

@@ -61,10 +61,57 @@ func FuzzBudgetPartsFitIntoTheLeaseDuration(f *testing.F) {
 	})
 }
 
+// The Lease's duration becomes longer with an outage that the lease duration does not cover, and nothing else
+// does.
+func TestFailsafeBudgetCoversTheOutage(t *testing.T) {
+	for d := MinLeaseDuration; d <= 10*time.Minute; d += 7 * time.Second {
+		ordinary, err := NewBudget(d)
+		require.NoError(t, err)
+		for outage := time.Duration(0); outage <= maxFailsafe; outage += 13 * time.Second {
+			b, err := ordinary.Failsafe(outage)
+			if err != nil {
+				require.Greater(t, outage*6/5+d, MaxLeaseDuration, "%v with %v", outage, d)
+				continue
+			}
+			checkParts(t, b)
+			require.GreaterOrEqual(t, b.Outage(), outage, "%v with %v", outage, d)
+			require.GreaterOrEqual(t, b.Duration, d)
+			require.LessOrEqual(t, b.Duration, MaxLeaseDuration)
+			require.Zero(t, b.Duration%time.Second, "a Lease has whole seconds")
+			b.Duration, b.Margin, b.RenewDeadline = ordinary.Duration, ordinary.Margin, ordinary.RenewDeadline
+			require.Equal(t, ordinary, b)
+			require.Equal(t, d, b.LeaseDuration())
+		}
+	}
+}
+
+func TestFailsafeStatesItsDuration(t *testing.T) {
+	const s, m = time.Second, time.Minute
+	for _, c := range []struct{ lease, outage, want time.Duration }{
+		{30 * s, 10 * m, 12*m + 30*s},
+		{0, 10 * m, 12*m + 30*s},
+		{0, 0, 0},
+		{30 * s, 0, 30 * s},
+		{30 * s, m, 102 * s},
+		{30 * s, 45 * m, 54*m + 30*s},
+		{10 * m, m, 10 * m},
+		{10 * m, 45 * m, MaxLeaseDuration},
+		{time.Nanosecond, m, MaxLeaseDuration},
+	} {
+		assert.Equal(t, c.want, Failsafe{Outage: c.outage}.Stated(c.lease), "%v with %v", c.outage, c.lease)
+	}
+}
+
 func checkBudget(t *testing.T, d time.Duration) {
 	t.Helper()
 	b, err := NewBudget(d)
 	require.NoError(t, err)
+	checkParts(t, b)
+}
+
+func checkParts(t *testing.T, b Budget) {
+	t.Helper()
+	d := b.Duration
 	require.LessOrEqual(t, b.RenewDeadline+b.Drain+b.Kill+b.Margin, d, "the parts fit into the lease")
 	require.Equal(t, b.Deadline(), b.RenewDeadline+b.Drain+b.Kill, "everything is dead at the deadline")
 	require.GreaterOrEqual(t, b.Margin, 2*time.Second)

@@ -39,6 +39,7 @@ const (
 	PortsAnnotation         = Prefix + "ports"
 	EndpointDelayAnnotation = Prefix + "endpoint-delay"
 	YieldAfterAnnotation    = Prefix + "yield-after"
+	FailsafeAnnotation      = Prefix + "failsafe"
 	PreferAnnotation        = Prefix + "prefer"
 	GateAnnotation          = Prefix + "gate"
 	InjectAnnotation        = Prefix + "inject"

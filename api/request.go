@@ -37,6 +37,8 @@ type Request struct {
 	WaitAtMost time.Duration
 	// YieldAfter is zero if the pod lacks [YieldAfterAnnotation].
 	YieldAfter time.Duration
+	// Failsafe has the zero value if the pod lacks [FailsafeAnnotation].
+	Failsafe Failsafe
 	// Prefer has the zero value if the pod lacks [PreferAnnotation].
 	Prefer Preference
 	// After are the conditions that must be met before the pod competes for its slots. For a pod
@@ -134,6 +136,31 @@ func (b Barrier) String() string { return b.Name + "=" + strconv.Itoa(b.Size) }
 
 // Preference is a label. Pods with this label are preferred as the holder.
 type Preference struct{ Key, Value string }
+
+// Failsafe is the outage of the API server that the application of a holder is to survive.
+type Failsafe struct {
+	// Outage is the longest such outage; zero for what [Budget.Outage] gives.
+	Outage time.Duration
+}
+
+// Stated returns the duration that a holder with this lease duration writes into its Lease: the lease
+// duration itself for the zero value, and the longest duration for values that the webhook refuses.
+func (f Failsafe) Stated(lease time.Duration) time.Duration {
+	if f == (Failsafe{}) {
+		return lease
+	}
+	b, err := NewBudget(cmp.Or(lease, DefaultLeaseDuration))
+	if err == nil {
+		b, err = b.Failsafe(f.Outage)
+	}
+	if err != nil {
+		return MaxLeaseDuration
+	}
+	return b.Duration
+}
+
+// String returns the text of the outage, as a person writes it.
+func (f Failsafe) String() string { return f.Outage.String() + "," + failsafeAlone }
 
 // String returns the text of the preference, as a person writes it.
 func (p Preference) String() string { return p.Key + "=" + p.Value }

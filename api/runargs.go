@@ -67,6 +67,9 @@ type RunArgs struct {
 	// EndpointDelay is the time for which nodes may still send new connections to a pod
 	// that has left its Services.
 	EndpointDelay time.Duration
+	// Failsafe is the longest outage of the API server that the application survives; zero for what the
+	// lease duration gives.
+	Failsafe time.Duration
 	// YieldAfter is zero for a holder that hangs and keeps its slot.
 	YieldAfter time.Duration
 	// Prefer has the zero value if no pod is preferred. [PreferEnv] has the pod's own value of the label.
@@ -211,6 +214,9 @@ var runArguments = arguments[RunArgs]{
 	durationArg("yield-after", "how long the application may fail its readiness probe before the holder hands over; 0: without a bound",
 		func(r *RunArgs) *time.Duration { return &r.YieldAfter }).
 		written(func(r RunArgs) bool { return r.YieldAfter != 0 }),
+	durationArg("failsafe", "the longest outage of the API server that the application survives; 0: what the lease duration gives",
+		func(r *RunArgs) *time.Duration { return &r.Failsafe }).
+		written(func(r RunArgs) bool { return r.Failsafe != 0 }),
 	{
 		name: "prefer", meaning: "the label by which a pod is preferred as the holder, as KEY=VALUE",
 		where: func(r RunArgs) bool { return r.Prefer != (Preference{}) },

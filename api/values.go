@@ -128,6 +128,38 @@ const (
 	maxYieldAfter = time.Hour
 )
 
+// Shorter outages need no failsafe, but a longer lease duration. The longest one is about what fits
+// into [MaxLeaseDuration].
+const (
+	minFailsafe = time.Minute
+	maxFailsafe = 45 * time.Minute
+)
+
+// failsafeAlone is the word by which a person states that the workload has one replica, so that nobody
+// else waits for the Lease.
+const failsafeAlone = "alone"
+
+func setFailsafe(r *Request, value string) (problem string) {
+	r.Failsafe, problem = ParseFailsafe(value)
+	return problem
+}
+
+// ParseFailsafe reads the value of [FailsafeAnnotation]. For another text, the result "problem" says what to
+// write.
+func ParseFailsafe(value string) (f Failsafe, problem string) {
+	text, alone, _ := strings.Cut(value, ",")
+	d, problem := duration(text, `"10m,alone"`)
+	switch {
+	case problem != "":
+		return Failsafe{}, problem
+	case d < minFailsafe || d > maxFailsafe:
+		return Failsafe{}, fmt.Sprintf("write a duration from %v to %v", minFailsafe, maxFailsafe)
+	case alone != failsafeAlone:
+		return Failsafe{}, fmt.Sprintf(`write "%s,%s", for a workload of one replica: with more, the others would wait as long for a dead holder`, text, failsafeAlone)
+	}
+	return Failsafe{Outage: d}, ""
+}
+
 func setYieldAfter(r *Request, value string) string {
 	d, problem := duration(value, `"60s" or "5m"`)
 	switch {

@@ -49,8 +49,9 @@ func (c claims) addPod(pod *corev1.Pod, optedIn bool) {
 	// Without the annotation of the lease duration, the default of the slot's kind applies. The
 	// agent uses the same default. A value that does not parse has no effect.
 	duration, _ := time.ParseDuration(a.duration)
+	failsafe, _ := api.ParseFailsafe(a.failsafe)
 	slots := slotsOf(pod)
-	c.add(pod, a.account, duration, slots...)
+	c.add(pod, a.account, failsafe.Stated(duration), slots...)
 	c.Count(madeBy(pod), step.Replicas{Living: 1}, slots...)
 }
 
@@ -68,7 +69,7 @@ func (c claims) addBarriers(pod *corev1.Pod) {
 
 // claimFields contains the fields of a pod that determine the pod's claims.
 type claimFields struct {
-	account, slots, duration string
+	account, slots, duration, failsafe string
 	// ended is set for a pod whose containers have all ended. A terminating pod still
 	// claims.
 	ended bool
@@ -87,6 +88,7 @@ func claimFieldsOf(pod *corev1.Pod) claimFields {
 		account:  pod.Spec.ServiceAccountName,
 		slots:    pod.Annotations[api.SlotsAnnotation],
 		duration: pod.Annotations[api.LeaseDurationAnnotation],
+		failsafe: pod.Annotations[api.FailsafeAnnotation],
 		ended:    ended(pod),
 		gate:     podspec.HasGate(&pod.Spec),
 
@@ -118,7 +120,7 @@ func (c claims) addWorkload(w workload, request api.Request) {
 		return
 	}
 	slots := request.Slots(w.group)
-	c.add(w.object, w.template.Spec.ServiceAccountName, request.LeaseDuration, slots...)
+	c.add(w.object, w.template.Spec.ServiceAccountName, request.Failsafe.Stated(request.LeaseDuration), slots...)
 	c.Count(w.group.String(), step.Replicas{Declared: true, Wanted: replicas(w.object)}, slots...)
 	for _, slot := range slots {
 		if _, pod := c.first[slot].(*corev1.Pod); pod {

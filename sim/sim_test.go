@@ -33,6 +33,8 @@ func TestRolloutsBreakNoInvariant(t *testing.T) { play.Seeds(t, world.ModelOfEnr
 
 func TestHangsBreakNoInvariant(t *testing.T) { play.Seeds(t, world.ModelOfEnroll, story.Hangs) }
 
+func TestOutagesBreakNoInvariant(t *testing.T) { play.Seeds(t, world.ModelOfEnroll, story.Outages) }
+
 func TestPreferencesBreakNoInvariant(t *testing.T) {
 	play.Seeds(t, world.ModelOfEnroll, story.Preferences)
 }

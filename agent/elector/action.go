@@ -44,6 +44,8 @@ type Facts struct {
 	// Renew requests renewals of the slots of a held claim. The field "Guard" requests a new
 	// watch of each slot whose watch has ended.
 	Renew, Guard bool
+	// RenewedSince requests a renewal at once, unless the last stored one was sent at this instant or later.
+	RenewedSince time.Duration
 }
 
 // Outcome is what the pod knows about the end of one of its holds.

@@ -32,6 +32,9 @@ type State struct {
 	// Deadline is the deadline of grants. Each of these two fields is the earliest such instant
 	// of all slots; [pace.Never] without slots.
 	DrainAt, Deadline time.Duration
+	// From is the earliest instant of all slots from which their deadline counts: at that instant the last
+	// stored renewal was sent, or an earlier one.
+	From time.Duration
 	// Lost is the lost slot that comes first in the order of acquisition; nil for none. The field
 	// "Taken" reports that another pod may hold a lost slot.
 	Lost  *Loss
@@ -86,6 +89,7 @@ func (c *claim) State() State {
 		return s
 	}
 	s.Deadline, s.DrainAt = c.campaign.slots.earliest((*lease.Hold).Deadline), c.campaign.slots.earliest((*lease.Hold).DrainAt)
+	s.From = c.campaign.slots.earliest((*lease.Hold).From)
 	s.Confirmed, s.Writes = c.need.leaps, c.campaign.writes
 	if len(c.campaign.slots) == 0 {
 		return s

@@ -13,9 +13,9 @@ import "github.com/metaparticle-io/metaparticle/agent/lease"
 const crowd = 8
 
 // renew sends the renewal of the slot if it is due. The next renewal is due a sixth of the lease
-// duration after the last one. A renewal is due at once after a leap of the wall clock, or if the
-// rollout has changed. The same is true if a note has changed that [same] compares. If the Lease
-// must first be read, renew sends that read instead.
+// duration after the last one. A renewal is due at once after a leap of the wall clock, if the
+// rollout has changed, or if [Facts.RenewedSince] asks for one. The same is true if a note has changed that
+// [same] compares. If the Lease must first be read, renew sends that read instead.
 func (s *slot) renew(p *plan, profile lease.Profile) {
 	if s.lost != nil {
 		return
@@ -25,7 +25,7 @@ func (s *slot) renew(p *plan, profile lease.Profile) {
 	if p.facts.Rollout != nil {
 		rollout = *p.facts.Rollout
 	}
-	if s.reread || s.confirmed < s.leaps || !same(s.held.Profile(), profile) || last.Rollout != rollout {
+	if s.reread || s.confirmed < s.leaps || s.held.From() < p.facts.RenewedSince || !same(s.held.Profile(), profile) || last.Rollout != rollout {
 		due = p.now
 	}
 	if due = max(due, s.tryAt, s.pace.NextAt()); p.now < due {

@@ -108,6 +108,9 @@ func (h *Hold) Record() Record { return h.record }
 // profile in the Lease.
 func (h *Hold) Profile() Profile { return h.profile }
 
+// From returns the instant from which the deadline counts.
+func (h *Hold) From() time.Duration { return h.from }
+
 // Deadline returns the instant by which every child must be dead.
 func (h *Hold) Deadline() time.Duration { return h.from + h.self.Budget.Deadline() }
 

@@ -60,7 +60,7 @@ func parseRun(args []string, env func(string) string) (runSettings, error) {
 		Claims: agent.Claims{
 			Need: need, StartSlots: start, LeaseDuration: r.LeaseDuration,
 			OnBusy: r.OnBusy, WaitAtMost: r.WaitAtMost, Readiness: r.Readiness, EndpointDelay: r.EndpointDelay,
-			YieldAfter: r.YieldAfter, Prefer: prefers(r.Prefer, env(api.PreferEnv)),
+			Failsafe: r.Failsafe, YieldAfter: r.YieldAfter, Prefer: prefers(r.Prefer, env(api.PreferEnv)),
 		},
 	}
 	if r.Gate != api.GateContainer {

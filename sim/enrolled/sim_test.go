@@ -23,6 +23,8 @@ func TestSimulationBreaksNoInvariant(t *testing.T) { play.Seeds(t, realEnroll, s
 
 func TestRolloutsBreakNoInvariant(t *testing.T) { play.Seeds(t, realEnroll, story.Rollouts) }
 
+func TestOutagesBreakNoInvariant(t *testing.T) { play.Seeds(t, realEnroll, story.Outages) }
+
 func TestOnceClaimsBreakNoInvariant(t *testing.T) { play.Seeds(t, realEnroll, story.Works) }
 
 func TestShardsBreakNoInvariant(t *testing.T) { play.Seeds(t, realEnroll, story.Shards) }

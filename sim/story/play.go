@@ -49,6 +49,8 @@ var (
 	personal     = plays(func(w *world.World) persons { return persons{newChanging(w)} })
 	// Hangs has applications that hang.
 	Hangs = plays(newHanging)
+	// Outages has an application that survives outages of the API server.
+	Outages = plays(newRiding)
 	// Preferences has pods that their templates prefer. Candidates has pods that die, freeze, are
 	// deleted or lose their images while they speak to the holder.
 	Preferences = plays(newPreferring)

@@ -19,7 +19,7 @@ type workloads struct {
 	templates []world.Template
 	replicas  map[string]int
 	slots     []string
-	longest   time.Duration // the longest lease duration
+	longest   time.Duration // the longest duration in a Lease
 	grace     time.Duration // the longest grace of the pods
 	// climate is the weather that lasts for the whole seed.
 	climate apiserver.Weather
@@ -29,7 +29,7 @@ type workloads struct {
 // add adds a workload, and starts its pods.
 func (c *workloads) add(t world.Template, replicas int) {
 	c.templates = append(c.templates, t)
-	c.longest, c.grace = max(c.longest, t.Duration), max(c.grace, t.Grace)
+	c.longest, c.grace = max(c.longest, t.Stated()), max(c.grace, t.Grace)
 	for _, s := range t.Slots {
 		if !slices.Contains(c.slots, s) {
 			c.slots = append(c.slots, s)

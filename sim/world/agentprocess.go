@@ -114,7 +114,7 @@ func (a *AgentProcess) begin() {
 	if p.Revision.Valid() {
 		config.Revision, config.Readiness, config.ReplacesUnready = p.Revision, api.ReadinessForward, p.Strict
 	}
-	config.YieldAfter = p.YieldAfter
+	config.YieldAfter, config.Failsafe = p.YieldAfter, p.Failsafe
 	if p.Preferred() {
 		config.Prefer = agent.PrefersSelf
 	} else if p.Behaviour.Prefers != "" {

@@ -186,6 +186,9 @@ func (p *Pod) Register() {
 		},
 		"spec": p.spec(), "status": map[string]any{"phase": "Running"},
 	}
+	if p.Failsafe > 0 {
+		apiserver.Metadata(body)["annotations"].(map[string]any)[api.FailsafeAnnotation] = api.Failsafe{Outage: p.Failsafe}.String()
+	}
 	if p.Run != "" && !p.Orphaned {
 		apiserver.Metadata(body)["ownerReferences"] = []any{map[string]any{
 			"apiVersion": "batch/v1", "kind": "Job", "name": p.Workload, "uid": p.Run, "controller": true,

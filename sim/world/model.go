@@ -69,7 +69,7 @@ func (m *model) facts() *step.Facts {
 	f.Roles.Add(role)
 	for _, p := range m.w.Pods {
 		if p.Object {
-			f.Claims.Add(account, account, p.Duration, p.claimed()...)
+			f.Claims.Add(account, account, p.Stated(), p.claimed()...)
 			pods := step.Replicas{Declared: true, Living: 1}
 			if !p.Stopping {
 				pods.Wanted = 1

@@ -53,6 +53,9 @@ type Template struct {
 	// EndpointDelay is the time that a holder takes to leave its Services; zero for a pod
 	// without ports.
 	EndpointDelay time.Duration
+	// Failsafe is the longest outage of the API server that the application survives; zero for what Duration
+	// gives.
+	Failsafe time.Duration
 	// YieldAfter is the time after which an application that fails its readiness probe hangs; zero
 	// for none.
 	YieldAfter time.Duration
@@ -94,6 +97,9 @@ func (t Template) claimed() []string {
 	}
 	return t.Slots
 }
+
+// Stated returns the duration that the pods write into their Leases.
+func (t Template) Stated() time.Duration { return api.Failsafe{Outage: t.Failsafe}.Stated(t.Duration) }
 
 // StartsOnly reports whether the pods hold slots only while their application starts.
 func (t Template) StartsOnly() bool { return len(t.forLife()) == 0 }

@@ -1,0 +1,128 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/status"
+)
+
+// failsafe lets the application survive an outage of the API server of ten minutes.
+func failsafe(c *Config) { c.Failsafe = 10 * time.Minute }
+
+// outages are the ways in which an API server stores nothing.
+var outages = map[string]func(l *link){
+	"no answer":     func(l *link) { l.cut = true },
+	"writes fail":   func(l *link) { l.broken = theSlot },
+	"slow writes":   func(l *link) { l.slow = 8 * time.Second },
+	"nothing works": func(l *link) { l.refuse = &kube.StatusError{Code: 503} },
+}
+
+// mended ends every outage.
+func mended(l *link) { l.cut, l.broken, l.slow, l.refuse = false, "", 0, nil }
+
+// In an outage the application runs on, and starts again in the same hold if it exits.
+func TestApplicationSurvivesAnOutage(t *testing.T) {
+	for name, begin := range outages {
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			a := w.hold(failsafe)
+			hold, stated := a.gates.hold("s1"), w.server.lease(theSlot).DurationSeconds
+			assert.Equal(t, 750, stated, "a sixth of the Lease is margin, and 25 s are for the renewals and the stop")
+			w.pass(time.Minute)
+			a.link.set(begin)
+			w.pass(5 * time.Minute)
+			assert.True(t, a.running("s1"))
+			a.gates.fail("s1")
+			w.pass(10 * time.Second) // the kubelet starts the container again
+			a.connect("s2")
+			w.within(time.Second, "the application runs again", func() bool { return a.running("s2") })
+			assert.Equal(t, hold, a.gates.hold("s2"))
+			w.pass(4*time.Minute + 50*time.Second)
+			assert.True(t, a.running("s2"))
+			a.link.set(mended)
+			w.pass(time.Minute)
+			assert.True(t, a.running("s2"))
+			assert.Empty(t, a.gates.told(), "no order to stop")
+			assert.Equal(t, hold, w.holdID())
+		}))
+	}
+}
+
+// The outage is longer than the annotation says. So the application stops before another pod can take the
+// slot, and runs again only under a stored acquisition.
+func TestApplicationStopsAfterALongerOutage(t *testing.T) {
+	simulate(t, func(w *world) {
+		a := w.hold(failsafe)
+		w.pass(time.Minute)
+		a.link.set(func(l *link) { l.cut = true })
+		w.pass(10 * time.Minute)
+		assert.True(t, a.running("s1"))
+		took := w.within(time.Minute, "the application stops", a.stopped)
+		assert.InDelta(t, 13, took.Seconds(), 5, "15 s are left, less what has passed since the last renewal")
+		assert.Contains(t, a.gates.told(), status.ReasonCutOff)
+		a.gates.fail("s1")
+		a.connect("s2")
+		w.pass(time.Hour)
+		assert.False(t, a.running("s2"), "nothing starts without a stored write")
+	})
+}
+
+// An application that exits releases the slot, once the API server has answered.
+func TestExitReleasesTheSlotAfterARenewal(t *testing.T) {
+	simulate(t, func(w *world) {
+		a := w.hold(failsafe)
+		b := w.start("b", failsafe)
+		b.connect("s9")
+		w.pass(6 * time.Second)
+		writes := a.link.sent("put")
+		a.gates.fail("s1")
+		w.within(200*time.Millisecond, "b runs", func() bool { return b.running("s9") })
+		assert.Equal(t, 2, a.link.sent("put")-writes, "the renewal and the release")
+	})
+}
+
+// In an outage no other pod could take the slot, so a planned end waits.
+func TestYieldWaitsForTheEndOfAnOutage(t *testing.T) {
+	simulate(t, func(w *world) {
+		a := w.hold(failsafe)
+		w.pass(time.Minute)
+		a.link.set(func(l *link) { l.cut = true })
+		w.pass(time.Minute)
+		a.agent.Yield()
+		w.pass(time.Minute)
+		assert.True(t, a.running("s1"))
+		a.link.set(mended)
+		w.within(15*time.Second, "the application yields", a.stopped)
+	})
+}
+
+// No container of a pod that ends starts again, so the release waits for nothing.
+func TestStoppedAgentReleasesWithoutARenewal(t *testing.T) {
+	simulate(t, func(w *world) {
+		a := w.hold(failsafe)
+		w.pass(6 * time.Second)
+		writes := a.link.sent("put")
+		close(a.stop)
+		synctest.Wait()
+		a.gates.fail("s1")
+		w.within(200*time.Millisecond, "the slot is free", func() bool { return w.holder() == "" })
+		assert.Equal(t, 1, a.link.sent("put")-writes, "the release")
+	})
+}
+
+// Without the annotation, an outage stops the application as ever.
+func TestWithoutFailsafeAnOutageStopsTheApplication(t *testing.T) {
+	simulate(t, func(w *world) {
+		a := w.hold()
+		w.pass(time.Minute)
+		a.link.set(func(l *link) { l.cut = true })
+		w.within(30*time.Second, "the application stops", a.stopped)
+	})
+}
