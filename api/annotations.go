@@ -230,6 +230,14 @@ var Annotations = table{
 		Examples: []string{"60s", "5s", "1h"}, set: setYieldAfter,
 	},
 	{
+		Key: FailsafeAnnotation, Value: "`10m,alone`", Default: "the application stops when the API server has been away for about nine seconds (a third of the lease duration)",
+		Meaning: "The longest outage of the API server that the application survives, from `1m` to `45m`, in a workload of one replica (`alone`). " +
+			"Meanwhile a container that exits starts again. The price: a node that dies blocks the slot for longer, with `10m` for 12 min 30 s instead of 30 s. A holder that stops " +
+			"in order frees the slot at once, as ever. A person's yield, and every other planned end, waits until the API server answers again (docs/how-to/failsafe.md). " +
+			"Only for pods with one claim, a singleton, with the gate `container`, and without gated init containers.",
+		Examples: []string{"10m,alone", "1m,alone", "45m,alone"}, set: setFailsafe,
+	},
+	{
 		Key: PreferAnnotation, Value: "`key=value`", Default: "no pod is preferred",
 		Meaning: "A label by which pods are preferred as the holder, such as `topology.kubernetes.io/zone=zone-a` or (for a StatefulSet) `apps.kubernetes.io/pod-index=0`. " +
 			"A standby with this label that has been Ready for five minutes gets the slot from a holder of the same pod template without it: " +

@@ -116,6 +116,20 @@ var byHand = []Annotation{
 }
 
 // The table of docs/how-to/lease-duration.md is computed from the budgets.
+func TestFailsafePageShowsTheBudgets(t *testing.T) {
+	b, err := NewBudget(DefaultLeaseDuration)
+	require.NoError(t, err)
+	rows := []string{fmt.Sprintf("| none | %v | %v |", b.Outage(), b.Duration)}
+	for _, outage := range []time.Duration{time.Minute, 5 * time.Minute, 10 * time.Minute, 45 * time.Minute} {
+		long, err := b.Failsafe(outage)
+		require.NoError(t, err)
+		rows = append(rows, fmt.Sprintf("| `%dm,alone` | %v | %v |", int(outage.Minutes()), long.Outage(), long.Duration))
+	}
+	page, err := os.ReadFile("../docs/how-to/failsafe.md")
+	require.NoError(t, err)
+	require.Contains(t, string(page), strings.Join(rows, "\n")+"\n")
+}
+
 func TestLeaseDurationPageShowsTheBudgets(t *testing.T) {
 	page, err := os.ReadFile("../docs/how-to/lease-duration.md")
 	require.NoError(t, err)

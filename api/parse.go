@@ -167,6 +167,9 @@ func (p *parser) gated() {
 			p.handsOver(key)
 		}
 	}
+	if p.request.Failsafe != (Failsafe{}) && p.request.Claims() {
+		p.ridesOut()
+	}
 	for _, a := range p.table {
 		if a.Local && p.has(a.Key) && p.request.Claims() {
 			p.wrong(a.Key, "has no effect without %s: add that annotation, or remove this one", LocalAnnotation)
@@ -253,6 +256,32 @@ func (p *parser) handsOver(key string) {
 		p.wrong(key, "has no effect in a pod of %d slots, because %s: leave one claim, or remove it", len(p.request.Claimed), only)
 	case key == PreferAnnotation && p.request.Readiness == ReadinessHolder:
 		p.wrong(key, "has no effect with %s: %s, because only a Ready standby is preferred: remove one of the two", ReadinessAnnotation, ReadinessHolder)
+	}
+}
+
+// ridesOut judges [FailsafeAnnotation]. Its long duration binds everybody who waits for the Lease. So the
+// slot must belong to one workload alone, and no other wait may depend on it.
+func (p *parser) ridesOut() {
+	const only = "only a singleton, without another claim, survives an outage of the API server"
+	key, r := FailsafeAnnotation, p.request
+	budget, err := NewBudget(r.Duration())
+	if err == nil {
+		_, err = budget.Failsafe(r.Failsafe.Outage)
+	}
+	other := slices.IndexFunc(r.Claimed, func(c Claim) bool { return c.Kind != Singleton })
+	switch {
+	case other >= 0:
+		p.wrong(key, "has no effect with %s, because %s: remove one of the two", r.Claimed[other].Kind.Key, only)
+	case r.Barrier.Size > 0:
+		p.wrong(key, "has no effect with %s, because %s: remove one of the two", BarrierAnnotation, only)
+	case !r.Shims():
+		p.wrong(key, "has no effect with %s: %s, under which no shim stops the application: remove one of the two", GateAnnotation, r.Gate)
+	case r.OnBusy == OnBusySkip:
+		p.wrong(key, "has no effect with %s: %s, because a pod that skips would take a dead holder for a living one: remove one of the two", OnBusyAnnotation, OnBusySkip)
+	case err != nil:
+		p.wrong(key, "%v: write a shorter outage, or a shorter %s", err, LeaseDurationAnnotation)
+	case r.Failsafe.Outage <= budget.Outage():
+		p.wrong(key, "has no effect, because %s: %v covers an outage of %v: remove it", LeaseDurationAnnotation, r.Duration(), budget.Outage())
 	}
 }
 

@@ -144,6 +144,12 @@ func TestEachAnnotationMistakeHasAnExactErrorText(t *testing.T) {
 		{key: "metaparticle.io/endpoint-delay", value: "off", want: `metaparticle.io/endpoint-delay is "off": write a duration like "2s" or "0s"`},
 		{key: "metaparticle.io/endpoint-delay", value: "-1s", want: `metaparticle.io/endpoint-delay is "-1s": write a duration from 0s to 5m0s`},
 		{key: "metaparticle.io/endpoint-delay", value: "6m", want: `metaparticle.io/endpoint-delay is "6m": write a duration from 0s to 5m0s`},
+		{key: "metaparticle.io/failsafe", value: "600,alone", want: `metaparticle.io/failsafe is "600,alone": write 600s`},
+		{key: "metaparticle.io/failsafe", value: "alone", want: `metaparticle.io/failsafe is "alone": write a duration like "10m,alone"`},
+		{key: "metaparticle.io/failsafe", value: "59s,alone", want: `metaparticle.io/failsafe is "59s,alone": write a duration from 1m0s to 45m0s`},
+		{key: "metaparticle.io/failsafe", value: "46m,alone", want: `metaparticle.io/failsafe is "46m,alone": write a duration from 1m0s to 45m0s`},
+		{key: "metaparticle.io/failsafe", value: "10m", want: `metaparticle.io/failsafe is "10m": write "10m,alone", for a workload of one replica: with more, the others would wait as long for a dead holder`},
+		{key: "metaparticle.io/failsafe", value: "10m,alone", alone: true, want: `metaparticle.io/failsafe has no effect without a claim: add ` + asked() + `, or remove it`},
 		{key: "metaparticle.io/yield-after", value: "60", want: `metaparticle.io/yield-after is "60": write 60s`},
 		{key: "metaparticle.io/yield-after", value: "never", want: `metaparticle.io/yield-after is "never": write a duration like "60s" or "5m"`},
 		{key: "metaparticle.io/yield-after", value: "4.9s", want: `metaparticle.io/yield-after is "4.9s": write a duration from 5s to 1h0m0s`},
@@ -225,6 +231,43 @@ func TestParseRefusesSettingsThatAGateIgnores(t *testing.T) {
 			}
 			require.EqualError(t, err, test.want)
 		})
+	}
+}
+
+// Nobody but the pods of one workload may have to wait for the long duration in the Lease.
+func TestParseRefusesFailsafeBesideOtherClaims(t *testing.T) {
+	other := func(key string) string {
+		return " has no effect with " + key + ", because only a singleton, without another claim, survives an outage of the API server: remove one of the two"
+	}
+	for name, c := range map[string]struct {
+		with map[string]string
+		want string
+	}{
+		"singleton":               {map[string]string{SingletonAnnotation: "writer"}, ""},
+		"lock":                    {map[string]string{LockAnnotation: "a"}, other(LockAnnotation)},
+		"lock and singleton":      {map[string]string{SingletonAnnotation: "true", LockAnnotation: "a"}, other(LockAnnotation)},
+		"semaphore":               {map[string]string{SemaphoreAnnotation: "pool=3"}, other(SemaphoreAnnotation)},
+		"shards":                  {map[string]string{ShardsAnnotation: "2"}, other(ShardsAnnotation)},
+		"once":                    {map[string]string{OnceAnnotation: "true"}, other(OnceAnnotation)},
+		"start lock":              {map[string]string{SingletonAnnotation: "true", StartLockAnnotation: "db"}, other(StartLockAnnotation)},
+		"barrier":                 {map[string]string{SingletonAnnotation: "true", BarrierAnnotation: "warm=2"}, other(BarrierAnnotation)},
+		"local API":               {map[string]string{LocalAnnotation: "lock/a"}, " has no effect with metaparticle.io/api, because the program itself asks for its slots: remove it"},
+		"gate pod":                {map[string]string{SingletonAnnotation: "true", GateAnnotation: "pod"}, " has no effect with metaparticle.io/gate: pod, under which no shim stops the application: remove one of the two"},
+		"gate readiness":          {map[string]string{SingletonAnnotation: "true", GateAnnotation: "readiness"}, " has no effect with metaparticle.io/gate: readiness, under which no shim stops the application: remove one of the two"},
+		"skips":                   {map[string]string{SingletonAnnotation: "true", OnBusyAnnotation: "skip"}, " has no effect with metaparticle.io/on-busy: skip, because a pod that skips would take a dead holder for a living one: remove one of the two"},
+		"a long lease covers it":  {map[string]string{SingletonAnnotation: "true", LeaseDurationAnnotation: "40m"}, " has no effect, because metaparticle.io/lease-duration: 40m0s covers an outage of 13m19s: remove it"},
+		"a lease longer than max": {map[string]string{SingletonAnnotation: "true", LeaseDurationAnnotation: "10m", FailsafeAnnotation: "45m,alone"}, " to survive an outage of 45m0s, the Lease would need a duration of 1h0m12s, and the longest is 1h0m0s: write a shorter outage, or a shorter metaparticle.io/lease-duration"},
+	} {
+		if c.with[FailsafeAnnotation] == "" {
+			c.with[FailsafeAnnotation] = "10m,alone"
+		}
+		got, err := Parse(c.with)
+		if c.want == "" {
+			require.NoError(t, err, name)
+			assert.Equal(t, Failsafe{Outage: 10 * time.Minute}, got.Failsafe, name)
+			continue
+		}
+		assert.EqualError(t, err, FailsafeAnnotation+c.want, name)
 	}
 }
 

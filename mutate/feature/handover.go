@@ -13,8 +13,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// judgeHandovers refuses [api.YieldAfterAnnotation] and [api.PreferAnnotation] in a pod with which they
-// would have no effect. The parser has refused every claim but one singleton or one lock already.
+// judgeHandovers refuses [api.YieldAfterAnnotation], [api.PreferAnnotation] and [api.FailsafeAnnotation] in a
+// pod with which they would have no effect. The parser has refused every claim but one singleton, or for the
+// first two one lock, already.
 func judgeHandovers(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
 	kind := p.Workload.Kind
@@ -27,6 +28,9 @@ func judgeHandovers(p *Pod) reason.Refusals {
 		if !probed {
 			refusals.Add(reason.NoReadinessProbe, "%s is set, and no gated container has a readiness probe", api.YieldAfterAnnotation)
 		}
+	}
+	if p.Request.Failsafe != (api.Failsafe{}) && len(p.inits) > 0 {
+		refusals.Add(reason.NoFailsafe, "%s is set, and init container %q is gated", api.FailsafeAnnotation, p.Spec.InitContainers[p.inits[0]].Name)
 	}
 	switch {
 	case p.Request.Prefer == (api.Preference{}):

@@ -50,6 +50,8 @@ const (
 	NoHandover        Reason = "NoHandover"
 	NoStandby         Reason = "NoStandby"
 	NobodyPreferred   Reason = "NobodyPreferred"
+	NoFailsafe        Reason = "NoFailsafe"
+	SlowTakeover      Reason = "SlowTakeover"
 	ShardsEnd         Reason = "ShardsEnd"
 	ShardsLeft        Reason = "ShardsLeft"
 	ShardsAlone       Reason = "ShardsAlone"

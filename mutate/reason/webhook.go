@@ -163,6 +163,11 @@ var All = []Explanation{
 		Do:      "remove the annotation, or put the pods into a Deployment, StatefulSet or DaemonSet whose standbys can be Ready",
 	},
 	{
+		Reason:  NoFailsafe,
+		Meaning: "With `metaparticle.io/failsafe` an application that exits in an outage of the API server starts again under the same hold. A gated init container, which ran under that hold, does not run again.",
+		Do:      "leave the init container out of metaparticle.io/containers, or remove metaparticle.io/failsafe",
+	},
+	{
 		Reason:  AfterItself,
 		Meaning: "`metaparticle.io/after` names a slot, or the key of a once claim, which the pod itself claims. The pod would wait for itself, for ever.",
 		Do:      "name the claim of another workload, or remove the condition",
@@ -231,6 +236,11 @@ var All = []Explanation{
 		Reason: NoStandby, WarnOnly: true,
 		Meaning: "`metaparticle.io/yield-after` or `metaparticle.io/prefer` moves the slot to a standby of the same workload. With one replica there is none, except during a rollout.",
 		Do:      "set replicas to 2 at least",
+	},
+	{
+		Reason: SlowTakeover, WarnOnly: true,
+		Meaning: "`metaparticle.io/failsafe: …,alone` is for one replica. With more, a standby waits for the slot of a dead node as long as a new pod would, which is longer than the whole outage that the annotation names.",
+		Do:      "set replicas to 1, or remove metaparticle.io/failsafe",
 	},
 	{
 		Reason: NobodyPreferred, WarnOnly: true,

@@ -29,6 +29,7 @@ var serial = []string{
 	"TestHoldSurvivesOnlyShortAPIServerOutages",
 	"TestApplicationSurvivesAControlPlaneRestart",
 	"TestApplicationSurvivesKubeletAndContainerdRestarts",
+	"TestApplicationSurvivesTheOutageOfItsFailsafe",
 	"TestChildOnDisconnectedNodeDiesBeforeTakeover",
 	"TestForceDeletedHolderKeepsTheSlotUntilExpiry",
 	"TestChildDiesSoonAfterASuspendedNodeResumes",
@@ -258,6 +259,9 @@ func TestApplicationSurvivesAControlPlaneRestart(t *testing.T) {
 }
 func TestApplicationSurvivesKubeletAndContainerdRestarts(t *testing.T) {
 	exclusive.TestApplicationSurvivesKubeletAndContainerdRestarts(t)
+}
+func TestApplicationSurvivesTheOutageOfItsFailsafe(t *testing.T) {
+	exclusive.TestApplicationSurvivesTheOutageOfItsFailsafe(t)
 }
 func TestLockIsExclusiveAmongDifferentTypesOfWorkloads(t *testing.T) {
 	exclusive.TestLockIsExclusiveAmongDifferentTypesOfWorkloads(t)

@@ -1,0 +1,79 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package exclusive
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/client"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/fault"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/holder"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/lease"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/process"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/software"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
+	"github.com/metaparticle-io/metaparticle/test/e2e/record"
+)
+
+// TestApplicationSurvivesTheOutageOfItsFailsafe kills the API server, and in the middle the application. With -every-fault the outage lasts for eight minutes.
+//
+// docs/reference/compatibility.md: lifecycle/failsafe carried
+func TestApplicationSurvivesTheOutageOfItsFailsafe(t *testing.T) {
+	value, outage := "1m,alone", 36*time.Second // without the annotation it would stop after 15 s
+	if software.Every {
+		value, outage = "10m,alone", 8*time.Minute
+	}
+	a := app.Singleton("failsafe")
+	a.Replicas = 1
+	a.Annotations[api.FailsafeAnnotation] = value
+	h := holder.Deploy(t, a, "it kills the API server")
+	service := app.Service(h.Space, h.App)
+	h.Await(space.StartTimeout, "the pod is behind the Service", func() bool { return len(app.Endpoints(h.Space, service)) == 1 })
+	ask := func() *client.Client {
+		requests := client.Start(h.Space, h.Lab, h.Before.Node, client.Anew, service.Spec.ClusterIP)
+		h.Await(space.StartTimeout, "the Service answers", requests.Answered)
+		return requests
+	}
+	ask().Stop() // these connections do not count: the node may learn of the Service late
+	answers := func(requests *client.Client) {
+		sum := requests.Stop()
+		t.Logf("%d requests, the slowest took %v", sum.Answered, sum.Slowest)
+		assert.Empty(t, sum.Failed)
+	}
+
+	requests, began := ask(), record.Now()
+	up := fault.Component(t, h.Lab, lab.ControlPlane, "apiserver")
+	other := func() bool { return app.After(h.Space, h.App, h.Before) != nil }
+	h.Never(outage/2, "another application", other)
+	answers(requests)
+
+	process.MustSignal(h.Space, h.Victim, process.Child, unix.SIGKILL)
+	h.Await(space.Soon, "the application runs again", other)
+	next := app.After(h.Space, h.App, h.Before)
+	t.Logf("killed %v into the outage, it ran again after %v", h.Process(h.Before.ID).Last-began, next.Start-h.Process(h.Before.ID).Last)
+	require.Equal(t, h.Before.Pod, next.Pod)
+	assert.Equal(t, h.Before.Token, next.Token, "the hold went on")
+
+	requests, h.Before = ask(), next
+	h.Never(outage-(record.Now()-began), "another application", other)
+	t.Logf("the API server was away for %v", record.Now()-began)
+	up()
+	fault.AwaitAPI(t)
+	h.Never(lease.Fault, "another application", other)
+	answers(requests)
+	assert.Zero(t, h.Process(next.ID).Signalled, "nobody asked it to stop")
+
+	deleted := record.Now()
+	app.DeletePod(h.Space, h.Victim)
+	h.Await(space.StartTimeout, "a new pod runs it", other)
+	assert.Less(t, app.After(h.Space, h.App, next).Start-deleted, time.Minute, "a release frees the slot, which would expire much later")
+}
