@@ -44,6 +44,21 @@ func (i Injector) Heal(ctx context.Context, name string) error {
 	return network.IP(ctx, i.Lab, state.ControlPlane, "link set "+n.Link()+" up")
 }
 
+// CutFromAPI drops all packets from a worker and its pods to the control plane. Other nodes reach the
+// worker.
+func (i Injector) CutFromAPI(ctx context.Context, name string) error { return i.route(ctx, name, "add") }
+
+// ReachAPI ends what CutFromAPI began.
+func (i Injector) ReachAPI(ctx context.Context, name string) error { return i.route(ctx, name, "del") }
+
+func (i Injector) route(ctx context.Context, name, change string) error {
+	n, err := i.worker(name)
+	if err != nil {
+		return err
+	}
+	return network.IP(ctx, i.Lab, n.Name, "route "+change+" blackhole "+state.ControlAddress)
+}
+
 // Crash ends a worker immediately, as a power failure does. The worker's files stay.
 func (i Injector) Crash(ctx context.Context, name string) error {
 	n, err := i.worker(name)
