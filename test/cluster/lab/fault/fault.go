@@ -46,7 +46,9 @@ func (i Injector) Heal(ctx context.Context, name string) error {
 
 // CutFromAPI drops all packets from a worker and its pods to the control plane. Other nodes reach the
 // worker.
-func (i Injector) CutFromAPI(ctx context.Context, name string) error { return i.route(ctx, name, "add") }
+func (i Injector) CutFromAPI(ctx context.Context, name string) error {
+	return i.route(ctx, name, "add")
+}
 
 // ReachAPI ends what CutFromAPI began.
 func (i Injector) ReachAPI(ctx context.Context, name string) error { return i.route(ctx, name, "del") }
