@@ -56,10 +56,12 @@ func simulate(t *testing.T, f func(w *world)) {
 		// After the agent's end, the watchdog of a fake shim goes on until the deadline of the
 		// shim's grant. The clock of the bubble stops at the end of this function. So simulate
 		// first lets the time until that deadline pass.
+		longest := 2 * time.Minute
 		for _, p := range w.pods {
 			p.kill()
+			longest = max(longest, 2*p.config.Failsafe)
 		}
-		w.pass(15 * time.Minute) // longer than every grant
+		w.pass(longest)
 	})
 }
 
