@@ -118,12 +118,12 @@ func sleep(ctx context.Context, pause time.Duration) {
 const (
 	// mostTries bounds the attempts to write one answer, because the holder does not wait for long.
 	mostTries = 5
-	// wordPause is the least average time between the words of a pod about different things, and wordBurst
-	// the number of such words in direct succession: two wishes and their answers. Without these bounds, a
-	// thief of the holder's rights could cause many writes by announcing a new end many times a second. After a
-	// failure, no further attempt comes later than wordPause.
+	// wordPause is the least average time between two wishes of a pod, and between its answers to two
+	// announcements, and wordBurst the number of each in direct succession. Without these bounds, a thief of the
+	// holder's rights could cause many writes by changing the Lease many times a second. After a failure, no
+	// further attempt comes later than wordPause.
 	wordPause = 10 * time.Second
-	wordBurst = 4
+	wordBurst = 3
 	// After wordPause a pod also looks whether the next Lease still has its wish. The later times are twice as
 	// long each, up to longestWishPause.
 	longestWishPause = 10 * time.Minute
@@ -136,12 +136,14 @@ type speaker struct {
 	word   api.Word
 	endNow context.CancelFunc
 	// err is the error of the last write of the word; nil after a success.
-	err  error
-	pace pace.Pace
+	err error
+	// An answer has a pace of its own, because the holder does not wait for long.
+	wishes, answers pace.Pace
 }
 
 func newSpeaker(s *state) *speaker {
-	return &speaker{state: s, endNow: func() {}, pace: pace.Pace{Every: wordPause, Burst: wordBurst}}
+	p := pace.Pace{Every: wordPause, Burst: wordBurst}
+	return &speaker{state: s, endNow: func() {}, wishes: p, answers: p}
 }
 
 // silent ends the attempts to write a word. The next Lease keeps a word that it already has: the holder
@@ -158,13 +160,16 @@ func (s *speaker) say(ctx context.Context, say api.Say, to string, spread time.D
 	if say == s.word.Say && to == s.word.To {
 		return pace.Never
 	}
-	another := to != s.word.To
+	p, another := &s.answers, to != s.word.To
+	if say.Wish() {
+		p, another = &s.wishes, true
+	}
 	s.silent()
 	switch {
 	case say == "" || to == "":
 		return pace.Never
-	case another && !s.pace.TrySpend(s.now):
-		return s.pace.NextAt()
+	case another && !p.TrySpend(s.now):
+		return p.NextAt()
 	}
 	w := api.Word{Identity: s.self.Identity, Say: say, To: to}
 	if say.Wish() {

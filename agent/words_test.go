@@ -153,6 +153,59 @@ func TestStandbyBoundsItsAnswersDespiteFrequentAnnouncements(t *testing.T) {
 	})
 }
 
+// A thief of the holder's rights changes the revision of the holder ten times a second, and with it the wish.
+func TestStandbyBoundsItsWishesDespiteChangingHolder(t *testing.T) {
+	simulate(t, func(w *world) {
+		a, b := w.rolling()
+		b.connect("s3")
+		w.within(15*time.Second, "the turn begins", func() bool { return b.running("s3") })
+		w.within(time.Minute, "the revision is proven", func() bool { return w.rollout().Proven == newRevision })
+		c := w.up("c", of(newRevision))
+		w.pass(10 * time.Second)
+		a.kill()
+		b.kill()
+		w.pods["a2"].kill()
+		l, sent := w.server.lease(theSlot), 0
+		text, newest := w.rollout(), api.Revision{Workload: newRevision.Workload, Number: newRevision.Number + 1, Hash: "n"}
+		text.Yields = turn.Now
+		for n := range 600 {
+			l.RenewTime, l.Annotations = time.Now(), maps.Clone(l.Annotations)
+			l.Annotations[api.RolloutAnnotation] = text.String()
+			l.Annotations[api.RevisionAnnotation] = []api.Revision{oldRevision, newest}[n%2].String()
+			w.server.put(&l)
+			w.pass(100 * time.Millisecond)
+		}
+		sent = c.about("put")
+		assert.Positive(t, sent)
+		assert.LessOrEqual(t, sent, int(time.Minute/wordPause)+wordBurst)
+	})
+}
+
+// A start lock that other pods take and release lets the pod take back its wish and repeat it, so that it soon may
+// not repeat it at once.
+func TestWishesKeepNoAnswerBack(t *testing.T) {
+	simulate(t, func(w *world) {
+		app := newPatient()
+		a, _ := w.lockedPods(app)
+		a.link.set(func(l *link) { l.mute, l.hidden = true, nextLease })
+		b := w.start("b", startLocked(app, newRevision))
+		b.connect("s3")
+		w.within(time.Second, "the pod wishes", func() bool { return w.words().Of(b.identity()) })
+		wish := w.words()
+		w.pass(time.Minute)
+		for range 10 {
+			w.lockStarts(pauseStarts)
+			w.pass(200 * time.Millisecond)
+			w.lockStarts(resumeStarts)
+			w.pass(200 * time.Millisecond)
+		}
+		a.link.set(func(l *link) { l.mute, l.hidden = false, "" })
+		w.speak(wish...)
+		w.within(3*time.Second, "the turn begins", func() bool { return b.running("s3") })
+		assert.Equal(t, []string{"soon:b_u"}, a.says())
+	})
+}
+
 // A person who may patch Leases can write 256 KiB of annotations.
 func TestStandbyRepeatsNoOverlongAnnouncement(t *testing.T) {
 	simulate(t, func(w *world) {
