@@ -211,8 +211,11 @@ func (l *checks) checkAnswered(c *Child, reason string) {
 		}
 	}
 	k.moves = append(k.moves, move)
-	// The agent learns within three seconds that the application serves.
-	served := last.at - c.Began - p.Behaviour.Starts
+	// The agent learns within three seconds that the application serves; without a probe, once it runs.
+	served := last.at - c.Began
+	if p.Behaviour.Probed {
+		served -= p.Behaviour.Starts
+	}
 	quiet := p.w.Calm && p.Healthy() && len(p.Containers) == 1 && p.YieldAfter == 0 && p.Agent() != nil && p.Agent().began < c.Began
 	if quiet && move.Wish == api.WantsNewer && c.Serves() && served > 3*time.Second && served < Rest-Rest/10 {
 		l.Violate(StopsOften, "%s has served for only %v, and yields to a newer revision", c.Name, served)
