@@ -138,6 +138,7 @@ func TestHolderYieldsToPreferredPodOnceSettled(t *testing.T) {
 		"an older template":        {wishes: prefers("z_u", api.Revision{Workload: workload, Number: 5, Hash: "x"}), now: Settled, prefers: true},
 		"a newer template waits":   {wishes: waiting, now: Settled, change: func(_ *Pod, h *HolderFacts) { h.Rollout = h.Rollout.with(4) }},
 		"a newer template failed":  {wishes: prefers("a2_u", old), now: Settled, change: func(_ *Pod, h *HolderFacts) { h.Rollout = h.Rollout.with(4) }},
+		"a newer template may try": {wishes: prefers("a2_u", old), now: Settled, prefers: true, to: "a2_u", change: func(_ *Pod, h *HolderFacts) { h.Rollout = h.Rollout.with(1) }},
 		"a newer template is next": {wishes: waiting, now: Settled, to: "b1_u"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -77,7 +77,8 @@ func TestStandbyAsksOnlyHolderOfAnOlderRevision(t *testing.T) {
 	next := heldBy(a1, Now).turns(2)
 	next.Rollout.Turns[0].Next = wall.Add(5 * time.Minute)
 	expired := heldBy(a1, Now).turns(1)
-	expired.FreeAt = 20 * time.Second
+	expiredTurn := inTurn(b1)
+	expired.FreeAt, expiredTurn.FreeAt = 20*time.Second, 20*time.Second
 	whole := StandbyFacts{Whole: true}
 	for name, c := range map[string]struct {
 		pod     Pod
@@ -138,6 +139,7 @@ func TestStandbyAsksOnlyHolderOfAnOlderRevision(t *testing.T) {
 		"free, newer without a turn":     {pod: b1, slot: freed(""), want: StandbyDecision{NotReady: true, Reason: reasonWaits, Message: unproven, TakeFrom: 101 * time.Second, Wake: pace.Never}},
 		"free, newer after failed turns": {pod: b1, slot: freed("").turns(1), want: StandbyDecision{NotReady: true, Reason: reasonWaits, Message: unproven, TakeFrom: 130 * time.Second, Wake: pace.Never}},
 		"expired":                        {pod: b1, slot: expired, waiting: whole, want: StandbyDecision{NotReady: true, Reason: reasonWaits, Message: unproven, TakeFrom: 50 * time.Second, Wake: pace.Never}},
+		"expired, in a turn":             {pod: pod("a2", old), slot: expiredTurn, want: StandbyDecision{Wake: pace.Never}},
 		"free, nothing proven":           {pod: b1, slot: Slot{Known: true}, want: StandbyDecision{Wake: pace.Never}},
 		"own failed turn, not released": {pod: b1, slot: inTurn(b1), want: StandbyDecision{
 			NotReady: true, Reason: reasonInTurn, Message: "turn 1 of revision 7 has ended before it was proven",
@@ -209,6 +211,8 @@ func TestServingTimeDecidesWhetherAHolderYields(t *testing.T) {
 		"newest asks meanwhile":          {pod: pod("a1", old), hold: HolderFacts{Rollout: counted(9)}, serving: 1 * s, now: 700 * s, ask: wish("c_u", newest), yields: Now, to: "c_u", wake: 3600 * s},
 		"hangs":                          {pod: pod("a1", old), now: 2 * s, ask: asks, yields: Now, to: "b1_u"},
 		"hangs, its probes wait long":    {pod: Pod{Identity: "a1_u", Revision: old, Startup: 3600 * s}, hold: HolderFacts{Rollout: counted(1)}, now: 600 * s, ask: asks, yields: Now, to: "b1_u", wake: 3600 * s},
+		"starts after a failed turn":     {pod: Pod{Identity: "a1_u", Revision: old, Startup: 120 * s}, hold: HolderFacts{Rollout: counted(1)}, now: 119 * s, ask: asks, yields: Now, wake: 120 * s},
+		"has not started in its time":    {pod: Pod{Identity: "a1_u", Revision: old, Startup: 120 * s}, hold: HolderFacts{Rollout: counted(1)}, now: 120 * s, ask: asks, yields: Now, to: "b1_u"},
 		"hangs, asker has failed":        {pod: pod("a1", old), hold: HolderFacts{Rollout: counted(1)}, now: 59 * s, ask: asks, yields: Now, wake: 60 * s},
 		"is paused":                      {pod: pod("a1", old), hold: HolderFacts{Paused: true}, serving: 1 * s, now: 99 * s, ask: asks, yields: Not, wake: 611 * s},
 		"turn, does not serve":           {pod: pod("b1", newer), hold: HolderFacts{Rollout: turn}, now: 59 * s, yields: Now, proving: true, wake: 60 * s},
@@ -326,6 +330,7 @@ func TestReleaseCountsTurnAndNamesSuccessor(t *testing.T) {
 		"an old pod yields":                {a1, heldBy(a1, Now), "b1_u", newer, yielded, "b1_u"},
 		"the turn fails":                   {b1, inTurn(b1), "", api.Revision{}, yielded, "a1_u"},
 		"a pod in its turn yields":         {b1, inTurn(b1), "c1_u", newest, second, "c1_u"},
+		"a person moves a turn":            {b1, inTurn(b1), "c1_u", api.Revision{}, yielded, "c1_u"},
 		"a pod without a turn yields back": {b1, heldBy(b1, Now), "a2_u", old, Rollout{Proven: old, Yielder: "b1_u", From: newer}.with(1), "a2_u"},
 		"a pod without a revision":         {pod("x", api.Revision{}), inTurn(b1), "y_u", api.Revision{}, inTurn(b1).Rollout, "y_u"},
 	} {
