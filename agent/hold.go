@@ -163,6 +163,7 @@ func (h *hold) act(ctx context.Context, s elector.State) time.Duration {
 // ends. If the application has ended by itself, conclude also asks whether the pod is being deleted, and
 // the Event of the release tells why.
 func (h *hold) conclude(ctx context.Context, state elector.State, end ending) {
+	h.ride = ride{} // the end waits no longer, so the drain renews only for living children
 	switch end.reason {
 	case status.ReasonEnded:
 		h.ended = h.id

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 
+	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/status"
 )
@@ -115,6 +116,35 @@ func TestStoppedAgentReleasesWithoutARenewal(t *testing.T) {
 		w.within(200*time.Millisecond, "the slot is free", func() bool { return w.holder() == "" })
 		assert.Equal(t, 1, a.link.sent("put")-writes, "the release")
 	})
+}
+
+// A hold ends, and nothing proves the death of its child. So the Lease must expire: the wait of the planned end
+// for a renewal is over.
+func TestEndWithoutProofIsNotRenewedForEver(t *testing.T) {
+	for name, c := range map[string]struct{ ends func(w *world, a *pod) }{
+		"the shim's connection breaks in the drain": {func(w *world, a *pod) {
+			a.gates.shims["s1"].stuck = true
+			a.agent.Yield()
+			w.within(time.Second, "the child drains", func() bool { return a.gates.phase("s1") == gate.Draining })
+			a.gates.report("s1", func(r *gate.Report) { r.Connected = false })
+		}},
+		"another container is unknown to a new agent": {func(w *world, a *pod) {
+			a.kill()
+			b := w.start("a", func(c *Config) { c.Containers = []string{"app", "other"} })
+			b.gates.connect(b.gates.shim("s1").report)
+			w.pass(time.Second)
+			b.gates.fail("s1")
+		}},
+	} {
+		t.Run(name, simulated(func(_ *testing.T, w *world) {
+			a := w.hold(failsafe)
+			b := w.start("b", failsafe)
+			b.connect("s9")
+			w.pass(6 * time.Second)
+			c.ends(w, a)
+			w.within(12*time.Minute+31*time.Second, "b runs", func() bool { return b.running("s9") })
+		}))
+	}
 }
 
 // Without the annotation, an outage stops the application as ever.
