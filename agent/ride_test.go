@@ -147,6 +147,20 @@ func TestEndWithoutProofIsNotRenewedForEver(t *testing.T) {
 	}
 }
 
+// A holder with a long duration in its Lease renews as often as without it. So a standby whose watch shows no
+// renewal suspects the watch as soon, and then sees the release.
+func TestStandbyOfAFailsafeNoticesAReleaseDespiteAMuteWatch(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a, b := w.pair(failsafe)
+		b.link.set(func(l *link) { l.mute = true })
+		w.pass(8 * time.Second)
+		close(a.stop)
+		a.gates.fail("s1")
+		w.within(11*time.Second, "b runs", func() bool { return b.running("s2") })
+	})
+}
+
 // Without the annotation, an outage stops the application as ever.
 func TestWithoutFailsafeAnOutageStopsTheApplication(t *testing.T) {
 	simulate(t, func(w *world) {
