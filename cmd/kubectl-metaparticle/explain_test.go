@@ -442,6 +442,11 @@ func TestExplainCommandReportsAVanishedHolder(t *testing.T) {
 	assert.Contains(t, answer(t, true, "Deployment/biller", append(there, leaseOf("a"))...),
 		"held by a, token 4711, since 2026-01-02T11:50:00Z (10m), renewed 3s ago, a pod that is gone: free when it has not been renewed for 30 s")
 
+	failsafe := leaseOf("b") // the pod of a dead node exists for minutes
+	failsafe.Spec.LeaseDurationSeconds = new(int32(750))
+	assert.Contains(t, answer(t, true, "Deployment/biller", append(there, failsafe)...),
+		"held by b, token 4711, since 2026-01-02T11:50:00Z (10m), renewed 3s ago, lasts 750 s without a renewal\n")
+
 	unknown := leaseOf("")
 	unknown.Spec.HolderIdentity = new("unknown")
 	assert.Contains(t, answer(t, true, "Deployment/biller", append(there, unknown)...), "held by unknown, token 4711, which is no pod")

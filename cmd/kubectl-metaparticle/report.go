@@ -254,6 +254,18 @@ func (e *explainer) holding(lease *coordinationv1.Lease) string {
 		text += fmt.Sprintf(", which is no pod: free when it has not changed for %d s", seconds)
 	case e.others[identity] == "":
 		text += fmt.Sprintf(", a pod that is gone: free when it has not been renewed for %d s", seconds)
+	default:
+		text += e.serving(lease)
+	}
+	return text
+}
+
+// serving returns what is unusual about a holder whose pod exists; empty for nothing.
+func (e *explainer) serving(lease *coordinationv1.Lease) (text string) {
+	if seconds := ptr.Deref(lease.Spec.LeaseDurationSeconds, 0); time.Duration(seconds)*time.Second > api.DefaultLeaseDuration {
+		text = fmt.Sprintf(", lasts %d s without a renewal", seconds)
+	}
+	switch {
 	case lease.Annotations[api.ServingAnnotation] == "" && view.Young(lease, e.now):
 		text += ", its application starts"
 	case lease.Annotations[api.ServingAnnotation] == "":
