@@ -161,6 +161,20 @@ func TestStandbyOfAFailsafeNoticesAReleaseDespiteAMuteWatch(t *testing.T) {
 	})
 }
 
+// After an outage the holder of an expired Lease has a head start, and its requests take as long as without the
+// annotation. So the head start is as short.
+func TestHeadStartAfterAnOutageIsAsShortWithFailsafe(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a, b := w.pair(failsafe)
+		a.kill()
+		b.link.set(func(l *link) { l.cut = true })
+		w.pass(13 * time.Minute)
+		b.link.set(mended)
+		w.within(11*time.Second, "b runs", func() bool { return b.running("s2") })
+	})
+}
+
 // Without the annotation, an outage stops the application as ever.
 func TestWithoutFailsafeAnOutageStopsTheApplication(t *testing.T) {
 	simulate(t, func(w *world) {

@@ -51,7 +51,7 @@ func newClaim(c Claim, now time.Duration) *claim {
 	}
 	made := &claim{need: need{shared: common, began: now}}
 	for _, name := range c.Slots {
-		made.need.slots = append(made.need.slots, &slot{shared: common, name: name, pace: newPace(0)})
+		made.need.slots = append(made.need.slots, &slot{shared: common, name: name, view: lease.Observer{Own: c.Self.Budget}, pace: newPace(0)})
 	}
 	return made
 }

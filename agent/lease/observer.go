@@ -13,6 +13,8 @@ import (
 // Observer is what one standby knows about one Lease. The zero value knows no Lease, and an
 // unknown Lease is never free.
 type Observer struct {
+	// Own is the budget of this standby. A holder whose Lease states the same duration has the same budget.
+	Own api.Budget
 	// record is the last state of the Lease; nil without a record. Nothing changes a record that
 	// the standby has seen.
 	record *Record
@@ -97,6 +99,9 @@ func (o *Observer) Learn(now time.Duration, r Record) {
 // API server that breaks every watch would delay a takeover for ever.
 func (o *Observer) giveHeadStart(now time.Duration) {
 	start := min(o.Shown().Duration, api.MaxLeaseDuration) / headStart
+	if o.Shown().Duration == o.Own.Duration {
+		start = o.Own.Renew // with [api.Budget.Failsafe] much shorter, because the holder's requests take no longer
+	}
 	if o.headStartGiven || now-max(o.heard, o.distrusted) < start {
 		return
 	}
