@@ -197,9 +197,9 @@ func (h *hold) ends(s elector.State) (ending, time.Duration) {
 	now, drain := h.now, h.self.Budget.Drain
 	drainAt := h.drainAt(s)
 	wake, wished, outcome := drainAt, h.leaving.due(h.wish(s)), h.outcome(h.id)
-	over := !h.shims.Outstanding(h.id) && len(h.grantable()) == 0
-	if h.ride.on(now, s.From, h.mayHold() && (over || wished.reason != "")) {
-		over, wished = false, ending{}
+	over, refused := !h.shims.Outstanding(h.id) && len(h.grantable()) == 0, !h.shims.Outstanding(h.id) && h.refused
+	if h.ride.on(now, s.From, h.mayHold() && (over || refused || wished.reason != "")) {
+		over, refused, wished = false, false, ending{}
 	}
 	switch {
 	case s.Taken:
@@ -213,7 +213,7 @@ func (h *hold) ends(s elector.State) (ending, time.Duration) {
 		return ending{reason: status.ReasonUnproven, grace: drain}, 0
 	case h.shims.Drained(h.id):
 		return ending{reason: status.ReasonDrained, grace: drain}, 0
-	case !h.shims.Outstanding(h.id) && h.refused:
+	case refused:
 		return ending{reason: status.ReasonNotGranted, grace: drain}, 0
 	case h.deletedEarly():
 		return ending{reason: status.ReasonPodDeleted, grace: h.config.Grace}, 0

@@ -175,6 +175,26 @@ func TestHeadStartAfterAnOutageIsAsShortWithFailsafe(t *testing.T) {
 	})
 }
 
+// A disk that is full for a moment ends no hold in an outage, in which the pod could not take the slot again.
+func TestApplicationStartsInAnOutageOnceTheDiskRecovers(t *testing.T) {
+	simulate(t, func(w *world) {
+		a := w.hold(failsafe)
+		w.pass(time.Minute)
+		a.link.set(func(l *link) { l.cut = true })
+		full := func(full bool) {
+			a.gates.mu.Lock()
+			defer a.gates.mu.Unlock()
+			a.gates.broken = full
+		}
+		full(true)
+		a.gates.fail("s1")
+		a.connect("s2")
+		w.pass(20 * time.Second)
+		full(false)
+		w.within(2*time.Second, "the application runs again", func() bool { return a.running("s2") })
+	})
+}
+
 // Without the annotation, an outage stops the application as ever.
 func TestWithoutFailsafeAnOutageStopsTheApplication(t *testing.T) {
 	simulate(t, func(w *world) {
