@@ -162,7 +162,7 @@ func (l *Leave) Next(now time.Duration, f Facts) Decision {
 	case f.Cause == Deletion:
 		l.signalled = now
 	case f.Cause == None, f.needsAnswer() && l.stage != before && !l.announced(f):
-		// The application goes on, or another pod is to answer.
+		// The application goes on, or another pod is to answer. The answer so far must not end the hold later.
 		said := l.says
 		l.once, l.answered = l.once || l.stage > awaiting, false
 		l.enter(before, now)

@@ -11,11 +11,12 @@
 // and a pod that has died costs no stop. A holder of a newer revision is in its turn, and not Ready, until its
 // application has served for [Proof]. A turn that fails gives the slot back to the pod that yielded.
 //
-// Guaranteed: the holder alone decides when it yields, and counts each turn in its releasing write. So a
-// revision stops another at most four times in the first hour, and once in each later hour, until it has been
-// proven for [Forget]. Hangs move a slot seldom ([hangWait]); preferences, once in [Settled] at most. No pod
-// waits longer than [LastResort] for a free slot because of turns. Each span is measured by one agent, on its
-// own clock, so a restart of the agent only prolongs it.
+// Guaranteed: the holder alone decides when it yields, and counts each turn in its releasing write, even if the
+// successor never acquires. So a revision stops another at most four times in the first hour, and once in each
+// later hour, until it has been proven for [Forget]. Hangs move a slot seldom ([hangWait]), and only if another
+// pod can take it; preferences, once in [Settled] at most. No pod waits longer than [LastResort] for a free slot
+// because of turns. Each span is measured by one agent, on its own clock, so a restart of the agent only prolongs
+// it. Times in the Lease are for people.
 //
 // Not guaranteed: package elector decides whether a pod may have a slot. Once no old pod is left, nothing
 // protects a rollout. Pods of two workloads, or of an unknown revision, take no turns.

@@ -79,6 +79,9 @@ func TestStandbyAsksOnlyHolderOfAnOlderRevision(t *testing.T) {
 	expired := heldBy(a1, Now).turns(1)
 	expiredTurn := inTurn(b1)
 	expired.FreeAt, expiredTurn.FreeAt = 20*time.Second, 20*time.Second
+	expired.Since = 10 * time.Second
+	rewritten := freed("")
+	rewritten.Since = rewritten.FreeAt - 10*time.Second
 	whole := StandbyFacts{Whole: true}
 	for name, c := range map[string]struct {
 		pod     Pod
@@ -139,6 +142,7 @@ func TestStandbyAsksOnlyHolderOfAnOlderRevision(t *testing.T) {
 		"free, newer without a turn":     {pod: b1, slot: freed(""), want: StandbyDecision{NotReady: true, Reason: reasonWaits, Message: unproven, TakeFrom: 101 * time.Second, Wake: pace.Never}},
 		"free, newer after failed turns": {pod: b1, slot: freed("").turns(1), want: StandbyDecision{NotReady: true, Reason: reasonWaits, Message: unproven, TakeFrom: 130 * time.Second, Wake: pace.Never}},
 		"expired":                        {pod: b1, slot: expired, waiting: whole, want: StandbyDecision{NotReady: true, Reason: reasonWaits, Message: unproven, TakeFrom: 50 * time.Second, Wake: pace.Never}},
+		"free, written once more":        {pod: b1, slot: rewritten, want: StandbyDecision{NotReady: true, Reason: reasonWaits, Message: unproven, TakeFrom: 91 * time.Second, Wake: pace.Never}},
 		"expired, in a turn":             {pod: pod("a2", old), slot: expiredTurn, want: StandbyDecision{Wake: pace.Never}},
 		"free, nothing proven":           {pod: b1, slot: Slot{Known: true}, want: StandbyDecision{Wake: pace.Never}},
 		"own failed turn, not released": {pod: b1, slot: inTurn(b1), want: StandbyDecision{
