@@ -181,6 +181,15 @@ func TestStandbyBoundsItsWishesDespiteChangingHolder(t *testing.T) {
 	})
 }
 
+func TestSpeakerWakesOnceItMaySpeakAgain(t *testing.T) {
+	s := newSpeaker(&state{now: time.Hour})
+	for range wordBurst {
+		s.wishes.Spend(s.now)
+	}
+	assert.Equal(t, time.Hour+wordPause, s.say(t.Context(), api.WantsNewer, "h", 0, false))
+	assert.Zero(t, s.word)
+}
+
 // A start lock that other pods take and release lets the pod take back its wish and repeat it, so that it soon may
 // not repeat it at once.
 func TestWishesKeepNoAnswerBack(t *testing.T) {

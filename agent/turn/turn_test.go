@@ -403,7 +403,8 @@ func TestRolloutRecordSurvivesARoundTrip(t *testing.T) {
 	for _, damaged := range []string{
 		"", "yes", "{", `{"from":"x"}`, `{"proven":"x"}`, `{"turns":[{"revision":"x","count":1}]}`,
 		`{"turns":[{"revision":"a/1/b"}]}`, `{"turns":[{"revision":"a/1/b","count":1,"next":"soon"}]}`,
-		`{"startMilliseconds":-1}`, `{"startMilliseconds":9000000000000}`,
+		`{"startMilliseconds":-1}`, `{"startMilliseconds":9000000000000}`, `{"hangs":1,"transitions":-1}`,
+		`{"turns":[` + strings.Repeat(`{"revision":"a/1/b","count":1},`, remembered) + `{"revision":"a/1/b","count":1}]}`,
 	} {
 		assert.Zero(t, Parse(damaged), damaged)
 	}
