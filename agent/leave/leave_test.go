@@ -473,3 +473,13 @@ func TestHolderAwaitsStandbysThatItDoesNotKnow(t *testing.T) {
 		})
 	}
 }
+
+func TestOnlyARestartWithdrawsTheKubeletsSignal(t *testing.T) {
+	var l Leave
+	f := Facts{Cause: Deletion, EndpointDelay: delay, Ready: true, Serving: true}
+	require.Equal(t, api.LeavingSoon, l.Next(began, f).Says)
+	f.Cause = None
+	assert.Equal(t, api.LeavingSoon, l.Next(began+tick, f).Says)
+	f.Grace = Grace{Known: true}
+	assert.Empty(t, l.Next(began+2*tick, f).Says)
+}
