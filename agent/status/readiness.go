@@ -69,11 +69,11 @@ func decision(ready bool, reason, message string) Decision {
 }
 
 // Handover returns how long a standby stays Ready while no holder serves. A vanished holder
-// blocks the slot for the lease duration, b.Duration. Then the next application has the time
-// b.Renew to start. A longer start is an outage, which Services should see. A strict controller
-// would delete a standby that is not Ready, so [Turn.Beyond] prolongs the time under such a
-// controller.
-func Handover(b api.Budget) time.Duration { return b.Duration + b.Renew }
+// blocks the slot for the lease duration. Then the next application has the time
+// b.Renew to start. A longer start is an outage, which Services should see, and so is the longer wait with
+// [api.Budget.Failsafe]. A strict controller would delete a standby that is not Ready, so [Turn.Beyond]
+// prolongs the time under such a controller.
+func Handover(b api.Budget) time.Duration { return b.LeaseDuration() + b.Renew }
 
 // holders has the facts about the pods that hold the slots.
 type holders struct {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
@@ -57,7 +58,7 @@ func TestSlotAddedByRolloutNeverKeepsStandbyUnready(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for _, slots := range [][]elector.View{append(c.added, c.old...), append(c.old, c.added...)} {
 				r := NewReadiness(ReadinessConfig{Need: api.Need{Slots: []string{"a", "b"}}, Identity: "me_1", Workload: "Deployment/a",
-					Budget: api.Budget{Duration: 30 * time.Second}})
+					Budget: api.Budget{Duration: 30 * time.Second, Renew: 5 * time.Second}})
 				standing := r.Standby(time.Second, slots, Turn{}, true)
 				assert.Equal(t, c.ready, standing.Ready, standing.Message)
 				if c.ready {
@@ -89,7 +90,7 @@ func seen(holder, next string, serving bool) []elector.View {
 // After a leave another Ready pod forwards. So the old and the new holder's pods become Ready only
 // when the handover is over, because these writes would delay the handover.
 func TestHandoverIsOverBeforeItsPodsBecomeReady(t *testing.T) {
-	config := ReadinessConfig{Need: api.Need{Slots: []string{"s"}}, Identity: "me_1", Workload: "Deployment/a", Budget: api.Budget{Duration: 30 * time.Second}}
+	config := ReadinessConfig{Need: api.Need{Slots: []string{"s"}}, Identity: "me_1", Workload: "Deployment/a", Budget: api.Budget{Duration: 30 * time.Second, Renew: 5 * time.Second}}
 	holds := Holder{Hold: "h2", Slots: []string{"s"}, Running: true, Serves: true}
 	t.Run("new holder", func(t *testing.T) {
 		r := NewReadiness(config)
@@ -165,4 +166,14 @@ func TestManyShortHoldsNeverKeepAnOldStatus(t *testing.T) {
 		}
 	}
 	assert.Greater(t, written, 10)
+}
+
+// A Service does not send connections for minutes to a standby that has nobody to forward them to.
+func TestStandbyOfAFailsafeIsUnreadyOnceNobodyServes(t *testing.T) {
+	ordinary, err := api.NewBudget(api.DefaultLeaseDuration)
+	require.NoError(t, err)
+	long, err := ordinary.Failsafe(10 * time.Minute)
+	require.NoError(t, err)
+	assert.Equal(t, 35*time.Second, Handover(ordinary))
+	assert.Equal(t, 35*time.Second, Handover(long))
 }
