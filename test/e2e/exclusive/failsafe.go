@@ -76,6 +76,10 @@ func survives(t *testing.T, o fault.Outage, failsafe string, lasts time.Duration
 	assert.Equal(t, h.Before.Token, next.Token, "the hold went on")
 
 	h.Before = next
+	if o.Stores {
+		again := func() bool { return app.Restarts(h.Space, h.App) == 1 && len(app.Endpoints(h.Space, service)) == 1 }
+		h.Await(space.StartTimeout, "the pod is behind the Service again, as after every restart of a container", again)
+	}
 	ask().Stop() // these do not count either: the application opens its port a moment after its start
 	requests = ask()
 	h.Never(lasts-(record.Now()-began), "another application", other)

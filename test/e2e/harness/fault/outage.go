@@ -26,21 +26,23 @@ type Outage struct {
 	// Begin begins the outage for the pods of a node, or for all. The result ends the outage, and waits until
 	// the API server, and the node, work again.
 	Begin func(t *testing.T, l *lab.Cluster, node string) (end func())
+	// Stores reports that writes are stored, if late. So nodes learn from the API server that a pod is not Ready.
+	Stores bool
 }
 
 // Outages returns all ways. In the first one nothing answers.
 func Outages() []Outage {
 	return []Outage{
-		{"nothing answers", func(t *testing.T, l *lab.Cluster, _ string) func() {
+		{Name: "nothing answers", Begin: func(t *testing.T, l *lab.Cluster, _ string) func() {
 			up := Component(t, l, lab.ControlPlane, "apiserver")
 			return func() {
 				up()
 				AwaitAPI(t)
 			}
 		}},
-		{"writes fail", noSpace},
-		{"writes are slow", slowDisk},
-		{"the node is cut off from the API server", func(t *testing.T, l *lab.Cluster, node string) func() {
+		{Name: "writes fail", Begin: noSpace},
+		{Name: "writes are slow", Begin: slowDisk, Stores: true},
+		{Name: "the node is cut off from the API server", Begin: func(t *testing.T, l *lab.Cluster, node string) func() {
 			return Node(t, node, l.CutFromAPI, l.ReachAPI)
 		}},
 	}
