@@ -90,7 +90,10 @@ func survives(t *testing.T, o fault.Outage, failsafe string, lasts time.Duration
 	assert.Zero(t, h.Process(next.ID).Signalled, "nobody asked it to stop")
 
 	app.DeletePod(h.Space, h.Victim)
-	// After a restart of the API server the kubelet may learn of the deletion a minute late.
+	// After a restart of the API server each kubelet may learn of its pods a minute late.
 	h.Await(space.StartTimeout, "a new pod runs it", other)
-	app.VacantFor(h.Space, h.App, next, lease.Fault, "by a release, because the Lease lasts for much longer")
+	long, problem := api.ParseFailsafe(failsafe)
+	require.Empty(t, problem)
+	// Without a release, the next pod waits for the duration in the Lease since the last renewal.
+	app.VacantFor(h.Space, h.App, next, long.Stated(api.DefaultLeaseDuration)-api.RenewPeriod(api.DefaultLeaseDuration), "by a release")
 }
