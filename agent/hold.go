@@ -65,7 +65,6 @@ func newHold(s *state, claimed elector.State) *hold {
 		ID: h.id, Since: h.since, Resumed: h.resumed, Rollout: slotOf(h.record()).Rollout,
 		YieldAfter: s.config.YieldAfter, Prefers: s.config.Prefer == PrefersOthers,
 	}
-	h.ride.waits = s.config.Failsafe != 0
 	if h.resumed {
 		h.serving = claimed.Serving
 		h.turns.Failing = s.now // until the first answer of a probe
@@ -197,8 +196,9 @@ func (h *hold) ends(s elector.State) (ending, time.Duration) {
 	now, drain := h.now, h.self.Budget.Drain
 	drainAt := h.drainAt(s)
 	wake, wished, outcome := drainAt, h.leaving.due(h.wish(s)), h.outcome(h.id)
-	over, refused := !h.shims.Outstanding(h.id) && len(h.grantable()) == 0, !h.shims.Outstanding(h.id) && h.refused
-	if h.ride.on(now, s.From, h.mayHold() && (over || refused || wished.reason != "")) {
+	idle := !h.shims.Outstanding(h.id)
+	over, refused := idle && len(h.grantable()) == 0, idle && h.refused
+	if h.ride.on(now, s.From, h.config.Failsafe != 0 && h.mayHold() && (over || refused || wished.reason != "")) {
 		over, refused, wished = false, false, ending{}
 	}
 	switch {
@@ -227,7 +227,7 @@ func (h *hold) ends(s elector.State) (ending, time.Duration) {
 			return ending{reason: status.ReasonNotStarted, grace: drain}, 0
 		}
 		wake = min(wake, startsBy)
-	case !h.shims.Outstanding(h.id) && !h.mayHold(), over:
+	case idle && !h.mayHold(), over:
 		return ending{reason: status.ReasonEnded, grace: drain}, 0
 	case wished.reason != "":
 		return wished, 0

@@ -10,17 +10,15 @@ import "time"
 // hold goes on until a renewal is stored that was sent after the end was due. If the application has
 // exited, the kubelet meanwhile starts its container again, and the application runs under the same hold.
 type ride struct {
-	// waits is false for a holder whose planned ends never wait.
-	waits bool
 	// since is the instant since which the hold would end; zero while it would not.
 	since time.Duration
 }
 
 // on reports whether the hold goes on. The argument "renewed" is the instant at which the last stored
-// renewal was sent, and "ends" reports that the hold would end now.
+// renewal was sent, and "ends" reports that the hold would end now, and may wait.
 func (r *ride) on(now, renewed time.Duration, ends bool) bool {
 	switch {
-	case !r.waits || !ends:
+	case !ends:
 		r.since = 0
 	case r.since == 0:
 		r.since = now

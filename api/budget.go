@@ -111,6 +111,15 @@ func (b Budget) Failsafe(outage time.Duration) (Budget, error) {
 // LeaseDuration returns the lease duration without [Budget.Failsafe].
 func (b Budget) LeaseDuration() time.Duration { return (6 * b.Renew).Round(time.Second) }
 
+// PeriodOf returns the time between two renewals of a holder whose Lease states the duration. A holder that
+// states what this budget does has the same budget, so it renews as often, also with [Budget.Failsafe].
+func (b Budget) PeriodOf(stated time.Duration) time.Duration {
+	if stated == b.Duration {
+		return b.Renew
+	}
+	return RenewPeriod(stated)
+}
+
 // RenewPeriod returns the time between two renewals of a Lease with the duration d: a sixth of d.
 func RenewPeriod(d time.Duration) time.Duration { return d / 6 }
 

@@ -241,8 +241,20 @@ func (p *parser) untilSuccess() {
 // no single holder to ask.
 func (p *parser) handsOver(key string) {
 	const only = "only the holder of one singleton or one lock hands over"
+	switch {
+	case !p.solely(key, only, func(k *Kind) bool { return k.TakesTurns }):
+	case len(p.request.Claimed) > 1:
+		p.wrong(key, "has no effect in a pod of %d slots, because %s: leave one claim, or remove it", len(p.request.Claimed), only)
+	case key == PreferAnnotation && p.request.Readiness == ReadinessHolder:
+		p.wrong(key, "has no effect with %s: %s, because only a Ready standby is preferred: remove one of the two", ReadinessAnnotation, ReadinessHolder)
+	}
+}
+
+// solely refuses a setting that is only for shims and for some kinds of claims, and not beside a barrier. The
+// argument "only" says which claims these are. The result is true if the setting is not refused.
+func (p *parser) solely(key, only string, fits func(*Kind) bool) bool {
 	other := ""
-	if i := slices.IndexFunc(p.request.Claimed, func(c Claim) bool { return !c.Kind.TakesTurns }); i >= 0 {
+	if i := slices.IndexFunc(p.request.Claimed, func(c Claim) bool { return !fits(c.Kind) }); i >= 0 {
 		other = p.request.Claimed[i].Kind.Key
 	} else if p.request.Barrier.Size > 0 {
 		other = BarrierAnnotation
@@ -252,11 +264,10 @@ func (p *parser) handsOver(key string) {
 		p.wrong(key, "has no effect with %s: %s, under which no shim stops the application: remove one of the two", GateAnnotation, p.request.Gate)
 	case other != "":
 		p.wrong(key, "has no effect with %s, because %s: remove one of the two", other, only)
-	case len(p.request.Claimed) > 1:
-		p.wrong(key, "has no effect in a pod of %d slots, because %s: leave one claim, or remove it", len(p.request.Claimed), only)
-	case key == PreferAnnotation && p.request.Readiness == ReadinessHolder:
-		p.wrong(key, "has no effect with %s: %s, because only a Ready standby is preferred: remove one of the two", ReadinessAnnotation, ReadinessHolder)
+	default:
+		return true
 	}
+	return false
 }
 
 // ridesOut judges [FailsafeAnnotation]. Its long duration binds everybody who waits for the Lease. So the
@@ -268,14 +279,8 @@ func (p *parser) ridesOut() {
 	if err == nil {
 		_, err = budget.Failsafe(r.Failsafe.Outage)
 	}
-	other := slices.IndexFunc(r.Claimed, func(c Claim) bool { return c.Kind != Singleton })
 	switch {
-	case other >= 0:
-		p.wrong(key, "has no effect with %s, because %s: remove one of the two", r.Claimed[other].Kind.Key, only)
-	case r.Barrier.Size > 0:
-		p.wrong(key, "has no effect with %s, because %s: remove one of the two", BarrierAnnotation, only)
-	case !r.Shims():
-		p.wrong(key, "has no effect with %s: %s, under which no shim stops the application: remove one of the two", GateAnnotation, r.Gate)
+	case !p.solely(key, only, func(k *Kind) bool { return k == Singleton }):
 	case r.OnBusy == OnBusySkip:
 		p.wrong(key, "has no effect with %s: %s, because a pod that skips would take a dead holder for a living one: remove one of the two", OnBusyAnnotation, OnBusySkip)
 	case err != nil:

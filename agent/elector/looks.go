@@ -39,8 +39,7 @@ func (s *slot) beginLook(p *plan) {
 const longestSilence = 5 * time.Minute
 
 // silentUntil returns the instant until which the standby trusts a silent watch of the slot. A holder
-// renews six times in a lease duration, so two renewals are missing after a third of the duration. A holder with the
-// pod's own [api.Budget.Failsafe] states a longer duration, and renews as often as without it.
+// renews six times in a lease duration, so two renewals are missing after a third of the duration.
 // Without a new look, the standby would see a release only when the last state that the watch has
 // shown expires. A shut slot may have no holder that renews. The standby does not write the Lease of a
 // shut slot, so no conflict reveals a broken watch. If a slot is free, or its Lease expires before the
@@ -51,11 +50,8 @@ func (s *slot) silentUntil() time.Duration {
 		return s.view.Heard() + longestSilence
 	}
 	if r.Holder != "" && !s.Self.Mine(r) {
-		lasts := s.Self.Budget.LeaseDuration()
-		if r.Duration != s.Self.Budget.Duration {
-			lasts = max(lasts, r.Duration)
-		}
-		at := s.view.Heard() + min(lasts/3, longestSilence)
+		b := s.Self.Budget
+		at := s.view.Heard() + min(2*max(b.Renew, b.PeriodOf(r.Duration)), longestSilence)
 		if at < s.view.ExpiresAt(s.Self.Budget.Duration) {
 			return at
 		}

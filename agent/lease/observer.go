@@ -13,7 +13,7 @@ import (
 // Observer is what one standby knows about one Lease. The zero value knows no Lease, and an
 // unknown Lease is never free.
 type Observer struct {
-	// Own is the budget of this standby. A holder whose Lease states the same duration has the same budget.
+	// Own is the budget of this standby.
 	Own api.Budget
 	// record is the last state of the Lease; nil without a record. Nothing changes a record that
 	// the standby has seen.
@@ -44,13 +44,6 @@ type Observer struct {
 	// doubt is the end of the doubt after a break ([Observer.DoubtedUntil]).
 	doubt time.Duration
 }
-
-// headStart divides the lease duration. The quotient, the time between two renewals, is the
-// head start of the holder after an outage of the API server. An outage that keeps a standby
-// from reading may also keep the holder from renewing. So before a takeover the standby also
-// waits for the head start. Meanwhile the holder can acquire the slot again, if it has proof of its
-// child's death. An outage shorter than the head start ends no hold, and causes no head start.
-const headStart = 6
 
 // Record returns the record that this standby saw last. The second result is false if the
 // standby has seen none, or if the Lease is gone.
@@ -92,16 +85,15 @@ func (o *Observer) Learn(now time.Duration, r Record) {
 	o.heard = now
 }
 
-// giveHeadStart delays a takeover after a gap without reads and events, because an outage may
-// have caused the gap. The head start only serves fairness, not safety. If the holder renewed
+// giveHeadStart delays a takeover after a gap without reads and events, by the time between two renewals of the
+// holder. An outage that keeps a standby from reading may also keep the holder from renewing. In its head start
+// the holder can acquire the slot again, if it has proof of its child's death. An outage shorter than the head
+// start ends no hold, and causes no head start. The head start only serves fairness, not safety. If the holder renewed
 // in the gap, the version of the Lease has changed, so this standby waits again, or its write
 // is refused. For one expired record the holder gets only one head start. With more head starts, an
 // API server that breaks every watch would delay a takeover for ever.
 func (o *Observer) giveHeadStart(now time.Duration) {
-	start := min(o.Shown().Duration, api.MaxLeaseDuration) / headStart
-	if o.Shown().Duration == o.Own.Duration {
-		start = o.Own.Renew // with [api.Budget.Failsafe] much shorter, because the holder's requests take no longer
-	}
+	start := o.Own.PeriodOf(min(o.Shown().Duration, api.MaxLeaseDuration))
 	if o.headStartGiven || now-max(o.heard, o.distrusted) < start {
 		return
 	}
@@ -132,7 +124,7 @@ func (o *Observer) see(now time.Duration, r Record) {
 	}
 	o.record, o.since = &r, now
 	// A changed record gives its holder a whole new lease duration. So the holder's head start
-	// ([headStart]) for the earlier record ends. If a person has shortened the duration, the
+	// ([Observer.giveHeadStart]) for the earlier record ends. If a person has shortened the duration, the
 	// old head start could otherwise last longer than the new duration.
 	o.notBefore, o.headStartGiven = 0, false
 	o.last, o.expiry = r, o.ExpiresAt(0)

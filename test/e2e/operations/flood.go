@@ -6,12 +6,10 @@ package operations
 import (
 	"context"
 	"encoding/pem"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -20,7 +18,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -36,6 +33,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/lease"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/process"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 )
 
@@ -204,22 +202,10 @@ func account(s *space.Space, name string) kubernetes.Interface {
 // listenBeside listens on the loopback address of a process's network namespace.
 func listenBeside(s *space.Space, pid int) (listener net.Listener) {
 	s.Helper()
-	var err error
-	var group sync.WaitGroup
-	group.Go(func() {
-		runtime.LockOSThread() // without an unlock, so the thread ends with the goroutine
-		var ns int
-		if ns, err = unix.Open(fmt.Sprintf("/proc/%d/ns/net", pid), unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
-			return
-		}
-		defer unix.Close(ns)
-		if err = unix.Setns(ns, unix.CLONE_NEWNET); err != nil {
-			return
-		}
+	require.NoError(s, process.Beside(pid, func() (err error) {
 		listener, err = net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it takes no time
-	})
-	group.Wait()
-	require.NoError(s, err)
+		return err
+	}))
 	return listener
 }
 

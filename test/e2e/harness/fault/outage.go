@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/process"
 )
 
 // Outage is a way in which the API server stores nothing for a holder.
@@ -67,7 +67,14 @@ func noSpace(t *testing.T, l *lab.Cluster, _ string) (end func()) {
 		body := strings.NewReader(fmt.Sprintf(`{"action":%q,"memberID":"0","alarm":"NOSPACE"}`, action))
 		request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://127.0.0.1:2379/v3/maintenance/alarm", body)
 		require.NoError(t, err)
-		client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DialContext: dialBeside(l.PID(lab.ControlPlane, "etcd"))}}
+		dial := func(ctx context.Context, network, address string) (conn net.Conn, err error) {
+			err = process.Beside(l.PID(lab.ControlPlane, "etcd"), func() (err error) {
+				conn, err = new(net.Dialer).DialContext(ctx, network, address)
+				return err
+			})
+			return conn, err
+		}
+		client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DialContext: dial}}
 		answer, err := client.Do(request)
 		require.NoError(t, err)
 		defer answer.Body.Close()
@@ -78,27 +85,6 @@ func noSpace(t *testing.T, l *lab.Cluster, _ string) (end func()) {
 		alarm(context.Background(), "DEACTIVATE")
 		AwaitAPI(t)
 	})
-}
-
-// dialBeside connects from the network namespace of a process.
-func dialBeside(pid int) func(ctx context.Context, network, address string) (net.Conn, error) {
-	return func(ctx context.Context, network, address string) (conn net.Conn, err error) {
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			runtime.LockOSThread() // without an unlock, so the thread ends with the goroutine
-			var ns int
-			if ns, err = unix.Open(fmt.Sprintf("/proc/%d/ns/net", pid), unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
-				return
-			}
-			defer unix.Close(ns)
-			if err = unix.Setns(ns, unix.CLONE_NEWNET); err == nil {
-				conn, err = (&net.Dialer{}).DialContext(ctx, network, address)
-			}
-		}()
-		<-done
-		return conn, err
-	}
 }
 
 // Of each round of a slow disk, etcd stands still for most of the time. So a write takes some seconds.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -297,4 +298,21 @@ func Hears(p *Process, signal unix.Signal) bool {
 	caught, _, _ = strings.Cut(caught, "\n")
 	mask, err := strconv.ParseUint(caught, 16, 64)
 	return err == nil && mask&(1<<(signal-1)) != 0
+}
+
+// Beside calls the function in the network namespace of a process.
+func Beside(pid int, f func() error) error {
+	ended := make(chan error)
+	go func() {
+		runtime.LockOSThread() // without an unlock, so the thread ends with the goroutine
+		ns, err := unix.Open(fmt.Sprintf("/proc/%d/ns/net", pid), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err == nil {
+			if err = unix.Setns(ns, unix.CLONE_NEWNET); err == nil {
+				err = f()
+			}
+			unix.Close(ns)
+		}
+		ended <- err
+	}()
+	return <-ended
 }
