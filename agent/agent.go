@@ -10,7 +10,6 @@ import (
 	"sync"
 
 	"github.com/metaparticle-io/metaparticle/agent/status"
-	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // Agent holds the slots of one pod. One goroutine, that of [Agent.Run], decides
@@ -25,10 +24,7 @@ func New(config Config) (*Agent, error) {
 		return nil, err
 	}
 	config = config.withDefaults()
-	budget, err := api.NewBudget(config.LeaseDuration)
-	if err == nil {
-		budget, err = budget.Failsafe(config.Failsafe)
-	}
+	budget, err := config.Failsafe.Budget(config.LeaseDuration)
 	if err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
 	}
@@ -100,3 +96,8 @@ func (a *Agent) Probes() http.Handler { return a.state.probes.Handler() }
 // ExecProbes returns the handler of the kubelet's exec probes, which the agent serves on a
 // socket in the shared volume.
 func (a *Agent) ExecProbes() http.Handler { return a.state.probes.ExecHandler() }
+
+// Answer answers a message that another pod of the slot has sent to this pod's contact.
+func (a *Agent) Answer(ctx context.Context, message string) (answer string, err error) {
+	return a.state.answerHolder(ctx, message)
+}

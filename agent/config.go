@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -119,6 +120,9 @@ type Pod struct {
 	// InitContainers are the gated init containers. After the success of an init container, the
 	// agent keeps the hold for the next container.
 	InitContainers []string
+	// Contact is the address at which the agent's process gives [Agent.Answer] to other pods of its slot; the zero
+	// value if it listens on none. Only pods that support each other need it ([api.Supporters]).
+	Contact netip.AddrPort
 	// Grace is the time that a yield gives the child to stop: the pod's termination grace
 	// period. Zero means api.DefaultGrace.
 	Grace time.Duration
@@ -163,9 +167,9 @@ type Claims struct {
 	// its Services. During that time a standby that is about to end still accepts connections,
 	// and a holder still serves.
 	EndpointDelay time.Duration
-	// Failsafe is the longest outage of the API server that the application survives ([api.Budget.Failsafe]);
-	// zero for what LeaseDuration gives.
-	Failsafe time.Duration
+	// Failsafe is the longest outage of the API server that the application survives; zero for what
+	// LeaseDuration gives.
+	Failsafe api.Failsafe
 	// YieldAfter is the time for which the application may fail its readiness probe before the holder
 	// hands over; zero means for ever.
 	YieldAfter time.Duration
@@ -210,6 +214,9 @@ type Outside struct {
 	Probe func(ctx context.Context, h api.Handler, address string, timeout time.Duration) probe.Result
 	// Forwarder is nil if the pod forwards nothing.
 	Forwarder Forwarder
+	// Ask sends a message to the contact of another pod, whose agent calls [Agent.Answer], and returns the
+	// answer. If Ask is nil, the pod has no supporters.
+	Ask func(ctx context.Context, contact netip.AddrPort, message string) (answer string, err error)
 	// Idle is called after each write of the pod's status or Events, when a burst of requests
 	// is usually over. The function may do postponed work, such as a garbage collection. The
 	// default does nothing.

@@ -59,7 +59,7 @@ func simulate(t *testing.T, f func(w *world)) {
 		longest := 2 * time.Minute
 		for _, p := range w.pods {
 			p.kill()
-			longest = max(longest, 2*p.config.Failsafe)
+			longest = max(longest, 2*p.config.Failsafe.Outage)
 		}
 		w.pass(longest)
 	})

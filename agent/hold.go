@@ -198,7 +198,7 @@ func (h *hold) ends(s elector.State) (ending, time.Duration) {
 	wake, wished, outcome := drainAt, h.leaving.due(h.wish(s)), h.outcome(h.id)
 	idle := !h.shims.Outstanding(h.id)
 	over, refused := idle && len(h.grantable()) == 0, idle && h.refused
-	if h.ride.on(now, s.From, h.config.Failsafe != 0 && h.mayHold() && (over || refused || wished.reason != "")) {
+	if h.ride.on(now, s.From, h.config.Failsafe != (api.Failsafe{}) && h.mayHold() && (over || refused || wished.reason != "")) {
 		over, refused, wished = false, false, ending{}
 	}
 	switch {

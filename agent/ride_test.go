@@ -4,6 +4,7 @@
 package agent
 
 import (
+	"github.com/metaparticle-io/metaparticle/api"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,7 +17,7 @@ import (
 )
 
 // failsafe lets the application survive an outage of the API server of ten minutes.
-func failsafe(c *Config) { c.Failsafe = 10 * time.Minute }
+func failsafe(c *Config) { c.Failsafe = api.Failsafe{Outage: 10 * time.Minute, Alone: true} }
 
 // outages are the ways in which an API server stores nothing.
 var outages = map[string]func(l *link){

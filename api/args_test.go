@@ -109,7 +109,7 @@ func (s source) run() RunArgs {
 	r.Readiness = []Readiness{ReadinessForward, ReadinessHolder}[s.IntN(2)]
 	r.Gate = []Gate{GateContainer, GatePod, GateReadiness}[s.IntN(3)]
 	if s.some() {
-		r.Failsafe = s.duration()
+		r.Failsafe = Failsafe{Outage: minFailsafe + s.duration()%time.Minute, Alone: s.some()}
 		r.YieldAfter, r.Prefer = s.duration(), Preference{Key: "a.b/" + strings.Repeat("C", 1+s.IntN(maxLabel)), Value: strings.Repeat("9", 1+s.IntN(maxLabel))}
 	}
 	r.Any, r.OwnKernel, r.ReplacesUnready = s.some(), s.some(), s.some()

@@ -47,6 +47,9 @@ type Budget struct {
 	Kill time.Duration
 	// Margin separates the deadline from the end of the lease.
 	Margin time.Duration
+	// Supported is the duration in the Lease of a holder that has supporters ([Supporters]); zero for a pod that
+	// never has any.
+	Supported time.Duration
 }
 
 // kill is the time that a SIGKILL and the reaping of all descendants may take. Even on a
@@ -108,13 +111,30 @@ func (b Budget) Failsafe(outage time.Duration) (Budget, error) {
 	return b, nil
 }
 
+// WithSupporters returns the budget of a holder that rides out such an outage by the promises of its supporters.
+// Without them, the holder keeps the times of its lease duration. The errors are those of [Budget.Failsafe].
+func (b Budget) WithSupporters(outage time.Duration) (Budget, error) {
+	long, err := b.Failsafe(outage)
+	if err == nil && long.Duration > b.Duration {
+		b.Supported = long.Duration
+	}
+	return b, err
+}
+
+// Longest returns the longest duration that a holder with this budget writes into its Lease.
+func (b Budget) Longest() time.Duration { return max(b.Duration, b.Supported) }
+
+// SupportedDeadline returns the time from the sending of a renewal with the duration [Budget.Supported] to the
+// latest deadline, whatever the supporters promise.
+func (b Budget) SupportedDeadline() time.Duration { return b.Supported - b.Supported/marginPart }
+
 // LeaseDuration returns the lease duration without [Budget.Failsafe].
 func (b Budget) LeaseDuration() time.Duration { return (6 * b.Renew).Round(time.Second) }
 
 // PeriodOf returns the time between two renewals of a holder whose Lease states the duration. A holder that
 // states what this budget does has the same budget, so it renews as often, also with [Budget.Failsafe].
 func (b Budget) PeriodOf(stated time.Duration) time.Duration {
-	if stated == b.Duration {
+	if stated == b.Duration || stated == b.Supported {
 		return b.Renew
 	}
 	return RenewPeriod(stated)

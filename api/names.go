@@ -213,6 +213,9 @@ const (
 	// WordsAnnotation is on a next Lease, and has what the pods of the slot say to the holder. Its
 	// value is [Words].
 	WordsAnnotation = Prefix + "words"
+	// SupportersAnnotation is on the Lease of a holder that rides out outages of the API server by the promises
+	// of standbys. Its value is [Supporters].
+	SupportersAnnotation = Prefix + "supporters"
 	// AloneAnnotation, on a next Lease with the value [AloneTrue], is enroll's hint that the workloads of
 	// the slot declare one replica together. A second pod then lives only for a while, in a rollout, and
 	// speaks in the next Lease itself. So a holder to whom no pod speaks leaves without a wait for answers.

@@ -275,17 +275,14 @@ func (p *parser) solely(key, only string, fits func(*Kind) bool) bool {
 func (p *parser) ridesOut() {
 	const only = "only a singleton, without another claim, survives an outage of the API server"
 	key, r := FailsafeAnnotation, p.request
-	budget, err := NewBudget(r.Duration())
-	if err == nil {
-		_, err = budget.Failsafe(r.Failsafe.Outage)
-	}
+	budget, err := r.Failsafe.Budget(r.Duration())
 	switch {
 	case !p.solely(key, only, func(k *Kind) bool { return k == Singleton }):
 	case r.OnBusy == OnBusySkip:
 		p.wrong(key, "has no effect with %s: %s, because a pod that skips would take a dead holder for a living one: remove one of the two", OnBusyAnnotation, OnBusySkip)
 	case err != nil:
 		p.wrong(key, "%v: write a shorter outage, or a shorter %s", err, LeaseDurationAnnotation)
-	case r.Failsafe.Outage <= budget.Outage():
+	case budget.Longest() == r.Duration():
 		p.wrong(key, "has no effect, because %s: %v covers an outage of %v: remove it", LeaseDurationAnnotation, r.Duration(), budget.Outage())
 	}
 }

@@ -141,26 +141,44 @@ type Preference struct{ Key, Value string }
 type Failsafe struct {
 	// Outage is the longest such outage; zero for what [Budget.Outage] gives.
 	Outage time.Duration
+	// Alone reports that the workload has one replica, so that nobody waits for the slot of a dead holder.
+	// Otherwise the holder needs the promises of standbys ([Supporters]).
+	Alone bool
 }
 
-// Stated returns the duration that a holder with this lease duration writes into its Lease: the lease
+// Budget returns the budget of a holder with this lease duration. The errors are those of [NewBudget] and
+// [Budget.Failsafe].
+func (f Failsafe) Budget(lease time.Duration) (Budget, error) {
+	b, err := NewBudget(lease)
+	switch {
+	case err != nil || f == (Failsafe{}):
+		return b, err
+	case f.Alone:
+		return b.Failsafe(f.Outage)
+	}
+	return b.WithSupporters(f.Outage)
+}
+
+// Stated returns the longest duration that a holder with this lease duration writes into its Lease: the lease
 // duration itself for the zero value, and the longest duration for values that the webhook refuses.
 func (f Failsafe) Stated(lease time.Duration) time.Duration {
 	if f == (Failsafe{}) {
 		return lease
 	}
-	b, err := NewBudget(cmp.Or(lease, DefaultLeaseDuration))
-	if err == nil {
-		b, err = b.Failsafe(f.Outage)
-	}
+	b, err := f.Budget(cmp.Or(lease, DefaultLeaseDuration))
 	if err != nil {
 		return MaxLeaseDuration
 	}
-	return b.Duration
+	return b.Longest()
 }
 
 // String returns the text of the outage, as a person writes it.
-func (f Failsafe) String() string { return f.Outage.String() + "," + failsafeAlone }
+func (f Failsafe) String() string {
+	if f.Alone {
+		return f.Outage.String() + "," + failsafeAlone
+	}
+	return f.Outage.String()
+}
 
 // String returns the text of the preference, as a person writes it.
 func (p Preference) String() string { return p.Key + "=" + p.Value }

@@ -67,9 +67,8 @@ type RunArgs struct {
 	// EndpointDelay is the time for which nodes may still send new connections to a pod
 	// that has left its Services.
 	EndpointDelay time.Duration
-	// Failsafe is the longest outage of the API server that the application survives; zero for what the
-	// lease duration gives.
-	Failsafe time.Duration
+	// Failsafe has the zero value if the application survives only what the lease duration gives.
+	Failsafe Failsafe
 	// YieldAfter is zero for a holder that hangs and keeps its slot.
 	YieldAfter time.Duration
 	// Prefer has the zero value if no pod is preferred. [PreferEnv] has the pod's own value of the label.
@@ -214,9 +213,19 @@ var runArguments = arguments[RunArgs]{
 	durationArg("yield-after", "how long the application may fail its readiness probe before the holder hands over; 0: without a bound",
 		func(r *RunArgs) *time.Duration { return &r.YieldAfter }).
 		written(func(r RunArgs) bool { return r.YieldAfter != 0 }),
-	durationArg("failsafe", "the longest outage of the API server that the application survives; 0: what the lease duration gives",
-		func(r *RunArgs) *time.Duration { return &r.Failsafe }).
-		written(func(r RunArgs) bool { return r.Failsafe != 0 }),
+	{
+		name: "failsafe", meaning: "the longest outage of the API server that the application survives, as in the annotation",
+		where: func(r RunArgs) bool { return r.Failsafe != (Failsafe{}) },
+		text:  func(r RunArgs) string { return r.Failsafe.String() },
+		read: func(r *RunArgs, value string) error {
+			failsafe, problem := ParseFailsafe(value)
+			if problem != "" {
+				return errors.New(problem)
+			}
+			r.Failsafe = failsafe
+			return nil
+		},
+	},
 	{
 		name: "prefer", meaning: "the label by which a pod is preferred as the holder, as KEY=VALUE",
 		where: func(r RunArgs) bool { return r.Prefer != (Preference{}) },

@@ -147,17 +147,17 @@ func setFailsafe(r *Request, value string) (problem string) {
 // ParseFailsafe reads the value of [FailsafeAnnotation]. For another text, the result "problem" says what to
 // write.
 func ParseFailsafe(value string) (f Failsafe, problem string) {
-	text, alone, _ := strings.Cut(value, ",")
-	d, problem := duration(text, `"10m,alone"`)
+	text, alone, more := strings.Cut(value, ",")
+	d, problem := duration(text, `"10m" or "10m,alone"`)
 	switch {
 	case problem != "":
 		return Failsafe{}, problem
 	case d < minFailsafe || d > maxFailsafe:
 		return Failsafe{}, fmt.Sprintf("write a duration from %v to %v", minFailsafe, maxFailsafe)
-	case alone != failsafeAlone:
-		return Failsafe{}, fmt.Sprintf(`write "%s,%s", for a workload of one replica: with more, the others would wait as long for a dead holder`, text, failsafeAlone)
+	case more && alone != failsafeAlone:
+		return Failsafe{}, fmt.Sprintf(`write "%s,%s" for a workload of one replica, and "%s" for a workload with standbys`, text, failsafeAlone, text)
 	}
-	return Failsafe{Outage: d}, ""
+	return Failsafe{Outage: d, Alone: more}, ""
 }
 
 func setYieldAfter(r *Request, value string) string {

@@ -24,21 +24,36 @@ const (
 	// Prepared answers that the holder's application may stop, as far as this pod is concerned: no node sends the
 	// successor connections, and every other pod lets new connections wait.
 	Prepared Say = "prepared"
+
+	// Supports offers the holder to promise, in an outage of the API server, not to take the slot ([Supporters]).
+	Supports Say = "supports"
 )
 
 // Wish reports whether the word is a wish for the slot, and not an answer.
 func (s Say) Wish() bool { return s == WantsNewer || s == WantsBack || s == WantsPreferred }
 
+// kind tells apart the words that have a bound of their own in a next Lease: wishes, answers and offers.
+func (s Say) kind() (kind, most int) {
+	switch {
+	case s.Wish():
+		return 1, mostWishes
+	case s == Supports:
+		return 2, MostSupporters
+	}
+	return 0, MostAnswers
+}
+
 // Word is what one pod says.
 type Word struct {
 	Identity string // of the pod that speaks
 	Say      Say
-	// To is what the word is about: a wish names the holder's hold, and an answer names the first word
+	// To is what the word is about: a wish and an offer name the holder's hold, and an answer names the first word
 	// of the holder's [LeavingAnnotation]. A word for an earlier hold or announcement is void.
 	To string
-	// Revision is the revision of a pod with a wish. At is the time of the wish, in milliseconds since 1970, by that
-	// pod's clock: it tells two wishes of one pod apart.
+	// Revision is the revision of a pod with a wish, and Contact is where a pod with an offer answers. At is the time
+	// of the wish or offer, in milliseconds since 1970, by that pod's clock: it tells two of them apart.
 	Revision Revision
+	Contact  Contact
 	At       int64
 }
 
@@ -51,7 +66,7 @@ func (w Word) Void(hold string) bool {
 const (
 	// MostWords bounds the words of a next Lease, and MostAnswers those that answer one announcement. Even if one
 	// of the pods that answer becomes the successor, two others forward.
-	MostWords, MostAnswers = 5, 3
+	MostWords, MostAnswers = 7, 3
 	// mostWishes bounds the wishes of other pods beside which a pod adds its own.
 	mostWishes = 2
 	// LongestLeave bounds the first word of [LeavingAnnotation], in bytes. The text of each agent fits: 16 digits of
@@ -59,20 +74,24 @@ const (
 	LongestLeave = 40
 	// longestWords bounds the text of words, in bytes. An identity has at most 290 bytes, and a revision at most
 	// 148. The holder copies identities from this text into annotations of its Lease.
-	longestWords = 3072
+	longestWords = 4096
 )
 
 // Words is what the pods of a slot say to its holder.
 type Words []Word
 
 // String returns the value of [WordsAnnotation]: words with a space between them. A word has the form
-// SAY:IDENTITY:TO, and a wish has the form SAY:IDENTITY:TO:REVISION:AT.
+// SAY:IDENTITY:TO, a wish has the form SAY:IDENTITY:TO:REVISION:AT, and an offer SAY:IDENTITY:TO:CONTACT:AT.
 func (ws Words) String() string {
 	var all []string
 	for _, w := range ws {
 		text := string(w.Say) + ":" + w.Identity + ":" + w.To
-		if w.Say.Wish() {
-			text += ":" + w.Revision.String() + ":" + strconv.FormatInt(w.At, 10)
+		switch about := w.Revision.String(); {
+		case w.Say == Supports:
+			about = w.Contact.String()
+			fallthrough
+		case w.Say.Wish():
+			text += ":" + about + ":" + strconv.FormatInt(w.At, 10)
 		}
 		all = append(all, text)
 	}
@@ -103,15 +122,20 @@ func parseWord(text string) (w Word, ok bool) {
 		return Word{}, false
 	}
 	w = Word{Say: Say(parts[0]), Identity: parts[1], To: parts[2]}
-	if !w.Say.Wish() {
+	if !w.Say.Wish() && w.Say != Supports {
 		return w, len(parts) == 3 && slices.Contains([]Say{Stays, Takes, Either, Prepared}, w.Say)
 	}
 	if len(parts) != 5 {
 		return Word{}, false
 	}
-	revision, err := ParseRevision(parts[3])
+	var err error
+	if w.Say == Supports {
+		w.Contact, err = ParseContact(parts[3])
+	} else {
+		w.Revision, err = ParseRevision(parts[3])
+	}
 	at, errAt := strconv.ParseInt(parts[4], 10, 64)
-	w.Revision, w.At = revision, at
+	w.At = at
 	return w, err == nil && errAt == nil && Words{w}.String() == text
 }
 
@@ -123,14 +147,12 @@ func (ws Words) Of(identity string) bool {
 // With returns the words with one more, and without those that it voids: every other word of the same pod, every
 // word for another hold and, for an answer, the answers to other announcements. The result "more" is false if the
 // words have that word already, a later word of that pod about the same announcement, or enough words of other
-// pods. They are never enough if the pod insists: because its answer counts, or because its wish replaces the
-// first of other pods' wishes, which may be dead.
+// pods. They are never enough if the pod insists: because its answer counts, or because its wish or offer
+// replaces the first of other pods', which may be dead.
 func (ws Words) With(w Word, insists bool) (with Words, more bool) {
 	hold, _, _ := strings.Cut(w.To, ".")
-	wish, same, most := w.Say.Wish(), 0, MostAnswers
-	if wish {
-		most = mostWishes
-	}
+	kind, most := w.Say.kind()
+	answer, same := kind == 0, 0
 	for _, other := range ws {
 		switch own := other.Identity == w.Identity; {
 		case other == w, own && other.To == w.To && other.Say == Prepared:
@@ -138,9 +160,9 @@ func (ws Words) With(w Word, insists bool) (with Words, more bool) {
 		case own:
 			insists = insists || other.To == w.To
 			continue
-		case other.Void(hold), !wish && !other.Say.Wish() && other.To != w.To:
+		case other.Void(hold), answer && other.of(0) && other.To != w.To:
 			continue
-		case other.Say.Wish() == wish:
+		case other.of(kind):
 			same++
 		}
 		with = append(with, other)
@@ -148,11 +170,17 @@ func (ws Words) With(w Word, insists bool) (with Words, more bool) {
 	if !insists && same >= most {
 		return ws, false
 	}
-	for len(with) >= MostWords || wish && same >= most {
-		first := max(0, slices.IndexFunc(with, func(o Word) bool { return o.Say.Wish() }))
+	for len(with) >= MostWords || !answer && same >= most {
+		first := max(0, slices.IndexFunc(with, func(o Word) bool { return answer && !o.of(0) || !answer && o.of(kind) }))
 		with, same = slices.Delete(with, first, first+1), same-1
 	}
 	return append(with, w), true
+}
+
+// of reports whether the word is of the kind.
+func (w Word) of(kind int) bool {
+	own, _ := w.Say.kind()
+	return own == kind
 }
 
 // Asked returns the pod whose answer the holder waits for, by the second word of [LeavingAnnotation]; empty if any

@@ -89,7 +89,7 @@ func TestAgentPassesEachArgumentToItsConfig(t *testing.T) {
 	args.Readiness, args.OnBusy, args.Job, args.OnceKey = api.ReadinessHolder, api.OnBusySkip, "job", "key"
 	args.LeaseDuration, args.WaitAtMost, args.Grace = time.Minute, time.Hour, 7*time.Second
 	args.MinReady, args.EndpointDelay = 8*time.Second, 9*time.Second
-	args.YieldAfter, args.Failsafe = 10*time.Second, 11*time.Minute
+	args.YieldAfter, args.Failsafe = 10*time.Second, api.Failsafe{Outage: 11 * time.Minute, Alone: true}
 	args.Workload, args.Revision = "Deployment/web", api.Revision{Workload: "u", Number: 2, Hash: "h"}
 	args.Ports, args.Probes = api.Ports{{Number: 80}}, map[string]api.Probes{"app": {}}
 	s, err := parseRun(args.Args()[1:], func(string) string { return "" })

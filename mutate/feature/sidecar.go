@@ -207,7 +207,7 @@ func (s sidecar) agentArgs() []string {
 		args.Any = false
 		args.Shard = s.Annotations[batchv1.JobCompletionIndexAnnotation]
 	}
-	args.LeaseDuration, args.Failsafe = s.Request.Duration(), s.Request.Failsafe.Outage
+	args.LeaseDuration, args.Failsafe = s.Request.Duration(), s.Request.Failsafe
 	args.OnceKey = cmp.Or(s.onceKey(), s.run())
 	args.OnBusy = s.Request.OnBusy
 	args.WaitAtMost = s.Request.WaitAtMost

@@ -33,7 +33,7 @@ func newRiding(w *world.World) *riding {
 	t := anyTemplate(w, durations, "web", replicas, []string{rolled})
 	t.Gate, t.Inits, t.Restless = api.GateContainer, nil, 0
 	t.Behaviour = world.GoodVersion(w.Rng)
-	t.Failsafe = engine.Pick(w.Rng, []time.Duration{time.Minute, 3 * time.Minute, 10 * time.Minute})
+	t.Failsafe = api.Failsafe{Outage: engine.Pick(w.Rng, []time.Duration{time.Minute, 3 * time.Minute, 10 * time.Minute}), Alone: true}
 	if engine.Chance(w.Rng, .5) {
 		t.Revision = api.Revision{Workload: "uid-web", Number: 1, Hash: "h" + strconv.Itoa(w.Rng.IntN(9))}
 		t.EndpointDelay = engine.Pick(w.Rng, []time.Duration{0, time.Second})
@@ -101,7 +101,7 @@ func (r *riding) end() {
 // rides causes an outage that the application must survive. The application may exit in it, or else the
 // agent may restart.
 func (r *riding) rides() bool {
-	last := fast(engine.Between(r.Rng, r.template().Failsafe/4, r.template().Failsafe))
+	last := fast(engine.Between(r.Rng, r.template().Failsafe.Outage/4, r.template().Failsafe.Outage))
 	var c *world.Child
 	r.Do(func() {
 		c = r.Checks.Holder(rolled)
@@ -165,7 +165,7 @@ func (r *riding) exits(c *world.Child) *world.Child {
 func (r *riding) runsOn(c *world.Child) bool {
 	r.Do(func() {
 		if !c.Alive || c.Asked {
-			r.Violate(world.Stopped, "%s was stopped in an outage of which %v are to stop nothing", c.Name, r.template().Failsafe)
+			r.Violate(world.Stopped, "%s was stopped in an outage of which %v are to stop nothing", c.Name, r.template().Failsafe.Outage)
 		}
 	})
 	verdict, _ := r.Verdict()

@@ -186,8 +186,8 @@ func (p *Pod) Register() {
 		},
 		"spec": p.spec(), "status": map[string]any{"phase": "Running"},
 	}
-	if p.Failsafe > 0 {
-		apiserver.Metadata(body)["annotations"].(map[string]any)[api.FailsafeAnnotation] = api.Failsafe{Outage: p.Failsafe}.String()
+	if p.Failsafe != (api.Failsafe{}) {
+		apiserver.Metadata(body)["annotations"].(map[string]any)[api.FailsafeAnnotation] = p.Failsafe.String()
 	}
 	if p.Run != "" && !p.Orphaned {
 		apiserver.Metadata(body)["ownerReferences"] = []any{map[string]any{

@@ -55,7 +55,7 @@ type Template struct {
 	EndpointDelay time.Duration
 	// Failsafe is the longest outage of the API server that the application survives; zero for what Duration
 	// gives.
-	Failsafe time.Duration
+	Failsafe api.Failsafe
 	// YieldAfter is the time after which an application that fails its readiness probe hangs; zero
 	// for none.
 	YieldAfter time.Duration
@@ -99,7 +99,7 @@ func (t Template) claimed() []string {
 }
 
 // Stated returns the duration that the pods write into their Leases.
-func (t Template) Stated() time.Duration { return api.Failsafe{Outage: t.Failsafe}.Stated(t.Duration) }
+func (t Template) Stated() time.Duration { return t.Failsafe.Stated(t.Duration) }
 
 // StartsOnly reports whether the pods hold slots only while their application starts.
 func (t Template) StartsOnly() bool { return len(t.forLife()) == 0 }
