@@ -64,7 +64,7 @@ func (a *Agent) hold(ctx context.Context, h *hold) error {
 	h.begin()
 	end := ending{}
 	defer func() { h.letGo(end) }()
-	if r := a.state.rollout; r.takesTurns() || r.speaks && a.state.config.YieldAfter > 0 { // such a pod has one slot
+	if r := a.state.rollout; r.takesTurns() || r.speaks && (a.state.config.YieldAfter > 0 || a.state.self.Key != "") { // such a pod has one slot
 		defer a.state.watchWords(ctx, h)()
 	}
 	var err error

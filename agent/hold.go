@@ -88,6 +88,7 @@ func (h *hold) begin() {
 	// A yield that was requested before this hold began does not count.
 	h.yielding = false
 	h.rollout.heard = heard{}
+	h.supporters = map[string]*supporter{}
 }
 
 // record returns the Lease of the first slot; the zero value for a hold without slots.
@@ -151,7 +152,7 @@ func (h *hold) decide(ctx context.Context, s elector.State) time.Duration {
 // says since when the application serves. Then act shows the status. The result is the instant of the
 // next action.
 func (h *hold) act(ctx context.Context, s elector.State) time.Duration {
-	wake := min(h.driveStarts(ctx, s), h.grantWaiting(s))
+	wake := min(h.askSupporters(ctx, s), h.driveStarts(ctx, s), h.grantWaiting(s))
 	if h.needed(s) {
 		h.learnServing(s)
 	}
@@ -303,6 +304,7 @@ func (h *hold) needed(s elector.State) bool {
 func (h *hold) renew(ctx context.Context, s elector.State, guard bool) time.Duration {
 	f := h.baseFacts()
 	f.Renew, f.Guard, f.RenewedSince = h.needed(s), guard, h.ride.since
+	f.Supporters = h.listed()
 	if f.Profile.Serving, f.Profile.Leaving = h.serving, h.leaving.Says; f.Profile.Leaving != "" {
 		f.Profile.Leave = h.leaving.id
 	}

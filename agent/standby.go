@@ -114,7 +114,7 @@ func (s standby) show(ctx context.Context, standing turn.StandbyDecision, settle
 	} else if now < s.waits.retryAt {
 		decided, wake = status.Failed(s.waits.failed()), s.waits.retryAt
 	}
-	wake = min(wake, s.speak(ctx, decided, standing, views))
+	wake = min(wake, s.speak(ctx, decided, standing, views), s.tryWrites(ctx, views))
 	return min(wake, s.waits.dismiss(now), s.publish(ctx, decided))
 }
 
@@ -252,14 +252,18 @@ func (s standby) speak(ctx context.Context, d status.Decision, standing turn.Sta
 	switch {
 	case !v.Known || v.Mine || v.Record.Holder == "" || s.now >= v.ExpiresAt:
 	case to == "":
-		to, say = v.Record.Hold, standing.Wish
+		if to, say = v.Record.Hold, standing.Wish; say == "" && s.offers(v) {
+			say = api.Supports
+		}
 	default:
 		say, wake = s.answer(d, standing, v)
 	}
 	// Most of many standbys find enough answers, and need not write. A pod that is asked answers first,
 	// because the holder waits for it.
 	spread := time.Duration(0)
-	if !say.Wish() && say != api.Prepared && !s.named(v) {
+	if say == api.Supports {
+		spread = s.self.Budget.Renew
+	} else if !say.Wish() && say != api.Prepared && !s.named(v) {
 		spread = leave.Spread
 	}
 	return min(wake, s.speaker.say(ctx, say, to, spread, s.named(v)))

@@ -15,6 +15,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/agent/probe"
+	"github.com/metaparticle-io/metaparticle/agent/promise"
 	"github.com/metaparticle-io/metaparticle/agent/status"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -43,11 +44,16 @@ type state struct {
 	events    *status.Events
 	metrics   *status.Metrics
 
-	rollout  *rollout
-	speaker  *speaker
-	deletion deletion
-	linger   linger
-	stored   stored
+	rollout *rollout
+	speaker *speaker
+	// key is that of this agent process, and supporters are the standbys that have offered to support the hold, by
+	// their IDs.
+	key        promise.Key
+	supporters map[string]*supporter
+	supporting supporting
+	deletion   deletion
+	linger     linger
+	stored     stored
 	// began is the instant at which this agent process began.
 	began time.Duration
 	// lapse estimates for how long the machine was paused. Only pods whose KubeletStops is true use
@@ -89,6 +95,7 @@ func newState(c Config, b api.Budget) *state {
 	if c.Ahead != nil {
 		s.lapse.last = c.Ahead()
 	}
+	s.key, s.self.Key = newKey(c, b, s.rollout.speaks)
 	s.claim = s.newClaim(elector.Config{
 		Claim:  elector.Claim{Need: c.Need, First: c.First, Self: s.self, OwnKernel: c.OwnKernel, Random: s.random},
 		Prompt: c.Forwarder != nil, Sends: s.sends, Answered: s.answered,

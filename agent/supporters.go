@@ -4,10 +4,245 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/elector"
+	"github.com/metaparticle-io/metaparticle/agent/pace"
+	"github.com/metaparticle-io/metaparticle/agent/promise"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
-func (s *state) answerHolder(_ context.Context, _ string) (answer string, err error) {
-	return "", errors.New("not yet")
+// supporter is a standby that has offered to support the hold.
+type supporter struct {
+	api.Contact
+	// asked is the instant of the last ask, and answered that of the last ask with an answer; zero for none.
+	asked, answered time.Duration
+}
+
+// newKey returns the key of this agent process; the zero value for a pod that neither has supporters nor
+// supports other pods.
+func newKey(c Config, b api.Budget, speaks bool) (key promise.Key, public string) {
+	if b.Supported == 0 || !speaks || c.Ask == nil || !c.Contact.IsValid() {
+		return promise.Key{}, ""
+	}
+	key = promise.NewKey(c.Random)
+	return key, key.Public()
+}
+
+// askEvery is the time between two asks for promises, and testEvery the time between two asks that only test
+// whether a standby answers. A standby whose last answer is older than goneAfter is no supporter any more. With
+// the default lease duration these are 2 s, 20 s and a minute.
+func askEvery(b api.Budget) time.Duration  { return b.Renew * 2 / 5 }
+func testEvery(b api.Budget) time.Duration { return 4 * b.Renew }
+func goneAfter(b api.Budget) time.Duration { return 12 * b.Renew }
+
+// askSupporters asks each supporter that is due to be asked. Once a renewal has no answer in time, the holder asks
+// for promises, without which its deadline would come. The result is the instant of the next ask.
+func (h *hold) askSupporters(ctx context.Context, s elector.State) (wake time.Duration) {
+	if h.self.Key == "" {
+		return pace.Never
+	}
+	h.learnOffers(s)
+	wake = pace.Never
+	b := h.self.Budget
+	late := s.From + b.Renew + b.RequestTimeout
+	for _, id := range slices.Sorted(maps.Keys(h.supporters)) {
+		one := h.supporters[id]
+		lasts, at := time.Duration(0), one.asked+testEvery(b)
+		if slices.Contains(s.Required, id) {
+			if h.now >= late {
+				lasts, at = b.Duration, one.asked+askEvery(b)
+			} else {
+				at = min(at, max(late, one.asked+askEvery(b)))
+			}
+		}
+		if one.asked == 0 || h.now >= at {
+			h.sendAsk(ctx, id, *one, lasts)
+			one.asked, at = h.now, h.now+askEvery(b)
+		}
+		wake = min(wake, at)
+	}
+	return wake
+}
+
+// learnOffers adds the standbys that now offer to support the hold, and forgets those that are gone.
+func (h *hold) learnOffers(s elector.State) {
+	offers := map[string]bool{}
+	for _, w := range h.rollout.heard.words {
+		if w.Say != api.Supports || w.To != h.id {
+			continue
+		}
+		id := api.SupporterID(w.Identity, w.Contact.Key)
+		offers[id] = true
+		if h.supporters[id] == nil {
+			h.supporters[id] = &supporter{Contact: w.Contact}
+		}
+	}
+	maps.DeleteFunc(h.supporters, func(id string, one *supporter) bool {
+		return !offers[id] && !slices.Contains(s.Required, id) && !h.answersLately(one)
+	})
+}
+
+// answersLately reports whether the standby has answered lately.
+func (h *hold) answersLately(one *supporter) bool {
+	return one.answered != 0 && h.now < one.answered+goneAfter(h.self.Budget)
+}
+
+// listed returns the standbys that are to support the hold: those of the last list first.
+func (h *hold) listed() (ids []string) {
+	for id, one := range h.supporters {
+		if h.answersLately(one) {
+			ids = append(ids, id)
+		}
+	}
+	last := h.record().Supporters
+	slices.SortFunc(ids, func(a, b string) int {
+		if last.Has(a) != last.Has(b) {
+			return slices.Index(last.IDs, b) - slices.Index(last.IDs, a)
+		}
+		return cmp.Compare(a, b)
+	})
+	ids = ids[:min(len(ids), api.MostSupporters)]
+	slices.Sort(ids)
+	return ids
+}
+
+// sendAsk asks a standby to take nothing for the given time; zero for a mere test.
+func (h *hold) sendAsk(ctx context.Context, id string, of supporter, lasts time.Duration) {
+	asked := h.now
+	a := promise.Ask{Hold: h.id, Number: int64(asked), For: lasts}
+	message := h.key.Ask(a)
+	h.group.Go(func() {
+		bounded, cancel := context.WithTimeout(ctx, askEvery(h.self.Budget))
+		defer cancel()
+		answer, err := h.config.Ask(bounded, of.Address, message)
+		if err == nil && !a.Promised(answer, of.Key) {
+			err = errNoPromise
+		}
+		h.posts.post(ctx, func(time.Duration) {
+			if err != nil {
+				h.config.Log.Debug("a standby gives no promise", "standby", id, "for", lasts, "err", err)
+				return
+			}
+			if one := h.supporters[id]; one != nil {
+				one.answered = max(one.answered, asked)
+			}
+			if lasts > 0 {
+				h.claim.Promised(a.Hold, id, asked)
+			}
+		})
+	})
+}
+
+var errNoPromise = errors.New("the answer is no promise of that standby")
+
+// supporting is what a standby knows of the holder that it supports.
+type supporting struct {
+	// The holder's process with the key "by" has sent the ask with the number, its last one.
+	by     string
+	number int64
+	// asked is the instant of the last ask for a promise; zero for none.
+	asked time.Duration
+	// writes reports that a write is under way, the last of which began at the instant "began". Since the instant
+	// "since" all writes have been stored in time; zero if the last one was not. The last answer came at "wrote".
+	writes              bool
+	began, since, wrote time.Duration
+}
+
+var errPromisesNothing = errors.New("agent: this pod promises nothing")
+
+// answerHolder passes a message to the loop, and returns its answer. If the pod promises nothing, or the loop does
+// not decide before the end of ctx, the result is an error.
+func (s *state) answerHolder(ctx context.Context, message string) (answer string, err error) {
+	answers := make(chan string, 1)
+	s.posts.post(ctx, func(now time.Duration) { answers <- s.promise(now, message) })
+	select {
+	case answer = <-answers:
+		if answer == "" {
+			return "", errPromisesNothing
+		}
+		return answer, nil
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+}
+
+// promise returns the answer to a message of the holder; empty for no promise.
+func (s *state) promise(now time.Duration, message string) (answer string) {
+	if s.self.Key == "" {
+		return ""
+	}
+	r, last := s.claim.Record(s.config.Slots[0]), &s.supporting
+	by := r.Supporters.Key
+	a, ok := promise.ParseAsk(message, by)
+	if !ok || a.Hold != r.Hold || s.self.Mine(r) || by == last.by && a.Number <= last.number {
+		return ""
+	}
+	last.by, last.number = by, a.Number
+	if a.For > 0 {
+		if now >= last.asked+2*s.self.Budget.Renew {
+			last.since = 0 // nobody has asked, so this pod has written nothing
+		}
+		last.asked = now
+		if s.reachesServer(now) || !s.claim.Promise(now, a.Hold, a.For) {
+			return ""
+		}
+	}
+	return s.key.Promise(a)
+}
+
+// reachesServer reports whether this pod's own writes have been stored in time for a third of the lease duration.
+// Then only the holder is cut off, and this pod can take the slot. Reads prove nothing: an API server whose etcd is
+// full still answers them.
+func (s *state) reachesServer(now time.Duration) bool {
+	w, b := &s.supporting, s.self.Budget
+	return w.since != 0 && now < w.wrote+b.Renew && now >= w.since+2*b.Renew
+}
+
+// tryWrites writes the pod's offer again and again, while a holder asks for promises. The result is the instant of
+// the next write.
+func (s standby) tryWrites(ctx context.Context, views []elector.View) (wake time.Duration) {
+	w, b := &s.supporting, s.self.Budget
+	switch next := w.began + askEvery(b); {
+	case w.asked == 0 || s.now >= w.asked+2*b.Renew || w.writes:
+		return pace.Never
+	case s.now < next:
+		return next
+	}
+	began := s.now
+	w.writes, w.began = true, began
+	offer := s.offer(views[0].Record.Hold)
+	s.group.Go(func() {
+		err := s.speaker.writeWord(ctx, offer, true)
+		s.posts.post(ctx, func(now time.Duration) {
+			w.writes, w.wrote = false, now
+			switch {
+			case err != nil:
+				w.since = 0
+			case w.since == 0:
+				w.since = began
+			}
+		})
+	})
+	return pace.Never
+}
+
+// offer is the word by which this pod offers to support the hold.
+func (s *state) offer(hold string) api.Word {
+	return api.Word{
+		Identity: s.self.Identity, Say: api.Supports, To: hold,
+		Contact: api.Contact{Address: s.config.Contact, Key: s.self.Key}, At: s.config.Wall().UnixMilli(),
+	}
+}
+
+// offers reports whether this pod offers to support the holder, which has no two supporters yet.
+func (s *state) offers(v elector.View) bool {
+	list := v.Record.Supporters
+	id := api.SupporterID(s.self.Identity, s.self.Key)
+	return s.self.Key != "" && list.Key != "" && len(list.IDs) < api.MostSupporters && !list.Has(id)
 }

@@ -161,7 +161,7 @@ func (s *speaker) say(ctx context.Context, say api.Say, to string, spread time.D
 		return pace.Never
 	}
 	p, another := &s.answers, to != s.word.To
-	if say.Wish() {
+	if lasting(say) {
 		p, another = &s.wishes, true
 	}
 	s.silent()
@@ -172,7 +172,10 @@ func (s *speaker) say(ctx context.Context, say api.Say, to string, spread time.D
 		return p.NextAt()
 	}
 	w := api.Word{Identity: s.self.Identity, Say: say, To: to}
-	if say.Wish() {
+	switch {
+	case say == api.Supports:
+		w = s.offer(to)
+	case say.Wish():
 		w.Revision, w.At = s.config.Revision, s.config.Wall().UnixMilli()
 	}
 	pause := time.Duration(s.random.Int64N(int64(max(1, spread))))
@@ -183,10 +186,13 @@ func (s *speaker) say(ctx context.Context, say api.Say, to string, spread time.D
 	return pace.Never
 }
 
+// lasting reports whether the next Lease is to keep the word. An answer matters only for a moment.
+func lasting(say api.Say) bool { return say.Wish() || say == api.Supports }
+
 // write writes the word after the pause, until the next Lease has it, or needs no further word. After the time
-// in the argument "look", and seldom later, it looks whether the next Lease still has a wish.
+// in the argument "look", and seldom later, it looks whether the next Lease still has a wish or an offer.
 func (s *speaker) write(ctx context.Context, w api.Word, insists bool, pause, look time.Duration) {
-	for tries := 0; w.Say.Wish() || tries < mostTries; tries++ {
+	for tries := 0; lasting(w.Say) || tries < mostTries; tries++ {
 		if sleep(ctx, pause); ctx.Err() != nil {
 			return
 		}
@@ -198,7 +204,7 @@ func (s *speaker) write(ctx context.Context, w api.Word, insists bool, pause, lo
 		})
 		least, most := s.self.Budget.Retry, wordPause // another pod may write all the time
 		switch {
-		case err == nil && !w.Say.Wish():
+		case err == nil && !lasting(w.Say):
 			return
 		case err == nil:
 			insists, least, most = true, look, longestWishPause

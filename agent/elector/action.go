@@ -44,6 +44,9 @@ type Facts struct {
 	// Renew requests renewals of the slots of a held claim. The field "Guard" requests a new
 	// watch of each slot whose watch has ended.
 	Renew, Guard bool
+	// Supporters are the IDs of the standbys that are to support this pod ([api.Supporters]). A renewal writes
+	// them.
+	Supporters []string
 	// RenewedSince requests a renewal at once, unless the last stored one was sent at this instant or later.
 	RenewedSince time.Duration
 }

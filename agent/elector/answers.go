@@ -242,6 +242,8 @@ func (s *slot) renewed(now time.Duration, a Action, answer Answer) error {
 		// Only a read can show the present state of the Lease. The read is sent at once,
 		// because the Lease may still name this hold.
 		s.reread, s.tryAt = true, now
+	case answer.Forbidden:
+		s.held.Refused(a.attempt)
 	}
 	return err
 }

@@ -51,7 +51,7 @@ func newClaim(c Claim, now time.Duration) *claim {
 	}
 	made := &claim{need: need{shared: common, began: now}}
 	for _, name := range c.Slots {
-		made.need.slots = append(made.need.slots, &slot{shared: common, name: name, view: lease.Observer{Own: c.Self.Budget}, pace: newPace(0)})
+		made.need.slots = append(made.need.slots, &slot{shared: common, name: name, view: lease.Observer{Own: c.Self.Budget, ID: api.SupporterID(c.Self.Identity, c.Self.Key)}, pace: newPace(0)})
 	}
 	return made
 }
@@ -74,7 +74,7 @@ func (c *claim) next(now time.Duration, f Facts) (actions []Action, wake time.Du
 // is proof that no child of their hold is alive.
 func (c *claim) Stop(now time.Duration) {
 	c.stopping = true
-	c.expiredBy = max(c.expiredBy, now+c.need.Self.Budget.Duration)
+	c.expiredBy = max(c.expiredBy, now+c.need.Self.Budget.Longest())
 }
 
 // Parting describes how a claim lets go of a hold.

@@ -43,13 +43,14 @@ func RecordOf(l *kube.Lease) lease.Record {
 			Leaving:  leaving,
 			Leave:    leave,
 		},
-		Paused:    api.PauseOf(l.Annotations),
-		Yield:     api.ParseYield(l.Annotations[api.YieldAnnotation]),
-		Stamp:     api.ParseStamp(l.Annotations[api.StampAnnotation]),
-		Successor: l.Annotations[api.SuccessorAnnotation],
-		Rollout:   l.Annotations[api.RolloutAnnotation],
-		Done:      api.Done(l.Annotations[api.DoneAnnotation]),
-		Failures:  api.Failures(l.Annotations[api.FailuresAnnotation]),
+		Supporters: api.ParseSupporters(l.Annotations[api.SupportersAnnotation], l.Holder, l.Annotations[api.HoldAnnotation]),
+		Paused:     api.PauseOf(l.Annotations),
+		Yield:      api.ParseYield(l.Annotations[api.YieldAnnotation]),
+		Stamp:      api.ParseStamp(l.Annotations[api.StampAnnotation]),
+		Successor:  l.Annotations[api.SuccessorAnnotation],
+		Rollout:    l.Annotations[api.RolloutAnnotation],
+		Done:       api.Done(l.Annotations[api.DoneAnnotation]),
+		Failures:   api.Failures(l.Annotations[api.FailuresAnnotation]),
 	}
 }
 
@@ -118,6 +119,7 @@ func LeaseOf(base *kube.Lease, r lease.Record) *kube.Lease {
 	set(api.RevisionAnnotation, r.Profile.Revision.String())
 	set(api.ServingAnnotation, serving)
 	set(api.LeavingAnnotation, leaving)
+	set(api.SupportersAnnotation, r.Supporters.Text(r.Holder, r.Hold))
 	set(api.YieldAnnotation, r.Yield.String())
 	set(api.SuccessorAnnotation, r.Successor)
 	set(api.RolloutAnnotation, r.Rollout)

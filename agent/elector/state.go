@@ -35,6 +35,8 @@ type State struct {
 	// From is the earliest instant of all slots from which their deadline counts: at that instant the last
 	// stored renewal was sent, or an earlier one.
 	From time.Duration
+	// Required are the supporters of the hold without whose promises Deadline comes earlier.
+	Required []string
 	// Lost is the lost slot that comes first in the order of acquisition; nil for none. The field
 	// "Taken" reports that another pod may hold a lost slot.
 	Lost  *Loss
@@ -95,6 +97,7 @@ func (c *claim) State() State {
 		return s
 	}
 	first := c.campaign.slots[0].held.Record()
+	s.Required = c.campaign.slots[0].held.Required()
 	s.Serving, s.Leaving, s.Leave = first.Profile.Serving, first.Profile.Leaving, first.Profile.Leave
 	for _, slot := range c.campaign.slots {
 		s.Tokens = append(s.Tokens, api.Token{Slot: slot.name, Token: slot.held.Token()})
@@ -214,6 +217,25 @@ func (c *claim) Named(hold string) bool {
 	return slices.ContainsFunc(c.need.slots, func(s *slot) bool {
 		return s.record().Hold == hold || s.requests.mayName(hold)
 	})
+}
+
+// Promise promises the holder of a claim with one slot that this pod will not take the slot from the hold for the
+// given time from now on. The result is false, and nothing is promised, if the claim sees another hold, or if an
+// acquiring write of this pod may still be stored.
+func (c *claim) Promise(now time.Duration, hold string, lasts time.Duration) bool {
+	s := c.need.slots[0]
+	r := s.view.Shown()
+	if c.stage != Waiting || s.held != nil || s.requests.any() || s.requests.unread != "" || s.requests.unanswered.Record.Version == r.Version {
+		return false
+	}
+	return s.view.Promise(now, hold, lasts)
+}
+
+// Promised remembers that a supporter has promised, after the instant "asked", to leave the hold alone.
+func (c *claim) Promised(hold, id string, asked time.Duration) {
+	if c.stage == Held && c.campaign.hold == hold && len(c.campaign.slots) == 1 {
+		c.campaign.slots[0].held.Promised(id, asked)
+	}
 }
 
 // Lost reports whether the claim sees that a child's hold has ended, because a Lease of the

@@ -41,7 +41,7 @@ func (s *slot) renew(p *plan, profile lease.Profile) {
 		s.send(p, Action{Kind: Read, held: s.held, attempt: lease.Attempt{Record: last}}, "")
 		return
 	}
-	attempt := s.held.Renew(p.now, p.facts.Wall, profile)
+	attempt := s.held.Renew(p.now, p.facts.Wall, profile, p.facts.Supporters)
 	attempt.Record.Rollout = rollout
 	s.send(p, Action{Kind: Renew, held: s.held, attempt: attempt, Record: attempt.Record}, attempt.Record.Hold)
 }

@@ -27,6 +27,10 @@ type Hold struct {
 	// pending are the unanswered attempts, the earliest first. All of them replace the version in
 	// the field "record", so the API server can store at most one of them.
 	pending []pending
+	// promises has, for each supporter, the instant until which it takes nothing. The field "settled" reports
+	// that the API server has refused a change of the list, which then stays.
+	promises map[string]time.Duration
+	settled  bool
 }
 
 // pending is an attempt that the API server has not answered yet.
@@ -34,6 +38,9 @@ type pending struct {
 	sent    time.Duration
 	renew   time.Time
 	profile Profile
+	// The duration in the Lease, and the list, are those of the attempt.
+	duration   time.Duration
+	supporters api.Supporters
 }
 
 // Attempt is one write of a hold.
@@ -44,10 +51,10 @@ type Attempt struct {
 	Record Record
 }
 
-// shortened reports whether a write of this pod was stored with a shorter duration. A Lease has whole
+// shortened reports whether a write with the given duration was stored with a shorter one. A Lease has whole
 // seconds.
-func (s Self) shortened(stored Record) bool {
-	return stored.Duration < s.Budget.Duration.Truncate(time.Second)
+func shortened(written time.Duration, stored Record) bool {
+	return stored.Duration < written.Truncate(time.Second)
 }
 
 // Begin starts a hold, from the answer to the write that acquired the slot, or from a consistent read
@@ -61,7 +68,7 @@ func (s Self) Begin(acquiring Attempt, stored Record, token string) (*Hold, erro
 		return nil, fmt.Errorf("begin hold: %w", ErrNotStored)
 	case !s.Holds(stored, acquiring.Record.Hold):
 		return nil, fmt.Errorf("begin hold: %w", &LostError{Holder: stored.Holder})
-	case s.shortened(stored):
+	case shortened(acquiring.Record.Duration, stored):
 		return nil, fmt.Errorf("begin hold: %w", ErrShortened)
 	}
 	if token == "" {
@@ -90,6 +97,9 @@ func (s Self) Resume(r Record, hold, token string, profile Profile, wall time.Ti
 		next.AcquireTime = next.RenewTime // another client has removed or damaged the acquire time
 	}
 	next.Duration = s.Budget.Duration
+	if r.Supporters.Key != "" {
+		next.Supporters = s.unsupported(r.Supporters.Number + 1)
+	}
 	next.Token = token
 	next.Profile = profile
 	return next, nil
@@ -111,12 +121,62 @@ func (h *Hold) Profile() Profile { return h.profile }
 // From returns the instant from which the deadline counts.
 func (h *Hold) From() time.Duration { return h.from }
 
-// Deadline returns the instant by which every child must be dead.
-func (h *Hold) Deadline() time.Duration { return h.from + h.self.Budget.Deadline() }
+// Deadline returns the instant by which every child must be dead. The API server may have stored the last
+// attempt that it has answered, or any later one, so the result is safe for each of them.
+//
+// A supporter promises for the lease duration. So however long the hold rides out an outage, the result is never
+// later than a deadline after a renewal that is sent now, with any list: a list never shortens a grant.
+func (h *Hold) Deadline() time.Duration {
+	at := h.safeUntil(h.from, h.record.Supporters)
+	for _, p := range h.pending {
+		at = min(at, h.safeUntil(p.sent, p.supporters))
+	}
+	return at
+}
+
+// safeUntil returns the instant until which no other pod takes the slot, less the margin, if the Lease has the
+// attempt that was sent at the given instant. Each supporter waits for its promise, or as long as without a
+// promise. All other pods wait for the duration in the Lease.
+func (h *Hold) safeUntil(sent time.Duration, s api.Supporters) time.Duration {
+	at := sent + h.self.Budget.Deadline()
+	if len(s.IDs) == 0 {
+		return at
+	}
+	all := sent + h.self.Budget.SupportedDeadline()
+	for _, id := range s.IDs {
+		all = min(all, max(at, h.promises[id]))
+	}
+	return all
+}
+
+// Required returns the supporters without whose promises the deadline comes earlier.
+func (h *Hold) Required() (ids []string) {
+	ids = slices.Clone(h.record.Supporters.IDs)
+	for _, p := range h.pending {
+		for _, id := range p.supporters.IDs {
+			if !slices.Contains(ids, id) {
+				ids = append(ids, id)
+			}
+		}
+	}
+	return ids
+}
+
+// Promised remembers a promise that a supporter has given after the instant "asked". The supporter counts the
+// promised lease duration from its receipt of the ask, so this pod counts from the sending, less the margin for
+// the different rates of the two clocks.
+func (h *Hold) Promised(id string, asked time.Duration) {
+	if h.promises == nil {
+		h.promises = map[string]time.Duration{}
+	}
+	h.promises[id] = max(h.promises[id], asked+h.self.Budget.Deadline())
+}
 
 // DrainAt returns the instant at which the drain begins, unless a renewal succeeds before that
 // instant.
-func (h *Hold) DrainAt() time.Duration { return h.from + h.self.Budget.RenewDeadline }
+func (h *Hold) DrainAt() time.Duration {
+	return h.Deadline() - h.self.Budget.Kill - h.self.Budget.Drain
+}
 
 // RenewAt returns the instant at which the next renewal is due. Standbys wait for the duration in
 // the Lease. If another client has shortened that duration, the renewal is due after a sixth of the
@@ -128,22 +188,51 @@ func (h *Hold) RenewAt() time.Duration {
 	return h.from + h.self.Budget.Renew
 }
 
-// ExpiresAt returns the earliest instant at which another pod may acquire the slot, unless a
-// renewal succeeds before that instant.
-func (h *Hold) ExpiresAt() time.Duration { return h.from + h.self.Budget.Duration }
+// ExpiresAt returns the instant from which every other pod may acquire the slot, unless a renewal succeeds
+// before that instant.
+func (h *Hold) ExpiresAt() time.Duration { return h.from + h.self.Budget.Longest() }
 
 // Renew returns the next attempt, which the caller sends at the instant "now". The attempt is
-// pending from then on.
-func (h *Hold) Renew(now time.Duration, wall time.Time, profile Profile) Attempt {
+// pending from then on. The argument "supporters" has the IDs of the standbys that are to support this pod. While
+// an attempt has no answer, and after the API server has refused a list, the list stays as it is.
+func (h *Hold) Renew(now time.Duration, wall time.Time, profile Profile, supporters []string) Attempt {
 	next := h.record
 	next.RenewTime = distinctTime(h.record.RenewTime, wall)
 	next.AcquireTime = h.acquired
+	next.Supporters = h.list(supporters)
 	next.Duration = h.self.Budget.Duration
+	if len(next.Supporters.IDs) > 0 {
+		next.Duration = h.self.Budget.Supported
+	}
 	next.Token = h.token
 	next.Profile = profile
 	attempt := Attempt{Sent: now, Record: next}
-	h.pending = append(h.pending, pending{sent: now, renew: next.RenewTime, profile: profile})
+	h.pending = append(h.pending, pending{
+		sent: now, renew: next.RenewTime, profile: profile, duration: next.Duration, supporters: next.Supporters,
+	})
 	return attempt
+}
+
+// list returns the list of the next attempt.
+func (h *Hold) list(ids []string) api.Supporters {
+	last := h.record.Supporters
+	next := h.self.unsupported(last.Number + 1)
+	next.IDs = ids
+	switch n := len(h.pending); {
+	case h.settled, next.Equal(last) && n == 0:
+		return last
+	case n > 0:
+		return h.pending[n-1].supporters
+	}
+	return next
+}
+
+// Refused remembers that the API server has refused the attempt. If the attempt would have changed the list, an
+// older policy on Leases may be the reason.
+func (h *Hold) Refused(a Attempt) {
+	if a.Record.Version == h.record.Version && a.Record.Supporters.Number != h.record.Supporters.Number {
+		h.settled = true
+	}
 }
 
 // Answered updates the hold by the answer to an attempt. Answers may arrive in another order than
@@ -158,9 +247,10 @@ func (h *Hold) Answered(attempt Attempt, stored Record) error {
 		return fmt.Errorf("renew: %w", &LostError{Holder: stored.Holder})
 	case stored.Version == h.record.Version:
 		return fmt.Errorf("renew: %w", ErrNotStored)
-	case h.self.shortened(stored):
+	case shortened(attempt.Record.Duration, stored):
 		return fmt.Errorf("renew: %w", ErrShortened)
 	}
+	stored.Supporters = attempt.Record.Supporters
 	h.accept(attempt.Sent, stored, attempt.Record.Profile)
 	return nil
 }
@@ -177,11 +267,13 @@ func (h *Hold) Read(r Record) error {
 		return fmt.Errorf("read: %w", &LostError{Holder: r.Holder})
 	case r.Version == h.record.Version:
 		return nil
-	case i >= 0 && h.self.shortened(r):
+	case i >= 0 && shortened(h.pending[i].duration, r):
 		return fmt.Errorf("read: %w", ErrShortened)
 	case i >= 0:
+		r.Supporters = h.pending[i].supporters
 		h.accept(h.pending[0].sent, r, h.pending[i].profile)
 	default:
+		r.Supporters = h.record.Supporters
 		h.accept(h.from, r, h.profile)
 	}
 	return nil

@@ -124,7 +124,7 @@ func TestTokenIsTheVersionOfTheAcquiringWrite(t *testing.T) {
 	h := held(t)
 	assert.Equal(t, "2", h.Token())
 	for _, version := range []string{"3", "4"} {
-		attempt := h.Renew(at(105), wall, profile)
+		attempt := h.Renew(at(105), wall, profile, nil)
 		assert.Equal(t, "2", attempt.Record.Token, "each renewal must write the token")
 		require.NoError(t, h.Answered(attempt, stored(attempt.Record, version)))
 		assert.Equal(t, "2", h.Token())
@@ -138,7 +138,7 @@ func TestDeadlineCountsFromTheLastAnsweredRenewal(t *testing.T) {
 	assert.Equal(t, at(125), h.Deadline())
 	assert.Equal(t, at(130), h.ExpiresAt())
 
-	attempt := h.Renew(at(106), wall, profile)
+	attempt := h.Renew(at(106), wall, profile, nil)
 	require.NoError(t, h.Answered(attempt, stored(attempt.Record, "3")))
 	assert.Equal(t, at(131), h.Deadline())
 	assert.Empty(t, h.pending)
@@ -146,7 +146,7 @@ func TestDeadlineCountsFromTheLastAnsweredRenewal(t *testing.T) {
 
 func TestWriteSucceedsOnlyIfAnswerHasNewVersion(t *testing.T) {
 	h := held(t)
-	attempt := h.Renew(at(106), wall, profile)
+	attempt := h.Renew(at(106), wall, profile, nil)
 	require.ErrorIs(t, h.Answered(attempt, attempt.Record), ErrNotStored)
 	assert.Equal(t, at(125), h.Deadline())
 
@@ -159,9 +159,9 @@ func TestWriteSucceedsOnlyIfAnswerHasNewVersion(t *testing.T) {
 
 func TestDeadlineAfterLostAnswersCountsFromFirstAttempt(t *testing.T) {
 	h := held(t)
-	first := h.Renew(at(105), wall, profile)
-	second := h.Renew(at(106), wall.Add(time.Second), profile)
-	third := h.Renew(at(107), wall.Add(2*time.Second), profile)
+	first := h.Renew(at(105), wall, profile, nil)
+	second := h.Renew(at(106), wall.Add(time.Second), profile, nil)
+	third := h.Renew(at(107), wall.Add(2*time.Second), profile, nil)
 	// In each round the API server has stored another one of the three attempts, and all
 	// answers are lost. The deadline counts from the first attempt, whichever attempt the read
 	// shows.
@@ -176,8 +176,8 @@ func TestDeadlineAfterLostAnswersCountsFromFirstAttempt(t *testing.T) {
 
 func TestAnswerToSupersededRenewalNeverMovesTheDeadline(t *testing.T) {
 	h := held(t)
-	first := h.Renew(at(105), wall, profile)
-	second := h.Renew(at(106), wall.Add(time.Second), profile)
+	first := h.Renew(at(105), wall, profile, nil)
+	second := h.Renew(at(106), wall.Add(time.Second), profile, nil)
 	require.NoError(t, h.Answered(second, stored(second.Record, "3")))
 	assert.Equal(t, at(131), h.Deadline())
 	// The version has changed, so the API server can no longer store the first attempt.
@@ -195,7 +195,7 @@ func TestWriteByAnotherClientNeverExtendsTheHold(t *testing.T) {
 	assert.Equal(t, "7", h.Record().Version, "the next renewal must replace this version")
 
 	// A pending attempt counts for nothing if another client then writes another renew time.
-	h.Renew(at(110), wall.Add(time.Second), profile)
+	h.Renew(at(110), wall.Add(time.Second), profile, nil)
 	moved := stored(annotated, "8")
 	moved.RenewTime = wall.Add(time.Minute)
 	require.NoError(t, h.Read(moved))
@@ -203,17 +203,17 @@ func TestWriteByAnotherClientNeverExtendsTheHold(t *testing.T) {
 
 	// Another client has written the Lease again with the renew time of this attempt. So the
 	// API server must have stored the attempt before that write.
-	attempt := h.Renew(at(111), wall.Add(2*time.Second), profile)
+	attempt := h.Renew(at(111), wall.Add(2*time.Second), profile, nil)
 	require.NoError(t, h.Read(stored(attempt.Record, "10")))
 	assert.Equal(t, at(136), h.Deadline())
 }
 
 func TestReadOfUnchangedLeaseKeepsRenewalsPending(t *testing.T) {
 	h := held(t)
-	h.Renew(at(105), wall.Add(time.Second), profile)
+	h.Renew(at(105), wall.Add(time.Second), profile, nil)
 	require.NoError(t, h.Read(h.Record()))
 	assert.Len(t, h.pending, 1, "the attempt may still be stored")
-	later := h.Renew(at(109), wall.Add(2*time.Second), profile)
+	later := h.Renew(at(109), wall.Add(2*time.Second), profile, nil)
 	require.NoError(t, h.Read(stored(later.Record, "3")))
 	assert.Equal(t, at(130), h.Deadline())
 }

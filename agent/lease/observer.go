@@ -13,8 +13,15 @@ import (
 // Observer is what one standby knows about one Lease. The zero value knows no Lease, and an
 // unknown Lease is never free.
 type Observer struct {
-	// Own is the budget of this standby.
+	// Own is the budget of this standby, and ID its own ID as a supporter.
 	Own api.Budget
+	ID  string
+	// This standby has promised to leave the hold "promised" alone until the instant "until".
+	promised string
+	until    time.Duration
+	// number is the largest number of a list of supporters that the standby has seen in the hold "numbered".
+	numbered string
+	number   int
 	// record is the last state of the Lease; nil without a record. Nothing changes a record that
 	// the standby has seen.
 	record *Record
@@ -119,6 +126,12 @@ func (o *Observer) Watched(now time.Duration, r Record) {
 // see stores a state of the Lease that differs from the last state.
 func (o *Observer) see(now time.Duration, r Record) {
 	o.alive = o.showsLife(r)
+	switch {
+	case r.Holder == "":
+		o.promised, o.until = "", 0 // a release alone ends a promise early
+	case r.Hold != o.promised:
+		o.doubt = max(o.doubt, o.until) // the promised hold may last, whatever the Lease says now
+	}
 	if !r.RenewTime.Equal(o.Shown().RenewTime) {
 		o.renewed = now
 	}
@@ -127,7 +140,11 @@ func (o *Observer) see(now time.Duration, r Record) {
 	// ([Observer.giveHeadStart]) for the earlier record ends. If a person has shortened the duration, the
 	// old head start could otherwise last longer than the new duration.
 	o.notBefore, o.headStartGiven = 0, false
-	o.last, o.expiry = r, o.ExpiresAt(0)
+	if r.Hold != o.numbered {
+		o.numbered, o.number = r.Hold, 0
+	}
+	o.number = max(o.number, r.Supporters.Number)
+	o.last, o.expiry = r, o.since+o.stated(0)
 }
 
 // replaces reports whether r belongs to another Lease than the last state, or to an earlier time.
@@ -232,16 +249,49 @@ func (o *Observer) FreeAt(fallback time.Duration) (time.Duration, bool) {
 	return max(o.ExpiresAt(fallback), o.notBefore, o.doubt), true
 }
 
-// ExpiresAt returns the instant at which the last hold seen by the standby expires, unless the
-// standby sees a renewal before that. Unlike FreeAt, ExpiresAt also works while the watch is
-// broken. A duration above the maximum comes from another client, so ExpiresAt replaces it by the
-// maximum.
+// ExpiresAt returns the instant at which the last hold seen by the standby expires for this standby, unless
+// the standby sees a renewal before that. Unlike FreeAt, ExpiresAt also works while the watch is broken. A
+// supporter waits for less than the duration in the Lease, but also for its promise.
 func (o *Observer) ExpiresAt(fallback time.Duration) time.Duration {
-	switch {
-	case o.Shown().Duration <= 0:
-		return o.since + fallback
-	case o.Shown().Duration > api.MaxLeaseDuration:
-		return o.since + api.MaxLeaseDuration
+	wait := o.stated(fallback)
+	if o.Supports() {
+		wait = min(wait, o.Shown().Supporters.Wait)
 	}
-	return o.since + o.Shown().Duration
+	at := o.since + wait
+	if o.Shown().Hold == o.promised {
+		at = max(at, o.until)
+	}
+	return at
+}
+
+// Supports reports whether the holder of the last record lists this standby among its supporters. A list with a
+// smaller number than an earlier list of that hold comes from a restore of etcd. The holder may have a later list.
+func (o *Observer) Supports() bool {
+	s := o.Shown().Supporters
+	return s.Has(o.ID) && s.Number >= o.number
+}
+
+// stated returns the duration in the Lease, or the fallback if the Lease contains none. A duration above the
+// maximum comes from another client, so stated replaces it by the maximum.
+func (o *Observer) stated(fallback time.Duration) time.Duration {
+	if d := o.Shown().Duration; d > 0 {
+		return min(d, api.MaxLeaseDuration)
+	}
+	return fallback
+}
+
+// Promise promises the holder that this standby will not take the slot from the given hold for the given time
+// from now on. The result is false, and nothing is promised, if the last record has another hold, or if the
+// promise would outlast the record's duration. The caller must know that no acquiring write of this pod over
+// that record can still be stored.
+func (o *Observer) Promise(now time.Duration, hold string, lasts time.Duration) bool {
+	r := o.Shown()
+	if r.Holder == "" || hold == "" || r.Hold != hold || now+lasts > o.since+o.stated(0) {
+		return false
+	}
+	if o.promised != hold {
+		o.promised, o.until = hold, 0
+	}
+	o.until = max(o.until, now+lasts)
+	return true
 }

@@ -63,6 +63,8 @@ type Record struct {
 	Token       string
 	BootID      string
 	Profile     Profile
+	// Supporters are standbys that may take the slot before the Lease expires.
+	Supporters api.Supporters
 	// Paused is the annotation by which a person pauses the slot. No pod acquires a paused slot.
 	// Yield is the annotation by which a person requests that the holder yields.
 	Paused api.Pause
@@ -135,6 +137,8 @@ type Self struct {
 	// BootID. If Boots is nil, the pod has no such volume.
 	Boots  []string
 	Budget api.Budget
+	// Key is the public key of the agent's process, if the pod has supporters, or supports other pods.
+	Key string
 }
 
 // Mine reports whether the Lease names this pod as its holder, whatever the hold.
@@ -177,11 +181,20 @@ func (s Self) Acquire(r Record, hold string, profile Profile, wall time.Time) (R
 	next.Transitions = s.Transitions(r)
 	next.Holder, next.BootID, next.Hold = s.Identity, s.BootID, hold
 	next.Duration = s.Budget.Duration
+	next.Supporters = api.Supporters{} // the first renewal says whether this pod wants any
 	// The token is the version that this write will get, so the write cannot contain it.
 	next.Token = ""
 	next.Profile = profile
 	next.Yield, next.Successor = api.Yield{}, ""
 	return next, nil
+}
+
+// unsupported returns the list of a holder that has no supporter yet.
+func (s Self) unsupported(number int) api.Supporters {
+	if s.Key == "" {
+		return api.Supporters{}
+	}
+	return api.Supporters{Number: number, Wait: s.Budget.Duration, Key: s.Key}
 }
 
 // Transitions returns the number of transitions after this pod has acquired r. A thief of a service
@@ -207,6 +220,7 @@ func (s Self) Release(r Record, wall time.Time, successor string) (Record, error
 	next := r
 	next.Holder, next.BootID, next.Hold, next.Token = "", "", "", ""
 	next.Profile = Profile{}
+	next.Supporters = api.Supporters{}
 	next.Yield, next.Successor = api.Yield{}, successor
 	next.Duration = released
 	// Like client-go, Release writes the instant of the release into RenewTime and AcquireTime.

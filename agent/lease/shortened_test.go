@@ -25,7 +25,7 @@ func TestShortenedDurationGivesNoDeadline(t *testing.T) {
 	require.ErrorIs(t, err, ErrShortened)
 
 	h := held(t)
-	attempt := h.Renew(at(106), wall, profile)
+	attempt := h.Renew(at(106), wall, profile, nil)
 	require.ErrorIs(t, h.Answered(attempt, shorter(attempt.Record, "3")), ErrShortened)
 	require.ErrorIs(t, h.Read(shorter(attempt.Record, "3")), ErrShortened, "the answer is lost, and a read shows the renewal")
 	assert.Equal(t, at(125), h.Deadline())
@@ -36,7 +36,7 @@ func TestShortenedDurationGivesNoDeadline(t *testing.T) {
 func TestPersonMayShortenTheDurationOfAHold(t *testing.T) {
 	h := held(t)
 	require.NoError(t, h.Read(shorter(h.Record(), "3")))
-	attempt := h.Renew(at(101), wall, profile)
+	attempt := h.Renew(at(101), wall, profile, nil)
 	require.NoError(t, h.Answered(attempt, stored(attempt.Record, "4")))
 	assert.Equal(t, at(126), h.Deadline())
 }

@@ -115,6 +115,7 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 	if len(c.Ports) > 0 && c.Readiness == api.ReadinessForward {
 		c.Forwarder = proxy.New(forwarding(c, os.Environ()))
 	}
+	c.Contact, c.Ask = contactOf(c, s.Listen), askPod
 	if c.BootID, err = linux.BootID(); err != nil {
 		return errors.Join(err, server.close())
 	}
@@ -210,6 +211,7 @@ func (s runSettings) serve(ctx context.Context, a *agent.Agent, log *slog.Logger
 		mux := http.NewServeMux()
 		mux.Handle("/", a.Metrics().Handler())
 		mux.Handle("/probe/", a.Probes())
+		mux.Handle("POST "+supportPath, answerer(a.Answer))
 		// The port can be in use, because an application may listen on any port.
 		var listen net.ListenConfig
 		if l, err := listen.Listen(ctx, "tcp", s.Listen); err != nil {
