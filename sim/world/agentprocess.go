@@ -115,6 +115,9 @@ func (a *AgentProcess) begin() {
 		config.Revision, config.Readiness, config.ReplacesUnready = p.Revision, api.ReadinessForward, p.Strict
 	}
 	config.YieldAfter, config.Failsafe = p.YieldAfter, p.Failsafe
+	if config.Contact = p.contact; p.supports() {
+		config.PodIP, config.Ask = p.contact.Addr().String(), a.ask
+	}
 	if p.Preferred() {
 		config.Prefer = agent.PrefersSelf
 	} else if p.Behaviour.Prefers != "" {

@@ -21,6 +21,12 @@
 // processes and signals are in machine.go. A frozen shim or agent waits at its next call of that
 // kernel.
 //
+// # Supporters
+//
+// The agents of pods that support each other speak over a network of their own (channel.go), with faults of its
+// own: lost and slow messages, a node that does not reach another one, and a node that does not reach the API
+// server but all other nodes.
+//
 // # Clocks
 //
 // Each node has its own clock, up to a twelfth too fast or too slow, whose rate changes now and

@@ -37,7 +37,7 @@ func (l *checks) absent(c *Child, slot string) bool {
 // expired reports whether the fastest clock lets a standby take the child's slot.
 func (l *checks) expired(c *Child, slot string) bool {
 	r, ok := l.Renewals[Key(slot, c.Pod().Identity(), c.Hold)]
-	return ok && l.Now() > r.free()
+	return ok && l.Now() > r.freeEarly()
 }
 
 // unstorable reports whether the pod cannot store its status, or could not store its

@@ -55,13 +55,17 @@ type token struct {
 // renewal is a stored write that prolongs a hold.
 type renewal struct {
 	// At is the instant at which the server stored the write.
-	At       time.Duration
-	duration time.Duration
+	At time.Duration
+	// A supporter may take the slot after the time in the field "early", unless it has promised to wait.
+	duration, early time.Duration
 }
 
 // free returns the instant from which a standby with the fastest clock may acquire the
 // slot.
 func (r renewal) free() time.Duration { return r.At + time.Duration(float64(r.duration)/(1+Skew)) }
+
+// freeEarly returns the same for a supporter that has promised nothing.
+func (r renewal) freeEarly() time.Duration { return r.At + time.Duration(float64(r.early)/(1+Skew)) }
 
 // start describes how the kubelet started an application: in which pod, in which boot of the pod's
 // node, and under which hold.
@@ -142,5 +146,5 @@ func (l *checks) Holder(slot string) *Child {
 
 // Healthy reports whether the pod is able to compete for its slots.
 func (p *Pod) Healthy() bool {
-	return p.Object && !p.Stopping && !p.Gone && p.Node.Up && !p.Node.frozen && !p.Node.CutIn && !p.Node.CutOut
+	return p.Object && !p.Stopping && !p.Gone && p.Node.Up && !p.Node.frozen && p.Node.online()
 }

@@ -21,12 +21,37 @@ func (n *Node) Cut(out, in bool) {
 	n.w.API.Watches.Severed()
 }
 
-// Heal ends all faults of the node.
-func (n *Node) Heal() {
-	if n.CutOut || n.CutIn {
+// online reports whether nothing cuts the network between the node and the API server.
+func (n *Node) online() bool { return !n.CutOut && !n.CutIn && !n.apiOut && !n.apiIn }
+
+// CutAPI cuts the network between the node and the API server alone, one way or both.
+func (n *Node) CutAPI(out, in bool) {
+	n.apiOut, n.apiIn = out, in
+	n.w.Note(n.Name, "is cut off from the API server (out %v, in %v)", out, in)
+	n.w.API.Watches.Severed()
+}
+
+// Part cuts the way of packets from the node to another one.
+func (n *Node) Part(from *Node) {
+	if n.apart == nil {
+		n.apart = map[*Node]bool{}
+	}
+	n.apart[from] = true
+	n.w.Note(n.Name, "reaches %s no more", from.Name)
+}
+
+// Reconnect ends all cuts of the node's network.
+func (n *Node) Reconnect() {
+	if n.CutOut || n.CutIn || n.apiOut || n.apiIn || len(n.apart) > 0 {
 		n.w.Note(n.Name, "is healed")
 	}
-	n.CutOut, n.CutIn = false, false
+	n.CutOut, n.CutIn, n.apiOut, n.apiIn = false, false, false, false
+	clear(n.apart)
+}
+
+// Heal ends all faults of the node.
+func (n *Node) Heal() {
+	n.Reconnect()
 	n.Unpause()
 	n.Thaw()
 	if !n.Up {

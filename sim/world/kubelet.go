@@ -6,6 +6,7 @@ package world
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -37,9 +38,11 @@ type Pod struct {
 	Agents             []*AgentProcess
 	lock               *AgentProcess // the process that has the flock
 	notes              map[string][]byte
-	agentRuns, earlier int      // agent processes, and those of them that had another volume
-	heir               *Pod     // the pod's processes on the machine that has replaced the node; nil for none
-	boots              []string // the boot ids in the notes of the pod's volume
+	agentRuns, earlier int // agent processes, and those of them that had another volume
+	// contact is the address at which the agent answers pods that it supports; the zero value for none.
+	contact netip.AddrPort
+	heir    *Pod     // the pod's processes on the machine that has replaced the node; nil for none
+	boots   []string // the boot ids in the notes of the pod's volume
 	// Full reports that no note can be written. Unforkable reports that no child starts. Clogged
 	// reports that the sockets between the agent and the shims take no message.
 	Full, Unforkable, Clogged bool
@@ -87,6 +90,7 @@ func (w *World) NewPod(t Template, n *Node) *Pod {
 	n = present(n)
 	p := &Pod{Template: t, w: w, Name: name, uid: uid, Node: n, rng: w.Source(name + uid), Key: t.Run}
 	furnish(p)
+	p.plug()
 	p.Register()
 	w.Pods = append(w.Pods, p)
 	w.Note(p.Name, "pod %s on %s (clock %.3f, lease %v), slots %v", p.uid, n.Name, n.Rate, p.Duration, p.Slots)

@@ -54,7 +54,11 @@ func (l *checks) leaseStored(by, slot string, sent time.Duration, before, after 
 				l.CheckOutlived(c) // a renewal after the deadline does not excuse the child
 			}
 		}
-		l.Renewals[Key(slot, is.Holder, hold)] = renewal{At: l.Now(), duration: time.Duration(is.DurationSeconds) * time.Second}
+		r := renewal{At: l.Now(), duration: time.Duration(is.DurationSeconds) * time.Second}
+		if r.early = r.duration; len(SupportersOf(is).IDs) > 0 {
+			r.early = SupportersOf(is).Wait
+		}
+		l.Renewals[Key(slot, is.Holder, hold)] = r
 		if acquires {
 			l.acquired[slot] = acquisition{at: l.Now(), holder: is.Holder, hold: hold, sent: sent}
 		} else if by == is.Holder {

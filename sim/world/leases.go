@@ -14,6 +14,11 @@ import (
 // StampOf returns the stamp of a Lease.
 func StampOf(l *apiserver.Lease) api.Stamp { return api.ParseStamp(l.Annotations[api.StampAnnotation]) }
 
+// SupportersOf returns the pods that support the holder of a Lease.
+func SupportersOf(l *apiserver.Lease) api.Supporters {
+	return api.ParseSupporters(l.Annotations[api.SupportersAnnotation], l.Holder, l.Annotations[api.HoldAnnotation])
+}
+
 // Rollout is a part of what a Lease says about turns.
 type Rollout struct {
 	// Hold is the hold that wrote this; without a Yielder it is no turn.

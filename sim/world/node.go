@@ -26,9 +26,13 @@ type Node struct {
 	frozen bool
 	// CutOut reports that no packet leaves the node. The field CutIn reports that no packet reaches
 	// the node.
-	CutOut  bool
-	CutIn   bool
-	wallOff time.Duration
+	CutOut bool
+	CutIn  bool
+	// apiOut and apiIn report the same of the packets between the node and the API server alone. No packet of
+	// this node reaches the nodes in the field "apart".
+	apiOut, apiIn bool
+	apart         map[*Node]bool
+	wallOff       time.Duration
 	// set is the sum of all steps of the wall clock.
 	set time.Duration
 	// deferred has the events that wait until the node's processes go on.
@@ -106,10 +110,10 @@ func (w *World) newClient(p *engine.Process, name string, n *Node) *apiserver.Cl
 type cable struct{ *Node }
 
 // Out reports whether packets leave the node.
-func (c cable) Out() bool { return c.Up && !c.CutOut && c.heir == nil }
+func (c cable) Out() bool { return c.Up && !c.CutOut && !c.apiOut && c.heir == nil }
 
 // In reports whether packets reach the node.
-func (c cable) In() bool { return c.Up && !c.CutIn && c.heir == nil }
+func (c cable) In() bool { return c.Up && !c.CutIn && !c.apiIn && c.heir == nil }
 
 // anyRate draws the rate of a clock, between 1 - Skew and 1 + Skew.
 func (n *Node) anyRate() float64 { return 1 - Skew + 2*Skew*n.rng.Float64() }

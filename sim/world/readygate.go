@@ -158,7 +158,7 @@ func (s *shown) end() {
 
 // learned stops the pod, as soon as its kubelet has a path to the API server.
 func (s *shown) learned() {
-	if n := s.pod.Node; n.CutIn || n.CutOut || s.pod.w.API.Away {
+	if n := s.pod.Node; !n.online() || s.pod.w.API.Away {
 		s.pod.w.After(time.Second, s.learned)
 		return
 	}

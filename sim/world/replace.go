@@ -39,7 +39,7 @@ func moveTo(p *Pod, n *Node, kept bool) *Pod {
 	w := p.w
 	next := &Pod{
 		Template: p.Template, w: w, Name: p.Name, uid: p.uid, Node: n, rng: w.Source(p.Name + p.uid + n.boot),
-		Key: p.Key, Job: p.Job, Orphaned: p.Orphaned, Object: true, Shown: p.Shown,
+		Key: p.Key, Job: p.Job, contact: p.contact, Orphaned: p.Orphaned, Object: true, Shown: p.Shown,
 	}
 	p.heir, p.Object, p.Shown.ready = next, false, nil
 	furnish(next)

@@ -137,7 +137,7 @@ func (k *wordCheck) said(l *checks, text string) {
 		if _, known := k.wishes[w]; w.Say.Wish() && !known {
 			k.wishes[w] = l.Now()
 			k.tell(Wished, w.Identity)
-		} else if !w.Say.Wish() && !slices.Contains(k.answers[w.To], w) {
+		} else if !w.Say.Wish() && w.Say != api.Supports && !slices.Contains(k.answers[w.To], w) {
 			k.answers[w.To] = append(k.answers[w.To], w)
 			k.tell(Answered, w.Identity)
 		}

@@ -20,9 +20,11 @@ type World struct {
 	Checks *checks
 
 	// API is the API server, and the network to it.
-	API    *apiserver.Server
-	Calm   bool          // quiet times: no fault begins, and no child fails
-	Healed time.Duration // the instant at which all faults ended
+	API *apiserver.Server
+	// Channel is the network between pods that support each other.
+	Channel Channel
+	Calm    bool          // quiet times: no fault begins, and no child fails
+	Healed  time.Duration // the instant at which all faults ended
 	// Down reports that a database is down without which no application passes its readiness probe.
 	Down bool
 	// OptedOut reports that the namespace has lost the label by which a namespace opts in.
