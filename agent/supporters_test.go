@@ -1,0 +1,275 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/promise"
+	"github.com/metaparticle-io/metaparticle/agent/status"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// peers is a network of pods, in which messages take no time.
+type peers struct {
+	*world
+	// deaf has the pods that get no message.
+	deaf map[string]bool
+	// asks are the messages that have arrived, and answer changes an answer if it is set.
+	asks   []string
+	answer func(answer string) string
+}
+
+// supported starts pods with a network, in the order of the names, of which the first one holds.
+func supported(w *world, names ...string) *peers {
+	n := &peers{world: w, deaf: map[string]bool{}}
+	w.free(theSlot, api.NextLease(theSlot))
+	for _, name := range names {
+		n.start(name).connect("s1")
+		w.pass(100 * time.Millisecond)
+	}
+	w.within(time.Second, "the child runs", func() bool { return w.pods[names[0]].running("s1") })
+	w.within(30*time.Second, "the holder has its supporters", func() bool {
+		return len(n.list().IDs) == min(len(names)-1, api.MostSupporters)
+	})
+	return n
+}
+
+func (n *peers) start(name string) *pod {
+	return n.world.start(name, func(c *Config) {
+		c.Failsafe = api.Failsafe{Outage: 10 * time.Minute}
+		c.Contact = netip.AddrPortFrom(netip.MustParseAddr(c.PodIP), 15090)
+		c.Ask = n.ask(c.PodName)
+	})
+}
+
+func (n *peers) ask(from string) func(ctx context.Context, to netip.AddrPort, message string) (string, error) {
+	return func(ctx context.Context, to netip.AddrPort, message string) (string, error) {
+		for name, p := range n.pods {
+			if p.config.Contact != to || n.deaf[name] || n.deaf[from] || p.gone() {
+				continue
+			}
+			n.asks = append(n.asks, message)
+			answer, err := p.agent.Answer(ctx, message)
+			if n.answer != nil {
+				answer = n.answer(answer)
+			}
+			return answer, err
+		}
+		return "", errors.New("no route")
+	}
+}
+
+// gone reports whether the pod's agent process has ended.
+func (p *pod) gone() bool { return len(p.done) > 0 }
+
+func (n *peers) list() api.Supporters {
+	l := n.server.lease(theSlot)
+	return api.ParseSupporters(l.Annotations[api.SupportersAnnotation], l.Holder, l.Annotations[api.HoldAnnotation])
+}
+
+// all changes the links of all pods.
+func (n *peers) all(f func(l *link)) {
+	for _, p := range n.pods {
+		p.link.set(f)
+	}
+}
+
+// runs returns the names of the pods whose child runs or stops.
+func (n *peers) runs() (names []string) {
+	for name, p := range n.pods {
+		if hold := p.gates.hold("s1"); hold != "" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// everywhere are outages that all pods see.
+var everywhere = map[string]func(l *link){
+	"no answer":   func(l *link) { l.cut = true },
+	"writes fail": func(l *link) { l.unwritten = &kube.StatusError{Code: 500} },
+	"slow writes": func(l *link) { l.slow = 8 * time.Second },
+}
+
+func over(l *link) { l.cut, l.unwritten, l.slow = false, nil, 0 }
+
+func TestApplicationSurvivesAnOutageByPromises(t *testing.T) {
+	for name, begin := range everywhere {
+		for _, pods := range [][]string{{"a", "b"}, {"a", "b", "c", "d"}} {
+			t.Run(name, simulated(func(t *testing.T, w *world) {
+				n := supported(w, pods...)
+				a := n.pods["a"]
+				hold := a.gates.hold("s1")
+				assert.Equal(t, 750, w.server.lease(theSlot).DurationSeconds)
+				w.pass(time.Minute)
+				n.all(begin)
+				w.pass(5 * time.Minute)
+				assert.True(t, a.running("s1"))
+				a.gates.fail("s1")
+				w.pass(10 * time.Second) // the kubelet starts the container again
+				a.connect("s2")
+				w.within(time.Second, "the application runs again", func() bool { return a.running("s2") })
+				w.pass(4*time.Minute + 50*time.Second)
+				n.all(over)
+				w.pass(time.Minute)
+				assert.True(t, a.running("s2"))
+				assert.Empty(t, a.gates.told(), "no order to stop")
+				assert.Equal(t, hold, w.holdID())
+				assert.Equal(t, hold, a.gates.hold("s2"))
+			}))
+		}
+	}
+}
+
+func TestApplicationStopsOnceTheLongLeaseEnds(t *testing.T) {
+	simulate(t, func(w *world) {
+		n := supported(w, "a", "b")
+		w.pass(time.Minute)
+		n.all(func(l *link) { l.cut = true })
+		w.pass(10 * time.Minute)
+		a := n.pods["a"]
+		assert.True(t, a.running("s1"))
+		w.within(time.Minute, "the application stops", a.stopped)
+		assert.Contains(t, a.gates.told(), status.ReasonCutOff)
+		n.pods["b"].link.set(over)
+		w.within(time.Minute, "b runs", func() bool { return n.pods["b"].running("s1") })
+	})
+}
+
+// Nothing is known of a dead holder, so the listed standbys wait as long as without the annotation, and the others
+// for the whole Lease.
+func TestSupporterTakesTheSlotOfADeadHolder(t *testing.T) {
+	for name, c := range map[string]struct {
+		deaf, after string
+		least, most time.Duration
+	}{
+		"a supporter":          {"", "", 25 * time.Second, 32 * time.Second},
+		"nobody else is there": {"b", "12m30s", 12 * time.Minute, 13 * time.Minute},
+	} {
+		t.Run(name, simulated(func(_ *testing.T, w *world) {
+			n := supported(w, "a", "b")
+			w.pass(time.Minute)
+			if c.deaf != "" {
+				n.pods[c.deaf].kill()
+				d := n.start("d")
+				d.connect("s1")
+				n.deaf["d"] = true
+				w.pass(3 * time.Second)
+			}
+			n.pods["a"].kill()
+			delete(n.pods, "a")
+			took := w.within(c.most, "another pod runs", func() bool { return len(n.runs()) > 0 })
+			assert.GreaterOrEqual(w.t, took, c.least)
+		}))
+	}
+}
+
+// The standbys reach the API server, so they promise nothing after a while, and one takes the slot.
+func TestHolderThatAloneIsCutOffHandsOver(t *testing.T) {
+	simulate(t, func(w *world) {
+		n := supported(w, "a", "b", "c")
+		a := n.pods["a"]
+		w.pass(time.Minute)
+		a.link.set(func(l *link) { l.cut = true })
+		stopped := w.within(40*time.Second, "the application stops", a.stopped)
+		assert.Greater(t, stopped, 16*time.Second, "later than without the annotation")
+		took := w.within(45*time.Second, "another pod runs", func() bool { return n.pods["b"].running("s1") || n.pods["c"].running("s1") })
+		assert.LessOrEqual(t, stopped+took, 71*time.Second)
+	})
+}
+
+// What ends a ride does it by a drain, before anybody could take the slot.
+func TestRideEndsWithASupporter(t *testing.T) {
+	for name, ends := range map[string]func(n *peers){
+		"it is silent": func(n *peers) { n.deaf["b"] = true },
+		"its agent restarts": func(n *peers) {
+			n.pods["b"].kill()
+			n.start("b")
+		},
+		"another key signs": func(n *peers) {
+			other := promise.NewKey(n.pods["a"].config.Random)
+			n.answer = func(string) string {
+				a, _ := promise.ParseAsk(n.asks[len(n.asks)-1], n.list().Key)
+				return other.Promise(a)
+			}
+		},
+		"it repeats an old promise": func(n *peers) {
+			last := ""
+			n.answer = func(answer string) string {
+				if last == "" {
+					last = answer
+				}
+				return last
+			}
+		},
+	} {
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			n := supported(w, "a", "b", "c")
+			a := n.pods["a"]
+			w.pass(time.Minute)
+			n.all(func(l *link) { l.cut = true })
+			w.pass(time.Minute)
+			require.True(t, a.running("s1"))
+			ends(n)
+			took := w.within(30*time.Second, "the application stops", a.stopped)
+			assert.InDelta(t, 15, took.Seconds(), 3)
+			w.pass(5 * time.Second)
+			n.all(over)
+			w.within(90*time.Second, "somebody runs", func() bool { return len(n.runs()) == 1 })
+		}))
+	}
+}
+
+// A new agent process of the holder knows of no promise, and gets none that counts.
+func TestHoldersChildEndsAfterARestartInTheOutage(t *testing.T) {
+	simulate(t, func(w *world) {
+		n := supported(w, "a", "b")
+		w.pass(time.Minute)
+		n.all(func(l *link) { l.cut = true })
+		w.pass(time.Minute)
+		n.pods["a"].kill()
+		a := n.start("a")
+		a.gates.connect(a.gates.shim("s1").report)
+		w.within(25*time.Second, "the application stops", a.stopped)
+	})
+}
+
+// A pod promises nothing to whom it must not, and what it must not.
+func TestStandbyPromisesOnlyToItsHolder(t *testing.T) {
+	simulate(t, func(w *world) {
+		n := supported(w, "a", "b")
+		a, b := n.pods["a"], n.pods["b"]
+		other := promise.NewKey(a.config.Random)
+		hold, key := w.holdID(), a.agent.state.key
+		number := int64(w.clock()) + int64(time.Hour)
+		for name, message := range map[string]string{
+			"another key":  other.Ask(promise.Ask{Hold: hold, Number: number}),
+			"another hold": key.Ask(promise.Ask{Hold: "h0", Number: number}),
+			"an old ask":   n.asks[len(n.asks)-1],
+			"too long":     key.Ask(promise.Ask{Hold: hold, Number: number, For: 751 * time.Second}),
+			"no message":   "",
+		} {
+			ctx, cancel := context.WithTimeout(w.t.Context(), time.Second)
+			_, err := b.agent.Answer(ctx, message)
+			require.ErrorIs(t, err, errPromisesNothing, name)
+			cancel()
+		}
+		_, err := a.agent.Answer(w.t.Context(), key.Ask(promise.Ask{Hold: hold, Number: number + 1}))
+		require.ErrorIs(t, err, errPromisesNothing, "a holder")
+		answer, err := b.agent.Answer(w.t.Context(), key.Ask(promise.Ask{Hold: hold, Number: number + 1}))
+		require.NoError(t, err)
+		assert.NotEmpty(t, answer)
+		synctest.Wait()
+	})
+}
