@@ -24,6 +24,10 @@
 //   - A standby waits from the instant at which it saw the last change. The holder's deadline
 //     counts from an earlier instant, before the holder sent that change. The standby waits for the
 //     duration in the Lease, not for its own duration.
+//   - A holder may list supporters in its Lease, which then states a longer duration ([api.Supporters]). A
+//     listed standby may acquire the slot after the wait in the list, and not before its promises are over.
+//     So the deadline counts on a wait beyond that in the list only as far as each supporter has promised,
+//     for each list that the API server may have stored.
 //
 // # Clocks
 //
@@ -37,8 +41,8 @@
 //
 // The rules cannot stop a person with kubectl, or a client that ignores the rules. For example, a
 // leader election may release the Lease before its work has ended. If another client writes the
-// Lease, but leaves the holder and the duration unchanged, the standbys only wait longer. If
-// another client shortens the duration, a standby may acquire the slot before the deadline of a
+// Lease, but leaves the holder, the duration and the supporters unchanged, the standbys only wait longer. If
+// another client shortens the duration, or adds a supporter, a standby may acquire the slot before the deadline of a
 // living holder. Package elector follows the annotations that a person writes: [Record.Paused] and
 // [Record.Yield]. Package lease does not know whether a child is dead. An agent needs proof of
 // death before it releases, or before it takes its own Lease back without waiting.

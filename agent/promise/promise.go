@@ -69,7 +69,7 @@ func ParseAsk(message, public string) (a Ask, ok bool) {
 	number, err := strconv.ParseInt(words[1], 10, 64)
 	milliseconds, errFor := strconv.ParseInt(words[2], 10, 32)
 	a = Ask{Hold: words[0], Number: number, For: time.Duration(milliseconds) * time.Millisecond}
-	if err != nil || errFor != nil || a.For < 0 {
+	if err != nil || errFor != nil || a.For < 0 || !strings.HasPrefix(message, a.text()+" ") {
 		return Ask{}, false
 	}
 	return a, signed(asks+a.text(), words[3], public)

@@ -53,7 +53,7 @@ func FuzzAsk(f *testing.F) {
 	f.Fuzz(func(t *testing.T, message string) {
 		a, ok := ParseAsk(message, holder.Public())
 		if ok {
-			require.Equal(t, message, holder.Ask(a), "only this process makes such a message, and signs it only so")
+			require.Equal(t, holder.Ask(a), strings.ToLower(message), "only this process makes such a message")
 		}
 	})
 }
