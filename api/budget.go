@@ -134,7 +134,7 @@ func (b Budget) LeaseDuration() time.Duration { return (6 * b.Renew).Round(time.
 // PeriodOf returns the time between two renewals of a holder whose Lease states the duration. A holder that
 // states what this budget does has the same budget, so it renews as often, also with [Budget.Failsafe].
 func (b Budget) PeriodOf(stated time.Duration) time.Duration {
-	if stated == b.Duration || stated == b.Supported {
+	if stated == b.Duration || b.Supported != 0 && stated == b.Supported {
 		return b.Renew
 	}
 	return RenewPeriod(stated)

@@ -62,7 +62,7 @@ func FuzzBudgetPartsFitIntoTheLeaseDuration(f *testing.F) {
 }
 
 // The Lease's duration becomes longer with an outage that the lease duration does not cover, and nothing else
-// does.
+// does; for a holder that needs supporters, only while it has them.
 func TestFailsafeBudgetCoversTheOutage(t *testing.T) {
 	for d := MinLeaseDuration; d <= 10*time.Minute; d += 7 * time.Second {
 		ordinary, err := NewBudget(d)
@@ -78,6 +78,19 @@ func TestFailsafeBudgetCoversTheOutage(t *testing.T) {
 			require.GreaterOrEqual(t, b.Duration, d)
 			require.LessOrEqual(t, b.Duration, MaxLeaseDuration)
 			require.Zero(t, b.Duration%time.Second, "a Lease has whole seconds")
+			supported, err := ordinary.WithSupporters(outage)
+			require.NoError(t, err)
+			require.Equal(t, b.Duration, supported.Longest())
+			require.Equal(t, b.Deadline() > ordinary.Deadline(), supported.Supported != 0)
+			if supported.Supported != 0 {
+				require.Equal(t, b.Deadline(), supported.SupportedDeadline())
+			}
+			for _, stated := range []time.Duration{d, b.Duration} {
+				require.Equal(t, ordinary.Renew, supported.PeriodOf(stated), "a holder without supporters, or with some")
+			}
+			supported.Supported = 0
+			require.Equal(t, ordinary, supported, "without supporters everything is as without the annotation")
+			require.Zero(t, supported.PeriodOf(0))
 			b.Duration, b.Margin, b.RenewDeadline = ordinary.Duration, ordinary.Margin, ordinary.RenewDeadline
 			require.Equal(t, ordinary, b)
 			require.Equal(t, d, b.LeaseDuration())
@@ -98,7 +111,9 @@ func TestFailsafeStatesItsDuration(t *testing.T) {
 		{10 * m, 45 * m, MaxLeaseDuration},
 		{time.Nanosecond, m, MaxLeaseDuration},
 	} {
-		assert.Equal(t, c.want, Failsafe{Outage: c.outage}.Stated(c.lease), "%v with %v", c.outage, c.lease)
+		for _, alone := range []bool{false, c.outage != 0} {
+			assert.Equal(t, c.want, Failsafe{Outage: c.outage, Alone: alone}.Stated(c.lease), "%v with %v, alone %v", c.outage, c.lease, alone)
+		}
 	}
 }
 

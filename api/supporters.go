@@ -65,10 +65,10 @@ func (s Supporters) Text(identity, hold string) string {
 }
 
 // ParseSupporters reads the text of [Supporters.Text]. The result is zero for another text, and for the text of
-// another pod or hold: another client that takes the slot keeps the text in the Lease.
+// another pod or hold: a client that takes the slot may keep the text in the Lease.
 func ParseSupporters(text, identity, hold string) Supporters {
 	words := strings.Split(text, " ")
-	if len(words) < 5 || len(words) > 5+MostSupporters || identity == "" || words[0] != identity || words[1] != hold {
+	if len(words) < 5 || len(words) > 5+MostSupporters || slices.Contains(words, "") || words[0] != identity || words[1] != hold {
 		return Supporters{}
 	}
 	number, err := strconv.Atoi(words[2])
@@ -105,18 +105,15 @@ func (c Contact) String() string {
 
 // ParseContact reads the text of [Contact.String].
 func ParseContact(text string) (c Contact, err error) {
-	if len(text) < keyDigits {
+	binary, err := hex.DecodeString(text)
+	if err != nil || len(text) < keyDigits || strings.ToLower(text) != text {
 		return Contact{}, errNoContact
 	}
-	key, address := text[:keyDigits], text[keyDigits:]
-	binary, err := hex.DecodeString(address)
-	if err == nil {
-		err = c.Address.UnmarshalBinary(binary)
-	}
-	if _, bad := hex.DecodeString(key); err != nil || bad != nil || !c.Address.IsValid() || c.Address.Addr().Zone() != "" {
+	err = c.Address.UnmarshalBinary(binary[keyDigits/2:])
+	if err != nil || !c.Address.IsValid() || c.Address.Addr().Zone() != "" {
 		return Contact{}, errNoContact
 	}
-	c.Key = key
+	c.Key = text[:keyDigits]
 	return c, nil
 }
 

@@ -170,8 +170,13 @@ func (ws Words) With(w Word, insists bool) (with Words, more bool) {
 	if !insists && same >= most {
 		return ws, false
 	}
+	// An answer is short-lived, and the holder waits for it. So it goes last.
+	gone := func(o Word) bool { return !o.of(0) }
+	if !answer && same >= most {
+		gone = func(o Word) bool { return o.of(kind) }
+	}
 	for len(with) >= MostWords || !answer && same >= most {
-		first := max(0, slices.IndexFunc(with, func(o Word) bool { return answer && !o.of(0) || !answer && o.of(kind) }))
+		first := max(0, slices.IndexFunc(with, gone))
 		with, same = slices.Delete(with, first, first+1), same-1
 	}
 	return append(with, w), true
