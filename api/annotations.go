@@ -230,12 +230,14 @@ var Annotations = table{
 		Examples: []string{"60s", "5s", "1h"}, set: setYieldAfter,
 	},
 	{
-		Key: FailsafeAnnotation, Value: "`10m,alone`", Default: "the application stops when the API server has been away for about nine seconds (a third of the lease duration)",
-		Meaning: "The longest outage of the API server that the application survives, from `1m` to `45m`, in a workload of one replica (`alone`). " +
-			"Meanwhile a container that exits starts again. The price: a node that dies blocks the slot for longer, with `10m` for 12 min 30 s instead of 30 s. A holder that stops " +
+		Key: FailsafeAnnotation, Value: "`10m` or `10m,alone`", Default: "the application stops when the API server has been away for about nine seconds (a third of the lease duration)",
+		Meaning: "The longest outage of the API server that the application survives, from `1m` to `45m`: with the promises of up to two standbys, or in a workload of one replica (`alone`). " +
+			"Meanwhile a container that exits starts again. The price: a node that dies blocks the slot for longer, with `10m` for 12 min 30 s instead of 30 s. " +
+			"The standbys that promise still take its slot after 30 s, and so does every standby while the holder has no promise. A holder that stops " +
 			"in order frees the slot at once, as ever. A person's yield, and every other planned end, waits until the API server answers again (docs/how-to/failsafe.md). " +
-			"Only for pods with one claim, a singleton, with the gate `container`, and without gated init containers.",
-		Examples: []string{"10m,alone", "1m,alone", "45m,alone"}, set: setFailsafe,
+			"Only for pods with one claim, a singleton, with the gate `container`, and without gated init containers. Without `alone` only for the pods of a " +
+			"Deployment, StatefulSet, DaemonSet or Rollout (argoproj.io), and not with hostNetwork.",
+		Examples: []string{"10m", "10m,alone", "1m", "45m,alone"}, set: setFailsafe,
 	},
 	{
 		Key: PreferAnnotation, Value: "`key=value`", Default: "no pod is preferred",

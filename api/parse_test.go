@@ -4,6 +4,7 @@
 package api
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 	"strings"
@@ -145,10 +146,13 @@ func TestEachAnnotationMistakeHasAnExactErrorText(t *testing.T) {
 		{key: "metaparticle.io/endpoint-delay", value: "-1s", want: `metaparticle.io/endpoint-delay is "-1s": write a duration from 0s to 5m0s`},
 		{key: "metaparticle.io/endpoint-delay", value: "6m", want: `metaparticle.io/endpoint-delay is "6m": write a duration from 0s to 5m0s`},
 		{key: "metaparticle.io/failsafe", value: "600,alone", want: `metaparticle.io/failsafe is "600,alone": write 600s`},
-		{key: "metaparticle.io/failsafe", value: "alone", want: `metaparticle.io/failsafe is "alone": write a duration like "10m,alone"`},
+		{key: "metaparticle.io/failsafe", value: "alone", want: `metaparticle.io/failsafe is "alone": write a duration like "10m" or "10m,alone"`},
 		{key: "metaparticle.io/failsafe", value: "59s,alone", want: `metaparticle.io/failsafe is "59s,alone": write a duration from 1m0s to 45m0s`},
 		{key: "metaparticle.io/failsafe", value: "46m,alone", want: `metaparticle.io/failsafe is "46m,alone": write a duration from 1m0s to 45m0s`},
-		{key: "metaparticle.io/failsafe", value: "10m", want: `metaparticle.io/failsafe is "10m": write "10m,alone", for a workload of one replica: with more, the others would wait as long for a dead holder`},
+		{key: "metaparticle.io/failsafe", value: "46m", want: `metaparticle.io/failsafe is "46m": write a duration from 1m0s to 45m0s`},
+		{key: "metaparticle.io/failsafe", value: "10m,", want: `metaparticle.io/failsafe is "10m,": write "10m,alone" for a workload of one replica, and "10m" for a workload with standbys`},
+		{key: "metaparticle.io/failsafe", value: "10m, alone", want: `metaparticle.io/failsafe is "10m, alone": write "10m,alone" for a workload of one replica, and "10m" for a workload with standbys`},
+		{key: "metaparticle.io/failsafe", value: "10m", alone: true, want: `metaparticle.io/failsafe has no effect without a claim: add ` + asked() + `, or remove it`},
 		{key: "metaparticle.io/failsafe", value: "10m,alone", alone: true, want: `metaparticle.io/failsafe has no effect without a claim: add ` + asked() + `, or remove it`},
 		{key: "metaparticle.io/yield-after", value: "60", want: `metaparticle.io/yield-after is "60": write 60s`},
 		{key: "metaparticle.io/yield-after", value: "never", want: `metaparticle.io/yield-after is "never": write a duration like "60s" or "5m"`},
@@ -256,18 +260,19 @@ func TestParseRefusesFailsafeBesideOtherClaims(t *testing.T) {
 		"gate readiness":          {map[string]string{SingletonAnnotation: "true", GateAnnotation: "readiness"}, " has no effect with metaparticle.io/gate: readiness, under which no shim stops the application: remove one of the two"},
 		"skips":                   {map[string]string{SingletonAnnotation: "true", OnBusyAnnotation: "skip"}, " has no effect with metaparticle.io/on-busy: skip, because a pod that skips would take a dead holder for a living one: remove one of the two"},
 		"a long lease covers it":  {map[string]string{SingletonAnnotation: "true", LeaseDurationAnnotation: "40m"}, " has no effect, because metaparticle.io/lease-duration: 40m0s covers an outage of 13m19s: remove it"},
-		"a lease longer than max": {map[string]string{SingletonAnnotation: "true", LeaseDurationAnnotation: "10m", FailsafeAnnotation: "45m,alone"}, " to survive an outage of 45m0s, the Lease would need a duration of 1h0m12s, and the longest is 1h0m0s: write a shorter outage, or a shorter metaparticle.io/lease-duration"},
+		"a lease longer than max": {map[string]string{SingletonAnnotation: "true", LeaseDurationAnnotation: "10m", FailsafeAnnotation: "45m"}, " to survive an outage of 45m0s, the Lease would need a duration of 1h0m12s, and the longest is 1h0m0s: write a shorter outage, or a shorter metaparticle.io/lease-duration"},
 	} {
-		if c.with[FailsafeAnnotation] == "" {
-			c.with[FailsafeAnnotation] = "10m,alone"
+		outage := cmp.Or(c.with[FailsafeAnnotation], "10m")
+		for _, form := range []string{outage, outage + ",alone"} {
+			c.with[FailsafeAnnotation] = form
+			got, err := Parse(c.with)
+			if c.want == "" {
+				require.NoError(t, err, name)
+				assert.Equal(t, Failsafe{Outage: 10 * time.Minute, Alone: form != outage}, got.Failsafe, name)
+				continue
+			}
+			assert.EqualError(t, err, FailsafeAnnotation+c.want, "%s with %s", name, form)
 		}
-		got, err := Parse(c.with)
-		if c.want == "" {
-			require.NoError(t, err, name)
-			assert.Equal(t, Failsafe{Outage: 10 * time.Minute}, got.Failsafe, name)
-			continue
-		}
-		assert.EqualError(t, err, FailsafeAnnotation+c.want, name)
 	}
 }
 

@@ -71,7 +71,7 @@ var sections = map[string]section{
 		{"shards", "one part of the work for each pod: `shards`, in Jobs, and in workloads whose pods keep running"},
 		{"bounded-wait", "an end instead of a wait: `on-busy: skip` and `wait-at-most`, in pods that end"},
 		{"yield-after", "a holder that hangs hands over: `yield-after`, for containers with a readiness probe"},
-		{"failsafe", "an outage of the API server: `failsafe`, for the singleton of one replica without gated init containers"},
+		{"failsafe", "an outage of the API server: `failsafe`, for a singleton without gated init containers; without `alone`, for several replicas without `hostNetwork`"},
 		{"prefer", "a preferred holder: `prefer`, by a label that differs between the pods"},
 		{"crash-loop", "CrashLoopBackOff"},
 		{"exit-codes", "exit codes"},

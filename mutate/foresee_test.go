@@ -57,7 +57,7 @@ func (r randomPod) workload(t *testing.T) (workload, pod []byte, f mutatetest.Fa
 	delete(annotations, api.SlotsAnnotation)
 	for _, a := range [][2]string{
 		{api.OnLossAnnotation, "restart"}, {api.WaitAtMostAnnotation, "30s"}, {api.StartLockAnnotation, "warm"}, {api.BarrierAnnotation, "warm=2"},
-		{api.YieldAfterAnnotation, "60s"}, {api.FailsafeAnnotation, "10m,alone"}, {api.PreferAnnotation, "topology.kubernetes.io/zone=a"},
+		{api.YieldAfterAnnotation, "60s"}, {api.FailsafeAnnotation, "10m,alone"}, {api.FailsafeAnnotation, "10m"}, {api.PreferAnnotation, "topology.kubernetes.io/zone=a"},
 	} {
 		if r.chance(10) {
 			annotations[a[0]] = a[1]

@@ -45,12 +45,12 @@ func (r rollout) fewer(kind string, request api.Request) reason.Refusals {
 	return warnings
 }
 
-// alone warns of a workload with one pod that would hand over to a standby, and of one with several pods
-// whose holder blocks the slot for a long time. Pods of other workloads can stand by for a lock, but are
-// never preferred.
+// alone warns of a workload with one pod that would hand over to a standby or needs its support, and of one with
+// several pods whose holder blocks the slot for a long time. Pods of other workloads can stand by for a lock, but
+// are never preferred.
 func (r rollout) alone(kind string, request api.Request) reason.Refusals {
 	var warnings reason.Refusals
-	if request.Failsafe != (api.Failsafe{}) && (r.count() > 1 || kind == "DaemonSet") {
+	if request.Failsafe.Alone && (r.count() > 1 || kind == "DaemonSet") {
 		stated := request.Failsafe.Stated(request.LeaseDuration)
 		warnings.Add(reason.SlowTakeover, "after the loss of a node the other pods wait %v for the slot", stated)
 	}
@@ -59,6 +59,9 @@ func (r rollout) alone(kind string, request api.Request) reason.Refusals {
 	}
 	if _, own := request.Within(api.ScopeWorkload); own && request.YieldAfter > 0 {
 		warnings.Add(reason.NoStandby, "%s is set, and replicas is 1", api.YieldAfterAnnotation)
+	}
+	if request.Failsafe != (api.Failsafe{}) && !request.Failsafe.Alone {
+		warnings.Add(reason.NobodySupports, "%s is set without alone, and replicas is 1", api.FailsafeAnnotation)
 	}
 	if request.Prefer != (api.Preference{}) {
 		warnings.Add(reason.NoStandby, "%s is set, and replicas is 1", api.PreferAnnotation)

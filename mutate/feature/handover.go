@@ -29,9 +29,7 @@ func judgeHandovers(p *Pod) reason.Refusals {
 			refusals.Add(reason.NoReadinessProbe, "%s is set, and no gated container has a readiness probe", api.YieldAfterAnnotation)
 		}
 	}
-	if p.Request.Failsafe != (api.Failsafe{}) && len(p.inits) > 0 {
-		refusals.Add(reason.NoFailsafe, "%s is set, and init container %q is gated", api.FailsafeAnnotation, p.Spec.InitContainers[p.inits[0]].Name)
-	}
+	refusals = append(refusals, judgeFailsafe(p)...)
 	switch {
 	case p.Request.Prefer == (api.Preference{}):
 	case !p.Workload.Rolls():
@@ -40,6 +38,27 @@ func judgeHandovers(p *Pod) reason.Refusals {
 		refusals.Add(reason.NoHandover, "%s is set, and no standby is Ready while its init container %q waits", api.PreferAnnotation, p.Spec.InitContainers[p.inits[0]].Name)
 	case p.hindered != (corev1.ContainerPort{}):
 		refusals.Add(reason.NoHandover, "%s is set, and no standby is Ready because of port %d/%s", api.PreferAnnotation, p.hindered.ContainerPort, p.hindered.Protocol)
+	}
+	return refusals
+}
+
+// judgeFailsafe refuses [api.FailsafeAnnotation] in a pod whose application would not start again in an outage,
+// and in a pod that would never have supporters although it needs them.
+func judgeFailsafe(p *Pod) reason.Refusals {
+	var refusals reason.Refusals
+	key, its := api.FailsafeAnnotation, p.Request.Failsafe
+	if its == (api.Failsafe{}) {
+		return nil
+	}
+	if len(p.inits) > 0 {
+		refusals.Add(reason.NoFailsafe, "%s is set, and init container %q is gated", key, p.Spec.InitContainers[p.inits[0]].Name)
+	}
+	switch {
+	case its.Alone:
+	case !p.Workload.Rolls():
+		refusals.Add(reason.NoFailsafe, "%s is set without alone, and a singleton of a %s has no Lease in which a standby could offer its support", key, p.Workload.Kind)
+	case p.Spec.HostNetwork:
+		refusals.Add(reason.NoFailsafe, "%s is set without alone, and on its node's network the agent has no port at which the holder could ask", key)
 	}
 	return refusals
 }

@@ -51,6 +51,7 @@ const (
 	NoStandby         Reason = "NoStandby"
 	NobodyPreferred   Reason = "NobodyPreferred"
 	NoFailsafe        Reason = "NoFailsafe"
+	NobodySupports    Reason = "NobodySupports"
 	SlowTakeover      Reason = "SlowTakeover"
 	ShardsEnd         Reason = "ShardsEnd"
 	ShardsLeft        Reason = "ShardsLeft"

@@ -164,8 +164,8 @@ var All = []Explanation{
 	},
 	{
 		Reason:  NoFailsafe,
-		Meaning: "With `metaparticle.io/failsafe` an application that exits in an outage of the API server starts again under the same hold. A gated init container, which ran under that hold, does not run again.",
-		Do:      "leave the init container out of metaparticle.io/containers, or remove metaparticle.io/failsafe",
+		Meaning: "With `metaparticle.io/failsafe` an application that exits in an outage of the API server starts again under the same hold. A gated init container, which ran under that hold, does not run again. Without `alone` the holder needs the promises of standbys. They offer themselves in a second Lease, which the singleton of a Deployment, StatefulSet, DaemonSet or Rollout (argoproj.io) has. The holder asks them at the port of their agents. With `hostNetwork` the agents have no port, because two pods on one node would share it.",
+		Do:      "leave the init container out of metaparticle.io/containers; without alone, use a Deployment, StatefulSet or DaemonSet without hostNetwork, or one replica and alone (10m,alone); or remove metaparticle.io/failsafe",
 	},
 	{
 		Reason:  AfterItself,
@@ -238,9 +238,14 @@ var All = []Explanation{
 		Do:      "set replicas to 2 at least",
 	},
 	{
+		Reason: NobodySupports, WarnOnly: true,
+		Meaning: "With `metaparticle.io/failsafe` without `alone` the application survives an outage of the API server by the promises of standbys. With one replica there is none, except during a rollout, so the application stops as without the annotation.",
+		Do:      "write alone, as in metaparticle.io/failsafe: 10m,alone, or set replicas to 2 at least",
+	},
+	{
 		Reason: SlowTakeover, WarnOnly: true,
 		Meaning: "`metaparticle.io/failsafe: …,alone` is for one replica. With more, a standby waits for the slot of a dead node as long as a new pod would, which is longer than the whole outage that the annotation names.",
-		Do:      "set replicas to 1, or remove metaparticle.io/failsafe",
+		Do:      "set replicas to 1, or leave out alone, as in metaparticle.io/failsafe: 10m",
 	},
 	{
 		Reason: NobodyPreferred, WarnOnly: true,
