@@ -445,7 +445,13 @@ func TestExplainCommandReportsAVanishedHolder(t *testing.T) {
 	failsafe := leaseOf("b") // the pod of a dead node exists for minutes
 	failsafe.Spec.LeaseDurationSeconds = new(int32(750))
 	assert.Contains(t, answer(t, true, "Deployment/biller", append(there, failsafe)...),
-		"held by b, token 4711, since 2026-01-02T11:50:00Z (10m), renewed 3s ago, lasts 750 s without a renewal\n")
+		"held by b, token 4711, since 2026-01-02T11:50:00Z (10m), renewed 3s ago, without a renewal takeover in 12m30s\n")
+	failsafe.Annotations[api.HoldAnnotation], failsafe.Labels = "h1", map[string]string{api.ManagedLabel: "true"}
+	failsafe.Annotations[api.SupportersAnnotation] = api.Supporters{Wait: 30 * time.Second, Key: "key", IDs: []string{"c_c-uid/key"}}.Text("b_b-uid", "h1")
+	assert.Contains(t, answer(t, true, "Deployment/biller", append(there, failsafe)...), ", without a renewal takeover by c in 30s; others in 12m30s\n")
+	assert.Contains(t, answer(t, true, "Deployment/biller", append(deployment(claim, claim), failsafe)...), ", a pod that is gone: takeover by c in 30s; others in 12m30s\n")
+	failsafe.Annotations[api.SupportersAnnotation] = api.Supporters{Wait: 30 * time.Second, Key: "key"}.Text("b_b-uid", "h1")
+	assert.Contains(t, answer(t, true, "Deployment/biller", append(there, failsafe)...), "why:\n  No standby supports b, so an outage")
 
 	unknown := leaseOf("")
 	unknown.Spec.HolderIdentity = new("unknown")

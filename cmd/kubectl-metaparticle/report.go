@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"regexp"
@@ -253,7 +254,7 @@ func (e *explainer) holding(lease *coordinationv1.Lease) string {
 	case !ours:
 		text += fmt.Sprintf(", which is no pod: free when it has not changed for %d s", seconds)
 	case e.others[identity] == "":
-		text += fmt.Sprintf(", a pod that is gone: free when it has not been renewed for %d s", seconds)
+		text += ", a pod that is gone: " + cmp.Or(view.Takeover(lease), fmt.Sprintf("free when it has not been renewed for %d s", seconds))
 	default:
 		text += e.serving(lease)
 	}
@@ -262,8 +263,8 @@ func (e *explainer) holding(lease *coordinationv1.Lease) string {
 
 // serving returns what is unusual about a holder whose pod exists; empty for nothing.
 func (e *explainer) serving(lease *coordinationv1.Lease) (text string) {
-	if seconds := ptr.Deref(lease.Spec.LeaseDurationSeconds, 0); time.Duration(seconds)*time.Second > api.DefaultLeaseDuration {
-		text = fmt.Sprintf(", lasts %d s without a renewal", seconds)
+	if takeover := view.Takeover(lease); takeover != "" {
+		text = ", without a renewal " + takeover
 	}
 	switch {
 	case lease.Annotations[api.ServingAnnotation] == "" && view.Young(lease, e.now):

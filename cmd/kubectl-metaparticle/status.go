@@ -443,6 +443,9 @@ func (v screen) holder(s view.Slot, add func(string, ...any)) {
 	if h.Renewed != nil {
 		add("renewed %s ago", age(v.now(), *h.Renewed))
 	}
+	if h.Takeover != "" {
+		add("without a renewal %s", h.Takeover)
+	}
 	switch {
 	case h.ServingSince != nil:
 		add("serves for %s", age(v.now(), *h.ServingSince))

@@ -70,6 +70,18 @@ func TestStatusCommandShowsHolderAndStandbys(t *testing.T) {
 	assert.Empty(t, b.err.String())
 }
 
+func TestStatusCommandShowsSupporters(t *testing.T) {
+	list := api.Supporters{Wait: 30 * time.Second, Key: "key", IDs: []string{"b_b-uid/key", "c_c-uid/key"}}
+	held := slotLease(slot, "a", map[string]string{api.HoldAnnotation: "h1", api.SupportersAnnotation: list.Text("a_a-uid", "h1")})
+	held.Spec.LeaseDurationSeconds = new(int32(750))
+	b := newByHand(held, waiting("a"), waiting("b"), waiting("c"))
+	b.status(t, screen{words: true}, "shop")
+	assert.Contains(t, b.out.String(), "renewed 3s ago, without a renewal takeover by b, c in 30s; others in 12m30s, serves")
+	b.out.Reset()
+	b.status(t, screen{output: "jsonpath={.slots[0].holder.takeover}"}, "shop")
+	assert.Equal(t, "takeover by b, c in 30s; others in 12m30s\n", b.out.String())
+}
+
 func TestStatusCommandShowsWhoAsksAndWhoAnswered(t *testing.T) {
 	b := newByHand(asked()...)
 	b.status(t, screen{bare: true}, "shop")

@@ -109,6 +109,8 @@ type Holder struct {
 	// Expired reports that the caller of [State.Slots] saw no change of the Lease for three lease
 	// durations.
 	Expired bool `json:"expired,omitempty"`
+	// Takeover is the text of the function [Takeover].
+	Takeover string `json:"takeover,omitempty"`
 
 	// failing is the instant since which the application runs and fails its probes; nil otherwise. After the time
 	// yieldAfter it hangs; zero for never. The field "preferred" reports that a preference names the pod.
@@ -116,7 +118,8 @@ type Holder struct {
 	yieldAfter time.Duration
 	preferred  bool
 	// revision is the text of the holder's [api.Revision].
-	revision string
+	revision   string
+	supporters api.Supporters
 }
 
 // State has the objects from which the slots are computed. The method Slots ignores ungated pods,
@@ -283,7 +286,7 @@ func (s *Slot) fill(l *coordinationv1.Lease, now time.Time, old bool) {
 	s.Holder = &Holder{
 		Pod: api.PodOf(identity), Identity: identity, Workload: note(api.WorkloadAnnotation),
 		Hold: note(api.HoldAnnotation), Token: note(api.TokenAnnotation), Gone: s.Kind != Barrier && !person,
-		revision: note(api.RevisionAnnotation),
+		revision: note(api.RevisionAnnotation), supporters: supportersOf(l), Takeover: Takeover(l),
 	}
 	if l.Spec.AcquireTime != nil {
 		s.Holder.Since = instant(l.Spec.AcquireTime.Time)
@@ -413,6 +416,7 @@ var Notes = map[string]int{
 	api.StampAnnotation: MaxWord, api.OpenedAnnotation: MaxWord, api.SuccessorAnnotation: MaxIdentity, api.WorkloadAnnotation: MaxIdentity,
 	api.HoldAnnotation: MaxWord, api.TokenAnnotation: MaxWord, api.ServingAnnotation: MaxWord,
 	api.LeavingAnnotation: 2 * MaxIdentity, api.RolloutAnnotation: MaxWords, api.RevisionAnnotation: MaxWord,
+	api.SupportersAnnotation: (2 + api.MostSupporters) * MaxIdentity,
 }
 
 // instant returns an instant that another computer wrote, in UTC; nil if JSON cannot express it.

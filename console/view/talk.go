@@ -136,7 +136,7 @@ func (s *Slot) converse(l, next *coordinationv1.Lease) {
 		c.alone = next.Annotations[api.AloneAnnotation] == api.AloneTrue
 	}
 	c.listen(note(api.LeavingAnnotation))
-	for _, text := range []string{c.ends(), c.waits(), c.hangs(), c.prefers()} {
+	for _, text := range []string{c.ends(), c.waits(), c.hangs(), c.prefers(), c.unsupported()} {
 		if text != "" {
 			s.Why = append(s.Why, text)
 		}

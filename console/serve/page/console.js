@@ -248,6 +248,7 @@
         fact("held since", h.since && when(h.since));
         fact("serves", h.servingSince ? since(h.servingSince, "for ") : "");
         fact("token", h.token);
+        fact("without a renewal", h.takeover);
       }
       fact("done", (slot.done || []).join(" "));
       fact("open for", slot.opened ? plural(slot.opened, "pod") : "");

@@ -1,0 +1,61 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package view
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// supportersOf returns the supporters of the Lease's holder; zero if it wants none.
+func supportersOf(l *coordinationv1.Lease) api.Supporters {
+	text := l.Annotations[api.SupportersAnnotation]
+	if len(text) > Notes[api.SupportersAnnotation] {
+		return api.Supporters{}
+	}
+	return api.ParseSupporters(text, HolderOf(l), l.Annotations[api.HoldAnnotation])
+}
+
+// Takeover says for people how long after the last renewal other pods take the slot; empty if that takes the
+// usual time.
+func Takeover(l *coordinationv1.Lease) string {
+	lasts := time.Duration(ptr.Deref(l.Spec.LeaseDurationSeconds, 0)) * time.Second
+	switch list := supportersOf(l); {
+	case len(list.IDs) > 0 && list.Wait < lasts:
+		var pods []string
+		for _, identity := range list.Names() {
+			pods = append(pods, api.Shortened(api.PodOf(identity), MaxIdentity))
+		}
+		return fmt.Sprintf("takeover by %s in %v; others in %v", strings.Join(pods, ", "), list.Wait, lasts)
+	case lasts > api.DefaultLeaseDuration:
+		return fmt.Sprintf("takeover in %v", lasts)
+	}
+	return ""
+}
+
+// offers is the time in which a new holder finds supporters, if there are any.
+const offers = time.Minute
+
+// unsupported says that the holder has no supporters, although it wants some.
+func (c conversation) unsupported() string {
+	h := c.Holder
+	if h.Since == nil || h.Renewed == nil || h.Renewed.Sub(*h.Since) < offers || h.supporters.Key == "" || len(h.supporters.IDs) > 0 {
+		return ""
+	}
+	b, err := api.NewBudget(h.supporters.Wait)
+	if err != nil {
+		return ""
+	}
+	means := fmt.Sprintf("No standby supports %s, so an outage of the API server stops its application %v after the last renewal, as without %s.", h.Pod, b.RenewDeadline, api.FailsafeAnnotation)
+	if c.alone {
+		return means + " No other pod claims the slot: add a replica, or write \",alone\" behind the time."
+	}
+	return fmt.Sprintf("%s Look whether standbys run and do not restart, and whether a NetworkPolicy keeps %s from their port %d.", means, h.Pod, api.AgentPort)
+}
