@@ -29,18 +29,22 @@ type Metrics struct {
 	// deadline. If less is left, the renewal counts as late.
 	tight    time.Duration
 	workload string
+	// supported reports that the pod wants supporters while it holds.
+	supported bool
 
 	mu       sync.Mutex
 	deadline time.Duration // zero while the pod does not hold
-	last     time.Duration // the instant at which the loop last read the clock
-	vacant   bool
-	since    time.Duration // the instant since which vacant is true
-	holds    int
-	ended    map[string]int
-	renewals map[string]int
-	renewing time.Duration // the sum of the durations of all renewals
-	late     int
-	writes   map[string]int
+	// supporters is the number of supporters in the last stored Lease of the hold.
+	supporters int
+	last       time.Duration // the instant at which the loop last read the clock
+	vacant     bool
+	since      time.Duration // the instant since which vacant is true
+	holds      int
+	ended      map[string]int
+	renewals   map[string]int
+	renewing   time.Duration // the sum of the durations of all renewals
+	late       int
+	writes     map[string]int
 }
 
 // NewMetrics returns the metrics of a pod of the workload. The argument "longest" is the
@@ -52,7 +56,7 @@ type Metrics struct {
 // between these two instants.
 func NewMetrics(clock func() time.Duration, longest time.Duration, workload string, b api.Budget) *Metrics {
 	return &Metrics{
-		clock: clock, last: clock(), longest: longest, workload: workload,
+		clock: clock, last: clock(), longest: longest, workload: workload, supported: b.Supported > 0,
 		tight: b.Deadline() - (b.Renew+b.RenewDeadline)/2,
 		ended: map[string]int{}, renewals: map[string]int{}, writes: map[string]int{},
 	}
@@ -71,15 +75,22 @@ func (m *Metrics) Looked() { m.change(func() { m.last = m.clock() }) }
 func (m *Metrics) Acquired() { m.change(func() { m.holds++ }) }
 
 // Holding remembers the deadline of the hold; zero for none. A renewal moves the deadline, whether
-// an answer or a read has shown that the renewal is stored. So Holding counts the late renewals.
+// an answer or a read has shown that the renewal is stored. So Holding counts the late renewals. Promises of
+// supporters move the deadline, too: while they come in time, the application is not about to stop.
 func (m *Metrics) Holding(deadline time.Duration) {
 	m.change(func() {
 		if m.deadline != 0 && deadline > m.deadline && m.deadline-m.clock() < m.tight {
 			m.late++
 		}
 		m.deadline, m.vacant = deadline, false
+		if deadline == 0 {
+			m.supporters = 0
+		}
 	})
 }
+
+// Supporters remembers how many supporters the last stored Lease of the hold names ([api.Supporters]).
+func (m *Metrics) Supporters(n int) { m.change(func() { m.supporters = n }) }
 
 // Vacant stores whether the pod waits for slots that no living pod holds.
 func (m *Metrics) Vacant(vacant bool) {
@@ -125,6 +136,7 @@ func resultOf(err error) string {
 type family struct {
 	name, kind, label, help string
 
+	// value returns an empty text if the pod has no such metric now.
 	value  func(*Metrics) string
 	counts func(*Metrics) map[string]int
 }
@@ -167,13 +179,23 @@ var families = []family{
 	},
 	{
 		name: "metaparticle_renewals_late_total", kind: "counter",
-		help:  "Renewals of Leases that were stored late, in the second half of the time between the usual renewal and the drain.",
+		help:  "Renewals of Leases that were stored late, in the second half of the time between the usual renewal and the drain. Promises of supporters that come as late count, too.",
 		value: func(m *Metrics) string { return strconv.Itoa(m.late) },
 	},
 	{
 		name: "metaparticle_renewal_seconds_total", kind: "counter",
 		help:  "Time that renewals took, each from its sending to the answer, or to the end of the wait for an answer.",
 		value: func(m *Metrics) string { return fmt.Sprintf("%.3f", m.renewing.Seconds()) },
+	},
+	{
+		name: "metaparticle_supporters", kind: "gauge",
+		help: "Number of standbys that support this holder in an outage of the API server. Only a holder with metaparticle.io/failsafe, without alone, has this metric.",
+		value: func(m *Metrics) string {
+			if !m.supported || m.deadline == 0 {
+				return ""
+			}
+			return strconv.Itoa(m.supporters)
+		},
 	},
 	{
 		name: "metaparticle_vacant_seconds", kind: "gauge",
@@ -205,7 +227,9 @@ func (m *Metrics) Text() string {
 	for _, f := range families {
 		fmt.Fprintf(&b, "# HELP %s %s\n# TYPE %s %s\n", f.name, f.help, f.name, f.kind)
 		if f.value != nil {
-			fmt.Fprintf(&b, "%s %s\n", f.name, f.value(m))
+			if value := f.value(m); value != "" {
+				fmt.Fprintf(&b, "%s %s\n", f.name, value)
+			}
 			continue
 		}
 		by := f.counts(m)

@@ -129,6 +129,10 @@ func workloadFaults(p *prometheus.Server) {
 	flapping := app.Singleton("flapping")
 	flapping.Replicas = 1
 	app.Deploy(p.Space, flapping)
+	unsupported := app.Singleton("unsupported")
+	unsupported.Replicas = 1
+	unsupported.Annotations[api.FailsafeAnnotation] = "10m"
+	app.Deploy(p.Space, unsupported)
 	poor, poorer := space.New(p.T), app.Singleton("poor")
 	unlimit := forbidRights(poor)
 	app.Create(poor, poorer)
@@ -142,10 +146,12 @@ func workloadFaults(p *prometheus.Server) {
 	p.AwaitFires(alerted, "MetaparticleEnrollFails", "namespace="+poor.Namespace, "step=conditions")
 	p.AwaitFires(alerted, "MetaparticleNobodyHolds", "namespace="+poor.Namespace, "workload=Deployment/poor")
 	yieldUntil(p, flapping, func() bool { return p.Fires("MetaparticleFlapping", here, "workload=Deployment/flapping") != nil })
+	p.AwaitFires(alerted, "MetaparticleNoSupporter", here, "workload=Deployment/unsupported")
 	p.AwaitFires(alerted, "MetaparticleRecoverUnfinished", here)
 	p.AwaitFires(alerted, "MetaparticleSlotsPaused", here, "pause=hold")
 
 	resume()
+	app.Scale(p.Space, unsupported, 2)
 	unlimit()
 	app.Scale(p.Space, lacking, 2)
 	require.NoError(p, p.Client.AppsV1().Deployments(p.Namespace).Delete(p.Context(), refused.Name, metav1.DeleteOptions{}))
@@ -159,7 +165,8 @@ func workloadFaults(p *prometheus.Server) {
 	p.AwaitEnds(alerted, "MetaparticleShardsLackPods", here)
 	p.AwaitEnds(alerted, "MetaparticleFlapping", here)
 	p.AwaitEnds(alerted, "MetaparticlePodsRefused", "reason=PortTaken")
-	for _, a := range []app.App{lacking, flapping} {
+	p.AwaitEnds(alerted, "MetaparticleNoSupporter", here)
+	for _, a := range []app.App{lacking, flapping, unsupported} {
 		app.Scale(p.Space, a, 0)
 	}
 }
