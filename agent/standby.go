@@ -261,10 +261,11 @@ func (s standby) speak(ctx context.Context, d status.Decision, standing turn.Sta
 	// Most of many standbys find enough answers, and need not write. A pod that is asked answers first,
 	// because the holder waits for it.
 	spread := time.Duration(0)
+	if !say.Wish() && say != api.Prepared && !s.named(v) {
+		spread = leave.Spread
+	}
 	if say == api.Supports {
 		spread = s.self.Budget.Renew
-	} else if !say.Wish() && say != api.Prepared && !s.named(v) {
-		spread = leave.Spread
 	}
 	return min(wake, s.speaker.say(ctx, say, to, spread, s.named(v)))
 }
