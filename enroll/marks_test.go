@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/enroll/step"
@@ -155,5 +156,28 @@ func TestEnrollLimitsTheAnnotatedLeaseDuration(t *testing.T) {
 			assert.EqualValues(t, want.Seconds(), *w.lease("lock.x").Spec.LeaseDurationSeconds)
 			assert.EqualValues(t, want.Seconds(), remembered(w.role("till"))["lock.x"].Seconds)
 		})
+	}
+}
+
+// With supporters a holder writes the long duration as well, only not always. A Lease that enroll makes anew must
+// not be free before the holder has stopped.
+func TestEnrollRemembersTheLongestDurationOfAFailsafe(t *testing.T) {
+	const slot = "singleton.deployment.biller"
+	for text, want := range map[string]time.Duration{
+		"10m": 750 * time.Second, "10m,alone": 750 * time.Second, "1m": 102 * time.Second, "10m,": api.DefaultLeaseDuration,
+	} {
+		pod := gated("a", "till", slot)
+		pod.Annotations[api.FailsafeAnnotation] = text
+		for what, object := range map[string]client.Object{
+			"pod": pod, "workload": deployment(map[string]string{api.SingletonAnnotation: "true", api.FailsafeAnnotation: text}, nil),
+		} {
+			if what == "workload" && want == api.DefaultLeaseDuration {
+				continue // a workload with a malformed annotation claims nothing
+			}
+			w := newWorld(t, object)
+			w.settle(w.process())
+			assert.EqualValues(t, want.Seconds(), *w.lease(slot).Spec.LeaseDurationSeconds, "%s: %s", what, text)
+			assert.EqualValues(t, want.Seconds(), remembered(w.role("till"))[slot].Seconds, "%s: %s", what, text)
+		}
 	}
 }
