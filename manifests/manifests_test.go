@@ -128,6 +128,7 @@ var onLeases = []string{
 	api.HoldAnnotation, api.TokenAnnotation, api.BootAnnotation, api.AddressAnnotation, api.WorkloadAnnotation,
 	api.JobAnnotation, api.RevisionAnnotation, api.RolloutAnnotation, api.ServingAnnotation, api.SuccessorAnnotation,
 	api.LeavingAnnotation, api.WordsAnnotation, api.YieldAnnotation, api.DoneAnnotation, api.FailuresAnnotation, api.OpenedAnnotation,
+	api.SupportersAnnotation,
 }
 
 func TestMetaparticleNamesInManifestsExistInPackageAPI(t *testing.T) {

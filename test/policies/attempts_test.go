@@ -51,7 +51,15 @@ func TestStandbyWritesOnlyWhatItsAgentWrites(t *testing.T) {
 	const slot, next, me, ghost = "singleton.deployment.till", "next.singleton.deployment.till", "till-b_b", "ghost_1"
 	const notYours, identity, once = "NotYours: ", "NotYourIdentity: ", "only the holder of a once claim"
 	hold := []string{api.HoldAnnotation, api.BootAnnotation}
+	contact := ":h1:" + strings.Repeat("0b", 32) + "0a000001334c:3"
 	for what, a := range map[string]attempt{
+		"offer its support":           {next, word(api.WordsAnnotation, "supports:till-b_b"+contact), nil},
+		"offer in another's name":     {next, word(api.WordsAnnotation, "supports:ghost_1"+contact), []string{identity}},
+		"offer on a slot's own Lease": {slot, word(api.WordsAnnotation, "supports:till-b_b"+contact), []string{identity}},
+		"list itself as a supporter": {slot, func(l *coordinationv1.Lease) {
+			metav1.SetMetaDataAnnotation(&l.ObjectMeta, api.SupportersAnnotation, "web-0_1 h1 9 10 key till-b_b/01")
+		}, []string{identity}},
+		"take a slot and list supporters":     {slot, word(api.SupportersAnnotation, "till-b_b h2 0 30 key web-0_1/01"), nil},
 		"take a slot":                         {slot, identified(me, hold...), nil},
 		"wish":                                {next, word(api.WordsAnnotation, "newer:till-b_b:h1:a/2/b:1"), nil},
 		"answer":                              {next, word(api.WordsAnnotation, "takes:till-b_b:h1.7"), nil},

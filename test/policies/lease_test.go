@@ -212,7 +212,7 @@ func TestAgentNeverMakesALeaseUnreadable(t *testing.T) {
 func TestAnnotationsOfAgentsFitIntoMemoryOfAgents(t *testing.T) {
 	keys := []string{
 		api.HoldAnnotation, api.TokenAnnotation, api.BootAnnotation, api.AddressAnnotation, api.WorkloadAnnotation, api.JobAnnotation,
-		api.RevisionAnnotation, api.RolloutAnnotation, api.SuccessorAnnotation, api.LeavingAnnotation,
+		api.RevisionAnnotation, api.RolloutAnnotation, api.SuccessorAnnotation, api.LeavingAnnotation, api.SupportersAnnotation,
 	}
 	filled := func(bytes int) map[string]string {
 		annotations := map[string]string{}
@@ -234,8 +234,50 @@ func TestAnnotationsOfAgentsFitIntoMemoryOfAgents(t *testing.T) {
 	refused := write(nil, filled(8192))
 	require.Len(t, refused, 1)
 	assert.Contains(t, refused[0], "NotYours: an agent's annotations on a Lease have at most 16384 bytes together")
-	assert.Empty(t, write(nil, filled(1600)))
+	assert.Empty(t, write(nil, filled(1480)))
 	assert.Empty(t, write(filled(8192), filled(8000)), "an agent makes a filled Lease smaller")
+}
+
+// A standby in the list takes the slot before its Lease expires, so nobody lists himself.
+func TestOnlyTheHolderListsSupporters(t *testing.T) {
+	list := func(identity string, ids int) string {
+		s := api.Supporters{Number: 7, Wait: api.DefaultLeaseDuration, Key: strings.Repeat("0b", 32)}
+		for i := range ids {
+			s.IDs = append(s.IDs, api.SupporterID(api.Identity(strings.Repeat(string("ab"[i]), 253), strings.Repeat("u", 36)), s.Key))
+		}
+		return s.Text(identity, "h1")
+	}
+	for what, c := range map[string]struct {
+		by            *user.DefaultInfo
+		from, to      string
+		before, after string
+		refused       bool
+	}{
+		"the holder lists two":                     {pod("web-0", "1"), "web-0_1", "web-0_1", "", list("web-0_1", 2), false},
+		"the holder leaves one out":                {pod("web-0", "1"), "web-0_1", "web-0_1", list("web-0_1", 2), list("web-0_1", 1), false},
+		"the holder releases":                      {pod("web-0", "1"), "web-0_1", "", list("web-0_1", 2), "", false},
+		"a pod takes the slot with a list":         {pod("web-1", "2"), "", "web-1_2", "", list("web-1_2", 1), false},
+		"a pod takes the slot and keeps the list":  {pod("web-1", "2"), "web-0_1", "web-1_2", list("web-0_1", 1), list("web-0_1", 1), false},
+		"a standby lists itself":                   {pod("web-1", "2"), "web-0_1", "web-0_1", list("web-0_1", 0), list("web-0_1", 1), true},
+		"a standby removes the other":              {pod("web-1", "2"), "web-0_1", "web-0_1", list("web-0_1", 2), list("web-0_1", 1), true},
+		"a standby empties the list":               {pod("web-1", "2"), "web-0_1", "web-0_1", list("web-0_1", 2), "", true},
+		"a standby releases":                       {pod("web-1", "2"), "web-0_1", "", list("web-0_1", 2), "", true},
+		"a standby lists the supporters of nobody": {pod("web-1", "2"), "", "", "", list("web-0_1", 1), true},
+	} {
+		before := lease("true")
+		before.Spec.HolderIdentity, before.Annotations = &c.from, map[string]string{api.SupportersAnnotation: c.before}
+		after := before.DeepCopy()
+		after.Spec.HolderIdentity, after.Annotations[api.SupportersAnnotation] = &c.to, c.after
+		refused := refusals(t, request{
+			by: c.by, may: isAgent, resource: coordinationv1.SchemeGroupVersion.WithResource("leases"), in: namespace(shop, true), object: after, old: before,
+		})
+		if c.refused {
+			require.Len(t, refused, 1, what)
+			assert.Contains(t, refused[0], "NotYourIdentity: ", what)
+		} else {
+			assert.Empty(t, refused, what)
+		}
+	}
 }
 
 // pod returns the user whose token is bound to a pod.

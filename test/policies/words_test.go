@@ -5,6 +5,7 @@ package policies
 
 import (
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -42,12 +43,20 @@ func TestAgentForgesNoWordOfAnotherPod(t *testing.T) {
 		w.Identity = api.Identity(strings.Repeat(string("abcdefgh"[i]), 253), strings.Repeat("u", 36))
 		most = append(most, w)
 	}
-	five := "takes:a_1:h takes:b_1:h takes:c_1:h takes:d_1:h takes:e_1:h"
+	require.Len(t, api.ParseWords(most.String()), api.MostWords)
+	offer := api.Word{Say: api.Supports, Identity: "web-0_1", To: "00ff", At: 3, Contact: api.Contact{
+		Address: netip.MustParseAddrPort("[2001:db8::1]:13132"), Key: strings.Repeat("0b", 32),
+	}}
+	contact := ":00ff:" + offer.Contact.String() + ":3"
+	full := "takes:a_1:h takes:b_1:h takes:c_1:h takes:d_1:h takes:e_1:h supports:f_1" + contact + " supports:g_1" + contact
 	huge := strings.Repeat("stays:web-1_2:00ff ", 10_000)
 	for what, test := range map[string]struct{ before, after string }{
 		"an answer":                           {"", own},
 		"a wish":                              {"", wish},
 		"a wish without a revision":           {"", "preferred:web-0_1:00ff::0"},
+		"an offer":                            {"", api.Words{offer}.String()},
+		"an offer beside another's":           {"supports:web-1_2" + contact, "supports:web-1_2" + contact + " " + api.Words{offer}.String()},
+		"an offer made again":                 {api.Words{offer}.String(), strings.TrimSuffix(api.Words{offer}.String(), "3") + "4"},
 		"the longest word":                    {"", api.Words{longest}.String()},
 		"the longest words":                   {most[1:].String(), most.String()},
 		"beside others":                       {other + " " + third, other + " " + third + " " + own},
@@ -56,11 +65,11 @@ func TestAgentForgesNoWordOfAnotherPod(t *testing.T) {
 		"others' words dropped":               {other + " " + third, own},
 		"all words dropped":                   {own + " " + other, ""},
 		"its own word dropped":                {own + " " + other, other},
-		"four others kept":                    {five, strings.TrimSuffix(five, "takes:e_1:h") + own},
+		"six others kept":                     {full, strings.TrimPrefix(full, "takes:a_1:h ") + " " + own},
 		"a person's words kept":               {"stays:ä_1:\t " + other, "stays:ä_1:\t " + own},
 		"a person's text kept as it is":       {huge, huge},
 		"its own word after a huge text":      {huge, own},
-		"its own word after many empty words": {strings.Repeat(" ", 3072), own},
+		"its own word after many empty words": {strings.Repeat(" ", 4096), own},
 	} {
 		assert.Empty(t, speaks(t, next, test.before, test.after), what)
 	}
@@ -81,13 +90,19 @@ func TestAgentForgesNoWordOfAnotherPod(t *testing.T) {
 		"a word to nobody":                    {"", "takes:web-0_1:"},
 		"too many parts":                      {"", own + ":a-1/2/5d4f:3:4"},
 		"a count that is no number":           {"", "newer:web-0_1:00ff:a-1/2/5d4f:many"},
-		"beyond five words":                   {five, five + " " + own},
-		"five words and its own word before":  {five, own + " " + five},
+		"beyond seven words":                  {full, full + " " + own},
+		"seven words and its own word before": {full, own + " " + full},
+		"another's offer":                     {"", "supports:web-1_2" + contact},
+		"another's offer with its own key":    {"supports:web-1_2:00ff:" + strings.Repeat("0c", 38) + ":3", "supports:web-1_2" + contact},
+		"another's offer for another hold":    {"supports:web-1_2" + contact, strings.Replace("supports:web-1_2"+contact, "00ff", "00ee", 1)},
+		"another's offer in its own name":     {"", "supports:web-1_2" + contact + " " + own},
+		"an offer beside its own answer":      {"", own + " " + api.Words{offer}.String()},
+		"an offer with an address in colons":  {"", "supports:web-0_1:00ff:2001:db8::1:3"},
 		"ten thousand words":                  {other, strings.Repeat(other+" ", 10_000) + own},
 		"ten thousand words that were there":  {huge, huge + own},
 		"another's word out of a huge text":   {huge, "stays:web-1_2:00ff " + own},
-		"more than 3072 bytes":                {"", "takes:web-0_1:" + strings.Repeat("f", 3072)},
-		"more than 3072 bytes of long words":  {"stays:" + strings.Repeat("é", 1500) + "_1:h", "stays:" + strings.Repeat("é", 1500) + "_1:h stays:web-0_1:" + strings.Repeat("f", 60)},
+		"more than 4096 bytes":                {"", "takes:web-0_1:" + strings.Repeat("f", 4096)},
+		"more than 4096 bytes of long words":  {"stays:" + strings.Repeat("é", 2010) + "_1:h", "stays:" + strings.Repeat("é", 2010) + "_1:h stays:web-0_1:" + strings.Repeat("f", 60)},
 		"a letter that only looks like ASCII": {"", "takes:web-0_1:00ff．17"},
 	}
 	for _, space := range []string{" ", "\t", "\n", "\r", "\v", "\f", "\x00", "\u0085", "\u00a0", "\u2003", "\u2028", "\u3000", "\ufeff"} {
@@ -113,8 +128,9 @@ func TestAgentForgesNoWordOfAnotherPod(t *testing.T) {
 // The policy and the reader must agree, whatever a person or another pod has written before.
 func TestPolicyAndReaderAgreeOnWords(t *testing.T) {
 	const me, other = "web-0_1", "web-1_2"
+	contact := strings.Repeat("0b", 32) + "0a000001334c"
 	parts := []string{
-		"stays", "takes", "newer", "back", me, me, other, other, "h1", "h1.7", "a/2/b", "a/02/b", "3", "03", "+3", "", "é", "\t", "\u0085", "\u00a0", "a_1", "b_2",
+		"stays", "takes", "newer", "supports", me, me, other, other, "h1", "h1.7", "a/2/b", "a/02/b", "3", "03", "+3", "", "é", "\t", "\u0085", "\u00a0", "a_1", "b_2",
 	}
 	random := rand.New(rand.NewPCG(1, 53))
 	word := func() string {
@@ -127,10 +143,13 @@ func TestPolicyAndReaderAgreeOnWords(t *testing.T) {
 		}
 		if len(all) == 5 && random.IntN(2) == 0 {
 			all[3], all[4] = "a/2/b", parts[12+random.IntN(3)]
+			if all[0] == string(api.Supports) {
+				all[3] = contact
+			}
 		}
 		return strings.Join(all, ":")
 	}
-	admitted, spoken := 0, 0
+	admitted, spoken, offered := 0, 0, 0
 	for range 1500 {
 		var before, after []string
 		for range random.IntN(5) {
@@ -147,6 +166,9 @@ func TestPolicyAndReaderAgreeOnWords(t *testing.T) {
 			for _, w := range api.ParseWords(is) {
 				if w.Identity == me {
 					spoken++
+					if w.Say == api.Supports {
+						offered++
+					}
 				} else {
 					require.Contains(t, before, api.Words{w}.String(), "%q became %q", was, is)
 				}
@@ -158,4 +180,5 @@ func TestPolicyAndReaderAgreeOnWords(t *testing.T) {
 	}
 	assert.Greater(t, admitted, 150)
 	assert.Greater(t, spoken, 20)
+	assert.Positive(t, offered)
 }
