@@ -208,7 +208,7 @@ func (s *state) reachesServer(now time.Duration) bool {
 // the next write.
 func (s standby) tryWrites(ctx context.Context, views []elector.View) (wake time.Duration) {
 	w, b := &s.supporting, s.self.Budget
-	switch next := w.began + askEvery(b); {
+	switch next := w.began + max(askEvery(b), time.Second); { // a write takes two requests
 	case w.asked == 0 || s.now >= w.asked+2*b.Renew || w.writes:
 		return pace.Never
 	case s.now < next:

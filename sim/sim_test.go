@@ -35,6 +35,10 @@ func TestHangsBreakNoInvariant(t *testing.T) { play.Seeds(t, world.ModelOfEnroll
 
 func TestOutagesBreakNoInvariant(t *testing.T) { play.Seeds(t, world.ModelOfEnroll, story.Outages) }
 
+func TestSupportersBreakNoInvariant(t *testing.T) {
+	play.Seeds(t, world.ModelOfEnroll, story.Supported)
+}
+
 func TestPreferencesBreakNoInvariant(t *testing.T) {
 	play.Seeds(t, world.ModelOfEnroll, story.Preferences)
 }

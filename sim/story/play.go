@@ -51,6 +51,8 @@ var (
 	Hangs = plays(newHanging)
 	// Outages has an application that survives outages of the API server.
 	Outages = plays(newRiding)
+	// Supported has the same with supporters.
+	Supported = plays(newSupported)
 	// Preferences has pods that their templates prefer. Candidates has pods that die, freeze, are
 	// deleted or lose their images while they speak to the holder.
 	Preferences = plays(newPreferring)

@@ -24,23 +24,30 @@ type riding struct {
 }
 
 func newRiding(w *world.World) *riding {
+	r, t, replicas := newRide(w, []int{1, 1, 2})
+	t.Failsafe.Alone = true
+	r.add(t, replicas)
+	w.NewEnroller("enroll-1")
+	return r
+}
+
+// newRide makes a story without pods, and draws the template of the pods, and their number.
+func newRide(w *world.World, most []int) (r *riding, t world.Template, replicas int) {
 	all := &workloads{World: w, replicas: map[string]int{}}
-	r := &riding{recovery: &recovery{workloads: all}, trouble: &trouble{workloads: all}}
+	r = &riding{recovery: &recovery{workloads: all}, trouble: &trouble{workloads: all}}
 	for i := range 3 {
 		w.NewNode(fmt.Sprintf("node-%d", i+1))
 	}
-	replicas := engine.Pick(w.Rng, []int{1, 1, 2})
-	t := anyTemplate(w, durations, "web", replicas, []string{rolled})
+	replicas = engine.Pick(w.Rng, most)
+	t = anyTemplate(w, durations, "web", replicas, []string{rolled})
 	t.Gate, t.Inits, t.Restless = api.GateContainer, nil, 0
 	t.Behaviour = world.GoodVersion(w.Rng)
-	t.Failsafe = api.Failsafe{Outage: engine.Pick(w.Rng, []time.Duration{time.Minute, 3 * time.Minute, 10 * time.Minute}), Alone: true}
+	t.Failsafe = api.Failsafe{Outage: engine.Pick(w.Rng, []time.Duration{time.Minute, 3 * time.Minute, 10 * time.Minute})}
 	if engine.Chance(w.Rng, .5) {
 		t.Revision = api.Revision{Workload: "uid-web", Number: 1, Hash: "h" + strconv.Itoa(w.Rng.IntN(9))}
 		t.EndpointDelay = engine.Pick(w.Rng, []time.Duration{0, time.Second})
 	}
-	all.add(t, replicas)
-	w.NewEnroller("enroll-1")
-	return r
+	return r, t, replicas
 }
 
 // run plays the story of one seed.
@@ -76,10 +83,13 @@ func (r *riding) serves(after string) bool {
 	return true
 }
 
-// begin begins an outage in which nothing answers, or writes fail, or writes are stored after the agent has
-// given up.
-func (r *riding) begin() {
-	switch r.Rng.IntN(3) {
+// outages is the number of kinds of outages.
+const outages = 3
+
+// begin begins an outage of the given kind: nothing answers, or writes fail, or writes are stored after the agent
+// has given up.
+func (r *riding) begin(kind int) {
+	switch kind {
 	case 0:
 		r.API.GoDown()
 	case 1:
@@ -100,12 +110,15 @@ func (r *riding) end() {
 
 // rides causes an outage that the application must survive. The application may exit in it, or else the
 // agent may restart.
-func (r *riding) rides() bool {
+func (r *riding) rides() bool { return r.rideOut(func() int { return r.Rng.IntN(outages) }) }
+
+// rideOut causes an outage of the kind.
+func (r *riding) rideOut(kind func() int) bool {
 	last := fast(engine.Between(r.Rng, r.template().Failsafe.Outage/4, r.template().Failsafe.Outage))
 	var c *world.Child
 	r.Do(func() {
 		c = r.Checks.Holder(rolled)
-		r.begin()
+		r.begin(kind())
 	})
 	ends := r.Now() + last
 	if !r.Pass(engine.Between(r.Rng, 0, last/3)) {
@@ -121,7 +134,7 @@ func (r *riding) rides() bool {
 		if c = r.exits(c); c == nil {
 			return false
 		}
-	case what == 1:
+	case what == 1 && r.template().Failsafe.Alone: // the next process begins without a supporter
 		r.Do(func() {
 			if a := c.Pod().Agent(); a != nil {
 				a.Kill()
