@@ -185,7 +185,7 @@ func (s *state) promise(now time.Duration, message string) (answer string) {
 	}
 	last.by, last.number = by, a.Number
 	if a.For > 0 {
-		if now >= last.asked+2*s.self.Budget.Renew {
+		if now >= last.asked+s.self.Budget.Duration {
 			last.since = 0 // nobody has asked, so this pod has written nothing
 		}
 		last.asked = now
@@ -209,7 +209,7 @@ func (s *state) reachesServer(now time.Duration) bool {
 func (s standby) tryWrites(ctx context.Context, views []elector.View) (wake time.Duration) {
 	w, b := &s.supporting, s.self.Budget
 	switch next := w.began + max(askEvery(b), time.Second); { // a write takes two requests
-	case w.asked == 0 || s.now >= w.asked+2*b.Renew || w.writes:
+	case w.asked == 0 || s.now >= w.asked+b.Duration || w.writes: // for as long as the last promise
 		return pace.Never
 	case s.now < next:
 		return next
