@@ -30,6 +30,7 @@ var serial = []string{
 	"TestApplicationSurvivesAControlPlaneRestart",
 	"TestApplicationSurvivesKubeletAndContainerdRestarts",
 	"TestApplicationSurvivesTheOutageOfItsFailsafe",
+	"TestSupportersKeepNoSlotFromACutOffHolder",
 	"TestChildOnDisconnectedNodeDiesBeforeTakeover",
 	"TestForceDeletedHolderKeepsTheSlotUntilExpiry",
 	"TestChildDiesSoonAfterASuspendedNodeResumes",
@@ -262,6 +263,9 @@ func TestApplicationSurvivesKubeletAndContainerdRestarts(t *testing.T) {
 }
 func TestApplicationSurvivesTheOutageOfItsFailsafe(t *testing.T) {
 	exclusive.TestApplicationSurvivesTheOutageOfItsFailsafe(t)
+}
+func TestSupportersKeepNoSlotFromACutOffHolder(t *testing.T) {
+	exclusive.TestSupportersKeepNoSlotFromACutOffHolder(t)
 }
 func TestLockIsExclusiveAmongDifferentTypesOfWorkloads(t *testing.T) {
 	exclusive.TestLockIsExclusiveAmongDifferentTypesOfWorkloads(t)

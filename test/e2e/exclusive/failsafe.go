@@ -4,12 +4,14 @@
 package exclusive
 
 import (
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
@@ -23,77 +25,207 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// TestApplicationSurvivesTheOutageOfItsFailsafe lets the API server store nothing, and kills the application in
-// the middle. In make test nothing answers for a while. With -every-fault each kind of outage lasts for four
-// minutes, and the first one for eight.
+// TestApplicationSurvivesTheOutageOfItsFailsafe lets the API server store nothing, and kills the applications in
+// the middle: that of a single pod, and that of a pod with two standbys. In make test nothing answers for a while.
+// With -every-fault each kind of outage lasts for four minutes, and the first one for eight.
 //
 // docs/reference/compatibility.md: lifecycle/failsafe carried
 func TestApplicationSurvivesTheOutageOfItsFailsafe(t *testing.T) {
 	for i, o := range fault.Outages() {
-		value, lasts := "1m,alone", 36*time.Second // without the annotation it would stop after 15 s
+		outage, lasts := "1m", 36*time.Second // without the annotation they would stop after 15 s
 		if software.Every {
-			value, lasts = "10m,alone", 4*time.Minute
+			outage, lasts = "10m", 4*time.Minute
 			if i == 0 {
 				lasts *= 2
 			}
 		} else if i > 0 {
 			break
 		}
-		t.Run(o.Name, func(t *testing.T) { survives(t, o, value, lasts) })
+		t.Run(o.Name, func(t *testing.T) { survive(t, o, outage, lasts) })
 	}
 }
 
-func survives(t *testing.T, o fault.Outage, failsafe string, lasts time.Duration) {
-	a := app.Singleton("failsafe")
-	a.Replicas = 1
-	a.Annotations[api.FailsafeAnnotation] = failsafe
-	h := holder.Deploy(t, a, "it stops the API server")
-	service := app.Service(h.Space, h.App)
-	h.Await(space.StartTimeout, "the pod is behind the Service", func() bool { return len(app.Endpoints(h.Space, service)) == 1 })
-	ask := func() *client.Client {
-		requests := client.Start(h.Space, h.Lab, h.Before.Node, client.Anew, service.Spec.ClusterIP)
-		h.Await(space.StartTimeout, "the Service answers", requests.Answered)
-		return requests
+func survive(t *testing.T, o fault.Outage, outage string, lasts time.Duration) {
+	alone := deploySafe(t, "alone", outage+",alone", 1)
+	all := []*safe{alone}
+	if !o.OneNode { // standbys that reach the API server promise nothing
+		all = append(all, deploySafe(t, "supported", outage, 3))
 	}
-	ask().Stop() // these connections do not count: the node may learn of the Service late
-	answers := func(requests *client.Client) {
-		sum := requests.Stop()
-		t.Logf("%d requests, the slowest took %v", sum.Answered, sum.Slowest)
-		assert.Empty(t, sum.Failed)
+	each := func(do func(*safe)) {
+		for _, s := range all {
+			do(s)
+		}
 	}
+	moved := func() bool { return slices.ContainsFunc(all, (*safe).other) }
 
-	requests, began := ask(), record.Now()
-	end := o.Begin(t, h.Lab, h.Before.Node)
-	other := func() bool { return app.After(h.Space, h.App, h.Before) != nil }
-	h.Never(lasts/2, "another application", other)
-	answers(requests)
+	each((*safe).ask)
+	began := record.Now()
+	end := o.Begin(t, alone.Lab, alone.Before.Node)
+	alone.Never(lasts/2, "another application", moved)
+	each((*safe).answered)
 
-	process.MustSignal(h.Space, h.Victim, process.Child, unix.SIGKILL)
-	h.Await(space.Soon, "the application runs again", other)
-	next := app.After(h.Space, h.App, h.Before)
-	t.Logf("killed %v into the outage, it ran again after %v", h.Process(h.Before.ID).Last-began, next.Start-h.Process(h.Before.ID).Last)
-	require.Equal(t, h.Before.Pod, next.Pod)
-	assert.Equal(t, h.Before.Token, next.Token, "the hold went on")
-
-	h.Before = next
+	each((*safe).restarts)
 	if o.Stores {
-		again := func() bool { return app.Restarts(h.Space, h.App) == 1 && len(app.Endpoints(h.Space, service)) == 1 }
-		h.Await(space.StartTimeout, "the pod is behind the Service again, as after every restart of a container", again)
+		each(func(s *safe) {
+			s.Await(space.StartTimeout, "the pods are behind the Service again, as after every restart of a container",
+				func() bool { return app.Restarts(s.Space, s.App) == 1 && s.serves() })
+		})
 	}
-	ask().Stop() // these do not count either: the application opens its port a moment after its start
-	requests = ask()
-	h.Never(lasts-(record.Now()-began), "another application", other)
+	each((*safe).asks) // these do not count either: the application opens its port a moment after its start
+	each((*safe).ask)
+	alone.Never(lasts-(record.Now()-began), "another application", moved)
 	t.Logf("the outage lasted %v", record.Now()-began)
 	end()
-	h.Never(lease.Fault, "another application", other)
-	answers(requests)
-	assert.Zero(t, h.Process(next.ID).Signalled, "nobody asked it to stop")
+	alone.Never(lease.Fault, "another application", moved)
+	each((*safe).answered)
+	each((*safe).released)
+}
 
-	app.DeletePod(h.Space, h.Victim)
-	// After a restart of the API server each kubelet may learn of its pods a minute late.
-	h.Await(space.StartTimeout, "a new pod runs it", other)
-	long, problem := api.ParseFailsafe(failsafe)
+// safe is an application with a failsafe, behind a Service.
+type safe struct {
+	holder.Holder
+	failsafe api.Failsafe
+	service  *corev1.Service
+	requests *client.Client
+}
+
+// deploySafe deploys a singleton with the default lease duration, and waits until its pods are behind its Service,
+// and standbys support its holder.
+func deploySafe(t *testing.T, name, failsafe string, replicas int32) *safe {
+	t.Helper()
+	a := app.Lasting(name)
+	a.Replicas = replicas
+	a.Annotations[api.FailsafeAnnotation] = failsafe
+	s := &safe{Holder: holder.Deploy(t, a, "it stops the API server")}
+	var problem string
+	s.failsafe, problem = api.ParseFailsafe(failsafe)
 	require.Empty(t, problem)
-	// Without a release, the next pod waits for the duration in the Lease since the last renewal.
-	app.VacantFor(h.Space, h.App, next, long.Stated(api.DefaultLeaseDuration)-api.RenewPeriod(api.DefaultLeaseDuration), "by a release")
+	s.service = app.Service(s.Space, s.App)
+	s.Await(space.StartTimeout, "the pods are behind the Service", s.serves)
+	s.asks() // these connections do not count: the node may learn of the Service late
+	if replicas > 1 {
+		s.supported()
+	}
+	return s
+}
+
+// supported waits until two standbys support the holder.
+func (s *safe) supported() {
+	s.Helper()
+	s.Await(space.StartTimeout, "two standbys support the holder", func() bool {
+		return len(lease.Supporters(s.Space, lease.OfDeployment(s.App.Name)).IDs) == api.MostSupporters
+	})
+}
+
+// serves reports whether all pods are behind the Service.
+func (s *safe) serves() bool { return len(app.Endpoints(s.Space, s.service)) == int(*s.App.Count()) }
+
+// other reports whether another process than before runs the application.
+func (s *safe) other() bool { return app.After(s.Space, s.App, s.Before) != nil }
+
+// ask sends requests to the Service until the call of answered.
+func (s *safe) ask() {
+	s.Helper()
+	s.requests = client.Start(s.Space, s.Lab, s.Before.Node, client.Anew, s.service.Spec.ClusterIP)
+	s.Await(space.StartTimeout, "the Service answers", s.requests.Answered)
+}
+
+// asks waits until the Service answers.
+func (s *safe) asks() {
+	s.Helper()
+	s.ask()
+	s.requests.Stop()
+}
+
+// answered ends the requests, and requires that all had an answer.
+func (s *safe) answered() {
+	s.Helper()
+	sum := s.requests.Stop()
+	s.Logf("%s: %d requests, the slowest took %v", s.App.Name, sum.Answered, sum.Slowest)
+	assert.Empty(s, sum.Failed, s.App.Name)
+}
+
+// restarts kills the application, and requires that it starts again in the same hold.
+func (s *safe) restarts() {
+	s.Helper()
+	process.MustSignal(s.Space, s.Victim, process.Child, unix.SIGKILL)
+	s.Await(space.Soon, s.App.Name+" runs again", s.other)
+	next := app.After(s.Space, s.App, s.Before)
+	s.Logf("%s ran again %v after the kill", s.App.Name, next.Start-s.Process(s.Before.ID).Last)
+	require.Equal(s, s.Before.Pod, next.Pod)
+	assert.Equal(s, s.Before.Token, next.Token, "the hold went on")
+	s.Before = next
+}
+
+// released deletes the holder after the outage, and requires that it releases the slot to the next pod.
+func (s *safe) released() {
+	s.Helper()
+	assert.Zero(s, s.Process(s.Before.ID).Signalled, "nobody asked it to stop")
+	app.DeletePod(s.Space, s.Victim)
+	// After a restart of the API server each kubelet may learn of its pods a minute late.
+	s.Await(space.StartTimeout, "another pod runs "+s.App.Name, s.other)
+	// Without a release, a standby waits for the lease duration since the last renewal, and other pods for the
+	// duration in the Lease.
+	wait := api.DefaultLeaseDuration
+	if s.failsafe.Alone {
+		wait = s.failsafe.Stated(wait)
+	}
+	app.VacantFor(s.Space, s.App, s.Before, wait-api.RenewPeriod(api.DefaultLeaseDuration), s.App.Name+": by a release")
+}
+
+// TestSupportersKeepNoSlotFromACutOffHolder cuts the holder's node off, in several ways. The slot stays where it is
+// only if the holder reaches the API server.
+func TestSupportersKeepNoSlotFromACutOffHolder(t *testing.T) {
+	suffering := func(t *testing.T, name string) *safe {
+		a := app.Suffering(name)
+		a.Annotations[api.FailsafeAnnotation] = "10m"
+		s := &safe{Holder: holder.Deploy(t, a, "it cuts a node off")}
+		s.supported()
+		return s
+	}
+	const renews = lease.Fault / 6
+	t.Run("a dead node", func(t *testing.T) {
+		h := suffering(t, "dead")
+		var boot func()
+		h.Suffers(func() { boot = fault.Node(t, h.Victim.Spec.NodeName, h.Lab.Crash, h.Lab.Boot) })
+		h.TakenOver()
+		boot()
+	})
+	t.Run("from the API server and the standbys", func(t *testing.T) {
+		h := suffering(t, "cut")
+		var heal func()
+		h.Suffers(func() { heal = fault.Node(t, h.Victim.Spec.NodeName, h.Lab.Cut, h.Lab.Heal) })
+		h.TakenOver()
+		heal()
+		h.StandsBy()
+	})
+	t.Run("from the API server", func(t *testing.T) {
+		h := suffering(t, "apart")
+		var heal func()
+		h.Suffers(func() { heal = fault.Node(t, h.Victim.Spec.NodeName, h.Lab.CutFromAPI, h.Lab.ReachAPI) })
+		// A standby promises until it has written for a third of the lease duration, and then waits for its promise.
+		most := lease.Fault + 2*renews + lease.Fault + space.Soon
+		h.Await(most, "another takes over", h.other)
+		next := app.After(h.Space, h.App, h.Before)
+		assert.GreaterOrEqual(t, next.Start, h.Seen+lease.Fault, "nobody starts before the lease has run out")
+		assert.LessOrEqual(t, next.Start, h.At+lease.Fault+2*renews+lease.Fault+lease.Handover)
+		assert.NotEqual(t, h.Victim.Spec.NodeName, next.Node)
+		t.Logf("child dead %v after the fault, the next one started %v after it", h.Process(h.Before.ID).Last-h.At, next.Start-h.At)
+		heal()
+		h.StandsBy()
+	})
+	t.Run("from the standbys", func(t *testing.T) {
+		h := suffering(t, "lonely")
+		var heal func()
+		h.Suffers(func() { heal = fault.Node(t, h.Victim.Spec.NodeName, h.Lab.CutFromPods, h.Lab.ReachPods) })
+		h.Never(2*lease.Fault, "another application", h.other)
+		slot := lease.OfDeployment(h.App.Name)
+		h.Await(2*lease.Fault+space.Soon, "the holder has no supporters", func() bool {
+			return len(lease.Supporters(h.Space, slot).IDs) == 0 && *h.Lease(slot).Spec.LeaseDurationSeconds == int32(lease.Fault/time.Second)
+		})
+		heal()
+		h.supported()
+		assert.False(t, h.other())
+		assert.Zero(t, h.Process(h.Before.ID).Signalled, "nobody asked it to stop")
+	})
 }

@@ -61,6 +61,30 @@ func (i Injector) route(ctx context.Context, name, change string) error {
 	return network.IP(ctx, i.Lab, n.Name, "route "+change+" blackhole "+state.ControlAddress)
 }
 
+// CutFromPods drops all packets from a worker and its pods to the pods of other workers.
+func (i Injector) CutFromPods(ctx context.Context, name string) error {
+	return i.routePods(ctx, name, func(other state.Node) string { return "blackhole " + other.Subnet() })
+}
+
+// ReachPods ends what CutFromPods began.
+func (i Injector) ReachPods(ctx context.Context, name string) error {
+	return i.routePods(ctx, name, func(other state.Node) string { return other.Subnet() + " via " + other.Address() })
+}
+
+func (i Injector) routePods(ctx context.Context, name string, to func(other state.Node) string) error {
+	n, err := i.worker(name)
+	if err != nil {
+		return err
+	}
+	var commands []string
+	for _, name := range i.Nodes() {
+		if other, _ := i.Node(name); other.Name != n.Name && other.Number != 0 {
+			commands = append(commands, "route del "+other.Subnet(), "route add "+to(other))
+		}
+	}
+	return network.IP(ctx, i.Lab, n.Name, commands...)
+}
+
 // Crash ends a worker immediately, as a power failure does. The worker's files stay.
 func (i Injector) Crash(ctx context.Context, name string) error {
 	n, err := i.worker(name)

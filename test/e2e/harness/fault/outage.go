@@ -28,6 +28,8 @@ type Outage struct {
 	Begin func(t *testing.T, l *lab.Cluster, node string) (end func())
 	// Stores reports that writes are stored, if late. So nodes learn from the API server that a pod is not Ready.
 	Stores bool
+	// OneNode reports that only the pods of one node are affected.
+	OneNode bool
 }
 
 // Outages returns all ways. In the first one nothing answers.
@@ -42,7 +44,7 @@ func Outages() []Outage {
 		}},
 		{Name: "writes fail", Begin: noSpace},
 		{Name: "writes are slow", Begin: slowDisk, Stores: true},
-		{Name: "the node is cut off from the API server", Begin: func(t *testing.T, l *lab.Cluster, node string) func() {
+		{Name: "the node is cut off from the API server", OneNode: true, Begin: func(t *testing.T, l *lab.Cluster, node string) func() {
 			return Node(t, node, l.CutFromAPI, l.ReachAPI)
 		}},
 	}

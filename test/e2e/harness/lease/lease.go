@@ -49,6 +49,13 @@ func Hold(s *space.Space, slot string) string {
 	return lease.Annotations[api.HoldAnnotation]
 }
 
+// Supporters returns the supporters of a slot's holder.
+func Supporters(s *space.Space, slot string) api.Supporters {
+	s.Helper()
+	l := s.Lease(slot)
+	return api.ParseSupporters(l.Annotations[api.SupportersAnnotation], space.IdentityOf(l), l.Annotations[api.HoldAnnotation])
+}
+
 // Write changes a Lease as an administrator can.
 func Write(s *space.Space, slot string, change func(*coordinationv1.Lease)) {
 	s.Helper()

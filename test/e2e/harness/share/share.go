@@ -94,5 +94,6 @@ var Soak = map[string]string{
 	"TestSingletonRollsOutUnderLoadWithoutAFailedRequest":       "TestConnectionsAreNeverRefusedDuringAHandover",
 	"TestAutoscalersAverageOmitsUnreadyStandbys":                "TestAutoscalersAverageIncludesIdleStandbys",
 	"TestSlotReturnsWithACrashedNode":                           "TestPreferredPodGetsTheSlotBack",
+	"TestSupportersKeepNoSlotFromACutOffHolder":                 "TestApplicationSurvivesTheOutageOfItsFailsafe, sim: its story of supporters",
 	"TestHundredConnectionsToLocalAPICostFewMegabytes":          "agent/local: tests of its bounds",
 }
