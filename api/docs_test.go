@@ -115,15 +115,19 @@ var byHand = []Annotation{
 	},
 }
 
-// The table of docs/how-to/lease-duration.md is computed from the budgets.
+// The tables of docs/how-to/failsafe.md and docs/how-to/lease-duration.md are computed from the budgets.
 func TestFailsafePageShowsTheBudgets(t *testing.T) {
 	b, err := NewBudget(DefaultLeaseDuration)
 	require.NoError(t, err)
-	rows := []string{fmt.Sprintf("| none | %v | %v |", b.Outage(), b.Duration)}
+	rows := []string{fmt.Sprintf("| none | %v | – | %v |", b.Outage(), b.Duration)}
 	for _, outage := range []time.Duration{time.Minute, 5 * time.Minute, 10 * time.Minute, 45 * time.Minute} {
-		long, err := b.Failsafe(outage)
+		alone, err := b.Failsafe(outage)
 		require.NoError(t, err)
-		rows = append(rows, fmt.Sprintf("| `%dm,alone` | %v | %v |", int(outage.Minutes()), long.Outage(), long.Duration))
+		supported, err := b.WithSupporters(outage)
+		require.NoError(t, err)
+		rows = append(rows, fmt.Sprintf("| `%dm` | %v | %v | %v |", int(outage.Minutes()), alone.Outage(), supported.Duration, supported.Supported))
+		require.Equal(t, alone.Duration, supported.Supported, "one column for both")
+		require.Equal(t, alone.Deadline(), supported.SupportedDeadline(), "one column for both")
 	}
 	page, err := os.ReadFile("../docs/how-to/failsafe.md")
 	require.NoError(t, err)
