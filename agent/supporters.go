@@ -115,7 +115,7 @@ func (h *hold) listed() (ids []string) {
 // sendAsk asks a standby to take nothing for the given time; zero for a mere test.
 func (h *hold) sendAsk(ctx context.Context, id string, of supporter, lasts time.Duration) {
 	asked := h.now
-	a := promise.Ask{Hold: h.id, Number: int64(asked), For: lasts}
+	a := promise.Ask{To: of.Key, Hold: h.id, Number: int64(asked), For: lasts}
 	message := h.key.Ask(a)
 	h.group.Go(func() {
 		bounded, cancel := context.WithTimeout(ctx, askEvery(h.self.Budget))
@@ -178,12 +178,15 @@ func (s *state) promise(now time.Duration, message string) (answer string) {
 		return ""
 	}
 	r, last := s.claim.Record(s.config.Slots[0]), &s.supporting
-	by := r.Supporters.Key
-	a, ok := promise.ParseAsk(message, by)
-	if !ok || a.Hold != r.Hold || s.self.Mine(r) || by == last.by && a.Number <= last.number {
+	expected := promise.Expected{By: r.Supporters.Key, To: s.self.Key, Hold: r.Hold}
+	if expected.By == last.by {
+		expected.After = last.number
+	}
+	a, ok := expected.Ask(message)
+	if !ok || s.self.Mine(r) {
 		return ""
 	}
-	last.by, last.number = by, a.Number
+	last.by, last.number = expected.By, a.Number
 	if a.For > 0 {
 		if now >= last.asked+s.self.Budget.Duration {
 			last.since = 0 // nobody has asked, so this pod has written nothing

@@ -25,8 +25,9 @@ type peers struct {
 	*world
 	// deaf has the pods that get no message.
 	deaf map[string]bool
-	// asks are the messages that have arrived, and answer changes an answer if it is set.
+	// asks are the messages that have arrived, the last one at the pod "asked", and answer changes an answer if it is set.
 	asks   []string
+	asked  string
 	answer func(answer string) string
 }
 
@@ -59,7 +60,7 @@ func (n *peers) ask(from string) func(ctx context.Context, to netip.AddrPort, me
 			if p.config.Contact != to || n.deaf[name] || n.deaf[from] || p.gone() {
 				continue
 			}
-			n.asks = append(n.asks, message)
+			n.asks, n.asked = append(n.asks, message), name
 			answer, err := p.agent.Answer(ctx, message)
 			if n.answer != nil {
 				answer = n.answer(answer)
@@ -200,7 +201,7 @@ func TestRideEndsWithASupporter(t *testing.T) {
 		"another key signs": func(n *peers) {
 			other := promise.NewKey(n.pods["a"].config.Random)
 			n.answer = func(string) string {
-				a, _ := promise.ParseAsk(n.asks[len(n.asks)-1], n.list().Key)
+				a, _ := promise.Expected{By: n.list().Key, To: n.pods[n.asked].agent.state.self.Key, Hold: n.holdID()}.Ask(n.asks[len(n.asks)-1])
 				return other.Promise(a)
 			}
 		},
@@ -251,13 +252,14 @@ func TestStandbyPromisesOnlyToItsHolder(t *testing.T) {
 		n := supported(w, "a", "b")
 		a, b := n.pods["a"], n.pods["b"]
 		other := promise.NewKey(a.config.Random)
-		hold, key := w.holdID(), a.agent.state.key
+		hold, key, to := w.holdID(), a.agent.state.key, b.agent.state.self.Key
 		number := int64(w.clock()) + int64(time.Hour)
 		for name, message := range map[string]string{
-			"another key":  other.Ask(promise.Ask{Hold: hold, Number: number}),
-			"another hold": key.Ask(promise.Ask{Hold: "h0", Number: number}),
+			"another key":  other.Ask(promise.Ask{To: to, Hold: hold, Number: number}),
+			"another hold": key.Ask(promise.Ask{To: to, Hold: "h0", Number: number}),
+			"to another":   key.Ask(promise.Ask{To: other.Public(), Hold: hold, Number: number + 1}),
 			"an old ask":   n.asks[len(n.asks)-1],
-			"too long":     key.Ask(promise.Ask{Hold: hold, Number: number, For: 751 * time.Second}),
+			"too long":     key.Ask(promise.Ask{To: to, Hold: hold, Number: number, For: 751 * time.Second}),
 			"no message":   "",
 		} {
 			ctx, cancel := context.WithTimeout(w.t.Context(), time.Second)
@@ -265,9 +267,9 @@ func TestStandbyPromisesOnlyToItsHolder(t *testing.T) {
 			require.ErrorIs(t, err, errPromisesNothing, name)
 			cancel()
 		}
-		_, err := a.agent.Answer(w.t.Context(), key.Ask(promise.Ask{Hold: hold, Number: number + 1}))
+		_, err := a.agent.Answer(w.t.Context(), key.Ask(promise.Ask{To: a.agent.state.self.Key, Hold: hold, Number: number + 1}))
 		require.ErrorIs(t, err, errPromisesNothing, "a holder")
-		answer, err := b.agent.Answer(w.t.Context(), key.Ask(promise.Ask{Hold: hold, Number: number + 1}))
+		answer, err := b.agent.Answer(w.t.Context(), key.Ask(promise.Ask{To: to, Hold: hold, Number: number + 1}))
 		require.NoError(t, err)
 		assert.NotEmpty(t, answer)
 		synctest.Wait()

@@ -5,7 +5,7 @@
 // standby's answer. Each agent process has a key, and signs what it says.
 //
 // Guarantee: an answer that [Ask.Promised] accepts was made by the process with that key, for that hold, after
-// the ask was made. A standby that accepts each number once accepts no ask twice.
+// the ask was made. A standby that expects larger numbers only accepts no ask twice, nor one to another process.
 //
 // Not guaranteed: secrecy. Whoever reads the messages learns the number of a hold.
 package promise
@@ -43,6 +43,9 @@ const (
 
 // Ask asks for a promise.
 type Ask struct {
+	// To is the public key of the process that is asked. It is signed, but not sent: whoever else gets the message
+	// cannot make another process answer it.
+	To string
 	// Hold is the hold that the standby is to leave alone.
 	Hold string
 	// Number is larger than that of each earlier ask of the same process.
@@ -52,34 +55,45 @@ type Ask struct {
 	For time.Duration
 }
 
-// text is what the holder signs.
+// text is what the holder sends.
 func (a Ask) text() string {
 	return a.Hold + " " + strconv.FormatInt(a.Number, 10) + " " + strconv.FormatInt(a.For.Milliseconds(), 10)
 }
 
-// Ask returns the message that asks.
-func (k Key) Ask(a Ask) (message string) { return a.text() + " " + k.sign(asks+a.text()) }
+// signs is what holder and standby sign, after what it is.
+func (a Ask) signs(what string) string { return what + a.To + " " + a.text() }
 
-// ParseAsk reads a message of the process with the public key. The result is false for every other message.
-func ParseAsk(message, public string) (a Ask, ok bool) {
+// Ask returns the message that asks.
+func (k Key) Ask(a Ask) (message string) { return a.text() + " " + k.sign(a.signs(asks)) }
+
+// Expected describes the messages that a standby reads: those by the process with the public key By to the one with
+// the key To, about the hold, with a number above After.
+type Expected struct {
+	By, To, Hold string
+	After        int64
+}
+
+// Ask reads a message. The result is false for every message that is not expected. Because a signature costs much
+// more than the rest, it comes last.
+func (e Expected) Ask(message string) (a Ask, ok bool) {
 	words := strings.Split(message, " ")
-	if len(words) != 4 {
+	if len(words) != 4 || words[0] != e.Hold {
 		return Ask{}, false
 	}
 	number, err := strconv.ParseInt(words[1], 10, 64)
 	milliseconds, errFor := strconv.ParseInt(words[2], 10, 32)
-	a = Ask{Hold: words[0], Number: number, For: time.Duration(milliseconds) * time.Millisecond}
-	if err != nil || errFor != nil || a.For < 0 || !strings.HasPrefix(message, a.text()+" ") {
+	a = Ask{To: e.To, Hold: e.Hold, Number: number, For: time.Duration(milliseconds) * time.Millisecond}
+	if err != nil || errFor != nil || number <= e.After || a.For < 0 || !strings.HasPrefix(message, a.text()+" ") {
 		return Ask{}, false
 	}
-	return a, signed(asks+a.text(), words[3], public)
+	return a, signed(a.signs(asks), words[3], e.By)
 }
 
 // Promise returns the answer by which this process promises what was asked.
-func (k Key) Promise(a Ask) (answer string) { return k.sign(promises + a.text()) }
+func (k Key) Promise(a Ask) (answer string) { return k.sign(a.signs(promises)) }
 
 // Promised reports whether the process with the public key has promised what was asked.
-func (a Ask) Promised(answer, public string) bool { return signed(promises+a.text(), answer, public) }
+func (a Ask) Promised(answer, public string) bool { return signed(a.signs(promises), answer, public) }
 
 func (k Key) sign(text string) string {
 	return hex.EncodeToString(ed25519.Sign(k.private, []byte(text)))

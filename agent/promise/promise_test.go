@@ -19,20 +19,56 @@ func keys() (holder, standby Key) {
 
 func TestStandbyPromisesWhatTheHolderAsks(t *testing.T) {
 	holder, standby := keys()
-	asked := Ask{Hold: "h1", Number: 7, For: 30 * time.Second}
-	got, ok := ParseAsk(holder.Ask(asked), holder.Public())
+	asked := Ask{To: standby.Public(), Hold: "h1", Number: 7, For: 30 * time.Second}
+	got, ok := Expected{By: holder.Public(), To: standby.Public(), Hold: "h1", After: 6}.Ask(holder.Ask(asked))
 	require.True(t, ok)
 	assert.Equal(t, asked, got)
 	assert.True(t, asked.Promised(standby.Promise(got), standby.Public()))
 }
 
+func TestStandbyReadsOnlyWhatItExpects(t *testing.T) {
+	holder, standby := keys()
+	asked := Ask{To: standby.Public(), Hold: "h1", Number: 7, For: 30 * time.Second}
+	expected := Expected{By: holder.Public(), To: standby.Public(), Hold: "h1", After: 6}
+	message := holder.Ask(asked)
+	words := strings.Fields(message)
+	signature := words[3]
+	for name, c := range map[string]struct {
+		expected Expected
+		message  string
+	}{
+		"to another process":        {Expected{expected.By, holder.Public(), "h1", 6}, message},
+		"of another process":        {Expected{standby.Public(), expected.To, "h1", 6}, message},
+		"of nobody":                 {Expected{"", expected.To, "h1", 6}, message},
+		"of a short key":            {Expected{expected.By[2:], expected.To, "h1", 6}, message},
+		"about another hold":        {Expected{expected.By, expected.To, "h2", 6}, message},
+		"about no hold":             {Expected{expected.By, expected.To, "", 6}, message},
+		"a second time":             {Expected{expected.By, expected.To, "h1", 7}, message},
+		"for longer":                {expected, "h1 7 40000 " + signature},
+		"with a later number":       {expected, "h1 8 30000 " + signature},
+		"with a sign":               {expected, "h1 +7 30000 " + signature},
+		"with zeros":                {expected, "h1 7 030000 " + signature},
+		"for a time that overflows": {expected, "h1 7 4294997296 " + signature},
+		"for less than nothing":     {expected, holder.Ask(Ask{To: asked.To, Hold: "h1", Number: 7, For: -time.Second})},
+		"with a promise":            {expected, "h1 7 30000 " + holder.Promise(asked)},
+		"with a long signature":     {expected, message + "00"},
+		"with another space":        {expected, strings.ReplaceAll(message, " ", "\t")},
+		"with more words":           {expected, message + " "},
+	} {
+		_, ok := c.expected.Ask(c.message)
+		assert.False(t, ok, name)
+	}
+}
+
 func TestAnswerCountsOnlyForItsAsk(t *testing.T) {
 	holder, standby := keys()
-	asked := Ask{Hold: "h1", Number: 7, For: 30 * time.Second}
+	to := standby.Public()
+	asked := Ask{To: to, Hold: "h1", Number: 7, For: 30 * time.Second}
 	for name, answer := range map[string]string{
-		"an earlier ask":        standby.Promise(Ask{Hold: "h1", Number: 6, For: 30 * time.Second}),
-		"another hold":          standby.Promise(Ask{Hold: "h2", Number: 7, For: 30 * time.Second}),
-		"a shorter time":        standby.Promise(Ask{Hold: "h1", Number: 7, For: 20 * time.Second}),
+		"an earlier ask":        standby.Promise(Ask{To: to, Hold: "h1", Number: 6, For: 30 * time.Second}),
+		"another hold":          standby.Promise(Ask{To: to, Hold: "h2", Number: 7, For: 30 * time.Second}),
+		"a shorter time":        standby.Promise(Ask{To: to, Hold: "h1", Number: 7, For: 20 * time.Second}),
+		"an ask to another":     standby.Promise(Ask{To: holder.Public(), Hold: "h1", Number: 7, For: 30 * time.Second}),
 		"another process":       holder.Promise(asked),
 		"the ask itself":        strings.Fields(holder.Ask(asked))[3],
 		"a part of the promise": standby.Promise(asked)[:64],
@@ -47,11 +83,12 @@ func TestAnswerCountsOnlyForItsAsk(t *testing.T) {
 
 func FuzzAsk(f *testing.F) {
 	holder, standby := keys()
-	f.Add(holder.Ask(Ask{Hold: "h1", Number: 7, For: time.Second}))
-	f.Add(standby.Ask(Ask{Hold: "h1", Number: 7}))
+	to := standby.Public()
+	f.Add(holder.Ask(Ask{To: to, Hold: "h1", Number: 7, For: time.Second}))
+	f.Add(standby.Ask(Ask{To: to, Hold: "h1", Number: 7}))
 	f.Add("h1 7 1000 00")
 	f.Fuzz(func(t *testing.T, message string) {
-		a, ok := ParseAsk(message, holder.Public())
+		a, ok := Expected{By: holder.Public(), To: to, Hold: "h1"}.Ask(message)
 		if ok {
 			require.Equal(t, holder.Ask(a), strings.ToLower(message), "only this process makes such a message")
 		}
