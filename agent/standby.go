@@ -114,7 +114,7 @@ func (s standby) show(ctx context.Context, standing turn.StandbyDecision, settle
 	} else if now < s.waits.retryAt {
 		decided, wake = status.Failed(s.waits.failed()), s.waits.retryAt
 	}
-	wake = min(wake, s.speak(ctx, decided, standing, views), s.tryWrites(ctx, views))
+	wake = min(wake, s.speak(ctx, decided, standing, views), s.tryWrites(ctx))
 	return min(wake, s.waits.dismiss(now), s.publish(ctx, decided))
 }
 

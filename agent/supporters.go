@@ -207,9 +207,9 @@ func (s *state) reachesServer(now time.Duration) bool {
 	return w.since != 0 && now < w.wrote+b.Renew && now >= w.since+2*b.Renew
 }
 
-// tryWrites writes the pod's offer again and again, while a holder asks for promises. The result is the instant of
-// the next write.
-func (s standby) tryWrites(ctx context.Context, views []elector.View) (wake time.Duration) {
+// tryWrites writes the next Lease again and again, while a holder asks for promises. It keeps all words, also the
+// wish or answer of this pod. The result is the instant of the next write.
+func (s standby) tryWrites(ctx context.Context) (wake time.Duration) {
 	w, b := &s.supporting, s.self.Budget
 	switch next := w.began + max(askEvery(b), time.Second); { // a write takes two requests
 	case w.asked == 0 || s.now >= w.asked+b.Duration || w.writes: // for as long as the last promise
@@ -219,9 +219,8 @@ func (s standby) tryWrites(ctx context.Context, views []elector.View) (wake time
 	}
 	began := s.now
 	w.writes, w.began = true, began
-	offer := s.offer(views[0].Record.Hold)
 	s.group.Go(func() {
-		err := s.speaker.writeWord(ctx, offer, true)
+		err := s.speaker.writeNext(ctx, func(text string) (string, bool) { return text, true })
 		s.posts.post(ctx, func(now time.Duration) {
 			w.writes, w.wrote = false, now
 			switch {

@@ -218,9 +218,17 @@ func (s *speaker) write(ctx context.Context, w api.Word, insists bool, pause, lo
 	}
 }
 
-// writeWord adds the word to the next Lease, unless that needs no further word. A conflict means that another pod
-// has spoken meanwhile.
-func (s *speaker) writeWord(ctx context.Context, w api.Word, insists bool) (err error) {
+// writeWord adds the word to the next Lease, unless that needs no further word.
+func (s *speaker) writeWord(ctx context.Context, w api.Word, insists bool) error {
+	return s.writeNext(ctx, func(text string) (string, bool) {
+		words, more := api.ParseWords(text).With(w, insists)
+		return words.String(), more
+	})
+}
+
+// writeNext writes the next Lease with the words that the function "change" returns for the present ones, unless
+// its second result is false. A conflict means that another pod has spoken meanwhile.
+func (s *speaker) writeNext(ctx context.Context, change func(text string) (string, bool)) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.self.Budget.RequestTimeout)
 	defer cancel()
 	for range mostTries {
@@ -228,18 +236,21 @@ func (s *speaker) writeWord(ctx context.Context, w api.Word, insists bool) (err 
 		if base, err = s.config.API.GetLease(ctx, api.NextLease(s.config.Slots[0])); err != nil {
 			return err
 		}
-		words, more := api.ParseWords(base.Annotations[api.WordsAnnotation]).With(w, insists)
-		if !more {
+		text := base.Annotations[api.WordsAnnotation]
+		next, writes := change(text)
+		if !writes {
 			return nil
 		}
 		l := base.Clone()
 		if l.Annotations = maps.Clone(base.Annotations); l.Annotations == nil {
 			l.Annotations = map[string]string{}
 		}
-		l.Annotations[api.WordsAnnotation] = words.String()
+		if next != text {
+			l.Annotations[api.WordsAnnotation] = next
+		}
 		l.DurationSeconds, l.RenewTime = 1, s.config.Wall()
-		if l.Holder != w.Identity { // an agent may write only its own identity
-			l.Holder, l.AcquireTime = w.Identity, l.RenewTime
+		if l.Holder != s.self.Identity { // an agent may write only its own identity
+			l.Holder, l.AcquireTime = s.self.Identity, l.RenewTime
 		}
 		if _, err = s.config.API.UpdateLease(ctx, l); !errors.Is(err, kube.ErrConflict) {
 			return err
