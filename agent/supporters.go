@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/pace"
 	"github.com/metaparticle-io/metaparticle/agent/promise"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/api/addresses"
 )
 
 // supporter is a standby that has offered to support the hold.
@@ -70,22 +72,32 @@ func (h *hold) askSupporters(ctx context.Context, s elector.State) (wake time.Du
 	return wake
 }
 
-// learnOffers adds the standbys that now offer to support the hold, and forgets those that are gone.
+// learnOffers adds the standbys that now offer to support the hold, and forgets those that are gone. A pod that may
+// write the next Lease can change its offer as often as it likes. So the holder knows no more standbys than a next
+// Lease has words, and each of them for at least as long as an ask can last.
 func (h *hold) learnOffers(s elector.State) {
 	offers := map[string]bool{}
 	for _, w := range h.rollout.heard.words {
-		if w.Say != api.Supports || w.To != h.id {
-			continue
-		}
-		id := api.SupporterID(w.Identity, w.Contact.Key)
-		offers[id] = true
-		if h.supporters[id] == nil {
-			h.supporters[id] = &supporter{Contact: w.Contact}
+		if w.Say == api.Supports && w.To == h.id {
+			offers[api.SupporterID(w.Identity, w.Contact.Key)] = true
 		}
 	}
 	maps.DeleteFunc(h.supporters, func(id string, one *supporter) bool {
-		return !offers[id] && !slices.Contains(s.Required, id) && !h.answersLately(one)
+		return !offers[id] && !slices.Contains(s.Required, id) && !h.answersLately(one) && h.now >= one.asked+askEvery(h.self.Budget)
 	})
+	for _, w := range h.rollout.heard.words {
+		id := api.SupporterID(w.Identity, w.Contact.Key)
+		if offers[id] && h.supporters[id] == nil && len(h.supporters) < api.MostWords && h.mayAsk(w.Contact.Address) {
+			h.supporters[id] = &supporter{Contact: w.Contact}
+		}
+	}
+}
+
+// mayAsk reports whether the agent of another pod may listen at the address, which comes from a pod that may write
+// the next Lease. All agents of a slot have the same port.
+func (h *hold) mayAsk(at netip.AddrPort) bool {
+	own := h.config.Contact
+	return at.Port() == own.Port() && at.Addr().Unmap() != own.Addr().Unmap() && !addresses.IsNear(at.Addr())
 }
 
 // answersLately reports whether the standby has answered lately.

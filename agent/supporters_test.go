@@ -6,7 +6,9 @@ package agent
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"net/netip"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -29,6 +31,8 @@ type peers struct {
 	asks   []string
 	asked  string
 	answer func(answer string) string
+	// strangers answers for all addresses of no pod.
+	strangers func(ctx context.Context, to netip.AddrPort, message string) (string, error)
 }
 
 // supported starts pods with a network, in the order of the names, of which the first one holds.
@@ -60,12 +64,16 @@ func (n *peers) ask(from string) func(ctx context.Context, to netip.AddrPort, me
 			if p.config.Contact != to || n.deaf[name] || n.deaf[from] || p.gone() {
 				continue
 			}
+			assert.NotEqual(n.t, from, name, "a pod that asks itself")
 			n.asks, n.asked = append(n.asks, message), name
 			answer, err := p.agent.Answer(ctx, message)
 			if n.answer != nil {
 				answer = n.answer(answer)
 			}
 			return answer, err
+		}
+		if n.strangers != nil {
+			return n.strangers(ctx, to, message)
 		}
 		return "", errors.New("no route")
 	}
@@ -274,4 +282,81 @@ func TestStandbyPromisesOnlyToItsHolder(t *testing.T) {
 		assert.NotEmpty(t, answer)
 		synctest.Wait()
 	})
+}
+
+// flood writes a new offer of the pod x into the next Lease again and again, with a key and an address that f chooses.
+func (n *peers) flood(times int, f func(i int) api.Contact) {
+	for i := range times {
+		l := n.server.lease(api.NextLease(theSlot))
+		words, _ := api.ParseWords(l.Annotations[api.WordsAnnotation]).With(
+			api.Word{Identity: "x_u", Say: api.Supports, To: n.holdID(), Contact: f(i), At: int64(i)}, true)
+		l.Annotations = map[string]string{api.WordsAnnotation: words.String()}
+		n.server.put(&l)
+		n.pass(10 * time.Millisecond)
+	}
+}
+
+// Each ask is a connection, which takes memory until it ends. A hostile pod of the same service account can change
+// its offer many times a second.
+func TestHolderBoundsItsAsksDespiteAFloodOfOffers(t *testing.T) {
+	for name, answers := range map[string]bool{"nobody answers": false, "all are answered": true} {
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			n := supported(w, "a", "b")
+			before, open, most, asks := n.list(), 0, 0, 0
+			var mu sync.Mutex
+			keys := map[netip.AddrPort]promise.Key{}
+			n.strangers = func(ctx context.Context, to netip.AddrPort, message string) (string, error) {
+				mu.Lock()
+				asks, open = asks+1, open+1
+				most = max(most, open)
+				key := keys[to]
+				mu.Unlock()
+				defer func() {
+					mu.Lock()
+					open--
+					mu.Unlock()
+				}()
+				if !answers {
+					<-ctx.Done()
+					return "", ctx.Err()
+				}
+				a, ok := promise.Expected{By: before.Key, To: key.Public(), Hold: n.holdID()}.Ask(message)
+				assert.True(t, ok)
+				return key.Promise(a), nil
+			}
+			n.flood(3000, func(i int) api.Contact {
+				at := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 9, byte(i >> 8), byte(i)}), 15090)
+				mu.Lock()
+				defer mu.Unlock()
+				keys[at] = promise.NewKey(rand.NewPCG(uint64(i), 3))
+				return api.Contact{Address: at, Key: keys[at].Public()}
+			})
+			assert.Positive(t, asks)
+			assert.LessOrEqual(t, most, api.MostWords)
+			assert.LessOrEqual(t, asks, 15*api.MostWords, "in half a minute")
+			assert.Subset(t, n.list().IDs, before.IDs)
+		}))
+	}
+}
+
+// The address of an offer comes from a pod of the same service account, and the holder reaches what only its own
+// pod or node may.
+func TestHolderAsksOnlyTheAgentsPortOfOtherPods(t *testing.T) {
+	for _, to := range []string{
+		"127.0.0.1:15090", "[::1]:15090", "[::ffff:127.0.0.1]:15090", "0.0.0.0:15090", "169.254.169.254:15090",
+		"[fe80::1]:15090", "[fd00:ec2::254]:15090", "224.0.0.1:15090", "10.0.0.1:15090", "[::ffff:10.0.0.1]:15090",
+		"10.9.0.1:80", "10.9.0.1:0",
+	} {
+		t.Run(to, simulated(func(t *testing.T, w *world) {
+			n := supported(w, "a", "b")
+			require.Equal(t, "10.0.0.1", n.pods["a"].config.PodIP)
+			n.strangers = func(context.Context, netip.AddrPort, string) (string, error) {
+				assert.Fail(t, "asked")
+				return "", errPromisesNothing
+			}
+			key := promise.NewKey(rand.NewPCG(9, 9)).Public()
+			n.flood(100, func(int) api.Contact { return api.Contact{Address: netip.MustParseAddrPort(to), Key: key} })
+			w.pass(time.Minute)
+		}))
+	}
 }
