@@ -279,11 +279,13 @@ func (h *Hold) Read(r Record) error {
 	return nil
 }
 
-// stored returns the index of the pending attempt whose renew time the record has; negative for
+// stored returns the index of the pending attempt whose renew time and list the record has; negative for
 // none. Such a renew time proves that the attempt was stored, because each attempt has another
-// renew time than the record that it replaces.
+// renew time than the record that it replaces. Two attempts may have the same renew time, but different lists.
 func (h *Hold) stored(r Record) int {
-	return slices.IndexFunc(h.pending, func(p pending) bool { return p.renew.Equal(r.RenewTime) })
+	return slices.IndexFunc(h.pending, func(p pending) bool {
+		return p.renew.Equal(r.RenewTime) && p.supporters.Number == r.Supporters.Number
+	})
 }
 
 // accept makes the record the state of the hold. All pending attempts end, because the API

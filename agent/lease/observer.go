@@ -19,9 +19,10 @@ type Observer struct {
 	// This standby has promised to leave the hold "promised" alone until the instant "until".
 	promised string
 	until    time.Duration
-	// number is the largest number of a list of supporters that the standby has seen in the hold "numbered".
-	numbered string
-	number   int
+	// number is the largest number of a list of supporters that the standby has seen in the hold of the last record,
+	// and longest the longest duration.
+	number  int
+	longest time.Duration
 	// record is the last state of the Lease; nil without a record. Nothing changes a record that
 	// the standby has seen.
 	record *Record
@@ -140,10 +141,10 @@ func (o *Observer) see(now time.Duration, r Record) {
 	// ([Observer.giveHeadStart]) for the earlier record ends. If a person has shortened the duration, the
 	// old head start could otherwise last longer than the new duration.
 	o.notBefore, o.headStartGiven = 0, false
-	if r.Hold != o.numbered {
-		o.numbered, o.number = r.Hold, 0
+	if r.Hold != o.last.Hold || r.Holder != o.last.Holder {
+		o.number, o.longest = 0, 0
 	}
-	o.number = max(o.number, r.Supporters.Number)
+	o.number, o.longest = max(o.number, r.Supporters.Number), max(o.longest, o.stated(0))
 	o.last, o.expiry = r, o.since+o.stated(0)
 }
 
@@ -251,11 +252,15 @@ func (o *Observer) FreeAt(fallback time.Duration) (time.Duration, bool) {
 
 // ExpiresAt returns the instant at which the last hold seen by the standby expires for this standby, unless
 // the standby sees a renewal before that. Unlike FreeAt, ExpiresAt also works while the watch is broken. A
-// supporter waits for less than the duration in the Lease, but also for its promise.
+// supporter waits for less than the duration in the Lease, but also for its promise. After a restore of etcd, the
+// Lease may state the duration from before a list that this standby has seen.
 func (o *Observer) ExpiresAt(fallback time.Duration) time.Duration {
 	wait := o.stated(fallback)
-	if o.Supports() {
+	switch {
+	case o.Supports():
 		wait = min(wait, o.Shown().Supporters.Wait)
+	case o.Shown().Supporters.Number < o.number:
+		wait = max(wait, o.longest) // the holder may have the promises of a later list
 	}
 	at := o.since + wait
 	if o.Shown().Hold == o.promised {
