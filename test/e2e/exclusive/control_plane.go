@@ -25,13 +25,11 @@ import (
 // application named "shorter", the outage is shorter than its lease allows.
 func TestHoldSurvivesOnlyShortAPIServerOutages(t *testing.T) {
 	longer := holder.Deploy(t, app.Suffering("longer"), "it kills the API server")
-	shorter := longer
-	shorter.App = app.Singleton("shorter")
 	// The outage lasts until the other application has stopped and the API server has started again.
 	shorterLease := 2 * lease.Long
-	shorter.App.Annotations[api.LeaseDurationAnnotation] = shorterLease.String()
-	app.Deploy(shorter.Space, shorter.App)
-	shorter.Before = app.AwaitRunning(longer.Space, shorter.App, space.Soon)
+	short := app.Singleton("shorter")
+	short.Annotations[api.LeaseDurationAnnotation] = shorterLease.String()
+	shorter := longer.Beside(short)
 
 	began := record.Now()
 	var up func()

@@ -46,16 +46,17 @@ func TestApplicationSurvivesTheOutageOfItsFailsafe(t *testing.T) {
 }
 
 func survive(t *testing.T, o fault.Outage, outage string, lasts time.Duration) {
-	alone := deploySafe(t, "alone", outage+",alone", 1)
+	alone := &safe{Holder: holder.Deploy(t, single("alone", outage+",alone", 1), "it stops the API server")}
 	all := []*safe{alone}
 	if !o.OneNode { // standbys that reach the API server promise nothing
-		all = append(all, deploySafe(t, "supported", outage, 3))
+		all = append(all, &safe{Holder: alone.Beside(single("supported", outage, 3))})
 	}
 	each := func(do func(*safe)) {
 		for _, s := range all {
 			do(s)
 		}
 	}
+	each((*safe).begins)
 	moved := func() bool { return slices.ContainsFunc(all, (*safe).other) }
 
 	each((*safe).ask)
@@ -78,35 +79,37 @@ func survive(t *testing.T, o fault.Outage, outage string, lasts time.Duration) {
 	end()
 	alone.Never(lease.Fault, "another application", moved)
 	each((*safe).answered)
+	for _, s := range all {
+		assert.Zero(t, s.Process(s.Before.ID).Signalled, "nobody asked it to stop")
+		app.DeletePod(s.Space, s.Victim)
+	}
 	each((*safe).released)
 }
 
 // safe is an application with a failsafe, behind a Service.
 type safe struct {
 	holder.Holder
-	failsafe api.Failsafe
 	service  *corev1.Service
 	requests *client.Client
 }
 
-// deploySafe deploys a singleton with the default lease duration, and waits until its pods are behind its Service,
-// and standbys support its holder.
-func deploySafe(t *testing.T, name, failsafe string, replicas int32) *safe {
-	t.Helper()
+// single returns a singleton with a failsafe and the default lease duration.
+func single(name, failsafe string, replicas int32) app.App {
 	a := app.Lasting(name)
 	a.Replicas = replicas
 	a.Annotations[api.FailsafeAnnotation] = failsafe
-	s := &safe{Holder: holder.Deploy(t, a, "it stops the API server")}
-	var problem string
-	s.failsafe, problem = api.ParseFailsafe(failsafe)
-	require.Empty(t, problem)
+	return a
+}
+
+// begins waits until the pods are behind a Service, and standbys support the holder.
+func (s *safe) begins() {
+	s.Helper()
 	s.service = app.Service(s.Space, s.App)
 	s.Await(space.StartTimeout, "the pods are behind the Service", s.serves)
 	s.asks() // these connections do not count: the node may learn of the Service late
-	if replicas > 1 {
+	if s.App.Replicas > 1 {
 		s.supported()
 	}
-	return s
 }
 
 // supported waits until two standbys support the holder.
@@ -157,18 +160,18 @@ func (s *safe) restarts() {
 	s.Before = next
 }
 
-// released deletes the holder after the outage, and requires that it releases the slot to the next pod.
+// released waits for the next pod after the deletion of the holder, and requires that the holder released the slot.
 func (s *safe) released() {
 	s.Helper()
-	assert.Zero(s, s.Process(s.Before.ID).Signalled, "nobody asked it to stop")
-	app.DeletePod(s.Space, s.Victim)
 	// After a restart of the API server each kubelet may learn of its pods a minute late.
 	s.Await(space.StartTimeout, "another pod runs "+s.App.Name, s.other)
 	// Without a release, a standby waits for the lease duration since the last renewal, and other pods for the
 	// duration in the Lease.
 	wait := api.DefaultLeaseDuration
-	if s.failsafe.Alone {
-		wait = s.failsafe.Stated(wait)
+	failsafe, problem := api.ParseFailsafe(s.App.Annotations[api.FailsafeAnnotation])
+	require.Empty(s, problem)
+	if failsafe.Alone {
+		wait = failsafe.Stated(wait)
 	}
 	app.VacantFor(s.Space, s.App, s.Before, wait-api.RenewPeriod(api.DefaultLeaseDuration), s.App.Name+": by a release")
 }

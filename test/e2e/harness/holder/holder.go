@@ -42,11 +42,16 @@ type Holder struct {
 func Deploy(t *testing.T, a app.App, reason string) Holder {
 	t.Helper()
 	l := cluster.NeedLab(t, reason)
-	s := space.New(t)
-	app.Deploy(s, a)
-	h := Holder{Space: s, App: a, Lab: l, Before: app.AwaitRunning(s, a, space.Soon)}
-	h.Victim = s.Pod(h.Before.Pod)
-	require.NotNil(t, h.Victim)
+	return Holder{Space: space.New(t), Lab: l}.Beside(a)
+}
+
+// Beside deploys another singleton in the same namespace, as Deploy does.
+func (h Holder) Beside(a app.App) Holder {
+	h.Helper()
+	app.Deploy(h.Space, a)
+	h.App, h.Before = a, app.AwaitRunning(h.Space, a, space.Soon)
+	h.Victim = h.Pod(h.Before.Pod)
+	require.NotNil(h, h.Victim)
 	return h
 }
 
