@@ -19,6 +19,7 @@ var long = map[string]int{
 	"TestHelmCommandsNeverStopARunningApplication":        150,
 	"TestClusterAlertsFireUntilFaultsAreRepaired":         140,
 	"TestWebhookOutageBlocksOnlyNewAnnotatedObjects":      135,
+	"TestApplicationSurvivesTheOutageOfItsFailsafe":       110,
 	"TestRecoverCommandRaisesTokensAfterARestore":         100,
 	"TestRolloutAndHandoverNeedNoWebhook":                 85,
 	"TestUninstallationKeepsDoneKeysAndVariables":         65,
