@@ -44,7 +44,8 @@ func testEvery(b api.Budget) time.Duration { return 4 * b.Renew }
 func goneAfter(b api.Budget) time.Duration { return 12 * b.Renew }
 
 // askSupporters asks each supporter that is due to be asked. Once a renewal has no answer in time, the holder asks
-// for promises, without which its deadline would come. The result is the instant of the next ask.
+// for promises, without which its deadline would come. For a hold that is to expire, it asks for none. The result is
+// the instant of the next ask.
 func (h *hold) askSupporters(ctx context.Context, s elector.State) (wake time.Duration) {
 	if h.self.Key == "" {
 		return pace.Never
@@ -52,11 +53,11 @@ func (h *hold) askSupporters(ctx context.Context, s elector.State) (wake time.Du
 	h.learnOffers(s)
 	wake = pace.Never
 	b := h.self.Budget
-	late := s.From + b.Renew + b.RequestTimeout
+	late, needed := s.From+b.Renew+b.RequestTimeout, h.needed(s)
 	for _, id := range slices.Sorted(maps.Keys(h.supporters)) {
 		one := h.supporters[id]
 		lasts, at := time.Duration(0), one.asked+testEvery(b)
-		if slices.Contains(s.Required, id) {
+		if needed && slices.Contains(s.Required, id) {
 			if h.now >= late {
 				lasts, at = b.Duration, one.asked+askEvery(b)
 			} else {
