@@ -191,12 +191,15 @@ func (s *state) promise(now time.Duration, message string) (answer string) {
 		return ""
 	}
 	r, last := s.claim.Record(s.config.Slots[0]), &s.supporting
+	if s.self.Mine(r) {
+		return ""
+	}
 	expected := promise.Expected{By: r.Supporters.Key, To: s.self.Key, Hold: r.Hold}
 	if expected.By == last.by {
 		expected.After = last.number
 	}
 	a, ok := expected.Ask(message)
-	if !ok || s.self.Mine(r) {
+	if !ok {
 		return ""
 	}
 	last.by, last.number = expected.By, a.Number

@@ -12,6 +12,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -76,16 +77,29 @@ func TestProbesAreAnsweredDespiteThousandsOfConnections(t *testing.T) {
 		"silent":            "",
 		"half a request":    "GET /probe/app/liveness HTTP/1.1\r\nHost: ",
 		"hanging in probes": "GET /hang HTTP/1.1\r\nHost: agent\r\n\r\n",
+		"asking":            "POST /support HTTP/1.1\r\nHost: agent\r\nContent-Length: 3\r\n\r\nask",
+		"asking slowly":     "POST /support HTTP/1.1\r\nHost: agent\r\nContent-Length: 500\r\n\r\nask",
+		"asking for ever":   "POST /support HTTP/1.1\r\nHost: agent\r\nTransfer-Encoding: chunked\r\n\r\n1ff\r\n" + strings.Repeat("a", 511),
 	} {
 		t.Run(name, func(t *testing.T) {
 			ended := make(chan struct{})
 			defer close(ended)
+			hangs := func(ctx context.Context) {
+				select {
+				case <-ended:
+				case <-ctx.Done():
+				}
+			}
+			loop := answerer(func(ctx context.Context, _ string) (string, error) {
+				hangs(ctx)
+				return "", errors.New("no time")
+			})
 			address := listening(t, func(w http.ResponseWriter, r *http.Request) {
-				if r.URL.Path == "/hang" {
-					select {
-					case <-ended:
-					case <-r.Context().Done():
-					}
+				switch r.URL.Path {
+				case "/hang":
+					hangs(r.Context())
+				case supportPath:
+					loop.ServeHTTP(w, r)
 				}
 			})
 			before := inUse()

@@ -62,7 +62,7 @@ func (a answerer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // asker sends messages to other pods. It keeps no connection, because it seldom sends any, and asks no proxy.
 var asker = http.Client{
-	Transport:     &http.Transport{DisableKeepAlives: true, MaxResponseHeaderBytes: scrapeHeader},
+	Transport:     &http.Transport{DisableKeepAlives: true, DisableCompression: true, MaxResponseHeaderBytes: scrapeHeader},
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 }
 
