@@ -171,6 +171,30 @@ func TestMetricCountsLateRenewals(t *testing.T) {
 	}
 }
 
+// The alerts about late renewals and about vacant slots read these metrics.
+func TestOutageThatSupportersBridgeCountsAsNoTrouble(t *testing.T) {
+	for name, begin := range everywhere {
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			n := supported(w, "a", "b", "c", "d")
+			a := n.pods["a"]
+			w.pass(time.Minute)
+			assert.EqualValues(t, 2, a.metric("metaparticle_supporters"))
+			n.all(begin)
+			for range 60 {
+				w.pass(5 * time.Second)
+				assert.Greater(t, a.metric("metaparticle_deadline_seconds"), 10.0, "the drain begins later")
+				for _, p := range n.pods {
+					require.Zero(t, p.metric("metaparticle_vacant_seconds"))
+				}
+			}
+			n.all(over)
+			w.pass(time.Minute)
+			assert.Zero(t, a.metric("metaparticle_renewals_late_total"))
+			assert.EqualValues(t, 2, a.metric("metaparticle_supporters"))
+		}))
+	}
+}
+
 func TestMetricLabelContainsThePodsWorkload(t *testing.T) {
 	simulate(t, func(w *world) {
 		assert.EqualValues(t, 1, w.start("a").metric(`metaparticle_workload_info{workload="Deployment/biller"}`))
