@@ -27,10 +27,10 @@ type Hold struct {
 	// pending are the unanswered attempts, the earliest first. All of them replace the version in
 	// the field "record", so the API server can store at most one of them.
 	pending []pending
-	// promises has, for each supporter, the instant until which it takes nothing. The field "settled" reports
-	// that the API server has refused a change of the list, which then stays.
+	// promises has, for each supporter, the instant until which it takes nothing. The field "settled" is the
+	// instant until which the list stays, because the API server has refused its change.
 	promises map[string]time.Duration
-	settled  bool
+	settled  time.Duration
 }
 
 // pending is an attempt that the API server has not answered yet.
@@ -194,12 +194,12 @@ func (h *Hold) ExpiresAt() time.Duration { return h.from + h.self.Budget.Longest
 
 // Renew returns the next attempt, which the caller sends at the instant "now". The attempt is
 // pending from then on. The argument "supporters" has the IDs of the standbys that are to support this pod. While
-// an attempt has no answer, and after the API server has refused a list, the list stays as it is.
+// an attempt has no answer, and for a while after the API server has refused a list, the list stays as it is.
 func (h *Hold) Renew(now time.Duration, wall time.Time, profile Profile, supporters []string) Attempt {
 	next := h.record
 	next.RenewTime = distinctTime(h.record.RenewTime, wall)
 	next.AcquireTime = h.acquired
-	next.Supporters = h.list(supporters)
+	next.Supporters = h.list(now, supporters)
 	next.Duration = h.self.Budget.Duration
 	if len(next.Supporters.IDs) > 0 {
 		next.Duration = h.self.Budget.Supported
@@ -214,12 +214,12 @@ func (h *Hold) Renew(now time.Duration, wall time.Time, profile Profile, support
 }
 
 // list returns the list of the next attempt.
-func (h *Hold) list(ids []string) api.Supporters {
+func (h *Hold) list(now time.Duration, ids []string) api.Supporters {
 	last := h.record.Supporters
 	next := h.self.unsupported(last.Number + 1)
 	next.IDs = ids
 	switch n := len(h.pending); {
-	case h.settled, next.Equal(last) && n == 0:
+	case now < h.settled, next.Equal(last) && n == 0:
 		return last
 	case n > 0:
 		return h.pending[n-1].supporters
@@ -227,11 +227,15 @@ func (h *Hold) list(ids []string) api.Supporters {
 	return next
 }
 
-// Refused remembers that the API server has refused the attempt. If the attempt would have changed the list, an
-// older policy on Leases may be the reason.
+// settles is the time for which a list stays after the API server has refused its change. An older policy on Leases
+// refuses each change. But an API server that has just begun refuses requests only until it knows the pod's rights.
+const settles = 10 * time.Minute
+
+// Refused remembers that the API server has refused the attempt. If the attempt would have changed the list, the list
+// may be the reason.
 func (h *Hold) Refused(a Attempt) {
 	if a.Record.Version == h.record.Version && a.Record.Supporters.Number != h.record.Supporters.Number {
-		h.settled = true
+		h.settled = a.Sent + settles
 	}
 }
 

@@ -81,13 +81,17 @@ func TestDeadlineIsSafeForEachListThatMayBeStored(t *testing.T) {
 	assert.Greater(t, next.Record.Supporters.Number, last.Record.Supporters.Number)
 }
 
-func TestListStaysOnceItsChangeWasRefused(t *testing.T) {
+func TestListStaysForAWhileOnceItsChangeWasRefused(t *testing.T) {
 	h := listing(t, one)
 	h.Refused(h.Renew(at(105), wall.Add(time.Second), profile, []string{one, two}))
 	again := h.Renew(at(106), wall.Add(2*time.Second), profile, []string{one, two})
 	assert.Equal(t, []string{one}, again.Record.Supporters.IDs)
 	store(t, h, again)
-	assert.Equal(t, []string{one}, h.Renew(at(107), wall.Add(3*time.Second), profile, nil).Record.Supporters.IDs)
+	again = h.Renew(at(107), wall.Add(3*time.Second), profile, nil)
+	assert.Equal(t, []string{one}, again.Record.Supporters.IDs)
+	store(t, h, again)
+	later := h.Renew(at(106)+settles, wall.Add(4*time.Second), profile, []string{two})
+	assert.Equal(t, []string{two}, later.Record.Supporters.IDs, "perhaps the API server knew no rights at that time")
 }
 
 func TestOnlyARefusedChangeSettlesTheList(t *testing.T) {
