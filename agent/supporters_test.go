@@ -25,6 +25,7 @@ import (
 // peers is a network of pods, in which messages take no time.
 type peers struct {
 	*world
+	mu sync.Mutex // guards all fields, and the pods of the world, in which tests change something only in change
 	// deaf has the pods that get no message.
 	deaf map[string]bool
 	// asks are the messages that have arrived, the last one at the pod "asked", and answer changes an answer if it is set.
@@ -51,6 +52,8 @@ func supported(w *world, names ...string) *peers {
 }
 
 func (n *peers) start(name string) *pod {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	return n.world.start(name, func(c *Config) {
 		c.Failsafe = api.Failsafe{Outage: 10 * time.Minute}
 		c.Contact = netip.AddrPortFrom(netip.MustParseAddr(c.PodIP), 15090)
@@ -58,24 +61,37 @@ func (n *peers) start(name string) *pod {
 	})
 }
 
+func (n *peers) change(f func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	f()
+}
+
 func (n *peers) ask(from string) func(ctx context.Context, to netip.AddrPort, message string) (string, error) {
 	return func(ctx context.Context, to netip.AddrPort, message string) (string, error) {
+		n.mu.Lock()
+		var asked *Agent
+		stranger := n.strangers
 		for name, p := range n.pods {
-			if p.config.Contact != to || n.deaf[name] || n.deaf[from] || p.gone() {
-				continue
+			if p.config.Contact == to && !n.deaf[name] && !n.deaf[from] && !p.gone() {
+				assert.NotEqual(n.t, from, name, "a pod that asks itself")
+				n.asks, n.asked, asked = append(n.asks, message), name, p.agent
 			}
-			assert.NotEqual(n.t, from, name, "a pod that asks itself")
-			n.asks, n.asked = append(n.asks, message), name
-			answer, err := p.agent.Answer(ctx, message)
-			if n.answer != nil {
-				answer = n.answer(answer)
-			}
-			return answer, err
 		}
-		if n.strangers != nil {
-			return n.strangers(ctx, to, message)
+		n.mu.Unlock()
+		switch {
+		case asked == nil && stranger == nil:
+			return "", errors.New("no route")
+		case asked == nil:
+			return stranger(ctx, to, message)
 		}
-		return "", errors.New("no route")
+		answer, err := asked.Answer(ctx, message)
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if n.answer != nil {
+			answer = n.answer(answer)
+		}
+		return answer, err
 	}
 }
 
@@ -173,11 +189,11 @@ func TestSupporterTakesTheSlotOfADeadHolder(t *testing.T) {
 				n.pods[c.deaf].kill()
 				d := n.start("d")
 				d.connect("s1")
-				n.deaf["d"] = true
+				n.change(func() { n.deaf["d"] = true })
 				w.pass(3 * time.Second)
 			}
 			n.pods["a"].kill()
-			delete(n.pods, "a")
+			n.change(func() { delete(n.pods, "a") })
 			took := w.within(c.most, "another pod runs", func() bool { return len(n.runs()) > 0 })
 			assert.GreaterOrEqual(w.t, took, c.least)
 		}))
@@ -201,26 +217,30 @@ func TestHolderThatAloneIsCutOffHandsOver(t *testing.T) {
 // What ends a ride does it by a drain, before anybody could take the slot.
 func TestRideEndsWithASupporter(t *testing.T) {
 	for name, ends := range map[string]func(n *peers){
-		"it is silent": func(n *peers) { n.deaf["b"] = true },
+		"it is silent": func(n *peers) { n.change(func() { n.deaf["b"] = true }) },
 		"its agent restarts": func(n *peers) {
 			n.pods["b"].kill()
 			n.start("b")
 		},
 		"another key signs": func(n *peers) {
 			other := promise.NewKey(n.pods["a"].config.Random)
-			n.answer = func(string) string {
-				a, _ := promise.Expected{By: n.list().Key, To: n.pods[n.asked].agent.state.self.Key, Hold: n.holdID()}.Ask(n.asks[len(n.asks)-1])
-				return other.Promise(a)
-			}
+			n.change(func() {
+				n.answer = func(string) string {
+					a, _ := promise.Expected{By: n.list().Key, To: n.pods[n.asked].agent.state.self.Key, Hold: n.holdID()}.Ask(n.asks[len(n.asks)-1])
+					return other.Promise(a)
+				}
+			})
 		},
 		"it repeats an old promise": func(n *peers) {
 			last := ""
-			n.answer = func(answer string) string {
-				if last == "" {
-					last = answer
+			n.change(func() {
+				n.answer = func(answer string) string {
+					if last == "" {
+						last = answer
+					}
+					return last
 				}
-				return last
-			}
+			})
 		},
 	} {
 		t.Run(name, simulated(func(t *testing.T, w *world) {
