@@ -128,7 +128,7 @@ func (h *hold) listed() (ids []string) {
 // sendAsk asks a standby to take nothing for the given time; zero for a mere test.
 func (h *hold) sendAsk(ctx context.Context, id string, of supporter, lasts time.Duration) {
 	asked := h.now
-	a := promise.Ask{To: of.Key, Hold: h.id, Number: int64(asked), For: lasts}
+	a := promise.Ask{To: id, Hold: h.id, Number: int64(asked), For: lasts}
 	message := h.key.Ask(a)
 	h.group.Go(func() {
 		bounded, cancel := context.WithTimeout(ctx, askEvery(h.self.Budget))
@@ -194,7 +194,7 @@ func (s *state) promise(now time.Duration, message string) (answer string) {
 	if s.self.Mine(r) {
 		return ""
 	}
-	expected := promise.Expected{By: r.Supporters.Key, To: s.self.Key, Hold: r.Hold}
+	expected := promise.Expected{By: r.Supporters.Key, To: api.SupporterID(s.self.Identity, s.self.Key), Hold: r.Hold}
 	if expected.By == last.by {
 		expected.After = last.number
 	}

@@ -95,6 +95,9 @@ func (n *peers) ask(from string) func(ctx context.Context, to netip.AddrPort, me
 	}
 }
 
+// supporterID returns the ID of the pod's present agent process.
+func (p *pod) supporterID() string { return api.SupporterID(p.identity(), p.agent.state.self.Key) }
+
 // gone reports whether the pod's agent process has ended.
 func (p *pod) gone() bool { return len(p.done) > 0 }
 
@@ -226,7 +229,7 @@ func TestRideEndsWithASupporter(t *testing.T) {
 			other := promise.NewKey(n.pods["a"].config.Random)
 			n.change(func() {
 				n.answer = func(string) string {
-					a, _ := promise.Expected{By: n.list().Key, To: n.pods[n.asked].agent.state.self.Key, Hold: n.holdID()}.Ask(n.asks[len(n.asks)-1])
+					a, _ := promise.Expected{By: n.list().Key, To: n.pods[n.asked].supporterID(), Hold: n.holdID()}.Ask(n.asks[len(n.asks)-1])
 					return other.Promise(a)
 				}
 			})
@@ -280,22 +283,23 @@ func TestStandbyPromisesOnlyToItsHolder(t *testing.T) {
 		n := supported(w, "a", "b")
 		a, b := n.pods["a"], n.pods["b"]
 		other := promise.NewKey(a.config.Random)
-		hold, key, to := w.holdID(), a.agent.state.key, b.agent.state.self.Key
+		hold, key, to := w.holdID(), a.agent.state.key, b.supporterID()
 		number := int64(w.clock()) + int64(time.Hour)
 		for name, message := range map[string]string{
-			"another key":  other.Ask(promise.Ask{To: to, Hold: hold, Number: number}),
-			"another hold": key.Ask(promise.Ask{To: to, Hold: "h0", Number: number}),
-			"to another":   key.Ask(promise.Ask{To: other.Public(), Hold: hold, Number: number + 1}),
-			"an old ask":   n.asks[len(n.asks)-1],
-			"too long":     key.Ask(promise.Ask{To: to, Hold: hold, Number: number, For: 751 * time.Second}),
-			"no message":   "",
+			"another key":                other.Ask(promise.Ask{To: to, Hold: hold, Number: number}),
+			"another hold":               key.Ask(promise.Ask{To: to, Hold: "h0", Number: number}),
+			"to another":                 key.Ask(promise.Ask{To: a.supporterID(), Hold: hold, Number: number + 1}),
+			"to a pod with a stolen key": key.Ask(promise.Ask{To: api.SupporterID("x_u", b.agent.state.self.Key), Hold: hold, Number: number + 1}),
+			"an old ask":                 n.asks[len(n.asks)-1],
+			"too long":                   key.Ask(promise.Ask{To: to, Hold: hold, Number: number, For: 751 * time.Second}),
+			"no message":                 "",
 		} {
 			ctx, cancel := context.WithTimeout(w.t.Context(), time.Second)
 			_, err := b.agent.Answer(ctx, message)
 			require.ErrorIs(t, err, errPromisesNothing, name)
 			cancel()
 		}
-		_, err := a.agent.Answer(w.t.Context(), key.Ask(promise.Ask{To: a.agent.state.self.Key, Hold: hold, Number: number + 1}))
+		_, err := a.agent.Answer(w.t.Context(), key.Ask(promise.Ask{To: a.supporterID(), Hold: hold, Number: number + 1}))
 		require.ErrorIs(t, err, errPromisesNothing, "a holder")
 		answer, err := b.agent.Answer(w.t.Context(), key.Ask(promise.Ask{To: to, Hold: hold, Number: number + 1}))
 		require.NoError(t, err)
@@ -340,7 +344,7 @@ func TestHolderBoundsItsAsksDespiteAFloodOfOffers(t *testing.T) {
 					<-ctx.Done()
 					return "", ctx.Err()
 				}
-				a, ok := promise.Expected{By: before.Key, To: key.Public(), Hold: n.holdID()}.Ask(message)
+				a, ok := promise.Expected{By: before.Key, To: api.SupporterID("x_u", key.Public()), Hold: n.holdID()}.Ask(message)
 				assert.True(t, ok)
 				return key.Promise(a), nil
 			}

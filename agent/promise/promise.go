@@ -43,8 +43,8 @@ const (
 
 // Ask asks for a promise.
 type Ask struct {
-	// To is the public key of the process that is asked. It is signed, but not sent: whoever else gets the message
-	// cannot make another process answer it.
+	// To is the ID of the supporter that is asked ([api.SupporterID]). It is signed, but not sent: whoever else gets
+	// the message cannot make another process answer it, and no pod can offer another pod's key as its own.
 	To string
 	// Hold is the hold that the standby is to leave alone.
 	Hold string
@@ -66,8 +66,8 @@ func (a Ask) signs(what string) string { return what + a.To + " " + a.text() }
 // Ask returns the message that asks.
 func (k Key) Ask(a Ask) (message string) { return a.text() + " " + k.sign(a.signs(asks)) }
 
-// Expected describes the messages that a standby reads: those by the process with the public key By to the one with
-// the key To, about the hold, with a number above After.
+// Expected describes the messages that a standby reads: those by the process with the public key By to the
+// supporter To, about the hold, with a number above After.
 type Expected struct {
 	By, To, Hold string
 	After        int64

@@ -13,14 +13,17 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// toHolder and toStandby are the IDs of the two processes.
+const toHolder, toStandby = "a_u/01", "b_u/02"
+
 func keys() (holder, standby Key) {
 	return NewKey(rand.NewPCG(1, 1)), NewKey(rand.NewPCG(2, 1))
 }
 
 func TestStandbyPromisesWhatTheHolderAsks(t *testing.T) {
 	holder, standby := keys()
-	asked := Ask{To: standby.Public(), Hold: "h1", Number: 7, For: 30 * time.Second}
-	got, ok := Expected{By: holder.Public(), To: standby.Public(), Hold: "h1", After: 6}.Ask(holder.Ask(asked))
+	asked := Ask{To: toStandby, Hold: "h1", Number: 7, For: 30 * time.Second}
+	got, ok := Expected{By: holder.Public(), To: toStandby, Hold: "h1", After: 6}.Ask(holder.Ask(asked))
 	require.True(t, ok)
 	assert.Equal(t, asked, got)
 	assert.True(t, asked.Promised(standby.Promise(got), standby.Public()))
@@ -28,8 +31,8 @@ func TestStandbyPromisesWhatTheHolderAsks(t *testing.T) {
 
 func TestStandbyReadsOnlyWhatItExpects(t *testing.T) {
 	holder, standby := keys()
-	asked := Ask{To: standby.Public(), Hold: "h1", Number: 7, For: 30 * time.Second}
-	expected := Expected{By: holder.Public(), To: standby.Public(), Hold: "h1", After: 6}
+	asked := Ask{To: toStandby, Hold: "h1", Number: 7, For: 30 * time.Second}
+	expected := Expected{By: holder.Public(), To: toStandby, Hold: "h1", After: 6}
 	message := holder.Ask(asked)
 	words := strings.Fields(message)
 	signature := words[3]
@@ -37,7 +40,7 @@ func TestStandbyReadsOnlyWhatItExpects(t *testing.T) {
 		expected Expected
 		message  string
 	}{
-		"to another process":        {Expected{expected.By, holder.Public(), "h1", 6}, message},
+		"to another process":        {Expected{expected.By, toHolder, "h1", 6}, message},
 		"of another process":        {Expected{standby.Public(), expected.To, "h1", 6}, message},
 		"of nobody":                 {Expected{"", expected.To, "h1", 6}, message},
 		"of a short key":            {Expected{expected.By[2:], expected.To, "h1", 6}, message},
@@ -62,13 +65,13 @@ func TestStandbyReadsOnlyWhatItExpects(t *testing.T) {
 
 func TestAnswerCountsOnlyForItsAsk(t *testing.T) {
 	holder, standby := keys()
-	to := standby.Public()
+	to := toStandby
 	asked := Ask{To: to, Hold: "h1", Number: 7, For: 30 * time.Second}
 	for name, answer := range map[string]string{
 		"an earlier ask":        standby.Promise(Ask{To: to, Hold: "h1", Number: 6, For: 30 * time.Second}),
 		"another hold":          standby.Promise(Ask{To: to, Hold: "h2", Number: 7, For: 30 * time.Second}),
 		"a shorter time":        standby.Promise(Ask{To: to, Hold: "h1", Number: 7, For: 20 * time.Second}),
-		"an ask to another":     standby.Promise(Ask{To: holder.Public(), Hold: "h1", Number: 7, For: 30 * time.Second}),
+		"an ask to another":     standby.Promise(Ask{To: toHolder, Hold: "h1", Number: 7, For: 30 * time.Second}),
 		"another process":       holder.Promise(asked),
 		"the ask itself":        strings.Fields(holder.Ask(asked))[3],
 		"a part of the promise": standby.Promise(asked)[:64],
@@ -83,7 +86,7 @@ func TestAnswerCountsOnlyForItsAsk(t *testing.T) {
 
 func FuzzAsk(f *testing.F) {
 	holder, standby := keys()
-	to := standby.Public()
+	to := toStandby
 	f.Add(holder.Ask(Ask{To: to, Hold: "h1", Number: 7, For: time.Second}))
 	f.Add(standby.Ask(Ask{To: to, Hold: "h1", Number: 7}))
 	f.Add("h1 7 1000 00")
