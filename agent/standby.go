@@ -37,6 +37,7 @@ func (s standby) run(ctx context.Context) (*hold, error) {
 		s.waits.learn(s.now, views)
 		s.waits.skipIfBusy(s.now, views)
 		facts := s.facts(views, d.standing)
+		s.supporting.competes = facts.Compete
 		s.metrics.Vacant(s.vacant(facts, views))
 		wake := s.act(ctx, facts, d)
 		switch state := s.claim.State(); state.Stage {

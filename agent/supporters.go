@@ -161,6 +161,8 @@ type supporting struct {
 	number int64
 	// asked is the instant of the last ask for a promise; zero for none.
 	asked time.Duration
+	// competes reports that this pod could start the application if the slot were free.
+	competes bool
 	// writes reports that a write is under way, the last of which began at the instant "began". Since the instant
 	// "since" all writes have been stored in time; zero if the last one was not. The last answer came at "wrote".
 	writes              bool
@@ -203,6 +205,9 @@ func (s *state) promise(now time.Duration, message string) (answer string) {
 		return ""
 	}
 	last.by, last.number = expected.By, a.Number
+	if a.For == 0 && !s.maySupport(now, s.claim.Views()[0]) {
+		return ""
+	}
 	if a.For > 0 {
 		if now >= last.asked+s.self.Budget.Duration {
 			last.since = 0 // nobody has asked, so this pod has written nothing
@@ -258,9 +263,15 @@ func (s *state) offer(hold string) api.Word {
 	}
 }
 
+// maySupport reports whether this pod could take the slot if its holder died now. All pods that are no supporters
+// wait for the whole Lease. In an outage of the API server the supporters stay as they are.
+func (s *state) maySupport(now time.Duration, v elector.View) bool {
+	return s.supporting.competes && now < v.Heard+s.self.Budget.Duration
+}
+
 // offers reports whether this pod offers to support the holder, which has no two supporters yet.
 func (s *state) offers(v elector.View) bool {
 	list := v.Record.Supporters
 	id := api.SupporterID(s.self.Identity, s.self.Key)
-	return s.self.Key != "" && list.Key != "" && len(list.IDs) < api.MostSupporters && !list.Has(id)
+	return s.self.Key != "" && list.Key != "" && len(list.IDs) < api.MostSupporters && !list.Has(id) && s.maySupport(s.now, v)
 }

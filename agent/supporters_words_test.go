@@ -41,3 +41,28 @@ func TestHoldThatNeedsNoRenewalWantsNoPromise(t *testing.T) {
 		assert.Less(t, took, 37*time.Second)
 	})
 }
+
+// A dead holder's supporters must be able to take the slot, because the others wait for the whole Lease.
+func TestOnlyPodsThatCanTakeTheSlotSupportItsHolder(t *testing.T) {
+	for name, unable := range map[string]func(n *peers, p *pod){
+		"they cannot start the application": func(*peers, *pod) {},
+		"they do not reach the API server": func(n *peers, p *pod) {
+			p.connect("s1")
+			n.within(time.Minute, "it supports the holder", func() bool { return n.list().Has(api.SupporterID(p.identity(), p.agent.state.self.Key)) })
+			p.link.set(func(l *link) { l.cut = true })
+		},
+	} {
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			n := supported(w, "a")
+			for _, name := range []string{"b", "c"} {
+				unable(n, n.start(name))
+			}
+			w.pass(time.Minute)
+			d := n.start("d")
+			d.connect("s1")
+			w.pass(2 * time.Minute)
+			n.pods["a"].kill()
+			w.within(37*time.Second, "d runs", func() bool { return d.running("s1") })
+		}))
+	}
+}
