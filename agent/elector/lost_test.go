@@ -208,3 +208,30 @@ func TestPodStandsAsideBrieflyDespiteLongLeases(t *testing.T) {
 	}
 	assert.Fail(t, "the pod does not try again", "it stood back at %v", backAt)
 }
+
+// The API server may store a write after its sender has given up, and also after a read that shows the Lease as it
+// was. Until the Lease has another version, the pod may still take the slot by that write.
+func TestPodThatMayStillTakeTheSlotPromisesNothing(t *testing.T) {
+	c, f, free := claimOfOneSlot(t)
+	held := free
+	held.Holder, held.Hold, held.Duration = "b_u", "4711", 750*time.Second
+	held.Supporters = api.Supporters{Wait: 30 * time.Second, Key: "k", IDs: []string{api.SupporterID("a_u", "")}}
+	only(t, c, 0, f, Look).Read(0, held)
+	const lasts = time.Second
+	assert.True(t, c.Promise(0, "4711", lasts))
+	assert.False(t, c.Promise(0, "4712", lasts), "another hold")
+
+	now := 40 * time.Second
+	take := only(t, c, now, f, Acquire)
+	assert.False(t, c.Promise(now, "4711", lasts), "the write is under way")
+	require.Error(t, c.answered(now, take, Answer{Err: errors.New("timeout")}))
+	assert.False(t, c.Promise(now, "4711", lasts), "its answer is lost")
+	now += 5 * time.Second
+	only(t, c, now, f, Look).Read(now, held)
+	assert.False(t, c.Promise(now, "4711", lasts), "it may still be stored")
+
+	renewed := held
+	renewed.Version, renewed.RenewTime = "9", time.Unix(9, 0)
+	c.need.slots[0].view.Read(now, renewed)
+	assert.True(t, c.Promise(now, "4711", lasts), "it cannot be stored any more")
+}
