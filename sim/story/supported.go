@@ -21,9 +21,16 @@ type supported struct {
 }
 
 func newSupported(w *world.World) *supported {
-	r, t, replicas := newRide(w, []int{2, 2, 3})
+	r, t, replicas := newRide(w, []int{2, 2, 3, 3, 4})
+	w.NewNode("node-4")
 	r.templates, r.replicas[t.Workload], r.slots = []world.Template{t}, replicas, t.Slots
 	r.longest, r.grace = t.Stated(), t.Grace
+	if brief := t; engine.Chance(w.Rng, .3) { // as after a change of the lease duration
+		brief.Duration = (t.Duration * 2 / 3).Truncate(time.Second)
+		if brief.Duration >= api.MinLeaseDuration {
+			w.NewPod(brief, w.Nodes[0])
+		}
+	}
 	r.refill() // one pod on each node
 	w.NewEnroller("enroll-1")
 	brief := *r.workloads
@@ -43,6 +50,7 @@ func (s *supported) run() {
 		return
 	}
 	steps := []func() bool{s.outlasts, s.dies, s.dies, s.isCutOff, s.isCutOff, s.parts, s.lapses}
+	steps = append(steps, s.rare()...)
 	for kind := range outages {
 		steps = append(steps, func() bool { return s.ridesOn(kind) })
 	}
@@ -185,7 +193,20 @@ func (s *supported) isCutOff() bool {
 		c := s.Checks.Holder(rolled)
 		s.hurry(c)
 		s.Channel.Slow = engine.Pick(s.Rng, []float64{0, 0, .3})
-		c.Pod().Node.CutAPI(true, engine.Chance(s.Rng, .5))
+		n := c.Pod().Node
+		n.CutAPI(true, engine.Chance(s.Rng, .5))
+		if engine.Chance(s.Rng, .3) {
+			n.Part(s.pod(engine.Pick(s.Rng, s.list().Names())).Node) // one supporter hears no ask
+		}
+		for range s.Rng.IntN(4) {
+			begin, last := engine.Between(s.Rng, time.Millisecond, s.budget.Duration), engine.Between(s.Rng, time.Millisecond, s.budget.Duration/2)
+			s.After(begin, func() {
+				if a := c.Pod().Agent(); a != nil && !a.FrozenAlone {
+					a.FreezeAlone()
+					s.After(last, a.ThawAlone)
+				}
+			})
+		}
 	})
 }
 

@@ -10,6 +10,10 @@ import (
 	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 )
 
+// Restorer is the author of a write that brings back an earlier state of a Lease in the same hold. Each standby must
+// have seen a state since then, because a new pod would believe the earlier one.
+const Restorer = "restorer"
+
 // passing means that a reader takes a slot although another pod has had the intent for a while.
 const passing = "passing"
 
@@ -57,6 +61,9 @@ func (l *checks) leaseStored(by, slot string, sent time.Duration, before, after 
 		r := renewal{At: l.Now(), duration: time.Duration(is.DurationSeconds) * time.Second}
 		if r.early = r.duration; len(SupportersOf(is).IDs) > 0 {
 			r.early = SupportersOf(is).Wait
+		}
+		if by == Restorer {
+			r.duration = max(r.duration, l.Renewals[Key(slot, is.Holder, hold)].duration)
 		}
 		l.Renewals[Key(slot, is.Holder, hold)] = r
 		if acquires {
