@@ -120,6 +120,7 @@ test: ## Run the tests that each commit must pass: lint, unit, simulation, end t
 soak: ## Run what proves a promise again, or takes long, before a release: 1,000 seeds, the race detector everywhere, every end-to-end test and fault.
 	$(MAKE) lint race
 	$(MAKE) sim SEEDS=1000 DRAWN=100 ENROLLED=100 RACED=40
+	go test -count=1 -timeout 24h ./sim -run '(Outages|Supporters)BreakNoInvariant' -seeds=10000 -random=0
 	$(MAKE) e2e FAULTS=every
 	$(MAKE) lab laptop
 
