@@ -32,6 +32,9 @@ type peers struct {
 	asks   []string
 	asked  string
 	answer func(answer string) string
+	// times are the instants at which the asks have arrived, and an answer is on its way for the time "takes".
+	times []time.Duration
+	takes time.Duration
 	// strangers answers for all addresses of no pod.
 	strangers func(ctx context.Context, to netip.AddrPort, message string) (string, error)
 }
@@ -71,11 +74,12 @@ func (n *peers) ask(from string) func(ctx context.Context, to netip.AddrPort, me
 	return func(ctx context.Context, to netip.AddrPort, message string) (string, error) {
 		n.mu.Lock()
 		var asked *Agent
-		stranger := n.strangers
+		stranger, takes := n.strangers, n.takes
 		for name, p := range n.pods {
 			if p.config.Contact == to && !n.deaf[name] && !n.deaf[from] && !p.gone() {
 				assert.NotEqual(n.t, from, name, "a pod that asks itself")
 				n.asks, n.asked, asked = append(n.asks, message), name, p.agent
+				n.times = append(n.times, n.clock())
 			}
 		}
 		n.mu.Unlock()
@@ -86,6 +90,7 @@ func (n *peers) ask(from string) func(ctx context.Context, to netip.AddrPort, me
 			return stranger(ctx, to, message)
 		}
 		answer, err := asked.Answer(ctx, message)
+		<-time.After(takes)
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		if n.answer != nil {
@@ -158,6 +163,29 @@ func TestApplicationSurvivesAnOutageByPromises(t *testing.T) {
 			}))
 		}
 	}
+}
+
+// The standby counts from the receipt of the ask, so the holder counts from before that, however late the answer is.
+func TestPromiseCountsFromTheAsk(t *testing.T) {
+	simulate(t, func(w *world) {
+		n := supported(w, "a", "b")
+		a := n.pods["a"]
+		n.change(func() { n.takes = 1500 * time.Millisecond })
+		w.pass(time.Minute)
+		n.all(func(l *link) { l.cut = true })
+		w.pass(10 * time.Second)
+		began := w.clock()
+		w.pass(time.Minute)
+		require.True(t, a.running("s1"))
+		prolonged := 0
+		for _, g := range a.gates.given() {
+			if asked := g.Deadline - 25*time.Second; asked > began {
+				prolonged++
+				assert.Contains(t, n.times, asked)
+			}
+		}
+		assert.Greater(t, prolonged, 20, "a promise every two seconds")
+	})
 }
 
 func TestApplicationStopsOnceTheLongLeaseEnds(t *testing.T) {
