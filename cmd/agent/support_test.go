@@ -131,7 +131,7 @@ func TestAskEndsInTimeWhateverAnswers(t *testing.T) {
 			assert.Less(t, time.Since(began), 10*time.Second)
 			runtime.ReadMemStats(&after)
 			assert.LessOrEqual(t, len(answer), longestMessage)
-			assert.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(1<<20))
+			assert.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(8<<20)) // the race detector needs some, too
 		})
 	}
 }
