@@ -99,5 +99,5 @@ func (a *Agent) ExecProbes() http.Handler { return a.state.probes.ExecHandler() 
 
 // Answer answers a message that another pod of the slot has sent to this pod's contact.
 func (a *Agent) Answer(ctx context.Context, message string) (answer string, err error) {
-	return a.state.answerHolder(ctx, message)
+	return a.state.supporting.answer(ctx, message)
 }

@@ -53,6 +53,8 @@ type hold struct {
 	turn  turn.HolderDecision
 	// ride decides whether a planned end waits for the API server.
 	ride ride
+	// supporters are the standbys that have offered to support the hold, by their IDs.
+	supporters map[string]*supporter
 	// leaving has the decisions about how the pod leaves its Services before the hold ends.
 	leaving leaving
 }
@@ -60,7 +62,7 @@ type hold struct {
 // newHold returns the hold of the slots that the claim has acquired or resumed. The caller begins the
 // hold by [hold.begin].
 func newHold(s *state, claimed elector.State) *hold {
-	h := &hold{state: s, id: claimed.Hold, slots: slotsOf(claimed), since: s.now, resumed: claimed.Resumed}
+	h := &hold{state: s, id: claimed.Hold, slots: slotsOf(claimed), since: s.now, resumed: claimed.Resumed, supporters: map[string]*supporter{}}
 	h.turns = turn.HolderFacts{
 		ID: h.id, Since: h.since, Resumed: h.resumed, Rollout: slotOf(h.record()).Rollout,
 		YieldAfter: s.config.YieldAfter, Prefers: s.config.Prefer == PrefersOthers,
@@ -88,7 +90,6 @@ func (h *hold) begin() {
 	// A yield that was requested before this hold began does not count.
 	h.yielding = false
 	h.rollout.heard = heard{}
-	h.supporters = map[string]*supporter{}
 }
 
 // record returns the Lease of the first slot; the zero value for a hold without slots.
@@ -153,7 +154,7 @@ func (h *hold) decide(ctx context.Context, s elector.State) time.Duration {
 // says since when the application serves. Then act shows the status. The result is the instant of the
 // next action.
 func (h *hold) act(ctx context.Context, s elector.State) time.Duration {
-	wake := min(h.askSupporters(ctx, s), h.driveStarts(ctx, s), h.grantWaiting(s))
+	wake := min(asking{h}.ask(ctx, s), h.driveStarts(ctx, s), h.grantWaiting(s))
 	if h.needed(s) {
 		h.learnServing(s)
 	}
@@ -305,7 +306,7 @@ func (h *hold) needed(s elector.State) bool {
 func (h *hold) renew(ctx context.Context, s elector.State, guard bool) time.Duration {
 	f := h.baseFacts()
 	f.Renew, f.Guard, f.RenewedSince = h.needed(s), guard, h.ride.since
-	f.Supporters = h.listed()
+	f.Supporters = asking{h}.listed()
 	if f.Profile.Serving, f.Profile.Leaving = h.serving, h.leaving.Says; f.Profile.Leaving != "" {
 		f.Profile.Leave = h.leaving.id
 	}

@@ -115,7 +115,7 @@ func (s standby) show(ctx context.Context, standing turn.StandbyDecision, settle
 	} else if now < s.waits.retryAt {
 		decided, wake = status.Failed(s.waits.failed()), s.waits.retryAt
 	}
-	wake = min(wake, s.speak(ctx, decided, standing, views), s.tryWrites(ctx))
+	wake = min(wake, s.speak(ctx, decided, standing, views), s.supporting.tryWrites(ctx))
 	return min(wake, s.waits.dismiss(now), s.publish(ctx, decided))
 }
 
@@ -253,7 +253,7 @@ func (s standby) speak(ctx context.Context, d status.Decision, standing turn.Sta
 	switch {
 	case !v.Known || v.Mine || v.Record.Holder == "" || s.now >= v.ExpiresAt:
 	case to == "":
-		if to, say = v.Record.Hold, standing.Wish; say == "" && s.offers(v) {
+		if to, say = v.Record.Hold, standing.Wish; say == "" && s.supporting.offers(v) {
 			say = api.Supports
 		}
 	default:

@@ -46,11 +46,9 @@ type state struct {
 
 	rollout *rollout
 	speaker *speaker
-	// key is that of this agent process, and supporters are the standbys that have offered to support the hold, by
-	// their IDs.
+	// key is that of this agent process.
 	key        promise.Key
-	supporters map[string]*supporter
-	supporting supporting
+	supporting *supporting
 	deletion   deletion
 	linger     linger
 	stored     stored
@@ -107,7 +105,7 @@ func newState(c Config, b api.Budget) *state {
 	s.makeOutputs(b)
 	s.waits = &waits{config: c, shims: s.shims, orders: s.orders, events: s.events, course: c.Course}
 	s.starts = newStarts(s)
-	s.speaker = newSpeaker(s)
+	s.speaker, s.supporting = newSpeaker(s), &supporting{state: s}
 	if c.Forwarder != nil {
 		s.noAnswer = c.Forwarder.Unanswered()
 	}

@@ -26,6 +26,9 @@ type supporter struct {
 	asked, answered time.Duration
 }
 
+// asking is the part of a hold that finds supporters, and asks them.
+type asking struct{ *hold }
+
 // newKey returns the key of this agent process; the zero value for a pod that neither has supporters nor
 // supports other pods.
 func newKey(c Config, b api.Budget, speaks bool) (key promise.Key, public string) {
@@ -43,10 +46,10 @@ func askEvery(b api.Budget) time.Duration  { return b.Renew * 2 / 5 }
 func testEvery(b api.Budget) time.Duration { return 4 * b.Renew }
 func goneAfter(b api.Budget) time.Duration { return 12 * b.Renew }
 
-// askSupporters asks each supporter that is due to be asked. Once a renewal has no answer in time, the holder asks
+// ask asks each supporter that is due to be asked. Once a renewal has no answer in time, the holder asks
 // for promises, without which its deadline would come. For a hold that is to expire, it asks for none. The result is
 // the instant of the next ask.
-func (h *hold) askSupporters(ctx context.Context, s elector.State) (wake time.Duration) {
+func (h asking) ask(ctx context.Context, s elector.State) (wake time.Duration) {
 	if h.self.Key == "" {
 		return pace.Never
 	}
@@ -55,20 +58,23 @@ func (h *hold) askSupporters(ctx context.Context, s elector.State) (wake time.Du
 	b := h.self.Budget
 	late, needed := s.From+b.Renew+b.RequestTimeout, h.needed(s)
 	for _, id := range slices.Sorted(maps.Keys(h.supporters)) {
-		one := h.supporters[id]
-		lasts, at := time.Duration(0), one.asked+testEvery(b)
-		if needed && slices.Contains(s.Required, id) {
-			if h.now >= late {
-				lasts, at = b.Duration, one.asked+askEvery(b)
-			} else {
+		one, required := h.supporters[id], needed && slices.Contains(s.Required, id)
+		dueAt := func() time.Duration {
+			at := one.asked + testEvery(b)
+			if required {
 				at = min(at, max(late, one.asked+askEvery(b)))
 			}
+			return at
 		}
-		if one.asked == 0 || h.now >= at {
+		if one.asked == 0 || h.now >= dueAt() {
+			lasts := time.Duration(0)
+			if required && h.now >= late {
+				lasts = b.Duration
+			}
 			h.sendAsk(ctx, id, *one, lasts)
-			one.asked, at = h.now, h.now+askEvery(b)
+			one.asked = h.now
 		}
-		wake = min(wake, at)
+		wake = min(wake, dueAt())
 	}
 	return wake
 }
@@ -76,7 +82,7 @@ func (h *hold) askSupporters(ctx context.Context, s elector.State) (wake time.Du
 // learnOffers adds the standbys that now offer to support the hold, and forgets those that are gone. A pod that may
 // write the next Lease can change its offer as often as it likes. So the holder knows no more standbys than a next
 // Lease has words, and each of them for at least as long as an ask can last.
-func (h *hold) learnOffers(s elector.State) {
+func (h asking) learnOffers(s elector.State) {
 	offers := map[string]bool{}
 	for _, w := range h.rollout.heard.words {
 		if w.Say == api.Supports && w.To == h.id {
@@ -96,18 +102,18 @@ func (h *hold) learnOffers(s elector.State) {
 
 // mayAsk reports whether the agent of another pod may listen at the address, which comes from a pod that may write
 // the next Lease. All agents of a slot have the same port.
-func (h *hold) mayAsk(at netip.AddrPort) bool {
+func (h asking) mayAsk(at netip.AddrPort) bool {
 	own := h.config.Contact
 	return at.Port() == own.Port() && at.Addr().Unmap() != own.Addr().Unmap() && !addresses.IsNear(at.Addr())
 }
 
 // answersLately reports whether the standby has answered lately.
-func (h *hold) answersLately(one *supporter) bool {
+func (h asking) answersLately(one *supporter) bool {
 	return one.answered != 0 && h.now < one.answered+goneAfter(h.self.Budget)
 }
 
 // listed returns the standbys that are to support the hold: those of the last list first.
-func (h *hold) listed() (ids []string) {
+func (h asking) listed() (ids []string) {
 	for id, one := range h.supporters {
 		if h.answersLately(one) {
 			ids = append(ids, id)
@@ -126,7 +132,7 @@ func (h *hold) listed() (ids []string) {
 }
 
 // sendAsk asks a standby to take nothing for the given time; zero for a mere test.
-func (h *hold) sendAsk(ctx context.Context, id string, of supporter, lasts time.Duration) {
+func (h asking) sendAsk(ctx context.Context, id string, of supporter, lasts time.Duration) {
 	asked := h.now
 	a := promise.Ask{To: id, Hold: h.id, Number: int64(asked), For: lasts}
 	message := h.key.Ask(a)
@@ -156,6 +162,7 @@ var errNoPromise = errors.New("the answer is no promise of that standby")
 
 // supporting is what a standby knows of the holder that it supports.
 type supporting struct {
+	*state
 	// The holder's process with the key "by" has sent the ask with the number, its last one.
 	by     string
 	number int64
@@ -171,9 +178,9 @@ type supporting struct {
 
 var errPromisesNothing = errors.New("agent: this pod promises nothing")
 
-// answerHolder passes a message to the loop, and returns its answer. If the pod promises nothing, or the loop does
+// answer passes a message to the loop, and returns its answer. If the pod promises nothing, or the loop does
 // not decide before the end of ctx, the result is an error.
-func (s *state) answerHolder(ctx context.Context, message string) (answer string, err error) {
+func (s *supporting) answer(ctx context.Context, message string) (answer string, err error) {
 	answers := make(chan string, 1)
 	s.posts.post(ctx, func(now time.Duration) { answers <- s.promise(now, message) })
 	select {
@@ -188,31 +195,31 @@ func (s *state) answerHolder(ctx context.Context, message string) (answer string
 }
 
 // promise returns the answer to a message of the holder; empty for no promise.
-func (s *state) promise(now time.Duration, message string) (answer string) {
+func (s *supporting) promise(now time.Duration, message string) (answer string) {
 	if s.self.Key == "" {
 		return ""
 	}
-	r, last := s.claim.Record(s.config.Slots[0]), &s.supporting
+	r := s.claim.Record(s.config.Slots[0])
 	if s.self.Mine(r) {
 		return ""
 	}
 	expected := promise.Expected{By: r.Supporters.Key, To: api.SupporterID(s.self.Identity, s.self.Key), Hold: r.Hold}
-	if expected.By == last.by {
-		expected.After = last.number
+	if expected.By == s.by {
+		expected.After = s.number
 	}
 	a, ok := expected.Ask(message)
 	if !ok {
 		return ""
 	}
-	last.by, last.number = expected.By, a.Number
+	s.by, s.number = expected.By, a.Number
 	if a.For == 0 && !s.maySupport(now, s.claim.Views()[0]) {
 		return ""
 	}
 	if a.For > 0 {
-		if now >= last.asked+s.self.Budget.Duration {
-			last.since = 0 // nobody has asked, so this pod has written nothing
+		if now >= s.asked+s.self.Budget.Duration {
+			s.since = 0 // nobody has asked, so this pod has written nothing
 		}
-		last.asked = now
+		s.asked = now
 		if s.reachesServer(now) || !s.claim.Promise(now, a.Hold, a.For) {
 			return ""
 		}
@@ -223,32 +230,32 @@ func (s *state) promise(now time.Duration, message string) (answer string) {
 // reachesServer reports whether this pod's own writes have been stored in time for a third of the lease duration.
 // Then only the holder is cut off, and this pod can take the slot. Reads prove nothing: an API server whose etcd is
 // full still answers them.
-func (s *state) reachesServer(now time.Duration) bool {
-	w, b := &s.supporting, s.self.Budget
-	return w.since != 0 && now < w.wrote+b.Renew && now >= w.since+2*b.Renew
+func (s *supporting) reachesServer(now time.Duration) bool {
+	b := s.self.Budget
+	return s.since != 0 && now < s.wrote+b.Renew && now >= s.since+2*b.Renew
 }
 
 // tryWrites writes the next Lease again and again, while a holder asks for promises. It keeps all words, also the
 // wish or answer of this pod. The result is the instant of the next write.
-func (s standby) tryWrites(ctx context.Context) (wake time.Duration) {
-	w, b := &s.supporting, s.self.Budget
-	switch next := w.began + max(askEvery(b), time.Second); { // a write takes two requests
-	case w.asked == 0 || s.now >= w.asked+b.Duration || w.writes: // for as long as the last promise
+func (s *supporting) tryWrites(ctx context.Context) (wake time.Duration) {
+	b := s.self.Budget
+	switch next := s.began + max(askEvery(b), time.Second); { // a write takes two requests
+	case s.asked == 0 || s.now >= s.asked+b.Duration || s.writes: // for as long as the last promise
 		return pace.Never
 	case s.now < next:
 		return next
 	}
 	began := s.now
-	w.writes, w.began = true, began
+	s.writes, s.began = true, began
 	s.group.Go(func() {
 		err := s.speaker.writeNext(ctx, func(text string) (string, bool) { return text, true })
 		s.posts.post(ctx, func(now time.Duration) {
-			w.writes, w.wrote = false, now
+			s.writes, s.wrote = false, now
 			switch {
 			case err != nil:
-				w.since = 0
-			case w.since == 0:
-				w.since = began
+				s.since = 0
+			case s.since == 0:
+				s.since = began
 			}
 		})
 	})
@@ -256,7 +263,7 @@ func (s standby) tryWrites(ctx context.Context) (wake time.Duration) {
 }
 
 // offer is the word by which this pod offers to support the hold.
-func (s *state) offer(hold string) api.Word {
+func (s *supporting) offer(hold string) api.Word {
 	return api.Word{
 		Identity: s.self.Identity, Say: api.Supports, To: hold,
 		Contact: api.Contact{Address: s.config.Contact, Key: s.self.Key}, At: s.config.Wall().UnixMilli(),
@@ -265,12 +272,12 @@ func (s *state) offer(hold string) api.Word {
 
 // maySupport reports whether this pod could take the slot if its holder died now. All pods that are no supporters
 // wait for the whole Lease. In an outage of the API server the supporters stay as they are.
-func (s *state) maySupport(now time.Duration, v elector.View) bool {
-	return s.supporting.competes && now < v.Heard+s.self.Budget.Duration
+func (s *supporting) maySupport(now time.Duration, v elector.View) bool {
+	return s.competes && now < v.Heard+s.self.Budget.Duration
 }
 
 // offers reports whether this pod offers to support the holder, which has no two supporters yet.
-func (s *state) offers(v elector.View) bool {
+func (s *supporting) offers(v elector.View) bool {
 	list := v.Record.Supporters
 	id := api.SupporterID(s.self.Identity, s.self.Key)
 	return s.self.Key != "" && list.Key != "" && len(list.IDs) < api.MostSupporters && !list.Has(id) && s.maySupport(s.now, v)

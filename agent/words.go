@@ -174,7 +174,7 @@ func (s *speaker) say(ctx context.Context, say api.Say, to string, spread time.D
 	w := api.Word{Identity: s.self.Identity, Say: say, To: to}
 	switch {
 	case say == api.Supports:
-		w = s.offer(to)
+		w = s.supporting.offer(to)
 	case say.Wish():
 		w.Revision, w.At = s.config.Revision, s.config.Wall().UnixMilli()
 	}

@@ -97,8 +97,9 @@ func babbles(t *testing.T, first, again string) netip.AddrPort {
 		}
 		defer c.Close()
 		_, err = io.WriteString(c, first)
+		more := []byte(again) // io.WriteString would allocate a copy each time
 		for err == nil && again != "" {
-			_, err = io.WriteString(c, again)
+			_, err = c.Write(more)
 		}
 		_, _ = io.Copy(io.Discard, c)
 	}()
@@ -131,7 +132,7 @@ func TestAskEndsInTimeWhateverAnswers(t *testing.T) {
 			assert.Less(t, time.Since(began), 10*time.Second)
 			runtime.ReadMemStats(&after)
 			assert.LessOrEqual(t, len(answer), longestMessage)
-			assert.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(8<<20)) // the race detector needs some, too
+			assert.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(1<<20))
 		})
 	}
 }
