@@ -186,7 +186,7 @@ var Lock = &Kind{
 	Key: LockAnnotation, Word: "lock", Ask: LockAnnotation, Scope: ScopeNamespace, Forwards: true, TakesTurns: true, Awaited: true,
 	parse:  parseLocks,
 	slots:  func(c Claim, _ Workload) []string { return []string{LockLease(c.Name)} },
-	isSlot: isLockSlot,
+	isSlot: IsLockSlot,
 }
 
 // LockLease returns the name of the Lease of a lock.
@@ -209,8 +209,8 @@ func parseLocks(value string) ([]Claim, string) {
 	return locks, problem
 }
 
-// isLockSlot reports whether the text can be the name of a lock's Lease.
-func isLockSlot(lease string) bool {
+// IsLockSlot reports whether the text can be the name of a lock's Lease.
+func IsLockSlot(lease string) bool {
 	name, ok := strings.CutPrefix(lease, lockPrefix)
 	return ok && isLock(name)
 }

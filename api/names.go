@@ -290,6 +290,14 @@ func Identity(podName, podUID string) string { return podName + "_" + podUID }
 // Lease, and for the empty text of a release.
 func IsIdentity(holder string) bool { return strings.Contains(holder, "_") }
 
+// These are the holders of new Leases, which all wait out. Enroll writes UnknownHolder, and frees the Lease at
+// once if no Role ever named it. Nothing remembers a person's holds, so whoever holds a lock without a Lease
+// makes it with UnknownPerson, and nobody frees that. The policy metaparticle-person has the same text.
+const (
+	UnknownHolder = "unknown"
+	UnknownPerson = "unknown-person"
+)
+
 // personPrefix begins the identity of a person who holds a lock by the plugin. No pod's name has a
 // colon, so no identity is that of a pod and of a person. The policy metaparticle-person has the same
 // form.

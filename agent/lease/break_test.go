@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
+
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // A person, a GitOps tool or a restore can replace a held Lease by a free Lease. The holder may be cut
@@ -31,6 +33,9 @@ func TestReplacedLeaseStaysHeldUntilSeenHoldExpires(t *testing.T) {
 			old := Record{UID: "uid-2", Version: "9", Holder: "c_u", Hold: "h0", Duration: 10 * time.Second}
 			o.Read(at(6), old)
 			o.Watched(at(7), Record{UID: "uid-2", Version: "10"})
+		}, at(35)},
+		"recreated by a person": {func(o *Observer) {
+			o.Read(at(20), Record{UID: "uid-2", Version: "9", Holder: api.UnknownPerson, Duration: 10 * time.Second})
 		}, at(35)},
 		"recreated after the expiry": {func(o *Observer) { o.Read(at(50), recreated) }, at(50)},
 		"restored etcd":              {func(o *Observer) { o.Read(at(20), Record{UID: "uid", Version: "3", Transitions: 5}) }, at(35)},

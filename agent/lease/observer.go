@@ -157,9 +157,10 @@ func (o *Observer) replaces(r Record) bool {
 // client has created the Lease again, or etcd was restored. The break proves nothing about the holder
 // in the last state. A new Lease of enroll names a holder that is no pod, and all pods wait for the
 // duration in that Lease. So such a Lease causes no doubt. Otherwise a person who has blocked the slot
-// by a Lease of an hour could not end this hour by a deletion.
+// by a Lease of an hour could not end this hour by a deletion. A person who makes a Lease does not know for how
+// long the last one lasted, so a Lease of a person is no exception.
 func (o *Observer) suspect(r Record) {
-	if r.Holder != "" && !api.IsIdentity(r.Holder) {
+	if r.Holder != "" && r.Holder != api.UnknownPerson && !api.IsIdentity(r.Holder) {
 		return
 	}
 	if o.last.Holder != "" && (r.Holder != o.last.Holder || r.Hold != o.last.Hold) {

@@ -55,14 +55,16 @@ type Facts struct {
 
 // Unknown is the holder with which enroll creates the Lease of a slot. No pod has this identity,
 // because a pod's identity contains an underscore.
-const Unknown = "unknown"
+const Unknown = api.UnknownHolder
 
 // Lease is what the decisions need of a Lease that enroll made.
 type Lease struct {
 	Name, UID, Version string
 	// Holder is empty for a free Lease.
-	Holder      string
-	Duration    time.Duration
+	Holder   string
+	Duration time.Duration
+	// Renewed is an instant of the last writer's clock; zero for none. No rule of safety reads it.
+	Renewed     time.Time
 	Annotations map[string]string
 	// Owned reports that the garbage collector deletes the Lease after its Job.
 	Owned bool
@@ -78,6 +80,20 @@ func NewLease(slot string, claim *Claim, roles *Roles) Lease {
 // Fresh reports whether no agent can have held the Lease, so that enroll may free it at once. The
 // Roles must come from a consistent list, made after the Lease existed.
 func (l *Lease) Fresh(roles *Roles) bool { return l.Holder == Unknown && !roles.Named(l.Name) }
+
+// Adopted returns the Lease as enroll lets its claimants compete for it. Enroll frees a fresh Lease. The maker of a
+// person's Lease cannot know how long pods have claimed the name, so enroll gives the Lease the duration that
+// its own new Lease would have.
+func (l *Lease) Adopted(claim *Claim, roles *Roles) Lease {
+	adopted := *l
+	switch {
+	case l.Fresh(roles):
+		adopted.Holder = ""
+	case l.Holder == api.UnknownPerson:
+		adopted.Duration = max(l.Duration, NewLease(l.Name, claim, roles).Duration)
+	}
+	return adopted
+}
 
 // Stamp returns the stamp of the Lease.
 func (l *Lease) Stamp() api.Stamp { return api.ParseStamp(l.Annotations[api.StampAnnotation]) }
