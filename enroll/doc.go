@@ -33,8 +33,13 @@
 // during such a rollout the hint stays, although two pods live: the pod of the other revision writes a
 // word of its own. A wrong or late hint costs answers, and no rule of safety reads it.
 //
+// People: a person who holds a lock that no pod claims makes its Lease, with the holder
+// [api.UnknownPerson]. No Role remembers that person, so enroll never frees such a Lease. If pods claim
+// the lock, enroll makes the Lease last as long as one of its own.
+//
 // Sweep: enroll deletes an unclaimed Lease once this process has seen the Lease unchanged for a
-// whole lease duration. A paused Lease stays, and so does a Lease with a lasting record. Such a
+// whole lease duration. The Lease of a lock that no Role names, so that only people have used it,
+// must also be a day old by its renew time, or have been seen unchanged for a day. A paused Lease stays, and so does a Lease with a lasting record. Such a
 // record has the done keys of a once claim with a name, or shows that a barrier is open. Enroll
 // deletes the Lease, and the next Lease with it, before enroll removes the names from the Roles. An
 // account that no longer claims a Lease also loses its right only after a lease duration. While
@@ -58,7 +63,7 @@
 // pod without a gate. So a user who may annotate pods cannot choose the rights of their
 // service accounts.
 //
-// Clock model: enroll compares no time of another machine. Enroll measures
+// Clock model: no rule of safety compares a time of another machine. Enroll measures
 // durations on the clock of the [Reconciler], from when this process first saw
 // the Lease's version.
 //

@@ -71,7 +71,8 @@ func union(a, b []string) []string {
 //  3. If no Role names the Lease, no agent has held it, and none can hold it yet.
 //     Enroll frees the Lease if it is unchanged since step 1. If another process
 //     was faster, one of the two writes fails. A crash here leaves a free Lease
-//     that no Role names.
+//     that no Role names. The Lease that a person made for a lock is never freed, but gets the longest
+//     duration of a claim.
 //  4. The Roles name the Lease. From here on enroll writes only the stamp of a shard's Lease. With
 //     the stamp, enroll also removes the holder of a closed Lease that has expired.
 //
@@ -93,15 +94,20 @@ func (a *admission) admit(ctx context.Context, slots []string) error {
 		return errors.Join(append(errs, err)...)
 	}
 	leases = slices.DeleteFunc(leases, func(lease *coordinationv1.Lease) bool {
-		if !ours(lease) || !seenLease(lease).Fresh(&roles.Roles) {
+		was := seenLease(lease)
+		is := was.Adopted(a.seen.Claims[lease.Name], &roles.Roles)
+		if !ours(lease) || is.Holder == was.Holder && is.Duration == was.Duration {
 			return false
 		}
-		lease.Spec.HolderIdentity = new("")
+		lease.Spec.HolderIdentity = new(is.Holder)
+		if is.Duration != was.Duration {
+			lease.Spec.LeaseDurationSeconds = new(step.Seconds(is.Duration))
+		}
 		// The update sends uid and resourceVersion. Without the uid, the API server would
 		// create a deleted Lease again. That Lease would be free, although an agent may
 		// have held the deleted one.
 		if err := a.client.Update(ctx, lease); err != nil {
-			err = fmt.Errorf("free new lease %s: %w", lease.Name, err)
+			err = fmt.Errorf("adopt new lease %s: %w", lease.Name, err)
 			a.refused.add(err, a.seen.wanted.first[lease.Name])
 			errs = append(errs, err)
 			return true

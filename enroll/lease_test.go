@@ -39,6 +39,38 @@ func TestEnrollRecreatesLeaseWithLongestRememberedDuration(t *testing.T) {
 	assert.Equal(t, step.Memory{Seconds: 90, UID: string(w.lease("lock.x").UID)}, remembered(w.role("till"))["lock.x"])
 }
 
+// A person may make the Lease again that has vanished under a living pod, and before enroll does.
+func TestEnrollFreesNoLeaseOfAPersonAndLetsItLastLongEnough(t *testing.T) {
+	for name, vanished := range map[string]bool{"first claim": false, "vanished": true} {
+		t.Run(name, func(t *testing.T) {
+			pod := lasting(gated("a", "till", "lock.x"), "90s")
+			w := newWorld(t)
+			if vanished {
+				w.create(pod)
+				w.settle(w.process())
+				w.holds("lock.x", "a_1")
+				w.vanish("lock.x")
+			}
+			w.create(byPerson("lock.x", 30, w.now))
+			if !vanished {
+				w.create(pod)
+			}
+			r := w.process()
+			w.settle(r)
+			assert.Equal(t, api.UnknownPerson, holder(w.lease("lock.x")))
+			assert.EqualValues(t, 90, *w.lease("lock.x").Spec.LeaseDurationSeconds)
+			assert.Equal(t, withNext("lock.x"), w.role("till").Rules[0].ResourceNames)
+
+			w.holds("lock.x", "a_1")
+			w.remove(pod)
+			w.settle(r)
+			w.now = w.now.Add(90 * time.Second)
+			w.settle(r)
+			assert.Nil(t, w.lease("lock.x"), "what pods have claimed is swept as ever")
+		})
+	}
+}
+
 func TestEnrollDoesNotWriteAHeldLease(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "lock.x"))
 	w.settle(w.process())

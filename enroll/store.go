@@ -61,6 +61,7 @@ func seenLease(lease *coordinationv1.Lease) *step.Lease {
 	return &step.Lease{
 		Name: lease.Name, UID: string(lease.UID), Version: lease.ResourceVersion, Holder: holder(lease),
 		Duration:    time.Duration(ptr.Deref(lease.Spec.LeaseDurationSeconds, 0)) * time.Second,
+		Renewed:     ptr.Deref(lease.Spec.RenewTime, metav1.MicroTime{}).Time,
 		Annotations: lease.Annotations, Owned: len(lease.OwnerReferences) > 0,
 	}
 }

@@ -273,7 +273,7 @@ func stripLease(l *coordinationv1.Lease) {
 	if len(l.OwnerReferences) > 0 {
 		kept.OwnerReferences = owned
 	}
-	spec := coordinationv1.LeaseSpec{LeaseDurationSeconds: l.Spec.LeaseDurationSeconds}
+	spec := coordinationv1.LeaseSpec{LeaseDurationSeconds: l.Spec.LeaseDurationSeconds, RenewTime: l.Spec.RenewTime}
 	if l.Spec.HolderIdentity != nil {
 		spec.HolderIdentity = new(cut(*l.Spec.HolderIdentity))
 	}

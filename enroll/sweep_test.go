@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -46,6 +47,45 @@ func TestUnclaimedLeaseIsSweptAfterWholeLeaseDuration(t *testing.T) {
 	w.create(gated("b", "till", "lock.x"))
 	w.settle(r)
 	assert.Empty(t, holder(w.lease("lock.x")), "a swept Lease must be created free")
+}
+
+// byPerson returns the Lease that "kubectl metaparticle hold" makes.
+func byPerson(name string, seconds int32, at time.Time) *coordinationv1.Lease {
+	now := metav1.NewMicroTime(at)
+	return &coordinationv1.Lease{
+		ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: name, Labels: map[string]string{api.ManagedLabel: managed}},
+		Spec: coordinationv1.LeaseSpec{
+			HolderIdentity: new(api.UnknownPerson), LeaseDurationSeconds: &seconds, AcquireTime: &now, RenewTime: &now,
+		},
+	}
+}
+
+// A person's lock needs neither an opted-in namespace nor a pod.
+func TestLockOfPeopleIsSweptADayAfterItsLastWrite(t *testing.T) {
+	w := newWorld(t)
+	w.optOut()
+	r := w.process()
+	w.create(byPerson("lock.ci", 30, w.now))
+	assert.Equal(t, 24*time.Hour, w.settle(r))
+	w.now = w.now.Add(23 * time.Hour)
+	w.holds("lock.ci", api.PersonIdentity("0123456789abcdef", "ann"))
+	w.now = w.now.Add(30 * time.Second)
+	assert.Equal(t, 24*time.Hour-30*time.Second, w.settle(r), "the write restarts the day")
+	r = w.process()
+	assert.Equal(t, 24*time.Hour-30*time.Second, w.settle(r), "and a new process goes on with it")
+	w.now = w.now.Add(24*time.Hour - 30*time.Second)
+
+	w.before = func(int) error { // a person holds just before the deletion
+		w.before = nil
+		w.holds("lock.ci", api.PersonIdentity("0123456789abcdef", "pat"))
+		return nil
+	}
+	_, _ = r.Namespace(t.Context(), shop)
+	require.NotNil(t, w.lease("lock.ci"), "the deletion was of another version")
+	w.settle(r)
+	w.now = w.now.Add(24 * time.Hour)
+	w.settle(r)
+	assert.Nil(t, w.lease("lock.ci"))
 }
 
 func TestSweepDeletesOnlyLeasesThatNoPodClaims(t *testing.T) {

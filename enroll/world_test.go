@@ -239,6 +239,11 @@ func (w *world) wrote(before, lease *coordinationv1.Lease) {
 		require.Equal(w.t, before.Spec, lease.Spec, "a new stamp changes nothing else")
 		return
 	}
+	if holder(before) == api.UnknownPerson {
+		require.Equal(w.t, api.UnknownPerson, holder(lease), "enroll freed a person's new Lease")
+		require.Greater(w.t, *lease.Spec.LeaseDurationSeconds, *before.Spec.LeaseDurationSeconds)
+		return
+	}
 	require.Empty(w.t, holder(lease), "enroll wrote a holder")
 	if w.named[lease.Name] {
 		require.True(w.t, stampOf(lease).Closed, "enroll freed %s, which a Role had named", lease.Name)

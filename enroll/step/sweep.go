@@ -117,7 +117,7 @@ func (f *Facts) Expire(seen Sightings, now time.Time) (Due, time.Duration) {
 	due := Due{Leases: map[string]bool{}, Rights: map[Right]bool{}}
 	var again time.Duration
 	for of, o := range seen {
-		left := f.sweepAfter(of.Lease) - now.Sub(o.since)
+		left := max(f.sweepAfter(of.Lease)-now.Sub(o.since), f.peoplesFor(of.Lease, o, now))
 		switch {
 		case left > 0:
 			again = Sooner(again, left)
@@ -129,6 +129,21 @@ func (f *Facts) Expire(seen Sightings, now time.Time) (Due, time.Duration) {
 	}
 	f.keepLastRecords(due.Rights)
 	return due, again
+}
+
+// peoplesLease is the time without a write after which enroll sweeps the Lease of a lock that only people have
+// used. Without its Lease, the next person waits for a lease duration, so a lock of each night keeps it.
+const peoplesLease = 24 * time.Hour
+
+// peoplesFor returns the time for which enroll still keeps the Lease because only people have used it: no Role
+// names it. A process that begins in that time counts from the last write by the writer's clock, because it has not
+// seen that write. If that clock is wrong, this process keeps the Lease for no longer than the whole time.
+func (f *Facts) peoplesFor(name string, o Sighting, now time.Time) time.Duration {
+	lease := f.Leases[name]
+	if lease == nil || !api.IsLockSlot(name) || f.Roles.Named(name) {
+		return 0
+	}
+	return peoplesLease - max(now.Sub(o.since), now.Sub(lease.Renewed))
 }
 
 // sweepAfter returns the time for which a Lease must not change before enroll sweeps

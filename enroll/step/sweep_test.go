@@ -107,6 +107,64 @@ func TestSweepWaitsForTheWholeDurationSinceTheLastChange(t *testing.T) {
 	assert.True(t, due.Empty(), "a new process has not seen the Lease before")
 }
 
+func TestLockOfPeopleIsSweptAfterADay(t *testing.T) {
+	start := time.Unix(1_800_000_000, 0)
+	const day = 24 * time.Hour
+	for name, test := range map[string]struct {
+		facts *Facts
+		// renewed is the writer's clock, and seen the time for which this process has seen no write.
+		renewed time.Time
+		seen    time.Duration
+		left    time.Duration
+	}{
+		"just released":             {one(nil), start, 0, day},
+		"after a lease duration":    {one(nil), start.Add(-time.Minute), time.Minute, day - time.Minute},
+		"of yesterday":              {one(nil), start.Add(-day), day, 0},
+		"seen late":                 {one(nil), start.Add(-23 * time.Hour), 0, time.Hour},
+		"of last week, seen late":   {one(nil), start.Add(-7 * day), 0, 30 * time.Second},
+		"of last week, seen":        {one(nil), start.Add(-7 * day), 30 * time.Second, 0},
+		"without an instant":        {one(nil), time.Time{}, 30 * time.Second, 0},
+		"by a clock that is ahead":  {one(nil), start.Add(7 * day), 23 * time.Hour, time.Hour},
+		"by that clock, for a day":  {one(nil), start.Add(7 * day), day, 0},
+		"that pods had claimed":     {one(nil, "lock.x"), start.Add(-time.Minute), time.Minute, 0},
+		"that pods had just left":   {one(nil, "lock.x"), start, 0, time.Minute},
+		"beside a lock of pods":     {one(nil, "lock.y"), start, 0, day},
+		"that somebody still waits": {one(nil), start, 29 * time.Second, day - 29*time.Second},
+	} {
+		f := test.facts
+		f.Claims.Add("till", "till", 0, "lock.y")
+		f.Leases["lock.x"] = &Lease{Name: "lock.x", Version: "1", Duration: 30 * time.Second, Renewed: test.renewed}
+		due, again := f.Expire(Observe(nil, f.Unclaimed(), start.Add(-test.seen)), start)
+		assert.Equal(t, test.left == 0, due.Leases["lock.x"], name)
+		assert.Equal(t, test.left, again, name)
+	}
+	f := one(nil)
+	f.Leases["once.x"] = &Lease{Name: "once.x", Version: "1", Duration: 30 * time.Second, Renewed: start}
+	due, _ := f.Expire(Observe(nil, f.Unclaimed(), start.Add(-30*time.Second)), start)
+	assert.True(t, due.Leases["once.x"], "no person holds a slot but a lock")
+}
+
+// Pods may have held the lock for longer than the person thinks who makes its Lease again.
+func TestClaimantsAdoptTheLeaseOfAPerson(t *testing.T) {
+	claim := &Claim{Duration: 30 * time.Second}
+	for name, test := range map[string]struct {
+		lease Lease
+		roles *Roles
+		want  Lease
+	}{
+		"that enroll made":             {Lease{Holder: Unknown, Duration: time.Minute}, one(nil).Roles, Lease{Duration: time.Minute}},
+		"that a person made":           {Lease{Holder: api.UnknownPerson, Duration: time.Minute}, one(nil).Roles, Lease{Holder: api.UnknownPerson, Duration: time.Minute}},
+		"with a shorter duration":      {Lease{Holder: api.UnknownPerson, Duration: 10 * time.Second}, one(nil).Roles, Lease{Holder: api.UnknownPerson, Duration: 30 * time.Second}},
+		"than a Role remembers":        {Lease{Holder: api.UnknownPerson, Duration: 30 * time.Second}, one(nil, "lock.x").Roles, Lease{Holder: api.UnknownPerson, Duration: time.Minute}},
+		"that a person holds":          {Lease{Holder: api.PersonIdentity("0", "ann"), Duration: 10 * time.Second}, one(nil, "lock.x").Roles, Lease{Holder: api.PersonIdentity("0", "ann"), Duration: 10 * time.Second}},
+		"that enroll made, once named": {Lease{Holder: Unknown, Duration: time.Minute}, one(nil, "lock.x").Roles, Lease{Holder: Unknown, Duration: time.Minute}},
+		"that is free":                 {Lease{Duration: 10 * time.Second}, one(nil).Roles, Lease{Duration: 10 * time.Second}},
+	} {
+		test.lease.Name, test.want.Name = "lock.x", "lock.x"
+		assert.Equal(t, test.want, test.lease.Adopted(claim, test.roles), name)
+	}
+}
+
 func TestNewLeaseIsFreeOnlyIfNoRoleEverNamedIt(t *testing.T) {
 	for name, test := range map[string]struct {
 		roles    *Roles
