@@ -139,7 +139,7 @@ var Elsewhere = []Explanation{
 	},
 	{
 		Reason:  "PersonForged",
-		Meaning: "A user tried to hold a slot in another's name: in that of another user, in that of a pod, or a slot that is no lock.",
+		Meaning: "A user tried to hold a slot in another's name: in that of another user, in that of a pod, or a slot that is no lock. Or a user made the Lease of a lock in another form than kubectl metaparticle hold.",
 		Do:      "hold the lock in your own name by kubectl metaparticle hold",
 	},
 	{

@@ -72,6 +72,35 @@ func TestPeopleHoldLocksInTheirOwnNames(t *testing.T) {
 			assert.Contains(t, refused[0]+refused[len(refused)-1], c.refused)
 		})
 	}
+	for name, c := range map[string]struct {
+		change  func(l *coordinationv1.Lease)
+		refused bool
+	}{
+		"as hold makes it":       {func(*coordinationv1.Lease) {}, false},
+		"with a foreign note":    {func(l *coordinationv1.Lease) { l.Annotations = map[string]string{"example.com/owner": "ci"} }, false},
+		"of the longest lease":   {func(l *coordinationv1.Lease) { l.Spec.LeaseDurationSeconds = new(int32(3600)) }, false},
+		"of a longer lease":      {func(l *coordinationv1.Lease) { l.Spec.LeaseDurationSeconds = new(int32(3601)) }, true},
+		"that ends at once":      {func(l *coordinationv1.Lease) { l.Spec.LeaseDurationSeconds = new(int32(9)) }, true},
+		"without a duration":     {func(l *coordinationv1.Lease) { l.Spec.LeaseDurationSeconds = nil }, true},
+		"with a hold":            {func(l *coordinationv1.Lease) { l.Annotations = hold }, true},
+		"of a singleton":         {func(l *coordinationv1.Lease) { l.Name = "singleton.deployment.web" }, true},
+		"of the lock's talk":     {func(l *coordinationv1.Lease) { l.Name = "next.lock.a" }, true},
+		"in the name of a pod":   {func(l *coordinationv1.Lease) { l.Spec.HolderIdentity = new("person web-0") }, true},
+		"in the name of another": {func(l *coordinationv1.Lease) { l.Spec.HolderIdentity = new(own(pat)) }, true},
+	} {
+		l := lease("true")
+		l.Name, l.Spec.HolderIdentity, l.Spec.LeaseDurationSeconds = "lock.a", new(api.UnknownPerson), new(int32(10))
+		c.change(l)
+		for _, by := range []user.Info{ann, account, pod("job-0", "1")} {
+			refused := refusals(t, request{by: by, resource: coordinationv1.SchemeGroupVersion.WithResource("leases"), in: namespace(shop, false), object: l})
+			assert.Equal(t, c.refused, len(refused) > 0, "%s by %s: %q", name, by.GetName(), refused)
+		}
+		unlabelled := l.DeepCopy()
+		delete(unlabelled.Labels, api.ManagedLabel)
+		refused := refusals(t, request{by: ann, resource: coordinationv1.SchemeGroupVersion.WithResource("leases"), in: namespace(shop, false), object: l, old: unlabelled})
+		assert.Equal(t, c.refused, len(refused) > 0, "%s, by a label: %q", name, refused)
+	}
+
 	made := lease("true")
 	made.Spec.HolderIdentity = new(own(ann))
 	assert.Len(t, refusals(t, request{by: pat, resource: coordinationv1.SchemeGroupVersion.WithResource("leases"), in: namespace(shop, true), object: made}), 1, "a new Lease in another's name")
