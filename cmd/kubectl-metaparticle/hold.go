@@ -38,6 +38,9 @@ COMMAND must run as you: hold may not kill a program of another user, as sudo st
 hold needs Linux, where it can find all descendants of COMMAND.
 
 You need the right to get, watch and update Leases. The Lease names you as its holder.
+If no pod claims the lock, you also need the right to create Leases: the first hold makes
+the Lease, and waits for --lease-duration, because a holder of an earlier Lease could
+still run. So give all holds of a name the same --lease-duration.
 
 Exit codes: that of COMMAND, or 128 and the number of the signal that ended it. Before
 COMMAND starts: 1 the lock was not free within --wait; 2 error; 3 refused. If the lock
@@ -63,6 +66,7 @@ func (p *plugin) holdCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "hold lock/NAME -- COMMAND [ARGS]", Short: "Run a command while you hold a lock", Long: holdLong,
 		Example: `  kubectl metaparticle hold lock/migrate -- ./migrate.sh
+  kubectl metaparticle hold lock/terraform-prod --wait 30m -- terraform apply -input=false
   kubectl metaparticle hold lock/migrate --wait 5m -- psql -f fix.sql`,
 		ValidArgsFunction: p.completion(func(ctx context.Context, p *plugin, c cluster, namespace string, args []string) (words []string) {
 			for _, word := range targets(ctx, p, c, namespace, args) {

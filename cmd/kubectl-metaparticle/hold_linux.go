@@ -13,7 +13,9 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -21,8 +23,10 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/agent/elector"
+	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/agent/linux"
 	"github.com/metaparticle-io/metaparticle/agent/pace"
@@ -61,7 +65,10 @@ func (h holding) run(ctx context.Context, c cluster) (int, error) {
 	return d.run(ctx, leases{c, h.namespace})
 }
 
-// identify returns the person's name, as the API server knows it, if the lock has a Lease.
+// unswept are the namespaces in which the policy metaparticle-enroll forbids the sweep of unused Leases.
+var unswept = []string{"kube-system", "kube-node-lease", "kube-public", "metaparticle-system"}
+
+// identify returns the person's name, as the API server knows it, if the person may read the lock's Lease.
 func (h holding) identify(ctx context.Context, c cluster) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
@@ -70,10 +77,13 @@ func (h holding) identify(ctx context.Context, c cluster) (string, error) {
 		return "", fmt.Errorf("ask the API server for your name: %w", err)
 	}
 	err := c.Get(ctx, types.NamespacedName{Namespace: h.namespace, Name: h.slot}, newLease())
-	if apierrors.IsNotFound(err) {
-		return "", refusal(fmt.Sprintf("there is no Lease %s in the namespace %s: check the name and the namespace (-n), or let a pod claim the lock once: metaparticle.io/lock", h.slot, h.namespace))
+	switch {
+	case apierrors.IsNotFound(err) && slices.Contains(unswept, h.namespace):
+		return "", refusal(fmt.Sprintf("enroll keeps no locks in the namespace %s: hold the lock in another one (-n)", h.namespace))
+	case apierrors.IsForbidden(err):
+		return "", fmt.Errorf("%w (%s)", err, rolePage)
 	}
-	return review.Status.UserInfo.Username, err
+	return review.Status.UserInfo.Username, client.IgnoreNotFound(err)
 }
 
 // process is a guard with its command. The guard ends after the last process of the command.
@@ -114,22 +124,46 @@ type driver struct {
 	denied                error
 	// told is the last message about what hold waits for.
 	told string
+	// waits reports that the command has not started, so that a Lease that does not exist is to be made.
+	waits atomic.Bool
 }
 
-func (d *driver) run(ctx context.Context, requests elector.Leases) (int, error) {
+// making makes the lock's Lease when a look finds none: no pod claims the lock, or the Lease is gone.
+type making struct {
+	leases
+	d *driver
+}
+
+// GetLease implements elector.Leases.
+func (m making) GetLease(ctx context.Context, name string) (*kube.Lease, error) {
+	l, err := m.leases.GetLease(ctx, name)
+	if !errors.Is(err, kube.ErrNotFound) || !m.d.waits.Load() {
+		return l, err
+	}
+	l, err = m.createLease(ctx, name, m.d.self.Budget.Duration)
+	if errors.Is(err, errNotMade) {
+		m.d.post(ctx, func(time.Duration) { m.d.denied = err })
+	}
+	return l, err
+}
+
+// post passes a function to the loop, unless the loop has ended.
+func (d *driver) post(ctx context.Context, f func(time.Duration)) {
+	select {
+	case d.events <- f:
+	case <-ctx.Done():
+	}
+}
+
+func (d *driver) run(ctx context.Context, requests leases) (int, error) {
 	var group sync.WaitGroup
 	ctx, cancel := context.WithCancel(ctx)
 	defer group.Wait()
 	defer cancel()
+	d.waits.Store(true)
 	d.claim = elector.New(elector.Config{
 		Claim:  elector.Claim{Need: api.Need{Slots: []string{d.slot}}, First: true, OwnProofs: true, Random: rand.NewPCG(rand.Uint64(), rand.Uint64()), Self: d.self},
-		Leases: requests, Group: &group, Prompt: true, Log: slog.New(slog.DiscardHandler),
-		Post: func(ctx context.Context, f func(time.Duration)) {
-			select {
-			case d.events <- f:
-			case <-ctx.Done():
-			}
-		},
+		Leases: making{requests, d}, Group: &group, Prompt: true, Log: slog.New(slog.DiscardHandler), Post: d.post,
 		Answered: func(a elector.Action, err, _ error) {
 			if err != nil && a.Kind == elector.Acquire && forbids(err) {
 				d.denied = err
@@ -224,6 +258,8 @@ func (d *driver) tell() {
 	switch {
 	case seen.Record.Paused != "":
 		why = fmt.Sprintf("waiting: %s is paused: kubectl metaparticle resume -n %s %s", d.slot, d.namespace, d.slot)
+	case seen.Record.Holder == api.UnknownHolder, seen.Record.Holder == api.UnknownPerson:
+		why = fmt.Sprintf("waiting: the Lease of %s is new, and an earlier one may have a holder: %s", d.slot, seen.Record.Duration)
 	case seen.Record.Holder != "" && !seen.Mine:
 		why = fmt.Sprintf("waiting: %s holds %s", api.PodOf(seen.Record.Holder), d.slot)
 	}
@@ -236,6 +272,7 @@ func (d *driver) tell() {
 // begin starts the command under a hold that has just begun.
 func (d *driver) begin(s elector.State) bool {
 	d.hold, d.serving, d.granted = s.Hold, time.Now(), int64(s.Deadline)
+	d.waits.Store(false)
 	var err error
 	if d.child, err = d.start(d.holding, s.Tokens[0].Token, int64(s.DrainAt), int64(s.Deadline-d.self.Budget.Kill)); err != nil {
 		d.dead = true
@@ -269,6 +306,7 @@ func (d *driver) renewed(s elector.State) {
 // giveUp ends the claim before the command has started.
 func (d *driver) giveUp(now time.Duration, s elector.State, code int, err error) bool {
 	d.over, d.code, d.err = true, code, err
+	d.waits.Store(false)
 	if s.Stage == elector.Held {
 		d.claim.LetGo(now, elector.Parting{})
 	}

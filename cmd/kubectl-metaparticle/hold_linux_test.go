@@ -5,10 +5,12 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -26,7 +28,10 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 	coordinationv1 "k8s.io/api/coordination/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
@@ -69,11 +74,14 @@ type person struct {
 	signals        chan os.Signal
 	token          string
 	code           int
+	err            error
 	said           bytes.Buffer
+	// duration is that of the lease; 30 s if zero.
+	duration time.Duration
 }
 
 func (p *person) hold(t *testing.T, c client.WithWatch, now func() time.Duration, lasts, wait time.Duration, done func()) {
-	budget, err := api.NewBudget(30 * time.Second)
+	budget, err := api.NewBudget(cmp.Or(p.duration, 30*time.Second))
 	require.NoError(t, err)
 	d := &driver{
 		holding: holding{std: stdio{out: &p.said, err: &p.said}, namespace: "shop", slot: "lock.a", wait: wait}, now: now,
@@ -93,7 +101,7 @@ func (p *person) hold(t *testing.T, c client.WithWatch, now func() time.Duration
 	}
 	go func() {
 		defer done()
-		p.code, _ = d.run(context.WithoutCancel(t.Context()), leases{cluster{WithWatch: c}, "shop"})
+		p.code, p.err = d.run(context.WithoutCancel(t.Context()), leases{cluster{WithWatch: c}, "shop"})
 	}()
 }
 
@@ -162,6 +170,177 @@ func TestHoldWaitsForALivingHolder(t *testing.T) {
 	}
 }
 
+// Nothing remembers who held an earlier Lease of a lock that only people use. So a new one is waited out.
+func TestHoldMakesTheLeaseAndWaitsItOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, now := newByHand(), clock()
+		server, _ := breakable(b)
+		ann, pat := &person{name: "ann"}, &person{name: "pat"}
+		var group sync.WaitGroup
+		group.Add(2)
+		made := now()
+		ann.hold(t, server, now, time.Minute, 0, group.Done)
+		pat.hold(t, server, now, time.Minute, 0, group.Done)
+		<-time.After(time.Second)
+		l := b.lease(t, "lock.a")
+		assert.Equal(t, map[string]string{api.ManagedLabel: "true"}, l.Labels)
+		assert.Equal(t, api.UnknownPerson, *l.Spec.HolderIdentity)
+		assert.EqualValues(t, 30, *l.Spec.LeaseDurationSeconds)
+		assert.Empty(t, l.Annotations)
+		group.Wait()
+		first, second := ann, pat
+		if pat.began < ann.began {
+			first, second = pat, ann
+		}
+		assert.GreaterOrEqual(t, first.began-made, 30*time.Second)
+		assert.LessOrEqual(t, first.began-made, 35*time.Second)
+		assert.Greater(t, second.began, first.stopped)
+		assert.Contains(t, first.said.String(), "waiting: the Lease of lock.a is new, and an earlier one may have a holder: 30s\n")
+
+		ann = &person{name: "ann"}
+		group.Add(1)
+		again := now()
+		ann.hold(t, server, now, time.Second, 0, group.Done)
+		group.Wait()
+		assert.Less(t, ann.began-again, 5*time.Second, "the Lease stays, so the next hold waits for nobody")
+	})
+}
+
+// A Lease that vanishes under a living holder stops the command, however long its connection is broken.
+func TestVanishedLeaseLetsNoTwoHoldsRun(t *testing.T) {
+	for name, c := range map[string]struct {
+		cutOff bool
+		// first and second are the lease durations, and longest the one that the second must wait out.
+		first, second, longest time.Duration
+		// begins reports that the second hold begins before the Lease vanishes, so that it waits already.
+		begins bool
+	}{
+		"the holder sees it":             {false, 30 * time.Second, 30 * time.Second, 0, false},
+		"the holder is cut off":          {true, 30 * time.Second, 30 * time.Second, 30 * time.Second, false},
+		"under a waiting hold":           {true, 30 * time.Second, 30 * time.Second, 30 * time.Second, true},
+		"the next has a longer one":      {true, 30 * time.Second, time.Minute, time.Minute, false},
+		"the next has seen a longer one": {true, time.Minute, 30 * time.Second, 45 * time.Second, true},
+		"of the shortest lease of both":  {true, 10 * time.Second, 10 * time.Second, 10 * time.Second, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b, now := newByHand(), clock()
+				ann, pat := &person{name: "ann", duration: c.first}, &person{name: "pat", duration: c.second}
+				away, cut := breakable(b)
+				server, _ := breakable(b)
+				var group sync.WaitGroup
+				group.Add(2)
+				ann.hold(t, away, now, 0, 0, group.Done)
+				<-time.After(2 * c.first)
+				require.NotZero(t, ann.began)
+				if c.begins {
+					pat.hold(t, server, now, time.Minute, 0, group.Done)
+					<-time.After(time.Second)
+				}
+				if c.cutOff {
+					cut()
+				}
+				vanished := now()
+				require.NoError(t, b.Delete(t.Context(), b.lease(t, "lock.a")))
+				if !c.begins {
+					pat.hold(t, server, now, time.Minute, 0, group.Done)
+				}
+				group.Wait()
+				assert.Less(t, ann.stopped, pat.began)
+				assert.GreaterOrEqual(t, pat.began-vanished, c.longest)
+				if !c.cutOff {
+					assert.Equal(t, exitNot, ann.code)
+					assert.Less(t, ann.stopped-vanished, 10*time.Second)
+				}
+			})
+		})
+	}
+}
+
+// breakable returns a client of the API server whose requests and watches fail after the call of cut.
+func breakable(b *byHand) (away client.WithWatch, cut func()) {
+	var broken atomic.Bool
+	errBroken := errors.New("no route to host")
+	return interceptor.NewClient(b, interceptor.Funcs{
+		Update: func(ctx context.Context, c client.WithWatch, o client.Object, options ...client.UpdateOption) error {
+			if broken.Load() {
+				return errBroken
+			}
+			return c.Update(ctx, o, options...)
+		},
+		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, options ...client.GetOption) error {
+			if broken.Load() {
+				return errBroken
+			}
+			return c.Get(ctx, key, o, options...)
+		},
+		Create: func(ctx context.Context, c client.WithWatch, o client.Object, options ...client.CreateOption) error {
+			if broken.Load() {
+				return errBroken
+			}
+			return create(ctx, c, o, options...)
+		},
+	}), func() { broken.Store(true) }
+}
+
+// create gives the object a UID, as an API server does and the fake one does not.
+func create(ctx context.Context, c client.WithWatch, o client.Object, options ...client.CreateOption) error {
+	o.SetUID(types.UID(strconv.FormatUint(rand.Uint64(), 16)))
+	return c.Create(ctx, o, options...)
+}
+
+// A hold that may not make the Lease ends at once and says what it needs; trouble that passes ends no hold.
+func TestHoldThatMayNotMakeTheLease(t *testing.T) {
+	leases := schema.GroupResource{Group: coordinationv1.GroupName, Resource: "leases"}
+	for name, c := range map[string]struct {
+		refusal error
+		says    string
+	}{
+		"no right":     {apierrors.NewForbidden(leases, "", errors.New(`User "ci" cannot create resource "leases"`)), `User "ci" cannot create resource "leases"`},
+		"no namespace": {apierrors.NewNotFound(schema.GroupResource{Resource: "namespaces"}, "shop"), `namespaces "shop" not found`},
+		"no answer":    {apierrors.NewTimeoutError("etcdserver: request timed out", 0), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b, now, ann := newByHand(), clock(), &person{name: "ann"}
+				refusals := 3
+				c1 := interceptor.NewClient(b, interceptor.Funcs{
+					Create: func(ctx context.Context, w client.WithWatch, o client.Object, options ...client.CreateOption) error {
+						if refusals--; refusals >= 0 {
+							return c.refusal
+						}
+						return create(ctx, w, o, options...)
+					},
+				})
+				var group sync.WaitGroup
+				group.Add(1)
+				ann.hold(t, c1, now, time.Second, 0, group.Done)
+				group.Wait()
+				if c.says == "" {
+					assert.Equal(t, 7, ann.code, "%v", ann.err)
+					return
+				}
+				assert.Zero(t, ann.began)
+				assert.Equal(t, exitError, ann.code)
+				assert.ErrorContains(t, ann.err, "you may not make its Lease (https://")
+				assert.ErrorContains(t, ann.err, c.says)
+			})
+		})
+	}
+}
+
+func TestHoldMakesNoLeaseWhereNobodySweepsIt(t *testing.T) {
+	b := interceptor.NewClient(newByHand(), interceptor.Funcs{
+		Create: func(context.Context, client.WithWatch, client.Object, ...client.CreateOption) error { return nil },
+	})
+	for _, namespace := range []string{"kube-system", "metaparticle-system"} {
+		_, err := holding{namespace: namespace, slot: "lock.a"}.identify(t.Context(), cluster{WithWatch: b})
+		assert.ErrorContains(t, err, "enroll keeps no locks in the namespace "+namespace)
+	}
+	_, err := holding{namespace: "shop", slot: "lock.a"}.identify(t.Context(), cluster{WithWatch: b})
+	assert.NoError(t, err)
+}
+
 func TestHoldOfAMissingCommandEndsBeforeTheWait(t *testing.T) {
 	code, err := holding{command: []string{"no-such-command"}, leaseDuration: api.DefaultLeaseDuration}.run(t.Context(), cluster{})
 	assert.Equal(t, exitError, code)
@@ -187,28 +366,14 @@ func TestTwoHoldsNeverRunAtOnce(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b, now := newByHand(slotLease("lock.a", "", nil)), clock()
-				var broken atomic.Bool
-				away := interceptor.NewClient(b, interceptor.Funcs{
-					Update: func(ctx context.Context, c client.WithWatch, o client.Object, options ...client.UpdateOption) error {
-						if broken.Load() {
-							return errors.New("no route to host")
-						}
-						return c.Update(ctx, o, options...)
-					},
-					Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, options ...client.GetOption) error {
-						if broken.Load() {
-							return errors.New("no route to host")
-						}
-						return c.Get(ctx, key, o, options...)
-					},
-				})
+				away, cutOff := breakable(b)
 				ann, pat := &person{name: "ann"}, &person{name: "pat"}
 				var group sync.WaitGroup
 				group.Add(2)
 				lasts := time.Minute
 				if cut > 0 {
 					lasts = 0
-					time.AfterFunc(cut, func() { broken.Store(true) })
+					time.AfterFunc(cut, cutOff)
 				}
 				ann.hold(t, away, now, lasts, 0, group.Done)
 				<-time.After(10 * time.Second)

@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // leases implements elector.Leases with the person's connection to the API server. An unstructured
@@ -43,6 +44,32 @@ func (l leases) GetLease(ctx context.Context, name string) (*kube.Lease, error) 
 		return nil, statusOf(err)
 	}
 	return leaseOfObject(read)
+}
+
+// rolePage has the Role that a CI job needs.
+const rolePage = api.Repository + "docs/how-to/lock.md#from-ci-or-by-hand"
+
+// errNotMade means that the API server does not let the person make the Lease of a lock, and that a repetition is in vain.
+var errNotMade = errors.New("no pod claims the lock, and you may not make its Lease (" + rolePage + ")")
+
+// createLease makes the Lease of a lock, or returns that of whoever was faster. A holder of an earlier Lease may
+// live, because nothing remembers the holds of people. So the new Lease counts as held for its duration.
+func (l leases) createLease(ctx context.Context, name string, duration time.Duration) (*kube.Lease, error) {
+	now := metav1.NowMicro()
+	err := l.Create(ctx, &coordinationv1.Lease{
+		ObjectMeta: metav1.ObjectMeta{Namespace: l.namespace, Name: name, Labels: map[string]string{api.ManagedLabel: "true"}},
+		Spec: coordinationv1.LeaseSpec{
+			HolderIdentity: new(api.UnknownPerson), AcquireTime: &now, RenewTime: &now,
+			LeaseDurationSeconds: new(int32(duration / time.Second)),
+		},
+	})
+	switch {
+	case err == nil, apierrors.IsAlreadyExists(err):
+		return l.GetLease(ctx, name)
+	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err), apierrors.IsNotFound(err): // the last for a namespace
+		return nil, fmt.Errorf("%w: %w", errNotMade, err)
+	}
+	return nil, statusOf(err)
 }
 
 // UpdateLease implements elector.Leases.
