@@ -214,7 +214,7 @@ func (o State) leased() (found, map[types.NamespacedName]*coordinationv1.Lease) 
 }
 
 // claim adds each pod to the slots that the pod claims. The method also adds wanted slots without a
-// Lease, but at most mostMissing for each namespace.
+// Lease, but at most mostMissing for each namespace. Enroll makes no Lease for a pod that has ended.
 func (f found) claim(pods []*corev1.Pod, wanted func(slot string) bool) {
 	missing := map[string]int{}
 	for _, pod := range pods {
@@ -225,7 +225,7 @@ func (f found) claim(pods []*corev1.Pod, wanted func(slot string) bool) {
 		c := claimantOf(pod)
 		for _, slot := range claimed[:min(len(claimed), mostClaimed)] {
 			s := f[types.NamespacedName{Namespace: pod.Namespace, Name: slot}]
-			if s == nil && wanted(slot) && missing[pod.Namespace] < mostMissing {
+			if s == nil && c.standby != nil && wanted(slot) && missing[pod.Namespace] < mostMissing {
 				missing[pod.Namespace]++
 				s = f.at(pod.Namespace, slot)
 			}

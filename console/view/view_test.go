@@ -107,6 +107,7 @@ func TestConsoleShowsHolderAndStandbysOfEachSlot(t *testing.T) {
 		"no Lease": {State{Pods: []*corev1.Pod{gated("b", "lock.a", silent)}}, []string{"lock.a lock missing; b waits: Unknown; unhealthy"}},
 		"ended pod": {State{Leases: []*coordinationv1.Lease{lease("lock.a", "", nil)}, Pods: []*corev1.Pod{gated("b", "lock.a", ended)}},
 			[]string{"lock.a lock free"}},
+		"ended pod without a Lease": {State{Pods: []*corev1.Pod{gated("b", "lock.a", ended)}}, nil},
 		"semaphore": {State{Leases: []*coordinationv1.Lease{lease("semaphore.pool.1", "a", serving), lease("semaphore.pool.0", "", nil)}, Pods: []*corev1.Pod{gated("a", pool), gated("b", pool)}},
 			[]string{"semaphore.pool.0 semaphore free; b waits: StandingBy; unhealthy", "semaphore.pool.1 semaphore held by a; b waits: StandingBy"}},
 		"other Leases": {State{Leases: []*coordinationv1.Lease{{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "kube-scheduler"}}}}, nil},
