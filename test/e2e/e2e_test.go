@@ -140,6 +140,7 @@ var parallel = []string{
 	"TestConsoleShowsTheCauseOfAHandover",
 	"TestRefusedLeaseIsShownToTheUser",
 	"TestPersonsCommandWaitsForPodsAndOtherPeople",
+	"TestJobsHoldALockThatNoPodClaims",
 	"TestSlotStaysExclusiveInARecreatedNamespace",
 	"TestViewShowsSlotsAndEditMovesThem",
 	"TestVeleroRestoresPodsBeforeTheirControllers",
@@ -494,6 +495,7 @@ func TestHelmUpgradesToAReleaseAndRollsBack(t *testing.T) {
 func TestPersonsCommandWaitsForPodsAndOtherPeople(t *testing.T) {
 	operations.TestPersonsCommandWaitsForPodsAndOtherPeople(t)
 }
+func TestJobsHoldALockThatNoPodClaims(t *testing.T) { operations.TestJobsHoldALockThatNoPodClaims(t) }
 func TestSlotStaysExclusiveInARecreatedNamespace(t *testing.T) {
 	operations.TestSlotStaysExclusiveInARecreatedNamespace(t)
 }

@@ -25,16 +25,22 @@ import (
 // the test.
 func (p plugin) as(role string) plugin {
 	p.Helper()
-	kubectl.Must(p.Space, "", "create", "serviceaccount", role)
 	kubectl.Must(p.Space, "", "create", "rolebinding", role, "--clusterrole="+role, "--serviceaccount="+p.Namespace+":"+role)
-	token, err := p.Client.CoreV1().ServiceAccounts(p.Namespace).CreateToken(p.Context(), role, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	return p.by(role)
+}
+
+// by returns the plugin with the rights of a new account of that name.
+func (p plugin) by(account string) plugin {
+	p.Helper()
+	kubectl.Must(p.Space, "", "create", "serviceaccount", account)
+	token, err := p.Client.CoreV1().ServiceAccounts(p.Namespace).CreateToken(p.Context(), account, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
 	require.NoError(p, err)
 	config, err := clientcmd.LoadFromFile(cluster.Kubeconfig)
 	require.NoError(p, err)
 	for name := range config.AuthInfos {
 		config.AuthInfos[name] = &clientcmdapi.AuthInfo{Token: token.Status.Token}
 	}
-	p.kubeconfig = filepath.Join(p.TempDir(), role)
+	p.kubeconfig = filepath.Join(p.TempDir(), account)
 	require.NoError(p, clientcmd.WriteToFile(*config, p.kubeconfig))
 	return p
 }
