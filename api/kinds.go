@@ -19,7 +19,7 @@ func Kinds() []*Kind { return slices.Clone(kinds) }
 
 // The list "rolling" has the kinds of workloads that give each pod template a number. Each kind is
 // spelt as in the name of a singleton's Lease. Pods of other workloads have no revision.
-var rolling = []string{"deployment", "statefulset", "daemonset", "rollout-argoproj-io"}
+var rolling = []string{"deployment", "statefulset", "daemonset", "rollout-argoproj-io", "deploymentconfig-apps-openshift-io"}
 
 // kindOf returns the kind of the claims that can have a Lease of this name. The result is nil if no
 // claim can have such a Lease.
@@ -153,6 +153,13 @@ func isSingletonSlot(lease string) bool {
 		return false // the rest of the name need not be read
 	}
 	return isUnshortened(lease, isSingletonLease)
+}
+
+// SingletonOf returns the part of a singleton's slot that has the name of the claim; false for any other
+// slot.
+func SingletonOf(slot string) (claim string, ok bool) {
+	claim, _, _ = strings.Cut(slot, ".")
+	return claim, isSingletonSlot(slot)
 }
 
 // isSingletonLease reports whether [SingletonLease] can return the name without

@@ -80,7 +80,7 @@ func TestWorkloadIsPrintedWithKubernetesKindAndName(t *testing.T) {
 func TestEachSlotHasItsOwnNextLease(t *testing.T) {
 	long := strings.Repeat("l", 248)
 	slots := []string{
-		"lock.a", "lock.next.a", "singleton.deployment.a", LockLease(long), LockLease(long[1:]), LockLease(long[5:]), LockLease(long[6:]),
+		"lock.a", "lock.next.a", "singleton.deployment.a", "singleton.deploymentconfig-apps-openshift-io.a", LockLease(long), LockLease(long[1:]), LockLease(long[5:]), LockLease(long[6:]),
 		SingletonLease(Workload{"apps", "Deployment", long + "x"}, ""), SingletonLease(Workload{"apps", "Deployment", long + "y"}, ""),
 	}
 	seen := map[string]bool{}

@@ -51,6 +51,7 @@ func strip(object any) (any, error) {
 	case *appsv1.Deployment:
 		kept := &appsv1.Deployment{}
 		kept.ObjectMeta, kept.Spec.Template = keepWorkload(o)
+		podspec.KeepAbove(&kept.ObjectMeta, o)
 		kept.Status.Replicas = o.Status.Replicas
 		for _, c := range o.Status.Conditions {
 			if c.Type == appsv1.DeploymentReplicaFailure && kept.Spec.Template.Annotations != nil {

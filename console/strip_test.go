@@ -95,7 +95,11 @@ func whole() view.State {
 	owned.OwnerReferences = []metav1.OwnerReference{{APIVersion: "batch/v1", Kind: "CronJob", Name: "lone", Controller: new(true)}}
 	inTemplate := template
 	inTemplate.Annotations = map[string]string{api.SingletonAnnotation: "true", "note": secret}
+	knative := meta("shop-00001")
+	knative.Labels["serving.knative.dev/service"] = "shop"
+	knative.OwnerReferences = []metav1.OwnerReference{{APIVersion: "serving.knative.dev/v1", Kind: "Revision", Name: "shop-00001", Controller: new(true)}}
 	s.Workloads = []client.Object{
+		&appsv1.Deployment{ObjectMeta: knative, Spec: appsv1.DeploymentSpec{Template: inTemplate}, Status: appsv1.DeploymentStatus{Replicas: 1}},
 		&appsv1.Deployment{ObjectMeta: claims(meta("web")), Spec: appsv1.DeploymentSpec{Template: template}, Status: appsv1.DeploymentStatus{
 			Replicas: 2, Conditions: []appsv1.DeploymentCondition{
 				{Type: appsv1.DeploymentAvailable, Message: secret},
@@ -151,7 +155,8 @@ func stripped[T any](t *testing.T, object T) T {
 func TestStrippingUnreadFieldsNeverChangesShownSlots(t *testing.T) {
 	s := whole()
 	want := s.Slots(nil, mostHandovers)
-	require.Len(t, want, 6)
+	require.Len(t, want, 7)
+	require.Equal(t, "singleton.service-serving-knative-dev.shop", want[6].Slot)
 	require.NotEmpty(t, want[3].Handovers)
 	require.NotEmpty(t, want[4].Standbys)
 	require.Len(t, want[2].Why, 2, want[2])

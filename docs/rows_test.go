@@ -146,6 +146,7 @@ var sections = map[string]section{
 	}},
 	"6 kinds": {"Kinds", []row{
 		{"pod", "bare Pod"},
+		{"pod-of-a-run", "… of a run, as of Airflow or a CI runner, with another name in each: `metaparticle.io/lock`"},
 		{"replica-set", "ReplicaSet"},
 		{"deployment", "Deployment, RollingUpdate"},
 		{"deployment-recreate", "… Recreate"},
@@ -161,7 +162,10 @@ var sections = map[string]section{
 		{"cron-job", "CronJob"},
 		{"cron-job-by-hand", "… a run that a person starts, with a client that names the CronJob as the Job's owner"},
 		{"job-by-hand", "… with a client that does not: `metaparticle.io/lock`"},
+		{"job-of-a-run", "… with another name in each run (`generateName`, a hook, a date): `metaparticle.io/lock`"},
 		{"custom", "pods of a custom controller"},
+		{"deployment-config", "OpenShift's DeploymentConfig"},
+		{"knative", "Knative's Service"},
 		{"only-holders-ready", "a rollout while standbys are not Ready"},
 		{"one-claim", "several pods that mount one PersistentVolumeClaim"},
 		{"owned", "pods with owners, none of which is their controller: `metaparticle.io/lock`"},

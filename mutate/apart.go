@@ -4,6 +4,7 @@
 package mutate
 
 import (
+	"cmp"
 	"maps"
 	"strings"
 
@@ -12,15 +13,17 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/api/podspec"
+	"github.com/metaparticle-io/metaparticle/mutate/feature"
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// Apart warns of a new Job that was probably made from a CronJob and does not name the CronJob, so that
-// its pods do not compete with the CronJob's runs. The Job may have the mark of such a Job, or look like
-// one: its claim is only in its template, as in a copied template, and either equals that of a CronJob,
-// or the CronJob has no annotation and the Job's name begins with the CronJob's. The argument "cronJobs"
-// returns the CronJobs of the namespace; nil if they are not known.
-func Apart(raw []byte, cronJobs func() []metav1.ObjectMeta) reason.Refusals {
+// Apart warns of a new workload whose pods have a slot of their own, though other pods may have to
+// compete for it ([feature.Apart]): its name is new in each run, or it is a Job that was made from a
+// CronJob and does not name the CronJob. A Job may also look like such a one: its claim is only in its
+// template, as in a copied template, and either equals that of a CronJob, or the CronJob has no
+// annotation and the Job's name begins with the CronJob's. The argument "cronJobs" returns the CronJobs
+// of the namespace; nil if they are not known.
+func Apart(kind string, raw []byte, cronJobs func() []metav1.ObjectMeta) reason.Refusals {
 	var job struct {
 		metav1.ObjectMeta `json:"metadata"`
 		Spec              struct {
@@ -31,35 +34,38 @@ func Apart(raw []byte, cronJobs func() []metav1.ObjectMeta) reason.Refusals {
 			} `json:"template"`
 		} `json:"spec"`
 	}
-	if err := json.Unmarshal(raw, &job); err != nil || podspec.Above("Job", &job) != nil {
+	if err := json.Unmarshal(raw, &job); err != nil || metav1.GetControllerOfNoCopy(&job) != nil || podspec.Above(kind, &job) != nil {
 		return nil //nolint:nilerr // Carry reports the error
 	}
 	template := job.Spec.Template.Metadata.Annotations
 	request, err := api.Parse(api.Effective(job.Annotations, template))
-	if _, own := request.Within(api.ScopeWorkload); err != nil || !own {
+	if err != nil || !feature.OwnSlot(request) {
 		return nil //nolint:nilerr // Carry reports the mistakes
 	}
 	var warnings reason.Refusals
-	if _, marked := job.Annotations[api.InstantiateAnnotation]; marked {
-		warnings.Add(reason.OwnSlot, "the Job has %s, and names no CronJob as its owner", api.InstantiateAnnotation)
-		return warnings
-	}
-	if cronJobs == nil || len(declared(job.Annotations)) > 0 {
-		return nil
-	}
-	ours, name := declared(template), job.Name
-	if name == "" {
-		name = job.GenerateName
-	}
-	for _, c := range cronJobs() {
-		has := declared(c.Annotations)
-		equal := len(has) > 0 && maps.Equal(has, ours)
-		if equal || len(has) == 0 && strings.HasPrefix(name, c.Name+"-") {
-			warnings.Add(reason.OwnSlot, "the Job looks like a run of CronJob %q, and does not name it as its owner", c.Name)
+	_, marked := job.Annotations[api.InstantiateAnnotation]
+	if kind == "Job" && !marked && cronJobs != nil && len(declared(job.Annotations)) == 0 {
+		if like := lookalike(cronJobs(), declared(template), cmp.Or(job.Name, job.GenerateName)); like != "" {
+			warnings.Add(reason.OwnSlot, "the Job looks like a run of CronJob %q, and does not name it as its owner", like)
 			return warnings
 		}
 	}
-	return nil
+	if why := feature.Apart(kind, job.ObjectMeta); why != "" {
+		warnings.Add(reason.OwnSlot, "%s", why)
+	}
+	return warnings
+}
+
+// lookalike returns the name of a CronJob whose runs look like a Job; empty for none.
+func lookalike(cronJobs []metav1.ObjectMeta, ours map[string]string, name string) string {
+	for _, c := range cronJobs {
+		has := declared(c.Annotations)
+		equal := len(has) > 0 && maps.Equal(has, ours)
+		if equal || len(has) == 0 && strings.HasPrefix(name, c.Name+"-") {
+			return c.Name
+		}
+	}
+	return ""
 }
 
 // declared returns the annotations that the webhook would carry from a workload to its template.

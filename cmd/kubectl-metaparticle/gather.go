@@ -182,7 +182,7 @@ func (e *explainer) followNamed(ctx context.Context, kind, name string) error {
 	if err := e.followControllers(ctx, &metav1.OwnerReference{APIVersion: kinds[kind], Kind: kind, Name: name}); err != nil {
 		return err
 	}
-	if e.group.Kind == kind && e.group.Name == name {
+	if e.group.Kind == kind && e.group.Name == name || kind == "Deployment" { // ReplicaSets make the pods of a Deployment, even of Knative's
 		return nil
 	}
 	e.part = new(unstructured.Unstructured)

@@ -130,3 +130,41 @@ func TestJobMadeByHandBelongsToItsCronJob(t *testing.T) {
 		assert.Equal(t, want, e.group.String(), version)
 	}
 }
+
+// OpenShift and Knative make another controller for each version, as the webhook knows.
+func TestPodsOfEachVersionBelongToOneWorkload(t *testing.T) {
+	by := func(version, kind, name string) func(*metav1.ObjectMeta) {
+		return func(m *metav1.ObjectMeta) {
+			m.OwnerReferences = []metav1.OwnerReference{{APIVersion: version, Kind: kind, Name: name, UID: types.UID(name + "-uid"), Controller: new(true)}}
+		}
+	}
+	pod := func(name, version, kind, of string) *corev1.Pod {
+		p := waiting(name, slot)
+		p.ObjectMeta = edit(p.ObjectMeta, by(version, kind, of))
+		return p
+	}
+	deployment := &appsv1.Deployment{ObjectMeta: edit(meta("shop-00002", nil), by("serving.knative.dev/v1", "Revision", "shop-00002"))}
+	deployment.Labels = map[string]string{"serving.knative.dev/service": "shop"}
+	deployment.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"rev": "2"}}
+	deployment.Spec.Template.Annotations = claim
+	set := &appsv1.ReplicaSet{ObjectMeta: edit(meta("shop-00002-5d4f", nil), by("apps/v1", "Deployment", "shop-00002"))}
+	there := fake.NewClientBuilder().WithObjects(deployment, set,
+		&corev1.ReplicationController{ObjectMeta: edit(meta("worker-2", nil), by("apps.openshift.io/v1", "DeploymentConfig", "worker"))},
+		pod("worker-2-x", "v1", "ReplicationController", "worker-2"), pod("shop-00002-x", "apps/v1", "ReplicaSet", "shop-00002-5d4f"),
+	).Build()
+	for named, want := range map[string]string{
+		"Pod/worker-2-x":             "DeploymentConfig.apps.openshift.io/worker",
+		"Pod/shop-00002-x":           "Service.serving.knative.dev/shop",
+		"ReplicaSet/shop-00002-5d4f": "Service.serving.knative.dev/shop",
+		"Deployment/shop-00002":      "Service.serving.knative.dev/shop",
+	} {
+		e := &explainer{cluster: cluster{WithWatch: there}, namespace: "shop"}
+		kind, name, _ := strings.Cut(named, "/")
+		require.NoError(t, e.find(t.Context(), kind, name), named)
+		assert.Equal(t, want, e.group.String(), named)
+		if kind != "Pod" || name == "shop-00002-x" {
+			assert.Contains(t, e.slots, "singleton.service-serving-knative-dev.shop", named)
+			assert.Len(t, e.pods, 1, named)
+		}
+	}
+}

@@ -109,7 +109,7 @@ func (e *explainer) remedy() string {
 	case named == "NamespaceNotOptedIn":
 		return fmt.Sprintf("kubectl label namespace %s %s=%s", e.namespace, api.InjectionLabel, api.InjectionEnabled)
 	case restarts && (named == "NotGated" || strings.Contains(first, "until a rollout has replaced them") || strings.HasPrefix(first, "the template lacks")):
-		return kubectl + "rollout restart " + strings.ToLower(e.group.Kind) + "/" + e.group.Name
+		return kubectl + "rollout restart " + strings.ToLower(e.workload.GetKind()) + "/" + e.workload.GetName()
 	case named != "":
 		return "kubectl metaparticle explain " + named
 	}

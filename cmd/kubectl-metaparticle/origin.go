@@ -32,15 +32,20 @@ type origin struct {
 // reader reads an object of the namespace by its name.
 type reader func(ctx context.Context, name string, object client.Object) error
 
-// originOf follows an owner reference. As the webhook does, originOf follows a ReplicaSet or a Job only
+// originOf follows an owner reference. As the webhook does, originOf follows a built-in object only
 // to the owner that [podspec.Above] returns. An owner of a namespace writes owner references. So a forged
 // reference must not make a command act on the slots of another workload: the object must have the
 // reference's UID. A reference that a person has made from an argument has no UID.
 func originOf(ctx context.Context, read reader, at *metav1.OwnerReference) (o origin, err error) {
-	for range 2 {
-		if at == nil {
-			return o, nil
+	first := true
+	above := func(object metav1.Object) *metav1.OwnerReference {
+		if !first && at.Kind != "Deployment" {
+			return nil
 		}
+		first = false
+		return podspec.Above(at.Kind, object)
+	}
+	for at != nil {
 		version, err := schema.ParseGroupVersion(at.APIVersion)
 		if err != nil {
 			return o, fmt.Errorf("owner's version: %w", err)
@@ -49,10 +54,17 @@ func originOf(ctx context.Context, read reader, at *metav1.OwnerReference) (o or
 		known := kinds[at.Kind]
 		if known == "" || schema.FromAPIVersionAndKind(known, at.Kind).Group != version.Group {
 			// The webhook does not carry annotations from such a workload to its template.
-			if !namedLikeKubernetes(at.Kind) || verified(ctx, read, at) {
+			if !namedLikeKubernetes(at.Kind) {
 				o.group = group
+				return o, nil
 			}
-			return o, nil
+			core := verified(ctx, read, at)
+			if core == nil {
+				return o, nil
+			}
+			o.group = group
+			at = above(core)
+			continue
 		}
 		w := &unstructured.Unstructured{}
 		w.SetAPIVersion(known)
@@ -64,10 +76,7 @@ func originOf(ctx context.Context, read reader, at *metav1.OwnerReference) (o or
 			return o, nil
 		}
 		o = origin{w, group}
-		if at.Kind != "ReplicaSet" && at.Kind != "Job" {
-			return o, nil
-		}
-		at = podspec.Above(at.Kind, w)
+		at = above(w)
 	}
 	return o, nil
 }
@@ -91,15 +100,18 @@ func namedLikeKubernetes(kind string) bool {
 	return false
 }
 
-// verified reports whether the reference means an object of the core group that exists.
-func verified(ctx context.Context, read reader, at *metav1.OwnerReference) bool {
+// verified returns the object of the core group that the reference means; nil if there is none.
+func verified(ctx context.Context, read reader, at *metav1.OwnerReference) *unstructured.Unstructured {
 	if at.APIVersion != corev1.SchemeGroupVersion.String() {
-		return false
+		return nil
 	}
 	o := &unstructured.Unstructured{}
 	o.SetAPIVersion(at.APIVersion)
 	o.SetKind(at.Kind)
-	return read(ctx, at.Name, o) == nil && o.GetUID() == at.UID
+	if read(ctx, at.Name, o) != nil || o.GetUID() != at.UID {
+		return nil
+	}
+	return o
 }
 
 // makers has the selector of each controller that makes pods of a workload.

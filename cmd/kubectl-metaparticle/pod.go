@@ -142,7 +142,7 @@ func (t template) pod(d document) (document, owner, error) {
 		return document{}, owner{}, err
 	}
 	o := owner{workload: api.Workload{Group: version.Group, Kind: d.Kind, Name: d.Name}, template: new(corev1.PodSpec)}
-	if above := podspec.Above(d.Kind, &d.ObjectMeta); above != nil && (d.Kind == "Job" || d.Kind == "ReplicaSet") {
+	if above := podspec.Above(d.Kind, &d.ObjectMeta); above != nil {
 		o.workload = podspec.WorkloadOf(above)
 	}
 	if err := json.Unmarshal(spec, o.template); err != nil {

@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/metaparticle-io/metaparticle/api/podspec"
+	"github.com/metaparticle-io/metaparticle/mutate/feature"
 	"github.com/metaparticle-io/metaparticle/mutate/load"
 )
 
@@ -96,6 +97,8 @@ func (l live) read(ctx context.Context, kind schema.GroupVersionKind, namespace,
 type identity struct {
 	Metadata struct {
 		UID             types.UID               `json:"uid"`
+		GenerateName    string                  `json:"generateName"`
+		Labels          map[string]string       `json:"labels"`
 		Annotations     map[string]string       `json:"annotations"`
 		OwnerReferences []metav1.OwnerReference `json:"ownerReferences"`
 	} `json:"metadata"`
@@ -108,7 +111,20 @@ func (i *identity) controller() *metav1.OwnerReference {
 
 // above returns the reference to the workload above an owner of the kind, or nil.
 func (i *identity) above(kind string) *metav1.OwnerReference {
-	return podspec.Above(kind, &metav1.ObjectMeta{OwnerReferences: i.Metadata.OwnerReferences})
+	return podspec.Above(kind, &metav1.ObjectMeta{Labels: i.Metadata.Labels, OwnerReferences: i.Metadata.OwnerReferences})
+}
+
+// aboveDeployment returns the result of above if the kind is Deployment, and nil otherwise.
+func (i *identity) aboveDeployment(kind schema.GroupVersionKind) *metav1.OwnerReference {
+	if kind.Kind != "Deployment" {
+		return nil
+	}
+	return i.above(kind.Kind)
+}
+
+// apart returns the reason of [feature.Apart] for an owner with nothing above it.
+func (i *identity) apart(kind, name string) string {
+	return feature.Apart(kind, metav1.ObjectMeta{Name: name, GenerateName: i.Metadata.GenerateName, Annotations: i.Metadata.Annotations})
 }
 
 // uid returns the UID of the owner.

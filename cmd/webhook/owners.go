@@ -36,7 +36,7 @@ var (
 	errNoKind = errors.New("no API of Kubernetes has such a kind in that group")
 )
 
-// owners implements [mutate.Owners] with one or two live GETs. The GETs are live because an
+// owners implements [mutate.Owners] with one to three live GETs. The GETs are live because an
 // outdated cache would not show that a ReplicaSet was orphaned. An orphaned ReplicaSet is a
 // workload of its own.
 //
@@ -77,14 +77,20 @@ type revisionKeys struct {
 	hash string
 }
 
+// latestVersion is the annotation with the version of a DeploymentConfig from which OpenShift made a
+// ReplicationController.
+const latestVersion = "openshift.io/deployment-config.latest-version"
+
 // revisionKeysOfKind lists the kinds of workloads whose ReplicaSets have both an annotation with the
 // number of the revision and a label with the template's hash. The workloads' controllers write
 // both when they create a ReplicaSet, so both exist before the ReplicaSet's first pod. After
 // "kubectl rollout undo", the controller first raises that number of the old ReplicaSet, and
-// then scales the ReplicaSet up.
+// then scales the ReplicaSet up. Each version of a DeploymentConfig, even an undo, has a
+// ReplicationController of its own, whose name stands for the hash.
 var revisionKeysOfKind = map[schema.GroupKind]revisionKeys{
-	{Group: "apps", Kind: "Deployment"}:     {"deployment.kubernetes.io/revision", appsv1.DefaultDeploymentUniqueLabelKey},
-	{Group: "argoproj.io", Kind: "Rollout"}: {"rollout.argoproj.io/revision", "rollouts-pod-template-hash"},
+	{Group: "apps", Kind: "Deployment"}:                    {"deployment.kubernetes.io/revision", appsv1.DefaultDeploymentUniqueLabelKey},
+	{Group: "argoproj.io", Kind: "Rollout"}:                {"rollout.argoproj.io/revision", "rollouts-pod-template-hash"},
+	{Group: "apps.openshift.io", Kind: "DeploymentConfig"}: {number: latestVersion},
 }
 
 // Origin implements [mutate.Owners].
@@ -98,14 +104,25 @@ func (o owners) Origin(ctx context.Context, namespace string, pod *corev1.Pod) (
 		return feature.Origin{}, fmt.Errorf("owner's version: %w", err)
 	}
 	switch kind.Group + "/" + owner.Kind {
-	case "apps/ReplicaSet":
-		return o.replicaSet(ctx, namespace, owner)
+	case "apps/ReplicaSet", "/ReplicationController":
+		return o.replicas(ctx, kind.WithKind(owner.Kind), namespace, owner)
 	case "apps/StatefulSet", "apps/DaemonSet":
 		return o.numbered(ctx, namespace, owner, pod)
 	case "batch/Job":
 		return o.job(ctx, namespace, owner)
 	}
-	return feature.Origin{Workload: podspec.WorkloadOf(owner)}, o.verify(ctx, namespace, owner)
+	return o.under(ctx, namespace, owner, feature.Origin{})
+}
+
+// under completes the origin of a pod whose workload is the owner, or what is above the owner.
+func (o owners) under(ctx context.Context, namespace string, owner *metav1.OwnerReference, origin feature.Origin) (feature.Origin, error) {
+	above, err := o.verify(ctx, namespace, owner)
+	if above != nil {
+		// Of two Deployments, the numbers of the templates say nothing about each other.
+		owner, origin.Revision, origin.MinReady = above, api.Revision{}, 0
+	}
+	origin.Workload = podspec.WorkloadOf(owner)
+	return origin, err
 }
 
 // numbered returns the origin of a pod of a StatefulSet or a DaemonSet, by the template from which the set made
@@ -166,36 +183,45 @@ func (o owners) numbered(ctx context.Context, namespace string, owner *metav1.Ow
 	return origin, nil
 }
 
-func (o owners) replicaSet(ctx context.Context, namespace string, owner *metav1.OwnerReference) (feature.Origin, error) {
+// replicas returns the origin of a pod of a ReplicaSet or a ReplicationController.
+func (o owners) replicas(ctx context.Context, kind schema.GroupVersionKind, namespace string, owner *metav1.OwnerReference) (feature.Origin, error) {
+	kind.Version = "v1"
 	var set struct {
 		identity
 		Spec struct {
 			MinReadySeconds int32 `json:"minReadySeconds"`
 			Selector        struct {
-				MatchLabels map[string]string `json:"matchLabels"`
+				// MatchLabels of a ReplicationController, whose selector has plain labels, may be a text.
+				MatchLabels any `json:"matchLabels"`
 			} `json:"selector"`
 			Template podTemplate `json:"template"`
 		} `json:"spec"`
 	}
-	if err := o.get(ctx, appsv1.SchemeGroupVersion.WithKind("ReplicaSet"), namespace, owner, &set); err != nil {
+	if err := o.get(ctx, kind, namespace, owner, &set); err != nil {
 		return feature.Origin{}, err
 	}
-	above := set.above("ReplicaSet")
+	above := set.above(kind.Kind)
 	if above == nil {
-		// This ReplicaSet has no controller. A person may have edited its template after the pod
+		// This object has no controller. A person may have edited its template after the pod
 		// was made, so the template of the pod is unknown.
-		return feature.Origin{Workload: podspec.WorkloadOf(owner)}, nil
+		return feature.Origin{Workload: podspec.WorkloadOf(owner), Apart: set.apart(kind.Kind, owner.Name)}, nil
 	}
-	origin := feature.Origin{Workload: podspec.WorkloadOf(above), Template: set.Spec.Template.podSpec()}
-	of := revisionKeysOfKind[schema.GroupKind{Group: origin.Workload.Group, Kind: origin.Workload.Kind}]
+	origin := feature.Origin{Template: set.Spec.Template.podSpec()}
+	workload := podspec.WorkloadOf(above)
+	of := revisionKeysOfKind[schema.GroupKind{Group: workload.Group, Kind: workload.Kind}]
+	hash := owner.Name
+	if of.number != latestVersion {
+		labels, _ := set.Spec.Selector.MatchLabels.(map[string]any)
+		hash, _ = labels[of.hash].(string)
+	}
 	number, err := strconv.ParseInt(set.Metadata.Annotations[of.number], 10, 64)
 	if err == nil {
-		origin.Revision = revision(above, number, set.Spec.Selector.MatchLabels[of.hash])
+		origin.Revision = revision(above, number, hash)
 	}
 	if origin.Revision.Valid() {
 		origin.MinReady = time.Duration(set.Spec.MinReadySeconds) * time.Second
 	}
-	return origin, o.verify(ctx, namespace, above)
+	return o.under(ctx, namespace, above, origin)
 }
 
 // revision returns the revision of a workload's template, or the zero value if the
@@ -229,12 +255,10 @@ func (o owners) job(ctx context.Context, namespace string, owner *metav1.OwnerRe
 			Completions: job.Spec.Completions, Indexed: job.Spec.CompletionMode == batchv1.IndexedCompletion,
 		},
 	}
-	_, byHand := job.Metadata.Annotations[api.InstantiateAnnotation]
 	if above := job.above("Job"); above != nil {
-		origin.Workload = podspec.WorkloadOf(above)
-		return origin, o.verify(ctx, namespace, above)
+		return o.under(ctx, namespace, above, origin)
 	}
-	origin.ByHand = byHand
+	origin.Apart = job.apart("Job", owner.Name)
 	return origin, nil
 }
 
@@ -247,28 +271,34 @@ func (o owners) JobUID(ctx context.Context, namespace, job string) (string, erro
 
 // verify reports an error if an owner is not the object that its reference means. An object
 // that the cache lacks is new or gone, so the API server is asked. The webhook knows
-// nothing of APIs that are not Kubernetes' own, and accepts their kinds.
-func (o owners) verify(ctx context.Context, namespace string, owner *metav1.OwnerReference) error {
+// nothing of APIs that are not Kubernetes' own, and accepts their kinds. If the owner is a Deployment,
+// the result is the owner above it, or nil.
+func (o owners) verify(ctx context.Context, namespace string, owner *metav1.OwnerReference) (*metav1.OwnerReference, error) {
 	version, err := schema.ParseGroupVersion(owner.APIVersion)
 	if err != nil {
-		return fmt.Errorf("owner's version: %w", err)
+		return nil, fmt.Errorf("owner's version: %w", err)
 	}
 	kind, ok := builtin(version.Group, owner.Kind)
 	switch {
 	case kind.Empty():
-		return nil
+		return nil, nil //nolint:nilnil // nothing is above it
 	case !ok:
-		return errNoKind
+		return nil, errNoKind
 	}
+	var found identity
 	if slices.Contains(watched, kind) {
 		var metadata metav1.PartialObjectMetadata
 		metadata.SetGroupVersionKind(kind)
 		err := o.cached.Get(ctx, types.NamespacedName{Namespace: namespace, Name: owner.Name}, &metadata)
 		if err == nil && metadata.UID == owner.UID {
-			return nil
+			found.Metadata.Labels, found.Metadata.OwnerReferences = metadata.Labels, metadata.OwnerReferences
+			return found.aboveDeployment(kind), nil
 		}
 	}
-	return o.get(ctx, kind, namespace, owner, new(identity))
+	if err := o.get(ctx, kind, namespace, owner, &found); err != nil {
+		return nil, err
+	}
+	return found.aboveDeployment(kind), nil
 }
 
 // builtin returns the kind of Kubernetes that equals the owner's kind, apart from the case of

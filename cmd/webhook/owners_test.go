@@ -6,6 +6,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -60,6 +61,7 @@ func pod(hash string, controller ...metav1.OwnerReference) *corev1.Pod {
 	return p
 }
 
+// docs/reference/compatibility.md: kinds/deployment-config kinds/knative carried
 func TestPodsOriginNamesTheTopMostWorkload(t *testing.T) {
 	set := &appsv1.ReplicaSet{ObjectMeta: named("biller-1", controlledBy("apps/v1", "Deployment", "biller"))}
 	set.Spec.Template = template("of-the-set")
@@ -80,14 +82,28 @@ func TestPodsOriginNamesTheTopMostWorkload(t *testing.T) {
 	collectedSet := &appsv1.ReplicaSet{ObjectMeta: named("collected", namedBy("apps/v1", "Deployment", "biller"), namedBy("batch/v1", "CronJob", "nightly"))}
 	db := controlledBy("apps/v1", "StatefulSet", "db")
 	node := controlledBy("apps/v1", "DaemonSet", "node")
-	c := fake.NewClientBuilder().WithObjects(set, rollout, bare, job, once, kubectl, k9s, operators, collected, collectedSet,
-		&appsv1.Deployment{ObjectMeta: named("biller")}, &batchv1.CronJob{ObjectMeta: named("nightly")},
-		&appsv1.StatefulSet{ObjectMeta: named("db")}, &appsv1.DaemonSet{ObjectMeta: named("node")},
-		&corev1.ReplicationController{ObjectMeta: named("old")}, &corev1.Pod{ObjectMeta: named("driver")},
-		storedRevision(t, "db-abc", "of-the-revision", db),
-		storedRevision(t, "node-abc", "of-the-revision", node),
-		storedRevision(t, "db-foreign", "of-another", controlledBy("apps/v1", "StatefulSet", "other")),
-	).Build()
+	// As OpenShift and Knative make the controllers of two versions.
+	worker1, worker2 := deploymentConfigs("worker-1", "1"), deploymentConfigs("worker-2", "2")
+	serving1, serving2 := knatives("serving-00001", map[string]string{"serving.knative.dev/service": "serving", "serving.knative.dev/configuration": "serving"}),
+		knatives("serving-00002", map[string]string{"serving.knative.dev/service": "serving", "serving.knative.dev/configuration": "serving"})
+	configured := knatives("configured-00001", map[string]string{"serving.knative.dev/configuration": "configured"})
+	// A label counts only on a Deployment that a Revision of Knative controls.
+	labelled := knatives("labelled", map[string]string{"serving.knative.dev/service": "serving"})
+	labelled[0].SetOwnerReferences(nil)
+	operated := knatives("operated", map[string]string{"serving.knative.dev/service": "serving"})
+	operated[0].SetOwnerReferences([]metav1.OwnerReference{controlledBy("example.com/v1", "Revision", "operated")})
+	unlabelled, malformed := knatives("unlabelled", nil), knatives("malformed", map[string]string{"serving.knative.dev/service": "A_b"})
+	ofOpenShift := api.Workload{Group: "apps.openshift.io", Kind: "DeploymentConfig", Name: "worker"}
+	ofKnative := api.Workload{Group: "serving.knative.dev", Kind: "Service", Name: "serving"}
+	c := fake.NewClientBuilder().WithObjects(slices.Concat(serving1, serving2, configured, labelled, operated, unlabelled, malformed)...).
+		WithObjects(worker1, worker2, set, rollout, bare, job, once, kubectl, k9s, operators, collected, collectedSet,
+			&appsv1.Deployment{ObjectMeta: named("biller")}, &batchv1.CronJob{ObjectMeta: named("nightly")},
+			&appsv1.StatefulSet{ObjectMeta: named("db")}, &appsv1.DaemonSet{ObjectMeta: named("node")},
+			&corev1.ReplicationController{ObjectMeta: named("old")}, &corev1.Pod{ObjectMeta: named("driver")},
+			storedRevision(t, "db-abc", "of-the-revision", db),
+			storedRevision(t, "node-abc", "of-the-revision", node),
+			storedRevision(t, "db-foreign", "of-another", controlledBy("apps/v1", "StatefulSet", "other")),
+		).Build()
 
 	tests := map[string]struct {
 		pod       *corev1.Pod
@@ -109,6 +125,15 @@ func TestPodsOriginNamesTheTopMostWorkload(t *testing.T) {
 		"StatefulSet's":               {pod("db-abc", db), api.Workload{Group: "apps", Kind: "StatefulSet", Name: "db"}, "of-the-revision"},
 		"DaemonSet's":                 {pod("abc", node), api.Workload{Group: "apps", Kind: "DaemonSet", Name: "node"}, "of-the-revision"},
 		"ReplicationController's":     {pod("", controlledBy("v1", "ReplicationController", "old")), api.Workload{Kind: "ReplicationController", Name: "old"}, ""},
+		"DeploymentConfig's":          {pod("", controlledBy("v1", "ReplicationController", "worker-1")), ofOpenShift, "of-worker-1"},
+		"… of its next version":       {pod("", controlledBy("v1", "ReplicationController", "worker-2")), ofOpenShift, "of-worker-2"},
+		"Knative Service's":           {pod("", controlledBy("apps/v1", "ReplicaSet", "serving-00001-set")), ofKnative, "of-serving-00001"},
+		"… of its next Revision":      {pod("", controlledBy("apps/v1", "ReplicaSet", "serving-00002-set")), ofKnative, "of-serving-00002"},
+		"Knative Configuration's":     {pod("", controlledBy("apps/v1", "ReplicaSet", "configured-00001-set")), api.Workload{Group: "serving.knative.dev", Kind: "Configuration", Name: "configured"}, "-"},
+		"label of a Service":          {pod("", controlledBy("apps/v1", "ReplicaSet", "labelled-set")), api.Workload{Group: "apps", Kind: "Deployment", Name: "labelled"}, "-"},
+		"… and a foreign Revision":    {pod("", controlledBy("apps/v1", "ReplicaSet", "operated-set")), api.Workload{Group: "apps", Kind: "Deployment", Name: "operated"}, "-"},
+		"Revision without a label":    {pod("", controlledBy("apps/v1", "ReplicaSet", "unlabelled-set")), api.Workload{Group: "apps", Kind: "Deployment", Name: "unlabelled"}, "-"},
+		"Revision, malformed label":   {pod("", controlledBy("apps/v1", "ReplicaSet", "malformed-set")), api.Workload{Group: "apps", Kind: "Deployment", Name: "malformed"}, "-"},
 		"Pod's":                       {pod("", controlledBy("v1", "Pod", "driver")), api.Workload{Kind: "Pod", Name: "driver"}, ""},
 		"ConfigMap's":                 {pod("", controlledBy("v1", "ConfigMap", "c")), api.Workload{Kind: "ConfigMap", Name: "c"}, ""},
 		"revision is gone":            {pod("db-gone", db), api.Workload{Group: "apps", Kind: "StatefulSet", Name: "db"}, ""},
@@ -134,16 +159,50 @@ func TestPodsOriginNamesTheTopMostWorkload(t *testing.T) {
 	}
 }
 
-func TestOriginTellsIfClientMadeTheJobOfAnUnnamedCronJob(t *testing.T) {
+func TestOriginTellsIfOtherPodsMayHaveToCompete(t *testing.T) {
 	marked := map[string]string{api.InstantiateAnnotation: "manual"}
 	unnamed, made, plain := &batchv1.Job{ObjectMeta: named("unnamed")}, &batchv1.Job{ObjectMeta: named("made", namedBy("batch/v1", "CronJob", "nightly"))}, &batchv1.Job{ObjectMeta: named("plain")}
 	unnamed.Annotations, made.Annotations = marked, marked
-	c := fake.NewClientBuilder().WithObjects(unnamed, made, plain, &batchv1.CronJob{ObjectMeta: named("nightly")}).Build()
-	for job, want := range map[string]bool{"unnamed": true, "made": false, "plain": false} {
-		origin, err := owners{typed{c}, c}.Origin(t.Context(), "shop", pod("", controlledBy("batch/v1", "Job", job)))
+	anew, replicas, version := &batchv1.Job{ObjectMeta: named("anew")}, &appsv1.ReplicaSet{ObjectMeta: named("replicas")}, &corev1.ReplicationController{ObjectMeta: named("version")}
+	anew.GenerateName, replicas.GenerateName, version.GenerateName = "a-", "r-", "v-"
+	dated, later := &batchv1.Job{ObjectMeta: named("nightly-20261201")}, &batchv1.Job{ObjectMeta: named("nightly-20261202", controlledBy("batch/v1", "CronJob", "nightly"))}
+	c := fake.NewClientBuilder().WithObjects(unnamed, made, plain, anew, replicas, version, dated, later, &batchv1.CronJob{ObjectMeta: named("nightly")}).Build()
+	for name, test := range map[string]struct {
+		of   metav1.OwnerReference
+		want string // empty for no warning
+	}{
+		"a client's Job of no CronJob":  {controlledBy("batch/v1", "Job", "unnamed"), "names no CronJob"},
+		"a client's Job of a CronJob":   {controlledBy("batch/v1", "Job", "made"), ""},
+		"a Job":                         {controlledBy("batch/v1", "Job", "plain"), ""},
+		"a Job made anew":               {controlledBy("batch/v1", "Job", "anew"), "generateName"},
+		"a Job with a day":              {controlledBy("batch/v1", "Job", "nightly-20261201"), "a date"},
+		"… of a CronJob":                {controlledBy("batch/v1", "Job", "nightly-20261202"), ""},
+		"a ReplicaSet made anew":        {controlledBy("apps/v1", "ReplicaSet", "replicas"), "generateName"},
+		"a ReplicationController's pod": {controlledBy("v1", "ReplicationController", "version"), "generateName"},
+	} {
+		origin, err := owners{typed{c}, c}.Origin(t.Context(), "shop", pod("", test.of))
 		require.NoError(t, err)
-		assert.Equal(t, want, origin.ByHand, job)
+		assert.Contains(t, origin.Apart, test.want, name)
+		assert.Equal(t, test.want == "", origin.Apart == "", name)
 	}
+}
+
+// deploymentConfigs returns the ReplicationController of a version of the DeploymentConfig "worker".
+func deploymentConfigs(name, version string) *corev1.ReplicationController {
+	made := &corev1.ReplicationController{ObjectMeta: named(name, controlledBy("apps.openshift.io/v1", "DeploymentConfig", "worker"))}
+	made.Annotations = map[string]string{"openshift.io/deployment-config.name": "worker", "openshift.io/deployment-config.latest-version": version}
+	made.Spec.Selector = map[string]string{"deployment": name, "deploymentconfig": "worker"}
+	made.Spec.Template = new(template("of-" + name))
+	return made
+}
+
+// knatives returns the Deployment of a Revision of Knative, and its ReplicaSet.
+func knatives(revision string, labels map[string]string) []client.Object {
+	deployment := &appsv1.Deployment{ObjectMeta: named(revision, controlledBy("serving.knative.dev/v1", "Revision", revision))}
+	deployment.Labels = labels
+	set := replicaSet(revision+"-set", controlledBy("apps/v1", "Deployment", revision), "deployment.kubernetes.io/revision", "1", "pod-template-hash", "5d4f")
+	set.Spec.Template = template("of-" + revision)
+	return []client.Object{deployment, set}
 }
 
 // replicaSet returns a ReplicaSet as a controller makes it: the number is an annotation, and the
@@ -237,6 +296,9 @@ func TestOriginTakesTheRevisionFromThePodsController(t *testing.T) {
 	nodeRevision.Revision = 5
 	job := &batchv1.Job{ObjectMeta: named("nightly-1", controlledBy("batch/v1", "CronJob", "nightly"))}
 	job.Annotations = map[string]string{number: "3"}
+	second, uncontrolled := deploymentConfigs("worker-2", "2"), deploymentConfigs("worker-3", "3")
+	second.Spec.MinReadySeconds, uncontrolled.OwnerReferences = 20, nil
+	knative := knatives("serving-00001", map[string]string{"serving.knative.dev/service": "serving"})
 	c := fake.NewClientBuilder().WithObjects(
 		replicaSet("biller-5d4f", biller, number, "3", hash, "5d4f"),
 		replicaSet("ledger-6e5a", ledger, argoNumber, "12", argoHash, "6e5a"),
@@ -249,6 +311,7 @@ func TestOriginTakesTheRevisionFromThePodsController(t *testing.T) {
 		replicaSet("foreign", controlledBy("example.com/v1", "Deployment", "biller"), number, "3", hash, "5d4f"),
 		replicaSet("ledger-old", ledger, number, "3", hash, "5d4f"),
 		bare, unselected, patient, job, dbRevision, nodeRevision,
+		second, deploymentConfigs("worker-odd", "two"), uncontrolled, knative[0], knative[1],
 		storedRevision(t, "db-unnumbered", "app", db),
 		&appsv1.Deployment{ObjectMeta: named("biller")},
 		&appsv1.StatefulSet{ObjectMeta: named("db"), Spec: appsv1.StatefulSetSpec{MinReadySeconds: 20}},
@@ -256,7 +319,8 @@ func TestOriginTakesTheRevisionFromThePodsController(t *testing.T) {
 		&batchv1.CronJob{ObjectMeta: named("nightly")},
 	).Build()
 	of := func(set string) *corev1.Pod { return pod("", controlledBy("apps/v1", "ReplicaSet", set)) }
-	for _, patient := range []*corev1.Pod{of("patient"), pod("db-7c9", db), pod("7c9", node)} {
+	ofVersion := func(name string) *corev1.Pod { return pod("", controlledBy("v1", "ReplicationController", name)) }
+	for _, patient := range []*corev1.Pod{of("patient"), pod("db-7c9", db), pod("7c9", node), ofVersion("worker-2")} {
 		origin, err := owners{typed{c}, c}.Origin(t.Context(), "shop", patient)
 		require.NoError(t, err)
 		assert.Equal(t, 20*time.Second, origin.MinReady)
@@ -269,6 +333,10 @@ func TestOriginTakesTheRevisionFromThePodsController(t *testing.T) {
 		"Argo's Rollout's":           {of("ledger-6e5a"), "ledger-uid/12/6e5a"},
 		"StatefulSet's":              {pod("db-7c9", db), "db-uid/4/db-7c9"},
 		"DaemonSet's":                {pod("7c9", node), "node-uid/5/7c9"},
+		"DeploymentConfig's":         {ofVersion("worker-2"), "worker-uid/2/worker-2"},
+		"… without a number":         {ofVersion("worker-odd"), ""},
+		"… whose RC is orphaned":     {ofVersion("worker-3"), ""},
+		"Knative's":                  {of("serving-00001-set"), ""},
 		"without a number":           {of("unnumbered"), ""},
 		"number zero":                {of("zeroth"), ""},
 		"number in letters":          {of("odd"), ""},
@@ -330,7 +398,10 @@ func TestMismatchedOwnerReferenceIsAnError(t *testing.T) {
 	plain := wrong("batch/v1", "CronJob", "nightly")
 	plain.Controller = nil
 	byHand := &batchv1.Job{ObjectMeta: named("by-hand", plain)}
-	c := fake.NewClientBuilder().WithObjects(stolen, gone, spelt, job, byHand,
+	replicas := &corev1.ReplicationController{ObjectMeta: named("stolen", wrong("apps/v1", "Deployment", "biller"))}
+	revision := &appsv1.ReplicaSet{ObjectMeta: named("of-knative", wrong("apps/v1", "Deployment", "serving-00001"))}
+	knative := knatives("serving-00001", map[string]string{"serving.knative.dev/service": "serving"})
+	c := fake.NewClientBuilder().WithObjects(stolen, gone, spelt, job, byHand, replicas, revision, knative[0],
 		&appsv1.Deployment{ObjectMeta: named("biller")}, &batchv1.CronJob{ObjectMeta: named("nightly")},
 		&appsv1.StatefulSet{ObjectMeta: named("db")}, &appsv1.DaemonSet{ObjectMeta: named("node")},
 		&corev1.ReplicationController{ObjectMeta: named("old")}, &corev1.Pod{ObjectMeta: named("driver")},
@@ -339,22 +410,24 @@ func TestMismatchedOwnerReferenceIsAnError(t *testing.T) {
 		owner metav1.OwnerReference
 		err   error
 	}{
-		"StatefulSet":                   {wrong("apps/v1", "StatefulSet", "db"), errReplaced},
-		"DaemonSet":                     {wrong("apps/v1", "DaemonSet", "node"), errReplaced},
-		"Deployment":                    {wrong("apps/v1", "Deployment", "biller"), errReplaced},
-		"ReplicationController":         {wrong("v1", "ReplicationController", "old"), errReplaced},
-		"Pod":                           {wrong("v1", "Pod", "driver"), errReplaced},
-		"ReplicaSet with a wrong owner": {controlledBy("apps/v1", "ReplicaSet", "stolen"), errReplaced},
-		"Job with a wrong owner":        {controlledBy("batch/v1", "Job", "stolen"), errReplaced},
-		"Job made from no such CronJob": {controlledBy("batch/v1", "Job", "by-hand"), errReplaced},
-		"ReplicaSet of a missing owner": {controlledBy("apps/v1", "ReplicaSet", "gone"), nil},
-		"ReplicaSet of a misspelt kind": {controlledBy("apps/v1", "ReplicaSet", "spelt"), errNoKind},
-		"missing StatefulSet":           {controlledBy("apps/v1", "StatefulSet", "x"), nil},
-		"Deployment of the core group":  {controlledBy("v1", "Deployment", "biller"), errNoKind},
-		"Deployment of batch":           {controlledBy("batch/v1", "Deployment", "biller"), errNoKind},
-		"kind in lower case":            {controlledBy("apps/v1", "deployment", "biller"), errNoKind},
-		"Pod of apps":                   {controlledBy("apps/v1", "Pod", "driver"), errNoKind},
-		"version of three parts":        {controlledBy("a/b/c", "Deployment", "biller"), nil},
+		"StatefulSet":                    {wrong("apps/v1", "StatefulSet", "db"), errReplaced},
+		"DaemonSet":                      {wrong("apps/v1", "DaemonSet", "node"), errReplaced},
+		"Deployment":                     {wrong("apps/v1", "Deployment", "biller"), errReplaced},
+		"ReplicationController":          {wrong("v1", "ReplicationController", "old"), errReplaced},
+		"Pod":                            {wrong("v1", "Pod", "driver"), errReplaced},
+		"ReplicaSet with a wrong owner":  {controlledBy("apps/v1", "ReplicaSet", "stolen"), errReplaced},
+		"Job with a wrong owner":         {controlledBy("batch/v1", "Job", "stolen"), errReplaced},
+		"Job made from no such CronJob":  {controlledBy("batch/v1", "Job", "by-hand"), errReplaced},
+		"Controller with a wrong owner":  {controlledBy("v1", "ReplicationController", "stolen"), errReplaced},
+		"ReplicaSet of a wrong Revision": {controlledBy("apps/v1", "ReplicaSet", "of-knative"), errReplaced},
+		"ReplicaSet of a missing owner":  {controlledBy("apps/v1", "ReplicaSet", "gone"), nil},
+		"ReplicaSet of a misspelt kind":  {controlledBy("apps/v1", "ReplicaSet", "spelt"), errNoKind},
+		"missing StatefulSet":            {controlledBy("apps/v1", "StatefulSet", "x"), nil},
+		"Deployment of the core group":   {controlledBy("v1", "Deployment", "biller"), errNoKind},
+		"Deployment of batch":            {controlledBy("batch/v1", "Deployment", "biller"), errNoKind},
+		"kind in lower case":             {controlledBy("apps/v1", "deployment", "biller"), errNoKind},
+		"Pod of apps":                    {controlledBy("apps/v1", "Pod", "driver"), errNoKind},
+		"version of three parts":         {controlledBy("a/b/c", "Deployment", "biller"), nil},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -407,6 +480,21 @@ func TestCacheKeepsOnlyIdentityAndShortClaimsOfOwners(t *testing.T) {
 		expected.Annotations = want
 		assert.Equal(t, expected, kept)
 	}
+}
+
+// A pod of Knative asks the cache for the Service above its Deployment.
+func TestCachedDeploymentKnowsItsKnativeService(t *testing.T) {
+	made := knatives("serving-00001", map[string]string{"serving.knative.dev/service": "serving", "app": strings.Repeat("x", 63)})
+	kept, err := onlyIdentities(nil)(&metav1.PartialObjectMetadata{ObjectMeta: *made[0].(*appsv1.Deployment).ObjectMeta.DeepCopy()})
+	require.NoError(t, err)
+	cached := &appsv1.Deployment{ObjectMeta: kept.(*metav1.PartialObjectMetadata).ObjectMeta}
+	assert.NotContains(t, cached.Labels, "app")
+	reads := 0
+	o := owners{typed{counting(fake.NewClientBuilder().WithObjects(made[1]).Build(), &reads)}, fake.NewClientBuilder().WithObjects(cached).Build()}
+	origin, err := o.Origin(t.Context(), "shop", pod("", controlledBy("apps/v1", "ReplicaSet", "serving-00001-set")))
+	require.NoError(t, err)
+	assert.Equal(t, api.Workload{Group: "serving.knative.dev", Kind: "Service", Name: "serving"}, origin.Workload)
+	assert.Equal(t, 1, reads, "live reads")
 }
 
 func TestWebhookKnowsTheCronJobsOfItsCache(t *testing.T) {

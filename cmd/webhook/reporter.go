@@ -160,8 +160,8 @@ func (r *reporter) report(ctx context.Context, o admit.Outcome) {
 }
 
 // workload returns the object that gets the Event about a refused pod. The object is the pod's
-// owner. If the owner is a ReplicaSet or a Job that has a controller, the object is this
-// controller. The author of a pod writes the owner reference. So the result is nil if no object
+// owner. If the owner is a ReplicaSet, a ReplicationController or a Job that has a controller, the
+// object is this controller. The author of a pod writes the owner reference. So the result is nil if no object
 // with the reference's UID exists. The result is also nil if the owner's kind is not of
 // Kubernetes' own APIs, because the webhook may not read such an owner. If the owner names a
 // controller of Kubernetes' own APIs, and no object has that controller's UID, the result is the
@@ -178,9 +178,8 @@ func (r *reporter) workload(ctx context.Context, o admit.Outcome) *metav1.Partia
 		return nil
 	}
 	found := o.Owner
-	if kind.Kind == "ReplicaSet" || kind.Kind == "Job" {
-		above := owner.above(kind.Kind)
-		if above != nil && podspec.IsValidOwner(above) && r.owners.verify(ctx, o.Namespace, above) == nil {
+	if above := owner.above(kind.Kind); above != nil && above.UID != "" && podspec.IsValidOwner(above) {
+		if _, err := r.owners.verify(ctx, o.Namespace, above); err == nil {
 			found = above
 			if kind, ok = kindOf(above); !ok {
 				kind = schema.FromAPIVersionAndKind(above.APIVersion, above.Kind)

@@ -26,6 +26,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/api/podspec"
 	"github.com/metaparticle-io/metaparticle/mutate/admit"
 	"github.com/metaparticle-io/metaparticle/mutate/load"
 )
@@ -140,10 +141,12 @@ func onlyIdentities(others toolscache.TransformFunc) toolscache.TransformFunc {
 		if !ok {
 			return others(in)
 		}
-		return &metav1.PartialObjectMetadata{TypeMeta: metadata.TypeMeta, ObjectMeta: metav1.ObjectMeta{
+		kept := &metav1.PartialObjectMetadata{TypeMeta: metadata.TypeMeta, ObjectMeta: metav1.ObjectMeta{
 			Namespace: metadata.Namespace, Name: metadata.Name, UID: metadata.UID, ResourceVersion: metadata.ResourceVersion,
 			Annotations: ours(metadata.Annotations),
-		}}, nil
+		}}
+		podspec.KeepAbove(&kept.ObjectMeta, metadata)
+		return kept, nil
 	}
 }
 

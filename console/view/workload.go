@@ -31,8 +31,11 @@ const mostWorkloads = 16
 // crew has what the controller of a workload reports about its pods.
 type crew struct {
 	namespace string
-	of        api.Workload
-	slots     []string
+	// of is the workload whose slots the pods claim, and made the object that made the pods, as Kind/name:
+	// a Job of a CronJob, or the Deployment of a Revision of Knative.
+	of    api.Workload
+	made  string
+	slots []string
 	// pods is the number of pods that have neither ended nor are being deleted. The field "lacks"
 	// reports that there are fewer than the workload wants.
 	pods  int
@@ -82,16 +85,13 @@ func crewOf(o client.Object) (crew, bool) {
 		c.of.Group, c.of.Kind, c.pods = "batch", "Job", int(o.Status.Active)
 		c.lacks = o.Status.Active == 0 && o.Status.CompletionTime == nil && !ptr.Deref(o.Spec.Suspend, false)
 	}
-	kind := ""
-	if _, job := o.(*batchv1.Job); job {
-		kind = "Job"
-	}
-	if by := podspec.Above(kind, o); by != nil {
+	above := podspec.Above(c.of.Kind, o)
+	if above != nil || metav1.GetControllerOf(o) != nil {
 		own = nil // the webhook carries nothing from a controlled workload to its template
-		if c.of.Kind == "Job" {
-			c.of.Kind, c.of.Name = by.Kind, by.Name
-			c.of.Group, _, _ = strings.Cut(by.APIVersion, "/")
-		}
+	}
+	c.made = c.of.Kind + "/" + c.of.Name
+	if above != nil {
+		c.of = podspec.WorkloadOf(above)
 	}
 	request, err := api.Parse(api.Effective(own, template))
 	if err != nil || request.OptOut || !c.of.Valid() {
@@ -143,11 +143,8 @@ func (f found) man(o State, wanted func(slot string) bool) {
 			c.refused = refused[c.uid]
 		}
 		key := c.namespace + "/" + c.of.Kind + "/" + c.of.Name
-		c.gated = gated[key]
-		if _, job := w.(*batchv1.Job); job { // a person may have named the Job of a CronJob
-			c.gated = gated[c.namespace+"/Job/"+w.GetName()]
-		}
-		if before := crews[key]; before != nil { // several Jobs of a CronJob
+		c.gated = gated[c.namespace+"/"+c.made]
+		if before := crews[key]; before != nil { // several Jobs of a CronJob, or versions of Knative
 			before.pods += c.pods
 			before.gated += c.gated
 			before.refused = max(before.refused, c.refused)

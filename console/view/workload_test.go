@@ -33,6 +33,14 @@ func by(kind, name string) func(*corev1.Pod) {
 	}
 }
 
+// knatives returns the Deployment, with one pod, of a Revision of the Knative Service "s".
+func knatives(revision string) client.Object {
+	d := deployed(revision, "true", 1).(*appsv1.Deployment)
+	d.Labels, d.Spec.Template.Annotations = map[string]string{"serving.knative.dev/service": "s"}, d.Annotations
+	d.OwnerReferences = []metav1.OwnerReference{{APIVersion: "serving.knative.dev/v1", Kind: "Revision", Name: revision, Controller: new(true)}}
+	return d
+}
+
 func TestUngatedAndRefusedPodsNeedAttention(t *testing.T) {
 	const web = "singleton.deployment.web"
 	serving := map[string]string{api.ServingAnnotation: noon.Format("2006-01-02T15:04:05Z07:00")}
@@ -68,16 +76,18 @@ func TestUngatedAndRefusedPodsNeedAttention(t *testing.T) {
 			[]string{web + " singleton held by a; unhealthy; Deployment/web: 0 ungated: quota"}},
 		"a paused slot": {State{Leases: []*coordinationv1.Lease{lease(web, "", map[string]string{api.PausedAnnotation: "stop"})}, Workloads: []client.Object{deployed("web", "true", 1)}},
 			[]string{web + " singleton free; unhealthy; Deployment/web: 1 ungated"}},
-		"a workload without pods":          {State{Workloads: []client.Object{deployed("web", "true", 0)}}, nil},
-		"a workload that claims nothing":   {State{Workloads: []client.Object{deployed("web", "false", 2)}}, nil},
-		"a claim with a mistake":           {State{Workloads: []client.Object{deployed("web", "?", 2)}}, nil},
-		"the pods of a workload alike":     {State{Leases: held, Pods: []*corev1.Pod{holder}, Workloads: []client.Object{deployed("web", "true", 1), deployed("web-7d4c-x", "true", 0)}}, []string{web + " singleton held by a"}},
-		"refused pods of a StatefulSet":    {State{Events: []*corev1.Event{refusal("db")}, Pods: []*corev1.Pod{gated("db-0", "lock.x", by("StatefulSet", "db"))}, Workloads: []client.Object{set}}, []string{"lock.x lock missing; db-0 waits: StandingBy; unhealthy", dbs + "; unhealthy; StatefulSet/db: 0 ungated: denied"}},
-		"a StatefulSet that comes":         {State{Pods: []*corev1.Pod{gated("db-0", "singleton.statefulset.db", by("StatefulSet", "db"))}, Workloads: []client.Object{set}}, []string{dbs + "; db-0 waits: StandingBy; unhealthy"}},
-		"an old refusal of a DaemonSet":    {State{Events: []*corev1.Event{refusal("node")}, Workloads: []client.Object{agents}}, []string{"singleton.daemonset.node singleton missing; unhealthy; DaemonSet/node: 3 ungated"}},
-		"a Job":                            {State{Workloads: []client.Object{job("map", "", 1)}}, []string{"singleton.job.map singleton missing; unhealthy; Job/map: 1 ungated"}},
-		"a refused Job":                    {State{Events: []*corev1.Event{refusal("map")}, Workloads: []client.Object{job("map", "", 0)}}, []string{"singleton.job.map singleton missing; unhealthy; Job/map: 0 ungated: denied"}},
-		"the Jobs of a CronJob":            {State{Workloads: []client.Object{job("tue-1", "tue", 1), job("tue-2", "tue", 1)}}, []string{"singleton.cronjob.tue singleton missing; unhealthy; CronJob/tue: 2 ungated"}},
+		"a workload without pods":        {State{Workloads: []client.Object{deployed("web", "true", 0)}}, nil},
+		"a workload that claims nothing": {State{Workloads: []client.Object{deployed("web", "false", 2)}}, nil},
+		"a claim with a mistake":         {State{Workloads: []client.Object{deployed("web", "?", 2)}}, nil},
+		"the pods of a workload alike":   {State{Leases: held, Pods: []*corev1.Pod{holder}, Workloads: []client.Object{deployed("web", "true", 1), deployed("web-7d4c-x", "true", 0)}}, []string{web + " singleton held by a"}},
+		"refused pods of a StatefulSet":  {State{Events: []*corev1.Event{refusal("db")}, Pods: []*corev1.Pod{gated("db-0", "lock.x", by("StatefulSet", "db"))}, Workloads: []client.Object{set}}, []string{"lock.x lock missing; db-0 waits: StandingBy; unhealthy", dbs + "; unhealthy; StatefulSet/db: 0 ungated: denied"}},
+		"a StatefulSet that comes":       {State{Pods: []*corev1.Pod{gated("db-0", "singleton.statefulset.db", by("StatefulSet", "db"))}, Workloads: []client.Object{set}}, []string{dbs + "; db-0 waits: StandingBy; unhealthy"}},
+		"an old refusal of a DaemonSet":  {State{Events: []*corev1.Event{refusal("node")}, Workloads: []client.Object{agents}}, []string{"singleton.daemonset.node singleton missing; unhealthy; DaemonSet/node: 3 ungated"}},
+		"a Job":                          {State{Workloads: []client.Object{job("map", "", 1)}}, []string{"singleton.job.map singleton missing; unhealthy; Job/map: 1 ungated"}},
+		"a refused Job":                  {State{Events: []*corev1.Event{refusal("map")}, Workloads: []client.Object{job("map", "", 0)}}, []string{"singleton.job.map singleton missing; unhealthy; Job/map: 0 ungated: denied"}},
+		"the Jobs of a CronJob":          {State{Workloads: []client.Object{job("tue-1", "tue", 1), job("tue-2", "tue", 1)}}, []string{"singleton.cronjob.tue singleton missing; unhealthy; CronJob/tue: 2 ungated"}},
+		"the versions of a Knative Service": {State{Pods: []*corev1.Pod{gated("x", "singleton.deployment.x", by("ReplicaSet", "s-1-7d4c"))}, Workloads: []client.Object{knatives("s-1"), knatives("s-2")}}, []string{
+			"singleton.deployment.x singleton missing; x waits: StandingBy; unhealthy", "singleton.service-serving-knative-dev.s singleton missing; unhealthy; Service.serving.knative.dev/s: 1 ungated"}},
 		"a gated Job with a person's name": {State{Leases: []*coordinationv1.Lease{lease("singleton.cronjob.tue", "", nil)}, Pods: []*corev1.Pod{gated("x", "singleton.deployment.x", by("Job", "wednesday"))}, Workloads: []client.Object{job("wednesday", "tue", 1)}}, []string{"singleton.cronjob.tue singleton free", "singleton.deployment.x singleton missing; x waits: StandingBy; unhealthy"}},
 		"the gated Jobs of a CronJob":      {State{Leases: []*coordinationv1.Lease{lease("singleton.cronjob.tue", "", nil)}, Pods: []*corev1.Pod{gated("x", "singleton.deployment.x", by("Job", "tue-1"))}, Workloads: []client.Object{job("tue-1", "tue", 1)}}, []string{"singleton.cronjob.tue singleton free", "singleton.deployment.x singleton missing; x waits: StandingBy; unhealthy"}},
 	} {

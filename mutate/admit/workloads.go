@@ -38,8 +38,8 @@ func (h workloadHandler) Handle(ctx context.Context, r admission.Request) admiss
 	if err != nil {
 		return malformed(err)
 	}
-	if r.Kind.Kind == "Job" && r.Operation == admissionv1.Create {
-		warnings = append(warnings, mutate.Apart(r.Object.Raw, h.cronJobs(ctx, r.Namespace))...)
+	if r.Operation == admissionv1.Create {
+		warnings = append(warnings, mutate.Apart(r.Kind.Kind, r.Object.Raw, h.cronJobs(ctx, r.Namespace))...)
 	}
 	return h.admitted(outcomeOf(r, resourceOf(r), r.Name), operations, warnings)
 }

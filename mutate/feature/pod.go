@@ -32,8 +32,8 @@ type Origin struct {
 	ReplacesUnready bool
 	// Run is the Job that has made this very pod; zero if no Job has made the pod.
 	Run Run
-	// ByHand reports that a client made the pod's Job from a CronJob that the Job does not name.
-	ByHand bool
+	// Apart tells why pods of other workloads may have to compete for the slot ([Apart]).
+	Apart string
 	// Preview reports that no controller has made the pod: "kubectl metaparticle inject" shows
 	// the pod of a manifest.
 	Preview bool

@@ -51,8 +51,8 @@ type Facts struct {
 	Limits []corev1.LimitRange `json:"limits"`
 	// CronJobs are the CronJobs of the namespace.
 	CronJobs []metav1.ObjectMeta `json:"cronJobs"`
-	// ByHand reports that a client made the pod's Job from a CronJob that the Job does not name.
-	ByHand bool `json:"byHand"`
+	// Owner is the pod's controller, as far as it tells why other pods may have to compete ([feature.Apart]).
+	Owner metav1.ObjectMeta `json:"owner"`
 	// Kubernetes is the cluster's minor version. Zero means [feature.RestartsAll], and a
 	// negative number means that the version is not known.
 	Kubernetes int `json:"kubernetes"`
@@ -99,7 +99,7 @@ func (f Facts) Origin(context.Context, string, *corev1.Pod) (feature.Origin, err
 	revision, err := api.ParseRevision(f.Revision)
 	origin := feature.Origin{
 		Workload: *f.Group, Revision: revision,
-		MinReady: time.Duration(f.MinReadySeconds) * time.Second, ReplacesUnready: f.ReplacesUnready, Run: f.Run, ByHand: f.ByHand,
+		MinReady: time.Duration(f.MinReadySeconds) * time.Second, ReplacesUnready: f.ReplacesUnready, Run: f.Run, Apart: feature.Apart(f.Group.Kind, f.Owner),
 	}
 	if err != nil || f.Template == nil {
 		return origin, err

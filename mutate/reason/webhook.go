@@ -159,12 +159,12 @@ var All = []Explanation{
 	},
 	{
 		Reason:  NoHandover,
-		Meaning: "With `metaparticle.io/yield-after` and `metaparticle.io/prefer` a holder hands over to a standby that answers. It answers in a second Lease, which each lock has, and the singleton of a Deployment, StatefulSet, DaemonSet or Rollout (argoproj.io). `prefer` needs such a workload with a lock, too, and standbys that can be Ready. With a gated init container, or with a port that a standby cannot forward, only the holder is Ready.",
+		Meaning: "With `metaparticle.io/yield-after` and `metaparticle.io/prefer` a holder hands over to a standby that answers. It answers in a second Lease, which each lock has, and the singleton of a Deployment, StatefulSet, DaemonSet, Rollout (argoproj.io) or DeploymentConfig (OpenShift). `prefer` needs such a workload with a lock, too, and standbys that can be Ready. With a gated init container, or with a port that a standby cannot forward, only the holder is Ready.",
 		Do:      "remove the annotation, or put the pods into a Deployment, StatefulSet or DaemonSet whose standbys can be Ready",
 	},
 	{
 		Reason:  NoFailsafe,
-		Meaning: "With `metaparticle.io/failsafe` an application that exits in an outage of the API server starts again under the same hold. A gated init container, which ran under that hold, does not run again. Without `alone` the holder needs the promises of standbys. They offer themselves in a second Lease, which the singleton of a Deployment, StatefulSet, DaemonSet or Rollout (argoproj.io) has. The holder asks them at the port of their agents. With `hostNetwork` the agents have no port, because two pods on one node would share it.",
+		Meaning: "With `metaparticle.io/failsafe` an application that exits in an outage of the API server starts again under the same hold. A gated init container, which ran under that hold, does not run again. Without `alone` the holder needs the promises of standbys. They offer themselves in a second Lease, which the singleton of a Deployment, StatefulSet, DaemonSet, Rollout (argoproj.io) or DeploymentConfig (OpenShift) has. The holder asks them at the port of their agents. With `hostNetwork` the agents have no port, because two pods on one node would share it.",
 		Do:      "leave the init container out of metaparticle.io/containers; without alone, use a Deployment, StatefulSet or DaemonSet without hostNetwork, or one replica and alone (10m,alone); or remove metaparticle.io/failsafe",
 	},
 	{
@@ -184,8 +184,8 @@ var All = []Explanation{
 	},
 	{
 		Reason:  PodWithoutName,
-		Meaning: "The slot of a pod without a controller is named after the pod. With generateName the pod has no name yet.",
-		Do:      "give the pod a name, or use metaparticle.io/lock",
+		Meaning: "The slot of a pod without a controller is named after the pod. With generateName the pod has no name yet, and another one in each run.",
+		Do:      "use metaparticle.io/lock; a pod with a name excludes only a pod of the same name",
 	},
 	{
 		Reason:  WorkloadUnknown,
@@ -214,7 +214,7 @@ var All = []Explanation{
 	},
 	{
 		Reason: OwnSlot, WarnOnly: true,
-		Meaning: "The slot is that of the Job or of the pod alone, though other pods may have to compete for it. Either the Job was made from a CronJob, or looks so, and does not name the CronJob as its owner. So its pods do not wait for the CronJob's runs. Or the pod has owners, and none of them is its controller.",
+		Meaning: "The slot is that of one Job, pod or workload alone, though other pods may have to compete for it. Either its name is new in each run, as with generateName, in a bare pod of Airflow or a CI runner, or in a hook of Helm or Argo CD. So two runs do not exclude each other, but only pods of the same name. Or the Job was made from a CronJob, or looks so, and does not name the CronJob as its owner. So its pods do not wait for the CronJob's runs. Or the pod has owners, and none of them is its controller. An Event: one object, such as an operator's, controls several workloads whose pods claim a singleton. Each of these workloads has a slot of its own, so one pod of each runs.",
 		Do:      "claim metaparticle.io/lock, which pods of any owner can share. A Job can also name its CronJob in ownerReferences, as kubectl create job --from does",
 	},
 	{

@@ -174,7 +174,8 @@ func TestPodsOfJobsCompleteOneAtATime(t *testing.T) {
 }
 
 // The owner of the pods is a custom resource, which no code of Metaparticle mentions. The test
-// itself creates the owner's pods, as a custom controller would.
+// itself creates the owner's pods, as a custom controller would: one directly, and one by a
+// ReplicationController, as OpenShift makes one for each version of a DeploymentConfig.
 //
 // docs/reference/compatibility.md: kinds/custom carried
 func TestPodsOfACustomControllerShareOneSlot(t *testing.T) {
@@ -198,16 +199,17 @@ func TestPodsOfACustomControllerShareOneSlot(t *testing.T) {
 
 	a := app.Lasting("marvin")
 	a.Replicas = 2
-	yes := true
-	for _, name := range []string{"marvin-a", "marvin-b"} {
-		pod := app.Bare(s, name, a.Annotations)
-		pod.Labels["app"] = a.Name
-		template := app.Template(s, a)
-		pod.Spec = template.Spec
-		pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: group + "/v1", Kind: "Robot", Name: "marvin", UID: types.UID(uid), Controller: &yes}}
-		_, err := s.Client.CoreV1().Pods(s.Namespace).Create(t.Context(), pod, metav1.CreateOptions{})
-		require.NoError(t, err)
-	}
+	owners := []metav1.OwnerReference{{APIVersion: group + "/v1", Kind: "Robot", Name: "marvin", UID: types.UID(uid), Controller: new(true)}}
+	pod := app.Bare(s, "marvin-a", a.Annotations)
+	pod.Labels["app"], pod.Spec, pod.OwnerReferences = a.Name, app.Template(s, a).Spec, owners
+	_, err := s.Client.CoreV1().Pods(s.Namespace).Create(t.Context(), pod, metav1.CreateOptions{})
+	require.NoError(t, err)
+	version := &corev1.ReplicationController{ObjectMeta: metav1.ObjectMeta{Name: "marvin-2", OwnerReferences: owners}}
+	version.Spec.Replicas, version.Spec.Template = new(int32(1)), new(app.Template(s, a))
+	version.Spec.Template.Labels["version"], version.Spec.Template.Annotations = "2", a.Annotations
+	version.Spec.Selector = version.Spec.Template.Labels
+	_, err = s.Client.CoreV1().ReplicationControllers(s.Namespace).Create(t.Context(), version, metav1.CreateOptions{})
+	require.NoError(t, err)
 	app.AwaitGated(s, a)
 	before := app.AwaitRunning(s, a, space.StartTimeout)
 	slot := api.SingletonLease(api.Workload{Group: group, Kind: "Robot", Name: "marvin"}, "")
