@@ -52,7 +52,11 @@ func (c claims) addPod(pod *corev1.Pod, optedIn bool) {
 	failsafe, _ := api.ParseFailsafe(a.failsafe)
 	slots := slotsOf(pod)
 	c.add(pod, a.account, failsafe.Stated(duration), slots...)
-	c.Count(madeBy(pod), step.Replicas{Living: 1}, slots...)
+	by := ""
+	if maker, made := podspec.Maker(pod); made {
+		by = maker.String()
+	}
+	c.Count(by, step.Replicas{Living: 1}, slots...)
 }
 
 // addBarriers adds the Leases of the barriers at which a gated pod can arrive. The names come from

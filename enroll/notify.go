@@ -64,12 +64,15 @@ type notifier struct {
 	tooMany byNamespace[types.UID, bool]
 	// notForwarded are the Services that have an Event ServiceNotForwarded.
 	notForwarded byNamespace[types.UID, bool]
+	// apart are the pods and workloads that have an Event OwnSlot.
+	apart byNamespace[types.UID, bool]
 }
 
 func (n *notifier) forget(namespace string) {
 	n.notGated.forget(namespace)
 	n.tooMany.forget(namespace)
 	n.notForwarded.forget(namespace)
+	n.apart.forget(namespace)
 }
 
 // notifyNotGated writes an Event on each workload that claims and is not gated. Such a workload was

@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -147,4 +148,43 @@ func TestCacheBoundsTheMemoryOfEachService(t *testing.T) {
 	require.NoError(t, err)
 	assert.NotContains(t, kept.(*corev1.Pod).Labels, "note")
 	assert.Equal(t, "web", kept.(*corev1.Pod).Labels["app"])
+}
+
+// operated returns a StatefulSet of an operator's object, and its pod.
+func operated(name string) (*appsv1.StatefulSet, *corev1.Pod) {
+	set := &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: name}}
+	set.OwnerReferences = []metav1.OwnerReference{{APIVersion: "monitoring.example/v1", Kind: "Prometheus", Name: "main", UID: "u", Controller: new(true)}}
+	pod := gated(name+"-0", "", "singleton.statefulset."+name)
+	pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "StatefulSet", Name: name, UID: "u", Controller: new(true)}}
+	return set, pod
+}
+
+func TestSeveralSingletonsOfOneOwnerCauseOneEventEach(t *testing.T) {
+	first, firstPod := operated("main-a")
+	w := newWorld(t, first, firstPod)
+	r := w.process()
+	w.settle(r)
+	assert.Empty(t, w.events, "one StatefulSet of an operator is what most people have")
+	second, secondPod := operated("main-b")
+	w.create(second)
+	w.create(secondPod)
+	w.settle(r)
+	w.settle(r)
+	require.Len(t, w.events, 2)
+	assert.Contains(t, w.events[0], "main-a OwnSlot: The pods of this StatefulSet have a singleton of their own, and so have those of StatefulSet/main-b, "+
+		"which Prometheus.monitoring.example/main controls, too: one pod of each runs. If only one of all these pods may run, claim the same metaparticle.io/lock in all their templates.")
+	assert.Contains(t, w.events[1], "main-b OwnSlot: ")
+}
+
+func TestBarePodWithASingletonGetsOneEvent(t *testing.T) {
+	named, restored := gated("load-k3x9", "", "singleton-etl.pod.load-k3x9"), gated("biller-x", "", "singleton.deployment.biller")
+	ended := gated("load-k3x8", "", "singleton.pod.load-k3x8")
+	ended.Status.Phase = corev1.PodSucceeded
+	w := newWorld(t, named, restored, ended, gated("load-k3x7", "", "lock.etl,singleton.pod.load-k3x7"))
+	r := w.process()
+	w.settle(r)
+	w.settle(r)
+	require.Len(t, w.events, 1)
+	assert.Contains(t, w.events[0], "load-k3x9 OwnSlot: This pod has no controller, so its singleton excludes only a pod of the same name. "+
+		"If pods of other runs must wait for it, claim the same metaparticle.io/lock in all of them.")
 }

@@ -37,7 +37,7 @@ type Reconciler struct {
 	// Now is the clock; time.Now if nil.
 	Now func() time.Time
 	// Events, if not nil, receives the Events [NotGated], [TooManySlots], [ShardsLackPods],
-	// [EnrollRefused] and [ServiceNotForwarded].
+	// [EnrollRefused], [ServiceNotForwarded] and [OwnSlot].
 	Events Recorder
 	// Shortage, if not nil, receives how many shards of a namespace have no pod that runs.
 	Shortage func(namespace string, shards int)
@@ -136,6 +136,7 @@ func (r *Reconciler) enroll(ctx context.Context, s store, seen *snapshot) (time.
 	o.add(stepEvents, r.notifier.notifyNotGated(ctx, r.Events, s, seen))
 	if seen.optedIn {
 		o.add(stepEvents, r.notifier.notifyUnforwarded(ctx, r.Events, s, seen.namespace, newStint(r.now)))
+		o.add(stepEvents, r.notifier.notifyApart(ctx, r.Events, s, seen))
 	}
 	r.notifier.notifyTooMany(r.Events, seen.namespace, slices.Concat(a.excess(), conditions.left, variables.left))
 	stamps := &stamping{store: s, seen: seen, left: a.left, shut: &r.shut, now: r.now, until: newStint(r.now)}

@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/enroll/step"
@@ -23,8 +24,12 @@ type snapshot struct {
 	used      needs
 	shards    shardedGroups
 	workloads []workload
-	roles     *agentRoles // contains Facts.Roles
-	bindings  []rbacv1.RoleBinding
+	// controlled are the workloads that another object controls, such as an operator's.
+	controlled map[api.Workload]client.Object
+	// bare are the pods without a controller that have a singleton of their own.
+	bare     []*corev1.Pod
+	roles    *agentRoles // contains Facts.Roles
+	bindings []rbacv1.RoleBinding
 }
 
 // coverage tells which pods of a namespace the webhook gates.
@@ -54,6 +59,9 @@ func (s store) snapshot(ctx context.Context, namespace string, covers coverage) 
 			seen.wanted.addBarriers(pod)
 			account := pod.Spec.ServiceAccountName
 			seen.awaited.add(pod, account, awaitedBy(pod))
+			if isBare(pod) {
+				seen.bare = append(seen.bare, pod)
+			}
 			if claimFieldsOf(pod).counts(optedIn) {
 				seen.used.add(pod, account, variablesOf(pod))
 				seen.shards.addPod(pod)
@@ -64,7 +72,7 @@ func (s store) snapshot(ctx context.Context, namespace string, covers coverage) 
 		}
 	}
 	if optedIn {
-		if seen.workloads, err = s.workloads(ctx, namespace); err != nil {
+		if seen.workloads, seen.controlled, err = s.workloads(ctx, namespace); err != nil {
 			return nil, err
 		}
 		seen.addWorkloads()

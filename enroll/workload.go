@@ -16,7 +16,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
-	"github.com/metaparticle-io/metaparticle/api/podspec"
 )
 
 // workload is a Deployment, StatefulSet, DaemonSet or CronJob with an annotation of Metaparticle.
@@ -36,8 +35,9 @@ func (w workload) effective() map[string]string {
 }
 
 // workloads lists the workloads of a namespace that have one of our annotations, on the
-// workload or on its template. A workload that another object controls is left out.
-func (s store) workloads(ctx context.Context, namespace string) ([]workload, error) {
+// workload or on its template. A workload that another object controls is in the second result, with or
+// without an annotation.
+func (s store) workloads(ctx context.Context, namespace string) (all []workload, controlled map[api.Workload]client.Object, err error) {
 	var (
 		deployments  appsv1.DeploymentList
 		statefulSets appsv1.StatefulSetList
@@ -46,10 +46,10 @@ func (s store) workloads(ctx context.Context, namespace string) ([]workload, err
 	)
 	for _, list := range []client.ObjectList{&deployments, &statefulSets, &daemonSets, &cronJobs} {
 		if err := s.client.List(ctx, list, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
-			return nil, fmt.Errorf("list workloads: %w", err)
+			return nil, nil, fmt.Errorf("list workloads: %w", err)
 		}
 	}
-	var all []workload
+	controlled = map[api.Workload]client.Object{}
 	add := func(object client.Object, group, kind string) {
 		w := workload{
 			object:   object,
@@ -57,7 +57,10 @@ func (s store) workloads(ctx context.Context, namespace string) ([]workload, err
 			template: template(object),
 			selector: selector(object),
 		}
-		if metav1.GetControllerOf(object) == nil && annotated(w.effective()) {
+		switch {
+		case metav1.GetControllerOf(object) != nil:
+			controlled[w.group] = object
+		case annotated(w.effective()):
 			all = append(all, w)
 		}
 	}
@@ -73,7 +76,7 @@ func (s store) workloads(ctx context.Context, namespace string) ([]workload, err
 	for i := range cronJobs.Items {
 		add(&cronJobs.Items[i], "batch", "CronJob")
 	}
-	return all, nil
+	return all, controlled, nil
 }
 
 func annotated(annotations map[string]string) bool {
@@ -125,21 +128,6 @@ func replicas(object client.Object) int {
 	default:
 		return manyReplicas
 	}
-}
-
-// madeBy returns the Deployment, StatefulSet or DaemonSet that made a pod, as the text of its
-// [api.Workload]; empty for any other pod. The name of a Deployment's ReplicaSet ends in the hash of the
-// pod's template.
-func madeBy(pod *corev1.Pod) string {
-	owner := metav1.GetControllerOf(pod)
-	if owner == nil {
-		return ""
-	}
-	of := podspec.WorkloadOf(owner)
-	if name, ok := strings.CutSuffix(of.Name, "-"+pod.Labels[appsv1.DefaultDeploymentUniqueLabelKey]); ok && of.Kind == "ReplicaSet" {
-		of.Kind, of.Name = "Deployment", name
-	}
-	return of.String()
 }
 
 // selector returns the selector of a workload's pods, or nil for a CronJob.

@@ -451,3 +451,24 @@ func TestCheckCommandWarnsOfRenewalsWithoutPriority(t *testing.T) {
 	s.forbidden = "flowschemas"
 	assert.Equal(t, Unknown, named(t, s, "priority").Result)
 }
+
+func TestCheckCommandWarnsOfSeveralSingletonsOfOneOwner(t *testing.T) {
+	by := func(version, kind, name string) []metav1.OwnerReference {
+		return []metav1.OwnerReference{{APIVersion: version, Kind: kind, Name: name, UID: "u", Controller: new(true)}}
+	}
+	s := healthy(t)
+	for _, name := range []string{"main-a", "main-b"} {
+		pod := s.pod(api.Gated, "agent@sha256:1")
+		pod.Name, pod.OwnerReferences = name+"-0", by("apps/v1", "StatefulSet", name)
+		pod.Annotations = map[string]string{api.SlotsAnnotation: "singleton.statefulset." + name}
+		s.pods = append(s.pods, pod)
+		s.workloads = append(s.workloads, &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, OwnerReferences: by("monitoring.example/v1", "Prometheus", "main")}})
+	}
+	f := named(t, s, "owners")
+	assert.Equal(t, Warning, f.Result)
+	assert.Equal(t, "one object controls several workloads whose pods have a singleton of their own, so one pod of each runs: "+
+		"shop/Prometheus.monitoring.example/main (StatefulSet/main-a, StatefulSet/main-b)", f.Says)
+	assert.Contains(t, f.Do, "metaparticle.io/lock")
+	s.pods = s.pods[:1]
+	assert.Empty(t, named(t, s, "owners"), "one StatefulSet of an operator is what most people have")
+}
