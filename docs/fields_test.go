@@ -259,7 +259,7 @@ func gatedPod(t *testing.T, pod *corev1.Pod, what string) *corev1.Pod {
 	require.NoError(t, err)
 	operations, warnings, err := mutate.Inject(t.Context(), mutate.Subject{
 		Raw: raw, Namespace: "shop", Kubernetes: feature.RestartsAll,
-		Origin: feature.Origin{Workload: api.Workload{Kind: "Pod", Name: pod.Name}},
+		Origin: feature.Origin{Workload: api.Workload{Group: "apps", Kind: "Deployment", Name: "a"}},
 	}, mutatetest.AgentImage, mutatetest.Facts{})
 	require.NoError(t, err, what)
 	assert.Empty(t, warnings, what)
