@@ -148,6 +148,7 @@ func TestPodsOfEachVersionBelongToOneWorkload(t *testing.T) {
 	deployment.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"rev": "2"}}
 	deployment.Spec.Template.Annotations = claim
 	set := &appsv1.ReplicaSet{ObjectMeta: edit(meta("shop-00002-5d4f", nil), by("apps/v1", "Deployment", "shop-00002"))}
+	set.Spec.Template.Annotations = claim
 	there := fake.NewClientBuilder().WithObjects(deployment, set,
 		&corev1.ReplicationController{ObjectMeta: edit(meta("worker-2", nil), by("apps.openshift.io/v1", "DeploymentConfig", "worker"))},
 		pod("worker-2-x", "v1", "ReplicationController", "worker-2"), pod("shop-00002-x", "apps/v1", "ReplicaSet", "shop-00002-5d4f"),
