@@ -281,7 +281,7 @@ func (o owners) verify(ctx context.Context, namespace string, owner *metav1.Owne
 	kind, ok := builtin(version.Group, owner.Kind)
 	switch {
 	case kind.Empty():
-		return nil, nil //nolint:nilnil // nothing is above it
+		return nil, nil
 	case !ok:
 		return nil, errNoKind
 	}
