@@ -295,6 +295,33 @@ func (all table) of(key string) Annotation {
 // pods. So no pod of a misspelt claim runs without a gate.
 func Carried(key string) bool { return strings.HasPrefix(key, Prefix) && !Written(key) }
 
+// Asks reports whether the annotations of an object ask for a gate. If an annotation has a mistake,
+// nothing but the keys tell what a person wanted, as [Asking] returns them.
+func Asks(annotations map[string]string) bool {
+	request, err := Parse(annotations)
+	if err == nil {
+		return request.Injects() && !request.OptOut
+	}
+	return len(Asking(annotations)) > 0
+}
+
+// Asking returns the keys of the annotations that ask for a gate, whatever their values: those of
+// claims and conditions, and each key with our prefix that this version does not know, as in the
+// policy "gate". With an opt-out there are none.
+func Asking(annotations map[string]string) (keys []string) {
+	if annotations[InjectAnnotation] == "false" {
+		return nil
+	}
+	for _, key := range slices.Sorted(maps.Keys(annotations)) {
+		a := Annotations.of(key)
+		setting := a.Key != "" && a.Kind == nil && key != LocalAnnotation && key != AfterAnnotation
+		if Carried(key) && !setting && annotations[key] != "false" {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
 // Effective returns the annotations of the pods that the workload creates from now on. These
 // are the template's annotations, and those that the webhook carries from the workload. If the
 // workload and the template have the same key, the result has the template's value.

@@ -21,8 +21,6 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/version"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-
-	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // errAbsent means that nothing of Metaparticle is installed, so no further check can say more.
@@ -149,23 +147,4 @@ func some(names []string) string {
 		return strings.Join(names, ", ")
 	}
 	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
-}
-
-// claims reports whether an annotation of the object asks for a gate. If an annotation has a mistake,
-// nothing but its key tells what a person wanted. Then a key counts that makes a claim, and so does a
-// key with our prefix that this version does not know, as in the policy "gate".
-func claims(annotations map[string]string) bool {
-	request, err := api.Parse(annotations)
-	if err == nil {
-		return request.Injects() && !request.OptOut
-	}
-	for key, value := range annotations {
-		setting := slices.ContainsFunc(api.Annotations, func(a api.Annotation) bool {
-			return a.Key == key && a.Kind == nil && key != api.LocalAnnotation && key != api.AfterAnnotation
-		})
-		if api.Carried(key) && !setting && value != "false" {
-			return annotations[api.InjectAnnotation] != "false"
-		}
-	}
-	return false
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
@@ -195,15 +196,32 @@ func TestCheckCommandWarnsOfClaimsWithoutOptIn(t *testing.T) {
 	claiming := func(namespace string) *appsv1.Deployment {
 		return &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "biller", Annotations: map[string]string{api.LockAnnotation: "a"}}}
 	}
+	carried := claiming("shop")
+	carried.Spec.Template.Annotations = carried.Annotations
 	s := healthy(t)
 	deleted := &metav1.Time{Time: noon}
 	s.namespaces = append(s.namespaces, corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "store"}}, corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: home}},
 		corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "ended", DeletionTimestamp: deleted, Finalizers: []string{"a/b"}}})
-	s.workloads = []client.Object{claiming("shop"), claiming("store"), claiming("ended"), claiming(home)}
+	s.workloads = []client.Object{carried, claiming("store"), claiming("ended"), claiming(home)}
 	f := named(t, s, "claims")
-	assert.Equal(t, Warning, f.Result)
+	assert.Equal(t, Failed, f.Result)
 	assert.Equal(t, "workloads claim, and run without a gate, because their namespace has not opted in: store/biller", f.Says)
 	assert.Contains(t, f.Do, "kubectl label namespace store metaparticle.io/injection=enabled; ")
+
+	nightly := &batchv1.CronJob{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "nightly", Annotations: map[string]string{"metaparticle.io/singelton": "true"}}}
+	operated := &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{
+		Namespace: "shop", Name: "main", Annotations: map[string]string{api.SingletonAnnotation: "true"},
+		OwnerReferences: []metav1.OwnerReference{{APIVersion: "monitoring.example/v1", Kind: "Prometheus", Name: "main", Controller: new(true)}},
+	}}
+	claimed := claiming("shop")
+	claimed.Name = "till"
+	s.workloads = []client.Object{carried, claimed, nightly, operated, claiming("ended")}
+	f = named(t, s, "claims")
+	assert.Equal(t, Failed, f.Result)
+	assert.Equal(t, "workloads claim, and their pods run without a gate, because their pod templates lack the claim: shop/cronjob/nightly, shop/deployment/till, shop/statefulset/main", f.Says)
+	assert.Equal(t, "kubectl metaparticle explain -n shop cronjob/nightly", f.Do)
+	s.workloads = []client.Object{carried}
+	assert.Equal(t, OK, named(t, s, "claims").Result)
 }
 
 func TestCheckCommandWarnsOfLabelsThatOptNothingIn(t *testing.T) {
@@ -236,7 +254,7 @@ func TestCheckCommandJudgesMistakenClaimsByTheirKeys(t *testing.T) {
 		"what programs write":  {map[string]string{api.SlotsAnnotation: "lock.a", api.LeaseDurationAnnotation: "x"}, false},
 		"other keys":           {map[string]string{"example.com/a": "b", api.LeaseDurationAnnotation: "x"}, false},
 	} {
-		assert.Equal(t, c.claims, claims(c.annotations), name)
+		assert.Equal(t, c.claims, api.Asks(c.annotations), name)
 	}
 	s := healthy(t)
 	for _, name := range []string{"till", "store", "vault"} {
@@ -246,7 +264,7 @@ func TestCheckCommandJudgesMistakenClaimsByTheirKeys(t *testing.T) {
 		}})
 	}
 	f := named(t, s, "claims")
-	assert.Equal(t, Warning, f.Result)
+	assert.Equal(t, Failed, f.Result)
 	assert.Contains(t, f.Says, "store/biller, till/biller, vault/biller")
 	assert.Contains(t, f.Do, "kubectl label namespace store till vault metaparticle.io/injection=enabled; ")
 }

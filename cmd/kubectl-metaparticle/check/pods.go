@@ -153,7 +153,7 @@ func (c Cluster) pods(ctx context.Context) (Finding, error) {
 				if !slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Image == current }) {
 					older++
 				}
-			case claims(pod.Annotations):
+			case api.Asks(pod.Annotations):
 				ungated = append(ungated, namespace+"/pod/"+pod.Name)
 			}
 		}

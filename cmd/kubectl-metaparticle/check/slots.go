@@ -5,6 +5,7 @@ package check
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -14,6 +15,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
@@ -146,16 +148,21 @@ func (c Cluster) fullQuotas(ctx context.Context, namespace string) (full []strin
 	return full
 }
 
-// claims warns of workloads that claim in a namespace without the label of an opt-in. The API server
-// does not call the webhook there, so the annotation never reaches the pod template. Then each pod of
-// the workload runs the application, and no policy refuses the pods. The check reads only metadata,
-// and so does not see a claim in a pod template. A policy refuses the pods of such a claim.
+// claims names workloads that claim and whose pods run without a gate. Either their namespace has not opted
+// in: the API server does not call the webhook there, so the annotation never reaches the pod template, and
+// no policy refuses the pods. Or the pod template lacks the claim, though the namespace has opted in: the
+// annotation is older, or a controller writes the template. The check reads the metadata of all workloads,
+// and so does not see a claim in the template alone, whose pods are refused or gated.
 func (c Cluster) claims(ctx context.Context) (Finding, error) {
-	namespaces, err := withoutOptIn(ctx, c)
+	out, err := withoutOptIn(ctx, c)
 	if err != nil {
 		return Finding{}, err
 	}
-	var without, open []string
+	in, err := optedIn(ctx, c)
+	if err != nil {
+		return Finding{}, err
+	}
+	var without, open, lacking []string
 	for _, kind := range []string{"Deployment", "StatefulSet", "DaemonSet", "CronJob"} {
 		list := new(metav1.PartialObjectMetadataList)
 		list.APIVersion, list.Kind = "apps/v1", kind+"List"
@@ -165,17 +172,60 @@ func (c Cluster) claims(ctx context.Context) (Finding, error) {
 		if err := c.List(ctx, list, client.Limit(mostWorkloads)); err != nil {
 			return Finding{}, err
 		}
+		claiming := map[string]bool{}
 		for _, w := range list.Items {
-			if claims(w.Annotations) && metav1.GetControllerOf(&w) == nil && slices.Contains(namespaces, w.Namespace) {
+			switch {
+			case !api.Asks(w.Annotations):
+			case slices.Contains(out, w.Namespace):
 				without, open = append(without, w.Namespace+"/"+w.Name), append(open, w.Namespace)
+			default:
+				claiming[w.Namespace] = true
+			}
+		}
+		for _, namespace := range in {
+			if claiming[namespace] {
+				here, err := c.uncarried(ctx, list.APIVersion, kind, namespace)
+				if err != nil {
+					return Finding{}, err
+				}
+				lacking = append(lacking, here...)
 			}
 		}
 	}
-	if len(without) > 0 {
-		return found(Warning, optInOf(open)+"; then kubectl rollout restart, or any change of a CronJob",
+	switch {
+	case len(lacking) > 0:
+		namespace, name, _ := strings.Cut(slices.Min(lacking), "/")
+		return found(Failed, fmt.Sprintf("kubectl metaparticle explain -n %s %s", namespace, name),
+			"workloads claim, and their pods run without a gate, because their pod templates lack the claim: %s", some(lacking))
+	case len(without) > 0:
+		return found(Failed, optInOf(open)+"; then kubectl rollout restart, or for a CronJob kubectl annotate --overwrite with the same annotation",
 			"workloads claim, and run without a gate, because their namespace has not opted in: %s", some(without))
 	}
-	return ok("no workload claims in a namespace that has not opted in")
+	return ok("no workload claims in vain")
+}
+
+// uncarried returns the workloads of a kind in a namespace that claim, and whose pod templates lack the claim.
+func (c Cluster) uncarried(ctx context.Context, version, kind, namespace string) (lacking []string, err error) {
+	list := new(unstructured.UnstructuredList)
+	list.SetAPIVersion(version)
+	list.SetKind(kind + "List")
+	if err := c.List(ctx, list, client.InNamespace(namespace)); err != nil {
+		return nil, err
+	}
+	path := []string{"spec", "template", "metadata", "annotations"}
+	if kind == "CronJob" {
+		path = append([]string{"spec", "jobTemplate"}, path...)
+	}
+	for _, w := range list.Items {
+		template, _, err := unstructured.NestedStringMap(w.Object, path...)
+		if err != nil {
+			return nil, err
+		}
+		if api.Asks(w.GetAnnotations()) && !api.Asks(template) {
+			lacking = append(lacking, namespace+"/"+strings.ToLower(kind)+"/"+w.GetName())
+		}
+	}
+	return lacking, nil
 }
 
 // labels warns of namespaces whose label has another value than the one that opts in. Other values that
