@@ -115,7 +115,8 @@ type Workload struct {
 // The warnings list the reasons to refuse the pods, as far as the template shows them. They include
 // images that nobody can read, but only if the update changes the template and the answer comes before
 // the context ends: a person waits. A workload with a controller gets no operation. Its controller would restore the template,
-// and Carry would change the template again, for ever. An existing Job gets no operation either,
+// and Carry would change the template again, for ever. So Carry only warns of annotations that the template
+// lacks, as the policy "ineffective" does for the API server. An existing Job gets no operation either,
 // because its template cannot change.
 func Carry(ctx context.Context, w Workload) ([]jsonpatch.Operation, reason.Refusals, error) {
 	now, before := new(workload), new(workload)
@@ -127,11 +128,11 @@ func Carry(ctx context.Context, w Workload) ([]jsonpatch.Operation, reason.Refus
 			return nil, nil, Malformed(err)
 		}
 	}
-	if metav1.GetControllerOfNoCopy(now) != nil {
-		return nil, nil, nil
-	}
 	template, path := now.template(w.Kind)
 	own, warnings := now.own()
+	if by := metav1.GetControllerOfNoCopy(now); by != nil {
+		return nil, unreached(w.Kind+"/"+now.Name, by, own, template.Annotations), nil
+	}
 	earlier, _ := before.own()
 	wanted, differing := merge(own, earlier, template.Annotations)
 	warnings = append(warnings, differing...)
@@ -279,6 +280,18 @@ func immutable(wanted, template map[string]string) reason.Refusals {
 			warnings.Add(reason.JobImmutable, "the pods of this Job keep %s", key)
 		case want != template[key]:
 			warnings.Add(reason.JobImmutable, "%s does not reach the pods of this Job", key)
+		}
+	}
+	return warnings
+}
+
+// unreached warns of annotations of a workload that do not reach its pods, because the workload's
+// controller writes the template.
+func unreached(workload string, by *metav1.OwnerReference, own, template map[string]string) reason.Refusals {
+	var warnings reason.Refusals
+	for _, key := range slices.Sorted(maps.Keys(own)) {
+		if has, ok := template[key]; api.Carried(key) && (!ok || has != own[key]) {
+			warnings.Add(reason.NoEffectHere, "%s does not reach the pods of %s, because %s writes its pod template", key, workload, by.Kind+"/"+by.Name)
 		}
 	}
 	return warnings

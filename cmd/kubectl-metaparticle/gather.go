@@ -418,6 +418,28 @@ func (e *explainer) effective() map[string]string {
 	return api.Effective(own(e.workload), e.template.Annotations)
 }
 
+// lacking returns what the workload's annotations mean to claim, and no pod can have: the slots that the
+// template of a controlled workload lacks, or the keys of annotations with a mistake.
+func (e *explainer) lacking() []string {
+	annotations := e.effective()
+	if by := e.controller(); by != nil && !api.Asks(e.template.Annotations) {
+		annotations = own(e.workload)
+	}
+	request, err := api.Parse(annotations)
+	if err != nil {
+		return api.Asking(annotations)
+	}
+	return slices.DeleteFunc(request.Slots(e.group), func(slot string) bool { return slices.Contains(e.slots, slot) })
+}
+
+// controller returns the controller of the explained workload, such as an operator's object; nil for none.
+func (e *explainer) controller() *metav1.OwnerReference {
+	if e.workload == nil || e.part != nil {
+		return nil
+	}
+	return metav1.GetControllerOf(e.workload)
+}
+
 // own returns the annotations that the webhook carries from the workload to its template. A CronJob
 // also has those of its job template.
 func own(workload *unstructured.Unstructured) map[string]string {

@@ -262,6 +262,7 @@ func (i *injector) workload(ctx context.Context, d document) error {
 	}
 	its := i.askAboutPod(ctx, pod, of)
 	for _, warning := range answer.Warnings {
+		i.refused = i.refused || strings.HasPrefix(warning, string(reason.NoEffectHere)+": ")
 		// A refusal must not appear as a warning, too.
 		if its.Allowed || !strings.Contains(its.Result.Message, warning) {
 			say(i.std.err, "warning: %s: %s", d, warning)

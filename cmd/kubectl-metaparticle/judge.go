@@ -227,7 +227,7 @@ func (e *explainer) obstacles() (blockers, notes []string) {
 		return append(blockers, err.Error()), nil
 	}
 	for _, warning := range warnings {
-		if warning.Reason == reason.JobImmutable || reason.Refuses(warning.Reason) {
+		if warning.Reason == reason.JobImmutable || warning.Reason == reason.NoEffectHere || reason.Refuses(warning.Reason) {
 			blockers = append(blockers, warning.Error())
 		} else {
 			notes = append(notes, warning.Error())
@@ -301,6 +301,9 @@ func (e *explainer) claimsNothing(request api.Request) (text string, meant bool)
 		if on, err := api.Parse(own(e.workload)); err == nil && on.Injects() {
 			if e.part != nil {
 				return fmt.Sprintf("it is older than the claim of %s, and its pods run without a gate; the next %s is gated", e.group, e.part.GetKind()), true
+			}
+			if by := e.controller(); by != nil {
+				return fmt.Sprintf("%s/%s writes its pod template, which claims nothing", by.Kind, by.Name), true
 			}
 			// The reason TemplateDiffers has the remedy.
 			return "the value in its template counts, and claims nothing", true

@@ -9,8 +9,8 @@ package reason
 var Elsewhere = []Explanation{
 	{
 		Reason:  "NamespaceNotOptedIn",
-		Meaning: "A pod claims a slot in a namespace that has not opted in. The pod would run ungated. For a workload the API server only warns: all its pods run ungated if its pod template lacks the claim.",
-		Do:      "label the namespace, or remove the claim",
+		Meaning: "A pod claims a slot in a namespace that has not opted in. The pod would run ungated. For a workload the API server only warns: all its pods run ungated if its pod template lacks the claim. The label alone brings no claim to a pod template, also not when the workload is scaled.",
+		Do:      "label the namespace, then restart the workload's rollout (kubectl rollout restart), or write the annotation again (kubectl annotate --overwrite): each such update carries it to the pod template. Create a Job anew. Or remove the claim",
 	},
 	{
 		Reason:  "PrefixMisspelt",
@@ -19,12 +19,12 @@ var Elsewhere = []Explanation{
 	},
 	{
 		Reason:  "LabelClaimsNothing",
-		Meaning: "A label has the key of an annotation of Metaparticle. The label has no effect. The API server only warns.",
-		Do:      "make the label an annotation",
+		Meaning: "A label has the prefix of Metaparticle's annotations, and no effect. The API server only warns.",
+		Do:      "make the label an annotation; metaparticle.io/injection is a label of a namespace",
 	},
 	{
 		Reason:  "InjectionNotEnabled",
-		Meaning: "A label or annotation of a namespace resembles the label by which a namespace opts in, and has no effect. The API server only warns.",
+		Meaning: "A label or annotation of a namespace resembles the label by which a namespace opts in, and has no effect. Or the namespace is kube-system or metaparticle-system, in which nothing is ever injected. The API server only warns.",
 		Do:      "label the namespace as the message says",
 	},
 	{
@@ -44,8 +44,8 @@ var Elsewhere = []Explanation{
 	},
 	{
 		Reason:  "NotGated",
-		Meaning: "An Event: a workload claims a slot, but its pods are older than its namespace's opt-in, and run ungated.",
-		Do:      "restart the workload",
+		Meaning: "An Event, and a warning to the person who labels the namespace: a workload claims a slot, but its pods or its pod template are older than its namespace's opt-in, and its pods run ungated, also those to come.",
+		Do:      "restart the workload; of a CronJob, write the annotation again (kubectl annotate --overwrite)",
 	},
 	{
 		Reason:  "TooManySlots",

@@ -67,6 +67,7 @@ const (
 	Leftover          Reason = "Leftover"
 	LossFails         Reason = "LossFails"
 	OwnSlot           Reason = "OwnSlot"
+	NoEffectHere      Reason = "NoEffectHere"
 	JobImmutable      Reason = "JobImmutable"
 	TemplateDiffers   Reason = "TemplateDiffers"
 	RolloutStalls     Reason = "RolloutStalls"

@@ -218,6 +218,11 @@ var All = []Explanation{
 		Do:      "claim metaparticle.io/lock, which pods of any owner can share. A Job can also name its CronJob in ownerReferences, as kubectl create job --from does",
 	},
 	{
+		Reason: NoEffectHere, WarnOnly: true,
+		Meaning: "An annotation or label with the prefix of Metaparticle is where nobody reads it: on a pod that exists already, on a workload whose pod template another object writes (an operator's StatefulSet, a ReplicaSet of a Deployment), on a ReplicationController, or on a Service, PersistentVolumeClaim, ConfigMap, Secret or ServiceAccount. The pods run as without it.",
+		Do:      "annotate the workload or its pod template; if another object writes the template, such as an operator's, write it where that object has the annotations of its pods",
+	},
+	{
 		Reason: JobImmutable, WarnOnly: true,
 		Meaning: "A Job's template cannot change, so annotations count only at its creation.",
 		Do:      "create the Job anew",
