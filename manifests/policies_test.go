@@ -380,7 +380,7 @@ func TestPolicyWarnsOfEachAnnotationWithoutEffect(t *testing.T) {
 	}
 	list := strings.Join(strings.Fields(regexp.MustCompile(`(?s)\['singleton'.*?\]`).FindString(policy)), " ")
 	assert.Equal(t, "["+strings.Join(names, ", ")+"]", list, "the list of annotations in policies/ineffective.yaml, in the order of api.Annotations")
-	assert.Contains(t, policy, fmt.Sprintf("k.startsWith('%s') && k.substring(%d) in variables.names", api.Prefix, len(api.Prefix)))
+	assert.Contains(t, policy, fmt.Sprintf(".substring(%d) in variables.names", len(api.Prefix)))
 	assert.Contains(t, policy, "[?'"+api.InjectionLabel+"'].orValue('') == '"+api.InjectionEnabled+"'")
 }
 

@@ -230,6 +230,15 @@ func (r ruled) opensIn(label string) func() error {
 	}
 }
 
+// keeps returns a request that creates a ConfigMap by dry run.
+func (r ruled) keeps(annotations map[string]string) func() error {
+	return func() error {
+		of := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "kept", Annotations: annotations}}
+		_, err := r.Client.CoreV1().ConfigMaps(r.Namespace).Create(r.Context(), of, metav1.CreateOptions{DryRun: webhook.DryRun})
+		return err
+	}
+}
+
 // verdict has two requests, and the reason of the policy that refuses the second, or that warns.
 type verdict struct {
 	admitted, refused func() error
@@ -267,9 +276,10 @@ func (r ruled) verdicts() map[string]verdict {
 				l.Spec.HolderIdentity = new(api.PersonIdentity("0123456789abcdef", "another"))
 			}), "PersonForged: ",
 		},
-		"metaparticle-lease-deletion":    {r.deletes("lock.free"), r.deletes("lock.held"), "SlotHeld: "},
-		"metaparticle-ineffective":       {r.proposes(app.Bare(r.Space, "plain", nil)), r.proposes(misspelt), "PrefixMisspelt: "},
-		"metaparticle-ineffective-label": {r.opensIn("enabled"), r.opensIn("true"), "InjectionNotEnabled: "},
+		"metaparticle-lease-deletion":     {r.deletes("lock.free"), r.deletes("lock.held"), "SlotHeld: "},
+		"metaparticle-ineffective":        {r.proposes(app.Bare(r.Space, "plain", nil)), r.proposes(misspelt), "PrefixMisspelt: "},
+		"metaparticle-ineffective-object": {r.keeps(nil), r.keeps(map[string]string{api.SingletonAnnotation: "true"}), "NoEffectHere: "},
+		"metaparticle-ineffective-label":  {r.opensIn("enabled"), r.opensIn("true"), "InjectionNotEnabled: "},
 	}
 }
 
