@@ -12,7 +12,8 @@ import "embed"
 //go:embed policies/*.yaml
 var Policies embed.FS
 
-// WebhookConfiguration is the configuration by which the API server calls the webhook.
+// WebhookConfiguration has the two configurations by which the API server calls the webhook, the one for
+// pods and workloads first.
 //
 //go:embed webhookconfiguration.yaml
 var WebhookConfiguration []byte

@@ -286,6 +286,21 @@ func TestWebhooksFailClosedForAnnotatedPodsOnly(t *testing.T) {
 	}
 }
 
+// The webhook for namespaces is called once for each opt-in, and never keeps anybody from it.
+func TestWebhookForNamespacesOnlyWarnsAtAnOptIn(t *testing.T) {
+	configuration := all[*admissionv1.ValidatingWebhookConfiguration](t)[0]
+	assert.Equal(t, namespace+"/"+account, configuration.Annotations["cert-manager.io/inject-ca-from"])
+	require.Len(t, configuration.Webhooks, 1)
+	w := configuration.Webhooks[0]
+	assert.Equal(t, admissionv1.Ignore, *w.FailurePolicy)
+	assert.Equal(t, admissionv1.SideEffectClassNone, *w.SideEffects)
+	assert.LessOrEqual(t, *w.TimeoutSeconds, int32(3))
+	assert.Equal(t, map[string]string{api.InjectionLabel: api.InjectionEnabled}, w.NamespaceSelector.MatchLabels)
+	assert.Equal(t, neverOurs, w.NamespaceSelector.MatchExpressions)
+	assert.Equal(t, []admissionv1.OperationType{admissionv1.Update}, w.Rules[0].Operations)
+	assert.Equal(t, "oldObject.metadata.?labels[?'"+api.InjectionLabel+"'].orValue('') != '"+api.InjectionEnabled+"'", w.MatchConditions[0].Expression)
+}
+
 // failures has the failure policy of each webhook. The API server applies this policy while the
 // webhook does not answer. With the policy Ignore, the API server then admits each workload. But
 // the admission policy metaparticle-carried refuses changes of annotations that the webhook must

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -88,6 +89,9 @@ func TestWebhookFlagDefaultsMatchTheManifests(t *testing.T) {
 		assert.Less(t, s.timeout, time.Duration(*w.TimeoutSeconds)*time.Second)
 		assert.Contains(t, []string{"/pods", "/workloads"}, *w.ClientConfig.Service.Path)
 	}
+	var optIn admissionv1.ValidatingWebhookConfiguration
+	require.NoError(t, yaml.Unmarshal(bytes.SplitN(text, []byte("\n---\n"), 2)[1], &optIn))
+	assert.Equal(t, "/namespaces", *optIn.Webhooks[0].ClientConfig.Service.Path)
 	assert.Less(t, s.registries.Budget, s.timeout)
 	manifest, err := os.ReadFile("../../manifests/webhook.yaml")
 	require.NoError(t, err)

@@ -6,6 +6,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -24,6 +25,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/mutate/admit"
 	"github.com/metaparticle-io/metaparticle/mutate/feature"
 )
 
@@ -517,4 +519,39 @@ func TestWebhookIgnoresLimitRangesOfOtherNamespaces(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, ranges, 1)
 	assert.Equal(t, "a", ranges[0].Name)
+}
+
+// A person labels a namespace after the workloads were annotated: only those whose templates lack the claim
+// stay without a gate.
+func TestWebhookFindsWorkloadsWhoseTemplatesLackTheClaim(t *testing.T) {
+	claim := map[string]string{api.SingletonAnnotation: "true"}
+	deployed := func(namespace, name string, own, template map[string]string) *appsv1.Deployment {
+		d := &appsv1.Deployment{ObjectMeta: named(name)}
+		d.Namespace, d.Annotations, d.Spec.Template.Annotations = namespace, own, template
+		return d
+	}
+	nightly := &batchv1.CronJob{ObjectMeta: named("nightly")}
+	nightly.Annotations = map[string]string{api.Prefix + "singelton": "true"}
+	c := fake.NewClientBuilder().WithObjects(
+		deployed("shop", "web", claim, nil), deployed("shop", "carried", claim, claim), deployed("shop", "plain", nil, nil),
+		deployed("shop", "off", map[string]string{api.SingletonAnnotation: "false"}, nil), deployed("other", "api", claim, nil), nightly,
+	).Build()
+	reads := 0
+	found, err := uncarried{cached: c, live: typed{counting(c, &reads)}}.in(t.Context(), "shop")
+	require.NoError(t, err)
+	assert.Equal(t, admit.Uncarried{Workloads: []api.Workload{
+		{Group: "apps", Kind: "Deployment", Name: "web"}, {Group: "batch", Kind: "CronJob", Name: "nightly"},
+	}}, found)
+	assert.Equal(t, 3, reads, "only those that claim are read")
+
+	many := fake.NewClientBuilder()
+	for i := range 2 * maxRead {
+		many.WithObjects(deployed("shop", fmt.Sprint("web-", i), claim, nil))
+	}
+	reads, c = 0, many.Build()
+	found, err = uncarried{cached: c, live: typed{counting(c, &reads)}}.in(t.Context(), "shop")
+	require.NoError(t, err)
+	assert.Equal(t, maxRead, reads)
+	assert.Len(t, found.Workloads, maxRead)
+	assert.Equal(t, maxRead, found.Unread)
 }

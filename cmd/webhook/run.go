@@ -82,7 +82,7 @@ func managerOptions(s settings) ctrl.Options {
 	}
 }
 
-// register adds the handlers of pods and workloads, the probes, and all parts that the handlers
+// register adds the handlers of pods, workloads and namespaces, the probes, and all parts that the handlers
 // need.
 func register(ctx context.Context, m ctrl.Manager, s settings, log *slog.Logger) error {
 	client, err := newClient(m.GetConfig(), m.GetHTTPClient())
@@ -120,14 +120,16 @@ func register(ctx context.Context, m ctrl.Manager, s settings, log *slog.Logger)
 		Owners:     owners{live: live{client, maxObject}, cached: m.GetClient()},
 		Limits:     limits{m.GetClient()},
 		CronJobs:   cronJobs(m.GetClient()),
+		Uncarried:  uncarried{cached: m.GetClient(), live: live{client, maxObject}}.in,
 		Kubernetes: version.minor,
 		Timeout:    s.timeout,
 		Observe:    reporter.observe,
 		Log:        log,
 	}
-	limit := new(load.Limit) // both handlers share the memory of the process
+	limit := new(load.Limit) // all handlers share the memory of the process
 	m.GetWebhookServer().Register("/pods", admit.Serve(admit.NewPodHandler(options), limit))
 	m.GetWebhookServer().Register("/workloads", admit.Serve(admit.NewWorkloadHandler(options), limit))
+	m.GetWebhookServer().Register("/namespaces", admit.Serve(admit.NewNamespaceHandler(options), limit))
 	// A replica is ready when its certificate is loaded, and its caches are filled.
 	ready := map[string]healthz.Checker{"certificate": m.GetWebhookServer().StartedChecker(), "caches": synced(m.GetCache())}
 	return openPorts(ctx, m, s, map[string]healthz.Checker{"process": healthz.Ping}, ready)

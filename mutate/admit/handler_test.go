@@ -212,3 +212,46 @@ func TestWorkloadSubresourcesAreNotPatched(t *testing.T) {
 	r.SubResource, r.Operation = "", admissionv1.Delete
 	assert.Empty(t, NewWorkloadHandler(Options{}).Handle(t.Context(), r).Patches)
 }
+
+// The label of a namespace brings no claim to a pod template, and nothing else tells the person who writes it.
+func TestOptInWarnsOfWorkloadsWhosePodsStayUngated(t *testing.T) {
+	web, nightly := api.Workload{Group: "apps", Kind: "Deployment", Name: "web"}, api.Workload{Group: "batch", Kind: "CronJob", Name: "nightly"}
+	var many []api.Workload
+	for i := range 9 {
+		many = append(many, api.Workload{Group: "apps", Kind: "StatefulSet", Name: fmt.Sprint("db-", i)})
+	}
+	const cause = "NotGated: the label brings nothing to pod templates, so "
+	for name, c := range map[string]struct {
+		found Uncarried
+		err   error
+		want  []string
+	}{
+		"none": {},
+		"a Deployment": {Uncarried{Workloads: []api.Workload{web}}, nil,
+			[]string{cause + "deployment/web would still run without a gate: kubectl rollout restart -n shop deployment/web (" + reason.Link("NotGated") + ")"}},
+		"a CronJob, too": {Uncarried{Workloads: []api.Workload{web, nightly}}, nil,
+			[]string{cause + "deployment/web, cronjob/nightly would still run without a gate: kubectl rollout restart -n shop deployment/web; " +
+				"write the annotation of cronjob/nightly again (kubectl annotate --overwrite -n shop) (" + reason.Link("NotGated") + ")"}},
+		"many": {Uncarried{Workloads: many, Unread: 3}, nil, []string{
+			cause + "9 workloads that claim still run without a gate, such as statefulset/db-0, statefulset/db-1, statefulset/db-2, statefulset/db-3, statefulset/db-4: " +
+				"kubectl rollout restart -n shop statefulset/db-0 statefulset/db-1 statefulset/db-2 statefulset/db-3 statefulset/db-4; kubectl metaparticle check names the others (" + reason.Link("NotGated") + ")",
+			"NotGated: 3 more annotated workloads were not read: kubectl metaparticle check names those whose pods run without a gate",
+		}},
+		"an API server that is away": {Uncarried{Unread: 1}, context.DeadlineExceeded, []string{"NotGated: 1 more annotated workloads were not read: kubectl metaparticle check names those whose pods run without a gate"}},
+	} {
+		asked := ""
+		o := Options{Uncarried: func(ctx context.Context, namespace string) (Uncarried, error) {
+			_, bounded := ctx.Deadline()
+			assert.True(t, bounded)
+			asked = namespace
+			return c.found, c.err
+		}}
+		request := mutatetest.Request(`{"metadata":{"name":"shop","labels":{"metaparticle.io/injection":"enabled"}}}`)
+		request.Operation, request.Name, request.Namespace = admissionv1.Update, "shop", "shop"
+		answer := NewNamespaceHandler(o).Handle(t.Context(), request)
+		assert.True(t, answer.Allowed, name)
+		assert.Empty(t, answer.Patches, name)
+		assert.Equal(t, c.want, answer.Warnings, name)
+		assert.Equal(t, "shop", asked, name)
+	}
+}

@@ -71,6 +71,9 @@ type Options struct {
 	// CronJobs returns the names and the annotations of ours of a namespace's CronJobs, without a
 	// request to the API server. With nil they are not known.
 	CronJobs func(ctx context.Context, namespace string) ([]metav1.ObjectMeta, error)
+	// Uncarried returns the workloads of a namespace that claim, and whose pod templates lack the claim. With
+	// nil they are not known. Besides an error the result may have some of them.
+	Uncarried func(ctx context.Context, namespace string) (Uncarried, error)
 	// Kubernetes returns the cluster's minor version of Kubernetes 1, or zero while the
 	// version is unknown. The function must not block. With nil the version stays unknown.
 	Kubernetes func() int

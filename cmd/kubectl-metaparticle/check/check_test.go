@@ -4,6 +4,7 @@
 package check
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -50,6 +51,7 @@ type scene struct {
 	certificate *unstructured.Unstructured
 	definition  *unstructured.Unstructured
 	webhooks    admissionv1.MutatingWebhookConfiguration
+	optIn       admissionv1.ValidatingWebhookConfiguration
 	policies    []admissionv1.ValidatingAdmissionPolicy
 	bindings    []admissionv1.ValidatingAdmissionPolicyBinding
 	level       flowcontrolv1.PriorityLevelConfiguration
@@ -94,7 +96,10 @@ func healthy(t *testing.T) *scene {
 	s.certificate.Object["status"] = map[string]any{"notAfter": noon.AddDate(0, 1, 0).Format(time.RFC3339)}
 	s.definition = object("apiextensions.k8s.io/v1", "CustomResourceDefinition", "", "variables.metaparticle.io")
 	s.definition.Object["status"] = map[string]any{"conditions": []any{map[string]any{"type": "Established", "status": "True"}}}
-	require.NoError(t, yaml.UnmarshalStrict(manifests.WebhookConfiguration, &s.webhooks))
+	both := bytes.SplitN(manifests.WebhookConfiguration, []byte("\n---\n"), 2)
+	require.NoError(t, yaml.UnmarshalStrict(both[0], &s.webhooks))
+	require.NoError(t, yaml.UnmarshalStrict(both[1], &s.optIn))
+	s.optIn.Webhooks[0].ClientConfig.CABundle = authority(t, noon.AddDate(1, 0, 0))
 	for i := range s.webhooks.Webhooks {
 		s.webhooks.Webhooks[i].ClientConfig.CABundle = authority(t, noon.AddDate(1, 0, 0))
 	}
@@ -148,7 +153,7 @@ func authority(t *testing.T, ends time.Time) []byte {
 
 // cluster returns the scene behind a fake API server, which also answers in place of the webhooks.
 func (s *scene) cluster() Cluster {
-	there := []client.Object{&s.deployment, s.certificate, s.definition, &s.webhooks, &s.level, &s.elected, &s.held}
+	there := []client.Object{&s.deployment, s.certificate, s.definition, &s.webhooks, &s.optIn, &s.level, &s.elected, &s.held}
 	for i := range s.nodes {
 		there = append(there, &s.nodes[i])
 	}

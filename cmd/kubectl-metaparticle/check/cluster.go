@@ -130,6 +130,7 @@ var needed = []schema.GroupResource{
 	{Group: "rbac.authorization.k8s.io", Resource: "clusterroles"}, {Group: "rbac.authorization.k8s.io", Resource: "clusterrolebindings"},
 	{Group: "apiextensions.k8s.io", Resource: "customresourcedefinitions"},
 	{Group: "admissionregistration.k8s.io", Resource: "mutatingwebhookconfigurations"},
+	{Group: "admissionregistration.k8s.io", Resource: "validatingwebhookconfigurations"},
 	{Group: "admissionregistration.k8s.io", Resource: "validatingadmissionpolicies"},
 	{Group: "admissionregistration.k8s.io", Resource: "validatingadmissionpolicybindings"},
 	{Group: flowcontrolv1.GroupName, Resource: "flowschemas"}, {Group: flowcontrolv1.GroupName, Resource: "prioritylevelconfigurations"},

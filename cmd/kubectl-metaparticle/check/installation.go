@@ -184,7 +184,17 @@ func (c Cluster) configuration(ctx context.Context) (Finding, error) {
 			return found(Failed, "kubectl get pods -A -l app.kubernetes.io/name=cainjector", "the API server cannot trust the webhook %s: %s", w.Name, err)
 		}
 	}
-	return ok("the API server calls %d webhooks, and has their CA", len(wanted.Webhooks))
+	var optIn admissionv1.ValidatingWebhookConfiguration
+	switch err := c.Get(ctx, types.NamespacedName{Name: configured}, &optIn); {
+	case apierrors.IsNotFound(err) || err == nil && len(optIn.Webhooks) == 0:
+		return found(Warning, again, "the configuration %q of the webhook for namespaces does not exist: nobody tells who labels a namespace which workloads stay without a gate", configured)
+	case err != nil:
+		return Finding{}, err
+	}
+	if err := trusted(optIn.Webhooks[0].ClientConfig.CABundle, c.Now); err != nil {
+		return found(Warning, "kubectl get pods -A -l app.kubernetes.io/name=cainjector", "the API server cannot trust the webhook %s: %s", optIn.Webhooks[0].Name, err)
+	}
+	return ok("the API server calls %d webhooks, and has their CA", len(wanted.Webhooks)+len(optIn.Webhooks))
 }
 
 // sameCall reports whether two configurations make the API server call the same service for the

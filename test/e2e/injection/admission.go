@@ -84,7 +84,9 @@ func TestEventExplainsHowToGateRunningPods(t *testing.T) {
 	a.Replicas = 1
 	app.Create(s, a)
 	s.Await(space.StartTimeout, "its pod runs ungated", func() bool { return s.Running(a.Name) != nil })
-	kubectl.Must(s, "", "label", "namespace", s.Namespace, api.InjectionLabel+"="+api.InjectionEnabled)
+	said := kubectl.Must(s, "", "label", "namespace", s.Namespace, api.InjectionLabel+"="+api.InjectionEnabled)
+	assert.Contains(t, said, "Warning: NotGated: ", "the webhook for namespaces answers the person who labels")
+	assert.Contains(t, said, "kubectl rollout restart -n "+s.Namespace+" deployment/early")
 	var event *corev1.Event
 	s.Await(space.StartTimeout, "an Event on the Deployment", func() bool {
 		event = s.Event("Deployment", a.Name, "NotGated")
