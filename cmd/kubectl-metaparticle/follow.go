@@ -74,6 +74,8 @@ var sources = []source{
 		func(l client.ObjectList) []appsv1.DaemonSet { return l.(*appsv1.DaemonSetList).Items }),
 	workloads("jobs", func() client.ObjectList { return new(batchv1.JobList) },
 		func(l client.ObjectList) []batchv1.Job { return l.(*batchv1.JobList).Items }),
+	workloads("cronjobs", func() client.ObjectList { return new(batchv1.CronJobList) },
+		func(l client.ObjectList) []batchv1.CronJob { return l.(*batchv1.CronJobList).Items }),
 	{
 		name: "leases", list: func() client.ObjectList { return new(coordinationv1.LeaseList) },
 		options: []client.ListOption{client.HasLabels{api.ManagedLabel}},

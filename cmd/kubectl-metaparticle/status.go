@@ -31,7 +31,9 @@ wait, and handovers. The command only reads.
 STATUS is Serving, Starting, NotServing, Free, Done, NoLease (enroll has made no Lease),
 HolderGone, HolderEnds (its pod is being deleted), Paused, Yielding, Wished (a pod wishes
 for the slot), Leaving (the holder has announced its end), Ungated (pods run without a
-gate) or Refused (new pods are refused).
+gate), NotCarried (the pod template lacks the claim, so new pods run without a gate) or
+Refused (new pods are refused). An annotation with a mistake, by which a workload means to
+claim, has a row with its key instead of a slot.
 
 The times come from the clocks of the pods' nodes. The duration of a handover is the
 time between the Events of release and acquisition, in whole seconds. With -w the
@@ -40,7 +42,7 @@ slot that changes. A renewal does not count as a change.
 
 Exit codes: 0 each claimed slot is paused, or has a holder that serves or starts
 (for a once claim, any holder); 1 a claimed slot has no such holder, or pods of its
-workload run without a gate, or are refused, or nothing has the name; 2 error. A
+workload run without a gate, or would, or are refused, or nothing has the name; 2 error. A
 holder that renews counts as starting for a third of the lease duration.`
 
 func (p *plugin) statusCommand() *cobra.Command {
@@ -111,10 +113,14 @@ func (v screen) show(ctx context.Context, c cluster, namespace string, args []st
 	var only []string
 	if len(args) > 0 {
 		s, err := findSoon(ctx, c, namespace, args)
-		if err != nil {
+		switch {
+		case s != nil && len(s.lacking) > 0:
+			only = slices.Concat(s.slots, s.lacking)
+		case err != nil:
 			return exitError, err
+		default:
+			only = s.slots
 		}
-		only = s.slots
 	}
 	if v.watch {
 		if err := c.hasNamespace(ctx, namespace); err != nil {
@@ -223,7 +229,9 @@ func (v screen) write(slots []view.Slot, state objects, namespaces bool) error {
 		return err
 	case v.output == "name":
 		for _, s := range slots {
-			say(&b, "lease/%s", s.Slot)
+			if s.Kind != view.Mistake {
+				say(&b, "lease/%s", s.Slot)
+			}
 		}
 	case !v.words:
 		if err := v.table(&b, slots, state, namespaces); err != nil {
@@ -352,6 +360,9 @@ func writeGaps(table *tabwriter.Writer, gaps []view.Gap) {
 		if g.Ungated > 0 {
 			row(table, "ungated", g.Workload, plural(g.Ungated, "pod"), "run the application without a gate, whoever holds the slot: restart the workload")
 		}
+		if g.NotCarried {
+			row(table, "not carried", g.Workload, "its pods to come", "run the application without a gate, because the pod template lacks the claim: kubectl metaparticle explain says what to do")
+		}
 		if g.Refused != "" {
 			row(table, "refused", g.Workload, "its pods", api.Shortened(withoutPod(g.Refused), mostRefusal))
 		}
@@ -375,6 +386,8 @@ func (v screen) summary(s view.Slot) string {
 	var parts []string
 	add := func(format string, args ...any) { parts = append(parts, fmt.Sprintf(format, args...)) }
 	switch h := s.Holder; {
+	case s.Kind == view.Mistake:
+		return "an annotation with a mistake, so its pods have no slot"
 	case s.Missing:
 		return "a " + s.Kind + " without a Lease of enroll"
 	case h == nil && worked(s):

@@ -15,6 +15,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -68,6 +70,37 @@ func TestStatusCommandShowsHolderAndStandbys(t *testing.T) {
   handover  c  30m ago  first holder
 `, b.out.String())
 	assert.Empty(t, b.err.String())
+}
+
+// Nobody knows the slot of an annotation with a mistake, and an operator's template lacks the claim. Their pods
+// run without a gate or are refused, so the command must not say that there is nothing.
+func TestStatusCommandShowsClaimsThatNoPodHas(t *testing.T) {
+	misspelt := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", UID: "web", Annotations: map[string]string{api.Prefix + "singelton": "true"}}}
+	misspelt.Status.Replicas = 2
+	operated := &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{
+		Namespace: "shop", Name: "main", UID: "main", Annotations: map[string]string{api.SingletonAnnotation: "true"},
+		OwnerReferences: []metav1.OwnerReference{{APIVersion: "monitoring.example/v1", Kind: "Prometheus", Name: "main", UID: "u", Controller: new(true)}},
+	}}
+	later := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "later", UID: "later", Annotations: map[string]string{api.SingletonAnnotation: "true"}}}
+	nightly := &batchv1.CronJob{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "nightly", UID: "nightly", Annotations: map[string]string{api.SingletonAnnotation: "true"}}}
+	b := newByHand(misspelt, operated, later, nightly, slotLease("singleton.deployment.later", "", nil))
+	assert.Equal(t, exitNot, b.status(t, screen{bare: true}, "shop"))
+	assert.Regexp(t, `(?s)^metaparticle.io/singelton +<none> +0 +Ungated\(2\),NotCarried
+singleton.cronjob.nightly +<none> +0 +NotCarried,NoLease
+singleton.deployment.later +<none> +0 +NotCarried,Free
+singleton.statefulset.main +<none> +0 +NotCarried,NoLease
+$`, b.out.String())
+	for subject, row := range map[string]string{"deployment/web": "metaparticle.io/singelton", "statefulset/main": "singleton.statefulset.main", "deployment/later": "singleton.deployment.later"} {
+		b.out.Reset()
+		assert.Equal(t, exitNot, b.status(t, screen{bare: true}, "shop", subject), subject)
+		assert.Regexp(t, `^`+row+` .*NotCarried`, b.out.String(), subject)
+	}
+	b.out.Reset()
+	b.status(t, screen{words: true}, "shop", "deployment/web")
+	assert.Contains(t, b.out.String(), "metaparticle.io/singelton: an annotation with a mistake, so its pods have no slot\n")
+	b.out.Reset()
+	b.status(t, screen{output: "name"}, "shop", "deployment/web")
+	assert.Empty(t, b.out.String(), "it is no Lease")
 }
 
 func TestStatusCommandShowsSupporters(t *testing.T) {

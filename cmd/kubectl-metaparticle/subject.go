@@ -34,8 +34,11 @@ type subject struct {
 	// this pod.
 	title, pod string
 	slots      []string
-	leases     map[string]*coordinationv1.Lease
-	pods       []corev1.Pod
+	// lacking are what a person meant to claim by the workload, and no pod can have: slots that the pod
+	// template lacks, or the keys of annotations with a mistake.
+	lacking []string
+	leases  map[string]*coordinationv1.Lease
+	pods    []corev1.Pod
 	// bare are the pods that run without a gate, although their workloads claim any of the slots.
 	bare []bare
 	// unread is the error of a list without which some of these pods may be unknown.
@@ -99,7 +102,11 @@ func findSlots(ctx context.Context, c cluster, namespace string, args []string) 
 			return nil, err
 		}
 	}
-	if len(s.slots) == 0 {
+	switch {
+	case len(s.slots) == 0 && len(s.lacking) > 0:
+		return s, refusal(fmt.Sprintf("%s claims no slot in the namespace %s, though it has %s: kubectl metaparticle explain -n %s %s says why",
+			s.title, namespace, strings.Join(s.lacking, ", "), namespace, s.title))
+	case len(s.slots) == 0:
 		return nil, refusal(s.title + " claims no slot in the namespace " + namespace + ": check the name, and the namespace (-n)")
 	}
 	return s, s.readPods(ctx, leases.Items)
@@ -133,7 +140,7 @@ func (s *subject) findOwned(ctx context.Context, args []string) error {
 	if err := e.find(ctx, kind, name); err != nil {
 		return s.unlessAbsent(err)
 	}
-	s.slots = e.slots
+	s.slots, s.lacking = e.slots, e.lacking()
 	return nil
 }
 

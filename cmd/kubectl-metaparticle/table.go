@@ -120,11 +120,15 @@ func status(s view.Slot) string {
 		if g.Ungated > 0 {
 			all = append(all, fmt.Sprintf("Ungated(%d)", g.Ungated))
 		}
+		if g.NotCarried {
+			all = append(all, "NotCarried")
+		}
 		if g.Refused != "" {
 			all = append(all, "Refused")
 		}
 	}
 	switch h := s.Holder; {
+	case s.Kind == view.Mistake:
 	case s.Missing:
 		all = append(all, "NoLease")
 	case h == nil && s.Opened > 0:

@@ -118,7 +118,7 @@ func findSoon(ctx context.Context, c cluster, namespace string, args []string) (
 	defer cancel()
 	s, err := findSlots(ctx, c, namespace, args)
 	if err != nil {
-		return nil, err
+		return s, err
 	}
 	return s, s.known()
 }

@@ -50,6 +50,9 @@ const (
 
 // KindOf returns the kind of a slot, which is the first word of the slot's name.
 func KindOf(slot string) string {
+	if IsMistake(slot) {
+		return Mistake
+	}
 	kind, _, _ := strings.Cut(slot, ".")
 	if kind != startLock {
 		kind, _, _ = strings.Cut(kind, "-")

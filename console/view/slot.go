@@ -71,7 +71,7 @@ type Slot struct {
 	// slot.
 	Missing bool `json:"missing,omitempty"`
 	// Gaps name the workloads that claim the slot, and have pods that run without a gate, or pods
-	// that the API server refuses.
+	// that the API server refuses, or a pod template without the claim.
 	Gaps []Gap `json:"gaps,omitempty"`
 }
 
@@ -83,6 +83,9 @@ type Gap struct {
 	Ungated int `json:"ungated,omitempty"`
 	// Refused is the message with which the API server last refused a pod.
 	Refused string `json:"refused,omitempty"`
+	// NotCarried reports that the pod template lacks the claim of the workload, so each new pod runs
+	// without a gate.
+	NotCarried bool `json:"notCarried,omitempty"`
 }
 
 // Holder is the pod that holds a slot.
@@ -130,7 +133,7 @@ type State struct {
 	// Events are those of agents. With the Events FailedCreate of controllers, refused pods of
 	// workloads other than Deployments also count.
 	Events []*corev1.Event
-	// Workloads are Deployments, StatefulSets, DaemonSets and Jobs. If Pods is older than Workloads, new
+	// Workloads are Deployments, StatefulSets, DaemonSets, Jobs and CronJobs. If Pods is older than Workloads, new
 	// pods can count as ungated.
 	Workloads []client.Object
 	// Seen has, by the uid of each Lease, the instant at which the caller last saw that Lease
@@ -241,12 +244,19 @@ func (f found) at(namespace, name string) *Slot {
 	key := types.NamespacedName{Namespace: namespace, Name: name}
 	if f[key] == nil {
 		f[key] = &Slot{
-			Namespace: namespace, Slot: name, Kind: KindOf(name), Missing: true,
+			Namespace: namespace, Slot: name, Kind: KindOf(name), Missing: !IsMistake(name),
 			Standbys: []*Standby{}, Handovers: []Handover{},
 		}
 	}
 	return f[key]
 }
+
+// Mistake is the kind of what is no slot: an annotation with a mistake by which workloads mean to claim. Its
+// name is the key of the annotation, because nobody knows the slot.
+const Mistake = "mistake"
+
+// IsMistake reports whether the name of a [Slot] is the key of an annotation.
+func IsMistake(slot string) bool { return strings.HasPrefix(slot, api.Prefix) }
 
 // member is a pod that holds a slot of a group (see [Slot.Group]).
 type member struct{ group, identity string }

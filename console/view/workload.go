@@ -44,7 +44,9 @@ type crew struct {
 	gated int
 	// refused is the reason why the API server refuses pods; empty if it refuses none.
 	refused string
-	uid     types.UID
+	// notCarried reports that the pod template lacks the claim.
+	notCarried bool
+	uid        types.UID
 }
 
 // Annotations returns the annotations of the workload that a controller of Kubernetes makes pods from,
@@ -59,6 +61,8 @@ func Annotations(workload client.Object) (own, template map[string]string) {
 		return o.Annotations, o.Spec.Template.Annotations
 	case *batchv1.Job:
 		return o.Annotations, o.Spec.Template.Annotations
+	case *batchv1.CronJob:
+		return api.Effective(o.Annotations, o.Spec.JobTemplate.Annotations), o.Spec.JobTemplate.Spec.Template.Annotations
 	}
 	return nil, nil
 }
@@ -84,22 +88,37 @@ func crewOf(o client.Object) (crew, bool) {
 	case *batchv1.Job:
 		c.of.Group, c.of.Kind, c.pods = "batch", "Job", int(o.Status.Active)
 		c.lacks = o.Status.Active == 0 && o.Status.CompletionTime == nil && !ptr.Deref(o.Spec.Suspend, false)
+	case *batchv1.CronJob:
+		c.of.Group, c.of.Kind = "batch", "CronJob" // its Jobs count their pods
 	}
-	above := podspec.Above(c.of.Kind, o)
-	if above != nil || metav1.GetControllerOf(o) != nil {
+	kind, above := c.of.Kind, podspec.Above(c.of.Kind, o)
+	if (above != nil || metav1.GetControllerOf(o) != nil) && api.Asks(template) {
 		own = nil // the webhook carries nothing from a controlled workload to its template
 	}
-	c.made = c.of.Kind + "/" + c.of.Name
+	c.made = kind + "/" + c.of.Name
 	if above != nil {
 		c.of = podspec.WorkloadOf(above)
 	}
-	request, err := api.Parse(api.Effective(own, template))
-	if err != nil || request.OptOut || !c.of.Valid() {
+	// Nobody can change the template of a Job, so only its pods count.
+	c.notCarried = kind != "Job" && !api.Asks(template)
+	effective := api.Effective(own, template)
+	request, err := api.Parse(effective)
+	switch {
+	case !c.of.Valid() || err == nil && request.OptOut:
 		return c, false
+	case err != nil:
+		for _, key := range api.Asking(effective) {
+			c.slots = append(c.slots, api.Shortened(key, MaxWord))
+		}
+		c.slots = c.slots[:min(len(c.slots), mostMistakes)]
+	default:
+		c.slots = request.Slots(c.of)
 	}
-	c.slots = request.Slots(c.of)
 	return c, len(c.slots) > 0
 }
+
+// mostMistakes bounds the annotations with a mistake that people see of one workload.
+const mostMistakes = 4
 
 // workloadsOf returns, as Kind/name, the pod's controller, and the Deployment that can be above it: the
 // names of its ReplicaSets end in a part that it has added.
@@ -115,7 +134,7 @@ func workloadsOf(pod *corev1.Pod) (all []string) {
 	return all
 }
 
-// man adds to each slot the workloads whose pods run without a gate, or are refused. A controller
+// man adds to each slot the workloads whose pods run without a gate, or would, or are refused. A controller
 // counts its pods, so ungated pods need not be read: they are those that are not among the gated ones.
 func (f found) man(o State, wanted func(slot string) bool) {
 	gated := map[string]int{}
@@ -148,6 +167,7 @@ func (f found) man(o State, wanted func(slot string) bool) {
 			before.pods += c.pods
 			before.gated += c.gated
 			before.refused = max(before.refused, c.refused)
+			before.notCarried = before.notCarried || c.notCarried
 			continue
 		}
 		crews[key] = &c
@@ -156,7 +176,7 @@ func (f found) man(o State, wanted func(slot string) bool) {
 	for _, key := range slices.Sorted(maps.Keys(crews)) {
 		c := crews[key]
 		bare := max(0, c.pods-c.gated)
-		if bare == 0 && c.refused == "" {
+		if bare == 0 && c.refused == "" && !c.notCarried {
 			continue
 		}
 		for _, slot := range c.slots {
@@ -166,7 +186,7 @@ func (f found) man(o State, wanted func(slot string) bool) {
 				s = f.at(c.namespace, slot)
 			}
 			if s != nil && len(s.Gaps) < mostWorkloads {
-				s.Gaps = append(s.Gaps, Gap{Workload: c.of.String(), Ungated: bare, Refused: api.Shortened(c.refused, MaxMessage)})
+				s.Gaps = append(s.Gaps, Gap{Workload: c.of.String(), Ungated: bare, Refused: api.Shortened(c.refused, MaxMessage), NotCarried: c.notCarried})
 			}
 		}
 	}

@@ -24,7 +24,21 @@ func named(name, value string) metav1.ObjectMeta {
 }
 
 func deployed(name, value string, pods int32, conditions ...appsv1.DeploymentCondition) client.Object {
-	return &appsv1.Deployment{ObjectMeta: named(name, value), Status: appsv1.DeploymentStatus{Replicas: pods, Conditions: conditions}}
+	d := &appsv1.Deployment{ObjectMeta: named(name, value), Status: appsv1.DeploymentStatus{Replicas: pods, Conditions: conditions}}
+	d.Spec.Template.Annotations = d.Annotations
+	return d
+}
+
+// bare returns the workload without a claim in its template.
+func bare(d client.Object, key string) client.Object {
+	d.SetAnnotations(map[string]string{key: "true"})
+	switch d := d.(type) {
+	case *appsv1.Deployment:
+		d.Spec.Template.Annotations = nil
+	case *appsv1.StatefulSet:
+		d.Spec.Template.Annotations = nil
+	}
+	return d
 }
 
 func by(kind, name string) func(*corev1.Pod) {
@@ -60,7 +74,15 @@ func TestUngatedAndRefusedPodsNeedAttention(t *testing.T) {
 		return j
 	}
 	set := &appsv1.StatefulSet{ObjectMeta: named("db", "true"), Spec: appsv1.StatefulSetSpec{Replicas: new(int32(2))}, Status: appsv1.StatefulSetStatus{Replicas: 1}}
+	set.Spec.Template.Annotations = set.Annotations
+	operated := set.DeepCopy()
+	operated.OwnerReferences = []metav1.OwnerReference{{APIVersion: "monitoring.example/v1", Kind: "Prometheus", Name: "main", Controller: new(true)}}
+	nightly := &batchv1.CronJob{ObjectMeta: named("tue", "true")}
+	ownClaim := job("tue-1", "tue", 1)
+	ownClaim.SetAnnotations(map[string]string{api.SingletonAnnotation: "true"})
+	ownClaim.(*batchv1.Job).Spec.Template.Annotations = nil
 	agents := &appsv1.DaemonSet{ObjectMeta: named("node", "true"), Status: appsv1.DaemonSetStatus{DesiredNumberScheduled: 3, CurrentNumberScheduled: 3}}
+	agents.Spec.Template.Annotations = agents.Annotations
 	const dbs = "singleton.statefulset.db singleton missing"
 	for name, c := range map[string]struct {
 		state State
@@ -78,7 +100,13 @@ func TestUngatedAndRefusedPodsNeedAttention(t *testing.T) {
 			[]string{web + " singleton free; unhealthy; Deployment/web: 1 ungated"}},
 		"a workload without pods":        {State{Workloads: []client.Object{deployed("web", "true", 0)}}, nil},
 		"a workload that claims nothing": {State{Workloads: []client.Object{deployed("web", "false", 2)}}, nil},
-		"a claim with a mistake":         {State{Workloads: []client.Object{deployed("web", "?", 2)}}, nil},
+		"a claim with a mistake":         {State{Workloads: []client.Object{deployed("web", "?", 2)}}, []string{"metaparticle.io/singleton mistake free; unhealthy; Deployment/web: 2 ungated"}},
+		"refused pods of a mistake":      {State{Workloads: []client.Object{deployed("web", "?", 0, failure)}}, []string{"metaparticle.io/singleton mistake free; unhealthy; Deployment/web: 0 ungated: quota"}},
+		"a misspelt claim":               {State{Workloads: []client.Object{bare(deployed("web", "", 2), api.Prefix+"singelton"), bare(deployed("api", "", 1), api.Prefix+"singelton")}}, []string{"metaparticle.io/singelton mistake free; unhealthy; Deployment/api: 1 ungated, not carried; Deployment/web: 2 ungated, not carried"}},
+		"a template without the claim":   {State{Leases: []*coordinationv1.Lease{lease(web, "", nil)}, Workloads: []client.Object{bare(deployed("web", "", 0), api.SingletonAnnotation)}}, []string{web + " singleton free; unhealthy; Deployment/web: 0 ungated, not carried"}},
+		"a CronJob without the claim":    {State{Workloads: []client.Object{nightly}}, []string{"singleton.cronjob.tue singleton missing; unhealthy; CronJob/tue: 0 ungated, not carried"}},
+		"a Job from such a CronJob":      {State{Workloads: []client.Object{ownClaim}}, []string{"singleton.cronjob.tue singleton missing; unhealthy; CronJob/tue: 1 ungated"}},
+		"an operator's StatefulSet":      {State{Workloads: []client.Object{bare(operated, api.SingletonAnnotation)}}, []string{dbs + "; unhealthy; StatefulSet/db: 1 ungated, not carried"}},
 		"the pods of a workload alike":   {State{Leases: held, Pods: []*corev1.Pod{holder}, Workloads: []client.Object{deployed("web", "true", 1), deployed("web-7d4c-x", "true", 0)}}, []string{web + " singleton held by a"}},
 		"refused pods of a StatefulSet":  {State{Events: []*corev1.Event{refusal("db")}, Pods: []*corev1.Pod{gated("db-0", "lock.x", by("StatefulSet", "db"))}, Workloads: []client.Object{set}}, []string{"lock.x lock missing; db-0 waits: StandingBy; unhealthy", dbs + "; unhealthy; StatefulSet/db: 0 ungated: denied"}},
 		"a StatefulSet that comes":       {State{Pods: []*corev1.Pod{gated("db-0", "singleton.statefulset.db", by("StatefulSet", "db"))}, Workloads: []client.Object{set}}, []string{dbs + "; db-0 waits: StandingBy; unhealthy"}},
@@ -97,6 +125,9 @@ func TestUngatedAndRefusedPodsNeedAttention(t *testing.T) {
 				line := shown(s)
 				for _, g := range s.Gaps {
 					line += fmt.Sprintf("; %s: %d ungated", g.Workload, g.Ungated)
+					if g.NotCarried {
+						line += ", not carried"
+					}
 					if g.Refused != "" {
 						line += ": " + g.Refused
 					}

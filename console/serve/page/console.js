@@ -137,6 +137,7 @@
         // Without a Lease the namespace has not opted in, and new pods would get no gate either.
         const of = gap.workload.toLowerCase(), restarts = /^(deployment|statefulset|daemonset)\//.test(of);
         if (gap.ungated) add("critical", plural(gap.ungated, "pod") + " of " + gap.workload + (gap.ungated === 1 ? " runs" : " run") + " the application without a gate, whoever holds " + slot.slot, ...(restarts && !slot.missing ? ["rollout", "restart", of] : explain(of)));
+        if (gap.notCarried) add("critical", "the pod template of " + gap.workload + " lacks the claim, so each new pod runs the application without a gate", ...explain(of));
         if (gap.refused) add("warning", "pods of " + gap.workload + " are refused: " + gap.refused, ...explain(of));
       }
       if (slot.missing && (waiting.length || slot.gaps)) add("warning", slot.slot + " has no Lease of enroll", ...status);
@@ -186,7 +187,7 @@
     }
     const slot = g.list[0], h = slot.holder;
     if (!h) {
-      parts.push(make("span", slot.healthy ? "more" : "none", slot.missing ? "no Lease yet" : "nobody holds"));
+      parts.push(make("span", slot.healthy ? "more" : "none", g.kind === "mistake" ? "an annotation with a mistake" : slot.missing ? "no Lease yet" : "nobody holds"));
       if (slot.successor) parts.push(make("span", "more", slot.successor.split("_")[0] + " is to hold next"));
     } else {
       parts.push(make("span", "pod", h.pod));
@@ -201,6 +202,7 @@
     }
     if (slot.paused) parts.push(make("span", "tag", "paused (" + slot.paused + ")"));
     if ((slot.gaps || []).some((gap) => gap.ungated)) parts.push(make("span", "tag bad", "ungated pods"));
+    if ((slot.gaps || []).some((gap) => gap.notCarried)) parts.push(make("span", "tag bad", "claim not carried"));
     if ((slot.gaps || []).some((gap) => gap.refused)) parts.push(make("span", "tag bad", "refused pods"));
     return parts;
   };
