@@ -87,7 +87,7 @@ func (n *notifier) notifyNotGated(ctx context.Context, events Recorder, s store,
 	claimed := map[types.UID]bool{}
 	var fresh []workload
 	for _, w := range seen.workloads {
-		if !claiming(w.effective()) {
+		if !meant(w.effective()) {
 			continue
 		}
 		claimed[w.object.GetUID()] = true
@@ -118,7 +118,7 @@ func (s store) ungatedWorkloads(ctx context.Context, namespace string, workloads
 	)
 	for _, w := range workloads {
 		switch {
-		case !claiming(w.template.Annotations):
+		case !meant(w.template.Annotations):
 			ungated = append(ungated, w)
 		case w.selector != nil:
 			selector, err := metav1.LabelSelectorAsSelector(w.selector)

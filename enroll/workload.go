@@ -6,6 +6,7 @@ package enroll
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -92,6 +93,15 @@ func annotated(annotations map[string]string) bool {
 func claiming(annotations map[string]string) bool {
 	request, err := api.Parse(annotations)
 	return err == nil && request.Claims()
+}
+
+// meant reports whether a person wanted a claim by the annotations, even if they have a mistake. A pod that
+// only waits for conditions runs without a gate.
+func meant(annotations map[string]string) bool {
+	if _, err := api.Parse(annotations); err == nil {
+		return claiming(annotations)
+	}
+	return slices.ContainsFunc(api.Asking(annotations), func(key string) bool { return key != api.AfterAnnotation })
 }
 
 func isAnnotated(object client.Object) bool {

@@ -102,6 +102,18 @@ func TestAnnotatedButUngatedWorkloadGetsOneEvent(t *testing.T) {
 	assert.Contains(t, w.events[0], "kubectl -n shop rollout restart deployment/biller")
 }
 
+// The pods of a misspelt claim run without a gate, too, if it was written before the opt-in.
+func TestMistakenClaimThatWasNotCarriedGetsAnEvent(t *testing.T) {
+	misspelt := map[string]string{api.Prefix + "singelton": "true"}
+	w := newWorld(t, deployment(misspelt, nil))
+	w.settle(w.process())
+	require.Len(t, w.events, 1)
+	assert.Contains(t, w.events[0], "biller NotGated: ")
+	w = newWorld(t, deployment(misspelt, misspelt))
+	w.settle(w.process())
+	assert.Empty(t, w.events, "its pods are refused")
+}
+
 func TestTemplateAnnotationOverridesWorkloadAnnotation(t *testing.T) {
 	w := newWorld(t, deployment(
 		map[string]string{api.LockAnnotation: "on-the-workload"},
