@@ -54,7 +54,7 @@ func strip(object any) (any, error) {
 		podspec.KeepAbove(&kept.ObjectMeta, o)
 		kept.Status.Replicas = o.Status.Replicas
 		for _, c := range o.Status.Conditions {
-			if c.Type == appsv1.DeploymentReplicaFailure && kept.Spec.Template.Annotations != nil {
+			if c.Type == appsv1.DeploymentReplicaFailure && len(kept.Annotations)+len(kept.Spec.Template.Annotations) > 0 {
 				kept.Status.Conditions = []appsv1.DeploymentCondition{{
 					Type: c.Type, Status: c.Status, Reason: api.Shortened(c.Reason, view.MaxWord), Message: api.Shortened(c.Message, view.MaxMessage),
 				}}
@@ -158,23 +158,37 @@ func keepEvent(e *corev1.Event) *corev1.Event {
 	return kept
 }
 
-// keepWorkload returns the metadata and the pod template that the caches keep of a workload. The template
-// has the annotations that pods of the workload get. Few workloads claim, and only these have annotations.
+// keepWorkload returns the metadata and the pod template that the caches keep of a workload, each with its
+// annotations of ours. Few workloads claim, and only these have annotations.
 func keepWorkload(o client.Object) (metav1.ObjectMeta, corev1.PodTemplateSpec) {
 	own, written := view.Annotations(o)
 	kept := metav1.ObjectMeta{
 		Namespace: o.GetNamespace(), Name: o.GetName(), UID: o.GetUID(), ResourceVersion: o.GetResourceVersion(), OwnerReferences: keepController(o),
+		Annotations: keepOurs(own),
 	}
-	if kept.OwnerReferences != nil {
-		own = nil
+	return kept, corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Annotations: keepOurs(written)}}
+}
+
+// keepOurs returns the annotations of ours, which may be misspelt; nil for none. Of those that no version
+// knows, people see [view.MostMistakes] at most, and only their keys.
+func keepOurs(annotations map[string]string) map[string]string {
+	var kept map[string]string
+	keep := func(key string, most int) {
+		if kept == nil {
+			kept = map[string]string{}
+		}
+		kept[key] = api.Shortened(annotations[key], most)
 	}
-	var template corev1.PodTemplateSpec
-	for key, value := range api.Effective(own, written) {
+	for key := range annotations {
 		if api.Known(key) {
-			metav1.SetMetaDataAnnotation(&template.ObjectMeta, key, api.Shortened(value, maxValue))
+			keep(key, maxValue)
 		}
 	}
-	return kept, template
+	unknown := slices.DeleteFunc(api.Asking(annotations), api.Known)
+	for _, key := range unknown[:min(len(unknown), view.MostMistakes)] {
+		keep(key, view.MaxWord)
+	}
+	return kept
 }
 
 // keepController returns the reference to the controller of the object, which names the object's workload. A

@@ -91,6 +91,8 @@ func whole() view.State {
 		return m
 	}
 	template := corev1.PodTemplateSpec{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: secret}}}}
+	misspelt := meta("worker")
+	misspelt.Annotations[api.Prefix+"singelton"] = "true"
 	owned := meta("lone")
 	owned.OwnerReferences = []metav1.OwnerReference{{APIVersion: "batch/v1", Kind: "CronJob", Name: "lone", Controller: new(true)}}
 	inTemplate := template
@@ -107,6 +109,7 @@ func whole() view.State {
 			},
 		}},
 		&appsv1.StatefulSet{ObjectMeta: claims(meta("db")), Spec: appsv1.StatefulSetSpec{Template: template}, Status: appsv1.StatefulSetStatus{Replicas: 1}},
+		&appsv1.StatefulSet{ObjectMeta: misspelt, Spec: appsv1.StatefulSetSpec{Template: template}, Status: appsv1.StatefulSetStatus{Replicas: 1}},
 		&appsv1.DaemonSet{ObjectMeta: claims(meta("node")), Spec: appsv1.DaemonSetSpec{Template: template}, Status: appsv1.DaemonSetStatus{CurrentNumberScheduled: 3}},
 		&batchv1.Job{ObjectMeta: owned, Spec: batchv1.JobSpec{Template: inTemplate}, Status: batchv1.JobStatus{Active: 1}},
 	}
@@ -155,10 +158,10 @@ func stripped[T any](t *testing.T, object T) T {
 func TestStrippingUnreadFieldsNeverChangesShownSlots(t *testing.T) {
 	s := whole()
 	want := s.Slots(nil, mostHandovers)
-	require.Len(t, want, 7)
-	require.Equal(t, "singleton.service-serving-knative-dev.shop", want[6].Slot)
-	require.NotEmpty(t, want[3].Handovers)
-	require.NotEmpty(t, want[4].Standbys)
+	require.Len(t, want, 8)
+	require.Equal(t, "singleton.service-serving-knative-dev.shop", want[7].Slot)
+	require.NotEmpty(t, want[4].Handovers)
+	require.NotEmpty(t, want[5].Standbys)
 	require.Len(t, want[2].Why, 2, want[2])
 	require.NotNil(t, want[2].Moved)
 	require.NotNil(t, want[2].Talk)

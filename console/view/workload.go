@@ -110,15 +110,15 @@ func crewOf(o client.Object) (crew, bool) {
 		for _, key := range api.Asking(effective) {
 			c.slots = append(c.slots, api.Shortened(key, MaxWord))
 		}
-		c.slots = c.slots[:min(len(c.slots), mostMistakes)]
+		c.slots = c.slots[:min(len(c.slots), MostMistakes)]
 	default:
 		c.slots = request.Slots(c.of)
 	}
 	return c, len(c.slots) > 0
 }
 
-// mostMistakes bounds the annotations with a mistake that people see of one workload.
-const mostMistakes = 4
+// MostMistakes bounds the annotations with a mistake that people see of one workload.
+const MostMistakes = 4
 
 // workloadsOf returns, as Kind/name, the pod's controller, and the Deployment that can be above it: the
 // names of its ReplicaSets end in a part that it has added.
