@@ -33,6 +33,13 @@ override KUBECONFIG := $(CLUSTER)/kubeconfig
 endif
 export KUBECONFIG
 
+# REGISTRY means a cluster of your own. Without this refusal make would bring up the test cluster for it.
+OWN_KUBECONFIG = $(or $(filter-out $(KUBECONFIG),$(PERSONAL)),$(HOME)/.kube/config)
+define REGISTRY_OF_TEST_CLUSTER
+REGISTRY is for a cluster of your own, and only the command line names one, because the demo and the tests delete pods: \
+make $(MAKECMDGOALS) KUBECONFIG=$(OWN_KUBECONFIG) REGISTRY=$(REGISTRY). The test cluster has a registry: leave REGISTRY out
+endef
+
 # The version of Kubernetes in the test cluster; empty for the newest one.
 KUBERNETES ?=
 # The version of cert-manager there: oldest, or empty for the newest one.
@@ -103,11 +110,11 @@ FROM ?=
 ##@ The two commands of a fresh machine
 
 .PHONY: demo
-demo: ## Bring up a real cluster, run redis under one annotation, fail it over three ways; EXAMPLE=nightly runs a folder of examples/.
+demo: test-cluster-only ## Bring up a real cluster, run redis under one annotation, fail it over three ways; EXAMPLE=nightly runs a folder of examples/.
 	@test -d 'examples/$(EXAMPLE)' || { echo "no example '$(EXAMPLE)': choose one of $(notdir $(patsubst %/,%,$(wildcard examples/*/)))"; exit 2; }
 	@./tools/announce $(CACHE)
 	@$(MAKE) --no-print-directory install
-	$(if $(OWN_CLUSTER),,@CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o $(CLUSTER)/bin/ ./cmd/kubectl-metaparticle)
+	@CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o $(CLUSTER)/bin/ ./cmd/kubectl-metaparticle
 	@cd test && $(GO_RUN) ./demo $(if $(EXAMPLE),example $(EXAMPLE))
 
 .PHONY: test
@@ -175,8 +182,7 @@ flood: ## Flood the API server with another account for ten minutes, and for two
 
 # The first run compiles two more versions of Kubernetes, each in half an hour.
 .PHONY: matrix
-matrix: ## Run the end-to-end tests on the oldest Kubernetes with the oldest cert-manager, on one between, and on the newest; RUN=regexp chooses.
-	$(if $(OWN_CLUSTER),@echo "make matrix brings up clusters of its own: leave KUBECONFIG out" >&2; exit 2)
+matrix: test-cluster-only ## Run the end-to-end tests on the oldest Kubernetes with the oldest cert-manager, on one between, and on the newest; RUN=regexp chooses.
 	@mkdir -p out; failed=; for version in $(VERSIONS); do \
 		$(MAKE) --no-print-directory cluster-down; \
 		[ $$version = $(firstword $(VERSIONS)) ] && certmanager=oldest || certmanager=; \
@@ -188,7 +194,7 @@ matrix: ## Run the end-to-end tests on the oldest Kubernetes with the oldest cer
 	done; [ -z "$$failed" ] || { echo "failed on$$failed"; exit 1; }
 
 .PHONY: rollouts
-rollouts: install ## Measure the table of docs/evidence/rollouts.md on the cluster; ROWS=regexp chooses workloads (deployment-3).
+rollouts: test-cluster-only install ## Measure the table of docs/evidence/rollouts.md on the cluster; ROWS=regexp chooses workloads (deployment-3).
 	@mkdir -p out/e2e
 	cd test/e2e && $(GO_TEST) -count=1 -timeout 60m $(V) -artifacts -outputdir $(ROOT)/out/e2e -run '^TestEachTypeOfWorkloadRollsOutAsDocumented$$' -rows='$(ROWS)'
 
@@ -217,7 +223,7 @@ lint: $(CACHE)/golangci-lint ## Run gofmt, vet and golangci-lint over all module
 	cd tools/actionlint && go tool actionlint -shellcheck= -pyflakes= ../../.github/workflows/*.yaml
 
 .PHONY: bench
-bench: bench-admission bench-forward install images ## Measure most figures of docs/evidence/benchmarks.md, with ROUNDS=n handovers; the targets below measure single tables, or what is left.
+bench: test-cluster-only bench-admission bench-forward install images ## Measure most figures of docs/evidence/benchmarks.md, with ROUNDS=n handovers; the targets below measure single tables, or what is left.
 	cd test && $(GO_RUN) ./bench -rounds $(ROUNDS)
 
 .PHONY: bench-admission
@@ -230,29 +236,40 @@ bench-forward: ## Compare a standby's forwarder with the direct connection and H
 	cd test && $(GO_RUN) ./bench/forward
 
 .PHONY: bench-handover
-bench-handover: install ## Measure the steps of handovers; STANDBYS=n pods wait, NAMED=true names the next holder; APART=6s waits longer.
+bench-handover: test-cluster-only install ## Measure the steps of handovers; STANDBYS=n pods wait, NAMED=true names the next holder; APART=6s waits longer.
 	cd test && $(GO_RUN) ./bench -only-handovers -rounds $(ROUNDS) -standbys $(STANDBYS) -named=$(NAMED) -apart $(APART)
 
 .PHONY: bench-idle
-bench-idle: install ## Measure requests and processor time of idle pods; STANDBYS=n pods wait.
+bench-idle: test-cluster-only install ## Measure requests and processor time of idle pods; STANDBYS=n pods wait.
 	cd test && $(GO_RUN) ./bench -only-idle -standbys $(STANDBYS)
 
 .PHONY: bench-held
-bench-held: install ## Measure waits of connections during handovers, beyond the application's own stop and start.
+bench-held: test-cluster-only install ## Measure waits of connections during handovers, beyond the application's own stop and start.
 	cd test && $(GO_RUN) ./bench -only-held -rounds $(ROUNDS) -named=$(NAMED)
 
 .PHONY: bench-rollouts
-bench-rollouts: install ## Count the writes of Leases in rollouts, and measure deletions of a single replica.
+bench-rollouts: test-cluster-only install ## Count the writes of Leases in rollouts, and measure deletions of a single replica.
 	cd test && $(GO_RUN) ./bench -only-rollouts -rounds $(ROUNDS)
 
 .PHONY: bench-load
-bench-load: install ## Measure how far apart 4 and 32 pods of a load test (examples/load) send their first requests.
+bench-load: test-cluster-only install ## Measure how far apart 4 and 32 pods of a load test (examples/load) send their first requests.
 	cd test && $(GO_RUN) ./bench -only-load
 
 ##@ The cluster
 
+.PHONY: own-cluster-named
+own-cluster-named:
+ifndef OWN_CLUSTER
+	$(if $(REGISTRY),$(error $(REGISTRY_OF_TEST_CLUSTER)))
+	$(if $(filter-out $(KUBECONFIG),$(PERSONAL)),@echo "this is for the test cluster: only the command line names one of yours, as KUBECONFIG=$(PERSONAL)" >&2)
+endif
+
+.PHONY: test-cluster-only
+test-cluster-only:
+	$(if $(OWN_CLUSTER)$(REGISTRY),$(error make $(MAKECMDGOALS) runs on the test cluster alone: leave KUBECONFIG and REGISTRY out))
+
 .PHONY: cluster
-cluster: packages ## Bring up a real Kubernetes of three nodes, from Go modules; kubeconfig in .cluster/; KUBERNETES=1.33 an older one, CERTMANAGER=oldest an older cert-manager.
+cluster: own-cluster-named packages ## Bring up a real Kubernetes of three nodes, from Go modules; kubeconfig in .cluster/; KUBERNETES=1.33 an older one, CERTMANAGER=oldest an older cert-manager.
 ifndef OWN_CLUSTER
 	cd test && $(GO_RUN) ./cluster up
 endif
@@ -336,7 +353,9 @@ laptop: packages ## Follow docs/how-to/laptop.md on a test cluster of one node, 
 	cd test && METAPARTICLE_CLUSTER_TEST=1 go test -count=1 -timeout 30m -v ./laptop
 
 .PHONY: uninstall
-uninstall: ## Uninstall Metaparticle; refuses, with a list, while gated pods exist.
+uninstall: own-cluster-named ## Uninstall Metaparticle; refuses, with a list, while gated pods exist.
+	$(if $(OWN_CLUSTER)$(wildcard $(KUBECONFIG)),,$(error no test cluster is here, and only the command line names \
+	another one: make uninstall KUBECONFIG=$(OWN_KUBECONFIG)))
 	$(GO_RUN) ./tools/install -uninstall $(COMPONENT_FLAGS)
 
 .PHONY: packages

@@ -64,13 +64,52 @@ func TestWorkflowsCallExistingTargets(t *testing.T) {
 				called++
 				command := exec.CommandContext(t.Context(), "bash", "-ec", "make -n "+match[1])
 				command.Dir = root
-				command.Env = append(os.Environ(), "SHARE=1/2", "VERSION=v1.2.3", "REGISTRY=r.example/m", "MAKEFLAGS=")
+				command.Env = append(os.Environ(), "SHARE=1/2", "VERSION=v1.2.3", "MAKEFLAGS=")
+				if strings.HasPrefix(job, "release.yaml") {
+					command.Env = append(command.Env, "REGISTRY=r.example/m")
+				}
 				out, err := command.CombinedOutput()
 				assert.NoError(t, err, "%s: %s\n%s", job, match[0], out)
 			}
 		}
 	}
 	assert.GreaterOrEqual(t, called, 5)
+}
+
+// What is meant for a cluster of one's own never brings up or changes the test cluster instead, and the reverse.
+func TestMakeRefusesTheWrongCluster(t *testing.T) {
+	const own, none = "KUBECONFIG=/own/config", "KUBECONFIG="
+	for name, test := range map[string]struct{ environment, arguments, says string }{
+		"exported kubeconfig":              {own, "install REGISTRY=r.example/m", "make install KUBECONFIG=/own/config REGISTRY=r.example/m"},
+		"all variables in the environment": {own + " REGISTRY=r.example/m", "install", "make install KUBECONFIG=/own/config REGISTRY=r.example/m"},
+		"no kubeconfig":                    {none, "install REGISTRY=r.example/m", "/.kube/config REGISTRY=r.example/m"},
+		"tests":                            {own, "e2e REGISTRY=r.example/m", "make e2e KUBECONFIG=/own/config"},
+		"cluster":                          {own, "cluster REGISTRY=r.example/m", "The test cluster has a registry"},
+		"uninstall":                        {own, "uninstall CLUSTER=/none", "make uninstall KUBECONFIG=/own/config"},
+		"demo on one's own cluster":        {none, "demo KUBECONFIG=/own/config REGISTRY=r.example/m", "make demo runs on the test cluster alone"},
+		"benchmark on one's own cluster":   {none, "bench-idle KUBECONFIG=/own/config REGISTRY=r.example/m", "make bench-idle runs on the test cluster alone"},
+		"demo with a registry":             {own, "demo REGISTRY=r.example/m", "leave KUBECONFIG and REGISTRY out"},
+		"own cluster":                      {none, "install KUBECONFIG=/own/config REGISTRY=r.example/m", ""},
+		"own cluster's end":                {none, "uninstall KUBECONFIG=/own/config", ""},
+		"test cluster":                     {own, "install", ""},
+		"tests on the test cluster":        {none, "e2e", ""},
+		"chart":                            {own, "chart REGISTRY=r.example/m", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			command := exec.CommandContext(t.Context(), "make", append([]string{"-n"}, strings.Fields(test.arguments)...)...)
+			command.Dir = root
+			command.Env = append(append(os.Environ(), "MAKEFLAGS=", "REGISTRY="), strings.Fields(test.environment)...)
+			out, err := command.CombinedOutput()
+			if test.says == "" {
+				require.NoError(t, err, "%s", out)
+				return
+			}
+			require.Error(t, err)
+			assert.Contains(t, string(out), test.says)
+			assert.NotContains(t, string(out), "tools/install")
+			assert.NotContains(t, string(out), "cluster up")
+		})
+	}
 }
 
 // released runs the steps of the release's jobs for a tag until one fails, in one folder, with stand-ins for what
