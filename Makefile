@@ -296,6 +296,12 @@ else
 	@$(GO_RUN) ./tools/chart -version $(VERSION)
 endif
 
+.PHONY: plugin
+plugin: ## Compile the kubectl plugin, and put it where "go install" puts programs.
+	@echo "compiling the kubectl plugin: about three minutes the first time, then seconds"
+	@CGO_ENABLED=0 go install -trimpath -ldflags='-s -w' ./cmd/kubectl-metaparticle
+	@dir=$$(go env GOBIN); echo "installed: $${dir:-$$(go env GOPATH)/bin}/kubectl-metaparticle; kubectl finds it if that folder is in your PATH"
+
 .PHONY: site
 site: ## Write the documentation as static pages to out/site; a broken link is an error.
 	@$(GO_RUN) ./tools/site

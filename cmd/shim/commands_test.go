@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -38,6 +39,7 @@ import (
 //	dismiss SHIM CODE [REASON]        order a waiting shim to end without a child
 //	end SHIM GRACE [REASON]           as drain, and the container ends
 //	aside SHIM TIMEOUT COMMAND…       run a command beside the child, and print its result
+//	enter SHIM COMMAND…               run a command in the namespace of a shim with -pid1, as kubectl exec does
 //	report SHIM KEY=VALUE…            wait until the shim's last report has these values
 //	says SHIM REGEXP, ! says …        wait until the output matches; require that it does not
 //	types SHIM TEXT                   type on the shim's terminal
@@ -66,6 +68,7 @@ var commandsOfScripts = map[string]func(ts *testscript.TestScript, neg bool, arg
 	"dismiss": dismissCommand,
 	"end":     endCommand,
 	"aside":   asideCommand,
+	"enter":   enter,
 	"report":  report,
 	"says":    says,
 	"types": func(ts *testscript.TestScript, _ bool, args []string) {
@@ -212,6 +215,19 @@ func asideCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if err == nil {
 		_, _ = fmt.Fprintf(ts.Stdout(), "code=%d timedout=%v\n%s", r.Code, r.TimedOut, r.Output)
 	}
+}
+
+// enter does not wait for the command, whose output is that of the shim. Only the command, and not nsenter, counts as a
+// process of the container.
+func enter(ts *testscript.TestScript, _ bool, args []string) {
+	w, s := worldOf(ts), shimOf(ts, args[0])
+	cmd := exec.Command("nsenter", append([]string{
+		"--target", strconv.Itoa(w.pidOf(s)), "--pid", "env", "MARK=" + w.mark(args[0]),
+	}, args[1:]...)...)
+	cmd.Stdout, cmd.Stderr = collector{w, s}, collector{w, s}
+	ts.Check(cmd.Start())
+	// cmd.Wait would also wait for the command, which the end of the world kills, and which keeps the output open.
+	go func() { _, _ = cmd.Process.Wait() }()
 }
 
 func report(ts *testscript.TestScript, _ bool, args []string) {

@@ -197,6 +197,8 @@ func namesItsParts(t *testing.T, files map[string][]byte) {
 	assert.Contains(t, string(files[sums]), krew.Spec.Platforms[0].SHA256+"  "+archive+"\n")
 	program := unpacked(t, files[archive])["kubectl-metaparticle"]
 	assert.Contains(t, program, "v1.2.3")
+	// 72 MB without symbols, nearly all of it client-go and its types; a new dependency needs a reason.
+	assert.Less(t, len(program), 76_000_000, "the plugin grows: find out why by go list -deps ./cmd/kubectl-metaparticle")
 	var bom struct {
 		Components []struct{ Name, Purl string }
 	}
