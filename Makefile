@@ -113,7 +113,7 @@ FROM ?=
 demo: test-cluster-only ## Bring up a real cluster, run redis under one annotation, fail it over three ways; EXAMPLE=nightly runs a folder of examples/.
 	@test -d 'examples/$(EXAMPLE)' || { echo "no example '$(EXAMPLE)': choose one of $(notdir $(patsubst %/,%,$(wildcard examples/*/)))"; exit 2; }
 	@./tools/announce $(CACHE)
-	@$(MAKE) --no-print-directory install
+	@$(MAKE) --no-print-directory install COMPONENTS='$(or $(COMPONENTS),console)'
 	@CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o $(CLUSTER)/bin/ ./cmd/kubectl-metaparticle
 	@cd test && $(GO_RUN) ./demo $(if $(EXAMPLE),example $(EXAMPLE))
 

@@ -10,6 +10,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/gomarkdown/markdown/ast"
 )
 
 // group is a folder of pages. Its page is the README.md of the folder, or the Markdown file beside the folder that has
@@ -19,6 +21,8 @@ type group struct {
 	// first are the Markdown files that a reader should see first, in this order. The other pages of the folder follow,
 	// sorted by title, so a new page needs no entry.
 	first []string
+	// needs is the page whose table names the other pages in the order of a reader's needs. Pages that it leaves out follow.
+	needs string
 	// apart reports that the group is not in the menu. The page of the first such group lists the pages of all of them.
 	apart bool
 }
@@ -30,7 +34,7 @@ const start = "docs/index.md"
 var order = []group{
 	{title: "Start", folder: "docs/start", first: []string{"README.md"}},
 	{title: "Tutorials", folder: "docs/tutorials", first: []string{"docs/tutorials/worker-runs-once.md", "docs/tutorials/nightly-job.md"}},
-	{title: "How to", folder: "docs/how-to"},
+	{title: "How to", folder: "docs/how-to", needs: "docs/how-to/recipes.md"},
 	{title: "Operate", folder: "docs/operate", first: []string{"docs/operate/install.md", "docs/operate/upgrade.md"}},
 	{title: "Troubleshoot", folder: "docs/troubleshoot"},
 	{title: "Reference", folder: "docs/reference", first: []string{"docs/reference/annotations.md"}},
@@ -58,6 +62,9 @@ func arrange(all []*page) (groups []placed) {
 		}
 	}
 	for _, g := range order {
+		if i := slices.IndexFunc(all, func(p *page) bool { return p.source == g.needs }); i >= 0 {
+			g.first = append([]string{g.needs}, all[i].linked()...)
+		}
 		rank := func(p *page) int {
 			if i := slices.Index(g.first, p.source); i >= 0 {
 				return i
@@ -75,6 +82,18 @@ func arrange(all []*page) (groups []placed) {
 		}
 	}
 	return groups
+}
+
+// linked returns the Markdown files that the page links to, in the page's order.
+func (p *page) linked() (sources []string) {
+	ast.WalkFunc(p.root, func(node ast.Node, entering bool) ast.WalkStatus {
+		if link, ok := node.(*ast.Link); ok && entering {
+			file, _, _ := strings.Cut(string(link.Destination), "#")
+			sources = append(sources, path.Join(path.Dir(p.source), file))
+		}
+		return ast.GoToNext
+	})
+	return sources
 }
 
 // isPageOf reports whether the Markdown file is the page of a folder.

@@ -35,6 +35,12 @@
     return false;
   }
 
+  // whole reports whether each word stands in the text as it is: "kind" does not stand in "kinds".
+  function whole(text, words) {
+    var all = text.split(/[^\p{L}\p{N}]+/u);
+    return words.every(function (word) { return all.indexOf(word) >= 0; });
+  }
+
   // score returns how well a section fits, or 0. Each word must be in the section. A word in a heading or in the title of
   // the page counts most, and a page outside the menu (evidence, decisions) half.
   function score(section, words) {
@@ -51,7 +57,8 @@
     var all = words.join(" ");
     if (heading === all || title === all) sum += 30;
     if (words.length > 1) sum += heading.indexOf(all) >= 0 ? 15 : text.indexOf(all) >= 0 ? 6 : 0;
-    if (heading === title) sum += 3;
+    if (heading === title) sum += 10; // the beginning of a page leads to the rest
+    if (section.x.toLowerCase().indexOf(all) >= 0 || heading.indexOf(all) >= 0) sum += whole(heading + " " + title, words) ? 8 : 0;
     return section.o ? sum / 2 : sum;
   }
 

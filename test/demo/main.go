@@ -81,6 +81,7 @@ func run(ctx context.Context) error {
 	d.title("The cluster stays up. Try next, or a tutorial: docs/tutorials/worker-runs-once.md")
 	fmt.Printf(`  export KUBECONFIG=%s PATH=$PATH:%s
   kubectl metaparticle status -n %[3]s
+  kubectl metaparticle console                                          # all slots in the browser
   kubectl -n %[3]s annotate deployment/redis metaparticle.io/singleton-   # and all three run again
   make cluster-down                                                     # nothing is left behind
 `, d.cluster.Kubeconfig(), d.cluster.Dir()+"/bin", namespace)

@@ -61,7 +61,7 @@
     if (element.textContent !== text) element.textContent = text;
   };
 
-  // groups returns the slots by group: those of one semaphore, of one lock, of one workload's shards.
+  // groups returns the slots by group: those of one semaphore, of one lock, of one workload's shards. The worst come first.
   const groups = () => {
     const all = new Map();
     for (const slot of slots.values()) {
@@ -69,8 +69,8 @@
       all.get(slot.group).push(slot);
     }
     for (const list of all.values()) list.sort((a, b) => a.slot.localeCompare(b.slot, "en", {numeric: true}));
-    return [...all.entries()].map(([key, list]) => group(key, list))
-      .sort((a, b) => a.namespace.localeCompare(b.namespace) || a.name.localeCompare(b.name, "en", {numeric: true}));
+    return [...all.entries()].map(([key, list]) => group(key, list)).map((g) => Object.assign(g, {worst: Math.min(3, ...problems(g).map(rank))}))
+      .sort((a, b) => a.worst - b.worst || a.namespace.localeCompare(b.namespace) || a.name.localeCompare(b.name, "en", {numeric: true}));
   };
 
   // group returns the facts about slots that belong together.
@@ -138,7 +138,7 @@
         const of = gap.workload.toLowerCase(), restarts = /^(deployment|statefulset|daemonset)\//.test(of);
         if (gap.ungated) add("critical", plural(gap.ungated, "pod") + " of " + gap.workload + (gap.ungated === 1 ? " runs" : " run") + " the application without a gate, whoever holds " + slot.slot, ...(restarts && !slot.missing ? ["rollout", "restart", of] : explain(of)));
         if (gap.notCarried) add("critical", "the pod template of " + gap.workload + " lacks the claim, so each new pod runs the application without a gate", ...explain(of));
-        if (gap.refused) add("warning", "pods of " + gap.workload + " are refused: " + gap.refused, ...explain(of));
+        if (gap.refused) add("warning", "pods of " + gap.workload + " are refused: " + refusal(gap.refused), ...explain(of));
       }
       if (slot.missing && (waiting.length || slot.gaps)) add("warning", slot.slot + " has no Lease of enroll", ...status);
       if (slot.paused) add("note", slot.slot + " is paused by hand (" + slot.paused + ")", "metaparticle", "resume", slot.slot);
@@ -152,6 +152,10 @@
     return all.sort((a, b) => rank(a) - rank(b));
   };
   const rank = (problem) => ["critical", "warning", "note"].indexOf(problem.severity);
+
+  // refusal returns the first sentence of what the API server says of a refused pod. The card's command has all of it.
+  const refusal = (message) => message.replace(/^.*?denied (?:the )?request: /s, "").replace(/^pods? "[^"]*" is forbidden: /, "")
+    .replace(/\s*\(?(?:see )?https?:\/\/\S+/g, "").replace(/([.!?])\s.*$/s, "$1").trim();
 
   // problemLine shows a problem, with a button that copies its command.
   const problemLine = (g, problem, i) => {
@@ -286,6 +290,8 @@
     if (!r) {
       r = {main: make("tr", ""), detail: make("tr", "detail"), name: make("th", ""), holder: make("td", ""), waiting: make("td", ""), button: make("button", "name", g.name), signature: ""};
       r.name.scope = "row";
+      r.holder.dataset.label = "Holder"; // where a row is a card
+      r.waiting.dataset.label = "Waiting";
       r.button.type = "button";
       r.button.addEventListener("click", () => { toggle(g.key); });
       r.name.append(r.button, make("span", "where", g.kind + " in " + g.namespace));

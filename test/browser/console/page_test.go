@@ -77,7 +77,8 @@ func TestWorstProblemComesFirstWithACommandToCopy(t *testing.T) {
 	s.lease("shop", "lock.evil", "x;reboot", time.Hour)
 	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "web", Name: "front", Annotations: map[string]string{api.SingletonAnnotation: "true"}}}
 	d.Status.Replicas = 2
-	d.Status.Conditions = []appsv1.DeploymentCondition{{Type: appsv1.DeploymentReplicaFailure, Status: "True", Reason: "FailedCreate", Message: "exceeded quota"}}
+	d.Status.Conditions = []appsv1.DeploymentCondition{{Type: appsv1.DeploymentReplicaFailure, Status: "True", Reason: "FailedCreate", Message: `admission webhook "pods.metaparticle.io" denied the request: NoCommand: app: the image names no command. ` +
+		"Do: set command (https://pages.example/reasons.html#nocommand)"}}
 	old := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "biller", Annotations: d.Annotations}}
 	old.Status.Replicas = 1
 	s.state.Workloads = append(s.state.Workloads, d, old)
@@ -87,11 +88,13 @@ func TestWorstProblemComesFirstWithACommandToCopy(t *testing.T) {
 		"critical\nnobody holds singleton.statefulset.ledger, and 1 pod waits\nkubectl metaparticle explain -n payments pod/ledger-0\nCopy",
 		"critical\n1 pod of Deployment/biller runs the application without a gate, whoever holds singleton.deployment.biller\nkubectl rollout restart -n shop deployment/biller\nCopy",
 		"critical\n2 pods of Deployment/front run the application without a gate, whoever holds singleton.deployment.front\nkubectl metaparticle explain -n web deployment/front\nCopy",
-		"warning\npods of Deployment/front are refused: exceeded quota\nkubectl metaparticle explain -n web deployment/front\nCopy",
+		"warning\npods of Deployment/front are refused: NoCommand: app: the image names no command.\nkubectl metaparticle explain -n web deployment/front\nCopy",
 		"warning\nsingleton.deployment.front has no Lease of enroll\nkubectl metaparticle status -n web singleton.deployment.front\nCopy",
 		"warning\nthe holder x;reboot of lock.evil is gone: the slot is free once its lease expires\nkubectl metaparticle status -n shop lock.evil\nCopy",
 		"note\nlock.paused is paused by hand (acquire)\nkubectl metaparticle resume -n shop lock.paused\nCopy",
 	}, tab.Value[[]string](p.Tab, `[...document.querySelectorAll(".problem")].map((e) => e.innerText.replace(/\n+/g, "\n"))`))
+	assert.Equal(t, []string{"singleton.statefulset.ledger", biller, "singleton.deployment.front", "lock.evil", "lock.paused"},
+		tab.Value[[]string](p.Tab, `[...document.querySelectorAll("#rows .name")].map((e) => e.textContent).slice(0, 5)`), "the worst slots come first")
 	p.Script(`document.querySelector(".copy").click()`)
 	p.Await(`copied === "kubectl metaparticle explain -n payments pod/ledger-0" && document.querySelector(".copy").textContent === "Copied"`)
 	assert.Empty(t, p.Violations())
@@ -205,6 +208,13 @@ func TestConsolePageRecoversFromALostConnection(t *testing.T) {
 	p.publish()
 	p.Await(`states.includes("lost") && states.at(-1) === "live"`)
 	assert.Contains(t, p.Text("#rows"), "biller-7d9f-k8w2n")
+}
+
+func TestSlotsAreCardsOnAPhone(t *testing.T) {
+	p := open(t, afternoon(), 390, tab.Light)
+	assert.GreaterOrEqual(t, tab.Value[int](p.Tab, `Math.min(...[...document.querySelectorAll("#rows .pod")].map((e) => e.parentElement.clientWidth))`), 300,
+		"the names of pods have the width of the screen")
+	assert.Equal(t, `"Holder"`, tab.Value[string](p.Tab, `getComputedStyle(document.querySelector("#rows td:nth-child(2)"), "::before").content`))
 }
 
 // openAll is a script that shows the details of all slots.

@@ -87,6 +87,15 @@ func TestKeyboardUserCanSearchAndReachResults(t *testing.T) {
 	assert.Equal(t, "0 results", tab.Value[string](p, `document.getElementById("count").textContent`))
 	p.Press(kb.Escape)
 	p.Await(`document.getElementById("count").textContent === ""`)
+	for words, first := range map[string]string{
+		"kind": "how-to/laptop", "stuck": "troubleshoot/blocked-slot", "fencing token": "how-to/fencing",
+	} {
+		p.Script(`const s = document.getElementById("words"); s.value = ""; s.dispatchEvent(new Event("input"))`)
+		p.Press(words)
+		p.Await(`document.querySelectorAll("#results a").length > 0`)
+		assert.Contains(t, tab.Value[string](p, `document.querySelector("#results a").href`), "/docs/"+first+".html", words)
+	}
+	p.Script(`const s = document.getElementById("words"); s.value = ""; s.dispatchEvent(new Event("input"))`)
 	p.Press("a nightly job never overlaps")
 	p.Await(`document.querySelectorAll("#results a").length > 0`)
 	p.Press(kb.Tab)
@@ -148,11 +157,25 @@ func TestMenusAreColumnsOnWideScreensAndPopoversOnNarrowOnes(t *testing.T) {
 		narrow.Script(fmt.Sprintf(`document.querySelector("[popovertarget=%s]").click()`, menu))
 		narrow.Await(visible)
 		assert.Empty(t, narrow.Violations())
+		assert.True(t, tab.Value[bool](narrow, fmt.Sprintf(`(() => {
+			const button = document.querySelector("[popovertarget=%s]"), at = button.getBoundingClientRect();
+			return document.elementFromPoint(at.x + at.width / 2, at.y + at.height / 2) === button;
+		})()`, menu)), "the menu %s leaves its button free", menu)
 		narrow.Press(kb.Escape)
 		narrow.Await("!" + visible)
 	}
 	narrow.Script(`document.querySelector("[popovertarget=contents]").click(); document.querySelector("#contents a").click()`)
 	narrow.Await("!" + fmt.Sprintf(shown, "contents"))
+}
+
+// A column behind the edge of a table is easily missed: that of Troubleshoot has the cures.
+func TestNoTableOfProseIsCutOff(t *testing.T) {
+	address := serve(t)
+	for _, page := range []string{"troubleshoot.html", "guarantees.html", "reference/plugin.html", "operate/kustomize.html"} {
+		p := tab.Open(t, address+page, 1280, tab.Light)
+		assert.Positive(t, tab.Value[int](p, `document.querySelectorAll(".stack").length`), page)
+		assert.Equal(t, 0, tab.Value[int](p, `[...document.querySelectorAll(".stack")].filter((e) => e.scrollWidth > e.clientWidth).length`), page)
+	}
 }
 
 // 320 pixels are what a screen of 1,280 shows at a zoom of 400 percent, which WCAG asks for.
