@@ -77,6 +77,10 @@ const (
 	TokenInReach      Reason = "TokenInReach"
 	WaitingCounts     Reason = "WaitingCounts"
 	MarksKept         Reason = "MarksKept"
+	ImageRestored     Reason = "ImageRestored"
+	AgentDoesNotFit   Reason = "AgentDoesNotFit"
+	NamesPID1         Reason = "NamesPID1"
+	AddressShared     Reason = "AddressShared"
 	PortNotForwarded  Reason = "PortNotForwarded"
 	MetricsForwarded  Reason = "MetricsForwarded"
 )

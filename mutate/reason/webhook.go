@@ -93,6 +93,12 @@ var All = []Explanation{
 		WarnOnly: true,
 	},
 	{
+		Reason: NamesPID1, WarnOnly: true,
+		Meaning: "A hook or an exec probe of a gated container names PID 1, as in jstack 1 or /proc/1/status. PID 1 is the shim, and the application is its child. So the tool finds no JVM, or reads the state of the shim, and kill -0 1 succeeds whatever the application does.",
+		Do:      "let the command find the application, as in jstack $(pgrep -o java) or jcmd MAINCLASS Thread.print; or set metaparticle.io/gate: pod, which leaves the container PID 1",
+		See:     "../guarantees/differences.md#the-shim-is-pid-1-of-a-gated-container",
+	},
+	{
 		Reason:  KubernetesTooOld,
 		Meaning: "With `metaparticle.io/gate: pod` a lost slot restarts all containers of the pod. That requires Kubernetes 1.36.",
 		Do:      "leave metaparticle.io/gate out, or use another cluster; where the version is not known, see the webhook's log",
@@ -254,8 +260,9 @@ var All = []Explanation{
 	},
 	{
 		Reason: NobodyPreferred, WarnOnly: true,
-		Meaning: "The label of `metaparticle.io/prefer` does not distinguish the pods of the workload, so the annotation has no effect. Either the pod template itself sets the label, to one value for all pods. Or the label is one of nodes. Pods have only two labels of their node, topology.kubernetes.io/zone and topology.kubernetes.io/region, and these only since Kubernetes 1.35.",
-		Do:      "name a label that differs between the pods, such as the apps.kubernetes.io/pod-index of a StatefulSet or, since Kubernetes 1.35, topology.kubernetes.io/zone; or remove metaparticle.io/prefer",
+		Meaning: "The label of `metaparticle.io/prefer` does not distinguish the pods of the workload, so the annotation has no effect. Either all of them have it, from the pod template or for their revision. Or none has it: the label is one of nodes (such as kubernetes.io/hostname, or the capacity type of a node), or one that only pods of another kind get. Pods have only two labels of their node, topology.kubernetes.io/zone and topology.kubernetes.io/region, and these only since Kubernetes 1.35.",
+		Do:      "name a label that differs between the pods, such as the apps.kubernetes.io/pod-index of a StatefulSet or, since Kubernetes 1.35, topology.kubernetes.io/zone; or remove metaparticle.io/prefer. If a webhook of yours gives each pod the label, there is nothing to do",
+		See:     "../how-to/prefer.md",
 	},
 	{
 		Reason: RolloutStalls, WarnOnly: true,
@@ -266,6 +273,11 @@ var All = []Explanation{
 		Reason: VolumeOnOneNode, WarnOnly: true,
 		Meaning: "Several pods mount the same PersistentVolumeClaim, and may get different nodes. A volume with the access mode ReadWriteOnce is attached to one node at a time. So a standby on another node does not start (`Multi-Attach error`), and cannot take over. With ReadWriteOncePod no standby starts at all. The webhook does not read the claim. `kubectl metaparticle explain` reads it.",
 		Do:      "keep the pods together by a podAffinity to their own labels with topologyKey kubernetes.io/hostname, use a claim with ReadWriteMany, or keep one replica. If the claim is ReadWriteMany, or its volume exists on one node only, there is nothing to do",
+	},
+	{
+		Reason: AddressShared, WarnOnly: true,
+		Meaning: "The pod template asks the cluster's network for a fixed address (IP or MAC), and several of its pods can exist at once: as holder and standby, or in a rollout. A pod takes the address when it is made, long before it gets the slot. So two pods have the address at once, or the network refuses it to the second pod, which then does not start.",
+		Do:      "take addresses from a pool, and let clients find the holder by a Service; or let the application add the address when it starts; or keep one replica, with the strategy Recreate",
 	},
 	{
 		Reason: ClaimChanged, WarnOnly: true,
@@ -292,6 +304,18 @@ var All = []Explanation{
 		Reason: MarksKept, WarnOnly: true,
 		Meaning: "An update of a gated pod left out the label metaparticle.io/gated or the annotation metaparticle.io/slots, for example by replacing all labels. The webhook restored them, because the Leases and rights of the pod's service account depend on them.",
 		Do:      "include the marks in the next update; to remove them, remove the claim from the workload",
+	},
+	{
+		Reason: ImageRestored, WarnOnly: true,
+		Meaning: "Another webhook, or who made the pod, gave an injected container another image, which is neither the image of the webhook's setting in another registry nor its digest. An agent of another version would not understand its arguments, so the webhook wrote its own image back.",
+		Do:      "let the other webhook keep the digest, or else the last part of the name and the tag; or let the webhook's own setting name the image that nodes can pull (the flag --agent-image)",
+		See:     "../operate/network.md#webhooks-that-change-our-containers",
+	},
+	{
+		Reason: AgentDoesNotFit, WarnOnly: true,
+		Meaning: "A LimitRange of the namespace leaves no room for the agent, and the pod has none either. So the API server refuses the pod, or the kernel ends the agent for lack of memory.",
+		Do:      "leave 100m of CPU and 64Mi of memory beside the pod's own containers (10m and 16Mi, if the pod is not Guaranteed), or change the LimitRange that the message names",
+		See:     "../operate/resources.md",
 	},
 	{
 		Reason: PortNotForwarded, WarnOnly: true,
