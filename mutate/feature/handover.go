@@ -5,8 +5,8 @@ package feature
 
 import (
 	"slices"
-	"strings"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/metaparticle-io/metaparticle/api"
@@ -67,19 +67,32 @@ func judgeFailsafe(p *Pod) reason.Refusals {
 // and region (PodTopologyLabelsAdmission).
 const labelsTopology = 35
 
-// warnOfPreference warns of a preference by which either all pods of the workload are preferred, or none.
+// These are the labels that controllers give to their pods, beside those of the template. All pods of a
+// revision have one value of the labels in ofRevision.
+var (
+	ofStatefulSet = []string{appsv1.PodIndexLabel, appsv1.StatefulSetPodNameLabel}
+	ofRevision    = []string{appsv1.DefaultDeploymentUniqueLabelKey, appsv1.ControllerRevisionHashLabelKey, "pod-template-generation", "rollouts-pod-template-hash"}
+)
+
+// warnOfPreference warns of a preference by which either all pods of the workload are preferred, or none. A
+// webhook of another project may add the label, so the annotation is not refused.
 func warnOfPreference(p *Pod) reason.Refusals {
 	var warnings reason.Refusals
-	key := p.Request.Prefer.Key
+	key, kind := p.Request.Prefer.Key, p.Workload.Kind
 	_, has := p.Labels[key]
 	switch {
+	case key == "", !p.Workload.Rolls():
+	case slices.Contains(ofRevision, key):
+		warnings.Add(reason.NobodyPreferred, "all pods of a template have the same label %s", key)
 	case has && p.isTemplate():
 		warnings.Add(reason.NobodyPreferred, "all pods of the template have the same label %s", key)
-	case has, key == "":
-	case key == corev1.LabelHostname, strings.HasPrefix(key, "node.kubernetes.io/"):
-		warnings.Add(reason.NobodyPreferred, "%s is a label of nodes, which their pods do not have", key)
-	case p.Kubernetes > 0 && p.Kubernetes < labelsTopology && (key == corev1.LabelTopologyZone || key == corev1.LabelTopologyRegion):
-		warnings.Add(reason.NobodyPreferred, "the cluster is 1.%d, and pods have the label %s since 1.%d", p.Kubernetes, key, labelsTopology)
+	case has, kind == "StatefulSet" && slices.Contains(ofStatefulSet, key):
+	case key == corev1.LabelTopologyZone || key == corev1.LabelTopologyRegion:
+		if p.Kubernetes > 0 && p.Kubernetes < labelsTopology {
+			warnings.Add(reason.NobodyPreferred, "the cluster is 1.%d, and pods have the label %s since 1.%d", p.Kubernetes, key, labelsTopology)
+		}
+	default:
+		warnings.Add(reason.NobodyPreferred, "neither the template nor Kubernetes gives a pod of a %s the label %s", kind, key)
 	}
 	return warnings
 }
