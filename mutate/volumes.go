@@ -19,8 +19,7 @@ import (
 // workload does not show them. Volumes that are mounted read-only cause no warning: their claims are
 // made to be shared. Pods of a Job cause no warning either: they wait for each other anyway.
 func (w *workload) apart(kind string, request api.Request, modes map[string][]corev1.PersistentVolumeAccessMode) (warnings reason.Refusals) {
-	several := kind == "DaemonSet" || w.Spec.count() > 1 && slices.Contains([]string{"Deployment", "ReplicaSet", "StatefulSet"}, kind)
-	if !several || !hasStandbys(request) {
+	if !w.Spec.several(kind) || !hasStandbys(request) {
 		return nil
 	}
 	pinned := together(&w.Spec.Template)
