@@ -73,7 +73,7 @@ var features = []feature{
 	{name: "hooks", judge: judgeHooks, patch: patchHooks},
 	{name: "fields", judge: judgeFields},
 	{name: "shims", patch: patchShims},
-	{name: "pid1", warn: warnOfInit},
+	{name: "pid1", warn: warnOfPID1},
 	{name: "deadline", unclaimed: true, warn: warnOfDeadline},
 	// This patch changes the indices of the init containers, so no later patch names an init
 	// container by its index.
