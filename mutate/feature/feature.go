@@ -75,6 +75,7 @@ var features = []feature{
 	{name: "shims", patch: patchShims},
 	{name: "pid1", warn: warnOfPID1},
 	{name: "deadline", unclaimed: true, warn: warnOfDeadline},
+	{name: "ranges", unclaimed: true, warn: warnOfRanges},
 	// This patch changes the indices of the init containers, so no later patch names an init
 	// container by its index.
 	{name: "sidecar", unclaimed: true, patch: patchSidecar},

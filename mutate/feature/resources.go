@@ -39,22 +39,21 @@ func resourcesOf(p *Pod) corev1.ResourceRequirements {
 	all := func(states func(*corev1.Container, corev1.ResourceName) bool, name corev1.ResourceName) bool {
 		return !slices.ContainsFunc(containers, func(c *corev1.Container) bool { return !states(c, name) })
 	}
-	if r := p.Spec.Resources; r != nil && len(r.Requests)+len(r.Limits) > 0 {
-		// The field spec.resources states the resources of the whole pod. These resources
-		// determine the QoS class, and satisfy quotas. So an injected container needs none.
-		return corev1.ResourceRequirements{}
-	}
-	class := qos(containers)
+	class, whole := qos(containers), ofWholePod(p)
 	requests, limits := corev1.ResourceList{}, corev1.ResourceList{}
 	for name := range smallRequests {
 		request, limit := all(statesRequest, name), all(statesLimit, name)
 		if name != corev1.ResourceEphemeralStorage {
-			switch class {
-			case corev1.PodQOSBestEffort:
+			switch {
+			case whole != nil:
+				some := slices.ContainsFunc(containers, func(c *corev1.Container) bool { return statesRequest(c, name) })
+				withinWhole(whole, name, some, limit, requests, limits)
+				continue
+			case class == corev1.PodQOSBestEffort:
 				request, limit = false, false
-			case corev1.PodQOSBurstable:
+			case class == corev1.PodQOSBurstable:
 				request, limit = true, limit || name == corev1.ResourceMemory
-			case corev1.PodQOSGuaranteed:
+			case class == corev1.PodQOSGuaranteed:
 				request, limit = true, true
 			}
 		}
@@ -65,8 +64,38 @@ func resourcesOf(p *Pod) corev1.ResourceRequirements {
 			requests[name] = smallRequests[name].DeepCopy()
 		}
 	}
-	fit(p.Limits, requests, limits, class == corev1.PodQOSGuaranteed)
+	guaranteed := whole == nil && class == corev1.PodQOSGuaranteed
+	if whole == nil {
+		fitPod(p, requests, limits, guaranteed)
+	}
+	fit(p.Limits, requests, limits, guaranteed)
 	return corev1.ResourceRequirements{Requests: nonEmpty(requests), Limits: nonEmpty(limits)}
+}
+
+// ofWholePod returns the field spec.resources, which states the resources of the whole pod; nil if the
+// pod does not use it. These resources determine the QoS class, and satisfy quotas.
+func ofWholePod(p *Pod) *corev1.ResourceRequirements {
+	if r := p.Spec.Resources; r != nil && len(r.Requests)+len(r.Limits) > 0 {
+		return r
+	}
+	return nil
+}
+
+// withinWhole states a resource of an injected container in a pod with resources of its own. The
+// requests of the containers may already add up to the pod's, so the container requests nothing, and
+// says so, because a LimitRange would give it the default of every container. The arguments "some" and
+// "all" report that some of the pod's containers state a request, and all of them a limit.
+func withinWhole(whole *corev1.ResourceRequirements, name corev1.ResourceName, some, all bool, requests, limits corev1.ResourceList) {
+	if _, ok := whole.Requests[name]; !ok && !some {
+		return // the API server would take the zero for the request of the whole pod, instead of its limit
+	}
+	requests[name], limits[name] = resource.Quantity{}, smallLimits[name].DeepCopy()
+	switch limit, ok := whole.Limits[name]; {
+	case !ok && all:
+		limits[name] = resource.Quantity{} // Kubernetes 1.37 adds the limits up to the pod's; zero means none
+	case ok && limit.Cmp(limits[name]) < 0:
+		limits[name] = limit
+	}
 }
 
 // requestOf returns the request of a container, or else its limit, as the API server does.
@@ -83,8 +112,13 @@ func statesRequest(c *corev1.Container, name corev1.ResourceName) bool {
 	return ok
 }
 
+func limitOf(c *corev1.Container, name corev1.ResourceName) (resource.Quantity, bool) {
+	limit, ok := c.Resources.Limits[name]
+	return limit, ok
+}
+
 func statesLimit(c *corev1.Container, name corev1.ResourceName) bool {
-	_, ok := c.Resources.Limits[name]
+	_, ok := limitOf(c, name)
 	return ok
 }
 
@@ -108,50 +142,6 @@ func qos(containers []*corev1.Container) corev1.PodQOSClass {
 		return corev1.PodQOSGuaranteed
 	default:
 		return corev1.PodQOSBurstable
-	}
-}
-
-// fit moves the values into the bounds that the namespace's LimitRanges set for a container: min,
-// max, and the ratio of limit to request. If the container does not state a resource, the API
-// server later sets the LimitRange's default. If the argument "equal" is true, the requests become
-// equal to the limits. Otherwise a limit below its request becomes equal to the request.
-func fit(ranges []corev1.LimitRange, requests, limits corev1.ResourceList, equal bool) {
-	for _, r := range ranges {
-		for _, item := range r.Spec.Limits {
-			if item.Type == corev1.LimitTypeContainer {
-				fitItem(item, requests, limits)
-			}
-		}
-	}
-	for name, request := range requests {
-		limit, ok := limits[name]
-		switch {
-		case ok && equal:
-			requests[name] = limit
-		case ok && request.Cmp(limit) > 0:
-			limits[name] = request
-		}
-	}
-}
-
-func fitItem(item corev1.LimitRangeItem, requests, limits corev1.ResourceList) {
-	for _, list := range []corev1.ResourceList{requests, limits} {
-		for name, quantity := range list {
-			if lowest, ok := item.Min[name]; ok && quantity.Cmp(lowest) < 0 {
-				quantity = lowest
-			}
-			if highest, ok := item.Max[name]; ok && quantity.Cmp(highest) > 0 {
-				quantity = highest
-			}
-			list[name] = quantity
-		}
-	}
-	for name, ratio := range item.MaxLimitRequestRatio {
-		request, hasRequest := requests[name]
-		limit, hasLimit := limits[name]
-		if hasRequest && hasLimit && limit.AsApproximateFloat64() > request.AsApproximateFloat64()*ratio.AsApproximateFloat64() {
-			requests[name] = limit
-		}
 	}
 }
 
