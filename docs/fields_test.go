@@ -49,7 +49,7 @@ var fields = []structure{
 		other: map[string]string{
 			"generateName":    "carried kinds/deployment, refused PodWithoutName",
 			"labels":          "carried pod/labels-replaced, warned MarksKept",
-			"annotations":     "carried pod/default-container identity/cluster-autoscaler",
+			"annotations":     "carried pod/default-container identity/cluster-autoscaler, warned AddressShared",
 			"ownerReferences": "carried kinds/custom",
 			"selfLink":        "server", "uid": "server", "resourceVersion": "server", "generation": "server", "creationTimestamp": "server",
 			"deletionTimestamp": "server", "deletionGracePeriodSeconds": "server", "managedFields": "server",
@@ -79,7 +79,7 @@ var fields = []structure{
 			"readinessGates":                "carried gates/readiness, refused Leftover",
 			"runtimeClassName":              "carried pod/runtime-class",
 			"os":                            "refused Windows",
-			"resources":                     "carried identity/pod-resources",
+			"resources":                     "carried identity/pod-resources, warned AgentDoesNotFit",
 		},
 	},
 	{
@@ -130,7 +130,7 @@ var fields = []structure{
 		of:    corev1.ProbeHandler{},
 		other: map[string]string{"exec": "part", "httpGet": "part", "tcpSocket": "part", "grpc": "part"},
 	},
-	{of: corev1.ExecAction{}, other: map[string]string{"command": "carried probes/readiness-exec lifecycle/pre-stop-exec"}},
+	{of: corev1.ExecAction{}, other: map[string]string{"command": "carried probes/readiness-exec lifecycle/pre-stop-exec, warned NamesPID1"}},
 	{
 		of: corev1.HTTPGetAction{},
 		other: map[string]string{

@@ -78,7 +78,7 @@ var features = []feature{
 	{name: "ranges", unclaimed: true, warn: warnOfRanges},
 	// This patch changes the indices of the init containers, so no later patch names an init
 	// container by its index.
-	{name: "sidecar", unclaimed: true, patch: patchSidecar},
+	{name: "sidecar", unclaimed: true, warn: warnOfImages, patch: patchSidecar},
 	{name: "readiness", patch: patchReadiness},
 	// The marks come last, because only a pod that no other feature refuses gets marks.
 	{name: "marks", unclaimed: true, judge: judgeMarks, patch: patchMarks},

@@ -98,6 +98,19 @@ func withinWhole(whole *corev1.ResourceRequirements, name corev1.ResourceName, s
 	}
 }
 
+// isOwnSize reports whether another webhook has left the resources of an injected container as they are. A
+// later pass may then change them, because the pod's other containers may have changed.
+func isOwnSize(r corev1.ResourceRequirements) bool {
+	for _, list := range []corev1.ResourceList{r.Requests, r.Limits} {
+		for name, quantity := range list {
+			if request, limit := smallRequests[name], smallLimits[name]; !quantity.IsZero() && quantity.Cmp(request) != 0 && quantity.Cmp(limit) != 0 {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // requestOf returns the request of a container, or else its limit, as the API server does.
 func requestOf(c *corev1.Container, name corev1.ResourceName) (resource.Quantity, bool) {
 	if request, ok := c.Resources.Requests[name]; ok {

@@ -13,7 +13,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/mutate/image"
 	"github.com/metaparticle-io/metaparticle/mutate/patch"
+	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
 // nobody is a user id. The patch sets this user id for the injected containers of a pod whose own
@@ -30,28 +32,69 @@ var foreign = []string{"command", "livenessProbe", "readinessProbe", "startupPro
 // sidecar makes the injected containers of a pod.
 type sidecar struct{ *Pod }
 
-// patchSidecar adds the injected containers. The function also restores each field of an injected
-// container that another injector has changed.
+// patchSidecar adds the injected containers. If an earlier pass has added them, the function restores what
+// another webhook has changed since, except for what [sidecar.asLeft] leaves to other webhooks.
 func patchSidecar(p *Pod, d *patch.Document) {
 	s := sidecar{p}
 	for _, c := range s.containers() {
-		s.put(d, c)
-		i, _ := d.Index("name", c.Name, "spec", "initContainers")
-		for _, field := range foreign {
-			d.Remove("spec", "initContainers", i, field)
-		}
-		if c.RestartPolicy == nil {
-			// With the restartPolicy of another injector, the container would be a sidecar. The
-			// kubelet waits only for the start of a sidecar, but for the end of any other init
-			// container.
-			d.Remove("spec", "initContainers", i, "restartPolicy")
-		}
-		if c.Lifecycle == nil {
-			d.Remove("spec", "initContainers", i, "lifecycle")
+		if there := s.injected(c.Name); there != nil {
+			s.restore(d, s.asLeft(c, there))
 		} else {
-			d.Set(c.Lifecycle, "spec", "initContainers", i, "lifecycle") // Set also removes any other hook
+			s.put(d, c)
 		}
 	}
+}
+
+// injected returns the injected container of this name as the webhook received it; nil for none.
+func (s sidecar) injected(name string) *corev1.Container {
+	i := slices.IndexFunc(s.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return &s.Spec.InitContainers[i]
+}
+
+// asLeft returns an injected container with what another webhook may have decided about it since an
+// earlier pass: the place of its image, its resources, and a security context that is stricter, or has the
+// user of the namespace. What the container runs, and whether the kubelet restarts it, is never theirs.
+func (s sidecar) asLeft(c corev1.Container, there *corev1.Container) corev1.Container {
+	if image.Same(there.Image, c.Image) {
+		c.Image = there.Image
+	}
+	if !isOwnSize(there.Resources) {
+		c.Resources = there.Resources
+	}
+	of := there.SecurityContext
+	if of == nil {
+		return c
+	}
+	if of.Capabilities != nil && slices.Contains(of.Capabilities.Drop, "ALL") {
+		c.SecurityContext.Capabilities = of.Capabilities
+	}
+	if of.SeccompProfile != nil && of.SeccompProfile.Type == corev1.SeccompProfileTypeLocalhost {
+		c.SecurityContext.SeccompProfile = of.SeccompProfile
+	}
+	if of.RunAsUser != nil && *of.RunAsUser != 0 {
+		c.SecurityContext.RunAsUser = of.RunAsUser
+	} else if of.RunAsUser != nil {
+		c.SecurityContext.RunAsUser = new(nobody)
+	}
+	return c
+}
+
+// warnOfImages warns of an image of an injected container that the patch replaces by the webhook's own.
+func warnOfImages(p *Pod) reason.Refusals {
+	var warnings reason.Refusals
+	if p.isTemplate() {
+		return nil // a template has no injected container
+	}
+	s := sidecar{p}
+	for _, c := range s.containers() {
+		if there := s.injected(c.Name); there != nil && !image.Same(there.Image, c.Image) {
+			warnings.Add(reason.ImageRestored, "container %q had the image %s, and has %s again", c.Name, there.Image, c.Image)
+		}
+	}
+	return warnings
 }
 
 // containers returns the injected containers that the pod needs, in the order of their start.
@@ -311,6 +354,43 @@ func (s sidecar) put(d *patch.Document, c corev1.Container) {
 		d.Insert(c, before, list...)
 	}
 	d.Ensure("name", c, list...)
+}
+
+// restore brings an injected container of an earlier pass to its place, and restores its fields. Variables
+// and mounts of other webhooks stay beside ours.
+func (s sidecar) restore(d *patch.Document, c corev1.Container) {
+	env, mounts, rules, hook, security := c.Env, c.VolumeMounts, c.RestartPolicyRules, c.Lifecycle, c.SecurityContext
+	c.Env, c.VolumeMounts, c.RestartPolicyRules, c.Lifecycle, c.SecurityContext = nil, nil, nil, nil, nil
+	s.put(d, c)
+	i, _ := d.Index("name", c.Name, "spec", "initContainers")
+	at := func(field ...any) []any { return append([]any{"spec", "initContainers", i}, field...) }
+	for _, v := range env {
+		d.Replace("name", v, at("env")...)
+	}
+	for _, m := range mounts {
+		d.Replace("mountPath", m, at("volumeMounts")...)
+	}
+	d.Merge(security, at("securityContext")...)
+	for _, field := range foreign {
+		d.Remove(at(field)...)
+	}
+	if c.RestartPolicy == nil {
+		// With the restartPolicy of another injector, the container would be a sidecar. The
+		// kubelet waits only for the start of a sidecar, but for the end of any other init
+		// container.
+		d.Remove(at("restartPolicy")...)
+	}
+	// Another hook or rule would be obeyed beside ours, or before it.
+	if len(rules) == 0 {
+		d.Remove(at("restartPolicyRules")...)
+	} else {
+		d.Set(rules, at("restartPolicyRules")...)
+	}
+	if hook == nil {
+		d.Remove(at("lifecycle")...)
+	} else {
+		d.Set(hook, at("lifecycle")...)
+	}
 }
 
 // behind returns the names of the containers that must come after an injected container, whether or

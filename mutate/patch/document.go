@@ -208,13 +208,41 @@ func (d *Document) Ensure(member string, value any, path ...any) {
 		d.push(text, path...)
 		return
 	}
-	wanted := opened(text).(map[string]any)
+	d.Merge(text, append(slices.Clip(path), i)...)
+}
+
+// Merge gives the object at a path every member of a value, which is a JSON object. The object keeps its
+// other members.
+func (d *Document) Merge(value any, path ...any) {
+	wanted := opened(json.RawMessage(marshal(value))).(map[string]any)
 	for _, key := range slices.Sorted(maps.Keys(wanted)) {
-		at := append(slices.Clip(path), i, key)
+		at := append(slices.Clip(path), key)
 		if !covers(d.Get(at...), decoded(wanted[key])) {
 			d.write(wanted[key].(json.RawMessage), at...)
 		}
 	}
+}
+
+// Replace makes a value the only element of the array at a path that agrees with it in a member, and
+// that element has no other members. The array keeps its other elements.
+func (d *Document) Replace(member string, value any, path ...any) {
+	text := json.RawMessage(marshal(value))
+	var found []int
+	if list, ok := d.at(path...).(*array); ok {
+		for i, element := range list.elements {
+			if word(element, member) == word(text, member) {
+				found = append(found, i)
+			}
+		}
+		if len(found) == 1 && reflect.DeepEqual(decoded(list.elements[found[0]]), decode(text)) {
+			return
+		}
+		for _, i := range slices.Backward(found) {
+			list.elements = slices.Delete(list.elements, i, i+1)
+			d.record("remove", nil, append(slices.Clip(path), i)...)
+		}
+	}
+	d.push(text, path...)
 }
 
 // Insert inserts a value into the array at a path, before the element at an index.

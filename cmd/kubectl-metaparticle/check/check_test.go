@@ -321,11 +321,16 @@ func TestCheckCommandEndsAtAMissingInstallation(t *testing.T) {
 }
 
 func TestCheckCommandReportsNoFaultForOlderAgents(t *testing.T) {
-	s := healthy(t)
-	s.pods = []corev1.Pod{s.pod(api.Gated, "agent@sha256:0")}
-	f, err := s.cluster().pods(t.Context())
-	require.NoError(t, err)
-	assert.Equal(t, Finding{Result: OK, Says: "1 pods are gated, and 1 of them have the agent of another version until they are replaced"}, f)
+	for image, says := range map[string]string{
+		"agent@sha256:0":                "1 pods are gated, and 1 of them have the agent of another version until they are replaced",
+		"mirror.example/agent@sha256:1": "1 pods are gated",
+	} {
+		s := healthy(t)
+		s.pods = []corev1.Pod{s.pod(api.Gated, image)}
+		f, err := s.cluster().pods(t.Context())
+		require.NoError(t, err)
+		assert.Equal(t, Finding{Result: OK, Says: says}, f, image)
+	}
 }
 
 func TestCheckCommandReportsEachObstacleToAnInstallation(t *testing.T) {

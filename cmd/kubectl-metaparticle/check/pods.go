@@ -22,6 +22,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/api/podspec"
 	"github.com/metaparticle-io/metaparticle/console/view"
+	"github.com/metaparticle-io/metaparticle/mutate/image"
 	"github.com/metaparticle-io/metaparticle/setup"
 )
 
@@ -150,7 +151,7 @@ func (c Cluster) pods(ctx context.Context) (Finding, error) {
 			case pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed:
 			case pod.Labels[api.GatedLabel] != "":
 				gated++
-				if !slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Image == current }) {
+				if !slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return image.Same(c.Image, current) }) {
 					older++
 				}
 			case api.Asks(pod.Annotations):
