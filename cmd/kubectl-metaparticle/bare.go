@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -16,9 +17,11 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/json"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
 // bare is a pod that runs without a gate, although its workload claims.
@@ -150,31 +153,25 @@ func (s *subject) gates() string {
 // mostStrays bounds the messages about one object.
 const mostStrays = 10
 
-// lost returns what the webhook does not understand of the object: annotations that a person wrote for
-// it, at places or in objects where they have no effect.
-func (d document) lost() []string {
-	if string(d.raw) == "null" {
-		return nil // the document has only comments
-	}
-	group, _ := schema.ParseGroupVersion(d.APIVersion)
-	switch {
-	case d.Kind == "" || d.APIVersion == "":
-		return []string{"it has no apiVersion or no kind, so it is no object of Kubernetes"}
-	case group.Group == "kustomize.config.k8s.io":
-		return []string{"it is an instruction for kustomize: kubectl kustomize DIR | kubectl metaparticle inject -f -"}
-	}
+// strays returns what the webhook does not understand of the object: annotations that a person wrote for
+// it, at places or in objects where they have no effect. The second result has those of whose effect this
+// command knows nothing, because another program makes the pods.
+func (d document) strays() (lost, unsure []string) {
 	var content any
 	if json.Unmarshal(d.raw, &content) != nil {
-		return nil
+		return nil, nil
 	}
 	found := strays{document: d, old: d.old(), annotations: map[string]bool{}}
-	walk(content, nil, func(key string, path []string) {
+	if !d.workload() && !d.pod() {
+		found.templates = templates(content)
+	}
+	walk(content, nil, func(key string, _ any, path []string) {
 		if path[len(path)-1] == "annotations" {
 			found.annotations[key] = true
 		}
 	})
 	walk(content, nil, found.judge)
-	return found.texts
+	return found.lost, found.unsure
 }
 
 // old reports whether the object is a workload in an API version from before the one that the webhook
@@ -185,24 +182,58 @@ func (d document) old() bool {
 	return kinds[d.Kind] != "" && kinds[d.Kind] != d.APIVersion && (group == now || group == "extensions")
 }
 
-// strays collects the annotations of an object that have no effect.
+// fragment reports whether the object is a workload or a pod without any container. The API server would
+// refuse it, but such a text can be a patch for kustomize.
+func (d document) fragment() bool {
+	if !d.workload() && !d.pod() {
+		return false
+	}
+	var pod template
+	var w shape
+	if json.Unmarshal(d.raw, &pod) != nil || json.Unmarshal(d.raw, &w) != nil {
+		return false // the webhook's own decoder says what is wrong
+	}
+	switch {
+	case d.Kind == "CronJob":
+		pod = w.Spec.JobTemplate.Spec.Template
+	case d.workload():
+		pod = w.Spec.Template
+	}
+	containers, _ := pod.Spec["containers"].([]any)
+	return len(containers) == 0
+}
+
+// known reports whether the object is of Kubernetes itself, or of a kind whose controller is known to pass
+// nothing but a pod template on to its pods.
+func (s *strays) known() bool {
+	group, err := schema.ParseGroupVersion(s.APIVersion)
+	return err == nil && (clientgoscheme.Scheme.Recognizes(group.WithKind(s.Kind)) || strings.HasSuffix(group.Group, ".k8s.io") ||
+		group.Group == "argoproj.io" && s.Kind == "Rollout")
+}
+
+// strays collects the annotations of an object that have no effect, or perhaps none.
 type strays struct {
 	document
 	old bool
 	// annotations are the keys of all annotations in the object.
 	annotations map[string]bool
-	texts       []string
+	// templates are the pod templates in an object of a kind that the webhook does not know.
+	templates    []placed
+	lost, unsure []string
 }
 
-func (s *strays) add(format string, args ...any) {
+func (s *strays) add(format string, args ...any) { s.lost = addStray(s.lost, format, args...) }
+
+func addStray(all []string, format string, args ...any) []string {
 	text := fmt.Sprintf(format, args...)
-	if len(s.texts) < mostStrays && !slices.Contains(s.texts, text) {
-		s.texts = append(s.texts, text)
+	if len(all) < mostStrays && !slices.Contains(all, text) {
+		all = append(all, text)
 	}
+	return all
 }
 
-// walk calls the function with each key that has a text as its value, and the path to the key's map.
-func walk(at any, path []string, do func(key string, path []string)) {
+// walk calls the function with each key that has a text, a number or a truth value, and the path to the key's map.
+func walk(at any, path []string, do func(key string, value any, path []string)) {
 	switch at := at.(type) {
 	case []any:
 		for _, element := range at {
@@ -210,17 +241,22 @@ func walk(at any, path []string, do func(key string, path []string)) {
 		}
 	case map[string]any:
 		for _, key := range slices.Sorted(maps.Keys(at)) {
-			if _, text := at[key].(string); !text {
-				walk(at[key], append(slices.Clip(path), key), do)
-			} else if path != nil {
-				do(key, path)
+			switch value := at[key].(type) {
+			case nil:
+			case []any, map[string]any:
+				walk(value, append(slices.Clip(path), key), do)
+			default:
+				if path != nil {
+					do(key, value, path)
+				}
 			}
 		}
 	}
 }
 
-// judge judges a key with a text as its value.
-func (s *strays) judge(key string, path []string) {
+// judge judges a key and its value.
+func (s *strays) judge(key string, value any, path []string) {
+	_, text := value.(string)
 	place, last := strings.Join(path, "."), path[len(path)-1]
 	meant := misspelt(key)
 	own := api.Carried(key) && api.Known(key)
@@ -234,7 +270,13 @@ func (s *strays) judge(key string, path []string) {
 	case s.old:
 		s.add("Kubernetes has removed %s, and the webhook sees only %s: write apiVersion: %s", s.APIVersion, kinds[s.Kind], kinds[s.Kind])
 	case s.understood(path):
-	case place == "metadata.annotations" && len(templates(s.raw)) > 0:
+	case !text && !s.known():
+		s.add("%s in %s is %v, and annotations are texts: write the value in quotes, as in \"true\"", key, place, value)
+	case s.objectless():
+		s.unsure = addStray(s.unsure, "%s in %s: this is no object of Kubernetes, so what reads it decides whether pods get the annotation", key, place)
+	case !s.known():
+		s.unsure = addStray(s.unsure, "%s in %s: what makes the pods of a %s decides whether they get it; the webhook gates each pod that has it", key, place, s.Kind)
+	case place == "metadata.annotations" && len(s.templates) > 0:
 		s.add("%s has an effect only on the pod template of a %s: write it into the annotations of the template", key, s.Kind)
 	case place == "metadata.annotations":
 		s.add("%s has no effect, because a %s has no pod template that the webhook knows: write it on the workload or its pods", key, s.Kind)
@@ -254,70 +296,97 @@ func (s *strays) understood(path []string) bool {
 	case s.workload():
 		return place == "metadata.annotations" || place == "spec.template.metadata.annotations"
 	}
-	return strings.HasSuffix(place, "template.metadata.annotations") && len(templates(s.raw)) > 0
+	return slices.ContainsFunc(s.templates, func(t placed) bool { return place == t.place+".metadata.annotations" })
+}
+
+// placed is a pod template, and its place in the object.
+type placed struct {
+	template
+	place string
 }
 
 // templates returns the pod templates in an object of a kind that the webhook does not know, such as a
-// Rollout. A template has containers.
-func templates(raw []byte) []template {
-	var content any
-	if json.Unmarshal(raw, &content) != nil {
-		return nil
-	}
-	var all []template
-	var walk func(at any)
-	walk = func(at any) {
+// Rollout, wherever they stand. A template has containers.
+func templates(content any) (all []placed) {
+	var walk func(at any, path []string)
+	walk = func(at any, path []string) {
 		switch at := at.(type) {
 		case []any:
 			for _, element := range at {
-				walk(element)
+				walk(element, path)
 			}
 		case map[string]any:
+			if t, ok := templateOf(at); ok && path != nil {
+				all = append(all, placed{t, strings.Join(path, ".")})
+				return
+			}
 			for _, key := range slices.Sorted(maps.Keys(at)) {
-				if t, ok := templateOf(at[key]); ok && strings.EqualFold(key, "template") {
-					all = append(all, t)
-					continue
-				}
-				walk(at[key])
+				walk(at[key], append(slices.Clip(path), key))
 			}
 		}
 	}
-	walk(content)
+	walk(content, nil)
 	return all
 }
 
-// templateOf returns the value as a pod template; false if it is none.
-func templateOf(value any) (t template, ok bool) {
-	fields, _ := value.(map[string]any)
+// templateOf returns the object as a pod template; false if it is none.
+func templateOf(fields map[string]any) (t template, ok bool) {
 	t.Spec, _ = fields["spec"].(map[string]any)
 	t.Metadata, _ = fields["metadata"].(map[string]any)
 	containers, _ := t.Spec["containers"].([]any)
 	return t, len(containers) > 0
 }
 
+// whole reports whether each container has a name and an image. The controller of a custom resource may
+// add what is missing.
+func (t template) whole() bool {
+	containers, _ := t.Spec["containers"].([]any)
+	return !slices.ContainsFunc(containers, func(c any) bool {
+		fields, _ := c.(map[string]any)
+		name, _ := fields["name"].(string)
+		image, _ := fields["image"].(string)
+		return name == "" || image == ""
+	})
+}
+
 // foreignPod is a pod of a template in an object of a kind that the webhook does not know.
 type foreignPod struct {
 	document
 	of owner
+	// place is where the template stands. The text "unsure" says why nothing more is known of the pod.
+	place, unsure string
+	// mistakes are those of the annotations, if nothing more is known.
+	mistakes reason.Refusals
 }
 
-// foreignPods returns a pod for each pod template of such an object that claims. The function leaves
-// out a template whose claim depends on the Job or on the revision of its pods, because only the
-// object's controller knows them.
+// foreignPods returns a pod for each pod template of such an object that claims.
 func (d document) foreignPods() (pods []foreignPod, err error) {
-	for _, t := range templates(d.raw) {
+	var content any
+	if !d.mentions() || json.Unmarshal(d.raw, &content) != nil {
+		return nil, nil
+	}
+	for _, t := range templates(content) {
 		annotations := map[string]string{}
 		written, _ := t.Metadata["annotations"].(map[string]any)
 		for key, value := range written {
 			annotations[key], _ = value.(string)
 		}
 		request, err := api.Parse(annotations)
-		if _, once := request.Once(); err == nil && (!request.Injects() || once || request.Shards() > 0 || request.Barrier.Size > 0) {
+		if err == nil && !request.Injects() {
 			continue
 		}
-		var p foreignPod
-		if p.document, p.of, err = t.pod(d); err != nil {
-			return nil, err
+		p := foreignPod{place: t.place}
+		switch _, once := request.Once(); {
+		case !t.whole():
+			mistakes, _ := errors.AsType[api.Mistakes](err)
+			p.mistakes = reason.Mistaken(mistakes)
+			p.unsure = "their controller adds what a container lacks here, so this command does not judge them"
+		case err == nil && (once || request.Shards() > 0 || request.Barrier.Size > 0):
+			p.unsure = "only their controller knows the Job or the revision on which this claim depends, so this command does not judge them"
+		default:
+			if p.document, p.of, err = t.pod(d); err != nil {
+				return nil, err
+			}
 		}
 		pods = append(pods, p)
 	}

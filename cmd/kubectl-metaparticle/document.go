@@ -63,7 +63,7 @@ func read(in io.Reader) ([]document, error) {
 			continue
 		}
 		found, err := open(text)
-		if err != nil && bytes.Contains(text, []byte("{{")) {
+		if err != nil && isTemplate(text) {
 			err = fmt.Errorf("%w: render a template first, as by helm template", err)
 		}
 		if err != nil {
@@ -86,6 +86,10 @@ func open(text []byte) ([]document, error) {
 		return []document{d}, nil // the document has only comments
 	}
 	if err := json.Unmarshal(raw, &d); err != nil {
+		// Whatever else is wrong with an object, this command has nothing to say about it if nobody claims.
+		if unnamed := d.nameless(); unnamed.objectless() || !unnamed.mentions() {
+			return []document{unnamed}, nil
+		}
 		return nil, mutate.Malformed(err)
 	}
 	if !strings.HasSuffix(d.Kind, "List") {
@@ -119,6 +123,26 @@ func open(text []byte) ([]document, error) {
 	}
 	return items, nil
 }
+
+// nameless returns the document with no more than its kind.
+func (d document) nameless() document {
+	d = document{text: d.text, raw: d.raw}
+	if json.Unmarshal(d.raw, &d.TypeMeta) != nil {
+		d.TypeMeta = metav1.TypeMeta{}
+	}
+	return d
+}
+
+// objectless reports whether the document is no object of Kubernetes.
+func (d document) objectless() bool { return d.Kind == "" || d.APIVersion == "" }
+
+// mentions reports whether anything in the document can be ours. The command leaves every other document
+// alone.
+func (d document) mentions() bool { return bytes.Contains(d.raw, []byte("metaparticle")) }
+
+// unrendered reports that the object has no name before a program has filled the text in, which happens to be
+// YAML before that, too.
+func (d document) unrendered() bool { return isTemplate([]byte(d.Name + d.GenerateName)) }
 
 // change contains a document before and after the operations, in the same YAML style.
 type change struct{ before, after string }

@@ -11,7 +11,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
 
@@ -21,7 +20,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
-	"k8s.io/cli-runtime/pkg/resource"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/metaparticle-io/metaparticle/mutate/admit"
@@ -39,13 +37,15 @@ const injectLong = `Shows the webhook's changes to a manifest. The webhook carri
 a workload to its pod template, and gates a bare pod. All other objects stay as
 they are. On stderr, the command tells which pods the webhook would refuse, and
 which annotations it does not understand: in objects of an old API version, with
-a misspelt prefix, or at a place where they have no effect.
+a misspelt prefix, or at a place where they have no effect. Of objects whose pods
+another controller makes (a Helm release, a custom resource), a note says what the
+command cannot know. With a directory, files that are no manifests are left out.
 The command itself asks registries for the commands of images. So the command
 needs the registry flags of the webhook: --plain-http-registry, --registry-ca,
 --registry-mirror and --registry-network.
 
 Exit codes: 0 done; 1 the webhook would refuse a pod, or an annotation has no
-effect; 2 error.`
+effect; 2 error, such as a manifest that cannot be read.`
 
 type injector struct {
 	output     string
@@ -58,12 +58,17 @@ type injector struct {
 	std     stdio
 
 	file    string
+	several bool // more than one file is read
 	written bool
 	refused bool
+	// broken reports that a file of a directory is a manifest that cannot be read.
+	broken bool
 	// unread reports that an image could not be read.
 	unread bool
-	// changed reports that the webhook would change an object.
+	// changed reports that the webhook would change an object, or possibly a pod that another
+	// program makes of an object.
 	changed bool
+	left    leftovers
 }
 
 func (p *plugin) injectCommand() *cobra.Command {
@@ -110,101 +115,45 @@ func (p *plugin) injectCommand() *cobra.Command {
 	return c
 }
 
-// manifestFiles returns the files that kubectl reads for its flag -f: of a directory those with the
-// endings of manifests.
-func manifestFiles(names []string, recursive bool) (files []string, err error) {
-	for _, name := range names {
-		if name == "-" {
-			files = append(files, name)
-			continue
-		}
-		found, err := resource.ExpandPathsToFileVisitors(nil, name, recursive, resource.FileExtensions, nil)
-		if err != nil {
-			return nil, err
-		}
-		if len(found) == 0 {
-			return nil, fmt.Errorf("%s has no manifest: its files end with none of %s", name, strings.Join(resource.FileExtensions, ", "))
-		}
-		for _, file := range found {
-			files = append(files, file.(*resource.FileVisitor).Path)
-		}
-	}
-	return files, nil
-}
-
 // failed writes why an image could not be read. The cause may quote the registry, so failed writes
 // one line of bounded length.
 func (i *injector) failed(image string, cause error) {
 	say(i.std.err, "image %s: %s", image, bounded(strings.ReplaceAll(cause.Error(), "\n", "; ")))
 }
 
-// run reads all files, and then shows each object of the files as the webhook would change it.
-func (i *injector) run(ctx context.Context, files []string, options registry.Options) (int, error) {
-	manifests := make([][]document, len(files))
-	var all manifest
-	var err error
-	for n, file := range files {
-		if manifests[n], err = readFile(file, i.std.in); err != nil {
-			return exitError, fmt.Errorf("%s: %w", file, err)
-		}
-		all = append(all, manifests[n]...)
-	}
-	options.Secrets = all
-	if !i.offline {
-		i.images = registry.New(options)
-	}
-	for n, documents := range manifests {
-		i.file = files[n]
-		for _, d := range documents {
-			if err := i.inject(ctx, d); err != nil {
-				return exitError, fmt.Errorf("%s: %s: %w", files[n], d, err)
-			}
-		}
-	}
-	return i.end(), nil
-}
-
-func (i *injector) end() int {
-	if i.unread && !i.offline {
-		say(i.std.err, "note: images were asked for from here, with the Secrets of the manifest alone;"+
-			" the webhook has the cluster's network and Secrets, and may have other registry flags (-h for help)")
-	}
-	if i.refused {
-		return exitNot
-	}
-	if !i.changed {
-		say(i.std.err, "note: nothing in the manifests claims a slot, so the webhook would change nothing")
-	}
-	return exitOK
-}
-
-func readFile(name string, in io.Reader) ([]document, error) {
-	if name == "-" {
-		return read(in)
-	}
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return read(f)
-}
-
 func (i *injector) inject(ctx context.Context, d document) error {
-	for _, text := range d.lost() {
+	lost, unsure := d.strays()
+	for _, text := range lost {
 		i.refused = true
-		say(i.std.err, "not understood: %s: %s", d, text)
+		say(i.std.err, "not understood: %s: %s", i.name(d), text)
 	}
+	for _, text := range unsure {
+		i.changed = true
+		say(i.std.err, "note: %s: %s", i.name(d), text)
+	}
+	i.left.judge(i.file, d)
 	switch {
+	case !d.mentions(), d.unrendered():
+	case d.fragment():
+		i.changed = true
+		say(i.std.err, "note: %s has no containers here, so it is only a part of a %s, as for kustomize: render the whole first", i.name(d), d.Kind)
 	case d.pod():
 		return i.barePod(ctx, d)
 	case d.workload():
 		return i.workload(ctx, d)
 	}
-	if err := i.show(d.String(), change{string(d.text), string(d.text)}); err != nil || d.old() {
+	if err := i.show(d.String(), change{string(d.text), string(d.text)}); err != nil || d.old() || d.fragment() || d.unrendered() {
 		return err
 	}
 	return i.foreign(ctx, d)
+}
+
+// name returns the name of an object for a message. Of several files, the name has that of its file.
+func (i *injector) name(d document) string {
+	if i.several {
+		return i.file + ": " + d.String()
+	}
+	return d.String()
 }
 
 // foreign judges the pod templates of an object whose kind the webhook does not know, such as a
@@ -215,16 +164,26 @@ func (i *injector) foreign(ctx context.Context, d document) error {
 		return err
 	}
 	for _, pod := range pods {
+		if len(pod.mistakes) > 0 {
+			i.refused = true
+			say(i.std.err, "refused: pods of %s, as %s stands here: %v", i.name(d), pod.place, pod.mistakes)
+			continue
+		}
+		if pod.unsure != "" {
+			i.changed = true
+			say(i.std.err, "note: the webhook gates the pods that %s makes by its %s; %s", i.name(d), pod.place, pod.unsure)
+			continue
+		}
 		its := i.askAboutPod(ctx, pod.document, pod.of)
 		switch {
 		case !its.Allowed:
-			i.refuse("pods of "+d.String(), its)
+			i.refuse("pods of "+i.name(d)+", as "+pod.place+" stands here", its)
 			continue
 		case len(its.Patches) == 0:
 			continue
 		}
 		i.changed = true
-		say(i.std.err, "note: the webhook gates the pods of %s, which claim by their template", d)
+		say(i.std.err, "note: the webhook gates the pods that %s makes by its %s; their slot is named by the workload that owns them", i.name(d), pod.place)
 		if i.pods {
 			if err := i.showPod(d, pod.document, its.Patches); err != nil {
 				return err
@@ -237,7 +196,7 @@ func (i *injector) foreign(ctx context.Context, d document) error {
 func (i *injector) barePod(ctx context.Context, d document) error {
 	answer := i.askAboutPod(ctx, d, owner{})
 	if !answer.Allowed {
-		i.refuse(d.String(), answer)
+		i.refuse(i.name(d), answer)
 		return nil
 	}
 	return i.result(d, answer.Patches)
@@ -246,7 +205,7 @@ func (i *injector) barePod(ctx context.Context, d document) error {
 func (i *injector) workload(ctx context.Context, d document) error {
 	answer := admit.NewWorkloadHandler(admit.Options{Kubernetes: i.minor}).Handle(ctx, request(d))
 	if !answer.Allowed {
-		i.refuse(d.String(), answer)
+		i.refuse(i.name(d), answer)
 		return nil
 	}
 	if err := i.result(d, answer.Patches); err != nil {
@@ -265,11 +224,11 @@ func (i *injector) workload(ctx context.Context, d document) error {
 		i.refused = i.refused || strings.HasPrefix(warning, string(reason.NoEffectHere)+": ")
 		// A refusal must not appear as a warning, too.
 		if its.Allowed || !strings.Contains(its.Result.Message, warning) {
-			say(i.std.err, "warning: %s: %s", d, warning)
+			say(i.std.err, "warning: %s: %s", i.name(d), warning)
 		}
 	}
 	if !its.Allowed {
-		i.refuse("pods of "+d.String(), its)
+		i.refuse("pods of "+i.name(d), its)
 		return nil
 	}
 	i.changed = i.changed || len(its.Patches) > 0

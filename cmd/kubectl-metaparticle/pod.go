@@ -107,8 +107,14 @@ func podOf(d document, raw []byte) (document, owner, error) {
 	return made, o, err
 }
 
+// madeUp stands for what the API server adds to the field generateName.
+const madeUp = "xxxxx"
+
 // pod returns a pod of the template, and the owner of the pod.
 func (t template) pod(d document) (document, owner, error) {
+	if d.Name == "" {
+		d.Name = d.GenerateName + madeUp
+	}
 	metadata := map[string]any{}
 	for _, key := range []string{"labels", "annotations"} {
 		if t.Metadata[key] != nil {
