@@ -182,8 +182,8 @@ func (d document) old() bool {
 	return kinds[d.Kind] != "" && kinds[d.Kind] != d.APIVersion && (group == now || group == "extensions")
 }
 
-// fragment reports whether the object is a workload or a pod without any container. The API server would
-// refuse it, but such a text can be a patch for kustomize.
+// fragment reports whether the object is a workload or a pod without any container, or with one that lacks its
+// name or image. The API server or the kubelet would refuse it, but such a text can be a patch for kustomize.
 func (d document) fragment() bool {
 	if !d.workload() && !d.pod() {
 		return false
@@ -199,8 +199,7 @@ func (d document) fragment() bool {
 	case d.workload():
 		pod = w.Spec.Template
 	}
-	containers, _ := pod.Spec["containers"].([]any)
-	return len(containers) == 0
+	return !pod.whole()
 }
 
 // known reports whether the object is of Kubernetes itself, or of a kind whose controller is known to pass
@@ -275,7 +274,7 @@ func (s *strays) judge(key string, value any, path []string) {
 	case s.objectless():
 		s.unsure = addStray(s.unsure, "%s in %s: this is no object of Kubernetes, so what reads it decides whether pods get the annotation", key, place)
 	case !s.known():
-		s.unsure = addStray(s.unsure, "%s in %s: what makes the pods of a %s decides whether they get it; the webhook gates each pod that has it", key, place, s.Kind)
+		s.unsure = addStray(s.unsure, "%s in %s: what makes the pods of this %s decides whether they get it; the webhook gates each pod that has it", key, place, s.Kind)
 	case place == "metadata.annotations" && len(s.templates) > 0:
 		s.add("%s has an effect only on the pod template of a %s: write it into the annotations of the template", key, s.Kind)
 	case place == "metadata.annotations":
@@ -337,11 +336,11 @@ func templateOf(fields map[string]any) (t template, ok bool) {
 	return t, len(containers) > 0
 }
 
-// whole reports whether each container has a name and an image. The controller of a custom resource may
+// whole reports whether there are containers, and each has a name and an image. The controller of a custom resource may
 // add what is missing.
 func (t template) whole() bool {
 	containers, _ := t.Spec["containers"].([]any)
-	return !slices.ContainsFunc(containers, func(c any) bool {
+	return len(containers) > 0 && !slices.ContainsFunc(containers, func(c any) bool {
 		fields, _ := c.(map[string]any)
 		name, _ := fields["name"].(string)
 		image, _ := fields["image"].(string)
@@ -362,8 +361,11 @@ type foreignPod struct {
 // foreignPods returns a pod for each pod template of such an object that claims.
 func (d document) foreignPods() (pods []foreignPod, err error) {
 	var content any
-	if !d.mentions() || json.Unmarshal(d.raw, &content) != nil {
+	if !d.mentions() {
 		return nil, nil
+	}
+	if err := json.Unmarshal(d.raw, &content); err != nil {
+		return nil, err
 	}
 	for _, t := range templates(content) {
 		annotations := map[string]string{}

@@ -136,7 +136,7 @@ func (i *injector) inject(ctx context.Context, d document) error {
 	case !d.mentions(), d.unrendered():
 	case d.fragment():
 		i.changed = true
-		say(i.std.err, "note: %s has no containers here, so it is only a part of a %s, as for kustomize: render the whole first", i.name(d), d.Kind)
+		say(i.std.err, "note: %s has no containers with a name and an image here, so it is only a part of a %s, as for kustomize: render the whole first", i.name(d), d.Kind)
 	case d.pod():
 		return i.barePod(ctx, d)
 	case d.workload():
