@@ -140,6 +140,30 @@ func TestDeadlineOnlyGrowsAndIsNeverFar(t *testing.T) {
 	}
 }
 
+// The holder before may have had a shorter lease duration. Until the first renewal of the next holder, its supporters
+// must wait for as long as that holder runs.
+func TestNewHolderInheritsNoSupporters(t *testing.T) {
+	dead := Record{
+		UID: "u", Version: "7", Holder: "b_u", Hold: "h1", Duration: 750 * time.Second, RenewTime: wall,
+		Supporters: api.Supporters{Number: 3, Wait: 20 * time.Second, Key: "k", IDs: []string{one}},
+	}
+	self := supportedSelf(t)
+	takes, err := self.Acquire(dead, "h2", profile, wall)
+	require.NoError(t, err)
+	taken := takes
+	taken.Version = "8"
+	h, err := self.Begin(Attempt{Sent: at(200), Record: takes}, taken, "")
+	require.NoError(t, err)
+	assert.Empty(t, h.Required(), "of another hold")
+
+	o := &Observer{ID: one, Own: self.Budget}
+	o.Read(at(100), dead)
+	o.Watched(at(200), taken)
+	until, ok := o.FreeAt(30 * time.Second)
+	require.True(t, ok)
+	assert.Equal(t, h.Deadline()+self.Budget.Margin, until, "of the new holder's own duration")
+}
+
 func TestSupporterWaitsForTheListAndItsPromise(t *testing.T) {
 	list := api.Supporters{Number: 3, Wait: 20 * time.Second, Key: "k", IDs: []string{one}}
 	held := Record{UID: "u", Version: "1", Holder: "a_u", Hold: "h1", Duration: 750 * time.Second, RenewTime: wall, Supporters: list}

@@ -55,7 +55,7 @@ func (s *supported) run() {
 		steps = append(steps, func() bool { return s.ridesOn(kind) })
 	}
 	s.Rng.Shuffle(len(steps), func(i, j int) { steps[i], steps[j] = steps[j], steps[i] })
-	for _, step := range steps {
+	for _, step := range append([]func() bool{s.inherits}, steps...) { // the first pods have the shorter duration
 		if !s.gathers() || !step() || !s.serves("an outage") {
 			return
 		}

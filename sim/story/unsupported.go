@@ -168,6 +168,46 @@ func (s *supported) acquires() bool {
 	})
 }
 
+// inherits lets a holder of a shorter lease duration die. Whoever takes its slot reaches the API server no more after
+// that write, so it never renews. The other supporters of the dead holder must wait for as long as the Lease says now.
+func (s *supported) inherits() bool {
+	brief := slices.IndexFunc(s.Pods, func(p *world.Pod) bool { return p.Duration < s.template().Duration })
+	if brief < 0 || s.replicas["web"] == 2 || s.pod(s.Pods[brief].Identity()) == nil {
+		return true
+	}
+	dead := s.Pods[brief]
+	runs := func(p *world.Pod) func() bool {
+		return func() bool { c := s.Checks.Holder(rolled); return c != nil && c.Pod() == p && !c.Asked }
+	}
+	s.Do(func() {
+		if !runs(dead)() {
+			s.API.Rewrite("a person", rolled, func(l *apiserver.Lease) {
+				l.Annotations[api.YieldAnnotation] = api.Yield{Hold: l.Annotations[api.HoldAnnotation], Successor: dead.Identity()}.String()
+			})
+		}
+	})
+	if !s.Until(s.settling(), runs(dead)) || !s.gathers() || !runs(dead)() {
+		return true // it may not take the slot now
+	}
+	var heir *world.Pod
+	s.Do(func() {
+		s.Stored = func(by string, _ bool) {
+			if l, _ := s.API.Lease(rolled); l.Holder == by && by != dead.Identity() {
+				s.Stored, heir = nil, s.pod(by)
+				heir.Node.CutAPI(true, false)
+			}
+		}
+		dead.Node.Crash()
+	})
+	fine := s.Until(s.settling()+world.MostStart, func() bool { return heir != nil && runs(heir)() })
+	s.Do(func() { s.Stored = nil })
+	if !fine {
+		s.Do(func() { s.Violate(world.Nobody, "nobody runs after the death of %s", dead.Name) })
+		return false
+	}
+	return s.isTaken(world.Slow(s.budget.Duration), func() { s.hurry(s.Checks.Holder(rolled)) })
+}
+
 // foreign lets client-go's leader election take the slot of a holder with supporters, whose list it keeps. The
 // supporters must wait for as long as it says.
 func (s *supported) foreign() bool {
