@@ -51,7 +51,7 @@ func (s *slot) silentUntil() time.Duration {
 	}
 	if r.Holder != "" && !s.Self.Mine(r) {
 		b := s.Self.Budget
-		at := s.view.Heard() + min(2*max(b.Renew, b.PeriodOf(r.Duration)), longestSilence)
+		at := s.view.Heard() + min(2*max(b.Renew, r.Period(b)), longestSilence)
 		if at < s.view.ExpiresAt(s.Self.Budget.Duration) {
 			return at
 		}

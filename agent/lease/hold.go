@@ -28,9 +28,11 @@ type Hold struct {
 	// the field "record", so the API server can store at most one of them.
 	pending []pending
 	// promises has, for each supporter, the instant until which it takes nothing. The field "settled" is the
-	// instant until which the list stays, because the API server has refused its change.
+	// instant until which the list stays, because the API server has refused its change, and refusals the number of
+	// such refusals of the hold's first list.
 	promises map[string]time.Duration
 	settled  time.Duration
+	refusals int
 }
 
 // pending is an attempt that the API server has not answered yet.
@@ -227,15 +229,25 @@ func (h *Hold) list(now time.Duration, ids []string) api.Supporters {
 	return next
 }
 
-// settles is the time for which a list stays after the API server has refused its change. An older policy on Leases
-// refuses each change. But an API server that has just begun refuses requests only until it knows the pod's rights.
+// settles is the longest time for which a hold has no list after the API server has refused its first one.
 const settles = 10 * time.Minute
 
 // Refused remembers that the API server has refused the attempt. If the attempt would have changed the list, the list
-// may be the reason.
+// may be the reason, because an older policy on Leases refuses each change. So the next attempts have the list as it
+// is. But an API server that has just begun also refuses whatever it is asked, until it knows the pod's rights, and a
+// list that stays may name the dead. So the list changes again soon if such a policy has admitted a list of this hold,
+// and at once if the API server refuses the list as it is, too.
 func (h *Hold) Refused(a Attempt) {
-	if a.Record.Version == h.record.Version && a.Record.Supporters.Number != h.record.Supporters.Number {
-		h.settled = a.Sent + settles
+	soon := 2 * h.self.Budget.Renew
+	switch last := h.record.Supporters; {
+	case a.Record.Version != h.record.Version:
+	case a.Record.Supporters.Number == last.Number:
+		h.settled, h.refusals = 0, 0
+	case last.Key != "":
+		h.settled = a.Sent + soon
+	default:
+		h.settled = a.Sent + min(soon<<min(h.refusals, 10), settles)
+		h.refusals++
 	}
 }
 

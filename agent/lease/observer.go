@@ -101,7 +101,7 @@ func (o *Observer) Learn(now time.Duration, r Record) {
 // is refused. For one expired record the holder gets only one head start. With more head starts, an
 // API server that breaks every watch would delay a takeover for ever.
 func (o *Observer) giveHeadStart(now time.Duration) {
-	start := o.Own.PeriodOf(min(o.Shown().Duration, api.MaxLeaseDuration))
+	start := o.Shown().Period(o.Own)
 	if o.headStartGiven || now-max(o.heard, o.distrusted) < start {
 		return
 	}

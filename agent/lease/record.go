@@ -97,6 +97,17 @@ func (r Record) Next() string {
 	return ""
 }
 
+// Period returns the time between two renewals of the record's holder, as far as a pod with the given budget knows.
+// A list of supporters names the holder's own lease duration. Without a list, the duration in the Lease may be one that
+// the holder states beyond its lease duration ([api.Budget.PeriodOf]).
+func (r Record) Period(own api.Budget) time.Duration {
+	period := own.PeriodOf(min(r.Duration, api.MaxLeaseDuration))
+	if r.Supporters.Key != "" {
+		period = min(period, api.RenewPeriod(r.Supporters.Wait))
+	}
+	return period
+}
+
 // sameVersion reports whether both records have the same version of the same Lease.
 func (r Record) sameVersion(other Record) bool {
 	return r.UID == other.UID && r.Version == other.Version

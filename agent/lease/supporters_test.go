@@ -27,12 +27,17 @@ func supportedSelf(t *testing.T) Self {
 	return Self{Identity: "a_u", BootID: "boot", Budget: b, Key: "k"}
 }
 
-// listing is a hold of which a renewal with the supporters is stored.
-func listing(t *testing.T, ids ...string) *Hold {
+// unlisted is a hold of which no renewal is stored.
+func unlisted(t *testing.T) *Hold {
 	self := supportedSelf(t)
-	h := &Hold{self: self, id: "h1", token: "1", from: at(100), record: Record{
+	return &Hold{self: self, id: "h1", token: "1", from: at(100), record: Record{
 		UID: "u", Version: "1", Holder: self.Identity, BootID: self.BootID, Hold: "h1", Duration: 30 * time.Second,
 	}}
+}
+
+// listing is a hold of which a renewal with the supporters is stored.
+func listing(t *testing.T, ids ...string) *Hold {
+	h := unlisted(t)
 	store(t, h, h.Renew(at(100), wall, profile, ids))
 	return h
 }
@@ -90,15 +95,57 @@ func TestListStaysForAWhileOnceItsChangeWasRefused(t *testing.T) {
 	again = h.Renew(at(107), wall.Add(3*time.Second), profile, nil)
 	assert.Equal(t, []string{one}, again.Record.Supporters.IDs)
 	store(t, h, again)
-	later := h.Renew(at(106)+settles, wall.Add(4*time.Second), profile, []string{two})
-	assert.Equal(t, []string{two}, later.Record.Supporters.IDs, "perhaps the API server knew no rights at that time")
+	later := h.Renew(at(115), wall.Add(4*time.Second), profile, []string{two})
+	assert.Equal(t, []string{two}, later.Record.Supporters.IDs, "the policy has admitted a list before, so the refusal had another cause")
 }
 
+// An older policy admits no list at all, and each attempt to write one costs a refusal.
+func TestFirstListIsTriedEverLessOften(t *testing.T) {
+	h := unlisted(t)
+	now, pauses := at(105), []time.Duration(nil)
+	for range 9 {
+		h.Refused(h.Renew(now, wall.Add(now), profile, nil))
+		refused := now
+		for now += time.Second; ; now += time.Second {
+			a := h.Renew(now, wall.Add(now), profile, nil)
+			if a.Record.Supporters.Key != "" {
+				break
+			}
+			store(t, h, a)
+		}
+		pauses = append(pauses, now-refused)
+	}
+	const s = time.Second
+	assert.Equal(t, []time.Duration{10 * s, 20 * s, 40 * s, 80 * s, 160 * s, 320 * s, 600 * s, 600 * s, 600 * s}, pauses)
+}
+
+// Whatever refuses the list as it is, too, is no policy on lists: the API server does not know the pod's rights.
 func TestOnlyARefusedChangeSettlesTheList(t *testing.T) {
 	h := listing(t, one)
-	h.Refused(h.Renew(at(105), wall.Add(time.Second), profile, []string{one}))
-	store(t, h, h.Renew(at(106), wall.Add(2*time.Second), profile, []string{one}))
-	assert.Equal(t, []string{two}, h.Renew(at(107), wall.Add(3*time.Second), profile, []string{two}).Record.Supporters.IDs)
+	h.Refused(h.Renew(at(105), wall.Add(time.Second), profile, []string{two}))
+	h.Refused(h.Renew(at(106), wall.Add(2*time.Second), profile, []string{two}))
+	asItIs := h.Renew(at(107), wall.Add(3*time.Second), profile, []string{two})
+	assert.Equal(t, []string{one}, asItIs.Record.Supporters.IDs, "an attempt may still be stored")
+	store(t, h, asItIs)
+	assert.Equal(t, []string{two}, h.Renew(at(108), wall.Add(4*time.Second), profile, []string{two}).Record.Supporters.IDs)
+}
+
+// The supporters of a holder may have another lease duration, or another outage. They know how often it renews.
+func TestPeriodOfAHolderWithSupportersIsThatOfItsList(t *testing.T) {
+	own := supportedSelf(t).Budget
+	list := api.Supporters{Wait: 20 * time.Second, Key: "k", IDs: []string{one}}
+	for name, c := range map[string]struct {
+		r    Record
+		want time.Duration
+	}{
+		"no list":                       {Record{Duration: 60 * time.Second}, 10 * time.Second},
+		"no list, the own duration":     {Record{Duration: 750 * time.Second}, 5 * time.Second},
+		"a list":                        {Record{Duration: 102 * time.Second, Supporters: list}, 20 * time.Second / 6},
+		"a person shortens the Lease":   {Record{Duration: 12 * time.Second, Supporters: list}, 2 * time.Second},
+		"another client states a month": {Record{Duration: 720 * time.Hour}, 10 * time.Minute},
+	} {
+		assert.Equal(t, c.want, c.r.Period(own), name)
+	}
 }
 
 // No list, promise or answer takes back what a grant says, and none reaches further than a deadline after a
