@@ -122,7 +122,7 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 		state = h.claim.State()
 		if !h.config.slotless() {
 			h.metrics.Holding(state.Deadline)
-			h.metrics.Supporters(len(h.record().Supporters.IDs))
+			h.metrics.Supporters(asking{h}.supports(state))
 		}
 		h.tellPause(state)
 		decideAt := h.decide(running, state)

@@ -22,7 +22,8 @@ import (
 // supporter is a standby that has offered to support the hold.
 type supporter struct {
 	api.Contact
-	// asked is the instant of the last ask, and answered that of the last ask with an answer; zero for none.
+	identity string
+	// asked is the instant of the last ask, and answered that of the last answer; zero for none.
 	asked, answered time.Duration
 }
 
@@ -95,7 +96,7 @@ func (h asking) learnOffers(s elector.State) {
 	for _, w := range h.rollout.heard.words {
 		id := api.SupporterID(w.Identity, w.Contact.Key)
 		if offers[id] && h.supporters[id] == nil && len(h.supporters) < api.MostWords && h.mayAsk(w.Contact.Address) {
-			h.supporters[id] = &supporter{Contact: w.Contact}
+			h.supporters[id] = &supporter{Contact: w.Contact, identity: w.Identity}
 		}
 	}
 }
@@ -112,10 +113,26 @@ func (h asking) answersLately(one *supporter) bool {
 	return one.answered != 0 && h.now < one.answered+goneAfter(h.self.Budget)
 }
 
-// listed returns the standbys that are to support the hold: those of the last list first.
+// supports returns the number of standbys whose promises the hold could have in an outage of the API server: none if
+// one of them does not answer any more, because the hold needs all of them.
+func (h asking) supports(s elector.State) int {
+	for _, id := range s.Required {
+		if one := h.supporters[id]; one == nil || !h.answersLately(one) {
+			return 0
+		}
+	}
+	return len(s.Required)
+}
+
+// listed returns the standbys that are to support the hold: those of the last list first. If two agent processes of
+// one pod have answered lately, the earlier one is dead.
 func (h asking) listed() (ids []string) {
+	lives := map[string]time.Duration{}
+	for _, one := range h.supporters {
+		lives[one.identity] = max(lives[one.identity], one.answered)
+	}
 	for id, one := range h.supporters {
-		if h.answersLately(one) {
+		if h.answersLately(one) && one.answered == lives[one.identity] {
 			ids = append(ids, id)
 		}
 	}
@@ -143,13 +160,13 @@ func (h asking) sendAsk(ctx context.Context, id string, of supporter, lasts time
 		if err == nil && !a.Promised(answer, of.Key) {
 			err = errNoPromise
 		}
-		h.posts.post(ctx, func(time.Duration) {
+		h.posts.post(ctx, func(now time.Duration) {
 			if err != nil {
 				h.config.Log.Debug("a standby gives no promise", "standby", id, "for", lasts, "err", err)
 				return
 			}
 			if one := h.supporters[id]; one != nil {
-				one.answered = max(one.answered, asked)
+				one.answered = now
 			}
 			if lasts > 0 {
 				h.claim.Promised(a.Hold, id, asked)
@@ -166,8 +183,10 @@ type supporting struct {
 	// The holder's process with the key "by" has sent the ask with the number, its last one.
 	by     string
 	number int64
-	// asked is the instant of the last ask for a promise; zero for none.
-	asked time.Duration
+	// asked is the instant of the last ask for a promise; zero for none. The field "renewed" is the renew time that
+	// the Lease had then.
+	asked   time.Duration
+	renewed time.Time
 	// competes reports that this pod could start the application if the slot were free.
 	competes bool
 	// writes reports that a write is under way, the last of which began at the instant "began". Since the instant
@@ -216,15 +235,20 @@ func (s *supporting) promise(now time.Duration, message string) (answer string) 
 		return ""
 	}
 	if a.For > 0 {
-		if now >= s.asked+s.self.Budget.Duration {
-			s.since = 0 // nobody has asked, so this pod has written nothing
+		if !s.helps(now) {
+			s.since = 0 // this pod has written nothing
 		}
-		s.asked = now
+		s.asked, s.renewed = now, r.RenewTime
 		if s.reachesServer(now) || !s.claim.Promise(now, a.Hold, a.For) {
 			return ""
 		}
 	}
 	return s.key.Promise(a)
+}
+
+// helps reports whether a holder still needs a promise: its last ask is recent, and this pod has seen no renewal since.
+func (s *supporting) helps(now time.Duration) bool {
+	return s.asked != 0 && now < s.asked+s.self.Budget.Duration && s.claim.Record(s.config.Slots[0]).RenewTime.Equal(s.renewed)
 }
 
 // reachesServer reports whether this pod's own writes have been stored in time for a third of the lease duration.
@@ -236,11 +260,16 @@ func (s *supporting) reachesServer(now time.Duration) bool {
 }
 
 // tryWrites writes the next Lease again and again, while a holder asks for promises. It keeps all words, also the
-// wish or answer of this pod. The result is the instant of the next write.
+// wish or answer of this pod. While the writes fail, all supporters of the cluster write as often as holders renew, so
+// as not to keep the API server from recovering. The result is the instant of the next write.
 func (s *supporting) tryWrites(ctx context.Context) (wake time.Duration) {
 	b := s.self.Budget
-	switch next := s.began + max(askEvery(b), time.Second); { // a write takes two requests
-	case s.asked == 0 || s.now >= s.asked+b.Duration || s.writes: // for as long as the last promise
+	pause := b.Renew
+	if s.since != 0 {
+		pause = max(askEvery(b), time.Second) // a write takes two requests
+	}
+	switch next := s.began + pause; {
+	case !s.helps(s.now) || s.writes:
 		return pace.Never
 	case s.now < next:
 		return next
@@ -276,9 +305,11 @@ func (s *supporting) maySupport(now time.Duration, v elector.View) bool {
 	return s.competes && now < v.Heard+s.self.Budget.Duration
 }
 
-// offers reports whether this pod offers to support the holder, which has no two supporters yet.
+// offers reports whether this pod offers to support the holder, which has no two supporters yet, or has an earlier
+// agent process of this pod among them.
 func (s *supporting) offers(v elector.View) bool {
 	list := v.Record.Supporters
 	id := api.SupporterID(s.self.Identity, s.self.Key)
-	return s.self.Key != "" && list.Key != "" && len(list.IDs) < api.MostSupporters && !list.Has(id) && s.maySupport(s.now, v)
+	room := len(list.IDs) < api.MostSupporters || slices.Contains(list.Names(), s.self.Identity)
+	return s.self.Key != "" && list.Key != "" && room && !list.Has(id) && s.maySupport(s.now, v)
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -54,14 +55,32 @@ func supported(w *world, names ...string) *peers {
 	return n
 }
 
-func (n *peers) start(name string) *pod {
+func (n *peers) start(name string, change ...func(c *Config)) *pod {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.world.start(name, func(c *Config) {
+	return n.world.start(name, append(change, func(c *Config) {
 		c.Failsafe = api.Failsafe{Outage: 10 * time.Minute}
 		c.Contact = netip.AddrPortFrom(netip.MustParseAddr(c.PodIP), 15090)
 		c.Ask = n.ask(c.PodName)
-	})
+	})...)
+}
+
+// restart replaces the agent process of a standby.
+func (n *peers) restart(name string) {
+	n.pods[name].kill()
+	n.start(name).connect("s1")
+}
+
+// dies ends a pod with its node.
+func (n *peers) dies(name string) {
+	n.pods[name].kill()
+	n.change(func() { delete(n.pods, name) })
+}
+
+// lists reports whether the Lease names exactly the present agent processes of the pods.
+func (n *peers) lists(names ...string) bool {
+	list := n.list()
+	return len(list.IDs) == len(names) && !slices.ContainsFunc(names, func(name string) bool { return !list.Has(n.pods[name].supporterID()) })
 }
 
 func (n *peers) change(f func()) {
@@ -201,6 +220,82 @@ func TestApplicationStopsOnceTheLongLeaseEnds(t *testing.T) {
 		n.pods["b"].link.set(over)
 		w.within(time.Minute, "b runs", func() bool { return n.pods["b"].running("s1") })
 	})
+}
+
+// A full disk of etcd may let a write pass now and then. As long as not all writes are stored, the supporter could not
+// take the slot either.
+func TestFewStoredWritesEndNoSupport(t *testing.T) {
+	simulate(t, func(w *world) {
+		n := supported(w, "a", "b")
+		a, b := n.pods["a"], n.pods["b"]
+		w.pass(time.Minute)
+		n.all(everywhere["writes fail"])
+		w.pass(20 * time.Second)
+		for range 20 {
+			stored := w.server.lease(api.NextLease(theSlot)).ResourceVersion
+			b.link.set(over)
+			w.within(10*time.Second, "a write of the supporter is stored", func() bool { return w.server.lease(api.NextLease(theSlot)).ResourceVersion != stored })
+			b.link.set(everywhere["writes fail"])
+			w.pass(10 * time.Second)
+		}
+		assert.True(t, a.running("s1"))
+	})
+}
+
+// requestsOf returns the numbers of a pod's reads, writes and watches since the time.
+func (n *peers) requestsOf(name string, since time.Time) (reads, writes, watches int) {
+	for _, r := range n.server.Requests("get", "put", "watch") {
+		if r.By != name || r.At.Before(since) {
+			continue
+		}
+		switch r.Verb {
+		case "get":
+			reads++
+		case "put":
+			writes++
+		default:
+			watches++
+		}
+	}
+	return reads, writes, watches
+}
+
+// All pods of a cluster see an outage at once, and must not keep the API server from recovering. Print the figures
+// with -v.
+func TestOutageCausesFewRequests(t *testing.T) {
+	type bound struct{ reads, writes int }
+	for name, c := range map[string]struct{ holder, supporter bound }{
+		"no answer":   {holder: bound{70, 200}, supporter: bound{230, 0}},
+		"writes fail": {holder: bound{10, 200}, supporter: bound{190, 120}},
+		"slow writes": {holder: bound{80, 620}, supporter: bound{160, 120}},
+	} {
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			n := supported(w, "a", "b", "c", "d")
+			w.pass(10 * time.Minute)
+			for _, phase := range []struct {
+				what   string
+				length time.Duration
+				change func(*link)
+				most   map[string]bound
+			}{
+				{"in the outage of 590 s", 590 * time.Second, everywhere[name], map[string]bound{"a": c.holder, "b": c.supporter, "c": c.supporter}},
+				{"in 30 s after it", 30 * time.Second, over, map[string]bound{"a": {3, 8}, "b": {7, 4}, "c": {7, 4}}},
+			} {
+				since := time.Now()
+				n.all(phase.change)
+				w.pass(phase.length)
+				for _, pod := range []string{"a", "b", "c", "d"} {
+					reads, writes, watches := n.requestsOf(pod, since)
+					t.Logf("%s, %s, %s: %d reads, %d writes, %d watches", name, phase.what, pod, reads, writes, watches)
+					if most, ok := phase.most[pod]; ok {
+						assert.LessOrEqual(t, reads, most.reads, "reads of %s %s", pod, phase.what)
+						assert.LessOrEqual(t, writes, most.writes, "writes of %s %s", pod, phase.what)
+					}
+				}
+			}
+			assert.True(t, n.pods["a"].running("s1"))
+		}))
+	}
 }
 
 // Nothing is known of a dead holder, so the listed standbys wait as long as without the annotation, and the others

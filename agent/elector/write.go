@@ -3,7 +3,11 @@
 
 package elector
 
-import "github.com/metaparticle-io/metaparticle/agent/lease"
+import (
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/lease"
+)
 
 // crowd bounds the unanswered requests for one held slot, because a new request does not wait for
 // the answers to the earlier ones. The delay between two requests is at least half of Budget.Retry,
@@ -35,7 +39,7 @@ func (s *slot) renew(p *plan, profile lease.Profile) {
 	if len(s.requests.underWay) >= crowd {
 		return
 	}
-	s.tryAt = p.now + s.jitter(s.Self.Budget.Retry)
+	s.tryAt = p.now + s.jitter(s.retry(p.now))
 	p.wakeAt(s.tryAt)
 	if s.reread {
 		s.send(p, Action{Kind: Read, held: s.held, attempt: lease.Attempt{Record: last}}, "")
@@ -44,6 +48,17 @@ func (s *slot) renew(p *plan, profile lease.Profile) {
 	attempt := s.held.Renew(p.now, p.facts.Wall, profile, p.facts.Supporters)
 	attempt.Record.Rollout = rollout
 	s.send(p, Action{Kind: Renew, held: s.held, attempt: attempt, Record: attempt.Record}, attempt.Record.Hold)
+}
+
+// retry returns the longest pause until the claim repeats a renewal. After half of the lease duration, every hold
+// without a failsafe ends. Later, the API server may be away for long, and as all holders write to it, they must not
+// keep it from recovering. So the pause is then a third of the time that is left until the drain.
+func (s *slot) retry(now time.Duration) time.Duration {
+	b := s.Self.Budget
+	if now < s.held.From()+b.LeaseDuration()/2 {
+		return b.Retry
+	}
+	return max(b.Retry, min((s.held.DrainAt()-now)/3, b.Renew, slowest))
 }
 
 // same reports whether the profiles agree in all facts that standbys need at once. The Job is left out,

@@ -34,7 +34,7 @@ type Metrics struct {
 
 	mu       sync.Mutex
 	deadline time.Duration // zero while the pod does not hold
-	// supporters is the number of supporters in the last stored Lease of the hold.
+	// supporters is the number of standbys whose promises the hold could have.
 	supporters int
 	last       time.Duration // the instant at which the loop last read the clock
 	vacant     bool
@@ -89,7 +89,7 @@ func (m *Metrics) Holding(deadline time.Duration) {
 	})
 }
 
-// Supporters remembers how many supporters the last stored Lease of the hold names ([api.Supporters]).
+// Supporters remembers how many standbys could support the hold by their promises ([api.Supporters]).
 func (m *Metrics) Supporters(n int) { m.change(func() { m.supporters = n }) }
 
 // Vacant stores whether the pod waits for slots that no living pod holds.
@@ -189,7 +189,7 @@ var families = []family{
 	},
 	{
 		name: "metaparticle_supporters", kind: "gauge",
-		help: "Number of standbys that support this holder in an outage of the API server. Only a holder with metaparticle.io/failsafe, without alone, has this metric.",
+		help: "Number of standbys that support this holder in an outage of the API server; 0 if one that its Lease names has not answered for twelve renewals, because a holder needs the promises of all. Only a holder with metaparticle.io/failsafe, without alone, has this metric.",
 		value: func(m *Metrics) string {
 			if !m.supported || m.deadline == 0 {
 				return ""
