@@ -5,6 +5,7 @@ package view
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -43,19 +44,39 @@ func Takeover(l *coordinationv1.Lease) string {
 // offers is the time in which a new holder finds supporters, if there are any.
 const offers = time.Minute
 
-// unsupported says that the holder has no supporters, although it wants some.
+// unsupported says that the holder has no supporters, although it wants some, or that one in its list cannot answer.
 func (c conversation) unsupported() string {
-	h := c.Holder
-	if h.Since == nil || h.Renewed == nil || h.Renewed.Sub(*h.Since) < offers || h.supporters.Key == "" || len(h.supporters.IDs) > 0 {
+	h, mute := c.Holder, c.mute()
+	if h.Since == nil || h.Renewed == nil || h.Renewed.Sub(*h.Since) < offers || h.supporters.Key == "" || len(h.supporters.IDs) > 0 && mute == "" {
 		return ""
 	}
 	b, err := api.NewBudget(h.supporters.Wait)
 	if err != nil {
 		return ""
 	}
-	means := fmt.Sprintf("No standby supports %s, so an outage of the API server stops its application %v after the last renewal, as without %s.", h.Pod, b.RenewDeadline, api.FailsafeAnnotation)
+	means := fmt.Sprintf("so an outage of the API server stops its application %v after the last renewal, as without %s.", b.RenewDeadline, api.FailsafeAnnotation)
+	if mute != "" {
+		return fmt.Sprintf("The Lease names %s as supporter of %s, but that pod is gone, or its agent has restarted, %s This lasts for a minute. If it lasts longer, the API server refuses the holder's writes: look at the log of its %s.", mute, h.Pod, means, api.AgentContainer)
+	}
+	means = fmt.Sprintf("No standby supports %s, %s", h.Pod, means)
 	if c.alone {
 		return means + " No other pod claims the slot: add a replica, or write \",alone\" behind the time."
 	}
 	return fmt.Sprintf("%s Look whether standbys run and do not restart, and whether a NetworkPolicy keeps %s from their port %d.", means, h.Pod, api.AgentPort)
+}
+
+// mute returns the pod of a supporter in the list whose agent process has ended; empty for none. Such a process neither
+// promises anything nor takes the slot early.
+func (c conversation) mute() string {
+	list := c.Holder.supporters
+	for i, identity := range list.Names() {
+		waits := slices.ContainsFunc(c.Standbys, func(p *Standby) bool { return p.Identity == identity })
+		again := slices.ContainsFunc(c.words, func(w api.Word) bool {
+			return w.Say == api.Supports && w.To == c.Holder.Hold && w.Identity == identity && api.SupporterID(identity, w.Contact.Key) != list.IDs[i]
+		})
+		if again || !waits && !c.Holder.Gone { // without the right to read pods, the holder's is gone, too
+			return api.Shortened(api.PodOf(identity), MaxIdentity)
+		}
+	}
+	return ""
 }
