@@ -70,7 +70,8 @@ func newHold(s *state, claimed elector.State) *hold {
 	if h.resumed {
 		h.serving = claimed.Serving
 		h.turns.Failing = s.now // until the first answer of a probe
-		if h.served = !h.serving.IsZero(); !h.served {
+		h.served = !h.serving.IsZero()
+		if h.turns.Served = h.served; !h.served {
 			// The application hung under the earlier agent process, or still has time to begin to serve.
 			h.turns.Failing += s.rollout.pod.Lasts(h.turns.Rollout.Start())
 		}
@@ -366,7 +367,7 @@ func (h *hold) appear(ctx context.Context, s elector.State) time.Duration {
 	}
 	return h.publish(ctx, h.readiness.Holder(h.now, status.Holder{
 		Start: start,
-		Hold:  h.id, Slots: h.slots, Since: h.since, Running: h.shims.Running(h.id), Serves: h.serves(), Waits: h.probes.Waits(), Paused: pauseOf(s),
+		Hold:  h.id, Slots: h.slots, Since: h.since, Running: h.shims.Running(h.id), Serves: h.serves(), Served: h.served || h.turns.Serving != 0, Waits: h.probes.Waits(), Paused: pauseOf(s),
 		Turn: h.turn.Message, Leaves: h.leaving.Out, Spared: h.turn.Starting && h.staysReady(),
 	}))
 }
@@ -389,6 +390,9 @@ func (h *hold) letGo(end ending) {
 		}
 	}
 	successor := h.releaseTo(end)
+	if h.failed(end.reason) || end.reason == status.ReasonCutOff { // a node that was cut off may be so again and again
+		h.rollout.waiting.Failures = h.turns.Failures(h.rollout.waiting.Failures)
+	}
 	part := elector.Parting{Successor: successor}
 	switch reason := end.reason; {
 	case !h.shims.Proven(h.id):
@@ -401,7 +405,6 @@ func (h *hold) letGo(end ending) {
 	case reason == status.ReasonHung:
 		part.GiveBack, part.HeadStart = true, budget.Retry
 		h.rollout.hungUntil = h.now + 2*h.config.YieldAfter
-		h.rollout.waiting.Hangs++
 	case reason == status.ReasonNotGranted:
 		// The grant could not be stored on disk, and the disk does not recover in a moment. So
 		// other pods may acquire first. If no other pod acquires, this pod acquires again no more

@@ -217,6 +217,17 @@ func (h *hold) hangsFirst() bool {
 	return h.turn.Hangs && slices.Contains(h.leaving.unanswered, h.turn.To.Identity) && !announces
 }
 
+// failed reports whether the pod's own application, or what it needs to run here, has ended the hold, and the pod
+// goes on. The kubelet restarts a container whatever its exit code is, and also after a failed liveness probe, so
+// each end without an order counts.
+func (h *hold) failed(reason string) bool {
+	switch reason {
+	case status.ReasonHung, status.ReasonEnded, status.ReasonNotGranted, status.ReasonNotStarted, status.ReasonTurnFailed:
+		return h.mayHold()
+	}
+	return false
+}
+
 // releaseTo stores the value of [api.RolloutAnnotation] for the releasing write, and returns the pod that the
 // write names as successor. Without a successor, a pod that is about to end yields to a pod that wishes for the slot.
 func (h *hold) releaseTo(end ending) (successor string) {
@@ -225,8 +236,11 @@ func (h *hold) releaseTo(end ending) (successor string) {
 	}
 	slot := slotOf(h.record())
 	slot.Hold, slot.Rollout = h.turns.ID, h.turns.Rollout
-	if end.reason == status.ReasonHung {
+	switch {
+	case end.reason == status.ReasonHung:
 		slot.Rollout = h.rollout.pod.Hung(h.turns)
+	case h.failed(end.reason) && h.rollout.waiting.Preferred:
+		slot.Rollout.Hung = h.self.Identity // agents of earlier versions know this word only
 	}
 	slot.Rollout.Transitions = h.record().Transitions
 	to := end.to

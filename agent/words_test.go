@@ -641,10 +641,91 @@ func TestPreferredPodGetsTheSlotBack(t *testing.T) {
 		b.crash("b")
 		w.within(2*time.Second, "another pod runs", func() bool { return s.holder.running("s1") || s.others[1].running("c") })
 		b.connect("b2")
-		w.pass(2*turn.Settled - 5*time.Second)
-		require.Equal(t, 5, w.starts(), "a pod whose application has hung must be Ready for twice as long")
+		w.pass(4*turn.Settled - 5*time.Second)
+		require.Equal(t, 5, w.starts(), "a pod whose application has hung, and then crashed, must be Ready for four times as long")
 		w.within(15*time.Second, "the preferred pod runs", func() bool { return b.running("b2") })
 	})
+}
+
+// The application of the preferred pod fails each time that it has run for a minute. Each failure makes the
+// preference sleep for twice as long.
+func TestPreferredPodWhoseApplicationFailsTakesTheSlotSeldom(t *testing.T) {
+	crash := func(w *world, p *pod, shim gate.ShimID, end func()) gate.ShimID {
+		end()
+		w.within(2*time.Second, "another pod runs", func() bool { return w.holder() != "" && w.holder() != p.identity() })
+		p.connect(shim + "b")
+		return shim + "b"
+	}
+	for name, fail := range map[string]func(w *world, p *pod, shim gate.ShimID) (next gate.ShimID){
+		"it crashes": func(w *world, p *pod, shim gate.ShimID) gate.ShimID {
+			return crash(w, p, shim, func() { p.gates.fail(shim) })
+		},
+		"it ends": func(w *world, p *pod, shim gate.ShimID) gate.ShimID {
+			return crash(w, p, shim, func() { p.crash(shim) })
+		},
+		"the kubelet kills it for its liveness probe": func(w *world, p *pod, shim gate.ShimID) gate.ShimID {
+			p.gates.report(shim, func(r *gate.Report) { r.Stopping = true })
+			return crash(w, p, shim, func() { p.crash(shim) })
+		},
+		"its node is cut off": func(w *world, p *pod, shim gate.ShimID) gate.ShimID {
+			p.link.set(func(l *link) { l.cut = true })
+			w.within(40*time.Second, "another pod runs", func() bool { return w.holder() != p.identity() })
+			p.link.set(over)
+			return shim
+		},
+	} {
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			s := w.serve(2, func(c *Config) {
+				if c.Prefer = PrefersOthers; c.PodName == "b" {
+					c.Prefer = PrefersSelf
+				}
+			})
+			b, shim, fails := s.others[0], gate.ShimID("b"), []time.Duration{}
+			for began := w.clock(); w.clock() < began+5*time.Hour; w.pass(5 * time.Second) {
+				if !b.running(shim) {
+					continue
+				}
+				w.pass(time.Minute)
+				fails = append(fails, w.clock()-began)
+				shim = fail(w, b, shim)
+			}
+			require.Len(t, fails, 6, "%v", fails)
+			for n := 1; n < len(fails); n++ {
+				assert.GreaterOrEqual(t, fails[n]-fails[n-1], turn.Settled<<n, "%v", fails)
+			}
+		}))
+	}
+}
+
+// A node of the preferred zone is broken, so the application never serves there. Without yield-after, too.
+func TestPreferredPodThatNeverServesHandsOver(t *testing.T) {
+	for name, c := range map[string]struct {
+		other bool
+		after time.Duration
+	}{"another pod serves": {true, 0}, "with yield-after": {true, time.Minute}, "nobody else is there": {false, 0}} {
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			apps := map[string]*patient{"b": newPatient("readiness")}
+			s := w.serve(1, patients(apps), func(config *Config) {
+				config.YieldAfter = c.after
+				if config.Prefer = PrefersOthers; config.PodName == "b" {
+					config.Prefer = PrefersSelf
+				}
+			})
+			b := s.others[0]
+			w.within(turn.Settled, "the preferred pod runs", func() bool { return b.running("b") })
+			if !c.other {
+				s.holder.kill()
+				w.pass(time.Hour)
+				assert.Empty(t, b.gates.told())
+				return
+			}
+			took := w.within(3*time.Minute, "the other pod serves again", func() bool { return s.holder.running("s1") })
+			assert.GreaterOrEqual(t, took, time.Minute, "it had time to start")
+			assert.Equal(t, []string{status.ReasonHung}, b.gates.told())
+			w.pass(turn.Forget - 10*time.Second)
+			assert.Equal(t, 3, w.starts(), "the preference sleeps")
+		}))
+	}
 }
 
 // A pod of a newer revision has died after its wish, which stays in the next Lease.

@@ -240,6 +240,8 @@ const (
 	// Draining is in the message of each Event that reports the drain of an application. The word
 	// begins the message, or follows a colon.
 	Draining = "draining"
+	// NotServedYet ends the message of the condition of a holder whose application runs, and has not served in this hold.
+	NotServedYet = "has not passed its probes yet"
 	// FreeAgain follows the slot in the message of an Event with the reason Released. If the
 	// application has ended without an order of the agent, a colon and the cause follow.
 	FreeAgain = "is free again"

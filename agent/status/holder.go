@@ -23,6 +23,8 @@ type Holder struct {
 	// Running reports that the application runs. The field Serves reports that the application
 	// also passes its readiness probes.
 	Running, Serves bool
+	// Served reports that the application has already served in this hold.
+	Served bool
 	// Waits reports that the application must pass a probe before the pod is Ready.
 	Waits bool
 	// Start describes, for people, what the application's start waits for; empty if nothing
@@ -77,6 +79,8 @@ func (r *Readiness) holder(now time.Duration, h Holder) Decision {
 		return decision(true, ReadyHolding, holds).withHold(h.Hold)
 	case h.Spared:
 		return decision(true, ReadyStarting, holds+"; its application has not served yet, and the controller would replace an unready pod").withHold(h.Hold)
+	case h.Running && !h.Served:
+		return decision(false, ReadyNotReady, holds+"; its application "+api.NotServedYet).withHold(h.Hold)
 	case h.Running:
 		return decision(false, ReadyNotReady, holds+"; its application does not pass its probes").withHold(h.Hold)
 	case h.Start != "":

@@ -14,7 +14,7 @@
 // Guaranteed: the holder alone decides when it yields, and counts each turn in its releasing write, even if the
 // successor never acquires. So a revision stops another at most four times in the first hour, and once in each
 // later hour, until it has been proven for [Forget]. Hangs move a slot seldom ([hangWait]), and only if another
-// pod can take it; preferences, once in [Settled] at most. No pod waits longer than [LastResort] for a free slot
+// pod can take it; preferences, once in [Settled] at most, and ever more seldom to a pod whose application fails. No pod waits longer than [LastResort] for a free slot
 // because of turns. Each span is measured by one agent, on its own clock, so a restart of the agent only prolongs
 // it. Times in the Lease are for people.
 //

@@ -27,6 +27,8 @@ type HolderFacts struct {
 	// began to serve; zero if it has not served in this hold.
 	Serves  bool
 	Serving time.Duration
+	// Served reports that the application already served in this hold under an earlier agent process.
+	Served bool
 	// Stopped is the instant at which the application last stopped serving after at least [Proof]; zero without
 	// such a stop. Failing is the instant since which an application that has served serves no longer.
 	Stopped, Failing time.Duration
@@ -78,7 +80,7 @@ func (c *clock) passed(at time.Duration) bool {
 // the Lease unchanged.
 func (p Pod) Holder(now time.Duration, wall time.Time, h HolderFacts) HolderDecision {
 	c := &clock{now, pace.Never}
-	holding := HolderDecision{Rollout: h.Rollout, Hangs: h.hung(c)}
+	holding := HolderDecision{Rollout: h.Rollout, Hangs: p.hung(c, h)}
 	if !p.Revision.Valid() {
 		holding.Wake = c.wake
 		return holding
@@ -221,25 +223,44 @@ func (p Pod) turnEnds(h HolderFacts) (fails, ends time.Duration) {
 }
 
 // hung reports whether the hold must end because its application hangs: it has served, and has failed its probes
-// for the time [HolderFacts.YieldAfter]. Such ends come seldom ([hangWait]). A turn ends by itself.
-func (h HolderFacts) hung(c *clock) bool {
-	return h.YieldAfter != 0 && h.Failing != 0 && !h.Paused && !h.Alone && !h.Rollout.inTurn(h.ID) &&
-		c.passed(max(h.Failing+h.YieldAfter, h.Since+hangWait(h.hangs())))
+// for the time [HolderFacts.YieldAfter]; or a preference took the slot from an application that served, and this one
+// does not begin to. Such ends come seldom ([hangWait]). A turn ends by itself.
+func (p Pod) hung(c *clock, h HolderFacts) bool {
+	at := pace.Never
+	if h.YieldAfter != 0 && h.Failing != 0 {
+		at = h.Failing + h.YieldAfter
+	}
+	if h.Serving == 0 && !h.Served && h.Rollout.Moved.Wish == api.WantsPreferred {
+		at = min(at, h.Since+p.Lasts(h.Rollout.Start()))
+	}
+	return !h.Serves && !h.Paused && !h.Alone && !h.Rollout.inTurn(h.ID) && c.passed(max(at, h.Since+hangWait(h.hangs())))
 }
 
-// hangs returns the number of holds whose application hung, before this one. An application that has served for
-// [Forget] before it hangs begins anew.
+// hangs returns the number of holds whose application hung, before this one.
 func (h HolderFacts) hangs() int {
-	if h.Serving != 0 && h.Failing-h.Serving >= Forget {
+	if h.lasted() {
 		return 0
 	}
 	return h.Rollout.Hangs
 }
 
+// lasted reports that the application had served for [Forget] when it failed. Then its failures count from the
+// beginning.
+func (h HolderFacts) lasted() bool { return h.Serving != 0 && h.Failing-h.Serving >= Forget }
+
+// Failures returns the number of the pod's holds in a row that its application's failure has ended, with this one. The
+// argument is the number before this hold.
+func (h HolderFacts) Failures(before int) int {
+	if h.lasted() {
+		return 1
+	}
+	return min(before+1, mostTurns)
+}
+
 // Hung returns the rollout of a hold that ends because its application hangs.
 func (p Pod) Hung(h HolderFacts) Rollout {
 	r := h.Rollout.lasting()
-	r.Hangs, r.Hung = min(h.hangs()+1, mostTurns), p.Identity
+	r.Hangs, r.Hung = h.Failures(r.Hangs), p.Identity
 	return r
 }
 

@@ -56,13 +56,48 @@ func TestApplicationHangsOnceItHasFailedItsProbesForLong(t *testing.T) {
 	}
 }
 
+// A preference moved the slot here, where the application does not begin to serve.
+func TestPreferredPodThatNeverServesHangs(t *testing.T) {
+	const began, s = time.Hour, time.Second
+	for name, c := range map[string]struct {
+		change func(p *Pod, h *HolderFacts)
+		at     time.Duration // zero for never
+	}{
+		"for a minute":                       {at: 60 * s},
+		"for as long as its probes allow":    {change: func(p *Pod, _ *HolderFacts) { p.Startup = 90 * s }, at: 90 * s},
+		"later after two hangs":              {change: func(_ *Pod, h *HolderFacts) { h.Rollout.Hangs = 2 }, at: 240 * s},
+		"it has served":                      {change: func(_ *Pod, h *HolderFacts) { h.Serving, h.Failing = began+s, began+20*s }},
+		"it served under an earlier process": {change: func(_ *Pod, h *HolderFacts) { h.Resumed, h.Served, h.Failing = true, true, began }},
+		"no preference moved the slot":       {change: func(_ *Pod, h *HolderFacts) { h.Rollout.Moved.Wish = "" }},
+		"a newer revision, in its turn":      {change: func(_ *Pod, h *HolderFacts) { h.Rollout.Moved.Wish, h.Rollout.Yielder = api.WantsNewer, "a1_u" }},
+		"the slot is paused":                 {change: func(_ *Pod, h *HolderFacts) { h.Paused = true }},
+		"no other pod is there":              {change: func(_ *Pod, h *HolderFacts) { h.Alone = true }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := pod("a2", old)
+			h := HolderFacts{ID: "h1", Since: began, Rollout: Rollout{Hold: "h1", Proven: old, Moved: Moved{From: "a1_u", Why: "Yielded", Wish: api.WantsPreferred}}}
+			if c.change != nil {
+				c.change(&p, &h)
+			}
+			if c.at == 0 {
+				assert.False(t, p.Holder(began+24*time.Hour, wall, h).Hangs)
+				return
+			}
+			assert.False(t, p.Holder(began+c.at-1, wall, h).Hangs)
+			assert.True(t, p.Holder(began+c.at, wall, h).Hangs)
+		})
+	}
+}
+
 func TestRolloutRecordCountsHangsUntilAnApplicationServesForLong(t *testing.T) {
 	a1 := pod("a1", old)
 	h := HolderFacts{ID: "h1", Serving: time.Second, Failing: time.Minute, YieldAfter: time.Minute, Rollout: Rollout{Proven: old, Hangs: 1}.with(2)}
 	r := a1.Hung(h)
 	assert.Equal(t, Rollout{Proven: old, Hangs: 2, Hung: "a1_u"}.with(2), r)
+	assert.Equal(t, 4, h.Failures(3))
 	h.Failing = time.Second + Forget
 	assert.Equal(t, 1, a1.Hung(h).Hangs)
+	assert.Equal(t, 1, h.Failures(3), "it had served for long")
 
 	left, to := a1.Released(Slot{Known: true, Holder: "a1_u", Hold: "h1", Rollout: r}, "a2_u", api.Revision{})
 	assert.Equal(t, "a2_u", to)
@@ -87,6 +122,7 @@ func TestPreferredStandbyWishesForTheSlot(t *testing.T) {
 		"Ready for long":             {pod: pod("a2", old), wish: api.WantsPreferred},
 		"after an undo":              {pod: pod("a2", undone), wish: api.WantsPreferred},
 		"Ready for a moment":         {pod: pod("a2", old), change: func(_ *Slot, w *StandbyFacts) { w.ReadySince = 2 * time.Second }, wake: 2*time.Second + Settled},
+		"failed twice before":        {pod: pod("a2", old), change: func(_ *Slot, w *StandbyFacts) { w.Failures = 2 }, wake: time.Second + 4*Settled},
 		"not Ready":                  {pod: pod("a2", old), change: func(_ *Slot, w *StandbyFacts) { w.ReadySince = 0 }},
 		"not preferred":              {pod: pod("a2", old), change: func(_ *Slot, w *StandbyFacts) { w.Preferred = false }},
 		"image missing":              {pod: pod("a2", old), change: func(_ *Slot, w *StandbyFacts) { w.Whole = false }},

@@ -42,7 +42,8 @@ type Rollout struct {
 	// Prefers reports that the holder yields to a preferred pod of its revision now.
 	Prefers bool `json:"prefers,omitempty"`
 	// Hangs is the number of holds that have ended because their application hung, since an application
-	// last served for [Forget]. Hung is the pod whose application hung last.
+	// last served for [Forget]. Hung is the pod whose application hung last, or a preferred pod whose application
+	// has failed otherwise since: it is not preferred for now.
 	Hangs int    `json:"hangs,omitempty"`
 	Hung  string `json:"hung,omitempty"`
 	// Moved tells people why the slot moved last; the zero value if its last holder has not released it.

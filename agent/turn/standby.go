@@ -28,8 +28,9 @@ type StandbyFacts struct {
 	// Preferred reports that this pod is preferred. It is Ready since ReadySince; zero while it is not.
 	Preferred  bool
 	ReadySince time.Duration
-	// Hangs is the number of holds of this agent process that have ended because the application hung.
-	Hangs int
+	// Failures is the number of holds of this agent process in a row that a failure of the application, or of its
+	// node's network, has ended ([HolderFacts.Failures]).
+	Failures int
 	// Due is the first instant of the present hold at which the holder would yield to this pod; zero before.
 	Due time.Duration
 }
@@ -141,11 +142,11 @@ func (p Pod) newer(c *clock, to StandbyDecision, s Slot, w StandbyFacts) Standby
 }
 
 // wishesAsPreferred reports whether a standby of the holder's revision wishes for the slot because it is
-// preferred: once it has been Ready for [Settled], unless its application was the last to hang. After each hang
+// preferred: once it has been Ready for [Settled], unless its application was the last to fail. After each failure
 // of its application that time is twice as long.
 func (p Pod) wishesAsPreferred(c *clock, s Slot, w StandbyFacts) bool {
 	return s.Rollout.Prefers && w.Preferred && w.Whole && w.ReadySince != 0 && s.Rollout.Hung != p.Identity &&
-		c.passed(w.ReadySince+Settled<<min(w.Hangs, 6))
+		c.passed(w.ReadySince+Settled<<min(w.Failures, 6))
 }
 
 func (s StandbyDecision) notReady(reason, message string) StandbyDecision {

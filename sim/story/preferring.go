@@ -21,7 +21,8 @@ type preferring struct {
 	*recovery
 	*controller.Workload
 	moves *moves
-	// broken counts the hangs, since which the last pod that hung is not preferred.
+	// broken counts the hangs, since which the last pod that hung is not preferred, and the cuts of nodes. After each,
+	// a preferred pod waits for longer.
 	broken int
 }
 
@@ -124,6 +125,7 @@ func (p *preferring) disturb() {
 		})
 	case k == 1:
 		n.Cut(true, true)
+		p.broken++
 		p.After(last, n.Heal)
 	case k == 2:
 		p.version(engine.Pick(p.Rng, []string{"a", "b", "b"}))
@@ -149,7 +151,7 @@ func (p *preferring) returns() bool {
 			{"the application stops", p.grace + world.Left},
 		})
 		if p.broken > 0 {
-			bound += world.Slow(world.Forget + world.Settled)
+			bound += world.Slow(world.Forget + world.Settled<<min(p.broken, 6))
 		}
 	})
 	if !p.Until(bound, p.settled) {
