@@ -4,6 +4,7 @@
 package agent
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/elector"
@@ -113,11 +114,21 @@ func (r *rollout) standing(now time.Duration, views []elector.View, whole bool, 
 	return got
 }
 
+// namesake reports that the record of a workload's own slot is of a deleted workload of the same name. Its pods are
+// gone, and its failures are not those of this workload.
+func (r *rollout) namesake(slot string, record turn.Rollout) bool {
+	last := cmp.Or(record.From, record.Proven).Workload
+	return api.ScopeOf(slot) == api.ScopeWorkload && last != "" && r.workload != "" && last != r.workload
+}
+
 // text returns the value of [api.RolloutAnnotation] for an acquiring or releasing write over the record. A pod that
 // takes no turns keeps the rollout of another workload. The rollout of its own workload ends with the acquiring
 // write: without turns, pods of any revision may hold until the next turn.
 func (r *rollout) text(now time.Duration, wall time.Time, a elector.Action, record lease.Record) string {
 	slot, acquires := slotOf(record), a.Kind == elector.Acquire
+	if acquires && r.namesake(a.Slot, slot.Rollout) {
+		slot.Rollout = turn.Rollout{}
+	}
 	next := slot.Rollout
 	switch {
 	case acquires && r.workload == "" && turn.Parse(record.Rollout).Proven.Valid():

@@ -45,6 +45,48 @@ func (w *world) rolling(change ...func(c *Config)) (a, b *pod) {
 	return a, b
 }
 
+// The old application has served for seconds only, but it has not stopped for another pod before.
+func TestFirstRolloutNeedNotWaitUntilTheHolderHasServedForLong(t *testing.T) {
+	for name, crashes := range map[string]bool{"of a new workload": false, "of a workload that crashes": true} {
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			a := w.first(of(oldRevision))
+			w.up("a2", of(oldRevision))
+			w.pass(time.Second)
+			if crashes {
+				a.gates.fail("a")
+				w.within(2*time.Second, "the other old pod runs", w.pods["a2"].runs)
+			}
+			b := w.up("b", of(newRevision))
+			w.within(3*time.Second, "the new pod runs", b.runs)
+			w.within(turn.Proof+2*time.Second, "it is Ready", func() bool { return strings.HasPrefix(b.ready(), "True") })
+			assert.Empty(t, w.rollout().Yielder, "the turn is over")
+
+			c := w.up("c", of(api.Revision{Workload: newRevision.Workload, Number: newRevision.Number + 1, Hash: "newest"}))
+			w.pass(turn.Rest - turn.Proof - 5*time.Second)
+			assert.True(t, b.runs(), "another rollout waits, because the application has just stopped for one")
+			w.within(15*time.Second, "the newest pod runs", c.runs)
+		}))
+	}
+}
+
+// A workload was deleted, and made again with the same name. Its slot's Lease is the same.
+func TestNewWorkloadKeepsNothingOfItsNamesake(t *testing.T) {
+	for slot, keeps := range map[string]bool{theSlot: false, "lock.db": true} {
+		t.Run(slot, simulated(func(t *testing.T, w *world) {
+			w.free(slot, api.NextLease(slot))
+			record := turn.Rollout{Yielder: "z_u", From: oldRevision, Proven: oldRevision, Hangs: 3, Hung: "z_u", Moved: turn.Moved{From: "z_u", Why: status.ReasonEnded}}
+			w.annotate(slot, api.RolloutAnnotation, record.String())
+			a := w.up("a", of(api.Revision{Workload: "9999", Number: 1, Hash: "n"}), func(c *Config) { c.Slots = []string{slot} })
+			w.within(time.Second, "the pod runs", a.runs)
+			got := turn.Parse(w.server.lease(slot).Annotations[api.RolloutAnnotation])
+			assert.NotEmpty(t, got.Hold)
+			assert.Equal(t, keeps, got.Moved.From != "")
+			assert.Equal(t, keeps, got.Hung != "")
+			assert.Equal(t, keeps, got.Hangs != 0)
+		}))
+	}
+}
+
 // readiness returns the statuses of the Ready condition that the API server has stored, one
 // after the other, without repetitions.
 func (p *pod) readiness() []string {

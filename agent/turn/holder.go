@@ -87,7 +87,7 @@ func (p Pod) Holder(now time.Duration, wall time.Time, h HolderFacts) HolderDeci
 	}
 	r := p.proven(c, h)
 	r.Hold = h.ID
-	r.Yields = yields(c, h)
+	r.Yields = p.yields(c, h)
 	r = p.timed(c, wall, h, r)
 	r.Prefers = p.prefersNow(c, h, r)
 	h.Rollout.Prefers = r.Prefers
@@ -142,14 +142,22 @@ func (p Pod) proven(c *clock, h HolderFacts) Rollout {
 
 // yields returns whether the holder yields to a newer revision. If the application does not serve, no client
 // loses anything, so the holder yields at once.
-func yields(c *clock, h HolderFacts) Yields {
+func (p Pod) yields(c *clock, h HolderFacts) Yields {
 	switch {
 	case h.Paused:
 		return Not
-	case h.Serves && !h.served(c, Rest):
+	case h.Serves && !p.fresh(h) && !h.served(c, Rest):
 		return Later
 	}
 	return Now
+}
+
+// fresh reports that the hold needs no [Rest] before a yield, because none has led to it: no pod wished for the slot
+// before the hold, and no newer revision has had a turn. So a fix of a version that crashes again and again need not
+// wait until that version serves for long.
+func (p Pod) fresh(h HolderFacts) bool {
+	newer := func(t Turns) bool { return t.Revision.NewerThan(p.Revision) }
+	return h.Rollout.Moved.Wish == "" && !h.Rollout.inTurn(h.ID) && !slices.ContainsFunc(h.Rollout.Turns, newer)
 }
 
 // prefersNow reports whether the holder yields to a preferred pod now: it is not preferred itself, has served for

@@ -16,7 +16,7 @@ type Yields string
 
 const (
 	Now   Yields = "now"   // unless [Turns.Next] names a later time for that revision
-	Later Yields = "later" // the holder has not served for [Rest] yet
+	Later Yields = "later" // the holder has not served for [Rest] since a yield
 	Not   Yields = "no"    // a person has paused the slot
 )
 

@@ -10,8 +10,8 @@ const (
 	// further [Pod.MinReady] the revision is proven. Proof is not zero: without a readiness
 	// probe, even an application that exits at once would serve for a moment.
 	Proof = 10 * time.Second
-	// Rest is how long a holder serves between two yields, whichever pod asks. An application that stops for
-	// nothing, because its successor has died since its answer, does so once a minute at most.
+	// Rest is how long a holder serves between two yields, whichever pod asks ([Pod.fresh]). An application that stops
+	// for nothing, because its successor has died since its answer, does so once a minute at most.
 	Rest = time.Minute
 	// Settled is how long a holder serves before it yields to a preferred pod, and how long a preferred pod must be
 	// Ready before it wishes for the slot. So preferences move a slot at most once in that time.

@@ -190,6 +190,9 @@ func TestServingTimeDecidesWhetherAHolderYields(t *testing.T) {
 	asks := wish("b1_u", newer)
 	counted := func(count int) Rollout { return Rollout{Hold: "h1", Proven: old}.with(count) }
 	turn := Rollout{Hold: "h1", Proven: old, Yielder: "a1_u", From: old}.with(1)
+	moved := func(why string, wish api.Say) HolderFacts {
+		return HolderFacts{Rollout: Rollout{Hold: "h1", Proven: old, Moved: Moved{From: "a2_u", Why: why, Wish: wish}}}
+	}
 	for name, c := range map[string]struct {
 		pod     Pod
 		hold    HolderFacts
@@ -203,9 +206,15 @@ func TestServingTimeDecidesWhetherAHolderYields(t *testing.T) {
 		failed  bool
 		wake    time.Duration // the next decision, in time since the hold began; zero for never
 	}{
-		"serves for an instant":          {pod: pod("a1", old), serving: 1 * s, now: 2 * s, yields: Later, wake: 11 * s},
-		"is proven, has not rested":      {pod: pod("a1", old), serving: 1 * s, now: 30 * s, ask: asks, yields: Later, wake: 61 * s},
-		"has rested":                     {pod: pod("a1", old), serving: 1 * s, now: 61 * s, ask: asks, yields: Now, to: "b1_u", wake: 611 * s},
+		"serves for an instant":          {pod: pod("a1", old), hold: moved("Yielded", api.WantsNewer), serving: 1 * s, now: 2 * s, yields: Later, wake: 11 * s},
+		"is proven, has not rested":      {pod: pod("a1", old), hold: moved("Yielded", api.WantsNewer), serving: 1 * s, now: 30 * s, ask: asks, yields: Later, wake: 61 * s},
+		"has rested":                     {pod: pod("a1", old), hold: moved("Yielded", api.WantsNewer), serving: 1 * s, now: 61 * s, ask: asks, yields: Now, to: "b1_u", wake: 611 * s},
+		"after a preference":             {pod: pod("a1", old), hold: moved("Yielded", api.WantsPreferred), serving: 1 * s, now: 30 * s, ask: asks, yields: Later, wake: 61 * s},
+		"after a failed turn":            {pod: pod("a1", old), hold: HolderFacts{Rollout: counted(1)}, serving: 1 * s, now: 30 * s, ask: wish("c_u", newest), yields: Later, wake: 60 * s},
+		"after an older one's turn":      {pod: pod("a1", newest), hold: HolderFacts{Rollout: counted(1)}, serving: 1 * s, now: 2 * s, yields: Now, proving: true, wake: 11 * s},
+		"nobody has yielded to it":       {pod: pod("a1", old), serving: 1 * s, now: 2 * s, ask: asks, yields: Now, to: "b1_u", wake: 11 * s},
+		"after a crash":                  {pod: pod("a1", old), hold: moved("Ended", ""), serving: 1 * s, now: 2 * s, ask: asks, yields: Now, to: "b1_u", wake: 11 * s},
+		"moved by hand":                  {pod: pod("a1", old), hold: moved("Yielded", ""), serving: 1 * s, now: 2 * s, ask: asks, yields: Now, to: "b1_u", wake: 11 * s},
 		"same revision asks":             {pod: pod("a1", newer), serving: 1 * s, now: 99 * s, ask: asks, yields: Now, wake: 611 * s},
 		"older revision asks":            {pod: pod("a1", newest), serving: 1 * s, now: 99 * s, ask: asks, yields: Now, wake: 611 * s},
 		"another workload asks":          {pod: pod("a1", other), serving: 1 * s, now: 99 * s, ask: asks, yields: Now, wake: 611 * s},

@@ -204,6 +204,10 @@ func (l *checks) checkAnswered(c *Child, reason string) {
 	if slices.ContainsFunc(k.moves, func(m Move) bool { return m.Child.Hold == c.Hold }) {
 		return // the move of another container
 	}
+	// Before its first yield a slot needs no service.
+	again := slices.ContainsFunc(k.moves, func(m Move) bool {
+		return m.Wish != "" && m.Child.Pod().Slots[0] == p.Slots[0] && l.Now()-m.At < Rest-Rest/10
+	})
 	move := Move{At: l.Now(), Held: l.Now() - got.at, Child: c, Hung: reason == hung, To: last.asked, Newer: last.newer}
 	for w := range k.wishes {
 		if w.Identity == last.asked && w.To == c.Hold {
@@ -217,7 +221,7 @@ func (l *checks) checkAnswered(c *Child, reason string) {
 		served -= p.Behaviour.Starts
 	}
 	quiet := p.w.Calm && p.Healthy() && len(p.Containers) == 1 && p.YieldAfter == 0 && p.Agent() != nil && p.Agent().began < c.Began
-	if quiet && move.Wish == api.WantsNewer && c.Serves() && served > 3*time.Second && served < Rest-Rest/10 {
-		l.Violate(StopsOften, "%s has served for only %v, and yields to a newer revision", c.Name, served)
+	if quiet && again && move.Wish == api.WantsNewer && c.Serves() && served > 3*time.Second && served < Rest-Rest/10 {
+		l.Violate(StopsOften, "%s has served for only %v since the last yield, and yields to a newer revision", c.Name, served)
 	}
 }

@@ -218,7 +218,7 @@ func (e *example) counter(ctx context.Context) error {
 func (e *example) load(ctx context.Context) error {
 	e.title("Three replicas of a singleton serve, and four pods ask them together")
 	sums := e.in("get variables sent failed slow")
-	// The shop moves to a pod of the new version after it has served for a minute, so the run is longer.
+	// The rollout is to end within the run, so the run is longer.
 	err := e.steps(ctx, e.in("rollout status deployment/shop --timeout=170s"),
 		e.in("set env cronjob/load SECONDS=120 P99_MS=2000"), e.in("create job --from=cronjob/load first"))
 	if err != nil {

@@ -25,8 +25,8 @@ import (
 )
 
 // stalled is the time for which the test observes the broken rollout. The first turn
-// comes when the old version has served for a minute. A second turn may follow a
-// minute later. So the test sees one turn or two.
+// comes at once, and a second one once the old version has served for a minute after it. So
+// the test sees one turn or two.
 const stalled = 100 * time.Second
 
 // mostlyAnswered asserts that the Service has answered more than 1000 connections, and has lost at
