@@ -47,7 +47,8 @@ func (s *state) sends(ctx context.Context, now time.Duration, a *elector.Action)
 }
 
 // answered counts a write in the metrics, and reports a release, or the failure of any request, in
-// the log. A release also causes an Event.
+// the log. A release also causes an Event. In an outage each attempt fails, so failures have the level Debug: the log of
+// cmd/agent has the first of them, and says when renewals succeed again.
 func (s *state) answered(a elector.Action, err, refusal error) {
 	count(s.metrics, a, err)
 	log := s.config.Log
@@ -55,11 +56,19 @@ func (s *state) answered(a elector.Action, err, refusal error) {
 	case a.Kind == elector.Release && refusal == nil:
 		log.Info("released", "lease", a.Slot, "hold", a.Hold)
 		s.events.Released(a.Slot, s.causeOfEnd(a.Hold))
+	case a.Kind == elector.Renew && refusal == nil:
+		if lasted := s.now - s.unrenewedSince; s.unrenewedSince != 0 && lasted > 3*s.self.Budget.Renew { // a slow API server seldom takes so long
+			log.Info("renewed again", "lease", a.Slot, "hold", a.Record.Hold, "after", lasted.String())
+		}
+		s.unrenewedSince = 0
 	case refusal == nil:
 	case a.Kind == elector.Renew:
-		log.Warn("not renewed", "lease", a.Slot, "hold", a.Record.Hold, "err", refusal)
+		if s.unrenewedSince == 0 {
+			s.unrenewedSince = s.now
+		}
+		log.Debug("not renewed", "lease", a.Slot, "hold", a.Record.Hold, "err", refusal)
 	case a.Kind == elector.Read:
-		log.Warn("not read", "lease", a.Slot, "err", refusal)
+		log.Debug("not read", "lease", a.Slot, "err", refusal)
 	default:
 		log.Debug("write was not stored", "lease", a.Slot, "err", refusal)
 	}

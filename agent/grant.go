@@ -47,7 +47,7 @@ func (h *hold) grantWaiting(s elector.State) time.Duration {
 	if h.mayGrant(s) && h.starts.open() {
 		for _, r := range h.grantable() {
 			if err := h.waits.run(); err != nil {
-				h.config.Log.Warn("grant waits: the decision to run is not on the disk (is the disk full?)", "shim", r.Shim, "err", err)
+				h.config.Log.Debug("grant waits: the decision to run is not on the disk (is the disk full?)", "shim", r.Shim, "err", err)
 				h.refused, wake = true, min(wake, h.now+h.self.Budget.Retry)
 				continue
 			}

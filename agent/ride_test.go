@@ -4,7 +4,10 @@
 package agent
 
 import (
-	"github.com/metaparticle-io/metaparticle/api"
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,6 +17,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/status"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // failsafe lets the application survive an outage of the API server of ten minutes.
@@ -53,6 +57,61 @@ func TestApplicationSurvivesAnOutage(t *testing.T) {
 			assert.True(t, a.running("s2"))
 			assert.Empty(t, a.gates.told(), "no order to stop")
 			assert.Equal(t, hold, w.holdID())
+		}))
+	}
+}
+
+// seenLog keeps the lines of a log. The log of cmd/agent drops repetitions of lines of the level Debug.
+type seenLog struct {
+	slog.Handler
+	mu    sync.Mutex
+	lines []slog.Record
+}
+
+func (l *seenLog) Enabled(context.Context, slog.Level) bool { return true }
+
+func (l *seenLog) Handle(_ context.Context, r slog.Record) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines = append(l.lines, r)
+	return nil
+}
+
+// take returns the messages of the lines so far, without repetitions of those of the level Debug, and forgets the lines.
+func (l *seenLog) take() (messages []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range l.lines {
+		if r.Level > slog.LevelDebug || !slices.Contains(messages, r.Message) {
+			messages = append(messages, r.Message)
+		}
+	}
+	l.lines = nil
+	return messages
+}
+
+func TestOutageOfTheAPIServerCausesFewLinesInTheLog(t *testing.T) {
+	for name, begin := range outages {
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			logs := map[string]*seenLog{"a": {Handler: slog.DiscardHandler}, "b": {Handler: slog.DiscardHandler}}
+			w.free(theSlot, nextLease)
+			logged := func(c *Config) { c.Log = slog.New(logs[c.PodName]) }
+			a := w.up("a", failsafe, of(oldRevision), logged)
+			w.within(time.Second, "the pod runs", a.runs)
+			b := w.start("b", failsafe, of(newRevision), logged)
+			w.pass(time.Minute)
+			logs["a"].take()
+			a.link.set(begin)
+			b.link.set(begin)
+			b.connect("b") // it cannot wish for its turn
+			w.pass(5 * time.Minute)
+			for pod, log := range logs {
+				lines := log.take()
+				assert.LessOrEqual(t, len(lines), 10, "%s %q", pod, lines)
+			}
+			a.link.set(mended)
+			w.pass(5 * time.Second)
+			assert.Equal(t, name != "slow writes", slices.Contains(logs["a"].take(), "renewed again"))
 		}))
 	}
 }

@@ -52,6 +52,8 @@ type state struct {
 	deletion   deletion
 	linger     linger
 	stored     stored
+	// unrenewedSince is the instant since which all renewals have failed; zero if the last one has not.
+	unrenewedSince time.Duration
 	// began is the instant at which this agent process began.
 	began time.Duration
 	// lapse estimates for how long the machine was paused. Only pods whose KubeletStops is true use

@@ -64,7 +64,7 @@ func (w *waits) skipIfBusy(now time.Duration, views []elector.View) {
 		return
 	}
 	if err := w.note(CourseSkip); err != nil {
-		w.config.Log.Warn("the pod does not skip: the decision could not be noted", "err", err)
+		w.config.Log.Debug("the pod does not skip: the decision could not be noted", "err", err)
 		return
 	}
 	w.because = holder

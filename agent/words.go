@@ -212,7 +212,7 @@ func (s *speaker) write(ctx context.Context, w api.Word, insists bool, pause, lo
 			least = wordPause // enroll must grant the right first
 		}
 		if err != nil {
-			s.config.Log.Warn("word is not written", "say", w.Say, "to", w.To, "err", err)
+			s.config.Log.Debug("word is not written", "say", w.Say, "to", w.To, "err", err)
 		}
 		pause = min(max(least, 2*pause), most)
 	}

@@ -151,7 +151,7 @@ func (s *Server) Run(ctx context.Context) error {
 				s.serve(ctx, &tasks, c)
 			})
 		default:
-			s.cfg.Log.Warn("shim refused: too many connections", "most", mostConns)
+			s.cfg.Log.Debug("shim refused: too many connections", "most", mostConns)
 			c.Close()
 		}
 	}

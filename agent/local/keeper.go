@@ -203,7 +203,7 @@ func (k *keeper) answered(a elector.Action, _, refusal error) {
 	case refusal == nil && a.Kind == elector.Release:
 		k.config.Log.Info("released", "lease", a.Slot, "hold", a.Hold)
 	case refusal != nil && a.Kind == elector.Renew:
-		k.config.Log.Warn("not renewed", "lease", a.Slot, "hold", a.Record.Hold, "err", refusal)
+		k.config.Log.Debug("not renewed", "lease", a.Slot, "hold", a.Record.Hold, "err", refusal)
 	case refusal != nil:
 		k.config.Log.Debug("request failed", "lease", a.Slot, "err", refusal)
 	}

@@ -195,7 +195,7 @@ func (l *Leash) act() time.Duration {
 	l.mu.Unlock()
 	for _, o := range orders {
 		if err := l.send(o); err != nil {
-			l.config.Log.Warn("order to a shim was not sent", "shim", o.shim, "err", err)
+			l.config.Log.Debug("order to a shim was not sent", "shim", o.shim, "err", err)
 			l.mu.Lock()
 			l.state.missed(o, gate.Unsent(err), now)
 			l.mu.Unlock()

@@ -42,7 +42,7 @@ func (a *API) syncLock(w http.ResponseWriter, r *http.Request) {
 	case r.Method == http.MethodGet && k.keeper == nil:
 		answerSync(w, http.StatusNotFound, name, "", 0)
 	case r.Method == http.MethodPut && k.keeper == nil:
-		a.config.Log.Warn("the pod does not declare a lock that its program asks for", "lock", name)
+		a.config.Log.Debug("the pod does not declare a lock that its program asks for", "lock", name)
 		answerSync(w, http.StatusConflict, name, "", 0)
 	case r.Method == http.MethodGet:
 		k.getSync(w, r)
@@ -125,7 +125,7 @@ func (k calls) putSync(w http.ResponseWriter, r *http.Request) {
 		case good < syncGood:
 			// The lease duration is too short for these clients. The program gets the status 409,
 			// as if another pod held the lock.
-			k.config.Log.Warn("lease duration is too short for heartbeats of 10 s", "lease", o.hold.slot)
+			k.config.Log.Debug("lease duration is too short for heartbeats of 10 s", "lease", o.hold.slot)
 			retract(k, o.hold)
 		}
 	}

@@ -226,7 +226,7 @@ func (p *Pod) Grant(id gate.ShimID, g gate.Grant) error {
 	case err != nil:
 		// The old note stays. A later agent process would read that note and begin the drain too
 		// early, which is safe.
-		p.cfg.Log.Warn("renewal was not noted", "err", err)
+		p.cfg.Log.Debug("renewal was not noted", "err", err)
 	case !extends:
 		return p.letStart(n)
 	}
@@ -292,7 +292,7 @@ func (p *Pod) letStart(n *note) error {
 	p.box.put(p.report)
 	if _, err := io.WriteString(p.waiter, goOn); err != nil {
 		// The init container connects again, and the method "welcome" then restarts all containers.
-		p.cfg.Log.Warn("not told to go on", "err", err)
+		p.cfg.Log.Debug("not told to go on", "err", err)
 	}
 	return nil
 }

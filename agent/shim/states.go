@@ -92,25 +92,26 @@ func (s *shim) over(hold string) {
 // The method "admits" reports whether a child may be started under the grant.
 func (s *shim) admits(g *gate.Grant) bool {
 	self := &s.link.state
+	refuse := func(why string) bool {
+		if s.refused != g.Hold { // each renewal of the hold brings another grant
+			s.link.say("grant refused: %s", why)
+		}
+		s.refused = g.Hold
+		return false
+	}
 	switch {
 	case g.BootID != self.BootID:
-		s.link.say("grant refused: its deadline is of another boot")
-		return false
+		return refuse("its deadline is of another boot")
 	case g.Hold == self.Hold:
 		return false // this hold is over, but the agent sent the grant before it knew that
 	case self.Leap != 0 && g.Leap != self.Leap:
 		return false // the agent sent the grant before it knew of the leap, and will send another
 	case !s.cfg.Unbounded && !g.Bounded(s.machine.Now()):
-		s.link.say("grant refused: its deadline is farther away than a lease lasts")
-		return false
+		return refuse("its deadline is farther away than a lease lasts")
 	case g.StartBy != 0 && s.machine.Now() >= g.StartBy:
 		return false // another pod may have the start lock by now; the agent will send another grant
 	case s.machine.Now() >= g.DrainAt():
-		if s.refused != g.Hold {
-			s.link.say("grant refused: too little time is left in which the child could stop")
-		}
-		s.refused = g.Hold
-		return false
+		return refuse("too little time is left in which the child could stop")
 	}
 	return true
 }

@@ -130,7 +130,7 @@ func newLog(to io.Writer) (*slog.Logger, *lines) {
 }
 
 // repeats is a log handler for lines of the level Debug. The agent uses that level for failures that
-// can occur at each attempt, such as a Lease that the agent may not read. The first such line is a
+// can occur at each attempt, such as a renewal in an outage of the API server. The first such line is a
 // warning, from which a person learns why a pod waits. Its repetitions, and failures that belong to
 // an ordinary life, are dropped.
 type repeats struct {

@@ -138,7 +138,7 @@ func TestLoggerNeverSuppressesRepeatedWarnings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		assert.Len(t, logged(t, func(log *slog.Logger) {
 			for range 20 {
-				log.Warn("not renewed", "lease", "a")
+				log.Warn("slot is lost", "lease", "a")
 			}
 		}), 20)
 	})
