@@ -30,10 +30,11 @@ wait, and handovers. The command only reads.
 
 STATUS is Serving, Starting, NotServing, Free, Done, NoLease (enroll has made no Lease),
 HolderGone, HolderEnds (its pod is being deleted), Paused, Yielding, Wished (a pod wishes
-for the slot), Leaving (the holder has announced its end), Ungated (pods run without a
-gate), NotCarried (the pod template lacks the claim, so new pods run without a gate) or
-Refused (new pods are refused). An annotation with a mistake, by which a workload means to
-claim, has a row with its key instead of a slot.
+for the slot), Leaving (the holder has announced its end), RolloutWaits(40s) (a newer
+version waits for its turn, or to be proven in it; -v says why), Ungated (pods run
+without a gate), NotCarried (the pod template lacks the claim, so new pods run without a
+gate) or Refused (new pods are refused). An annotation with a mistake, by which a workload
+means to claim, has a row with its key instead of a slot.
 
 The times come from the clocks of the pods' nodes. The duration of a handover is the
 time between the Events of release and acquisition, in whole seconds. With -w the

@@ -50,7 +50,7 @@ func (v screen) lines(slots []view.Slot) (lines [][]string) {
 	for _, s := range slots {
 		lock := locks[s.Group()]
 		if s.Kind != view.RWLock {
-			lines = append(lines, v.line(s, s.Slot, s.Holder, status(s)))
+			lines = append(lines, v.line(s, s.Slot, s.Holder, v.status(s)))
 		} else if lock != nil {
 			lines = append(lines, v.lockLines(lock)...)
 			delete(locks, s.Group())
@@ -86,7 +86,7 @@ func (v screen) lockLines(lock []view.Slot) (lines [][]string) {
 		lines = append(lines, v.line(first, name, p.slots[0].Holder, role))
 	}
 	if len(lines) == 0 {
-		return [][]string{v.line(first, name, nil, status(first))}
+		return [][]string{v.line(first, name, nil, v.status(first))}
 	}
 	return lines
 }
@@ -114,7 +114,7 @@ func (v screen) line(s view.Slot, name string, h *view.Holder, status string) []
 }
 
 // status returns the state of a slot in a few words, what needs attention first.
-func status(s view.Slot) string {
+func (v screen) status(s view.Slot) string {
 	var all []string
 	for _, g := range s.Gaps {
 		if g.Ungated > 0 {
@@ -161,6 +161,11 @@ func status(s view.Slot) string {
 		all = append(all, "Leaving")
 	} else if t != nil {
 		all = append(all, "Wished")
+	}
+	if w := s.Waits; w != nil && w.Until != nil {
+		all = append(all, "RolloutWaits("+age(*w.Until, v.now())+")")
+	} else if w != nil {
+		all = append(all, "RolloutWaits")
 	}
 	for _, key := range slices.Sorted(maps.Keys(s.Failures)) {
 		all = append(all, fmt.Sprintf("Failed(%s)", key))

@@ -254,8 +254,10 @@ type claimant struct {
 	// args are the arguments of the pod's agent, and label is the pod's value of the label that its preference names.
 	args  api.RunArgs
 	label string
-	// failing is the instant since which the application runs and fails its probes; nil otherwise.
-	failing *time.Time
+	// failing is the instant since which the application runs and fails its probes; nil otherwise. The field "unserved"
+	// reports that it has never passed them in this hold.
+	failing  *time.Time
+	unserved bool
 	// standby is nil if the pod has ended.
 	standby *Standby
 	// The field "past" reports that no main container of the pod has a shim, and that all init containers have ended.
@@ -271,7 +273,7 @@ func claimantOf(pod *corev1.Pod) claimant {
 	said, ok := Condition(*pod)
 	since := instant(said.LastTransitionTime.Time)
 	if said.Reason == reasonFails {
-		c.failing = since
+		c.failing, c.unserved = since, strings.HasSuffix(said.Message, api.NotServedYet)
 	}
 	c.started = ok && said.Status == corev1.ConditionTrue
 	waits := slices.ContainsFunc(pod.Spec.Containers, func(c corev1.Container) bool { return api.IsShim(c.Command) })

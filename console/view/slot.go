@@ -51,6 +51,8 @@ type Slot struct {
 	Moved *Moved `json:"moved,omitempty"`
 	// Talk is what the pods say to each other about the end of the present hold; nil if they say nothing.
 	Talk *Talk `json:"talk,omitempty"`
+	// Waits is what a rollout waits for at present; nil for nothing.
+	Waits *Wait `json:"waits,omitempty"`
 	// Why says, in sentences for people, what the slot's next move waits for, and what a person can do.
 	Why []string `json:"why,omitempty"`
 	// Done are the done keys of a once claim or of a shard, the oldest first.
@@ -116,9 +118,12 @@ type Holder struct {
 	Takeover string `json:"takeover,omitempty"`
 
 	// failing is the instant since which the application runs and fails its probes; nil otherwise. After the time
-	// yieldAfter it hangs; zero for never. The field "preferred" reports that a preference names the pod.
+	// yieldAfter it hangs; zero for never. But an application that is unserved has never passed them in this hold. The
+	// field "preferred" reports that a preference names the pod, and minReady are its controller's minReadySeconds.
 	failing    *time.Time
+	unserved   bool
 	yieldAfter time.Duration
+	minReady   time.Duration
 	preferred  bool
 	// revision is the text of the holder's [api.Revision].
 	revision   string
@@ -179,7 +184,7 @@ func (o State) Slots(only []string, most int) []Slot {
 		slices.SortFunc(s.Standbys, func(a, b *Standby) int { return strings.Compare(a.Pod, b.Pod) })
 		s.remember(histories[key])
 		if l := leases[key]; l != nil && api.HasNextLease(key.Name) {
-			s.converse(l, leases[types.NamespacedName{Namespace: key.Namespace, Name: api.NextLease(key.Name)}])
+			s.converse(l, leases[types.NamespacedName{Namespace: key.Namespace, Name: api.NextLease(key.Name)}], o.Now)
 		}
 		all = append(all, *s)
 	}
@@ -344,7 +349,8 @@ func (s *Slot) join(c claimant) {
 	switch {
 	case s.Holder != nil && s.Holder.Identity == c.identity:
 		s.Holder.Gone, s.Holder.Deleted, s.Holder.Node = false, c.deleted, c.node
-		s.Holder.failing, s.Holder.yieldAfter, s.Holder.preferred = c.failing, c.args.YieldAfter, c.preferred()
+		s.Holder.failing, s.Holder.unserved = c.failing, c.unserved
+		s.Holder.yieldAfter, s.Holder.minReady, s.Holder.preferred = c.args.YieldAfter, c.args.MinReady, c.preferred()
 	case c.standby != nil && !s.finished(c):
 		s.Standbys = append(s.Standbys, c.standby)
 	}

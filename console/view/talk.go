@@ -37,6 +37,15 @@ type Said struct {
 	Since *time.Time `json:"since,omitempty"`
 }
 
+// Wait is what a rollout waits for.
+type Wait struct {
+	// For is the minute of service before a holder yields (Service), the proof of a revision that has its turn (Turn),
+	// or the next turn of a revision whose turn has failed (NextTurn).
+	For string `json:"for"`
+	// Until is the instant at which the wait ends, if nothing happens; nil if that is unknown.
+	Until *time.Time `json:"until,omitempty"`
+}
+
 // Moved is the last release of a slot, as the Lease has it.
 type Moved struct {
 	From   string  `json:"from"`
@@ -108,13 +117,15 @@ type conversation struct {
 	// present hold has written it.
 	rollout record
 	turns   bool
+	// now is the caller's present; zero if the caller has none.
+	now time.Time
 }
 
 // converse stores what the pods of the slot say to each other, and why its next move waits. The Lease "next"
 // is nil if the slot has no next Lease. The standbys must be known.
-func (s *Slot) converse(l, next *coordinationv1.Lease) {
+func (s *Slot) converse(l, next *coordinationv1.Lease, now time.Time) {
 	note := func(key string) string { return api.Shortened(l.Annotations[key], Notes[key]) }
-	c := conversation{Slot: s}
+	c := conversation{Slot: s, now: now}
 	err := json.Unmarshal([]byte(note(api.RolloutAnnotation)), &c.rollout)
 	if t := c.rollout.Transitions; err != nil || t != 0 && t != int(s.Transitions) {
 		c.rollout = record{}
@@ -217,10 +228,16 @@ func (c conversation) waits() string {
 	case c.Paused != "":
 		return fmt.Sprintf("The rollout waits: %s is paused by hand, so %s does not yield. To end that: kubectl metaparticle resume -n %s %s", c.Slot.Slot, h.Pod, c.Namespace, c.Slot.Slot)
 	case r.Yielder != "":
-		return fmt.Sprintf("The rollout waits: %s has had its turn since %s. Its revision is proven once the application has served for %v and the workload's minReadySeconds; "+
-			"if it fails, %s gets the slot back. If it does not serve, read its log: kubectl logs -n %s %s", h.Pod, clock(h.Since), proof, api.PodOf(r.Yielder), c.Namespace, h.Pod)
+		c.Waits = &Wait{For: "Turn", Until: c.future(h.ServingSince, proof+h.minReady)}
+		at := ""
+		if c.Waits.Until != nil {
+			at = ", at " + clock(c.Waits.Until)
+		}
+		return fmt.Sprintf("The rollout waits: %s has had its turn since %s. Its revision is proven once the application has served for %v and the workload's minReadySeconds%s; "+
+			"if it fails, %s gets the slot back. If it does not serve, read its log: kubectl logs -n %s %s", h.Pod, clock(h.Since), proof, at, api.PodOf(r.Yielder), c.Namespace, h.Pod)
 	case next >= 0 && wish == nil:
 		t := r.Turns[next]
+		c.Waits = &Wait{For: "NextTurn", Until: c.future(&t.Next, 0)}
 		return fmt.Sprintf("The rollout waits: turn %d of revision %d comes at %s, because turn %d failed. A newer version, or kubectl rollout undo, need not wait. "+
 			"Read the log of that turn, with --previous if the container has restarted since: kubectl logs -n %s %s",
 			t.Count+1, t.Revision.Number, clock(&t.Next), t.Count, c.Namespace, waiting.Pod)
@@ -228,7 +245,8 @@ func (c conversation) waits() string {
 	case wish != nil && wish.Say == api.WantsBack:
 		return fmt.Sprintf("%s has wished to have the slot back since %s. %s gives it back only if its application does not begin to serve in time: look at %s.", wish.Pod, clock(wish.Since), h.Pod, h.Pod)
 	case r.Yields == later && h.ServingSince != nil:
-		return fmt.Sprintf("The rollout waits: %s has served since %s; it yields after a minute of service, at %s. There is nothing to do.", h.Pod, clock(h.ServingSince), clock(new(h.ServingSince.Add(rest))))
+		c.Waits = &Wait{For: "Service", Until: c.future(h.ServingSince, rest)}
+		return fmt.Sprintf("The rollout waits: %s has served since %s; the slot has moved for a wish before, so it yields after a minute of service, at %s. There is nothing to do.", h.Pod, clock(h.ServingSince), clock(new(h.ServingSince.Add(rest))))
 	case wish != nil:
 		return fmt.Sprintf("%s has wished for its turn since %s. %s announces its end to that pod, and goes on without an answer; the next announcement then comes within 5 min. If it stays so, look at %s.",
 			wish.Pod, clock(wish.Since), h.Pod, c.at(wish.Pod))
@@ -294,16 +312,41 @@ func (c conversation) hangs() string {
 	case c.alone:
 		return fmt.Sprintf("%s has failed its readiness probe since %s, and keeps the slot, because no other pod claims it: read its log, or add a replica.", h.Pod, clock(h.failing))
 	}
+	if h.unserved {
+		return c.unserved()
+	}
 	at := h.failing.Add(h.yieldAfter)
 	if least := h.Since.Add(r.hangWait()); least.After(at) {
 		at = least
 	}
-	last := ""
+	last, from := "", "from "+clock(&at)+" on"
 	if r.Hangs > 0 {
-		last = fmt.Sprintf(" The last such hand-over was by %s; after %d of them a hold lasts for %v at least.", api.PodOf(r.Hung), r.Hangs, r.hangWait())
+		last = fmt.Sprintf(" After %d such hand-overs a hold lasts for %v at least.", r.Hangs, r.hangWait())
 	}
-	return fmt.Sprintf("%s has failed its readiness probe since %s. If its application has served in this hold, it hands over from %s on, to a standby that answers.%s Read its log: kubectl logs -n %s %s",
-		h.Pod, clock(h.failing), clock(&at), last, c.Namespace, h.Pod)
+	if c.future(&at, 0) == nil && !c.now.IsZero() {
+		from = "now"
+	}
+	return fmt.Sprintf("%s has failed its readiness probe since %s. If its application has served in this hold, it hands over %s, to a standby that answers.%s Read its log: kubectl logs -n %s %s",
+		h.Pod, clock(h.failing), from, last, c.Namespace, h.Pod)
+}
+
+// unserved says what becomes of a holder whose application has not served in this hold.
+func (c conversation) unserved() string {
+	h := c.Holder
+	if c.rollout.Moved.Wish == api.WantsPreferred {
+		return fmt.Sprintf("%s got the slot because it is preferred, and its application has not served since. If it does not in a minute, or in what its probes allow, %s hands over to a standby that answers. "+
+			"Read its log: kubectl logs -n %s %s", h.Pod, h.Pod, c.Namespace, h.Pod)
+	}
+	return fmt.Sprintf("%s keeps the slot, because its application has not served in this hold, and may still start: read its log (kubectl logs -n %s %s). To move the slot by hand: kubectl metaparticle yield -n %s %s",
+		h.Pod, c.Namespace, h.Pod, c.Namespace, c.Slot.Slot)
+}
+
+// future returns the instant after the time since "at"; nil if it has passed by the caller's clock.
+func (c conversation) future(at *time.Time, after time.Duration) *time.Time {
+	if at == nil || c.now.IsZero() || !at.Add(after).After(c.now) {
+		return nil
+	}
+	return instant(at.Add(after))
 }
 
 // prefers says when a preferred standby gets the slot.
@@ -315,7 +358,15 @@ func (c conversation) prefers() string {
 	}
 	p := c.Standbys[i]
 	if c.rollout.Hung == p.Identity {
-		return fmt.Sprintf("%s is preferred, but its application was the last to hang, so it does not wish for the slot until an application has served for %v: read its log.", p.Pod, forget)
+		at, why := "", "hung or ended by itself"
+		if until := c.future(h.ServingSince, proof+forget); until != nil {
+			at = ", at " + clock(until) + " at the earliest"
+		}
+		if c.Moved != nil && c.Moved.From == p.Pod {
+			why = "failed (" + cmp.Or(c.Moved.Cause, c.Moved.Reason) + ")"
+		}
+		return fmt.Sprintf("%s is preferred, but its application %s, so it does not wish for the slot until an application has served for %v%s, and each such failure doubles the 5 min for which it must be Ready. Read its log: kubectl logs -n %s %s --previous",
+			p.Pod, why, forget, at, c.Namespace, p.Pod)
 	}
 	revision, _ := api.ParseRevision(h.revision)
 	for _, t := range c.rollout.Turns {
@@ -328,13 +379,21 @@ func (c conversation) prefers() string {
 			p.Pod, clock(wish.Since), h.Pod, c.at(p.Pod))
 	}
 	served, ready := "", ""
-	if h.ServingSince != nil {
-		served = ", at " + clock(new(h.ServingSince.Add(settled)))
+	if at := c.future(h.ServingSince, settled); at != nil {
+		served = ", at " + clock(at)
 	}
-	if p.readySince != nil {
-		ready = ", at " + clock(new(p.readySince.Add(settled)))
+	if at := c.future(p.readySince, settled); at != nil {
+		ready = ", at " + clock(at)
+	}
+	if c.rested(h.ServingSince) && c.rested(p.readySince) {
+		return fmt.Sprintf("%s is preferred, and does not wish for the slot yet: each failure of its application doubles the 5 min for which it must be Ready. If it stays so, look at %s.", p.Pod, c.at(p.Pod))
 	}
 	return fmt.Sprintf("%s is preferred: it gets the slot once %s has served for 5 min%s, and it has been Ready for 5 min%s. There is nothing to do.", p.Pod, h.Pod, served, ready)
+}
+
+// rested reports that the time of [settled] has passed since the instant.
+func (c conversation) rested(since *time.Time) bool {
+	return since != nil && !c.now.IsZero() && c.future(since, settled) == nil
 }
 
 // clock returns an instant for people.

@@ -89,7 +89,7 @@ func TestSlotSaysWhyItsNextMoveWaits(t *testing.T) {
 		"nobody waits": {annotations: rollout(`"yields":"now"`), pods: []*corev1.Pod{says("b", "StandingBy", "a holder serves", ready)}},
 		"holder serves for a moment": {
 			annotations: rollout(`"yields":"later"`), pods: []*corev1.Pod{waits("x")},
-			want: "The rollout waits: old has served since 2026-11-23T11:59:40Z; it yields after a minute of service, at 2026-11-23T12:00:40Z. There is nothing to do.",
+			want: "The rollout waits: old has served since 2026-11-23T11:59:40Z; the slot has moved for a wish before, so it yields after a minute of service, at 2026-11-23T12:00:40Z. There is nothing to do.",
 		},
 		"holder serves for a moment, and the image is missing": {
 			annotations: rollout(`"yields":"later"`), pods: []*corev1.Pod{says("new", api.ReasonWaitsForItsTurn, "x", of("u/5/x"), func(p *corev1.Pod) {
@@ -111,6 +111,11 @@ func TestSlotSaysWhyItsNextMoveWaits(t *testing.T) {
 			want: "The rollout waits: old has had its turn since 2026-11-23T11:00:00Z. Its revision is proven once the application has served for 10s and the workload's minReadySeconds; " +
 				"if it fails, first gets the slot back. If it does not serve, read its log: kubectl logs -n shop old",
 		},
+		"a turn that will be proven": {
+			annotations: rollout(`"yields":"later","yielder":"first_u","from":"u/4/y"`), pods: []*corev1.Pod{says("old", "InItsTurn", "x", with(api.RunArgs{MinReady: 30 * time.Second}, ""))},
+			want: "The rollout waits: old has had its turn since 2026-11-23T11:00:00Z. Its revision is proven once the application has served for 10s and the workload's minReadySeconds, at 2026-11-23T12:00:20Z; " +
+				"if it fails, first gets the slot back. If it does not serve, read its log: kubectl logs -n shop old",
+		},
 		"a turn failed": {
 			annotations: rollout(`"yields":"later","turns":[{"revision":"u/4/y","count":1},{"revision":"u/5/x","count":1,"next":"2026-11-23T12:31:00Z"}]`), pods: []*corev1.Pod{waits("x")},
 			want: "The rollout waits: turn 2 of revision 5 comes at 2026-11-23T12:31:00Z, because turn 1 failed. A newer version, or kubectl rollout undo, need not wait. " +
@@ -125,7 +130,7 @@ func TestSlotSaysWhyItsNextMoveWaits(t *testing.T) {
 		"a turn failed, and a newer revision waits": {
 			annotations: rollout(`"yields":"later","moved":{"from":"new_new-uid","why":"TurnFailed"},"turns":[{"revision":"u/5/x","count":2,"next":"2026-11-23T12:31:00Z"}]`),
 			pods:        []*corev1.Pod{waits("x"), says("newer", api.ReasonWaitsForItsTurn, "x", of("u/6/z"))},
-			want:        "The rollout waits: old has served since 2026-11-23T11:59:40Z; it yields after a minute of service, at 2026-11-23T12:00:40Z. There is nothing to do.",
+			want:        "The rollout waits: old has served since 2026-11-23T11:59:40Z; the slot has moved for a wish before, so it yields after a minute of service, at 2026-11-23T12:00:40Z. There is nothing to do.",
 		},
 		"a start lock": {
 			annotations: rollout(`"yields":"now"`), pods: []*corev1.Pod{waits("start-lock.db is paused, so revision 5 does not ask yet")},
@@ -138,7 +143,7 @@ func TestSlotSaysWhyItsNextMoveWaits(t *testing.T) {
 		},
 		"a wish, and the application began anew": {
 			annotations: rollout(`"yields":"later"`), words: wish("newer", "new"), pods: []*corev1.Pod{asks},
-			want: "The rollout waits: old has served since 2026-11-23T11:59:40Z; it yields after a minute of service, at 2026-11-23T12:00:40Z. There is nothing to do.",
+			want: "The rollout waits: old has served since 2026-11-23T11:59:40Z; the slot has moved for a wish before, so it yields after a minute of service, at 2026-11-23T12:00:40Z. There is nothing to do.",
 		},
 		"the wish of a pod that is gone": {
 			annotations: rollout(`"yields":"now"`), words: wish("newer", "dead"),
@@ -188,7 +193,21 @@ func TestSlotSaysWhyItsNextMoveWaits(t *testing.T) {
 		"applications have hung": {
 			annotations: unserved(`,"hangs":6,"hung":"c_c-uid"`), pods: []*corev1.Pod{hung},
 			want: "old has failed its readiness probe since 2026-11-23T11:59:20Z. If its application has served in this hold, it hands over from 2026-11-23T12:00:20Z on, to a standby that answers. " +
-				"The last such hand-over was by c; after 6 of them a hold lasts for 1h0m0s at least. Read its log: kubectl logs -n shop old",
+				"After 6 such hand-overs a hold lasts for 1h0m0s at least. Read its log: kubectl logs -n shop old",
+		},
+		"nobody has answered for long": {
+			annotations: unserved(""), pods: []*corev1.Pod{says("old", reasonFails, "old holds", with(api.RunArgs{YieldAfter: 10 * time.Second}, ""))},
+			want: "old has failed its readiness probe since 2026-11-23T11:59:20Z. If its application has served in this hold, it hands over now, to a standby that answers. Read its log: kubectl logs -n shop old",
+		},
+		"the application has never served": {
+			annotations: unserved(`,"hangs":6,"hung":"c_c-uid"`), pods: []*corev1.Pod{says("old", reasonFails, "old holds; its application "+api.NotServedYet, with(api.RunArgs{YieldAfter: 10 * time.Second}, ""))},
+			want: "old keeps the slot, because its application has not served in this hold, and may still start: read its log (kubectl logs -n shop old). " +
+				"To move the slot by hand: kubectl metaparticle yield -n shop singleton.deployment.web",
+		},
+		"a preference moved the slot to it": {
+			annotations: unserved(`,"moved":{"from":"c_c-uid","why":"Yielded","wish":"preferred"}`), pods: []*corev1.Pod{says("old", reasonFails, "old holds; its application "+api.NotServedYet, with(api.RunArgs{YieldAfter: time.Minute}, ""))},
+			want: "old got the slot because it is preferred, and its application has not served since. If it does not in a minute, or in what its probes allow, old hands over to a standby that answers. " +
+				"Read its log: kubectl logs -n shop old",
 		},
 		"it fails its probe, and may": {annotations: unserved(""), pods: []*corev1.Pod{says("old", reasonFails, "old holds")}},
 		"preferred": {
@@ -202,7 +221,20 @@ func TestSlotSaysWhyItsNextMoveWaits(t *testing.T) {
 		},
 		"preferred, and has hung": {
 			annotations: rollout(`"yields":"now","hung":"b_b-uid"`), pods: []*corev1.Pod{preferred},
-			want: "b is preferred, but its application was the last to hang, so it does not wish for the slot until an application has served for 10m0s: read its log.",
+			want: "b is preferred, but its application hung or ended by itself, so it does not wish for the slot until an application has served for 10m0s, at 2026-11-23T12:09:50Z at the earliest, " +
+				"and each such failure doubles the 5 min for which it must be Ready. Read its log: kubectl logs -n shop b --previous",
+		},
+		"preferred, and has crashed": {
+			annotations: rollout(`"yields":"now","hung":"b_b-uid","moved":{"from":"b_b-uid","why":"Ended"}`), pods: []*corev1.Pod{preferred},
+			want: "b is preferred, but its application failed (Ended), so it does not wish for the slot until an application has served for 10m0s, at 2026-11-23T12:09:50Z at the earliest, " +
+				"and each such failure doubles the 5 min for which it must be Ready. Read its log: kubectl logs -n shop b --previous",
+		},
+		"preferred, and waits for longer": {
+			annotations: and(rollout(`"yields":"now","prefers":true`), api.ServingAnnotation, noon.Add(-time.Hour).Format(time.RFC3339)),
+			pods: []*corev1.Pod{says("b", "StandingBy", "a holder serves", ready, with(zoned, "a"), func(p *corev1.Pod) {
+				p.Status.Conditions[0].LastTransitionTime = metav1.Time{Time: noon.Add(-time.Hour)}
+			})},
+			want: "b is preferred, and does not wish for the slot yet: each failure of its application doubles the 5 min for which it must be Ready. If it stays so, look at b (StandingBy: a holder serves).",
 		},
 		"preferred during a rollout": {
 			annotations: and(rollout(`"yields":"now","turns":[{"revision":"u/5/x","count":1}]`), api.RevisionAnnotation, "u/4/y"), pods: []*corev1.Pod{preferred},
@@ -216,6 +248,28 @@ func TestSlotSaysWhyItsNextMoveWaits(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			assert.Equal(t, c.want, strings.Join(talking(t, c.annotations, c.words, c.pods...).Why, "\n"))
 		})
+	}
+}
+
+// What a rollout waits for is data, too, for the table of slots.
+func TestSlotSaysWhatItsRolloutWaitsFor(t *testing.T) {
+	serves := func(rollout string, ago time.Duration) map[string]string {
+		return map[string]string{api.ServingAnnotation: noon.Add(-ago).Format(time.RFC3339), api.RolloutAnnotation: `{"hold":"h1",` + rollout + `}`}
+	}
+	revision, err := api.ParseRevision("u/5/x")
+	require.NoError(t, err)
+	waits := says("new", api.ReasonWaitsForItsTurn, "x", with(api.RunArgs{Revision: revision}, ""))
+	for name, c := range map[string]struct {
+		annotations map[string]string
+		want        *Wait
+	}{
+		"a minute of service":        {serves(`"yields":"later"`, 20*time.Second), &Wait{For: "Service", Until: new(noon.Add(40 * time.Second))}},
+		"the proof":                  {serves(`"yields":"later","yielder":"a_u"`, 3*time.Second), &Wait{For: "Turn", Until: new(noon.Add(7 * time.Second))}},
+		"an application that starts": {map[string]string{api.RolloutAnnotation: `{"hold":"h1","yields":"now","yielder":"a_u"}`}, &Wait{For: "Turn"}},
+		"the next turn":              {serves(`"yields":"now","turns":[{"revision":"u/5/x","count":1,"next":"2026-11-23T12:31:00Z"}]`, time.Hour), &Wait{For: "NextTurn", Until: new(noon.Add(31 * time.Minute))}},
+		"a pod that has not started": {serves(`"yields":"now"`, time.Hour), nil},
+	} {
+		t.Run(name, func(t *testing.T) { assert.Equal(t, c.want, talking(t, c.annotations, "", waits).Waits) })
 	}
 }
 
