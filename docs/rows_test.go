@@ -168,6 +168,7 @@ var sections = map[string]section{
 		{"deployment-config", "OpenShift's DeploymentConfig"},
 		{"knative", "Knative's Service"},
 		{"only-holders-ready", "a rollout while standbys are not Ready"},
+		{"progress-deadline", "a Deployment with `progressDeadlineSeconds`"},
 		{"one-claim", "several pods that mount one PersistentVolumeClaim"},
 		{"one-address", "several pods with one fixed address of the network (Multus, Calico, Kube-OVN, Antrea)"},
 		{"owned", "pods with owners, none of which is their controller: `metaparticle.io/lock`"},

@@ -168,7 +168,11 @@ func Carry(ctx context.Context, w Workload) ([]jsonpatch.Operation, reason.Refus
 		Origin: feature.Origin{Workload: api.Workload{Group: "apps", Kind: w.Kind}, Template: &template.Spec}, Kubernetes: w.Kubernetes,
 	}, images)
 	warnings = append(warnings, foreseen...)
-	return d.Operations(), slices.Concat(warnings, now.Spec.stalls(w.Kubernetes, w.Kind, request, &template.Spec), now.Spec.fewer(w.Kind, request), now.Spec.alone(w.Kind, request), now.apart(w.Kind, request, w.AccessModes), now.addressed(w.Kind, request), now.late(w.Kind, request), now.failures(w.Kind).judge(request, pod)), nil
+	return d.Operations(), slices.Concat(warnings,
+		now.Spec.stalls(w.Kubernetes, w.Kind, request, &template.Spec), now.Spec.hurried(w.Kind, request, &template.Spec),
+		now.Spec.fewer(w.Kind, request), now.Spec.alone(w.Kind, request),
+		now.apart(w.Kind, request, w.AccessModes), now.addressed(w.Kind, request),
+		now.late(w.Kind, request), now.failures(w.Kind).judge(request, pod)), nil
 }
 
 // changed returns the warnings about an update that replaces the annotations "was" of the template by

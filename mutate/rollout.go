@@ -18,6 +18,8 @@ import (
 type rollout struct {
 	Replicas            *int32                         `json:"replicas"`
 	PodManagementPolicy appsv1.PodManagementPolicyType `json:"podManagementPolicy"`
+	// ProgressDeadlineSeconds belongs to a Deployment.
+	ProgressDeadlineSeconds *int32 `json:"progressDeadlineSeconds"`
 	// Strategy belongs to a Deployment. UpdateStrategy belongs to a StatefulSet or a DaemonSet.
 	Strategy       strategy `json:"strategy"`
 	UpdateStrategy strategy `json:"updateStrategy"`

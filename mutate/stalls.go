@@ -4,12 +4,16 @@
 package mutate
 
 import (
+	"cmp"
+	"math"
 	"slices"
 	"sort"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/utils/ptr"
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/mutate/feature"
@@ -154,6 +158,45 @@ func takesTurn(request api.Request) bool {
 	workload := api.Workload{Group: "apps", Kind: "Deployment", Name: "any"}
 	life, _ := api.SplitSlots(request.Slots(workload))
 	return request.Standbys() == api.ReadinessForward && request.TakesTurns() && len(life) == 1
+}
+
+// rest and proof are spans of package agent/turn: how long a holder serves between two yields, and a new version
+// before its pod is Ready. The holder then waits for an answer for at most the time answers.
+const rest, proof, answers = time.Minute, 10 * time.Second, 2 * time.Second
+
+// hurried warns of a Deployment that reports a healthy version as failed, because its first pod can take longer to be
+// Ready than the controller waits for progress. Each later pod is Ready soon, without a turn.
+func (r rollout) hurried(kind string, request api.Request, template *corev1.PodSpec) (warnings reason.Refusals) {
+	if kind != "Deployment" || r.Strategy.Type == recreate || r.count() == 0 || r.ProgressDeadlineSeconds == nil || !takesTurn(request) {
+		return nil
+	}
+	stops := time.Duration(ptr.Deref(template.TerminationGracePeriodSeconds, corev1.DefaultTerminationGracePeriodSeconds)) * time.Second
+	leaves, starts := answers+ptr.Deref(request.EndpointDelay, api.DefaultEndpointDelay), startup(template)
+	seconds := func(d time.Duration) int { return int(math.Ceil(d.Seconds())) }
+	if needs := seconds(rest + leaves + stops + starts + proof); int(*r.ProgressDeadlineSeconds) < needs {
+		warnings.Add(reason.HurriedRollout, "progressDeadlineSeconds is %d, and a healthy version can need %d s: the old application serves for a minute between two turns, leaves its Services in %d s and stops in its grace of %d s; the new one starts in the %d s that its probes allow, and serves for 10 s",
+			*r.ProgressDeadlineSeconds, needs, seconds(leaves), seconds(stops), seconds(starts))
+	}
+	return warnings
+}
+
+// startup returns the longest time that the startup and readiness probes of a container give it to start.
+func startup(template *corev1.PodSpec) (longest time.Duration) {
+	allows := func(p *corev1.Probe, successes int32) time.Duration {
+		if p == nil {
+			return 0
+		}
+		tries := cmp.Or(p.FailureThreshold, 3) + successes
+		return time.Duration(int64(p.InitialDelaySeconds)+int64(tries)*int64(cmp.Or(p.PeriodSeconds, 10))) * time.Second
+	}
+	for _, c := range template.Containers {
+		one := allows(c.StartupProbe, 0)
+		if c.ReadinessProbe != nil {
+			one += allows(c.ReadinessProbe, cmp.Or(c.ReadinessProbe.SuccessThreshold, 1))
+		}
+		longest = max(longest, one)
+	}
+	return min(longest, time.Hour)
 }
 
 // unavailable returns the number of pods that the rollout of a Deployment may stop at the same

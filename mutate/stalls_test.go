@@ -10,10 +10,13 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/metaparticle-io/metaparticle/agent/leave"
+	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
@@ -237,4 +240,58 @@ func TestWarningReadsStrategyOfStatefulSetsAndDaemonSets(t *testing.T) {
 		assert.Contains(t, said, c.want, "%+v", c)
 		assert.Contains(t, said, c.fitting, "%+v", c)
 	}
+}
+
+func TestWarningComputesTheShortestDeadlineOfProgress(t *testing.T) {
+	assert.Equal(t, []time.Duration{turn.Rest, turn.Proof, leave.Another}, []time.Duration{rest, proof, answers})
+	const ready = `"readinessProbe":{"httpGet":{"port":80}}`
+	for name, c := range map[string]struct {
+		annotations, spec, pod, container string
+		needs                             int // zero for a kind of workload without a warning at any deadline
+	}{
+		"without probes":             {needs: 60 + 4 + 30 + 10},
+		"its grace":                  {pod: `"terminationGracePeriodSeconds":0`, needs: 60 + 4 + 10},
+		"its readiness probe":        {container: ready, needs: 60 + 4 + 30 + 40 + 10},
+		"its startup probe, too":     {container: ready + `,"startupProbe":{"initialDelaySeconds":5,"periodSeconds":1,"failureThreshold":15}`, needs: 60 + 4 + 30 + 40 + 20 + 10},
+		"probes that give hours":     {container: `"startupProbe":{"failureThreshold":9000}`, needs: 60 + 4 + 30 + 3600 + 10},
+		"its endpoint delay":         {annotations: `,"metaparticle.io/endpoint-delay":"5500ms","metaparticle.io/ports":"80"`, needs: 60 + 8 + 30 + 10},
+		"with Recreate":              {spec: `,"strategy":{"type":"Recreate"}`},
+		"without pods":               {spec: `,"replicas":0`},
+		"pods of two slots":          {annotations: `,"metaparticle.io/lock":"x"`},
+		"a semaphore, without turns": {annotations: `,"metaparticle.io/lock":"x:2"`},
+		"only the holder is Ready":   {annotations: `,"metaparticle.io/readiness":"holder"`},
+	} {
+		for _, deadline := range []int{1, c.needs - 1, c.needs} {
+			_, warnings, err := Carry(t.Context(), Workload{Kind: "Deployment", Namespace: "shop", Kubernetes: 37, Raw: fmt.Appendf(nil,
+				`{"metadata":{"name":"x","annotations":{"metaparticle.io/singleton":"true"%s}},"spec":{"progressDeadlineSeconds":%d%s,"template":{"spec":{%s"containers":[{"name":"app","image":"app:1","command":["x"]%s}]}}}}`,
+				c.annotations, deadline, c.spec, after(c.pod), before(c.container))})
+			require.NoError(t, err)
+			said := ""
+			for _, w := range warnings {
+				if w.Reason == reason.HurriedRollout {
+					said += w.Error()
+				}
+			}
+			if c.needs == 0 || deadline >= c.needs {
+				assert.Empty(t, said, "%s, %d", name, deadline)
+				continue
+			}
+			assert.Contains(t, said, fmt.Sprintf("progressDeadlineSeconds is %d, and a healthy version can need %d s:", deadline, c.needs), name)
+		}
+	}
+}
+
+// after and before separate a field of JSON from the others; empty for no field.
+func after(field string) string {
+	if field == "" {
+		return ""
+	}
+	return field + ","
+}
+
+func before(field string) string {
+	if field == "" {
+		return ""
+	}
+	return "," + field
 }

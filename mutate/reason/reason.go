@@ -50,6 +50,7 @@ const (
 	NoHandover        Reason = "NoHandover"
 	NoStandby         Reason = "NoStandby"
 	NobodyPreferred   Reason = "NobodyPreferred"
+	HurriedRollout    Reason = "HurriedRollout"
 	NoFailsafe        Reason = "NoFailsafe"
 	NobodySupports    Reason = "NobodySupports"
 	SlowTakeover      Reason = "SlowTakeover"

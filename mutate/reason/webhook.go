@@ -265,6 +265,11 @@ var All = []Explanation{
 		See:     "../how-to/prefer.md",
 	},
 	{
+		Reason: HurriedRollout, WarnOnly: true,
+		Meaning: "The `progressDeadlineSeconds` of the Deployment are shorter than the turn of a healthy version may take. The Deployment then reports ProgressDeadlineExceeded, and `kubectl rollout status`, Helm and Argo CD report a failure, although the rollout goes on. The webhook computes the seconds from the grace and the probes of the template. The least that matters is the minute for which an application serves between two turns.",
+		Do:      "set progressDeadlineSeconds to the seconds that the message names at least",
+	},
+	{
 		Reason: RolloutStalls, WarnOnly: true,
 		Meaning: "A standby is not Ready with `metaparticle.io/readiness: holder`, a semaphore, the gate `pod` or `readiness`, or a gated init container (unless it runs once). With shards, a standby is not Ready if a gated container declares a port. The controller counts these standbys as unavailable. So its rollout keeps old pods for ever, or replaces all pods and never reports its end. The webhook computes which of the two from the replicas and the strategy.",
 		Do:      "set what the message names, or leave out the annotation that keeps standbys from being Ready",
