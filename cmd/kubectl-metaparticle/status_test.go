@@ -138,6 +138,16 @@ func TestStatusCommandShowsWhoAsksAndWhoAnswered(t *testing.T) {
 	b = newByHand(waits...)
 	b.status(t, screen{bare: true}, "shop")
 	assert.Contains(t, b.out.String(), "Serving,Wished\n")
+
+	for text, want := range map[string]string{`"yields":"later"`: "Serving,RolloutWaits(40s)\n", `"yields":"later","yielder":"z_u"`: "Serving,RolloutWaits\n"} {
+		waits := asked()
+		held := waits[0].GetAnnotations()
+		delete(held, api.LeavingAnnotation)
+		held[api.ServingAnnotation], held[api.RolloutAnnotation] = noon.Add(-20*time.Second).Format(time.RFC3339), `{"hold":"h1",`+text+`}`
+		b = newByHand(waits...)
+		b.status(t, screen{bare: true}, "shop")
+		assert.Contains(t, b.out.String(), want)
+	}
 }
 
 func TestStatusCommandShowsSlotsInATable(t *testing.T) {
