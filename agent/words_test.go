@@ -508,7 +508,7 @@ func TestHolderThatHangsHandsOver(t *testing.T) {
 			assert.GreaterOrEqual(t, took, 55*time.Second)
 			assert.Equal(t, []string{status.ReasonHung}, a.gates.told())
 			assert.Equal(t, []string{api.LeavingSoon}, a.says())
-			assert.Equal(t, a.identity(), w.rollout().Hung)
+			assert.Equal(t, name != "another workload", w.rollout().Hung == a.identity(), "only a lock is shared, so that counts as a deleted one")
 
 			// For a while the pod whose application hung takes only a slot that stays free.
 			c := w.up("c", c.all, c.other, patients(apps))

@@ -281,7 +281,7 @@ func (p Pod) Acquired(now time.Duration, wall time.Time, s Slot, hold string) Ro
 	}
 	r := s.Rollout.lasting()
 	r.Hold = hold
-	if s.Holder == "" {
+	if s.Holder == "" || s.Holder == p.Identity {
 		r.Moved = s.Rollout.Moved
 	}
 	named := s.Holder == "" && s.Successor == p.Identity && p.Revision.NewerThan(s.Rollout.From)

@@ -46,7 +46,8 @@ type Rollout struct {
 	// has failed otherwise since: it is not preferred for now.
 	Hangs int    `json:"hangs,omitempty"`
 	Hung  string `json:"hung,omitempty"`
-	// Moved tells people why the slot moved last; the zero value if its last holder has not released it.
+	// Moved tells people why the slot moved last; the zero value if its last holder, another pod, has
+	// not released it.
 	Moved Moved `json:"moved,omitzero"`
 	// Turns has one count of turns for each revision, in the order of their last turns.
 	Turns []Turns `json:"turns,omitempty"`

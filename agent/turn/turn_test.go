@@ -485,7 +485,8 @@ func TestRolloutRecordTellsWhyTheSlotMovedLast(t *testing.T) {
 
 	expired := heldBy(a1, Now)
 	expired.Rollout = held
-	assert.Zero(t, a1.Acquired(0, wall, expired, "h3").Moved, "the holder vanished")
+	assert.Zero(t, pod("a3", old).Acquired(0, wall, expired, "h3").Moved, "the holder vanished")
+	assert.Equal(t, moved, a1.Acquired(0, wall, expired, "h3").Moved, "it takes its slot back, so it has not rested")
 	left, _ := a1.Released(expired, "", api.Revision{})
 	assert.Zero(t, left.Moved, "the caller knows the reason")
 }
