@@ -159,7 +159,7 @@ func TestCommandsRefuseTheNamespaceThatTheyDoNotHave(t *testing.T) {
 // The help of each command has an example, and is the same however a person asks.
 func TestHelpOfEachCommandGoesToStandardOutput(t *testing.T) {
 	var whole bytes.Buffer
-	assert.Equal(t, exitOK, run(t.Context(), nil, stdio{os.Stdin, &whole, io.Discard}))
+	assert.Equal(t, exitOK, run(t.Context(), []string{}, stdio{os.Stdin, &whole, io.Discard}))
 	for _, c := range commands() {
 		first := ""
 		for _, args := range [][]string{{c.Name(), "-h"}, {c.Name(), "x", "--help"}, {"help", c.Name()}} {
