@@ -111,7 +111,7 @@ func TestOutageOfTheAPIServerCausesFewLinesInTheLog(t *testing.T) {
 			}
 			a.link.set(mended)
 			w.pass(5 * time.Second)
-			assert.Equal(t, name != "slow writes", slices.Contains(logs["a"].take(), "renewed again"))
+			assert.Contains(t, logs["a"].take(), "renewed again")
 		}))
 	}
 }
