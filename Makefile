@@ -261,7 +261,7 @@ bench-load: test-cluster-only install ## Measure how far apart 4 and 32 pods of 
 own-cluster-named:
 ifndef OWN_CLUSTER
 	$(if $(REGISTRY),$(error $(REGISTRY_OF_TEST_CLUSTER)))
-	$(if $(filter-out $(KUBECONFIG),$(PERSONAL)),@echo "this is for the test cluster: only the command line names one of yours, as KUBECONFIG=$(PERSONAL)" >&2)
+	$(if $(filter 0,$(MAKELEVEL)),$(if $(filter-out $(KUBECONFIG),$(PERSONAL)),@echo "this is for the test cluster; for one of yours write KUBECONFIG=$(PERSONAL) on the command line" >&2))
 endif
 
 .PHONY: test-cluster-only

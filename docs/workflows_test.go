@@ -4,6 +4,7 @@
 package docs
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
@@ -96,12 +97,16 @@ func TestMakeRefusesTheWrongCluster(t *testing.T) {
 		"chart":                            {own, "chart REGISTRY=r.example/m", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			command := exec.CommandContext(t.Context(), "make", append([]string{"-n"}, strings.Fields(test.arguments)...)...)
+			command := exec.CommandContext(t.Context(), "make", append([]string{"-n", "--no-print-directory"}, strings.Fields(test.arguments)...)...)
 			command.Dir = root
 			command.Env = append(append(os.Environ(), "MAKEFLAGS=", "REGISTRY="), strings.Fields(test.environment)...)
 			out, err := command.CombinedOutput()
 			if test.says == "" {
 				require.NoError(t, err, "%s", out)
+				syntax := exec.CommandContext(t.Context(), "bash", "-n")
+				syntax.Stdin = bytes.NewReader(out)
+				says, err := syntax.CombinedOutput()
+				require.NoError(t, err, "%s\n%s", says, out)
 				return
 			}
 			require.Error(t, err)
