@@ -47,6 +47,8 @@ type Shims interface {
 	End(shim gate.ShimID, reason string, grace time.Duration) error
 	// Dismiss orders a waiting shim to end without a child.
 	Dismiss(shim gate.ShimID, dismissal gate.Dismiss) error
+	// Notify writes a line into the log of a waiting shim's container.
+	Notify(shim gate.ShimID, line string) error
 	// RunAside runs a command beside the shim's child, and returns the command's result.
 	RunAside(ctx context.Context, shim gate.ShimID, command []string, timeout time.Duration) (gate.Result, error)
 }

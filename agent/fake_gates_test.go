@@ -25,6 +25,8 @@ type gates struct {
 	asides []string
 	// dismissed has the dismissals of waiting shims, the earliest first.
 	dismissed []gate.Dismiss
+	// notices has the lines for the logs of containers, each after the id of its shim.
+	notices []string
 	// granting, if set, is called at each grant.
 	granting func()
 	// slow reports that a shim does not start its child yet, although the shim has a grant.
@@ -181,6 +183,21 @@ func (g *gates) Dismiss(id gate.ShimID, d gate.Dismiss) error {
 		g.change(s, func(r *gate.Report) { r.Phase = gate.Ended })
 	}
 	return nil
+}
+
+// Notify stores a line for the log of a waiting shim's container.
+func (g *gates) Notify(id gate.ShimID, line string) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.notices = append(g.notices, string(id)+": "+line)
+	return nil
+}
+
+// noticed returns the lines for the logs of containers so far.
+func (g *gates) noticed() []string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Clone(g.notices)
 }
 
 // codes returns the exit codes of all dismissals so far.

@@ -41,6 +41,8 @@ type sent struct {
 	// dismissed is the instant at which the shim began the wait that the last dismissal should end.
 	// At the instant dismissAt the agent repeats the dismissal.
 	dismissed, dismissAt time.Duration
+	// notified reports that the shim has got its notice.
+	notified bool
 }
 
 func newOrders(c Config, p *gate.Proof) *orders {
@@ -65,7 +67,7 @@ func (o *orders) learn(last, r gate.Report) {
 		o.sent[r.Shim] = &sent{}
 	case r.Connected && !last.Connected:
 		// Orders over the old connection may not have arrived, so the agent sends them again.
-		*s = sent{leaps: s.leaps, dismissed: s.dismissed}
+		*s = sent{leaps: s.leaps, dismissed: s.dismissed, notified: s.notified}
 	}
 }
 
@@ -157,4 +159,16 @@ func (o *orders) dismiss(now time.Duration, r gate.Report, d gate.Dismiss) (firs
 		o.log.Warn("dismissal was not sent", "shim", r.Shim, "err", err)
 	}
 	return first, s.dismissAt
+}
+
+// notify writes a line into the log of a waiting shim's container, once for each shim.
+func (o *orders) notify(r gate.Report, line string) {
+	s := o.sent[r.Shim]
+	if !r.Connected || r.Phase != gate.Waiting || s.notified {
+		return
+	}
+	s.notified = true
+	if err := o.shims.Notify(r.Shim, line); err != nil {
+		o.log.Warn("notice was not sent", "shim", r.Shim, "err", err)
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/elector"
@@ -49,11 +50,36 @@ func (s standby) run(ctx context.Context) (*hold, error) {
 			}
 		case elector.Waiting:
 		}
-		wake = min(wake, lingersUntil, s.show(ctx, d.standing, facts.Settled))
+		wake = min(wake, lingersUntil, s.show(ctx, d.standing, facts.Settled), s.tellUnheard(views))
 		if err := s.wait(ctx, wake); err != nil {
 			return nil, err
 		}
 	}
+}
+
+// unheardAfter is the time from the start of the agent until the application's log says that the API server has not
+// answered. Enroll usually makes a Lease and the right to read it within a second.
+const unheardAfter = 20 * time.Second
+
+// unheard is the line in the log of an application whose agent has not read its Leases. People look there first.
+const unheard = "the agent has read no Lease for 20 s, so the application does not start. The agent's log has the cause: " +
+	"kubectl logs POD -c " + api.AgentContainer + ". Often a network policy forbids egress to the API server: " +
+	api.Repository + "docs/operate/network.md#egress-of-gated-pods"
+
+// tellUnheard tells the waiting shims' logs that the agent has seen none of its slots. The result is the instant of
+// the next decision.
+func (s standby) tellUnheard(views []elector.View) time.Duration {
+	seen := func(v elector.View) bool { return v.Known }
+	if s.config.Shims == nil || s.config.slotless() || slices.ContainsFunc(views, seen) {
+		return pace.Never
+	}
+	if at := s.began + unheardAfter; s.now < at {
+		return at
+	}
+	for _, r := range s.shims.Reports() {
+		s.orders.notify(r, unheard)
+	}
+	return pace.Never
 }
 
 // standbyDecision is the standby's decision after one event.

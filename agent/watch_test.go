@@ -217,3 +217,34 @@ func TestApplicationStartsBeforeWatchesOfHandover(t *testing.T) {
 		assert.Len(t, following.after(before, &following.begun), 1, "the watch of the asks")
 	})
 }
+
+// An agent behind a policy without egress can tell nobody else.
+func TestApplicationsLogSaysThatTheAgentReadsNoLease(t *testing.T) {
+	for name, change := range map[string]func(l *link){
+		"no egress": func(l *link) { l.cut = true },
+		"no right":  func(l *link) { l.refuse = &kube.StatusError{Code: 403} },
+	} {
+		t.Run(name, simulated(func(t *testing.T, w *world) {
+			w.free(theSlot)
+			a := w.start("a", func(c *Config) { w.pods["a"].link.set(change) })
+			a.connect("s1")
+			w.pass(unheardAfter - time.Second)
+			assert.Empty(t, a.gates.noticed())
+			w.pass(2 * time.Second)
+			assert.Equal(t, []string{"s1: " + unheard}, a.gates.noticed())
+			w.pass(time.Hour)
+			assert.Len(t, a.gates.noticed(), 1, "once")
+			a.link.set(mended)
+			w.within(time.Minute, "the child runs", func() bool { return a.running("s1") })
+		}))
+	}
+	t.Run("a Lease was read", simulated(func(t *testing.T, w *world) {
+		w.server.put(&kube.Lease{Name: theSlot, Holder: "b_u", DurationSeconds: 3600})
+		a := w.start("a")
+		a.connect("s1")
+		w.pass(time.Second)
+		a.link.set(func(l *link) { l.cut = true })
+		w.pass(time.Minute)
+		assert.Empty(t, a.gates.noticed())
+	}))
+}

@@ -226,6 +226,16 @@ func (s *Server) End(id ShimID, reason string, grace time.Duration) error {
 // Dismiss orders a waiting shim to end its container without a child. The server never repeats this
 // order. So the caller must repeat the order while the shim still reports that it waits.
 func (s *Server) Dismiss(id ShimID, d Dismiss) error {
+	return s.orderOnce(id, Order{Dismiss: &d})
+}
+
+// Notify lets a waiting shim write a line into the log of its container. The server never repeats it.
+func (s *Server) Notify(id ShimID, line string) error {
+	return s.orderOnce(id, Order{Notice: line})
+}
+
+// orderOnce sends an order that the server does not remember.
+func (s *Server) orderOnce(id ShimID, o Order) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.register.find(id)
@@ -235,9 +245,9 @@ func (s *Server) Dismiss(id ShimID, d Dismiss) error {
 	case p.conn == nil:
 		return ErrNotConnected
 	}
-	if err := p.send(Order{Dismiss: &d}); err != nil {
+	if err := p.send(o); err != nil {
 		p.hangUpAfter(err)
-		return fmt.Errorf("send dismissal: %w", err)
+		return fmt.Errorf("send order: %w", err)
 	}
 	return nil
 }

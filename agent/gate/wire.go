@@ -48,6 +48,8 @@ type Order struct {
 	Aside *Aside `json:"run,omitempty"`
 	// Dismiss has an effect only on a waiting shim.
 	Dismiss *Dismiss `json:"dismiss,omitempty"`
+	// Notice is a line for the log of the container of a waiting shim.
+	Notice string `json:"notice,omitempty"`
 }
 
 // Dismiss orders a waiting shim to end its container without a child, because the shim need not

@@ -20,6 +20,7 @@ type event struct {
 	drain  *gate.Drain
 	// dismiss orders a waiting shim to end.
 	dismiss *gate.Dismiss
+	notice  string
 }
 
 // next waits for an input, and does the work that every state needs: reaping, beats, the
@@ -80,7 +81,7 @@ func (s *shim) order(o gate.Order) event {
 		s.obey(o.Aside)
 		return event{}
 	}
-	return event{grant: o.Grant, drain: o.Drain, dismiss: o.Dismiss}
+	return event{grant: o.Grant, drain: o.Drain, dismiss: o.Dismiss, notice: o.Notice}
 }
 
 // mostOrdered bounds the agent's commands that run at the same time. A container has three

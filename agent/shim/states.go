@@ -48,6 +48,8 @@ func (s *shim) wait() (step, int) {
 		case e.dismiss != nil:
 			s.link.say("ending with exit code %d, and the application was not started: %s", e.dismiss.Code, e.dismiss.Reason)
 			return s.end(e.dismiss.Code)
+		case e.notice != "":
+			s.link.say("%s", e.notice)
 		case e.grant != nil && s.admits(e.grant):
 			s.child.grant = *e.grant
 			s.thawBy(e.grant)

@@ -6,10 +6,13 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,6 +20,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 const (
@@ -153,8 +157,39 @@ func (h repeats) Handle(ctx context.Context, r slog.Record) error {
 			return nil
 		}
 		r.Level = slog.LevelWarn
+		if do := advice(r); do != "" {
+			r.AddAttrs(slog.String("do", do))
+		}
 	}
 	return h.Handler.Handle(ctx, r)
+}
+
+// advice says what a person can do about a request without success; empty if there is nothing to say. Whoever has
+// just gated a workload often sees this line first.
+func advice(r slog.Record) (do string) {
+	const network = api.Repository + "docs/operate/network.md#egress-of-gated-pods"
+	r.Attrs(func(a slog.Attr) bool {
+		err, _ := a.Value.Any().(error)
+		_, invalid := errors.AsType[x509.CertificateInvalidError](err)
+		_, unknown := errors.AsType[x509.UnknownAuthorityError](err)
+		_, another := errors.AsType[x509.HostnameError](err)
+		_, alert := errors.AsType[tls.RecordHeaderError](err)
+		_, unreachable := errors.AsType[net.Error](err)
+		switch {
+		case invalid:
+			do = "set the clock of the node: the certificate of the API server is not valid at its time"
+		case unknown, another, alert:
+			do = "exclude the API server from the proxy or mesh that answers in its place: " + network
+		case errors.Is(err, kube.ErrUnauthorized):
+			do = "look whether the pod's service account was deleted and made again, and whether the clocks of the nodes agree: the API server refuses the pod's token"
+		case errors.Is(err, kube.ErrForbidden), errors.Is(err, kube.ErrNotFound):
+			do = "if it lasts, kubectl metaparticle check: enroll makes the Leases and the rights to them within seconds"
+		case unreachable:
+			do = "let this pod connect to the API server, if that is not away: a NetworkPolicy, mesh or proxy may forbid it: " + network
+		}
+		return do == ""
+	})
+	return do
 }
 
 // ordinary reports whether the agent itself has ended the attempt, or another writer was first.

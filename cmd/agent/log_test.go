@@ -7,10 +7,13 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/url"
 	"os"
 	"strings"
@@ -124,6 +127,30 @@ func TestRepeatedDebugErrorIsLoggedOncePerLease(t *testing.T) {
 		})
 		assert.Len(t, all, 6, "two Leases with three kinds of failures")
 	})
+}
+
+func TestWarningOfAFailureSaysWhatToDo(t *testing.T) {
+	dial := &net.OpError{Op: "dial", Net: "tcp", Addr: &net.TCPAddr{IP: net.IPv4(10, 96, 0, 1), Port: 443}, Err: os.ErrDeadlineExceeded}
+	for name, c := range map[string]struct {
+		err error
+		do  string
+	}{
+		"no egress":        {&url.Error{Op: "Get", URL: "https://10.96.0.1/x", Err: dial}, "NetworkPolicy"},
+		"foreign answer":   {&url.Error{Op: "Get", URL: "https://10.96.0.1/x", Err: &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}}, "proxy or mesh that answers"},
+		"clock":            {&tls.CertificateVerificationError{Err: x509.CertificateInvalidError{Reason: x509.Expired}}, "set the clock"},
+		"plain text":       {tls.RecordHeaderError{Msg: "first record does not look like a TLS handshake"}, "proxy or mesh that answers"},
+		"old token":        {&kube.StatusError{Code: 401}, "service account"},
+		"no right":         {fmt.Errorf("read: %w", &kube.StatusError{Code: 403}), "kubectl metaparticle check"},
+		"no Lease":         {&kube.StatusError{Code: 404, Reason: "NotFound"}, "kubectl metaparticle check"},
+		"API server fails": {&kube.StatusError{Code: 500}, ""},
+	} {
+		lines := logged(t, func(log *slog.Logger) { log.Debug("lease is out of sight", "lease", "a", "err", c.err) })
+		require.Len(t, lines, 1, name)
+		var line struct{ Do, Err string }
+		require.NoError(t, json.Unmarshal([]byte(lines[0]), &line), name)
+		assert.Contains(t, line.Do, c.do, name)
+		assert.Equal(t, c.do == "", line.Do == "", name)
+	}
 }
 
 // A watch ends with its pod, and of several standbys only one acquires a Lease.

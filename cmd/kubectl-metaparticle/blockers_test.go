@@ -92,6 +92,40 @@ func TestExplainCommandShowsTroubleOfPodBeforeItsAgentsWords(t *testing.T) {
 	assert.Contains(t, shown, "a  has ended, Failed  not Ready  it has failed: Evicted: The node was low on resource: memory.; ")
 }
 
+// A policy without egress to the API server leaves nothing else to be seen from outside.
+func TestExplainCommandNamesASilentAgent(t *testing.T) {
+	for name, c := range map[string]struct {
+		runs   time.Duration
+		change func(p *corev1.Pod)
+		silent bool
+	}{
+		"for long": {30 * time.Second, func(*corev1.Pod) {}, true},
+		"new":      {29 * time.Second, func(*corev1.Pod) {}, false},
+		"it has spoken": {time.Hour, func(p *corev1.Pod) {
+			p.Status.Conditions = gatedPod("a", corev1.ConditionFalse, "NoHolder", "").Status.Conditions
+		}, false},
+		"deleted":     {time.Hour, func(p *corev1.Pod) { p.DeletionTimestamp, p.Finalizers = &metav1.Time{Time: noon}, []string{"x/y"} }, false},
+		"a program":   {time.Hour, func(p *corev1.Pod) { p.Spec.InitContainers[0].Args = []string{api.LocalRole} }, false},
+		"another one": {time.Hour, func(p *corev1.Pod) { p.Status.InitContainerStatuses[0].Name = "other" }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := troubled(func(s *corev1.PodStatus) {
+				s.Phase, s.Conditions = corev1.PodRunning, s.Conditions[1:]
+				s.InitContainerStatuses = []corev1.ContainerStatus{{
+					Name: api.AgentContainer, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.Time{Time: noon.Add(-c.runs)}}},
+				}}
+			})
+			c.change(p)
+			shown, code := explainedAs(t, "", "Deployment/biller", together(deployment(claim, claim), leaseOf(""), p)...)
+			const first = "gated, 1 pod, 1 in trouble:\n  - pod a: its agent has been silent since its start 30s ago, so the application waits. " +
+				"Usually the pod cannot reach the API server: a NetworkPolicy without egress to it"
+			assert.Equal(t, c.silent, strings.Contains(shown, first), shown)
+			assert.Equal(t, c.silent, strings.Contains(shown, "\n    run: kubectl -n shop logs a -c metaparticle-agent\n"), shown)
+			assert.Equal(t, c.silent, code == exitNot)
+		})
+	}
+}
+
 func TestExplainCommandShowsBlockerFirst(t *testing.T) {
 	refused := event("Deployment", "biller", "ImageUnreadable", `A pod was refused: ImageUnreadable: container "app", image "app:1": not found`)
 	old := plainPod("a", nil)

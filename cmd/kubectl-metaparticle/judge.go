@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,7 +48,7 @@ func (e *explainer) judge() {
 		if injected(pod) {
 			gated++
 		}
-		if trouble := view.Trouble(pod); trouble != "" && (e.asked == nil || e.asked.UID == pod.UID) {
+		if trouble := e.troubleOf(pod); trouble != "" && (e.asked == nil || e.asked.UID == pod.UID) {
 			e.trouble = append(e.trouble, "pod "+pod.Name+": "+trouble)
 		}
 	}
@@ -84,6 +85,11 @@ func (e *explainer) judge() {
 	}
 }
 
+// troubleOf returns what keeps the pod from running its application; empty for nothing.
+func (e *explainer) troubleOf(pod corev1.Pod) string {
+	return cmp.Or(view.Trouble(pod), view.SilentAgent(pod, e.now))
+}
+
 // reasonIn matches the name of a reason in a blocker.
 var reasonIn = regexp.MustCompile(`(?:^|: )([A-Z][A-Za-z]+): `)
 
@@ -101,6 +107,9 @@ func (e *explainer) remedy() string {
 		return ""
 	case len(e.trouble) > 0:
 		pod, _, _ := strings.Cut(strings.TrimPrefix(first, "pod "), ":")
+		if slices.ContainsFunc(e.pods, func(p corev1.Pod) bool { return p.Name == pod && view.SilentAgent(p, e.now) != "" }) {
+			return kubectl + "logs " + pod + " -c " + api.AgentContainer
+		}
 		return kubectl + "describe pod " + pod
 	case e.paused() != "" && strings.HasPrefix(first, e.paused()):
 		return "kubectl metaparticle resume -n " + e.namespace + " " + e.paused()

@@ -296,7 +296,7 @@ func (e *explainer) podLine(pod corev1.Pod) []string {
 	} else if pod.Status.Phase != corev1.PodRunning {
 		text += ", " + string(pod.Status.Phase)
 	}
-	trouble := view.Trouble(pod)
+	trouble := e.troubleOf(pod)
 	switch {
 	case !view.Gated(pod) && trouble != "":
 		return []string{text, readyText(pod), trouble}
@@ -307,7 +307,10 @@ func (e *explainer) podLine(pod corev1.Pod) []string {
 	case podspec.ServesLocal(&pod.Spec):
 		return []string{text, readyText(pod), joined(trouble, view.AsksItself)}
 	}
-	said := "its agent has not said anything yet"
+	said := ""
+	if trouble == "" {
+		said = "its agent has not said anything yet"
+	}
 	if c, ok := view.Condition(pod); ok {
 		said = c.Reason + ": " + c.Message
 		if trouble == "" && c.Status == corev1.ConditionTrue && !view.Ready(pod) {
@@ -339,7 +342,7 @@ func (e *explainer) doing(pod corev1.Pod) string {
 		return "holds nothing"
 	case c.Reason == view.ReasonDone:
 		return "skips its work, which is done"
-	case view.Trouble(pod) != "":
+	case e.troubleOf(pod) != "":
 		return "does not run"
 	case pod.Status.Phase == corev1.PodPending:
 		return "starts"
@@ -365,10 +368,7 @@ func unready(pod corev1.Pod) string {
 }
 
 func joined(trouble, said string) string {
-	if trouble == "" {
-		return said
-	}
-	return trouble + "; " + said
+	return strings.Join(slices.DeleteFunc([]string{trouble, said}, func(s string) bool { return s == "" }), "; ")
 }
 
 func (e *explainer) heldBy(pod corev1.Pod) []string {

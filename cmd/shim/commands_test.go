@@ -36,6 +36,7 @@ import (
 //	shim [-pid1 -tty -uid N -caps NAMES -container C] NAME [exec's flags] -- COMMAND…
 //	grant SHIM HOLD DEADLINE DRAIN KILL [SLOT=TOKEN…]   DEADLINE from now
 //	drain SHIM GRACE [REASON]
+//	notify SHIM LINE                  let a waiting shim write a line into its log
 //	dismiss SHIM CODE [REASON]        order a waiting shim to end without a child
 //	end SHIM GRACE [REASON]           as drain, and the container ends
 //	aside SHIM TIMEOUT COMMAND…       run a command beside the child, and print its result
@@ -66,6 +67,7 @@ var commandsOfScripts = map[string]func(ts *testscript.TestScript, neg bool, arg
 	"grant":   grantCommand,
 	"drain":   drainCommand,
 	"dismiss": dismissCommand,
+	"notify":  notifyCommand,
 	"end":     endCommand,
 	"aside":   asideCommand,
 	"enter":   enter,
@@ -197,6 +199,10 @@ func dismissCommand(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	d := gate.Dismiss{Code: code, Reason: strings.Join(args[2:], " ")}
 	ts.Check(worldOf(ts).actingAgent().server.Dismiss(worldOf(ts).idOf(shimOf(ts, args[0])), d))
+}
+
+func notifyCommand(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(worldOf(ts).actingAgent().server.Notify(worldOf(ts).idOf(shimOf(ts, args[0])), strings.Join(args[1:], " ")))
 }
 
 func endCommand(ts *testscript.TestScript, _ bool, args []string) {

@@ -12,6 +12,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/utils/ptr"
 
 	"github.com/metaparticle-io/metaparticle/api"
@@ -102,6 +103,25 @@ func Trouble(pod corev1.Pod) string {
 	for _, s := range pod.Status.ContainerStatuses {
 		if text := stopped(s); text != "" {
 			return "its container " + api.Shortened(s.Name, MaxWord) + text
+		}
+	}
+	return ""
+}
+
+// silentAfter is the time for which a new agent may say nothing. It needs a second once enroll has made the Lease.
+const silentAfter = 30 * time.Second
+
+// SilentAgent returns why the application of a gated pod waits in vain: its agent has run for [silentAfter] and has stored no
+// condition, so it reaches no API server. The text is empty for other pods, also for programs that claim by themselves.
+func SilentAgent(pod corev1.Pod, now time.Time) string {
+	if _, spoke := Condition(pod); spoke || !Gated(pod) || podspec.ServesLocal(&pod.Spec) || pod.DeletionTimestamp != nil {
+		return ""
+	}
+	for _, s := range pod.Status.InitContainerStatuses {
+		if s.Name == api.AgentContainer && s.State.Running != nil && now.Sub(s.State.Running.StartedAt.Time) >= silentAfter {
+			return "its agent has been silent since its start " + duration.HumanDuration(now.Sub(s.State.Running.StartedAt.Time)) +
+				" ago, so the application waits. Usually the pod cannot reach the API server: a NetworkPolicy without egress to it, " +
+				"or a proxy or mesh in between (" + api.Repository + "docs/operate/network.md#egress-of-gated-pods)"
 		}
 	}
 	return ""

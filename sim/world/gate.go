@@ -115,6 +115,14 @@ func (g *gateway) Dismiss(id gate.ShimID, d gate.Dismiss) error {
 	return g.server.Dismiss(id, d)
 }
 
+// Notify implements agent.Shims.
+func (g *gateway) Notify(id gate.ShimID, line string) error {
+	if !g.agent.runs() {
+		return engine.ErrDead
+	}
+	return g.server.Notify(id, line)
+}
+
 // Grant implements agent.Gate.
 func (g *gateway) Grant(id gate.ShimID, grant gate.Grant) error {
 	if !g.agent.runs() {

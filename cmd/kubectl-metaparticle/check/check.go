@@ -49,7 +49,7 @@ func After(ctx context.Context, c Cluster) []Finding {
 		{"webhook", Cluster.webhook}, {"version", Cluster.version}, {"replicas", Cluster.replicas}, {"certificate", Cluster.certificate}, {"configuration", Cluster.configuration},
 		{"policies", Cluster.policies}, {"Variables", Cluster.variables}, {"enroll", Cluster.enroll}, {"slots", Cluster.slots}, {"tokens", Cluster.tokens},
 		{"pauses", Cluster.pauses}, {"renewals", Cluster.renewals}, {"priority", Cluster.priority},
-		{"opt-in", Cluster.labels}, {"admission", Cluster.admission}, {"registry", Cluster.registry}, {"pods", Cluster.pods}, {"claims", Cluster.claims}, {"owners", Cluster.owners}, {"Services", Cluster.services},
+		{"opt-in", Cluster.labels}, {"admission", Cluster.admission}, {"registry", Cluster.registry}, {"pods", Cluster.pods}, {"agents", Cluster.agents}, {"claims", Cluster.claims}, {"owners", Cluster.owners}, {"Services", Cluster.services},
 	})
 }
 

@@ -308,6 +308,23 @@ func TestCheckCommandNamesSlotsThatLackLeaseOrRights(t *testing.T) {
 	assert.NotContains(t, names(After(t.Context(), s.cluster())), "slots", "enroll has not had its time yet")
 }
 
+func TestCheckCommandNamesSilentAgents(t *testing.T) {
+	s := healthy(t)
+	pod := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "shop-1", Labels: map[string]string{api.GatedLabel: api.Gated}}}
+	pod.Spec.InitContainers = []corev1.Container{{Name: api.AgentContainer, Image: "agent@sha256:1", RestartPolicy: new(corev1.ContainerRestartPolicyAlways)}}
+	pod.Spec.Containers = []corev1.Container{{Name: "app", Command: []string{api.ShimProgram, api.ExecRole}}}
+	pod.Status.InitContainerStatuses = []corev1.ContainerStatus{{
+		Name: api.AgentContainer, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(noon.Add(-time.Minute))}},
+	}}
+	s.pods = []corev1.Pod{pod}
+	f := named(t, s, "agents")
+	assert.Equal(t, Failed, f.Result)
+	assert.Equal(t, "agents have said nothing since they started, so the applications of these pods wait: shop/shop-1", f.Says)
+	assert.Contains(t, f.Do, "network.md#egress-of-gated-pods")
+	s.pods[0].Status.Conditions = []corev1.PodCondition{{Type: api.ReadyCondition}}
+	assert.NotContains(t, names(After(t.Context(), s.cluster())), "agents")
+}
+
 // names returns the names of the checks with a finding.
 func names(findings []Finding) (all []string) {
 	for _, f := range findings {

@@ -29,13 +29,13 @@ func (c Cluster) owners(ctx context.Context) (Finding, error) {
 		if err != nil {
 			return Finding{}, err
 		}
-		var pods corev1.PodList
-		if err := c.List(ctx, &pods, client.InNamespace(namespace), client.MatchingLabels{api.GatedLabel: api.Gated}); err != nil {
+		pods, err := c.gated(ctx, namespace)
+		if err != nil {
 			return Finding{}, err
 		}
-		gated := make([]*corev1.Pod, len(pods.Items))
-		for i := range pods.Items {
-			gated[i] = &pods.Items[i]
+		gated := make([]*corev1.Pod, len(pods))
+		for i := range pods {
+			gated[i] = &pods[i]
 		}
 		for _, of := range podspec.ApartOf(gated, controllers) {
 			var names []string

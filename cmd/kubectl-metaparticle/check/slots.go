@@ -57,12 +57,12 @@ func (c Cluster) slots(ctx context.Context) (Finding, error) {
 // lacking returns the slots of a namespace that pods have claimed for longer than newSlot, and that
 // lack a Lease or rights.
 func (c Cluster) lacking(ctx context.Context, namespace string) ([]string, error) {
-	var pods corev1.PodList
-	if err := c.List(ctx, &pods, client.InNamespace(namespace), client.MatchingLabels{api.GatedLabel: api.Gated}); err != nil {
+	pods, err := c.gated(ctx, namespace)
+	if err != nil {
 		return nil, err
 	}
 	var claimed []string
-	for _, pod := range pods.Items {
+	for _, pod := range pods {
 		ended := pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
 		if ended || pod.DeletionTimestamp != nil || c.Now.Sub(pod.CreationTimestamp.Time) < newSlot {
 			continue
@@ -88,6 +88,13 @@ func (c Cluster) lacking(ctx context.Context, namespace string) ([]string, error
 		}
 	}
 	return lacking, nil
+}
+
+// gated returns the pods of a namespace that the webhook has marked as gated.
+func (c Cluster) gated(ctx context.Context, namespace string) ([]corev1.Pod, error) {
+	var pods corev1.PodList
+	err := c.List(ctx, &pods, client.InNamespace(namespace), client.MatchingLabels{api.GatedLabel: api.Gated})
+	return pods.Items, err
 }
 
 // usable returns the test whether a slot has a Lease, and a bound Role that names the Lease. Without
