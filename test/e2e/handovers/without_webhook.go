@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/kubectl"
@@ -38,6 +39,8 @@ func TestRolloutAndHandoverNeedNoWebhook(t *testing.T) {
 
 	kubectl.Must(s, "", "patch", "deployment/"+w.App.Name, "-p", `{"spec":{"strategy":{"rollingUpdate":{"maxSurge":"100%"}}}}`)
 	began := record.Now()
+	// The turn would come at once, before the webhook is gone.
+	kubectl.Must(s, "", "annotate", "lease", w.Slot(), api.PausedAnnotation+"="+string(api.PauseHold))
 	w.Apply(good)
 	s.Await(space.StartTimeout, "both new pods wait beside the two old ones", func() bool {
 		up := 0
@@ -52,6 +55,7 @@ func TestRolloutAndHandoverNeedNoWebhook(t *testing.T) {
 	webhook.TakeAway(t)
 	webhook.Refused(s, app.Bare(s, "later", webhook.Claims), `failed calling webhook "pods.metaparticle.io"`)
 	require.Empty(t, w.Starts(began), "the turn comes after the webhook is gone")
+	kubectl.Must(s, "", "annotate", "lease", w.Slot(), api.PausedAnnotation+"-")
 
 	hangsAndMoves(s, stuck, hangs, func() { process.MustSignal(s, s.Pod(hangs.Pod), process.Child, unix.SIGSTOP) })
 	require.NoError(t, w.Finishes(time.Minute))
