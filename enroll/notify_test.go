@@ -188,3 +188,72 @@ func TestBarePodWithASingletonGetsOneEvent(t *testing.T) {
 	assert.Contains(t, w.events[0], "load-k3x9 OwnSlot: This pod has no controller, so its singleton excludes only a pod of the same name. "+
 		"If pods of other runs must wait for it, claim the same metaparticle.io/lock in all of them.")
 }
+
+// started returns the pod after the start of its agent.
+func started(pod *corev1.Pod) *corev1.Pod {
+	pod.Status = corev1.PodStatus{Phase: corev1.PodRunning, InitContainerStatuses: []corev1.ContainerStatus{
+		{Name: api.AgentContainer, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}},
+	}}
+	return pod
+}
+
+func TestSilentAgentCausesOneEventOnItsPod(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*corev1.Pod)
+		silent bool
+	}{
+		"silent": {func(*corev1.Pod) {}, true},
+		"has spoken": {func(p *corev1.Pod) {
+			p.Status.Conditions = []corev1.PodCondition{{Type: api.ReadyCondition, Status: corev1.ConditionFalse}}
+		}, false},
+		"has ended":                      {func(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded }, false},
+		"does not run yet":               {func(p *corev1.Pod) { p.Status.InitContainerStatuses[0].State = corev1.ContainerState{} }, false},
+		"gate pod, whose pod is pending": {func(p *corev1.Pod) { p.Status.Phase = corev1.PodPending }, true},
+		"program that asks by itself":    {func(p *corev1.Pod) { p.Spec.InitContainers[0].Args = []string{api.LocalRole} }, false},
+		"no gate":                        {func(p *corev1.Pod) { p.Spec.Containers[0].Command = nil }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod := started(gated("web-1", "till", "lock.a"))
+			c.change(pod)
+			w := newWorld(t, pod)
+			r := w.process()
+			w.settle(r)
+			assert.Empty(t, w.events)
+			w.now = w.now.Add(silentNotice)
+			w.settle(r)
+			w.now = w.now.Add(time.Hour)
+			w.settle(r)
+			if !c.silent {
+				assert.Empty(t, w.events)
+				return
+			}
+			require.Len(t, w.events, 1)
+			assert.Contains(t, w.events[0], "web-1 AgentSilent: The agent of this pod has run for 30 s without a word to the API server")
+			assert.Contains(t, w.events[0], "kubectl -n shop logs web-1 -c metaparticle-agent")
+			assert.Less(t, len(w.events[0]), 1024, "the longest note of an Event")
+		})
+	}
+}
+
+// No event tells enroll of the start of an agent.
+func TestEnrollLooksAgainAtANewPodUntilItsAgentRuns(t *testing.T) {
+	pod := gated("web-1", "till", "lock.a")
+	w := newWorld(t, pod)
+	pod.CreationTimestamp = metav1.NewTime(w.now)
+	require.NoError(t, w.server.Update(t.Context(), pod))
+	r := w.process()
+	w.settle(r)
+	require.Equal(t, silentNotice, w.settle(r))
+	require.NoError(t, w.server.Status().Update(t.Context(), started(pod)))
+	w.now = w.now.Add(silentNotice)
+	require.Equal(t, silentNotice, w.settle(r))
+	w.now = w.now.Add(silentNotice)
+	require.Zero(t, w.settle(r))
+	assert.Len(t, w.events, 1)
+	w.now = w.now.Add(heardWithin)
+
+	old := gated("web-2", "till", "lock.a")
+	w.create(old)
+	w.settle(r)
+	require.Zero(t, w.settle(r), "a pod that never starts costs no look")
+}

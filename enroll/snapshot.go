@@ -5,6 +5,7 @@ package enroll
 
 import (
 	"context"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -27,7 +28,11 @@ type snapshot struct {
 	// controlled are the workloads that another object controls, such as an operator's.
 	controlled map[api.Workload]client.Object
 	// bare are the pods without a controller that have a singleton of their own.
-	bare     []*corev1.Pod
+	bare []*corev1.Pod
+	// silent are the pods whose agents run and have said nothing, by uid. The youngest pod whose agent does not run yet was
+	// created at the instant youngest; zero without such a pod.
+	silent   map[string]*corev1.Pod
+	youngest time.Time
 	roles    *agentRoles // contains Facts.Roles
 	bindings []rbacv1.RoleBinding
 }
@@ -59,6 +64,7 @@ func (s store) snapshot(ctx context.Context, namespace string, covers coverage) 
 			seen.wanted.addBarriers(pod)
 			account := pod.Spec.ServiceAccountName
 			seen.awaited.add(pod, account, awaitedBy(pod))
+			seen.addSilent(pod)
 			if isBare(pod) {
 				seen.bare = append(seen.bare, pod)
 			}

@@ -338,7 +338,7 @@ func strip(in any) (any, error) {
 		stripService(o)
 	case *corev1.Pod:
 		labels := stripLabels(o.Labels)
-		o.ObjectMeta, o.Spec, o.Status = stripMeta(&o.ObjectMeta), podspec.Strip(&o.Spec), corev1.PodStatus{Phase: o.Status.Phase}
+		o.ObjectMeta, o.Spec, o.Status = stripMeta(&o.ObjectMeta), podspec.Strip(&o.Spec), stripStatus(o)
 		o.Labels = labels
 	case *appsv1.Deployment:
 		meta, selector, template := stripWorkload(o)
