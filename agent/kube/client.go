@@ -201,7 +201,7 @@ func (c *Client) roundTrip(ctx context.Context, r request, bearer string) (*http
 	}
 	response, err := c.transport.RoundTrip(q)
 	if err != nil {
-		return nil, err
+		return nil, &ConnectionError{Address: net.JoinHostPort(c.config.Host, c.config.Port), Err: err}
 	}
 	if response.StatusCode >= 200 && response.StatusCode < 300 {
 		return response, nil

@@ -335,15 +335,27 @@ func TestNewConnectionsResumeSessionUntilCAChanges(t *testing.T) {
 	assert.True(t, connect())
 }
 
+// Whoever reads the error must open the way to this address.
+func TestUnansweredRequestNamesTheAddressOfTheAPIServer(t *testing.T) {
+	s := newServer(t, func(http.ResponseWriter, *http.Request) {})
+	ctx, cancel := context.WithTimeout(t.Context(), 0)
+	defer cancel()
+	_, err := s.client(t).GetLease(ctx, "biller")
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.ErrorContains(t, err, "no answer from "+s.Listener.Addr().String()+": ")
+}
+
 func TestAPIClientReportsMissingCredentialsAtFirstCall(t *testing.T) {
 	s := newServer(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, foreign) })
 	token, ca := s.token, s.ca
 	s.token, s.ca = token+".later", ca+".later"
 	client := s.client(t)
 	_, err := client.GetLease(t.Context(), "biller")
+	require.ErrorIs(t, err, ErrCredentials)
 	require.ErrorContains(t, err, "read token")
 	write(t, s.token, "first")
 	_, err = client.GetLease(t.Context(), "biller")
+	require.ErrorIs(t, err, ErrCredentials)
 	require.ErrorContains(t, err, "read CA")
 	write(t, s.ca, "no certificate")
 	_, err = client.GetLease(t.Context(), "biller")

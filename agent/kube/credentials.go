@@ -57,7 +57,7 @@ func (t *token) read(now time.Time) (string, error) {
 		err = fmt.Errorf("%s is empty", t.file)
 	}
 	if err != nil && t.value == "" {
-		return "", fmt.Errorf("read token: %w", err)
+		return "", fmt.Errorf("%w: read token: %w", ErrCredentials, err)
 	}
 	if err == nil {
 		t.value = value
@@ -101,7 +101,7 @@ func (a *authority) trust() (*trust, error) {
 		}
 	}
 	if a.last == nil {
-		return nil, fmt.Errorf("read CA: %w", err)
+		return nil, fmt.Errorf("%w: read CA: %w", ErrCredentials, err)
 	}
 	return a.last, nil
 }

@@ -23,6 +23,8 @@ var (
 	ErrGone            = errors.New("resource version is gone") // 410
 	ErrTooManyRequests = errors.New("too many requests")        // 429
 
+	// ErrCredentials means that the file of the token or of the CA cannot be used, so nothing was sent.
+	ErrCredentials = errors.New("no credentials")
 	// ErrNoUID means that the client did not send a PUT, because the object had no uid or no
 	// resourceVersion that the API server could compare.
 	ErrNoUID = errors.New("the object has no uid or no resource version")
@@ -34,6 +36,16 @@ var (
 	// ErrMalformed means that the answer does not fit the request.
 	ErrMalformed = errors.New("malformed answer")
 )
+
+// ConnectionError means that the API server has not answered a request: there is no connection, it is not the API server's,
+// or it ended before the answer. A request that ran out of time names no address by itself.
+type ConnectionError struct {
+	Address string
+	Err     error
+}
+
+func (e *ConnectionError) Error() string { return "no answer from " + e.Address + ": " + e.Err.Error() }
+func (e *ConnectionError) Unwrap() error { return e.Err }
 
 // StatusError is an answer that is no success, or an ERROR event of a watch.
 type StatusError struct {

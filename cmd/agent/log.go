@@ -12,7 +12,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
+	"net/http"
 	"strconv"
 	"strings"
 	"sync"
@@ -157,39 +157,47 @@ func (h repeats) Handle(ctx context.Context, r slog.Record) error {
 			return nil
 		}
 		r.Level = slog.LevelWarn
-		if do := advice(r); do != "" {
-			r.AddAttrs(slog.String("do", do))
-		}
+		r.Attrs(func(a slog.Attr) bool {
+			err, _ := a.Value.Any().(error)
+			do := advice(err)
+			if do != "" {
+				r.AddAttrs(slog.String("do", do))
+			}
+			return do == ""
+		})
 	}
 	return h.Handler.Handle(ctx, r)
 }
 
-// advice says what a person can do about a request without success; empty if there is nothing to say. Whoever has
-// just gated a workload often sees this line first.
-func advice(r slog.Record) (do string) {
+// advice returns what a person can do about a request that the API server has not answered, or has refused; empty if there
+// is nothing to say. Whoever has just gated a workload often sees this line first. Errors of disks and of other pods get
+// no advice: they also count as errors of the network ([net.Error]).
+func advice(err error) (do string) {
 	const network = api.Repository + "docs/operate/network.md#egress-of-gated-pods"
-	r.Attrs(func(a slog.Attr) bool {
-		err, _ := a.Value.Any().(error)
-		_, invalid := errors.AsType[x509.CertificateInvalidError](err)
-		_, unknown := errors.AsType[x509.UnknownAuthorityError](err)
-		_, another := errors.AsType[x509.HostnameError](err)
-		_, alert := errors.AsType[tls.RecordHeaderError](err)
-		_, unreachable := errors.AsType[net.Error](err)
-		switch {
-		case invalid:
-			do = "set the clock of the node: the certificate of the API server is not valid at its time"
-		case unknown, another, alert:
-			do = "exclude the API server from the proxy or mesh that answers in its place: " + network
-		case errors.Is(err, kube.ErrUnauthorized):
-			do = "look whether the pod's service account was deleted and made again, and whether the clocks of the nodes agree: the API server refuses the pod's token"
-		case errors.Is(err, kube.ErrForbidden), errors.Is(err, kube.ErrNotFound):
-			do = "if it lasts, kubectl metaparticle check: enroll makes the Leases and the rights to them within seconds"
-		case unreachable:
-			do = "let this pod connect to the API server, if that is not away: a NetworkPolicy, mesh or proxy may forbid it: " + network
-		}
-		return do == ""
-	})
-	return do
+	_, unanswered := errors.AsType[*kube.ConnectionError](err)
+	invalid, isInvalid := errors.AsType[x509.CertificateInvalidError](err)
+	_, unverified := errors.AsType[*tls.CertificateVerificationError](err)
+	_, noTLS := errors.AsType[tls.RecordHeaderError](err)
+	status, refused := errors.AsType[*kube.StatusError](err)
+	switch {
+	case errors.Is(err, kube.ErrCredentials):
+		return "look at the volume " + api.CredentialsVolume + " of the pod (kubectl describe pod): the kubelet keeps the token and the CA there"
+	case unanswered && isInvalid && invalid.Reason == x509.Expired:
+		return "set the clock of the node: the certificate of the API server is not valid at its time"
+	case unanswered && (unverified || noTLS):
+		return "exclude the API server from the proxy or mesh that answers in its place: " + network
+	case unanswered:
+		return "let this pod connect to the API server, if that is not away: a NetworkPolicy, mesh or proxy may forbid it: " + network
+	case !refused:
+		return ""
+	case status.Reason == "" && status.Code < 500 && status.Code != http.StatusTooManyRequests:
+		return "exclude the API server from the proxy or mesh that answers in its place, because each refusal of the API server has a reason: " + network
+	case errors.Is(err, kube.ErrUnauthorized):
+		return "look whether the pod's service account was deleted and made again, and whether the clocks of the nodes agree: the API server refuses the pod's token"
+	case errors.Is(err, kube.ErrForbidden), errors.Is(err, kube.ErrNotFound):
+		return "if it lasts, kubectl metaparticle check: enroll makes the Leases and the rights to them within seconds"
+	}
+	return ""
 }
 
 // ordinary reports whether the agent itself has ended the attempt, or another writer was first.
@@ -233,7 +241,7 @@ func (p *passed) first(line string, now time.Time) bool {
 }
 
 // sameness returns a text that equal records have in common: the message and the attributes. Of an
-// error of the API server, only the status counts. Other errors do not count, because the texts of
+// error of the API server, only the status counts. Of other errors only the advice counts, because the texts of
 // network errors have changing ports. The numbers of holds and the attributes of [slog.Logger.With]
 // do not count, either.
 func sameness(r slog.Record) string {
@@ -243,7 +251,9 @@ func sameness(r slog.Record) string {
 		err, isError := a.Value.Any().(error)
 		var status *kube.StatusError
 		switch {
-		case a.Key == "hold", isError && !errors.As(err, &status):
+		case a.Key == "hold":
+		case isError && !errors.As(err, &status):
+			text.WriteString(" " + advice(err))
 		case isError:
 			text.WriteString(" " + strconv.Itoa(status.Code) + status.Reason)
 		default:

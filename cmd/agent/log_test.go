@@ -12,11 +12,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/url"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -130,19 +133,32 @@ func TestRepeatedDebugErrorIsLoggedOncePerLease(t *testing.T) {
 }
 
 func TestWarningOfAFailureSaysWhatToDo(t *testing.T) {
-	dial := &net.OpError{Op: "dial", Net: "tcp", Addr: &net.TCPAddr{IP: net.IPv4(10, 96, 0, 1), Port: 443}, Err: os.ErrDeadlineExceeded}
+	unanswered := func(err error) error {
+		return fmt.Errorf("get lease a: %w", &kube.ConnectionError{Address: "10.96.0.1:443", Err: err})
+	}
+	unverified := func(err error) error { return unanswered(&tls.CertificateVerificationError{Err: err}) }
 	for name, c := range map[string]struct {
 		err error
 		do  string
 	}{
-		"no egress":        {&url.Error{Op: "Get", URL: "https://10.96.0.1/x", Err: dial}, "NetworkPolicy"},
-		"foreign answer":   {&url.Error{Op: "Get", URL: "https://10.96.0.1/x", Err: &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}}, "proxy or mesh that answers"},
-		"clock":            {&tls.CertificateVerificationError{Err: x509.CertificateInvalidError{Reason: x509.Expired}}, "set the clock"},
-		"plain text":       {tls.RecordHeaderError{Msg: "first record does not look like a TLS handshake"}, "proxy or mesh that answers"},
-		"old token":        {&kube.StatusError{Code: 401}, "service account"},
-		"no right":         {fmt.Errorf("read: %w", &kube.StatusError{Code: 403}), "kubectl metaparticle check"},
-		"no Lease":         {&kube.StatusError{Code: 404, Reason: "NotFound"}, "kubectl metaparticle check"},
-		"API server fails": {&kube.StatusError{Code: 500}, ""},
+		"no egress":         {unanswered(context.DeadlineExceeded), "NetworkPolicy"},
+		"hangs up":          {unanswered(io.EOF), "NetworkPolicy"},
+		"refused":           {unanswered(&net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}), "NetworkPolicy"},
+		"foreign answer":    {unverified(x509.UnknownAuthorityError{}), "proxy or mesh that answers"},
+		"another name":      {unverified(x509.HostnameError{Certificate: new(x509.Certificate)}), "proxy or mesh that answers"},
+		"clock":             {unverified(x509.CertificateInvalidError{Reason: x509.Expired}), "set the clock"},
+		"plain text":        {unanswered(tls.RecordHeaderError{Msg: "first record does not look like a TLS handshake"}), "proxy or mesh that answers"},
+		"proxy's page":      {&kube.StatusError{Code: 403}, "proxy or mesh that answers"},
+		"no token":          {fmt.Errorf("%w: read token: %w", kube.ErrCredentials, fs.ErrNotExist), "metaparticle-credentials"},
+		"no CA":             {unanswered(fmt.Errorf("%w: read CA: %w", kube.ErrCredentials, fs.ErrNotExist)), "metaparticle-credentials"},
+		"old token":         {&kube.StatusError{Code: 401, Reason: "Unauthorized"}, "service account"},
+		"no right":          {fmt.Errorf("read: %w", &kube.StatusError{Code: 403, Reason: "Forbidden"}), "kubectl metaparticle check"},
+		"no Lease":          {&kube.StatusError{Code: 404, Reason: "NotFound"}, "kubectl metaparticle check"},
+		"API server fails":  {&kube.StatusError{Code: 500}, ""},
+		"too many requests": {&kube.StatusError{Code: 429}, ""},
+		"full disk":         {&fs.PathError{Op: "write", Path: "granted", Err: syscall.ENOSPC}, ""},
+		"standby is silent": {&net.OpError{Op: "dial", Net: "tcp", Err: os.ErrDeadlineExceeded}, ""},
+		"shim has hung up":  {&net.OpError{Op: "write", Net: "unix", Err: syscall.EPIPE}, ""},
 	} {
 		lines := logged(t, func(log *slog.Logger) { log.Debug("lease is out of sight", "lease", "a", "err", c.err) })
 		require.Len(t, lines, 1, name)
@@ -151,6 +167,19 @@ func TestWarningOfAFailureSaysWhatToDo(t *testing.T) {
 		assert.Contains(t, line.Do, c.do, name)
 		assert.Equal(t, c.do == "", line.Do == "", name)
 	}
+}
+
+// Whoever repairs one cause waits for the next one.
+func TestEachKindOfFailureIsLoggedOnce(t *testing.T) {
+	all := logged(t, func(log *slog.Logger) {
+		for range 3 {
+			for _, err := range []error{context.DeadlineExceeded, syscall.ECONNREFUSED, &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}} {
+				log.Debug("lease is out of sight", "lease", "a", "err", &kube.ConnectionError{Address: "10.96.0.1:443", Err: err})
+			}
+		}
+	})
+	assert.Len(t, all, 2, "no connection, and a foreign answer")
+	assert.Contains(t, all[0], "no answer from 10.96.0.1:443: context deadline exceeded")
 }
 
 // A watch ends with its pod, and of several standbys only one acquires a Lease.
