@@ -98,15 +98,17 @@ func TestExplainCommandNamesASilentAgent(t *testing.T) {
 		runs   time.Duration
 		change func(p *corev1.Pod)
 		silent bool
+		holder string
 	}{
-		"for long": {30 * time.Second, func(*corev1.Pod) {}, true},
-		"new":      {29 * time.Second, func(*corev1.Pod) {}, false},
+		"for long": {30 * time.Second, func(*corev1.Pod) {}, true, ""},
+		"new":      {29 * time.Second, func(*corev1.Pod) {}, false, ""},
 		"it has spoken": {time.Hour, func(p *corev1.Pod) {
 			p.Status.Conditions = gatedPod("a", corev1.ConditionFalse, "NoHolder", "").Status.Conditions
-		}, false},
-		"deleted":     {time.Hour, func(p *corev1.Pod) { p.DeletionTimestamp, p.Finalizers = &metav1.Time{Time: noon}, []string{"x/y"} }, false},
-		"a program":   {time.Hour, func(p *corev1.Pod) { p.Spec.InitContainers[0].Args = []string{api.LocalRole} }, false},
-		"another one": {time.Hour, func(p *corev1.Pod) { p.Status.InitContainerStatuses[0].Name = "other" }, false},
+		}, false, ""},
+		"deleted":     {time.Hour, func(p *corev1.Pod) { p.DeletionTimestamp, p.Finalizers = &metav1.Time{Time: noon}, []string{"x/y"} }, false, ""},
+		"a program":   {time.Hour, func(p *corev1.Pod) { p.Spec.InitContainers[0].Args = []string{api.LocalRole} }, false, ""},
+		"another one": {time.Hour, func(p *corev1.Pod) { p.Status.InitContainerStatuses[0].Name = "other" }, false, ""},
+		"it holds":    {time.Hour, func(*corev1.Pod) {}, false, "a"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := troubled(func(s *corev1.PodStatus) {
@@ -116,7 +118,7 @@ func TestExplainCommandNamesASilentAgent(t *testing.T) {
 				}}
 			})
 			c.change(p)
-			shown, code := explainedAs(t, "", "Deployment/biller", together(deployment(claim, claim), leaseOf(""), p)...)
+			shown, code := explainedAs(t, "", "Deployment/biller", together(deployment(claim, claim), leaseOf(c.holder), p)...)
 			const first = "gated, 1 pod, 1 in trouble:\n  - pod a: its agent has been silent since its start 30s ago, so the application waits. " +
 				"Usually the pod cannot reach the API server: a NetworkPolicy without egress to it"
 			assert.Equal(t, c.silent, strings.Contains(shown, first), shown)

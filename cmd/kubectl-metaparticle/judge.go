@@ -4,7 +4,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -87,7 +86,11 @@ func (e *explainer) judge() {
 
 // troubleOf returns what keeps the pod from running its application; empty for nothing.
 func (e *explainer) troubleOf(pod corev1.Pod) string {
-	return cmp.Or(view.Trouble(pod), view.SilentAgent(pod, e.now))
+	trouble := view.Trouble(pod)
+	if trouble == "" && len(e.heldBy(pod)) == 0 { // somebody refuses the condition of a pod that holds
+		trouble = view.SilentAgent(pod, e.now)
+	}
+	return trouble
 }
 
 // reasonIn matches the name of a reason in a blocker.
