@@ -391,7 +391,7 @@ func (h *hold) letGo(end ending) {
 	}
 	successor := h.releaseTo(end)
 	if h.failed(end.reason) || end.reason == status.ReasonCutOff { // a node that was cut off may be so again and again
-		h.rollout.waiting.Failures = h.turns.Failures(h.rollout.waiting.Failures)
+		h.rollout.waiting.Failures = h.turns.Failures(h.now, h.rollout.waiting.Failures)
 	}
 	part := elector.Parting{Successor: successor}
 	switch reason := end.reason; {

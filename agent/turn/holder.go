@@ -246,20 +246,20 @@ func (p Pod) hung(c *clock, h HolderFacts) bool {
 
 // hangs returns the number of holds whose application hung, before this one.
 func (h HolderFacts) hangs() int {
-	if h.lasted() {
+	if h.lasted(h.Failing) {
 		return 0
 	}
 	return h.Rollout.Hangs
 }
 
-// lasted reports that the application had served for [Forget] when it failed. Then its failures count from the
+// lasted reports that the application had served for [Forget] at the instant end. Then its failures count from the
 // beginning.
-func (h HolderFacts) lasted() bool { return h.Serving != 0 && h.Failing-h.Serving >= Forget }
+func (h HolderFacts) lasted(end time.Duration) bool { return h.Serving != 0 && end-h.Serving >= Forget }
 
 // Failures returns the number of the pod's holds in a row that its application's failure has ended, with this one. The
 // argument is the number before this hold.
-func (h HolderFacts) Failures(before int) int {
-	if h.lasted() {
+func (h HolderFacts) Failures(now time.Duration, before int) int {
+	if h.lasted(cmp.Or(h.Failing, now)) { // an application that served to the end has not failed: its node was cut off
 		return 1
 	}
 	return min(before+1, mostTurns)
@@ -268,7 +268,7 @@ func (h HolderFacts) Failures(before int) int {
 // Hung returns the rollout of a hold that ends because its application hangs.
 func (p Pod) Hung(h HolderFacts) Rollout {
 	r := h.Rollout.lasting()
-	r.Hangs, r.Hung = h.Failures(r.Hangs), p.Identity
+	r.Hangs, r.Hung = h.Failures(h.Failing, r.Hangs), p.Identity
 	return r
 }
 

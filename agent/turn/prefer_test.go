@@ -94,10 +94,13 @@ func TestRolloutRecordCountsHangsUntilAnApplicationServesForLong(t *testing.T) {
 	h := HolderFacts{ID: "h1", Serving: time.Second, Failing: time.Minute, YieldAfter: time.Minute, Rollout: Rollout{Proven: old, Hangs: 1}.with(2)}
 	r := a1.Hung(h)
 	assert.Equal(t, Rollout{Proven: old, Hangs: 2, Hung: "a1_u"}.with(2), r)
-	assert.Equal(t, 4, h.Failures(3))
+	assert.Equal(t, 4, h.Failures(time.Minute, 3))
 	h.Failing = time.Second + Forget
 	assert.Equal(t, 1, a1.Hung(h).Hangs)
-	assert.Equal(t, 1, h.Failures(3), "it had served for long")
+	assert.Equal(t, 1, h.Failures(h.Failing, 3), "it had served for long")
+	h.Failing = 0
+	assert.Equal(t, 1, h.Failures(24*time.Hour, 3), "it served until its node was cut off")
+	assert.Equal(t, 4, h.Failures(time.Minute, 3), "its node is cut off every minute")
 
 	left, to := a1.Released(Slot{Known: true, Holder: "a1_u", Hold: "h1", Rollout: r}, "a2_u", api.Revision{})
 	assert.Equal(t, "a2_u", to)
