@@ -62,6 +62,7 @@ type hold struct {
 // newHold returns the hold of the slots that the claim has acquired or resumed. The caller begins the
 // hold by [hold.begin].
 func newHold(s *state, claimed elector.State) *hold {
+	s.unrenewedSince = 0
 	h := &hold{state: s, id: claimed.Hold, slots: slotsOf(claimed), since: s.now, resumed: claimed.Resumed, supporters: map[string]*supporter{}}
 	h.turns = turn.HolderFacts{
 		ID: h.id, Since: h.since, Resumed: h.resumed, Rollout: slotOf(h.record()).Rollout,
@@ -404,7 +405,7 @@ func (h *hold) letGo(end ending) {
 		part.GiveBack, part.HeadStart = true, budget.Retry
 	case reason == status.ReasonHung:
 		part.GiveBack, part.HeadStart = true, budget.Retry
-		h.rollout.hungUntil = h.now + 2*h.config.YieldAfter
+		h.rollout.hungUntil = h.now + 2*cmp.Or(h.config.YieldAfter, time.Minute)
 	case reason == status.ReasonNotGranted:
 		// The grant could not be stored on disk, and the disk does not recover in a moment. So
 		// other pods may acquire first. If no other pod acquires, this pod acquires again no more

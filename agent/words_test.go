@@ -6,6 +6,7 @@ package agent
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -726,6 +727,28 @@ func TestPreferredPodThatNeverServesHandsOver(t *testing.T) {
 			assert.Equal(t, 3, w.starts(), "the preference sleeps")
 		}))
 	}
+}
+
+// The only standby answers the hang, and is away for some seconds when the slot is released.
+func TestPreferredPodThatTookItsSlotBackHandsOver(t *testing.T) {
+	simulated(func(t *testing.T, w *world) {
+		s := w.serve(1, patients(map[string]*patient{"b": newPatient("readiness")}), func(config *Config) {
+			config.YieldAfter = 0
+			if config.Prefer = PrefersOthers; config.PodName == "b" {
+				config.Prefer = PrefersSelf
+			}
+		})
+		a, b := s.holder, s.others[0]
+		w.within(turn.Settled+time.Minute, "the preferred pod runs", func() bool { return b.running("b") })
+		w.within(3*time.Minute, "the standby answers", func() bool {
+			return slices.ContainsFunc(w.words(), func(one api.Word) bool { return one.Identity == a.identity() && one.Say == api.Takes })
+		})
+		a.link.set(func(l *link) { l.cut = true })
+		w.pass(3 * time.Minute)
+		require.Equal(t, b.identity(), w.holder(), "it took the slot back")
+		a.link.set(over)
+		w.within(time.Hour, "the standby runs", func() bool { return w.holder() == a.identity() })
+	})(t)
 }
 
 // A pod of a newer revision has died after its wish, which stays in the next Lease.

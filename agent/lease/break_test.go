@@ -78,6 +78,16 @@ func TestNewStandbyBelievesItsFirstRead(t *testing.T) {
 }
 
 // An administrator deletes a Lease that a person made by hand, and enroll makes a new one.
+// Roles remember for how long pods held, and no person's duration.
+func TestNewLeaseOfEnrollEndsNoHoldOfAPerson(t *testing.T) {
+	var o Observer
+	o.Read(at(5), Record{UID: "uid", Version: "7", Holder: "person:0123456789abcdef_ci", Hold: "h1", Duration: 5 * time.Minute})
+	o.Gone()
+	o.Read(at(20), Record{UID: "uid-2", Version: "9", Holder: "unknown", Duration: 30 * time.Second})
+	free, _ := o.FreeAt(30 * time.Second)
+	assert.Equal(t, at(305), free)
+}
+
 func TestNewLeaseOfEnrollEndsALongDuration(t *testing.T) {
 	var o Observer
 	o.Read(at(5), Record{UID: "uid", Version: "7", Holder: "b_u", Hold: "h1", Duration: time.Hour})

@@ -158,9 +158,9 @@ func (o *Observer) replaces(r Record) bool {
 // in the last state. A new Lease of enroll names a holder that is no pod, and all pods wait for the
 // duration in that Lease. So such a Lease causes no doubt. Otherwise a person who has blocked the slot
 // by a Lease of an hour could not end this hour by a deletion. A person who makes a Lease does not know for how
-// long the last one lasted, so a Lease of a person is no exception.
+// long the last one lasted, and enroll does not know for how long a person held, so these are no exceptions.
 func (o *Observer) suspect(r Record) {
-	if r.Holder != "" && r.Holder != api.UnknownPerson && !api.IsIdentity(r.Holder) {
+	if _, person := api.PersonOf(o.last.Holder); !person && r.Holder != "" && r.Holder != api.UnknownPerson && !api.IsIdentity(r.Holder) {
 		return
 	}
 	if o.last.Holder != "" && (r.Holder != o.last.Holder || r.Hold != o.last.Hold) {

@@ -232,13 +232,13 @@ func (p Pod) turnEnds(h HolderFacts) (fails, ends time.Duration) {
 
 // hung reports whether the hold must end because its application hangs: it has served, and has failed its probes
 // for the time [HolderFacts.YieldAfter]; or a preference took the slot from an application that served, and this one
-// does not begin to. Such ends come seldom ([hangWait]). A turn ends by itself.
+// does not begin to, also if this pod has taken the slot back since. Such ends come seldom ([hangWait]). A turn ends by itself.
 func (p Pod) hung(c *clock, h HolderFacts) bool {
 	at := pace.Never
 	if h.YieldAfter != 0 && h.Failing != 0 {
 		at = h.Failing + h.YieldAfter
 	}
-	if h.Serving == 0 && !h.Served && h.Rollout.Moved.Wish == api.WantsPreferred {
+	if h.Serving == 0 && !h.Served && (h.Rollout.Moved.Wish == api.WantsPreferred || h.Rollout.Hung == p.Identity) {
 		at = min(at, h.Since+p.Lasts(h.Rollout.Start()))
 	}
 	return !h.Serves && !h.Paused && !h.Alone && !h.Rollout.inTurn(h.ID) && c.passed(max(at, h.Since+hangWait(h.hangs())))

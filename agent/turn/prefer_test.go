@@ -89,6 +89,17 @@ func TestPreferredPodThatNeverServesHangs(t *testing.T) {
 	}
 }
 
+// Nobody took the slot after the hang, so the pod took it back.
+func TestHolderThatTookItsSlotBackAfterAHangHangsAgain(t *testing.T) {
+	p := pod("a2", old)
+	r := p.Hung(HolderFacts{ID: "h1", Since: time.Hour, Rollout: Rollout{Hold: "h1", Proven: old}})
+	r.Moved = Moved{From: p.Identity, Why: "Hung"}
+	r = p.Acquired(2*time.Hour, wall, Slot{Known: true, Rollout: r}, "h2")
+	h := HolderFacts{ID: "h2", Since: 2 * time.Hour, Rollout: r}
+	assert.False(t, p.Holder(2*time.Hour+time.Second, wall, h).Hangs)
+	assert.True(t, p.Holder(4*time.Hour, wall, h).Hangs)
+}
+
 func TestRolloutRecordCountsHangsUntilAnApplicationServesForLong(t *testing.T) {
 	a1 := pod("a1", old)
 	h := HolderFacts{ID: "h1", Serving: time.Second, Failing: time.Minute, YieldAfter: time.Minute, Rollout: Rollout{Proven: old, Hangs: 1}.with(2)}
