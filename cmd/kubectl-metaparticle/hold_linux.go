@@ -140,7 +140,13 @@ func (m making) GetLease(ctx context.Context, name string) (*kube.Lease, error) 
 	if !errors.Is(err, kube.ErrNotFound) || !m.d.waits.Load() {
 		return l, err
 	}
-	l, err = m.createLease(ctx, name, m.d.self.Budget.Duration)
+	b := m.d.self.Budget
+	if least := b.Duration + 2*b.RequestTimeout; 0 < m.d.wait && m.d.wait < least {
+		err = refusal(fmt.Sprintf("%s has no Lease yet, and a new one counts as held for %s: --wait must be at least %s, or --lease-duration shorter", name, b.Duration, least))
+		m.d.post(ctx, func(time.Duration) { m.d.denied = err })
+		return nil, err
+	}
+	l, err = m.createLease(ctx, name, b.Duration)
 	if errors.Is(err, errNotMade) {
 		m.d.post(ctx, func(time.Duration) { m.d.denied = err })
 	}
@@ -240,12 +246,21 @@ func (d *driver) act(now time.Duration, s elector.State) (again bool) {
 	case d.hold == "" && !d.over && s.Stage == elector.Held:
 		return d.begin(s)
 	case d.hold == "" && !d.over && d.waitUntil > 0 && now >= d.waitUntil:
-		say(d.std.err, "%s was not free within %s", d.slot, d.wait)
+		say(d.std.err, "%s was not free within %s%s", d.slot, d.wait, d.isNew())
 		return d.giveUp(now, s, exitNot, nil)
 	case d.child != nil && !d.dead:
 		d.renewed(s)
 	}
 	return false
+}
+
+// isNew tells of a lock that a short wait never gets, because its Lease is new to each hold that begins.
+func (d *driver) isNew() string {
+	r := d.claim.Views()[0].Record
+	if r.Holder != api.UnknownHolder && r.Holder != api.UnknownPerson {
+		return ""
+	}
+	return fmt.Sprintf(": its Lease is new, and counts as held for %s from the first look, so --wait must be longer", r.Duration)
 }
 
 // tell says what hold waits for, once for each holder.

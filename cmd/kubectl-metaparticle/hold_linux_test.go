@@ -136,6 +136,40 @@ func TestHoldRunsTheCommandUnderTheLock(t *testing.T) {
 	})
 }
 
+// A new Lease counts as held from each job's own first look, so jobs that come every minute would never get it.
+func TestHoldRefusesAWaitThatNeverGetsANewLock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, now := newByHand(), clock()
+		server, _ := breakable(b)
+		hold := func(wait time.Duration) *person {
+			ann := &person{name: "ann"}
+			var group sync.WaitGroup
+			group.Add(1)
+			ann.hold(t, server, now, time.Second, wait, group.Done)
+			group.Wait()
+			return ann
+		}
+		for _, wait := range []time.Duration{20 * time.Second, 30 * time.Second} {
+			ann := hold(wait)
+			assert.Equal(t, exitError, ann.code)
+			require.Error(t, ann.err)
+			assert.Equal(t, "lock.a has no Lease yet, and a new one counts as held for 30s: --wait must be at least 35s, or --lease-duration shorter", ann.err.Error())
+		}
+		assert.Equal(t, 7, hold(35*time.Second).code)
+	})
+	synctest.Test(t, func(t *testing.T) {
+		made := slotLease("lock.a", "", nil)
+		made.Spec.HolderIdentity, made.Spec.LeaseDurationSeconds = new(api.UnknownPerson), new(int32(30))
+		ann := &person{name: "ann"}
+		var group sync.WaitGroup
+		group.Add(1)
+		ann.hold(t, newByHand(made), clock(), time.Second, 20*time.Second, group.Done)
+		group.Wait()
+		assert.Equal(t, exitNot, ann.code)
+		assert.Contains(t, ann.said.String(), "lock.a was not free within 20s: its Lease is new, and counts as held for 30s from the first look, so --wait must be longer")
+	})
+}
+
 func TestHoldWaitsForALivingHolder(t *testing.T) {
 	for name, c := range map[string]struct {
 		wait, pause time.Duration
