@@ -79,7 +79,9 @@ func TestInformersReadPagesFromServersWithoutStreams(t *testing.T) {
 
 // The cache strips the objects of a page once more.
 func TestStrippedObjectsStayTheSame(t *testing.T) {
-	for _, object := range []runtime.Object{new(full("p")), new(deployments()[40]), &corev1.Namespace{}} {
+	spoken := full("q")
+	spoken.Status.Conditions = []corev1.PodCondition{{Type: api.ReadyCondition}}
+	for _, object := range []runtime.Object{new(full("p")), &spoken, new(deployments()[40]), &corev1.Namespace{}} {
 		once, err := strip(object)
 		require.NoError(t, err)
 		want := once.(runtime.Object).DeepCopyObject()

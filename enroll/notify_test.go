@@ -197,6 +197,19 @@ func started(pod *corev1.Pod) *corev1.Pod {
 	return pod
 }
 
+// Only the patches of its condition are refused.
+func TestHolderIsNotSilent(t *testing.T) {
+	pod := started(gated("a", "till", "lock.a"))
+	w := newWorld(t, pod)
+	r := w.process()
+	w.settle(r)
+	w.holds("lock.a", "a_"+string(pod.UID))
+	w.settle(r)
+	w.now = w.now.Add(silentNotice)
+	w.settle(r)
+	assert.Empty(t, w.events)
+}
+
 func TestSilentAgentCausesOneEventOnItsPod(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*corev1.Pod)
@@ -253,7 +266,14 @@ func TestEnrollLooksAgainAtANewPodUntilItsAgentRuns(t *testing.T) {
 	w.now = w.now.Add(heardWithin)
 
 	old := gated("web-2", "till", "lock.a")
+	old.CreationTimestamp = metav1.NewTime(w.now.Add(-time.Hour))
 	w.create(old)
 	w.settle(r)
-	require.Zero(t, w.settle(r), "a pod that never starts costs no look")
+	require.Equal(t, heardWithin, w.settle(r), "a pod that never starts costs few looks")
+	require.NoError(t, w.server.Status().Update(t.Context(), started(old)))
+	w.now = w.now.Add(heardWithin)
+	w.settle(r)
+	w.now = w.now.Add(silentNotice)
+	w.settle(r)
+	assert.Len(t, w.events, 2, "its image came late")
 }

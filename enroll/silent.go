@@ -19,29 +19,32 @@ import (
 // agent cannot write an Event itself, because it does not reach the API server.
 const AgentSilent = "AgentSilent"
 
-// unheard marks, in the cache, a pod whose agent does not run yet.
-const unheard = "Unheard"
+// unheard marks, in the cache, a pod whose agent does not run yet, and heard one whose agent has spoken.
+const (
+	unheard = "Unheard"
+	heard   = "Heard"
+)
 
 const (
 	// silentNotice is the time after which silence causes an Event. An agent needs about a second once its Lease exists.
 	silentNotice = 30 * time.Second
-	// heardWithin bounds the age up to which enroll looks again at a pod whose agent does not run yet. No event tells
-	// enroll of the start of an agent, because each event costs a snapshot of the whole namespace.
+	// heardWithin bounds the age up to which enroll looks again every silentNotice at a pod whose agent does not run yet.
+	// Later, it looks once in that time. No event tells enroll of the start of an agent, because each event costs a
+	// snapshot of the whole namespace.
 	heardWithin = 5 * time.Minute
 )
 
 // stripStatus keeps the phase. The reason tells what the agent of a gated pod has said: [AgentSilent] if it runs and has
-// said nothing, [unheard] if it does not run yet. The cache may strip a pod twice.
+// said nothing, [unheard] if it does not run yet, [heard] if it has spoken. The cache may strip a pod twice.
 func stripStatus(whole *corev1.Pod) corev1.PodStatus {
 	kept := corev1.PodStatus{Phase: whole.Status.Phase}
 	of := func(c corev1.PodCondition) bool { return c.Type == api.ReadyCondition }
 	switch {
-	case whole.Status.Reason == AgentSilent:
-		kept.Reason = AgentSilent
-	case whole.Status.Reason == unheard:
-		kept.Reason = unheard
+	case slices.Contains([]string{AgentSilent, unheard, heard}, whole.Status.Reason):
+		kept.Reason = whole.Status.Reason
 	case whole.Labels[api.GatedLabel] != api.Gated, !podspec.HasGate(&whole.Spec), podspec.ServesLocal(&whole.Spec), ended(whole),
 		slices.ContainsFunc(whole.Status.Conditions, of): // a program that asks by itself may never make its agent write
+		kept.Reason = heard
 	case slices.ContainsFunc(whole.Status.InitContainerStatuses, func(s corev1.ContainerStatus) bool {
 		return s.Name == api.AgentContainer && s.State.Running != nil
 	}):
@@ -55,7 +58,7 @@ func stripStatus(whole *corev1.Pod) corev1.PodStatus {
 // addSilent remembers a pod whose agent has said nothing.
 func (s *snapshot) addSilent(pod *corev1.Pod) {
 	switch {
-	case pod.DeletionTimestamp != nil || pod.Status.Reason == "":
+	case pod.DeletionTimestamp != nil || pod.Status.Reason == heard:
 	case pod.Status.Reason == unheard:
 		s.youngest = latest(s.youngest, pod.CreationTimestamp.Time)
 	default:
@@ -77,18 +80,27 @@ func latest(a, b time.Time) time.Time {
 // next look at the pods; zero if none is needed.
 func (n *spells) notifySilent(events Recorder, seen *snapshot, now time.Time) (again time.Duration) {
 	due, again := n.observe(seen.namespace, slices.Sorted(maps.Keys(seen.silent)), silentNotice, now)
-	if now.Sub(seen.youngest) < heardWithin {
+	switch {
+	case now.Sub(seen.youngest) < heardWithin:
 		again = step.Sooner(again, silentNotice)
+	case !seen.youngest.IsZero():
+		again = step.Sooner(again, heardWithin)
 	}
 	if events == nil {
 		return again
 	}
 	for _, uid := range due {
-		events.Eventf(seen.silent[uid], nil, corev1.EventTypeWarning, AgentSilent, "Enroll",
+		pod := seen.silent[uid]
+		id := api.Identity(pod.Name, uid)
+		holds := func(l *step.Lease) bool { return l.Holder == id }
+		if slices.ContainsFunc(slices.Collect(maps.Values(seen.Leases)), holds) {
+			continue // only its condition is refused
+		}
+		events.Eventf(pod, nil, corev1.EventTypeWarning, AgentSilent, "Enroll",
 			"The agent of this pod has run for %d s without a word to the API server, so the application waits. "+
 				"Often a NetworkPolicy forbids egress to the API server, or a proxy or mesh is in between. "+
 				"Its log has the cause: kubectl -n %s logs %s -c %s. (%sdocs/operate/network.md#egress-of-gated-pods)",
-			int(silentNotice/time.Second), seen.namespace, seen.silent[uid].Name, api.AgentContainer, api.Repository)
+			int(silentNotice/time.Second), seen.namespace, pod.Name, api.AgentContainer, api.Repository)
 	}
 	return again
 }
