@@ -189,24 +189,31 @@ type shown struct {
 // rowsOf returns the JSON of each slot by key, and the number of slots that are left out. In a
 // namespace that exceeds its share, each slot first loses all handovers but the latest.
 func rowsOf(slots []view.Slot) (rows map[string]json.RawMessage, left int) {
-	sizes := map[string]int{}
-	for _, slot := range slots {
-		sizes[slot.Namespace] += sizeOf(slot)
-	}
-	share := shareOf(sizes)
+	sizes, all := map[string]int{}, 0
 	rows = make(map[string]json.RawMessage, len(slots))
-	used := map[string]int{}
+	for _, slot := range slots {
+		row := encode(slot)
+		sizes[slot.Namespace] += len(row)
+		if all += len(row); all <= maxState {
+			rows[slot.Namespace+"/"+slot.Slot] = row
+		}
+	}
+	if all <= maxState {
+		return rows, 0
+	}
+	clear(rows)
+	share, used := shareOf(sizes), map[string]int{}
 	for _, slot := range slots {
 		if sizes[slot.Namespace] > share {
 			slot.Handovers = slot.Handovers[:min(len(slot.Handovers), 1)]
 		}
-		size := sizeOf(slot)
-		if used[slot.Namespace]+size > share {
+		row := encode(slot)
+		if used[slot.Namespace]+len(row) > share {
 			left++
 			continue
 		}
-		used[slot.Namespace] += size
-		rows[slot.Namespace+"/"+slot.Slot] = encode(slot)
+		used[slot.Namespace] += len(row)
+		rows[slot.Namespace+"/"+slot.Slot] = row
 	}
 	return rows, left
 }
@@ -249,43 +256,6 @@ func encode(slot view.Slot) json.RawMessage {
 		return json.RawMessage("{}") // never happens, because texts alone can always be encoded
 	}
 	return text
-}
-
-// sizeOf returns an upper bound of the length of a slot's JSON, in bytes.
-func sizeOf(s view.Slot) int {
-	// These constants bound the bytes of field names, numbers and instants in JSON. The constant
-	// "object" is for a slot or a holder, and the constant "item" is for a standby or a handover.
-	const object, item = 512, 192
-	n := object + textsOf(s.Namespace, s.Namespace, s.Namespace, s.Slot, s.Slot, s.Slot, s.Kind, string(s.Paused), s.Yield, s.Stamp, s.Successor)
-	n += textsOf(s.Done...)
-	for key := range s.Failures {
-		n += textsOf(key) + len("1000000,")
-	}
-	if h := s.Holder; h != nil {
-		n += object + textsOf(h.Pod, h.Node, h.Identity, h.Workload, h.Hold, h.Token)
-	}
-	for _, p := range s.Standbys {
-		n += item + textsOf(p.Pod, p.Node, p.Reason, p.Message)
-	}
-	for _, g := range s.Gaps {
-		n += item + textsOf(g.Workload, g.Refused)
-	}
-	for _, h := range s.Handovers {
-		n += item + textsOf(h.Pod, h.From, h.Reason, h.Cause)
-	}
-	return n
-}
-
-// textsOf returns an upper bound of the length of the texts' JSON, in bytes. Some characters become
-// escapes of six bytes.
-func textsOf(texts ...string) (n int) {
-	for _, text := range texts {
-		n += len(text) + len(`"",`)
-		for _, escaped := range []string{"<", ">", "&", `"`, `\`} {
-			n += 5 * strings.Count(text, escaped)
-		}
-	}
-	return n
 }
 
 // sentences returns the trouble, and a sentence about slots that are left out.

@@ -437,26 +437,6 @@ func TestLargeNamespaceNeverHidesSlotsOfOtherNamespaces(t *testing.T) {
 	}
 }
 
-func TestSlotJSONNeverExceedsTheConsolesSizeEstimate(t *testing.T) {
-	odd := strings.Repeat(`<>&"\é`, 50)
-	since := time.Date(2026, 11, 23, 12, 0, 0, 123456789, time.UTC)
-	s := view.Slot{
-		Namespace: "shop", Slot: "lock.a", Kind: "lock", Paused: view.Slot{}.Paused, Yield: odd, Stamp: odd, Successor: odd, Done: []string{odd, odd},
-		Opened: 32, Failures: map[string]int{odd: 1_000_000}, Transitions: 2_147_483_647, Missing: true,
-		Holder: &view.Holder{
-			Pod: odd, Identity: odd, Workload: odd, Hold: odd, Token: odd, Gone: true, Deleted: true, Since: &since, Renewed: &since,
-			ServingSince: &since, SilentSince: &since, Expired: true,
-		},
-	}
-	for range 50 {
-		seconds := 1e15 + 0.5
-		s.Standbys = append(s.Standbys, &view.Standby{Pod: odd, Ready: false, Reason: odd, Message: odd, Program: true, WaitsSince: &since})
-		s.Handovers = append(s.Handovers, view.Handover{At: since, Pod: odd, From: odd, Reason: odd, Cause: odd, Seconds: &seconds})
-	}
-	assert.Less(t, len(encode(s)), sizeOf(s))
-	assert.Less(t, len(encode(view.Slot{})), sizeOf(view.Slot{}))
-}
-
 func TestConsolePageShowsTheNumberOfOmittedSlots(t *testing.T) {
 	for _, c := range []struct {
 		trouble string

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -207,6 +208,18 @@ func (c conversation) ends() string {
 	return fmt.Sprintf("%s has told all pods that it leaves. Answers: %s. It waits for seconds at most, so there is nothing to do.", c.Holder.Pod, said)
 }
 
+// plainName matches the name of a pod or Lease.
+var plainName = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]*$`)
+
+// logs returns the command that shows a pod's log. Whoever may write a Lease can write any holder into it, and people
+// paste the command into a shell.
+func (c conversation) logs(pod string) string {
+	if !plainName.MatchString(pod) {
+		pod = "POD"
+	}
+	return "kubectl logs -n " + c.Namespace + " " + pod
+}
+
 // at returns the name of a pod for a person who is to look at it, with what its agent says.
 func (c conversation) at(pod string) string {
 	for _, p := range c.Standbys {
@@ -234,13 +247,13 @@ func (c conversation) waits() string {
 			at = ", at " + clock(c.Waits.Until)
 		}
 		return fmt.Sprintf("The rollout waits: %s has had its turn since %s. Its revision is proven once the application has served for %v and the workload's minReadySeconds%s; "+
-			"if it fails, %s gets the slot back. If it does not serve, read its log: kubectl logs -n %s %s", h.Pod, clock(h.Since), proof, at, api.PodOf(r.Yielder), c.Namespace, h.Pod)
+			"if it fails, %s gets the slot back. If it does not serve, read its log: %s", h.Pod, clock(h.Since), proof, at, api.PodOf(r.Yielder), c.logs(h.Pod))
 	case next >= 0 && wish == nil:
 		t := r.Turns[next]
 		c.Waits = &Wait{For: "NextTurn", Until: c.future(&t.Next, 0)}
 		return fmt.Sprintf("The rollout waits: turn %d of revision %d comes at %s, because turn %d failed. A newer version, or kubectl rollout undo, need not wait. "+
-			"Read the log of that turn, with --previous if the container has restarted since: kubectl logs -n %s %s",
-			t.Count+1, t.Revision.Number, clock(&t.Next), t.Count, c.Namespace, waiting.Pod)
+			"Read the log of that turn, with --previous if the container has restarted since: %s",
+			t.Count+1, t.Revision.Number, clock(&t.Next), t.Count, c.logs(waiting.Pod))
 	case wish == nil && waiting.trouble: // it will not wish before somebody helps
 	case wish != nil && wish.Say == api.WantsBack:
 		return fmt.Sprintf("%s has wished to have the slot back since %s. %s gives it back only if its application does not begin to serve in time: look at %s.", wish.Pod, clock(wish.Since), h.Pod, h.Pod)
@@ -272,7 +285,7 @@ func (c conversation) waiting() (first *Standby) {
 // lock says how to look at the start lock that the message of a waiting pod begins with; empty for any other message.
 func (c conversation) lock(message string) string {
 	lock, _, _ := strings.Cut(message, " ")
-	if !api.IsSlot(lock) || KindOf(lock) != startLock {
+	if !api.IsSlot(lock) || KindOf(lock) != startLock || !plainName.MatchString(lock) {
 		return ""
 	}
 	return fmt.Sprintf(" Look at that lock: kubectl metaparticle status -v -n %s %s", c.Namespace, lock)
@@ -326,19 +339,19 @@ func (c conversation) hangs() string {
 	if c.future(&at, 0) == nil && !c.now.IsZero() {
 		from = "now"
 	}
-	return fmt.Sprintf("%s has failed its readiness probe since %s. If its application has served in this hold, it hands over %s, to a standby that answers.%s Read its log: kubectl logs -n %s %s",
-		h.Pod, clock(h.failing), from, last, c.Namespace, h.Pod)
+	return fmt.Sprintf("%s has failed its readiness probe since %s. If its application has served in this hold, it hands over %s, to a standby that answers.%s Read its log: %s",
+		h.Pod, clock(h.failing), from, last, c.logs(h.Pod))
 }
 
 // unserved says what becomes of a holder whose application has not served in this hold.
 func (c conversation) unserved() string {
 	h := c.Holder
-	if c.rollout.Moved.Wish == api.WantsPreferred {
+	if c.rollout.Moved.Wish == api.WantsPreferred || c.rollout.Hung == h.Identity {
 		return fmt.Sprintf("%s got the slot because it is preferred, and its application has not served since. If it does not in a minute, or in what its probes allow, %s hands over to a standby that answers. "+
-			"Read its log: kubectl logs -n %s %s", h.Pod, h.Pod, c.Namespace, h.Pod)
+			"Read its log: %s", h.Pod, h.Pod, c.logs(h.Pod))
 	}
-	return fmt.Sprintf("%s keeps the slot, because its application has not served in this hold, and may still start: read its log (kubectl logs -n %s %s). To move the slot by hand: kubectl metaparticle yield -n %s %s",
-		h.Pod, c.Namespace, h.Pod, c.Namespace, c.Slot.Slot)
+	return fmt.Sprintf("%s keeps the slot, because its application has not served in this hold, and may still start: read its log (%s). To move the slot by hand: kubectl metaparticle yield -n %s %s",
+		h.Pod, c.logs(h.Pod), c.Namespace, c.Slot.Slot)
 }
 
 // future returns the instant after the time since "at"; nil if it has passed by the caller's clock.
@@ -365,8 +378,8 @@ func (c conversation) prefers() string {
 		if c.Moved != nil && c.Moved.From == p.Pod {
 			why = "failed (" + cmp.Or(c.Moved.Cause, c.Moved.Reason) + ")"
 		}
-		return fmt.Sprintf("%s is preferred, but its application %s, so it does not wish for the slot until an application has served for %v%s, and each such failure doubles the 5 min for which it must be Ready. Read its log: kubectl logs -n %s %s --previous",
-			p.Pod, why, forget, at, c.Namespace, p.Pod)
+		return fmt.Sprintf("%s is preferred, but its application %s, so it does not wish for the slot until an application has served for %v%s, and each such failure doubles the 5 min for which it must be Ready. Read its log: %s --previous",
+			p.Pod, why, forget, at, c.logs(p.Pod))
 	}
 	revision, _ := api.ParseRevision(h.revision)
 	for _, t := range c.rollout.Turns {

