@@ -253,5 +253,14 @@ func TestOptInWarnsOfWorkloadsWhosePodsStayUngated(t *testing.T) {
 		assert.Empty(t, answer.Patches, name)
 		assert.Equal(t, c.want, answer.Warnings, name)
 		assert.Equal(t, "shop", asked, name)
+		asked = ""
+		for _, other := range []string{"", "till"} {
+			request.Namespace = other
+			NewNamespaceHandler(o).Handle(t.Context(), request)
+			request.Name, request.Namespace = "", ""
+			NewNamespaceHandler(o).Handle(t.Context(), request)
+			request.Name = "shop"
+		}
+		assert.Empty(t, asked, "%s: no API server asks so", name)
 	}
 }

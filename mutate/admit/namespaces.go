@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	admissionv1 "k8s.io/api/admission/v1"
@@ -27,7 +28,7 @@ type Uncarried struct {
 // NewNamespaceHandler returns the handler for the update by which a namespace opts in. The handler refuses
 // nothing. It warns the person who labels the namespace of workloads that were annotated before: the label
 // brings nothing to their pod templates, so each pod of them would run without a gate.
-func NewNamespaceHandler(o Options) admission.Handler { return namespaceHandler{o} }
+func NewNamespaceHandler(o Options) admission.Handler { return &namespaceHandler{Options: o} }
 
 // uncarriedTime bounds the reads for a namespace. A person waits for the answer, and the API server waits
 // three seconds.
@@ -36,13 +37,23 @@ const uncarriedTime = 2 * time.Second
 // mostUncarried bounds the workloads that a warning names.
 const mostUncarried = 5
 
-type namespaceHandler struct{ Options }
+type namespaceHandler struct {
+	Options
+
+	// namespaces is locked while the workloads of one are read, so that many calls cost no more requests than one.
+	namespaces sync.Mutex
+}
 
 // Handle implements [admission.Handler].
-func (h namespaceHandler) Handle(ctx context.Context, r admission.Request) admission.Response {
-	if r.SubResource != "" || r.Operation != admissionv1.Update || h.Uncarried == nil {
+func (h *namespaceHandler) Handle(ctx context.Context, r admission.Request) admission.Response {
+	// Of a namespace, the API server sends both names. Another caller could choose whose load the call counts as.
+	if r.SubResource != "" || r.Operation != admissionv1.Update || h.Uncarried == nil || r.Name == "" || r.Name != r.Namespace {
 		return admission.Allowed("")
 	}
+	if !h.namespaces.TryLock() {
+		return admission.Allowed("").WithWarnings(fmt.Sprintf("%s: the workloads of %s were not read: kubectl metaparticle check names those whose pods run without a gate", notGated, r.Name))
+	}
+	defer h.namespaces.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, uncarriedTime)
 	defer cancel()
 	found, err := h.Uncarried(ctx, r.Name)

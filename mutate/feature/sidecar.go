@@ -69,7 +69,7 @@ func (s sidecar) asLeft(c corev1.Container, there *corev1.Container) corev1.Cont
 		return c
 	}
 	if of.Capabilities != nil && slices.Contains(of.Capabilities.Drop, "ALL") {
-		c.SecurityContext.Capabilities = of.Capabilities
+		c.SecurityContext.Capabilities = &corev1.Capabilities{Drop: of.Capabilities.Drop}
 	}
 	if of.SeccompProfile != nil && of.SeccompProfile.Type == corev1.SeccompProfileTypeLocalhost {
 		c.SecurityContext.SeccompProfile = of.SeccompProfile
@@ -370,6 +370,7 @@ func (s sidecar) restore(d *patch.Document, c corev1.Container) {
 	for _, m := range mounts {
 		d.Replace("mountPath", m, at("volumeMounts")...)
 	}
+	d.Remove(at("securityContext", "capabilities", "add")...) // the merge keeps other members
 	d.Merge(security, at("securityContext")...)
 	for _, field := range foreign {
 		d.Remove(at(field)...)
