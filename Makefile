@@ -146,7 +146,7 @@ check: $(CACHE)/golangci-lint ## Vet, lint and test PKG=agent/lease (race detect
 .PHONY: unit
 unit: $(AXE) ## Run the unit, golden and real-binary tests and the fuzz seeds; the programs' own packages with the race detector.
 	@./tools/packages prometheus chromium
-	go test $(RACE) -vet=off -timeout 20m -skip '$(HUGE)' $(WITH_RACE)
+	go test $(RACE) -vet=off -timeout 40m -skip '$(HUGE)' $(WITH_RACE)
 	go test -vet=off -timeout 20m $$(go list ./... | grep -vxF -e "$(WITH_RACE)" | grep -v '/sim') ./agent/linux
 	go test -run TestPlantedBugsQuoteTodaysSource ./sim ./sim/enrolled
 	go test -vet=off -timeout 10m -run '$(HUGE)' ./enroll ./mutate/... ./cmd/webhook
