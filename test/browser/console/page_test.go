@@ -81,6 +81,7 @@ func TestWorstProblemComesFirstWithACommandToCopy(t *testing.T) {
 		"Do: set command (https://pages.example/reasons.html#nocommand)"}}
 	old := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "biller", Annotations: d.Annotations}}
 	old.Status.Replicas = 1
+	d.Spec.Template.Annotations, old.Spec.Template.Annotations = d.Annotations, d.Annotations
 	s.state.Workloads = append(s.state.Workloads, d, old)
 	p := open(t, s, 1280, tab.Light)
 	p.Script(`navigator.clipboard.writeText = (text) => { window.copied = text; return Promise.resolve() }`)
