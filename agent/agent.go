@@ -73,7 +73,7 @@ func (a *Agent) hold(ctx context.Context, h *hold) error {
 	}
 	err = (&drain{hold: h, end: end, orderedAt: a.state.now}).run(ctx)
 	if h.disrupts { // not before: after two minutes Kubernetes takes the condition back from a pod that still runs
-		a.state.disrupt(ctx, end.reason, h.slots)
+		a.state.disrupt(ctx, end.why.Reason, h.slots)
 	}
 	return err
 }

@@ -14,9 +14,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/metaparticle-io/metaparticle/agent/ends"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
-	"github.com/metaparticle-io/metaparticle/agent/status"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -137,7 +137,7 @@ func TestAgentDrainsHoldAcquiredAfterThePodsDeletion(t *testing.T) {
 		b.gates.end("s2")
 		w.within(2*time.Second, "nobody can know yet", func() bool { return a.running("s1") })
 		w.within(10*time.Second, "it is known", func() bool { return a.gates.phase("s1") == gate.Draining })
-		assert.Equal(t, []string{status.ReasonPodDeleted + " 30s"}, a.gates.told(), "the container ends, with the child's own exit code")
+		assert.Equal(t, []string{ends.PodDeleted.Reason + " 30s"}, a.gates.told(), "the container ends, with the child's own exit code")
 		w.pass(20 * time.Second)
 		assert.Equal(t, gate.Draining, a.gates.phase("s1"), "the whole grace, as if the kubelet had asked")
 		w.within(6*time.Second, "released", func() bool { return w.holder() == "" })

@@ -11,7 +11,6 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/pace"
-	"github.com/metaparticle-io/metaparticle/agent/status"
 )
 
 // disruptionPatience bounds how long a stopping agent tries to store the condition. The kubelet reports
@@ -23,12 +22,6 @@ const disruptionPatience = 10 * time.Second
 // an exit code that is none of the application's. By the condition a podFailurePolicy tells such an end
 // from a failure. The drain does not wait for the condition.
 func (s *state) disrupt(ctx context.Context, reason string, slots []string) {
-	switch reason {
-	case status.ReasonYield, status.ReasonHung, status.ReasonPaused, status.ReasonShardsChanged, status.ReasonLost, status.ReasonCutOff,
-		status.ReasonUnproven, status.ReasonDrained, status.ReasonTurnFailed:
-	default:
-		return // the application has ended by itself, or a person deletes the pod
-	}
 	if s.disrupted != nil {
 		return
 	}

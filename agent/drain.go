@@ -8,9 +8,9 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/elector"
+	"github.com/metaparticle-io/metaparticle/agent/ends"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/pace"
-	"github.com/metaparticle-io/metaparticle/agent/status"
 )
 
 // drain is the state of an agent whose hold ends.
@@ -40,9 +40,9 @@ func (d *drain) run(ctx context.Context) error {
 		// the drain ends only by a status that is stored after that order.
 		d.stopChildren(state)
 		wake := min(state.Deadline, d.starts.act(ctx, now, startFacts{holds: true}))
-		shown := d.readiness.Draining(now, d.labelled(), d.end.reason, d.orderedAt, d.spared())
+		shown := d.readiness.Draining(now, d.labelled(), d.end.why.Reason, d.orderedAt, d.spared())
 		wake = min(wake, d.publish(ctx, shown))
-		if d.renews() {
+		if !d.end.why.Expires {
 			wake = min(wake, d.renewOn(ctx, state), d.extend(state))
 		}
 		if err := d.wait(ctx, wake); err != nil {
@@ -57,26 +57,24 @@ func (d *drain) stopChildren(s elector.State) {
 	for _, r := range d.shims.Grantees(d.id) {
 		d.stopChild(r)
 		if s.Taken && r.Phase == gate.Draining {
-			d.orders.kill(r, status.ReasonLost)
+			d.orders.kill(r, ends.Lost.Reason)
 		}
 	}
 }
 
-// stopChild orders a shim to drain. In a pod that is being deleted, the container then ends
-// with the child's own exit code. Otherwise the shim would wait for another grant, and would later
-// end as if the kubelet's signal had killed the application.
+// stopChild orders a shim to drain.
 func (d *drain) stopChild(r gate.Report) {
-	if d.end.reason == status.ReasonPodDeleted && r.HasChild() && d.config.Shims != nil {
-		d.orders.end(r, d.id, d.end.reason, d.end.grace)
+	grace := d.end.why.Lasts(d.self.Budget, d.config.Grace)
+	if d.end.why.Final && r.HasChild() && d.config.Shims != nil {
+		d.orders.end(r, d.id, d.end.why.Reason, grace)
 		return
 	}
-	d.orders.drain(r, d.id, d.end.reason, d.end.grace)
+	d.orders.drain(r, d.id, d.end.why.Reason, grace)
 }
 
-// spared reports whether the pod stays Ready while its child stops. Only a pod that yields, and
-// whose revision is proven, can be spared.
+// spared reports whether the pod stays Ready while its child stops.
 func (d *drain) spared() bool {
-	return d.end.reason == status.ReasonYield && d.turn.Proven && d.staysReady()
+	return d.end.why.Spares && d.turn.Proven && d.staysReady()
 }
 
 // labelled returns the hold because of which the pod has a holder's label; empty for a hold without
@@ -86,12 +84,6 @@ func (d *drain) labelled() string {
 		return ""
 	}
 	return d.id
-}
-
-// renews reports whether the agent renews the hold during the drain. A hold that is lost or in
-// doubt is not renewed: the sooner that hold expires, the sooner another pod may run.
-func (d *drain) renews() bool {
-	return d.end.reason != status.ReasonLost && d.end.reason != status.ReasonUnproven
 }
 
 // renewOn renews the hold while its children stop, and remembers whether the children still serve.

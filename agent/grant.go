@@ -9,9 +9,9 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/elector"
+	"github.com/metaparticle-io/metaparticle/agent/ends"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/pace"
-	"github.com/metaparticle-io/metaparticle/agent/status"
 )
 
 // driveStarts lets the claim of the start lock decide, and sends that claim's requests. Then driveStarts
@@ -68,18 +68,13 @@ func (h *hold) grantWaiting(s elector.State) time.Duration {
 // stopSuperseded drains a shim whose container has a later shim. If the pod has only a start
 // lock, the drained shim could get no further grant, so the order also ends its container.
 func (h *hold) stopSuperseded(r gate.Report) {
-	reason, grace := status.ReasonUnproven, h.self.Budget.Drain
+	reason, grace := ends.Unproven.Reason, h.self.Budget.Drain
 	if h.config.slotless() {
 		h.orders.end(r, r.Hold, reason, grace)
 		return
 	}
 	h.orders.drain(r, r.Hold, reason, grace)
 }
-
-// ungrantedPause is the pause after a hold that ended without a first grant, usually because the disk is
-// full. With a short lease duration the pod would otherwise acquire and release a slot every three
-// seconds.
-const ungrantedPause = 5 * time.Second
 
 // mayGrant reports whether the agent may send a first grant. The start lock must permit the
 // grant, too, but mayGrant does not check that lock.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/elector"
+	"github.com/metaparticle-io/metaparticle/agent/ends"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/agent/leave"
@@ -17,11 +18,6 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
 )
-
-// startsWithin bounds how long the agent keeps a hold between a gated init container and the
-// container after it. The kubelet waits for at most five minutes between two attempts to pull an
-// image. If the next container has not started after startsWithin, another pod may hold.
-const startsWithin = 5 * time.Minute
 
 // hold is the state of an agent that holds all slots that the pod needs.
 type hold struct {
@@ -129,7 +125,7 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 		h.tellPause(state)
 		decideAt := h.decide(running, state)
 		end, endsAt := h.ends(state)
-		if end.reason != "" {
+		if end.why != nil {
 			h.conclude(ctx, state, end)
 			return end, nil
 		}
@@ -168,20 +164,20 @@ func (h *hold) act(ctx context.Context, s elector.State) time.Duration {
 // the Event of the release tells why.
 func (h *hold) conclude(ctx context.Context, state elector.State, end ending) {
 	h.ride = ride{} // the end waits no longer, so the drain renews only for living children
-	switch end.reason {
-	case status.ReasonEnded:
+	if end.why.Unordered {
 		h.ended = h.id
 		h.learnDeletion(ctx)
-	case status.ReasonNotGranted:
-		h.grantsAt = h.now + ungrantedPause
+	}
+	if end.why.Pause != 0 {
+		h.grantsAt = h.now + end.why.Pause
 	}
 	if state.Lost != nil {
 		h.config.Log.Warn("slot is lost", "lease", state.Lost.Slot, "hold", h.id, "err", state.Lost.Err)
 	}
-	h.config.Log.Info("hold ends", "hold", h.id, "reason", end.reason)
-	h.metrics.Ends(end.reason)
-	h.events.Ends(end.reason, h.slots)
-	h.disrupts = h.config.Ends && len(h.slots) > 0 && h.shims.Outstanding(h.id)
+	h.config.Log.Info("hold ends", "hold", h.id, "reason", end.why.Reason)
+	h.metrics.Ends(end.why.Reason)
+	h.events.Ends(end.why, h.slots)
+	h.disrupts = end.why.Disrupts && h.config.Ends && len(h.slots) > 0 && h.shims.Outstanding(h.id)
 }
 
 // tellPause adds one Event for each pause of a slot of the hold.
@@ -198,43 +194,42 @@ func pauseOf(s elector.State) string { return status.PauseOf(s.Paused.Slot, s.Pa
 // ends returns the reason why the hold must end now. If the hold goes on, the reason is empty,
 // and the second result is the instant of the next decision.
 func (h *hold) ends(s elector.State) (ending, time.Duration) {
-	now, drain := h.now, h.self.Budget.Drain
+	now := h.now
 	drainAt := h.drainAt(s)
 	wake, wished, outcome := drainAt, h.leaving.due(h.wish(s)), h.outcome(h.id)
 	idle := !h.shims.Outstanding(h.id)
 	over, refused := idle && len(h.grantable()) == 0, idle && h.refused
-	if h.ride.on(now, s.From, h.config.Failsafe != (api.Failsafe{}) && h.mayHold() && (over || refused || wished.reason != "")) {
+	if h.ride.on(now, s.From, h.config.Failsafe != (api.Failsafe{}) && h.mayHold() && (over || refused || wished.why != nil)) {
 		over, refused, wished = false, false, ending{}
 	}
 	switch {
 	case s.Taken:
-		// The child gets no grace, because another pod may run now.
-		return ending{reason: status.ReasonLost}, 0
+		return ending{why: ends.Taken}, 0
 	case s.Lost != nil:
-		return ending{reason: status.ReasonLost, grace: drain}, 0
+		return ending{why: ends.Lost}, 0
 	case now >= drainAt:
-		return ending{reason: status.ReasonCutOff, grace: drain}, 0
+		return ending{why: ends.CutOff}, 0
 	case h.shims.Doubted(h.id):
-		return ending{reason: status.ReasonUnproven, grace: drain}, 0
+		return ending{why: ends.Unproven}, 0
 	case h.shims.Drained(h.id):
-		return ending{reason: status.ReasonDrained, grace: drain}, 0
+		return ending{why: ends.Drained}, 0
 	case refused:
-		return ending{reason: status.ReasonNotGranted, grace: drain}, 0
+		return ending{why: ends.NotGranted}, 0
 	case h.deletedEarly():
-		return ending{reason: status.ReasonPodDeleted, grace: h.config.Grace}, 0
+		return ending{why: ends.PodDeleted}, 0
 	case outcome.Done != "":
-		return ending{reason: status.ReasonSucceeded, grace: drain}, 0
+		return ending{why: ends.Succeeded}, 0
 	case outcome.Failed != "":
-		return ending{reason: status.ReasonEnded, grace: drain}, 0
-	case h.shims.Succeeded(h.id) && h.mayHold() && wished.reason == "":
-		startsBy := h.gap + startsWithin
+		return ending{why: ends.Ended}, 0
+	case h.shims.Succeeded(h.id) && h.mayHold() && wished.why == nil:
+		startsBy := h.gap + ends.StartsWithin
 		if now >= startsBy {
-			return ending{reason: status.ReasonNotStarted, grace: drain}, 0
+			return ending{why: ends.NotStarted}, 0
 		}
 		wake = min(wake, startsBy)
 	case idle && !h.mayHold(), over:
-		return ending{reason: status.ReasonEnded, grace: drain}, 0
-	case wished.reason != "":
+		return ending{why: ends.Ended}, 0
+	case wished.why != nil:
 		return wished, 0
 	}
 	return ending{}, wake
@@ -255,24 +250,23 @@ func (h *hold) drainAt(s elector.State) time.Duration {
 // the kubelet stops the application. The kubelet restarts nothing in a deleted pod, so a deleted
 // pod with that gate keeps its hold in any case.
 func (h *hold) wish(s elector.State) ending {
-	grace := h.config.Grace
 	switch {
 	case h.deletion.known && h.config.KubeletStops:
 	case s.Closed != "":
-		return ending{reason: status.ReasonShardsChanged, grace: grace}
+		return ending{why: ends.ShardsChanged}
 	case s.Paused.Pause == api.PauseStop:
-		return ending{reason: status.ReasonPaused, grace: grace}
+		return ending{why: ends.Paused}
 	case s.Paused.Slot != "":
 	case s.Yield.Hold != "":
-		return ending{cause: leave.Yield, reason: status.ReasonYield, grace: grace, to: api.Word{Identity: s.Yield.Successor}}
+		return ending{cause: leave.Yield, why: ends.Yielded, to: api.Word{Identity: s.Yield.Successor}}
 	case h.yielding && !h.config.slotless():
-		return ending{cause: leave.Yield, reason: status.ReasonYield, grace: grace}
+		return ending{cause: leave.Yield, why: ends.Yielded}
 	case h.turn.To.Identity != "" && h.now >= h.leaving.announcesAt && !h.hangsFirst():
-		return ending{cause: leave.Turn, reason: status.ReasonYield, grace: grace, to: h.turn.To}
+		return ending{cause: leave.Turn, why: ends.Yielded, to: h.turn.To}
 	case h.turn.Hangs && h.now >= h.leaving.announcesAt:
-		return ending{cause: leave.Hang, reason: status.ReasonHung, grace: grace}
+		return ending{cause: leave.Hang, why: ends.Hung}
 	case h.turn.Failed && h.mayHold():
-		return ending{reason: status.ReasonTurnFailed, grace: grace}
+		return ending{why: ends.TurnFailed}
 	}
 	return ending{}
 }
@@ -382,7 +376,6 @@ func (s *state) staysReady() bool { return s.config.ReplacesUnready && s.stored.
 // claim releases the slots in its next decision, unless this pod is to hold the slots again. Without that
 // proof the claim keeps the slots until the proof comes, or until the Leases expire.
 func (h *hold) letGo(end ending) {
-	budget := h.self.Budget
 	h.metrics.Holding(0)
 	h.probes.Follow(nil)
 	if end.to.Identity == "" {
@@ -391,29 +384,21 @@ func (h *hold) letGo(end ending) {
 		}
 	}
 	successor := h.releaseTo(end)
-	if h.failed(end.reason) || end.reason == status.ReasonCutOff { // a node that was cut off may be so again and again
+	if h.failed(end) || end.why.Blame == ends.Node { // a node that was cut off may be so again and again
 		h.rollout.waiting.Failures = h.turns.Failures(h.now, h.rollout.waiting.Failures)
 	}
 	part := elector.Parting{Successor: successor}
-	switch reason := end.reason; {
-	case !h.shims.Proven(h.id):
+	if !h.shims.Proven(h.id) {
 		h.config.Log.Warn("not released: no proof that all children are dead", "hold", h.id)
 		h.events.NotReleased(h.slots)
-	case reason == status.ReasonYield:
-		// Until the head start is over, this pod does not acquire. A standby acts within
-		// milliseconds, or within Budget.Retry if its watch has ended.
-		part.GiveBack, part.HeadStart = true, budget.Retry
-	case reason == status.ReasonHung:
-		part.GiveBack, part.HeadStart = true, budget.Retry
-		h.rollout.hungUntil = h.now + 2*cmp.Or(h.config.YieldAfter, time.Minute)
-	case reason == status.ReasonNotGranted:
-		// The grant could not be stored on disk, and the disk does not recover in a moment. So
-		// other pods may acquire first. If no other pod acquires, this pod acquires again no more
-		// often than a holder renews.
-		part.GiveBack, part.HeadStart = true, budget.Renew
-	case reason == status.ReasonEnded, reason == status.ReasonSucceeded, reason == status.ReasonNotStarted, reason == status.ReasonPaused,
-		reason == status.ReasonShardsChanged, reason == status.ReasonTurnFailed:
-		part.GiveBack = true
+	} else {
+		part.GiveBack = end.why.GivesBack
+		if end.why.HeadStart != nil {
+			part.HeadStart = end.why.HeadStart(h.self.Budget)
+		}
+		if end.why.Hangs {
+			h.rollout.hungUntil = h.now + 2*cmp.Or(h.config.YieldAfter, time.Minute)
+		}
 	}
 	h.claim.LetGo(h.now, part)
 }

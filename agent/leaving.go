@@ -11,11 +11,11 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/elector"
+	"github.com/metaparticle-io/metaparticle/agent/ends"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/leave"
 	"github.com/metaparticle-io/metaparticle/agent/pace"
-	"github.com/metaparticle-io/metaparticle/agent/status"
 	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -180,10 +180,9 @@ func (h *hold) readDeletion(ctx context.Context) {
 // ending is the end of a hold.
 type ending struct {
 	// cause is the cause of an end that the holder announces; [leave.None] for every other.
-	cause  leave.Cause
-	reason string
-	// grace is the grace of the hold's children.
-	grace time.Duration
+	cause leave.Cause
+	// why is nil as long as the hold goes on.
+	why *ends.Row
 	// to is the wish of the successor; only its identity if a person has named it, and zero for no successor.
 	to api.Word
 }
@@ -220,26 +219,20 @@ func (h *hold) hangsFirst() bool {
 // failed reports whether the pod's own application, or what it needs to run here, has ended the hold, and the pod
 // goes on. The kubelet restarts a container whatever its exit code is, and also after a failed liveness probe, so
 // each end without an order counts.
-func (h *hold) failed(reason string) bool {
-	switch reason {
-	case status.ReasonHung, status.ReasonEnded, status.ReasonNotGranted, status.ReasonNotStarted, status.ReasonTurnFailed:
-		return h.mayHold()
-	}
-	return false
-}
+func (h *hold) failed(end ending) bool { return end.why.Blame == ends.Application && h.mayHold() }
 
 // releaseTo stores the value of [api.RolloutAnnotation] for the releasing write, and returns the pod that the
 // write names as successor. Without a successor, a pod that is about to end yields to a pod that wishes for the slot.
 func (h *hold) releaseTo(end ending) (successor string) {
-	if !h.rollout.takesTurns() && end.reason != status.ReasonHung {
+	if !h.rollout.takesTurns() && !end.why.Hangs {
 		return end.to.Identity
 	}
 	slot := slotOf(h.record())
 	slot.Hold, slot.Rollout = h.turns.ID, h.turns.Rollout
 	switch {
-	case end.reason == status.ReasonHung:
+	case end.why.Hangs:
 		slot.Rollout = h.rollout.pod.Hung(h.turns)
-	case h.failed(end.reason) && h.rollout.waiting.Preferred:
+	case h.failed(end) && h.rollout.waiting.Preferred:
 		slot.Rollout.Hung = h.self.Identity // agents of earlier versions know this word only
 	}
 	slot.Rollout.Transitions = h.record().Transitions
@@ -252,7 +245,7 @@ func (h *hold) releaseTo(end ending) (successor string) {
 		revision = api.Revision{} // a preference is no turn
 	}
 	left, successor := h.rollout.pod.Released(slot, to.Identity, revision)
-	left.Moved = turn.Moved{From: h.self.Identity, Why: end.reason, Wish: to.Say}
+	left.Moved = turn.Moved{From: h.self.Identity, Why: end.why.Reason, Wish: to.Say}
 	h.rollout.released, h.rollout.releasedText = h.turns.ID, left.String()
 	h.rollout.waiting.Failed = h.turns.Rollout.Yielder != ""
 	return successor

@@ -13,8 +13,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/metaparticle-io/metaparticle/agent/ends"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/status"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -104,11 +104,11 @@ func TestAgentReleasesSlotIfApplicationNeverStarts(t *testing.T) {
 		w.within(time.Second, "init container runs", func() bool { return a.running("s1") })
 		b.connect("s9")
 		a.gates.succeed("s1")
-		w.pass(startsWithin - time.Second)
+		w.pass(ends.StartsWithin - time.Second)
 		assert.False(t, b.running("s9"))
 		w.within(2*time.Second, "given up", func() bool { return b.running("s9") })
 		w.pass(time.Second)
-		assert.Contains(t, w.server.told(), status.ReasonNotStarted)
+		assert.Contains(t, w.server.told(), ends.NotStarted.Reason)
 	})
 }
 

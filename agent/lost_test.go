@@ -13,9 +13,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 
+	"github.com/metaparticle-io/metaparticle/agent/ends"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
-	"github.com/metaparticle-io/metaparticle/agent/status"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -52,7 +52,7 @@ func TestChildGetsGraceOnlyIfLeaseNamesPod(t *testing.T) {
 			w.edit(c.change)
 			w.within(10*time.Millisecond, "drain is asked for", func() bool { return len(a.gates.told()) > 0 })
 			took := w.within(drain+time.Second, "child is dead", a.stopped)
-			assert.Equal(t, []string{status.ReasonLost}, a.gates.told())
+			assert.Equal(t, []string{ends.Lost.Reason}, a.gates.told())
 			assert.Equal(t, []time.Duration{c.grace}, a.gates.left())
 			assert.InDelta(t, c.grace.Seconds(), took.Seconds(), .02)
 		}))
@@ -67,7 +67,7 @@ func TestShortenedDurationEndsAHoldAtOnce(t *testing.T) {
 		a, b := w.pair()
 		w.server.shortens(2)
 		w.within(6*time.Second, "child is dead", a.stopped)
-		assert.Equal(t, []string{status.ReasonLost}, a.gates.told())
+		assert.Equal(t, []string{ends.Lost.Reason}, a.gates.told())
 		assert.Equal(t, []time.Duration{0}, a.gates.left())
 		before := w.server.requests()
 		w.pass(2 * time.Minute)

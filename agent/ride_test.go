@@ -14,9 +14,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 
+	"github.com/metaparticle-io/metaparticle/agent/ends"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
-	"github.com/metaparticle-io/metaparticle/agent/status"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -127,7 +127,7 @@ func TestApplicationStopsAfterALongerOutage(t *testing.T) {
 		assert.True(t, a.running("s1"))
 		took := w.within(time.Minute, "the application stops", a.stopped)
 		assert.InDelta(t, 13, took.Seconds(), 5, "15 s are left, less what has passed since the last renewal")
-		assert.Contains(t, a.gates.told(), status.ReasonCutOff)
+		assert.Contains(t, a.gates.told(), ends.CutOff.Reason)
 		a.gates.fail("s1")
 		a.connect("s2")
 		w.pass(time.Hour)

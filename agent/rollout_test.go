@@ -15,11 +15,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/metaparticle-io/metaparticle/agent/elector"
+	"github.com/metaparticle-io/metaparticle/agent/ends"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/agent/leave"
-	"github.com/metaparticle-io/metaparticle/agent/status"
 	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -74,7 +74,7 @@ func TestNewWorkloadKeepsNothingOfItsNamesake(t *testing.T) {
 	for slot, keeps := range map[string]bool{theSlot: false, "lock.db": true} {
 		t.Run(slot, simulated(func(t *testing.T, w *world) {
 			w.free(slot, api.NextLease(slot))
-			record := turn.Rollout{Yielder: "z_u", From: oldRevision, Proven: oldRevision, Hangs: 3, Hung: "z_u", Moved: turn.Moved{From: "z_u", Why: status.ReasonEnded}}
+			record := turn.Rollout{Yielder: "z_u", From: oldRevision, Proven: oldRevision, Hangs: 3, Hung: "z_u", Moved: turn.Moved{From: "z_u", Why: ends.Ended.Reason}}
 			w.annotate(slot, api.RolloutAnnotation, record.String())
 			a := w.up("a", of(api.Revision{Workload: "9999", Number: 1, Hash: "n"}), func(c *Config) { c.Slots = []string{slot} })
 			w.within(time.Second, "the pod runs", a.runs)
@@ -251,7 +251,7 @@ func TestTurnEndsIfTheApplicationNeverServes(t *testing.T) {
 		assert.Equal(t, b.identity(), w.holder())
 		assert.Equal(t, []string{"True"}, w.pods["a2"].readiness(), "while nobody serves, too")
 		w.pass(2 * time.Second)
-		assert.Equal(t, []string{status.ReasonTurnFailed}, b.gates.told())
+		assert.Equal(t, []string{ends.TurnFailed.Reason}, b.gates.told())
 		b.gates.report("s3", func(r *gate.Report) { r.Phase, r.Hold = gate.Waiting, b.gates.grants[0].Hold })
 		w.within(3*time.Second, "the old child runs again", func() bool { return a.running("s1") })
 		assert.Equal(t, []string{"False"}, b.readiness())

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/elector"
+	"github.com/metaparticle-io/metaparticle/agent/ends"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/leave"
 	"github.com/metaparticle-io/metaparticle/agent/pace"
@@ -253,11 +254,11 @@ func (s standby) drainOrphans() {
 		}
 		reason := ""
 		if s.shims.Doubted(r.Hold) {
-			reason = status.ReasonUnproven
+			reason = ends.Unproven.Reason
 		}
 		lost, taken := s.claim.Lost(childOf(r))
 		if lost {
-			reason = status.ReasonLost
+			reason = ends.Lost.Reason
 		}
 		switch {
 		case taken:

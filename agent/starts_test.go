@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/metaparticle-io/metaparticle/agent/ends"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/status"
@@ -276,13 +277,13 @@ func TestStartTimeoutBeginsAnewForEachContainer(t *testing.T) {
 		a.gates.connect(gate.Report{Shim: "s1", Container: "migrate"})
 		w.within(time.Second, "first runs", func() bool { return a.running("s1") })
 		a.gates.succeed("s1")
-		w.pass(startsWithin - time.Second)
+		w.pass(ends.StartsWithin - time.Second)
 		a.gates.connect(gate.Report{Shim: "s2", Container: "seed"})
 		w.within(time.Second, "second runs", func() bool { return a.running("s2") })
 		hold := a.gates.hold("s2")
 		w.pass(time.Minute)
 		a.gates.succeed("s2")
-		w.pass(startsWithin - time.Second)
+		w.pass(ends.StartsWithin - time.Second)
 		a.connect("s3")
 		w.within(time.Second, "application runs", func() bool { return a.running("s3") })
 		assert.Equal(t, hold, a.gates.hold("s3"))

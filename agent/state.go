@@ -140,7 +140,7 @@ func (s *state) makeOutputs(b api.Budget) {
 // showConfig returns the settings of package status.
 func showConfig(c Config, b api.Budget, random *rand.Rand) status.Config {
 	return status.Config{
-		PodName: c.PodName, PodUID: c.PodUID, Shards: c.Shards, API: c.API, Timeout: b.RequestTimeout, StartsWithin: startsWithin,
+		PodName: c.PodName, PodUID: c.PodUID, Shards: c.Shards, API: c.API, Timeout: b.RequestTimeout,
 		Backoff: func(misses int) time.Duration { return jitter(random, pace.Backoff(misses)) },
 		Delay:   func() time.Duration { return jitter(random, status.WordsDelay) },
 		Stored: func(_ context.Context, ready bool) {

@@ -17,9 +17,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/metaparticle-io/metaparticle/agent/ends"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/promise"
-	"github.com/metaparticle-io/metaparticle/agent/status"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -216,7 +216,7 @@ func TestApplicationStopsOnceTheLongLeaseEnds(t *testing.T) {
 		a := n.pods["a"]
 		assert.True(t, a.running("s1"))
 		w.within(time.Minute, "the application stops", a.stopped)
-		assert.Contains(t, a.gates.told(), status.ReasonCutOff)
+		assert.Contains(t, a.gates.told(), ends.CutOff.Reason)
 		n.pods["b"].link.set(over)
 		w.within(time.Minute, "b runs", func() bool { return n.pods["b"].running("s1") })
 	})

@@ -16,10 +16,10 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/metaparticle-io/metaparticle/agent/elector"
+	"github.com/metaparticle-io/metaparticle/agent/ends"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/leave"
-	"github.com/metaparticle-io/metaparticle/agent/status"
 	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -507,7 +507,7 @@ func TestHolderThatHangsHandsOver(t *testing.T) {
 			a.hangs(apps["a"])
 			took := w.within(time.Minute+time.Second, "the other pod runs", b.runs)
 			assert.GreaterOrEqual(t, took, 55*time.Second)
-			assert.Equal(t, []string{status.ReasonHung}, a.gates.told())
+			assert.Equal(t, []string{ends.Hung.Reason}, a.gates.told())
 			assert.Equal(t, []string{api.LeavingSoon}, a.says())
 			assert.Equal(t, name != "another workload", w.rollout().Hung == a.identity(), "only a lock is shared, so that counts as a deleted one")
 
@@ -722,7 +722,7 @@ func TestPreferredPodThatNeverServesHandsOver(t *testing.T) {
 			}
 			took := w.within(3*time.Minute, "the other pod serves again", func() bool { return s.holder.running("s1") })
 			assert.GreaterOrEqual(t, took, time.Minute, "it had time to start")
-			assert.Equal(t, []string{status.ReasonHung}, b.gates.told())
+			assert.Equal(t, []string{ends.Hung.Reason}, b.gates.told())
 			w.pass(turn.Forget - 10*time.Second)
 			assert.Equal(t, 3, w.starts(), "the preference sleeps")
 		}))

@@ -62,9 +62,6 @@ type Config struct {
 	// Delay returns the random delay of a write that changes only the reason or message of a
 	// standby's condition. The delay spreads the writes of many standbys.
 	Delay func() time.Duration
-	// StartsWithin bounds the time between the success of a gated init container and the
-	// start of the next container. After that time the agent ends the hold.
-	StartsWithin time.Duration
 	// Stored is called by Status with each readiness that the API server has stored.
 	Stored func(ctx context.Context, ready bool)
 	// Answered is called by Status after each answer about the pod. The argument "hold" is the

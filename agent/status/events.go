@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/metaparticle-io/metaparticle/agent/ends"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/pace"
@@ -108,38 +109,15 @@ func (e *Events) Released(slot, cause string) {
 // Ends adds the Event with the reason why a hold ends. If the child has ended by itself,
 // the function adds no Event, because Kubernetes reports the end of the container. A hold without
 // slots has no Event, either.
-func (e *Events) Ends(reason string, slots []string) {
-	names := strings.Join(slots, ", ")
-	if names == "" {
+func (e *Events) Ends(why *ends.Row, slots []string) {
+	if len(slots) == 0 || why.Event == "" {
 		return
 	}
-	switch reason {
-	case ReasonYield:
-		e.add(kube.Normal, reason, "draining to hand over "+names)
-	case ReasonHung:
-		e.add(kube.Warning, reason, "draining to hand over "+names+": the application has failed its readiness probe for too long")
-	case ReasonPaused: // the method Paused has already added an Event
-	case ReasonShardsChanged:
-		e.add(kube.Normal, reason, "draining to release "+names+": the number of shards changes")
-	case ReasonSucceeded:
-		e.add(kube.Normal, reason, "recording the success in "+names)
-	case ReasonTurnFailed:
-		e.add(kube.Warning, reason, "draining to give "+names+" back to an older revision: the application does not serve")
-	case ReasonPodDeleted:
-		e.add(kube.Normal, reason, "draining to hand over "+names+": this pod is being deleted")
-	case ReasonLost:
-		e.add(kube.Warning, reason, "draining: somebody else wrote into "+names)
-	case ReasonCutOff:
-		e.add(kube.Warning, reason, "draining: "+names+" could not be renewed in time")
-	case ReasonUnproven:
-		e.add(kube.Warning, reason, "draining: a shim that is gone may still run under "+names)
-	case ReasonNotGranted:
-		e.add(kube.Warning, reason, "giving up "+names+": the application cannot be started here, see the agent's log")
-	case ReasonNotStarted:
-		e.add(kube.Warning, reason, "giving up "+names+": the init container succeeded, and for "+e.config.StartsWithin.String()+" nothing that is to run after it has started")
-	case ReasonDrained:
-		e.add(kube.Warning, reason, "draining: a shim drained by itself, not hearing of a renewal of "+names)
+	kind := kube.Normal
+	if why.Warning {
+		kind = kube.Warning
 	}
+	e.add(kind, why.Reason, fmt.Sprintf(why.Event, strings.Join(slots, ", ")))
 }
 
 // Paused adds the Event of a pause. The argument "pause" is the pause in words. If the
@@ -149,7 +127,7 @@ func (e *Events) Paused(pause string, stops bool) {
 	if stops {
 		part = ": draining, and no pod takes the slot"
 	}
-	e.add(kube.Normal, ReasonPaused, pause+part)
+	e.add(kube.Normal, ends.Paused.Reason, pause+part)
 }
 
 // Skipped adds the Event that the pod ends instead of waiting, with the holder as the cause.

@@ -11,36 +11,6 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// These are the reasons for which a hold ends. They appear in logs, Events and metrics, and in
-// orders to shims.
-const (
-	ReasonEnded = "Ended"
-	// ReasonSucceeded ends the hold of a once claim whose work has succeeded.
-	ReasonSucceeded = "Succeeded"
-	ReasonYield     = "Yielded"
-	// ReasonHung ends the hold of an application that has failed its readiness probe for the time in
-	// [api.YieldAfterAnnotation], after another pod has answered that it can take the slot.
-	ReasonHung   = "Hung"
-	ReasonPaused = "Paused"
-	// ReasonShardsChanged ends the hold of a shard, because the number of shards changes.
-	ReasonShardsChanged = "ShardsChanged"
-	ReasonLost          = "Lost"
-	ReasonCutOff        = "RenewDeadlinePassed"
-	ReasonUnproven      = "EarlierShimUnproven"
-	ReasonDrained       = "ShimDrained"
-	// ReasonPodDeleted ends a hold that began just before the agent knew of the pod's deletion.
-	ReasonPodDeleted = "PodDeleted"
-	// ReasonNotGranted ends a hold under which this pod can start no child. If the hold went
-	// on, no other pod could hold, although another pod may be able to start its child.
-	ReasonNotGranted = "NotGranted"
-	// ReasonNotStarted ends a hold because, after the success of an init container, the next
-	// container has not started in time.
-	ReasonNotStarted = "NotStarted"
-	// ReasonTurnFailed ends the hold of a newer revision, because in the revision's turn the
-	// application has not served in time.
-	ReasonTurnFailed = "TurnFailed"
-)
-
 // These are the reasons of the pod condition [api.ReadyCondition].
 const (
 	ReadyHolding      = "Holding"

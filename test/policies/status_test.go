@@ -15,7 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
-	"github.com/metaparticle-io/metaparticle/agent/status"
+	"github.com/metaparticle-io/metaparticle/agent/ends"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -85,7 +85,7 @@ func TestAgentOnlyAddsTheConditionOfADisruption(t *testing.T) {
 	pod := gatedPod("web")
 	pod.Status.Conditions = []corev1.PodCondition{ready("Holding", "a")}
 	both := func(of corev1.PodCondition) func(*corev1.Pod) { return showing(ready("Holding", "a"), of) }
-	for _, reason := range []string{status.ReasonYield, status.ReasonHung, status.ReasonPaused, status.ReasonShardsChanged, status.ReasonLost, status.ReasonCutOff, status.ReasonUnproven, status.ReasonDrained, status.ReasonTurnFailed} {
+	for _, reason := range []string{ends.Yielded.Reason, ends.Hung.Reason, ends.Paused.Reason, ends.ShardsChanged.Reason, ends.Lost.Reason, ends.CutOff.Reason, ends.Unproven.Reason, ends.Drained.Reason, ends.TurnFailed.Reason} {
 		assert.Empty(t, byAgent(t, pod, both(disruption("True", reason, "the pod's hold of lock.a has ended"))), reason)
 	}
 	// After two minutes Kubernetes sets the condition of a pod that lives on to False.
