@@ -62,18 +62,16 @@ func (a *Agent) Run(ctx context.Context, stop <-chan struct{}) error {
 // of h. The release of the slots comes last, and needs proof that every child is dead.
 func (a *Agent) hold(ctx context.Context, h *hold) error {
 	h.begin()
-	end := ending{}
-	defer func() { h.letGo(end) }()
+	defer h.letGo()
 	if r := a.state.rollout; r.takesTurns() || r.speaks && (a.state.config.YieldAfter > 0 || a.state.self.Key != "") { // such a pod has one slot
 		defer a.state.watchWords(ctx, h)()
 	}
-	var err error
-	if end, err = h.run(ctx); err != nil {
+	if err := h.run(ctx); err != nil {
 		return err
 	}
-	err = (&drain{hold: h, end: end, orderedAt: a.state.now}).run(ctx)
+	err := h.drain(ctx)
 	if h.disrupts { // not before: after two minutes Kubernetes takes the condition back from a pod that still runs
-		a.state.disrupt(ctx, end.why.Reason, h.slots)
+		a.state.disrupt(ctx, h.end.why.Reason, h.slots)
 	}
 	return err
 }

@@ -53,6 +53,9 @@ type hold struct {
 	supporters map[string]*supporter
 	// leaving has the decisions about how the pod leaves its Services before the hold ends.
 	leaving leaving
+	// end is why the hold ends, and orderedAt the instant at which its drain began.
+	end       ending
+	orderedAt time.Duration
 }
 
 // newHold returns the hold of the slots that the claim has acquired or resumed. The caller begins the
@@ -98,8 +101,8 @@ func (h *hold) record() lease.Record {
 	return h.claim.Record(h.slots[0])
 }
 
-// run grants and renews until something ends the hold, and returns the reason of the end.
-func (h *hold) run(ctx context.Context) (ending, error) {
+// run grants and renews until something ends the hold, and stores the reason of the end.
+func (h *hold) run(ctx context.Context) error {
 	state := h.claim.State()
 	h.readiness.Close()
 	switch {
@@ -120,17 +123,18 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 		state = h.claim.State()
 		if !h.config.slotless() {
 			h.metrics.Holding(state.Deadline)
-			h.metrics.Supporters(asking{h}.supports(state))
+			h.metrics.Supporters(h.supports(state))
 		}
 		h.tellPause(state)
 		decideAt := h.decide(running, state)
 		end, endsAt := h.ends(state)
 		if end.why != nil {
-			h.conclude(ctx, state, end)
-			return end, nil
+			h.end = end
+			h.conclude(ctx, state)
+			return nil
 		}
 		if err := h.wait(ctx, min(decideAt, endsAt, h.act(ctx, state))); err != nil {
-			return ending{}, err
+			return err
 		}
 	}
 }
@@ -152,7 +156,7 @@ func (h *hold) decide(ctx context.Context, s elector.State) time.Duration {
 // says since when the application serves. Then act shows the status. The result is the instant of the
 // next action.
 func (h *hold) act(ctx context.Context, s elector.State) time.Duration {
-	wake := min(asking{h}.ask(ctx, s), h.driveStarts(ctx, s), h.grantWaiting(s))
+	wake := min(h.ask(ctx, s), h.driveStarts(ctx, s), h.grantWaiting(s))
 	if h.needed(s) {
 		h.learnServing(s)
 	}
@@ -162,22 +166,22 @@ func (h *hold) act(ctx context.Context, s elector.State) time.Duration {
 // conclude stores what outlasts the hold, and reports, in the log, the metrics and an Event, why the hold
 // ends. If the application has ended by itself, conclude also asks whether the pod is being deleted, and
 // the Event of the release tells why.
-func (h *hold) conclude(ctx context.Context, state elector.State, end ending) {
+func (h *hold) conclude(ctx context.Context, state elector.State) {
 	h.ride = ride{} // the end waits no longer, so the drain renews only for living children
-	if end.why.Unordered {
+	if h.end.why.Unordered {
 		h.ended = h.id
 		h.learnDeletion(ctx)
 	}
-	if end.why.Pause != 0 {
-		h.grantsAt = h.now + end.why.Pause
+	if h.end.why.Pause != 0 {
+		h.grantsAt = h.now + h.end.why.Pause
 	}
 	if state.Lost != nil {
 		h.config.Log.Warn("slot is lost", "lease", state.Lost.Slot, "hold", h.id, "err", state.Lost.Err)
 	}
-	h.config.Log.Info("hold ends", "hold", h.id, "reason", end.why.Reason)
-	h.metrics.Ends(end.why.Reason)
-	h.events.Ends(end.why, h.slots)
-	h.disrupts = end.why.Disrupts && h.config.Ends && len(h.slots) > 0 && h.shims.Outstanding(h.id)
+	h.config.Log.Info("hold ends", "hold", h.id, "reason", h.end.why.Reason)
+	h.metrics.Ends(h.end.why.Reason)
+	h.events.Ends(h.end.why, h.slots)
+	h.disrupts = h.end.why.Disrupts && h.config.Ends && len(h.slots) > 0 && h.shims.Outstanding(h.id)
 }
 
 // tellPause adds one Event for each pause of a slot of the hold.
@@ -302,7 +306,7 @@ func (h *hold) needed(s elector.State) bool {
 func (h *hold) renew(ctx context.Context, s elector.State, guard bool) time.Duration {
 	f := h.baseFacts()
 	f.Renew, f.Guard, f.RenewedSince = h.needed(s), guard, h.ride.since
-	f.Supporters = asking{h}.listed()
+	f.Supporters = h.listed()
 	if f.Profile.Serving, f.Profile.Leaving = h.serving, h.leaving.Says; f.Profile.Leaving != "" {
 		f.Profile.Leave = h.leaving.id
 	}
@@ -375,16 +379,19 @@ func (s *state) staysReady() bool { return s.config.ReplacesUnready && s.stored.
 // letGo ends the hold, and the claim waits for the slots again. If all children are proven dead, the
 // claim releases the slots in its next decision, unless this pod is to hold the slots again. Without that
 // proof the claim keeps the slots until the proof comes, or until the Leases expire.
-func (h *hold) letGo(end ending) {
+func (h *hold) letGo() {
+	if h.end.why == nil {
+		h.end.why = new(ends.Row) // the agent itself ends
+	}
 	h.metrics.Holding(0)
 	h.probes.Follow(nil)
-	if end.to.Identity == "" {
-		if end.to.Identity = h.leaving.Successor; end.to.Identity == h.leaving.to.Identity {
-			end.to = h.leaving.to
+	if to := &h.end.to; to.Identity == "" {
+		if to.Identity = h.leaving.Successor; to.Identity == h.leaving.to.Identity {
+			*to = h.leaving.to
 		}
 	}
-	successor := h.releaseTo(end)
-	if h.failed(end) || end.why.Blame == ends.Node { // a node that was cut off may be so again and again
+	successor := h.releaseTo()
+	if h.failed() || h.end.why.Blame == ends.Node { // a node that was cut off may be so again and again
 		h.rollout.waiting.Failures = h.turns.Failures(h.now, h.rollout.waiting.Failures)
 	}
 	part := elector.Parting{Successor: successor}
@@ -392,11 +399,11 @@ func (h *hold) letGo(end ending) {
 		h.config.Log.Warn("not released: no proof that all children are dead", "hold", h.id)
 		h.events.NotReleased(h.slots)
 	} else {
-		part.GiveBack = end.why.GivesBack
-		if end.why.HeadStart != nil {
-			part.HeadStart = end.why.HeadStart(h.self.Budget)
+		part.GiveBack = h.end.why.GivesBack
+		if h.end.why.HeadStart != nil {
+			part.HeadStart = h.end.why.HeadStart(h.self.Budget)
 		}
-		if end.why.Hangs {
+		if h.end.why.Hangs {
 			h.rollout.hungUntil = h.now + 2*cmp.Or(h.config.YieldAfter, time.Minute)
 		}
 	}

@@ -219,24 +219,24 @@ func (h *hold) hangsFirst() bool {
 // failed reports whether the pod's own application, or what it needs to run here, has ended the hold, and the pod
 // goes on. The kubelet restarts a container whatever its exit code is, and also after a failed liveness probe, so
 // each end without an order counts.
-func (h *hold) failed(end ending) bool { return end.why.Blame == ends.Application && h.mayHold() }
+func (h *hold) failed() bool { return h.end.why.Blame == ends.Application && h.mayHold() }
 
 // releaseTo stores the value of [api.RolloutAnnotation] for the releasing write, and returns the pod that the
 // write names as successor. Without a successor, a pod that is about to end yields to a pod that wishes for the slot.
-func (h *hold) releaseTo(end ending) (successor string) {
-	if !h.rollout.takesTurns() && !end.why.Hangs {
-		return end.to.Identity
+func (h *hold) releaseTo() (successor string) {
+	if !h.rollout.takesTurns() && !h.end.why.Hangs {
+		return h.end.to.Identity
 	}
 	slot := slotOf(h.record())
 	slot.Hold, slot.Rollout = h.turns.ID, h.turns.Rollout
 	switch {
-	case end.why.Hangs:
+	case h.end.why.Hangs:
 		slot.Rollout = h.rollout.pod.Hung(h.turns)
-	case h.failed(end) && h.rollout.waiting.Preferred:
+	case h.failed() && h.rollout.waiting.Preferred:
 		slot.Rollout.Hung = h.self.Identity // agents of earlier versions know this word only
 	}
 	slot.Rollout.Transitions = h.record().Transitions
-	to := end.to
+	to := h.end.to
 	if to.Identity == "" && !h.mayHold() {
 		to = h.rollout.pod.Deleted(h.now, h.turns)
 	}
@@ -245,7 +245,7 @@ func (h *hold) releaseTo(end ending) (successor string) {
 		revision = api.Revision{} // a preference is no turn
 	}
 	left, successor := h.rollout.pod.Released(slot, to.Identity, revision)
-	left.Moved = turn.Moved{From: h.self.Identity, Why: end.why.Reason, Wish: to.Say}
+	left.Moved = turn.Moved{From: h.self.Identity, Why: h.end.why.Reason, Wish: to.Say}
 	h.rollout.released, h.rollout.releasedText = h.turns.ID, left.String()
 	h.rollout.waiting.Failed = h.turns.Rollout.Yielder != ""
 	return successor

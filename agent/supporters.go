@@ -27,9 +27,6 @@ type supporter struct {
 	asked, answered time.Duration
 }
 
-// asking is the part of a hold that finds supporters, and asks them.
-type asking struct{ *hold }
-
 // newKey returns the key of this agent process; the zero value for a pod that neither has supporters nor
 // supports other pods.
 func newKey(c Config, b api.Budget, speaks bool) (key promise.Key, public string) {
@@ -50,7 +47,7 @@ func goneAfter(b api.Budget) time.Duration { return 12 * b.Renew }
 // ask asks each supporter that is due to be asked. Once a renewal has no answer in time, the holder asks
 // for promises, without which its deadline would come. For a hold that is to expire, it asks for none. The result is
 // the instant of the next ask.
-func (h asking) ask(ctx context.Context, s elector.State) (wake time.Duration) {
+func (h *hold) ask(ctx context.Context, s elector.State) (wake time.Duration) {
 	if h.self.Key == "" {
 		return pace.Never
 	}
@@ -83,7 +80,7 @@ func (h asking) ask(ctx context.Context, s elector.State) (wake time.Duration) {
 // learnOffers adds the standbys that now offer to support the hold, and forgets those that are gone. A pod that may
 // write the next Lease can change its offer as often as it likes. So the holder knows no more standbys than a next
 // Lease has words, and each of them for at least as long as an ask can last.
-func (h asking) learnOffers(s elector.State) {
+func (h *hold) learnOffers(s elector.State) {
 	offers := map[string]bool{}
 	for _, w := range h.rollout.heard.words {
 		if w.Say == api.Supports && w.To == h.id {
@@ -103,19 +100,19 @@ func (h asking) learnOffers(s elector.State) {
 
 // mayAsk reports whether the agent of another pod may listen at the address, which comes from a pod that may write
 // the next Lease. All agents of a slot have the same port.
-func (h asking) mayAsk(at netip.AddrPort) bool {
+func (h *hold) mayAsk(at netip.AddrPort) bool {
 	own := h.config.Contact
 	return at.Port() == own.Port() && at.Addr().Unmap() != own.Addr().Unmap() && !addresses.IsNear(at.Addr())
 }
 
 // answersLately reports whether the standby has answered lately.
-func (h asking) answersLately(one *supporter) bool {
+func (h *hold) answersLately(one *supporter) bool {
 	return one.answered != 0 && h.now < one.answered+goneAfter(h.self.Budget)
 }
 
 // supports returns the number of standbys whose promises the hold could have in an outage of the API server: none if
 // one of them does not answer any more, because the hold needs all of them.
-func (h asking) supports(s elector.State) int {
+func (h *hold) supports(s elector.State) int {
 	for _, id := range s.Required {
 		if one := h.supporters[id]; one == nil || !h.answersLately(one) {
 			return 0
@@ -126,7 +123,7 @@ func (h asking) supports(s elector.State) int {
 
 // listed returns the standbys that are to support the hold: those of the last list first. If two agent processes of
 // one pod have answered lately, the earlier one is dead.
-func (h asking) listed() (ids []string) {
+func (h *hold) listed() (ids []string) {
 	lives := map[string]time.Duration{}
 	for _, one := range h.supporters {
 		lives[one.identity] = max(lives[one.identity], one.answered)
@@ -149,7 +146,7 @@ func (h asking) listed() (ids []string) {
 }
 
 // sendAsk asks a standby to take nothing for the given time; zero for a mere test.
-func (h asking) sendAsk(ctx context.Context, id string, of supporter, lasts time.Duration) {
+func (h *hold) sendAsk(ctx context.Context, id string, of supporter, lasts time.Duration) {
 	asked := h.now
 	a := promise.Ask{To: id, Hold: h.id, Number: int64(asked), For: lasts}
 	message := h.key.Ask(a)
