@@ -44,7 +44,7 @@ func (a *Agent) Run(ctx context.Context, stop <-chan struct{}) error {
 	a.state.group.Go(func() { a.state.status.Run(ctx) })
 	a.state.group.Go(func() { a.state.events.Run(ctx) })
 	for {
-		h, err := standby{a.state}.run(ctx)
+		h, err := standby{state: a.state}.run(ctx)
 		if h == nil || err != nil {
 			var last sync.WaitGroup // one beside the other, because either may use up the grace
 			last.Go(func() { a.state.events.Flush(ctx) })

@@ -19,20 +19,20 @@ import (
 // instant of the next decision.
 func (h *hold) driveStarts(ctx context.Context, s elector.State) time.Duration {
 	waits := h.mayGrant(s) && len(h.grantable()) > 0
-	return min(h.starts.act(ctx, h.now, startFacts{holds: true, waits: waits, serves: h.serves()}), h.dismissWaiting())
+	return min(h.state.starts.act(ctx, h.state.now, startFacts{holds: true, waits: waits, serves: h.serves()}), h.dismissWaiting())
 }
 
 // dismissWaiting ends the wait of each container that has waited for the start lock for as long as the
 // annotation metaparticle.io/wait-at-most permits. The result is the instant of the next decision.
 func (h *hold) dismissWaiting() time.Duration {
-	if h.starts.open() {
+	if h.state.starts.open() {
 		return pace.Never
 	}
-	return h.waits.dismiss(h.now)
+	return h.state.waits.dismiss(h.state.now)
 }
 
 // waitsToStart reports whether a shim waits for the start lock.
-func (h *hold) waitsToStart() bool { return !h.starts.open() && len(h.grantable()) > 0 }
+func (h *hold) waitsToStart() bool { return !h.state.starts.open() && len(h.grantable()) > 0 }
 
 // grantWaiting sends a first grant to each waiting shim of the pod, and extends the other grants as
 // far as the renewals allow. If a container has two shims, it drains the earlier shim. The
@@ -44,22 +44,22 @@ func (h *hold) grantWaiting(s elector.State) time.Duration {
 	// that the virtual machine was paused, and that the Lease expired meanwhile. In a pod
 	// without shims, nothing could freeze the child until that renewal. A first grant also waits
 	// for the check of the pod's deletion.
-	if h.mayGrant(s) && h.starts.open() {
+	if h.mayGrant(s) && h.state.starts.open() {
 		for _, r := range h.grantable() {
-			if err := h.waits.run(); err != nil {
-				h.config.Log.Debug("grant waits: the decision to run is not on the disk (is the disk full?)", "shim", r.Shim, "err", err)
-				h.refused, wake = true, min(wake, h.now+h.self.Budget.Retry)
+			if err := h.state.waits.run(); err != nil {
+				h.state.config.Log.Debug("grant waits: the decision to run is not on the disk (is the disk full?)", "shim", r.Shim, "err", err)
+				h.refused, wake = true, min(wake, h.state.now+h.state.self.Budget.Retry)
 				continue
 			}
 			again := h.give(s, r)
 			if again == pace.Never {
-				h.starts.begins(r.Shim)
+				h.state.starts.begins(r.Shim)
 			}
 			wake = min(wake, again)
 		}
 	}
 	wake = min(wake, h.extend(s))
-	for _, r := range h.shims.Superseded() {
+	for _, r := range h.state.shims.Superseded() {
 		h.stopSuperseded(r)
 	}
 	return wake
@@ -68,18 +68,18 @@ func (h *hold) grantWaiting(s elector.State) time.Duration {
 // stopSuperseded drains a shim whose container has a later shim. If the pod has only a start
 // lock, the drained shim could get no further grant, so the order also ends its container.
 func (h *hold) stopSuperseded(r gate.Report) {
-	reason, grace := ends.Unproven.Reason, h.self.Budget.Drain
-	if h.config.slotless() {
-		h.orders.end(r, r.Hold, reason, grace)
+	reason, grace := ends.Unproven.Reason, h.state.self.Budget.Drain
+	if h.state.config.slotless() {
+		h.state.orders.end(r, r.Hold, reason, grace)
 		return
 	}
-	h.orders.drain(r, r.Hold, reason, grace)
+	h.state.orders.drain(r, r.Hold, reason, grace)
 }
 
 // mayGrant reports whether the agent may send a first grant. The start lock must permit the
 // grant, too, but mayGrant does not check that lock.
 func (h *hold) mayGrant(s elector.State) bool {
-	return h.mayHold() && s.Renewed() && !h.deletion.checking()
+	return h.state.mayHold() && s.Renewed() && !h.state.deletion.checking()
 }
 
 // extend sends another grant to each shim with a grant of the hold, if the deadline or the delay
@@ -88,39 +88,39 @@ func (h *hold) mayGrant(s elector.State) bool {
 // instant of that attempt.
 func (h *hold) extend(s elector.State) time.Duration {
 	wake := pace.Never
-	for _, r := range h.shims.Grantees(h.id) {
+	for _, r := range h.state.shims.Grantees(h.id) {
 		if !r.Connected {
 			continue
 		}
-		last := h.orders.to(r.Shim)
+		last := h.state.orders.to(r.Shim)
 		leap := h.answers(s, r)
 		changed := last.until != s.Deadline || last.stopDelay != h.stopDelay() || leap != 0 && leap != last.answered
-		if changed && h.now >= last.retryAt {
+		if changed && h.state.now >= last.retryAt {
 			wake = min(wake, h.give(s, r))
 		}
-		if at := h.orders.to(r.Shim).retryAt; at != 0 {
+		if at := h.state.orders.to(r.Shim).retryAt; at != 0 {
 			wake = min(wake, at)
 		}
 	}
 	return wake
 }
 
-func (h *hold) grantable() []gate.Report { return h.grantableOf(h.id) }
+func (h *hold) grantable() []gate.Report { return h.state.grantableOf(h.id) }
 
 // give sends a grant. If the gate refuses the grant, the result is the instant of the next
 // attempt; otherwise [pace.Never].
 func (h *hold) give(s elector.State, r gate.Report) time.Duration {
-	b := h.self.Budget
-	again := h.now + b.Retry
-	err := h.orders.grant(r.Shim, gate.Grant{
+	b := h.state.self.Budget
+	again := h.state.now + b.Retry
+	err := h.state.orders.grant(r.Shim, gate.Grant{
 		Hold:      h.id,
 		Slots:     gate.SlotsOf(s.Tokens),
 		Deadline:  s.Deadline,
-		BootID:    h.self.BootID,
+		BootID:    h.state.self.BootID,
 		Drain:     b.Drain,
 		Kill:      b.Kill,
-		PodIP:     h.config.PodIP,
-		StartBy:   h.starts.startBy(),
+		PodIP:     h.state.config.PodIP,
+		StartBy:   h.state.starts.startBy(),
 		Leap:      h.answers(s, r),
 		StopDelay: h.stopDelay(),
 	}, again)
@@ -134,7 +134,7 @@ func (h *hold) give(s elector.State, r gate.Report) time.Duration {
 // answers returns the number of the shim's last leap, if a grant may thaw the child after that
 // leap; otherwise zero.
 func (h *hold) answers(s elector.State, r gate.Report) int {
-	if s.Confirmed < h.orders.to(r.Shim).leaps {
+	if s.Confirmed < h.state.orders.to(r.Shim).leaps {
 		return 0
 	}
 	return r.Leap

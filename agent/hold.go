@@ -21,7 +21,7 @@ import (
 
 // hold is the state of an agent that holds all slots that the pod needs.
 type hold struct {
-	*state
+	state *state
 
 	id    string
 	slots []string
@@ -85,45 +85,45 @@ func newHold(s *state, claimed elector.State) *hold {
 // begin stores what changes when the hold begins.
 func (h *hold) begin() {
 	if h.resumed {
-		h.deletion.answeredIn = h.id // the earlier agent process has checked whether the pod is being deleted
+		h.state.deletion.answeredIn = h.id // the earlier agent process has checked whether the pod is being deleted
 	}
-	h.rollout.turnBegan = cmp.Or(h.turns.TurnSince, h.since)
+	h.state.rollout.turnBegan = cmp.Or(h.turns.TurnSince, h.since)
 	// A yield that was requested before this hold began does not count.
-	h.yielding = false
-	h.rollout.heard = heard{}
+	h.state.yielding = false
+	h.state.rollout.heard = heard{}
 }
 
 // record returns the Lease of the first slot; the zero value for a hold without slots.
 func (h *hold) record() lease.Record {
-	if h.config.slotless() {
+	if h.state.config.slotless() {
 		return lease.Record{}
 	}
-	return h.claim.Record(h.slots[0])
+	return h.state.claim.Record(h.slots[0])
 }
 
 // run grants and renews until something ends the hold, and stores the reason of the end.
 func (h *hold) run(ctx context.Context) error {
-	state := h.claim.State()
-	h.readiness.Close()
+	state := h.state.claim.State()
+	h.state.readiness.Close()
 	switch {
-	case h.config.slotless():
+	case h.state.config.slotless():
 	case h.resumed:
-		h.config.Log.Info("resumed", "hold", h.id, "slots", state.Tokens, "deadline", state.Deadline)
+		h.state.config.Log.Info("resumed", "hold", h.id, "slots", state.Tokens, "deadline", state.Deadline)
 	default:
-		h.metrics.Acquired()
-		h.config.Log.Info("acquired", "hold", h.id, "slots", state.Tokens, "deadline", state.Deadline)
-		h.events.Acquired(state.Tokens)
+		h.state.metrics.Acquired()
+		h.state.config.Log.Info("acquired", "hold", h.id, "slots", state.Tokens, "deadline", state.Deadline)
+		h.state.events.Acquired(state.Tokens)
 	}
-	if h.checked != h.id && !h.resumed && !h.config.slotless() {
-		h.checkDeletion(ctx, h.id)
+	if h.state.checked != h.id && !h.resumed && !h.state.config.slotless() {
+		h.state.checkDeletion(ctx, h.id)
 	}
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	for {
-		state = h.claim.State()
-		if !h.config.slotless() {
-			h.metrics.Holding(state.Deadline)
-			h.metrics.Supporters(h.supports(state))
+		state = h.state.claim.State()
+		if !h.state.config.slotless() {
+			h.state.metrics.Holding(state.Deadline)
+			h.state.metrics.Supporters(h.supports(state))
 		}
 		h.tellPause(state)
 		decideAt := h.decide(running, state)
@@ -133,7 +133,7 @@ func (h *hold) run(ctx context.Context) error {
 			h.conclude(ctx, state)
 			return nil
 		}
-		if err := h.wait(ctx, min(decideAt, endsAt, h.act(ctx, state))); err != nil {
+		if err := h.state.wait(ctx, min(decideAt, endsAt, h.act(ctx, state))); err != nil {
 			return err
 		}
 	}
@@ -143,11 +143,11 @@ func (h *hold) run(ctx context.Context) error {
 // decisions depend on the probes, and the second one depends on the first one. The result is the
 // instant of the next decision.
 func (h *hold) decide(ctx context.Context, s elector.State) time.Duration {
-	now := h.now
+	now := h.state.now
 	h.learnGap()
 	h.followChildren()
-	h.learnTurn(now, servesSince(h), h.serves() && h.complete(h.id), s.Paused.Slot != "")
-	h.turn = h.rollout.pod.Holder(now, h.config.Wall(), h.turns)
+	h.learnTurn(now, servesSince(h), h.serves() && h.state.complete(h.id), s.Paused.Slot != "")
+	h.turn = h.state.rollout.pod.Holder(now, h.state.config.Wall(), h.turns)
 	h.turns.Rollout = h.turn.Rollout
 	return min(h.turn.Wake, h.leave(ctx, s, h.wish(s), h.serves()))
 }
@@ -169,25 +169,25 @@ func (h *hold) act(ctx context.Context, s elector.State) time.Duration {
 func (h *hold) conclude(ctx context.Context, state elector.State) {
 	h.ride = ride{} // the end waits no longer, so the drain renews only for living children
 	if h.end.why.Unordered {
-		h.ended = h.id
-		h.learnDeletion(ctx)
+		h.state.ended = h.id
+		h.state.learnDeletion(ctx)
 	}
 	if h.end.why.Pause != 0 {
-		h.grantsAt = h.now + h.end.why.Pause
+		h.state.grantsAt = h.state.now + h.end.why.Pause
 	}
 	if state.Lost != nil {
-		h.config.Log.Warn("slot is lost", "lease", state.Lost.Slot, "hold", h.id, "err", state.Lost.Err)
+		h.state.config.Log.Warn("slot is lost", "lease", state.Lost.Slot, "hold", h.id, "err", state.Lost.Err)
 	}
-	h.config.Log.Info("hold ends", "hold", h.id, "reason", h.end.why.Reason)
-	h.metrics.Ends(h.end.why.Reason)
-	h.events.Ends(h.end.why, h.slots)
-	h.disrupts = h.end.why.Disrupts && h.config.Ends && len(h.slots) > 0 && h.shims.Outstanding(h.id)
+	h.state.config.Log.Info("hold ends", "hold", h.id, "reason", h.end.why.Reason)
+	h.state.metrics.Ends(h.end.why.Reason)
+	h.state.events.Ends(h.end.why, h.slots)
+	h.disrupts = h.end.why.Disrupts && h.state.config.Ends && len(h.slots) > 0 && h.state.shims.Outstanding(h.id)
 }
 
 // tellPause adds one Event for each pause of a slot of the hold.
 func (h *hold) tellPause(state elector.State) {
 	if state.Paused != h.paused && state.Paused.Slot != "" {
-		h.events.Paused(pauseOf(state), state.Paused.Pause == api.PauseStop)
+		h.state.events.Paused(pauseOf(state), state.Paused.Pause == api.PauseStop)
 	}
 	h.paused = state.Paused
 }
@@ -198,12 +198,12 @@ func pauseOf(s elector.State) string { return status.PauseOf(s.Paused.Slot, s.Pa
 // ends returns the reason why the hold must end now. If the hold goes on, the reason is empty,
 // and the second result is the instant of the next decision.
 func (h *hold) ends(s elector.State) (ending, time.Duration) {
-	now := h.now
+	now := h.state.now
 	drainAt := h.drainAt(s)
-	wake, wished, outcome := drainAt, h.leaving.due(h.wish(s)), h.outcome(h.id)
-	idle := !h.shims.Outstanding(h.id)
+	wake, wished, outcome := drainAt, h.leaving.due(h.wish(s)), h.state.outcome(h.id)
+	idle := !h.state.shims.Outstanding(h.id)
 	over, refused := idle && len(h.grantable()) == 0, idle && h.refused
-	if h.ride.on(now, s.From, h.config.Failsafe != (api.Failsafe{}) && h.mayHold() && (over || refused || wished.why != nil)) {
+	if h.ride.on(now, s.From, h.state.config.Failsafe != (api.Failsafe{}) && h.state.mayHold() && (over || refused || wished.why != nil)) {
 		over, refused, wished = false, false, ending{}
 	}
 	switch {
@@ -213,9 +213,9 @@ func (h *hold) ends(s elector.State) (ending, time.Duration) {
 		return ending{why: ends.Lost}, 0
 	case now >= drainAt:
 		return ending{why: ends.CutOff}, 0
-	case h.shims.Doubted(h.id):
+	case h.state.shims.Doubted(h.id):
 		return ending{why: ends.Unproven}, 0
-	case h.shims.Drained(h.id):
+	case h.state.shims.Drained(h.id):
 		return ending{why: ends.Drained}, 0
 	case refused:
 		return ending{why: ends.NotGranted}, 0
@@ -225,13 +225,13 @@ func (h *hold) ends(s elector.State) (ending, time.Duration) {
 		return ending{why: ends.Succeeded}, 0
 	case outcome.Failed != "":
 		return ending{why: ends.Ended}, 0
-	case h.shims.Succeeded(h.id) && h.mayHold() && wished.why == nil:
+	case h.state.shims.Succeeded(h.id) && h.state.mayHold() && wished.why == nil:
 		startsBy := h.gap + ends.StartsWithin
 		if now >= startsBy {
 			return ending{why: ends.NotStarted}, 0
 		}
 		wake = min(wake, startsBy)
-	case idle && !h.mayHold(), over:
+	case idle && !h.state.mayHold(), over:
 		return ending{why: ends.Ended}, 0
 	case wished.why != nil:
 		return wished, 0
@@ -243,10 +243,10 @@ func (h *hold) ends(s elector.State) (ending, time.Duration) {
 // instant. With the gate "pod" no shim freezes the application after a leap. So until a renewal
 // follows the leap, the drain begins earlier by the possible length of the pause.
 func (h *hold) drainAt(s elector.State) time.Duration {
-	if !h.config.KubeletStops || s.Renewed() {
+	if !h.state.config.KubeletStops || s.Renewed() {
 		return s.DrainAt
 	}
-	return h.lapse.drainAt(s.DrainAt, h.self.Budget.RequestTimeout)
+	return h.state.lapse.drainAt(s.DrainAt, h.state.self.Budget.RequestTimeout)
 }
 
 // wish returns the end that a person, enroll, or package turn requests. No pod may take a
@@ -255,7 +255,7 @@ func (h *hold) drainAt(s elector.State) time.Duration {
 // pod with that gate keeps its hold in any case.
 func (h *hold) wish(s elector.State) ending {
 	switch {
-	case h.deletion.known && h.config.KubeletStops:
+	case h.state.deletion.known && h.state.config.KubeletStops:
 	case s.Closed != "":
 		return ending{why: ends.ShardsChanged}
 	case s.Paused.Pause == api.PauseStop:
@@ -263,13 +263,13 @@ func (h *hold) wish(s elector.State) ending {
 	case s.Paused.Slot != "":
 	case s.Yield.Hold != "":
 		return ending{cause: leave.Yield, why: ends.Yielded, to: api.Word{Identity: s.Yield.Successor}}
-	case h.yielding && !h.config.slotless():
+	case h.state.yielding && !h.state.config.slotless():
 		return ending{cause: leave.Yield, why: ends.Yielded}
-	case h.turn.To.Identity != "" && h.now >= h.leaving.announcesAt && !h.hangsFirst():
+	case h.turn.To.Identity != "" && h.state.now >= h.leaving.announcesAt && !h.hangsFirst():
 		return ending{cause: leave.Turn, why: ends.Yielded, to: h.turn.To}
-	case h.turn.Hangs && h.now >= h.leaving.announcesAt:
+	case h.turn.Hangs && h.state.now >= h.leaving.announcesAt:
 		return ending{cause: leave.Hang, why: ends.Hung}
-	case h.turn.Failed && h.mayHold():
+	case h.turn.Failed && h.state.mayHold():
 		return ending{why: ends.TurnFailed}
 	}
 	return ending{}
@@ -279,17 +279,17 @@ func (h *hold) wish(s elector.State) ending {
 // duration ago. With the gate "pod", only a restart by the kubelet stops the application. The
 // kubelet restarts nothing in a deleted pod, so with that gate the result is always false.
 func (h *hold) deletedEarly() bool {
-	return h.deletion.deletedIn == h.id && !h.config.KubeletStops && h.now < h.since+h.self.Budget.LeaseDuration()
+	return h.state.deletion.deletedIn == h.id && !h.state.config.KubeletStops && h.state.now < h.since+h.state.self.Budget.LeaseDuration()
 }
 
 // learnGap stores when an init container has succeeded under the hold. From that instant the hold
 // waits until the pod's next container starts.
 func (h *hold) learnGap() {
 	switch {
-	case !h.shims.Succeeded(h.id):
+	case !h.state.shims.Succeeded(h.id):
 		h.gap = 0
 	case h.gap == 0:
-		h.gap = h.now
+		h.gap = h.state.now
 	}
 }
 
@@ -298,26 +298,26 @@ func (h *hold) learnGap() {
 // until the next container gets a grant. The hold also needs renewals while a first grant waits
 // for the start lock, or for a renewal after a leap, and while the end of the hold waits for a renewal.
 func (h *hold) needed(s elector.State) bool {
-	return h.shims.Supported(h.id) || h.awaitsRenewal(s) || h.waitsToStart() || h.ride.since != 0
+	return h.state.shims.Supported(h.id) || h.awaitsRenewal(s) || h.waitsToStart() || h.ride.since != 0
 }
 
 // renew renews each slot whose renewal is due, while the hold needs renewals. The result is the
 // instant of the next renewal.
 func (h *hold) renew(ctx context.Context, s elector.State, guard bool) time.Duration {
-	f := h.baseFacts()
+	f := h.state.baseFacts()
 	f.Renew, f.Guard, f.RenewedSince = h.needed(s), guard, h.ride.since
 	f.Supporters = h.listed()
 	if f.Profile.Serving, f.Profile.Leaving = h.serving, h.leaving.Says; f.Profile.Leaving != "" {
 		f.Profile.Leave = h.leaving.id
 	}
-	if h.rollout.takesTurns() {
+	if h.state.rollout.takesTurns() {
 		// A person may have changed the number of transitions. With another number than that of the Lease, the text
 		// would count as outdated for the rest of the hold.
 		h.turns.Rollout.Transitions = h.record().Transitions
 		text := h.turns.Rollout.String()
 		f.Rollout = &text
 	}
-	_, wake := h.claim.Step(ctx, h.now, f, h.outcome)
+	_, wake := h.state.claim.Step(ctx, h.state.now, f, h.state.outcome)
 	return wake
 }
 
@@ -327,12 +327,12 @@ func (h *hold) renew(ctx context.Context, s elector.State, guard bool) time.Dura
 // turn stays Ready. If the wall clock was set meanwhile, the time from the Lease may be wrong. So
 // the result is never before the start of the last child.
 func servesSince(h *hold) time.Duration {
-	now, known := h.now, h.turns.Serving != 0
+	now, known := h.state.now, h.turns.Serving != 0
 	if known || !h.served || h.serving.IsZero() {
 		return now
 	}
-	since := now - h.config.Wall().Sub(h.serving)
-	for _, r := range h.shims.Reports() {
+	since := now - h.state.config.Wall().Sub(h.serving)
+	for _, r := range h.state.shims.Reports() {
 		if r.Phase == gate.Running && r.Hold == h.id {
 			since = max(since, r.Since)
 		}
@@ -346,7 +346,7 @@ func (h *hold) learnServing(s elector.State) {
 	case !h.serves(), h.leaving.Closed:
 		h.serving = time.Time{}
 	case h.serving.IsZero():
-		h.serving = s.ServesSince(h.config.Wall())
+		h.serving = s.ServesSince(h.state.config.Wall())
 	}
 }
 
@@ -354,20 +354,20 @@ func (h *hold) learnServing(s elector.State) {
 // ended, the status stays as it is. Most applications start within milliseconds after that check,
 // so a status "Starting" would soon be out of date.
 func (h *hold) appear(ctx context.Context, s elector.State) time.Duration {
-	if h.deletion.checking() {
+	if h.state.deletion.checking() {
 		return pace.Never
 	}
 	start := ""
 	if h.waitsToStart() {
-		start = h.starts.obstacle(h.now)
+		start = h.state.starts.obstacle(h.state.now)
 	}
-	if h.config.slotless() {
-		return h.publish(ctx, status.Starts(h.shims.Running(h.id), h.serves(), start))
+	if h.state.config.slotless() {
+		return h.state.publish(ctx, status.Starts(h.state.shims.Running(h.id), h.serves(), start))
 	}
-	return h.publish(ctx, h.readiness.Holder(h.now, status.Holder{
+	return h.state.publish(ctx, h.state.readiness.Holder(h.state.now, status.Holder{
 		Start: start,
-		Hold:  h.id, Slots: h.slots, Since: h.since, Running: h.shims.Running(h.id), Serves: h.serves(), Served: h.served || h.turns.Serving != 0, Waits: h.probes.Waits(), Paused: pauseOf(s),
-		Turn: h.turn.Message, Leaves: h.leaving.Out, Spared: h.turn.Starting && h.staysReady(),
+		Hold:  h.id, Slots: h.slots, Since: h.since, Running: h.state.shims.Running(h.id), Serves: h.serves(), Served: h.served || h.turns.Serving != 0, Waits: h.state.probes.Waits(), Paused: pauseOf(s),
+		Turn: h.turn.Message, Leaves: h.leaving.Out, Spared: h.turn.Starting && h.state.staysReady(),
 	}))
 }
 
@@ -383,8 +383,8 @@ func (h *hold) letGo() {
 	if h.end.why == nil {
 		h.end.why = new(ends.Row) // the agent itself ends
 	}
-	h.metrics.Holding(0)
-	h.probes.Follow(nil)
+	h.state.metrics.Holding(0)
+	h.state.probes.Follow(nil)
 	if to := &h.end.to; to.Identity == "" {
 		if to.Identity = h.leaving.Successor; to.Identity == h.leaving.to.Identity {
 			*to = h.leaving.to
@@ -392,20 +392,20 @@ func (h *hold) letGo() {
 	}
 	successor := h.releaseTo()
 	if h.failed() || h.end.why.Blame == ends.Node { // a node that was cut off may be so again and again
-		h.rollout.waiting.Failures = h.turns.Failures(h.now, h.rollout.waiting.Failures)
+		h.state.rollout.waiting.Failures = h.turns.Failures(h.state.now, h.state.rollout.waiting.Failures)
 	}
 	part := elector.Parting{Successor: successor}
-	if !h.shims.Proven(h.id) {
-		h.config.Log.Warn("not released: no proof that all children are dead", "hold", h.id)
-		h.events.NotReleased(h.slots)
+	if !h.state.shims.Proven(h.id) {
+		h.state.config.Log.Warn("not released: no proof that all children are dead", "hold", h.id)
+		h.state.events.NotReleased(h.slots)
 	} else {
 		part.GiveBack = h.end.why.GivesBack
 		if h.end.why.HeadStart != nil {
-			part.HeadStart = h.end.why.HeadStart(h.self.Budget)
+			part.HeadStart = h.end.why.HeadStart(h.state.self.Budget)
 		}
 		if h.end.why.Hangs {
-			h.rollout.hungUntil = h.now + 2*cmp.Or(h.config.YieldAfter, time.Minute)
+			h.state.rollout.hungUntil = h.state.now + 2*cmp.Or(h.state.config.YieldAfter, time.Minute)
 		}
 	}
-	h.claim.LetGo(h.now, part)
+	h.state.claim.LetGo(h.state.now, part)
 }

@@ -62,12 +62,12 @@ func (s *state) replaced() bool {
 // ends the delay earlier, unless the API server stores none of its writes. Then the shim stops the application a
 // few seconds before the end of the leave. Until the agent knows the pod's grace, the delay is short.
 func (h *hold) stopDelay() time.Duration {
-	l, delay := &h.leaving, h.endpointDelay()
+	l, delay := &h.leaving, h.state.endpointDelay()
 	if delay == 0 || l.Over || l.Restarts() {
 		return 0
 	}
 	if !l.Known {
-		return min(gate.Heard, h.config.Grace/2)
+		return min(gate.Heard, h.state.config.Grace/2)
 	}
 	return min(delay+leave.Patience+2*leave.Stored, max(0, l.Ends-l.signalled)/2)
 }
@@ -96,12 +96,12 @@ func (l *leaving) notAnswered() {
 // leave decides how the pod leaves its Services before the wished end. The result is the instant of the next
 // decision.
 func (h *hold) leave(ctx context.Context, s elector.State, wish ending, serves bool) time.Duration {
-	now, l := h.now, &h.leaving
+	now, l := h.state.now, &h.leaving
 	cause, to := wish.cause, wish.to
 	signalled, preStop := h.stopSignals()
 	readAt := pace.Never
 	if signalled && l.signalled == 0 {
-		readAt = l.lastRead + h.self.Budget.Retry
+		readAt = l.lastRead + h.state.self.Budget.Retry
 	}
 	if now >= readAt {
 		l.signalled, l.lastRead, readAt = now, now, pace.Never
@@ -109,12 +109,12 @@ func (h *hold) leave(ctx context.Context, s elector.State, wish ending, serves b
 	}
 	if signalled && !l.Restarts() {
 		cause = leave.Deletion
-		to = h.rollout.pod.Deleted(now, h.turns)
+		to = h.state.rollout.pod.Deleted(now, h.turns)
 	}
 	f := leave.Facts{
-		Cause: cause, Successor: to.Identity, EndpointDelay: h.endpointDelay(),
-		Ready: serves && (h.stored.ready || h.readiness.Postponed(now)) && h.rollout.heard.sees, Unready: h.stored.known && !h.stored.ready,
-		Replaced: h.replaced(), Alone: h.rollout.heard.aloneIn(h.id), Answers: h.rollout.heard.about(l.id, false),
+		Cause: cause, Successor: to.Identity, EndpointDelay: h.state.endpointDelay(),
+		Ready: serves && (h.state.stored.ready || h.state.readiness.Postponed(now)) && h.state.rollout.heard.sees, Unready: h.state.stored.known && !h.state.stored.ready,
+		Replaced: h.state.replaced(), Alone: h.state.rollout.heard.aloneIn(h.id), Answers: h.state.rollout.heard.about(l.id, false),
 		PreStop: preStop, Serving: !s.Serving.IsZero(), Grace: l.Grace,
 	}
 	if l.id == s.Leave {
@@ -127,7 +127,7 @@ func (h *hold) leave(ctx context.Context, s elector.State, wish ending, serves b
 	}
 	l.Decision = l.leave.Next(now, f)
 	if l.Withdrawn {
-		h.config.Log.Info("nobody answered, so the hold goes on", "hold", h.id, "successor", to.Identity)
+		h.state.config.Log.Info("nobody answered, so the hold goes on", "hold", h.id, "successor", to.Identity)
 		l.notAnswered()
 		l.pause = min(max(leave.Pause, 2*l.pause), leave.LongestPause)
 		l.announcesAt = now + l.pause
@@ -139,7 +139,7 @@ func (h *hold) leave(ctx context.Context, s elector.State, wish ending, serves b
 		l.signalled, l.Known = 0, false // the next stop signal may belong to a deletion
 	}
 	if l.Out && !out {
-		h.config.Log.Info("leaving the Services", "hold", h.id, "successor", l.Successor)
+		h.state.config.Log.Info("leaving the Services", "hold", h.id, "successor", l.Successor)
 	}
 	wake := min(l.Wake, readAt)
 	if l.announcesAt > now {
@@ -148,7 +148,7 @@ func (h *hold) leave(ctx context.Context, s elector.State, wish ending, serves b
 	if _, soon := api.Asked(l.Says); soon && !l.Answered {
 		if now >= l.lookAt { // the watch may be silent
 			l.lookAt = pace.Never
-			h.group.Go(func() { _ = h.readWords(ctx, api.NextLease(h.slots[0])) })
+			h.state.group.Go(func() { _ = h.state.readWords(ctx, api.NextLease(h.slots[0])) })
 		}
 		wake = min(wake, l.lookAt)
 	}
@@ -158,7 +158,7 @@ func (h *hold) leave(ctx context.Context, s elector.State, wish ending, serves b
 // stopSignals reports whether the kubelet has signalled a shim of the hold, and whether a shim
 // still runs the preStop hook.
 func (h *hold) stopSignals() (signalled, preStop bool) {
-	for _, r := range h.shims.Reports() {
+	for _, r := range h.state.shims.Reports() {
 		if r.Stopping && r.Phase == gate.Running && r.Hold == h.id {
 			signalled, preStop = true, preStop || r.PreStop
 		}
@@ -169,10 +169,10 @@ func (h *hold) stopSignals() (signalled, preStop bool) {
 // readDeletion reads the pod until the API server answers. The stop signal alone does not prove a deletion,
 // because the kubelet also stops a container that fails its liveness probe.
 func (h *hold) readDeletion(ctx context.Context) {
-	h.group.Go(func() {
-		h.readGrace(ctx, func(sent time.Duration, pod kube.Pod) {
+	h.state.group.Go(func() {
+		h.state.readGrace(ctx, func(sent time.Duration, pod kube.Pod) {
 			h.leaving.Grace = leave.Grace{Known: true, Deleted: pod.Deleted, Ends: sent + pod.GraceLeft}
-			h.deletion.learn("", pod.Deleted)
+			h.state.deletion.learn("", pod.Deleted)
 		})
 	})
 }
@@ -199,8 +199,8 @@ func (h *hold) learnTurn(now, since time.Duration, serves, paused bool) {
 			h.turns.Stopped = now
 		}
 	}
-	h.turns.Serves, h.turns.Paused, h.turns.Alone = serves, paused, h.rollout.heard.aloneIn(h.id)
-	h.turns.Wishes, h.turns.Unanswered = h.rollout.heard.about(h.id, true), h.leaving.unanswered
+	h.turns.Serves, h.turns.Paused, h.turns.Alone = serves, paused, h.state.rollout.heard.aloneIn(h.id)
+	h.turns.Wishes, h.turns.Unanswered = h.state.rollout.heard.about(h.id, true), h.leaving.unanswered
 	slices.SortStableFunc(h.turns.Wishes, func(a, b api.Word) int {
 		return slices.Index(h.leaving.unanswered, a.Identity) - slices.Index(h.leaving.unanswered, b.Identity)
 	})
@@ -219,34 +219,34 @@ func (h *hold) hangsFirst() bool {
 // failed reports whether the pod's own application, or what it needs to run here, has ended the hold, and the pod
 // goes on. The kubelet restarts a container whatever its exit code is, and also after a failed liveness probe, so
 // each end without an order counts.
-func (h *hold) failed() bool { return h.end.why.Blame == ends.Application && h.mayHold() }
+func (h *hold) failed() bool { return h.end.why.Blame == ends.Application && h.state.mayHold() }
 
 // releaseTo stores the value of [api.RolloutAnnotation] for the releasing write, and returns the pod that the
 // write names as successor. Without a successor, a pod that is about to end yields to a pod that wishes for the slot.
 func (h *hold) releaseTo() (successor string) {
-	if !h.rollout.takesTurns() && !h.end.why.Hangs {
+	if !h.state.rollout.takesTurns() && !h.end.why.Hangs {
 		return h.end.to.Identity
 	}
 	slot := slotOf(h.record())
 	slot.Hold, slot.Rollout = h.turns.ID, h.turns.Rollout
 	switch {
 	case h.end.why.Hangs:
-		slot.Rollout = h.rollout.pod.Hung(h.turns)
-	case h.failed() && h.rollout.waiting.Preferred:
-		slot.Rollout.Hung = h.self.Identity // agents of earlier versions know this word only
+		slot.Rollout = h.state.rollout.pod.Hung(h.turns)
+	case h.failed() && h.state.rollout.waiting.Preferred:
+		slot.Rollout.Hung = h.state.self.Identity // agents of earlier versions know this word only
 	}
 	slot.Rollout.Transitions = h.record().Transitions
 	to := h.end.to
-	if to.Identity == "" && !h.mayHold() {
-		to = h.rollout.pod.Deleted(h.now, h.turns)
+	if to.Identity == "" && !h.state.mayHold() {
+		to = h.state.rollout.pod.Deleted(h.state.now, h.turns)
 	}
 	revision := to.Revision
-	if revision.Same(h.rollout.pod.Revision) {
+	if revision.Same(h.state.rollout.pod.Revision) {
 		revision = api.Revision{} // a preference is no turn
 	}
-	left, successor := h.rollout.pod.Released(slot, to.Identity, revision)
-	left.Moved = turn.Moved{From: h.self.Identity, Why: h.end.why.Reason, Wish: to.Say}
-	h.rollout.released, h.rollout.releasedText = h.turns.ID, left.String()
-	h.rollout.waiting.Failed = h.turns.Rollout.Yielder != ""
+	left, successor := h.state.rollout.pod.Released(slot, to.Identity, revision)
+	left.Moved = turn.Moved{From: h.state.self.Identity, Why: h.end.why.Reason, Wish: to.Say}
+	h.state.rollout.released, h.state.rollout.releasedText = h.turns.ID, left.String()
+	h.state.rollout.waiting.Failed = h.turns.Rollout.Yielder != ""
 	return successor
 }

@@ -37,22 +37,22 @@ func newProbes(c Config) *probe.Monitor {
 func (h *hold) followChildren() {
 	// The decision in h.turn may be older than the rollout that the agent last read from the
 	// Lease. So here the rollout counts, and not that decision.
-	proven := h.rollout.takesTurns() && h.config.Revision.Same(h.turns.Rollout.Proven)
+	proven := h.state.rollout.takesTurns() && h.state.config.Revision.Same(h.turns.Rollout.Proven)
 	children := map[string]probe.Child{}
-	for _, r := range h.shims.Reports() {
+	for _, r := range h.state.shims.Reports() {
 		if r.Phase != gate.Running || r.Hold != h.id || r.Starting {
 			continue
 		}
 		children[r.Container] = probe.Child{
-			Shim: string(r.Shim), Hold: r.Hold, Age: max(h.now-r.Since, 0),
-			Serving: h.served && r.Since < h.since, Adopted: h.config.slotless() && r.Since < h.began, Spared: proven && h.config.ReplacesUnready,
+			Shim: string(r.Shim), Hold: r.Hold, Age: max(h.state.now-r.Since, 0),
+			Serving: h.served && r.Since < h.since, Adopted: h.state.config.slotless() && r.Since < h.state.began, Spared: proven && h.state.config.ReplacesUnready,
 		}
 	}
-	h.probes.Follow(children)
+	h.state.probes.Follow(children)
 }
 
 // serves reports whether the children of the hold run and pass their readiness probes.
-func (h *hold) serves() bool { return h.shims.Running(h.id) && h.probes.Ready() }
+func (h *hold) serves() bool { return h.state.shims.Running(h.id) && h.state.probes.Ready() }
 
 // noticed writes Events about the results of probes, and ends each child whose startup probe
 // failed.

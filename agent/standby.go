@@ -21,7 +21,7 @@ import (
 )
 
 // standby is the state of an agent that waits for its slots.
-type standby struct{ *state }
+type standby struct{ state *state }
 
 // run waits for the slots, and returns the hold once all slots are acquired. If a stopping
 // agent has nothing left to do, both results are nil.
@@ -29,30 +29,30 @@ type standby struct{ *state }
 // After each event the standby decides, acts and shows, in this order. The actions depend on the
 // decision, and the status also shows what the claim has just done.
 func (s standby) run(ctx context.Context) (*hold, error) {
-	defer s.speaker.silent()
+	defer s.state.speaker.silent()
 	for {
 		s.drainOrphans()
-		views := s.claim.Views()
-		lingersUntil := s.lingerOn(ctx, views) // a lingering standby competes for no slot, as the facts report
+		views := s.state.claim.Views()
+		lingersUntil := s.state.lingerOn(ctx, views) // a lingering standby competes for no slot, as the facts report
 		d := s.decide(views)
 		s.checkAhead(ctx, views, d.standing)
-		s.waits.learn(s.now, views)
-		s.waits.skipIfBusy(s.now, views)
+		s.state.waits.learn(s.state.now, views)
+		s.state.waits.skipIfBusy(s.state.now, views)
 		facts := s.facts(views, d.standing)
-		s.supporting.competes = facts.Compete
-		s.metrics.Vacant(s.vacant(facts, views))
+		s.state.supporting.competes = facts.Compete
+		s.state.metrics.Vacant(s.vacant(facts, views))
 		wake := s.act(ctx, facts, d)
-		switch state := s.claim.State(); state.Stage {
+		switch state := s.state.claim.State(); state.Stage {
 		case elector.Held:
 			return newHold(s.state, state), nil
 		case elector.Done:
-			if s.starts.done() {
+			if s.state.starts.done() {
 				return nil, nil
 			}
 		case elector.Waiting:
 		}
 		wake = min(wake, lingersUntil, s.show(ctx, d.standing, facts.Settled), s.tellUnheard(views))
-		if err := s.wait(ctx, wake); err != nil {
+		if err := s.state.wait(ctx, wake); err != nil {
 			return nil, err
 		}
 	}
@@ -71,14 +71,14 @@ const unheard = "the agent has read no Lease for 20 s, so the application does n
 // the next decision.
 func (s standby) tellUnheard(views []elector.View) time.Duration {
 	seen := func(v elector.View) bool { return v.Known }
-	if s.config.Shims == nil || s.config.slotless() || slices.ContainsFunc(views, seen) {
+	if s.state.config.Shims == nil || s.state.config.slotless() || slices.ContainsFunc(views, seen) {
 		return pace.Never
 	}
-	if at := s.began + unheardAfter; s.now < at {
+	if at := s.state.began + unheardAfter; s.state.now < at {
 		return at
 	}
-	for _, r := range s.shims.Reports() {
-		s.orders.notify(r, unheard)
+	for _, r := range s.state.shims.Reports() {
+		s.state.orders.notify(r, unheard)
 	}
 	return pace.Never
 }
@@ -96,8 +96,8 @@ type standbyDecision struct {
 // decide decides about the pod's part in the rollout, by these views of the pod's slots. The method
 // sends no request.
 func (s standby) decide(views []elector.View) standbyDecision {
-	standing := s.rollout.standing(s.now, views, s.startsWhole(), s.stored, s.claim.Began)
-	return standbyDecision{standing: s.hindered(standing, views), watchesStart: standing.Wish != "" || s.rollout.speaks && hangs(views[0])}
+	standing := s.state.rollout.standing(s.state.now, views, s.state.startsWhole(), s.state.stored, s.state.claim.Began)
+	return standbyDecision{standing: s.hindered(standing, views), watchesStart: standing.Wish != "" || s.state.rollout.speaks && hangs(views[0])}
 }
 
 // hangs reports whether the holder announces that its application hangs, so that whoever can take the slot
@@ -111,12 +111,12 @@ func hangs(v elector.View) bool {
 // failed turn, or once the pod has decided to skip. The same applies once the work is done, and until
 // the release that records a success or a failure is stored.
 func (s standby) facts(views []elector.View, standing turn.StandbyDecision) elector.Facts {
-	f := s.baseFacts()
-	f.Compete = f.Compete && !standing.Failed && !s.waits.skips() && !s.waits.done && !s.owesRecord(views)
-	f.Settled = s.waits.done && !f.Alive
-	f.TakeFrom = max(standing.TakeFrom, s.waits.retryAt, s.grantsAt)
-	if s.now < s.rollout.hungUntil { // other pods go first, as after a turn that has failed
-		f.TakeFrom = max(f.TakeFrom, min(s.rollout.hungUntil, min(views[0].FreeAt, s.rollout.hungUntil)+turn.LastResort))
+	f := s.state.baseFacts()
+	f.Compete = f.Compete && !standing.Failed && !s.state.waits.skips() && !s.state.waits.done && !s.state.owesRecord(views)
+	f.Settled = s.state.waits.done && !f.Alive
+	f.TakeFrom = max(standing.TakeFrom, s.state.waits.retryAt, s.state.grantsAt)
+	if s.state.now < s.state.rollout.hungUntil { // other pods go first, as after a turn that has failed
+		f.TakeFrom = max(f.TakeFrom, min(s.state.rollout.hungUntil, min(views[0].FreeAt, s.state.rollout.hungUntil)+turn.LastResort))
 	}
 	return f
 }
@@ -124,26 +124,26 @@ func (s standby) facts(views []elector.View, standing turn.StandbyDecision) elec
 // act sends the requests for the slots and for the start lock. The result is the instant of the next
 // decision.
 func (s standby) act(ctx context.Context, f elector.Facts, d standbyDecision) (wake time.Duration) {
-	_, wake = s.claim.Step(ctx, s.now, f, s.outcome)
-	return min(wake, d.standing.Wake, s.starts.act(ctx, s.now, startFacts{asks: d.watchesStart}))
+	_, wake = s.state.claim.Step(ctx, s.state.now, f, s.state.outcome)
+	return min(wake, d.standing.Wake, s.state.starts.act(ctx, s.state.now, startFacts{asks: d.watchesStart}))
 }
 
 // show writes the pod's status, and what the pod says to the holder. Then show dismisses the shims that
 // have waited for long enough. The views come from after the requests, because act may have changed
 // them. The result is the instant of the next decision.
 func (s standby) show(ctx context.Context, standing turn.StandbyDecision, settled bool) (wake time.Duration) {
-	now, wake := s.now, pace.Never
-	views := s.claim.Views()
-	effect := effectOf(standing, s.speaker.err)
-	effect.Beyond = s.readyBeyond(views)
-	decided := s.readiness.Standby(now, views, effect, !s.shims.Alive())
+	now, wake := s.state.now, pace.Never
+	views := s.state.claim.Views()
+	effect := effectOf(standing, s.state.speaker.err)
+	effect.Beyond = s.state.readyBeyond(views)
+	decided := s.state.readiness.Standby(now, views, effect, !s.state.shims.Alive())
 	if settled {
-		decided = status.Done(s.waits.work())
-	} else if now < s.waits.retryAt {
-		decided, wake = status.Failed(s.waits.failed()), s.waits.retryAt
+		decided = status.Done(s.state.waits.work())
+	} else if now < s.state.waits.retryAt {
+		decided, wake = status.Failed(s.state.waits.failed()), s.state.waits.retryAt
 	}
-	wake = min(wake, s.speak(ctx, decided, standing, views), s.supporting.tryWrites(ctx))
-	return min(wake, s.waits.dismiss(now), s.publish(ctx, decided))
+	wake = min(wake, s.speak(ctx, decided, standing, views), s.state.supporting.tryWrites(ctx))
+	return min(wake, s.state.waits.dismiss(now), s.state.publish(ctx, decided))
 }
 
 // hindered returns the decision of package turn, changed if the start lock keeps the pod from
@@ -152,9 +152,9 @@ func (s standby) hindered(standing turn.StandbyDecision, views []elector.View) t
 	if standing.Wish == "" {
 		return standing
 	}
-	if why := s.starts.hinders(s.now, views[0].Record.Holder); why != "" {
+	if why := s.state.starts.hinders(s.state.now, views[0].Record.Holder); why != "" {
 		standing.Wish, standing.Reason = "", api.ReasonWaitsForItsTurn
-		standing.Message = fmt.Sprintf("%s, so revision %d does not ask yet", why, s.rollout.pod.Revision.Number)
+		standing.Message = fmt.Sprintf("%s, so revision %d does not ask yet", why, s.state.rollout.pod.Revision.Number)
 	}
 	return standing
 }
@@ -166,32 +166,32 @@ func (s standby) hindered(standing turn.StandbyDecision, views []elector.View) t
 func (s standby) checkAhead(ctx context.Context, views []elector.View, standing turn.StandbyDecision) {
 	for _, v := range views {
 		occasion := v.Record.Hold
-		if asked, _ := api.Asked(v.Record.Profile.Leaving); asked == s.self.Identity {
+		if asked, _ := api.Asked(v.Record.Profile.Leaving); asked == s.state.self.Identity {
 			occasion = v.Record.Profile.Leave
 		}
-		if (s.named(v) || standing.Wish != "") && !v.Mine && s.deletion.expect(v.Slot, occasion, s.now) {
-			s.sendCheckAhead(ctx)
+		if (s.named(v) || standing.Wish != "") && !v.Mine && s.state.deletion.expect(v.Slot, occasion, s.state.now) {
+			s.state.sendCheckAhead(ctx)
 		}
 	}
 }
 
 // named reports whether a person, or the leaving holder, has named this pod as successor, or asked it.
 func (s standby) named(v elector.View) bool {
-	own, leaving := s.self.Identity, v.Record.Profile.Leaving
+	own, leaving := s.state.self.Identity, v.Record.Profile.Leaving
 	asked, _ := api.Asked(leaving)
 	return s.byPerson(v) || leaving == own || asked == own
 }
 
 // byPerson reports whether a person has named this pod as the successor of the present hold.
 func (s standby) byPerson(v elector.View) bool {
-	return v.Record.Yield.Hold == v.Record.Hold && v.Record.Yield.Successor == s.self.Identity
+	return v.Record.Yield.Hold == v.Record.Hold && v.Record.Yield.Successor == s.state.self.Identity
 }
 
 // vacant reports whether the pod competes for slots that, as far as the pod knows, no living pod
 // holds. A holder counts as living until its Lease expires. A shut slot is not vacant. While a child
 // of this pod lives, or the pod waits after a failure, the result is false.
 func (s standby) vacant(f elector.Facts, views []elector.View) bool {
-	now := s.now
+	now := s.state.now
 	taken := func(v elector.View) bool {
 		return v.Shut || s.unheard(v) || v.Known && v.Record.Holder != "" && !v.Mine && now < v.ExpiresAt
 	}
@@ -201,7 +201,7 @@ func (s standby) vacant(f elector.Facts, views []elector.View) bool {
 			free++
 		}
 	}
-	return f.Compete && !f.Alive && now >= s.waits.retryAt && free > 0 && s.config.Enough(free)
+	return f.Compete && !f.Alive && now >= s.state.waits.retryAt && free > 0 && s.state.config.Enough(free)
 }
 
 // lookTime is the time that a look gets for its answer after a lease duration without news.
@@ -214,11 +214,11 @@ const lookTime = 5 * time.Second
 // holder may be alive. If the Lease states a shorter duration than that of this pod, the shorter
 // duration counts.
 func (s standby) unheard(v elector.View) bool {
-	duration := s.self.Budget.Duration
+	duration := s.state.self.Budget.Duration
 	if v.Record.Duration > 0 {
 		duration = min(duration, v.Record.Duration)
 	}
-	return v.FreeAt == pace.Never && s.now >= v.Heard+duration+lookTime
+	return v.FreeAt == pace.Never && s.state.now >= v.Heard+duration+lookTime
 }
 
 // effectOf converts the decision of package turn about a standby into its effect on the pod's
@@ -248,23 +248,23 @@ func (s *state) readyBeyond(views []elector.View) time.Duration {
 // the agent does not see the Lease, no hold counts as lost, because each child dies at its
 // deadline anyway.
 func (s standby) drainOrphans() {
-	for _, r := range s.shims.Reports() {
+	for _, r := range s.state.shims.Reports() {
 		if !r.HasChild() {
 			continue
 		}
 		reason := ""
-		if s.shims.Doubted(r.Hold) {
+		if s.state.shims.Doubted(r.Hold) {
 			reason = ends.Unproven.Reason
 		}
-		lost, taken := s.claim.Lost(childOf(r))
+		lost, taken := s.state.claim.Lost(childOf(r))
 		if lost {
 			reason = ends.Lost.Reason
 		}
 		switch {
 		case taken:
-			s.orders.kill(r, reason)
+			s.state.orders.kill(r, reason)
 		case reason != "" && r.Phase == gate.Running:
-			s.orders.drain(r, r.Hold, reason, s.self.Budget.Drain)
+			s.state.orders.drain(r, r.Hold, reason, s.state.self.Budget.Drain)
 		}
 	}
 }
@@ -272,15 +272,15 @@ func (s standby) drainOrphans() {
 // speak says to the holder of the slot what this standby has to say now: a wish for the slot, or an answer
 // to the holder's announcement. The result is the instant of the next decision.
 func (s standby) speak(ctx context.Context, d status.Decision, standing turn.StandbyDecision, views []elector.View) (wake time.Duration) {
-	if !s.rollout.speaks {
+	if !s.state.rollout.speaks {
 		return pace.Never
 	}
 	v := views[0]
 	to, say, wake := v.Record.Profile.Leave, api.Say(""), pace.Never
 	switch {
-	case !v.Known || v.Mine || v.Record.Holder == "" || s.now >= v.ExpiresAt:
+	case !v.Known || v.Mine || v.Record.Holder == "" || s.state.now >= v.ExpiresAt:
 	case to == "":
-		if to, say = v.Record.Hold, standing.Wish; say == "" && s.supporting.offers(v) {
+		if to, say = v.Record.Hold, standing.Wish; say == "" && s.state.supporting.offers(v) {
 			say = api.Supports
 		}
 	default:
@@ -293,72 +293,42 @@ func (s standby) speak(ctx context.Context, d status.Decision, standing turn.Sta
 		spread = leave.Spread
 	}
 	if say == api.Supports {
-		spread = s.self.Budget.Renew
+		spread = s.state.self.Budget.Renew
 	}
-	return min(wake, s.speaker.say(ctx, say, to, spread, s.named(v)))
+	return min(wake, s.state.speaker.say(ctx, say, to, spread, s.named(v)))
 }
 
 // answer returns what this standby says to the announcement of the holder; empty for nothing.
 func (s standby) answer(d status.Decision, standing turn.StandbyDecision, v elector.View) (say api.Say, wake time.Duration) {
-	holder := v.Record.Profile
+	now, holder, own := s.state.now, v.Record.Profile, s.state.config.Revision
 	asked, soon := api.Asked(holder.Leaving)
-	serves, ours, said := !holder.Serving.IsZero(), holder.Workload == s.config.Workload, api.Say("")
-	if s.speaker.word.To == holder.Leave {
-		said = s.speaker.word.Say
+	forwards := holder.Workload == s.state.config.Workload && len(s.state.config.Ports) > 0
+	f := leave.Standby{
+		Asked: asked == s.state.self.Identity, ByPerson: s.byPerson(v), Follows: holder.Leaving == s.state.self.Identity,
+		Soon: soon, Anyone: asked == "", Serves: !holder.Serving.IsZero(),
+		Able: s.state.startsWhole() && now >= s.state.rollout.hungUntil, Free: standing.TakeFrom == 0,
+		Wishes:       standing.Wish != "" && s.state.deletion.clearedAhead(now),
+		Stays:        forwards && s.state.stored.ready && (d.Ready || d.Keep) && s.state.mayHold(),
+		Lingers:      forwards && s.state.linger.on,
+		SameRevision: holder.Revision.Same(own),
+		Turns:        s.state.rollout.takesTurns() && holder.Revision.Workload == own.Workload && !holder.Revision.Same(own),
+		Hindered:     s.state.starts.hinders(now, v.Record.Holder) != "", PreparedAt: s.preparedAt(),
 	}
-	follows := holder.Leaving == s.self.Identity
-	stays := ours && s.stored.ready && (d.Ready || d.Keep) && s.mayHold() && len(s.config.Ports) > 0
-	able := s.startsWhole() && s.now >= s.rollout.hungUntil
-	takes := able && standing.TakeFrom == 0
-	switch {
-	case asked == s.self.Identity && !s.byPerson(v):
-		// The pod must still wish for the slot, and must know that it is not being deleted.
-		takes = able && standing.Wish != "" && s.deletion.clearedAhead(s.now)
-		fallthrough
-	case asked == s.self.Identity, follows && said != "":
-		switch wake = s.preparedAt(); {
-		case said == "" && !takes:
-			return "", pace.Never
-		case s.now >= wake || said == api.Prepared:
-			return api.Prepared, pace.Never
-		case said == "" && stays:
-			said = api.Either
-		case said == "":
-			said = api.Takes
-		}
-		return said, wake
-	case said != "", follows:
-		if !serves && said != "" && said != api.Takes {
-			said = api.Prepared // the decision d has made the forwarder let new connections wait
-		}
-		return said, pace.Never
-	case !serves:
-		// The application hangs, so whoever can take the slot says so. Pods of two revisions of one workload
-		// take turns instead.
-		own := s.config.Revision
-		turns := s.rollout.takesTurns() && holder.Revision.Workload == own.Workload && !holder.Revision.Same(own)
-		if hangs(v) && takes && !turns && s.starts.hinders(s.now, v.Record.Holder) == "" {
-			return api.Takes, pace.Never
-		}
-	case stays && takes && holder.Revision.Same(s.config.Revision):
-		return api.Either, pace.Never
-	// A deleted standby that forwards does not stay, but must let connections wait. So this standby answers
-	// after the holder has named its successor. Then no answer counts for a pod that stays.
-	case stays, ours && len(s.config.Ports) > 0 && s.linger.on && !soon:
-		return api.Stays, pace.Never
+	if s.state.speaker.word.To == holder.Leave {
+		f.Said = s.state.speaker.word.Say
 	}
-	return "", pace.Never
+	return leave.Answer(now, f)
 }
 
 // preparedAt returns the instant at which no node sends connections to this pod any more; [pace.Never]
 // while the pod is Ready.
 func (s standby) preparedAt() time.Duration {
-	if !s.stored.known || s.stored.ready {
+	if !s.state.stored.known || s.state.stored.ready {
 		return pace.Never
 	}
 	idle := time.Duration(math.MaxInt64)
-	if s.config.Forwarder != nil {
-		idle = s.config.Forwarder.Idle()
+	if s.state.config.Forwarder != nil {
+		idle = s.state.config.Forwarder.Idle()
 	}
-	return leave.PreparedAt(s.stored.since, s.now-idle, s.config.EndpointDelay)
+	return leave.PreparedAt(s.state.stored.since, s.state.now-idle, s.state.config.EndpointDelay)
 }

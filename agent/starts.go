@@ -27,8 +27,8 @@ const slowStart = 10 * time.Minute
 //
 // A nil *starts belongs to a pod without a start lock.
 type starts struct {
-	*state
-	lock *elector.Elector
+	state *state
+	lock  *elector.Elector
 	// starting has the shims whose child is starting. The value is the hold of the start lock
 	// under which that child starts.
 	starting map[gate.ShimID]string
@@ -53,17 +53,17 @@ func newStarts(of *state) *starts {
 		return nil
 	}
 	s := &starts{state: of, starting: map[gate.ShimID]string{}}
-	s.lock = s.newClaim(elector.Config{
-		Claim: elector.Claim{Need: api.Need{Slots: c.StartSlots}, Self: s.self, OwnKernel: c.OwnKernel, Random: s.random}, Answered: s.lockAnswered,
+	s.lock = s.state.newClaim(elector.Config{
+		Claim: elector.Claim{Need: api.Need{Slots: c.StartSlots}, Self: s.state.self, OwnKernel: c.OwnKernel, Random: s.state.random}, Answered: s.lockAnswered,
 	})
 	return s
 }
 
 // lockAnswered counts a write in the metrics, and reports a failure of any request in the log.
 func (s *starts) lockAnswered(a elector.Action, err, refusal error) {
-	count(s.metrics, a, err)
+	count(s.state.metrics, a, err)
 	if refusal != nil {
-		s.config.Log.Debug("request for the start lock failed", "lease", a.Slot, "err", refusal)
+		s.state.config.Log.Debug("request for the start lock failed", "lease", a.Slot, "err", refusal)
 	}
 }
 
@@ -91,7 +91,7 @@ func (s *starts) act(ctx context.Context, now time.Duration, f startFacts) time.
 	if s == nil {
 		return pace.Never
 	}
-	f.serves = f.serves && !slices.ContainsFunc(s.shims.Reports(), func(r gate.Report) bool { return r.HasChild() && r.Starting })
+	f.serves = f.serves && !slices.ContainsFunc(s.state.shims.Reports(), func(r gate.Report) bool { return r.HasChild() && r.Starting })
 	s.adopt(s.lock.State())
 	s.forgetStarted(f.serves)
 	s.fresh = s.fresh || s.hold != "" || s.sawOther()
@@ -113,7 +113,7 @@ func (s *starts) act(ctx context.Context, now time.Duration, f startFacts) time.
 		if !over {
 			return min(wake, state.Deadline, s.tellSlow(now))
 		}
-		s.config.Log.Info("start lock ends", "lease", state.Tokens[0].Slot, "hold", s.hold, "released", part.GiveBack)
+		s.state.config.Log.Info("start lock ends", "lease", state.Tokens[0].Slot, "hold", s.hold, "released", part.GiveBack)
 		s.hold = ""
 		s.lock.LetGo(now, part)
 	}
@@ -122,7 +122,7 @@ func (s *starts) act(ctx context.Context, now time.Duration, f startFacts) time.
 // forgetStarted forgets each child whose start is over: the child is ready, or proven dead.
 func (s *starts) forgetStarted(serves bool) {
 	maps.DeleteFunc(s.starting, func(id gate.ShimID, _ string) bool {
-		r, known := s.shims.Last(id)
+		r, known := s.state.shims.Last(id)
 		switch {
 		case !known || r.Phase == gate.Ended:
 			return true
@@ -131,7 +131,7 @@ func (s *starts) forgetStarted(serves bool) {
 			// refused the grant, or the child is already dead. Only in the last case the start
 			// is over, and the shim has reported that the grant's hold is over. That report may
 			// have come over a later connection than the grant's.
-			return !s.shims.MayHaveChild(id)
+			return !s.state.shims.MayHaveChild(id)
 		}
 		return serves && r.Phase == gate.Running && !r.Starting
 	})
@@ -141,9 +141,9 @@ func (s *starts) forgetStarted(serves bool) {
 func (s *starts) lockFacts(f startFacts) elector.Facts {
 	needed := f.waits || len(s.starting) > 0
 	facts := elector.Facts{
-		Wall:    s.config.Wall(),
-		Compete: f.waits && s.hold == "" && s.mayHold(),
-		Profile: lease.Profile{Address: s.config.PodIP, Workload: s.config.Workload},
+		Wall:    s.state.config.Wall(),
+		Compete: f.waits && s.hold == "" && s.state.mayHold(),
+		Profile: lease.Profile{Address: s.state.config.PodIP, Workload: s.state.config.Workload},
 		Settled: s.hold == "" && !needed && !f.asks && !s.inherits(),
 		Renew:   s.hold != "" && needed && f.holds, Guard: true,
 	}
@@ -171,7 +171,7 @@ func (s *starts) sawOther() bool {
 }
 
 func (s *starts) hasChild() bool {
-	return slices.ContainsFunc(s.shims.Reports(), gate.Report.HasChild)
+	return slices.ContainsFunc(s.state.shims.Reports(), gate.Report.HasChild)
 }
 
 // proven reports whether no child can be starting under the hold. Until every shim has reported, the
@@ -189,7 +189,7 @@ func (s *starts) proven(now time.Duration, hold string, serves bool) bool {
 // hold as proven once all these reports have arrived. Once the agent is older than a lease
 // duration, the result is always true, because the kubelet may never start a container.
 func (s *starts) heard(now time.Duration, hold string) bool {
-	return s.shims.Proven(hold) || now >= s.began+s.self.Budget.Duration
+	return s.state.shims.Proven(hold) || now >= s.state.began+s.state.self.Budget.Duration
 }
 
 // begin remembers that a hold has begun. Under a resumed hold, each child of the pod counts as
@@ -200,13 +200,13 @@ func (s *starts) begin(now time.Duration, state elector.State) {
 	}
 	s.hold, s.since, s.told = state.Hold, now, false
 	s.adopt(state)
-	s.config.Log.Info("start lock acquired", "lease", state.Tokens[0].Slot, "hold", s.hold, "resumed", state.Resumed)
+	s.state.config.Log.Info("start lock acquired", "lease", state.Tokens[0].Slot, "hold", s.hold, "resumed", state.Resumed)
 }
 
 // adopt counts each child of the pod as starting under the present hold, if that hold is a resumed
 // one.
 func (s *starts) adopt(state elector.State) {
-	for _, r := range s.shims.Reports() {
+	for _, r := range s.state.shims.Reports() {
 		if state.Stage == elector.Held && state.Resumed && r.HasChild() {
 			s.starting[r.Shim] = state.Hold
 		}
@@ -220,7 +220,7 @@ func (s *starts) ends(now time.Duration, state elector.State, f startFacts) (par
 	case state.Lost != nil, now >= state.Deadline:
 		return elector.Parting{}, true
 	case state.Resumed && !s.heard(now, s.hold):
-	case len(s.starting) == 0 && (!f.waits || !s.mayHold()):
+	case len(s.starting) == 0 && (!f.waits || !s.state.mayHold()):
 		return elector.Parting{GiveBack: true}, true
 	}
 	return elector.Parting{}, false
@@ -237,7 +237,7 @@ func (s *starts) tellSlow(now time.Duration) time.Duration {
 		return at
 	}
 	s.told = true
-	s.events.StartsSlowly(s.config.StartSlots[0], slowStart)
+	s.state.events.StartsSlowly(s.state.config.StartSlots[0], slowStart)
 	return pace.Never
 }
 
@@ -287,7 +287,7 @@ func (s *starts) obstacle(now time.Duration) string {
 			return v.Slot + " is held by " + cmp.Or(holder, v.Record.Holder) + ", whose application starts"
 		}
 	}
-	return "waiting for " + s.config.StartSlots[0]
+	return "waiting for " + s.state.config.StartSlots[0]
 }
 
 // hinders describes, for people, why the pod could not start soon if the pod held its slot; empty
@@ -302,7 +302,7 @@ func (s *starts) hinders(now time.Duration, holder string) string {
 	for _, v := range s.lock.Views() {
 		r := v.Record
 		other := r.Holder != "" && r.Holder != holder && !v.Mine && now < v.ExpiresAt
-		slow := !r.AcquireTime.IsZero() && s.config.Wall().Sub(r.AcquireTime) >= slowStart
+		slow := !r.AcquireTime.IsZero() && s.state.config.Wall().Sub(r.AcquireTime) >= slowStart
 		switch {
 		case !v.Known, v.FreeAt == pace.Never && (s.watched == 0 || v.Heard < s.watched):
 			// The pod neither sees the Lease, nor has read the Lease since this watch began.

@@ -48,12 +48,12 @@ func goneAfter(b api.Budget) time.Duration { return 12 * b.Renew }
 // for promises, without which its deadline would come. For a hold that is to expire, it asks for none. The result is
 // the instant of the next ask.
 func (h *hold) ask(ctx context.Context, s elector.State) (wake time.Duration) {
-	if h.self.Key == "" {
+	if h.state.self.Key == "" {
 		return pace.Never
 	}
 	h.learnOffers(s)
 	wake = pace.Never
-	b := h.self.Budget
+	b := h.state.self.Budget
 	late, needed := s.From+b.Renew+b.RequestTimeout, h.needed(s)
 	for _, id := range slices.Sorted(maps.Keys(h.supporters)) {
 		one, required := h.supporters[id], needed && slices.Contains(s.Required, id)
@@ -64,13 +64,13 @@ func (h *hold) ask(ctx context.Context, s elector.State) (wake time.Duration) {
 			}
 			return at
 		}
-		if one.asked == 0 || h.now >= dueAt() {
+		if one.asked == 0 || h.state.now >= dueAt() {
 			lasts := time.Duration(0)
-			if required && h.now >= late {
+			if required && h.state.now >= late {
 				lasts = b.Duration
 			}
 			h.sendAsk(ctx, id, *one, lasts)
-			one.asked = h.now
+			one.asked = h.state.now
 		}
 		wake = min(wake, dueAt())
 	}
@@ -82,15 +82,15 @@ func (h *hold) ask(ctx context.Context, s elector.State) (wake time.Duration) {
 // Lease has words, and each of them for at least as long as an ask can last.
 func (h *hold) learnOffers(s elector.State) {
 	offers := map[string]bool{}
-	for _, w := range h.rollout.heard.words {
+	for _, w := range h.state.rollout.heard.words {
 		if w.Say == api.Supports && w.To == h.id {
 			offers[api.SupporterID(w.Identity, w.Contact.Key)] = true
 		}
 	}
 	maps.DeleteFunc(h.supporters, func(id string, one *supporter) bool {
-		return !offers[id] && !slices.Contains(s.Required, id) && !h.answersLately(one) && h.now >= one.asked+askEvery(h.self.Budget)
+		return !offers[id] && !slices.Contains(s.Required, id) && !h.answersLately(one) && h.state.now >= one.asked+askEvery(h.state.self.Budget)
 	})
-	for _, w := range h.rollout.heard.words {
+	for _, w := range h.state.rollout.heard.words {
 		id := api.SupporterID(w.Identity, w.Contact.Key)
 		if offers[id] && h.supporters[id] == nil && len(h.supporters) < api.MostWords && h.mayAsk(w.Contact.Address) {
 			h.supporters[id] = &supporter{Contact: w.Contact, identity: w.Identity}
@@ -101,13 +101,13 @@ func (h *hold) learnOffers(s elector.State) {
 // mayAsk reports whether the agent of another pod may listen at the address, which comes from a pod that may write
 // the next Lease. All agents of a slot have the same port.
 func (h *hold) mayAsk(at netip.AddrPort) bool {
-	own := h.config.Contact
+	own := h.state.config.Contact
 	return at.Port() == own.Port() && at.Addr().Unmap() != own.Addr().Unmap() && !addresses.IsNear(at.Addr())
 }
 
 // answersLately reports whether the standby has answered lately.
 func (h *hold) answersLately(one *supporter) bool {
-	return one.answered != 0 && h.now < one.answered+goneAfter(h.self.Budget)
+	return one.answered != 0 && h.state.now < one.answered+goneAfter(h.state.self.Budget)
 }
 
 // supports returns the number of standbys whose promises the hold could have in an outage of the API server: none if
@@ -147,26 +147,26 @@ func (h *hold) listed() (ids []string) {
 
 // sendAsk asks a standby to take nothing for the given time; zero for a mere test.
 func (h *hold) sendAsk(ctx context.Context, id string, of supporter, lasts time.Duration) {
-	asked := h.now
+	asked := h.state.now
 	a := promise.Ask{To: id, Hold: h.id, Number: int64(asked), For: lasts}
-	message := h.key.Ask(a)
-	h.group.Go(func() {
-		bounded, cancel := context.WithTimeout(ctx, askEvery(h.self.Budget))
+	message := h.state.key.Ask(a)
+	h.state.group.Go(func() {
+		bounded, cancel := context.WithTimeout(ctx, askEvery(h.state.self.Budget))
 		defer cancel()
-		answer, err := h.config.Ask(bounded, of.Address, message)
+		answer, err := h.state.config.Ask(bounded, of.Address, message)
 		if err == nil && !a.Promised(answer, of.Key) {
 			err = errNoPromise
 		}
-		h.posts.post(ctx, func(now time.Duration) {
+		h.state.posts.post(ctx, func(now time.Duration) {
 			if err != nil {
-				h.config.Log.Debug("a standby gives no promise", "standby", id, "for", lasts, "err", err)
+				h.state.config.Log.Debug("a standby gives no promise", "standby", id, "for", lasts, "err", err)
 				return
 			}
 			if one := h.supporters[id]; one != nil {
 				one.answered = now
 			}
 			if lasts > 0 {
-				h.claim.Promised(a.Hold, id, asked)
+				h.state.claim.Promised(a.Hold, id, asked)
 			}
 		})
 	})
@@ -176,7 +176,7 @@ var errNoPromise = errors.New("the answer is no promise of that standby")
 
 // supporting is what a standby knows of the holder that it supports.
 type supporting struct {
-	*state
+	state *state
 	// The holder's process with the key "by" has sent the ask with the number, its last one.
 	by     string
 	number int64
@@ -198,7 +198,7 @@ var errPromisesNothing = errors.New("agent: this pod promises nothing")
 // not decide before the end of ctx, the result is an error.
 func (s *supporting) answer(ctx context.Context, message string) (answer string, err error) {
 	answers := make(chan string, 1)
-	s.posts.post(ctx, func(now time.Duration) { answers <- s.promise(now, message) })
+	s.state.posts.post(ctx, func(now time.Duration) { answers <- s.promise(now, message) })
 	select {
 	case answer = <-answers:
 		if answer == "" {
@@ -212,14 +212,14 @@ func (s *supporting) answer(ctx context.Context, message string) (answer string,
 
 // promise returns the answer to a message of the holder; empty for no promise.
 func (s *supporting) promise(now time.Duration, message string) (answer string) {
-	if s.self.Key == "" {
+	if s.state.self.Key == "" {
 		return ""
 	}
-	r := s.claim.Record(s.config.Slots[0])
-	if s.self.Mine(r) {
+	r := s.state.claim.Record(s.state.config.Slots[0])
+	if s.state.self.Mine(r) {
 		return ""
 	}
-	expected := promise.Expected{By: r.Supporters.Key, To: api.SupporterID(s.self.Identity, s.self.Key), Hold: r.Hold}
+	expected := promise.Expected{By: r.Supporters.Key, To: api.SupporterID(s.state.self.Identity, s.state.self.Key), Hold: r.Hold}
 	if expected.By == s.by {
 		expected.After = s.number
 	}
@@ -228,7 +228,7 @@ func (s *supporting) promise(now time.Duration, message string) (answer string) 
 		return ""
 	}
 	s.by, s.number = expected.By, a.Number
-	if a.For == 0 && !s.maySupport(now, s.claim.Views()[0]) {
+	if a.For == 0 && !s.maySupport(now, s.state.claim.Views()[0]) {
 		return ""
 	}
 	if a.For > 0 {
@@ -236,23 +236,23 @@ func (s *supporting) promise(now time.Duration, message string) (answer string) 
 			s.since = 0 // this pod has written nothing
 		}
 		s.asked, s.renewed = now, r.RenewTime
-		if s.reachesServer(now) || !s.claim.Promise(now, a.Hold, a.For) {
+		if s.reachesServer(now) || !s.state.claim.Promise(now, a.Hold, a.For) {
 			return ""
 		}
 	}
-	return s.key.Promise(a)
+	return s.state.key.Promise(a)
 }
 
 // helps reports whether a holder still needs a promise: its last ask is recent, and this pod has seen no renewal since.
 func (s *supporting) helps(now time.Duration) bool {
-	return s.asked != 0 && now < s.asked+s.self.Budget.Duration && s.claim.Record(s.config.Slots[0]).RenewTime.Equal(s.renewed)
+	return s.asked != 0 && now < s.asked+s.state.self.Budget.Duration && s.state.claim.Record(s.state.config.Slots[0]).RenewTime.Equal(s.renewed)
 }
 
 // reachesServer reports whether this pod's own writes have been stored in time for a third of the lease duration.
 // Then only the holder is cut off, and this pod can take the slot. Reads prove nothing: an API server whose etcd is
 // full still answers them.
 func (s *supporting) reachesServer(now time.Duration) bool {
-	b := s.self.Budget
+	b := s.state.self.Budget
 	return s.since != 0 && now < s.wrote+b.Renew && now >= s.since+2*b.Renew
 }
 
@@ -260,22 +260,22 @@ func (s *supporting) reachesServer(now time.Duration) bool {
 // wish or answer of this pod. While the writes fail, all supporters of the cluster write as often as holders renew, so
 // as not to keep the API server from recovering. The result is the instant of the next write.
 func (s *supporting) tryWrites(ctx context.Context) (wake time.Duration) {
-	b := s.self.Budget
+	b := s.state.self.Budget
 	pause := b.Renew
 	if s.since != 0 {
 		pause = max(askEvery(b), time.Second) // a write takes two requests
 	}
 	switch next := s.began + pause; {
-	case !s.helps(s.now) || s.writes:
+	case !s.helps(s.state.now) || s.writes:
 		return pace.Never
-	case s.now < next:
+	case s.state.now < next:
 		return next
 	}
-	began := s.now
+	began := s.state.now
 	s.writes, s.began = true, began
-	s.group.Go(func() {
-		err := s.speaker.writeNext(ctx, func(text string) (string, bool) { return text, true })
-		s.posts.post(ctx, func(now time.Duration) {
+	s.state.group.Go(func() {
+		err := s.state.speaker.writeNext(ctx, func(text string) (string, bool) { return text, true })
+		s.state.posts.post(ctx, func(now time.Duration) {
 			s.writes, s.wrote = false, now
 			switch {
 			case err != nil:
@@ -291,22 +291,22 @@ func (s *supporting) tryWrites(ctx context.Context) (wake time.Duration) {
 // offer is the word by which this pod offers to support the hold.
 func (s *supporting) offer(hold string) api.Word {
 	return api.Word{
-		Identity: s.self.Identity, Say: api.Supports, To: hold,
-		Contact: api.Contact{Address: s.config.Contact, Key: s.self.Key}, At: s.config.Wall().UnixMilli(),
+		Identity: s.state.self.Identity, Say: api.Supports, To: hold,
+		Contact: api.Contact{Address: s.state.config.Contact, Key: s.state.self.Key}, At: s.state.config.Wall().UnixMilli(),
 	}
 }
 
 // maySupport reports whether this pod could take the slot if its holder died now. All pods that are no supporters
 // wait for the whole Lease. In an outage of the API server the supporters stay as they are.
 func (s *supporting) maySupport(now time.Duration, v elector.View) bool {
-	return s.competes && now < v.Heard+s.self.Budget.Duration
+	return s.competes && now < v.Heard+s.state.self.Budget.Duration
 }
 
 // offers reports whether this pod offers to support the holder, which has no two supporters yet, or has an earlier
 // agent process of this pod among them.
 func (s *supporting) offers(v elector.View) bool {
 	list := v.Record.Supporters
-	id := api.SupporterID(s.self.Identity, s.self.Key)
-	room := len(list.IDs) < api.MostSupporters || slices.Contains(list.Names(), s.self.Identity)
-	return s.self.Key != "" && list.Key != "" && room && !list.Has(id) && s.maySupport(s.now, v)
+	id := api.SupporterID(s.state.self.Identity, s.state.self.Key)
+	room := len(list.IDs) < api.MostSupporters || slices.Contains(list.Names(), s.state.self.Identity)
+	return s.state.self.Key != "" && list.Key != "" && room && !list.Has(id) && s.maySupport(s.state.now, v)
 }

@@ -131,7 +131,7 @@ const (
 
 // speaker writes what the pod says to the holder of its slot into the slot's next Lease.
 type speaker struct {
-	*state
+	state *state
 	// word is what the pod says now; zero for nothing. The method endNow ends the attempts to write it.
 	word   api.Word
 	endNow context.CancelFunc
@@ -168,21 +168,21 @@ func (s *speaker) say(ctx context.Context, say api.Say, to string, spread time.D
 	switch {
 	case say == "" || to == "":
 		return pace.Never
-	case another && !p.TrySpend(s.now):
+	case another && !p.TrySpend(s.state.now):
 		return p.NextAt()
 	}
-	w := api.Word{Identity: s.self.Identity, Say: say, To: to}
+	w := api.Word{Identity: s.state.self.Identity, Say: say, To: to}
 	switch {
 	case say == api.Supports:
-		w = s.supporting.offer(to)
+		w = s.state.supporting.offer(to)
 	case say.Wish():
-		w.Revision, w.At = s.config.Revision, s.config.Wall().UnixMilli()
+		w.Revision, w.At = s.state.config.Revision, s.state.config.Wall().UnixMilli()
 	}
-	pause := time.Duration(s.random.Int64N(int64(max(1, spread))))
-	look := wordPause + time.Duration(s.random.Int64N(int64(wordPause))) // many standbys that look at once would only conflict
+	pause := time.Duration(s.state.random.Int64N(int64(max(1, spread))))
+	look := wordPause + time.Duration(s.state.random.Int64N(int64(wordPause))) // many standbys that look at once would only conflict
 	s.word = w
 	ctx, s.endNow = context.WithCancel(ctx)
-	s.group.Go(func() { s.write(ctx, w, insists, pause, look) })
+	s.state.group.Go(func() { s.write(ctx, w, insists, pause, look) })
 	return pace.Never
 }
 
@@ -197,12 +197,12 @@ func (s *speaker) write(ctx context.Context, w api.Word, insists bool, pause, lo
 			return
 		}
 		err := s.writeWord(ctx, w, insists)
-		s.posts.post(ctx, func(time.Duration) {
+		s.state.posts.post(ctx, func(time.Duration) {
 			if s.word == w {
 				s.err = err
 			}
 		})
-		least, most := s.self.Budget.Retry, wordPause // another pod may write all the time
+		least, most := s.state.self.Budget.Retry, wordPause // another pod may write all the time
 		switch {
 		case err == nil && !lasting(w.Say):
 			return
@@ -212,7 +212,7 @@ func (s *speaker) write(ctx context.Context, w api.Word, insists bool, pause, lo
 			least = wordPause // enroll must grant the right first
 		}
 		if err != nil {
-			s.config.Log.Debug("word is not written", "say", w.Say, "to", w.To, "err", err)
+			s.state.config.Log.Debug("word is not written", "say", w.Say, "to", w.To, "err", err)
 		}
 		pause = min(max(least, 2*pause), most)
 	}
@@ -229,11 +229,11 @@ func (s *speaker) writeWord(ctx context.Context, w api.Word, insists bool) error
 // writeNext writes the next Lease with the words that the function "change" returns for the present ones, unless
 // its second result is false. A conflict means that another pod has spoken meanwhile.
 func (s *speaker) writeNext(ctx context.Context, change func(text string) (string, bool)) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, s.self.Budget.RequestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.state.self.Budget.RequestTimeout)
 	defer cancel()
 	for range mostTries {
 		var base *kube.Lease
-		if base, err = s.config.API.GetLease(ctx, api.NextLease(s.config.Slots[0])); err != nil {
+		if base, err = s.state.config.API.GetLease(ctx, api.NextLease(s.state.config.Slots[0])); err != nil {
 			return err
 		}
 		text := base.Annotations[api.WordsAnnotation]
@@ -248,11 +248,11 @@ func (s *speaker) writeNext(ctx context.Context, change func(text string) (strin
 		if next != text {
 			l.Annotations[api.WordsAnnotation] = next
 		}
-		l.DurationSeconds, l.RenewTime = 1, s.config.Wall()
-		if l.Holder != s.self.Identity { // an agent may write only its own identity
-			l.Holder, l.AcquireTime = s.self.Identity, l.RenewTime
+		l.DurationSeconds, l.RenewTime = 1, s.state.config.Wall()
+		if l.Holder != s.state.self.Identity { // an agent may write only its own identity
+			l.Holder, l.AcquireTime = s.state.self.Identity, l.RenewTime
 		}
-		if _, err = s.config.API.UpdateLease(ctx, l); !errors.Is(err, kube.ErrConflict) {
+		if _, err = s.state.config.API.UpdateLease(ctx, l); !errors.Is(err, kube.ErrConflict) {
 			return err
 		}
 	}

@@ -185,7 +185,7 @@ func TestStandbyBoundsItsWishesDespiteChangingHolder(t *testing.T) {
 func TestSpeakerWakesOnceItMaySpeakAgain(t *testing.T) {
 	s := newSpeaker(&state{now: time.Hour})
 	for range wordBurst {
-		s.wishes.Spend(s.now)
+		s.wishes.Spend(s.state.now)
 	}
 	assert.Equal(t, time.Hour+wordPause, s.say(t.Context(), api.WantsNewer, "h", 0, false))
 	assert.Zero(t, s.word)

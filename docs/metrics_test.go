@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/metaparticle-io/metaparticle/agent/ends"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -46,6 +47,15 @@ type label struct {
 	meaning string
 }
 
+func reasonsOfEnds() (reasons []string) {
+	for _, why := range ends.All() {
+		if !slices.Contains(reasons, why.Reason) {
+			reasons = append(reasons, why.Reason)
+		}
+	}
+	return reasons
+}
+
 // programs lists the sections of docs/reference/metrics.md. The code in the folders of a section declares the
 // metrics of that section. Each value of a label must be a string in this code.
 var programs = []struct {
@@ -61,7 +71,7 @@ var programs = []struct {
 		[]label{
 			{"result", []string{"stored", "conflict", "refused", "unanswered"}, "`conflict`: another write came first. `refused`: " +
 				"the API server refused the write. `unanswered`: the agent does not know yet whether the write was stored"},
-			{"reason", []string{"Ended", "Yielded", "Hung", "Paused", "PodDeleted", "Lost", "RenewDeadlinePassed", "EarlierShimUnproven", "ShimDrained", "NotGranted", "NotStarted", "TurnFailed", "Succeeded", "ShardsChanged"},
+			{"reason", reasonsOfEnds(),
 				"`Ended`: the application ended by itself. All other values are also reasons of Events of the pod, which tell more"},
 			{"workload", nil, "Kind and name, such as `Deployment/web`; for other groups than Kubernetes' own `Kind.group/name`"},
 		},

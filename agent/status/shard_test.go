@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/metaparticle-io/metaparticle/agent/ends"
 	"github.com/metaparticle-io/metaparticle/agent/elector"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
@@ -84,7 +85,7 @@ func TestPodLabelContainsTheNumberOfItsShard(t *testing.T) {
 	holds := r.Holder(time.Second, Holder{Hold: "1", Slots: []string{shardOne}, Serves: true}).Appearance
 	assert.Equal(t, "1", holds.Shard)
 	assert.Equal(t, map[string]any{api.RoleLabel: api.RoleHolder, api.ShardLabel: "1"}, labels(holds, true))
-	drains := r.Draining(time.Minute, "1", ReasonShardsChanged, 0, false).Appearance
+	drains := r.Draining(time.Minute, "1", ends.ShardsChanged.Reason, 0, false).Appearance
 	assert.Equal(t, "1", drains.Shard, "a draining pod still holds")
 	assert.Equal(t, map[string]any{api.RoleLabel: nil, api.ShardLabel: nil}, labels(Appearance{Ready: true}, true), "null takes the labels away")
 	assert.Equal(t, map[string]any{api.RoleLabel: api.RoleHolder}, labels(Appearance{Hold: "1"}, false), "other pods keep a label of that name")
