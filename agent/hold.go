@@ -203,7 +203,7 @@ func (h *hold) ends(s elector.State) (ending, time.Duration) {
 	wake, wished, outcome := drainAt, h.leaving.due(h.wish(s)), h.state.outcome(h.id)
 	idle := !h.state.shims.Outstanding(h.id)
 	over, refused := idle && len(h.grantable()) == 0, idle && h.refused
-	if h.ride.on(now, s.From, h.state.config.Failsafe != (api.Failsafe{}) && h.state.mayHold() && (over || refused || wished.why != nil)) {
+	if h.ride.learn(now, s.From, h.state.config.Failsafe != (api.Failsafe{}) && h.state.mayHold() && (over || refused || wished.why != nil)) {
 		over, refused, wished = false, false, ending{}
 	}
 	switch {

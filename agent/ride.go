@@ -14,9 +14,9 @@ type ride struct {
 	since time.Duration
 }
 
-// on reports whether the hold goes on. The argument "renewed" is the instant at which the last stored
-// renewal was sent, and "ends" reports that the hold would end now, and may wait.
-func (r *ride) on(now, renewed time.Duration, ends bool) bool {
+// learn stores whether the hold would end now and may wait, and reports whether it goes on. The argument "renewed" is
+// the instant at which the last stored renewal was sent.
+func (r *ride) learn(now, renewed time.Duration, ends bool) bool {
 	switch {
 	case !ends:
 		r.since = 0

@@ -198,7 +198,7 @@ var errPromisesNothing = errors.New("agent: this pod promises nothing")
 // not decide before the end of ctx, the result is an error.
 func (s *supporting) answer(ctx context.Context, message string) (answer string, err error) {
 	answers := make(chan string, 1)
-	s.state.posts.post(ctx, func(now time.Duration) { answers <- s.promise(now, message) })
+	s.state.posts.post(ctx, func(now time.Duration) { answers <- s.receive(now, message) })
 	select {
 	case answer = <-answers:
 		if answer == "" {
@@ -210,8 +210,8 @@ func (s *supporting) answer(ctx context.Context, message string) (answer string,
 	}
 }
 
-// promise returns the answer to a message of the holder; empty for no promise.
-func (s *supporting) promise(now time.Duration, message string) (answer string) {
+// receive learns from a message of the holder, and returns the answer; empty for no promise.
+func (s *supporting) receive(now time.Duration, message string) (answer string) {
 	if s.state.self.Key == "" {
 		return ""
 	}
