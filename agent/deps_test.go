@@ -98,7 +98,7 @@ func TestPackagesImportOnlyWhatTheyMay(t *testing.T) {
 			why:      "a decision takes the time as an argument and does no I/O, so a simulation and a fuzz test can drive it",
 			packages: []string{"agent/lease"}, may: []string{"api"}, never: io,
 		},
-		{why: "a decision", packages: []string{"agent/turn", "agent/leave"}, may: []string{"api", "agent/pace"}, never: io},
+		{why: "a decision", packages: []string{"agent/turn", "agent/leave", "agent/ends"}, may: []string{"api", "agent/pace"}, never: io},
 		{
 			why:      "status shows what the claim sees, and decides about no rollout and no leave",
 			packages: []string{"agent/status"}, never: []string{"agent/turn", "agent/leave"},
