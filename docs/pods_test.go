@@ -15,12 +15,14 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/ends"
 )
 
 // reported are the files whose constants are the reasons of pod conditions and Events. The value is
 // the pattern of the names of these constants.
 var reported = map[string]string{
-	"agent/status/reasons.go": `^(Reason|Ready|event)`,
+	"agent/status/reasons.go": `^(Ready|event)`,
 	"agent/wait/notices.go":   `^event(Waits|NotMet)$`,
 	"agent/turn/standby.go":   `^reasonAsks$`,
 	"agent/gate/gate.go":      `^Reason`,
@@ -42,6 +44,10 @@ func TestPodsPageListsEachReasonOfAgents(t *testing.T) {
 			exist[reason] = true
 			assert.True(t, listed[reason], "docs/troubleshoot/pods.md lacks a row for %s of %s", reason, file)
 		}
+	}
+	for _, why := range ends.All() {
+		exist[why.Reason] = true
+		assert.True(t, listed[why.Reason], "docs/troubleshoot/pods.md lacks a row for %s of agent/ends", why.Reason)
 	}
 	for reason := range listed {
 		assert.True(t, exist[reason], "docs/troubleshoot/pods.md has a row for %s, which no agent reports", reason)
