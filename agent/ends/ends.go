@@ -121,6 +121,7 @@ func (r *Row) Lasts(b api.Budget, grace time.Duration) time.Duration {
 		return grace
 	case NoGrace:
 		return 0
+	case DrainGrace:
 	}
 	return b.Drain
 }
