@@ -63,17 +63,30 @@ func (s *supported) race(c *world.Child, next *world.Node) {
 	}
 }
 
-// newlyListed restarts a supporter. As soon as the API server stores a list with its next process, the holder is cut
-// off from the API server, so it may not know that the list is stored, and from the supporter.
+// newlyListed restarts a supporter, or cuts it off from the holder until the list does not name it any more. As soon as
+// the API server stores a list that names it anew, the holder is cut off from the API server, so it may not know that
+// the list is stored, and from the supporter.
 func (s *supported) newlyListed() bool {
 	var c *world.Child
+	var p *world.Pod
 	cut := false
 	s.Do(func() {
 		c = s.Checks.Holder(rolled)
+		p = s.pod(engine.Pick(s.Rng, s.list().Names()))
+	})
+	if engine.Chance(s.Rng, .5) {
+		s.Do(func() {
+			p.Agent().Kill()
+			p.RestartAgent()
+		})
+	} else {
+		if !s.drops(c, p) {
+			return false
+		}
+		s.Do(s.heal)
+	}
+	s.Do(func() {
 		old := s.list().IDs
-		p := s.pod(engine.Pick(s.Rng, s.list().Names()))
-		p.Agent().Kill()
-		p.RestartAgent()
 		s.Stored = func(by string, _ bool) {
 			list := s.list()
 			news := slices.IndexFunc(list.IDs, func(id string) bool { return !slices.Contains(old, id) })
@@ -96,6 +109,20 @@ func (s *supported) newlyListed() bool {
 	return s.isTaken(world.Slow(2*s.budget.Duration+3*s.budget.Renew), func() {})
 }
 
+// drops cuts a supporter off from the holder, until the list does not name it any more.
+func (s *supported) drops(c *world.Child, p *world.Pod) bool {
+	s.Do(func() {
+		p.Node.Part(c.Pod().Node)
+		c.Pod().Node.Part(p.Node)
+	})
+	gone := func() bool { l := s.list(); return len(l.IDs) > 0 && !slices.Contains(l.Names(), p.Identity()) }
+	if !s.Until(world.Slow(20*s.budget.Renew), gone) || !s.Pass(engine.Between(s.Rng, time.Millisecond, s.budget.Renew)) {
+		s.Do(func() { s.Violate(world.Nobody, "the list still names %s: %v", p.Name, s.list().IDs) })
+		return false
+	}
+	return true
+}
+
 // listsAgain cuts a supporter off from the holder, until the list does not name it any more. Then a person restores
 // an earlier list of the same hold, and cuts off the others from the API server. The supporter must not believe the
 // earlier list.
@@ -106,12 +133,8 @@ func (s *supported) listsAgain() bool {
 	s.Do(func() {
 		c, was = s.Checks.Holder(rolled), s.list()
 		p = s.pod(engine.Pick(s.Rng, was.Names()))
-		p.Node.Part(c.Pod().Node)
-		c.Pod().Node.Part(p.Node)
 	})
-	gone := func() bool { l := s.list(); return len(l.IDs) > 0 && !slices.Contains(l.Names(), p.Identity()) }
-	if !s.Until(world.Slow(20*s.budget.Renew), gone) || !s.Pass(engine.Between(s.Rng, time.Millisecond, s.budget.Renew)) {
-		s.Do(func() { s.Violate(world.Nobody, "the list still names %s: %v", p.Name, s.list().IDs) })
+	if !s.drops(c, p) {
 		return false
 	}
 	s.Do(func() {
