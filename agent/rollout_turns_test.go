@@ -83,11 +83,7 @@ func TestTurnOfAFlappingRevisionEnds(t *testing.T) {
 // newer version is never proven.
 func TestFlappingRevisionWithoutTurnYields(t *testing.T) {
 	simulate(t, func(w *world) {
-		a, b := w.stalled(func(c *Config) { c.MinReady = time.Minute })
-		a.crash("s1")
-		w.pass(2 * time.Second)
-		assert.Equal(t, b.identity(), w.holder())
-		a.connect("s1b")
+		a, b := w.unyielded(func(c *Config) { c.MinReady = time.Minute })
 		b.flaps("s3")
 		w.within(time.Minute, "the old child runs again", func() bool { return a.running("s1b") })
 		assert.Equal(t, 1, w.rollout().Turns[0].Count)
@@ -152,16 +148,29 @@ func TestOldRevisionServesAgainAfterASingleCrash(t *testing.T) {
 // A Ready pod of the newer version would make the controller delete the last old pod.
 func TestUnprovenPodIsNotReadyWithoutATurn(t *testing.T) {
 	simulate(t, func(w *world) {
-		a, b := w.stalled()
-		a.crash("s1")
-		w.pass(2 * time.Second)
-		assert.Equal(t, b.identity(), w.holder())
-		a.connect("s1b")
+		_, b := w.unyielded()
 		w.pass(3 * time.Second)
 		b.gates.end("s3")
 		w.pass(time.Second)
 		assert.Equal(t, []string{"False"}, b.readiness())
 	})
+}
+
+// unyielded starts a pod of the old revision, which crashes, and a pod of the newer revision, which takes the free slot.
+// Then the old pod competes again.
+func (w *world) unyielded(newer ...func(c *Config)) (a, b *pod) {
+	w.free(theSlot, nextLease)
+	a = w.start("a", of(oldRevision))
+	a.connect("s1")
+	w.pass(turn.Rest / 2)
+	a.crash("s1")
+	w.pass(time.Second)
+	b = w.start("b", append(newer, of(newRevision))...)
+	b.connect("s3")
+	w.pass(2 * time.Second)
+	assert.Equal(w.t, b.identity(), w.holder())
+	a.connect("s1b")
+	return a, b
 }
 
 // stalled starts a pod of the old revision, and a pod of the newer revision that waits for its turn.
