@@ -305,7 +305,7 @@ func (s standby) answer(d status.Decision, standing turn.StandbyDecision, v elec
 	forwards := holder.Workload == s.state.config.Workload && len(s.state.config.Ports) > 0
 	f := leave.Standby{
 		Asked: asked == s.state.self.Identity, ByPerson: s.byPerson(v), Follows: holder.Leaving == s.state.self.Identity,
-		Soon: soon, Anyone: asked == "", Serves: !holder.Serving.IsZero(),
+		Soon: soon, Serves: !holder.Serving.IsZero(), Hangs: hangs(v),
 		Able: s.state.startsWhole() && now >= s.state.rollout.hungUntil, Free: standing.TakeFrom == 0,
 		Wishes:       standing.Wish != "" && s.state.deletion.clearedAhead(now),
 		Stays:        forwards && s.state.stored.ready && (d.Ready || d.Keep) && s.state.mayHold(),

@@ -15,10 +15,11 @@ type Standby struct {
 	// Asked reports that the holder waits for this pod's answer. ByPerson reports that a person has named this pod, and
 	// Follows that the holder has named it as its successor.
 	Asked, ByPerson, Follows bool
-	// Soon reports that the announcement still waits for answers, and Anyone that any pod's answer counts.
-	Soon, Anyone bool
-	// Serves reports that, by the Lease, the holder's application serves.
-	Serves bool
+	// Soon reports that the announcement still waits for answers.
+	Soon bool
+	// Serves reports that, by the Lease, the holder's application serves, and Hangs that the holder announces that it
+	// hangs, so that any pod's answer counts.
+	Serves, Hangs bool
 	// Said is what this pod has said about the announcement; empty for nothing.
 	Said api.Say
 	// Able reports that this pod could start its application now, and Free that package turn lets it take the slot.
@@ -61,7 +62,7 @@ func Answer(now time.Duration, s Standby) (say api.Say, wake time.Duration) {
 	case !s.Serves:
 		// The application hangs, so whoever can take the slot says so. Pods of two revisions of one workload take turns
 		// instead.
-		if s.Soon && s.Anyone && takes && !s.Turns && !s.Hindered {
+		if s.Hangs && takes && !s.Turns && !s.Hindered {
 			return api.Takes, pace.Never
 		}
 	case s.Stays && takes && s.SameRevision:

@@ -437,6 +437,23 @@ func TestLargeNamespaceNeverHidesSlotsOfOtherNamespaces(t *testing.T) {
 	}
 }
 
+// Whoever may write Leases can put long texts into each field of a slot.
+func TestEveryTextOfASlotCountsForItsNamespacesShare(t *testing.T) {
+	long := strings.Repeat("<", maxState/6)
+	for name, change := range map[string]func(*view.Slot){
+		"why":      func(s *view.Slot) { s.Why = []string{long} },
+		"talk":     func(s *view.Slot) { s.Talk = &view.Talk{Answers: []view.Said{{Pod: long}}} },
+		"moved":    func(s *view.Slot) { s.Moved = &view.Moved{From: long} },
+		"takeover": func(s *view.Slot) { s.Holder.Takeover = long },
+	} {
+		s := slot("lock.a", "x")
+		change(&s)
+		rows, left := rowsOf([]view.Slot{s})
+		assert.Empty(t, rows, name)
+		assert.Equal(t, 1, left, name)
+	}
+}
+
 func TestConsolePageShowsTheNumberOfOmittedSlots(t *testing.T) {
 	for _, c := range []struct {
 		trouble string

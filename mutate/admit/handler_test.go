@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	admissionv1 "k8s.io/api/admission/v1"
 	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/mutate/feature"
@@ -263,4 +264,18 @@ func TestOptInWarnsOfWorkloadsWhosePodsStayUngated(t *testing.T) {
 		}
 		assert.Empty(t, asked, "%s: no API server asks so", name)
 	}
+}
+
+func TestOptInIsNotReadTwiceAtOnce(t *testing.T) {
+	request := mutatetest.Request(`{"metadata":{"name":"shop","labels":{"metaparticle.io/injection":"enabled"}}}`)
+	request.Operation, request.Name, request.Namespace = admissionv1.Update, "shop", "shop"
+	var h admission.Handler
+	var inner admission.Response
+	h = NewNamespaceHandler(Options{Uncarried: func(ctx context.Context, _ string) (Uncarried, error) {
+		inner = h.Handle(ctx, request)
+		return Uncarried{}, nil
+	}})
+	assert.Empty(t, h.Handle(t.Context(), request).Warnings)
+	assert.True(t, inner.Allowed)
+	assert.Equal(t, []string{"NotGated: the workloads of shop were not read: kubectl metaparticle check names those whose pods run without a gate"}, inner.Warnings)
 }

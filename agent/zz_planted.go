@@ -1,3 +1,0 @@
-package agent
-
-var PLANTED bool
