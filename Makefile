@@ -16,7 +16,7 @@ export GOFLAGS += -buildvcs=false
 # The cluster's programs and the images are built with these flags, too. So shared
 # packages, such as client-go, are compiled once.
 GO_RUN := CGO_ENABLED=0 go run -trimpath
-# The tests of make test are vetted by its lint, once instead of for each cluster.
+# The tests of make test are vetted by its lint.
 GO_TEST := CGO_ENABLED=0 go test -trimpath -vet=off
 
 # Only the command line can name a cluster of your own (make e2e KUBECONFIG=…). A
@@ -26,7 +26,7 @@ PERSONAL := $(KUBECONFIG)
 ifeq ($(origin KUBECONFIG),command line)
 OWN_CLUSTER := 1
 else
-# The state of the test cluster. make test brings up several.
+# The state of the test cluster.
 CLUSTER := $(ROOT)/.cluster
 export METAPARTICLE_CLUSTER_DIR := $(CLUSTER)
 override KUBECONFIG := $(CLUSTER)/kubeconfig
@@ -101,7 +101,6 @@ PLATFORMS ?=
 # APART is the wait between two handovers of bench-handover.
 APART ?= 2s
 SHARE ?=
-CLUSTERS ?=
 ROWS ?= .+
 PKG ?=
 SYNC ?=
@@ -118,7 +117,7 @@ demo: test-cluster-only ## Bring up a real cluster, run redis under one annotati
 	@cd test && $(GO_RUN) ./demo $(if $(EXAMPLE),example $(EXAMPLE))
 
 .PHONY: test
-test: ## Run the tests that each commit must pass: lint, unit, simulation, end to end on real clusters (CLUSTERS=n).
+test: ## Run the tests that each commit must pass: lint, unit, simulation, the end-to-end tests of each promise.
 	$(MAKE) lint
 	@$(MAKE) --no-print-directory beside
 
@@ -133,7 +132,7 @@ soak: ## Run what proves a promise again, or takes long, before a release: 1,000
 
 .PHONY: beside
 beside:
-	@./tools/beside $(CLUSTERS)
+	@./tools/beside
 
 ##@ Between two edits, in seconds
 
@@ -275,8 +274,8 @@ ifndef OWN_CLUSTER
 endif
 
 .PHONY: cluster-down
-cluster-down: ## Remove the cluster, and those that make test adds, without a trace.
-	cd test && for dir in '$(CLUSTER)' '$(ROOT)'/.cluster[2-9]; do [ ! -d "$$dir" ] || $(GO_RUN) ./cluster -dir "$$dir" down; done
+cluster-down: ## Remove the cluster without a trace.
+	[ ! -d '$(CLUSTER)' ] || cd test && $(GO_RUN) ./cluster down
 
 ##@ The product
 

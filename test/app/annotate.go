@@ -8,17 +8,20 @@ import (
 	"fmt"
 	"net/http"
 	"path/filepath"
+	"strings"
 )
 
 // annotate serves a foreign webhook, with the certificate in dir. At / the webhook adds a
 // claim to every pod. At /inject the webhook adds a container to every pod, and an
-// environment variable to each container of the pod.
+// environment variable to each container of the pod. At /mirror the webhook rewrites each image to a mirror's
+// repository of the same digest, and states a processor request for each container without one.
 func annotate(listen, dir string) error {
 	mux := http.NewServeMux()
 	mux.Handle("/", webhook(func(json.RawMessage) ([]operation, error) {
 		return []operation{{"add", "/metadata/annotations", map[string]string{"metaparticle.io/singleton": "true"}}}, nil
 	}))
 	mux.Handle("/inject", webhook(inject))
+	mux.Handle("/mirror", webhook(mirror))
 	return http.ListenAndServeTLS(listen, filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"), mux)
 }
 
@@ -107,6 +110,42 @@ func inject(raw json.RawMessage) ([]operation, error) {
 		all = append(all, operation{"add", "/spec/containers/-", map[string]any{
 			"name": injectedContainer, "image": pod.Spec.Containers[0].Image, "args": []string{"-listen=:9090"}, "env": []any{variable},
 		}})
+	}
+	return all, nil
+}
+
+// mirror returns the operations that rewrite the images of a pod, and complete the containers' requests.
+func mirror(raw json.RawMessage) ([]operation, error) {
+	type container struct {
+		Image     string `json:"image"`
+		Resources struct {
+			Requests map[string]any `json:"requests"`
+		} `json:"resources"`
+	}
+	var pod struct {
+		Spec map[string]json.RawMessage `json:"spec"`
+	}
+	if err := json.Unmarshal(raw, &pod); err != nil {
+		return nil, err
+	}
+	all := []operation{}
+	for _, list := range []string{"containers", "initContainers"} {
+		var containers []container
+		if pod.Spec[list] == nil {
+			continue
+		}
+		if err := json.Unmarshal(pod.Spec[list], &containers); err != nil {
+			return nil, err
+		}
+		for i, c := range containers {
+			at := fmt.Sprintf("/spec/%s/%d/", list, i)
+			if host, rest, ok := strings.Cut(c.Image, "/"); ok && !strings.HasPrefix(rest, "mirror/") {
+				all = append(all, operation{"add", at + "image", host + "/mirror/" + rest})
+			}
+			if c.Resources.Requests["cpu"] == nil {
+				all = append(all, operation{"add", at + "resources", map[string]any{"requests": map[string]string{"cpu": "7m"}}})
+			}
+		}
 	}
 	return all, nil
 }

@@ -50,6 +50,7 @@ var serial = []string{
 	"TestHelmUpgradesToAReleaseAndRollsBack",
 	"TestRestoredEtcdKeepsSlotsExclusive",
 	"TestRecoverCommandRaisesTokensAfterARestore",
+	"TestPodsWithoutEgressAreNamedToEverybody",
 	"TestUninstallationKeepsDoneKeysAndVariables",
 	"TestUpgradeAndRollbackNeverStopTheApplication",
 	"TestWebhookOutageBlocksOnlyNewAnnotatedObjects",
@@ -106,6 +107,8 @@ var parallel = []string{
 	"TestKubectlDryRunHasNoSideEffect",
 	"TestRepeatedKubectlApplyChangesNothing",
 	"TestPodIsGatedCompletelyDespiteAForeignInjector",
+	"TestGateRunsWithImagesAndRequestsOfAMirror",
+	"TestAgentFitsIntoThePodsResourcesUnderALimitRange",
 	"TestClaimAddedByALaterWebhookIsRefused",
 	"TestEachPolicyIsInForce",
 	"TestPrivateImageNeedsThePodsOwnCredentials",
@@ -379,6 +382,12 @@ func TestRepeatedKubectlApplyChangesNothing(t *testing.T) {
 func TestPodIsGatedCompletelyDespiteAForeignInjector(t *testing.T) {
 	injection.TestPodIsGatedCompletelyDespiteAForeignInjector(t)
 }
+func TestGateRunsWithImagesAndRequestsOfAMirror(t *testing.T) {
+	injection.TestGateRunsWithImagesAndRequestsOfAMirror(t)
+}
+func TestAgentFitsIntoThePodsResourcesUnderALimitRange(t *testing.T) {
+	injection.TestAgentFitsIntoThePodsResourcesUnderALimitRange(t)
+}
 func TestClaimAddedByALaterWebhookIsRefused(t *testing.T) {
 	injection.TestClaimAddedByALaterWebhookIsRefused(t)
 }
@@ -507,6 +516,9 @@ func TestRestoredEtcdKeepsSlotsExclusive(t *testing.T) {
 }
 func TestRecoverCommandRaisesTokensAfterARestore(t *testing.T) {
 	operations.TestRecoverCommandRaisesTokensAfterARestore(t)
+}
+func TestPodsWithoutEgressAreNamedToEverybody(t *testing.T) {
+	operations.TestPodsWithoutEgressAreNamedToEverybody(t)
 }
 func TestUninstallationKeepsDoneKeysAndVariables(t *testing.T) {
 	operations.TestUninstallationKeepsDoneKeysAndVariables(t)

@@ -61,6 +61,21 @@ func (i Injector) route(ctx context.Context, name, change string) error {
 	return network.IP(ctx, i.Lab, n.Name, "route "+change+" blackhole "+state.ControlAddress)
 }
 
+// ClosePods drops all packets from the pods of a worker to the control plane, as a NetworkPolicy that closes
+// their egress does. The worker itself reaches the control plane.
+func (i Injector) ClosePods(ctx context.Context, name string) error { return i.rule(ctx, name, "add") }
+
+// OpenPods ends what ClosePods began.
+func (i Injector) OpenPods(ctx context.Context, name string) error { return i.rule(ctx, name, "del") }
+
+func (i Injector) rule(ctx context.Context, name, change string) error {
+	n, err := i.worker(name)
+	if err != nil {
+		return err
+	}
+	return network.IP(ctx, i.Lab, n.Name, "rule "+change+" from "+n.Subnet()+" to "+state.ControlAddress+" blackhole")
+}
+
 // CutFromPods drops all packets from a worker and its pods to the pods of other workers.
 func (i Injector) CutFromPods(ctx context.Context, name string) error {
 	return i.routePods(ctx, name, func(other state.Node) string { return "blackhole " + other.Subnet() })

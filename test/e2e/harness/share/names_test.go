@@ -8,6 +8,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -26,4 +27,25 @@ func TestScheduleNamesOnlyExistingEndToEndTests(t *testing.T) {
 	assert.Subset(t, names, slices.Collect(maps.Keys(long)))
 	assert.Subset(t, names, alone)
 	assert.Subset(t, names, slices.Collect(maps.Keys(Soak)))
+	assert.Subset(t, names, slices.Collect(maps.Keys(commit)))
+	for _, name := range alone {
+		assert.NotContains(t, commit, name, "fails beside the unit tests")
+	}
+}
+
+// Five parallel tests run at once.
+func TestEndToEndTestsOfMakeTestTakeSixMinutesAtMost(t *testing.T) {
+	text, err := os.ReadFile("../../e2e_test.go")
+	require.NoError(t, err)
+	serial, parallel, found := strings.Cut(string(text), "\nvar parallel = ")
+	require.True(t, found)
+	var sum, beside int
+	for name, of := range commit {
+		if line := "\t\"" + name + "\",\n"; strings.Contains(serial, line) {
+			sum += of.seconds
+		} else if assert.Contains(t, parallel, line) {
+			beside += of.seconds
+		}
+	}
+	assert.LessOrEqual(t, sum+beside/5, 360)
 }

@@ -55,6 +55,12 @@ func TestClusterOfParallelTestsRunsTheSensitiveTests(t *testing.T) {
 	assert.ElementsMatch(t, slices.Concat(sensitive, parallel), outside)
 }
 
+func TestShareOfMakeTestHasItsListAlone(t *testing.T) {
+	outside, err := share.Outside("commit", []string{"a", "TestChildOnDisconnectedNodeDiesBeforeTakeover"}, []string{"x", "TestEachPolicyIsInForce"})
+	require.NoError(t, err)
+	assert.Equal(t, []string{"a", "x"}, outside)
+}
+
 func TestMalformedFractionForSelectingTestsIsRefused(t *testing.T) {
 	for _, text := range []string{"0/3", "4/3", "1", "1/", "1/3/5", "2/3x", "serial", "-1/3"} {
 		_, err := share.Outside(text, serial, parallel)
