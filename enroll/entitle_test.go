@@ -31,6 +31,9 @@ func (w *world) roles() []rbacv1.Role {
 }
 
 func TestManySlotsOfOneAccountNeedFewRoles(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow with the race detector")
+	}
 	const many = 2*step.MaxSlotsPerRole + 1
 	pod := gated("a", "till", locks(many))
 	w := newWorld(t, pod)
@@ -90,6 +93,9 @@ func (w *world) crowd(account string, free int) {
 }
 
 func TestTooManySlotsOfAccountCauseOneEvent(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow with the race detector")
+	}
 	w := newWorld(t)
 	w.crowd("till", 0)
 	w.create(gated("a", "till", "lock.more"))
@@ -117,6 +123,9 @@ func (w *world) idle(r *Reconciler) {
 }
 
 func TestSlotsWithoutRoomCostNoLeasesOrRequests(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow with the race detector")
+	}
 	lock := map[string]string{api.LockAnnotation: "more-1"}
 	for name, test := range map[string]struct {
 		claimants []client.Object
@@ -145,6 +154,9 @@ func TestSlotsWithoutRoomCostNoLeasesOrRequests(t *testing.T) {
 }
 
 func TestShardsWithRoomStartBesideShardsWithout(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow with the race detector")
+	}
 	w := newWorld(t, worker("a", 3))
 	w.crowd("till", 2)
 	r := w.process()
@@ -154,6 +166,9 @@ func TestShardsWithRoomStartBesideShardsWithout(t *testing.T) {
 }
 
 func TestSlotsShareTheLastRoomOfTheirAccount(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow with the race detector")
+	}
 	first := gated("a", "till", "lock.a,lock.b")
 	w := newWorld(t, first)
 	w.crowd("till", 3)
@@ -183,6 +198,9 @@ func TestSlotsShareTheLastRoomOfTheirAccount(t *testing.T) {
 // A Role that names a missing Lease shows that an agent may have held this Lease. So enroll makes
 // the Lease again, even if no claimant has room.
 func TestMissingLeaseOfRolesReturnsWithoutRoom(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow with the race detector")
+	}
 	earlier := gated("b", "other", "lock.x")
 	w := newWorld(t, earlier)
 	w.crowd("till", 0)

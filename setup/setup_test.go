@@ -341,6 +341,9 @@ func TestUninstallationErrorNamesOnlyTheStuckLease(t *testing.T) {
 
 // A tenant can make thousands of Leases with finalizers.
 func TestUninstallationErrorNamesFewStuckLeases(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow with the race detector")
+	}
 	synctest.Test(t, func(t *testing.T) {
 		var stuck []client.Object
 		for range 6 {

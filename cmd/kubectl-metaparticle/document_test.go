@@ -43,6 +43,9 @@ func TestManifestWithHugeAliasesIsRefused(t *testing.T) {
 }
 
 func TestManifestWithUsualAliasesIsRead(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow with the race detector")
+	}
 	for what, manifest := range map[string]string{
 		"aliases":                aliased(10_000, 100),
 		"a huge text of symbols": "kind: ConfigMap\nx: |\n" + strings.Repeat("  * and & "+strings.Repeat("x", 1000)+"\n", 17_000),

@@ -495,6 +495,9 @@ func (w *restored) failing(name string, failure error, lasts time.Duration) {
 }
 
 func TestRecoverCommandSucceedsDespiteTwentySecondsOfErrors(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow with the race detector")
+	}
 	for name, failure := range passingErrors() {
 		for _, of := range []string{"lock.b", "metaparticle-recover-3"} {
 			t.Run(name+" of "+of, func(t *testing.T) {
@@ -560,6 +563,9 @@ func TestLastingPauseErrorEndsTheRecoverCommand(t *testing.T) {
 }
 
 func TestRecoverCommandKeepsPausesIfWritesKeepFailing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow with the race detector")
+	}
 	for name, failure := range passingErrors() {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -153,6 +153,9 @@ func TestWebhookRefusesOwnersBeyondTheirBound(t *testing.T) {
 }
 
 func TestServiceAccountAndSecretTakeLittleMemory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow with the race detector")
+	}
 	many := strings.TrimSuffix(strings.Repeat("{},", 100_000), ",")
 	from := secrets{live{serverOf(t, paths{
 		"/api/v1/namespaces/shop/serviceaccounts/many": `{"secrets":[` + many + `],"imagePullSecrets":[{"name":"one"},` + many[:60_000] + `{}]}`,
@@ -246,6 +249,9 @@ func TestOwnersOfCallsInFlightFitIntoLoad(t *testing.T) {
 
 // The load counts a fixed number of bytes of memory for each byte of an owner.
 func TestLoadCoversTheMemoryOfDecodedOwners(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow with the race detector")
+	}
 	many := func(element string) string {
 		return strings.TrimSuffix(strings.Repeat(element+",", 1<<20/len(element)), ",")
 	}

@@ -88,6 +88,9 @@ func checkEstimate(t *testing.T, handler admission.Handler, object string) {
 
 // An argument that the patch cannot copy as it stands is decoded.
 func TestMemoryEstimateCoversShortArguments(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow with the race detector")
+	}
 	f := mutatetest.Facts{}
 	handler := NewPodHandler(Options{AgentImage: mutatetest.AgentImage, Images: f, Owners: f})
 	for _, word := range []string{`"é",`, `"\/",`, `"a",`} {
@@ -96,6 +99,9 @@ func TestMemoryEstimateCoversShortArguments(t *testing.T) {
 }
 
 func TestMemoryEstimateCoversEmptyJSONObjects(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow with the race detector")
+	}
 	f := mutatetest.Facts{}
 	o := Options{AgentImage: mutatetest.AgentImage, Images: f, Owners: f}
 	pods, workloads := hollow(24 << 10)
@@ -112,6 +118,9 @@ func TestMemoryEstimateCoversEmptyJSONObjects(t *testing.T) {
 }
 
 func TestManyEmptyJSONObjectsAreRefusedBeforeDecoding(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow with the race detector")
+	}
 	pods, workloads := hollow(2 << 20)
 	passed := recalled(1536 << 10)
 	delete(passed, "probes of many") // members, which the estimate counts for less
@@ -146,6 +155,9 @@ func largeWorkload(containers, variables int) string {
 }
 
 func TestLargeValidObjectsFitIntoTheLoadLimit(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow with the race detector")
+	}
 	update := func(object string) admission.Request {
 		r := mutatetest.Request(object)
 		r.Operation, r.OldObject = admissionv1.Update, apiruntime.RawExtension{Raw: []byte(object)}

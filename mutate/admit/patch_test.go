@@ -58,6 +58,9 @@ func (f *filled) Write(text []byte) (int, error) {
 
 // The tests of the estimate allow the same factor for garbage as checkEstimate.
 func TestMemoryEstimateCoversThePatch(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow with the race detector")
+	}
 	probe := func(word string) string {
 		exec := `{"exec":{"command":["` + strings.Repeat(word, 256<<10/len(word)) + `"]}}`
 		return claiming(`"containers":[{"name":"a","image":"a","command":["x"],"readinessProbe":` + exec + `,"livenessProbe":` + exec + `}]`)

@@ -150,6 +150,9 @@ func TestResolverBoundsConcurrentReadsOfImagePlatforms(t *testing.T) {
 }
 
 func TestBytesOfOneImageLookUpAreBounded(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow with the race detector")
+	}
 	f := newRegistry(t, false)
 	var images []v1.Image
 	for i := range 32 {

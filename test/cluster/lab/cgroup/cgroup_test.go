@@ -4,6 +4,8 @@
 package cgroup
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -32,4 +34,22 @@ cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0
 
 	_, err = parse("proc /proc proc rw 0 0\n")
 	assert.Error(t, err)
+}
+
+func TestWeightIsWrittenWhereTheProcessorControllerIs(t *testing.T) {
+	for _, c := range []struct {
+		unified bool
+		file    string
+		weight  string
+	}{{false, "cpu.shares", "8192"}, {true, "cpu.weight", "800"}} {
+		cpu, freezer := t.TempDir(), t.TempDir()
+		file := filepath.Join(cpu, "lab", c.file)
+		require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o755))
+		require.NoError(t, os.WriteFile(file, nil, 0o600))
+		require.NoError(t, Groups{joined: []string{freezer, cpu}, unified: c.unified}.Weigh("lab", 8))
+		written, err := os.ReadFile(file)
+		require.NoError(t, err)
+		assert.Equal(t, c.weight, string(written))
+		assert.NoFileExists(t, filepath.Join(freezer, "lab", c.file))
+	}
 }

@@ -45,6 +45,12 @@ func Start(ctx context.Context, l *state.Lab) error {
 	if err := groups.Make(l.NodeCgroup(state.ControlPlane) + "/system"); err != nil {
 		return err
 	}
+	// Without processor time for seconds the API server answers nothing, and holders rightly stop.
+	for name, times := range map[string]int{l.Cgroup(): 8, l.NodeCgroup(state.ControlPlane): 4} {
+		if err := groups.Weigh(name, times); err != nil {
+			return err
+		}
+	}
 	err = process.Start(ctx, l, process.Process{Node: state.ControlPlane, Name: state.Holder, Unshare: true, Command: []string{
 		l.Path("bin", "holder"), "-hostname", state.ControlPlane, "-report", l.RecordFile(state.ControlPlane, state.Holder) + ".sock",
 	}})

@@ -34,7 +34,7 @@ func TestScheduleNamesOnlyExistingEndToEndTests(t *testing.T) {
 }
 
 // Five parallel tests run at once.
-func TestEndToEndTestsOfMakeTestTakeSixMinutesAtMost(t *testing.T) {
+func TestEndToEndTestsOfMakeTestTakeEightMinutesAtMost(t *testing.T) {
 	text, err := os.ReadFile("../../e2e_test.go")
 	require.NoError(t, err)
 	serial, parallel, found := strings.Cut(string(text), "\nvar parallel = ")
@@ -47,5 +47,5 @@ func TestEndToEndTestsOfMakeTestTakeSixMinutesAtMost(t *testing.T) {
 			beside += of.seconds
 		}
 	}
-	assert.LessOrEqual(t, sum+beside/5, 360)
+	assert.LessOrEqual(t, sum+beside/5, 480)
 }

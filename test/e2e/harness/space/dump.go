@@ -24,6 +24,10 @@ import (
 // description into a file among the artifacts. The test's log then stays short, so the failure is
 // easy to find. Otherwise the description goes into the test's log.
 func dump(s *Space) {
+	// A machine without processor time for the API server looks like a fault of whatever was tested.
+	if longest := writes.longest(s.began, time.Now()); longest > mostStall {
+		s.Logf("the API server stored nothing for %v during this test, so holders rightly stopped: run it alone, on an idle machine, before you look for another cause", longest)
+	}
 	text := describe(s)
 	if kept := flag.Lookup("test.artifacts"); kept == nil || kept.Value.String() != "true" {
 		s.Log(text)

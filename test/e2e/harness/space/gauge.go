@@ -98,6 +98,21 @@ func (g *gauge) end(now time.Time) {
 	g.began = time.Time{}
 }
 
+// mostStall is the longest outage that ends no hold of the default lease duration.
+const mostStall = 9 * time.Second
+
+// longest returns the longest stalled write that began or ended between two instants.
+func (g *gauge) longest(from, until time.Time) (longest time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, one := range g.stalled {
+		if one.until.After(from) && one.from.Before(until) {
+			longest = max(longest, one.until.Sub(one.from))
+		}
+	}
+	return longest
+}
+
 func (g *gauge) since(since, now time.Time) (total time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

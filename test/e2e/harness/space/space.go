@@ -67,6 +67,7 @@ type Space struct {
 	// TokensGoBack reports that the test's fault makes tokens smaller.
 	TokensGoBack bool
 
+	began  time.Time
 	change chan struct{}
 	pods   corelisters.PodNamespaceLister
 	leases coordinationlisters.LeaseNamespaceLister
@@ -112,8 +113,7 @@ func New(t *testing.T, change ...func(*corev1.Namespace)) *Space {
 func open(t *testing.T, namespace string) *Space {
 	t.Helper()
 	opened.Store(true)
-	since := time.Now()
-	s := &Space{T: t, Namespace: namespace, Client: cluster.Client, change: make(chan struct{}, 1)}
+	s := &Space{T: t, Namespace: namespace, Client: cluster.Client, began: time.Now(), change: make(chan struct{}, 1)}
 	// The informers need their own context, because t.Context ends before the cleanup,
 	// which still reads the lists.
 	ctx, stop := context.WithCancel(context.Background())
@@ -128,7 +128,7 @@ func open(t *testing.T, namespace string) *Space {
 		}
 		if !t.Failed() && !testing.Verbose() {
 			// This line shows the progress to a person; go test itself prints the failures.
-			fmt.Printf("passed %s %.0fs\n", t.Name(), time.Since(since).Seconds())
+			fmt.Printf("passed %s %.0fs\n", t.Name(), time.Since(s.began).Seconds())
 		}
 	})
 	if cluster.Lab != nil {
