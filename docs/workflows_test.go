@@ -169,7 +169,8 @@ func TestReleaseWorkflowSplitsTheRightsToWrite(t *testing.T) {
 		after  string
 		rights rights
 	}{
-		"build":   {"", nil},
+		"test":    {"", nil},
+		"build":   {"test", nil},
 		"publish": {"build", rights{"contents": "read", "packages": "write"}},
 		"sign":    {"publish", rights{"packages": "write", "id-token": "write", "attestations": "write"}},
 		"release": {"sign", rights{"contents": "write"}},
@@ -177,7 +178,7 @@ func TestReleaseWorkflowSplitsTheRightsToWrite(t *testing.T) {
 		assert.Equal(t, want.after, workflow.Jobs[name].Needs, name)
 		assert.Equal(t, want.rights, workflow.Jobs[name].Permissions, name)
 	}
-	assert.Len(t, workflow.Jobs, 4)
+	assert.Len(t, workflow.Jobs, 5)
 }
 
 // make and the shell would run a command in the name of a tag.

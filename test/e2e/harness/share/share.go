@@ -96,7 +96,7 @@ var commit = map[string]struct {
 	"TestShimDrainsByDeadlineWhileAgentIsFrozen":            {33, "guarantee 3"},
 	"TestAgentNeverReleasesWhileTheShimIsFrozen":            {45, "guarantee 4"},
 	"TestRecreatedLeaseStaysUnavailableForALeaseDuration":   {53, "guarantee 5"},
-	"TestHoldSurvivesOnlyShortAPIServerOutages":             {60, "guarantee 6"},
+	"TestHoldSurvivesOnlyShortAPIServerOutages":             {50, "guarantee 6"},
 	"TestStandbyTakesOverFromACrashingHolder":               {35, "guarantee 7"},
 	"TestLockIsExclusiveAmongDifferentTypesOfWorkloads":     {52, "guarantee 8, lock"},
 	"TestEachPolicyIsInForce":                               {3, "guarantee 9"},
