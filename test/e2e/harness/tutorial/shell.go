@@ -11,6 +11,7 @@ import (
 	"io"
 	"os/exec"
 	"strings"
+	"syscall"
 )
 
 // Shell is a shell that runs the commands of a page.
@@ -25,6 +26,9 @@ type Shell struct {
 func Start(ctx context.Context, dir string, environment []string) (*Shell, error) {
 	cmd := exec.CommandContext(ctx, "bash", "--noprofile", "--norc")
 	cmd.Dir, cmd.Env = dir, environment
+	// A command of a page that waits for ever, such as kubectl get --watch, ends with the shell.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err
