@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/crane"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
@@ -58,14 +59,21 @@ func TestPodIsGatedCompletelyDespiteAForeignInjector(t *testing.T) {
 // A webhook that is called after ours gives each container the image of a mirror, and a request. Ours is called again
 // for the pod, and leaves both.
 func TestGateRunsWithImagesAndRequestsOfAMirror(t *testing.T) {
-	cluster.NeedLab(t, "its webhook is an image of the tests")
+	l := cluster.NeedLab(t, "its webhook is an image of the tests")
 	t.Parallel()
 	s, served := space.New(t), space.New(t)
 	register(served, "zz-"+s.Namespace, "/mirror", s.Namespace, laterWebhook(served))
-	s.Await(space.StartTimeout, "the mirror's webhook is called", func() bool {
-		pod, err := webhook.Try(s, app.Bare(s, "any", nil))
+	var pod *corev1.Pod
+	s.Await(space.StartTimeout, "the mirror's webhook is called", func() (called bool) {
+		var err error
+		pod, err = webhook.Try(s, app.Bare(s, "any", webhook.Claims))
 		return err == nil && strings.Contains(pod.Spec.Containers[0].Image, "/mirror/")
 	})
+	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+		_, image, found := strings.Cut(c.Image, "/mirror/")
+		require.True(t, found, c.Image)
+		require.NoError(t, crane.Copy(l.Registry()+"/"+image, l.Registry()+"/mirror/"+image, crane.Insecure))
+	}
 	a := app.Singleton("mirrored")
 	a.Replicas = 2
 	app.Deploy(s, a)
