@@ -19,6 +19,9 @@ import (
 // An overloaded etcd can store each write only after the agent has given up, and still answer reads at
 // once. A hold must begin, and last, although no agent gets an answer to a stored write.
 func TestSlotIsAcquiredDespiteSlowWrites(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow with the race detector")
+	}
 	pool := []string{api.SemaphoreLease("pool", 0), api.SemaphoreLease("pool", 1), api.SemaphoreLease("pool", 2)}
 	locks := []string{api.LockLease("a"), api.LockLease("b"), api.LockLease("c")}
 	for name, test := range map[string]struct {

@@ -75,6 +75,9 @@ func TestClaimDecidesWithoutIO(t *testing.T) {
 // if that field is set, and never those of the field "never". In both, a path that ends with a slash
 // stands for all packages below it. The rules count imports through other packages, too.
 func TestPackagesImportOnlyWhatTheyMay(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow with the race detector")
+	}
 	heavy := []string{"k8s.io/", "sigs.k8s.io/", "github.com/prometheus/", "google.golang.org/"}
 	gate := []string{"agent/gate", "agent/shim", "agent/linux"}
 	for _, rule := range []struct {
@@ -156,6 +159,9 @@ func TestWebhookAndAgentDoNotImportEachOther(t *testing.T) {
 // Each package of mutate imports only packages of lower layers. So no feature waits for the
 // network while it judges a pod, and only package admit answers calls of the API server.
 func TestPackagesOfMutateImportOnlyLowerLayers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow with the race detector")
+	}
 	own := func(pkg string) (all []string) {
 		for _, d := range dependencies(t, module+pkg) {
 			if name, ok := strings.CutPrefix(d, module); ok {

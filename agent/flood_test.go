@@ -48,6 +48,9 @@ func (w *world) flicker(change func(l *kube.Lease)) (standby *pod, p *ports) {
 
 // Services and nodes follow each change of a pod's readiness.
 func TestFlickeringLeaseSeldomChangesReadinessOfStandby(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow with the race detector")
+	}
 	for name, change := range map[string]func(l *kube.Lease){
 		"successor": func(l *kube.Lease) { l.Annotations[api.LeavingAnnotation] = l.Annotations[api.HoldAnnotation] + " b_u" },
 		"workload":  func(l *kube.Lease) { l.Annotations[api.WorkloadAnnotation] = "Deployment/other" },
@@ -65,6 +68,9 @@ func TestFlickeringLeaseSeldomChangesReadinessOfStandby(t *testing.T) {
 
 // An address in the Lease can be the address of a host outside of the cluster.
 func TestFlickeringAddressSeldomMakesStandbyConnect(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow with the race detector")
+	}
 	simulate(t, func(w *world) {
 		_, p := w.flicker(func(l *kube.Lease) { l.Annotations[api.AddressAnnotation] = "10.9.9.9" })
 		assert.LessOrEqual(t, p.asked, 72)
@@ -83,6 +89,9 @@ func (p *pod) requested(d time.Duration) int {
 }
 
 func TestAgentBoundsItsRequestsDuringEveryFault(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow with the race detector")
+	}
 	refused := &kube.StatusError{Code: 403}
 	for name, weather := range map[string]func(l *link){
 		"writes refused":               func(l *link) { l.unwritten = refused },

@@ -122,6 +122,9 @@ func TestAgentWithoutShimsRenewsBetweenLeapAndGrant(t *testing.T) {
 // After each leap the agent soon grants again, even if several leaps coincide with lost answers.
 // The pod has two containers and two slots.
 func TestAgentExtendsGrantsSoonAfterEveryLeap(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow with the race detector")
+	}
 	for seed := range uint64(200) {
 		simulate(t, func(w *world) {
 			rng := rand.New(rand.NewPCG(seed, 1))

@@ -109,6 +109,9 @@ func (w *world) rollout() turn.Rollout {
 }
 
 func TestPodOfNewRevisionIsReadyOnceProven(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow with the race detector")
+	}
 	simulate(t, func(w *world) {
 		a, b := w.rolling()
 		w.pass(time.Second)
@@ -337,6 +340,9 @@ func (w *world) replace(olds []*pod, news []api.Revision) (pods []*pod) {
 // rollout. With n old pods, the application starts at most n+1 times until the first rollout is
 // complete.
 func TestRolloutsCompleteDespitePodsWithoutARevision(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow with the race detector")
+	}
 	for name, c := range map[string]struct{ olds, news []api.Revision }{
 		"no old pod has one":            {[]api.Revision{unordered, unordered, unordered}, []api.Revision{newRevision, newRevision, newRevision}},
 		"no new pod has one":            {[]api.Revision{oldRevision, oldRevision, oldRevision}, []api.Revision{unordered, unordered, unordered}},

@@ -255,6 +255,9 @@ func (f *fragile) step() time.Duration {
 }
 
 func TestBrokenRevisionRarelyStopsTheOldRevision(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow with the race detector")
+	}
 	const never = 24 * time.Hour
 	for name, c := range map[string]struct {
 		olds, news int

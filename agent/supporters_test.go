@@ -157,6 +157,9 @@ var everywhere = map[string]func(l *link){
 func over(l *link) { l.cut, l.unwritten, l.slow = false, nil, 0 }
 
 func TestApplicationSurvivesAnOutageByPromises(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow with the race detector")
+	}
 	for name, begin := range everywhere {
 		for _, pods := range [][]string{{"a", "b"}, {"a", "b", "c", "d"}} {
 			t.Run(name, simulated(func(t *testing.T, w *world) {
@@ -263,6 +266,9 @@ func (n *peers) requestsOf(name string, since time.Time) (reads, writes, watches
 // All pods of a cluster see an outage at once, and must not keep the API server from recovering. Print the figures
 // with -v.
 func TestOutageCausesFewRequests(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow with the race detector")
+	}
 	type bound struct{ reads, writes int }
 	for name, c := range map[string]struct{ holder, supporter bound }{
 		"no answer":   {holder: bound{70, 200}, supporter: bound{230, 0}},
@@ -446,6 +452,9 @@ func (n *peers) flood(times int, f func(i int) api.Contact) {
 // Each ask is a connection, which takes memory until it ends. A hostile pod of the same service account can change
 // its offer many times a second.
 func TestHolderBoundsItsAsksDespiteAFloodOfOffers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow with the race detector")
+	}
 	for name, answers := range map[string]bool{"nobody answers": false, "all are answered": true} {
 		t.Run(name, simulated(func(t *testing.T, w *world) {
 			n := supported(w, "a", "b")

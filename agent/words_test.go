@@ -314,6 +314,9 @@ func TestAnnouncementsWithoutAnAnswerBackOff(t *testing.T) {
 
 // The holder hears nothing, so the wish waits.
 func TestLostWishIsSaidAgain(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow with the race detector")
+	}
 	for name, lose := range map[string]func(w *world){
 		"a person has removed it":                 func(w *world) { w.speak() },
 		"pods that are dead now have replaced it": func(w *world) { w.speak(w.wishes("x_u", "y_u")...) },
@@ -342,6 +345,9 @@ func TestLostWishIsSaidAgain(t *testing.T) {
 
 // The holder hears nothing, so all wishes wait. If all pods looked at once, their writes would only conflict.
 func TestManyPodsThatWishSendFewRequests(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow with the race detector")
+	}
 	simulate(t, func(w *world) {
 		a := w.first(of(oldRevision))
 		w.pass(turn.Rest + 10*time.Second)
@@ -526,6 +532,9 @@ func TestHolderThatHangsHandsOver(t *testing.T) {
 
 // A row returns what enables another pod to run the application. Until then the holder announces its end in vain.
 func TestHungHolderGoesOnWithoutAReasonToEnd(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow with the race detector")
+	}
 	for name, c := range map[string]struct {
 		sick  []string
 		other func(w *world, apps map[string]*patient) (enable func())
@@ -579,6 +588,9 @@ func TestHungHolderGoesOnWithoutAReasonToEnd(t *testing.T) {
 
 // A database behind all pods fails for an hour. Later it works for half a minute, again and again.
 func TestDeadDatabaseMovesSlotSeldom(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow with the race detector")
+	}
 	for name, revision := range map[string]api.Revision{"with turns": oldRevision, "without": unordered} {
 		t.Run(name, simulated(func(t *testing.T, w *world) {
 			w.free(theSlot, nextLease)

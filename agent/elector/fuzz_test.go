@@ -217,7 +217,14 @@ func judgeModel(t testing.TB, bytes []byte, model func(*script, func(string) lea
 	}
 }
 
-var schedules = flag.Int("schedules", 10_000, "random schedules that TestClaimsKeepInvariantsInRandomSchedules plays")
+var schedules = flag.Int("schedules", 10_000, "random schedules that TestClaimsKeepInvariantsInRandomSchedules plays; -short plays a tenth")
+
+func rounds() int {
+	if testing.Short() {
+		return *schedules / 10
+	}
+	return *schedules
+}
 
 // TestClaimsKeepInvariantsInRandomSchedules plays random schedules, most of them short,
 // without package synctest. Each processor plays an equal number of schedules.
@@ -227,7 +234,7 @@ func TestClaimsKeepInvariantsInRandomSchedules(t *testing.T) {
 		t.Run(strconv.Itoa(worker), func(t *testing.T) {
 			t.Parallel()
 			self, random := identities(t), modelRandom(worker) //nolint:gosec // a seed
-			for range *schedules / workers {
+			for range rounds() / workers {
 				judge(t, random.schedule(), self)
 			}
 		})

@@ -59,7 +59,7 @@ func TestReadersAndWritersKeepInvariantsInRandomSchedules(t *testing.T) {
 		t.Run(strconv.Itoa(worker), func(t *testing.T) {
 			t.Parallel()
 			self, random := identities(t), modelRandom(worker+100) //nolint:gosec // a seed
-			for range *schedules / workers / 3 {
+			for range rounds() / workers / 3 {
 				judgeModel(t, random.schedule(), newReadWriteModel, self)
 			}
 		})
