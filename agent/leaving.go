@@ -16,7 +16,6 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/leave"
 	"github.com/metaparticle-io/metaparticle/agent/pace"
-	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -195,7 +194,7 @@ func (h *hold) learnTurn(now, since time.Duration, serves, paused bool) {
 		h.turns.Serving, h.turns.Failing = since, 0
 	} else if !serves && h.turns.Serves {
 		h.turns.Failing = now
-		if now >= h.turns.Serving+turn.Proof {
+		if now >= h.turns.Serving+api.TurnProof {
 			h.turns.Stopped = now
 		}
 	}
@@ -245,7 +244,7 @@ func (h *hold) releaseTo() (successor string) {
 		revision = api.Revision{} // a preference is no turn
 	}
 	left, successor := h.state.rollout.pod.Released(slot, to.Identity, revision)
-	left.Moved = turn.Moved{From: h.state.self.Identity, Why: h.end.why.Reason, Wish: to.Say}
+	left.Moved = api.Moved{From: h.state.self.Identity, Why: h.end.why.Reason, Wish: to.Say}
 	h.state.rollout.released, h.state.rollout.releasedText = h.turns.ID, left.String()
 	h.state.rollout.waiting.Failed = h.turns.Rollout.Yielder != ""
 	return successor

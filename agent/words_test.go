@@ -168,7 +168,7 @@ func TestStandbyBoundsItsWishesDespiteChangingHolder(t *testing.T) {
 		w.pods["a2"].kill()
 		l, sent := w.server.lease(theSlot), 0
 		text, newest := w.rollout(), api.Revision{Workload: newRevision.Workload, Number: newRevision.Number + 1, Hash: "n"}
-		text.Yields = turn.Now
+		text.Yields = api.YieldsNow
 		for n := range 600 {
 			l.RenewTime, l.Annotations = time.Now(), maps.Clone(l.Annotations)
 			l.Annotations[api.RolloutAnnotation] = text.String()
@@ -344,7 +344,7 @@ func TestLostWishIsSaidAgain(t *testing.T) {
 func TestManyPodsThatWishSendFewRequests(t *testing.T) {
 	simulate(t, func(w *world) {
 		a := w.first(of(oldRevision))
-		w.pass(turn.Rest + 10*time.Second)
+		w.pass(api.TurnRest + 10*time.Second)
 		a.link.set(func(l *link) { l.mute, l.hidden = true, nextLease })
 		for i := range 100 {
 			w.up(fmt.Sprint("b", i), of(newRevision)).link.set(func(l *link) { l.slow = 5 * time.Millisecond })
@@ -419,7 +419,7 @@ func TestPodThatNeverAnswersHoldsNothingUp(t *testing.T) {
 		hangs := func(c *Config) { c.YieldAfter = 10 * time.Second }
 		a := w.first(of(oldRevision), app.probed("readiness"), hangs)
 		b := w.up("b", of(oldRevision), hangs)
-		w.pass(2 * turn.Rest)
+		w.pass(2 * api.TurnRest)
 		a.hangs(app)
 		lie(w, 2*time.Minute, "the other pod takes the slot", b.runs)
 	}))
@@ -443,11 +443,11 @@ func TestOldWordsEndNoHold(t *testing.T) {
 		b.crash("s3")
 		w.within(time.Second, "the old child runs again", func() bool { return a.running("s1") })
 		b.kill()
-		w.pass(2 * turn.Rest)
+		w.pass(2 * api.TurnRest)
 		told := a.gates.told()
 		for _, old := range []api.Words{wish, answer} {
 			w.speak(old...)
-			w.pass(turn.Rest)
+			w.pass(api.TurnRest)
 		}
 		assert.Len(t, a.announcements(), 1)
 
@@ -503,7 +503,7 @@ func TestHolderThatHangsHandsOver(t *testing.T) {
 			apps := map[string]*patient{}
 			a := w.first(c.all, patients(apps))
 			b := w.up("b", c.all, c.other, patients(apps))
-			w.pass(turn.Rest + time.Second)
+			w.pass(api.TurnRest + time.Second)
 			a.hangs(apps["a"])
 			took := w.within(time.Minute+time.Second, "the other pod runs", b.runs)
 			assert.GreaterOrEqual(t, took, 55*time.Second)
@@ -561,7 +561,7 @@ func TestHungHolderGoesOnWithoutAReasonToEnd(t *testing.T) {
 			apps := map[string]*patient{}
 			a := w.first(patients(apps, c.sick...))
 			enable := c.other(w, apps)
-			w.pass(turn.Rest)
+			w.pass(api.TurnRest)
 			a.hangs(apps["a"])
 			w.pass(time.Hour)
 			assert.Empty(t, a.gates.told())
@@ -587,7 +587,7 @@ func TestDeadDatabaseMovesSlotSeldom(t *testing.T) {
 				pods = append(pods, w.up(name, of(revision), patients(apps)))
 				w.pass(time.Second)
 			}
-			w.pass(turn.Rest)
+			w.pass(api.TurnRest)
 			all := func(sick bool) {
 				for _, app := range apps {
 					app.be(sick, "readiness")
@@ -597,7 +597,7 @@ func TestDeadDatabaseMovesSlotSeldom(t *testing.T) {
 			w.probing(time.Hour, pods...)
 			assert.Equal(t, 2, w.starts(), "the slot moves once, to an application that never serves")
 			all(false)
-			w.probing(turn.Forget+turn.Rest, pods...)
+			w.probing(api.TurnForget+api.TurnRest, pods...)
 			began, moves := time.Now(), []time.Duration{}
 			for hold := w.holdID(); time.Since(began) < 40*time.Minute; {
 				all(time.Since(began)%(3*time.Minute) > 30*time.Second)
@@ -624,8 +624,8 @@ func TestPreferredPodGetsTheSlotBack(t *testing.T) {
 			}
 		})
 		b := s.others[0]
-		took := w.within(turn.Settled, "the preferred pod runs", func() bool { return b.running("b") })
-		assert.InDelta(t, (turn.Settled - turn.Rest).Seconds(), took.Seconds(), 15)
+		took := w.within(api.PreferSettled, "the preferred pod runs", func() bool { return b.running("b") })
+		assert.InDelta(t, (api.PreferSettled - api.TurnRest).Seconds(), took.Seconds(), 15)
 		assert.Equal(t, []string{"soon:b_u"}, s.holder.says())
 		assert.Equal(t, []string{"True"}, s.others[1].readiness(), "throughout")
 		w.pass(time.Hour)
@@ -634,15 +634,15 @@ func TestPreferredPodGetsTheSlotBack(t *testing.T) {
 		b.hangs(apps["b"])
 		w.within(2*time.Minute, "another pod runs", func() bool { return s.holder.running("s1") || s.others[1].running("c") })
 		apps["b"].be(false, "readiness")
-		w.pass(turn.Forget - 10*time.Second)
+		w.pass(api.TurnForget - 10*time.Second)
 		require.Equal(t, 3, w.starts(), "not to the pod that hung last")
-		took = w.within(turn.Settled, "the preferred pod runs", func() bool { return b.running("b") })
+		took = w.within(api.PreferSettled, "the preferred pod runs", func() bool { return b.running("b") })
 		assert.LessOrEqual(t, took, time.Minute, "once the other pod has served for long")
 
 		b.crash("b")
 		w.within(2*time.Second, "another pod runs", func() bool { return s.holder.running("s1") || s.others[1].running("c") })
 		b.connect("b2")
-		w.pass(4*turn.Settled - 5*time.Second)
+		w.pass(4*api.PreferSettled - 5*time.Second)
 		require.Equal(t, 5, w.starts(), "a pod whose application has hung, and then crashed, must be Ready for four times as long")
 		w.within(15*time.Second, "the preferred pod runs", func() bool { return b.running("b2") })
 	})
@@ -692,7 +692,7 @@ func TestPreferredPodWhoseApplicationFailsTakesTheSlotSeldom(t *testing.T) {
 			}
 			require.Len(t, fails, 5, "%v", fails)
 			for n := 1; n < len(fails); n++ {
-				assert.GreaterOrEqual(t, fails[n]-fails[n-1], turn.Settled<<n, "%v", fails)
+				assert.GreaterOrEqual(t, fails[n]-fails[n-1], api.PreferSettled<<n, "%v", fails)
 			}
 		}))
 	}
@@ -713,7 +713,7 @@ func TestPreferredPodThatNeverServesHandsOver(t *testing.T) {
 				}
 			})
 			b := s.others[0]
-			w.within(turn.Settled, "the preferred pod runs", func() bool { return b.running("b") })
+			w.within(api.PreferSettled, "the preferred pod runs", func() bool { return b.running("b") })
 			if !c.other {
 				s.holder.kill()
 				w.pass(time.Hour)
@@ -723,7 +723,7 @@ func TestPreferredPodThatNeverServesHandsOver(t *testing.T) {
 			took := w.within(3*time.Minute, "the other pod serves again", func() bool { return s.holder.running("s1") })
 			assert.GreaterOrEqual(t, took, time.Minute, "it had time to start")
 			assert.Equal(t, []string{ends.Hung.Reason}, b.gates.told())
-			w.pass(turn.Forget - 10*time.Second)
+			w.pass(api.TurnForget - 10*time.Second)
 			assert.Equal(t, 3, w.starts(), "the preference sleeps")
 		}))
 	}
@@ -739,7 +739,7 @@ func TestPreferredPodThatTookItsSlotBackHandsOver(t *testing.T) {
 			}
 		})
 		a, b := s.holder, s.others[0]
-		w.within(turn.Settled+time.Minute, "the preferred pod runs", func() bool { return b.running("b") })
+		w.within(api.PreferSettled+time.Minute, "the preferred pod runs", func() bool { return b.running("b") })
 		w.within(3*time.Minute, "the standby answers", func() bool {
 			return slices.ContainsFunc(w.words(), func(one api.Word) bool { return one.Identity == a.identity() && one.Say == api.Takes })
 		})
@@ -767,8 +767,8 @@ func TestDeadWishKeepsSlotNeitherFromPreferredPodNorAtAHungOne(t *testing.T) {
 				}
 			})
 			w.speak(w.wishes("x_u", "y_u")[:c.dead]...)
-			w.pass(turn.Settled / 2)
-			limit := 2 * turn.Settled
+			w.pass(api.PreferSettled / 2)
+			limit := 2 * api.PreferSettled
 			if c.hangs {
 				s.holder.hangs(apps["a"])
 				limit = time.Minute + time.Duration(c.dead)*6*time.Minute
@@ -794,7 +794,7 @@ func TestHangOutlastsARestartOfTheAgent(t *testing.T) {
 			apps := map[string]*patient{}
 			a := w.first(of(c.revision), patients(apps))
 			b := w.up("b", of(c.revision), patients(apps))
-			w.pass(turn.Rest + time.Second)
+			w.pass(api.TurnRest + time.Second)
 			a.hangs(apps["a"])
 			w.probing(c.after, a)
 			a.kill()

@@ -5,7 +5,6 @@ package view
 
 import (
 	"encoding/json"
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -16,7 +15,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -312,25 +310,6 @@ func TestEventTellsWhyApplicationEnded(t *testing.T) {
 	assert.Equal(t, "z (exit code 1)", moved("Ended", "z"))
 	assert.Equal(t, "y (its application ended)", moved("Ended", "y"), "the Events are about another release")
 	assert.Equal(t, "z (Hung)", moved("Hung", "z"))
-}
-
-// The package reads the agents' record of a rollout, and repeats some spans, without an import of their package.
-func TestRecordAndSpansAreThoseOfAgents(t *testing.T) {
-	assert.Equal(t, []time.Duration{turn.Rest, turn.Proof, turn.Settled, turn.Forget}, []time.Duration{rest, proof, settled, forget})
-	assert.EqualValues(t, turn.Later, later)
-	for hangs := range 9 {
-		of := turn.HolderFacts{ID: "h", YieldAfter: 1, Failing: 1, Rollout: turn.Rollout{Hangs: hangs}}
-		assert.Equal(t, turn.Pod{}.Holder(0, noon, of).Wake, record{Hangs: hangs}.hangWait(), hangs)
-	}
-	revision := api.Revision{Workload: "u", Number: 5, Hash: "x"}
-	written := turn.Rollout{
-		Hold: "h", Transitions: 3, Yields: turn.Later, Yielder: "y", Hangs: 2, Hung: "z",
-		Moved: turn.Moved{From: "f", Why: "w", Wish: api.WantsBack}, Turns: []turn.Turns{{Revision: revision, Count: 4, Next: noon}},
-	}
-	var read record
-	require.NoError(t, json.Unmarshal([]byte(written.String()), &read))
-	assert.Equal(t, fmt.Sprint(written.Hold, written.Transitions, written.Yields, written.Yielder, written.Hangs, written.Hung, written.Moved, written.Turns),
-		fmt.Sprint(read.Hold, read.Transitions, read.Yields, read.Yielder, read.Hangs, read.Hung, read.Moved, read.Turns))
 }
 
 // A tenant can write any text into the Leases of its slots.
