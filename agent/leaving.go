@@ -7,7 +7,6 @@ import (
 	"context"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/elector"
@@ -50,11 +49,11 @@ func (s *state) endpointDelay() time.Duration {
 	return s.config.EndpointDelay
 }
 
-// replaced reports whether the pod belongs to a StatefulSet or a DaemonSet, also if its controller is not strict
-// ([Config.ReplacesUnready]).
+// replaced reports whether the pod is gone before another one in its place is made, also if its controller is not
+// strict ([Config.ReplacesUnready]).
 func (s *state) replaced() bool {
-	kind, _, _ := strings.Cut(s.config.Workload, "/")
-	return kind == "StatefulSet" || kind == "DaemonSet"
+	of, _ := api.ParseWorkload(s.config.Workload)
+	return of.Owner().InPlace
 }
 
 // stopDelay returns the longest time for which a shim may hold back a stop signal of the kubelet. A living agent
