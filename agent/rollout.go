@@ -48,7 +48,7 @@ func newRollout(c Config) *rollout {
 	r.pod.Startup, r.pod.MinReady = startup(c.Probes), c.MinReady
 	if r.speaks && c.Readiness == api.ReadinessForward {
 		r.pod.Revision = c.Revision
-		r.waiting.Preferred = c.Prefer == PrefersSelf
+		r.waiting.Preferred = c.Preferred == PrefersSelf
 	}
 	return r
 }

@@ -232,7 +232,7 @@ func TestYieldingPodStaysReadyOnlyUnderStrictControllers(t *testing.T) {
 }
 
 func TestRevisionsTakeNoTurnsWithoutANextLease(t *testing.T) {
-	c := Config{Pod: Pod{PodName: "b", PodUID: "u", Revision: newRevision}, Claims: Claims{Readiness: api.ReadinessForward}}
+	c := Config{Pod: Pod{PodName: "b", PodUID: "u", Revision: newRevision}, Claims: Claims{Settings: api.Settings{Readiness: api.ReadinessForward}}}
 	for slot, ordered := range map[string]bool{
 		theSlot: true, "lock.nightly": true, "singleton.job.nightly": false, "semaphore.pool.0": false,
 	} {

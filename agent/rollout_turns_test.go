@@ -33,7 +33,7 @@ func TestHolderLimitsItsRequestsAboutTheNextLease(t *testing.T) {
 func TestPodAsksEvenIfReadinessOfHolderFlaps(t *testing.T) {
 	r := newRollout(Config{
 		Pod:    Pod{PodName: "b", PodUID: "u", Revision: newRevision},
-		Claims: Claims{Need: api.Need{Slots: []string{theSlot}}, Readiness: api.ReadinessForward},
+		Claims: Claims{Need: api.Need{Slots: []string{theSlot}}, Settings: api.Settings{Readiness: api.ReadinessForward}},
 	})
 	r.waiting.Failed = true
 	asked := false

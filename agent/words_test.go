@@ -619,8 +619,8 @@ func TestPreferredPodGetsTheSlotBack(t *testing.T) {
 	simulate(t, func(w *world) {
 		apps := map[string]*patient{}
 		s := w.serve(2, patients(apps), func(c *Config) {
-			if c.Prefer = PrefersOthers; c.PodName == "b" {
-				c.Prefer = PrefersSelf
+			if c.Preferred = PrefersOthers; c.PodName == "b" {
+				c.Preferred = PrefersSelf
 			}
 		})
 		b := s.others[0]
@@ -677,8 +677,8 @@ func TestPreferredPodWhoseApplicationFailsTakesTheSlotSeldom(t *testing.T) {
 	} {
 		t.Run(name, simulated(func(t *testing.T, w *world) {
 			s := w.serve(2, func(c *Config) {
-				if c.Prefer = PrefersOthers; c.PodName == "b" {
-					c.Prefer = PrefersSelf
+				if c.Preferred = PrefersOthers; c.PodName == "b" {
+					c.Preferred = PrefersSelf
 				}
 			})
 			b, shim, fails := s.others[0], gate.ShimID("b"), []time.Duration{}
@@ -708,8 +708,8 @@ func TestPreferredPodThatNeverServesHandsOver(t *testing.T) {
 			apps := map[string]*patient{"b": newPatient("readiness")}
 			s := w.serve(1, patients(apps), func(config *Config) {
 				config.YieldAfter = c.after
-				if config.Prefer = PrefersOthers; config.PodName == "b" {
-					config.Prefer = PrefersSelf
+				if config.Preferred = PrefersOthers; config.PodName == "b" {
+					config.Preferred = PrefersSelf
 				}
 			})
 			b := s.others[0]
@@ -734,8 +734,8 @@ func TestPreferredPodThatTookItsSlotBackHandsOver(t *testing.T) {
 	simulated(func(t *testing.T, w *world) {
 		s := w.serve(1, patients(map[string]*patient{"b": newPatient("readiness")}), func(config *Config) {
 			config.YieldAfter = 0
-			if config.Prefer = PrefersOthers; config.PodName == "b" {
-				config.Prefer = PrefersSelf
+			if config.Preferred = PrefersOthers; config.PodName == "b" {
+				config.Preferred = PrefersSelf
 			}
 		})
 		a, b := s.holder, s.others[0]
@@ -762,8 +762,8 @@ func TestDeadWishKeepsSlotNeitherFromPreferredPodNorAtAHungOne(t *testing.T) {
 		t.Run(name, simulated(func(t *testing.T, w *world) {
 			apps := map[string]*patient{}
 			s := w.serve(1, patients(apps), func(c *Config) {
-				if c.Prefer = PrefersOthers; c.PodName == "b" {
-					c.Prefer = PrefersSelf
+				if c.Preferred = PrefersOthers; c.PodName == "b" {
+					c.Preferred = PrefersSelf
 				}
 			})
 			w.speak(w.wishes("x_u", "y_u")[:c.dead]...)

@@ -72,9 +72,9 @@ func TestSlotSaysWhyItsNextMoveWaits(t *testing.T) {
 	}
 	waits := func(message string) *corev1.Pod { return says("new", api.ReasonWaitsForItsTurn, message, of("u/5/x")) }
 	asks := says("new", reasonAsks, "asks old for turn 1 of revision 5")
-	zoned := api.RunArgs{Prefer: api.Preference{Key: "zone", Value: "a"}}
+	zoned := api.RunArgs{Settings: api.Settings{Prefer: api.Preference{Key: "zone", Value: "a"}}}
 	preferred := says("b", "StandingBy", "a holder serves", ready, with(zoned, "a"))
-	hung := says("old", reasonFails, "old holds", with(api.RunArgs{YieldAfter: time.Minute}, ""))
+	hung := says("old", reasonFails, "old holds", with(api.RunArgs{Settings: api.Settings{YieldAfter: time.Minute}}, ""))
 	unserved := func(more string) map[string]string {
 		return map[string]string{api.RolloutAnnotation: `{"hold":"h1","yields":"now"` + more + `}`}
 	}
@@ -194,21 +194,21 @@ func TestSlotSaysWhyItsNextMoveWaits(t *testing.T) {
 				"After 6 such hand-overs a hold lasts for 1h0m0s at least. Read its log: kubectl logs -n shop old",
 		},
 		"nobody has answered for long": {
-			annotations: unserved(""), pods: []*corev1.Pod{says("old", reasonFails, "old holds", with(api.RunArgs{YieldAfter: 10 * time.Second}, ""))},
+			annotations: unserved(""), pods: []*corev1.Pod{says("old", reasonFails, "old holds", with(api.RunArgs{Settings: api.Settings{YieldAfter: 10 * time.Second}}, ""))},
 			want: "old has failed its readiness probe since 2026-11-23T11:59:20Z. If its application has served in this hold, it hands over now, to a standby that answers. Read its log: kubectl logs -n shop old",
 		},
 		"the application has never served": {
-			annotations: unserved(`,"hangs":6,"hung":"c_c-uid"`), pods: []*corev1.Pod{says("old", reasonFails, "old holds; its application "+api.NotServedYet, with(api.RunArgs{YieldAfter: 10 * time.Second}, ""))},
+			annotations: unserved(`,"hangs":6,"hung":"c_c-uid"`), pods: []*corev1.Pod{says("old", reasonFails, "old holds; its application "+api.NotServedYet, with(api.RunArgs{Settings: api.Settings{YieldAfter: 10 * time.Second}}, ""))},
 			want: "old keeps the slot, because its application has not served in this hold, and may still start: read its log (kubectl logs -n shop old). " +
 				"To move the slot by hand: kubectl metaparticle yield -n shop singleton.deployment.web",
 		},
 		"a preference moved the slot to it": {
-			annotations: unserved(`,"moved":{"from":"c_c-uid","why":"Yielded","wish":"preferred"}`), pods: []*corev1.Pod{says("old", reasonFails, "old holds; its application "+api.NotServedYet, with(api.RunArgs{YieldAfter: time.Minute}, ""))},
+			annotations: unserved(`,"moved":{"from":"c_c-uid","why":"Yielded","wish":"preferred"}`), pods: []*corev1.Pod{says("old", reasonFails, "old holds; its application "+api.NotServedYet, with(api.RunArgs{Settings: api.Settings{YieldAfter: time.Minute}}, ""))},
 			want: "old got the slot because it is preferred, and its application has not served since. If it does not in a minute, or in what its probes allow, old hands over to a standby that answers. " +
 				"Read its log: kubectl logs -n shop old",
 		},
 		"it took the slot back after its hang": {
-			annotations: unserved(`,"hangs":1,"hung":"old_old-uid"`), pods: []*corev1.Pod{says("old", reasonFails, "old holds; its application "+api.NotServedYet, with(api.RunArgs{YieldAfter: time.Minute}, ""))},
+			annotations: unserved(`,"hangs":1,"hung":"old_old-uid"`), pods: []*corev1.Pod{says("old", reasonFails, "old holds; its application "+api.NotServedYet, with(api.RunArgs{Settings: api.Settings{YieldAfter: time.Minute}}, ""))},
 			want: "old got the slot because it is preferred, and its application has not served since. If it does not in a minute, or in what its probes allow, old hands over to a standby that answers. " +
 				"Read its log: kubectl logs -n shop old",
 		},
@@ -278,7 +278,7 @@ func TestSlotSaysWhatItsRolloutWaitsFor(t *testing.T) {
 
 func TestHolderWithoutOtherPodsDoesNotHandOver(t *testing.T) {
 	l, next := lease(web, "old", map[string]string{api.HoldAnnotation: "h1"}), lease(api.NextLease(web), "", map[string]string{api.AloneAnnotation: api.AloneTrue})
-	pods := []*corev1.Pod{says("old", reasonFails, "x", with(api.RunArgs{YieldAfter: time.Minute}, ""))}
+	pods := []*corev1.Pod{says("old", reasonFails, "x", with(api.RunArgs{Settings: api.Settings{YieldAfter: time.Minute}}, ""))}
 	got := State{Leases: []*coordinationv1.Lease{l, next}, Pods: pods, Now: noon}.Slots([]string{web}, 1)[0].Why
 	assert.Equal(t, []string{"old has failed its readiness probe since 2026-11-23T11:59:20Z, and keeps the slot, because no other pod claims it: read its log, or add a replica."}, got)
 }
